@@ -1,0 +1,99 @@
+"""What an annotator is: it says what it wants to see, is shown views, and answers each of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from shapely.geometry.base import BaseGeometry
+
+from ..readers.image import ImageInfo
+from ..readers.regions import Region
+from .finding import Kind
+from .tiling import TileGrid
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What an annotator wants to see of an image.
+
+    `bands` None means rendered 8-bit RGB; else STAC common names of native bands, delivered as physical values in
+    `quantity`.
+    `resolution` is the pixel size it was made for, in `unit`, and `tolerates` the factor by which it may differ
+    either way (1 = not at all);
+    None means any. `tile` pixels is its input; `halo` the rim of a tile whose answers are not kept. `overall` asks
+    for the global view.
+    `variant` is the annotator's own mark of which of its networks this is for.
+    """
+
+    tile: int
+    halo: int = 0
+    bands: tuple[str, ...] | None = None
+    quantity: str = ""
+    resolution: float | None = None
+    unit: Literal["m", "um"] = "m"
+    tolerates: float = 2.0
+    overall: bool = False
+    variant: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One region as the annotator sees it.
+
+    `tiles` is (n, tile, tile, channels): uint8 RGB, or float32 physical values where native bands were asked for, NaN
+    where nothing is valid. `valid` is (n, tile, tile). `wanted` (H, W) on the canvas is true where an answer is kept:
+    in the region's core, valid, and inside the area of interest. `overall` is (tile, tile, channels) or None.
+    """
+
+    region: Region
+    sight: Sight
+    grid: TileGrid
+    tiles: npt.NDArray[Any]
+    valid: npt.NDArray[np.bool_]
+    wanted: npt.NDArray[np.bool_]
+    overall: npt.NDArray[Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One thing an annotator says of a view. `geometry` is in canvas pixels, None for the whole region."""
+
+    label: str
+    geometry: BaseGeometry | None
+    kind: Kind
+    score: float | None = None
+    text: str = ""
+    numbers: Mapping[str, float] = field(default_factory=dict[str, float])
+    notes: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+class Annotator(Protocol):
+    """A model behind the entry point group `limner.annotators`; lives in one worker.
+
+    The entry point is a callable `(options: Mapping[str, str]) -> Annotator`. Making one is cheap and touches neither
+    weights nor network: those wait for `prepare` (once, in the process that plans) and the first `annotate`.
+    """
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """Name, version, weights' sha256, licence, and whatever else decides its answers: goes into the manifest."""
+        ...
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Every label it can give, in the order in which reports list them; empty for free text."""
+        ...
+
+    def sight(self, info: ImageInfo) -> Sight:
+        """What it wants to see of this image. Raises `ModelError` where it cannot work on it, with what would do."""
+        ...
+
+    def prepare(self, sights: Sequence[Sight]) -> None:
+        """Make sure that everything those sights need is on this machine and is what it claims. Raises `ModelError`."""
+        ...
+
+    def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
+        """Answers for each view: same order, same length. An answer never depends on the other views of the call."""
+        ...

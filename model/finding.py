@@ -1,0 +1,114 @@
+"""Findings and results: what was seen, in level-0 pixels, and what became of each region."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+Kind = Literal["area", "box", "tile", "region"]
+Status = Literal["done", "skipped", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing seen. `geometry` is in level-0 pixels.
+
+    `kind` says what the geometry is: an "area" traced from a class map, a detection's "box", a whole "tile" or
+    "region".
+    `score` is 0 to 1, None where the model gives none. `cut` is true where the geometry touches the rim of its
+    region's core and may go on in
+    the neighbour. `numbers` and `notes` are further columns: finite measurements, and texts that are data, never
+    markup.
+    """
+
+    label: str
+    geometry: BaseGeometry
+    kind: Kind
+    score: float | None = None
+    text: str = ""
+    cut: bool = False
+    numbers: Mapping[str, float] = field(default_factory=dict[str, float])
+    notes: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values that `json` writes; coordinates keep every bit."""
+        geometry = json.loads(shapely.to_geojson(self.geometry))
+        record: dict[str, Any] = {"label": self.label, "kind": self.kind, "geometry": geometry, "score": self.score}
+        if self.text:
+            record["text"] = self.text
+        if self.cut:
+            record["cut"] = True
+        if self.numbers:
+            record["numbers"] = dict(sorted(self.numbers.items()))
+        if self.notes:
+            record["notes"] = dict(sorted(self.notes.items()))
+        return record
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`."""
+        return cls(
+            label=record["label"],
+            geometry=shapely.geometry.shape(record["geometry"]),
+            kind=record["kind"],
+            score=record["score"],
+            text=record.get("text", ""),
+            cut=record.get("cut", False),
+            numbers=record.get("numbers", {}),
+            notes=record.get("notes", {}),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How much of a region's core was looked at and how much held no valid pixel.
+
+    In level-0 pixels, and in square metres on the ellipsoid where the placement is known (else None).
+    """
+
+    valid_px: float
+    invalid_px: float
+    valid_m2: float | None = None
+    invalid_m2: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One region's outcome. `error` is data: a failed region has one, and no findings."""
+
+    region: str
+    image: str
+    status: Status
+    findings: tuple[Finding, ...] = ()
+    coverage: Coverage | None = None
+    error: str = ""
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values that `json` writes."""
+        cover = self.coverage
+        return {
+            "region": self.region,
+            "image": self.image,
+            "status": self.status,
+            "error": self.error,
+            "seconds": round(self.seconds, 3),
+            "coverage": None if cover is None else [cover.valid_px, cover.invalid_px, cover.valid_m2, cover.invalid_m2],
+            "findings": [finding.to_json() for finding in self.findings],
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`."""
+        return cls(
+            region=record["region"],
+            image=record["image"],
+            status=record["status"],
+            error=record["error"],
+            seconds=record["seconds"],
+            coverage=None if record["coverage"] is None else Coverage(*record["coverage"]),
+            findings=tuple(Finding.from_json(item) for item in record["findings"]),
+        )

@@ -1,0 +1,147 @@
+"""The 4KHD tiler: how a picture is laid on a grid of tiles, and the way back.
+
+Source of the method: InternLM-XComposer2-4KHD, arXiv 2404.06512. Frames: `region_xy` is the picture that was given,
+`canvas_xy` the padded picture that is cut into tiles. Corners, not centres, in both.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from ..readers.errors import RequestError
+from ..readers.geometry import Points
+
+TILE = 336
+WHITE = 255
+
+
+@dataclass(frozen=True, slots=True)
+class TileGrid:
+    """A picture of `source` = (width, height) laid at `content` = (x0, y0, x1, y1) on a canvas of cols × rows tiles.
+
+    Tiles are `tile` pixels wide and lie `tile - overlap` apart; 4KHD's do not overlap. All values are canvas pixels.
+    """
+
+    source: tuple[int, int]
+    cols: int
+    rows: int
+    content: tuple[int, int, int, int]
+    tile: int = TILE
+    overlap: int = 0
+
+    @classmethod
+    def fit(cls, width: int, height: int, *, hd_num: int, tile: int = TILE) -> Self:
+        """The 4KHD transform: enlarge or reduce to fill at most `hd_num` tiles, centred on a white canvas.
+
+        The wide side becomes a multiple of the tile; the other is truncated, then padded to one, with the odd pixel
+        at the bottom
+        (the right for a portrait). Raises `RequestError` below one tile and for a picture too thin to keep a pixel.
+        """
+        if width < 1 or height < 1:
+            raise RequestError(
+                "picture", "it must have pixels", value=f"{width} × {height}", remedy="Give a picture that is not empty"
+            )
+        if hd_num < 1:
+            raise RequestError(
+                "hd-num", "a view holds at least one tile", value=str(hd_num), remedy="Give --hd-num 1 or more"
+            )
+        if width < height:
+            upright = cls.fit(height, width, hd_num=hd_num, tile=tile)
+            x0, y0, x1, y1 = upright.content
+            return cls((width, height), upright.rows, upright.cols, (y0, x0, y1, x1), tile)
+        ratio = width / height  # the reference's float expressions: an exact fraction is sometimes one pixel higher
+        columns = 1
+        while (columns + 1) * math.ceil((columns + 1) / ratio) <= hd_num:
+            columns += 1
+        new_width = tile * columns
+        new_height = int(new_width / ratio)
+        if new_height < 1:
+            raise RequestError(
+                "picture",
+                f"its long side may be at most {tile * columns} times its short side to hold a pixel in {hd_num} tiles",
+                value=f"{width} × {height}",
+                remedy="Raise --hd-num or cut the picture into shorter regions",
+            )
+        rows = math.ceil(new_height / tile)
+        top = (rows * tile - new_height) // 2
+        return cls((width, height), columns, rows, (0, top, new_width, top + new_height), tile)
+
+    @classmethod
+    def exact(cls, cols: int, rows: int, *, tile: int = TILE, overlap: int = 0) -> Self:
+        """The grid of a picture that fills cols × rows tiles as it is: nothing is resampled, nothing is padded."""
+        width = cols * (tile - overlap) + overlap
+        height = rows * (tile - overlap) + overlap
+        return cls((width, height), cols, rows, (0, 0, width, height), tile, overlap)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the canvas."""
+        step = self.tile - self.overlap
+        return self.cols * step + self.overlap, self.rows * step + self.overlap
+
+    @property
+    def tokens(self) -> int:
+        """Visual tokens that 4KHD makes of this grid: global view, separator and local view, with row ends."""
+        merged = (self.tile // 28) ** 2
+        side = self.tile // 28
+        return (self.rows * self.cols + 1) * merged + 1 + (self.rows + 1) * side
+
+    def boxes(self) -> list[tuple[int, int, int, int]]:
+        """(x0, y0, x1, y1) of each tile on the canvas, row by row."""
+        step = self.tile - self.overlap
+        return [
+            (c * step, r * step, c * step + self.tile, r * step + self.tile)
+            for r in range(self.rows)
+            for c in range(self.cols)
+        ]
+
+    def to_region(self, canvas_xy: npt.ArrayLike) -> Points:
+        """`canvas_xy` (N, 2) → `region_xy` (N, 2)."""
+        x0, y0, x1, y1 = self.content
+        scale = np.array([self.source[0] / (x1 - x0), self.source[1] / (y1 - y0)])
+        return (np.asarray(canvas_xy, dtype=np.float64).reshape(-1, 2) - (x0, y0)) * scale
+
+    def to_canvas(self, region_xy: npt.ArrayLike) -> Points:
+        """`region_xy` (N, 2) → `canvas_xy` (N, 2)."""
+        x0, y0, x1, y1 = self.content
+        scale = np.array([(x1 - x0) / self.source[0], (y1 - y0) / self.source[1]])
+        return np.asarray(region_xy, dtype=np.float64).reshape(-1, 2) * scale + (x0, y0)
+
+
+def cut_tiles(canvas: npt.NDArray[np.generic], grid: TileGrid) -> npt.NDArray[np.generic]:
+    """Canvas (H, W, …) → tiles (cols · rows, tile, tile, …), row by row."""
+    if canvas.shape[:2] != grid.size[::-1]:
+        msg = f"canvas {canvas.shape[:2]} does not fit the grid's {grid.size[::-1]}"
+        raise ValueError(msg)
+    return np.stack([canvas[y0:y1, x0:x1] for x0, y0, x1, y1 in grid.boxes()])
+
+
+def overall(canvas: npt.NDArray[np.float32], tile: int = TILE) -> npt.NDArray[np.float32]:
+    """The global view: the whole canvas (H, W, C) squashed to (tile, tile, C).
+
+    Bicubic (a = -0.75), corners not aligned, no antialiasing, edges repeated: what the reference does to the padded,
+    normalised canvas in float32.
+    """
+    rows = _bicubic(canvas.shape[0], tile)
+    columns = _bicubic(canvas.shape[1], tile)
+    tall = sum(weight[:, None, None] * canvas[index] for index, weight in rows)
+    squashed = sum(weight[None, :, None] * np.asarray(tall)[:, index] for index, weight in columns)
+    return np.asarray(squashed, dtype=np.float32)
+
+
+def _bicubic(length: int, target: int) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]]:
+    """Four (index, weight) taps for each of `target` samples along an axis of `length`."""
+    a = -0.75
+    centre = (np.arange(target) + 0.5) * (length / target) - 0.5
+    first = np.floor(centre)
+    taps: list[tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]] = []
+    for k in (-1, 0, 1, 2):
+        distance = np.abs(centre - (first + k))
+        near = (a + 2) * distance**3 - (a + 3) * distance**2 + 1
+        far = a * distance**3 - 5 * a * distance**2 + 8 * a * distance - 4 * a
+        weight = np.where(distance <= 1, near, far).astype(np.float32)
+        taps.append((np.clip(first + k, 0, length - 1).astype(np.intp), weight))
+    return taps

@@ -1,0 +1,39 @@
+"""The one base error. Each error says the thing, the rule, the value and the way out."""
+
+
+class LimnerError(Exception):
+    """What went wrong, in four parts that a person can act on.
+
+    `thing` is what the message is about (a file, an option), `rule` what must hold, `value` what was found instead
+    (empty where there is nothing to show) and `remedy` what to do now. Travels between processes by pickle.
+    """
+
+    def __init__(self, thing: str, rule: str, *, remedy: str, value: str = "") -> None:
+        super().__init__(thing, rule, remedy, value)
+        self.thing = thing
+        self.rule = rule
+        self.remedy = remedy
+        self.value = value
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.thing, self.rule, self.remedy, self.value)
+
+    def __str__(self) -> str:
+        found = f" (found: {self.value})" if self.value else ""
+        return f"{self.thing}: {self.rule}{found}. {self.remedy}"
+
+
+class RequestError(LimnerError):
+    """What was asked for cannot be done as asked: an option, a setting, a combination of the two."""
+
+
+class ReadError(LimnerError):
+    """A file, or pixels of it, cannot be read or understood."""
+
+
+class ModelError(LimnerError):
+    """A model, its card or its weights cannot be found, trusted or used on this image."""
+
+
+def _rebuild(kind: type[LimnerError], thing: str, rule: str, remedy: str, value: str) -> LimnerError:
+    return kind(thing, rule, remedy=remedy, value=value)

@@ -1,0 +1,121 @@
+"""The reading seam: facts about an image, and an open handle that reads pixels from it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from .geometry import Box, Placement
+
+Pixels = npt.NDArray[Any]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One channel of an image.
+
+    `name` is how the format names it, `common` the STAC common name (blue, green, red, nir, swir16, …) where the
+    sensor or the file states it. Physical value = native · `scale` + `offset`, and is a `quantity`: "toa_reflectance",
+    "surface_reflectance", "amplitude", or "number" where the file does not say what its numbers are.
+    """
+
+    name: str
+    common: str | None = None
+    dtype: str = "uint8"
+    scale: float = 1.0
+    offset: float = 0.0
+    quantity: str = "number"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """Facts about one image; pickles, and opens nothing. A whitelist: nothing about a patient is in it.
+
+    `uri` is what the reader named `reader` opens (a path, a folder, a `/vsi…` or `s3://` path); `part` chooses among
+    several images in one file. `id` is unique in a run and names the image in every report. `study` groups images.
+    `size` is (width, height) in level-0 pixels. `options` are the settings that the reader needs to open it
+    the same way again. `fingerprint` identifies the bytes ("" where they are remote). `notes` are
+    sentences a person should read before trusting the numbers.
+    """
+
+    uri: str
+    reader: str
+    size: tuple[int, int]
+    channels: tuple[Channel, ...]
+    placement: Placement
+    id: str = ""
+    part: str = ""
+    study: str = ""
+    fingerprint: str = ""
+    options: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def box(self) -> Box:
+        """The whole picture."""
+        return Box(0.0, 0.0, float(self.size[0]), float(self.size[1]))
+
+
+class Image(Protocol):
+    """An open image: one handle, for one worker. `channels` are the ones that `read` delivers, in that order."""
+
+    @property
+    def info(self) -> ImageInfo:
+        """The facts it was opened from."""
+        ...
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """The channels delivered, in order."""
+        ...
+
+    def read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
+        """Native pixels of `box` seen at `size` = (width, height), and where they are valid.
+
+        Returns (height, width, channels) in one native dtype, and (height, width) booleans. A pixel is valid where at
+        least half of its footprint inside the picture is; an invalid pixel's value means nothing. What lies outside
+        the picture is invalid, never invented. Enlarging is bilinear and reducing averages areas, valid pixels only; at
+        the picture's own scale pixels pass untouched. The value of a pixel does not depend on the box it is read with.
+        Raises `ReadError` where the file cannot deliver.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let the handle go."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A reader's claim on an input: `strength` 0 (not mine) to 100 (certainly mine), judged from its first bytes."""
+
+    strength: int
+    reason: str = ""
+
+
+class Reader(Protocol):
+    """One format family behind the entry point group `limner.readers`. Cheap to import and to make."""
+
+    name: str
+
+    def claim(self, uri: str, head: bytes) -> Claim:
+        """How surely `uri` is this reader's; `head` is its first 4 KiB (empty for a folder or a remote path)."""
+        ...
+
+    def scan(self, uri: str, options: Mapping[str, str]) -> Sequence[ImageInfo]:
+        """The images in `uri`, without reading pixels. Raises `ReadError`."""
+        ...
+
+    def open(self, info: ImageInfo, channels: Sequence[str] | None = None) -> Image:
+        """Open for reading the named channels (`Channel.name`), all of them by default. Raises `ReadError`."""
+        ...

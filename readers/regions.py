@@ -1,0 +1,163 @@
+"""Regions: what a person would look at. The unit of work, of retry, of resume and of reporting.
+
+An image is looked at on a grid of its own: `Grid.scale` level-0 pixels a grid pixel. Regions are boxes of whole grid
+pixels, so what two neighbours say about their common seam is the same number, bit for bit.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .errors import RequestError
+from .geometry import Box
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """An image's analysis grid: `size` level-0 pixels (width, height), `scale` level-0 pixels (x, y) a grid pixel.
+
+    The scale has a value per axis, since pixels that are not square on the ground must be seen as if they were.
+    """
+
+    image: str
+    size: tuple[int, int]
+    scale: tuple[float, float]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(width, height) in grid pixels; the last column and row may reach beyond the picture."""
+        return (
+            max(1, math.ceil(self.size[0] / self.scale[0] - 1e-9)),
+            max(1, math.ceil(self.size[1] / self.scale[1] - 1e-9)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One axis of a region in grid pixels: `start:stop` is seen, `core_start:core_stop` is owned, by `tiles` tiles."""
+
+    start: int
+    stop: int
+    core_start: int
+    core_stop: int
+    tiles: int
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A box of the picture and the size at which it is seen; `core` is the part it alone answers for.
+
+    Across a plan, cores cover every grid pixel exactly once; `box` is larger by a halo or an overlap and may reach
+    beyond the picture.
+    """
+
+    grid: Grid
+    columns: Span
+    rows: Span
+
+    @property
+    def key(self) -> str:
+        """A name that is the same in every run with the same grid."""
+        c, r = self.columns, self.rows
+        return f"{self.grid.image}/x{c.start}y{r.start}w{c.stop - c.start}h{r.stop - r.start}"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in grid pixels, as seen."""
+        return self.columns.stop - self.columns.start, self.rows.stop - self.rows.start
+
+    @property
+    def tiles(self) -> tuple[int, int]:
+        """(columns, rows) of tiles."""
+        return self.columns.tiles, self.rows.tiles
+
+    @property
+    def box(self) -> Box:
+        """What is seen, in level-0 pixels; may reach beyond the picture."""
+        return self._box(self.columns.start, self.rows.start, self.columns.stop, self.rows.stop)
+
+    @property
+    def core(self) -> Box:
+        """What is owned, in level-0 pixels, within the picture."""
+        c, r = self.columns, self.rows
+        box = self._box(c.core_start, r.core_start, c.core_stop, r.core_stop).clip(*self.grid.size)
+        if box is None:
+            msg = f"region {self.key} owns nothing"
+            raise ValueError(msg)
+        return box
+
+    def _box(self, x0: int, y0: int, x1: int, y1: int) -> Box:
+        sx, sy = self.grid.scale
+        return Box(x0 * sx, y0 * sy, x1 * sx, y1 * sy)
+
+
+def spans(length: int, *, tile: int, overlap: int, tiles: int, margin: int) -> Iterator[Span]:
+    """Cut one axis of `length` grid pixels into regions of at most `tiles` tiles.
+
+    Inside a region tiles of `tile` pixels lie `tile - overlap` apart, so n tiles see `n * (tile - overlap) + overlap`
+    pixels. Neighbouring regions share `2 * margin` seen pixels and each owns its half. The first region starts at 0,
+    the last has just the tiles it needs and may see beyond the end. Cores partition `0:length`.
+    """
+    step = tile - overlap
+    if step <= 0 or margin < 0 or tiles < 1 or length < 1:
+        msg = f"cannot cut {length} px: tile {tile}, overlap {overlap}, tiles {tiles}, margin {margin}"
+        raise ValueError(msg)
+    full = tiles * step + overlap
+    if full <= 2 * margin:
+        raise RequestError(
+            "overlap",
+            "regions must be wider than what they share with their neighbours",
+            value=f"{2 * margin} px shared, {full} px wide",
+            remedy="Lower --overlap or raise --hd-num",
+        )
+    start = core_start = 0
+    while True:
+        needed = max(1, math.ceil((length - start - overlap) / step))
+        n = min(tiles, needed)
+        stop = start + n * step + overlap
+        if stop >= length:
+            yield Span(start, stop, core_start, length, n)
+            return
+        yield Span(start, stop, core_start, stop - margin, n)
+        core_start = stop - margin
+        start = stop - 2 * margin
+
+
+def tile_budget(columns: int, rows: int, hd_num: int) -> tuple[int, int]:
+    """How many (columns, rows) of tiles a full region has, of at most `hd_num` in all.
+
+    As square as the budget allows, and longer where the picture is only `columns` or `rows` tiles wide or high.
+    """
+    if hd_num < 1:
+        raise RequestError(
+            "hd-num", "a region holds at least one tile", value=str(hd_num), remedy="Give --hd-num 1 or more"
+        )
+    side = math.isqrt(hd_num)
+    high = min(rows, side)
+    wide = min(columns, hd_num // high)
+    high = min(rows, hd_num // wide)
+    return wide, high
+
+
+def cut(grid: Grid, *, tile: int, halo: int = 0, overlap: int = 0, hd_num: int = 25) -> list[Region]:
+    """All regions of an image, row by row.
+
+    `tile` is the annotator's tile in grid pixels, `halo` the rim of a tile whose answers are not kept (its neighbour
+    keeps them), `overlap` how many grid pixels neighbouring regions share beyond that. Cores cover each grid pixel
+    once.
+    """
+    width, height = grid.shape
+    step = tile - 2 * halo
+    if step <= 0 or overlap < 0:
+        raise RequestError(
+            "overlap and halo",
+            "a tile must be wider than its two halos and overlaps cannot be negative",
+            value=f"tile {tile}, halo {halo}, overlap {overlap}",
+            remedy="Lower the halo, or give an overlap of 0 px or more",
+        )
+    needed = [max(1, math.ceil((length - 2 * halo) / step)) for length in (width, height)]
+    wide, high = tile_budget(needed[0], needed[1], hd_num)
+    margin = max(halo, (overlap + 1) // 2)
+    columns = list(spans(width, tile=tile, overlap=2 * halo, tiles=wide, margin=margin))
+    rows = list(spans(height, tile=tile, overlap=2 * halo, tiles=high, margin=margin))
+    return [Region(grid, c, r) for r in rows for c in columns]

@@ -1,0 +1,97 @@
+"""What a report writer is given, and what it is."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from ..model.finding import Finding
+from ..readers.image import ImageInfo, Mask, Pixels
+
+DISCLAIMER = "Research use only. Not for clinical, safety-critical or legal decisions."
+
+FileStatus = Literal["read", "skipped", "failed"]
+AreaStatus = Literal["analysed", "no data", "skipped", "unreadable"]
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    """What became of one input file: every one has a row. `image` is the id of the image it became part of."""
+
+    path: str
+    status: FileStatus
+    image: str = ""
+    reader: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """A part of an image's area by what became of it; an image's areas sum to the image.
+
+    `pixels` in level-0 pixels, `m2` on the ellipsoid or None where the placement is unknown. `regions` counts them.
+    """
+
+    status: AreaStatus
+    reason: str
+    pixels: float
+    m2: float | None
+    regions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The whole picture at a glance: (H, W, 3) uint8 and where it is valid; `scale` level-0 pixels a pixel (x, y)."""
+
+    pixels: Pixels
+    valid: Mask
+    scale: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One image of a run: facts, areas, how it was seen, and a way to its findings.
+
+    `findings()` gives them joined across seams and in a fixed order: a finding's number in every report is its place in
+    it, from 1. It reads from the run folder anew each time, so that only one image's findings are in memory.
+    `overview()` likewise.
+    `seen` is how the image was looked at: effective resolution, tile, regions and the like, in words.
+    """
+
+    info: ImageInfo
+    findings: Callable[[], Sequence[Finding]]
+    overview: Callable[[], Overview | None]
+    areas: tuple[Area, ...]
+    failures: tuple[tuple[str, str], ...] = ()
+    seen: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A run as the writers see it. `model` is the annotator's identity, `labels` its labels in report order."""
+
+    images: tuple[ImageRecord, ...]
+    files: tuple[FileRow, ...]
+    model: Mapping[str, str]
+    labels: tuple[str, ...]
+    version: str
+    preset: str = ""
+
+
+class Writer(Protocol):
+    """One kind of report behind the entry point group `limner.writers`; the entry point is a callable `() -> Writer`.
+
+    `name` is what `--report` calls it. Same record, same bytes: no clocks, no random names. Files are written to a
+    temporary
+    name and renamed, so that a report that exists is complete.
+    """
+
+    name: str
+
+    def write(self, record: Record, folder: Path) -> Sequence[Path]:
+        """Write into `folder`; returns the files it made, in order. Images it cannot express are named in `omitted`."""
+        ...
+
+    def omitted(self, record: Record) -> Mapping[str, str]:
+        """Image id → why this kind of report cannot hold it (a map of a picture without coordinates, say)."""
+        ...
