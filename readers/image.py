@@ -37,7 +37,7 @@ class ImageInfo:
 
     `uri` is what the reader named `reader` opens (a path, a folder, a `/vsi…` or `s3://` path); `part` chooses among
     several images in one file. `id` is unique in a run and names the image in every report. `study` groups images.
-    `size` is (width, height) in level-0 pixels. `options` are the settings that the reader needs to open it
+    `size` is (width, height) in level-0 pixels. `files` are the paths it is made of. `options` are the settings that the reader needs to open it
     the same way again. `fingerprint` identifies the bytes ("" where they are remote). `notes` are
     sentences a person should read before trusting the numbers.
     """
@@ -50,6 +50,7 @@ class ImageInfo:
     id: str = ""
     part: str = ""
     study: str = ""
+    files: tuple[str, ...] = ()
     fingerprint: str = ""
     options: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
