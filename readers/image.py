@@ -36,10 +36,10 @@ class ImageInfo:
     """Facts about one image; pickles, and opens nothing. A whitelist: nothing about a patient is in it.
 
     `uri` is what the reader named `reader` opens (a path, a folder, a `/vsi…` or `s3://` path); `part` chooses among
-    several images in one file. `id` is unique in a run and names the image in every report. `study` groups images.
-    `size` is (width, height) in level-0 pixels. `files` are the paths it is made of. `options` are the settings that the reader needs to open it
-    the same way again. `fingerprint` identifies the bytes ("" where they are remote). `notes` are
-    sentences a person should read before trusting the numbers.
+    several images in one file; `files` are the paths it is made of. `id` is unique in a run and names the image in
+    every report; `study` groups images. `size` is (width, height) in level-0 pixels. `options` are the settings that
+    the reader needs to open it the same way again. `fingerprint` identifies the bytes ("" where they are remote).
+    `notes` are sentences a person should read before trusting the numbers.
     """
 
     uri: str
