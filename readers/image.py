@@ -39,7 +39,8 @@ class ImageInfo:
     several images in one file; `files` are the paths it is made of. `id` is unique in a run and names the image in
     every report; `study` groups images. `size` is (width, height) in level-0 pixels. `options` are the settings that
     the reader needs to open it the same way again. `fingerprint` identifies the bytes ("" where they are remote).
-    `notes` are sentences a person should read before trusting the numbers.
+    `notes` are sentences a person should read before trusting the numbers. `origin` is the level-0 pixel that other
+    programs count from, where they crop a slide to its scanned part.
     """
 
     uri: str
@@ -54,6 +55,7 @@ class ImageInfo:
     fingerprint: str = ""
     options: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    origin: tuple[int, int] = (0, 0)
 
     @property
     def box(self) -> Box:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from .errors import RequestError
 from .geometry import Box
 
+SNAP = 0.02
+
 
 @dataclass(frozen=True, slots=True)
 class Grid:
@@ -30,6 +32,29 @@ class Grid:
             max(1, math.ceil(self.size[0] / self.scale[0] - 1e-9)),
             max(1, math.ceil(self.size[1] / self.scale[1] - 1e-9)),
         )
+
+
+def snap_scale(wanted_m: float, actual: tuple[float, float]) -> tuple[float, float]:
+    """The `Grid.scale` at which a grid pixel is `wanted_m` metres, where level-0 pixels are `actual` metres (x, y).
+
+    A factor within 2 % of a whole number, or of one divided by a whole number, is taken as that, so that nothing is
+    resampled for the sake of a few parts in a thousand: pixels of 10.004 m seen at 30 m are taken three by three.
+    Other factors stay as they are. Raises `RequestError` unless all sizes are positive and finite.
+    """
+    if not all(math.isfinite(size) and size > 0 for size in (wanted_m, *actual)):
+        raise RequestError(
+            "resolution",
+            "pixels must have a positive size on the ground",
+            value=f"{wanted_m} m wanted, pixels of {actual[0]} × {actual[1]} m",
+            remedy="Give a positive --resolution, or none to work at the picture's own",
+        )
+    return _snapped(wanted_m / actual[0]), _snapped(wanted_m / actual[1])
+
+
+def _snapped(factor: float) -> float:
+    whole = round(max(factor, 1.0 / factor))
+    near = whole if factor >= 1.0 else 1.0 / whole
+    return float(near) if abs(factor / near - 1.0) <= SNAP else factor
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +105,14 @@ class Region:
     def core(self) -> Box:
         """What is owned, in level-0 pixels, within the picture."""
         c, r = self.columns, self.rows
-        box = self._box(c.core_start, r.core_start, c.core_stop, r.core_stop).clip(*self.grid.size)
-        if box is None:
-            msg = f"region {self.key} owns nothing"
-            raise ValueError(msg)
-        return box
+        box = self._box(c.core_start, r.core_start, c.core_stop, r.core_stop)
+        right, bottom = self.grid.size
+        return Box(  # the last core ends where the picture does, wherever the rounded scale would put it
+            box.x0,
+            box.y0,
+            float(right) if c.core_stop == self.grid.shape[0] else box.x1,
+            float(bottom) if r.core_stop == self.grid.shape[1] else box.y1,
+        )
 
     def _box(self, x0: int, y0: int, x1: int, y1: int) -> Box:
         sx, sy = self.grid.scale

@@ -1,0 +1,413 @@
+"""The ground under the pixels: true distances and areas on the ellipsoid, and longitudes and latitudes.
+
+The only file that knows pyproj. Nothing here uses a network: datum shifts use the best transformation whose grids are
+on this machine, so two machines may differ by what is installed (a metre or two between old national datums and
+WGS84; nothing at all for UTM on WGS84). Distances and areas need no datum shift and are not affected.
+
+How areas are made. Pixel edges are straight in pixel space, and the polygon that is measured is the polygon of those
+edges, not of geodesics between its corners. The area of a pixel on the ellipsoid is |∂P/∂x × ∂P/∂y| of its position
+P in space (the surface element of any textbook on differential geometry); a polygon's area is the integral of that
+over it (`integral`), which has no seam at the antimeridian and no hole at a pole. In a plain geographic CRS it is the
+closed form of the zone between two parallels (Snyder 1987, Map Projections: A Working Manual, eq. 3-12).
+"""
+# shapely and pyproj leave their functions' **kwargs untyped:
+# pyright: reportUnknownMemberType=false
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyproj
+import shapely
+from pyproj.exceptions import ProjError
+from pyproj.network import set_network_enabled  # pyright: ignore[reportPrivateImportUsage] - documented, not re-exported
+from shapely.geometry.base import BaseGeometry
+
+from .errors import ReadError
+from .geometry import Placement, Points
+from .integral import Edges, integrate
+
+Values = npt.NDArray[np.float64]
+Geometries = Sequence[BaseGeometry] | npt.NDArray[np.object_]
+
+_METRES: Final = {"um": 1e-6, "mm": 1e-3, "m": 1.0}
+_EARTH_RADIUS: Final = 6378137.0
+_STENCIL: Final = 100.0  # metres between the points of a difference: its own error is below 1e-10
+_FLAT: Final = 2000.0  # metres across: below it the area element at the centroid is right to 1e-7
+_HALVINGS: Final = 12
+_SHORT: Final = 4.0  # pixels
+_QUARTER_TURN: Final = 90.0  # degrees
+
+
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """What a CRS stands on.
+
+    `axis` is the semi-major axis in metres and `eccentricity2` its eccentricity squared; `geodetic` takes the CRS to
+    longitude and latitude of its own datum (None where it is already there); `angle` is radians per unit of those.
+    `metres` is what a unit of the CRS's own axes is, where it is an angle at the equator. A local (engineering) CRS
+    has no ellipsoid: its `axis` is 0.
+    """
+
+    axis: float
+    eccentricity2: float
+    geodetic: pyproj.Transformer | None
+    angle: float
+    metres: float
+
+    @property
+    def flat(self) -> bool:
+        """Whether the CRS is a plane that nothing ties to a body."""
+        return self.axis == 0.0
+
+    def lonlat(self, world: Points) -> Points:
+        """World (N, 2) → longitude and latitude of the CRS's own datum, in radians."""
+        if self.geodetic is None:
+            return world * self.angle
+        lon, lat = self.geodetic.transform(world[:, 0], world[:, 1])
+        return np.stack([lon, lat], axis=1) * self.angle
+
+    def in_space(self, world: Points) -> Points:
+        """World (N, 2) → geocentric position (N, 3) in metres; NaN where the CRS has no such place."""
+        lon, lat = self.lonlat(world).T
+        with np.errstate(invalid="ignore"):  # PROJ answers infinity off the map
+            normal = self.axis / np.sqrt(1.0 - self.eccentricity2 * np.sin(lat) ** 2)
+            across = normal * np.cos(lat)
+            return np.stack(
+                [across * np.cos(lon), across * np.sin(lon), normal * (1.0 - self.eccentricity2) * np.sin(lat)], axis=1
+            )
+
+    def zone(self, lat: Values) -> Values:
+        """Area in m² per radian of longitude from the equator to a latitude in radians, which stops at the poles."""
+        e2 = self.eccentricity2
+        sine = np.sin(np.clip(lat, -np.pi / 2, np.pi / 2))
+        if e2 == 0.0:
+            return self.axis**2 * sine
+        e = np.sqrt(e2)
+        return self.axis**2 * (1.0 - e2) / 2.0 * (sine / (1.0 - e2 * sine**2) + np.arctanh(e * sine) / e)
+
+
+def _crs(wkt: str) -> pyproj.CRS:
+    try:
+        return pyproj.CRS.from_user_input(wkt)
+    except ProjError as error:
+        raise ReadError(
+            "coordinate reference system",
+            "it must be one that PROJ knows",
+            value=f"{wkt[:120]} ({error})",
+            remedy="Give the file a CRS that `projinfo` accepts, or remove its georeference to work in pixels",
+        ) from error
+
+
+def _horizontal(crs: pyproj.CRS) -> pyproj.CRS:
+    """The horizontal CRS inside a bound or a compound one."""
+    while True:
+        if crs.is_bound and crs.source_crs is not None:
+            crs = crs.source_crs
+        elif crs.is_compound:
+            crs = crs.sub_crs_list[0]
+        else:
+            return crs
+
+
+def _stay_offline() -> None:
+    """Before any transformer is made: what a run gives must not depend on a server."""
+    set_network_enabled(active=False)
+
+
+@lru_cache(maxsize=64)
+def _ground(wkt: str) -> _Ground:
+    _stay_offline()
+    crs = _horizontal(_crs(wkt))
+    derived = crs.is_geographic and crs.is_derived is True  # a rotated pole, say: not yet longitude and latitude
+    base = crs.source_crs if derived else crs.geodetic_crs
+    unit = float(crs.axis_info[0].unit_conversion_factor)
+    if base is None or crs.ellipsoid is None:
+        return _Ground(0.0, 0.0, None, 1.0, metres=unit)
+    a, b = crs.ellipsoid.semi_major_metre, crs.ellipsoid.semi_minor_metre
+    geodetic = None if crs.is_geographic and not derived else pyproj.Transformer.from_crs(crs, base, always_xy=True)
+    angle = float(base.axis_info[0].unit_conversion_factor)
+    return _Ground(a, 1.0 - (b / a) ** 2, geodetic, angle, metres=unit * a if crs.is_geographic else unit)
+
+
+@lru_cache(maxsize=64)
+def _to_wgs84(wkt: str) -> pyproj.Transformer:
+    _stay_offline()
+    crs = _crs(wkt)
+    return pyproj.Transformer.from_crs(crs.sub_crs_list[0] if crs.is_compound else crs, "EPSG:4326", always_xy=True)
+
+
+def on_earth(placement: Placement) -> bool:
+    """Whether the placement's CRS stands on the Earth.
+
+    Judged by its ellipsoid: within 0.5 % of WGS84's semi-major axis, the rule by which PROJ tells bodies apart. False
+    without a CRS.
+    """
+    if placement.crs is None:
+        return False
+    return abs(_ground(placement.crs).axis / _EARTH_RADIUS - 1.0) < 0.005  # noqa: PLR2004 - PROJ's tolerance
+
+
+def _earthly(placement: Placement) -> pyproj.Transformer:
+    if placement.crs is None:
+        raise ReadError(
+            f"placement from {placement.source}",
+            "longitude and latitude need a coordinate reference system",
+            remedy="Name it with the reader option crs (crs=EPSG:32633, say), or work in pixels",
+        )
+    if not on_earth(placement):
+        ground = _ground(placement.crs)
+        raise ReadError(
+            f"placement from {placement.source}",
+            "WGS84 longitude and latitude exist on the Earth only",
+            value=f"{_crs(placement.crs).name}, semi-major axis {ground.axis:.0f} m",
+            remedy="Use reports in the source CRS (GeoPackage) for other bodies and for local grids",
+        )
+    return _to_wgs84(placement.crs)
+
+
+def lonlat_or_nan(placement: Placement, xy: npt.ArrayLike) -> Points:
+    """As `to_lonlat`, with NaN for a pixel that is not on the map (space around the Earth's disc, say)."""
+    transformer = _earthly(placement)
+    world = placement.to_world(xy)
+    lonlat = np.stack(transformer.transform(world[:, 0], world[:, 1]), axis=1)
+    lonlat[~np.isfinite(lonlat).all(axis=1)] = np.nan
+    beyond = np.abs(lonlat[:, 0]) > 180.0  # noqa: PLR2004 - half a turn; grids from 0 to 360 go on to it
+    lonlat[beyond, 0] = (lonlat[beyond, 0] + 180.0) % 360.0 - 180.0
+    return lonlat
+
+
+def to_lonlat(placement: Placement, xy: npt.ArrayLike) -> Points:
+    """Level-0 pixels (N, 2) → WGS84 longitude and latitude in degrees (N, 2), longitude within ±180.
+
+    Raises `ReadError` where there is no CRS, the CRS is not on the Earth, or a pixel is not on the map.
+    """
+    lonlat = lonlat_or_nan(placement, xy)
+    lost = np.isnan(lonlat).any(axis=1)
+    if lost.any():
+        raise ReadError(
+            f"placement from {placement.source}",
+            "every pixel that is asked for must lie on the Earth",
+            value=f"pixel {np.asarray(xy, dtype=np.float64).reshape(-1, 2)[lost][0].tolist()} does not",
+            remedy="Limit the work to the part of the picture that shows ground, with an area of interest",
+        )
+    return lonlat
+
+
+def from_lonlat(placement: Placement, lonlat: npt.ArrayLike) -> Points:
+    """WGS84 longitude and latitude in degrees (N, 2) → level-0 pixels (N, 2): the inverse of `to_lonlat`.
+
+    In a picture whose longitudes run beyond ±180, add the whole turn in degrees yourself: nothing here knows how wide
+    the picture is. Raises `ReadError` as `to_lonlat` does, and where the CRS cannot hold the point.
+    """
+    transformer = _earthly(placement)
+    points = np.asarray(lonlat, dtype=np.float64).reshape(-1, 2)
+    world = np.stack(transformer.transform(points[:, 0], points[:, 1], direction="INVERSE"), axis=1)
+    if not np.isfinite(world).all():
+        raise ReadError(
+            f"placement from {placement.source}",
+            "every point must lie where the picture's CRS is defined",
+            value=f"longitude, latitude {points[~np.isfinite(world).all(axis=1)][0].tolist()}",
+            remedy="Keep coordinates near the picture",
+        )
+    return placement.to_pixel(world)
+
+
+def tangents(placement: Placement, xy: npt.ArrayLike) -> Values | None:
+    """Metres of ground per pixel along pixel x and y at level-0 pixels (N, 2), as vectors: (N, 2, 2 or 3).
+
+    Five-point central differences of the position in space over about 400 m (Abramowitz & Stegun 1964, 25.3.6); NaN
+    off the map. None where the placement has no physical unit.
+    """
+    points = np.asarray(xy, dtype=np.float64).reshape(-1, 2)
+    linear = np.asarray(placement.matrix, dtype=np.float64)[:, :2]
+    ground = None if placement.crs is None else _ground(placement.crs)
+    if ground is None or ground.flat:
+        metres = ground.metres if ground is not None else _METRES.get(placement.unit)
+        if metres is None:
+            return None
+        if placement.warp is None:
+            return np.broadcast_to(linear.T * metres, (len(points), 2, len(linear)))
+        return placement.warp.jacobian(points).transpose(0, 2, 1) * metres
+    result = np.empty((len(points), 2, 3))
+    for axis in (0, 1):
+        step = np.zeros(2)
+        step[axis] = _STENCIL / (ground.metres * float(np.linalg.norm(linear[:, axis])))
+        far_back, back, ahead, far_ahead = (
+            ground.in_space(placement.to_world(points + t * step)) for t in (-2.0, -1.0, 1.0, 2.0)
+        )
+        result[:, axis] = (8.0 * (ahead - back) - (far_ahead - far_back)) / (12.0 * step[axis])
+    return result
+
+
+def metres_per_pixel(placement: Placement, xy: npt.ArrayLike) -> tuple[float, float] | None:
+    """True ground distance in metres per pixel along pixel x and y, at one level-0 point.
+
+    On the CRS's own ellipsoid whatever its units; by the matrix where there is a unit and no CRS. None where the unit
+    is pixels or the point is not on the map.
+    """
+    vectors = tangents(placement, xy)
+    if vectors is None or not np.isfinite(vectors[0]).all():
+        return None
+    along_x, along_y = np.linalg.norm(vectors[0], axis=1)
+    return float(along_x), float(along_y)
+
+
+def _pixel_m2(placement: Placement, xy: Points) -> Values:
+    """Area in m² of a pixel's parallelogram at level-0 points (N, 2)."""
+    vectors = tangents(placement, xy)
+    if vectors is None:
+        msg = "a placement without a physical unit has no areas"
+        raise ValueError(msg)
+    x, y = vectors[:, 0], vectors[:, 1]
+    gram = (x * x).sum(axis=1) * (y * y).sum(axis=1) - (x * y).sum(axis=1) ** 2
+    return np.sqrt(np.maximum(gram, 0.0))
+
+
+def areas_m2(geometries: Geometries, placement: Placement) -> Values | None:
+    """Areas (N,) in m² of shapely geometries in level-0 pixels, on the CRS's own ellipsoid.
+
+    Holes subtract, parts add, points and lines have none. Right to 1e-6 (checked against densified geodesic polygons,
+    Karney 2013, in the tests). NaN for a geometry that leaves the map; None where the placement has no physical unit.
+    The number for a geometry does not depend on the others of the call, bit for bit.
+    """
+    shapes = np.asarray(geometries, dtype=object)
+    if tangents(placement, np.zeros((1, 2))) is None:
+        return None
+    ground = None if placement.crs is None else _ground(placement.crs)
+    if ground is not None and not ground.flat and ground.geodetic is None and placement.warp is None:
+        return _zonal_areas(Edges.of(shapes), len(shapes), placement, ground)
+    areas = np.asarray(shapely.area(shapes), dtype=np.float64)
+    solid = areas > 0
+    if placement.warp is None and (ground is None or ground.flat):
+        areas[solid] *= _pixel_m2(placement, np.zeros((1, 2)))[0]
+        return areas
+    bounds = np.asarray(shapely.bounds(shapes), dtype=np.float64)
+    scale = np.linalg.norm(np.asarray(placement.matrix)[:, :2], axis=0)
+    across = np.hypot((bounds[:, 2] - bounds[:, 0]) * scale[0], (bounds[:, 3] - bounds[:, 1]) * scale[1])
+    if ground is not None:
+        across *= ground.metres
+    small = solid & (across <= _FLAT)
+    areas[small] *= _pixel_m2(placement, shapely.get_coordinates(shapely.centroid(shapes[small])))
+    wide = np.flatnonzero(solid & ~small)
+    areas[wide] = integrate(shapes[wide], lambda xy: _pixel_m2(placement, xy))
+    return areas
+
+
+def area_m2(geometry: BaseGeometry, placement: Placement) -> float | None:
+    """Area in m² of one shapely geometry in level-0 pixels, as `areas_m2`; None where it is unknown."""
+    areas = areas_m2([geometry], placement)
+    return None if areas is None or np.isnan(areas[0]) else float(areas[0])
+
+
+def boxes_m2(boxes: npt.ArrayLike, placement: Placement) -> Values | None:
+    """Areas (N,) in m² of boxes (N, 4) = x0, y0, x1, y1 in level-0 pixels, as `areas_m2`."""
+    x0, y0, x1, y1 = np.asarray(boxes, dtype=np.float64).reshape(-1, 4).T
+    return areas_m2(np.asarray(shapely.box(x0, y0, x1, y1), dtype=object), placement)
+
+
+def _zonal_areas(edges: Edges, count: int, placement: Placement, ground: _Ground) -> Values:
+    """∮ zone(latitude) dλ around each geometry's rings, for pixels that are affine in longitude and latitude."""
+    start, end = (ground.lonlat(placement.to_world(points)) for points in (edges.start, edges.end))
+    along = end[:, 0] - start[:, 0]
+    rise = end[:, 1] - start[:, 1]
+    zone = ground.zone(start[:, 1])
+    oblique = (along != 0) & (rise != 0)
+    nodes, weights = np.polynomial.legendre.leggauss(16)  # the zone is analytic: 16 points serve an edge of any length
+    lat = start[oblique, 1, None] + rise[oblique, None] * (nodes + 1.0) / 2.0
+    zone[oblique] = (ground.zone(lat) * weights).sum(axis=1) / 2.0
+    return np.abs(np.bincount(edges.owner, weights=zone * along, minlength=count))
+
+
+def densify_all(geometries: Geometries, placement: Placement, tolerance_px: float = 0.05) -> npt.NDArray[np.object_]:
+    """Geometries (N,) in level-0 pixels with vertices added so that they stay true in longitude and latitude.
+
+    Each straight pixel edge stays within `tolerance_px` pixels of the straight line in longitude and latitude between
+    its mapped vertices, and no piece spans more than a quarter turn of longitude. Vertices stay where they are.
+    Edges of up to 4 px are left alone, which matters only within some 40 px of a pole. An edge is cut into at most
+    4096 pieces, which only one through a pole reaches. Raises `ReadError` as `to_lonlat` does.
+    """
+    _earthly(placement)
+    shapes = np.asarray(geometries, dtype=object).copy()
+    points, owner = shapely.get_coordinates(shapes, return_index=True)
+    inside = owner[1:] == owner[:-1]  # also joins a polygon's rings: at worst a polygon is looked at in vain
+    start, end = points[:-1][inside], points[1:][inside]
+    bent = _strayed(start, end, placement) > tolerance_px
+    for index in np.unique(owner[:-1][inside][bent]):
+        shapes[index] = _densified(shapes[index], placement, tolerance_px)
+    return shapes
+
+
+def densify(geometry: BaseGeometry, placement: Placement, tolerance_px: float = 0.05) -> BaseGeometry:
+    """One geometry with vertices added, as `densify_all`."""
+    dense: BaseGeometry = densify_all([geometry], placement, tolerance_px)[0]
+    return dense
+
+
+def _densified(geometry: Any, placement: Placement, tolerance_px: float) -> Any:  # noqa: ANN401 - as shapely types it
+    if isinstance(geometry, shapely.Polygon):
+        shell = _dense_line(geometry.exterior, placement, tolerance_px)
+        return shapely.Polygon(shell, [_dense_line(ring, placement, tolerance_px) for ring in geometry.interiors])
+    if isinstance(geometry, shapely.LineString):
+        return shapely.LineString(_dense_line(geometry, placement, tolerance_px))
+    if shapely.get_dimensions(geometry) < 1:
+        return geometry
+    return type(geometry)([_densified(part, placement, tolerance_px) for part in geometry.geoms])
+
+
+def _dense_line(line: BaseGeometry, placement: Placement, tolerance_px: float) -> Points:
+    """The vertices of a line with its edges halved until every piece keeps the tolerance."""
+    points = shapely.get_coordinates(line)
+    edge = np.arange(len(points) - 1)
+    low, high = np.zeros(len(edge)), np.ones(len(edge))
+    places = [np.arange(len(points), dtype=np.float64)]
+    for _ in range(_HALVINGS):
+        start, along = points[edge], points[edge + 1] - points[edge]
+        bent = _strayed(start + along * low[:, None], start + along * high[:, None], placement) > tolerance_px
+        edge, low, high = edge[bent], low[bent], high[bent]
+        middle = (low + high) / 2.0
+        places.append(edge + middle)
+        edge, low, high = np.tile(edge, 2), np.concatenate([low, middle]), np.concatenate([middle, high])
+    place = np.sort(np.concatenate(places))
+    first = np.minimum(np.floor(place).astype(np.intp), len(points) - 2)
+    dense = points[first] + (points[first + 1] - points[first]) * (place - first)[:, None]
+    dense[-1] = points[-1]
+    return dense
+
+
+def _strayed(start: Points, end: Points, placement: Placement) -> Values:
+    """How many pixels an edge lies beside the straight line in longitude and latitude between its ends (N,).
+
+    Looked at in three places, so that neither a bow nor an S escapes. Infinite where it spans a quarter turn.
+    """
+    along = end - start
+    length = np.hypot(along[:, 0], along[:, 1])
+    result = np.zeros(len(start))
+    seen = np.flatnonzero(length > _SHORT)
+    start, along, length = start[seen], along[seen], length[seen, None]
+
+    def apart(a: Points, b: Points) -> Points:
+        difference = b - a
+        difference[:, 0] = (difference[:, 0] + 180.0) % 360.0 - 180.0
+        return difference
+
+    across = np.stack([-along[:, 1], along[:, 0]], axis=1) / length
+    first, last = lonlat_or_nan(placement, start), lonlat_or_nan(placement, start + along)
+    for t in (0.25, 0.5, 0.75):
+        place = start + along * t
+        here, off = lonlat_or_nan(placement, place), lonlat_or_nan(placement, place + across)
+        back, ahead, beside = apart(here, first), apart(here, last), apart(here, off)
+        chord = ahead - back
+        stray = back + chord * t
+        with np.errstate(invalid="ignore", divide="ignore"):
+            beyond = _cross(chord, stray) / _cross(chord, beside)
+        beyond[np.abs(chord[:, 0]) > _QUARTER_TURN] = np.inf
+        result[seen] = np.fmax(result[seen], np.abs(beyond))
+    return result
+
+
+def _cross(a: Points, b: Points) -> Values:
+    return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]

@@ -1,0 +1,96 @@
+"""From what a raster says about its place to a `Placement`: a geotransform or control points. No format library."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .errors import ReadError
+from .geometry import Placement, Points, Polynomial, Unit
+
+FIRST_ORDER = ((0, 0), (1, 0), (0, 1))
+SECOND_ORDER = (*FIRST_ORDER, (2, 0), (1, 1), (0, 2))
+MANY = 6  # control points from which GDAL's default fits a second-order polynomial
+HALF_TURN = 180.0
+HOW_TO_STATE_A_CRS = "where you know it, state it with the reader option crs, such as crs=EPSG:32618"
+
+
+@dataclass(frozen=True, slots=True)
+class Crs:
+    """A map's coordinate system: WKT, and the unit of its axes ("crs" where it is neither the metre nor the degree)."""
+
+    wkt: str
+    unit: Unit
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPoint:
+    """A ground control point: level-0 pixel (corners) ↔ world (x = east or longitude, y = north or latitude)."""
+
+    pixel: tuple[float, float]
+    world: tuple[float, float]
+
+
+def affine_placement(matrix: tuple[tuple[float, float, float], ...], crs: Crs | None) -> tuple[Placement, list[str]]:
+    """The placement of a geotransform, and notes. Without a CRS its axes have no known unit: pixels, and a note."""
+    if crs is None:
+        note = (
+            "The file has a geotransform but names no coordinate system, so that its unit is unknown and positions are "
+            f"given in pixels; {HOW_TO_STATE_A_CRS}."
+        )
+        return Placement.pixels("none (geotransform without a CRS)"), [note]
+    return Placement(matrix, crs.unit, crs.wkt, source="geotransform"), []
+
+
+def control_placement(points: Sequence[ControlPoint], crs: Crs | None) -> tuple[Placement, list[str]]:
+    """The placement of control points, and notes: a least-squares polynomial of the order that GDAL takes by default.
+
+    Second order from six points on, else first. Longitudes that jump at the antimeridian are unwrapped to 0…360. Raises
+    `ReadError` where the points do not span a plane.
+    """
+    if crs is None:
+        note = (
+            "The file has control points but names no coordinate system, so that positions are given in pixels; "
+            f"{HOW_TO_STATE_A_CRS}."
+        )
+        return Placement.pixels("none (control points without a CRS)"), [note]
+    notes: list[str] = []
+    pixel = np.array([point.pixel for point in points], dtype=np.float64)
+    world = np.array([point.world for point in points], dtype=np.float64)
+    if crs.unit == "deg" and float(np.ptp(world[:, 0])) > HALF_TURN:
+        world[:, 0] = np.where(world[:, 0] < 0, world[:, 0] + 2 * HALF_TURN, world[:, 0])
+        notes.append("The control points lie on both sides of the antimeridian; longitudes run on beyond 180 degrees.")
+    plane = _fit(pixel, world, FIRST_ORDER)
+    warp = plane if len(points) < MANY else _fit(pixel, world, SECOND_ORDER)
+    slope = plane.jacobian(np.zeros((1, 2)))[0]
+    origin = plane(np.zeros((1, 2)))[0]
+    matrix = tuple((float(slope[i, 0]), float(slope[i, 1]), float(origin[i])) for i in range(2))
+    miss = np.linalg.solve(warp.jacobian(pixel), (warp(pixel) - world)[:, :, None])[:, :, 0]
+    warp = replace(warp, residual_px=float(np.sqrt((miss**2).sum(axis=1).mean())))
+    order = "first" if len(points) < MANY else "second"
+    notes.append(
+        f"Placed by a {order}-order polynomial through {len(points)} control points, which it meets within "
+        f"{warp.residual_px:.3g} px (root mean square)."
+    )
+    return Placement(matrix, crs.unit, crs.wkt, source=f"{len(points)} control points", warp=warp), notes
+
+
+def _fit(pixel: Points, world: Points, terms: tuple[tuple[int, int], ...]) -> Polynomial:
+    centre = (pixel.min(axis=0) + pixel.max(axis=0)) / 2
+    scale = float(np.ptp(pixel, axis=0).max()) / 2 or 1.0
+    u = (pixel - centre) / scale
+    basis = np.stack([u[:, 0] ** p * u[:, 1] ** q for p, q in terms], axis=1)
+    middle = world.mean(axis=0)
+    rank = int(np.linalg.matrix_rank(basis))
+    if rank < len(terms):
+        raise ReadError(
+            "control points",
+            f"a polynomial of {len(terms)} terms needs as many points that do not lie on a line or a conic",
+            value=f"{len(pixel)} points of rank {rank}",
+            remedy="Give the file more control points, or remove them to work in pixels",
+        )
+    solution = np.asarray(np.linalg.lstsq(basis, world - middle, rcond=None)[0], dtype=np.float64)
+    solution[0] += middle
+    x, y = (tuple(map(float, column)) for column in solution.T)
+    return Polynomial(terms, x, y, (float(centre[0]), float(centre[1])), scale, 0.0)

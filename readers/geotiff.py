@@ -1,0 +1,335 @@
+"""GeoTIFF and every other raster that GDAL opens: the only file that imports rasterio.
+
+What the file says is used as it says it: colours, nodata, masks, scale, place. What it does not say is not guessed.
+"""
+
+# rasterio has no types, so what comes out of it is unknown to pyright in this one file
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
+import math
+import struct
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
+from warnings import catch_warnings, simplefilter
+
+import numpy as np
+
+from .errors import ReadError, RequestError
+from .fingerprint import is_remote
+from .geometry import Box
+from .image import Claim, ImageInfo, Mask, Pixels
+from .rasterfacts import OPTIONS, Layout, chosen, describe_raster, has_complex, holds, layout_of, nodata_of
+from .resample import Edges, Rows, lattice, resample, taps
+
+Window = tuple[tuple[int, int], tuple[int, int]]  # rows and columns, each from and to
+
+MAGIC = (
+    (b"II*\0", 50, "TIFF"),
+    (b"MM\0*", 50, "TIFF"),
+    (b"II+\0", 50, "BigTIFF"),
+    (b"MM\0+", 50, "BigTIFF"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", 50, "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", 50, "JPEG 2000 codestream"),
+    (b"\x89PNG\r\n\x1a\n", 40, "PNG"),
+    (b"\xff\xd8\xff", 40, "JPEG"),
+    (b"<VRTDataset", 60, "GDAL virtual raster"),
+    (b"NITF", 50, "NITF"),
+    (b"EHFA_HEADER_TAG", 50, "ERDAS Imagine"),
+)
+GEO_TAGS = {33550, 33922, 34264, 34735}  # ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory
+REMOTE = (("s3://", "/vsis3/"), ("gs://", "/vsigs/"), ("az://", "/vsiaz/"), ("http", "/vsicurl/http"))
+NEAR = 1e-6  # an overview this little coarser than asked is not coarser
+
+
+class RasterReader:
+    """The reader named "raster". Options: `sensor`, `bands`, `crs` (where the file has none), `nodata`."""
+
+    name = "raster"
+    options = OPTIONS
+
+    def claim(self, uri: str, head: bytes) -> Claim:
+        """By the first bytes; more surely where a TIFF has georeference tags, and by the form of a remote name."""
+        if not head:
+            return Claim(30, "a remote raster") if is_remote(uri) else Claim(0)
+        start = head.lstrip()
+        for magic, strength, kind in MAGIC:
+            if head.startswith(magic) or (magic.startswith(b"<") and start.startswith(magic)):
+                if "TIFF" in kind and _tags(head) & GEO_TAGS:
+                    return Claim(70, f"{kind} with georeference tags")
+                return Claim(strength, kind)
+        return Claim(0)
+
+    def scan(self, uri: str, options: Mapping[str, str]) -> Sequence[ImageInfo]:
+        """One image, or one for each part of a file that is a container. Raises `ReadError`."""
+        stated = _stated_crs(options)
+        with _opened(uri) as raster:
+            parts = list(raster.subdatasets) if raster.count == 0 else []
+            if not parts:
+                if raster.count == 0:
+                    raise ReadError(uri, "it must hold at least one band", remedy="Give a file with pixels")
+                return [describe_raster(raster, uri, options, stated)]
+        infos: list[ImageInfo] = []
+        for part in parts:
+            with _opened(part) as raster:
+                if raster.count:
+                    infos.append(replace(describe_raster(raster, uri, options, stated), part=part))
+        return infos
+
+    def open(self, info: ImageInfo, channels: Sequence[str] | None = None) -> "RasterImage":
+        """Open for reading the named channels. Raises `ReadError`."""
+        return RasterImage(info, channels)
+
+
+class RasterImage:
+    """An open raster: one handle for each pyramid level in use, for one worker."""
+
+    def __init__(self, info: ImageInfo, channels: Sequence[str] | None = None) -> None:
+        self._info = info
+        self._name = info.part or info.uri
+        self.channels = chosen(info, channels)
+        with _environment(self._name):
+            self._levels: dict[int, Any] = {-1: _open(self._name)}
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
+        raster = self._levels[-1]
+        if (raster.width, raster.height) != self._info.size:
+            raise ReadError(
+                self._info.uri,
+                "it must still be the picture that was scanned",
+                value=f"{raster.width} × {raster.height} px, was {self._info.size[0]} × {self._info.size[1]}",
+                remedy="Scan again",
+            )
+        self._layout: Layout = layout_of(raster)
+        order = {channel.name: at for at, channel in enumerate(self._info.channels)}
+        self._picked = [order[channel.name] for channel in self.channels]
+        self._dtype = np.result_type(*(np.dtype(channel.dtype) for channel in self.channels))
+        self._complex = has_complex(raster, self._layout.bands)
+        self._nodata = nodata_of(raster, self._layout, dict(self._info.options))
+        flags = {flag.name for flag in raster.mask_flag_enums[0]}
+        self._masked = "per_dataset" in flags and "alpha" not in flags
+        # an overview of complex numbers has averaged their phases away
+        self._factors = [] if self._complex else [float(factor) for factor in raster.overviews(1)]
+
+    @property
+    def info(self) -> ImageInfo:
+        """The facts it was opened from."""
+        return self._info
+
+    def read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
+        """See `Image.read`. Of overviews, the nearest one that is not coarser than asked is averaged further."""
+        try:
+            return self.sample(lattice(box.y0, box.y1, size[1]), lattice(box.x0, box.x1, size[0]))
+        except ReadError as error:
+            where = f"box x {box.x0:g}…{box.x1:g}, y {box.y0:g}…{box.y1:g} of {self._info.uri}"
+            raise ReadError(where, error.rule, value=error.value, remedy=error.remedy) from error
+
+    def sample(
+        self, y: Edges, x: Edges, *, picture: tuple[float, float, float, float] | None = None
+    ) -> tuple[Pixels, Mask]:
+        """Pixels between absolute edges (level-0 pixels of this file, ascending): (rows, columns, channels), validity.
+
+        `picture` = (x0, y0, x1, y1) bounds the picture where this file is a part of it. Raises `ReadError`.
+        """
+        width, height = self._info.size
+        raster = self._level((x[-1] - x[0]) / (len(x) - 1), (y[-1] - y[0]) / (len(y) - 1))
+        (across, right), (down, below) = self._onto(raster)
+        x0, y0, x1, y1 = picture or (0.0, 0.0, float(width), float(height))
+        rows = taps(y / down + below, raster.height, low=y0 / down + below, high=y1 / down + below)
+        columns = taps(x / across + right, raster.width, low=x0 / across + right, high=x1 / across + right)
+        if rows is None or columns is None:
+            shape = (len(y) - 1, len(x) - 1)
+            return np.zeros((*shape, len(self.channels)), dtype=self._dtype), np.zeros(shape, dtype=bool)
+        with _environment(self._name):
+            native = self._rows(raster, columns.start, columns.stop)
+            return resample(native, rows, columns, len(self.channels), self._dtype)
+
+    def close(self) -> None:
+        """Let the handles go."""
+        for raster in self._levels.values():
+            raster.close()
+        self._levels.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _level(self, x_step: float, y_step: float) -> Any:  # noqa: ANN401 - rasterio has no types
+        """The handle of the coarsest overview that is not coarser than asked on either axis and is masked alike."""
+        if -1 not in self._levels:
+            raise ReadError(self._info.uri, "it must be open to be read", remedy="Open the image again")
+        full = self._levels[-1]
+        limit = min(x_step, y_step) * (1 + NEAR)
+        for level in sorted(range(len(self._factors)), key=self._factors.__getitem__, reverse=True):
+            if self._factors[level] > limit + 1:  # the factor is rounded
+                continue
+            if level not in self._levels:
+                with _environment(self._name):
+                    self._levels[level] = _open(self._name, level)
+            raster = self._levels[level]
+            need = full.width / x_step, full.height / y_step
+            fine = need[0] <= raster.width * (1 + NEAR) and need[1] <= raster.height * (1 + NEAR)
+            if fine and raster.mask_flag_enums == full.mask_flag_enums:
+                return raster
+        return full
+
+    def _onto(self, raster: Any) -> list[tuple[float, float]]:  # noqa: ANN401 - rasterio has no types
+        """Level-0 pixels a pixel of an overview, and where level-0's corner lies in it, for x and y.
+
+        GDAL averages an overview of n pixels from n equal parts of the picture. A reduced resolution of JPEG 2000 is
+        what a wavelet filter centred on every 2nd, 4th, … pixel leaves (ISO/IEC 15444-1, annex F): the centre of its
+        first pixel is that of level 0's, which is a quarter of its own pixel and more off the corner.
+        """
+        full = self._levels[-1]
+        onto: list[tuple[float, float]] = []
+        for whole, part in ((full.width, raster.width), (full.height, raster.height)):
+            if raster is not full and full.driver.startswith(("JP2", "JPEG2000")):
+                factor = 2.0 ** round(math.log2(whole / part))
+                onto.append((factor, 0.5 - 0.5 / factor))
+            else:
+                onto.append((whole / part, 0.0))
+        return onto
+
+    def _rows(self, raster: Any, x0: int, x1: int) -> Rows:  # noqa: ANN401 - rasterio has no types
+        def rows(y0: int, y1: int) -> tuple[Pixels, Mask | None]:
+            try:
+                return self._native(raster, ((y0, y1), (x0, x1)))
+            except (OSError, MemoryError) as error:  # rasterio's own errors of reading are OSErrors
+                raise ReadError(
+                    self._info.uri,
+                    "its pixels must be readable",
+                    value=str(error.__cause__ or error),
+                    remedy="The file may be truncated or damaged: fetch it again",
+                ) from error
+
+        return rows
+
+    def _native(self, raster: Any, window: Window) -> tuple[Pixels, Mask | None]:  # noqa: ANN401
+        """Channels (rows, columns, channels) of a window as they are in the file, and their validity (None: all)."""
+        layout = self._layout
+        if layout.palette is not None and layout.opaque is not None:
+            index = raster.read(layout.bands[0], window=window)
+            pixels: Pixels = layout.palette[index][:, :, self._picked]
+            valid = layout.opaque[index] & self._mask(raster, window, [(layout.bands[0], index)])
+            return pixels, valid
+        bands = [layout.bands[at] for at in self._picked]
+        if self._complex:
+            stored = [raster.read(band, window=window) for band in bands]
+            plain = (np.abs(band) if np.iscomplexobj(band) else band for band in stored)
+            pixels = np.stack([band.astype(self._dtype) for band in plain], axis=2)
+        else:
+            (y0, y1), (x0, x1) = window
+            pixels = np.empty((y1 - y0, x1 - x0, len(bands)), dtype=self._dtype)
+            raster.read(bands, window=window, out=pixels.transpose(2, 0, 1))
+            stored = [pixels[:, :, at] for at in range(len(bands))]
+        valid = self._mask(raster, window, list(zip(bands, stored, strict=True)))
+        if pixels.dtype.kind == "f":
+            valid = np.isfinite(pixels).all(axis=2) & valid
+        return pixels, None if valid is _EVERYWHERE else valid
+
+    def _mask(self, raster: Any, window: Window, read: list[tuple[int, Pixels]]) -> Mask:  # noqa: ANN401
+        """Validity by the file's own statements: nodata in all its bands, transparency, a mask; all must hold."""
+        valid = _EVERYWHERE
+        if self._nodata:
+            have = dict(read)
+            empty = np.ones(read[0][1].shape, dtype=bool)
+            for band in [*have, *(band for band in self._nodata if band not in have)]:
+                if not empty.any():
+                    break
+                values = have[band] if band in have else raster.read(band, window=window)
+                empty &= holds(values, self._nodata.get(band))
+            valid = ~empty
+        if self._layout.alpha is not None:
+            valid = valid & (raster.read(self._layout.alpha, window=window) != 0)
+        if self._masked:
+            valid = valid & (raster.read_masks(1, window=window) != 0)
+        return valid
+
+
+_EVERYWHERE: Mask = np.array(True)  # noqa: FBT003 - a mask that says "valid" wherever it is asked
+
+
+@contextmanager
+def _environment(name: str) -> Generator[None]:
+    """GDAL as this reader wants it: siblings listed only on this machine, a cache for remote bytes."""
+    import rasterio  # noqa: PLC0415 - a format library loads when a file needs it
+
+    remote = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": "TRUE", "GDAL_HTTP_MAX_RETRY": "3"}
+    settings: dict[str, Any] = {"GDAL_NUM_THREADS": "ALL_CPUS"} | (remote if is_remote(name) else {})
+    with rasterio.Env(**settings):
+        yield
+
+
+def _open(name: str, overview: int | None = None) -> Any:  # noqa: ANN401 - rasterio has no types
+    import rasterio  # noqa: PLC0415 - as above
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError  # noqa: PLC0415 - as above
+
+    path = name
+    for prefix, virtual in REMOTE:
+        if name.startswith(prefix) and "://" in name:
+            path = virtual + name.removeprefix(prefix)
+    try:
+        with catch_warnings():
+            simplefilter("ignore", NotGeoreferencedWarning)
+            return rasterio.open(path) if overview is None else rasterio.open(path, overview_level=overview)
+    except (RasterioError, OSError) as error:
+        raise ReadError(
+            name,
+            "it must be a raster that GDAL can open",
+            value=str(error),
+            remedy="Check the path; if the file is damaged or of another kind, fetch it again or leave it out",
+        ) from error
+
+
+def _stated_crs(options: Mapping[str, str]) -> Any:  # noqa: ANN401 - rasterio has no types
+    from rasterio.crs import CRS  # noqa: PLC0415 - as above
+    from rasterio.errors import CRSError  # noqa: PLC0415 - as above
+
+    if "crs" not in options:
+        return None
+    try:
+        with _environment(""):
+            return CRS.from_user_input(options["crs"])
+    except CRSError as error:
+        raise RequestError(
+            "reader option crs",
+            "it must name a coordinate system",
+            value=f"{options['crs']}: {error}",
+            remedy="Give such as crs=EPSG:32618",
+        ) from error
+
+
+@contextmanager
+def _opened(name: str) -> Generator[Any]:
+    with _environment(name):
+        raster = _open(name)
+        try:
+            yield raster
+        finally:
+            raster.close()
+
+
+def _tags(head: bytes) -> set[int]:
+    """The tags of a TIFF's first directory, as far as the first bytes hold it."""
+    order = "<" if head[:2] == b"II" else ">"
+    big = head[2:4] in {b"+\0", b"\0+"}
+    try:
+        (start,) = struct.unpack_from(order + ("Q" if big else "I"), head, 8 if big else 4)
+        (count,) = struct.unpack_from(order + ("Q" if big else "H"), head, start)
+        first, size = (start + 8, 20) if big else (start + 2, 12)
+        held = min(count, (len(head) - first) // size)
+        return {struct.unpack_from(order + "H", head, first + size * at)[0] for at in range(held)}
+    except struct.error:
+        return set()

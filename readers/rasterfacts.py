@@ -1,0 +1,256 @@
+"""What an open raster says of itself: its channels, what is valid in it, where it lies. Needs no format library.
+
+`raster` is always an open dataset of rasterio, whose classes have no types; this file only asks it for what it says.
+"""
+
+# what comes out of rasterio is unknown to pyright
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .bands import band_token, canonical, describe, is_sentinel, sensor_named, sensor_of_product
+from .errors import ReadError, RequestError
+from .fingerprint import fingerprint, is_remote
+from .geometry import Placement
+from .georeference import ControlPoint, Crs, affine_placement, control_placement
+from .image import Channel, ImageInfo, Mask, Pixels
+from .products import radiometry_beside
+
+OPTIONS = ("sensor", "bands", "crs", "nodata")
+PALETTE = ("red", "green", "blue")
+LOSSY = ("JPEG", "WEBP", "LERC", "JXL")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How channels come out of a file's bands: computed from the file alone, so that scan and open agree.
+
+    `bands` are the band numbers of `channels`, `alpha` that of the transparency, if any. Where there is a palette, one
+    band of indices makes three channels: `palette` (entries, 3) and `opaque` (entries,), False where an entry is
+    transparent.
+    """
+
+    bands: tuple[int, ...]
+    channels: tuple[Channel, ...]
+    alpha: int | None
+    palette: npt.NDArray[np.uint8] | None
+    opaque: npt.NDArray[np.bool_] | None
+
+
+def chosen(info: ImageInfo, names: Sequence[str] | None) -> tuple[Channel, ...]:
+    """The named channels of an image, in that order, all by default. Raises `ReadError` that lists what is there."""
+    if names is None:
+        return info.channels
+    known = {channel.name: channel for channel in info.channels}
+    for name in names:
+        if name not in known:
+            raise ReadError(
+                f"channel {name!r} of {info.uri}",
+                "it must be one of the image's channels",
+                value=", ".join(known),
+                remedy="Name channels as `limner info` shows them",
+            )
+    if not names:
+        raise ReadError(info.uri, "at least one channel must be asked for", remedy="Name a channel, or none for all")
+    return tuple(known[name] for name in names)
+
+
+def describe_raster(raster: Any, uri: str, options: Mapping[str, str], stated_crs: Any) -> ImageInfo:  # noqa: ANN401 - see above
+    """The facts of an open raster. `stated_crs` is what the option `crs` names, for a file that names none.
+
+    Raises `RequestError` where the option `bands` does not fit, `ReadError` where the place makes no sense.
+    """
+    layout = layout_of(raster)
+    notes: list[str] = []
+    channels = list(layout.channels)
+    if "bands" in options:
+        given = [name.strip() for name in options["bands"].split(",")]
+        if len(given) != len(channels) or len(set(given)) != len(given):
+            raise ReadError(
+                f"{uri} with the reader option bands",
+                f"it must name each of the {len(channels)} channels once",
+                value=options["bands"],
+                remedy=f"The file's channels are {', '.join(c.name for c in channels)}",
+            )
+        channels = [replace(channel, name=name) for channel, name in zip(channels, given, strict=True)]
+    product = re.split(r"[/\\]", uri)
+    sensor = sensor_named(options["sensor"]) if "sensor" in options else None
+    for name in reversed(product):
+        sensor = sensor or sensor_of_product(name)
+    token = band_token(product[-1])
+    if sensor and token and "bands" not in options and [channel.name for channel in channels] == ["1"]:
+        sentinel = is_sentinel(sensor, [])
+        channels = [replace(channels[0], name=canonical(token[0], sentinel=sentinel))]
+    files = (uri,) if is_remote(uri) else (uri, *sorted(f for f in map(str, raster.files) if not _same(f, uri)))
+    measured = None if is_remote(uri) or sensor is None else radiometry_beside(uri, sensor)
+    described, said = describe(channels, sensor, measured)
+    placement, placed = _placement(raster, stated_crs)
+    notes += [*said, *placed, *_remarks(raster, layout)]
+    if sensor and sensor.nodata is not None and "nodata" not in options and not any(declared(raster)):
+        notes.append(f"No-data value {sensor.nodata:g} by the product specification of {sensor.name}.")
+    kept = {key: value for key, value in options.items() if key in OPTIONS}
+    if sensor:
+        kept["sensor"] = sensor.name
+    return ImageInfo(
+        uri=uri,
+        reader="raster",
+        size=(raster.width, raster.height),
+        channels=described,
+        placement=placement,
+        files=files,
+        fingerprint=fingerprint([uri] if is_remote(uri) else [f for f in files if os.path.isfile(f)]),  # noqa: PTH113
+        options=tuple(sorted(kept.items())),
+        notes=tuple(notes),
+    )
+
+
+def _same(one: str, other: str) -> bool:
+    return os.path.abspath(one) == os.path.abspath(other)  # noqa: PTH100 - links must stay what they are
+
+
+def has_complex(raster: Any, bands: Sequence[int]) -> bool:  # noqa: ANN401 - see above
+    """Whether any of these bands holds complex numbers."""
+    return any(_dtype(raster, band).kind == "c" for band in bands)
+
+
+def _dtype(raster: Any, band: int) -> np.dtype[Any]:  # noqa: ANN401 - see above
+    name = raster.dtypes[band - 1]
+    return np.dtype("complex64" if name == "complex_int16" else name)  # numpy has no complex integers
+
+
+def _colour(interpretation: Any, otherwise: str | None = None) -> Any:  # noqa: ANN401 - see above
+    return interpretation.name if interpretation.name in PALETTE else otherwise
+
+
+def layout_of(raster: Any) -> Layout:  # noqa: ANN401 - see above
+    """The channels of an open raster by its descriptions, colour interpretation and palette."""
+    colours = list(raster.colorinterp)
+    alpha = next((at + 1 for at, colour in enumerate(colours) if colour.name == "alpha"), None)
+    bands = tuple(band for band in range(1, raster.count + 1) if band != alpha) or (1,)
+    alpha = alpha if raster.count > 1 else None
+    if len(bands) == 1 and colours[bands[0] - 1].name == "palette":
+        table = raster.colormap(bands[0])
+        entries = 2 ** (8 * _dtype(raster, bands[0]).itemsize)
+        palette = np.zeros((entries, 3), dtype=np.uint8)
+        opaque = np.zeros(entries, dtype=bool)
+        for index, (*rgb, opacity) in table.items():
+            palette[index], opaque[index] = rgb, opacity > 0
+        return Layout(bands, tuple(Channel(name, name) for name in PALETTE), alpha, palette, opaque)
+    names = [raster.descriptions[band - 1] or _colour(colours[band - 1], str(band)) for band in bands]
+    names = [f"{n} ({band})" if names.count(n) > 1 else n for n, band in zip(names, bands, strict=True)]
+    channels: list[Channel] = []
+    for name, band in zip(names, bands, strict=True):
+        dtype = _dtype(raster, band)
+        channels.append(
+            Channel(
+                name=name,
+                common=_colour(colours[band - 1]),
+                dtype="float32" if dtype.kind == "c" else dtype.name,
+                scale=float(raster.scales[band - 1]),
+                offset=float(raster.offsets[band - 1]),
+                quantity="amplitude" if dtype.kind == "c" else "number",
+            )
+        )
+    return Layout(bands, tuple(channels), alpha, None, None)
+
+
+def declared(raster: Any) -> list[bool]:  # noqa: ANN401 - see above
+    """Whether the file itself says anything about validity, band by band."""
+    return [all(flag.name != "all_valid" for flag in flags) for flags in raster.mask_flag_enums]
+
+
+def nodata_of(raster: Any, layout: Layout, options: Mapping[str, str]) -> dict[int, float | int | None]:  # noqa: ANN401 - see above
+    """Band → nodata value: the option's, else the file's, else the sensor's; empty where none is stated."""
+    if "nodata" in options:
+        try:
+            value = float(options["nodata"])
+        except ValueError:
+            raise RequestError(
+                "reader option nodata", "it is a number or nan", value=options["nodata"], remedy="Give such as nodata=0"
+            ) from None
+        return {band: _stored(value, raster.dtypes[band - 1]) for band in layout.bands}
+    stated = {band: _stored(raster.nodatavals[band - 1], raster.dtypes[band - 1]) for band in layout.bands}
+    if any(value is not None for value in stated.values()):
+        return stated
+    if "sensor" in options and not any(declared(raster)):
+        value = sensor_named(options["sensor"]).nodata
+        return {} if value is None else dict.fromkeys(layout.bands, value)
+    return {}
+
+
+def _stored(value: float | None, dtype: str) -> float | None:
+    """A nodata value as a band of that type holds it: -9999.9 is another number in float32."""
+    return float(np.float32(value)) if value is not None and dtype == "float32" else value
+
+
+def holds(values: Pixels, nodata: float | None) -> Mask:
+    """Where a band holds its nodata value; a band without one never does."""
+    if nodata is None:
+        return np.zeros(values.shape, dtype=bool)
+    if np.isnan(nodata):
+        return np.isnan(values) if values.dtype.kind in "fc" else np.zeros(values.shape, dtype=bool)
+    if values.dtype.kind in "iu":
+        limits = np.iinfo(values.dtype)
+        if nodata != int(nodata) or not limits.min <= int(nodata) <= limits.max:
+            return np.zeros(values.shape, dtype=bool)
+        return values == values.dtype.type(int(nodata))
+    return values == values.dtype.type(nodata)
+
+
+def _placement(raster: Any, stated: Any) -> tuple[Placement, list[str]]:  # noqa: ANN401 - see above
+    points, point_crs = raster.gcps
+    notes: list[str] = []
+    own = raster.crs or (point_crs if points else None)
+    if own and stated and own != stated:
+        notes.append("The reader option crs was not used: the file names its own coordinate system.")
+    crs = _crs(own or stated)
+    t = raster.transform
+    if not t.is_identity:
+        placement, said = affine_placement(((t.a, t.b, t.c), (t.d, t.e, t.f)), crs)
+    elif points:
+        control = [ControlPoint((p.col, p.row), (p.x, p.y)) for p in points]
+        placement, said = control_placement(control, crs)
+    elif raster.rpcs is not None:
+        placement = Placement.pixels("none (rational polynomial only)")
+        said = [
+            "Rational polynomials (RPC) alone place this file; they need ground heights. Positions are given in pixels."
+        ]
+    else:
+        placement = Placement.pixels()
+        said = ["The file says nothing about where on Earth it lies; positions are given in pixels."]
+    return placement, notes + said
+
+
+def _crs(crs: Any) -> Crs | None:  # noqa: ANN401 - see above
+    if not crs:
+        return None
+    unit, factor = crs.units_factor
+    if crs.is_geographic:
+        kind = "deg" if unit.lower() == "degree" else "crs"
+    else:
+        kind = "m" if factor == 1.0 and unit.lower() in {"metre", "meter", "m"} else "crs"
+    return Crs(crs.to_wkt(version="WKT2_2019"), kind, crs.to_string())
+
+
+def _remarks(raster: Any, layout: Layout) -> list[str]:  # noqa: ANN401 - see above
+    notes: list[str] = []
+    structure = raster.tags(ns="IMAGE_STRUCTURE")
+    compression = structure.get("COMPRESSION", "")
+    lossless = structure.get("COMPRESSION_REVERSIBILITY", "").startswith("LOSSLESS")
+    lossy = raster.driver == "JPEG" or any(kind in compression.upper() for kind in LOSSY)
+    if (lossy and not lossless) or structure.get("COMPRESSION_REVERSIBILITY") == "LOSSY":
+        notes.append(f"The pixels were compressed with possible loss ({compression or raster.driver}).")
+    if layout.palette is not None:
+        notes.append("Colour indices were expanded to red, green and blue by the file's palette.")
+    if any(channel.quantity == "amplitude" for channel in layout.channels):
+        notes.append("Complex numbers are given as their amplitude; the phase is left out.")
+    if raster.subdatasets:
+        notes.append(f"The file holds {len(raster.subdatasets)} pictures; this is the first.")
+    return notes

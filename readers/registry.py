@@ -1,0 +1,276 @@
+"""Which reader opens what: claims, scans of files and folders, and the one way to open an image.
+
+Readers come by entry point. Each claims an input from its first bytes; the strongest claim wins.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal, Protocol, cast, runtime_checkable
+
+from .errors import LimnerError, ReadError, RequestError
+from .fingerprint import is_remote
+from .image import Image, ImageInfo, Reader
+from .plugins import installed, load
+
+HEAD = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """What became of one input file. An image of several files is on the row of the first; the others are empty."""
+
+    path: str
+    status: Literal["read", "skipped", "failed"]
+    infos: tuple[ImageInfo, ...]
+    reader: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FolderScan:
+    """What a reader that reads folders as images found in one.
+
+    `failed` are groups of files that should have been an image, with what was wrong; `side` files that belong to an
+    image or product and hold none of their own, with the reason. All other files are left to the other readers.
+    """
+
+    infos: tuple[ImageInfo, ...]
+    failed: tuple[tuple[tuple[str, ...], ReadError], ...] = ()
+    side: tuple[tuple[str, str], ...] = ()
+
+
+@runtime_checkable
+class FolderReader(Protocol):
+    """A reader that can claim a folder: it then accounts for each of the folder's files that it uses."""
+
+    def scan_folder(self, folder: str, options: Mapping[str, str]) -> FolderScan:
+        """The images in a folder; one that cannot be read does not hide the others."""
+        ...
+
+
+def readers() -> Mapping[str, Reader]:
+    """All installed readers by name. Raises `RequestError` where a plug-in cannot be imported."""
+    return {name: _reader(name) for name in installed("limner.readers")}
+
+
+def find_reader(uri: str, head: bytes, among: Mapping[str, Reader]) -> str | None:
+    """The name of the reader with the strongest claim on an input, None where nobody claims it.
+
+    Raises `RequestError` where two claim it equally, naming both and the flag that decides.
+    """
+    claims = {name: reader.claim(uri, head).strength for name, reader in among.items()}
+    best = max(claims.values(), default=0)
+    if best <= 0:
+        return None
+    strongest = [name for name, strength in claims.items() if strength == best]
+    if len(strongest) > 1:
+        raise RequestError(
+            uri,
+            "one reader must claim it more strongly than all others",
+            value=f"{' and '.join(strongest)} claim it equally",
+            remedy=f"Choose with --reader {strongest[0]} or --reader {strongest[1]}",
+        )
+    return strongest[0]
+
+
+def scan(inputs: Sequence[str], options: Mapping[str, str], *, reader: str | None = None) -> list[Scanned]:
+    """What the inputs hold, one row for each file, in the order of the inputs and sorted within a folder.
+
+    Folders are walked; what begins with a dot is not looked at. A named file that nobody claims or that cannot be read
+    is "failed" with the reason; a file in a folder that nobody claims is "skipped". Images get their final ids: the
+    slug of the file's stem, with -2, -3, … in sorted order where it is taken. Raises `RequestError` for an unknown
+    reader or option, and where an option cannot mean anything.
+    """
+    among = readers()
+    if reader is not None:
+        if reader not in among:
+            load("limner.readers", reader)  # raises, and says what is installed
+        among = {reader: among[reader]}
+    _check(options, among)
+    search = _Search(among, options, forced=reader)
+    rows = [row for item in inputs for row in search.look(item)]
+    return _with_ids(_without_parts(rows))
+
+
+def open_image(info: ImageInfo, channels: Sequence[str] | None = None) -> Image:
+    """Open an image with the reader that scanned it. Raises `ReadError`, or `RequestError` where that is gone."""
+    return _reader(info.reader).open(info, channels)
+
+
+def _reader(name: str) -> Reader:
+    try:
+        return cast("type[Reader]", load("limner.readers", name))()
+    except ImportError as error:
+        raise RequestError(
+            f"reader {name!r}",
+            "it must be importable",
+            value=str(error),
+            remedy="Repair or uninstall the package that brings it; `limner plugins` shows which",
+        ) from error
+
+
+def _check(options: Mapping[str, str], among: Mapping[str, Reader]) -> None:
+    """Refuse an option that no reader knows, unless a reader does not say which it knows."""
+    known: set[str] = set()
+    for reader in among.values():
+        own = getattr(reader, "options", None)
+        if own is None:
+            return
+        known |= set(own)
+    for name in options:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            raise RequestError(
+                f"reader option {name}",
+                f"it is one of {', '.join(sorted(known))}",
+                value=name,
+                remedy=f"Did you mean {near[0]}?" if near else "Leave it out",
+            )
+
+
+class _Search:
+    """One scan: what has been accounted for, and how to account for the rest."""
+
+    def __init__(self, among: Mapping[str, Reader], options: Mapping[str, str], *, forced: str | None) -> None:
+        self._among = among
+        self._options = options
+        self._forced = forced
+        self._seen: set[str] = set()
+
+    def look(self, item: str) -> Iterator[Scanned]:
+        """The rows of one input."""
+        if not is_remote(item) and Path(item).is_dir():
+            yield from self._folder(item)
+        elif self._new(item):
+            yield self._file(item, named=True)
+
+    def _new(self, path: str) -> bool:
+        place = path if is_remote(path) else os.path.abspath(path)  # noqa: PTH100 - a link is a file of its own
+        if place in self._seen:
+            return False
+        self._seen.add(place)
+        return True
+
+    def _folder(self, folder: str) -> Iterator[Scanned]:
+        try:
+            name = find_reader(folder, b"", self._among)
+        except RequestError as error:
+            yield Scanned(folder, "failed", (), reason=str(error))
+            return
+        if name is not None:
+            yield from self._claimed(folder, name)
+        entries = sorted(entry for entry in os.listdir(folder) if not entry.startswith("."))  # noqa: PTH208 - names
+        paths = [os.path.join(folder, entry) for entry in entries]  # noqa: PTH118 - keeps the path as it was given
+        for path in paths:
+            if not Path(path).is_dir() and self._new(path):
+                yield self._file(path, named=False)
+        for path in paths:
+            if Path(path).is_dir() and not Path(path).is_symlink() and self._unseen(path):
+                yield from self._folder(path)
+
+    def _unseen(self, folder: str) -> bool:
+        """Whether a folder holds any file that is not accounted for yet."""
+        places = (os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)  # noqa: PTH118
+        return any(os.path.abspath(place) not in self._seen for place in places)  # noqa: PTH100 - as in `_new`
+
+    def _claimed(self, folder: str, name: str) -> Iterator[Scanned]:
+        reader = self._among[name]
+        try:
+            if isinstance(reader, FolderReader):
+                found = reader.scan_folder(folder, self._options)
+            else:
+                found = FolderScan(tuple(reader.scan(folder, self._options)))
+        except ReadError as error:
+            yield Scanned(folder, "failed", (), name, str(error))
+            return
+        side = dict(found.side)
+        for info in found.infos:
+            new = [path for path in info.files if path not in side and self._new(path)]
+            yield from (Scanned(path, "read", (info,) if path == new[0] else (), name) for path in new)
+        for files, error in found.failed:
+            yield from (Scanned(path, "failed", (), name, str(error)) for path in files if self._new(path))
+        for path, reason in side.items():
+            if self._new(path):
+                yield Scanned(path, "skipped", (), name, reason)
+
+    def _file(self, path: str, *, named: bool) -> Scanned:
+        try:
+            head = b"" if is_remote(path) else _head(path)
+            name = self._forced if named and self._forced else find_reader(path, head, self._among)
+            if name is None:
+                empty = "it is empty" if not head else "no installed reader knows its first bytes"
+                if not named:
+                    return Scanned(path, "skipped", (), reason=empty)
+                raise ReadError(
+                    path,
+                    "an installed reader must know what it is",
+                    value="0 bytes" if not head else f"it begins with {head[:8]!r}",
+                    remedy=f"Installed readers: {', '.join(self._among)}. --reader tries one of them all the same",
+                )
+            return Scanned(path, "read", tuple(self._among[name].scan(path, self._options)), name)
+        except RequestError as error:
+            if error.thing.startswith("reader option"):
+                raise
+            return Scanned(path, "failed", (), reason=str(error))
+        except LimnerError as error:
+            return Scanned(path, "failed", (), reason=str(error))
+
+
+def _head(path: str) -> bytes:
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(HEAD)
+    except OSError as error:
+        raise ReadError(
+            path, "it must be a readable file", value=error.strerror or str(error), remedy="Check the path and rights"
+        ) from error
+
+
+def _without_parts(rows: Iterable[Scanned]) -> list[Scanned]:
+    """Rows without images that are only a part of another's: masks and overviews beside it, sources of a mosaic."""
+    rows = list(rows)
+    owner = {
+        os.path.abspath(path): row.path  # noqa: PTH100 - as in `_new`
+        for row in rows
+        for info in row.infos
+        for path in info.files
+        if os.path.abspath(path) != os.path.abspath(row.path)  # noqa: PTH100 - as in `_new`
+    }
+    kept: list[Scanned] = []
+    for row in rows:
+        whole = owner.get(os.path.abspath(row.path))  # noqa: PTH100 - as in `_new`
+        unread = row.status == "skipped" and not row.reader
+        if whole is not None and (unread or any(info.uri == row.path for info in row.infos)):
+            kept.append(Scanned(row.path, "skipped", (), row.reader, f"a part of {whole}"))
+        else:
+            kept.append(row)
+    return kept
+
+
+def _with_ids(rows: Sequence[Scanned]) -> list[Scanned]:
+    every = sorted(
+        ((at, k, info) for at, row in enumerate(rows) for k, info in enumerate(row.infos)),
+        key=lambda item: (item[2].uri, item[2].part, item[0], item[1]),
+    )
+    taken: set[str] = set()
+    names: dict[tuple[int, int], str] = {}
+    for at, k, info in every:
+        slug = _slug(info.id or Path(re.split(r"[?#]", info.uri)[0]).stem)
+        name, number = slug, 1
+        while name in taken:
+            number += 1
+            name = f"{slug}-{number}"
+        taken.add(name)
+        names[at, k] = name
+    return [
+        replace(row, infos=tuple(replace(info, id=names[at, k]) for k, info in enumerate(row.infos)))
+        for at, row in enumerate(rows)
+    ]
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-._") or "image"

@@ -1,0 +1,124 @@
+"""What every test may ask for."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from limner.readers.errors import ReadError
+from limner.readers.geometry import Box, Placement
+from limner.readers.image import Channel, ImageInfo
+from limner.readers.resample import lattice, resample, taps
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout that the tests lie in; `limner` itself may be imported from elsewhere."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """A folder `data` with real scenes (`data/geo/…`), where there is one: tests that need it are skipped elsewhere.
+
+    `LIMNER_SHARED` names the folder that holds it; otherwise a folder `shared` beside the checkout is looked at.
+    """
+    shared = Path(os.environ.get("LIMNER_SHARED") or ROOT.parent / "shared")
+    if not (shared / "data" / "geo").is_dir():
+        pytest.skip(f"no real scenes at {shared}: set LIMNER_SHARED to a folder that holds data/geo")
+    return shared / "data"
+
+
+@pytest.fixture(scope="session")
+def virginia() -> Path:
+    """The sample scene of the checkout: six bands of a Sentinel-2 scene, each its own file."""
+    return ROOT / "notebooks" / "samples" / "virginia"
+
+
+class ArrayImage:
+    """An open image whose pixels are an array: what tests show where no file matters. Follows the `Image` protocol.
+
+    `pixels` is (H, W, C), `valid` (H, W) and everywhere by default. A read that touches one of the `damaged` boxes
+    raises `ReadError`. `reads` records every (box, size) that was asked for.
+    """
+
+    def __init__(
+        self,
+        pixels: npt.NDArray[Any],
+        valid: npt.NDArray[np.bool_] | None = None,
+        *,
+        placement: Placement | None = None,
+        channels: Sequence[Channel] | None = None,
+        image: str = "array",
+        damaged: Sequence[Box] = (),
+    ) -> None:
+        height, width, count = pixels.shape
+        named = channels or tuple(Channel(f"B{i + 1}", dtype=str(pixels.dtype)) for i in range(count))
+        self.pixels = pixels
+        self.valid = np.ones((height, width), dtype=np.bool_) if valid is None else valid
+        self.damaged = tuple(damaged)
+        self.reads: list[tuple[Box, tuple[int, int]]] = []
+        self.info = ImageInfo(
+            uri=f"memory:{image}",
+            reader="array",
+            size=(width, height),
+            channels=tuple(named),
+            placement=placement or Placement.pixels(),
+            id=image,
+        )
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """All of them."""
+        return self.info.channels
+
+    def read(self, box: Box, size: tuple[int, int]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """As the protocol says."""
+        self.reads.append((box, size))
+        for hole in self.damaged:
+            if box.x0 < hole.x1 and hole.x0 < box.x1 and box.y0 < hole.y1 and hole.y0 < box.y1:
+                raise ReadError(self.info.uri, "these pixels must be whole", remedy="Read elsewhere")
+        x = taps(lattice(box.x0, box.x1, size[0]), self.info.size[0])
+        y = taps(lattice(box.y0, box.y1, size[1]), self.info.size[1])
+        if x is None or y is None:
+            blank = np.zeros((size[1], size[0], len(self.channels)), dtype=self.pixels.dtype)
+            return blank, np.zeros(blank.shape[:2], dtype=np.bool_)
+        columns = slice(x.start, x.stop)
+        return resample(
+            lambda top, bottom: (self.pixels[top:bottom, columns], self.valid[top:bottom, columns]),
+            y,
+            x,
+            len(self.channels),
+            self.pixels.dtype,
+        )
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@pytest.fixture(scope="session")
+def array_image() -> type[ArrayImage]:
+    """The class of images in memory: `array_image(pixels, valid, placement=…, channels=…, damaged=…)`."""
+    return ArrayImage
+
+
+@pytest.fixture(scope="session")
+def coordinates() -> Callable[[int, int], npt.NDArray[np.float64]]:
+    """`coordinates(width, height)`: a picture (H, W, 2) whose pixels hold their own centres (x, y)."""
+
+    def picture(width: int, height: int) -> npt.NDArray[np.float64]:
+        x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+        return np.stack([x, y], axis=-1)
+
+    return picture

@@ -1,0 +1,62 @@
+"""Rasters made on the fly."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.transform import from_origin
+
+WriteRaster = Callable[..., str]
+
+
+@pytest.fixture
+def write_raster(tmp_path: Path) -> WriteRaster:
+    """`write_raster(name, pixels (H, W, C), **profile) -> path`: in UTM 18 N at 10 m unless told otherwise.
+
+    `names` are band descriptions, `colours` their interpretations, `mask` (H, W) an internal mask, `overviews` factors.
+    """
+
+    def write(name: str, pixels: np.ndarray[Any, Any], **profile: Any) -> str:  # noqa: ANN401 - rasterio's profile
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        extra = {key: profile.pop(key, None) for key in ("names", "colours", "mask", "overviews", "scales", "offsets")}
+        height, width, count = pixels.shape
+        settings: dict[str, Any] = {"driver": "GTiff", "crs": "EPSG:32618", "transform": from_origin(3e5, 4e6, 10, 10)}
+        settings |= {"dtype": pixels.dtype, "width": width, "height": height, "count": count} | profile
+        settings = {key: value for key, value in settings.items() if value is not None}
+        with warnings.catch_warnings(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path, "w", **settings) as file:
+                if extra["colours"] is not None:
+                    file.colorinterp = extra["colours"]
+                file.write(np.moveaxis(pixels, 2, 0))
+                for band, text in enumerate(extra["names"] or (), start=1):
+                    file.set_band_description(band, text)
+                for key in ("scales", "offsets"):
+                    if extra[key] is not None:
+                        setattr(file, key, extra[key])
+                if extra["mask"] is not None:
+                    file.write_mask(extra["mask"].astype(np.uint8) * 255)
+            if extra["overviews"] is not None:
+                with rasterio.open(path, "r+") as file:
+                    file.build_overviews(extra["overviews"], rasterio.enums.Resampling.average)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def places() -> Callable[..., np.ndarray[Any, Any]]:
+    """`places(width, height, channels, dtype)`: a picture whose pixels say where and in which channel they are."""
+
+    def make(width: int, height: int, channels: int = 1, dtype: str = "uint16") -> np.ndarray[Any, Any]:
+        y, x = np.mgrid[:height, :width]
+        planes = [1 + (7 * x + 13 * y + 29 * c) % 120 for c in range(channels)]
+        return np.stack(planes, axis=2).astype(dtype)
+
+    return make

@@ -1,0 +1,365 @@
+"""Distances, areas, longitudes and latitudes, against geodesics, equal-area maps and known numbers."""
+
+import math
+from itertools import pairwise
+from typing import cast
+
+import numpy as np
+import pyproj
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from limner.readers import geodesy
+from limner.readers.errors import ReadError
+from limner.readers.geometry import Placement, Polynomial, Unit
+
+plain = settings(deadline=None, derandomize=True)
+Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+WGS84_SURFACE = 510065621724088.44  # m², Karney 2013, eq. 60 with WGS84's parameters
+TERMS = ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))
+
+
+def placed(crs: int | str, matrix: Matrix, warp: Polynomial | None = None) -> Placement:
+    return Placement(matrix, "m", crs=pyproj.CRS.from_user_input(crs).to_wkt(), source="test", warp=warp)
+
+
+def north_up(crs: int | str, pixel: float, west: float, north: float) -> Placement:
+    return placed(crs, ((pixel, 0.0, west), (0.0, -pixel, north)))
+
+
+VIRGINIA = north_up(32618, 10.0, 399960.0, 4100040.0)
+GLOBE = north_up(4326, 0.25, -180.0, 90.0)
+
+PLACEMENTS = {
+    "UTM": VIRGINIA,
+    "UTM over the antimeridian": north_up(32601, 10.0, 100000.0, 7000000.0),
+    "south-up": placed(32733, ((10.0, 0.0, 300000.0), (0.0, 10.0, 6000000.0))),
+    "rotated": placed(25832, ((8.0, 3.0, 500000.0), (3.0, -8.0, 5600000.0))),
+    "web Mercator at 60° N": north_up(3857, 10.0, 0.0, 8399737.9),
+    "polar stereographic": north_up(3413, 1000.0, -3e6, 3e6),
+    "degrees": north_up(4326, 1 / 3600, 77.0, 45.0),
+    "degrees, rotated": placed(4326, ((1 / 3600, 1e-5, 77.0), (3e-5, -1 / 3600, 45.0))),
+    "degrees beyond 180": north_up(4326, 0.01, 175.0, 10.0),
+    "US feet": placed(2263, ((30.0, 0.0, 900000.0), (3.0, -33.0, 200000.0))),
+    "with heights": north_up(7405, 10.0, 400000.0, 200000.0),
+    "Mollweide": north_up("ESRI:54009", 1000.0, -3e6, 3e6),
+    "Mars, degrees": north_up("ESRI:104905", 0.01, 10.0, 20.0),
+    "Mars, metres": north_up("IAU_2015:49912", 100.0, 10.0, 20.0),
+}
+
+
+def geodesic_area(polygon: shapely.Polygon, placement: Placement, pieces: int) -> float:
+    """The oracle: pixel edges in many pieces, each a geodesic (pyproj.Geod, Karney 2013)."""
+    crs = pyproj.CRS.from_user_input(placement.crs)
+    assert crs.geodetic_crs is not None
+    own = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
+    geod = crs.get_geod()
+    assert geod is not None
+    total = 0.0
+    for sign, ring in [(1, polygon.exterior), *((-1, hole) for hole in polygon.interiors)]:
+        corners = np.asarray(ring.coords)
+        part = np.arange(pieces)[:, None] / pieces
+        dense = np.concatenate([a + (b - a) * part for a, b in pairwise(corners)])
+        total += sign * abs(geod.polygon_area_perimeter(*own.transform(*placement.to_world(dense).T))[0])
+    return total
+
+
+@pytest.mark.parametrize("name", PLACEMENTS)
+def test_areas_agree_with_dense_geodesics(name: str) -> None:
+    placement = PLACEMENTS[name]
+    small = shapely.Polygon([(500, 500), (530, 500), (530, 510), (510, 510), (510, 540), (500, 540)])
+    large = shapely.box(0, 0, 3000, 2500).difference(shapely.box(100, 200, 900, 1700))
+    slanted = shapely.Polygon([(100.5, 200.25), (2500.75, 900.5), (800.25, 2300.5)])
+    for polygon, pieces in [(small, 200), (large, 1500), (slanted, 1500)]:
+        assert geodesy.area_m2(polygon, placement) == pytest.approx(geodesic_area(polygon, placement, pieces), rel=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("crs", "pixel", "west", "north"),
+    [
+        (6933, 25025.26, -17367530.45, 7314540.83),  # cylindrical, the whole world
+        (3035, 100.0, 2.5e6, 5.5e6),  # azimuthal, Europe
+        (5070, 30.0, -2.3e6, 3.1e6),  # conic, the United States
+        (6931, 3000.0, -5e6, 5e6),  # azimuthal, around the pole
+    ],
+)
+def test_on_equal_area_maps_areas_are_those_of_the_map(crs: int, pixel: float, west: float, north: float) -> None:
+    placement = north_up(crs, pixel, west, north)
+    shapes = [shapely.box(0, 0, 1, 1), shapely.box(0, 0, 1388, 584), shapely.Point(700, 300).buffer(250)]
+    areas = geodesy.areas_m2(shapes, placement)
+    assert areas is not None
+    assert areas == pytest.approx([shape.area * pixel**2 for shape in shapes], rel=2e-7)
+
+
+def test_known_areas() -> None:
+    a, e2, lat = 6378137.0, 0.0066943799901413165, np.radians((np.arange(100000) + 0.5) / 100000)
+    rings = a**2 * (1 - e2) * np.cos(lat) / (1 - e2 * np.sin(lat) ** 2) ** 2  # meridian radius × parallel radius
+    cell = geodesy.area_m2(shapely.box(0, 0, 1, 1), north_up(4326, 1.0, 0.0, 1.0))
+    assert cell == pytest.approx(rings.mean() * math.radians(1) ** 2, rel=1e-10), "1° by 1° at the equator"
+    assert cell == pytest.approx(12308.46e6, rel=1e-6)
+    assert geodesy.area_m2(shapely.box(0, 0, 1440, 720), GLOBE) == pytest.approx(WGS84_SURFACE, rel=1e-12)
+    moon = north_up("ESRI:104903", 1.0, 0.0, 90.0)
+    assert geodesy.area_m2(shapely.box(0, 0, 360, 180), moon) == pytest.approx(4 * math.pi * 1737400**2, rel=1e-12)
+    assert geodesy.area_m2(shapely.box(0, 0, 1, 1), north_up(3031, 10.0, -5.0, 5.0)) == pytest.approx(
+        (10 / 0.9727690128) ** 2, rel=1e-8
+    ), "a pixel around the pole, where the map's scale is known"
+
+
+def test_a_grid_that_reaches_beyond_the_poles_has_no_ground_there() -> None:
+    centred = north_up(4326, 1.0, -0.5, 90.5)
+    assert geodesy.area_m2(shapely.box(0, 0, 360, 181), centred) == pytest.approx(WGS84_SURFACE, rel=1e-12)
+
+
+def test_the_middle_of_a_warped_picture_measures_like_the_map_it_is_warped_from() -> None:
+    x = (450000.0, 50000.0, 900.0, 800.0, -500.0, 300.0)
+    y = (4e6, 700.0, -50000.0, 200.0, 900.0, 0.0)
+    warp = Polynomial(TERMS, x, y, (5000.0, 5000.0), 5000.0, 0.1)
+    placement = placed(32618, ((10.0, 0.18, 0.0), (0.14, -10.0, 0.0)), warp=warp)
+    for polygon, pieces in [(shapely.box(5000, 5000, 5100, 5100), 50), (shapely.box(0, 0, 10000, 9000), 3000)]:
+        assert geodesy.area_m2(polygon, placement) == pytest.approx(geodesic_area(polygon, placement, pieces), rel=1e-7)
+
+
+def test_a_rotated_pole_is_measured_on_the_true_ellipsoid() -> None:
+    crs = "+proj=ob_tran +o_proj=longlat +o_lon_p=-162 +o_lat_p=39.25 +lon_0=180 +datum=WGS84"
+    placement = placed(f"{crs} +to_meter=0.0174532925199433", ((0.11, 0.0, -20.0), (0.0, -0.11, 20.0)))
+    own = pyproj.Transformer.from_crs(placement.crs, "EPSG:4326", always_xy=True)
+    corners = np.array([(0, 0), (100, 0), (100, 100), (0, 100), (0, 0)])
+    ring = np.concatenate([np.linspace(a, b, 500, endpoint=False) for a, b in pairwise(corners)])
+    oracle = abs(pyproj.Geod(ellps="WGS84").polygon_area_perimeter(*own.transform(*placement.to_world(ring).T))[0])
+    assert geodesy.area_m2(shapely.box(0, 0, 100, 100), placement) == pytest.approx(oracle, rel=1e-6)
+
+
+@pytest.mark.parametrize("unit", ["um", "mm", "m"])
+def test_without_a_crs_the_matrix_and_its_unit_decide(unit: str) -> None:
+    metres = {"um": 1e-6, "mm": 1e-3, "m": 1.0}[unit]
+    slide = Placement(((0.25, 0.0, 0.0), (0.0, 0.5, 0.0)), cast("Unit", unit))
+    assert geodesy.metres_per_pixel(slide, (3, 4)) == pytest.approx((0.25 * metres, 0.5 * metres))
+    assert geodesy.area_m2(shapely.box(0, 0, 10, 10), slide) == pytest.approx(12.5 * metres**2)
+    patient = Placement(((0.5, 0.0, -100.0), (0.0, 0.0, 40.0), (0.0, -0.25, 300.0)), "mm")
+    assert geodesy.metres_per_pixel(patient, (0, 0)) == pytest.approx((0.5e-3, 0.25e-3))
+    assert geodesy.area_m2(shapely.box(0, 0, 2, 2), patient) == pytest.approx(0.5e-6)
+
+
+def test_a_local_grid_has_its_own_unit_and_no_place_on_the_earth() -> None:
+    wkt = 'LOCAL_CS["site",UNIT["foot",0.3048],AXIS["x",EAST],AXIS["y",NORTH]]'
+    site = Placement(((2.0, 0.0, 0.0), (0.0, -2.0, 0.0)), "crs", crs=wkt)
+    assert geodesy.metres_per_pixel(site, (0, 0)) == pytest.approx((0.6096, 0.6096))
+    assert geodesy.area_m2(shapely.box(0, 0, 10, 10), site) == pytest.approx(100 * 0.6096**2)
+    assert not geodesy.on_earth(site)
+    with pytest.raises(ReadError, match="Earth only"):
+        geodesy.to_lonlat(site, [(0, 0)])
+
+
+def test_nothing_is_measured_where_nothing_is_known() -> None:
+    unknown = Placement.pixels()
+    assert geodesy.metres_per_pixel(unknown, (0, 0)) is None
+    assert geodesy.area_m2(shapely.box(0, 0, 1, 1), unknown) is None
+    assert geodesy.areas_m2([shapely.box(0, 0, 1, 1)], unknown) is None
+    assert geodesy.boxes_m2([(0, 0, 1, 1)], unknown) is None
+
+
+def test_only_polygons_have_areas_and_holes_and_parts_count() -> None:
+    ring = shapely.box(0, 0, 30, 30).difference(shapely.box(10, 10, 20, 20))
+    far = shapely.box(100, 100, 120, 110)
+    nested = shapely.GeometryCollection([shapely.Point(1, 1), shapely.MultiPolygon([ring, far])])
+    for placement in (VIRGINIA, GLOBE, PLACEMENTS["polar stereographic"]):
+        areas = geodesy.areas_m2(
+            [shapely.Point(3, 3), shapely.LineString([(0, 0), (9, 9)]), shapely.Polygon(), ring, far, nested], placement
+        )
+        assert areas is not None
+        assert areas[:3].tolist() == [0, 0, 0]
+        assert areas[5] == pytest.approx(areas[3] + areas[4], rel=1e-7)
+        assert areas[3] < geodesy.area_m2(shapely.box(0, 0, 30, 30), placement)
+        assert areas[3] == geodesy.area_m2(ring.reverse(), placement), "whichever way round"
+    assert len(geodesy.areas_m2([], VIRGINIA)) == 0
+
+
+def test_what_leaves_the_map_has_no_area() -> None:
+    disc = north_up("+proj=geos +h=35785831 +lon_0=0 +sweep=y +ellps=WGS84", 3000.0, -5570000.0, 5570000.0)
+    inside, limb = shapely.box(1600, 1600, 2000, 2000), shapely.box(0, 0, 1000, 1000)
+    areas = geodesy.areas_m2([inside, limb], disc)
+    assert areas is not None
+    assert areas[0] == pytest.approx(geodesic_area(inside, disc, 1000), rel=1e-6)
+    assert math.isnan(areas[1])
+    assert geodesy.area_m2(limb, disc) is None
+    assert geodesy.metres_per_pixel(disc, (0, 0)) is None
+    assert geodesy.metres_per_pixel(disc, (5570 / 3, 5570 / 3)) == pytest.approx((3000, 3000), rel=2e-3)
+    assert np.isnan(geodesy.lonlat_or_nan(disc, [(0, 0)])).all()
+    with pytest.raises(ReadError, match=r"pixel \[0.0, 0.0\]"):
+        geodesy.to_lonlat(disc, [(1800, 1800), (0, 0)])
+
+
+@st.composite
+def partitions(draw: st.DrawFn) -> list[shapely.Geometry]:
+    """A picture of 10 980 px cut into a few rectilinear pieces with holes and parts: cells of a grid, by label."""
+    cuts = [sorted(draw(st.sets(st.integers(1, 10979), min_size=2, max_size=5))) for _ in range(2)]
+    xs, ys = ([0, *cut, 10980] for cut in cuts)
+    cells: dict[int, list[shapely.Geometry]] = {}
+    for x0, x1 in pairwise(xs):
+        for y0, y1 in pairwise(ys):
+            cells.setdefault(draw(st.integers(0, 3)), []).append(shapely.box(x0, y0, x1, y1))
+    return [shapely.union_all(boxes) for boxes in cells.values()]
+
+
+@settings(deadline=None, derandomize=True, max_examples=25)
+@given(
+    partitions(), st.sampled_from(["UTM", "rotated", "degrees", "web Mercator at 60° N", "UTM over the antimeridian"])
+)
+def test_pieces_add_up_to_the_whole(pieces: list[shapely.Geometry], name: str) -> None:
+    placement = PLACEMENTS[name]
+    areas = geodesy.areas_m2(pieces, placement)
+    assert areas is not None
+    assert areas.sum() == pytest.approx(geodesy.area_m2(shapely.box(0, 0, 10980, 10980), placement), rel=1e-8)
+
+
+@pytest.mark.parametrize("name", ["UTM", "degrees", "degrees, rotated", "polar stereographic"])
+def test_an_area_does_not_depend_on_the_others_of_the_call(name: str) -> None:
+    rng = np.random.default_rng(3)
+    x, y = rng.integers(0, 3000, (2, 150))
+    shapes = shapely.union(
+        shapely.box(x, y, x + rng.integers(1, 1500, 500), y + 7),
+        shapely.box(x, y, x + 4, y + rng.integers(8, 900, 500)),
+    )
+    together = geodesy.areas_m2(shapes, PLACEMENTS[name])
+    assert together is not None
+    assert together.tolist() == [geodesy.area_m2(shape, PLACEMENTS[name]) for shape in shapes]
+
+
+def test_boxes_measure_like_polygons() -> None:
+    boxes = [(0, 0, 1, 1), (10, 20, 4000, 3000)]
+    assert (
+        geodesy.boxes_m2(boxes, VIRGINIA).tolist()
+        == geodesy.areas_m2([shapely.box(*box) for box in boxes], VIRGINIA).tolist()
+    )
+
+
+def test_known_distances() -> None:
+    assert geodesy.metres_per_pixel(north_up(32618, 10.0, 5e5, 4e6), (0, 0)) == pytest.approx(
+        (10 / 0.9996, 10 / 0.9996), rel=1e-8
+    )
+    assert geodesy.metres_per_pixel(north_up(4326, 1e-4, 0.0, 0.0), (0, 0)) == pytest.approx(
+        (11.1319491, 11.0574276), rel=1e-7
+    ), "a degree of longitude and of latitude at the equator"
+    sine2 = 0.75  # of 60°
+    e2 = 0.00669437999014
+    assert geodesy.metres_per_pixel(PLACEMENTS["web Mercator at 60° N"], (0, 0)) == pytest.approx(
+        (10 * 0.5 / math.sqrt(1 - e2 * sine2), 10 * 0.5 * (1 - e2) / (1 - e2 * sine2) ** 1.5), rel=1e-6
+    )
+    mars = north_up("IAU_2015:49910", 100.0, 0.0, 0.0)
+    assert geodesy.metres_per_pixel(mars, (0, 0)) == pytest.approx((100, 100), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", PLACEMENTS)
+def test_distances_agree_with_geodesics(name: str) -> None:
+    placement = PLACEMENTS[name]
+    crs = pyproj.CRS.from_user_input(placement.crs)
+    own = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
+    at = np.array([(700.0, 400.0)])
+    found = geodesy.metres_per_pixel(placement, at[0])
+    assert found is not None
+    for axis, metres in enumerate(found):
+        step = np.eye(2)[axis] * 100 / metres
+        (x0, x1), (y0, y1) = own.transform(*placement.to_world(np.concatenate([at - step, at + step])).T)
+        assert crs.get_geod().inv(x0, y0, x1, y1)[2] / 200 == pytest.approx(1.0, rel=1e-6)
+
+
+EARTHLY = [name for name in PLACEMENTS if not name.startswith("Mars")]
+
+
+@pytest.mark.parametrize("name", EARTHLY)
+def test_longitude_and_latitude_agree_with_proj_and_come_back(name: str) -> None:
+    placement = PLACEMENTS[name]
+    xy = np.random.default_rng(4).uniform(0, 2000, (50, 2))
+    lonlat = geodesy.to_lonlat(placement, xy)
+    assert (np.abs(lonlat) <= (180, 90)).all()
+    proj = pyproj.Transformer.from_crs(placement.crs, "EPSG:4326", always_xy=True)
+    expected = np.stack(proj.transform(*placement.to_world(xy).T), axis=1)
+    turns = (lonlat - expected) / (360, 1)
+    assert np.abs(turns - np.round(turns) * (1, 0)).max() < 1e-11
+    if name == "degrees beyond 180":
+        lonlat[:, 0] %= 360
+    back = 1e-3 if name == "with heights" else 1e-6  # a datum shift without heights comes back within a millimetre
+    assert np.abs(geodesy.from_lonlat(placement, lonlat) - xy).max() < back
+
+
+def test_there_is_no_wgs84_on_mars() -> None:
+    mars = PLACEMENTS["Mars, metres"]
+    assert not geodesy.on_earth(mars)
+    with pytest.raises(ReadError, match=r"Mars.*3396190 m.*source CRS"):
+        geodesy.to_lonlat(mars, [(0, 0)])
+    assert not geodesy.on_earth(Placement.pixels())
+    with pytest.raises(ReadError, match="reader option crs"):
+        geodesy.from_lonlat(Placement.pixels(), [(0, 0)])
+    assert all(geodesy.on_earth(PLACEMENTS[name]) for name in EARTHLY)
+
+
+def test_a_crs_that_is_none_is_refused() -> None:
+    with pytest.raises(ReadError, match="PROJ knows"):
+        geodesy.on_earth(Placement(((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)), "m", crs="Middle Earth"))
+
+
+def strays(dense: shapely.LineString, original: shapely.LineString, placement: Placement) -> float:
+    """How many pixels the lines in longitude and latitude between the vertices lie off the original line."""
+    lonlat = geodesy.to_lonlat(placement, shapely.get_coordinates(dense))
+    step = np.diff(lonlat, axis=0)
+    step[:, 0] = (step[:, 0] + 180) % 360 - 180
+    assert np.abs(step[:, 0]).max() <= 90 + 1e-9
+    along = np.linspace(0, 1, 9)[None, :, None]
+    between = (lonlat[:-1, None] + step[:, None] * along).reshape(-1, 2)
+    if placement is PLACEMENTS["degrees beyond 180"]:
+        between[:, 0] %= 360
+    points = shapely.points(geodesy.from_lonlat(placement, between))
+    return float(shapely.distance(points, original).max())
+
+
+@pytest.mark.parametrize("name", EARTHLY)
+def test_densified_edges_stay_true(name: str) -> None:
+    placement = PLACEMENTS[name]
+    rng = np.random.default_rng(5)
+    for polygon in [shapely.box(50, 60, 2900, 2800), shapely.Polygon(rng.uniform(0, 2900, (3, 2)))]:
+        dense = geodesy.densify(polygon, placement)
+        assert isinstance(dense, shapely.Polygon)
+        assert strays(dense.exterior, polygon.exterior, placement) <= 0.055
+        assert {tuple(p) for p in polygon.exterior.coords} <= {tuple(p) for p in dense.exterior.coords}
+        assert dense.symmetric_difference(polygon).area < 1e-6
+        assert dense.is_valid
+
+
+def test_an_edge_shaped_like_an_s_is_seen() -> None:
+    """Along a line over the equator, the bow of the north undoes that of the south: the middle lies right."""
+    placement = north_up(32733, 1000.0, 800000.0, 11000000.0)
+    line = shapely.LineString([(100.0, 0.0), (100.0, 2000.0)])
+    assert strays(geodesy.densify(line, placement), line, placement) <= 0.055
+    assert strays(line, line, placement) > 0.5
+
+
+def test_what_needs_no_vertices_gets_none() -> None:
+    shapes = [shapely.box(0, 0, 40, 60), shapely.Point(3, 3), shapely.MultiPolygon([shapely.box(0, 0, 9, 9)])]
+    assert geodesy.densify_all(shapes, VIRGINIA).tolist() == shapes
+    assert geodesy.densify(shapely.box(0, 0, 3600, 3600), PLACEMENTS["degrees"]) == shapely.box(0, 0, 3600, 3600)
+
+
+def test_parts_and_holes_are_densified() -> None:
+    ring = shapely.box(0, 0, 9000, 9000).difference(shapely.box(100, 100, 8000, 8000))
+    nested = shapely.GeometryCollection(
+        [shapely.MultiPolygon([ring, shapely.box(9500, 0, 9600, 9000)]), shapely.Point(1, 1)]
+    )
+    dense = geodesy.densify(nested, VIRGINIA)
+    assert isinstance(dense, shapely.GeometryCollection)
+    assert shapely.get_num_coordinates(dense) > shapely.get_num_coordinates(nested) + 20
+    assert shapely.area(dense) == pytest.approx(shapely.area(nested), rel=1e-12)
+    assert shapely.get_num_interior_rings(dense.geoms[0].geoms[0]) == 1
+
+
+def test_a_whole_turn_of_longitude_keeps_its_way_round() -> None:
+    dense = geodesy.densify(shapely.box(0, 100, 1440, 500), GLOBE)
+    lon = geodesy.to_lonlat(GLOBE, shapely.get_coordinates(dense))[:, 0]
+    assert np.abs(np.diff(np.unwrap(lon, period=360))).max() <= 90
+
+
+def test_an_edge_through_the_pole_comes_to_an_end() -> None:
+    pole = north_up(3413, 1000.0, -3e6, 3e6)
+    dense = geodesy.densify(shapely.box(3000, 0, 5000, 5000), pole)
+    assert shapely.get_num_coordinates(dense) < 3000

@@ -1,0 +1,160 @@
+"""Native pixels become 8-bit RGB in one way, which is recorded."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from limner.readers.errors import ReadError
+from limner.readers.image import Channel
+from limner.readers.render import Stretch, fit_stretch, render, rgb_channels
+
+RGB8 = tuple(Channel(name, common) for name, common in [("r", "red"), ("g", "green"), ("b", "blue")])
+RGB16 = tuple(Channel(c.name, c.common, "uint16") for c in RGB8)
+GREY16 = (Channel("B1", dtype="uint16"),)
+SAR = (Channel("VV", dtype="float32", quantity="amplitude"),)
+
+
+def everywhere(pixels: np.ndarray) -> np.ndarray:
+    return np.ones(pixels.shape[:2], dtype=bool)
+
+
+def test_colours_are_found_wherever_they_are() -> None:
+    bands = [Channel("B02", "blue"), Channel("B08", "nir"), Channel("B04", "red"), Channel("B03", "green")]
+    assert rgb_channels(bands) == ("B04", "B03", "B02")
+    assert rgb_channels([Channel("VV")]) == ("VV",)
+
+
+@pytest.mark.parametrize(
+    "channels",
+    [
+        [Channel("1"), Channel("2"), Channel("3")],
+        [Channel("VV"), Channel("VH")],
+        [Channel("r", "red"), Channel("g", "green")],
+        [Channel("a", "red"), Channel("b", "red"), Channel("g", "green"), Channel("c", "blue")],
+    ],
+)
+def test_colours_are_never_guessed(channels: list[Channel]) -> None:
+    with pytest.raises(ReadError, match="reader option bands"):
+        rgb_channels(channels)
+
+
+def test_8_bit_colour_stays_as_it_is() -> None:
+    pixels = np.arange(256, dtype=np.uint8)[:, None, None].repeat(3, axis=2)
+    stretch = fit_stretch(pixels, everywhere(pixels), RGB8)
+    assert (stretch.low, stretch.high) == ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0))
+    assert (render(pixels, everywhere(pixels), stretch) == pixels).all()
+
+
+def test_16_bit_colour_runs_between_percentiles_of_valid_pixels_by_channel() -> None:
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(0, 10000, (50, 60, 3)).astype(np.uint16)
+    valid = rng.random((50, 60)) < 0.7
+    pixels[~valid] = 65535
+    stretch = fit_stretch(pixels, valid, RGB16)
+    for channel in range(3):
+        expected = np.percentile(pixels[..., channel][valid], [2, 98])
+        assert (stretch.low[channel], stretch.high[channel]) == tuple(expected)
+    seen = render(pixels, valid, stretch)
+    assert (seen[~valid] == 255).all()
+    shown = seen[valid].astype(float)
+    exact = np.clip((pixels[valid] - np.array(stretch.low)) / np.subtract(stretch.high, stretch.low), 0, 1) * 255
+    assert np.abs(shown - exact).max() <= 0.5
+
+
+def test_a_stretch_takes_its_channels_out_of_many_in_order() -> None:
+    bands = (Channel("B02", "blue", "uint16"), Channel("B03", "green", "uint16"), Channel("B04", "red", "uint16"))
+    pixels = np.stack([np.full((9, 9), v, np.uint16) + np.arange(9, dtype=np.uint16) for v in (100, 200, 300)], axis=-1)
+    stretch = fit_stretch(pixels, everywhere(pixels), bands)
+    assert stretch.channels == ("B04", "B03", "B02")
+    assert stretch.low[0] >= 300 > stretch.low[1] >= 200 > stretch.low[2] >= 100
+
+
+def test_a_tile_looks_the_same_alone_and_in_the_whole() -> None:
+    pixels = np.random.default_rng(2).normal(3.0, 2.0, (40, 40, 1)).astype(np.float32)
+    channels = (Channel("h", dtype="float32"),)
+    stretch = fit_stretch(pixels, everywhere(pixels), channels)
+    whole = render(pixels, everywhere(pixels), stretch)
+    tile = pixels[10:20, 5:25]
+    assert (render(tile, everywhere(tile), stretch) == whole[10:20, 5:25]).all()
+    assert (whole[..., 0] == whole[..., 2]).all(), "one channel is grey"
+
+
+def test_nothing_that_is_not_a_number_is_counted_or_shown() -> None:
+    pixels = np.linspace(0, 1, 101, dtype=np.float32).reshape(1, 101, 1)
+    pixels = np.concatenate([pixels, np.full_like(pixels, np.nan), np.full_like(pixels, np.inf)])
+    stretch = fit_stretch(pixels, everywhere(pixels), (Channel("h", dtype="float32"),))
+    assert stretch.low == pytest.approx((0.02,))
+    assert stretch.high == pytest.approx((0.98,))
+    seen = render(pixels, everywhere(pixels), stretch)
+    assert (seen[1] == 255).all()
+    assert (seen[0, 0] == 0).all()
+
+
+def test_radar_is_stretched_in_decibels() -> None:
+    amplitude = np.logspace(-2, 2, 401, dtype=np.float32).reshape(1, 401, 1)  # -40 … 40 dB
+    dark = np.zeros((1, 401, 1), dtype=np.float32)
+    pixels = np.concatenate([amplitude, dark])
+    stretch = fit_stretch(pixels, everywhere(pixels), SAR)
+    assert stretch.curve == "decibel"
+    assert stretch.low == pytest.approx((-38.4,), abs=1e-4)
+    assert stretch.high == pytest.approx((38.4,), abs=1e-4)
+    assert "20·log10" in stretch.source
+    seen = render(pixels, everywhere(pixels), stretch)
+    assert seen[0, 200].tolist() == [128, 128, 128]
+    assert (seen[1] == 0).all(), "an amplitude of 0 is black, not white"
+
+
+def test_complex_radar_shows_its_magnitude() -> None:
+    pixels = np.exp(1j * np.linspace(0, 6, 50)).astype(np.complex64).reshape(1, 50, 1) * np.linspace(1, 9, 50)[:, None]
+    channels = (Channel("HH", dtype="complex64", quantity="amplitude"),)
+    stretch = fit_stretch(pixels, everywhere(pixels), channels)
+    assert (render(pixels, everywhere(pixels), stretch) == render(np.abs(pixels), everywhere(pixels), stretch)).all()
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32", "int16"])
+def test_a_constant_picture_is_grey(dtype: str) -> None:
+    pixels = np.full((5, 5, 1), 7, dtype=dtype)
+    stretch = fit_stretch(pixels, everywhere(pixels), (Channel("h", dtype=dtype),))
+    pixels[0, 0], pixels[0, 1] = 6, 8
+    seen = render(pixels, everywhere(pixels), stretch)[..., 0]
+    assert (seen[0, 0], seen[0, 1], seen[4, 4]) == (0, 255, 128)
+
+
+def test_a_picture_without_a_valid_pixel_is_white() -> None:
+    pixels = np.zeros((4, 4, 1), dtype=np.uint16)
+    nothing = np.zeros((4, 4), dtype=bool)
+    stretch = fit_stretch(pixels, nothing, GREY16)
+    assert stretch.source == "no valid pixel"
+    assert (render(pixels, nothing, stretch) == 255).all()
+
+
+def test_pixels_must_be_those_of_the_stretch() -> None:
+    stretch = Stretch(("a",), (0.0,), (1.0,), "test")
+    with pytest.raises(ValueError, match="channels"):
+        render(np.zeros((2, 2, 3), dtype=np.uint8), np.ones((2, 2), dtype=bool), stretch)
+
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.tuples(finite, finite, finite), st.tuples(finite, finite, finite), st.sampled_from(["linear", "decibel"]))
+def test_json_keeps_every_bit(low: tuple[float, ...], high: tuple[float, ...], curve: str) -> None:
+    stretch = Stretch(("r", "g", "b"), low, high, "words", curve)
+    assert Stretch.from_json(json.loads(json.dumps(stretch.to_json()))) == stretch
+
+
+@settings(deadline=None, derandomize=True)
+@given(
+    st.lists(st.floats(width=32), min_size=1, max_size=30),
+    st.tuples(finite, finite),
+)
+def test_any_numbers_can_be_rendered(values: list[float], ends: tuple[float, float]) -> None:
+    pixels = np.array(values, dtype=np.float32).reshape(1, -1, 1)
+    stretch = Stretch(("h",), (min(ends),), (max(ends),), "test")
+    seen = render(pixels, everywhere(pixels), stretch)
+    order = np.argsort(pixels[0, :, 0], kind="stable")
+    shown = seen[0, order, 0].astype(int)
+    assert (np.diff(shown) >= 0).all(), "brighter stays brighter, NaN last and white"

@@ -1,0 +1,180 @@
+"""Resampling against plain loops, and its promise: a pixel is the same whatever box it is read with."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from limner.readers import resample as module
+from limner.readers.resample import lattice, resample, taps
+
+Array = np.ndarray[Any, Any]
+
+
+def read(
+    source: np.ndarray[Any, Any], valid: np.ndarray[Any, Any], box: tuple[float, ...], size: tuple[int, int]
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """`source` (H, W, C) seen through a box, as a reader would do it."""
+    y = taps(lattice(box[1], box[3], size[1]), source.shape[0])
+    x = taps(lattice(box[0], box[2], size[0]), source.shape[1])
+    if y is None or x is None:
+        return np.zeros((size[1], size[0], source.shape[2]), source.dtype), np.zeros((size[1], size[0]), dtype=bool)
+    columns = slice(x.start, x.stop)
+    return resample(lambda a, b: (source[a:b, columns], valid[a:b, columns]), y, x, source.shape[2], source.dtype)
+
+
+def by_loop(source: Array, valid: Array, box: tuple[float, ...], size: tuple[int, int]) -> tuple[Array, Array]:
+    """The same by the definition, pixel by pixel, in plain Python."""
+    height, width, channels = source.shape
+    steps = (box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1]
+
+    def areas(low: float, step: float, length: int) -> dict[int, float]:
+        high = low + step
+        pixels = range(max(0, int(np.floor(low))), min(length, int(np.ceil(high))))
+        shares = {i: min(high, i + 1) - max(low, i) for i in pixels}
+        return {i: share for i, share in shares.items() if share > 1e-9}
+
+    def weights(low: float, step: float, length: int) -> dict[int, float]:
+        if step >= 1:
+            return areas(low, step, length)
+        centre = low + step / 2 - 0.5
+        below = int(np.floor(centre))
+        found: dict[int, float] = {}
+        for i, share in ((below, 1 - (centre - below)), (below + 1, centre - below)):
+            at = min(max(i, 0), length - 1)
+            found[at] = found.get(at, 0.0) + share
+        return found
+
+    pixels = np.zeros((size[1], size[0], channels))
+    usable = np.zeros((size[1], size[0]), dtype=bool)
+    for r in range(size[1]):
+        for c in range(size[0]):
+            top, left = box[1] + r * steps[1], box[0] + c * steps[0]
+            cover = {
+                (i, j): a * b
+                for i, a in areas(top, steps[1], height).items()
+                for j, b in areas(left, steps[0], width).items()
+            }
+            good = sum(share for at, share in cover.items() if valid[at])
+            if not cover or good < 0.5 * sum(cover.values()) - 1e-9:
+                continue
+            usable[r, c] = True
+            taken = {
+                (i, j): a * b
+                for i, a in weights(top, steps[1], height).items()
+                for j, b in weights(left, steps[0], width).items()
+                if valid[i, j]
+            }
+            pixels[r, c] = sum(source[at].astype(float) * w for at, w in taken.items()) / sum(taken.values())
+    return pixels, usable
+
+
+CASES = [
+    ((0, 0, 12, 9), (12, 9)),
+    ((0, 0, 12, 9), (6, 3)),
+    ((0, 0, 12, 9), (24, 18)),
+    ((0, 0, 12, 9), (5, 4)),
+    ((-2, -1, 13, 11), (15, 12)),
+    ((-4, -4, 16, 12), (5, 4)),
+    ((2.5, 1.25, 9.5, 8.25), (7, 7)),
+    ((3, 2, 7, 4), (9, 7)),
+    ((0, 0, 12, 9), (3, 36)),
+    ((0, 0, 12, 9), (1, 1)),
+    ((11.5, 8.5, 12.5, 9.5), (1, 1)),
+    ((20, 20, 24, 24), (2, 2)),
+]
+
+
+@pytest.mark.parametrize(("box", "size"), CASES)
+@pytest.mark.parametrize("holes", [0.0, 0.4, 1.0])
+def test_it_is_what_the_definition_says(box: tuple[float, ...], size: tuple[int, int], holes: float) -> None:
+    random = np.random.default_rng(1)
+    source = random.random((9, 12, 2))
+    valid = random.random((9, 12)) >= holes
+    pixels, usable = read(source, valid, box, size)
+    expected, good = by_loop(source, valid, box, size)
+    assert np.array_equal(usable, good)
+    assert np.abs(pixels - expected)[good].max(initial=0) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int64", "float32"])
+def test_at_its_own_scale_nothing_is_touched(dtype: str) -> None:
+    source = np.arange(9 * 12).reshape(9, 12, 1).astype(dtype)
+    pixels, usable = read(source, np.ones((9, 12), dtype=bool), (3, 2, 9, 7), (6, 5))
+    assert pixels.dtype == dtype
+    assert np.array_equal(pixels, source[2:7, 3:9])
+    assert usable.all()
+
+
+def test_integers_round_half_to_even_and_stay_in_range() -> None:
+    source = np.array([[0, 1, 1, 2, 255, 255, 255, 254]], dtype=np.uint8)[:, :, None]
+    pixels, _ = read(source, np.ones((1, 8), dtype=bool), (0, 0, 8, 1), (4, 1))
+    assert pixels[0, :, 0].tolist() == [0, 2, 255, 254]
+
+
+def test_the_largest_integers_do_not_wrap() -> None:
+    source = np.full((2, 2, 1), np.iinfo(np.int64).max)
+    pixels, _ = read(source, np.ones((2, 2), dtype=bool), (0, 0, 2, 2), (1, 1))
+    assert pixels[0, 0, 0] > np.iinfo(np.int64).max - 2048
+
+
+def test_an_invalid_value_leaks_into_nothing() -> None:
+    source = np.ones((8, 8, 1), dtype=np.float32)
+    valid = np.ones((8, 8), dtype=bool)
+    source[3, 3], valid[3, 3] = np.nan, False
+    for size in ((4, 4), (16, 16), (5, 5)):
+        pixels, usable = read(source, valid, (0, 0, 8, 8), size)
+        assert (pixels[usable] == 1).all()
+
+
+@settings(deadline=None, derandomize=True, max_examples=150)
+@given(
+    scale=st.one_of(st.sampled_from([1.0, 2.0, 3.0, 0.5, 0.25, 10 / 3, 1 / 3, 1.7]), st.floats(0.2, 9.0)),
+    start=st.integers(-40, 200),
+    length=st.integers(2, 60),
+    cut=st.integers(1, 59),
+    holes=st.booleans(),
+)
+def test_a_pixel_does_not_depend_on_its_box(scale: float, start: int, length: int, cut: int, *, holes: bool) -> None:
+    cut = min(cut, length - 1)
+    random = np.random.default_rng(7)
+    source = random.integers(0, 60000, (90, 70, 2)).astype(np.uint16)
+    valid = random.random((90, 70)) >= (0.3 if holes else 0.0)
+    whole = read(source, valid, (start * scale, 0, (start + length) * scale, 30 * scale), (length, 30))
+    for low, high in ((0, cut), (cut, length)):
+        box = ((start + low) * scale, 10 * scale, (start + high) * scale, 25 * scale)
+        part = read(source, valid, box, (high - low, 15))
+        assert np.array_equal(part[1], whole[1][10:25, low:high])
+        assert np.array_equal(part[0], whole[0][10:25, low:high])
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(
+    scale=st.floats(0.05, 300.0), start=st.integers(-3000, 60000), length=st.integers(1, 4000), cut=st.integers(0, 4000)
+)
+def test_boxes_of_one_lattice_agree_on_its_edges(scale: float, start: int, length: int, cut: int) -> None:
+    cut = min(cut, length - 1)
+    whole = lattice(start * scale, (start + length) * scale, length)
+    part = lattice((start + cut) * scale, (start + length) * scale, length - cut)
+    assert np.abs(whole[cut:] - part).max() <= 1e-11 * max(1.0, abs(whole).max())
+    assert np.abs(whole - np.arange(start, start + length + 1) * scale).max() <= 1e-6 * scale + 1e-11 * abs(whole).max()
+
+
+def test_cutting_the_work_into_bands_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(3)
+    source, valid = random.random((60, 50, 3)).astype(np.float32), random.random((60, 50)) > 0.2
+    at_once = [read(source, valid, (0, 0, 50, 60), size) for size in ((20, 25), (75, 90), (50, 60))]
+    monkeypatch.setattr(module, "BAND", 1)
+    for size, (pixels, usable) in zip(((20, 25), (75, 90), (50, 60)), at_once, strict=True):
+        again = read(source, valid, (0, 0, 50, 60), size)
+        assert np.array_equal(again[0], pixels)
+        assert np.array_equal(again[1], usable)
+
+
+def test_only_what_is_needed_is_read() -> None:
+    y, x = taps(lattice(100, 120, 10), 1000), taps(lattice(0, 30, 60), 1000)
+    assert y is not None
+    assert x is not None
+    assert (y.start, y.stop) == (100, 120)
+    assert (x.start, x.stop) == (0, 31)
