@@ -19,12 +19,10 @@ class Sight:
     """What an annotator wants to see of an image.
 
     `bands` None means rendered 8-bit RGB; else STAC common names of native bands, delivered as physical values in
-    `quantity`.
-    `resolution` is the pixel size it was made for, in `unit`, and `tolerates` the factor by which it may differ
-    either way (1 = not at all);
-    None means any. `tile` pixels is its input; `halo` the rim of a tile whose answers are not kept. `overall` asks
-    for the global view.
-    `variant` is the annotator's own mark of which of its networks this is for.
+    `quantity`. `resolution` is the pixel size it was made for, in `unit`, and `tolerates` the factor by which it may
+    differ either way (1 = not at all); None means any. `tile` pixels is its input; `halo` the rim of a tile whose
+    answers are not kept. `overall` asks for the global view. `variant` is the annotator's own mark of which of its
+    networks this is for.
     """
 
     tile: int
@@ -44,7 +42,8 @@ class View:
 
     `tiles` is (n, tile, tile, channels): uint8 RGB, or float32 physical values where native bands were asked for, NaN
     where nothing is valid. `valid` is (n, tile, tile). `wanted` (H, W) on the canvas is true where an answer is kept:
-    in the region's core, valid, and inside the area of interest. `overall` is (tile, tile, channels) or None.
+    in the region's core, valid, and inside the area of interest. `overall` is the whole canvas squashed to
+    (tile, tile, channels), float32 in the tiles' own values, or None.
     """
 
     region: Region

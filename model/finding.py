@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any, Literal, Self
 
 import shapely
@@ -17,11 +17,10 @@ class Finding:
     """One thing seen. `geometry` is in level-0 pixels.
 
     `kind` says what the geometry is: an "area" traced from a class map, a detection's "box", a whole "tile" or
-    "region".
-    `score` is 0 to 1, None where the model gives none. `cut` is true where the geometry touches the rim of its
-    region's core and may go on in
-    the neighbour. `numbers` and `notes` are further columns: finite measurements, and texts that are data, never
-    markup.
+    "region". `score` is 0 to 1, None where the model gives none. `cut` is true where the geometry touches the rim of
+    its region's core and may go on in the neighbour. `numbers` and `notes` are further columns: finite measurements,
+    and texts that are data, never markup. An area's numbers are amounts, so that those of its pieces add up; its
+    "pixels" is how many analysis pixels its score is the mean of.
     """
 
     label: str
@@ -64,15 +63,18 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How much of a region's core was looked at and how much held no valid pixel.
+    """How much of a region's core was looked at, held no valid pixel, or lay outside the area of interest.
 
-    In level-0 pixels, and in square metres on the ellipsoid where the placement is known (else None).
+    In level-0 pixels, and in square metres on the ellipsoid where the placement is known (else None). The three add up
+    to the core.
     """
 
     valid_px: float
     invalid_px: float
     valid_m2: float | None = None
     invalid_m2: float | None = None
+    outside_px: float = 0.0
+    outside_m2: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ class Result:
             "status": self.status,
             "error": self.error,
             "seconds": round(self.seconds, 3),
-            "coverage": None if cover is None else [cover.valid_px, cover.invalid_px, cover.valid_m2, cover.invalid_m2],
+            "coverage": None if cover is None else list(astuple(cover)),
             "findings": [finding.to_json() for finding in self.findings],
         }
 

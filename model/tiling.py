@@ -6,7 +6,7 @@ Source of the method: InternLM-XComposer2-4KHD, arXiv 2404.06512. Frames: `regio
 
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,8 @@ from ..readers.geometry import Points
 
 TILE = 336
 WHITE = 255
+
+Sample = TypeVar("Sample", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,8 @@ class TileGrid:
         """The 4KHD transform: enlarge or reduce to fill at most `hd_num` tiles, centred on a white canvas.
 
         The wide side becomes a multiple of the tile; the other is truncated, then padded to one, with the odd pixel
-        at the bottom
-        (the right for a portrait). Raises `RequestError` below one tile and for a picture too thin to keep a pixel.
+        at the bottom (the right for a portrait). Raises `RequestError` below one tile and for a picture too thin to
+        keep a pixel.
         """
         if width < 1 or height < 1:
             raise RequestError(
@@ -98,6 +100,18 @@ class TileGrid:
             for c in range(self.cols)
         ]
 
+    def shares(self) -> list[tuple[int, int, int, int]]:
+        """(x0, y0, x1, y1) of the part of the canvas that each tile answers for, row by row.
+
+        Neighbours own half of what they both see, tiles at the canvas's rim own up to the rim: shares partition it.
+        """
+        columns, rows = (self._cuts(n) for n in (self.cols, self.rows))
+        return [(columns[c], rows[r], columns[c + 1], rows[r + 1]) for r in range(self.rows) for c in range(self.cols)]
+
+    def _cuts(self, tiles: int) -> list[int]:
+        step = self.tile - self.overlap
+        return [0, *(i * step + self.overlap // 2 for i in range(1, tiles)), tiles * step + self.overlap]
+
     def to_region(self, canvas_xy: npt.ArrayLike) -> Points:
         """`canvas_xy` (N, 2) → `region_xy` (N, 2)."""
         x0, y0, x1, y1 = self.content
@@ -111,12 +125,39 @@ class TileGrid:
         return np.asarray(region_xy, dtype=np.float64).reshape(-1, 2) * scale + (x0, y0)
 
 
-def cut_tiles(canvas: npt.NDArray[np.generic], grid: TileGrid) -> npt.NDArray[np.generic]:
+def cut_tiles(canvas: npt.NDArray[Sample], grid: TileGrid) -> npt.NDArray[Sample]:
     """Canvas (H, W, …) → tiles (cols · rows, tile, tile, …), row by row."""
     if canvas.shape[:2] != grid.size[::-1]:
         msg = f"canvas {canvas.shape[:2]} does not fit the grid's {grid.size[::-1]}"
         raise ValueError(msg)
     return np.stack([canvas[y0:y1, x0:x1] for x0, y0, x1, y1 in grid.boxes()])
+
+
+def lay(picture: npt.NDArray[np.uint8], grid: TileGrid) -> npt.NDArray[np.uint8]:
+    """An RGB picture (h, w, 3) laid on its grid's canvas (H, W, 3): resized bilinearly, the rest white.
+
+    A portrait is resized as its transpose, like the reference, whose filter rounds between its two passes. A picture
+    that fills its canvas as it is comes back untouched.
+    """
+    if picture.shape != (grid.source[1], grid.source[0], 3):
+        msg = f"picture {picture.shape} is not the grid's source {grid.source}"
+        raise ValueError(msg)
+    x0, y0, x1, y1 = grid.content
+    if grid.source == grid.size == (x1 - x0, y1 - y0):
+        return picture
+    canvas = np.full((grid.size[1], grid.size[0], 3), WHITE, dtype=np.uint8)
+    if grid.source[0] < grid.source[1]:
+        canvas[y0:y1, x0:x1] = _resize(picture.transpose(1, 0, 2), y1 - y0, x1 - x0).transpose(1, 0, 2)
+    else:
+        canvas[y0:y1, x0:x1] = _resize(picture, x1 - x0, y1 - y0)
+    return canvas
+
+
+def _resize(picture: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArray[np.uint8]:
+    from PIL import Image  # noqa: PLC0415 - heavy, and an exact grid never resizes
+
+    resized = Image.fromarray(np.ascontiguousarray(picture)).resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(resized, dtype=np.uint8)
 
 
 def overall(canvas: npt.NDArray[np.float32], tile: int = TILE) -> npt.NDArray[np.float32]:

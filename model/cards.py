@@ -1,0 +1,196 @@
+"""Model cards: what a network is, what it wants, what it answers, and what it must not be used for."""
+
+import difflib
+import hashlib
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, cast
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ..readers.errors import ModelError
+from .weights import is_path
+
+Text = Annotated[str, Field(min_length=1)]
+Colour = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
+
+
+class Part(BaseModel):
+    """A strict, frozen part of a card: unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Class(Part):
+    """One class. `background` is true where it is not worth a finding."""
+
+    name: Text
+    colour: Colour
+    background: bool = False
+
+
+class Resolution(Part):
+    """The pixel size that the network was made for, and the factor by which it may differ either way."""
+
+    value: Annotated[float, Field(gt=0)]
+    unit: Literal["m", "um"]
+    tolerates: Annotated[float, Field(ge=1)] = 2.0
+
+
+class Variant(Part):
+    """One network of a card.
+
+    `bands` are STAC common names in the network's order; where a band has several names in use, a list of them, best
+    first. Their values are a `quantity`, lie within `valid_range` where they are what they claim to be, and reach the
+    network as (value - mean) / std. `weights` says where the file comes from, `sha256` what it must be.
+    """
+
+    name: Text
+    weights: Text
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    bands: Annotated[tuple[Text | Annotated[tuple[Text, ...], Field(min_length=1)], ...], Field(min_length=1)]
+    quantity: Text
+    valid_range: tuple[float, float]
+    mean: tuple[float, ...]
+    std: tuple[Annotated[float, Field(gt=0)], ...]
+
+    @model_validator(mode="after")
+    def _one_value_a_band(self) -> Self:
+        if not len(self.bands) == len(self.mean) == len(self.std):
+            msg = f"bands, mean and std must have one value each: {len(self.bands)}, {len(self.mean)}, {len(self.std)}"
+            raise ValueError(msg)
+        if self.valid_range[0] >= self.valid_range[1]:
+            msg = "valid_range must be ordered"
+            raise ValueError(msg)
+        return self
+
+
+class Card(Part):
+    """A model card. `classes` are in the network's order of outputs; `variants` in order of preference.
+
+    `halo` is the rim of a tile, in pixels, whose answers are dropped. `fill` is what an invalid pixel becomes for the
+    network: the "nearest" valid pixel of its tile, or the "mean". `output` says whether the network gives logits or
+    probabilities.
+    """
+
+    name: Text
+    annotator: Literal["segment"]
+    summary: Text
+    licence: Text
+    citation: Text
+    homepage: Text
+    not_for: Annotated[tuple[Text, ...], Field(min_length=1)]
+    known_mistakes: tuple[Text, ...] = ()
+    classes: Annotated[tuple[Class, ...], Field(min_length=2, max_length=255)]
+    resolution: Resolution
+    tile: Annotated[int, Field(gt=0)]
+    halo: Annotated[int, Field(ge=0)]
+    layout: Literal["NHWC", "NCHW"]
+    output: Literal["logits", "probabilities"]
+    fill: Literal["nearest", "mean"] = "nearest"
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for what, names in (("class", [c.name for c in self.classes]), ("variant", [v.name for v in self.variants])):
+            if len(set(names)) < len(names):
+                msg = f"two {what} names are the same"
+                raise ValueError(msg)
+        if self.tile <= 2 * self.halo:
+            msg = "a tile must be wider than its two halos"
+            raise ValueError(msg)
+        if all(c.background for c in self.classes):
+            msg = "at least one class must not be background"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes that become findings, in order."""
+        return tuple(c.name for c in self.classes if not c.background)
+
+    @property
+    def digest(self) -> str:
+        """A sha256 of everything that decides the answers and the words; where the weights come from does not."""
+        content = self.model_dump_json(exclude={"variants": {"__all__": {"weights"}}})
+        return hashlib.sha256(content.encode()).hexdigest()
+
+
+def shipped_cards() -> tuple[str, ...]:
+    """Names of the cards that come with limner, sorted."""
+    files = (entry.name for entry in (resources.files(__package__ or "") / "cards").iterdir())
+    return tuple(sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml")))
+
+
+def find_card(name_or_path: str) -> Card:
+    """A shipped card by name, or a YAML file by path; its weights' path counts from the file's folder.
+
+    Raises `ModelError`: no such card, not YAML, unknown or missing keys, values that break a rule.
+    """
+    shipped = shipped_cards()
+    if name_or_path in shipped:
+        text = (resources.files(__package__ or "") / "cards" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+        return read_card(text, thing=f"card {name_or_path}")
+    path = Path(name_or_path)
+    if path.suffix not in {".yaml", ".yml"}:
+        raise ModelError(
+            f"model {name_or_path!r}",
+            "it must be the name of a shipped card or the path of a card's .yaml file",
+            remedy=_nearest(name_or_path, shipped),
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(
+            f"card {name_or_path}",
+            "it must be a readable text file",
+            value=str(error),
+            remedy=f"Check the path, or name a shipped card: {', '.join(shipped)}",
+        ) from error
+    card = read_card(text, thing=f"card {name_or_path}")
+    variants = tuple(
+        v.model_copy(update={"weights": str(path.parent / v.weights)}) if is_path(v.weights) else v
+        for v in card.variants
+    )
+    return card.model_copy(update={"variants": variants})
+
+
+def read_card(text: str, *, thing: str) -> Card:
+    """A card from YAML text; `thing` names it in errors. Raises `ModelError`."""
+    try:
+        content: object = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ModelError(thing, "it must be YAML", value=str(error), remedy="Correct the file") from error
+    if not isinstance(content, dict):
+        raise ModelError(thing, "it must be a mapping of keys to values", remedy="Start from a shipped card")
+    try:
+        return Card.model_validate(cast("dict[str, Any]", content))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(step) for step in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise ModelError(
+                thing,
+                "it has a key that no card has",
+                value=where,
+                remedy=_nearest(str(first["loc"][-1]), _keys(first["loc"])),
+            ) from error
+        raise ModelError(
+            thing, f"{where or 'card'}: {first['msg']}", value=str(first["input"])[:80], remedy="Correct the file"
+        ) from error
+
+
+def _keys(where: tuple[int | str, ...]) -> Iterable[str]:
+    """The keys that may stand at a place in a card."""
+    part: type[Part] = Card
+    for step in where[:-1]:
+        part = {"classes": Class, "resolution": Resolution, "variants": Variant}.get(str(step), part)
+    return part.model_fields
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}"

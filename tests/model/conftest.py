@@ -1,0 +1,132 @@
+"""Pictures in memory, and networks small enough to check by hand."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+import yaml
+from limner.readers.geometry import Box, Placement
+from limner.readers.image import Channel, ImageInfo
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An open image whose native pixels (H, W, C) are an array; a read takes the pixel under each sample's centre."""
+
+    info: ImageInfo
+    pixels: npt.NDArray[Any]
+    mask: npt.NDArray[np.bool_]
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """All of them."""
+        return self.info.channels
+
+    def read(self, box: Box, size: tuple[int, int]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """As the protocol says, by nearest neighbour."""
+        height, width = self.mask.shape
+        left = box.x0 + np.arange(size[0]) * (box.width / size[0])
+        top = box.y0 + np.arange(size[1]) * (box.height / size[1])
+        x = np.minimum(np.floor(left + box.width / size[0] / 2), width - 1).astype(int)
+        y = np.minimum(np.floor(top + box.height / size[1] / 2), height - 1).astype(int)
+        within = np.logical_and.outer(top < height - 1e-6, left < width - 1e-6)
+        return self.pixels[np.ix_(y, x)], self.mask[np.ix_(y, x)] & within
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+@pytest.fixture(scope="session")
+def picture() -> Callable[..., Picture]:
+    """Make an open image of an array (H, W, C): `bands` are common names, `placement` unknown unless given."""
+
+    def make(
+        pixels: npt.NDArray[Any],
+        *,
+        bands: Sequence[str] = (),
+        quantity: str = "number",
+        scale: float = 1.0,
+        offset: float = 0.0,
+        mask: npt.NDArray[np.bool_] | None = None,
+        placement: Placement | None = None,
+    ) -> Picture:
+        height, width, count = pixels.shape
+        names = list(bands) or [None] * count
+        channels = tuple(
+            Channel(f"b{i}", common, str(pixels.dtype), scale, offset, quantity) for i, common in enumerate(names)
+        )
+        info = ImageInfo("memory", "array", (width, height), channels, placement or Placement.pixels(), id="picture")
+        return Picture(info, pixels, np.ones((height, width), dtype=np.bool_) if mask is None else mask)
+
+    return make
+
+
+@pytest.fixture
+def toy_card(tmp_path: Path) -> Callable[..., Path]:
+    """Write a network and its card, and give the card's path.
+
+    One convolution with whole-numbered weights over one band "red", so that sums are exact in any order: class c's
+    logit is what `kernels[c]` (odd side) makes of the neighbourhood. What lies beyond a tile counts as 0.
+    """
+
+    def make(kernels: npt.NDArray[np.float32], *, tile: int, halo: int, **changes: object) -> Path:
+        weights = kernels[:, None].astype(np.float32)
+        pad = kernels.shape[1] // 2
+        shape = ["n", 1, "h", "w"]
+        graph = onnx.helper.make_graph(
+            [onnx.helper.make_node("Conv", ["x", "k"], ["y"], pads=[pad] * 4)],
+            "toy",
+            [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
+            [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", len(kernels), "h", "w"])],
+            [onnx.numpy_helper.from_array(weights, "k")],
+        )
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+        content = model.SerializeToString()
+        name = hashlib.sha256(content).hexdigest()
+        (tmp_path / f"{name}.onnx").write_bytes(content)
+        variant = {
+            "name": "one-band",
+            "weights": f"{name}.onnx",
+            "sha256": name,
+            "bands": ["red"],
+            "quantity": "number",
+            "valid_range": [-1e6, 1e6],
+            "mean": [0.0],
+            "std": [1.0],
+        }
+        card = {
+            "name": "toy",
+            "annotator": "segment",
+            "summary": "A toy.",
+            "licence": "none",
+            "citation": "none",
+            "homepage": "none",
+            "not_for": ["anything"],
+            "classes": [{"name": f"class {i}", "colour": "#000000"} for i in range(len(kernels))],
+            "resolution": {"value": 1, "unit": "m"},
+            "tile": tile,
+            "halo": halo,
+            "layout": "NCHW",
+            "output": "logits",
+            "fill": "mean",
+            "variants": [variant],
+        }
+        path = tmp_path / f"{name}-{tile}-{halo}.yaml"
+        path.write_text(yaml.safe_dump(card | changes), encoding="utf-8")
+        return path
+
+    return make

@@ -1,0 +1,132 @@
+"""The 4KHD tiler against the reference's numbers and pixels, and its own inverse."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from limner.model.tiling import TileGrid, cut_tiles, lay, overall
+from limner.readers.errors import RequestError
+from PIL import Image
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "4khd"
+ROWS = json.loads((GOLDEN / "hd_transform_cases.json").read_text(encoding="utf-8"))
+HD_NUM = {"A": 6, "B": 4, "C": 1}
+MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
+STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
+
+
+def golden_rgb(name: str) -> npt.NDArray[np.uint8]:
+    return np.asarray(Image.open(GOLDEN / f"{name}.png").convert("RGB"))
+
+
+@pytest.mark.parametrize(
+    "row", ROWS["cases"] + ROWS["edge_cases"], ids=lambda r: f"{r['width']}x{r['height']}@{r['hd_num']}"
+)
+def test_every_row_of_the_reference(row: dict[str, Any]) -> None:
+    if "error" in row:
+        with pytest.raises(RequestError, match=r"hd-num|long side"):
+            TileGrid.fit(row["width"], row["height"], hd_num=row["hd_num"])
+        return
+    grid = TileGrid.fit(row["width"], row["height"], hd_num=row["hd_num"])
+    left, top = row["pad_left"], row["pad_top"]
+    assert grid.size == (row["out_width"], row["out_height"])
+    assert grid.content == (left, top, left + row["resized_width"], top + row["resized_height"])
+    assert grid.size == (grid.content[2] + row["pad_right"], grid.content[3] + row["pad_bottom"])
+    assert (grid.cols, grid.rows) == (row["grid_cols"], row["grid_rows"])
+    assert len(grid.boxes()) == row["num_local_tiles"]
+    assert grid.tokens == row["num_visual_tokens"]
+
+
+def test_the_reference_has_errors_too() -> None:
+    assert len(ROWS["cases"]) == 156
+    assert len(ROWS["edge_cases"]) == 60
+    assert any("error" in row for row in ROWS["edge_cases"])
+
+
+@pytest.mark.parametrize("name", sorted(HD_NUM))
+def test_the_canvas_is_the_reference_pixel_for_pixel(name: str) -> None:
+    source, expected = golden_rgb(f"{name}_source_rgb"), golden_rgb(f"{name}_hd_rgb")
+    canvas = lay(source, TileGrid.fit(source.shape[1], source.shape[0], hd_num=HD_NUM[name]))
+    assert canvas.shape == expected.shape
+    assert np.abs(canvas.astype(int) - expected).max() <= (0 if Image.__version__.startswith("13.") else 1)
+
+
+@pytest.mark.parametrize("name", sorted(HD_NUM))
+def test_global_view_and_tiles_are_the_reference(name: str) -> None:
+    golden = np.load(GOLDEN / "views.npz")
+    canvas = ((golden_rgb(f"{name}_hd_rgb") / np.float32(255)) - MEAN) / STD
+    source = golden_rgb(f"{name}_source_rgb")
+    grid = TileGrid.fit(source.shape[1], source.shape[0], hd_num=HD_NUM[name])
+    view = overall(canvas)
+    assert view.shape == (336, 336, 3)
+    assert np.abs(view[::8, ::8].transpose(2, 0, 1) - golden[f"{name}_global_view_sub8"]).max() < 1e-4
+    means = np.concatenate([view[None], cut_tiles(canvas, grid)]).mean(axis=(1, 2), dtype=np.float64)
+    assert np.abs(means - golden[f"{name}_tile_channel_means"]).max() < 1e-4
+
+
+def test_the_global_view_can_be_normalised_before_or_after() -> None:
+    canvas = golden_rgb("A_hd_rgb").astype(np.float32)
+    after = (overall(canvas) / 255 - MEAN) / STD
+    assert np.abs(after - overall((canvas / 255 - MEAN) / STD)).max() < 1e-4
+
+
+def test_a_picture_that_fills_its_tiles_is_not_touched() -> None:
+    grid = TileGrid.exact(2, 1)
+    source = np.random.default_rng(1).integers(0, 256, size=(336, 672, 3), dtype=np.uint8)
+    assert lay(source, grid) is source
+    assert TileGrid.fit(672, 336, hd_num=2) == grid
+    with pytest.raises(ValueError, match="source"):
+        lay(source[1:], grid)
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(
+    st.integers(1, 5000),
+    st.integers(1, 5000),
+    st.integers(1, 60),
+    st.lists(st.tuples(st.floats(-2, 3), st.floats(-2, 3)), min_size=1, max_size=5),
+)
+def test_fitting_is_invertible(width: int, height: int, hd_num: int, points: list[tuple[float, float]]) -> None:
+    if max(width, height) > min(width, height) * hd_num:
+        return
+    grid = TileGrid.fit(width, height, hd_num=hd_num)
+    region_xy = np.array(points) * (width, height)
+    assert np.allclose(grid.to_region(grid.to_canvas(region_xy)), region_xy, rtol=1e-12, atol=1e-8)
+    corners = grid.to_canvas([[0, 0], [width, height]])
+    assert np.allclose(corners.ravel(), grid.content, atol=1e-9)
+    assert grid.cols * grid.rows <= hd_num
+    assert 0 <= grid.content[0] < grid.content[2] <= grid.size[0]
+    assert 0 <= grid.content[1] < grid.content[3] <= grid.size[1]
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 24), st.data())
+def test_tiles_and_shares_cover_the_canvas(cols: int, rows: int, tile: int, data: st.DataObject) -> None:
+    grid = TileGrid.exact(cols, rows, tile=tile, overlap=data.draw(st.integers(0, tile - 1)))
+    seen = np.zeros(grid.size[::-1], dtype=int)
+    owned = np.zeros_like(seen)
+    for (x0, y0, x1, y1), (a, b, c, d) in zip(grid.boxes(), grid.shares(), strict=True):
+        assert (x1 - x0, y1 - y0) == (tile, tile)
+        assert x0 <= a < c <= x1
+        assert y0 <= b < d <= y1
+        seen[y0:y1, x0:x1] += 1
+        owned[b:d, a:c] += 1
+    assert (owned == 1).all()
+    assert (seen >= 1).all()
+    if grid.overlap == 0:
+        assert (seen == 1).all()
+        assert grid.shares() == grid.boxes()
+
+
+def test_tiles_show_the_canvas_where_their_boxes_lie() -> None:
+    grid = TileGrid.exact(3, 2, tile=16, overlap=4)
+    y, x = np.mgrid[: grid.size[1], : grid.size[0]]
+    tiles = cut_tiles(np.stack([x, y], axis=2), grid)
+    assert [tuple(tile[0, 0]) for tile in tiles] == [box[:2] for box in grid.boxes()]
+    with pytest.raises(ValueError, match="does not fit"):
+        cut_tiles(np.zeros((4, 4)), grid)
