@@ -1,11 +1,15 @@
 """What a report writer is given, and what it is."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from shapely.geometry.base import BaseGeometry
+
 from ..model.finding import Finding
+from ..readers.geometry import Box
 from ..readers.image import ImageInfo, Mask, Pixels
 
 DISCLAIMER = "Research use only. Not for clinical, safety-critical or legal decisions."
@@ -40,11 +44,24 @@ class Area:
 
 
 @dataclass(frozen=True, slots=True)
+class Patch:
+    """A region that was not analysed: its core `box` in level-0 pixels, "skipped" or "unreadable", and why."""
+
+    box: Box
+    status: Literal["skipped", "unreadable"]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Overview:
-    """The whole picture at a glance: (H, W, 3) uint8 and where it is valid; `scale` level-0 pixels a pixel (x, y)."""
+    """The whole picture at a glance: (H, W, 3) uint8 RGB; `scale` is level-0 pixels a pixel (x, y).
+
+    `valid` (H, W) is false where the file says that there is nothing, `readable` (H, W) false where it cannot be read.
+    """
 
     pixels: Pixels
     valid: Mask
+    readable: Mask
     scale: tuple[float, float]
 
 
@@ -54,8 +71,10 @@ class ImageRecord:
 
     `findings()` gives them joined across seams and in a fixed order: a finding's number in every report is its place in
     it, from 1. It reads from the run folder anew each time, so that only one image's findings are in memory.
-    `overview()` likewise.
+    `overview()` likewise. `areas` sum to the image; `failures` are the (region, error) pairs of what failed.
     `seen` is how the image was looked at: effective resolution, tile, regions and the like, in words.
+    `scale` is level-0 pixels (x, y) a pixel as seen, so that 1 is the picture's own resolution. `patches` are the
+    regions that were not analysed, `interest` the area of interest in level-0 pixels, None for all of it.
     """
 
     info: ImageInfo
@@ -64,11 +83,23 @@ class ImageRecord:
     areas: tuple[Area, ...]
     failures: tuple[tuple[str, str], ...] = ()
     seen: Mapping[str, str] = field(default_factory=dict[str, str])
+    scale: tuple[float, float] = (1.0, 1.0)
+    patches: tuple[Patch, ...] = ()
+    interest: BaseGeometry | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that was planned was also analysed."""
+        return not self.failures and not any(area.status == "unreadable" for area in self.areas)
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A run as the writers see it. `model` is the annotator's identity, `labels` its labels in report order."""
+    """A run as the writers see it. `model` is the annotator's identity, `labels` its labels in report order.
+
+    `colours` gives labels their `#rrggbb`; a label without one gets one from a palette that colour-blind people can
+    tell apart. Images and files are reported in the order given here.
+    """
 
     images: tuple[ImageRecord, ...]
     files: tuple[FileRow, ...]
@@ -76,14 +107,14 @@ class Record:
     labels: tuple[str, ...]
     version: str
     preset: str = ""
+    colours: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 class Writer(Protocol):
     """One kind of report behind the entry point group `limner.writers`; the entry point is a callable `() -> Writer`.
 
     `name` is what `--report` calls it. Same record, same bytes: no clocks, no random names. Files are written to a
-    temporary
-    name and renamed, so that a report that exists is complete.
+    temporary name and renamed (`replacing`), so that a report that exists is complete.
     """
 
     name: str
@@ -95,3 +126,15 @@ class Writer(Protocol):
     def omitted(self, record: Record) -> Mapping[str, str]:
         """Image id → why this kind of report cannot hold it (a map of a picture without coordinates, say)."""
         ...
+
+
+@contextmanager
+def replacing(path: Path) -> Generator[Path]:
+    """A temporary path beside `path` to write to; it becomes `path` on success and is removed on failure."""
+    part = path.with_name(f".part-{path.name}")
+    part.unlink(missing_ok=True)
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

