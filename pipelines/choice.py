@@ -1,0 +1,75 @@
+"""Which annotator a run uses: the one that was named, or the only sensible one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from ..model.annotator import Annotator
+from ..readers.errors import LimnerError, RequestError
+from ..readers.image import ImageInfo
+from ..readers.plugins import installed, load
+from .config import Settings
+
+DEFAULT_CARD = "csmask"
+CARD_ANNOTATOR = "segment"
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatorChoice:
+    """Which annotator, by its entry point, with its options: enough to make the same one in any process."""
+
+    name: str
+    options: tuple[tuple[str, str], ...] = ()
+
+    def make(self, **further: str) -> Annotator:
+        """The annotator. Raises `RequestError` where it is not installed, `ModelError` where the options are wrong."""
+        make = load("limner.annotators", self.name)
+        if not callable(make):
+            msg = f"the entry point {self.name} of limner.annotators is not callable"
+            raise TypeError(msg)
+        return cast("Annotator", make({**dict(self.options), **further}))
+
+
+def choose_annotator(settings: Settings, infos: Sequence[ImageInfo]) -> AnnotatorChoice:
+    """The annotator of a run: an installed one by its entry point, or a card by its name or path.
+
+    Where none is named it is `csmask`, if every image has what that needs. Raises `RequestError` where it has not.
+    Options given to every annotator: `fetch` and `threads`; to one for cards also `model`.
+    """
+    if settings.model in set(installed("limner.annotators")) - {CARD_ANNOTATOR}:
+        return _choice(settings, settings.model)
+    if settings.model and settings.model != CARD_ANNOTATOR:
+        return _choice(settings, CARD_ANNOTATOR, model=settings.model)
+    choice = _choice(settings, CARD_ANNOTATOR, model=DEFAULT_CARD)
+    annotator = choice.make()
+    for info in infos:
+        try:
+            annotator.sight(info)
+        except LimnerError as error:
+            raise RequestError(
+                "model",
+                f"one must be named, since {DEFAULT_CARD} does not suit every image",
+                value=str(error),
+                remedy="Name one with --model; `limner models` lists them",
+            ) from error
+    return choice
+
+
+def choose_labels(settings: Settings, annotator: Annotator) -> tuple[str, ...]:
+    """The labels to report, in the annotator's order; () for all of them. Raises `RequestError` for an unknown one."""
+    unknown = sorted(set(settings.labels) - set(annotator.labels))
+    if unknown and annotator.labels:
+        raise RequestError(
+            "labels",
+            "the model must know them",
+            value=", ".join(unknown),
+            remedy=f"Its labels: {', '.join(annotator.labels)}",
+        )
+    return tuple(label for label in annotator.labels if label in settings.labels)
+
+
+def _choice(settings: Settings, name: str, **options: str) -> AnnotatorChoice:
+    chosen = {**settings.model_options, **options, "fetch": "true" if settings.fetch else "false"}
+    if settings.labels and name != CARD_ANNOTATOR:
+        chosen["labels"] = ",".join(settings.labels)
+    return AnnotatorChoice(name, tuple(sorted(chosen.items())))

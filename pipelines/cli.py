@@ -1,0 +1,267 @@
+"""The command line. Standard out is data, standard error is talk.
+
+Exit codes: 0 all regions; 1 some failed, or results could not be kept, listed; 2 the request was wrong; 3 nothing
+could be read; 70 a mistake in limner; 130 stopped by the person. Commands import what they need when they run, so that
+`--help` is quick.
+"""
+
+import sys
+import traceback
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from ..readers.errors import LimnerError, ModelError, ReadError, RequestError
+
+WRONG_REQUEST, NOTHING_READ, RESULTS_LOST, MISTAKE, STOPPED = 2, 3, 1, 70, 130
+
+app = typer.Typer(
+    name="limner",
+    help="Annotates images too large to look at. Research use only.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+models_app = typer.Typer(help="Model cards: list, show, fetch weights.", invoke_without_command=True)
+app.add_typer(models_app, name="models")
+
+Inputs = Annotated[list[str] | None, typer.Argument(help="Files, folders or remote paths.", show_default=False)]
+Out = Annotated[str | None, typer.Option("--out", help="Folder for the results.")]
+Preset = Annotated[str | None, typer.Option("--preset", help="Settings for a kind of image, such as sentinel2-l1c.")]
+Model = Annotated[str | None, typer.Option("--model", help="A model card's name or path, or an annotator.")]
+Labels = Annotated[str | None, typer.Option("--labels", help="Labels to report, with commas. Default: all.")]
+ResolutionText = Annotated[str | None, typer.Option("--resolution", help="Pixel size as seen: 10m, 0.5um, native.")]
+HdNum = Annotated[int | None, typer.Option("--hd-num", help="Most tiles of a region. Default: 25.")]
+Overlap = Annotated[int | None, typer.Option("--overlap", help="Pixels, as seen, that neighbouring regions share.")]
+AreaPath = Annotated[str | None, typer.Option("--area", help="GeoJSON file of the area of interest.")]
+Sensor = Annotated[str | None, typer.Option("--sensor", help="What took the image, such as sentinel-2-l1c.")]
+Bands = Annotated[str | None, typer.Option("--bands", help="Names of the file's channels in order, with commas.")]
+Crs = Annotated[str | None, typer.Option("--crs", help="Coordinate reference system, where the file has none.")]
+ReaderName = Annotated[str | None, typer.Option("--reader", help="Which reader opens the inputs.")]
+EngineName = Annotated[str | None, typer.Option("--engine", help="inline (this process) or local (spawned workers).")]
+Workers = Annotated[int | None, typer.Option("--workers", help="Worker processes. Default: one per core.")]
+Batch = Annotated[int | None, typer.Option("--batch", help="Regions that are annotated together. Default: 1.")]
+Reports = Annotated[list[str] | None, typer.Option("--report", help="A kind of report; repeatable. Default: all.")]
+ConfigPath = Annotated[str | None, typer.Option("--config", help="YAML file of settings; flags win over it.")]
+Changes = Annotated[list[str] | None, typer.Option("--set", help="Any setting, as key=value; repeatable.")]
+Fetch = Annotated[bool | None, typer.Option("--fetch", help="Allow the network for a model's weights.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:  # noqa: FBT002 - a flag
+    """Annotates images too large to look at. Research use only."""
+    if show_version:
+        typer.echo(f"limner {version('limner')}")
+        raise typer.Exit
+
+
+@app.command("run")
+def run_command(  # noqa: PLR0913, PLR0917 - as many as there are flags; typer calls it by name
+    inputs: Inputs = None,
+    out: Out = None,
+    preset: Preset = None,
+    model: Model = None,
+    labels: Labels = None,
+    resolution: ResolutionText = None,
+    hd_num: HdNum = None,
+    overlap: Overlap = None,
+    area: AreaPath = None,
+    sensor: Sensor = None,
+    bands: Bands = None,
+    crs: Crs = None,
+    reader: ReaderName = None,
+    engine: EngineName = None,
+    workers: Workers = None,
+    batch: Batch = None,
+    reports: Reports = None,
+    config: ConfigPath = None,
+    changes: Changes = None,
+    fetch: Fetch = None,
+) -> None:
+    """Annotate images and write reports; run again to go on where a run was cut off."""
+    from .progress import Drawing  # noqa: PLC0415 - see the top
+    from .run import run  # noqa: PLC0415 - the same
+    from .words import describe_outcome  # noqa: PLC0415 - the same
+
+    settings = _settings(locals())
+    with Drawing() as drawing:
+        outcome = run(settings, drawing)
+    _say_made(outcome.made)
+    typer.echo(describe_outcome(outcome, settings.out))
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command("plan")
+def plan_command(  # noqa: PLR0913, PLR0917 - as many as there are flags; typer calls it by name
+    inputs: Inputs = None,
+    preset: Preset = None,
+    model: Model = None,
+    labels: Labels = None,
+    resolution: ResolutionText = None,
+    hd_num: HdNum = None,
+    overlap: Overlap = None,
+    area: AreaPath = None,
+    sensor: Sensor = None,
+    bands: Bands = None,
+    crs: Crs = None,
+    reader: ReaderName = None,
+    engine: EngineName = None,
+    workers: Workers = None,
+    batch: Batch = None,
+    config: ConfigPath = None,
+    changes: Changes = None,
+) -> None:
+    """Show what a run would do, and take: regions, tiles, memory, time. Writes nothing, fetches nothing."""
+    from .estimate import estimate  # noqa: PLC0415 - see the top
+    from .run import cores, prepare  # noqa: PLC0415 - the same
+    from .words import describe_plan  # noqa: PLC0415 - the same
+
+    settings = _settings(locals())
+    prepared = prepare(settings)
+    workers_used = (settings.workers or cores()) if settings.engine == "local" else 1
+    typer.echo(describe_plan(prepared, estimate(prepared, batch=settings.batch), workers=workers_used))
+    if any(row.status == "failed" for row in prepared.plan.files):
+        raise typer.Exit(1)
+
+
+@app.command("info")
+def info_command(
+    inputs: Inputs = None,
+    sensor: Sensor = None,
+    bands: Bands = None,
+    crs: Crs = None,
+    reader: ReaderName = None,
+    config: ConfigPath = None,
+    changes: Changes = None,
+) -> None:
+    """Show what images are: size, bands, coordinates, and what is not known of them."""
+    from .plan import scan_inputs  # noqa: PLC0415 - see the top
+    from .words import describe_scanned  # noqa: PLC0415 - the same
+
+    scanned = scan_inputs(_settings(locals()))
+    typer.echo(describe_scanned(scanned))
+    if not any(row.infos for row in scanned):
+        raise typer.Exit(NOTHING_READ)
+    if any(row.status == "failed" for row in scanned):
+        raise typer.Exit(1)
+
+
+@app.command("report")
+def report_command(
+    run_folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    reports: Reports = None,
+) -> None:
+    """Write a run's reports again, the same bytes as before."""
+    from .report import load_writers, read_record, write_reports  # noqa: PLC0415 - see the top
+
+    writers = load_writers(reports or [])
+    record = read_record(Path(run_folder))
+    made = tuple(write_reports(record, Path(run_folder), writers))
+    _say_made(made)
+    for path in (path for one in made for path in one.paths):
+        typer.echo(path)
+    if any(one.error for one in made):
+        raise typer.Exit(1)
+
+
+@models_app.callback()
+def models_command(context: typer.Context) -> None:
+    """List the model cards that ship and the annotators that are installed."""
+    if context.invoked_subcommand is None:
+        from .words import describe_models  # noqa: PLC0415 - see the top
+
+        typer.echo(describe_models())
+
+
+@models_app.command("show")
+def models_show(name: Annotated[str, typer.Argument(help="A card's name or path.")]) -> None:
+    """Show a model card: what it is, wants and gives, and what it must not be used for."""
+    from .words import describe_card  # noqa: PLC0415 - see the top
+
+    typer.echo(describe_card(name))
+
+
+@models_app.command("fetch")
+def models_fetch(name: Annotated[str, typer.Argument(help="A card's name or path.")]) -> None:
+    """Fetch a card's weights onto this machine and check them."""
+    from ..model.cards import find_card  # noqa: PLC0415 - see the top
+    from ..model.weights import locate  # noqa: PLC0415 - the same
+
+    card = find_card(name)
+    for variant in card.variants:
+        typer.echo(locate(variant.weights, variant.sha256, fetch=True, name=card.name))
+
+
+@app.command("plugins")
+def plugins_command() -> None:
+    """List the installed readers, annotators and writers, and the package each comes from."""
+    from .words import describe_plugins  # noqa: PLC0415 - see the top
+
+    typer.echo(describe_plugins())
+
+
+@app.command("doctor")
+def doctor_command() -> None:
+    """Show what this machine offers: versions, formats, weights, cores, memory, disk."""
+    from .doctor import examine  # noqa: PLC0415 - see the top
+    from .words import table  # noqa: PLC0415 - the same
+
+    typer.echo(table(list(examine())))
+
+
+def main() -> NoReturn:
+    """Run the command line; every error becomes one clear block and an exit code."""
+    try:
+        app()
+    except LimnerError as error:
+        _complain(error)
+        sys.exit(_code(error))
+    except KeyboardInterrupt:
+        typer.echo("\nStopped. What was done is kept: the same command goes on from there.", err=True)
+        sys.exit(STOPPED)
+    except Exception:  # noqa: BLE001 - whatever it is, it is ours, and said so
+        traceback.print_exc()
+        typer.echo(
+            "\nThis is a mistake in limner or in a plug-in, not in your files. Results so far are kept. "
+            "Please report the lines above with the output of `limner doctor`.",
+            err=True,
+        )
+        sys.exit(MISTAKE)
+    sys.exit(0)
+
+
+def _settings(given: dict[str, Any]) -> Any:  # noqa: ANN401 - Settings, which is imported late
+    """Flags that were given, as settings."""
+    from .config import Settings  # noqa: PLC0415 - see the top
+
+    flags = {key: value for key, value in given.items() if key in Settings.model_fields and value not in (None, [])}
+    return Settings.resolve(flags, file=given.get("config") or "", changes=given.get("changes") or ())
+
+
+def _say_made(made: tuple[Any, ...]) -> None:
+    """What was written, what could not be, and why, on standard error."""
+    for one in made:
+        if one.error:
+            typer.echo(f"{one.writer} was not written. {one.error}", err=True)
+        for image, reason in sorted(one.omitted.items()):
+            typer.echo(f"{one.writer} leaves out {image}: {reason}", err=True)
+
+
+def _complain(error: LimnerError) -> None:
+    typer.echo(f"\nlimner: {error.thing}\n  must   {error.rule}", err=True)
+    if error.value:
+        typer.echo(f"  found  {error.value}", err=True)
+    typer.echo(f"  do     {error.remedy}", err=True)
+
+
+def _code(error: LimnerError) -> int:
+    if isinstance(error, (RequestError, ModelError)):
+        return WRONG_REQUEST
+    return NOTHING_READ if isinstance(error, ReadError) else RESULTS_LOST
+
+
+if __name__ == "__main__":
+    main()

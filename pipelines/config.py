@@ -1,0 +1,227 @@
+"""What a run is asked to do: one frozen set of settings, from a preset, a YAML file and flags, in that precedence.
+
+It knows names and types of settings. It does not know whether an image or a model can meet them: `plan.py` does.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, cast
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from ..readers.errors import RequestError
+from .resolution import Resolution
+
+
+def _as_tuple(value: object) -> object:
+    """A list, or a text with commas, as a tuple; anything else is left for the type to refuse."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return tuple(cast("list[object]", value)) if isinstance(value, list) else value
+
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+
+
+class Settings(BaseModel):
+    """Everything that decides a run. Resolved values go whole into the manifest.
+
+    `inputs` are files, folders or remote paths, as given. `model` is a card's name or path, or an annotator's entry
+    point; empty picks one where the images leave no doubt. `resolution` is "10m", "0.5um" or "native"; empty is the
+    annotator's own. `hd_num` is the most tiles of a region, `overlap` what neighbouring regions share, in pixels as
+    seen. `area` is a GeoJSON file. `sensor`, `bands` and `crs` say what the files do not. `reports` names writers;
+    empty is all that are installed. `fetch` allows the network for weights.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    inputs: Texts = ()
+    out: str = ""
+    preset: str = "neutral"
+    model: str = ""
+    labels: Texts = ()
+    resolution: str = ""
+    hd_num: int = Field(25, ge=1)
+    overlap: int = Field(0, ge=0)
+    area: str = ""
+    skip_empty: bool = True
+    reader: str = ""
+    sensor: str = ""
+    bands: Texts = ()
+    crs: str = ""
+    reader_options: dict[str, str] = Field(default_factory=dict)
+    model_options: dict[str, str] = Field(default_factory=dict)
+    engine: Literal["inline", "local"] = "inline"
+    workers: int = Field(0, ge=0)
+    batch: int = Field(1, ge=1)
+    reports: Texts = ()
+    fetch: bool = False
+
+    @field_validator("resolution")
+    @classmethod
+    def _resolution_has_a_unit(cls, value: str) -> str:
+        Resolution.parse(value)
+        return value
+
+    def reading(self) -> dict[str, str]:
+        """The reader's options: what the person says of the files where the files do not say it themselves."""
+        said = {"sensor": self.sensor, "bands": ",".join(self.bands), "crs": self.crs}
+        return {**self.reader_options, **{key: value for key, value in said.items() if value}}
+
+    def deciding(self) -> dict[str, Any]:
+        """The settings that can change a result, as plain values: what two halves of one run must agree on."""
+        return self.model_dump(mode="json", exclude=set(NEUTRAL))
+
+    @classmethod
+    def resolve(
+        cls,
+        flags: Mapping[str, Any],
+        *,
+        file: str = "",
+        changes: Sequence[str] = (),
+    ) -> Self:
+        """Preset < file < flags < `changes` ("key=value" or "key.part=value"). Raises `RequestError`."""
+        layers: list[tuple[str, Mapping[str, Any]]] = []
+        if file:
+            layers.append((file, read_settings(file)))
+        layers.append(("command line", dict(flags)))
+        layers.extend((f"--set {change}", _parse_change(change)) for change in changes)
+        for source, layer in layers:
+            _refuse_unknown(layer, source)
+        named = [layer["preset"] for _, layer in layers if "preset" in layer]
+        preset = str(named[-1]) if named else cls.model_fields["preset"].default
+        layers.insert(0, (f"preset {preset}", read_preset(preset)))
+        merged: dict[str, Any] = {}
+        sources: dict[str, str] = {}
+        for source, layer in layers:
+            for key, value in layer.items():
+                old = merged.get(key)
+                mixed = isinstance(old, dict) and isinstance(value, dict)
+                merged[key] = {**cast("dict[str, Any]", old), **cast("dict[str, Any]", value)} if mixed else value
+                sources[key] = source
+        try:
+            return cls.model_validate(merged)
+        except ValidationError as error:
+            raise _as_request(error, sources) from None
+
+
+# Settings that cannot change a result: a run may go on with others.
+NEUTRAL = ("out", "engine", "workers", "batch", "reports", "fetch")
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML in which a key may not be given twice."""
+
+
+def _mapping_once(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [cast("str", key.value) for key, _ in node.value]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
+    return loader.construct_mapping(node, deep=True)
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_once)
+
+
+def read_settings(path: str) -> dict[str, Any]:
+    """The settings in a YAML file, not yet checked against each other. Raises `RequestError`."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(
+            path, "the configuration file must be readable text", value=str(error), remedy="Check the path of --config"
+        ) from error
+    return _parse_settings(text, path)
+
+
+def presets() -> list[str]:
+    """Names of the presets that ship, sorted."""
+    folder = files("limner.pipelines").joinpath("presets")
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """A preset's settings. Raises `RequestError` that names the nearest one."""
+    known = presets()
+    if name not in known:
+        raise RequestError(
+            f"preset {name!r}",
+            "it must be one that ships",
+            remedy=f"{_nearest(name, known)}Presets: {', '.join(known)}",
+        )
+    text = files("limner.pipelines").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8")
+    return _parse_settings(text, f"preset {name}")
+
+
+def _parse_settings(text: str, source: str) -> dict[str, Any]:
+    try:
+        found: object = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader that is stricter still
+    except yaml.YAMLError as error:
+        raise RequestError(
+            source, "it must be valid YAML", value=" ".join(str(error).split()), remedy="Correct the line it names"
+        ) from error
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise RequestError(
+            source, "it must be a list of `setting: value` lines", value=type(found).__name__, remedy="See the README"
+        )
+    settings = {str(key): value for key, value in cast("dict[object, object]", found).items()}
+    _refuse_unknown(settings, source)
+    return settings
+
+
+def _parse_change(change: str) -> dict[str, Any]:
+    """One `--set`: "hd_num=9" or "model_options.threads=2". The value is read as YAML."""
+    key, equals, text = change.partition("=")
+    name, dot, part = key.strip().partition(".")
+    if not equals or not name or (dot and not part):
+        raise RequestError(f"--set {change}", "it must be key=value", remedy="For example --set hd_num=9")
+    if dot:
+        return {name: {part: text.strip()}}
+    field = Settings.model_fields.get(name)
+    written = field is not None and isinstance(field.default, str | tuple)
+    return {name: text.strip() if written else _scalar(text.strip())}
+
+
+def _scalar(text: str) -> int | bool | str:
+    """A flag's value as YAML would read it: a whole number, true or false, or else the text for its type to refuse."""
+    if text.isdecimal():
+        return int(text)
+    return {"true": True, "false": False}.get(text, text)
+
+
+def _refuse_unknown(settings: Mapping[str, Any], source: str) -> None:
+    known = list(Settings.model_fields)
+    for key in settings:
+        if key not in known:
+            raise RequestError(
+                f"setting {key!r} in {source}",
+                "there is no such setting",
+                remedy=f"{_nearest(key, known)}Settings: {', '.join(known)}",
+            )
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"Did you mean {close[0]!r}? " if close else ""
+
+
+def _as_request(error: ValidationError, sources: Mapping[str, str]) -> RequestError:
+    """The first of pydantic's complaints as one of ours."""
+    first = error.errors()[0]
+    key = str(first["loc"][0]) if first["loc"] else ""
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, RequestError):
+        return cause
+    path = ".".join(str(part) for part in first["loc"])
+    return RequestError(
+        f"setting {path!r} in {sources.get(key, 'the settings')}",
+        first["msg"][0].lower() + first["msg"][1:],
+        value=repr(first["input"]),
+        remedy="Correct the value",
+    )

@@ -1,0 +1,68 @@
+"""Engines: who does the work. One method over batches of regions; every engine gives the same results.
+
+An engine knows batches, never what happens to one: that is the job's. Results come in any order, one list a batch.
+"""
+
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..model.finding import Result
+from ..readers.regions import Region
+
+
+class Work(Protocol):
+    """A job begun in one process. `look` may run in a thread of its own, one call at a time; so may `annotate`."""
+
+    def look(self, regions: Sequence[Region]) -> Sequence[Any]:
+        """Read the regions: one look each, in order."""
+        ...
+
+    def annotate(self, looks: Sequence[Any]) -> list[Result]:
+        """A result for each look, in order. Failures of a region are results; anything raised stops the run."""
+        ...
+
+    def close(self) -> None:
+        """Let go of open images."""
+        ...
+
+
+class Job(Protocol):
+    """Work to be begun in any process: it pickles."""
+
+    def begin(self) -> Work:
+        """Make the annotator; open nothing yet. Raises `LimnerError` where there can be no work at all."""
+        ...
+
+
+class Engine(Protocol):
+    """Does a job over batches of regions."""
+
+    def annotate(self, batches: Iterable[Sequence[Region]]) -> Generator[list[Result], None, None]:
+        """Yield the results of each batch as it is done. Closing the generator stops the work."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class InlineEngine:
+    """Works in this process; the next batch is read while this one is annotated."""
+
+    job: Job
+
+    def annotate(self, batches: Iterable[Sequence[Region]]) -> Generator[list[Result], None, None]:
+        """See `Engine`."""
+        work = self.job.begin()
+        coming: deque[Future[Sequence[Any]]] = deque()
+        reader = ThreadPoolExecutor(1, thread_name_prefix="read")
+        try:
+            for batch in batches:
+                coming.append(reader.submit(work.look, batch))
+                if len(coming) > 1:
+                    yield work.annotate(coming.popleft().result())
+            while coming:
+                yield work.annotate(coming.popleft().result())
+        finally:
+            reader.shutdown(wait=True, cancel_futures=True)
+            work.close()

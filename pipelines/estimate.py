@@ -1,0 +1,76 @@
+"""What a run will take, before it runs: memory by arithmetic, time by doing one region of it."""
+
+import sys
+import time
+from dataclasses import dataclass
+
+from ..model.annotator import Sight
+from ..readers.errors import LimnerError
+from .plan import ImagePlan
+from .run import Prepared
+from .work import RegionJob, Seen
+
+_RGB = 3
+_FLOAT = 4  # bytes of a float32
+_COPIES = 3  # a region as read, its tiles, and what the network makes of them: measured on the shipped cards
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """`seconds` for all regions in one process and `memory` bytes a worker; None where `missing` says why."""
+
+    seconds: float | None
+    memory: float
+    measured: str
+    missing: str = ""
+
+
+def estimate(prepared: Prepared, *, batch: int) -> Estimate:
+    """Do one real region where the model is on this machine; else say what is missing. Touches no network."""
+    images = prepared.plan.images
+    todo = [region for image in images for region in image.regions if region.key not in (image.skipped or {})]
+    views = max(view_bytes(image) for image in images) * batch * 2  # the next batch is read meanwhile
+    if not todo:
+        return Estimate(0.0, views, "nothing to look at")
+    try:
+        prepared.annotator.prepare([image.sight for image in images])
+        work = RegionJob.of(prepared.plan, prepared.choice).begin()
+    except LimnerError as error:
+        return Estimate(None, views, "by arithmetic, the model's own not counted", str(error))
+    try:
+        region = todo[len(todo) // 2]
+        for warm in (False, True):  # the first also loads the model
+            start = time.perf_counter()
+            looks = work.look([region])
+            results = work.annotate(looks)
+            spent = time.perf_counter() - start
+            if not warm and not isinstance(looks[0], Seen):
+                break
+    finally:
+        work.close()
+    failed = [result.error for result in results if result.status == "failed"]
+    if failed:
+        return Estimate(None, views, "by arithmetic, the model's own not counted", failed[0])
+    tiles = sum(region.tiles[0] * region.tiles[1] for region in todo)
+    share = tiles / (region.tiles[0] * region.tiles[1])
+    return Estimate(spent * share, peak_memory() + views, f"measured on region {region.key}")
+
+
+def view_bytes(image: ImagePlan) -> int:
+    """Bytes that a region of that image takes while it is looked at."""
+    region = max(image.regions, key=lambda one: one.tiles[0] * one.tiles[1])
+    return region.tiles[0] * region.tiles[1] * image.sight.tile**2 * _channels(image.sight) * _FLOAT * _COPIES
+
+
+def peak_memory() -> float:
+    """The most bytes of memory that this process has held; 0 where the system does not say."""
+    if sys.platform == "win32":
+        return 0.0
+    import resource  # noqa: PLC0415 - only where there is one
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak if sys.platform == "darwin" else peak * 1024)
+
+
+def _channels(sight: Sight) -> int:
+    return _RGB if sight.bands is None else len(sight.bands)

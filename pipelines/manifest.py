@@ -1,0 +1,134 @@
+"""The manifest: what was asked, of what, by what. Two runs with the same one give the same results."""
+
+import platform
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, cast
+
+import shapely
+
+from ..readers.errors import RequestError
+from .choice import AnnotatorChoice
+from .config import NEUTRAL, Settings
+from .plan import Plan, area_digest
+
+FORMAT = 1
+DECIDING_PACKAGES = ("limner", "numpy", "onnxruntime", "pyproj", "rasterio", "shapely", "torch", "transformers")
+
+
+def make_manifest(
+    settings: Settings,
+    plan: Plan,
+    choice: AnnotatorChoice,
+    *,
+    identity: Mapping[str, str],
+    labels: tuple[str, ...],
+    colours: Mapping[str, str],
+) -> dict[str, Any]:
+    """Everything that decides a run's results, as plain values that `json` writes.
+
+    No clock, no name of a machine or person beyond the paths that were given.
+    """
+    return {
+        "format": FORMAT,
+        "config": settings.model_dump(mode="json", exclude={"out"}),
+        "versions": versions(),
+        "annotator": {
+            "name": choice.name,
+            "options": {key: value for key, value in choice.options if key not in NEUTRAL},
+            "identity": dict(identity),
+            "labels": list(labels),
+            "colours": dict(colours),
+        },
+        "area_sha256": area_digest(settings),
+        "files": [
+            {"path": row.path, "status": row.status, "image": row.image, "reader": row.reader, "reason": row.reason}
+            for row in plan.files
+        ],
+        "images": [image.to_json() for image in plan.images],
+        "plan_sha256": plan.digest,
+    }
+
+
+def refuse_difference(old: Mapping[str, Any], new: Mapping[str, Any], folder: str) -> None:
+    """Raise `RequestError` that names what differs between a folder's manifest and what is asked for now.
+
+    Settings that cannot change a result may differ.
+    """
+    changed = [f"{key}: {_short(before)} there, {_short(after)} now" for key, before, after in _differences(old, new)]
+    if changed:
+        raise RequestError(
+            folder,
+            "it holds another run, and results of two runs are never mixed",
+            value="; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else ""),  # noqa: PLR2004 - a line's worth
+            remedy="Give another --out, or ask for the same again to go on with that run",
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what can change a result: our packages, and the libraries inside theirs where they say so."""
+    found: dict[str, str] = {"python": platform.python_version()}
+    for name in DECIDING_PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    found["geos"] = ".".join(map(str, shapely.geos_version))
+    for inner, package, attribute in (("gdal", "rasterio", "__gdal_version__"), ("proj", "pyproj", "__proj_version__")):
+        if package in sys.modules:  # what no image needed cannot have changed a result
+            found[inner] = str(getattr(sys.modules[package], attribute))
+    return found
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, object, object]]:
+    """(what, before, now) for each deciding part, settings first."""
+    found: list[tuple[str, object, object]] = []
+    for part in ("config", "versions", "annotator"):
+        before, after = _section(old, part), _section(new, part)
+        neutral = NEUTRAL if part == "config" else ("labels", "colours")
+        keys = [key for key in dict.fromkeys([*before, *after]) if key not in neutral]
+        found += [(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
+    prints_before, prints_after = _fingerprints(old), _fingerprints(new)
+    found += [
+        (f"content of {uri}", prints_before[uri], prints_after[uri])
+        for uri in prints_before
+        if uri in prints_after and prints_before[uri] != prints_after[uri]
+    ]
+    found += [
+        (f"file {path}", before, after)
+        for path, before, after in _joined(_statuses(old), _statuses(new))
+        if before != after
+    ]
+    if not found:
+        found += [
+            (key, old.get(key), new.get(key))
+            for key in ("format", "area_sha256", "plan_sha256")
+            if old.get(key) != new.get(key)
+        ]
+    return found
+
+
+def _section(manifest: Mapping[str, Any], part: str) -> dict[str, Any]:
+    return cast("dict[str, Any]", manifest.get(part, {}))
+
+
+def _fingerprints(manifest: Mapping[str, Any]) -> dict[str, str]:
+    images = cast("list[dict[str, Any]]", manifest.get("images", []))
+    return {image["info"]["uri"]: image["info"]["fingerprint"] for image in images}
+
+
+def _statuses(manifest: Mapping[str, Any]) -> dict[str, str]:
+    files = cast("list[dict[str, Any]]", manifest.get("files", []))
+    return {row["path"]: row["status"] for row in files}
+
+
+def _joined(before: Mapping[str, str], after: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    paths = dict.fromkeys([*before, *after])
+    return [(path, before.get(path, "absent"), after.get(path, "absent")) for path in paths]
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    limit = 60
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -1,0 +1,229 @@
+"""From a run's folder to its reports: a pure function of the manifest and the results, to be made again at any time."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from ..model.finding import Finding
+from ..model.seams import join
+from ..readers.errors import LimnerError
+from ..readers.geodesy import boxes_m2
+from ..readers.overview import read_overview
+from ..readers.plugins import installed, load
+from ..readers.registry import open_image, readers
+from ..readers.render import render
+from ..reports.writer import Area, AreaStatus, FileRow, ImageRecord, Overview, Patch, Record, Writer
+from .plan import EMPTY, OUTSIDE, ImagePlan
+from .store import Entry, StoreError, read_entries, read_findings, read_manifest
+
+NOT_RUN = "not run yet"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What one writer made: `paths`, and per image the reason why it is not in them; `error` where it failed."""
+
+    writer: str
+    paths: tuple[Path, ...] = ()
+    omitted: Mapping[str, str] = field(default_factory=dict[str, str])
+    error: str = ""
+
+
+def load_writers(names: Sequence[str]) -> list[Writer]:
+    """The writers of those names, or all that are installed, sorted. Raises `RequestError` for an unknown one."""
+    chosen = names or list(installed("limner.writers"))
+    return [_load_writer(name) for name in sorted(set(chosen))]
+
+
+def write_reports(record: Record, folder: Path, writers: Sequence[Writer]) -> Iterator[Made]:
+    """Write every report; one that fails says so and does not keep the others from being made."""
+    for writer in writers:
+        try:
+            paths = tuple(writer.write(record, folder))
+            yield Made(writer.name, paths, writer.omitted(record))
+        except LimnerError as error:
+            yield Made(writer.name, error=str(error))
+        except OSError as error:
+            yield Made(
+                writer.name, error=f"{folder}: it must be writable (found: {error}). Make room, then: limner report"
+            )
+
+
+def read_record(folder: Path) -> Record:
+    """The run in a folder, as writers see it; findings stay on the disk until they are asked for.
+
+    A run that was cut off is reported as far as it went. Raises `RequestError` and `StoreError`.
+    """
+    manifest = read_manifest(folder)
+    entries = read_entries(folder)
+    try:
+        plans = [ImagePlan.from_json(image) for image in manifest["images"]]
+        files = tuple(FileRow(**row) for row in manifest["files"])
+        annotator = cast("dict[str, Any]", manifest["annotator"])
+        shelf = _Shelf(folder)
+        return Record(
+            images=tuple(_image_record(plan, entries, shelf) for plan in plans),
+            files=files,
+            model=_model(annotator, plans),
+            labels=tuple(annotator["labels"]),
+            version=manifest["versions"]["limner"],
+            preset=manifest["config"]["preset"],
+            colours=annotator["colours"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(
+            str(folder),
+            "its manifest must be as this version of limner writes it",
+            value=f"{type(error).__name__}: {error}",
+            remedy="Use the version of limner that made it, or run again into another folder",
+        ) from error
+
+
+@dataclass(slots=True)
+class _Shelf:
+    """One image's findings at a time: writers ask for the same ones several times in a row."""
+
+    folder: Path
+    image: str = ""
+    findings: Sequence[Finding] = ()
+
+    def take(self, image: str, entries: Sequence[Entry]) -> Sequence[Finding]:
+        if image != self.image:
+            self.image, self.findings = "", ()  # never two images' at once
+            self.findings = tuple(join(read_findings(self.folder, entries)))
+            self.image = image
+        return self.findings
+
+
+def _image_record(plan: ImagePlan, entries: Mapping[str, Entry], shelf: _Shelf) -> ImageRecord:
+    regions = plan.regions
+    found = [entries.get(region.key) for region in regions]
+    done = [entry for entry in found if entry is not None and entry.status == "done"]
+    patches = [
+        Patch(
+            region.core,
+            "unreadable" if entry and entry.status == "failed" else "skipped",
+            entry.error if entry else NOT_RUN,
+        )
+        for region, entry in zip(regions, found, strict=True)
+        if entry is None or entry.status != "done"
+    ]
+    return ImageRecord(
+        info=plan.info,
+        findings=lambda: shelf.take(plan.info.id, done),
+        overview=lambda: _overview(plan),
+        areas=_areas(plan, found),
+        failures=tuple((entry.region, entry.error) for entry in found if entry and entry.status == "failed"),
+        seen=_seen(plan),
+        scale=plan.grid.scale,
+        patches=tuple(patches),
+        interest=plan.area,
+    )
+
+
+def _areas(plan: ImagePlan, found: Sequence[Entry | None]) -> tuple[Area, ...]:
+    """What became of the image's area; the parts sum to it, since cores partition it."""
+    cores = [region.core for region in plan.regions]
+    m2 = boxes_m2([(core.x0, core.y0, core.x1, core.y1) for core in cores], plan.info.placement)
+    parts: dict[tuple[AreaStatus, str], list[tuple[float, float | None, int]]] = {("analysed", ""): []}
+    for i, (core, entry) in enumerate(zip(cores, found, strict=True)):
+        whole = (core.width * core.height, None if m2 is None else float(m2[i]))
+        for key, pixels, metres, count in _parts(entry, whole):
+            parts.setdefault(key, []).append((pixels, metres, count))
+    return tuple(
+        Area(
+            status,
+            reason,
+            math.fsum(pixels for pixels, _, _ in shares),
+            None if m2 is None else math.fsum(metres or 0.0 for _, metres, _ in shares),
+            sum(count for _, _, count in shares),
+        )
+        for (status, reason), shares in sorted(parts.items(), key=lambda item: (_ORDER.index(item[0][0]), item[0][1]))
+    )
+
+
+_ORDER: tuple[AreaStatus, ...] = ("analysed", "no data", "skipped", "unreadable")
+_Part = tuple[tuple[AreaStatus, str], float, float | None, int]
+
+
+def _parts(entry: Entry | None, whole: tuple[float, float | None]) -> list[_Part]:
+    """How one region's core is divided; the region itself counts once."""
+    if entry is None:
+        return [(("skipped", NOT_RUN), *whole, 1)]
+    if entry.status == "failed":
+        return [(("unreadable", "failed: the reasons are listed with the regions"), *whole, 1)]
+    cover = entry.coverage
+    if cover is None:
+        return [(("no data", EMPTY) if entry.error == EMPTY else ("skipped", OUTSIDE), *whole, 1)]
+    parts: list[_Part] = [
+        (("analysed", ""), cover.valid_px, cover.valid_m2, int(entry.status == "done")),
+        (
+            ("no data", EMPTY),
+            cover.invalid_px,
+            cover.invalid_m2,
+            int(entry.status == "skipped" and entry.error == EMPTY),
+        ),
+        (
+            ("skipped", OUTSIDE),
+            cover.outside_px,
+            cover.outside_m2,
+            int(entry.status == "skipped" and entry.error == OUTSIDE),
+        ),
+    ]
+    return [part for part in parts if part[1] > 0 or part[3]]
+
+
+def _seen(plan: ImagePlan) -> dict[str, str]:
+    """How the image was looked at, in words."""
+    region = max(plan.regions, key=lambda one: one.tiles[0] * one.tiles[1])
+    words = {
+        "Regions": f"{len(plan.regions)} of {region.size[0]} × {region.size[1]} px",
+        "Tiles": f"{plan.sight.tile} px, rim of {plan.sight.halo} px",
+        "Bands": "RGB" if plan.sight.bands is None else ", ".join(plan.sight.bands),
+    }
+    if plan.stretch is not None:
+        limits = zip(plan.stretch.channels, plan.stretch.low, plan.stretch.high, strict=True)
+        words["Stretch"] = ", ".join(f"{name} {low:.6g} to {high:.6g}" for name, low, high in limits)
+    return words
+
+
+def _model(annotator: Mapping[str, Any], plans: Sequence[ImagePlan]) -> dict[str, str]:
+    """The annotator's identity with what tables quote: its name, version, and the sha256 of the weights used."""
+    identity = cast("dict[str, str]", annotator["identity"])
+    name = identity.get("card") or str(annotator["name"])
+    used = sorted({plan.sight.variant for plan in plans})
+    weights = [identity[key] for variant in used if (key := f"weights_sha256_{variant}") in identity]
+    return {"name": name, "version": "", "sha256": " ".join(weights), **identity}
+
+
+def _overview(plan: ImagePlan) -> Overview | None:
+    """The picture at a glance, read again; None where `overview_gone` says why."""
+    if plan.stretch is None or overview_gone(plan):
+        return None
+    with open_image(plan.info, plan.stretch.channels) as image:
+        pixels, valid, readable, scale = read_overview(image)
+    return Overview(render(pixels, valid, plan.stretch), valid, readable, scale)
+
+
+def overview_gone(plan: ImagePlan) -> str:
+    """Why there is no overview of an image: it has none, or is gone, or is not what was analysed. "" where there is."""
+    if plan.stretch is None:
+        return plan.unseen
+    try:
+        found = readers()[plan.info.reader].scan(plan.info.uri, dict(plan.info.options))
+        if plan.info.fingerprint not in {info.fingerprint for info in found if info.part == plan.info.part}:
+            return f"{plan.info.uri} has changed since it was analysed"
+        open_image(plan.info, plan.stretch.channels).close()
+    except (LimnerError, KeyError) as error:  # KeyError: the plug-in that read it is no longer installed
+        return str(error)
+    return ""
+
+
+def _load_writer(name: str) -> Writer:
+    make = load("limner.writers", name)
+    if not callable(make):
+        msg = f"the entry point {name} of limner.writers is not callable"
+        raise TypeError(msg)
+    return cast("Writer", make())

@@ -1,0 +1,287 @@
+"""A run's folder: the manifest that says what was asked, and one line for each result.
+
+Only the process that plans writes here, and one at a time: the results file is locked while it does. A line is whole
+or it is cut on opening, so a run may be killed at any moment. It knows neither what a plan nor what a report is.
+"""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+from ..model.finding import Coverage, Finding, Result, Status
+from ..readers.errors import LimnerError, RequestError
+
+MANIFEST = "manifest.json"
+RESULTS = "results.jsonl"
+_FINDINGS = b',"findings":['  # cannot occur inside a JSON text, whose quotes are escaped
+
+
+class StoreError(LimnerError):
+    """The run's folder cannot be written or holds something damaged. What it holds already is not lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is known of one region without reading its findings; `start:stop` is its line in the results file."""
+
+    region: str
+    image: str
+    status: Status
+    error: str
+    coverage: Coverage | None
+    start: int
+    stop: int
+
+
+class Store:
+    """A run's folder, open and locked for writing. Use as a context manager."""
+
+    def __init__(self, folder: Path, results: BinaryIO) -> None:
+        self.folder = folder
+        self._results = results
+        self.entries = read_entries(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Make the folder where it does not exist, lock it, cut a torn last line, and read what is there.
+
+        Raises `RequestError` where the folder holds something that is not a run or another process writes to it,
+        `StoreError` where it cannot be written or a line in the middle is damaged.
+        """
+        check_folder(folder)
+        with _told(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            results = (folder / RESULTS).open("ab", buffering=0)
+        try:
+            _lock(results, folder)
+            with _told(folder):
+                _cut_torn_line(folder / RESULTS)
+            return cls(folder, results)
+        except BaseException:
+            results.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._results.close()
+
+    @property
+    def manifest(self) -> dict[str, Any] | None:
+        """The manifest in the folder, None where there is none yet. Raises `StoreError` where it is damaged."""
+        return read_manifest(self.folder) if (self.folder / MANIFEST).exists() else None
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        """Write what was asked, whole or not at all. Comes before the first result. Raises `StoreError`."""
+        text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        with _told(self.folder):
+            replace_file(self.folder / MANIFEST, text.encode())
+
+    def append(self, results: Sequence[Result]) -> None:
+        """Add a line for each result, safe on the disk when this returns. Raises `StoreError`, and then adds none."""
+        lines = b"".join(
+            json.dumps(result.to_json(), separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+            for result in results
+        )
+        start = self._results.seek(0, os.SEEK_END)
+        try:
+            view = memoryview(lines)
+            while view:
+                view = view[self._results.write(view) :]
+            os.fsync(self._results.fileno())
+        except OSError as error:
+            with contextlib.suppress(OSError):  # the torn line is cut on the next opening where it cannot be cut now
+                self._results.truncate(start)
+            raise _as_store_error(self.folder, error) from error
+
+
+def check_folder(folder: Path) -> None:
+    """Raise `RequestError` where the folder cannot be a run's, since it holds other things. Writes nothing."""
+    with _told(folder):
+        if not folder.exists():
+            return
+        if not folder.is_dir():
+            raise RequestError(str(folder), "results go into a folder, and this is a file", remedy="Give another --out")
+        strangers = sorted(p.name for p in folder.iterdir() if p.name != RESULTS and not _temporary(p))
+        if strangers and not (folder / MANIFEST).exists():
+            raise RequestError(
+                str(folder),
+                "the folder for results must be new, empty or a run's",
+                value=", ".join(strangers[:3]),
+                remedy="Give another --out",
+            )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a run.
+
+    Raises `RequestError` where the folder is not a run's, `StoreError` where the manifest is damaged.
+    """
+    try:
+        return json.loads((folder / MANIFEST).read_bytes())
+    except FileNotFoundError as error:
+        raise RequestError(
+            str(folder), f"a run's folder has a {MANIFEST}", remedy="Give the folder that --out named"
+        ) from error
+    except OSError as error:
+        raise _as_store_error(folder, error) from error
+    except ValueError as error:
+        raise StoreError(
+            str(folder / MANIFEST),
+            "it must be as it was written",
+            value=str(error),
+            remedy="Restore it from a copy, or run again into another folder",
+        ) from error
+
+
+def read_entries(folder: Path) -> dict[str, Entry]:
+    """The last outcome of each region, by region key; a torn last line is passed over.
+
+    Findings are not read. Raises `StoreError` for a damaged line.
+    """
+    entries: dict[str, Entry] = {}
+    path = folder / RESULTS
+    try:
+        with path.open("rb") as lines:
+            start = 0
+            for number, line in enumerate(lines, 1):
+                stop = start + len(line)
+                if line.endswith(b"\n"):
+                    entry = _read_entry(line, start, stop, f"{path}, line {number}")
+                    entries[entry.region] = entry
+                start = stop
+    except OSError as error:
+        raise _as_store_error(folder, error) from error
+    return entries
+
+
+def read_findings(folder: Path, entries: Iterable[Entry]) -> list[Finding]:
+    """The findings of those regions, in the order given. Raises `StoreError` for a damaged line."""
+    findings: list[Finding] = []
+    try:
+        with (folder / RESULTS).open("rb") as lines:
+            for entry in entries:
+                lines.seek(entry.start)
+                line = lines.read(entry.stop - entry.start)
+                try:
+                    findings.extend(Result.from_json(json.loads(line)).findings)
+                except (ValueError, KeyError, TypeError) as error:
+                    raise _damaged(f"{folder / RESULTS}, region {entry.region}", error) from error
+    except OSError as error:
+        raise _as_store_error(folder, error) from error
+    return findings
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: to a temporary name beside it, flushed to the disk, then renamed."""
+    temporary = path.with_name(f".part-{path.name}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _read_entry(line: bytes, start: int, stop: int, where: str) -> Entry:
+    head, found, _ = line.partition(_FINDINGS)
+    try:
+        record: dict[str, Any] = json.loads(head + b"}" if found else line)
+        cover = record["coverage"]
+        return Entry(
+            region=record["region"],
+            image=record["image"],
+            status=record["status"],
+            error=record["error"],
+            coverage=None if cover is None else Coverage(*cover),
+            start=start,
+            stop=stop,
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(where, error) from error
+
+
+def _damaged(where: str, error: Exception) -> StoreError:
+    return StoreError(
+        where,
+        "every line must be one result, as it was written",
+        value=f"{type(error).__name__}: {error}",
+        remedy="Delete that line and run again: only its region is done anew",
+    )
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Cut what a killed run wrote after its last whole line."""
+    with path.open("r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        position, tail = end, b""
+        while position > 0 and b"\n" not in tail:
+            step = min(position, 1 << 16)
+            position -= step
+            file.seek(position)
+            tail = file.read(step)
+        whole = position + tail.rfind(b"\n") + 1
+        if whole < end:
+            file.truncate(whole)
+
+
+def _temporary(path: Path) -> bool:
+    return path.name.startswith(".part-")
+
+
+@contextlib.contextmanager
+def _told(folder: Path) -> Generator[None, None, None]:
+    """Turn the system's complaints into ours."""
+    try:
+        yield
+    except OSError as error:
+        raise _as_store_error(folder, error) from error
+
+
+def _as_store_error(folder: Path, error: OSError) -> StoreError:
+    return StoreError(
+        str(folder),
+        "the results must be written and read here",
+        value=error.strerror or str(error),
+        remedy="Make room or give rights, then run the same command again: what is there is kept and the run goes on",
+    )
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: BinaryIO, folder: Path) -> None:
+        file.seek(1 << 62)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            raise _busy(folder) from error
+else:
+    import fcntl
+
+    def _lock(file: BinaryIO, folder: Path) -> None:
+        """Locked until closed; the system lets go of it when the process dies, however it dies."""
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise _busy(folder) from error
+
+
+def _busy(folder: Path) -> RequestError:
+    return RequestError(
+        str(folder),
+        "one run writes to a folder at a time, and another is at work here",
+        remedy="Wait for it or stop it, or give another --out",
+    )

@@ -1,0 +1,212 @@
+"""What the commands print on standard out: plans, outcomes, images, models, as plain text in columns."""
+
+import math
+import shlex
+import textwrap
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint
+from typing import get_args
+
+from ..model.cards import find_card, shipped_cards
+from ..readers.image import ImageInfo
+from ..readers.plugins import Group, installed
+from ..readers.registry import Scanned
+from ..reports.measures import areas_m2, crs_name, shapes
+from ..reports.writer import DISCLAIMER, ImageRecord
+from .doctor import weights_state
+from .estimate import Estimate
+from .plan import ImagePlan, ground_metres
+from .resolution import format_metres
+from .run import Outcome, Prepared
+
+_SQUARE_KM = 1e6
+_MINUTE, _HOUR = 60.0, 3600.0
+
+
+def table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
+    """Rows as aligned columns, two spaces apart; those numbered in `right` are set flush right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
+    lines = [
+        "  ".join(
+            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def describe_outcome(outcome: Outcome, folder: str) -> str:
+    """A run's closing words: findings by label, what became of the area, where the results lie."""
+    parts: list[str] = []
+    for image in outcome.record.images:
+        parts += [f"{image.info.id}  {image.info.uri}", _indent(_findings_table(outcome, image)), ""]
+        rows = [("area", "regions", "size", "share", "")]
+        whole = math.fsum(area.pixels for area in image.areas)
+        for area in image.areas:
+            share = _share(area.pixels, whole)
+            rows.append((area.status, str(area.regions), _size(area.pixels, area.m2), share, area.reason))
+        parts += [_indent(table(rows, right=(1, 2, 3))), ""]
+    failed = outcome.regions["failed"]
+    if failed:
+        parts.append(f"{failed} regions failed; the same command tries them again.")
+    parts += [f"{row.path}: failed. {row.reason}" for row in outcome.failed_files]
+    parts.append("Results")
+    parts += [f"  {path}" for one in outcome.made for path in one.paths]
+    parts += [f"Made again at any time by: limner report {shlex.quote(folder)}", DISCLAIMER]
+    return "\n".join(parts)
+
+
+def describe_plan(prepared: Prepared, cost: Estimate, *, workers: int) -> str:
+    """A plan: each image, what of it is looked at and how, and what that takes."""
+    parts: list[str] = []
+    for image in prepared.plan.images:
+        parts += [_indent(table(_plan_rows(image)), first=image.info.id), ""]
+    parts += [f"{row.path}: {row.status}. {row.reason}" for row in prepared.plan.files if row.status == "failed"]
+    left_out = sum(row.status == "skipped" for row in prepared.plan.files)
+    if left_out:
+        parts.append(f"{left_out} files are not images and are skipped.")
+    todo = sum(len(image.regions) - len(image.skipped or {}) for image in prepared.plan.images)
+    rows = [("regions to look at", str(todo)), ("memory a worker", f"about {_bytes(cost.memory)}, {cost.measured}")]
+    if cost.seconds is None:
+        rows.append(("time", f"cannot be measured. {cost.missing}"))
+    else:
+        rows.append(("time", f"about {_duration(cost.seconds)} on this machine, {cost.measured}"))
+    rows.append(("workers", str(workers)))
+    return "\n".join([*parts, table(rows)])
+
+
+def describe_scanned(scanned: Sequence[Scanned]) -> str:
+    """What was found in the inputs: images with their facts, then files that are none."""
+    parts: list[str] = []
+    for info in (info for row in scanned for info in row.infos):
+        parts += [_indent(table(_info_rows(info)), first=info.id), ""]
+    parts += [f"{row.path}: {row.status}. {row.reason}" for row in scanned if row.status != "read"]
+    return "\n".join(parts).rstrip()
+
+
+def describe_models() -> str:
+    """The cards that ship and the annotators that are installed."""
+    rows = [(name, find_card(name).summary, weights_state(name)) for name in shipped_cards()]
+    others = [(name, f"annotator of {_origin(point)}", "") for name, point in installed("limner.annotators").items()]
+    return table([*rows, *others])
+
+
+def describe_card(name: str) -> str:
+    """A model card in full."""
+    card = find_card(name)
+    size = card.resolution
+    rows = [
+        ("summary", card.summary),
+        ("licence", card.licence),
+        ("citation", card.citation),
+        ("homepage", card.homepage),
+        ("labels", ", ".join(card.labels)),
+        ("made for", f"{size.value:g} {size.unit} a pixel, within a factor {size.tolerates:g}"),
+        ("tile", f"{card.tile} px, of which a rim of {card.halo} px is not kept"),
+        *(("not for", text) for text in card.not_for),
+        *(("known mistake", text) for text in card.known_mistakes),
+    ]
+    for variant in card.variants:
+        wants = ", ".join(band if isinstance(band, str) else " or ".join(band) for band in variant.bands)
+        rows += [(f"variant {variant.name}", f"{wants} in {variant.quantity}"), ("weights", variant.weights)]
+        rows.append(("sha256", variant.sha256))
+    return f"{card.name}\n{table(rows)}"
+
+
+def describe_plugins() -> str:
+    """Installed readers, annotators and writers."""
+    rows = [
+        (group.removeprefix("limner."), name, point.value, _origin(point))
+        for group in get_args(Group)
+        for name, point in installed(group).items()
+    ]
+    return table(rows)
+
+
+def _findings_table(outcome: Outcome, image: ImageRecord) -> str:
+    findings = image.findings()
+    analysed = [area for area in image.areas if area.status == "analysed"]
+    whole = math.fsum(area.pixels for area in analysed)
+    rows = [("found", "count", "size", "share of what was analysed")]
+    labels = [*outcome.record.labels, *sorted({f.label for f in findings} - set(outcome.record.labels))]
+    for label in labels:
+        geometries = shapes([finding for finding in findings if finding.label == label])
+        pixels = math.fsum(geometry.area for geometry in geometries)
+        m2 = math.fsum(areas_m2(geometries, image.info.placement))
+        rows.append((label, str(len(geometries)), _size(pixels, m2), _share(pixels, whole)))
+    return table(rows, right=(1, 2, 3))
+
+
+def _plan_rows(image: ImagePlan) -> list[tuple[str, str]]:
+    actual, seen = ground_metres(image.info), image.seen_metres
+    region = max(image.regions, key=lambda one: one.tiles[0] * one.tiles[1])
+    skipped = image.skipped or {}
+    many = f"{len(image.regions)} of up to {region.size[0]} × {region.size[1]} px"
+    rows = [
+        *_info_rows(image.info)[:-1],
+        ("seen at", "its own pixels" if seen is None else _pair(seen)),
+        ("seen as", "RGB" if image.sight.bands is None else ", ".join(image.sight.bands)),
+        ("regions", f"{many}, {region.tiles[0]} × {region.tiles[1]} tiles of {image.sight.tile} px"),
+        *(("skipped", f"{n} regions: {reason}") for reason, n in _counts(list(skipped.values()))),
+    ]
+    if actual is not None and seen is not None and min(image.grid.scale) < 1:
+        rows.append(("note", "pixels are enlarged: this shows the model no more than the picture holds"))
+    return rows + [("note", note) for note in image.info.notes]
+
+
+def _info_rows(info: ImageInfo) -> list[tuple[str, str]]:
+    """Facts of an image; the last row says its notes."""
+    actual = ground_metres(info)
+    size = f"{info.size[0]} × {info.size[1]} px"
+    ground = "unknown" if actual is None else f"{_pair(actual)} in the middle"
+    channels = ", ".join(
+        f"{c.name}{f' ({c.common})' if c.common and c.common != c.name else ''} {c.dtype}" for c in info.channels
+    )
+    quantities = ", ".join(dict.fromkeys(c.quantity for c in info.channels))
+    return [
+        ("path", info.uri),
+        ("reader", info.reader),
+        ("size", size),
+        ("channels", channels),
+        ("values", quantities),
+        ("crs", crs_name(info.placement.crs) or "none"),
+        ("pixel", f"{ground} ({info.placement.source})"),
+        ("notes", " ".join(info.notes) or "none"),
+    ]
+
+
+def _counts(reasons: Sequence[str]) -> list[tuple[str, int]]:
+    return [(reason, reasons.count(reason)) for reason in sorted(set(reasons))]
+
+
+def _origin(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else "unknown package"
+
+
+def _pair(metres: tuple[float, float]) -> str:
+    x, y = (format_metres(one) for one in metres)
+    return x if x == y else f"{x} × {y}"
+
+
+def _size(pixels: float, m2: float | None) -> str:
+    if m2 is None or math.isnan(m2):
+        return f"{pixels:.0f} px"
+    return f"{m2 / _SQUARE_KM:.3f} km²" if m2 >= _SQUARE_KM / 100 else f"{m2:.4g} m²"
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.2f} %" if whole else "–"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < _MINUTE:
+        return f"{max(1, math.ceil(seconds))} s"
+    return f"{seconds / _MINUTE:.0f} min" if seconds < _HOUR else f"{seconds / _HOUR:.1f} h"
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+def _indent(text: str, *, first: str = "") -> str:
+    return (f"{first}\n" if first else "") + textwrap.indent(text, "  ")

@@ -1,0 +1,140 @@
+"""Scenes whose pixels are known, a network small enough to check by hand, and the command line in this process."""
+
+import hashlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import yaml
+from limner.pipelines import cli
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the command line said and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def limner(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Run the command line in this process."""
+
+    def invoke(*words: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["limner", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return Said(int(ended.value.code or 0), said.out, said.err)
+
+    return invoke
+
+
+@pytest.fixture(scope="session")
+def make_scene() -> Callable[..., Path]:
+    """Write a GeoTIFF with one band "red": bright blobs on dark ground, and no data in its upper left corner."""
+
+    def make(
+        path: Path, *, width: int = 150, height: int = 110, crs: str | None = "EPSG:32633", metres: float = 10.0
+    ) -> Path:
+        y, x = np.mgrid[0:height, 0:width]
+        pixels = (1000 + 400 * np.sin(x / 9.0) * np.cos(y / 7.0) + 100 * np.sin(x / 2.0)).astype(np.uint16)
+        pixels[(x < 40) & (y < 40)] = 0
+        transform = rasterio.Affine(metres, 0.0, 500000.0, 0.0, -metres, 5200000.0)
+        placed = {} if crs is None else {"crs": crs}
+        with rasterio.open(
+            path,
+            "w",
+            driver="GTiff",
+            width=width,
+            height=height,
+            count=1,
+            dtype="uint16",
+            nodata=0,
+            transform=transform,
+            tiled=True,
+            blockxsize=64,
+            blockysize=64,
+            **placed,
+        ) as raster:
+            raster.write(pixels, 1)
+            raster.set_band_description(1, "red")
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_card() -> Callable[..., Path]:
+    """Write a network of one 3 × 3 convolution over the band "red", and its card: dark is ground, bright is "bright".
+
+    Where the ground is brighter than a plane through its neighbours it is "ridge".
+    """
+    onnx = pytest.importorskip("onnx", reason="networks for tests are written with the onnx package")
+
+    def make(folder: Path, **changes: object) -> Path:
+        kernels = np.zeros((3, 1, 3, 3), dtype=np.float32)
+        kernels[0, 0, 1, 1], kernels[1, 0, 1, 1] = -1.0, 1.0
+        kernels[2, 0] = [[0, -1, 0], [-1, 4, -1], [0, -1, 0]]
+        shape = ["n", 1, "h", "w"]
+        graph = onnx.helper.make_graph(
+            [onnx.helper.make_node("Conv", ["x", "k"], ["y"], pads=[1] * 4)],
+            "toy",
+            [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
+            [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 3, "h", "w"])],
+            [onnx.numpy_helper.from_array(kernels, "k")],
+        )
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+        content = model.SerializeToString()
+        (folder / "toy.onnx").write_bytes(content)
+        variant = {
+            "name": "one-band",
+            "weights": "toy.onnx",
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "bands": ["red"],
+            "quantity": "number",
+            "valid_range": [0, 10000],
+            "mean": [1000.0],
+            "std": [256.0],  # sums are exact in any order,
+        }
+        names = {"ground": "#000000", "bright": "#e69f00", "ridge": "#56b4e9"}
+        card = {
+            "name": "toy",
+            "annotator": "segment",
+            "summary": "Bright things and ridges.",
+            "licence": "none",
+            "citation": "none",
+            "homepage": "none",
+            "not_for": ["anything but tests"],
+            "classes": [{"name": n, "colour": c, "background": n == "ground"} for n, c in names.items()],
+            "resolution": {"value": 10, "unit": "m"},
+            "tile": 32,
+            "halo": 4,
+            "layout": "NCHW",
+            "output": "logits",
+            "variants": [{**variant, **{k: v for k, v in changes.items() if k in variant}}],
+        }
+        path = folder / "toy.yaml"
+        path.write_text(yaml.safe_dump({**card, **{k: v for k, v in changes.items() if k in card}}), encoding="utf-8")
+        return path
+
+    return make
+
+
+@pytest.fixture
+def scene(tmp_path: Path, make_scene: Callable[..., Path]) -> Path:
+    """A scene of 150 × 110 pixels of 10 m."""
+    return make_scene(tmp_path / "scene.tif")
+
+
+@pytest.fixture
+def card(tmp_path: Path, make_card: Callable[..., Path]) -> Path:
+    """The toy card."""
+    return make_card(tmp_path)

@@ -1,0 +1,112 @@
+"""Settings: presets, files and flags, and what happens to a word that is not known."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from limner.pipelines.config import NEUTRAL, Settings, presets
+from limner.pipelines.resolution import Resolution, format_metres
+from limner.readers.errors import RequestError
+
+
+def test_precedence_is_preset_then_file_then_flag_then_set(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("preset: sentinel2-l1c\nhd_num: 9\nresolution: 20m\nbatch: 2\n")
+    settings = Settings.resolve({"hd_num": 16, "batch": 4}, file=str(file), changes=["batch=5"])
+    assert settings.sensor == "sentinel-2-l1c"
+    assert (settings.resolution, settings.hd_num, settings.batch) == ("20m", 16, 5)
+
+
+def test_a_flag_names_another_preset_than_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("preset: sentinel2-l1c\n")
+    settings = Settings.resolve({"preset": "landsat"}, file=str(file))
+    assert (settings.preset, settings.sensor) == ("landsat", "landsat-8-l1")
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_is_valid(name: str) -> None:
+    assert Settings.resolve({"preset": name}).preset == name
+
+
+def test_maps_are_merged_key_by_key(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("model_options: {a: one, b: two}\n")
+    settings = Settings.resolve({}, file=str(file), changes=["model_options.b=three", "reader_options.nodata=7"])
+    assert settings.model_options == {"a": "one", "b": "three"}
+    assert settings.reading() == {"nodata": "7"}
+
+
+def test_lists_may_be_written_with_commas_or_as_yaml(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("bands: [blue, green]\nlabels: water, cloud\n")
+    settings = Settings.resolve({"sensor": "x"}, file=str(file))
+    assert settings.labels == ("water", "cloud")
+    assert settings.reading() == {"sensor": "x", "bands": "blue,green"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("hdnum: 9", ("hdnum", "hd_num", "run.yaml")),
+        ("hd_num: nine", ("hd_num", "integer", "nine")),
+        ("hd_num: 0", ("hd_num", "greater")),
+        ("hd_num: true", ("hd_num", "integer")),
+        ("hd_num: 9\nhd_num: 8", ("twice",)),
+        ("resolution: 10", ("resolution", "string")),
+        ("resolution: 10 parsecs", ("--resolution 10m", "parsecs")),
+        ("resolution: 0m", ("positive",)),
+        ("engine: ray", ("engine", "local")),
+        ("preset: sentinel2", ("sentinel2-l1c",)),
+        ("- a", ("list",)),
+        ("a: [", ("YAML",)),
+        ("model_options: {a: 1}", ("model_options.a", "string")),
+    ],
+)
+def test_a_wrong_file_says_what_is_wrong_and_what_would_do(tmp_path: Path, text: str, words: tuple[str, ...]) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    with pytest.raises(RequestError) as error:
+        Settings.resolve({}, file=str(file))
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize("change", ["hd_num", "=3", "hd_num.=3", "hdnum=3", "hd_num=x", "hd_num.x=3"])
+def test_a_wrong_set_is_refused(change: str) -> None:
+    with pytest.raises(RequestError):
+        Settings.resolve({}, changes=[change])
+
+
+def test_neutral_settings_do_not_decide() -> None:
+    assert set(NEUTRAL) < set(Settings.model_fields)
+    assert Settings.resolve({"batch": 7, "out": "a"}).deciding() == Settings.resolve({}).deciding()
+    assert Settings.resolve({"hd_num": 7}).deciding() != Settings.resolve({}).deciding()
+
+
+@pytest.mark.parametrize(
+    ("text", "metres"), [("10m", 10.0), ("0.5um", 0.5e-6), ("0.25 µm", 0.25e-6), (".5m", 0.5), ("native", None)]
+)
+def test_resolutions(text: str, metres: float | None) -> None:
+    resolution = Resolution.parse(text)
+    assert resolution is not None
+    assert resolution.metres == metres
+
+
+def test_no_resolution_is_the_annotators_own() -> None:
+    assert Resolution.parse("") is None
+
+
+def test_sizes_in_words() -> None:
+    assert (format_metres(30.0), format_metres(5e-7)) == ("30 m", "0.5 µm")
+
+
+def test_the_command_line_says_it_in_one_block(tmp_path: Path, limner: Callable[..., object]) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("hdnum: 9\n")
+    said = limner("run", "x.tif", "--out", tmp_path / "out", "--config", file)
+    assert said.code == 2
+    assert "Did you mean 'hd_num'?" in said.err
+    assert "Traceback" not in said.err
+    assert not said.out
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,157 @@
+"""The run's folder: whole lines or none, one writer at a time, and nothing of another's."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from limner.model.finding import Coverage, Finding, Result
+from limner.pipelines.store import RESULTS, Store, StoreError, read_entries, read_findings, read_manifest
+from limner.readers.errors import RequestError
+from shapely.geometry import box
+
+PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+
+
+def result(number: int, *, error: str = "") -> Result:
+    finding = Finding('a ","findings":[ label', box(number, 0, number + 1, 1 / 3), "area", score=0.1)
+    if error:
+        return Result(f"image/{number}", "image", "failed", error=error)
+    return Result(f"image/{number}", "image", "done", (finding,) * number, Coverage(1.0, 2.0, 3.0, 4.0))
+
+
+def test_what_is_appended_is_read_back(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "run"
+    with Store.open(folder) as store:
+        store.write_manifest({"asked": "é"})
+        store.append([result(0), result(1)])
+        store.append([result(2)])
+    assert read_manifest(folder) == {"asked": "é"}
+    entries = read_entries(folder)
+    assert list(entries) == ["image/0", "image/1", "image/2"]
+    assert entries["image/2"].coverage == Coverage(1.0, 2.0, 3.0, 4.0)
+    findings = read_findings(folder, [entries["image/2"], entries["image/1"]])
+    assert [f.geometry.bounds for f in findings] == [(2, 0, 3, 1 / 3)] * 2 + [(1, 0, 2, 1 / 3)]
+
+
+def test_the_last_outcome_of_a_region_counts(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        store.append([result(1, error='broken: ","findings":[')])
+        store.append([result(1)])
+    assert read_entries(tmp_path)["image/1"].status == "done"
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(data=st.data())
+def test_a_torn_last_line_is_cut_wherever_it_was_torn(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("run")
+    with Store.open(folder) as store:
+        store.write_manifest({})
+        store.append([result(i) for i in range(4)])
+    whole = (folder / RESULTS).read_bytes()
+    cut = data.draw(st.integers(0, len(whole)))
+    (folder / RESULTS).write_bytes(whole[:cut])
+    complete = whole[:cut].count(b"\n")
+    assert len(read_entries(folder)) == complete
+    with Store.open(folder) as store:
+        assert len(store.entries) == complete
+        store.append([result(i) for i in range(complete, 4)])
+    assert (folder / RESULTS).read_bytes() == whole
+
+
+def test_a_torn_line_longer_than_a_block_is_cut(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        store.write_manifest({})
+        store.append([result(1)])
+    whole = (tmp_path / RESULTS).read_bytes()
+    (tmp_path / RESULTS).write_bytes(whole + b"x" * 200_000)
+    with Store.open(tmp_path) as store:
+        assert list(store.entries) == ["image/1"]
+    assert (tmp_path / RESULTS).read_bytes() == whole
+
+
+def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        store.write_manifest({})
+        store.append([result(0), result(1)])
+    lines = (tmp_path / RESULTS).read_bytes().splitlines(keepends=True)
+    (tmp_path / RESULTS).write_bytes(lines[0][20:] + lines[1])
+    with pytest.raises(StoreError, match="line 1"):
+        Store.open(tmp_path)
+
+
+def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(StoreError, match=r"manifest\.json"):
+        read_manifest(tmp_path)
+
+
+def test_two_runs_cannot_write_at_once(tmp_path: Path) -> None:
+    with Store.open(tmp_path), pytest.raises(RequestError, match="another is at work"):
+        Store.open(tmp_path)
+    with Store.open(tmp_path):
+        pass
+
+
+def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
+    hold = (
+        f"from pathlib import Path; from limner.pipelines.store import Store; s = Store.open(Path({str(tmp_path)!r}))"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", f"{hold}; print('locked', flush=True); input()"], **PIPES)
+    assert holder.stdout.readline() == b"locked\n"
+    with pytest.raises(RequestError, match="another is at work"):
+        Store.open(tmp_path)
+    holder.kill()
+    holder.communicate()
+    with Store.open(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("name", ["thesis.docx", "findings.csv"])
+def test_a_folder_of_other_things_is_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(RequestError, match="new, empty or a run's"):
+        Store.open(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(RequestError, match="this is a file"):
+        Store.open(tmp_path / "out")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_rights_is_an_error_of_ours(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(StoreError):
+        Store.open(tmp_path / "run")
+
+
+def test_nothing_of_a_batch_is_left_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Store.open(tmp_path) as store:
+        store.write_manifest({})
+        store.append([result(0)])
+        before = (tmp_path / RESULTS).read_bytes()
+
+        def full(_: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(StoreError, match="No space left"):
+            store.append([result(1), result(2)])
+        assert (tmp_path / RESULTS).read_bytes() == before
+        with pytest.raises(StoreError, match="No space left"):
+            store.write_manifest({"another": 1})
+        assert json.loads((tmp_path / "manifest.json").read_text()) == {}
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", RESULTS]
+        monkeypatch.undo()
+        store.append([result(1)])
+    assert list(read_entries(tmp_path)) == ["image/0", "image/1"]
