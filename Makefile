@@ -1,0 +1,50 @@
+# Everything here makes its own environment and needs nothing but Python 3.11 or later and a Python package index.
+
+PYTHON ?= python3
+SAMPLE := notebooks/samples/virginia
+SOURCES := pyproject.toml constraints.txt MANIFEST.in README.md LICENSE \
+	$(shell find readers model reports pipelines -not -name '__pycache__' -not -name '*.pyc')
+EXTRAS_test := [lint,test]
+
+.PHONY: help demo test lint types bench clean
+
+help:
+	@echo "make demo    look at the sample scene and say what was found and where the results lie"
+	@echo "make test    build the wheel, install it and test that"
+	@echo "make lint    ruff"
+	@echo "make types   pyright, strict"
+	@echo "make bench   the measured figures of docs/figures.md, again, on this machine"
+	@echo "make clean   remove what the others made, but not runs/"
+
+demo: .venv-demo/ready
+	rm -rf runs/demo
+	.venv-demo/bin/limner run $(SAMPLE) --preset sentinel2-l1c --fetch --out runs/demo
+
+# From a folder where the checkout's own packages cannot be imported, so that the installed wheel is what is tested.
+test: .venv-test/ready
+	cd .venv-test && LIMNER_DIST=$(CURDIR)/.venv-test/dist bin/pytest -c ../pyproject.toml --rootdir .. -n auto ../tests
+
+lint: .venv-test/ready
+	.venv-test/bin/ruff check .
+	.venv-test/bin/ruff format --check .
+
+types: .venv-test/ready
+	.venv-test/bin/pyright --pythonpath .venv-test/bin/python
+
+bench: .venv-test/ready
+	cd .venv-test && for script in ../tests/bench/*.py; do bin/python $$script || exit 1; done
+
+# An environment with the tested versions and the wheel built from this checkout, by way of the source distribution.
+.venv-%/ready: $(SOURCES)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "limner needs Python 3.11 or later: make PYTHON=python3.11 ...")'
+	@echo "Making $(@D) with the versions of constraints.txt: a minute or two the first time"
+	@test -x $(@D)/bin/pip || $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/pip install --quiet --constraint constraints.txt build setuptools
+	@rm -rf build limner.egg-info $(@D)/dist
+	@PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(@D)/bin/python -m build --outdir $(@D)/dist . > $(@D)/build.log 2>&1 || { cat $(@D)/build.log; exit 1; }
+	@$(@D)/bin/pip install --quiet --constraint constraints.txt "$$(ls $(@D)/dist/*.whl)$(EXTRAS_$*)"
+	@$(@D)/bin/pip install --quiet --force-reinstall --no-deps $(@D)/dist/*.whl
+	@touch $@
+
+clean:
+	rm -rf .venv-demo .venv-test build limner.egg-info .pytest_cache .ruff_cache

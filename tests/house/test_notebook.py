@@ -1,0 +1,47 @@
+"""The notebook runs from top to bottom as plain Python, and carries no outputs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from limner.model.cards import find_card
+from limner.model.weights import locate
+from limner.readers.errors import ModelError
+
+
+@pytest.fixture(scope="module")
+def cells(root: Path) -> list[dict[str, Any]]:
+    """The notebook's cells that are code."""
+    notebook = json.loads((root / "notebooks" / "first-look.ipynb").read_text(encoding="utf-8"))
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def test_it_parses_and_carries_no_outputs(cells: list[dict[str, Any]]) -> None:
+    assert cells
+    for cell in cells:
+        compile("".join(cell["source"]), cell["id"], "exec")
+        assert (cell["outputs"], cell["execution_count"]) == ([], None)
+
+
+def test_it_runs(
+    cells: list[dict[str, Any]],
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    variant = find_card("csmask").variants[0]
+    try:
+        locate(variant.weights, variant.sha256, fetch=False)
+    except ModelError as error:
+        pytest.skip(str(error))
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "samples").symlink_to(root / "notebooks" / "samples")
+    monkeypatch.chdir(tmp_path / "notebooks")
+    names: dict[str, Any] = {}
+    for cell in cells:
+        exec(compile("".join(cell["source"]), cell["id"], "exec"), names)  # noqa: S102 - what a person would run
+    assert names["outcome"].exit_code == 0
+    assert names["labels"]["share"].sum() == pytest.approx(1, abs=1e-4)
+    assert "exit code 0" in capsys.readouterr().out

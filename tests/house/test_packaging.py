@@ -1,0 +1,128 @@
+"""What is shipped: the four folders, all of them, and nothing else."""
+
+import fnmatch
+import os
+import re
+import tarfile
+import tomllib
+import zipfile
+from importlib.metadata import distributions
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import limner
+import pytest
+
+PACKAGES = ("model", "pipelines", "readers", "reports")
+
+
+@pytest.fixture(scope="module")
+def project(root: Path) -> dict[str, Any]:
+    """What pyproject.toml says."""
+    return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def built() -> Path:
+    """The folder with the built wheel and source distribution: `make test` says where."""
+    folder = os.environ.get("LIMNER_DIST")
+    if not folder:
+        pytest.skip("nothing was built: make test builds, and sets LIMNER_DIST")
+    return Path(folder)
+
+
+def shipped(root: Path) -> set[str]:
+    """The files of the four folders, as `limner/…`."""
+    return {
+        f"limner/{path.relative_to(root).as_posix()}"
+        for package in PACKAGES
+        for path in (root / package).rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+
+
+def test_the_list_of_packages_equals_the_folders(root: Path, project: dict[str, Any]) -> None:
+    setuptools = project["tool"]["setuptools"]
+    folders = {path.parent.relative_to(root).as_posix() for p in PACKAGES for path in (root / p).rglob("__init__.py")}
+    assert set(setuptools["package-dir"].values()) == folders
+    assert set(setuptools["packages"]) == set(setuptools["package-dir"]) == {f"limner.{name}" for name in folders}
+
+
+def test_every_file_that_is_not_python_is_declared_as_data(root: Path, project: dict[str, Any]) -> None:
+    data = project["tool"]["setuptools"]["package-data"]
+    for name in shipped(root):
+        _, package, inside = name.split("/", 2)
+        if not name.endswith(".py"):
+            assert any(fnmatch.fnmatch(inside, pattern) for pattern in data[f"limner.{package}"]), name
+
+
+def test_every_declared_pattern_of_data_has_files(root: Path, project: dict[str, Any]) -> None:
+    for package, patterns in project["tool"]["setuptools"]["package-data"].items():
+        for pattern in patterns:
+            assert [*(root / package.removeprefix("limner.")).glob(pattern)], (package, pattern)
+
+
+def test_the_wheel_holds_the_four_folders_and_nothing_else(root: Path, built: Path) -> None:
+    [wheel] = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    facts = {name for name in names if re.match(r"limner-[^/]+\.dist-info/", name)}
+    assert names - facts == shipped(root)
+    assert {name.split("/", 1)[1] for name in facts} == {
+        "METADATA",
+        "RECORD",
+        "WHEEL",
+        "entry_points.txt",
+        "licenses/LICENSE",
+        "top_level.txt",
+    }
+
+
+def test_the_source_distribution_holds_what_building_takes_and_nothing_else(root: Path, built: Path) -> None:
+    [sdist] = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {member.name.split("/", 1)[1] for member in archive if member.isfile()}
+    made = {name for name in names if name.startswith("limner.egg-info/")} | {"PKG-INFO", "setup.cfg"}
+    asked = {"LICENSE", "MANIFEST.in", "README.md", "pyproject.toml"}
+    assert names - made == {name.removeprefix("limner/") for name in shipped(root)} | asked
+
+
+def test_what_is_tested_is_the_installed_wheel(root: Path, built: Path) -> None:
+    [folder] = limner.__path__
+    assert built.is_dir()
+    assert Path(folder).parent.name == "site-packages"
+    assert not (Path(folder) / "pyproject.toml").exists()
+    assert {path.name for path in Path(folder).iterdir()} == set(PACKAGES)
+    for name in shipped(root):
+        ours = root / name.removeprefix("limner/")
+        assert (Path(folder).parent / name).read_bytes() == ours.read_bytes(), name
+
+
+def normal(name: str) -> str:
+    """A distribution's name as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def pins(root: Path) -> dict[str, str]:
+    """Name → version in constraints.txt."""
+    lines = (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {normal(name): version for name, version in pairs}
+
+
+def test_every_requirement_is_pinned_for_the_tests(root: Path, project: dict[str, Any]) -> None:
+    extras = project["project"]["optional-dependencies"]
+    asked = [*project["project"]["dependencies"], *project["build-system"]["requires"], *chain(*extras.values())]
+    names = {normal(re.split(r"[\[<>=]", requirement)[0]) for requirement in asked}
+    assert names - set(pins(root)) == set()
+
+
+def test_the_tests_run_with_the_pinned_versions(root: Path, built: Path) -> None:
+    assert built.is_dir()
+    pinned = pins(root)
+    for distribution in distributions():
+        name, version = normal(distribution.name), distribution.version.partition("+")[0]
+        # pip comes with Python; a build of torch for a graphics card brings its maker's libraries
+        if name not in {"limner", "pip"} and not name.startswith(("cuda-", "nvidia-", "triton")):
+            assert pinned.get(name) == version, name

@@ -1,0 +1,48 @@
+"""The sample scene is what its README says it is."""
+
+import hashlib
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+BANDS = {"B02": 10, "B03": 10, "B04": 10, "B08": 10, "B11": 20, "B12": 20}
+
+
+def test_the_table_of_the_readme_is_the_folder(virginia: Path) -> None:
+    text = (virginia / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(S2_B\d\d\.tif)` \| (\d+) × (\d+) \| (\d+) \| `([0-9a-f]{64})` \|$", text, re.MULTILINE)
+    found = []
+    for path in sorted(virginia.glob("*.tif")):
+        with rasterio.open(path) as band:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            found.append((path.name, str(band.width), str(band.height), str(path.stat().st_size), digest))
+    assert rows == found
+    assert [row[0] for row in rows] == [f"S2_{band}.tif" for band in BANDS]
+
+
+def test_it_is_small(virginia: Path) -> None:
+    assert sum(path.stat().st_size for path in virginia.iterdir()) <= 6_000_000
+
+
+def test_all_bands_cover_the_same_ground_on_the_scenes_grids(virginia: Path) -> None:
+    bounds = set()
+    for name, metres in BANDS.items():
+        with rasterio.open(virginia / f"S2_{name}.tif") as band:
+            assert (band.crs.to_epsg(), band.res, band.dtypes) == (32618, (metres, metres), ("uint16",))
+            bounds.add(tuple(band.bounds))
+    [(left, bottom, right, top)] = bounds
+    origin_x, origin_y = 435_720, 4_179_480  # of the scene's 60 m bands
+    assert {(left - origin_x) % 60, (right - origin_x) % 60, (origin_y - bottom) % 60, (origin_y - top) % 60} == {0}
+
+
+@pytest.mark.parametrize("name", BANDS)
+def test_no_pixel_changed(virginia: Path, shared_data: Path, name: str) -> None:
+    original = shared_data / "geo" / "sentinel2_virginia_l1c" / f"S2_{name}.tif"
+    with rasterio.open(virginia / f"S2_{name}.tif") as crop, rasterio.open(original) as whole:
+        column, row = ~whole.transform @ (crop.bounds.left, crop.bounds.top)
+        assert (column, row) == (int(column), int(row))
+        pixels = whole.read(1)[int(row) : int(row) + crop.height, int(column) : int(column) + crop.width]
+        assert np.array_equal(crop.read(1), pixels)

@@ -1,0 +1,184 @@
+"""What README and docs say can be checked, is."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer.main
+from limner.model.cards import find_card, read_card, shipped_cards
+from limner.pipelines.cli import app
+from limner.pipelines.config import Settings, presets
+from limner.readers.bands import SENSORS
+from limner.readers.geometry import Box
+from limner.reports.tables import CLOSING, FILES_COLUMNS, FINDINGS_COLUMNS, SUMMARY_COLUMNS
+
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "notebooks/samples/virginia/README.md")
+
+
+def pages(root: Path) -> dict[str, str]:
+    """Path → text of every page for people."""
+    paths = [path for name in PAGES for path in ([root / name] if name.endswith(".md") else (root / name).glob("*.md"))]
+    return {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in sorted(paths)}
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced code blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def section(text: str, title: str) -> str:
+    """What stands under a heading, down to the next one of any rank."""
+    return re.split(r"^#+ ", text.split(f"# {title}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of a Markdown table's rows, without its heading."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Every `limner …` command line of a page: in a block, one a line, or between backticks."""
+    shell = "\n".join(blocks(text, "(?:sh|console)")).replace("\\\n", " ")
+    inline = re.findall(r"`(limner [^`]*)`", text.replace("\n", " "))
+    for line in [*shell.splitlines(), *inline]:
+        if re.match(r"\$? ?limner ", line):
+            yield shlex.split(line.lstrip("$ "), comments=True)[1:]
+
+
+def test_pages_are_seen(root: Path) -> None:
+    found = pages(root)
+    assert {"README.md", "CHANGELOG.md", "docs/models.md", "docs/readers.md", "docs/reports.md"} <= set(found)
+    assert sum(1 for text in found.values() for _ in commands(text)) >= 5
+
+
+def test_every_command_exists_with_its_flags(root: Path) -> None:
+    top = typer.main.get_command(app)
+    for page, text in pages(root).items():
+        for words in commands(text):
+            command: Any = top
+            rest = list(words)
+            while getattr(command, "commands", None) and rest and not rest[0].startswith("-"):
+                assert rest[0] in command.commands, (page, words)
+                command = command.commands[rest.pop(0)]
+            known = {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)} | {"--help"}
+            flags = {word.partition("=")[0] for word in rest if word.startswith("-")}
+            assert flags <= known, (page, words, flags - known)
+
+
+def test_every_target_of_make_exists(root: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (root / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for page, text in pages(root).items():
+        named = set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.MULTILINE))
+        assert named <= targets, page
+
+
+def test_links_lead_somewhere(root: Path) -> None:
+    for page, text in pages(root).items():
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if not re.match(r"[a-z]+:", target):
+                file, _, anchor = target.partition("#")
+                path = ((root / page).parent / file) if file else root / page
+                assert path.exists(), (page, target)
+                if anchor:
+                    headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+                    assert anchor in {re.sub(r"[^\w\- ]", "", h).strip().lower().replace(" ", "-") for h in headings}
+
+
+def test_files_that_are_named_exist(root: Path) -> None:
+    for page, text in pages(root).items():
+        for name in re.findall(r"`((?:tests|docs|notebooks|readers|model|reports|pipelines)/[\w./-]+\.\w+)`", text):
+            assert (root / name).exists(), (page, name)
+
+
+def test_the_cards_that_ship_are_those_named(root: Path) -> None:
+    text = pages(root)["docs/models.md"]
+    table = {row[0].strip("`"): row for row in rows(section(text, "Cards that ship"))}
+    assert set(table) == set(shipped_cards())
+    for name, (_, labels, _, licence, resolution) in table.items():
+        card = find_card(name)
+        assert labels == ", ".join(card.labels)
+        assert licence == card.licence
+        assert resolution == f"{card.resolution.value:g} {card.resolution.unit}"
+    for mistake in find_card("csmask").known_mistakes:
+        assert f"- {mistake}\n" in text
+
+
+def test_the_card_to_start_from_is_one(root: Path) -> None:
+    [example] = blocks(pages(root)["docs/models.md"], "yaml")
+    assert read_card(example, thing="docs/models.md").labels == ("maize", "wheat")
+
+
+def test_the_sensors_are_those_named(root: Path) -> None:
+    table = rows(section(pages(root)["docs/readers.md"], "Settings"))
+    assert [row[0].strip("`") for row in table] == list(SENSORS)
+    for name, values in table:
+        quantities = {way.quantity.replace("_", " ") for way in SENSORS[name.strip("`")].radiometry.values()}
+        assert quantities <= {values} or (not quantities and values.startswith("plain numbers")), name
+
+
+@pytest.mark.parametrize("group", ["readers", "writers", "annotators"])
+def test_the_plug_ins_are_those_named(root: Path, group: str) -> None:
+    page = {"readers": "docs/readers.md", "writers": "docs/reports.md", "annotators": "docs/models.md"}[group]
+    ours = {point.name for point in entry_points(group=f"limner.{group}") if point.value.startswith("limner.")}
+    named = set(re.findall(r"`([a-z-]+)`", pages(root)[page]))
+    assert ours <= named
+    if group == "writers":
+        assert {row[0].strip("`") for row in rows(section(pages(root)[page], "Kinds of report"))} == ours
+
+
+@pytest.mark.parametrize(
+    ("title", "columns"),
+    [
+        ("findings.csv", {**FINDINGS_COLUMNS, **CLOSING}),
+        ("summary.csv", SUMMARY_COLUMNS),
+        ("files.csv", FILES_COLUMNS),
+    ],
+)
+def test_the_columns_are_those_named(root: Path, title: str, columns: dict[str, str]) -> None:
+    table = rows(section(pages(root)["docs/reports.md"], title))
+    assert [(row[0].strip("`"), row[1]) for row in table] == list(columns.items())
+
+
+def test_the_presets_are_those_named(root: Path) -> None:
+    named = re.findall(r"`--preset ([\w-]+)`|--preset ([\w-]+)", pages(root)["README.md"])
+    assert {first or second for first, second in named} <= set(presets())
+
+
+def test_settings_in_yaml_are_settings(root: Path, tmp_path: Path) -> None:
+    for number, block in enumerate(blocks(pages(root)["README.md"], "yaml")):
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(block, encoding="utf-8")
+        Settings.resolve({}, file=str(file))
+
+
+def test_every_script_of_the_figures_exists_and_every_script_has_figures(root: Path) -> None:
+    named = set(re.findall(r"tests/bench/(\w+\.py)", pages(root)["docs/figures.md"]))
+    assert named == {path.name for path in (root / "tests" / "bench").glob("*.py")}
+
+
+def test_the_reader_of_the_docs_reads(root: Path, tmp_path: Path) -> None:
+    [source] = blocks(pages(root)["docs/readers.md"], "python")
+    names: dict[str, Any] = {}
+    exec(compile(source, "docs/readers.md", "exec"), names)  # noqa: S102 - the page's own code is what is tested
+    picture = np.arange(30 * 40 * 2, dtype=np.uint16).reshape(30, 40, 2)
+    path = tmp_path / "picture.npy"
+    np.save(path, picture)
+    reader = names["NpyReader"]()
+    assert reader.claim(str(path), path.read_bytes()[:4096]).strength > 0
+    assert reader.claim("other.tif", b"II*\x00").strength == 0
+    [info] = reader.scan(str(path), {})
+    assert info.size == (40, 30)
+    with reader.open(info, ["c2"]) as image:
+        pixels, valid = image.read(Box(10, 5, 20, 15), (10, 10))
+        assert np.array_equal(pixels, picture[5:15, 10:20, 1:])
+        assert valid.all()
+        pixels, valid = image.read(Box(-5, 0, 5, 10), (5, 5))
+        assert valid.sum() == 15
+        assert pixels[0, 3, 0] == round(picture[:2, 1:3, 1].mean())
+        assert not image.read(Box(50, 50, 60, 60), (10, 10))[1].any()
