@@ -102,7 +102,7 @@ def _layer(
         promote_to_multi=polygonal,
         crs=image.info.placement.crs,
         append=True,
-        layer_options={"IDENTIFIER": plain(image.info.id), "DESCRIPTION": DISCLAIMER, "GEOMETRY_NAME": "geom"},
+        layer_options={"DESCRIPTION": DISCLAIMER, "GEOMETRY_NAME": "geom"},
     )
 
 
@@ -113,24 +113,28 @@ def _table(path: Path, name: str, columns: Mapping[str, Column], *, append: bool
 def _to_world(geometries: Shapes, placement: Placement) -> Shapes:
     if placement.warp is not None and geodesy.on_earth(placement):
         geometries = geodesy.densify_all(geometries, placement)
-    return shapely.orient_polygons(shapely.transform(geometries, placement.to_world))
+    pixel = float(np.linalg.norm(np.asarray(placement.matrix)[:, :2], axis=0).min())
+    decimals = 8 - math.floor(math.log10(pixel))  # 1e-8 px: what lies below it is the arithmetic's own, and may vary
+    return shapely.orient_polygons(
+        shapely.transform(geometries, lambda xy: np.round(placement.to_world(xy), decimals) + 0.0)
+    )
 
 
 def _columns(
     image: ImageRecord, findings: Sequence[Finding], numbers: Sequence[str], notes: Sequence[str]
 ) -> Mapping[str, Column]:
-    """The columns of findings.csv that a layer does not say already, numbers as numbers."""
+    """The columns of findings.csv that a layer does not say already: numbers as numbers, as exact as there."""
     measures = measure(findings, image.info.placement)
     columns: dict[str, Column] = {
         "finding": np.arange(1, len(findings) + 1, dtype=np.int64),
         "label": _texts([finding.label for finding in findings]),
         "kind": _texts([finding.kind for finding in findings]),
         "score": np.array([math.nan if f.score is None else f.score for f in findings], dtype=np.float64),
-        "area_m2": measures.area_m2,
-        "area_px": measures.area_px,
-        **dict(zip(("x0_px", "y0_px", "x1_px", "y1_px"), measures.bounds.T, strict=True)),
-        **dict(zip(("x_px", "y_px"), measures.point.T, strict=True)),
-        **dict(zip(("lon", "lat"), measures.lonlat.T, strict=True)),
+        "area_m2": np.array([float(f"{area:.9g}") for area in measures.area_m2], dtype=np.float64),
+        "area_px": measures.area_px.round(2),
+        **dict(zip(("x0_px", "y0_px", "x1_px", "y1_px"), measures.bounds.T.round(3), strict=True)),
+        **dict(zip(("x_px", "y_px"), measures.point.T.round(3), strict=True)),
+        **dict(zip(("lon", "lat"), measures.lonlat.T.round(7), strict=True)),
         "text": _texts([finding.text for finding in findings]),
     }
     own = _unique([f"number.{key}" for key in numbers] + [f"note.{key}" for key in notes], taken=columns, keep=".")

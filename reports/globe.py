@@ -3,6 +3,7 @@
 An edge that is straight in the picture is not straight in longitude and latitude, so edges get vertices before they are
 transformed. Shapes that cross the antimeridian or hold a pole are unrolled ring by ring on the endless strip of
 longitudes and cut into pieces of 360 degrees there, which stays exact however often a ragged edge goes to and fro.
+Within some 20 px of a pole an outline may be off by a few pixels, since short edges get no further vertices.
 """
 # shapely leaves its functions' **kwargs untyped:
 # pyright: reportUnknownMemberType=false

@@ -36,6 +36,7 @@ SKIPPED = (95, 99, 104)
 """Colours of the hatches on what could not be read and on what was skipped."""
 
 _FINE = 2  # pixels drawn per pixel shown
+_RIM = 3  # drawn pixels: how wide the outline of an area is, on its inner side
 _FILL = 105  # of 255: how much of the label's colour lies on the picture
 _SMALL = 7.0  # px: findings that are not areas are drawn at least as large
 _MANY = 255  # labels that a map of bytes can tell apart, beside nothing
@@ -107,7 +108,7 @@ def _colour(
             if not is_area:
                 line_pen.line(way, fill=code, width=2 * _FINE, joint="curve")
     covered, lines = np.asarray(fill), np.asarray(line).copy()
-    rim = _rim(covered, 2)
+    rim = _rim(covered, _RIM)
     lines = np.where((lines == 0) & rim, covered, lines)
     for code, colour in enumerate(colours, start=1):
         picture.paste(colour, mask=_share(covered == code, _FILL))
