@@ -21,7 +21,6 @@ from .integral import Edges
 
 _WGS84: Final = ('CRS84"', 'EPSG:4326"', 'EPSG::4326"')  # how names end in the `crs` member of older GeoJSON
 _TOLERANCE: Final = 0.05  # pixels an edge may stray from the straight line in longitude and latitude
-_GRID: Final = 1e-6  # pixels: nearer points are one, so that halves split at the antimeridian meet again
 _SAMPLES: Final = 65  # a side, of the picture's outline and inside
 _ROUNDS: Final = 20
 _POLYGON: Final = 3  # shapely's type number; those above it have parts
@@ -64,7 +63,7 @@ def place_area(area: BaseGeometry, info: ImageInfo) -> BaseGeometry:
             f"area of interest on {info.id or info.uri}", error.rule, value=error.value, remedy=error.remedy
         ) from error
     picture = shapely.box(0.0, 0.0, *info.size)
-    placed = _solid(shapely.union_all(pieces, grid_size=_GRID).intersection(picture)) if pieces else None
+    placed = _solid(shapely.union_all(pieces).intersection(picture)) if pieces else None
     if placed is None or placed.is_empty:
         raise RequestError(
             f"area of interest on {info.id or info.uri}",
@@ -109,9 +108,6 @@ class _Outline:
         west, south, east, north = lon.min(), lat.min(), lon.max(), lat.max()
         pad = 1e-6 + max(east - west, north - south) / (_SAMPLES // 2)
         west, south, east, north = west - pad, max(-90.0, south - pad), east + pad, min(90.0, north + pad)
-        for pole in (-90.0, 90.0):
-            if _holds(info, (centre, pole)):
-                west, east, south, north = centre - 180.0, centre + 180.0, min(south, pole), max(north, pole)
         return cls((float(west), float(south), float(east), float(north)))
 
     def near(self, area: BaseGeometry) -> list[BaseGeometry]:
@@ -123,14 +119,6 @@ class _Outline:
         )
         pieces = (_solid(piece.intersection(frame)) for piece in turned)
         return [piece for piece in pieces if not piece.is_empty]
-
-
-def _holds(info: ImageInfo, lonlat: tuple[float, float]) -> bool:
-    try:
-        x, y = from_lonlat(info.placement, [lonlat])[0]
-    except ReadError:  # not on this map at all
-        return False
-    return bool(0 <= x <= info.size[0] and 0 <= y <= info.size[1])
 
 
 def _placed(area: BaseGeometry, placement: Placement) -> BaseGeometry:

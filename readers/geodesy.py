@@ -36,7 +36,7 @@ Geometries = Sequence[BaseGeometry] | npt.NDArray[np.object_]
 _METRES: Final = {"um": 1e-6, "mm": 1e-3, "m": 1.0}
 _EARTH_RADIUS: Final = 6378137.0
 _STENCIL: Final = 100.0  # metres between the points of a difference: its own error is below 1e-10
-_FLAT: Final = 2000.0  # metres across: below it the area element at the centroid is right to 1e-7
+_FLAT: Final = 3000.0  # metres across: below it the area element at the centroid is right to 1e-7
 _HALVINGS: Final = 12
 _SHORT: Final = 4.0  # pixels
 _QUARTER_TURN: Final = 90.0  # degrees
@@ -102,17 +102,6 @@ def _crs(wkt: str) -> pyproj.CRS:
         ) from error
 
 
-def _horizontal(crs: pyproj.CRS) -> pyproj.CRS:
-    """The horizontal CRS inside a bound or a compound one."""
-    while True:
-        if crs.is_bound and crs.source_crs is not None:
-            crs = crs.source_crs
-        elif crs.is_compound:
-            crs = crs.sub_crs_list[0]
-        else:
-            return crs
-
-
 def _stay_offline() -> None:
     """Before any transformer is made: what a run gives must not depend on a server."""
     set_network_enabled(active=False)
@@ -121,7 +110,7 @@ def _stay_offline() -> None:
 @lru_cache(maxsize=64)
 def _ground(wkt: str) -> _Ground:
     _stay_offline()
-    crs = _horizontal(_crs(wkt))
+    crs = _crs(wkt)
     derived = crs.is_geographic and crs.is_derived is True  # a rotated pole, say: not yet longitude and latitude
     base = crs.source_crs if derived else crs.geodetic_crs
     unit = float(crs.axis_info[0].unit_conversion_factor)
@@ -137,7 +126,8 @@ def _ground(wkt: str) -> _Ground:
 def _to_wgs84(wkt: str) -> pyproj.Transformer:
     _stay_offline()
     crs = _crs(wkt)
-    return pyproj.Transformer.from_crs(crs.sub_crs_list[0] if crs.is_compound else crs, "EPSG:4326", always_xy=True)
+    horizontal = crs.sub_crs_list[0] if crs.is_compound else crs  # the grids that heights ask for may be missing
+    return pyproj.Transformer.from_crs(horizontal, "EPSG:4326", always_xy=True)
 
 
 def on_earth(placement: Placement) -> bool:
@@ -381,33 +371,29 @@ def _dense_line(line: BaseGeometry, placement: Placement, tolerance_px: float) -
 def _strayed(start: Points, end: Points, placement: Placement) -> Values:
     """How many pixels an edge lies beside the straight line in longitude and latitude between its ends (N,).
 
-    Looked at in three places, so that neither a bow nor an S escapes. Infinite where it spans a quarter turn.
+    Looked at in three places, so that neither a bow nor an S escapes. Infinite where it spans more than a quarter turn.
     """
     along = end - start
     length = np.hypot(along[:, 0], along[:, 1])
     result = np.zeros(len(start))
     seen = np.flatnonzero(length > _SHORT)
-    start, along, length = start[seen], along[seen], length[seen, None]
-
-    def apart(a: Points, b: Points) -> Points:
-        difference = b - a
-        difference[:, 0] = (difference[:, 0] + 180.0) % 360.0 - 180.0
-        return difference
-
-    across = np.stack([-along[:, 1], along[:, 0]], axis=1) / length
-    first, last = lonlat_or_nan(placement, start), lonlat_or_nan(placement, start + along)
-    for t in (0.25, 0.5, 0.75):
-        place = start + along * t
-        here, off = lonlat_or_nan(placement, place), lonlat_or_nan(placement, place + across)
-        back, ahead, beside = apart(here, first), apart(here, last), apart(here, off)
-        chord = ahead - back
-        stray = back + chord * t
-        with np.errstate(invalid="ignore", divide="ignore"):
-            beyond = _cross(chord, stray) / _cross(chord, beside)
-        beyond[np.abs(chord[:, 0]) > _QUARTER_TURN] = np.inf
-        result[seen] = np.fmax(result[seen], np.abs(beyond))
+    start, along, length = start[seen, None], along[seen, None], length[seen, None, None]
+    t = np.array([0.0, 0.25, 0.5, 0.75, 1.0])[:, None]
+    on = start + along * t
+    off = on[:, 2:3] + np.stack([-along[..., 1], along[..., 0]], axis=-1) / length  # a pixel beside the middle
+    lonlat, beside = (lonlat_or_nan(placement, xy.reshape(-1, 2)).reshape(xy.shape) for xy in (on, off))
+    lonlat[..., 0] = np.unwrap(lonlat[..., 0], period=360.0)
+    chord = lonlat[:, -1:] - lonlat[:, :1]
+    stray = lonlat - (lonlat[:, :1] + chord * t)
+    pixel = beside - lonlat[:, 2:3]
+    pixel[..., 0] = (pixel[..., 0] + 180.0) % 360.0 - 180.0
+    with np.errstate(invalid="ignore", divide="ignore"):  # at a pole
+        beyond = np.abs(_cross(chord, stray) / _cross(chord, pixel))
+    worst = np.fmax.reduce(beyond[:, 1:-1], axis=1, initial=0.0)
+    worst[np.abs(chord[:, 0, 0]) > _QUARTER_TURN] = np.inf
+    result[seen] = worst
     return result
 
 
 def _cross(a: Points, b: Points) -> Values:
-    return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]

@@ -1,7 +1,8 @@
 """The integral of a smooth density over polygons, by Green's theorem around their rings. Pure numpy: no maps here.
 
 The density is a Legendre series over each polygon's bounding box, sampled at the Gauss–Legendre nodes (Abramowitz &
-Stegun 1964, 25.4.29) and made longer until its last terms vanish. ∬ f dx dy = ∮ (∫ f dx) dy is then exact, since
+Stegun 1964, 25.4.29) and made longer until its next term would vanish, as terms of an analytic function do: like a
+geometric series. ∬ f dx dy = ∮ (∫ f dx) dy is then exact, since
 along a straight edge the integrand is a polynomial.
 """
 # shapely leaves its functions' **kwargs untyped:
@@ -23,8 +24,8 @@ Index = npt.NDArray[np.intp]
 Geometries = npt.NDArray[Any]
 Density = Callable[[Points], Values]
 
-_DEGREES: Final = (4, 9, 19, 39, 79)  # of the series, tried in turn
-_SETTLED: Final = 1e-8  # of the mean: a series whose last terms are below it is complete
+_DEGREES: Final = (2, 4, 9, 19, 39, 79)  # of the series, tried in turn
+_SETTLED: Final = 1e-8  # of the mean: a series whose next term would be below it is complete
 _NUMBERS: Final = 1 << 20  # numbers in memory at once
 _POLYGON: Final = 3  # shapely's type number; those above it have parts
 
@@ -78,8 +79,8 @@ def integrate(geometries: Geometries, density: Density) -> Values:
         for first in range(0, len(pending), block):
             some = pending[first : first + block]
             series = _series(bounds[some], density, degree)
-            tail = np.maximum(np.abs(series[:, -2:]).max(axis=(1, 2)), np.abs(series[:, :, -2:]).max(axis=(1, 2)))
-            done = tail <= _SETTLED * np.abs(series[:, 0, 0])
+            tail = _next_term(series)
+            done = tail <= _SETTLED
             chosen = some[done]
             result[chosen] = _around(series[done], bounds[chosen], edges.among(chosen, len(geometries)))
             rough.append(some[~done & np.isfinite(tail)])
@@ -111,6 +112,17 @@ def _series(bounds: Values, density: Density, degree: int) -> Values:
     grid = np.stack(np.broadcast_arrays(x[:, :, None], y[:, None, :]), axis=-1)
     values = density(grid.reshape(-1, 2)).reshape(grid.shape[:3])
     return project @ values @ project.T
+
+
+def _next_term(series: Values) -> Values:
+    """About how large the terms after the last are (N,), of the mean; two are looked at, since every other may be 0."""
+    degree = series.shape[1] - 1
+    guesses: list[Values] = []
+    with np.errstate(invalid="ignore", divide="ignore"):  # a density of 0
+        for order in (degree - 1, degree):
+            across, down = np.abs(series[:, order]).max(axis=1), np.abs(series[:, :, order]).max(axis=1)
+            guesses.append((np.maximum(across, down) / np.abs(series[:, 0, 0])) ** ((degree + 1) / order))
+    return np.maximum(guesses[0], guesses[1])
 
 
 def _around(series: Values, bounds: Values, edges: Edges) -> Values:

@@ -25,7 +25,7 @@ _WHITE: Final = 255
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """How native numbers become 0 to 255: `low` black, `high` white, in between in proportion.
+    """How native numbers become 0 to 255: `low` black, `high` white, in between in proportion; low may be the higher.
 
     `channels` are one (grey) or three (red, green, blue) of `Channel.name`. `curve` says what is in proportion: native
     numbers, or 20·log10 of their magnitude, in which case `low` and `high` are in decibels. `source` says in words
@@ -125,7 +125,7 @@ def render(pixels: Pixels, valid: Mask, stretch: Stretch) -> npt.NDArray[np.uint
             values = _on(stretch.curve, pixels[..., place])
             seen &= ~np.isnan(values)
             with np.errstate(invalid="ignore", over="ignore"):  # NaN is painted over below, infinity is white
-                share = (values - low) / (high - low) if high > low else (np.sign(values - low) + 1.0) / 2.0
+                share = (values - low) / (high - low) if high != low else (np.sign(values - low) + 1.0) / 2.0
                 grey = np.floor(np.clip(np.nan_to_num(share), 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
         result[..., [place] if len(stretch.channels) > 1 else [0, 1, 2]] = grey[..., None]
     result[~seen] = _WHITE

@@ -34,7 +34,7 @@ GLOBE = north_up(4326, 0.25, -180.0, 90.0)
 
 PLACEMENTS = {
     "UTM": VIRGINIA,
-    "UTM over the antimeridian": north_up(32601, 10.0, 100000.0, 7000000.0),
+    "UTM over the antimeridian": north_up(32601, 10.0, 340000.0, 7000000.0),
     "south-up": placed(32733, ((10.0, 0.0, 300000.0), (0.0, 10.0, 6000000.0))),
     "rotated": placed(25832, ((8.0, 3.0, 500000.0), (3.0, -8.0, 5600000.0))),
     "web Mercator at 60° N": north_up(3857, 10.0, 0.0, 8399737.9),
@@ -218,10 +218,8 @@ def test_pieces_add_up_to_the_whole(pieces: list[shapely.Geometry], name: str) -
 def test_an_area_does_not_depend_on_the_others_of_the_call(name: str) -> None:
     rng = np.random.default_rng(3)
     x, y = rng.integers(0, 3000, (2, 150))
-    shapes = shapely.union(
-        shapely.box(x, y, x + rng.integers(1, 1500, 500), y + 7),
-        shapely.box(x, y, x + 4, y + rng.integers(8, 900, 500)),
-    )
+    wide, high = rng.integers(8, 1500, (2, 150))
+    shapes = shapely.union(shapely.box(x, y, x + wide, y + 7), shapely.box(x, y, x + 4, y + high))
     together = geodesy.areas_m2(shapes, PLACEMENTS[name])
     assert together is not None
     assert together.tolist() == [geodesy.area_m2(shape, PLACEMENTS[name]) for shape in shapes]
@@ -322,23 +320,32 @@ def test_densified_edges_stay_true(name: str) -> None:
         dense = geodesy.densify(polygon, placement)
         assert isinstance(dense, shapely.Polygon)
         assert strays(dense.exterior, polygon.exterior, placement) <= 0.055
+        assert shapely.get_num_coordinates(dense) < 600
         assert {tuple(p) for p in polygon.exterior.coords} <= {tuple(p) for p in dense.exterior.coords}
         assert dense.symmetric_difference(polygon).area < 1e-6
         assert dense.is_valid
 
 
 def test_an_edge_shaped_like_an_s_is_seen() -> None:
-    """Along a line over the equator, the bow of the north undoes that of the south: the middle lies right."""
-    placement = north_up(32733, 1000.0, 800000.0, 11000000.0)
-    line = shapely.LineString([(100.0, 0.0), (100.0, 2000.0)])
-    assert strays(geodesy.densify(line, placement), line, placement) <= 0.055
+    """Through the point where equator and central meridian cross, one half's bow is the other's turned round."""
+    placement = north_up(32733, 1000.0, -500000.0, 11000000.0)
+    line = shapely.LineString([(0.0, 0.0), (2000.0, 2000.0)])
     assert strays(line, line, placement) > 0.5
+    assert strays(geodesy.densify(line, placement), line, placement) <= 0.055
 
 
 def test_what_needs_no_vertices_gets_none() -> None:
     shapes = [shapely.box(0, 0, 40, 60), shapely.Point(3, 3), shapely.MultiPolygon([shapely.box(0, 0, 9, 9)])]
     assert geodesy.densify_all(shapes, VIRGINIA).tolist() == shapes
     assert geodesy.densify(shapely.box(0, 0, 3600, 3600), PLACEMENTS["degrees"]) == shapely.box(0, 0, 3600, 3600)
+
+
+def test_a_short_edge_over_the_antimeridian_is_short() -> None:
+    placement = PLACEMENTS["UTM over the antimeridian"]
+    x, y = geodesy.from_lonlat(placement, [(180.0, 63.0)])[0]
+    over = shapely.box(x - 10, y - 10, x + 10, y + 10)
+    assert np.ptp(geodesy.to_lonlat(placement, shapely.get_coordinates(over))[:, 0]) > 359
+    assert geodesy.densify(over, placement) == over
 
 
 def test_parts_and_holes_are_densified() -> None:
@@ -354,9 +361,9 @@ def test_parts_and_holes_are_densified() -> None:
 
 
 def test_a_whole_turn_of_longitude_keeps_its_way_round() -> None:
-    dense = geodesy.densify(shapely.box(0, 100, 1440, 500), GLOBE)
-    lon = geodesy.to_lonlat(GLOBE, shapely.get_coordinates(dense))[:, 0]
-    assert np.abs(np.diff(np.unwrap(lon, period=360))).max() <= 90
+    line = shapely.LineString([(0, 100), (1440, 100), (1440, 500)])
+    lon = geodesy.to_lonlat(GLOBE, shapely.get_coordinates(geodesy.densify(line, GLOBE)))[:, 0]
+    assert np.ptp(np.unwrap(lon, period=360)) == pytest.approx(360)
 
 
 def test_an_edge_through_the_pole_comes_to_an_end() -> None:
