@@ -156,8 +156,12 @@ def _band(native: Pixels, usable: Mask | None, y: Taps, x: Taps, here: slice, lo
             tall = _weigh(weights, y.cover_index[:, here] - low, y.cover[:, here], axis=0)
             area = _weigh(tall, x.cover_index - x.start, x.cover, axis=1)
     valid = (area >= (0.5 - SNAP) * (y.total[here, None] * x.total)) & (share > 0)
-    sums = _weigh(_weigh(native, row_index, row_weight, axis=0), column_index, x.weight, axis=1)
-    values = np.divide(sums, share[:, :, None], out=np.zeros_like(sums), where=valid[:, :, None])
+    kind = _accumulator(dtype, row_weight, x.weight)
+    sums = _weigh(_weigh(native, row_index, row_weight, axis=0, kind=kind), column_index, x.weight, axis=1, kind=kind)
+    values = sums / np.where(valid, share, 1.0)[:, :, None]
+    values += 0.0  # no negative zero, which would tell how many empty taps a window had
+    if not valid.all():
+        values[~valid] = 0
     if np.issubdtype(dtype, np.integer):
         limits = np.iinfo(dtype)
         top = float(limits.max)
@@ -166,16 +170,39 @@ def _band(native: Pixels, usable: Mask | None, y: Taps, x: Taps, here: slice, lo
     return values.astype(dtype), valid
 
 
-def _weigh(source: Pixels, index: npt.NDArray[np.intp], weight: Edges, *, axis: int) -> npt.NDArray[np.float64]:
+def _accumulator(dtype: np.dtype[Any], rows: Edges, columns: Edges) -> type[np.int32] | type[np.float64]:
+    """What holds the sums: 32-bit integers where they give what float64 gives, bit for bit, in half the memory.
+
+    That is where small integers are added whole, none of them in part.
+    """
+    small = dtype.kind in "iu" and max(-np.iinfo(dtype).min, np.iinfo(dtype).max) * len(rows) * len(columns) < 2**31
+    whole = all(bool(((weight == 0) | (weight == 1)).all()) for weight in (rows, columns))
+    return np.int32 if small and whole else np.float64
+
+
+def _weigh(
+    source: Pixels,
+    index: npt.NDArray[np.intp],
+    weight: Edges,
+    *,
+    axis: int,
+    kind: type[np.int32] | type[np.float64] = np.float64,
+) -> npt.NDArray[Any]:
     """Σ over taps of weight · source along an axis, tap after tap, each elementwise."""
     shape = [1] * source.ndim
     shape[axis] = index.shape[1]
-    total = np.zeros((*source.shape[:axis], index.shape[1], *source.shape[axis + 1 :]))
+    total: npt.NDArray[Any] | None = None
     for at, by in zip(index, weight, strict=True):
         if not by.any():
             continue
         part = _select(source, at, axis)
-        total += part if bool((by == 1).all()) else part * by.reshape(shape)
+        if bool((by == 1).all()):
+            total = part.astype(kind) if total is None else np.add(total, part, out=total)
+        else:
+            part = part * by.astype(kind).reshape(shape)
+            total = part if total is None else np.add(total, part, out=total)
+    if total is None:
+        total = np.zeros((*source.shape[:axis], index.shape[1], *source.shape[axis + 1 :]), dtype=kind)
     return total
 
 

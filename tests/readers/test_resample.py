@@ -161,6 +161,15 @@ def test_boxes_of_one_lattice_agree_on_its_edges(scale: float, start: int, lengt
     assert np.abs(whole - np.arange(start, start + length + 1) * scale).max() <= 1e-6 * scale + 1e-11 * abs(whole).max()
 
 
+@pytest.mark.parametrize(
+    "scale", [1.0, 3.0, 0.1, 1 / 3, 10 / 3, 1.7, 29.9976, 100.01290322580645 / 30, 0.0044008110671]
+)
+def test_boxes_of_one_lattice_agree_bit_for_bit(scale: float) -> None:
+    whole = lattice(0.0, 60_000 * scale, 60_000)
+    for start, stop in ((0, 1), (1, 3), (59_997, 60_000), (12_345, 13_689), (41_111, 41_112), (58_999, 59_007)):
+        assert np.array_equal(lattice(start * scale, stop * scale, stop - start), whole[start : stop + 1])
+
+
 def test_cutting_the_work_into_bands_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(3)
     source, valid = random.random((60, 50, 3)).astype(np.float32), random.random((60, 50)) > 0.2

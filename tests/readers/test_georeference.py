@@ -1,0 +1,155 @@
+"""Where pixels are: the table of `tests/bench/georeference_table.py`, and what is said where nothing is known."""
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from limner.readers.errors import ReadError, RequestError
+from limner.readers.geotiff import RasterReader
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.rpc import RPC
+
+WriteRaster = Callable[..., str]
+Places = Callable[..., np.ndarray[Any, Any]]
+LIMIT = 1e-6
+
+
+@pytest.fixture(scope="module")
+def bench(root: Path) -> ModuleType:
+    path = root / "tests" / "bench" / "georeference_table.py"
+    spec = importlib.util.spec_from_file_location("georeference_table", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_case_is_within_a_millionth_of_a_pixel(bench: ModuleType, tmp_path: Path) -> None:
+    rows = bench.table(tmp_path)
+    assert len(rows) == 13
+    assert {name: errors for name, *errors in rows if max(errors) >= LIMIT} == {}
+
+
+def test_real_files_are_within_a_millionth_of_a_pixel(bench: ModuleType, tmp_path: Path, shared_data: Path) -> None:
+    rows = bench.table(tmp_path, shared_data / "geo")
+    assert {name for name, *_ in rows} >= set(bench.REAL)
+    assert {name: errors for name, *errors in rows if max(errors) >= LIMIT} == {}
+
+
+def test_the_table_would_show_half_a_pixel(bench: ModuleType, tmp_path: Path) -> None:
+    name, path, affine = next(iter(bench.cases(tmp_path, None)))
+    off, _ = bench.measure(path, affine @ Affine.translation(0.5, 0.5))
+    assert name == "north-up, UTM"
+    assert off == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("crs", "unit"),
+    [("EPSG:32618", "m"), ("EPSG:4326", "deg"), ("EPSG:2225", "crs"), ("EPSG:4807", "crs"), ("EPSG:3857", "m")],
+)
+def test_the_unit_is_the_coordinate_systems_own(write_raster: WriteRaster, places: Places, crs: str, unit: str) -> None:
+    transform = Affine(0.01, 0, 2.0, 0, -0.01, 48.0)
+    (info,) = RasterReader().scan(write_raster("a.tif", places(9, 7), crs=crs, transform=transform), {})
+    assert info.placement.unit == unit
+    assert CRS.from_wkt(info.placement.crs) == CRS.from_user_input(crs)
+    assert info.placement.source == "geotransform"
+
+
+def test_control_points_say_how_well_they_are_met(bench: ModuleType, tmp_path: Path) -> None:
+    points = bench.control_points(49, 5.0)
+    path = bench.write(tmp_path / "a.tif", gcps=(points, CRS.from_epsg(4326)))
+    (info,) = RasterReader().scan(str(path), {})
+    warp = info.placement.warp
+    assert warp is not None
+    assert len(warp.terms) == 6
+    pixel = np.array([(p.col, p.row) for p in points])
+    miss = info.placement.to_pixel([(p.x, p.y) for p in points]) - pixel
+    assert warp.residual_px == pytest.approx(np.sqrt((miss**2).sum(axis=1).mean()), rel=1e-3)
+    assert any("49 control points" in note and f"{warp.residual_px:.3g} px" in note for note in info.notes)
+    affine = np.asarray(info.placement.matrix)
+    assert np.abs(pixel @ affine[:, :2].T + affine[:, 2] - info.placement.to_world(pixel)).max() < 0.02
+
+
+def test_control_points_across_the_antimeridian_are_unwrapped(bench: ModuleType, tmp_path: Path) -> None:
+    points = [
+        GroundControlPoint(row=row, col=col, x=(179.9 + col * 1e-3 + 180) % 360 - 180, y=50 - row * 1e-3)
+        for row in (0, 157)
+        for col in (0, 211)
+    ]
+    path = bench.write(tmp_path / "a.tif", gcps=(points, CRS.from_epsg(4326)))
+    (info,) = RasterReader().scan(str(path), {})
+    assert info.placement.to_world([(100, 0)])[0] == pytest.approx((180.0, 50.0))
+    assert any("antimeridian" in note for note in info.notes)
+
+
+def test_control_points_on_a_line_are_refused(bench: ModuleType, tmp_path: Path) -> None:
+    points = [GroundControlPoint(row=at, col=at, x=10 + at * 1e-3, y=50 - at * 1e-3) for at in (0, 20, 40, 60)]
+    path = bench.write(tmp_path / "a.tif", gcps=(points, CRS.from_epsg(4326)))
+    with pytest.raises(ReadError, match="control points"):
+        RasterReader().scan(str(path), {})
+
+
+def test_without_a_coordinate_system_nothing_is_guessed(write_raster: WriteRaster, places: Places) -> None:
+    path = write_raster("a.tif", places(9, 7), crs=None)
+    (info,) = RasterReader().scan(path, {})
+    assert (info.placement.unit, info.placement.crs) == ("px", None)
+    assert info.placement.to_world([(3, 4)]).tolist() == [[3, 4]]
+    assert any("crs=EPSG" in note for note in info.notes)
+    (stated,) = RasterReader().scan(path, {"crs": "EPSG:32618"})
+    assert stated.placement.unit == "m"
+    assert stated.placement.to_world([(0, 0)]).tolist() == [[3e5, 4e6]]
+    assert dict(stated.options) == {"crs": "EPSG:32618"}
+
+
+def test_the_files_own_coordinate_system_goes_before_the_option(write_raster: WriteRaster, places: Places) -> None:
+    path = write_raster("a.tif", places(9, 7))
+    (info,) = RasterReader().scan(path, {"crs": "EPSG:4326"})
+    assert CRS.from_wkt(info.placement.crs).to_epsg() == 32618
+    assert any("not used" in note for note in info.notes)
+    (same,) = RasterReader().scan(path, {"crs": "EPSG:32618"})
+    assert same.notes == ()
+
+
+def test_a_nonsense_coordinate_system_is_a_wrong_request(write_raster: WriteRaster, places: Places) -> None:
+    with pytest.raises(RequestError, match="EPSG:32618"):
+        RasterReader().scan(write_raster("a.tif", places(9, 7), crs=None), {"crs": "north of here"})
+
+
+def test_nothing_at_all_is_said(write_raster: WriteRaster, places: Places) -> None:
+    (info,) = RasterReader().scan(write_raster("a.tif", places(9, 7), crs=None, transform=None), {"crs": "EPSG:32618"})
+    assert not info.placement.known
+    assert any("says nothing about where" in note for note in info.notes)
+
+
+def test_rational_polynomials_alone_are_not_a_place(write_raster: WriteRaster, places: Places) -> None:
+    path = write_raster("a.tif", places(9, 7), crs=None, transform=None)
+    ones = [1.0] + [0.0] * 19
+    with rasterio.open(path, "r+") as file:
+        file.rpcs = RPC(0.0, 1.0, 50.0, 1.0, ones, ones, 0.0, 1.0, 8.0, 1.0, ones, ones, 0.0, 1.0)
+    (info,) = RasterReader().scan(path, {})
+    assert not info.placement.known
+    assert any("RPC" in note for note in info.notes)
+
+
+def test_a_world_file_places_a_picture(write_raster: WriteRaster, places: Places) -> None:
+    path = write_raster("a.png", places(9, 7, 1, "uint8"), driver="PNG", crs=None, transform=None)
+    Path(path).with_suffix(".pgw").write_text("2.0\n0\n0\n-3.0\n1001.0\n1998.5\n", encoding="ascii")
+    (info,) = RasterReader().scan(path, {"crs": "EPSG:32618"})
+    assert info.placement.to_world([(0, 0), (0.5, 0.5)]).tolist() == [[1000, 2000], [1001, 1998.5]]
+    assert "a.pgw" in {Path(name).name for name in info.files}
+
+
+def test_a_flat_grid_is_refused(write_raster: WriteRaster, places: Places) -> None:
+    path = write_raster("a.tif", places(9, 7), transform=Affine(10, 10, 3e5, 10, 10, 4e6))
+    with pytest.raises(ReadError, match="two directions"):
+        RasterReader().scan(path, {})

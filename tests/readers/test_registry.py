@@ -1,0 +1,208 @@
+"""Which reader opens what, and that every file gets a row."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from limner.readers import registry
+from limner.readers.errors import RequestError
+from limner.readers.geotiff import RasterReader
+from limner.readers.image import Claim, ImageInfo
+from limner.readers.registry import Scanned, find_reader, open_image, readers, scan
+
+WriteRaster = Callable[..., str]
+Places = Callable[..., np.ndarray[Any, Any]]
+
+
+class Other:
+    """A plug-in's reader that claims everything with a given strength."""
+
+    name = "other"
+    options = ("zoom",)
+
+    def __init__(self, strength: int = 70) -> None:
+        self.strength = strength
+
+    def claim(self, uri: str, head: bytes) -> Claim:
+        """Always the same, for files."""
+        return Claim(self.strength if head else 0, uri)
+
+    def scan(self, uri: str, options: Mapping[str, str]) -> Sequence[ImageInfo]:
+        """What the raster reader says."""
+        return RasterReader().scan(uri, options)
+
+    def open(self, info: ImageInfo, channels: Sequence[str] | None = None) -> Any:  # noqa: ANN401 - an image
+        """What the raster reader opens."""
+        return RasterReader().open(info, channels)
+
+
+def row(rows: Sequence[Scanned], name: str) -> Scanned:
+    (found,) = [row for row in rows if Path(row.path).name == name]
+    return found
+
+
+def test_ours_are_installed() -> None:
+    assert {"raster", "scene"} <= set(readers())
+
+
+def test_importing_readers_loads_no_format_library() -> None:
+    code = (
+        "import sys, limner.readers.registry as r; r.readers(); "
+        "print(sorted({'rasterio', 'openslide', 'pydicom', 'torch', 'pyproj'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(("strength", "winner"), [(60, "raster"), (80, "other")])
+def test_the_strongest_claim_wins(strength: int, winner: str) -> None:
+    tiff = b"II*\0\x08\0\0\0\x01\0" + b"\xaf\x87\x03\0\x04\0\0\0\0\0\0\0"  # one tag, the GeoKey directory
+    assert find_reader("a.tif", tiff, {"other": Other(strength), "raster": RasterReader()}) == winner
+    assert find_reader("a.tif", b"hello", {"raster": RasterReader()}) is None
+
+
+def test_a_tie_names_both_and_the_flag() -> None:
+    with pytest.raises(RequestError, match=r"other and raster.*--reader other or --reader raster"):
+        find_reader("a.tif", b"II*\0", {"other": Other(50), "raster": RasterReader()})
+
+
+@pytest.mark.parametrize(
+    ("head", "strength"),
+    [
+        (b"II*\0\x08\0\0\0", 50),
+        (b"MM\0*\0\0\0\x08", 50),
+        (b"II+\0\x08\0\0\0", 50),
+        (b"MM\0+\0\x08\0\0", 50),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", 50),
+        (b"\x89PNG\r\n\x1a\n", 40),
+        (b"\xff\xd8\xff\xe0", 40),
+        (b"\n <VRTDataset rasterXSize", 60),
+        (b"%PDF-1.4", 0),
+        (b"PK\x03\x04", 0),
+        (b"", 0),
+    ],
+)
+def test_claims_are_by_content(head: bytes, strength: int) -> None:
+    assert RasterReader().claim("some.tif", head).strength == strength
+
+
+def test_a_georeferenced_tiff_is_claimed_more_surely(
+    write_raster: WriteRaster, places: Places, shared_data: Path
+) -> None:
+    # COG and BigTIFF keep their directory in front
+    path = write_raster("a.tif", places(20, 20), BIGTIFF="YES", driver="GTiff")
+    assert RasterReader().claim(path, Path(path).read_bytes()[:4096]).strength in {50, 70}
+    misnamed = shared_data / "geo" / "sentinel2_virginia_l1c" / "s2_B01.jp2"
+    assert RasterReader().claim(str(misnamed), misnamed.read_bytes()[:4096]).strength == 70
+
+
+@pytest.mark.parametrize("uri", ["/vsicurl/https://x/a.tif", "s3://bucket/a.tif", "https://x/a.tif", "/vsizip/a.zip/b"])
+def test_remote_names_are_claimed_by_their_form(uri: str) -> None:
+    assert RasterReader().claim(uri, b"").strength == 30
+
+
+def test_every_file_of_a_folder_has_a_row(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
+    write_raster("in/b.tif", places(8, 8))
+    write_raster("in/sub/a.tif", places(8, 8))
+    write_raster("in/A.tif", places(8, 8))
+    (tmp_path / "in" / "notes.txt").write_text("hello", encoding="utf-8")
+    (tmp_path / "in" / "empty.tif").touch()
+    (tmp_path / "in" / ".hidden").mkdir()
+    (tmp_path / "in" / ".hidden" / "x.tif").touch()
+    rows = scan([str(tmp_path / "in")], {})
+    assert [Path(row.path).name for row in rows] == ["A.tif", "b.tif", "empty.tif", "notes.txt", "a.tif"]
+    assert [row.status for row in rows] == ["read", "read", "skipped", "skipped", "read"]
+    assert row(rows, "empty.tif").reason == "it is empty"
+    assert "first bytes" in row(rows, "notes.txt").reason
+    assert [row.infos[0].id for row in rows if row.infos] == ["a", "b", "a-2"]
+    assert rows == scan([str(tmp_path / "in")], {})
+
+
+def test_ids_do_not_depend_on_the_order_of_the_inputs(
+    write_raster: WriteRaster, places: Places, tmp_path: Path
+) -> None:
+    paths = [write_raster(f"{folder}/Größe 1.tif", places(8, 8)) for folder in ("p", "q", "r")]
+    forth = {info.uri: info.id for row in scan(paths, {}) for info in row.infos}
+    back = {info.uri: info.id for row in scan(paths[::-1], {}) for info in row.infos}
+    assert forth == back == dict(zip(paths, ("gr-e-1", "gr-e-1-2", "gr-e-1-3"), strict=True))
+    assert tmp_path.exists()
+
+
+def test_a_file_named_twice_is_one_image(write_raster: WriteRaster, places: Places) -> None:
+    path = write_raster("a.tif", places(8, 8))
+    assert len(scan([path, path, str(Path(path).parent)], {})) == 1
+
+
+def test_a_named_file_that_nobody_knows_fails_and_lists_the_readers(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_text("hello", encoding="utf-8")
+    (tmp_path / "b.tif").touch()
+    rows = scan([str(tmp_path / name) for name in ("a.tif", "b.tif", "c.tif")], {})
+    assert [row.status for row in rows] == ["failed"] * 3
+    assert "raster" in rows[0].reason
+    assert "scene" in rows[0].reason
+    assert "b'hello'" in rows[0].reason
+    assert "0 bytes" in rows[1].reason
+    assert "No such file" in rows[2].reason
+
+
+def test_a_reader_can_be_forced(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
+    for band in ("B02", "B03"):
+        write_raster(f"s/S2_{band}.tif", places(8, 8))
+    together = scan([str(tmp_path / "s")], {})
+    apart = scan([str(tmp_path / "s")], {}, reader="raster")
+    assert [len(row.infos) for row in together] == [1, 0]
+    assert [len(row.infos) for row in apart] == [1, 1]
+    (tmp_path / "grid.txt").write_text(
+        "ncols 2\nnrows 1\nxllcorner 0\nyllcorner 0\ncellsize 1\n5 6\n", encoding="utf-8"
+    )
+    (forced,) = scan([str(tmp_path / "grid.txt")], {}, reader="raster")
+    assert forced.infos[0].size == (2, 1)
+    with pytest.raises(RequestError, match=r"Installed: .*raster"):
+        scan([str(tmp_path)], {}, reader="rasta")
+
+
+def test_an_unknown_option_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"sensr.*Did you mean sensor\?"):
+        scan([str(tmp_path)], {"sensr": "sentinel-2-l1c"}, reader="raster")
+
+
+def test_options_that_mean_nothing_are_a_wrong_request(write_raster: WriteRaster, places: Places) -> None:
+    path = write_raster("a.tif", places(8, 8, 2))
+    with pytest.raises(RequestError, match="reader option sensor"):
+        scan([path], {"sensor": "spotnik"})
+    (failed,) = scan([path], {"bands": "red"})
+    assert failed.status == "failed"
+    assert "each of the 2 channels once" in failed.reason
+
+
+def test_sources_of_a_mosaic_are_a_part_of_it(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
+    source = Path(write_raster("m/left.tif", places(8, 8)))
+    (tmp_path / "m" / "mosaic.vrt").write_text(
+        '<VRTDataset rasterXSize="8" rasterYSize="8"><VRTRasterBand dataType="UInt16" band="1"><SimpleSource>'
+        f'<SourceFilename relativeToVRT="1">{source.name}</SourceFilename><SourceBand>1</SourceBand></SimpleSource>'
+        "</VRTRasterBand></VRTDataset>",
+        encoding="utf-8",
+    )
+    rows = scan([str(tmp_path / "m")], {})
+    assert [(Path(row.path).name, row.status) for row in rows] == [("left.tif", "skipped"), ("mosaic.vrt", "read")]
+    assert "mosaic.vrt" in rows[0].reason
+
+
+def test_open_image_goes_to_the_reader_that_scanned(write_raster: WriteRaster, places: Places) -> None:
+    picture = places(8, 6, 2)
+    ((info,),) = [row.infos for row in scan([write_raster("a.tif", picture)], {})]
+    with open_image(info, ["2"]) as image:
+        pixels, _ = image.read(info.box, info.size)
+    assert np.array_equal(pixels[:, :, 0], picture[:, :, 1])
+
+
+def test_a_plugin_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(group: str, name: str) -> object:
+        raise ImportError(group + name)
+
+    monkeypatch.setattr(registry, "load", broken)
+    with pytest.raises(RequestError, match="must be importable"):
+        readers()
