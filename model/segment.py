@@ -130,6 +130,12 @@ class Segmenter:
                     remedy="Correct the card's classes or layout",
                 )
             share = values[y0 - top : y1 - top, x0 - left : x1 - left]
+            if not np.isfinite(share).all():
+                raise ModelError(
+                    f"{view.region.key} with network {self.card.name}/{variant.name}",
+                    "its answers must be finite numbers",
+                    remedy="Check the region's pixel values, and the card's mean and std",
+                )
             yield slice(y0, y1), slice(x0, x1), share if self.card.output == "probabilities" else _softmax(share)
 
     def _network(self, variant: Variant) -> onnx.Network:
@@ -197,14 +203,14 @@ def _spread(tile: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -> npt.
     A constant there makes an edge that networks answer to: at the rim of a scene it changes several times as many
     classes as repeating the rim does.
     """
-    row = _nearest(valid.any(axis=1)[None])[0]
+    row = _nearest(np.any(valid, axis=1, keepdims=True).T)[0]
     return tile[row[:, None], _nearest(valid)[row]]
 
 
 def _nearest(valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
     """For each place of each row (H, W) the column of the nearest valid one, the left of two; 0 where none is."""
     width = valid.shape[1]
-    here = np.arange(width)
+    here = np.arange(width, dtype=np.intp)
     left = np.maximum.accumulate(np.where(valid, here, -width), axis=1)
     right = np.minimum.accumulate(np.where(valid, here, 2 * width)[:, ::-1], axis=1)[:, ::-1]
     return np.where(here - left <= right - here, left, right) % width

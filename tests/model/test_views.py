@@ -159,6 +159,13 @@ def test_a_partial_pixel_at_the_edge_counts_its_part(picture: Make) -> None:
     assert found.valid_px == pytest.approx(2500, rel=1e-12)
     assert found.valid_m2 == pytest.approx(area_m2(box(0, 0, 50, 50), UTM), rel=1e-9)
     assert (found.invalid_px, found.outside_px) == (0, 0)
+    mask = np.ones((50, 50), dtype=bool)
+    mask[:, 48:] = False
+    (region,) = cuts(image, sight, scale=4.0)
+    image = picture(coordinates(50, 50), bands=("red", "nir"), mask=mask, placement=UTM)
+    found = cover(look(image, region, sight), UTM)
+    assert found.invalid_px == pytest.approx(2 * 50, rel=1e-12)
+    assert found.valid_m2 == pytest.approx(area_m2(box(0, 0, 48, 50), UTM), rel=1e-9)
 
 
 def test_square_metres_follow_latitude_inside_a_region(picture: Make) -> None:

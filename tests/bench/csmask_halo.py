@@ -1,0 +1,95 @@
+"""How wide a halo a card's network needs: how often a pixel's class changes with its distance from the tile's edge.
+
+    python tests/bench/csmask_halo.py csmask FOLDER SENSOR
+
+FOLDER is a scene as the scene reader takes it and SENSOR its sensor (sentinel-2-l1c, say); it is seen at the card's
+resolution. The reference class of a pixel is the one it has within the middle quarter of a tile; the same pixels are
+then seen in tiles that lie elsewhere: at multiples of 32 px, as in a run, where tiles keep step with the network's
+pooling, and anywhere. Two figures for each halo: how many of the pixels that it keeps change their class, and how many
+of the outermost 8 px that it keeps. A scene less than two tiles wide tells nothing.
+
+A card's halo is the smallest, in steps of 8 px that keep tiles at multiples of 32 px, whose first figure is below 0.5 %
+for every variant. Weights must be on this machine (`limner models fetch csmask`).
+"""
+
+import sys
+
+import numpy as np
+import numpy.typing as npt
+from limner.model import onnx, weights
+from limner.model.cards import Card, Variant, find_card
+from limner.readers.geodesy import metres_per_pixel
+from limner.readers.image import ImageInfo
+from limner.readers.registry import open_image, scan
+
+
+def read_scene(info: ImageInfo, card: Card, variant: Variant) -> npt.NDArray[np.float32]:
+    """The whole scene at the card's resolution, normalised for the network, (H, W, bands)."""
+    wants = [band if isinstance(band, str) else band[0] for band in variant.bands]
+    names = [next(c.name for c in info.channels if c.common == want) for want in wants]
+    spacing = metres_per_pixel(info.placement, (info.size[0] / 2, info.size[1] / 2))
+    if spacing is None:
+        sys.exit("the scene has no known pixel size")
+    size = [round(length * metres / card.resolution.value) for length, metres in zip(info.size, spacing, strict=True)]
+    with open_image(info, names) as image:
+        pixels, _ = image.read(info.box, (size[0], size[1]))
+        physical = np.stack(
+            [pixels[..., i].astype(np.float64) * c.scale + c.offset for i, c in enumerate(image.channels)], axis=2
+        )
+    return ((physical - variant.mean) / variant.std).astype(np.float32)
+
+
+def measure(
+    scene: npt.NDArray[np.float32], network: onnx.Network, tile: int, *, first: int, step: int
+) -> npt.NDArray[np.float64]:
+    """(tile / 2, 2): changed and seen pixels by whole pixels of distance from the tile's edge."""
+    height, width = scene.shape[:2]
+
+    def classes(y: int, x: int) -> npt.NDArray[np.intp]:
+        return network(scene[None, y : y + tile, x : x + tile])[0].argmax(axis=2)
+
+    margin, middle = 3 * tile // 8, tile // 4
+    reference = np.full((height, width), -1)
+    for y in range(0, height - tile + 1, middle):
+        for x in range(0, width - tile + 1, middle):
+            inner = classes(y, x)[margin:-margin, margin:-margin]
+            reference[y + margin : y + margin + middle, x + margin : x + margin + middle] = inner
+    ramp = np.minimum(np.arange(tile), np.arange(tile)[::-1])
+    distance = np.minimum.outer(ramp, ramp)
+    counts = np.zeros((tile // 2, 2))
+    for y in range(first, height - tile + 1, step):
+        for x in range(first, width - tile + 1, step):
+            known = reference[y : y + tile, x : x + tile]
+            changed = (classes(y, x) != known)[known >= 0]
+            counts[:, 0] += np.bincount(distance[known >= 0], weights=changed, minlength=tile // 2)
+            counts[:, 1] += np.bincount(distance[known >= 0], minlength=tile // 2)
+    return counts
+
+
+def main(name: str, folder: str, sensor: str) -> None:
+    """Print the table."""
+    card = find_card(name)
+    info = next(
+        info for scanned in scan([folder], {"sensor": sensor}) for info in scanned.infos if len(info.channels) > 1
+    )
+    quantity = {c.common: c.quantity for c in info.channels}
+    for variant in card.variants:
+        wants = [band if isinstance(band, str) else band[0] for band in variant.bands]
+        if any(quantity.get(want) != variant.quantity for want in wants):
+            sys.stdout.write(f"{name}/{variant.name}: the scene has not its bands in {variant.quantity}\n")
+            continue
+        content = weights.read(variant.weights, variant.sha256, name=name)
+        network = onnx.Network(content, name=variant.name, layout=card.layout)
+        seen = read_scene(info, card, variant)
+        for where, first, step in (("multiples of 32 px", 32, 32), ("anywhere", 19, 53)):
+            counts = measure(seen, network, card.tile, first=first, step=step)
+            lines = [f"{name}/{variant.name}, tiles at {where}: halo, % changed of what is kept, % of its rim"]
+            for halo in range(0, 97, 8):
+                kept, rim = counts[halo:].sum(axis=0), counts[halo : halo + 8].sum(axis=0)
+                if rim[1]:
+                    lines.append(f"{halo:4d}  {100 * kept[0] / kept[1]:6.3f}  {100 * rim[0] / rim[1]:6.3f}")
+            sys.stdout.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

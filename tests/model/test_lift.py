@@ -1,0 +1,90 @@
+"""The lift: canvas pixels to level-0 pixels, the same bits from both sides of a seam."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from limner.model.annotator import Answer, Sight, View
+from limner.model.finding import Finding
+from limner.model.lift import lift
+from limner.model.tiling import TileGrid
+from limner.readers.errors import ModelError
+from limner.readers.regions import Grid, Region, cut
+from shapely.geometry import box
+
+
+def view(region: Region, grid: TileGrid | None = None) -> View:
+    """An empty view: lifting looks at no pixel."""
+    exact = TileGrid.exact(*region.tiles, tile=region.size[0] // region.tiles[0])
+    return View(region, Sight(10), grid or exact, np.zeros((0,)), np.zeros((0,), np.bool_), np.zeros((0,), np.bool_))
+
+
+def regions(size: tuple[int, int], scale: float, *, overlap: int = 0) -> list[Region]:
+    return cut(Grid("picture", size, (scale, scale)), tile=10, hd_num=4, overlap=overlap)
+
+
+def on(region: Region, *canvas: float, kind: str = "area") -> Finding:
+    return lift(Answer("a", box(*canvas), kind, 0.5), view(region))  # pyright: ignore[reportArgumentType] - a test
+
+
+def test_a_square_lands_where_it_was_seen() -> None:
+    first, second = regions((60, 40), 2.0)
+    assert on(first, 3, 4, 5, 6).geometry.equals(box(6, 8, 10, 12))
+    assert on(second, 3, 4, 5, 6).geometry.equals(box(46, 8, 50, 12))
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(st.floats(0.3, 20), st.integers(50, 3000), st.integers(0, 3))
+def test_neighbours_agree_on_their_seam_bit_for_bit(scale: float, width: int, overlap: int) -> None:
+    row = [region for region in regions((width, 40), scale, overlap=overlap) if region.rows.start == 0]
+    for left, right in pairwise(row):
+        stop = left.columns.core_stop
+        one = on(left, 0, 0, stop - left.columns.start, 5)
+        other = on(right, stop - right.columns.start, 0, right.size[0], 5)
+        assert one.geometry.bounds[2] == other.geometry.bounds[0]
+        assert one.cut
+        assert other.cut
+    last = row[-1]
+    assert on(last, 0, 0, *last.size).geometry.bounds[2] == width
+
+
+def test_cut_is_only_at_an_inner_rim() -> None:
+    first, second = regions((25, 12), 1.0)
+    assert (first.columns.core_stop, second.columns.core_start) == (20, 20)
+    assert not on(first, 0, 0, 19, 12).cut
+    assert on(first, 0, 0, 20, 12).cut
+    assert not on(second, 1, 0, 5, 12).cut
+    assert on(second, 0, 0, 1, 1).cut
+
+
+def test_what_reaches_beyond_the_picture_ends_at_its_rim() -> None:
+    second = regions((25, 12), 1.0)[1]
+    assert on(second, 2, 3, 10, 20, kind="box").geometry.equals(box(22, 3, 25, 12))
+    with pytest.raises(ModelError, match="on the picture"):
+        on(second, 6, 3, 10, 5)
+
+
+def test_the_last_grid_line_is_the_rim_even_where_the_scale_falls_short() -> None:
+    scale = 10 * (1 - 1e-11)
+    (region,) = cut(Grid("picture", (30, 30), (scale, scale)), tile=3)
+    assert 3 * scale < 30
+    assert on(region, 0, 0, 3, 3).geometry.bounds == (0, 0, 30, 30)
+
+
+def test_an_answer_without_geometry_is_about_the_core() -> None:
+    second = regions((25, 12), 1.0, overlap=4)[1]
+    found = lift(Answer("sea", None, "region", None, text="water", notes={"why": "blue"}), view(second))
+    core = second.core
+    assert found.geometry.equals(box(core.x0, core.y0, core.x1, core.y1))
+    assert (found.label, found.kind, found.score, found.text) == ("sea", "region", None, "water")
+    assert found.notes == {"why": "blue"}
+    assert not found.cut
+
+
+def test_a_fitted_canvas_is_unfitted_first() -> None:
+    (region,) = regions((20, 10), 1.0)
+    grid = TileGrid.fit(20, 10, hd_num=6)
+    answer = Answer("a", box(*grid.to_canvas([[2, 3], [5, 7]]).ravel()), "box", None)
+    assert lift(answer, view(region, grid)).geometry.bounds == pytest.approx((2, 3, 5, 7), abs=1e-9)
