@@ -84,8 +84,8 @@ class Placement:
     `matrix` has a row per world axis and three columns: world = matrix @ (x, y, 1). Two rows for a map or a slide,
     three for a patient (mm, LPS). Where `warp` is given it is the true mapping and `matrix` its affine approximation.
     `unit` is the unit of the world axes, "px" where nothing is known and "crs" where it is another one that the CRS
-    states (feet, say). `crs` is WKT, for maps only. `frame` is a
-    frame-of-reference UID, for patients only. `source` says where the numbers were read.
+    states (feet, say). `crs` is WKT, for maps only. `frame` is a frame-of-reference UID, for patients only. `source`
+    says where the numbers were read.
     """
 
     matrix: tuple[tuple[float, float, float], ...]

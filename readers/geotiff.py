@@ -93,11 +93,11 @@ class RasterImage:
         self.channels = chosen(info, channels)
         with _environment(self._name):
             self._levels: dict[int, Any] = {-1: _open(self._name)}
-        try:
-            self._prepare()
-        except BaseException:
-            self.close()
-            raise
+            try:
+                self._prepare()
+            except BaseException:
+                self.close()
+                raise
 
     def _prepare(self) -> None:
         raster = self._levels[-1]
@@ -140,7 +140,8 @@ class RasterImage:
         `picture` = (x0, y0, x1, y1) bounds the picture where this file is a part of it. Raises `ReadError`.
         """
         width, height = self._info.size
-        raster = self._level((x[-1] - x[0]) / (len(x) - 1), (y[-1] - y[0]) / (len(y) - 1))
+        with _environment(self._name):
+            raster = self._level((x[-1] - x[0]) / (len(x) - 1), (y[-1] - y[0]) / (len(y) - 1))
         (across, right), (down, below) = self._onto(raster)
         x0, y0, x1, y1 = picture or (0.0, 0.0, float(width), float(height))
         rows = taps(y / down + below, raster.height, low=y0 / down + below, high=y1 / down + below)
@@ -263,11 +264,15 @@ _EVERYWHERE: Mask = np.array(True)  # noqa: FBT003 - a mask that says "valid" wh
 
 @contextmanager
 def _environment(name: str) -> Generator[None]:
-    """GDAL as this reader wants it: siblings listed only on this machine, a cache for remote bytes."""
+    """GDAL as this reader wants it: siblings are listed and the network is shut, unless the input itself is remote.
+
+    So a VRT on this machine cannot make anyone fetch what it points at.
+    """
     import rasterio  # noqa: PLC0415 - a format library loads when a file needs it
 
+    local = {"CPL_VSIL_CURL_ALLOWED_FILENAME": "nothing"}
     remote = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": "TRUE", "GDAL_HTTP_MAX_RETRY": "3"}
-    settings: dict[str, Any] = {"GDAL_NUM_THREADS": "ALL_CPUS"} | (remote if is_remote(name) else {})
+    settings: dict[str, Any] = remote if is_remote(name) else local
     with rasterio.Env(**settings):
         yield
 
