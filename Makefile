@@ -32,7 +32,11 @@ types: .venv-test/ready
 	.venv-test/bin/pyright --pythonpath .venv-test/bin/python
 
 bench: .venv-test/ready
-	cd .venv-test && for script in ../tests/bench/*.py; do bin/python $$script || exit 1; done
+	cd .venv-test && bin/python ../tests/bench/georeference_table.py
+	cd .venv-test && bin/python ../tests/bench/bench_reading.py
+	.venv-test/bin/limner models fetch csmask
+	cd .venv-test && bin/python ../tests/bench/csmask_halo.py csmask ../$(SAMPLE) sentinel-2-l1c
+	cd .venv-test && bin/python ../tests/bench/big_scene.py
 
 # An environment with the tested versions and the wheel built from this checkout, by way of the source distribution.
 .venv-%/ready: $(SOURCES)

@@ -8,7 +8,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import pytest
-from limner.readers.errors import ReadError
+from limner.model.cards import find_card
+from limner.model.weights import locate
+from limner.readers.errors import ModelError, ReadError
 from limner.readers.geometry import Box, Placement
 from limner.readers.image import Channel, ImageInfo
 from limner.readers.resample import lattice, resample, taps
@@ -122,3 +124,13 @@ def coordinates() -> Callable[[int, int], npt.NDArray[np.float64]]:
         return np.stack([x, y], axis=-1)
 
     return picture
+
+
+@pytest.fixture(scope="session")
+def csmask() -> Path:
+    """The weights that the sample scene is annotated with; a test that asks for them is marked `network`."""
+    variant = find_card("csmask").variants[0]
+    try:
+        return locate(variant.weights, variant.sha256, fetch=True, name="csmask")
+    except ModelError as error:
+        pytest.skip(str(error))

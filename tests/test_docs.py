@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -14,7 +16,7 @@ from limner.model.cards import find_card, read_card, shipped_cards
 from limner.pipelines.cli import app
 from limner.pipelines.config import Settings, presets
 from limner.readers.bands import SENSORS
-from limner.readers.geometry import Box
+from limner.readers.contract import Truth, check_reader
 from limner.reports.tables import CLOSING, FILES_COLUMNS, FINDINGS_COLUMNS, SUMMARY_COLUMNS
 
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "notebooks/samples/virginia/README.md")
@@ -157,28 +159,44 @@ def test_settings_in_yaml_are_settings(root: Path, tmp_path: Path) -> None:
         Settings.resolve({}, file=str(file))
 
 
-def test_every_script_of_the_figures_exists_and_every_script_has_figures(root: Path) -> None:
-    named = set(re.findall(r"tests/bench/(\w+\.py)", pages(root)["docs/figures.md"]))
-    assert named == {path.name for path in (root / "tests" / "bench").glob("*.py")}
+def test_the_scripts_that_measure_figures_exist(root: Path) -> None:
+    scripts = {path.name for path in (root / "tests" / "bench").glob("*.py")}
+    told = set(re.findall(r"tests/bench/(\w+\.py)", pages(root)["docs/figures.md"]))
+    run = set(re.findall(r"tests/bench/(\w+\.py)", (root / "Makefile").read_text(encoding="utf-8")))
+    assert told
+    assert told <= run <= scripts
 
 
 def test_the_reader_of_the_docs_reads(root: Path, tmp_path: Path) -> None:
     [source] = blocks(pages(root)["docs/readers.md"], "python")
     names: dict[str, Any] = {}
     exec(compile(source, "docs/readers.md", "exec"), names)  # noqa: S102 - the page's own code is what is tested
-    picture = np.arange(30 * 40 * 2, dtype=np.uint16).reshape(30, 40, 2)
+    picture = np.random.default_rng(3).integers(0, 60_000, (61, 83, 3), dtype=np.uint16)
     path = tmp_path / "picture.npy"
     np.save(path, picture)
     reader = names["NpyReader"]()
     assert reader.claim(str(path), path.read_bytes()[:4096]).strength > 0
     assert reader.claim("other.tif", b"II*\x00").strength == 0
-    [info] = reader.scan(str(path), {})
-    assert info.size == (40, 30)
-    with reader.open(info, ["c2"]) as image:
-        pixels, valid = image.read(Box(10, 5, 20, 15), (10, 10))
-        assert np.array_equal(pixels, picture[5:15, 10:20, 1:])
-        assert valid.all()
-        pixels, valid = image.read(Box(-5, 0, 5, 10), (5, 5))
-        assert valid.sum() == 15
-        assert pixels[0, 3, 0] == round(picture[:2, 1:3, 1].mean())
-        assert not image.read(Box(50, 50, 60, 60), (10, 10))[1].any()
+    check_reader(reader, str(path), Truth(picture, np.ones((61, 83), dtype=bool)))
+
+
+def account(text: str) -> dict[str, float]:
+    """Label → its share in percent, from the account that a run prints."""
+    lines = re.findall(r"^  ([\w/ ]+?) +\d+ +[\d.]+ k?m² +([\d.]+) %$", text, re.MULTILINE)
+    return {label: float(share) for label, share in lines}
+
+
+@pytest.mark.network
+@pytest.mark.usefixtures("csmask")
+def test_the_account_of_the_readme_is_what_is_printed(root: Path, tmp_path: Path) -> None:
+    [told] = [block for block in blocks(pages(root)["README.md"], "console") if "limner run" in block]
+    words = next(words for words in commands(pages(root)["README.md"]) if words[0] == "run")
+    words[words.index("--out") + 1] = str(tmp_path / "run")
+    code = "from limner.pipelines.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=root, capture_output=True, encoding="utf-8", check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(account(told)) == 6  # five labels, and what became of the area
+    assert account(done.stdout) == pytest.approx(account(told), abs=0.2)  # another processor rounds differently
+    assert {path.name for path in (tmp_path / "run").iterdir()} >= {"findings.csv", "findings.geojson", "findings.gpkg"}

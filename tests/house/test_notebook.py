@@ -5,9 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from limner.model.cards import find_card
-from limner.model.weights import locate
-from limner.readers.errors import ModelError
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +21,8 @@ def test_it_parses_and_carries_no_outputs(cells: list[dict[str, Any]]) -> None:
         assert (cell["outputs"], cell["execution_count"]) == ([], None)
 
 
+@pytest.mark.network
+@pytest.mark.usefixtures("csmask")
 def test_it_runs(
     cells: list[dict[str, Any]],
     root: Path,
@@ -31,11 +30,6 @@ def test_it_runs(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    variant = find_card("csmask").variants[0]
-    try:
-        locate(variant.weights, variant.sha256, fetch=False)
-    except ModelError as error:
-        pytest.skip(str(error))
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "notebooks" / "samples").symlink_to(root / "notebooks" / "samples")
     monkeypatch.chdir(tmp_path / "notebooks")
