@@ -32,6 +32,24 @@ class Channel:
 
 
 @dataclass(frozen=True, slots=True)
+class Cell:
+    """One slice of a stack that is laid out as a sheet, or the only frame of a picture that is not.
+
+    `box` is its cell in level-0 pixels of the whole picture; no pixel of it shows another slice. `name` is the slice's
+    own identifier as it may be reported, `frame` its number within it, from 1; `source` is what the reader opens.
+    `position_mm` is its place along the stack's normal where that is known, `placement` maps level-0 pixels of the
+    whole picture to this slice's own world.
+    """
+
+    box: Box
+    name: str
+    frame: int
+    source: str
+    position_mm: float | None
+    placement: Placement
+
+
+@dataclass(frozen=True, slots=True)
 class ImageInfo:
     """Facts about one image; pickles, and opens nothing. A whitelist: nothing about a patient is in it.
 
@@ -40,7 +58,9 @@ class ImageInfo:
     every report; `study` groups images. `size` is (width, height) in level-0 pixels. `options` are the settings that
     the reader needs to open it the same way again. `fingerprint` identifies the bytes ("" where they are remote).
     `notes` are sentences a person should read before trusting the numbers. `origin` is the level-0 pixel that other
-    programs count from, where they crop a slide to its scanned part.
+    programs count from, where they crop a slide to its scanned part. `cells` are the slices of a stack, in order; where
+    there are several, the picture is a sheet and its own placement is in pixels. `facts` are what else the reader knows
+    and reports may show, by the name of a report's column.
     """
 
     uri: str
@@ -56,6 +76,8 @@ class ImageInfo:
     options: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     origin: tuple[int, int] = (0, 0)
+    cells: tuple[Cell, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
 
     @property
     def box(self) -> Box:

@@ -188,9 +188,14 @@ class _Search:
             yield Scanned(folder, "failed", (), name, str(error))
             return
         side = dict(found.side)
+        read: dict[str, tuple[ImageInfo, ...]] = {}  # a file may be part of several images
         for info in found.infos:
-            new = [path for path in info.files if path not in side and self._new(path)]
-            yield from (Scanned(path, "read", (info,) if path == new[0] else (), name) for path in new)
+            own = [path for path in info.files if path not in side]
+            read.update({path: () for path in own if path not in read and self._new(path)})
+            first = next((path for path in own if path in read), None)
+            if first is not None:
+                read[first] = (*read[first], info)
+        yield from (Scanned(path, "read", infos, name) for path, infos in read.items())
         for files, error in found.failed:
             yield from (Scanned(path, "failed", (), name, str(error)) for path in files if self._new(path))
         for path, reason in side.items():

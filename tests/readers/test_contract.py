@@ -160,7 +160,7 @@ def test_overviews_serve_what_they_can(write_raster: WriteRaster) -> None:
 
 @pytest.mark.parametrize("factor", [2, 3, 4, 8, 10])
 def test_reduced_jpeg_2000_lies_where_it_should(write_raster: WriteRaster, factor: int) -> None:
-    y, x = np.mgrid[:512, :1001]
+    y, x = np.mgrid[:600, :1101]
     path = write_raster(
         "a.jp2",
         np.stack([20 * x, 20 * y], axis=2).astype(np.uint16),
@@ -168,14 +168,16 @@ def test_reduced_jpeg_2000_lies_where_it_should(write_raster: WriteRaster, facto
         QUALITY="100",
         REVERSIBLE="YES",
     )
-    columns, rows = 1001 // factor, 512 // factor
+    columns, rows = 1101 // factor, 600 // factor
+    with rasterio.open(path) as file:
+        assert file.overviews(1)
     (info,) = RasterReader().scan(path, {})
     with RasterReader().open(info) as image:
         pixels, valid = image.read(Box(0, 0, columns * factor, rows * factor), (columns, rows))
     middle = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=2) * factor + (factor - 1) / 2
     off = (pixels / 20 - middle)[3:-3, 3:-3]
     assert valid.all()
-    assert np.abs(off).max() < 0.1 * factor  # the wavelet's own ringing
+    assert np.abs(off).max() < 0.15 * factor  # the wavelet's own ringing
     assert np.abs(off.mean(axis=(0, 1))).max() < 0.02 * factor  # unmoved: uncorrected it would be up to factor / 2
 
 

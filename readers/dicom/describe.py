@@ -1,0 +1,283 @@
+"""A stack in the words of the reading seam: channels, placement, cells, facts for the tables, and notes."""
+
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ..errors import RequestError
+from ..fingerprint import fingerprint
+from ..geometry import Box, Placement
+from ..image import Cell, Channel, ImageInfo
+from ..pseudonym import Pseudonyms
+from ..sheet import Sheet
+from .classes import burned_in_risk, is_secondary
+from .grey import PRESETS, Function, Voi, parse_window
+from .place import normal, place, place_notes, spacing
+from .series import Slice, Stack
+from .source import split
+from .survey import Fate
+
+FACTS: Mapping[str, str] = {
+    "series_uid": "the series, as a pseudonym",
+    "modality": "as the file codes it",
+    "body_part": "as the file codes it, where that is a usual code",
+    "laterality": "R, L, U (unpaired) or B (both), as the file codes it",
+    "view": "view position of a projection",
+    "patient_orientation": "towards which side rows and columns run, of a projection",
+    "patient_position": "how the patient lay",
+    "rows": "pixels of a slice, down",
+    "columns": "pixels of a slice, across",
+    "n_images": "slices or frames in the stack",
+    "sheet_columns": "slices a row of the sheet",
+    "sort_basis": "what the order of slices rests on",
+    "split_by": "what tells the stack from others at the same places",
+    "spacing_source": "where the pixel size comes from",
+    "row_mm": "mm between rows",
+    "col_mm": "mm between columns",
+    "step_mm_min": "mm between neighbouring slices, least",
+    "step_mm_median": "the median",
+    "step_mm_max": "the most",
+    "tilt_deg": "degrees between the stack's direction and the slices' normal",
+    "missing_slices": "slices missing at the stack's own step",
+    "irregular_spacing": "whether steps differ otherwise: yes or no",
+    "duplicates": "files of the study left out as duplicates",
+    "uid_synthesised": "whether UIDs were missing and made from content: yes or no",
+    "is_localiser": "yes or no",
+    "is_secondary": "a capture of a screen or film: yes or no",
+    "burned_in_risk": "of identifying text in the pixels: yes (stated), none (stated), low or high",
+    "recognisable_features": "YES or NO as the file says",
+    "identity_removed": "YES or NO as the file says",
+    "transfer_syntax": "UID",
+    "lossy": "01 where pixels were once compressed with loss, 00 where not, as the file says",
+    "decoder": "codecs for this transfer syntax, in the order in which they are tried",
+    "quantity": "what grey values are: HU, …, or number",
+    "padding": "whether the file marks padding: yes or no",
+    "window_used": "centre/width, function and source of the window for rendering",
+    "window_low": "the value that becomes black",
+    "window_high": "the value that becomes white",
+    "study_read": "files of the study that were read",
+    "study_skipped": "files of the study that were left out",
+    "study_failed": "files of the study that failed",
+    "study_related": "objects of the study that are no images",
+}
+"""What is known of a stack besides the seam's own facts, and what it means; absent where it is not known."""
+
+
+def describe(
+    stack: Stack, name: str, names: Pseudonyms, *, columns: int, window: str, fates: Sequence[Fate]
+) -> ImageInfo:
+    """The facts of one stack. `fates` are those of its study's files. Raises `RequestError` for an unknown window."""
+    first = stack.first
+    facts = first.facts
+    shape = (facts.columns, facts.rows)
+    source, size = spacing(facts, first.own)
+    placed = [
+        place(one.facts, one.own, names.uid(facts.frame_of_reference) if facts.frame_of_reference else "")
+        for one in stack.slices
+    ]
+    sheet = None
+    if len(stack.slices) > 1:
+        sheet = Sheet.lay(shape, len(stack.slices), columns=columns, spacing=size)
+    cells = tuple(_cell(at, one, placed[at], sheet, names) for at, one in enumerate(stack.slices))
+    files = tuple(sorted({str(split(one.file.source)[0]) for one in stack.slices}))
+    seen = None if _is_colour(first) else choose_window(stack, window)
+    study = names.uid(first.file.study)
+    return ImageInfo(
+        uri=files[0] if names.show else f"dicom:{study}/{name}",
+        reader="dicom",
+        size=sheet.size if sheet else shape,
+        channels=_channels(first),
+        placement=Placement.pixels("sheet of slices") if sheet else placed[0],
+        id=name,
+        part="",
+        study=study,
+        files=files,
+        fingerprint=fingerprint(files),
+        notes=tuple(_notes(stack, seen)),
+        cells=cells,
+        facts=tuple(
+            (key, text)
+            for key, text in {
+                **_plain_facts(stack, names),
+                **_geometry_facts(stack, source, size),
+                **({"sheet_columns": str(sheet.columns)} if sheet else {}),
+                **(_window_facts(seen, inverted=facts.photometric == "MONOCHROME1") if seen else {}),
+                **_study_facts(fates),
+            }.items()
+            if text
+        ),
+    )
+
+
+def choose_window(stack: Stack, wish: str) -> tuple[Voi, str] | None:
+    """The window through which a whole stack is seen, with its source in words; None where its pixels must decide.
+
+    A person's wish counts before a file's named window, that before the file's first, and for CT's own slices without
+    any the abdomen's. Of slices that differ, what most of them say counts, else the middle one. Raises `RequestError`
+    for a wish that names nothing.
+    """
+    wanted = parse_window(wish)
+    if isinstance(wanted, tuple):
+        return Voi(*wanted), "option window"
+    return _stated_window(stack) if wanted is None else _named_window(stack, wanted)
+
+
+def _named_window(stack: Stack, wanted: str) -> tuple[Voi, str] | None:
+    named = [w for one in stack.slices for w in one.own.windows if w.name.lower() == wanted]
+    if named:
+        return Voi(named[0].centre, named[0].width, _function(stack)), f"file, window {wanted}"
+    if wanted in PRESETS:
+        return (Voi(*PRESETS[wanted]), f"preset {wanted}") if stack.first.facts.quantity == "HU" else None
+    raise RequestError(
+        "reader option window",
+        "it is centre,width, a preset, or a name that the file gives one of its windows",
+        value=wanted,
+        remedy=f"Presets: {', '.join(PRESETS)}",
+    )
+
+
+def _stated_window(stack: Stack) -> tuple[Voi, str] | None:
+    stated = [one.own.windows for one in stack.slices]
+    firsts = [windows[0] for windows in stated if windows]
+    if firsts:
+        chosen, count = Counter(firsts).most_common(1)[0]
+        if 2 * count <= len(firsts):
+            chosen = firsts[len(firsts) // 2]
+        kind = "file, first window" if len(set(firsts)) == 1 else f"file, one of {len(set(firsts))} windows"
+        return Voi(chosen.centre, chosen.width, _function(stack)), kind
+    if stack.first.facts.quantity == "HU":
+        return Voi(*PRESETS["abdomen"]), "preset abdomen, for want of a window in the file"
+    return None
+
+
+def _function(stack: Stack) -> Function:
+    voi = stack.first.own.voi
+    return "LINEAR_EXACT" if voi == "LINEAR_EXACT" else "SIGMOID" if voi == "SIGMOID" else "LINEAR"
+
+
+def _is_colour(one: Slice) -> bool:
+    return one.facts.samples > 1 or one.facts.photometric == "PALETTE COLOR"
+
+
+def _channels(one: Slice) -> tuple[Channel, ...]:
+    if _is_colour(one):
+        return tuple(Channel(colour, common=colour) for colour in ("red", "green", "blue"))
+    return (Channel("grey", dtype="float32", quantity=one.facts.quantity),)
+
+
+def _cell(number: int, one: Slice, placement: Placement, sheet: Sheet | None, names: Pseudonyms) -> Cell:
+    position = None
+    if one.own.position is not None and one.own.orientation is not None:
+        direction = normal(one.own.orientation)
+        position = None if direction is None else round(float(direction @ np.asarray(one.own.position)), 6)
+    return Cell(
+        box=sheet.cell(number) if sheet else Box(0.0, 0.0, float(one.facts.columns), float(one.facts.rows)),
+        name=names.uid(one.file.sop),
+        frame=one.frame,
+        source=one.file.source,
+        position_mm=position,
+        placement=sheet.place(number, placement) if sheet else placement,
+    )
+
+
+def _notes(stack: Stack, seen: tuple[Voi, str] | None) -> list[str]:
+    first = stack.first
+    facts = first.facts
+    found = [*place_notes(facts, first.own), *stack.notes()]
+    if any(one.file.made for one in stack.slices):
+        found.append("UIDs that its files lack were made from their content")
+    if any(not one.facts.header for one in stack.slices):
+        found.append("its files have no DICOM preamble")
+    if facts.presentation == "FOR PROCESSING":
+        found.append("it is raw data for processing, not for looking at: its grey values mean nothing yet")
+    if facts.scaled:
+        found.append("a real-world value mapping is in the file and was not applied")
+    if first.own.voi == "LUT":
+        found.append("the file renders it by a lookup table; a window that spans the same values is used")
+    if first.own.voi == "SIGMOID":
+        found.append("the file renders it by a sigmoid; the window at its centre is used")
+    if burned_in_risk(facts) in {"yes", "high"}:
+        found.append("identifying text may be drawn in its pixels")
+    if seen is None and not _is_colour(first):
+        found.append("the file states no window: its pixels decide")
+    windows = {one.own.windows[:1] for one in stack.slices}
+    if len(windows) > 1 and seen is not None:
+        found.append("its slices state different windows; one is used for all, so that slices compare")
+    return found
+
+
+def _plain_facts(stack: Stack, names: Pseudonyms) -> dict[str, str]:
+    facts = stack.first.facts
+    return {
+        "series_uid": names.uid(stack.first.file.series),
+        "modality": facts.modality,
+        "body_part": facts.body_part,
+        "laterality": facts.laterality,
+        "view": facts.view,
+        "patient_orientation": facts.patient_orientation,
+        "patient_position": facts.patient_position,
+        "rows": str(facts.rows),
+        "columns": str(facts.columns),
+        "n_images": str(len(stack.slices)),
+        "uid_synthesised": _yes(any(one.file.made for one in stack.slices)),
+        "is_localiser": _yes("LOCALIZER" in facts.image_type),
+        "is_secondary": _yes(is_secondary(facts)),
+        "burned_in_risk": burned_in_risk(facts),
+        "recognisable_features": facts.recognisable,
+        "identity_removed": facts.identity_removed,
+        "transfer_syntax": facts.transfer_syntax,
+        "lossy": facts.lossy,
+        "decoder": facts.decoder,
+        "quantity": "" if _is_colour(stack.first) else facts.quantity,
+        "padding": _yes(facts.padding),
+    }
+
+
+def _geometry_facts(stack: Stack, source: str, size: tuple[float, float] | None) -> dict[str, str]:
+    steps = stack.steps
+    return {
+        "sort_basis": stack.sort_basis if len(stack.slices) > 1 else "",
+        "split_by": stack.split_by,
+        "spacing_source": source,
+        "row_mm": repr(size[0]) if size else "",
+        "col_mm": repr(size[1]) if size else "",
+        "step_mm_min": f"{min(steps):.6f}" if steps else "",
+        "step_mm_median": f"{statistics.median(steps):.6f}" if steps else "",
+        "step_mm_max": f"{max(steps):.6f}" if steps else "",
+        "tilt_deg": "" if stack.tilt is None else f"{stack.tilt:.4f}",
+        "missing_slices": str(stack.missing) if steps else "",
+        "irregular_spacing": _yes(stack.irregular) if steps else "",
+    }
+
+
+def _window_facts(seen: tuple[Voi, str], *, inverted: bool) -> dict[str, str]:
+    voi, source = seen
+    low, high = voi.ends()
+    if inverted:
+        low, high = high, low
+    return {
+        "window_used": f"{voi.centre:g}/{voi.width:g} {voi.function} ({source}){', inverted' if inverted else ''}",
+        "window_low": repr(low),
+        "window_high": repr(high),
+    }
+
+
+def _study_facts(fates: Sequence[Fate]) -> dict[str, str]:
+    counts = Counter(fate.status for fate in fates)
+    related = Counter(
+        fate.reason.removeprefix("not an image: ") for fate in fates if fate.reason.startswith("not an image: ")
+    )
+    duplicates = sum(fate.reason.startswith("a duplicate") for fate in fates)
+    return {
+        "duplicates": str(duplicates),
+        "study_read": str(counts["read"]),
+        "study_skipped": str(counts["skipped"]),
+        "study_failed": str(counts["failed"]),
+        "study_related": "; ".join(f"{count} {what}" for what, count in sorted(related.items())),
+    }
+
+
+def _yes(fact: bool) -> str:  # noqa: FBT001 - a word for a truth
+    return "yes" if fact else "no"

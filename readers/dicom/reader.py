@@ -1,0 +1,258 @@
+"""DICOM studies: files, folders, archives and DICOMDIRs become images; a stack of slices is a sheet.
+
+Pixels are modality values (Hounsfield units, where the file says so) in float32, padding invalid; colour is red, green
+and blue of 8 bits. Nothing about a person is in an image's facts: UIDs and paths are pseudonyms (`pseudonym.py`) unless
+the option `identities` says show. This file holds no DICOM library: the limited process does (`decode.py`).
+"""
+
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import numpy as np
+
+from ..errors import ReadError, RequestError
+from ..geometry import Box
+from ..image import Channel, Claim, ImageInfo, Mask, Pixels
+from ..pseudonym import Pseudonyms
+from ..registry import FolderScan
+from ..render import Stretch
+from ..resample import lattice, resample, taps
+from ..sheet import sheet_of
+from .decode import Decoder, decoder
+from .describe import describe
+from .faults import FaultError, as_error
+from .source import sniff, split
+from .survey import LISTING, Survey, has_dicom, survey
+
+_CACHE: Final = 128 * 2**20  # bytes of decoded frames that an open image keeps
+_WHOLE_SLIDE: Final = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.77\.1\.6(?![.0-9])")
+
+
+class DicomReader:
+    """The reader named "dicom".
+
+    Options: `columns` (slices a row of a sheet, 5; the square root of hd_num makes a region hold hd_num consecutive
+    slices), `window` ("centre,width", or a CT preset's or the file's own name for a window), `identities` ("hide" or
+    "show") and `key_file` (see `pseudonym.py`).
+    """
+
+    name = "dicom"
+    options = ("columns", "identities", "key_file", "window")
+
+    def claim(self, uri: str, head: bytes) -> Claim:
+        """DICOM by its first bytes; a folder or an archive that holds some. Whole-slide images are left to others."""
+        if not head:
+            found = Path(uri).is_dir() and has_dicom(uri)
+            return Claim(70, "a folder with DICOM files") if found else Claim(0)
+        kind = sniff(head)
+        if kind == "zip":
+            return Claim(70, "an archive with DICOM files") if _archive_has_dicom(uri) else Claim(0)
+        if kind and _WHOLE_SLIDE.search(head):
+            return Claim(0, "a whole-slide image")
+        return Claim({"dicom": 95, "bare": 60}.get(kind, 0), "DICOM" if kind else "")
+
+    def scan(self, uri: str, options: Mapping[str, str]) -> Sequence[ImageInfo]:
+        """The images in a file, folder, archive or DICOMDIR. Raises `ReadError` where there is none."""
+        names = Pseudonyms.of(options)
+        found = self.survey(uri, options)
+        infos = self._infos(uri, found, names, options)
+        if infos:
+            return infos
+        thing = names.path(uri)
+        own = [fate for fate in found.fates if fate.status == "failed" or len(found.fates) == 1]
+        fault = next((fate.fault for fate in own if fate.fault is not None), None)
+        if fault is not None:
+            raise as_error(thing, fault)
+        why = "; ".join(sorted({fate.reason for fate in found.fates if not fate.foreign})) or "no DICOM images"
+        raise ReadError(thing, "it must hold an image", value=why, remedy="Leave it out, or give the study's images")
+
+    def scan_folder(self, folder: str, options: Mapping[str, str]) -> FolderScan:
+        """The images in a folder and below, files that failed, and DICOM files that are no images."""
+        names = Pseudonyms.of(options)
+        found = self.survey(folder, options)
+        failed: list[tuple[tuple[str, ...], ReadError]] = []
+        side: list[tuple[str, str]] = []
+        for fate in found.fates:
+            if fate.status == "failed":
+                thing = names.path(fate.source)
+                error = as_error(thing, fate.fault) if fate.fault else _conflict(thing, fate.reason)
+                failed.append(((fate.source,), error))
+            elif fate.status == "skipped" and not fate.foreign:
+                side.append((fate.source, fate.reason))
+        return FolderScan(tuple(self._infos(folder, found, names, options)), tuple(failed), tuple(side))
+
+    def survey(self, uri: str, options: Mapping[str, str]) -> Survey:
+        """Every file of an input with its fate, and the stacks. Raises `ReadError` where it cannot be opened at all."""
+        try:
+            return survey(uri, decoder())
+        except FaultError as fault:
+            raise as_error(Pseudonyms.of(options).path(uri), fault) from None
+
+    def open(self, info: ImageInfo, channels: Sequence[str] | None = None) -> "DicomImage":
+        """Open for reading the named channels. Raises `ReadError`."""
+        return DicomImage(info, channels)
+
+    def _infos(self, uri: str, found: Survey, names: Pseudonyms, options: Mapping[str, str]) -> list[ImageInfo]:
+        columns = _columns(options)
+        window = options.get("window", "")
+        inside = Path(uri).is_file() and Path(uri).name != LISTING  # other files' fates are told in notes
+        studies = sorted({stack.first.file.study for stack in found.series.stacks})
+        numbers: dict[tuple[str, str], int] = {}
+        infos: list[ImageInfo] = []
+        for stack in found.series.stacks:
+            study = stack.first.file.study
+            kind = (stack.first.facts.modality or "image").lower()
+            numbers[study, kind] = numbers.get((study, kind), 0) + 1
+            name = f"study{studies.index(study) + 1}-{kind}{numbers[study, kind]}"
+            info = describe(stack, name, names, columns=columns, window=window, fates=found.of_study(study))
+            infos.append(_with_archive_notes(info, found) if inside else info)
+        return infos
+
+
+class DicomImage:
+    """An open image: asks the limited process for frames, and keeps a few of them."""
+
+    def __init__(self, info: ImageInfo, channels: Sequence[str] | None = None) -> None:
+        self._info = info
+        self.channels = _chosen(info, channels)
+        order = [channel.name for channel in info.channels]
+        self._picked = [order.index(channel.name) for channel in self.channels]
+        self._dtype = np.dtype(info.channels[0].dtype)
+        facts = dict(info.facts)
+        self._shape = (int(facts["columns"]), int(facts["rows"]))
+        self._sheet = sheet_of(info)
+        self._decoder: Decoder | None = decoder()
+        self._frames: OrderedDict[int, Pixels] = OrderedDict()
+        for path in sorted({str(split(cell.source)[0]) for cell in info.cells}):
+            if not Path(path).is_file():
+                raise as_error(info.id or info.uri, FaultError("missing"))
+
+    @property
+    def info(self) -> ImageInfo:
+        """The facts it was opened from."""
+        return self._info
+
+    def read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
+        """See `Image.read`. In a sheet only the slices that are touched are decoded, and no pixel mixes two."""
+        if self._sheet is not None:
+            return self._sheet.read(box, size, self._rows, len(self._picked), self._dtype)
+        down = taps(lattice(box.y0, box.y1, size[1]), self._shape[1])
+        across = taps(lattice(box.x0, box.x1, size[0]), self._shape[0])
+        if down is None or across is None:
+            shape = (size[1], size[0])
+            return np.zeros((*shape, len(self._picked)), dtype=self._dtype), np.zeros(shape, dtype=np.bool_)
+        window = slice(across.start, across.stop)
+
+        def rows(start: int, stop: int) -> tuple[Pixels, Mask | None]:
+            native, usable = self._rows(0, start, stop)
+            return native[:, window], None if usable is None else usable[:, window]
+
+        return resample(rows, down, across, len(self._picked), self._dtype)
+
+    def close(self) -> None:
+        """Let the kept frames go."""
+        self._decoder = None
+        self._frames.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _rows(self, number: int, start: int, stop: int) -> tuple[Pixels, Mask | None]:
+        """Native rows start:stop of slice `number` (from 0), and where they are valid."""
+        frame = self._frame(number)[start:stop]
+        if frame.ndim == 3:  # noqa: PLR2004 - rows, columns, colours
+            return frame[..., self._picked], None
+        usable = ~np.isnan(frame)
+        return np.where(usable, frame, np.float32(0))[..., None], usable
+
+    def _frame(self, number: int) -> Pixels:
+        if self._decoder is None:
+            raise ReadError(self._info.id, "it must be open to be read", remedy="Open the image again")
+        if number not in self._frames:
+            cell = self._info.cells[number]
+            try:
+                pixels = self._decoder.frame(cell.source, cell.frame - 1, 0, self._shape[1])
+            except FaultError as fault:
+                raise as_error(f"{self._info.id}, slice {number + 1} of {len(self._info.cells)}", fault) from None
+            colours = 1 if len(self._info.channels) == 1 else 3
+            if pixels.shape[:2] != self._shape[::-1] or pixels.ndim != (2 if colours == 1 else 3):
+                raise as_error(self._info.id, FaultError("decode", f"an array of {pixels.shape}"))
+            while self._frames and sum(kept.nbytes for kept in self._frames.values()) + pixels.nbytes > _CACHE:
+                self._frames.popitem(last=False)
+            self._frames[number] = pixels
+        self._frames.move_to_end(number)
+        return self._frames[number]
+
+
+def stated_stretch(info: ImageInfo) -> Stretch | None:
+    """The window that a grey image is to be seen through, as a stretch; None where its pixels must decide.
+
+    LINEAR and LINEAR_EXACT windows are exact. A lookup table or a sigmoid is replaced by the window that spans it.
+    MONOCHROME1 has its ends exchanged: `low`, which becomes black, is then the higher number.
+    """
+    facts = dict(info.facts)
+    if "window_low" not in facts:
+        return None
+    return Stretch(
+        (info.channels[0].name,), (float(facts["window_low"]),), (float(facts["window_high"]),), facts["window_used"]
+    )
+
+
+def _chosen(info: ImageInfo, names: Sequence[str] | None) -> tuple[Channel, ...]:
+    if names is None:
+        return info.channels
+    known = {channel.name: channel for channel in info.channels}
+    for name in names:
+        if name not in known:
+            raise ReadError(
+                f"channel {name!r} of {info.id}",
+                "it must be one of the image's",
+                value=", ".join(known),
+                remedy="Name channels as `limner info` lists them",
+            )
+    if not names:
+        raise ReadError(info.id, "at least one channel must be asked for", remedy="Name a channel, or none for all")
+    return tuple(known[name] for name in names)
+
+
+def _columns(options: Mapping[str, str]) -> int:
+    text = options.get("columns", "5")
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 1000):  # noqa: PLR2004 - a sheet, not a ribbon
+        raise RequestError(
+            "reader option columns", "it is a number of slices, 1 to 1000", value=text, remedy="For example columns=5"
+        )
+    return int(text)
+
+
+def _archive_has_dicom(uri: str) -> bool:
+    try:
+        return any(kind for _, kind, _ in decoder().members(os.fspath(uri)))
+    except FaultError:
+        return False
+
+
+def _conflict(thing: str, why: str) -> ReadError:
+    return ReadError(thing, why, remedy="Find out which of the two files is right, and remove the other")
+
+
+def _with_archive_notes(info: ImageInfo, found: Survey) -> ImageInfo:
+    """The image with a note on what its archive holds besides: an archive has one row among the input files."""
+    counts: dict[str, int] = {}
+    for fate in found.fates:
+        if fate.status != "read":
+            counts[fate.reason] = counts.get(fate.reason, 0) + 1
+    if not counts:
+        return info
+    left = "; ".join(f"{count} × {why}" for why, count in sorted(counts.items()))
+    return replace(info, notes=(*info.notes, f"left out of its archive: {left}"))

@@ -1,0 +1,109 @@
+"""Pseudonyms: names that stand for people's identifiers, the same for the same key and of no use without it.
+
+HMAC-SHA256 under a secret key. Who has the key can test a guess, nobody can go back. A key comes from a file or from
+the environment; a run that was given neither makes its own at random and keeps it in its folder, readable by its owner
+only, so that the run can be resumed with the same names and nobody can link two runs.
+"""
+
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Self
+
+from .errors import RequestError
+
+KEY_VARIABLE = "LIMNER_PSEUDONYM_KEY"
+KEY_FILE = "pseudonym.key"
+_SHORTEST = 16  # bytes: 128 bits, where guessing ends
+_VARIETY = 6  # different bytes: a key is not a repeated letter
+_SUFFIXES = {".dcm", ".dicom", ".ima", ".img", ".tif", ".tiff", ".zip"}
+
+_PROCESS_KEY = secrets.token_bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class Pseudonyms:
+    """Pseudonyms under one key. With `show` names stay as they are: the person asked for that in so many words."""
+
+    key: bytes = field(repr=False)
+    show: bool = False
+
+    @classmethod
+    def of(cls, options: Mapping[str, str]) -> Self:
+        """From the reader options `identities` ("hide", the default, or "show") and `key_file`.
+
+        Without a key file the environment's `LIMNER_PSEUDONYM_KEY` counts, and without that a random key that lasts as
+        long as this process. Raises `RequestError` for a weak or unreadable key.
+        """
+        wish = options.get("identities", "hide")
+        if wish not in {"hide", "show"}:
+            raise RequestError(
+                "option identities", "it is hide or show", value=wish, remedy="Leave it out to hide identities"
+            )
+        path = options.get("key_file", "")
+        if path:
+            try:
+                key = Path(path).read_bytes().strip()
+            except OSError as error:
+                raise RequestError(
+                    "option key_file", "it must be readable", value=str(error.strerror), remedy="Check path and rights"
+                ) from None
+            return cls(checked(key, "option key_file"), wish == "show")
+        stated = os.environ.get(KEY_VARIABLE, "").encode()
+        return cls(checked(stated, KEY_VARIABLE) if stated else _PROCESS_KEY, wish == "show")
+
+    def uid(self, uid: str) -> str:
+        """A DICOM UID's pseudonym: `2.25.` and a 128-bit number (PS3.5 B.2; the UUID is of version 8, RFC 9562)."""
+        if self.show:
+            return uid
+        number = int.from_bytes(self._digest("uid", uid)[:16], "big")
+        number = number & ~(0xF << 76) | (8 << 76)
+        number = number & ~(0x3 << 62) | (2 << 62)
+        return f"2.25.{number}"
+
+    def path(self, path: str) -> str:
+        """A path's pseudonym: `file-` and 16 hexadecimal digits; the suffix stays where it is a format's."""
+        if self.show:
+            return path
+        suffix = PurePosixPath(path).suffix.lower()
+        return f"file-{self._digest('path', path).hex()[:16]}{suffix if suffix in _SUFFIXES else ''}"
+
+    def _digest(self, kind: str, text: str) -> bytes:
+        return hmac.digest(self.key, f"{kind}\0{text}".encode("utf-8", "surrogateescape"), hashlib.sha256)
+
+
+def checked(key: bytes, thing: str) -> bytes:
+    """The key, where it is one. Raises `RequestError` where it could be guessed; the key is not repeated in it."""
+    if len(key) < _SHORTEST or len(set(key)) < _VARIETY:
+        raise RequestError(
+            thing,
+            f"a key has at least {_SHORTEST} bytes, not all alike",
+            value=f"{len(key)} bytes, {len(set(key))} different",
+            remedy="Make one with: python -c 'import secrets; print(secrets.token_hex(32))'",
+        )
+    return key
+
+
+def run_key(folder: Path) -> Path:
+    """The path of a run's own key, for the option `key_file`; made at random where there is none yet.
+
+    Readable by its owner only. It makes the run's pseudonyms repeatable; delete it to make them irreversible for good.
+    """
+    path = folder / KEY_FILE
+    temporary = folder / f".part-{KEY_FILE}-{os.getpid()}"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_hex(32).encode() + b"\n")
+        try:
+            os.link(temporary, path)  # never over a key that another process has made meanwhile
+        except FileExistsError:
+            pass
+        finally:
+            temporary.unlink()
+    return path

@@ -1,0 +1,321 @@
+"""OME-TIFF and plain pyramids of tiles in TIFF. The one file that imports tifffile.
+
+Only the tiles that a box needs are read and decoded, whatever their number, depth and compression.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, cast
+
+import numpy as np
+
+from .errors import ReadError
+from .fingerprint import fingerprint, is_remote
+from .geometry import Box
+from .image import Channel, Claim, ImageInfo, Mask, Pixels
+from .levels import Level, TiledPyramid
+from .ome import OmeFacts
+from .planes import Planes, name_bands
+from .slideid import slide_id
+from .spacing import Spacing, place_slide
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile, TiffPage, TiffPageSeries
+
+OPTIONS: Final = ("bands", "microns_per_pixel", "names", "spacing_csv", "t", "z")
+
+_TIFF: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_MAPS: Final = (33550, 33922, 34264, 34735, 42112, 42113)  # GeoTIFF's and GDAL's tags
+_PLAIN: Final = {0: "white is zero", 1: "black is zero", 2: "RGB", 6: "YCbCr"}  # photometric interpretations
+_SEGMENT: Final = 256 << 20  # bytes of one decoded tile or strip that are taken
+_PICTURE: Final = frozenset("YXS")
+
+
+class PyramidReader:
+    """OME-TIFF (its first picture, all its channels) and plain pyramidal TIFF without georeference.
+
+    Options: `z` and `t` choose a focal plane and a time (0 by default), `bands` gives the channels common names in
+    order, `microns_per_pixel` and `spacing_csv` state the spacing, `names` "show" lets the file name be the id.
+    """
+
+    name = "pyramid"
+    options = OPTIONS
+
+    def claim(self, uri: str, head: bytes) -> Claim:
+        """Strong for OME-TIFF and for pyramids of tiles that are not maps; scanners' own formats are left to others."""
+        import tifffile  # noqa: PLC0415 - a format library loads when a file needs it
+
+        if is_remote(uri) or head[:4] not in _TIFF:
+            return Claim(0)
+        try:
+            with tifffile.TiffFile(uri, _multifile=False) as tiff:
+                return _claim(tiff)
+        except Exception:  # noqa: BLE001 - whatever is wrong with it, it is not for this reader
+            return Claim(0)
+
+    def scan(self, uri: str, options: Mapping[str, str]) -> Sequence[ImageInfo]:
+        """The first picture of the file. Raises `ReadError`, and `RequestError` for an option that does not fit."""
+        with _opened(uri) as tiff:
+            series = _series(tiff, uri)
+            ome = OmeFacts.parse(tiff.ome_metadata or "") if tiff.is_ome else OmeFacts(None, ())
+            page = series.keyframe
+            planes = _planes(series)
+            channels = name_bands(planes.channels(ome.channels), options.get("bands", ""), uri)
+            planes.places(options)  # an option that is out of range is refused here
+            notes = (*_notes(tiff, series), *planes.notes(options))
+            found = ome.spacing or _resolution_tag(page)
+            size = (page.imagewidth, page.imagelength)
+        placement, said = place_slide(uri, found, options)
+        mark = fingerprint([uri])
+        return (
+            ImageInfo(
+                uri=uri,
+                reader=self.name,
+                size=size,
+                channels=channels,
+                placement=placement,
+                id=slide_id(uri, mark, options),
+                files=(uri,),
+                fingerprint=mark,
+                options=tuple(sorted((key, value) for key, value in options.items() if key in OPTIONS)),
+                notes=(*said, *notes),
+            ),
+        )
+
+    def open(self, info: ImageInfo, channels: Sequence[str] | None = None) -> "Pyramid":
+        """Open for reading."""
+        return Pyramid(info, channels)
+
+
+class Pyramid:
+    """An open pyramid. See `Image`. A tile that the file leaves out, or that its alpha hides, is invalid."""
+
+    def __init__(self, info: ImageInfo, channels: Sequence[str] | None = None) -> None:
+        self._info = info
+        names = [channel.name for channel in info.channels]
+        wanted = list(names if channels is None else channels)
+        missing = [name for name in wanted if name not in names]
+        if missing:
+            raise ReadError(
+                info.uri, f"it has the channels {', '.join(names)}", value=missing[0], remedy="Name one of these"
+            )
+        self._places = [names.index(name) for name in wanted]
+        self._closed = False
+        self._tiff = _opened(info.uri)
+        try:
+            series = _series(self._tiff, info.uri)
+        except ReadError:
+            self.close()
+            raise
+        if (series.keyframe.imagewidth, series.keyframe.imagelength) != info.size:
+            self.close()
+            raise ReadError(
+                info.uri,
+                f"it must still be the file of {info.size[0]} × {info.size[1]} px that was looked at first",
+                remedy="Run again in a new folder",
+            )
+        samples, self._alpha = _planes(series).places(dict(info.options))
+        self._samples = [samples[place] for place in self._places]
+        self._pages = [level.pages for level in series.levels]
+        self._levels = [_level(info.size, level.keyframe) for level in series.levels]
+        self._dtype = np.dtype(series.dtype).newbyteorder("=")
+        self._pyramid = TiledPyramid(self._levels, len(self._places), self._dtype, self._fetch)
+
+    @property
+    def info(self) -> ImageInfo:
+        """The facts it was opened from."""
+        return self._info
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """The channels delivered, in order."""
+        return tuple(self._info.channels[place] for place in self._places)
+
+    def read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
+        """See `Image.read`."""
+        if self._closed:
+            raise ReadError(self._info.uri, "it must be open to be read", remedy="Open the image again")
+        return self._pyramid.read(box, size)
+
+    def close(self) -> None:
+        """Let the handle go."""
+        self._closed = True
+        self._tiff.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _fetch(self, place: int, column: int, row: int) -> tuple[Pixels, Mask | None]:
+        """One tile of a level, all channels."""
+        level = self._levels[place]
+        size = tuple(min(level.tile[i], level.size[i] - at * level.tile[i]) for i, at in enumerate((column, row)))
+        tile = np.zeros((size[1], size[0], len(self._samples)), dtype=self._dtype)
+        valid: Mask | None = None
+        wanted = [*self._samples, *([] if self._alpha is None else [self._alpha])]
+        decoded: dict[tuple[int, int], Pixels | None] = {}
+        for i, sample in enumerate(wanted):
+            key = (sample.page, sample.plane)
+            if key not in decoded:
+                decoded[key] = self._segment(place, key, column, row)
+            segment = decoded[key]
+            if segment is None:
+                return tile, np.zeros(tile.shape[:2], dtype=bool)
+            values = segment[: size[1], : size[0], sample.sample]
+            if i < len(self._samples):
+                tile[..., i] = values
+            else:
+                valid = values >= (np.iinfo(values.dtype).max + 1) // 2
+        return tile, valid
+
+    def _segment(self, place: int, key: tuple[int, int], column: int, row: int) -> Pixels | None:
+        """The decoded tile or strip of a page's plane, (height, width, samples); None where the file left it out."""
+        level = self._levels[place]
+        where = f"{self._info.id or self._info.uri}, level {place}, tile {column}, {row}"
+        across, down = (-(-level.size[i] // level.tile[i]) for i in (0, 1))
+        index = (key[1] * down + row) * across + column
+        try:
+            page = self._pages[place][key[0]]
+            keyframe = None if page is None else page.keyframe
+            if page is None or keyframe is None:
+                return None
+            offset, count = page.dataoffsets[index], page.databytecounts[index]
+            self._tiff.filehandle.seek(offset)
+            data = self._tiff.filehandle.read(count)
+            segment = (
+                keyframe.decode(data, index, jpegtables=page.jpegtables, jpegheader=keyframe.jpegheader)[0]
+                if len(data) == count > 0
+                else None
+            )
+        except Exception as error:  # every codec has exceptions of its own
+            raise _unreadable(where, f"{type(error).__name__}: {error}"[:300]) from error
+        if len(data) < count:
+            raise _unreadable(where, f"{len(data)} of its {count} bytes are there")
+        return None if segment is None else cast("Pixels", segment[0])
+
+
+def _opened(uri: str) -> "TiffFile":
+    """The file's handle; of one file only, since an OME header may name any other. Raises `ReadError`."""
+    import tifffile  # noqa: PLC0415 - see above
+
+    try:
+        return tifffile.TiffFile(uri, _multifile=False)
+    except Exception as error:  # TiffFileError, struct.error, OSError and more, by what is broken
+        raise ReadError(
+            uri, "it must be a readable TIFF", value=str(error)[:300], remedy="Copy it again from its source"
+        ) from error
+
+
+def _unreadable(where: str, why: str) -> ReadError:
+    return ReadError(
+        where,
+        "the tile must be readable",
+        value=why,
+        remedy="Copy the file again from its source; regions that need this tile are left out",
+    )
+
+
+def _claim(tiff: "TiffFile") -> Claim:
+    page = cast("TiffPage", tiff.pages[0])
+    if tiff.is_ome:
+        return Claim(85, "OME-TIFF")
+    kinds = {
+        kind for kind in tiff.flags if kind not in {"tiled", "subifd", "multipage", "bigtiff", "uniform", "shaped"}
+    }
+    if kinds & {"svs", "ndpi", "scn", "bif", "philips", "qpi", "geotiff"} or any(tag in page.tags for tag in _MAPS):
+        return Claim(20, "a TIFF of another kind")
+    if page.is_tiled and page.photometric in _PLAIN and len(tiff.series[0].levels) > 1:
+        return Claim(80, "a pyramid of tiles without georeference")
+    return Claim(20, "a TIFF without a pyramid")
+
+
+def _series(tiff: "TiffFile", uri: str) -> "TiffPageSeries":
+    """The first picture. Raises `ReadError` where it cannot be read tile by tile, or its numbers are not samples."""
+    try:
+        series = tiff.series[0]
+        page = series.keyframe
+        kind = int(page.photometric)
+        largest = max(math.prod(_tile(level.keyframe)) * level.keyframe.samplesperpixel for level in series.levels)
+        dtype = cast("np.dtype[Any] | None", series.dtype)
+    except Exception as error:  # as above: a damaged directory shows in many ways
+        raise ReadError(
+            uri, "its directory must be readable", value=str(error)[:300], remedy="Copy it again from its source"
+        ) from error
+    if kind not in _PLAIN or dtype is None or dtype.kind not in "uif":
+        raise ReadError(
+            uri,
+            f"its pixels are grey, RGB or separate channels of numbers ({', '.join(_PLAIN.values())})",
+            value=f"photometric interpretation {kind}, {dtype}",
+            remedy="Try another reader with --reader raster",
+        )
+    if largest * dtype.itemsize > _SEGMENT:
+        raise ReadError(
+            uri,
+            "it must be stored in tiles or strips, so that a part can be read without the whole",
+            value=f"one piece of {largest * dtype.itemsize >> 20} MiB",
+            remedy="Store it as tiles, for example with `vips tiffsave --tile --pyramid`",
+        )
+    return series
+
+
+def _tile(page: "TiffPage") -> tuple[int, int]:
+    """(width, height) of a page's tiles, or strips."""
+    if page.is_tiled:
+        return page.tilewidth, page.tilelength
+    return page.imagewidth, min(page.rowsperstrip, page.imagelength)
+
+
+def _level(full: tuple[int, int], page: "TiffPage") -> Level:
+    return Level.below(full, (page.imagewidth, page.imagelength), _tile(page))
+
+
+def _planes(series: "TiffPageSeries") -> Planes:
+    """The picture's axes beyond a page's own, slowest first, and what a page holds."""
+    page = series.keyframe
+    pairs = [(axis, n) for axis, n in zip(series.axes, series.shape, strict=True) if axis not in _PICTURE]
+    extra = tuple(page.extrasamples)[:1]
+    return Planes(
+        axes=tuple(axis for axis, _ in pairs),
+        lengths=tuple(n for _, n in pairs),
+        samples=page.samplesperpixel,
+        separate=page.planarconfig == 2,  # noqa: PLR2004 - TIFF's number for one plane a sample
+        colour=page.photometric in {2, 6},
+        alpha=page.photometric == 2 and page.samplesperpixel == 4 and extra in {(1,), (2,)},  # noqa: PLR2004
+        dtype=np.dtype(series.dtype).newbyteorder("=").name,
+    )
+
+
+def _resolution_tag(page: "TiffPage") -> Spacing | None:
+    """Pixels an inch or a centimetre, which many programs fill with a number for printers."""
+    unit = {2: 25400.0, 3: 10000.0}.get(int(_tag(page, 296) or 0))
+    across = [_ratio(_tag(page, code)) for code in (282, 283)]
+    if unit is None or not all(across):
+        return None
+    return Spacing(unit / across[0], unit / across[1], "TIFF resolution tag")
+
+
+def _ratio(value: object) -> float:
+    """A TIFF rational, 0 where it is none."""
+    numbers = cast("tuple[int, ...]", value) if isinstance(value, tuple) else ()
+    return numbers[0] / numbers[1] if len(numbers) == 2 and numbers[1] else 0.0  # noqa: PLR2004 - numerator, denominator
+
+
+def _tag(page: "TiffPage", code: int) -> Any:  # noqa: ANN401 - a tag's value is whatever its type says
+    tag = page.tags.get(code)
+    return None if tag is None else tag.value
+
+
+def _notes(tiff: "TiffFile", series: "TiffPageSeries") -> tuple[str, ...]:
+    notes: list[str] = []
+    if len(tiff.series) > 1:
+        notes.append(f"The file holds {len(tiff.series)} pictures; only the first is read.")
+    if series.keyframe.photometric == 0:
+        notes.append("White is zero in this file; its numbers are delivered as they are stored.")
+    if 34675 in series.keyframe.tags:  # noqa: PLR2004 - InterColorProfile
+        notes.append("Colours are as stored: the file's ICC profile is not applied.")
+    return tuple(notes)

@@ -1,0 +1,244 @@
+"""Whole-slide images that OpenSlide opens: SVS, NDPI, MRXS, SCN, BIF, DICOM and others. The one file that imports it.
+
+A slide's label, macro and thumbnail images, its barcode and what a scanner writes about people are never read, and its
+file name is not its id: what leaves this file is a whitelist of sizes, spacing and bounds.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+import numpy as np
+
+from .errors import ReadError
+from .fingerprint import fingerprint, is_remote
+from .geometry import Box
+from .image import Channel, Claim, ImageInfo, Mask, Pixels
+from .levels import Level, TiledPyramid
+from .slideid import slide_id
+from .spacing import Spacing, in_micrometres, place_slide
+
+if TYPE_CHECKING:
+    from openslide import OpenSlide
+
+CHANNELS: Final = tuple(Channel(name, name) for name in ("red", "green", "blue"))
+OPTIONS: Final = ("microns_per_pixel", "names", "spacing_csv")
+
+_DICOM: Final = b"1.2.840.10008.5.1.4.1.1.77.1.6"  # VL Whole Slide Microscopy Image Storage
+_SERIES: Final = b"\x20\x00\x0e\x00UI"  # SeriesInstanceUID (0020,000E) in explicit little endian
+_HEADER: Final = 1 << 18  # bytes of a DICOM file in which its series is looked for
+_GENERIC: Final = "generic-tiff"
+_OPAQUE: Final = 255
+_TILES: Final = range(64, 1025)  # sides of the file's own tiles that are read one by one
+_TILE: Final = 512  # else
+
+
+class SlideReader:
+    """Slides through OpenSlide, as red, green and blue of 8 bits.
+
+    Options: `microns_per_pixel` and `spacing_csv` (see `spacing`), `names` "show" to let the file name be the id.
+    """
+
+    name = "slide"
+    options = OPTIONS
+
+    def claim(self, uri: str, head: bytes) -> Claim:
+        """Strong where a scanner's format is recognised; a plain TIFF is left to the readers for those."""
+        import openslide  # noqa: PLC0415 - a format library loads when a file needs it
+
+        if is_remote(uri) or not head or (head[128:132] == b"DICM" and _DICOM not in head):
+            return Claim(0)
+        vendor = openslide.OpenSlide.detect_format(uri)
+        if vendor is None:
+            return Claim(0)
+        if vendor == _GENERIC:
+            return Claim(30, "a tiled TIFF")
+        return Claim(90, f"a slide of the {vendor} format")
+
+    def scan(self, uri: str, options: Mapping[str, str]) -> Sequence[ImageInfo]:
+        """The one slide in `uri`. Any file of a DICOM series gives the same slide, equal in every field."""
+        files = _files(uri)
+        with _open(files[0]) as slide:
+            properties = dict(slide.properties)
+            size = slide.dimensions
+        placement, notes = place_slide(files[0], _stored_spacing(properties), options)
+        if "openslide.icc-size" in properties:
+            notes = (*notes, "Colours are as stored: the file's ICC profile is not applied.")
+        mark = fingerprint(files)
+        return (
+            ImageInfo(
+                uri=files[0],
+                reader=self.name,
+                size=size,
+                channels=CHANNELS,
+                placement=placement,
+                id=slide_id(uri, mark, options),
+                files=files,
+                fingerprint=mark,
+                options=tuple(sorted((key, value) for key, value in options.items() if key in OPTIONS)),
+                notes=notes,
+                origin=_origin(properties),
+            ),
+        )
+
+    def open(self, info: ImageInfo, channels: Sequence[str] | None = None) -> "Slide":
+        """Open for reading."""
+        return Slide(info, channels)
+
+
+class Slide:
+    """An open slide. See `Image`.
+
+    What lies outside the scanned area is invalid, whatever colour OpenSlide would paint it. OpenSlide refuses all work
+    after its first error, so the file is opened anew after each, and only the boxes that need a broken tile fail.
+    """
+
+    def __init__(self, info: ImageInfo, channels: Sequence[str] | None = None) -> None:
+        self._info = info
+        names = [channel.name for channel in info.channels]
+        wanted = list(names if channels is None else channels)
+        missing = [name for name in wanted if name not in names]
+        if missing:
+            raise ReadError(
+                info.uri, f"it has the channels {', '.join(names)}", value=missing[0], remedy="Name one of these"
+            )
+        self._places = [names.index(name) for name in wanted]
+        self._closed = False
+        self._slide: OpenSlide | None = _open(info.uri)
+        if self._slide.dimensions != info.size:
+            found = self._slide.dimensions
+            self._drop()
+            raise ReadError(
+                info.uri,
+                f"it must still be the file of {info.size[0]} × {info.size[1]} px that was looked at first",
+                value=" × ".join(map(str, found)),
+                remedy="Run again in a new folder",
+            )
+        properties = self._slide.properties
+        self._steps = self._slide.level_downsamples
+        self._levels = [
+            Level.below(info.size, size, _tile(properties, place))
+            for place, size in enumerate(self._slide.level_dimensions)
+        ]
+        self._pyramid = TiledPyramid(self._levels, len(self._places), np.dtype(np.uint8), self._fetch)
+
+    @property
+    def info(self) -> ImageInfo:
+        """The facts it was opened from."""
+        return self._info
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """The channels delivered, in order."""
+        return tuple(self._info.channels[place] for place in self._places)
+
+    def read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
+        """See `Image.read`."""
+        if self._closed:
+            raise ReadError(self._info.uri, "it must be open to be read", remedy="Open the image again")
+        return self._pyramid.read(box, size)
+
+    def close(self) -> None:
+        """Let the handle go."""
+        self._closed = True
+        self._drop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _drop(self) -> None:
+        if self._slide is not None:
+            self._slide.close()
+            self._slide = None
+
+    def _fetch(self, place: int, column: int, row: int) -> tuple[Pixels, Mask | None]:
+        """One tile of a level. OpenSlide counts in level-0 pixels, so a coarse tile may lie half of one off."""
+        import openslide  # noqa: PLC0415 - see above
+
+        level = self._levels[place]
+        x, y = column * level.tile[0], row * level.tile[1]
+        size = (min(level.tile[0], level.size[0] - x), min(level.tile[1], level.size[1] - y))
+        step = self._steps[place]
+        self._slide = self._slide or _open(self._info.uri)
+        try:
+            rgba = np.asarray(self._slide.read_region((round(x * step), round(y * step)), place, size))
+        except openslide.OpenSlideError as error:
+            self._drop()
+            raise ReadError(
+                f"{self._info.id or self._info.uri}, level {place}, pixels {x}–{x + size[0]}, {y}–{y + size[1]}",
+                "the tile must be readable",
+                value=str(error),
+                remedy="Copy the file again from its source; regions that need this tile are left out",
+            ) from error
+        alpha = rgba[..., 3]
+        return rgba[..., self._places], None if bool((alpha == _OPAQUE).all()) else alpha > _OPAQUE // 2
+
+
+def _open(uri: str) -> "OpenSlide":
+    """OpenSlide's handle. Raises `ReadError` with its reason."""
+    import openslide  # noqa: PLC0415 - see above
+
+    try:
+        return openslide.OpenSlide(uri)
+    except (openslide.OpenSlideError, OSError) as error:
+        raise ReadError(
+            uri,
+            "OpenSlide must be able to open it",
+            value=str(error) or "not a format that it knows",
+            remedy="Check that the file is complete, with the files that belong beside it",
+        ) from error
+
+
+def _tile(properties: Mapping[str, str], place: int) -> tuple[int, int]:
+    """The size of a level's own tiles where the file says so and they suit, else of blocks."""
+    sides = [int(properties.get(f"openslide.level[{place}].tile-{side}", 0)) for side in ("width", "height")]
+    return (sides[0], sides[1]) if all(side in _TILES for side in sides) else (_TILE, _TILE)
+
+
+def _stored_spacing(properties: Mapping[str, str]) -> Spacing | None:
+    """What the file says of its spacing, through OpenSlide's standard properties, and where that came from."""
+    x, y = (in_micrometres(properties.get(f"openslide.mpp-{axis}"), "µm") for axis in "xy")
+    if x is None or y is None:
+        return None
+    vendor = properties.get("openslide.vendor", "")
+    source = {_GENERIC: "TIFF resolution tag", "dicom": "DICOM PixelSpacing"}.get(vendor, f"{vendor} header")
+    return Spacing(x, y, source)
+
+
+def _origin(properties: Mapping[str, str]) -> tuple[int, int]:
+    """The corner of the scanned part in level-0 pixels, where the file states one."""
+    return int(properties.get("openslide.bounds-x", 0)), int(properties.get("openslide.bounds-y", 0))
+
+
+def _files(uri: str) -> tuple[str, ...]:
+    """The files that a slide is made of, as far as they can be told: MRXS' folder, a DICOM series in one folder."""
+    path = Path(uri)
+    folder = path.with_suffix("")
+    if path.suffix.lower() == ".mrxs" and folder.is_dir():
+        return (uri, *sorted(str(file) for file in folder.iterdir() if file.is_file()))
+    series = _series(path)
+    if series is None:
+        return (uri,)
+    return tuple(str(file) for file in sorted(path.parent.iterdir()) if file == path or _series(file) == series)
+
+
+def _series(path: Path) -> bytes | None:
+    """The SeriesInstanceUID of a DICOM slide's file, without reading anything else of it; None for other files."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        head = file.read(4096)
+        if head[128:132] != b"DICM" or _DICOM not in head:
+            return None
+        head += file.read(_HEADER)
+    at = head.find(_SERIES)
+    if at < 0:
+        return None
+    start = at + len(_SERIES) + 2
+    return head[start : start + int.from_bytes(head[start - 2 : start], "little")]

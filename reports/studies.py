@@ -1,0 +1,253 @@
+"""Tables of radiology studies: studies.csv, series.csv and slices.csv (a row a finding, placed in its slice).
+
+Identifiers are those that the reader gives, which are pseudonyms unless a person asked otherwise. No date, name or free
+text of a file is in them. UTF-8, commas, a line feed a row; an empty cell means not known or not assessed, never zero.
+"""
+
+import csv
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import shapely
+
+from ..model.finding import Finding
+from ..readers.image import Cell, ImageInfo
+from ..readers.sheet import sheet_of
+from .cells import cell, fixed
+from .writer import DISCLAIMER, ImageRecord, Record, replacing
+
+STUDIES_COLUMNS: Mapping[str, str] = {
+    "study_uid": "the study, as a pseudonym",
+    "modalities": "of its images, sorted",
+    "n_series": "series with images",
+    "n_stacks": "stacks of one geometry, and single images",
+    "n_instances": "slices and frames in them",
+    "n_read": "files read",
+    "n_skipped": "files left out, with their reasons in files.csv",
+    "n_failed": "files that failed, with their reasons in files.csv",
+    "related": "objects of the study that are no images",
+    "n_findings": "findings in all its images",
+    "status": "complete, or partial where a file or a planned region failed",
+    "warnings": "how many sentences about its images should be read (in series.csv)",
+    "limner": "version of limner",
+    "model": "name of the model",
+    "model_version": "its version",
+    "weights_sha256": "sha256 of its weights",
+    "use": "what these numbers may be used for",
+}
+"""Columns of studies.csv and what they mean."""
+
+_FROM_FACTS: Mapping[str, str] = {
+    "modality": "as the file codes it",
+    "body_part": "as the file codes it, where that is a usual code",
+    "laterality": "R, L, U (unpaired) or B (both), as the file codes it",
+    "view": "view position of a projection",
+    "patient_orientation": "towards which side rows and columns run, of a projection",
+    "patient_position": "how the patient lay",
+    "n_images": "slices or frames",
+    "rows": "pixels of a slice, down",
+    "columns": "pixels of a slice, across",
+    "sort_basis": "what the order of slices rests on",
+    "split_by": "what tells the stack from others at the same places",
+    "spacing_source": "of row_mm and col_mm; in the patient only pixel_spacing and pixel_spacing_calibrated hold",
+    "row_mm": "mm between rows",
+    "col_mm": "mm between columns",
+    "step_mm_min": "mm between neighbouring slices, least",
+    "step_mm_median": "the median",
+    "step_mm_max": "the most",
+    "tilt_deg": "degrees between the stack's direction and the slices' normal",
+    "missing_slices": "slices missing at the stack's own step",
+    "irregular_spacing": "whether steps differ otherwise",
+    "duplicates": "files of the study left out as duplicates",
+    "uid_synthesised": "whether UIDs were missing and made from content",
+    "is_localiser": "yes or no",
+    "is_secondary": "a capture of a screen or film: yes or no",
+    "burned_in_risk": "of identifying text in the pixels: yes or none where stated, else low or high",
+    "recognisable_features": "YES or NO as the file says",
+    "identity_removed": "YES or NO as the file says",
+    "transfer_syntax": "UID of how pixels are coded",
+    "lossy": "01 where pixels were once compressed with loss, 00 where not, as the file says",
+    "decoder": "codecs for it, in the order in which they are tried",
+    "quantity": "what grey values are: HU, …, or number",
+    "padding": "whether the file marks padding",
+    "window_used": "centre/width, function and source of the rendering window",
+}
+
+SERIES_COLUMNS: Mapping[str, str] = {
+    "study_uid": "the study, as a pseudonym",
+    "series_uid": "the series, as a pseudonym",
+    "stack_id": "the image's id in this run",
+    **_FROM_FACTS,
+    "n_findings": "findings in it",
+    "status": "complete, or partial where a planned region failed",
+    "notes": "what to read before trusting the numbers",
+}
+"""Columns of series.csv and what they mean: a row a stack."""
+
+SLICES_COLUMNS: Mapping[str, str] = {
+    "study_uid": "the study, as a pseudonym",
+    "series_uid": "the series, as a pseudonym",
+    "stack_id": "the image's id in this run",
+    "finding": "its number within the image, from 1, the same in every report",
+    "label": "what was seen",
+    "score": "0 to 1 as the model gave it; empty where it gives none",
+    "n_slices": "slices that the finding's geometry touches",
+    "sop_uid": "the slice, as a pseudonym; empty where the finding is of several",
+    "frame": "frame within it, from 1",
+    "slice": "its place in the stack, from 1",
+    "slice_position_mm": "its place along the stack's normal",
+    "x0_px": "bounding box in the slice's own pixels, left",
+    "y0_px": "top",
+    "x1_px": "right",
+    "y1_px": "bottom",
+    "centre_x_mm": "a point on the finding, patient coordinates (LPS), mm",
+    "centre_y_mm": "the same, towards posterior",
+    "centre_z_mm": "the same, towards the head",
+    "spacing_source": "where mm come from; without mm, why there are none",
+    "text": "what the model said in words; data, not instructions",
+    "review_status": "for a reader to fill",
+    "use": "what these numbers may be used for",
+}
+"""Columns of slices.csv and what they mean: a row a finding."""
+
+_NO_STUDY = "it belongs to no radiology study"
+
+
+@dataclass(frozen=True, slots=True)
+class StudiesCsv:
+    """studies.csv, series.csv and slices.csv. Columns: `STUDIES_COLUMNS`, `SERIES_COLUMNS`, `SLICES_COLUMNS`."""
+
+    name: str = "studies-csv"
+
+    def write(self, record: Record, folder: Path) -> Sequence[Path]:
+        """Write the three tables into `folder`; nothing where no image belongs to a study."""
+        images = [image for image in record.images if _in_study(image.info)]
+        if not images:
+            return []
+        tables = (
+            ("studies.csv", STUDIES_COLUMNS, _studies(record, images)),
+            ("series.csv", SERIES_COLUMNS, map(_series, images)),
+            ("slices.csv", SLICES_COLUMNS, (row for image in images for row in _slices(image))),
+        )
+        written: list[Path] = []
+        for name, columns, rows in tables:
+            path = folder / name
+            with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+                table = csv.DictWriter(file, list(columns), lineterminator="\n")
+                table.writeheader()
+                table.writerows({key: row.get(key, "") for key in columns} for row in rows)
+            written.append(path)
+        return written
+
+    def omitted(self, record: Record) -> Mapping[str, str]:
+        """Images that belong to no study, where others do."""
+        inside = [image.info.id for image in record.images if _in_study(image.info)]
+        return {image.info.id: _NO_STUDY for image in record.images if inside and image.info.id not in inside}
+
+
+def cells_touched(info: ImageInfo, finding: Finding) -> list[tuple[int, Cell]]:
+    """(place in the stack from 0, cell) of every slice whose cell a finding's geometry covers by more than a sliver."""
+    bounds = finding.geometry.bounds
+    found: list[tuple[int, Cell]] = []
+    for number, one in enumerate(info.cells):
+        x0, y0 = max(bounds[0], one.box.x0), max(bounds[1], one.box.y0)
+        x1, y1 = min(bounds[2], one.box.x1), min(bounds[3], one.box.y1)
+        if x1 < x0 or y1 < y0:
+            continue
+        shared = finding.geometry.intersection(shapely.box(one.box.x0, one.box.y0, one.box.x1, one.box.y1))
+        if shared.area > 1e-6 * finding.geometry.area or (finding.geometry.area == 0 and not shared.is_empty):
+            found.append((number, one))
+    return found
+
+
+def _in_study(info: ImageInfo) -> bool:
+    return bool(info.study and info.cells)
+
+
+def _studies(record: Record, images: Sequence[ImageRecord]) -> list[Mapping[str, str]]:
+    by_study: dict[str, list[ImageRecord]] = {}
+    for image in images:
+        by_study.setdefault(image.info.study, []).append(image)
+    rows: list[Mapping[str, str]] = []
+    for study, members in sorted(by_study.items()):
+        facts = [dict(image.info.facts) for image in members]
+        failed = max(int(one.get("study_failed", "0")) for one in facts)
+        whole = all(image.complete for image in members) and not failed
+        rows.append(
+            {
+                "study_uid": cell(study),
+                "modalities": " ".join(sorted({one["modality"] for one in facts if one.get("modality")})),
+                "n_series": str(len({one.get("series_uid", "") for one in facts})),
+                "n_stacks": str(len(members)),
+                "n_instances": str(sum(len(image.info.cells) for image in members)),
+                "n_read": _most(facts, "study_read"),
+                "n_skipped": _most(facts, "study_skipped"),
+                "n_failed": _most(facts, "study_failed"),
+                "related": cell(max((one.get("study_related", "") for one in facts), key=len)),
+                "n_findings": str(sum(len(image.findings()) for image in members)),
+                "status": "complete" if whole else "partial",
+                "warnings": str(sum(len(image.info.notes) for image in members)),
+                "limner": cell(record.version),
+                "model": cell(record.model.get("name", "")),
+                "model_version": cell(record.model.get("version", "")),
+                "weights_sha256": cell(record.model.get("sha256", "")),
+                "use": DISCLAIMER,
+            }
+        )
+    return rows
+
+
+def _most(facts: Iterable[Mapping[str, str]], name: str) -> str:
+    """The study's count of files: each of its images states it; inputs that hold parts of it state less."""
+    return str(max(int(one.get(name, "0")) for one in facts))
+
+
+def _series(image: ImageRecord) -> Mapping[str, str]:
+    facts = dict(image.info.facts)
+    return {
+        "study_uid": cell(image.info.study),
+        "series_uid": cell(facts.get("series_uid", "")),
+        "stack_id": cell(image.info.id),
+        **{key: cell(facts.get(key, "")) for key in _FROM_FACTS},
+        "n_findings": str(len(image.findings())),
+        "status": "complete" if image.complete else "partial",
+        "notes": cell("; ".join(image.info.notes)),
+    }
+
+
+def _slices(image: ImageRecord) -> Iterable[Mapping[str, str]]:
+    facts = dict(image.info.facts)
+    sheet = sheet_of(image.info)
+    for number, finding in enumerate(image.findings(), 1):
+        touched = cells_touched(image.info, finding)
+        row = {
+            "study_uid": cell(image.info.study),
+            "series_uid": cell(facts.get("series_uid", "")),
+            "stack_id": cell(image.info.id),
+            "finding": str(number),
+            "label": cell(finding.label),
+            "score": fixed([math.nan if finding.score is None else finding.score], 4)[0],
+            "n_slices": str(len(touched)),
+            "spacing_source": cell(facts.get("spacing_source", "")),
+            "text": cell(finding.text),
+            "use": DISCLAIMER,
+        }
+        if len(touched) == 1:
+            place, one = touched[0]
+            corners = np.asarray(finding.geometry.bounds, dtype=np.float64).reshape(2, 2)
+            box = (corners if sheet is None else sheet.to_slice(place, corners)).reshape(-1)
+            row |= {
+                "sop_uid": cell(one.name),
+                "frame": str(one.frame),
+                "slice": str(place + 1),
+                "slice_position_mm": fixed([math.nan if one.position_mm is None else one.position_mm], 3)[0],
+                **dict(zip(("x0_px", "y0_px", "x1_px", "y1_px"), fixed(box, 3), strict=True)),
+            }
+            if one.placement.unit == "mm" and len(one.placement.matrix) == 3:  # noqa: PLR2004 - a patient has three axes
+                point = finding.geometry.representative_point()
+                names = ("centre_x_mm", "centre_y_mm", "centre_z_mm")
+                row |= dict(zip(names, fixed(one.placement.to_world([[point.x, point.y]])[0], 3), strict=True))
+        yield row

@@ -1,0 +1,57 @@
+"""Pseudonyms: repeatable with the key, useless without it."""
+
+import stat
+from pathlib import Path
+
+import pytest
+from limner.readers.errors import RequestError
+from limner.readers.pseudonym import Pseudonyms, checked, run_key
+
+ONE, OTHER = Pseudonyms(b"0123456789abcdef"), Pseudonyms(b"fedcba9876543210")
+
+
+def test_names_depend_on_the_key_and_on_nothing_else() -> None:
+    assert ONE.uid("1.2.3") == Pseudonyms(b"0123456789abcdef").uid("1.2.3")
+    assert len({ONE.uid("1.2.3"), OTHER.uid("1.2.3"), ONE.uid("1.2.4"), ONE.path("1.2.3")}) == 4
+    assert Pseudonyms(b"0123456789abcdef", show=True).uid("1.2.3") == "1.2.3"
+
+
+def test_a_uid_is_one_by_the_standard() -> None:
+    for number in range(50):
+        name = ONE.uid(str(number))
+        value = int(name.removeprefix("2.25."))
+        assert len(name) <= 64
+        assert value < 2**128
+        assert (value >> 76) & 0xF == 8
+        assert (value >> 62) & 0x3 == 2
+
+
+def test_a_paths_suffix_stays_only_where_it_is_a_formats() -> None:
+    assert ONE.path("/data/DOE^JOHN/scan.DCM").endswith(".dcm")
+    assert "." not in ONE.path("/data/scan.DOE")
+
+
+def test_a_key_that_can_be_guessed_is_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for weak in (b"short", b"aaaaaaaaaaaaaaaaaaaaaaaa", b"abababababababababababab"):
+        with pytest.raises(RequestError) as error:
+            checked(weak, "key")
+        assert weak.decode() not in str(error.value)
+    monkeypatch.setenv("LIMNER_PSEUDONYM_KEY", "password")
+    with pytest.raises(RequestError, match="LIMNER_PSEUDONYM_KEY"):
+        Pseudonyms.of({})
+    with pytest.raises(RequestError, match="key_file"):
+        Pseudonyms.of({"key_file": str(tmp_path / "none")})
+
+
+def test_a_run_keeps_its_key_to_its_owner(tmp_path: Path) -> None:
+    path = run_key(tmp_path / "run")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert run_key(tmp_path / "run").read_bytes() == path.read_bytes()
+    assert run_key(tmp_path / "other").read_bytes() != path.read_bytes()
+    options = {"key_file": str(path)}
+    assert Pseudonyms.of(options) == Pseudonyms.of(options)
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_key_does_not_show_itself() -> None:
+    assert "0123456789abcdef" not in repr(ONE)

@@ -1,0 +1,102 @@
+"""Micrometres a pixel: believed, refused, and overridden."""
+
+from pathlib import Path
+
+import pytest
+from limner.readers.errors import RequestError
+from limner.readers.spacing import Spacing, in_micrometres, place_slide
+
+VENDOR = Spacing(0.25, 0.2501, "aperio header")
+
+
+def test_a_plausible_spacing_is_the_placement_with_its_source() -> None:
+    placement, notes = place_slide("a.svs", VENDOR, {})
+    assert placement.matrix == ((0.25, 0.0, 0.0), (0.0, 0.2501, 0.0))
+    assert (placement.unit, placement.source, placement.crs) == ("um", "aperio header", None)
+    assert notes == ()
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        (None, "states none"),
+        (Spacing(896.06, 896.06, "TIFF resolution tag"), "0.05 to 10"),
+        (Spacing(0.049, 0.05, "x"), "0.05 to 10"),
+        (Spacing(0.25, 0.2626, "x"), "differ by more than 5%"),
+        (Spacing(float("nan"), 0.25, "x"), "not positive numbers"),
+        (Spacing(0.0, 0.25, "x"), "not positive numbers"),
+        (Spacing(float("inf"), float("inf"), "x"), "not positive numbers"),
+    ],
+)
+def test_an_absent_or_implausible_spacing_is_refused_not_guessed(found: Spacing | None, why: str) -> None:
+    placement, [note] = place_slide("a.svs", found, {})
+    assert not placement.known
+    assert why in note
+    assert "microns_per_pixel" in note
+
+
+def test_a_stated_spacing_goes_before_the_files_and_says_so_once() -> None:
+    placement, [note] = place_slide("a.svs", VENDOR, {"microns_per_pixel": "0.5,0.51"})
+    assert (placement.matrix[0][0], placement.matrix[1][1]) == (0.5, 0.51)
+    assert placement.source == "reader option microns_per_pixel"
+    assert "the file says 0.25 × 0.2501 µm/px (aperio header)" in note
+    assert place_slide("a.svs", VENDOR, {"microns_per_pixel": "0.2501"})[1] == ()
+    assert place_slide("a.svs", None, {"microns_per_pixel": "0.5"})[1] == ()
+
+
+def test_a_stated_spacing_is_used_even_where_no_scanner_would_say_it() -> None:
+    placement, [note] = place_slide("a.dcm", Spacing(28.9, 28.9, "DICOM PixelSpacing"), {"microns_per_pixel": "28.9"})
+    assert placement.known
+    assert "although a slide's level 0 has" in note
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "half", "nan", "inf", "0.5,", "1,2,3", "0,5,"])
+def test_a_stated_spacing_that_is_none_is_an_error(text: str) -> None:
+    with pytest.raises(RequestError, match="microns_per_pixel"):
+        place_slide("a.svs", VENDOR, {"microns_per_pixel": text})
+
+
+def table(folder: Path, *lines: str) -> dict[str, str]:
+    path = folder / "slides.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return {"spacing_csv": str(path)}
+
+
+def test_a_table_names_slides_by_path_or_name(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    one, two, three = (str(tmp_path / "in" / name) for name in ("one.svs", "two.svs", "three.svs"))
+    options = table(tmp_path, "path,name,mpp_x,mpp_y", "in/one.svs,,0.5,0.51", ",two,0.4,0.4", ",one,9,9")
+    assert place_slide(one, VENDOR, options)[0].matrix[1][1] == 0.51
+    assert place_slide(two, None, options)[0].matrix[0][0] == 0.4
+    assert place_slide(three, VENDOR, options)[0].matrix[0][0] == 0.25
+    everyone = {**options, "microns_per_pixel": "1"}
+    assert place_slide(two, None, everyone)[0].matrix[0][0] == 0.4
+    assert place_slide(three, None, everyone)[0].matrix[0][0] == 1.0
+    assert place_slide(one, VENDOR, options)[0].source == "table of slides"
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        (["path,mpp"], "columns path or name, mpp_x and mpp_y"),
+        (["name,mpp_x,mpp_y", "a,0.5,"], "line 2"),
+        (["name,mpp_x,mpp_y", "a,0.5,half"], "half"),
+        (["name,mpp_x,mpp_y", "a,0.5,0.5", "a.svs,0.4,0.4"], "lines 2, 3 for one slide"),
+    ],
+)
+def test_a_table_that_cannot_be_understood_is_an_error(tmp_path: Path, lines: list[str], why: str) -> None:
+    with pytest.raises(RequestError, match=why):
+        place_slide("a.svs", VENDOR, table(tmp_path, *lines))
+
+
+def test_a_table_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="readable CSV"):
+        place_slide("a.svs", VENDOR, {"spacing_csv": str(tmp_path / "no.csv")})
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "micrometres"),
+    [("250", "nm", 0.25), (2.5e-4, "mm", 0.25), ("1", "in", 25400.0), ("1", "pixel", None), ("x", "µm", None)],
+)
+def test_lengths(value: str | float, unit: str, micrometres: float | None) -> None:
+    assert in_micrometres(value, unit) == pytest.approx(micrometres)

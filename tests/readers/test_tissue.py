@@ -1,0 +1,246 @@
+"""Where a slide holds tissue: made pictures whose truth is known, and real ones."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from limner.readers.errors import RequestError
+from limner.readers.geometry import Placement
+from limner.readers.image import Channel, ImageInfo
+from limner.readers.overview import read_overview
+from limner.readers.patches import box_mean, fill_holes, holding
+from limner.readers.pyramid import PyramidReader
+from limner.readers.slide import SlideReader
+from limner.readers.tissue import drawn_mask, find_tissue, otsu, overview_limit, read_drawn
+from PIL import Image
+from shapely.geometry import box, mapping
+
+Mask = npt.NDArray[np.bool_]
+GLASS, HAEMATOXYLIN, EOSIN, DAB, PALE = (240, 240, 240), (110, 90, 160), (225, 130, 175), (120, 80, 50), (228, 216, 230)
+INKS = {"blue": (40, 70, 170), "green": (30, 110, 80), "red": (215, 25, 30)}
+LOW, MICRONS = 8.0, (8.0, 8.0)
+
+
+def disc(size: int, x: int, y: int, radius: int) -> Mask:
+    rows, columns = np.mgrid[:size, :size]
+    return (columns - x) ** 2 + (rows - y) ** 2 <= radius**2
+
+
+def painted(size: int, *layers: tuple[Mask, tuple[int, int, int]]) -> npt.NDArray[np.uint8]:
+    """A picture with the noise of a camera and a fall of light towards one side."""
+    picture = np.full((size, size, 3), GLASS, dtype=np.float64)
+    for mask, colour in layers:
+        picture[mask] = colour
+    noise = np.random.default_rng(1).normal(0, 1, picture.shape)
+    return np.clip(picture * np.linspace(1, 0.97, size)[:, None] + noise, 0, 255).astype(np.uint8)
+
+
+def agreement(found: Mask, truth: Mask) -> float:
+    """Intersection over union."""
+    return float((found & truth).sum() / (found | truth).sum())
+
+
+def everywhere(picture: npt.NDArray[np.generic]) -> Mask:
+    return np.ones(picture.shape[:2], dtype=bool)
+
+
+@pytest.mark.parametrize("colour", [HAEMATOXYLIN, EOSIN, DAB, PALE])
+def test_stained_tissue_is_found_whatever_the_stain(colour: tuple[int, int, int]) -> None:
+    truth = disc(300, 150, 150, 80)
+    found = find_tissue(picture := painted(300, (truth, colour)), everywhere(picture), microns=MICRONS)
+    assert found.light == "bright"
+    assert agreement(found.mask, truth) > 0.95
+    assert not found.ink.any()
+    assert "Otsu" in found.method
+
+
+def test_glass_and_grey_dust_hold_none() -> None:
+    picture = painted(300, (disc(300, 100, 100, 30), (90, 90, 92)))
+    assert not find_tissue(picture, everywhere(picture), microns=MICRONS).mask.any()
+
+
+@pytest.mark.parametrize("ink", sorted(INKS))
+def test_pen_marks_are_no_tissue_on_glass_nor_on_tissue(ink: str) -> None:
+    tissue, stroke = disc(300, 150, 150, 80), np.zeros((300, 300), dtype=bool)
+    stroke[20:280, 140:156] = True
+    picture = painted(300, (tissue, EOSIN), (stroke, INKS[ink]))
+    found = find_tissue(picture, everywhere(picture), microns=MICRONS)
+    assert found.mask[stroke].mean() < 0.02
+    assert found.ink[stroke].mean() > 0.95
+    assert found.mask[tissue & ~stroke].mean() > 0.9
+    assert found.mask[~tissue].mean() < 0.01
+
+
+def test_lumens_belong_to_the_tissue_and_open_glass_does_not() -> None:
+    tissue = disc(400, 200, 200, 150)
+    lumen, cavity = disc(400, 150, 200, 20), disc(400, 260, 200, 45)  # 0.08 and 0.41 mm²
+    picture = painted(400, (tissue, EOSIN), (lumen | cavity, GLASS))
+    found = find_tissue(picture, everywhere(picture), microns=MICRONS)
+    assert found.mask[lumen].all()
+    assert found.mask[cavity].mean() < 0.1
+
+
+def test_invalid_pixels_are_no_tissue_and_do_not_count() -> None:
+    truth = disc(300, 150, 150, 80)
+    picture = painted(300, (truth, EOSIN))
+    valid = np.ones((300, 300), dtype=bool)
+    valid[:, :150] = False
+    picture[~valid] = 0
+    found = find_tissue(picture, valid, microns=MICRONS)
+    assert not found.mask[~valid].any()
+    assert agreement(found.mask, truth & valid) > 0.95
+    assert not find_tissue(picture, np.zeros_like(valid), microns=MICRONS).mask.any()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_fluorescence_is_dark_field(dtype: str, channels: int) -> None:
+    truth = disc(300, 150, 150, 80)
+    generator = np.random.default_rng(2)
+    base, glow = (5, 25) if dtype == "uint8" else (300, 1500)
+    picture = generator.poisson(base, (300, 300, channels))
+    picture[truth, channels - 1] += generator.poisson(glow, int(truth.sum()))
+    picture[140:143, 140:143] = 250 if dtype == "uint8" else 60000  # something glares
+    found = find_tissue(picture.astype(dtype), everywhere(picture), microns=MICRONS)
+    assert found.light == "dark"
+    assert agreement(found.mask, truth) > 0.9
+
+
+def test_unknown_spacing_is_said() -> None:
+    picture = painted(300, (disc(300, 150, 150, 80), EOSIN))
+    assert "unknown" in find_tissue(picture, everywhere(picture), microns=None).method
+
+
+def test_otsu_parts_two_groups() -> None:
+    generator = np.random.default_rng(3)
+    values = np.concatenate([generator.normal(0, 0.1, 5000), generator.normal(1, 0.1, 500)])
+    assert 0.3 < otsu(values) < 0.75
+    assert otsu(np.zeros(5)) == 0.0
+
+
+def flood(mask: Mask) -> list[set[tuple[int, int]]]:
+    """4-connected patches, one pixel at a time."""
+    left = set(zip(*map(list, np.nonzero(mask)), strict=True))
+    found = []
+    while left:
+        patch, todo = set(), [left.pop()]
+        while todo:
+            row, column = todo.pop()
+            patch.add((row, column))
+            for there in ((row + 1, column), (row - 1, column), (row, column + 1), (row, column - 1)):
+                if there in left:
+                    left.remove(there)
+                    todo.append(there)
+        found.append(patch)
+    return found
+
+
+masks = arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9)))
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(masks, st.integers(1, 6))
+def test_patches_are_those_of_a_flood(mask: Mask, least: int) -> None:
+    kept, filled = np.zeros_like(mask), mask.copy()
+    for patch in flood(mask):
+        for pixel in patch:
+            kept[pixel] = len(patch) >= least
+    for patch in flood(~mask):
+        rim = any(r in {0, mask.shape[0] - 1} or c in {0, mask.shape[1] - 1} for r, c in patch)
+        for pixel in patch:
+            filled[pixel] = not rim and len(patch) < least
+    assert np.array_equal(holding(mask, mask, least), kept)
+    assert np.array_equal(fill_holes(mask, least), filled)
+
+
+@settings(deadline=None, derandomize=True, max_examples=100)
+@given(masks, st.tuples(st.integers(0, 4), st.integers(0, 4)))
+def test_box_means_are_means_of_boxes(mask: Mask, radius: tuple[int, int]) -> None:
+    found = box_mean(mask, radius)
+    for row, column in np.ndindex(*mask.shape):
+        here = mask[max(0, row - radius[1]) : row + radius[1] + 1, max(0, column - radius[0]) : column + radius[0] + 1]
+        assert found[row, column] == pytest.approx(here.mean())
+
+
+def slide(size: tuple[int, int], spacing: float, origin: tuple[int, int] = (0, 0)) -> ImageInfo:
+    placement = Placement(((spacing, 0.0, 0.0), (0.0, spacing, 0.0)), "um") if spacing else Placement.pixels()
+    return ImageInfo("a.svs", "slide", size, (Channel("red"),), placement, origin=origin)
+
+
+def test_the_overview_is_at_a_stated_size() -> None:
+    assert overview_limit(slide((40000, 20000), 0.25)) == 1250
+    assert overview_limit(slide((400000, 20000), 0.25)) == 4096
+    assert overview_limit(slide((40000, 20000), 0)) == 2048
+
+
+@pytest.mark.parametrize("form", ["collection", "list", "feature", "bare", "gz"])
+def test_a_drawn_mask_takes_its_place_and_counts_from_the_scanned_part(tmp_path: Path, form: str) -> None:
+    feature = {"type": "Feature", "geometry": mapping(box(10, 20, 30, 60)), "properties": {"objectType": "annotation"}}
+    point = {"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 2]}}
+    record = {
+        "collection": {"type": "FeatureCollection", "features": [feature, point]},
+        "list": [feature],
+        "feature": feature,
+        "bare": mapping(box(10, 20, 30, 60)),
+        "gz": [feature, feature],
+    }[form]
+    path = tmp_path / ("t.geojson.gz" if form == "gz" else "t.geojson")
+    content = json.dumps(record).encode()
+    path.write_bytes(gzip.compress(content) if form == "gz" else content)
+    area = read_drawn(str(path), slide((200, 100), 0.5, origin=(100, 10)))
+    assert area.equals(box(110, 30, 130, 70))
+    mask = drawn_mask(area, (50, 100), (2.0, 2.0))
+    want = np.zeros((50, 100), dtype=bool)
+    want[15:35, 55:65] = True
+    assert np.array_equal(mask, want)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"{}",
+        b"[1]",
+        b'{"type": "Point", "coordinates": [1, 2]}',
+        json.dumps(mapping(box(900, 0, 950, 9))).encode(),
+    ],
+)
+def test_a_drawing_that_is_none_is_an_error(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "t.geojson"
+    path.write_bytes(content)
+    with pytest.raises(RequestError, match=r"tissue of .*t\.geojson"):
+        read_drawn(str(path), slide((200, 100), 0.5))
+
+
+def test_real_slides(shared_data: Path) -> None:
+    slides = shared_data / "slides"
+    for reader, name, options, light, share in (
+        (SlideReader(), "aperio_cmu1_small_region/CMU-1-Small-Region.svs", {}, "bright", (0.33, 0.45)),
+        (SlideReader(), "hamamatsu_ndpi_tritc/test3-TRITC-2-560.ndpi", {}, "dark", (0.75, 0.87)),
+        (PyramidReader(), "generic_pyramid_prostate/slide.tiff", {"microns_per_pixel": "0.5"}, "bright", (0.8, 0.92)),
+        (PyramidReader(), "ometiff_os2_ki67/OS-2-vsi.ome.tif", {}, "bright", (0.6, 0.85)),
+    ):
+        [info] = reader.scan(str(slides / name), options)
+        with reader.open(info) as image:
+            seen = read_overview(image, limit=overview_limit(info))
+        found = find_tissue(seen.pixels, seen.valid, microns=MICRONS)
+        assert found.light == light
+        assert share[0] < found.mask.mean() < share[1], name
+        assert found.ink.mean() < 0.001
+    for name, ink, part in (
+        ("tcga-green-pen.png", 0.1, np.s_[:400, 330:380]),
+        ("tcga-red-pen.png", 0.15, np.s_[250:400, 40:120]),
+        ("wsi-blue-pen.png", 0.02, np.s_[60:75, 150:170]),
+    ):
+        picture = np.asarray(Image.open(slides / "pen_marks" / name).convert("RGB"))
+        found = find_tissue(picture, everywhere(picture), microns=None)
+        assert found.ink.mean() > ink, name
+        assert found.mask[part].mean() < 0.4, name
+        assert found.mask.mean() > 0.3, name
