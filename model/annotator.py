@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ class Sight:
     `quantity`. `resolution` is the pixel size it was made for, in `unit`, and `tolerates` the factor by which it may
     differ either way (1 = not at all); None means any. `tile` pixels is its input; `halo` the rim of a tile whose
     answers are not kept. `overall` asks for the global view. `variant` is the annotator's own mark of which of its
-    networks this is for.
+    networks this is for. `fitted` is what it learnt from the image's overview (see `Fitting`), in words of its own.
     """
 
     tile: int
@@ -34,6 +34,7 @@ class Sight:
     tolerates: float = 2.0
     overall: bool = False
     variant: str = ""
+    fitted: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +78,20 @@ class Annotator(Protocol):
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Name, version, weights' sha256, licence, and whatever else decides its answers: goes into the manifest."""
+        """`name`, `version`, and whatever else decides its answers, the weights' sha256 and licence among it.
+
+        Goes into the manifest, and its name and version into every report.
+        """
         ...
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Every label it can give, in the order in which reports list them; empty for free text."""
+        ...
+
+    @property
+    def colours(self) -> Mapping[str, str]:
+        """The colour (`#rrggbb`) in which reports draw a label; a label without one gets one from a palette."""
         ...
 
     def sight(self, info: ImageInfo) -> Sight:
@@ -95,4 +104,22 @@ class Annotator(Protocol):
 
     def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
         """Answers for each view: same order, same length. An answer never depends on the other views of the call."""
+        ...
+
+
+@runtime_checkable
+class Fitting(Protocol):
+    """An annotator that must see the whole image once before any part of it.
+
+    Where `sight` asks for rendered RGB, the planner shows it the overview at about the sight's resolution, and keeps
+    the sight that it returns.
+    """
+
+    def fit(
+        self, sight: Sight, overview: npt.NDArray[np.uint8], tissue: npt.NDArray[np.bool_], valid: npt.NDArray[np.bool_]
+    ) -> Sight:
+        """The sight with `fitted` filled: from (H, W, 3) RGB, where there is tissue, and what is valid (H, W).
+
+        Returns the sight as it was where it needs nothing. Raises `ModelError` where the image does not suit.
+        """
         ...

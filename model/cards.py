@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Final, Literal, Self, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -15,6 +15,9 @@ from .weights import is_path
 
 Text = Annotated[str, Field(min_length=1)]
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
+
+
+_SOURCES: Final[Any] = {"variants": {"__all__": {"weights": True, "companions": {"__all__": {"weights"}}}}}
 
 
 class Part(BaseModel):
@@ -39,12 +42,22 @@ class Resolution(Part):
     tolerates: Annotated[float, Field(ge=1)] = 2.0
 
 
+class Companion(Part):
+    """A file that a network's file refers to by `name`: weights kept outside of it, as ONNX allows."""
+
+    name: Text
+    weights: Text
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
 class Variant(Part):
     """One network of a card.
 
     `bands` are STAC common names in the network's order; where a band has several names in use, a list of them, best
     first. Their values are a `quantity`, lie within `valid_range` where they are what they claim to be, and reach the
-    network as (value - mean) / std. `weights` says where the file comes from, `sha256` what it must be.
+    network as (value - mean) / std. `weights` says where the file comes from, `sha256` what it must be. With `input`
+    "macenko-ehod" the bands are red, green and blue of 8 bits, and become eosin, haematoxylin and optical density from
+    0 to 1 (see `stain`) before that.
     """
 
     name: Text
@@ -55,6 +68,8 @@ class Variant(Part):
     valid_range: tuple[float, float]
     mean: tuple[float, ...]
     std: tuple[Annotated[float, Field(gt=0)], ...]
+    input: Literal["bands", "macenko-ehod"] = "bands"
+    companions: tuple[Companion, ...] = ()
 
     @model_validator(mode="after")
     def _one_value_a_band(self) -> Self:
@@ -64,6 +79,9 @@ class Variant(Part):
         if self.valid_range[0] >= self.valid_range[1]:
             msg = "valid_range must be ordered"
             raise ValueError(msg)
+        if self.input == "macenko-ehod" and self.bands != ("red", "green", "blue"):
+            msg = "stains are told apart from the bands red, green, blue"
+            raise ValueError(msg)
         return self
 
 
@@ -71,8 +89,8 @@ class Card(Part):
     """A model card. `classes` are in the network's order of outputs; `variants` in order of preference.
 
     `halo` is the rim of a tile, in pixels, whose answers are dropped. `fill` is what an invalid pixel becomes for the
-    network: the "nearest" valid pixel of its tile, or the "mean". `output` says whether the network gives logits or
-    probabilities.
+    network: the "nearest" valid pixel of its tile, or the "mean". `output` says whether the network gives logits,
+    probabilities, or "sigmoid": logits of classes that do not exclude each other.
     """
 
     name: Text
@@ -88,7 +106,7 @@ class Card(Part):
     tile: Annotated[int, Field(gt=0)]
     halo: Annotated[int, Field(ge=0)]
     layout: Literal["NHWC", "NCHW"]
-    output: Literal["logits", "probabilities"]
+    output: Literal["logits", "probabilities", "sigmoid"]
     fill: Literal["nearest", "mean"] = "nearest"
     variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
 
@@ -114,7 +132,7 @@ class Card(Part):
     @property
     def digest(self) -> str:
         """A sha256 of everything that decides the answers and the words; where the weights come from does not."""
-        content = self.model_dump_json(exclude={"variants": {"__all__": {"weights"}}})
+        content = self.model_dump_json(exclude=_SOURCES)
         return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -151,10 +169,20 @@ def find_card(name_or_path: str) -> Card:
         ) from error
     card = read_card(text, thing=f"card {name_or_path}")
     variants = tuple(
-        v.model_copy(update={"weights": str(path.parent / v.weights)}) if is_path(v.weights) else v
+        v.model_copy(
+            update={
+                "weights": _beside(path, v.weights),
+                "companions": tuple(c.model_copy(update={"weights": _beside(path, c.weights)}) for c in v.companions),
+            }
+        )
         for v in card.variants
     )
     return card.model_copy(update={"variants": variants})
+
+
+def _beside(path: Path, source: str) -> str:
+    """A source of weights as a card at `path` means it."""
+    return str(path.parent / source) if is_path(source) else source
 
 
 def read_card(text: str, *, thing: str) -> Card:
@@ -186,7 +214,9 @@ def _keys(where: tuple[int | str, ...]) -> Iterable[str]:
     """The keys that may stand at a place in a card."""
     part: type[Part] = Card
     for step in where[:-1]:
-        part = {"classes": Class, "resolution": Resolution, "variants": Variant}.get(str(step), part)
+        part = {"classes": Class, "companions": Companion, "resolution": Resolution, "variants": Variant}.get(
+            str(step), part
+        )
     return part.model_fields
 
 

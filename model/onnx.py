@@ -4,6 +4,7 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
 
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any, Literal, cast
 
@@ -23,8 +24,13 @@ def runtime() -> str:
 class Network:
     """One input, one output. `layout` is their order of axes: batch, height, width, channels, or as torch has it."""
 
-    def __init__(self, content: bytes, *, name: str, layout: Layout, threads: int = 0) -> None:
-        """Load from the bytes that were checked. `threads` 0 takes one per core. Raises `ModelError`."""
+    def __init__(
+        self, content: bytes, *, name: str, layout: Layout, threads: int = 0, beside: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Load from the bytes that were checked. `threads` 0 takes one per core. Raises `ModelError`.
+
+        `beside` are the files that hold weights outside the network's own, by the name it calls them.
+        """
         import onnxruntime  # noqa: PLC0415 - heavy
 
         settings = onnxruntime.SessionOptions()
@@ -32,6 +38,10 @@ class Network:
         settings.inter_op_num_threads = 1
         settings.log_severity_level = 3  # errors only
         try:
+            if beside:
+                settings.add_external_initializers_from_files_in_memory(
+                    list(beside), list(beside.values()), [len(part) for part in beside.values()]
+                )
             self._session = onnxruntime.InferenceSession(content, settings, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own exceptions have no common base
             raise ModelError(

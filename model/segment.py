@@ -1,6 +1,9 @@
 """The `segment` annotator: a semantic-segmentation network sees native bands, and its class map becomes areas."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +14,7 @@ from . import onnx, weights
 from .annotator import Answer, Sight, View
 from .cards import Card, Variant, find_card, shipped_cards
 from .polygons import polygonise
+from .stain import Stain, fit_stain
 
 DEFAULT = "csmask"
 OPTIONS = ("model", "fetch", "threads")
@@ -39,8 +43,9 @@ class Segmenter:
     def identity(self) -> Mapping[str, str]:
         """The card and everything in it that decides answers, with the runtime."""
         return {
+            "name": self.card.name,
+            "version": f"card {self.card.digest[:12]}",
             "annotator": "segment",
-            "card": self.card.name,
             "card_sha256": self.card.digest,
             "licence": self.card.licence,
             "runtime": onnx.runtime(),
@@ -52,6 +57,11 @@ class Segmenter:
         """The card's classes, without background."""
         return self.card.labels
 
+    @property
+    def colours(self) -> Mapping[str, str]:
+        """The card's colours."""
+        return {kind.name: kind.colour for kind in self.card.classes}
+
     def sight(self, info: ImageInfo) -> Sight:
         """The bands of the first variant that the image has, in the quantity it needs.
 
@@ -60,12 +70,20 @@ class Segmenter:
         quantities = {c.common: c.quantity for c in reversed(info.channels) if c.common}
         for variant in self.card.variants:
             bands = _choose(variant, quantities)
+            depths = {c.dtype for c in info.channels if c.common in bands}
+            if variant.input == "macenko-ehod" and depths and depths != {"uint8"}:
+                raise ModelError(
+                    f"{info.id or info.uri} with model {self.card.name}",
+                    "stains are told apart in colours of 8 bits",
+                    value=", ".join(sorted(depths)),
+                    remedy="Choose another model",
+                )
             if None not in bands and {quantities[band] for band in bands if band} == {variant.quantity}:
                 return Sight(
                     tile=self.card.tile,
                     halo=self.card.halo,
-                    bands=tuple(band for band in bands if band),
-                    quantity=variant.quantity,
+                    bands=tuple(band for band in bands if band) if variant.input == "bands" else None,
+                    quantity=variant.quantity if variant.input == "bands" else "",
                     resolution=self.card.resolution.value,
                     unit=self.card.resolution.unit,
                     tolerates=self.card.resolution.tolerates,
@@ -77,7 +95,16 @@ class Segmenter:
         """Find and check the weights that those sights need. Raises `ModelError`."""
         for name in sorted({sight.variant for sight in sights}):
             variant = self._variants[name]
-            weights.locate(variant.weights, variant.sha256, fetch=self._fetch, name=self.card.name)
+            for part in (variant, *variant.companions):
+                weights.locate(part.weights, part.sha256, fetch=self._fetch, name=self.card.name)
+
+    def fit(
+        self, sight: Sight, overview: npt.NDArray[np.uint8], tissue: npt.NDArray[np.bool_], valid: npt.NDArray[np.bool_]
+    ) -> Sight:
+        """See `Fitting`: the slide's stains, where the card asks for them."""
+        if self._variants[sight.variant].input == "bands":
+            return sight
+        return replace(sight, fitted=json.dumps(fit_stain(overview, tissue, valid).to_json()))
 
     def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
         """The areas of each view. Raises `ModelError`."""
@@ -118,7 +145,7 @@ class Segmenter:
         ):
             if not view.wanted[y0:y1, x0:x1].any():
                 continue
-            shown = (tile - mean) / std
+            shown = (self._stained(tile, view.sight, variant) - mean) / std
             if not valid.all():
                 shown = _spread(shown, valid) if self.card.fill == "nearest" else np.where(valid[..., None], shown, 0.0)
             values = network(shown[None])[0]
@@ -136,7 +163,21 @@ class Segmenter:
                     "its answers must be finite numbers",
                     remedy="Check the region's pixel values, and the card's mean and std",
                 )
-            yield slice(y0, y1), slice(x0, x1), share if self.card.output == "probabilities" else _softmax(share)
+            yield slice(y0, y1), slice(x0, x1), self._probabilities(share)
+
+    def _stained(self, tile: npt.NDArray[Any], sight: Sight, variant: Variant) -> npt.NDArray[np.float32]:
+        """A tile as the variant wants it: bands as they are, or red, green and blue as stains."""
+        if variant.input == "bands":
+            return tile
+        if not sight.fitted:
+            msg = f"model {self.card.name} must be fitted to the overview before it is shown a tile"
+            raise ValueError(msg)
+        return Stain.from_json(json.loads(sight.fitted))(tile)
+
+    def _probabilities(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        if self.card.output == "probabilities":
+            return values
+        return _softmax(values) if self.card.output == "logits" else _sigmoid(values)
 
     def _network(self, variant: Variant) -> onnx.Network:
         if variant.name not in self._networks:
@@ -145,6 +186,7 @@ class Segmenter:
                 name=f"{self.card.name}/{variant.name}",
                 layout=self.card.layout,
                 threads=self._threads,
+                beside={c.name: weights.read(c.weights, c.sha256, name=self.card.name) for c in variant.companions},
             )
         return self._networks[variant.name]
 
@@ -219,6 +261,10 @@ def _nearest(valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
 def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     powers = np.exp(logits - logits.max(axis=2, keepdims=True))
     return powers / powers.sum(axis=2, keepdims=True)
+
+
+def _sigmoid(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return (1 / (1 + np.exp(-logits))).astype(np.float32)
 
 
 def _one_of(name: str, value: str, choices: Mapping[str, bool]) -> bool:

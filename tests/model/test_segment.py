@@ -248,7 +248,7 @@ def test_options_are_strict(options: dict[str, str]) -> None:
 
 def test_identity_says_what_decides_answers() -> None:
     identity = Segmenter({}).identity
-    assert identity["card"] == "csmask"
+    assert identity["name"] == "csmask"
     assert identity["weights_sha256_six-bands"] == find_card("csmask").variants[0].sha256
     assert identity["runtime"].startswith("onnxruntime ")
     assert all(isinstance(value, str) for value in identity.values())
