@@ -46,7 +46,8 @@ def test_the_files_are_seen(root: Path) -> None:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_public_name_says_what_it_is(root: Path, package: str) -> None:
-    silent = {path.name: undocumented(path.read_text(encoding="utf-8")) for path in (root / package).glob("*.py")}
+    paths = sorted((root / package).rglob("*.py"))
+    silent = {path.relative_to(root).as_posix(): undocumented(path.read_text(encoding="utf-8")) for path in paths}
     assert {name: names for name, names in silent.items() if names} == {}
 
 

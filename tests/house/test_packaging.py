@@ -46,7 +46,11 @@ def test_the_list_of_packages_equals_the_folders(root: Path, project: dict[str, 
     setuptools = project["tool"]["setuptools"]
     folders = {path.parent.relative_to(root).as_posix() for p in PACKAGES for path in (root / p).rglob("__init__.py")}
     assert set(setuptools["package-dir"].values()) == folders
-    assert set(setuptools["packages"]) == set(setuptools["package-dir"]) == {f"limner.{name}" for name in folders}
+    assert (
+        set(setuptools["packages"])
+        == set(setuptools["package-dir"])
+        == {f"limner.{name.replace('/', '.')}" for name in folders}
+    )
 
 
 def test_every_file_that_is_not_python_is_declared_as_data(root: Path, project: dict[str, Any]) -> None:
