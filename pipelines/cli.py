@@ -87,8 +87,12 @@ def run_command(  # noqa: PLR0913, PLR0917 - as many as there are flags; typer c
     from .words import describe_outcome  # noqa: PLC0415 - the same
 
     settings = _settings(locals())
-    with Drawing() as drawing:
-        outcome = run(settings, drawing)
+    try:
+        with Drawing() as drawing:
+            outcome = run(settings, drawing)
+    except KeyboardInterrupt:
+        typer.echo("\nStopped. What was done is kept: the same command goes on from there.", err=True)
+        raise typer.Exit(STOPPED) from None
     _say_made(outcome.made)
     typer.echo(describe_outcome(outcome, settings.out))
     raise typer.Exit(outcome.exit_code)
@@ -219,9 +223,6 @@ def main() -> NoReturn:
     except LimnerError as error:
         _complain(error)
         sys.exit(_code(error))
-    except KeyboardInterrupt:
-        typer.echo("\nStopped. What was done is kept: the same command goes on from there.", err=True)
-        sys.exit(STOPPED)
     except Exception:  # noqa: BLE001 - whatever it is, it is ours, and said so
         traceback.print_exc()
         typer.echo(

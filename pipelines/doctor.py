@@ -24,10 +24,9 @@ DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "VRT", "SAFE", "SENTINEL2", "NITF", "n
 
 
 _ASK_GDAL = """
-import json, rasterio, rasterio.drivers
+import json, rasterio
 with rasterio.Env() as env:
-    endings = list(rasterio.drivers.raster_driver_extensions())
-    print(json.dumps([rasterio.__gdal_version__, list(env.drivers()), endings]))
+    print(json.dumps([rasterio.__gdal_version__, list(env.drivers())]))
 """
 
 
@@ -70,13 +69,12 @@ def _formats() -> Iterator[tuple[str, str]]:
     if asked.returncode != 0:
         yield "GDAL", f"cannot be loaded: {asked.stderr.strip()[-300:]}"
         return
-    gdal, drivers, endings = cast("tuple[str, list[str], list[str]]", json.loads(asked.stdout))
+    gdal, drivers = cast("tuple[str, list[str]]", json.loads(asked.stdout))
     yield "GDAL", gdal
     yield "GDAL drivers", ", ".join(name for name in DRIVERS if name in drivers)
     lacking = [name for name in DRIVERS if name not in drivers]
     if lacking:
         yield "GDAL lacks", ", ".join(lacking)
-    yield "file endings", ", ".join(sorted(endings))
 
 
 def _memory() -> str:

@@ -35,3 +35,8 @@ class Told:
 
 Event = Started | RegionDone | Told
 Listener = Callable[[Event], None]
+
+
+def plural(count: int, word: str) -> str:
+    """The count with its word: "1 region", "2 regions"."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"

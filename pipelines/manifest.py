@@ -86,8 +86,8 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[s
     found: list[tuple[str, object, object]] = []
     for part in ("config", "versions", "annotator"):
         before, after = _section(old, part), _section(new, part)
-        neutral = NEUTRAL if part == "config" else ("labels", "colours")
-        keys = [key for key in dict.fromkeys([*before, *after]) if key not in neutral]
+        neutral = NEUTRAL if part == "config" else ("labels",)
+        keys = [k for k in dict.fromkeys([*before, *after]) if k not in neutral and not k.startswith("colours.")]
         found += [(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
     prints_before, prints_after = _fingerprints(old), _fingerprints(new)
     found += [
@@ -109,8 +109,15 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[s
     return found
 
 
-def _section(manifest: Mapping[str, Any], part: str) -> dict[str, Any]:
-    return cast("dict[str, Any]", manifest.get(part, {}))
+def _section(manifest: Mapping[str, Any], part: str) -> dict[str, object]:
+    """One part of a manifest; maps within it come out as "map.key"."""
+    flat: dict[str, object] = {}
+    for key, value in cast("dict[str, object]", manifest.get(part, {})).items():
+        if isinstance(value, dict):
+            flat |= {f"{key}.{inner}": deep for inner, deep in cast("dict[str, object]", value).items()}
+        else:
+            flat[key] = value
+    return flat
 
 
 def _fingerprints(manifest: Mapping[str, Any]) -> dict[str, str]:

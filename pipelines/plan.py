@@ -21,7 +21,7 @@ from ..model.annotator import Annotator, Sight
 from ..readers.area import place_area, read_area
 from ..readers.bands import resolve
 from ..readers.errors import LimnerError, ModelError, ReadError, RequestError
-from ..readers.geodesy import metres_per_pixel
+from ..readers.geodesy import metres_per_pixel, on_earth
 from ..readers.image import ImageInfo, Mask
 from ..readers.overview import read_overview
 from ..readers.regions import Grid, Region, cut, snap_scale
@@ -33,6 +33,7 @@ from .resolution import Resolution, format_metres
 
 OUTSIDE = "outside the area of interest"
 EMPTY = "no valid pixels"
+MOST_ENLARGED = 16
 DILATION = 2  # overview pixels: what is valid by less than half of one must not be lost
 
 _INFO = TypeAdapter(ImageInfo)
@@ -160,7 +161,7 @@ def channel_names(info: ImageInfo, sight: Sight, stretch: Stretch | None) -> tup
 
 def _plan_image(info: ImageInfo, sight: Sight, settings: Settings, area: BaseGeometry | None) -> ImagePlan:
     """One image's plan. Raises `LimnerError` that says what about it cannot be done."""
-    placed = None if area is None else place_area(area, info)
+    placed = None if area is None else _place(area, info)
     scale = _grid_scale(info, sight, settings)
     plan = ImagePlan(info, sight, Grid(info.id, info.size, scale), settings.hd_num, settings.overlap, area=placed)
     stretch, unseen, filled = _overview_facts(info, sight)
@@ -170,6 +171,20 @@ def _plan_image(info: ImageInfo, sight: Sight, settings: Settings, area: BaseGeo
     if settings.skip_empty:
         skipped |= {r.key: EMPTY for r in plan.regions if r.key not in skipped and not filled.touches(r)}
     return replace(plan, stretch=stretch, unseen=unseen, skipped=skipped)
+
+
+class OutsideAreaError(RequestError):
+    """The area of interest does not touch this image: no fault of the image where it touches another."""
+
+
+def _place(area: BaseGeometry, info: ImageInfo) -> BaseGeometry:
+    """The area on the image. Raises `OutsideAreaError` off it, another `RequestError` where the image has no place."""
+    try:
+        return place_area(area, info)
+    except RequestError as error:
+        if on_earth(info.placement):
+            raise OutsideAreaError(error.thing, error.rule, value=error.value, remedy=error.remedy) from error
+        raise
 
 
 def _grid_scale(info: ImageInfo, sight: Sight, settings: Settings) -> tuple[float, float]:
@@ -193,16 +208,33 @@ def _grid_scale(info: ImageInfo, sight: Sight, settings: Settings) -> tuple[floa
             remedy="State it with --crs, for example --crs EPSG:32618, where the file has a geotransform",
         )
     scale = snap_scale(min(actual) if wanted.metres is None else wanted.metres, actual)
-    seen = math.sqrt(actual[0] * actual[1] * max(1.0, scale[0]) * max(1.0, scale[1]))  # enlarging adds no detail
-    slack = 1.0 + 1e-6
-    if made_for is not None and not 1 / (sight.tolerates * slack) <= seen / made_for <= sight.tolerates * slack:
-        raise ModelError(
+    if min(scale) < 1 / MOST_ENLARGED:
+        raise RequestError(
             info.uri,
-            f"the model was made for pixels of {format_metres(made_for)} and works within a factor {sight.tolerates:g}",
-            value=f"pixels seen at {format_metres(seen)}",
-            remedy=f"Leave --resolution out, or give about {format_metres(made_for).replace(' ', '')}",
+            f"pixels are not enlarged more than {MOST_ENLARGED} times, since that shows nothing more",
+            value=f"pixels of {format_metres(max(actual))} to be seen at {format_metres(wanted.metres or min(actual))}",
+            remedy="Give a coarser --resolution",
         )
+    if made_for is not None:
+        _refuse_unsuited(info, actual, scale, made_for, sight.tolerates)
     return scale
+
+
+def _refuse_unsuited(
+    info: ImageInfo, actual: tuple[float, float], scale: tuple[float, float], made_for: float, tolerates: float
+) -> None:
+    """Raise `ModelError` where pixels as seen, or the detail in them where they are enlarged, do not suit the model."""
+    seen = math.sqrt(actual[0] * scale[0] * actual[1] * scale[1])
+    detail = math.sqrt(actual[0] * actual[1] * max(1.0, scale[0]) * max(1.0, scale[1]))
+    slack = tolerates * (1.0 + 1e-6)
+    for metres, word in ((seen, "pixels seen at"), (detail, "pixels of the picture of")):
+        if not 1 / slack <= metres / made_for <= slack:
+            raise ModelError(
+                info.uri,
+                f"the model was made for pixels of {format_metres(made_for)} and works within a factor {tolerates:g}",
+                value=f"{word} {format_metres(metres)}",
+                remedy="Leave --resolution out where the picture is fine enough, or choose another model",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +300,7 @@ def _nothing_left(scanned: Sequence[Scanned], failed: Sequence[LimnerError]) -> 
 
 
 def _file_rows(scanned: Sequence[Scanned], failed: Mapping[str, LimnerError]) -> list[FileRow]:
-    """A row for every input file; files of an image that cannot be planned have failed with it."""
+    """A row for every input file; files of an image that cannot be planned have failed with it, or are skipped."""
     image_of: dict[str, list[str]] = {}
     for info in (info for row in scanned for info in row.infos):
         for path in info.files:
@@ -278,10 +310,11 @@ def _file_rows(scanned: Sequence[Scanned], failed: Mapping[str, LimnerError]) ->
         ids = [info.id for info in row.infos] or image_of.get(row.path, []) if row.status == "read" else []
         reasons = [str(failed[one]) for one in ids if one in failed]
         lost = bool(ids) and len(reasons) == len(ids)
+        beside = lost and all(isinstance(failed[one], OutsideAreaError) for one in ids)
         rows.append(
             FileRow(
                 path=row.path,
-                status="failed" if lost else row.status,
+                status="skipped" if beside else "failed" if lost else row.status,
                 image="" if lost else ", ".join(one for one in ids if one not in failed),
                 reader=row.reader,
                 reason=" ".join(reasons) or row.reason,

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from .events import Event, RegionDone, Started, Told
+from .events import Event, RegionDone, Started, Told, plural
 
 STEPS = 10  # plain lines for a whole run
 
@@ -51,7 +51,7 @@ class Drawing:
     def _start(self, event: Started) -> None:
         self._total, self._done = event.total, event.done
         already = f", {event.done} of them settled" if event.done else ""
-        self._say(f"{event.total} regions in {event.images} image{'s' if event.images > 1 else ''}{already}")
+        self._say(f"{plural(event.total, 'region')} in {plural(event.images, 'image')}{already}")
         self._task = self._bar.add_task("regions", total=event.total, completed=event.done)
 
     def _advance(self, event: RegionDone) -> None:
@@ -64,7 +64,7 @@ class Drawing:
             self._bar.advance(self._task)
         if not self._console.is_terminal and self._done * STEPS // max(1, self._total) > before:
             failed = f", {self._failed} failed" if self._failed else ""
-            self._say(f"{self._done} of {self._total} regions{failed}")
+            self._say(f"{self._done} of {plural(self._total, 'region')}{failed}")
 
     def _say(self, text: str) -> None:
         self._console.print(escape(text))

@@ -190,12 +190,11 @@ def _seen(plan: ImagePlan) -> dict[str, str]:
 
 
 def _model(annotator: Mapping[str, Any], plans: Sequence[ImagePlan]) -> dict[str, str]:
-    """The annotator's identity with what tables quote: its name, version, and the sha256 of the weights used."""
+    """The annotator's identity, with the sha256 of the weights that were used."""
     identity = cast("dict[str, str]", annotator["identity"])
-    name = identity.get("card") or str(annotator["name"])
     used = sorted({plan.sight.variant for plan in plans})
     weights = [identity[key] for variant in used if (key := f"weights_sha256_{variant}") in identity]
-    return {"name": name, "version": "", "sha256": " ".join(weights), **identity}
+    return {"sha256": " ".join(weights), **identity}
 
 
 def _overview(plan: ImagePlan) -> Overview | None:

@@ -117,7 +117,7 @@ def _agree(store: Store, settings: Settings, prepared: Prepared) -> None:
         prepared.choice,
         identity=annotator.identity,
         labels=prepared.labels or annotator.labels,
-        colours=getattr(annotator, "colours", {}),  # a courtesy of some annotators, not part of the contract
+        colours=annotator.colours,
     )
     old = store.manifest
     if old is None:

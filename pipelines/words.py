@@ -15,6 +15,7 @@ from ..reports.measures import areas_m2, crs_name, shapes
 from ..reports.writer import DISCLAIMER, ImageRecord
 from .doctor import weights_state
 from .estimate import Estimate
+from .events import plural
 from .plan import ImagePlan, ground_metres
 from .resolution import format_metres
 from .run import Outcome, Prepared
@@ -48,8 +49,10 @@ def describe_outcome(outcome: Outcome, folder: str) -> str:
         parts += [_indent(table(rows, right=(1, 2, 3))), ""]
     failed = outcome.regions["failed"]
     if failed:
-        parts.append(f"{failed} regions failed; the same command tries them again.")
-    parts += [f"{row.path}: failed. {row.reason}" for row in outcome.failed_files]
+        parts.append(
+            f"{plural(failed, 'region')} failed; the same command tries {'it' if failed == 1 else 'them'} again."
+        )
+    parts += [f"{row.path} failed: the reason is above and in files.csv" for row in outcome.failed_files]
     parts.append("Results")
     parts += [f"  {path}" for one in outcome.made for path in one.paths]
     parts += [f"Made again at any time by: limner report {shlex.quote(folder)}", DISCLAIMER]
@@ -62,9 +65,8 @@ def describe_plan(prepared: Prepared, cost: Estimate, *, workers: int) -> str:
     for image in prepared.plan.images:
         parts += [_indent(table(_plan_rows(image)), first=image.info.id), ""]
     parts += [f"{row.path}: {row.status}. {row.reason}" for row in prepared.plan.files if row.status == "failed"]
-    left_out = sum(row.status == "skipped" for row in prepared.plan.files)
-    if left_out:
-        parts.append(f"{left_out} files are not images and are skipped.")
+    left_out = _counts([row.reason for row in prepared.plan.files if row.status == "skipped"])
+    parts += [f"{plural(n, 'file')} skipped: {reason}" for reason, n in left_out]
     todo = sum(len(image.regions) - len(image.skipped or {}) for image in prepared.plan.images)
     rows = [("regions to look at", str(todo)), ("memory a worker", f"about {_bytes(cost.memory)}, {cost.measured}")]
     if cost.seconds is None:
@@ -147,7 +149,7 @@ def _plan_rows(image: ImagePlan) -> list[tuple[str, str]]:
         ("seen at", "its own pixels" if seen is None else _pair(seen)),
         ("seen as", "RGB" if image.sight.bands is None else ", ".join(image.sight.bands)),
         ("regions", f"{many}, {region.tiles[0]} × {region.tiles[1]} tiles of {image.sight.tile} px"),
-        *(("skipped", f"{n} regions: {reason}") for reason, n in _counts(list(skipped.values()))),
+        *(("skipped", f"{plural(n, 'region')}: {reason}") for reason, n in _counts(list(skipped.values()))),
     ]
     if actual is not None and seen is not None and min(image.grid.scale) < 1:
         rows.append(("note", "pixels are enlarged: this shows the model no more than the picture holds"))

@@ -64,8 +64,8 @@ def make_scene() -> Callable[..., Path]:
             blockysize=64,
             **placed,
         ) as raster:
+            raster.set_band_description(1, "red")  # before the pixels, so that the directory comes first in the file
             raster.write(pixels, 1)
-            raster.set_band_description(1, "red")
         return path
 
     return make
@@ -117,6 +117,7 @@ def make_card() -> Callable[..., Path]:
             "resolution": {"value": 10, "unit": "m"},
             "tile": 32,
             "halo": 4,
+            "fill": "mean",
             "layout": "NCHW",
             "output": "logits",
             "variants": [{**variant, **{k: v for k, v in changes.items() if k in variant}}],

@@ -325,6 +325,17 @@ def test_an_area_of_interest_outside_the_scene(
     assert not (tmp_path / "out").exists()
 
 
+def test_an_image_beside_the_area_of_interest_is_skipped_where_another_lies_in_it(
+    tmp_path: Path, scene: Path, card: Path, make_scene: Callable[..., Path], limner: Limner
+) -> None:
+    far = make_scene(tmp_path / "far.tif", crs="EPSG:32610")
+    area = area_file(tmp_path / "area.geojson", (15.005, 46.945, 15.01, 46.948))
+    said = limner("run", scene, far, "--out", tmp_path / "out", "--model", card, "--area", area)
+    assert said.code == 0, said.err
+    statuses = {Path(row["path"]).name: row["status"] for row in rows(tmp_path / "out" / "files.csv")}
+    assert statuses == {"scene.tif": "read", "far.tif": "skipped"}
+
+
 def test_no_such_area_file(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
     said = limner("run", scene, "--out", tmp_path / "out", "--model", card, "--area", tmp_path / "gone.geojson")
     assert said.code == 2
@@ -375,7 +386,7 @@ def test_the_manifest_says_what_decides_and_nothing_else(
     manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
     assert manifest["config"]["inputs"] == [str(scene)]
     assert manifest["images"][0]["info"]["fingerprint"]
-    assert manifest["images"][0]["stretch"]["channels"] == ["1"] or manifest["images"][0]["unseen"]
+    assert manifest["images"][0]["stretch"]["channels"] == ["red"]
     assert {"limner", "gdal", "onnxruntime", "geos"} <= set(manifest["versions"])
     assert "/a" not in json.dumps(manifest).replace(str(scene), "")
 
