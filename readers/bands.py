@@ -39,6 +39,10 @@ class Sensor:
     ordered: bool = False
     advice: str = ""
 
+    def band_called(self, name: str) -> str:
+        """The id of the band whose common name that is; the name itself where it is no common name of the sensor."""
+        return next((band for band, common in self.bands.items() if common == name.lower()), name)
+
 
 _SENTINEL_2 = {
     "B01": "coastal", "B02": "blue", "B03": "green", "B04": "red", "B05": "rededge071", "B06": "rededge075",

@@ -70,6 +70,10 @@ def describe_raster(raster: Any, uri: str, options: Mapping[str, str], stated_cr
     layout = layout_of(raster)
     notes: list[str] = []
     channels = list(layout.channels)
+    product = re.split(r"[/\\]", uri)
+    sensor = sensor_named(options["sensor"]) if "sensor" in options else None
+    for name in reversed(product):
+        sensor = sensor or sensor_of_product(name)
     if "bands" in options:
         given = [name.strip() for name in options["bands"].split(",")]
         if len(given) != len(channels) or len(set(given)) != len(given):
@@ -79,11 +83,8 @@ def describe_raster(raster: Any, uri: str, options: Mapping[str, str], stated_cr
                 value=options["bands"],
                 remedy=f"The file's channels are {', '.join(c.name for c in channels)}",
             )
-        channels = [replace(channel, name=name) for channel, name in zip(channels, given, strict=True)]
-    product = re.split(r"[/\\]", uri)
-    sensor = sensor_named(options["sensor"]) if "sensor" in options else None
-    for name in reversed(product):
-        sensor = sensor or sensor_of_product(name)
+        named = given if sensor is None else [sensor.band_called(name) for name in given]
+        channels = [replace(channel, name=name) for channel, name in zip(channels, named, strict=True)]
     token = band_token(product[-1])
     if sensor and token and "bands" not in options and [channel.name for channel in channels] == ["1"]:
         sentinel = is_sentinel(sensor, [])

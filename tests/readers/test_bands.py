@@ -107,6 +107,14 @@ def test_radiometry_of_a_sensor(sensor: str, band: str, scale: float, offset: fl
     assert any("MTL" in note for note in notes) == (sensor == "landsat-8-l1")
 
 
+def test_channels_may_be_named_by_their_colours(write_raster: WriteRaster) -> None:
+    path = write_raster("a.tif", np.full((8, 8, 3), 1000, np.uint16))
+    (info,) = RasterReader().scan(path, {"sensor": "sentinel-2-l1c", "bands": "blue,nir,swir16"})
+    assert [(c.name, c.common, c.scale, c.quantity) for c in info.channels] == [
+        (band, colour, 1e-4, "toa_reflectance") for band, colour in (("B02", "blue"), ("B08", "nir"), ("B11", "swir16"))
+    ]
+
+
 def test_a_files_own_scale_goes_before_the_sensors() -> None:
     ((channel,), notes) = describe([Channel("B04", scale=2e-4, offset=0.5)], SENSORS["sentinel-2-l1c"])
     assert (channel.scale, channel.offset) == (2e-4, 0.5)
