@@ -321,7 +321,7 @@ def densify_all(geometries: Geometries, placement: Placement, tolerance_px: floa
     4096 pieces, which only one through a pole reaches. Raises `ReadError` as `to_lonlat` does.
     """
     _earthly(placement)
-    shapes = np.asarray(geometries, dtype=object).copy()
+    shapes = np.array(geometries, dtype=object)
     points, owner = shapely.get_coordinates(shapes, return_index=True)
     inside = owner[1:] == owner[:-1]  # also joins a polygon's rings: at worst a polygon is looked at in vain
     start, end = points[:-1][inside], points[1:][inside]
@@ -333,8 +333,7 @@ def densify_all(geometries: Geometries, placement: Placement, tolerance_px: floa
 
 def densify(geometry: BaseGeometry, placement: Placement, tolerance_px: float = 0.05) -> BaseGeometry:
     """One geometry with vertices added, as `densify_all`."""
-    dense: BaseGeometry = densify_all([geometry], placement, tolerance_px)[0]
-    return dense
+    return densify_all([geometry], placement, tolerance_px)[0]
 
 
 def _densified(geometry: Any, placement: Placement, tolerance_px: float) -> Any:  # noqa: ANN401 - as shapely types it
@@ -357,6 +356,8 @@ def _dense_line(line: BaseGeometry, placement: Placement, tolerance_px: float) -
     for _ in range(_HALVINGS):
         start, along = points[edge], points[edge + 1] - points[edge]
         bent = _strayed(start + along * low[:, None], start + along * high[:, None], placement) > tolerance_px
+        if not bent.any():
+            break
         edge, low, high = edge[bent], low[bent], high[bent]
         middle = (low + high) / 2.0
         places.append(edge + middle)
