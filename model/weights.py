@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..readers.errors import ModelError
@@ -90,6 +91,29 @@ def read(source: str, sha256: str, *, name: str = "NAME") -> bytes:
     if hashlib.sha256(content).hexdigest() != sha256:
         raise _differs(source, sha256, hashlib.sha256(content).hexdigest())
     return content
+
+
+def snapshot(repo: str, revision: str, names: Sequence[str], *, fetch: bool) -> Path:
+    """The folder of a model hub's repository at a full commit, with those of its files that `names` (patterns) name.
+
+    Without `fetch` it is what lies on this machine, whole or not; a file that is absent is for the caller to miss.
+    Raises `ModelError` where nothing of it is here, or it cannot be fetched.
+    """
+    from huggingface_hub import snapshot_download  # pyright: ignore[reportUnknownVariableType] - its tqdm  # noqa: PLC0415 - slow to import
+    from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: PLC0415 - the same
+
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(names), local_files_only=not fetch))
+    except LocalEntryNotFoundError as error:
+        if fetch:
+            raise _unreachable(f"{repo}@{revision}", str(error)) from error
+        raise ModelError(
+            f"checkpoint {repo}@{revision}",
+            "it must be on this machine, since nothing is fetched unasked",
+            remedy="Add --fetch where there is a network, or copy the checkpoint here and name its folder",
+        ) from error
+    except Exception as error:  # the hub's client raises its own, its transport's and the system's
+        raise _unreachable(f"{repo}@{revision}", str(error)) from error
 
 
 def _checked(path: Path, sha256: str, source: str) -> Path:

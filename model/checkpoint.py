@@ -1,0 +1,190 @@
+"""An image-text checkpoint in transformers' format: where its files are, what its settings say. Loads no weights."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from ..readers.errors import ModelError
+from . import weights
+
+Family = Literal["clip", "siglip"]
+
+HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
+SETTINGS = ("config.json", "preprocessor_config.json", "processor_config.json")
+TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "tokenizer.model",
+)
+VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",), ("tokenizer.model",))
+SAFE, INDEX, PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
+SHARDS = "model-*-of-*.safetensors"
+IMAGE_SIZE = 224  # what both types' vision configurations mean where a file says nothing
+CHANNELS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint on this machine. `tile` is its pictures' side in pixels.
+
+    A picture's values 0 to 255 become (value · rescale - mean) / std, by channel: red, green, blue.
+    """
+
+    source: str
+    folder: Path
+    family: Family
+    tile: int
+    rescale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def weight_files(self) -> tuple[str, ...]:
+        """Names of the files that hold its weights. Raises `ModelError` where they are not here."""
+        if (self.folder / SAFE).is_file():
+            return (SAFE,)
+        if (self.folder / INDEX).is_file():
+            parts = cast("Mapping[str, str]", _read(self.folder / INDEX, self.source).get("weight_map", {}))
+            names = (INDEX, *sorted(set(parts.values())))
+        else:
+            names = (PICKLED,)
+        absent = [name for name in names if Path(name).name != name or not (self.folder / name).is_file()]
+        if absent:
+            raise ModelError(
+                f"checkpoint {self.source}",
+                f"its weights must be here, as {SAFE}, its parts with their index, or {PICKLED}",
+                value=f"no {absent[0]}",
+                remedy="Complete the folder; for a hub id add --fetch where there is a network",
+            )
+        return names
+
+    def digests(self) -> dict[str, str]:
+        """The sha256 of each file that decides an answer, by name. Raises `ModelError`."""
+        others = [name for name in (*SETTINGS, *TOKENIZER) if (self.folder / name).is_file()]
+        return {name: _digest(self.folder / name) for name in (*others, *self.weight_files())}
+
+
+def find_checkpoint(source: str, *, fetch: bool) -> Checkpoint:
+    """The checkpoint of a folder, or of a hub id `OWNER/NAME@COMMIT` (40 hexadecimal digits), and its settings.
+
+    With `fetch` a hub's small files may be fetched, never the weights: see `fetch_weights`. Raises `ModelError` where
+    it is not here, lacks a file, or is of a type that is not known.
+    """
+    folder = _folder(source, (*SETTINGS, *TOKENIZER), fetch=fetch)
+    config = _read(folder / "config.json", source)
+    kind = str(config.get("model_type", ""))
+    if kind not in {"clip", "siglip"}:
+        raise ModelError(
+            f"checkpoint {source}",
+            "its model_type must be clip or siglip",
+            value=kind or "none is stated",
+            remedy="Name another checkpoint",
+        )
+    if not any(all((folder / name).is_file() for name in names) for names in VOCABULARIES):
+        raise ModelError(
+            f"checkpoint {source}",
+            "it must have its tokenizer, since labels are read by it",
+            value="none of " + ", ".join("+".join(names) for names in VOCABULARIES),
+            remedy="Copy the checkpoint's tokenizer files into the folder",
+        )
+    tile = int(_section(config, "vision_config").get("image_size", IMAGE_SIZE))
+    rescale, mean, std = _preprocessing(folder, source, tile)
+    return Checkpoint(source, folder, cast("Family", kind), tile, rescale, mean, std)
+
+
+def fetch_weights(checkpoint: Checkpoint, *, fetch: bool) -> None:
+    """Make sure that the weights are here; safetensors are preferred. Raises `ModelError`."""
+    if fetch and not Path(checkpoint.source).is_dir():
+        _folder(checkpoint.source, (SAFE, INDEX, SHARDS), fetch=True)
+        if not any((checkpoint.folder / name).is_file() for name in (SAFE, INDEX)):
+            _folder(checkpoint.source, (PICKLED,), fetch=True)
+    checkpoint.weight_files()
+
+
+def _folder(source: str, names: tuple[str, ...], *, fetch: bool) -> Path:
+    hub = HUB_ID.fullmatch(source)
+    if Path(source).is_dir():
+        return Path(source)
+    if hub is not None:
+        return weights.snapshot(hub["repo"], hub["revision"], names, fetch=fetch)
+    raise ModelError(
+        f"checkpoint {source}",
+        "it must be a folder on this machine, or a hub id with its full commit",
+        remedy="Correct the path, or write OWNER/NAME@COMMIT with 40 hexadecimal digits: a branch may change",
+    )
+
+
+def _preprocessing(folder: Path, source: str, tile: int) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
+    """(rescale, mean, std) as the checkpoint's processor has them, which must leave a picture of `tile` pixels whole.
+
+    The processor's own order of files: `processor_config.json` where it has an image processor, else
+    `preprocessor_config.json`.
+    """
+    both = folder / "processor_config.json"
+    settings = _section(_read(both, source), "image_processor") if both.is_file() else {}
+    settings = settings or _read(folder / "preprocessor_config.json", source)
+    sizes = {
+        number
+        for key, asked in (("size", "do_resize"), ("crop_size", "do_center_crop"))
+        if settings.get(asked, True)
+        for number in _numbers(settings.get(key, tile))
+    }
+    if sizes != {tile} and sizes:
+        raise ModelError(
+            f"checkpoint {source}",
+            f"its processor must show the network whole pictures of {tile} pixels, as its config says",
+            value=", ".join(map(str, sorted(sizes))),
+            remedy="Name another checkpoint: this one enlarges and crops, which would hide the rim of every tile",
+        )
+    rescale = float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0
+    if not settings.get("do_normalize", True):
+        return rescale, (0.0,) * CHANNELS, (1.0,) * CHANNELS
+    mean, std = (_numbers(settings.get(key)) for key in ("image_mean", "image_std"))
+    if len(mean) != CHANNELS or len(std) != CHANNELS or min(std) <= 0:
+        raise ModelError(
+            f"checkpoint {source}",
+            "its processor must state image_mean and image_std for red, green and blue",
+            value=f"{mean} and {std}",
+            remedy="Complete preprocessor_config.json: the values are never guessed",
+        )
+    return rescale, mean, std
+
+
+def _numbers(value: Any) -> tuple[float, ...]:  # noqa: ANN401 - a size or a colour, as files have them
+    """The numbers of a size or of channels, which files write as a number, a list or by name."""
+    if isinstance(value, dict):
+        several = list(cast("dict[str, Any]", value).values())
+    else:
+        several = cast("list[Any]", value) if isinstance(value, list) else [value]
+    return tuple(number for number in several if isinstance(number, (int, float)))
+
+
+def _read(path: Path, source: str) -> dict[str, Any]:
+    try:
+        content: object = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"checkpoint {source}",
+            f"it must have a readable {path.name}",
+            value=str(error),
+            remedy="Name a folder in transformers' format; for a hub id add --fetch where there is a network",
+        ) from error
+    return cast("dict[str, Any]", content) if isinstance(content, dict) else {}
+
+
+def _section(settings: Mapping[str, Any], key: str) -> dict[str, Any]:
+    part = settings.get(key)
+    return cast("dict[str, Any]", part) if isinstance(part, dict) else {}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,144 @@
+"""An image-text network of the CLIP or SigLIP type. The one file that imports torch and transformers.
+
+Sources of the methods: CLIP, arXiv 2103.00020 (softmax over the labels; features of several prompts averaged); SigLIP,
+arXiv 2303.15343 (a sigmoid for each label). Only transformers' own classes are made, never code of a checkpoint; a
+pickled checkpoint is read by torch with weights only.
+"""
+
+# transformers' types do not say what its classes return:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import AutoTokenizer, CLIPModel, SiglipModel
+from transformers.utils import logging
+
+from ..readers.errors import ModelError, RequestError
+from .checkpoint import PICKLED, Checkpoint
+
+
+def tensor(pictures: npt.NDArray[Any], checkpoint: Checkpoint) -> torch.Tensor:
+    """Pictures (n, tile, tile, 3) of values 0 to 255 → what the network sees, float32 (n, 3, tile, tile).
+
+    What the checkpoint's processor does with pictures that have its size. Values that bicubic filtering has thrown
+    beyond 0 to 255 are brought back.
+    """
+    values = torch.from_numpy(np.ascontiguousarray(pictures)).to(torch.float32).clamp(0, 255).permute(0, 3, 1, 2)
+    mean = torch.tensor(checkpoint.mean, dtype=torch.float32)[:, None, None]
+    std = torch.tensor(checkpoint.std, dtype=torch.float32)[:, None, None]
+    return (values * checkpoint.rescale - mean) / std
+
+
+class Contrastive:
+    """A checkpoint that knows what to look for.
+
+    A label's features are the mean of those of its prompts: each template with the label for its `{}`. Runs on the
+    processor in float32. `threads` 0 leaves torch's number of threads as it is; it is the whole process's number.
+    Raises `ModelError` where the checkpoint cannot be loaded, `RequestError` for a prompt that is too long for it.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, labels: Sequence[str], templates: Sequence[str], *, threads: int = 0
+    ) -> None:
+        if threads:
+            torch.set_num_threads(threads)
+        self._checkpoint = checkpoint
+        self._model: Any
+        self._tokenizer: Any
+        self._model, self._tokenizer = _load(checkpoint)
+        with torch.inference_mode():
+            rows = [[self._read(template.replace("{}", label)) for template in templates] for label in labels]
+            self._texts = _unit(torch.stack([_unit(torch.stack(row)).mean(dim=0) for row in rows]))
+
+    def __call__(self, picture: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """One picture (tile, tile, 3) of values 0 to 255 → a probability for each label. Raises `ModelError`.
+
+        One at a time: an answer then depends on nothing but its picture, and on a processor a batch is no quicker.
+        """
+        with torch.inference_mode():
+            seen = self._model.get_image_features(pixel_values=tensor(picture[None], self._checkpoint)).pooler_output
+            logits = _unit(seen) @ self._texts.T * self._model.logit_scale.exp()
+            if self._checkpoint.family == "siglip":
+                chances = torch.sigmoid(logits + self._model.logit_bias)
+            else:
+                chances = torch.softmax(logits, dim=1)
+        found: npt.NDArray[np.float64] = chances[0].numpy().astype(np.float64)
+        if not np.isfinite(found).all():
+            raise ModelError(
+                f"checkpoint {self._checkpoint.source}",
+                "its answers must be finite numbers",
+                remedy="Check the checkpoint's files",
+            )
+        return found
+
+    def _read(self, prompt: str) -> torch.Tensor:
+        """The features (dimensions,) of a prompt, read alone."""
+        settings = self._model.config.text_config
+        limit = int(settings.max_position_embeddings)
+        tokens = self._tokenizer(prompt)["input_ids"]
+        if len(tokens) > limit:
+            raise RequestError(
+                f"prompt {prompt!r}",
+                f"it must fit into the {limit} tokens that checkpoint {self._checkpoint.source} reads",
+                value=f"{len(tokens)} tokens",
+                remedy="Shorten the label or the template",
+            )
+        if max(tokens) >= settings.vocab_size:
+            raise ModelError(
+                f"checkpoint {self._checkpoint.source}",
+                f"its tokenizer must know no more than the network's {settings.vocab_size} tokens",
+                value=str(max(tokens)),
+                remedy="Put the tokenizer files that belong to this checkpoint into the folder",
+            )
+        padding: dict[str, Any] = {}
+        if self._checkpoint.family == "siglip":  # was trained on texts filled up to their full length
+            padding = {"padding": "max_length", "max_length": limit}
+        given = self._tokenizer([prompt], return_tensors="pt", **padding)
+        inputs = {key: given[key] for key in ("input_ids", "attention_mask") if key in given}
+        return self._model.get_text_features(**inputs).pooler_output[0]
+
+
+def _unit(features: torch.Tensor) -> torch.Tensor:
+    return features / features.norm(dim=-1, keepdim=True)
+
+
+def _load(checkpoint: Checkpoint) -> tuple[Any, Any]:
+    """(model, tokenizer) from files on this machine."""
+    safe = PICKLED not in checkpoint.weight_files()
+    kind: Any = CLIPModel if checkpoint.family == "clip" else SiglipModel
+    shown, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
+        model, report = kind.from_pretrained(
+            checkpoint.folder,
+            local_files_only=True,
+            use_safetensors=safe,
+            dtype=torch.float32,
+            attn_implementation="eager",
+            output_loading_info=True,
+        )
+    except Exception as error:  # transformers, tokenizers, safetensors and torch raise their own
+        raise ModelError(
+            f"checkpoint {checkpoint.source}",
+            "transformers must be able to load it",
+            value=(str(error).splitlines() or [type(error).__name__])[0][:300],
+            remedy="Check that its files are whole; a SentencePiece tokenizer needs the package sentencepiece",
+        ) from error
+    finally:
+        logging.set_verbosity(shown)
+        if bars:
+            logging.enable_progress_bar()
+    if report["missing_keys"]:
+        raise ModelError(
+            f"checkpoint {checkpoint.source}",
+            "its files must hold every weight: what is absent would be random",
+            value=f"no {', '.join(sorted(report['missing_keys'])[:3])}",
+            remedy="Name a checkpoint with both its image and its text part",
+        )
+    return model.eval(), tokenizer

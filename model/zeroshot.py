@@ -1,0 +1,194 @@
+"""The `zero-shot` annotator: which of the labels that a person names fits each tile, and each region, best."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from shapely.geometry import box
+from shapely.geometry.base import BaseGeometry
+
+from ..readers.errors import RequestError
+from ..readers.image import ImageInfo
+from .annotator import Answer, Sight, View
+from .checkpoint import HUB_ID, Checkpoint, fetch_weights, find_checkpoint
+from .finding import Kind
+
+if TYPE_CHECKING:
+    from .contrastive import Contrastive
+
+OPTIONS = ("checkpoint", "labels", "templates", "aggregate", "fetch", "threads")
+TEMPLATE = "a photo of {}."
+DIGITS = 4  # of probabilities: what differs between machines and numbers of threads lies below
+
+Chances = npt.NDArray[np.float64]
+
+
+class ZeroShot:
+    """An annotator without training: an image-text checkpoint compares each tile with words.
+
+    Options: `checkpoint`, a folder in transformers' format or a hub id `OWNER/NAME@COMMIT`; `labels`, at least two,
+    with commas; `templates`, prompts with `{}` for the label, with semicolons; `aggregate`, answers for each "tile",
+    the "region" or "both"; `fetch` "true" lets a hub be asked; `threads` for the network, 0 for torch's own choice.
+    Raises `RequestError` for options that cannot be.
+    """
+
+    def __init__(self, options: Mapping[str, str]) -> None:
+        unknown = sorted(set(options) - set(OPTIONS))
+        if unknown:
+            raise _wrong(unknown[0], "it must be known", "", f"Known: {', '.join(OPTIONS)}")
+        self._source = options.get("checkpoint", "")
+        if not self._source:
+            raise _wrong(
+                "checkpoint", "it must be named", "", "Add --set model_options.checkpoint=FOLDER, or OWNER/NAME@COMMIT"
+            )
+        self._labels = _labels(options.get("labels", ""))
+        self._templates = _templates(options.get("templates", "") or TEMPLATE)
+        self._aggregate = _choice("aggregate", options.get("aggregate", "both"), ("tile", "region", "both"))
+        self._fetch = _choice("fetch", options.get("fetch", "false"), ("true", "false")) == "true"
+        threads = options.get("threads", "0")
+        if not threads.isdecimal():
+            raise _wrong("threads", "it is a whole number", threads, "Correct it")
+        self._threads = int(threads)
+        self._found: Checkpoint | None = None
+        self._network: Contrastive | None = None
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """The checkpoint's files, the words, and what runs them. Raises `ModelError` where the files are not here."""
+        checkpoint = self._checkpoint()
+        digests = checkpoint.digests()
+        weights = [digests[name] for name in checkpoint.weight_files()]
+        whole = hashlib.sha256("".join(f"{name} {digest}\n" for name, digest in digests.items()).encode())
+        hub = HUB_ID.fullmatch(self._source)
+        return {
+            "name": "zero-shot",
+            "version": f"checkpoint {whole.hexdigest()[:12]}",
+            "annotator": "zero-shot",
+            "checkpoint": self._source,
+            "revision": hub["revision"] if hub else "",
+            "licence": "not known: the checkpoint's own",
+            "runtime": f"torch {version('torch')}, transformers {version('transformers')}",
+            "score": "softmax over the labels" if checkpoint.family == "clip" else "sigmoid of each label",
+            "aggregate": self._aggregate,
+            "labels": ", ".join(self._labels),
+            "templates": "; ".join(self._templates),
+            f"weights_sha256_{checkpoint.family}": " ".join(weights),
+            **{f"sha256_{name}": digest for name, digest in digests.items()},
+        }
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that were asked for, in their order."""
+        return self._labels
+
+    @property
+    def colours(self) -> Mapping[str, str]:
+        """None of its own."""
+        return {}
+
+    def sight(self, info: ImageInfo) -> Sight:
+        """Rendered RGB in tiles of the checkpoint's size, at any resolution. Raises `ModelError`."""
+        del info  # any picture that can be rendered will do
+        checkpoint = self._checkpoint()
+        return Sight(tile=checkpoint.tile, overall=self._aggregate != "tile", variant=checkpoint.family)
+
+    def prepare(self, sights: Sequence[Sight]) -> None:
+        """Find the checkpoint and load it once, so that what is wrong with it or the words is said before any region.
+
+        Raises `ModelError`, `RequestError`.
+        """
+        del sights
+        fetch_weights(self._checkpoint(), fetch=self._fetch)
+        self._load()
+
+    def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
+        """One answer for each tile with a wanted pixel, and one for the region. Raises `ModelError`."""
+        if self._network is None:
+            self._network = self._load()
+        return [self._answers(view, self._network) for view in views]
+
+    def _answers(self, view: View, network: "Contrastive") -> list[Answer]:
+        """A tile's geometry is its share of the region's core; its `valid` the part of it that holds data.
+
+        The region's probabilities are half the mean of its tiles' and half the global view's.
+        """
+        rows, columns = view.region.rows, view.region.columns
+        left, right = columns.core_start - columns.start, columns.core_stop - columns.start
+        top, bottom = rows.core_start - rows.start, rows.core_stop - rows.start
+        answers: list[Answer] = []
+        chances: list[Chances] = []
+        for tile, valid, (x0, y0, x1, y1) in zip(view.tiles, view.valid, view.grid.shares(), strict=True):
+            if not view.wanted[y0:y1, x0:x1].any():
+                continue
+            chances.append(network(tile))
+            if self._aggregate != "region":
+                share = box(max(x0, left), max(y0, top), min(x1, right), min(y1, bottom))
+                answers.append(self._answer(chances[-1], "tile", float(valid.mean()), geometry=share))
+        if self._aggregate != "tile" and chances:
+            if view.overall is None:
+                msg = f"region {view.region.key}: the region's answer needs its global view"
+                raise ValueError(msg)
+            together = (np.mean(chances, axis=0) + network(view.overall)) / 2
+            made_of = f"half the mean of {len(chances)} tiles, half the global view"
+            answers.append(self._answer(together, "region", float(view.valid.mean()), made_of=made_of))
+        return answers
+
+    def _answer(
+        self, chances: Chances, kind: Kind, valid: float, *, geometry: BaseGeometry | None = None, made_of: str = ""
+    ) -> Answer:
+        rounded = [round(float(chance), DIGITS) for chance in chances]
+        best = rounded.index(max(rounded))  # the first of equals
+        return Answer(
+            label=self._labels[best],
+            geometry=geometry,
+            kind=kind,
+            score=rounded[best],
+            numbers={
+                **{f"p.{label}": chance for label, chance in zip(self._labels, rounded, strict=True)},
+                "valid": round(valid, DIGITS),
+            },
+            notes={"made_of": made_of} if made_of else {},
+        )
+
+    def _checkpoint(self) -> Checkpoint:
+        if self._found is None:
+            self._found = find_checkpoint(self._source, fetch=self._fetch)
+        return self._found
+
+    def _load(self) -> "Contrastive":
+        from .contrastive import Contrastive  # noqa: PLC0415 - loads torch
+
+        return Contrastive(self._checkpoint(), self._labels, self._templates, threads=self._threads)
+
+
+def _labels(text: str) -> tuple[str, ...]:
+    labels = tuple(label.strip() for label in text.split(",") if label.strip())
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise _wrong("labels", "each may be named once", ", ".join(twice), "Leave out the second")
+    if len(labels) < 2:  # noqa: PLR2004 - nothing to choose between
+        raise _wrong(
+            "labels", "at least two are needed to choose between", text, 'Add --labels "forest,water,built-up land"'
+        )
+    return labels
+
+
+def _templates(text: str) -> tuple[str, ...]:
+    templates = tuple(template.strip() for template in text.split(";") if template.strip())
+    bad = [template for template in templates if "{}" not in template]
+    if bad or not templates:
+        raise _wrong("templates", "each must have {} where the label goes", "; ".join(bad), f"For example {TEMPLATE!r}")
+    return templates
+
+
+def _choice(name: str, value: str, choices: Sequence[str]) -> str:
+    if value not in choices:
+        raise _wrong(name, f"it is {' or '.join(choices)}", value, "Correct it")
+    return value
+
+
+def _wrong(name: str, rule: str, value: str, remedy: str) -> RequestError:
+    return RequestError(f"option {name!r} of zero-shot", rule, value=value, remedy=remedy)

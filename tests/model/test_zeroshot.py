@@ -1,0 +1,259 @@
+"""The annotator: every place of the core is answered for once, and an answer depends on its own region alone."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapely
+from limner.model.annotator import Answer, Sight, View
+from limner.model.checkpoint import find_checkpoint
+from limner.model.contrastive import Contrastive
+from limner.model.lift import lift
+from limner.model.views import core_window, look
+from limner.model.zeroshot import ZeroShot
+from limner.readers.errors import ModelError, RequestError
+from limner.readers.image import Image
+from limner.readers.regions import Grid, cut
+from limner.readers.render import Stretch
+from shapely.geometry import box
+from shapely.geometry.base import BaseGeometry
+
+Make = Callable[..., Path]
+Pictures = Callable[..., Image]
+LABELS = "cat,dog,water"
+PLAIN = Stretch(("red", "green", "blue"), (0.0, 0.0, 0.0), (255.0, 255.0, 255.0), "as it is")
+
+
+def views(picture: Pictures, sight: Sight, *, overlap: int = 0) -> list[View]:
+    """A picture of 150 × 100 px in regions of four tiles; a square of it, 70 px wide, holds no data."""
+    pixels = np.random.default_rng(5).integers(0, 256, size=(100, 150, 3), dtype=np.uint8)
+    mask = np.ones((100, 150), dtype=np.bool_)
+    mask[:70, :70] = False
+    image = picture(pixels, mask=mask)
+    grid = Grid("picture", image.info.size, (1.0, 1.0))
+    regions = cut(grid, tile=sight.tile, halo=sight.halo, hd_num=4, overlap=overlap)
+    return [look(image, region, sight, stretch=PLAIN) for region in regions]
+
+
+def annotator(folder: Path, **options: str) -> ZeroShot:
+    return ZeroShot({"checkpoint": str(folder), "labels": LABELS, **options})
+
+
+def test_it_is_installed() -> None:
+    [point] = entry_points(group="limner.annotators", name="zero-shot")
+    assert point.load() is ZeroShot
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+def test_an_answer_is_what_the_network_says_of_its_tile(checkpoints: Make, picture: Pictures, family: str) -> None:
+    folder = checkpoints(family)
+    zero_shot = annotator(folder)
+    network = Contrastive(find_checkpoint(str(folder), fetch=False), LABELS.split(","), ["a photo of {}."])
+    sight = zero_shot.sight(picture(np.zeros((4, 4, 3), dtype=np.uint8)).info)
+    assert sight == Sight(tile=32, overall=True, variant=family)
+    shown = views(picture, sight)
+    regions = 0
+    for view, answers in zip(shown, zero_shot.annotate(shown), strict=True):
+        chances: list[np.ndarray] = []
+        tiles = iter(answers)
+        for tile, valid, (x0, y0, x1, y1) in zip(view.tiles, view.valid, view.grid.boxes(), strict=True):
+            if not view.wanted[y0:y1, x0:x1].any():
+                continue
+            chances.append(network(tile))
+            answer = next(tiles)
+            assert answer.kind == "tile"
+            assert shapely.equals(answer.geometry, core(view) & box(x0, y0, x1, y1))
+            check(answer, chances[-1], valid.mean())
+        if not chances:
+            assert list(tiles) == []
+            continue
+        [region] = tiles
+        assert (region.kind, region.geometry) == ("region", None)
+        assert view.overall is not None
+        check(region, (np.mean(chances, axis=0) + network(view.overall)) / 2, view.valid.mean())
+        assert region.notes == {"made_of": f"half the mean of {len(chances)} tiles, half the global view"}
+        regions += 1
+    assert regions > 1
+
+
+def core(view: View) -> BaseGeometry:
+    rows, columns = core_window(view.region)
+    return box(columns.start, rows.start, columns.stop, rows.stop)
+
+
+def check(answer: Answer, chances: np.ndarray, valid: float) -> None:
+    labels = LABELS.split(",")
+    assert answer.label == labels[int(chances.argmax())]
+    assert answer.score == answer.numbers[f"p.{answer.label}"]
+    assert list(answer.numbers) == [*(f"p.{label}" for label in labels), "valid"]
+    assert [answer.numbers[f"p.{label}"] for label in labels] == [round(float(chance), 4) for chance in chances]
+    assert answer.numbers["valid"] == round(float(valid), 4)
+
+
+@pytest.mark.parametrize("overlap", [0, 10])
+def test_tiles_cover_what_is_wanted_once(checkpoints: Make, picture: Pictures, overlap: int) -> None:
+    zero_shot = annotator(checkpoints("clip"), aggregate="tile")
+    shown = views(picture, Sight(tile=32), overlap=overlap)
+    found = [
+        lift(answer, view).geometry
+        for view, answers in zip(shown, zero_shot.annotate(shown), strict=True)
+        for answer in answers
+    ]
+    empty = 70 * 70
+    assert shapely.union_all(found).area == pytest.approx(sum(one.area for one in found))
+    assert 150 * 100 - empty <= sum(one.area for one in found) < 150 * 100
+    assert not shapely.union_all(found).intersects(box(1, 1, 2, 2))
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+def test_answers_are_the_same_in_any_company(checkpoints: Make, picture: Pictures, family: str) -> None:
+    folder = checkpoints(family)
+    shown = views(picture, Sight(tile=32, overall=True))
+    together = annotator(folder).annotate(shown)
+    one = annotator(folder)
+    alone = [one.annotate([view])[0] for view in reversed(shown)][::-1]
+    assert list(together) == alone
+
+
+def test_what_is_asked_for_is_answered(checkpoints: Make, picture: Pictures) -> None:
+    folder = checkpoints("clip")
+    info = picture(np.zeros((4, 4, 3), dtype=np.uint8)).info
+    for aggregate, kinds in (("tile", {"tile"}), ("region", {"region"}), ("both", {"tile", "region"})):
+        zero_shot = annotator(folder, aggregate=aggregate)
+        sight = zero_shot.sight(info)
+        assert sight.overall == (aggregate != "tile")
+        found = zero_shot.annotate(views(picture, sight))
+        assert {answer.kind for answers in found for answer in answers} == kinds
+
+
+def test_identity_names_everything_that_decides(checkpoints: Make) -> None:
+    folder = checkpoints("clip")
+    before = annotator(folder).identity
+    assert before == annotator(folder).identity
+    assert {
+        "sha256_model.safetensors",
+        "sha256_config.json",
+        "sha256_tokenizer.json",
+        "sha256_preprocessor_config.json",
+    } <= set(before)
+    assert before["weights_sha256_clip"] == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert before["score"] == "softmax over the labels"
+    assert annotator(folder, templates="a {}").identity["templates"] == "a {}"
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(content)
+    after = annotator(folder).identity
+    assert {key for key in before if before[key] != after[key]} == {
+        "version",
+        "sha256_model.safetensors",
+        "weights_sha256_clip",
+    }
+
+
+def test_making_one_and_planning_load_no_network(checkpoints: Make) -> None:
+    code = (
+        "import sys\nfrom limner.model.zeroshot import ZeroShot\n"
+        f"one = ZeroShot({{'checkpoint': {str(checkpoints('clip'))!r}, 'labels': 'a,b'}})\n"
+        "one.sight(None), one.identity, one.labels\n"
+        "print({'torch', 'transformers', 'huggingface_hub'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"labels": "cat"}, "at least two"),
+        ({"labels": ""}, "at least two"),
+        ({"labels": "cat,dog, cat"}, r"named once.*found: cat"),
+        ({"templates": "a photo of {}.;a drawing"}, r"must have \{\}.*found: a drawing"),
+        ({"templates": " ; "}, r"must have \{\}"),
+        ({"aggregate": "slide"}, "tile or region or both"),
+        ({"threads": "-1"}, "whole number"),
+        ({"fetch": "yes"}, "true or false"),
+        ({"checkpoint": ""}, "must be named"),
+        ({"model": "clip"}, "must be known"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_at_once(options: dict[str, str], said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        ZeroShot({"checkpoint": "somewhere", "labels": LABELS, **options})
+
+
+def change(folder: Path, name: str, **values: object) -> None:
+    settings = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps({**settings, **values}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (shutil.rmtree, "must be a folder on this machine"),
+        (lambda folder: (folder / "config.json").unlink(), "readable config.json"),
+        (lambda folder: (folder / "config.json").write_text("{"), "readable config.json"),
+        (lambda folder: change(folder, "config.json", model_type="blip"), "clip or siglip.*found: blip"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), "must have its tokenizer"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "must be able to load it"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "its weights must be here"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"weights"), "must be able to load it"),
+        (lambda folder: (folder / "preprocessor_config.json").unlink(), "readable preprocessor_config.json"),
+        (lambda folder: change(folder, "preprocessor_config.json", image_mean=None), "image_mean"),
+        (lambda folder: change(folder, "preprocessor_config.json", size=40), "whole pictures of 32 pixels.*32, 40"),
+    ],
+)
+def test_a_checkpoint_that_will_not_do_is_refused_before_any_region(
+    checkpoints: Make, spoil: Callable[[Path], object], said: str
+) -> None:
+    folder = checkpoints("clip")
+    spoil(folder)
+    with pytest.raises(ModelError, match=said):
+        annotator(folder).prepare([Sight(tile=32)])
+
+
+def test_a_nested_processor_goes_before_the_older_file(checkpoints: Make) -> None:
+    folder = checkpoints("siglip")
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    nested = {"image_processor": {**settings, "image_mean": [0.1, 0.2, 0.3]}}
+    (folder / "processor_config.json").write_text(json.dumps(nested))
+    assert find_checkpoint(str(folder), fetch=False).mean == (0.1, 0.2, 0.3)
+    (folder / "processor_config.json").write_text('{"processor_class": "SiglipProcessor"}')
+    assert find_checkpoint(str(folder), fetch=False).mean == (0.5, 0.5, 0.5)
+
+
+def test_parts_of_weights_are_all_missed_and_all_counted(checkpoints: Make) -> None:
+    folder = checkpoints("clip")
+    name = "model-00001-of-00001.safetensors"
+    (folder / "model.safetensors").rename(folder / name)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": {"logit_scale": name}}))
+    assert find_checkpoint(str(folder), fetch=False).weight_files() == (index.name, name)
+    index.write_text(json.dumps({"weight_map": {"logit_scale": "../elsewhere"}}))
+    with pytest.raises(ModelError, match=r"no \.\./elsewhere"):
+        find_checkpoint(str(folder), fetch=False).weight_files()
+
+
+def test_a_hub_is_not_asked_unasked() -> None:
+    code = (
+        "import os, socket, sys\n"
+        "def refuse(*_):\n    print('the network was touched'); os._exit(9)\n"
+        "socket.socket.connect = socket.getaddrinfo = refuse\n"
+        "from limner.model.zeroshot import ZeroShot\n"
+        f"one = ZeroShot({{'checkpoint': 'nobody/nothing@{'0' * 40}', 'labels': 'a,b'}})\n"
+        "try:\n    one.sight(None)\nexcept Exception as error:\n    print(type(error).__name__, error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("ModelError checkpoint nobody/nothing@")
+    assert "Add --fetch" in done.stdout
+
+
+def test_a_hub_id_needs_its_commit() -> None:
+    with pytest.raises(ModelError, match="OWNER/NAME@COMMIT"):
+        ZeroShot({"checkpoint": "nobody/nothing@main", "labels": LABELS}).prepare([])
