@@ -118,15 +118,21 @@ class LabelArea:
 
 
 def label_areas(record: Record, image: ImageRecord, findings: Sequence[Finding]) -> list[LabelArea]:
-    """What each label covers, in report order: also the model's labels that were not found."""
+    """What each label covers, in report order: also the model's labels that were not found.
+
+    What is said of a whole region adds nothing to an area where there are findings within regions.
+    """
     geometries = shapes(findings)
     pixels, m2 = shapely.area(geometries), areas_m2(geometries, image.info.placement)
     analysed = total(area for area in image.areas if area.status == "analysed")
     labels = np.array([finding.label for finding in findings], dtype=object)
+    within = np.array([finding.kind != "region" for finding in findings], dtype=np.bool_)
+    counted = within if within.any() else ~within
     result: list[LabelArea] = []
     for label in all_labels(record, labels.tolist()):
         here = labels == label
-        covered = math.fsum(pixels[here]), math.nan if math.isnan(analysed[1]) else math.fsum(m2[here])
+        spread = here & counted
+        covered = math.fsum(pixels[spread]), math.nan if math.isnan(analysed[1]) else math.fsum(m2[spread])
         result.append(LabelArea(label, int(here.sum()), *covered, share(covered, analysed)))
     return result
 

@@ -262,3 +262,15 @@ def test_a_report_that_fails_leaves_nothing_half_written(
         FindingsCsv().write(record(replace(image("a", placement(32618, *NORTH_UP)), findings=torn)), out)
     assert path.read_bytes() == before
     assert [entry.name for entry in out.iterdir()] == ["findings.csv"]
+
+
+def test_what_is_said_of_a_region_adds_no_area_to_its_tiles(
+    image: MakeImage, record: MakeRecord, placement: MakePlacement, out: Path
+) -> None:
+    tiles = [Finding("land", shapely.box(x, 0, x + 10, 10), "tile", 0.9) for x in (0, 10)]
+    region = Finding("land", shapely.box(0, 0, 20, 10), "region", 0.8)
+    for said, pixels in (([*tiles, region], "200.00"), ([region], "200.00"), (tiles[:1], "100.00")):
+        one = image("a", placement(32618, 10, 0, 4e5, 0, -10, 4e6), said)
+        SummaryCsv().write(record(one, labels=("land",)), out)
+        row = next(csv.DictReader((out / "summary.csv").open(encoding="utf-8")))
+        assert (row["name"], row["findings"], row["area_px"]) == ("land", str(len(said)), pixels)
