@@ -1,10 +1,11 @@
-"""The sample scene is what its README says it is."""
+"""The samples are what their READMEs say they are."""
 
 import hashlib
 import re
 from pathlib import Path
 
 import numpy as np
+import openslide
 import pytest
 import rasterio
 
@@ -46,3 +47,22 @@ def test_no_pixel_changed(virginia: Path, shared_data: Path, name: str) -> None:
         assert (column, row) == (int(column), int(row))
         pixels = whole.read(1)[int(row) : int(row) + crop.height, int(column) : int(column) + crop.width]
         assert np.array_equal(crop.read(1), pixels)
+
+
+def test_the_slides_are_those_of_the_readme(root: Path) -> None:
+    folder = root / "notebooks" / "samples" / "slides"
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w.-]+)` \| (\d+) × (\d+) \| (\d+) \| `([0-9a-f]{64})` \|$", text, re.MULTILINE)
+    found = []
+    for path in sorted(path for path in folder.iterdir() if path.suffix in {".svs", ".tiff"}):
+        with openslide.OpenSlide(path) as slide:
+            width, height = slide.dimensions
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        found.append((path.name, str(width), str(height), str(path.stat().st_size), digest))
+    assert rows == found
+
+
+def test_all_samples_together_are_small(root: Path) -> None:
+    assert (
+        sum(path.stat().st_size for path in (root / "notebooks" / "samples").rglob("*") if path.is_file()) <= 10_000_000
+    )
