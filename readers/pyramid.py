@@ -3,6 +3,7 @@
 Only the tiles that a box needs are read and decoded, whatever their number, depth and compression.
 """
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -44,12 +45,10 @@ class PyramidReader:
 
     def claim(self, uri: str, head: bytes) -> Claim:
         """Strong for OME-TIFF and for pyramids of tiles that are not maps; scanners' own formats are left to others."""
-        import tifffile  # noqa: PLC0415 - a format library loads when a file needs it
-
         if is_remote(uri) or head[:4] not in _TIFF:
             return Claim(0)
         try:
-            with tifffile.TiffFile(uri, _multifile=False) as tiff:
+            with _opened(uri) as tiff:
                 return _claim(tiff)
         except Exception:  # noqa: BLE001 - whatever is wrong with it, it is not for this reader
             return Claim(0)
@@ -201,8 +200,9 @@ class Pyramid:
 
 def _opened(uri: str) -> "TiffFile":
     """The file's handle; of one file only, since an OME header may name any other. Raises `ReadError`."""
-    import tifffile  # noqa: PLC0415 - see above
+    import tifffile  # noqa: PLC0415 - a format library loads when a file needs it
 
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what is wrong is said once, in our words
     try:
         return tifffile.TiffFile(uri, _multifile=False)
     except Exception as error:  # TiffFileError, struct.error, OSError and more, by what is broken
