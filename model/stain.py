@@ -22,6 +22,7 @@ _EXTREMES: Final = (1.0, 99.0)  # percentiles: of angles, and of what becomes 0 
 _LEAST: Final = 500  # stained pixels that colours can be judged from
 _GLASS: Final = (0.83, 0.12)  # lit glass is brighter than this share of white, and less saturated
 _WHITE: Final = 240.0  # where a slide shows too little glass
+_LIT: Final = 0.35  # of white: a picture that is mostly darker is dark field
 _APART: Final = 0.02  # radians between the two colours: closer ones are one stain
 
 
@@ -62,10 +63,17 @@ class Stain:
 def fit_stain(pixels: npt.NDArray[np.uint8], tissue: Mask, valid: Mask) -> Stain:
     """The stain of a slide from its overview: (H, W, 3) uint8, where there is tissue, and where pixels are valid.
 
-    Raises `ModelError` where too little is stained, or with one stain only.
+    Raises `ModelError` in dark field, where too little is stained, or with one stain only.
     """
     seen = pixels[valid].reshape(-1, 3)
     brightest = seen.max(axis=1, initial=0)
+    if seen.size and float(np.median(brightest)) < _LIT * 255:
+        raise ModelError(
+            "stain",
+            "the slide must be lit from behind: stained tissue on bright glass",
+            value=f"half of its pixels are darker than {np.median(brightest):.0f} of 255",
+            remedy="This model is for H&E only",
+        )
     spread = brightest - seen.min(axis=1, initial=255)
     glass = (brightest > _GLASS[0] * 255) & (spread < _GLASS[1] * brightest) & (seen.min(axis=1, initial=255) < 255)  # noqa: PLR2004
     enough = int(glass.sum()) >= _LEAST

@@ -12,6 +12,7 @@ from .config import Settings
 
 DEFAULT_CARD = "csmask"
 CARD_ANNOTATOR = "segment"
+NONE = "none"  # the model of a run that annotates nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +31,14 @@ class AnnotatorChoice:
         return cast("Annotator", make({**dict(self.options), **further}))
 
 
-def choose_annotator(settings: Settings, infos: Sequence[ImageInfo]) -> AnnotatorChoice:
-    """The annotator of a run: an installed one by its entry point, or a card by its name or path.
+def choose_annotator(settings: Settings, infos: Sequence[ImageInfo]) -> AnnotatorChoice | None:
+    """The annotator of a run: an installed one by its entry point, or a card by its name or path; None where "none".
 
     Where none is named it is `csmask`, if every image has what that needs. Raises `RequestError` where it has not.
     Options given to every annotator: `fetch` and `threads`; to one for cards also `model`.
     """
+    if settings.model == NONE:
+        return None
     if settings.model in set(installed("limner.annotators")) - {CARD_ANNOTATOR}:
         return _choice(settings, settings.model)
     if settings.model and settings.model != CARD_ANNOTATOR:
@@ -50,13 +53,18 @@ def choose_annotator(settings: Settings, infos: Sequence[ImageInfo]) -> Annotato
                 "model",
                 f"one must be named, since {DEFAULT_CARD} does not suit every image",
                 value=str(error),
-                remedy="Name one with --model; `limner models` lists them",
+                remedy="Name one with --model; `limner models` lists them; --model none does without",
             ) from error
     return choice
 
 
-def choose_labels(settings: Settings, annotator: Annotator) -> tuple[str, ...]:
-    """The labels to report, in the annotator's order; () for all of them. Raises `RequestError` for an unknown one."""
+def choose_labels(settings: Settings, annotator: Annotator | None) -> tuple[str, ...]:
+    """The labels to report, in the annotator's order; () for all of them, or without an annotator.
+
+    Raises `RequestError` for an unknown one.
+    """
+    if annotator is None:
+        return ()
     unknown = sorted(set(settings.labels) - set(annotator.labels))
     if unknown and annotator.labels:
         raise RequestError(

@@ -39,6 +39,9 @@ Overlap = Annotated[int | None, typer.Option("--overlap", help="Pixels, as seen,
 AreaPath = Annotated[str | None, typer.Option("--area", help="GeoJSON file of the area of interest.")]
 Sensor = Annotated[str | None, typer.Option("--sensor", help="What took the image, such as sentinel-2-l1c.")]
 Bands = Annotated[str | None, typer.Option("--bands", help="Names of the file's channels in order, with commas.")]
+Microns = Annotated[
+    str | None, typer.Option("--microns-per-pixel", help="Pixel size of slides: one number, or two as x,y.")
+]
 Crs = Annotated[str | None, typer.Option("--crs", help="Coordinate reference system, where the file has none.")]
 ReaderName = Annotated[str | None, typer.Option("--reader", help="Which reader opens the inputs.")]
 EngineName = Annotated[str | None, typer.Option("--engine", help="inline (this process) or local (spawned workers).")]
@@ -72,6 +75,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - as many as there are flags; typer c
     sensor: Sensor = None,
     bands: Bands = None,
     crs: Crs = None,
+    microns_per_pixel: Microns = None,
     reader: ReaderName = None,
     engine: EngineName = None,
     workers: Workers = None,
@@ -111,6 +115,7 @@ def plan_command(  # noqa: PLR0913, PLR0917 - as many as there are flags; typer 
     sensor: Sensor = None,
     bands: Bands = None,
     crs: Crs = None,
+    microns_per_pixel: Microns = None,
     reader: ReaderName = None,
     engine: EngineName = None,
     workers: Workers = None,
@@ -137,15 +142,21 @@ def info_command(
     sensor: Sensor = None,
     bands: Bands = None,
     crs: Crs = None,
+    microns_per_pixel: Microns = None,
     reader: ReaderName = None,
     config: ConfigPath = None,
     changes: Changes = None,
 ) -> None:
     """Show what images are: size, bands, coordinates, and what is not known of them."""
-    from .plan import scan_inputs  # noqa: PLC0415 - see the top
+    from .names import Names  # noqa: PLC0415 - see the top
+    from .plan import reading_options, scan_inputs  # noqa: PLC0415 - the same
     from .words import describe_scanned  # noqa: PLC0415 - the same
 
-    scanned = scan_inputs(_settings(locals()))
+    settings = _settings(locals())
+    options = reading_options(settings)
+    found = scan_inputs(settings, options)
+    names = Names.of(settings, found, options)
+    scanned = [names.scanned(row) for row in found]
     typer.echo(describe_scanned(scanned))
     if not any(row.infos for row in scanned):
         raise typer.Exit(NOTHING_READ)

@@ -23,6 +23,11 @@ def _as_tuple(value: object) -> object:
     return tuple(cast("list[object]", value)) if isinstance(value, list) else value
 
 
+def _as_text(value: object) -> object:
+    """A number as a text; anything else is left for the type to refuse."""
+    return repr(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
 Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
 
@@ -32,8 +37,11 @@ class Settings(BaseModel):
     `inputs` are files, folders or remote paths, as given. `model` is a card's name or path, or an annotator's entry
     point; empty picks one where the images leave no doubt. `resolution` is "10m", "0.5um" or "native"; empty is the
     annotator's own. `hd_num` is the most tiles of a region, `overlap` what neighbouring regions share, in pixels as
-    seen. `area` is a GeoJSON file. `sensor`, `bands` and `crs` say what the files do not. `reports` names writers;
-    empty is all that are installed. `fetch` allows the network for weights.
+    seen. `area` is a GeoJSON file: longitude and latitude for maps, pixels as QuPath exports them for other pictures.
+    `tissue` "auto" leaves out what of a slide holds none. `sensor`, `bands`, `crs` and `microns_per_pixel` (one number,
+    or two as x,y) say what the files do not. `names` "hide" keeps paths of slides and studies, and what their files say
+    of people, out of all that is written. `reports` names writers; empty is all that are installed. `fetch` allows the
+    network for weights. The model "none" annotates nothing: the run says what there is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -47,11 +55,14 @@ class Settings(BaseModel):
     hd_num: int = Field(25, ge=1)
     overlap: int = Field(0, ge=0)
     area: str = ""
+    tissue: Literal["auto", "off"] = "auto"
     skip_empty: bool = True
     reader: str = ""
     sensor: str = ""
     bands: Texts = ()
     crs: str = ""
+    microns_per_pixel: Annotated[str, BeforeValidator(_as_text)] = ""
+    names: Literal["hide", "show"] = "hide"
     reader_options: dict[str, str] = Field(default_factory=dict)
     model_options: dict[str, str] = Field(default_factory=dict)
     engine: Literal["inline", "local"] = "inline"
@@ -69,6 +80,7 @@ class Settings(BaseModel):
     def reading(self) -> dict[str, str]:
         """The reader's options: what the person says of the files where the files do not say it themselves."""
         said = {"sensor": self.sensor, "bands": ",".join(self.bands), "crs": self.crs}
+        said["microns_per_pixel"] = self.microns_per_pixel
         return {**self.reader_options, **{key: value for key, value in said.items() if value}}
 
     def deciding(self) -> dict[str, Any]:

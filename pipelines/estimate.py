@@ -30,13 +30,13 @@ def estimate(prepared: Prepared, *, batch: int) -> Estimate:
     images = prepared.plan.images
     todo = [region for image in images for region in image.regions if region.key not in (image.skipped or {})]
     views = max(view_bytes(image) for image in images) * batch * 2  # the next batch is read meanwhile
-    if not todo:
+    if not todo or prepared.annotator is None or prepared.choice is None:
         return Estimate(0.0, views, "nothing to look at")
     try:
         prepared.annotator.prepare([image.sight for image in images])
         work = RegionJob.of(prepared.plan, prepared.choice).begin()
     except LimnerError as error:
-        return Estimate(None, views, "by arithmetic, the model's own not counted", str(error))
+        return Estimate(None, views, "by arithmetic, the model's own not counted", prepared.names.text(str(error)))
     try:
         for place in (2, 3, 5, 7, 11):  # the middle first; where it turns out to be empty, elsewhere
             region = todo[len(todo) // place]
@@ -50,7 +50,7 @@ def estimate(prepared: Prepared, *, batch: int) -> Estimate:
         work.close()
     failed = [result.error for result in results if result.status == "failed"]
     if failed:
-        return Estimate(None, views, "by arithmetic, the model's own not counted", failed[0])
+        return Estimate(None, views, "by arithmetic, the model's own not counted", prepared.names.text(failed[0]))
     tiles = sum(region.tiles[0] * region.tiles[1] for region in todo)
     share = tiles / (region.tiles[0] * region.tiles[1])
     return Estimate(spent * share, peak_memory() + views, f"measured on region {region.key}")

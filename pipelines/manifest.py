@@ -9,8 +9,9 @@ from typing import Any, cast
 import shapely
 
 from ..readers.errors import RequestError
-from .choice import AnnotatorChoice
+from .choice import NONE, AnnotatorChoice
 from .config import NEUTRAL, Settings
+from .names import Names
 from .plan import Plan, area_digest
 
 FORMAT = 1
@@ -20,23 +21,27 @@ DECIDING_PACKAGES = ("limner", "numpy", "onnxruntime", "pyproj", "rasterio", "sh
 def make_manifest(
     settings: Settings,
     plan: Plan,
-    choice: AnnotatorChoice,
+    choice: AnnotatorChoice | None,
     *,
+    names: Names,
     identity: Mapping[str, str],
     labels: tuple[str, ...],
     colours: Mapping[str, str],
 ) -> dict[str, Any]:
     """Everything that decides a run's results, as plain values that `json` writes.
 
-    No clock, no name of a machine or person beyond the paths that were given.
+    No clock, no name of a machine or person beyond the paths that were given, and of slides and studies not those.
+    Without an annotator its name is "none".
     """
+    shown = names.plan(plan)
+    options = () if choice is None else choice.options
     return {
         "format": FORMAT,
-        "config": settings.model_dump(mode="json", exclude={"out"}),
+        "config": names.settings(settings).model_dump(mode="json", exclude={"out"}),
         "versions": versions(),
         "annotator": {
-            "name": choice.name,
-            "options": {key: value for key, value in choice.options if key not in NEUTRAL},
+            "name": NONE if choice is None else choice.name,
+            "options": {key: value for key, value in options if key not in NEUTRAL},
             "identity": dict(identity),
             "labels": list(labels),
             "colours": dict(colours),
@@ -44,10 +49,10 @@ def make_manifest(
         "area_sha256": area_digest(settings),
         "files": [
             {"path": row.path, "status": row.status, "image": row.image, "reader": row.reader, "reason": row.reason}
-            for row in plan.files
+            for row in shown.files
         ],
-        "images": [image.to_json() for image in plan.images],
-        "plan_sha256": plan.digest,
+        "images": [image.to_json() for image in shown.images],
+        "plan_sha256": shown.digest,
     }
 
 

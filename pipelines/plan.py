@@ -18,23 +18,20 @@ from pydantic import TypeAdapter
 from shapely.geometry.base import BaseGeometry
 
 from ..model.annotator import Annotator, Sight
-from ..readers.area import place_area, read_area
-from ..readers.bands import resolve
-from ..readers.errors import LimnerError, ModelError, ReadError, RequestError
-from ..readers.geodesy import metres_per_pixel, on_earth
-from ..readers.image import ImageInfo, Mask
-from ..readers.overview import read_overview
-from ..readers.regions import Grid, Region, cut, snap_scale
-from ..readers.registry import Scanned, open_image, scan
-from ..readers.render import Stretch, fit_stretch, rgb_channels
+from ..readers.errors import LimnerError, ReadError, RequestError
+from ..readers.image import ImageInfo
+from ..readers.regions import Grid, Region, cut
+from ..readers.registry import Scanned, readers, scan
+from ..readers.render import Stretch
 from ..reports.writer import FileRow
 from .config import Settings
-from .resolution import Resolution, format_metres
+from .glance import fit, glance
+from .interest import OUTSIDE, Drawn, OutsideAreaError
+from .scale import grid_scale, ground_metres
 
-OUTSIDE = "outside the area of interest"
 EMPTY = "no valid pixels"
-MOST_ENLARGED = 16
-DILATION = 2  # overview pixels: what is valid by less than half of one must not be lost
+NO_MODEL = "no model"
+UNSEEING = Sight(tile=336)  # how an image is cut where there is no annotator: as vision encoders see it
 
 _INFO = TypeAdapter(ImageInfo)
 _SIGHT = TypeAdapter(Sight)
@@ -45,8 +42,9 @@ class ImagePlan:
     """How one image is looked at.
 
     `grid`, `sight`, `hd_num` and `overlap` decide its regions. `stretch` renders it in 8-bit RGB; where that would be
-    a guess it is None and `unseen` says why. `area` is the area of interest in level-0 pixels. `skipped` maps keys of
-    regions that need not be read to the reason.
+    a guess it is None and `unseen` says why. `area` is where it is worth looking, in level-0 pixels: what was drawn,
+    and what is tissue (`tissue` says how it was found); what lies `beyond` is left out for that reason. `skipped` maps
+    keys of regions that need not be read to the reason.
     """
 
     info: ImageInfo
@@ -57,6 +55,8 @@ class ImagePlan:
     stretch: Stretch | None = None
     unseen: str = ""
     area: BaseGeometry | None = None
+    beyond: str = OUTSIDE
+    tissue: str = ""
     skipped: Mapping[str, str] | None = None
 
     @cached_property
@@ -83,6 +83,8 @@ class ImagePlan:
             "stretch": None if self.stretch is None else self.stretch.to_json(),
             "unseen": self.unseen,
             "area": None if self.area is None else json.loads(shapely.to_geojson(self.area)),
+            "beyond": self.beyond,
+            "tissue": self.tissue,
         }
 
     @classmethod
@@ -98,6 +100,8 @@ class ImagePlan:
             stretch=None if record["stretch"] is None else Stretch.from_json(record["stretch"]),
             unseen=record["unseen"],
             area=None if record["area"] is None else shapely.geometry.shape(record["area"]),
+            beyond=record["beyond"],
+            tissue=record["tissue"],
         )
 
 
@@ -115,19 +119,19 @@ class Plan:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def make_plan(settings: Settings, scanned: Sequence[Scanned], annotator: Annotator) -> Plan:
-    """Plan every image that can be read and seen; the others become failed rows.
+def make_plan(settings: Settings, scanned: Sequence[Scanned], annotator: Annotator | None) -> Plan:
+    """Plan every image that can be read and seen; the others become failed rows. Without an annotator all is skipped.
 
     Raises the first error where no image is left: `ReadError` where nothing could be read, `RequestError` or
     `ModelError` where what was asked does not suit any image.
     """
-    area = read_area(settings.area) if settings.area else None
+    drawn = Drawn(settings.area) if settings.area else None
     plans: list[ImagePlan] = []
     failed: dict[str, LimnerError] = {}
     for row in scanned:
         for info in row.infos:
             try:
-                plans.append(_plan_image(info, annotator.sight(info), settings, area))
+                plans.append(_plan_image(info, annotator, settings, drawn))
             except LimnerError as error:
                 failed[info.id] = error
     if not plans:
@@ -135,11 +139,24 @@ def make_plan(settings: Settings, scanned: Sequence[Scanned], annotator: Annotat
     return Plan(tuple(plans), tuple(_file_rows(scanned, failed)))
 
 
-def scan_inputs(settings: Settings) -> list[Scanned]:
+def reading_options(settings: Settings, key: str = "") -> dict[str, str]:
+    """The readers' options: what a person says of the files, and what follows from settings for readers that care.
+
+    A row of a stack's sheet holds as many slices as make a region consecutive ones. `key` is a pseudonyms' key file.
+    """
+    among = readers()
+    chosen = [among[settings.reader]] if settings.reader in among else among.values()
+    known = {option for reader in chosen for option in getattr(reader, "options", ())}
+    follow = {"columns": str(math.isqrt(settings.hd_num)), "identities": settings.names, "names": settings.names}
+    follow |= {"key_file": key} if key else {}
+    return {option: value for option, value in follow.items() if option in known} | settings.reading()
+
+
+def scan_inputs(settings: Settings, options: Mapping[str, str]) -> list[Scanned]:
     """What the inputs are. Raises `RequestError` where none is given."""
     if not settings.inputs:
         raise RequestError("inputs", "at least one file or folder is needed", remedy="limner run INPUT... --out DIR")
-    return scan(settings.inputs, settings.reading(), reader=settings.reader or None)
+    return scan(settings.inputs, options, reader=settings.reader or None)
 
 
 def area_digest(settings: Settings) -> str:
@@ -147,136 +164,39 @@ def area_digest(settings: Settings) -> str:
     return hashlib.sha256(Path(settings.area).read_bytes()).hexdigest() if settings.area else ""
 
 
-def ground_metres(info: ImageInfo) -> tuple[float, float] | None:
-    """Metres on the ground of a level-0 pixel along x and y in the image's middle; None where nothing tells."""
-    return metres_per_pixel(info.placement, (info.size[0] / 2, info.size[1] / 2))
-
-
-def channel_names(info: ImageInfo, sight: Sight, stretch: Stretch | None) -> tuple[str, ...]:
-    """Names of the channels that a sight needs, in its order: its bands, or the stretch's channels for RGB."""
-    if sight.bands is None:
-        return () if stretch is None else stretch.channels
-    return resolve(info.channels, sight.bands)
-
-
-def _plan_image(info: ImageInfo, sight: Sight, settings: Settings, area: BaseGeometry | None) -> ImagePlan:
+def _plan_image(info: ImageInfo, annotator: Annotator | None, settings: Settings, drawn: Drawn | None) -> ImagePlan:
     """One image's plan. Raises `LimnerError` that says what about it cannot be done."""
-    placed = None if area is None else _place(area, info)
-    scale = _grid_scale(info, sight, settings)
-    plan = ImagePlan(info, sight, Grid(info.id, info.size, scale), settings.hd_num, settings.overlap, area=placed)
-    stretch, unseen, filled = _overview_facts(info, sight)
-    if sight.bands is None and stretch is None:
-        raise ReadError(info.uri, f"the model sees pictures in RGB, and {unseen}", remedy="Name the bands with --bands")
-    skipped = {} if placed is None else {r.key: OUTSIDE for r in plan.regions if not placed.intersects(_core(r))}
-    if settings.skip_empty:
-        skipped |= {r.key: EMPTY for r in plan.regions if r.key not in skipped and not filled.touches(r)}
-    return replace(plan, stretch=stretch, unseen=unseen, skipped=skipped)
-
-
-class OutsideAreaError(RequestError):
-    """The area of interest does not touch this image: no fault of the image where it touches another."""
-
-
-def _place(area: BaseGeometry, info: ImageInfo) -> BaseGeometry:
-    """The area on the image. Raises `OutsideAreaError` off it, another `RequestError` where the image has no place."""
-    try:
-        return place_area(area, info)
-    except RequestError as error:
-        if on_earth(info.placement):
-            raise OutsideAreaError(error.thing, error.rule, value=error.value, remedy=error.remedy) from error
-        raise
-
-
-def _grid_scale(info: ImageInfo, sight: Sight, settings: Settings) -> tuple[float, float]:
-    """Level-0 pixels a grid pixel. Raises where the ground size must be known and is not, or does not suit the model.
-
-    What was asked for comes first, then what the annotator was made for, then the picture's own.
-    """
-    made_for = sight.resolution
-    if made_for is not None and sight.unit == "um":
-        made_for *= 1e-6
-    wanted = Resolution.parse(settings.resolution) or Resolution(made_for)
-    actual = ground_metres(info)
-    if actual is None:
-        if wanted.metres is None and made_for is None:
-            return 1.0, 1.0
-        asked = f"--resolution {settings.resolution}" if wanted.metres and settings.resolution else "the model"
-        raise RequestError(
-            info.uri,
-            f"the size of its pixels on the ground must be known, since {asked} needs it",
-            value=f"no coordinate reference system (placement from {info.placement.source})",
-            remedy="State it with --crs, for example --crs EPSG:32618, where the file has a geotransform",
-        )
-    scale = snap_scale(min(actual) if wanted.metres is None else wanted.metres, actual)
-    if min(scale) < 1 / MOST_ENLARGED:
-        raise RequestError(
-            info.uri,
-            f"pixels are not enlarged more than {MOST_ENLARGED} times, since that shows nothing more",
-            value=f"pixels of {format_metres(max(actual))} to be seen at {format_metres(wanted.metres or min(actual))}",
-            remedy="Give a coarser --resolution",
-        )
-    if made_for is not None:
-        _refuse_unsuited(info, actual, scale, made_for, sight.tolerates)
-    return scale
-
-
-def _refuse_unsuited(
-    info: ImageInfo, actual: tuple[float, float], scale: tuple[float, float], made_for: float, tolerates: float
-) -> None:
-    """Raise `ModelError` where pixels as seen, or the detail in them where they are enlarged, do not suit the model."""
-    seen = math.sqrt(actual[0] * scale[0] * actual[1] * scale[1])
-    detail = math.sqrt(actual[0] * actual[1] * max(1.0, scale[0]) * max(1.0, scale[1]))
-    slack = tolerates * (1.0 + 1e-6)
-    for metres, word in ((seen, "pixels seen at"), (detail, "pixels of the picture of")):
-        if not 1 / slack <= metres / made_for <= slack:
-            raise ModelError(
-                info.uri,
-                f"the model was made for pixels of {format_metres(made_for)} and works within a factor {tolerates:g}",
-                value=f"{word} {format_metres(metres)}",
-                remedy="Leave --resolution out where the picture is fine enough, or choose another model",
+    sight = UNSEEING if annotator is None else annotator.sight(info)
+    scale = grid_scale(info, sight, settings)
+    seen = glance(info, sight, settings, drawn)
+    if annotator is not None and sight.bands is None:
+        if seen.stretch is None:
+            raise ReadError(
+                info.uri, f"the model sees pictures in RGB, and {seen.unseen}", remedy="Name the bands with --bands"
             )
-
-
-@dataclass(frozen=True, slots=True)
-class _Filled:
-    """Where an overview may hold valid pixels, a little enlarged; `scale` level-0 pixels a pixel (x, y)."""
-
-    mask: Mask
-    scale: tuple[float, float]
-
-    def touches(self, region: Region) -> bool:
-        core = region.core
-        x0, x1 = math.floor(core.x0 / self.scale[0]), math.ceil(core.x1 / self.scale[0])
-        y0, y1 = math.floor(core.y0 / self.scale[1]), math.ceil(core.y1 / self.scale[1])
-        return bool(self.mask[y0:y1, x0:x1].any())
-
-
-def _overview_facts(info: ImageInfo, sight: Sight) -> tuple[Stretch | None, str, _Filled]:
-    """The stretch from the overview (or why there is none), and where there may be valid pixels."""
-    unseen = ""
-    try:
-        shown = rgb_channels(info.channels)
-    except ReadError as error:
-        shown, unseen = (), f"{error.rule}{f' (found: {error.value})' if error.value else ''}"
-    names = tuple(dict.fromkeys([*shown, *channel_names(info, sight, None)])) or (info.channels[0].name,)
-    with open_image(info, names) as image:
-        pixels, valid, readable, scale = read_overview(image)
-        stretch = fit_stretch(pixels[..., : len(shown)], valid, image.channels[: len(shown)]) if shown else None
-    return stretch, unseen, _Filled(_dilate(valid | ~readable), scale)
-
-
-def _dilate(mask: Mask) -> Mask:
-    """The mask grown by `DILATION` pixels in every direction."""
-    grown = mask.copy()
-    for axis in (0, 1):
-        source = grown.copy()
-        for step in range(1, DILATION + 1):
-            ahead: list[slice] = [slice(None), slice(None)]
-            behind: list[slice] = [slice(None), slice(None)]
-            ahead[axis], behind[axis] = slice(step, None), slice(None, -step)
-            grown[tuple(ahead)] |= source[tuple(behind)]
-            grown[tuple(behind)] |= source[tuple(ahead)]
-    return grown
+        sight = fit(annotator, info, sight, seen)
+    plan = ImagePlan(
+        info,
+        sight,
+        Grid(info.id, info.size, scale),
+        settings.hd_num,
+        settings.overlap,
+        stretch=seen.stretch,
+        unseen=seen.unseen,
+        area=seen.interest.area,
+        beyond=seen.interest.beyond,
+        tissue=seen.interest.method,
+    )
+    reasons: dict[str, str] = {}
+    for region in plan.regions:
+        empty = settings.skip_empty and not seen.filled.touches(region)
+        reasons[region.key] = (
+            seen.interest.outside(_core(region))
+            or (EMPTY if empty else "")
+            or seen.interest.barren(_core(region))
+            or (NO_MODEL if annotator is None else "")
+        )
+    return replace(plan, skipped={key: reason for key, reason in reasons.items() if reason})
 
 
 def _core(region: Region) -> BaseGeometry:
@@ -303,7 +223,7 @@ def _file_rows(scanned: Sequence[Scanned], failed: Mapping[str, LimnerError]) ->
     """A row for every input file; files of an image that cannot be planned have failed with it, or are skipped."""
     image_of: dict[str, list[str]] = {}
     for info in (info for row in scanned for info in row.infos):
-        for path in info.files:
+        for path in dict.fromkeys([*info.files, *(cell.source for cell in info.cells)]):
             image_of.setdefault(path, []).append(info.id)
     rows: list[FileRow] = []
     for row in scanned:

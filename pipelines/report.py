@@ -2,23 +2,28 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from ..model.finding import Finding
 from ..model.seams import join
 from ..readers.errors import LimnerError
+from ..readers.fingerprint import fingerprint
 from ..readers.geodesy import boxes_m2
+from ..readers.image import ImageInfo
 from ..readers.overview import read_overview
 from ..readers.plugins import installed, load
 from ..readers.registry import open_image, readers
 from ..readers.render import render
+from ..reports.folding import Fold
 from ..reports.writer import Area, AreaStatus, FileRow, ImageRecord, Overview, Patch, Record, Writer
-from .plan import EMPTY, OUTSIDE, ImagePlan
+from .names import read_sources, reveal
+from .plan import EMPTY, NO_MODEL, ImagePlan
 from .store import Entry, StoreError, read_entries, read_findings, read_manifest
 
 NOT_RUN = "not run yet"
+OVERVIEW = 2048  # pixels on the long side of a picture, before it is folded
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +67,9 @@ def read_record(folder: Path) -> Record:
         plans = [ImagePlan.from_json(image) for image in manifest["images"]]
         files = tuple(FileRow(**row) for row in manifest["files"])
         annotator = cast("dict[str, Any]", manifest["annotator"])
-        shelf = _Shelf(folder)
+        shelf, sources = _Shelf(folder), read_sources(folder)
         return Record(
-            images=tuple(_image_record(plan, entries, shelf) for plan in plans),
+            images=tuple(_image_record(plan, entries, shelf, sources) for plan in plans),
             files=files,
             model=_model(annotator, plans),
             labels=tuple(annotator["labels"]),
@@ -97,7 +102,9 @@ class _Shelf:
         return self.findings
 
 
-def _image_record(plan: ImagePlan, entries: Mapping[str, Entry], shelf: _Shelf) -> ImageRecord:
+def _image_record(
+    plan: ImagePlan, entries: Mapping[str, Entry], shelf: _Shelf, sources: Mapping[str, str]
+) -> ImageRecord:
     regions = plan.regions
     found = [entries.get(region.key) for region in regions]
     done = [entry for entry in found if entry is not None and entry.status == "done"]
@@ -108,12 +115,12 @@ def _image_record(plan: ImagePlan, entries: Mapping[str, Entry], shelf: _Shelf) 
             entry.error if entry else NOT_RUN,
         )
         for region, entry in zip(regions, found, strict=True)
-        if entry is None or entry.status != "done"
+        if entry is None or (entry.status != "done" and entry.error != NO_MODEL)
     ]
     return ImageRecord(
         info=plan.info,
         findings=lambda: shelf.take(plan.info.id, done),
-        overview=lambda: _overview(plan),
+        overview=lambda: _overview(replace(plan, info=reveal(plan.info, sources))),
         areas=_areas(plan, found),
         failures=tuple((entry.region, entry.error) for entry in found if entry and entry.status == "failed"),
         seen=_seen(plan),
@@ -130,7 +137,7 @@ def _areas(plan: ImagePlan, found: Sequence[Entry | None]) -> tuple[Area, ...]:
     parts: dict[tuple[AreaStatus, str], list[tuple[float, float | None, int]]] = {("analysed", ""): []}
     for i, (core, entry) in enumerate(zip(cores, found, strict=True)):
         whole = (core.width * core.height, None if m2 is None else float(m2[i]))
-        for key, pixels, metres, count in _parts(entry, whole):
+        for key, pixels, metres, count in _parts(entry, whole, plan.beyond):
             parts.setdefault(key, []).append((pixels, metres, count))
     return tuple(
         Area(
@@ -148,15 +155,15 @@ _ORDER: tuple[AreaStatus, ...] = ("analysed", "no data", "skipped", "unreadable"
 _Part = tuple[tuple[AreaStatus, str], float, float | None, int]
 
 
-def _parts(entry: Entry | None, whole: tuple[float, float | None]) -> list[_Part]:
-    """How one region's core is divided; the region itself counts once."""
+def _parts(entry: Entry | None, whole: tuple[float, float | None], beyond: str) -> list[_Part]:
+    """How one region's core is divided; the region itself counts once. `beyond` is why a part was left out."""
     if entry is None:
         return [(("skipped", NOT_RUN), *whole, 1)]
     if entry.status == "failed":
         return [(("unreadable", "failed: the reasons are listed with the regions"), *whole, 1)]
     cover = entry.coverage
     if cover is None:
-        return [(("no data", EMPTY) if entry.error == EMPTY else ("skipped", OUTSIDE), *whole, 1)]
+        return [(("no data", EMPTY) if entry.error == EMPTY else ("skipped", entry.error), *whole, 1)]
     parts: list[_Part] = [
         (("analysed", ""), cover.valid_px, cover.valid_m2, int(entry.status == "done")),
         (
@@ -166,10 +173,10 @@ def _parts(entry: Entry | None, whole: tuple[float, float | None]) -> list[_Part
             int(entry.status == "skipped" and entry.error == EMPTY),
         ),
         (
-            ("skipped", OUTSIDE),
+            ("skipped", beyond),
             cover.outside_px,
             cover.outside_m2,
-            int(entry.status == "skipped" and entry.error == OUTSIDE),
+            int(entry.status == "skipped" and entry.error != EMPTY),
         ),
     ]
     return [part for part in parts if part[1] > 0 or part[3]]
@@ -183,7 +190,14 @@ def _seen(plan: ImagePlan) -> dict[str, str]:
         "Tiles": f"{plan.sight.tile} px, rim of {plan.sight.halo} px",
         "Bands": "RGB" if plan.sight.bands is None else ", ".join(plan.sight.bands),
     }
-    if plan.stretch is not None:
+    facts = dict(plan.info.facts)
+    if len(plan.info.cells) > 1:
+        words["Slices"] = f"{len(plan.info.cells)}, {facts.get('sheet_columns', '')} a row"
+    if plan.tissue:
+        words["Tissue"] = plan.tissue
+    if "window_used" in facts:
+        words["Window"] = facts["window_used"]
+    elif plan.stretch is not None:
         limits = zip(plan.stretch.channels, plan.stretch.low, plan.stretch.high, strict=True)
         words["Stretch"] = ", ".join(f"{name} {low:.6g} to {high:.6g}" for name, low, high in limits)
     return words
@@ -202,7 +216,7 @@ def _overview(plan: ImagePlan) -> Overview | None:
     if plan.stretch is None or overview_gone(plan):
         return None
     with open_image(plan.info, plan.stretch.channels) as image:
-        pixels, valid, readable, scale = read_overview(image)
+        pixels, valid, readable, scale = read_overview(image, limit=OVERVIEW * Fold.of(plan.info).count)
     return Overview(render(pixels, valid, plan.stretch), valid, readable, scale)
 
 
@@ -211,13 +225,20 @@ def overview_gone(plan: ImagePlan) -> str:
     if plan.stretch is None:
         return plan.unseen
     try:
-        found = readers()[plan.info.reader].scan(plan.info.uri, dict(plan.info.options))
-        if plan.info.fingerprint not in {info.fingerprint for info in found if info.part == plan.info.part}:
+        if plan.info.fingerprint not in _fingerprints(plan.info):
             return f"{plan.info.uri} has changed since it was analysed"
         open_image(plan.info, plan.stretch.channels).close()
     except (LimnerError, KeyError) as error:  # KeyError: the plug-in that read it is no longer installed
         return str(error)
     return ""
+
+
+def _fingerprints(info: ImageInfo) -> set[str]:
+    """What the image's file holds now. A slice's file is that slice; others say what belongs to them. Raises."""
+    if info.cells:
+        return {fingerprint(info.files)}
+    found = readers()[info.reader].scan(info.uri, dict(info.options))
+    return {one.fingerprint for one in found if one.part == info.part}
 
 
 def _load_writer(name: str) -> Writer:

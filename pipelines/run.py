@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..model.annotator import Annotator
 from ..model.finding import Result, Status
-from ..readers.errors import RequestError
+from ..readers.errors import LimnerError, RequestError
 from ..readers.regions import Region
 from ..reports.writer import FileRow, Record
 from .choice import AnnotatorChoice, choose_annotator, choose_labels
@@ -17,7 +17,8 @@ from .engine import Engine, InlineEngine
 from .events import Listener, RegionDone, Started, Told
 from .local import LocalEngine
 from .manifest import make_manifest, refuse_difference
-from .plan import Plan, make_plan, scan_inputs
+from .names import Names, keep, key_for
+from .plan import NO_MODEL, Plan, make_plan, reading_options, scan_inputs
 from .report import Made, load_writers, read_record, write_reports
 from .store import Store, check_folder, read_entries
 from .work import RegionJob
@@ -27,22 +28,35 @@ ALL_DONE, SOME_FAILED, NOTHING_READ = 0, 1, 3
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A plan with the annotator that it was made for. `labels` are the ones to keep, () for all."""
+    """A plan with the annotator that it was made for, if any. `labels` are the ones to keep, () for all.
+
+    `plan` holds the paths that are opened; `names` says how they are told, and `shown` is the plan as it may be told.
+    """
 
     plan: Plan
-    choice: AnnotatorChoice
-    annotator: Annotator
+    choice: AnnotatorChoice | None
+    annotator: Annotator | None
     labels: tuple[str, ...]
+    names: Names
+
+    @property
+    def shown(self) -> Plan:
+        """The plan as it may be told."""
+        return self.names.plan(self.plan)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a run: regions by status, failed files, the reports made, and the record they were made of."""
+    """What became of a run: regions by status, failed files, the reports made, and the record they were made of.
+
+    `annotated` is false where there was no model to annotate with.
+    """
 
     record: Record
     regions: Counter[Status]
     failed_files: tuple[FileRow, ...]
     made: tuple[Made, ...]
+    annotated: bool
 
     @property
     def exit_code(self) -> int:
@@ -53,14 +67,22 @@ class Outcome:
         return SOME_FAILED if failed else ALL_DONE
 
 
-def prepare(settings: Settings) -> Prepared:
-    """Scan the inputs, choose the annotator and plan. Raises `LimnerError` where no image can be looked at."""
-    scanned = scan_inputs(settings)
-    infos = [info for row in scanned for info in row.infos]
-    choice = choose_annotator(settings, infos)
-    annotator = choice.make(threads="0")
-    labels = choose_labels(settings, annotator)
-    return Prepared(make_plan(settings, scanned, annotator), choice, annotator, labels)
+def prepare(settings: Settings, key: str = "") -> Prepared:
+    """Scan the inputs, choose the annotator and plan. Raises `LimnerError` where no image can be looked at.
+
+    `key` is the path of a key for pseudonyms; without one they last as long as this process.
+    """
+    options = reading_options(settings, key)
+    scanned = scan_inputs(settings, options)
+    names = Names.of(settings, scanned, options)
+    try:
+        infos = [info for row in scanned for info in row.infos]
+        choice = choose_annotator(settings, infos)
+        annotator = None if choice is None else choice.make(threads="0")
+        labels = choose_labels(settings, annotator)
+        return Prepared(make_plan(settings, scanned, annotator), choice, annotator, labels, names)
+    except LimnerError as error:
+        raise names.error(error) from None
 
 
 def run(settings: Settings, listen: Listener) -> Outcome:
@@ -73,34 +95,16 @@ def run(settings: Settings, listen: Listener) -> Outcome:
         raise RequestError("out", "a folder for the results is needed", remedy="limner run INPUT... --out DIR")
     folder = Path(settings.out)
     check_folder(folder)
-    writers = load_writers(settings.reports)
+    load_writers(settings.reports)  # a report that does not exist is refused before anything runs
     listen(Told("Looking at the inputs"))
-    prepared = prepare(settings)
-    plan = prepared.plan
-    for row in plan.files:
-        if row.status == "failed":
-            listen(Told(f"{row.path} is left out. {row.reason}"))
-    for note in sorted({f"{image.info.id}: {note}" for image in plan.images for note in image.info.notes}):
-        listen(Told(note))
-    prepared.annotator.prepare([image.sight for image in plan.images])
-    regions = [region for image in plan.images for region in image.regions]
-    with Store.open(folder) as store:
-        _agree(store, settings, prepared)
-        store.append([result for result in _skipped(plan) if result.region not in store.entries])
-        settled = {entry.region for entry in store.entries.values() if entry.status != "failed"}
-        settled |= {result.region for result in _skipped(plan)}
-        todo = [region for region in regions if region.key not in settled]
-        listen(Started(len(plan.images), len(regions), len(regions) - len(todo), str(folder)))
-        for results in _engine(settings, prepared).annotate(_batches(todo, settings.batch)):
-            store.append(results)
-            for result in results:
-                listen(RegionDone(result.region, result.status, len(result.findings), result.error))
-        statuses: Counter[Status] = Counter(entry.status for entry in read_entries(folder).values())
-        listen(Told("Writing the reports"))
-        record = read_record(folder)
-        made = tuple(write_reports(record, folder, writers))
-    failed_files = tuple(row for row in plan.files if row.status == "failed")
-    return Outcome(record, statuses, failed_files, made)
+    with key_for(folder, settings) as key:
+        prepared = prepare(settings, key)
+        try:
+            record, statuses, made = _carry_out(settings, prepared, key, listen)
+        except LimnerError as error:
+            raise prepared.names.error(error) from None
+    failed_files = tuple(row for row in prepared.shown.files if row.status == "failed")
+    return Outcome(record, statuses, failed_files, made, prepared.annotator is not None)
 
 
 def cores() -> int:
@@ -108,22 +112,71 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _agree(store: Store, settings: Settings, prepared: Prepared) -> None:
-    """Write the manifest, or check that the one in the folder asks for the same."""
+def _carry_out(
+    settings: Settings, prepared: Prepared, key: str, listen: Listener
+) -> tuple[Record, Counter[Status], tuple[Made, ...]]:
+    """Do what is prepared, in the run's folder: the record, its regions by status, and the reports made."""
+    folder, writers = Path(settings.out), load_writers(settings.reports)
+    _tell(prepared.shown, listen)
+    if prepared.annotator is not None:
+        prepared.annotator.prepare([image.sight for image in prepared.plan.images])
+    with Store.open(folder) as store:
+        _agree(store, settings, prepared, key)
+        _annotate(store, settings, prepared, listen)
+        statuses: Counter[Status] = Counter(entry.status for entry in read_entries(folder).values())
+        listen(Told("Writing the reports"))
+        record = read_record(folder)
+        return record, statuses, tuple(write_reports(record, folder, writers))
+
+
+def _tell(plan: Plan, listen: Listener) -> None:
+    """What a person should read before trusting the results: files left out, notes on images."""
+    for row in plan.files:
+        if row.status == "failed":
+            listen(Told(f"{row.path} is left out. {row.reason}"))
+    for note in sorted({f"{image.info.id}: {note}" for image in plan.images for note in image.info.notes}):
+        listen(Told(note))
+
+
+def _annotate(store: Store, settings: Settings, prepared: Prepared, listen: Listener) -> None:
+    """Do the regions that are not settled yet."""
+    plan = prepared.plan
+    regions = [region for image in plan.images for region in image.regions]
+    skipped = _skipped(plan)
+    store.append([result for result in skipped if result.region not in store.entries])
+    settled = {entry.region for entry in store.entries.values() if entry.status != "failed"}
+    settled |= {result.region for result in skipped}
+    todo = [region for region in regions if region.key not in settled]
+    listen(Started(len(plan.images), len(regions), len(regions) - len(todo), str(store.folder)))
+    if prepared.choice is None:
+        return
+    engine = _engine(settings, prepared, prepared.choice)
+    for batch in engine.annotate(_batches(todo, settings.batch)):
+        results = prepared.names.results(batch)
+        store.append(results)
+        for result in results:
+            listen(RegionDone(result.region, result.status, len(result.findings), result.error))
+
+
+def _agree(store: Store, settings: Settings, prepared: Prepared, key: str) -> None:
+    """Write the manifest, or check that the one in the folder asks for the same; keep what names stand for."""
     annotator = prepared.annotator
     manifest = make_manifest(
         settings,
         prepared.plan,
         prepared.choice,
-        identity=annotator.identity,
-        labels=prepared.labels or annotator.labels,
-        colours=annotator.colours,
+        names=prepared.names,
+        identity={"name": NO_MODEL} if annotator is None else annotator.identity,
+        labels=prepared.labels or (() if annotator is None else annotator.labels),
+        colours={} if annotator is None else annotator.colours,
     )
     old = store.manifest
+    if old is not None:
+        refuse_difference(old, manifest, str(store.folder))
+    if prepared.names.pseudonyms is not None:
+        keep(store.folder, key, prepared.names.sources(prepared.plan))
     if old is None:
         store.write_manifest(manifest)
-    else:
-        refuse_difference(old, manifest, str(store.folder))
 
 
 def _skipped(plan: Plan) -> list[Result]:
@@ -135,12 +188,12 @@ def _skipped(plan: Plan) -> list[Result]:
     ]
 
 
-def _engine(settings: Settings, prepared: Prepared) -> Engine:
+def _engine(settings: Settings, prepared: Prepared, choice: AnnotatorChoice) -> Engine:
     if settings.engine == "inline":
-        return InlineEngine(RegionJob.of(prepared.plan, prepared.choice, labels=prepared.labels))
+        return InlineEngine(RegionJob.of(prepared.plan, choice, labels=prepared.labels))
     workers = settings.workers or cores()
     threads = max(1, cores() // workers)
-    job = RegionJob.of(prepared.plan, prepared.choice, labels=prepared.labels, threads=threads)
+    job = RegionJob.of(prepared.plan, choice, labels=prepared.labels, threads=threads)
     return LocalEngine(job, workers, threads)
 
 

@@ -16,9 +16,12 @@ from typing import Any, BinaryIO, Self
 
 from ..model.finding import Coverage, Finding, Result, Status
 from ..readers.errors import LimnerError, RequestError
+from ..readers.pseudonym import KEY_FILE
 
 MANIFEST = "manifest.json"
 RESULTS = "results.jsonl"
+SOURCES = "sources.json"
+_FIRST = (RESULTS, KEY_FILE, SOURCES)  # what lies in a folder before its manifest
 _FINDINGS = b',"findings":['  # cannot occur inside a JSON text, whose quotes are escaped
 
 
@@ -111,7 +114,7 @@ def check_folder(folder: Path) -> None:
             return
         if not folder.is_dir():
             raise RequestError(str(folder), "results go into a folder, and this is a file", remedy="Give another --out")
-        strangers = sorted(p.name for p in folder.iterdir() if p.name != RESULTS and not _temporary(p))
+        strangers = sorted(p.name for p in folder.iterdir() if p.name not in _FIRST and not _temporary(p))
         if strangers and not (folder / MANIFEST).exists():
             raise RequestError(
                 str(folder),

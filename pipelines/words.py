@@ -16,11 +16,18 @@ from ..reports.writer import DISCLAIMER, ImageRecord
 from .doctor import weights_state
 from .estimate import Estimate
 from .events import plural
-from .plan import ImagePlan, ground_metres
+from .plan import ImagePlan
 from .resolution import format_metres
 from .run import Outcome, Prepared
+from .scale import ground_metres
+
+NO_MODEL_SAID = (
+    "No model was chosen, so nothing was looked for: this shows what there is. "
+    "Choose one with --model; `limner models` lists them."
+)
 
 _SQUARE_KM = 1e6
+_SQUARE_M = 1.0
 _MINUTE, _HOUR = 60.0, 3600.0
 
 
@@ -40,13 +47,16 @@ def describe_outcome(outcome: Outcome, folder: str) -> str:
     """A run's closing words: findings by label, what became of the area, where the results lie."""
     parts: list[str] = []
     for image in outcome.record.images:
-        parts += [f"{image.info.id}  {image.info.uri}", _indent(_findings_table(outcome, image)), ""]
+        parts += [f"{image.info.id}  {image.info.uri}"]
+        parts += [_indent(_findings_table(outcome, image)), ""] if outcome.annotated else []
         rows = [("area", "regions", "size", "share", "")]
         whole = math.fsum(area.pixels for area in image.areas)
         for area in image.areas:
             share = _share(area.pixels, whole)
             rows.append((area.status, str(area.regions), _size(area.pixels, area.m2), share, area.reason))
         parts += [_indent(table(rows, right=(1, 2, 3))), ""]
+    if not outcome.annotated:
+        parts += [NO_MODEL_SAID, ""]
     failed = outcome.regions["failed"]
     if failed:
         parts.append(
@@ -61,19 +71,22 @@ def describe_outcome(outcome: Outcome, folder: str) -> str:
 
 def describe_plan(prepared: Prepared, cost: Estimate, *, workers: int) -> str:
     """A plan: each image, what of it is looked at and how, and what that takes."""
+    shown = prepared.shown
     parts: list[str] = []
-    for image in prepared.plan.images:
+    for image in shown.images:
         parts += [_indent(table(_plan_rows(image)), first=image.info.id), ""]
-    parts += [f"{row.path}: {row.status}. {row.reason}" for row in prepared.plan.files if row.status == "failed"]
-    left_out = _counts([row.reason for row in prepared.plan.files if row.status == "skipped"])
+    parts += [f"{row.path}: {row.status}. {row.reason}" for row in shown.files if row.status == "failed"]
+    left_out = _counts([row.reason for row in shown.files if row.status == "skipped"])
     parts += [f"{plural(n, 'file')} skipped: {reason}" for reason, n in left_out]
-    todo = sum(len(image.regions) - len(image.skipped or {}) for image in prepared.plan.images)
+    todo = sum(len(image.regions) - len(image.skipped or {}) for image in shown.images)
     rows = [("regions to look at", str(todo)), ("memory a worker", f"about {_bytes(cost.memory)}, {cost.measured}")]
     if cost.seconds is None:
         rows.append(("time", f"cannot be measured. {cost.missing}"))
     else:
         rows.append(("time", f"about {_duration(cost.seconds)} on this machine, {cost.measured}"))
     rows.append(("workers", str(workers)))
+    if prepared.annotator is None:
+        parts.append(NO_MODEL_SAID)
     return "\n".join([*parts, table(rows)])
 
 
@@ -140,18 +153,20 @@ def _findings_table(outcome: Outcome, image: ImageRecord) -> str:
 
 
 def _plan_rows(image: ImagePlan) -> list[tuple[str, str]]:
-    actual, seen = ground_metres(image.info), image.seen_metres
+    seen = image.seen_metres
+    own = "its own pixels" if image.grid.scale == (1.0, 1.0) else "a slice a tile"
     region = max(image.regions, key=lambda one: one.tiles[0] * one.tiles[1])
     skipped = image.skipped or {}
     many = f"{len(image.regions)} of up to {region.size[0]} × {region.size[1]} px"
     rows = [
         *_info_rows(image.info)[:-1],
-        ("seen at", "its own pixels" if seen is None else _pair(seen)),
+        ("seen at", own if seen is None else _pair(seen)),
         ("seen as", "RGB" if image.sight.bands is None else ", ".join(image.sight.bands)),
         ("regions", f"{many}, {region.tiles[0]} × {region.tiles[1]} tiles of {image.sight.tile} px"),
+        *([("tissue", image.tissue)] if image.tissue else []),
         *(("skipped", f"{plural(n, 'region')}: {reason}") for reason, n in _counts(list(skipped.values()))),
     ]
-    if actual is not None and seen is not None and min(image.grid.scale) < 1:
+    if min(image.grid.scale) < 1:
         rows.append(("note", "pixels are enlarged: this shows the model no more than the picture holds"))
     return rows + [("note", note) for note in image.info.notes]
 
@@ -193,6 +208,8 @@ def _pair(metres: tuple[float, float]) -> str:
 def _size(pixels: float, m2: float | None) -> str:
     if m2 is None or math.isnan(m2):
         return f"{pixels:.0f} px"
+    if 0 < m2 < _SQUARE_M:
+        return f"{m2 * 1e6:.4g} mm²"
     return f"{m2 / _SQUARE_KM:.3f} km²" if m2 >= _SQUARE_KM / 100 else f"{m2:.4g} m²"
 
 

@@ -19,7 +19,8 @@ from ..readers.image import Image
 from ..readers.regions import Region
 from ..readers.registry import open_image
 from .choice import AnnotatorChoice
-from .plan import EMPTY, OUTSIDE, ImagePlan, Plan, channel_names
+from .glance import channel_names
+from .plan import EMPTY, ImagePlan, Plan
 
 HANDLES = 4  # open images that a process keeps; a batch seldom crosses from one image to another
 
@@ -89,7 +90,7 @@ class RegionWork:
             coverage = cover(view, plan.info.placement, plan.area)
         except (LimnerError, MemoryError) as error:
             return _failure(region, error, time.perf_counter() - start)
-        reason = EMPTY if coverage.invalid_px > 0 else OUTSIDE
+        reason = EMPTY if coverage.invalid_px > 0 else plan.beyond
         spent = time.perf_counter() - start
         return Result(region.key, region.grid.image, "skipped", coverage=coverage, error=reason, seconds=spent)
 

@@ -52,6 +52,15 @@ class FolderReader(Protocol):
         ...
 
 
+@runtime_checkable
+class ArchiveReader(FolderReader, Protocol):
+    """A reader of files that hold files, each of which is accounted for."""
+
+    def holds_files(self, uri: str, head: bytes) -> bool:
+        """Whether a file, whose first bytes are `head`, holds or lists others: `scan_folder` then accounts for it."""
+        ...
+
+
 def readers() -> Mapping[str, Reader]:
     """All installed readers by name. Raises `RequestError` where a plug-in cannot be imported."""
     return {name: _reader(name) for name in installed("limner.readers")}
@@ -146,7 +155,7 @@ class _Search:
         if not is_remote(item) and Path(item).is_dir():
             yield from self._folder(item)
         elif self._new(item):
-            yield self._file(item, named=True)
+            yield from self._file(item, named=True)
 
     def _new(self, path: str) -> bool:
         place = path if is_remote(path) else os.path.abspath(path)  # noqa: PTH100 - a link is a file of its own
@@ -167,7 +176,7 @@ class _Search:
         paths = [os.path.join(folder, entry) for entry in entries]  # noqa: PTH118 - keeps the path as it was given
         for path in paths:
             if not Path(path).is_dir() and self._new(path):
-                yield self._file(path, named=False)
+                yield from self._file(path, named=False)
         for path in paths:
             if Path(path).is_dir() and not Path(path).is_symlink() and self._unseen(path):
                 yield from self._folder(path)
@@ -190,7 +199,8 @@ class _Search:
         side = dict(found.side)
         read: dict[str, tuple[ImageInfo, ...]] = {}  # a file may be part of several images
         for info in found.infos:
-            own = [path for path in info.files if path not in side]
+            whole = sorted({cell.source for cell in info.cells}) or info.files
+            own = [path for path in whole if path not in side]
             read.update({path: () for path in own if path not in read and self._new(path)})
             first = next((path for path in own if path in read), None)
             if first is not None:
@@ -202,27 +212,51 @@ class _Search:
             if self._new(path):
                 yield Scanned(path, "skipped", (), name, reason)
 
-    def _file(self, path: str, *, named: bool) -> Scanned:
+    def _file(self, path: str, *, named: bool) -> Iterator[Scanned]:
+        """The row of a file; of one that holds files, theirs as well."""
+        name: str | None = None
         try:
             head = b"" if is_remote(path) else _head(path)
             name = self._forced if named and self._forced else find_reader(path, head, self._among)
             if name is None:
-                empty = "it is empty" if not head else "no installed reader knows its first bytes"
-                if not named:
-                    return Scanned(path, "skipped", (), reason=empty)
-                raise ReadError(
-                    path,
-                    "an installed reader must know what it is",
-                    value="0 bytes" if not head else f"it begins with {head[:8]!r}",
-                    remedy=f"Installed readers: {', '.join(self._among)}. --reader tries one of them all the same",
-                )
-            return Scanned(path, "read", tuple(self._among[name].scan(path, self._options)), name)
+                yield _unknown(path, head, self._among, named=named)
+                return
+            reader = self._among[name]
+            if isinstance(reader, ArchiveReader) and reader.holds_files(path, head):
+                yield from self._archive(path, name)
+            else:
+                yield Scanned(path, "read", tuple(reader.scan(path, self._options)), name)
         except RequestError as error:
             if error.thing.startswith("reader option"):
                 raise
-            return Scanned(path, "failed", (), reason=str(error))
+            yield Scanned(path, "failed", (), name or "", str(error))
         except LimnerError as error:
-            return Scanned(path, "failed", (), reason=str(error))
+            yield Scanned(path, "failed", (), name or "", str(error))
+
+    def _archive(self, path: str, name: str) -> Iterator[Scanned]:
+        self._seen.discard(os.path.abspath(path))  # noqa: PTH100 - as in `_new`
+        rows = list(self._claimed(path, name))
+        if all(row.path != path for row in rows):
+            some = any(row.status == "read" for row in rows)
+            why = "" if some else "none of the files that it holds could be read"
+            self._new(path)
+            rows.insert(0, Scanned(path, "read" if some else "failed", (), name, why))
+        yield from rows
+
+
+def _unknown(path: str, head: bytes, among: Mapping[str, Reader], *, named: bool) -> Scanned:
+    """The row of a file that nobody claims: skipped in a folder, failed where a person named it."""
+    if not named:
+        return Scanned(
+            path, "skipped", (), reason="no installed reader knows its first bytes" if head else "it is empty"
+        )
+    error = ReadError(
+        path,
+        "an installed reader must know what it is",
+        value=f"it begins with {head[:8]!r}" if head else "0 bytes",
+        remedy=f"Installed readers: {', '.join(among)}. --reader tries one of them all the same",
+    )
+    return Scanned(path, "failed", (), reason=str(error))
 
 
 def _head(path: str) -> bytes:

@@ -5,6 +5,7 @@ from .facts import FileFacts
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 DIRECTORY = "1.2.840.10008.1.3.10"
 WHOLE_SLIDE = f"{_STORAGE}77.1.6"
+FOR_SLIDES = "a whole-slide image: the slide reader opens it"
 
 _IMAGES = (
     "1",
@@ -56,7 +57,7 @@ def why_skipped(facts: FileFacts) -> str:
     """Why a file is no image to be looked at here; "" where it is one."""
     uid = facts.sop_class
     if uid == WHOLE_SLIDE:
-        return "a whole-slide image: the slide reader opens it"
+        return FOR_SLIDES
     if uid == DIRECTORY:
         return "a directory of other files"
     if uid and not _is_image(uid):

@@ -24,6 +24,7 @@ from ..registry import FolderScan
 from ..render import Stretch
 from ..resample import lattice, resample, taps
 from ..sheet import sheet_of
+from .classes import FOR_SLIDES
 from .decode import Decoder, decoder
 from .describe import describe
 from .faults import FaultError, as_error
@@ -72,6 +73,10 @@ class DicomReader:
         why = "; ".join(sorted({fate.reason for fate in found.fates if not fate.foreign})) or "no DICOM images"
         raise ReadError(thing, "it must hold an image", value=why, remedy="Leave it out, or give the study's images")
 
+    def holds_files(self, uri: str, head: bytes) -> bool:
+        """Archives and DICOMDIRs hold files."""
+        return sniff(head) == "zip" or Path(uri).name == LISTING
+
     def scan_folder(self, folder: str, options: Mapping[str, str]) -> FolderScan:
         """The images in a folder and below, files that failed, and DICOM files that are no images."""
         names = Pseudonyms.of(options)
@@ -83,7 +88,9 @@ class DicomReader:
                 thing = names.path(fate.source)
                 error = as_error(thing, fate.fault) if fate.fault else _conflict(thing, fate.reason)
                 failed.append(((fate.source,), error))
-            elif fate.status == "skipped" and not fate.foreign:
+            elif fate.status == "skipped" and not (
+                Path(folder).is_dir() and (fate.foreign or fate.reason == FOR_SLIDES)
+            ):
                 side.append((fate.source, fate.reason))
         return FolderScan(tuple(self._infos(folder, found, names, options)), tuple(failed), tuple(side))
 

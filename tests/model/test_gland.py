@@ -129,3 +129,11 @@ def test_a_real_slide(shared_data: Path) -> None:
     assert 235 < stain.white < 245
     assert shown[390, 140].max() < 0.3  # a lumen, with a little secretion
     assert (shown[tissue.mask].mean(axis=0) > 0.2).all()
+
+
+def test_fluorescence_is_refused() -> None:
+    pixels = np.zeros((60, 80, 3), dtype=np.uint8)
+    pixels[20:40, 20:60, 0] = 120
+    tissue = pixels[..., 0] > 0
+    with pytest.raises(ModelError, match="lit from behind"):
+        fit_stain(pixels, tissue, everywhere(pixels))

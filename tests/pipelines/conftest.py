@@ -1,14 +1,17 @@
 """Scenes whose pixels are known, a network small enough to check by hand, and the command line in this process."""
 
 import hashlib
+import importlib.util
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import rasterio
+import tifffile
 import yaml
 from limner.pipelines import cli
 
@@ -139,3 +142,94 @@ def scene(tmp_path: Path, make_scene: Callable[..., Path]) -> Path:
 def card(tmp_path: Path, make_card: Callable[..., Path]) -> Path:
     """The toy card."""
     return make_card(tmp_path)
+
+
+ANNOTATOR = '''
+from limner.model.annotator import Answer, Sight
+from shapely import box
+
+
+class PerTile:
+    """Says of each tile how bright it is."""
+
+    identity = {"name": "per-tile", "version": "1"}
+    labels = ("seen",)
+    colours = {}
+
+    def __init__(self, options):
+        pass
+
+    def sight(self, info):
+        return Sight(tile=16)
+
+    def prepare(self, sights):
+        pass
+
+    def annotate(self, views):
+        return [self._answers(view) for view in views]
+
+    def _answers(self, view):
+        return [
+            Answer("seen", box(*place), "tile", score=round(float(tile.mean()) / 255, 6))
+            for tile, place in zip(view.tiles, view.grid.boxes())
+            if view.wanted[place[1] : place[3], place[0] : place[2]].any()
+        ]
+'''
+
+
+@pytest.fixture
+def per_tile(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of an annotator that a package outside of limner brings; also for processes started from here."""
+    folder = tmp_path_factory.mktemp("plugin")
+    (folder / "per_tile_plugin.py").write_text(ANNOTATOR)
+    about = folder / "per_tile_plugin-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: per-tile-plugin\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[limner.annotators]\nper-tile = per_tile_plugin:PerTile\n")
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    return "per-tile"
+
+
+@pytest.fixture(scope="session")
+def making() -> ModuleType:
+    """Makes DICOM files: the readers' tests have it."""
+    path = Path(__file__).parents[1] / "readers" / "dicom" / "making.py"
+    spec = importlib.util.spec_from_file_location("making_for_pipelines", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def make_slide() -> Callable[..., Path]:
+    """Write a pyramidal TIFF: stained tissue (a pink disc with bright holes) on glass, 0.5 µm a pixel if so wished."""
+
+    def make(path: Path, *, side: int = 640, microns: float | None = 0.5, description: str = "") -> Path:
+        y, x = np.mgrid[0:side, 0:side]
+        pixels = np.full((side, side, 3), 244, dtype=np.uint8)
+        tissue = (x - side * 0.45) ** 2 + (y - side * 0.5) ** 2 < (side * 0.3) ** 2
+        pixels[tissue] = (200, 120, 170)
+        pixels[tissue & ((x // 24 + y // 40) % 3 == 0)] = (110, 60, 140)
+        pixels[tissue & ((x // 48 + y // 16) % 5 == 0)] = (235, 200, 225)
+        resolution = {} if microns is None else {"resolution": (1e4 / microns,) * 2, "resolutionunit": "CENTIMETER"}
+        with tifffile.TiffWriter(path) as tiff:
+            common = {"tile": (64, 64), "photometric": "rgb", "compression": "deflate"}
+            tiff.write(pixels, subifds=1, description=description or None, **common, **resolution)
+            tiff.write(pixels[::2, ::2], subfiletype=1, **common)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def slide_card(make_card: Callable[..., Path]) -> Callable[[Path], Path]:
+    """Write the toy card for slides: the red of 8 bits, seen at 1 µm a pixel."""
+
+    def make(folder: Path) -> Path:
+        size = {"value": 1.0, "unit": "um"}
+        return make_card(folder, resolution=size, mean=[160.0], std=[32.0], valid_range=[0, 255])
+
+    return make

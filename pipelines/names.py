@@ -1,0 +1,193 @@
+"""What files are called in public: paths of slides and studies are often case numbers or names of people.
+
+A run that reads any of those tells no path, unless asked to: each is told as a pseudonym, the same wherever it is told.
+The key to them lies in the run's folder, and beside it `sources.json`, which says which path each stands for, so that a
+report can look at an image again. Both are readable by their owner only, and never to be given away with a run.
+"""
+
+import contextlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Self
+
+from ..model.finding import Result
+from ..readers.errors import LimnerError
+from ..readers.image import ImageInfo
+from ..readers.pseudonym import KEY_FILE, KEY_VARIABLE, Pseudonyms, run_key
+from ..readers.registry import Scanned
+from ..reports.writer import FileRow
+from .config import Settings
+from .plan import Plan
+from .scale import SLIDES
+from .store import SOURCES
+
+PERSONAL = ("dicom", *SLIDES)  # readers of files whose names are not told
+_SHORTEST = 4  # characters of a bare file name: shorter ones are words
+_PATHS = ("key_file", "spacing_csv")  # reader options that are paths
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """How paths are told. `told` maps a path, in each form in which it may be met, to what is told instead.
+
+    Without `pseudonyms` everything is told as it is.
+    """
+
+    pseudonyms: Pseudonyms | None = None
+    told: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @classmethod
+    def of(cls, settings: Settings, scanned: Sequence[Scanned], options: Mapping[str, str]) -> Self:
+        """The names of a run. `options` are the reader's, with the key in them. Raises `RequestError` for a bad key."""
+        if settings.names == "show" or all(row.reader not in PERSONAL for row in scanned):
+            return cls()
+        pseudonyms = Pseudonyms.of({key: options[key] for key in ("key_file",) if key in options})
+        beside = [settings.area, *(settings.reader_options.get(option, "") for option in _PATHS)]
+        paths = [*settings.inputs, *filter(None, beside), *(path for row in scanned for path in _paths(row))]
+        told: dict[str, str] = {}
+        for path in dict.fromkeys(paths):
+            for form in _forms(path):
+                told.setdefault(form, pseudonyms.path(path))
+        return cls(pseudonyms, dict(sorted(told.items(), key=lambda item: (-len(item[0]), item[0]))))
+
+    def path(self, path: str) -> str:
+        """What is told instead of a path."""
+        return path if self.pseudonyms is None or not path else self.pseudonyms.path(path)
+
+    def text(self, text: str) -> str:
+        """A text, with every path in it that is known, and every known file's bare name, told as its pseudonym."""
+        for form, alias in self.told.items():
+            if form in text:
+                text = re.sub(rf"(?<![\w.-]){re.escape(form)}(?![\w-])", lambda _, alias=alias: alias, text)
+        return text
+
+    def error(self, error: LimnerError) -> LimnerError:
+        """An error whose words tell no path."""
+        parts = [self.text(part) for part in (error.thing, error.rule, error.value, error.remedy)]
+        return type(error)(parts[0], parts[1], value=parts[2], remedy=parts[3])
+
+    def results(self, results: Iterable[Result]) -> list[Result]:
+        """Results whose reasons tell no path."""
+        return [replace(result, error=self.text(result.error)) for result in results]
+
+    def settings(self, settings: Settings) -> Settings:
+        """Settings without paths of inputs and of what belongs to them."""
+        options = {key: self.path(value) if key in _PATHS else value for key, value in settings.reader_options.items()}
+        inputs = tuple(self.path(path) for path in settings.inputs)
+        return settings.model_copy(
+            update={"inputs": inputs, "area": self.path(settings.area), "reader_options": options}
+        )
+
+    def info(self, info: ImageInfo) -> ImageInfo:
+        """An image's facts without paths: `reveal` is the inverse."""
+        if self.pseudonyms is None:
+            return info
+        return replace(
+            info,
+            uri=info.uri if info.uri.startswith("dicom:") else self.path(info.uri),
+            files=tuple(self.path(path) for path in info.files),
+            cells=tuple(replace(cell, source=self.path(cell.source)) for cell in info.cells),
+            options=tuple((key, self.path(value) if key in _PATHS else value) for key, value in info.options),
+            notes=tuple(self.text(note) for note in info.notes),
+        )
+
+    def scanned(self, row: Scanned) -> Scanned:
+        """What became of an input file, told without paths."""
+        infos = tuple(self.info(info) for info in row.infos)
+        return replace(row, path=self.path(row.path), infos=infos, reason=self.text(row.reason))
+
+    def plan(self, plan: Plan) -> Plan:
+        """A plan without paths."""
+        if self.pseudonyms is None:
+            return plan
+        images = tuple(replace(image, info=self.info(image.info)) for image in plan.images)
+        return Plan(images, tuple(self._row(row) for row in plan.files))
+
+    def sources(self, plan: Plan) -> dict[str, str]:
+        """Which path each pseudonym of a plan's images stands for."""
+        if self.pseudonyms is None:
+            return {}
+        paths = {path for image in plan.images for path in _all(image.info)}
+        return {self.path(path): path for path in sorted(paths)}
+
+    def _row(self, row: FileRow) -> FileRow:
+        return replace(row, path=self.path(row.path), reason=self.text(row.reason))
+
+
+def reveal(info: ImageInfo, sources: Mapping[str, str]) -> ImageInfo:
+    """An image's facts with the paths by which it is opened, where they are known."""
+    return replace(
+        info,
+        uri=sources.get(info.uri, info.uri),
+        files=tuple(sources.get(path, path) for path in info.files),
+        cells=tuple(replace(cell, source=sources.get(cell.source, cell.source)) for cell in info.cells),
+        options=tuple((key, sources.get(value, value)) for key, value in info.options),
+    )
+
+
+@contextlib.contextmanager
+def key_for(folder: Path, settings: Settings) -> Generator[str]:
+    """The path of a run's key while its inputs are looked at: its own, or a new one; "" where the person gave one.
+
+    A new one lies elsewhere until `keep` takes it into the folder: a run that cannot begin leaves nothing behind.
+    """
+    if settings.reader_options.get("key_file"):
+        yield ""
+    elif (folder / KEY_FILE).exists():
+        yield str(folder / KEY_FILE)
+    elif os.environ.get(KEY_VARIABLE):
+        yield ""
+    else:
+        with tempfile.TemporaryDirectory(prefix="limner-") as temporary:
+            yield str(run_key(Path(temporary)))
+
+
+def keep(folder: Path, key: str, sources: Mapping[str, str]) -> None:
+    """Put the key, where it is new, and the sources into a run's folder, readable by their owner only."""
+    if key and not (folder / KEY_FILE).exists():
+        _write_private(folder / KEY_FILE, Path(key).read_bytes())
+    text = json.dumps(dict(sources), indent=1, ensure_ascii=True) + "\n"
+    _write_private(folder / SOURCES, text.encode())
+
+
+def read_sources(folder: Path) -> dict[str, str]:
+    """Which path each pseudonym in a run's folder stands for; nothing where the run tells paths or has lost them."""
+    try:
+        found: dict[str, str] = json.loads((folder / SOURCES).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".part-{path.name}")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _paths(row: Scanned) -> list[str]:
+    return [row.path, *(path for info in row.infos for path in _all(info))]
+
+
+def _all(info: ImageInfo) -> list[str]:
+    """Every path in an image's facts."""
+    own = [] if info.uri.startswith("dicom:") else [info.uri]
+    options = [value for key, value in info.options if key in _PATHS]
+    return [*own, *info.files, *(cell.source for cell in info.cells), *options]
+
+
+def _forms(path: str) -> list[str]:
+    """A path as it may be met in a text: as given, absolute, resolved, quoted by Python, or its bare name."""
+    whole = [path, str(Path(path).absolute()), str(Path(path).resolve())]
+    name = Path(path).name
+    bare = [name] if Path(name).suffix and len(name) >= _SHORTEST else []  # a folder's may be any word
+    return list(dict.fromkeys([form for one in (*whole, *bare) for form in (one, repr(one)[1:-1])]))

@@ -1,0 +1,141 @@
+"""Studies through the whole path: a slice a tile, and what a run says without a model."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from limner.pipelines.report import read_record
+
+Limner = Callable[..., "Said"]  # noqa: F821 - of conftest, which tests cannot import
+
+
+@pytest.fixture(autouse=True)
+def same_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pseudonyms that are the same in every run."""
+    monkeypatch.setenv("LIMNER_PSEUDONYM_KEY", "0123456789abcdef0123456789abcdef")
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every report of a run."""
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.suffix not in {".json", ".jsonl"}}
+
+
+@pytest.mark.parametrize("hd_num", [1, 4, 9, 25])
+def test_a_slice_is_a_tile(tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner, hd_num: int) -> None:
+    folder = making.save_all(making.slices(7), tmp_path / "ct", order=[3, 1, 6, 0, 5, 2, 4])
+    out = tmp_path / "out"
+    said = limner("run", folder, "--model", per_tile, "--out", out, "--hd-num", hd_num)
+    assert said.code == 0, said.err
+    found = rows(out / "slices.csv")
+    assert [row["n_slices"] for row in found] == ["1"] * 7
+    assert sorted(int(row["slice"]) for row in found) == list(range(1, 8))
+    assert len({row["sop_uid"] for row in found}) == 7
+    place = {int(row["slice"]): float(row["slice_position_mm"]) for row in found}
+    assert [place[k + 1] - place[k] for k in range(1, 7)] == [2.5] * 6
+    (image,) = read_record(out).images
+    assert len({f.geometry.bounds for f in image.findings()}) == 7
+    assert {cell.box for cell in image.info.cells} >= {
+        type(image.info.box)(*f.geometry.bounds) for f in image.findings()
+    }
+
+
+def test_engines_and_batches_give_the_same_bytes(
+    tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
+) -> None:
+    folder = making.save_all(making.slices(9), tmp_path / "ct")
+    made = []
+    for engine, batch in (("inline", 1), ("inline", 3), ("local", 1), ("local", 3)):
+        out = tmp_path / f"{engine}{batch}"
+        words = ("--hd-num", 1, "--engine", engine, "--workers", 2, "--batch", batch)
+        said = limner("run", folder, "--model", per_tile, "--out", out, *words)
+        assert said.code == 0, said.err
+        made.append(contents(out))
+    assert made[0] == made[1] == made[2] == made[3]
+
+
+def test_a_large_radiograph_is_seen_at_its_own_pixels(
+    tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
+) -> None:
+    path = making.save(making.image(making.ramp(40, 50), sop_class=making.CR), tmp_path / "cr.dcm")
+    assert limner("run", path, "--model", per_tile, "--out", tmp_path / "out").code == 0
+    (image,) = read_record(tmp_path / "out").images
+    assert image.scale == (1.0, 1.0)
+    assert len(image.findings()) == 12
+
+
+def test_a_window_that_the_file_states_is_used(
+    tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
+) -> None:
+    images = making.slices(4, WindowCenter=500, WindowWidth=2000)
+    folder = making.save_all(images, tmp_path / "ct")
+    assert limner("run", folder, "--model", per_tile, "--out", tmp_path / "out").code == 0
+    (image,) = read_record(tmp_path / "out").images
+    assert image.seen["Window"].startswith("500/2000")
+    stretch = json.loads((tmp_path / "out" / "manifest.json").read_text())["images"][0]["stretch"]
+    assert (stretch["low"], stretch["high"]) == ([-500.0], [1499.0])  # PS3.3 C.11.2.1.2
+
+
+def test_a_run_without_a_model_says_so_and_shows_what_there_is(
+    tmp_path: Path, making: ModuleType, limner: Limner
+) -> None:
+    folder = making.save_all(making.slices(5), tmp_path / "ct")
+    out = tmp_path / "out"
+    planned = limner("plan", folder, "--preset", "radiology")
+    assert planned.code == 0, planned.err
+    assert "No model was chosen" in planned.out
+    said = limner("run", folder, "--preset", "radiology", "--out", out)
+    assert said.code == 0, said.err
+    assert "No model was chosen" in said.out
+    assert [row["status"] for row in rows(out / "files.csv")] == ["read"] * 5
+    assert len(rows(out / "series.csv")) == len(rows(out / "studies.csv")) == 1
+    (image,) = read_record(out).images
+    assert {(area.status, area.reason): area.pixels for area in image.areas}["skipped", "no model"] > 0
+    assert sum(area.pixels for area in image.areas) == image.info.size[0] * image.info.size[1]
+    assert image.patches == ()
+    assert image.overview() is not None
+    assert (out / f"overview-{image.info.id}.png").stat().st_size > 1000
+
+
+def test_every_member_of_an_archive_has_a_row(
+    tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
+) -> None:
+    folder = making.save_all(making.slices(3), tmp_path / "ct")
+    members = {f"in/{path.name}": path.read_bytes() for path in sorted(folder.iterdir())}
+    packed = tmp_path / "study.zip"
+    packed.write_bytes(making.archive(members | {"read me.txt": b"no"}))
+    for name, given in (("file", packed), ("folder", tmp_path / "inbox")):
+        if name == "folder":
+            given.mkdir()
+            (given / "study.zip").write_bytes(packed.read_bytes())
+        out = tmp_path / f"out-{name}"
+        said = limner("run", given, "--model", per_tile, "--out", out, "--set", "names=show")
+        assert said.code == 0, said.err
+        found = {Path(row["path"]).name: (row["status"], row["image"]) for row in rows(out / "files.csv")}
+        read = ("read", "study1-ct1")
+        assert found == {
+            "study.zip": read,
+            "000.dcm": read,
+            "001.dcm": read,
+            "002.dcm": read,
+            "read me.txt": ("skipped", ""),
+        }
+
+
+def test_a_dicom_slide_among_slices_is_read_as_a_slide(
+    tmp_path: Path, making: ModuleType, shared_data: Path, limner: Limner
+) -> None:
+    folder = making.save_all(making.slices(3), tmp_path / "mixed")
+    slide = shared_data / "slides" / "dicom_wsi_camelyon" / "camelyon_multiframe_jpeg2000_lossless.dcm"
+    (folder / "slide.dcm").write_bytes(slide.read_bytes())
+    out = tmp_path / "out"
+    said = limner("run", folder, "--model", "none", "--out", out)
+    assert said.code == 0, said.err
+    assert sorted(row["reader"] for row in rows(out / "files.csv")) == ["dicom", "dicom", "dicom", "slide"]
