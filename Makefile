@@ -1,7 +1,7 @@
 # Everything here makes its own environment and needs nothing but Python 3.11 or later and a Python package index.
 
 PYTHON ?= python3
-SAMPLE := notebooks/samples/virginia
+SAMPLES := notebooks/samples
 SOURCES := pyproject.toml constraints.txt MANIFEST.in README.md LICENSE \
 	$(shell find readers model reports pipelines -not -name '__pycache__' -not -name '*.pyc')
 EXTRAS_test := [lint,test]
@@ -9,16 +9,22 @@ EXTRAS_test := [lint,test]
 .PHONY: help demo test lint types bench clean
 
 help:
-	@echo "make demo    look at the sample scene and say what was found and where the results lie"
+	@echo "make demo    look at a scene, two slides and a study; say what was found and where the results lie"
 	@echo "make test    build the wheel, install it and test that"
 	@echo "make lint    ruff"
 	@echo "make types   pyright, strict"
 	@echo "make bench   the measured figures of docs/figures.md, again, on this machine"
 	@echo "make clean   remove what the others made, but not runs/"
 
+# A scene, slides, and a study of the pydicom package; no model that ships is for studies.
+STUDY = $$(.venv-demo/bin/python -c "from pydicom.examples import get_path as p; print(p('ybr_color'), p('ct'))")
+
 demo: .venv-demo/ready
 	rm -rf runs/demo
-	.venv-demo/bin/limner run $(SAMPLE) --preset sentinel2-l1c --fetch --out runs/demo
+	.venv-demo/bin/limner run $(SAMPLES)/virginia --preset sentinel2-l1c --fetch --out runs/demo/scene
+	.venv-demo/bin/limner run $(SAMPLES)/slides --preset pathology --fetch --out runs/demo/slides \
+		--set reader_options.spacing_csv=$(SAMPLES)/slides/spacing.csv
+	.venv-demo/bin/limner run $(STUDY) --preset radiology --out runs/demo/study
 
 # From a folder where the checkout's own packages cannot be imported, so that the installed wheel is what is tested.
 test: .venv-test/ready
@@ -35,8 +41,9 @@ bench: .venv-test/ready
 	cd .venv-test && bin/python ../tests/bench/georeference_table.py
 	cd .venv-test && bin/python ../tests/bench/bench_reading.py
 	.venv-test/bin/limner models fetch csmask
-	cd .venv-test && bin/python ../tests/bench/csmask_halo.py csmask ../$(SAMPLE) sentinel-2-l1c
+	cd .venv-test && bin/python ../tests/bench/csmask_halo.py csmask ../$(SAMPLES)/virginia sentinel-2-l1c
 	cd .venv-test && bin/python ../tests/bench/big_scene.py
+	cd .venv-test && bin/python ../tests/bench/dicom_tables.py
 
 # An environment with the tested versions and the wheel built from this checkout, by way of the source distribution.
 .venv-%/ready: $(SOURCES)
