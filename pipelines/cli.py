@@ -97,7 +97,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - as many as there are flags; typer c
     except KeyboardInterrupt:
         typer.echo("\nStopped. What was done is kept: the same command goes on from there.", err=True)
         raise typer.Exit(STOPPED) from None
-    _say_made(outcome.made)
+    _say_made(outcome.made, asked=bool(settings.reports))
     typer.echo(describe_outcome(outcome, settings.out))
     raise typer.Exit(outcome.exit_code)
 
@@ -171,11 +171,13 @@ def report_command(
 ) -> None:
     """Write a run's reports again, the same bytes as before."""
     from .report import load_writers, read_record, write_reports  # noqa: PLC0415 - see the top
+    from .store import read_manifest  # noqa: PLC0415 - the same
 
-    writers = load_writers(reports or [])
+    asked = reports or read_manifest(Path(run_folder))["config"]["reports"]
+    writers = load_writers(asked)
     record = read_record(Path(run_folder))
     made = tuple(write_reports(record, Path(run_folder), writers))
-    _say_made(made)
+    _say_made(made, asked=bool(asked))
     for path in (path for one in made for path in one.paths):
         typer.echo(path)
     if any(one.error for one in made):
@@ -253,12 +255,12 @@ def _settings(given: dict[str, Any]) -> Any:  # noqa: ANN401 - Settings, which i
     return Settings.resolve(flags, file=given.get("config") or "", changes=given.get("changes") or ())
 
 
-def _say_made(made: tuple[Any, ...]) -> None:
-    """What was written, what could not be, and why, on standard error."""
+def _say_made(made: tuple[Any, ...], *, asked: bool) -> None:
+    """What could not be written, and why, on standard error; not that a kind nobody named suits none of the images."""
     for one in made:
         if one.error:
             typer.echo(f"{one.writer} was not written. {one.error}", err=True)
-        for image, reason in sorted(one.omitted.items()):
+        for image, reason in sorted(one.omitted.items()) if asked or one.paths else ():
             typer.echo(f"{one.writer} leaves out {image}: {reason}", err=True)
 
 
