@@ -20,7 +20,8 @@ class Finding:
     "region". `score` is 0 to 1, None where the model gives none. `cut` is true where the geometry touches the rim of
     its region's core and may go on in the neighbour. `numbers` and `notes` are further columns: finite measurements,
     and texts that are data, never markup. An area's numbers are amounts, so that those of its pieces add up; its
-    "pixels" is how many analysis pixels its score is the mean of.
+    "pixels" is how many analysis pixels its score is the mean of. A tile's or region's "valid" is the part of it that
+    holds data and was asked for, 1 where it is not given.
     """
 
     label: str

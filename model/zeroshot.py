@@ -111,7 +111,7 @@ class ZeroShot:
         return [self._answers(view, self._network) for view in views]
 
     def _answers(self, view: View, network: "Contrastive") -> list[Answer]:
-        """A tile's geometry is its share of the region's core; its `valid` the part of it that holds data.
+        """A tile's geometry is its share of the region's core; its `valid` the part of it that is wanted.
 
         The region's probabilities are half the mean of its tiles' and half the global view's.
         """
@@ -120,20 +120,22 @@ class ZeroShot:
         top, bottom = rows.core_start - rows.start, rows.core_stop - rows.start
         answers: list[Answer] = []
         chances: list[Chances] = []
-        for tile, valid, (x0, y0, x1, y1) in zip(view.tiles, view.valid, view.grid.shares(), strict=True):
+        for tile, (x0, y0, x1, y1) in zip(view.tiles, view.grid.shares(), strict=True):
             if not view.wanted[y0:y1, x0:x1].any():
                 continue
             chances.append(network(tile))
             if self._aggregate != "region":
-                share = box(max(x0, left), max(y0, top), min(x1, right), min(y1, bottom))
-                answers.append(self._answer(chances[-1], "tile", float(valid.mean()), geometry=share))
+                x0, y0, x1, y1 = max(x0, left), max(y0, top), min(x1, right), min(y1, bottom)  # noqa: PLW2901 - in core
+                share, valid = box(x0, y0, x1, y1), float(view.wanted[y0:y1, x0:x1].mean())
+                answers.append(self._answer(chances[-1], "tile", valid, geometry=share))
         if self._aggregate != "tile" and chances:
             if view.overall is None:
                 msg = f"region {view.region.key}: the region's answer needs its global view"
                 raise ValueError(msg)
             together = (np.mean(chances, axis=0) + network(view.overall)) / 2
             made_of = f"half the mean of {len(chances)} tiles, half the global view"
-            answers.append(self._answer(together, "region", float(view.valid.mean()), made_of=made_of))
+            valid = float(view.wanted[top:bottom, left:right].mean())
+            answers.append(self._answer(together, "region", valid, made_of=made_of))
         return answers
 
     def _answer(
@@ -148,7 +150,7 @@ class ZeroShot:
             score=rounded[best],
             numbers={
                 **{f"p.{label}": chance for label, chance in zip(self._labels, rounded, strict=True)},
-                "valid": round(valid, DIGITS),
+                "valid": round(valid, 6),
             },
             notes={"made_of": made_of} if made_of else {},
         )

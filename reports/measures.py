@@ -120,10 +120,11 @@ class LabelArea:
 def label_areas(record: Record, image: ImageRecord, findings: Sequence[Finding]) -> list[LabelArea]:
     """What each label covers, in report order: also the model's labels that were not found.
 
-    What is said of a whole region adds nothing to an area where there are findings within regions.
+    A tile or region counts with the part of it that is valid, and a region not where there are findings within regions.
     """
     geometries = shapes(findings)
-    pixels, m2 = shapely.area(geometries), areas_m2(geometries, image.info.placement)
+    valid = np.array([finding.numbers.get("valid", 1.0) for finding in findings], dtype=np.float64)
+    pixels, m2 = shapely.area(geometries) * valid, areas_m2(geometries, image.info.placement) * valid
     analysed = total(area for area in image.areas if area.status == "analysed")
     labels = np.array([finding.label for finding in findings], dtype=object)
     within = np.array([finding.kind != "region" for finding in findings], dtype=np.bool_)

@@ -63,21 +63,22 @@ def test_an_answer_is_what_the_network_says_of_its_tile(checkpoints: Make, pictu
     for view, answers in zip(shown, zero_shot.annotate(shown), strict=True):
         chances: list[np.ndarray] = []
         tiles = iter(answers)
-        for tile, valid, (x0, y0, x1, y1) in zip(view.tiles, view.valid, view.grid.boxes(), strict=True):
+        for tile, (x0, y0, x1, y1) in zip(view.tiles, view.grid.boxes(), strict=True):
             if not view.wanted[y0:y1, x0:x1].any():
                 continue
             chances.append(network(tile))
             answer = next(tiles)
             assert answer.kind == "tile"
-            assert shapely.equals(answer.geometry, core(view) & box(x0, y0, x1, y1))
-            check(answer, chances[-1], valid.mean())
+            share = core(view) & box(x0, y0, x1, y1)
+            assert shapely.equals(answer.geometry, share)
+            check(answer, chances[-1], view.wanted[y0:y1, x0:x1].sum() / share.area)
         if not chances:
             assert list(tiles) == []
             continue
         [region] = tiles
         assert (region.kind, region.geometry) == ("region", None)
         assert view.overall is not None
-        check(region, (np.mean(chances, axis=0) + network(view.overall)) / 2, view.valid.mean())
+        check(region, (np.mean(chances, axis=0) + network(view.overall)) / 2, view.wanted.sum() / core(view).area)
         assert region.notes == {"made_of": f"half the mean of {len(chances)} tiles, half the global view"}
         regions += 1
     assert regions > 1
@@ -94,7 +95,7 @@ def check(answer: Answer, chances: np.ndarray, valid: float) -> None:
     assert answer.score == answer.numbers[f"p.{answer.label}"]
     assert list(answer.numbers) == [*(f"p.{label}" for label in labels), "valid"]
     assert [answer.numbers[f"p.{label}"] for label in labels] == [round(float(chance), 4) for chance in chances]
-    assert answer.numbers["valid"] == round(float(valid), 4)
+    assert answer.numbers["valid"] == round(float(valid), 6)
 
 
 @pytest.mark.parametrize("overlap", [0, 10])
