@@ -22,7 +22,7 @@ from .errors import ReadError, RequestError
 from .fingerprint import is_remote
 from .geometry import Box
 from .image import Claim, ImageInfo, Mask, Pixels
-from .rasterfacts import OPTIONS, Layout, chosen, describe_raster, has_complex, holds, layout_of, nodata_of
+from .rasterfacts import OPTIONS, Layout, describe_raster, has_complex, holds, layout_of, nodata_of
 from .resample import Edges, Rows, lattice, resample, taps
 
 Window = tuple[tuple[int, int], tuple[int, int]]  # rows and columns, each from and to
@@ -90,7 +90,7 @@ class RasterImage:
     def __init__(self, info: ImageInfo, channels: Sequence[str] | None = None) -> None:
         self._info = info
         self._name = info.part or info.uri
-        self.channels = chosen(info, channels)
+        self.channels = info.choose(channels)
         with _environment(self._name):
             self._levels: dict[int, Any] = {-1: _open(self._name)}
             try:

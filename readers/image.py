@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
+from .errors import ReadError
 from .geometry import Box, Placement
 
 Pixels = npt.NDArray[Any]
@@ -83,6 +84,24 @@ class ImageInfo:
     def box(self) -> Box:
         """The whole picture."""
         return Box(0.0, 0.0, float(self.size[0]), float(self.size[1]))
+
+    def choose(self, names: Sequence[str] | None) -> tuple[Channel, ...]:
+        """The named channels, in that order, all by default. Raises `ReadError` that lists what is there."""
+        if names is None:
+            return self.channels
+        whose = self.id or self.uri
+        if not names:
+            raise ReadError(whose, "at least one channel must be asked for", remedy="Name a channel, or none for all")
+        known = {channel.name: channel for channel in self.channels}
+        for name in names:
+            if name not in known:
+                raise ReadError(
+                    f"channel {name!r} of {whose}",
+                    "it must be one of the image's",
+                    value=", ".join(known),
+                    remedy="Name channels as `limner info` shows them",
+                )
+        return tuple(known[name] for name in names)
 
 
 class Image(Protocol):

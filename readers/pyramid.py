@@ -14,7 +14,7 @@ import numpy as np
 from .errors import ReadError
 from .fingerprint import fingerprint, is_remote
 from .geometry import Box
-from .image import Channel, Claim, ImageInfo, Mask, Pixels
+from .image import Claim, ImageInfo, Mask, Pixels
 from .levels import Level, TiledPyramid
 from .ome import OmeFacts
 from .planes import Planes, name_bands
@@ -92,14 +92,8 @@ class Pyramid:
 
     def __init__(self, info: ImageInfo, channels: Sequence[str] | None = None) -> None:
         self._info = info
-        names = [channel.name for channel in info.channels]
-        wanted = list(names if channels is None else channels)
-        missing = [name for name in wanted if name not in names]
-        if missing:
-            raise ReadError(
-                info.uri, f"it has the channels {', '.join(names)}", value=missing[0], remedy="Name one of these"
-            )
-        self._places = [names.index(name) for name in wanted]
+        self.channels = info.choose(channels)
+        self._places = [info.channels.index(channel) for channel in self.channels]
         self._closed = False
         self._tiff = _opened(info.uri)
         try:
@@ -125,11 +119,6 @@ class Pyramid:
     def info(self) -> ImageInfo:
         """The facts it was opened from."""
         return self._info
-
-    @property
-    def channels(self) -> tuple[Channel, ...]:
-        """The channels delivered, in order."""
-        return tuple(self._info.channels[place] for place in self._places)
 
     def read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         """See `Image.read`."""

@@ -44,24 +44,6 @@ class Layout:
     opaque: npt.NDArray[np.bool_] | None
 
 
-def chosen(info: ImageInfo, names: Sequence[str] | None) -> tuple[Channel, ...]:
-    """The named channels of an image, in that order, all by default. Raises `ReadError` that lists what is there."""
-    if names is None:
-        return info.channels
-    known = {channel.name: channel for channel in info.channels}
-    for name in names:
-        if name not in known:
-            raise ReadError(
-                f"channel {name!r} of {info.uri}",
-                "it must be one of the image's channels",
-                value=", ".join(known),
-                remedy="Name channels as `limner info` shows them",
-            )
-    if not names:
-        raise ReadError(info.uri, "at least one channel must be asked for", remedy="Name a channel, or none for all")
-    return tuple(known[name] for name in names)
-
-
 def describe_raster(raster: Any, uri: str, options: Mapping[str, str], stated_crs: Any) -> ImageInfo:  # noqa: ANN401 - see above
     """The facts of an open raster. `stated_crs` is what the option `crs` names, for a file that names none.
 

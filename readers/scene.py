@@ -21,7 +21,6 @@ from .geometry import Box, Placement
 from .geotiff import RasterImage, RasterReader
 from .image import Claim, ImageInfo, Mask, Pixels
 from .products import metadata_beside, radiometry_beside
-from .rasterfacts import chosen
 from .registry import FolderScan
 from .resample import lattice
 
@@ -106,7 +105,7 @@ class SceneImage:
 
     def __init__(self, info: ImageInfo, channels: Sequence[str] | None = None) -> None:
         self._info = info
-        self.channels = chosen(info, channels)
+        self.channels = info.choose(channels)
         self._dtype = np.result_type(*(np.dtype(channel.dtype) for channel in self.channels))
         self._bands: list[tuple[RasterImage, Fit]] = []
         order = [channel.name for channel in info.channels]

@@ -96,14 +96,8 @@ class Slide:
 
     def __init__(self, info: ImageInfo, channels: Sequence[str] | None = None) -> None:
         self._info = info
-        names = [channel.name for channel in info.channels]
-        wanted = list(names if channels is None else channels)
-        missing = [name for name in wanted if name not in names]
-        if missing:
-            raise ReadError(
-                info.uri, f"it has the channels {', '.join(names)}", value=missing[0], remedy="Name one of these"
-            )
-        self._places = [names.index(name) for name in wanted]
+        self.channels = info.choose(channels)
+        self._places = [info.channels.index(channel) for channel in self.channels]
         self._closed = False
         self._slide: OpenSlide | None = _open(info.uri)
         if self._slide.dimensions != info.size:
@@ -127,11 +121,6 @@ class Slide:
     def info(self) -> ImageInfo:
         """The facts it was opened from."""
         return self._info
-
-    @property
-    def channels(self) -> tuple[Channel, ...]:
-        """The channels delivered, in order."""
-        return tuple(self._info.channels[place] for place in self._places)
 
     def read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         """See `Image.read`."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import ReadError, RequestError
 from ..geometry import Box
-from ..image import Channel, Claim, ImageInfo, Mask, Pixels
+from ..image import Claim, ImageInfo, Mask, Pixels
 from ..pseudonym import Pseudonyms
 from ..registry import FolderScan
 from ..render import Stretch
@@ -127,7 +127,7 @@ class DicomImage:
 
     def __init__(self, info: ImageInfo, channels: Sequence[str] | None = None) -> None:
         self._info = info
-        self.channels = _chosen(info, channels)
+        self.channels = info.choose(channels)
         order = [channel.name for channel in info.channels]
         self._picked = [order.index(channel.name) for channel in self.channels]
         self._dtype = np.dtype(info.channels[0].dtype)
@@ -214,23 +214,6 @@ def stated_stretch(info: ImageInfo) -> Stretch | None:
     return Stretch(
         (info.channels[0].name,), (float(facts["window_low"]),), (float(facts["window_high"]),), facts["window_used"]
     )
-
-
-def _chosen(info: ImageInfo, names: Sequence[str] | None) -> tuple[Channel, ...]:
-    if names is None:
-        return info.channels
-    known = {channel.name: channel for channel in info.channels}
-    for name in names:
-        if name not in known:
-            raise ReadError(
-                f"channel {name!r} of {info.id}",
-                "it must be one of the image's",
-                value=", ".join(known),
-                remedy="Name channels as `limner info` lists them",
-            )
-    if not names:
-        raise ReadError(info.id, "at least one channel must be asked for", remedy="Name a channel, or none for all")
-    return tuple(known[name] for name in names)
 
 
 def _columns(options: Mapping[str, str]) -> int:
