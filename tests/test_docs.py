@@ -17,6 +17,7 @@ from limner.pipelines.cli import app
 from limner.pipelines.config import Settings, presets
 from limner.readers.bands import SENSORS
 from limner.readers.contract import Truth, check_reader
+from limner.reports.studies import SERIES_COLUMNS, SLICES_COLUMNS, STUDIES_COLUMNS
 from limner.reports.tables import CLOSING, FILES_COLUMNS, FINDINGS_COLUMNS, SUMMARY_COLUMNS
 
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "notebooks/samples/virginia/README.md")
@@ -140,6 +141,9 @@ def test_the_plug_ins_are_those_named(root: Path, group: str) -> None:
         ("findings.csv", {**FINDINGS_COLUMNS, **CLOSING}),
         ("summary.csv", SUMMARY_COLUMNS),
         ("files.csv", FILES_COLUMNS),
+        ("studies.csv", STUDIES_COLUMNS),
+        ("series.csv", SERIES_COLUMNS),
+        ("slices.csv", SLICES_COLUMNS),
     ],
 )
 def test_the_columns_are_those_named(root: Path, title: str, columns: dict[str, str]) -> None:
