@@ -133,6 +133,14 @@ def cut_tiles(canvas: npt.NDArray[Sample], grid: TileGrid) -> npt.NDArray[Sample
     return np.stack([canvas[y0:y1, x0:x1] for x0, y0, x1, y1 in grid.boxes()])
 
 
+def join_tiles(tiles: npt.NDArray[Sample], grid: TileGrid) -> npt.NDArray[Sample]:
+    """Tiles (cols · rows, tile, tile, …), row by row → the canvas (H, W, …) that they were cut from."""
+    canvas = np.empty((grid.size[1], grid.size[0], *tiles.shape[3:]), dtype=tiles.dtype)
+    for tile, (x0, y0, x1, y1) in zip(tiles, grid.boxes(), strict=True):
+        canvas[y0:y1, x0:x1] = tile
+    return canvas
+
+
 def lay(picture: npt.NDArray[np.uint8], grid: TileGrid) -> npt.NDArray[np.uint8]:
     """An RGB picture (h, w, 3) laid on its grid's canvas (H, W, 3): resized bilinearly, the rest white.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 from ..model.annotator import Annotator
@@ -34,13 +35,15 @@ class AnnotatorChoice:
 def choose_annotator(settings: Settings, infos: Sequence[ImageInfo]) -> AnnotatorChoice | None:
     """The annotator of a run: an installed one by its entry point, or a card by its name or path; None where "none".
 
-    Where none is named it is `csmask`, if every image has what that needs. Raises `RequestError` where it has not.
-    Options given to every annotator: `fetch` and `threads`; to one for cards also `model`.
+    "NAME:CHECKPOINT" names what an annotator loads: "zero-shot:FOLDER". Where none is named it is `csmask`, if every
+    image has what that needs. Raises `RequestError` where it has not. Options given to every annotator: `fetch` and
+    `threads`; to one for cards also `model`, to the others the labels and the question, where there are any.
     """
     if settings.model == NONE:
         return None
-    if settings.model in set(installed("limner.annotators")) - {CARD_ANNOTATOR}:
-        return _choice(settings, settings.model)
+    name, _, checkpoint = settings.model.partition(":")
+    if name in set(installed("limner.annotators")) - {CARD_ANNOTATOR}:
+        return _choice(settings, name, **({"checkpoint": checkpoint} if checkpoint else {}))
     if settings.model and settings.model != CARD_ANNOTATOR:
         return _choice(settings, CARD_ANNOTATOR, model=settings.model)
     choice = _choice(settings, CARD_ANNOTATOR, model=DEFAULT_CARD)
@@ -58,12 +61,13 @@ def choose_annotator(settings: Settings, infos: Sequence[ImageInfo]) -> Annotato
     return choice
 
 
-def choose_labels(settings: Settings, annotator: Annotator | None) -> tuple[str, ...]:
+def choose_labels(settings: Settings, choice: AnnotatorChoice | None, annotator: Annotator | None) -> tuple[str, ...]:
     """The labels to report, in the annotator's order; () for all of them, or without an annotator.
 
+    An annotator that was told the labels answers for them, and may have words of its own where none of them fits.
     Raises `RequestError` for an unknown one.
     """
-    if annotator is None:
+    if annotator is None or choice is None or "labels" in dict(choice.options):
         return ()
     unknown = sorted(set(settings.labels) - set(annotator.labels))
     if unknown and annotator.labels:
@@ -78,6 +82,18 @@ def choose_labels(settings: Settings, annotator: Annotator | None) -> tuple[str,
 
 def _choice(settings: Settings, name: str, **options: str) -> AnnotatorChoice:
     chosen = {**settings.model_options, **options, "fetch": "true" if settings.fetch else "false"}
-    if settings.labels and name != CARD_ANNOTATOR:
-        chosen["labels"] = ",".join(settings.labels)
+    if name != CARD_ANNOTATOR:
+        asked = {"question": settings.ask, "answer": settings.answer, "schema": _schema(settings.schema_file)}
+        asked["labels"] = ",".join(settings.labels)
+        chosen |= {key: value for key, value in asked.items() if value}
     return AnnotatorChoice(name, tuple(sorted(chosen.items())))
+
+
+def _schema(path: str) -> str:
+    """The text of a JSON schema's file: what it says decides answers, not where it lies."""
+    try:
+        return Path(path).read_text(encoding="utf-8") if path else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(
+            f"schema {path}", "the file must be readable text", value=str(error), remedy="Check the path of --schema"
+        ) from error

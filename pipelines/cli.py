@@ -33,6 +33,11 @@ Out = Annotated[str | None, typer.Option("--out", help="Folder for the results."
 Preset = Annotated[str | None, typer.Option("--preset", help="Settings for a kind of image, such as sentinel2-l1c.")]
 Model = Annotated[str | None, typer.Option("--model", help="A model card's name or path, or an annotator.")]
 Labels = Annotated[str | None, typer.Option("--labels", help="Labels to report, with commas. Default: all.")]
+Ask = Annotated[str | None, typer.Option("--ask", help="Question to a vision-language model about each region.")]
+AnswerKind = Annotated[
+    str | None, typer.Option("--answer", help="describe, classify (the labels), locate (the labels) or extract.")
+]
+SchemaFile = Annotated[str | None, typer.Option("--schema", help="JSON schema file of the values to extract.")]
 ResolutionText = Annotated[str | None, typer.Option("--resolution", help="Pixel size as seen: 10m, 0.5um, native.")]
 HdNum = Annotated[int | None, typer.Option("--hd-num", help="Most tiles of a region. Default: 25.")]
 Overlap = Annotated[int | None, typer.Option("--overlap", help="Pixels, as seen, that neighbouring regions share.")]
@@ -68,6 +73,9 @@ def run_command(  # noqa: PLR0913, PLR0917 - as many as there are flags; typer c
     preset: Preset = None,
     model: Model = None,
     labels: Labels = None,
+    ask: Ask = None,
+    answer: AnswerKind = None,
+    schema_file: SchemaFile = None,
     resolution: ResolutionText = None,
     hd_num: HdNum = None,
     overlap: Overlap = None,
@@ -108,6 +116,9 @@ def plan_command(  # noqa: PLR0913, PLR0917 - as many as there are flags; typer 
     preset: Preset = None,
     model: Model = None,
     labels: Labels = None,
+    ask: Ask = None,
+    answer: AnswerKind = None,
+    schema_file: SchemaFile = None,
     resolution: ResolutionText = None,
     hd_num: HdNum = None,
     overlap: Overlap = None,

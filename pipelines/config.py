@@ -35,7 +35,9 @@ class Settings(BaseModel):
     """Everything that decides a run. Resolved values go whole into the manifest.
 
     `inputs` are files, folders or remote paths, as given. `model` is a card's name or path, or an annotator's entry
-    point; empty picks one where the images leave no doubt. `resolution` is "10m", "0.5um" or "native"; empty is the
+    point, with its checkpoint after a colon; empty picks one where the images leave no doubt. `ask` is the question
+    that a vision-language model answers about each region, `answer` the kind of answer that is wanted, and
+    `schema_file` the JSON schema of values to extract. `resolution` is "10m", "0.5um" or "native"; empty is the
     annotator's own. `hd_num` is the most tiles of a region, `overlap` what neighbouring regions share, in pixels as
     seen. `area` is a GeoJSON file: longitude and latitude for maps, pixels as QuPath exports them for other pictures.
     `tissue` "auto" leaves out what of a slide holds none. `sensor`, `bands`, `crs` and `microns_per_pixel` (one number,
@@ -51,6 +53,9 @@ class Settings(BaseModel):
     preset: str = "neutral"
     model: str = ""
     labels: Texts = ()
+    ask: str = ""
+    answer: Literal["", "describe", "classify", "locate", "extract"] = ""
+    schema_file: str = ""
     resolution: str = ""
     hd_num: int = Field(25, ge=1)
     overlap: int = Field(0, ge=0)

@@ -47,7 +47,7 @@ class Names:
         if settings.names == "show" or all(row.reader not in PERSONAL for row in scanned):
             return cls()
         pseudonyms = Pseudonyms.of({key: options[key] for key in ("key_file",) if key in options})
-        beside = [settings.area, *(settings.reader_options.get(option, "") for option in _PATHS)]
+        beside = [settings.area, settings.schema_file, *(settings.reader_options.get(option, "") for option in _PATHS)]
         paths = [*settings.inputs, *filter(None, beside), *(path for row in scanned for path in _paths(row))]
         told: dict[str, str] = {}
         for path in dict.fromkeys(paths):
@@ -79,9 +79,8 @@ class Names:
         """Settings without paths of inputs and of what belongs to them."""
         options = {key: self.path(value) if key in _PATHS else value for key, value in settings.reader_options.items()}
         inputs = tuple(self.path(path) for path in settings.inputs)
-        return settings.model_copy(
-            update={"inputs": inputs, "area": self.path(settings.area), "reader_options": options}
-        )
+        told = {"inputs": inputs, "area": self.path(settings.area), "schema_file": self.path(settings.schema_file)}
+        return settings.model_copy(update={**told, "reader_options": options})
 
     def info(self, info: ImageInfo) -> ImageInfo:
         """An image's facts without paths: `reveal` is the inverse."""

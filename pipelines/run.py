@@ -79,7 +79,7 @@ def prepare(settings: Settings, key: str = "") -> Prepared:
         infos = [info for row in scanned for info in row.infos]
         choice = choose_annotator(settings, infos)
         annotator = None if choice is None else choice.make(threads="0")
-        labels = choose_labels(settings, annotator)
+        labels = choose_labels(settings, choice, annotator)
         return Prepared(make_plan(settings, scanned, annotator), choice, annotator, labels, names)
     except LimnerError as error:
         raise names.error(error) from None

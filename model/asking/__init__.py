@@ -1,0 +1,1 @@
+"""Asking: one question, four kinds of answer, whichever vision-language model is asked."""

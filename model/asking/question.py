@@ -1,0 +1,163 @@
+"""The question that a run asks of every region, and the words in which a model reads it.
+
+Only what the person wrote, and the size of the picture, enter a prompt: nothing that a file says of itself.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Self, cast, get_args
+
+from ...readers.errors import RequestError
+
+AnswerKind = Literal["describe", "classify", "locate", "extract"]
+
+OPTIONS = ("question", "answer", "labels", "schema", "margin", "orders", "max_tokens")
+UNDECIDED = "undecided"  # the label where no option is far enough ahead
+UNPLACED = "unplaced"  # the label of boxes that cannot be where the model says
+DESCRIPTION = "description"  # the label of a text
+RECORD = "record"  # the label of extracted values
+
+_ASKED = {
+    "describe": "Describe this image in detail.",
+    "classify": "What does this image show?",
+    "locate": "",
+    "extract": "What does this image show?",
+}
+_RESERVED = {UNDECIDED, UNPLACED}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of each region, and what kind of answer is wanted.
+
+    `labels` is a closed set: what "classify" chooses from, at least two, or what "locate" looks for, at least one.
+    `schema` is the JSON schema, as canonical text, that an "extract" obeys. A label is given only where its
+    probability is `margin` ahead of the next. Options are listed in `orders` different orders, whose answers are
+    averaged; 0 is one for each label, at most four. A text may have `max_tokens` tokens.
+    """
+
+    text: str
+    answer: AnswerKind = "describe"
+    labels: tuple[str, ...] = ()
+    schema: str = ""
+    margin: float = 0.1
+    orders: int = 0
+    max_tokens: int = 512
+
+    @classmethod
+    def parse(cls, options: Mapping[str, str], *, of: str) -> Self:
+        """A question from an annotator's options; `of` names the annotator in errors.
+
+        Without `answer` it is "extract" where there is a `schema` (JSON text), "classify" where there are `labels`
+        (with commas), else "describe". Raises `RequestError` that names the option.
+        """
+        labels = tuple(label.strip() for label in options.get("labels", "").split(",") if label.strip())
+        given = options.get("answer", "")
+        answer = given or ("extract" if options.get("schema") else "classify" if labels else "describe")
+        if answer not in get_args(AnswerKind):
+            raise _wrong("answer", of, f"it is {', '.join(get_args(AnswerKind))}", answer, "Correct it")
+        text = " ".join(options.get("question", "").split()) or _ASKED[answer]
+        _check_labels(labels, answer, of)
+        schema = _read_schema(options.get("schema", ""), answer, of)
+        margin = _number("margin", options.get("margin", "0.1"), of, low=0.0, high=1.0)
+        orders = int(_number("orders", options.get("orders", "0"), of, low=0, high=100, whole=True))
+        limit = int(_number("max_tokens", options.get("max_tokens", "512"), of, low=1, high=32768, whole=True))
+        return cls(text, cast("AnswerKind", answer), labels, schema, margin, orders, limit)
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """Every label that a finding of this question can have, in the order in which reports list them."""
+        if self.answer == "classify":
+            return (*self.labels, UNDECIDED)
+        if self.answer == "locate":
+            return (*self.labels, UNPLACED)
+        return (DESCRIPTION,) if self.answer == "describe" else (RECORD,)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """The parts that decide an answer, for the manifest."""
+        parts = {"question": self.text, "answer": self.answer}
+        if self.labels:
+            parts["labels"] = ", ".join(self.labels)
+        if self.answer == "classify":
+            parts |= {"margin": f"{self.margin:g}", "orders": str(len(self.label_orders()))}
+        else:
+            parts["max_tokens"] = str(self.max_tokens)
+        return parts | ({"schema": self.schema} if self.schema else {})
+
+    def label_orders(self) -> list[tuple[int, ...]]:
+        """The orders in which the labels are listed: places of `labels`, rotated evenly, so that none is favoured."""
+        count = len(self.labels)
+        wanted = min(self.orders or 4, count)
+        shifts = [round(i * count / wanted) for i in range(wanted)]
+        return [tuple((place + shift) % count for place in range(count)) for shift in shifts]
+
+    def classify_prompts(self) -> list[str]:
+        """A prompt for each of `label_orders`; they differ only after the question."""
+        return [
+            f"{self.text}\nOptions: {'; '.join(self.labels[place] for place in order)}.\n"
+            "Answer with one of the options and nothing else."
+            for order in self.label_orders()
+        ]
+
+    def locate_prompt(self, label: str, ruler: str) -> str:
+        """The prompt that looks for a label; `ruler` says what coordinates mean."""
+        asked = f"{self.text}\n" if self.text else ""
+        return (
+            f"{asked}Locate every instance of: {label}.\nAnswer with a JSON list of boxes [x0, y0, x1, y1], {ruler}, "
+            "and with [] where there is none."
+        )
+
+    def prompt(self) -> str:
+        """The prompt of a description, or of values to extract."""
+        if self.answer == "extract":
+            return f"{self.text}\nAnswer with JSON that obeys this schema: {self.schema}"
+        return self.text
+
+
+def _check_labels(labels: Sequence[str], answer: str, of: str) -> None:
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise _wrong("labels", of, "each may be named once", ", ".join(twice), "Leave out the second")
+    if _RESERVED & set(labels):
+        raise _wrong("labels", of, f"{' and '.join(sorted(_RESERVED))} are limner's own words", "", "Choose another")
+    needed = {"classify": 2, "locate": 1}.get(answer, 0)
+    if len(labels) < needed:
+        raise _wrong(
+            "labels", of, f"{answer} needs at least {needed}", ", ".join(labels), 'Add --labels "ship,quay,crane"'
+        )
+    if labels and not needed:
+        raise _wrong("labels", of, f"{answer} takes none", ", ".join(labels), "Leave them out, or ask to classify")
+
+
+def _read_schema(text: str, answer: str, of: str) -> str:
+    """The schema as canonical JSON; "" where none is needed."""
+    if bool(text) != (answer == "extract"):
+        rule = "extract needs a JSON schema" if answer == "extract" else f"{answer} takes none"
+        raise _wrong("schema", of, rule, text[:80], "Add --schema FILE.json" if text == "" else "Leave it out")
+    if not text:
+        return ""
+    try:
+        content: object = json.loads(text)
+    except ValueError as error:
+        raise _wrong("schema", of, "it must be JSON", str(error), "Correct the file") from error
+    if not isinstance(content, dict) or cast("dict[str, object]", content).get("type") != "object":
+        rule = 'it must describe an object: "type": "object" at the top'
+        raise _wrong("schema", of, rule, text[:80], "Put the values into its properties")
+    return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def _number(name: str, value: str, of: str, *, low: float, high: float, whole: bool = False) -> float:
+    try:
+        number = int(value) if whole else float(value)
+    except ValueError:
+        number = float("nan")
+    if not low <= number <= high:
+        kind = "a whole number" if whole else "a number"
+        raise _wrong(name, of, f"it is {kind} from {low:g} to {high:g}", value, "Correct it")
+    return number
+
+
+def _wrong(name: str, of: str, rule: str, value: str, remedy: str) -> RequestError:
+    return RequestError(f"option {name!r} of {of}", rule, value=value, remedy=remedy)

@@ -1,0 +1,67 @@
+"""What can be asked: a vision-language model that tells texts, and weighs the answers that it is offered."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from ..annotator import Sight, View
+from .ruler import Ruler
+
+
+class Respondent(Protocol):
+    """A vision-language model behind one of the annotators that ask; lives in one worker.
+
+    Making one is cheap and touches neither weights nor network: those wait for `prepare` and the first question.
+    """
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """`name`, `version`, and whatever else decides its answers. Raises `ModelError` where that is not here."""
+        ...
+
+    def sight(self) -> Sight:
+        """The views it wants: rendered RGB, its tile, and whether it sees the global view. Raises `ModelError`."""
+        ...
+
+    def prepare(self) -> None:
+        """Make sure that it can answer, so that what is wrong is said before any region. Raises `ModelError`."""
+        ...
+
+    def ruler(self, view: View) -> Ruler:
+        """The coordinates in which it names boxes on that view."""
+        ...
+
+    def tell(self, views: Sequence[View], prompts: Sequence[str], *, limit: int, schema: str = "") -> list[str]:
+        """A text for each view and its prompt, greedily decoded: the same every time.
+
+        At most `limit` tokens. With a JSON `schema` the text obeys it, by construction or because what does not is
+        refused. Raises `ModelError`, or `MemoryError` where the views do not fit into memory together.
+        """
+        ...
+
+    def weigh(self, views: Sequence[View], prompts: Sequence[str], options: Sequence[str]) -> npt.NDArray[np.float64]:
+        """Natural log-likelihoods (views, prompts, options) of each option being the whole answer to each prompt.
+
+        -inf where a model does not choose an option and cannot say more. Raises as `tell` does.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a region costs a respondent: `tokens` of the language model's sequence, and bytes of memory at its peak."""
+
+    tokens: int
+    memory: float
+
+
+@runtime_checkable
+class Costing(Protocol):
+    """A respondent, or an annotator, that knows what a region costs before anything runs."""
+
+    def cost(self, tiles: tuple[int, int]) -> Cost:
+        """The cost of a region of (columns, rows) tiles. Raises `ModelError` where its settings are not here."""
+        ...
