@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from transformers import AttentionInterface
-from transformers.utils import is_flash_attn_2_available
+from transformers.utils.import_utils import is_flash_attn_2_available
 
 from ...readers.errors import RequestError
 
@@ -51,7 +51,7 @@ def _cannot_flash(device: torch.device, dtype: torch.dtype) -> str:
     return ""
 
 
-def attend(  # noqa: PLR0913 - queries, keys, values, and how they meet
+def attend(
     module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -76,7 +76,7 @@ def attend(  # noqa: PLR0913 - queries, keys, values, and how they meet
     return seen.flatten(2)
 
 
-def _eager(  # noqa: PLR0913 - as above
+def _eager(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,

@@ -5,7 +5,7 @@ through them follows.
 """
 
 # transformers' types do not say what its classes return:
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
 from dataclasses import dataclass
 from typing import Any, cast
@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 from transformers import Cache
 
 from .attention import Kernel, attend
@@ -53,12 +54,13 @@ class PloraLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(out, into))
         self.Plora_A = nn.Linear(into, plora.rank, bias=False)
         self.Plora_B = nn.Linear(plora.rank, out, bias=False)
+        self.inner: nn.Module | None = None  # W where it is held in fewer bits: see `load.py`
         self.scale = plora.scale
         self.dropout = 0.0
 
     def whole(self, hidden: torch.Tensor) -> torch.Tensor:
         """W x."""
-        return functional.linear(hidden, self.weight)
+        return functional.linear(hidden, self.weight) if self.inner is None else self.inner(hidden)
 
     def forward(self, hidden: torch.Tensor, image: torch.Tensor | None) -> torch.Tensor:
         """(B, L, in) and the mask of image tokens (B, L, 1), None for none → (B, L, out)."""
@@ -107,9 +109,7 @@ class Attention(nn.Module):
         if context.cache is not None:
             key, value = cast("Any", context.cache).update(key, value, self.place)
         scale = self.head**-0.5
-        seen = attend(
-            self, query, key, value, context.mask, kernel=context.kernel, causal=context.causal, scale=scale
-        )
+        seen = attend(self, query, key, value, context.mask, kernel=context.kernel, causal=context.causal, scale=scale)
         return self.wo(seen, context.image)
 
 
@@ -168,8 +168,7 @@ class LanguageModel(nn.Module):
             device = cast("Layer", layer).attention_norm.weight.device
             hidden, context = hidden.to(device), context.to(device)
             if self.recompute and self.training and torch.is_grad_enabled():
-                again = torch.utils.checkpoint.checkpoint(layer, hidden, context, use_reentrant=False)
-                hidden = cast("torch.Tensor", again)
+                hidden = cast("torch.Tensor", checkpoint(layer, hidden, context, use_reentrant=False))
             else:
                 hidden = layer(hidden, context)
         return self.norm(hidden.to(self.norm.weight.device))

@@ -66,7 +66,6 @@ class FourKhd(PreTrainedModel, GenerationMixin):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
-    _no_split_modules = ("Layer",)
 
     def __init__(self, config: FourKhdConfig, *, kernel: Kernel = "sdpa") -> None:
         super().__init__(config)
@@ -101,9 +100,7 @@ class FourKhd(PreTrainedModel, GenerationMixin):
     def features(self, tiles: torch.Tensor) -> torch.Tensor:
         """Normalised tiles (n, 3, tile, tile) → (n, positions, hidden) of the vision tower, each tile by itself."""
         weight = self.tower.embeddings.patch_embedding.weight
-        parts = [
-            self.tower(part.to(weight.device, weight.dtype), self.kernel) for part in tiles.split(TILES_AT_ONCE)
-        ]
+        parts = [self.tower(part.to(weight.device, weight.dtype), self.kernel) for part in tiles.split(TILES_AT_ONCE)]
         return torch.cat(parts)
 
     def merge(self, features: torch.Tensor, grids: Sequence[tuple[int, int]]) -> list[torch.Tensor]:
@@ -159,7 +156,7 @@ class FourKhd(PreTrainedModel, GenerationMixin):
             real[i, longest - len(row) :] = True
         return Mixed(hidden, image, real)
 
-    def forward(  # noqa: PLR0913 - transformers' own way to call a language model
+    def forward(
         self,
         input_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
@@ -235,8 +232,9 @@ class FourKhd(PreTrainedModel, GenerationMixin):
         inputs_embeds: torch.Tensor | None = None,
         **kwargs: Any,  # noqa: ANN401 - the same
     ) -> dict[str, Any]:
-        """transformers' own, without the mask of visual tokens once they have been read: words follow."""
-        made: Any = super().prepare_inputs_for_generation(input_ids, *args, inputs_embeds=inputs_embeds, **kwargs)
+        """What transformers prepares, without the mask of visual tokens once they have been read: words follow."""
+        prepare = cast("Any", GenerationMixin).prepare_inputs_for_generation
+        made = prepare(self, input_ids, *args, inputs_embeds=inputs_embeds, **kwargs)
         if not kwargs.get("is_first_iteration", False):
             made.pop("im_mask", None)
         return made

@@ -7,7 +7,7 @@ is known to have.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self, cast
 
@@ -19,6 +19,8 @@ Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
 LINEARS = ("wqkv", "wo", "w1", "w2", "w3")
 RELEASED_ALPHAS = {8: 16.0, 256: 256.0}  # rank → alpha, of the released 7B checkpoint
 CLIP_HEAD = 64  # width of a head in every CLIP vision tower that was released
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # red, green, blue, of values 0 to 1
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 VISION = "vit.vision_tower.vision_model."
 _GLOBAL, _ROW = "plora_glb_GN", "plora_sub_GN"
 
@@ -28,6 +30,7 @@ class VisionSizes:
     """A vision tower: a transformer over square patches of a square tile of `image` pixels.
 
     CLIP's has a `class_token` and a norm before the layers (`pre_norm`), and no `patch_bias`; SigLIP's the opposite.
+    It sees (value - mean) / std of red, green and blue from 0 to 1.
     """
 
     hidden: int
@@ -41,6 +44,8 @@ class VisionSizes:
     class_token: bool = True
     pre_norm: bool = True
     patch_bias: bool = False
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
 
     @property
     def side(self) -> int:
@@ -97,7 +102,7 @@ class Plora:
 
     @property
     def scale(self) -> float:
-        """alpha / rank."""
+        """What B A x is multiplied by: alpha / rank."""
         return self.alpha / self.rank
 
 
@@ -148,7 +153,9 @@ class Sizes:
             positions=config["max_position_embeddings"],
         )
         plora = {name: Plora(**part) for name, part in config["plora"].items()}
-        return cls(VisionSizes(**config["vision"]), language, config["projector"], plora)
+        vision = dict(cast("Mapping[str, Any]", config["vision"]))
+        colours: dict[str, Any] = {key: _three(vision.pop(key)) for key in ("mean", "std")}
+        return cls(VisionSizes(**vision, **colours), language, config["projector"], plora)
 
     @classmethod
     def of(cls, shapes: Shapes, config: Mapping[str, Any], source: str) -> Self:
@@ -174,6 +181,8 @@ class Sizes:
             class_token=class_token,
             pre_norm=VISION + "pre_layrnorm.weight" in shapes,
             patch_bias=VISION + "embeddings.patch_embedding.bias" in shapes,
+            mean=_three(stated.get("mean") or CLIP_MEAN),
+            std=_three(stated.get("std") or CLIP_STD),
         )
         vocab, width = _shape(shapes, "model.tok_embeddings.weight", 2, source)
         language = LanguageSizes(
@@ -310,6 +319,11 @@ def _shape(shapes: Shapes, name: str, dimensions: int, source: str) -> tuple[int
 def _count(shapes: Shapes, prefix: str) -> int:
     pattern = re.compile(re.escape(prefix) + r"\.(\d+)\.")
     return 1 + max((int(match[1]) for match in map(pattern.match, shapes) if match), default=-1)
+
+
+def _three(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = values
+    return float(red), float(green), float(blue)
 
 
 def _whole(config: Mapping[str, Any], key: str, source: str) -> int:

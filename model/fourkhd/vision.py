@@ -4,11 +4,15 @@ Source: CLIP, arXiv 2103.00020. Modules are named as in transformers, so that th
 alone: nothing here lets tiles meet.
 """
 
+# torch's types do not say what recomputing returns:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from typing import cast
 
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from .attention import Kernel, attend
 from .sizes import VisionSizes
@@ -115,8 +119,7 @@ class VisionModel(nn.Module):
             hidden = self.pre_layrnorm(hidden)
         for layer in self.encoder.layers:
             if self.recompute and self.training and torch.is_grad_enabled():
-                again = torch.utils.checkpoint.checkpoint(layer, hidden, kernel, use_reentrant=False)
-                hidden = cast("torch.Tensor", again)
+                hidden = cast("torch.Tensor", checkpoint(layer, hidden, kernel, use_reentrant=False))
             else:
                 hidden = layer(hidden, kernel)
         return hidden

@@ -1,0 +1,70 @@
+"""A checkpoint written anew: safetensors, its tokenizer, and a config.json that says all sizes. Once, file by file."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType] - its paths
+
+from ...readers.errors import ModelError, RequestError
+from .files import CONFIG, SAFE, SAFE_INDEX, Files, compare
+from .load import DTYPES
+from .sizes import Sizes
+from .tokens import FILE
+
+
+def convert(files: Files, out: Path, *, dtype: str = "") -> list[Path]:
+    """Write a checkpoint as safetensors, file by file, with its tokenizer and a config.json that says all sizes.
+
+    `dtype` changes the numbers' type; "" keeps it. The index, or the only file, is written last: it being there means
+    that all is. Nothing is overwritten. Raises `ModelError` where the checkpoint is not whole, `RequestError` where
+    `out` holds something.
+    """
+    if dtype and dtype not in DTYPES:
+        raise RequestError("--dtype", f"it is one of {', '.join(DTYPES)}", value=dtype, remedy="Correct it")
+    if out.exists() and any(out.iterdir()):
+        raise RequestError(str(out), "it must be an empty folder, or none yet", remedy="Name another folder")
+    shapes = files.shapes()
+    sizes = Sizes.of(shapes, files.config, files.source)
+    extra = set(compare(shapes, sizes, files.source))
+    if not files.tokenizer.is_file():
+        raise ModelError(f"checkpoint {files.source}", f"it must have its {FILE}", remedy="Copy it into the folder")
+    out.mkdir(parents=True, exist_ok=True)
+    made: list[Path] = []
+    where: dict[str, str] = {}
+    whole = len(files.names) == 1
+    for number, (_, tensors) in enumerate(files.tensors(), start=1):
+        name = SAFE if whole else f"model-{number:05d}-of-{len(files.names):05d}.safetensors"
+        kept = {
+            key: tensor.to(DTYPES.get(dtype, tensor.dtype)).contiguous()
+            for key, tensor in tensors.items()
+            if key not in extra
+        }
+        made.append(out / name)
+        _last(made[-1], partial(save_file, kept, metadata={"format": "pt"}))
+        where |= dict.fromkeys(kept, name)
+    config = {**files.config, **sizes.to_json()} | ({"torch_dtype": dtype} if dtype else {})
+    config.pop("auto_map", None)  # no code comes along
+    _write_json(out / CONFIG, config)
+    shutil.copyfile(files.tokenizer, out / FILE)
+    made += [out / CONFIG, out / FILE]
+    if not whole:
+        total = sum((out / name).stat().st_size for name in set(where.values()))
+        _write_json(out / SAFE_INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))})
+        made.append(out / SAFE_INDEX)
+    return made
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
+    _last(path, partial(Path.write_text, data=text + "\n", encoding="utf-8"))
+
+
+def _last(path: Path, write: Callable[[Path], object]) -> None:
+    """Write under another name, then rename: existence means complete."""
+    fresh = path.with_name(path.name + ".part")
+    write(fresh)
+    fresh.replace(path)

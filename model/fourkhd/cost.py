@@ -1,0 +1,66 @@
+"""What a region costs a 4KHD model, by arithmetic: tokens, memory, operations. Loads no torch.
+
+`docs/figures.md` sets these against measurements.
+"""
+
+import math
+from dataclasses import dataclass
+
+from .sizes import Sizes, VisionSizes
+
+HD_NUM = range(1, 66)
+"""Tiles of a region: at least one; beyond 65 nothing was published, and sequences leave the model's length."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """Reading one region and a prompt.
+
+    `tokens` of the sequence, of which `visual` come from the picture; multiply-adds counted as two `operations` of the
+    vision tower and projector (`seeing`) and of the language model (`reading`); bytes of the keys and values it leaves
+    behind (`cache`), and of what flows at the peak (`flowing`).
+    """
+
+    tokens: int
+    visual: int
+    seeing: float
+    reading: float
+    cache: float
+    flowing: float
+
+
+def visual_tokens(vision: VisionSizes, rows: int, cols: int) -> int:
+    """Visual tokens of a grid: global view, separator and tiles, with row ends."""
+    side = vision.side // 2
+    return side * (side + 1) + 1 + rows * side * (cols * side + 1)
+
+
+def prefill(sizes: Sizes, rows: int, cols: int, *, text: int, itemsize: int, at_once: int = 64) -> Prefill:
+    """The cost of one region of rows × cols tiles with `text` tokens of prompt, in numbers of `itemsize` bytes.
+
+    Attention is counted as computed in blocks, without its scores in memory. `at_once` tiles are seen together.
+    """
+    vision, language = sizes.vision, sizes.language
+    visual = visual_tokens(vision, rows, cols)
+    tokens = visual + text
+    tiles = rows * cols + 1
+    patch = 2 * vision.side**2 * vision.hidden * 3 * vision.patch**2
+    layer = 2 * vision.positions * (4 * vision.hidden**2 + 2 * vision.hidden * vision.mlp)
+    layer += 4 * vision.positions**2 * vision.hidden
+    merged = visual * 2 * (sizes.merged * sizes.projector + sizes.projector * language.hidden)
+    seeing = tiles * (patch + vision.layers * layer) + merged
+    linear = sum(math.prod(language.linear(name)) for name in sizes.plora)
+    low = sum(plora.rank * sum(language.linear(name)) for name, plora in sizes.plora.items())
+    attention = 2 * tokens**2 * language.heads * language.head  # half of all pairs, twice: scores and values
+    reading = language.layers * (2 * tokens * linear + 2 * tokens * low + attention)
+    reading += 2 * language.hidden * language.vocab  # the last token only
+    cache = 2 * language.layers * language.kv_heads * language.head * tokens * itemsize
+    seen = min(tiles, at_once) * vision.positions * (2 * vision.mlp + 2 * vision.hidden) * itemsize
+    read = tokens * (3 * language.mlp + 4 * language.hidden) * itemsize
+    features = tiles * vision.positions * vision.hidden * itemsize + visual * sizes.merged * itemsize
+    return Prefill(tokens, visual, float(seeing), float(reading), float(cache), float(features + max(seen, read)))
+
+
+def weight_bytes(sizes: Sizes, part: str, itemsize: int) -> float:
+    """Bytes of the tensors whose names begin with `part`; "" for all."""
+    return float(sum(math.prod(shape) for name, shape in sizes.tensors().items() if name.startswith(part)) * itemsize)

@@ -1,0 +1,208 @@
+"""The files of a 4KHD checkpoint: where they are, what they hold, and their tensors one file at a time.
+
+Safetensors are preferred; a pickled `.bin` is only ever read by torch with weights only, mapped into memory.
+"""
+
+# torch's and safetensors' types do not say what they load:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from ...readers.errors import ModelError
+from .. import weights
+from ..checkpoint import HUB_ID
+from .sizes import Shapes, Sizes
+from .tokens import FILE
+
+CONFIG, GENERATION = "config.json", "generation_config.json"
+SAFE, SAFE_INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLED, PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+PATTERNS = (CONFIG, GENERATION, FILE)
+SAFE_PATTERNS = (SAFE, SAFE_INDEX, "model-*-of-*.safetensors")
+PICKLED_PATTERNS = (PICKLED, PICKLED_INDEX, "pytorch_model-*-of-*.bin")
+
+EXTRA = re.compile(r".*\.(?:post_layernorm\.(?:weight|bias)|position_ids|inv_freq|rotary_emb\..*)")
+"""Tensors that some copies of the checkpoint hold and the network has no use for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """A checkpoint on this machine. `config` is what its config.json says, `names` its weight files in order."""
+
+    source: str
+    folder: Path
+    config: Mapping[str, Any]
+    names: tuple[str, ...]
+
+    @classmethod
+    def find(cls, source: str, *, fetch: bool = False) -> "Files":
+        """The files of a folder, or of a hub id `OWNER/NAME@COMMIT` (40 hexadecimal digits).
+
+        Only with `fetch` is a hub asked, and then for safetensors before anything pickled. Raises `ModelError` where
+        something is not here.
+        """
+        folder = Path(source)
+        hub = HUB_ID.fullmatch(source)
+        if not folder.is_dir():
+            if hub is None:
+                raise ModelError(
+                    f"checkpoint {source}",
+                    "it must be a folder on this machine, or a hub id with its full commit",
+                    remedy="Correct the path, or write OWNER/NAME@COMMIT with 40 hexadecimal digits",
+                )
+            repo, revision = hub["repo"], hub["revision"]
+            folder = weights.snapshot(repo, revision, (*PATTERNS, *SAFE_PATTERNS), fetch=fetch)
+            if fetch and not any((folder / name).is_file() for name in (SAFE, SAFE_INDEX)):
+                folder = weights.snapshot(repo, revision, PICKLED_PATTERNS, fetch=True)
+        config = _read_json(folder / CONFIG, source)
+        return cls(source, folder, config, _weight_files(folder, source))
+
+    @property
+    def pickled(self) -> bool:
+        """Whether its weights are pickles."""
+        return self.names[0].endswith(".bin")
+
+    @property
+    def tokenizer(self) -> Path:
+        """Where its tokenizer should be."""
+        return self.folder / FILE
+
+    def shapes(self) -> Shapes:
+        """Name → shape of every tensor; no tensor is read. Raises `ModelError` where a file is damaged."""
+        found: dict[str, tuple[int, ...]] = {}
+        for name in self.names:
+            with _damage(self.source, name):
+                if self.pickled:
+                    found |= {key: tuple(tensor.shape) for key, tensor in _unpickle(self.folder / name).items()}
+                else:
+                    found |= _safe_shapes(self.folder / name)
+        return found
+
+    def tensors(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(file, its tensors by name), a file at a time, on the processor and still mapped. Raises `ModelError`."""
+        from safetensors.torch import load_file  # noqa: PLC0415 - loads torch
+
+        for name in self.names:
+            with _damage(self.source, name):
+                held = _unpickle(self.folder / name) if self.pickled else load_file(self.folder / name)
+            yield name, held
+
+    def sizes(self) -> Sizes:
+        """The model's sizes, once it is sure that the files hold it: see `compare`. Raises `ModelError`."""
+        shapes = self.shapes()
+        sizes = Sizes.of(shapes, self.config, self.source)
+        compare(shapes, sizes, self.source)
+        return sizes
+
+    def digests(self) -> dict[str, str]:
+        """The sha256 of each file that decides an answer, by name. Raises `ModelError`."""
+        names = [name for name in (CONFIG, FILE, SAFE_INDEX, PICKLED_INDEX) if (self.folder / name).is_file()]
+        found: dict[str, str] = {}
+        for name in dict.fromkeys((*names, *self.names)):
+            with (self.folder / name).open("rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        return found
+
+
+def compare(shapes: Shapes, sizes: Sizes, source: str) -> list[str]:
+    """The tensors that are tolerated though the network has no use for them, sorted.
+
+    Raises `ModelError` that names the first of those that are missing, unknown, or of another shape.
+    """
+    expected = sizes.tensors()
+    missing = [name for name in expected if name not in shapes]
+    extra = sorted(name for name in shapes if name not in expected)
+    unknown = [name for name in extra if not EXTRA.fullmatch(name)]
+    differing = [name for name in expected if name in shapes and tuple(shapes[name]) != expected[name]]
+    for names, what in ((missing, "missing"), (unknown, "unknown")):
+        if names:
+            raise ModelError(
+                f"checkpoint {source}",
+                "it must hold all tensors of a 4KHD model and no others: what is missing would be random",
+                value=f"{len(names)} {what}: {', '.join(names[:3])}{' …' if len(names) > 3 else ''}",  # noqa: PLR2004 - a line
+                remedy="Check that all of the checkpoint's files are here and belong together",
+            )
+    if differing:
+        name = differing[0]
+        raise ModelError(
+            f"checkpoint {source}",
+            f"its tensor {name} must have the shape {expected[name]}",
+            value=str(tuple(shapes[name])),
+            remedy="Check that config.json and the weights belong together",
+        )
+    return extra
+
+
+def _weight_files(folder: Path, source: str) -> tuple[str, ...]:
+    """Safetensors whole or in parts, else pickles whole or in parts. Raises `ModelError` where a file is not here."""
+    names: tuple[str, ...] = ()
+    for whole, index in ((SAFE, SAFE_INDEX), (PICKLED, PICKLED_INDEX)):
+        if (folder / whole).is_file():
+            return (whole,)
+        if (folder / index).is_file():
+            parts = cast("Mapping[str, str]", _read_json(folder / index, source).get("weight_map", {}))
+            names = tuple(sorted(set(parts.values())))
+            break
+    absent = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
+    if not names or absent:
+        raise ModelError(
+            f"checkpoint {source}",
+            f"its weights must be here: {SAFE} or {PICKLED}, or their parts with the index",
+            value=f"no {absent[0]}" if absent else "none of them",
+            remedy="Complete the folder; for a hub id add --fetch where there is a network",
+        )
+    return names
+
+
+def _read_json(path: Path, source: str) -> dict[str, Any]:
+    try:
+        content: object = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"checkpoint {source}",
+            f"it must have a readable {path.name}",
+            value=str(error),
+            remedy="Complete the folder; for a hub id add --fetch where there is a network",
+        ) from error
+    return cast("dict[str, Any]", content) if isinstance(content, dict) else {}
+
+
+def _safe_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    from safetensors import safe_open  # noqa: PLC0415 - a compiled library, when it is needed
+
+    with safe_open(path, framework="numpy") as held:
+        return {key: tuple(held.get_slice(key).get_shape()) for key in held.keys()}  # noqa: SIM118 - not a mapping
+
+
+def _unpickle(path: Path) -> dict[str, Any]:
+    """The tensors of a pickled file, by torch's own reader of nothing but tensors, mapped where the file allows it."""
+    import torch  # noqa: PLC0415 - heavy
+
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"PK"  # older files cannot be mapped
+    held: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    return {key: tensor for key, tensor in held.items() if isinstance(tensor, torch.Tensor)}
+
+
+class _damage:  # noqa: N801 - reads as a verb: with _damage(…)
+    """Says of whatever a library raises over a file that the file is damaged."""
+
+    def __init__(self, source: str, name: str) -> None:
+        self._source, self._name = source, name
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, (ModelError, MemoryError, TypeError)):
+            raise ModelError(
+                f"checkpoint {self._source}",
+                f"its file {self._name} must be whole, and hold nothing but tensors",
+                value=(str(error).splitlines() or [type(error).__name__])[0][:200],
+                remedy="Copy or fetch the file again; its size and sha256 stand on the hub's page",
+            ) from error

@@ -1,0 +1,157 @@
+"""The `4khd` annotator: a 4KHD checkpoint is asked about each region. Loads torch only when it must answer."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from ...readers.errors import RequestError
+from ..annotator import Sight, View
+from ..asking.asker import Asker
+from ..asking.question import OPTIONS as QUESTION_OPTIONS
+from ..asking.question import Question
+from ..asking.respondent import Cost
+from ..asking.ruler import Ruler
+from ..checkpoint import HUB_ID
+from .cost import prefill, weight_bytes
+from .files import Files
+from .sizes import Sizes
+from .tokens import LAYOUTS, SYSTEM, Layout, Prompt, Tokenizer, ask
+
+if TYPE_CHECKING:
+    from .speaker import Speaker
+
+OPTIONS = ("checkpoint", "layout", "system", "dtype", "device", "attention", "quantize", "together", "fetch", "threads")
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def annotator(options: Mapping[str, str]) -> Asker:
+    """The annotator `4khd`. Raises `RequestError` for options that cannot be.
+
+    `checkpoint` is a folder or a hub id `OWNER/NAME@COMMIT`; `layout` "chat" or "benchmark"; `system` replaces the
+    model's own instruction; `dtype`, `device`, `attention` and `quantize` are `load.Running`'s; `together` regions are
+    read at once. The others are the question's.
+    """
+    known = (*OPTIONS, *QUESTION_OPTIONS)
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise _wrong(unknown[0], "it must be known", "", f"Known: {', '.join(known)}")
+    return Asker(Question.parse(options, of="4khd"), FourKhdRespondent(options))
+
+
+class FourKhdRespondent:
+    """See `Respondent`. Boxes are in pixels of the region as it is seen, whose size the prompt states."""
+
+    def __init__(self, options: Mapping[str, str]) -> None:
+        self._source = options.get("checkpoint", "")
+        if not self._source:
+            raise _wrong("checkpoint", "it must be named", "", "Write --model 4khd:FOLDER, or 4khd:OWNER/NAME@COMMIT")
+        layout = options.get("layout", "chat")
+        if layout not in LAYOUTS:
+            raise _wrong("layout", f"it is {' or '.join(LAYOUTS)}", layout, "Correct it")
+        self._layout: Layout = "chat" if layout == "chat" else "benchmark"
+        self._system = options.get("system", SYSTEM)
+        self._running = {key: options[key] for key in ("dtype", "device", "attention", "quantize") if options.get(key)}
+        if self._running.get("quantize", "4bit") not in {"4bit", "8bit"}:
+            raise _wrong("quantize", "it is 4bit or 8bit", self._running["quantize"], "Correct it")
+        self._together = _whole("together", options.get("together", "1"), least=1)
+        self._threads = _whole("threads", options.get("threads", "0"), least=0)
+        fetch = options.get("fetch", "false")
+        if fetch not in {"true", "false"}:
+            raise _wrong("fetch", "it is true or false", fetch, "Correct it")
+        self._fetch = fetch == "true"
+        self._held: tuple[Files, Sizes, Tokenizer] | None = None
+        self._speaker: Speaker | None = None
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """The checkpoint's files, how it runs and how it is asked. Raises `ModelError` where a file is not here."""
+        files, sizes, _ = self._found()
+        digests = files.digests()
+        whole = hashlib.sha256("".join(f"{name} {digest}\n" for name, digest in digests.items()).encode())
+        hub = HUB_ID.fullmatch(self._source)
+        return {
+            "name": "4khd",
+            "version": f"checkpoint {whole.hexdigest()[:12]}",
+            "annotator": "4khd",
+            "checkpoint": self._source,
+            "revision": hub["revision"] if hub else "",
+            "parameters": str(sizes.parameters),
+            "licence": "not known: the checkpoint's own",
+            "runtime": f"torch {version('torch')}, transformers {version('transformers')}",
+            "layout": self._layout,
+            "system_sha256": hashlib.sha256(self._system.encode()).hexdigest(),
+            "together": str(self._together),
+            **self._running,
+            **{f"sha256_{name}": digest for name, digest in digests.items()},
+        }
+
+    def sight(self) -> Sight:
+        """Rendered RGB in tiles of the vision tower's size, with the global view. Raises `ModelError`."""
+        return Sight(tile=self._found()[1].vision.image, overall=True, variant="4khd")
+
+    def prepare(self) -> None:
+        """Load the network, so that what is wrong with it is said before any region. Raises `ModelError`."""
+        self._awake()
+
+    def ruler(self, view: View) -> Ruler:
+        """Pixels of the picture that was laid on the canvas."""
+        x0, y0, x1, y1 = view.grid.content
+        return Ruler.of("pixels", (float(x0), float(y0), float(x1), float(y1)), view.grid.source)
+
+    def tell(self, views: Sequence[View], prompts: Sequence[str], *, limit: int, schema: str = "") -> list[str]:
+        """See `Respondent`."""
+        speaker = self._awake()
+        asked = [self._ask(prompt) for prompt in prompts]
+        texts: list[str] = []
+        for part in self._batches(len(views)):
+            texts += speaker.tell(views[part], asked[part], limit=limit, schema=schema)
+        return texts
+
+    def weigh(self, views: Sequence[View], prompts: Sequence[str], options: Sequence[str]) -> npt.NDArray[np.float64]:
+        """See `Respondent`."""
+        speaker = self._awake()
+        asked = [self._ask(prompt) for prompt in prompts]
+        return np.concatenate([speaker.weigh(views[part], asked, options) for part in self._batches(len(views))])
+
+    def cost(self, tiles: tuple[int, int]) -> Cost:
+        """See `Costing`: the sequence with a question of the usual length, and memory with the weights."""
+        _, sizes, tokenizer = self._found()
+        itemsize = _BYTES.get(self._running.get("dtype", ""), 4)
+        text = len(ask(tokenizer, "What does this image show?", layout=self._layout, system=self._system))
+        read = prefill(sizes, tiles[1], tiles[0], text=text, itemsize=itemsize)
+        memory = weight_bytes(sizes, "", itemsize) + self._together * (read.cache + read.flowing)
+        return Cost(read.tokens, memory)
+
+    def _ask(self, prompt: str) -> Prompt:
+        return ask(self._found()[2], prompt, layout=self._layout, system=self._system)
+
+    def _batches(self, count: int) -> list[slice]:
+        return [slice(start, start + self._together) for start in range(0, count, self._together)]
+
+    def _found(self) -> tuple[Files, Sizes, Tokenizer]:
+        if self._held is None:
+            files = Files.find(self._source, fetch=self._fetch)
+            self._held = (files, files.sizes(), Tokenizer(files.tokenizer, self._source))
+        return self._held
+
+    def _awake(self) -> "Speaker":
+        if self._speaker is None:
+            from .speaker import Speaker  # noqa: PLC0415 - loads torch
+
+            files, _, tokenizer = self._found()
+            self._speaker = Speaker(files, tokenizer, self._running, threads=self._threads)
+        return self._speaker
+
+
+def _whole(name: str, value: str, *, least: int) -> int:
+    if not value.isdecimal() or int(value) < least:
+        raise _wrong(name, f"it is a whole number from {least}", value, "Correct it")
+    return int(value)
+
+
+def _wrong(name: str, rule: str, value: str, remedy: str) -> RequestError:
+    return RequestError(f"option {name!r} of 4khd", rule, value=value, remedy=remedy)

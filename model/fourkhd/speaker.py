@@ -1,0 +1,111 @@
+"""A 4KHD network that has been shown views: pictures become tensors here, and prompts sequences."""
+
+# torch's types do not say what some of its functions return:
+# pyright: reportUnknownMemberType=false
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ...readers.errors import ModelError
+from ..annotator import View
+from . import answer
+from .answer import Part
+from .files import Files
+from .load import Running, fill
+from .sizes import VisionSizes
+from .tokens import Prompt, Tokenizer
+
+
+class Speaker:
+    """A checkpoint that is awake. Raises `ModelError`, `RequestError` where it cannot be loaded as asked.
+
+    `threads` 0 leaves torch's number of threads as it is; it is the whole process's number.
+    """
+
+    def __init__(self, files: Files, tokenizer: Tokenizer, running: Mapping[str, str], *, threads: int = 0) -> None:
+        if threads:
+            torch.set_num_threads(threads)
+        self._tokenizer = tokenizer
+        with memory():
+            self._network = fill(files, Running(**running))  # pyright: ignore[reportArgumentType] - checked before
+        if tokenizer.size > self._network.sizes.language.vocab:
+            raise ModelError(
+                f"checkpoint {files.source}",
+                f"its tokenizer must know no more than the network's {self._network.sizes.language.vocab} tokens",
+                value=str(tokenizer.size),
+                remedy="Put the tokenizer that belongs to this checkpoint into the folder",
+            )
+
+    def tell(self, views: Sequence[View], prompts: Sequence[Prompt], *, limit: int, schema: str = "") -> list[str]:
+        """A text for each view and its prompt, read together. See `Respondent`."""
+        with memory(), torch.inference_mode():
+            seen = self._see(views)
+            sequences = [_join(prompt, one) for prompt, one in zip(prompts, seen, strict=True)]
+            longest = max(len(prompt) + len(one) for prompt, one in zip(prompts, seen, strict=True))
+            answer.check_length(self._network, longest + limit)
+            stops, pad = self._tokenizer.stops, self._tokenizer.eos
+            told = answer.tell(self._network, sequences, limit=limit, stops=stops, pad=pad)
+        return [self._tokenizer.decode(ids) for ids in told]
+
+    def weigh(
+        self, views: Sequence[View], prompts: Sequence[Prompt], options: Sequence[str]
+    ) -> npt.NDArray[np.float64]:
+        """Log-likelihoods (views, prompts, options). The prompts differ in their last part only. See `Respondent`."""
+        last = [prompt.parts[-1] for prompt in prompts]
+        shared = answer.common(last)
+        before = Prompt((*prompts[0].parts[:-1], last[0][:shared]))
+        suffixes = [part[shared:] for part in last]
+        tokens = [self._tokenizer.encode(option) for option in options]
+        with memory(), torch.inference_mode():
+            seen = self._see(views)
+            longest = max(map(len, seen)) + len(before) + max(map(len, suffixes)) + max(map(len, tokens))
+            answer.check_length(self._network, longest)
+            sequences = [_join(before, one) for one in seen]
+            found = answer.weigh(self._network, sequences, suffixes, tokens, end=self._tokenizer.end)
+        if not np.isfinite(found).all():
+            raise ModelError(
+                "region",
+                "the model's answers must be finite numbers",
+                remedy="Check the checkpoint's files, or use dtype=float32",
+            )
+        return found
+
+    def _see(self, views: Sequence[View]) -> list[torch.Tensor]:
+        """The visual tokens of each view; all tiles of all views go through the vision tower together."""
+        tiles = torch.cat([tensor(view, self._network.sizes.vision) for view in views])
+        return self._network.see(tiles, [(view.grid.rows, view.grid.cols) for view in views])
+
+
+def tensor(view: View, sizes: VisionSizes) -> torch.Tensor:
+    """A view as the vision tower wants it: the global view, then its tiles, float32 (1 + n, 3, tile, tile)."""
+    if view.overall is None:
+        msg = f"region {view.region.key}: a 4KHD model needs the global view"
+        raise ValueError(msg)
+    pictures = np.concatenate([view.overall[None], view.tiles.astype(np.float32)])
+    values = torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255
+    mean, std = (torch.tensor(part, dtype=torch.float32)[:, None, None] for part in (sizes.mean, sizes.std))
+    return (values - mean) / std
+
+
+def _join(prompt: Prompt, picture: torch.Tensor) -> list[Part]:
+    """The prompt's two parts with the picture between them; a part without tokens is left out."""
+    first, last = prompt.parts
+    return [part for part in (first, picture, last) if len(part)]
+
+
+@contextmanager
+def memory() -> Generator[None]:
+    """Says of torch's own ways to run out of memory that memory has run out."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        raise MemoryError(str(error)) from error
+    except RuntimeError as error:
+        if "not enough memory" in str(error) or "can't allocate memory" in str(error):
+            raise MemoryError(str(error)) from error
+        raise
