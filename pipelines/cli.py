@@ -14,6 +14,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ..readers.errors import LimnerError, ModelError, ReadError, RequestError
+from .cli_models import models_app
+from .cli_train import train_app
 
 WRONG_REQUEST, NOTHING_READ, RESULTS_LOST, MISTAKE, STOPPED = 2, 3, 1, 70, 130
 
@@ -25,8 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-models_app = typer.Typer(help="Model cards: list, show, fetch weights.", invoke_without_command=True)
 app.add_typer(models_app, name="models")
+app.add_typer(models_app, name="model", hidden=True)
+app.add_typer(train_app, name="train")
 
 Inputs = Annotated[list[str] | None, typer.Argument(help="Files, folders or remote paths.", show_default=False)]
 Out = Annotated[str | None, typer.Option("--out", help="Folder for the results.")]
@@ -193,34 +196,6 @@ def report_command(
         typer.echo(path)
     if any(one.error for one in made):
         raise typer.Exit(1)
-
-
-@models_app.callback()
-def models_command(context: typer.Context) -> None:
-    """List the model cards that ship and the annotators that are installed."""
-    if context.invoked_subcommand is None:
-        from .words import describe_models  # noqa: PLC0415 - see the top
-
-        typer.echo(describe_models())
-
-
-@models_app.command("show")
-def models_show(name: Annotated[str, typer.Argument(help="A card's name or path.")]) -> None:
-    """Show a model card: what it is, wants and gives, and what it must not be used for."""
-    from .words import describe_card  # noqa: PLC0415 - see the top
-
-    typer.echo(describe_card(name))
-
-
-@models_app.command("fetch")
-def models_fetch(name: Annotated[str, typer.Argument(help="A card's name or path.")]) -> None:
-    """Fetch a card's weights onto this machine and check them."""
-    from ..model.cards import find_card  # noqa: PLC0415 - see the top
-    from ..model.weights import locate  # noqa: PLC0415 - the same
-
-    card = find_card(name)
-    for variant in card.variants:
-        typer.echo(locate(variant.weights, variant.sha256, fetch=True, name=card.name))
 
 
 @app.command("plugins")

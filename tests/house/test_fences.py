@@ -13,6 +13,12 @@ import pytest
 
 PACKAGES = ("readers", "model", "reports", "pipelines")
 
+
+def _in(room: str, names: str) -> tuple[str, ...]:
+    """Files of one of the model's rooms."""
+    return tuple(f"model/{room}/{name}.py" for name in names.split())
+
+
 FENCES: dict[str, tuple[str, ...]] = {
     # arrays and planar geometry are the language that the packages speak with each other
     "numpy": ("*",),
@@ -32,13 +38,17 @@ FENCES: dict[str, tuple[str, ...]] = {
     "onnxruntime": ("model/onnx.py",),
     "huggingface_hub": ("model/weights.py",),
     # what compares pictures with words
-    "torch": ("model/contrastive.py",),
-    "transformers": ("model/contrastive.py",),
+    "torch": ("model/contrastive.py", *_in("fourkhd", "answer attention files language load network speaker vision")),
+    "transformers": ("model/contrastive.py", *_in("fourkhd", "answer attention language network")),
+    # a checkpoint's files, its words, and numbers of few bits
+    "safetensors": _in("fourkhd", "convert files"),
+    "sentencepiece": _in("fourkhd", "tokens"),
+    "bitsandbytes": _in("fourkhd", "load"),
     # strict settings, cards and plans, in and out of text
     "pydantic": ("pipelines/config.py", "pipelines/plan.py", "model/cards.py"),
     "yaml": ("pipelines/config.py", "model/cards.py"),
     # talking to a person
-    "typer": ("pipelines/cli.py",),
+    "typer": ("pipelines/cli.py", "pipelines/cli_*.py"),
     "rich": ("pipelines/progress.py",),
 }
 """Library → the files that may import it, as patterns."""
@@ -53,6 +63,9 @@ BEHIND = {
     "python-gdcm",
 }
 """Required because a library that we import loads it."""
+
+OURS = {"test", "lint"}
+"""Extras of those who work on limner; the others are a user's choice, imported late."""
 
 DISTRIBUTIONS = {"openslide-python": "openslide", "pillow": "PIL", "PyYAML": "yaml"}
 """Where what one installs and what one imports have different names."""
@@ -143,7 +156,8 @@ def test_a_planted_violation_is_caught(tmp_path: Path, package: str, line: str) 
 
 def test_what_is_imported_is_required_and_what_is_required_is_imported(root: Path) -> None:
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    required = {re.split(r"[<>=]", line)[0] for line in project["dependencies"]}
+    extras = [line for name, lines in project["optional-dependencies"].items() for line in lines if name not in OURS]
+    required = {re.split(r"[<>=]", line)[0] for line in [*project["dependencies"], *extras]}
     assert required >= BEHIND
     assert {DISTRIBUTIONS.get(name, name) for name in required - BEHIND} == set(FENCES)
 
@@ -185,7 +199,14 @@ def test_the_reading_seam_loads_no_format_library() -> None:
 
 
 def test_only_the_network_itself_loads_what_runs_networks(root: Path) -> None:
-    names = modules(root, "readers", "model", "reports", "pipelines", without=("onnxruntime", "torch", "transformers"))
+    names = modules(
+        root,
+        "readers",
+        "model",
+        "reports",
+        "pipelines",
+        without=("onnxruntime", "torch", "transformers", "safetensors"),
+    )
     assert "limner.pipelines.cli" in names
     assert loaded("import " + ", ".join(names)) & {"onnxruntime", "torch", "transformers"} == set()
 

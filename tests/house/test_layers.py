@@ -1,4 +1,4 @@
-"""Our packages import only to the left: readers, model, reports, pipelines. Three have grown rooms of their own."""
+"""Our packages import only to the left: readers, model, reports, pipelines. Some have grown rooms of their own."""
 
 import ast
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ORDER = ("readers", "model", "reports", "pipelines")
-ROOMS = {"readers/dicom", "model/asking", "model/fourkhd"}
+ROOMS = {"readers/dicom", "model/asking", "model/fourkhd", "model/training"}
 """Packages inside a package: only what has truly outgrown its walls."""
 IMPORTERS = {"__import__", "import_module", "importlib.import_module"}
 
