@@ -15,7 +15,7 @@ from ..readers.regions import Region, Span
 from ..readers.render import Stretch, render
 from .annotator import Sight, View
 from .finding import Coverage
-from .tiling import TileGrid, cut_tiles, overall
+from .tiling import TileGrid, cut_tiles, join_tiles, lay, overall
 
 BLOCK = 16  # grid pixels; a pixel's share of the ground hardly changes within such a block, on any map
 LEAF = 64  # grid pixels; below this, asking for each pixel is cheaper than dividing on
@@ -31,9 +31,11 @@ def look(
 ) -> View:
     """Read a region once and cut it into the tiles that `sight` asks for.
 
-    `image` is open with exactly the sight's bands, in their order, or with the stretch's channels where the sight is
-    rendered RGB. `area` is an area of interest in level-0 pixels: a pixel counts where its centre lies inside. Raises
-    `ReadError` where the pixels cannot be read, `ValueError` where image, region and sight do not belong together.
+    Where the sight says so the picture is enlarged to fill its tiles, and the view's grid says how; else the tiles hold
+    the region's pixels as they were read. `image` is open with exactly the sight's bands, in their order, or with the
+    stretch's channels where the sight is rendered RGB. `area` is an area of interest in level-0 pixels: a pixel counts
+    where its centre lies inside. Raises `ReadError` where the pixels cannot be read, `ValueError` where image, region
+    and sight do not belong together.
     """
     grid = TileGrid.exact(*region.tiles, tile=sight.tile, overlap=2 * sight.halo)
     if grid.size != region.size:
@@ -50,6 +52,9 @@ def look(
     wanted = np.zeros(valid.shape, dtype=np.bool_)
     rows, columns = core_window(region)
     wanted[rows, columns] = valid[rows, columns] & inside(region, area)
+    if sight.enlarge:
+        grid, canvas = _enlarge(canvas, region, sight)
+        valid, wanted = (_onto_canvas(mask, grid) for mask in (valid, wanted))
     return View(
         region=region,
         sight=sight,
@@ -59,6 +64,27 @@ def look(
         wanted=wanted,
         overall=overall(canvas.astype(np.float32), sight.tile) if sight.overall else None,
     )
+
+
+def on_region(mask: Mask, view: View) -> Mask:
+    """A mask of a view's canvas (H, W) as one of its region's pixels, (H, W) of `region.size`.
+
+    A pixel has what the canvas has at its centre; one that is not on the canvas, since it is not in the picture, has
+    nothing.
+    """
+    if view.grid.size == view.region.size:
+        return mask
+    width, height = view.grid.source
+    x, y = (_centres(view.grid, axis, length) for axis, length in ((0, width), (1, height)))
+    found = np.zeros(view.region.size[::-1], dtype=np.bool_)
+    found[:height, :width] = mask[np.ix_(y, x)]
+    return found
+
+
+def kept_share(view: View) -> float:
+    """The part of a region's core that holds data and was asked for, 0 to 1."""
+    core = on_region(view.wanted, view)[core_window(view.region)]
+    return float(core.mean())
 
 
 def core_window(region: Region) -> tuple[slice, slice]:
@@ -108,11 +134,9 @@ def cover(view: View, placement: Placement, area: BaseGeometry | None = None) ->
     """
     region = view.region
     rows, columns = core_window(region)
-    seen = np.zeros(view.wanted.shape, dtype=np.bool_)
-    for (x0, y0, x1, y1), valid in zip(view.grid.boxes(), view.valid, strict=True):
-        seen[y0:y1, x0:x1] = valid
+    seen = on_region(join_tiles(view.valid, view.grid), view)
     within = inside(region, area)
-    wanted = view.wanted[rows, columns]
+    wanted = on_region(view.wanted, view)[rows, columns]
     width, height = region.grid.shape
     x_cuts = _cuts(region.columns, width)
     y_cuts = _cuts(region.rows, height)
@@ -146,6 +170,32 @@ def _physical(
     valid = valid & np.isfinite(canvas).all(axis=2)
     canvas[~valid] = np.nan
     return canvas, valid
+
+
+def _enlarge(canvas: Pixels, region: Region, sight: Sight) -> tuple[TileGrid, Pixels]:
+    """The region's part of the picture, laid on as many tiles as `sight.enlarge` allows."""
+    columns, rows = region.grid.shape
+    width = min(region.columns.stop, columns) - region.columns.start
+    height = min(region.rows.stop, rows) - region.rows.start
+    grid = TileGrid.fit(width, height, hd_num=sight.enlarge, tile=sight.tile)
+    return grid, lay(np.ascontiguousarray(canvas[:height, :width]), grid)
+
+
+def _onto_canvas(mask: Mask, grid: TileGrid) -> Mask:
+    """A region's mask on its enlarged canvas: each canvas pixel has what the pixel around its centre has."""
+    x0, y0, x1, y1 = grid.content
+    x = np.floor(grid.to_region(np.stack([np.arange(x0, x1) + 0.5, np.zeros(x1 - x0)], axis=1))[:, 0]).astype(np.intp)
+    y = np.floor(grid.to_region(np.stack([np.zeros(y1 - y0), np.arange(y0, y1) + 0.5], axis=1))[:, 1]).astype(np.intp)
+    found = np.zeros(grid.size[::-1], dtype=np.bool_)
+    found[y0:y1, x0:x1] = mask[np.ix_(y, x)]
+    return found
+
+
+def _centres(grid: TileGrid, axis: int, length: int) -> npt.NDArray[np.intp]:
+    """Canvas pixels that hold the centres of a region's `length` columns (axis 0) or rows (axis 1)."""
+    points = np.zeros((length, 2))
+    points[:, axis] = np.arange(length) + 0.5
+    return np.floor(grid.to_canvas(points)[:, axis]).astype(np.intp)
 
 
 def _window(span: Span) -> slice:

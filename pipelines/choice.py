@@ -85,6 +85,7 @@ def _choice(settings: Settings, name: str, **options: str) -> AnnotatorChoice:
     if name != CARD_ANNOTATOR:
         asked = {"question": settings.ask, "answer": settings.answer, "schema": _schema(settings.schema_file)}
         asked["labels"] = ",".join(settings.labels)
+        asked["enlarge"] = str(settings.hd_num) if settings.enlarge else ""
         chosen |= {key: value for key, value in asked.items() if value}
     return AnnotatorChoice(name, tuple(sorted(chosen.items())))
 

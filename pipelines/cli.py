@@ -43,6 +43,9 @@ AnswerKind = Annotated[
 SchemaFile = Annotated[str | None, typer.Option("--schema", help="JSON schema file of the values to extract.")]
 ResolutionText = Annotated[str | None, typer.Option("--resolution", help="Pixel size as seen: 10m, 0.5um, native.")]
 HdNum = Annotated[int | None, typer.Option("--hd-num", help="Most tiles of a region. Default: 25.")]
+Enlarge = Annotated[
+    bool | None, typer.Option("--enlarge", help="Enlarge small pictures to fill --hd-num tiles, as 4KHD always does.")
+]
 Overlap = Annotated[int | None, typer.Option("--overlap", help="Pixels, as seen, that neighbouring regions share.")]
 AreaPath = Annotated[str | None, typer.Option("--area", help="GeoJSON file of the area of interest.")]
 Sensor = Annotated[str | None, typer.Option("--sensor", help="What took the image, such as sentinel-2-l1c.")]
@@ -81,6 +84,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - as many as there are flags; typer c
     schema_file: SchemaFile = None,
     resolution: ResolutionText = None,
     hd_num: HdNum = None,
+    enlarge: Enlarge = None,
     overlap: Overlap = None,
     area: AreaPath = None,
     sensor: Sensor = None,
@@ -124,6 +128,7 @@ def plan_command(  # noqa: PLR0913, PLR0917 - as many as there are flags; typer 
     schema_file: SchemaFile = None,
     resolution: ResolutionText = None,
     hd_num: HdNum = None,
+    enlarge: Enlarge = None,
     overlap: Overlap = None,
     area: AreaPath = None,
     sensor: Sensor = None,

@@ -38,8 +38,9 @@ class Settings(BaseModel):
     point, with its checkpoint after a colon; empty picks one where the images leave no doubt. `ask` is the question
     that a vision-language model answers about each region, `answer` the kind of answer that is wanted, and
     `schema_file` the JSON schema of values to extract. `resolution` is "10m", "0.5um" or "native"; empty is the
-    annotator's own. `hd_num` is the most tiles of a region, `overlap` what neighbouring regions share, in pixels as
-    seen. `area` is a GeoJSON file: longitude and latitude for maps, pixels as QuPath exports them for other pictures.
+    annotator's own. `hd_num` is the most tiles of a region, `enlarge` fills them even where the picture has fewer
+    pixels, as 4KHD's own transform does, `overlap` what neighbouring regions share, in pixels as seen. `area` is a
+    GeoJSON file: longitude and latitude for maps, pixels as QuPath exports them for other pictures.
     `tissue` "auto" leaves out what of a slide holds none. `sensor`, `bands`, `crs` and `microns_per_pixel` (one number,
     or two as x,y) say what the files do not. `names` "hide" keeps paths of slides and studies, and what their files say
     of people, out of all that is written. `reports` names writers; empty is all that are installed. `fetch` allows the
@@ -57,7 +58,8 @@ class Settings(BaseModel):
     answer: Literal["", "describe", "classify", "locate", "extract"] = ""
     schema_file: str = ""
     resolution: str = ""
-    hd_num: int = Field(25, ge=1)
+    hd_num: int = 25
+    enlarge: bool = False
     overlap: int = Field(0, ge=0)
     area: str = ""
     tissue: Literal["auto", "off"] = "auto"
@@ -80,6 +82,18 @@ class Settings(BaseModel):
     @classmethod
     def _resolution_has_a_unit(cls, value: str) -> str:
         Resolution.parse(value)
+        return value
+
+    @field_validator("hd_num")
+    @classmethod
+    def _tiles_of_a_region(cls, value: int) -> int:
+        if value not in HD_NUM:
+            raise RequestError(
+                "hd-num",
+                f"a region has at least {HD_NUM[0]} tile, and at most the {HD_NUM[-1]} that 4KHD was measured with",
+                value=str(value),
+                remedy="Give --hd-num 9, 16, 25 or 55; larger pictures are cut into more regions",
+            )
         return value
 
     def reading(self) -> dict[str, str]:
@@ -124,6 +138,9 @@ class Settings(BaseModel):
         except ValidationError as error:
             raise _as_request(error, sources) from None
 
+
+HD_NUM = range(1, 66)
+"""How many tiles a region may have; 65 is the most that 4KHD was ever measured with."""
 
 # Settings that cannot change a result: a run may go on with others.
 NEUTRAL = ("out", "engine", "workers", "batch", "reports", "fetch")

@@ -2,10 +2,13 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..model.annotator import Sight
+from ..model.asking.respondent import Cost, Costing
 from ..readers.errors import LimnerError
+from ..readers.regions import Region
 from .plan import ImagePlan
 from .run import Prepared
 from .work import RegionJob, Seen
@@ -17,26 +20,35 @@ _COPIES = 3  # a region as read, its tiles, and what the network makes of them: 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """`seconds` for all regions in one process and `memory` bytes a worker; None where `missing` says why."""
+    """`seconds` for all regions in one process and `memory` bytes a worker; None where `missing` says why.
+
+    `tokens` is how many a language model reads of a full region and its question; 0 where there is none.
+    """
 
     seconds: float | None
     memory: float
     measured: str
     missing: str = ""
+    tokens: int = 0
 
 
 def estimate(prepared: Prepared, *, batch: int) -> Estimate:
-    """Do one real region where the model is on this machine; else say what is missing. Touches no network."""
+    """Do one real region where the model is on this machine; else say what is missing. Touches no network.
+
+    A model that knows its cost, in tokens and memory, is believed where it takes more than was measured.
+    """
     images = prepared.plan.images
     todo = [region for image in images for region in image.regions if region.key not in (image.skipped or {})]
     views = max(view_bytes(image) for image in images) * batch * 2  # the next batch is read meanwhile
     if not todo or prepared.annotator is None or prepared.choice is None:
         return Estimate(0.0, views, "nothing to look at")
     try:
+        cost = _cost(prepared, todo)
         prepared.annotator.prepare([image.sight for image in images])
         work = RegionJob.of(prepared.plan, prepared.choice).begin()
     except LimnerError as error:
         return Estimate(None, views, "by arithmetic, the model's own not counted", prepared.names.text(str(error)))
+    memory, tokens = (cost.memory + views, cost.tokens) if cost else (views, 0)
     try:
         for place in (2, 3, 5, 7, 11):  # the middle first; where it turns out to be empty, elsewhere
             region = todo[len(todo) // place]
@@ -50,10 +62,18 @@ def estimate(prepared: Prepared, *, batch: int) -> Estimate:
         work.close()
     failed = [result.error for result in results if result.status == "failed"]
     if failed:
-        return Estimate(None, views, "by arithmetic, the model's own not counted", prepared.names.text(failed[0]))
+        return Estimate(None, memory, "by arithmetic", prepared.names.text(failed[0]), tokens)
     tiles = sum(region.tiles[0] * region.tiles[1] for region in todo)
     share = tiles / (region.tiles[0] * region.tiles[1])
-    return Estimate(spent * share, peak_memory() + views, f"measured on region {region.key}")
+    measured = f"measured on region {region.key}"
+    return Estimate(spent * share, max(memory, peak_memory() + views), measured, tokens=tokens)
+
+
+def _cost(prepared: Prepared, todo: Sequence[Region]) -> Cost | None:
+    """What the largest region costs, where the annotator knows. Raises `ModelError`."""
+    if not isinstance(prepared.annotator, Costing):
+        return None
+    return prepared.annotator.cost(max((region.tiles for region in todo), key=lambda tiles: tiles[0] * tiles[1]))
 
 
 def view_bytes(image: ImagePlan) -> int:

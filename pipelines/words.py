@@ -80,6 +80,8 @@ def describe_plan(prepared: Prepared, cost: Estimate, *, workers: int) -> str:
     parts += [f"{plural(n, 'file')} skipped: {reason}" for reason, n in left_out]
     todo = sum(len(image.regions) - len(image.skipped or {}) for image in shown.images)
     rows = [("regions to look at", str(todo)), ("memory a worker", f"about {_bytes(cost.memory)}, {cost.measured}")]
+    if cost.tokens:
+        rows.append(("tokens a region", f"up to {cost.tokens}, the question among them"))
     if cost.seconds is None:
         rows.append(("time", f"cannot be measured. {cost.missing}"))
     else:

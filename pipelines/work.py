@@ -70,7 +70,10 @@ class RegionWork:
         return [self._look(region) for region in regions]
 
     def annotate(self, looks: Sequence[Seen | Result]) -> list[Result]:
-        """A result for each look, in order. A region that the model cannot take fails alone, not with its batch."""
+        """A result for each look, in order. A region that the model cannot take fails alone, not with its batch.
+
+        A batch that does not go through, for want of memory say, is tried again in halves.
+        """
         seen = [one for one in looks if isinstance(one, Seen)]
         results = iter(self._annotate(seen))
         return [next(results) if isinstance(one, Seen) else one for one in looks]
@@ -111,7 +114,8 @@ class RegionWork:
             answers = self._annotator.annotate([one.view for one in seen])
         except (LimnerError, MemoryError) as error:
             if len(seen) > 1:
-                return [result for one in seen for result in self._annotate([one])]
+                half = len(seen) // 2
+                return self._annotate(seen[:half]) + self._annotate(seen[half:])
             return [_failure(seen[0].view.region, error, seen[0].seconds + time.perf_counter() - start)]
         spent = (time.perf_counter() - start) / len(seen)
         return [self._lift(one, given, spent) for one, given in zip(seen, answers, strict=True)]

@@ -1,5 +1,6 @@
 """What every test may ask for."""
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -189,4 +190,57 @@ def made_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 model.logit_bias.fill_(-0.7)
         for part in (model, processor, tokenizer):
             part.save_pretrained(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `tokenizer.model` of 400 pieces, every byte among them, trained on a few sentences, with 4KHD's turn marks."""
+    from sentencepiece import SentencePieceTrainer  # noqa: PLC0415 - a compiled library that few tests need
+
+    sentences = [
+        "system user assistant What does this image show? Options: cat; dog; water.",
+        "Answer with one of the options and nothing else. Locate every instance of: ship.",
+        "Answer with a JSON list of boxes [x0, y0, x1, y1], in pixels of the image, which is 56 wide and 112 high",
+        "Describe this image in detail. forest built-up land snow ice cloud shadow",
+    ]
+    prefix = tmp_path_factory.mktemp("tokenizer") / "tokenizer"
+    SentencePieceTrainer.Train(
+        sentence_iterator=iter(sentences * 20),
+        model_prefix=str(prefix),
+        vocab_size=400,
+        model_type="bpe",
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        user_defined_symbols=["[UNUSED_TOKEN_146]", "[UNUSED_TOKEN_145]"],
+        minloglevel=2,
+    )
+    return prefix.with_suffix(".model")
+
+
+@pytest.fixture(scope="session")
+def made_4khd(tmp_path_factory: pytest.TempPathFactory, small_tokenizer: Path) -> Path:
+    """A 4KHD checkpoint's folder: tiles of 56 px, 2 layers, random weights, as anybody's is saved."""
+    import shutil  # noqa: PLC0415 - only here
+
+    from limner.model.fourkhd.sizes import LINEARS, LanguageSizes, Plora, Sizes, VisionSizes  # noqa: PLC0415 - the same
+    from safetensors.numpy import save_file  # noqa: PLC0415 - the same
+
+    sizes = Sizes(
+        VisionSizes(hidden=16, layers=2, heads=2, mlp=32, image=56),
+        LanguageSizes(vocab=400, hidden=64, layers=2, heads=4, kv_heads=2, mlp=128, positions=4096),
+        projector=32,
+        plora={name: Plora(rank=4, alpha=8.0) for name in LINEARS},
+    )
+    random = np.random.default_rng(7)
+    folder = tmp_path_factory.mktemp("4khd")
+    tensors = {
+        name: (random.normal(0, 0.2, shape) + (1.0 if "norm" in name and name.endswith("weight") else 0.0))
+        for name, shape in sizes.tensors().items()
+    }
+    save_file({name: tensor.astype(np.float32) for name, tensor in tensors.items()}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"model_type": "internlmxcomposer2", **sizes.to_json()}))
+    shutil.copyfile(small_tokenizer, folder / "tokenizer.model")
     return folder

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from ...readers.image import ImageInfo
 from ..annotator import Answer, Sight, View
+from ..views import kept_share
 from .question import DESCRIPTION, RECORD, UNDECIDED, UNPLACED, Question
 from .respondent import Cost, Costing, Respondent
 
@@ -134,16 +135,13 @@ def _about(
     notes: Mapping[str, str] | None = None,
 ) -> Answer:
     """An answer about a whole region, with how much of its core holds data that was asked for."""
-    rows, columns = view.region.rows, view.region.columns
-    owned = (rows.core_stop - rows.core_start) * (columns.core_stop - columns.core_start)
-    valid = round(min(1.0, float(view.wanted.sum()) / owned), 6)
     return Answer(
         label=label,
         geometry=None,
         kind="region",
         score=score,
         text=text,
-        numbers={**(numbers or {}), "valid": valid},
+        numbers={**(numbers or {}), "valid": round(kept_share(view), 6)},
         notes=notes or {},
     )
 

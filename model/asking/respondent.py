@@ -62,6 +62,6 @@ class Cost:
 class Costing(Protocol):
     """A respondent, or an annotator, that knows what a region costs before anything runs."""
 
-    def cost(self, tiles: tuple[int, int]) -> Cost:
-        """The cost of a region of (columns, rows) tiles. Raises `ModelError` where its settings are not here."""
+    def cost(self, tiles: tuple[int, int]) -> Cost | None:
+        """The cost of a region of (columns, rows) tiles, None where it is not known. Raises `ModelError`."""
         ...

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 
 from .sizes import Sizes, VisionSizes
 
-HD_NUM = range(1, 66)
-"""Tiles of a region: at least one; beyond 65 nothing was published, and sequences leave the model's length."""
-
 
 @dataclass(frozen=True, slots=True)
 class Prefill:

@@ -24,7 +24,8 @@ from .tokens import LAYOUTS, SYSTEM, Layout, Prompt, Tokenizer, ask
 if TYPE_CHECKING:
     from .speaker import Speaker
 
-OPTIONS = ("checkpoint", "layout", "system", "dtype", "device", "attention", "quantize", "together", "fetch", "threads")
+RUNNING = ("dtype", "device", "attention", "quantize")
+OPTIONS = ("checkpoint", "layout", "system", *RUNNING, "together", "enlarge", "fetch", "threads")
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -33,7 +34,7 @@ def annotator(options: Mapping[str, str]) -> Asker:
 
     `checkpoint` is a folder or a hub id `OWNER/NAME@COMMIT`; `layout` "chat" or "benchmark"; `system` replaces the
     model's own instruction; `dtype`, `device`, `attention` and `quantize` are `load.Running`'s; `together` regions are
-    read at once. The others are the question's.
+    read at once; `enlarge` not 0 fills that many tiles. The others are the question's.
     """
     known = (*OPTIONS, *QUESTION_OPTIONS)
     unknown = sorted(set(options) - set(known))
@@ -54,10 +55,11 @@ class FourKhdRespondent:
             raise _wrong("layout", f"it is {' or '.join(LAYOUTS)}", layout, "Correct it")
         self._layout: Layout = "chat" if layout == "chat" else "benchmark"
         self._system = options.get("system", SYSTEM)
-        self._running = {key: options[key] for key in ("dtype", "device", "attention", "quantize") if options.get(key)}
+        self._running = {key: options[key] for key in RUNNING if options.get(key)}
         if self._running.get("quantize", "4bit") not in {"4bit", "8bit"}:
             raise _wrong("quantize", "it is 4bit or 8bit", self._running["quantize"], "Correct it")
         self._together = _whole("together", options.get("together", "1"), least=1)
+        self._enlarge = _whole("enlarge", options.get("enlarge", "0"), least=0)
         self._threads = _whole("threads", options.get("threads", "0"), least=0)
         fetch = options.get("fetch", "false")
         if fetch not in {"true", "false"}:
@@ -91,7 +93,7 @@ class FourKhdRespondent:
 
     def sight(self) -> Sight:
         """Rendered RGB in tiles of the vision tower's size, with the global view. Raises `ModelError`."""
-        return Sight(tile=self._found()[1].vision.image, overall=True, variant="4khd")
+        return Sight(tile=self._found()[1].vision.image, overall=True, enlarge=self._enlarge, variant="4khd")
 
     def prepare(self) -> None:
         """Load the network, so that what is wrong with it is said before any region. Raises `ModelError`."""

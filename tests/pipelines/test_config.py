@@ -50,7 +50,8 @@ def test_lists_may_be_written_with_commas_or_as_yaml(tmp_path: Path) -> None:
     [
         ("hdnum: 9", ("hdnum", "hd_num", "run.yaml")),
         ("hd_num: nine", ("hd_num", "integer", "nine")),
-        ("hd_num: 0", ("hd_num", "greater")),
+        ("hd_num: 0", ("hd-num", "at least 1 tile", "0", "--hd-num 9")),
+        ("hd_num: 66", ("hd-num", "at most the 65", "66", "more regions")),
         ("hd_num: true", ("hd_num", "integer")),
         ("hd_num: 9\nhd_num: 8", ("twice",)),
         ("resolution: 10", ("resolution", "string")),

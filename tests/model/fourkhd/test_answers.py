@@ -1,0 +1,180 @@
+"""Weighing and telling, against reading every text from the start; and which kernel computes attention."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from limner.model.fourkhd import answer, attention
+from limner.model.fourkhd.attention import choose_kernel
+from limner.model.fourkhd.cost import prefill, visual_tokens, weight_bytes
+from limner.model.fourkhd.files import Files
+from limner.model.fourkhd.network import FourKhd
+from limner.model.fourkhd.sizes import VisionSizes
+from limner.model.fourkhd.speaker import Speaker, memory
+from limner.model.fourkhd.tokens import Tokenizer, ask
+from limner.model.tiling import TileGrid
+from limner.readers.errors import ModelError
+
+TOLERANCE = 1e-4
+END = 7
+
+
+def pictures(network: FourKhd, *lengths: int) -> list[torch.Tensor]:
+    random = torch.Generator().manual_seed(3)
+    return [torch.randn(length, network.sizes.language.hidden, generator=random) * 0.3 for length in lengths]
+
+
+def from_the_start(network: FourKhd, before: list[answer.Part], text: list[int], option: list[int]) -> float:
+    """The log-likelihood of an option and the end after it, by one reading of everything."""
+    mixed = network.mix([[*before, [*text, *option]]])
+    logits = network(inputs_embeds=mixed.hidden, im_mask=mixed.image).logits[0].log_softmax(dim=-1)
+    first = mixed.hidden.shape[1] - len(option) - 1
+    return float(sum(logits[first + i, token] for i, token in enumerate([*option, END])))
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "eager"])
+def test_options_weighed_together_equal_each_read_from_the_start(tiny: FourKhd, kernel: attention.Kernel) -> None:
+    tiny.kernel = kernel
+    first, second = pictures(tiny, 20, 31)
+    sequences: list[list[answer.Part]] = [[[1, 5, 6], first, [1, 9]], [[1, 5], second, [1, 9, 8]]]
+    suffixes = [[10, 11, 12], [10, 13], [14]]
+    options = [[20, 21], [20], [22, 23, 24], [20, 21, 25]]  # some begin as others do, one is the beginning of another
+    with torch.inference_mode():
+        found = answer.weigh(tiny, sequences, suffixes, options, end=END)
+        expected = np.array([[[from_the_start(tiny, s, x, o) for o in options] for x in suffixes] for s in sequences])
+        alone = np.concatenate([answer.weigh(tiny, [s], suffixes, options, end=END) for s in sequences])
+    assert found.shape == (2, 3, 4)
+    assert np.abs(found - expected).max() < TOLERANCE
+    assert np.abs(found - alone).max() < TOLERANCE
+    assert np.ptp(expected) > 1  # they differ, so that agreement says something
+
+
+@settings(deadline=None, derandomize=True, max_examples=30)
+@given(
+    st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=4), min_size=1, max_size=4),
+    st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=4), min_size=1, max_size=4),
+)
+def test_in_a_tree_a_token_sees_just_what_leads_to_it(suffixes: list[list[int]], options: list[list[int]]) -> None:
+    tree = answer.Tree.of(suffixes, options)
+    for k, suffix in enumerate(suffixes):
+        for n, option in enumerate(options):
+            last = tree.places[k][n][-1]
+            path = np.flatnonzero(tree.sees[last])
+            assert [tree.ids[place] for place in path] == [*suffix, *option]
+            assert [tree.depth[place] for place in path] == list(range(len(path)))
+    assert len(tree.ids) == sum(len(s) + sum(map(len, options)) for s in suffixes)
+    assert not np.triu(tree.sees, 1).any()
+
+
+def test_the_shared_beginning_leaves_each_prompt_a_token() -> None:
+    assert answer.common([[1, 2, 3], [1, 2, 4]]) == 2
+    assert answer.common([[1, 2], [1, 2]]) == 1
+    assert answer.common([[1, 2], [1, 2, 3]]) == 1
+    assert answer.common([[5]]) == 0
+
+
+def test_a_sequence_longer_than_the_model_is_refused(tiny: FourKhd) -> None:
+    answer.check_length(tiny, 4096)
+    with pytest.raises(ModelError, match=r"4096.*4097.*--hd-num"):
+        answer.check_length(tiny, 4097)
+
+
+def test_the_speaker_refuses_a_tokenizer_of_another_model(folder: Path) -> None:
+    files = Files.find(str(folder))  # the tiny model knows 256 tokens, this tokenizer 400
+    with pytest.raises(ModelError, match=r"256.*400"):
+        Speaker(files, Tokenizer(files.tokenizer, "here"), {})
+
+
+def test_where_a_kernel_cannot_run_it_is_said_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "_said", set())
+    cpu = torch.device("cpu")
+    for _ in range(2):
+        assert choose_kernel("flash_attention_2", device=cpu, dtype=torch.float32) == "sdpa"
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "cpu" in caplog.text
+    assert "sdpa is used instead" in caplog.text
+    assert choose_kernel("eager", device=cpu, dtype=torch.float32) == "eager"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "capability", "installed", "words"),
+    [
+        (torch.float32, (9, 0), True, "16-bit"),
+        (torch.float16, (7, 5), True, "compute capability 8.0"),
+        (torch.bfloat16, (9, 0), False, "flash-attn is not installed"),
+        (torch.bfloat16, (8, 0), True, ""),
+    ],
+)
+def test_what_flash_attention_needs(
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: torch.dtype,
+    capability: tuple[int, int],
+    installed: bool,  # noqa: FBT001 - a case
+    words: str,
+) -> None:
+    said: set[str] = set()
+    monkeypatch.setattr(attention, "_said", said)
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a card")
+    monkeypatch.setattr(attention, "is_flash_attn_2_available", lambda: installed)
+    chosen = choose_kernel("flash_attention_2", device=torch.device("cuda"), dtype=dtype)
+    assert chosen == ("sdpa" if words else "flash_attention_2")
+    assert words in "".join(said)
+
+
+def test_running_out_of_memory_is_told_apart_from_mistakes() -> None:
+    for message in ("DefaultCPUAllocator: can't allocate memory: you tried", "not enough memory: you tried to"):
+        with pytest.raises(MemoryError), memory():
+            raise RuntimeError(message)
+    with pytest.raises(RuntimeError, match="shape"), memory():
+        raise RuntimeError("a shape is wrong")
+    with pytest.raises(MemoryError), memory():
+        torch.empty(1 << 50)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 3), (2, 5), (11, 5), (1, 55), (55, 1)])
+def test_visual_tokens_are_those_of_the_grid(shape: tuple[int, int]) -> None:
+    cols, rows = shape
+    vision = VisionSizes(hidden=1024, layers=24, heads=16, mlp=4096)
+    assert visual_tokens(vision, rows, cols) == TileGrid.exact(cols, rows).tokens
+
+
+def test_the_cost_of_a_region_by_hand(tiny: FourKhd) -> None:
+    sizes = tiny.sizes
+    cost = prefill(sizes, 2, 3, text=22, itemsize=4)
+    assert (cost.visual, cost.tokens) == (1045, 1067)
+    assert cost.cache == 2 * sizes.language.layers * 2 * 16 * 1067 * 4
+    assert weight_bytes(sizes, "", 4) == 4 * sizes.parameters
+    more = prefill(sizes, 4, 6, text=22, itemsize=4)
+    assert more.seeing > 3.4 * cost.seeing
+    assert more.reading > 3.5 * cost.reading
+
+
+def test_operations_are_those_that_torch_counts(tiny: FourKhd) -> None:
+    counter = pytest.importorskip("torch.utils.flop_counter")
+    tiny.kernel = "eager"  # whose products it sees
+    text = 22
+    cost = prefill(tiny.sizes, 1, 2, text=text, itemsize=4)
+    with torch.inference_mode():
+        with counter.FlopCounterMode(display=False) as seeing:
+            [picture] = tiny.see(torch.zeros(3, 3, 336, 336), [(1, 2)])
+        mixed = tiny.mix([[[1] * text, picture]])
+        with counter.FlopCounterMode(display=False) as reading:
+            tiny(inputs_embeds=mixed.hidden, im_mask=mixed.image, logits_to_keep=1)
+    assert seeing.get_total_flops() == pytest.approx(cost.seeing, rel=0.02)
+    full = cost.reading + tiny.sizes.language.layers * 2 * cost.tokens**2 * 64  # it counts all pairs, we half of them
+    assert reading.get_total_flops() == pytest.approx(full, rel=0.02)
+
+
+def test_prompts_keep_their_pictures_place(made_4khd: Path) -> None:
+    tokenizer = Tokenizer(made_4khd / "tokenizer.model", "made")
+    chat, benchmark = ask(tokenizer, "cat?"), ask(tokenizer, "cat?", layout="benchmark")
+    assert chat.parts[0][0] == chat.parts[1][0] == tokenizer.bos
+    assert benchmark.parts[0] == (tokenizer.bos,)
+    assert tokenizer.bos not in benchmark.parts[1]
