@@ -52,8 +52,10 @@ def look(
     wanted = np.zeros(valid.shape, dtype=np.bool_)
     rows, columns = core_window(region)
     wanted[rows, columns] = valid[rows, columns] & inside(region, area)
-    if sight.enlarge:
-        grid, canvas = _enlarge(canvas, region, sight)
+    larger = _enlarged(region, sight)
+    if larger is not None:
+        grid, (width, height) = larger, larger.source
+        canvas = lay(np.ascontiguousarray(canvas[:height, :width]), grid)
         valid, wanted = (_onto_canvas(mask, grid) for mask in (valid, wanted))
     return View(
         region=region,
@@ -72,7 +74,7 @@ def on_region(mask: Mask, view: View) -> Mask:
     A pixel has what the canvas has at its centre; one that is not on the canvas, since it is not in the picture, has
     nothing.
     """
-    if view.grid.size == view.region.size:
+    if view.grid.source == view.grid.size == view.region.size:
         return mask
     width, height = view.grid.source
     x, y = (_centres(view.grid, axis, length) for axis, length in ((0, width), (1, height)))
@@ -172,13 +174,19 @@ def _physical(
     return canvas, valid
 
 
-def _enlarge(canvas: Pixels, region: Region, sight: Sight) -> tuple[TileGrid, Pixels]:
-    """The region's part of the picture, laid on as many tiles as `sight.enlarge` allows."""
+def _enlarged(region: Region, sight: Sight) -> TileGrid | None:
+    """The grid on which the region's part of the picture fills as many tiles as `sight.enlarge` allows.
+
+    None where it would not be larger: a view never shows less than the region's pixels.
+    """
+    if not sight.enlarge:
+        return None
     columns, rows = region.grid.shape
     width = min(region.columns.stop, columns) - region.columns.start
     height = min(region.rows.stop, rows) - region.rows.start
     grid = TileGrid.fit(width, height, hd_num=sight.enlarge, tile=sight.tile)
-    return grid, lay(np.ascontiguousarray(canvas[:height, :width]), grid)
+    x0, y0, x1, y1 = grid.content
+    return grid if x1 - x0 > width and y1 - y0 > height else None
 
 
 def _onto_canvas(mask: Mask, grid: TileGrid) -> Mask:
