@@ -21,7 +21,7 @@ from ..geometry import Box
 from ..image import Claim, ImageInfo, Mask, Pixels
 from ..pseudonym import Pseudonyms
 from ..registry import FolderScan
-from ..render import Stretch
+from ..render import Curve, Stretch
 from ..resample import lattice, resample, taps
 from ..sheet import sheet_of
 from .classes import FOR_SLIDES
@@ -32,6 +32,7 @@ from .source import sniff, split
 from .survey import LISTING, Survey, has_dicom, survey
 
 _CACHE: Final = 128 * 2**20  # bytes of decoded frames that an open image keeps
+_CURVES: Final[Mapping[str, Curve]] = {"": "linear", "sigmoid": "sigmoid", "steps": "steps"}
 _WHOLE_SLIDE: Final = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.77\.1\.6(?![.0-9])")
 
 
@@ -106,7 +107,7 @@ class DicomReader:
         return DicomImage(info, channels)
 
     def _infos(self, uri: str, found: Survey, names: Pseudonyms, options: Mapping[str, str]) -> list[ImageInfo]:
-        columns = _columns(options)
+        columns, tables = _columns(options), decoder().table
         window = options.get("window", "")
         inside = Path(uri).is_file() and Path(uri).name != LISTING  # other files' fates are told in notes
         studies = sorted({stack.first.file.study for stack in found.series.stacks})
@@ -117,7 +118,9 @@ class DicomReader:
             kind = (stack.first.facts.modality or "image").lower()
             numbers[study, kind] = numbers.get((study, kind), 0) + 1
             name = f"study{studies.index(study) + 1}-{kind}{numbers[study, kind]}"
-            info = describe(stack, name, names, columns=columns, window=window, fates=found.of_study(study))
+            info = describe(
+                stack, name, names, columns=columns, window=window, fates=found.of_study(study), tables=tables
+            )
             infos.append(_with_archive_notes(info, found) if inside else info)
         return infos
 
@@ -205,15 +208,36 @@ class DicomImage:
 def stated_stretch(info: ImageInfo) -> Stretch | None:
     """The window that a grey image is to be seen through, as a stretch; None where its pixels must decide.
 
-    LINEAR and LINEAR_EXACT windows are exact. A lookup table or a sigmoid is replaced by the window that spans it.
-    MONOCHROME1 has its ends exchanged: `low`, which becomes black, is then the higher number.
+    It renders what `grey.grey8` renders. MONOCHROME1 has its ends exchanged: `low`, which becomes black, is then the
+    higher number. What is not valid, padding above all, is black.
     """
     facts = dict(info.facts)
     if "window_low" not in facts:
         return None
+    steps = [step.partition(":") for step in facts.get("window_steps", "").split()]
     return Stretch(
-        (info.channels[0].name,), (float(facts["window_low"]),), (float(facts["window_high"]),), facts["window_used"]
+        (info.channels[0].name,),
+        (float(facts["window_low"]),),
+        (float(facts["window_high"]),),
+        facts["window_used"],
+        curve=_CURVES[facts.get("window_curve", "")],
+        steps=tuple((float(number), int(grey)) for number, _, grey in steps),
+        blank=0,
     )
+
+
+def study_stretch(info: ImageInfo, fitted: Stretch) -> Stretch:
+    """How an image is seen: an image of a study through its stated window, else as it was `fitted` to its pixels.
+
+    Also then MONOCHROME1 shows low values as white, and what is not valid in a study is black. Other images' stretch
+    is the fitted one.
+    """
+    if not info.cells:
+        return fitted
+    if (stated := stated_stretch(info)) is not None:
+        return stated
+    ends = (fitted.high, fitted.low) if "inverted" in dict(info.facts) else (fitted.low, fitted.high)
+    return replace(fitted, low=ends[0], high=ends[1], blank=0)
 
 
 def _columns(options: Mapping[str, str]) -> int:

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 from limner.pipelines.report import read_record
+from limner.readers.dicom.grey import Table, Voi, grey8
 
 Limner = Callable[..., "Said"]  # noqa: F821 - of conftest, which tests cannot import
 
@@ -81,6 +83,41 @@ def test_a_window_that_the_file_states_is_used(
     assert image.seen["Window"].startswith("500/2000")
     stretch = json.loads((tmp_path / "out" / "manifest.json").read_text())["images"][0]["stretch"]
     assert (stretch["low"], stretch["high"]) == ([-500.0], [1499.0])  # PS3.3 C.11.2.1.2
+
+
+@pytest.mark.parametrize("kind", ["sigmoid", "table"])
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_the_model_and_the_picture_see_what_the_file_wants_shown(
+    tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner, kind: str, photometric: str
+) -> None:
+    """The oracle: the grey pipeline on the file's own numbers."""
+    pixels = making.ramp(32, 48).astype(np.uint16)
+    pixels[:16, :16] = 5000
+    tags: dict[str, object] = {"WindowCenter": 1500, "WindowWidth": 1200, "VOILUTFunction": "SIGMOID"}
+    voi = Voi(1500, 1200, "SIGMOID")
+    if kind == "table":
+        entries = (np.linspace(0, 1, 3000) ** 3 * 1023).astype(np.uint16)
+        table = making.item(LUTDescriptor=[3000, 100, 10], LUTData=entries.tobytes())
+        table[0]["LUTDescriptor"].VR, table[0]["LUTData"].VR = "US", "OW"
+        tags["VOILUTSequence"], voi = table, Voi(0, 0, "LUT", Table(100.0, entries.astype(float), 10))
+    data = making.image(
+        pixels, sop_class=making.CR, PhotometricInterpretation=photometric, PixelPaddingValue=5000, **tags
+    )
+    out = tmp_path / "out"
+    path = making.save(data, tmp_path / "cr.dcm")
+    assert limner("run", path, "--model", per_tile, "--out", out).code == 0
+    expected = grey8(pixels.astype(float), pixels != 5000, voi, inverted=photometric == "MONOCHROME1").astype(int)
+    (image,) = read_record(out).images
+    assert len(image.findings()) == 5  # one of six tiles is all padding
+    for finding in image.findings():
+        x, y = (int(value) for value in finding.geometry.bounds[:2])
+        mean = expected[y : y + 16, x : x + 16].mean() / 255
+        assert finding.score == pytest.approx(mean, abs=1 / 255)
+    overview = image.overview()
+    assert overview is not None
+    assert overview.scale == (1.0, 1.0)
+    assert np.abs(overview.pixels[..., 1].astype(int) - expected).max() <= 1
+    assert {"sigmoid": "1500/1200 SIGMOID", "table": "3000 entries from 100 LUT"}[kind] in image.seen["Window"]
 
 
 def test_a_run_without_a_model_says_so_and_shows_what_there_is(
