@@ -29,8 +29,8 @@ STUDIES_COLUMNS: Mapping[str, str] = {
     "n_skipped": "files left out, with their reasons in files.csv",
     "n_failed": "files that failed, with their reasons in files.csv",
     "related": "objects of the study that are no images",
-    "n_findings": "findings in all its images",
-    "status": "complete, or partial where a file or a planned region failed",
+    "n_findings": "findings in all its images; empty where nothing was looked for",
+    "status": "complete; partial where a file or a planned region failed; not assessed where nothing was looked for",
     "warnings": "how many sentences about its images should be read (in series.csv)",
     "limner": "version of limner",
     "model": "name of the model",
@@ -81,8 +81,8 @@ SERIES_COLUMNS: Mapping[str, str] = {
     "series_uid": "the series, as a pseudonym",
     "stack_id": "the image's id in this run",
     **_FROM_FACTS,
-    "n_findings": "findings in it",
-    "status": "complete, or partial where a planned region failed",
+    "n_findings": "findings in it; empty where nothing was looked for",
+    "status": "complete; partial where a planned region failed; not assessed where nothing was looked for",
     "notes": "what to read before trusting the numbers",
 }
 """Columns of series.csv and what they mean: a row a stack."""
@@ -129,7 +129,7 @@ class StudiesCsv:
             return []
         tables = (
             ("studies.csv", STUDIES_COLUMNS, _studies(record, images)),
-            ("series.csv", SERIES_COLUMNS, map(_series, images)),
+            ("series.csv", SERIES_COLUMNS, (_series(record, image) for image in images)),
             ("slices.csv", SLICES_COLUMNS, (row for image in images for row in _slices(image))),
         )
         written: list[Path] = []
@@ -175,7 +175,7 @@ def _studies(record: Record, images: Sequence[ImageRecord]) -> list[Mapping[str,
     for study, members in sorted(by_study.items()):
         facts = [dict(image.info.facts) for image in members]
         failed = max(int(one.get("study_failed", "0")) for one in facts)
-        whole = all(image.complete for image in members) and not failed
+        standing = record.standing(members)
         rows.append(
             {
                 "study_uid": cell(study),
@@ -187,8 +187,8 @@ def _studies(record: Record, images: Sequence[ImageRecord]) -> list[Mapping[str,
                 "n_skipped": _most(facts, "study_skipped"),
                 "n_failed": _most(facts, "study_failed"),
                 "related": cell(max((one.get("study_related", "") for one in facts), key=len)),
-                "n_findings": str(sum(len(image.findings()) for image in members)),
-                "status": "complete" if whole else "partial",
+                "n_findings": record.count(sum(len(image.findings()) for image in members)),
+                "status": "partial" if standing == "complete" and failed else standing,
                 "warnings": str(sum(len(image.info.notes) for image in members)),
                 "limner": cell(record.version),
                 "model": cell(record.model.get("name", "")),
@@ -205,15 +205,15 @@ def _most(facts: Iterable[Mapping[str, str]], name: str) -> str:
     return str(max(int(one.get(name, "0")) for one in facts))
 
 
-def _series(image: ImageRecord) -> Mapping[str, str]:
+def _series(record: Record, image: ImageRecord) -> Mapping[str, str]:
     facts = dict(image.info.facts)
     return {
         "study_uid": cell(image.info.study),
         "series_uid": cell(facts.get("series_uid", "")),
         "stack_id": cell(image.info.id),
         **{key: cell(facts.get(key, "")) for key in _FROM_FACTS},
-        "n_findings": str(len(image.findings())),
-        "status": "complete" if image.complete else "partial",
+        "n_findings": record.count(len(image.findings())),
+        "status": record.standing([image]),
         "notes": cell("; ".join(image.info.notes)),
     }
 

@@ -59,12 +59,12 @@ SUMMARY_COLUMNS: Mapping[str, str] = {
     "entry": "what the row counts: label, area (what became of a part of the image) or image (all of it)",
     "name": "the label; or analysed, no data, skipped, unreadable; or whole image",
     "reason": "why an area was not analysed",
-    "findings": "number of findings",
+    "findings": "number of findings; empty where nothing was looked for",
     "regions": "number of regions",
     "area_px": "level-0 pixels; findings that overlap count twice",
     "area_m2": "m² on the ellipsoid, 9 significant digits",
     "share": "label rows: of the analysed area; area rows: of the image (by m² where known, else by pixels)",
-    "status": "complete, or partial where a region that was planned was not analysed",
+    "status": "complete; partial where a planned region was not analysed; not assessed where nothing was looked for",
     "pixel_x_m": "true ground distance of a level-0 pixel along x in the image's middle",
     "pixel_y_m": "the same along y",
     "seen_x_m": "ground distance of a pixel as the model saw it, along x",
@@ -211,7 +211,8 @@ def _summary(record: Record, image: ImageRecord) -> Columns:
         for area in image.areas
     ]
     regions = sum(area.regions for area in image.areas)
-    rows.append(_row("image", "whole image", whole, share(whole, whole), findings=len(findings), regions=regions))
+    counted = len(findings) if record.assessed else None
+    rows.append(_row("image", "whole image", whole, share(whole, whole), findings=counted, regions=regions))
 
     width, height = image.info.size
     ground = geodesy.metres_per_pixel(image.info.placement, (width / 2, height / 2)) or (math.nan, math.nan)
@@ -220,7 +221,7 @@ def _summary(record: Record, image: ImageRecord) -> Columns:
     )
     every = {
         "image": cell(image.info.id),
-        "status": "complete" if image.complete else "partial",
+        "status": record.standing([image]),
         "pixel_x_m": pixel_x,
         "pixel_y_m": pixel_y,
         "seen_x_m": seen_x,

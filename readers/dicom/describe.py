@@ -98,7 +98,7 @@ def describe(
     inverted = facts.photometric == "MONOCHROME1"
     study = names.uid(first.file.study)
     return ImageInfo(
-        uri=files[0] if names.show else f"dicom:{study}/{name}",
+        uri=files[0] if names.show else told_uri(study, name),
         reader="dicom",
         size=sheet.size if sheet else shape,
         channels=_channels(first),
@@ -123,6 +123,11 @@ def describe(
             if text
         ),
     )
+
+
+def told_uri(study: str, name: str) -> str:
+    """What stands for an image's path where paths are not told."""
+    return f"dicom:{study}/{name}"
 
 
 def choose_window(stack: Stack, wish: str, tables: Tables) -> tuple[Voi, str] | None:

@@ -7,7 +7,7 @@ the option `identities` says show. This file holds no DICOM library: the limited
 
 import os
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from ..resample import lattice, resample, taps
 from ..sheet import sheet_of
 from .classes import FOR_SLIDES
 from .decode import Decoder, decoder
-from .describe import describe
+from .describe import describe, told_uri
 from .faults import FaultError, as_error
 from .source import sniff, split
 from .survey import LISTING, Survey, has_dicom, survey
@@ -46,6 +46,9 @@ class DicomReader:
 
     name = "dicom"
     options = ("columns", "identities", "key_file", "window")
+
+    def __init__(self) -> None:
+        self._order: dict[tuple[tuple[str, ...], str], tuple[object, ...]] = {}  # of each image that was scanned
 
     def claim(self, uri: str, head: bytes) -> Claim:
         """DICOM by its first bytes; a folder or an archive that holds some. Whole-slide images are left to others."""
@@ -95,6 +98,27 @@ class DicomReader:
                 side.append((fate.source, fate.reason))
         return FolderScan(tuple(self._infos(folder, found, names, options)), tuple(failed), tuple(side))
 
+    def number(self, infos: Sequence[ImageInfo]) -> list[ImageInfo]:
+        """Images of any inputs, with ids that count studies, and a study's images of a modality, from 1.
+
+        They are counted in the order of their UIDs as the files have them, which no order of inputs changes.
+        """
+        order = sorted(
+            range(len(infos)),
+            key=lambda at: (*self._order.get(_place(infos[at]), ()), infos[at].fingerprint, infos[at].files),
+        )
+        studies = list(dict.fromkeys(infos[at].study for at in order))
+        numbers: Counter[tuple[str, str]] = Counter()
+        named = list(infos)
+        for at in order:
+            info = infos[at]
+            kind = _kind(dict(info.facts).get("modality", ""))
+            numbers[info.study, kind] += 1
+            name = f"study{studies.index(info.study) + 1}-{kind}{numbers[info.study, kind]}"
+            uri = told_uri(info.study, name) if info.uri == told_uri(info.study, info.id) else info.uri
+            named[at] = replace(info, id=name, uri=uri)
+        return named
+
     def survey(self, uri: str, options: Mapping[str, str]) -> Survey:
         """Every file of an input with its fate, and the stacks. Raises `ReadError` where it cannot be opened at all."""
         try:
@@ -110,19 +134,14 @@ class DicomReader:
         columns, tables = _columns(options), decoder().table
         window = options.get("window", "")
         inside = Path(uri).is_file() and Path(uri).name != LISTING  # other files' fates are told in notes
-        studies = sorted({stack.first.file.study for stack in found.series.stacks})
-        numbers: dict[tuple[str, str], int] = {}
         infos: list[ImageInfo] = []
-        for stack in found.series.stacks:
-            study = stack.first.file.study
-            kind = (stack.first.facts.modality or "image").lower()
-            numbers[study, kind] = numbers.get((study, kind), 0) + 1
-            name = f"study{studies.index(study) + 1}-{kind}{numbers[study, kind]}"
-            info = describe(
-                stack, name, names, columns=columns, window=window, fates=found.of_study(study), tables=tables
-            )
+        for place, stack in enumerate(found.series.stacks):
+            first = stack.first
+            fates = found.of_study(first.file.study)
+            info = describe(stack, f"stack{place}", names, columns=columns, window=window, fates=fates, tables=tables)
             infos.append(_with_archive_notes(info, found) if inside else info)
-        return infos
+            self._order[_place(info)] = first.file.study, first.file.series, *first.order
+        return self.number(infos)
 
 
 class DicomImage:
@@ -238,6 +257,15 @@ def study_stretch(info: ImageInfo, fitted: Stretch) -> Stretch:
         return stated
     ends = (fitted.high, fitted.low) if "inverted" in dict(info.facts) else (fitted.low, fitted.high)
     return replace(fitted, low=ends[0], high=ends[1], blank=0)
+
+
+def _place(info: ImageInfo) -> tuple[tuple[str, ...], str]:
+    """What tells an image from all others of a scan, whatever its id: its files, and its first slice in them."""
+    return info.files, f"{info.cells[0].source} {info.cells[0].frame}"
+
+
+def _kind(modality: str) -> str:
+    return (modality or "image").lower()
 
 
 def _columns(options: Mapping[str, str]) -> int:

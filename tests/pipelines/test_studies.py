@@ -132,7 +132,11 @@ def test_a_run_without_a_model_says_so_and_shows_what_there_is(
     assert said.code == 0, said.err
     assert "No model was chosen" in said.out
     assert [row["status"] for row in rows(out / "files.csv")] == ["read"] * 5
-    assert len(rows(out / "series.csv")) == len(rows(out / "studies.csv")) == 1
+    for name in ("series.csv", "studies.csv"):
+        assert [(row["status"], row["n_findings"]) for row in rows(out / name)] == [("not assessed", "")]
+    assert {row["status"] for row in rows(out / "summary.csv")} == {"not assessed"}
+    assert {row["findings"] for row in rows(out / "summary.csv")} == {""}
+    assert rows(out / "findings.csv") == []
     (image,) = read_record(out).images
     assert {(area.status, area.reason): area.pixels for area in image.areas}["skipped", "no model"] > 0
     assert sum(area.pixels for area in image.areas) == image.info.size[0] * image.info.size[1]
