@@ -10,13 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import shapely
-
-from ..model.finding import Finding
-from ..readers.image import Cell, ImageInfo
 from ..readers.sheet import sheet_of
 from .cells import cell, fixed
+from .measures import measure
+from .patient import centre_cells, in_study, slice_cells, spot
 from .writer import DISCLAIMER, ImageRecord, Record, replacing
 
 STUDIES_COLUMNS: Mapping[str, str] = {
@@ -113,6 +110,12 @@ SLICES_COLUMNS: Mapping[str, str] = {
 }
 """Columns of slices.csv and what they mean: a row a finding."""
 
+_AS_THERE: Mapping[str, str] = {
+    **{f"{edge}_px": f"bbox_{edge}_px" for edge in ("x0", "y0", "x1", "y1")},
+    **{f"centre_{axis}_mm": f"centre_lps_{axis}_mm" for axis in "xyz"},
+}
+"""Columns of slices.csv → what findings.csv calls them, where it has others of that name."""
+
 _NO_STUDY = "it belongs to no radiology study"
 
 
@@ -124,7 +127,7 @@ class StudiesCsv:
 
     def write(self, record: Record, folder: Path) -> Sequence[Path]:
         """Write the three tables into `folder`; nothing where no image belongs to a study."""
-        images = [image for image in record.images if _in_study(image.info)]
+        images = [image for image in record.images if in_study(image.info)]
         if not images:
             return []
         tables = (
@@ -144,27 +147,8 @@ class StudiesCsv:
 
     def omitted(self, record: Record) -> Mapping[str, str]:
         """Images that belong to no study, where others do."""
-        inside = [image.info.id for image in record.images if _in_study(image.info)]
+        inside = [image.info.id for image in record.images if in_study(image.info)]
         return {image.info.id: _NO_STUDY for image in record.images if inside and image.info.id not in inside}
-
-
-def cells_touched(info: ImageInfo, finding: Finding) -> list[tuple[int, Cell]]:
-    """(place in the stack from 0, cell) of every slice whose cell a finding's geometry covers by more than a sliver."""
-    bounds = finding.geometry.bounds
-    found: list[tuple[int, Cell]] = []
-    for number, one in enumerate(info.cells):
-        x0, y0 = max(bounds[0], one.box.x0), max(bounds[1], one.box.y0)
-        x1, y1 = min(bounds[2], one.box.x1), min(bounds[3], one.box.y1)
-        if x1 < x0 or y1 < y0:
-            continue
-        shared = finding.geometry.intersection(shapely.box(one.box.x0, one.box.y0, one.box.x1, one.box.y1))
-        if shared.area > 1e-6 * finding.geometry.area or (finding.geometry.area == 0 and not shared.is_empty):
-            found.append((number, one))
-    return found
-
-
-def _in_study(info: ImageInfo) -> bool:
-    return bool(info.study and info.cells)
 
 
 def _studies(record: Record, images: Sequence[ImageRecord]) -> list[Mapping[str, str]]:
@@ -219,35 +203,19 @@ def _series(record: Record, image: ImageRecord) -> Mapping[str, str]:
 
 
 def _slices(image: ImageRecord) -> Iterable[Mapping[str, str]]:
-    facts = dict(image.info.facts)
+    findings = image.findings()
     sheet = sheet_of(image.info)
-    for number, finding in enumerate(image.findings(), 1):
-        touched = cells_touched(image.info, finding)
-        row = {
-            "study_uid": cell(image.info.study),
-            "series_uid": cell(facts.get("series_uid", "")),
+    points = measure(findings, image.info.placement).point
+    for number, (finding, point) in enumerate(zip(findings, points, strict=True), 1):
+        one = spot(image.info, sheet, finding)
+        told = slice_cells(image.info, one) | centre_cells(one, point)
+        yield {
+            **told,
+            **{ours: told.get(theirs, "") for ours, theirs in _AS_THERE.items()},
             "stack_id": cell(image.info.id),
             "finding": str(number),
             "label": cell(finding.label),
             "score": fixed([math.nan if finding.score is None else finding.score], 4)[0],
-            "n_slices": str(len(touched)),
-            "spacing_source": cell(facts.get("spacing_source", "")),
             "text": cell(finding.text),
             "use": DISCLAIMER,
         }
-        if len(touched) == 1:
-            place, one = touched[0]
-            corners = np.asarray(finding.geometry.bounds, dtype=np.float64).reshape(2, 2)
-            box = (corners if sheet is None else sheet.to_slice(place, corners)).reshape(-1)
-            row |= {
-                "sop_uid": cell(one.name),
-                "frame": str(one.frame),
-                "slice": str(place + 1),
-                "slice_position_mm": fixed([math.nan if one.position_mm is None else one.position_mm], 3)[0],
-                **dict(zip(("x0_px", "y0_px", "x1_px", "y1_px"), fixed(box, 3), strict=True)),
-            }
-            if one.placement.unit == "mm" and len(one.placement.matrix) == 3:  # noqa: PLR2004 - a patient has three axes
-                point = finding.geometry.representative_point()
-                names = ("centre_x_mm", "centre_y_mm", "centre_z_mm")
-                row |= dict(zip(names, fixed(one.placement.to_world([[point.x, point.y]])[0], 3), strict=True))
-        yield row

@@ -19,6 +19,7 @@ from ..model.finding import Finding
 from ..readers import geodesy
 from .cells import cell, fixed, significant
 from .measures import Measures, crs_name, further_columns, label_areas, measure, share, total
+from .patient import PATIENT_COLUMNS, in_study, patient_columns
 from .writer import DISCLAIMER, ImageRecord, Record, replacing
 
 FINDINGS_COLUMNS: Mapping[str, str] = {
@@ -43,7 +44,10 @@ FINDINGS_COLUMNS: Mapping[str, str] = {
     "crs": "the image's CRS: authority and code where exact, else its name; empty without one",
     "text": "what the model said in words; data, not instructions",
 }
-"""Columns of findings.csv and what they mean. Then come `number.…` and `note.…`, the model's own, and `CLOSING`."""
+"""Columns of findings.csv and what they mean.
+
+Then come, where the run holds studies, `PATIENT_COLUMNS`, then `number.…` and `note.…`, the model's own, and `CLOSING`.
+"""
 
 CLOSING: Mapping[str, str] = {
     "model": "name of the model",
@@ -92,7 +96,7 @@ Columns = dict[str, Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class FindingsCsv:
-    """findings.csv: a row a finding, in the images' and findings' order. Columns: `FINDINGS_COLUMNS`."""
+    """findings.csv: a row a finding, in the images' and findings' order. Columns: see `FINDINGS_COLUMNS`."""
 
     name: str = "findings-csv"
 
@@ -100,13 +104,17 @@ class FindingsCsv:
         """Write findings.csv into `folder`, image by image."""
         numbers, notes = further_columns(record)
         closing = _closing(record)
+        patient = [*PATIENT_COLUMNS] if any(in_study(image.info) for image in record.images) else []
         own = [*(f"number.{key}" for key in numbers), *(f"note.{key}" for key in notes)]
         path = folder / "findings.csv"
         with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-            _write(dict.fromkeys([*FINDINGS_COLUMNS, *map(cell, own), *CLOSING], ()), file, header=True)
+            _write(dict.fromkeys([*FINDINGS_COLUMNS, *patient, *map(cell, own), *CLOSING], ()), file, header=True)
             for image in record.images:
                 findings = image.findings()
-                columns = finding_columns(image, findings, measure(findings, image.info.placement))
+                measures = measure(findings, image.info.placement)
+                columns = finding_columns(image, findings, measures)
+                if patient:
+                    columns |= patient_columns(image.info, findings, measures.point)
                 for key in numbers:
                     columns[f"number.{key}"] = significant(f.numbers.get(key, math.nan) for f in findings)
                 for key in notes:

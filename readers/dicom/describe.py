@@ -217,6 +217,7 @@ def _cell(number: int, one: Slice, placement: Placement, sheet: Sheet | None, na
         source=one.file.source,
         position_mm=position,
         placement=sheet.place(number, placement) if sheet else placement,
+        instance=one.facts.instance,
     )
 
 

@@ -42,11 +42,32 @@ def test_a_slice_is_a_tile(tmp_path: Path, making: ModuleType, per_tile: str, li
     assert len({row["sop_uid"] for row in found}) == 7
     place = {int(row["slice"]): float(row["slice_position_mm"]) for row in found}
     assert [place[k + 1] - place[k] for k in range(1, 7)] == [2.5] * 6
+    same = {row["sop_uid"]: row for row in found}
+    for row in rows(out / "findings.csv"):
+        assert {key: row[key] for key in ("slice", "slice_position_mm", "frame", "study_uid")} == {
+            key: same[row["sop_uid"]][key] for key in ("slice", "slice_position_mm", "frame", "study_uid")
+        }
+        assert row["instance_number"] == row["slice"], "made in the order of their places"
+        assert float(row["centre_lps_z_mm"]) == 30 + 2.5 * (int(row["slice"]) - 1)
+        assert row["spacing_source"] == "pixel_spacing"
     (image,) = read_record(out).images
     assert len({f.geometry.bounds for f in image.findings()}) == 7
     assert {cell.box for cell in image.info.cells} >= {
         type(image.info.box)(*f.geometry.bounds) for f in image.findings()
     }
+
+
+def test_a_finding_keeps_its_uid_whatever_the_sheet(
+    tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
+) -> None:
+    folder = making.save_all(making.slices(7), tmp_path / "ct")
+    uids = []
+    for hd_num in (1, 4, 25):
+        out = tmp_path / str(hd_num)
+        assert limner("run", folder, "--model", per_tile, "--out", out, "--hd-num", hd_num).code == 0
+        uids.append({row["sop_uid"]: row["finding_uid"] for row in rows(out / "findings.csv")})
+    assert uids[0] == uids[1] == uids[2]
+    assert len(set(uids[0].values())) == 7
 
 
 def test_engines_and_batches_give_the_same_bytes(
