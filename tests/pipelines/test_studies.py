@@ -141,6 +141,20 @@ def test_the_model_and_the_picture_see_what_the_file_wants_shown(
     assert {"sigmoid": "1500/1200 SIGMOID", "table": "3000 entries from 100 LUT"}[kind] in image.seen["Window"]
 
 
+def test_a_manifest_of_before_there_were_tables_is_read(
+    tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
+) -> None:
+    folder, out = making.save_all(making.slices(3), tmp_path / "ct"), tmp_path / "out"
+    assert limner("run", folder, "--model", per_tile, "--out", out).code == 0
+    manifest = json.loads((out / "manifest.json").read_text())
+    for image in manifest["images"]:
+        assert image["stretch"].pop("blank") == 0
+        assert [cell.pop("instance") for cell in image["info"]["cells"]] == [1, 2, 3]
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    assert limner("report", out).code == 0
+    assert [row["instance_number"] for row in rows(out / "findings.csv")] == [""] * 3
+
+
 def test_a_run_without_a_model_says_so_and_shows_what_there_is(
     tmp_path: Path, making: ModuleType, limner: Limner
 ) -> None:
