@@ -70,7 +70,7 @@ _FROM_FACTS: Mapping[str, str] = {
     "decoder": "codecs for it, in the order in which they are tried",
     "quantity": "what grey values are: HU, …, or number",
     "padding": "whether the file marks padding",
-    "window_used": "centre/width, function and source of the rendering window",
+    "window_used": "centre/width, or a table's entries, and function and source of the rendering window",
 }
 
 SERIES_COLUMNS: Mapping[str, str] = {

@@ -57,7 +57,7 @@ FACTS: Mapping[str, str] = {
     "decoder": "codecs for this transfer syntax, in the order in which they are tried",
     "quantity": "what grey values are: HU, …, or number",
     "padding": "whether the file marks padding: yes or no",
-    "window_used": "centre/width, function and source of the window for rendering",
+    "window_used": "centre/width, or a table's entries, and function and source of the window for rendering",
     "window_low": "the value that becomes black",
     "window_high": "the value that becomes white",
     "window_curve": "sigmoid or steps, where values in between are not in proportion",
@@ -108,7 +108,7 @@ def describe(
         study=study,
         files=files,
         fingerprint=fingerprint(files),
-        notes=tuple(_notes(stack, seen)),
+        notes=tuple(_notes(stack, seen, wished=parse_window(window) is not None)),
         cells=cells,
         facts=tuple(
             (key, text)
@@ -221,7 +221,7 @@ def _cell(number: int, one: Slice, placement: Placement, sheet: Sheet | None, na
     )
 
 
-def _notes(stack: Stack, seen: tuple[Voi, str] | None) -> list[str]:
+def _notes(stack: Stack, seen: tuple[Voi, str] | None, *, wished: bool) -> list[str]:
     first = stack.first
     facts = first.facts
     found = [*place_notes(facts, first.own), *stack.notes()]
@@ -233,8 +233,8 @@ def _notes(stack: Stack, seen: tuple[Voi, str] | None) -> list[str]:
         found.append("it is raw data for processing, not for looking at: its grey values mean nothing yet")
     if facts.scaled:
         found.append("a real-world value mapping is in the file and was not applied")
-    tables = [one.own.tables[:1] for one in stack.slices]
-    if any(tables) and (seen is None or (seen[0].table is None and seen[1].startswith(("file, first", "file, one")))):
+    unused = not wished and (seen is None or seen[0].table is None)
+    if unused and any(one.own.tables for one in stack.slices):
         found.append("the lookup table by which the file renders it is damaged and was not used")
     if burned_in_risk(facts) in {"yes", "high"}:
         found.append("identifying text may be drawn in its pixels")

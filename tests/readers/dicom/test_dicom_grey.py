@@ -200,6 +200,8 @@ def test_a_damaged_table_gives_way_to_the_window_and_says_so(tmp_path: Path, mak
         assert "the lookup table by which the file renders it is damaged and was not used" in info.notes
         assert dict(info.facts).get("window_used", "").startswith("300/400 LINEAR" if tags else "")
         assert (stated_stretch(info) is None) == (not tags)
+        (wished,) = READER.scan(str(tmp_path / f"{name}.dcm"), {"window": "300,400"})
+        assert not any("lookup table" in note for note in wished.notes)
 
 
 def test_of_slices_with_different_tables_most_decide(tmp_path: Path, making: ModuleType) -> None:
