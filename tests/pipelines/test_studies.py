@@ -178,6 +178,7 @@ def test_a_run_without_a_model_says_so_and_shows_what_there_is(
     assert image.patches == ()
     assert image.overview() is not None
     assert (out / f"overview-{image.info.id}.png").stat().st_size > 1000
+    assert not list(out.glob("*.qupath.geojson*")), "a sheet of slices is no slide"
 
 
 def test_every_member_of_an_archive_has_a_row(
