@@ -10,7 +10,7 @@ import numpy as np
 
 from ..model.annotator import Annotator, Fitting, Sight
 from ..readers.bands import resolve
-from ..readers.dicom.reader import stated_stretch
+from ..readers.dicom.reader import study_stretch
 from ..readers.errors import ReadError
 from ..readers.image import ImageInfo, Mask
 from ..readers.overview import read_overview
@@ -69,7 +69,7 @@ def glance(info: ImageInfo, sight: Sight, settings: Settings, drawn: Drawn | Non
         stretch = None
         if shown:
             fitted = fit_stretch(seen.pixels[..., : len(shown)], seen.valid, image.channels[: len(shown)])
-            stretch = stated_stretch(info) or fitted
+            stretch = study_stretch(info, fitted)
     interest = find_interest(info, settings, drawn, seen)
     return Glance(stretch, unseen, Filled(_dilate(seen.valid | ~seen.readable), seen.scale), interest)
 

@@ -18,6 +18,7 @@ from ..readers.registry import open_image, readers
 from ..readers.render import render
 from ..reports.folding import Fold
 from ..reports.writer import Area, AreaStatus, FileRow, ImageRecord, Overview, Patch, Record, Writer
+from .choice import NONE
 from .names import read_sources, reveal
 from .plan import EMPTY, NO_MODEL, ImagePlan
 from .store import Entry, StoreError, read_entries, read_findings, read_manifest
@@ -76,6 +77,7 @@ def read_record(folder: Path) -> Record:
             version=manifest["versions"]["limner"],
             preset=manifest["config"]["preset"],
             colours=annotator["colours"],
+            assessed=annotator["name"] != NONE,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(

@@ -39,7 +39,7 @@ class Cell:
     `box` is its cell in level-0 pixels of the whole picture; no pixel of it shows another slice. `name` is the slice's
     own identifier as it may be reported, `frame` its number within it, from 1; `source` is what the reader opens.
     `position_mm` is its place along the stack's normal where that is known, `placement` maps level-0 pixels of the
-    whole picture to this slice's own world.
+    whole picture to this slice's own world. `instance` is its number in the series, where the file states one.
     """
 
     box: Box
@@ -48,6 +48,7 @@ class Cell:
     source: str
     position_mm: float | None
     placement: Placement
+    instance: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

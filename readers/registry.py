@@ -61,6 +61,15 @@ class ArchiveReader(FolderReader, Protocol):
         ...
 
 
+@runtime_checkable
+class NumberingReader(Protocol):
+    """A reader whose ids are numbers, which must run through all inputs of a scan."""
+
+    def number(self, infos: Sequence[ImageInfo]) -> Sequence[ImageInfo]:
+        """The images that this reader has found in any input, with ids that do not depend on the inputs' order."""
+        ...
+
+
 def readers() -> Mapping[str, Reader]:
     """All installed readers by name. Raises `RequestError` where a plug-in cannot be imported."""
     return {name: _reader(name) for name in installed("limner.readers")}
@@ -102,7 +111,7 @@ def scan(inputs: Sequence[str], options: Mapping[str, str], *, reader: str | Non
     _check(options, among)
     search = _Search(among, options, forced=reader)
     rows = [row for item in inputs for row in search.look(item)]
-    return _with_ids(_without_parts(rows))
+    return _with_ids(_numbered(_without_parts(rows), among))
 
 
 def open_image(info: ImageInfo, channels: Sequence[str] | None = None) -> Image:
@@ -288,6 +297,18 @@ def _without_parts(rows: Iterable[Scanned]) -> list[Scanned]:
         else:
             kept.append(row)
     return kept
+
+
+def _numbered(rows: Sequence[Scanned], among: Mapping[str, Reader]) -> list[Scanned]:
+    """The rows with the images of readers that number them anew."""
+    found = list(rows)
+    for name, reader in among.items():
+        if isinstance(reader, NumberingReader):
+            places = [at for at, row in enumerate(found) if row.reader == name]
+            numbered = iter(reader.number([info for at in places for info in found[at].infos]))
+            for at in places:
+                found[at] = replace(found[at], infos=tuple(next(numbered) for _ in found[at].infos))
+    return found
 
 
 def _with_ids(rows: Sequence[Scanned]) -> list[Scanned]:

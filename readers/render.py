@@ -15,7 +15,7 @@ import numpy.typing as npt
 from .errors import ReadError
 from .image import Channel, Mask, Pixels
 
-Curve = Literal["linear", "decibel"]
+Curve = Literal["linear", "decibel", "sigmoid", "steps"]
 Values = npt.NDArray[np.float64]
 
 PERCENTILES: Final = (2.0, 98.0)
@@ -28,8 +28,11 @@ class Stretch:
     """How native numbers become 0 to 255: `low` black, `high` white, in between in proportion; low may be the higher.
 
     `channels` are one (grey) or three (red, green, blue) of `Channel.name`. `curve` says what is in proportion: native
-    numbers, or 20·log10 of their magnitude, in which case `low` and `high` are in decibels. `source` says in words
-    where the numbers come from.
+    numbers, or 20·log10 of their magnitude ("decibel"), in which case `low` and `high` are in decibels. "sigmoid" is
+    the logistic curve whose tangent in its middle reaches black at `low` and white at `high` (PS3.3 C.11.2.1.3.1).
+    "steps" is a table, of a single channel: `steps` are (number, grey of 0 to 255) in ascending order, and a grey holds
+    from its number up to the next; what lies below the first has the first grey. `low` and `high` are then where the
+    table begins and ends. `blank` is the grey of what is not valid. `source` says in words where the numbers come from.
     """
 
     channels: tuple[str, ...]
@@ -37,15 +40,19 @@ class Stretch:
     high: tuple[float, ...]
     source: str
     curve: Curve = "linear"
+    steps: tuple[tuple[float, int], ...] = ()
+    blank: int = _WHITE
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values that `json` writes; numbers keep every bit."""
+        """Plain values that `json` writes; numbers keep every bit. What only studies need is left out elsewhere."""
         return {
             "channels": list(self.channels),
             "low": list(self.low),
             "high": list(self.high),
             "source": self.source,
             "curve": self.curve,
+            **({"steps": [list(step) for step in self.steps]} if self.steps else {}),
+            **({"blank": self.blank} if self.blank != _WHITE else {}),
         }
 
     @classmethod
@@ -57,6 +64,8 @@ class Stretch:
             high=tuple(record["high"]),
             source=record["source"],
             curve=record["curve"],
+            steps=tuple((float(number), int(grey)) for number, grey in record.get("steps", ())),
+            blank=record.get("blank", _WHITE),
         )
 
 
@@ -108,7 +117,7 @@ def fit_stretch(pixels: Pixels, valid: Mask, channels: Sequence[Channel]) -> Str
 
 
 def render(pixels: Pixels, valid: Mask, stretch: Stretch) -> npt.NDArray[np.uint8]:
-    """Native pixels (H, W, C) of the stretch's channels, in its order → (H, W, 3) uint8. Invalid pixels are white.
+    """Native pixels (H, W, C) of the stretch's channels, in its order → (H, W, 3) uint8; invalid pixels are `blank`.
 
     So is what is not a number. A channel whose black and white are the same number is grey there, black below and
     white above. Raises `ValueError` where the channels do not fit the stretch.
@@ -124,19 +133,33 @@ def render(pixels: Pixels, valid: Mask, stretch: Stretch) -> npt.NDArray[np.uint
         else:
             values = _on(stretch.curve, pixels[..., place])
             seen &= ~np.isnan(values)
-            with np.errstate(invalid="ignore", over="ignore"):  # NaN is painted over below, infinity is white
-                share = (values - low) / (high - low) if high != low else (np.sign(values - low) + 1.0) / 2.0
-                grey = np.floor(np.clip(np.nan_to_num(share), 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+            grey = _stepped(values, stretch.steps) if stretch.curve == "steps" else _shaded(values, low, high, stretch)
         result[..., [place] if len(stretch.channels) > 1 else [0, 1, 2]] = grey[..., None]
-    result[~seen] = _WHITE
+    result[~seen] = stretch.blank
     return result
+
+
+def _shaded(values: Values, low: float, high: float, stretch: Stretch) -> npt.NDArray[np.uint8]:
+    """Numbers on a curve between black and white, rounded half up."""
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN is painted over by the caller, infinity is white
+        share = (values - low) / (high - low) if high != low else (np.sign(values - low) + 1.0) / 2.0
+        if stretch.curve == "sigmoid":
+            share = 1.0 / (1.0 + np.exp(-4.0 * (share - 0.5)))
+        return np.floor(np.clip(np.nan_to_num(share), 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+
+
+def _stepped(values: Values, steps: Sequence[tuple[float, int]]) -> npt.NDArray[np.uint8]:
+    """Numbers through a table of steps."""
+    numbers = np.array([number for number, _ in steps])
+    greys = np.array([grey for _, grey in steps], dtype=np.uint8)
+    return greys[np.maximum(np.searchsorted(numbers, values, side="right") - 1, 0)]
 
 
 def _on(curve: Curve, native: Pixels) -> Values:
     """Native numbers on the stretch's curve, as float64; an amplitude of 0 is -∞ decibels."""
     values = np.abs(native) if np.iscomplexobj(native) else native
     values = values.astype(np.float64)
-    if curve == "linear":
+    if curve != "decibel":
         return values
     with np.errstate(divide="ignore", invalid="ignore"):  # 0 and NaN
         return 20.0 * np.log10(np.maximum(values, 0.0))

@@ -90,8 +90,9 @@ class SlideReader:
 class Slide:
     """An open slide. See `Image`.
 
-    What lies outside the scanned area is invalid, whatever colour OpenSlide would paint it. OpenSlide refuses all work
-    after its first error, so the file is opened anew after each, and only the boxes that need a broken tile fail.
+    What lies outside the scanned area is invalid, whatever colour OpenSlide would paint it, and also where a coarse
+    level's tiles are filled up with some colour beyond it. OpenSlide refuses all work after its first error, so the
+    file is opened anew after each, and only the boxes that need a broken tile fail.
     """
 
     def __init__(self, info: ImageInfo, channels: Sequence[str] | None = None) -> None:
@@ -110,6 +111,7 @@ class Slide:
                 remedy="Run again in a new folder",
             )
         properties = self._slide.properties
+        self._scanned = _scanned(properties, info.size)
         self._steps = self._slide.level_downsamples
         self._levels = [
             Level.below(info.size, size, _tile(properties, place))
@@ -165,8 +167,16 @@ class Slide:
                 value=str(error),
                 remedy="Copy the file again from its source; regions that need this tile are left out",
             ) from error
-        alpha = rgba[..., 3]
-        return rgba[..., self._places], None if bool((alpha == _OPAQUE).all()) else alpha > _OPAQUE // 2
+        valid = rgba[..., 3] > _OPAQUE // 2
+        across, down = (self._inside(level, axis, start, size[axis]) for axis, start in enumerate((x, y)))
+        valid &= down[:, None] & across
+        return rgba[..., self._places], None if bool(valid.all()) else valid
+
+    def _inside(self, level: Level, axis: int, start: int, length: int) -> Mask:
+        """Which of `length` pixels of a level from `start` along an axis (0 is x) have their middle in the scan."""
+        middles = (np.arange(start, start + length) + 0.5) * level.scale[axis]
+        low, high = self._scanned[axis]
+        return (middles > low) & (middles < high)
 
 
 def _open(uri: str) -> "OpenSlide":
@@ -203,6 +213,14 @@ def _stored_spacing(properties: Mapping[str, str]) -> Spacing | None:
 def _origin(properties: Mapping[str, str]) -> tuple[int, int]:
     """The corner of the scanned part in level-0 pixels, where the file states one."""
     return int(properties.get("openslide.bounds-x", 0)), int(properties.get("openslide.bounds-y", 0))
+
+
+def _scanned(properties: Mapping[str, str], size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """From where to where was scanned, along x and y in level-0 pixels: all of the picture where the file is silent."""
+    start = _origin(properties)
+    lengths = (int(properties.get(f"openslide.bounds-{side}", 0)) for side in ("width", "height"))
+    x, y = ((at, at + n) if n else (0, whole) for at, n, whole in zip(start, lengths, size, strict=True))
+    return x, y
 
 
 def _files(uri: str) -> tuple[str, ...]:

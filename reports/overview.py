@@ -140,14 +140,17 @@ def _panel(
     panel = _Panel(_PANEL, 4000)
     panel.text(image.info.id, 34, lines=2)
     panel.text(" ".join(filter(None, (record.model.get("name"), record.model.get("version")))), 20, QUIET)
-    if image.complete:
+    if not record.assessed:
+        panel.pill("Nothing was looked for: no model", QUIET)
+    elif image.complete:
         panel.pill("Complete", GOOD)
     else:
         lost = len(image.failures)
         panel.pill(f"Partial: {lost} {'region' if lost == 1 else 'regions'} failed", UNREADABLE)
 
-    counted = f"{len(findings):,} {'finding' if len(findings) == 1 else 'findings'}" if findings else "No findings"
-    panel.heading(f"{counted}, share of the analysed area")
+    if record.assessed:
+        counted = f"{len(findings):,} {'finding' if len(findings) == 1 else 'findings'}" if findings else "No findings"
+        panel.heading(f"{counted}, share of the analysed area")
     areas = label_areas(record, image, findings)
     for of in areas[:_LABELS]:
         words = (area_words(of.m2, of.pixels), share_words(of.share)) if of.findings else ("none", "")
@@ -171,7 +174,7 @@ def _panel(
     if plate is None:
         panel.heading("The picture cannot be read")
         return panel
-    panel.heading("Without findings")
+    panel.heading("Without findings" if record.assessed else "Without marks")
     small = plate.copy()
     small.thumbnail((_PANEL, _PANEL), Image.Resampling.BOX)
     panel.picture(small)

@@ -22,6 +22,7 @@ from shapely.geometry.base import BaseGeometry
 
 from ..model.finding import Finding, Kind
 from ..readers.geometry import Placement
+from ..readers.image import ImageInfo
 from .cells import plain
 from .palette import Palette, rgb
 from .writer import DISCLAIMER, ImageRecord, Record, replacing
@@ -62,7 +63,7 @@ class QuPath:
 
     def omitted(self, record: Record) -> Mapping[str, str]:
         """Images that are no slides: maps and studies."""
-        return {image.info.id: why for image in record.images if (why := _no_slide(image.info.placement))}
+        return {image.info.id: why for image in record.images if (why := _no_slide(image.info))}
 
 
 def compressed() -> QuPath:
@@ -70,10 +71,11 @@ def compressed() -> QuPath:
     return QuPath("qupath-gz", ".geojson.gz")
 
 
-def _no_slide(placement: Placement) -> str:
+def _no_slide(info: ImageInfo) -> str:
+    placement = info.placement
     if placement.crs is not None:
         return "it is a map: QuPath reads pixels, and maps are better served by GeoJSON and GeoPackage"
-    if len(placement.matrix) > 2 or placement.frame is not None:  # noqa: PLR2004 - two axes of a slide
+    if info.cells or len(placement.matrix) > 2 or placement.frame is not None:  # noqa: PLR2004 - two axes of a slide
         return "it lies in a patient: QuPath reads slides"
     return ""
 

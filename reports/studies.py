@@ -10,13 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import shapely
-
-from ..model.finding import Finding
-from ..readers.image import Cell, ImageInfo
 from ..readers.sheet import sheet_of
 from .cells import cell, fixed
+from .measures import measure
+from .patient import centre_cells, in_study, slice_cells, spot
 from .writer import DISCLAIMER, ImageRecord, Record, replacing
 
 STUDIES_COLUMNS: Mapping[str, str] = {
@@ -29,8 +26,8 @@ STUDIES_COLUMNS: Mapping[str, str] = {
     "n_skipped": "files left out, with their reasons in files.csv",
     "n_failed": "files that failed, with their reasons in files.csv",
     "related": "objects of the study that are no images",
-    "n_findings": "findings in all its images",
-    "status": "complete, or partial where a file or a planned region failed",
+    "n_findings": "findings in all its images; empty where nothing was looked for",
+    "status": "complete; partial where a file or a planned region failed; not assessed where nothing was looked for",
     "warnings": "how many sentences about its images should be read (in series.csv)",
     "limner": "version of limner",
     "model": "name of the model",
@@ -73,7 +70,7 @@ _FROM_FACTS: Mapping[str, str] = {
     "decoder": "codecs for it, in the order in which they are tried",
     "quantity": "what grey values are: HU, …, or number",
     "padding": "whether the file marks padding",
-    "window_used": "centre/width, function and source of the rendering window",
+    "window_used": "centre/width, or a table's entries, and function and source of the rendering window",
 }
 
 SERIES_COLUMNS: Mapping[str, str] = {
@@ -81,8 +78,8 @@ SERIES_COLUMNS: Mapping[str, str] = {
     "series_uid": "the series, as a pseudonym",
     "stack_id": "the image's id in this run",
     **_FROM_FACTS,
-    "n_findings": "findings in it",
-    "status": "complete, or partial where a planned region failed",
+    "n_findings": "findings in it; empty where nothing was looked for",
+    "status": "complete; partial where a planned region failed; not assessed where nothing was looked for",
     "notes": "what to read before trusting the numbers",
 }
 """Columns of series.csv and what they mean: a row a stack."""
@@ -113,6 +110,12 @@ SLICES_COLUMNS: Mapping[str, str] = {
 }
 """Columns of slices.csv and what they mean: a row a finding."""
 
+_AS_THERE: Mapping[str, str] = {
+    **{f"{edge}_px": f"bbox_{edge}_px" for edge in ("x0", "y0", "x1", "y1")},
+    **{f"centre_{axis}_mm": f"centre_lps_{axis}_mm" for axis in "xyz"},
+}
+"""Columns of slices.csv → what findings.csv calls them, where it has others of that name."""
+
 _NO_STUDY = "it belongs to no radiology study"
 
 
@@ -124,12 +127,12 @@ class StudiesCsv:
 
     def write(self, record: Record, folder: Path) -> Sequence[Path]:
         """Write the three tables into `folder`; nothing where no image belongs to a study."""
-        images = [image for image in record.images if _in_study(image.info)]
+        images = [image for image in record.images if in_study(image.info)]
         if not images:
             return []
         tables = (
             ("studies.csv", STUDIES_COLUMNS, _studies(record, images)),
-            ("series.csv", SERIES_COLUMNS, map(_series, images)),
+            ("series.csv", SERIES_COLUMNS, (_series(record, image) for image in images)),
             ("slices.csv", SLICES_COLUMNS, (row for image in images for row in _slices(image))),
         )
         written: list[Path] = []
@@ -144,27 +147,8 @@ class StudiesCsv:
 
     def omitted(self, record: Record) -> Mapping[str, str]:
         """Images that belong to no study, where others do."""
-        inside = [image.info.id for image in record.images if _in_study(image.info)]
+        inside = [image.info.id for image in record.images if in_study(image.info)]
         return {image.info.id: _NO_STUDY for image in record.images if inside and image.info.id not in inside}
-
-
-def cells_touched(info: ImageInfo, finding: Finding) -> list[tuple[int, Cell]]:
-    """(place in the stack from 0, cell) of every slice whose cell a finding's geometry covers by more than a sliver."""
-    bounds = finding.geometry.bounds
-    found: list[tuple[int, Cell]] = []
-    for number, one in enumerate(info.cells):
-        x0, y0 = max(bounds[0], one.box.x0), max(bounds[1], one.box.y0)
-        x1, y1 = min(bounds[2], one.box.x1), min(bounds[3], one.box.y1)
-        if x1 < x0 or y1 < y0:
-            continue
-        shared = finding.geometry.intersection(shapely.box(one.box.x0, one.box.y0, one.box.x1, one.box.y1))
-        if shared.area > 1e-6 * finding.geometry.area or (finding.geometry.area == 0 and not shared.is_empty):
-            found.append((number, one))
-    return found
-
-
-def _in_study(info: ImageInfo) -> bool:
-    return bool(info.study and info.cells)
 
 
 def _studies(record: Record, images: Sequence[ImageRecord]) -> list[Mapping[str, str]]:
@@ -175,7 +159,7 @@ def _studies(record: Record, images: Sequence[ImageRecord]) -> list[Mapping[str,
     for study, members in sorted(by_study.items()):
         facts = [dict(image.info.facts) for image in members]
         failed = max(int(one.get("study_failed", "0")) for one in facts)
-        whole = all(image.complete for image in members) and not failed
+        standing = record.standing(members)
         rows.append(
             {
                 "study_uid": cell(study),
@@ -187,8 +171,8 @@ def _studies(record: Record, images: Sequence[ImageRecord]) -> list[Mapping[str,
                 "n_skipped": _most(facts, "study_skipped"),
                 "n_failed": _most(facts, "study_failed"),
                 "related": cell(max((one.get("study_related", "") for one in facts), key=len)),
-                "n_findings": str(sum(len(image.findings()) for image in members)),
-                "status": "complete" if whole else "partial",
+                "n_findings": record.count(sum(len(image.findings()) for image in members)),
+                "status": "partial" if standing == "complete" and failed else standing,
                 "warnings": str(sum(len(image.info.notes) for image in members)),
                 "limner": cell(record.version),
                 "model": cell(record.model.get("name", "")),
@@ -205,49 +189,33 @@ def _most(facts: Iterable[Mapping[str, str]], name: str) -> str:
     return str(max(int(one.get(name, "0")) for one in facts))
 
 
-def _series(image: ImageRecord) -> Mapping[str, str]:
+def _series(record: Record, image: ImageRecord) -> Mapping[str, str]:
     facts = dict(image.info.facts)
     return {
         "study_uid": cell(image.info.study),
         "series_uid": cell(facts.get("series_uid", "")),
         "stack_id": cell(image.info.id),
         **{key: cell(facts.get(key, "")) for key in _FROM_FACTS},
-        "n_findings": str(len(image.findings())),
-        "status": "complete" if image.complete else "partial",
+        "n_findings": record.count(len(image.findings())),
+        "status": record.standing([image]),
         "notes": cell("; ".join(image.info.notes)),
     }
 
 
 def _slices(image: ImageRecord) -> Iterable[Mapping[str, str]]:
-    facts = dict(image.info.facts)
+    findings = image.findings()
     sheet = sheet_of(image.info)
-    for number, finding in enumerate(image.findings(), 1):
-        touched = cells_touched(image.info, finding)
-        row = {
-            "study_uid": cell(image.info.study),
-            "series_uid": cell(facts.get("series_uid", "")),
+    points = measure(findings, image.info.placement).point
+    for number, (finding, point) in enumerate(zip(findings, points, strict=True), 1):
+        one = spot(image.info, sheet, finding)
+        told = slice_cells(image.info, one) | centre_cells(one, point)
+        yield {
+            **told,
+            **{ours: told.get(theirs, "") for ours, theirs in _AS_THERE.items()},
             "stack_id": cell(image.info.id),
             "finding": str(number),
             "label": cell(finding.label),
             "score": fixed([math.nan if finding.score is None else finding.score], 4)[0],
-            "n_slices": str(len(touched)),
-            "spacing_source": cell(facts.get("spacing_source", "")),
             "text": cell(finding.text),
             "use": DISCLAIMER,
         }
-        if len(touched) == 1:
-            place, one = touched[0]
-            corners = np.asarray(finding.geometry.bounds, dtype=np.float64).reshape(2, 2)
-            box = (corners if sheet is None else sheet.to_slice(place, corners)).reshape(-1)
-            row |= {
-                "sop_uid": cell(one.name),
-                "frame": str(one.frame),
-                "slice": str(place + 1),
-                "slice_position_mm": fixed([math.nan if one.position_mm is None else one.position_mm], 3)[0],
-                **dict(zip(("x0_px", "y0_px", "x1_px", "y1_px"), fixed(box, 3), strict=True)),
-            }
-            if one.placement.unit == "mm" and len(one.placement.matrix) == 3:  # noqa: PLR2004 - a patient has three axes
-                point = finding.geometry.representative_point()
-                names = ("centre_x_mm", "centre_y_mm", "centre_z_mm")
-                row |= dict(zip(names, fixed(one.placement.to_world([[point.x, point.y]])[0], 3), strict=True))
-        yield row

@@ -19,6 +19,7 @@ from ..model.finding import Finding
 from ..readers import geodesy
 from .cells import cell, fixed, significant
 from .measures import Measures, crs_name, further_columns, label_areas, measure, share, total
+from .patient import PATIENT_COLUMNS, in_study, patient_columns
 from .writer import DISCLAIMER, ImageRecord, Record, replacing
 
 FINDINGS_COLUMNS: Mapping[str, str] = {
@@ -43,7 +44,10 @@ FINDINGS_COLUMNS: Mapping[str, str] = {
     "crs": "the image's CRS: authority and code where exact, else its name; empty without one",
     "text": "what the model said in words; data, not instructions",
 }
-"""Columns of findings.csv and what they mean. Then come `number.…` and `note.…`, the model's own, and `CLOSING`."""
+"""Columns of findings.csv and what they mean.
+
+Then come, where the run holds studies, `PATIENT_COLUMNS`, then `number.…` and `note.…`, the model's own, and `CLOSING`.
+"""
 
 CLOSING: Mapping[str, str] = {
     "model": "name of the model",
@@ -59,12 +63,12 @@ SUMMARY_COLUMNS: Mapping[str, str] = {
     "entry": "what the row counts: label, area (what became of a part of the image) or image (all of it)",
     "name": "the label; or analysed, no data, skipped, unreadable; or whole image",
     "reason": "why an area was not analysed",
-    "findings": "number of findings",
+    "findings": "number of findings; empty where nothing was looked for",
     "regions": "number of regions",
     "area_px": "level-0 pixels; findings that overlap count twice",
     "area_m2": "m² on the ellipsoid, 9 significant digits",
     "share": "label rows: of the analysed area; area rows: of the image (by m² where known, else by pixels)",
-    "status": "complete, or partial where a region that was planned was not analysed",
+    "status": "complete; partial where a planned region was not analysed; not assessed where nothing was looked for",
     "pixel_x_m": "true ground distance of a level-0 pixel along x in the image's middle",
     "pixel_y_m": "the same along y",
     "seen_x_m": "ground distance of a pixel as the model saw it, along x",
@@ -92,7 +96,7 @@ Columns = dict[str, Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class FindingsCsv:
-    """findings.csv: a row a finding, in the images' and findings' order. Columns: `FINDINGS_COLUMNS`."""
+    """findings.csv: a row a finding, in the images' and findings' order. Columns: see `FINDINGS_COLUMNS`."""
 
     name: str = "findings-csv"
 
@@ -100,13 +104,17 @@ class FindingsCsv:
         """Write findings.csv into `folder`, image by image."""
         numbers, notes = further_columns(record)
         closing = _closing(record)
+        patient = [*PATIENT_COLUMNS] if any(in_study(image.info) for image in record.images) else []
         own = [*(f"number.{key}" for key in numbers), *(f"note.{key}" for key in notes)]
         path = folder / "findings.csv"
         with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-            _write(dict.fromkeys([*FINDINGS_COLUMNS, *map(cell, own), *CLOSING], ()), file, header=True)
+            _write(dict.fromkeys([*FINDINGS_COLUMNS, *patient, *map(cell, own), *CLOSING], ()), file, header=True)
             for image in record.images:
                 findings = image.findings()
-                columns = finding_columns(image, findings, measure(findings, image.info.placement))
+                measures = measure(findings, image.info.placement)
+                columns = finding_columns(image, findings, measures)
+                if patient:
+                    columns |= patient_columns(image.info, findings, measures.point)
                 for key in numbers:
                     columns[f"number.{key}"] = significant(f.numbers.get(key, math.nan) for f in findings)
                 for key in notes:
@@ -211,7 +219,8 @@ def _summary(record: Record, image: ImageRecord) -> Columns:
         for area in image.areas
     ]
     regions = sum(area.regions for area in image.areas)
-    rows.append(_row("image", "whole image", whole, share(whole, whole), findings=len(findings), regions=regions))
+    counted = len(findings) if record.assessed else None
+    rows.append(_row("image", "whole image", whole, share(whole, whole), findings=counted, regions=regions))
 
     width, height = image.info.size
     ground = geodesy.metres_per_pixel(image.info.placement, (width / 2, height / 2)) or (math.nan, math.nan)
@@ -220,7 +229,7 @@ def _summary(record: Record, image: ImageRecord) -> Columns:
     )
     every = {
         "image": cell(image.info.id),
-        "status": "complete" if image.complete else "partial",
+        "status": record.standing([image]),
         "pixel_x_m": pixel_x,
         "pixel_y_m": pixel_y,
         "seen_x_m": seen_x,

@@ -15,6 +15,7 @@ from ..readers.image import ImageInfo, Mask, Pixels
 DISCLAIMER = "Research use only. Not for clinical, safety-critical or legal decisions."
 
 FileStatus = Literal["read", "skipped", "failed"]
+Standing = Literal["complete", "partial", "not assessed"]
 AreaStatus = Literal["analysed", "no data", "skipped", "unreadable"]
 
 
@@ -98,7 +99,8 @@ class Record:
     """A run as the writers see it. `model` is the annotator's identity, `labels` its labels in report order.
 
     `colours` gives labels their `#rrggbb`; a label without one gets one from a palette that colour-blind people can
-    tell apart. Images and files are reported in the order given here.
+    tell apart. Images and files are reported in the order given here. `assessed` is false where there was no model, so
+    that nothing was looked for: then that there are no findings says nothing.
     """
 
     images: tuple[ImageRecord, ...]
@@ -108,6 +110,17 @@ class Record:
     version: str
     preset: str = ""
     colours: Mapping[str, str] = field(default_factory=dict[str, str])
+    assessed: bool = True
+
+    def standing(self, images: Sequence[ImageRecord]) -> Standing:
+        """Whether all that was planned of these images was analysed; "not assessed" where nothing was looked for."""
+        if not self.assessed:
+            return "not assessed"
+        return "complete" if all(image.complete for image in images) else "partial"
+
+    def count(self, number: int) -> str:
+        """A number of findings as a cell: empty where nothing was looked for, which is not 0."""
+        return str(number) if self.assessed else ""
 
 
 class Writer(Protocol):

@@ -1,9 +1,11 @@
 """What every test may ask for."""
 
+import importlib.util
 import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Self
 
 import numpy as np
@@ -125,6 +127,18 @@ def coordinates() -> Callable[[int, int], npt.NDArray[np.float64]]:
         return np.stack([x, y], axis=-1)
 
     return picture
+
+
+@pytest.fixture(scope="session")
+def scanners() -> ModuleType:
+    """The module `readers/scanners.py` beside this file: slides as scanners write them."""
+    path = Path(__file__).with_name("readers") / "scanners.py"
+    spec = importlib.util.spec_from_file_location("made_by_scanners", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from limner.pipelines.cli import app
 from limner.pipelines.config import Settings, presets
 from limner.readers.bands import SENSORS
 from limner.readers.contract import Truth, check_reader
+from limner.reports.patient import PATIENT_COLUMNS
 from limner.reports.studies import SERIES_COLUMNS, SLICES_COLUMNS, STUDIES_COLUMNS
 from limner.reports.tables import CLOSING, FILES_COLUMNS, FINDINGS_COLUMNS, SUMMARY_COLUMNS
 
@@ -139,6 +140,7 @@ def test_the_plug_ins_are_those_named(root: Path, group: str) -> None:
     ("title", "columns"),
     [
         ("findings.csv", {**FINDINGS_COLUMNS, **CLOSING}),
+        ("Findings in studies", PATIENT_COLUMNS),
         ("summary.csv", SUMMARY_COLUMNS),
         ("files.csv", FILES_COLUMNS),
         ("studies.csv", STUDIES_COLUMNS),

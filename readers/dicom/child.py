@@ -28,7 +28,7 @@ class Desk:
     """Answers requests, and keeps the last file open for the next frame of it."""
 
     def __init__(self) -> None:
-        self._name = ""
+        self._name: tuple[str, int] | None = None
         self._file: BinaryIO | None = None
         self._frames: Frames | None = None
 
@@ -37,6 +37,7 @@ class Desk:
         work: dict[str, Callable[[Mapping[str, Any]], Answer]] = {
             "header": self._header,
             "frame": self._frame,
+            "table": self._table,
             "members": self._members,
             "listing": self._listing,
             "digest": self._digest,
@@ -47,7 +48,7 @@ class Desk:
         """Let the open file go."""
         if self._file is not None:
             self._file.close()
-        self._name, self._file, self._frames = "", None, None
+        self._name, self._file, self._frames = None, None, None
 
     def _header(self, request: Mapping[str, Any]) -> Answer:
         from .header import read_header  # noqa: PLC0415 - this module may be imported where pydicom may not
@@ -55,17 +56,28 @@ class Desk:
         with source.open_source(request["source"]) as file:
             return {"facts": read_header(file)}, None
 
-    def _frame(self, request: Mapping[str, Any]) -> Answer:
+    def _open(self, name: str) -> "Frames":
         from .pixels import Frames  # noqa: PLC0415 - this module may be imported where pydicom may not
 
-        name: str = request["source"]
-        if self._frames is None or name != self._name:
+        version = name, source.written(name)
+        if self._frames is None or version != self._name:
             self.close()
             self._file = source.open_source(name)
             self._frames = Frames(self._file)
-            self._name = name
-        pixels = np.ascontiguousarray(self._frames.read(request["index"])[request["start"] : request["stop"]])
+            self._name = version
+        return self._frames
+
+    def _frame(self, request: Mapping[str, Any]) -> Answer:
+        frames = self._open(request["source"])
+        pixels = np.ascontiguousarray(frames.read(request["index"])[request["start"] : request["stop"]])
         return {"shape": pixels.shape, "dtype": pixels.dtype.str}, pixels
+
+    def _table(self, request: Mapping[str, Any]) -> Answer:
+        voi = self._open(request["source"]).voi(request["index"])
+        if voi is None or voi.table is None:
+            raise FaultError("damaged", "lookup table")
+        table = voi.table
+        return {"first": table.first, "bits": table.bits, "entries": [int(entry) for entry in table.entries]}, None
 
     def _members(self, request: Mapping[str, Any]) -> Answer:
         return {"members": source.members(request["source"])}, None

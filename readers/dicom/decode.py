@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ..pseudonym import KEY_VARIABLE
 from .facts import FileFacts
 from .faults import FaultError
+from .grey import Table
 from .source import FRAME_PIXELS, Kind
 
 MEGABYTES: Final = 3072  # address space; a frame of the largest size allowed decodes in it
@@ -49,6 +50,15 @@ class Decoder:
         if pixels is None:
             raise FaultError("decode")
         return pixels
+
+    def table(self, source: str, index: int) -> Table:
+        """The VOI lookup table of frame `index` (from 0). Raises `FaultError` where there is none that can be read."""
+        answer, _ = self._ask({"ask": "table", "source": source, "index": index}, HEADER_SECONDS)
+        try:
+            entries = np.array(answer["entries"], dtype=np.float64)
+            return Table(float(answer["first"]), entries, int(answer["bits"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise FaultError("damaged", type(error).__name__) from error
 
     def members(self, source: str) -> list[tuple[str, Kind, str]]:
         """See `source.members`. Raises `FaultError`."""

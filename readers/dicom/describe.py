@@ -2,7 +2,8 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,7 +14,9 @@ from ..image import Cell, Channel, ImageInfo
 from ..pseudonym import Pseudonyms
 from ..sheet import Sheet
 from .classes import burned_in_risk, is_secondary
-from .grey import PRESETS, Function, Voi, parse_window
+from .facts import Window
+from .faults import FaultError
+from .grey import PRESETS, Function, Table, Voi, parse_window, steps
 from .place import normal, place, place_notes, spacing
 from .series import Slice, Stack
 from .source import split
@@ -54,9 +57,12 @@ FACTS: Mapping[str, str] = {
     "decoder": "codecs for this transfer syntax, in the order in which they are tried",
     "quantity": "what grey values are: HU, …, or number",
     "padding": "whether the file marks padding: yes or no",
-    "window_used": "centre/width, function and source of the window for rendering",
+    "window_used": "centre/width, or a table's entries, and function and source of the window for rendering",
     "window_low": "the value that becomes black",
     "window_high": "the value that becomes white",
+    "window_curve": "sigmoid or steps, where values in between are not in proportion",
+    "window_steps": "of steps: value:grey, each grey from its value up to the next",
+    "inverted": "yes where the file shows low values as white (MONOCHROME1)",
     "study_read": "files of the study that were read",
     "study_skipped": "files of the study that were left out",
     "study_failed": "files of the study that failed",
@@ -65,8 +71,14 @@ FACTS: Mapping[str, str] = {
 """What is known of a stack besides the seam's own facts, and what it means; absent where it is not known."""
 
 
+_Stated = TypeVar("_Stated", bound=Hashable)
+
+Tables = Callable[[str, int], Table]
+"""(source, frame from 0) → its VOI lookup table. Raises `FaultError` where that cannot be read."""
+
+
 def describe(
-    stack: Stack, name: str, names: Pseudonyms, *, columns: int, window: str, fates: Sequence[Fate]
+    stack: Stack, name: str, names: Pseudonyms, *, columns: int, window: str, fates: Sequence[Fate], tables: Tables
 ) -> ImageInfo:
     """The facts of one stack. `fates` are those of its study's files. Raises `RequestError` for an unknown window."""
     first = stack.first
@@ -82,10 +94,11 @@ def describe(
         sheet = Sheet.lay(shape, len(stack.slices), columns=columns, spacing=size)
     cells = tuple(_cell(at, one, placed[at], sheet, names) for at, one in enumerate(stack.slices))
     files = tuple(sorted({str(split(one.file.source)[0]) for one in stack.slices}))
-    seen = None if _is_colour(first) else choose_window(stack, window)
+    seen = None if _is_colour(first) else choose_window(stack, window, tables)
+    inverted = facts.photometric == "MONOCHROME1"
     study = names.uid(first.file.study)
     return ImageInfo(
-        uri=files[0] if names.show else f"dicom:{study}/{name}",
+        uri=files[0] if names.show else told_uri(study, name),
         reader="dicom",
         size=sheet.size if sheet else shape,
         channels=_channels(first),
@@ -95,7 +108,7 @@ def describe(
         study=study,
         files=files,
         fingerprint=fingerprint(files),
-        notes=tuple(_notes(stack, seen)),
+        notes=tuple(_notes(stack, seen, wished=parse_window(window) is not None)),
         cells=cells,
         facts=tuple(
             (key, text)
@@ -103,7 +116,8 @@ def describe(
                 **_plain_facts(stack, names),
                 **_geometry_facts(stack, source, size),
                 **({"sheet_columns": str(sheet.columns)} if sheet else {}),
-                **(_window_facts(seen, inverted=facts.photometric == "MONOCHROME1") if seen else {}),
+                **(_window_facts(seen, inverted=inverted) if seen else {}),
+                "inverted": "yes" if inverted else "",
                 **_study_facts(fates),
             }.items()
             if text
@@ -111,23 +125,30 @@ def describe(
     )
 
 
-def choose_window(stack: Stack, wish: str) -> tuple[Voi, str] | None:
+def told_uri(study: str, name: str) -> str:
+    """What stands for an image's path where paths are not told."""
+    return f"dicom:{study}/{name}"
+
+
+def choose_window(stack: Stack, wish: str, tables: Tables) -> tuple[Voi, str] | None:
     """The window through which a whole stack is seen, with its source in words; None where its pixels must decide.
 
-    A person's wish counts before a file's named window, that before the file's first, and for CT's own slices without
+    A person's wish counts before a file's lookup table, that before its first window, and for CT's own slices without
     any the abdomen's. Of slices that differ, what most of them say counts, else the middle one. Raises `RequestError`
     for a wish that names nothing.
     """
     wanted = parse_window(wish)
     if isinstance(wanted, tuple):
         return Voi(*wanted), "option window"
-    return _stated_window(stack) if wanted is None else _named_window(stack, wanted)
+    if wanted is not None:
+        return _named_window(stack, wanted)
+    return _stated_table(stack, tables) or _stated_window(stack)
 
 
 def _named_window(stack: Stack, wanted: str) -> tuple[Voi, str] | None:
-    named = [w for one in stack.slices for w in one.own.windows if w.name.lower() == wanted]
+    named = [_voi(one, w) for one in stack.slices for w in one.own.windows if w.name.lower() == wanted]
     if named:
-        return Voi(named[0].centre, named[0].width, _function(stack)), f"file, window {wanted}"
+        return named[0], f"file, window {wanted}"
     if wanted in PRESETS:
         return (Voi(*PRESETS[wanted]), f"preset {wanted}") if stack.first.facts.quantity == "HU" else None
     raise RequestError(
@@ -138,23 +159,40 @@ def _named_window(stack: Stack, wanted: str) -> tuple[Voi, str] | None:
     )
 
 
+def _stated_table(stack: Stack, tables: Tables) -> tuple[Voi, str] | None:
+    """The lookup table that most slices state, else the middle one's; None without any, or where it is damaged."""
+    stated = [one for one in stack.slices if one.own.tables]
+    if not stated:
+        return None
+    chosen = _usual([one.own.tables[0] for one in stated])
+    first = next(one for one in stated if one.own.tables[0] == chosen)
+    different = len({one.own.tables[0] for one in stated})
+    try:
+        table = tables(first.file.source, first.frame - 1)
+    except FaultError:
+        return None
+    return Voi(0.0, 0.0, "LUT", table), "file" if different == 1 else f"file, one of {different}"
+
+
 def _stated_window(stack: Stack) -> tuple[Voi, str] | None:
-    stated = [one.own.windows for one in stack.slices]
-    firsts = [windows[0] for windows in stated if windows]
+    firsts = [_voi(one, one.own.windows[0]) for one in stack.slices if one.own.windows]
     if firsts:
-        chosen, count = Counter(firsts).most_common(1)[0]
-        if 2 * count <= len(firsts):
-            chosen = firsts[len(firsts) // 2]
-        kind = "file, first window" if len(set(firsts)) == 1 else f"file, one of {len(set(firsts))} windows"
-        return Voi(chosen.centre, chosen.width, _function(stack)), kind
+        different = len(set(firsts))
+        return _usual(firsts), "file, first window" if different == 1 else f"file, one of {different} windows"
     if stack.first.facts.quantity == "HU":
         return Voi(*PRESETS["abdomen"]), "preset abdomen, for want of a window in the file"
     return None
 
 
-def _function(stack: Stack) -> Function:
-    voi = stack.first.own.voi
-    return "LINEAR_EXACT" if voi == "LINEAR_EXACT" else "SIGMOID" if voi == "SIGMOID" else "LINEAR"
+def _usual(stated: Sequence[_Stated]) -> _Stated:
+    """What most say, else what the middle one says."""
+    chosen, count = Counter(stated).most_common(1)[0]
+    return chosen if 2 * count > len(stated) else stated[len(stated) // 2]
+
+
+def _voi(one: Slice, window: Window) -> Voi:
+    functions: Mapping[str, Function] = {"LINEAR_EXACT": "LINEAR_EXACT", "SIGMOID": "SIGMOID"}
+    return Voi(window.centre, window.width, functions.get(one.own.voi, "LINEAR"))
 
 
 def _is_colour(one: Slice) -> bool:
@@ -179,10 +217,11 @@ def _cell(number: int, one: Slice, placement: Placement, sheet: Sheet | None, na
         source=one.file.source,
         position_mm=position,
         placement=sheet.place(number, placement) if sheet else placement,
+        instance=one.facts.instance,
     )
 
 
-def _notes(stack: Stack, seen: tuple[Voi, str] | None) -> list[str]:
+def _notes(stack: Stack, seen: tuple[Voi, str] | None, *, wished: bool) -> list[str]:
     first = stack.first
     facts = first.facts
     found = [*place_notes(facts, first.own), *stack.notes()]
@@ -194,15 +233,14 @@ def _notes(stack: Stack, seen: tuple[Voi, str] | None) -> list[str]:
         found.append("it is raw data for processing, not for looking at: its grey values mean nothing yet")
     if facts.scaled:
         found.append("a real-world value mapping is in the file and was not applied")
-    if first.own.voi == "LUT":
-        found.append("the file renders it by a lookup table; a window that spans the same values is used")
-    if first.own.voi == "SIGMOID":
-        found.append("the file renders it by a sigmoid; the window at its centre is used")
+    unused = not wished and (seen is None or seen[0].table is None)
+    if unused and any(one.own.tables for one in stack.slices):
+        found.append("the lookup table by which the file renders it is damaged and was not used")
     if burned_in_risk(facts) in {"yes", "high"}:
         found.append("identifying text may be drawn in its pixels")
     if seen is None and not _is_colour(first):
         found.append("the file states no window: its pixels decide")
-    windows = {one.own.windows[:1] for one in stack.slices}
+    windows = {(one.own.tables[:1], one.own.windows[:1], one.own.voi) for one in stack.slices}
     if len(windows) > 1 and seen is not None:
         found.append("its slices state different windows; one is used for all, so that slices compare")
     return found
@@ -257,10 +295,16 @@ def _window_facts(seen: tuple[Voi, str], *, inverted: bool) -> dict[str, str]:
     low, high = voi.ends()
     if inverted:
         low, high = high, low
+    what = f"{voi.centre:g}/{voi.width:g}"
+    if voi.table is not None:
+        what = f"{len(voi.table.entries)} entries from {voi.table.first:g}"
+    stepped = steps(voi, inverted=inverted)
     return {
-        "window_used": f"{voi.centre:g}/{voi.width:g} {voi.function} ({source}){', inverted' if inverted else ''}",
+        "window_used": f"{what} {voi.function} ({source}){', inverted' if inverted else ''}",
         "window_low": repr(low),
         "window_high": repr(high),
+        "window_curve": "steps" if stepped else "sigmoid" if voi.function == "SIGMOID" else "",
+        "window_steps": " ".join(f"{number!r}:{grey}" for number, grey in stepped),
     }
 
 

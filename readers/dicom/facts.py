@@ -36,8 +36,8 @@ class Window:
 class FrameFacts:
     """One frame: patient position (mm, LPS, centre of the first pixel), direction cosines of a row and a column.
 
-    `spacing` is mm (between rows, between columns). `splits` go with `SPLITS`, "" where a frame has none. `voi` is
-    LINEAR, LINEAR_EXACT, SIGMOID or LUT.
+    `spacing` is mm (between rows, between columns). `splits` go with `SPLITS`, "" where a frame has none. `voi` is the
+    function of its `windows`: LINEAR, LINEAR_EXACT or SIGMOID. `tables` are digests of its VOI lookup tables.
     """
 
     position: Vector | None = None
@@ -46,6 +46,7 @@ class FrameFacts:
     windows: tuple[Window, ...] = ()
     voi: str = "LINEAR"
     splits: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
@@ -58,6 +59,7 @@ class FrameFacts:
             windows=tuple(Window(float(w["centre"]), float(w["width"]), str(w["name"])) for w in record["windows"]),
             voi=str(record["voi"]),
             splits=tuple(str(text) for text in record["splits"]),
+            tables=tuple(str(text) for text in record["tables"]),
         )
 
 

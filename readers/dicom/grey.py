@@ -46,6 +46,12 @@ class Modality:
         values = stored.astype(np.float64)
         return self.table(values) if self.table is not None else values * self.slope + self.intercept
 
+    def lowest(self, low: float, high: float) -> float:
+        """The least modality value that stored numbers from `low` to `high` can have."""
+        if self.table is not None:
+            return float(self.table.entries.min())
+        return min(low * self.slope, high * self.slope) + self.intercept
+
 
 @dataclass(frozen=True, slots=True)
 class Voi:
@@ -96,6 +102,24 @@ def grey8(values: npt.NDArray[np.floating[Any]], valid: Mask, voi: Voi, *, inver
     if inverted:
         share = 1.0 - share
     return np.where(valid, np.floor(share * WHITE + 0.5), 0.0).astype(np.uint8)
+
+
+def steps(voi: Voi, *, inverted: bool) -> tuple[tuple[float, int], ...]:
+    """What `grey8` makes of numbers, as (number, grey from it up to the next) in ascending order.
+
+    For a lookup table, and for a window so narrow that all is black or white; () for other windows, which are curves.
+    Where neighbouring entries have one grey they are one step.
+    """
+    if voi.table is not None:
+        numbers = voi.table.first + np.arange(len(voi.table.entries), dtype=np.float64)
+    else:
+        low, high = voi.ends()
+        if voi.function == "SIGMOID" or high > low:
+            return ()
+        numbers = np.array([low, np.nextafter(low, math.inf)])
+    greys = grey8(numbers, np.ones(len(numbers), dtype=np.bool_), voi, inverted=inverted)
+    kept = np.flatnonzero(np.diff(greys, prepend=greys[0].astype(np.int16) - 1))
+    return tuple((float(numbers[at]), int(greys[at])) for at in kept)
 
 
 PRESETS: dict[str, tuple[float, float]] = {

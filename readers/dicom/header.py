@@ -246,8 +246,9 @@ def _frame(dataset: Dataset, places: Sequence[Dataset]) -> FrameFacts:
         orientation=None if orientation is None else (_vector(orientation[:3]), _vector(orientation[3:])),
         spacing=_positive(macro(places, "PixelMeasuresSequence", dataset), "PixelSpacing"),
         windows=tuple(_windows(voi)),
-        voi="LUT" if _items(voi, "VOILUTSequence") else function,
+        voi=function,
         splits=tuple(splits[name] for name in SPLITS),
+        tables=tuple(_digest(item, "LUTDescriptor", "LUTData") for item in _items(voi, "VOILUTSequence")),
     )
 
 

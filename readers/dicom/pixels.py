@@ -60,7 +60,7 @@ class Frames:
         """How frame `index` goes from stored to modality values: by its own group where it has one."""
         within = self._macro(index, "PixelValueTransformationSequence")
         if tables := list(within.get("ModalityLUTSequence") or []):
-            return Modality(table=_table(tables[0], self.dataset))
+            return Modality(table=_table(tables[0], self.dataset, signed=self._stored_range()[0] < 0))
         slope, intercept = within.get("RescaleSlope"), within.get("RescaleIntercept")
         return Modality(
             1.0 if slope in {None, ""} else float(slope), 0.0 if intercept in {None, ""} else float(intercept)
@@ -70,7 +70,8 @@ class Frames:
         """The VOI that the file states for frame `index`: its table, else window number `choice`; None without one."""
         within = self._macro(index, "FrameVOILUTSequence")
         if tables := list(within.get("VOILUTSequence") or []):
-            table = _table(tables[min(choice, len(tables) - 1)], self.dataset)
+            lowest = self.modality(index).lowest(*self._stored_range())
+            table = _table(tables[min(choice, len(tables) - 1)], self.dataset, signed=lowest < 0)
             return Voi(0.0, 0.0, "LUT", table)
         centres, widths = _numbers(within.get("WindowCenter")), _numbers(within.get("WindowWidth"))
         if choice >= min(len(centres), len(widths)) or widths[choice] <= 0:
@@ -82,6 +83,12 @@ class Frames:
 
     def _macro(self, index: int, name: str) -> Dataset:
         return macro(self._places[index] if self._places else [], name, self.dataset)
+
+    def _stored_range(self) -> tuple[int, int]:
+        """The least and the greatest number that can be stored."""
+        bits = whole(self.dataset, "BitsStored") or whole(self.dataset, "BitsAllocated") or 16
+        signed = self.dataset.get("PixelRepresentation") == 1
+        return (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
 
     def _padding(self) -> tuple[float | None, float | None]:
         """PixelPaddingValue and its range's limit as stored numbers, whatever sign their own tags were read with."""
@@ -130,8 +137,11 @@ def _eight_bits(colours: npt.NDArray[Any], bits: int) -> npt.NDArray[np.uint8]:
     return np.floor(colours.astype(np.float64) * (255.0 / (2.0**bits - 1.0)) + 0.5).clip(0, 255).astype(np.uint8)
 
 
-def _table(item: Dataset, dataset: Dataset) -> Table:
-    """A LUT sequence's item (PS3.3 C.11.1.1): number of entries (0 for 65536), first input, bits an entry."""
+def _table(item: Dataset, dataset: Dataset, *, signed: bool) -> Table:
+    """A LUT sequence's item (PS3.3 C.11.1.1): number of entries (0 for 65536), first input, bits an entry.
+
+    `signed` says whether the inputs can be negative: the tag's own sign depends on them.
+    """
     try:
         count, first, bits = (int(number) for number in item.LUTDescriptor)
         data = item.LUTData
@@ -139,7 +149,7 @@ def _table(item: Dataset, dataset: Dataset) -> Table:
         raise FaultError("damaged", "lookup table") from error
     count = count & 0xFFFF or 65536
     first = first & 0xFFFF
-    if dataset.get("PixelRepresentation") == 1 and first & 0x8000:
+    if signed and first & 0x8000:
         first -= 0x10000
     if isinstance(data, bytes):
         order = "<" if dataset.original_encoding[1] is not False else ">"

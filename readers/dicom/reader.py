@@ -7,7 +7,7 @@ the option `identities` says show. This file holds no DICOM library: the limited
 
 import os
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,17 +21,18 @@ from ..geometry import Box
 from ..image import Claim, ImageInfo, Mask, Pixels
 from ..pseudonym import Pseudonyms
 from ..registry import FolderScan
-from ..render import Stretch
+from ..render import Curve, Stretch
 from ..resample import lattice, resample, taps
 from ..sheet import sheet_of
 from .classes import FOR_SLIDES
 from .decode import Decoder, decoder
-from .describe import describe
+from .describe import describe, told_uri
 from .faults import FaultError, as_error
 from .source import sniff, split
 from .survey import LISTING, Survey, has_dicom, survey
 
 _CACHE: Final = 128 * 2**20  # bytes of decoded frames that an open image keeps
+_CURVES: Final[Mapping[str, Curve]] = {"": "linear", "sigmoid": "sigmoid", "steps": "steps"}
 _WHOLE_SLIDE: Final = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.77\.1\.6(?![.0-9])")
 
 
@@ -45,6 +46,9 @@ class DicomReader:
 
     name = "dicom"
     options = ("columns", "identities", "key_file", "window")
+
+    def __init__(self) -> None:
+        self._order: dict[tuple[tuple[str, ...], str], tuple[object, ...]] = {}  # of each image that was scanned
 
     def claim(self, uri: str, head: bytes) -> Claim:
         """DICOM by its first bytes; a folder or an archive that holds some. Whole-slide images are left to others."""
@@ -94,6 +98,27 @@ class DicomReader:
                 side.append((fate.source, fate.reason))
         return FolderScan(tuple(self._infos(folder, found, names, options)), tuple(failed), tuple(side))
 
+    def number(self, infos: Sequence[ImageInfo]) -> list[ImageInfo]:
+        """Images of any inputs, with ids that count studies, and a study's images of a modality, from 1.
+
+        They are counted in the order of their UIDs as the files have them, which no order of inputs changes.
+        """
+        order = sorted(
+            range(len(infos)),
+            key=lambda at: (*self._order.get(_place(infos[at]), ()), infos[at].fingerprint, infos[at].files),
+        )
+        studies = list(dict.fromkeys(infos[at].study for at in order))
+        numbers: Counter[tuple[str, str]] = Counter()
+        named = list(infos)
+        for at in order:
+            info = infos[at]
+            kind = _kind(dict(info.facts).get("modality", ""))
+            numbers[info.study, kind] += 1
+            name = f"study{studies.index(info.study) + 1}-{kind}{numbers[info.study, kind]}"
+            uri = told_uri(info.study, name) if info.uri == told_uri(info.study, info.id) else info.uri
+            named[at] = replace(info, id=name, uri=uri)
+        return named
+
     def survey(self, uri: str, options: Mapping[str, str]) -> Survey:
         """Every file of an input with its fate, and the stacks. Raises `ReadError` where it cannot be opened at all."""
         try:
@@ -106,20 +131,17 @@ class DicomReader:
         return DicomImage(info, channels)
 
     def _infos(self, uri: str, found: Survey, names: Pseudonyms, options: Mapping[str, str]) -> list[ImageInfo]:
-        columns = _columns(options)
+        columns, tables = _columns(options), decoder().table
         window = options.get("window", "")
         inside = Path(uri).is_file() and Path(uri).name != LISTING  # other files' fates are told in notes
-        studies = sorted({stack.first.file.study for stack in found.series.stacks})
-        numbers: dict[tuple[str, str], int] = {}
         infos: list[ImageInfo] = []
-        for stack in found.series.stacks:
-            study = stack.first.file.study
-            kind = (stack.first.facts.modality or "image").lower()
-            numbers[study, kind] = numbers.get((study, kind), 0) + 1
-            name = f"study{studies.index(study) + 1}-{kind}{numbers[study, kind]}"
-            info = describe(stack, name, names, columns=columns, window=window, fates=found.of_study(study))
+        for place, stack in enumerate(found.series.stacks):
+            first = stack.first
+            fates = found.of_study(first.file.study)
+            info = describe(stack, f"stack{place}", names, columns=columns, window=window, fates=fates, tables=tables)
             infos.append(_with_archive_notes(info, found) if inside else info)
-        return infos
+            self._order[_place(info)] = first.file.study, first.file.series, *first.order
+        return self.number(infos)
 
 
 class DicomImage:
@@ -205,15 +227,45 @@ class DicomImage:
 def stated_stretch(info: ImageInfo) -> Stretch | None:
     """The window that a grey image is to be seen through, as a stretch; None where its pixels must decide.
 
-    LINEAR and LINEAR_EXACT windows are exact. A lookup table or a sigmoid is replaced by the window that spans it.
-    MONOCHROME1 has its ends exchanged: `low`, which becomes black, is then the higher number.
+    It renders what `grey.grey8` renders. MONOCHROME1 has its ends exchanged: `low`, which becomes black, is then the
+    higher number. What is not valid, padding above all, is black.
     """
     facts = dict(info.facts)
     if "window_low" not in facts:
         return None
+    steps = [step.partition(":") for step in facts.get("window_steps", "").split()]
     return Stretch(
-        (info.channels[0].name,), (float(facts["window_low"]),), (float(facts["window_high"]),), facts["window_used"]
+        (info.channels[0].name,),
+        (float(facts["window_low"]),),
+        (float(facts["window_high"]),),
+        facts["window_used"],
+        curve=_CURVES[facts.get("window_curve", "")],
+        steps=tuple((float(number), int(grey)) for number, _, grey in steps),
+        blank=0,
     )
+
+
+def study_stretch(info: ImageInfo, fitted: Stretch) -> Stretch:
+    """How an image is seen: an image of a study through its stated window, else as it was `fitted` to its pixels.
+
+    Also then MONOCHROME1 shows low values as white, and what is not valid in a study is black. Other images' stretch
+    is the fitted one.
+    """
+    if not info.cells:
+        return fitted
+    if (stated := stated_stretch(info)) is not None:
+        return stated
+    ends = (fitted.high, fitted.low) if "inverted" in dict(info.facts) else (fitted.low, fitted.high)
+    return replace(fitted, low=ends[0], high=ends[1], blank=0)
+
+
+def _place(info: ImageInfo) -> tuple[tuple[str, ...], str]:
+    """What tells an image from all others of a scan, whatever its id: its files, and its first slice in them."""
+    return info.files, f"{info.cells[0].source} {info.cells[0].frame}"
+
+
+def _kind(modality: str) -> str:
+    return (modality or "image").lower()
 
 
 def _columns(options: Mapping[str, str]) -> int:

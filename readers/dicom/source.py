@@ -105,6 +105,14 @@ def open_source(source: str) -> BinaryIO:
         raise FaultError("archive" if member else "missing", type(error).__name__) from error
 
 
+def written(source: str) -> int:
+    """When a source's file was last written, in nanoseconds. Raises `FaultError` where it is gone."""
+    try:
+        return split(source)[0].stat().st_mtime_ns
+    except OSError as error:
+        raise FaultError("missing") from error
+
+
 @lru_cache(maxsize=1)
 def _archive(path: str, changed: int) -> zipfile.ZipFile:
     """An archive, kept open for its next member; `changed` is when it was last written."""

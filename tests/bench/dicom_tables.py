@@ -53,7 +53,7 @@ def rendering(name: str, path: Path, info: ImageInfo, room: Path) -> str:
         except LimnerError as error:
             return f"{name}: not read: {error.rule}"
     stretch = stated_stretch(info)
-    option = ["+Wi", "1"]
+    option = ["+Wl" if stretch is not None and " LUT (" in stretch.source else "+Wi", "1"]
     if stretch is None or "(file" not in stretch.source:
         low, high = float(values[valid].min()), float(values[valid].max())
         centre, span = round((low + high) / 2), max(2, round(high - low) + 1)

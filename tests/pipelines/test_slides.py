@@ -3,8 +3,6 @@
 import csv
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -149,50 +147,6 @@ def test_engines_and_batches_give_the_same_bytes(tmp_path: Path, slide: Path, ca
         made.append(contents(out))
     assert made[0] == made[1] == made[2]
     assert len(made[0]["findings.csv"].splitlines()) > 20
-
-
-KILLING = """
-import os, signal, sys, json
-from limner.pipelines.config import Settings
-from limner.pipelines.events import RegionDone
-from limner.pipelines.run import run
-if __name__ == "__main__":
-    wish = json.loads(sys.argv[1])
-    seen = 0
-    def listen(event):
-        global seen
-        seen += isinstance(event, RegionDone)
-        if isinstance(event, RegionDone) and seen == int(sys.argv[2]):
-            os.kill(os.getpid(), signal.SIGKILL)
-    sys.exit(run(Settings.resolve(wish), listen).exit_code)
-"""
-
-
-@pytest.mark.parametrize("kind", ["slide", "stack"])
-def test_killed_and_resumed(
-    tmp_path: Path,
-    slide: Path,
-    card: Path,
-    making: object,
-    per_tile: str,
-    limner: Limner,
-    kind: str,
-) -> None:
-    if kind == "slide":
-        source, model = slide, str(card)
-    else:
-        source, model = making.save_all(making.slices(9), tmp_path / "ct"), per_tile  # type: ignore[attr-defined]
-    hd_num = 4
-    assert limner("run", source, "--out", tmp_path / "whole", "--model", model, "--hd-num", hd_num).code == 0
-    script = tmp_path / "killing.py"
-    script.write_text(KILLING)
-    wish = {"inputs": [str(source)], "out": str(tmp_path / "out"), "model": model, "hd_num": hd_num}
-    command = [sys.executable, str(script), json.dumps(wish)]
-    assert subprocess.run([*command, "1"], check=False).returncode == -9
-    assert subprocess.run([*command, "2"], check=False).returncode in {-9, 0}
-    other = {**wish, "engine": "local", "workers": 2, "batch": 2}
-    assert subprocess.run([*command[:2], json.dumps(other), "0"], check=False).returncode == 0
-    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 def test_a_run_makes_a_key_keeps_it_and_goes_on_with_it(

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 from limner.pipelines.report import read_record
+from limner.readers.dicom.grey import Table, Voi, grey8
 
 Limner = Callable[..., "Said"]  # noqa: F821 - of conftest, which tests cannot import
 
@@ -40,11 +42,32 @@ def test_a_slice_is_a_tile(tmp_path: Path, making: ModuleType, per_tile: str, li
     assert len({row["sop_uid"] for row in found}) == 7
     place = {int(row["slice"]): float(row["slice_position_mm"]) for row in found}
     assert [place[k + 1] - place[k] for k in range(1, 7)] == [2.5] * 6
+    same = {row["sop_uid"]: row for row in found}
+    for row in rows(out / "findings.csv"):
+        assert {key: row[key] for key in ("slice", "slice_position_mm", "frame", "study_uid")} == {
+            key: same[row["sop_uid"]][key] for key in ("slice", "slice_position_mm", "frame", "study_uid")
+        }
+        assert row["instance_number"] == row["slice"], "made in the order of their places"
+        assert float(row["centre_lps_z_mm"]) == 30 + 2.5 * (int(row["slice"]) - 1)
+        assert row["spacing_source"] == "pixel_spacing"
     (image,) = read_record(out).images
     assert len({f.geometry.bounds for f in image.findings()}) == 7
     assert {cell.box for cell in image.info.cells} >= {
         type(image.info.box)(*f.geometry.bounds) for f in image.findings()
     }
+
+
+def test_a_finding_keeps_its_uid_whatever_the_sheet(
+    tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
+) -> None:
+    folder = making.save_all(making.slices(7), tmp_path / "ct")
+    uids = []
+    for hd_num in (1, 4, 25):
+        out = tmp_path / str(hd_num)
+        assert limner("run", folder, "--model", per_tile, "--out", out, "--hd-num", hd_num).code == 0
+        uids.append({row["sop_uid"]: row["finding_uid"] for row in rows(out / "findings.csv")})
+    assert uids[0] == uids[1] == uids[2]
+    assert len(set(uids[0].values())) == 7
 
 
 def test_engines_and_batches_give_the_same_bytes(
@@ -83,6 +106,55 @@ def test_a_window_that_the_file_states_is_used(
     assert (stretch["low"], stretch["high"]) == ([-500.0], [1499.0])  # PS3.3 C.11.2.1.2
 
 
+@pytest.mark.parametrize("kind", ["sigmoid", "table"])
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_the_model_and_the_picture_see_what_the_file_wants_shown(
+    tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner, kind: str, photometric: str
+) -> None:
+    """The oracle: the grey pipeline on the file's own numbers."""
+    pixels = making.ramp(32, 48).astype(np.uint16)
+    pixels[:16, :16] = 5000
+    tags: dict[str, object] = {"WindowCenter": 1500, "WindowWidth": 1200, "VOILUTFunction": "SIGMOID"}
+    voi = Voi(1500, 1200, "SIGMOID")
+    if kind == "table":
+        entries = (np.linspace(0, 1, 3000) ** 3 * 1023).astype(np.uint16)
+        table = making.item(LUTDescriptor=[3000, 100, 10], LUTData=entries.tobytes())
+        table[0]["LUTDescriptor"].VR, table[0]["LUTData"].VR = "US", "OW"
+        tags["VOILUTSequence"], voi = table, Voi(0, 0, "LUT", Table(100.0, entries.astype(float), 10))
+    data = making.image(
+        pixels, sop_class=making.CR, PhotometricInterpretation=photometric, PixelPaddingValue=5000, **tags
+    )
+    out = tmp_path / "out"
+    path = making.save(data, tmp_path / "cr.dcm")
+    assert limner("run", path, "--model", per_tile, "--out", out).code == 0
+    expected = grey8(pixels.astype(float), pixels != 5000, voi, inverted=photometric == "MONOCHROME1").astype(int)
+    (image,) = read_record(out).images
+    assert len(image.findings()) == 5  # one of six tiles is all padding
+    for finding in image.findings():
+        x, y = (int(value) for value in finding.geometry.bounds[:2])
+        mean = expected[y : y + 16, x : x + 16].mean() / 255
+        assert finding.score == pytest.approx(mean, abs=1 / 255)
+    overview = image.overview()
+    assert overview is not None
+    assert overview.scale == (1.0, 1.0)
+    assert np.abs(overview.pixels[..., 1].astype(int) - expected).max() <= 1
+    assert {"sigmoid": "1500/1200 SIGMOID", "table": "3000 entries from 100 LUT"}[kind] in image.seen["Window"]
+
+
+def test_a_manifest_of_before_there_were_tables_is_read(
+    tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
+) -> None:
+    folder, out = making.save_all(making.slices(3), tmp_path / "ct"), tmp_path / "out"
+    assert limner("run", folder, "--model", per_tile, "--out", out).code == 0
+    manifest = json.loads((out / "manifest.json").read_text())
+    for image in manifest["images"]:
+        assert image["stretch"].pop("blank") == 0
+        assert [cell.pop("instance") for cell in image["info"]["cells"]] == [1, 2, 3]
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    assert limner("report", out).code == 0
+    assert [row["instance_number"] for row in rows(out / "findings.csv")] == [""] * 3
+
+
 def test_a_run_without_a_model_says_so_and_shows_what_there_is(
     tmp_path: Path, making: ModuleType, limner: Limner
 ) -> None:
@@ -95,13 +167,18 @@ def test_a_run_without_a_model_says_so_and_shows_what_there_is(
     assert said.code == 0, said.err
     assert "No model was chosen" in said.out
     assert [row["status"] for row in rows(out / "files.csv")] == ["read"] * 5
-    assert len(rows(out / "series.csv")) == len(rows(out / "studies.csv")) == 1
+    for name in ("series.csv", "studies.csv"):
+        assert [(row["status"], row["n_findings"]) for row in rows(out / name)] == [("not assessed", "")]
+    assert {row["status"] for row in rows(out / "summary.csv")} == {"not assessed"}
+    assert {row["findings"] for row in rows(out / "summary.csv")} == {""}
+    assert rows(out / "findings.csv") == []
     (image,) = read_record(out).images
     assert {(area.status, area.reason): area.pixels for area in image.areas}["skipped", "no model"] > 0
     assert sum(area.pixels for area in image.areas) == image.info.size[0] * image.info.size[1]
     assert image.patches == ()
     assert image.overview() is not None
     assert (out / f"overview-{image.info.id}.png").stat().st_size > 1000
+    assert not list(out.glob("*.qupath.geojson*")), "a sheet of slices is no slide"
 
 
 def test_every_member_of_an_archive_has_a_row(

@@ -144,6 +144,33 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 def test_json_keeps_every_bit(low: tuple[float, ...], high: tuple[float, ...], curve: str) -> None:
     stretch = Stretch(("r", "g", "b"), low, high, "words", curve)
     assert Stretch.from_json(json.loads(json.dumps(stretch.to_json()))) == stretch
+    steps = tuple((number, at) for at, number in enumerate(sorted(low)))
+    table = Stretch(("g",), low[:1], high[:1], "words", "steps", steps, blank=0)
+    assert Stretch.from_json(json.loads(json.dumps(table.to_json()))) == table
+
+
+def test_a_record_of_before_there_were_tables_is_read() -> None:
+    record = {"channels": ["g"], "low": [1.5], "high": [2.5], "source": "words", "curve": "linear"}
+    stretch = Stretch.from_json(record)
+    assert stretch == Stretch(("g",), (1.5,), (2.5,), "words")
+    assert stretch.to_json() == record, "a scene's record, and so its plan's digest, is as it was"
+
+
+def test_a_sigmoid_and_its_mirror() -> None:
+    numbers = np.array([-np.inf, 0.0, 25.0, 50.0, 75.0, 100.0, np.inf, np.nan], dtype=np.float32).reshape(1, -1, 1)
+    rising = render(numbers, everywhere(numbers), Stretch(("g",), (0.0,), (100.0,), "test", "sigmoid", blank=9))
+    falling = render(numbers, everywhere(numbers), Stretch(("g",), (100.0,), (0.0,), "test", "sigmoid", blank=9))
+    expected = [round(255 / (1 + np.exp(-4 * (x - 50) / 100))) for x in (0, 25, 50.1, 75, 100)]
+    assert rising[0, :, 0].tolist() == [0, *expected, 255, 9]
+    assert falling[0, :, 0].tolist() == [255, *expected[::-1], 0, 9]
+
+
+def test_a_table_of_steps() -> None:
+    numbers = np.array([-9.0, 0.0, 0.5, 1.0, 1.75, 2.0, 1e9, np.inf, np.nan], dtype=np.float64).reshape(1, -1, 1)
+    table = Stretch(("g",), (0.0,), (2.0,), "test", "steps", ((0.0, 40), (1.0, 10), (1.75, 250)), blank=0)
+    seen = render(numbers, everywhere(numbers), table)
+    assert seen[0, :, 0].tolist() == [40, 40, 40, 10, 250, 250, 250, 250, 0]
+    assert (seen[..., 0] == seen[..., 2]).all()
 
 
 @settings(deadline=None, derandomize=True)

@@ -10,6 +10,7 @@ import pytest
 import shapely
 from limner.model.finding import Finding
 from limner.readers.geometry import Box, Placement
+from limner.reports import overview
 from limner.reports.lettering import cut, spelled, width
 from limner.reports.marginalia import ScaleBar, area_words, length_words, north, share_words
 from limner.reports.overview import OverviewPng
@@ -218,3 +219,23 @@ def test_words_are_spelled_in_letters_that_the_font_has() -> None:
     assert line.endswith("...")
     assert width(line, 20) <= 100
     assert cut("", 20, 100) == [""]
+
+
+@pytest.mark.parametrize("assessed", [True, False])
+def test_without_a_model_the_picture_says_that_nothing_was_looked_for(
+    image: MakeImage, record: MakeRecord, out: Path, monkeypatch: pytest.MonkeyPatch, *, assessed: bool
+) -> None:
+    said: list[str] = []
+    put = overview.write
+
+    def listening(pen: object, place: tuple[float, float], words: str, *how: object) -> None:
+        said.append(words)
+        put(pen, place, words, *how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(overview, "write", listening)
+    run = replace(record(image("a", Placement.pixels()), labels=()), assessed=assessed)
+    OverviewPng().write(run, out)
+    text = "\n".join(said)
+    assert ("Complete" in text) == assessed
+    assert ("No findings" in text) == assessed
+    assert ("Nothing was looked for" in text) != assessed

@@ -1,14 +1,18 @@
 """studies.csv, series.csv and slices.csv: a finding names its slice, and a study tells what became of its files."""
 
 import csv
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from limner.model.finding import Finding
-from limner.readers.geometry import Placement
+from limner.readers.geometry import Box, Placement
 from limner.readers.image import Cell, Channel, ImageInfo
 from limner.readers.sheet import Sheet
-from limner.reports.studies import SERIES_COLUMNS, SLICES_COLUMNS, STUDIES_COLUMNS, StudiesCsv, cells_touched
+from limner.reports.patient import PATIENT_COLUMNS, cells_touched
+from limner.reports.studies import SERIES_COLUMNS, SLICES_COLUMNS, STUDIES_COLUMNS, StudiesCsv
+from limner.reports.tables import CLOSING, FINDINGS_COLUMNS, FindingsCsv
 from limner.reports.writer import ImageRecord, Record
 from shapely.geometry import Polygon, box
 
@@ -37,7 +41,7 @@ def slice_place(z: float) -> Placement:
 
 def stack(**changes: str) -> ImageInfo:
     cells = tuple(
-        Cell(SHEET.cell(k), f"2.25.{k}", 1, f"/secret/{k}", 2.0 * k, SHEET.place(k, slice_place(2.0 * k)))
+        Cell(SHEET.cell(k), f"2.25.{k}", 1, f"/secret/{k}", 2.0 * k, SHEET.place(k, slice_place(2.0 * k)), 40 - k)
         for k in range(5)
     )
     return ImageInfo(
@@ -76,6 +80,122 @@ def test_a_finding_names_its_slice_and_its_place_in_the_patient(tmp_path: Path) 
     assert point == pytest.approx([100 + 3 * 0.5, 200 + 3 * 1.0, 6.0])
     assert row["text"] == "'=evil()"
     assert "secret" not in "".join(path.read_text(encoding="utf-8") for path in tmp_path.iterdir())
+
+
+def findings_csv(folder: Path, *images: tuple[ImageInfo, list[Finding]]) -> list[dict[str, str]]:
+    def record(info: ImageInfo, findings: list[Finding]) -> ImageRecord:
+        return ImageRecord(info, lambda: findings, lambda: None, ())
+
+    run = Record(tuple(record(*one) for one in images), (), {"name": "m", "version": "1"}, (), "0.1")
+    (path,) = FindingsCsv().write(run, folder)
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def in_slice(number: int, x0: float, y0: float, x1: float, y1: float, label: str = "mass") -> Finding:
+    """A box in a slice's own pixels, as a finding on the sheet: slices are seen twice as high as they are."""
+    cell = SHEET.cell(number)
+    x, y = cell.x0 + SHEET.margin[0], cell.y0 + SHEET.margin[1]
+    return Finding(label, box(x + x0, y + 2 * y0, x + x1, y + 2 * y1), "box", 0.75)
+
+
+def test_findings_csv_itself_tells_slice_and_place(tmp_path: Path) -> None:
+    (row,) = findings_csv(tmp_path, (stack(), [in_slice(3, 2, 2, 4, 4)]))
+    assert list(row) == [*FINDINGS_COLUMNS, *PATIENT_COLUMNS, *CLOSING]
+    expected = {
+        "study_uid": "2.25.1",
+        "series_uid": "2.25.7",
+        "sop_uid": "2.25.3",
+        "frame": "1",
+        "instance_number": "37",
+        "n_slices": "1",
+        "slice": "4",
+        "slice_position_mm": "6.000",
+        "bbox_x0_px": "2.000",
+        "bbox_y0_px": "2.000",
+        "bbox_x1_px": "4.000",
+        "bbox_y1_px": "4.000",
+        "centre_lps_x_mm": "101.500",
+        "centre_lps_y_mm": "203.000",
+        "centre_lps_z_mm": "6.000",
+        "bbox_w_mm": "1.000",
+        "bbox_h_mm": "2.000",
+        "spacing_source": "pixel_spacing",
+        "laterality_geometry": "",
+        "review_status": "",
+    }
+    assert {key: row[key] for key in expected} == expected
+    assert re.fullmatch(r"2\.25\.[0-9]{30,39}", row["finding_uid"])
+    (again,) = write(tmp_path, (stack(), [in_slice(3, 2, 2, 4, 4)]))["slices.csv"]
+    shared = {"sop_uid", "frame", "slice", "slice_position_mm", "n_slices", "spacing_source", "study_uid", "series_uid"}
+    assert {key: again[key] for key in shared} == {key: row[key] for key in shared}
+    assert again["centre_x_mm"] == row["centre_lps_x_mm"]
+
+
+def test_a_findings_uid_is_its_own_and_the_same_on_another_sheet(tmp_path: Path) -> None:
+    one, other = in_slice(3, 2, 2, 4, 4), in_slice(3, 2, 2, 4, 5)
+    named = [
+        row["finding_uid"] for row in findings_csv(tmp_path, (stack(), [one, other, one, in_slice(1, 2, 2, 4, 4)]))
+    ]
+    assert len(set(named)) == 4
+    wide = Sheet.lay((10, 6), 5, columns=5, spacing=(1.0, 0.5))
+    cells = tuple(
+        replace(cell, box=wide.cell(k), placement=wide.place(k, slice_place(2.0 * k)))
+        for k, cell in enumerate(stack().cells)
+    )
+    elsewhere = replace(stack(sheet_columns="5"), size=wide.size, cells=cells)
+    corner = wide.cell(3)
+    x, y = corner.x0 + wide.margin[0], corner.y0 + wide.margin[1]
+    moved = Finding("mass", box(x + 2, y + 4, x + 4, y + 8), "box", 0.25)
+    (row,) = findings_csv(tmp_path, (elsewhere, [moved]))
+    assert row["finding_uid"] == named[0]
+    (row,) = findings_csv(tmp_path, (replace(stack(), study="2.25.99"), [one]))
+    assert row["finding_uid"] != named[0]
+
+
+@pytest.mark.parametrize(
+    ("position", "x", "side"),
+    [
+        ("HFS", 100.0, "left"),
+        ("FFS", -100.0, "right"),
+        ("HFS", -1.5, "both"),
+        ("HFS", -2.0, "right"),
+        ("HFDR", 100.0, ""),
+        ("", 100.0, ""),
+    ],
+)
+def test_the_side_follows_from_mm_of_who_lay_on_the_back(tmp_path: Path, position: str, x: float, side: str) -> None:
+    info = stack(patient_position=position)
+    place = Placement(((0.5, 0.0, x), (0.0, 1.0, 0.0), (0.0, 0.0, 0.0)), "mm", frame="2.25.9", source="pixel_spacing")
+    info = replace(info, cells=tuple(replace(cell, placement=SHEET.place(3, place)) for cell in info.cells))
+    (row,) = findings_csv(tmp_path, (info, [in_slice(3, 2, 2, 4, 4)]))
+    assert row["laterality_geometry"] == side
+
+
+def test_without_a_place_in_the_patient_there_is_no_centre_and_a_region_has_no_size(tmp_path: Path) -> None:
+    def flat(source: str) -> ImageInfo:
+        cell = Cell(Box(0, 0, 10, 6), "2.25.3", 1, "/secret/3", None, Placement.pixels(source))
+        facts = tuple((FACTS | {"spacing_source": source, "patient_position": "HFS"}).items())
+        return replace(stack(), size=(10, 6), cells=(cell,), facts=facts)
+
+    finding = Finding("mass", box(2, 2, 4, 4), "box")
+    for source, size in (("imager_plane", ("1.000", "2.000")), ("us_region", ("", ""))):
+        (row,) = findings_csv(tmp_path, (flat(source), [finding]))
+        assert (row["bbox_w_mm"], row["bbox_h_mm"]) == size
+        assert row["spacing_source"] == source
+        assert {row[key] for key in ("centre_lps_x_mm", "laterality_geometry", "slice_position_mm")} == {""}
+        assert [row[f"bbox_{edge}_px"] for edge in ("x0", "y1")] == ["2.000", "4.000"]
+
+
+def test_scenes_keep_their_own_columns_and_beside_studies_leave_theirs_empty(tmp_path: Path) -> None:
+    scene = ImageInfo("a.tif", "raster", (40, 40), (Channel("1"),), Placement.pixels(), id="a")
+    finding = Finding("lake", box(1, 1, 5, 5), "box")
+    (row,) = findings_csv(tmp_path, (scene, [finding]))
+    assert list(row) == [*FINDINGS_COLUMNS, *CLOSING]
+    rows = findings_csv(tmp_path, (scene, [finding]), (stack(), [Finding("all", box(0, 0, *SHEET.size), "region")]))
+    assert {rows[0][key] for key in PATIENT_COLUMNS} == {""}
+    assert (rows[1]["n_slices"], rows[1]["sop_uid"], rows[1]["study_uid"]) == ("5", "", "2.25.1")
+    assert rows[1]["finding_uid"]
 
 
 def test_a_finding_of_several_slices_names_none(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Finding DICOM: what is claimed, what every file becomes, and that nothing is dropped in silence."""
 
+import itertools
 import os
 import shutil
 from pathlib import Path
@@ -10,6 +11,8 @@ from limner.readers import registry
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.dicom.source import sniff
 from limner.readers.errors import ReadError, RequestError
+from limner.readers.pseudonym import Pseudonyms
+from limner.readers.registry import scan
 
 READER = DicomReader()
 
@@ -154,3 +157,36 @@ def test_a_file_of_several_stacks_keeps_them_all(
         ("002.dcm", "read", []),
         ("e.dcm", "read", ["study1-mr1", "study1-mr2"]),
     ]
+
+
+def test_studies_are_numbered_across_all_inputs_whatever_their_order(tmp_path: Path, making: ModuleType) -> None:
+    made = {}
+    for k, (study, series, modality) in enumerate(
+        [(30, 1, "CR"), (10, 2, "CR"), (10, 1, "DX"), (20, 1, "CR"), (10, 3, "CR")]
+    ):
+        data = making.image(
+            making.ramp(add=k),
+            sop_class=making.CR,
+            number=k + 1,
+            StudyInstanceUID=making.uid(study),
+            SeriesInstanceUID=making.uid(100 * study + series),
+            Modality=modality,
+        )
+        made[making.save(data, tmp_path / "in" / f"{'cabed'[k]}.dcm")] = (study, series)
+    names = Pseudonyms.of({})
+    known = {names.uid(making.uid(100 * study + series)): (study, series) for study, series in made.values()}
+    wanted = {
+        (10, 1): "study1-dx1",
+        (10, 2): "study1-cr1",
+        (10, 3): "study1-cr2",
+        (20, 1): "study2-cr1",
+        (30, 1): "study3-cr1",
+    }
+    paths = [str(path) for path in made]
+    orders = [list(order) for order in itertools.permutations(paths)][::7]
+    for inputs in [[str(tmp_path / "in")], *orders, [paths[2], str(tmp_path / "in")]]:
+        infos = [info for row in scan(inputs, {}) for info in row.infos]
+        assert {known[dict(info.facts)["series_uid"]]: info.id for info in infos} == wanted
+        assert {info.uri for info in infos} == {f"dicom:{info.study}/{info.id}" for info in infos}
+    shown = [info for row in scan(paths, {"identities": "show"}) for info in row.infos]
+    assert {info.uri for info in shown} == set(paths)

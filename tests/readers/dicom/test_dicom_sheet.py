@@ -11,7 +11,7 @@ from limner.readers.contract import Truth, check_reader
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.geometry import Box
 from limner.readers.regions import Grid, cut
-from limner.readers.sheet import Sheet
+from limner.readers.sheet import Sheet, sheet_of
 
 READER = DicomReader()
 TILE = 336
@@ -101,6 +101,46 @@ def test_pixels_pass_untouched_at_their_own_scale(tmp_path: Path, making: Module
         half, other = image.read(Box(8, 0, 16, 24), (4, 12))
         assert np.array_equal(whole[:, 4:8], half)
         assert np.array_equal(some[:, 4:8], other)
+
+
+@pytest.mark.parametrize("spacing", [[0.5, 0.5], [1.0, 0.5]])
+def test_a_stack_keeps_the_seams_contract(tmp_path: Path, making: ModuleType, spacing: list[float]) -> None:
+    """Of square pixels the sheet is known exactly; others are seen larger along one axis, by interpolation."""
+    slices = making.slices(7, PixelSpacing=spacing, PixelPaddingValue=304)
+    folder = making.save_all(slices, tmp_path / "in", order=[4, 0, 6, 2, 1, 5, 3])
+    options = {"columns": "3"}
+    (info,) = READER.scan(str(folder), options)
+    sheet = sheet_of(info)
+    assert sheet is not None
+    native = np.zeros((*info.size[::-1], 1), dtype=np.float32)
+    valid = np.zeros(info.size[::-1], dtype=bool)
+    for k, cell in enumerate(info.cells):
+        x, y = int(cell.box.x0) + sheet.margin[0], int(cell.box.y0) + sheet.margin[1]
+        stored = making.ramp(add=1000 * k)
+        native[y : y + 8, x : x + 6, 0] = stored - 1024.0
+        valid[y : y + 8, x : x + 6] = stored != 304
+    if spacing[0] != spacing[1]:
+        with READER.open(info) as image:
+            native, valid = image.read(info.box, info.size)
+        assert valid.sum() == 7 * 16 * 6 - 2
+    check_reader(READER, str(folder), Truth(native=native, valid=valid, exact=False, options=options))
+
+
+def test_a_radiograph_keeps_the_seams_contract(tmp_path: Path, making: ModuleType) -> None:
+    pixels = np.random.default_rng(3).integers(0, 4000, (53, 71)).astype(np.uint16)
+    data = making.image(
+        pixels,
+        sop_class=making.CR,
+        PhotometricInterpretation="MONOCHROME1",
+        PixelSpacing=[0.2, 0.1],
+        PixelSpacingCalibrationType="FIDUCIAL",
+        RescaleSlope=0.5,
+        RescaleIntercept=3,
+    )
+    native = (pixels * 0.5 + 3).astype(np.float32)[..., None]
+    points = ((0.0, 0.0, 0.0, 0.0), (71.0, 53.0, 7.1, 10.6))
+    path = making.save(data, tmp_path / "a.dcm")
+    check_reader(READER, str(path), Truth(native, np.ones((53, 71), dtype=bool), points))
 
 
 def test_one_picture_keeps_the_seams_contract(tmp_path: Path, making: ModuleType) -> None:

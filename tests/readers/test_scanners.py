@@ -1,0 +1,150 @@
+"""Slides that lie somewhere on a larger glass, as MIRAX and Leica scanners write them: places, pixels and bounds."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import openslide
+import pytest
+from limner.readers.contract import Truth, check_reader
+from limner.readers.geometry import Box
+from limner.readers.image import ImageInfo
+from limner.readers.registry import scan
+from limner.readers.slide import SlideReader
+
+READER = SlideReader()
+
+
+@dataclass(frozen=True)
+class Made:
+    """A slide, what was scanned, and where that lies in level-0 pixels."""
+
+    path: Path
+    pixels: np.ndarray
+    first: tuple[int, int]
+    vendor: str
+
+    @property
+    def part(self) -> Box:
+        """The scanned part."""
+        (x, y), (height, width) = self.first, self.pixels.shape[:2]
+        return Box(x, y, x + width, y + height)
+
+
+@pytest.fixture(params=["mirax", "mirax that overlaps", "leica"])
+def made(request: pytest.FixtureRequest, tmp_path: Path, scanners: ModuleType) -> Made:
+    if request.param == "leica":
+        pixels = scanners.smooth(320, 384)
+        return Made(scanners.leica(tmp_path / "a.scn", pixels, first=(140, 90)), pixels, (140, 90), "leica")
+    overlap = 8 if "overlaps" in request.param else 0
+    step = 64 - overlap
+    pixels = scanners.smooth(3 * step + overlap, 5 * step + overlap)
+    path = scanners.mirax(tmp_path / "a.mrxs", pixels, first=(2, 2), overlap=overlap)
+    return Made(path, pixels, (2 * step, 2 * step), "mirax")
+
+
+def only(path: Path) -> ImageInfo:
+    (info,) = READER.scan(str(path), {})
+    return info
+
+
+def test_openslide_takes_it_for_what_it_is(made: Made) -> None:
+    assert openslide.OpenSlide.detect_format(made.path) == made.vendor
+    with openslide.OpenSlide(made.path) as slide:
+        bounds = tuple(int(slide.properties[f"openslide.bounds-{side}"]) for side in ("x", "y", "width", "height"))
+        assert bounds == (*made.first, made.pixels.shape[1], made.pixels.shape[0])
+        assert slide.level_count == 2
+        assert float(slide.properties["openslide.mpp-x"]) == 0.25
+
+
+def test_pixels_places_and_bounds(made: Made) -> None:
+    assert READER.claim(str(made.path), made.path.read_bytes()[:4096]).strength == 90
+    info = only(made.path)
+    assert info.origin == made.first
+    assert info.placement.matrix == ((0.25, 0.0, 0.0), (0.0, 0.25, 0.0))
+    assert info.placement.source == f"{made.vendor} header"
+    with READER.open(info) as image:
+        pixels, valid = image.read(made.part, made.pixels.shape[1::-1])
+        assert valid.all()
+        assert np.abs(pixels.astype(int) - made.pixels).mean() < 2
+        assert np.array_equal(pixels, opened(made.path, made.part))
+        whole = image.read(info.box, info.size)[1]
+    expected = np.zeros_like(whole)
+    expected[int(made.part.y0) : int(made.part.y1), int(made.part.x0) : int(made.part.x1)] = True
+    assert np.array_equal(whole, expected)
+
+
+def opened(path: Path, part: Box) -> np.ndarray:
+    """A part of level 0 by openslide-python itself."""
+    with openslide.OpenSlide(path) as slide:
+        size = (int(part.width), int(part.height))
+        return np.asarray(slide.read_region((int(part.x0), int(part.y0)), 0, size))[..., :3]
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_a_coarse_level_shows_the_same_places_and_nothing_beyond_the_scan(made: Made, factor: int) -> None:
+    """A coarse MIRAX tile is filled up with the colour of glass where nothing was scanned."""
+    info = only(made.path)
+    columns, rows = (side // factor for side in info.size)
+    with READER.open(info) as image:
+        pixels, valid = image.read(Box(0, 0, columns * factor, rows * factor), (columns, rows))
+    x, y = (np.arange(columns) + 0.5) * factor, (np.arange(rows) + 0.5) * factor
+    across = (x - factor / 2 >= made.part.x0) & (x + factor / 2 <= made.part.x1)
+    down = (y - factor / 2 >= made.part.y0) & (y + factor / 2 <= made.part.y1)
+    inner = down[:, None] & across
+    assert valid[inner].all()
+    beyond = (x < made.part.x0) | (x > made.part.x1), (y < made.part.y0) | (y > made.part.y1)
+    assert not valid[:, beyond[0]].any()
+    assert not valid[beyond[1]].any()
+    height, width = made.pixels.shape[:2]
+    ramps = np.broadcast_arrays(
+        (x - made.part.x0)[None, :] * 200 / width + 30, (y - made.part.y0)[:, None] * 200 / height + 30
+    )
+    for channel, ramp in enumerate(ramps):
+        assert np.abs(pixels[..., channel] - ramp)[inner].mean() < 2
+
+
+def test_they_keep_the_contract(made: Made) -> None:
+    info = only(made.path)
+    native = opened(made.path, info.box)
+    valid = np.zeros(native.shape[:2], dtype=bool)
+    valid[int(made.part.y0) : int(made.part.y1), int(made.part.x0) : int(made.part.x1)] = True
+    points = ((8.0, 4.0, 2.0, 1.0), (*made.first, made.first[0] / 4, made.first[1] / 4))
+    check_reader(READER, str(made.path), Truth(native, valid, points, exact=False))
+
+
+def test_one_level_keeps_the_contract_exactly(tmp_path: Path, scanners: ModuleType) -> None:
+    path = scanners.mirax(tmp_path / "a.mrxs", scanners.smooth(128, 192), first=(3, 1), levels=1)
+    info = only(path)
+    valid = np.zeros(info.size[::-1], dtype=bool)
+    valid[64:192, 192:384] = True
+    check_reader(READER, str(path), Truth(opened(path, info.box), valid))
+
+
+def test_a_folder_of_slides_has_a_row_for_every_file(tmp_path: Path, scanners: ModuleType) -> None:
+    scanners.mirax(tmp_path / "in" / "one.mrxs", scanners.smooth(128, 128))
+    rows = {Path(row.path).name: (row.status, row.reader) for row in scan([str(tmp_path / "in")], {})}
+    assert rows["one.mrxs"] == ("read", "slide")
+    assert {rows[name][0] for name in ("Data0000.dat", "Index.dat", "Slidedat.ini")} == {"skipped"}
+    (info,) = (info for row in scan([str(tmp_path / "in")], {}) for info in row.infos)
+    assert [Path(name).name for name in info.files] == ["one.mrxs", "Data0000.dat", "Index.dat", "Slidedat.ini"]
+
+
+def test_nothing_about_people_leaves_the_reader(made: Made, scanners: ModuleType) -> None:
+    with openslide.OpenSlide(made.path) as slide:
+        assert any(scanners.PLANTED in value for value in slide.properties.values())
+    told = repr(only(made.path))
+    assert scanners.PLANTED not in told
+    assert "2009" not in told
+
+
+@pytest.mark.parametrize("spoil", [lambda b: b[:40], lambda b: b.replace(b"01.02", b"99.99"), lambda _: b""])
+def test_a_broken_index_is_an_error(tmp_path: Path, scanners: ModuleType, spoil: Callable[[bytes], bytes]) -> None:
+    path = scanners.mirax(tmp_path / "a.mrxs", scanners.smooth(128, 128))
+    index = path.with_suffix("") / "Index.dat"
+    index.write_bytes(spoil(index.read_bytes()))
+    (row,) = scan([str(path)], {})
+    assert row.status == "failed"
+    assert "OpenSlide must be able to open it" in row.reason
