@@ -52,8 +52,9 @@ def prefill(sizes: Sizes, rows: int, cols: int, *, text: int, itemsize: int, at_
     reading = language.layers * (2 * tokens * linear + 2 * tokens * low + attention)
     reading += 2 * language.hidden * language.vocab  # the last token only
     cache = 2 * language.layers * language.kv_heads * language.head * tokens * itemsize
-    seen = min(tiles, at_once) * vision.positions * (2 * vision.mlp + 2 * vision.hidden) * itemsize
-    read = tokens * (3 * language.mlp + 4 * language.hidden) * itemsize
+    # a layer's widest moment, in widths: the map's parts with what is added to them, and what stands beside
+    seen = min(tiles, at_once) * vision.positions * (4 * vision.mlp + 6 * vision.hidden) * itemsize
+    read = tokens * (5 * language.mlp + 6 * language.hidden) * itemsize
     features = tiles * vision.positions * vision.hidden * itemsize + visual * sizes.merged * itemsize
     return Prefill(tokens, visual, float(seeing), float(reading), float(cache), float(features + max(seen, read)))
 

@@ -140,13 +140,13 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, side: int) -> float:
 def measured(sizes: Sizes, device: torch.device, dtype: torch.dtype, most: int) -> str:
     """Vision, prefill and decoding by hd_num, against the machine's own rate."""
     network = awake(sizes, device, dtype)
-    rate = matrix_rate(device, dtype, 8192 if device.type == "cuda" else 1536)
-    rows = [("hd_num", "tokens", "tiles a second", "of the matrix rate", "prefill, tokens a second", "of the matrix rate",
-             "decode, tokens a second")]  # fmt: skip
+    heading = ("hd_num", "tokens", "matrix rate", "tiles a second", "of the rate", "prefill, tokens a second")
+    rows = [(*heading, "of the rate", "decode, tokens a second")]
     for hd_num in (n for n in HD_NUM if n <= most):
         cols, tall = grid_of(hd_num)
         cost = prefill(sizes, tall, cols, text=TEXT, itemsize=dtype.itemsize)
         tiles = torch.randn(cols * tall + 1, 3, TILE, TILE, device=device, dtype=dtype)
+        rate = matrix_rate(device, dtype, 8192 if device.type == "cuda" else 1536)  # at every row: others use it too
         with torch.inference_mode():
             seeing = timed(lambda tiles=tiles, grid=(tall, cols): network.see(tiles, [grid]), device)
             [picture] = network.see(tiles, [(tall, cols)])
@@ -162,10 +162,10 @@ def measured(sizes: Sizes, device: torch.device, dtype: torch.dtype, most: int) 
 
             saying = timed(say, device) / 16
         rows.append((
-            str(hd_num), str(cost.tokens), f"{len(tiles) / seeing:.1f}", f"{cost.seeing / seeing / rate:.0%}",
+            str(hd_num), str(cost.tokens), f"{rate / 1e12:.3g} TFLOP/s", f"{len(tiles) / seeing:.1f}", f"{cost.seeing / seeing / rate:.0%}",
             f"{cost.tokens / reading:.0f}", f"{cost.reading / reading / rate:.0%}", f"{1 / saying:.1f}",
         ))  # fmt: skip
-    return f"Matrix rate: {rate / 1e12:.3g} TFLOP/s.\n\n{table(rows)}"
+    return table(rows)
 
 
 def weighing(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> str:
