@@ -108,15 +108,15 @@ def _unit(features: torch.Tensor) -> torch.Tensor:
 
 def _load(checkpoint: Checkpoint) -> tuple[Any, Any]:
     """(model, tokenizer) from files on this machine."""
-    safe = not checkpoint.files.pickled()
+    folder, safe = checkpoint.files.folder, not checkpoint.files.pickled()
     kind: Any = CLIPModel if checkpoint.family == "clip" else SiglipModel
     shown, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.files.folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model, report = kind.from_pretrained(
-            checkpoint.files.folder,
+            folder,
             local_files_only=True,
             use_safetensors=safe,
             dtype=torch.float32,

@@ -31,9 +31,11 @@ FENCES: dict[str, tuple[str, ...]] = {
     # what runs a network, and what fetches one
     "onnxruntime": ("model/onnx.py",),
     "huggingface_hub": ("model/weights.py",),
-    # what compares pictures with words
-    "torch": ("model/contrastive.py",),
-    "transformers": ("model/contrastive.py",),
+    # what compares pictures with words, and what answers questions on them
+    "torch": ("model/contrastive.py", "model/asking/imagetext.py"),
+    "transformers": ("model/contrastive.py", "model/asking/imagetext.py", "model/asking/processor.py"),
+    # what holds an answer to a schema
+    "llguidance": ("model/asking/grammar.py",),
     # strict settings, cards and plans, in and out of text
     "pydantic": ("pipelines/config.py", "pipelines/plan.py", "model/cards.py"),
     "yaml": ("pipelines/config.py", "model/cards.py"),
