@@ -64,6 +64,13 @@ class ImageText:
         self._device = torch.device(device)
         with _bounded(self._source):
             self._model: Any = _load(processor.files, dtype).to(self._device).eval()
+        if self._model.config.is_encoder_decoder:
+            raise ModelError(
+                f"checkpoint {self._source}",
+                "its answer must go on where its question ends",
+                value="it has a decoder apart",
+                remedy="Name a checkpoint that chats",
+            )
         settings = self._model.config.get_text_config()
         self._context = int(getattr(settings, "max_position_embeddings", 0) or 0)
         self._rows = int(self._model.get_input_embeddings().weight.shape[0])

@@ -61,6 +61,7 @@ DISTRIBUTIONS = {"openslide-python": "openslide", "pillow": "PIL", "PyYAML": "ya
 
 HEAVY = (
     "PIL",
+    "llguidance",
     "onnxruntime",
     "openslide",
     "pandas",

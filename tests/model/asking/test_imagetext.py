@@ -212,6 +212,14 @@ def test_an_absent_weight_is_not_made_up(vlm: Make) -> None:
         network(folder)
 
 
+def test_a_network_with_a_decoder_apart_is_refused(vlm: Make) -> None:
+    folder = vlm("llava")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "is_encoder_decoder": True}))
+    with pytest.raises(ModelError, match="go on where its question ends"):
+        network(folder)
+
+
 def test_weights_that_are_cut_off_are_refused(vlm: Make) -> None:
     folder = vlm("internvl")
     content = (folder / "model.safetensors").read_bytes()

@@ -215,6 +215,18 @@ def test_a_clip_checkpoint_is_for_another_annotator(made_checkpoints: Path) -> N
         processor(made_checkpoints / "clip")
 
 
+@pytest.mark.parametrize(
+    ("family", "named"),
+    [("qwen2_vl", "Qwen2VLImageProcessor"), ("qwen2_5_vl", "Qwen2VLImageProcessorFast"), ("llava", "CLIPImageProcessor")],
+)
+def test_an_image_processor_by_any_of_its_names(vlm: Make, family: str, named: str) -> None:
+    """Checkpoints name classes that want another library; Pillow's do the same."""
+    folder = vlm(family)
+    expected = processor(folder).read([noise(56, 56)], "a ship")["pixel_values"]
+    change(folder, "preprocessor_config.json", image_processor_type=named)
+    assert np.array_equal(processor(folder).read([noise(56, 56)], "a ship")["pixel_values"], expected)
+
+
 def test_code_beside_a_checkpoint_is_never_run(vlm: Make, tmp_path: Path) -> None:
     folder = vlm("qwen2_vl")
     expected = processor(folder).read([noise(56, 56)], "a ship")["input_ids"]
