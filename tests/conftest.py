@@ -258,3 +258,24 @@ def made_4khd(tmp_path_factory: pytest.TempPathFactory, small_tokenizer: Path) -
     (folder / "config.json").write_text(json.dumps({"model_type": "internlmxcomposer2", **sizes.to_json()}))
     shutil.copyfile(small_tokenizer, folder / "tokenizer.model")
     return folder
+
+
+@pytest.fixture(scope="session")
+def made_vlms(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`made_vlms(family)`: the folder of a vision-language checkpoint, made once and not to be changed.
+
+    Families: llava, qwen2_vl, qwen2_5_vl, qwen3_vl, internvl, gemma3.
+    """
+    path = ROOT / "tests" / "model" / "asking" / "making.py"
+    spec = importlib.util.spec_from_file_location("making_vlms", path)
+    assert spec is not None
+    assert spec.loader is not None
+    making = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(making)
+    root = tmp_path_factory.mktemp("vlms")
+
+    def find(family: str) -> Path:
+        folder = root / family
+        return folder if folder.is_dir() else making.MAKERS[family](folder)
+
+    return find

@@ -1,12 +1,14 @@
 """The annotator that asks: a question goes to a respondent, and what it says becomes answers on the view."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from ...readers.errors import ModelError
 from ...readers.image import ImageInfo
 from ..annotator import Answer, Sight, View
 from ..views import kept_share
@@ -67,7 +69,7 @@ class Asker:
         answers: list[list[Answer]] = []
         for view, text in zip(views, texts, strict=True):
             values = cast("dict[str, Any]", json.loads(text))
-            numbers = {k: float(v) for k, v in values.items() if isinstance(v, (int, float))}
+            numbers = {k: _finite(v, k, view) for k, v in values.items() if isinstance(v, (int, float))}
             notes = {
                 k: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False, sort_keys=True)
                 for k, v in values.items()
@@ -144,6 +146,21 @@ def _about(
         numbers={**(numbers or {}), "valid": round(kept_share(view), 6)},
         notes=notes or {},
     )
+
+
+def _finite(value: float, name: str, view: View) -> float:
+    """A number of a record, which JSON lets be as large as one likes."""
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ModelError(
+            f"answer {name!r} on {view.region.key}",
+            "a number must be finite to be reported",
+            remedy="Bound it with minimum and maximum in the schema",
+        )
+    return number
 
 
 def _softmax(likelihoods: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

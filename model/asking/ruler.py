@@ -11,8 +11,9 @@ from shapely.geometry.base import BaseGeometry
 
 Unit = Literal["pixels", "thousandths", "unit"]
 
-_NUMBER = r"-?\d+(?:\.\d+)?"
+_NUMBER = r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
 _BOX = re.compile(rf"[\[(]\s*({_NUMBER})\s*,\s*({_NUMBER})\s*,\s*({_NUMBER})\s*,\s*({_NUMBER})\s*[\])]")
+_LIST = re.compile(rf"\[\s*{_NUMBER}(?:\s*,\s*{_NUMBER})*\s*\]")
 _EMPTY = re.compile(r"^\s*\[?\s*\[\s*\]\s*\]?\s*$")
 
 
@@ -21,18 +22,27 @@ class Ruler:
     """How a model's numbers lie on the canvas: `span` (x0, y0, x1, y1) of the canvas is `size` (width, height) units.
 
     `unit` says what they are: "pixels" of the picture that the model was shown, "thousandths" of its sides, or
-    "unit" for 0 to 1. The first corner is upper left; edges, not centres.
+    "unit" for 0 to 1. The first corner is upper left; edges, not centres. `within` (width, height) is the canvas, where
+    the picture that was shown has a margin around it: nothing can lie in the margin alone.
     """
 
     span: tuple[float, float, float, float]
     size: tuple[float, float]
     unit: Unit
+    within: tuple[float, float] | None = None
 
     @classmethod
-    def of(cls, unit: Unit, span: tuple[float, float, float, float], pixels: tuple[int, int]) -> "Ruler":
+    def of(
+        cls,
+        unit: Unit,
+        span: tuple[float, float, float, float],
+        pixels: tuple[int, int],
+        *,
+        within: tuple[float, float] | None = None,
+    ) -> "Ruler":
         """The ruler of a unit over `span` of the canvas, which the model sees as `pixels` (width, height)."""
         sizes = {"pixels": (float(pixels[0]), float(pixels[1])), "thousandths": (1000.0, 1000.0), "unit": (1.0, 1.0)}
-        return cls(span, sizes[unit], unit)
+        return cls(span, sizes[unit], unit, within)
 
     @property
     def words(self) -> str:
@@ -54,8 +64,9 @@ class Ruler:
     def read(self, text: str) -> tuple[list[BaseGeometry], str]:
         """(boxes on the canvas, what is wrong): every box that a text names, exactly where it says.
 
-        Nothing is clipped, swapped or dropped in silence: where a box has no area or leaves the picture, or the text
-        names none and is not an empty list, the second part says so.
+        Nothing is clipped, swapped or dropped in silence: where a box has no area, leaves the picture or lies in its
+        margin, where a list of numbers is no box, or the text names none and is not an empty list, the second part says
+        so.
         """
         found: list[BaseGeometry] = []
         wrong: list[str] = []
@@ -66,11 +77,18 @@ class Ruler:
                 wrong.append(f"{match.group()} has no area")
             elif x0 < 0 or y0 < 0 or x1 > self.size[0] or y1 > self.size[1]:
                 wrong.append(f"{match.group()} leaves the picture of {self.size[0]:g} × {self.size[1]:g}")
+            elif (laid := self._lay(x0, y0, x1, y1)) and self._in_margin(laid):
+                wrong.append(f"{match.group()} lies in the margin of the picture")
             else:
-                found.append(self._lay(x0, y0, x1, y1))
-        if not matches and not _EMPTY.match(text):
+                found.append(laid)
+        wrong += [f"{rest} is no box" for rest in _LIST.findall(_BOX.sub("", text))]
+        if not matches and not wrong and not _EMPTY.match(text):
             wrong.append("no box could be read")
         return found, "; ".join(wrong)
+
+    def _in_margin(self, laid: BaseGeometry) -> bool:
+        x0, y0, x1, y1 = laid.bounds
+        return self.within is not None and (x1 <= 0 or y1 <= 0 or x0 >= self.within[0] or y0 >= self.within[1])
 
     def _lay(self, x0: float, y0: float, x1: float, y1: float) -> BaseGeometry:
         left, top, right, bottom = self.span

@@ -37,9 +37,19 @@ FENCES: dict[str, tuple[str, ...]] = {
     # what runs a network, and what fetches one
     "onnxruntime": ("model/onnx.py",),
     "huggingface_hub": ("model/weights.py",),
-    # what compares pictures with words
-    "torch": ("model/contrastive.py", *_in("fourkhd", "answer attention files language load network speaker vision")),
-    "transformers": ("model/contrastive.py", *_in("fourkhd", "answer attention language network")),
+    # what compares pictures with words, and what answers questions on them
+    "torch": (
+        "model/contrastive.py",
+        "model/asking/imagetext.py",
+        *_in("fourkhd", "answer attention files language load network speaker vision"),
+    ),
+    "transformers": (
+        "model/contrastive.py",
+        *_in("asking", "imagetext processor"),
+        *_in("fourkhd", "answer attention language network"),
+    ),
+    # what holds an answer to a schema
+    "llguidance": ("model/asking/grammar.py",),
     # a checkpoint's files, its words, and numbers of few bits
     "safetensors": _in("fourkhd", "convert files"),
     "sentencepiece": _in("fourkhd", "tokens"),
@@ -72,6 +82,7 @@ DISTRIBUTIONS = {"openslide-python": "openslide", "pillow": "PIL", "PyYAML": "ya
 
 HEAVY = (
     "PIL",
+    "llguidance",
     "onnxruntime",
     "openslide",
     "pandas",

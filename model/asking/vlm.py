@@ -1,0 +1,257 @@
+"""The `vlm` annotator: any image-text-to-text checkpoint in transformers' format answers a question on each region."""
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from ...readers.errors import ModelError, RequestError
+from ..annotator import Sight, View
+from ..checkpoint import SETTINGS, TOKENIZER, Files, fetch_weights, find_files, section
+from ..tiling import TILE, WHITE, join_tiles
+from . import question as asked
+from .asker import Asker
+from .question import Question
+from .ruler import Ruler, Unit
+
+if TYPE_CHECKING:
+    from .imagetext import ImageText
+    from .processor import Processor
+
+OPTIONS = ("checkpoint", "views", "tile", "boxes", "dtype", "device", "fetch", "threads", *asked.OPTIONS)
+SMALL = (*SETTINGS, *TOKENIZER, "chat_template.jinja", "chat_template.json", "generation_config.json")
+SMALLEST, LARGEST = 28, 2048  # pixels; what can be a tile
+
+BOXES: Mapping[str, Unit] = {
+    "internvl": "thousandths",  # InternVL 2.5's and 3's training data
+    "llava": "unit",  # LLaVA 1.5, arXiv 2310.03744: 0 to 1 of the picture padded to a square
+    "qwen2_5_vl": "pixels",  # Qwen2.5-VL, arXiv 2502.13923: of the picture as its processor resizes it
+    "qwen2_vl": "thousandths",  # Qwen2-VL, arXiv 2409.12191
+    "qwen3_vl": "thousandths",  # Qwen3-VL's cookbook on grounding
+    "qwen3_vl_moe": "thousandths",  # the same
+}
+"""Family → the coordinates in which it was trained to name boxes."""
+
+Picture = npt.NDArray[np.uint8]
+
+
+def make(options: Mapping[str, str]) -> Asker:
+    """The annotator of its options, those of the question among them.
+
+    `checkpoint`, a folder in transformers' format or a hub id `OWNER/NAME@COMMIT`; `views`, "canvas" shows a region as
+    one picture, "tiles" its global view and then each tile; `tile`, pixels, 0 for the checkpoint's own; `boxes`, the
+    unit of coordinates where the family is not known; `dtype`, float32, bfloat16, float16 or auto; `device`, torch's
+    name or auto; `fetch` "true" lets a hub be asked; `threads` for the network, 0 for torch's own choice. Raises
+    `RequestError` for options that cannot be.
+    """
+    unknown = sorted(set(options) - set(OPTIONS))
+    if unknown:
+        raise _wrong(unknown[0], "it must be known", "", f"Known: {', '.join(OPTIONS)}")
+    question = Question.parse(options, of="vlm")
+    if question.schema:
+        from .grammar import check_schema  # noqa: PLC0415 - only where it is needed
+
+        check_schema(question.schema, thing="option 'schema' of vlm")
+    return Asker(question, Vlm(options, locates=question.answer == "locate"))
+
+
+class Vlm:
+    """A checkpoint as a respondent: it turns views into pictures. See `make` for its options.
+
+    A region is shown as one picture by default, since most networks cut tiles of their own, and its tile is the
+    checkpoint's own where it has one, so that what the network looks at is what was read, unresampled. Raises
+    `RequestError` for options that cannot be.
+    """
+
+    def __init__(self, options: Mapping[str, str], *, locates: bool = False) -> None:
+        self._source = options.get("checkpoint", "")
+        if not self._source:
+            raise _wrong("checkpoint", "it must be named", "", "Add --model vlm:FOLDER, or vlm:OWNER/NAME@COMMIT")
+        self._views = _choice(options, "views", ("canvas", "tiles"))
+        self._boxes = _choice(options, "boxes", ("", *get_args(Unit)))
+        self._dtype = _choice(options, "dtype", ("", "float32", "bfloat16", "float16", "auto"))
+        self._device = options.get("device", "") or "auto"
+        self._fetch = _choice(options, "fetch", ("false", "true")) == "true"
+        self._threads = _whole(options, "threads", 0, 1024)
+        self._tile = _whole(options, "tile", SMALLEST, LARGEST)
+        self._locates = locates
+        if locates and self._views == "tiles":
+            raise _wrong("views", "locate needs one picture, whose coordinates boxes are in", "tiles", "Leave it out")
+        self._files: Files | None = None
+        self._named: dict[str, str] | None = None
+        self._made: Processor | None = None
+        self._network: ImageText | None = None
+        self._sizes: dict[tuple[int, ...], tuple[int, int]] = {}
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """The checkpoint's files, how pictures are shown to it, and what runs it. Raises `ModelError`."""
+        if self._named is None:  # weights are long, and their files do not change while a run goes on
+            files, processor, device = self._found(), self._processor(), self._where()
+            whole = "the region as one picture" if self._views == "canvas" else "the global view, then each tile"
+            letterbox = ", laid on a white square" if processor.fit == "letterbox" else ""
+            self._named = {
+                "name": "vlm",
+                "annotator": "vlm",
+                **files.identity(processor.family),
+                "family": processor.family,
+                "runtime": ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "llguidance")),
+                "device": device.partition(":")[0],
+                "dtype": self._number_type(device),
+                "shown": whole + letterbox,
+                **({"boxes": str(self._unit())} if self._locates else {}),
+            }
+        return self._named
+
+    def sight(self) -> Sight:
+        """Rendered RGB in tiles of the checkpoint's own size, else of about 336 pixels. Raises `ModelError`."""
+        files = self._found()
+        family = str(files.read("config.json").get("model_type", ""))
+        return Sight(tile=self._tile or _own_tile(files), overall=self._views == "tiles", variant=family)
+
+    def prepare(self) -> None:
+        """Find the checkpoint and load it once, so that what is wrong with it is said first. Raises `ModelError`."""
+        files = self._found()
+        fetch_weights(files, fetch=self._fetch)
+        if self._locates:
+            self._unit()
+        self._loaded()
+
+    def ruler(self, view: View) -> Ruler:
+        """The family's coordinates over the picture that it is shown, a white margin included. Raises `ModelError`."""
+        width, height = view.grid.size
+        side = max(width, height)
+        unit = self._unit()
+        span = (0.0, 0.0, float(width), float(height))
+        if self._processor().fit == "letterbox":
+            x, y = (side - width) // 2, (side - height) // 2
+            span = (float(-x), float(-y), float(side - x), float(side - y))
+        pixels = (round(span[2] - span[0]), round(span[3] - span[1]))
+        if unit == "pixels":
+            pixels = self._resized(pixels)
+        return Ruler.of(unit, span, pixels, within=(float(width), float(height)))
+
+    def tell(self, views: Sequence[View], prompts: Sequence[str], *, limit: int, schema: str = "") -> list[str]:
+        """See `Respondent.tell`: one view at a time."""
+        network = self._loaded()
+        pairs = zip(views, prompts, strict=True)
+        return [network.tell(self._pictures(view), prompt, limit=limit, schema=schema) for view, prompt in pairs]
+
+    def weigh(self, views: Sequence[View], prompts: Sequence[str], options: Sequence[str]) -> npt.NDArray[np.float64]:
+        """See `Respondent.weigh`: each view is read once for all prompts and options."""
+        network = self._loaded()
+        return np.stack([network.weigh(self._pictures(view), prompts, options) for view in views])
+
+    def _pictures(self, view: View) -> list[Picture]:
+        """What the network is shown of a view."""
+        if self._views == "canvas":
+            pictures = [join_tiles(view.tiles, view.grid)]
+        elif view.overall is None:
+            msg = f"region {view.region.key}: its global view is to be shown, and was not made"
+            raise ValueError(msg)
+        else:
+            pictures = [np.clip(np.rint(view.overall), 0, WHITE).astype(np.uint8), *view.tiles]
+        return [letterbox(one) if self._processor().fit == "letterbox" else one for one in pictures]
+
+    def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(width, height) that the processor makes of a picture of that size."""
+        if size not in self._sizes:
+            self._sizes[size] = self._processor().shown(np.full((size[1], size[0], 3), WHITE, dtype=np.uint8))
+        return self._sizes[size]
+
+    def _unit(self) -> Unit:
+        family = str(self._found().read("config.json").get("model_type", ""))
+        unit = cast("Unit", self._boxes) if self._boxes else BOXES.get(family)
+        if unit is None:
+            raise ModelError(
+                f"checkpoint {self._source}",
+                "to locate, the coordinates that it names boxes in must be known",
+                value=f"nothing is known of model_type {family}",
+                remedy=f"Look them up and say them: --set model_options.boxes={'|'.join(get_args(Unit))}",
+            )
+        return unit
+
+    def _where(self) -> str:
+        from .imagetext import resolve_device  # noqa: PLC0415 - loads torch
+
+        return resolve_device(self._device)
+
+    def _number_type(self, device: str) -> str:
+        """The type of number to compute in: unless it is told, float32 on a processor, else the checkpoint's own."""
+        return self._dtype or ("float32" if device == "cpu" else "auto")
+
+    def _found(self) -> Files:
+        if self._files is None:
+            self._files = find_files(self._source, fetch=self._fetch, small=SMALL)
+        return self._files
+
+    def _processor(self) -> "Processor":
+        if self._made is None:
+            from .processor import Processor  # noqa: PLC0415 - loads transformers
+
+            self._made = Processor(self._found())
+        return self._made
+
+    def _loaded(self) -> "ImageText":
+        if self._network is None:
+            from .imagetext import ImageText  # noqa: PLC0415 - loads torch
+
+            processor, device = self._processor(), self._where()
+            self._network = ImageText(processor, device=device, dtype=self._number_type(device), threads=self._threads)
+        return self._network
+
+
+def letterbox(picture: Picture) -> Picture:
+    """A picture (H, W, 3) in the middle of a white square, with the odd pixel below or to the right."""
+    height, width = picture.shape[:2]
+    side = max(height, width)
+    if height == width:
+        return picture
+    square = np.full((side, side, 3), WHITE, dtype=np.uint8)
+    y, x = (side - height) // 2, (side - width) // 2
+    square[y : y + height, x : x + width] = picture
+    return square
+
+
+def _own_tile(files: Files) -> int:
+    """The side of the pictures that the vision tower was made for, or the multiple of its patches next to 336."""
+    vision = section(files.read("config.json"), "vision_config")
+    for stated in (vision.get("image_size"), files.preprocessing().get("crop_size")):
+        side = _side(stated)
+        if SMALLEST <= side <= LARGEST:
+            return side
+    patch, merged = vision.get("patch_size"), vision.get("spatial_merge_size", 1)
+    if isinstance(patch, int) and isinstance(merged, int) and 0 < patch * merged <= TILE:
+        return round(TILE / (patch * merged)) * patch * merged
+    return TILE
+
+
+def _side(stated: Any) -> int:  # noqa: ANN401 - a size, as files have it
+    """The side of a square that a file states as a number, a list or by names; 0 for anything else."""
+    if isinstance(stated, dict):
+        several = list(cast("dict[str, object]", stated).values())
+    else:
+        several = cast("list[object]", stated) if isinstance(stated, list) else [stated]
+    numbers = {number for number in several if isinstance(number, int)}
+    return numbers.pop() if len(numbers) == 1 else 0
+
+
+def _choice(options: Mapping[str, str], name: str, choices: Sequence[str]) -> str:
+    value = options.get(name, choices[0])
+    if value not in choices:
+        raise _wrong(name, f"it is {' or '.join(choice for choice in choices if choice)}", value, "Correct it")
+    return value
+
+
+def _whole(options: Mapping[str, str], name: str, low: int, high: int) -> int:
+    """A whole number from `low` to `high`, or 0 where none is given."""
+    value = options.get(name, "0")
+    if not value.isdecimal() or (int(value) and not low <= int(value) <= high):
+        raise _wrong(name, f"it is a whole number from {low} to {high}", value, "Correct it")
+    return int(value)
+
+
+def _wrong(name: str, rule: str, value: str, remedy: str) -> RequestError:
+    return RequestError(f"option {name!r} of vlm", rule, value=value, remedy=remedy)

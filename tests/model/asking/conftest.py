@@ -1,0 +1,51 @@
+"""Checkpoints to ask, and views to show them."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from limner.model.annotator import View
+from limner.model.asking.asker import Asker
+from limner.model.views import look
+from limner.readers.image import Image
+from limner.readers.regions import Grid, cut
+from limner.readers.render import Stretch
+
+PLAIN = Stretch(("red", "green", "blue"), (0.0, 0.0, 0.0), (255.0, 255.0, 255.0), "as it is")
+
+
+@pytest.fixture(autouse=True)
+def _alone() -> Iterator[None]:
+    """Networks as small as these lose more by several threads than they gain."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def vlm(made_vlms: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
+    """A copy of a family's checkpoint, to spoil."""
+
+    def copy(family: str) -> Path:
+        return Path(shutil.copytree(made_vlms(family), tmp_path / "checkpoints" / family))
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def show(picture: Callable[..., Image]) -> Callable[..., list[View]]:
+    """`show(asker, pixels, hd_num=4)`: the views of a picture (H, W, 3) in regions of at most so many tiles."""
+
+    def views(asker: Asker, pixels: npt.NDArray[np.uint8], *, hd_num: int = 4, scale: float = 1.0) -> list[View]:
+        image = picture(pixels)
+        sight = asker.sight(image.info)
+        grid = Grid("picture", image.info.size, (scale, scale))
+        regions = cut(grid, tile=sight.tile, halo=sight.halo, hd_num=hd_num)
+        return [look(image, region, sight, stretch=PLAIN) for region in regions]
+
+    return views

@@ -1,0 +1,360 @@
+"""The annotator: what a checkpoint says becomes answers on the view, exactly where it says."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from limner.model.annotator import Answer, View
+from limner.model.asking.asker import Asker
+from limner.model.asking.imagetext import ImageText
+from limner.model.asking.processor import Processor
+from limner.model.asking.vlm import BOXES, Vlm, letterbox, make
+from limner.model.checkpoint import find_files
+from limner.model.lift import lift
+from limner.model.tiling import join_tiles
+from limner.readers.errors import ModelError, RequestError
+from shapely.geometry import box
+
+Make = Callable[[str], Path]
+Show = Callable[..., list[View]]
+Dictate = Callable[..., "Dictated"]
+Picture = npt.NDArray[np.uint8]
+CORE = ("llava", "qwen2_vl", "internvl")
+FAMILIES = (*CORE, "qwen2_5_vl", "qwen3_vl", "gemma3")
+RECORD = json.dumps(
+    {
+        "type": "object",
+        "properties": {
+            "count": {"type": "integer", "minimum": 0, "maximum": 9},
+            "what": {"enum": ["ship", "crane"]},
+            "seen": {"type": "boolean"},
+        },
+        "required": ["count", "what", "seen"],
+        "additionalProperties": False,
+    }
+)
+
+
+def noise(width: int, height: int, seed: int = 0) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, size=(height, width, 3), dtype=np.uint8)
+
+
+def asker(folder: Path, **options: str) -> Asker:
+    return make({"checkpoint": str(folder), "device": "cpu", "tile": "56", **options})
+
+
+@pytest.fixture
+def dictate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., "Dictated"]:
+    """`dictate(*texts)`: from now on networks say these, whatever they are shown; what that was is kept."""
+
+    def start(*texts: str) -> Dictated:
+        told = Dictated()
+        left = list(texts)
+
+        def tell(_: ImageText, pictures: list[Picture], prompt: str, *, limit: int, schema: str = "") -> str:
+            del limit, schema
+            told.pictures.append(pictures)
+            told.prompts.append(prompt)
+            return left.pop(0)
+
+        monkeypatch.setattr(ImageText, "tell", tell)
+        return told
+
+    return start
+
+
+@dataclass(frozen=True, slots=True)
+class Dictated:
+    """What a network was asked that was told what to say."""
+
+    pictures: list[list[Picture]] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
+
+
+def test_it_is_installed() -> None:
+    [point] = entry_points(group="limner.annotators", name="vlm")
+    assert point.load() is make
+
+
+@pytest.mark.parametrize(
+    ("family", "tile"),
+    [("llava", 56), ("internvl", 56), ("gemma3", 56), ("qwen2_vl", 336), ("qwen2_5_vl", 336), ("qwen3_vl", 320)],
+)
+def test_a_tile_is_the_checkpoints_own(made_vlms: Make, family: str, tile: int) -> None:
+    """The side of its vision tower's pictures, or the multiple of its merged patches next to 336."""
+    sight = Vlm({"checkpoint": str(made_vlms(family))}).sight()
+    assert (sight.tile, sight.overall, sight.variant, sight.bands) == (tile, False, family, None)
+    sight = Vlm({"checkpoint": str(made_vlms(family)), "tile": "112", "views": "tiles"}).sight()
+    assert (sight.tile, sight.overall) == (112, True)
+
+
+@pytest.mark.parametrize("family", CORE)
+def test_the_network_is_shown_the_whole_canvas(made_vlms: Make, show: Show, dictate: Dictate, family: str) -> None:
+    one = asker(made_vlms(family))
+    pixels = noise(300, 90)
+    told = dictate(*["something"] * 9)
+    shown = show(one, pixels, hd_num=3)
+    assert all(view.grid.size[0] != view.grid.size[1] for view in shown)
+    for view in shown:
+        one.annotate([view])
+        [[picture]] = told.pictures
+        canvas = join_tiles(view.tiles, view.grid)
+        assert np.array_equal(picture, letterbox(canvas) if family == "llava" else canvas)
+        told.pictures.clear()
+
+
+def test_a_letterbox_is_white_and_keeps_every_pixel() -> None:
+    for width, height, x, y in ((9, 4, 0, 2), (4, 9, 2, 0), (5, 8, 1, 0), (7, 7, 0, 0)):
+        picture = noise(width, height)
+        square = letterbox(picture)
+        side = max(width, height)
+        assert square.shape == (side, side, 3)
+        assert np.array_equal(square[y : y + height, x : x + width], picture)
+        square[y : y + height, x : x + width] = 255
+        assert (square == 255).all()
+
+
+def test_views_are_the_global_view_and_then_each_tile(made_vlms: Make, show: Show, dictate: Dictate) -> None:
+    one = asker(made_vlms("internvl"), views="tiles")
+    told = dictate("something")
+    view = show(one, noise(112, 112))[0]
+    one.annotate([view])
+    [pictures] = told.pictures
+    assert view.overall is not None
+    assert np.array_equal(pictures[0], np.clip(np.rint(view.overall), 0, 255).astype(np.uint8))
+    assert np.array_equal(np.stack(pictures[1:]), view.tiles)
+
+
+def test_a_network_can_do_with_several_pictures(made_vlms: Make, show: Show) -> None:
+    one = asker(made_vlms("qwen2_vl"), views="tiles", labels="ship,crane")
+    views = show(one, noise(112, 112)) + show(one, noise(112, 112, seed=1))
+    found = [answer.numbers["p.ship"] for [answer] in one.annotate(views)]
+    assert len(found) == 2
+    assert found[0] != found[1]
+
+
+@pytest.mark.parametrize("family", [*CORE, "qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("hd_num", [1, 2, 3, 4])
+def test_boxes_come_back_to_where_they_were_said(
+    made_vlms: Make, show: Show, dictate: Dictate, family: str, hd_num: int
+) -> None:
+    """A box of the image is told in the family's own numbers, and comes back to the same level-0 pixels."""
+    one = asker(made_vlms(family), labels="ship", answer="locate")
+    shown = show(one, np.full((800, 500, 3), 7, dtype=np.uint8), hd_num=hd_num, scale=4.0)
+    assert len(shown) > 1
+    for view in shown:
+        width, height = view.grid.size
+        canvas = np.array([width // 7, height // 14, width * 4 // 7, height * 5 // 7])
+        side = max(width, height)
+        if family == "llava":  # 0 to 1 of the white square around the canvas
+            said = (canvas + np.tile([(side - width) // 2, (side - height) // 2], 2)) / side
+        elif family == "qwen2_5_vl":  # pixels of what its processor makes, at most 140² of them: multiples of 28
+            rows, columns = resized(made_vlms(family), view)
+            said = canvas / np.tile([width, height], 2) * np.tile([columns, rows], 2)
+        else:
+            said = canvas / np.tile([width, height], 2) * 1000
+        told = dictate(json.dumps([said.tolist()]))
+        [[answer]] = one.annotate([view])
+        finding = lift(answer, view)
+        assert (finding.label, finding.kind) == ("ship", "box")
+        corner = np.tile([view.region.columns.start, view.region.rows.start], 2)
+        expected = np.minimum((corner + canvas) * 4, [500, 800, 500, 800])  # no further than the picture
+        assert finding.geometry.bounds == pytest.approx(tuple(expected), abs=1e-9)
+        words = {"unit": "from 0 to 1 across", "thousandths": "from 0 to 1000 across", "pixels": "in pixels of the"}
+        assert words[BOXES[family]] in told.prompts[0]
+
+
+def resized(folder: Path, view: View) -> tuple[int, int]:
+    """(height, width) of a view as a checkpoint's processor resizes it, by what it says of its patches."""
+    made = Processor(find_files(str(folder), fetch=False))
+    _, rows, columns = made.read([join_tiles(view.tiles, view.grid)], "a")["image_grid_thw"][0].tolist()
+    return rows * 14, columns * 14
+
+
+def test_pixels_are_those_of_the_picture_that_the_processor_makes(
+    made_vlms: Make, show: Show, dictate: Dictate
+) -> None:
+    """It takes at most 140² pixels here: 196 × 168 become less, and coordinates are of these."""
+    one = asker(made_vlms("qwen2_5_vl"), labels="ship", answer="locate", tile="28")
+    pixels = np.zeros((168, 196, 3), dtype=np.uint8)
+    [view] = show(one, pixels, hd_num=42)
+    high, wide = resized(made_vlms("qwen2_5_vl"), view)
+    assert wide * high <= 140 * 140 < 196 * 168
+    told = dictate(f"[[0, 0, {wide}, {high}], [{wide / 2}, {high / 4}, {wide}, {high / 2}]]")
+    [[whole, part]] = one.annotate([view])
+    assert f"{wide} wide and {high} high" in told.prompts[0]
+    assert lift(whole, view).geometry.bounds == pytest.approx((0, 0, 196, 168))
+    assert lift(part, view).geometry.bounds == pytest.approx((98, 42, 196, 84))
+
+
+def test_what_lies_in_the_margin_alone_is_not_placed(made_vlms: Make, show: Show, dictate: Dictate) -> None:
+    one = asker(made_vlms("llava"), labels="ship", answer="locate")
+    [view] = show(one, np.zeros((56, 168, 3), dtype=np.uint8))
+    dictate("[[0.1, 0.1, 0.4, 0.3], [0.25, 0.3, 0.5, 0.5], [0.1, 0.2]]")
+    [[kept, lost]] = one.annotate([view])
+    assert lift(kept, view).geometry.equals(box(42, 0, 84, 28))  # a rim that the margin's pixels round to
+    assert lost.label == "unplaced"
+    assert lost.notes["why"] == "[0.1, 0.1, 0.4, 0.3] lies in the margin of the picture; [0.1, 0.2] is no box"
+
+
+def test_small_numbers_are_read_as_they_are_written(made_vlms: Make, show: Show, dictate: Dictate) -> None:
+    one = asker(made_vlms("llava"), labels="ship", answer="locate")
+    [view] = show(one, np.zeros((112, 112, 3), dtype=np.uint8))
+    dictate("[[1e-3, 0.0, 5E-1, 1.0]]")
+    [[kept]] = one.annotate([view])
+    assert lift(kept, view).geometry.bounds == pytest.approx((0.112, 0, 56, 112))
+
+
+def test_coordinates_that_nobody_knows_are_not_guessed(made_vlms: Make, show: Show, dictate: Dictate) -> None:
+    folder = made_vlms("gemma3")
+    one = asker(folder, labels="ship", answer="locate")
+    with pytest.raises(ModelError, match=r"coordinates.*must be known.*gemma3.*boxes=pixels\|thousandths\|unit"):
+        one.prepare([])
+    asker(folder, labels="ship,crane").prepare([])  # to choose a label needs none
+    one = asker(folder, labels="ship", answer="locate", boxes="thousandths")
+    one.prepare([])
+    [view] = show(one, np.zeros((112, 112, 3), dtype=np.uint8))
+    dictate("[[0, 250, 500, 1000]]")
+    [[kept]] = one.annotate([view])
+    assert lift(kept, view).geometry.bounds == (0, 28, 56, 112)
+    assert one.identity["boxes"] == "thousandths"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_four_kinds_of_answer(made_vlms: Make, show: Show, family: str) -> None:
+    folder = made_vlms(family)
+    kinds: list[dict[str, str]] = [
+        {"question": "what does it show", "max_tokens": "8"},
+        {"labels": "ship,shipyard,crane"},
+        {"labels": "ship", "answer": "locate", "boxes": "thousandths", "max_tokens": "200"},
+        {"schema": RECORD, "max_tokens": "100"},
+    ]
+    found: list[Answer] = []
+    for options in kinds:
+        one = asker(folder, **options)
+        one.prepare([])
+        views = show(one, noise(112, 56))
+        answers = one.annotate(views)
+        assert [*answers] == [*asker(folder, **options).annotate(views)]  # the same, made anew
+        assert {answer.label for answer in answers[0]} <= set(one.labels)
+        found += [*answers[0]]
+    text = next(one for one in found if one.label == "description")
+    assert text.geometry is None
+    weighed = next(one for one in found if "agreement" in one.numbers)
+    assert sum(weighed.numbers[f"p.{label}"] for label in ("ship", "shipyard", "crane")) == pytest.approx(1, abs=3e-4)
+    record = next(one for one in found if one.label == "record")
+    assert record.notes["what"] in {"ship", "crane"}
+    assert record.numbers.keys() >= {"count", "seen", "valid"}
+
+
+def test_answers_are_the_same_in_any_company(made_vlms: Make, show: Show) -> None:
+    one = asker(made_vlms("qwen2_vl"), labels="ship,shipyard,crane")
+    views = show(one, noise(168, 112), hd_num=2)
+    together = one.annotate(views)
+    alone = [one.annotate([view])[0] for view in reversed(views)][::-1]
+    assert len(views) > 1
+    assert [*together] == alone
+
+
+def test_a_number_beyond_all_bounds_is_an_error(made_vlms: Make, show: Show, dictate: Dictate) -> None:
+    schema = json.dumps({"type": "object", "properties": {"n": {"type": "number"}}})
+    one = asker(made_vlms("internvl"), schema=schema)
+    [view] = show(one, noise(56, 56))
+    for number in ("1e999", "1" + "0" * 400):
+        dictate(f'{{"n": {number}}}')
+        with pytest.raises(ModelError, match=r"'n' on .*must be finite.*minimum and maximum"):
+            one.annotate([view])
+
+
+def test_identity_names_everything_that_decides(vlm: Make) -> None:
+    folder = vlm("llava")
+    before = asker(folder).identity
+    assert before == asker(folder).identity
+    names = ("model.safetensors", "config.json", "tokenizer.json", "preprocessor_config.json", "chat_template.jinja")
+    assert {f"sha256_{name}" for name in (*names, "processor_config.json", "generation_config.json")} <= set(before)
+    assert before["weights_sha256_llava"] == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert (before["name"], before["family"], before["device"], before["dtype"]) == ("vlm", "llava", "cpu", "float32")
+    assert before["shown"] == "the region as one picture, laid on a white square"
+    assert all(f"{name} " in before["runtime"] for name in ("torch", "transformers", "llguidance"))
+    assert asker(folder, dtype="bfloat16").identity["dtype"] == "bfloat16"
+    assert asker(folder, views="tiles").identity["shown"].startswith("the global view, then each tile")
+    (folder / "chat_template.jinja").write_text((folder / "chat_template.jinja").read_text() + "{# other #}")
+    after = asker(folder).identity
+    assert {key for key in before if before[key] != after[key]} == {"version", "sha256_chat_template.jinja"}
+
+
+def test_making_one_and_looking_load_no_network(made_vlms: Make) -> None:
+    code = (
+        "import sys\nfrom limner.model.asking.vlm import make\n"
+        f"one = make({{'checkpoint': {str(made_vlms('llava'))!r}, 'labels': 'a,b'}})\n"
+        "one.sight(None), one.labels\n"
+        "print({'torch', 'transformers', 'huggingface_hub', 'llguidance'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_a_hub_is_not_asked_unasked() -> None:
+    code = (
+        "import os, socket, sys\n"
+        "def refuse(*_):\n    print('the network was touched'); os._exit(9)\n"
+        "socket.socket.connect = socket.getaddrinfo = refuse\n"
+        "from limner.model.asking.vlm import make\n"
+        f"one = make({{'checkpoint': 'nobody/nothing@{'0' * 40}'}})\n"
+        "try:\n    one.sight(None)\nexcept Exception as error:\n    print(type(error).__name__, error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("ModelError checkpoint nobody/nothing@")
+    assert "Add --fetch" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"checkpoint": ""}, "must be named"),
+        ({"model": "llava"}, "must be known"),
+        ({"views": "all"}, "canvas or tiles"),
+        ({"boxes": "metres"}, "pixels or thousandths or unit"),
+        ({"dtype": "int8"}, "float32 or bfloat16 or float16 or auto"),
+        ({"tile": "12"}, "from 28 to 2048"),
+        ({"tile": "wide"}, "from 28 to 2048"),
+        ({"threads": "-1"}, "whole number"),
+        ({"fetch": "yes"}, "false or true"),
+        ({"labels": "ship", "answer": "locate", "views": "tiles"}, "locate needs one picture"),
+        ({"labels": "ship"}, "classify needs at least 2"),
+        ({"schema": '{"type": "object", "not": {}}'}, "held to it"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_at_once(options: dict[str, str], said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        make({"checkpoint": "somewhere", **options})
+
+
+def test_what_is_wrong_is_said_before_any_region(vlm: Make) -> None:
+    folder = vlm("qwen2_vl")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    with pytest.raises(ModelError, match="must be able to load it"):
+        asker(folder).prepare([])
+
+
+def test_one_network_serves_all_questions_of_a_worker(made_vlms: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[ImageText] = []
+    load = ImageText.__init__
+
+    def counted(self: ImageText, processor: Processor, *, device: str, dtype: str, threads: int) -> None:
+        made.append(self)
+        load(self, processor, device=device, dtype=dtype, threads=threads)
+
+    monkeypatch.setattr(ImageText, "__init__", counted)
+    one = asker(made_vlms("llava"), labels="ship,crane")
+    one.prepare([])
+    one.prepare([])
+    assert len(made) == 1
