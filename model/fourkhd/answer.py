@@ -13,6 +13,7 @@ import torch
 from transformers import DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from ...readers.errors import ModelError
+from ..asking.grammar import Constraint
 from .network import FourKhd
 
 Part = Sequence[int] | torch.Tensor  # token ids, or the visual tokens of a picture
@@ -137,6 +138,33 @@ def tell(
         cut = next((place for place, token in enumerate(row) if token in stops), len(row))
         texts.append(row[:cut])
     return texts
+
+
+class Steering(LogitsProcessor):
+    """Keeps each text of a batch to its constraint, token by token; one that has ended is left alone."""
+
+    def __init__(self, constraints: Sequence[Constraint], stops: Sequence[int]) -> None:
+        self._constraints = constraints
+        self._stops = frozenset(stops)
+        self._taken = 0
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Logits (B, vocab) after the tokens so far (B, told), with -inf where a token may not come next."""
+        self.take(input_ids.tolist())
+        allowed = torch.zeros(scores.shape, dtype=torch.bool)
+        for row, constraint in enumerate(self._constraints):
+            ended = bool(self._stops.intersection(input_ids[row].tolist()))
+            mask = np.ones(scores.shape[1], dtype=np.bool_) if ended else constraint.mask()[: scores.shape[1]]
+            allowed[row, : len(mask)] = torch.from_numpy(mask)
+        return scores.masked_fill(~allowed.to(scores.device), -torch.inf)
+
+    def take(self, rows: Sequence[Sequence[int]]) -> None:
+        """Tell the constraints of the tokens that they do not know of yet."""
+        for row, constraint in zip(rows, self._constraints, strict=True):
+            for place in range(self._taken, len(row)):
+                if not self._stops.intersection(row[: place + 1]):
+                    constraint.advance(row[place])
+        self._taken = max(map(len, rows))
 
 
 def common(sequences: Sequence[Sequence[int]]) -> int:

@@ -5,6 +5,7 @@
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ import torch
 
 from ...readers.errors import ModelError
 from ..annotator import View
+from ..asking.grammar import Constraint, Vocabulary
 from . import answer
 from .answer import Part
 from .files import Files
@@ -48,8 +50,19 @@ class Speaker:
             longest = max(len(prompt) + len(one) for prompt, one in zip(prompts, seen, strict=True))
             answer.check_length(self._network, longest + limit)
             stops, pad = self._tokenizer.stops, self._tokenizer.eos
-            told = answer.tell(self._network, sequences, limit=limit, stops=stops, pad=pad)
-        return [self._tokenizer.decode(ids) for ids in told]
+            constraints = [Constraint(self._vocabulary, schema) for _ in views] if schema else []
+            steer = [answer.Steering(constraints, stops)] if schema else []
+            told = answer.tell(self._network, sequences, limit=limit, stops=stops, pad=pad, steer=steer)
+        for one in steer:
+            one.take(told)
+        return [self._tokenizer.decode(ids) for ids in told] if not schema else [_whole(one) for one in constraints]
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        """What the tokenizer's tokens write; those that write nothing never stand in an answer."""
+        tokens, stops = self._tokenizer.pieces(), self._tokenizer.stops
+        silent = [place for place, token in enumerate(tokens) if not token]
+        return Vocabulary.of_tokens(tokens, ends=stops, special=silent)
 
     def weigh(
         self, views: Sequence[View], prompts: Sequence[Prompt], options: Sequence[str]
@@ -89,6 +102,18 @@ def tensor(view: View, sizes: VisionSizes) -> torch.Tensor:
     values = torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255
     mean, std = (torch.tensor(part, dtype=torch.float32)[:, None, None] for part in (sizes.mean, sizes.std))
     return (values - mean) / std
+
+
+def _whole(constraint: Constraint) -> str:
+    """A text that obeys its schema. Raises `ModelError` for one that was cut before it did."""
+    if not constraint.finished:
+        raise ModelError(
+            "answer",
+            "it must be whole to obey its schema",
+            value=f"… {constraint.text[-60:]}",
+            remedy="Raise --set model_options.max_tokens, or bound texts and lists in the schema",
+        )
+    return constraint.text
 
 
 def _join(prompt: Prompt, picture: torch.Tensor) -> list[Part]:

@@ -255,3 +255,47 @@ def test_a_checkpoint_converts_from_the_command_line(tmp_path: Path, made_4khd: 
     wrong = limner("models", "convert", made_4khd, tmp_path / "new")
     assert wrong.code == 2
     assert "empty" in wrong.err
+
+
+def test_extract_always_parses(tmp_path: Path, colours: Path, model: str, limner: Limner) -> None:
+    """A network of random weights says nothing of itself that parses: the grammar sees to it."""
+    schema = {
+        "type": "object",
+        "properties": {
+            "ships": {"type": "integer", "minimum": 0, "maximum": 99},
+            "weather": {"enum": ["clear", "cloud"]},
+            "seen": {"type": "boolean"},
+        },
+        "required": ["ships", "weather", "seen"],
+        "additionalProperties": False,
+    }
+    file = tmp_path / "schema.json"
+    file.write_text(json.dumps(schema))
+    words = ("run", colours, "--model", model, "--answer", "extract", "--schema", file, "--hd-num", 1)
+    outs = [tmp_path / name for name in ("one", "together")]
+    for out, together in zip(outs, (1, 4), strict=True):
+        said = limner(*words, "--batch", 4, "--set", f"model_options.together={together}", "--out", out)
+        assert said.code == 0, said.err
+        found = rows(out / "findings.csv")
+        assert len(found) == 6
+        for row in found:
+            record = json.loads(row["text"])
+            assert set(record) == {"ships", "weather", "seen"}
+            assert 0 <= record["ships"] <= 99
+            assert float(row["number.ships"]) == record["ships"]
+            assert row["note.weather"] in {"clear", "cloud"}
+    assert (outs[0] / "findings.csv").read_bytes() == (outs[1] / "findings.csv").read_bytes()
+    short = limner(*words, "--set", "model_options.max_tokens=3", "--out", tmp_path / "short")
+    assert short.code == 3  # no region's answer was whole
+    assert "must be whole" in (tmp_path / "short" / "results.jsonl").read_text()
+
+
+def test_a_box_obeys_its_ruler(tmp_path: Path, colours: Path, model: str, limner: Limner) -> None:
+    out = tmp_path / "out"
+    words = ("--labels", "ship", "--answer", "locate", "--hd-num", 1, "--set", "model_options.max_tokens=400")
+    said = limner("run", colours, "--model", model, *words, "--out", out)
+    assert said.code in {0, 1, 3}
+    for result in map(json.loads, (out / "results.jsonl").read_text().splitlines()):
+        assert result["status"] == "done" or "must be whole" in result["error"]
+        for finding in result["findings"]:
+            assert finding["label"] in {"ship", "unplaced"}
