@@ -123,3 +123,13 @@ class Fitting(Protocol):
         Returns the sight as it was where it needs nothing. Raises `ModelError` where the image does not suit.
         """
         ...
+
+
+@runtime_checkable
+class Adjustable(Protocol):
+    """An annotator with options that cannot change an answer, such as how long it waits for one."""
+
+    @property
+    def neutral(self) -> frozenset[str]:
+        """Their names: a run may go on with other values of these."""
+        ...

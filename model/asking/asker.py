@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...readers.image import ImageInfo
-from ..annotator import Answer, Sight, View
+from ..annotator import Adjustable, Answer, Sight, View
 from .question import DESCRIPTION, RECORD, UNDECIDED, UNPLACED, Question
 from .respondent import Cost, Costing, Respondent
 
@@ -36,6 +36,11 @@ class Asker:
     def colours(self) -> Mapping[str, str]:
         """None of its own."""
         return {}
+
+    @property
+    def neutral(self) -> frozenset[str]:
+        """The respondent's options that cannot change an answer, where it says which."""
+        return self._respondent.neutral if isinstance(self._respondent, Adjustable) else frozenset()
 
     def sight(self, info: ImageInfo) -> Sight:
         """The respondent's: any picture that can be rendered will do. Raises `ModelError`."""

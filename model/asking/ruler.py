@@ -11,7 +11,7 @@ from shapely.geometry.base import BaseGeometry
 
 Unit = Literal["pixels", "thousandths", "unit"]
 
-_NUMBER = r"-?\d+(?:\.\d+)?"
+_NUMBER = r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?"
 _BOX = re.compile(rf"[\[(]\s*({_NUMBER})\s*,\s*({_NUMBER})\s*,\s*({_NUMBER})\s*,\s*({_NUMBER})\s*[\])]")
 _EMPTY = re.compile(r"^\s*\[?\s*\[\s*\]\s*\]?\s*$")
 
