@@ -133,3 +133,13 @@ class Adjustable(Protocol):
     def neutral(self) -> frozenset[str]:
         """Their names: a run may go on with other values of these."""
         ...
+
+
+@runtime_checkable
+class Remote(Protocol):
+    """An annotator that shows views to another program, perhaps of somebody else's and for money."""
+
+    @property
+    def host(self) -> str:
+        """Whose; "" where it works by itself. A plan shows it nothing."""
+        ...

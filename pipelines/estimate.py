@@ -4,7 +4,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from ..model.annotator import Sight
+from ..model.annotator import Remote, Sight
 from ..readers.errors import LimnerError
 from .plan import ImagePlan
 from .run import Prepared
@@ -32,6 +32,10 @@ def estimate(prepared: Prepared, *, batch: int) -> Estimate:
     views = max(view_bytes(image) for image in images) * batch * 2  # the next batch is read meanwhile
     if not todo or prepared.annotator is None or prepared.choice is None:
         return Estimate(0.0, views, "nothing to look at")
+    if isinstance(prepared.annotator, Remote) and prepared.annotator.host:
+        return Estimate(
+            None, views, "by arithmetic", f"It is up to {prepared.annotator.host}, which a plan does not ask"
+        )
     try:
         prepared.annotator.prepare([image.sight for image in images])
         work = RegionJob.of(prepared.plan, prepared.choice).begin()

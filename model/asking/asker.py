@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...readers.image import ImageInfo
-from ..annotator import Adjustable, Answer, Sight, View
+from ..annotator import Adjustable, Answer, Remote, Sight, View
 from .question import DESCRIPTION, RECORD, UNDECIDED, UNPLACED, Question
 from .respondent import Cost, Costing, Respondent
 
@@ -41,6 +41,11 @@ class Asker:
     def neutral(self) -> frozenset[str]:
         """The respondent's options that cannot change an answer, where it says which."""
         return self._respondent.neutral if isinstance(self._respondent, Adjustable) else frozenset()
+
+    @property
+    def host(self) -> str:
+        """Where the respondent is, if that is elsewhere; else ""."""
+        return self._respondent.host if isinstance(self._respondent, Remote) else ""
 
     def sight(self, info: ImageInfo) -> Sight:
         """The respondent's: any picture that can be rendered will do. Raises `ModelError`."""

@@ -140,7 +140,7 @@ class Endpoint:
             "version": f"served {self._served}",
             "annotator": "endpoint",
             "served": self._served,
-            "host": self._wire.address.host,
+            "host": self.host,
             "licence": "not known: the served model's own",
             "runtime": ", ".join(f"{name} {version(name)}" for name in ("httpx2", "jsonschema", "pillow")),
             "decoding": "temperature 0, seed 0, once more with seed 1 where an answer is refused",
@@ -153,6 +153,11 @@ class Endpoint:
             else "softmax of first tokens, averaged over the orders",
             **{key: value for key, value in optional.items() if value},
         }
+
+    @property
+    def host(self) -> str:
+        """The server's, with its port."""
+        return self._wire.address.host
 
     def sight(self) -> Sight:
         """Rendered RGB at any resolution; the global view where tiles are shown."""
