@@ -19,13 +19,14 @@ import numpy.typing as npt
 from ...readers.errors import ModelError, RequestError, shown
 from ..annotator import Sight, View
 from ..tiling import TILE
+from .address import Address
 from .asker import Asker
 from .chat import CANDIDATES, Form, Layout, Reply, Structured, listed, pick, weigh_first
 from .question import OPTIONS as QUESTION_OPTIONS
 from .question import Question
 from .ruler import Ruler, Unit
 from .schema import Schema
-from .wire import Address, Ask, Json, Patience, Wire
+from .wire import Ask, Json, Patience, Wire
 
 Likelihood = Literal["votes", "first-token"]
 
@@ -215,10 +216,9 @@ class Endpoint:
         choice = Schema.parse(_enumeration(options), of="endpoint")
 
         def vote(answer: Json) -> list[float]:
-            text = _whole(self._read(answer)).text
-            if self._form.structured != "none":
-                text = _unquoted(text)
-            chosen = pick(text, options)
+            reply = self._read(answer)
+            text = reply.text if self._form.structured == "none" else _unquoted(reply.text)
+            chosen = pick(text + (CUT if reply.cut else ""), options)
             return [0.0 if place == chosen else -math.inf for place in range(len(options))]
 
         def first(answer: Json) -> list[float]:
@@ -290,7 +290,8 @@ class Endpoint:
             ask = Ask("/models", (None,), lambda answer: Introduction.read(answer, served=self._served))
             [told] = self._wire.ask([ask])
             if isinstance(told, ModelError):
-                raise told
+                unlisted = "Where a server is well but does not list it, --set model_options.listed=false"
+                raise ModelError(told.thing, told.rule, value=told.value, remedy=f"{told.remedy}. {unlisted}")
             self._introduction = told
         return self._introduction
 

@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import math
 import struct
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -16,10 +15,8 @@ from limner.model.asking import wire
 from limner.model.asking.asker import Asker
 from limner.model.asking.endpoint import CUT, Endpoint, endpoint
 from limner.model.tiling import join_tiles
-from limner.model.views import look
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.image import Image
-from limner.readers.regions import Grid, cut
 from limner.readers.render import Stretch
 from PIL import Image as Pillow
 
@@ -33,15 +30,6 @@ PLAIN = Stretch(("red", "green", "blue"), (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses of milliseconds."""
     monkeypatch.setattr(wire, "BACKOFF", 0.01)
-
-
-@pytest.fixture
-def views(picture: Pictures) -> list[View]:
-    """A picture of 96 × 64 px in regions of up to four tiles of 32 px."""
-    pixels = np.random.default_rng(5).integers(0, 256, size=(64, 96, 3), dtype=np.uint8)
-    image = picture(pixels)
-    regions = cut(Grid("rossi-jane", image.info.size, (1.0, 1.0)), tile=32, halo=0, hd_num=4, overlap=0)
-    return [look(image, region, Sight(tile=32, overall=True), stretch=PLAIN) for region in regions]
 
 
 def make(server: Server, **options: str) -> Asker:
@@ -93,7 +81,8 @@ def test_nothing_is_asked_before_it_must(model_server: Server, views: list[View]
 
 def test_a_description_of_the_canvas(model_server: Server, views: list[View]) -> None:
     model_server.say = lambda _: "  A field.\n"
-    answers = make(model_server, question="What is it?", max_tokens="77").annotate(views)
+    asker = make(model_server, question="What is it?", max_tokens="77", concurrency="1")
+    answers = asker.annotate(views)
     assert [only(one).text for one in answers] == ["A field."] * len(views)
     for view, body in zip(views, model_server.questions, strict=True):
         [url], words = parts(body)
@@ -165,89 +154,6 @@ def test_values_that_do_not_obey_are_asked_for_once_more_and_then_refused(
     s.script.extend([lambda h: s.send(h, 200, s.reply('{"ships": 3}', finish_reason="length"))] * 2)
     with pytest.raises(ModelError, match="max_tokens"):
         make(s, schema=schema).annotate(views[:1])
-
-
-def test_votes_become_shares(model_server: Server, views: list[View]) -> None:
-    def say(body: Json) -> str:
-        assert body["response_format"]["json_schema"]["schema"] == {"type": "string", "enum": ["Ship", "quay", "crane"]}
-        first = parts(body)[1].split("Options: ")[1].split(";")[0]
-        return json.dumps("quay" if first == "Ship" else "Ship")
-
-    model_server.say = say
-    asker = make(model_server, labels="Ship,quay,crane", question="What is it?")
-    answer = only(asker.annotate(views[:1])[0])
-    assert answer.label == "Ship"
-    assert [answer.numbers[f"p.{label}"] for label in ("Ship", "quay", "crane")] == [0.6667, 0.3333, 0.0]
-    assert answer.numbers["agreement"] == 0.6667
-    assert len(model_server.questions) == 3
-    assert "share of the orders" in asker.identity["score"]
-
-
-@pytest.mark.parametrize("said", ["quay", " QUAY\n", '"quay"'])
-def test_a_vote_may_differ_in_case_and_spaces(model_server: Server, views: list[View], said: str) -> None:
-    model_server.say = lambda _: said
-    assert only(make(model_server, labels="Ship,quay").annotate(views[:1])[0]).score == 1.0
-
-
-@pytest.mark.parametrize("said", ["a quay", "quay.", "Ship, quay", "The quay, Dr Rossi", '"quay"', "[]"])
-def test_whatever_else_is_said_is_no_vote(model_server: Server, views: list[View], said: str) -> None:
-    model_server.say = lambda _: said
-    with pytest.raises(ModelError, match="one of Ship, quay") as caught:
-        make(model_server, labels="Ship,quay", structured="none").annotate(views[:1])
-    assert "Rossi" not in str(caught.value)
-    assert all("response_format" not in body for body in model_server.questions)
-
-
-def test_labels_that_differ_in_case_are_told_apart(model_server: Server, views: list[View]) -> None:
-    model_server.say = lambda _: "us"
-    assert only(make(model_server, labels="US,us").annotate(views[:1])[0]).label == "us"
-    model_server.say = lambda _: "Us"
-    with pytest.raises(ModelError):
-        make(model_server, labels="US,us").annotate(views[:1])
-
-
-def tokens(server: Server, *first: tuple[object, object]) -> Callable[[Any], None]:
-    top = [{"token": token, "logprob": likelihood, "bytes": None} for token, likelihood in first]
-    content = {"content": [{"token": "x", "logprob": -1.0, "top_logprobs": top}]}
-    return lambda h: server.send(h, 200, server.reply("x", finish_reason="length", logprobs=content))
-
-
-def test_first_tokens_weigh(model_server: Server, views: list[View]) -> None:
-    s = model_server
-    told = [(" ship", math.log(0.5)), ("Ship", math.log(0.1)), ("qu", math.log(0.2)), ("The", math.log(0.1))]
-    s.script.extend([tokens(s, *told)] * 3)
-    asker = make(s, labels="ship,quay,crane", likelihood="first-token", margin="0")
-    answer = only(asker.annotate(views[:1])[0])
-    assert [answer.numbers[f"p.{label}"] for label in ("ship", "quay", "crane")] == [0.75, 0.25, 0.0]
-    for body in s.questions:
-        assert (body["max_tokens"], body["logprobs"], body["top_logprobs"]) == (1, True, 20)
-        assert "response_format" not in body
-    assert "first tokens" in asker.identity["score"]
-
-
-@pytest.mark.parametrize(
-    ("first", "why"),
-    [
-        ([], "likelihoods of tokens"),
-        ([("The", -0.1), ("", -1.0), (" ", -1.0)], "first word"),
-        ([("s", -0.1), ("ship", -3.0)], "tell them apart"),
-        ([("ship", 0.5)], "at most 1"),
-        ([("ship", math.nan)], "at most 1"),
-        ([("ship", "-1")], "at most 1"),
-        ([(7, -1.0)], "at most 1"),
-    ],
-)
-def test_first_tokens_that_do_not_weigh(model_server: Server, views: list[View], first: Any, why: str) -> None:  # noqa: ANN401
-    s = model_server
-    s.script.extend([tokens(s, *first)] * 9)
-    with pytest.raises(ModelError, match=why):
-        make(s, labels="ship,shore", likelihood="first-token").annotate(views[:1])
-
-
-def test_fragments_that_hardly_count_do_not_count(model_server: Server, views: list[View]) -> None:
-    s = model_server
-    s.script.extend([tokens(s, ("ship", -0.1), ("s", -9.0), ("shore", -math.inf), ("sh", -(10**400)))] * 2)
-    assert only(make(s, labels="ship,shore", likelihood="first-token").annotate(views[:1])[0]).score == 1.0
 
 
 @pytest.mark.parametrize(("unit", "said"), [("pixels", "[[8, 16, 40, 48]]"), ("unit", "[[0.125, 0.25, 0.625, 0.75]]")])
@@ -365,7 +271,7 @@ def test_the_model_must_be_there(model_server: Server, served: str, why: str) ->
 
 def test_a_server_that_lists_nothing_may_be_asked_all_the_same(model_server: Server, views: list[View]) -> None:
     model_server.models = {"not": "a list"}
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match="listed=false"):
         make(model_server).prepare([])
     asker = make(model_server, listed="false")
     asker.prepare([])

@@ -1,7 +1,6 @@
 """The wire: an answer comes whole or as a reason, whatever the server does, and nobody else is asked."""
 
 import asyncio
-import json
 import logging
 import socket
 import time
@@ -11,7 +10,8 @@ from typing import Any
 
 import pytest
 from limner.model.asking import wire
-from limner.model.asking.wire import Address, Ask, Patience, Wire
+from limner.model.asking.address import Address
+from limner.model.asking.wire import Ask, Patience, Wire
 from limner.readers.errors import ModelError, RequestError
 
 Server = Any  # of conftest, which tests cannot import
@@ -252,6 +252,12 @@ def test_no_more_at_a_time_than_asked(model_server: Server) -> None:
     assert max(most) == 3
 
 
+def test_waiting_for_ones_turn_is_no_time_out(model_server: Server) -> None:
+    model_server.say = lambda _: time.sleep(0.2) or "late"
+    link = Wire(Address.parse(model_server.url, insecure=False), Patience(timeout=0.6, retries=0, concurrency=1))
+    assert link.ask([ask(i) for i in range(5)]) == ["late"] * 5
+
+
 def test_one_failure_is_one_alone(model_server: Server) -> None:
     s = model_server
     s.say = lambda body: "good" if body["number"] != 1 else 1 / 0  # the handler dies, and its connection
@@ -362,39 +368,3 @@ def test_where_a_loop_is_running_already(model_server: Server) -> None:
         return one(model_server)
 
     assert asyncio.run(notebook()) == "Nothing much."
-
-
-@pytest.mark.parametrize(
-    ("text", "url", "host", "loopback"),
-    [
-        ("http://127.0.0.1:8000/v1", "http://127.0.0.1:8000/v1", "127.0.0.1:8000", True),
-        ("http://localhost/v1/", "http://localhost/v1", "localhost", True),
-        ("http://[::1]:80", "http://[::1]:80", "[::1]:80", True),
-        ("https://API.example.org/v1", "https://api.example.org/v1", "api.example.org", False),
-    ],
-)
-def test_addresses(text: str, url: str, host: str, loopback: bool) -> None:  # noqa: FBT001 - of a table
-    assert Address.parse(text, insecure=False) == Address(url, host, loopback)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("", "127.0.0.1:8000", "ftp://example.org", "https://", "https://[::1", "https://a:99999", "https://a:0/v1"),
-        *("https://a b/v1", "https://a/\nv1", "file:///etc/passwd", "https://a/v1/chat/completions/"),
-        *("https://me:secret@a/v1", "https://secret@a/v1", "https://a/v1?key=secret", "https://a/v1#secret"),
-    ],
-)
-def test_what_is_no_address(text: str) -> None:
-    with pytest.raises(RequestError) as caught:
-        Address.parse(text, insecure=True)
-    assert "secret" not in json.dumps(caught.value.args)
-
-
-@pytest.mark.parametrize(
-    "host", ["example.org", "192.168.1.7:8000", "10.0.0.1", "localhost.example.org", "[2001:db8::1]"]
-)
-def test_pictures_do_not_travel_in_clear(host: str) -> None:
-    with pytest.raises(RequestError, match="insecure=true"):
-        Address.parse(f"http://{host}/v1", insecure=False)
-    assert Address.parse(f"http://{host}/v1", insecure=True).host == host
