@@ -1,12 +1,8 @@
 """What every test may ask for."""
 
-import json
+import importlib.util
 import os
-import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -131,6 +127,20 @@ def coordinates() -> Callable[[int, int], npt.NDArray[np.float64]]:
     return picture
 
 
+@pytest.fixture
+def model_server() -> Iterator[Any]:
+    """A `ModelServer` of `model/serving.py` beside this file, which behaves until a test tells it otherwise."""
+    path = Path(__file__).with_name("model") / "serving.py"
+    spec = importlib.util.spec_from_file_location("made_by_serving", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    server = module.ModelServer()
+    yield server
+    server.close()
+
+
 @pytest.fixture(scope="session")
 def csmask() -> Path:
     """The weights that the sample scene is annotated with; a test that asks for them is marked `network`."""
@@ -195,96 +205,3 @@ def made_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for part in (model, processor, tokenizer):
             part.save_pretrained(folder / name)
     return folder
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request that reached a server: `headers` by their names in small letters, `body` as JSON or None."""
-
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    body: Any
-
-
-class ModelServer:
-    """A server of OpenAI's form on this machine. It serves the model "seer" and remembers what it was `asked`.
-
-    `say` makes a text of a request's body. `script` holds what happens to the next requests for an answer instead:
-    each entry is called with the handler. `hold` keeps those waiting that ask for `release`.
-    """
-
-    def __init__(self) -> None:
-        self.asked: list[Asked] = []
-        self.script: deque[Callable[[Any], None]] = deque()
-        self.say: Callable[[Any], str] = lambda _: "Nothing much."
-        self.models = [{"id": "seer", "object": "model", "created": 1, "owned_by": "nobody", "root": "/m/seer"}]
-        self.release = threading.Event()
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self.http.daemon_threads = True
-        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        """Where it is."""
-        return f"http://127.0.0.1:{self.http.server_address[1]}/v1"
-
-    @property
-    def questions(self) -> list[Any]:
-        """The bodies of what it was asked to answer, in the order in which they came."""
-        return [one.body for one in self.asked if one.method == "POST"]
-
-    def reply(self, text: str | None, **changes: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever a test wants
-        """The body of an answer; `changes` are of its first choice, but for `model`."""
-        model = changes.pop("model", "seer")
-        message = {"role": "assistant", "content": text}
-        choice = {"index": 0, "finish_reason": "stop", "message": message, **changes}
-        return {"id": "x", "object": "chat.completion", "model": model, "choices": [choice]}
-
-    def send(self, handler: Any, status: int, body: object, headers: Mapping[str, str] | None = None) -> None:  # noqa: ANN401
-        """Answer with JSON, or with bytes as they are."""
-        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-        handler.send_response(status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": len(raw), **(headers or {})}.items():
-            handler.send_header(name, str(value))
-        handler.end_headers()
-        handler.wfile.write(raw)
-
-    def close(self) -> None:
-        """Stop at once, whoever waits."""
-        self.release.set()
-        self.http.shutdown()
-        self.http.server_close()
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                server.asked.append(Asked("GET", self.path, self._lower(), None))
-                server.send(self, 200, {"object": "list", "data": server.models})
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                server.asked.append(Asked("POST", self.path, self._lower(), body))
-                if server.script:
-                    server.script.popleft()(self)
-                else:
-                    server.send(self, 200, server.reply(server.say(body)))
-
-            def _lower(self) -> dict[str, str]:
-                return {name.lower(): value for name, value in self.headers.items()}
-
-            def log_message(self, *_: object) -> None: ...
-
-        return Handler
-
-
-@pytest.fixture
-def model_server() -> Iterator[ModelServer]:
-    """A server that behaves, until a test tells it otherwise."""
-    server = ModelServer()
-    yield server
-    server.close()

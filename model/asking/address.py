@@ -1,6 +1,7 @@
 """Where a server is: a URL, and whether what is sent there can be read on the way."""
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import SplitResult, urlsplit
@@ -51,7 +52,7 @@ def _split(text: str) -> SplitResult:
             "it may hold no name, password, query or fragment, since it is written into the manifest",
             remedy="Put the key into an environment variable, and name that: --set model_options.key_variable=NAME",
         )
-    if wrong or not text.isprintable() or " " in text:
+    if wrong or not text.isascii() or not text.isprintable() or " " in text or not _is_host(parts.hostname or ""):
         raise RequestError("endpoint's URL", "it must begin with http:// or https:// and name a host", remedy=remedy)
     if parts.path.rstrip("/").endswith("/chat/completions"):
         raise RequestError("endpoint's URL", "it ends before /chat/completions", remedy=remedy)
@@ -59,7 +60,19 @@ def _split(text: str) -> SplitResult:
 
 
 def _is_loopback(hostname: str) -> bool:
+    return _is_address(hostname) and ipaddress.ip_address(hostname).is_loopback
+
+
+def _is_host(name: str) -> bool:
+    """Whether a name can be a host's: an address, or labels of at most 63 letters, digits, - and _."""
+    if ":" in name:
+        return _is_address(name) and "%" not in name  # no zones
+    return len(name) < 254 and re.fullmatch(r"(?!-)[\w-]{1,63}(\.[\w-]{1,63})*\.?", name, re.ASCII) is not None  # noqa: PLR2004 - DNS's limit
+
+
+def _is_address(name: str) -> bool:
     try:
-        return ipaddress.ip_address(hostname).is_loopback
+        ipaddress.ip_address(name)
     except ValueError:
         return False
+    return True

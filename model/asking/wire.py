@@ -29,6 +29,7 @@ LONGEST_PAUSE = 30.0
 LONGEST_WAIT = 120.0  # seconds that a server may ask for; more is a failure that says so
 LARGEST = 8 * 2**20  # bytes of an answer: a thousand times a long one
 LARGEST_COMPLAINT = 64 * 2**10
+SECRET = 12  # characters of a key; shorter ones are words such as EMPTY, which local servers are content with
 _SHOWN = 200  # characters of what a server says of a failure
 _AGAIN = (408, 409, 429)  # with all of 500 and above, failures that may pass
 _ABOUT_A_REQUEST = (400, 413, 422)  # the server is well and cannot take this one
@@ -156,7 +157,7 @@ class Wire:
         except (ValueError, RecursionError):  # what is not UTF-8 is a ValueError too
             answer = None
         else:
-            if key and key in text:
+            if len(key) >= SECRET and key in text:
                 raise _FaultError("its answer repeats the key that it was sent", remedy="Do not trust this server")
         if not isinstance(answer, dict):
             raise _FaultError("its answer is not a JSON object", retries=_OFTEN, remedy=_REMEDIES[404])

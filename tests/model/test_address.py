@@ -25,6 +25,8 @@ def test_addresses(text: str, url: str, host: str, loopback: bool) -> None:  # n
     [
         *("", "127.0.0.1:8000", "ftp://example.org", "https://", "https://[::1", "https://a:99999", "https://a:0/v1"),
         *("https://a b/v1", "https://a/\nv1", "file:///etc/passwd", "https://a/v1/chat/completions/"),
+        *("https://a..b/v1", "https://-a/v1", "https://[aaa]/v1", "https://ex%41mple/v1", f"https://{'a' * 64}/v1"),
+        *("https://b\u00fccher.example/v1", "https://[::1%25eth0]/v1"),
         *("https://me:secret@a/v1", "https://secret@a/v1", "https://a/v1?key=secret", "https://a/v1#secret"),
     ],
 )

@@ -341,6 +341,12 @@ def test_the_key_goes_to_the_server_and_nowhere_else(
     assert "authorization" not in s.asked[0].body
 
 
+def test_a_placeholder_for_a_key_may_be_said(model_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "EMPTY")
+    model_server.say = lambda _: "EMPTY fields."
+    assert one(model_server, key_variable="MY_KEY") == "EMPTY fields."
+
+
 @pytest.mark.parametrize("value", ["", "  ", "two words", "schlüssel", "a\x00b"])
 def test_a_key_that_cannot_be(model_server: Server, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setattr(wire.os, "environ", {"MY_KEY": value})
