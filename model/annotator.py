@@ -126,3 +126,23 @@ class Fitting(Protocol):
         Returns the sight as it was where it needs nothing. Raises `ModelError` where the image does not suit.
         """
         ...
+
+
+@runtime_checkable
+class Adjustable(Protocol):
+    """An annotator with options that cannot change an answer, such as how long it waits for one."""
+
+    @property
+    def neutral(self) -> frozenset[str]:
+        """Their names: a run may go on with other values of these."""
+        ...
+
+
+@runtime_checkable
+class Remote(Protocol):
+    """An annotator that shows views to another program, perhaps of somebody else's and for money."""
+
+    @property
+    def host(self) -> str:
+        """Whose; "" where it works by itself. A plan shows it nothing."""
+        ...

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..model.annotator import Sight
+from ..model.annotator import Remote, Sight
 from ..model.asking.respondent import Cost, Costing
 from ..readers.errors import LimnerError
 from ..readers.regions import Region
@@ -42,6 +42,10 @@ def estimate(prepared: Prepared, *, batch: int) -> Estimate:
     views = max(view_bytes(image) for image in images) * batch * 2  # the next batch is read meanwhile
     if not todo or prepared.annotator is None or prepared.choice is None:
         return Estimate(0.0, views, "nothing to look at")
+    if isinstance(prepared.annotator, Remote) and prepared.annotator.host:
+        return Estimate(
+            None, views, "by arithmetic", f"It is up to {prepared.annotator.host}, which a plan does not ask"
+        )
     try:
         cost = _cost(prepared, todo)
         prepared.annotator.prepare([image.sight for image in images])

@@ -27,11 +27,12 @@ def make_manifest(
     identity: Mapping[str, str],
     labels: tuple[str, ...],
     colours: Mapping[str, str],
+    neutral: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
     """Everything that decides a run's results, as plain values that `json` writes.
 
     No clock, no name of a machine or person beyond the paths that were given, and of slides and studies not those.
-    Without an annotator its name is "none".
+    Without an annotator its name is "none". `neutral` are the options that cannot change its answers.
     """
     shown = names.plan(plan)
     options = () if choice is None else choice.options
@@ -41,7 +42,8 @@ def make_manifest(
         "versions": versions(),
         "annotator": {
             "name": NONE if choice is None else choice.name,
-            "options": {key: value for key, value in options if key not in NEUTRAL},
+            "options": {key: value for key, value in options if key not in {*NEUTRAL, *neutral}},
+            **({"neutral": sorted(neutral)} if neutral else {}),
             "identity": dict(identity),
             "labels": list(labels),
             "colours": dict(colours),
@@ -89,9 +91,10 @@ def versions() -> dict[str, str]:
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, object, object]]:
     """(what, before, now) for each deciding part, settings first."""
     found: list[tuple[str, object, object]] = []
+    free = {f"model_options.{name}" for name in cast("list[str]", _section(new, "annotator").get("neutral", []))}
     for part in ("config", "versions", "annotator"):
         before, after = _section(old, part), _section(new, part)
-        neutral = NEUTRAL if part == "config" else ("labels",)
+        neutral = {*NEUTRAL, *free} if part == "config" else {"labels", "neutral"}
         keys = [k for k in dict.fromkeys([*before, *after]) if k not in neutral and not k.startswith("colours.")]
         found += [(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
     prints_before, prints_after = _fingerprints(old), _fingerprints(new)

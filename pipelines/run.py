@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..model.annotator import Annotator
+from ..model.annotator import Adjustable, Annotator
 from ..model.finding import Result, Status
 from ..readers.errors import LimnerError, RequestError
 from ..readers.regions import Region
@@ -169,6 +169,7 @@ def _agree(store: Store, settings: Settings, prepared: Prepared, key: str) -> No
         identity={"name": NO_MODEL} if annotator is None else annotator.identity,
         labels=prepared.labels or (() if annotator is None else annotator.labels),
         colours={} if annotator is None else annotator.colours,
+        neutral=annotator.neutral if isinstance(annotator, Adjustable) else frozenset(),
     )
     old = store.manifest
     if old is not None:

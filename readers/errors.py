@@ -35,5 +35,11 @@ class ModelError(LimnerError):
     """A model, its card or its weights cannot be found, trusted or used on this image."""
 
 
+def shown(text: str, most: int = 100) -> str:
+    """Words of somebody else's as an error may show them: on one line, nothing unseen, at most `most` characters."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
 def _rebuild(kind: type[LimnerError], thing: str, rule: str, remedy: str, value: str) -> LimnerError:
     return kind(thing, rule, remedy=remedy, value=value)

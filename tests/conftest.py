@@ -3,7 +3,7 @@
 import importlib.util
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
@@ -127,6 +127,20 @@ def coordinates() -> Callable[[int, int], npt.NDArray[np.float64]]:
         return np.stack([x, y], axis=-1)
 
     return picture
+
+
+@pytest.fixture
+def model_server() -> Iterator[Any]:
+    """A `ModelServer` of `model/serving.py` beside this file, which behaves until a test tells it otherwise."""
+    path = Path(__file__).with_name("model") / "serving.py"
+    spec = importlib.util.spec_from_file_location("made_by_serving", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    server = module.ModelServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ...readers.errors import ModelError
 from ...readers.image import ImageInfo
-from ..annotator import Answer, Sight, View
+from ..annotator import Adjustable, Answer, Remote, Sight, View
 from ..views import kept_share
 from .question import DESCRIPTION, RECORD, UNDECIDED, UNPLACED, Question
 from .respondent import Cost, Costing, Respondent
@@ -39,6 +39,16 @@ class Asker:
     def colours(self) -> Mapping[str, str]:
         """None of its own."""
         return {}
+
+    @property
+    def neutral(self) -> frozenset[str]:
+        """The respondent's options that cannot change an answer, where it says which."""
+        return self._respondent.neutral if isinstance(self._respondent, Adjustable) else frozenset()
+
+    @property
+    def host(self) -> str:
+        """Where the respondent is, if that is elsewhere; else ""."""
+        return self._respondent.host if isinstance(self._respondent, Remote) else ""
 
     def sight(self, info: ImageInfo) -> Sight:
         """The respondent's: any picture that can be rendered will do. Raises `ModelError`."""

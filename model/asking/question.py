@@ -25,6 +25,7 @@ _ASKED = {
     "extract": "What does this image show?",
 }
 _RESERVED = {UNDECIDED, UNPLACED}
+_VALID = "valid"  # a number that every answer about a region has
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,9 @@ def _read_schema(text: str, answer: str, of: str) -> str:
     if not isinstance(content, dict) or cast("dict[str, object]", content).get("type") != "object":
         rule = 'it must describe an object: "type": "object" at the top'
         raise _wrong("schema", of, rule, text[:80], "Put the values into its properties")
+    properties: object = cast("dict[str, object]", content).get("properties", {})
+    if isinstance(properties, dict) and _VALID in properties:
+        raise _wrong("schema", of, f"{_VALID} is limner's own word for how much of a region counts", "", "Rename it")
     return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 

@@ -32,11 +32,17 @@ FENCES: dict[str, tuple[str, ...]] = {
     "pydicom": ("readers/dicom/header.py", "readers/dicom/pixels.py"),
     "pyogrio": ("reports/geopackage.py",),
     "pandas": ("reports/tables.py",),
-    # drawing; and late, for pictures that do not fill the 4KHD grid exactly
-    "PIL": ("reports/lettering.py", "reports/overview.py", "reports/painting.py", "model/tiling.py"),
+    # drawing; and late, for pictures that do not fill the 4KHD grid exactly, and for those that are sent
+    "PIL": (
+        *("reports/lettering.py", "reports/overview.py", "reports/painting.py"),
+        *("model/tiling.py", "model/asking/chat.py"),
+    ),
     # what runs a network, and what fetches one
     "onnxruntime": ("model/onnx.py",),
     "huggingface_hub": ("model/weights.py",),
+    # a model behind a URL: what asks it, and what checks its answers
+    "httpx2": ("model/asking/wire.py",),
+    "jsonschema": ("model/asking/schema.py",),
     # what compares pictures with words, and what answers questions on them
     "torch": (
         "model/contrastive.py",

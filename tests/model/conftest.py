@@ -13,8 +13,12 @@ import numpy.typing as npt
 import onnx
 import pytest
 import yaml
+from limner.model.annotator import Sight, View
+from limner.model.views import look
 from limner.readers.geometry import Box, Placement
 from limner.readers.image import Channel, ImageInfo
+from limner.readers.regions import Grid, cut
+from limner.readers.render import Stretch
 
 
 @dataclass(frozen=True)
@@ -137,3 +141,13 @@ def toy_card(tmp_path: Path) -> Callable[..., Path]:
 def checkpoints(made_checkpoints: Path, tmp_path: Path) -> Callable[[str], Path]:
     """Give a copy of the checkpoint `clip` or `siglip` that a test may spoil."""
     return lambda name: Path(shutil.copytree(made_checkpoints / name, tmp_path / name))
+
+
+@pytest.fixture
+def views(picture: Callable[..., Picture]) -> list[View]:
+    """A picture of 96 × 64 px in regions of up to four tiles of 32 px."""
+    pixels = np.random.default_rng(5).integers(0, 256, size=(64, 96, 3), dtype=np.uint8)
+    image = picture(pixels)
+    as_it_is = Stretch(("red", "green", "blue"), (0.0, 0.0, 0.0), (255.0, 255.0, 255.0), "as it is")
+    regions = cut(Grid("rossi-jane", image.info.size, (1.0, 1.0)), tile=32, halo=0, hd_num=4, overlap=0)
+    return [look(image, region, Sight(tile=32, overall=True), stretch=as_it_is) for region in regions]

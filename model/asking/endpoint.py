@@ -1,0 +1,358 @@
+"""The `endpoint` annotator: a vision-language model that a server of OpenAI's form answers for.
+
+The server is the one whose URL the person names, and no other is asked anything.
+"""
+
+import difflib
+import hashlib
+import json
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Literal, Self, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from ...readers.errors import ModelError, RequestError, shown
+from ..annotator import Sight, View
+from ..tiling import TILE
+from .address import Address
+from .asker import Asker
+from .chat import CANDIDATES, Form, Layout, Reply, Structured, listed, pick, weigh_first
+from .question import OPTIONS as QUESTION_OPTIONS
+from .question import Question
+from .ruler import Ruler, Unit
+from .schema import Schema
+from .wire import Ask, Json, Patience, Wire
+
+Likelihood = Literal["votes", "first-token"]
+
+OPTIONS = (
+    *("checkpoint", "served", "answers_as", "listed", "key_variable", "insecure"),
+    *("timeout", "retries", "concurrency", "failures"),
+    *("views", "detail", "tile", "structured", "likelihood", "boxes"),
+    *("fetch", "threads"),
+)
+NEUTRAL = frozenset({"key_variable", "insecure", "timeout", "retries", "concurrency", "failures"})
+"""Options that cannot change an answer: a run may go on with others."""
+SEEDS = (0, 1)  # of a question, and of the one time that it is asked again
+KEPT = 1024  # replies: a batch in which one region failed is asked again region by region
+CUT = " […]"  # ends a description that reached its limit of tokens
+
+T = TypeVar("T")
+
+
+def endpoint(options: Mapping[str, str]) -> Asker:
+    """The annotator. Options are the question's, and those of `Endpoint`. Raises `RequestError`."""
+    unknown = sorted(set(options) - {*OPTIONS, *QUESTION_OPTIONS})
+    if unknown:
+        raise _wrong(unknown[0], "it must be known", "", f"Known: {', '.join((*OPTIONS, *QUESTION_OPTIONS))}")
+    question = Question.parse(options, of="endpoint")
+    respondent = Endpoint(options)
+    if question.schema:
+        Schema.parse(question.schema, of="endpoint")
+    if question.answer == "locate":
+        respondent.check_boxes()
+    return Asker(question, respondent)
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """What a server says of the model that is asked for, of whose it is (`owner`) and from what it is made (`root`)."""
+
+    owner: str = ""
+    root: str = ""
+
+    @classmethod
+    def read(cls, answer: Json, *, served: str) -> Self:
+        """The entry of `served` in a server's list of models. Raises `ModelError` with the list where it has none."""
+        models = {name: one for one in listed(answer.get("data")) if isinstance(name := one.get("id"), str)}
+        if served in models:
+            told = {part: models[served].get(key) for part, key in (("owner", "owned_by"), ("root", "root"))}
+            return cls(**{part: shown(text) for part, text in told.items() if isinstance(text, str)})
+        near = difflib.get_close_matches(served, models, n=3, cutoff=0.4)
+        names = [*near, *sorted(set(models) - set(near))]
+        more = f" and {len(names) - 10} more" if len(names) > 10 else ""  # noqa: PLR2004 - a line's worth
+        raise ModelError(
+            f"served model {served!r}" if served else "option 'served' of endpoint",
+            "the server must have it" if served else "it must name one of the server's models",
+            value=f"it has {shown(', '.join(names[:10]), 400)}{more}" if names else "it lists none",
+            remedy="Name one: --set model_options.served=NAME",
+        )
+
+
+class Endpoint:
+    """A respondent behind a URL.
+
+    Options: `checkpoint`, the URL; `served`, the model's name there, and `answers_as` where it answers by another;
+    `listed` "false" where the server lists no models. `key_variable`, `insecure`: see `Wire` and `Address`. `timeout`,
+    `retries`, `concurrency`, `failures`: see `Patience`. `views`, `detail`, `structured`: see `Form`. `tile` pixels.
+    `likelihood` is how options are weighed, `boxes` the unit in which the model names boxes. Raises `RequestError`.
+    """
+
+    neutral = NEUTRAL
+
+    def __init__(self, options: Mapping[str, str]) -> None:
+        said = _Options(options)
+        if not options.get("checkpoint"):
+            raise RequestError(
+                "endpoint", "its URL must be named", remedy="For example --model endpoint:http://127.0.0.1:8000/v1"
+            )
+        self._served = said.text("served")
+        self._answers_as = said.text("answers_as") or self._served
+        self._listed = said.choice("listed", ("true", "false")) == "true"
+        insecure = said.choice("insecure", ("false", "true")) == "true"
+        patience = Patience(
+            said.number("timeout", "180", 0.1, 86400),
+            int(said.number("retries", "4", 0, 20)),
+            int(said.number("concurrency", "4", 1, 256)),
+            int(said.number("failures", "5", 1, 1000000)),
+        )
+        address = Address.parse(options["checkpoint"], insecure=insecure)
+        self._wire = Wire(address, patience, said.text("key_variable"))
+        self._form = Form(
+            self._served,
+            cast("Layout", said.choice("views", ("canvas", "tiles"))),
+            said.choice("detail", ("", "low", "high", "auto")),
+            cast("Structured", said.choice("structured", ("json_schema", "guided_json", "none"))),
+        )
+        self._likelihood = cast("Likelihood", said.choice("likelihood", ("votes", "first-token")))
+        self._boxes = cast("Unit | Literal['']", said.choice("boxes", ("", "pixels", "thousandths", "unit")))
+        self._tile = int(said.number("tile", str(TILE), 8, 4096))
+        self._introduction: Introduction | None = None
+        self._kept: OrderedDict[str, Any] = OrderedDict()
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """The server's host, what it says of the model, and how that is asked. Asks it where `prepare` has not.
+
+        Raises `ModelError`. A model that is exchanged under its name cannot be told from here.
+        """
+        told = self._introduce()
+        form = self._form
+        optional = {"owner": told.owner, "root": told.root, "detail": form.detail, "boxes": self._boxes}
+        if self._answers_as != self._served:
+            optional["answers_as"] = self._answers_as
+        return {
+            "name": "endpoint",
+            "version": f"served {self._served}",
+            "annotator": "endpoint",
+            "served": self._served,
+            "host": self.host,
+            "licence": "not known: the served model's own",
+            "runtime": ", ".join(f"{name} {version(name)}" for name in ("httpx2", "jsonschema", "pillow")),
+            "decoding": "temperature 0, seed 0, once more with seed 1 where an answer is refused",
+            "views": form.layout,
+            "tile": str(self._tile),
+            "structured": form.structured,
+            "likelihood": self._likelihood,
+            "score": "share of the orders that chose it"
+            if self._likelihood == "votes"
+            else "softmax of first tokens, averaged over the orders",
+            **{key: value for key, value in optional.items() if value},
+        }
+
+    @property
+    def host(self) -> str:
+        """The server's, with its port."""
+        return self._wire.address.host
+
+    def sight(self) -> Sight:
+        """Rendered RGB at any resolution; the global view where tiles are shown."""
+        return Sight(tile=self._tile, overall=self._form.layout == "tiles")
+
+    def prepare(self) -> None:
+        """Ask the server for its models, and find the one that is asked for. Shows it no picture.
+
+        Raises `ModelError`, `RequestError`.
+        """
+        self._introduce()
+
+    def check_boxes(self) -> None:
+        """Raise `RequestError` where boxes cannot be asked for."""
+        if not self._boxes:
+            raise _wrong(
+                "boxes",
+                "locate needs it, since a URL does not say in what unit a model was trained to name boxes",
+                "",
+                "See the model's own page, then --set model_options.boxes=pixels, thousandths or unit",
+            )
+        if self._form.layout != "canvas":
+            raise _wrong("views", "locate needs one picture", self._form.layout, "--set model_options.views=canvas")
+
+    def ruler(self, view: View) -> Ruler:
+        """The whole canvas in the unit that was named. Raises `RequestError` where none was."""
+        self.check_boxes()
+        width, height = view.grid.size
+        return Ruler.of(cast("Unit", self._boxes), (0.0, 0.0, float(width), float(height)), (width, height))
+
+    def tell(self, views: Sequence[View], prompts: Sequence[str], *, limit: int, schema: str = "") -> list[str]:
+        """See `Respondent.tell`. Without a schema, a text that reached its limit ends with " […]"."""
+        obeyed = Schema.parse(schema, of="endpoint") if schema else None
+
+        def read(answer: Json) -> str:
+            reply = self._read(answer)
+            if obeyed is None:
+                return reply.text + (CUT if reply.cut else "")
+            return obeyed.read(_whole(reply).text)
+
+        content = None if obeyed is None else obeyed.content
+        shared = [self._form.pictures(view) for view in views]
+        asks = [
+            self._ask(pictures, prompt, read, what=f"tell {limit} {schema}", limit=limit, schema=content)
+            for pictures, prompt in zip(shared, prompts, strict=True)
+        ]
+        return self._answers(asks, together=len(views) > 1)
+
+    def weigh(self, views: Sequence[View], prompts: Sequence[str], options: Sequence[str]) -> npt.NDArray[np.float64]:
+        """See `Respondent.weigh`. Votes are 0 for the option that is chosen and -inf for the others.
+
+        By first tokens an option has the likelihood of those that begin it and no other, -inf where there is none.
+        """
+        votes = self._likelihood == "votes"
+        choice = Schema.parse(_enumeration(options), of="endpoint")
+
+        def vote(answer: Json) -> list[float]:
+            reply = self._read(answer)
+            text = reply.text if self._form.structured == "none" else _unquoted(reply.text)
+            chosen = pick(text + (CUT if reply.cut else ""), options)
+            return [0.0 if place == chosen else -math.inf for place in range(len(options))]
+
+        def first(answer: Json) -> list[float]:
+            return weigh_first(self._read(answer).first, options)
+
+        longest = max(len(option.encode()) for option in options) + 16  # tokens, whatever the tokenizer
+        asks = [
+            self._ask(
+                pictures,
+                prompt,
+                vote if votes else first,
+                what=f"weigh {self._likelihood} {choice.text}",
+                limit=longest if votes else 1,
+                schema=choice.content if votes else None,
+                further={} if votes else {"logprobs": True, "top_logprobs": CANDIDATES},
+            )
+            for pictures in (self._form.pictures(view) for view in views)
+            for prompt in prompts
+        ]
+        weights = self._answers(asks, together=len(views) > 1)
+        return np.array(weights, dtype=np.float64).reshape(len(views), len(prompts), len(options))
+
+    def _ask(
+        self,
+        pictures: Sequence[str],
+        prompt: str,
+        read: Callable[[Json], T],
+        *,
+        what: str,
+        limit: int,
+        schema: Mapping[str, Any] | None,
+        further: Mapping[str, Any] | None = None,
+    ) -> Ask[T]:
+        body = self._form.body(pictures, prompt, limit=limit, schema=schema) | dict(further or {})
+        key = hashlib.sha256("\n".join([what, prompt, *pictures]).encode()).hexdigest()
+        return Ask("/chat/completions", tuple(body | {"seed": seed} for seed in SEEDS), read, key)
+
+    def _answers(self, asks: Sequence[Ask[T]], *, together: bool) -> list[T]:
+        """What is answered, in order; what was answered before is not asked again. Raises the first failure.
+
+        Where views were asked about `together` and one failed, each is about to be asked for alone: then what failed
+        fails once more without being asked, and the others are not paid for twice.
+        """
+        found: dict[str, Any] = {ask.key: self._kept[ask.key] for ask in asks if ask.key in self._kept}
+        new = [ask for ask in asks if ask.key not in found]
+        for key, answer in found.items():
+            if isinstance(answer, ModelError):
+                del self._kept[key]
+        for ask, answer in zip(new, self._wire.ask(new), strict=True):
+            found[ask.key] = answer
+            if together or not isinstance(answer, ModelError):
+                self._kept[ask.key] = answer
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        failed = [found[ask.key] for ask in asks if isinstance(found[ask.key], ModelError)]
+        if failed:
+            raise failed[0]
+        return [found[ask.key] for ask in asks]
+
+    def _read(self, answer: Json) -> Reply:
+        return Reply.read(answer, model=self._answers_as)
+
+    def _introduce(self) -> Introduction:
+        if self._introduction is None and not self._listed:
+            if not self._served:
+                raise _wrong("served", "it must name the model", "", "--set model_options.served=NAME")
+            self._introduction = Introduction()
+        if self._introduction is None:
+            ask = Ask("/models", (None,), lambda answer: Introduction.read(answer, served=self._served))
+            [told] = self._wire.ask([ask])
+            if isinstance(told, ModelError):
+                unlisted = "Where a server is well but does not list it, --set model_options.listed=false"
+                raise ModelError(told.thing, told.rule, value=told.value, remedy=f"{told.remedy}. {unlisted}")
+            self._introduction = told
+        return self._introduction
+
+
+class _Options:
+    """Options as texts, each checked as it is taken."""
+
+    def __init__(self, options: Mapping[str, str]) -> None:
+        self._options = options
+
+    def text(self, name: str) -> str:
+        text = self._options.get(name, "")
+        if not text.isprintable() or text != text.strip():
+            raise _wrong(name, "it is one line of text", shown(text), "Correct it")
+        return text
+
+    def choice(self, name: str, choices: Sequence[str]) -> str:
+        """One of the choices, the first of which stands for none given."""
+        text = self._options.get(name, choices[0])
+        if text not in choices:
+            raise _wrong(name, f"it is {' or '.join(filter(None, choices))}", shown(text), "Correct it")
+        return text
+
+    def number(self, name: str, default: str, low: float, high: float) -> float:
+        """A number from `low` to `high`; a whole one where these are."""
+        whole = isinstance(low, int)
+        text = self._options.get(name, default)
+        try:
+            number = int(text) if whole else float(text)
+        except ValueError:
+            number = math.nan
+        if not low <= number <= high:
+            kind = "a whole number" if whole else "a number"
+            raise _wrong(name, f"it is {kind} from {low:g} to {high:g}", shown(text), "Correct it")
+        return number
+
+
+def _whole(reply: Reply) -> Reply:
+    """A reply that was not cut off. Raises `ModelError`."""
+    if reply.cut:
+        raise ModelError(
+            "model's answer",
+            "it must end before its limit of tokens",
+            remedy="Raise it: --set model_options.max_tokens=NUMBER; or ask for less",
+        )
+    return reply
+
+
+def _enumeration(options: Sequence[str]) -> str:
+    """The schema of one of the options."""
+    return json.dumps({"type": "string", "enum": list(options)}, ensure_ascii=False)
+
+
+def _unquoted(text: str) -> str:
+    """The string that a JSON text is; any other text as it is, for a server that did not keep to the schema."""
+    try:
+        value: object = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return value if isinstance(value, str) else text
+
+
+def _wrong(name: str, rule: str, value: str, remedy: str) -> RequestError:
+    return RequestError(f"option {name!r} of endpoint", rule, value=value, remedy=remedy)
