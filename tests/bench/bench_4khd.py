@@ -161,10 +161,11 @@ def measured(sizes: Sizes, device: torch.device, dtype: torch.dtype, most: int) 
                     network(input_ids=word, past_key_values=kept)
 
             saying = timed(say, device) / 16
-        rows.append((
-            str(hd_num), str(cost.tokens), f"{rate / 1e12:.3g} TFLOP/s", f"{len(tiles) / seeing:.1f}", f"{cost.seeing / seeing / rate:.0%}",
-            f"{cost.tokens / reading:.0f}", f"{cost.reading / reading / rate:.0%}", f"{1 / saying:.1f}",
-        ))  # fmt: skip
+        done = ((cost.seeing, seeing), (cost.reading, reading))
+        shares = [f"{operations / spent / rate:.0%}" for operations, spent in done]
+        rates = [f"{len(tiles) / seeing:.1f}", f"{cost.tokens / reading:.0f}", f"{1 / saying:.1f}"]
+        row = (str(hd_num), str(cost.tokens), f"{rate / 1e12:.3g} TFLOP/s")
+        rows.append((*row, rates[0], shares[0], rates[1], shares[1], rates[2]))
     return table(rows)
 
 

@@ -1,5 +1,6 @@
 """Weighing and telling, against reading every text from the start; and which kernel computes attention."""
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -178,3 +179,17 @@ def test_prompts_keep_their_pictures_place(made_4khd: Path) -> None:
     assert chat.parts[0][0] == chat.parts[1][0] == tokenizer.bos
     assert benchmark.parts[0] == (tokenizer.bos,)
     assert tokenizer.bos not in benchmark.parts[1]
+
+
+def test_the_documented_cost_is_the_computed_one() -> None:
+    root = Path(__file__).parents[3]
+    spec = importlib.util.spec_from_file_location("bench_4khd", root / "tests" / "bench" / "bench_4khd.py")
+    assert spec is not None
+    assert spec.loader is not None
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    computed = bench.arithmetic().splitlines()[2:]
+    told = (root / "docs" / "asking.md").read_text(encoding="utf-8")
+    assert len(computed) == 4
+    for row in computed:
+        assert row in told, row
