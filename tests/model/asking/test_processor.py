@@ -217,7 +217,11 @@ def test_a_clip_checkpoint_is_for_another_annotator(made_checkpoints: Path) -> N
 
 @pytest.mark.parametrize(
     ("family", "named"),
-    [("qwen2_vl", "Qwen2VLImageProcessor"), ("qwen2_5_vl", "Qwen2VLImageProcessorFast"), ("llava", "CLIPImageProcessor")],
+    [
+        ("qwen2_vl", "Qwen2VLImageProcessor"),
+        ("qwen2_5_vl", "Qwen2VLImageProcessorFast"),
+        ("llava", "CLIPImageProcessor"),
+    ],
 )
 def test_an_image_processor_by_any_of_its_names(vlm: Make, family: str, named: str) -> None:
     """Checkpoints name classes that want another library; Pillow's do the same."""
