@@ -4,7 +4,6 @@ The one file that imports llguidance. JSON is written on one line, with a space 
 may write white space anywhere may never stop.
 """
 
-import json
 import re
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -49,8 +48,7 @@ class Vocabulary:
         Raises `ModelError` for one whose bytes cannot be known: neither byte-level nor with tokens for single bytes.
         """
         try:
-            text = json.loads(tokenizer.backend_tokenizer.to_str()) | {"padding": None, "truncation": None}
-            return cls(LLTokenizer(json.dumps(text), eos_token=[int(end) for end in ends]))
+            return cls(LLTokenizer(tokenizer.backend_tokenizer.to_str(), eos_token=[int(end) for end in ends]))
         except (AttributeError, ValueError) as error:
             raise ModelError(
                 f"tokenizer {getattr(tokenizer, 'name_or_path', '') or type(tokenizer).__name__}",

@@ -15,7 +15,8 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
-from transformers import AutoImageProcessor, AutoTokenizer
+from transformers import AutoTokenizer
+from transformers.models.auto.image_processing_auto import AutoImageProcessor  # the top's wants torchvision, at times
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.models.auto.processing_auto import (
     PROCESSOR_MAPPING_NAMES,  # pyright: ignore[reportPrivateImportUsage] - where all versions have it
@@ -126,8 +127,7 @@ class Processor:
         images = self._processor.image_processor
         crop = getattr(images, "crop_size", None)
         if getattr(images, "do_center_crop", False) and crop is not None and crop["height"] == crop["width"]:
-            images.size = crop  # no larger than what would be kept of it
-            images.do_center_crop = False
+            images.size = crop  # no larger than what is kept of it
             if self._sees_corners(square):
                 return "letterbox"
         raise ModelError(
@@ -185,6 +185,11 @@ class Processor:
         count = len(pictures)
         rule = f"its processor and chat template must take {count} picture{'s' if count > 1 else ''} at once"
         with quiet(), self._asked(rule):
+            marks = [getattr(self._processor, name, None) for name in ("image_token", "boi_token")]
+            places = {text.count(mark) for mark in marks if isinstance(mark, str)}
+            if places and count not in places:  # not every version looks
+                msg = f"the template has {max(places)} places for pictures"
+                raise ValueError(msg)  # noqa: TRY301 - told as what a processor raises
             return dict(self._processor(text=[text], images=[list(pictures)], return_tensors="pt", **further))
 
     def _encode(self, text: str) -> list[int]:
