@@ -189,7 +189,7 @@ class Processor:
             places = {text.count(mark) for mark in marks if isinstance(mark, str)}
             if places and count not in places:  # not every version looks
                 msg = f"the template has {max(places)} places for pictures"
-                raise ValueError(msg)  # noqa: TRY301 - told as what a processor raises
+                raise ValueError(msg)
             return dict(self._processor(text=[text], images=[list(pictures)], return_tensors="pt", **further))
 
     def _encode(self, text: str) -> list[int]:
