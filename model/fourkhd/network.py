@@ -103,11 +103,13 @@ class FourKhd(PreTrainedModel, GenerationMixin):
         parts = [self.tower(part.to(weight.device, weight.dtype), self.kernel) for part in tiles.split(TILES_AT_ONCE)]
         return torch.cat(parts)
 
-    def merge(self, features: torch.Tensor, grids: Sequence[tuple[int, int]]) -> list[torch.Tensor]:
+    def merge(
+        self, features: torch.Tensor, grids: Sequence[tuple[int, int]], *, overall: bool = True
+    ) -> list[torch.Tensor]:
         """Features of each picture's global tile, then its tiles, row by row → (N, merged) visual tokens of each.
 
         `grids` are (rows, cols) of tiles. The global view comes first, then a separator, then all tiles as one map;
-        every row of either ends with the same row end.
+        every row of either ends with the same row end. Without `overall` the map stands alone.
         """
         sizes = self.sizes.vision
         patches = features[:, int(sizes.class_token) :].unflatten(1, (sizes.side, sizes.side))
@@ -115,16 +117,19 @@ class FourKhd(PreTrainedModel, GenerationMixin):
         found: list[torch.Tensor] = []
         start = 0
         for rows, cols in grids:
-            overall, tiles = merged[start], merged[start + 1 : start + 1 + rows * cols]
+            view, tiles = merged[start], merged[start + 1 : start + 1 + rows * cols]
             start += 1 + rows * cols
-            side = overall.shape[0]
+            side = view.shape[0]
             whole = tiles.reshape(rows, cols, side, side, -1).transpose(1, 2).reshape(rows * side, cols * side, -1)
-            found.append(torch.cat([self._rows(overall), self.plora_glb_GN[0], self._rows(whole)]))
+            first = [self._rows(view), self.plora_glb_GN[0]] if overall else []
+            found.append(torch.cat([*first, self._rows(whole)]))
         return found
 
-    def see(self, tiles: torch.Tensor, grids: Sequence[tuple[int, int]]) -> list[torch.Tensor]:
+    def see(
+        self, tiles: torch.Tensor, grids: Sequence[tuple[int, int]], *, overall: bool = True
+    ) -> list[torch.Tensor]:
         """Normalised tiles of several pictures, as `merge` has them → (N, hidden) visual tokens of each."""
-        merged = self.merge(self.features(tiles), grids)
+        merged = self.merge(self.features(tiles), grids, overall=overall)
         return list(self.vision_proj(torch.cat(merged)).split([len(one) for one in merged]))
 
     def _rows(self, view: torch.Tensor) -> torch.Tensor:
