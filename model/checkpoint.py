@@ -191,7 +191,7 @@ def _folder(source: str, names: tuple[str, ...], *, fetch: bool) -> Path:
 
 
 def _preprocessing(files: Files, tile: int) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
-    """(rescale, mean, std) as the checkpoint's processor has them, which must leave a picture of `tile` pixels whole."""
+    """(rescale, mean, std) as its processor has them, which must leave a picture of `tile` pixels whole."""
     settings, source = files.preprocessing(), files.source
     sizes = {
         number

@@ -114,7 +114,9 @@ def _load(checkpoint: Checkpoint) -> tuple[Any, Any]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.files.folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            checkpoint.files.folder, local_files_only=True, trust_remote_code=False
+        )
         model, report = kind.from_pretrained(
             checkpoint.files.folder,
             local_files_only=True,
