@@ -1,8 +1,10 @@
 """What every test may ask for."""
 
+import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Self
 
 import numpy as np
@@ -134,6 +136,24 @@ def csmask() -> Path:
         return locate(variant.weights, variant.sha256, fetch=True, name="csmask")
     except ModelError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def zoo() -> ModuleType:
+    """The module that makes tiny models of the field's formats, `tests/zoo_making.py`; loads torch."""
+    spec = importlib.util.spec_from_file_location("zoo_making", ROOT / "tests" / "zoo_making.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def zoo_folder(zoo: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a tiny transformers checkpoint by its name in `zoo.MAKERS`; made once."""
+    root = tmp_path_factory.mktemp("zoo")
+    return lambda name: root / name if (root / name).is_dir() else zoo.save(name, root)
 
 
 @pytest.fixture(scope="session")

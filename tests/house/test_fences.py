@@ -31,9 +31,9 @@ FENCES: dict[str, tuple[str, ...]] = {
     # what runs a network, and what fetches one
     "onnxruntime": ("model/onnx.py",),
     "huggingface_hub": ("model/weights.py",),
-    # what compares pictures with words
-    "torch": ("model/contrastive.py",),
-    "transformers": ("model/contrastive.py",),
+    # what compares pictures with words, and networks of the field's own formats
+    "torch": ("model/contrastive.py", "model/loading.py", "model/zoo/networks.py"),
+    "transformers": ("model/contrastive.py", "model/loading.py", "model/zoo/networks.py"),
     # strict settings, cards and plans, in and out of text
     "pydantic": ("pipelines/config.py", "pipelines/plan.py", "model/cards.py"),
     "yaml": ("pipelines/config.py", "model/cards.py"),

@@ -1,0 +1,176 @@
+"""Tiny checkpoints of the field's formats, with random weights, made and saved as anybody's are."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    BertConfig,
+    ConvNextConfig,
+    ConvNextForImageClassification,
+    DetrConfig,
+    DetrForObjectDetection,
+    GroundingDinoConfig,
+    GroundingDinoForObjectDetection,
+    Mask2FormerConfig,
+    Mask2FormerForUniversalSegmentation,
+    Owlv2Config,
+    Owlv2ForObjectDetection,
+    OwlViTConfig,
+    OwlViTForObjectDetection,
+    PreTrainedTokenizerFast,
+    ResNetConfig,
+    RTDetrConfig,
+    RTDetrForObjectDetection,
+    RTDetrResNetConfig,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+    SwinConfig,
+    UperNetConfig,
+    UperNetForSemanticSegmentation,
+    ViTConfig,
+    ViTForImageClassification,
+    YolosConfig,
+    YolosForObjectDetection,
+)
+from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
+from transformers.models.detr.image_processing_pil_detr import DetrImageProcessorPil
+from transformers.models.grounding_dino.image_processing_pil_grounding_dino import GroundingDinoImageProcessorPil
+from transformers.models.mask2former.image_processing_pil_mask2former import Mask2FormerImageProcessorPil
+from transformers.models.owlv2.image_processing_pil_owlv2 import Owlv2ImageProcessorPil
+from transformers.models.owlvit.image_processing_pil_owlvit import OwlViTImageProcessorPil
+from transformers.models.rt_detr.image_processing_pil_rt_detr import RTDetrImageProcessorPil
+from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+from transformers.models.yolos.image_processing_pil_yolos import YolosImageProcessorPil
+
+NAMES = {0: "field", 1: "water", 2: "town"}
+TILE = 64
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", ".", "a", "photo", "of", "cat", "dog", "water", "tower"]
+SQUARE = {"height": TILE, "width": TILE}
+NAMED = {"id2label": NAMES, "label2id": {name: i for i, name in NAMES.items()}}
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Reads a dozen words."""
+    reader = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))  # noqa: S106 - a token of text
+    reader.pre_tokenizer = pre_tokenizers.Whitespace()
+    reader.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    marks = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    return PreTrainedTokenizerFast(tokenizer_object=reader, **marks)
+
+
+def _swin() -> SwinConfig:
+    small = {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "window_size": 4}
+    return SwinConfig(image_size=TILE, out_features=["stage1", "stage2", "stage3", "stage4"], **small)
+
+
+def _resnet(kind: Any) -> Any:  # noqa: ANN401 - two classes of the same shape
+    small = {"embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "layer_type": "basic"}
+    return kind(**small, out_features=["stage2", "stage3", "stage4"])
+
+
+def _detr() -> tuple[Any, Any]:
+    small = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "num_queries": 9}
+    config = DetrConfig(backbone_config=_resnet(ResNetConfig), **small, **heads, **NAMED)
+    return DetrForObjectDetection(config), DetrImageProcessorPil(size={"shortest_edge": TILE, "longest_edge": 2 * TILE})
+
+
+def _rt_detr() -> tuple[Any, Any]:
+    small = {"d_model": 16, "encoder_hidden_dim": 16, "encoder_layers": 1, "decoder_layers": 1, "num_queries": 9}
+    inner = {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    sizes = {"encoder_in_channels": [8, 16, 16], "num_denoising": 0, "decoder_in_channels": [16, 16, 16]}
+    config = RTDetrConfig(backbone_config=_resnet(RTDetrResNetConfig), **small, **inner, **sizes, **NAMED)
+    return RTDetrForObjectDetection(config), RTDetrImageProcessorPil(size=SQUARE)
+
+
+def _yolos() -> tuple[Any, Any]:
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = YolosConfig(image_size=[TILE, TILE], patch_size=16, num_detection_tokens=9, **small, **NAMED)
+    return YolosForObjectDetection(config), YolosImageProcessorPil(size={"shortest_edge": TILE, "longest_edge": 99})
+
+
+def _vit(**changes: Any) -> tuple[Any, Any]:  # noqa: ANN401 - settings
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = ViTConfig(image_size=TILE, patch_size=16, **small, **NAMED, **changes)
+    return ViTForImageClassification(config), ViTImageProcessorPil(size=SQUARE)
+
+
+def _convnext() -> tuple[Any, Any]:
+    config = ConvNextConfig(hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], **NAMED)
+    return ConvNextForImageClassification(config), ConvNextImageProcessorPil(size={"shortest_edge": TILE})
+
+
+def _segformer() -> tuple[Any, Any]:
+    sizes = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 2, 2]}
+    config = SegformerConfig(**sizes, decoder_hidden_size=16, **NAMED)
+    return SegformerForSemanticSegmentation(config), SegformerImageProcessorPil(size=SQUARE)
+
+
+def _upernet() -> tuple[Any, Any]:
+    stages = ["stage1", "stage2", "stage3", "stage4"]
+    backbone = ConvNextConfig(hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], out_features=stages)
+    config = UperNetConfig(backbone_config=backbone, hidden_size=16, auxiliary_in_channels=16, **NAMED)
+    return UperNetForSemanticSegmentation(config), SegformerImageProcessorPil(size=SQUARE)
+
+
+def _mask2former() -> tuple[Any, Any]:
+    sizes = {"feature_size": 32, "mask_feature_size": 32, "hidden_dim": 32, "num_attention_heads": 2, "num_queries": 9}
+    inner = {"encoder_layers": 1, "decoder_layers": 2, "encoder_feedforward_dim": 16, "dim_feedforward": 16}
+    config = Mask2FormerConfig(backbone_config=_swin(), **sizes, **inner, **NAMED)
+    processor = Mask2FormerImageProcessorPil(size={"shortest_edge": TILE, "longest_edge": 2 * TILE}, size_divisor=32)
+    return Mask2FormerForUniversalSegmentation(config), processor
+
+
+def _owl(config: Any, model: Any, processor: Any) -> tuple[Any, Any, Any]:  # noqa: ANN401 - two families alike
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {**small, "vocab_size": len(WORDS), "max_position_embeddings": 8, "pad_token_id": 0}
+    text |= {"bos_token_id": 2, "eos_token_id": 3}
+    vision = {**small, "image_size": TILE, "patch_size": 16}
+    made = config(text_config=text, vision_config=vision, projection_dim=16)
+    return model(made), processor(size=SQUARE), tokenizer()
+
+
+def _grounding_dino() -> tuple[Any, Any, Any]:
+    bert = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    text = BertConfig(vocab_size=len(WORDS), max_position_embeddings=32, **bert)
+    small = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "num_queries": 9, "max_text_len": 24}
+    heads |= {"num_feature_levels": 3}
+    backbone = _swin()
+    backbone.out_features = ["stage2", "stage3", "stage4"]
+    config = GroundingDinoConfig(backbone_config=backbone, text_config=text, **small, **heads)
+    processor = GroundingDinoImageProcessorPil(size={"shortest_edge": TILE, "longest_edge": 2 * TILE})
+    return GroundingDinoForObjectDetection(config), processor, tokenizer()
+
+
+MAKERS = {
+    "convnext": _convnext,
+    "detr": _detr,
+    "grounding-dino": _grounding_dino,
+    "mask2former": _mask2former,
+    "owlv2": lambda: _owl(Owlv2Config, Owlv2ForObjectDetection, Owlv2ImageProcessorPil),
+    "owlvit": lambda: _owl(OwlViTConfig, OwlViTForObjectDetection, OwlViTImageProcessorPil),
+    "rt_detr": _rt_detr,
+    "segformer": _segformer,
+    "upernet": _upernet,
+    "vit": _vit,
+    "vit-many": lambda: _vit(problem_type="multi_label_classification"),
+    "yolos": _yolos,
+}
+
+
+def save(name: str, folder: Path) -> Path:
+    """A checkpoint of that name in `folder / name`."""
+    made = MAKERS[name]()
+    random = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for weight in made[0].parameters():
+            weight.normal_(0.0, 0.3, generator=random)
+    for part in made:
+        part.save_pretrained(folder / name)
+    return folder / name
