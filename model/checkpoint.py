@@ -49,7 +49,7 @@ class Files:
                 f"checkpoint {self.source}",
                 f"it must have a readable {name}",
                 value=str(error),
-                remedy="Name a folder in transformers' format; for a hub id add --fetch where there is a network",
+                remedy="Name the checkpoint's folder; for a hub id add --fetch where there is a network",
             ) from error
         return cast("dict[str, Any]", content) if isinstance(content, dict) else {}
 

@@ -1,5 +1,6 @@
 """Tiny checkpoints of the field's formats, with random weights, made and saved as anybody's are."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +175,37 @@ def save(name: str, folder: Path) -> Path:
     for part in made:
         part.save_pretrained(folder / name)
     return folder / name
+
+
+class Stain(torch.nn.Module):
+    """Three classes from a patch's mean colour: blue against red, red against green, and neither."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        weights = torch.tensor([[-6.0, 0.0, 6.0], [6.0, -6.0, 0.0], [0.0, 0.0, 0.0]])
+        self.weights = torch.nn.Parameter(weights[:classes])
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """(n, 3, side, side) → (n, classes) logits."""
+        return pictures.mean(dim=(2, 3)) @ self.weights.T
+
+
+def wsinfer(folder: Path, classes: int = 3, **changes: object) -> Path:
+    """A model of the WSInfer zoo: `config.json` and `torchscript_model.pt`; `changes` are other keys of the former."""
+    folder.mkdir()
+    torch.jit.script(Stain(classes)).save(folder / "torchscript_model.pt")
+    settings = {
+        "spec_version": "1.0",
+        "architecture": "stain",
+        "num_classes": classes,
+        "class_names": ["nuclei", "stroma", "glass"][:classes],
+        "patch_size_pixels": 40,
+        "spacing_um_px": 1.0,
+        "transform": [
+            {"name": "Resize", "arguments": {"size": 56}},
+            {"name": "ToTensor"},
+            {"name": "Normalize", "arguments": {"mean": [0.5, 0.4, 0.6], "std": [0.2, 0.25, 0.2]}},
+        ],
+    } | changes
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in settings.items() if v is not None}))
+    return folder

@@ -32,7 +32,7 @@ FENCES: dict[str, tuple[str, ...]] = {
     "onnxruntime": ("model/onnx.py",),
     "huggingface_hub": ("model/weights.py",),
     # what compares pictures with words, and networks of the field's own formats
-    "torch": ("model/contrastive.py", "model/loading.py", "model/zoo/networks.py"),
+    "torch": ("model/contrastive.py", "model/loading.py", "model/zoo/networks.py", "model/zoo/torchscript.py"),
     "transformers": ("model/contrastive.py", "model/loading.py", "model/zoo/networks.py"),
     # strict settings, cards and plans, in and out of text
     "pydantic": ("pipelines/config.py", "pipelines/plan.py", "model/cards.py"),

@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -111,3 +112,26 @@ def test_mistakes_are_told(tmp_path: Path, scene: Path, zoo_folder: Folder, limn
         said = limner("run", scene, *model, *words, "--out", tmp_path / "out")
         assert said.code == 2, (words, said.err)
         assert told in " ".join(said.err.split()), (words, said.err)
+
+
+def test_a_slide_by_a_model_of_the_wsinfer_zoo(
+    tmp_path: Path, make_slide: Callable[..., Path], zoo: ModuleType, limner: Limner
+) -> None:
+    slide = make_slide(tmp_path / "slide.tif")
+    folder = zoo.wsinfer(tmp_path / "zoo")
+    found = run(limner, slide, tmp_path / "out", "--model", f"wsinfer:{folder}")
+    assert {row["kind"] for row in found} == {"tile"}
+    assert {row["label"] for row in found} <= {"nuclei", "stroma", "glass"}
+    assert {float(row["x0_px"]) % 80 for row in found} == {0.0}  # 40 pixels of 1 um, where the slide's are 0.5 um
+    assert len({row["score"] for row in found}) > 10
+    said = identity(tmp_path / "out")
+    assert said["preprocessing"].startswith("patches of 40 px of 1 um, shown at 56 px")
+    assert len(said["sha256_config.json"]) == len(said["weights_sha256_torchscript_model.pt"]) == 64
+    unsized = make_slide(tmp_path / "unsized.tif", microns=None)
+    refused = limner("run", unsized, "--model", f"wsinfer:{folder}", "--out", tmp_path / "none")
+    assert refused.code != 0
+    assert "--microns-per-pixel" in refused.err
+    coarse = make_slide(tmp_path / "coarse.tif", microns=4.0)
+    refused = limner("run", coarse, "--model", f"wsinfer:{folder}", "--out", tmp_path / "none")
+    assert refused.code != 0
+    assert "made for pixels of 1 µm" in refused.err
