@@ -24,13 +24,19 @@ class Scaling(Protocol):
     """How a picture's values 0 to 255 reach a network: (value · rescale - mean) / std, by channel."""
 
     @property
-    def rescale(self) -> float: ...  # noqa: D102 - the class says it
+    def rescale(self) -> float:
+        """What a value is multiplied with first."""
+        ...
 
     @property
-    def mean(self) -> Sequence[float]: ...  # noqa: D102 - the same
+    def mean(self) -> Sequence[float]:
+        """What is then taken away, by channel."""
+        ...
 
     @property
-    def std(self) -> Sequence[float]: ...  # noqa: D102 - the same
+    def std(self) -> Sequence[float]:
+        """What it is divided by at last, by channel."""
+        ...
 
 
 def tensor(pictures: npt.NDArray[Any], scaling: Scaling) -> torch.Tensor:
