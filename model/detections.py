@@ -100,7 +100,7 @@ def within(finding: Finding, area: BaseGeometry | None) -> bool:
 
 
 def suppress(boxes: Boxes, scores: npt.NDArray[np.float64], overlap: float) -> npt.NDArray[np.intp]:
-    """Greedy non-maximum suppression of the boxes (n, 4) of one label in one tile: which are kept, best first.
+    """Greedy non-maximum suppression of boxes (n, 4) that one tile shows: which are kept, best first.
 
     A box goes where its intersection over union with a better one is above `overlap`. Of equal scores the first wins.
     """

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
@@ -209,3 +210,68 @@ def wsinfer(folder: Path, classes: int = 3, **changes: object) -> Path:
     } | changes
     (folder / "config.json").write_text(json.dumps({k: v for k, v in settings.items() if v is not None}))
     return folder
+
+
+def _onnx(path: Path, nodes: list[Any], constants: dict[str, Any], shapes: tuple[Any, Any], metadata: Any) -> Path:  # noqa: ANN401 - onnx has no types
+    """Write a network of those nodes from "x" to "y", and its metadata."""
+    import onnx  # noqa: PLC0415 - not all that is made here needs it
+
+    float32 = onnx.TensorProto.FLOAT
+    weights = [
+        onnx.numpy_helper.from_array(np.asarray(value, dtype=np.int64 if name == "shape" else np.float32), name)
+        for name, value in constants.items()
+    ]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "tiny",
+        [onnx.helper.make_tensor_value_info("x", float32, shapes[0])],
+        [onnx.helper.make_tensor_value_info("y", float32, shapes[1])],
+        weights,
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    for key, value in metadata.items():
+        if value is not None:
+            entry = model.metadata_props.add()
+            entry.key, entry.value = key, value if isinstance(value, str) else json.dumps(value)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def segmentor(path: Path, *, classes: int = 3, tile: int | None = 32, last: str = "Softmax", **changes: object) -> Path:
+    """An ONNX network as the Deepness plugin reads it, that tells red, green and blue apart pixel by pixel."""
+    from onnx import helper  # noqa: PLC0415 - see above
+
+    kernels = 8 * np.eye(3, dtype=np.float32)[:classes, :, None, None]
+    nodes = [
+        helper.make_node("Conv", ["x", "k"], ["z"]),
+        helper.make_node(last, ["z"], ["y"], **({"axis": 1} if last == "Softmax" else {})),
+    ]
+    names = {0: "_background", 1: "park", 2: "lake"} if classes == 3 else {0: "_background", 1: "roof"}
+    metadata = {"model_type": '"Segmentor"', "class_names": names, "resolution": 1000, "tiles_overlap": 25} | changes
+    return _onnx(path, nodes, {"k": kernels}, ([1, 3, tile, tile], [1, classes, tile, tile]), metadata)
+
+
+def detector(path: Path, *, upright: bool = False, tile: int = 64, channels: int = 3, **changes: object) -> Path:
+    """An ONNX network as the Deepness plugin reads it: a box of 14 pixels in each cell of 16, sure where red."""
+    from onnx import helper  # noqa: PLC0415 - see above
+
+    side = tile // 16
+    centres = np.stack(np.meshgrid(np.arange(side), np.arange(side)), axis=-1).reshape(1, -1, 2) * 16 + 8
+    fixed = np.concatenate([centres, np.full_like(centres, 14)], axis=2)
+    red = np.zeros((1, channels, 1, 1))
+    red[0, 0] = 1
+    parts = ["fixed", "sure", "other"] if upright else ["fixed", "sure", "sure", "other"]
+    nodes = [
+        helper.make_node("Conv", ["x", "k"], ["r"]),
+        helper.make_node("AveragePool", ["r"], ["p"], kernel_shape=[16, 16], strides=[16, 16]),
+        helper.make_node("Reshape", ["p", "shape"], ["sure"]),
+        helper.make_node("Sub", ["one", "sure"], ["other"]),
+        helper.make_node("Concat", parts, ["rows"], axis=2),
+        helper.make_node("Transpose", ["rows"], ["y"], perm=[0, 2, 1] if upright else [0, 1, 2]),
+    ]
+    constants = {"k": red, "shape": [1, side * side, 1], "fixed": fixed, "one": [1.0]}
+    numbers = 6 if upright else 7
+    shape = [1, numbers, side * side] if upright else [1, side * side, numbers]
+    metadata: dict[str, object] = {"model_type": "Detector", "class_names": "{0: 'car', 1: 'bus'}", "det_conf": 0.6}
+    metadata |= {"det_type": "YOLO_Ultralytics" if upright else "YOLO_v5_or_v7_default", "det_iou_thresh": 0.3}
+    return _onnx(path, nodes, constants, ([1, channels, tile, tile], shape), metadata | changes)

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ...readers.image import ImageInfo, Mask, Pixels
 from ..annotator import Answer, Sight, View
 from ..areas import Values, areas, softmax, spread
@@ -141,7 +139,7 @@ class Transformers:
         return areas(
             view,
             see,
-            softmax if recipe.task == "segment" else np.asarray,
+            softmax if recipe.task == "segment" else (lambda shares: shares),
             classes=recipe.labels,
             background=self._empty(recipe),
             network=recipe.files.source,

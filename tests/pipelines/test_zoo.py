@@ -135,3 +135,24 @@ def test_a_slide_by_a_model_of_the_wsinfer_zoo(
     refused = limner("run", coarse, "--model", f"wsinfer:{folder}", "--out", tmp_path / "none")
     assert refused.code != 0
     assert "made for pixels of 1 µm" in refused.err
+
+
+def test_a_map_by_networks_with_the_metadata_of_deepness(
+    tmp_path: Path, scene: Path, zoo: ModuleType, limner: Limner
+) -> None:
+    pytest.importorskip("onnx", reason="networks for tests are written with the onnx package")
+    segmentor = zoo.segmentor(tmp_path / "areas.onnx", class_names={"0": "dim", "1": "park", "2": "lake"})
+    areas = run(limner, scene, tmp_path / "areas", "--model", f"deepness:{segmentor}")
+    assert {row["kind"] for row in areas} == {"area"}
+    detector = zoo.detector(tmp_path / "boxes.onnx", upright=True, resolution=1000)
+    boxes = run(limner, scene, tmp_path / "boxes", "--model", f"deepness:{detector}")
+    assert {row["kind"] for row in boxes} == {"box"}
+    assert {row["label"] for row in boxes} == {"car", "bus"}
+    said = identity(tmp_path / "boxes")
+    assert said["det_type"] == "YOLO_Ultralytics"
+    assert said["threshold"] == "0.6"
+    assert len(said["weights_sha256_Detector"]) == 64
+    fine = zoo.segmentor(tmp_path / "fine.onnx", resolution=200)
+    refused = limner("run", scene, "--model", f"deepness:{fine}", "--out", tmp_path / "none")
+    assert refused.code != 0
+    assert "made for pixels of 2 m" in refused.err
