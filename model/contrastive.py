@@ -17,7 +17,7 @@ from transformers import CLIPModel, SiglipModel
 
 from ..readers.errors import ModelError, RequestError
 from .checkpoint import Checkpoint
-from .loading import load_model, load_tokenizer, tensor
+from .loading import load_model, load_openclip, load_tokenizer, tensor
 
 
 class Contrastive:
@@ -38,7 +38,8 @@ class Contrastive:
         self._tokenizer: Any
         kind: Any = CLIPModel if checkpoint.family == "clip" else SiglipModel
         self._tokenizer = load_tokenizer(checkpoint.files)
-        self._model = load_model(kind, checkpoint.files)
+        load = load_openclip if checkpoint.open_clip else load_model
+        self._model = load(kind, checkpoint.files)
         with torch.inference_mode():
             rows = [[self._read(template.replace("{}", label)) for template in templates] for label in labels]
             self._texts = _unit(torch.stack([_unit(torch.stack(row)).mean(dim=0) for row in rows]))

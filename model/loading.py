@@ -13,11 +13,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, CLIPConfig
+from transformers.modeling_utils import load_state_dict
 from transformers.utils import logging
 
 from ..readers.errors import ModelError
 from .checkpoint import Files
+from .zoo.openclip import clip_settings, renamed
 
 
 class Scaling(Protocol):
@@ -77,6 +79,38 @@ def load_model(kind: Any, files: Files) -> Any:  # noqa: ANN401 - transformers' 
     return model.eval()
 
 
+def load_openclip(kind: Any, files: Files) -> Any:  # noqa: ANN401 - the same
+    """A plain CLIP from OpenCLIP's files as transformers' own class, in float32, for answering only.
+
+    Raises `ModelError` where a weight is absent, is not known, or has another shape than the settings say.
+    """
+    settings: dict[str, Any] = {**clip_settings(files), "attn_implementation": "eager"}
+    with quiet(files.source):
+        model = kind(CLIPConfig(**settings)).to(torch.float32)
+        (name,) = files.weights()
+        theirs: dict[str, Any] = dict(load_state_dict(files.folder / name, weights_only=True))
+        theirs = theirs.get("state_dict", theirs)  # as its training saves them
+        ours: dict[str, torch.Tensor] = {}
+        unknown: list[str] = []
+        for old, new, third, turned in renamed({name: tuple(value.shape) for name, value in theirs.items()}):
+            value = theirs[old].to(torch.float32)
+            value = value.T if turned else value
+            if new:
+                ours[new] = (value if third is None else value.chunk(3)[third]).contiguous()
+            else:
+                unknown.append(old)
+        report = model.load_state_dict(ours, strict=False)
+    missing, unknown = report.missing_keys, unknown + report.unexpected_keys
+    if missing or unknown:
+        raise ModelError(
+            f"checkpoint {files.source}",
+            "its weights must be those of the plain CLIP that its settings describe, all of them",
+            value=f"absent: {', '.join(missing[:3]) or 'none'}; not known: {', '.join(unknown[:3]) or 'none'}",
+            remedy="Check that the settings belong to these weights",
+        )
+    return model.eval()
+
+
 def load_tokenizer(files: Files) -> Any:  # noqa: ANN401 - the same
     """Its tokenizer. Raises `ModelError`."""
     with quiet(files.source):
@@ -97,7 +131,9 @@ def quiet(source: str) -> Generator[None]:
         raise ModelError(
             f"checkpoint {source}",
             "transformers must be able to load it",
-            value=(str(error).strip().splitlines() or [type(error).__name__])[0][:300],
+            value=" ".join(line.strip() for line in (str(error).strip() or type(error).__name__).splitlines()[:2])[
+                :300
+            ],
             remedy="Check that its files are whole, and install the package that it names, where it names one; a "
             "SentencePiece tokenizer needs the package sentencepiece",
         ) from error

@@ -11,6 +11,7 @@ from ..readers.image import ImageInfo
 from .annotator import Answer, Sight, View
 from .checkpoint import Checkpoint, fetch_weights, find_checkpoint
 from .verdicts import Chances, valid_part, verdict, wanted_tiles
+from .zoo.openclip import find_openclip
 
 if TYPE_CHECKING:
     from .contrastive import Contrastive
@@ -22,10 +23,10 @@ TEMPLATE = "a photo of {}."
 class ZeroShot:
     """An annotator without training: an image-text checkpoint compares each tile with words.
 
-    Options: `checkpoint`, a folder in transformers' format or a hub id `OWNER/NAME@COMMIT`; `labels`, at least two,
-    with commas; `templates`, prompts with `{}` for the label, with semicolons; `aggregate`, answers for each "tile",
-    the "region" or "both"; `fetch` "true" lets a hub be asked; `threads` for the network, 0 for torch's own choice.
-    Raises `RequestError` for options that cannot be.
+    Options: `checkpoint`, a folder in transformers' or OpenCLIP's format, or a hub id `OWNER/NAME@COMMIT`; `labels`, at
+    least two, with commas; `templates`, prompts with `{}` for the label, with semicolons; `aggregate`, answers for each
+    "tile", the "region" or "both"; `fetch` "true" lets a hub be asked; `threads` for the network, 0 for torch's own
+    choice. Raises `RequestError` for options that cannot be.
     """
 
     def __init__(self, options: Mapping[str, str]) -> None:
@@ -116,7 +117,8 @@ class ZeroShot:
 
     def _checkpoint(self) -> Checkpoint:
         if self._found is None:
-            self._found = find_checkpoint(self._source, fetch=self._fetch)
+            found = find_openclip(self._source, fetch=self._fetch)
+            self._found = found or find_checkpoint(self._source, fetch=self._fetch)
         return self._found
 
     def _load(self) -> "Contrastive":

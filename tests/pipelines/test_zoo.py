@@ -156,3 +156,14 @@ def test_a_map_by_networks_with_the_metadata_of_deepness(
     refused = limner("run", scene, "--model", f"deepness:{fine}", "--out", tmp_path / "none")
     assert refused.code != 0
     assert "made for pixels of 2 m" in refused.err
+
+
+def test_words_and_pictures_by_a_checkpoint_of_openclip(
+    tmp_path: Path, scene: Path, zoo: ModuleType, limner: Limner
+) -> None:
+    (tmp_path / "open").mkdir()
+    zoo.openclip(tmp_path / "open", quick=True)
+    found = run(limner, scene, tmp_path / "out", "--model", f"zero-shot:{tmp_path / 'open'}", "--labels", "water,land")
+    assert {row["kind"] for row in found} == {"tile", "region"}
+    assert {row["label"] for row in found} <= {"water", "land"}
+    assert len(identity(tmp_path / "out")["sha256_open_clip_model.safetensors"]) == 64
