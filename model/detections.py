@@ -48,25 +48,28 @@ Detector = Callable[[Pixels, Mask], Iterable[Detection]]
 
 
 def sightings(view: View, detector: Detector, *, threshold: float) -> list[Answer]:
-    """What a detector sees in each tile of a view that shows something wanted, each box with its tile as its window.
+    """What a detector sees in each tile of a view whose share holds something wanted; a box's window is its tile.
 
-    Boxes are kept within their tile and the picture; one without any valid pixel is not kept, nor one whose score,
-    rounded, is below `threshold`.
+    So the same tiles are asked however many make a region, where regions share just the halo. Boxes are kept within
+    their tile and the picture; one without any valid pixel is not kept, nor one whose score, rounded, is below
+    `threshold`.
     """
     width, height = _picture(view)
     answers: list[Answer] = []
-    for tile, valid, (left, top, right, bottom) in zip(view.tiles, view.valid, view.grid.boxes(), strict=True):
-        if not view.wanted[top:bottom, left:right].any():
+    for tile, valid, (left, top, right, bottom), (x0, y0, x1, y1) in zip(
+        view.tiles, view.valid, view.grid.boxes(), view.grid.shares(), strict=True
+    ):
+        if not view.wanted[y0:y1, x0:x1].any():
             continue
         window = (float(left), float(top), float(right), float(bottom))
         reach = (0.0, 0.0, min(right, width) - left, min(bottom, height) - top)
         for one in detector(tile, valid):
             score = round(float(one.score), DIGITS)
-            x0, y0, x1, y1 = _rounded(one.box, reach)
-            if score < threshold or x1 <= x0 or y1 <= y0:
+            west, north, east, south = _rounded(one.box, reach)
+            if score < threshold or east <= west or south <= north:
                 continue
-            if valid[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))].any():
-                shape = box(left + x0, top + y0, left + x1, top + y1)
+            if valid[int(north) : int(np.ceil(south)), int(west) : int(np.ceil(east))].any():
+                shape = box(left + west, top + north, left + east, top + south)
                 answers.append(Answer(one.label, shape, "box", score, seen=window))
     return answers
 

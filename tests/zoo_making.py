@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
@@ -14,19 +15,18 @@ from transformers import (
     ConvNextConfig,
     ConvNextForImageClassification,
     DetrConfig,
-    DetrForObjectDetection,
     GroundingDinoConfig,
     GroundingDinoForObjectDetection,
     Mask2FormerConfig,
     Mask2FormerForUniversalSegmentation,
+    MaskFormerConfig,
+    MaskFormerForInstanceSegmentation,
     Owlv2Config,
     Owlv2ForObjectDetection,
     OwlViTConfig,
     OwlViTForObjectDetection,
     PreTrainedTokenizerFast,
     ResNetConfig,
-    RTDetrConfig,
-    RTDetrForObjectDetection,
     RTDetrResNetConfig,
     SegformerConfig,
     SegformerForSemanticSegmentation,
@@ -39,9 +39,9 @@ from transformers import (
     YolosForObjectDetection,
 )
 from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
-from transformers.models.detr.image_processing_pil_detr import DetrImageProcessorPil
 from transformers.models.grounding_dino.image_processing_pil_grounding_dino import GroundingDinoImageProcessorPil
 from transformers.models.mask2former.image_processing_pil_mask2former import Mask2FormerImageProcessorPil
+from transformers.models.maskformer.image_processing_pil_maskformer import MaskFormerImageProcessorPil
 from transformers.models.owlv2.image_processing_pil_owlv2 import Owlv2ImageProcessorPil
 from transformers.models.owlvit.image_processing_pil_owlvit import OwlViTImageProcessorPil
 from transformers.models.rt_detr.image_processing_pil_rt_detr import RTDetrImageProcessorPil
@@ -77,19 +77,24 @@ def _resnet(kind: Any) -> Any:  # noqa: ANN401 - two classes of the same shape
     return kind(**small, out_features=["stage2", "stage3", "stage4"])
 
 
-def _detr() -> tuple[Any, Any]:
-    small = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
-    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "num_queries": 9}
-    config = DetrConfig(backbone_config=_resnet(ResNetConfig), **small, **heads, **NAMED)
-    return DetrForObjectDetection(config), DetrImageProcessorPil(size={"shortest_edge": TILE, "longest_edge": 2 * TILE})
+def _detr(kind: str = "Detr", **changes: Any) -> tuple[Any, Any]:  # noqa: ANN401 - settings
+    """A detector of the DETR kind by the name of its classes, with the processor that it goes with."""
+    inner = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "num_queries": 9}
+    inner |= {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "encoder_layers": 1, "decoder_layers": 2}
+    size = {"shortest_edge": TILE, "longest_edge": 2 * TILE}
+    config = getattr(transformers, f"{kind}Config")(backbone_config=_resnet(ResNetConfig), **inner, **changes, **NAMED)
+    own = {"DabDetr": "ConditionalDetr", "TableTransformer": "Detr"}.get(kind, kind)
+    processor = getattr(transformers, f"{own}ImageProcessorPil")(size=size)
+    return getattr(transformers, f"{kind}ForObjectDetection")(config), processor
 
 
-def _rt_detr() -> tuple[Any, Any]:
-    small = {"d_model": 16, "encoder_hidden_dim": 16, "encoder_layers": 1, "decoder_layers": 1, "num_queries": 9}
+def _rt_detr(kind: str = "RTDetr") -> tuple[Any, Any]:
+    small = {"d_model": 16, "encoder_hidden_dim": 16, "encoder_layers": 1, "decoder_layers": 2, "num_queries": 9}
     inner = {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
     sizes = {"encoder_in_channels": [8, 16, 16], "num_denoising": 0, "decoder_in_channels": [16, 16, 16]}
-    config = RTDetrConfig(backbone_config=_resnet(RTDetrResNetConfig), **small, **inner, **sizes, **NAMED)
-    return RTDetrForObjectDetection(config), RTDetrImageProcessorPil(size=SQUARE)
+    backbone = _resnet(RTDetrResNetConfig)
+    config = getattr(transformers, f"{kind}Config")(backbone_config=backbone, **small, **inner, **sizes, **NAMED)
+    return getattr(transformers, f"{kind}ForObjectDetection")(config), RTDetrImageProcessorPil(size=SQUARE)
 
 
 def _yolos() -> tuple[Any, Any]:
@@ -130,6 +135,16 @@ def _mask2former() -> tuple[Any, Any]:
     return Mask2FormerForUniversalSegmentation(config), processor
 
 
+def _maskformer() -> tuple[Any, Any]:
+    inner = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "num_queries": 9, "d_model": 16}
+    inner |= {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "encoder_layers": 1, "decoder_layers": 1}
+    decoder = DetrConfig(backbone_config=_resnet(ResNetConfig), **inner)
+    sizes = {"fpn_feature_size": 32, "mask_feature_size": 32}
+    config = MaskFormerConfig(backbone_config=_swin(), decoder_config=decoder, **sizes, **NAMED)
+    processor = MaskFormerImageProcessorPil(size={"shortest_edge": TILE, "longest_edge": 2 * TILE}, size_divisor=32)
+    return MaskFormerForInstanceSegmentation(config), processor
+
+
 def _owl(config: Any, model: Any, processor: Any) -> tuple[Any, Any, Any]:  # noqa: ANN401 - two families alike
     small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     text = {**small, "vocab_size": len(WORDS), "max_position_embeddings": 8, "pad_token_id": 0}
@@ -154,13 +169,20 @@ def _grounding_dino() -> tuple[Any, Any, Any]:
 
 MAKERS = {
     "convnext": _convnext,
-    "detr": _detr,
+    "conditional_detr": lambda: _detr("ConditionalDetr", d_model=16),
+    "d_fine": lambda: _rt_detr("DFine"),
+    "dab-detr": lambda: _detr("DabDetr", hidden_size=16),
+    "deformable_detr": lambda: _detr("DeformableDetr", d_model=32, num_feature_levels=3),
+    "detr": lambda: _detr(d_model=16),
     "grounding-dino": _grounding_dino,
     "mask2former": _mask2former,
+    "maskformer": _maskformer,
     "owlv2": lambda: _owl(Owlv2Config, Owlv2ForObjectDetection, Owlv2ImageProcessorPil),
     "owlvit": lambda: _owl(OwlViTConfig, OwlViTForObjectDetection, OwlViTImageProcessorPil),
     "rt_detr": _rt_detr,
+    "rt_detr_v2": lambda: _rt_detr("RTDetrV2"),
     "segformer": _segformer,
+    "table-transformer": lambda: _detr("TableTransformer", d_model=16),
     "upernet": _upernet,
     "vit": _vit,
     "vit-many": lambda: _vit(problem_type="multi_label_classification"),

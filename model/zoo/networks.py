@@ -106,8 +106,8 @@ class Network:
         ]
 
     def _independent(self, scores: npt.NDArray[Any], corners: npt.NDArray[Any]) -> list[Detection]:
-        """The best pairs of box and label, as many as there are boxes."""
-        order = np.argsort(-scores, axis=None, kind="stable")[: len(scores)]
+        """The best pairs of box and label."""
+        order = np.argsort(-scores, axis=None, kind="stable")[: self._recipe.most or len(scores)]
         return [
             Detection(self._labels[label], float(scores[row, label]), tuple(corners[row].tolist()))
             for row, label in zip(*(i.tolist() for i in np.unravel_index(order, scores.shape)), strict=True)

@@ -14,20 +14,21 @@ from ..checkpoint import Files, check_tokenizer, section
 
 Task = Literal["classify", "segment", "segment by masks", "detect", "find"]
 
-DETECTORS: Mapping[str, bool] = {
-    "conditional_detr": True,
-    "d_fine": True,
-    "dab-detr": True,
-    "deformable_detr": True,
-    "detr": False,
-    "lw_detr": True,
-    "rf_detr": True,
-    "rt_detr": True,
-    "rt_detr_v2": True,
-    "table-transformer": False,
-    "yolos": False,
+EVERY = 0  # as many pairs of box and label as there are boxes
+DETECTORS: Mapping[str, int | None] = {
+    "conditional_detr": 100,
+    "d_fine": EVERY,
+    "dab-detr": 100,
+    "deformable_detr": 100,
+    "detr": None,
+    "rt_detr": EVERY,
+    "rt_detr_v2": EVERY,
+    "table-transformer": None,
+    "yolos": None,
 }
-"""`model_type` of each detector that is known, and whether its classes are independent (a sigmoid each)."""
+"""`model_type` of each detector that is known → of how many pairs of box and label its processor takes the best, where
+labels are independent (a sigmoid each); None where they are not (a softmax, and one label a box).
+"""
 
 FINDERS = ("grounding-dino", "mm-grounding-dino", "owlv2", "owlvit")
 MASKS = ("mask2former", "maskformer")
@@ -55,7 +56,8 @@ class Recipe:
 
     A tile of `tile` pixels, red, green and blue (blue, green and red where `flipped`), values 0 to 255, becomes (value
     · `rescale` - `mean`) / `std`, by channel. `labels` are in the order of its outputs, () where labels are asked for.
-    `independent` says that scores are a sigmoid for each class, else a softmax.
+    `independent` says that scores are a sigmoid for each class, else a softmax; of a detector's the best `most` count,
+    0 for as many as it has boxes.
     """
 
     files: Files
@@ -68,6 +70,7 @@ class Recipe:
     flipped: bool
     labels: tuple[str, ...]
     independent: bool
+    most: int = EVERY
 
     @property
     def preprocessing(self) -> str:
@@ -117,7 +120,10 @@ def read_recipe(files: Files) -> Recipe:
         std=std,
         flipped=bool(settings.get("do_flip_channel_order", False)),
         labels=labels,
-        independent=DETECTORS.get(family, config.get("problem_type") == "multi_label_classification"),
+        independent=DETECTORS[family] is not None
+        if task == "detect"
+        else config.get("problem_type") == "multi_label_classification",
+        most=DETECTORS.get(family) or EVERY,
     )
 
 

@@ -251,14 +251,18 @@ def test_boxes_are_kept_within_tile_and_picture() -> None:
 def test_nothing_is_asked_about_a_tile_without_anything_wanted() -> None:
     cutting = Cutting((50, 20), 1.0, 32, 4, 0, 9)
     view = cutting.view(cutting.regions[0])
-    view.wanted[:, :26] = False
     asked: list[float] = []
-    sightings(view, lambda shown, _: asked.append(float(shown[0, 0, 0])) or [], threshold=0.0)  # type: ignore[func-returns-value]
+
+    def detect(shown: npt.NDArray[np.float64], _: npt.NDArray[np.bool_]) -> list[Detection]:
+        asked.append(float(shown[0, 0, 0]))
+        return []
+
+    view.wanted[:, :27] = False
+    sightings(view, detect, threshold=0.0)
     assert asked == [0.0, 24.0]
-    view.wanted[:, :32] = False
-    asked.clear()
-    sightings(view, lambda shown, _: asked.append(float(shown[0, 0, 0])) or [], threshold=0.0)  # type: ignore[func-returns-value]
-    assert asked == [24.0]
+    view.wanted[:, :28] = False  # where the second tile's share begins
+    sightings(view, detect, threshold=0.0)
+    assert asked == [0.0, 24.0, 24.0]
 
 
 def test_a_box_without_a_window_of_its_own_was_seen_in_the_whole_region() -> None:
