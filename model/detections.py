@@ -170,14 +170,14 @@ def _matches(boxes: Boxes, windows: Boxes, cut: Flags) -> dict[int, list[tuple[f
     """For each sighting the others of the same thing, as (-overlap, -common area, which)."""
     shapes = np.asarray(shapely.box(*boxes.T), dtype=object)
     a, b = shapely.STRtree(shapes).query(shapes, predicate="intersects")
-    a, b = a[a < b], b[a < b]
+    other = (a < b) & np.any(windows[a] != windows[b], axis=1)
+    a, b = a[other], b[other]
     common = _common(windows[a], windows[b])
     in_a, in_b = _common(boxes[a], common), _common(boxes[b], common)
     both, size_a, size_b = _size(_common(in_a, in_b)), _size(in_a), _size(in_b)
     union, smaller = size_a + size_b - both, np.minimum(size_a, size_b)
     crossed = _crosses(boxes[a], windows[b], cut[b]) | _crosses(boxes[b], windows[a], cut[a])
-    other = (windows[a] != windows[b]).any(axis=1)
-    one = other & (both > 0) & ((both >= SAME * union) | (crossed & (both >= SAME * smaller)))
+    one = (both > 0) & ((both >= SAME * union) | (crossed & (both >= SAME * smaller)))
     near: dict[int, list[tuple[float, float, int]]] = defaultdict(list)
     overlap = np.round(both[one] / union[one], 9)
     for i, j, share, area in zip(a[one].tolist(), b[one].tolist(), overlap.tolist(), both[one].tolist(), strict=True):

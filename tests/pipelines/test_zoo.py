@@ -100,6 +100,18 @@ def test_a_detector_says_the_same_however_regions_are_cut(
     assert tables[0] == tables[1]
 
 
+def test_a_detection_on_a_stack_is_on_one_slice(
+    tmp_path: Path, making: ModuleType, zoo_folder: Folder, limner: Limner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIMNER_PSEUDONYM_KEY", "0123456789abcdef0123456789abcdef")
+    folder = making.save_all(making.slices(5), tmp_path / "ct")
+    model = ("--model", f"transformers:{zoo_folder('rt_detr')}", "--set", "model_options.threshold=0.3")
+    found = run(limner, folder, tmp_path / "out", *model)
+    assert {row["kind"] for row in found} == {"box"}
+    assert all(row.get("note.cut", "") == "" for row in found)
+    assert {row["n_slices"] for row in rows(tmp_path / "out" / "slices.csv")} == {"1"}
+
+
 @pytest.mark.parametrize("name", ["owlvit", "grounding-dino"])
 def test_detection_by_words(name: str, tmp_path: Path, scene: Path, zoo_folder: Folder, limner: Limner) -> None:
     model = ("--model", f"transformers:{zoo_folder(name)}", "--set", "model_options.threshold=0.1")
