@@ -61,7 +61,11 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One thing an annotator says of a view. `geometry` is in canvas pixels, None for the whole region."""
+    """One thing an annotator says of a view. `geometry` is in canvas pixels, None for the whole region.
+
+    `seen` is what of the canvas the annotator looked at when it found a "box", (x0, y0, x1, y1) in canvas pixels: the
+    tile, or None for all of it. Boxes that several looks found are made one by it (see `detections`).
+    """
 
     label: str
     geometry: BaseGeometry | None
@@ -70,6 +74,7 @@ class Answer:
     text: str = ""
     numbers: Mapping[str, float] = field(default_factory=dict[str, float])
     notes: Mapping[str, str] = field(default_factory=dict[str, str])
+    seen: tuple[float, float, float, float] | None = None
 
 
 class Annotator(Protocol):

@@ -34,11 +34,15 @@ CHANNELS = 3
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """The files of a checkpoint on this machine. `small` names those that decide an answer, but for the weights."""
+    """The files of a checkpoint on this machine. `small` names those that decide an answer, but for the weights.
+
+    `kept` are the names that its weights, or their index, may have; the first that is there counts.
+    """
 
     source: str
     folder: Path
     small: tuple[str, ...] = (*SETTINGS, *TOKENIZER)
+    kept: tuple[str, ...] = (SAFE, INDEX, PICKLED, PICKLED_INDEX)
 
     def read(self, name: str) -> dict[str, Any]:
         """What a JSON file holds; {} where that is no mapping. Raises `ModelError` where it cannot be read."""
@@ -49,7 +53,7 @@ class Files:
                 f"checkpoint {self.source}",
                 f"it must have a readable {name}",
                 value=str(error),
-                remedy="Name a folder in transformers' format; for a hub id add --fetch where there is a network",
+                remedy="Name the checkpoint's folder; for a hub id add --fetch where there is a network",
             ) from error
         return cast("dict[str, Any]", content) if isinstance(content, dict) else {}
 
@@ -64,7 +68,7 @@ class Files:
 
     def weights(self) -> tuple[str, ...]:
         """Names of the files that hold its weights. Raises `ModelError` where they are not here."""
-        found = next((name for name in (SAFE, INDEX, PICKLED, PICKLED_INDEX) if (self.folder / name).is_file()), SAFE)
+        found = next((name for name in self.kept if (self.folder / name).is_file()), self.kept[0])
         names = (found,)
         if found in {INDEX, PICKLED_INDEX}:
             parts = cast("Mapping[str, str]", self.read(found).get("weight_map", {}))
@@ -73,7 +77,8 @@ class Files:
         if absent:
             raise ModelError(
                 f"checkpoint {self.source}",
-                f"its weights must be here, as {SAFE} or {PICKLED}, or as parts with their index",
+                f"its weights must be here, as {' or '.join(name for name in self.kept if not name.endswith('.json'))}"
+                + (", or as parts with their index" if INDEX in self.kept else ""),
                 value=f"no {absent[0]}",
                 remedy="Complete the folder; for a hub id add --fetch where there is a network",
             )
@@ -81,7 +86,7 @@ class Files:
 
     def pickled(self) -> bool:
         """Whether its weights are pickled, and so to be read by torch's weights-only reader. Raises `ModelError`."""
-        return self.weights()[0] in {PICKLED, PICKLED_INDEX}
+        return ".bin" in self.weights()[0]
 
     def digests(self) -> dict[str, str]:
         """The sha256 of each file that decides an answer, by name. Raises `ModelError`."""
@@ -110,7 +115,8 @@ class Files:
 class Checkpoint:
     """An image-text checkpoint of the CLIP or SigLIP type. `tile` is its pictures' side in pixels.
 
-    A picture's values 0 to 255 become (value · rescale - mean) / std, by channel: red, green, blue.
+    A picture's values 0 to 255 become (value · rescale - mean) / std, by channel: red, green, blue. `open_clip` says
+    that its files are in OpenCLIP's format, else they are in transformers'.
     """
 
     files: Files
@@ -119,6 +125,7 @@ class Checkpoint:
     rescale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    open_clip: bool = False
 
     @property
     def source(self) -> str:
@@ -126,13 +133,19 @@ class Checkpoint:
         return self.files.source
 
 
-def find_files(source: str, *, fetch: bool, small: tuple[str, ...] = (*SETTINGS, *TOKENIZER)) -> Files:
+def find_files(
+    source: str,
+    *,
+    fetch: bool,
+    small: tuple[str, ...] = (*SETTINGS, *TOKENIZER),
+    kept: tuple[str, ...] = (SAFE, INDEX, PICKLED, PICKLED_INDEX),
+) -> Files:
     """The files of a folder, or of a hub id `OWNER/NAME@COMMIT` (40 hexadecimal digits).
 
     With `fetch` a hub's `small` files may be fetched, never the weights: see `fetch_weights`. Raises `ModelError` where
     nothing of it is here.
     """
-    return Files(source, _folder(source, small, fetch=fetch), small)
+    return Files(source, _folder(source, small, fetch=fetch), small, kept)
 
 
 def find_checkpoint(source: str, *, fetch: bool) -> Checkpoint:
@@ -171,9 +184,11 @@ def check_tokenizer(files: Files) -> None:
 def fetch_weights(files: Files, *, fetch: bool) -> None:
     """Make sure that the weights are here; safetensors are preferred. Raises `ModelError`."""
     if fetch and not Path(files.source).is_dir():
-        _folder(files.source, (SAFE, INDEX, SHARDS), fetch=True)
-        if not any((files.folder / name).is_file() for name in (SAFE, INDEX)):
-            _folder(files.source, (PICKLED, PICKLED_INDEX, PICKLED_SHARDS), fetch=True)
+        safe = tuple(name for name in files.kept if ".safetensors" in name)
+        _folder(files.source, (*safe, *((SHARDS,) if INDEX in safe else ())), fetch=True)
+        if not any((files.folder / name).is_file() for name in safe):
+            pickled = tuple(name for name in files.kept if name not in safe)
+            _folder(files.source, (*pickled, *((PICKLED_SHARDS,) if PICKLED_INDEX in pickled else ())), fetch=True)
     files.weights()
 
 

@@ -1,8 +1,7 @@
-"""An image-text network of the CLIP or SigLIP type. The one file that imports torch and transformers.
+"""An image-text network of the CLIP or SigLIP type. Imports torch and transformers.
 
 Sources of the methods: CLIP, arXiv 2103.00020 (softmax over the labels; features of several prompts averaged); SigLIP,
-arXiv 2303.15343 (a sigmoid for each label). Only transformers' own classes are made, never code of a checkpoint; a
-pickled checkpoint is read by torch with weights only.
+arXiv 2303.15343 (a sigmoid for each label).
 """
 
 # transformers' types do not say what its classes return:
@@ -14,23 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import AutoTokenizer, CLIPModel, SiglipModel
-from transformers.utils import logging
+from transformers import CLIPModel, SiglipModel
 
 from ..readers.errors import ModelError, RequestError
 from .checkpoint import Checkpoint
-
-
-def tensor(pictures: npt.NDArray[Any], checkpoint: Checkpoint) -> torch.Tensor:
-    """Pictures (n, tile, tile, 3) of values 0 to 255 → what the network sees, float32 (n, 3, tile, tile).
-
-    What the checkpoint's processor does with pictures that have its size. Values that bicubic filtering has thrown
-    beyond 0 to 255 are brought back.
-    """
-    values = torch.from_numpy(np.ascontiguousarray(pictures)).to(torch.float32).clamp(0, 255).permute(0, 3, 1, 2)
-    mean = torch.tensor(checkpoint.mean, dtype=torch.float32)[:, None, None]
-    std = torch.tensor(checkpoint.std, dtype=torch.float32)[:, None, None]
-    return (values * checkpoint.rescale - mean) / std
+from .loading import load_model, load_openclip, load_tokenizer, tensor
 
 
 class Contrastive:
@@ -49,7 +36,10 @@ class Contrastive:
         self._checkpoint = checkpoint
         self._model: Any
         self._tokenizer: Any
-        self._model, self._tokenizer = _load(checkpoint)
+        kind: Any = CLIPModel if checkpoint.family == "clip" else SiglipModel
+        self._tokenizer = load_tokenizer(checkpoint.files)
+        load = load_openclip if checkpoint.open_clip else load_model
+        self._model = load(kind, checkpoint.files)
         with torch.inference_mode():
             rows = [[self._read(template.replace("{}", label)) for template in templates] for label in labels]
             self._texts = _unit(torch.stack([_unit(torch.stack(row)).mean(dim=0) for row in rows]))
@@ -104,41 +94,3 @@ class Contrastive:
 
 def _unit(features: torch.Tensor) -> torch.Tensor:
     return features / features.norm(dim=-1, keepdim=True)
-
-
-def _load(checkpoint: Checkpoint) -> tuple[Any, Any]:
-    """(model, tokenizer) from files on this machine."""
-    folder, safe = checkpoint.files.folder, not checkpoint.files.pickled()
-    kind: Any = CLIPModel if checkpoint.family == "clip" else SiglipModel
-    shown, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        model, report = kind.from_pretrained(
-            folder,
-            local_files_only=True,
-            use_safetensors=safe,
-            dtype=torch.float32,
-            attn_implementation="eager",
-            output_loading_info=True,
-        )
-    except Exception as error:  # transformers, tokenizers, safetensors and torch raise their own
-        raise ModelError(
-            f"checkpoint {checkpoint.source}",
-            "transformers must be able to load it",
-            value=(str(error).splitlines() or [type(error).__name__])[0][:300],
-            remedy="Check that its files are whole; a SentencePiece tokenizer needs the package sentencepiece",
-        ) from error
-    finally:
-        logging.set_verbosity(shown)
-        if bars:
-            logging.enable_progress_bar()
-    if report["missing_keys"]:
-        raise ModelError(
-            f"checkpoint {checkpoint.source}",
-            "its files must hold every weight: what is absent would be random",
-            value=f"no {', '.join(sorted(report['missing_keys'])[:3])}",
-            remedy="Name a checkpoint with both its image and its text part",
-        )
-    return model.eval(), tokenizer

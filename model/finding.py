@@ -21,7 +21,8 @@ class Finding:
     its region's core and may go on in the neighbour. `numbers` and `notes` are further columns: finite measurements,
     and texts that are data, never markup. An area's numbers are amounts, so that those of its pieces add up; its
     "pixels" is how many analysis pixels its score is the mean of. A tile's or region's "valid" is the part of it that
-    holds data and was asked for, 1 where it is not given.
+    holds data and was asked for, 1 where it is not given. `seen` is the window (x0, y0, x1, y1) in which a "box" was
+    seen, in level-0 pixels within the picture; None once all sightings of a thing are one.
     """
 
     label: str
@@ -32,6 +33,7 @@ class Finding:
     cut: bool = False
     numbers: Mapping[str, float] = field(default_factory=dict[str, float])
     notes: Mapping[str, str] = field(default_factory=dict[str, str])
+    seen: tuple[float, float, float, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that `json` writes; coordinates keep every bit."""
@@ -45,6 +47,8 @@ class Finding:
             record["numbers"] = dict(sorted(self.numbers.items()))
         if self.notes:
             record["notes"] = dict(sorted(self.notes.items()))
+        if self.seen:
+            record["seen"] = list(self.seen)
         return record
 
     @classmethod
@@ -59,6 +63,7 @@ class Finding:
             cut=record.get("cut", False),
             numbers=record.get("numbers", {}),
             notes=record.get("notes", {}),
+            seen=tuple(record["seen"]) if "seen" in record else None,
         )
 
 

@@ -45,7 +45,16 @@ def lift(answer: Answer, view: View) -> Finding:
         cut=cut,
         numbers=answer.numbers,
         notes=answer.notes,
+        seen=_window(answer, view) if answer.kind == "box" else None,
     )
+
+
+def _window(answer: Answer, view: View) -> tuple[float, float, float, float]:
+    """Where a box was seen, in level-0 pixels within the picture."""
+    x0, y0, x1, y1 = answer.seen or (0.0, 0.0, *view.grid.size)
+    corners = _to_picture(_to_grid(np.array([[x0, y0], [x1, y1]]), view), view.region)
+    (left, top), (right, bottom) = corners.tolist()
+    return left, top, right, bottom
 
 
 def _to_grid(canvas_xy: Points, view: View) -> Points:

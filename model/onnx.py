@@ -22,7 +22,11 @@ def runtime() -> str:
 
 
 class Network:
-    """One input, one output. `layout` is their order of axes: batch, height, width, channels, or as torch has it."""
+    """One input. `layout` is the order of its axes: batch, height, width, channels, or as torch has it.
+
+    `metadata` is what its file says of itself. `shapes` are those of its input and its outputs, in order; an axis that
+    the file leaves open is None.
+    """
 
     def __init__(
         self, content: bytes, *, name: str, layout: Layout, threads: int = 0, beside: Mapping[str, bytes] | None = None
@@ -52,19 +56,30 @@ class Network:
             ) from error
         self._name = name
         self._layout: Layout = layout
-        self._input = cast("str", self._session.get_inputs()[0].name)
+        inputs = self._session.get_inputs()
+        self._input = cast("str", inputs[0].name)
+        self.metadata = dict(cast("dict[str, str]", self._session.get_modelmeta().custom_metadata_map))
+        self.shapes = tuple(
+            tuple(axis if isinstance(axis, int) else None for axis in cast("list[object]", one.shape))
+            for one in (*inputs, *self._session.get_outputs())
+        )
+        self.inputs = len(inputs)
 
     def __call__(self, tiles: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Tiles (n, height, width, channels), normalised → values (n, height, width, classes). Raises `ModelError`."""
+        values = self.outputs(tiles)[0]
+        return values if self._layout == "NHWC" else values.transpose(0, 2, 3, 1)
+
+    def outputs(self, tiles: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
+        """Tiles (n, height, width, channels), normalised → all outputs as they are. Raises `ModelError`."""
         shown = tiles if self._layout == "NHWC" else np.ascontiguousarray(tiles.transpose(0, 3, 1, 2))
         try:
-            values = cast("npt.NDArray[Any]", self._session.run(None, {self._input: shown})[0])
+            values = cast("list[npt.NDArray[Any]]", self._session.run(None, {self._input: shown}))
         except Exception as error:  # as above
             raise ModelError(
                 f"network {self._name}",
-                f"it must take tiles of the card's shape {shown.shape}",
+                f"it must take tiles of the shape {shown.shape} that is stated for it",
                 value=str(error).splitlines()[0][:300],
-                remedy="Correct the card's tile, bands or layout",
+                remedy="Correct its tile, bands or layout, in its card where it has one",
             ) from error
-        values = values if self._layout == "NHWC" else values.transpose(0, 2, 3, 1)
-        return values.astype(np.float32, copy=False)
+        return [value.astype(np.float32, copy=False) for value in values]

@@ -1,4 +1,4 @@
-"""Seams: areas that regions cut in pieces become whole again, as if the picture had been looked at in one piece."""
+"""Seams: what regions cut in pieces becomes whole again, as if the picture had been looked at in one piece."""
 
 import math
 from collections import defaultdict
@@ -8,29 +8,37 @@ from dataclasses import replace
 import numpy as np
 import shapely
 from shapely.geometry import Polygon
+from shapely.geometry.base import BaseGeometry
 
 from ..readers.geometry import Points
+from ..readers.image import ImageInfo
+from .detections import merge, within
 from .finding import Finding
 
 PLACES = 4  # decimals of a joined score: far finer than any network is calibrated, far coarser than rounding errors
 
 
-def join(findings: Iterable[Finding]) -> list[Finding]:
-    """One image's findings with its areas joined across seams, sorted by label and place.
+def join(findings: Iterable[Finding], info: ImageInfo | None = None, area: BaseGeometry | None = None) -> list[Finding]:
+    """One image's findings with its areas and boxes joined across seams, sorted by label and place.
 
     Only areas that were cut are joined, with neighbours of the same label, text and notes that share an edge; areas
     that only touch at a corner stay apart, as 4-connected patches are. A joined score is the mean weighted by "pixels"
     (by area where there is none) and numbers are added. Every area comes out in a normal form (vertices only where the
-    outline turns, one canonical order), with its score rounded and `cut` false. All other findings pass as they are.
-    The result depends neither on the order of the input nor on how the picture was cut.
+    outline turns, one canonical order), with its score rounded and `cut` false. Boxes are made one by `detections`,
+    which asks `info` where the picture ends, and count where their middle lies inside the `area` of interest (level-0
+    pixels). All other findings pass as they are. The result does not depend on the order of the input, nor that of
+    areas on how the picture was cut.
 
     The union is per connected set (`shapely.disjoint_subset_union_all`), which is what makes it fast.
     """
     pieces: dict[Hashable, list[Finding]] = defaultdict(list)
     areas: list[Finding] = []
+    boxes: list[Finding] = []
     others: list[Finding] = []
     for finding in findings:
-        if finding.kind != "area":
+        if finding.kind == "box" and finding.seen:
+            boxes.append(finding)
+        elif finding.kind != "area":
             others.append(finding)
         elif finding.cut:
             pieces[finding.label, finding.text, tuple(sorted(finding.notes.items()))].append(finding)
@@ -43,7 +51,8 @@ def join(findings: Iterable[Finding]) -> list[Finding]:
         replace(area, geometry=shape, cut=False, score=None if area.score is None else round(area.score, PLACES))
         for area, shape in zip(areas, shapes, strict=True)
     ]
-    return sorted(others + whole, key=_place)
+    things = [thing for thing in merge(boxes, info) if within(thing, area)]
+    return sorted(others + whole + things, key=_place)
 
 
 def _join(pieces: Sequence[Finding]) -> list[Finding]:

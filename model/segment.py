@@ -1,7 +1,7 @@
 """The `segment` annotator: a semantic-segmentation network sees native bands, and its class map becomes areas."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..readers.errors import ModelError, RequestError
-from ..readers.image import ImageInfo
+from ..readers.image import ImageInfo, Mask, Pixels
 from . import onnx, weights
 from .annotator import Answer, Sight, View
+from .areas import Values, areas, sigmoid, softmax, spread
 from .cards import Card, Variant, find_card, shipped_cards
-from .polygons import polygonise
 from .stain import Stain, fit_stain
 
 DEFAULT = "csmask"
@@ -112,58 +112,25 @@ class Segmenter:
 
     def _areas(self, view: View) -> list[Answer]:
         variant = self._variants[view.sight.variant]
-        classes = np.zeros(view.wanted.shape, dtype=np.uint8)
-        scores = np.zeros(view.wanted.shape, dtype=np.float32)
-        for rows, columns, probabilities in self._look(view, variant):
-            classes[rows, columns] = probabilities.argmax(axis=2)
-            scores[rows, columns] = probabilities.max(axis=2)
-        background = [i for i, kind in enumerate(self.card.classes) if kind.background]
-        patches = polygonise(classes, scores, view.wanted & ~np.isin(classes, background))
-        return [
-            Answer(
-                label=self.card.classes[patch.value].name,
-                geometry=patch.polygon,
-                kind="area",
-                score=min(1.0, patch.score),
-                numbers={"pixels": float(patch.pixels)},
-            )
-            for patch in patches
-        ]
-
-    def _look(self, view: View, variant: Variant) -> Iterator[tuple[slice, slice, npt.NDArray[np.float32]]]:
-        """(rows, columns, class probabilities) of each tile's share of the canvas.
-
-        Tiles are shown one at a time, so that an answer cannot depend on what else is in the batch; where nothing of a
-        share is wanted the network is not asked.
-        """
         _check_range(view, variant, self.card.name)
         network = self._network(variant)
         mean = np.asarray(variant.mean, dtype=np.float32)
         std = np.asarray(variant.std, dtype=np.float32)
-        for tile, valid, (left, top, _, _), (x0, y0, x1, y1) in zip(
-            view.tiles, view.valid, view.grid.boxes(), view.grid.shares(), strict=True
-        ):
-            if not view.wanted[y0:y1, x0:x1].any():
-                continue
+
+        def see(tile: Pixels, valid: Mask) -> Values:
             shown = (self._stained(tile, view.sight, variant) - mean) / std
             if not valid.all():
-                shown = _spread(shown, valid) if self.card.fill == "nearest" else np.where(valid[..., None], shown, 0.0)
-            values = network(shown[None])[0]
-            if values.shape != (*valid.shape, len(self.card.classes)):
-                raise ModelError(
-                    f"network {self.card.name}/{variant.name}",
-                    f"it must answer {(*valid.shape, len(self.card.classes))} values a tile, one per class",
-                    value=str(values.shape),
-                    remedy="Correct the card's classes or layout",
-                )
-            share = values[y0 - top : y1 - top, x0 - left : x1 - left]
-            if not np.isfinite(share).all():
-                raise ModelError(
-                    f"{view.region.key} with network {self.card.name}/{variant.name}",
-                    "its answers must be finite numbers",
-                    remedy="Check the region's pixel values, and the card's mean and std",
-                )
-            yield slice(y0, y1), slice(x0, x1), self._probabilities(share)
+                shown = spread(shown, valid) if self.card.fill == "nearest" else np.where(valid[..., None], shown, 0.0)
+            return network(shown[None])[0]
+
+        return areas(
+            view,
+            see,
+            self._probabilities,
+            classes=[kind.name for kind in self.card.classes],
+            background=[i for i, kind in enumerate(self.card.classes) if kind.background],
+            network=f"{self.card.name}/{variant.name}",
+        )
 
     def _stained(self, tile: npt.NDArray[Any], sight: Sight, variant: Variant) -> npt.NDArray[np.float32]:
         """A tile as the variant wants it: bands as they are, or red, green and blue as stains."""
@@ -177,7 +144,7 @@ class Segmenter:
     def _probabilities(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         if self.card.output == "probabilities":
             return values
-        return _softmax(values) if self.card.output == "logits" else _sigmoid(values)
+        return softmax(values) if self.card.output == "logits" else sigmoid(values)
 
     def _network(self, variant: Variant) -> onnx.Network:
         if variant.name not in self._networks:
@@ -237,34 +204,6 @@ def _check_range(view: View, variant: Variant, name: str) -> None:
             value=f"median {np.median(values):g}",
             remedy="Check the file's scale and offset, or state the right sensor with --sensor",
         )
-
-
-def _spread(tile: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    """A tile (H, W, C) whose invalid pixels repeat the nearest valid one of their row, or of the nearest row with any.
-
-    A constant there makes an edge that networks answer to: at the rim of a scene it changes several times as many
-    classes as repeating the rim does.
-    """
-    row = _nearest(np.any(valid, axis=1, keepdims=True).T)[0]
-    return tile[row[:, None], _nearest(valid)[row]]
-
-
-def _nearest(valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
-    """For each place of each row (H, W) the column of the nearest valid one, the left of two; 0 where none is."""
-    width = valid.shape[1]
-    here = np.arange(width, dtype=np.intp)
-    left = np.maximum.accumulate(np.where(valid, here, -width), axis=1)
-    right = np.minimum.accumulate(np.where(valid, here, 2 * width)[:, ::-1], axis=1)[:, ::-1]
-    return np.where(here - left <= right - here, left, right) % width
-
-
-def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    powers = np.exp(logits - logits.max(axis=2, keepdims=True))
-    return powers / powers.sum(axis=2, keepdims=True)
-
-
-def _sigmoid(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    return (1 / (1 + np.exp(-logits))).astype(np.float32)
 
 
 def _one_of(name: str, value: str, choices: Mapping[str, bool]) -> bool:

@@ -155,13 +155,14 @@ def lay(picture: npt.NDArray[np.uint8], grid: TileGrid) -> npt.NDArray[np.uint8]
         return picture
     canvas = np.full((grid.size[1], grid.size[0], 3), WHITE, dtype=np.uint8)
     if grid.source[0] < grid.source[1]:
-        canvas[y0:y1, x0:x1] = _resize(picture.transpose(1, 0, 2), y1 - y0, x1 - x0).transpose(1, 0, 2)
+        canvas[y0:y1, x0:x1] = resize(picture.transpose(1, 0, 2), y1 - y0, x1 - x0).transpose(1, 0, 2)
     else:
-        canvas[y0:y1, x0:x1] = _resize(picture, x1 - x0, y1 - y0)
+        canvas[y0:y1, x0:x1] = resize(picture, x1 - x0, y1 - y0)
     return canvas
 
 
-def _resize(picture: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArray[np.uint8]:
+def resize(picture: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArray[np.uint8]:
+    """An RGB picture (h, w, 3) at `width` × `height`, bilinearly with antialiasing, as Pillow does it."""
     from PIL import Image  # noqa: PLC0415 - heavy, and an exact grid never resizes
 
     resized = Image.fromarray(np.ascontiguousarray(picture)).resize((width, height), Image.Resampling.BILINEAR)

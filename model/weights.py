@@ -93,6 +93,17 @@ def read(source: str, sha256: str, *, name: str = "NAME") -> bytes:
     return content
 
 
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file on this machine. Raises `ModelError` where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(
+            f"file {path}", "it must be readable", value=str(error), remedy="Check the path, or complete the folder"
+        ) from error
+
+
 def snapshot(repo: str, revision: str, names: Sequence[str], *, fetch: bool) -> Path:
     """The folder of a model hub's repository at a full commit, with those of its files that `names` (patterns) name.
 

@@ -5,33 +5,28 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
-from shapely.geometry import box
-from shapely.geometry.base import BaseGeometry
 
 from ..readers.errors import RequestError
 from ..readers.image import ImageInfo
 from .annotator import Answer, Sight, View
 from .checkpoint import Checkpoint, fetch_weights, find_checkpoint
-from .finding import Kind
+from .verdicts import Chances, valid_part, verdict, wanted_tiles
+from .zoo.openclip import find_openclip
 
 if TYPE_CHECKING:
     from .contrastive import Contrastive
 
 OPTIONS = ("checkpoint", "labels", "templates", "aggregate", "fetch", "threads")
 TEMPLATE = "a photo of {}."
-DIGITS = 4  # of probabilities: what differs between machines and numbers of threads lies below
-
-Chances = npt.NDArray[np.float64]
 
 
 class ZeroShot:
     """An annotator without training: an image-text checkpoint compares each tile with words.
 
-    Options: `checkpoint`, a folder in transformers' format or a hub id `OWNER/NAME@COMMIT`; `labels`, at least two,
-    with commas; `templates`, prompts with `{}` for the label, with semicolons; `aggregate`, answers for each "tile",
-    the "region" or "both"; `fetch` "true" lets a hub be asked; `threads` for the network, 0 for torch's own choice.
-    Raises `RequestError` for options that cannot be.
+    Options: `checkpoint`, a folder in transformers' or OpenCLIP's format, or a hub id `OWNER/NAME@COMMIT`; `labels`, at
+    least two, with commas; `templates`, prompts with `{}` for the label, with semicolons; `aggregate`, answers for each
+    "tile", the "region" or "both"; `fetch` "true" lets a hub be asked; `threads` for the network, 0 for torch's own
+    choice. Raises `RequestError` for options that cannot be.
     """
 
     def __init__(self, options: Mapping[str, str]) -> None:
@@ -105,49 +100,25 @@ class ZeroShot:
 
         The region's probabilities are half the mean of its tiles' and half the global view's.
         """
-        rows, columns = view.region.rows, view.region.columns
-        left, right = columns.core_start - columns.start, columns.core_stop - columns.start
-        top, bottom = rows.core_start - rows.start, rows.core_stop - rows.start
         answers: list[Answer] = []
         chances: list[Chances] = []
-        for tile, (x0, y0, x1, y1) in zip(view.tiles, view.grid.shares(), strict=True):
-            if not view.wanted[y0:y1, x0:x1].any():
-                continue
+        for tile, share, valid in wanted_tiles(view):
             chances.append(network(tile))
             if self._aggregate != "region":
-                x0, y0, x1, y1 = max(x0, left), max(y0, top), min(x1, right), min(y1, bottom)  # noqa: PLW2901 - in core
-                share, valid = box(x0, y0, x1, y1), float(view.wanted[y0:y1, x0:x1].mean())
-                answers.append(self._answer(chances[-1], "tile", valid, geometry=share))
+                answers.append(verdict(self._labels, chances[-1], "tile", valid, geometry=share))
         if self._aggregate != "tile" and chances:
             if view.overall is None:
                 msg = f"region {view.region.key}: the region's answer needs its global view"
                 raise ValueError(msg)
             together = (np.mean(chances, axis=0) + network(view.overall)) / 2
             made_of = f"half the mean of {len(chances)} tiles, half the global view"
-            valid = float(view.wanted[top:bottom, left:right].mean())
-            answers.append(self._answer(together, "region", valid, made_of=made_of))
+            answers.append(verdict(self._labels, together, "region", valid_part(view), made_of=made_of))
         return answers
-
-    def _answer(
-        self, chances: Chances, kind: Kind, valid: float, *, geometry: BaseGeometry | None = None, made_of: str = ""
-    ) -> Answer:
-        rounded = [round(float(chance), DIGITS) for chance in chances]
-        best = rounded.index(max(rounded))  # the first of equals
-        return Answer(
-            label=self._labels[best],
-            geometry=geometry,
-            kind=kind,
-            score=rounded[best],
-            numbers={
-                **{f"p.{label}": chance for label, chance in zip(self._labels, rounded, strict=True)},
-                "valid": round(valid, 6),
-            },
-            notes={"made_of": made_of} if made_of else {},
-        )
 
     def _checkpoint(self) -> Checkpoint:
         if self._found is None:
-            self._found = find_checkpoint(self._source, fetch=self._fetch)
+            found = find_openclip(self._source, fetch=self._fetch)
+            self._found = found or find_checkpoint(self._source, fetch=self._fetch)
         return self._found
 
     def _load(self) -> "Contrastive":

@@ -96,11 +96,11 @@ class _Shelf:
     image: str = ""
     findings: Sequence[Finding] = ()
 
-    def take(self, image: str, entries: Sequence[Entry]) -> Sequence[Finding]:
-        if image != self.image:
+    def take(self, plan: ImagePlan, entries: Sequence[Entry]) -> Sequence[Finding]:
+        if plan.info.id != self.image:
             self.image, self.findings = "", ()  # never two images' at once
-            self.findings = tuple(join(read_findings(self.folder, entries)))
-            self.image = image
+            self.findings = tuple(join(read_findings(self.folder, entries), plan.info, plan.area))
+            self.image = plan.info.id
         return self.findings
 
 
@@ -121,7 +121,7 @@ def _image_record(
     ]
     return ImageRecord(
         info=plan.info,
-        findings=lambda: shelf.take(plan.info.id, done),
+        findings=lambda: shelf.take(plan, done),
         overview=lambda: _overview(replace(plan, info=reveal(plan.info, sources))),
         areas=_areas(plan, found),
         failures=tuple((entry.region, entry.error) for entry in found if entry and entry.status == "failed"),

@@ -166,6 +166,24 @@ def csmask() -> Path:
 
 
 @pytest.fixture(scope="session")
+def zoo() -> ModuleType:
+    """The module that makes tiny models of the field's formats, `tests/zoo_making.py`; loads torch."""
+    spec = importlib.util.spec_from_file_location("zoo_making", ROOT / "tests" / "zoo_making.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def zoo_folder(zoo: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a tiny transformers checkpoint by its name in `zoo.MAKERS`; made once."""
+    root = tmp_path_factory.mktemp("zoo")
+    return lambda name: root / name if (root / name).is_dir() else zoo.save(name, root)
+
+
+@pytest.fixture(scope="session")
 def made_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with checkpoints `clip` and `siglip`: pictures of 32 px, texts of 16 tokens, ten words, random weights.
 

@@ -125,9 +125,7 @@ class FourKhd(PreTrainedModel, GenerationMixin):
             found.append(torch.cat([*first, self._rows(whole)]))
         return found
 
-    def see(
-        self, tiles: torch.Tensor, grids: Sequence[tuple[int, int]], *, overall: bool = True
-    ) -> list[torch.Tensor]:
+    def see(self, tiles: torch.Tensor, grids: Sequence[tuple[int, int]], *, overall: bool = True) -> list[torch.Tensor]:
         """Normalised tiles of several pictures, as `merge` has them → (N, hidden) visual tokens of each."""
         merged = self.merge(self.features(tiles), grids, overall=overall)
         return list(self.vision_proj(torch.cat(merged)).split([len(one) for one in merged]))

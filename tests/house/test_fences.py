@@ -46,12 +46,16 @@ FENCES: dict[str, tuple[str, ...]] = {
     # what compares pictures with words, and what answers questions on them
     "torch": (
         "model/contrastive.py",
+        "model/loading.py",
         "model/asking/imagetext.py",
+        *_in("zoo", "networks torchscript"),
         *_in("fourkhd", "answer attention files language load network speaker vision"),
     ),
     "transformers": (
         "model/contrastive.py",
+        "model/loading.py",
         *_in("asking", "imagetext processor"),
+        *_in("zoo", "networks"),
         *_in("fourkhd", "answer attention language network"),
     ),
     # what holds an answer to a schema

@@ -201,7 +201,7 @@ def test_numbers_that_cannot_be_reflectance_are_refused(picture: Make, toy_card:
     ("changes", "message"),
     [
         ({"classes": [{"name": str(i), "colour": "#000000"} for i in range(3)]}, "one per class"),
-        ({"layout": "NHWC"}, "take tiles of the card's shape"),
+        ({"layout": "NHWC"}, "take tiles of the shape"),
     ],
 )
 def test_a_card_that_does_not_fit_its_network(

@@ -1,0 +1,143 @@
+"""From a checkpoint's files to a network in memory, and from pictures to what it sees. Imports torch and transformers.
+
+Only transformers' own classes are made, never code of a checkpoint; pickled weights are read with weights only.
+"""
+
+# transformers' types do not say what its classes return:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import AutoTokenizer, CLIPConfig
+from transformers.modeling_utils import load_state_dict
+from transformers.utils import logging
+
+from ..readers.errors import ModelError
+from .checkpoint import Files
+from .zoo.openclip import clip_settings, renamed
+
+
+class Scaling(Protocol):
+    """How a picture's values 0 to 255 reach a network: (value · rescale - mean) / std, by channel."""
+
+    @property
+    def rescale(self) -> float:
+        """What a value is multiplied with first."""
+        ...
+
+    @property
+    def mean(self) -> Sequence[float]:
+        """What is then taken away, by channel."""
+        ...
+
+    @property
+    def std(self) -> Sequence[float]:
+        """What it is divided by at last, by channel."""
+        ...
+
+
+def tensor(pictures: npt.NDArray[Any], scaling: Scaling) -> torch.Tensor:
+    """Pictures (n, tile, tile, 3) of values 0 to 255 → what the network sees, float32 (n, 3, tile, tile).
+
+    What the checkpoint's processor does with pictures that have its size. Values that bicubic filtering has thrown
+    beyond 0 to 255 are brought back.
+    """
+    values = torch.from_numpy(np.ascontiguousarray(pictures)).to(torch.float32).clamp(0, 255).permute(0, 3, 1, 2)
+    mean = torch.tensor(scaling.mean, dtype=torch.float32)[:, None, None]
+    std = torch.tensor(scaling.std, dtype=torch.float32)[:, None, None]
+    return (values * scaling.rescale - mean) / std
+
+
+def load_model(kind: Any, files: Files) -> Any:  # noqa: ANN401 - transformers' classes have no common type
+    """A network of a class of transformers, from files on this machine, in float32, for answering only.
+
+    Raises `ModelError` where transformers cannot load it, or a weight would be random since the files lack it.
+    """
+    safe = not files.pickled()
+    with quiet(files.source):
+        model, report = kind.from_pretrained(
+            files.folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=safe,
+            dtype=torch.float32,
+            attn_implementation="eager",
+            output_loading_info=True,
+        )
+    if report["missing_keys"]:
+        raise ModelError(
+            f"checkpoint {files.source}",
+            "its files must hold every weight: what is absent would be random",
+            value=f"no {', '.join(sorted(report['missing_keys'])[:3])}",
+            remedy="Name a checkpoint that was trained for this, with all its parts",
+        )
+    return model.eval()
+
+
+def load_openclip(kind: Any, files: Files) -> Any:  # noqa: ANN401 - the same
+    """A plain CLIP from OpenCLIP's files as transformers' own class, in float32, for answering only.
+
+    Raises `ModelError` where a weight is absent, is not known, or has another shape than the settings say.
+    """
+    settings: dict[str, Any] = {**clip_settings(files), "attn_implementation": "eager"}
+    with quiet(files.source):
+        model = kind(CLIPConfig(**settings)).to(torch.float32)
+        (name,) = files.weights()
+        theirs: dict[str, Any] = dict(load_state_dict(files.folder / name, weights_only=True))
+        theirs = theirs.get("state_dict", theirs)  # as its training saves them
+        ours: dict[str, torch.Tensor] = {}
+        unknown: list[str] = []
+        for old, new, third, turned in renamed({name: tuple(value.shape) for name, value in theirs.items()}):
+            value = theirs[old].to(torch.float32)
+            value = value.T if turned else value
+            if new:
+                ours[new] = (value if third is None else value.chunk(3)[third]).contiguous()
+            else:
+                unknown.append(old)
+        report = model.load_state_dict(ours, strict=False)
+    missing, unknown = report.missing_keys, unknown + report.unexpected_keys
+    if missing or unknown:
+        raise ModelError(
+            f"checkpoint {files.source}",
+            "its weights must be those of the plain CLIP that its settings describe, all of them",
+            value=f"absent: {', '.join(missing[:3]) or 'none'}; not known: {', '.join(unknown[:3]) or 'none'}",
+            remedy="Check that the settings belong to these weights",
+        )
+    return model.eval()
+
+
+def load_tokenizer(files: Files) -> Any:  # noqa: ANN401 - the same
+    """Its tokenizer. Raises `ModelError`."""
+    with quiet(files.source):
+        return AutoTokenizer.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
+
+
+@contextmanager
+def quiet(source: str) -> Generator[None]:
+    """Keep transformers from talking, and turn whatever it raises into a `ModelError` about the checkpoint."""
+    shown, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:  # transformers, tokenizers, safetensors and torch raise their own
+        raise ModelError(
+            f"checkpoint {source}",
+            "transformers must be able to load it",
+            value=" ".join(line.strip() for line in (str(error).strip() or type(error).__name__).splitlines()[:2])[
+                :300
+            ],
+            remedy="Check that its files are whole, and install the package that it names, where it names one; a "
+            "SentencePiece tokenizer needs the package sentencepiece",
+        ) from error
+    finally:
+        logging.set_verbosity(shown)
+        if bars:
+            logging.enable_progress_bar()

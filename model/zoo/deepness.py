@@ -1,0 +1,334 @@
+"""The `deepness` annotator: ONNX networks for maps, described by the metadata that the Deepness plugin of QGIS reads.
+
+Source of the format: "Adding metadata to ONNX model" in the documentation of PUTvision/qgis-plugin-deepness, and what
+its `ModelBase` and `MapProcessorSegmentation` do. Values are JSON (class names also as Python writes a dictionary); the
+network sees red, green and blue divided by 255, standardised where the metadata says so; its scores are from 0 to 1.
+"""
+
+import ast
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from ...readers.errors import ModelError
+from ...readers.image import ImageInfo, Mask, Pixels
+from .. import onnx, weights
+from ..annotator import Answer, Sight, View
+from ..areas import Values, areas, spread
+from ..detections import Detection, sightings
+from .options import Options, among
+from .yolo import LAYOUTS, read_boxes
+
+KINDS = ("Segmentor", "Detector")
+CHANNELS = 3
+CENTIMETRES = 100.0
+SHARE = 8  # a tile's rim where the file states no overlap: neighbours share a quarter
+CONFIDENCE, OVERLAP, CERTAIN = 0.5, 0.4, 0.5  # where the file states none: of boxes, their suppression, one class
+SLACK = 1e-3  # beyond 0 and 1, of scores
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a network's file says of itself: a `kind`, and what it sees and answers.
+
+    `metres` a pixel, or None; `overlap` of neighbouring tiles in percent, or None. A pixel's value 0 to 255 becomes
+    (value / 255 - mean) / std. `threshold` is the lowest score that counts, None where the file states none. `single`
+    says that its one output is the second class's score, and that what lies below the threshold is the first.
+    """
+
+    kind: str
+    classes: tuple[str, ...]
+    tile: int
+    metres: float | None
+    overlap: float | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    threshold: float | None
+    suppression: float
+    det_type: str
+    single: bool
+
+
+class Deepness:
+    """An annotator for an ONNX file with the metadata of the Deepness plugin: segmentation, and YOLO detection.
+
+    Options: `checkpoint`, the file; `labels`, which of its classes to keep; `threshold` instead of the file's
+    `seg_thresh` or `det_conf`; `model_type`, `det_type` and `tile` where the file does not state them; `halo`, the rim
+    of a tile in pixels, instead of half the file's `tiles_overlap`; `threads` for the network, 0 for one per core.
+    Raises `RequestError`.
+    """
+
+    def __init__(self, options: Mapping[str, str]) -> None:
+        said = Options("deepness", options)
+        said.only("checkpoint", "labels", "threshold", "model_type", "det_type", "tile", "halo", "fetch", "threads")
+        self._options = said
+        self._path = Path(said.needed("checkpoint", "Write --model deepness:FILE.onnx"))
+        self._asked = said.names("labels")
+        self._halo = said.whole("halo")
+        _ = said.share("threshold"), said.whole("tile"), said.flag("fetch")  # refused now rather than later
+        self._threads = said.whole("threads") or 0
+        self._found: tuple[onnx.Network, About] | None = None
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """The file, what it says of itself, and what runs it. Raises `ModelError` where it is not here."""
+        _, about = self._read()
+        digest = weights.sha256_of(self._path)
+        numbers = f"mean {', '.join(f'{v:g}' for v in about.mean)}; std {', '.join(f'{v:g}' for v in about.std)}"
+        detector = {"det_type": about.det_type, "suppression": f"{about.suppression:g}"}
+        return {
+            "name": "deepness",
+            "version": f"file {digest[:12]}",
+            "annotator": "deepness",
+            "checkpoint": str(self._path),
+            "licence": "not known: the model's own",
+            "task": about.kind,
+            "preprocessing": f"tiles of {about.tile} px, red, green, blue; value / 255; {numbers}",
+            "threshold": f"{self._least(about):g}",
+            "runtime": onnx.runtime(),
+            f"weights_sha256_{about.kind}": digest,
+            **(detector if about.kind == "Detector" else {}),
+        }
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Its classes without background, or those of them it was asked for. Raises `ModelError`."""
+        about = self._read()[1]
+        empty = _background(about)
+        return among(self._asked, [n for i, n in enumerate(about.classes) if i not in empty], str(self._path))
+
+    @property
+    def colours(self) -> Mapping[str, str]:
+        """None of its own."""
+        return {}
+
+    def sight(self, info: ImageInfo) -> Sight:
+        """Rendered RGB in the network's tiles, at its pixel size where it states one. Raises `ModelError`.
+
+        The slices of a stack are shown one a tile, and so without a rim.
+        """
+        about = self._read()[1]
+        halo = about.tile // SHARE
+        if about.overlap is not None:
+            halo = math.ceil(about.tile * about.overlap / 200)
+        if self._halo is not None:
+            halo = self._halo
+        if len(info.cells) > 1:
+            halo = 0
+        if about.tile <= 2 * halo:
+            raise self._options.wrong(
+                "halo", f"a tile of {about.tile} px must be wider than its two rims", str(halo), "State a smaller one"
+            )
+        return Sight(tile=about.tile, halo=halo, resolution=about.metres, variant=about.kind)
+
+    def prepare(self, sights: Sequence[Sight]) -> None:
+        """Load the network once. Raises `ModelError`."""
+        del sights
+        _ = self.labels
+
+    def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
+        """The areas or boxes of each view. Raises `ModelError`."""
+        kept = frozenset(self.labels)
+        return [[answer for answer in self._answers(view) if answer.label in kept] for view in views]
+
+    def _answers(self, view: View) -> list[Answer]:
+        network, about = self._read()
+        mean, std = (np.asarray(values) for values in (about.mean, about.std))
+        least, name = self._least(about), self._path.name
+
+        def shown(tile: Pixels) -> Values:
+            values: Values = ((tile / 255 - mean) / std).astype(np.float32)
+            return values[None]
+
+        if about.kind == "Detector":
+
+            def detect(tile: Pixels, valid: Mask) -> list[Detection]:
+                del valid
+                output = network.outputs(shown(tile))[0]
+                layout = LAYOUTS[about.det_type]
+                return read_boxes(
+                    output, layout, about.classes, threshold=least, overlap=about.suppression, network=name
+                )
+
+            return sightings(view, detect, threshold=least)
+
+        def see(tile: Pixels, valid: Mask) -> Values:
+            values = network(shown(tile if valid.all() else spread(tile, valid)))[0]
+            if np.isfinite(values).all() and not -SLACK <= values.min() <= values.max() <= 1 + SLACK:
+                raise ModelError(
+                    f"network {name}",
+                    "its answers must be scores from 0 to 1",
+                    value=f"{values.min():g} to {values.max():g}",
+                    remedy="Export it with its last softmax or sigmoid, or write a model card, which can take logits",
+                )
+            return _two(values, least) if about.single else values
+
+        return areas(
+            view,
+            see,
+            lambda scores: scores,
+            classes=about.classes,
+            background=_background(about),
+            least=0.0 if about.single else least,
+            network=name,
+        )
+
+    def _least(self, about: About) -> float:
+        stated = self._options.share("threshold")
+        if stated is None:
+            stated = about.threshold
+        if stated is not None:
+            return stated
+        return CONFIDENCE if about.kind == "Detector" else CERTAIN if about.single else 0.0
+
+    def _read(self) -> tuple[onnx.Network, About]:
+        if self._found is None:
+            try:
+                content = self._path.read_bytes()
+            except OSError as error:
+                raise ModelError(
+                    f"network {self._path}", "it must be a readable file", value=str(error), remedy="Check the path"
+                ) from error
+            network = onnx.Network(content, name=self._path.name, layout="NCHW", threads=self._threads)
+            self._found = network, read_about(network, self._path.name, self._options)
+        return self._found
+
+
+def read_about(network: onnx.Network, name: str, options: Options) -> About:
+    """What a network's metadata and shapes say, with what a person says of it. Raises `ModelError`, `RequestError`."""
+    data = _Metadata(network.metadata, name)
+    kind = (options.said.get("model_type") or data.text("model_type")).capitalize()
+    if kind not in KINDS:
+        raise data.wrong(
+            "model_type",
+            f"it must be {' or '.join(KINDS)}",
+            "Name another network; where the file states none: --set model_options.model_type=Segmentor",
+        )
+    if network.inputs != 1 or len(network.shapes[0]) != 4 or network.shapes[0][1] != CHANNELS:  # noqa: PLR2004 - NCHW
+        raise ModelError(
+            f"network {name}",
+            "it must have one input (1, 3, tile, tile): red, green and blue",
+            value=str(network.shapes[: network.inputs]),
+            remedy="For a network of other bands write a model card, which names them",
+        )
+    mean = data.numbers("standardization_mean", (0.0,) * CHANNELS)
+    std = data.numbers("standardization_std", (1.0,) * CHANNELS)
+    if len(mean) != CHANNELS or len(std) != CHANNELS or min(std) <= 0:
+        raise data.wrong("standardization_std", "it and the mean must have three numbers, std above 0", "Correct it")
+    centimetres = data.number("resolution")
+    if centimetres is not None and centimetres <= 0:
+        raise data.wrong("resolution", "it must be a positive number of centimetres", "Correct it")
+    overlap = data.number("tiles_overlap")
+    if overlap is not None and not 0 <= overlap < 100:  # noqa: PLR2004 - percent
+        raise data.wrong("tiles_overlap", "it must be a percentage below 100", "Correct it")
+    det_type = options.said.get("det_type") or data.text("det_type") or next(iter(LAYOUTS))
+    if kind == "Detector" and det_type not in LAYOUTS:
+        raise data.wrong("det_type", f"it must be one of {', '.join(LAYOUTS)}", "Name another network")
+    names = data.classes()
+    outputs = network.shapes[network.inputs]
+    single = kind == "Segmentor" and outputs[1:2] == (1,)
+    if single and len(names) == 1:
+        names = ("background", *names)  # one output is one class against all else
+    suppression = data.number("det_iou_thresh")
+    return About(
+        kind=kind,
+        classes=names,
+        tile=_tile(network, data, options),
+        metres=None if centimetres is None else centimetres / CENTIMETRES,
+        overlap=overlap,
+        mean=mean,
+        std=std,
+        threshold=data.number("seg_thresh" if kind == "Segmentor" else "det_conf"),
+        suppression=OVERLAP if suppression is None else suppression,
+        det_type=det_type,
+        single=single,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Metadata:
+    """The metadata of a file, key by key."""
+
+    values: Mapping[str, str]
+    name: str
+
+    def json(self, key: str) -> Any:  # noqa: ANN401 - whatever is written there
+        text = self.values.get(key)
+        if text is None:
+            return None
+        for read in (json.loads, ast.literal_eval):  # as the plugin does: JSON, or a dictionary as Python writes it
+            try:
+                return read(text)
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                continue
+        return text  # a bare word
+
+    def text(self, key: str) -> str:
+        found = self.json(key)
+        return "" if found is None else str(found)
+
+    def number(self, key: str) -> float | None:
+        found = self.json(key)
+        if found is None:
+            return None
+        if isinstance(found, bool) or not isinstance(found, (int, float)) or not math.isfinite(found):
+            raise self.wrong(key, "it must be a number", "Correct it")
+        return float(found)
+
+    def numbers(self, key: str, default: tuple[float, ...]) -> tuple[float, ...]:
+        found = self.json(key)
+        if found is None:
+            return default
+        several = cast("list[Any]", found) if isinstance(found, list) else [found]
+        if not all(isinstance(one, (int, float)) for one in several):
+            raise self.wrong(key, "it must be a list of numbers", "Correct it")
+        return tuple(map(float, several))
+
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, from `class_names`, or `names` as older files have it."""
+        key = "class_names" if "class_names" in self.values else "names"
+        found = self.json(key)
+        named = {str(k): str(v) for k, v in cast("dict[Any, Any]", found).items()} if isinstance(found, dict) else {}
+        names = tuple(named.get(str(i), "") for i in range(len(named)))
+        if not names or not all(names) or len(set(names)) < len(names):
+            raise self.wrong("class_names", "it must name every class once, from 0 on", "Complete it")
+        return names
+
+    def wrong(self, key: str, rule: str, remedy: str) -> ModelError:
+        return ModelError(
+            f"metadata {key!r} of network {self.name}",
+            rule,
+            value=self.values.get(key, "")[:80] or "none",
+            remedy=remedy,
+        )
+
+
+def _tile(network: onnx.Network, data: _Metadata, options: Options) -> int:
+    """The side of the network's square input: as its shape says, or its metadata where that leaves it open."""
+    stated = options.whole("tile") or data.number("tile_size") or data.number("tiles_size")
+    sides = {side for side in network.shapes[0][2:] if side is not None} or ({int(stated)} if stated else set[int]())
+    if len(sides) != 1 or (stated and int(stated) not in sides):
+        raise data.wrong(
+            "tile_size",
+            f"it must be the side of the network's square input {network.shapes[0]}",
+            "State it with --set model_options.tile=512 where the file leaves it open",
+        )
+    return sides.pop()
+
+
+def _background(about: About) -> tuple[int, ...]:
+    """The classes of a segmentation that give no areas: one that is called background."""
+    if about.kind == "Detector":
+        return ()
+    return tuple(i for i, label in enumerate(about.classes) if label.lower().strip("_") == "background")
+
+
+def _two(values: Values, least: float) -> Values:
+    """One class's score (H, W, 1) → those of nothing and of it (H, W, 2), of which the one that holds is not 0."""
+    sure = values >= least
+    return np.concatenate([np.where(sure, 0.0, 1.0 - values), np.where(sure, values, 0.0)], axis=2, dtype=np.float32)

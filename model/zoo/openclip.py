@@ -1,0 +1,169 @@
+"""OpenCLIP's checkpoints, read as what they are: CLIP models whose files call their parts otherwise. No torch.
+
+Source of the format: mlfoundations/open_clip, `push_to_hf_hub.py` (files), `model.py` (settings, their defaults, names
+of weights). RemoteCLIP, GeoRSCLIP, PLIP and QuiltNet are of this kind. What `text_cfg` and `vision_cfg` ask for beyond
+a plain CLIP (a text tower of another library, timm's vision towers, other pooling) is refused.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, cast
+
+from ...readers.errors import ModelError
+from ..checkpoint import CHANNELS, TOKENIZER, Checkpoint, Files, check_tokenizer, find_files, section
+
+SETTINGS = "open_clip_config.json"
+SAFE, PICKLED = "open_clip_model.safetensors", "open_clip_pytorch_model.bin"
+TRANSFORMERS = "config.json"
+VISION: Final[Mapping[str, Any]] = {"width": 768, "head_width": 64, "mlp_ratio": 4.0, "patch_size": 16, "layers": 12}
+TEXT: Final[Mapping[str, Any]] = {
+    "context_length": 77,
+    "vocab_size": 49408,
+    "width": 512,
+    "heads": 8,
+    "layers": 12,
+    "mlp_ratio": 4.0,
+}
+PLAIN: Final[Mapping[str, tuple[Any, ...]]] = {
+    "pool_type": ("tok", "argmax"),
+    "hf_tokenizer_name": (),
+    "patch_dropout": (),
+    "text_mask": (),
+    "pad_id": (),
+    "eos_id": (),
+}
+"""Settings beyond the sizes that leave a plain CLIP plain: with these values, with any where () stands."""
+
+
+def find_openclip(source: str, *, fetch: bool) -> Checkpoint | None:
+    """The checkpoint of a folder or hub id in OpenCLIP's format, None where it is in transformers' or in none.
+
+    A folder in both formats is read as transformers'. Raises `ModelError` where its model is not a plain CLIP.
+    """
+    files = find_files(source, fetch=fetch, small=(SETTINGS, TRANSFORMERS, *TOKENIZER), kept=(SAFE, PICKLED))
+    if not (files.folder / SETTINGS).is_file():
+        return None
+    if (files.folder / TRANSFORMERS).is_file() and files.read(TRANSFORMERS).get("model_type") in {"clip", "siglip"}:
+        return None
+    settings = files.read(SETTINGS)
+    sizes = _sizes(settings, source)
+    check_tokenizer(files)
+    scaling = section(settings, "preprocess_cfg")
+    mean, std = (tuple(map(float, cast("list[Any]", scaling.get(key) or []))) for key in ("mean", "std"))
+    if len(mean) != CHANNELS or len(std) != CHANNELS or min(std) <= 0:
+        raise ModelError(
+            f"checkpoint {source}",
+            "its preprocess_cfg must state mean and std for red, green and blue",
+            value=f"{mean} and {std}",
+            remedy=f"Complete {SETTINGS}: the values are never guessed",
+        )
+    return Checkpoint(files, "clip", sizes["vision_config"]["image_size"], 1 / 255, mean, std, open_clip=True)
+
+
+def clip_settings(files: Files) -> dict[str, Any]:
+    """The settings of transformers' CLIP (keyword arguments of `CLIPConfig`) that mean the same model."""
+    return _sizes(files.read(SETTINGS), files.source)
+
+
+def renamed(names: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, str, int | None, bool]]:
+    """How OpenCLIP's weights (name → shape) become transformers'.
+
+    Yields (their name, our name, which third of its rows or None for all, whether it is transposed). A name that is not
+    known comes out as "", so that nothing is passed over.
+    """
+    for name in sorted(names):
+        plain = name.removeprefix("module.")
+        if plain in {"input_resolution", "context_length", "vocab_size"} or plain.endswith("attn_mask"):
+            continue  # sizes that old files carry as weights, and the mask of what comes later
+        side = "vision_model" if plain.startswith("visual.") else "text_model"
+        part = plain.removeprefix("visual.").removeprefix("text.")
+        block = part.split(".")
+        if part.startswith("transformer.resblocks.") and len(block) > 4:  # noqa: PLR2004 - transformer.resblocks.N.part.kind
+            inner, kind = ".".join(block[3:-1]), block[-1]
+            layer = f"{side}.encoder.layers.{block[2]}"
+            if inner == "attn" and kind.startswith("in_proj_"):
+                for third, letter in enumerate("qkv"):
+                    yield name, f"{layer}.self_attn.{letter}_proj.{kind.removeprefix('in_proj_')}", third, False
+            else:
+                known = _BLOCK.get(inner, "")
+                yield name, f"{layer}.{known}.{kind}" if known else "", None, False
+        else:
+            known = (_VISION if side == "vision_model" else _TEXT).get(part, "")
+            yield name, known, None, part in {"proj", "text_projection"}
+
+
+_BLOCK: Final = {
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "attn.out_proj": "self_attn.out_proj",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+}
+_VISION: Final = {
+    "class_embedding": "vision_model.embeddings.class_embedding",
+    "positional_embedding": "vision_model.embeddings.position_embedding.weight",
+    "conv1.weight": "vision_model.embeddings.patch_embedding.weight",
+    "ln_pre.weight": "vision_model.pre_layrnorm.weight",
+    "ln_pre.bias": "vision_model.pre_layrnorm.bias",
+    "ln_post.weight": "vision_model.post_layernorm.weight",
+    "ln_post.bias": "vision_model.post_layernorm.bias",
+    "proj": "visual_projection.weight",
+}
+_TEXT: Final = {
+    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
+    "positional_embedding": "text_model.embeddings.position_embedding.weight",
+    "ln_final.weight": "text_model.final_layer_norm.weight",
+    "ln_final.bias": "text_model.final_layer_norm.bias",
+    "text_projection": "text_projection.weight",
+    "logit_scale": "logit_scale",
+}
+
+
+def _sizes(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
+    model = section(settings, "model_cfg")
+    vision, text = section(model, "vision_cfg"), section(model, "text_cfg")
+    for name, part, known in (("vision_cfg", vision, {*VISION, "image_size"}), ("text_cfg", text, {*TEXT})):
+        for key, value in part.items():
+            allowed = PLAIN.get(key)
+            if value and key not in known and (allowed is None or (allowed and value not in allowed)):
+                raise _refused(source, f"{name}.{key}", value)
+    for key in set(model) - {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text"}:
+        if model[key]:
+            raise _refused(source, key, model[key])
+    vision, text = {**VISION, **vision}, {**TEXT, **text}
+    side = vision.get("image_size", 224)
+    sides = set(cast("list[Any]", side)) if isinstance(side, list) else {side}
+    if isinstance(vision["layers"], list) or len(sides) != 1 or not isinstance(model.get("embed_dim"), int):
+        raise _refused(source, "vision_cfg", {key: vision.get(key) for key in ("layers", "image_size")})
+    act = {"hidden_act": "quick_gelu" if model.get("quick_gelu") else "gelu"}
+    return {
+        "projection_dim": model["embed_dim"],
+        "vision_config": act
+        | {
+            "hidden_size": vision["width"],
+            "intermediate_size": int(vision["width"] * vision["mlp_ratio"]),
+            "num_hidden_layers": vision["layers"],
+            "num_attention_heads": vision["width"] // vision["head_width"],
+            "image_size": sides.pop(),
+            "patch_size": vision["patch_size"],
+        },
+        "text_config": act
+        | {
+            "hidden_size": text["width"],
+            "intermediate_size": int(text["width"] * text["mlp_ratio"]),
+            "num_hidden_layers": text["layers"],
+            "num_attention_heads": text["heads"],
+            "max_position_embeddings": text["context_length"],
+            "vocab_size": text["vocab_size"],
+            "bos_token_id": text["vocab_size"] - 2,
+            "eos_token_id": text["vocab_size"] - 1,  # the highest, whose place OpenCLIP looks for
+        },
+    }
+
+
+def _refused(source: str, key: str, value: object) -> ModelError:
+    return ModelError(
+        f"checkpoint {source}",
+        "its model_cfg must describe a plain CLIP: a vision transformer and a text transformer of OpenCLIP's own",
+        value=f"{key}: {str(value)[:60]}",
+        remedy="Name another checkpoint, or one in transformers' format",
+    )

@@ -1,0 +1,222 @@
+"""What the settings of a transformers folder say of its network: its task, what it sees, what it answers. No torch.
+
+Sources: the `architectures`, `id2label` and `num_channels` of transformers' `config.json`, and the settings of its
+image processors (transformers 5, `preprocessor_config.json` or `processor_config.json`).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from ...readers.errors import ModelError
+from ..checkpoint import Files, check_tokenizer, section
+
+Task = Literal["classify", "segment", "segment by masks", "detect", "find"]
+
+EVERY = 0  # as many pairs of box and label as there are boxes
+DETECTORS: Mapping[str, int | None] = {
+    "conditional_detr": 100,
+    "d_fine": EVERY,
+    "dab-detr": 100,
+    "deformable_detr": 100,
+    "detr": None,
+    "rt_detr": EVERY,
+    "rt_detr_v2": EVERY,
+    "table-transformer": None,
+    "yolos": None,
+}
+"""`model_type` of each detector that is known → of how many pairs of box and label its processor takes the best, where
+labels are independent (a sigmoid each); None where they are not (a softmax, and one label a box).
+"""
+
+FINDERS = ("grounding-dino", "mm-grounding-dino", "owlv2", "owlvit")
+MASKS = ("mask2former", "maskformer")
+STEPS = frozenset(
+    {
+        "do_resize",
+        "do_center_crop",
+        "do_rescale",
+        "do_normalize",
+        "do_pad",
+        "do_convert_rgb",
+        "do_convert_annotations",
+        "do_reduce_labels",
+        "do_flip_channel_order",
+    }
+)
+"""Steps of image processors that are followed here, or do nothing to a tile that has the size the network sees."""
+CHANNELS = 3
+MOST_CLASSES = 255  # of a class map of 8 bits
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a network is shown a tile and what its answers mean.
+
+    A tile of `tile` pixels, red, green and blue (blue, green and red where `flipped`), values 0 to 255, becomes (value
+    · `rescale` - `mean`) / `std`, by channel. `labels` are in the order of its outputs, () where labels are asked for.
+    `independent` says that scores are a sigmoid for each class, else a softmax; of a detector's the best `most` count,
+    0 for as many as it has boxes.
+    """
+
+    files: Files
+    task: Task
+    family: str
+    tile: int
+    rescale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    flipped: bool
+    labels: tuple[str, ...]
+    independent: bool
+    most: int = EVERY
+
+    @property
+    def preprocessing(self) -> str:
+        """In words, for the record."""
+        numbers = "; ".join(
+            f"{name} {', '.join(f'{v:.6g}' for v in values)}"
+            for name, values in (("mean", self.mean), ("std", self.std))
+        )
+        order = "blue, green, red" if self.flipped else "red, green, blue"
+        return f"tiles of {self.tile} px, {order}; value × {self.rescale:.6g}; {numbers}"
+
+
+def read_recipe(files: Files) -> Recipe:
+    """What a folder's settings say. Raises `ModelError` where its task is not known, or its picture cannot be made."""
+    config = files.read("config.json")
+    family = str(config.get("model_type", ""))
+    task = _task(config, family, files.source)
+    if task == "find":
+        check_tokenizer(files)
+    _check_channels(config, files.source)
+    settings = files.preprocessing()
+    unknown = [key for key, value in settings.items() if key.startswith("do_") and value and key not in STEPS]
+    unknown += [key for key in ("include_top", "rescale_offset") if settings.get(key)]
+    if unknown:
+        raise ModelError(
+            f"checkpoint {files.source}",
+            "its image processor may do only what is known here to a picture",
+            value=", ".join(sorted(unknown)),
+            remedy="Name another checkpoint: what this one would see is not known",
+        )
+    labels = () if task == "find" else _labels(config, files.source)
+    if task.startswith("segment") and len(labels) > MOST_CLASSES:
+        raise ModelError(
+            f"checkpoint {files.source}",
+            f"a class map has at most {MOST_CLASSES} classes",
+            value=str(len(labels)),
+            remedy="Name another checkpoint",
+        )
+    rescale, mean, std = _scaling(settings, files.source)
+    return Recipe(
+        files=files,
+        task=task,
+        family=family,
+        tile=_tile(settings, config, files.source),
+        rescale=rescale,
+        mean=mean,
+        std=std,
+        flipped=bool(settings.get("do_flip_channel_order", False)),
+        labels=labels,
+        independent=DETECTORS[family] is not None
+        if task == "detect"
+        else config.get("problem_type") == "multi_label_classification",
+        most=DETECTORS.get(family) or EVERY,
+    )
+
+
+def _task(config: Mapping[str, Any], family: str, source: str) -> Task:
+    architecture = str((config.get("architectures") or [""])[0])
+    if "ForImageClassification" in architecture:
+        return "classify"
+    if architecture.endswith("ForSemanticSegmentation"):
+        return "segment"
+    if family in MASKS and "Segmentation" in architecture:
+        return "segment by masks"
+    if architecture.endswith("ForObjectDetection") and family in DETECTORS:
+        return "detect"
+    if architecture.endswith("ForObjectDetection") and family in FINDERS:
+        return "find"
+    raise ModelError(
+        f"checkpoint {source}",
+        "its architecture must classify pictures, segment them by class, or detect objects, in a way that is known",
+        value=f"{architecture or 'none is stated'} of type {family or 'not stated'}",
+        remedy=f"Detectors that are known: {', '.join((*sorted(DETECTORS), *FINDERS))}; for segmentation by masks "
+        f"{', '.join(MASKS)}; image-text models go with --model zero-shot",
+    )
+
+
+def _check_channels(config: Mapping[str, Any], source: str) -> None:
+    parts = [config, *(section(config, key) for key in ("vision_config", "backbone_config"))]
+    stated = next((part["num_channels"] for part in parts if "num_channels" in part), CHANNELS)
+    if stated != CHANNELS:
+        raise ModelError(
+            f"checkpoint {source}",
+            "it must see pictures of three channels: red, green and blue",
+            value=f"num_channels {stated}",
+            remedy="For a network of other bands, export it to ONNX and write a model card, which names them",
+        )
+
+
+def _labels(config: Mapping[str, Any], source: str) -> tuple[str, ...]:
+    """Names of the outputs, in their order."""
+    names = {int(key): str(name) for key, name in section(config, "id2label").items() if str(key).isdecimal()}
+    count = int(config.get("num_labels", len(names)) or 0)
+    if not names or sorted(names) != list(range(len(names))) or count != len(names):
+        raise ModelError(
+            f"checkpoint {source}",
+            "its config.json must name every class in id2label, from 0 on",
+            value=f"{len(names)} names",
+            remedy="Complete id2label: classes are never guessed",
+        )
+    return tuple(names[i] for i in range(len(names)))
+
+
+def _tile(settings: Mapping[str, Any], config: Mapping[str, Any], source: str) -> int:
+    """The side of a square picture that its processor would leave as it is; whole multiples of its padding."""
+    sizes: set[int] = set()
+    if settings.get("do_center_crop") and settings.get("crop_size"):
+        sizes = _sides(settings["crop_size"])
+    elif settings.get("do_resize", True) and settings.get("size"):
+        sizes = _sides(settings["size"])
+    elif isinstance(config.get("image_size"), int):
+        sizes = {config["image_size"]}
+    if len(sizes) != 1:
+        raise ModelError(
+            f"checkpoint {source}",
+            "its image processor must say how large a square picture the network sees",
+            value=", ".join(map(str, sorted(sizes))) or "no size",
+            remedy="Name another checkpoint, or correct the size in preprocessor_config.json",
+        )
+    side = sizes.pop()
+    step = max(1, int(settings.get("size_divisor") or settings.get("size_divisibility") or 1))
+    return math.ceil(side / step) * step
+
+
+def _sides(size: Any) -> set[int]:  # noqa: ANN401 - a number or a mapping, as files have them
+    """The side or sides of the picture that a square one becomes."""
+    if isinstance(size, int):
+        return {size}
+    if not isinstance(size, dict):
+        return set()
+    sides = cast("dict[str, Any]", size)
+    if "shortest_edge" in sides:
+        return {int(sides["shortest_edge"])}
+    return {side for side in sides.values() if isinstance(side, int)}
+
+
+def _scaling(settings: Mapping[str, Any], source: str) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
+    rescale = float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0
+    if not settings.get("do_normalize", True):
+        return rescale, (0.0,) * CHANNELS, (1.0,) * CHANNELS
+    mean, std = (tuple(map(float, settings.get(key) or ())) for key in ("image_mean", "image_std"))
+    if len(mean) != CHANNELS or len(std) != CHANNELS or min(std) <= 0:
+        raise ModelError(
+            f"checkpoint {source}",
+            "its processor must state image_mean and image_std for red, green and blue",
+            value=f"{mean} and {std}",
+            remedy="Complete preprocessor_config.json: the values are never guessed",
+        )
+    return rescale, mean, std

@@ -1,0 +1,193 @@
+"""The `wsinfer` annotator: patch classification of slides, as the WSInfer model zoo stores it.
+
+Source of the format: the schema of `config.json` in SBU-BMI/wsinfer-zoo (model-config.schema.json, version 1.0), beside
+`torchscript_model.pt`; what is done to a patch, and that several logits are a softmax and one is a sigmoid, as WSInfer
+does (Kaczmarzyk et al. 2024, npj Precision Oncology 8:9).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from ...readers.errors import ModelError
+from ...readers.image import ImageInfo
+from .. import weights
+from ..annotator import Answer, Sight, View
+from ..checkpoint import HUB_ID, Files, find_files, section
+from ..tiling import resize
+from ..verdicts import verdict, wanted_tiles
+from .options import Options, among
+
+if TYPE_CHECKING:
+    from .torchscript import Script
+
+SETTINGS, SCRIPT = "config.json", "torchscript_model.pt"
+VERSION = "1.0"
+COLOURS = ("red", "green", "blue")
+ORDERS = (("ToTensor",), ("Resize", "ToTensor"), ("ToTensor", "Normalize"), ("Resize", "ToTensor", "Normalize"))
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """What a model says of itself: patches of `side` pixels of `microns`, seen at `shown` pixels, by its `classes`."""
+
+    architecture: str
+    classes: tuple[str, ...]
+    side: int
+    microns: float
+    shown: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def read(cls, settings: Mapping[str, Any], source: str) -> "Patch":
+        """From the content of `config.json`. Raises `ModelError` that names the key that breaks the format."""
+        names = tuple(map(str, _list(settings, "class_names")))
+        side, microns = settings.get("patch_size_pixels"), settings.get("spacing_um_px")
+        rules = {
+            "spec_version": (settings.get("spec_version") == VERSION, f"it must be {VERSION}, the only one known"),
+            "class_names": (0 < len(set(names)) == len(names), "it must be a list of names that differ"),
+            "num_classes": (settings.get("num_classes") == len(names), f"class_names has {len(names)}"),
+            "patch_size_pixels": (isinstance(side, int) and side > 0, "it must be a whole number from 1 on"),
+            "spacing_um_px": (isinstance(microns, (int, float)) and microns > 0, "it must be a positive number"),
+            "transform": (_order(settings) in ORDERS, f"it must be {' or '.join(', '.join(one) for one in ORDERS)}"),
+        }
+        for key, (kept, rule) in rules.items():
+            if not kept:
+                raise _wrong(settings, key, rule, source)
+        steps = {str(step["name"]): section(step, "arguments") for step in _steps(settings)}
+        size = steps.get("Resize", {"size": side}).get("size")
+        sides = set(cast("list[Any]", size)) if isinstance(size, list) else {size}
+        shown = next(iter(sides))
+        if len(sides) != 1 or not isinstance(shown, int) or shown < 1:
+            raise _wrong(settings, "transform", "the size of Resize must be one whole number", source)
+        mean, std = ((0.0,) * 3, (1.0,) * 3)
+        if "Normalize" in steps:
+            mean, std = (tuple(map(float, _list(steps["Normalize"], key))) for key in ("mean", "std"))
+        if not len(mean) == len(std) == len(COLOURS) or min(std) <= 0:
+            rule = "Normalize must have a mean and a std above 0 for red, green and blue"
+            raise _wrong(settings, "transform", rule, source)
+        architecture = str(settings.get("architecture", ""))
+        return cls(architecture, names, cast("int", side), float(cast("float", microns)), shown, mean, std)
+
+
+class WSInfer:
+    """An annotator for a folder of the WSInfer model zoo.
+
+    Options: `checkpoint`, a folder with `config.json` and `torchscript_model.pt`, or a hub id `OWNER/NAME@COMMIT`;
+    `labels`, which of its classes to keep; `fetch` "true" lets a hub be asked; `threads` for the network, 0 for torch's
+    own choice. The script is a program, which runs when it is loaded. Raises `RequestError`.
+    """
+
+    def __init__(self, options: Mapping[str, str]) -> None:
+        said = Options("wsinfer", options)
+        said.only("checkpoint", "labels", "fetch", "threads")
+        self._source = said.needed("checkpoint", "Write --model wsinfer:FOLDER, or wsinfer:OWNER/NAME@COMMIT")
+        self._asked = said.names("labels")
+        self._fetch = said.flag("fetch")
+        self._threads = said.whole("threads") or 0
+        self._found: tuple[Files, Patch] | None = None
+        self._script: Script | None = None
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """Both files, what the model sees, and what runs it. Raises `ModelError` where a file is not here."""
+        files, patch = self._read()
+        digest = weights.sha256_of(files.folder / SCRIPT)
+        hub = HUB_ID.fullmatch(self._source)
+        seen = f"patches of {patch.side} px of {patch.microns:g} um, shown at {patch.shown} px"
+        numbers = f"mean {', '.join(f'{v:g}' for v in patch.mean)}; std {', '.join(f'{v:g}' for v in patch.std)}"
+        return {
+            "name": "wsinfer",
+            "version": f"script {digest[:12]}",
+            "annotator": "wsinfer",
+            "checkpoint": self._source,
+            "revision": hub["revision"] if hub else "",
+            "licence": "not known: the model's own",
+            "architecture": patch.architecture,
+            "preprocessing": f"{seen}; {numbers}",
+            "score": "sigmoid" if len(patch.classes) == 1 else "softmax over the classes",
+            "runtime": f"torch {version('torch')}",
+            f"weights_sha256_{SCRIPT}": digest,
+            f"sha256_{SETTINGS}": weights.sha256_of(files.folder / SETTINGS),
+        }
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Its classes, or those it was asked for. Raises `ModelError`."""
+        return among(self._asked, self._read()[1].classes, self._source)
+
+    @property
+    def colours(self) -> Mapping[str, str]:
+        """None of its own."""
+        return {}
+
+    def sight(self, info: ImageInfo) -> Sight:
+        """Rendered RGB of 8 bits in the model's patches, at its pixel size. Raises `ModelError`."""
+        _, patch = self._read()
+        have = {channel.common: channel.dtype for channel in info.channels}
+        if any(have.get(colour) != "uint8" for colour in COLOURS):
+            raise ModelError(
+                f"{info.id or info.uri} with model {self._source}",
+                "it judges stained tissue by red, green and blue of 8 bits",
+                value=", ".join(f"{c.name} ({c.common or 'colour unknown'}, {c.dtype})" for c in info.channels[:5]),
+                remedy="Choose another model, or name the channels with --bands where they are these",
+            )
+        return Sight(tile=patch.side, resolution=patch.microns, unit="um", variant=SCRIPT)
+
+    def prepare(self, sights: Sequence[Sight]) -> None:
+        """Find both files, and load the script once. Raises `ModelError`."""
+        del sights
+        _ = self.labels, self.identity  # what is wrong with either file
+        self._load()
+
+    def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
+        """A verdict on each patch with a wanted pixel. Raises `ModelError`."""
+        if self._script is None:
+            self._script = self._load()
+        script, kept = self._script, frozenset(self.labels)
+        return [[answer for answer in self._answers(view, script) if answer.label in kept] for view in views]
+
+    def _answers(self, view: View, script: "Script") -> list[Answer]:
+        _, patch = self._read()
+        answers: list[Answer] = []
+        for tile, share, valid in wanted_tiles(view):
+            shown = tile if patch.shown == patch.side else resize(np.ascontiguousarray(tile), patch.shown, patch.shown)
+            chances = script(shown, mean=patch.mean, std=patch.std)
+            answers.append(verdict(patch.classes, chances, "tile", valid, geometry=share))
+        return answers
+
+    def _read(self) -> tuple[Files, Patch]:
+        if self._found is None:
+            files = find_files(self._source, fetch=self._fetch, small=(SETTINGS, SCRIPT))
+            self._found = files, Patch.read(files.read(SETTINGS), self._source)
+        return self._found
+
+    def _load(self) -> "Script":
+        from .torchscript import Script  # noqa: PLC0415 - loads torch
+
+        files, patch = self._read()
+        return Script(files.folder / SCRIPT, len(patch.classes), threads=self._threads)
+
+
+def _list(settings: Mapping[str, Any], key: str) -> list[Any]:
+    found = settings.get(key)
+    return cast("list[Any]", found) if isinstance(found, list) else []
+
+
+def _steps(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    steps = [cast("dict[str, Any]", step) for step in _list(settings, "transform") if isinstance(step, dict)]
+    return [step for step in steps if "name" in step]
+
+
+def _order(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(step["name"]) for step in _steps(settings))
+
+
+def _wrong(settings: Mapping[str, Any], key: str, rule: str, source: str) -> ModelError:
+    return ModelError(
+        f"{SETTINGS} of {source}", f"{key}: {rule}", value=str(settings.get(key))[:80], remedy="Correct the file"
+    )

@@ -1,0 +1,285 @@
+"""Detections: a thing that seams cut, and that several tiles saw, is reported once and where it is."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from limner.model.annotator import Answer, Sight, View
+from limner.model.detections import Detection, merge, sightings, suppress
+from limner.model.finding import Finding
+from limner.model.lift import lift
+from limner.model.seams import join
+from limner.model.tiling import TileGrid
+from limner.model.views import core_window
+from limner.readers.geometry import Box, Placement
+from limner.readers.image import Cell, Channel, ImageInfo
+from limner.readers.regions import Grid, Region, cut
+from shapely.geometry import box
+
+Corners = npt.NDArray[np.float64]
+Scene = dict[str, Corners]
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """How a picture is cut: in grid pixels."""
+
+    size: tuple[int, int]
+    scale: float
+    tile: int
+    halo: int
+    overlap: int
+    hd_num: int
+
+    @property
+    def grid(self) -> Grid:
+        """Level-0 sizes that hold just the grid."""
+        return Grid("picture", (int(self.size[0] * self.scale), int(self.size[1] * self.scale)), (self.scale,) * 2)
+
+    @property
+    def info(self) -> ImageInfo:
+        """The picture's facts."""
+        return ImageInfo("memory", "array", self.grid.size, (Channel("b0"),), Placement.pixels(), id="picture")
+
+    @property
+    def regions(self) -> list[Region]:
+        """All of them."""
+        return cut(self.grid, tile=self.tile, halo=self.halo, overlap=self.overlap, hd_num=self.hd_num)
+
+    def view(self, region: Region) -> View:
+        """A view whose tiles are one pixel that holds the tile's own place on the grid."""
+        grid = TileGrid.exact(*region.tiles, tile=self.tile, overlap=2 * self.halo)
+        start = np.array([region.columns.start, region.rows.start])
+        places = np.array(grid.boxes(), dtype=np.float64)[:, :2] + start
+        canvas = np.zeros(region.size[::-1], dtype=np.bool_)
+        canvas[: self.size[1] - region.rows.start, : self.size[0] - region.columns.start] = True
+        valid = np.stack([canvas[y0:y1, x0:x1] for x0, y0, x1, y1 in grid.boxes()])
+        wanted = np.zeros_like(canvas)
+        wanted[core_window(region)] = canvas[core_window(region)]
+        return View(region, Sight(self.tile, self.halo), grid, places[:, None, None], valid, wanted)
+
+
+def perfect(scene: Scene, tile: int, rng: np.random.Generator) -> Callable[..., Iterable[Detection]]:
+    """Reports, with any score, what is visible of each box (grid pixels) in the tile that it is shown."""
+
+    def detect(shown: npt.NDArray[np.float64], _: npt.NDArray[np.bool_]) -> list[Detection]:
+        origin = np.tile(shown[0, 0], 2)
+        found: list[Detection] = []
+        for label, boxes in scene.items():
+            visible = np.clip(boxes - origin, 0, tile)
+            here = ((visible[:, 2:] - visible[:, :2]) > 0).all(axis=1)
+            found += [Detection(label, rng.uniform(0.1, 1), tuple(corners)) for corners in visible[here].tolist()]
+        return found
+
+    return detect
+
+
+def seen(cutting: Cutting, scene: Scene, rng: np.random.Generator) -> list[Finding]:
+    """All sightings of a scene, through the run folder's JSON, in any order."""
+    detector = perfect(scene, cutting.tile, rng)
+    found: list[Finding] = []
+    for region in cutting.regions:
+        view = cutting.view(region)
+        for answer in sightings(view, detector, threshold=0.0):
+            told = json.dumps(lift(answer, view).to_json())
+            found.append(Finding.from_json(json.loads(told)))
+    return [found[i] for i in rng.permutation(len(found))]
+
+
+def places(findings: Iterable[Finding]) -> list[tuple[object, ...]]:
+    return sorted((finding.label, *finding.geometry.bounds) for finding in findings)
+
+
+def truth(scene: Scene, scale: float) -> list[tuple[object, ...]]:
+    return sorted((label, *corners) for label, boxes in scene.items() for corners in (boxes * scale).tolist())
+
+
+def apart(rng: np.random.Generator, size: tuple[int, int], largest: float, tries: int) -> Corners:
+    """Boxes that do not overlap, of sides from a sixteenth of a pixel to `largest`, in sixteenths of a pixel."""
+    boxes = np.empty((0, 4))
+    for _ in range(tries):
+        side = np.ceil(np.exp(rng.uniform(np.log(1 / 16), np.log(largest), 2)) * 16) / 16
+        side = np.minimum(side, size)
+        low = np.floor(rng.uniform(0, np.array(size) - side + 1 / 16) * 16) / 16
+        one = np.concatenate([low, np.minimum(low + side, size)])
+        if not ((np.minimum(one[2:], boxes[:, 2:]) > np.maximum(one[:2], boxes[:, :2])).all(axis=1)).any():
+            boxes = np.vstack([boxes, one])
+    return boxes
+
+
+def crowd(rng: np.random.Generator, size: tuple[int, int], largest: float, count: int) -> Corners:
+    """Boxes that may overlap each other by any amount; no two have a corner coordinate in common."""
+    low = np.stack([rng.permutation(int(side - largest) * 16)[:count] / 16 for side in size], axis=1)
+    return np.concatenate([low, low + np.ceil(rng.uniform(1, largest, low.shape) * 16) / 16], axis=1)
+
+
+EVEN = st.integers(30, 120).map(lambda half: 2 * half)
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(
+    st.tuples(EVEN, EVEN),
+    st.sampled_from([1.0, 2.0, 0.5, 4.0]),
+    st.sampled_from([24, 32, 48]),
+    st.integers(1, 7),
+    st.integers(0, 30),
+    st.integers(1, 9),
+    st.integers(0, 2**32 - 1),
+)
+def test_every_box_is_found_once_and_exactly(
+    size: tuple[int, int], scale: float, tile: int, halo: int, overlap: int, hd_num: int, seed: int
+) -> None:
+    cutting = Cutting(size, scale, tile, halo, min(overlap, tile - 2), hd_num)
+    rng = np.random.default_rng(seed)
+    scene = {"apart": apart(rng, cutting.size, 2.5 * tile, 150), "crowd": crowd(rng, cutting.size, 2 * halo, 60)}
+    joined = join(seen(cutting, scene, rng), cutting.info)
+    assert places(joined) == truth(scene, scale)
+    assert not any(finding.cut or finding.seen or "cut" in finding.notes for finding in joined)
+
+
+def test_thousands_of_boxes_over_many_seams_in_seconds() -> None:
+    cutting = Cutting((6000, 5000), 1.0, 256, 32, 0, 9)
+    rng = np.random.default_rng(3)
+    scene: Scene = {}
+    for label in "ab":
+        corner = np.stack(np.meshgrid(np.arange(75), np.arange(66), indexing="ij"), axis=-1).reshape(-1, 2) * (80, 75.5)
+        low = corner + np.floor(rng.uniform(0, 30, corner.shape))
+        scene[label] = np.concatenate([low, low + np.ceil(rng.uniform(2, 45, low.shape))], axis=1)
+    found = seen(cutting, scene, rng)
+    assert len(truth(scene, 1.0)) == 9900
+    assert len(found) > 15000
+    start = time.perf_counter()
+    joined = join(found, cutting.info)
+    assert time.perf_counter() - start < 15
+    assert places(joined) == truth(scene, 1.0)
+
+
+def test_order_does_not_matter() -> None:
+    cutting = Cutting((200, 150), 1.0, 32, 4, 0, 4)
+    rng = np.random.default_rng(8)
+    scene = {"a": apart(rng, cutting.size, 60, 200)}
+    found = [replace(finding, score=round(rng.uniform(), 1)) for finding in seen(cutting, scene, rng)]
+    first = [finding.to_json() for finding in join(found, cutting.info)]
+    for _ in range(3):
+        assert [f.to_json() for f in join([found[i] for i in rng.permutation(len(found))], cutting.info)] == first
+
+
+INFO = ImageInfo("memory", "array", (200, 100), (Channel("b0"),), Placement.pixels(), id="picture")
+LEFT, RIGHT = (0.0, 0.0, 110.0, 100.0), (90.0, 0.0, 200.0, 100.0)
+
+
+def sighting(corners: Sequence[float], window: tuple[float, ...], score: float = 0.5, **changes: object) -> Finding:
+    values: dict[str, object] = {"label": "ship", "kind": "box", "score": score, "seen": window}
+    return Finding(geometry=box(*corners), **(values | changes))  # pyright: ignore[reportArgumentType] - a test
+
+
+def test_a_piece_drops_where_the_neighbour_sees_the_whole_even_with_a_lower_score() -> None:
+    (one,) = merge([sighting((80, 10, 108, 30), LEFT, 0.4), sighting((90, 11, 107, 29), RIGHT, 0.9)], INFO)
+    assert one.geometry.bounds == (80, 10, 108, 30)
+    assert one.score == 0.9
+    assert one.numbers == {"sightings": 2.0}
+
+
+def test_a_sliver_drops_though_it_was_drawn_badly() -> None:
+    (one,) = merge([sighting((70, 10, 93, 30), LEFT), sighting((90, 8, 99, 33), RIGHT)], INFO)
+    assert one.geometry.bounds == (70, 10, 93, 30)
+
+
+def test_what_no_window_shows_whole_is_put_together() -> None:
+    (one,) = merge([sighting((20, 10, 110, 30), LEFT, 0.6), sighting((90, 8, 170, 30), RIGHT, 0.5)], INFO)
+    assert one.geometry.bounds == (20, 8, 170, 30)
+    assert one.notes == {}
+
+
+def test_what_nobody_saw_the_end_of_says_so() -> None:
+    (one,) = merge([sighting((20, 10, 110, 30), LEFT)], INFO)
+    assert one.notes == {"cut": "right"}
+    (whole,) = merge([sighting((0, 0, 40, 100), LEFT)], INFO)
+    assert whole.notes == {}
+
+
+def test_a_slice_ends_where_its_cell_does() -> None:
+    cells = tuple(Cell(Box(x, 0, x + 100, 100), str(x), 1, "", None, Placement.pixels()) for x in (0, 100))
+    found = [sighting((60, 10, 100, 30), (0, 0, 100, 100)), sighting((100, 10, 140, 30), (100, 0, 200, 100))]
+    assert [thing.notes for thing in merge(found, replace(INFO, cells=cells))] == [{}, {}]
+    assert [thing.notes for thing in merge(found, INFO)] == [{"cut": "right"}, {"cut": "left"}]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        sighting((60, 10, 105, 30), RIGHT, label="boat"),
+        sighting((60, 10, 105, 30), LEFT),
+        sighting((91, 22, 130, 48), RIGHT),
+    ],
+    ids=["another label", "the same window", "little in common"],
+)
+def test_what_stays_apart(other: Finding) -> None:
+    assert len(merge([sighting((61, 11, 106, 31), LEFT), other], INFO)) == 2
+
+
+def test_a_region_is_seen_again_where_regions_share_tiles() -> None:
+    assert len(merge([sighting((10, 10, 20, 20), LEFT)] * 2, INFO)) == 1
+
+
+def test_boxes_count_where_their_middle_lies() -> None:
+    found = [sighting((10, 10, 30, 30), LEFT), sighting((40, 10, 60, 30), LEFT)]
+    assert [f.geometry.bounds[0] for f in join(found, INFO, box(0, 0, 49, 100))] == [10.0]
+
+
+def test_boxes_are_kept_within_tile_and_picture() -> None:
+    cutting = Cutting((50, 20), 1.0, 32, 4, 0, 9)
+    view = cutting.view(cutting.regions[0])
+
+    def detect(shown: npt.NDArray[np.float64], _: npt.NDArray[np.bool_]) -> list[Detection]:
+        if shown[0, 0, 0] == 0:
+            return []
+        ends = [(-5.0, 2.0, 90.0, 90.0), (27.0, 1.0, 31.0, 9.0), (1.0, 21.0, 9.0, 30.0), (3.0, 3.0, 3.0, 9.0)]
+        return [Detection("a", 0.5, corners) for corners in ends] + [Detection("a", 0.29994, (0, 0, 9, 9))]
+
+    found = [lift(answer, view) for answer in sightings(view, detect, threshold=0.3)]
+    assert [finding.geometry.bounds for finding in found] == [(24, 2, 50, 20)]
+    assert [finding.seen for finding in found] == [(24, 0, 50, 20)]
+
+
+def test_nothing_is_asked_about_a_tile_without_anything_wanted() -> None:
+    cutting = Cutting((50, 20), 1.0, 32, 4, 0, 9)
+    view = cutting.view(cutting.regions[0])
+    asked: list[float] = []
+
+    def detect(shown: npt.NDArray[np.float64], _: npt.NDArray[np.bool_]) -> list[Detection]:
+        asked.append(float(shown[0, 0, 0]))
+        return []
+
+    view.wanted[:, :27] = False
+    sightings(view, detect, threshold=0.0)
+    assert asked == [0.0, 24.0]
+    view.wanted[:, :28] = False  # where the second tile's share begins
+    sightings(view, detect, threshold=0.0)
+    assert asked == [0.0, 24.0, 24.0]
+
+
+def test_a_box_without_a_window_of_its_own_was_seen_in_the_whole_region() -> None:
+    cutting = Cutting((100, 40), 2.0, 32, 0, 8, 2)
+    region = cutting.regions[1]
+    answer = Answer("a", box(0, 0, 5, 5), "box")
+    c, r = region.columns, region.rows
+    assert lift(answer, cutting.view(region)).seen == (
+        2 * c.start,
+        2 * r.start,
+        min(200, 2 * c.stop),
+        min(80, 2 * r.stop),
+    )
+
+
+def test_suppression_keeps_the_best_of_what_overlaps() -> None:
+    boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [20, 0, 30, 10], [0, 5, 10, 15]], dtype=np.float64)
+    assert suppress(boxes, np.array([0.5, 0.9, 0.9, 0.2]), 0.45).tolist() == [1, 2, 3]
+    assert suppress(boxes, np.array([0.5, 0.9, 0.9, 0.2]), 0.2).tolist() == [1, 2]
+    assert suppress(boxes[:0], np.empty(0), 0.5).tolist() == []

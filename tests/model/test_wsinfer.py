@@ -1,0 +1,113 @@
+"""The WSInfer model zoo's format."""
+
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from limner.model.annotator import View
+from limner.model.tiling import TileGrid
+from limner.model.zoo.torchscript import Script
+from limner.model.zoo.wsinfer import WSInfer
+from limner.readers.errors import ModelError
+from limner.readers.geometry import Placement
+from limner.readers.image import Channel, ImageInfo
+from limner.readers.regions import Grid, cut
+from PIL import Image
+
+
+def slide(dtype: str = "uint8", names: tuple[str | None, ...] = ("red", "green", "blue")) -> ImageInfo:
+    channels = tuple(Channel(f"c{i}", name, dtype) for i, name in enumerate(names))
+    return ImageInfo("slide", "slide", (100, 80), channels, Placement.pixels(), id="slide")
+
+
+def test_a_patch_is_seen_as_wsinfer_sees_it(zoo: ModuleType, tmp_path: Path) -> None:
+    one = WSInfer({"checkpoint": str(zoo.wsinfer(tmp_path / "zoo")), "threads": "1"})
+    sight = one.sight(slide())
+    assert (sight.tile, sight.resolution, sight.unit, sight.bands, sight.halo) == (40, 1.0, "um", None, 0)
+    pixels = np.random.default_rng(1).integers(0, 255, (40, 40, 3)).astype(np.uint8)
+    (region,) = cut(Grid("slide", (40, 40), (1.0, 1.0)), tile=40)
+    grid = TileGrid.exact(1, 1, tile=40)
+    everywhere = np.ones((40, 40), dtype=np.bool_)
+    view = View(region, sight, grid, pixels[None], everywhere[None], everywhere)
+    one.prepare([sight])
+    [[answer]] = one.annotate([view])
+    # Resize, ToTensor and Normalize by their definitions
+    shown = np.asarray(Image.fromarray(pixels).resize((56, 56), Image.Resampling.BILINEAR), dtype=np.float64) / 255
+    values = ((shown - [0.5, 0.4, 0.6]) / [0.2, 0.25, 0.2]).mean(axis=(0, 1))
+    logits = np.array([6 * (values[2] - values[0]), 6 * (values[0] - values[1]), 0.0])
+    expected = np.exp(logits) / np.exp(logits).sum()
+    found = [answer.numbers[f"p.{label}"] for label in ("nuclei", "stroma", "glass")]
+    assert found == pytest.approx(expected, abs=1e-4)
+    assert answer.kind == "tile"
+    assert answer.label == ("nuclei", "stroma", "glass")[int(expected.argmax())]
+
+
+def test_one_class_is_a_sigmoid(zoo: ModuleType, tmp_path: Path) -> None:
+    folder = zoo.wsinfer(tmp_path / "one", classes=1)
+    script = Script(folder / "torchscript_model.pt", 1)
+    tile = np.zeros((8, 8, 3), dtype=np.uint8)
+    tile[..., 2] = 51
+    assert script(tile, mean=(0, 0, 0), std=(1, 1, 1)) == pytest.approx(1 / (1 + np.exp(-1.2)))
+    first = script(tile, mean=(0, 0, 0), std=(1, 1, 1))
+    assert all((script(tile, mean=(0, 0, 0), std=(1, 1, 1)) == first).all() for _ in range(5))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"spec_version": "2.0"}, "spec_version"),
+        ({"class_names": ["a", "a", "b"]}, "class_names"),
+        ({"num_classes": 2}, "num_classes"),
+        ({"patch_size_pixels": 0}, "patch_size_pixels"),
+        ({"patch_size_pixels": None}, "patch_size_pixels"),
+        ({"spacing_um_px": -1}, "spacing_um_px"),
+        ({"transform": [{"name": "CenterCrop"}, {"name": "ToTensor"}]}, "transform"),
+        ({"transform": [{"name": "Normalize"}, {"name": "ToTensor"}]}, "transform"),
+        ({"transform": [{"name": "ToTensor"}, {"name": "Normalize", "arguments": {"mean": [0.5]}}]}, "Normalize"),
+        ({"transform": [{"name": "Resize", "arguments": {"size": [3, 4]}}, {"name": "ToTensor"}]}, "Resize"),
+    ],
+)
+def test_what_breaks_the_format_is_named(
+    changes: dict[str, object], words: str, zoo: ModuleType, tmp_path: Path
+) -> None:
+    one = WSInfer({"checkpoint": str(zoo.wsinfer(tmp_path / "bad", **changes))})
+    with pytest.raises(ModelError, match=words):
+        one.sight(slide())
+
+
+def test_a_size_may_be_left_alone_or_written_twice(zoo: ModuleType, tmp_path: Path) -> None:
+    bare = WSInfer({"checkpoint": str(zoo.wsinfer(tmp_path / "bare", transform=[{"name": "ToTensor"}]))})
+    assert "shown at 40 px; mean 0, 0, 0; std 1, 1, 1" in bare.identity["preprocessing"]
+    steps = [{"name": "Resize", "arguments": {"size": [56, 56]}}, {"name": "ToTensor"}]
+    twice = WSInfer({"checkpoint": str(zoo.wsinfer(tmp_path / "twice", transform=steps))})
+    assert "shown at 56 px" in twice.identity["preprocessing"]
+
+
+@pytest.mark.parametrize("info", [slide("uint16"), slide(names=(None,)), slide(names=("red", "green", "nir"))])
+def test_only_stained_colours_of_8_bits(info: ImageInfo, zoo: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="red, green and blue of 8 bits"):
+        WSInfer({"checkpoint": str(zoo.wsinfer(tmp_path / "zoo"))}).sight(info)
+
+
+def test_a_script_that_is_not_one_or_answers_otherwise(zoo: ModuleType, tmp_path: Path) -> None:
+    folder = zoo.wsinfer(tmp_path / "zoo")
+    script = folder / "torchscript_model.pt"
+    with pytest.raises(ModelError, match="2 finite numbers"):
+        Script(script, 2)(np.zeros((8, 8, 3), dtype=np.uint8), mean=(0, 0, 0), std=(1, 1, 1))
+    script.write_bytes(script.read_bytes()[:100])
+    with pytest.raises(ModelError, match="as TorchScript"):
+        WSInfer({"checkpoint": str(folder)}).prepare([])
+    script.unlink()
+    with pytest.raises(ModelError, match="must be readable"):
+        WSInfer({"checkpoint": str(folder)}).prepare([])
+
+
+def test_nothing_runs_before_it_is_asked_to(zoo: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("the script was loaded")
+
+    one = WSInfer({"checkpoint": str(zoo.wsinfer(tmp_path / "zoo"))})
+    monkeypatch.setattr(torch.jit, "load", never)
+    _ = one.identity, one.labels, one.sight(slide())
