@@ -74,7 +74,7 @@ class Drawing:
         """
         record = self._record()
         if isinstance(record, list) and self.frame == "pixels":
-            record = {"type": "FeatureCollection", "features": record}
+            record = {"type": "FeatureCollection", "features": cast("list[object]", record)}
         found = [
             Shape(place.where, place.feature or place.where, self._solid(place, rings), place.properties or {})
             for place, rings in self._polygons(_Place(), record)
