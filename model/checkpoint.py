@@ -1,4 +1,4 @@
-"""An image-text checkpoint in transformers' format: where its files are, what its settings say. Loads no weights."""
+"""A checkpoint in transformers' format: where its files are, what its settings say. Loads no weights."""
 
 import hashlib
 import json
@@ -26,50 +26,113 @@ TOKENIZER = (
     "tokenizer.model",
 )
 VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",), ("tokenizer.model",))
-SAFE, INDEX, PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
-SHARDS = "model-*-of-*.safetensors"
+SAFE, INDEX, SHARDS = "model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"
+PICKLED, PICKLED_INDEX, PICKLED_SHARDS = "pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin"
 IMAGE_SIZE = 224  # what both types' vision configurations mean where a file says nothing
 CHANNELS = 3
 
 
 @dataclass(frozen=True, slots=True)
+class Files:
+    """The files of a checkpoint on this machine. `small` names those that decide an answer, but for the weights."""
+
+    source: str
+    folder: Path
+    small: tuple[str, ...] = (*SETTINGS, *TOKENIZER)
+
+    def read(self, name: str) -> dict[str, Any]:
+        """What a JSON file holds; {} where that is no mapping. Raises `ModelError` where it cannot be read."""
+        try:
+            content: object = json.loads((self.folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"checkpoint {self.source}",
+                f"it must have a readable {name}",
+                value=str(error),
+                remedy="Name a folder in transformers' format; for a hub id add --fetch where there is a network",
+            ) from error
+        return cast("dict[str, Any]", content) if isinstance(content, dict) else {}
+
+    def preprocessing(self) -> dict[str, Any]:
+        """The settings of its image processor, from the file that transformers would take. Raises `ModelError`.
+
+        That is `processor_config.json` where it has an image processor, else `preprocessor_config.json`.
+        """
+        both = "processor_config.json"
+        settings = section(self.read(both), "image_processor") if (self.folder / both).is_file() else {}
+        return settings or self.read("preprocessor_config.json")
+
+    def weights(self) -> tuple[str, ...]:
+        """Names of the files that hold its weights. Raises `ModelError` where they are not here."""
+        found = next((name for name in (SAFE, INDEX, PICKLED, PICKLED_INDEX) if (self.folder / name).is_file()), SAFE)
+        names = (found,)
+        if found in {INDEX, PICKLED_INDEX}:
+            parts = cast("Mapping[str, str]", self.read(found).get("weight_map", {}))
+            names = (found, *sorted(set(parts.values())))
+        absent = [name for name in names if Path(name).name != name or not (self.folder / name).is_file()]
+        if absent:
+            raise ModelError(
+                f"checkpoint {self.source}",
+                f"its weights must be here, as {SAFE} or {PICKLED}, or as parts with their index",
+                value=f"no {absent[0]}",
+                remedy="Complete the folder; for a hub id add --fetch where there is a network",
+            )
+        return names
+
+    def pickled(self) -> bool:
+        """Whether its weights are pickled, and so to be read by torch's weights-only reader. Raises `ModelError`."""
+        return self.weights()[0] in {PICKLED, PICKLED_INDEX}
+
+    def digests(self) -> dict[str, str]:
+        """The sha256 of each file that decides an answer, by name. Raises `ModelError`."""
+        others = [name for name in self.small if (self.folder / name).is_file()]
+        return {name: _digest(self.folder / name) for name in (*others, *self.weights())}
+
+    def identity(self, variant: str) -> dict[str, str]:
+        """What a manifest says of it: source, commit, each file's sha256, and `version` for all. Raises `ModelError`.
+
+        `variant` is the annotator's word for what sees the images with these weights.
+        """
+        digests = self.digests()
+        whole = hashlib.sha256("".join(f"{name} {digest}\n" for name, digest in digests.items()).encode())
+        hub = HUB_ID.fullmatch(self.source)
+        return {
+            "version": f"checkpoint {whole.hexdigest()[:12]}",
+            "checkpoint": self.source,
+            "revision": hub["revision"] if hub else "",
+            "licence": "not known: the checkpoint's own",
+            f"weights_sha256_{variant}": " ".join(digests[name] for name in self.weights()),
+            **{f"sha256_{name}": digest for name, digest in digests.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint on this machine. `tile` is its pictures' side in pixels.
+    """An image-text checkpoint of the CLIP or SigLIP type. `tile` is its pictures' side in pixels.
 
     A picture's values 0 to 255 become (value · rescale - mean) / std, by channel: red, green, blue.
     """
 
-    source: str
-    folder: Path
+    files: Files
     family: Family
     tile: int
     rescale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def weight_files(self) -> tuple[str, ...]:
-        """Names of the files that hold its weights. Raises `ModelError` where they are not here."""
-        if (self.folder / SAFE).is_file():
-            return (SAFE,)
-        if (self.folder / INDEX).is_file():
-            parts = cast("Mapping[str, str]", _read(self.folder / INDEX, self.source).get("weight_map", {}))
-            names = (INDEX, *sorted(set(parts.values())))
-        else:
-            names = (PICKLED,)
-        absent = [name for name in names if Path(name).name != name or not (self.folder / name).is_file()]
-        if absent:
-            raise ModelError(
-                f"checkpoint {self.source}",
-                f"its weights must be here, as {SAFE}, its parts with their index, or {PICKLED}",
-                value=f"no {absent[0]}",
-                remedy="Complete the folder; for a hub id add --fetch where there is a network",
-            )
-        return names
+    @property
+    def source(self) -> str:
+        """Where it was named to be."""
+        return self.files.source
 
-    def digests(self) -> dict[str, str]:
-        """The sha256 of each file that decides an answer, by name. Raises `ModelError`."""
-        others = [name for name in (*SETTINGS, *TOKENIZER) if (self.folder / name).is_file()]
-        return {name: _digest(self.folder / name) for name in (*others, *self.weight_files())}
+
+def find_files(source: str, *, fetch: bool, small: tuple[str, ...] = (*SETTINGS, *TOKENIZER)) -> Files:
+    """The files of a folder, or of a hub id `OWNER/NAME@COMMIT` (40 hexadecimal digits).
+
+    With `fetch` a hub's `small` files may be fetched, never the weights: see `fetch_weights`. Raises `ModelError` where
+    nothing of it is here.
+    """
+    return Files(source, _folder(source, small, fetch=fetch), small)
 
 
 def find_checkpoint(source: str, *, fetch: bool) -> Checkpoint:
@@ -78,8 +141,8 @@ def find_checkpoint(source: str, *, fetch: bool) -> Checkpoint:
     With `fetch` a hub's small files may be fetched, never the weights: see `fetch_weights`. Raises `ModelError` where
     it is not here, lacks a file, or is of a type that is not known.
     """
-    folder = _folder(source, (*SETTINGS, *TOKENIZER), fetch=fetch)
-    config = _read(folder / "config.json", source)
+    files = find_files(source, fetch=fetch)
+    config = files.read("config.json")
     kind = str(config.get("model_type", ""))
     if kind not in {"clip", "siglip"}:
         raise ModelError(
@@ -88,25 +151,30 @@ def find_checkpoint(source: str, *, fetch: bool) -> Checkpoint:
             value=kind or "none is stated",
             remedy="Name another checkpoint",
         )
-    if not any(all((folder / name).is_file() for name in names) for names in VOCABULARIES):
+    check_tokenizer(files)
+    tile = int(section(config, "vision_config").get("image_size", IMAGE_SIZE))
+    rescale, mean, std = _preprocessing(files, tile)
+    return Checkpoint(files, cast("Family", kind), tile, rescale, mean, std)
+
+
+def check_tokenizer(files: Files) -> None:
+    """Raise `ModelError` where a checkpoint's files hold no vocabulary."""
+    if not any(all((files.folder / name).is_file() for name in names) for names in VOCABULARIES):
         raise ModelError(
-            f"checkpoint {source}",
-            "it must have its tokenizer, since labels are read by it",
+            f"checkpoint {files.source}",
+            "it must have its tokenizer, since words are read by it",
             value="none of " + ", ".join("+".join(names) for names in VOCABULARIES),
             remedy="Copy the checkpoint's tokenizer files into the folder",
         )
-    tile = int(_section(config, "vision_config").get("image_size", IMAGE_SIZE))
-    rescale, mean, std = _preprocessing(folder, source, tile)
-    return Checkpoint(source, folder, cast("Family", kind), tile, rescale, mean, std)
 
 
-def fetch_weights(checkpoint: Checkpoint, *, fetch: bool) -> None:
+def fetch_weights(files: Files, *, fetch: bool) -> None:
     """Make sure that the weights are here; safetensors are preferred. Raises `ModelError`."""
-    if fetch and not Path(checkpoint.source).is_dir():
-        _folder(checkpoint.source, (SAFE, INDEX, SHARDS), fetch=True)
-        if not any((checkpoint.folder / name).is_file() for name in (SAFE, INDEX)):
-            _folder(checkpoint.source, (PICKLED,), fetch=True)
-    checkpoint.weight_files()
+    if fetch and not Path(files.source).is_dir():
+        _folder(files.source, (SAFE, INDEX, SHARDS), fetch=True)
+        if not any((files.folder / name).is_file() for name in (SAFE, INDEX)):
+            _folder(files.source, (PICKLED, PICKLED_INDEX, PICKLED_SHARDS), fetch=True)
+    files.weights()
 
 
 def _folder(source: str, names: tuple[str, ...], *, fetch: bool) -> Path:
@@ -122,15 +190,9 @@ def _folder(source: str, names: tuple[str, ...], *, fetch: bool) -> Path:
     )
 
 
-def _preprocessing(folder: Path, source: str, tile: int) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
-    """(rescale, mean, std) as the checkpoint's processor has them, which must leave a picture of `tile` pixels whole.
-
-    The processor's own order of files: `processor_config.json` where it has an image processor, else
-    `preprocessor_config.json`.
-    """
-    both = folder / "processor_config.json"
-    settings = _section(_read(both, source), "image_processor") if both.is_file() else {}
-    settings = settings or _read(folder / "preprocessor_config.json", source)
+def _preprocessing(files: Files, tile: int) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
+    """(rescale, mean, std) as the checkpoint's processor has them, which must leave a picture of `tile` pixels whole."""
+    settings, source = files.preprocessing(), files.source
     sizes = {
         number
         for key, asked in (("size", "do_resize"), ("crop_size", "do_center_crop"))
@@ -167,20 +229,8 @@ def _numbers(value: Any) -> tuple[float, ...]:  # noqa: ANN401 - a size or a col
     return tuple(number for number in several if isinstance(number, (int, float)))
 
 
-def _read(path: Path, source: str) -> dict[str, Any]:
-    try:
-        content: object = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"checkpoint {source}",
-            f"it must have a readable {path.name}",
-            value=str(error),
-            remedy="Name a folder in transformers' format; for a hub id add --fetch where there is a network",
-        ) from error
-    return cast("dict[str, Any]", content) if isinstance(content, dict) else {}
-
-
-def _section(settings: Mapping[str, Any], key: str) -> dict[str, Any]:
+def section(settings: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The mapping under a key, {} where there is none."""
     part = settings.get(key)
     return cast("dict[str, Any]", part) if isinstance(part, dict) else {}
 

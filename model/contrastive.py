@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, CLIPModel, SiglipModel
 from transformers.utils import logging
 
 from ..readers.errors import ModelError, RequestError
-from .checkpoint import PICKLED, Checkpoint
+from .checkpoint import Checkpoint
 
 
 def tensor(pictures: npt.NDArray[Any], checkpoint: Checkpoint) -> torch.Tensor:
@@ -108,15 +108,15 @@ def _unit(features: torch.Tensor) -> torch.Tensor:
 
 def _load(checkpoint: Checkpoint) -> tuple[Any, Any]:
     """(model, tokenizer) from files on this machine."""
-    safe = PICKLED not in checkpoint.weight_files()
+    safe = not checkpoint.files.pickled()
     kind: Any = CLIPModel if checkpoint.family == "clip" else SiglipModel
     shown, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.files.folder, local_files_only=True, trust_remote_code=False)
         model, report = kind.from_pretrained(
-            checkpoint.folder,
+            checkpoint.files.folder,
             local_files_only=True,
             use_safetensors=safe,
             dtype=torch.float32,

@@ -1,6 +1,5 @@
 """The `zero-shot` annotator: which of the labels that a person names fits each tile, and each region, best."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from shapely.geometry.base import BaseGeometry
 from ..readers.errors import RequestError
 from ..readers.image import ImageInfo
 from .annotator import Answer, Sight, View
-from .checkpoint import HUB_ID, Checkpoint, fetch_weights, find_checkpoint
+from .checkpoint import Checkpoint, fetch_weights, find_checkpoint
 from .finding import Kind
 
 if TYPE_CHECKING:
@@ -59,24 +58,15 @@ class ZeroShot:
     def identity(self) -> Mapping[str, str]:
         """The checkpoint's files, the words, and what runs them. Raises `ModelError` where the files are not here."""
         checkpoint = self._checkpoint()
-        digests = checkpoint.digests()
-        weights = [digests[name] for name in checkpoint.weight_files()]
-        whole = hashlib.sha256("".join(f"{name} {digest}\n" for name, digest in digests.items()).encode())
-        hub = HUB_ID.fullmatch(self._source)
         return {
             "name": "zero-shot",
-            "version": f"checkpoint {whole.hexdigest()[:12]}",
             "annotator": "zero-shot",
-            "checkpoint": self._source,
-            "revision": hub["revision"] if hub else "",
-            "licence": "not known: the checkpoint's own",
+            **checkpoint.files.identity(checkpoint.family),
             "runtime": f"torch {version('torch')}, transformers {version('transformers')}",
             "score": "softmax over the labels" if checkpoint.family == "clip" else "sigmoid of each label",
             "aggregate": self._aggregate,
             "labels": ", ".join(self._labels),
             "templates": "; ".join(self._templates),
-            f"weights_sha256_{checkpoint.family}": " ".join(weights),
-            **{f"sha256_{name}": digest for name, digest in digests.items()},
         }
 
     @property
@@ -101,7 +91,7 @@ class ZeroShot:
         Raises `ModelError`, `RequestError`.
         """
         del sights
-        fetch_weights(self._checkpoint(), fetch=self._fetch)
+        fetch_weights(self._checkpoint().files, fetch=self._fetch)
         self._load()
 
     def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:

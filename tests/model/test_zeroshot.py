@@ -235,10 +235,10 @@ def test_parts_of_weights_are_all_missed_and_all_counted(checkpoints: Make) -> N
     (folder / "model.safetensors").rename(folder / name)
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"metadata": {}, "weight_map": {"logit_scale": name}}))
-    assert find_checkpoint(str(folder), fetch=False).weight_files() == (index.name, name)
+    assert find_checkpoint(str(folder), fetch=False).files.weights() == (index.name, name)
     index.write_text(json.dumps({"weight_map": {"logit_scale": "../elsewhere"}}))
     with pytest.raises(ModelError, match=r"no \.\./elsewhere"):
-        find_checkpoint(str(folder), fetch=False).weight_files()
+        find_checkpoint(str(folder), fetch=False).files.weights()
 
 
 def test_a_hub_is_not_asked_unasked() -> None:
