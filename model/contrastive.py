@@ -59,9 +59,16 @@ class Contrastive:
 
         One at a time: an answer then depends on nothing but its picture, and on a processor a batch is no quicker.
         """
+        return self.compare(self.look(picture))
+
+    def look(self, picture: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """One picture (tile, tile, 3) of values 0 to 255 → its features (dimensions,), of length 1."""
+        return _look(self._model, picture, self._checkpoint)
+
+    def compare(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Features (dimensions,) of length 1 → a probability for each label. Raises `ModelError`."""
         with torch.inference_mode():
-            seen = self._model.get_image_features(pixel_values=tensor(picture[None], self._checkpoint)).pooler_output
-            logits = _unit(seen) @ self._texts.T * self._model.logit_scale.exp()
+            logits = torch.from_numpy(features[None]) @ self._texts.T * self._model.logit_scale.exp()
             if self._checkpoint.family == "siglip":
                 chances = torch.sigmoid(logits + self._model.logit_bias)
             else:
@@ -102,6 +109,28 @@ class Contrastive:
         return self._model.get_text_features(**inputs).pooler_output[0]
 
 
+class ImageTower:
+    """The image part of a checkpoint: what it sees, without words. Raises `ModelError` where it cannot be loaded."""
+
+    def __init__(self, checkpoint: Checkpoint, *, threads: int = 0) -> None:
+        if threads:
+            torch.set_num_threads(threads)
+        self._checkpoint = checkpoint
+        self._model: Any
+        self._model, _ = _load(checkpoint)
+
+    def __call__(self, picture: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """See `Contrastive.look`."""
+        return _look(self._model, picture, self._checkpoint)
+
+
+def _look(model: Any, picture: npt.NDArray[Any], checkpoint: Checkpoint) -> npt.NDArray[np.float32]:  # noqa: ANN401 - transformers'
+    with torch.inference_mode():
+        seen = model.get_image_features(pixel_values=tensor(picture[None], checkpoint)).pooler_output
+        found: npt.NDArray[np.float32] = _unit(seen)[0].numpy()
+    return found
+
+
 def _unit(features: torch.Tensor) -> torch.Tensor:
     return features / features.norm(dim=-1, keepdim=True)
 
@@ -114,7 +143,9 @@ def _load(checkpoint: Checkpoint) -> tuple[Any, Any]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.files.folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            checkpoint.files.folder, local_files_only=True, trust_remote_code=False
+        )
         model, report = kind.from_pretrained(
             checkpoint.files.folder,
             local_files_only=True,

@@ -73,8 +73,8 @@ class Drawing:
         maps, coordinates beyond ±180 or ±90, a CRS that is not known, and any CRS where pixels are meant.
         """
         record = self._record()
-        if isinstance(record, list) and self.frame == "pixels":
-            record = {"type": "FeatureCollection", "features": cast("list[object]", record)}
+        if self.frame == "pixels" and isinstance(record, list):
+            record = cast("object", {"type": "FeatureCollection", "features": record})
         found = [
             Shape(place.where, place.feature or place.where, self._solid(place, rings), place.properties or {})
             for place, rings in self._polygons(_Place(), record)
