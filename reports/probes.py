@@ -16,7 +16,7 @@ RIGHT, WRONG = (0, 114, 178), (213, 94, 0)
 _MARGIN: Final = 40
 _SIZE: Final = 20
 _MOST: Final = 24  # classes whose names and counts have room
-_PALE: Final = 0.55  # of a colour: above it, words on it are white
+_PALE: Final = 0.6  # of a row: above it, words on its colour are white
 
 
 def draw_confusion(card: ProbeCard, path: Path) -> None:
@@ -27,8 +27,8 @@ def draw_confusion(card: ProbeCard, path: Path) -> None:
     """
     names = list(card.labels)
     cell = 104 if len(names) <= 8 else 72 if len(names) <= _MOST else 24  # noqa: PLR2004 - what has room on a page
-    words = min(260, max(80, round(max(width(name, _SIZE) for name in names)) + 16))
-    left, top = _MARGIN + 34 + words, _MARGIN + 190
+    words = min(260, max(130, round(max(width(name, _SIZE) for name in names)) + 16))
+    left, top = _MARGIN + words, _MARGIN + 190
     side = cell * len(names)
     wide = max(left + side + _MARGIN, 760)
     sheet = Image.new("RGB", (wide, top + side + 150), PAPER)
@@ -37,8 +37,8 @@ def draw_confusion(card: ProbeCard, path: Path) -> None:
     figures = card.figures
     line = f"accuracy {_words(figures.accuracy)}   balanced {_words(figures.balanced_accuracy)}"
     write(pen, (_MARGIN, _MARGIN + 30), line, QUIET, 18)
-    write(pen, (left, top - 112), "said", QUIET, 18)
-    write(pen, (_MARGIN, top - 12), "is", QUIET, 18, "ls")
+    write(pen, (left, top - 124), "what was said", QUIET, 18)
+    write(pen, (left - 12, top - 12), "what they are", QUIET, 18, "rs")
     for place, name in enumerate(names):
         short = cut(name, _SIZE, words - 12)[0]
         write(pen, (left - 12, top + (place + 0.5) * cell), short, INK, _SIZE, "rm")
@@ -195,7 +195,7 @@ def _mixed(colour: Colour, share: float) -> Colour:
 
 def _slanted(sheet: Image.Image, foot: tuple[int, int], words: str) -> None:
     """Words that rise to the right from a foot."""
-    label = Image.new("L", (130, 130), 0)
-    write(ImageDraw.Draw(label), (0, 124), words, (255, 255, 255), 18, "ls")  # pyright: ignore[reportArgumentType]
-    turned = label.rotate(45, center=(0, 124), resample=Image.Resampling.BICUBIC)
-    sheet.paste(INK, (foot[0] - 4, foot[1] - 124), turned)
+    label = Image.new("RGB", (170, 170))
+    write(ImageDraw.Draw(label), (30, 140), words, PAPER, 18, "ls")
+    turned = label.convert("L").rotate(45, center=(30, 140), resample=Image.Resampling.BICUBIC)
+    sheet.paste(INK, (foot[0] - 30, foot[1] - 140), turned)
