@@ -98,6 +98,7 @@ class NetworkEncoder:
     digests: Callable[[], Mapping[str, str]]
     load: Callable[[], Callable[[npt.NDArray[Any]], Vector]]
     _network: Callable[[npt.NDArray[Any]], Vector] | None = field(default=None, init=False)
+    _known: Mapping[str, str] | None = field(default=None, init=False)
 
     @property
     def bands(self) -> tuple[str, ...] | None:
@@ -107,8 +108,11 @@ class NetworkEncoder:
     @property
     def identity(self) -> Mapping[str, str]:
         """See `Encoder`."""
-        runtime = f"torch {version('torch')}, transformers {version('transformers')}"
-        return {"kind": self.kind, "runtime": runtime, **{f"sha256_{k}": v for k, v in self.digests().items()}}
+        if self._known is None:  # a checkpoint may be gigabytes
+            runtime = f"torch {version('torch')}, transformers {version('transformers')}"
+            digests = {f"sha256_{name}": digest for name, digest in self.digests().items()}
+            self._known = {"kind": self.kind, "runtime": runtime, **digests}
+        return self._known
 
     def prepare(self) -> None:
         """See `Encoder`."""

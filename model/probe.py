@@ -78,6 +78,7 @@ class Probe:
             "fusion": "off" if self._fusion is None else self._fusion.words(),
             "classes": ", ".join(card.labels),
             "not_for": " ".join(card.not_for),
+            "weights_sha256_probe": card.head.sha256,
             "sha256_card": digest,
             "sha256_head": card.head.sha256,
             **{f"encoder_{key}": value for key, value in encoder.identity.items()},

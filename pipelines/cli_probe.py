@@ -41,9 +41,9 @@ def train_probe_command(  # noqa: PLR0913, PLR0917 - as many as there are flags;
 ) -> None:
     """Teach a small head on a frozen encoder what you outlined; `limner run --model probe:OUT` then says it."""
     from .config import Settings  # noqa: PLC0415 - see the top
-    from .lesson import ProbeRequest  # noqa: PLC0415 - the same
     from .probe import describe_probe, train_probe  # noqa: PLC0415 - the same
     from .progress import Drawing  # noqa: PLC0415 - the same
+    from .request import ProbeRequest  # noqa: PLC0415 - the same
 
     given = {
         "inputs": inputs,

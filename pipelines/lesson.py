@@ -9,10 +9,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ..model.encoders import COLOUR, ColourEncoder, Encoder, find_encoder
+from ..model.encoders import ColourEncoder, Encoder, find_encoder
 from ..model.training.folds import assign_folds, number_units
-from ..model.training.probe import HeadKind
-from ..model.training.tiles import INSIDE, overlaps
+from ..model.training.tiles import overlaps
 from ..readers.errors import LimnerError, RequestError
 from ..readers.image import ImageInfo
 from .config import Settings
@@ -21,6 +20,7 @@ from .features import FeatureStore
 from .labels import Labels, label_files, read_labels
 from .names import Names
 from .plan import ImagePlan, make_plan, reading_options, scan_inputs
+from .request import ProbeRequest
 from .resolution import format_metres
 from .taught import Tiles, Watcher, collect
 
@@ -37,44 +37,8 @@ _ALIKE: Final = 1.02  # the same pixel size, as scales are snapped
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeRequest:
-    """What a probe is to be.
-
-    `labels` is a file or a folder, `label_field` the property or column that holds the label, "" for the usual ones.
-    `tile` pixels where the encoder takes any, 0 for 64. `head` is "linear" or "mlp". `inside` is the least share of a
-    tile within its class, `rest` the class of what nobody outlined, "" for none. `block` says what is never on both
-    sides of a fold: "outline", "image", or a length such as 500m, 200um or 512px for blocks of that size; "" is
-    outlines, and images where there is a `rest`, which has no other bounds.
-    """
-
-    labels: str
-    encoder: str = COLOUR
-    label_field: str = ""
-    tile: int = 0
-    head: str = "linear"
-    folds: int = 5
-    inside: float = INSIDE
-    rest: str = ""
-    block: str = ""
-    licence: str = "not stated"
-    features: str = ""
-
-    @property
-    def kind(self) -> HeadKind:
-        """The head. Raises `RequestError` for one that is not known."""
-        if self.head not in {"linear", "mlp"}:
-            raise RequestError("head", "it is linear or mlp", value=self.head, remedy="Correct it")
-        return "mlp" if self.head == "mlp" else "linear"
-
-    @property
-    def unit(self) -> str:
-        """What is never on both sides, as `block` says it, or as is usual."""
-        return self.block or ("image" if self.rest else "outline")
-
-
-@dataclass(frozen=True, slots=True)
 class Lesson:
-    """The tiles that teach, in the order of images, regions and tiles.
+    """The tiles that teach, in the order of images and from top to bottom.
 
     `features` are the encoder's (n, dimensions), `colour` the colour statistics' of the same tiles, None where the
     encoder is those. `classes` (n,) are places in `names`; `units` (n,) and `folds` (n,) as `model.training.folds` has
@@ -123,7 +87,6 @@ def gather(settings: Settings, request: ProbeRequest, listen: Listener) -> Lesso
             if row.status == "failed":
                 listen(Told(f"{names.path(row.path)} is left out. {names.text(row.reason)}"))
         _agree(plan.images)
-        encoder.prepare()
         return _lesson(plan.images, labels, encoder, settings, request, listen)
     except LimnerError as error:
         raise names.error(error) from None
@@ -217,17 +180,8 @@ def _lesson(
     encoders = [encoder] if baseline is None else [encoder, baseline]
     store = FeatureStore(Path(request.features or Path(settings.out) / "features"))
     tiles = Tiles()
-    for plan in plans:
-        done = collect(
-            plan,
-            labels.outlines[plan.info.id],
-            encoders,
-            store,
-            tiles,
-            unit=request.unit,
-            inside=request.inside,
-            rest=request.rest,
-        )
+    for number, plan in enumerate(plans):
+        done = collect(plan, number, labels.outlines[plan.info.id], encoders, store, tiles, request)
         listen(Told(f"{plan.info.id}: {done} regions with outlines"))
     tiles.left_out["outlines on no image"] = labels.beyond
     tiles.left_out["outlines without a label"] = labels.bare
@@ -244,13 +198,14 @@ def _lesson(
             else "Outline a second class, or name with --rest what everything else is",
         )
     unit = request.unit if request.unit in {"outline", "image"} else "block"
-    units = number_units(tiles.members)
-    classes = np.array([names.index(label) for label in tiles.labels], dtype=np.intp)
+    order = sorted(range(len(tiles.places)), key=lambda at: tiles.places[at])  # how regions were cut decides nothing
+    units = number_units([tiles.members[at] for at in order])
+    classes = np.array([names.index(tiles.labels[at]) for at in order], dtype=np.intp)
     folds = assign_folds(units, classes, names, folds=request.folds, unit=unit)
     return Lesson(
         names,
-        np.stack(tiles.features),
-        np.stack(tiles.colour) if baseline is not None else None,
+        np.stack([tiles.features[at] for at in order]),
+        np.stack([tiles.colour[at] for at in order]) if baseline is not None else None,
         classes,
         units,
         folds,

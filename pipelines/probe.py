@@ -30,8 +30,9 @@ from ..reports.probes import card_words, draw_confusion
 from ..reports.writer import DISCLAIMER
 from .config import Settings
 from .events import Listener, Told
-from .lesson import TOLERATES, Lesson, ProbeRequest, gather, quantity_of
+from .lesson import TOLERATES, Lesson, gather, quantity_of
 from .manifest import versions
+from .request import ProbeRequest
 from .words import table
 
 CONFUSION: Final = "confusion.png"
@@ -60,7 +61,11 @@ def train_probe(settings: Settings, request: ProbeRequest, listen: Listener) -> 
     lesson = gather(settings, request, listen)
     count = len(lesson.names)
     heads = fits(request.folds, request.kind) * (1 if lesson.colour is None else 2)
-    listen(Told(f"{len(lesson.classes)} tiles in {int(lesson.units.max()) + 1} {lesson.unit}s; fitting {heads} heads"))
+    listen(
+        Told(
+            f"{len(lesson.classes)} tiles in {int(lesson.units.max()) + 1} {lesson.unit}s; fitting up to {heads} heads"
+        )
+    )
     fitted = fit(lesson.features, lesson.classes, lesson.folds, count=count, kind=request.kind)
     colour = None
     if lesson.colour is not None:

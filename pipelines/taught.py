@@ -17,6 +17,7 @@ from ..readers.image import ImageInfo
 from ..readers.regions import Region
 from .features import Encoded, FeatureStore, encode
 from .plan import ImagePlan
+from .request import ProbeRequest
 from .resolution import Resolution
 from .scale import ground_metres
 from .work import RegionWork, Seen
@@ -27,8 +28,9 @@ VALID: Final = 0.5
 
 @dataclass(slots=True)
 class Tiles:
-    """Tiles that teach, as they are found."""
+    """Tiles that teach, as they are found. `places` are (number of its image, y, x), whatever its region."""
 
+    places: list[tuple[int, float, float]] = field(default_factory=list[tuple[int, float, float]])
     features: list[npt.NDArray[np.float32]] = field(default_factory=list[npt.NDArray[np.float32]])
     colour: list[npt.NDArray[np.float32]] = field(default_factory=list[npt.NDArray[np.float32]])
     labels: list[str] = field(default_factory=list[str])
@@ -63,28 +65,25 @@ class Watcher:
 
 def collect(
     plan: ImagePlan,
+    number: int,
     outlines: Sequence[Outline],
     encoders: Sequence[Encoder],
     store: FeatureStore,
     tiles: Tiles,
-    *,
-    unit: str,
-    inside: float,
-    rest: str,
+    request: ProbeRequest,
 ) -> int:
-    """Add the tiles of one image that teach, with their features, in order; returns how many regions hold some.
+    """Add the tiles of one image that teach, with their features; returns how many regions hold some.
 
-    `unit`, `inside` and `rest` are as `ProbeRequest` has them. Raises `LimnerError` where a region that teaches cannot
-    be read or encoded.
+    `number` is the image's place among all. Raises `LimnerError` where a region that teaches cannot be read or encoded.
     """
-    block = _block(plan, unit)
+    block = _block(plan, request.unit)
     work = RegionWork({plan.info.id: plan}, Watcher(encoders[0], plan.sight.tile))
     picture = plan.info.box
     done = 0
     try:
         for region in plan.regions:
             boxes = tile_boxes(region, plan.sight)
-            verdicts = judge(boxes, outlines, picture=picture, inside=inside, rest=rest)
+            verdicts = judge(boxes, outlines, picture=picture, inside=request.inside, rest=request.rest)
             tiles.left_out.update(one.fate for one in verdicts if one.fate in {"at an edge", "two classes"})
             taught = [place for place, one in enumerate(verdicts) if one.fate == "taught"]
             if not taught:
@@ -95,6 +94,7 @@ def collect(
                 if found[0].valid[place] < VALID:
                     tiles.left_out["without data"] += 1
                     continue
+                tiles.places.append((number, boxes[place].y0, boxes[place].x0))
                 tiles.features.append(found[0].features[place])
                 if len(found) > 1:
                     tiles.colour.append(found[1].features[place])

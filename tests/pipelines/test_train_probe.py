@@ -124,7 +124,7 @@ def test_what_was_outlined_is_found_elsewhere(
 
 
 def _middle(row: dict[str, str]) -> tuple[float, float]:
-    return float(row["centre_x"]), float(row["centre_y"])
+    return float(row["x_px"]), float(row["y_px"])
 
 
 def test_another_resolution_is_refused_and_so_is_none(

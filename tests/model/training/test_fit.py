@@ -107,3 +107,15 @@ def test_without_scikit_learn_the_error_says_what_to_install() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pip install 'limner[probe]'" in done.stdout
+
+
+def test_with_fewer_tiles_than_features_the_head_is_the_same(lesson: Lesson) -> None:
+    _, classes, folds = lesson
+    features = np.random.default_rng(9).normal(size=(160, 300)) + 0.3 * np.eye(300)[classes]
+    fitted = fit(features, classes, folds, count=3, kind="linear")
+    standard = StandardScaler().fit(features)
+    oracle = LogisticRegression(C=1 / (fitted.strength * 160), max_iter=5000, tol=1e-8)
+    oracle.fit(standard.transform(features), classes, sample_weight=balance(classes, 3))
+    strange = np.random.default_rng(10).normal(size=(20, 300))
+    found = softmax(fitted.head.logits(fitted.head.standard(strange)))
+    assert found == pytest.approx(oracle.predict_proba(standard.transform(strange)), abs=1e-3)
