@@ -36,10 +36,8 @@ class Contrastive:
         self._checkpoint = checkpoint
         self._model: Any
         self._tokenizer: Any
-        kind: Any = CLIPModel if checkpoint.family == "clip" else SiglipModel
         self._tokenizer = load_tokenizer(checkpoint.files)
-        load = load_openclip if checkpoint.open_clip else load_model
-        self._model = load(kind, checkpoint.files)
+        self._model = _load(checkpoint)
         with torch.inference_mode():
             rows = [[self._read(template.replace("{}", label)) for template in templates] for label in labels]
             self._texts = _unit(torch.stack([_unit(torch.stack(row)).mean(dim=0) for row in rows]))
@@ -49,9 +47,16 @@ class Contrastive:
 
         One at a time: an answer then depends on nothing but its picture, and on a processor a batch is no quicker.
         """
+        return self.compare(self.look(picture))
+
+    def look(self, picture: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """One picture (tile, tile, 3) of values 0 to 255 → its features (dimensions,), of length 1."""
+        return _look(self._model, picture, self._checkpoint)
+
+    def compare(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Features (dimensions,) of length 1 → a probability for each label. Raises `ModelError`."""
         with torch.inference_mode():
-            seen = self._model.get_image_features(pixel_values=tensor(picture[None], self._checkpoint)).pooler_output
-            logits = _unit(seen) @ self._texts.T * self._model.logit_scale.exp()
+            logits = torch.from_numpy(features[None]) @ self._texts.T * self._model.logit_scale.exp()
             if self._checkpoint.family == "siglip":
                 chances = torch.sigmoid(logits + self._model.logit_bias)
             else:
@@ -90,6 +95,32 @@ class Contrastive:
         given = self._tokenizer([prompt], return_tensors="pt", **padding)
         inputs = {key: given[key] for key in ("input_ids", "attention_mask") if key in given}
         return self._model.get_text_features(**inputs).pooler_output[0]
+
+
+class ImageTower:
+    """The image part of a checkpoint: what it sees, without words. Raises `ModelError` where it cannot be loaded."""
+
+    def __init__(self, checkpoint: Checkpoint, *, threads: int = 0) -> None:
+        if threads:
+            torch.set_num_threads(threads)
+        self._checkpoint = checkpoint
+        self._model: Any = _load(checkpoint)
+
+    def __call__(self, picture: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """See `Contrastive.look`."""
+        return _look(self._model, picture, self._checkpoint)
+
+
+def _load(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 - transformers' classes have no common type
+    kind: Any = CLIPModel if checkpoint.family == "clip" else SiglipModel
+    return (load_openclip if checkpoint.open_clip else load_model)(kind, checkpoint.files)
+
+
+def _look(model: Any, picture: npt.NDArray[Any], checkpoint: Checkpoint) -> npt.NDArray[np.float32]:  # noqa: ANN401 - the same
+    with torch.inference_mode():
+        seen = model.get_image_features(pixel_values=tensor(picture[None], checkpoint)).pooler_output
+        found: npt.NDArray[np.float32] = _unit(seen)[0].numpy()
+    return found
 
 
 def _unit(features: torch.Tensor) -> torch.Tensor:

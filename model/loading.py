@@ -53,10 +53,11 @@ def tensor(pictures: npt.NDArray[Any], scaling: Scaling) -> torch.Tensor:
     return (values * scaling.rescale - mean) / std
 
 
-def load_model(kind: Any, files: Files) -> Any:  # noqa: ANN401 - transformers' classes have no common type
+def load_model(kind: Any, files: Files, *, unused: tuple[str, ...] = ()) -> Any:  # noqa: ANN401 - transformers' classes have no common type
     """A network of a class of transformers, from files on this machine, in float32, for answering only.
 
-    Raises `ModelError` where transformers cannot load it, or a weight would be random since the files lack it.
+    Raises `ModelError` where transformers cannot load it, or a weight would be random since the files lack it, but for
+    those whose names begin with one of `unused`.
     """
     safe = not files.pickled()
     with quiet(files.source):
@@ -69,11 +70,12 @@ def load_model(kind: Any, files: Files) -> Any:  # noqa: ANN401 - transformers' 
             attn_implementation="eager",
             output_loading_info=True,
         )
-    if report["missing_keys"]:
+    absent = sorted(name for name in report["missing_keys"] if not name.startswith(unused))
+    if absent:
         raise ModelError(
             f"checkpoint {files.source}",
             "its files must hold every weight: what is absent would be random",
-            value=f"no {', '.join(sorted(report['missing_keys'])[:3])}",
+            value=f"no {', '.join(absent[:3])}",
             remedy="Name a checkpoint that was trained for this, with all its parts",
         )
     return model.eval()

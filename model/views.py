@@ -1,6 +1,7 @@
 """Views: a region is read once and becomes an annotator's tiles; what of it counts is decided here."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -125,6 +126,32 @@ def inside(region: Region, area: BaseGeometry | None) -> Mask:
             halves = [(a, b, e, f) for a, b in ((y0, ym), (ym, y1)) for e, f in ((x0, xm), (xm, x1))]
             open_blocks += [q for q in halves if q[0] < q[1] and q[2] < q[3]]
     return mask
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A tile that is answered for: its `place` among the view's tiles, and its share of the region's core.
+
+    `share` is in canvas pixels; `valid` is the part of it that is wanted, from 0 to 1.
+    """
+
+    place: int
+    share: BaseGeometry
+    valid: float
+
+
+def kept_tiles(view: View) -> list[Kept]:
+    """The tiles with a wanted pixel in their share of the core, row by row. Shares lie side by side and fill it."""
+    rows, columns = core_window(view.region)
+    kept: list[Kept] = []
+    for place, (x0, y0, x1, y1) in enumerate(view.grid.shares()):
+        left, right = max(x0, columns.start), min(x1, columns.stop)
+        top, bottom = max(y0, rows.start), min(y1, rows.stop)
+        wanted = view.wanted[y0:y1, x0:x1]
+        if wanted.any():
+            part = float(view.wanted[top:bottom, left:right].mean())
+            kept.append(Kept(place, box(left, top, right, bottom), part))
+    return kept
 
 
 def cover(view: View, placement: Placement, area: BaseGeometry | None = None) -> Coverage:

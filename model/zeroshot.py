@@ -5,18 +5,21 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from ..readers.errors import RequestError
 from ..readers.image import ImageInfo
 from .annotator import Answer, Sight, View
 from .checkpoint import Checkpoint, fetch_weights, find_checkpoint
-from .verdicts import Chances, valid_part, verdict, wanted_tiles
+from .fusion import Fusion, unit
+from .verdicts import verdict
+from .views import kept_share, kept_tiles
 from .zoo.openclip import find_openclip
 
 if TYPE_CHECKING:
     from .contrastive import Contrastive
 
-OPTIONS = ("checkpoint", "labels", "templates", "aggregate", "fetch", "threads")
+OPTIONS = ("checkpoint", "labels", "templates", "aggregate", "fusion", "fetch", "threads")
 TEMPLATE = "a photo of {}."
 
 
@@ -25,8 +28,9 @@ class ZeroShot:
 
     Options: `checkpoint`, a folder in transformers' or OpenCLIP's format, or a hub id `OWNER/NAME@COMMIT`; `labels`, at
     least two, with commas; `templates`, prompts with `{}` for the label, with semicolons; `aggregate`, answers for each
-    "tile", the "region" or "both"; `fetch` "true" lets a hub be asked; `threads` for the network, 0 for torch's own
-    choice. Raises `RequestError` for options that cannot be.
+    "tile", the "region" or "both"; `fusion` "off", or "attention" to let a region's tiles see each other (see
+    `Fusion`); `fetch` "true" lets a hub be asked; `threads` for the network, 0 for torch's own choice. Raises
+    `RequestError` for options that cannot be.
     """
 
     def __init__(self, options: Mapping[str, str]) -> None:
@@ -41,6 +45,7 @@ class ZeroShot:
         self._labels = _labels(options.get("labels", ""))
         self._templates = _templates(options.get("templates", "") or TEMPLATE)
         self._aggregate = _choice("aggregate", options.get("aggregate", "both"), ("tile", "region", "both"))
+        self._fusion = Fusion.parse(options.get("fusion", "off"), of="zero-shot")
         self._fetch = _choice("fetch", options.get("fetch", "false"), ("true", "false")) == "true"
         threads = options.get("threads", "0")
         if not threads.isdecimal():
@@ -60,6 +65,7 @@ class ZeroShot:
             "runtime": f"torch {version('torch')}, transformers {version('transformers')}",
             "score": "softmax over the labels" if checkpoint.family == "clip" else "sigmoid of each label",
             "aggregate": self._aggregate,
+            **({} if self._fusion is None else {"fusion": self._fusion.words()}),
             "labels": ", ".join(self._labels),
             "templates": "; ".join(self._templates),
         }
@@ -78,7 +84,11 @@ class ZeroShot:
         """Rendered RGB in tiles of the checkpoint's size, at any resolution. Raises `ModelError`."""
         del info  # any picture that can be rendered will do
         checkpoint = self._checkpoint()
-        return Sight(tile=checkpoint.tile, overall=self._aggregate != "tile", variant=checkpoint.family)
+        return Sight(
+            tile=checkpoint.tile,
+            overall=self._aggregate != "tile" or self._fusion is not None,
+            variant=checkpoint.family,
+        )
 
     def prepare(self, sights: Sequence[Sight]) -> None:
         """Find the checkpoint and load it once, so that what is wrong with it or the words is said before any region.
@@ -100,19 +110,21 @@ class ZeroShot:
 
         The region's probabilities are half the mean of its tiles' and half the global view's.
         """
+        kept = kept_tiles(view)
+        looks = np.array([network.look(view.tiles[one.place]) for one in kept])
+        if self._fusion is not None and kept:
+            looks = unit(self._fusion(looks.astype(np.float64), network.look(_overall(view)).astype(np.float64)))
+        chances = [network.compare(one) for one in looks.astype(np.float32)]
         answers: list[Answer] = []
-        chances: list[Chances] = []
-        for tile, share, valid in wanted_tiles(view):
-            chances.append(network(tile))
-            if self._aggregate != "region":
-                answers.append(verdict(self._labels, chances[-1], "tile", valid, geometry=share))
+        if self._aggregate != "region":
+            answers += [
+                verdict(self._labels, one, "tile", tile.valid, geometry=tile.share)
+                for one, tile in zip(chances, kept, strict=True)
+            ]
         if self._aggregate != "tile" and chances:
-            if view.overall is None:
-                msg = f"region {view.region.key}: the region's answer needs its global view"
-                raise ValueError(msg)
-            together = (np.mean(chances, axis=0) + network(view.overall)) / 2
+            together = (np.mean(chances, axis=0) + network(_overall(view))) / 2
             made_of = f"half the mean of {len(chances)} tiles, half the global view"
-            answers.append(verdict(self._labels, together, "region", valid_part(view), made_of=made_of))
+            answers.append(verdict(self._labels, together, "region", kept_share(view), made_of=made_of))
         return answers
 
     def _checkpoint(self) -> Checkpoint:
@@ -125,6 +137,13 @@ class ZeroShot:
         from .contrastive import Contrastive  # noqa: PLC0415 - loads torch
 
         return Contrastive(self._checkpoint(), self._labels, self._templates, threads=self._threads)
+
+
+def _overall(view: View) -> npt.NDArray[np.float32]:
+    if view.overall is None:
+        msg = f"region {view.region.key}: its global view is needed, and its sight did not ask for it"
+        raise ValueError(msg)
+    return view.overall
 
 
 def _labels(text: str) -> tuple[str, ...]:

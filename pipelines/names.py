@@ -42,13 +42,22 @@ class Names:
     told: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @classmethod
-    def of(cls, settings: Settings, scanned: Sequence[Scanned], options: Mapping[str, str]) -> Self:
-        """The names of a run. `options` are the reader's, with the key in them. Raises `RequestError` for a bad key."""
+    def of(
+        cls,
+        settings: Settings,
+        scanned: Sequence[Scanned],
+        options: Mapping[str, str],
+        further: Sequence[str] = (),
+    ) -> Self:
+        """The names of a run. `options` are the reader's, with the key in them; `further` are paths that lie beside.
+
+        Raises `RequestError` for a bad key.
+        """
         if settings.names == "show" or all(row.reader not in PERSONAL for row in scanned):
             return cls()
         pseudonyms = Pseudonyms.of({key: options[key] for key in ("key_file",) if key in options})
         beside = [settings.area, settings.schema_file, *(settings.reader_options.get(option, "") for option in _PATHS)]
-        paths = [*settings.inputs, *filter(None, beside), *(path for row in scanned for path in _paths(row))]
+        paths = [*settings.inputs, *filter(None, beside), *further, *(path for row in scanned for path in _paths(row))]
         told: dict[str, str] = {}
         for path in dict.fromkeys(paths):
             for form in _forms(path):

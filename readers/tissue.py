@@ -6,19 +6,16 @@ a person drew in QuPath takes this one's place.
 # shapely leaves its functions' **kwargs untyped:
 # pyright: reportUnknownMemberType=false
 
-import gzip
-import json
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from .drawing import Drawing
 from .errors import RequestError
 from .geometry import Points
 from .image import ImageInfo, Mask, Pixels
@@ -179,24 +176,16 @@ def _strongest(values: Values, valid: Mask) -> Values:
 def read_drawn(path: str, info: ImageInfo) -> BaseGeometry:
     """The union of the polygons that a person drew in QuPath, in level-0 pixels of a slide, cut to the picture.
 
-    GeoJSON as QuPath exports it (a FeatureCollection, a list of features, one feature, or bare geometries; also
-    `.gz`), in pixels that count from the slide's scanned part: `info.origin` is added. Points and lines are passed
-    over. Raises `RequestError` where it is no such file, or nothing drawn lies on the picture.
+    In pixels that count from the slide's scanned part: `info.origin` is added. Raises `RequestError` as
+    `Drawing.shapes` does, and where nothing drawn lies on the picture.
     """
     thing = f"tissue of {path}"
-    try:
-        content = Path(path).read_bytes()
-        record = json.loads(gzip.decompress(content) if path.endswith(".gz") else content)
-        drawn = [shape for shape in _shapes(record) if shape.area > 0]
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, shapely.GEOSException) as error:
-        raise RequestError(
-            thing, "it must be GeoJSON of polygons in pixels", value=str(error), remedy="Export it from QuPath again"
-        ) from error
+    drawn = [shape.geometry for shape in Drawing(path, thing, "pixels").shapes()]
 
     def shift(xy: Points) -> Points:
         return xy + np.asarray(info.origin, dtype=np.float64)
 
-    whole = shapely.transform(shapely.union_all([shapely.make_valid(shape) for shape in drawn]), shift)
+    whole = shapely.transform(shapely.union_all(drawn), shift)
     area = whole.intersection(shapely.box(0, 0, *info.size))
     if area.area <= 0:
         raise RequestError(
@@ -214,15 +203,3 @@ def drawn_mask(area: BaseGeometry, shape: tuple[int, int], scale: tuple[float, f
     x, y = (np.arange(shape[1]) + 0.5) * scale[0], (np.arange(shape[0]) + 0.5) * scale[1]
     mesh_x, mesh_y = np.meshgrid(x, y)
     return np.asarray(shapely.contains_xy(area, mesh_x, mesh_y), dtype=bool)
-
-
-def _shapes(record: Any) -> Iterator[BaseGeometry]:  # noqa: ANN401 - parsed JSON
-    if isinstance(record, list):
-        for item in cast("list[Any]", record):
-            yield from _shapes(item)
-    elif record["type"] == "FeatureCollection":
-        yield from _shapes(record["features"])
-    elif record["type"] == "Feature":
-        yield from _shapes(record["geometry"])
-    else:
-        yield shapely.geometry.shape(record)

@@ -9,7 +9,8 @@ from ..annotator import Answer, Sight, View
 from ..areas import Values, areas, softmax, spread
 from ..checkpoint import Files, fetch_weights, find_files
 from ..detections import sightings
-from ..verdicts import verdict, wanted_tiles
+from ..verdicts import verdict
+from ..views import kept_tiles
 from .options import Options, among
 from .recipe import Recipe, read_recipe
 
@@ -127,8 +128,8 @@ class Transformers:
         recipe = self._read()
         if recipe.task == "classify":
             return [
-                verdict(recipe.labels, network.classify(tile), "tile", valid, geometry=share)
-                for tile, share, valid in wanted_tiles(view)
+                verdict(recipe.labels, network.classify(view.tiles[one.place]), "tile", one.valid, geometry=one.share)
+                for one in kept_tiles(view)
             ]
         if recipe.task in {"detect", "find"}:
             return sightings(view, network.detect, threshold=self._least(recipe))

@@ -18,7 +18,8 @@ from .. import weights
 from ..annotator import Answer, Sight, View
 from ..checkpoint import HUB_ID, Files, find_files, section
 from ..tiling import resize
-from ..verdicts import verdict, wanted_tiles
+from ..verdicts import verdict
+from ..views import kept_tiles
 from .options import Options, among
 
 if TYPE_CHECKING:
@@ -154,10 +155,11 @@ class WSInfer:
     def _answers(self, view: View, script: "Script") -> list[Answer]:
         _, patch = self._read()
         answers: list[Answer] = []
-        for tile, share, valid in wanted_tiles(view):
+        for one in kept_tiles(view):
+            tile = view.tiles[one.place]
             shown = tile if patch.shown == patch.side else resize(np.ascontiguousarray(tile), patch.shown, patch.shown)
             chances = script(shown, mean=patch.mean, std=patch.std)
-            answers.append(verdict(patch.classes, chances, "tile", valid, geometry=share))
+            answers.append(verdict(patch.classes, chances, "tile", one.valid, geometry=one.share))
         return answers
 
     def _read(self) -> tuple[Files, Patch]:

@@ -34,7 +34,7 @@ FENCES: dict[str, tuple[str, ...]] = {
     "pandas": ("reports/tables.py",),
     # drawing; and late, for pictures that do not fill the 4KHD grid exactly, and for those that are sent
     "PIL": (
-        *("reports/lettering.py", "reports/overview.py", "reports/painting.py"),
+        *("reports/lettering.py", "reports/overview.py", "reports/painting.py", "reports/probes.py"),
         *("model/tiling.py", "model/asking/chat.py"),
     ),
     # what runs a network, and what fetches one
@@ -47,6 +47,7 @@ FENCES: dict[str, tuple[str, ...]] = {
     "torch": (
         "model/contrastive.py",
         "model/loading.py",
+        "model/towers.py",
         "model/asking/imagetext.py",
         *_in("zoo", "networks torchscript"),
         *_in("fourkhd", "answer attention files language load network speaker vision"),
@@ -54,6 +55,7 @@ FENCES: dict[str, tuple[str, ...]] = {
     "transformers": (
         "model/contrastive.py",
         "model/loading.py",
+        "model/towers.py",
         *_in("asking", "imagetext processor"),
         *_in("zoo", "networks"),
         *_in("fourkhd", "answer attention language network"),
@@ -61,12 +63,15 @@ FENCES: dict[str, tuple[str, ...]] = {
     # what holds an answer to a schema
     "llguidance": ("model/asking/grammar.py",),
     # a checkpoint's files, its words, and numbers of few bits
-    "safetensors": _in("fourkhd", "convert files"),
+    "safetensors": ("model/head.py", "pipelines/features.py", *_in("fourkhd", "convert files")),
     "sentencepiece": _in("fourkhd", "tokens"),
     "bitsandbytes": _in("fourkhd", "load"),
     # strict settings, cards and plans, in and out of text
-    "pydantic": ("pipelines/config.py", "pipelines/plan.py", "model/cards.py"),
-    "yaml": ("pipelines/config.py", "model/cards.py"),
+    "pydantic": ("pipelines/config.py", "pipelines/plan.py", "model/cards.py", "model/probecard.py"),
+    "yaml": ("pipelines/config.py", "model/cards.py", "model/probecard.py"),
+    # what fits a probe's head, on as many threads as it is told; using one needs neither
+    "sklearn": _in("training", "probe"),
+    "threadpoolctl": _in("training", "probe"),
     # talking to a person
     "typer": ("pipelines/cli.py", "pipelines/cli_*.py"),
     "rich": ("pipelines/progress.py",),
@@ -87,7 +92,7 @@ BEHIND = {
 OURS = {"test", "lint"}
 """Extras of those who work on limner; the others are a user's choice, imported late."""
 
-DISTRIBUTIONS = {"openslide-python": "openslide", "pillow": "PIL", "PyYAML": "yaml"}
+DISTRIBUTIONS = {"openslide-python": "openslide", "pillow": "PIL", "PyYAML": "yaml", "scikit-learn": "sklearn"}
 """Where what one installs and what one imports have different names."""
 
 HEAVY = (

@@ -15,6 +15,7 @@ import shapely
 from limner.model.annotator import Answer, Sight, View
 from limner.model.checkpoint import find_checkpoint
 from limner.model.contrastive import Contrastive
+from limner.model.fusion import Fusion
 from limner.model.lift import lift
 from limner.model.views import core_window, look
 from limner.model.zeroshot import ZeroShot
@@ -258,3 +259,30 @@ def test_a_hub_is_not_asked_unasked() -> None:
 def test_a_hub_id_needs_its_commit() -> None:
     with pytest.raises(ModelError, match="OWNER/NAME@COMMIT"):
         ZeroShot({"checkpoint": "nobody/nothing@main", "labels": LABELS}).prepare([])
+
+
+@pytest.mark.parametrize("aggregate", ["tile", "both"])
+def test_tiles_may_see_each_other_before_they_are_judged(checkpoints: Make, picture: Pictures, aggregate: str) -> None:
+    folder = checkpoints("clip")
+    fused = annotator(folder, aggregate=aggregate, fusion="attention,4,0.5")
+    sight = fused.sight(picture(np.zeros((4, 4, 3), dtype=np.uint8)).info)
+    assert sight.overall
+    network = Contrastive(find_checkpoint(str(folder), fetch=False), LABELS.split(","), ["a photo of {}."])
+    shown = views(picture, sight)
+    differing = 0
+    for view, answers in zip(shown, fused.annotate(shown), strict=True):
+        boxes = zip(view.tiles, view.grid.boxes(), strict=True)
+        looks = np.array([network.look(t) for t, (x0, y0, x1, y1) in boxes if view.wanted[y0:y1, x0:x1].any()])
+        if not len(looks):
+            continue
+        seen = Fusion(4.0, 0.5)(looks.astype(np.float64), network.look(view.overall).astype(np.float64))
+        seen /= np.linalg.norm(seen, axis=1, keepdims=True)
+        chances = [network.compare(one) for one in seen.astype(np.float32)]
+        tiles = [one for one in answers if one.kind == "tile"]
+        for answer, one in zip(tiles, chances, strict=True):
+            assert [answer.numbers[f"p.{label}"] for label in LABELS.split(",")] == pytest.approx(one, abs=1e-4)
+        differing += sum(abs(network.compare(a) - b).max() > 0.01 for a, b in zip(looks, chances, strict=True))
+        assert len(answers) - len(tiles) == (aggregate == "both")
+    assert differing > 0
+    assert fused.identity["fusion"].startswith("attention")
+    assert "fusion" not in annotator(folder).identity

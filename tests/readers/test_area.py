@@ -93,12 +93,26 @@ def test_polygons_are_joined_and_holes_are_kept(saved: Save) -> None:
         ({"type": "Polygon", "coordinates": [[[0, 0], [1], [1, 1], [0, 0]]]}, "longitude, latitude"),
         ({"type": "Polygon", "coordinates": [[[5e5, 4e6], [6e5, 4e6], [6e5, 4.1e6], [5e5, 4e6]]]}, "within ±180"),
         ({"type": "Polygon", "coordinates": [[[0, 0], [float("nan"), 1], [1, 1], [0, 0]]]}, "within ±180"),
-        (POLYGON | {"crs": {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32618"}}}, "WGS84.*32618"),
+        (POLYGON | {"crs": {"type": "name", "properties": {"name": "EPSG:99999"}}}, "PROJ knows.*99999"),
+        (POLYGON | {"crs": {"type": "name"}}, "crs must be named"),
     ],
 )
 def test_anything_else_is_refused_with_its_place(saved: Save, record: object, words: str) -> None:
     with pytest.raises(RequestError, match=words):
         read_area(saved(record))
+
+
+def test_the_crs_that_a_file_states_is_respected(saved: Save) -> None:
+    corners = [[440760.0, 4162740.0], [450660.0, 4162740.0], [450660.0, 4172940.0], [440760.0, 4162740.0]]
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32618"}}
+    area = read_area(saved({"type": "Polygon", "coordinates": [corners], "crs": crs}))
+    to_lonlat = pyproj.Transformer.from_crs(32618, 4326, always_xy=True)
+    there = [to_lonlat.transform(*corner) for corner in corners]
+    bow = shapely.hausdorff_distance(area, shapely.Polygon(there))
+    assert 1e-5 < bow < 1e-4, "corners where they were, and edges that bend in longitude and latitude"
+    edge = np.linspace(corners[0], corners[1], 200)
+    points = shapely.points(np.stack(to_lonlat.transform(edge[:, 0], edge[:, 1]), axis=1))
+    assert shapely.distance(points, area.boundary).max() < 1e-8, "edges are straight where they were drawn"
 
 
 def test_a_file_that_is_not_json_is_refused(tmp_path: Path) -> None:

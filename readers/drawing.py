@@ -1,0 +1,210 @@
+"""What a person drew: the polygons of a GeoJSON file with what is written beside them. The one way of reading it.
+
+Two frames, as the picture has them: longitude and latitude for maps (RFC 7946, or the `crs` member that GeoJSON of
+2008 had and QGIS still writes), pixels for all else, as QuPath exports them.
+"""
+# shapely leaves its functions' **kwargs untyped:
+# pyright: reportUnknownMemberType=false
+
+import gzip
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, cast
+
+import numpy as np
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from .errors import ReadError, RequestError
+from .geodesy import to_lonlat
+from .geometry import Placement, Points
+
+Frame = Literal["lonlat", "pixels"]
+
+_WGS84: Final = ('CRS84"', 'EPSG:4326"', 'EPSG::4326"')  # how names end in the `crs` member of older GeoJSON
+_PIECES: Final = 64  # edges straight in a projected CRS are bent by less than that squared of a polygon's own bow
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One polygon of a file. `where` is its place in it, `feature` the place of what it is a part of.
+
+    `geometry` is in longitude and latitude or in pixels, as the file was read. `properties` are its feature's.
+    """
+
+    where: str
+    feature: str
+    geometry: BaseGeometry
+    properties: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where in a file one is, and what holds from there downwards."""
+
+    where: str = ""
+    feature: str = ""
+    properties: Mapping[str, Any] | None = None
+    crs: str = ""
+
+    def at(self, name: str, index: int | None = None) -> str:
+        """The place of a member."""
+        inside = f"{self.where}.{name}" if self.where else name
+        return inside if index is None else f"{inside}[{index}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A file, what it is called in errors, and the frame in which it is read."""
+
+    path: str
+    thing: str
+    frame: Frame
+
+    def shapes(self) -> list[Shape]:
+        """All polygons, in the file's order.
+
+        Takes Polygon, MultiPolygon, Feature, FeatureCollection and GeometryCollection; for pixels also a list of
+        those and `.gz`, as QuPath exports them, with points and lines passed over and crossed rings mended. A polygon
+        over the antimeridian comes split, as RFC 7946 §3.1.9 has it. Heights are dropped, features without geometry
+        passed over. Raises `RequestError`, with the place in the file, for anything else: invalid polygons of
+        maps, coordinates beyond ±180 or ±90, a CRS that is not known, and any CRS where pixels are meant.
+        """
+        record = self._record()
+        if self.frame == "pixels" and isinstance(record, list):
+            record = cast("object", {"type": "FeatureCollection", "features": record})
+        found = [
+            Shape(place.where, place.feature or place.where, self._solid(place, rings), place.properties or {})
+            for place, rings in self._polygons(_Place(), record)
+        ]
+        return [shape for shape in found if not shape.geometry.is_empty]
+
+    def _record(self) -> object:
+        try:
+            content = Path(self.path).read_bytes()
+            packed = self.path.endswith(".gz") and self.frame == "pixels"
+            return json.loads((gzip.decompress(content) if packed else content).decode("utf-8-sig"))
+        except (OSError, EOFError, ValueError) as error:
+            raise RequestError(
+                self.thing, "it must be a GeoJSON file", value=str(error), remedy=f"Give a file of {self._wanted}"
+            ) from error
+
+    @property
+    def _wanted(self) -> str:
+        return "polygons in longitude and latitude" if self.frame == "lonlat" else "polygons in pixels"
+
+    def _refusal(self, where: str, rule: str, value: str) -> RequestError:
+        remedy = "Give GeoJSON polygons in WGS84 longitude and latitude, such as QGIS saves with RFC 7946 ticked"
+        if self.frame == "pixels":
+            remedy = "Give GeoJSON polygons in pixels, such as QuPath exports"
+        return RequestError(f"{self.thing}{f' at {where}' if where else ''}", rule, value=value, remedy=remedy)
+
+    def _polygons(self, place: _Place, record: object) -> Iterator[tuple[_Place, object]]:
+        """(place, coordinates) of every polygon in a GeoJSON object."""
+        fields = cast("dict[str, object]", record) if isinstance(record, dict) else {}
+        kind = fields.get("type")
+        if not isinstance(kind, str):
+            raise self._refusal(place.where, "it must be a GeoJSON object with a type", json.dumps(record)[:80])
+        crs = self._crs(place, fields.get("crs"))
+        match kind:
+            case "FeatureCollection" | "GeometryCollection":
+                name = "features" if kind == "FeatureCollection" else "geometries"
+                for index, item in enumerate(self._listed(place.at(name), fields.get(name))):
+                    inner = _Place(place.at(name, index), place.feature, place.properties, crs)
+                    yield from self._polygons(inner, item)
+            case "Feature":
+                if fields.get("geometry") is not None:
+                    beside = fields.get("properties")
+                    properties = cast("dict[str, Any]", beside) if isinstance(beside, dict) else {}
+                    inner = _Place(place.at("geometry"), place.where or "the feature", properties, crs)
+                    yield from self._polygons(inner, fields["geometry"])
+            case "Polygon":
+                yield _Place(place.where, place.feature, place.properties, crs), fields.get("coordinates")
+            case "MultiPolygon":
+                for index, rings in enumerate(self._listed(place.at("coordinates"), fields.get("coordinates"))):
+                    whole = place.feature or place.where
+                    yield _Place(place.at("coordinates", index), whole, place.properties, crs), rings
+            case "Point" | "MultiPoint" | "LineString" | "MultiLineString" if self.frame == "pixels":
+                return
+            case _:
+                raise self._refusal(place.where, "an area must be made of polygons", kind)
+
+    def _crs(self, place: _Place, member: object) -> str:
+        """The name of a CRS that is not longitude and latitude on WGS84; "" for those and for pixels."""
+        if member is None:
+            return place.crs
+        text = json.dumps(member)
+        if self.frame == "pixels":
+            raise self._refusal(place.where, "a picture without a place on the Earth is drawn on in pixels", text[:160])
+        if any(name in text for name in _WGS84):
+            return ""
+        named = cast("dict[str, Any]", member).get("properties") if isinstance(member, dict) else None
+        name = cast("dict[str, Any]", named).get("name") if isinstance(named, dict) else None
+        if not isinstance(name, str) or not name:
+            raise self._refusal(place.where, "a crs must be named", text[:160])
+        return name
+
+    def _listed(self, where: str, value: object) -> list[object]:
+        if not isinstance(value, list):
+            raise self._refusal(where, "it must be a list", json.dumps(value)[:80])
+        return cast("list[object]", value)
+
+    def _solid(self, place: _Place, rings: object) -> BaseGeometry:
+        """A valid polygon of GeoJSON coordinates, in the frame."""
+        where = place.where
+        lines = [self._ring(place, f"{where} ring {i}".strip(), r) for i, r in enumerate(self._listed(where, rings))]
+        if not lines:
+            raise self._refusal(where, "a polygon must have a ring", "none")
+        polygon = shapely.Polygon(lines[0], lines[1:])
+        if self.frame == "pixels":
+            return _mended(polygon)
+        if not polygon.is_valid:
+            raise self._refusal(where, "a polygon must be valid", shapely.is_valid_reason(polygon))
+        return self._unprojected(polygon, place) if place.crs else polygon
+
+    def _ring(self, place: _Place, where: str, positions: object) -> Points:
+        """A closed ring (N, 2) of GeoJSON positions."""
+        try:
+            pairs = [(float(p[0]), float(p[1])) for p in cast("list[Any]", positions)]
+        except (TypeError, ValueError, IndexError, KeyError) as error:
+            rule = "positions must be longitude, latitude" if self.frame == "lonlat" else "positions must be x, y"
+            raise self._refusal(where, rule, json.dumps(positions)[:80]) from error
+        points = np.asarray(pairs, dtype=np.float64).reshape(-1, 2)
+        if len(points) < 4 or (points[0] != points[-1]).any():  # noqa: PLR2004 - a triangle, closed
+            rule = "a ring must have four positions or more and end where it begins"
+            raise self._refusal(where, rule, f"{len(points)}")
+        if not place.crs and self.frame == "lonlat":
+            beyond = ~(np.abs(points) <= (180.0, 90.0)).all(axis=1)
+            if beyond.any():
+                rule = "longitude must lie within ±180 and latitude within ±90"
+                raise self._refusal(where, rule, str(points[beyond][0].tolist()))
+        elif not np.isfinite(points).all():
+            raise self._refusal(where, "positions must be finite numbers", str(points.tolist())[:80])
+        return points
+
+    def _unprojected(self, polygon: BaseGeometry, place: _Place) -> BaseGeometry:
+        """A polygon of a CRS in longitude and latitude, with vertices so close that its edges stay where they were."""
+        x0, y0, x1, y1 = polygon.bounds
+        dense = shapely.segmentize(polygon, max(x1 - x0, y1 - y0) / _PIECES)
+        try:
+            return shapely.transform(dense, lambda xy: from_crs(place.crs, xy))
+        except ReadError as error:
+            raise self._refusal(place.where, error.rule, error.value or place.crs) from error
+
+
+def from_crs(crs: str, xy: Points) -> Points:
+    """Points (N, 2) of a CRS, by any name that PROJ knows, x first → longitude and latitude on WGS84 (N, 2).
+
+    Raises `ReadError` for an unknown CRS, one that is not on the Earth, and points where it is not defined.
+    """
+    return to_lonlat(Placement(((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)), "crs", crs=crs, source=f"the CRS {crs}"), xy)
+
+
+def _mended(polygon: BaseGeometry) -> BaseGeometry:
+    """The polygons in what a hand drew, where its line may cross itself; empty where it encloses nothing."""
+    parts = np.asarray([shapely.make_valid(polygon)], dtype=object)
+    while (shapely.get_type_id(parts) > 3).any():  # noqa: PLR2004 - types above polygons have parts
+        parts = shapely.get_parts(parts)
+    return shapely.union_all(parts[shapely.get_type_id(parts) == 3])  # noqa: PLR2004 - polygons

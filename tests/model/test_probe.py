@@ -1,0 +1,226 @@
+"""The annotator: what it says of tiles, and what it refuses to look at."""
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import shapely
+from limner.model.annotator import View
+from limner.model.encoders import ColourEncoder
+from limner.model.fusion import Fusion
+from limner.model.head import Head
+from limner.model.lift import lift
+from limner.model.probe import Probe
+from limner.model.probecard import HEAD, ProbeCard, read_card, write_card
+from limner.model.views import look
+from limner.readers.errors import ModelError, RequestError
+from limner.readers.image import Image
+from limner.readers.regions import Grid, cut
+from limner.readers.render import Stretch
+
+Pictures = Callable[..., Image]
+MakeProbe = Callable[..., Path]
+PLAIN = Stretch(("b0", "b1", "b2"), (0.0,) * 3, (255.0,) * 3, "as it is")
+RGB = ("red", "green", "blue")
+
+
+@pytest.fixture
+def make_probe(tmp_path: Path) -> MakeProbe:
+    """Write a probe by hand: dark, grey or bright by the mean of red, in tiles of 16 px."""
+
+    def make(**seen: Any) -> Path:  # noqa: ANN401 - parts of a card
+        weights = np.zeros((21, 3))
+        weights[0] = [-1.0, 0.0, 1.0]
+        head = Head(np.full(21, 128.0), np.full(21, 32.0), ((weights, np.array([-1.0, 0.0, -1.0])),), temperature=0.5)
+        digest = head.save(tmp_path / HEAD)
+        figure = {"value": 1.0, "low": 1.0, "high": 1.0}
+        names = ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error_before", "calibration_error")
+        card = {
+            "summary": "Tells dark, grey and bright apart.",
+            "licence": "CC0",
+            "classes": [{"name": name, "tiles": 5, "units": 5} for name in ("dark", "grey", "bright")],
+            "seen": {
+                "tile": 16,
+                "metres": None,
+                "tolerates": 1.5,
+                "bands": None,
+                "quantity": "",
+                "channels": 3,
+                **seen,
+            },
+            "encoder": {"source": "colour", "identity": dict(ColourEncoder().identity)},
+            "head": {"kind": "linear", "sha256": digest, "dimensions": 21, "strength": "1", "temperature": 0.5},
+            "validation": {
+                "folds": 5,
+                "unit": "outline",
+                "units": 15,
+                "inside": 0.5,
+                "interval": "95 %",
+                "left_out": {},
+            },
+            "figures": dict.fromkeys(names, figure),
+            "by_class": [],
+            "confusion": [[5, 0, 0], [0, 5, 0], [0, 0, 5]],
+            "margins": [],
+            "majority": 0.3333,
+            "colour": None,
+            "gain": None,
+            "labels_sha256": {},
+            "versions": {},
+            "not_for": ["anything but tests"],
+        }
+        write_card(ProbeCard.model_validate(card), tmp_path)
+        return tmp_path
+
+    return make
+
+
+def views(picture: Pictures, probe: Probe, **made: Any) -> tuple[list[View], Any]:  # noqa: ANN401 - a picture's parts
+    """A picture of 80 × 48 px whose tiles have known brightness, in regions of four tiles; a corner has no data."""
+    levels = np.random.default_rng(6).permutation(np.linspace(20, 235, 15)).reshape(3, 5)
+    pixels = np.repeat(np.kron(levels, np.ones((16, 16)))[..., None], 3, axis=2).astype(np.uint8)
+    mask = np.ones((48, 80), dtype=np.bool_)
+    mask[:16, :16] = False
+    image = picture(pixels, mask=mask, bands=RGB, **made)
+    sight = probe.sight(image.info)
+    regions = cut(Grid("picture", image.info.size, (1.0, 1.0)), tile=16, hd_num=4)
+    return [look(image, region, sight, stretch=PLAIN) for region in regions], levels
+
+
+def test_it_is_installed() -> None:
+    [point] = entry_points(group="limner.annotators", name="probe")
+    assert point.load() is Probe
+
+
+def test_each_tile_gets_the_class_of_its_features(make_probe: MakeProbe, picture: Pictures) -> None:
+    probe = Probe({"checkpoint": str(make_probe()), "margin": "0"})
+    shown, levels = views(picture, probe)
+    found = {
+        tuple(map(int, lift(answer, view).geometry.bounds[:2])): answer
+        for view, answers in zip(shown, probe.annotate(shown), strict=True)
+        for answer in answers
+    }
+    assert len(found) == 14  # of fifteen, one holds no data
+    for (x, y), answer in found.items():
+        z = (int(levels[y // 16, x // 16]) - 128) / 32 / 0.5
+        logits = np.array([-z - 2, 0.0, z - 2])
+        chances = np.exp(logits) / np.exp(logits).sum()
+        assert [answer.numbers[f"p.{name}"] for name in ("dark", "grey", "bright")] == pytest.approx(chances, abs=1e-4)
+        assert answer.label == ("dark", "grey", "bright")[int(chances.argmax())]
+        assert answer.score == answer.numbers[f"p.{answer.label}"]
+        assert (answer.kind, answer.numbers["valid"]) == ("tile", 1.0)
+
+
+def test_below_the_margin_a_tile_is_undecided(make_probe: MakeProbe, picture: Pictures) -> None:
+    folder = make_probe()
+    for margin in (0.0, 0.4, 1.0):
+        probe = Probe({"checkpoint": str(folder), "margin": str(margin)})
+        shown, _ = views(picture, probe)
+        for answer in (one for answers in probe.annotate(shown) for one in answers):
+            ranked = sorted((answer.numbers[f"p.{name}"] for name in ("dark", "grey", "bright")), reverse=True)
+            assert (answer.label == "undecided") == (ranked[0] - ranked[1] < margin)
+    assert probe.labels == ("dark", "grey", "bright", "undecided")
+    assert set(probe.colours) == {"undecided"}
+
+
+def test_tiles_that_see_each_other_are_fused_in_units_of_spread(make_probe: MakeProbe, picture: Pictures) -> None:
+    folder = make_probe()
+    fused = Probe({"checkpoint": str(folder), "fusion": "attention,2,0.5"})
+    shown, _ = views(picture, fused)
+    assert all(view.overall is not None for view in shown)
+    card, encoder = read_card(folder), ColourEncoder()
+    head = Head.load(folder / HEAD, card.head.sha256)
+    for view, answers in zip(shown, fused.annotate(shown), strict=True):
+        kept = [(tile, valid) for tile, valid in zip(view.tiles, view.valid, strict=True) if valid.any()]
+        standard = head.standard(np.array([encoder(*one) for one in kept]))
+        overall = head.standard(encoder(view.overall.clip(0, 255), np.ones((16, 16), dtype=bool))[None])[0]
+        want = head.chances(Fusion(2.0, 0.5)(standard, overall))
+        got = [[one.numbers[f"p.{name}"] for name in ("dark", "grey", "bright")] for one in answers]
+        assert np.array(got) == pytest.approx(want, abs=1e-4)
+
+
+def test_labels_that_are_asked_for_are_kept(make_probe: MakeProbe, picture: Pictures) -> None:
+    folder = make_probe()
+    probe = Probe({"checkpoint": str(folder), "labels": "bright,undecided"})
+    shown, _ = views(picture, probe)
+    assert {one.label for answers in probe.annotate(shown) for one in answers} <= {"bright", "undecided"}
+    with pytest.raises(RequestError, match=r"been taught them.*wet.*Its labels: dark, grey, bright, undecided"):
+        Probe({"checkpoint": str(folder), "labels": "wet"}).prepare([])
+
+
+def test_answers_are_the_same_in_any_company(make_probe: MakeProbe, picture: Pictures) -> None:
+    probe = Probe({"checkpoint": str(make_probe()), "fusion": "attention"})
+    shown, _ = views(picture, probe)
+    assert list(probe.annotate(shown)) == [probe.annotate([view])[0] for view in shown]
+    shares = [lift(one, view).geometry for view in shown for one in probe.annotate([view])[0]]
+    assert shapely.union_all(shares).area == sum(one.area for one in shares)
+
+
+def test_another_encoder_is_refused(make_probe: MakeProbe) -> None:
+    probe = Probe({"checkpoint": str(make_probe()), "encoder": "colour:red,green,blue"})
+    with pytest.raises(ModelError, match=r"its of must be red, green, blue as rendered.*train the probe again"):
+        probe.prepare([])
+
+
+def test_other_bands_are_refused(make_probe: MakeProbe, picture: Pictures) -> None:
+    grey = picture(np.zeros((8, 8, 1), dtype=np.uint8)).info
+    with pytest.raises(ModelError, match=r"taught on red, green and blue.*one channel, as grey"):
+        Probe({"checkpoint": str(make_probe())}).sight(grey)
+    native = Probe({"checkpoint": str(make_probe(bands=["red", "nir"], quantity="toa_reflectance", channels=2))})
+    four = picture(np.zeros((8, 8, 2), dtype=np.uint16), bands=("nir", "red"), quantity="toa_reflectance").info
+    assert native.sight(four).bands == ("red", "nir")
+    with pytest.raises(ModelError, match=r"taught on red, nir in toa_reflectance.*no nir"):
+        native.sight(picture(np.zeros((8, 8, 3), dtype=np.uint16), bands=RGB, quantity="toa_reflectance").info)
+    with pytest.raises(ModelError, match="values are number"):
+        native.sight(picture(np.zeros((8, 8, 2), dtype=np.uint16), bands=("nir", "red")).info)
+
+
+def test_the_resolution_is_that_of_its_lesson(make_probe: MakeProbe, picture: Pictures) -> None:
+    info = picture(np.zeros((8, 8, 3), dtype=np.uint8), bands=RGB).info
+    fine = Probe({"checkpoint": str(make_probe(metres=2.5e-7))}).sight(info)
+    assert (fine.resolution, fine.unit, fine.tolerates) == (0.25, "um", 1.5)
+    coarse = Probe({"checkpoint": str(make_probe(metres=10.0))}).sight(info)
+    assert (coarse.resolution, coarse.unit) == (10.0, "m")
+    assert Probe({"checkpoint": str(make_probe())}).sight(info).resolution is None
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "option 'checkpoint'.*probe:FOLDER"),
+        ({"margin": "2"}, "option 'margin'.*from 0 to 1"),
+        ({"margin": "wide"}, "option 'margin'"),
+        ({"fusion": "yes"}, "option 'fusion'"),
+        ({"templates": "a {}"}, "option 'templates'.*Known: checkpoint"),
+        ({"threads": "many"}, "option 'threads'"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options: dict[str, str], words: str) -> None:
+    with pytest.raises(RequestError, match=words):
+        Probe({**({"checkpoint": "x"} if options else {}), **options})
+
+
+def test_a_folder_that_is_no_probe_is_refused(tmp_path: Path, make_probe: MakeProbe) -> None:
+    with pytest.raises(ModelError, match=r"must hold card\.yaml.*train probe"):
+        Probe({"checkpoint": str(tmp_path / "absent")}).prepare([])
+    folder = make_probe()
+    text = (folder / "card.yaml").read_text()
+    (folder / "card.yaml").write_text(text.replace("licence:", "license:"))
+    with pytest.raises(ModelError, match=r"card\.yaml.*licen"):
+        read_card(folder)
+    (folder / "card.yaml").write_text("- a\n- b\n")
+    with pytest.raises(ModelError, match="mapping"):
+        read_card(folder)
+
+
+def test_identity_names_everything_that_decides(make_probe: MakeProbe) -> None:
+    folder = make_probe()
+    found = Probe({"checkpoint": str(folder)}).identity
+    assert found["sha256_head"] == read_card(folder).head.sha256
+    assert found["encoder_kind"] == "colour"
+    assert found["version"] == f"card {found['sha256_card'][:12]}"
+    assert (found["margin"], found["fusion"], found["licence"]) == ("0.1", "off", "CC0")
+    assert Probe({"checkpoint": str(folder), "fusion": "attention"}).identity["fusion"].startswith("attention")

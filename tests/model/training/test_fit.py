@@ -1,0 +1,121 @@
+"""Fitting: against scikit-learn, and honest about what it has not seen."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from limner.model.head import softmax
+from limner.model.training.folds import assign_folds
+from limner.model.training.probe import STRENGTHS, fit, fits, temperature
+from limner.model.training.scores import balance
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+Lesson = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def lesson() -> Lesson:
+    """Features (160, 8), three classes of unequal size, folds: each unit of four tiles has an offset of its own."""
+    random = np.random.default_rng(7)
+    units = np.repeat(np.arange(40), 4)
+    classes = np.array([0, 0, 1, 2])[units % 4]
+    features = random.normal(size=(160, 8)) + np.eye(8)[classes] * 2 + random.normal(size=(40, 8))[units]
+    return features * 50 + 9, classes, assign_folds(units, classes, "abc", folds=4, unit="outline")
+
+
+def test_the_head_is_scikit_learn_s(lesson: Lesson) -> None:
+    features, classes, folds = lesson
+    fitted = fit(features, classes, folds, count=3, kind="linear")
+    standard = StandardScaler().fit(features)
+    oracle = LogisticRegression(C=1 / (fitted.strength * 160), max_iter=2000, tol=1e-8)
+    oracle.fit(standard.transform(features), classes, sample_weight=balance(classes, 3))
+    found = softmax(fitted.head.logits(fitted.head.standard(features)))
+    assert found == pytest.approx(oracle.predict_proba(standard.transform(features)), abs=1e-4)
+
+
+def test_held_out_tiles_were_not_seen(lesson: Lesson) -> None:
+    """Wrong classes in one fold change what is said of the others, and nothing that is said of itself."""
+    features, classes, folds = lesson
+    before = fit(features, classes, folds, count=3, kind="linear")
+    spoiled = features.copy()
+    spoiled[folds == 1] = spoiled[folds == 1][::-1] * 3
+    after = fit(spoiled, classes, folds, count=3, kind="linear")
+    strange = fit(np.where((folds == 1)[:, None], features, features), classes, folds, count=3, kind="linear")
+    assert np.array_equal(strange.before, before.before)
+    assert not np.array_equal(after.before[folds == 0], before.before[folds == 0])
+    shuffled = classes.copy()
+    shuffled[folds == 1] = shuffled[folds == 1][::-1]
+    taught = fit(features, shuffled, folds, count=3, kind="linear")
+    if taught.chosen[1] == before.chosen[1]:
+        assert np.array_equal(taught.before[folds == 1], before.before[folds == 1])
+    assert taught.chosen[1] == before.chosen[1], "the strength of a fold is chosen on the others"
+
+
+def test_noise_is_not_taken_for_knowledge() -> None:
+    """With many features of pure noise, held-out figures are those of chance; the training tiles' would not be."""
+    random = np.random.default_rng(3)
+    features, classes = random.normal(size=(120, 200)), np.repeat([0, 1], 60)
+    folds = assign_folds(np.arange(120), classes, "ab", folds=5, unit="outline")
+    fitted = fit(features, classes, folds, count=2, kind="linear")
+    assert 0.35 < (fitted.chances.argmax(axis=1) == classes).mean() < 0.65
+    assert fitted.chances.max(axis=1).mean() < 0.6
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_two_classes_have_two_logits(kind: str) -> None:
+    random = np.random.default_rng(5)
+    classes = np.repeat([0, 1], 30)
+    features = random.normal(size=(60, 3)) + 4 * classes[:, None]
+    folds = assign_folds(np.arange(60), classes, "ab", folds=3, unit="outline")
+    fitted = fit(features, classes, folds, count=2, kind=kind)  # type: ignore[arg-type]
+    assert fitted.head.classes == 2
+    assert (fitted.chances.argmax(axis=1) == classes).mean() > 0.9
+    assert (fitted.head.chances(fitted.head.standard(features)).argmax(axis=1) == classes).mean() > 0.9
+
+
+def test_a_temperature_makes_logits_likelier() -> None:
+    random = np.random.default_rng(2)
+    classes = random.integers(0, 3, 3000)
+    truth = random.normal(size=(3000, 3))
+    drawn = np.array([random.choice(3, p=row) for row in softmax(truth)])
+    assert temperature(truth, drawn, 3) == pytest.approx(1.0, abs=0.15)
+    assert temperature(4 * truth, drawn, 3) == pytest.approx(4.0, abs=0.5)
+    assert len(set(classes.tolist())) == 3
+
+
+def test_the_same_lesson_gives_the_same_bits(lesson: Lesson) -> None:
+    features, classes, folds = lesson
+    one, other = (fit(features, classes, folds, count=3, kind="mlp") for _ in range(2))
+    assert np.array_equal(one.chances, other.chances)
+    for (a, b), (c, d) in zip(one.head.layers, other.head.layers, strict=True):
+        assert np.array_equal(a, c)
+        assert np.array_equal(b, d)
+
+
+def test_how_many_heads_are_fitted() -> None:
+    assert fits(5, "linear") == len(STRENGTHS["linear"]) * (5 + 10) + 1
+
+
+def test_without_scikit_learn_the_error_says_what_to_install() -> None:
+    code = (
+        "import sys\nsys.modules['sklearn'] = None\nimport numpy as np\n"
+        "from limner.model.training.probe import fit\n"
+        "try:\n    fit(np.zeros((3, 1)), np.array([0, 1, 0]), np.array([0, 1, 2]), count=2, kind='linear')\n"
+        "except Exception as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install 'limner[probe]'" in done.stdout
+
+
+def test_with_fewer_tiles_than_features_the_head_is_the_same(lesson: Lesson) -> None:
+    _, classes, folds = lesson
+    features = np.random.default_rng(9).normal(size=(160, 300)) + 0.3 * np.eye(300)[classes]
+    fitted = fit(features, classes, folds, count=3, kind="linear")
+    standard = StandardScaler().fit(features)
+    oracle = LogisticRegression(C=1 / (fitted.strength * 160), max_iter=5000, tol=1e-8)
+    oracle.fit(standard.transform(features), classes, sample_weight=balance(classes, 3))
+    strange = np.random.default_rng(10).normal(size=(20, 300))
+    found = softmax(fitted.head.logits(fitted.head.standard(strange)))
+    assert found == pytest.approx(oracle.predict_proba(standard.transform(strange)), abs=1e-3)

@@ -1,0 +1,82 @@
+"""A probe's card for people: the picture's colours say what its numbers say, and the page leaves out nothing."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from limner.model.probecard import ProbeCard
+from limner.reports.probes import RIGHT, WRONG, card_words, draw_confusion
+from PIL import Image
+
+FIGURE = {"value": 0.8, "low": 0.7, "high": 0.9}
+
+
+def card(table: list[list[int]], names: list[str], *, beside: bool) -> ProbeCard:
+    figures = dict.fromkeys(
+        ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error_before", "calibration_error"), FIGURE
+    )
+    return ProbeCard.model_validate(
+        {
+            "summary": "Tells things apart.",
+            "licence": "CC0",
+            "classes": [{"name": name, "tiles": sum(row), "units": 5} for name, row in zip(names, table, strict=True)],
+            "seen": {"tile": 16, "metres": 5e-7, "tolerates": 1.5, "bands": None, "quantity": "", "channels": 3},
+            "encoder": {"source": "colour", "identity": {"kind": "colour"}},
+            "head": {"kind": "linear", "sha256": "0" * 64, "dimensions": 21, "strength": "1", "temperature": 0.5},
+            "validation": {
+                "folds": 5,
+                "unit": "image",
+                "units": 15,
+                "inside": 0.5,
+                "interval": "95 %, of a kind",
+                "left_out": {"at an edge": 7},
+            },
+            "figures": figures,
+            "by_class": [{"name": name, "precision": FIGURE, "recall": FIGURE, "f1": FIGURE} for name in names],
+            "confusion": table,
+            "margins": [{"margin": 0.1, "decided": 0.95, "accuracy": 0.85}],
+            "majority": 0.4,
+            "colour": figures if beside else None,
+            "gain": {"value": 0.1, "low": -0.1, "high": 0.2} if beside else None,
+            "labels_sha256": {"file 1": "1" * 64},
+            "versions": {},
+            "not_for": ["anything but tests"],
+        }
+    )
+
+
+@pytest.mark.parametrize("count", [2, 9, 30])
+def test_the_picture_s_colours_are_the_shares(tmp_path: Path, count: int) -> None:
+    table = [[20 if r == c else 20 if c == (r + 1) % count else 0 for c in range(count)] for r in range(count)]
+    table[0] = [40 if c == 0 else 0 for c in range(count)]
+    names = [f"class | {n}" for n in range(count)]
+    draw_confusion(card(table, names, beside=False), tmp_path / "a.png")
+    draw_confusion(card(table, names, beside=False), tmp_path / "b.png")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    pixels = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
+    found = {tuple(colour) for colour in pixels.reshape(-1, 3).tolist()}
+    assert RIGHT in found, "a row that is all right"
+    half = tuple(round(255 + (part - 255) * 0.5**0.7) for part in WRONG)
+    assert half in found
+    assert WRONG not in found
+
+
+def test_the_page_says_everything() -> None:
+    made = card([[8, 2], [1, 9]], ["a|b", "c"], beside=True)
+    words = card_words(made)
+    for text in (
+        "anything but tests",
+        "at an edge: 7",
+        "0.800 (0.700 to 0.900)",
+        "a\\|b",
+        "0.5 µm",
+        "factor 1.5",
+        "0" * 64,
+    ):
+        assert text in words
+    assert "adds 0.100 (-0.100 to 0.200)" in words
+    assert "not more than chance may explain" in words
+    assert "0.400 of the tiles" in words
+    alone = card_words(card([[8, 2], [1, 9]], ["a", "b"], beside=False))
+    assert "this probe, which is colour statistics" in alone
+    assert "adds" not in alone
