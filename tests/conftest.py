@@ -165,22 +165,33 @@ def csmask() -> Path:
         pytest.skip(str(error))
 
 
-@pytest.fixture(scope="session")
-def zoo() -> ModuleType:
-    """The module that makes tiny models of the field's formats, `tests/zoo_making.py`; loads torch."""
-    spec = importlib.util.spec_from_file_location("zoo_making", ROOT / "tests" / "zoo_making.py")
+def module(name: str) -> ModuleType:
+    """A module of the tests' folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
 
 
 @pytest.fixture(scope="session")
-def zoo_folder(zoo: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a tiny transformers checkpoint by its name in `zoo.MAKERS`; made once."""
+def zoo() -> ModuleType:
+    """Makes tiny models in the formats of other zoos; loads torch."""
+    return module("zoo_files")
+
+
+@pytest.fixture(scope="session")
+def zoo_making() -> ModuleType:
+    """Makes tiny checkpoints in transformers' format; loads torch."""
+    return module("zoo_making")
+
+
+@pytest.fixture(scope="session")
+def zoo_folder(zoo_making: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a tiny transformers checkpoint by its name in `zoo_making.MAKERS`; made once."""
     root = tmp_path_factory.mktemp("zoo")
-    return lambda name: root / name if (root / name).is_dir() else zoo.save(name, root)
+    return lambda name: root / name if (root / name).is_dir() else zoo_making.save(name, root)
 
 
 @pytest.fixture(scope="session")

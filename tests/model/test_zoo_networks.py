@@ -134,8 +134,8 @@ def test_detection(name: str, zoo_folder: Folder, tile: npt.NDArray[np.uint8]) -
 
 
 @pytest.mark.parametrize("name", ["owlvit", "owlv2"])
-def test_detection_by_words(name: str, zoo: ModuleType, zoo_folder: Folder, tile: npt.NDArray[np.uint8]) -> None:
-    read = zoo.tokenizer()(["a photo of a cat", "a photo of a tower"], padding="max_length", max_length=8)
+def test_detection_by_words(name: str, zoo_making: ModuleType, zoo_folder: Folder, tile: npt.NDArray[np.uint8]) -> None:
+    read = zoo_making.tokenizer()(["a photo of a cat", "a photo of a tower"], padding="max_length", max_length=8)
     words = {key: torch.tensor(read[key]) for key in ("input_ids", "attention_mask")}
     answer = asked(name, zoo_folder(name), tile, **words)
     (own,) = processor(name, zoo_folder(name)).post_process_object_detection(
@@ -147,9 +147,9 @@ def test_detection_by_words(name: str, zoo: ModuleType, zoo_folder: Folder, tile
     assert np.allclose([one.box for one in found], own["boxes"], atol=1e-3)
 
 
-def test_detection_by_a_sentence(zoo: ModuleType, zoo_folder: Folder, tile: npt.NDArray[np.uint8]) -> None:
+def test_detection_by_a_sentence(zoo_making: ModuleType, zoo_folder: Folder, tile: npt.NDArray[np.uint8]) -> None:
     folder = zoo_folder("grounding-dino")
-    read = zoo.tokenizer()("water tower. cat.", return_tensors="pt")
+    read = zoo_making.tokenizer()("water tower. cat.", return_tensors="pt")
     assert read["input_ids"].tolist() == [[2, 10, 11, 4, 8, 4, 3]]
     answer = asked("grounding-dino", folder, tile, **read)
     by_token = answer.logits[0].sigmoid()
