@@ -61,7 +61,7 @@ def test_the_picture_s_colours_are_the_shares(tmp_path: Path, count: int) -> Non
     assert WRONG not in found
 
 
-def test_the_page_says_everything(tmp_path: Path) -> None:
+def test_the_page_says_everything() -> None:
     made = card([[8, 2], [1, 9]], ["a|b", "c"], beside=True)
     words = card_words(made)
     for text in (
