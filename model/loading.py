@@ -19,7 +19,7 @@ from transformers.utils import logging
 
 from ..readers.errors import ModelError
 from .checkpoint import Files
-from .zoo.openclip import clip_settings, renamed
+from .openclip import clip_settings, renamed
 
 
 class Scaling(Protocol):

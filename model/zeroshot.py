@@ -12,9 +12,9 @@ from ..readers.image import ImageInfo
 from .annotator import Answer, Sight, View
 from .checkpoint import Checkpoint, fetch_weights, find_checkpoint
 from .fusion import Fusion, unit
+from .openclip import find_openclip
 from .verdicts import verdict
 from .views import kept_share, kept_tiles
-from .zoo.openclip import find_openclip
 
 if TYPE_CHECKING:
     from .contrastive import Contrastive

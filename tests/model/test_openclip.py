@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from limner.model.contrastive import Contrastive
+from limner.model.openclip import find_openclip
 from limner.model.zeroshot import ZeroShot
-from limner.model.zoo.openclip import find_openclip
 from limner.readers.errors import ModelError
 from torch import nn
 

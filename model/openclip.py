@@ -8,8 +8,8 @@ a plain CLIP (a text tower of another library, timm's vision towers, other pooli
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, cast
 
-from ...readers.errors import ModelError
-from ..checkpoint import CHANNELS, TOKENIZER, Checkpoint, Files, check_tokenizer, find_files, section
+from ..readers.errors import ModelError
+from .checkpoint import CHANNELS, TOKENIZER, Checkpoint, Files, check_tokenizer, find_files, section
 
 SETTINGS = "open_clip_config.json"
 SAFE, PICKLED = "open_clip_model.safetensors", "open_clip_pytorch_model.bin"
