@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..model.annotator import View
-from ..model.encoders import Encoder, check_finite
+from ..model.probe.encoders import Encoder, check_finite
 from ..readers.errors import RequestError
 from ..readers.regions import Region
 from .plan import ImagePlan

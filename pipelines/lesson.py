@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ..model.encoders import ColourEncoder, Encoder, find_encoder
+from ..model.probe.encoders import ColourEncoder, Encoder, find_encoder
 from ..model.training.folds import assign_folds, number_units
 from ..model.training.tiles import overlaps
 from ..readers.errors import LimnerError, RequestError

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ..model.probecard import (
+from ..model.probe.card import (
     CARD,
     HEAD,
     NOT_FOR,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..model.encoders import COLOUR
+from ..model.probe.encoders import COLOUR
 from ..model.training.probe import HeadKind
 from ..model.training.tiles import INSIDE
 from ..readers.errors import RequestError

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..model.annotator import Answer, Sight, View
-from ..model.encoders import Encoder
+from ..model.probe.encoders import Encoder
 from ..model.training.tiles import Outline, block_of, judge, tile_boxes
 from ..readers.errors import ModelError, RequestError
 from ..readers.geometry import Box

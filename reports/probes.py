@@ -5,7 +5,7 @@ from typing import Final
 
 from PIL import Image, ImageDraw, PngImagePlugin
 
-from ..model.probecard import Figure, Figures, ProbeCard
+from ..model.probe.card import Figure, Figures, ProbeCard
 from .lettering import Colour, cut, width, write
 from .writer import DISCLAIMER, replacing
 

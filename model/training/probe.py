@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...readers.errors import RequestError
-from ..head import Head, softmax
+from ..probe.head import Head, softmax
 from .scores import balance
 
 Values = npt.NDArray[np.float64]

@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from limner.model.encoders import ColourEncoder, find_encoder
 from limner.model.fusion import Fusion
-from limner.model.head import Head
+from limner.model.probe.encoders import ColourEncoder, find_encoder
+from limner.model.probe.head import Head
 from limner.model.tiling import TileGrid, cut_tiles, overall
 from limner.model.training.folds import assign_folds
 from limner.model.training.probe import fit

@@ -47,7 +47,7 @@ FENCES: dict[str, tuple[str, ...]] = {
     "torch": (
         "model/contrastive.py",
         "model/loading.py",
-        "model/towers.py",
+        "model/probe/towers.py",
         "model/asking/imagetext.py",
         *_in("zoo", "networks torchscript"),
         *_in("fourkhd", "answer attention files language load network speaker vision"),
@@ -55,7 +55,7 @@ FENCES: dict[str, tuple[str, ...]] = {
     "transformers": (
         "model/contrastive.py",
         "model/loading.py",
-        "model/towers.py",
+        "model/probe/towers.py",
         *_in("asking", "imagetext processor"),
         *_in("zoo", "networks"),
         *_in("fourkhd", "answer attention language network"),
@@ -63,12 +63,12 @@ FENCES: dict[str, tuple[str, ...]] = {
     # what holds an answer to a schema
     "llguidance": ("model/asking/grammar.py",),
     # a checkpoint's files, its words, and numbers of few bits
-    "safetensors": ("model/head.py", "pipelines/features.py", *_in("fourkhd", "convert files")),
+    "safetensors": ("model/probe/head.py", "pipelines/features.py", *_in("fourkhd", "convert files")),
     "sentencepiece": _in("fourkhd", "tokens"),
     "bitsandbytes": _in("fourkhd", "load"),
     # strict settings, cards and plans, in and out of text
-    "pydantic": ("pipelines/config.py", "pipelines/plan.py", "model/cards.py", "model/probecard.py"),
-    "yaml": ("pipelines/config.py", "model/cards.py", "model/probecard.py"),
+    "pydantic": ("pipelines/config.py", "pipelines/plan.py", "model/cards.py", "model/probe/card.py"),
+    "yaml": ("pipelines/config.py", "model/cards.py", "model/probe/card.py"),
     # what fits a probe's head, on as many threads as it is told; using one needs neither
     "sklearn": _in("training", "probe"),
     "threadpoolctl": _in("training", "probe"),

@@ -9,9 +9,9 @@ import pytest
 import torch
 from limner.model.checkpoint import find_checkpoint
 from limner.model.contrastive import Contrastive
-from limner.model.encoders import ColourEncoder, check_finite, find_encoder, same_encoder
 from limner.model.fourkhd.network import FourKhd, FourKhdConfig
 from limner.model.fourkhd.sizes import LINEARS, LanguageSizes, Plora, Sizes, VisionSizes
+from limner.model.probe.encoders import ColourEncoder, check_finite, find_encoder, same_encoder
 from limner.readers.errors import ModelError, RequestError
 from safetensors.torch import save_file
 from transformers import ConvNextConfig, ConvNextModel, ViTConfig, ViTForImageClassification

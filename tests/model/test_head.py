@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from limner.model.head import Head
+from limner.model.probe.head import Head
 from limner.readers.errors import ModelError
 from safetensors.numpy import load_file, save_file
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import shapely
 from limner.model.annotator import View
-from limner.model.encoders import ColourEncoder
 from limner.model.fusion import Fusion
-from limner.model.head import Head
 from limner.model.lift import lift
-from limner.model.probe import Probe
-from limner.model.probecard import HEAD, ProbeCard, read_card, write_card
+from limner.model.probe.annotator import Probe
+from limner.model.probe.card import HEAD, ProbeCard, read_card, write_card
+from limner.model.probe.encoders import ColourEncoder
+from limner.model.probe.head import Head
 from limner.model.views import look
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.image import Image

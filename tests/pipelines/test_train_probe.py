@@ -11,8 +11,8 @@ import pyproj
 import pytest
 import rasterio
 import yaml
-from limner.model.encoders import ColourEncoder
-from limner.model.probecard import read_card
+from limner.model.probe.card import read_card
+from limner.model.probe.encoders import ColourEncoder
 from limner.pipelines import taught
 from PIL import Image
 from rasterio.enums import ColorInterp

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from limner.model.probecard import ProbeCard
+from limner.model.probe.card import ProbeCard
 from limner.reports.probes import RIGHT, WRONG, card_words, draw_confusion
 from PIL import Image
 

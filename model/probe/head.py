@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ..readers.errors import ModelError
+from ...readers.errors import ModelError
 
 Values = npt.NDArray[np.float64]
 

@@ -14,11 +14,11 @@ import numpy.typing as npt
 import torch
 from transformers import AutoModel
 
-from ..readers.errors import ModelError
-from .checkpoint import Files
-from .fourkhd.files import Files as FourKhdFiles
-from .fourkhd.load import Running, fill
-from .loading import load_model
+from ...readers.errors import ModelError
+from ..checkpoint import Files
+from ..fourkhd.files import Files as FourKhdFiles
+from ..fourkhd.load import Running, fill
+from ..loading import load_model
 
 Vector = npt.NDArray[np.float32]
 POOLERS = ("pooler.", "head.", "classifier.")  # what stands behind the features, and is not used

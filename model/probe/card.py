@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal, cast
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..readers.errors import ModelError
+from ...readers.errors import ModelError
 
 CARD: Final = "card.yaml"
 HEAD: Final = "head.safetensors"

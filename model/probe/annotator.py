@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..readers.errors import ModelError, ReadError, RequestError
-from ..readers.image import ImageInfo
-from ..readers.render import rgb_channels
-from .annotator import Answer, Sight, View
+from ...readers.errors import ModelError, ReadError, RequestError
+from ...readers.image import ImageInfo
+from ...readers.render import rgb_channels
+from ..annotator import Answer, Sight, View
+from ..fusion import Fusion
+from ..views import Kept, kept_tiles
+from .card import CARD, HEAD, UNDECIDED, ProbeCard, Seen, read_card
 from .encoders import Encoder, check_finite, find_encoder, same_encoder
-from .fusion import Fusion
 from .head import Head
-from .probecard import CARD, HEAD, UNDECIDED, ProbeCard, Seen, read_card
-from .views import Kept, kept_tiles
 
 OPTIONS = ("checkpoint", "encoder", "margin", "fusion", "labels", "fetch", "threads")
 MARGIN = 0.1

@@ -12,8 +12,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..readers.errors import ModelError, RequestError
-from .checkpoint import SETTINGS, Checkpoint, Files, fetch_weights, find_checkpoint, find_files, section
+from ...readers.errors import ModelError, RequestError
+from ..checkpoint import SETTINGS, Checkpoint, Files, fetch_weights, find_checkpoint, find_files, section
 
 Vector = npt.NDArray[np.float32]
 Kind = Literal["colour", "image-text", "4khd", "backbone"]
@@ -181,7 +181,7 @@ def check_finite(features: Vector, what: str) -> Vector:
 
 def _image_text(checkpoint: Checkpoint, *, fetch: bool, threads: int) -> NetworkEncoder:
     def load() -> Callable[[npt.NDArray[Any]], Vector]:
-        from .contrastive import ImageTower  # noqa: PLC0415 - loads torch
+        from ..contrastive import ImageTower  # noqa: PLC0415 - loads torch
 
         fetch_weights(checkpoint.files, fetch=fetch)
         return ImageTower(checkpoint, threads=threads)
@@ -190,7 +190,7 @@ def _image_text(checkpoint: Checkpoint, *, fetch: bool, threads: int) -> Network
 
 
 def _fourkhd(source: str, *, fetch: bool, threads: int) -> NetworkEncoder:
-    from .fourkhd.files import Files as FourKhdFiles  # noqa: PLC0415 - only where such a model is meant
+    from ..fourkhd.files import Files as FourKhdFiles  # noqa: PLC0415 - only where such a model is meant
 
     files = FourKhdFiles.find(source, fetch=fetch)
 
