@@ -33,16 +33,24 @@ FENCES: dict[str, tuple[str, ...]] = {
     "pyogrio": ("reports/geopackage.py",),
     "pandas": ("reports/tables.py",),
     # drawing; and late, for pictures that do not fill the 4KHD grid exactly
-    "PIL": ("reports/lettering.py", "reports/overview.py", "reports/painting.py", "model/tiling.py"),
+    "PIL": (
+        "reports/lettering.py",
+        "reports/overview.py",
+        "reports/painting.py",
+        "model/tiling.py",
+    ),
     # what runs a network, and what fetches one
     "onnxruntime": ("model/onnx.py",),
     "huggingface_hub": ("model/weights.py",),
     # what compares pictures with words
-    "torch": ("model/contrastive.py", *_in("fourkhd", "answer attention files language load network speaker vision")),
-    "transformers": ("model/contrastive.py", *_in("fourkhd", "answer attention language network")),
+    "torch": (
+        "model/contrastive.py",
+        *_in("fourkhd", "answer attention convert files language load network speaker tower vision"),
+    ),
+    "transformers": ("model/contrastive.py", *_in("fourkhd", "answer attention language network tower")),
     # a checkpoint's files, its words, and numbers of few bits
-    "safetensors": _in("fourkhd", "convert files"),
-    "sentencepiece": _in("fourkhd", "tokens"),
+    "safetensors": _in("fourkhd", "build convert files"),
+    "sentencepiece": _in("fourkhd", "tokens vocabulary"),
     "bitsandbytes": _in("fourkhd", "load"),
     # strict settings, cards and plans, in and out of text
     "pydantic": ("pipelines/config.py", "pipelines/plan.py", "model/cards.py"),
