@@ -35,9 +35,11 @@ FENCES: dict[str, tuple[str, ...]] = {
     # drawing; and late, for pictures that do not fill the 4KHD grid exactly
     "PIL": (
         "reports/lettering.py",
+        "reports/losses.py",
         "reports/overview.py",
         "reports/painting.py",
         "model/tiling.py",
+        "model/training/samples.py",
     ),
     # what runs a network, and what fetches one
     "onnxruntime": ("model/onnx.py",),
@@ -46,10 +48,11 @@ FENCES: dict[str, tuple[str, ...]] = {
     "torch": (
         "model/contrastive.py",
         *_in("fourkhd", "answer attention convert files language load network speaker tower vision"),
+        *_in("training", "align checkpoints"),
     ),
     "transformers": ("model/contrastive.py", *_in("fourkhd", "answer attention language network tower")),
     # a checkpoint's files, its words, and numbers of few bits
-    "safetensors": _in("fourkhd", "build convert files"),
+    "safetensors": (*_in("fourkhd", "build convert files"), *_in("training", "checkpoints")),
     "sentencepiece": _in("fourkhd", "tokens vocabulary"),
     "bitsandbytes": _in("fourkhd", "load"),
     # strict settings, cards and plans, in and out of text
