@@ -59,7 +59,8 @@ def align(  # noqa: PLR0913 - as many as a training has sides
     if before is not None:
         _refuse_difference(before.asked, asked, out)
     compute_with(threads)
-    network = fill(files, Running(dtype="float32" if device == "cpu" else "auto", device=device))
+    narrow = settings.bf16 and Running(device=device).first().type == "cuda"  # what is frozen needs no more
+    network = fill(files, Running(dtype="bfloat16" if narrow else "float32", device=device))
     aligner = Aligner(network, tokenizer, samples, settings)
     if before is not None:
         aligner.resume(before)

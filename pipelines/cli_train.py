@@ -8,6 +8,8 @@ import typer
 if TYPE_CHECKING:
     from ..model.training.align import Row
 
+_STOPPED = 130  # as `limner run` ends
+
 train_app = typer.Typer(help="Teach a model your labels.", no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -71,18 +73,22 @@ def train_align(  # noqa: PLR0913, PLR0917 - as many as there are flags; typer c
         recompute=recompute,
         seed=seed,
     )
-    folder = align(
-        model,
-        Path(data),
-        Path(out),
-        settings,
-        hd_num=hd_num,
-        every=every,
-        dtype=dtype,
-        device=device,
-        threads=threads,
-        tell=_say,
-    )
+    try:
+        folder = align(
+            model,
+            Path(data),
+            Path(out),
+            settings,
+            hd_num=hd_num,
+            every=every,
+            dtype=dtype,
+            device=device,
+            threads=threads,
+            tell=_say,
+        )
+    except KeyboardInterrupt:
+        typer.echo("\nStopped. The same command goes on from the last checkpoint.", err=True)
+        raise typer.Exit(_STOPPED) from None
     typer.echo(folder)
 
 

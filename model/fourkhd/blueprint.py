@@ -1,10 +1,13 @@
 """Sizes of parts of a 4KHD model that are made anew, as a person writes them. Loads no torch.
 
-"new:hidden=128,layers=4,heads=4,mlp=512,patch=8,tile=64" is a vision tower; a language model has hidden, layers, heads
-and mlp, and may have kv_heads, theta and positions.
+"new:hidden=128,layers=4,heads=4,mlp=512,patch=8,tile=64" is a vision tower, which may have the mean and std of its
+pictures' values from 0 to 1, of all colours, where those are not CLIP's: a tower sees little of pictures that keep to a
+small part of the range. A language model has hidden, layers, heads and mlp, and may have kv_heads, theta and positions.
 """
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ...readers.errors import RequestError
 from .sizes import LINEARS, LanguageSizes, Plora, VisionSizes
@@ -14,6 +17,7 @@ NEW = "new:"
 _VISION = ("hidden", "layers", "heads", "mlp", "patch", "tile")
 _LANGUAGE = ("hidden", "layers", "heads", "mlp")
 _OPTIONAL = {"kv_heads": 0, "theta": 1_000_000, "positions": 32768}
+_COLOURS = {"mean": 0.0, "std": 0.01}  # least values
 _RANKS = {"wqkv": (8, 2.0)}  # released: rank and alpha / rank; of the others below
 _RANK, _SCALE = 256, 1.0
 _NARROW = 4  # a rank is at most the width over this: beyond it nothing is saved
@@ -21,8 +25,10 @@ _NARROW = 4  # a rank is at most the width over this: beyond it nothing is saved
 
 def vision_sizes(text: str) -> VisionSizes:
     """A vision tower of CLIP's kind from "new:…". Raises `RequestError` that names what is wrong."""
+    text, colours = _colours(text)
     asked = _read("--vision", text, _VISION, {})
     sizes = VisionSizes(asked["hidden"], asked["layers"], asked["heads"], asked["mlp"], asked["patch"], asked["tile"])
+    sizes = replace(sizes, **colours)
     check_heads("--vision", sizes.hidden, sizes.heads)
     check_tile(sizes.image, sizes.patch)
     return sizes
@@ -72,6 +78,27 @@ def check_heads(thing: str, hidden: int, heads: int) -> None:
         raise RequestError(
             thing, "hidden must be a multiple of heads", value=f"{hidden} and {heads}", remedy="Correct the sizes"
         )
+
+
+def _colours(text: str) -> tuple[str, dict[str, tuple[float, float, float]]]:
+    """The sizes without `mean` and `std`, and those, the same for the three colours."""
+    rest: list[str] = []
+    found: dict[str, tuple[float, float, float]] = {}
+    for part in text.removeprefix(NEW).split(","):
+        name, _, value = (word.strip() for word in part.partition("="))
+        if name not in _COLOURS:
+            rest.append(part)
+            continue
+        number = float(value) if re.fullmatch(r"\d*\.?\d+", value) else -1.0
+        if not _COLOURS[name] <= number <= 1 or name in found:
+            raise RequestError(
+                "--vision",
+                "mean and std are of values from 0 to 1, each stated once, and std at least 0.01",
+                value=part,
+                remedy="Write mean=0.45,std=0.27, say",
+            )
+        found[name] = (number, number, number)
+    return ",".join(rest), found
 
 
 def _read(thing: str, text: str, needed: tuple[str, ...], optional: Mapping[str, int]) -> dict[str, int]:

@@ -15,7 +15,7 @@ from limner.model.fourkhd.build import build
 from limner.model.fourkhd.files import Files
 from limner.model.fourkhd.load import Running, fill
 from limner.model.fourkhd.network import FourKhd
-from limner.model.fourkhd.sizes import Plora
+from limner.model.fourkhd.sizes import CLIP_MEAN, Plora
 from limner.model.fourkhd.tokens import END, TURN, Tokenizer
 from limner.model.fourkhd.tower import Tower, find_tower, from_clip, interpolate
 from limner.model.fourkhd.vision import VisionModel
@@ -250,11 +250,20 @@ def test_an_internlm2_alone_is_a_language_model(tmp_path: Path, small: Path) -> 
         ("new:hidden=16,layers=2,heads=2,mlp=8,patch=4,tile=20", "multiple of two patches"),
         ("new:hidden=16,layers=0,heads=2,mlp=8,patch=4,tile=16", "layers=0"),
         ("new:hidden=16,width=2", "width=2"),
+        (f"{VISION},mean=2", "mean=2"),
+        (f"{VISION},mean=0.1,mean=0.1", "each stated once"),
+        (f"{VISION},std=0", "std=0"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(text: str, said: str) -> None:
     with pytest.raises(RequestError, match=said):
         vision_sizes(text)
+
+
+def test_a_new_tower_may_have_colours_of_its_own() -> None:
+    sizes = vision_sizes(f"{VISION},mean=0.2,std=.08")
+    assert (sizes.mean, sizes.std) == ((0.2,) * 3, (0.08,) * 3)
+    assert vision_sizes(VISION).mean == CLIP_MEAN
 
 
 def test_a_vocabulary_spells_everything_and_begins_answers_the_same_way(tmp_path: Path, vocabulary: Path) -> None:

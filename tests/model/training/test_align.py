@@ -29,7 +29,7 @@ SETTINGS = Alignment(peak=3e-3, warmup=0.1, steps=6, batch=2, seed=7)
 
 def aligner(base: Path, data: Path, **changes: Any) -> Aligner:  # noqa: ANN401 - settings
     files = Files.find(str(base))
-    network = fill(files, Running(device="cpu"))
+    network = fill(files, Running(device="cpu", dtype=changes.pop("dtype", "float32")))
     return Aligner(network, Tokenizer(files.tokenizer, "x"), read_samples(data), replace(SETTINGS, **changes))
 
 
@@ -152,6 +152,7 @@ def test_batches_of_a_step_add_up(base: Path, colours: Path) -> None:
     parts = aligner(base, colours, batch=2, accumulate=3, **settings)
     single = aligner(base, colours, batch=1, accumulate=6, **settings)
     expected = losses(whole)
+    assert expected[0] == pytest.approx(math.log(560), rel=0.1)  # of a token: a new model finds all of them alike
     assert losses(parts) == pytest.approx(expected, abs=2e-5)
     assert losses(single) == pytest.approx(expected, abs=2e-5)
     for name, tensor in whole.trained.items():
@@ -165,6 +166,8 @@ def test_recomputing_changes_nothing_and_bfloat16_little(base: Path, colours: Pa
     rough = losses(aligner(base, colours, bf16=True, **settings))
     assert rough == pytest.approx(expected, rel=0.02)
     assert rough != pytest.approx(expected, abs=1e-6)
+    bridge = losses(aligner(base, colours, steps=3))
+    assert losses(aligner(base, colours, steps=3, bf16=True, dtype="bfloat16")) == pytest.approx(bridge, rel=0.02)
 
 
 def test_dropout_is_training_s_alone(base: Path, colours: Path) -> None:
@@ -228,7 +231,7 @@ def test_long_conversations_are_cut_and_hopeless_ones_refused(base: Path, lines:
 
 def test_it_learns_and_is_asked_as_it_was_taught(tmp_path: Path, base: Path, colours: Path, view: Any) -> None:  # noqa: ANN401
     settings = replace(SETTINGS, steps=150, batch=12, peak=8e-3, encoder=True, language=True, layer_decay=1.0)
-    model = align(str(base), colours, tmp_path, settings, device="cpu", threads=2)
+    model = align(str(base), colours, tmp_path, settings, device="cpu", threads=1)
     rows = (tmp_path / "losses.csv").read_text(encoding="utf-8").splitlines()[1:]
     assert float(rows[0].split(",")[1]) > 1
     assert float(rows[-1].split(",")[1]) < 0.05
@@ -238,6 +241,17 @@ def test_it_learns_and_is_asked_as_it_was_taught(tmp_path: Path, base: Path, col
         [[answer]] = asker.annotate([view(colour)])
         assert answer.label == name
         assert answer.numbers["agreement"] == 1.0
+
+
+def test_a_person_may_stop_it(tmp_path: Path, base: Path, colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Aligner, "run", stop)
+    asked = ["train", "align", str(base), "--data", str(colours), "--out", str(tmp_path), "--device", "cpu"]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 130
+    assert "goes on from the last checkpoint" in done.output
 
 
 def test_the_command_trains(tmp_path: Path, base: Path, colours: Path) -> None:
