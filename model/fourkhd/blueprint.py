@@ -1,8 +1,10 @@
 """Sizes of parts of a 4KHD model that are made anew, as a person writes them. Loads no torch.
 
-"new:hidden=128,layers=4,heads=4,mlp=512,patch=8,tile=64" is a vision tower, which may have the mean and std of its
-pictures' values from 0 to 1, of all colours, where those are not CLIP's: a tower sees little of pictures that keep to a
-small part of the range. A language model has hidden, layers, heads and mlp, and may have kv_heads, theta and positions.
+"new:hidden=128,layers=4,heads=4,mlp=512,patch=8,tile=64" is a vision tower of CLIP's kind; with "siglip," before the
+sizes it is of SigLIP's, without the norm before the layers, which hides from a small tower how bright a patch is. It
+may have the mean and std of its pictures' values from 0 to 1, of all colours, where those are not CLIP's: a tower sees
+little of pictures that keep to a small part of the range. A language model has hidden, layers, heads and mlp, and may
+have kv_heads, theta and positions.
 """
 
 import re
@@ -17,6 +19,7 @@ NEW = "new:"
 _VISION = ("hidden", "layers", "heads", "mlp", "patch", "tile")
 _LANGUAGE = ("hidden", "layers", "heads", "mlp")
 _OPTIONAL = {"kv_heads": 0, "theta": 1_000_000, "positions": 32768}
+_SIGLIP = "siglip,"
 _COLOURS = {"mean": 0.0, "std": 0.01}  # least values
 _RANKS = {"wqkv": (8, 2.0)}  # released: rank and alpha / rank; of the others below
 _RANK, _SCALE = 256, 1.0
@@ -24,11 +27,14 @@ _NARROW = 4  # a rank is at most the width over this: beyond it nothing is saved
 
 
 def vision_sizes(text: str) -> VisionSizes:
-    """A vision tower of CLIP's kind from "new:…". Raises `RequestError` that names what is wrong."""
-    text, colours = _colours(text)
+    """A vision tower from "new:…". Raises `RequestError` that names what is wrong."""
+    siglip = text.removeprefix(NEW).startswith(_SIGLIP)
+    text, colours = _colours(text.removeprefix(NEW).removeprefix(_SIGLIP))
     asked = _read("--vision", text, _VISION, {})
     sizes = VisionSizes(asked["hidden"], asked["layers"], asked["heads"], asked["mlp"], asked["patch"], asked["tile"])
     sizes = replace(sizes, **colours)
+    if siglip:
+        sizes = replace(sizes, class_token=False, pre_norm=False, patch_bias=True, activation="gelu_tanh", eps=1e-6)
     check_heads("--vision", sizes.hidden, sizes.heads)
     check_tile(sizes.image, sizes.patch)
     return sizes

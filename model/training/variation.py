@@ -18,13 +18,12 @@ Places = npt.NDArray[np.floating[Any]]
 WAYS: Final = ("zoom", "shift", "mirror", "turn", "light")
 """`zoom` shows a part of at least `LEAST` of each side; `shift` moves by at most `FARTHEST` of a side and repeats the
 rim; `mirror` swaps left and right; `turn` is a quarter turn or several; `light` changes contrast, brightness and, in
-colour, the balance."""
+colour, the balance, by factors, so that dark pictures stay dark."""
 
 LEAST = 0.8
 FARTHEST = 0.08
-CONTRAST = (0.75, 1.35)
-BRIGHTNESS = 24.0  # of 255, either way
-BALANCE = 8.0  # the same, by channel
+CONTRAST, GAIN, BALANCE = 1.3, 1.2, 1.05
+"""By how much `light` changes contrast, brightness and each colour at most, either way: factors."""
 
 
 def varied(picture: Picture, ways: Sequence[str], random: np.random.Generator) -> Picture:
@@ -74,11 +73,13 @@ def _turn(picture: Picture, random: np.random.Generator) -> Picture:
 
 
 def _light(picture: Picture, random: np.random.Generator) -> Picture:
-    contrast = math.exp(random.uniform(math.log(CONTRAST[0]), math.log(CONTRAST[1])))
-    added = random.uniform(-BRIGHTNESS, BRIGHTNESS)
+    """Contrast about the picture's own mean, then a gain, in colour one for each channel beside it."""
+    contrast, gain = (math.exp(random.uniform(-math.log(most), math.log(most))) for most in (CONTRAST, GAIN))
     grey = bool((picture[..., 0] == picture[..., 1]).all() and (picture[..., 1] == picture[..., 2]).all())
-    balance = np.zeros(3) if grey else random.uniform(-BALANCE, BALANCE, 3)
-    values = (picture.astype(np.float64) - 127.5) * contrast + 127.5 + added + balance
+    balance = np.ones(3) if grey else np.exp(random.uniform(-math.log(BALANCE), math.log(BALANCE), 3))
+    values = picture.astype(np.float64)
+    mean = values.mean(axis=(0, 1))
+    values = ((values - mean) * contrast + mean) * gain * balance
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 

@@ -266,6 +266,15 @@ def test_a_new_tower_may_have_colours_of_its_own() -> None:
     assert vision_sizes(VISION).mean == CLIP_MEAN
 
 
+def test_a_new_tower_may_be_of_the_other_kind(tmp_path: Path, vocabulary: Path) -> None:
+    asked = VISION.replace("new:", "new:siglip,")
+    built = build(asked, LANGUAGE, tmp_path / "model", tokenizer=str(vocabulary))
+    found = Files.find(str(tmp_path / "model")).sizes().vision
+    assert found == built.sizes.vision == vision_sizes(asked)
+    assert (found.class_token, found.pre_norm, found.patch_bias, found.positions) == (False, False, True, 16)
+    assert network(tmp_path / "model").features(torch.zeros(2, 3, 16, 16)).shape == (2, 16, 16)
+
+
 def test_a_vocabulary_spells_everything_and_begins_answers_the_same_way(tmp_path: Path, vocabulary: Path) -> None:
     words = Tokenizer(vocabulary, "x")
     assert words.size == 600
