@@ -51,3 +51,37 @@ def models_convert(
 
     for path in convert(Files.find(source, fetch=fetch), Path(out), dtype=dtype):
         typer.echo(path)
+
+
+@models_app.command("tokenizer")
+def models_tokenizer(
+    texts: Annotated[list[str], typer.Argument(help="Text files in UTF-8, or JSONL of an alignment.")],
+    out: Annotated[str, typer.Option("--out", help="The tokenizer.model to write.")],
+    vocab: Annotated[int, typer.Option("--vocab", help="Pieces of the vocabulary, at least 512.")] = 1024,
+) -> None:
+    """Make a vocabulary for a small 4KHD model from the texts that it will read and write."""
+    from ..model.fourkhd.vocabulary import make_vocabulary, read_texts  # noqa: PLC0415 - see the top
+
+    make_vocabulary(read_texts([Path(text) for text in texts]), vocab, Path(out))
+    typer.echo(out)
+
+
+@models_app.command("build")
+def models_build(
+    vision: Annotated[str, typer.Option("--vision", help="Folder of a CLIP or SigLIP checkpoint, or new:hidden=….")],
+    language: Annotated[str, typer.Option("--language", help="Folder of an InternLM2 or a 4KHD, or new:hidden=….")],
+    out: Annotated[str, typer.Option("--out", help="An empty folder, or one that is not there yet.")],
+    tokenizer: Annotated[str, typer.Option("--tokenizer", help="tokenizer.model of a new language model.")] = "",
+    tile: Annotated[int, typer.Option("--tile", help="Pixels of a tile. Default: the encoder's own.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Decides everything that is new.")] = 0,
+    dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")] = "float32",
+) -> None:
+    """Assemble a 4KHD model of another vision encoder or size, ready to be aligned."""
+    from ..model.fourkhd.build import build  # noqa: PLC0415 - see the top
+
+    built = build(vision, language, Path(out), tokenizer=tokenizer, tile=tile, seed=seed, dtype=dtype)
+    for concern in built.concerns:
+        typer.echo(f"warning: {concern}", err=True)
+    typer.echo(f"{built.sizes.parameters} parameters, tiles of {built.sizes.vision.image} px", err=True)
+    for path in built.paths:
+        typer.echo(path)

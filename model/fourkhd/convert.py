@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType] - its paths
 
 from ...readers.errors import ModelError, RequestError
@@ -16,10 +17,18 @@ from .sizes import Sizes
 from .tokens import FILE
 
 
-def convert(files: Files, out: Path, *, dtype: str = "") -> list[Path]:
+def convert(
+    files: Files,
+    out: Path,
+    *,
+    dtype: str = "",
+    instead: Mapping[str, torch.Tensor] | None = None,
+    stated: Mapping[str, Any] | None = None,
+) -> list[Path]:
     """Write a checkpoint as safetensors, file by file, with its tokenizer and a config.json that says all sizes.
 
-    `dtype` changes the numbers' type; "" keeps it. The index, or the only file, is written last: it being there means
+    `dtype` changes the numbers' type; "" keeps it. Tensors in `instead` take the place of those of their names, and
+    what is `stated` joins config.json. The index, or the only file, is written last: it being there means
     that all is. Nothing is overwritten. Raises `ModelError` where the checkpoint is not whole, `RequestError` where
     `out` holds something.
     """
@@ -36,34 +45,38 @@ def convert(files: Files, out: Path, *, dtype: str = "") -> list[Path]:
     made: list[Path] = []
     where: dict[str, str] = {}
     whole = len(files.names) == 1
+    replaced: Mapping[str, torch.Tensor] = instead or {}
     for number, (_, tensors) in enumerate(files.tensors(), start=1):
         name = SAFE if whole else f"model-{number:05d}-of-{len(files.names):05d}.safetensors"
-        kept = {
-            key: tensor.to(DTYPES.get(dtype, tensor.dtype)).contiguous()
-            for key, tensor in tensors.items()
-            if key not in extra
-        }
+        kept = {key: _cast(tensor, replaced.get(key), dtype) for key, tensor in tensors.items() if key not in extra}
         made.append(out / name)
-        _last(made[-1], partial(save_file, kept, metadata={"format": "pt"}))
+        write_last(made[-1], partial(save_file, kept, metadata={"format": "pt"}))
         where |= dict.fromkeys(kept, name)
-    config = {**files.config, **sizes.to_json()} | ({"torch_dtype": dtype} if dtype else {})
+    config = {**files.config, **sizes.to_json()} | ({"torch_dtype": dtype} if dtype else {}) | dict(stated or {})
     config.pop("auto_map", None)  # no code comes along
-    _write_json(out / CONFIG, config)
+    write_json(out / CONFIG, config)
     shutil.copyfile(files.tokenizer, out / FILE)
     made += [out / CONFIG, out / FILE]
     if not whole:
         total = sum((out / name).stat().st_size for name in set(where.values()))
-        _write_json(out / SAFE_INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))})
+        write_json(out / SAFE_INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))})
         made.append(out / SAFE_INDEX)
     return made
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+def _cast(tensor: torch.Tensor, instead: torch.Tensor | None, dtype: str) -> torch.Tensor:
+    """The tensor, or what takes its place, in numbers of that type, or of the tensor's own for ""."""
+    kept = tensor if instead is None else instead.detach()
+    return kept.to("cpu", DTYPES[dtype] if dtype else tensor.dtype).contiguous()
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON with sorted keys, as `write_last` writes."""
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
-    _last(path, partial(Path.write_text, data=text + "\n", encoding="utf-8"))
+    write_last(path, partial(Path.write_text, data=text + "\n", encoding="utf-8"))
 
 
-def _last(path: Path, write: Callable[[Path], object]) -> None:
+def write_last(path: Path, write: Callable[[Path], object]) -> None:
     """Write under another name, then rename: existence means complete."""
     fresh = path.with_name(path.name + ".part")
     write(fresh)

@@ -27,6 +27,9 @@ PATTERNS = (CONFIG, GENERATION, FILE)
 SAFE_PATTERNS = (SAFE, SAFE_INDEX, "model-*-of-*.safetensors")
 PICKLED_PATTERNS = (PICKLED, PICKLED_INDEX, "pytorch_model-*-of-*.bin")
 
+SHIPPED = ("small",)
+"""Checkpoints that come with limner; a folder of the same name is ./small."""
+
 EXTRA = re.compile(r".*\.(?:post_layernorm\.(?:weight|bias)|position_ids|inv_freq|rotary_emb\..*)")
 """Tensors that some copies of the checkpoint hold and the network has no use for."""
 
@@ -42,12 +45,12 @@ class Files:
 
     @classmethod
     def find(cls, source: str, *, fetch: bool = False) -> "Files":
-        """The files of a folder, or of a hub id `OWNER/NAME@COMMIT` (40 hexadecimal digits).
+        """The files of a folder, of a hub id `OWNER/NAME@COMMIT` (40 hexadecimal digits), or of a name in `SHIPPED`.
 
         Only with `fetch` is a hub asked, and then for safetensors before anything pickled. Raises `ModelError` where
         something is not here.
         """
-        folder = Path(source)
+        folder = Path(__file__).parent / source if source in SHIPPED else Path(source)
         hub = HUB_ID.fullmatch(source)
         if not folder.is_dir():
             if hub is None:

@@ -126,8 +126,20 @@ class FourKhd(PreTrainedModel, GenerationMixin):
         return found
 
     def see(self, tiles: torch.Tensor, grids: Sequence[tuple[int, int]], *, overall: bool = True) -> list[torch.Tensor]:
-        """Normalised tiles of several pictures, as `merge` has them → (N, hidden) visual tokens of each."""
-        merged = self.merge(self.features(tiles), grids, overall=overall)
+        """Normalised tiles of several pictures, as `merge` has them → (N, hidden) visual tokens of each.
+
+        A picture of one tile that is its own global view is looked at once.
+        """
+        seen: list[int] = []  # for each tile the place of the one that is looked at
+        kept: list[int] = []
+        for rows, cols in grids:
+            for i in range(1 + rows * cols):
+                place = len(seen)
+                if not (i == 1 and rows * cols == 1 and torch.equal(tiles[place], tiles[place - 1])):
+                    kept.append(place)
+                seen.append(len(kept) - 1)
+        features = self.features(tiles if len(kept) == len(seen) else tiles[kept])
+        merged = self.merge(features if len(kept) == len(seen) else features[seen], grids, overall=overall)
         return list(self.vision_proj(torch.cat(merged)).split([len(one) for one in merged]))
 
     def _rows(self, view: torch.Tensor) -> torch.Tensor:

@@ -32,7 +32,7 @@ _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 def annotator(options: Mapping[str, str]) -> Asker:
     """The annotator `4khd`. Raises `RequestError` for options that cannot be.
 
-    `checkpoint` is a folder or a hub id `OWNER/NAME@COMMIT`; `layout` "chat" or "benchmark"; `system` replaces the
+    `checkpoint` is a folder or a hub id `OWNER/NAME@COMMIT`; `layout` is of `tokens.LAYOUTS`; `system` replaces the
     model's own instruction; `dtype`, `device`, `attention` and `quantize` are `load.Running`'s; `together` regions are
     read at once; `enlarge` not 0 fills that many tiles. The others are the question's.
     """
@@ -50,10 +50,10 @@ class FourKhdRespondent:
         self._source = options.get("checkpoint", "")
         if not self._source:
             raise _wrong("checkpoint", "it must be named", "", "Write --model 4khd:FOLDER, or 4khd:OWNER/NAME@COMMIT")
-        layout = options.get("layout", "chat")
-        if layout not in LAYOUTS:
-            raise _wrong("layout", f"it is {' or '.join(LAYOUTS)}", layout, "Correct it")
-        self._layout: Layout = "chat" if layout == "chat" else "benchmark"
+        layout = options.get("layout", "")
+        self._asked_layout: Layout | None = next((one for one in LAYOUTS if one == layout), None)
+        if layout and self._asked_layout is None:
+            raise _wrong("layout", f"it is {', '.join(LAYOUTS)}", layout, "Correct it")
         self._system = options.get("system", SYSTEM)
         self._running = {key: options[key] for key in RUNNING if options.get(key)}
         if self._running.get("quantize", "4bit") not in {"4bit", "8bit"}:
@@ -84,7 +84,7 @@ class FourKhdRespondent:
             "parameters": str(sizes.parameters),
             "licence": "not known: the checkpoint's own",
             "runtime": f"torch {version('torch')}, transformers {version('transformers')}",
-            "layout": self._layout,
+            "layout": self._layout(),
             "system_sha256": hashlib.sha256(self._system.encode()).hexdigest(),
             "together": str(self._together),
             **self._running,
@@ -123,13 +123,19 @@ class FourKhdRespondent:
         """See `Costing`: the sequence with a question of the usual length, and memory with the weights."""
         _, sizes, tokenizer = self._found()
         itemsize = _BYTES.get(self._running.get("dtype", ""), 4)
-        text = len(ask(tokenizer, "What does this image show?", layout=self._layout, system=self._system))
+        text = len(ask(tokenizer, "What does this image show?", layout=self._layout(), system=self._system))
         read = prefill(sizes, tiles[1], tiles[0], text=text, itemsize=itemsize)
         memory = weight_bytes(sizes, "", itemsize) + self._together * (read.cache + read.flowing)
         return Cost(read.tokens, memory)
 
+    def _layout(self) -> Layout:
+        """As asked, else as the checkpoint says that it was aligned, else the released model's conversation."""
+        stated = self._found()[0].config.get("layout")
+        aligned: list[Layout] = [layout for layout in LAYOUTS if layout == stated]
+        return self._asked_layout or (aligned[0] if aligned else "chat")
+
     def _ask(self, prompt: str) -> Prompt:
-        return ask(self._found()[2], prompt, layout=self._layout, system=self._system)
+        return ask(self._found()[2], prompt, layout=self._layout(), system=self._system)
 
     def _batches(self, count: int) -> list[slice]:
         return [slice(start, start + self._together) for start in range(0, count, self._together)]

@@ -72,6 +72,23 @@ class LanguageSizes:
     rope_theta: float = 1e6
     positions: int = 32768
 
+    @classmethod
+    def of(cls, shapes: Shapes, config: Mapping[str, Any], source: str) -> Self:
+        """The sizes of an InternLM2 with those tensors and that config.json. Raises `ModelError`."""
+        vocab, width = _shape(shapes, "model.tok_embeddings.weight", 2, source)
+        _check_rope(config, source)
+        return cls(
+            vocab=vocab,
+            hidden=width,
+            layers=_count(shapes, "model.layers"),
+            heads=_whole(config, "num_attention_heads", source),
+            kv_heads=_whole(config, "num_key_value_heads", source),
+            mlp=_shape(shapes, "model.layers.0.feed_forward.w1.weight", 2, source)[0],
+            eps=float(config.get("rms_norm_eps", 1e-5)),
+            rope_theta=float(config.get("rope_theta", 1e6)),
+            positions=_whole(config, "max_position_embeddings", source),
+        )
+
     @property
     def head(self) -> int:
         """Width of a head."""
@@ -184,19 +201,7 @@ class Sizes:
             mean=_three(stated.get("mean") or CLIP_MEAN),
             std=_three(stated.get("std") or CLIP_STD),
         )
-        vocab, width = _shape(shapes, "model.tok_embeddings.weight", 2, source)
-        language = LanguageSizes(
-            vocab=vocab,
-            hidden=width,
-            layers=_count(shapes, "model.layers"),
-            heads=_whole(config, "num_attention_heads", source),
-            kv_heads=_whole(config, "num_key_value_heads", source),
-            mlp=_shape(shapes, "model.layers.0.feed_forward.w1.weight", 2, source)[0],
-            eps=float(config.get("rms_norm_eps", 1e-5)),
-            rope_theta=float(config.get("rope_theta", 1e6)),
-            positions=_whole(config, "max_position_embeddings", source),
-        )
-        _check_rope(config, source)
+        language = LanguageSizes.of(shapes, config, source)
         projector = _shape(shapes, "vision_proj.0.weight", 2, source)[0]
         return cls(vision, language, projector, _ploras(shapes, config, source))
 

@@ -98,7 +98,11 @@ def tensor(view: View, sizes: VisionSizes) -> torch.Tensor:
     if view.overall is None:
         msg = f"region {view.region.key}: a 4KHD model needs the global view"
         raise ValueError(msg)
-    pictures = np.concatenate([view.overall[None], view.tiles.astype(np.float32)])
+    return normalised(np.concatenate([view.overall[None], view.tiles.astype(np.float32)]), sizes)
+
+
+def normalised(pictures: npt.NDArray[np.float32], sizes: VisionSizes) -> torch.Tensor:
+    """Tiles (n, tile, tile, 3) of values 0 to 255 → what the vision tower sees, float32 (n, 3, tile, tile)."""
     values = torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255
     mean, std = (torch.tensor(part, dtype=torch.float32)[:, None, None] for part in (sizes.mean, sizes.std))
     return (values - mean) / std

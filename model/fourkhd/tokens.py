@@ -1,7 +1,8 @@
-"""What the language model reads: its tokenizer, and the two layouts in which words and pictures were joined.
+"""What the language model reads: its tokenizer, and the layouts in which words and pictures were joined.
 
 `chat` is the released model's own conversation, which begins every part of text with BOS; `benchmark` is that of its
-published evaluations, the picture before all words and BOS once. Source: arXiv 2404.06512 and its released vocabulary.
+published evaluations, the picture before all words and BOS once; `training` that of its fine-tuning, the picture inside
+the person's turn and BOS once. Source: arXiv 2404.06512 and its released vocabulary.
 """
 
 from collections.abc import Sequence
@@ -11,9 +12,9 @@ from typing import Any, Final, Literal
 
 from ...readers.errors import ModelError, RequestError
 
-Layout = Literal["chat", "benchmark"]
+Layout = Literal["chat", "benchmark", "training"]
 
-LAYOUTS = ("chat", "benchmark")
+LAYOUTS: tuple[Layout, ...] = ("chat", "benchmark", "training")
 FILE = "tokenizer.model"
 IMAGE = "<ImageHere>"
 TURN: Final = "[UNUSED_TOKEN_146]"  # begins a turn, one piece of the vocabulary
@@ -121,8 +122,8 @@ def ask(
     """The prompt of a question about one picture, or those whose places `<ImageHere>` holds in layout "chat".
 
     `earlier` are the conversation's (question, answer) so far; the picture stands where the first one put it, before
-    it unless it says otherwise. In "benchmark" there is no system and no earlier turn. Raises `RequestError` for a
-    question that holds the vocabulary's turn marks.
+    it unless it says otherwise. In "benchmark" and "training" there is no system and no earlier turn. Raises
+    `RequestError` for a question that holds the vocabulary's turn marks.
     """
     turns = [*earlier, (question, "")]
     bad = next((mark for asked, said in turns for mark in (TURN, END) if mark in asked or mark in said), "")
@@ -130,6 +131,9 @@ def ask(
         raise RequestError(
             "question", "it must not hold the marks of the model's turns", value=bad, remedy="Leave the mark out"
         )
+    if layout == "training":
+        before = tokenizer.encode(f"{TURN}user\n")
+        return Prompt(((tokenizer.bos, *before), tuple(tokenizer.encode(f"{question}{END}\n{TURN}assistant\n"))))
     if layout == "benchmark":
         text = f"{TURN}user\n{question}{END}\n{TURN}assistant\n"
         return Prompt(((tokenizer.bos,), tuple(tokenizer.encode(text))))

@@ -34,7 +34,8 @@ FENCES: dict[str, tuple[str, ...]] = {
     "pandas": ("reports/tables.py",),
     # drawing; and late, for pictures that do not fill the 4KHD grid exactly, and for those that are sent
     "PIL": (
-        *("reports/lettering.py", "reports/overview.py", "reports/painting.py", "reports/probes.py"),
+        *("reports/lettering.py", "reports/overview.py", "reports/painting.py"),
+        *("reports/losses.py", "reports/probes.py", "model/training/samples.py"),
         *("model/tiling.py", "model/asking/chat.py"),
     ),
     # what runs a network, and what fetches one
@@ -50,7 +51,8 @@ FENCES: dict[str, tuple[str, ...]] = {
         "model/probe/towers.py",
         "model/asking/imagetext.py",
         *_in("zoo", "networks torchscript"),
-        *_in("fourkhd", "answer attention files language load network speaker vision"),
+        *_in("fourkhd", "answer attention convert files language load network speaker tower vision"),
+        *_in("training", "align checkpoints"),
     ),
     "transformers": (
         "model/contrastive.py",
@@ -58,13 +60,17 @@ FENCES: dict[str, tuple[str, ...]] = {
         "model/probe/towers.py",
         *_in("asking", "imagetext processor"),
         *_in("zoo", "networks"),
-        *_in("fourkhd", "answer attention language network"),
+        *_in("fourkhd", "answer attention language network tower"),
     ),
     # what holds an answer to a schema
     "llguidance": ("model/asking/grammar.py",),
     # a checkpoint's files, its words, and numbers of few bits
-    "safetensors": ("model/probe/head.py", "pipelines/features.py", *_in("fourkhd", "convert files")),
-    "sentencepiece": _in("fourkhd", "tokens"),
+    "safetensors": (
+        *("model/probe/head.py", "pipelines/features.py"),
+        *_in("fourkhd", "build convert files"),
+        *_in("training", "checkpoints"),
+    ),
+    "sentencepiece": _in("fourkhd", "tokens vocabulary"),
     "bitsandbytes": _in("fourkhd", "load"),
     # strict settings, cards and plans, in and out of text
     "pydantic": ("pipelines/config.py", "pipelines/plan.py", "model/cards.py", "model/probe/card.py"),
