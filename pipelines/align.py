@@ -87,7 +87,7 @@ def align(  # noqa: PLR0913 - as many as a training has sides
 
 def _asked(files: Files, data: Path, settings: "Alignment", hd_num: int) -> dict[str, str]:
     """Everything that decides the steps, as text."""
-    whole = "".join(f"{name} {digest}\n" for name, digest in files.digests().items())
+    whole = "".join(f"{name} {digest}\n" for name, digest in files.held.digests().items())
     return {
         "model": hashlib.sha256(whole.encode()).hexdigest(),
         "data": hashlib.sha256(data.read_bytes()).hexdigest(),

@@ -17,9 +17,10 @@ from typing import Any
 from safetensors.torch import save_file
 
 from ...readers.errors import ModelError, RequestError
+from ..checkpoint import INDEX, SAFE
 from .blueprint import NEW, language_sizes, ploras
 from .convert import write_json, write_last
-from .files import CONFIG, EXTRA, SAFE, SAFE_INDEX, Files
+from .files import CONFIG, EXTRA, Files
 from .load import DTYPES
 from .sizes import VISION, LanguageSizes, Sizes, VisionSizes
 from .tokens import FILE, Tokenizer
@@ -82,8 +83,8 @@ def build(
     made += [out / CONFIG, out / FILE]
     if count > 1:
         total = sum((out / name).stat().st_size for name in set(where.values()))
-        write_json(out / SAFE_INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))})
-        made.append(out / SAFE_INDEX)
+        write_json(out / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))})
+        made.append(out / INDEX)
     return Built(tuple(made), sizes, tower.concerns)
 
 

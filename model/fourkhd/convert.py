@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType] - its paths
 
 from ...readers.errors import ModelError, RequestError
-from .files import CONFIG, SAFE, SAFE_INDEX, Files, compare
+from ..checkpoint import INDEX, SAFE
+from .files import CONFIG, Files, compare
 from .load import DTYPES
 from .sizes import Sizes
 from .tokens import FILE
@@ -59,8 +60,8 @@ def convert(
     made += [out / CONFIG, out / FILE]
     if not whole:
         total = sum((out / name).stat().st_size for name in set(where.values()))
-        write_json(out / SAFE_INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))})
-        made.append(out / SAFE_INDEX)
+        write_json(out / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))})
+        made.append(out / INDEX)
     return made
 
 

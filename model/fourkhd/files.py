@@ -6,26 +6,18 @@ Safetensors are preferred; a pickled `.bin` is only ever read by torch with weig
 # torch's and safetensors' types do not say what they load:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from ...readers.errors import ModelError
-from .. import weights
-from ..checkpoint import HUB_ID
+from .. import checkpoint
 from .sizes import Shapes, Sizes
 from .tokens import FILE
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
-SAFE, SAFE_INDEX = "model.safetensors", "model.safetensors.index.json"
-PICKLED, PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
-PATTERNS = (CONFIG, GENERATION, FILE)
-SAFE_PATTERNS = (SAFE, SAFE_INDEX, "model-*-of-*.safetensors")
-PICKLED_PATTERNS = (PICKLED, PICKLED_INDEX, "pytorch_model-*-of-*.bin")
 
 SHIPPED = ("small",)
 """Checkpoints that come with limner; a folder of the same name is ./small."""
@@ -36,10 +28,9 @@ EXTRA = re.compile(r".*\.(?:post_layernorm\.(?:weight|bias)|position_ids|inv_fre
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """A checkpoint on this machine. `config` is what its config.json says, `names` its weight files in order."""
+    """A 4KHD checkpoint on this machine: what its config.json says, and its weight files in order, without an index."""
 
-    source: str
-    folder: Path
+    held: checkpoint.Files
     config: Mapping[str, Any]
     names: tuple[str, ...]
 
@@ -50,21 +41,24 @@ class Files:
         Only with `fetch` is a hub asked, and then for safetensors before anything pickled. Raises `ModelError` where
         something is not here.
         """
-        folder = Path(__file__).parent / source if source in SHIPPED else Path(source)
-        hub = HUB_ID.fullmatch(source)
-        if not folder.is_dir():
-            if hub is None:
-                raise ModelError(
-                    f"checkpoint {source}",
-                    "it must be a folder on this machine, or a hub id with its full commit",
-                    remedy="Correct the path, or write OWNER/NAME@COMMIT with 40 hexadecimal digits",
-                )
-            repo, revision = hub["repo"], hub["revision"]
-            folder = weights.snapshot(repo, revision, (*PATTERNS, *SAFE_PATTERNS), fetch=fetch)
-            if fetch and not any((folder / name).is_file() for name in (SAFE, SAFE_INDEX)):
-                folder = weights.snapshot(repo, revision, PICKLED_PATTERNS, fetch=True)
-        config = _read_json(folder / CONFIG, source)
-        return cls(source, folder, config, _weight_files(folder, source))
+        small = (CONFIG, GENERATION, FILE)
+        if source in SHIPPED:
+            held = checkpoint.Files(source, Path(__file__).parent / source, small)
+        else:
+            held = checkpoint.find_files(source, fetch=fetch, small=small)
+        config = held.read(CONFIG)
+        checkpoint.fetch_weights(held, fetch=fetch and source not in SHIPPED)
+        return cls(held, config, tuple(name for name in held.weights() if not name.endswith(".json")))
+
+    @property
+    def source(self) -> str:
+        """Where it was named to be."""
+        return self.held.source
+
+    @property
+    def folder(self) -> Path:
+        """Where it is."""
+        return self.held.folder
 
     @property
     def pickled(self) -> bool:
@@ -103,15 +97,6 @@ class Files:
         compare(shapes, sizes, self.source)
         return sizes
 
-    def digests(self) -> dict[str, str]:
-        """The sha256 of each file that decides an answer, by name. Raises `ModelError`."""
-        names = [name for name in (CONFIG, FILE, SAFE_INDEX, PICKLED_INDEX) if (self.folder / name).is_file()]
-        found: dict[str, str] = {}
-        for name in dict.fromkeys((*names, *self.names)):
-            with (self.folder / name).open("rb") as file:
-                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
-        return found
-
 
 def compare(shapes: Shapes, sizes: Sizes, source: str) -> list[str]:
     """The tensors that are tolerated though the network has no use for them, sorted.
@@ -140,40 +125,6 @@ def compare(shapes: Shapes, sizes: Sizes, source: str) -> list[str]:
             remedy="Check that config.json and the weights belong together",
         )
     return extra
-
-
-def _weight_files(folder: Path, source: str) -> tuple[str, ...]:
-    """Safetensors whole or in parts, else pickles whole or in parts. Raises `ModelError` where a file is not here."""
-    names: tuple[str, ...] = ()
-    for whole, index in ((SAFE, SAFE_INDEX), (PICKLED, PICKLED_INDEX)):
-        if (folder / whole).is_file():
-            return (whole,)
-        if (folder / index).is_file():
-            parts = cast("Mapping[str, str]", _read_json(folder / index, source).get("weight_map", {}))
-            names = tuple(sorted(set(parts.values())))
-            break
-    absent = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
-    if not names or absent:
-        raise ModelError(
-            f"checkpoint {source}",
-            f"its weights must be here: {SAFE} or {PICKLED}, or their parts with the index",
-            value=f"no {absent[0]}" if absent else "none of them",
-            remedy="Complete the folder; for a hub id add --fetch where there is a network",
-        )
-    return names
-
-
-def _read_json(path: Path, source: str) -> dict[str, Any]:
-    try:
-        content: object = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"checkpoint {source}",
-            f"it must have a readable {path.name}",
-            value=str(error),
-            remedy="Complete the folder; for a hub id add --fetch where there is a network",
-        ) from error
-    return cast("dict[str, Any]", content) if isinstance(content, dict) else {}
 
 
 def _safe_shapes(path: Path) -> dict[str, tuple[int, ...]]:

@@ -15,7 +15,6 @@ from ..asking.question import OPTIONS as QUESTION_OPTIONS
 from ..asking.question import Question
 from ..asking.respondent import Cost
 from ..asking.ruler import Ruler
-from ..checkpoint import HUB_ID
 from .cost import prefill, weight_bytes
 from .files import Files
 from .sizes import Sizes
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from .speaker import Speaker
 
 RUNNING = ("dtype", "device", "attention", "quantize")
-OPTIONS = ("checkpoint", "layout", "system", *RUNNING, "together", "enlarge", "fetch", "threads")
+OPTIONS = ("checkpoint", "layout", "system", *RUNNING, "together", "overall", "enlarge", "fetch", "threads")
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -34,7 +33,8 @@ def annotator(options: Mapping[str, str]) -> Asker:
 
     `checkpoint` is a folder or a hub id `OWNER/NAME@COMMIT`; `layout` is of `tokens.LAYOUTS`; `system` replaces the
     model's own instruction; `dtype`, `device`, `attention` and `quantize` are `load.Running`'s; `together` regions are
-    read at once; `enlarge` not 0 fills that many tiles. The others are the question's.
+    read at once; `overall` "false" leaves out the global view; `enlarge` not 0 fills that many tiles. The others are
+    the question's.
     """
     known = (*OPTIONS, *QUESTION_OPTIONS)
     unknown = sorted(set(options) - set(known))
@@ -61,10 +61,8 @@ class FourKhdRespondent:
         self._together = _whole("together", options.get("together", "1"), least=1)
         self._enlarge = _whole("enlarge", options.get("enlarge", "0"), least=0)
         self._threads = _whole("threads", options.get("threads", "0"), least=0)
-        fetch = options.get("fetch", "false")
-        if fetch not in {"true", "false"}:
-            raise _wrong("fetch", "it is true or false", fetch, "Correct it")
-        self._fetch = fetch == "true"
+        self._fetch = _true("fetch", options.get("fetch", "false"))
+        self._overall = _true("overall", options.get("overall", "true"))
         self._held: tuple[Files, Sizes, Tokenizer] | None = None
         self._speaker: Speaker | None = None
 
@@ -72,23 +70,17 @@ class FourKhdRespondent:
     def identity(self) -> Mapping[str, str]:
         """The checkpoint's files, how it runs and how it is asked. Raises `ModelError` where a file is not here."""
         files, sizes, _ = self._found()
-        digests = files.digests()
-        whole = hashlib.sha256("".join(f"{name} {digest}\n" for name, digest in digests.items()).encode())
-        hub = HUB_ID.fullmatch(self._source)
         return {
             "name": "4khd",
-            "version": f"checkpoint {whole.hexdigest()[:12]}",
             "annotator": "4khd",
-            "checkpoint": self._source,
-            "revision": hub["revision"] if hub else "",
+            **files.held.identity("4khd"),
             "parameters": str(sizes.parameters),
-            "licence": "not known: the checkpoint's own",
             "runtime": f"torch {version('torch')}, transformers {version('transformers')}",
             "layout": self._layout(),
             "system_sha256": hashlib.sha256(self._system.encode()).hexdigest(),
             "together": str(self._together),
+            **({} if self._overall else {"overall": "false"}),
             **self._running,
-            **{f"sha256_{name}": digest for name, digest in digests.items()},
         }
 
     def sight(self) -> Sight:
@@ -151,8 +143,14 @@ class FourKhdRespondent:
             from .speaker import Speaker  # noqa: PLC0415 - loads torch
 
             files, _, tokenizer = self._found()
-            self._speaker = Speaker(files, tokenizer, self._running, threads=self._threads)
+            self._speaker = Speaker(files, tokenizer, self._running, overall=self._overall, threads=self._threads)
         return self._speaker
+
+
+def _true(name: str, value: str) -> bool:
+    if value not in {"true", "false"}:
+        raise _wrong(name, "it is true or false", value, "Correct it")
+    return value == "true"
 
 
 def _whole(name: str, value: str, *, least: int) -> int:

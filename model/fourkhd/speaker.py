@@ -25,13 +25,23 @@ from .tokens import Prompt, Tokenizer
 class Speaker:
     """A checkpoint that is awake. Raises `ModelError`, `RequestError` where it cannot be loaded as asked.
 
-    `threads` 0 leaves torch's number of threads as it is; it is the whole process's number.
+    `overall` false leaves out the global view. `threads` 0 leaves torch's number of threads as it is; it is the whole
+    process's number.
     """
 
-    def __init__(self, files: Files, tokenizer: Tokenizer, running: Mapping[str, str], *, threads: int = 0) -> None:
+    def __init__(
+        self,
+        files: Files,
+        tokenizer: Tokenizer,
+        running: Mapping[str, str],
+        *,
+        overall: bool = True,
+        threads: int = 0,
+    ) -> None:
         if threads:
             torch.set_num_threads(threads)
         self._tokenizer = tokenizer
+        self._overall = overall
         with memory():
             self._network = fill(files, Running(**running))  # pyright: ignore[reportArgumentType] - checked before
         if tokenizer.size > self._network.sizes.language.vocab:
@@ -90,7 +100,8 @@ class Speaker:
     def _see(self, views: Sequence[View]) -> list[torch.Tensor]:
         """The visual tokens of each view; all tiles of all views go through the vision tower together."""
         tiles = torch.cat([tensor(view, self._network.sizes.vision) for view in views])
-        return self._network.see(tiles, [(view.grid.rows, view.grid.cols) for view in views])
+        grids = [(view.grid.rows, view.grid.cols) for view in views]
+        return self._network.see(tiles, grids, overall=self._overall)
 
 
 def tensor(view: View, sizes: VisionSizes) -> torch.Tensor:

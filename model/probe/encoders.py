@@ -199,7 +199,7 @@ def _fourkhd(source: str, *, fetch: bool, threads: int) -> NetworkEncoder:
 
         return FourKhdTower(files, threads=threads)
 
-    return NetworkEncoder("4khd", source, files.sizes().vision.image, files.digests, load)
+    return NetworkEncoder("4khd", source, files.sizes().vision.image, files.held.digests, load)
 
 
 def _backbone(files: Files, kind: str, *, fetch: bool, threads: int) -> NetworkEncoder:
