@@ -21,6 +21,16 @@ from limner.readers.resample import lattice, resample, taps
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def module(name: str) -> ModuleType:
+    """A module of the tests' folder, which is no package: "readers/scanners"."""
+    spec = importlib.util.spec_from_file_location(name.replace("/", "_"), ROOT / "tests" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout that the tests lie in; `limner` itself may be imported from elsewhere."""
@@ -132,13 +142,7 @@ def coordinates() -> Callable[[int, int], npt.NDArray[np.float64]]:
 @pytest.fixture
 def model_server() -> Iterator[Any]:
     """A `ModelServer` of `model/serving.py` beside this file, which behaves until a test tells it otherwise."""
-    path = Path(__file__).with_name("model") / "serving.py"
-    spec = importlib.util.spec_from_file_location("made_by_serving", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    server = module.ModelServer()
+    server = module("model/serving").ModelServer()
     yield server
     server.close()
 
@@ -146,13 +150,7 @@ def model_server() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def scanners() -> ModuleType:
     """The module `readers/scanners.py` beside this file: slides as scanners write them."""
-    path = Path(__file__).with_name("readers") / "scanners.py"
-    spec = importlib.util.spec_from_file_location("made_by_scanners", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module("readers/scanners")
 
 
 @pytest.fixture(scope="session")
@@ -163,16 +161,6 @@ def csmask() -> Path:
         return locate(variant.weights, variant.sha256, fetch=True, name="csmask")
     except ModelError as error:
         pytest.skip(str(error))
-
-
-def module(name: str) -> ModuleType:
-    """A module of the tests' folder, which is no package."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
 
 
 @pytest.fixture(scope="session")
@@ -309,12 +297,7 @@ def made_vlms(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
     Families: llava, qwen2_vl, qwen2_5_vl, qwen3_vl, internvl, gemma3.
     """
-    path = ROOT / "tests" / "model" / "asking" / "making.py"
-    spec = importlib.util.spec_from_file_location("making_vlms", path)
-    assert spec is not None
-    assert spec.loader is not None
-    making = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(making)
+    making = module("model/asking/making")
     root = tmp_path_factory.mktemp("vlms")
 
     def find(family: str) -> Path:
