@@ -44,6 +44,7 @@ bench: .venv-test/ready
 	cd .venv-test && bin/python ../tests/bench/csmask_halo.py csmask ../$(SAMPLES)/virginia sentinel-2-l1c
 	cd .venv-test && bin/python ../tests/bench/big_scene.py
 	cd .venv-test && bin/python ../tests/bench/dicom_tables.py
+	cd .venv-test && bin/python ../tests/bench/bench_4khd.py
 	cd .venv-test && bin/python ../tests/bench/probe_tables.py || true # without the labelled sets it says so
 
 # An environment with the tested versions and the wheel built from this checkout, by way of the source distribution.
