@@ -8,11 +8,13 @@ from importlib.metadata import EntryPoint
 from typing import get_args
 
 from ..model.cards import find_card, shipped_cards
+from ..model.fourkhd.files import SHIPPED, Files
+from ..readers.errors import ModelError
 from ..readers.image import ImageInfo
 from ..readers.plugins import Group, installed
 from ..readers.registry import Scanned
 from ..reports.measures import areas_m2, crs_name, shapes
-from ..reports.writer import DISCLAIMER, ImageRecord
+from ..reports.writer import ImageRecord
 from .doctor import weights_state
 from .estimate import Estimate
 from .events import plural
@@ -26,6 +28,7 @@ NO_MODEL_SAID = (
     "Choose one with --model; `limner models` lists them."
 )
 
+_ASKED = "4khd:"  # before a checkpoint's name
 _SQUARE_KM = 1e6
 _SQUARE_M = 1.0
 _MINUTE, _HOUR = 60.0, 3600.0
@@ -65,7 +68,7 @@ def describe_outcome(outcome: Outcome, folder: str) -> str:
     parts += [f"{row.path} failed: the reason is above and in files.csv" for row in outcome.failed_files]
     parts.append("Results")
     parts += [f"  {path}" for one in outcome.made for path in one.paths]
-    parts += [f"Made again at any time by: limner report {shlex.quote(folder)}", DISCLAIMER]
+    parts += [f"Made again at any time by: limner report {shlex.quote(folder)}", outcome.record.use]
     return "\n".join(parts)
 
 
@@ -104,12 +107,15 @@ def describe_scanned(scanned: Sequence[Scanned]) -> str:
 def describe_models() -> str:
     """The cards that ship and the annotators that are installed."""
     rows = [(name, find_card(name).summary, weights_state(name)) for name in shipped_cards()]
+    rows += [(f"{_ASKED}{name}", card.summary, "ships") for name in SHIPPED if (card := Files.find(name).card)]
     others = [(name, f"annotator of {_origin(point)}", "") for name, point in installed("limner.annotators").items()]
     return table([*rows, *others])
 
 
 def describe_card(name: str) -> str:
-    """A model card in full."""
+    """A model card in full; after "4khd:" that of a checkpoint."""
+    if name.startswith(_ASKED):
+        return _describe_checkpoint(name)
     card = find_card(name)
     size = card.resolution
     rows = [
@@ -128,6 +134,23 @@ def describe_card(name: str) -> str:
         rows += [(f"variant {variant.name}", f"{wants} in {variant.quantity}"), ("weights", variant.weights)]
         rows.append(("sha256", variant.sha256))
     return f"{card.name}\n{table(rows)}"
+
+
+def _describe_checkpoint(name: str) -> str:
+    card = Files.find(name.removeprefix(_ASKED)).card
+    if card is None:
+        raise ModelError(name, "it must have a card to show", remedy="Look into its folder, or at its hub's page")
+    rows = [
+        ("summary", card.summary),
+        ("licence", card.licence),
+        ("use", card.use),
+        ("to be asked", card.asked),
+        *(("not for", text) for text in card.not_for),
+        *(("known mistake", text) for text in card.known_mistakes),
+        *(("data", f"{one.name}, {one.licence}: {one.used}. {one.citation}") for one in card.data),
+        *(("measured", f"{m.what}: {m.value:g} ({m.low:g} to {m.high:g}, n = {m.count})") for m in card.measured),
+    ]
+    return f"{name}\n{table(rows)}"
 
 
 def describe_plugins() -> str:

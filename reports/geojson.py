@@ -17,7 +17,7 @@ from .cells import plain
 from .globe import DECIMALS, bounding_box, part_boxes, to_globe
 from .measures import Measures, Shapes, crs_name, measure, shapes
 from .palette import Palette
-from .writer import DISCLAIMER, ImageRecord, Record, replacing
+from .writer import ImageRecord, Record, replacing
 
 _BATCH = 10_000  # findings that are transformed, and then written, at a time
 
@@ -40,7 +40,7 @@ class GeoJson:
         palette = Palette.of(record.labels, record.colours)
         about = {
             "title": "Findings in WGS84 longitude and latitude",
-            "use": DISCLAIMER,
+            "use": plain(record.use),
             "model": {key: plain(value) for key, value in sorted(record.model.items())},
             "version": record.version,
             "omitted": {plain(image): plain(why) for image, why in self.omitted(record).items()},

@@ -147,7 +147,7 @@ def _columns(
 
 def _about(record: Record, omitted: Mapping[str, str]) -> Mapping[str, Column]:
     rows = [
-        ("use", DISCLAIMER),
+        ("use", record.use),
         ("limner", record.version),
         *((f"model {key}", value) for key, value in sorted(record.model.items())),
         *((f"left out: {image}", why) for image, why in omitted.items()),

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, PngImagePlugin
 from ..model.finding import Finding
 from ..readers import geodesy
 from .folding import Fold
-from .lettering import Colour, cut, width, write
+from .lettering import Colour, cut, spelled, width, write
 from .marginalia import ScaleBar, area_words, length_words, north, share_words
 from .measures import crs_name, label_areas, share, total
 from .painting import NOTHING, SKIPPED, UNREADABLE, Canvas, bare, hatch, painted
@@ -23,6 +23,7 @@ INK, QUIET, HAIRLINE, PAPER = (28, 31, 35), (104, 110, 118), (217, 220, 224), (2
 ANALYSED, GOOD = (60, 64, 70), (24, 128, 72)
 
 _MARGIN, _PANEL, _FOOTER, _LINE = 36, 480, 84, 34
+_SAID = 26  # px: a line of what the model says of its use
 _LABELS = 16  # of which the legend has room
 _WORDS = 8  # lines of how the image was seen
 
@@ -43,7 +44,7 @@ class OverviewPng:
         palette = Palette.of(record.labels, record.colours)
         facts = PngImagePlugin.PngInfo()
         facts.add_text("Software", f"limner {record.version}")
-        facts.add_text("Comment", DISCLAIMER)
+        facts.add_text("Comment", spelled(record.use))
         paths: list[Path] = []
         for image in record.images:
             path = folder / f"overview-{image.info.id}.png"
@@ -123,12 +124,18 @@ def _sheet(record: Record, image: ImageRecord, palette: Palette) -> Image.Image:
     shown = painted(plate, folded, folded.findings(), palette)
 
     high = max(shown.height + _FOOTER, panel.y)
-    sheet = Image.new("RGB", (shown.width + _PANEL + 3 * _MARGIN, high + 3 * _MARGIN + 20), PAPER)
+    wide = shown.width + _PANEL + 3 * _MARGIN
+    said = record.model.get("use", "")
+    further = cut(said, 20, wide - 2 * _MARGIN, 4) if said else []
+    sheet = Image.new("RGB", (wide, high + 3 * _MARGIN + 20 + _SAID * len(further)), PAPER)
     sheet.paste(shown, (_MARGIN, _MARGIN))
     sheet.paste(panel.sheet.crop((0, 0, _PANEL, panel.y)), (shown.width + 2 * _MARGIN, _MARGIN))
     pen = ImageDraw.Draw(sheet)
     _footer(pen, image, canvas, (_MARGIN, _MARGIN + shown.height))
     y = sheet.height - _MARGIN
+    for line in reversed(further):
+        write(pen, (_MARGIN, y), line, INK, 20, "ls")
+        y -= _SAID
     write(pen, (_MARGIN, y), DISCLAIMER, INK, 20, "ls")
     write(pen, (sheet.width - _MARGIN, y), f"limner {record.version}", QUIET, 18, "rs")
     return sheet

@@ -25,7 +25,7 @@ from ..readers.geometry import Placement
 from ..readers.image import ImageInfo
 from .cells import plain
 from .palette import Palette, rgb
-from .writer import DISCLAIMER, ImageRecord, Record, replacing
+from .writer import ImageRecord, Record, replacing
 
 Suffix = Literal[".geojson", ".geojson.gz"]
 
@@ -98,7 +98,7 @@ def _text(path: Path, *, compressed: bool) -> Generator[TextIO]:
 def _write(record: Record, image: ImageRecord, palette: Palette, file: TextIO) -> None:
     about = {
         "title": "Findings in pixels, for QuPath",
-        "use": DISCLAIMER,
+        "use": plain(record.use),
         "image": plain(image.info.id),
         "origin": list(image.info.origin),
         "model": {plain(key): plain(value) for key, value in sorted(record.model.items())},

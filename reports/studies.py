@@ -14,7 +14,7 @@ from ..readers.sheet import sheet_of
 from .cells import cell, fixed
 from .measures import measure
 from .patient import centre_cells, in_study, slice_cells, spot
-from .writer import DISCLAIMER, ImageRecord, Record, replacing
+from .writer import ImageRecord, Record, replacing
 
 STUDIES_COLUMNS: Mapping[str, str] = {
     "study_uid": "the study, as a pseudonym",
@@ -133,7 +133,7 @@ class StudiesCsv:
         tables = (
             ("studies.csv", STUDIES_COLUMNS, _studies(record, images)),
             ("series.csv", SERIES_COLUMNS, (_series(record, image) for image in images)),
-            ("slices.csv", SLICES_COLUMNS, (row for image in images for row in _slices(image))),
+            ("slices.csv", SLICES_COLUMNS, (row for image in images for row in _slices(record, image))),
         )
         written: list[Path] = []
         for name, columns, rows in tables:
@@ -178,7 +178,7 @@ def _studies(record: Record, images: Sequence[ImageRecord]) -> list[Mapping[str,
                 "model": cell(record.model.get("name", "")),
                 "model_version": cell(record.model.get("version", "")),
                 "weights_sha256": cell(record.model.get("sha256", "")),
-                "use": DISCLAIMER,
+                "use": cell(record.use),
             }
         )
     return rows
@@ -202,7 +202,7 @@ def _series(record: Record, image: ImageRecord) -> Mapping[str, str]:
     }
 
 
-def _slices(image: ImageRecord) -> Iterable[Mapping[str, str]]:
+def _slices(record: Record, image: ImageRecord) -> Iterable[Mapping[str, str]]:
     findings = image.findings()
     sheet = sheet_of(image.info)
     points = measure(findings, image.info.placement).point
@@ -217,5 +217,5 @@ def _slices(image: ImageRecord) -> Iterable[Mapping[str, str]]:
             "label": cell(finding.label),
             "score": fixed([math.nan if finding.score is None else finding.score], 4)[0],
             "text": cell(finding.text),
-            "use": DISCLAIMER,
+            "use": cell(record.use),
         }

@@ -20,7 +20,7 @@ from ..readers import geodesy
 from .cells import cell, fixed, significant
 from .measures import Measures, crs_name, further_columns, label_areas, measure, share, total
 from .patient import PATIENT_COLUMNS, in_study, patient_columns
-from .writer import DISCLAIMER, ImageRecord, Record, replacing
+from .writer import ImageRecord, Record, replacing
 
 FINDINGS_COLUMNS: Mapping[str, str] = {
     "image": "the image's id in this run",
@@ -202,7 +202,7 @@ def _closing(record: Record) -> Mapping[str, str]:
         "model_version": record.model.get("version", ""),
         "weights_sha256": record.model.get("sha256", ""),
         "limner": record.version,
-        "use": DISCLAIMER,
+        "use": cell(record.use),
     }
 
 
@@ -236,7 +236,7 @@ def _summary(record: Record, image: ImageRecord) -> Columns:
         "seen_y_m": seen_y,
         "model": cell(record.model.get("name", "")),
         "model_version": cell(record.model.get("version", "")),
-        "use": DISCLAIMER,
+        "use": cell(record.use),
     }
     return {key: [every.get(key) or row.get(key, "") for row in rows] for key in SUMMARY_COLUMNS}
 

@@ -122,6 +122,11 @@ class Record:
         """A number of findings as a cell: empty where nothing was looked for, which is not 0."""
         return str(number) if self.assessed else ""
 
+    @property
+    def use(self) -> str:
+        """What the results may be used for: the disclaimer, and what the model says of itself, if it does."""
+        return f"{DISCLAIMER} {self.model.get('use', '')}".strip()
+
 
 class Writer(Protocol):
     """One kind of report behind the entry point group `limner.writers`; the entry point is a callable `() -> Writer`.

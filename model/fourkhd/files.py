@@ -14,6 +14,7 @@ from typing import Any
 
 from ...readers.errors import ModelError
 from .. import checkpoint
+from .card import CARD, CheckpointCard, read_card
 from .sizes import Shapes, Sizes
 from .tokens import FILE
 
@@ -69,6 +70,12 @@ class Files:
     def tokenizer(self) -> Path:
         """Where its tokenizer should be."""
         return self.folder / FILE
+
+    @property
+    def card(self) -> CheckpointCard | None:
+        """What the checkpoint's card says of it, None where it has none. Raises `ModelError` for one that is wrong."""
+        path = self.folder / CARD
+        return read_card(path, self.source) if path.is_file() else None
 
     def shapes(self) -> Shapes:
         """Name → shape of every tensor; no tensor is read. Raises `ModelError` where a file is damaged."""

@@ -68,13 +68,18 @@ class FourKhdRespondent:
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """The checkpoint's files, how it runs and how it is asked. Raises `ModelError` where a file is not here."""
+        """The checkpoint's files, how it runs and how it is asked; its card's licence and `use`, which reports repeat.
+
+        Raises `ModelError` where a file is not here.
+        """
         files, sizes, _ = self._found()
+        card = files.card
         return {
             "name": "4khd",
             "annotator": "4khd",
             **files.held.identity("4khd"),
             "parameters": str(sizes.parameters),
+            **({"licence": card.licence, "use": card.use} if card else {}),
             "runtime": f"torch {version('torch')}, transformers {version('transformers')}",
             "layout": self._layout(),
             "system_sha256": hashlib.sha256(self._system.encode()).hexdigest(),

@@ -19,6 +19,8 @@ def _in(room: str, names: str) -> tuple[str, ...]:
     return tuple(f"model/{room}/{name}.py" for name in names.split())
 
 
+CARDS = ("model/cards.py", "model/fourkhd/card.py", "model/probe/card.py")
+
 FENCES: dict[str, tuple[str, ...]] = {
     # arrays and planar geometry are the language that the packages speak with each other
     "numpy": ("*",),
@@ -73,8 +75,14 @@ FENCES: dict[str, tuple[str, ...]] = {
     "sentencepiece": _in("fourkhd", "tokens vocabulary"),
     "bitsandbytes": _in("fourkhd", "load"),
     # strict settings, cards and plans, in and out of text
-    "pydantic": ("pipelines/config.py", "pipelines/plan.py", "model/cards.py", "model/probe/card.py"),
-    "yaml": ("pipelines/config.py", "model/cards.py", "model/probe/card.py"),
+    "pydantic": (
+        "pipelines/config.py",
+        "pipelines/plan.py",
+        "model/cards.py",
+        "model/fourkhd/card.py",
+        "model/probe/card.py",
+    ),
+    "yaml": ("pipelines/config.py", "model/cards.py", "model/fourkhd/card.py", "model/probe/card.py"),
     # what fits a probe's head, on as many threads as it is told; using one needs neither
     "sklearn": _in("training", "probe"),
     "threadpoolctl": _in("training", "probe"),
