@@ -81,6 +81,17 @@ class FourKhd(PreTrainedModel, GenerationMixin):
             nn.Linear(sizes.merged, sizes.projector), nn.GELU(), nn.Linear(sizes.projector, sizes.language.hidden)
         )
 
+    @classmethod
+    def from_pretrained(cls, source: str, *, fetch: bool = False, **running: str) -> "FourKhd":
+        """The network of a folder or of a hub id `OWNER/NAME@COMMIT`, ready to answer; see `load.load`.
+
+        `running` are the fields of `load.Running`: dtype, device, attention, quantize. Sizes are read off the tensors,
+        so that the released config.json, which does not state them, is enough. Raises `ModelError`, `RequestError`.
+        """
+        from .load import Running, load  # noqa: PLC0415 - which builds this class
+
+        return load(source, Running(**running), fetch=fetch)  # pyright: ignore[reportArgumentType] - checked when used
+
     @property
     def tower(self) -> VisionModel:
         """The vision tower."""

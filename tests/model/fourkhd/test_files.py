@@ -57,6 +57,12 @@ def test_every_form_of_files_gives_the_same_network(
     assert not any(weight.requires_grad for weight in network.parameters())
 
 
+def test_the_class_takes_a_folder_as_other_networks_do(folder: Path, tiny: FourKhd) -> None:
+    network = FourKhd.from_pretrained(str(folder), dtype="float32", attention="eager")
+    assert network.kernel == "eager"
+    assert float((says(network) - says(tiny)).abs().max()) < 1e-4
+
+
 def test_numbers_can_have_another_type(folder: Path, tiny: FourKhd) -> None:
     network = load(str(folder), Running(dtype="bfloat16"))
     assert {weight.dtype for weight in network.parameters()} == {torch.bfloat16}
