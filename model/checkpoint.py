@@ -221,6 +221,14 @@ def _preprocessing(files: Files, tile: int) -> tuple[float, tuple[float, ...], t
             value=", ".join(map(str, sorted(sizes))),
             remedy="Name another checkpoint: this one enlarges and crops, which would hide the rim of every tile",
         )
+    return scaling(settings, source)
+
+
+def scaling(settings: Mapping[str, Any], source: str) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
+    """(rescale, mean, std) of an image processor's settings: values 0 to 255 become (value · rescale - mean) / std.
+
+    Mean and std are by channel: red, green, blue. Raises `ModelError` where they are not stated.
+    """
     rescale = float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0
     if not settings.get("do_normalize", True):
         return rescale, (0.0,) * CHANNELS, (1.0,) * CHANNELS

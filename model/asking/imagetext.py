@@ -21,13 +21,13 @@ from transformers import AutoModelForImageTextToText, GenerationConfig, LogitsPr
 
 from ...readers.errors import LimnerError, ModelError
 from ..checkpoint import Files
+from ..memory import memory
 from .grammar import Constraint, Vocabulary
 from .processor import Picture, Processor, first_line, loading, quiet
 
 ALONG = ("attention_mask", "input_ids", "mm_token_type_ids", "moe_mm_token_type_ids", "token_type_ids")
 """What the network gets for each token; everything else is pictures."""
 EXACT, ROUGH = 1e-3, 0.3  # how far a likelihood by way of the cache may be off, in float32 and in half precision
-CPU_FULL = ("DefaultCPUAllocator", "not enough memory", "Cannot allocate memory")
 
 
 def resolve_device(device: str) -> str:
@@ -159,7 +159,7 @@ class ImageText:
             rest = one["input_ids"][0, common:].tolist() if common else tail[:1]
             rows = self._go_on(copy.deepcopy(cache), [*rest, *tail])[-1 - len(tail) :]
         except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):
-            return False
+            return False  # families say so in all these ways; whole sequences are slower, and as right
         apart = (self._logits(one, tail)[-1 - len(tail) :] - rows).abs().max()
         return bool(apart < (EXACT if self._model.dtype == torch.float32 else ROUGH))
 
@@ -301,15 +301,11 @@ def _load(files: Files, dtype: str) -> Any:  # noqa: ANN401 - there is a class f
 def _bounded(source: str) -> Generator[None]:
     """Where memory does not suffice, say so as Python does; whatever else a network raises is its region's error."""
     try:
-        yield
+        with memory():
+            yield
     except LimnerError:
         raise
-    except torch.OutOfMemoryError as error:
-        torch.cuda.empty_cache()  # the next region may fit
-        raise MemoryError(first_line(error)) from error
     except (IndexError, KeyError, RuntimeError, ValueError) as error:
-        if any(sign in str(error) for sign in CPU_FULL):
-            raise MemoryError(first_line(error)) from error
         raise ModelError(
             f"checkpoint {source}",
             "transformers must be able to run it on this picture",

@@ -29,7 +29,7 @@ def choose_kernel(asked: str, *, device: torch.device, dtype: torch.dtype) -> Ke
     if asked not in KERNELS:
         raise RequestError("option 'attention'", f"it is {', '.join(KERNELS)}", value=asked, remedy="Correct it")
     if asked != "flash_attention_2":
-        return asked  # type: ignore[return-value]
+        return "sdpa" if asked == "sdpa" else "eager"
     reason = _cannot_flash(device, dtype)
     if not reason:
         return "flash_attention_2"

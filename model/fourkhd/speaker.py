@@ -3,8 +3,7 @@
 # torch's types do not say what some of its functions return:
 # pyright: reportUnknownMemberType=false
 
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 from ...readers.errors import ModelError
 from ..annotator import View
 from ..asking.grammar import Constraint, Vocabulary
+from ..memory import memory
 from . import answer
 from .answer import Part
 from .files import Files
@@ -135,17 +135,3 @@ def _join(prompt: Prompt, picture: torch.Tensor) -> list[Part]:
     """The prompt's two parts with the picture between them; a part without tokens is left out."""
     first, last = prompt.parts
     return [part for part in (first, picture, last) if len(part)]
-
-
-@contextmanager
-def memory() -> Generator[None]:
-    """Says of torch's own ways to run out of memory that memory has run out."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        torch.cuda.empty_cache()
-        raise MemoryError(str(error)) from error
-    except RuntimeError as error:
-        if "not enough memory" in str(error) or "can't allocate memory" in str(error):
-            raise MemoryError(str(error)) from error
-        raise

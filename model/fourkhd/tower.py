@@ -8,18 +8,17 @@ follows it. Sources: CLIP, arXiv 2103.00020; SigLIP, arXiv 2303.15343; ViT, arXi
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import hashlib
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import torch
 from transformers import CLIPVisionConfig, SiglipVisionConfig, ViTConfig
 
 from ...readers.errors import ModelError
+from ..checkpoint import scaling
 from .blueprint import NEW, check_tile, vision_sizes
 from .files import Files
 from .sizes import VISION, Activation, VisionSizes, vision_tensors
@@ -237,22 +236,11 @@ def _check(tensors: Tensors, sizes: VisionSizes, source: str) -> None:
 
 def _colours(files: Files) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """(mean, std) of red, green and blue from 0 to 1, as the checkpoint's processor states them."""
-    for name in ("processor_config.json", "preprocessor_config.json"):
-        path = Path(files.folder) / name
-        content: Any = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        settings = cast("Mapping[str, Any]", content.get("image_processor", content))
-        if not settings.get("do_normalize", True):
-            return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-        if {"image_mean", "image_std"} <= set(settings):
-            scale = 255.0 * (float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1)
-            mean, std = ([float(v) / scale for v in settings[key]] for key in ("image_mean", "image_std"))
-            return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
-    raise ModelError(
-        f"checkpoint {files.source}",
-        "its processor must state image_mean and image_std for red, green and blue",
-        value="no preprocessor_config.json that does",
-        remedy="Copy the encoder's preprocessor_config.json into the folder: the values are never guessed",
-    )
+    stated = any((files.folder / name).is_file() for name in ("processor_config.json", "preprocessor_config.json"))
+    rescale, mean, std = scaling(files.held.preprocessing() if stated else {}, files.source)
+    whole = 255 * rescale  # what the processor makes of white, before it takes the mean away
+    red, green, blue = ((m / whole, s / whole) for m, s in zip(mean, std, strict=True))
+    return (red[0], green[0], blue[0]), (red[1], green[1], blue[1])
 
 
 def _concerns(kind: str, *, alone: bool) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModel
 
 from ...readers.errors import ModelError
-from ..checkpoint import Files
+from ..checkpoint import Files, scaling
 from ..fourkhd.files import Files as FourKhdFiles
 from ..fourkhd.load import Running, fill
 from ..loading import load_model
@@ -52,7 +52,7 @@ class Backbone:
         if threads:
             torch.set_num_threads(threads)
         self._files = files
-        self._rescale, self._mean, self._std = _colours(files)
+        self._rescale, self._mean, self._std = scaling(files.preprocessing(), files.source)
         self._model: Any = load_model(AutoModel, files, unused=POOLERS)
 
     def __call__(self, picture: npt.NDArray[Any]) -> Vector:
@@ -74,20 +74,3 @@ class Backbone:
 def _normal(values: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
     by_channel = (torch.tensor(part, dtype=torch.float32)[:, None, None] for part in (mean, std))
     return (values - next(by_channel)) / next(by_channel)
-
-
-def _colours(files: Files) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
-    """(rescale, mean, std) of the checkpoint's processor. Raises `ModelError` where it does not say."""
-    settings = files.preprocessing()
-    rescale = float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0
-    if not settings.get("do_normalize", True):
-        return rescale, (0.0,) * 3, (1.0,) * 3
-    mean, std = (tuple(map(float, settings.get(key) or ())) for key in ("image_mean", "image_std"))
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:  # noqa: PLR2004 - red, green, blue
-        raise ModelError(
-            f"checkpoint {files.source}",
-            "its processor must state image_mean and image_std for red, green and blue",
-            value=f"{mean} and {std}",
-            remedy="Complete preprocessor_config.json: the values are never guessed",
-        )
-    return rescale, mean, std

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from ...readers.errors import ModelError
-from ..checkpoint import Files, check_tokenizer, section
+from ..checkpoint import Files, check_tokenizer, scaling, section
 
 Task = Literal["classify", "segment", "segment by masks", "detect", "find"]
 
@@ -109,7 +109,7 @@ def read_recipe(files: Files) -> Recipe:
             value=str(len(labels)),
             remedy="Name another checkpoint",
         )
-    rescale, mean, std = _scaling(settings, files.source)
+    rescale, mean, std = scaling(settings, files.source)
     return Recipe(
         files=files,
         task=task,
@@ -205,18 +205,3 @@ def _sides(size: Any) -> set[int]:  # noqa: ANN401 - a number or a mapping, as f
     if "shortest_edge" in sides:
         return {int(sides["shortest_edge"])}
     return {side for side in sides.values() if isinstance(side, int)}
-
-
-def _scaling(settings: Mapping[str, Any], source: str) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
-    rescale = float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0
-    if not settings.get("do_normalize", True):
-        return rescale, (0.0,) * CHANNELS, (1.0,) * CHANNELS
-    mean, std = (tuple(map(float, settings.get(key) or ())) for key in ("image_mean", "image_std"))
-    if len(mean) != CHANNELS or len(std) != CHANNELS or min(std) <= 0:
-        raise ModelError(
-            f"checkpoint {source}",
-            "its processor must state image_mean and image_std for red, green and blue",
-            value=f"{mean} and {std}",
-            remedy="Complete preprocessor_config.json: the values are never guessed",
-        )
-    return rescale, mean, std

@@ -50,6 +50,7 @@ FENCES: dict[str, tuple[str, ...]] = {
     "torch": (
         "model/contrastive.py",
         "model/loading.py",
+        "model/memory.py",
         "model/probe/towers.py",
         "model/asking/imagetext.py",
         *_in("zoo", "networks torchscript"),

@@ -14,8 +14,9 @@ from limner.model.fourkhd.cost import prefill, visual_tokens, weight_bytes
 from limner.model.fourkhd.files import Files
 from limner.model.fourkhd.network import FourKhd
 from limner.model.fourkhd.sizes import VisionSizes
-from limner.model.fourkhd.speaker import Speaker, memory
+from limner.model.fourkhd.speaker import Speaker
 from limner.model.fourkhd.tokens import Tokenizer, ask
+from limner.model.memory import memory
 from limner.model.tiling import TileGrid
 from limner.readers.errors import ModelError
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from limner.model.fourkhd.convert import convert
 from limner.model.fourkhd.files import Files
-from limner.model.fourkhd.load import Quantization, Running, build, fill, load, place_of, split
+from limner.model.fourkhd.load import Quantization, Running, fill, load, place_of, split
 from limner.model.fourkhd.network import FourKhd
 from limner.model.fourkhd.sizes import LINEARS, LanguageSizes, Plora, Sizes, VisionSizes
 from limner.readers.errors import ModelError, RequestError
@@ -314,10 +314,12 @@ def test_layers_fill_the_gpus_in_order_and_what_must_stays_together() -> None:
 
 
 def test_parts_may_lie_on_different_devices(tiny: FourKhd) -> None:
-    """Where layers lie is followed: shown with the meta device, on which nothing has a value but all has a place."""
-    network = build(tiny.sizes)
+    """What flows follows the layers: shown with the meta device, where nothing has a value but all has a place."""
+    for part in (tiny.model.layers[1], tiny.model.norm, tiny.output):
+        part.to("meta")
+    ids = torch.arange(3, 20)[None]
     with torch.inference_mode():
-        said = network(input_ids=torch.arange(3, 20, device="meta")[None])
+        said = tiny(input_ids=ids, im_mask=ids > 10, attention_mask=(ids > 4).long())
     assert said.logits.shape == (1, 17, 256)
     assert said.logits.device.type == "meta"
 
