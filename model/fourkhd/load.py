@@ -72,8 +72,11 @@ class Running:
         return DTYPES[name]
 
 
-def load(source: str, running: Running | None = None, *, fetch: bool = False) -> FourKhd:
-    """The network of a folder or a hub id, ready to answer. Raises `ModelError`, `RequestError`."""
+def from_pretrained(source: str, running: Running | None = None, *, fetch: bool = False) -> FourKhd:
+    """The network of a folder or a hub id `OWNER/NAME@COMMIT`, ready to answer. Raises `ModelError`, `RequestError`.
+
+    Sizes are read off the tensors, so that the released config.json, which does not state them, is enough.
+    """
     return fill(Files.find(source, fetch=fetch), running or Running())
 
 

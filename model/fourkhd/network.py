@@ -59,7 +59,7 @@ class Mixed:
 
 
 class FourKhd(PreTrainedModel, GenerationMixin):
-    """The whole network. `kernel` is how attention is computed."""
+    """The whole network. `kernel` is how attention is computed. `load.from_pretrained` makes one from files."""
 
     config_class = FourKhdConfig
     main_input_name = "input_ids"
@@ -80,17 +80,6 @@ class FourKhd(PreTrainedModel, GenerationMixin):
         self.vision_proj = nn.Sequential(
             nn.Linear(sizes.merged, sizes.projector), nn.GELU(), nn.Linear(sizes.projector, sizes.language.hidden)
         )
-
-    @classmethod
-    def from_pretrained(cls, source: str, *, fetch: bool = False, **running: str) -> "FourKhd":
-        """The network of a folder or of a hub id `OWNER/NAME@COMMIT`, ready to answer; see `load.load`.
-
-        `running` are the fields of `load.Running`: dtype, device, attention, quantize. Sizes are read off the tensors,
-        so that the released config.json, which does not state them, is enough. Raises `ModelError`, `RequestError`.
-        """
-        from .load import Running, load  # noqa: PLC0415 - which builds this class
-
-        return load(source, Running(**running), fetch=fetch)  # pyright: ignore[reportArgumentType] - checked when used
 
     @property
     def tower(self) -> VisionModel:
