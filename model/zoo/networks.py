@@ -17,13 +17,17 @@ import numpy.typing as npt
 import torch
 import transformers
 
+from transformers import ResNetBackbone
+
 from ...readers.errors import ModelError, RequestError
 from ...readers.image import Mask, Pixels
 from ..areas import Values
+from ..checkpoint import Files
 from ..detections import Detection
 from ..loading import load_model, load_tokenizer, tensor
 from ..verdicts import Chances
 from .recipe import Recipe, Task
+from .resnets import NAMES, timm_resnet
 
 KINDS: Final[dict[Task, str]] = {
     "classify": "AutoModelForImageClassification",
@@ -48,7 +52,7 @@ class Network:
         self._recipe = recipe
         self._labels = tuple(labels)
         kind = BY_FAMILY.get(recipe.family) if recipe.task == "segment by masks" else KINDS[recipe.task]
-        self._model = load_model(getattr(transformers, str(kind)), recipe.files)
+        self._model = _loaded(getattr(transformers, str(kind)), recipe.files)
         self._words: dict[str, Any] = {}
         self._spans: list[list[int]] = []
         if recipe.task == "find":
@@ -171,6 +175,23 @@ class Network:
                 value=str(answered),
                 remedy="Correct id2label in config.json",
             )
+
+
+def _loaded(kind: Any, files: Files) -> Any:  # noqa: ANN401 - transformers' classes have no common type
+    """The network, where its ResNet was timm's with transformers' own in its place."""
+    resnet = timm_resnet(files.read("config.json"))
+    if resnet is None:
+        return load_model(kind, files)
+    model = load_model(kind, files, settings=resnet.settings, names=NAMES)
+    if resnet.widened:
+        stage = next(part for part in model.modules() if isinstance(part, ResNetBackbone)).encoder.stages[-1]
+        for layer in stage.layers[0].modules():
+            if isinstance(layer, torch.nn.Conv2d):
+                layer.stride = (1, 1)
+        looking = [layer for layer in stage.modules() if isinstance(layer, torch.nn.Conv2d) and max(layer.kernel_size) > 1]
+        for layer in looking[1:]:  # the first sees what the stage before it left
+            layer.dilation = layer.padding = (2, 2)
+    return model
 
 
 def _enlarged(values: torch.Tensor, side: int) -> torch.Tensor:
