@@ -20,7 +20,10 @@ DETECTORS: Mapping[str, int | None] = {
     "d_fine": EVERY,
     "dab-detr": 100,
     "deformable_detr": 100,
+    "deimv2": EVERY,
     "detr": None,
+    "lw_detr": 100,
+    "rf_detr": EVERY,
     "rt_detr": EVERY,
     "rt_detr_v2": EVERY,
     "table-transformer": None,
@@ -31,7 +34,7 @@ labels are independent (a sigmoid each); None where they are not (a softmax, and
 """
 
 FINDERS = ("grounding-dino", "mm-grounding-dino", "owlv2", "owlvit")
-MASKS = ("mask2former", "maskformer")
+MASKS = ("mask2former", "maskformer", "oneformer")
 STEPS = frozenset(
     {
         "do_resize",
@@ -88,7 +91,7 @@ def read_recipe(files: Files) -> Recipe:
     config = files.read("config.json")
     family = str(config.get("model_type", ""))
     task = _task(config, family, files.source)
-    if task == "find":
+    if task == "find" or family == "oneformer":
         check_tokenizer(files)
     _check_channels(config, files.source)
     settings = files.preprocessing()
@@ -149,8 +152,9 @@ def _task(config: Mapping[str, Any], family: str, source: str) -> Task:
 
 
 def _check_channels(config: Mapping[str, Any], source: str) -> None:
-    parts = [config, *(section(config, key) for key in ("vision_config", "backbone_config"))]
-    stated = next((part["num_channels"] for part in parts if "num_channels" in part), CHANNELS)
+    parts = [config, *(section(config, key) for key in ("vision_config", "backbone_config", "backbone_kwargs"))]
+    said = [part[key] for part in parts for key in ("num_channels", "in_chans") if key in part]
+    stated = next((number for number in said if number != CHANNELS), CHANNELS)
     if stated != CHANNELS:
         raise ModelError(
             f"checkpoint {source}",
