@@ -7,6 +7,8 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
+    BeitConfig,
+    BeitForSemanticSegmentation,
     BertConfig,
     CLIPTokenizer,
     ConvNextConfig,
@@ -14,6 +16,8 @@ from transformers import (
     Deimv2Config,
     Deimv2ForObjectDetection,
     DetrConfig,
+    DPTConfig,
+    DPTForSemanticSegmentation,
     GroundingDinoConfig,
     GroundingDinoForObjectDetection,
     HGNetV2Config,
@@ -24,6 +28,8 @@ from transformers import (
     Mask2FormerForUniversalSegmentation,
     MaskFormerConfig,
     MaskFormerForInstanceSegmentation,
+    MobileViTConfig,
+    MobileViTForSemanticSegmentation,
     OneFormerConfig,
     OneFormerForUniversalSegmentation,
     Owlv2Config,
@@ -46,11 +52,14 @@ from transformers import (
     YolosConfig,
     YolosForObjectDetection,
 )
+from transformers.models.beit.image_processing_pil_beit import BeitImageProcessorPil
 from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 from transformers.models.deformable_detr.image_processing_pil_deformable_detr import DeformableDetrImageProcessorPil
+from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
 from transformers.models.grounding_dino.image_processing_pil_grounding_dino import GroundingDinoImageProcessorPil
 from transformers.models.mask2former.image_processing_pil_mask2former import Mask2FormerImageProcessorPil
 from transformers.models.maskformer.image_processing_pil_maskformer import MaskFormerImageProcessorPil
+from transformers.models.mobilevit.image_processing_pil_mobilevit import MobileViTImageProcessorPil
 from transformers.models.oneformer.image_processing_pil_oneformer import OneFormerImageProcessorPil
 from transformers.models.owlv2.image_processing_pil_owlv2 import Owlv2ImageProcessorPil
 from transformers.models.owlvit.image_processing_pil_owlvit import OwlViTImageProcessorPil
@@ -135,6 +144,28 @@ def _upernet() -> tuple[Any, Any]:
     backbone = ConvNextConfig(hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], out_features=stages)
     config = UperNetConfig(backbone_config=backbone, hidden_size=16, auxiliary_in_channels=16, **NAMED)
     return UperNetForSemanticSegmentation(config), SegformerImageProcessorPil(size=SQUARE)
+
+
+def _beit() -> tuple[Any, Any]:
+    small = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 16}
+    sizes = {"image_size": TILE, "patch_size": 16, "out_indices": [1, 2, 3, 4], "auxiliary_channels": 8}
+    config = BeitConfig(use_relative_position_bias=True, **small, **sizes, **NAMED)
+    return BeitForSemanticSegmentation(config), BeitImageProcessorPil(size=SQUARE, do_reduce_labels=True)
+
+
+def _dpt() -> tuple[Any, Any]:
+    small = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 16}
+    sizes = {"image_size": TILE, "patch_size": 16, "neck_hidden_sizes": [8, 8, 8, 8], "fusion_hidden_size": 8}
+    config = DPTConfig(backbone_out_indices=[0, 1, 2, 3], **small, **sizes, **NAMED)
+    return DPTForSemanticSegmentation(config), DPTImageProcessorPil(size=SQUARE)
+
+
+def _mobilevit() -> tuple[Any, Any]:
+    sizes = {"hidden_sizes": [16, 16, 16], "neck_hidden_sizes": [8, 8, 8, 8, 8, 8, 16], "aspp_out_channels": 8}
+    config = MobileViTConfig(image_size=TILE, num_attention_heads=2, **sizes, **NAMED)
+    return MobileViTForSemanticSegmentation(config), MobileViTImageProcessorPil(
+        size={"shortest_edge": TILE}, crop_size=SQUARE
+    )
 
 
 def _mask2former() -> tuple[Any, Any]:
@@ -225,6 +256,7 @@ def _grounding_dino() -> tuple[Any, Any, Any]:
 
 
 MAKERS = {
+    "beit": _beit,
     "convnext": _convnext,
     "conditional_detr": lambda: _detr("ConditionalDetr", d_model=16),
     "d_fine": lambda: _rt_detr("DFine"),
@@ -232,10 +264,12 @@ MAKERS = {
     "deformable_detr": lambda: _detr("DeformableDetr", d_model=32, num_feature_levels=3),
     "deimv2": _deimv2,
     "detr": lambda: _detr(d_model=16),
+    "dpt": _dpt,
     "grounding-dino": _grounding_dino,
     "lw_detr": _lw_detr,
     "mask2former": _mask2former,
     "maskformer": _maskformer,
+    "mobilevit": _mobilevit,
     "oneformer": _oneformer,
     "owlv2": lambda: _owl(Owlv2Config, Owlv2ForObjectDetection, Owlv2ImageProcessorPil),
     "owlvit": lambda: _owl(OwlViTConfig, OwlViTForObjectDetection, OwlViTImageProcessorPil),

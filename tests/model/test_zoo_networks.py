@@ -25,6 +25,7 @@ Folder = Callable[[str], Path]
 SIDE = 64
 VALID = np.ones((SIDE, SIDE), dtype=np.bool_)
 PROCESSORS = {
+    "beit": "BeitImageProcessorPil",
     "convnext": "ConvNextImageProcessorPil",
     "conditional_detr": "ConditionalDetrImageProcessorPil",
     "d_fine": "RTDetrImageProcessorPil",
@@ -32,10 +33,12 @@ PROCESSORS = {
     "deformable_detr": "DeformableDetrImageProcessorPil",
     "deimv2": "RTDetrImageProcessorPil",
     "detr": "DetrImageProcessorPil",
+    "dpt": "DPTImageProcessorPil",
     "grounding-dino": "GroundingDinoImageProcessorPil",
     "lw_detr": "DeformableDetrImageProcessorPil",
     "mask2former": "Mask2FormerImageProcessorPil",
     "maskformer": "MaskFormerImageProcessorPil",
+    "mobilevit": "MobileViTImageProcessorPil",
     "oneformer": "OneFormerImageProcessorPil",
     "owlv2": "Owlv2ImageProcessorPil",
     "owlvit": "OwlViTImageProcessorPil",
@@ -92,7 +95,8 @@ def test_a_tile_is_shown_as_the_processor_shows_it(name: str, zoo_folder: Folder
     assert recipe.tile == SIDE
     steps = {"do_resize": False, "do_center_crop": False} if name == "convnext" else {}  # it enlarges, then crops
     shown = processor(name, zoo_folder(name))(Image.fromarray(tile), return_tensors="pt", **steps)["pixel_values"]
-    assert torch.allclose(tensor(tile[None], recipe), torch.as_tensor(shown), atol=1e-3)
+    ours = tensor((tile[..., ::-1] if recipe.flipped else tile)[None], recipe)
+    assert torch.allclose(ours, torch.as_tensor(shown), atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["vit", "vit-many"])
@@ -103,17 +107,27 @@ def test_classification(name: str, zoo_folder: Folder, tile: npt.NDArray[np.uint
     assert read_recipe(find_files(str(zoo_folder(name)), fetch=False)).labels == ("field", "water", "town")
 
 
-@pytest.mark.parametrize("name", ["segformer", "upernet", "mask2former", "maskformer", "oneformer"])
+@pytest.mark.parametrize("name", ["beit", "dpt", "mobilevit", "segformer", "upernet", "mask2former", "maskformer", "oneformer"])
 def test_segmentation(name: str, zoo_folder: Folder, tile: npt.NDArray[np.uint8]) -> None:
     values = network(zoo_folder(name)).segment(tile, VALID)
     assert values.shape == (SIDE, SIDE, 3)
     answer = asked(name, zoo_folder(name), tile)
     (own,) = processor(name, zoo_folder(name)).post_process_semantic_segmentation(answer, target_sizes=[(SIDE, SIDE)])
     agree = (values.argmax(axis=2) == own.numpy()).mean()
-    by_masks = "former" in name and name != "segformer"
+    by_masks = name in {"mask2former", "maskformer", "oneformer"}
     assert agree > (0.98 if by_masks else 0.9999)  # transformers enlarges those twice, or their sum
     if by_masks:
         assert values.sum(axis=2) == pytest.approx(np.ones((SIDE, SIDE)), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mask2former", "maskformer", "oneformer"])
+def test_classes_of_masks_are_summed(name: str, zoo_folder: Folder, tile: npt.NDArray[np.uint8]) -> None:
+    answer = asked(name, zoo_folder(name), tile)
+    size = {"size": (SIDE, SIDE), "mode": "bilinear", "align_corners": False}
+    masks = torch.nn.functional.interpolate(answer.masks_queries_logits, **size)[0].sigmoid()
+    summed = torch.einsum("qc,qhw->hwc", answer.class_queries_logits[0].softmax(dim=-1)[:, :-1], masks)
+    expected = (summed / summed.sum(dim=-1, keepdim=True)).numpy()
+    assert np.allclose(network(zoo_folder(name)).segment(tile, VALID), expected, atol=1e-5)
 
 
 def boxes(found: list[Detection], least: float) -> list[tuple[Any, ...]]:
