@@ -122,8 +122,9 @@ def detector(folder: Path, kind: str, name: str, *, inner: bool = False, **state
     encoder.model = Inner(reference) if inner else reference
     model.save_pretrained(folder)
     path = folder / "config.json"
-    settings = json.loads(path.read_text()) | {"backbone": name, "backbone_config": None, "use_timm_backbone": True}
-    path.write_text(json.dumps(settings))
+    old = {"backbone": name, "backbone_config": None, "use_timm_backbone": True, "use_pretrained_backbone": True}
+    old |= {"classifier_dropout": 0.0, "max_position_embeddings": 1024, "scale_embedding": False}
+    path.write_text(json.dumps(json.loads(path.read_text()) | old | {"torch_dtype": "float32"}))
     shown = {"feature_extractor_type": "DetrFeatureExtractor", "do_normalize": True, "do_resize": True}
     shown |= {"format": "coco_detection", "size": TILE, "max_size": 2 * TILE}
     shown |= {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}

@@ -17,8 +17,6 @@ import numpy.typing as npt
 import torch
 import transformers
 
-from transformers import ResNetBackbone
-
 from ...readers.errors import ModelError, RequestError
 from ...readers.image import Mask, Pixels
 from ..areas import Values
@@ -204,14 +202,18 @@ def _loaded(kind: Any, files: Files) -> Any:  # noqa: ANN401 - transformers' cla
         return load_model(kind, files, settings={**config, "is_training": False} if config.get("is_training") else None)
     model = load_model(kind, files, settings=resnet.settings, names=NAMES)
     if resnet.widened:
-        stage = next(part for part in model.modules() if isinstance(part, ResNetBackbone)).encoder.stages[-1]
-        for layer in stage.layers[0].modules():
-            if isinstance(layer, torch.nn.Conv2d):
-                layer.stride = (1, 1)
-        looking = [layer for layer in stage.modules() if isinstance(layer, torch.nn.Conv2d) and max(layer.kernel_size) > 1]
-        for layer in looking[1:]:  # the first sees what the stage before it left
-            layer.dilation = layer.padding = (2, 2)
+        _widen(next(part for part in model.modules() if isinstance(part, transformers.ResNetBackbone)))
     return model
+
+
+def _widen(backbone: Any) -> None:  # noqa: ANN401 - torch's types do not know its parts
+    """Have the last stage keep its size, and look twice as far apart once it would have halved it."""
+    stage = backbone.encoder.stages[-1]
+    found = [layer for layer in stage.modules() if isinstance(layer, torch.nn.Conv2d)]
+    for layer in found:
+        layer.stride = (1, 1)
+    for layer in [layer for layer in found if max(layer.kernel_size) > 1][1:]:
+        layer.dilation = layer.padding = (2, 2)
 
 
 def _enlarged(values: torch.Tensor, side: int) -> torch.Tensor:

@@ -50,8 +50,8 @@ STEPS = frozenset(
 )
 """Steps of image processors that are followed here, or do nothing to a tile that has the size the network sees."""
 UNSTATED: Mapping[str, Mapping[str, bool]] = {
-    **dict.fromkeys(("d_fine", "deimv2", "rt_detr", "rt_detr_v2"), {"do_normalize": False}),
-    **dict.fromkeys(("mobilevit", "mobilevitv2"), {"do_normalize": False, "do_flip_channel_order": True}),
+    **{family: {"do_normalize": False} for family in ("d_fine", "deimv2", "rt_detr", "rt_detr_v2")},
+    **{family: {"do_normalize": False, "do_flip_channel_order": True} for family in ("mobilevit", "mobilevitv2")},
 }
 """`model_type` → what its image processor does where its file does not say, and others would do otherwise."""
 

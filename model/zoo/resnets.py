@@ -37,11 +37,7 @@ NAMES: Final[Mapping[str, str]] = {
         rf"{_INSIDE}layer{stage + 1}\.(\d+)\.": rf"conv_encoder.model.encoder.stages.{stage}.layers.\1."
         for stage in range(STAGES)
     },
-    **{
-        rf"{_BLOCK}\.{old}{place + 1}\.": rf"\1.layer.{place}.{new}."
-        for place in range(MOST)
-        for old, new in _PARTS
-    },
+    **{rf"{_BLOCK}\.{old}{place + 1}\.": rf"\1.layer.{place}.{new}." for place in range(MOST) for old, new in _PARTS},
     **{rf"{_BLOCK}\.downsample\.{place}\.": rf"\1.shortcut.{new}." for place, (_, new) in enumerate(_PARTS)},
 }
 """What is in the name of a tensor, as patterns → what transformers' own network has there, one after the other."""

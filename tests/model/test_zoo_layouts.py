@@ -1,4 +1,4 @@
-"""Checkpoints as they really lie on the hub: settings of older versions, names with gaps, weights in parts or pickled."""
+"""Checkpoints as they lie on the hub: settings of older versions, names with gaps, weights in parts or pickles."""
 
 import json
 import shutil
@@ -106,7 +106,7 @@ def test_outputs_that_stand_for_nothing_give_nothing(zoo_folder: Folder, tmp_pat
     assert annotator.labels == ("ship",)
     found = recipe(folder)
     assert found.labels == ("N/A", "ship", "N/A")
-    with pytest.raises(ModelError, match="one that .* knows"):
+    with pytest.raises(ModelError, match=r"one that .* knows"):
         _ = Transformers({"checkpoint": str(folder), "labels": "N/A"}).labels
 
 
@@ -179,3 +179,22 @@ def test_norms_by_their_old_names(zoo_folder: Folder, tmp_path: Path) -> None:
     words = ("cat", "dog")
     boxes = [Network(recipe(path), words).detect(TILE, VALID) for path in (zoo_folder("grounding-dino"), folder)]
     assert boxes[0] == boxes[1]
+
+
+def test_a_oneformer_of_the_hub(zoo_folder: Folder, tmp_path: Path) -> None:
+    folder = restated(zoo_folder("oneformer"), tmp_path / "hub", is_training=True)
+    words = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    (folder / "vocab.json").write_text(json.dumps(words))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    (folder / "tokenizer.json").unlink()
+    tensors = load_file(folder / "model.safetensors")
+    texts = {"model.text_mapper.prompt_ctx.weight": torch.zeros(2, 2)}  # what reads texts in training
+    save_file(tensors | texts, folder / "model.safetensors", {"format": "pt"})
+    seen = [Network(found, found.labels) for found in (recipe(zoo_folder("oneformer")), recipe(folder))]
+    assert np.array_equal(*(one.segment(TILE, VALID) for one in seen))
+    fewer = restated(folder, tmp_path / "fewer", text_encoder_vocab_size=len(words) - 1)
+    with pytest.raises(ModelError, match=f"no more than the network's {len(words) - 1} tokens"):
+        Network(recipe(fewer), ("field", "water", "town"))
+    (folder / "vocab.json").unlink()
+    with pytest.raises(ModelError, match="must have its tokenizer"):
+        recipe(folder)

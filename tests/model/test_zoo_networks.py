@@ -107,7 +107,9 @@ def test_classification(name: str, zoo_folder: Folder, tile: npt.NDArray[np.uint
     assert read_recipe(find_files(str(zoo_folder(name)), fetch=False)).labels == ("field", "water", "town")
 
 
-@pytest.mark.parametrize("name", ["beit", "dpt", "mobilevit", "segformer", "upernet", "mask2former", "maskformer", "oneformer"])
+@pytest.mark.parametrize(
+    "name", ["beit", "dpt", "mobilevit", "segformer", "upernet", "mask2former", "maskformer", "oneformer"]
+)
 def test_segmentation(name: str, zoo_folder: Folder, tile: npt.NDArray[np.uint8]) -> None:
     values = network(zoo_folder(name)).segment(tile, VALID)
     assert values.shape == (SIDE, SIDE, 3)

@@ -1,7 +1,6 @@
 """Detectors on timm's ResNets answer as that ResNet does, which the tests have by themselves."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +21,7 @@ from transformers.core_model_loading import WeightRenaming
 SIDE = 64
 VALID = np.ones((SIDE, SIDE), dtype=np.bool_)
 DETR = {"model_type": "detr"}
+TWO_STAGES = {"with_box_refine": True, "two_stage": True, "two_stage_num_proposals": 9}
 
 
 def restated(folder: Path, **changes: object) -> None:
@@ -43,6 +43,7 @@ def network(folder: Path) -> Network:
         ("ConditionalDetr", "resnet34", {}),
         ("DeformableDetr", "resnet26", {"num_feature_levels": 3}),
         ("DeformableDetr", "resnet18", {"num_feature_levels": 1, "dilation": True}),
+        ("DeformableDetr", "resnet18", {"num_feature_levels": 3, **TWO_STAGES}),
         ("TableTransformer", "resnet18", {}),
         ("DabDetr", "resnet18", {"inner": True}),
     ],

@@ -96,9 +96,7 @@ def test_newer_detectors(name: str, tmp_path: Path, scene: Path, zoo_folder: Fol
     assert identity(tmp_path / "out")["score"] == "sigmoid of each label"
 
 
-def test_a_detector_on_a_resnet_of_timm(
-    tmp_path: Path, scene: Path, zoo_resnets: ModuleType, limner: Limner
-) -> None:
+def test_a_detector_on_a_resnet_of_timm(tmp_path: Path, scene: Path, zoo_resnets: ModuleType, limner: Limner) -> None:
     folder = tmp_path / "table"
     zoo_resnets.detector(folder, "TableTransformer", "resnet18")
     model = ("--model", f"transformers:{folder}", "--set", "model_options.threshold=0.2")
