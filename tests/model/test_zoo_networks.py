@@ -217,6 +217,14 @@ def spoilt(folder: Path, to: Path, **changes: object) -> Path:
     [
         ({"architectures": ["ViTModel"]}, "must classify pictures, segment them by class, or detect"),
         ({"architectures": None}, "none is stated"),
+        (
+            {"architectures": ["RfDetrForInstanceSegmentation"], "model_type": "rf_detr"},
+            "Detectors that are known: .*rf_",
+        ),
+        (
+            {"architectures": ["DetrForSegmentation"], "model_type": "detr"},
+            "by masks mask2former, maskformer, oneformer",
+        ),
         ({"num_channels": 6}, "three channels"),
         ({"id2label": None}, "name every class"),
         ({"id2label": {"0": "a", "2": "b"}}, "name every class"),
