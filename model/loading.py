@@ -6,20 +6,22 @@ Only transformers' own classes are made, never code of a checkpoint; pickled wei
 # transformers' types do not say what its classes return:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import AutoTokenizer, CLIPConfig
+from transformers import AutoConfig, AutoTokenizer, CLIPConfig
 from transformers.modeling_utils import load_state_dict
 from transformers.utils import logging
 
 from ..readers.errors import ModelError
 from .checkpoint import Files
 from .openclip import clip_settings, renamed
+
+BACKBONE, COUNTER = "backbone.", ".num_batches_tracked"  # a part of a network; and what only training reads
 
 
 class Scaling(Protocol):
@@ -53,14 +55,23 @@ def tensor(pictures: npt.NDArray[Any], scaling: Scaling) -> torch.Tensor:
     return (values * scaling.rescale - mean) / std
 
 
-def load_model(kind: Any, files: Files, *, unused: tuple[str, ...] = ()) -> Any:  # noqa: ANN401 - transformers' classes have no common type
+def load_model(
+    kind: Any,  # noqa: ANN401 - transformers' classes have no common type
+    files: Files,
+    *,
+    unused: tuple[str, ...] = (),
+    settings: Mapping[str, Any] | None = None,
+    names: Mapping[str, str] | None = None,
+) -> Any:  # noqa: ANN401 - the same
     """A network of a class of transformers, from files on this machine, in float32, for answering only.
 
-    Raises `ModelError` where transformers cannot load it, or a weight would be random since the files lack it, but for
-    those whose names begin with one of `unused`.
+    `settings` count in place of `config.json`. `names` are patterns of names of tensors → what the network has there;
+    with them every tensor of its backbone must be used. Raises `ModelError` where transformers cannot load it, or a
+    weight would be random since the files lack it, but for those whose names begin with one of `unused`.
     """
     safe = not files.pickled()
     with quiet(files.source):
+        other = {} if settings is None else {"config": AutoConfig.for_model(**settings)}
         model, report = kind.from_pretrained(
             files.folder,
             local_files_only=True,
@@ -69,13 +80,16 @@ def load_model(kind: Any, files: Files, *, unused: tuple[str, ...] = ()) -> Any:
             dtype=torch.float32,
             attn_implementation="eager",
             output_loading_info=True,
+            key_mapping=dict(names) if names else None,
+            **other,
         )
     absent = sorted(name for name in report["missing_keys"] if not name.startswith(unused))
-    if absent:
+    left = sorted(name for name in report["unexpected_keys"] if names and BACKBONE in name and COUNTER not in name)
+    if absent or left:
         raise ModelError(
             f"checkpoint {files.source}",
-            "its files must hold every weight: what is absent would be random",
-            value=f"no {', '.join(absent[:3])}",
+            "its files must hold every weight that its config.json describes: what is absent would be random",
+            value=f"no {', '.join(absent[:3])}" if absent else f"not known: {', '.join(left[:3])}",
             remedy="Name a checkpoint that was trained for this, with all its parts",
         )
     return model.eval()

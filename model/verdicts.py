@@ -24,15 +24,21 @@ def verdict(
     geometry: BaseGeometry | None = None,
     made_of: str = "",
 ) -> Answer:
-    """The label with the highest score, with `p.LABEL` for each, or the best five of many; of equals the first."""
+    """The label with the highest score, with `p.LABEL` for each, or the best five of many; of equals the first.
+
+    Of labels with the same name `p.LABEL` is the highest.
+    """
     rounded = [round(float(chance), DIGITS) for chance in chances]
     best = rounded.index(max(rounded))
     told = range(len(labels)) if len(labels) <= MANY else sorted(range(len(labels)), key=lambda i: (-rounded[i], i))[:5]
+    scores: dict[str, float] = {}
+    for i in told:  # names may be the same: both cranes of ImageNet are
+        scores[labels[i]] = max(rounded[i], scores.get(labels[i], 0.0))
     return Answer(
         label=labels[best],
         geometry=geometry,
         kind=kind,
         score=rounded[best],
-        numbers={**{f"p.{labels[i]}": rounded[i] for i in told}, "valid": round(valid, 6)},
+        numbers={**{f"p.{label}": score for label, score in scores.items()}, "valid": round(valid, 6)},
         notes={"made_of": made_of} if made_of else {},
     )

@@ -176,6 +176,12 @@ def zoo_making() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def zoo_resnets() -> ModuleType:
+    """Makes tiny detectors on ResNets with timm's names; loads torch."""
+    return module("zoo_resnets")
+
+
+@pytest.fixture(scope="session")
 def zoo_folder(zoo_making: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The folder of a tiny transformers checkpoint by its name in `zoo_making.MAKERS`; made once."""
     root = tmp_path_factory.mktemp("zoo")

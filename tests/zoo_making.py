@@ -7,22 +7,40 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
+    BeitConfig,
+    BeitForSemanticSegmentation,
     BertConfig,
+    CLIPTokenizer,
     ConvNextConfig,
     ConvNextForImageClassification,
+    Deimv2Config,
+    Deimv2ForObjectDetection,
     DetrConfig,
+    DPTConfig,
+    DPTForSemanticSegmentation,
     GroundingDinoConfig,
     GroundingDinoForObjectDetection,
+    HGNetV2Config,
+    LwDetrConfig,
+    LwDetrForObjectDetection,
+    LwDetrViTConfig,
     Mask2FormerConfig,
     Mask2FormerForUniversalSegmentation,
     MaskFormerConfig,
     MaskFormerForInstanceSegmentation,
+    MobileViTConfig,
+    MobileViTForSemanticSegmentation,
+    OneFormerConfig,
+    OneFormerForUniversalSegmentation,
     Owlv2Config,
     Owlv2ForObjectDetection,
     OwlViTConfig,
     OwlViTForObjectDetection,
     PreTrainedTokenizerFast,
     ResNetConfig,
+    RfDetrConfig,
+    RfDetrDinov2Config,
+    RfDetrForObjectDetection,
     RTDetrResNetConfig,
     SegformerConfig,
     SegformerForSemanticSegmentation,
@@ -34,10 +52,15 @@ from transformers import (
     YolosConfig,
     YolosForObjectDetection,
 )
+from transformers.models.beit.image_processing_pil_beit import BeitImageProcessorPil
 from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
+from transformers.models.deformable_detr.image_processing_pil_deformable_detr import DeformableDetrImageProcessorPil
+from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
 from transformers.models.grounding_dino.image_processing_pil_grounding_dino import GroundingDinoImageProcessorPil
 from transformers.models.mask2former.image_processing_pil_mask2former import Mask2FormerImageProcessorPil
 from transformers.models.maskformer.image_processing_pil_maskformer import MaskFormerImageProcessorPil
+from transformers.models.mobilevit.image_processing_pil_mobilevit import MobileViTImageProcessorPil
+from transformers.models.oneformer.image_processing_pil_oneformer import OneFormerImageProcessorPil
 from transformers.models.owlv2.image_processing_pil_owlv2 import Owlv2ImageProcessorPil
 from transformers.models.owlvit.image_processing_pil_owlvit import OwlViTImageProcessorPil
 from transformers.models.rt_detr.image_processing_pil_rt_detr import RTDetrImageProcessorPil
@@ -123,6 +146,28 @@ def _upernet() -> tuple[Any, Any]:
     return UperNetForSemanticSegmentation(config), SegformerImageProcessorPil(size=SQUARE)
 
 
+def _beit() -> tuple[Any, Any]:
+    small = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 16}
+    sizes = {"image_size": TILE, "patch_size": 16, "out_indices": [1, 2, 3, 4], "auxiliary_channels": 8}
+    config = BeitConfig(use_relative_position_bias=True, **small, **sizes, **NAMED)
+    return BeitForSemanticSegmentation(config), BeitImageProcessorPil(size=SQUARE, do_reduce_labels=True)
+
+
+def _dpt() -> tuple[Any, Any]:
+    small = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 16}
+    sizes = {"image_size": TILE, "patch_size": 16, "neck_hidden_sizes": [8, 8, 8, 8], "fusion_hidden_size": 8}
+    config = DPTConfig(backbone_out_indices=[0, 1, 2, 3], **small, **sizes, **NAMED)
+    return DPTForSemanticSegmentation(config), DPTImageProcessorPil(size=SQUARE)
+
+
+def _mobilevit() -> tuple[Any, Any]:
+    sizes = {"hidden_sizes": [16, 16, 16], "neck_hidden_sizes": [8, 8, 8, 8, 8, 8, 16], "aspp_out_channels": 8}
+    config = MobileViTConfig(image_size=TILE, num_attention_heads=2, **sizes, **NAMED)
+    return MobileViTForSemanticSegmentation(config), MobileViTImageProcessorPil(
+        size={"shortest_edge": TILE}, crop_size=SQUARE
+    )
+
+
 def _mask2former() -> tuple[Any, Any]:
     sizes = {"feature_size": 32, "mask_feature_size": 32, "hidden_dim": 32, "num_attention_heads": 2, "num_queries": 9}
     inner = {"encoder_layers": 1, "decoder_layers": 2, "encoder_feedforward_dim": 16, "dim_feedforward": 16}
@@ -139,6 +184,53 @@ def _maskformer() -> tuple[Any, Any]:
     config = MaskFormerConfig(backbone_config=_swin(), decoder_config=decoder, **sizes, **NAMED)
     processor = MaskFormerImageProcessorPil(size={"shortest_edge": TILE, "longest_edge": 2 * TILE}, size_divisor=32)
     return MaskFormerForInstanceSegmentation(config), processor
+
+
+def _oneformer() -> tuple[Any, Any, Any]:
+    letters = sorted(set("the task is semantic") - {" "})
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    reader = CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[])
+    sizes = {"conv_dim": 32, "mask_dim": 32, "hidden_dim": 32, "num_attention_heads": 2, "num_queries": 9}
+    inner = {"encoder_layers": 1, "decoder_layers": 2, "encoder_feedforward_dim": 16, "dim_feedforward": 16}
+    told = {"task_seq_len": 24, "text_encoder_vocab_size": len(words), "query_dec_layers": 1}
+    config = OneFormerConfig(backbone_config=_swin(), **sizes, **inner, **told, **NAMED)
+    processor = OneFormerImageProcessorPil(size={"shortest_edge": TILE, "longest_edge": 2 * TILE})
+    return OneFormerForUniversalSegmentation(config), processor, reader
+
+
+def _lw_detr() -> tuple[Any, Any]:
+    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": TILE}
+    inner = {"window_block_indices": [0], "num_windows": 4, "out_indices": [1, 2], "pretrain_image_size": TILE}
+    config = LwDetrConfig(
+        backbone_config=LwDetrViTConfig(**small, **inner), projector_scale_factors=[1.0], **_grouped(), **NAMED
+    )
+    return LwDetrForObjectDetection(config), DeformableDetrImageProcessorPil(size=SQUARE)
+
+
+def _rf_detr() -> tuple[Any, Any]:
+    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": TILE, "patch_size": 16}
+    backbone = RfDetrDinov2Config(num_windows=2, out_features=["stage1", "stage2"], **small)
+    config = RfDetrConfig(backbone_config=backbone, **_grouped(), **NAMED)
+    return RfDetrForObjectDetection(config), DeformableDetrImageProcessorPil(size=SQUARE)  # its own needs torchvision
+
+
+def _grouped() -> dict[str, int]:
+    small = {"d_model": 16, "decoder_ffn_dim": 16, "decoder_layers": 2, "num_queries": 9, "c2f_num_blocks": 1}
+    return small | {"group_detr": 2, "decoder_self_attention_heads": 2, "decoder_cross_attention_heads": 2}
+
+
+def _deimv2() -> tuple[Any, Any]:
+    widths, four = [8, 8, 16, 16], [1, 1, 1, 1]
+    stages = {"stage_in_channels": [8, *widths[:-1]], "stage_mid_channels": [8] * 4, "stage_out_channels": widths}
+    stages |= {"stage_num_blocks": four, "stage_numb_of_layers": four, "stage_kernel_size": [3] * 4}
+    light = {"stage_light_block": [False] * 4, "stage_downsample": [False, True, True, True]}
+    small = {"stem_channels": [3, 8, 8], "embedding_size": 8, "hidden_sizes": widths, "depths": four}
+    backbone = HGNetV2Config(**small, **stages, **light, out_features=["stage2", "stage3", "stage4"])
+    inner = {"d_model": 16, "encoder_hidden_dim": 16, "decoder_layers": 2, "num_queries": 9, "num_denoising": 0}
+    inner |= {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    sizes = {"encoder_in_channels": [8, 16, 16], "decoder_in_channels": [16, 16, 16]}
+    config = Deimv2Config(backbone_config=backbone, **inner, **sizes, **NAMED)
+    return Deimv2ForObjectDetection(config), RTDetrImageProcessorPil(size=SQUARE)
 
 
 def _owl(config: Any, model: Any, processor: Any) -> tuple[Any, Any, Any]:  # noqa: ANN401 - two families alike
@@ -164,17 +256,24 @@ def _grounding_dino() -> tuple[Any, Any, Any]:
 
 
 MAKERS = {
+    "beit": _beit,
     "convnext": _convnext,
     "conditional_detr": lambda: _detr("ConditionalDetr", d_model=16),
     "d_fine": lambda: _rt_detr("DFine"),
     "dab-detr": lambda: _detr("DabDetr", hidden_size=16),
     "deformable_detr": lambda: _detr("DeformableDetr", d_model=32, num_feature_levels=3),
+    "deimv2": _deimv2,
     "detr": lambda: _detr(d_model=16),
+    "dpt": _dpt,
     "grounding-dino": _grounding_dino,
+    "lw_detr": _lw_detr,
     "mask2former": _mask2former,
     "maskformer": _maskformer,
+    "mobilevit": _mobilevit,
+    "oneformer": _oneformer,
     "owlv2": lambda: _owl(Owlv2Config, Owlv2ForObjectDetection, Owlv2ImageProcessorPil),
     "owlvit": lambda: _owl(OwlViTConfig, OwlViTForObjectDetection, OwlViTImageProcessorPil),
+    "rf_detr": _rf_detr,
     "rt_detr": _rt_detr,
     "rt_detr_v2": lambda: _rt_detr("RTDetrV2"),
     "segformer": _segformer,

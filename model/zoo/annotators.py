@@ -21,6 +21,7 @@ OPTIONS = ("checkpoint", "labels", "background", "threshold", "template", "halo"
 THRESHOLD = 0.5
 FOUND = {"owlvit": 0.1, "owlv2": 0.1, "grounding-dino": 0.25, "mm-grounding-dino": 0.25}  # transformers' own defaults
 TEMPLATES = {"owlvit": "a photo of a {}", "owlv2": "a photo of a {}"}  # as its authors asked; others take bare words
+NOTHING = "N/A"  # what COCO's checkpoints call the numbers that no class has
 SHARE = 8  # a tile's rim is this part of it: neighbours share a quarter, and most things are whole in one
 
 
@@ -78,11 +79,14 @@ class Transformers:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Those it was asked for, or all it has, without background. Raises `ModelError`."""
+        """Those it was asked for, or all it has, without background and outputs that stand for nothing.
+
+        Raises `ModelError`.
+        """
         recipe = self._read()
         if recipe.task == "find":
             return self._asked
-        empty = {recipe.labels[i] for i in self._empty(recipe)}
+        empty = {NOTHING, *(recipe.labels[i] for i in self._empty(recipe))}
         return among(self._asked, [label for label in recipe.labels if label not in empty], recipe.files.source)
 
     @property

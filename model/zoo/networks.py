@@ -20,10 +20,12 @@ import transformers
 from ...readers.errors import ModelError, RequestError
 from ...readers.image import Mask, Pixels
 from ..areas import Values
+from ..checkpoint import Files
 from ..detections import Detection
 from ..loading import load_model, load_tokenizer, tensor
 from ..verdicts import Chances
 from .recipe import Recipe, Task
+from .resnets import NAMES, timm_resnet
 
 KINDS: Final[dict[Task, str]] = {
     "classify": "AutoModelForImageClassification",
@@ -31,7 +33,12 @@ KINDS: Final[dict[Task, str]] = {
     "detect": "AutoModelForObjectDetection",
     "find": "AutoModelForZeroShotObjectDetection",
 }
-BY_FAMILY = {"mask2former": "Mask2FormerForUniversalSegmentation", "maskformer": "MaskFormerForInstanceSegmentation"}
+BY_FAMILY = {
+    "mask2former": "Mask2FormerForUniversalSegmentation",
+    "maskformer": "MaskFormerForInstanceSegmentation",
+    "oneformer": "OneFormerForUniversalSegmentation",
+}
+ASKED = "the task is semantic"  # what a OneFormer was trained to be told when classes are wanted
 
 
 class Network:
@@ -48,11 +55,13 @@ class Network:
         self._recipe = recipe
         self._labels = tuple(labels)
         kind = BY_FAMILY.get(recipe.family) if recipe.task == "segment by masks" else KINDS[recipe.task]
-        self._model = load_model(getattr(transformers, str(kind)), recipe.files)
+        self._model = _loaded(getattr(transformers, str(kind)), recipe.files)
         self._words: dict[str, Any] = {}
         self._spans: list[list[int]] = []
         if recipe.task == "find":
             self._read([template.replace("{}", label) for label in labels])
+        elif recipe.family == "oneformer":
+            self._words = {"task_inputs": self._task()}
 
     def classify(self, tile: Pixels) -> Chances:
         """A tile (tile, tile, 3) → a score for each label. Raises `ModelError`."""
@@ -68,7 +77,7 @@ class Network:
         del valid
         side = self._recipe.tile
         with torch.inference_mode():
-            answer = self._model(pixel_values=self._shown(tile))
+            answer = self._model(pixel_values=self._shown(tile), **self._words)
             if self._recipe.task == "segment":
                 self._check_count(answer.logits.shape[1], len(self._labels))
                 return _enlarged(answer.logits, side)[0].permute(1, 2, 0).numpy()
@@ -144,11 +153,23 @@ class Network:
                 value=f"{longest} tokens",
                 remedy="Name fewer or shorter labels",
             )
-        most = max(int(self._words["input_ids"].max()), 0)
-        if most >= settings.vocab_size:
+        self._check_tokens(self._words["input_ids"], settings.vocab_size)
+
+    def _task(self) -> torch.Tensor:
+        """What a network of several tasks is told, as a row of tokens, with 0 where they end."""
+        settings = self._model.config
+        given = load_tokenizer(self._recipe.files)(
+            ASKED, padding="max_length", max_length=settings.task_seq_len, truncation=True, return_tensors="pt"
+        )
+        self._check_tokens(given["input_ids"], settings.text_encoder_vocab_size)
+        return given["input_ids"] * given["attention_mask"]
+
+    def _check_tokens(self, tokens: torch.Tensor, known: int) -> None:
+        most = int(tokens.max())
+        if most >= known:
             raise ModelError(
                 f"checkpoint {self._recipe.files.source}",
-                f"its tokenizer must know no more than the network's {settings.vocab_size} tokens",
+                f"its tokenizer must know no more than the network's {known} tokens",
                 value=str(most),
                 remedy="Put the tokenizer files that belong to this checkpoint into the folder",
             )
@@ -171,6 +192,28 @@ class Network:
                 value=str(answered),
                 remedy="Correct id2label in config.json",
             )
+
+
+def _loaded(kind: Any, files: Files) -> Any:  # noqa: ANN401 - transformers' classes have no common type
+    """A network, with transformers' own ResNet in place of one of timm's."""
+    config = files.read("config.json")
+    resnet = timm_resnet(config)
+    if resnet is None:  # a OneFormer that would be trained further asks for texts too
+        return load_model(kind, files, settings={**config, "is_training": False} if config.get("is_training") else None)
+    model = load_model(kind, files, settings=resnet.settings, names=NAMES)
+    if resnet.widened:
+        _widen(next(part for part in model.modules() if isinstance(part, transformers.ResNetBackbone)))
+    return model
+
+
+def _widen(backbone: Any) -> None:  # noqa: ANN401 - torch's types do not know its parts
+    """Have the last stage keep its size, and look twice as far apart once it would have halved it."""
+    stage = backbone.encoder.stages[-1]
+    found = [layer for layer in stage.modules() if isinstance(layer, torch.nn.Conv2d)]
+    for layer in found:
+        layer.stride = (1, 1)
+    for layer in [layer for layer in found if max(layer.kernel_size) > 1][1:]:
+        layer.dilation = layer.padding = (2, 2)
 
 
 def _enlarged(values: torch.Tensor, side: int) -> torch.Tensor:

@@ -20,7 +20,10 @@ DETECTORS: Mapping[str, int | None] = {
     "d_fine": EVERY,
     "dab-detr": 100,
     "deformable_detr": 100,
+    "deimv2": EVERY,
     "detr": None,
+    "lw_detr": 100,
+    "rf_detr": EVERY,
     "rt_detr": EVERY,
     "rt_detr_v2": EVERY,
     "table-transformer": None,
@@ -31,7 +34,7 @@ labels are independent (a sigmoid each); None where they are not (a softmax, and
 """
 
 FINDERS = ("grounding-dino", "mm-grounding-dino", "owlv2", "owlvit")
-MASKS = ("mask2former", "maskformer")
+MASKS = ("mask2former", "maskformer", "oneformer")
 STEPS = frozenset(
     {
         "do_resize",
@@ -46,7 +49,14 @@ STEPS = frozenset(
     }
 )
 """Steps of image processors that are followed here, or do nothing to a tile that has the size the network sees."""
+UNSTATED: Mapping[str, Mapping[str, bool]] = {
+    **{family: {"do_normalize": False} for family in ("d_fine", "deimv2", "rt_detr", "rt_detr_v2")},
+    **{family: {"do_normalize": False, "do_flip_channel_order": True} for family in ("mobilevit", "mobilevitv2")},
+}
+"""`model_type` → what its image processor does where its file does not say, and others would do otherwise."""
+
 CHANNELS = 3
+PATCH = 16  # a YOLOS is shown pictures of whole multiples of it
 MOST_CLASSES = 255  # of a class map of 8 bits
 
 
@@ -88,10 +98,10 @@ def read_recipe(files: Files) -> Recipe:
     config = files.read("config.json")
     family = str(config.get("model_type", ""))
     task = _task(config, family, files.source)
-    if task == "find":
+    if task == "find" or family == "oneformer":
         check_tokenizer(files)
     _check_channels(config, files.source)
-    settings = files.preprocessing()
+    settings = {**UNSTATED.get(family, {}), **files.preprocessing()}
     unknown = [key for key, value in settings.items() if key.startswith("do_") and value and key not in STEPS]
     unknown += [key for key in ("include_top", "rescale_offset") if settings.get(key)]
     if unknown:
@@ -149,8 +159,9 @@ def _task(config: Mapping[str, Any], family: str, source: str) -> Task:
 
 
 def _check_channels(config: Mapping[str, Any], source: str) -> None:
-    parts = [config, *(section(config, key) for key in ("vision_config", "backbone_config"))]
-    stated = next((part["num_channels"] for part in parts if "num_channels" in part), CHANNELS)
+    parts = [config, *(section(config, key) for key in ("vision_config", "backbone_config", "backbone_kwargs"))]
+    said = [part[key] for part in parts for key in ("num_channels", "in_chans") if key in part]
+    stated = next((number for number in said if number != CHANNELS), CHANNELS)
     if stated != CHANNELS:
         raise ModelError(
             f"checkpoint {source}",
@@ -164,12 +175,15 @@ def _labels(config: Mapping[str, Any], source: str) -> tuple[str, ...]:
     """Names of the outputs, in their order."""
     names = {int(key): str(name) for key, name in section(config, "id2label").items() if str(key).isdecimal()}
     count = int(config.get("num_labels", len(names)) or 0)
-    if not names or sorted(names) != list(range(len(names))) or count != len(names):
+    unnamed = sorted(set(range(max([count - 1, *names]) + 1)) - set(names))
+    if not names or unnamed or count != len(names):
+        without = f", none for {', '.join(map(str, unnamed[:5]))}" if names and unnamed else ""
+        stated = f", num_labels {count}" if count != len(names) else ""
         raise ModelError(
             f"checkpoint {source}",
             "its config.json must name every class in id2label, from 0 on",
-            value=f"{len(names)} names",
-            remedy="Complete id2label: classes are never guessed",
+            value=f"{len(names)} names{without}{stated}",
+            remedy="Complete id2label: classes are never guessed; an output that stands for nothing is called N/A",
         )
     return tuple(names[i] for i in range(len(names)))
 
@@ -180,7 +194,7 @@ def _tile(settings: Mapping[str, Any], config: Mapping[str, Any], source: str) -
     if settings.get("do_center_crop") and settings.get("crop_size"):
         sizes = _sides(settings["crop_size"])
     elif settings.get("do_resize", True) and settings.get("size"):
-        sizes = _sides(settings["size"])
+        sizes = _sides(settings["size"], settings.get("max_size"))
     elif isinstance(config.get("image_size"), int):
         sizes = {config["image_size"]}
     if len(sizes) != 1:
@@ -190,18 +204,18 @@ def _tile(settings: Mapping[str, Any], config: Mapping[str, Any], source: str) -
             value=", ".join(map(str, sorted(sizes))) or "no size",
             remedy="Name another checkpoint, or correct the size in preprocessor_config.json",
         )
-    side = sizes.pop()
+    side, whole = sizes.pop(), int(settings.get("ensure_multiple_of") or 1)
+    side = side // PATCH * PATCH if config.get("model_type") == "yolos" else round(side / whole) * whole
     step = max(1, int(settings.get("size_divisor") or settings.get("size_divisibility") or 1))
     return math.ceil(side / step) * step
 
 
-def _sides(size: Any) -> set[int]:  # noqa: ANN401 - a number or a mapping, as files have them
-    """The side or sides of the picture that a square one becomes."""
-    if isinstance(size, int):
-        return {size}
-    if not isinstance(size, dict):
-        return set()
-    sides = cast("dict[str, Any]", size)
-    if "shortest_edge" in sides:
-        return {int(sides["shortest_edge"])}
-    return {side for side in sides.values() if isinstance(side, int)}
+def _sides(size: Any, most: int | None = None) -> set[int]:  # noqa: ANN401 - a number, a list or a mapping, as files have them
+    """The side or sides of the picture that a square one becomes, where its longer edge may have `most` pixels."""
+    if isinstance(size, dict):
+        named = {key: side for key, side in cast("dict[str, Any]", size).items() if isinstance(side, int)}
+        if "shortest_edge" not in named:
+            return set(named.values())
+        size, most = named["shortest_edge"], named.get("longest_edge", most)
+    sides = cast("list[Any]", size) if isinstance(size, list) else [size]
+    return {min(side, most or side) for side in sides if isinstance(side, int)}

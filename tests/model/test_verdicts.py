@@ -19,3 +19,8 @@ def test_of_many_labels_the_best_five_are_told() -> None:
 def test_of_equals_the_first_is_best() -> None:
     answer = verdict(["a", "b", "c"], np.array([0.2, 0.40001, 0.40004]), "region", 1.0, made_of="half")
     assert (answer.label, answer.kind, answer.geometry, answer.notes) == ("b", "region", None, {"made_of": "half"})
+
+
+def test_of_labels_with_one_name_the_highest_is_told() -> None:
+    answer = verdict(["crane", "crane", "heron"], np.array([0.6, 0.1, 0.3]), "tile", 1.0)
+    assert answer.numbers == {"p.crane": 0.6, "p.heron": 0.3, "valid": 1.0}

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -56,7 +57,7 @@ def test_only_the_labels_that_were_asked_for(tmp_path: Path, scene: Path, zoo_fo
     assert "Did you mean 'town'?" in said.err
 
 
-@pytest.mark.parametrize("name", ["segformer", "upernet"])
+@pytest.mark.parametrize("name", ["oneformer", "segformer", "upernet"])
 def test_segmentation(name: str, tmp_path: Path, scene: Path, zoo_folder: Folder, limner: Limner) -> None:
     found = run(limner, scene, tmp_path / "out", "--model", f"transformers:{zoo_folder(name)}")
     assert {row["kind"] for row in found} == {"area"}
@@ -84,6 +85,38 @@ def test_detection(name: str, tmp_path: Path, scene: Path, zoo_folder: Folder, l
     assert other.code == 0, other.err
     for table in TABLES:
         assert (tmp_path / "out" / table).read_bytes() == (tmp_path / "again" / table).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["deimv2", "lw_detr", "rf_detr"])
+def test_newer_detectors(name: str, tmp_path: Path, scene: Path, zoo_folder: Folder, limner: Limner) -> None:
+    threshold = ("--set", "model_options.threshold=0.3")
+    found = run(limner, scene, tmp_path / "out", "--model", f"transformers:{zoo_folder(name)}", *threshold)
+    assert {row["kind"] for row in found} == {"box"}
+    assert {row["label"] for row in found} <= {"field", "water", "town"}
+    assert identity(tmp_path / "out")["score"] == "sigmoid of each label"
+
+
+def test_a_detector_on_a_resnet_of_timm(tmp_path: Path, scene: Path, zoo_resnets: ModuleType, limner: Limner) -> None:
+    folder = tmp_path / "table"
+    zoo_resnets.detector(folder, "TableTransformer", "resnet18")
+    model = ("--model", f"transformers:{folder}", "--set", "model_options.threshold=0.2")
+    found = run(limner, scene, tmp_path / "out", *model)
+    assert {row["kind"] for row in found} == {"box"}
+    assert {row["label"] for row in found} <= {"field", "water", "town"}
+
+
+@pytest.mark.parametrize("name", ["detr", "segformer"])
+def test_what_stands_for_nothing_is_not_told(
+    name: str, tmp_path: Path, scene: Path, zoo_folder: Folder, limner: Limner
+) -> None:
+    folder = Path(shutil.copytree(zoo_folder(name), tmp_path / "model"))
+    model = ("--model", f"transformers:{folder}", "--set", "model_options.threshold=0.3")
+    labels = {row["label"] for row in run(limner, scene, tmp_path / "all", *model)}
+    path = folder / "config.json"
+    settings = json.loads(path.read_text())
+    names = {key: "N/A" if label == min(labels) else label for key, label in settings["id2label"].items()}
+    path.write_text(json.dumps(settings | {"id2label": names}))
+    assert {row["label"] for row in run(limner, scene, tmp_path / "named", *model)} == labels - {min(labels)}
 
 
 def test_a_detector_says_the_same_however_regions_are_cut(
