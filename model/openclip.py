@@ -6,12 +6,27 @@ a plain CLIP (a text tower of another library, timm's vision towers, other pooli
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final, cast
 
 from ..readers.errors import ModelError
-from .checkpoint import CHANNELS, TOKENIZER, Checkpoint, Files, check_tokenizer, find_files, section
+from .checkpoint import (
+    CHANNELS,
+    TOKENIZER,
+    VOCABULARIES,
+    Checkpoint,
+    Files,
+    OpenClip,
+    find_files,
+    has_tokenizer,
+    numbers,
+    section,
+)
 
 SETTINGS = "open_clip_config.json"
+MERGES = "bpe_simple_vocab_16e6.txt.gz"
+"""The file of OpenCLIP's package that its own tokenizer reads."""
 SAFE, PICKLED = "open_clip_model.safetensors", "open_clip_pytorch_model.bin"
 TRANSFORMERS = "config.json"
 VISION: Final[Mapping[str, Any]] = {"width": 768, "head_width": 64, "mlp_ratio": 4.0, "patch_size": 16, "layers": 12}
@@ -34,21 +49,26 @@ PLAIN: Final[Mapping[str, tuple[Any, ...]]] = {
 """Settings beyond the sizes that leave a plain CLIP plain: with these values, with any where () stands."""
 
 
-def find_openclip(source: str, *, fetch: bool) -> Checkpoint | None:
+NO_WEIGHTS: Final = frozenset({"input_resolution", "context_length", "vocab_size"})
+
+
+def find_openclip(source: str, *, fetch: bool, tokenizer: str = "", words: bool = True) -> Checkpoint | None:
     """The checkpoint of a folder or hub id in OpenCLIP's format, None where it is in transformers' or in none.
 
-    A folder in both formats is read as transformers'. Raises `ModelError` where its model is not a plain CLIP.
+    A folder in both formats is read as transformers'. `tokenizer` as for `with_tokenizer`, which is asked where `words`
+    are to be read. Raises `ModelError` where its model is not a plain CLIP.
     """
-    files = find_files(source, fetch=fetch, small=(SETTINGS, TRANSFORMERS, *TOKENIZER), kept=(SAFE, PICKLED))
+    small = (SETTINGS, TRANSFORMERS, *((MERGES, *TOKENIZER) if words else ()))
+    files = find_files(source, fetch=fetch, small=small, kept=(SAFE, PICKLED))
     if not (files.folder / SETTINGS).is_file():
         return None
     if (files.folder / TRANSFORMERS).is_file() and files.read(TRANSFORMERS).get("model_type") in {"clip", "siglip"}:
         return None
-    settings = files.read(SETTINGS)
-    sizes = _sizes(settings, source)
-    check_tokenizer(files)
-    scaling = section(settings, "preprocess_cfg")
-    mean, std = (tuple(map(float, cast("list[Any]", scaling.get(key) or []))) for key in ("mean", "std"))
+    stated = files.read(SETTINGS)
+    settings = sizes(stated, source)
+    scaling = section(stated, "preprocess_cfg")
+    mean, std = (numbers(scaling.get(key)) for key in ("mean", "std"))
+    mean, std = (part * CHANNELS if len(part) == 1 else part for part in (mean, std))
     if len(mean) != CHANNELS or len(std) != CHANNELS or min(std) <= 0:
         raise ModelError(
             f"checkpoint {source}",
@@ -56,12 +76,45 @@ def find_openclip(source: str, *, fetch: bool) -> Checkpoint | None:
             value=f"{mean} and {std}",
             remedy=f"Complete {SETTINGS}: the values are never guessed",
         )
-    return Checkpoint(files, "clip", sizes["vision_config"]["image_size"], 1 / 255, mean, std, open_clip=True)
+    if scaling.get("mode", "RGB") != "RGB":
+        raise ModelError(
+            f"checkpoint {source}",
+            "its preprocess_cfg must ask for pictures in RGB",
+            value=f"mode: {str(scaling['mode'])[:60]}",
+            remedy="Name another checkpoint",
+        )
+    other = bool(section(section(stated, "model_cfg"), "text_cfg").get("hf_tokenizer_name"))
+    read_by = None
+    if words:
+        files, read_by = with_tokenizer(files, tokenizer, merges=not other)
+    known = OpenClip(settings, tokenizer=read_by, lower=not other)
+    return Checkpoint(files, "clip", settings["vision_config"]["image_size"], 1 / 255, mean, std, known)
 
 
-def clip_settings(files: Files) -> dict[str, Any]:
-    """The settings of transformers' CLIP (keyword arguments of `CLIPConfig`) that mean the same model."""
-    return _sizes(files.read(SETTINGS), files.source)
+def with_tokenizer(files: Files, named: str, *, merges: bool = True) -> tuple[Files, Path]:
+    """A checkpoint's files with those of its tokenizer, and what it is: a folder, or OpenCLIP's file of merges.
+
+    `named` is the path of either, "" for what lies beside the weights, where with `merges` OpenCLIP's file comes first.
+    Raises `ModelError` where there is none.
+    """
+    place = Path(named) if named else files.folder
+    beside = place / MERGES
+    if named and place.is_file():
+        found, names = place, (str(place.absolute()),)
+    elif merges and beside.is_file():
+        found, names = beside, (str(beside.absolute()) if named else MERGES,)
+    elif has_tokenizer(place):
+        found, names = place, tuple(str(place.absolute() / name) if named else name for name in TOKENIZER)
+    else:
+        known = (*((MERGES,) if merges else ()), *("+".join(names) for names in VOCABULARIES))
+        raise ModelError(
+            f"checkpoint {files.source}",
+            "it must have its tokenizer, since words are read by it",
+            value=f"none of {', '.join(known)} in {place}",
+            remedy=f"Put CLIP's tokenizer files there, or {MERGES} of OpenCLIP's package, or name either with "
+            "--set model_options.tokenizer=PATH",
+        )
+    return replace(files, small=(*(name for name in files.small if name not in {MERGES, *TOKENIZER}), *names)), found
 
 
 def renamed(names: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, str, int | None, bool]]:
@@ -72,7 +125,7 @@ def renamed(names: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, str, in
     """
     for name in sorted(names):
         plain = name.removeprefix("module.")
-        if plain in {"input_resolution", "context_length", "vocab_size"} or plain.endswith("attn_mask"):
+        if plain in NO_WEIGHTS or plain.endswith("attn_mask"):
             continue  # sizes that old files carry as weights, and the mask of what comes later
         side = "vision_model" if plain.startswith("visual.") else "text_model"
         part = plain.removeprefix("visual.").removeprefix("text.")
@@ -118,7 +171,11 @@ _TEXT: Final = {
 }
 
 
-def _sizes(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
+def sizes(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The settings of transformers' CLIP (keyword arguments of `CLIPConfig`) that mean the model of a `model_cfg`.
+
+    Raises `ModelError` where that is not a plain CLIP.
+    """
     model = section(settings, "model_cfg")
     vision, text = section(model, "vision_cfg"), section(model, "text_cfg")
     for name, part, known in (("vision_cfg", vision, {*VISION, "image_size"}), ("text_cfg", text, {*TEXT})):
