@@ -6,6 +6,8 @@ Only transformers' own classes are made, never code of a checkpoint; pickled wei
 # transformers' types do not say what its classes return:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
+import re
+import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -131,7 +133,8 @@ def read_weights(path: Path, source: str) -> dict[str, torch.Tensor]:
     Pickles are read by torch's weights-only reader, which runs nothing of them.
     """
     try:
-        content: Any = load_state_dict(path, weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # that a TorchScript program is one: it is refused
+            content: Any = load_state_dict(path, weights_only=True)
     except Exception as error:  # torch, pickle, zip and safetensors raise their own
         raise ModelError(
             f"checkpoint {source}",
@@ -155,8 +158,10 @@ def read_weights(path: Path, source: str) -> dict[str, torch.Tensor]:
 
 def _reason(error: Exception) -> str:
     """What torch says, without its advice to run what is in the file."""
-    said = str(error).strip() or type(error).__name__
-    return " ".join((said.partition("WeightsUnpickler error:")[2] or said).split())[:160]
+    asked = re.search(r"GLOBAL (\S+)", str(error))
+    if asked:
+        return f"it asks for {asked[1]}"
+    return " ".join((str(error).strip() or type(error).__name__).split())[:160]
 
 
 def load_words(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 - the same

@@ -169,6 +169,24 @@ def zoo() -> ModuleType:
     return module("zoo_files")
 
 
+@pytest.fixture
+def tiny_clip(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of golden data of OpenCLIP, whose model counts as its architectures `tiny` and `tiny-quickgelu`."""
+    from limner.model.architectures import ARCHITECTURES  # noqa: PLC0415 - few tests need it
+
+    folder = ROOT / "tests" / "golden" / "openclip"
+    settings = json.loads((folder / "model_cfg.json").read_text())
+
+    class Tiny:
+        quick = True
+
+        def settings(self, *, quick: bool) -> dict[str, Any]:
+            return {"model_cfg": settings | {"quick_gelu": quick}}
+
+    monkeypatch.setitem(ARCHITECTURES, "tiny", Tiny())  # type: ignore[arg-type]
+    return folder
+
+
 @pytest.fixture(scope="session")
 def zoo_making() -> ModuleType:
     """Makes tiny checkpoints in transformers' format; loads torch."""
