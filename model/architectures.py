@@ -1,7 +1,8 @@
 """OpenCLIP's architectures by their names, and which of them a file of weights can be. No torch.
 
 Source of the names and numbers: mlfoundations/open_clip 3.3, `model_configs` (those of a plain CLIP with a vision
-transformer), and `transform.py` and `constants.py` for the colours that OpenCLIP takes where only a name is given.
+transformer or CLIP's residual network), and `transform.py` and `constants.py` for the colours that OpenCLIP takes where
+only a name is given.
 """
 
 import difflib
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ..readers.errors import ModelError
-from .openclip import SETTINGS, sizes
+from .openclip import SETTINGS, SHRINKS, STAGES, sizes
 
 MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
 STD: Final = (0.26862954, 0.26130258, 0.27577711)
@@ -24,6 +25,7 @@ Shapes = Mapping[str, Sequence[int]]
 class Architecture:
     """A plain CLIP. Widths are those of the residual stream, `image` and `patch` sides in pixels.
 
+    A residual network has no patches, several `layers` and the `width` of its first.
     Of its texts everything else is as in all of them: 77 tokens, a vocabulary of 49408, heads of 64. `quick` says that
     OpenCLIP knows it with OpenAI's activation as well, by the name that ends in `-quickgelu`.
     """
@@ -31,7 +33,7 @@ class Architecture:
     image: int
     patch: int
     width: int
-    layers: int
+    layers: int | tuple[int, ...]
     text_width: int
     text_layers: int
     joint: int
@@ -41,14 +43,20 @@ class Architecture:
 
     def settings(self, *, quick: bool) -> dict[str, Any]:
         """As OpenCLIP would state it: `model_cfg`."""
-        vision = {"image_size": self.image, "patch_size": self.patch, "width": self.width, "layers": self.layers}
+        vision = {"image_size": self.image, "patch_size": self.patch, "width": self.width}
+        layers = list(self.layers) if isinstance(self.layers, tuple) else self.layers
         text = {"width": self.text_width, "layers": self.text_layers, "heads": self.text_width // 64}
-        shape = {"head_width": self.head, "mlp_ratio": self.mlp}
+        shape = {"head_width": self.head, "mlp_ratio": self.mlp, "layers": layers}
         towers = {"vision_cfg": vision | shape, "text_cfg": text}
         return {"model_cfg": {"embed_dim": self.joint, "quick_gelu": quick, **towers}}
 
 
 ARCHITECTURES: Final[dict[str, Architecture]] = {
+    "RN50": Architecture(224, 0, 64, (3, 4, 6, 3), 512, 12, 1024, quick=True),
+    "RN50x4": Architecture(288, 0, 80, (4, 6, 10, 6), 640, 12, 640, quick=True),
+    "RN50x16": Architecture(384, 0, 96, (6, 8, 18, 8), 768, 12, 768, quick=True),
+    "RN50x64": Architecture(448, 0, 128, (3, 15, 36, 10), 1024, 12, 1024, quick=True),
+    "RN101": Architecture(224, 0, 64, (3, 4, 23, 3), 512, 12, 512, quick=True),
     "ViT-S-16": Architecture(224, 16, 384, 12, 384, 12, 384),
     "ViT-S-16-alt": Architecture(224, 16, 384, 12, 256, 10, 256),
     "ViT-S-32": Architecture(224, 32, 384, 12, 384, 12, 384),
@@ -87,7 +95,7 @@ def named(name: str, source: str) -> dict[str, Any]:
         near = difflib.get_close_matches(name, names(), n=1)
         raise ModelError(
             f"checkpoint {source}",
-            "its architecture must be one of OpenCLIP's plain vision transformers, by OpenCLIP's name",
+            "its architecture must be one of OpenCLIP's plain CLIPs, by OpenCLIP's name",
             value=name,
             remedy=f"Did you mean {near[0]}?" if near else f"Known: {', '.join(names())}",
         )
@@ -109,14 +117,14 @@ def check_shapes(shapes: Shapes, name: str, source: str) -> None:
     found, fits = measured(shapes), fitting(shapes)
     if name in fits:
         return
-    seen = ", ".join(f"{key} {value}" for key, value in found.items()) or "no vision transformer of OpenCLIP's"
+    seen = ", ".join(f"{key} {value}" for key, value in found.items()) or "no image tower of OpenCLIP's"
     if not name:
         raise ModelError(
             f"checkpoint {source}",
             "its architecture must be named, since weights do not say how many heads and which activation they are for",
             value=f"its shapes are those of {' and of '.join(fits)}" if fits else f"unknown: {seen}",
             remedy="Look up by which name its authors make it with OpenCLIP, and "
-            + ("add --set model_options.architecture=NAME" if fits else _SETTLE),
+            + ("add --set model_options.architecture=NAME, or call an encoder openclip:NAME:FILE" if fits else _SETTLE),
         )
     wanted = _measures(named(name, source))
     wrong = [
@@ -136,52 +144,80 @@ _SETTLE: Final = f"put the file into a folder, as open_clip_pytorch_model.bin or
 def measured(shapes: Shapes) -> dict[str, int]:
     """The sizes of a plain CLIP that can be seen in the shapes of its weights; {} where they are of something else."""
     plain = {re.sub(r"^(module\.)?(text\.)?", "", name): tuple(shape) for name, shape in shapes.items()}
-    if any(len(plain.get(name, ())) != dimensions for name, dimensions in _SEEN.items()):
+    tower = _RESIDUAL if _POOL in plain else _TRANSFORMER
+    if any(len(plain.get(name, ())) != dimensions for name, dimensions in (tower | _TEXT).items()):
         return {}
-    patches, joint, words = (plain[name] for name in ("visual.conv1.weight", "visual.proj", "token_embedding.weight"))
+    words, length = plain["token_embedding.weight"], plain["positional_embedding"][0]
     return {
-        "image size": round((plain["visual.positional_embedding"][0] - 1) ** 0.5) * patches[-1],
-        "patch size": patches[-1],
-        "vision width": patches[0],
-        "vision layers": _layers(plain, "visual.transformer"),
-        "vision perceptron": plain[f"visual.{_FIRST}"][0],
+        **(_residual(plain) if tower is _RESIDUAL else _transformer(plain)),
         "text width": words[1],
-        "text layers": _layers(plain, "transformer"),
+        "text layers": _count(plain, "transformer.resblocks."),
         "text perceptron": plain[_FIRST][0],
-        "text length": plain["positional_embedding"][0],
+        "text length": length,
         "vocabulary": words[0],
-        "joint width": joint[-1],
+        "joint width": plain["text_projection"][1],
     }
 
 
+_POOL: Final = "visual.attnpool.positional_embedding"
 _FIRST: Final = "transformer.resblocks.0.mlp.c_fc.weight"
-_SEEN: Final = {
+_TEXT: Final = {"token_embedding.weight": 2, "positional_embedding": 2, "text_projection": 2, _FIRST: 2}
+_TRANSFORMER: Final = {
     "visual.conv1.weight": 4,
     "visual.positional_embedding": 2,
     "visual.proj": 2,
     f"visual.{_FIRST}": 2,
-    "token_embedding.weight": 2,
-    "positional_embedding": 2,
-    "text_projection": 2,
-    _FIRST: 2,
 }
+_RESIDUAL: Final = {"visual.layer1.0.conv1.weight": 4, _POOL: 2}
 """The weights that tell sizes, with their numbers of dimensions."""
 
 
-def _layers(shapes: Shapes, tower: str) -> int:
-    blocks = re.compile(re.escape(f"{tower}.resblocks.") + r"(\d+)\.")
-    return len({found[1] for name in shapes if (found := blocks.match(name))})
+def _transformer(shapes: Shapes) -> dict[str, int]:
+    width, _, _, patch = shapes["visual.conv1.weight"]
+    return {
+        "image size": _side(shapes["visual.positional_embedding"]) * patch,
+        "patch size": patch,
+        "vision width": width,
+        "vision layers": _count(shapes, "visual.transformer.resblocks."),
+        "vision perceptron": shapes[f"visual.{_FIRST}"][0],
+    }
+
+
+def _residual(shapes: Shapes) -> dict[str, int]:
+    return {
+        "image size": _side(shapes[_POOL]) * SHRINKS,
+        "vision width": shapes["visual.layer1.0.conv1.weight"][0],
+        **{f"blocks of stage {i}": _count(shapes, f"visual.layer{i}.") for i in range(1, STAGES + 1)},
+    }
+
+
+def _side(positions: Sequence[int]) -> int:
+    """Places along a side of a square, of which one more than there are has a position."""
+    return round((positions[0] - 1) ** 0.5)
+
+
+def _count(shapes: Shapes, before: str) -> int:
+    """How many numbers follow some words in the names of weights."""
+    return len({name.removeprefix(before).partition(".")[0] for name in shapes if name.startswith(before)})
 
 
 def _measures(settings: Mapping[str, Any]) -> dict[str, int]:
     """What `measured` would see of a model with these settings of transformers' CLIP."""
     vision, text = settings["vision_config"], settings["text_config"]
+    blocks = vision.get("residual_layers")
+    tower = (
+        {f"blocks of stage {i}": count for i, count in enumerate(blocks, 1)}
+        if blocks
+        else {
+            "patch size": vision["patch_size"],
+            "vision layers": vision["num_hidden_layers"],
+            "vision perceptron": vision["intermediate_size"],
+        }
+    )
     return {
         "image size": vision["image_size"],
-        "patch size": vision["patch_size"],
         "vision width": vision["hidden_size"],
-        "vision layers": vision["num_hidden_layers"],
-        "vision perceptron": vision["intermediate_size"],
+        **tower,
         "text width": text["hidden_size"],
         "text layers": text["num_hidden_layers"],
         "text perceptron": text["intermediate_size"],

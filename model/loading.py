@@ -8,7 +8,7 @@ Only transformers' own classes are made, never code of a checkpoint; pickled wei
 
 import re
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from ..readers.errors import ModelError
 from .architectures import check_shapes
 from .checkpoint import Checkpoint, Files, OpenClip
 from .openclip import NO_WEIGHTS, renamed
+from .residual import ResidualTower
 from .words import END, START, read_merges
 
 
@@ -97,8 +98,7 @@ def load_openclip(kind: Any, files: Files, known: OpenClip) -> Any:  # noqa: ANN
     if known.architecture:
         check_shapes({name: value.shape for name, value in theirs.items()}, known.architecture, files.source)
     with quiet(files.source):
-        settings: dict[str, Any] = {**known.settings, "attn_implementation": "eager"}
-        model = kind(CLIPConfig(**settings)).to(torch.float32)
+        model = make_clip(kind, known.settings)
         ours: dict[str, torch.Tensor] = {}
         unknown: list[str] = []
         for old, new, third, turned in renamed({name: tuple(value.shape) for name, value in theirs.items()}):
@@ -120,6 +120,27 @@ def load_openclip(kind: Any, files: Files, known: OpenClip) -> Any:  # noqa: ANN
             remedy="Check that the settings belong to these weights",
         )
     return model.eval()
+
+
+def make_clip(kind: Any, settings: Mapping[str, Any]) -> Any:  # noqa: ANN401 - the same
+    """A CLIP of transformers' class `kind` with random weights, in float32; `settings` as of `openclip.sizes`."""
+    vision: dict[str, Any] = dict(settings["vision_config"])
+    layers = vision.pop("residual_layers", None)
+    if layers is None:
+        whole: dict[str, Any] = {**settings, "attn_implementation": "eager"}
+        return kind(CLIPConfig(**whole)).to(torch.float32)
+    least = {"hidden_size": 1, "intermediate_size": 1, "num_hidden_layers": 1, "num_attention_heads": 1}  # is replaced
+    whole = {**settings, "vision_config": vision | least, "attn_implementation": "eager"}
+    model = kind(CLIPConfig(**whole))
+    model.vision_model = ResidualTower(
+        side=vision["image_size"],
+        width=vision["hidden_size"],
+        layers=layers,
+        heads=vision["num_attention_heads"],
+        out=settings["projection_dim"],
+    )
+    model.visual_projection = torch.nn.Identity()
+    return model.to(torch.float32)
 
 
 def read_shapes(path: Path, source: str) -> dict[str, tuple[int, ...]]:

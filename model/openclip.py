@@ -38,6 +38,7 @@ TEXT: Final[Mapping[str, Any]] = {
     "layers": 12,
     "mlp_ratio": 4.0,
 }
+STAGES, SHRINKS = 4, 32  # of a residual network, and pixels to a side of a place of its last map
 PLAIN: Final[Mapping[str, tuple[Any, ...]]] = {
     "pool_type": ("tok", "argmax"),
     "hf_tokenizer_name": (),
@@ -123,6 +124,7 @@ def renamed(names: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, str, in
     Yields (their name, our name, which third of its rows or None for all, whether it is transposed). A name that is not
     known comes out as "", so that nothing is passed over.
     """
+    residual = any(name.removeprefix("module.").startswith("visual.attnpool.") for name in names)
     for name in sorted(names):
         plain = name.removeprefix("module.")
         if plain in NO_WEIGHTS or plain.endswith("attn_mask"):
@@ -130,7 +132,9 @@ def renamed(names: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, str, in
         side = "vision_model" if plain.startswith("visual.") else "text_model"
         part = plain.removeprefix("visual.").removeprefix("text.")
         block = part.split(".")
-        if part.startswith("transformer.resblocks.") and len(block) > 4:  # noqa: PLR2004 - transformer.resblocks.N.part.kind
+        if residual and side == "vision_model":
+            yield name, f"vision_model.{part}", None, False
+        elif part.startswith("transformer.resblocks.") and len(block) > 4:  # noqa: PLR2004 - transformer.resblocks.N.part.kind
             inner, kind = ".".join(block[3:-1]), block[-1]
             layer = f"{side}.encoder.layers.{block[2]}"
             if inner == "attn" and kind.startswith("in_proj_"):
@@ -174,6 +178,7 @@ _TEXT: Final = {
 def sizes(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
     """The settings of transformers' CLIP (keyword arguments of `CLIPConfig`) that mean the model of a `model_cfg`.
 
+    Of a residual network, which transformers does not have, `vision_config` says `residual_layers`: see `residual.py`.
     Raises `ModelError` where that is not a plain CLIP.
     """
     model = section(settings, "model_cfg")
@@ -189,20 +194,25 @@ def sizes(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
     vision, text = {**VISION, **vision}, {**TEXT, **text}
     side = vision.get("image_size", 224)
     sides = set(cast("list[Any]", side)) if isinstance(side, list) else {side}
-    if isinstance(vision["layers"], list) or len(sides) != 1 or not isinstance(model.get("embed_dim"), int):
+    stages = cast("list[Any]", vision["layers"]) if isinstance(vision["layers"], list) else []
+    if len(stages) not in {0, STAGES} or len(sides) != 1 or not isinstance(model.get("embed_dim"), int):
         raise _refused(source, "vision_cfg", {key: vision.get(key) for key in ("layers", "image_size")})
     act = {"hidden_act": "quick_gelu" if model.get("quick_gelu") else "gelu"}
+    residual: dict[str, Any] = {
+        "residual_layers": stages,
+        "num_attention_heads": vision["width"] * SHRINKS // vision["head_width"],
+    }
+    transformer: dict[str, Any] = {
+        "intermediate_size": int(vision["width"] * vision["mlp_ratio"]),
+        "num_hidden_layers": vision["layers"],
+        "num_attention_heads": vision["width"] // vision["head_width"],
+        "patch_size": vision["patch_size"],
+    }
     return {
         "projection_dim": model["embed_dim"],
         "vision_config": act
-        | {
-            "hidden_size": vision["width"],
-            "intermediate_size": int(vision["width"] * vision["mlp_ratio"]),
-            "num_hidden_layers": vision["layers"],
-            "num_attention_heads": vision["width"] // vision["head_width"],
-            "image_size": sides.pop(),
-            "patch_size": vision["patch_size"],
-        },
+        | {"hidden_size": vision["width"], "image_size": sides.pop()}
+        | (residual if stages else transformer),
         "text_config": act
         | {
             "hidden_size": text["width"],
@@ -220,7 +230,7 @@ def sizes(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
 def _refused(source: str, key: str, value: object) -> ModelError:
     return ModelError(
         f"checkpoint {source}",
-        "its model_cfg must describe a plain CLIP: a vision transformer and a text transformer of OpenCLIP's own",
+        "its model_cfg must describe a plain CLIP: OpenCLIP's own vision transformer or ResNet and text transformer",
         value=f"{key}: {str(value)[:60]}",
         remedy="Name another checkpoint, or one in transformers' format",
     )

@@ -171,19 +171,24 @@ def zoo() -> ModuleType:
 
 @pytest.fixture
 def tiny_clip(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of golden data of OpenCLIP, whose model counts as its architectures `tiny` and `tiny-quickgelu`."""
-    from limner.model.architectures import ARCHITECTURES  # noqa: PLC0415 - few tests need it
+    """The folder of golden data of OpenCLIP, whose models count as its architectures.
 
-    folder = ROOT / "tests" / "golden" / "openclip"
-    settings = json.loads((folder / "model_cfg.json").read_text())
+    They are `tiny`, `tiny-resnet`, and both with `-quickgelu`.
+    """
+    from limner.model.architectures import ARCHITECTURES  # noqa: PLC0415 - few tests need it
 
     class Tiny:
         quick = True
 
-        def settings(self, *, quick: bool) -> dict[str, Any]:
-            return {"model_cfg": settings | {"quick_gelu": quick}}
+        def __init__(self, model_cfg: dict[str, Any]) -> None:
+            self.model_cfg = model_cfg
 
-    monkeypatch.setitem(ARCHITECTURES, "tiny", Tiny())  # type: ignore[arg-type]
+        def settings(self, *, quick: bool) -> dict[str, Any]:
+            return {"model_cfg": self.model_cfg | {"quick_gelu": quick}}
+
+    folder = ROOT / "tests" / "golden" / "openclip"
+    for name, model_cfg in json.loads((folder / "model_cfgs.json").read_text()).items():
+        monkeypatch.setitem(ARCHITECTURES, name, Tiny(model_cfg))  # type: ignore[arg-type]
     return folder
 
 

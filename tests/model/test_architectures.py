@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 from limner.model.architectures import check_shapes, fitting, measured, named, names
+from limner.model.loading import make_clip
 from limner.readers.errors import ModelError
-from transformers import CLIPConfig, CLIPModel
+from transformers import CLIPModel
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "openclip" / "architectures.json"
 TABLE: dict[str, dict[str, Any]] = json.loads(GOLDEN.read_text())
@@ -22,14 +23,14 @@ def test_the_names_are_openclips() -> None:
 def test_an_architecture_is_openclips(name: str) -> None:
     settings = named(name, "x")
     with torch.device("meta"):
-        model = CLIPModel(CLIPConfig(**settings))
+        model = make_clip(CLIPModel, settings)
     vision, text = settings["vision_config"], settings["text_config"]
     assert {
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "image": vision["image_size"],
         "heads": [vision["num_attention_heads"], text["num_attention_heads"]],
         "activation": {"gelu": "GELU", "quick_gelu": "QuickGELU"}[vision["hidden_act"]],
-        "layers": [vision["num_hidden_layers"], text["num_hidden_layers"]],
+        "layers": [vision.get("residual_layers") or vision["num_hidden_layers"], text["num_hidden_layers"]],
         "context": text["max_position_embeddings"],
         "vocabulary": text["vocab_size"],
     } == TABLE[name]
@@ -62,7 +63,23 @@ def test_shapes_tell_sizes_and_not_the_activation() -> None:
     assert fitting(custom) == ["ViT-B-32", "ViT-B-32-quickgelu"]
 
 
-def test_what_is_no_vision_transformer_has_no_sizes() -> None:
+def test_shapes_of_a_residual_network_tell_its_sizes() -> None:
+    text = {name: shape for name, shape in shapes(32, 768, 224, 12).items() if not name.startswith("visual.")}
+    net = {
+        "visual.layer1.0.conv1.weight": (64, 64, 1, 1),
+        "visual.attnpool.positional_embedding": (50, 2048),
+        **{
+            f"visual.layer{i}.{n}.bn1.bias": (1,)
+            for i, blocks in ((1, 3), (2, 4), (3, 6), (4, 3))
+            for n in range(blocks)
+        },
+    }
+    assert fitting(text | net | {"text_projection": (512, 1024)}) == ["RN50", "RN50-quickgelu"]
+    with pytest.raises(ModelError, match="blocks of stage 3 6 instead of 23, joint width 1024 instead of 512"):
+        check_shapes(text | net | {"text_projection": (512, 1024)}, "RN101", "x")
+
+
+def test_what_is_no_clip_has_no_sizes() -> None:
     whole = shapes(32, 768, 224, 12)
     for name in ("visual.proj", "token_embedding.weight", "transformer.resblocks.0.mlp.c_fc.weight"):
         assert measured({key: shape for key, shape in whole.items() if key != name}) == {}
@@ -86,12 +103,12 @@ def test_a_name_and_shapes_must_agree() -> None:
     assert "open_clip_config.json" in str(caught.value)
     with pytest.raises(ModelError, match=r"unknown: image size 224, .*vision layers 11"):
         check_shapes(shapes(32, 768, 224, 11), "", "x")
-    with pytest.raises(ModelError, match="no vision transformer of OpenCLIP's"):
+    with pytest.raises(ModelError, match="no image tower of OpenCLIP's"):
         check_shapes({"visual.attnpool.positional_embedding": (50, 2048)}, "", "x")
 
 
 def test_a_name_must_be_known() -> None:
     with pytest.raises(ModelError, match="Did you mean ViT-B-32"):
         named("ViT-B/32", "x")
-    with pytest.raises(ModelError, match="Known: ViT-S-16, "):
+    with pytest.raises(ModelError, match="Known: RN50, RN50-quickgelu, "):
         named("convnext", "x")

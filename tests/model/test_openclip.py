@@ -68,7 +68,7 @@ def spoil(folder: Path, *where: str, **changes: object) -> None:
     [
         (("model_cfg", "text_cfg"), {"hf_model_name": "bert"}, "hf_model_name"),
         (("model_cfg", "vision_cfg"), {"timm_model_name": "vit"}, "timm_model_name"),
-        (("model_cfg", "vision_cfg"), {"layers": [3, 4, 6, 3]}, "plain CLIP"),
+        (("model_cfg", "vision_cfg"), {"layers": [3, 4, 6]}, "plain CLIP"),
         (("model_cfg", "vision_cfg"), {"pool_type": "avg"}, "pool_type"),
         (("model_cfg", "text_cfg"), {"no_causal_mask": True}, "no_causal_mask"),
         (("model_cfg", "text_cfg"), {"tokenizer_kwargs": {"clean": "canonicalize"}}, "tokenizer_kwargs"),

@@ -16,7 +16,7 @@ GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "openclip"
 TEXTS: list[dict[str, Any]] = json.loads((GOLDEN / "texts.json").read_text())
 PUBLISHED = "pypi:open_clip_torch==3.3.0#open_clip/bpe_simple_vocab_16e6.txt.gz"
 SHA256 = "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a"
-LONG_S = "ſ long s 'ſ"
+LONG_S = "\u017f long s '\u017f"
 """The one text of 300 that differs: after an apostrophe OpenCLIP takes an old long s for an s."""
 
 
@@ -49,7 +49,7 @@ def test_with_the_published_vocabulary_too() -> None:
 
 
 def test_a_text_is_cleaned() -> None:
-    assert clean("  The farmer’s\n&amp;lt; Field ", lower=True) == "the farmer's < field"
+    assert clean("  The farmer\u2019s\n&amp;lt; Field ", lower=True) == "the farmer's < field"
     assert clean("ΟΔΟΣ schÃ¶n", lower=False) == "ΟΔΟΣ schön"
 
 
