@@ -108,8 +108,6 @@ def load_openclip(kind: Any, files: Files, known: OpenClip) -> Any:  # noqa: ANN
                 ours[new] = (value if third is None else value.chunk(3)[third]).contiguous()
             else:
                 unknown.append(old)
-        if "logit_scale" in ours:
-            ours["logit_scale"] = ours["logit_scale"].reshape(())  # some versions saved a list of one
         report = model.load_state_dict(ours, strict=False)
     missing, unknown = report.missing_keys, unknown + report.unexpected_keys
     if missing or unknown:
@@ -166,7 +164,7 @@ def read_weights(path: Path, source: str) -> dict[str, torch.Tensor]:
         ) from error
     inner = content.get("state_dict", content) if isinstance(content, dict) else content
     held = {name: value for name, value in inner.items() if name not in NO_WEIGHTS} if isinstance(inner, dict) else {}
-    other = [name for name, value in held.items() if not isinstance(value, torch.Tensor)]
+    other = [name for name, value in held.items() if not (isinstance(name, str) and isinstance(value, torch.Tensor))]
     if other or not held:
         raise ModelError(
             f"checkpoint {source}",
@@ -179,10 +177,9 @@ def read_weights(path: Path, source: str) -> dict[str, torch.Tensor]:
 
 def _reason(error: Exception) -> str:
     """What torch says, without its advice to run what is in the file."""
-    asked = re.search(r"GLOBAL (\S+)", str(error))
-    if asked:
-        return f"it asks for {asked[1]}"
-    return " ".join((str(error).strip() or type(error).__name__).split())[:160]
+    said = str(error).rpartition("WeightsUnpickler error:")[2].partition("Check the documentation")[0]
+    asked = re.search(r"GLOBAL (\S+)", said)
+    return f"it asks for {asked[1]}" if asked else " ".join((said.strip() or type(error).__name__).split())[:160]
 
 
 def load_words(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 - the same

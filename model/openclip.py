@@ -1,8 +1,9 @@
 """OpenCLIP's checkpoints, read as what they are: CLIP models whose files call their parts otherwise. No torch.
 
 Source of the format: mlfoundations/open_clip, `push_to_hf_hub.py` (files), `model.py` (settings, their defaults, names
-of weights). RemoteCLIP, GeoRSCLIP, PLIP and QuiltNet are of this kind. What `text_cfg` and `vision_cfg` ask for beyond
-a plain CLIP (a text tower of another library, timm's vision towers, other pooling) is refused.
+of weights). QuiltNet is of this kind; RemoteCLIP and GeoRSCLIP are weights alone, see `bare.py`. What `text_cfg` and
+`vision_cfg` ask for beyond a plain CLIP (a text tower of another library, timm's vision towers, other pooling) is
+refused.
 """
 
 from collections.abc import Iterator, Mapping

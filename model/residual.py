@@ -1,4 +1,4 @@
-"""CLIP's residual network: the image tower of OpenCLIP's RN50 and its kin. Imports torch.
+"""CLIP's residual network: the image tower of OpenCLIP's RN50 and its kin. Imports torch and transformers.
 
 Sources: CLIP, arXiv 2103.00020, section 2.4 (three convolutions to begin with, means instead of strides, a pool that
 attends from the mean to everything); mlfoundations/open_clip, `modified_resnet.py` (names of weights, heads).
