@@ -36,7 +36,8 @@ CHANNELS = 3
 class Files:
     """The files of a checkpoint on this machine. `small` names those that decide an answer, but for the weights.
 
-    `kept` are the names that its weights, or their index, may have; the first that is there counts.
+    One of them may be the whole path of a file that lies elsewhere. `kept` are the names that its weights, or their
+    index, may have; the first that is there counts.
     """
 
     source: str
@@ -91,7 +92,7 @@ class Files:
     def digests(self) -> dict[str, str]:
         """The sha256 of each file that decides an answer, by name. Raises `ModelError`."""
         others = [name for name in self.small if (self.folder / name).is_file()]
-        return {name: _digest(self.folder / name) for name in (*others, *self.weights())}
+        return {Path(name).name: _digest(self.folder / name) for name in (*others, *self.weights())}
 
     def identity(self, variant: str) -> dict[str, str]:
         """What a manifest says of it: source, commit, each file's sha256, and `version` for all. Raises `ModelError`.
@@ -112,11 +113,26 @@ class Files:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenClip:
+    """What a checkpoint in OpenCLIP's format is, in words of transformers.
+
+    `settings` are keyword arguments of `CLIPConfig` that mean the same model. `architecture` is its name where a person
+    gave it, "" where a file states the settings. `tokenizer` is a folder with a tokenizer in transformers' format, or
+    OpenCLIP's own file of merges; None where no words are to be read. `lower` says that texts are read in lower case.
+    """
+
+    settings: Mapping[str, Any]
+    architecture: str = ""
+    tokenizer: Path | None = None
+    lower: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """An image-text checkpoint of the CLIP or SigLIP type. `tile` is its pictures' side in pixels.
 
-    A picture's values 0 to 255 become (value · rescale - mean) / std, by channel: red, green, blue. `open_clip` says
-    that its files are in OpenCLIP's format, else they are in transformers'.
+    A picture's values 0 to 255 become (value · rescale - mean) / std, by channel: red, green, blue. `open_clip` is None
+    where its files are in transformers' format.
     """
 
     files: Files
@@ -125,7 +141,7 @@ class Checkpoint:
     rescale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    open_clip: bool = False
+    open_clip: OpenClip | None = None
 
     @property
     def source(self) -> str:
@@ -172,7 +188,7 @@ def find_checkpoint(source: str, *, fetch: bool) -> Checkpoint:
 
 def check_tokenizer(files: Files) -> None:
     """Raise `ModelError` where a checkpoint's files hold no vocabulary."""
-    if not any(all((files.folder / name).is_file() for name in names) for names in VOCABULARIES):
+    if not has_tokenizer(files.folder):
         raise ModelError(
             f"checkpoint {files.source}",
             "it must have its tokenizer, since words are read by it",
@@ -181,9 +197,14 @@ def check_tokenizer(files: Files) -> None:
         )
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a vocabulary in transformers' format."""
+    return any(all((folder / name).is_file() for name in names) for names in VOCABULARIES)
+
+
 def fetch_weights(files: Files, *, fetch: bool) -> None:
     """Make sure that the weights are here; safetensors are preferred. Raises `ModelError`."""
-    if fetch and not Path(files.source).is_dir():
+    if fetch and not Path(files.source).exists():
         safe = tuple(name for name in files.kept if ".safetensors" in name)
         _folder(files.source, (*safe, *((SHARDS,) if INDEX in safe else ())), fetch=True)
         if not any((files.folder / name).is_file() for name in safe):
@@ -212,7 +233,7 @@ def _preprocessing(files: Files, tile: int) -> tuple[float, tuple[float, ...], t
         number
         for key, asked in (("size", "do_resize"), ("crop_size", "do_center_crop"))
         if settings.get(asked, True)
-        for number in _numbers(settings.get(key, tile))
+        for number in numbers(settings.get(key, tile))
     }
     if sizes != {tile} and sizes:
         raise ModelError(
@@ -232,7 +253,7 @@ def scaling(settings: Mapping[str, Any], source: str) -> tuple[float, tuple[floa
     rescale = float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0
     if not settings.get("do_normalize", True):
         return rescale, (0.0,) * CHANNELS, (1.0,) * CHANNELS
-    mean, std = (_numbers(settings.get(key)) for key in ("image_mean", "image_std"))
+    mean, std = (numbers(settings.get(key)) for key in ("image_mean", "image_std"))
     if len(mean) != CHANNELS or len(std) != CHANNELS or min(std) <= 0:
         raise ModelError(
             f"checkpoint {source}",
@@ -243,7 +264,7 @@ def scaling(settings: Mapping[str, Any], source: str) -> tuple[float, tuple[floa
     return rescale, mean, std
 
 
-def _numbers(value: Any) -> tuple[float, ...]:  # noqa: ANN401 - a size or a colour, as files have them
+def numbers(value: Any) -> tuple[float, ...]:  # noqa: ANN401 - a size or a colour, as files have them
     """The numbers of a size or of channels, which files write as a number, a list or by name."""
     if isinstance(value, dict):
         several = list(cast("dict[str, Any]", value).values())

@@ -17,7 +17,8 @@ from transformers import CLIPModel, SiglipModel
 
 from ..readers.errors import ModelError, RequestError
 from .checkpoint import Checkpoint
-from .loading import load_model, load_openclip, load_tokenizer, tensor
+from .loading import load_model, load_openclip, load_words, tensor
+from .words import clean
 
 
 class Contrastive:
@@ -36,7 +37,7 @@ class Contrastive:
         self._checkpoint = checkpoint
         self._model: Any
         self._tokenizer: Any
-        self._tokenizer = load_tokenizer(checkpoint.files)
+        self._tokenizer = load_words(checkpoint)
         self._model = _load(checkpoint)
         with torch.inference_mode():
             rows = [[self._read(template.replace("{}", label)) for template in templates] for label in labels]
@@ -74,7 +75,9 @@ class Contrastive:
         """The features (dimensions,) of a prompt, read alone."""
         settings = self._model.config.text_config
         limit = int(settings.max_position_embeddings)
-        tokens = self._tokenizer(prompt)["input_ids"]
+        known = self._checkpoint.open_clip
+        text = clean(prompt, lower=known.lower) if known is not None else prompt
+        tokens = self._tokenizer(text)["input_ids"]
         if len(tokens) > limit:
             raise RequestError(
                 f"prompt {prompt!r}",
@@ -89,10 +92,18 @@ class Contrastive:
                 value=str(max(tokens)),
                 remedy="Put the tokenizer files that belong to this checkpoint into the folder",
             )
+        marks = [settings.bos_token_id, settings.eos_token_id]
+        if known is not None and [tokens[0], tokens[-1]] != marks:
+            raise ModelError(
+                f"checkpoint {self._checkpoint.source}",
+                f"its tokenizer must begin and end a text with the tokens {marks[0]} and {marks[1]}, the last two",
+                value=f"{tokens[0]} and {tokens[-1]}",
+                remedy="Put the tokenizer files that belong to this checkpoint into the folder",
+            )
         padding: dict[str, Any] = {}
         if self._checkpoint.family == "siglip":  # was trained on texts filled up to their full length
             padding = {"padding": "max_length", "max_length": limit}
-        given = self._tokenizer([prompt], return_tensors="pt", **padding)
+        given = self._tokenizer([text], return_tensors="pt", **padding)
         inputs = {key: given[key] for key in ("input_ids", "attention_mask") if key in given}
         return self._model.get_text_features(**inputs).pooler_output[0]
 
@@ -113,7 +124,9 @@ class ImageTower:
 
 def _load(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 - transformers' classes have no common type
     kind: Any = CLIPModel if checkpoint.family == "clip" else SiglipModel
-    return (load_openclip if checkpoint.open_clip else load_model)(kind, checkpoint.files)
+    if checkpoint.open_clip is not None:
+        return load_openclip(kind, checkpoint.files, checkpoint.open_clip)
+    return load_model(kind, checkpoint.files)
 
 
 def _look(model: Any, picture: npt.NDArray[Any], checkpoint: Checkpoint) -> npt.NDArray[np.float32]:  # noqa: ANN401 - the same

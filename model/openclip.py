@@ -1,17 +1,33 @@
 """OpenCLIP's checkpoints, read as what they are: CLIP models whose files call their parts otherwise. No torch.
 
 Source of the format: mlfoundations/open_clip, `push_to_hf_hub.py` (files), `model.py` (settings, their defaults, names
-of weights). RemoteCLIP, GeoRSCLIP, PLIP and QuiltNet are of this kind. What `text_cfg` and `vision_cfg` ask for beyond
-a plain CLIP (a text tower of another library, timm's vision towers, other pooling) is refused.
+of weights). QuiltNet is of this kind; RemoteCLIP and GeoRSCLIP are weights alone, see `bare.py`. What `text_cfg` and
+`vision_cfg` ask for beyond a plain CLIP (a text tower of another library, timm's vision towers, other pooling) is
+refused.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final, cast
 
 from ..readers.errors import ModelError
-from .checkpoint import CHANNELS, TOKENIZER, Checkpoint, Files, check_tokenizer, find_files, section
+from .checkpoint import (
+    CHANNELS,
+    TOKENIZER,
+    VOCABULARIES,
+    Checkpoint,
+    Files,
+    OpenClip,
+    find_files,
+    has_tokenizer,
+    numbers,
+    section,
+)
 
 SETTINGS = "open_clip_config.json"
+MERGES = "bpe_simple_vocab_16e6.txt.gz"
+"""The file of OpenCLIP's package that its own tokenizer reads."""
 SAFE, PICKLED = "open_clip_model.safetensors", "open_clip_pytorch_model.bin"
 TRANSFORMERS = "config.json"
 VISION: Final[Mapping[str, Any]] = {"width": 768, "head_width": 64, "mlp_ratio": 4.0, "patch_size": 16, "layers": 12}
@@ -23,6 +39,7 @@ TEXT: Final[Mapping[str, Any]] = {
     "layers": 12,
     "mlp_ratio": 4.0,
 }
+STAGES, SHRINKS = 4, 32  # of a residual network, and pixels to a side of a place of its last map
 PLAIN: Final[Mapping[str, tuple[Any, ...]]] = {
     "pool_type": ("tok", "argmax"),
     "hf_tokenizer_name": (),
@@ -34,21 +51,26 @@ PLAIN: Final[Mapping[str, tuple[Any, ...]]] = {
 """Settings beyond the sizes that leave a plain CLIP plain: with these values, with any where () stands."""
 
 
-def find_openclip(source: str, *, fetch: bool) -> Checkpoint | None:
+NO_WEIGHTS: Final = frozenset({"input_resolution", "context_length", "vocab_size"})
+
+
+def find_openclip(source: str, *, fetch: bool, tokenizer: str = "", words: bool = True) -> Checkpoint | None:
     """The checkpoint of a folder or hub id in OpenCLIP's format, None where it is in transformers' or in none.
 
-    A folder in both formats is read as transformers'. Raises `ModelError` where its model is not a plain CLIP.
+    A folder in both formats is read as transformers'. `tokenizer` as for `with_tokenizer`, which is asked where `words`
+    are to be read. Raises `ModelError` where its model is not a plain CLIP.
     """
-    files = find_files(source, fetch=fetch, small=(SETTINGS, TRANSFORMERS, *TOKENIZER), kept=(SAFE, PICKLED))
+    small = (SETTINGS, TRANSFORMERS, *((MERGES, *TOKENIZER) if words else ()))
+    files = find_files(source, fetch=fetch, small=small, kept=(SAFE, PICKLED))
     if not (files.folder / SETTINGS).is_file():
         return None
     if (files.folder / TRANSFORMERS).is_file() and files.read(TRANSFORMERS).get("model_type") in {"clip", "siglip"}:
         return None
-    settings = files.read(SETTINGS)
-    sizes = _sizes(settings, source)
-    check_tokenizer(files)
-    scaling = section(settings, "preprocess_cfg")
-    mean, std = (tuple(map(float, cast("list[Any]", scaling.get(key) or []))) for key in ("mean", "std"))
+    stated = files.read(SETTINGS)
+    settings = sizes(stated, source)
+    scaling = section(stated, "preprocess_cfg")
+    mean, std = (numbers(scaling.get(key)) for key in ("mean", "std"))
+    mean, std = (part * CHANNELS if len(part) == 1 else part for part in (mean, std))
     if len(mean) != CHANNELS or len(std) != CHANNELS or min(std) <= 0:
         raise ModelError(
             f"checkpoint {source}",
@@ -56,12 +78,45 @@ def find_openclip(source: str, *, fetch: bool) -> Checkpoint | None:
             value=f"{mean} and {std}",
             remedy=f"Complete {SETTINGS}: the values are never guessed",
         )
-    return Checkpoint(files, "clip", sizes["vision_config"]["image_size"], 1 / 255, mean, std, open_clip=True)
+    if scaling.get("mode", "RGB") != "RGB":
+        raise ModelError(
+            f"checkpoint {source}",
+            "its preprocess_cfg must ask for pictures in RGB",
+            value=f"mode: {str(scaling['mode'])[:60]}",
+            remedy="Name another checkpoint",
+        )
+    other = bool(section(section(stated, "model_cfg"), "text_cfg").get("hf_tokenizer_name"))
+    read_by = None
+    if words:
+        files, read_by = with_tokenizer(files, tokenizer, merges=not other)
+    known = OpenClip(settings, tokenizer=read_by, lower=not other)
+    return Checkpoint(files, "clip", settings["vision_config"]["image_size"], 1 / 255, mean, std, known)
 
 
-def clip_settings(files: Files) -> dict[str, Any]:
-    """The settings of transformers' CLIP (keyword arguments of `CLIPConfig`) that mean the same model."""
-    return _sizes(files.read(SETTINGS), files.source)
+def with_tokenizer(files: Files, named: str, *, merges: bool = True) -> tuple[Files, Path]:
+    """A checkpoint's files with those of its tokenizer, and what it is: a folder, or OpenCLIP's file of merges.
+
+    `named` is the path of either, "" for what lies beside the weights, where with `merges` OpenCLIP's file comes first.
+    Raises `ModelError` where there is none.
+    """
+    place = Path(named) if named else files.folder
+    beside = place / MERGES
+    if named and place.is_file():
+        found, names = place, (str(place.absolute()),)
+    elif merges and beside.is_file():
+        found, names = beside, (str(beside.absolute()) if named else MERGES,)
+    elif has_tokenizer(place):
+        found, names = place, tuple(str(place.absolute() / name) if named else name for name in TOKENIZER)
+    else:
+        known = (*((MERGES,) if merges else ()), *("+".join(names) for names in VOCABULARIES))
+        raise ModelError(
+            f"checkpoint {files.source}",
+            "it must have its tokenizer, since words are read by it",
+            value=f"none of {', '.join(known)} in {place}",
+            remedy=f"Put CLIP's tokenizer files there, or {MERGES} of OpenCLIP's package, or name either with "
+            "--set model_options.tokenizer=PATH",
+        )
+    return replace(files, small=(*(name for name in files.small if name not in {MERGES, *TOKENIZER}), *names)), found
 
 
 def renamed(names: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, str, int | None, bool]]:
@@ -70,14 +125,17 @@ def renamed(names: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, str, in
     Yields (their name, our name, which third of its rows or None for all, whether it is transposed). A name that is not
     known comes out as "", so that nothing is passed over.
     """
+    residual = any(name.removeprefix("module.").startswith("visual.attnpool.") for name in names)
     for name in sorted(names):
         plain = name.removeprefix("module.")
-        if plain in {"input_resolution", "context_length", "vocab_size"} or plain.endswith("attn_mask"):
+        if plain in NO_WEIGHTS or plain.endswith("attn_mask"):
             continue  # sizes that old files carry as weights, and the mask of what comes later
         side = "vision_model" if plain.startswith("visual.") else "text_model"
         part = plain.removeprefix("visual.").removeprefix("text.")
         block = part.split(".")
-        if part.startswith("transformer.resblocks.") and len(block) > 4:  # noqa: PLR2004 - transformer.resblocks.N.part.kind
+        if residual and side == "vision_model":
+            yield name, f"vision_model.{part}", None, False
+        elif part.startswith("transformer.resblocks.") and len(block) > 4:  # noqa: PLR2004 - transformer.resblocks.N.part.kind
             inner, kind = ".".join(block[3:-1]), block[-1]
             layer = f"{side}.encoder.layers.{block[2]}"
             if inner == "attn" and kind.startswith("in_proj_"):
@@ -118,7 +176,12 @@ _TEXT: Final = {
 }
 
 
-def _sizes(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
+def sizes(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The settings of transformers' CLIP (keyword arguments of `CLIPConfig`) that mean the model of a `model_cfg`.
+
+    Of a residual network, which transformers does not have, `vision_config` says `residual_layers`: see `residual.py`.
+    Raises `ModelError` where that is not a plain CLIP.
+    """
     model = section(settings, "model_cfg")
     vision, text = section(model, "vision_cfg"), section(model, "text_cfg")
     for name, part, known in (("vision_cfg", vision, {*VISION, "image_size"}), ("text_cfg", text, {*TEXT})):
@@ -132,20 +195,25 @@ def _sizes(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
     vision, text = {**VISION, **vision}, {**TEXT, **text}
     side = vision.get("image_size", 224)
     sides = set(cast("list[Any]", side)) if isinstance(side, list) else {side}
-    if isinstance(vision["layers"], list) or len(sides) != 1 or not isinstance(model.get("embed_dim"), int):
+    stages = cast("list[Any]", vision["layers"]) if isinstance(vision["layers"], list) else []
+    if len(stages) not in {0, STAGES} or len(sides) != 1 or not isinstance(model.get("embed_dim"), int):
         raise _refused(source, "vision_cfg", {key: vision.get(key) for key in ("layers", "image_size")})
     act = {"hidden_act": "quick_gelu" if model.get("quick_gelu") else "gelu"}
+    residual: dict[str, Any] = {
+        "residual_layers": stages,
+        "num_attention_heads": vision["width"] * SHRINKS // vision["head_width"],
+    }
+    transformer: dict[str, Any] = {
+        "intermediate_size": int(vision["width"] * vision["mlp_ratio"]),
+        "num_hidden_layers": vision["layers"],
+        "num_attention_heads": vision["width"] // vision["head_width"],
+        "patch_size": vision["patch_size"],
+    }
     return {
         "projection_dim": model["embed_dim"],
         "vision_config": act
-        | {
-            "hidden_size": vision["width"],
-            "intermediate_size": int(vision["width"] * vision["mlp_ratio"]),
-            "num_hidden_layers": vision["layers"],
-            "num_attention_heads": vision["width"] // vision["head_width"],
-            "image_size": sides.pop(),
-            "patch_size": vision["patch_size"],
-        },
+        | {"hidden_size": vision["width"], "image_size": sides.pop()}
+        | (residual if stages else transformer),
         "text_config": act
         | {
             "hidden_size": text["width"],
@@ -163,7 +231,7 @@ def _sizes(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
 def _refused(source: str, key: str, value: object) -> ModelError:
     return ModelError(
         f"checkpoint {source}",
-        "its model_cfg must describe a plain CLIP: a vision transformer and a text transformer of OpenCLIP's own",
+        "its model_cfg must describe a plain CLIP: OpenCLIP's own vision transformer or ResNet and text transformer",
         value=f"{key}: {str(value)[:60]}",
         remedy="Name another checkpoint, or one in transformers' format",
     )

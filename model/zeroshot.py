@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from ..readers.errors import RequestError
 from ..readers.image import ImageInfo
 from .annotator import Answer, Sight, View
+from .bare import find_bare
 from .checkpoint import Checkpoint, fetch_weights, find_checkpoint
 from .fusion import Fusion, unit
 from .openclip import find_openclip
@@ -19,14 +21,19 @@ from .views import kept_share, kept_tiles
 if TYPE_CHECKING:
     from .contrastive import Contrastive
 
-OPTIONS = ("checkpoint", "labels", "templates", "aggregate", "fusion", "fetch", "threads")
+OPTIONS = (
+    *("checkpoint", "architecture", "tokenizer", "labels", "templates", "aggregate", "fusion"),
+    *("fetch", "threads"),
+)
 TEMPLATE = "a photo of {}."
 
 
 class ZeroShot:
     """An annotator without training: an image-text checkpoint compares each tile with words.
 
-    Options: `checkpoint`, a folder in transformers' or OpenCLIP's format, or a hub id `OWNER/NAME@COMMIT`; `labels`, at
+    Options: `checkpoint`, a folder in transformers' or OpenCLIP's format, a hub id `OWNER/NAME@COMMIT`, or a file of
+    OpenCLIP's weights alone, for which `architecture` is OpenCLIP's name for the model; `tokenizer`, for OpenCLIP's
+    checkpoints, a folder with its files or OpenCLIP's file of merges, where neither lies beside them; `labels`, at
     least two, with commas; `templates`, prompts with `{}` for the label, with semicolons; `aggregate`, answers for each
     "tile", the "region" or "both"; `fusion` "off", or "attention" to let a region's tiles see each other (see
     `Fusion`); `fetch` "true" lets a hub be asked; `threads` for the network, 0 for torch's own choice. Raises
@@ -42,6 +49,8 @@ class ZeroShot:
             raise _wrong(
                 "checkpoint", "it must be named", "", "Add --set model_options.checkpoint=FOLDER, or OWNER/NAME@COMMIT"
             )
+        self._architecture = options.get("architecture", "")
+        self._tokenizer = options.get("tokenizer", "")
         self._labels = _labels(options.get("labels", ""))
         self._templates = _templates(options.get("templates", "") or TEMPLATE)
         self._aggregate = _choice("aggregate", options.get("aggregate", "both"), ("tile", "region", "both"))
@@ -62,6 +71,7 @@ class ZeroShot:
             "name": "zero-shot",
             "annotator": "zero-shot",
             **checkpoint.files.identity(checkpoint.family),
+            **({"architecture": self._architecture} if self._architecture else {}),
             "runtime": f"torch {version('torch')}, transformers {version('transformers')}",
             "score": "softmax over the labels" if checkpoint.family == "clip" else "sigmoid of each label",
             "aggregate": self._aggregate,
@@ -129,9 +139,28 @@ class ZeroShot:
 
     def _checkpoint(self) -> Checkpoint:
         if self._found is None:
-            found = find_openclip(self._source, fetch=self._fetch)
-            self._found = found or find_checkpoint(self._source, fetch=self._fetch)
+            self._found = self._find()
         return self._found
+
+    def _find(self) -> Checkpoint:
+        if Path(self._source).is_file():
+            return find_bare(self._source, self._architecture, tokenizer=self._tokenizer)
+        if self._architecture:
+            raise _wrong(
+                "architecture",
+                "it is for a file of weights alone, since a folder states its own",
+                self._architecture,
+                "Leave it out, or name the file of weights",
+            )
+        found = find_openclip(self._source, fetch=self._fetch, tokenizer=self._tokenizer)
+        if found is None and self._tokenizer:
+            raise _wrong(
+                "tokenizer",
+                "it is for checkpoints of OpenCLIP, since one in transformers' format has its own",
+                self._tokenizer,
+                "Leave it out",
+            )
+        return found or find_checkpoint(self._source, fetch=self._fetch)
 
     def _load(self) -> "Contrastive":
         from .contrastive import Contrastive  # noqa: PLC0415 - loads torch

@@ -10,7 +10,11 @@ def train_probe_command(  # noqa: PLR0913, PLR0917 - as many as there are flags;
     labels: Annotated[str, typer.Option("--labels", help="GeoJSON of QGIS or QuPath, a folder of it, or a CSV.")],
     out: Annotated[str, typer.Option("--out", help="Folder for the probe.")],
     encoder: Annotated[
-        str, typer.Option("--encoder", help="colour, colour:BAND,BAND, 4khd:CHECKPOINT, a folder, OWNER/NAME@COMMIT.")
+        str,
+        typer.Option(
+            "--encoder",
+            help="colour, colour:BAND,BAND, openclip:ARCHITECTURE:FILE, 4khd:CHECKPOINT, a folder, OWNER/NAME@COMMIT.",
+        ),
     ] = "colour",
     label_field: Annotated[str, typer.Option("--label-field", help="Property or column with the label.")] = "",
     resolution: Annotated[

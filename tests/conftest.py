@@ -169,6 +169,29 @@ def zoo() -> ModuleType:
     return module("zoo_files")
 
 
+@pytest.fixture
+def tiny_clip(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of golden data of OpenCLIP, whose models count as its architectures.
+
+    They are `tiny`, `tiny-resnet`, and both with `-quickgelu`.
+    """
+    from limner.model.architectures import ARCHITECTURES  # noqa: PLC0415 - few tests need it
+
+    class Tiny:
+        quick = True
+
+        def __init__(self, model_cfg: dict[str, Any]) -> None:
+            self.model_cfg = model_cfg
+
+        def settings(self, *, quick: bool) -> dict[str, Any]:
+            return {"model_cfg": self.model_cfg | {"quick_gelu": quick}}
+
+    folder = ROOT / "tests" / "golden" / "openclip"
+    for name, model_cfg in json.loads((folder / "model_cfgs.json").read_text()).items():
+        monkeypatch.setitem(ARCHITECTURES, name, Tiny(model_cfg))  # type: ignore[arg-type]
+    return folder
+
+
 @pytest.fixture(scope="session")
 def zoo_making() -> ModuleType:
     """Makes tiny checkpoints in transformers' format; loads torch."""

@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ...readers.errors import ModelError, RequestError
+from ..bare import find_bare
 from ..checkpoint import SETTINGS, Checkpoint, Files, fetch_weights, find_checkpoint, find_files, section
+from ..openclip import find_openclip
 
 Vector = npt.NDArray[np.float32]
 Kind = Literal["colour", "image-text", "4khd", "backbone"]
@@ -90,13 +92,17 @@ class ColourEncoder:
 
 @dataclass(slots=True)
 class NetworkEncoder:
-    """A network's features of rendered RGB. `files` decide it; `load` makes what is called with a tile."""
+    """A network's features of rendered RGB. `load` makes what is called with a tile.
+
+    What decides it are the files of which `digests` are made, and what a person said of them: `stated`.
+    """
 
     kind: Kind
     source: str
     tile: int
     digests: Callable[[], Mapping[str, str]]
     load: Callable[[], Callable[[npt.NDArray[Any]], Vector]]
+    stated: Mapping[str, str] = field(default_factory=dict[str, str])
     _network: Callable[[npt.NDArray[Any]], Vector] | None = field(default=None, init=False)
     _known: Mapping[str, str] | None = field(default=None, init=False)
 
@@ -111,7 +117,7 @@ class NetworkEncoder:
         if self._known is None:  # a checkpoint may be gigabytes
             runtime = f"torch {version('torch')}, transformers {version('transformers')}"
             digests = {f"sha256_{name}": digest for name, digest in self.digests().items()}
-            self._known = {"kind": self.kind, "runtime": runtime, **digests}
+            self._known = {"kind": self.kind, "runtime": runtime, **self.stated, **digests}
         return self._known
 
     def prepare(self) -> None:
@@ -132,9 +138,10 @@ class NetworkEncoder:
 def find_encoder(source: str, *, fetch: bool = False, threads: int = 0) -> Encoder:
     """An encoder by what a person calls it.
 
-    "colour", or "colour:BAND,BAND" with STAC common names; "4khd:CHECKPOINT", the vision tower of a 4KHD model; else
-    a folder in transformers' format or a hub id `OWNER/NAME@COMMIT`: of the CLIP or SigLIP type, a 4KHD model, or any
-    other with one picture in and features out. Raises `RequestError`, `ModelError`.
+    "colour", or "colour:BAND,BAND" with STAC common names; "4khd:CHECKPOINT", the vision tower of a 4KHD model;
+    "openclip:ARCHITECTURE:FILE", OpenCLIP's weights alone; else a folder or a hub id `OWNER/NAME@COMMIT`, in OpenCLIP's
+    format, or in transformers': of the CLIP or SigLIP type, a 4KHD model, or any other with one picture in and features
+    out. Raises `RequestError`, `ModelError`.
     """
     if not source:
         raise RequestError(
@@ -150,6 +157,9 @@ def find_encoder(source: str, *, fetch: bool = False, threads: int = 0) -> Encod
         return _fourkhd(rest, fetch=fetch, threads=threads)
     if name == "zero-shot":  # as --model calls them
         source = rest
+    opened = _openclip(rest if name == "openclip" else "", source, fetch=fetch)
+    if opened is not None:
+        return _image_text(opened, fetch=fetch, threads=threads)
     files = find_files(source, fetch=fetch, small=SETTINGS)
     kind = str(files.read("config.json").get("model_type", ""))
     if kind in {"clip", "siglip"}:
@@ -157,6 +167,18 @@ def find_encoder(source: str, *, fetch: bool = False, threads: int = 0) -> Encod
     if kind.startswith("internlm"):
         return _fourkhd(source, fetch=fetch, threads=threads)
     return _backbone(files, kind, fetch=fetch, threads=threads)
+
+
+def _openclip(named: str, source: str, *, fetch: bool) -> Checkpoint | None:
+    """A checkpoint of OpenCLIP's: `named` "ARCHITECTURE:FILE" where not "", else what `source` is; None if none."""
+    architecture, _, file = named.partition(":")
+    if named and not file:
+        raise RequestError(
+            "encoder openclip", "its architecture is named first", value=named, remedy="Write openclip:ViT-B-32:FILE"
+        )
+    if named or Path(source).is_file():
+        return find_bare(file or source, architecture, words=False)
+    return find_openclip(source, fetch=fetch, words=False)
 
 
 def same_encoder(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, str, str] | None:
@@ -186,7 +208,9 @@ def _image_text(checkpoint: Checkpoint, *, fetch: bool, threads: int) -> Network
         fetch_weights(checkpoint.files, fetch=fetch)
         return ImageTower(checkpoint, threads=threads)
 
-    return NetworkEncoder("image-text", checkpoint.source, checkpoint.tile, checkpoint.files.digests, load)
+    known = checkpoint.open_clip
+    stated = {"architecture": known.architecture} if known is not None and known.architecture else {}
+    return NetworkEncoder("image-text", checkpoint.source, checkpoint.tile, checkpoint.files.digests, load, stated)
 
 
 def _fourkhd(source: str, *, fetch: bool, threads: int) -> NetworkEncoder:

@@ -51,6 +51,7 @@ FENCES: dict[str, tuple[str, ...]] = {
         "model/contrastive.py",
         "model/loading.py",
         "model/memory.py",
+        "model/residual.py",
         "model/probe/towers.py",
         "model/asking/imagetext.py",
         *_in("zoo", "networks torchscript"),
@@ -60,11 +61,14 @@ FENCES: dict[str, tuple[str, ...]] = {
     "transformers": (
         "model/contrastive.py",
         "model/loading.py",
+        "model/residual.py",
         "model/probe/towers.py",
         *_in("asking", "imagetext processor"),
         *_in("zoo", "networks"),
         *_in("fourkhd", "answer attention language network tower"),
     ),
+    # what repairs a text whose encoding was mixed up
+    "ftfy": ("model/words.py",),
     # what holds an answer to a schema
     "llguidance": ("model/asking/grammar.py",),
     # a checkpoint's files, its words, and numbers of few bits

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from limner.model.contrastive import Contrastive
-from limner.model.openclip import find_openclip
+from limner.model.openclip import MERGES, find_openclip
 from limner.model.zeroshot import ZeroShot
 from limner.readers.errors import ModelError
 from torch import nn
@@ -68,13 +68,16 @@ def spoil(folder: Path, *where: str, **changes: object) -> None:
     [
         (("model_cfg", "text_cfg"), {"hf_model_name": "bert"}, "hf_model_name"),
         (("model_cfg", "vision_cfg"), {"timm_model_name": "vit"}, "timm_model_name"),
-        (("model_cfg", "vision_cfg"), {"layers": [3, 4, 6, 3]}, "plain CLIP"),
+        (("model_cfg", "vision_cfg"), {"layers": [3, 4, 6]}, "plain CLIP"),
         (("model_cfg", "vision_cfg"), {"pool_type": "avg"}, "pool_type"),
         (("model_cfg", "text_cfg"), {"no_causal_mask": True}, "no_causal_mask"),
         (("model_cfg", "text_cfg"), {"tokenizer_kwargs": {"clean": "canonicalize"}}, "tokenizer_kwargs"),
         (("model_cfg",), {"init_logit_bias": -10}, "init_logit_bias"),
         (("model_cfg",), {"embed_dim": None}, "plain CLIP"),
         (("preprocess_cfg",), {"mean": None}, "never guessed"),
+        (("preprocess_cfg",), {"std": [0.5, 0.0, 0.5]}, "never guessed"),
+        (("preprocess_cfg",), {"mean": ["0.5"] * 3}, "never guessed"),
+        (("preprocess_cfg",), {"mode": "BGR"}, "in RGB"),
     ],
 )
 def test_what_is_not_a_plain_clip_is_refused(
@@ -84,6 +87,30 @@ def test_what_is_not_a_plain_clip_is_refused(
     spoil(tmp_path, *where, **changes)
     with pytest.raises(ModelError, match=words):
         find_openclip(str(tmp_path), fetch=False)
+
+
+def test_colours_are_as_the_settings_say(zoo: ModuleType, tmp_path: Path) -> None:
+    zoo.openclip(tmp_path)
+    found = find_openclip(str(tmp_path), fetch=False)
+    assert found is not None
+    assert (found.mean, found.std, found.rescale) == (tuple(zoo.MEAN), tuple(zoo.STD), 1 / 255)
+    further = {"mean": 0.5, "std": [0.25], "size": 64, "interpolation": "bilinear", "resize_mode": "squash"}
+    spoil(tmp_path, "preprocess_cfg", mode="RGB", **further)
+    found = find_openclip(str(tmp_path), fetch=False)
+    assert found is not None
+    assert (found.mean, found.std, found.tile) == ((0.5,) * 3, (0.25,) * 3, SIDE)  # the network's own size, as there
+
+
+def test_a_tokenizer_of_another_library_is_not_told_lower_case(zoo: ModuleType, tmp_path: Path) -> None:
+    zoo.openclip(tmp_path)
+    (tmp_path / MERGES).write_bytes(b"not for it")
+    for name, lower in ((None, True), ("some/tokenizer", False)):
+        spoil(tmp_path, "model_cfg", "text_cfg", hf_tokenizer_name=name or "")
+        found = find_openclip(str(tmp_path), fetch=False)
+        assert found is not None
+        assert found.open_clip is not None
+        assert found.open_clip.lower is lower
+        assert found.open_clip.tokenizer == (tmp_path / MERGES if lower else tmp_path)
 
 
 def test_weights_must_be_those_of_the_settings(zoo: ModuleType, tmp_path: Path) -> None:

@@ -324,3 +324,22 @@ def test_a_slide_s_name_is_not_told(tmp_path: Path, make_slide: Callable[..., Pa
     said = limner(*train, wrong)
     assert said.code == 2
     assert "Smith" not in said.err
+
+
+def test_openclip_weights_alone_encode(
+    tmp_path: Path, scene: Path, labels: Path, tiny_clip: Path, limner: Limner
+) -> None:
+    probe, encoder = tmp_path / "probe", f"openclip:tiny:{tiny_clip / 'tiny.safetensors'}"
+    train = ("train", "probe", scene, "--labels", labels, "--folds", 3, "--block", "48px", "--out", probe)
+    said = limner(*train, "--encoder", encoder, "--resolution", "10m", "--inside", "0.3")
+    assert said.code == 0, said.err
+    card = read_card(probe)
+    assert (card.encoder.source, card.encoder.identity["architecture"], card.seen.tile) == (encoder, "tiny", 32)
+    run = ("run", scene, "--model", f"probe:{probe}", "--out", tmp_path / "run")
+    said = limner(*run)
+    assert said.code == 0, said.err
+    assert {row["kind"] for row in findings(tmp_path / "run")} == {"tile"}
+    other = encoder.replace("tiny:", "tiny-quickgelu:")
+    refused = limner(*run[:-1], tmp_path / "none", "--set", f"model_options.encoder={other}")
+    assert refused.code == 2
+    assert "its architecture must be tiny" in " ".join(refused.err.split())

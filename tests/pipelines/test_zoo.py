@@ -226,3 +226,31 @@ def test_words_and_pictures_by_a_checkpoint_of_openclip(
     assert {row["kind"] for row in found} == {"tile", "region"}
     assert {row["label"] for row in found} <= {"water", "land"}
     assert len(identity(tmp_path / "out")["sha256_open_clip_model.safetensors"]) == 64
+
+
+def test_weights_alone_by_the_name_of_their_architecture(
+    tmp_path: Path, scene: Path, tiny_clip: Path, limner: Limner
+) -> None:
+    weights = tmp_path / "RemoteCLIP-tiny.safetensors"
+    shutil.copy(tiny_clip / "tiny.safetensors", weights)
+    asked = ("--model", f"zero-shot:{weights}", "--labels", "water,land")
+    words = ("--set", f"model_options.tokenizer={tiny_clip / 'merges.txt.gz'}")
+    for name, head in (("tiny", "gelu"), ("tiny-quickgelu", "quick_gelu")):
+        named = ("--set", f"model_options.architecture={name}", "--fetch")  # though there is nothing to fetch
+        found = run(limner, scene, tmp_path / head, *asked, *words, *named)
+        assert {row["kind"] for row in found} == {"tile", "region"}
+        said = identity(tmp_path / head)
+        assert said["architecture"] == name
+        assert len(said["sha256_RemoteCLIP-tiny.safetensors"]) == len(said["sha256_merges.txt.gz"]) == 64
+    assert (tmp_path / "gelu" / "findings.csv").read_bytes() != (tmp_path / "quick_gelu" / "findings.csv").read_bytes()
+    for further, told in (
+        ((), "must be named"),
+        (("--set", "model_options.architecture=ViT-B-32"), "packed with gzip"),
+        (("--set", "model_options.architecture=tinny"), "Did you mean tiny"),
+    ):
+        refused = limner("run", scene, *asked, *words, *further, "--out", tmp_path / "none")
+        assert refused.code == 2, refused.err
+        assert told in " ".join(refused.err.split()), refused.err
+    no_words = limner("run", scene, *asked, "--set", "model_options.architecture=tiny", "--out", tmp_path / "none")
+    assert no_words.code == 2
+    assert "must have its tokenizer" in " ".join(no_words.err.split())

@@ -1,0 +1,114 @@
+"""OpenCLIP's architectures: those that OpenCLIP has, and told from the shapes of weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from limner.model.architectures import check_shapes, fitting, measured, named, names
+from limner.model.loading import make_clip
+from limner.readers.errors import ModelError
+from transformers import CLIPModel
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "openclip" / "architectures.json"
+TABLE: dict[str, dict[str, Any]] = json.loads(GOLDEN.read_text())
+
+
+def test_the_names_are_openclips() -> None:
+    assert sorted(names()) == sorted(TABLE)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_an_architecture_is_openclips(name: str) -> None:
+    settings = named(name, "x")
+    with torch.device("meta"):
+        model = make_clip(CLIPModel, settings)
+    vision, text = settings["vision_config"], settings["text_config"]
+    assert {
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "image": vision["image_size"],
+        "heads": [vision["num_attention_heads"], text["num_attention_heads"]],
+        "activation": {"gelu": "GELU", "quick_gelu": "QuickGELU"}[vision["hidden_act"]],
+        "layers": [vision.get("residual_layers") or vision["num_hidden_layers"], text["num_hidden_layers"]],
+        "context": text["max_position_embeddings"],
+        "vocabulary": text["vocab_size"],
+    } == TABLE[name]
+    assert text["hidden_act"] == vision["hidden_act"]
+
+
+def shapes(patch: int, width: int, image: int, layers: int, **changes: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """Of the weights that tell sizes; texts are those of ViT-B."""
+    mlp = "mlp.c_fc.weight"
+    return {
+        "visual.conv1.weight": (width, 3, patch, patch),
+        "visual.positional_embedding": ((image // patch) ** 2 + 1, width),
+        "visual.proj": (width, 512),
+        **{f"visual.transformer.resblocks.{i}.{mlp}": (4 * width, width) for i in range(layers)},
+        **{f"transformer.resblocks.{i}.{mlp}": (2048, 512) for i in range(12)},
+        "token_embedding.weight": (49408, 512),
+        "positional_embedding": (77, 512),
+        "text_projection": (512, 512),
+        **changes,
+    }
+
+
+def test_shapes_tell_sizes_and_not_the_activation() -> None:
+    assert fitting(shapes(32, 768, 224, 12)) == ["ViT-B-32", "ViT-B-32-quickgelu"]
+    assert fitting(shapes(32, 768, 256, 12)) == ["ViT-B-32-256"]
+    assert fitting({f"module.{name}": shape for name, shape in shapes(16, 768, 224, 12).items()})[0] == "ViT-B-16"
+    assert fitting(shapes(32, 768, 224, 11)) == []
+    assert fitting(shapes(32, 768, 224, 12, positional_embedding=(64, 512))) == []
+    custom = {name if name.startswith("visual") else f"text.{name}": s for name, s in shapes(32, 768, 224, 12).items()}
+    assert fitting(custom) == ["ViT-B-32", "ViT-B-32-quickgelu"]
+
+
+def test_shapes_of_a_residual_network_tell_its_sizes() -> None:
+    text = {name: shape for name, shape in shapes(32, 768, 224, 12).items() if not name.startswith("visual.")}
+    net = {
+        "visual.layer1.0.conv1.weight": (64, 64, 1, 1),
+        "visual.attnpool.positional_embedding": (50, 2048),
+        **{
+            f"visual.layer{i}.{n}.bn1.bias": (1,)
+            for i, blocks in ((1, 3), (2, 4), (3, 6), (4, 3))
+            for n in range(blocks)
+        },
+    }
+    assert fitting(text | net | {"text_projection": (512, 1024)}) == ["RN50", "RN50-quickgelu"]
+    with pytest.raises(ModelError, match="blocks of stage 3 6 instead of 23, joint width 1024 instead of 512"):
+        check_shapes(text | net | {"text_projection": (512, 1024)}, "RN101", "x")
+
+
+def test_what_is_no_clip_has_no_sizes() -> None:
+    whole = shapes(32, 768, 224, 12)
+    for name in ("visual.proj", "token_embedding.weight", "transformer.resblocks.0.mlp.c_fc.weight"):
+        assert measured({key: shape for key, shape in whole.items() if key != name}) == {}
+    assert measured(whole | {"visual.conv1.weight": ()}) == {}
+
+
+def test_a_name_and_shapes_must_agree() -> None:
+    found = shapes(32, 768, 224, 12)
+    check_shapes(found, "ViT-B-32", "x")
+    check_shapes(found, "ViT-B-32-quickgelu", "x")
+    with pytest.raises(ModelError, match="must be named") as caught:
+        check_shapes(found, "", "x")
+    assert "its shapes are those of ViT-B-32 and of ViT-B-32-quickgelu" in str(caught.value)
+    assert "model_options.architecture=NAME" in str(caught.value)
+    with pytest.raises(ModelError, match="must have the shapes of ViT-B-16") as caught:
+        check_shapes(found, "ViT-B-16", "x")
+    assert "patch size 32 instead of 16" in str(caught.value)
+    assert "They are those of ViT-B-32 and of ViT-B-32-quickgelu" in str(caught.value)
+    with pytest.raises(ModelError, match="vision layers 11 instead of 12") as caught:
+        check_shapes(shapes(32, 768, 224, 11), "ViT-B-32", "x")
+    assert "open_clip_config.json" in str(caught.value)
+    with pytest.raises(ModelError, match=r"unknown: image size 224, .*vision layers 11"):
+        check_shapes(shapes(32, 768, 224, 11), "", "x")
+    with pytest.raises(ModelError, match="no image tower of OpenCLIP's"):
+        check_shapes({"visual.attnpool.positional_embedding": (50, 2048)}, "", "x")
+
+
+def test_a_name_must_be_known() -> None:
+    with pytest.raises(ModelError, match="Did you mean ViT-B-32"):
+        named("ViT-B/32", "x")
+    with pytest.raises(ModelError, match="Known: RN50, RN50-quickgelu, "):
+        named("convnext", "x")

@@ -1,0 +1,280 @@
+"""Files of OpenCLIP's weights alone: the numbers that OpenCLIP's own code gives, and what is wrong is said."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from limner.model.bare import find_bare
+from limner.model.contrastive import Contrastive
+from limner.model.loading import load_words, read_weights, tensor
+from limner.model.openclip import MERGES, find_openclip
+from limner.model.probe.encoders import find_encoder, same_encoder
+from limner.model.zeroshot import ZeroShot
+from limner.readers.errors import ModelError, RequestError
+from safetensors.torch import load_file, save_file
+
+MODELS = ("tiny", "tiny-quickgelu", "tiny-resnet", "tiny-resnet-quickgelu")
+ALL = np.ones((32, 32), dtype=np.bool_)
+
+
+def weights(folder: Path, model: str) -> dict[str, torch.Tensor]:
+    """Of one of the golden models, by OpenCLIP's names."""
+    return load_file(folder / f"{model.removesuffix('-quickgelu')}.safetensors")
+
+
+@pytest.fixture
+def state(tiny_clip: Path) -> dict[str, torch.Tensor]:
+    """Weights of the golden model with a vision transformer."""
+    return weights(tiny_clip, "tiny")
+
+
+@pytest.fixture
+def bare(tiny_clip: Path, state: dict[str, torch.Tensor], tmp_path: Path) -> Path:
+    """A file of weights, with OpenCLIP's file of merges beside it."""
+    shutil.copy(tiny_clip / "merges.txt.gz", tmp_path / MERGES)
+    torch.save(state, tmp_path / "RemoteCLIP-tiny.pt")
+    return tmp_path / "RemoteCLIP-tiny.pt"
+
+
+def golden(folder: Path) -> tuple[Any, list[str]]:
+    return np.load(folder / "embeddings.npz"), json.loads((folder / "prompts.json").read_text())
+
+
+def trained(state: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """As OpenCLIP's training saves it."""
+    weights = {f"module.{name}": value.float() for name, value in state.items()}
+    return {"epoch": 3, "name": "x", "state_dict": weights, "optimizer": {"state": {}}, "scaler": None}
+
+
+WRITERS: dict[str, tuple[str, Callable[[dict[str, torch.Tensor], Path], object]]] = {
+    "plain": ("a.pt", torch.save),
+    "safetensors": ("a.safetensors", save_file),
+    "of training": ("epoch_3.pt", lambda state, path: torch.save(trained(state), path)),
+    "old pickle": ("a.bin", lambda state, path: torch.save(state, path, _use_new_zipfile_serialization=False)),
+    "with sizes and a list of one scale": (
+        "a.pth",
+        lambda state, path: torch.save(
+            {**state, "logit_scale": state["logit_scale"][None], "input_resolution": 32, "attn_mask": torch.zeros(24)},
+            path,
+        ),
+    ),
+    "of a text tower of its own": (
+        "a.pt",
+        lambda state, path: torch.save(
+            {n if n.startswith("visual.") or n == "logit_scale" else f"text.{n}": v for n, v in state.items()}, path
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("writer", WRITERS)
+def test_the_numbers_are_openclips(writer: str, name: str, tiny_clip: Path, tmp_path: Path) -> None:
+    file, write = WRITERS[writer]
+    write(weights(tiny_clip, name), tmp_path / file)
+    want, prompts = golden(tiny_clip)
+    found = find_bare(str(tmp_path / file), name, tokenizer=str(tiny_clip / "merges.txt.gz"))
+    model = Contrastive(found, prompts, ("{}",))
+    for i, picture in enumerate(want[f"{name.removesuffix('-quickgelu')} pictures"]):
+        assert model.look(picture) == pytest.approx(want[f"{name} image"][i], abs=2e-6)
+        assert model(picture) == pytest.approx(want[f"{name} chances"][i], abs=2e-6)
+
+
+def test_pictures_are_scaled_as_openclip_does(tiny_clip: Path, bare: Path) -> None:
+    want, _ = golden(tiny_clip)
+    seen = tensor(want["tiny pictures"][:1], find_bare(str(bare), "tiny")).numpy()
+    assert np.abs(seen - want["tiny seen"]).max() < 1e-6
+
+
+def test_the_activations_differ_by_more_than_that(tiny_clip: Path) -> None:
+    want, _ = golden(tiny_clip)
+    assert np.abs(want["tiny image"] - want["tiny-quickgelu image"]).max() > 1e-3
+    for name in ("tiny", "tiny-resnet"):
+        assert np.abs(want[f"{name} chances"] - want[f"{name}-quickgelu chances"]).max() > 1e-4
+
+
+def test_a_folder_of_openclips_says_the_same(tiny_clip: Path, bare: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    shutil.copy(bare, folder / "open_clip_pytorch_model.bin")
+    shutil.copy(bare.parent / MERGES, folder)
+    settings = json.loads((tiny_clip / "model_cfgs.json").read_text())["tiny"]
+    one = find_bare(str(bare), "tiny")
+    scaling = {"mean": one.mean, "std": one.std, "interpolation": "bicubic", "resize_mode": "shortest"}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": settings, "preprocess_cfg": scaling}))
+    other = find_openclip(str(folder), fetch=False)
+    assert other is not None
+    assert (other.tile, other.mean, other.std) == (one.tile, one.mean, one.std)
+    pictures, prompts = golden(tiny_clip)[0]["tiny pictures"], ["farmer\u2019s field", "Water &amp; land"]
+    scores = [Contrastive(found, prompts, ("{}",))(pictures[0]) for found in (one, other)]
+    assert np.array_equal(*scores)
+    assert {"open_clip_config.json", MERGES} < set(other.files.digests())
+
+
+def test_it_must_be_named_and_the_error_says_how(bare: Path) -> None:
+    with pytest.raises(ModelError, match="its shapes are those of tiny and of tiny-quickgelu"):
+        ZeroShot({"checkpoint": str(bare), "labels": "a,b"}).identity  # noqa: B018 - what a plan asks first
+    with pytest.raises(ModelError, match="Did you mean ViT-B-32-quickgelu"):
+        find_bare(str(bare), "ViT-B-32-quickgellu")
+    words = load_words(find_bare(str(bare), "tiny"))
+    words.save_pretrained(bare.parent / "words")
+    options = {"checkpoint": str(bare), "labels": "a,b", "tokenizer": str(bare.parent / "words")}
+    with pytest.raises(ModelError, match="vision width 16 instead of 1024") as caught:
+        ZeroShot(options | {"architecture": "ViT-L-14"}).prepare([])
+    assert "They are those of tiny and of tiny-quickgelu" in str(caught.value)
+    with pytest.raises(ModelError, match="vision width 16 instead of 1024"):
+        find_encoder(f"openclip:ViT-L-14:{bare}").prepare()
+
+
+def test_options_that_do_not_belong_are_refused(
+    bare: Path, zoo: ModuleType, made_checkpoints: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "open").mkdir()
+    zoo.openclip(tmp_path / "open")
+    labels = {"labels": "cat,dog"}
+    for folder in (tmp_path / "open", made_checkpoints / "clip"):
+        with pytest.raises(RequestError, match="for a file of weights alone"):
+            ZeroShot({"checkpoint": str(folder), "architecture": "tiny", **labels}).prepare([])
+    with pytest.raises(RequestError, match="has its own"):
+        ZeroShot({"checkpoint": str(made_checkpoints / "clip"), "tokenizer": str(bare), **labels}).prepare([])
+    with pytest.raises(ModelError, match=r"ends in \.pt, \.pth, \.bin, \.safetensors"):
+        find_bare(str(bare.parent / MERGES), "tiny")
+
+
+class Planted:
+    """What a pickle would run if it were let."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("architecture", ["", "tiny"])
+def test_a_pickle_with_code_is_not_run(architecture: str, bare: Path, tmp_path: Path) -> None:
+    torch.save({"state_dict": {"x": torch.zeros(1)}, "more": Planted(tmp_path / "ran")}, bare)
+    with pytest.raises(ModelError, match="hold tensors and nothing that runs") as caught:
+        ZeroShot({"checkpoint": str(bare), "labels": "a,b", "architecture": architecture}).prepare([])
+    assert not (tmp_path / "ran").exists()
+    assert f"it asks for {os.name}.mkdir" in str(caught.value)
+    assert "weights_only" not in str(caught.value)
+
+
+def test_nor_is_one_in_a_folder(zoo: ModuleType, tmp_path: Path) -> None:
+    zoo.openclip(tmp_path, pickled=True)
+    torch.save({"state_dict": {}, "more": Planted(tmp_path / "ran")}, tmp_path / "open_clip_pytorch_model.bin")
+    with pytest.raises(ModelError, match=f"it asks for {os.name}.mkdir"):
+        ZeroShot({"checkpoint": str(tmp_path), "labels": "cat,dog"}).prepare([])
+    assert not (tmp_path / "ran").exists()
+
+
+def test_files_that_hold_something_else_are_refused(bare: Path, state: dict[str, torch.Tensor]) -> None:
+    def said() -> str:
+        with pytest.raises(ModelError, match=bare.name) as caught:
+            read_weights(bare, str(bare))
+        return str(caught.value)
+
+    torch.jit.script(torch.nn.Linear(2, 2)).save(bare)
+    assert "TorchScript" in said()
+    torch.save(torch.nn.Linear(2, 2), bare)
+    assert "Linear" in said()
+    torch.save({"epoch": 3, "weights": state}, bare)
+    assert "other things: epoch, weights" in said()
+    torch.save({0: torch.zeros(2)}, bare)
+    assert "other things: 0" in said()
+    bare.write_bytes(b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00.")
+    assert "Unsupported operand" in said()
+    assert "torch.load" not in said()
+    torch.save([1.0], bare)
+    assert "none" in said()
+    bare.write_bytes(bare.read_bytes()[:100])
+    assert "must hold tensors" in said()
+
+
+def test_weights_that_lack_a_part_are_refused(bare: Path, state: dict[str, torch.Tensor]) -> None:
+    torch.save({name: value for name, value in state.items() if name != "ln_final.bias"}, bare)
+    with pytest.raises(ModelError, match=r"absent: text_model\.final_layer_norm\.bias"):
+        ZeroShot({"checkpoint": str(bare), "labels": "a,b", "architecture": "tiny"}).prepare([])
+    torch.save({**state, "logit_bias": torch.zeros(1)}, bare)
+    with pytest.raises(ModelError, match="not known: logit_bias"):
+        ZeroShot({"checkpoint": str(bare), "labels": "a,b", "architecture": "tiny"}).prepare([])
+
+
+def test_the_tokenizer_lies_beside_it_or_is_named(bare: Path, tiny_clip: Path, zoo: ModuleType, tmp_path: Path) -> None:
+    merges = bare.parent / MERGES
+    assert find_bare(str(bare), "tiny").open_clip.tokenizer == merges  # type: ignore[union-attr]
+    (tmp_path / "away").mkdir()
+    merges = merges.rename(tmp_path / "away" / MERGES)
+    with pytest.raises(ModelError, match="must have its tokenizer") as caught:
+        find_bare(str(bare), "tiny")
+    assert MERGES in str(caught.value)
+    assert "model_options.tokenizer=PATH" in str(caught.value)
+    with pytest.raises(ModelError, match=r"none of .* in .*absent"):
+        find_bare(str(bare), "tiny", tokenizer=str(tmp_path / "absent"))
+    digests = []
+    for path in (merges, merges.parent, tiny_clip / "merges.txt.gz"):
+        options = {"checkpoint": str(bare), "labels": "a,b", "architecture": "tiny", "tokenizer": str(path)}
+        one = ZeroShot(options)
+        one.prepare([])
+        digests.append(one.identity[f"sha256_{'merges.txt.gz' if path.parent == tiny_clip else MERGES}"])
+    assert len(set(digests)) == 1
+    assert one.identity["architecture"] == "tiny"
+    assert one.identity["weights_sha256_clip"] == one.identity[f"sha256_{bare.name}"]
+    assert str(tmp_path) not in str(list(one.identity))
+    (tmp_path / "other").mkdir()
+    zoo.openclip(tmp_path / "other")  # whose tokenizer knows a dozen words
+    other = find_bare(str(bare), "tiny", tokenizer=str(tmp_path / "other"))
+    with pytest.raises(ModelError, match="must begin and end a text with the tokens 702 and 703"):
+        Contrastive(other, ("a", "b"), ("{}",))
+
+
+def test_a_tokenizer_as_transformers_saves_it_will_do(bare: Path, tiny_clip: Path, tmp_path: Path) -> None:
+    found = find_bare(str(bare), "tiny")
+    load_words(found).save_pretrained(tmp_path / "words")
+    other = find_bare(str(bare), "tiny", tokenizer=str(tmp_path / "words"))
+    assert other.open_clip is not None
+    assert other.open_clip.tokenizer == tmp_path / "words"
+    picture, prompts = golden(tiny_clip)[0]["tiny pictures"][0], ["farmer\u2019s field", "ΟΔΟΣ"]
+    assert np.array_equal(*(Contrastive(one, prompts, ("{}",))(picture) for one in (found, other)))
+
+
+def test_a_text_is_never_cut(bare: Path) -> None:
+    with pytest.raises(RequestError, match="fit into the 24 tokens"):
+        Contrastive(find_bare(str(bare), "tiny"), ("a", "forest " * 12), ("{}",))
+
+
+def test_it_is_an_encoder_too(bare: Path, tiny_clip: Path) -> None:
+    (bare.parent / MERGES).unlink()  # no words are read
+    want, _ = golden(tiny_clip)
+    encoder = find_encoder(f"openclip:tiny:{bare}")
+    assert encoder.tile == 32
+    assert encoder(want["tiny pictures"][0], ALL) == pytest.approx(want["tiny image"][0], abs=1e-5)
+    assert encoder.identity["architecture"] == "tiny"
+    quick = find_encoder(f"openclip:tiny-quickgelu:{bare}")
+    assert quick(want["tiny pictures"][0], ALL) == pytest.approx(want["tiny-quickgelu image"][0], abs=1e-5)
+    assert same_encoder(encoder.identity, quick.identity) == ("architecture", "tiny", "tiny-quickgelu")
+    with pytest.raises(ModelError, match="its shapes are those of tiny and of tiny-quickgelu"):
+        find_encoder(str(bare))
+    with pytest.raises(RequestError, match="openclip:ViT-B-32:FILE"):
+        find_encoder(f"openclip:{bare}")
+
+
+def test_a_folder_of_openclips_is_an_encoder(zoo: ModuleType, tmp_path: Path) -> None:
+    zoo.openclip(tmp_path)
+    picture = np.random.default_rng(2).integers(0, 255, (32, 32, 3)).astype(np.uint8)
+    found = find_openclip(str(tmp_path), fetch=False)
+    assert found is not None
+    want = Contrastive(found, ("cat", "dog"), ("{}",)).look(picture)
+    (tmp_path / "tokenizer.json").unlink()
+    for source in (str(tmp_path), f"zero-shot:{tmp_path}"):
+        encoder = find_encoder(source)
+        assert np.array_equal(encoder(picture, ALL), want)
+        assert {"sha256_open_clip_config.json", "sha256_open_clip_model.safetensors"} < set(encoder.identity)
