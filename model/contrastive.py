@@ -17,8 +17,9 @@ from transformers import CLIPModel, SiglipModel
 
 from ..readers.errors import ModelError, RequestError
 from .checkpoint import Checkpoint
-from .loading import load_model, load_openclip, load_words, tensor
-from .words import clean
+from .loading import load_model, tensor
+from .openclip.load import load_openclip, load_words
+from .openclip.texts import clean
 
 
 class Contrastive:

@@ -6,27 +6,18 @@ Only transformers' own classes are made, never code of a checkpoint; pickled wei
 # transformers' types do not say what its classes return:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-import re
-import warnings
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import AutoConfig, AutoTokenizer, CLIPConfig, CLIPTokenizer
-from transformers.modeling_utils import load_state_dict
+from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging
 
 from ..readers.errors import ModelError
-from .architectures import check_shapes
-from .checkpoint import Checkpoint, Files, OpenClip
-from .openclip import NO_WEIGHTS, renamed
-from .residual import ResidualTower
-from .words import END, START, read_merges
+from .checkpoint import Files
 
 BACKBONE, COUNTER = "backbone.", ".num_batches_tracked"  # a part of a network; and what only training reads
 
@@ -100,115 +91,6 @@ def load_model(
             remedy="Name a checkpoint that was trained for this, with all its parts",
         )
     return model.eval()
-
-
-def load_openclip(kind: Any, files: Files, known: OpenClip) -> Any:  # noqa: ANN401 - the same
-    """A plain CLIP from OpenCLIP's weights as transformers' own class, in float32, for answering only.
-
-    Raises `ModelError` where a weight is absent, is not known, or has another shape than the settings say.
-    """
-    (name,) = files.weights()
-    theirs = read_weights(files.folder / name, files.source)
-    if known.architecture:
-        check_shapes({name: value.shape for name, value in theirs.items()}, known.architecture, files.source)
-    with quiet(files.source):
-        model = make_clip(kind, known.settings)
-        ours: dict[str, torch.Tensor] = {}
-        unknown: list[str] = []
-        for old, new, third, turned in renamed({name: tuple(value.shape) for name, value in theirs.items()}):
-            value = theirs[old].to(torch.float32)
-            value = value.T if turned else value
-            if new:
-                ours[new] = (value if third is None else value.chunk(3)[third]).contiguous()
-            else:
-                unknown.append(old)
-        report = model.load_state_dict(ours, strict=False)
-    missing, unknown = report.missing_keys, unknown + report.unexpected_keys
-    if missing or unknown:
-        raise ModelError(
-            f"checkpoint {files.source}",
-            "its weights must be those of the plain CLIP that its settings describe, all of them",
-            value=f"absent: {', '.join(missing[:3]) or 'none'}; not known: {', '.join(unknown[:3]) or 'none'}",
-            remedy="Check that the settings belong to these weights",
-        )
-    return model.eval()
-
-
-def make_clip(kind: Any, settings: Mapping[str, Any]) -> Any:  # noqa: ANN401 - the same
-    """A CLIP of transformers' class `kind` with random weights, in float32; `settings` as of `openclip.sizes`."""
-    vision: dict[str, Any] = dict(settings["vision_config"])
-    layers = vision.pop("residual_layers", None)
-    if layers is None:
-        whole: dict[str, Any] = {**settings, "attn_implementation": "eager"}
-        return kind(CLIPConfig(**whole)).to(torch.float32)
-    least = {"hidden_size": 1, "intermediate_size": 1, "num_hidden_layers": 1, "num_attention_heads": 1}  # is replaced
-    whole = {**settings, "vision_config": vision | least, "attn_implementation": "eager"}
-    model = kind(CLIPConfig(**whole))
-    model.vision_model = ResidualTower(
-        side=vision["image_size"],
-        width=vision["hidden_size"],
-        layers=layers,
-        heads=vision["num_attention_heads"],
-        out=settings["projection_dim"],
-    )
-    model.visual_projection = torch.nn.Identity()
-    return model.to(torch.float32)
-
-
-def read_shapes(path: Path, source: str) -> dict[str, tuple[int, ...]]:
-    """The shapes of OpenCLIP's weights in a file, by their names. Raises `ModelError`."""
-    return {name: tuple(value.shape) for name, value in read_weights(path, source).items()}
-
-
-def read_weights(path: Path, source: str) -> dict[str, torch.Tensor]:
-    """OpenCLIP's weights in a file, by their names, also as its training wraps them. Raises `ModelError`.
-
-    Pickles are read by torch's weights-only reader, which runs nothing of them.
-    """
-    try:
-        with warnings.catch_warnings(action="ignore"):  # that a TorchScript program is one: it is refused
-            content: Any = load_state_dict(path, weights_only=True)
-    except Exception as error:  # torch, pickle, zip and safetensors raise their own
-        raise ModelError(
-            f"checkpoint {source}",
-            f"{path.name} must hold tensors and nothing that runs: a pickle of weights only, or safetensors",
-            value=_reason(error),
-            remedy="Get the file again if it is not whole; of a TorchScript program or a whole pickled model, have the "
-            "state_dict alone saved by whoever trusts it",
-        ) from error
-    inner = content.get("state_dict", content) if isinstance(content, dict) else content
-    held = {name: value for name, value in inner.items() if name not in NO_WEIGHTS} if isinstance(inner, dict) else {}
-    other = [name for name, value in held.items() if not (isinstance(name, str) and isinstance(value, torch.Tensor))]
-    if other or not held:
-        raise ModelError(
-            f"checkpoint {source}",
-            f"{path.name} must hold tensors by their names, or have them under state_dict",
-            value=f"other things: {', '.join(map(str, other[:5]))}" if other else "none",
-            remedy="Save the state_dict of the model alone",
-        )
-    return held
-
-
-def _reason(error: Exception) -> str:
-    """What torch says, without its advice to run what is in the file."""
-    said = str(error).rpartition("WeightsUnpickler error:")[2].partition("Check the documentation")[0]
-    asked = re.search(r"GLOBAL (\S+)", said)
-    return f"it asks for {asked[1]}" if asked else " ".join((said.strip() or type(error).__name__).split())[:160]
-
-
-def load_words(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 - the same
-    """The tokenizer of an image-text checkpoint, also from OpenCLIP's file of merges. Raises `ModelError`."""
-    known, files = checkpoint.open_clip, checkpoint.files
-    if known is None or known.tokenizer is None:
-        return load_tokenizer(files)
-    if known.tokenizer.is_dir():
-        return load_tokenizer(replace(files, folder=known.tokenizer))
-    merges: Any
-    vocabulary, merges = read_merges(known.tokenizer, known.settings["text_config"]["vocab_size"], files.source)
-    with quiet(files.source):
-        return CLIPTokenizer(
-            vocab=vocabulary, merges=merges, bos_token=START, eos_token=END, unk_token=END, pad_token=END
-        )
 
 
 def load_tokenizer(files: Files) -> Any:  # noqa: ANN401 - the same

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from ..readers.errors import RequestError
 from ..readers.image import ImageInfo
 from .annotator import Answer, Sight, View
-from .bare import find_bare
 from .checkpoint import Checkpoint, fetch_weights, find_checkpoint
 from .fusion import Fusion, unit
-from .openclip import find_openclip
+from .openclip.bare import find_bare
+from .openclip.files import find_openclip
 from .verdicts import verdict
 from .views import kept_share, kept_tiles
 

@@ -175,7 +175,7 @@ def tiny_clip(monkeypatch: pytest.MonkeyPatch) -> Path:
 
     They are `tiny`, `tiny-resnet`, and both with `-quickgelu`.
     """
-    from limner.model.architectures import ARCHITECTURES  # noqa: PLC0415 - few tests need it
+    from limner.model.openclip.architectures import ARCHITECTURES  # noqa: PLC0415 - few tests need it
 
     class Tiny:
         quick = True

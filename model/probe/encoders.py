@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ...readers.errors import ModelError, RequestError
-from ..bare import find_bare
 from ..checkpoint import SETTINGS, Checkpoint, Files, fetch_weights, find_checkpoint, find_files, section
-from ..openclip import find_openclip
+from ..openclip.bare import find_bare
+from ..openclip.files import find_openclip
 
 Vector = npt.NDArray[np.float32]
 Kind = Literal["colour", "image-text", "4khd", "backbone"]

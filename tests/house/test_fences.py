@@ -51,9 +51,9 @@ FENCES: dict[str, tuple[str, ...]] = {
         "model/contrastive.py",
         "model/loading.py",
         "model/memory.py",
-        "model/residual.py",
         "model/probe/towers.py",
         "model/asking/imagetext.py",
+        *_in("openclip", "load residual"),
         *_in("zoo", "networks torchscript"),
         *_in("fourkhd", "answer attention convert files language load network speaker tower vision"),
         *_in("training", "align checkpoints"),
@@ -61,14 +61,14 @@ FENCES: dict[str, tuple[str, ...]] = {
     "transformers": (
         "model/contrastive.py",
         "model/loading.py",
-        "model/residual.py",
         "model/probe/towers.py",
         *_in("asking", "imagetext processor"),
+        *_in("openclip", "load residual"),
         *_in("zoo", "networks"),
         *_in("fourkhd", "answer attention language network tower"),
     ),
     # what repairs a text whose encoding was mixed up
-    "ftfy": ("model/words.py",),
+    "ftfy": ("model/openclip/texts.py",),
     # what holds an answer to a schema
     "llguidance": ("model/asking/grammar.py",),
     # a checkpoint's files, its words, and numbers of few bits

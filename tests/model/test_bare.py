@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from limner.model.bare import find_bare
 from limner.model.contrastive import Contrastive
-from limner.model.loading import load_words, read_weights, tensor
-from limner.model.openclip import MERGES, find_openclip
+from limner.model.loading import tensor
+from limner.model.openclip.bare import find_bare
+from limner.model.openclip.files import MERGES, find_openclip
+from limner.model.openclip.load import load_words, read_weights
 from limner.model.probe.encoders import find_encoder, same_encoder
 from limner.model.zeroshot import ZeroShot
 from limner.readers.errors import ModelError, RequestError

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from limner.model.contrastive import Contrastive
-from limner.model.openclip import MERGES, find_openclip
+from limner.model.openclip.files import MERGES, find_openclip
 from limner.model.zeroshot import ZeroShot
 from limner.readers.errors import ModelError
 from torch import nn

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from .openclip import SHRINKS, STAGES
+from .files import SHRINKS, STAGES
 
 GROWTH = 4  # a block gives so many times the channels that it works in
 

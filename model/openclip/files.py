@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, cast
 
-from ..readers.errors import ModelError
-from .checkpoint import (
+from ...readers.errors import ModelError
+from ..checkpoint import (
     CHANNELS,
     TOKENIZER,
     VOCABULARIES,

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from ..readers.errors import ModelError
+from ...readers.errors import ModelError
+from ..checkpoint import Checkpoint, Files, OpenClip
 from .architectures import MEAN, STD, check_shapes, named
-from .checkpoint import Checkpoint, Files, OpenClip
-from .openclip import with_tokenizer
+from .files import with_tokenizer
 
 SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 
@@ -27,7 +27,7 @@ def find_bare(source: str, architecture: str, *, tokenizer: str = "", words: boo
             remedy="Name the file of weights, or the folder that holds them with their settings",
         )
     if not architecture:
-        from .loading import read_shapes  # noqa: PLC0415 - loads torch
+        from .load import read_shapes  # noqa: PLC0415 - loads torch
 
         check_shapes(read_shapes(path, source), architecture, source)
     settings = named(architecture, source)

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..readers.errors import ModelError
-from .openclip import SETTINGS, SHRINKS, STAGES, sizes
+from ...readers.errors import ModelError
+from .files import SETTINGS, SHRINKS, STAGES, sizes
 
 MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
 STD: Final = (0.26862954, 0.26130258, 0.27577711)

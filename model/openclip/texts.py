@@ -12,7 +12,7 @@ from typing import Final
 
 import ftfy
 
-from ..readers.errors import ModelError
+from ...readers.errors import ModelError
 
 START, END = "<start_of_text>", "<end_of_text>"
 LAST_OF_WORD: Final = "</w>"

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from limner.model.checkpoint import Checkpoint, Files, OpenClip
-from limner.model.loading import load_words
+from limner.model.openclip.load import load_words
+from limner.model.openclip.texts import clean, read_merges
 from limner.model.weights import locate
-from limner.model.words import clean, read_merges
 from limner.readers.errors import ModelError
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "openclip"

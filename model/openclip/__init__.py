@@ -1,0 +1,1 @@
+"""Checkpoints in OpenCLIP's format: folders, and files of weights alone."""
