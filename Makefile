@@ -6,7 +6,7 @@ SOURCES := pyproject.toml constraints.txt MANIFEST.in README.md LICENSE \
 	$(shell find readers model reports pipelines -not -name '__pycache__' -not -name '*.pyc')
 EXTRAS_test := [lint,test]
 
-.PHONY: help demo test lint types bench small clean
+.PHONY: help demo test lint types bench small words clean
 
 help:
 	@echo "make demo    look at a scene, two slides and a study; say what was found and where the results lie"
@@ -15,6 +15,7 @@ help:
 	@echo "make types   pyright, strict"
 	@echo "make bench   the measured figures of docs/figures.md, again, on this machine"
 	@echo "make small   the small 4KHD that ships, trained again: DATA=FOLDER with PneumoniaMNIST and EuroSAT100"
+	@echo "make words   fusion across tiles with words: DATA=FOLDER with the labelled sets, TOWER=FOLDER of a CLIP's image half"
 	@echo "make clean   remove what the others made, but not runs/"
 
 # A scene, slides, and a study of the pydicom package; no model that ships is for studies.
@@ -52,6 +53,11 @@ bench: .venv-test/ready
 small: .venv-test/ready
 	@test -d "$(DATA)" || { echo "Name the folder with both sets: make small DATA=FOLDER"; exit 1; }
 	cd .venv-test && bin/python ../tests/bench/small_4khd.py $(abspath $(DATA)) ../runs/small
+
+# One thread, three minutes.
+words: .venv-test/ready
+	@test -d "$(DATA)" -a -d "$(TOWER)" || { echo "Name both folders: make words DATA=FOLDER TOWER=FOLDER"; exit 1; }
+	cd .venv-test && bin/python ../tests/bench/fusion_words.py $(abspath $(DATA)) $(abspath $(TOWER)) ../runs/words
 
 # An environment with the tested versions and the wheel built from this checkout, by way of the source distribution.
 .venv-%/ready: $(SOURCES)

@@ -12,65 +12,49 @@ Tiles are resized to an encoder's size bilinearly, which `limner train probe` ne
 Heads are fitted as the command fits them; figures are of rows that no fold has seen, with intervals of 95 %.
 """
 
-import io
 import json
 import os
 import sys
 import tempfile
 import time
-import xml.etree.ElementTree as ET
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
+from labelled import (
+    BLOOD,
+    CELL,
+    SEED,
+    Field,
+    Judge,
+    Pixels,
+    Tiles,
+    Values,
+    blood,
+    canvas,
+    eurosat,
+    fields,
+    fusion_table,
+    mosaics,
+    nuclei,
+    pneumonia,
+    pooled,
+    regions,
+    resized,
+    say,
+    wilson,
+)
 from limner.model.fusion import Fusion
 from limner.model.probe.encoders import ColourEncoder, find_encoder
 from limner.model.probe.head import Head
-from limner.model.tiling import TileGrid, cut_tiles, overall
+from limner.model.tiling import overall
 from limner.model.training.folds import assign_folds
 from limner.model.training.probe import fit
 from limner.model.training.scores import balance, difference, score
-from limner.model.training.tiles import Outline, judge
-from limner.readers.geometry import Box
-from PIL import Image
-from shapely.geometry import box, shape
 
-Pixels = npt.NDArray[Any]
-Values = npt.NDArray[np.float64]
-Numbers = npt.NDArray[np.intp]
 Encode = Callable[[Pixels], npt.NDArray[np.float32]]
-
-SEED = 20
-SIDE = 5  # tiles along a region: 25, as a run has them
-CELL, BLOOD = 16, 32  # pixels of a tile on nuclei and on blood
-FUSIONS = [Fusion(scale, mix) for scale in (5.0, 10.0, 20.0) for mix in (0.25, 0.5, 0.75)]
-
-
-@dataclass(frozen=True)
-class Tiles:
-    """Pictures (n, side, side, channels), their classes (n,) and the units (n,) that stay on one side of a fold."""
-
-    pictures: Pixels
-    classes: Numbers
-    units: Numbers
-
-
-def say(line: str) -> None:
-    """A line of a table, at once."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-def resized(picture: Pixels, side: int) -> Pixels:
-    """A picture (h, w, 3) at side × side; as it is where it has that size or any will do."""
-    if side in {0, picture.shape[0]}:
-        return picture
-    return np.asarray(Image.fromarray(picture.astype(np.uint8)).resize((side, side), Image.Resampling.BILINEAR))
 
 
 def encoders(named: Sequence[str], folder: Path) -> dict[str, Encode]:
@@ -133,13 +117,6 @@ def features(encode: Encode, pictures: Sequence[Pixels] | Pixels) -> npt.NDArray
     return np.stack([encode(picture) for picture in pictures])
 
 
-def wilson(right: int, of: int) -> tuple[float, float]:
-    """The interval of Wilson (1927) for `right` of `of`, 95 %."""
-    z, p = 1.959964, right / of
-    middle, half = p + z * z / (2 * of), z * np.sqrt(p * (1 - p) / of + z * z / (4 * of * of))
-    return (middle - half) / (1 + z * z / of), (middle + half) / (1 + z * z / of)
-
-
 def teach(seen: npt.NDArray[np.float32], tiles: Tiles, count: int, kind: Any = "linear") -> tuple[Head, Values]:  # noqa: ANN401
     """A head, and what it says of held-out tiles."""
     names = [str(one) for one in range(count)]
@@ -177,162 +154,24 @@ def table(title: str, train: Tiles, test: Tiles | None, names: dict[str, Encode]
             say(f"| {name} | {kind} | {' | '.join(told)} | {more} | {spent:.0f} |")
 
 
-def eurosat(data: Path) -> tuple[dict[str, Tiles], list[str], dict[str, Tiles]]:
-    """RGB tiles of the train and val rows, the classes' names, and the same tiles in all thirteen bands."""
-    folder = data / "tiles" / "eurosat100_ms"
-    rows = [line.split(",") for line in (folder / "split.csv").read_text().split()[1:]]
-    names = sorted({row[1] for row in rows})
-    rgb: dict[str, Tiles] = {}
-    bands: dict[str, Tiles] = {}
-    with zipfile.ZipFile(folder / "eurosat100_train_val.zip") as held:
-        there = set(held.namelist())
-        for split in ("train", "val"):
-            some = [row for row in rows if row[2] == split and f"png/{row[1]}/{row[0]}.png" in there]
-            classes = np.array([names.index(row[1]) for row in some], dtype=np.intp)
-            pictures = [
-                np.asarray(Image.open(io.BytesIO(held.read(f"png/{c}/{t}.png"))).convert("RGB")) for t, c, _ in some
-            ]
-            native: list[Pixels] = []
-            for tile, name, _ in some:
-                with rasterio.MemoryFile(held.read(f"tif/{name}/{tile}.tif")) as file, file.open() as raster:
-                    native.append(raster.read().transpose(1, 2, 0))
-            rgb[split] = Tiles(np.stack(pictures), classes, np.arange(len(some)))
-            bands[split] = Tiles(np.stack(native), classes, np.arange(len(some)))
-    return rgb, names, bands
-
-
-def pneumonia(data: Path) -> tuple[Tiles, Tiles]:
-    """Train and test rows, grey three times; each film is its own unit."""
-    held = np.load(data / "tiles" / "pneumoniamnist28" / "pneumoniamnist_dev.npz")
-    found = []
-    for split in ("train", "test"):
-        pictures = np.repeat(held[f"{split}_images"][..., None], 3, axis=3)
-        found.append(Tiles(pictures, held[f"{split}_labels"].ravel().astype(np.intp), np.arange(len(pictures))))
-    return found[0], found[1]
-
-
-def nuclei(data: Path) -> Iterator[tuple[Pixels, list[Outline]]]:
-    """Every third field of the stained set, and its nuclei."""
-    with zipfile.ZipFile(data / "slides" / "nuclei_dsb2018_he" / "dsb2018_he.zip") as held:
-        for name in sorted(one for one in held.namelist() if one.startswith("images/"))[::3]:
-            drawn = json.loads(held.read(name.replace("images", "polygons").replace(".png", ".geojson")))
-            shapes = [shape(one["geometry"]).buffer(0) for one in drawn["features"]]
-            picture = np.asarray(Image.open(io.BytesIO(held.read(name))).convert("RGB"))
-            yield picture, [Outline("nucleus", one, str(i)) for i, one in enumerate(shapes)]
-
-
-def blood(data: Path) -> Iterator[tuple[Pixels, list[Outline]]]:
-    """Every seventh field of the smears, and the boxes of its cells."""
-    with zipfile.ZipFile(data / "tiles" / "bccd_blood_cells" / "bccd_train_val.zip") as held:
-        for name in sorted(one for one in held.namelist() if one.endswith(".jpg"))[::7]:
-            tree = ET.fromstring(held.read(name.replace("JPEGImages", "Annotations").replace(".jpg", ".xml")))  # noqa: S314 - of the set itself
-            boxes = [[int(found.text or 0) for found in one] for one in tree.iter("bndbox")]
-            picture = np.asarray(Image.open(io.BytesIO(held.read(name))).convert("RGB"))
-            yield picture, [Outline("cell", box(*one), str(i)) for i, one in enumerate(boxes) if one[0] < one[2]]
-
-
-@dataclass(frozen=True)
-class Field:
-    """A field's tiles (rows · cols, side, side, 3), row by row, and their classes; -1 where a tile is at an edge."""
-
-    tiles: Pixels
-    cols: int
-    classes: Numbers
-
-
-def fields(source: Iterator[tuple[Pixels, list[Outline]]], side: int, names: Sequence[str]) -> list[Field]:
-    """Fields cut into tiles; class 0 is what nobody outlined, class 1 what somebody did."""
-    found: list[Field] = []
-    for picture, outlines in source:
-        rows, cols = picture.shape[0] // side, picture.shape[1] // side
-        grid = TileGrid.exact(cols, rows, tile=side)
-        boxes = [Box(*map(float, one)) for one in grid.boxes()]
-        whole = Box(0.0, 0.0, float(picture.shape[1]), float(picture.shape[0]))
-        verdicts = judge(boxes, outlines, picture=whole, inside=0.5, rest=names[0])
-        classes = [names.index(one.label) if one.fate == "taught" else -1 for one in verdicts]
-        tiles = cut_tiles(picture[: rows * side, : cols * side], grid)
-        found.append(Field(tiles, cols, np.array(classes, dtype=np.intp)))
-    return found
-
-
-def mosaics(tiles: Tiles, count: int) -> list[Field]:
-    """Scenes of 10 × 10 tiles in patches of 2 × 5 of one class, each tile turned or mirrored at random."""
-    random = np.random.Generator(np.random.PCG64(SEED))
-    found: list[Field] = []
-    for _ in range(count):
-        order = random.permutation(10)
-        classes = np.array(
-            [[order[(r // 5) * 5 + c // 2] for c in range(10)] for r in range(10)], dtype=np.intp
-        ).ravel()
-        pictures = [tiles.pictures[random.choice(np.flatnonzero(tiles.classes == one))] for one in classes]
-        turned = [np.rot90(one, random.integers(4)) for one in pictures]
-        mirrored = [one[:, ::-1] if random.integers(2) else one for one in turned]
-        found.append(Field(np.stack(mirrored), 10, classes))
-    return found
-
-
-def pooled(some: Sequence[Field]) -> Tiles:
-    """The tiles of fields whose class is known, blocked by field."""
-    units = np.concatenate([np.full(len(one.classes), i) for i, one in enumerate(some)])
-    classes = np.concatenate([one.classes for one in some])
-    known = classes >= 0
-    return Tiles(np.concatenate([one.tiles for one in some])[known], classes[known], units[known])
-
-
-def regions(field: Field) -> Iterator[Numbers]:
-    """Places of the tiles of each region of at most 5 × 5."""
-    rows = len(field.tiles) // field.cols
-    grid = np.arange(rows * field.cols).reshape(rows, field.cols)
-    for top in range(0, rows, SIDE):
-        for left in range(0, field.cols, SIDE):
-            yield grid[top : top + SIDE, left : left + SIDE]
-
-
-def fusion_table(title: str, head: Head, encode: Encode, some: Sequence[Field]) -> None:
-    """Accuracy and isolated errors without fusion, and with every setting of it."""
+def by_probe(head: Head, encode: Encode, some: Sequence[Field]) -> Judge:
+    """What a head says of fields' tiles, region by region as the annotator `probe` does."""
     seen = [head.standard(features(encode, field.tiles)) for field in some]
     views: list[list[Values]] = []
     for field in some:
-        views.append([])
-        for places in regions(field):
-            side = field.tiles.shape[1]
-            canvas = (
-                field.tiles[places].transpose(0, 2, 1, 3, 4).reshape(places.shape[0] * side, places.shape[1] * side, 3)
-            )
-            squashed = overall(canvas.astype(np.float32), side).clip(0, 255)
-            views[-1].append(head.standard(encode(squashed)[None])[0])
-    say(f"\n### Fusion, {title}\n")
-    say("| fusion | accuracy | isolated errors | tiles |")
-    say("| --- | --- | --- | --- |")
-    for fusion in (None, *FUSIONS):
-        right = isolated = tiles = 0
-        for field, standard, glances in zip(some, seen, views, strict=True):
-            said = np.empty(len(field.tiles), dtype=np.intp)
-            for places, glance in zip(regions(field), glances, strict=True):
-                flat = places.ravel()
-                fused = standard[flat] if fusion is None else fusion(standard[flat], glance)
-                said[flat] = head.chances(fused).argmax(axis=1)
-            known = field.classes >= 0
-            right += int((said == field.classes)[known].sum())
-            tiles += int(known.sum())
-            isolated += alone(field, said)
-        name = "off" if fusion is None else f"scale {fusion.scale:g}, mix {fusion.mix:g}"
-        low, high = wilson(right, tiles)
-        say(f"| {name} | {right / tiles:.3f} ({low:.3f} to {high:.3f}) | {isolated} | {tiles} |")
+        squashed = [
+            overall(canvas(field, places).astype(np.float32), field.tiles.shape[1]) for places in regions(field)
+        ]
+        views.append([head.standard(encode(one.clip(0, 255))[None])[0] for one in squashed])
 
+    def judged(number: int, fusion: Fusion | None) -> Values:
+        field, standard = some[number], seen[number].copy()
+        for places, glance in zip(regions(field), views[number], strict=True):
+            flat = places.ravel()
+            standard[flat] = standard[flat] if fusion is None else fusion(standard[flat], glance)
+        return head.chances(standard)
 
-def alone(field: Field, said: Numbers) -> int:
-    """Tiles that are wrong though all their neighbours are of their class and right."""
-    rows = len(field.tiles) // field.cols
-    truth, named = field.classes.reshape(rows, -1), said.reshape(rows, -1)
-    count = 0
-    for r in range(rows):
-        for c in range(field.cols):
-            around = [(r + y, c + x) for y, x in ((-1, 0), (1, 0), (0, -1), (0, 1))]
-            near = [one for one in around if 0 <= one[0] < rows and 0 <= one[1] < field.cols]
-            if truth[r, c] >= 0 and named[r, c] != truth[r, c]:
-                count += all(truth[one] == truth[r, c] == named[one] for one in near)
-    return count
+    return judged
 
 
 def main(data: Path, named: Sequence[str]) -> None:
@@ -351,11 +190,13 @@ def main(data: Path, named: Sequence[str]) -> None:
         smears = fields(blood(data), BLOOD, ("background", "cell"))
         for name, encode in known.items():
             head, _ = teach(features(encode, rgb["train"].pictures), rgb["train"], 10)
-            fusion_table(f"mosaics of EuroSAT100's val rows, {name}", head, encode, mosaics(rgb["val"], 10))
+            scenes = mosaics(rgb["val"], 10)
+            fusion_table(f"mosaics of EuroSAT100's val rows, {name}", by_probe(head, encode, scenes), scenes)
             for title, every in (("nuclei", cells), ("blood cells", smears)):
                 half = pooled(every[::2])
                 head, _ = teach(features(encode, half.pictures), half, 2)
-                fusion_table(f"{title}, the fields that did not teach, {name}", head, encode, every[1::2])
+                rest = every[1::2]
+                fusion_table(f"{title}, the fields that did not teach, {name}", by_probe(head, encode, rest), rest)
 
 
 if __name__ == "__main__":
