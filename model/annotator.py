@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,12 @@ from ..readers.image import ImageInfo
 from ..readers.regions import Region
 from .finding import Kind
 from .tiling import TileGrid
+
+UNDECIDED: Final = "undecided"
+"""The label where none is far enough ahead of the next."""
+
+UNDECIDED_COLOUR: Final = "#9aa0a6"
+"""A grey, so that it does not look like a finding."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from ..model.probe.card import UNDECIDED
+from ..model.annotator import UNDECIDED
 from ..model.training.tiles import Outline
 from ..readers.area import lonlat_bounds, lonlat_words, place_all
 from ..readers.drawing import Drawing, Shape, from_crs

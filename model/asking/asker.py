@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from ...readers.errors import ModelError
 from ...readers.image import ImageInfo
-from ..annotator import Adjustable, Answer, Remote, Sight, View
+from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Adjustable, Answer, Remote, Sight, View
 from ..views import kept_share
-from .question import DESCRIPTION, RECORD, UNDECIDED, UNPLACED, Question
+from .question import DESCRIPTION, RECORD, UNPLACED, Question
 from .respondent import Cost, Costing, Respondent
 
 DIGITS = 4  # of probabilities: what differs between machines and batches lies below
@@ -37,8 +37,8 @@ class Asker:
 
     @property
     def colours(self) -> Mapping[str, str]:
-        """None of its own."""
-        return {}
+        """Grey for what is undecided; the others get one from a palette."""
+        return {UNDECIDED: UNDECIDED_COLOUR} if UNDECIDED in self.labels else {}
 
     @property
     def neutral(self) -> frozenset[str]:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Literal, Self, cast, get_args
 
 from ...readers.errors import RequestError
+from ..annotator import UNDECIDED
 
 AnswerKind = Literal["describe", "classify", "locate", "extract"]
 
 OPTIONS = ("question", "answer", "labels", "schema", "margin", "orders", "max_tokens")
-UNDECIDED = "undecided"  # the label where no option is far enough ahead
 UNPLACED = "unplaced"  # the label of boxes that cannot be where the model says
 DESCRIPTION = "description"  # the label of a text
 RECORD = "record"  # the label of extracted values

@@ -10,10 +10,10 @@ import numpy.typing as npt
 from ...readers.errors import ModelError, ReadError, RequestError
 from ...readers.image import ImageInfo
 from ...readers.render import rgb_channels
-from ..annotator import Answer, Sight, View
+from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Answer, Sight, View
 from ..fusion import Fusion
 from ..views import Kept, kept_tiles
-from .card import CARD, HEAD, UNDECIDED, ProbeCard, Seen, read_card
+from .card import CARD, HEAD, ProbeCard, Seen, read_card
 from .encoders import Encoder, check_finite, find_encoder, same_encoder
 from .head import Head
 
@@ -101,7 +101,7 @@ class Probe:
     @property
     def colours(self) -> Mapping[str, str]:
         """Grey for what is undecided; the others get one from a palette."""
-        return {UNDECIDED: "#9aa0a6"}
+        return {UNDECIDED: UNDECIDED_COLOUR}
 
     def sight(self, info: ImageInfo) -> Sight:
         """As the training tiles were seen. Raises `ModelError` where this image has other bands or quantities."""

@@ -10,7 +10,6 @@ from ...readers.errors import ModelError
 
 CARD: Final = "card.yaml"
 HEAD: Final = "head.safetensors"
-UNDECIDED: Final = "undecided"
 
 NOT_FOR: Final = (
     "Diagnosis, treatment, safety, legal decisions, or anything in which somebody is harmed by a mistake.",

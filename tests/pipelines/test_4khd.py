@@ -78,7 +78,9 @@ def test_classify(tmp_path: Path, colours: Path, model: str, limner: Limner, hea
         assert row["kind"] == "region"
     assert len({text for text in heard if "Options" in text}) == 3  # as many orders as labels
     assert not any("SECRETWORD" in text or "colours" in text for text in heard)
-    identity = json.loads((out / "manifest.json").read_text())["annotator"]["identity"]
+    annotator = json.loads((out / "manifest.json").read_text())["annotator"]
+    assert annotator["colours"] == {"undecided": "#9aa0a6"}, "a grey that no label gets"
+    identity = annotator["identity"]
     assert identity["question"] == "What does this image show?"
     assert len(identity["sha256_model.safetensors"]) == 64
 
