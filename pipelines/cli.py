@@ -42,6 +42,10 @@ AnswerKind = Annotated[
 ]
 SchemaFile = Annotated[str | None, typer.Option("--schema", help="JSON schema file of the values to extract.")]
 ResolutionText = Annotated[str | None, typer.Option("--resolution", help="Pixel size as seen: 10m, 0.5um, native.")]
+StretchText = Annotated[
+    str | None,
+    typer.Option("--stretch", help="Black and white in native numbers: 0,2750. Default: each picture's own."),
+]
 HdNum = Annotated[int | None, typer.Option("--hd-num", help="Most tiles of a region. Default: 25.")]
 Enlarge = Annotated[
     bool | None, typer.Option("--enlarge", help="Enlarge small pictures to fill --hd-num tiles, as 4KHD always does.")
@@ -83,6 +87,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - as many as there are flags; typer c
     answer: AnswerKind = None,
     schema_file: SchemaFile = None,
     resolution: ResolutionText = None,
+    stretch: StretchText = None,
     hd_num: HdNum = None,
     enlarge: Enlarge = None,
     overlap: Overlap = None,
@@ -127,6 +132,7 @@ def plan_command(  # noqa: PLR0913, PLR0917 - as many as there are flags; typer 
     answer: AnswerKind = None,
     schema_file: SchemaFile = None,
     resolution: ResolutionText = None,
+    stretch: StretchText = None,
     hd_num: HdNum = None,
     enlarge: Enlarge = None,
     overlap: Overlap = None,

@@ -20,6 +20,9 @@ def train_probe_command(  # noqa: PLR0913, PLR0917 - as many as there are flags;
     resolution: Annotated[
         str | None, typer.Option("--resolution", help="Pixel size as seen: 10m, 0.5um, native.")
     ] = None,
+    stretch: Annotated[
+        str | None, typer.Option("--stretch", help="Black and white in native numbers, for all images and later ones.")
+    ] = None,
     tile: Annotated[int, typer.Option("--tile", help="Pixels of a tile, where the encoder takes any.")] = 0,
     head: Annotated[str, typer.Option("--head", help="linear, or mlp for one hidden layer.")] = "linear",
     folds: Annotated[int, typer.Option("--folds", help="Parts that are held out in turn.")] = 5,
@@ -53,6 +56,7 @@ def train_probe_command(  # noqa: PLR0913, PLR0917 - as many as there are flags;
         "inputs": inputs,
         "out": out,
         "resolution": resolution,
+        "stretch": stretch,
         "sensor": sensor,
         "bands": bands,
         "crs": crs,

@@ -4,6 +4,7 @@ It knows names and types of settings. It does not know whether an image or a mod
 """
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -38,13 +39,15 @@ class Settings(BaseModel):
     point, with its checkpoint after a colon; empty picks one where the images leave no doubt. `ask` is the question
     that a vision-language model answers about each region, `answer` the kind of answer that is wanted, and
     `schema_file` the JSON schema of values to extract. `resolution` is "10m", "0.5um" or "native"; empty is the
-    annotator's own. `hd_num` is the most tiles of a region, `enlarge` fills them even where the picture has fewer
-    pixels, as 4KHD's own transform does, `overlap` what neighbouring regions share, in pixels as seen. `area` is a
-    GeoJSON file: longitude and latitude for maps, pixels as QuPath exports them for other pictures.
-    `tissue` "auto" leaves out what of a slide holds none. `sensor`, `bands`, `crs` and `microns_per_pixel` (one number,
-    or two as x,y) say what the files do not. `names` "hide" keeps paths of slides and studies, and what their files say
-    of people, out of all that is written. `reports` names writers; empty is all that are installed. `fetch` allows the
-    network for weights. The model "none" annotates nothing: the run says what there is.
+    annotator's own. `stretch` is black and white of every channel in native numbers, such as 0,2750, for pictures that
+    are to be seen alike; empty is each picture's own, from its overview. `hd_num` is the most tiles of a region,
+    `enlarge` fills them even where the picture has fewer pixels, as 4KHD's own transform does, `overlap` what
+    neighbouring regions share, in pixels as seen. `area` is a GeoJSON file: longitude and latitude for maps, pixels as
+    QuPath exports them for other pictures. `tissue` "auto" leaves out what of a slide holds none. `sensor`, `bands`,
+    `crs` and `microns_per_pixel` (one number, or two as x,y) say what the files do not. `names` "hide" keeps paths of
+    slides and studies, and what their files say of people, out of all that is written. `reports` names writers; empty
+    is all that are installed. `fetch` allows the network for weights. The model "none" annotates nothing: the run says
+    what there is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -58,6 +61,7 @@ class Settings(BaseModel):
     answer: Literal["", "describe", "classify", "locate", "extract"] = ""
     schema_file: str = ""
     resolution: str = ""
+    stretch: Texts = ()
     hd_num: int = 25
     enlarge: bool = False
     overlap: int = Field(0, ge=0)
@@ -84,6 +88,13 @@ class Settings(BaseModel):
         Resolution.parse(value)
         return value
 
+    @field_validator("stretch")
+    @classmethod
+    def _stretch_is_two_numbers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if value:
+            _limits(value)
+        return value
+
     @field_validator("hd_num")
     @classmethod
     def _tiles_of_a_region(cls, value: int) -> int:
@@ -101,6 +112,10 @@ class Settings(BaseModel):
         said = {"sensor": self.sensor, "bands": ",".join(self.bands), "crs": self.crs}
         said["microns_per_pixel"] = self.microns_per_pixel
         return {**self.reader_options, **{key: value for key, value in said.items() if value}}
+
+    def limits(self) -> tuple[float, float] | None:
+        """Black and white, in native numbers; None where each picture has its own."""
+        return _limits(self.stretch) if self.stretch else None
 
     def deciding(self) -> dict[str, Any]:
         """The settings that can change a result, as plain values: what two halves of one run must agree on."""
@@ -144,6 +159,22 @@ HD_NUM = range(1, 66)
 
 # Settings that cannot change a result: a run may go on with others.
 NEUTRAL = ("out", "engine", "workers", "batch", "reports", "fetch")
+
+
+def _limits(stretch: Sequence[str]) -> tuple[float, float]:
+    """Black and white of a stretch as given. Raises `RequestError`."""
+    try:
+        low, high = (float(number) for number in stretch)
+    except ValueError:
+        low = high = math.nan
+    if not (math.isfinite(low) and math.isfinite(high)) or low == high:
+        raise RequestError(
+            "stretch",
+            "it is two different numbers, of what is black and of what is white",
+            value=",".join(stretch),
+            remedy="For example --stretch 0,2750, in the numbers that the files hold",
+        )
+    return low, high
 
 
 class _StrictLoader(yaml.SafeLoader):

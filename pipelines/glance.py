@@ -11,7 +11,7 @@ import numpy as np
 from ..model.annotator import Annotator, Fitting, Sight
 from ..readers.bands import resolve
 from ..readers.dicom.reader import study_stretch
-from ..readers.errors import ReadError
+from ..readers.errors import ReadError, RequestError
 from ..readers.image import ImageInfo, Mask
 from ..readers.overview import read_overview
 from ..readers.regions import Region
@@ -68,10 +68,35 @@ def glance(info: ImageInfo, sight: Sight, settings: Settings, drawn: Drawn | Non
         seen = read_overview(image, limit=overview_limit(info)) if is_slide(info) else read_overview(image)
         stretch = None
         if shown:
-            fitted = fit_stretch(seen.pixels[..., : len(shown)], seen.valid, image.channels[: len(shown)])
-            stretch = study_stretch(info, fitted)
+            pixels, channels = seen.pixels[..., : len(shown)], image.channels[: len(shown)]
+            stretch = study_stretch(info, fit_stretch(pixels, seen.valid, channels, _limits(info, sight, settings)))
     interest = find_interest(info, settings, drawn, seen)
     return Glance(stretch, unseen, Filled(_dilate(seen.valid | ~seen.readable), seen.scale), interest)
+
+
+def _limits(info: ImageInfo, sight: Sight, settings: Settings) -> tuple[float, float] | None:
+    """Black and white as the annotator needs them or a person gave them.
+
+    Raises `RequestError` where these differ, and for a study, which has a window of its own.
+    """
+    given = settings.limits()
+    if given and sight.limits and given != sight.limits:
+        low, high = sight.limits
+        raise RequestError(
+            "stretch",
+            f"the model was taught with pictures from {low:g} (black) to {high:g} (white)",
+            value=",".join(settings.stretch),
+            remedy="Leave --stretch out",
+        )
+    limits = given or sight.limits
+    if limits and info.cells:
+        raise RequestError(
+            "stretch",
+            "it is for maps and pictures; an image of a study is seen through a window",
+            value=f"{limits[0]:g},{limits[1]:g}",
+            remedy="Give the reader option window, such as --set reader_options.window=40,400",
+        )
+    return limits
 
 
 def fit(annotator: Annotator, info: ImageInfo, sight: Sight, seen: Glance) -> Sight:

@@ -42,7 +42,8 @@ class Lesson:
 
     `features` are the encoder's (n, dimensions), `colour` the colour statistics' of the same tiles, None where the
     encoder is those. `classes` (n,) are places in `names`; `units` (n,) and `folds` (n,) as `model.training.folds` has
-    them, `unit` what a unit is called. `left_out` counts tiles and outlines that teach nothing, by the reason.
+    them, `unit` what a unit is called. `limits` are what every picture shows black and white, None where each had its
+    own. `left_out` counts tiles and outlines that teach nothing, by the reason.
     """
 
     names: tuple[str, ...]
@@ -52,6 +53,7 @@ class Lesson:
     units: npt.NDArray[np.intp]
     folds: npt.NDArray[np.intp]
     unit: str
+    limits: tuple[float, float] | None
     left_out: Mapping[str, int]
     plans: tuple[ImagePlan, ...]
     encoder: Encoder
@@ -210,6 +212,7 @@ def _lesson(
         units,
         folds,
         unit,
+        settings.limits(),
         {fate: count for fate, count in sorted(tiles.left_out.items()) if count},
         tuple(plans),
         encoder,

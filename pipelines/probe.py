@@ -101,6 +101,7 @@ def make_card(lesson: Lesson, request: ProbeRequest, fitted: Fitted, colour: Fit
             bands=plan.sight.bands,
             quantity=quantity_of(plan),
             channels=len(plan.sight.bands or (plan.stretch.channels if plan.stretch is not None else ())),
+            limits=lesson.limits if plan.sight.bands is None else None,
         ),
         encoder=EncoderPart(source=request.encoder, identity=identity),
         head=HeadPart(

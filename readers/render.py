@@ -89,9 +89,12 @@ def rgb_channels(channels: Sequence[Channel]) -> tuple[str, ...]:
     )
 
 
-def fit_stretch(pixels: Pixels, valid: Mask, channels: Sequence[Channel]) -> Stretch:
+def fit_stretch(
+    pixels: Pixels, valid: Mask, channels: Sequence[Channel], limits: tuple[float, float] | None = None
+) -> Stretch:
     """The stretch of an image from its overview: native pixels (H, W, C), their validity (H, W) and their C channels.
 
+    `limits`, black and white of every channel in native numbers (in decibels where the stretch is), are taken as given.
     Red, green and blue of 8 bits stay as they are, 0 to 255. All else runs from the 2nd to the 98th percentile of the
     valid and finite pixels, channel by channel (linear interpolation between ranks). Channels of "amplitude" (SAR) do
     so in decibels, 20·log10 of the magnitude, since speckle multiplies; amplitudes of 0 or less do not count. The
@@ -100,9 +103,11 @@ def fit_stretch(pixels: Pixels, valid: Mask, channels: Sequence[Channel]) -> Str
     names = rgb_channels(channels)
     places = [next(i for i, channel in enumerate(channels) if channel.name == name) for name in names]
     chosen = [channels[place] for place in places]
+    curve: Curve = "decibel" if all(channel.quantity == "amplitude" for channel in chosen) else "linear"
+    if limits is not None:
+        return Stretch(names, limits[:1] * len(names), limits[1:] * len(names), "as given", curve)
     if len(names) == len(_COLOURS) and all(channel.dtype == "uint8" for channel in chosen):
         return Stretch(names, (0.0,) * 3, (255.0,) * 3, "8-bit red, green and blue as they are")
-    curve: Curve = "decibel" if all(channel.quantity == "amplitude" for channel in chosen) else "linear"
     ends: list[tuple[float, float]] = []
     counted = 0
     for place in places:

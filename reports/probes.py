@@ -77,6 +77,8 @@ def card_words(card: ProbeCard) -> str:
         "of unknown size" if seen.metres is None else f"of {_length(seen.metres)}, within a factor {seen.tolerates:g}"
     )
     what = "rendered pictures, " + ("grey" if seen.channels == 1 else "red, green and blue")
+    if seen.limits is not None:
+        what += ", {:g} black and {:g} white".format(*seen.limits)
     if seen.bands is not None:
         what = f"{', '.join(seen.bands)} in {seen.quantity or 'numbers'}"
     inside = 100 * card.validation.inside

@@ -41,7 +41,7 @@ class Seen(Part):
 
     `tile` pixels; `metres` a pixel and the factor by which that may differ, None where no pixel size was known. `bands`
     are STAC common names of native bands in `quantity`, None for rendered pictures of that many `channels` (1 grey,
-    3 colour).
+    3 colour). `limits` are the native numbers that pictures show black and white, None where each had its own.
     """
 
     tile: Annotated[int, Field(gt=0)]
@@ -50,6 +50,7 @@ class Seen(Part):
     bands: tuple[Text, ...] | None
     quantity: str
     channels: Annotated[int, Field(gt=0)]
+    limits: tuple[float, float] | None = None
 
 
 class EncoderPart(Part):

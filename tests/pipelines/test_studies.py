@@ -106,6 +106,14 @@ def test_a_window_that_the_file_states_is_used(
     assert (stretch["low"], stretch["high"]) == ([-500.0], [1499.0])  # PS3.3 C.11.2.1.2
 
 
+def test_a_stretch_is_not_for_studies(tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner) -> None:
+    folder = making.save_all(making.slices(4, WindowCenter=500, WindowWidth=2000), tmp_path / "ct")
+    said = limner("run", folder, "--model", per_tile, "--stretch", "0,100", "--out", tmp_path / "out")
+    assert said.code == 2
+    assert "seen through a window" in said.err
+    assert "reader_options.window" in said.err
+
+
 @pytest.mark.parametrize("kind", ["sigmoid", "table"])
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 def test_the_model_and_the_picture_see_what_the_file_wants_shown(

@@ -148,6 +148,22 @@ def test_another_resolution_is_refused_and_so_is_none(
     assert "its statistics must be mean, as when the probe" in said.err
 
 
+def test_a_probe_sees_pictures_as_those_that_taught_it(
+    tmp_path: Path, scene: Path, labels: Path, limner: Limner
+) -> None:
+    probe, run = tmp_path / "probe", tmp_path / "run"
+    train = ("train", "probe", scene, "--labels", labels, "--tile", 16, "--stretch", "10,90", "--out", probe)
+    assert limner(*train).code == 0
+    assert read_card(probe).seen.limits == (10, 90)
+    assert "10 black and 90 white" in (probe / "README.md").read_text(encoding="utf-8")
+    said = limner("run", scene, "--model", f"probe:{probe}", "--hd-num", 4, "--stretch", "0,255", "--out", run)
+    assert said.code == 2
+    assert "from 10 (black) to 90 (white)" in said.err
+    assert limner("run", scene, "--model", f"probe:{probe}", "--hd-num", 4, "--out", run).code == 0
+    stretch = json.loads((run / "manifest.json").read_text())["images"][0]["stretch"]
+    assert (stretch["low"], stretch["high"]) == ([10.0] * 3, [90.0] * 3)
+
+
 def test_a_checkpoint_is_measured_against_colour(
     tmp_path: Path, scene: Path, labels: Path, made_checkpoints: Path, limner: Limner
 ) -> None:

@@ -47,6 +47,16 @@ def test_8_bit_colour_stays_as_it_is() -> None:
     assert (render(pixels, everywhere(pixels), stretch) == pixels).all()
 
 
+def test_given_limits_are_black_and_white_whatever_the_picture_holds() -> None:
+    pixels = np.array([[[0, 2750, 5000], [1375, 11, 300]]], dtype=np.uint16)
+    stretch = fit_stretch(pixels, everywhere(pixels), RGB16, (0.0, 2750.0))
+    assert (stretch.low, stretch.high) == ((0.0,) * 3, (2750.0,) * 3)
+    assert render(pixels, everywhere(pixels), stretch).tolist() == [[[0, 255, 255], [128, 1, 28]]]
+    eight = np.full((4, 4, 3), 51, dtype=np.uint8)
+    stretch = fit_stretch(eight, everywhere(eight), RGB8, (0.0, 102.0))
+    assert (render(eight, everywhere(eight), stretch) == 128).all(), "even where colours of 8 bits would stay"
+
+
 def test_16_bit_colour_runs_between_percentiles_of_valid_pixels_by_channel() -> None:
     rng = np.random.default_rng(1)
     pixels = rng.integers(0, 10000, (50, 60, 3)).astype(np.uint16)
