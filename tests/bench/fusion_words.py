@@ -44,6 +44,7 @@ from labelled import (
     regions,
     resized,
     say,
+    shown,
     wilson,
 )
 from limner.model.annotator import Sight
@@ -56,7 +57,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.nn import functional
 from transformers import CLIPConfig, CLIPModel, CLIPVisionModel, PreTrainedTokenizerFast
 
-WHITE = 2750.0  # EuroSAT's own: a reflectance of 0.275
 VARIANTS = 100  # pictures made of each of EuroSAT's tiles
 GATHER = 100.0  # so much of the patches' mean that the class token's own features hardly count
 WIDTH, LAYERS, HEADS, LENGTH, DIMENSIONS = 64, 2, 2, 16, 64  # of what reads the words
@@ -70,12 +70,6 @@ WORDS: dict[str, list[tuple[str, ...]]] = {
     "nuclei": [("tissue", "tissue between nuclei"), ("nucleus", "nucleus of a cell")],
     "blood": [("plasma", "space between cells"), ("blood cell", "cell of blood")],
 }
-
-
-def shown(native: Tiles) -> Tiles:
-    """Tiles of thirteen bands in red, green and blue, as light as EuroSAT's authors show them."""
-    light = native.pictures[..., [3, 2, 1]] / WHITE
-    return Tiles(np.rint(light.clip(0, 1) * 255).astype(np.uint8), native.classes, native.units)
 
 
 def varied(tiles: Tiles, count: int) -> Tiles:
@@ -228,8 +222,8 @@ def main() -> None:
     if not (given.data / "tiles").is_dir():
         parser.error(f"DATA must hold the labelled sets, and {given.data} has no folder tiles")
     torch.set_num_threads(1)
-    _, _, bands = eurosat(given.data)
-    train, test = pneumonia(given.data)
+    bands, _ = eurosat(given.data)
+    train, test = (pneumonia(given.data, part) for part in ("train", "test"))
     cells = fields(nuclei(given.data), CELL, ("background", "nucleus"))
     smears = fields(blood(given.data), BLOOD, ("background", "cell"))
     taught = {"nuclei": pooled(cells[::2]), "blood": pooled(smears[::2])}

@@ -1,6 +1,6 @@
 """Labelled sets of small pictures, fields of tiles made of them, and what fusion does to whoever judges these.
 
-What `probe_tables.py` and `fusion_words.py` share.
+What the other scripts here share that measure or train with them.
 """
 
 import io
@@ -21,6 +21,7 @@ from limner.model.tiling import TileGrid, cut_tiles
 from limner.model.training.scores import difference
 from limner.model.training.tiles import Outline, judge
 from limner.readers.geometry import Box
+from limner.readers.render import Stretch, render
 from PIL import Image
 from shapely.geometry import box, shape
 
@@ -30,6 +31,8 @@ Numbers = npt.NDArray[np.intp]
 Judge = Callable[[int, Fusion | None], Values]
 
 SEED = 20
+WHITE = 2750.0  # EuroSAT's own: a reflectance of 0.275
+COLOURS = [3, 2, 1]  # red, green and blue among its bands
 SIDE = 5  # tiles along a region: 25, as a run has them
 CELL, BLOOD = 16, 32  # pixels of a tile on nuclei and on blood
 FUSIONS = [Fusion(scale, mix) for scale in (5.0, 10.0, 20.0) for mix in (0.25, 0.5, 0.75)]
@@ -64,38 +67,37 @@ def wilson(right: int, of: int) -> tuple[float, float]:
     return (middle - half) / (1 + z * z / of), (middle + half) / (1 + z * z / of)
 
 
-def eurosat(data: Path) -> tuple[dict[str, Tiles], list[str], dict[str, Tiles]]:
-    """RGB tiles of the train and val rows, the classes' names, and the same tiles in all thirteen bands."""
+def eurosat(data: Path) -> tuple[dict[str, Tiles], list[str]]:
+    """Tiles of the train and val rows in all thirteen bands, B01 to B12 and B8A, and the classes' names."""
     folder = data / "tiles" / "eurosat100_ms"
-    rows = [line.split(",") for line in (folder / "split.csv").read_text().split()[1:]]
+    rows = [line.split(",") for line in (folder / "split.csv").read_text(encoding="utf-8").split()[1:]]
     names = sorted({row[1] for row in rows})
-    rgb: dict[str, Tiles] = {}
-    bands: dict[str, Tiles] = {}
+    found: dict[str, Tiles] = {}
     with zipfile.ZipFile(folder / "eurosat100_train_val.zip") as held:
-        there = set(held.namelist())
         for split in ("train", "val"):
-            some = [row for row in rows if row[2] == split and f"png/{row[1]}/{row[0]}.png" in there]
-            classes = np.array([names.index(row[1]) for row in some], dtype=np.intp)
-            pictures = [
-                np.asarray(Image.open(io.BytesIO(held.read(f"png/{c}/{t}.png"))).convert("RGB")) for t, c, _ in some
-            ]
+            some = [(f"tif/{name}/{tile}.tif", names.index(name)) for tile, name, part in rows if part == split]
             native: list[Pixels] = []
-            for tile, name, _ in some:
-                with rasterio.MemoryFile(held.read(f"tif/{name}/{tile}.tif")) as file, file.open() as raster:
+            for path, _ in some:
+                with rasterio.MemoryFile(held.read(path)) as file, file.open() as raster:
                     native.append(raster.read().transpose(1, 2, 0))
-            rgb[split] = Tiles(np.stack(pictures), classes, np.arange(len(some)))
-            bands[split] = Tiles(np.stack(native), classes, np.arange(len(some)))
-    return rgb, names, bands
+            classes = np.array([place for _, place in some], dtype=np.intp)
+            found[split] = Tiles(np.stack(native), classes, np.arange(len(some)))
+    return found, names
 
 
-def pneumonia(data: Path) -> tuple[Tiles, Tiles]:
-    """Train and test rows, grey three times; each film is its own unit."""
-    held = np.load(data / "tiles" / "pneumoniamnist28" / "pneumoniamnist_dev.npz")
-    found = []
-    for split in ("train", "test"):
-        pictures = np.repeat(held[f"{split}_images"][..., None], 3, axis=3)
-        found.append(Tiles(pictures, held[f"{split}_labels"].ravel().astype(np.intp), np.arange(len(pictures))))
-    return found[0], found[1]
+def shown(native: Tiles) -> Tiles:
+    """EuroSAT's tiles of thirteen bands as `limner run --stretch 0,2750` shows their red, green and blue."""
+    stretch = Stretch(("B04", "B03", "B02"), (0.0,) * 3, (WHITE,) * 3, "as given")
+    valid = np.ones(native.pictures.shape[1:3], dtype=np.bool_)
+    pictures = [render(one[..., COLOURS], valid, stretch) for one in native.pictures]
+    return Tiles(np.stack(pictures), native.classes, native.units)
+
+
+def pneumonia(data: Path, part: str) -> Tiles:
+    """The films of a part, "train", "val" or "test", grey three times; each is its own unit."""
+    with np.load(data / "tiles" / "pneumoniamnist28" / "pneumoniamnist_dev.npz") as held:
+        pictures, classes = held[f"{part}_images"], held[f"{part}_labels"]
+    return Tiles(np.repeat(pictures[..., None], 3, axis=3), classes.ravel().astype(np.intp), np.arange(len(pictures)))
 
 
 def nuclei(data: Path) -> Iterator[tuple[Pixels, list[Outline]]]:

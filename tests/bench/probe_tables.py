@@ -44,6 +44,7 @@ from labelled import (
     regions,
     resized,
     say,
+    shown,
     wilson,
 )
 from limner.model.fusion import Fusion
@@ -178,12 +179,13 @@ def main(data: Path, named: Sequence[str]) -> None:
     """Print the tables."""
     with tempfile.TemporaryDirectory() as folder:
         known = encoders(named, Path(folder))
-        rgb, _, bands = eurosat(data)
+        bands, _ = eurosat(data)
+        rgb = {part: shown(tiles) for part, tiles in bands.items()}
         native = ColourEncoder(tuple(f"band {i}" for i in range(13)))
         table("EuroSAT100, red, green and blue", rgb["train"], rgb["val"], known, ("linear", "mlp"))
         all_bands = {"colour of 13 bands": lambda tile: native(tile, np.ones(tile.shape[:2], dtype=np.bool_))}
         table("EuroSAT100, thirteen bands", bands["train"], bands["val"], all_bands, ("linear", "mlp"))
-        train, test = pneumonia(data)
+        train, test = (pneumonia(data, part) for part in ("train", "test"))
         table("PneumoniaMNIST", train, test, known, ("linear",))
         cells = fields(nuclei(data), CELL, ("background", "nucleus"))
         table("Nuclei and background, blocked by field", pooled(cells), None, known, ("linear",))
