@@ -188,6 +188,7 @@ def teach(data: Path, tell: Callable[[str], object]) -> Student:
     torch.set_num_threads(THREADS)
     torch.manual_seed(SEED)
     chance = np.random.default_rng(SEED)
+    tell("Making the pictures, and looking at them as the larger network does: some minutes")
     seen = np.concatenate([pictures(data, LAND, chance), films(data)])
     teacher = Teacher()
     maps = teacher.maps(seen)
