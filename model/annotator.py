@@ -27,11 +27,11 @@ class Sight:
     `bands` None means rendered 8-bit RGB; else STAC common names of native bands, delivered as physical values in
     `quantity`. `resolution` is the pixel size it was made for, in `unit`, and `tolerates` the factor by which it may
     differ either way (1 = not at all); None means any. `limits` are what is black and what is white in rendered
-    pictures, in native numbers; None means each picture's own. `tile` pixels is its input; `halo` the rim of a tile
-    whose answers are not kept. `overall` asks for the global view. Where `enlarge` is not 0, the region's part of the
-    picture is enlarged to fill as many tiles as it can of that number, on white, as 4KHD's own transform does.
-    `variant` is the annotator's own mark of which of its networks this is for. `fitted` is what it learnt from the
-    image's overview (see `Fitting`), in words of its own.
+    pictures, in native numbers, "own" what each picture's own are; None means either. `tile` pixels is its input;
+    `halo` the rim of a tile whose answers are not kept. `overall` asks for the global view. Where `enlarge` is not 0,
+    the region's part of the picture is enlarged to fill as many tiles as it can of that number, on white, as 4KHD's own
+    transform does. `variant` is the annotator's own mark of which of its networks this is for. `fitted` is what it
+    learnt from the image's overview (see `Fitting`), in words of its own.
     """
 
     tile: int
@@ -41,7 +41,7 @@ class Sight:
     resolution: float | None = None
     unit: Literal["m", "um"] = "m"
     tolerates: float = 2.0
-    limits: tuple[float, float] | None = None
+    limits: tuple[float, float] | Literal["own"] | None = None
     overall: bool = False
     enlarge: int = 0
     variant: str = ""

@@ -81,14 +81,18 @@ def _limits(info: ImageInfo, sight: Sight, settings: Settings) -> tuple[float, f
     """
     given = settings.limits()
     if given and sight.limits and given != sight.limits:
-        low, high = sight.limits
+        taught = (
+            "each by its own stretch"
+            if sight.limits == "own"
+            else "from {:g} (black) to {:g} (white)".format(*sight.limits)
+        )
         raise RequestError(
             "stretch",
-            f"the model was taught with pictures from {low:g} (black) to {high:g} (white)",
+            f"the model was taught with pictures {taught}",
             value=",".join(settings.stretch),
             remedy="Leave --stretch out",
         )
-    limits = given or sight.limits
+    limits = given or (None if sight.limits == "own" else sight.limits)
     if limits and info.cells:
         raise RequestError(
             "stretch",

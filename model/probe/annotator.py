@@ -115,7 +115,7 @@ class Probe:
             resolution=None if seen.metres is None else round(seen.metres * (1e6 if small else 1.0), 9),
             unit="um" if small else "m",
             tolerates=seen.tolerates,
-            limits=seen.limits,
+            limits=None if seen.bands is not None else seen.limits or "own",
             overall=self._fusion is not None,
             variant="probe",
         )

@@ -162,6 +162,10 @@ def test_a_probe_sees_pictures_as_those_that_taught_it(
     assert limner("run", scene, "--model", f"probe:{probe}", "--hd-num", 4, "--out", run).code == 0
     stretch = json.loads((run / "manifest.json").read_text())["images"][0]["stretch"]
     assert (stretch["low"], stretch["high"]) == ([10.0] * 3, [90.0] * 3)
+    assert limner(*train[:7], "--out", tmp_path / "own").code == 0
+    said = limner("run", scene, "--model", f"probe:{tmp_path / 'own'}", "--stretch", "0,255", "--out", tmp_path / "no")
+    assert said.code == 2
+    assert "taught with pictures each by its own stretch" in said.err
 
 
 def test_a_checkpoint_is_measured_against_colour(
