@@ -14,7 +14,7 @@ from ..readers.geodesy import boxes_m2
 from ..readers.image import ImageInfo
 from ..readers.overview import read_overview
 from ..readers.plugins import installed, load
-from ..readers.registry import open_image, readers
+from ..readers.registry import open_image, scan_again
 from ..readers.render import render
 from ..reports.folding import Fold
 from ..reports.writer import Area, AreaStatus, FileRow, ImageRecord, Overview, Patch, Record, Writer
@@ -230,7 +230,7 @@ def overview_gone(plan: ImagePlan) -> str:
         if plan.info.fingerprint not in _fingerprints(plan.info):
             return f"{plan.info.uri} has changed since it was analysed"
         open_image(plan.info, plan.stretch.channels).close()
-    except (LimnerError, KeyError) as error:  # KeyError: the plug-in that read it is no longer installed
+    except LimnerError as error:
         return str(error)
     return ""
 
@@ -239,8 +239,7 @@ def _fingerprints(info: ImageInfo) -> set[str]:
     """What the image's file holds now. A slice's file is that slice; others say what belongs to them. Raises."""
     if info.cells:
         return {fingerprint(info.files)}
-    found = readers()[info.reader].scan(info.uri, dict(info.options))
-    return {one.fingerprint for one in found if one.part == info.part}
+    return {one.fingerprint for one in scan_again(info) if one.part == info.part}
 
 
 def _load_writer(name: str) -> Writer:

@@ -77,6 +77,11 @@ def scan(inputs: Sequence[str], options: Mapping[str, str], *, reader: str | Non
     return _with_ids(_numbered(_without_parts(rows), among))
 
 
+def scan_again(info: ImageInfo) -> tuple[ImageInfo, ...]:
+    """What an image's file holds now, by the reader that scanned it. Raises `LimnerError`."""
+    return scan_file(info.reader, _reader(info.reader), info.uri, dict(info.options))
+
+
 def open_image(info: ImageInfo, channels: Sequence[str] | None = None) -> Image:
     """Open an image with the reader that scanned it. Raises `ReadError`, or `RequestError` where that is gone."""
     return _reader(info.reader).open(info, channels)
