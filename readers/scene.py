@@ -43,6 +43,7 @@ class SceneReader:
     """The reader named "scene". Options: `sensor`, `crs` (where the files have none), `nodata`."""
 
     name = "scene"
+    kind = "map"
     options = ("sensor", "crs", "nodata")
 
     def claim(self, uri: str, head: bytes) -> Claim:
@@ -251,6 +252,7 @@ def _describe(
         fingerprint=fingerprint(paths),
         options=tuple(sorted(kept.items())),
         notes=tuple(dict.fromkeys(notes)),
+        personal=False,
     )
 
 
