@@ -6,7 +6,6 @@ through to another reader: pages of a slide's file may be pictures of the glass 
 
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Final
 
 from .errors import ReadError
 from .image import Kind
-from .tiffdir import DESCRIPTION, MAGIC, MAKE, PAGE_NAME, SOFTWARE, TILE_WIDTH, XMP, Directories, Page
+from .tiffdir import DESCRIPTION, MAGIC, MAKE, PAGE_NAME, SOFTWARE, SUBFILE, TILE_WIDTH, XMP, Directories, Page
 
 _FEW: Final = 64  # directories that tell what a TIFF is
 _MAPS: Final = frozenset({33550, 33922, 34264, 34735, 42112, 42113})  # GeoTIFF's and GDAL's tags
@@ -74,6 +73,7 @@ _VOLUME: Final = "Give the DICOM series that it was made from"
 _GDAL: Final = (
     "Write the variable that you mean as GeoTIFF, for example with `gdal_translate NETCDF:FILE:VARIABLE OUT.tif`"
 )
+_WHICH: Final = "which of its variables is meant is not known"
 _NO_IMAGE: Final = "Leave it out"
 
 _FORMATS: Final = {
@@ -97,11 +97,11 @@ _FORMATS: Final = {
         # those that none does
         Format("vsi", "Olympus VSI", "slide", "", "its own pages are overviews and the label", _OME),
         Format("ets", "Olympus ETS", "slide", "", "it holds pixels of a VSI slide", _OME, aside=True),
-        Format("afi", "Aperio AFI", "slide", "", "it lists a slide for each channel", "Give the .svs files", aside=True),
-        Format("ndpis", "Hamamatsu NDPIS", "slide", "", "it lists slides", "Give the .ndpi files that it lists", aside=True),
+        Format("afi", "Aperio AFI", "slide", "", "it lists slides", "Give its .svs files", aside=True),
+        Format("ndpis", "Hamamatsu NDPIS", "slide", "", "it lists slides", "Give its .ndpi files", aside=True),
         Format("vms-part", "part of a Hamamatsu VMS slide", "slide", "", "", "Give the .vms file", aside=True),
         Format("label", "picture of a slide's label", "slide", "", "", "Leave it out", aside=True),
-        Format("isyntax", "Philips iSyntax", "slide", "", "", "Export it as TIFF or OME-TIFF with Philips' or `isyntax2raw`'s tools"),
+        Format("isyntax", "Philips iSyntax", "slide", "", "", _SDK),
         Format("czi", "Zeiss CZI", "slide", "", "", _OME),
         Format("zvi", "Zeiss ZVI", "slide", "", "", _OME),
         Format("lsm", "Zeiss LSM", "slide", "", "", _OME),
@@ -124,8 +124,8 @@ _FORMATS: Final = {
         Format("analyze", "Analyze or Interfile header", "study", "", "", _VOLUME),
         # maps and what holds no image: whoever claims one may have it
         Format("zarr", "Zarr", "map", "", "", "Write the array that you mean as GeoTIFF", strict=False),
-        Format("hdf5", "HDF5 or NetCDF 4", "map", "", "which of its variables is meant is not known", _GDAL, strict=False),
-        Format("netcdf", "NetCDF", "map", "", "which of its variables is meant is not known", _GDAL, strict=False),
+        Format("hdf5", "HDF5 or NetCDF 4", "map", "", _WHICH, _GDAL, strict=False),
+        Format("netcdf", "NetCDF", "map", "", _WHICH, _GDAL, strict=False),
         Format("hdf4", "HDF 4", "map", "", "", _GDAL, strict=False),
         Format("pdf", "PDF", None, "", "", _NO_IMAGE, strict=False, aside=True),
         Format("video", "video", None, "", "", "Give single frames as PNG or TIFF", strict=False, aside=True),
@@ -230,7 +230,8 @@ def _tiff(uri: str, by_name: str) -> str:
         return key or by_name
     if not pages or pages[0].tags & _MAPS:
         return ""
-    if is_label(pages[0].text(DESCRIPTION)) or is_label(pages[0].text(PAGE_NAME)):
+    macro = pages[0].numbers.get(SUBFILE, 0) & 8  # a bit that scanners set for pictures of the whole glass
+    if macro or is_label(pages[0].text(DESCRIPTION)) or is_label(pages[0].text(PAGE_NAME)):
         return "label"
     tiled = TILE_WIDTH in pages[0].tags
     return "pyramid" if tiled and (_has_level(pages) or (found is not None and found.fault)) else ""
@@ -239,7 +240,7 @@ def _tiff(uri: str, by_name: str) -> str:
 def _scanner(page: Page, pages: tuple[Page, ...]) -> str:
     """The format that the words and tags of a TIFF's first page state."""
     says, made, software = page.text(DESCRIPTION), page.text(MAKE), page.text(SOFTWARE)
-    tests: Mapping[str, bool] = {
+    tests = {
         "svs": says.startswith("Aperio"),
         "ndpi": 65420 in page.tags or made.startswith("Hamamatsu"),  # noqa: PLR2004 - NDPI's version tag
         "scn": "leica-microsystems.com/scn" in says,

@@ -1,58 +1,33 @@
-"""OME-TIFF and plain pyramids of tiles in TIFF. The one file that imports tifffile.
+"""OME-TIFF, QPTIFF and plain pyramids of tiles in TIFF.
 
 Only the tiles that a box needs are read and decoded, whatever their number, depth and compression.
 """
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import TYPE_CHECKING, Final, Self, cast
 
 import numpy as np
 
 from .codestreams import check_declared
 from .errors import ReadError, shown
 from .fingerprint import fingerprint, is_remote, local_only
-from .formats import is_label, recognise
+from .formats import recognise
 from .geometry import Box
 from .image import Claim, ImageInfo, Mask, Pixels
 from .levels import Level, TiledPyramid
-from .ome import LONGEST, OmeFacts, bomb, qptiff_names
+from .ome import OmeFacts, qptiff_names
 from .planes import Planes, name_bands
 from .spacing import Spacing, place_slide
 from .tiffdir import MAGIC, Directories
+from .tiffpicture import SEGMENT, damaged, descriptions, first_picture, levels_of, open_tiff, tag_value, tile_size
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage, TiffPageSeries
 
 OPTIONS: Final = ("bands", "microns_per_pixel", "spacing_csv", "t", "z")
 
-_OTHER: Final = (  # layouts of pages that tifffile knows and that belong to other formats
-    *(
-        "lsm",
-        "mmstack",
-        "micromanager",
-        "imagej",
-        "ndtiff",
-        "fluoview",
-        "stk",
-        "sis",
-        "svs",
-        "scn",
-        "ndpi",
-        "bif",
-        "avs",
-    ),
-    *("eer", "philips", "scanimage", "indica", "nih", "mdgel"),
-)
-_SIDE: Final = 1 << 31  # pixels along a side
-_TILE_SIDE: Final = 1 << 15  # of a tile
-_PIECES: Final = 1 << 22  # tiles or strips of one page
-_LEVELS: Final = 64
-_CHANNELS: Final = 1024
-_PLAIN: Final = {0: "white is zero", 1: "black is zero", 2: "RGB", 6: "YCbCr"}  # photometric interpretations
-_SEGMENT: Final = 256 << 20  # bytes of one decoded tile or strip that are taken
 _PICTURE: Final = frozenset("YXS")
 
 
@@ -80,12 +55,12 @@ class PyramidReader:
     def scan(self, uri: str, options: Mapping[str, str]) -> Sequence[ImageInfo]:
         """The first picture of the file. Raises `ReadError`, and `RequestError` for an option that does not fit."""
         local_only(uri)
-        with _opened(uri) as tiff:
-            series = _series(tiff, uri)
+        with open_tiff(uri) as tiff:
+            series = first_picture(tiff, uri)
             ome = OmeFacts.parse(tiff.ome_metadata or "") if tiff.is_ome else OmeFacts(None, ())
             page = series.keyframe
             planes = _planes(series, uri)
-            names = qptiff_names([one.description for one in series.pages]) if tiff.is_qpi else ome.channels
+            names = qptiff_names(descriptions(series)) if tiff.is_qpi else ome.channels
             channels = name_bands(planes.channels(names), options.get("bands", ""), uri)
             planes.places(options)  # an option that is out of range is refused here
             notes = (*_notes(tiff, series), *planes.notes(options))
@@ -121,7 +96,7 @@ class Pyramid:
         self.channels = info.choose(channels)
         self._places = [info.channels.index(channel) for channel in self.channels]
         self._closed = False
-        self._tiff = _opened(info.uri)
+        self._tiff = open_tiff(info.uri)
         try:
             self._prepare()
         except BaseException:
@@ -129,7 +104,7 @@ class Pyramid:
             raise
 
     def _prepare(self) -> None:
-        info, series = self._info, _series(self._tiff, self._info.uri)
+        info, series = self._info, first_picture(self._tiff, self._info.uri)
         if (series.keyframe.imagewidth, series.keyframe.imagelength) != info.size:
             raise ReadError(
                 info.uri,
@@ -138,8 +113,9 @@ class Pyramid:
             )
         samples, self._alpha = _planes(series, info.uri).places(dict(info.options))
         self._samples = [samples[place] for place in self._places]
-        self._pages = [level.pages for level in series.levels]
-        self._levels = [_level(info.size, level.keyframe) for level in series.levels]
+        levels = levels_of(series)
+        self._pages = [level.pages for level in levels]
+        self._levels = [_level(info.size, level.keyframe) for level in levels]
         self._dtype = np.dtype(series.dtype).newbyteorder("=")
         self._pyramid = TiledPyramid(self._levels, len(self._places), self._dtype, self._fetch)
 
@@ -195,6 +171,13 @@ class Pyramid:
     def _where(self, place: int, column: int, row: int) -> str:
         return f"{self._info.id or self._info.uri}, level {place}, tile {column}, {row}"
 
+    def _stored(self, offset: int, count: int, where: str) -> bytes:
+        """The bytes of a tile as they lie in the file, as far as they are there."""
+        if not 0 <= count <= SEGMENT:
+            raise _unreadable(where, f"{count} bytes of one tile")
+        self._tiff.filehandle.seek(offset)
+        return self._tiff.filehandle.read(count)
+
     def _segment(self, place: int, key: tuple[int, int], column: int, row: int) -> Pixels | None:
         """The decoded tile or strip of a page's plane, (height, width, samples); None where the file left it out."""
         level = self._levels[place]
@@ -206,11 +189,8 @@ class Pyramid:
             keyframe = None if page is None else page.keyframe
             if page is None or keyframe is None:
                 return None
-            offset, count = page.dataoffsets[index], page.databytecounts[index]
-            if not 0 <= count <= _SEGMENT:
-                raise _unreadable(where, f"{count} bytes of one tile")
-            self._tiff.filehandle.seek(offset)
-            data = self._tiff.filehandle.read(count)
+            count = page.databytecounts[index]
+            data = self._stored(page.dataoffsets[index], count, where)
             check_declared(data, int(keyframe.compression), level.tile, where)
             segment = (
                 keyframe.decode(data, index, jpegtables=page.jpegtables, jpegheader=keyframe.jpegheader)[0]
@@ -226,44 +206,6 @@ class Pyramid:
         return None if segment is None else cast("Pixels", segment[0])
 
 
-def _opened(uri: str) -> "TiffFile":
-    """The file's handle; of one file only, since an OME header may name any other. Raises `ReadError`.
-
-    Its directories and its XML are looked at first, with bounds, and tifffile is told to try no layouts of `_OTHER`.
-    """
-    import tifffile  # noqa: PLC0415 - a format library loads when a file needs it
-
-    logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what is wrong is said once, in our words
-    _check_directories(uri)
-    try:
-        tiff = tifffile.TiffFile(uri, _multifile=False, **{f"is_{kind}": False for kind in _OTHER})
-        found = tiff.ome_metadata if tiff.is_ome else ""
-    except Exception as error:  # TiffFileError, struct.error, OSError and more, by what is broken
-        raise _damaged(uri, str(error)) from error
-    if why := bomb(found or ""):
-        tiff.close()
-        raise _damaged(uri, why)
-    return tiff
-
-
-def _check_directories(uri: str) -> None:
-    """Raise `ReadError` where a TIFF's directories are damaged, or state what would take no end of time or memory."""
-    try:
-        found = Directories.read(uri)
-    except OSError as error:
-        raise _damaged(uri, error.strerror or str(error)) from error
-    if found is None:
-        raise _damaged(uri, "it does not begin as a TIFF")
-    if found.fault:
-        raise _damaged(uri, f"the slide is cut off: {found.fault}" if found.cut else found.fault)
-    if found.pages[0].long > LONGEST:
-        raise _damaged(uri, f"a description of {found.pages[0].long} bytes, at most {LONGEST} are read")
-
-
-def _damaged(uri: str, why: str) -> ReadError:
-    return ReadError(uri, "it must be a readable TIFF", value=shown(why, 300), remedy="Copy it again from its source")
-
-
 def _unreadable(where: str, why: str) -> ReadError:
     return ReadError(
         where,
@@ -273,83 +215,8 @@ def _unreadable(where: str, why: str) -> ReadError:
     )
 
 
-def _series(tiff: "TiffFile", uri: str) -> "TiffPageSeries":
-    """The first picture. Raises `ReadError` where it cannot be read tile by tile, or its numbers are not samples."""
-    try:
-        series = tiff.series[0]
-        page = series.keyframe
-        kind = int(page.photometric)
-        names = (page.description, str(_tag(page, 285) or ""), series.name)
-        dtype = cast("np.dtype[Any] | None", series.dtype)
-        why = _impossible(series)
-        largest = max(math.prod(_tile(level.keyframe)) * level.keyframe.samplesperpixel for level in series.levels)
-    except Exception as error:  # as above: a damaged directory shows in many ways
-        raise _damaged(uri, f"{type(error).__name__}: {error}") from error
-    if why:
-        raise _damaged(uri, why)
-    if any(is_label(name) for name in names) and not page.is_tiled:
-        raise ReadError(
-            uri,
-            "its first picture must be the scan",
-            value="a picture of the slide's label, which is never shown",
-            remedy="Write the scan alone as OME-TIFF, for example with `bfconvert -series`",
-        )
-    if kind not in _PLAIN or dtype is None or dtype.kind not in "uif":
-        raise ReadError(
-            uri,
-            f"its pixels are grey, RGB or separate channels of numbers ({', '.join(_PLAIN.values())})",
-            value=f"photometric interpretation {kind}, {dtype}",
-            remedy="Write it as RGB, for example with `vips tiffsave --tile --pyramid`",
-        )
-    if largest * dtype.itemsize > _SEGMENT:
-        raise ReadError(
-            uri,
-            "it must be stored in tiles or strips, so that a part can be read without the whole",
-            value=f"one piece of {largest * dtype.itemsize >> 20} MiB",
-            remedy="Store it as tiles, for example with `vips tiffsave --tile --pyramid`",
-        )
-    return series
-
-
-def _impossible(series: "TiffPageSeries") -> str:
-    """What of a picture's levels cannot be, in words; "" where they can be read tile by tile."""
-    levels = [level.keyframe for level in series.levels]
-    first = levels[0]
-    if not 0 < len(levels) <= _LEVELS:
-        return f"{len(levels)} levels"
-    if not 0 < first.samplesperpixel <= _CHANNELS or any(
-        length > _CHANNELS for axis, length in zip(series.axes, series.shape, strict=True) if axis in "CS"
-    ):
-        return f"more than {_CHANNELS} channels"
-    for number, page in enumerate(levels):
-        size, tile = (page.imagewidth, page.imagelength), _tile(page)
-        pieces = math.prod(-(-side // piece) for side, piece in zip(size, tile, strict=True) if piece > 0)
-        planes = page.samplesperpixel if page.planarconfig == 2 else 1  # noqa: PLR2004 - one plane a sample
-        alike = (page.samplesperpixel, page.planarconfig, int(page.photometric), page.dtype)
-        if page.imagedepth != 1 or not all(0 < side <= _SIDE for side in size):
-            return f"level {number} of {size[0]} × {size[1]} × {page.imagedepth} px"
-        if not all(0 < side <= (_TILE_SIDE if page.is_tiled else _SIDE) for side in tile):
-            return f"tiles of {tile[0]} × {tile[1]} px in level {number}"
-        if any(side > full for side, full in zip(size, (first.imagewidth, first.imagelength), strict=True)):
-            return f"level {number} is larger than the picture"
-        if alike != (first.samplesperpixel, first.planarconfig, int(first.photometric), first.dtype):
-            return f"level {number} holds other numbers than the picture"
-        if pieces > _PIECES or len(page.dataoffsets) < pieces * planes or len(page.databytecounts) < pieces * planes:
-            return f"{len(page.dataoffsets)} places for {pieces * planes} tiles or strips of level {number}"
-        if len(series.levels[number].pages) != len(series.pages):
-            return f"level {number} has other pages than the picture"
-    return ""
-
-
-def _tile(page: "TiffPage") -> tuple[int, int]:
-    """(width, height) of a page's tiles, or strips."""
-    if page.is_tiled:
-        return page.tilewidth, page.tilelength
-    return page.imagewidth, min(page.rowsperstrip, page.imagelength)
-
-
 def _level(full: tuple[int, int], page: "TiffPage") -> Level:
-    return Level.below(full, (page.imagewidth, page.imagelength), _tile(page))
+    return Level.below(full, (page.imagewidth, page.imagelength), tile_size(page))
 
 
 def _planes(series: "TiffPageSeries", uri: str) -> Planes:
@@ -357,7 +224,7 @@ def _planes(series: "TiffPageSeries", uri: str) -> Planes:
     page = series.keyframe
     pairs = [(axis, n) for axis, n in zip(series.axes, series.shape, strict=True) if axis not in _PICTURE]
     if math.prod(n for _, n in pairs) != len(series.pages):
-        raise _damaged(uri, f"{len(series.pages)} pages for {' × '.join(f'{n} {axis}' for axis, n in pairs)}")
+        raise damaged(uri, f"{len(series.pages)} pages for {' × '.join(f'{n} {axis}' for axis, n in pairs)}")
     extra = tuple(page.extrasamples)[:1]
     return Planes(
         axes=tuple(axis for axis, _ in pairs),
@@ -372,8 +239,8 @@ def _planes(series: "TiffPageSeries", uri: str) -> Planes:
 
 def _resolution_tag(page: "TiffPage") -> Spacing | None:
     """Pixels an inch or a centimetre, which many programs fill with a number for printers."""
-    unit = {2: 25400.0, 3: 10000.0}.get(int(_tag(page, 296) or 0))
-    across = [_ratio(_tag(page, code)) for code in (282, 283)]
+    unit = {2: 25400.0, 3: 10000.0}.get(int(tag_value(page, 296) or 0))
+    across = [_ratio(tag_value(page, code)) for code in (282, 283)]
     if unit is None or not all(across):
         return None
     return Spacing(unit / across[0], unit / across[1], "TIFF resolution tag")
@@ -383,11 +250,6 @@ def _ratio(value: object) -> float:
     """A TIFF rational, 0 where it is none."""
     numbers = cast("tuple[int, ...]", value) if isinstance(value, tuple) else ()
     return numbers[0] / numbers[1] if len(numbers) == 2 and numbers[1] else 0.0  # noqa: PLR2004 - numerator, denominator
-
-
-def _tag(page: "TiffPage", code: int) -> Any:  # noqa: ANN401 - a tag's value is whatever its type says
-    tag = page.tags.get(code)
-    return None if tag is None else tag.value
 
 
 def _notes(tiff: "TiffFile", series: "TiffPageSeries") -> tuple[str, ...]:

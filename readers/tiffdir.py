@@ -17,13 +17,15 @@ TILE_WIDTH, TILE_HEIGHT = 322, 323
 
 MOST_PAGES: Final = 10_000  # directories of one file, those of reduced pictures among them
 MOST_ENTRIES: Final = 1_024  # tags of one directory
-MOST_BYTES: Final = 64 << 20  # bytes of one tag's value
+MOST_BYTES: Final = 256 << 20  # bytes of all tags' values
+PIECES: Final = 1 << 22  # tiles or strips of one page, four times as many of all pages
 _TEXT: Final = 4_096  # bytes of a text that are kept
 _WALK: Final = 1_024  # SubIFDs of one page
 
 _SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _WHOLE: Final = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _TEXTS: Final = frozenset({DESCRIPTION, MAKE, PAGE_NAME, SOFTWARE, XMP})
+_PLACES: Final = frozenset({273, 279, 324, 325})  # where tiles and strips lie, and how long they are
 _SINGLE: Final = frozenset({SUBFILE, WIDTH, HEIGHT, 259, PHOTOMETRIC, 277, 278, 284, 317, TILE_WIDTH, TILE_HEIGHT})
 
 
@@ -73,14 +75,14 @@ class Directories:
             try:
                 for page in walk.pages(most):
                     pages.append(page)  # noqa: PERF402 - what was read before a fault counts
-            except _Fault as fault:
+            except _FaultError as fault:
                 walk.note(fault)
         if not pages and walk.fault is None:
             return cls((), "it has no page")
-        return cls(tuple(pages), *(() if walk.fault is None else (str(walk.fault), walk.fault.cut)))
+        return cls(tuple(pages)) if walk.fault is None else cls(tuple(pages), str(walk.fault), walk.fault.cut)
 
 
-class _Fault(Exception):
+class _FaultError(Exception):
     def __init__(self, text: str, *, cut: bool = False) -> None:
         super().__init__(text)
         self.cut = cut
@@ -96,14 +98,15 @@ class _Walk:
         self._big = head[2:4] in {b"+\0", b"\0+"}
         self._head = head
         self._seen: set[int] = set()
-        self.fault: _Fault | None = None
+        self._bytes = self._pieces = 0
+        self.fault: _FaultError | None = None
 
-    def note(self, fault: _Fault) -> None:
+    def note(self, fault: _FaultError) -> None:
         """Keep the first fault."""
         self.fault = self.fault or fault
 
     def pages(self, most: int) -> Iterator[Page]:
-        """The pages in order, each followed by those that hang below it. Raises `_Fault`."""
+        """The pages in order, each followed by those that hang below it. Raises `_FaultError`."""
         offset = self._unpack("Q", self._head[8:16]) if self._big else self._unpack("I", self._head[4:8])
         while offset:
             page, below, following = self._directory(offset, reduced=False)
@@ -112,18 +115,18 @@ class _Walk:
                 yield self._directory(place, reduced=True)[0]
             if len(self._seen) >= most:
                 if following and most == MOST_PAGES:
-                    raise _Fault(f"it has more than {most} directories")
+                    raise _FaultError(f"it has more than {most} directories")
                 return
             offset = following
 
     def _directory(self, offset: int, *, reduced: bool) -> tuple[Page, list[int], int]:
         if offset in self._seen:
-            raise _Fault(f"its directories run in a circle, back to byte {offset}")
+            raise _FaultError(f"its directories run in a circle, back to byte {offset}")
         self._seen.add(offset)
         wide = 8 if self._big else 2
         entries = self._unpack("Q" if self._big else "H", self._at(offset, wide, "a directory"))
         if not 0 < entries <= MOST_ENTRIES:
-            raise _Fault(f"a directory has {entries} tags, 1 to {MOST_ENTRIES} are taken")
+            raise _FaultError(f"a directory has {entries} tags, 1 to {MOST_ENTRIES} are taken")
         step = 20 if self._big else 12
         table = self._at(offset + wide, entries * step + (8 if self._big else 4), "a directory")
         following = self._unpack("Q" if self._big else "I", table[entries * step :])
@@ -145,24 +148,26 @@ class _Walk:
                     below = [at for at in self._numbers(kind, self._value(value, place, size)) if at]
                 elif kind in _WHOLE and count:
                     numbers[tag] = self._numbers(kind, self._value(value, place, _SIZES[kind]))[0]
-            except _Fault as fault:
+            except _FaultError as fault:
                 self.note(fault)
         if len(below) > _WALK:
-            raise _Fault(f"more than {_WALK} reduced pictures hang below one page")
+            raise _FaultError(f"more than {_WALK} reduced pictures hang below one page")
         return Page(numbers, texts, frozenset(tags), long, reduced), below if not reduced else [], following
 
     def _place(self, tag: int, kind: int, count: int, value: bytes) -> int | None:
-        """Where a tag's value lies, None where it lies in its entry. Raises `_Fault`."""
+        """Where a tag's value lies, None where it lies in its entry. Raises `_FaultError`."""
         size = _SIZES.get(kind, 0) * count
         if tag in _SINGLE and (count != 1 or kind not in _WHOLE):
-            raise _Fault(f"tag {tag} must hold one whole number, and holds {count} of type {kind}")
-        if size > MOST_BYTES:
-            raise _Fault(f"tag {tag} holds {size} bytes, at most {MOST_BYTES} are taken")
+            raise _FaultError(f"tag {tag} must hold one whole number, and holds {count} of type {kind}")
+        self._bytes += size
+        self._pieces += count if tag in _PLACES else 0
+        if self._bytes > MOST_BYTES or self._pieces > 8 * PIECES or (tag in _PLACES and count > PIECES):
+            raise _FaultError(f"tag {tag} holds {count} values, {size} bytes, or all tags do, and that is too much")
         if size <= len(value):
             return None
         place = self._unpack("Q" if self._big else "I", value)
         if place + size > self._length:
-            raise _Fault(f"tag {tag} lies at byte {place}, and the file ends at {self._length}", cut=True)
+            raise _FaultError(f"tag {tag} lies at byte {place}, and the file ends at {self._length}", cut=True)
         return place
 
     def _entry(self, entry: bytes) -> tuple[int, int, int, bytes]:
@@ -181,12 +186,12 @@ class _Walk:
     def _unpack(self, form: str, data: bytes) -> int:
         size = struct.calcsize(f"<{form}")
         if len(data) < size:
-            raise _Fault("it ends within its header", cut=True)
+            raise _FaultError("it ends within its header", cut=True)
         (number,) = struct.unpack(f"{self._order}{form}", data[:size])
         return number
 
     def _at(self, place: int, size: int, what: str) -> bytes:
         if not 0 <= place <= self._length - size:
-            raise _Fault(f"{what} lies at byte {place}, and the file ends at {self._length}", cut=True)
+            raise _FaultError(f"{what} lies at byte {place}, and the file ends at {self._length}", cut=True)
         self._file.seek(place)
         return self._file.read(size)
