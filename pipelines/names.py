@@ -103,6 +103,10 @@ class Names:
             cells=tuple(replace(cell, source=self.path(cell.source)) for cell in info.cells),
             options=tuple((key, self.path(value) if key in _PATHS else value) for key, value in info.options),
             notes=tuple(self.text(note) for note in info.notes),
+            part=self._part(info.part),
+            study=self.text(info.study),
+            facts=tuple((key, self.text(value)) for key, value in info.facts),
+            placement=replace(info.placement, source=self.text(info.placement.source)),
         )
 
     def scanned(self, row: Scanned) -> Scanned:
@@ -122,7 +126,13 @@ class Names:
         if self.pseudonyms is None:
             return {}
         paths = {path for image in plan.images for path in _all(image.info)}
-        return {self.path(path): path for path in sorted(paths)}
+        parts = {image.info.part for image in plan.images}
+        kept = {self._part(part): part for part in sorted(parts) if self._part(part) != part}
+        return kept | {self.path(path): path for path in sorted(paths)}
+
+    def _part(self, part: str) -> str:
+        """The name of an image within its file, as a whole a pseudonym where a path is in it."""
+        return part if self.text(part) == part else self.path(part)
 
     def _row(self, row: FileRow) -> FileRow:
         return replace(row, path=self.path(row.path), reason=self.text(row.reason))
@@ -133,10 +143,17 @@ def reveal(info: ImageInfo, sources: Mapping[str, str]) -> ImageInfo:
     return replace(
         info,
         uri=sources.get(info.uri, info.uri),
+        part=sources.get(info.part, info.part),
         files=tuple(sources.get(path, path) for path in info.files),
         cells=tuple(replace(cell, source=sources.get(cell.source, cell.source)) for cell in info.cells),
         options=tuple((key, sources.get(value, value)) for key, value in info.options),
     )
+
+
+def conceal(error: LimnerError, sources: Mapping[str, str]) -> LimnerError:
+    """An error of a revealed image whose words tell no path: the inverse of `reveal`, for words."""
+    told = {form: alias for alias, path in sources.items() for form in forms(path)}
+    return replace_names(error, longest_first(told))
 
 
 @contextlib.contextmanager

@@ -68,6 +68,7 @@ _OME: Final = "Convert it to OME-TIFF, for example with `bfconvert` of Bio-Forma
 _SLIDE: Final = (
     "Convert it to OME-TIFF, for example with `bfconvert` of Bio-Formats or `vips tiffsave --tile --pyramid`"
 )
+_SDK: Final = "Export it as TIFF or OME-TIFF with Philips' tools or isyntax2raw"
 _LOSSLESS: Final = "Export it from the scanner's own viewer as OME-TIFF or SVS"
 _VOLUME: Final = "Give the DICOM series that it was made from"
 _GDAL: Final = (

@@ -17,6 +17,7 @@ import numpy as np
 from .bands import Sensor, band_token, canonical, describe, is_sentinel, sensor_named, sensor_of_product
 from .errors import ReadError
 from .fingerprint import fingerprint
+from .formats import recognise
 from .geometry import Box, Placement
 from .geotiff import RasterImage, RasterReader
 from .image import Claim, ImageInfo, Mask, Pixels
@@ -202,7 +203,9 @@ def _groups(folder: str) -> dict[str, dict[str, list[str]]]:
 
 def _is_raster(path: str) -> bool:
     with Path(path).open("rb") as file:
-        return RasterReader().claim(path, file.read(HEAD)).strength > 0
+        head = file.read(HEAD)
+    found = recognise(path, head)
+    return (found is None or not found.strict) and RasterReader().claim(path, head).strength > 0
 
 
 def _band_order(band: str) -> tuple[str, float, str]:
