@@ -21,7 +21,17 @@ from .ome import OmeFacts, qptiff_names
 from .planes import Planes, name_bands
 from .spacing import Spacing, place_slide
 from .tiffdir import MAGIC, Directories
-from .tiffpicture import SEGMENT, damaged, descriptions, first_picture, levels_of, open_tiff, tag_value, tile_size
+from .tiffpicture import (
+    SEGMENT,
+    believed,
+    damaged,
+    descriptions,
+    first_picture,
+    levels_of,
+    open_tiff,
+    tag_value,
+    tile_size,
+)
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage, TiffPageSeries
@@ -55,7 +65,7 @@ class PyramidReader:
     def scan(self, uri: str, options: Mapping[str, str]) -> Sequence[ImageInfo]:
         """The first picture of the file. Raises `ReadError`, and `RequestError` for an option that does not fit."""
         local_only(uri)
-        with open_tiff(uri) as tiff:
+        with open_tiff(uri) as tiff, believed(uri):
             series = first_picture(tiff, uri)
             ome = OmeFacts.parse(tiff.ome_metadata or "") if tiff.is_ome else OmeFacts(None, ())
             page = series.keyframe
@@ -98,7 +108,8 @@ class Pyramid:
         self._closed = False
         self._tiff = open_tiff(info.uri)
         try:
-            self._prepare()
+            with believed(info.uri):
+                self._prepare()
         except BaseException:
             self.close()
             raise
@@ -239,7 +250,8 @@ def _planes(series: "TiffPageSeries", uri: str) -> Planes:
 
 def _resolution_tag(page: "TiffPage") -> Spacing | None:
     """Pixels an inch or a centimetre, which many programs fill with a number for printers."""
-    unit = {2: 25400.0, 3: 10000.0}.get(int(tag_value(page, 296) or 0))
+    stated = tag_value(page, 296)
+    unit = {2: 25400.0, 3: 10000.0}.get(stated) if isinstance(stated, int) else None
     across = [_ratio(tag_value(page, code)) for code in (282, 283)]
     if unit is None or not all(across):
         return None

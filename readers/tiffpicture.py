@@ -6,15 +6,16 @@ XML are looked at first, with bounds, and what cannot be is refused in words.
 
 import logging
 import math
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from .errors import ReadError, shown
+from .errors import LimnerError, ReadError, shown
 from .formats import is_label
 from .ome import LONGEST, bomb
 from .tiffdir import PAGE_NAME, PIECES, SUBFILE, Directories
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
 
     import numpy as np
     from tifffile import TiffFile, TiffPage, TiffPageSeries
@@ -86,9 +87,20 @@ def damaged(uri: str, why: str) -> ReadError:
     return ReadError(uri, "it must be a readable TIFF", value=shown(why, 300), remedy="Copy it again from its source")
 
 
+@contextmanager
+def believed(uri: str) -> "Generator[None]":
+    """What is done with a file that was looked at: what still goes wrong is the file's fault. Raises `ReadError`."""
+    try:
+        yield
+    except LimnerError:
+        raise
+    except Exception as error:  # a damaged directory shows in many ways
+        raise damaged(uri, f"{type(error).__name__}: {error}") from error
+
+
 def first_picture(tiff: "TiffFile", uri: str) -> "TiffPageSeries":
     """The first picture. Raises `ReadError` where it cannot be read tile by tile, or its numbers are not samples."""
-    try:
+    with believed(uri):
         series = tiff.series[0]
         page = series.keyframe
         kind = int(page.photometric)
@@ -96,8 +108,6 @@ def first_picture(tiff: "TiffFile", uri: str) -> "TiffPageSeries":
         label = _shows_label(page, series.name)
         why = "" if label else _impossible(series)
         largest = max(math.prod(tile_size(one.keyframe)) * one.keyframe.samplesperpixel for one in levels_of(series))
-    except Exception as error:  # as above: a damaged directory shows in many ways
-        raise damaged(uri, f"{type(error).__name__}: {error}") from error
     if why:
         raise damaged(uri, why)
     if label:
