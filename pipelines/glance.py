@@ -19,7 +19,7 @@ from ..readers.registry import open_image
 from ..readers.render import Stretch, fit_stretch, render, rgb_channels
 from ..readers.tissue import drawn_mask, overview_limit
 from .config import Settings
-from .interest import Drawn, Interest, find_interest, is_slide
+from .interest import Drawn, Interest, find_interest
 
 DILATION = 2  # overview pixels: what is valid by less than half of one must not be lost
 
@@ -65,7 +65,7 @@ def glance(info: ImageInfo, sight: Sight, settings: Settings, drawn: Drawn | Non
         shown, unseen = (), f"{error.rule}{f' (found: {error.value})' if error.value else ''}"
     names = tuple(dict.fromkeys([*shown, *channel_names(info, sight, None)])) or (info.channels[0].name,)
     with open_image(info, names) as image:
-        seen = read_overview(image, limit=overview_limit(info)) if is_slide(info) else read_overview(image)
+        seen = read_overview(image, limit=overview_limit(info)) if info.kind == "slide" else read_overview(image)
         stretch = None
         if shown:
             pixels, channels = seen.pixels[..., : len(shown)], image.channels[: len(shown)]

@@ -21,7 +21,6 @@ from ..readers.image import ImageInfo, Mask
 from ..readers.overview import ReducedPicture
 from ..readers.tissue import find_tissue, read_drawn
 from .config import Settings
-from .scale import SLIDES
 
 OUTSIDE = "outside the area of interest"
 NO_TISSUE = "no tissue"
@@ -47,7 +46,7 @@ class Drawn:
 
         Raises `OutsideAreaError` off a map, another `RequestError` where the file is no area or does not fit.
         """
-        if is_slide(info) or info.cells:
+        if info.kind == "slide" or info.cells:
             return read_drawn(self.path, info)
         try:
             return place_area(self._on_earth, info)
@@ -92,15 +91,10 @@ class Interest:
         return "" if self.area is None or self.area.intersects(box) else NO_TISSUE
 
 
-def is_slide(info: ImageInfo) -> bool:
-    """Whether an image is a slide, by its reader or by its unit."""
-    return info.reader in SLIDES or info.placement.unit == "um"
-
-
 def find_interest(info: ImageInfo, settings: Settings, drawn: Drawn | None, seen: ReducedPicture) -> Interest:
     """Where to look on an image, from its overview. Raises `RequestError` as `Drawn.on` does."""
     placed = None if drawn is None else drawn.on(info)
-    if settings.tissue == "off" or not is_slide(info):
+    if settings.tissue == "off" or info.kind != "slide":
         return Interest(placed)
     microns = None
     if info.placement.unit == "um":

@@ -25,7 +25,6 @@ from ..readers.drawing import Drawing, Shape, from_crs
 from ..readers.errors import ReadError, RequestError
 from ..readers.geodesy import from_lonlat, on_earth
 from ..readers.image import ImageInfo
-from .interest import is_slide
 
 FIELDS: Final = ("label", "class")
 """Properties that hold the label where no field is named, after QuPath's `classification`."""
@@ -125,7 +124,7 @@ def read_labels(path: str, infos: Sequence[ImageInfo], *, label_field: str = "")
 
 def in_pixels(info: ImageInfo) -> bool:
     """Whether people draw on an image in pixels: slides, studies, and pictures without a place on the Earth."""
-    return is_slide(info) or bool(info.cells) or not on_earth(info.placement)
+    return info.kind == "slide" or bool(info.cells) or not on_earth(info.placement)
 
 
 def _read_geojson(path: Path, infos: Sequence[ImageInfo], label_field: str, found: _Found, *, number: int) -> None:

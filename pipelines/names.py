@@ -8,7 +8,6 @@ report can look at an image again. Both are readable by their owner only, and ne
 import contextlib
 import json
 import os
-import re
 import tempfile
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,16 +17,22 @@ from typing import Self
 from ..model.finding import Result
 from ..readers.errors import LimnerError
 from ..readers.image import ImageInfo
-from ..readers.pseudonym import KEY_FILE, KEY_VARIABLE, Pseudonyms, run_key
+from ..readers.pseudonym import (
+    KEY_FILE,
+    KEY_VARIABLE,
+    Pseudonyms,
+    forms,
+    longest_first,
+    replace_in,
+    replace_names,
+    run_key,
+)
 from ..readers.registry import Scanned
 from ..reports.writer import FileRow
 from .config import Settings
 from .plan import Plan
-from .scale import SLIDES
 from .store import SOURCES
 
-PERSONAL = ("dicom", *SLIDES)  # readers of files whose names are not told
-_SHORTEST = 4  # characters of a bare file name: shorter ones are words
 _PATHS = ("key_file", "spacing_csv")  # reader options that are paths
 
 
@@ -53,16 +58,16 @@ class Names:
 
         Raises `RequestError` for a bad key.
         """
-        if settings.names == "show" or all(row.reader not in PERSONAL for row in scanned):
+        if settings.names == "show" or not any(row.personal for row in scanned):
             return cls()
         pseudonyms = Pseudonyms.of({key: options[key] for key in ("key_file",) if key in options})
         beside = [settings.area, settings.schema_file, *(settings.reader_options.get(option, "") for option in _PATHS)]
         paths = [*settings.inputs, *filter(None, beside), *further, *(path for row in scanned for path in _paths(row))]
         told: dict[str, str] = {}
         for path in dict.fromkeys(paths):
-            for form in _forms(path):
+            for form in forms(path):
                 told.setdefault(form, pseudonyms.path(path))
-        return cls(pseudonyms, dict(sorted(told.items(), key=lambda item: (-len(item[0]), item[0]))))
+        return cls(pseudonyms, longest_first(told))
 
     def path(self, path: str) -> str:
         """What is told instead of a path."""
@@ -70,15 +75,11 @@ class Names:
 
     def text(self, text: str) -> str:
         """A text, with every path in it that is known, and every known file's bare name, told as its pseudonym."""
-        for form, alias in self.told.items():
-            if form in text:
-                text = re.sub(rf"(?<![\w.-]){re.escape(form)}(?![\w-])", lambda _, alias=alias: alias, text)
-        return text
+        return replace_in(text, self.told)
 
     def error(self, error: LimnerError) -> LimnerError:
         """An error whose words tell no path."""
-        parts = [self.text(part) for part in (error.thing, error.rule, error.value, error.remedy)]
-        return type(error)(parts[0], parts[1], value=parts[2], remedy=parts[3])
+        return replace_names(error, self.told)
 
     def results(self, results: Iterable[Result]) -> list[Result]:
         """Results whose reasons tell no path."""
@@ -102,6 +103,10 @@ class Names:
             cells=tuple(replace(cell, source=self.path(cell.source)) for cell in info.cells),
             options=tuple((key, self.path(value) if key in _PATHS else value) for key, value in info.options),
             notes=tuple(self.text(note) for note in info.notes),
+            part=self._part(info.part),
+            study=self.text(info.study),
+            facts=tuple((key, self.text(value)) for key, value in info.facts),
+            placement=replace(info.placement, source=self.text(info.placement.source)),
         )
 
     def scanned(self, row: Scanned) -> Scanned:
@@ -121,7 +126,13 @@ class Names:
         if self.pseudonyms is None:
             return {}
         paths = {path for image in plan.images for path in _all(image.info)}
-        return {self.path(path): path for path in sorted(paths)}
+        parts = {image.info.part for image in plan.images}
+        kept = {self._part(part): part for part in sorted(parts) if self._part(part) != part}
+        return kept | {self.path(path): path for path in sorted(paths)}
+
+    def _part(self, part: str) -> str:
+        """The name of an image within its file, as a whole a pseudonym where a path is in it."""
+        return part if self.text(part) == part else self.path(part)
 
     def _row(self, row: FileRow) -> FileRow:
         return replace(row, path=self.path(row.path), reason=self.text(row.reason))
@@ -132,10 +143,17 @@ def reveal(info: ImageInfo, sources: Mapping[str, str]) -> ImageInfo:
     return replace(
         info,
         uri=sources.get(info.uri, info.uri),
+        part=sources.get(info.part, info.part),
         files=tuple(sources.get(path, path) for path in info.files),
         cells=tuple(replace(cell, source=sources.get(cell.source, cell.source)) for cell in info.cells),
         options=tuple((key, sources.get(value, value)) for key, value in info.options),
     )
+
+
+def conceal(error: LimnerError, sources: Mapping[str, str]) -> LimnerError:
+    """An error of a revealed image whose words tell no path: the inverse of `reveal`, for words."""
+    told = {form: alias for alias, path in sources.items() for form in forms(path)}
+    return replace_names(error, longest_first(told))
 
 
 @contextlib.contextmanager
@@ -191,11 +209,3 @@ def _all(info: ImageInfo) -> list[str]:
     own = [] if info.uri.startswith("dicom:") else [info.uri]
     options = [value for key, value in info.options if key in _PATHS]
     return [*own, *info.files, *(cell.source for cell in info.cells), *options]
-
-
-def _forms(path: str) -> list[str]:
-    """A path as it may be met in a text: as given, absolute, resolved, quoted by Python, or its bare name."""
-    whole = [path, str(Path(path).absolute()), str(Path(path).resolve())]
-    name = Path(path).name
-    bare = [name] if Path(name).suffix and len(name) >= _SHORTEST else []  # a folder's may be any word
-    return list(dict.fromkeys([form for one in (*whole, *bare) for form in (one, repr(one)[1:-1])]))

@@ -145,7 +145,7 @@ def reading_options(settings: Settings, key: str = "") -> dict[str, str]:
     """
     among = readers()
     chosen = [among[settings.reader]] if settings.reader in among else among.values()
-    known = {option for reader in chosen for option in getattr(reader, "options", ())}
+    known = {"names", *(option for reader in chosen for option in getattr(reader, "options", ()))}
     follow = {"columns": str(math.isqrt(settings.hd_num)), "identities": settings.names, "names": settings.names}
     follow |= {"key_file": key} if key else {}
     return {option: value for option, value in follow.items() if option in known} | settings.reading()

@@ -19,7 +19,7 @@ from ..readers.render import render
 from ..reports.folding import Fold
 from ..reports.writer import Area, AreaStatus, FileRow, ImageRecord, Overview, Patch, Record, Writer
 from .choice import NONE
-from .names import read_sources, reveal
+from .names import conceal, read_sources, reveal
 from .plan import EMPTY, NO_MODEL, ImagePlan
 from .store import Entry, StoreError, read_entries, read_findings, read_manifest
 
@@ -122,7 +122,7 @@ def _image_record(
     return ImageRecord(
         info=plan.info,
         findings=lambda: shelf.take(plan, done),
-        overview=lambda: _overview(replace(plan, info=reveal(plan.info, sources))),
+        overview=lambda: _revealed(plan, sources),
         areas=_areas(plan, found),
         failures=tuple((entry.region, entry.error) for entry in found if entry and entry.status == "failed"),
         seen=_seen(plan),
@@ -220,6 +220,14 @@ def _overview(plan: ImagePlan) -> Overview | None:
     with open_image(plan.info, plan.stretch.channels) as image:
         pixels, valid, readable, scale = read_overview(image, limit=OVERVIEW * Fold.of(plan.info).count)
     return Overview(render(pixels, valid, plan.stretch), valid, readable, scale)
+
+
+def _revealed(plan: ImagePlan, sources: Mapping[str, str]) -> Overview | None:
+    """The overview of an image whose paths the record does not tell. An error does not tell them either."""
+    try:
+        return _overview(replace(plan, info=reveal(plan.info, sources)))
+    except LimnerError as error:
+        raise conceal(error, sources) from None
 
 
 def overview_gone(plan: ImagePlan) -> str:

@@ -11,7 +11,6 @@ from .config import Settings
 from .resolution import Resolution, format_metres
 
 MOST_ENLARGED = 16
-SLIDES = ("pyramid", "slide")  # readers of slides, whose spacing a person may state
 
 
 def ground_metres(info: ImageInfo) -> tuple[float, float] | None:
@@ -37,7 +36,7 @@ def grid_scale(info: ImageInfo, sight: Sight, settings: Settings) -> tuple[float
         raise RequestError(
             info.uri,
             f"the size of its pixels must be known, since {asked} needs it",
-            value=f"no size in {'the file' if info.reader in SLIDES else 'its placement'} ({info.placement.source})",
+            value=f"no size in {'its placement' if info.kind == 'map' else 'the file'} ({info.placement.source})",
             remedy=_way_out(info),
         )
     scale = snap_scale(min(actual) if wanted.metres is None else wanted.metres, actual)
@@ -66,7 +65,7 @@ def _slice_a_tile(info: ImageInfo, sight: Sight) -> tuple[float, float]:
 
 def _way_out(info: ImageInfo) -> str:
     """What a person can do where an image does not say how large its pixels are."""
-    if info.reader in SLIDES:
+    if info.kind == "slide":
         return (
             "State it with --microns-per-pixel, for example --microns-per-pixel 0.5, "
             "or for many slides with --set reader_options.spacing_csv=slides.csv"

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from .errors import LimnerError
 from .geometry import Box
 from .image import Image, ImageInfo, Mask, Pixels, Reader
+from .pseudonym import forms, longest_first, replace_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Truth:
 def check_reader(reader: Reader, uri: str, truth: Truth, *, image: int = 0) -> ImageInfo:
     """Hold a reader to the seam on one file, of which image number `image` is the one in `truth`; returns its facts."""
     info = _check_scan(reader, uri, truth, image)
+    _check_privacy(reader, info)
     _check_placement(info, truth)
     with reader.open(info) as opened:
         _require(opened.info == info, "an open image has the facts that it was opened from")
@@ -90,6 +92,23 @@ def _check_scan(reader: Reader, uri: str, truth: Truth, image: int) -> ImageInfo
     _require(len(set(names)) == len(names), "channel names are unique", names)
     _require(bool(info.files), "facts name the files that the image is made of")
     return info
+
+
+def _check_privacy(reader: Reader, info: ImageInfo) -> None:
+    """The names of slides' and studies' files are told only where limner looks for them to hide them."""
+    stated = getattr(reader, "kind", info.kind)
+    _require(info.kind in {stated, "map"}, "a reader of slides or studies states its `kind`", stated)
+    if not info.personal:
+        return
+    facts = [value for _, value in info.facts]
+    names = [channel.name for channel in info.channels]
+    for text in (info.part, info.study, info.placement.source, *info.notes, *facts, *names):
+        told = dict.fromkeys((form for path in {info.uri, *info.files} for form in forms(path)), "")
+        _require(
+            replace_in(text, longest_first(told)) == text,
+            "where names are personal, no fact but uri, files and options tells a file's name",
+            text,
+        )
 
 
 def _check_placement(info: ImageInfo, truth: Truth) -> None:

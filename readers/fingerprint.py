@@ -14,6 +14,16 @@ def is_remote(uri: str) -> bool:
     return uri.startswith("/vsi") or "://" in uri
 
 
+def local_only(uri: str) -> None:
+    """Raise `ReadError` for a slide that does not lie on this machine."""
+    if is_remote(uri):
+        raise ReadError(
+            uri,
+            "a slide is read from a file of this machine",
+            remedy="Copy it here, with the files that belong beside it",
+        )
+
+
 def fingerprint(files: Sequence[str]) -> str:
     """The sha256, in hexadecimal, over each file's size, first MiB and last MiB, in the order given.
 

@@ -49,6 +49,7 @@ class RasterReader:
     """The reader named "raster". Options: `sensor`, `bands`, `crs` (where the file has none), `nodata`."""
 
     name = "raster"
+    kind = "map"
     options = OPTIONS
 
     def claim(self, uri: str, head: bytes) -> Claim:

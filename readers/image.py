@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Pixels = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
+Kind = Literal["map", "slide", "study"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,9 @@ class ImageInfo:
     `notes` are sentences a person should read before trusting the numbers. `origin` is the level-0 pixel that other
     programs count from, where they crop a slide to its scanned part. `cells` are the slices of a stack, in order; where
     there are several, the picture is a sheet and its own placement is in pixels. `facts` are what else the reader knows
-    and reports may show, by the name of a report's column.
+    and reports may show, by the name of a report's column. `kind` is what is shown: a map, a slide of tissue, or a
+    study of a patient. `personal` says that names and paths of its files may be names of people, so that nothing that
+    is written or logged tells them: always so for slides and studies, and for a map unless its reader says otherwise.
     """
 
     uri: str
@@ -84,6 +87,15 @@ class ImageInfo:
     origin: tuple[int, int] = (0, 0)
     cells: tuple[Cell, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
+    kind: Kind = "map"
+    personal: bool = True
+
+    def __post_init__(self) -> None:
+        """A picture in micrometres is a slide, and names of slides and studies are personal, whatever is stated."""
+        if self.kind == "map" and self.placement.unit == "um":
+            object.__setattr__(self, "kind", "slide")
+        if self.kind != "map":
+            object.__setattr__(self, "personal", True)
 
     @property
     def box(self) -> Box:

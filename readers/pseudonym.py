@@ -8,18 +8,20 @@ only, so that the run can be resumed with the same names and nobody can link two
 import hashlib
 import hmac
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Self
 
-from .errors import RequestError
+from .errors import LimnerError, RequestError
 
 KEY_VARIABLE = "LIMNER_PSEUDONYM_KEY"
 KEY_FILE = "pseudonym.key"
 _SHORTEST = 16  # bytes: 128 bits, where guessing ends
 _VARIETY = 6  # different bytes: a key is not a repeated letter
+_BARE = 4  # characters of a bare name: shorter ones are words
 _SUFFIXES = {".dcm", ".dicom", ".ima", ".img", ".tif", ".tiff", ".zip"}
 
 _PROCESS_KEY = secrets.token_bytes(32)
@@ -86,6 +88,39 @@ def checked(key: bytes, thing: str) -> bytes:
             remedy="Make one with: python -c 'import secrets; print(secrets.token_hex(32))'",
         )
     return key
+
+
+def forms(path: str) -> list[str]:
+    """A path as it may be met in a text: as given, absolute, resolved, quoted by Python, its bare name, its stem.
+
+    A bare name without a suffix, a short one, and a stem in small letters only may be any word and are left out.
+    """
+    whole = [path, os.path.abspath(path), os.path.realpath(path)]  # noqa: PTH100 - a name may be no valid path
+    name, stem = PurePosixPath(path).name, PurePosixPath(path).stem
+    bare = [name] if PurePosixPath(path).suffix and len(name) >= _BARE else []  # a folder's may be any word
+    if bare and stem:
+        whole += [one[: -len(name)] + stem for one in whole if one.endswith(name) and one != name]
+        bare += [stem] if len(stem) >= _BARE and not re.fullmatch(r"[a-z]+", stem) else []
+    return list(dict.fromkeys([form for one in (*whole, *bare) for form in (one, repr(one)[1:-1])]))
+
+
+def longest_first(told: Mapping[str, str]) -> dict[str, str]:
+    """What is told instead of names, in the order in which they are to be replaced: a path before its own end."""
+    return dict(sorted(told.items(), key=lambda item: (-len(item[0]), item[0])))
+
+
+def replace_in(text: str, told: Mapping[str, str]) -> str:
+    """A text in which each name in `told`, where it stands for itself, is replaced, in their order."""
+    for form, alias in told.items():
+        if form in text:
+            text = re.sub(rf"(?<![\w.-]){re.escape(form)}(?![\w-])", lambda _, alias=alias: alias, text)
+    return text
+
+
+def replace_names(error: LimnerError, told: Mapping[str, str]) -> LimnerError:
+    """An error whose words tell no name in `told`."""
+    parts = [replace_in(part, told) for part in (error.thing, error.rule, error.value, error.remedy)]
+    return type(error)(parts[0], parts[1], value=parts[2], remedy=parts[3])
 
 
 def run_key(folder: Path) -> Path:

@@ -1,66 +1,77 @@
-"""OME-TIFF and plain pyramids of tiles in TIFF. The one file that imports tifffile.
+"""OME-TIFF, QPTIFF and plain pyramids of tiles in TIFF.
 
 Only the tiles that a box needs are read and decoded, whatever their number, depth and compression.
 """
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import TYPE_CHECKING, Final, Self, cast
 
 import numpy as np
 
-from .errors import ReadError
-from .fingerprint import fingerprint, is_remote
+from .codestreams import check_declared
+from .errors import ReadError, shown
+from .fingerprint import fingerprint, is_remote, local_only
+from .formats import recognise
 from .geometry import Box
 from .image import Claim, ImageInfo, Mask, Pixels
 from .levels import Level, TiledPyramid
-from .ome import OmeFacts
+from .ome import OmeFacts, qptiff_names
 from .planes import Planes, name_bands
-from .slideid import slide_id
 from .spacing import Spacing, place_slide
+from .tiffdir import MAGIC, Directories
+from .tiffpicture import (
+    SEGMENT,
+    believed,
+    damaged,
+    descriptions,
+    first_picture,
+    levels_of,
+    open_tiff,
+    tag_value,
+    tile_size,
+)
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage, TiffPageSeries
 
-OPTIONS: Final = ("bands", "microns_per_pixel", "names", "spacing_csv", "t", "z")
+OPTIONS: Final = ("bands", "microns_per_pixel", "spacing_csv", "t", "z")
 
-_TIFF: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_MAPS: Final = (33550, 33922, 34264, 34735, 42112, 42113)  # GeoTIFF's and GDAL's tags
-_PLAIN: Final = {0: "white is zero", 1: "black is zero", 2: "RGB", 6: "YCbCr"}  # photometric interpretations
-_SEGMENT: Final = 256 << 20  # bytes of one decoded tile or strip that are taken
 _PICTURE: Final = frozenset("YXS")
 
 
 class PyramidReader:
-    """OME-TIFF (its first picture, all its channels) and plain pyramidal TIFF without georeference.
+    """OME-TIFF and QPTIFF (the first picture, all its channels), and plain pyramidal TIFF without georeference.
 
     Options: `z` and `t` choose a focal plane and a time (0 by default), `bands` gives the channels common names in
-    order, `microns_per_pixel` and `spacing_csv` state the spacing, `names` "show" lets the file name be the id.
+    order, `microns_per_pixel` and `spacing_csv` state the spacing.
     """
 
     name = "pyramid"
+    kind = "slide"
     options = OPTIONS
 
     def claim(self, uri: str, head: bytes) -> Claim:
-        """Strong for OME-TIFF and for pyramids of tiles that are not maps; scanners' own formats are left to others."""
-        if is_remote(uri) or head[:4] not in _TIFF:
+        """Strong for OME-TIFF, QPTIFF and pyramids of tiles, whole or damaged; scanners' formats are left to others."""
+        if is_remote(uri) or head[:4] not in MAGIC:
             return Claim(0)
-        try:
-            with _opened(uri) as tiff:
-                return _claim(tiff)
-        except Exception:  # noqa: BLE001 - whatever is wrong with it, it is not for this reader
-            return Claim(0)
+        found = recognise(uri, head)
+        if found is not None and found.reader == self.name:
+            return Claim(85 if found.strict else 80, found.name)
+        directories = Directories.read(uri, 1)
+        return Claim(20, "another TIFF") if directories is not None and directories.pages else Claim(0)
 
     def scan(self, uri: str, options: Mapping[str, str]) -> Sequence[ImageInfo]:
         """The first picture of the file. Raises `ReadError`, and `RequestError` for an option that does not fit."""
-        with _opened(uri) as tiff:
-            series = _series(tiff, uri)
+        local_only(uri)
+        with open_tiff(uri) as tiff, believed(uri):
+            series = first_picture(tiff, uri)
             ome = OmeFacts.parse(tiff.ome_metadata or "") if tiff.is_ome else OmeFacts(None, ())
             page = series.keyframe
-            planes = _planes(series)
-            channels = name_bands(planes.channels(ome.channels), options.get("bands", ""), uri)
+            planes = _planes(series, uri)
+            names = qptiff_names(descriptions(series)) if tiff.is_qpi else ome.channels
+            channels = name_bands(planes.channels(names), options.get("bands", ""), uri)
             planes.places(options)  # an option that is out of range is refused here
             notes = (*_notes(tiff, series), *planes.notes(options))
             found = ome.spacing or _resolution_tag(page)
@@ -74,11 +85,11 @@ class PyramidReader:
                 size=size,
                 channels=channels,
                 placement=placement,
-                id=slide_id(uri, mark, options),
                 files=(uri,),
                 fingerprint=mark,
                 options=tuple(sorted((key, value) for key, value in options.items() if key in OPTIONS)),
                 notes=(*said, *notes),
+                kind="slide",
             ),
         )
 
@@ -95,23 +106,27 @@ class Pyramid:
         self.channels = info.choose(channels)
         self._places = [info.channels.index(channel) for channel in self.channels]
         self._closed = False
-        self._tiff = _opened(info.uri)
+        self._tiff = open_tiff(info.uri)
         try:
-            series = _series(self._tiff, info.uri)
-        except ReadError:
+            with believed(info.uri):
+                self._prepare()
+        except BaseException:
             self.close()
             raise
+
+    def _prepare(self) -> None:
+        info, series = self._info, first_picture(self._tiff, self._info.uri)
         if (series.keyframe.imagewidth, series.keyframe.imagelength) != info.size:
-            self.close()
             raise ReadError(
                 info.uri,
                 f"it must still be the file of {info.size[0]} × {info.size[1]} px that was looked at first",
                 remedy="Run again in a new folder",
             )
-        samples, self._alpha = _planes(series).places(dict(info.options))
+        samples, self._alpha = _planes(series, info.uri).places(dict(info.options))
         self._samples = [samples[place] for place in self._places]
-        self._pages = [level.pages for level in series.levels]
-        self._levels = [_level(info.size, level.keyframe) for level in series.levels]
+        levels = levels_of(series)
+        self._pages = [level.pages for level in levels]
+        self._levels = [_level(info.size, level.keyframe) for level in levels]
         self._dtype = np.dtype(series.dtype).newbyteorder("=")
         self._pyramid = TiledPyramid(self._levels, len(self._places), self._dtype, self._fetch)
 
@@ -154,6 +169,9 @@ class Pyramid:
             segment = decoded[key]
             if segment is None:
                 return tile, np.zeros(tile.shape[:2], dtype=bool)
+            if segment.shape[0] < size[1] or segment.shape[1] < size[0] or segment.shape[2] <= sample.sample:
+                shape = f"{segment.shape[1]} × {segment.shape[0]} px of {segment.shape[2]} samples"
+                raise _unreadable(self._where(place, column, row), f"it holds {shape}")
             values = segment[: size[1], : size[0], sample.sample]
             if i < len(self._samples):
                 tile[..., i] = values
@@ -161,10 +179,20 @@ class Pyramid:
                 valid = values >= (np.iinfo(values.dtype).max + 1) // 2
         return tile, valid
 
+    def _where(self, place: int, column: int, row: int) -> str:
+        return f"{self._info.id or self._info.uri}, level {place}, tile {column}, {row}"
+
+    def _stored(self, offset: int, count: int, where: str) -> bytes:
+        """The bytes of a tile as they lie in the file, as far as they are there."""
+        if not 0 <= count <= SEGMENT:
+            raise _unreadable(where, f"{count} bytes of one tile")
+        self._tiff.filehandle.seek(offset)
+        return self._tiff.filehandle.read(count)
+
     def _segment(self, place: int, key: tuple[int, int], column: int, row: int) -> Pixels | None:
         """The decoded tile or strip of a page's plane, (height, width, samples); None where the file left it out."""
         level = self._levels[place]
-        where = f"{self._info.id or self._info.uri}, level {place}, tile {column}, {row}"
+        where = self._where(place, column, row)
         across, down = (-(-level.size[i] // level.tile[i]) for i in (0, 1))
         index = (key[1] * down + row) * across + column
         try:
@@ -172,32 +200,21 @@ class Pyramid:
             keyframe = None if page is None else page.keyframe
             if page is None or keyframe is None:
                 return None
-            offset, count = page.dataoffsets[index], page.databytecounts[index]
-            self._tiff.filehandle.seek(offset)
-            data = self._tiff.filehandle.read(count)
+            count = page.databytecounts[index]
+            data = self._stored(page.dataoffsets[index], count, where)
+            check_declared(data, int(keyframe.compression), level.tile, where)
             segment = (
                 keyframe.decode(data, index, jpegtables=page.jpegtables, jpegheader=keyframe.jpegheader)[0]
                 if len(data) == count > 0
                 else None
             )
+        except ReadError:
+            raise
         except Exception as error:  # every codec has exceptions of its own
-            raise _unreadable(where, f"{type(error).__name__}: {error}"[:300]) from error
+            raise _unreadable(where, shown(f"{type(error).__name__}: {error}", 300)) from error
         if len(data) < count:
             raise _unreadable(where, f"{len(data)} of its {count} bytes are there")
         return None if segment is None else cast("Pixels", segment[0])
-
-
-def _opened(uri: str) -> "TiffFile":
-    """The file's handle; of one file only, since an OME header may name any other. Raises `ReadError`."""
-    import tifffile  # noqa: PLC0415 - a format library loads when a file needs it
-
-    logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what is wrong is said once, in our words
-    try:
-        return tifffile.TiffFile(uri, _multifile=False)
-    except Exception as error:  # TiffFileError, struct.error, OSError and more, by what is broken
-        raise ReadError(
-            uri, "it must be a readable TIFF", value=str(error)[:300], remedy="Copy it again from its source"
-        ) from error
 
 
 def _unreadable(where: str, why: str) -> ReadError:
@@ -209,64 +226,16 @@ def _unreadable(where: str, why: str) -> ReadError:
     )
 
 
-def _claim(tiff: "TiffFile") -> Claim:
-    page = cast("TiffPage", tiff.pages[0])
-    if tiff.is_ome:
-        return Claim(85, "OME-TIFF")
-    kinds = {
-        kind for kind in tiff.flags if kind not in {"tiled", "subifd", "multipage", "bigtiff", "uniform", "shaped"}
-    }
-    if kinds & {"svs", "ndpi", "scn", "bif", "philips", "qpi", "geotiff"} or any(tag in page.tags for tag in _MAPS):
-        return Claim(20, "a TIFF of another kind")
-    if page.is_tiled and page.photometric in _PLAIN and len(tiff.series[0].levels) > 1:
-        return Claim(80, "a pyramid of tiles without georeference")
-    return Claim(20, "a TIFF without a pyramid")
-
-
-def _series(tiff: "TiffFile", uri: str) -> "TiffPageSeries":
-    """The first picture. Raises `ReadError` where it cannot be read tile by tile, or its numbers are not samples."""
-    try:
-        series = tiff.series[0]
-        page = series.keyframe
-        kind = int(page.photometric)
-        largest = max(math.prod(_tile(level.keyframe)) * level.keyframe.samplesperpixel for level in series.levels)
-        dtype = cast("np.dtype[Any] | None", series.dtype)
-    except Exception as error:  # as above: a damaged directory shows in many ways
-        raise ReadError(
-            uri, "its directory must be readable", value=str(error)[:300], remedy="Copy it again from its source"
-        ) from error
-    if kind not in _PLAIN or dtype is None or dtype.kind not in "uif":
-        raise ReadError(
-            uri,
-            f"its pixels are grey, RGB or separate channels of numbers ({', '.join(_PLAIN.values())})",
-            value=f"photometric interpretation {kind}, {dtype}",
-            remedy="Try another reader with --reader raster",
-        )
-    if largest * dtype.itemsize > _SEGMENT:
-        raise ReadError(
-            uri,
-            "it must be stored in tiles or strips, so that a part can be read without the whole",
-            value=f"one piece of {largest * dtype.itemsize >> 20} MiB",
-            remedy="Store it as tiles, for example with `vips tiffsave --tile --pyramid`",
-        )
-    return series
-
-
-def _tile(page: "TiffPage") -> tuple[int, int]:
-    """(width, height) of a page's tiles, or strips."""
-    if page.is_tiled:
-        return page.tilewidth, page.tilelength
-    return page.imagewidth, min(page.rowsperstrip, page.imagelength)
-
-
 def _level(full: tuple[int, int], page: "TiffPage") -> Level:
-    return Level.below(full, (page.imagewidth, page.imagelength), _tile(page))
+    return Level.below(full, (page.imagewidth, page.imagelength), tile_size(page))
 
 
-def _planes(series: "TiffPageSeries") -> Planes:
-    """The picture's axes beyond a page's own, slowest first, and what a page holds."""
+def _planes(series: "TiffPageSeries", uri: str) -> Planes:
+    """The picture's axes beyond a page's own, slowest first, and what a page holds. Raises `ReadError`."""
     page = series.keyframe
     pairs = [(axis, n) for axis, n in zip(series.axes, series.shape, strict=True) if axis not in _PICTURE]
+    if math.prod(n for _, n in pairs) != len(series.pages):
+        raise damaged(uri, f"{len(series.pages)} pages for {' × '.join(f'{n} {axis}' for axis, n in pairs)}")
     extra = tuple(page.extrasamples)[:1]
     return Planes(
         axes=tuple(axis for axis, _ in pairs),
@@ -281,8 +250,9 @@ def _planes(series: "TiffPageSeries") -> Planes:
 
 def _resolution_tag(page: "TiffPage") -> Spacing | None:
     """Pixels an inch or a centimetre, which many programs fill with a number for printers."""
-    unit = {2: 25400.0, 3: 10000.0}.get(int(_tag(page, 296) or 0))
-    across = [_ratio(_tag(page, code)) for code in (282, 283)]
+    stated = tag_value(page, 296)
+    unit = {2: 25400.0, 3: 10000.0}.get(stated) if isinstance(stated, int) else None
+    across = [_ratio(tag_value(page, code)) for code in (282, 283)]
     if unit is None or not all(across):
         return None
     return Spacing(unit / across[0], unit / across[1], "TIFF resolution tag")
@@ -292,11 +262,6 @@ def _ratio(value: object) -> float:
     """A TIFF rational, 0 where it is none."""
     numbers = cast("tuple[int, ...]", value) if isinstance(value, tuple) else ()
     return numbers[0] / numbers[1] if len(numbers) == 2 and numbers[1] else 0.0  # noqa: PLR2004 - numerator, denominator
-
-
-def _tag(page: "TiffPage", code: int) -> Any:  # noqa: ANN401 - a tag's value is whatever its type says
-    tag = page.tags.get(code)
-    return None if tag is None else tag.value
 
 
 def _notes(tiff: "TiffFile", series: "TiffPageSeries") -> tuple[str, ...]:

@@ -91,6 +91,7 @@ def describe_raster(raster: Any, uri: str, options: Mapping[str, str], stated_cr
         fingerprint=fingerprint([uri] if is_remote(uri) else [f for f in files if os.path.isfile(f)]),  # noqa: PTH113
         options=tuple(sorted(kept.items())),
         notes=tuple(notes),
+        personal=False,
     )
 
 

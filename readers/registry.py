@@ -15,22 +15,28 @@ from typing import Literal, cast
 
 from .errors import LimnerError, ReadError, RequestError
 from .fingerprint import is_remote
+from .formats import Format, recognise, recognise_folder
 from .image import ArchiveReader, Image, ImageInfo, NumberingReader, Reader
 from .isolation import claim, scan_file, scan_folder
 from .plugins import installed, load
+from .pseudonym import Pseudonyms, forms, longest_first, replace_names
 
 HEAD = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Scanned:
-    """What became of one input file. An image of several files is on the row of the first; the others are empty."""
+    """What became of one input file. An image of several files is on the row of the first; the others are empty.
+
+    `personal` says that the file's name may be the name of a person, also where it could not be read.
+    """
 
     path: str
     status: Literal["read", "skipped", "failed"]
     infos: tuple[ImageInfo, ...]
     reader: str = ""
     reason: str = ""
+    personal: bool = False
 
 
 def readers() -> Mapping[str, Reader]:
@@ -63,8 +69,9 @@ def scan(inputs: Sequence[str], options: Mapping[str, str], *, reader: str | Non
 
     Folders are walked; what begins with a dot is not looked at. A named file that nobody claims or that cannot be read
     is "failed" with the reason; a file in a folder that nobody claims is "skipped". Images get their final ids: the
-    slug of the file's stem, with -2, -3, … in sorted order where it is taken. Raises `RequestError` for an unknown
-    reader or option, and where an option cannot mean anything.
+    slug of the file's stem, or of their kind and fingerprint where names are personal (unless the option `names` is
+    "show"), with -2, -3, … in sorted order where it is taken. Raises `RequestError` for an unknown reader or option,
+    and where an option cannot mean anything.
     """
     among = readers()
     if reader is not None:
@@ -74,7 +81,8 @@ def scan(inputs: Sequence[str], options: Mapping[str, str], *, reader: str | Non
     _check(options, among)
     search = _Search(among, options, forced=reader)
     rows = [row for item in inputs for row in search.look(item)]
-    return _with_ids(_numbered(_without_parts(rows), among))
+    settled = [search.settle(row) for row in _without_parts(rows)]
+    return _with_ids(_numbered(settled, among), among, hide=options.get("names", "hide") == "hide")
 
 
 def scan_again(info: ImageInfo) -> tuple[ImageInfo, ...]:
@@ -101,7 +109,9 @@ def _reader(name: str) -> Reader:
 
 def _check(options: Mapping[str, str], among: Mapping[str, Reader]) -> None:
     """Refuse an option that no reader knows, unless a reader does not say which it knows."""
-    known: set[str] = set()
+    if (names := options.get("names", "hide")) not in {"hide", "show"}:
+        raise RequestError("reader option names", "it is hide or show", value=names, remedy="Correct it")
+    known = {"names"}
     for reader in among.values():
         own = getattr(reader, "options", None)
         if own is None:
@@ -126,6 +136,7 @@ class _Search:
         self._options = options
         self._forced = forced
         self._seen: set[str] = set()
+        self._formats: dict[str, Format | None] = {}
 
     def look(self, item: str) -> Iterator[Scanned]:
         """The rows of one input."""
@@ -141,7 +152,41 @@ class _Search:
         self._seen.add(place)
         return True
 
+    def settle(self, row: Scanned) -> Scanned:
+        """The row with what is known of its file's name: whether it may be the name of a person."""
+        if row.path not in self._formats:
+            self._formats[row.path] = _recognise(row.path)
+        found, infos = self._formats[row.path], row.infos
+        if found is not None and found.personal:
+            infos = tuple(replace(info, personal=True) for info in infos)
+        kind = getattr(self._among.get(row.reader), "kind", "map" if row.infos or not row.reader else "slide")
+        personal = (found is not None and found.personal) or kind != "map" or any(info.personal for info in infos)
+        return replace(row, infos=infos, personal=personal)
+
+    def _choose(self, path: str, head: bytes, *, named: bool) -> str | None:
+        """The reader of a file; None where its format has none, or nobody claims it."""
+        forced = self._forced if named else None
+        found = self._formats[path] = recognise(path, head)
+        if found is None or not found.strict:
+            return forced or find_reader(path, head, self._among)
+        able = {name: reader for name, reader in self._among.items() if found.read_by(name, reader)}
+        if forced or not able:
+            return forced if forced in able else None
+        return find_reader(path, head, able) or next(iter(able))
+
+    def _option_error(self, path: str, error: RequestError) -> LimnerError:
+        """An error in what was asked, without the file's name where that may be the name of a person."""
+        row = self.settle(Scanned(path, "failed", (), next(iter(self._among)) if self._forced else ""))
+        if not row.personal or self._options.get("names") == "show":
+            return error
+        alias = Pseudonyms.of({key: value for key, value in self._options.items() if key == "key_file"}).path(path)
+        return replace_names(error, longest_first(dict.fromkeys(forms(path), alias)))
+
     def _folder(self, folder: str) -> Iterator[Scanned]:
+        if (found := recognise_folder(folder)) is not None:
+            self._formats[folder] = found
+            yield Scanned(folder, "failed", (), reason=str(found.refusal(folder)))
+            return
         try:
             name = find_reader(folder, b"", self._among)
             entries = sorted(entry for entry in os.listdir(folder) if not entry.startswith("."))  # noqa: PTH208 - names
@@ -196,9 +241,9 @@ class _Search:
         name: str | None = None
         try:
             head = b"" if is_remote(path) else _head(path)
-            name = self._forced if named and self._forced else find_reader(path, head, self._among)
+            name = self._choose(path, head, named=named)
             if name is None:
-                yield _unknown(path, head, self._among, named=named)
+                yield _unknown(path, head, self._among, self._formats[path], named=named)
                 return
             reader = self._among[name]
             if isinstance(reader, ArchiveReader) and reader.holds_files(path, head):
@@ -207,7 +252,7 @@ class _Search:
                 yield Scanned(path, "read", scan_file(name, reader, path, self._options), name)
         except RequestError as error:
             if error.thing.startswith("reader option"):
-                raise
+                raise self._option_error(path, error) from None
             yield Scanned(path, "failed", (), name or "", str(error))
         except LimnerError as error:
             yield Scanned(path, "failed", (), name or "", str(error))
@@ -223,8 +268,22 @@ class _Search:
         yield from rows
 
 
-def _unknown(path: str, head: bytes, among: Mapping[str, Reader], *, named: bool) -> Scanned:
-    """The row of a file that nobody claims: skipped in a folder, failed where a person named it."""
+def _recognise(path: str) -> Format | None:
+    """The format of an input that no reader was chosen for, by its name alone where it cannot be read."""
+    if not is_remote(path) and Path(path).is_dir():
+        return recognise_folder(path)
+    try:
+        return recognise(path, b"" if is_remote(path) else _head(path))
+    except LimnerError:
+        return recognise(path, b"")
+
+
+def _unknown(path: str, head: bytes, among: Mapping[str, Reader], found: Format | None, *, named: bool) -> Scanned:
+    """The row of a file that nobody reads: skipped in a folder unless it is an image, failed where a user named it."""
+    if found is not None:
+        if named or not found.aside:
+            return Scanned(path, "failed", (), reason=str(found.refusal(path)))
+        return Scanned(path, "skipped", (), reason=": ".join(filter(None, (found.name, found.why))))
     if not named:
         return Scanned(
             path, "skipped", (), reason="no installed reader knows its first bytes" if head else "it is empty"
@@ -296,7 +355,8 @@ def _numbered(rows: Sequence[Scanned], among: Mapping[str, Reader]) -> list[Scan
     return found
 
 
-def _with_ids(rows: Sequence[Scanned]) -> list[Scanned]:
+def _with_ids(rows: Sequence[Scanned], among: Mapping[str, Reader], *, hide: bool) -> list[Scanned]:
+    """The rows with final ids. Of images with personal names only readers that number them give them an id."""
     every = sorted(
         ((at, k, info) for at, row in enumerate(rows) for k, info in enumerate(row.infos)),
         key=lambda item: (item[2].uri, item[2].part, item[0], item[1]),
@@ -306,6 +366,8 @@ def _with_ids(rows: Sequence[Scanned]) -> list[Scanned]:
     names: dict[tuple[int, int], str] = {}
     for at, k, info in every:
         slug = _slug(info.id or Path(re.split(r"[?#]", info.uri)[0]).stem)
+        if hide and info.personal and not isinstance(among[rows[at].reader], NumberingReader):
+            slug = _slug(f"{'image' if info.kind == 'map' else info.kind}-{info.fingerprint[:8]}")
         name = slug
         while name in taken:
             counts[slug] += 1

@@ -17,6 +17,7 @@ import numpy as np
 from .bands import Sensor, band_token, canonical, describe, is_sentinel, sensor_named, sensor_of_product
 from .errors import ReadError
 from .fingerprint import fingerprint
+from .formats import recognise
 from .geometry import Box, Placement
 from .geotiff import RasterImage, RasterReader
 from .image import Claim, FolderScan, ImageInfo, Mask, Pixels
@@ -42,6 +43,7 @@ class SceneReader:
     """The reader named "scene". Options: `sensor`, `crs` (where the files have none), `nodata`."""
 
     name = "scene"
+    kind = "map"
     options = ("sensor", "crs", "nodata")
 
     def claim(self, uri: str, head: bytes) -> Claim:
@@ -200,7 +202,9 @@ def _groups(folder: str) -> dict[str, dict[str, list[str]]]:
 
 def _is_raster(path: str) -> bool:
     with Path(path).open("rb") as file:
-        return RasterReader().claim(path, file.read(HEAD)).strength > 0
+        head = file.read(HEAD)
+    found = recognise(path, head)
+    return (found is None or not found.strict) and RasterReader().claim(path, head).strength > 0
 
 
 def _band_order(band: str) -> tuple[str, float, str]:
@@ -250,6 +254,7 @@ def _describe(
         fingerprint=fingerprint(paths),
         options=tuple(sorted(kept.items())),
         notes=tuple(dict.fromkeys(notes)),
+        personal=False,
     )
 
 

@@ -4,6 +4,8 @@ A slide's label, macro and thumbnail images, its barcode and what a scanner writ
 file name is not its id: what leaves this file is a whitelist of sizes, spacing and bounds.
 """
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -11,24 +13,27 @@ from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 
-from .errors import ReadError
-from .fingerprint import fingerprint, is_remote
+from .errors import ReadError, shown
+from .fingerprint import fingerprint, is_remote, local_only
+from .formats import recognise
 from .geometry import Box
 from .image import Channel, Claim, ImageInfo, Mask, Pixels
 from .levels import Level, TiledPyramid
-from .slideid import slide_id
 from .spacing import Spacing, in_micrometres, place_slide
+from .tiffdir import TILE_WIDTH, Directories
 
 if TYPE_CHECKING:
     from openslide import OpenSlide
 
 CHANNELS: Final = tuple(Channel(name, name) for name in ("red", "green", "blue"))
-OPTIONS: Final = ("microns_per_pixel", "names", "spacing_csv")
+OPTIONS: Final = ("microns_per_pixel", "spacing_csv")
 
 _DICOM: Final = b"1.2.840.10008.5.1.4.1.1.77.1.6"  # VL Whole Slide Microscopy Image Storage
 _SERIES: Final = b"\x20\x00\x0e\x00UI"  # SeriesInstanceUID (0020,000E) in explicit little endian
 _HEADER: Final = 1 << 18  # bytes of a DICOM file in which its series is looked for
 _GENERIC: Final = "generic-tiff"
+_LEVELS: Final = 64  # of one slide
+_SIDE: Final = 1 << 31  # level-0 pixels along a side
 _OPAQUE: Final = 255
 _TILES: Final = range(64, 1025)  # sides of the file's own tiles that are read one by one
 _TILE: Final = 512  # else
@@ -37,31 +42,32 @@ _TILE: Final = 512  # else
 class SlideReader:
     """Slides through OpenSlide, as red, green and blue of 8 bits.
 
-    Options: `microns_per_pixel` and `spacing_csv` (see `spacing`), `names` "show" to let the file name be the id.
+    Options: `microns_per_pixel` and `spacing_csv` (see `spacing`).
     """
 
     name = "slide"
+    kind = "slide"
     options = OPTIONS
 
     def claim(self, uri: str, head: bytes) -> Claim:
-        """Strong where a scanner's format is recognised; a plain TIFF is left to the readers for those."""
-        import openslide  # noqa: PLC0415 - a format library loads when a file needs it
-
-        if is_remote(uri) or not head or (head[128:132] == b"DICM" and _DICOM not in head):
+        """Strong for a scanner's format, whole or damaged; a tiled TIFF of no such format is left to others."""
+        if is_remote(uri) or not head:
             return Claim(0)
-        vendor = openslide.OpenSlide.detect_format(uri)
-        if vendor is None:
-            return Claim(0)
-        if vendor == _GENERIC:
-            return Claim(30, "a tiled TIFF")
-        return Claim(90, f"a slide of the {vendor} format")
+        found = recognise(uri, head)
+        if found is not None and found.reader == self.name:
+            return Claim(90, found.name)
+        directories = None if found is not None and found.strict else Directories.read(uri, 1)
+        tiled = directories is not None and any(TILE_WIDTH in page.tags for page in directories.pages)
+        return Claim(30, "a tiled TIFF") if tiled else Claim(0)
 
     def scan(self, uri: str, options: Mapping[str, str]) -> Sequence[ImageInfo]:
         """The one slide in `uri`. Any file of a DICOM series gives the same slide, equal in every field."""
+        local_only(uri)
         files = _files(uri)
         with _open(files[0]) as slide:
             properties = dict(slide.properties)
             size = slide.dimensions
+            _check_sizes(files[0], slide)
         placement, notes = place_slide(files[0], _stored_spacing(properties), options)
         if "openslide.icc-size" in properties:
             notes = (*notes, "Colours are as stored: the file's ICC profile is not applied.")
@@ -73,12 +79,12 @@ class SlideReader:
                 size=size,
                 channels=CHANNELS,
                 placement=placement,
-                id=slide_id(uri, mark, options),
                 files=files,
                 fingerprint=mark,
                 options=tuple(sorted((key, value) for key, value in options.items() if key in OPTIONS)),
                 notes=notes,
-                origin=_origin(properties),
+                origin=_scanned(files[0], properties, size)[0],
+                kind="slide",
             ),
         )
 
@@ -101,6 +107,7 @@ class Slide:
         self._places = [info.channels.index(channel) for channel in self.channels]
         self._closed = False
         self._slide: OpenSlide | None = _open(info.uri)
+        _check_sizes(info.uri, self._slide)
         if self._slide.dimensions != info.size:
             found = self._slide.dimensions
             self._drop()
@@ -111,7 +118,8 @@ class Slide:
                 remedy="Run again in a new folder",
             )
         properties = self._slide.properties
-        self._scanned = _scanned(properties, info.size)
+        start, stop = _scanned(info.uri, properties, info.size)
+        self._scanned = tuple(zip(start, stop, strict=True))
         self._steps = self._slide.level_downsamples
         self._levels = [
             Level.below(info.size, size, _tile(properties, place))
@@ -150,8 +158,6 @@ class Slide:
 
     def _fetch(self, place: int, column: int, row: int) -> tuple[Pixels, Mask | None]:
         """One tile of a level. OpenSlide counts in level-0 pixels, so a coarse tile may lie half of one off."""
-        import openslide  # noqa: PLC0415 - see above
-
         level = self._levels[place]
         x, y = column * level.tile[0], row * level.tile[1]
         size = (min(level.tile[0], level.size[0] - x), min(level.tile[1], level.size[1] - y))
@@ -159,12 +165,12 @@ class Slide:
         self._slide = self._slide or _open(self._info.uri)
         try:
             rgba = np.asarray(self._slide.read_region((round(x * step), round(y * step)), place, size))
-        except openslide.OpenSlideError as error:
+        except Exception as error:  # OpenSlideError, and what openslide-python or a lack of memory raises
             self._drop()
             raise ReadError(
                 f"{self._info.id or self._info.uri}, level {place}, pixels {x}–{x + size[0]}, {y}–{y + size[1]}",
                 "the tile must be readable",
-                value=str(error),
+                value=shown(str(error), 300),
                 remedy="Copy the file again from its source; regions that need this tile are left out",
             ) from error
         valid = rgba[..., 3] > _OPAQUE // 2
@@ -181,23 +187,63 @@ class Slide:
 
 def _open(uri: str) -> "OpenSlide":
     """OpenSlide's handle. Raises `ReadError` with its reason."""
-    import openslide  # noqa: PLC0415 - see above
+    import openslide  # noqa: PLC0415 - a format library loads when a file needs it
 
     try:
         return openslide.OpenSlide(uri)
-    except (openslide.OpenSlideError, OSError) as error:
+    except Exception as error:  # OpenSlideError, OSError, and for odd names ValueError
         raise ReadError(
             uri,
             "OpenSlide must be able to open it",
-            value=str(error) or "not a format that it knows",
+            value=_fault(uri) or shown(str(error), 300) or "not a format that it knows",
             remedy="Check that the file is complete, with the files that belong beside it",
         ) from error
 
 
+def _fault(uri: str) -> str:
+    """What is wrong with a slide's file, where that can be told without OpenSlide; else ""."""
+    path = Path(uri)
+    try:
+        if path.stat().st_size == 0:
+            return "the file is empty"
+        if path.suffix.lower() == ".mrxs" and not path.with_suffix("").is_dir():
+            return "the folder of the same name, which holds its pixels, is not beside it"
+        directories = Directories.read(uri)
+    except OSError:
+        return ""
+    if directories is None or not directories.fault:
+        return ""
+    return f"the slide is cut off: {directories.fault}" if directories.cut else directories.fault
+
+
+def _check_sizes(uri: str, slide: "OpenSlide") -> None:
+    """Raise `ReadError` where a slide's sizes cannot be."""
+    size, levels, steps = slide.dimensions, slide.level_dimensions, slide.level_downsamples
+    if not (
+        0 < len(levels) <= _LEVELS
+        and all(0 < side <= _SIDE for side in size)
+        and all(0 < side <= full for level in levels for side, full in zip(level, size, strict=True))
+        and all(math.isfinite(step) and step > 0 for step in steps)
+    ):
+        slide.close()
+        raise ReadError(
+            uri,
+            f"a slide has up to {_LEVELS} levels, none empty and none larger than the first",
+            value=f"{len(levels)} levels: {', '.join(f'{x} × {y}' for x, y in levels[:4])} px"[:300],
+            remedy="Copy it again from its source",
+        )
+
+
 def _tile(properties: Mapping[str, str], place: int) -> tuple[int, int]:
     """The size of a level's own tiles where the file says so and they suit, else of blocks."""
-    sides = [int(properties.get(f"openslide.level[{place}].tile-{side}", 0)) for side in ("width", "height")]
-    return (sides[0], sides[1]) if all(side in _TILES for side in sides) else (_TILE, _TILE)
+    width, height = (_whole(properties, f"level[{place}].tile-{side}") or 0 for side in ("width", "height"))
+    return (width, height) if width in _TILES and height in _TILES else (_TILE, _TILE)
+
+
+def _whole(properties: Mapping[str, str], name: str) -> int | None:
+    """One of OpenSlide's own properties as a whole number; 0 where it is absent, None where it is no such number."""
+    text = properties.get(f"openslide.{name}", "0").strip()
+    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else None
 
 
 def _stored_spacing(properties: Mapping[str, str]) -> Spacing | None:
@@ -210,17 +256,24 @@ def _stored_spacing(properties: Mapping[str, str]) -> Spacing | None:
     return Spacing(x, y, source)
 
 
-def _origin(properties: Mapping[str, str]) -> tuple[int, int]:
-    """The corner of the scanned part in level-0 pixels, where the file states one."""
-    return int(properties.get("openslide.bounds-x", 0)), int(properties.get("openslide.bounds-y", 0))
+def _scanned(uri: str, properties: Mapping[str, str], size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The scanned part's first corner and the one across, (x, y) in level-0 pixels: the whole where the file is silent.
 
-
-def _scanned(properties: Mapping[str, str], size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """From where to where was scanned, along x and y in level-0 pixels: all of the picture where the file is silent."""
-    start = _origin(properties)
-    lengths = (int(properties.get(f"openslide.bounds-{side}", 0)) for side in ("width", "height"))
-    x, y = ((at, at + n) if n else (0, whole) for at, n, whole in zip(start, lengths, size, strict=True))
-    return x, y
+    Raises `ReadError` where what the file says is no part of the picture.
+    """
+    x, y, width, height = (_whole(properties, f"bounds-{name}") for name in ("x", "y", "width", "height"))
+    if x is not None and y is not None and width is not None and height is not None:
+        stop = (x + width if width else size[0], y + height if height else size[1])
+        if 0 <= x < min(stop[0], size[0]) and 0 <= y < min(stop[1], size[1]):
+            return (x, y), (min(stop[0], size[0]), min(stop[1], size[1]))
+    raise ReadError(
+        uri,
+        "the scanned part must lie within the picture",
+        value=shown(
+            ", ".join(properties.get(f"openslide.bounds-{name}", "") for name in ("x", "y", "width", "height"))
+        ),
+        remedy="Copy it again from its source",
+    )
 
 
 def _files(uri: str) -> tuple[str, ...]:

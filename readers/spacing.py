@@ -1,17 +1,20 @@
 """Micrometres a pixel: what a slide's file says, whether it can be believed, and what a person says instead."""
 
 import csv
+import io
 import math
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from .errors import RequestError
+from .errors import RequestError, shown
 from .geometry import Placement
 
 FINEST, COARSEST = 0.05, 10.0  # µm/px: no light microscope sees finer, and nothing coarser is a slide's level 0
 _SKEW: Final = 0.05  # relative: scanners' pixels are square within this
+_LONGEST: Final = 16 << 20  # bytes of a table of slides
 _AGREE: Final = 0.01  # relative: an override that differs by less says the same
 
 OPTIONS = ("microns_per_pixel", "spacing_csv")
@@ -112,13 +115,15 @@ def _row(uri: str, table: str) -> Spacing | None:
     """The row of a slide: by its path (counted from the table's folder), else by its file name or stem."""
     thing = f"table of slides {table}"
     try:
-        with Path(table).open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = tuple(reader.fieldnames or ())
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reader = csv.DictReader(io.StringIO(_text(Path(table)), newline=""))
+        columns = tuple(reader.fieldnames or ())
+        rows = [(reader.line_num, row) for row in reader]
+        slide = Path(uri).resolve()
+        beside = Path(table).parent
+        by_path = [row for row in rows if row[1].get("path") and (beside / row[1]["path"]).resolve() == slide]
+    except (OSError, ValueError, csv.Error) as error:  # ValueError: no UTF-8, or a path that cannot be
         raise RequestError(
-            thing, "it must be a readable CSV file", value=str(error), remedy="Check the path"
+            thing, "it must be a readable CSV file", value=shown(str(error)), remedy="Check the path"
         ) from error
     if not {"mpp_x", "mpp_y"} <= set(columns) or not {"path", "name"} & set(columns):
         raise RequestError(
@@ -127,8 +132,6 @@ def _row(uri: str, table: str) -> Spacing | None:
             value=", ".join(columns),
             remedy="Correct its head",
         )
-    slide = Path(uri).resolve()
-    by_path = [row for row in rows if row[1].get("path") and (Path(table).parent / row[1]["path"]).resolve() == slide]
     chosen = by_path or [row for row in rows if row[1].get("name") and row[1]["name"] in {slide.name, slide.stem}]
     found = {
         (_number(row["mpp_x"], f"{thing}, line {line}"), _number(row["mpp_y"], f"{thing}, line {line}"))
@@ -142,6 +145,19 @@ def _row(uri: str, table: str) -> Spacing | None:
             remedy="Keep one, or give paths",
         )
     return Spacing(*found.pop(), "table of slides") if found else None
+
+
+def _text(table: Path) -> str:
+    """What a table says. Raises `OSError` where it is no file, and `ValueError` where it is too long, or no UTF-8."""
+    if not stat.S_ISREG(table.stat().st_mode):
+        msg = "it is no regular file"
+        raise OSError(msg)
+    with table.open("rb") as file:
+        content = file.read(_LONGEST + 1)
+    if len(content) > _LONGEST:
+        msg = f"it holds more than {_LONGEST} bytes"
+        raise ValueError(msg)
+    return content.decode("utf-8-sig")
 
 
 def _number(text: str | None, thing: str) -> float:

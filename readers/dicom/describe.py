@@ -100,6 +100,7 @@ def describe(
     return ImageInfo(
         uri=files[0] if names.show else told_uri(study, name),
         reader="dicom",
+        kind="study",
         size=sheet.size if sheet else shape,
         channels=_channels(first),
         placement=Placement.pixels("sheet of slices") if sheet else placed[0],

@@ -45,6 +45,7 @@ class DicomReader:
 
     name = "dicom"
     isolated = True  # the limited process parses (`decode.py`)
+    kind = "study"
     options = ("columns", "identities", "key_file", "window")
 
     def __init__(self) -> None:

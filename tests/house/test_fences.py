@@ -29,7 +29,7 @@ FENCES: dict[str, tuple[str, ...]] = {
     "rasterio": ("readers/geotiff.py", "model/polygons.py"),
     "pyproj": ("readers/geodesy.py",),
     "openslide": ("readers/slide.py",),
-    "tifffile": ("readers/pyramid.py",),
+    "tifffile": ("readers/pyramid.py", "readers/tiffpicture.py"),
     # only in the limited process that decodes studies
     "pydicom": ("readers/dicom/header.py", "readers/dicom/pixels.py"),
     "pyogrio": ("reports/geopackage.py",),

@@ -12,6 +12,7 @@ import tifffile
 from limner.readers.contract import Truth, check_reader
 from limner.readers.errors import ReadError, RequestError
 from limner.readers.geometry import Box
+from limner.readers.registry import scan
 from limner.readers.slide import SlideReader
 
 Rgb = npt.NDArray[np.uint8]
@@ -90,11 +91,12 @@ def test_nothing_about_people_leaves_the_reader(tmp_path: Path) -> None:
     told = repr(info).replace(str(path), "")
     assert PLANTED not in told
     assert "12/29/09" not in told
-    assert re.fullmatch(r"slide-[0-9a-f]{8}", info.id)
-    [named] = SlideReader().scan(str(path), {"names": "show"})
-    assert named.id == ""
+    [row] = scan([str(path)], {})
+    assert re.fullmatch(r"slide-[0-9a-f]{8}", row.infos[0].id)
+    [named] = scan([str(path)], {"names": "show"})
+    assert named.infos[0].id == "doe-jane"
     with pytest.raises(RequestError, match="hide or show"):
-        SlideReader().scan(str(path), {"names": "yes"})
+        scan([str(path)], {"names": "yes"})
 
 
 def break_tile(path: Path, page: int, index: int) -> None:
