@@ -27,7 +27,8 @@ from .mosaic import Mosaic, is_below, read_mosaic
 HEAD = 4096
 MOST_BLOCK = 256 * 2**20
 """Bytes of one block (tile or strip) of all bands that lie in it: GDAL must hold it whole to read a pixel of it."""
-MOST_BANDS = 4096
+MOST_BANDS = 2048
+"""Above it a read takes minutes where bands are interleaved, since GDAL keeps each band's blocks apart."""
 MOST_LOOKS = 100_000
 """Files that reading the whole of a virtual raster may open, counted through those that it is made of."""
 DEEPEST = 4
@@ -66,6 +67,7 @@ FETCHING = (
 NETWORKS = (("s3://", "/vsis3/"), ("gs://", "/vsigs/"), ("az://", "/vsiaz/"), ("http", "/vsicurl/http"))
 _ADDRESS = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift)/")
 _ARCHIVE = re.compile(r"/vsi(zip|tar|gzip)/")
+_FOREIGN = (OSError, ValueError, ArithmeticError, LookupError, RuntimeError, MemoryError)
 _SIDES = (".ovr", ".OVR", ".msk", ".MSK", ".aux", ".AUX", ".aux.xml", ".AUX.XML")
 
 
@@ -79,7 +81,7 @@ def reading(name: str, rule: str, remedy: str) -> Generator[None]:
         yield
     except LimnerError:
         raise
-    except (RasterioError, CPLE_BaseError, OSError, ValueError, ArithmeticError, LookupError, MemoryError) as error:
+    except (RasterioError, CPLE_BaseError, *_FOREIGN) as error:
         raise ReadError(
             name, rule, value=shown(str(error.__cause__ or error) or type(error).__name__, 300), remedy=remedy
         ) from error
@@ -187,7 +189,8 @@ class _Inspection:
         """The open raster, after a look at all that it leads to. Raises `ReadError`."""
         drivers = _drivers(name)
         path = _path(name)
-        if part and not re.fullmatch(rf'(NETCDF:"?{re.escape(path)}"?:[^/:]+|NITF_IM:\d+:{re.escape(path)})', part):
+        own = re.escape(path)
+        if part and not re.fullmatch(rf'(?i:netcdf):"?{own}"?:[^/:]+|(?i:nitf_im):\d+:{own}', part):
             raise ReadError(name, "its parts must lie in it", value=shown(part), remedy="Leave it out")
         looks = 1
         if not is_remote(name):
