@@ -1,5 +1,6 @@
 """From what a raster says about its place to a `Placement`: a geotransform or control points. No format library."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -33,13 +34,17 @@ class ControlPoint:
 
 
 def affine_placement(matrix: tuple[tuple[float, float, float], ...], crs: Crs | None) -> tuple[Placement, list[str]]:
-    """The placement of a geotransform, and notes. Without a CRS its axes have no known unit: pixels, and a note."""
+    """The placement of a geotransform, and notes. Without a CRS its axes have no known unit: pixels, and a note.
+
+    Raises `ReadError` where its numbers are not finite or do not span a plane.
+    """
     if crs is None:
         note = (
             "The file has a geotransform but names no coordinate system, so that its unit is unknown and positions are "
             f"given in pixels; {HOW_TO_STATE_A_CRS}."
         )
         return Placement.pixels("none (geotransform without a CRS)"), [note]
+    _finite("geotransform", [number for row in matrix for number in row])
     return Placement(matrix, crs.unit, crs.wkt, source="geotransform"), []
 
 
@@ -47,7 +52,7 @@ def control_placement(points: Sequence[ControlPoint], crs: Crs | None) -> tuple[
     """The placement of control points, and notes: a least-squares polynomial of the order that GDAL takes by default.
 
     Second order from six points on, else first. Longitudes that jump at the antimeridian are unwrapped to 0…360. Raises
-    `ReadError` where the points do not span a plane.
+    `ReadError` where the points are not finite or do not span a plane.
     """
     if crs is None:
         note = (
@@ -56,6 +61,7 @@ def control_placement(points: Sequence[ControlPoint], crs: Crs | None) -> tuple[
         )
         return Placement.pixels("none (control points without a CRS)"), [note]
     notes: list[str] = []
+    _finite("control points", [number for point in points for number in (*point.pixel, *point.world)])
     pixel = np.array([point.pixel for point in points], dtype=np.float64)
     world = np.array([point.world for point in points], dtype=np.float64)
     if crs.unit == "deg" and float(np.ptp(world[:, 0])) > HALF_TURN:
@@ -74,6 +80,17 @@ def control_placement(points: Sequence[ControlPoint], crs: Crs | None) -> tuple[
         f"{warp.residual_px:.3g} px (root mean square)."
     )
     return Placement(matrix, crs.unit, crs.wkt, source=f"{len(points)} control points", warp=warp), notes
+
+
+def _finite(thing: str, numbers: Sequence[float]) -> None:
+    odd = [number for number in numbers if not math.isfinite(number)]
+    if odd:
+        raise ReadError(
+            thing,
+            "all its numbers must be finite",
+            value=", ".join(map(str, odd[:3])),
+            remedy="Repair the file's georeference, or remove it to work in pixels",
+        )
 
 
 def _fit(pixel: Points, world: Points, terms: tuple[tuple[int, int], ...]) -> Polynomial:

@@ -1,28 +1,28 @@
-"""GeoTIFF and every other raster that GDAL opens: the only file that imports rasterio.
+"""GeoTIFF and the other rasters that GDAL opens for us.
 
 What the file says is used as it says it: colours, nodata, masks, scale, place. What it does not say is not guessed.
 """
 
-# rasterio has no types, so what comes out of it is unknown to pyright in this one file
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false
+# what comes out of rasterio is unknown to pyright
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import math
 import struct
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
-from warnings import catch_warnings, simplefilter
 
 import numpy as np
 
-from .errors import ReadError, RequestError
+from .errors import ReadError
 from .fingerprint import is_remote
+from .gdal import environment, open_raster, reading, stated_crs
 from .geometry import Box
 from .image import Claim, ImageInfo, Mask, Pixels
-from .rasterfacts import OPTIONS, Layout, describe_raster, has_complex, holds, layout_of, nodata_of
+from .rasterfacts import OPTIONS, Layout, describe_raster, has_complex, has_mask, holds, layout_of, nodata_of
 from .resample import Edges, Rows, lattice, resample, taps
 
 Window = tuple[tuple[int, int], tuple[int, int]]  # rows and columns, each from and to
@@ -41,7 +41,9 @@ MAGIC = (
     (b"EHFA_HEADER_TAG", 50, "ERDAS Imagine"),
 )
 GEO_TAGS = {33550, 33922, 34264, 34735}  # ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory
-REMOTE = (("s3://", "/vsis3/"), ("gs://", "/vsigs/"), ("az://", "/vsiaz/"), ("http", "/vsicurl/http"))
+MOST_PARTS = 1000
+READABLE = ("its pixels must be readable", "The file may be truncated or damaged: fetch it again")
+UNDERSTOOD = ("what it says of itself must be understood", "Fetch the file again or leave it out")
 NEAR = 1e-6  # an overview this little coarser than asked is not coarser
 
 
@@ -66,18 +68,22 @@ class RasterReader:
 
     def scan(self, uri: str, options: Mapping[str, str]) -> Sequence[ImageInfo]:
         """One image, or one for each part of a file that is a container. Raises `ReadError`."""
-        stated = _stated_crs(options)
+        stated = stated_crs(options)
         with _opened(uri) as raster:
             parts = list(raster.subdatasets) if raster.count == 0 else []
             if not parts:
                 if raster.count == 0:
                     raise ReadError(uri, "it must hold at least one band", remedy="Give a file with pixels")
-                return [describe_raster(raster, uri, options, stated)]
+                return [_scanned(raster, uri, "", options, stated)]
+        if len(parts) > MOST_PARTS:
+            raise ReadError(
+                uri, f"it may hold at most {MOST_PARTS} pictures", value=str(len(parts)), remedy="Take it apart first"
+            )
         infos: list[ImageInfo] = []
         for part in parts:
-            with _opened(part) as raster:
+            with _opened(uri, part) as raster:
                 if raster.count:
-                    infos.append(replace(describe_raster(raster, uri, options, stated), part=part))
+                    infos.append(_scanned(raster, uri, part, options, stated))
         return infos
 
     def open(self, info: ImageInfo, channels: Sequence[str] | None = None) -> "RasterImage":
@@ -90,12 +96,14 @@ class RasterImage:
 
     def __init__(self, info: ImageInfo, channels: Sequence[str] | None = None) -> None:
         self._info = info
-        self._name = info.part or info.uri
+        self._name = info.uri
         self.channels = info.choose(channels)
-        with _environment(self._name):
-            self._levels: dict[int, Any] = {-1: _open(self._name)}
+        self._alike: dict[int, bool] = {}
+        with environment(self._name):
+            self._levels: dict[int, Any] = {-1: open_raster(self._name, info.part)}
             try:
-                self._prepare()
+                with reading(self._name, *UNDERSTOOD):
+                    self._prepare()
             except BaseException:
                 self.close()
                 raise
@@ -115,8 +123,8 @@ class RasterImage:
         self._dtype = np.result_type(*(np.dtype(channel.dtype) for channel in self.channels))
         self._complex = has_complex(raster, self._layout.bands)
         self._nodata = nodata_of(raster, self._layout, dict(self._info.options))
-        flags = {flag.name for flag in raster.mask_flag_enums[0]}
-        self._masked = "per_dataset" in flags and "alpha" not in flags
+        self._flags = raster.mask_flag_enums
+        self._masked = has_mask(self._flags[0])
         # an overview of complex numbers has averaged their phases away
         self._factors = [] if self._complex else [float(factor) for factor in raster.overviews(1)]
 
@@ -141,7 +149,7 @@ class RasterImage:
         `picture` = (x0, y0, x1, y1) bounds the picture where this file is a part of it. Raises `ReadError`.
         """
         width, height = self._info.size
-        with _environment(self._name):
+        with environment(self._name):
             raster = self._level((x[-1] - x[0]) / (len(x) - 1), (y[-1] - y[0]) / (len(y) - 1))
         (across, right), (down, below) = self._onto(raster)
         x0, y0, x1, y1 = picture or (0.0, 0.0, float(width), float(height))
@@ -150,7 +158,7 @@ class RasterImage:
         if rows is None or columns is None:
             shape = (len(y) - 1, len(x) - 1)
             return np.zeros((*shape, len(self.channels)), dtype=self._dtype), np.zeros(shape, dtype=bool)
-        with _environment(self._name):
+        with environment(self._name):
             native = self._rows(raster, columns.start, columns.stop)
             return resample(native, rows, columns, len(self.channels), self._dtype)
 
@@ -178,12 +186,13 @@ class RasterImage:
             if self._factors[level] > limit + 1:  # the factor is rounded
                 continue
             if level not in self._levels:
-                with _environment(self._name):
-                    self._levels[level] = _open(self._name, level)
+                with environment(self._name), reading(self._name, *READABLE):
+                    self._levels[level] = open_raster(self._name, self._info.part, overview=level)
+                    self._alike[level] = self._levels[level].mask_flag_enums == self._flags
             raster = self._levels[level]
             need = full.width / x_step, full.height / y_step
             fine = need[0] <= raster.width * (1 + NEAR) and need[1] <= raster.height * (1 + NEAR)
-            if fine and raster.mask_flag_enums == full.mask_flag_enums:
+            if fine and self._alike[level]:
                 return raster
         return full
 
@@ -206,15 +215,8 @@ class RasterImage:
 
     def _rows(self, raster: Any, x0: int, x1: int) -> Rows:  # noqa: ANN401 - rasterio has no types
         def rows(y0: int, y1: int) -> tuple[Pixels, Mask | None]:
-            try:
+            with reading(self._info.uri, *READABLE):
                 return self._native(raster, ((y0, y1), (x0, x1)))
-            except (OSError, MemoryError) as error:  # rasterio's own errors of reading are OSErrors
-                raise ReadError(
-                    self._info.uri,
-                    "its pixels must be readable",
-                    value=str(error.__cause__ or error),
-                    remedy="The file may be truncated or damaged: fetch it again",
-                ) from error
 
         return rows
 
@@ -264,67 +266,29 @@ _EVERYWHERE: Mask = np.array(True)  # noqa: FBT003 - a mask that says "valid" wh
 
 
 @contextmanager
-def _environment(name: str) -> Generator[None]:
-    """GDAL as this reader wants it: siblings are listed and the network is shut, unless the input itself is remote.
-
-    So a VRT on this machine cannot make anyone fetch what it points at.
-    """
-    import rasterio  # noqa: PLC0415 - a format library loads when a file needs it
-
-    local = {"CPL_VSIL_CURL_ALLOWED_FILENAME": "nothing"}
-    remote = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": "TRUE", "GDAL_HTTP_MAX_RETRY": "3"}
-    settings: dict[str, Any] = remote if is_remote(name) else local
-    with rasterio.Env(**settings):
-        yield
+def _opened(name: str, part: str = "", overview: int | None = None) -> Generator[Any]:
+    with environment(name), open_raster(name, part, overview=overview) as raster:
+        yield raster
 
 
-def _open(name: str, overview: int | None = None) -> Any:  # noqa: ANN401 - rasterio has no types
-    import rasterio  # noqa: PLC0415 - as above
-    from rasterio.errors import NotGeoreferencedWarning, RasterioError  # noqa: PLC0415 - as above
-
-    path = name
-    for prefix, virtual in REMOTE:
-        if name.startswith(prefix) and "://" in name:
-            path = virtual + name.removeprefix(prefix)
-    try:
-        with catch_warnings():
-            simplefilter("ignore", NotGeoreferencedWarning)
-            return rasterio.open(path) if overview is None else rasterio.open(path, overview_level=overview)
-    except (RasterioError, OSError) as error:
-        raise ReadError(
-            name,
-            "it must be a raster that GDAL can open",
-            value=str(error),
-            remedy="Check the path; if the file is damaged or of another kind, fetch it again or leave it out",
-        ) from error
+def _scanned(raster: Any, uri: str, part: str, options: Mapping[str, str], stated: Any) -> ImageInfo:  # noqa: ANN401 - rasterio has no types
+    with reading(uri, *UNDERSTOOD):
+        info = describe_raster(raster, uri, options, stated)
+        if not is_remote(uri):
+            _try_out(raster, uri, part)
+    return replace(info, part=part)
 
 
-def _stated_crs(options: Mapping[str, str]) -> Any:  # noqa: ANN401 - rasterio has no types
-    from rasterio.crs import CRS  # noqa: PLC0415 - as above
-    from rasterio.errors import CRSError  # noqa: PLC0415 - as above
-
-    if "crs" not in options:
-        return None
-    try:
-        with _environment(""):
-            return CRS.from_user_input(options["crs"])
-    except CRSError as error:
-        raise RequestError(
-            "reader option crs",
-            "it must name a coordinate system",
-            value=f"{options['crs']}: {error}",
-            remedy="Give such as crs=EPSG:32618",
-        ) from error
-
-
-@contextmanager
-def _opened(name: str) -> Generator[Any]:
-    with _environment(name):
-        raster = _open(name)
-        try:
-            yield raster
-        finally:
-            raster.close()
+def _try_out(raster: Any, uri: str, part: str) -> None:  # noqa: ANN401 - rasterio has no types
+    """Read one block of each pyramid level, so that what takes GDAL down does so now. Damage costs its region only."""
+    levels = (partial(_opened, uri, part, at) for at in range(len(raster.overviews(1))))
+    for opened in (partial(nullcontext, raster), *levels):
+        with suppress(ReadError), opened() as level, reading(uri, *READABLE):
+            high, wide = level.block_shapes[0]
+            window = ((0, min(high, level.height)), (0, min(wide, level.width)))
+            level.read(1, window=window)
+            if has_mask(level.mask_flag_enums[0]):
+                level.read_masks(1, window=window)
 
 
 def _tags(head: bytes) -> set[int]:

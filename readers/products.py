@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from .bands import Radiometry, Sensor
-from .errors import ReadError
+from .errors import ReadError, shown
 
 SENTINEL_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
+MOST_BYTES = 16 * 2**20
 LEVELS_UP = 4  # from IMG_DATA/R10m to the product folder
 
 
@@ -24,7 +25,20 @@ def radiometry_beside(uri: str, sensor: Sensor) -> Mapping[str, Radiometry]:
     path = metadata_beside(uri, sensor)
     if path is None:
         return {}
-    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise ReadError(
+            str(path), "it must be readable", value=str(error), remedy="Check the path and rights"
+        ) from error
+    if len(content) > MOST_BYTES:
+        raise ReadError(
+            str(path),
+            f"a product's metadata must not be larger than {MOST_BYTES // 2**20} MiB",
+            remedy="Fetch it again, or remove it to work with plain numbers",
+        )
+    text = content.decode("utf-8", errors="replace")
     return _sentinel(text, path) if sensor.name.startswith("sentinel") else _landsat(text, path)
 
 
@@ -49,15 +63,25 @@ def metadata_beside(uri: str, sensor: Sensor) -> Path | None:
 
 def _sentinel(text: str, path: Path) -> Mapping[str, Radiometry]:
     quantity = "toa_reflectance" if "L1C" in path.name else "surface_reflectance"
-    divisor = re.search(r"<(?:BOA_)?QUANTIFICATION_VALUE[^>]*>\s*([\d.]+)", text)
-    if divisor is None or not float(divisor[1]) > 0:
-        raise ReadError(
-            str(path), "it must state the quantification value", remedy="Fetch the product's metadata again"
-        )
-    offsets = re.findall(r'<(?:RADIO|BOA)_ADD_OFFSET\s+band_id="(\d+)"\s*>\s*(-?[\d.]+)', text)
-    known = {SENTINEL_BANDS[int(at)]: float(value) for at, value in offsets if int(at) < len(SENTINEL_BANDS)}
-    by = float(divisor[1])
+    found = re.search(r"<(?:BOA_)?QUANTIFICATION_VALUE[^<>]*>([^<]*)", text)
+    offsets = re.findall(r'<(?:RADIO|BOA)_ADD_OFFSET\s+band_id="(\d+)"\s*>([^<]*)', text)
+    try:
+        by = float(found[1]) if found else 0.0
+        known = {SENTINEL_BANDS[int(at)]: float(value) for at, value in offsets if int(at) < len(SENTINEL_BANDS)}
+    except ValueError as error:
+        raise _misstated(path, error) from error
+    if not (0 < by < math.inf and all(map(math.isfinite, known.values()))):
+        raise _misstated(path, f"{by:g}" if found else "none")
     return {band: Radiometry(1 / by, known.get(band, 0.0) / by, quantity) for band in SENTINEL_BANDS}
+
+
+def _misstated(path: Path, value: object) -> ReadError:
+    return ReadError(
+        str(path),
+        "it must state the quantification value, and offsets as numbers",
+        value=shown(str(value)),
+        remedy="Fetch the product's metadata again",
+    )
 
 
 def _landsat(text: str, path: Path) -> Mapping[str, Radiometry]:
@@ -69,11 +93,13 @@ def _landsat(text: str, path: Path) -> Mapping[str, Radiometry]:
             if found := re.fullmatch(r"REFLECTANCE_MULT_BAND_(\w+)", key):
                 add = float(facts[f"REFLECTANCE_ADD_BAND_{found[1]}"])
                 bands[f"B{found[1]}"] = Radiometry(float(value) / sine, add / sine, "toa_reflectance")
-    except (KeyError, ValueError) as error:
+        if not all(math.isfinite(number) for band in bands.values() for number in (band.scale, band.offset)):
+            raise ValueError("numbers that are not finite")  # noqa: TRY301 - reported like all others
+    except (KeyError, ValueError, ArithmeticError, RecursionError) as error:
         raise ReadError(
             str(path),
             "it must state SUN_ELEVATION and reflectance factors",
-            value=str(error),
+            value=shown(str(error)),
             remedy="Fetch the scene's metadata again, or remove it to work with plain numbers",
         ) from error
     if sine <= 0:
@@ -87,7 +113,10 @@ def _landsat(text: str, path: Path) -> Mapping[str, Radiometry]:
 
 
 def _pairs(text: str) -> dict[str, str]:
-    return {key: value.strip('"') for key, value in re.findall(r"^\s*(\w+)\s*=\s*(\S+)\s*$", text, re.MULTILINE)}
+    return {
+        key: value.strip('"')
+        for key, value in re.findall(r"^[ \t]*(\w+)[ \t]*=[ \t]*(\S+)[ \t\r]*$", text, re.MULTILINE)
+    }
 
 
 def _flat(tree: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - what json gives

@@ -8,6 +8,7 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,6 +26,7 @@ from .products import radiometry_beside
 
 OPTIONS = ("sensor", "bands", "crs", "nodata")
 PALETTE = ("red", "green", "blue")
+_EXPAND = "Write it without its palette, such as with gdal_translate -expand rgb"
 LOSSY = ("JPEG", "WEBP", "LERC", "JXL")
 
 
@@ -101,11 +103,11 @@ def _same(one: str, other: str) -> bool:
 
 def has_complex(raster: Any, bands: Sequence[int]) -> bool:  # noqa: ANN401 - see above
     """Whether any of these bands holds complex numbers."""
-    return any(_dtype(raster, band).kind == "c" for band in bands)
+    types = raster.dtypes
+    return any(_dtype(types[band - 1]).kind == "c" for band in bands)
 
 
-def _dtype(raster: Any, band: int) -> np.dtype[Any]:  # noqa: ANN401 - see above
-    name = raster.dtypes[band - 1]
+def _dtype(name: str) -> np.dtype[Any]:
     return np.dtype("complex64" if name == "complex_int16" else name)  # numpy has no complex integers
 
 
@@ -117,28 +119,34 @@ def layout_of(raster: Any) -> Layout:  # noqa: ANN401 - see above
     """The channels of an open raster by its descriptions, colour interpretation and palette."""
     colours = list(raster.colorinterp)
     alpha = next((at + 1 for at, colour in enumerate(colours) if colour.name == "alpha"), None)
+    types = raster.dtypes  # each of rasterio's lists is made anew, of all bands, whenever it is asked for
     bands = tuple(band for band in range(1, raster.count + 1) if band != alpha) or (1,)
     alpha = alpha if raster.count > 1 else None
     if len(bands) == 1 and colours[bands[0] - 1].name == "palette":
         table = raster.colormap(bands[0])
-        entries = 2 ** (8 * _dtype(raster, bands[0]).itemsize)
+        kind = _dtype(types[bands[0] - 1])
+        if kind not in {np.dtype(np.uint8), np.dtype(np.uint16)}:
+            raise ReadError(raster.name, "a palette is for numbers of 8 or 16 bit", value=kind.name, remedy=_EXPAND)
+        entries = 2 ** (8 * kind.itemsize)
         palette = np.zeros((entries, 3), dtype=np.uint8)
         opaque = np.zeros(entries, dtype=bool)
         for index, (*rgb, opacity) in table.items():
             palette[index], opaque[index] = rgb, opacity > 0
         return Layout(bands, tuple(Channel(name, name) for name in PALETTE), alpha, palette, opaque)
-    names = [raster.descriptions[band - 1] or _colour(colours[band - 1], str(band)) for band in bands]
-    names = [f"{n} ({band})" if names.count(n) > 1 else n for n, band in zip(names, bands, strict=True)]
+    descriptions, scales, offsets = raster.descriptions, raster.scales, raster.offsets
+    names = [descriptions[band - 1] or _colour(colours[band - 1], str(band)) for band in bands]
+    often = Counter(names)
+    names = [f"{n} ({band})" if often[n] > 1 else n for n, band in zip(names, bands, strict=True)]
     channels: list[Channel] = []
     for name, band in zip(names, bands, strict=True):
-        dtype = _dtype(raster, band)
+        dtype = _dtype(types[band - 1])
         channels.append(
             Channel(
                 name=name,
                 common=_colour(colours[band - 1]),
                 dtype="float32" if dtype.kind == "c" else dtype.name,
-                scale=float(raster.scales[band - 1]),
-                offset=float(raster.offsets[band - 1]),
+                scale=float(scales[band - 1]),
+                offset=float(offsets[band - 1]),
                 quantity="amplitude" if dtype.kind == "c" else "number",
             )
         )
@@ -150,8 +158,15 @@ def declared(raster: Any) -> list[bool]:  # noqa: ANN401 - see above
     return [all(flag.name != "all_valid" for flag in flags) for flags in raster.mask_flag_enums]
 
 
+def has_mask(flags: Sequence[Any]) -> bool:
+    """Whether a band, by its flags, has a mask of its own that is no band of transparency."""
+    names = {flag.name for flag in flags}
+    return "per_dataset" in names and "alpha" not in names
+
+
 def nodata_of(raster: Any, layout: Layout, options: Mapping[str, str]) -> dict[int, float | int | None]:  # noqa: ANN401 - see above
     """Band → nodata value: the option's, else the file's, else the sensor's; empty where none is stated."""
+    types = raster.dtypes
     if "nodata" in options:
         try:
             value = float(options["nodata"])
@@ -159,8 +174,9 @@ def nodata_of(raster: Any, layout: Layout, options: Mapping[str, str]) -> dict[i
             raise RequestError(
                 "reader option nodata", "it is a number or nan", value=options["nodata"], remedy="Give such as nodata=0"
             ) from None
-        return {band: _stored(value, raster.dtypes[band - 1]) for band in layout.bands}
-    stated = {band: _stored(raster.nodatavals[band - 1], raster.dtypes[band - 1]) for band in layout.bands}
+        return {band: _stored(value, types[band - 1]) for band in layout.bands}
+    values = raster.nodatavals
+    stated = {band: _stored(values[band - 1], types[band - 1]) for band in layout.bands}
     if any(value is not None for value in stated.values()):
         return stated
     if "sensor" in options and not any(declared(raster)):

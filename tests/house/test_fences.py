@@ -26,7 +26,7 @@ FENCES: dict[str, tuple[str, ...]] = {
     "numpy": ("*",),
     "shapely": ("*",),
     # a format or a system of coordinates, one file; rasterio once more, late, for tracing class maps without any raster
-    "rasterio": ("readers/geotiff.py", "model/polygons.py"),
+    "rasterio": ("readers/gdal.py", "model/polygons.py"),
     "pyproj": ("readers/geodesy.py",),
     "openslide": ("readers/slide.py",),
     "tifffile": ("readers/pyramid.py", "readers/tiffpicture.py"),

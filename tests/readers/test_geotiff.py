@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from limner.readers.errors import ReadError
 from limner.readers.geometry import Box
 from limner.readers.geotiff import RasterReader
 from limner.readers.image import ImageInfo
@@ -204,19 +203,3 @@ def test_a_remote_file_is_read_by_ranges(write_raster: WriteRaster, served: tupl
     assert np.array_equal(pixels, picture[1100:1200, 600:700])
     assert valid.all()
     assert 0 < sum(sent) < path.stat().st_size / 4
-
-
-def test_a_local_file_cannot_make_anyone_fetch(
-    write_raster: WriteRaster, served: tuple[str, list[int]], tmp_path: Path
-) -> None:
-    address, sent = served
-    write_raster("far.tif", np.ones((64, 64, 1), np.uint8))
-    (tmp_path / "near.vrt").write_text(
-        '<VRTDataset rasterXSize="64" rasterYSize="64"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
-        f"<SourceFilename>/vsicurl/{address}/far.tif</SourceFilename><SourceBand>1</SourceBand>"
-        "</SimpleSource></VRTRasterBand></VRTDataset>"
-    )
-    info = facts(str(tmp_path / "near.vrt"))
-    with RasterReader().open(info) as image, pytest.raises(ReadError, match="readable"):
-        image.read(Box(0, 0, 64, 64), (64, 64))
-    assert not sent

@@ -1,0 +1,256 @@
+"""Damaged and hostile rasters: each is one error that says what is wrong, soon and in little memory."""
+
+import os
+import struct
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from limner.readers import gdal, rasterfacts
+from limner.readers.bands import sensor_named
+from limner.readers.errors import ReadError
+from limner.readers.geometry import Box
+from limner.readers.georeference import ControlPoint, Crs, affine_placement, control_placement
+from limner.readers.geotiff import RasterReader
+from limner.readers.products import MOST_BYTES, radiometry_beside
+from rasterio._err import CPLE_BaseError
+
+WriteRaster = Callable[..., str]
+
+
+def refused(path: Path | str, what: str) -> None:
+    with pytest.raises(ReadError, match=what):
+        RasterReader().scan(str(path), {})
+
+
+def sparse(path: Path, width: int, height: int, count: int = 1, **profile: Any) -> Path:  # noqa: ANN401 - rasterio's
+    """A TIFF that says much and holds nothing."""
+    settings = {"driver": "GTiff", "dtype": "uint8", "SPARSE_OK": True, "BIGTIFF": "YES"} | profile
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(path, "w", width=width, height=height, count=count, **settings):
+            pass
+    return path
+
+
+@pytest.mark.parametrize("number", [b"inf", b"nan"])
+@pytest.mark.parametrize("at", [0, 4])
+def test_a_geotransform_that_is_not_finite(write_raster: WriteRaster, number: bytes, at: int) -> None:
+    """In a TIFF the pixel size and the tie point are six and three doubles."""
+    path = Path(write_raster("a.tif", np.ones((8, 8, 1), np.uint8)))
+    content = path.read_bytes()
+    stored = struct.pack("<3d", 10, 10, 0) if at == 0 else struct.pack("<6d", 0, 0, 0, 3e5, 4e6, 0)
+    odd = np.frombuffer(stored, dtype="<f8").copy()
+    odd[at] = float(number)
+    assert content.count(stored) == 1
+    path.write_bytes(content.replace(stored, odd.tobytes()))
+    refused(path, "finite")
+
+
+def test_a_place_that_is_not_finite() -> None:
+    crs = Crs("EPSG:32618", "m", "EPSG:32618")
+    with pytest.raises(ReadError, match="finite"):
+        affine_placement(((float("inf"), 0, 0), (0, 1, 0)), crs)
+    corners = ((0, 0), (9, 0), (0, 9))
+    with pytest.raises(ReadError, match="finite"):
+        control_placement([ControlPoint(corner, (corner[0], float("nan"))) for corner in corners], crs)
+
+
+def test_what_gdal_says_late(write_raster: WriteRaster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it could not understand while opening, such as GeoKeys, comes up at a later question."""
+
+    class Late(rasterio.io.DatasetReader):
+        @property
+        def colorinterp(self) -> Any:  # noqa: ANN401 - rasterio has no types
+            raise CPLE_BaseError(3, 1, "Key 0 of unknown type.")
+
+    path = write_raster("a.tif", np.ones((8, 8, 1), np.uint8))
+    monkeypatch.setattr(rasterio.io, "DatasetReader", Late)
+    refused(path, "understood.*Key 0")
+
+
+def test_all_that_rasterio_raises_is_one_error() -> None:
+    """Its classes that are no OSErrors among them, and those that it does not show."""
+    from rasterio import _err, errors  # noqa: PLC0415 - only here
+
+    classes = [
+        kind
+        for module in (_err, errors)
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, Warning)
+    ]
+    raised = [kind for kind in classes if "click" not in "".join(map(str, kind.__mro__))]
+    assert len(raised) > 30
+    for kind in raised:
+        error = kind(1, 1, "words") if issubclass(kind, CPLE_BaseError) else kind("words")
+        with pytest.raises(ReadError, match="words"), gdal.reading("a.tif", "it must be good", "Mend it"):
+            raise error
+
+
+def test_thousands_of_bands(tmp_path: Path) -> None:
+    refused(sparse(tmp_path / "a.tif", 8, 8, gdal.MOST_BANDS + 1, interleave="pixel"), "bands")
+
+
+def test_many_bands_are_looked_at_once(tmp_path: Path) -> None:
+    """Every list of rasterio's costs as much as there are bands: it is asked for once, not for each band."""
+    asked: list[str] = []
+    known = ("descriptions", "dtypes", "scales", "offsets", "nodatavals", "colorinterp", "mask_flag_enums")
+
+    class Asked:
+        def __init__(self, raster: Any) -> None:  # noqa: ANN401 - rasterio has no types
+            self._raster = raster
+
+        def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the same
+            asked.append(name)
+            return getattr(self._raster, name)
+
+    path = sparse(tmp_path / "a.tif", 8, 8, 500)
+    with rasterio.open(path) as raster:
+        layout = rasterfacts.layout_of(Asked(raster))
+        rasterfacts.nodata_of(Asked(raster), layout, {"sensor": "sentinel-2-l1c"})
+        rasterfacts.has_complex(Asked(raster), layout.bands)
+    assert max(asked.count(name) for name in known) <= 4
+    assert len(layout.channels) == 500
+
+
+@pytest.mark.parametrize(
+    ("profile", "count"),
+    [
+        ({"tiled": True, "blockxsize": 16384, "blockysize": 16400}, 1),
+        ({"tiled": True, "blockxsize": 8192, "blockysize": 8192, "interleave": "pixel", "dtype": "float32"}, 2),
+    ],
+)
+def test_a_block_that_cannot_be_held(tmp_path: Path, profile: dict[str, Any], count: int) -> None:
+    refused(sparse(tmp_path / "a.tif", 40_000, 40_000, count, **profile), "256 MiB")
+
+
+def test_a_block_of_an_overview_that_cannot_be_held(tmp_path: Path) -> None:
+    """Beside the file, where it is refused whole, as the bytes of the picture cannot be told from it."""
+    path = sparse(tmp_path / "a.tif", 40_000, 40_000, tiled=True)
+    sparse(tmp_path / "a.tif.ovr", 20_000, 20_000, tiled=True, blockxsize=16384, blockysize=16400)
+    refused(path, "256 MiB")
+
+
+def test_a_picture_as_large_as_can_be_said(tmp_path: Path) -> None:
+    path = sparse(tmp_path / "a.tif", 1_000_000, 1_000_000, tiled=True, blockxsize=4096, blockysize=4096)
+    (info,) = RasterReader().scan(str(path), {})
+    assert info.size == (1_000_000, 1_000_000)
+
+
+def test_words_that_are_no_text(write_raster: WriteRaster) -> None:
+    path = Path(write_raster("a.tif", np.ones((8, 8, 2), np.uint8), names=["depth___", "height__"]))
+    content = path.read_bytes()
+    assert b"depth___" in content
+    path.write_bytes(content.replace(b"depth___", b"d\xff\xfe\xfdh___"))
+    refused(path, "understood")
+
+
+def test_a_name_that_is_no_text(write_raster: WriteRaster, tmp_path: Path) -> None:
+    path = os.fsencode(write_raster("a.tif", np.ones((8, 8, 1), np.uint8)))
+    odd = os.fsencode(tmp_path) + b"/\xff.tif"
+    Path(os.fsdecode(path)).rename(os.fsdecode(odd))
+    refused(os.fsdecode(odd), "raster")
+
+
+def test_damage_beside_a_raster(write_raster: WriteRaster) -> None:
+    """What cannot be read beside it is named, or left alone as GDAL leaves it; nothing else happens."""
+    path = Path(write_raster("a.tif", np.ones((64, 64, 1), np.uint8)))
+    for ending in (".ovr", ".msk"):
+        side = Path(f"{path}{ending}")
+        side.write_bytes(path.read_bytes()[:120])
+        refused(path, f"a.tif{ending} beside it")
+        side.unlink()
+    bomb = (
+        '<!DOCTYPE a [<!ENTITY b "bbbbbbbbbb"><!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;&b;">]><PAMDataset>&c;</PAMDataset>'
+    )
+    for text in ("<PAMDataset><a", "<a>" * 100_000, bomb, "\0\xff"):
+        Path(f"{path}.aux.xml").write_text(text)
+        try:
+            (info,) = RasterReader().scan(str(path), {})
+        except ReadError:
+            continue
+        assert info.size == (64, 64)
+    with Path(f"{path}.aux.xml").open("wb") as file:
+        file.truncate(gdal.MOST_SIDE_BYTES + 1)
+    refused(path, "32 MiB")
+
+
+def test_reads_raise_one_error_too(write_raster: WriteRaster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where rasterio raises what is no OSError."""
+    path = write_raster("a.tif", np.ones((64, 64, 1), np.uint8))
+    (info,) = RasterReader().scan(path, {})
+
+    def fail(*_: object) -> None:
+        raise CPLE_BaseError(1, 1, "of another kind")
+
+    with RasterReader().open(info) as image:
+        monkeypatch.setattr(image, "_native", fail)
+        with pytest.raises(ReadError, match="of another kind"):
+            image.read(Box(0, 0, 64, 64), (8, 8))
+
+
+SENTINEL = (
+    "<QUANTIFICATION_VALUE unit='none'>{}</QUANTIFICATION_VALUE><RADIO_ADD_OFFSET band_id=\"1\">{}</RADIO_ADD_OFFSET>"
+)
+LANDSAT = "SUN_ELEVATION = {}\nREFLECTANCE_MULT_BAND_2 = {}\nREFLECTANCE_ADD_BAND_2 = -0.1\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("MTD_MSIL1C.xml", SENTINEL.format("1.2.3", "-1000")),
+        ("MTD_MSIL1C.xml", SENTINEL.format("inf", "-1000")),
+        ("MTD_MSIL1C.xml", SENTINEL.format("10000", "-1.0.0")),
+        ("MTD_MSIL1C.xml", SENTINEL.format("10000", "nan")),
+        ("MTD_MSIL1C.xml", "<QUANTIFICATION_VALUE " * 500_000),
+        ("MTD_MSIL1C.xml", "x" * (MOST_BYTES + 1)),
+        ("a_MTL.txt", LANDSAT.format("1.2.3", "2e-5")),
+        ("a_MTL.txt", LANDSAT.format("40", "nan")),
+        ("a_MTL.txt", LANDSAT.format("0", "2e-5")),
+        ("a_MTL.txt", LANDSAT.format("inf", "2e-5")),
+        ("a_MTL.txt", "\n" * 1_000_000),
+        ("a_MTL.json", '{"a":' * 100_000),
+        ("a_MTL.json", '{"SUN_ELEVATION": ' + "9" * 10_000 + "}"),
+        ("a_MTL.json", "[]"),
+    ],
+    ids=lambda text: text[:30],
+)
+def test_a_products_metadata_that_makes_no_sense(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    sensor = sensor_named("sentinel-2-l1c" if "MSIL1C" in name else "landsat-8-l1")
+    with pytest.raises(ReadError, match=name):
+        radiometry_beside(str(tmp_path / "a_B2.TIF"), sensor)
+
+
+def test_good_metadata_is_still_understood(tmp_path: Path) -> None:
+    (tmp_path / "MTD_MSIL1C.xml").write_text(SENTINEL.format("10000", "-1000"))
+    (tmp_path / "a_MTL.txt").write_text("GROUP = L1\r\n" + LANDSAT.format("30", "2e-5").replace("\n", "\r\n"))
+    sentinel = radiometry_beside(str(tmp_path / "a_B2.TIF"), sensor_named("sentinel-2-l1c"))
+    assert (sentinel["B02"].scale, sentinel["B02"].offset, sentinel["B03"].offset) == (1e-4, -0.1, 0.0)
+    landsat = radiometry_beside(str(tmp_path / "a_B2.TIF"), sensor_named("landsat-8-l1"))
+    assert landsat["B2"].scale == pytest.approx(4e-5)
+
+
+def test_the_files_found_by_mutation(shared_data: Path) -> None:
+    """Each in a process with 2 GB of address space and 20 s: read, or refused by one error."""
+    folder = shared_data.parent / "cases" / "hostile"
+    if not folder.is_dir():
+        pytest.skip("no files found by mutation")
+    code = (
+        "import resource, sys\nresource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\n"
+        "from limner.readers.errors import ReadError\nfrom limner.readers.geotiff import RasterReader\n"
+        "try:\n    (info,) = RasterReader().scan(sys.argv[1], {})\n"
+        "    with RasterReader().open(info) as image:\n        image.read(info.box, (8, 8))\n    print('read')\n"
+        "except ReadError as error:\n    print('refused')"
+    )
+    expected = {"tiny.tif": "read", "hang_pyr27.tif": "read"}
+    for path in sorted(folder.iterdir()):
+        command = [sys.executable, "-c", code, str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        assert done.stdout.strip() == expected.get(path.name, "refused"), (path.name, done.stderr)
