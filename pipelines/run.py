@@ -1,5 +1,6 @@
 """A run from settings to reports: scan, choose, plan, annotate what is still to do, write the reports."""
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -151,11 +152,12 @@ def _annotate(store: Store, settings: Settings, prepared: Prepared, listen: List
     if prepared.choice is None:
         return
     engine = _engine(settings, prepared, prepared.choice)
-    for batch in engine.annotate(_batches(todo, settings.batch)):
-        results = prepared.names.results(batch)
-        store.append(results)
-        for result in results:
-            listen(RegionDone(result.region, result.status, len(result.findings), result.error))
+    with contextlib.closing(engine.annotate(_batches(todo, settings.batch))) as done:  # workers end here, come what may
+        for batch in done:
+            results = prepared.names.results(batch)
+            store.append(results)
+            for result in results:
+                listen(RegionDone(result.region, result.status, len(result.findings), result.error))
 
 
 def _agree(store: Store, settings: Settings, prepared: Prepared, key: str) -> None:
