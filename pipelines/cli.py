@@ -196,10 +196,10 @@ def report_command(
     reports: Reports = None,
 ) -> None:
     """Write a run's reports again, the same bytes as before."""
-    from .report import load_writers, read_record, write_reports  # noqa: PLC0415 - see the top
-    from .store import read_manifest  # noqa: PLC0415 - the same
+    from .manifest import load_manifest  # noqa: PLC0415 - see the top
+    from .report import load_writers, read_record, write_reports  # noqa: PLC0415 - the same
 
-    asked = reports or read_manifest(Path(run_folder))["config"]["reports"]
+    asked = reports or load_manifest(Path(run_folder))["config"]["reports"]
     writers = load_writers(asked)
     record = read_record(Path(run_folder))
     made = tuple(write_reports(record, Path(run_folder), writers))

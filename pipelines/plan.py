@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import shapely
-from pydantic import TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 from shapely.geometry.base import BaseGeometry
 
 from ..model.annotator import Annotator, Sight
@@ -24,7 +24,7 @@ from ..readers.regions import Grid, Region, cut
 from ..readers.registry import Scanned, readers, scan
 from ..readers.render import Stretch
 from ..reports.writer import FileRow
-from .config import Settings
+from .config import HD_NUM, Settings
 from .glance import fit, glance
 from .interest import OUTSIDE, Drawn, OutsideAreaError
 from .scale import grid_scale, ground_metres
@@ -35,6 +35,18 @@ UNSEEING = Sight(tile=336)  # how an image is cut where there is no annotator: a
 
 _INFO = TypeAdapter(ImageInfo)
 _SIGHT = TypeAdapter(Sight)
+
+
+class _Rest(BaseModel):
+    """What else a plan says, as `ImagePlan.to_json` writes it."""
+
+    scale: tuple[float, float]
+    hd_num: Annotated[int, Field(ge=HD_NUM[0], le=HD_NUM[-1])]
+    overlap: Annotated[int, Field(ge=0)]
+    stretch: Stretch | None
+    unseen: str
+    beyond: str
+    tissue: str
 
 
 @dataclass(frozen=True)
@@ -89,19 +101,20 @@ class ImagePlan:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """The inverse of `to_json`; what was skipped is in the results."""
+        """The inverse of `to_json`; what was skipped is in the results. Raises where a value is of another kind."""
         info = _INFO.validate_python(record["info"])
+        rest = _Rest.model_validate(record)
         return cls(
             info=info,
             sight=_SIGHT.validate_python(record["sight"]),
-            grid=Grid(info.id, info.size, tuple(record["scale"])),
-            hd_num=record["hd_num"],
-            overlap=record["overlap"],
-            stretch=None if record["stretch"] is None else Stretch.from_json(record["stretch"]),
-            unseen=record["unseen"],
+            grid=Grid(info.id, info.size, rest.scale),
+            hd_num=rest.hd_num,
+            overlap=rest.overlap,
+            stretch=rest.stretch,
+            unseen=rest.unseen,
             area=None if record["area"] is None else shapely.geometry.shape(record["area"]),
-            beyond=record["beyond"],
-            tissue=record["tissue"],
+            beyond=rest.beyond,
+            tissue=rest.tissue,
         )
 
 

@@ -19,9 +19,10 @@ from ..readers.render import render
 from ..reports.folding import Fold
 from ..reports.writer import Area, AreaStatus, FileRow, ImageRecord, Overview, Patch, Record, Writer
 from .choice import NONE
+from .manifest import load_manifest
 from .names import read_sources, reveal
 from .plan import EMPTY, NO_MODEL, ImagePlan
-from .store import Entry, StoreError, read_entries, read_findings, read_manifest
+from .store import Entry, read_entries, read_findings
 
 NOT_RUN = "not run yet"
 OVERVIEW = 2048  # pixels on the long side of a picture, before it is folded
@@ -62,30 +63,21 @@ def read_record(folder: Path) -> Record:
 
     A run that was cut off is reported as far as it went. Raises `RequestError` and `StoreError`.
     """
-    manifest = read_manifest(folder)
+    manifest = load_manifest(folder)
     entries = read_entries(folder)
-    try:
-        plans = [ImagePlan.from_json(image) for image in manifest["images"]]
-        files = tuple(FileRow(**row) for row in manifest["files"])
-        annotator = cast("dict[str, Any]", manifest["annotator"])
-        shelf, sources = _Shelf(folder), read_sources(folder)
-        return Record(
-            images=tuple(_image_record(plan, entries, shelf, sources) for plan in plans),
-            files=files,
-            model=_model(annotator, plans),
-            labels=tuple(annotator["labels"]),
-            version=manifest["versions"]["limner"],
-            preset=manifest["config"]["preset"],
-            colours=annotator["colours"],
-            assessed=annotator["name"] != NONE,
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(
-            str(folder),
-            "its manifest must be as this version of limner writes it",
-            value=f"{type(error).__name__}: {error}",
-            remedy="Use the version of limner that made it, or run again into another folder",
-        ) from error
+    plans = [ImagePlan.from_json(image) for image in manifest["images"]]
+    annotator = cast("dict[str, Any]", manifest["annotator"])
+    shelf, sources = _Shelf(folder), read_sources(folder)
+    return Record(
+        images=tuple(_image_record(plan, entries, shelf, sources) for plan in plans),
+        files=tuple(FileRow(**row) for row in manifest["files"]),
+        model=_model(annotator, plans),
+        labels=tuple(annotator["labels"]),
+        version=manifest["versions"]["limner"],
+        preset=manifest["config"]["preset"],
+        colours=annotator["colours"],
+        assessed=annotator["name"] != NONE,
+    )
 
 
 @dataclass(slots=True)

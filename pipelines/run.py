@@ -17,7 +17,7 @@ from .config import Settings
 from .engine import Engine, InlineEngine
 from .events import Listener, RegionDone, Started, Told
 from .local import LocalEngine
-from .manifest import make_manifest, refuse_difference
+from .manifest import load_manifest, make_manifest, refuse_difference
 from .names import Names, keep, key_for
 from .plan import NO_MODEL, Plan, make_plan, reading_options, scan_inputs
 from .report import Made, load_writers, read_record, write_reports
@@ -173,7 +173,7 @@ def _agree(store: Store, settings: Settings, prepared: Prepared, key: str) -> No
         colours={} if annotator is None else annotator.colours,
         neutral=annotator.neutral if isinstance(annotator, Adjustable) else frozenset(),
     )
-    old = store.manifest
+    old = load_manifest(store.folder) if store.begun else None
     if old is not None:
         refuse_difference(old, manifest, str(store.folder))
     if prepared.names.pseudonyms is not None:

@@ -83,6 +83,7 @@ FENCES: dict[str, tuple[str, ...]] = {
     "pydantic": (
         "pipelines/config.py",
         "pipelines/plan.py",
+        "pipelines/manifest.py",
         "model/cards.py",
         "model/fourkhd/card.py",
         "model/probe/card.py",
