@@ -263,7 +263,7 @@ def _say_made(made: tuple[Any, ...], *, asked: bool) -> None:
     """What could not be written, and why, on standard error; not that a kind nobody named suits none of the images."""
     for one in made:
         if one.error:
-            talk(visible(f"{one.writer} was not written. {one.error}"))
+            talk(visible(f"{one.writer} was not written{' as a whole' if one.paths else ''}. {one.error}"))
         for image, reason in sorted(one.omitted.items()) if asked or one.paths else ():
             talk(visible(f"{one.writer} leaves out {image}: {reason}"))
 

@@ -21,7 +21,7 @@ from .manifest import load_manifest, make_manifest, refuse_difference
 from .names import Names, keep, key_for
 from .plan import NO_MODEL, Plan, make_plan, reading_options, scan_inputs
 from .report import Made, load_writers, read_record, write_reports
-from .store import Store, check_folder, read_entries
+from .store import Store, as_store_errors, check_folder, read_entries
 from .work import RegionJob
 
 ALL_DONE, SOME_FAILED, NOTHING_READ = 0, 1, 3
@@ -177,7 +177,8 @@ def _agree(store: Store, settings: Settings, prepared: Prepared, key: str) -> No
     if old is not None:
         refuse_difference(old, manifest, str(store.folder))
     if prepared.names.pseudonyms is not None:
-        keep(store.folder, key, prepared.names.sources(prepared.plan))
+        with as_store_errors(store.folder):
+            keep(store.folder, key, prepared.names.sources(prepared.plan))
     if old is None:
         store.write_manifest(manifest)
 

@@ -5,6 +5,7 @@ or it is cut on opening, so a run may be killed at any moment. It knows neither 
 """
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -66,12 +67,12 @@ class Store:
         `StoreError` where it cannot be written or a line in the middle is damaged.
         """
         check_folder(folder)
-        with _told(folder):
+        with as_store_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             results = open_regular(folder / RESULTS, os.O_RDWR | os.O_APPEND | os.O_CREAT, "ab")
         try:
             _lock(results, folder)
-            with _told(folder):
+            with as_store_errors(folder):
                 _cut_torn_line(folder / RESULTS)
             return cls(folder, results)
         except BaseException:
@@ -95,7 +96,7 @@ class Store:
         """Write what was asked, whole or not at all. Comes before the first result. Raises `StoreError`."""
         sealed = {**manifest, _SEAL: _seal(manifest)}
         text = json.dumps(sealed, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        with _told(self.folder):
+        with as_store_errors(self.folder):
             replace_file(self.folder / MANIFEST, encoded(text))
 
     def append(self, results: Sequence[Result]) -> None:
@@ -118,7 +119,7 @@ class Store:
 
 def check_folder(folder: Path) -> None:
     """Raise `RequestError` where the folder cannot be a run's, since it holds other things. Writes nothing."""
-    with _told(folder):
+    with as_store_errors(folder):
         if not folder.exists():
             return
         if not folder.is_dir():
@@ -266,6 +267,8 @@ def _cut_torn_line(path: Path) -> None:
         end = file.seek(0, os.SEEK_END)
         position, tail = end, b""
         while position > 0 and b"\n" not in tail:
+            if end - position > LONGEST:
+                raise OSError(errno.EFBIG, f"{path.name} ends in a line of more than {LONGEST} bytes, which is no result")
             step = min(position, 1 << 16)
             position -= step
             file.seek(position)
@@ -280,7 +283,7 @@ def _temporary(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _told(folder: Path) -> Generator[None, None, None]:
+def as_store_errors(folder: Path) -> Generator[None, None, None]:
     """Turn the system's complaints into ours."""
     try:
         yield
