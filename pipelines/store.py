@@ -5,7 +5,6 @@ or it is cut on opening, so a run may be killed at any moment. It knows neither 
 """
 
 import contextlib
-import errno
 import hashlib
 import io
 import json
@@ -268,7 +267,7 @@ def _cut_torn_line(path: Path) -> None:
         position, tail = end, b""
         while position > 0 and b"\n" not in tail:
             if end - position > LONGEST:
-                raise OSError(errno.EFBIG, f"{path.name} ends in a line of more than {LONGEST} bytes, which is no result")
+                raise _damaged(f"{path}, its last line", OverflowError(f"more than {LONGEST} bytes"))
             step = min(position, 1 << 16)
             position -= step
             file.seek(position)

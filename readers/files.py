@@ -52,10 +52,13 @@ def open_regular(path: str | Path, flags: int = os.O_RDONLY, mode: str = "rb") -
         raise
 
 
-def parse_json(content: bytes | str) -> Any:  # noqa: ANN401 - whatever JSON holds
-    """What a JSON text says. Raises `ValueError` only: also for NaN and infinity, and where it is nested too deeply."""
+def parse_json(content: bytes | str, *, constants: bool = False) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """What a JSON text says; NaN and infinity only with `constants`.
+
+    Raises `ValueError` only, also where it is nested too deeply.
+    """
     try:
-        value: Any = json.loads(content, parse_constant=_refuse)
+        value: Any = json.loads(content, parse_constant=None if constants else _refuse)
     except RecursionError:
         raise _too_deep() from None
     inner = [value]
