@@ -151,12 +151,12 @@ def plan_command(  # noqa: PLR0913, PLR0917 - as many as there are flags; typer 
 ) -> None:
     """Show what a run would do, and take: regions, tiles, memory, time. Writes nothing, fetches nothing."""
     from .estimate import estimate  # noqa: PLC0415 - see the top
-    from .run import cores, prepare  # noqa: PLC0415 - the same
+    from .run import prepare, worker_count  # noqa: PLC0415 - the same
     from .words import describe_plan  # noqa: PLC0415 - the same
 
     settings = _settings(locals())
     prepared = prepare(settings)
-    workers_used = (settings.workers or cores()) if settings.engine == "local" else 1
+    workers_used = worker_count(settings)
     say(describe_plan(prepared, estimate(prepared, batch=settings.batch), workers=workers_used))
     if any(row.status == "failed" for row in prepared.plan.files):
         raise typer.Exit(1)

@@ -5,13 +5,14 @@ It knows names and types of settings. It does not know whether an image or a mod
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from ..readers.errors import RequestError, shown
 from ..readers.files import read_whole
@@ -79,16 +80,17 @@ class Settings(BaseModel):
     model_options: dict[str, str] = Field(default_factory=dict)
     engine: Literal["inline", "local"] = "inline"
     workers: int = Field(0, ge=0)
-    batch: int = Field(1, ge=1)
+    batch: int = Field(1, ge=1, le=1024)
     reports: Texts = ()
     fetch: bool = False
 
     @field_validator("*")
     @classmethod
-    def _no_text_holds_a_nul(cls, value: object) -> object:
+    def _texts_are_text(cls, value: object, about: ValidationInfo) -> object:
         texts = cast("Mapping[str, str]", value).values() if isinstance(value, dict) else value
-        if not isinstance(texts, int) and "\0" in "".join(cast("Iterable[str]", texts)):
-            msg = "no text may hold the character NUL"
+        whole = "" if isinstance(texts, int) else "".join(cast("Iterable[str]", texts))
+        if "\0" in whole or (about.field_name not in PATHS and re.search("[\ud800-\udfff]", whole)):
+            msg = "it must be text: neither NUL nor bytes that are not UTF-8"
             raise ValueError(msg)
         return cast("object", value)
 
@@ -169,6 +171,9 @@ _DEEPEST = 8  # levels of its lists and maps
 _DIGITS = 18  # of a whole number
 HD_NUM = range(1, 66)
 """How many tiles a region may have; 65 is the most that 4KHD was ever measured with."""
+
+# Settings that name files, whose names may be any bytes.
+PATHS = ("inputs", "out", "area", "schema_file", "model", "reader_options", "model_options")
 
 # Settings that cannot change a result: a run may go on with others.
 NEUTRAL = ("out", "engine", "workers", "batch", "reports", "fetch")

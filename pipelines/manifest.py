@@ -15,7 +15,7 @@ from ..reports.writer import FileStatus
 from .choice import NONE, AnnotatorChoice
 from .config import NEUTRAL, Settings
 from .names import Names
-from .plan import ImagePlan, Plan, area_digest
+from .plan import RUN_FOLDER, ImagePlan, Plan, area_digest
 from .store import MANIFEST, StoreError, read_manifest
 
 FORMAT = 1
@@ -194,8 +194,9 @@ def _fingerprints(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _statuses(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """What became of each file; folders of runs come and go, and count for nothing."""
     files = cast("list[dict[str, Any]]", manifest.get("files", []))
-    return {row["path"]: row["status"] for row in files}
+    return {row["path"]: row["status"] for row in files if row["reason"] != RUN_FOLDER}
 
 
 def _joined(before: Mapping[str, str], after: Mapping[str, str]) -> list[tuple[str, str, str]]:

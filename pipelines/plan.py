@@ -7,6 +7,8 @@ skipped with its reason. What makes an image impossible is that image's row, and
 import hashlib
 import json
 import math
+import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,15 +27,17 @@ from ..readers.registry import Scanned, readers, scan
 from ..readers.render import Stretch
 from ..reports.writer import FileRow
 from .config import HD_NUM, Settings
+from .events import plural
 from .glance import fit, glance
 from .interest import OUTSIDE, Drawn, OutsideAreaError
 from .scale import grid_scale, ground_metres
+from .store import is_run
 
 EMPTY = "no valid pixels"
+RUN_FOLDER = "the folder of a run: what it holds are results"
 NO_MODEL = "no model"
 UNSEEING = Sight(tile=336)  # how an image is cut where there is no annotator: as vision encoders see it
 
-_INFO = TypeAdapter(ImageInfo)
 _SIGHT = TypeAdapter(Sight)
 
 
@@ -87,7 +91,7 @@ class ImagePlan:
     def to_json(self) -> dict[str, Any]:
         """Plain values that `json` writes, without the regions, which follow from them."""
         return {
-            "info": _INFO.dump_python(self.info, mode="json"),
+            "info": self.info.to_json(),
             "sight": _SIGHT.dump_python(self.sight, mode="json"),
             "scale": list(self.grid.scale),
             "hd_num": self.hd_num,
@@ -102,7 +106,7 @@ class ImagePlan:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
         """The inverse of `to_json`; what was skipped is in the results. Raises where a value is of another kind."""
-        info = _INFO.validate_python(record["info"])
+        info = ImageInfo.from_json(record["info"])
         rest = _Rest.model_validate(record)
         return cls(
             info=info,
@@ -166,10 +170,16 @@ def reading_options(settings: Settings, key: str = "") -> dict[str, str]:
 
 
 def scan_inputs(settings: Settings, options: Mapping[str, str]) -> list[Scanned]:
-    """What the inputs are. Raises `RequestError` where none is given."""
+    """What the inputs are; neither the results of this run nor those of others. Raises `RequestError` for none."""
     if not settings.inputs:
         raise RequestError("inputs", "at least one file or folder is needed", remedy="limner run INPUT... --out DIR")
-    return scan(settings.inputs, options, reader=settings.reader or None)
+
+    def apart(folder: str) -> str | None:
+        if settings.out and os.path.exists(settings.out) and os.path.samefile(folder, settings.out):  # noqa: PTH110, PTH121 - as the registry spells paths
+            return ""
+        return RUN_FOLDER if is_run(Path(folder)) else None
+
+    return scan(settings.inputs, options, reader=settings.reader or None, apart=apart)
 
 
 def area_digest(settings: Settings) -> str:
@@ -224,6 +234,8 @@ def _nothing_left(scanned: Sequence[Scanned], failed: Sequence[LimnerError]) -> 
             return error
     reasons = [f"{row.path}: {row.reason}" for row in scanned if row.status == "failed"]
     reasons += [str(error) for error in failed]
+    left_out = Counter(row.reason for row in scanned if row.status == "skipped")
+    reasons += [f"{plural(number, 'file')} skipped: {reason}" for reason, number in sorted(left_out.items())]
     return ReadError(
         "inputs",
         "at least one image must be readable",

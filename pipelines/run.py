@@ -10,12 +10,13 @@ from pathlib import Path
 from ..model.annotator import Adjustable, Annotator
 from ..model.finding import Result, Status
 from ..readers.errors import LimnerError, RequestError
+from ..readers.fingerprint import is_remote
 from ..readers.regions import Region
 from ..reports.writer import FileRow, Record
 from .choice import AnnotatorChoice, choose_annotator, choose_labels
 from .config import Settings
 from .engine import Engine, InlineEngine
-from .events import Listener, RegionDone, Started, Told
+from .events import Listener, RegionDone, Started, Told, plural
 from .local import LocalEngine
 from .manifest import load_manifest, make_manifest, refuse_difference
 from .names import Names, keep, key_for
@@ -96,6 +97,8 @@ def run(settings: Settings, listen: Listener) -> Outcome:
         raise RequestError("out", "a folder for the results is needed", remedy="limner run INPUT... --out DIR")
     folder = Path(settings.out)
     check_folder(folder)
+    _refuse_results_as_inputs(settings)
+    worker_count(settings)
     load_writers(settings.reports)  # a report that does not exist is refused before anything runs
     listen(Told("Looking at the inputs"))
     with key_for(folder, settings) as key:
@@ -111,6 +114,35 @@ def run(settings: Settings, listen: Listener) -> Outcome:
 def cores() -> int:
     """How many processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def worker_count(settings: Settings) -> int:
+    """How many processes annotate. Raises `RequestError` for more than this machine can start with any use."""
+    if settings.engine != "local":
+        return 1
+    most = max(64, 4 * cores())
+    if settings.workers > most:
+        raise RequestError(
+            "workers",
+            f"this machine with its {plural(cores(), 'core')} starts at most {most}",
+            value=str(settings.workers),
+            remedy="Leave --workers out for one a core",
+        )
+    return settings.workers or cores()
+
+
+def _refuse_results_as_inputs(settings: Settings) -> None:
+    """Raise `RequestError` where an input is, or lies in, the folder for results."""
+    out = os.path.realpath(settings.out)
+    for path in settings.inputs:
+        real = os.path.realpath(path)
+        if not is_remote(path) and os.path.exists(real) and os.path.commonpath([out, real]) == out:  # noqa: PTH110 - no error
+            raise RequestError(
+                path,
+                "an input must lie outside of the folder for results",
+                value=f"--out {settings.out}",
+                remedy="Give another --out; it may lie in a folder of inputs",
+            )
 
 
 def _carry_out(
@@ -195,7 +227,7 @@ def _skipped(plan: Plan) -> list[Result]:
 def _engine(settings: Settings, prepared: Prepared, choice: AnnotatorChoice) -> Engine:
     if settings.engine == "inline":
         return InlineEngine(RegionJob.of(prepared.plan, choice, labels=prepared.labels))
-    workers = settings.workers or cores()
+    workers = worker_count(settings)
     threads = max(1, cores() // workers)
     job = RegionJob.of(prepared.plan, choice, labels=prepared.labels, threads=threads)
     return LocalEngine(job, workers, threads)

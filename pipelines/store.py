@@ -133,6 +133,11 @@ def check_folder(folder: Path) -> None:
             )
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder looks like a run's."""
+    return os.path.isfile(folder / MANIFEST) and os.path.isfile(folder / RESULTS)  # noqa: PTH113 - False for any error
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a run.
 

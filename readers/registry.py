@@ -5,15 +5,18 @@ Readers come by entry point. Each claims an input from its first bytes; the stro
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, Protocol, cast, runtime_checkable
+from typing import Literal, cast
 
 from .errors import LimnerError, ReadError, RequestError
 from .fingerprint import is_remote
-from .image import Image, ImageInfo, Reader
+from .image import ArchiveReader, Image, ImageInfo, NumberingReader, Reader
+from .isolation import claim, scan_file, scan_folder
 from .plugins import installed, load
 
 HEAD = 4096
@@ -30,46 +33,6 @@ class Scanned:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class FolderScan:
-    """What a reader that reads folders as images found in one.
-
-    `failed` are groups of files that should have been an image, with what was wrong; `side` files that belong to an
-    image or product and hold none of their own, with the reason. All other files are left to the other readers.
-    """
-
-    infos: tuple[ImageInfo, ...]
-    failed: tuple[tuple[tuple[str, ...], ReadError], ...] = ()
-    side: tuple[tuple[str, str], ...] = ()
-
-
-@runtime_checkable
-class FolderReader(Protocol):
-    """A reader that can claim a folder: it then accounts for each of the folder's files that it uses."""
-
-    def scan_folder(self, folder: str, options: Mapping[str, str]) -> FolderScan:
-        """The images in a folder; one that cannot be read does not hide the others."""
-        ...
-
-
-@runtime_checkable
-class ArchiveReader(FolderReader, Protocol):
-    """A reader of files that hold files, each of which is accounted for."""
-
-    def holds_files(self, uri: str, head: bytes) -> bool:
-        """Whether a file, whose first bytes are `head`, holds or lists others: `scan_folder` then accounts for it."""
-        ...
-
-
-@runtime_checkable
-class NumberingReader(Protocol):
-    """A reader whose ids are numbers, which must run through all inputs of a scan."""
-
-    def number(self, infos: Sequence[ImageInfo]) -> Sequence[ImageInfo]:
-        """The images that this reader has found in any input, with ids that do not depend on the inputs' order."""
-        ...
-
-
 def readers() -> Mapping[str, Reader]:
     """All installed readers by name. Raises `RequestError` where a plug-in cannot be imported."""
     return {name: _reader(name) for name in installed("limner.readers")}
@@ -80,7 +43,7 @@ def find_reader(uri: str, head: bytes, among: Mapping[str, Reader]) -> str | Non
 
     Raises `RequestError` where two claim it equally, naming both and the flag that decides.
     """
-    claims = {name: reader.claim(uri, head).strength for name, reader in among.items()}
+    claims = {name: claim(name, reader, uri, head).strength for name, reader in among.items()}
     best = max(claims.values(), default=0)
     if best <= 0:
         return None
@@ -95,11 +58,18 @@ def find_reader(uri: str, head: bytes, among: Mapping[str, Reader]) -> str | Non
     return strongest[0]
 
 
-def scan(inputs: Sequence[str], options: Mapping[str, str], *, reader: str | None = None) -> list[Scanned]:
+def scan(
+    inputs: Sequence[str],
+    options: Mapping[str, str],
+    *,
+    reader: str | None = None,
+    apart: Callable[[str], str | None] = lambda _: None,
+) -> list[Scanned]:
     """What the inputs hold, one row for each file, in the order of the inputs and sorted within a folder.
 
     Folders are walked; what begins with a dot is not looked at. A named file that nobody claims or that cannot be read
-    is "failed" with the reason; a file in a folder that nobody claims is "skipped". Images get their final ids: the
+    is "failed" with the reason; a file in a folder that nobody claims is "skipped". `apart` says of a folder why it is not
+    looked at: "" where nothing is to be said of it either, None where it is to be looked at. Images get their final ids: the
     slug of the file's stem, with -2, -3, … in sorted order where it is taken. Raises `RequestError` for an unknown
     reader or option, and where an option cannot mean anything.
     """
@@ -109,7 +79,7 @@ def scan(inputs: Sequence[str], options: Mapping[str, str], *, reader: str | Non
             load("limner.readers", reader)  # raises, and says what is installed
         among = {reader: among[reader]}
     _check(options, among)
-    search = _Search(among, options, forced=reader)
+    search = _Search(among, options, forced=reader, apart=apart)
     rows = [row for item in inputs for row in search.look(item)]
     return _with_ids(_numbered(_without_parts(rows), among))
 
@@ -153,16 +123,27 @@ def _check(options: Mapping[str, str], among: Mapping[str, Reader]) -> None:
 class _Search:
     """One scan: what has been accounted for, and how to account for the rest."""
 
-    def __init__(self, among: Mapping[str, Reader], options: Mapping[str, str], *, forced: str | None) -> None:
+    def __init__(
+        self,
+        among: Mapping[str, Reader],
+        options: Mapping[str, str],
+        *,
+        forced: str | None,
+        apart: Callable[[str], str | None],
+    ) -> None:
         self._among = among
+        self._apart = apart
         self._options = options
         self._forced = forced
         self._seen: set[str] = set()
 
     def look(self, item: str) -> Iterator[Scanned]:
         """The rows of one input."""
-        if not is_remote(item) and Path(item).is_dir():
-            yield from self._folder(item)
+        if not is_remote(item) and os.path.isdir(item):  # noqa: PTH112 - False also for a name that no file can have
+            rows = list(self._folder(item))
+            yield from (replace(row, status="failed") if row.path == item else row for row in rows)
+            if not rows and (lack := _lack(item)):
+                yield Scanned(item, "failed", (), reason=lack)
         elif self._new(item):
             yield from self._file(item, named=True)
 
@@ -174,14 +155,22 @@ class _Search:
         return True
 
     def _folder(self, folder: str) -> Iterator[Scanned]:
+        why = self._apart(folder)
+        if why is not None:
+            if why:
+                yield Scanned(folder, "skipped", (), reason=why)
+            return
         try:
             name = find_reader(folder, b"", self._among)
-        except RequestError as error:
+            entries = sorted(entry for entry in os.listdir(folder) if not entry.startswith("."))  # noqa: PTH208 - names
+        except LimnerError as error:
             yield Scanned(folder, "failed", (), reason=str(error))
+            return
+        except OSError as error:
+            yield Scanned(folder, "failed", (), reason=str(_unreadable(folder, "folder", error)))
             return
         if name is not None:
             yield from self._claimed(folder, name)
-        entries = sorted(entry for entry in os.listdir(folder) if not entry.startswith("."))  # noqa: PTH208 - names
         paths = [os.path.join(folder, entry) for entry in entries]  # noqa: PTH118 - keeps the path as it was given
         for path in paths:
             if not Path(path).is_dir() and self._new(path):
@@ -191,17 +180,16 @@ class _Search:
                 yield from self._folder(path)
 
     def _unseen(self, folder: str) -> bool:
-        """Whether a folder holds any file that is not accounted for yet."""
+        """Whether a folder holds any file that is not accounted for yet, or cannot be listed."""
+        if not os.access(folder, os.R_OK | os.X_OK):
+            return True
         places = (os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)  # noqa: PTH118
         return any(os.path.abspath(place) not in self._seen for place in places)  # noqa: PTH100 - as in `_new`
 
     def _claimed(self, folder: str, name: str) -> Iterator[Scanned]:
         reader = self._among[name]
         try:
-            if isinstance(reader, FolderReader):
-                found = reader.scan_folder(folder, self._options)
-            else:
-                found = FolderScan(tuple(reader.scan(folder, self._options)))
+            found = scan_folder(name, reader, folder, self._options)
         except ReadError as error:
             yield Scanned(folder, "failed", (), name, str(error))
             return
@@ -234,7 +222,7 @@ class _Search:
             if isinstance(reader, ArchiveReader) and reader.holds_files(path, head):
                 yield from self._archive(path, name)
             else:
-                yield Scanned(path, "read", tuple(reader.scan(path, self._options)), name)
+                yield Scanned(path, "read", scan_file(name, reader, path, self._options), name)
         except RequestError as error:
             if error.thing.startswith("reader option"):
                 raise
@@ -253,6 +241,17 @@ class _Search:
         yield from rows
 
 
+def _lack(folder: str) -> str:
+    """Why there is nothing in a folder to look at; "" where there is a file."""
+    hidden = False
+    for _, folders, names in os.walk(folder):
+        if any(not name.startswith(".") for name in names):
+            return ""
+        hidden |= any(name.startswith(".") for name in (*names, *folders))
+        folders[:] = [name for name in folders if not name.startswith(".")]
+    return "it holds only hidden files, whose names begin with a dot" if hidden else "it holds no file"
+
+
 def _unknown(path: str, head: bytes, among: Mapping[str, Reader], *, named: bool) -> Scanned:
     """The row of a file that nobody claims: skipped in a folder, failed where a person named it."""
     if not named:
@@ -269,13 +268,28 @@ def _unknown(path: str, head: bytes, among: Mapping[str, Reader], *, named: bool
 
 
 def _head(path: str) -> bytes:
+    """The first bytes of a regular file. Raises `ReadError`: to open a pipe or a device may never end."""
     try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 - a name that no file can have is a ValueError either way
+        if not stat.S_ISREG(mode):
+            raise ReadError(
+                path,
+                "it must be a regular file",
+                value=next((kind for kind, test in _SPECIAL.items() if test(mode)), "a special file"),
+                remedy="Leave it out, or copy what it delivers into a file",
+            )
         with Path(path).open("rb") as file:
             return file.read(HEAD)
-    except OSError as error:
-        raise ReadError(
-            path, "it must be a readable file", value=error.strerror or str(error), remedy="Check the path and rights"
-        ) from error
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, "file", error) from error
+
+
+_SPECIAL = {"a named pipe": stat.S_ISFIFO, "a socket": stat.S_ISSOCK, "a device": stat.S_ISCHR}
+
+
+def _unreadable(path: str, what: str, error: OSError | ValueError) -> ReadError:
+    why = error.strerror if isinstance(error, OSError) else ""
+    return ReadError(path, f"it must be a readable {what}", value=why or str(error), remedy="Check the path and rights")
 
 
 def _without_parts(rows: Iterable[Scanned]) -> list[Scanned]:
@@ -317,13 +331,14 @@ def _with_ids(rows: Sequence[Scanned]) -> list[Scanned]:
         key=lambda item: (item[2].uri, item[2].part, item[0], item[1]),
     )
     taken: set[str] = set()
+    counts: Counter[str] = Counter()
     names: dict[tuple[int, int], str] = {}
     for at, k, info in every:
         slug = _slug(info.id or Path(re.split(r"[?#]", info.uri)[0]).stem)
-        name, number = slug, 1
+        name = slug
         while name in taken:
-            number += 1
-            name = f"{slug}-{number}"
+            counts[slug] += 1
+            name = f"{slug}-{counts[slug] + 1}"
         taken.add(name)
         names[at, k] = name
     return [
