@@ -117,7 +117,8 @@ def test_a_name_that_is_no_text_is_read_and_reported(
         assert (r"\xff\xfe.tif" in said.out) == (how == "show")
         assert "mistake in limner" not in said.err
         before = contents(out / how)
-        assert "overview-image.png" in before
+        (picture,) = (name for name in before if name.startswith("overview-"))
+        assert picture.isascii()
         assert limner(*words).code == 1
         assert contents(out / how) == before
         assert limner("report", out / how).code == 0
@@ -128,11 +129,10 @@ def test_a_name_that_is_no_text_is_read_and_reported(
     assert said.code == 0, said.err
 
 
-@pytest.mark.parametrize("name", ["\xc3\x9f \xc3\x97.tif", "plain.tif"])
 def test_a_locale_of_ascii_reads_slides_too(
-    name: str, tmp_path: Path, make_slide: Callable[..., Path], slide_card: Callable[[Path], Path]
+    tmp_path: Path, make_slide: Callable[..., Path], slide_card: Callable[[Path], Path]
 ) -> None:
-    path = make_slide(tmp_path / "slide.tif", side=256).rename(tmp_path / os.fsdecode(name.encode("latin-1")))
+    path = make_slide(tmp_path / "slide.tif", side=256).rename(tmp_path / "ß ×.tif")
     command = [sys.executable, "-m", "limner.pipelines.cli", "run", path, "--model", slide_card(tmp_path)]
     locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
     for _ in range(2):
@@ -151,7 +151,8 @@ def test_a_name_as_long_as_can_be_costs_nobody_a_picture(
     make_slide(folder / f"{long}b.tif", side=256)
     make_slide(folder / f"{long}c.tif", side=256)
     make_slide(folder / "short.tif", side=256)
-    said = limner("run", folder, "--model", slide_card(tmp_path), "--hd-num", 4, "--out", tmp_path / "out")
+    words = ("--hd-num", 4, "--set", "names=show", "--out", tmp_path / "out")
+    said = limner("run", folder, "--model", slide_card(tmp_path), *words)
     assert said.code == 0, said.err
     names = [path.name for path in (tmp_path / "out").iterdir()]
     for suffix in (".png", ".qupath.geojson", ".qupath.geojson.gz"):

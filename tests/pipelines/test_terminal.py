@@ -73,11 +73,14 @@ def test_progress_takes_no_markup_and_no_escapes(capsys: pytest.CaptureFixture[s
     "locale",
     [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"PYTHONIOENCODING": "ascii"}, {"LANG": "C"}],
 )
-def test_a_locale_that_cannot_write_it_gets_escapes(locale: dict[str, str], scene: Path) -> None:
-    path = scene.rename(scene.with_name("ß × [red].tif"))
-    said = run(["info", path], env={**os.environ, **locale})
+def test_a_locale_that_cannot_write_it_gets_escapes(
+    locale: dict[str, str], tmp_path: Path, make_slide: Callable[..., Path]
+) -> None:
+    path = make_slide(tmp_path / "plain.tif", side=256).rename(tmp_path / "ß × [red].tif")
+    said = run(["info", path, "--set", "names=show"], env={**os.environ, **locale})
     assert said.returncode == 0, said.stderr
-    assert b"150" in said.stdout
+    assert b"256" in said.stdout
+    assert b"[red].tif" in said.stdout
     assert b"Traceback" not in said.stderr
 
 
