@@ -1,10 +1,12 @@
 """Findings and results: what was seen, in level-0 pixels, and what became of each region."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
+import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
@@ -53,18 +55,32 @@ class Finding:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """The inverse of `to_json`."""
-        return cls(
+        """The inverse of `to_json`. Raises where a value is of another kind than that writes."""
+        numbers, notes, seen = record.get("numbers", {}), record.get("notes", {}), record.get("seen")
+        found = cls(
             label=record["label"],
             geometry=shapely.geometry.shape(record["geometry"]),
             kind=record["kind"],
             score=record["score"],
             text=record.get("text", ""),
             cut=record.get("cut", False),
-            numbers=record.get("numbers", {}),
-            notes=record.get("notes", {}),
-            seen=tuple(record["seen"]) if "seen" in record else None,
+            numbers=numbers,
+            notes=notes,
+            seen=None if seen is None else tuple(seen),
         )
+        texts = (found.label, found.text, *notes, *notes.values(), *numbers)
+        measured = [*numbers.values(), *(seen or ()), *([] if found.score is None else [found.score])]
+        if (
+            not all(isinstance(text, str) for text in texts)
+            or not all(math.isfinite(number) for number in measured)
+            or not np.isfinite(shapely.get_coordinates(found.geometry)).all()
+            or found.kind not in get_args(Kind)
+            or not isinstance(found.cut, bool)
+            or (seen is not None and len(seen) != 4)  # noqa: PLR2004 - a box
+        ):
+            msg = "a value of another kind"
+            raise TypeError(msg)
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 from ..model.annotator import Annotator
-from ..readers.errors import LimnerError, RequestError
+from ..readers.errors import LimnerError, RequestError, shown
+from ..readers.files import parse_json, read_whole
 from ..readers.image import ImageInfo
 from ..readers.plugins import installed, load
 from .config import Settings
 
 DEFAULT_CARD = "csmask"
 CARD_ANNOTATOR = "segment"
+_MOST_SCHEMA = 2**20  # bytes
 NONE = "none"  # the model of a run that annotates nothing
 
 
@@ -74,7 +75,7 @@ def choose_labels(settings: Settings, choice: AnnotatorChoice | None, annotator:
         raise RequestError(
             "labels",
             "the model must know them",
-            value=", ".join(unknown),
+            value=shown(", ".join(unknown)),
             remedy=f"Its labels: {', '.join(annotator.labels)}",
         )
     return tuple(label for label in annotator.labels if label in settings.labels)
@@ -92,9 +93,13 @@ def _choice(settings: Settings, name: str, **options: str) -> AnnotatorChoice:
 
 def _schema(path: str) -> str:
     """The text of a JSON schema's file: what it says decides answers, not where it lies."""
+    if not path:
+        return ""
     try:
-        return Path(path).read_text(encoding="utf-8") if path else ""
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_whole(path, most=_MOST_SCHEMA).decode("utf-8")
+        parse_json(text)
+    except (OSError, ValueError) as error:
         raise RequestError(
-            f"schema {path}", "the file must be readable text", value=str(error), remedy="Check the path of --schema"
+            f"schema {path}", "the file must be readable JSON", value=shown(str(error)), remedy="Check --schema"
         ) from error
+    return text

@@ -1,7 +1,7 @@
 """The command line. Standard out is data, standard error is talk.
 
-Exit codes: 0 all regions; 1 some failed, or results could not be kept, listed; 2 the request was wrong; 3 nothing
-could be read; 70 a mistake in limner; 130 stopped by the person. Commands import what they need when they run, so that
+Exit codes: 0 all regions; 1 some failed, or results could not be kept or printed, listed; 2 the request was wrong; 3
+nothing could be read; 70 a mistake in limner; 128 + n stopped by signal n, so 130 by Ctrl-C. Commands import what they need when they run, so that
 `--help` is quick.
 """
 
@@ -16,8 +16,9 @@ import typer
 from ..readers.errors import LimnerError, ModelError, ReadError, RequestError
 from .cli_models import models_app
 from .cli_train import train_app
+from .terminal import Stopped, say, talk, terminal, visible
 
-WRONG_REQUEST, NOTHING_READ, RESULTS_LOST, MISTAKE, STOPPED = 2, 3, 1, 70, 130
+WRONG_REQUEST, NOTHING_READ, RESULTS_LOST, MISTAKE = 2, 3, 1, 70
 
 app = typer.Typer(
     name="limner",
@@ -72,7 +73,7 @@ Fetch = Annotated[bool | None, typer.Option("--fetch", help="Allow the network f
 def root(show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:  # noqa: FBT002 - a flag
     """Annotates images too large to look at. Research use only."""
     if show_version:
-        typer.echo(f"limner {version('limner')}")
+        say(f"limner {version('limner')}")
         raise typer.Exit
 
 
@@ -114,11 +115,11 @@ def run_command(  # noqa: PLR0913, PLR0917 - as many as there are flags; typer c
     try:
         with Drawing() as drawing:
             outcome = run(settings, drawing)
-    except KeyboardInterrupt:
-        typer.echo("\nStopped. What was done is kept: the same command goes on from there.", err=True)
-        raise typer.Exit(STOPPED) from None
+    except Stopped as stop:
+        talk("\nStopped. What was done is kept: the same command goes on from there.")
+        raise typer.Exit(stop.exit_code) from None
     _say_made(outcome.made, asked=bool(settings.reports))
-    typer.echo(describe_outcome(outcome, settings.out))
+    say(describe_outcome(outcome, settings.out))
     raise typer.Exit(outcome.exit_code)
 
 
@@ -150,13 +151,13 @@ def plan_command(  # noqa: PLR0913, PLR0917 - as many as there are flags; typer 
 ) -> None:
     """Show what a run would do, and take: regions, tiles, memory, time. Writes nothing, fetches nothing."""
     from .estimate import estimate  # noqa: PLC0415 - see the top
-    from .run import cores, prepare  # noqa: PLC0415 - the same
+    from .run import prepare, worker_count  # noqa: PLC0415 - the same
     from .words import describe_plan  # noqa: PLC0415 - the same
 
     settings = _settings(locals())
     prepared = prepare(settings)
-    workers_used = (settings.workers or cores()) if settings.engine == "local" else 1
-    typer.echo(describe_plan(prepared, estimate(prepared, batch=settings.batch), workers=workers_used))
+    workers_used = worker_count(settings)
+    say(describe_plan(prepared, estimate(prepared, batch=settings.batch), workers=workers_used))
     if any(row.status == "failed" for row in prepared.plan.files):
         raise typer.Exit(1)
 
@@ -182,7 +183,7 @@ def info_command(
     found = scan_inputs(settings, options)
     names = Names.of(settings, found, options)
     scanned = [names.scanned(row) for row in found]
-    typer.echo(describe_scanned(scanned))
+    say(describe_scanned(scanned))
     if not any(row.infos for row in scanned):
         raise typer.Exit(NOTHING_READ)
     if any(row.status == "failed" for row in scanned):
@@ -195,16 +196,16 @@ def report_command(
     reports: Reports = None,
 ) -> None:
     """Write a run's reports again, the same bytes as before."""
-    from .report import load_writers, read_record, write_reports  # noqa: PLC0415 - see the top
-    from .store import read_manifest  # noqa: PLC0415 - the same
+    from .manifest import load_manifest  # noqa: PLC0415 - see the top
+    from .report import load_writers, read_record, write_reports  # noqa: PLC0415 - the same
 
-    asked = reports or read_manifest(Path(run_folder))["config"]["reports"]
+    asked = reports or load_manifest(Path(run_folder))["config"]["reports"]
     writers = load_writers(asked)
     record = read_record(Path(run_folder))
     made = tuple(write_reports(record, Path(run_folder), writers))
     _say_made(made, asked=bool(asked))
     for path in (path for one in made for path in one.paths):
-        typer.echo(path)
+        say(visible(str(path)))
     if any(one.error for one in made):
         raise typer.Exit(1)
 
@@ -214,7 +215,7 @@ def plugins_command() -> None:
     """List the installed readers, annotators and writers, and the package each comes from."""
     from .words import describe_plugins  # noqa: PLC0415 - see the top
 
-    typer.echo(describe_plugins())
+    say(describe_plugins())
 
 
 @app.command("doctor")
@@ -223,24 +224,30 @@ def doctor_command() -> None:
     from .doctor import examine  # noqa: PLC0415 - see the top
     from .words import table  # noqa: PLC0415 - the same
 
-    typer.echo(table(list(examine())))
+    say(table(list(examine())))
 
 
 def main() -> NoReturn:
     """Run the command line; every error becomes one clear block and an exit code."""
-    try:
-        app()
-    except LimnerError as error:
-        _complain(error)
-        sys.exit(_code(error))
-    except Exception:  # noqa: BLE001 - whatever it is, it is ours, and said so
-        traceback.print_exc()
-        typer.echo(
-            "\nThis is a mistake in limner or in a plug-in, not in your files. Results so far are kept. "
-            "Please report the lines above with the output of `limner doctor`.",
-            err=True,
-        )
-        sys.exit(MISTAKE)
+    with terminal():
+        try:
+            try:
+                app()
+            finally:
+                sys.stdout.flush()
+        except LimnerError as error:
+            _complain(error)
+            sys.exit(_code(error))
+        except Stopped as stop:
+            talk("\nStopped.")
+            sys.exit(stop.exit_code)
+        except Exception:  # noqa: BLE001 - whatever it is, it is ours, and said so
+            traceback.print_exc()
+            talk(
+                "\nThis is a mistake in limner or in a plug-in, not in your files. Results so far are kept. "
+                "Please report the lines above with the output of `limner doctor`."
+            )
+            sys.exit(MISTAKE)
     sys.exit(0)
 
 
@@ -256,16 +263,15 @@ def _say_made(made: tuple[Any, ...], *, asked: bool) -> None:
     """What could not be written, and why, on standard error; not that a kind nobody named suits none of the images."""
     for one in made:
         if one.error:
-            typer.echo(f"{one.writer} was not written. {one.error}", err=True)
+            talk(visible(f"{one.writer} was not written{' as a whole' if one.paths else ''}. {one.error}"))
         for image, reason in sorted(one.omitted.items()) if asked or one.paths else ():
-            typer.echo(f"{one.writer} leaves out {image}: {reason}", err=True)
+            talk(visible(f"{one.writer} leaves out {image}: {reason}"))
 
 
 def _complain(error: LimnerError) -> None:
-    typer.echo(f"\nlimner: {error.thing}\n  must   {error.rule}", err=True)
-    if error.value:
-        typer.echo(f"  found  {error.value}", err=True)
-    typer.echo(f"  do     {error.remedy}", err=True)
+    found = [f"  found  {error.value}"] if error.value else []
+    lines = [f"limner: {error.thing}", f"  must   {error.rule}", *found, f"  do     {error.remedy}"]
+    talk("\n".join(["", *map(visible, lines)]))
 
 
 def _code(error: LimnerError) -> int:

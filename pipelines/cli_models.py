@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from .terminal import say, talk, visible
+
 models_app = typer.Typer(
     help="Model cards and checkpoints: list, show, fetch, convert.", invoke_without_command=True, rich_markup_mode=None
 )
@@ -16,7 +18,7 @@ def models_command(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         from .words import describe_models  # noqa: PLC0415 - see the top
 
-        typer.echo(describe_models())
+        say(describe_models())
 
 
 @models_app.command("show")
@@ -24,7 +26,7 @@ def models_show(name: Annotated[str, typer.Argument(help="A card's name or path.
     """Show a model card: what it is, wants and gives, and what it must not be used for."""
     from .words import describe_card  # noqa: PLC0415 - see the top
 
-    typer.echo(describe_card(name))
+    say(describe_card(name))
 
 
 @models_app.command("fetch")
@@ -35,7 +37,7 @@ def models_fetch(name: Annotated[str, typer.Argument(help="A card's name or path
 
     card = find_card(name)
     for variant in card.variants:
-        typer.echo(locate(variant.weights, variant.sha256, fetch=True, name=card.name))
+        say(locate(variant.weights, variant.sha256, fetch=True, name=card.name))
 
 
 @models_app.command("convert")
@@ -50,7 +52,7 @@ def models_convert(
     from ..model.fourkhd.files import Files  # noqa: PLC0415 - the same
 
     for path in convert(Files.find(source, fetch=fetch), Path(out), dtype=dtype):
-        typer.echo(path)
+        say(visible(str(path)))
 
 
 @models_app.command("tokenizer")
@@ -63,7 +65,7 @@ def models_tokenizer(
     from ..model.fourkhd.vocabulary import make_vocabulary, read_texts  # noqa: PLC0415 - see the top
 
     make_vocabulary(read_texts([Path(text) for text in texts]), vocab, Path(out))
-    typer.echo(out)
+    say(out)
 
 
 @models_app.command("build")
@@ -81,7 +83,7 @@ def models_build(
 
     built = build(vision, language, Path(out), tokenizer=tokenizer, tile=tile, seed=seed, dtype=dtype)
     for concern in built.concerns:
-        typer.echo(f"warning: {concern}", err=True)
-    typer.echo(f"{built.sizes.parameters} parameters, tiles of {built.sizes.vision.image} px", err=True)
+        talk(visible(f"warning: {concern}"))
+    talk(f"{built.sizes.parameters} parameters, tiles of {built.sizes.vision.image} px")
     for path in built.paths:
-        typer.echo(path)
+        say(visible(str(path)))

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from .terminal import say, visible
+
 
 def train_probe_command(  # noqa: PLR0913, PLR0917 - as many as there are flags; typer calls it by name
     inputs: Annotated[list[str], typer.Argument(help="Files, folders or remote paths.", show_default=False)],
@@ -69,6 +71,6 @@ def train_probe_command(  # noqa: PLR0913, PLR0917 - as many as there are flags;
     request = ProbeRequest(labels, encoder, label_field, tile, head, folds, inside, rest, block, licence, features)
     with Drawing() as drawing:
         trained = train_probe(settings, request, drawing)
-    typer.echo(describe_probe(trained.card))
+    say(describe_probe(trained.card))
     for path in trained.paths:
-        typer.echo(path)
+        say(visible(str(path)))

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .cli_probe import train_probe_command
+from .terminal import Stopped, say, talk, visible
 
 if TYPE_CHECKING:
     from ..model.training.align import Row
-
-_STOPPED = 130  # as `limner run` ends
 
 train_app = typer.Typer(help="Teach a model your labels.", no_args_is_help=True, rich_markup_mode=None)
 train_app.command("probe")(train_probe_command)
@@ -89,13 +88,13 @@ def train_align(  # noqa: PLR0913, PLR0917 - as many as there are flags; typer c
             threads=threads,
             tell=_say,
         )
-    except KeyboardInterrupt:
-        typer.echo("\nStopped. The same command goes on from the last checkpoint.", err=True)
-        raise typer.Exit(_STOPPED) from None
-    typer.echo(folder)
+    except Stopped as stop:
+        talk("\nStopped. The same command goes on from the last checkpoint.")
+        raise typer.Exit(stop.exit_code) from None
+    say(visible(str(folder)))
 
 
 def _say(row: "Row", steps: int) -> None:
     """A line on standard error, for the first steps and then now and then."""
     if row.step in {1, 2, 5, 10, 20, steps} or row.step % 50 == 0:
-        typer.echo(f"step {row.step} of {steps}: loss {row.loss:.4f}, rate {row.rate:.2e}", err=True)
+        talk(f"step {row.step} of {steps}: loss {row.loss:.4f}, rate {row.rate:.2e}")

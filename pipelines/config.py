@@ -5,15 +5,16 @@ It knows names and types of settings. It does not know whether an image or a mod
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from ..readers.errors import RequestError
+from ..readers.errors import RequestError, shown
+from ..readers.files import read_whole
 from .resolution import Resolution
 
 
@@ -78,9 +79,19 @@ class Settings(BaseModel):
     model_options: dict[str, str] = Field(default_factory=dict)
     engine: Literal["inline", "local"] = "inline"
     workers: int = Field(0, ge=0)
-    batch: int = Field(1, ge=1)
+    batch: int = Field(1, ge=1, le=1024)
     reports: Texts = ()
     fetch: bool = False
+
+    @field_validator("*")
+    @classmethod
+    def _texts_are_text(cls, value: object, about: ValidationInfo) -> object:
+        texts = cast("Mapping[str, str]", value).values() if isinstance(value, dict) else value
+        whole = "" if isinstance(texts, int) else "".join(cast("Iterable[str]", texts))
+        if "\0" in whole or (about.field_name not in PATHS and re.search("[\ud800-\udfff]", whole)):
+            msg = "it must be text: neither NUL nor bytes that are not UTF-8"
+            raise ValueError(msg)
+        return cast("object", value)
 
     @field_validator("resolution")
     @classmethod
@@ -134,7 +145,7 @@ class Settings(BaseModel):
         if file:
             layers.append((file, read_settings(file)))
         layers.append(("command line", dict(flags)))
-        layers.extend((f"--set {change}", _parse_change(change)) for change in changes)
+        layers.extend((shown(f"--set {change}"), _parse_change(change)) for change in changes)
         for source, layer in layers:
             _refuse_unknown(layer, source)
         named = [layer["preset"] for _, layer in layers if "preset" in layer]
@@ -154,8 +165,14 @@ class Settings(BaseModel):
             raise _as_request(error, sources) from None
 
 
+_MOST = 2**20  # bytes of a file of settings
+_DEEPEST = 8  # levels of its lists and maps
+_DIGITS = 18  # of a whole number
 HD_NUM = range(1, 66)
 """How many tiles a region may have; 65 is the most that 4KHD was ever measured with."""
+
+# Settings that name files, whose names may be any bytes.
+PATHS = ("inputs", "out", "area", "schema_file", "model", "reader_options", "model_options")
 
 # Settings that cannot change a result: a run may go on with others.
 NEUTRAL = ("out", "engine", "workers", "batch", "reports", "fetch")
@@ -182,10 +199,12 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def _mapping_once(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [cast("str", key.value) for key, _ in node.value]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
+    keys: set[str] = set()
+    for key, _ in node.value:
+        name = str(key.value)
+        if name in keys:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} is given twice", node.start_mark)
+        keys.add(name)
     return loader.construct_mapping(node, deep=True)
 
 
@@ -195,7 +214,7 @@ _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _m
 def read_settings(path: str) -> dict[str, Any]:
     """The settings in a YAML file, not yet checked against each other. Raises `RequestError`."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_whole(path, most=_MOST).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(
             path, "the configuration file must be readable text", value=str(error), remedy="Check the path of --config"
@@ -224,10 +243,11 @@ def read_preset(name: str) -> dict[str, Any]:
 
 def _parse_settings(text: str, source: str) -> dict[str, Any]:
     try:
+        _refuse_finery(text)
         found: object = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader that is stricter still
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, a number of too many digits
         raise RequestError(
-            source, "it must be valid YAML", value=" ".join(str(error).split()), remedy="Correct the line it names"
+            source, "it must be valid YAML", value=shown(str(error), 200), remedy="Correct the line it names"
         ) from error
     if found is None:
         return {}
@@ -240,12 +260,23 @@ def _parse_settings(text: str, source: str) -> dict[str, Any]:
     return settings
 
 
+def _refuse_finery(text: str) -> None:
+    """Raise `YAMLError` for what settings have no use for and which can be made to do harm: see the message."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        named = isinstance(event, yaml.NodeEvent) and (event.anchor or getattr(event, "tag", None))
+        if named or depth > _DEEPEST:
+            problem = f"settings have no anchors, aliases or tags, and at most {_DEEPEST} levels"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+
+
 def _parse_change(change: str) -> dict[str, Any]:
     """One `--set`: "hd_num=9" or "model_options.threads=2". The value is read as YAML."""
     key, equals, text = change.partition("=")
     name, dot, part = key.strip().partition(".")
     if not equals or not name or (dot and not part):
-        raise RequestError(f"--set {change}", "it must be key=value", remedy="For example --set hd_num=9")
+        raise RequestError(shown(f"--set {change}"), "it must be key=value", remedy="For example --set hd_num=9")
     if dot:
         return {name: {part: text.strip()}}
     field = Settings.model_fields.get(name)
@@ -255,7 +286,7 @@ def _parse_change(change: str) -> dict[str, Any]:
 
 def _scalar(text: str) -> int | bool | str:
     """A flag's value as YAML would read it: a whole number, true or false, or else the text for its type to refuse."""
-    if text.isdecimal():
+    if text.isdecimal() and len(text) <= _DIGITS:
         return int(text)
     return {"true": True, "false": False}.get(text, text)
 
@@ -287,6 +318,6 @@ def _as_request(error: ValidationError, sources: Mapping[str, str]) -> RequestEr
     return RequestError(
         f"setting {path!r} in {sources.get(key, 'the settings')}",
         first["msg"][0].lower() + first["msg"][1:],
-        value=repr(first["input"]),
+        value=shown(repr(first["input"])),
         remedy="Correct the value",
     )

@@ -8,6 +8,7 @@ exports it. A CSV is in pixels unless its rows state a `crs`.
 
 import csv
 import hashlib
+import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from ..model.training.tiles import Outline
 from ..readers.area import lonlat_bounds, lonlat_words, place_all
 from ..readers.drawing import Drawing, Shape, from_crs
 from ..readers.errors import ReadError, RequestError
+from ..readers.files import read_whole
 from ..readers.geodesy import from_lonlat, on_earth
 from ..readers.image import ImageInfo
 
@@ -73,7 +75,12 @@ def label_files(path: str) -> list[Path]:
     given = Path(path)
     if not given.is_dir():
         return [given]
-    files = sorted(one for one in given.iterdir() if one.name.endswith(_SUFFIXES) and not one.name.startswith("."))
+    try:
+        files = sorted(one for one in given.iterdir() if one.name.endswith(_SUFFIXES) and not one.name.startswith("."))
+    except OSError as error:
+        raise RequestError(
+            f"labels {path}", "the folder must be readable", value=str(error), remedy="Check the path and rights"
+        ) from error
     if not files:
         raise RequestError(
             f"labels {path}",
@@ -220,8 +227,8 @@ def _extents(missed: Sequence[BaseGeometry], info: ImageInfo) -> str:
 def _read_csv(path: Path, infos: Sequence[ImageInfo], label_field: str, found: _Found) -> None:
     thing = f"labels {path}"
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
+        text = read_whole(path).decode("utf-8-sig")
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), restkey="", restval=""))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise RequestError(
             thing, "it must be a readable CSV file", value=str(error), remedy="Check the path"

@@ -20,6 +20,9 @@ from ..readers.errors import LimnerError, ModelError
 from ..readers.regions import Region
 from .engine import Job
 
+_OF_THE_TERMINAL = tuple(
+    number for name in ("SIGINT", "SIGHUP") if (number := getattr(signal, name, None)) is not None
+)  # they reach the whole group; the parent decides
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
@@ -120,7 +123,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
         process = context.Process(target=_serve, args=(there, job), daemon=True)
-        with _thread_limits(threads):
+        with _thread_limits(threads), _deaf():
             process.start()
         there.close()
         return cls(process, here)
@@ -164,7 +167,10 @@ class _Worker:
 
 def _serve(connection: Connection, job: Job) -> None:
     """A worker's life: begin the job, then answer batches until the parent lets go, or dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    for one in _OF_THE_TERMINAL:
+        signal.signal(one, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_THE_TERMINAL)
     try:
         work = job.begin()
         connection.send(("ready", None))
@@ -180,6 +186,19 @@ def _serve(connection: Connection, job: Job) -> None:
         return
     except Exception:  # noqa: BLE001 - whatever it is goes to the parent, which stops the run with it
         connection.send(("fault", traceback.format_exc()))
+
+
+@contextlib.contextmanager
+def _deaf() -> Generator[None, None, None]:
+    """Let a process that starts within inherit that the terminal's signals wait, until it ignores them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_TERMINAL)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

@@ -4,15 +4,19 @@ import platform
 import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, Literal, cast
 
 import shapely
+from pydantic import BaseModel
 
-from ..readers.errors import RequestError
+from ..readers.errors import RequestError, shown
+from ..reports.writer import FileStatus
 from .choice import NONE, AnnotatorChoice
 from .config import NEUTRAL, Settings
 from .names import Names
-from .plan import Plan, area_digest
+from .plan import RUN_FOLDER, ImagePlan, Plan, area_digest
+from .store import MANIFEST, StoreError, read_manifest
 
 FORMAT = 1
 DECIDING_PACKAGES = ("limner", "numpy", "onnxruntime", "pyproj", "rasterio", "shapely", "torch", "transformers")
@@ -56,6 +60,62 @@ def make_manifest(
         "images": [image.to_json() for image in shown.images],
         "plan_sha256": shown.digest,
     }
+
+
+class _Annotator(BaseModel, strict=True):
+    name: str
+    options: dict[str, str]
+    identity: dict[str, str]
+    labels: list[str]
+    colours: dict[str, str]
+    neutral: list[str] = []
+
+
+class _File(BaseModel, strict=True, extra="forbid"):
+    path: str
+    status: FileStatus
+    image: str
+    reader: str
+    reason: str
+
+
+class _Config(BaseModel, strict=True):
+    preset: str
+    reports: list[str]
+
+
+class _Versions(BaseModel, strict=True, extra="allow"):
+    __pydantic_extra__: dict[str, str]
+    limner: str
+
+
+class _Manifest(BaseModel, strict=True):
+    """What every manifest holds; images are checked where they are made plans again."""
+
+    format: Literal[1]
+    config: _Config
+    versions: _Versions
+    annotator: _Annotator
+    area_sha256: str
+    files: list[_File]
+    images: list[dict[str, Any]]
+    plan_sha256: str
+
+
+def load_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a run, with every part in its place. Raises as `store.read_manifest` does."""
+    manifest = read_manifest(folder)
+    try:
+        for image in _Manifest.model_validate(manifest).images:
+            ImagePlan.from_json(image)
+    except Exception as error:
+        raise StoreError(
+            str(folder / MANIFEST),
+            f"it must be as this version of limner ({version('limner')}) writes it",
+            value=shown(f"{type(error).__name__}: {error}", 300),
+            remedy="Use the version of limner that made it, or run again into another folder",
+        ) from error
+    return manifest
 
 
 def refuse_difference(old: Mapping[str, Any], new: Mapping[str, Any], folder: str) -> None:
@@ -134,8 +194,9 @@ def _fingerprints(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _statuses(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """What became of each file; folders of runs come and go, and count for nothing."""
     files = cast("list[dict[str, Any]]", manifest.get("files", []))
-    return {row["path"]: row["status"] for row in files}
+    return {row["path"]: row["status"] for row in files if row["reason"] != RUN_FOLDER}
 
 
 def _joined(before: Mapping[str, str], after: Mapping[str, str]) -> list[tuple[str, str, str]]:

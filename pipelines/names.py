@@ -12,10 +12,11 @@ import tempfile
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, cast
 
 from ..model.finding import Result
 from ..readers.errors import LimnerError
+from ..readers.files import parse_json, read_whole
 from ..readers.image import ImageInfo
 from ..readers.pseudonym import (
     KEY_FILE,
@@ -31,7 +32,7 @@ from ..readers.registry import Scanned
 from ..reports.writer import FileRow
 from .config import Settings
 from .plan import Plan
-from .store import SOURCES
+from .store import SOURCES, StoreError
 
 _PATHS = ("key_file", "spacing_csv")  # reader options that are paths
 
@@ -182,12 +183,27 @@ def keep(folder: Path, key: str, sources: Mapping[str, str]) -> None:
 
 
 def read_sources(folder: Path) -> dict[str, str]:
-    """Which path each pseudonym in a run's folder stands for; nothing where the run tells paths or has lost them."""
+    """Which path each pseudonym in a run's folder stands for; nothing where the run tells paths or has lost them.
+
+    Raises `StoreError` where it cannot be told, since the file is damaged.
+    """
     try:
-        found: dict[str, str] = json.loads((folder / SOURCES).read_bytes())
-    except (OSError, ValueError):
+        found: object = parse_json(read_whole(folder / SOURCES, regular=True))
+        if not isinstance(found, dict) or not all(
+            isinstance(one, str) for one in cast("dict[str, Any]", found).values()
+        ):
+            msg = "no object of texts"
+            raise ValueError(msg)  # noqa: TRY301 - a text that is no such file
+    except FileNotFoundError:
         return {}
-    return found
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            str(folder / SOURCES),
+            "it must be as it was written",
+            value=str(error),
+            remedy="Give the command of the run again, which writes it anew, or delete it: only pictures need it",
+        ) from error
+    return cast("dict[str, str]", found)
 
 
 def _write_private(path: Path, content: bytes) -> None:

@@ -7,14 +7,16 @@ skipped with its reason. What makes an image impossible is that image's row, and
 import hashlib
 import json
 import math
+import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import shapely
-from pydantic import TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 from shapely.geometry.base import BaseGeometry
 
 from ..model.annotator import Annotator, Sight
@@ -24,16 +26,31 @@ from ..readers.regions import Grid, Region, cut
 from ..readers.registry import Scanned, readers, scan
 from ..readers.render import Stretch
 from ..reports.writer import FileRow
-from .config import Settings
+from .config import HD_NUM, Settings
+from .events import plural
 from .glance import fit, glance
 from .interest import OUTSIDE, Drawn, OutsideAreaError
 from .scale import grid_scale, ground_metres
+from .store import is_run
 
 EMPTY = "no valid pixels"
+RUN_FOLDER = "the folder of a run: what it holds are results"
 NO_MODEL = "no model"
 UNSEEING = Sight(tile=336)  # how an image is cut where there is no annotator: as vision encoders see it
 
 _SIGHT = TypeAdapter(Sight)
+
+
+class _Rest(BaseModel):
+    """What else a plan says, as `ImagePlan.to_json` writes it."""
+
+    scale: tuple[float, float]
+    hd_num: Annotated[int, Field(ge=HD_NUM[0], le=HD_NUM[-1])]
+    overlap: Annotated[int, Field(ge=0)]
+    stretch: Stretch | None
+    unseen: str
+    beyond: str
+    tissue: str
 
 
 @dataclass(frozen=True)
@@ -88,19 +105,20 @@ class ImagePlan:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """The inverse of `to_json`; what was skipped is in the results."""
+        """The inverse of `to_json`; what was skipped is in the results. Raises where a value is of another kind."""
         info = ImageInfo.from_json(record["info"])
+        rest = _Rest.model_validate(record)
         return cls(
             info=info,
             sight=_SIGHT.validate_python(record["sight"]),
-            grid=Grid(info.id, info.size, tuple(record["scale"])),
-            hd_num=record["hd_num"],
-            overlap=record["overlap"],
-            stretch=None if record["stretch"] is None else Stretch.from_json(record["stretch"]),
-            unseen=record["unseen"],
+            grid=Grid(info.id, info.size, rest.scale),
+            hd_num=rest.hd_num,
+            overlap=rest.overlap,
+            stretch=rest.stretch,
+            unseen=rest.unseen,
             area=None if record["area"] is None else shapely.geometry.shape(record["area"]),
-            beyond=record["beyond"],
-            tissue=record["tissue"],
+            beyond=rest.beyond,
+            tissue=rest.tissue,
         )
 
 
@@ -152,10 +170,16 @@ def reading_options(settings: Settings, key: str = "") -> dict[str, str]:
 
 
 def scan_inputs(settings: Settings, options: Mapping[str, str]) -> list[Scanned]:
-    """What the inputs are. Raises `RequestError` where none is given."""
+    """What the inputs are; neither the results of this run nor those of others. Raises `RequestError` for none."""
     if not settings.inputs:
         raise RequestError("inputs", "at least one file or folder is needed", remedy="limner run INPUT... --out DIR")
-    return scan(settings.inputs, options, reader=settings.reader or None)
+
+    def apart(folder: str) -> str | None:
+        if settings.out and os.path.exists(settings.out) and os.path.samefile(folder, settings.out):  # noqa: PTH110, PTH121 - as the registry spells paths
+            return ""
+        return RUN_FOLDER if is_run(Path(folder)) else None
+
+    return scan(settings.inputs, options, reader=settings.reader or None, apart=apart)
 
 
 def area_digest(settings: Settings) -> str:
@@ -210,6 +234,8 @@ def _nothing_left(scanned: Sequence[Scanned], failed: Sequence[LimnerError]) -> 
             return error
     reasons = [f"{row.path}: {row.reason}" for row in scanned if row.status == "failed"]
     reasons += [str(error) for error in failed]
+    left_out = Counter(row.reason for row in scanned if row.status == "skipped")
+    reasons += [f"{plural(number, 'file')} skipped: {reason}" for reason, number in sorted(left_out.items())]
     return ReadError(
         "inputs",
         "at least one image must be readable",

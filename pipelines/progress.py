@@ -1,13 +1,15 @@
 """Progress, drawn on standard error: a bar on a terminal, plain lines elsewhere."""
 
+import sys
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from .events import Event, RegionDone, Started, Told, plural
+from .terminal import Outlet, visible
 
 STEPS = 10  # plain lines for a whole run
 
@@ -16,7 +18,8 @@ class Drawing:
     """A listener that draws. Use as a context manager."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        file = sys.stderr.raw if isinstance(sys.stderr, Outlet) else sys.stderr
+        self._console = Console(file=file, highlight=False, soft_wrap=True)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -67,4 +70,4 @@ class Drawing:
             self._say(f"{self._done} of {plural(self._total, 'region')}{failed}")
 
     def _say(self, text: str) -> None:
-        self._console.print(escape(text))
+        self._console.print(Text(visible(text)))  # no markup: [red] and :smile: are data

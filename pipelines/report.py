@@ -6,9 +6,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+from shapely.errors import ShapelyError
+
 from ..model.finding import Finding
 from ..model.seams import join
-from ..readers.errors import LimnerError
+from ..readers.errors import LimnerError, shown
 from ..readers.fingerprint import fingerprint
 from ..readers.geodesy import boxes_m2
 from ..readers.image import ImageInfo
@@ -17,11 +19,22 @@ from ..readers.plugins import installed, load
 from ..readers.registry import open_image, scan_again
 from ..readers.render import render
 from ..reports.folding import Fold
-from ..reports.writer import Area, AreaStatus, FileRow, ImageRecord, Overview, Patch, Record, Writer
+from ..reports.writer import (
+    Area,
+    AreaStatus,
+    FileRow,
+    ImageRecord,
+    Overview,
+    PartlyWrittenError,
+    Patch,
+    Record,
+    Writer,
+)
 from .choice import NONE
+from .manifest import load_manifest
 from .names import conceal, read_sources, reveal
 from .plan import EMPTY, NO_MODEL, ImagePlan
-from .store import Entry, StoreError, read_entries, read_findings, read_manifest
+from .store import RESULTS, Entry, StoreError, read_entries, read_findings
 
 NOT_RUN = "not run yet"
 OVERVIEW = 2048  # pixels on the long side of a picture, before it is folded
@@ -49,6 +62,8 @@ def write_reports(record: Record, folder: Path, writers: Sequence[Writer]) -> It
         try:
             paths = tuple(writer.write(record, folder))
             yield Made(writer.name, paths, writer.omitted(record))
+        except PartlyWrittenError as error:
+            yield Made(writer.name, error.paths, {**writer.omitted(record), **error.omitted}, str(error))
         except LimnerError as error:
             yield Made(writer.name, error=str(error))
         except OSError as error:
@@ -62,30 +77,21 @@ def read_record(folder: Path) -> Record:
 
     A run that was cut off is reported as far as it went. Raises `RequestError` and `StoreError`.
     """
-    manifest = read_manifest(folder)
+    manifest = load_manifest(folder)
     entries = read_entries(folder)
-    try:
-        plans = [ImagePlan.from_json(image) for image in manifest["images"]]
-        files = tuple(FileRow(**row) for row in manifest["files"])
-        annotator = cast("dict[str, Any]", manifest["annotator"])
-        shelf, sources = _Shelf(folder), read_sources(folder)
-        return Record(
-            images=tuple(_image_record(plan, entries, shelf, sources) for plan in plans),
-            files=files,
-            model=_model(annotator, plans),
-            labels=tuple(annotator["labels"]),
-            version=manifest["versions"]["limner"],
-            preset=manifest["config"]["preset"],
-            colours=annotator["colours"],
-            assessed=annotator["name"] != NONE,
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(
-            str(folder),
-            "its manifest must be as this version of limner writes it",
-            value=f"{type(error).__name__}: {error}",
-            remedy="Use the version of limner that made it, or run again into another folder",
-        ) from error
+    plans = [ImagePlan.from_json(image) for image in manifest["images"]]
+    annotator = cast("dict[str, Any]", manifest["annotator"])
+    shelf, sources = _Shelf(folder), read_sources(folder)
+    return Record(
+        images=tuple(_image_record(plan, entries, shelf, sources) for plan in plans),
+        files=tuple(FileRow(**row) for row in manifest["files"]),
+        model=_model(annotator, plans),
+        labels=tuple(annotator["labels"]),
+        version=manifest["versions"]["limner"],
+        preset=manifest["config"]["preset"],
+        colours=annotator["colours"],
+        assessed=annotator["name"] != NONE,
+    )
 
 
 @dataclass(slots=True)
@@ -99,7 +105,16 @@ class _Shelf:
     def take(self, plan: ImagePlan, entries: Sequence[Entry]) -> Sequence[Finding]:
         if plan.info.id != self.image:
             self.image, self.findings = "", ()  # never two images' at once
-            self.findings = tuple(join(read_findings(self.folder, entries), plan.info, plan.area))
+            findings = read_findings(self.folder, entries)
+            try:
+                self.findings = tuple(join(findings, plan.info, plan.area))
+            except ShapelyError as error:
+                raise StoreError(
+                    str(self.folder / RESULTS),
+                    f"its findings on {plan.info.id} must be shapes that can be joined, as they were written",
+                    value=shown(str(error)),
+                    remedy="Restore it from a copy, or run again into another folder",
+                ) from error
             self.image = plan.info.id
         return self.findings
 

@@ -1,5 +1,6 @@
 """A run from settings to reports: scan, choose, plan, annotate what is still to do, write the reports."""
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -9,18 +10,19 @@ from pathlib import Path
 from ..model.annotator import Adjustable, Annotator
 from ..model.finding import Result, Status
 from ..readers.errors import LimnerError, RequestError
+from ..readers.fingerprint import is_remote
 from ..readers.regions import Region
 from ..reports.writer import FileRow, Record
 from .choice import AnnotatorChoice, choose_annotator, choose_labels
 from .config import Settings
 from .engine import Engine, InlineEngine
-from .events import Listener, RegionDone, Started, Told
+from .events import Listener, RegionDone, Started, Told, plural
 from .local import LocalEngine
-from .manifest import make_manifest, refuse_difference
+from .manifest import load_manifest, make_manifest, refuse_difference
 from .names import Names, keep, key_for
 from .plan import NO_MODEL, Plan, make_plan, reading_options, scan_inputs
 from .report import Made, load_writers, read_record, write_reports
-from .store import Store, check_folder, read_entries
+from .store import Store, as_store_errors, check_folder, read_entries
 from .work import RegionJob
 
 ALL_DONE, SOME_FAILED, NOTHING_READ = 0, 1, 3
@@ -95,6 +97,8 @@ def run(settings: Settings, listen: Listener) -> Outcome:
         raise RequestError("out", "a folder for the results is needed", remedy="limner run INPUT... --out DIR")
     folder = Path(settings.out)
     check_folder(folder)
+    _refuse_results_as_inputs(settings)
+    worker_count(settings)
     load_writers(settings.reports)  # a report that does not exist is refused before anything runs
     listen(Told("Looking at the inputs"))
     with key_for(folder, settings) as key:
@@ -110,6 +114,35 @@ def run(settings: Settings, listen: Listener) -> Outcome:
 def cores() -> int:
     """How many processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def worker_count(settings: Settings) -> int:
+    """How many processes annotate. Raises `RequestError` for more than this machine can start with any use."""
+    if settings.engine != "local":
+        return 1
+    most = max(64, 4 * cores())
+    if settings.workers > most:
+        raise RequestError(
+            "workers",
+            f"this machine with its {plural(cores(), 'core')} starts at most {most}",
+            value=str(settings.workers),
+            remedy="Leave --workers out for one a core",
+        )
+    return settings.workers or cores()
+
+
+def _refuse_results_as_inputs(settings: Settings) -> None:
+    """Raise `RequestError` where an input is, or lies in, the folder for results."""
+    out = os.path.realpath(settings.out)
+    for path in settings.inputs:
+        real = os.path.realpath(path)
+        if not is_remote(path) and os.path.exists(real) and os.path.commonpath([out, real]) == out:  # noqa: PTH110 - no error
+            raise RequestError(
+                path,
+                "an input must lie outside of the folder for results",
+                value=f"--out {settings.out}",
+                remedy="Give another --out; it may lie in a folder of inputs",
+            )
 
 
 def _carry_out(
@@ -151,11 +184,12 @@ def _annotate(store: Store, settings: Settings, prepared: Prepared, listen: List
     if prepared.choice is None:
         return
     engine = _engine(settings, prepared, prepared.choice)
-    for batch in engine.annotate(_batches(todo, settings.batch)):
-        results = prepared.names.results(batch)
-        store.append(results)
-        for result in results:
-            listen(RegionDone(result.region, result.status, len(result.findings), result.error))
+    with contextlib.closing(engine.annotate(_batches(todo, settings.batch))) as done:  # workers end here, come what may
+        for batch in done:
+            results = prepared.names.results(batch)
+            store.append(results)
+            for result in results:
+                listen(RegionDone(result.region, result.status, len(result.findings), result.error))
 
 
 def _agree(store: Store, settings: Settings, prepared: Prepared, key: str) -> None:
@@ -171,11 +205,12 @@ def _agree(store: Store, settings: Settings, prepared: Prepared, key: str) -> No
         colours={} if annotator is None else annotator.colours,
         neutral=annotator.neutral if isinstance(annotator, Adjustable) else frozenset(),
     )
-    old = store.manifest
+    old = load_manifest(store.folder) if store.begun else None
     if old is not None:
         refuse_difference(old, manifest, str(store.folder))
     if prepared.names.pseudonyms is not None:
-        keep(store.folder, key, prepared.names.sources(prepared.plan))
+        with as_store_errors(store.folder):
+            keep(store.folder, key, prepared.names.sources(prepared.plan))
     if old is None:
         store.write_manifest(manifest)
 
@@ -192,7 +227,7 @@ def _skipped(plan: Plan) -> list[Result]:
 def _engine(settings: Settings, prepared: Prepared, choice: AnnotatorChoice) -> Engine:
     if settings.engine == "inline":
         return InlineEngine(RegionJob.of(prepared.plan, choice, labels=prepared.labels))
-    workers = settings.workers or cores()
+    workers = worker_count(settings)
     threads = max(1, cores() // workers)
     job = RegionJob.of(prepared.plan, choice, labels=prepared.labels, threads=threads)
     return LocalEngine(job, workers, threads)

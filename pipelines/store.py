@@ -5,23 +5,31 @@ or it is cut on opening, so a run may be killed at any moment. It knows neither 
 """
 
 import contextlib
+import hashlib
+import io
 import json
+import math
 import os
 import sys
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Final, Self, cast, get_args
 
 from ..model.finding import Coverage, Finding, Result, Status
 from ..readers.errors import LimnerError, RequestError
+from ..readers.files import open_regular, parse_json, read_whole
 from ..readers.pseudonym import KEY_FILE
 
 MANIFEST = "manifest.json"
 RESULTS = "results.jsonl"
 SOURCES = "sources.json"
 _FIRST = (RESULTS, KEY_FILE, SOURCES)  # what lies in a folder before its manifest
+MOST_MANIFEST: Final = 2**30  # bytes
+LONGEST: Final = 2**28  # bytes of a line of results
+_SEAL: Final = "sha256"  # the last key of a manifest: of everything else in it
+_STATUSES: Final = get_args(Status)
 _FINDINGS = b',"findings":['  # cannot occur inside a JSON text, whose quotes are escaped
 
 
@@ -58,12 +66,12 @@ class Store:
         `StoreError` where it cannot be written or a line in the middle is damaged.
         """
         check_folder(folder)
-        with _told(folder):
+        with as_store_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            results = (folder / RESULTS).open("ab", buffering=0)
+            results = open_regular(folder / RESULTS, os.O_RDWR | os.O_APPEND | os.O_CREAT, "ab")
         try:
             _lock(results, folder)
-            with _told(folder):
+            with as_store_errors(folder):
                 _cut_torn_line(folder / RESULTS)
             return cls(folder, results)
         except BaseException:
@@ -79,20 +87,21 @@ class Store:
         self._results.close()
 
     @property
-    def manifest(self) -> dict[str, Any] | None:
-        """The manifest in the folder, None where there is none yet. Raises `StoreError` where it is damaged."""
-        return read_manifest(self.folder) if (self.folder / MANIFEST).exists() else None
+    def begun(self) -> bool:
+        """Whether the folder has a manifest, whole or damaged."""
+        return os.path.lexists(self.folder / MANIFEST)
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Write what was asked, whole or not at all. Comes before the first result. Raises `StoreError`."""
-        text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        with _told(self.folder):
-            replace_file(self.folder / MANIFEST, text.encode())
+        sealed = {**manifest, _SEAL: _seal(manifest)}
+        text = json.dumps(sealed, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        with as_store_errors(self.folder):
+            replace_file(self.folder / MANIFEST, encoded(text))
 
     def append(self, results: Sequence[Result]) -> None:
         """Add a line for each result, safe on the disk when this returns. Raises `StoreError`, and then adds none."""
         lines = b"".join(
-            json.dumps(result.to_json(), separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+            encoded(json.dumps(result.to_json(), separators=(",", ":"), ensure_ascii=False, allow_nan=False)) + b"\n"
             for result in results
         )
         start = self._results.seek(0, os.SEEK_END)
@@ -109,7 +118,7 @@ class Store:
 
 def check_folder(folder: Path) -> None:
     """Raise `RequestError` where the folder cannot be a run's, since it holds other things. Writes nothing."""
-    with _told(folder):
+    with as_store_errors(folder):
         if not folder.exists():
             return
         if not folder.is_dir():
@@ -124,19 +133,30 @@ def check_folder(folder: Path) -> None:
             )
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder looks like a run's."""
+    return os.path.isfile(folder / MANIFEST) and os.path.isfile(folder / RESULTS)  # noqa: PTH113 - False for any error
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a run.
 
     Raises `RequestError` where the folder is not a run's, `StoreError` where the manifest is damaged.
     """
     try:
-        return json.loads((folder / MANIFEST).read_bytes())
-    except FileNotFoundError as error:
+        manifest = parse_json(read_whole(folder / MANIFEST, most=MOST_MANIFEST, regular=True))
+        if not isinstance(manifest, dict):
+            raise ValueError(type(manifest).__name__)  # noqa: TRY004, TRY301 - a text that is no manifest
+        stated = cast("dict[str, Any]", manifest).pop(_SEAL, None)  # manifests of before have none
+        if stated is not None and stated != _seal(cast("dict[str, Any]", manifest)):
+            msg = "its sha256 is another"
+            raise ValueError(msg)  # noqa: TRY301 - the same
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise RequestError(
             str(folder), f"a run's folder has a {MANIFEST}", remedy="Give the folder that --out named"
         ) from error
     except OSError as error:
-        raise _as_store_error(folder, error) from error
+        raise _as_store_error(folder / MANIFEST, error) from error
     except ValueError as error:
         raise StoreError(
             str(folder / MANIFEST),
@@ -144,6 +164,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             value=str(error),
             remedy="Restore it from a copy, or run again into another folder",
         ) from error
+    return cast("dict[str, Any]", manifest)
 
 
 def read_entries(folder: Path) -> dict[str, Entry]:
@@ -154,14 +175,16 @@ def read_entries(folder: Path) -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
     path = folder / RESULTS
     try:
-        with path.open("rb") as lines:
-            start = 0
-            for number, line in enumerate(lines, 1):
+        with io.BufferedReader(cast("io.RawIOBase", open_regular(path)), 1 << 20) as lines:
+            start, number = 0, 1
+            while line := lines.readline(LONGEST):
                 stop = start + len(line)
                 if line.endswith(b"\n"):
                     entry = _read_entry(line, start, stop, f"{path}, line {number}")
                     entries[entry.region] = entry
-                start = stop
+                elif len(line) == LONGEST:
+                    raise _damaged(f"{path}, line {number}", OverflowError(f"more than {LONGEST} bytes"))
+                start, number = stop, number + 1
     except OSError as error:
         raise _as_store_error(folder, error) from error
     return entries
@@ -171,13 +194,13 @@ def read_findings(folder: Path, entries: Iterable[Entry]) -> list[Finding]:
     """The findings of those regions, in the order given. Raises `StoreError` for a damaged line."""
     findings: list[Finding] = []
     try:
-        with (folder / RESULTS).open("rb") as lines:
+        with io.BufferedReader(cast("io.RawIOBase", open_regular(folder / RESULTS))) as lines:
             for entry in entries:
                 lines.seek(entry.start)
                 line = lines.read(entry.stop - entry.start)
                 try:
-                    findings.extend(Result.from_json(json.loads(line)).findings)
-                except (ValueError, KeyError, TypeError) as error:
+                    findings.extend(Result.from_json(parse_json(line)).findings)
+                except Exception as error:
                     raise _damaged(f"{folder / RESULTS}, region {entry.region}", error) from error
     except OSError as error:
         raise _as_store_error(folder, error) from error
@@ -188,14 +211,26 @@ def replace_file(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: to a temporary name beside it, flushed to the disk, then renamed."""
     temporary = path.with_name(f".part-{path.name}")
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)  # never through a link
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
+
+
+def encoded(text: str) -> bytes:
+    """A JSON text as UTF-8. What is no character, such as a byte of a file name, becomes a JSON escape: \\udcff."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _seal(manifest: Mapping[str, Any]) -> str:
+    """The sha256 of all that a manifest says."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _read_entry(line: bytes, start: int, stop: int, where: str) -> Entry:
@@ -203,7 +238,7 @@ def _read_entry(line: bytes, start: int, stop: int, where: str) -> Entry:
     try:
         record: dict[str, Any] = json.loads(head + b"}" if found else line)
         cover = record["coverage"]
-        return Entry(
+        entry = Entry(
             region=record["region"],
             image=record["image"],
             status=record["status"],
@@ -212,8 +247,13 @@ def _read_entry(line: bytes, start: int, stop: int, where: str) -> Entry:
             start=start,
             stop=stop,
         )
-    except (ValueError, KeyError, TypeError) as error:
+        texts = all(isinstance(text, str) for text in (entry.region, entry.image, entry.error))
+        if not texts or entry.status not in _STATUSES or not all(one is None or math.isfinite(one) for one in cover or ()):
+            msg = "a value of another kind"
+            raise TypeError(msg)  # noqa: TRY301 - as what else is wrong with it
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise _damaged(where, error) from error
+    return entry
 
 
 def _damaged(where: str, error: Exception) -> StoreError:
@@ -227,10 +267,12 @@ def _damaged(where: str, error: Exception) -> StoreError:
 
 def _cut_torn_line(path: Path) -> None:
     """Cut what a killed run wrote after its last whole line."""
-    with path.open("r+b") as file:
+    with open_regular(path, os.O_RDWR, "r+b") as file:
         end = file.seek(0, os.SEEK_END)
         position, tail = end, b""
         while position > 0 and b"\n" not in tail:
+            if end - position > LONGEST:
+                raise _damaged(f"{path}, its last line", OverflowError(f"more than {LONGEST} bytes"))
             step = min(position, 1 << 16)
             position -= step
             file.seek(position)
@@ -245,19 +287,19 @@ def _temporary(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _told(folder: Path) -> Generator[None, None, None]:
+def as_store_errors(folder: Path) -> Generator[None, None, None]:
     """Turn the system's complaints into ours."""
     try:
         yield
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise _as_store_error(folder, error) from error
 
 
-def _as_store_error(folder: Path, error: OSError) -> StoreError:
+def _as_store_error(folder: Path, error: OSError | ValueError) -> StoreError:
     return StoreError(
         str(folder),
         "the results must be written and read here",
-        value=error.strerror or str(error),
+        value=(error.strerror if isinstance(error, OSError) else "") or str(error),
         remedy="Make room or give rights, then run the same command again: what is there is kept and the run goes on",
     )
 

@@ -22,6 +22,7 @@ from .plan import ImagePlan
 from .resolution import format_metres
 from .run import Outcome, Prepared
 from .scale import ground_metres
+from .terminal import visible
 
 NO_MODEL_SAID = (
     "No model was chosen, so nothing was looked for: this shows what there is. "
@@ -35,7 +36,8 @@ _MINUTE, _HOUR = 60.0, 3600.0
 
 
 def table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
-    """Rows as aligned columns, two spaces apart; those numbered in `right` are set flush right."""
+    """Rows as aligned columns, two spaces apart, a line each; those numbered in `right` are set flush right."""
+    rows = [[visible(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
     lines = [
         "  ".join(
@@ -50,7 +52,7 @@ def describe_outcome(outcome: Outcome, folder: str) -> str:
     """A run's closing words: findings by label, what became of the area, where the results lie."""
     parts: list[str] = []
     for image in outcome.record.images:
-        parts += [f"{image.info.id}  {image.info.uri}"]
+        parts += [visible(f"{image.info.id}  {image.info.uri}")]
         parts += [_indent(_findings_table(outcome, image)), ""] if outcome.annotated else []
         rows = [("area", "regions", "size", "share", "")]
         whole = math.fsum(area.pixels for area in image.areas)
@@ -65,10 +67,11 @@ def describe_outcome(outcome: Outcome, folder: str) -> str:
         parts.append(
             f"{plural(failed, 'region')} failed; the same command tries {'it' if failed == 1 else 'them'} again."
         )
-    parts += [f"{row.path} failed: the reason is above and in files.csv" for row in outcome.failed_files]
+    parts += [visible(f"{row.path} failed: the reason is above and in files.csv") for row in outcome.failed_files]
     parts.append("Results")
-    parts += [f"  {path}" for one in outcome.made for path in one.paths]
-    parts += [f"Made again at any time by: limner report {shlex.quote(folder)}", outcome.record.use]
+    parts += [visible(f"  {path}") for one in outcome.made for path in one.paths]
+    again = f"Made again at any time by: limner report {shlex.quote(folder)}"
+    parts += [visible(again), visible(outcome.record.use)]
     return "\n".join(parts)
 
 
@@ -78,9 +81,9 @@ def describe_plan(prepared: Prepared, cost: Estimate, *, workers: int) -> str:
     parts: list[str] = []
     for image in shown.images:
         parts += [_indent(table(_plan_rows(image)), first=image.info.id), ""]
-    parts += [f"{row.path}: {row.status}. {row.reason}" for row in shown.files if row.status == "failed"]
+    parts += [visible(f"{row.path}: {row.status}. {row.reason}") for row in shown.files if row.status == "failed"]
     left_out = _counts([row.reason for row in shown.files if row.status == "skipped"])
-    parts += [f"{plural(n, 'file')} skipped: {reason}" for reason, n in left_out]
+    parts += [visible(f"{plural(n, 'file')} skipped: {reason}") for reason, n in left_out]
     todo = sum(len(image.regions) - len(image.skipped or {}) for image in shown.images)
     rows = [("regions to look at", str(todo)), ("memory a worker", f"about {_bytes(cost.memory)}, {cost.measured}")]
     if cost.tokens:
@@ -100,7 +103,7 @@ def describe_scanned(scanned: Sequence[Scanned]) -> str:
     parts: list[str] = []
     for info in (info for row in scanned for info in row.infos):
         parts += [_indent(table(_info_rows(info)), first=info.id), ""]
-    parts += [f"{row.path}: {row.status}. {row.reason}" for row in scanned if row.status != "read"]
+    parts += [visible(f"{row.path}: {row.status}. {row.reason}") for row in scanned if row.status != "read"]
     return "\n".join(parts).rstrip()
 
 
@@ -133,7 +136,7 @@ def describe_card(name: str) -> str:
         wants = ", ".join(band if isinstance(band, str) else " or ".join(band) for band in variant.bands)
         rows += [(f"variant {variant.name}", f"{wants} in {variant.quantity}"), ("weights", variant.weights)]
         rows.append(("sha256", variant.sha256))
-    return f"{card.name}\n{table(rows)}"
+    return f"{visible(card.name)}\n{table(rows)}"
 
 
 def _describe_checkpoint(name: str) -> str:
@@ -150,7 +153,7 @@ def _describe_checkpoint(name: str) -> str:
         *(("data", f"{one.name}, {one.licence}: {one.used}. {one.citation}") for one in card.data),
         *(("measured", f"{m.what}: {m.value:g} ({m.low:g} to {m.high:g}, n = {m.count})") for m in card.measured),
     ]
-    return f"{name}\n{table(rows)}"
+    return f"{visible(name)}\n{table(rows)}"
 
 
 def describe_plugins() -> str:
@@ -253,4 +256,4 @@ def _bytes(count: float) -> str:
 
 
 def _indent(text: str, *, first: str = "") -> str:
-    return (f"{first}\n" if first else "") + textwrap.indent(text, "  ")
+    return (f"{visible(first)}\n" if first else "") + textwrap.indent(text, "  ")

@@ -6,18 +6,21 @@ Two frames, as the picture has them: longitude and latitude for maps (RFC 7946, 
 # shapely leaves its functions' **kwargs untyped:
 # pyright: reportUnknownMemberType=false
 
+import errno
 import gzip
+import io
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from .errors import ReadError, RequestError
+from .errors import ReadError, RequestError, shown
+from .files import MOST, parse_json, read_whole
 from .geodesy import to_lonlat
 from .geometry import Placement, Points
 
@@ -83,12 +86,18 @@ class Drawing:
 
     def _record(self) -> object:
         try:
-            content = Path(self.path).read_bytes()
-            packed = self.path.endswith(".gz") and self.frame == "pixels"
-            return json.loads((gzip.decompress(content) if packed else content).decode("utf-8-sig"))
-        except (OSError, EOFError, ValueError) as error:
+            content = read_whole(self.path)
+            if self.path.endswith(".gz") and self.frame == "pixels":
+                content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(MOST + 1)
+            if len(content) > MOST:
+                raise OSError(errno.EFBIG, f"it has more than {MOST // 2**20} MiB")  # noqa: TRY301 - as `read_whole` does
+            return parse_json(content.decode("utf-8-sig"), constants=True)  # QuPath measures NaN
+        except (OSError, EOFError, zlib.error, ValueError) as error:
             raise RequestError(
-                self.thing, "it must be a GeoJSON file", value=str(error), remedy=f"Give a file of {self._wanted}"
+                self.thing,
+                "it must be a GeoJSON file",
+                value=shown(str(error)),
+                remedy=f"Give a file of {self._wanted}",
             ) from error
 
     @property
@@ -168,7 +177,7 @@ class Drawing:
         """A closed ring (N, 2) of GeoJSON positions."""
         try:
             pairs = [(float(p[0]), float(p[1])) for p in cast("list[Any]", positions)]
-        except (TypeError, ValueError, IndexError, KeyError) as error:
+        except (TypeError, ValueError, IndexError, KeyError, OverflowError) as error:
             rule = "positions must be longitude, latitude" if self.frame == "lonlat" else "positions must be x, y"
             raise self._refusal(where, rule, json.dumps(positions)[:80]) from error
         points = np.asarray(pairs, dtype=np.float64).reshape(-1, 2)

@@ -93,7 +93,7 @@ class _Ground:
 def _crs(wkt: str) -> pyproj.CRS:
     try:
         return pyproj.CRS.from_user_input(wkt)
-    except ProjError as error:
+    except (ProjError, UnicodeError) as error:
         raise ReadError(
             "coordinate reference system",
             "it must be one that PROJ knows",

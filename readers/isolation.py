@@ -96,6 +96,9 @@ def _guarded(name: str, uri: str, ask: Callable[[], _T]) -> _T:
 
 
 def _mistake(name: str, uri: str, kind: str) -> ReadError:
+    if kind == "UnicodeEncodeError":
+        rule = f"its name must be UTF-8, since the library of the reader {name!r} takes no other"
+        return ReadError(uri, rule, remedy="Rename it")
     return ReadError(
         uri,
         f"the reader {name!r} must be able to make sense of it",

@@ -16,9 +16,11 @@ from pathlib import Path, PurePosixPath
 from typing import Self
 
 from .errors import LimnerError, RequestError
+from .files import read_whole
 
 KEY_VARIABLE = "LIMNER_PSEUDONYM_KEY"
 KEY_FILE = "pseudonym.key"
+_LONGEST = 2**20  # bytes
 _SHORTEST = 16  # bytes: 128 bits, where guessing ends
 _VARIETY = 6  # different bytes: a key is not a repeated letter
 _BARE = 4  # characters of a bare name: shorter ones are words
@@ -49,7 +51,7 @@ class Pseudonyms:
         path = options.get("key_file", "")
         if path:
             try:
-                key = Path(path).read_bytes().strip()
+                key = read_whole(path, most=_LONGEST, regular=True).strip()
             except OSError as error:
                 raise RequestError(
                     "option key_file", "it must be readable", value=str(error.strerror), remedy="Check path and rights"

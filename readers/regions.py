@@ -7,11 +7,13 @@ pixels, so what two neighbours say about their common seam is the same number, b
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from .errors import RequestError
 from .geometry import Box
 
 SNAP = 0.02
+MOST_REGIONS = 1_000_000  # of one image: 336,000 px square in regions of one tile of 336 px
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,11 @@ class Grid:
     image: str
     size: tuple[int, int]
     scale: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(one) and one > 0 for one in (*self.size, *self.scale)):
+            msg = f"a grid has a positive size and scale: {self.size}, {self.scale}"
+            raise ValueError(msg)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -172,7 +179,7 @@ def cut(grid: Grid, *, tile: int, halo: int = 0, overlap: int = 0, hd_num: int =
 
     `tile` is the annotator's tile in grid pixels, `halo` the rim of a tile whose answers are not kept (its neighbour
     keeps them), `overlap` how many grid pixels neighbouring regions share beyond that. Cores cover each grid pixel
-    once.
+    once. Raises `RequestError` where there would be more than `MOST_REGIONS`, or regions no wider than their overlap.
     """
     width, height = grid.shape
     step = tile - 2 * halo
@@ -186,6 +193,13 @@ def cut(grid: Grid, *, tile: int, halo: int = 0, overlap: int = 0, hd_num: int =
     needed = [max(1, math.ceil((length - 2 * halo) / step)) for length in (width, height)]
     wide, high = tile_budget(needed[0], needed[1], hd_num)
     margin = max(halo, (overlap + 1) // 2)
-    columns = list(spans(width, tile=tile, overlap=2 * halo, tiles=wide, margin=margin))
-    rows = list(spans(height, tile=tile, overlap=2 * halo, tiles=high, margin=margin))
+    columns = list(islice(spans(width, tile=tile, overlap=2 * halo, tiles=wide, margin=margin), MOST_REGIONS + 1))
+    rows = list(islice(spans(height, tile=tile, overlap=2 * halo, tiles=high, margin=margin), MOST_REGIONS + 1))
+    if len(columns) * len(rows) > MOST_REGIONS:
+        raise RequestError(
+            grid.image,
+            f"an image is cut into at most {MOST_REGIONS} regions",
+            value=f"at least {len(columns)} × {len(rows)} regions of {wide} × {high} tiles of {tile} px",
+            remedy="Raise --hd-num, lower --overlap, or give a coarser --resolution",
+        )
     return [Region(grid, c, r) for r in rows for c in columns]

@@ -17,7 +17,7 @@ from .marginalia import ScaleBar, area_words, length_words, north, share_words
 from .measures import crs_name, label_areas, share, total
 from .painting import NOTHING, SKIPPED, UNREADABLE, Canvas, bare, hatch, painted
 from .palette import Palette, rgb
-from .writer import DISCLAIMER, ImageRecord, Record, replacing
+from .writer import DISCLAIMER, ImageRecord, Record, image_file, replacing, write_each
 
 INK, QUIET, HAIRLINE, PAPER = (28, 31, 35), (104, 110, 118), (217, 220, 224), (255, 255, 255)
 ANALYSED, GOOD = (60, 64, 70), (24, 128, 72)
@@ -45,13 +45,14 @@ class OverviewPng:
         facts = PngImagePlugin.PngInfo()
         facts.add_text("Software", f"limner {record.version}")
         facts.add_text("Comment", spelled(record.use))
-        paths: list[Path] = []
-        for image in record.images:
-            path = folder / f"overview-{image.info.id}.png"
+
+        def write_one(image: ImageRecord) -> Path:
+            path = image_file(folder, "overview-", image.info.id, ".png")
             with replacing(path) as part:
                 _sheet(record, image, palette).save(part, "PNG", pnginfo=facts, compress_level=6)
-            paths.append(path)
-        return paths
+            return path
+
+        return write_each(record.images, write_one)
 
     def omitted(self, record: Record) -> Mapping[str, str]:  # noqa: ARG002 - a picture can be made of any image
         """Nothing: of a picture that cannot be read, the sheet says so."""

@@ -25,7 +25,7 @@ from ..readers.geometry import Placement
 from ..readers.image import ImageInfo
 from .cells import plain
 from .palette import Palette, rgb
-from .writer import ImageRecord, Record, replacing
+from .writer import ImageRecord, Record, image_file, replacing, write_each
 
 Suffix = Literal[".geojson", ".geojson.gz"]
 
@@ -51,15 +51,14 @@ class QuPath:
         """Write a file for each slide into `folder`."""
         palette = Palette.of(record.labels, record.colours)
         omitted = self.omitted(record)
-        paths: list[Path] = []
-        for image in record.images:
-            if image.info.id in omitted:
-                continue
-            path = folder / f"{image.info.id}.qupath{self.suffix}"
+
+        def write_one(image: ImageRecord) -> Path:
+            path = image_file(folder, "", image.info.id, f".qupath{self.suffix}")
             with replacing(path) as part, _text(part, compressed=self.suffix.endswith(".gz")) as file:
                 _write(record, image, palette, file)
-            paths.append(path)
-        return paths
+            return path
+
+        return write_each([image for image in record.images if image.info.id not in omitted], write_one)
 
     def omitted(self, record: Record) -> Mapping[str, str]:
         """Images that are no slides: maps and studies."""

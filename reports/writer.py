@@ -1,5 +1,7 @@
 """What a report writer is given, and what it is."""
 
+import hashlib
+import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,10 +11,13 @@ from typing import Literal, Protocol
 from shapely.geometry.base import BaseGeometry
 
 from ..model.finding import Finding
+from ..readers.errors import LimnerError
 from ..readers.geometry import Box
 from ..readers.image import ImageInfo, Mask, Pixels
 
 DISCLAIMER = "Research use only. Not for clinical, safety-critical or legal decisions."
+
+_LONGEST = 120  # characters of an id in a file's name: encrypting file systems take 143 with what is around it
 
 FileStatus = Literal["read", "skipped", "failed"]
 Standing = Literal["complete", "partial", "not assessed"]
@@ -144,6 +149,49 @@ class Writer(Protocol):
     def omitted(self, record: Record) -> Mapping[str, str]:
         """Image id → why this kind of report cannot hold it (a map of a picture without coordinates, say)."""
         ...
+
+
+class PartlyWrittenError(LimnerError):
+    """Some images have no file: `paths` were made all the same, `omitted` maps the ids of the others to the reason."""
+
+    def __init__(self, paths: Sequence[Path], omitted: Mapping[str, str]) -> None:
+        super().__init__(
+            "files of images",
+            "each must be written",
+            value=f"{len(omitted)} of {len(omitted) + len(paths)} could not be",
+            remedy="Mend what is said of them, then: limner report",
+        )
+        self.paths = tuple(paths)
+        self.omitted = omitted
+
+
+def image_file(folder: Path, prefix: str, image: str, suffix: str) -> Path:
+    """The path of an image's file in `folder`: its id between prefix and suffix, where that is a name for a file.
+
+    An id that is too long for one, or holds what is no letter, digit, dot, dash or underscore, is shortened and marked
+    with a part of its sha256, the same in every run.
+    """
+    name = image
+    if len(image) > _LONGEST or not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", image):
+        mark = hashlib.sha256(image.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+        name = f"{re.sub(r'[^A-Za-z0-9_-]+', '-', image)[: _LONGEST - 13]}-{mark}"
+    return folder / f"{prefix}{name}{suffix}"
+
+
+def write_each(images: Sequence[ImageRecord], write: Callable[[ImageRecord], Path]) -> list[Path]:
+    """Write a file an image. Raises `PartlyWrittenError` after the last where some could not be written."""
+    paths: list[Path] = []
+    omitted: dict[str, str] = {}
+    for image in images:
+        try:
+            paths.append(write(image))
+        except LimnerError as error:
+            omitted[image.info.id] = str(error)
+        except OSError as error:
+            omitted[image.info.id] = f"its file must be writable (found: {error.strerror or error})"
+    if omitted:
+        raise PartlyWrittenError(paths, omitted)
+    return paths
 
 
 @contextmanager

@@ -84,6 +84,7 @@ FENCES: dict[str, tuple[str, ...]] = {
         "readers/image.py",
         "pipelines/config.py",
         "pipelines/plan.py",
+        "pipelines/manifest.py",
         "model/cards.py",
         "model/fourkhd/card.py",
         "model/probe/card.py",

@@ -144,6 +144,67 @@ def card(tmp_path: Path, make_card: Callable[..., Path]) -> Path:
     return make_card(tmp_path)
 
 
+PAINTER = '''
+import os, signal, time
+from pathlib import Path
+from limner.model.annotator import Answer, Sight
+from limner.readers.errors import ModelError
+
+
+class Painter:
+    """Sees RGB and says of each region where it is; `mood` is what it does otherwise."""
+
+    def __init__(self, options):
+        self.options = dict(options)
+        self.mood = self.options.get("mood", "")
+        self.identity = {"name": "painter", "version": "1", "mood": self.mood}
+        self.labels = ()
+        self.colours = {}
+
+    def sight(self, info):
+        return Sight(tile=32)
+
+    def prepare(self, sights):
+        pass
+
+    def annotate(self, views):
+        if self.mood == "slow":
+            time.sleep(0.5)
+        if self.mood == "stubborn":
+            try:
+                time.sleep(60)
+            except BaseException:
+                time.sleep(60)
+        if self.mood == "bug" and views[0].region.columns.start > 0:
+            raise TypeError("painter spilled")
+        if self.mood == "memory" and (len(views) > 1 or views[0].region.columns.start > 0):
+            raise MemoryError
+        if self.mood == "rogue":
+            try:
+                os.unlink(self.options["trigger"])  # only one worker can
+            except FileNotFoundError:
+                pass
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return [[Answer("picture", None, "region", text=f"of {view.tiles.dtype}")] for view in views]
+'''
+
+
+@pytest.fixture
+def painter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An annotator of a package that is installed, as far as Python can tell, in this process and its children."""
+    site = tmp_path / "site"
+    (site / "painter-1.0.dist-info").mkdir(parents=True)
+    (site / "painter_of_tests.py").write_text(PAINTER)
+    (site / "painter-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: painter\nVersion: 1.0\n")
+    points = "[limner.annotators]\npainter = painter_of_tests:Painter\n"
+    (site / "painter-1.0.dist-info" / "entry_points.txt").write_text(points)
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    sys.modules.pop("painter_of_tests", None)
+    return "painter"
+
+
 ANNOTATOR = '''
 from limner.model.annotator import Answer, Sight
 from shapely import box

@@ -1,11 +1,7 @@
 """The command line: cheap help, honest words, and a plug-in's mistakes told from the user's."""
 
-import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -15,61 +11,6 @@ from limner.pipelines.report import read_record
 from limner.readers.plugins import installed
 
 Limner = Callable[..., "Said"]  # noqa: F821 - of conftest, which tests cannot import
-
-PLUGIN = '''
-import os, signal, time
-from pathlib import Path
-from limner.model.annotator import Answer, Sight
-from limner.readers.errors import ModelError
-
-
-class Painter:
-    """Sees RGB and says of each region where it is; `mood` is what it does otherwise."""
-
-    def __init__(self, options):
-        self.options = dict(options)
-        self.mood = self.options.get("mood", "")
-        self.identity = {"name": "painter", "version": "1", "mood": self.mood}
-        self.labels = ()
-        self.colours = {}
-
-    def sight(self, info):
-        return Sight(tile=32)
-
-    def prepare(self, sights):
-        pass
-
-    def annotate(self, views):
-        if self.mood == "slow":
-            time.sleep(0.5)
-        if self.mood == "bug" and views[0].region.columns.start > 0:
-            raise TypeError("painter spilled")
-        if self.mood == "memory" and (len(views) > 1 or views[0].region.columns.start > 0):
-            raise MemoryError
-        if self.mood == "rogue":
-            try:
-                os.unlink(self.options["trigger"])  # only one worker can
-            except FileNotFoundError:
-                pass
-            else:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return [[Answer("picture", None, "region", text=f"of {view.tiles.dtype}")] for view in views]
-'''
-
-
-@pytest.fixture
-def painter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An annotator of a package that is installed, as far as Python can tell, in this process and its children."""
-    site = tmp_path / "site"
-    (site / "painter-1.0.dist-info").mkdir(parents=True)
-    (site / "painter_of_tests.py").write_text(PLUGIN)
-    (site / "painter-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: painter\nVersion: 1.0\n")
-    points = "[limner.annotators]\npainter = painter_of_tests:Painter\n"
-    (site / "painter-1.0.dist-info" / "entry_points.txt").write_text(points)
-    monkeypatch.syspath_prepend(site)
-    monkeypatch.setenv("PYTHONPATH", str(site))
-    sys.modules.pop("painter_of_tests", None)
-    return "painter"
 
 
 @pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["models", "--help"], ["--version"]])
@@ -196,25 +137,3 @@ def test_a_worker_that_is_killed_costs_nothing(limner: Limner, scene: Path, pain
     said = limner(*words, "--engine", "local", "--workers", 2)
     assert said.code == 0, said.err
     assert not trigger.exists()
-
-
-def test_ctrl_c_says_how_to_go_on_and_the_run_does(scene: Path, painter: str, tmp_path: Path, limner: Limner) -> None:
-    words = ["run", scene, "--out", tmp_path / "out", "--model", painter, "--hd-num", 1]
-    words += ["--set", "model_options.mood=slow"]
-    command = [sys.executable, "-m", "limner.pipelines.cli", *map(str, words)]
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
-    journal = tmp_path / "out" / "results.jsonl"
-    for _ in range(600):
-        if journal.exists() and journal.stat().st_size > 0:
-            break
-        time.sleep(0.1)
-    time.sleep(0.3)
-    running.send_signal(signal.SIGINT)
-    _, talk = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert "the same command goes on" in talk
-    assert "Traceback" not in talk
-    done = [json.loads(line)["region"] for line in journal.read_text().splitlines()]
-    assert 0 < len(done) < 30
-    assert limner(*words).code == 0
-    assert [json.loads(line)["region"] for line in journal.read_text().splitlines()][: len(done)] == done

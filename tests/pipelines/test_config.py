@@ -115,3 +115,60 @@ def test_the_command_line_says_it_in_one_block(tmp_path: Path, limner: Callable[
     assert "Traceback" not in said.err
     assert not said.out
     assert not (tmp_path / "out").exists()
+
+
+_LAUGHS = "a: &a [x, x]\n" + "".join(f"k{i}: &k{i} [*{'a' if i == 0 else f'k{i - 1}'}] \n" for i in range(40))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "out: " + "[" * 3000 + "]" * 3000,
+        "{" * 3000,
+        "- " * 3000,
+        "".join(" " * i + "a:\n" for i in range(1200)),
+        _LAUGHS,
+        "out: &x [*x]",
+        "hd_num: " + "9" * 5000,
+        "hd_num: 2020-13-45",
+        "inputs: 2020-01-01",
+        "hd_num: 0b_",
+        "inputs: !!binary aGk=",
+        "fetch: !!bool foo",
+        'hd_num: !!int ""',
+        "out: !!timestamp x",
+        "out: !!python/object/apply:os.system [ls]",
+        "? [a, b]\n: 1",
+        "? {a: b}\n: 1",
+        "1: 2",
+        "null: 2",
+        "out: a\nout: b",
+        '"out": a\nout: b',
+        "a\0: 1",
+        'out: "a\\0b"',
+        'crs: "\\ud800"',
+        "---\nout: a\n---\nout: b",
+        "batch: 1000000000",
+        "x: " + "y" * 2**20,
+    ],
+    ids=range(27),
+)
+def test_a_file_that_means_harm_is_one_sentence(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_bytes(text.encode("utf-8"))
+    with pytest.raises(RequestError) as error:
+        Settings.resolve({}, file=str(file))
+    assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/", "/nowhere", "a\0b", "x" * 300, "x" * 5000])
+def test_a_path_that_is_no_file_of_settings(path: str) -> None:
+    with pytest.raises(RequestError, match="readable text"):
+        Settings.resolve({}, file=path)
+
+
+@pytest.mark.parametrize("change", [f"hd_num={'9' * 5000}", "hd_num=9999999999", "batch=9999999999", "crs=\ud800"])
+def test_a_change_beyond_all_bounds(change: str) -> None:
+    with pytest.raises(RequestError) as error:
+        Settings.resolve({}, changes=[change])
+    assert len(str(error.value)) < 1000

@@ -1,7 +1,6 @@
 """The run's folder: whole lines or none, one writer at a time, and nothing of another's."""
 
 import errno
-import json
 import os
 import subprocess
 import sys
@@ -150,7 +149,7 @@ def test_nothing_of_a_batch_is_left_when_the_disk_is_full(tmp_path: Path, monkey
         assert (tmp_path / RESULTS).read_bytes() == before
         with pytest.raises(StoreError, match="No space left"):
             store.write_manifest({"another": 1})
-        assert json.loads((tmp_path / "manifest.json").read_text()) == {}
+        assert read_manifest(tmp_path) == {}
         assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", RESULTS]
         monkeypatch.undo()
         store.append([result(1)])

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from limner.readers import registry
+from limner.readers import registry, search
 from limner.readers.errors import RequestError
 from limner.readers.geotiff import RasterReader
 from limner.readers.image import Claim, ImageInfo
-from limner.readers.registry import Scanned, find_reader, open_image, readers, scan
+from limner.readers.registry import open_image, readers, scan
+from limner.readers.search import Scanned, find_reader
 
 WriteRaster = Callable[..., str]
 Places = Callable[..., np.ndarray[Any, Any]]
@@ -228,8 +229,8 @@ def test_a_folder_that_cannot_be_listed_is_a_row(
             raise PermissionError(13, "Permission denied", path)
         return listed(path)
 
-    monkeypatch.setattr(registry.os, "listdir", refuse)  # the tests may run as root, who may list everything
-    monkeypatch.setattr(registry.os, "access", lambda path, mode: Path(path) != closed and allowed(path, mode))
+    monkeypatch.setattr(search.os, "listdir", refuse)  # the tests may run as root, who may list everything
+    monkeypatch.setattr(search.os, "access", lambda path, mode: Path(path) != closed and allowed(path, mode))
     rows = scan([str(tmp_path / "in")], {})
     assert [(Path(row.path).name, row.status) for row in rows] == [("a.tif", "read"), ("closed", "failed")]
     assert "Permission denied" in rows[1].reason

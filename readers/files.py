@@ -1,0 +1,91 @@
+"""Small files of other people's making, read whole: within a size, and within a depth where they are JSON."""
+
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn, cast
+
+DEEPEST = 64
+"""Levels of lists and objects that a JSON text may have: GeoJSON needs 10."""
+
+MOST = 2**28
+"""Bytes of a file that is read whole."""
+
+
+def read_whole(path: str | Path, *, most: int = MOST, regular: bool = False) -> bytes:
+    """The bytes of a file. A `regular` one is neither a pipe nor a device, so that reading it ends.
+
+    Raises `OSError`, also for a file of more than `most` bytes and for a name that no file can have.
+    """
+    with open_regular(path) if regular else _open(path) as file:
+        large = os.fstat(file.fileno()).st_size > most
+        content = b"" if large else file.read(most + 1)
+    if large or len(content) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most // 2**20} MiB")
+    return content
+
+
+def open_regular(path: str | Path, flags: int = os.O_RDONLY, mode: str = "rb") -> BinaryIO:
+    """Open a regular file, unbuffered, with these flags of `os.open`; to write to, one that is no link either.
+
+    Raises `OSError` for whatever else lies there, at once.
+    """
+    if flags & (os.O_WRONLY | os.O_RDWR):
+        flags |= getattr(os, "O_NOFOLLOW", 0)
+    flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENXIO}:
+            raise OSError(errno.EINVAL, "it is a link or a pipe, not a file") from error
+        raise
+    except ValueError as error:  # a NUL in its name
+        raise OSError(errno.EINVAL, str(error)) from error
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is a folder, a pipe or a device, not a file")
+        return cast("BinaryIO", os.fdopen(descriptor, mode, buffering=0))
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def parse_json(content: bytes | str, *, constants: bool = False) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """What a JSON text says; NaN and infinity only with `constants`.
+
+    Raises `ValueError` only, also where it is nested too deeply.
+    """
+    try:
+        value: Any = json.loads(content, parse_constant=None if constants else _refuse)
+    except RecursionError:
+        raise _too_deep() from None
+    inner = [value]
+    for _ in range(DEEPEST):
+        inner = [one for outer in inner for one in _members(outer) if isinstance(one, (dict, list))]
+        if not inner:
+            return value
+    raise _too_deep()
+
+
+def _open(path: str | Path) -> BinaryIO:
+    try:
+        return Path(path).open("rb")
+    except ValueError as error:  # a NUL in its name
+        raise OSError(errno.EINVAL, str(error)) from error
+
+
+def _members(value: object) -> list[Any]:
+    if isinstance(value, dict):
+        return list(cast("dict[str, Any]", value).values())
+    return cast("list[Any]", value) if isinstance(value, list) else []
+
+
+def _refuse(constant: str) -> NoReturn:
+    msg = f"{constant} is no number of JSON"
+    raise ValueError(msg)
+
+
+def _too_deep() -> ValueError:
+    return ValueError(f"it is nested more than {DEEPEST} levels deep")

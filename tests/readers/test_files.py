@@ -1,0 +1,105 @@
+"""Small files of other people's making: what is too large, too deep or no file is told, and at once."""
+
+import gzip
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from limner.readers.area import read_area
+from limner.readers.drawing import Drawing
+from limner.readers.errors import RequestError
+from limner.readers.files import DEEPEST, open_regular, parse_json, read_whole
+
+SQUARE = [[0, 0], [0, 1], [1, 1], [1, 0], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, "[" * (DEEPEST + 2) + "]" * (DEEPEST + 2), '{"a":' * 3000 + "1" + "}" * 3000, "NaN", "[1e1, Infinity]"]
+    + ["9" * 5000, "{", "", "\x00", '{"a": 1}{"b": 2}'],
+    ids=range(10),
+)
+def test_json_that_is_none_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_json(text)
+
+
+def test_json_within_the_depth_is_read() -> None:
+    assert parse_json("[" * DEEPEST + "]" * DEEPEST)
+    assert parse_json('{"a": [1, {"b": null}]}') == {"a": [1, {"b": None}]}
+    assert math.isnan(parse_json("[NaN]", constants=True)[0])
+
+
+def test_a_file_is_read_within_a_size(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"12345")
+    assert read_whole(path, most=5) == b"12345"
+    for most, place in ((4, path), (2**20, Path("/dev/zero"))):
+        with pytest.raises(OSError, match="MiB"):
+            read_whole(place, most=most)
+
+
+def _make_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, _make_pipe, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_regular_file_is_told_at_once(make: Callable[[Path], object], tmp_path: Path) -> None:
+    make(tmp_path / "it")
+    with pytest.raises(OSError, match=r"not a file|directory"):
+        read_whole(tmp_path / "it", regular=True)
+    with pytest.raises(OSError, match=r"not a file|directory"):
+        open_regular(tmp_path / "it", os.O_RDWR | os.O_CREAT, "r+b")
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    assert read_whole(tmp_path / "link", regular=True) == b"mine"
+    with pytest.raises(OSError, match="a link"):
+        open_regular(tmp_path / "link", os.O_RDWR, "r+b")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"type":"GeometryCollection","geometries":[' * 3000 + "]}" * 3000,
+        "[" * 100_000,
+        '{"type":"Polygon","coordinates":[[[0,0],[NaN,1],[1,1],[0,0]]]}',
+        '{"type":"Polygon","coordinates":[[[0,0],[1e999,1],[1,1],[0,0]]]}',
+        '{"type":"Polygon","coordinates":[[[0,0],[' + "9" * 400 + ",1],[1,1],[0,0]]]}",
+        '{"type":"Polygon","coordinates":[[[0,0],[' + "9" * 5000 + ",1],[1,1],[0,0]]]}",
+        json.dumps({"type": "Polygon", "coordinates": [[{"0": 1}] * 4]}),
+        json.dumps({"type": "Polygon", "crs": {"properties": {"name": "\ud800"}}, "coordinates": [SQUARE]}),
+        json.dumps({"type": "Polygon", "crs": {"properties": {"name": "EPSG:99999999"}}, "coordinates": [SQUARE]}),
+        json.dumps({"type": ["Polygon"]}),
+        "null",
+    ],
+    ids=range(11),
+)
+def test_an_area_that_is_none_is_one_sentence(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "area.json"
+    path.write_text(text)
+    with pytest.raises(RequestError) as error:
+        read_area(str(path))
+    assert len(str(error.value)) < 1000
+
+
+def test_an_outline_of_many_vertices_is_read(tmp_path: Path) -> None:
+    turns = [2 * math.pi * i / 300_000 for i in range(300_000)]
+    ring = [[10 * math.cos(turn), 10 * math.sin(turn)] for turn in turns]
+    (tmp_path / "area.json").write_text(json.dumps({"type": "Polygon", "coordinates": [[*ring, ring[0]]]}))
+    assert read_area(str(tmp_path / "area.json")).area == pytest.approx(100 * math.pi, rel=1e-6)
+
+
+def test_a_packed_drawing_does_not_unfold_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("limner.readers.drawing.MOST", 2**20)
+    (tmp_path / "bomb.geojson.gz").write_bytes(gzip.compress(b" " * 2**22))
+    with pytest.raises(RequestError, match="1 MiB"):
+        Drawing(str(tmp_path / "bomb.geojson.gz"), "drawing", "pixels").shapes()
+    (tmp_path / "torn.geojson.gz").write_bytes(gzip.compress(b"[]")[:-3])
+    with pytest.raises(RequestError, match="GeoJSON"):
+        Drawing(str(tmp_path / "torn.geojson.gz"), "drawing", "pixels").shapes()
