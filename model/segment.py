@@ -105,7 +105,7 @@ class Segmenter:
     def cost(self, sights: Sequence[Sight], tiles: tuple[int, int]) -> Cost:
         """See `Costing`. Files are held beside the networks that are made of them."""
         held = file_bytes(self._files(sights, fetch=False))
-        return Cost(held, "as stored", work=tiles[0] * tiles[1], loading=2 * held)
+        return Cost(held, "their own type", work=tiles[0] * tiles[1], loading=2 * held)
 
     def fit(
         self, sight: Sight, overview: npt.NDArray[np.uint8], tissue: npt.NDArray[np.bool_], valid: npt.NDArray[np.bool_]

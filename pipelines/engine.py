@@ -33,7 +33,10 @@ class Job(Protocol):
     """Work to be begun in any process: it pickles."""
 
     def begin(self) -> Work:
-        """Make the annotator; open nothing yet. Raises `LimnerError` where there can be no work at all."""
+        """Make the annotator and load what it needs; open nothing yet.
+
+        Raises `LimnerError` where there can be no work at all.
+        """
         ...
 
 

@@ -1,10 +1,11 @@
 """A run from settings to reports: scan, choose, plan, annotate what is still to do, write the reports."""
 
-import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from ..model.annotator import Adjustable, Annotator
 from ..model.finding import Result, Status
@@ -16,6 +17,7 @@ from .config import Settings
 from .engine import Engine, InlineEngine
 from .events import Listener, RegionDone, Started, Told
 from .local import LocalEngine
+from .machine import cores
 from .manifest import make_manifest, refuse_difference
 from .names import Names, keep, key_for
 from .plan import NO_MODEL, Plan, make_plan, reading_options, scan_inputs
@@ -107,11 +109,6 @@ def run(settings: Settings, listen: Listener) -> Outcome:
     return Outcome(record, statuses, failed_files, made, prepared.annotator is not None)
 
 
-def cores() -> int:
-    """How many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _carry_out(
     settings: Settings, prepared: Prepared, key: str, listen: Listener
 ) -> tuple[Record, Counter[Status], tuple[Made, ...]]:
@@ -121,8 +118,8 @@ def _carry_out(
     if prepared.annotator is not None:
         prepared.annotator.prepare([image.sight for image in prepared.plan.images])
     with Store.open(folder) as store:
-        _agree(store, settings, prepared, key)
-        _annotate(store, settings, prepared, listen)
+        manifest = _agreed(store, settings, prepared)
+        _annotate(store, settings, prepared, listen, lambda: _record(store, manifest, prepared, key))
         statuses: Counter[Status] = Counter(entry.status for entry in read_entries(folder).values())
         listen(Told("Writing the reports"))
         record = read_record(folder)
@@ -138,28 +135,35 @@ def _tell(plan: Plan, listen: Listener) -> None:
         listen(Told(note))
 
 
-def _annotate(store: Store, settings: Settings, prepared: Prepared, listen: Listener) -> None:
-    """Do the regions that are not settled yet."""
+def _annotate(
+    store: Store, settings: Settings, prepared: Prepared, listen: Listener, record: Callable[[], None]
+) -> None:
+    """Do the regions that are not settled yet. `record` is called before the first result is kept.
+
+    That is after the first is known: a model that cannot be loaded leaves nothing in the folder that binds another try.
+    """
     plan = prepared.plan
     regions = [region for image in plan.images for region in image.regions]
     skipped = _skipped(plan)
-    store.append([result for result in skipped if result.region not in store.entries])
     settled = {entry.region for entry in store.entries.values() if entry.status != "failed"}
     settled |= {result.region for result in skipped}
     todo = [region for region in regions if region.key not in settled]
     listen(Started(len(plan.images), len(regions), len(regions) - len(todo), str(store.folder)))
-    if prepared.choice is None:
-        return
-    engine = _engine(settings, prepared, prepared.choice)
-    for batch in engine.annotate(_batches(todo, settings.batch)):
+    work: Iterator[list[Result]] = iter(())
+    if todo and prepared.choice is not None:
+        work = _engine(settings, prepared, prepared.choice).annotate(_batches(todo, settings.batch))
+    first = next(work, None)  # loads the model
+    record()
+    store.append([result for result in skipped if result.region not in store.entries])
+    for batch in chain([] if first is None else [first], work):
         results = prepared.names.results(batch)
         store.append(results)
         for result in results:
             listen(RegionDone(result.region, result.status, len(result.findings), result.error))
 
 
-def _agree(store: Store, settings: Settings, prepared: Prepared, key: str) -> None:
-    """Write the manifest, or check that the one in the folder asks for the same; keep what names stand for."""
+def _agreed(store: Store, settings: Settings, prepared: Prepared) -> dict[str, Any]:
+    """What is asked. Raises `RequestError` where the manifest in the folder asks for something else."""
     annotator = prepared.annotator
     manifest = make_manifest(
         settings,
@@ -171,12 +175,16 @@ def _agree(store: Store, settings: Settings, prepared: Prepared, key: str) -> No
         colours={} if annotator is None else annotator.colours,
         neutral=annotator.neutral if isinstance(annotator, Adjustable) else frozenset(),
     )
-    old = store.manifest
-    if old is not None:
-        refuse_difference(old, manifest, str(store.folder))
+    if store.manifest is not None:
+        refuse_difference(store.manifest, manifest, str(store.folder))
+    return manifest
+
+
+def _record(store: Store, manifest: dict[str, Any], prepared: Prepared, key: str) -> None:
+    """Write what is asked into the folder, and keep what names stand for."""
     if prepared.names.pseudonyms is not None:
         keep(store.folder, key, prepared.names.sources(prepared.plan))
-    if old is None:
+    if store.manifest is None:
         store.write_manifest(manifest)
 
 
@@ -189,13 +197,18 @@ def _skipped(plan: Plan) -> list[Result]:
     ]
 
 
-def _engine(settings: Settings, prepared: Prepared, choice: AnnotatorChoice) -> Engine:
+def crew(settings: Settings) -> tuple[int, int]:
+    """How many processes annotate, and how many computing threads each has, 0 for one per core."""
     if settings.engine == "inline":
-        return InlineEngine(RegionJob.of(prepared.plan, choice, labels=prepared.labels))
+        return 1, 0
     workers = settings.workers or cores()
-    threads = max(1, cores() // workers)
+    return workers, max(1, cores() // workers)
+
+
+def _engine(settings: Settings, prepared: Prepared, choice: AnnotatorChoice) -> Engine:
+    workers, threads = crew(settings)
     job = RegionJob.of(prepared.plan, choice, labels=prepared.labels, threads=threads)
-    return LocalEngine(job, workers, threads)
+    return InlineEngine(job) if settings.engine == "inline" else LocalEngine(job, workers, threads)
 
 
 def _batches(regions: Sequence[Region], size: int) -> Iterator[Sequence[Region]]:

@@ -143,7 +143,7 @@ class Deepness:
         """See `Costing`. The file is held beside the network that is made of it."""
         del sights
         held = file_bytes([self._path])
-        return Cost(held, "as stored", work=tiles[0] * tiles[1], loading=2 * held)
+        return Cost(held, "their own type", work=tiles[0] * tiles[1], loading=2 * held)
 
     def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
         """The areas or boxes of each view. Raises `ModelError`."""

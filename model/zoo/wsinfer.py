@@ -154,7 +154,7 @@ class WSInfer:
         """See `Costing`. The script's file is held beside the network that is made of it."""
         del sights
         held = file_bytes([self._read()[0].folder / SCRIPT])
-        return Cost(held, "as stored", work=tiles[0] * tiles[1], loading=2 * held)
+        return Cost(held, "their own type", work=tiles[0] * tiles[1], loading=2 * held)
 
     def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
         """A verdict on each patch with a wanted pixel. Raises `ModelError`."""
