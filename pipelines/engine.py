@@ -44,7 +44,10 @@ class Engine(Protocol):
     """Does a job over batches of regions."""
 
     def annotate(self, batches: Iterable[Sequence[Region]]) -> Generator[list[Result], None, None]:
-        """Yield the results of each batch as it is done. Closing the generator stops the work."""
+        """Yield the results of each batch as it is done, and an empty list where a process has loaded what it needs.
+
+        Closing the generator stops the work.
+        """
         ...
 
 
@@ -60,6 +63,7 @@ class InlineEngine:
         coming: deque[Future[Sequence[Any]]] = deque()
         reader = ThreadPoolExecutor(1, thread_name_prefix="read")
         try:
+            yield []
             for batch in batches:
                 coming.append(reader.submit(work.look, batch))
                 if len(coming) > 1:

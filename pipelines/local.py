@@ -59,8 +59,7 @@ class LocalEngine:
                     except (EOFError, OSError):
                         crew.remove(worker)
                         results = waiting.after_death(worker)
-                    if results:
-                        yield results
+                    yield results
         finally:
             for worker in crew:
                 worker.stop()

@@ -138,9 +138,9 @@ def _tell(plan: Plan, listen: Listener) -> None:
 def _annotate(
     store: Store, settings: Settings, prepared: Prepared, listen: Listener, record: Callable[[], None]
 ) -> None:
-    """Do the regions that are not settled yet. `record` is called before the first result is kept.
+    """Do the regions that are not settled yet. `record` is called once the model is loaded, before any result is kept.
 
-    That is after the first is known: a model that cannot be loaded leaves nothing in the folder that binds another try.
+    A model that cannot be loaded so leaves nothing in the folder that binds another try.
     """
     plan = prepared.plan
     regions = [region for image in plan.images for region in image.regions]
@@ -152,10 +152,10 @@ def _annotate(
     work: Iterator[list[Result]] = iter(())
     if todo and prepared.choice is not None:
         work = _engine(settings, prepared, prepared.choice).annotate(_batches(todo, settings.batch))
-    first = next(work, None)  # loads the model
+    begun = next(work, [])
     record()
     store.append([result for result in skipped if result.region not in store.entries])
-    for batch in chain([] if first is None else [first], work):
+    for batch in chain([begun], work):
         results = prepared.names.results(batch)
         store.append(results)
         for result in results:

@@ -131,7 +131,8 @@ class Vlm:
         pictures = [(side, side)] * (1 + tiles[0] * tiles[1])
         if self._views == "canvas":
             width, height = side * tiles[0], side * tiles[1]
-            pictures = [(max(width, height),) * 2 if processor.fit == "letterbox" else (width, height)]
+            square = (max(width, height), max(width, height))
+            pictures = [square if processor.fit == "letterbox" else (width, height)]
         return reckon(processor, pictures, question, device=device, dtype=self._number_type(device))
 
     def ruler(self, view: View) -> Ruler:

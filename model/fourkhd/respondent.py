@@ -180,7 +180,7 @@ class FourKhdRespondent:
         from .running import Running  # noqa: PLC0415 - loads torch
 
         running = Running(**self._running)  # pyright: ignore[reportArgumentType] - checked when it was made
-        running.numbers(), running.first()
+        _ = running.numbers(), running.first()
         return running
 
     def _awake(self) -> "Speaker":
