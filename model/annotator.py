@@ -89,7 +89,8 @@ class Annotator(Protocol):
     """A model behind the entry point group `limner.annotators`; lives in one worker.
 
     The entry point is a callable `(options: Mapping[str, str]) -> Annotator`. Making one is cheap and touches neither
-    weights nor network: those wait for `prepare` (once, in the process that plans) and the first `annotate`.
+    weights nor network. `prepare` checks them in the process that plans; only `load` (see `Loading`) and `annotate`
+    load networks, so that the process that plans holds none.
     """
 
     @property
@@ -115,11 +116,63 @@ class Annotator(Protocol):
         ...
 
     def prepare(self, sights: Sequence[Sight]) -> None:
-        """Make sure that everything those sights need is on this machine and is what it claims. Raises `ModelError`."""
+        """Make sure that everything those sights need is on this machine and is what it claims. Raises `ModelError`.
+
+        Reads headers and checks hashes; loads no network.
+        """
         ...
 
     def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
         """Answers for each view: same order, same length. An answer never depends on the other views of the call."""
+        ...
+
+
+@runtime_checkable
+class Loading(Protocol):
+    """An annotator with networks. `load` is called once in each process that annotates, before any region."""
+
+    def load(self, sights: Sequence[Sight]) -> None:
+        """Load the networks that those sights need and keep them. Loads nothing a second time.
+
+        Raises `ModelError`, `RequestError`, or `MemoryError` where they do not fit into memory.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What annotating one region takes, known before anything is loaded.
+
+    Bytes of the `weights` as they are held, of the keys and values that a language model keeps (`cache`), and of the
+    `activations` at their peak; `loading` is the most that is held while the weights are read, where that is more.
+    `numbers` says what type the weights have. `device` is "cpu", or the GPU that holds all of this. `tokens` is the
+    length of a language model's sequence, 0 without one. `work` is proportional to the time that the region takes.
+    """
+
+    weights: float
+    numbers: str
+    work: float
+    cache: float = 0.0
+    activations: float = 0.0
+    loading: float = 0.0
+    tokens: int = 0
+    device: str = "cpu"
+
+    @property
+    def memory(self) -> float:
+        """Bytes at the peak."""
+        return max(self.loading, self.weights + self.cache + self.activations)
+
+
+@runtime_checkable
+class Costing(Protocol):
+    """An annotator that knows what a region costs without loading a network."""
+
+    def cost(self, sights: Sequence[Sight], tiles: tuple[int, int]) -> Cost | None:
+        """The cost of a region of (columns, rows) tiles in a process that has loaded what those sights need.
+
+        None where it is not known. Raises `ModelError`, `RequestError`.
+        """
         ...
 
 

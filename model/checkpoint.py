@@ -92,7 +92,7 @@ class Files:
     def digests(self) -> dict[str, str]:
         """The sha256 of each file that decides an answer, by name. Raises `ModelError`."""
         others = [name for name in self.small if (self.folder / name).is_file()]
-        return {Path(name).name: _digest(self.folder / name) for name in (*others, *self.weights())}
+        return {Path(name).name: weights.sha256_of(self.folder / name) for name in (*others, *self.weights())}
 
     def identity(self, variant: str) -> dict[str, str]:
         """What a manifest says of it: source, commit, each file's sha256, and `version` for all. Raises `ModelError`.
@@ -277,8 +277,3 @@ def section(settings: Mapping[str, Any], key: str) -> dict[str, Any]:
     """The mapping under a key, {} where there is none."""
     part = settings.get(key)
     return cast("dict[str, Any]", part) if isinstance(part, dict) else {}
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

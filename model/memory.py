@@ -1,4 +1,4 @@
-"""Memory that runs out: torch has several ways to say so, and Python one. Imports torch."""
+"""Memory that runs out: torch has several ways to say so, and Python one. And what a GPU has left. Imports torch."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -21,3 +21,9 @@ def memory() -> Generator[None]:
         if any(sign in str(error) for sign in SIGNS):
             raise MemoryError(str(error)) from error
         raise
+
+
+def free_gpu_memory(device: str) -> float:
+    """Bytes that are free on a GPU by torch's name for it, or on all of them together where that is "split"."""
+    several = range(torch.cuda.device_count()) if device == "split" else [torch.device(device)]
+    return float(sum(torch.cuda.mem_get_info(one)[0] for one in several))

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ import numpy.typing as npt
 from ..readers.errors import ModelError, RequestError
 from ..readers.image import ImageInfo, Mask, Pixels
 from . import onnx, weights
-from .annotator import Answer, Sight, View
+from .annotator import Answer, Cost, Sight, View
 from .areas import Values, areas, sigmoid, softmax, spread
 from .cards import Card, Variant, find_card, shipped_cards
+from .footprint import file_bytes
 from .stain import Stain, fit_stain
 
 DEFAULT = "csmask"
@@ -93,10 +95,17 @@ class Segmenter:
 
     def prepare(self, sights: Sequence[Sight]) -> None:
         """Find and check the weights that those sights need. Raises `ModelError`."""
+        self._files(sights, fetch=self._fetch)
+
+    def load(self, sights: Sequence[Sight]) -> None:
+        """See `Loading`: the networks of the variants that those sights are for."""
         for name in sorted({sight.variant for sight in sights}):
-            variant = self._variants[name]
-            for part in (variant, *variant.companions):
-                weights.locate(part.weights, part.sha256, fetch=self._fetch, name=self.card.name)
+            self._network(self._variants[name])
+
+    def cost(self, sights: Sequence[Sight], tiles: tuple[int, int]) -> Cost:
+        """See `Costing`. Files are held beside the networks that are made of them."""
+        held = file_bytes(self._files(sights, fetch=False))
+        return Cost(held, "their own type", work=tiles[0] * tiles[1], loading=2 * held)
 
     def fit(
         self, sight: Sight, overview: npt.NDArray[np.uint8], tissue: npt.NDArray[np.bool_], valid: npt.NDArray[np.bool_]
@@ -145,6 +154,12 @@ class Segmenter:
         if self.card.output == "probabilities":
             return values
         return softmax(values) if self.card.output == "logits" else sigmoid(values)
+
+    def _files(self, sights: Sequence[Sight], *, fetch: bool) -> list[Path]:
+        """The files of the variants that those sights are for, with the hashes of the card."""
+        variants = [self._variants[name] for name in sorted({sight.variant for sight in sights})]
+        parts = [part for variant in variants for part in (variant, *variant.companions)]
+        return [weights.locate(part.weights, part.sha256, fetch=fetch, name=self.card.name) for part in parts]
 
     def _network(self, variant: Variant) -> onnx.Network:
         if variant.name not in self._networks:

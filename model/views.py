@@ -69,6 +69,12 @@ def look(
     )
 
 
+def tiles_of(region: Region, sight: Sight) -> tuple[int, int]:
+    """(columns, rows) of the tiles in which a region is shown: its own, or those that it is enlarged to fill."""
+    larger = _enlarged(region, sight)
+    return region.tiles if larger is None else (larger.cols, larger.rows)
+
+
 def on_region(mask: Mask, view: View) -> Mask:
     """A mask of a view's canvas (H, W) as one of its region's pixels, (H, W) of `region.size`.
 

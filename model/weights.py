@@ -25,6 +25,7 @@ PIP = (
     "--no-deps",
     "--only-binary=:all:",
 )
+_known: dict[tuple[int, ...], str] = {}  # state of a file → its sha256, in this process
 TOLERANT = ("--ignore-requires-python", "--python-version", "3.11", "--platform", "manylinux2014_x86_64")
 
 
@@ -94,10 +95,12 @@ def read(source: str, sha256: str, *, name: str = "NAME") -> bytes:
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file on this machine. Raises `ModelError` where it cannot be read."""
+    """The sha256 of a file on this machine: computed once, until its size or its time of change are others.
+
+    Raises `ModelError` where it cannot be read.
+    """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return _digest(path)
     except OSError as error:
         raise ModelError(
             f"file {path}", "it must be readable", value=str(error), remedy="Check the path, or complete the folder"
@@ -129,8 +132,7 @@ def snapshot(repo: str, revision: str, names: Sequence[str], *, fetch: bool) -> 
 
 def _checked(path: Path, sha256: str, source: str) -> Path:
     try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = _digest(path)
     except OSError as error:
         raise ModelError(
             f"weights {source}", "the file must be readable", value=str(error), remedy="Correct the path in the card"
@@ -138,6 +140,16 @@ def _checked(path: Path, sha256: str, source: str) -> Path:
     if found != sha256:
         raise _differs(source, sha256, found)
     return path
+
+
+def _digest(path: Path) -> str:
+    """The sha256 of a file, remembered by what the system says of its state. Raises `OSError`."""
+    with path.open("rb") as file:
+        state = os.fstat(file.fileno())
+        key = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+        if key not in _known:
+            _known[key] = hashlib.file_digest(file, "sha256").hexdigest()
+        return _known[key]
 
 
 def _differs(source: str, expected: str, found: str) -> ModelError:

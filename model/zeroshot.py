@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from ..readers.errors import RequestError
 from ..readers.image import ImageInfo
-from .annotator import Answer, Sight, View
+from .annotator import Answer, Cost, Sight, View
 from .checkpoint import Checkpoint, fetch_weights, find_checkpoint
+from .footprint import held_bytes
 from .fusion import Fusion, unit
 from .openclip.bare import find_bare
 from .openclip.files import find_openclip
@@ -26,6 +27,7 @@ OPTIONS = (
     *("fetch", "threads"),
 )
 TEMPLATE = "a photo of {}."
+OPENCLIP_LOADING = 2.5  # times its weights: as read, under transformers' names, and in the network
 
 
 class ZeroShot:
@@ -101,19 +103,27 @@ class ZeroShot:
         )
 
     def prepare(self, sights: Sequence[Sight]) -> None:
-        """Find the checkpoint and load it once, so that what is wrong with it or the words is said before any region.
-
-        Raises `ModelError`, `RequestError`.
-        """
+        """Find the checkpoint and its weights. Raises `ModelError`, `RequestError`."""
         del sights
         fetch_weights(self._checkpoint().files, fetch=self._fetch)
-        self._load()
+
+    def load(self, sights: Sequence[Sight]) -> None:
+        """See `Loading`. What is wrong with the words is said here: the network's own settings bound them."""
+        del sights
+        self._loaded()
+
+    def cost(self, sights: Sequence[Sight], tiles: tuple[int, int]) -> Cost:
+        """See `Costing`."""
+        checkpoint = self._checkpoint()
+        weights = held_bytes(checkpoint.files, itemsize=4)
+        looks = tiles[0] * tiles[1] + any(sight.overall for sight in sights)
+        loading = weights * (1.0 if checkpoint.open_clip is None else OPENCLIP_LOADING)
+        return Cost(weights=weights, numbers="float32", work=looks, loading=loading)
 
     def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
         """One answer for each tile with a wanted pixel, and one for the region. Raises `ModelError`."""
-        if self._network is None:
-            self._network = self._load()
-        return [self._answers(view, self._network) for view in views]
+        network = self._loaded()
+        return [self._answers(view, network) for view in views]
 
     def _answers(self, view: View, network: "Contrastive") -> list[Answer]:
         """A tile's geometry is its share of the region's core; its `valid` the part of it that is wanted.
@@ -162,10 +172,12 @@ class ZeroShot:
             )
         return found or find_checkpoint(self._source, fetch=self._fetch)
 
-    def _load(self) -> "Contrastive":
-        from .contrastive import Contrastive  # noqa: PLC0415 - loads torch
+    def _loaded(self) -> "Contrastive":
+        if self._network is None:
+            from .contrastive import Contrastive  # noqa: PLC0415 - loads torch
 
-        return Contrastive(self._checkpoint(), self._labels, self._templates, threads=self._threads)
+            self._network = Contrastive(self._checkpoint(), self._labels, self._templates, threads=self._threads)
+        return self._network
 
 
 def _overall(view: View) -> npt.NDArray[np.float32]:

@@ -150,14 +150,18 @@ def plan_command(  # noqa: PLR0913, PLR0917 - as many as there are flags; typer 
     changes: Changes = None,
 ) -> None:
     """Show what a run would do, and take: regions, tiles, memory, time. Writes nothing, fetches nothing."""
-    from .estimate import estimate  # noqa: PLC0415 - see the top
-    from .run import prepare, worker_count  # noqa: PLC0415 - the same
-    from .words import describe_plan  # noqa: PLC0415 - the same
+    from .estimate import LIMIT_S, estimate, measure  # noqa: PLC0415 - see the top
+    from .run import crew, prepare  # noqa: PLC0415 - the same
+    from .words import describe_plan, describe_time  # noqa: PLC0415 - the same
 
     settings = _settings(locals())
     prepared = prepare(settings)
-    workers_used = worker_count(settings)
-    say(describe_plan(prepared, estimate(prepared, batch=settings.batch), workers=workers_used))
+    known = estimate(prepared, batch=settings.batch)
+    workers_used, threads = crew(settings)
+    say(describe_plan(prepared, known, workers=workers_used))
+    if not known.untimed:
+        talk(f"Timing one tile in a process of its own, for at most {LIMIT_S:.0f} s")
+    say(describe_time(measure(prepared, known, workers=workers_used, threads=threads), workers=workers_used))
     if any(row.status == "failed" for row in prepared.plan.files):
         raise typer.Exit(1)
 

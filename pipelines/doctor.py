@@ -1,7 +1,6 @@
 """What this machine offers: versions, formats, weights, cores, memory, disk."""
 
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -14,7 +13,7 @@ from typing import cast
 from ..model.cards import find_card, shipped_cards
 from ..model.weights import cache_folder, locate
 from ..readers.errors import ModelError
-from .run import cores
+from .machine import cores, total_memory
 
 PACKAGES = (
     *("limner", "numpy", "rasterio", "pyproj", "shapely", "pyogrio", "onnxruntime", "torch", "transformers"),
@@ -40,7 +39,8 @@ def examine() -> Iterator[tuple[str, str]]:
             yield name, "not installed"
     yield from _formats()
     yield "cores", str(cores())
-    yield "memory", _memory()
+    memory = total_memory()
+    yield "memory", "unknown" if memory is None else f"{memory / 2**30:.1f} GiB"
     cache = cache_folder()
     yield "weights cache", f"{cache} ({_free(cache)} free)"
     yield "working folder", f"{Path.cwd()} ({_free(Path.cwd())} free)"
@@ -75,14 +75,6 @@ def _formats() -> Iterator[tuple[str, str]]:
     lacking = [name for name in DRIVERS if name not in drivers]
     if lacking:
         yield "GDAL lacks", ", ".join(lacking)
-
-
-def _memory() -> str:
-    try:
-        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return "unknown"
-    return f"{size / 2**30:.1f} GiB"
 
 
 def _free(path: Path) -> str:

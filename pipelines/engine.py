@@ -33,7 +33,10 @@ class Job(Protocol):
     """Work to be begun in any process: it pickles."""
 
     def begin(self) -> Work:
-        """Make the annotator; open nothing yet. Raises `LimnerError` where there can be no work at all."""
+        """Make the annotator and load what it needs; open nothing yet.
+
+        Raises `LimnerError` where there can be no work at all.
+        """
         ...
 
 
@@ -41,7 +44,10 @@ class Engine(Protocol):
     """Does a job over batches of regions."""
 
     def annotate(self, batches: Iterable[Sequence[Region]]) -> Generator[list[Result], None, None]:
-        """Yield the results of each batch as it is done. Closing the generator stops the work."""
+        """Yield the results of each batch as it is done, and an empty list where a process has loaded what it needs.
+
+        Closing the generator stops the work.
+        """
         ...
 
 
@@ -57,6 +63,7 @@ class InlineEngine:
         coming: deque[Future[Sequence[Any]]] = deque()
         reader = ThreadPoolExecutor(1, thread_name_prefix="read")
         try:
+            yield []
             for batch in batches:
                 coming.append(reader.submit(work.look, batch))
                 if len(coming) > 1:

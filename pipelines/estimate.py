@@ -1,99 +1,182 @@
-"""What a run will take, before it runs: memory by arithmetic, time by doing one region of it."""
+"""What a run will take, before it runs: memory by arithmetic, then time by doing one tile of it, within limits."""
 
-import sys
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
-from ..model.annotator import Remote, Sight
-from ..model.asking.respondent import Cost, Costing
-from ..readers.errors import LimnerError
-from ..readers.regions import Region
+from ..model.annotator import Cost, Costing, Remote, Sight
+from ..model.views import tiles_of
+from ..readers.errors import LimnerError, RequestError
+from ..readers.regions import Region, Span
+from .choice import AnnotatorChoice
+from .local import try_region
+from .machine import free_memory
 from .plan import ImagePlan
 from .run import Prepared
-from .work import RegionJob, Seen
+from .work import RegionJob
+
+LIMIT_S = 120.0
+"""Seconds that timing may take, loading the model among them."""
 
 _RGB = 3
 _FLOAT = 4  # bytes of a float32
 _COPIES = 3  # a region as read, its tiles, and what the network makes of them: measured on the shipped cards
+_LIBRARIES = 0.4 * 2**30  # of Python, torch and transformers in a process, before any weights: measured
+_LEFT, _SHARE = 1.0 * 2**30, 0.1  # of free memory is left to others: so much, and that part where it is more
+_WARM_S = 5.0  # what takes less is done twice, since the first time is slower
+_PLACES = (2, 3, 5, 7, 11)  # where in the list of regions a tile is tried: the middle first
+
+Tiles = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """`seconds` for all regions in one process and `memory` bytes a worker; None where `missing` says why.
+    """What is known without loading a network.
 
-    `tokens` is how many a language model reads of a full region and its question; 0 where there is none.
+    `memory` bytes of the machine's own memory that a worker takes at its peak, of which `cost` is the annotator's for
+    the largest region where it is on no GPU; None where nobody knows it. `free` bytes of memory where the model runs,
+    None where the system does not say. `shapes` counts the regions to look at by their tiles, `work` is what each
+    kind costs. `untimed` says why time cannot be measured, "" where it can.
+    """
+
+    memory: float
+    cost: Cost | None
+    free: float | None
+    shapes: Mapping[Tiles, int]
+    work: Mapping[Tiles, float]
+    untimed: str = ""
+
+    @property
+    def regions(self) -> int:
+        """How many regions are to be looked at."""
+        return sum(self.shapes.values())
+
+    @property
+    def tiles(self) -> int:
+        """How many tiles they have."""
+        return sum(columns * rows * count for (columns, rows), count in self.shapes.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """`seconds` for all regions, `how` that was found, and the `peak` bytes of memory that were seen meanwhile.
+
+    `seconds` is None where `how` says why it could not be measured.
     """
 
     seconds: float | None
-    memory: float
-    measured: str
-    missing: str = ""
-    tokens: int = 0
+    how: str
+    peak: float = 0.0
 
 
 def estimate(prepared: Prepared, *, batch: int) -> Estimate:
-    """Do one real region where the model is on this machine; else say what is missing. Touches no network.
-
-    A model that knows its cost, in tokens and memory, is believed where it takes more than was measured.
-    """
+    """Memory and tokens from headers and settings; loads no network and asks no server. Raises `RequestError`."""
     images = prepared.plan.images
-    todo = [region for image in images for region in image.regions if region.key not in (image.skipped or {})]
     views = max(view_bytes(image) for image in images) * batch * 2  # the next batch is read meanwhile
-    if not todo or prepared.annotator is None or prepared.choice is None:
-        return Estimate(0.0, views, "nothing to look at")
-    if isinstance(prepared.annotator, Remote) and prepared.annotator.host:
-        return Estimate(
-            None, views, "by arithmetic", f"It is up to {prepared.annotator.host}, which a plan does not ask"
+    shapes = Counter(
+        tiles_of(region, image.sight)
+        for image in images
+        for region in image.regions
+        if region.key not in (image.skipped or {})
+    )
+    work = {shape: float(shape[0] * shape[1]) for shape in shapes}
+    bare = Estimate(views + _LIBRARIES, None, free_memory(), shapes, work)
+    annotator = prepared.annotator
+    if annotator is None or not shapes:
+        return replace(bare, untimed="Nothing is to be looked at")
+    if isinstance(annotator, Remote) and annotator.host:
+        return replace(bare, untimed=f"It is up to {annotator.host}, which a plan does not ask")
+    sights = [image.sight for image in images]
+    try:
+        annotator.prepare(sights)
+        costs = (
+            {shape: annotator.cost(sights, shape) for shape in {*shapes, (1, 1)}}
+            if isinstance(annotator, Costing)
+            else {}
         )
-    try:
-        cost = _cost(prepared, todo)
-        prepared.annotator.prepare([image.sight for image in images])
-        work = RegionJob.of(prepared.plan, prepared.choice).begin()
+        known = {shape: cost for shape, cost in costs.items() if cost is not None}
+        if not known:
+            return bare
+        cost = max((known[shape] for shape in shapes), key=lambda one: one.memory)
+        work = {shape: one.work for shape, one in known.items()}
+        if cost.device == "cpu":
+            found = replace(bare, memory=bare.memory + cost.memory, cost=cost, work=work)
+            return replace(found, untimed=_too_large(found.memory, bare.free))
+        from ..model.memory import free_gpu_memory  # noqa: PLC0415 - loads torch
+
+        free = free_gpu_memory(cost.device)
+        return replace(bare, cost=cost, work=work, free=free, untimed=_too_large(cost.memory, free))
+    except RequestError:
+        raise
     except LimnerError as error:
-        return Estimate(None, views, "by arithmetic, the model's own not counted", prepared.names.text(str(error)))
-    memory, tokens = (cost.memory + views, cost.tokens) if cost else (views, 0)
-    try:
-        for place in (2, 3, 5, 7, 11):  # the middle first; where it turns out to be empty, elsewhere
-            region = todo[len(todo) // place]
-            if isinstance(work.look([region])[0], Seen):
-                break
-        work.annotate(work.look([region]))  # the first time loads the model
-        start = time.perf_counter()
-        results = work.annotate(work.look([region]))
-        spent = time.perf_counter() - start
-    finally:
-        work.close()
-    failed = [result.error for result in results if result.status == "failed"]
-    if failed:
-        return Estimate(None, memory, "by arithmetic", prepared.names.text(failed[0]), tokens)
-    tiles = sum(region.tiles[0] * region.tiles[1] for region in todo)
-    share = tiles / (region.tiles[0] * region.tiles[1])
-    measured = f"measured on region {region.key}"
-    return Estimate(spent * share, max(memory, peak_memory() + views), measured, tokens=tokens)
+        return replace(bare, untimed=prepared.names.text(str(error)))
 
 
-def _cost(prepared: Prepared, todo: Sequence[Region]) -> Cost | None:
-    """What the largest region costs, where the annotator knows. Raises `ModelError`."""
-    if not isinstance(prepared.annotator, Costing):
-        return None
-    return prepared.annotator.cost(max((region.tiles for region in todo), key=lambda tiles: tiles[0] * tiles[1]))
+def measure(prepared: Prepared, known: Estimate, *, workers: int, threads: int) -> Timing:
+    """Do one real tile where it fits, in a process of its own that is ended past its limits, and extrapolate.
+
+    `workers` processes with `threads` computing threads each (see `run.crew`) will do the run.
+    """
+    if not known.shapes:
+        return Timing(0.0, "nothing to look at")
+    if known.untimed or prepared.choice is None:
+        return Timing(None, known.untimed)
+    images = {image.info.id: replace(image, sight=_smallest(image.sight)) for image in prepared.plan.images}
+    todo = [
+        region for image in prepared.plan.images for region in image.regions if region.key not in (image.skipped or {})
+    ]
+    tried = [todo[len(todo) // place] for place in _PLACES]
+    among = [middle_tile(region, images[region.grid.image].sight) for region in dict.fromkeys(tried)]
+    free = free_memory()
+    memory = float("inf") if free is None else free - max(_LEFT, free * _SHARE)
+    job = _job(prepared, prepared.choice, images, threads)
+    trial = try_region(job, among, threads=threads, seconds=LIMIT_S, memory=memory, again=_WARM_S)
+    if trial.result is None:
+        return Timing(None, prepared.names.text(trial.why), trial.peak)
+    one = known.work.get((1, 1), 1.0)
+    whole = sum(known.work[shape] * count for shape, count in known.shapes.items())
+    seconds = trial.result.seconds * whole / one / max(1, min(workers, known.regions))
+    tile = f"one tile of {prepared.names.text(trial.result.region)}, {trial.result.seconds:.2g} s"
+    return Timing(seconds, f"extrapolated from {tile}" if whole != one else f"measured on {tile}", trial.peak)
 
 
 def view_bytes(image: ImagePlan) -> int:
     """Bytes that a region of that image takes while it is looked at."""
     region = max(image.regions, key=lambda one: one.tiles[0] * one.tiles[1])
-    return region.tiles[0] * region.tiles[1] * image.sight.tile**2 * _channels(image.sight) * _FLOAT * _COPIES
+    columns, rows = tiles_of(region, image.sight)
+    return columns * rows * image.sight.tile**2 * _channels(image.sight) * _FLOAT * _COPIES
 
 
-def peak_memory() -> float:
-    """The most bytes of memory that this process has held; 0 where the system does not say."""
-    if sys.platform == "win32":
-        return 0.0
-    import resource  # noqa: PLC0415 - only where there is one
+def middle_tile(region: Region, sight: Sight) -> Region:
+    """The tile in the middle of a region, as a region of its own."""
+    return Region(region.grid, _middle(region.columns, sight), _middle(region.rows, sight))
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(peak if sys.platform == "darwin" else peak * 1024)
+
+def _middle(span: Span, sight: Sight) -> Span:
+    place, step = span.tiles // 2, sight.tile - 2 * sight.halo
+    start = span.start + place * step
+    first = span.core_start if place == 0 else max(span.core_start, start + sight.halo)
+    last = span.core_stop if place == span.tiles - 1 else min(span.core_stop, start + sight.tile - sight.halo)
+    return Span(start, start + sight.tile, first, last, 1)
+
+
+def _smallest(sight: Sight) -> Sight:
+    """The sight with which a region of one tile stays one."""
+    return replace(sight, enlarge=1) if sight.enlarge else sight
+
+
+def _job(prepared: Prepared, choice: AnnotatorChoice, images: Mapping[str, ImagePlan], threads: int) -> RegionJob:
+    job = RegionJob.of(prepared.plan, choice, labels=prepared.labels, threads=threads)
+    return replace(job, images={name: replace(image, skipped=None) for name, image in images.items()})
+
+
+def _too_large(needed: float, free: float | None) -> str:
+    """Why what needs so many bytes is not tried; "" where it fits, with something left to others."""
+    left = 0.0 if free is None else max(_LEFT, free * _SHARE)
+    if free is None or needed <= free - left:
+        return ""
+    gib = [f"{count / 2**30:.1f} GiB" for count in (needed, free, left)]
+    return f"It needs about {gib[0]} of memory, and {gib[1]} are free, of which {gib[2]} are left to others"
 
 
 def _channels(sight: Sight) -> int:

@@ -7,22 +7,26 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import time
 import traceback
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from typing import Any, cast
 
 from ..model.finding import Result
 from ..readers.errors import LimnerError, ModelError
 from ..readers.regions import Region
 from .engine import Job
+from .machine import anonymous_memory
 
 _OF_THE_TERMINAL = tuple(
     number for name in ("SIGINT", "SIGHUP") if (number := getattr(signal, name, None)) is not None
 )  # they reach the whole group; the parent decides
+_WATCH_S = 0.02  # how often a process that is tried is looked at: between two looks it takes some tens of MB
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
@@ -58,11 +62,87 @@ class LocalEngine:
                     except (EOFError, OSError):
                         crew.remove(worker)
                         results = waiting.after_death(worker)
-                    if results:
-                        yield results
+                    yield results
         finally:
             for worker in crew:
                 worker.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What became of one region in a process of its own: its result, or `why` there is none.
+
+    `peak` is the most bytes of memory that the process was seen to hold, but for cached files.
+    """
+
+    result: Result | None
+    why: str
+    peak: float
+
+
+def try_region(
+    job: Job, among: Sequence[Region], *, threads: int, seconds: float, memory: float, again: float
+) -> Trial:
+    """Do the first region of `among` that holds something, in a process of its own that is ended past its limits.
+
+    The limits are `seconds` for everything, loading among it, and `memory` bytes. Where the region takes less than
+    `again` seconds it is done a second time, which counts: the first time warms up. Raises `WorkerFaultError`.
+    """
+    worker = _Worker.start(job, threads)
+    watch = _Watch(worker, time.monotonic() + seconds, memory, f"within {seconds:.0f} s")
+    with contextlib.suppress(OSError):  # where memory runs out after all, this process goes first
+        Path(f"/proc/{worker.process.pid}/oom_score_adj").write_text("1000", encoding="ascii")
+    try:
+        watch.hear("The model was not loaded")
+        for region in among:
+            result = watch.do(region)
+            if result.status == "done" and result.seconds < again:
+                result = watch.do(region)
+            if result.status != "skipped":
+                failed = result.status == "failed"
+                return Trial(None if failed else result, result.error, watch.peak)
+        return Trial(None, "The tiles that were tried hold nothing to annotate", watch.peak)
+    except _LimitError as error:
+        return Trial(None, str(error), watch.peak)
+    except (EOFError, OSError):
+        return Trial(None, f"The process that tried it died ({worker.epitaph()})", watch.peak)
+    except LimnerError as error:
+        return Trial(None, str(error), watch.peak)
+    finally:
+        worker.stop()
+
+
+class _LimitError(Exception):
+    """A process has reached one of its limits; the message is a sentence about it."""
+
+
+@dataclass(slots=True)
+class _Watch:
+    """Looks after one process while it works. `peak` is the most bytes it was seen to hold."""
+
+    worker: "_Worker"
+    deadline: float
+    memory: float
+    limit: str
+    peak: float = 0.0
+
+    def do(self, region: Region) -> Result:
+        """A region's result. Raises what `hear` raises."""
+        self.worker.give(_Task([region]))
+        return self.hear("One tile was not done")[0]
+
+    def hear(self, late: str) -> list[Result]:
+        """What the process says next; `late` begins the sentence if it is not in time. Raises `_LimitError`."""
+        while not self.worker.connection.poll(_WATCH_S):
+            held = anonymous_memory(self.worker.process.pid or 0)
+            self.peak = max(self.peak, held)
+            if held > self.memory:
+                msg = f"It took more than {self.memory / 2**30:.1f} GiB of memory, and was stopped"
+                raise _LimitError(msg)
+            if time.monotonic() > self.deadline:
+                msg = f"{late} {self.limit}, which is how long a plan tries"
+                raise _LimitError(msg)
+        return self.worker.hear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +283,10 @@ def _deaf() -> Generator[None, None, None]:
 
 @contextlib.contextmanager
 def _thread_limits(threads: int) -> Generator[None, None, None]:
-    """Let a process that starts within inherit how many computing threads its libraries may use."""
+    """Let a process that starts within inherit how many computing threads its libraries may use, if not 0."""
+    if not threads:
+        yield
+        return
     before = {name: os.environ.get(name) for name in _THREAD_LIMITS}
     os.environ.update(dict.fromkeys(_THREAD_LIMITS, str(threads)))
     try:

@@ -3,9 +3,11 @@
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from ..model.annotator import Adjustable, Annotator
 from ..model.finding import Result, Status
@@ -18,6 +20,7 @@ from .config import Settings
 from .engine import Engine, InlineEngine
 from .events import Listener, RegionDone, Started, Told, plural
 from .local import LocalEngine
+from .machine import cores
 from .manifest import load_manifest, make_manifest, refuse_difference
 from .names import Names, keep, key_for
 from .plan import NO_MODEL, Plan, make_plan, reading_options, scan_inputs
@@ -111,11 +114,6 @@ def run(settings: Settings, listen: Listener) -> Outcome:
     return Outcome(record, statuses, failed_files, made, prepared.annotator is not None)
 
 
-def cores() -> int:
-    """How many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def worker_count(settings: Settings) -> int:
     """How many processes annotate. Raises `RequestError` for more than this machine can start with any use."""
     if settings.engine != "local":
@@ -154,8 +152,8 @@ def _carry_out(
     if prepared.annotator is not None:
         prepared.annotator.prepare([image.sight for image in prepared.plan.images])
     with Store.open(folder) as store:
-        _agree(store, settings, prepared, key)
-        _annotate(store, settings, prepared, listen)
+        manifest = _agreed(store, settings, prepared)
+        _annotate(store, settings, prepared, listen, lambda: _record(store, manifest, prepared, key))
         statuses: Counter[Status] = Counter(entry.status for entry in read_entries(folder).values())
         listen(Told("Writing the reports"))
         record = read_record(folder)
@@ -171,29 +169,36 @@ def _tell(plan: Plan, listen: Listener) -> None:
         listen(Told(note))
 
 
-def _annotate(store: Store, settings: Settings, prepared: Prepared, listen: Listener) -> None:
-    """Do the regions that are not settled yet."""
+def _annotate(
+    store: Store, settings: Settings, prepared: Prepared, listen: Listener, record: Callable[[], None]
+) -> None:
+    """Do the regions that are not settled yet. `record` is called once the model is loaded, before any result is kept.
+
+    A model that cannot be loaded so leaves nothing in the folder that binds another try.
+    """
     plan = prepared.plan
     regions = [region for image in plan.images for region in image.regions]
     skipped = _skipped(plan)
-    store.append([result for result in skipped if result.region not in store.entries])
     settled = {entry.region for entry in store.entries.values() if entry.status != "failed"}
     settled |= {result.region for result in skipped}
     todo = [region for region in regions if region.key not in settled]
     listen(Started(len(plan.images), len(regions), len(regions) - len(todo), str(store.folder)))
-    if prepared.choice is None:
-        return
-    engine = _engine(settings, prepared, prepared.choice)
-    with contextlib.closing(engine.annotate(_batches(todo, settings.batch))) as done:  # workers end here, come what may
-        for batch in done:
+    work: Generator[list[Result], None, None] = (result for result in ())
+    if todo and prepared.choice is not None:
+        work = _engine(settings, prepared, prepared.choice).annotate(_batches(todo, settings.batch))
+    with contextlib.closing(work):  # workers end here, come what may
+        begun = next(work, [])
+        record()
+        store.append([result for result in skipped if result.region not in store.entries])
+        for batch in chain([begun], work):
             results = prepared.names.results(batch)
             store.append(results)
             for result in results:
                 listen(RegionDone(result.region, result.status, len(result.findings), result.error))
 
 
-def _agree(store: Store, settings: Settings, prepared: Prepared, key: str) -> None:
-    """Write the manifest, or check that the one in the folder asks for the same; keep what names stand for."""
+def _agreed(store: Store, settings: Settings, prepared: Prepared) -> dict[str, Any]:
+    """What is asked. Raises `RequestError` where the manifest in the folder asks for something else."""
     annotator = prepared.annotator
     manifest = make_manifest(
         settings,
@@ -208,10 +213,15 @@ def _agree(store: Store, settings: Settings, prepared: Prepared, key: str) -> No
     old = load_manifest(store.folder) if store.begun else None
     if old is not None:
         refuse_difference(old, manifest, str(store.folder))
+    return manifest
+
+
+def _record(store: Store, manifest: dict[str, Any], prepared: Prepared, key: str) -> None:
+    """Write what is asked into the folder, and keep what names stand for."""
     if prepared.names.pseudonyms is not None:
         with as_store_errors(store.folder):
             keep(store.folder, key, prepared.names.sources(prepared.plan))
-    if old is None:
+    if not store.begun:
         store.write_manifest(manifest)
 
 
@@ -224,13 +234,18 @@ def _skipped(plan: Plan) -> list[Result]:
     ]
 
 
-def _engine(settings: Settings, prepared: Prepared, choice: AnnotatorChoice) -> Engine:
+def crew(settings: Settings) -> tuple[int, int]:
+    """How many processes annotate, and how many computing threads each has, 0 for one per core."""
     if settings.engine == "inline":
-        return InlineEngine(RegionJob.of(prepared.plan, choice, labels=prepared.labels))
+        return 1, 0
     workers = worker_count(settings)
-    threads = max(1, cores() // workers)
+    return workers, max(1, cores() // workers)
+
+
+def _engine(settings: Settings, prepared: Prepared, choice: AnnotatorChoice) -> Engine:
+    workers, threads = crew(settings)
     job = RegionJob.of(prepared.plan, choice, labels=prepared.labels, threads=threads)
-    return LocalEngine(job, workers, threads)
+    return InlineEngine(job) if settings.engine == "inline" else LocalEngine(job, workers, threads)
 
 
 def _batches(regions: Sequence[Region], size: int) -> Iterator[Sequence[Region]]:

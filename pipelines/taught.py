@@ -54,9 +54,7 @@ class Watcher:
         return Sight(tile=self.tile, bands=self.encoder.bands, variant="probe")
 
     def prepare(self, sights: Sequence[Sight]) -> None:
-        """Load the encoder."""
-        del sights
-        self.encoder.prepare()
+        """Nothing: the encoder was found, and is loaded with the first tile."""
 
     def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
         """Nothing is said."""

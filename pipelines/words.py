@@ -16,7 +16,7 @@ from ..readers.registry import Scanned
 from ..reports.measures import areas_m2, crs_name, shapes
 from ..reports.writer import ImageRecord
 from .doctor import weights_state
-from .estimate import Estimate
+from .estimate import Estimate, Timing
 from .events import plural
 from .plan import ImagePlan
 from .resolution import format_metres
@@ -32,6 +32,7 @@ NO_MODEL_SAID = (
 _ASKED = "4khd:"  # before a checkpoint's name
 _SQUARE_KM = 1e6
 _SQUARE_M = 1.0
+_REGIONS = "regions to look at"
 _MINUTE, _HOUR = 60.0, 3600.0
 
 
@@ -75,8 +76,8 @@ def describe_outcome(outcome: Outcome, folder: str) -> str:
     return "\n".join(parts)
 
 
-def describe_plan(prepared: Prepared, cost: Estimate, *, workers: int) -> str:
-    """A plan: each image, what of it is looked at and how, and what that takes."""
+def describe_plan(prepared: Prepared, known: Estimate, *, workers: int) -> str:
+    """A plan: each image, what of it is looked at and how, and what that takes by arithmetic."""
     shown = prepared.shown
     parts: list[str] = []
     for image in shown.images:
@@ -84,18 +85,44 @@ def describe_plan(prepared: Prepared, cost: Estimate, *, workers: int) -> str:
     parts += [visible(f"{row.path}: {row.status}. {row.reason}") for row in shown.files if row.status == "failed"]
     left_out = _counts([row.reason for row in shown.files if row.status == "skipped"])
     parts += [visible(f"{plural(n, 'file')} skipped: {reason}") for reason, n in left_out]
-    todo = sum(len(image.regions) - len(image.skipped or {}) for image in shown.images)
-    rows = [("regions to look at", str(todo)), ("memory a worker", f"about {_bytes(cost.memory)}, {cost.measured}")]
-    if cost.tokens:
-        rows.append(("tokens a region", f"up to {cost.tokens}, the question among them"))
-    if cost.seconds is None:
-        rows.append(("time", f"cannot be measured. {cost.missing}"))
-    else:
-        rows.append(("time", f"about {_duration(cost.seconds)} on this machine, {cost.measured}"))
-    rows.append(("workers", str(workers)))
     if prepared.annotator is None:
         parts.append(NO_MODEL_SAID)
+    rows = [(_REGIONS, str(known.regions)), ("tiles to look at", str(known.tiles)), *_memory_rows(known)]
+    if known.cost is not None and known.cost.tokens:
+        rows.append(("tokens a region", f"up to {known.cost.tokens}, those of question and answer among them"))
+    rows.append(("workers", str(workers)))
     return "\n".join([*parts, table(rows)])
+
+
+def describe_time(timing: Timing, *, workers: int) -> str:
+    """The last rows of a plan: what could be measured."""
+    if timing.seconds is None:
+        return f"{'time'.ljust(len(_REGIONS))}  cannot be measured. {timing.how}"
+    by = f" with {plural(workers, 'worker')}" if workers > 1 else ""
+    rows = [("time".ljust(len(_REGIONS)), f"about {_duration(timing.seconds)} on this machine{by}, {timing.how}")]
+    if timing.peak:
+        rows.append(("memory measured", f"{_bytes(timing.peak)} on one tile"))
+    return table(rows)
+
+
+def _memory_rows(known: Estimate) -> list[tuple[str, str]]:
+    """What a worker holds, and what there is to hold it."""
+    cost, place = known.cost, "on this machine"
+    said = f"about {_bytes(known.memory)}, by arithmetic"
+    rows: list[tuple[str, str]] = []
+    if cost is None:
+        said += ", the model's own not counted"
+    else:
+        parts = [(f"weights in {cost.numbers}", cost.weights), ("keys and values", cost.cache)]
+        parts += [("activations", cost.activations)]
+        of = ", ".join(f"{name} {_bytes(size)}" for name, size in parts if size)
+        if cost.device == "cpu":
+            said += f": {of}, and pictures and libraries"
+        else:
+            place = "on all GPUs" if cost.device == "split" else f"on {cost.device}"
+            rows.append(("GPU memory a worker", f"about {_bytes(cost.memory)}, by arithmetic: {of}"))
+    free = "not known" if known.free is None else f"{_bytes(known.free)} {place}"
+    return [("memory a worker", said), *rows, ("memory free", free)]
 
 
 def describe_scanned(scanned: Sequence[Scanned]) -> str:

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from ..model.annotator import Annotator, Answer, View
+from ..model.annotator import Annotator, Answer, Loading, View
 from ..model.finding import Result
 from ..model.lift import lift
 from ..model.views import cover, look
-from ..readers.errors import LimnerError
+from ..readers.errors import LimnerError, ModelError
 from ..readers.image import Image
 from ..readers.regions import Region
 from ..readers.registry import open_image
@@ -44,8 +44,20 @@ class RegionJob:
         return cls(images, choice, labels, threads)
 
     def begin(self) -> "RegionWork":
-        """See `engine.Job`."""
-        return RegionWork(self.images, self.choice.make(threads=str(self.threads)), self.labels)
+        """See `engine.Job`. Loads the annotator's networks, the only ones of this process."""
+        annotator = self.choice.make(threads=str(self.threads))
+        if isinstance(annotator, Loading):
+            try:
+                annotator.load([image.sight for image in self.images.values()])
+            except MemoryError as error:
+                raise ModelError(
+                    "model",
+                    "it must fit into memory",
+                    value=str(error)[:200],
+                    remedy="`limner plan` says what it needs. Use a smaller model, numbers of fewer bits where the "
+                    "model has such an option, or fewer --workers",
+                ) from error
+        return RegionWork(self.images, annotator, self.labels)
 
 
 @dataclass(frozen=True, slots=True)

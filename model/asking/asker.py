@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from ...readers.errors import ModelError
 from ...readers.image import ImageInfo
-from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Adjustable, Answer, Remote, Sight, View
+from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Adjustable, Answer, Cost, Remote, Sight, View
 from ..views import kept_share
 from .question import DESCRIPTION, RECORD, UNPLACED, Question
-from .respondent import Cost, Costing, Respondent
+from .respondent import CostingRespondent, Respondent
 
 DIGITS = 4  # of probabilities: what differs between machines and batches lies below
 
@@ -60,9 +60,17 @@ class Asker:
         del sights
         self._respondent.prepare()
 
-    def cost(self, tiles: tuple[int, int]) -> Cost | None:
-        """What a region of (columns, rows) tiles costs, where the respondent knows. Raises `ModelError`."""
-        return self._respondent.cost(tiles) if isinstance(self._respondent, Costing) else None
+    def load(self, sights: Sequence[Sight]) -> None:
+        """See `Respondent.load`."""
+        del sights
+        self._respondent.load()
+
+    def cost(self, sights: Sequence[Sight], tiles: tuple[int, int]) -> Cost | None:
+        """What a region of (columns, rows) tiles costs, where the respondent knows. See `Costing`."""
+        del sights
+        if not isinstance(self._respondent, CostingRespondent):
+            return None
+        return self._respondent.cost(tiles, self._question)
 
     def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
         """The answers of each view. Raises `ModelError`, `MemoryError`."""

@@ -171,6 +171,9 @@ class Endpoint:
         """
         self._introduce()
 
+    def load(self) -> None:
+        """Nothing: the network is the server's."""
+
     def check_boxes(self) -> None:
         """Raise `RequestError` where boxes cannot be asked for."""
         if not self._boxes:

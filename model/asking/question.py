@@ -110,6 +110,14 @@ class Question:
             "and with [] where there is none."
         )
 
+    def prompts(self, ruler: str = "") -> list[str]:
+        """Every prompt that is put to a region; `ruler` as for `locate_prompt`."""
+        if self.answer == "classify":
+            return self.classify_prompts()
+        if self.answer == "locate":
+            return [self.locate_prompt(label, ruler) for label in self.labels]
+        return [self.prompt()]
+
     def prompt(self) -> str:
         """The prompt of a description, or of values to extract."""
         if self.answer == "extract":

@@ -1,20 +1,20 @@
 """What can be asked: a vision-language model that tells texts, and weighs the answers that it is offered."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from ..annotator import Sight, View
+from ..annotator import Cost, Sight, View
+from .question import Question
 from .ruler import Ruler
 
 
 class Respondent(Protocol):
     """A vision-language model behind one of the annotators that ask; lives in one worker.
 
-    Making one is cheap and touches neither weights nor network: those wait for `prepare` and the first question.
+    Making one is cheap and touches neither weights nor network. `prepare` checks them and loads none.
     """
 
     @property
@@ -27,7 +27,11 @@ class Respondent(Protocol):
         ...
 
     def prepare(self) -> None:
-        """Make sure that it can answer, so that what is wrong is said before any region. Raises `ModelError`."""
+        """Make sure that it can answer, as far as that can be told without its network. Raises `ModelError`."""
+        ...
+
+    def load(self) -> None:
+        """Load its network, where it has one, and keep it. Raises `ModelError`, `RequestError`, `MemoryError`."""
         ...
 
     def ruler(self, view: View) -> Ruler:
@@ -50,18 +54,10 @@ class Respondent(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What a region costs a respondent: `tokens` of the language model's sequence, and bytes of memory at its peak."""
-
-    tokens: int
-    memory: float
-
-
 @runtime_checkable
-class Costing(Protocol):
-    """A respondent, or an annotator, that knows what a region costs before anything runs."""
+class CostingRespondent(Protocol):
+    """A respondent that knows what a region costs before anything is loaded."""
 
-    def cost(self, tiles: tuple[int, int]) -> Cost | None:
-        """The cost of a region of (columns, rows) tiles, None where it is not known. Raises `ModelError`."""
+    def cost(self, tiles: tuple[int, int], question: Question) -> Cost:
+        """The cost of asking that of a region of (columns, rows) tiles. Raises `ModelError`, `RequestError`."""
         ...

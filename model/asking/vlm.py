@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...readers.errors import ModelError, RequestError
-from ..annotator import Sight, View
+from ..annotator import Cost, Sight, View
 from ..checkpoint import SETTINGS, TOKENIZER, Files, fetch_weights, find_files, section
 from ..tiling import TILE, WHITE, join_tiles
 from . import question as asked
@@ -112,12 +112,28 @@ class Vlm:
         return Sight(tile=self._tile or _own_tile(files), overall=self._views == "tiles", variant=family)
 
     def prepare(self) -> None:
-        """Find the checkpoint and load it once, so that what is wrong with it is said first. Raises `ModelError`."""
+        """Find the checkpoint, and make its processor: everything but the network. Raises `ModelError`."""
         files = self._found()
         fetch_weights(files, fetch=self._fetch)
         if self._locates:
             self._unit()
+        self._processor()
+
+    def load(self) -> None:
+        """See `Respondent`."""
         self._loaded()
+
+    def cost(self, tiles: tuple[int, int], question: Question) -> Cost:
+        """See `CostingRespondent`: from settings, headers and the processor."""
+        from .reckoning import reckon  # noqa: PLC0415 - loads transformers
+
+        processor, device, side = self._processor(), self._where(), self.sight().tile
+        pictures = [(side, side)] * (1 + tiles[0] * tiles[1])
+        if self._views == "canvas":
+            width, height = side * tiles[0], side * tiles[1]
+            square = (max(width, height), max(width, height))
+            pictures = [square if processor.fit == "letterbox" else (width, height)]
+        return reckon(processor, pictures, question, device=device, dtype=self._number_type(device))
 
     def ruler(self, view: View) -> Ruler:
         """The family's coordinates over the picture that it is shown, a white margin included. Raises `ModelError`."""

@@ -21,7 +21,7 @@ from ..checkpoint import INDEX, SAFE
 from .blueprint import NEW, language_sizes, ploras
 from .convert import write_json, write_last
 from .files import CONFIG, EXTRA, Files
-from .load import DTYPES
+from .running import DTYPES
 from .sizes import VISION, LanguageSizes, Sizes, VisionSizes
 from .tokens import FILE, Tokenizer
 from .tower import Tensors, Tower, draws, find_tower

@@ -13,7 +13,7 @@ from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariable
 from ...readers.errors import ModelError, RequestError
 from ..checkpoint import INDEX, SAFE
 from .files import CONFIG, Files, compare
-from .load import DTYPES
+from .running import DTYPES
 from .sizes import Sizes
 from .tokens import FILE
 

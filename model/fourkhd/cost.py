@@ -6,7 +6,9 @@
 import math
 from dataclasses import dataclass
 
-from .sizes import Sizes, VisionSizes
+from .sizes import LINEARS, Sizes, VisionSizes
+
+_BLOCK, _BLOCKS = 64, 256  # of NF4: numbers that share a scale of 8 bits, and such scales that share one of 32 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +64,33 @@ def prefill(sizes: Sizes, rows: int, cols: int, *, text: int, itemsize: int, at_
 def weight_bytes(sizes: Sizes, part: str, itemsize: int) -> float:
     """Bytes of the tensors whose names begin with `part`; "" for all."""
     return float(sum(math.prod(shape) for name, shape in sizes.tensors().items() if name.startswith(part)) * itemsize)
+
+
+def held_bytes(sizes: Sizes, itemsize: int, quantize: str) -> float:
+    """Bytes of all weights where the language model's large maps are held in fewer bits: `quantize` of `load.Running`.
+
+    Embeddings, the map to words, Partial LoRA, norms and vision keep `itemsize` bytes a number. The 4 bits are NF4 with
+    scales that are quantised too (QLoRA, arXiv 2305.14314), the 8 have a float32 scale a row (LLM.int8, 2208.07339).
+    """
+    if not quantize:
+        return weight_bytes(sizes, "", itemsize)
+    total = 0.0
+    for name, shape in sizes.tensors().items():
+        count = math.prod(shape)
+        if name.startswith("model.layers.") and name.split(".")[-2] in LINEARS:
+            scales = count / _BLOCK * (1 + 4 / _BLOCKS)
+            total += count / 2 + scales if quantize == "4bit" else count + 4 * shape[0]
+        else:
+            total += count * itemsize
+    return total
+
+
+def widest(sizes: Sizes) -> int:
+    """Numbers in the largest map of a layer, which is held whole while it is quantised, or read out of fewer bits."""
+    return max(math.prod(sizes.language.linear(name)) for name in LINEARS)
+
+
+def decoding(sizes: Sizes, tokens: int) -> float:
+    """Operations of writing that many tokens one by one, but for looking back at what was read."""
+    linear = sum(math.prod(sizes.language.linear(name)) for name in LINEARS)
+    return 2.0 * tokens * (sizes.language.layers * linear + sizes.language.hidden * sizes.language.vocab)

@@ -5,8 +5,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,59 +16,13 @@ from .cost import weight_bytes
 from .files import Files, compare
 from .language import PloraLinear
 from .network import FourKhd, FourKhdConfig
+from .running import Quantization, Running
 from .sizes import Sizes
 
-Quantization = Literal["", "4bit", "8bit"]
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TOGETHER = ("plora_glb_GN", "plora_sub_GN", "vit", "vision_proj", "model.tok_embeddings")
 """Parts that lie on one device: pictures become visual tokens there, and meet the words."""
 
 _HEADROOM = 0.9  # of a device's free memory: the rest is for what flows through
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """How a network runs. `dtype` "auto" is bfloat16 on a GPU and float32 elsewhere.
-
-    `device` is "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", …, or "split": the layers are spread over
-    all GPUs, and vision, separators and the words' embeddings stay together on the first. `attention` is a kernel;
-    `quantize` holds the language model's large maps in 4 or 8 bits, by bitsandbytes.
-    """
-
-    dtype: str = "auto"
-    device: str = "auto"
-    attention: str = "sdpa"
-    quantize: Quantization = ""
-
-    def first(self) -> torch.device:
-        """The device that pictures go to. Raises `RequestError` where it is not here."""
-        name = self.device
-        if name in {"auto", "split"}:
-            name = "cuda:0" if torch.cuda.is_available() else "cpu"
-        try:
-            device = torch.device(name)
-        except RuntimeError as error:
-            raise RequestError(
-                "option 'device'", "it is auto, split, cpu or a GPU such as cuda:0", value=name, remedy="Correct it"
-            ) from error
-        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-            raise RequestError(
-                "option 'device'",
-                "the GPU must be here",
-                value=f"{name}; {torch.cuda.device_count()} can be used",
-                remedy="Name another device, or cpu",
-            )
-        return device
-
-    def numbers(self) -> torch.dtype:
-        """The type of the network's numbers. Raises `RequestError` for an unknown one."""
-        name = self.dtype
-        if name == "auto":
-            name = "bfloat16" if self.first().type == "cuda" else "float32"
-        if name not in DTYPES:
-            raise RequestError("option 'dtype'", f"it is auto, {', '.join(DTYPES)}", value=name, remedy="Correct it")
-        return DTYPES[name]
 
 
 def from_pretrained(source: str, running: Running | None = None, *, fetch: bool = False) -> FourKhd:
@@ -86,8 +39,11 @@ def build(sizes: Sizes) -> FourKhd:
         return FourKhd(FourKhdConfig.of(sizes))
 
 
-def fill(files: Files, running: Running) -> FourKhd:
-    """The network of a checkpoint's files. At no time more is held than the network and one file."""
+def fill(files: Files, running: Running, *, only: str = "") -> FourKhd:
+    """The network of a checkpoint's files. At no time more is held than the network and one file.
+
+    Where `only` is not "", tensors whose names do not begin with it are not read, and have shapes but no values.
+    """
     shapes = files.shapes()
     sizes = Sizes.of(shapes, files.config, files.source)
     extra = compare(shapes, sizes, files.source)
@@ -98,9 +54,9 @@ def fill(files: Files, running: Running) -> FourKhd:
     network.kernel = choose_kernel(running.attention, device=first, dtype=dtype)
     places = split(sizes, _free_memory(), dtype.itemsize) if running.device == "split" else {"": str(first)}
     for _, tensors in files.tensors():
-        for name in [name for name in tensors if name not in extra]:
+        for name in [name for name in tensors if name not in extra and name.startswith(only)]:
             put(network, name, tensors.pop(name), device=place_of(name, places), dtype=dtype, quantize=running.quantize)
-    absent = [name for name, tensor in network.named_parameters() if tensor.is_meta]
+    absent = [name for name, tensor in network.named_parameters() if tensor.is_meta and name.startswith(only)]
     if absent:
         msg = f"tensors that the files list were not filled: {absent[:3]}"
         raise RuntimeError(msg)

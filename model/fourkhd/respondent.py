@@ -8,24 +8,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ...readers.errors import RequestError
-from ..annotator import Sight, View
+from ...readers.errors import ModelError, RequestError
+from ..annotator import Cost, Sight, View
 from ..asking.asker import Asker
 from ..asking.question import OPTIONS as QUESTION_OPTIONS
 from ..asking.question import Question
-from ..asking.respondent import Cost
 from ..asking.ruler import Ruler
-from .cost import prefill, weight_bytes
+from .cost import decoding, held_bytes, prefill, widest
 from .files import Files
 from .sizes import Sizes
 from .tokens import LAYOUTS, SYSTEM, Layout, Prompt, Tokenizer, ask
 
 if TYPE_CHECKING:
+    from .running import Running
     from .speaker import Speaker
 
 RUNNING = ("dtype", "device", "attention", "quantize")
 OPTIONS = ("checkpoint", "layout", "system", *RUNNING, "together", "overall", "enlarge", "fetch", "threads")
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def annotator(options: Mapping[str, str]) -> Asker:
@@ -93,7 +92,19 @@ class FourKhdRespondent:
         return Sight(tile=self._found()[1].vision.image, overall=True, enlarge=self._enlarge, variant="4khd")
 
     def prepare(self) -> None:
-        """Load the network, so that what is wrong with it is said before any region. Raises `ModelError`."""
+        """Check the files against each other, by their headers, and that it can run as asked. Raises `ModelError`."""
+        files, sizes, tokenizer = self._found()
+        if tokenizer.size > sizes.language.vocab:
+            raise ModelError(
+                f"checkpoint {files.source}",
+                f"its tokenizer must know no more than the network's {sizes.language.vocab} tokens",
+                value=str(tokenizer.size),
+                remedy="Put the tokenizer that belongs to this checkpoint into the folder",
+            )
+        self._running_as()
+
+    def load(self) -> None:
+        """See `Respondent`."""
         self._awake()
 
     def ruler(self, view: View) -> Ruler:
@@ -116,14 +127,35 @@ class FourKhdRespondent:
         asked = [self._ask(prompt) for prompt in prompts]
         return np.concatenate([speaker.weigh(views[part], asked, options) for part in self._batches(len(views))])
 
-    def cost(self, tiles: tuple[int, int]) -> Cost:
-        """See `Costing`: the sequence with a question of the usual length, and memory with the weights."""
+    def cost(self, tiles: tuple[int, int], question: Question) -> Cost:
+        """See `CostingRespondent`: from the files' headers, in the type of number and on the device that it runs on."""
         _, sizes, tokenizer = self._found()
-        itemsize = _BYTES.get(self._running.get("dtype", ""), 4)
-        text = len(ask(tokenizer, "What does this image show?", layout=self._layout(), system=self._system))
+        running = self._running_as()
+        dtype, device = running.numbers(), running.first()
+        itemsize = dtype.itemsize
+        prompts = [len(self._ask(prompt)) for prompt in question.prompts("in pixels of the image, 1000 by 1000")]
+        if question.answer == "classify":  # all prompts and options are laid behind one reading of the picture
+            options = sum(len(tokenizer.encode(label)) for label in question.labels)
+            text, written = sum(prompts) + len(prompts) * options, 0
+        else:
+            text, written = max(prompts), question.max_tokens
         read = prefill(sizes, tiles[1], tiles[0], text=text, itemsize=itemsize)
-        memory = weight_bytes(sizes, "", itemsize) + self._together * (read.cache + read.flowing)
-        return Cost(read.tokens, memory)
+        work = len(prompts) if question.answer == "locate" else 1
+        cache = read.cache * (read.tokens + written) / read.tokens
+        unpacked = widest(sizes) * itemsize if running.quantize else 0
+        scores = 4 * sizes.language.heads * read.tokens**2 if running.attention == "eager" else 0
+        held = held_bytes(sizes, itemsize, running.quantize)
+        name = str(dtype).removeprefix("torch.")
+        return Cost(
+            weights=held,
+            numbers=f"{running.quantize.replace('bit', ' bits')} and {name}" if running.quantize else name,
+            work=work * (read.seeing + read.reading + decoding(sizes, written)),
+            cache=self._together * cache,
+            activations=self._together * (read.flowing + scores) + unpacked,
+            loading=held + unpacked,
+            tokens=read.tokens + written,
+            device=running.device if running.device == "split" else str(device),
+        )
 
     def _layout(self) -> Layout:
         """As asked, else as the checkpoint says that it was aligned, else the released model's conversation."""
@@ -143,10 +175,19 @@ class FourKhdRespondent:
             self._held = (files, files.sizes(), Tokenizer(files.tokenizer, self._source))
         return self._held
 
+    def _running_as(self) -> "Running":
+        """How it runs. Raises `RequestError` where this machine cannot."""
+        from .running import Running  # noqa: PLC0415 - loads torch
+
+        running = Running(**self._running)  # pyright: ignore[reportArgumentType] - checked when it was made
+        _ = running.numbers(), running.first()
+        return running
+
     def _awake(self) -> "Speaker":
         if self._speaker is None:
             from .speaker import Speaker  # noqa: PLC0415 - loads torch
 
+            self.prepare()
             files, _, tokenizer = self._found()
             self._speaker = Speaker(files, tokenizer, self._running, overall=self._overall, threads=self._threads)
         return self._speaker

@@ -44,13 +44,6 @@ class Speaker:
         self._overall = overall
         with memory():
             self._network = fill(files, Running(**running))  # pyright: ignore[reportArgumentType] - checked before
-        if tokenizer.size > self._network.sizes.language.vocab:
-            raise ModelError(
-                f"checkpoint {files.source}",
-                f"its tokenizer must know no more than the network's {self._network.sizes.language.vocab} tokens",
-                value=str(tokenizer.size),
-                remedy="Put the tokenizer that belongs to this checkpoint into the folder",
-            )
 
     def tell(self, views: Sequence[View], prompts: Sequence[Prompt], *, limit: int, schema: str = "") -> list[str]:
         """A text for each view and its prompt, read together. See `Respondent`."""

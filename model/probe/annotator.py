@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ...readers.errors import ModelError, ReadError, RequestError
 from ...readers.image import ImageInfo
 from ...readers.render import rgb_channels
-from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Answer, Sight, View
+from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Answer, Cost, Sight, View
 from ..fusion import Fusion
 from ..views import Kept, kept_tiles
 from .card import CARD, HEAD, ProbeCard, Seen, read_card
@@ -121,14 +121,20 @@ class Probe:
         )
 
     def prepare(self, sights: Sequence[Sight]) -> None:
-        """Load head and encoder once, so that what is wrong with them is said before any region.
-
-        Raises `ModelError`, `RequestError`.
-        """
+        """Find head and encoder, and check that they are the card's. Raises `ModelError`, `RequestError`."""
         del sights
-        encoder, _ = self._ready()
-        encoder.prepare()
+        self._ready()
         self.labels  # noqa: B018 - refuses labels that it was not taught
+
+    def load(self, sights: Sequence[Sight]) -> None:
+        """See `Loading`."""
+        del sights
+        self._ready()[0].prepare()
+
+    def cost(self, sights: Sequence[Sight], tiles: tuple[int, int]) -> Cost:
+        """See `Costing`."""
+        looks = tiles[0] * tiles[1] + any(sight.overall for sight in sights)
+        return Cost(self._ready()[0].held(), "float32", work=looks)
 
     def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
         """One answer for each tile with a wanted pixel. Raises `ModelError`."""

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ...readers.errors import ModelError, RequestError
 from ..checkpoint import SETTINGS, Checkpoint, Files, fetch_weights, find_checkpoint, find_files, section
+from ..footprint import held_bytes
 from ..openclip.bare import find_bare
 from ..openclip.files import find_openclip
 
@@ -45,6 +46,10 @@ class Encoder(Protocol):
 
     def prepare(self) -> None:
         """Load what it needs, so that what is wrong with it is said early. Raises `ModelError`."""
+        ...
+
+    def held(self) -> float:
+        """Bytes of its weights once it is loaded; loads nothing. Raises `ModelError`."""
         ...
 
     def __call__(self, tile: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> Vector:
@@ -83,6 +88,10 @@ class ColourEncoder:
     def prepare(self) -> None:
         """Nothing is needed."""
 
+    def held(self) -> float:
+        """None."""
+        return 0.0
+
     def __call__(self, tile: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> Vector:
         """See `Encoder`."""
         seen = tile[valid].astype(np.float64)
@@ -92,7 +101,7 @@ class ColourEncoder:
 
 @dataclass(slots=True)
 class NetworkEncoder:
-    """A network's features of rendered RGB. `load` makes what is called with a tile.
+    """A network's features of rendered RGB. `load` makes what is called with a tile, whose weights are `size` bytes.
 
     What decides it are the files of which `digests` are made, and what a person said of them: `stated`.
     """
@@ -102,6 +111,7 @@ class NetworkEncoder:
     tile: int
     digests: Callable[[], Mapping[str, str]]
     load: Callable[[], Callable[[npt.NDArray[Any]], Vector]]
+    size: Callable[[], float]
     stated: Mapping[str, str] = field(default_factory=dict[str, str])
     _network: Callable[[npt.NDArray[Any]], Vector] | None = field(default=None, init=False)
     _known: Mapping[str, str] | None = field(default=None, init=False)
@@ -124,6 +134,10 @@ class NetworkEncoder:
         """See `Encoder`."""
         if self._network is None:
             self._network = self.load()
+
+    def held(self) -> float:
+        """See `Encoder`."""
+        return self.size()
 
     def __call__(self, tile: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> Vector:
         """See `Encoder`. Invalid pixels are seen as they are rendered, white."""
@@ -205,16 +219,20 @@ def _image_text(checkpoint: Checkpoint, *, fetch: bool, threads: int) -> Network
     def load() -> Callable[[npt.NDArray[Any]], Vector]:
         from ..contrastive import ImageTower  # noqa: PLC0415 - loads torch
 
-        fetch_weights(checkpoint.files, fetch=fetch)
         return ImageTower(checkpoint, threads=threads)
+
+    fetch_weights(checkpoint.files, fetch=fetch)
+    files = checkpoint.files
 
     known = checkpoint.open_clip
     stated = {"architecture": known.architecture} if known is not None and known.architecture else {}
-    return NetworkEncoder("image-text", checkpoint.source, checkpoint.tile, checkpoint.files.digests, load, stated)
+    return NetworkEncoder("image-text", checkpoint.source, checkpoint.tile, files.digests, load, _size(files), stated)
 
 
 def _fourkhd(source: str, *, fetch: bool, threads: int) -> NetworkEncoder:
-    from ..fourkhd.files import Files as FourKhdFiles  # noqa: PLC0415 - only where such a model is meant
+    from ..fourkhd.cost import weight_bytes  # noqa: PLC0415 - only where such a model is meant
+    from ..fourkhd.files import Files as FourKhdFiles  # noqa: PLC0415 - the same
+    from ..fourkhd.sizes import VISION  # noqa: PLC0415 - the same
 
     files = FourKhdFiles.find(source, fetch=fetch)
 
@@ -223,7 +241,9 @@ def _fourkhd(source: str, *, fetch: bool, threads: int) -> NetworkEncoder:
 
         return FourKhdTower(files, threads=threads)
 
-    return NetworkEncoder("4khd", source, files.sizes().vision.image, files.held.digests, load)
+    sizes = files.sizes()
+    held = weight_bytes(sizes, VISION, 4)
+    return NetworkEncoder("4khd", source, sizes.vision.image, files.held.digests, load, lambda: held)
 
 
 def _backbone(files: Files, kind: str, *, fetch: bool, threads: int) -> NetworkEncoder:
@@ -246,7 +266,11 @@ def _backbone(files: Files, kind: str, *, fetch: bool, threads: int) -> NetworkE
     def load() -> Callable[[npt.NDArray[Any]], Vector]:
         from .towers import Backbone  # noqa: PLC0415 - loads torch
 
-        fetch_weights(files, fetch=fetch)
         return Backbone(files, threads=threads)
 
-    return NetworkEncoder("backbone", str(Path(files.source)), length, files.digests, load)
+    fetch_weights(files, fetch=fetch)
+    return NetworkEncoder("backbone", str(Path(files.source)), length, files.digests, load, _size(files))
+
+
+def _size(files: Files) -> Callable[[], float]:
+    return lambda: held_bytes(files, itemsize=4)

@@ -18,6 +18,7 @@ from ...readers.errors import ModelError
 from ..checkpoint import Files, scaling
 from ..fourkhd.files import Files as FourKhdFiles
 from ..fourkhd.load import Running, fill
+from ..fourkhd.sizes import VISION
 from ..loading import load_model
 
 Vector = npt.NDArray[np.float32]
@@ -30,7 +31,7 @@ class FourKhdTower:
     def __init__(self, files: FourKhdFiles, *, threads: int = 0) -> None:
         if threads:
             torch.set_num_threads(threads)
-        self._network = fill(files, Running(dtype="float32", device="cpu"))
+        self._network = fill(files, Running(dtype="float32", device="cpu"), only=VISION)
 
     def __call__(self, picture: npt.NDArray[Any]) -> Vector:
         """A picture (tile, tile, 3) of values 0 to 255 → the mean over its patches (hidden,)."""

@@ -5,10 +5,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from ...readers.image import ImageInfo, Mask, Pixels
-from ..annotator import Answer, Sight, View
+from ..annotator import Answer, Cost, Sight, View
 from ..areas import Values, areas, softmax, spread
 from ..checkpoint import Files, fetch_weights, find_files
 from ..detections import sightings
+from ..footprint import held_bytes
 from ..verdicts import verdict
 from ..views import kept_tiles
 from .options import Options, among
@@ -109,23 +110,27 @@ class Transformers:
         return Sight(tile=recipe.tile, halo=halo, variant=recipe.family)
 
     def prepare(self, sights: Sequence[Sight]) -> None:
-        """Find the checkpoint and load it once, so that what is wrong with it is said before any region.
-
-        Raises `ModelError`, `RequestError`.
-        """
+        """Find the checkpoint and its weights. Raises `ModelError`, `RequestError`."""
         del sights
         recipe = self._read()
         if recipe.task == "find" and not self._asked:
             raise self._options.wrong("labels", "what to look for must be named", "", 'Add --labels "ship,aircraft"')
         _ = self.labels
         fetch_weights(recipe.files, fetch=self._fetch)
-        self._load()
+
+    def load(self, sights: Sequence[Sight]) -> None:
+        """See `Loading`."""
+        del sights
+        self._loaded()
+
+    def cost(self, sights: Sequence[Sight], tiles: tuple[int, int]) -> Cost:
+        """See `Costing`."""
+        del sights
+        return Cost(held_bytes(self._read().files, itemsize=4), "float32", work=tiles[0] * tiles[1])
 
     def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
         """What the network says of each view. Raises `ModelError`."""
-        if self._network is None:
-            self._network = self._load()
-        network, kept = self._network, frozenset(self.labels)
+        network, kept = self._loaded(), frozenset(self.labels)
         return [[answer for answer in self._answers(view, network) if answer.label in kept] for view in views]
 
     def _answers(self, view: View, network: "Network") -> list[Answer]:
@@ -170,9 +175,11 @@ class Transformers:
             self._recipe = read_recipe(files)
         return self._recipe
 
-    def _load(self) -> "Network":
-        from .networks import Network  # noqa: PLC0415 - loads torch
+    def _loaded(self) -> "Network":
+        if self._network is None:
+            from .networks import Network  # noqa: PLC0415 - loads torch
 
-        recipe = self._read()
-        labels = self._asked if recipe.task == "find" else recipe.labels
-        return Network(recipe, labels, template=self._prompt(recipe), threads=self._threads)
+            recipe = self._read()
+            labels = self._asked if recipe.task == "find" else recipe.labels
+            self._network = Network(recipe, labels, template=self._prompt(recipe), threads=self._threads)
+        return self._network

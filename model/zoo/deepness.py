@@ -18,9 +18,11 @@ import numpy as np
 from ...readers.errors import ModelError
 from ...readers.image import ImageInfo, Mask, Pixels
 from .. import onnx, weights
-from ..annotator import Answer, Sight, View
+from ..annotator import Answer, Cost, Sight, View
 from ..areas import Values, areas, spread
 from ..detections import Detection, sightings
+from ..footprint import file_bytes
+from ..onnxheader import Header, read_header
 from .options import Options, among
 from .yolo import LAYOUTS, read_boxes
 
@@ -72,12 +74,13 @@ class Deepness:
         self._halo = said.whole("halo")
         _ = said.share("threshold"), said.whole("tile"), said.flag("fetch")  # refused now rather than later
         self._threads = said.whole("threads") or 0
-        self._found: tuple[onnx.Network, About] | None = None
+        self._about: About | None = None
+        self._network: onnx.Network | None = None
 
     @property
     def identity(self) -> Mapping[str, str]:
         """The file, what it says of itself, and what runs it. Raises `ModelError` where it is not here."""
-        _, about = self._read()
+        about = self._read()
         digest = weights.sha256_of(self._path)
         numbers = f"mean {', '.join(f'{v:g}' for v in about.mean)}; std {', '.join(f'{v:g}' for v in about.std)}"
         detector = {"det_type": about.det_type, "suppression": f"{about.suppression:g}"}
@@ -98,7 +101,7 @@ class Deepness:
     @property
     def labels(self) -> tuple[str, ...]:
         """Its classes without background, or those of them it was asked for. Raises `ModelError`."""
-        about = self._read()[1]
+        about = self._read()
         empty = _background(about)
         return among(self._asked, [n for i, n in enumerate(about.classes) if i not in empty], str(self._path))
 
@@ -112,7 +115,7 @@ class Deepness:
 
         The slices of a stack are shown one a tile, and so without a rim.
         """
-        about = self._read()[1]
+        about = self._read()
         halo = about.tile // SHARE
         if about.overlap is not None:
             halo = math.ceil(about.tile * about.overlap / 200)
@@ -127,9 +130,20 @@ class Deepness:
         return Sight(tile=about.tile, halo=halo, resolution=about.metres, variant=about.kind)
 
     def prepare(self, sights: Sequence[Sight]) -> None:
-        """Load the network once. Raises `ModelError`."""
+        """Read the file's header. Raises `ModelError`."""
         del sights
         _ = self.labels
+
+    def load(self, sights: Sequence[Sight]) -> None:
+        """See `Loading`."""
+        del sights
+        self._loaded()
+
+    def cost(self, sights: Sequence[Sight], tiles: tuple[int, int]) -> Cost:
+        """See `Costing`. The file is held beside the network that is made of it."""
+        del sights
+        held = file_bytes([self._path])
+        return Cost(held, "their own type", work=tiles[0] * tiles[1], loading=2 * held)
 
     def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
         """The areas or boxes of each view. Raises `ModelError`."""
@@ -137,7 +151,7 @@ class Deepness:
         return [[answer for answer in self._answers(view) if answer.label in kept] for view in views]
 
     def _answers(self, view: View) -> list[Answer]:
-        network, about = self._read()
+        network, about = self._loaded(), self._read()
         mean, std = (np.asarray(values) for values in (about.mean, about.std))
         least, name = self._least(about), self._path.name
 
@@ -186,8 +200,15 @@ class Deepness:
             return stated
         return CONFIDENCE if about.kind == "Detector" else CERTAIN if about.single else 0.0
 
-    def _read(self) -> tuple[onnx.Network, About]:
-        if self._found is None:
+    def _read(self) -> About:
+        if self._about is None:
+            self._about = read_about(read_header(self._path), self._path.name, self._options)
+        return self._about
+
+    def _loaded(self) -> onnx.Network:
+        """The network, once it is sure that it is what the file's header says."""
+        if self._network is None:
+            about = self._read()
             try:
                 content = self._path.read_bytes()
             except OSError as error:
@@ -195,11 +216,19 @@ class Deepness:
                     f"network {self._path}", "it must be a readable file", value=str(error), remedy="Check the path"
                 ) from error
             network = onnx.Network(content, name=self._path.name, layout="NCHW", threads=self._threads)
-            self._found = network, read_about(network, self._path.name, self._options)
-        return self._found
+            found = Header(network.metadata, network.shapes, network.inputs)
+            if read_about(found, self._path.name, self._options) != about:
+                raise ModelError(
+                    f"network {self._path.name}",
+                    "its file must state the shape of its output, as onnxruntime finds it",
+                    value=str(network.shapes[network.inputs :]),
+                    remedy="Export it again with shapes that are stated",
+                )
+            self._network = network
+        return self._network
 
 
-def read_about(network: onnx.Network, name: str, options: Options) -> About:
+def read_about(network: Header, name: str, options: Options) -> About:
     """What a network's metadata and shapes say, with what a person says of it. Raises `ModelError`, `RequestError`."""
     data = _Metadata(network.metadata, name)
     kind = (options.said.get("model_type") or data.text("model_type")).capitalize()
@@ -308,7 +337,7 @@ class _Metadata:
         )
 
 
-def _tile(network: onnx.Network, data: _Metadata, options: Options) -> int:
+def _tile(network: Header, data: _Metadata, options: Options) -> int:
     """The side of the network's square input: as its shape says, or its metadata where that leaves it open."""
     stated = options.whole("tile") or data.number("tile_size") or data.number("tiles_size")
     sides = {side for side in network.shapes[0][2:] if side is not None} or ({int(stated)} if stated else set[int]())

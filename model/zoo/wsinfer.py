@@ -15,8 +15,9 @@ import numpy as np
 from ...readers.errors import ModelError
 from ...readers.image import ImageInfo
 from .. import weights
-from ..annotator import Answer, Sight, View
+from ..annotator import Answer, Cost, Sight, View
 from ..checkpoint import HUB_ID, Files, find_files, section
+from ..footprint import file_bytes
 from ..tiling import resize
 from ..verdicts import verdict
 from ..views import kept_tiles
@@ -140,16 +141,24 @@ class WSInfer:
         return Sight(tile=patch.side, resolution=patch.microns, unit="um", variant=SCRIPT)
 
     def prepare(self, sights: Sequence[Sight]) -> None:
-        """Find both files, and load the script once. Raises `ModelError`."""
+        """Find both files. Raises `ModelError`."""
         del sights
         _ = self.labels, self.identity  # what is wrong with either file
-        self._load()
+
+    def load(self, sights: Sequence[Sight]) -> None:
+        """See `Loading`."""
+        del sights
+        self._loaded()
+
+    def cost(self, sights: Sequence[Sight], tiles: tuple[int, int]) -> Cost:
+        """See `Costing`. The script's file is held beside the network that is made of it."""
+        del sights
+        held = file_bytes([self._read()[0].folder / SCRIPT])
+        return Cost(held, "their own type", work=tiles[0] * tiles[1], loading=2 * held)
 
     def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
         """A verdict on each patch with a wanted pixel. Raises `ModelError`."""
-        if self._script is None:
-            self._script = self._load()
-        script, kept = self._script, frozenset(self.labels)
+        script, kept = self._loaded(), frozenset(self.labels)
         return [[answer for answer in self._answers(view, script) if answer.label in kept] for view in views]
 
     def _answers(self, view: View, script: "Script") -> list[Answer]:
@@ -168,11 +177,13 @@ class WSInfer:
             self._found = files, Patch.read(files.read(SETTINGS), self._source)
         return self._found
 
-    def _load(self) -> "Script":
-        from .torchscript import Script  # noqa: PLC0415 - loads torch
+    def _loaded(self) -> "Script":
+        if self._script is None:
+            from .torchscript import Script  # noqa: PLC0415 - loads torch
 
-        files, patch = self._read()
-        return Script(files.folder / SCRIPT, len(patch.classes), threads=self._threads)
+            files, patch = self._read()
+            self._script = Script(files.folder / SCRIPT, len(patch.classes), threads=self._threads)
+        return self._script
 
 
 def _list(settings: Mapping[str, Any], key: str) -> list[Any]:

@@ -55,14 +55,14 @@ FENCES: dict[str, tuple[str, ...]] = {
         "model/asking/imagetext.py",
         *_in("openclip", "load residual"),
         *_in("zoo", "networks torchscript"),
-        *_in("fourkhd", "answer attention convert files language load network speaker tower vision"),
+        *_in("fourkhd", "answer attention convert files language load network running speaker tower vision"),
         *_in("training", "align checkpoints"),
     ),
     "transformers": (
         "model/contrastive.py",
         "model/loading.py",
         "model/probe/towers.py",
-        *_in("asking", "imagetext processor"),
+        *_in("asking", "imagetext processor reckoning"),
         *_in("openclip", "load residual"),
         *_in("zoo", "networks"),
         *_in("fourkhd", "answer attention language network tower"),
@@ -73,7 +73,7 @@ FENCES: dict[str, tuple[str, ...]] = {
     "llguidance": ("model/asking/grammar.py",),
     # a checkpoint's files, its words, and numbers of few bits
     "safetensors": (
-        *("model/probe/head.py", "pipelines/features.py"),
+        *("model/footprint.py", "model/probe/head.py", "pipelines/features.py"),
         *_in("fourkhd", "build convert files"),
         *_in("training", "checkpoints"),
     ),

@@ -253,7 +253,7 @@ def test_what_it_says_of_itself(model_server: Server, monkeypatch: pytest.Monkey
     assert "created" not in said
     assert "sk-12345" not in json.dumps(dict(said))
     assert asker.neutral == {"key_variable", "insecure", "timeout", "retries", "concurrency", "failures"}
-    assert asker.cost((2, 2)) is None
+    assert asker.cost([], (2, 2)) is None
 
 
 @pytest.mark.parametrize(("served", "why"), [("sear", "it has seer"), ("", "must name one")])

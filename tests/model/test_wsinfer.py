@@ -98,7 +98,7 @@ def test_a_script_that_is_not_one_or_answers_otherwise(zoo: ModuleType, tmp_path
         Script(script, 2)(np.zeros((8, 8, 3), dtype=np.uint8), mean=(0, 0, 0), std=(1, 1, 1))
     script.write_bytes(script.read_bytes()[:100])
     with pytest.raises(ModelError, match="as TorchScript"):
-        WSInfer({"checkpoint": str(folder)}).prepare([])
+        WSInfer({"checkpoint": str(folder)}).load([])
     script.unlink()
     with pytest.raises(ModelError, match="must be readable"):
         WSInfer({"checkpoint": str(folder)}).prepare([])

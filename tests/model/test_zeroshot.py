@@ -217,7 +217,7 @@ def test_a_checkpoint_that_will_not_do_is_refused_before_any_region(
     folder = checkpoints("clip")
     spoil(folder)
     with pytest.raises(ModelError, match=said):
-        annotator(folder).prepare([Sight(tile=32)])
+        annotator(folder).load([Sight(tile=32)])
 
 
 def test_a_nested_processor_goes_before_the_older_file(checkpoints: Make) -> None:

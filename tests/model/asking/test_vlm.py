@@ -342,7 +342,7 @@ def test_what_is_wrong_is_said_before_any_region(vlm: Make) -> None:
     folder = vlm("qwen2_vl")
     (folder / "model.safetensors").write_bytes(b"weights")
     with pytest.raises(ModelError, match="must be able to load it"):
-        asker(folder).prepare([])
+        asker(folder).load([])
 
 
 def test_one_network_serves_all_questions_of_a_worker(made_vlms: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,6 +355,6 @@ def test_one_network_serves_all_questions_of_a_worker(made_vlms: Make, monkeypat
 
     monkeypatch.setattr(ImageText, "__init__", counted)
     one = asker(made_vlms("llava"), labels="ship,crane")
-    one.prepare([])
-    one.prepare([])
+    one.load([])
+    one.load([])
     assert len(made) == 1

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from limner.model.fourkhd import answer, attention
 from limner.model.fourkhd.attention import choose_kernel
 from limner.model.fourkhd.cost import prefill, visual_tokens, weight_bytes
-from limner.model.fourkhd.files import Files
 from limner.model.fourkhd.network import FourKhd
+from limner.model.fourkhd.respondent import FourKhdRespondent
 from limner.model.fourkhd.sizes import VisionSizes
-from limner.model.fourkhd.speaker import Speaker
 from limner.model.fourkhd.tokens import Tokenizer, ask
 from limner.model.memory import memory
 from limner.model.tiling import TileGrid
@@ -84,10 +83,9 @@ def test_a_sequence_longer_than_the_model_is_refused(tiny: FourKhd) -> None:
         answer.check_length(tiny, 4097)
 
 
-def test_the_speaker_refuses_a_tokenizer_of_another_model(folder: Path) -> None:
-    files = Files.find(str(folder))  # the tiny model knows 256 tokens, this tokenizer 400
-    with pytest.raises(ModelError, match=r"256.*400"):
-        Speaker(files, Tokenizer(files.tokenizer, "here"), {})
+def test_a_tokenizer_of_another_model_is_refused(folder: Path) -> None:
+    with pytest.raises(ModelError, match=r"256.*400"):  # the tiny model knows 256 tokens, this tokenizer 400
+        FourKhdRespondent({"checkpoint": str(folder)}).prepare()
 
 
 def test_where_a_kernel_cannot_run_it_is_said_once(
