@@ -25,7 +25,7 @@ DEEPEST = 100
 """How deep lists and mappings may be nested."""
 MOST_VALUES = 2_000_000
 """How many values a file may hold, those that YAML's aliases repeat counted each time."""
-LARGEST = 2**63
+LARGEST = 10**40
 """Beyond this no whole number is one that a model needs."""
 COMPLETE = "Check the path, or complete the folder; for a hub id add --fetch where there is a network"
 WIDEST = 4096
@@ -233,7 +233,7 @@ def _check(content: object, where: str) -> None:
             rule = f"{shown('.'.join(map(str, path)))} must be a finite number"
             raise ModelError(where, rule, value=str(value), remedy=remedy)
         if isinstance(value, int) and abs(value) >= LARGEST:
-            rule = f"{shown('.'.join(map(str, path)))} must be a number of 64 bits"
+            rule = f"{shown('.'.join(map(str, path)))} must be below 10^40"
             raise ModelError(where, rule, value=f"{value.bit_length()} bits", remedy=remedy)
 
 

@@ -196,6 +196,8 @@ def sizes(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
             raise _refused(source, key, model[key])
     vision = Settings({**VISION, **vision}, model.where, "model_cfg.vision_cfg.")
     text = Settings({**TEXT, **text}, model.where, "model_cfg.text_cfg.")
+    if model.get("embed_dim") is None:
+        raise _refused(source, "embed_dim", None)
     sides = set(numbers(vision.get("image_size", 224)))
     stages = vision.list("layers") if isinstance(vision["layers"], list) else []
     counted = all(type(count) is int and 0 < count <= MOST for count in stages)
@@ -203,8 +205,6 @@ def sizes(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
         raise _refused(source, "vision_cfg", {key: vision.get(key) for key in ("layers", "image_size")})
     side = Settings({"image_size": sides.pop()}, model.where, "model_cfg.vision_cfg.").needed("image_size", most=WIDEST)
     joint, width = model.needed("embed_dim", most=MOST), vision.needed("width", most=MOST)
-    if not joint:
-        raise _refused(source, "embed_dim", model.get("embed_dim"))
     head = vision.needed("head_width", most=MOST)
     words = text.needed("vocab_size", least=3, most=MOST)
     act = {"hidden_act": "quick_gelu" if model.flag("quick_gelu", default=False) else "gelu"}

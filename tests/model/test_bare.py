@@ -197,7 +197,7 @@ def test_files_that_hold_something_else_are_refused(bare: Path, state: dict[str,
     torch.save([1.0], bare)
     assert "none" in said()
     bare.write_bytes(bare.read_bytes()[:100])
-    assert "must hold tensors" in said()
+    assert "must be whole" in said()
 
 
 def test_weights_that_lack_a_part_are_refused(bare: Path, state: dict[str, torch.Tensor]) -> None:
