@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 from collections.abc import Iterable
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -140,6 +141,13 @@ def shipped_cards() -> tuple[str, ...]:
     """Names of the cards that come with limner, sorted."""
     files = (entry.name for entry in (resources.files(__package__ or "") / "cards").iterdir())
     return tuple(sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml")))
+
+
+@cache
+def shipped_digests() -> frozenset[str]:
+    """The sha256 of every file of weights that a shipped card names."""
+    variants = [variant for name in shipped_cards() for variant in find_card(name).variants]
+    return frozenset(part.sha256 for variant in variants for part in (variant, *variant.companions))
 
 
 def find_card(name_or_path: str) -> Card:

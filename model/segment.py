@@ -13,7 +13,7 @@ from ..readers.image import ImageInfo, Mask, Pixels
 from . import onnx, weights
 from .annotator import Answer, Sight, View
 from .areas import Values, areas, sigmoid, softmax, spread
-from .cards import Card, Variant, find_card, shipped_cards
+from .cards import Card, Variant, find_card, shipped_cards, shipped_digests
 from .stain import Stain, fit_stain
 
 DEFAULT = "csmask"
@@ -92,11 +92,22 @@ class Segmenter:
         raise self._cannot_see(info, quantities)
 
     def prepare(self, sights: Sequence[Sight]) -> None:
-        """Find and check the weights that those sights need. Raises `ModelError`."""
+        """Find and check the weights that those sights need; a stranger's are tried out. Raises `ModelError`."""
         for name in sorted({sight.variant for sight in sights}):
             variant = self._variants[name]
-            for part in (variant, *variant.companions):
+            found, *others = (
                 weights.locate(part.weights, part.sha256, fetch=self._fetch, name=self.card.name)
+                for part in (variant, *variant.companions)
+            )
+            if not {part.sha256 for part in (variant, *variant.companions)} <= shipped_digests():
+                names = [part.name for part in variant.companions]
+                onnx.try_out(
+                    found,
+                    layout=self.card.layout,
+                    tile=self.card.tile,
+                    channels=len(variant.bands),
+                    beside=dict(zip(names, others, strict=True)),
+                )
 
     def fit(
         self, sight: Sight, overview: npt.NDArray[np.uint8], tissue: npt.NDArray[np.bool_], valid: npt.NDArray[np.bool_]
@@ -148,6 +159,7 @@ class Segmenter:
 
     def _network(self, variant: Variant) -> onnx.Network:
         if variant.name not in self._networks:
+            self.prepare([Sight(tile=self.card.tile, variant=variant.name)])
             self._networks[variant.name] = onnx.Network(
                 weights.read(variant.weights, variant.sha256, name=self.card.name),
                 name=f"{self.card.name}/{variant.name}",

@@ -3,6 +3,7 @@
 What can be opened is a regular file: a named pipe would wait for ever, and a device has no end.
 """
 
+import ast
 import json
 import os
 import stat
@@ -187,6 +188,19 @@ def parse_json(text: str, thing: str) -> Any:  # noqa: ANN401 - whatever JSON ho
     except RecursionError as error:
         msg = "it is nested too deeply"
         raise ValueError(msg) from error
+    _check(found, thing)
+    return found
+
+
+def python_value(text: str, thing: str) -> Any:  # noqa: ANN401 - the same
+    """What a text holds as Python writes dictionaries, lists and numbers; the text itself where it is a bare word.
+
+    Raises `ModelError` for what `_check` refuses.
+    """
+    try:
+        found: Any = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text
     _check(found, thing)
     return found
 

@@ -5,8 +5,6 @@ its `ModelBase` and `MapProcessorSegmentation` do. Values are JSON (class names 
 network sees red, green and blue divided by 255, standardised where the metadata says so; its scores are from 0 to 1.
 """
 
-import ast
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,17 +13,20 @@ from typing import Any, cast
 
 import numpy as np
 
-from ...readers.errors import ModelError
+from ...readers.errors import ModelError, shown
 from ...readers.image import ImageInfo, Mask, Pixels
 from .. import onnx, weights
 from ..annotator import Answer, Sight, View
 from ..areas import Values, areas, spread
 from ..detections import Detection, sightings
+from ..untrusted import WIDEST, parse_json, python_value, read_bytes
 from .options import Options, among
 from .yolo import LAYOUTS, read_boxes
 
 KINDS = ("Segmentor", "Detector")
 CHANNELS = 3
+MOST, MOST_CLASSES = 2**16, 255
+"""Characters of a piece of metadata, and classes of a network."""
 CENTIMETRES = 100.0
 SHARE = 8  # a tile's rim where the file states no overlap: neighbours share a quarter
 CONFIDENCE, OVERLAP, CERTAIN = 0.5, 0.4, 0.5  # where the file states none: of boxes, their suppression, one class
@@ -149,7 +150,7 @@ class Deepness:
 
             def detect(tile: Pixels, valid: Mask) -> list[Detection]:
                 del valid
-                output = network.outputs(shown(tile))[0]
+                output = network.output(shown(tile))
                 layout = LAYOUTS[about.det_type]
                 return read_boxes(
                     output, layout, about.classes, threshold=least, overlap=about.suppression, network=name
@@ -188,14 +189,13 @@ class Deepness:
 
     def _read(self) -> tuple[onnx.Network, About]:
         if self._found is None:
-            try:
-                content = self._path.read_bytes()
-            except OSError as error:
-                raise ModelError(
-                    f"network {self._path}", "it must be a readable file", value=str(error), remedy="Check the path"
-                ) from error
+            thing = f"network {self._path.name}"
+            content = read_bytes(self._path, thing, most=onnx.MOST)
+            onnx.try_out(self._path, layout="NCHW", tile=0, channels=CHANNELS)
             network = onnx.Network(content, name=self._path.name, layout="NCHW", threads=self._threads)
-            self._found = network, read_about(network, self._path.name, self._options)
+            about = read_about(network, self._path.name, self._options)
+            onnx.try_out(self._path, layout="NCHW", tile=about.tile, channels=CHANNELS)
+            self._found = network, about
         return self._found
 
 
@@ -261,16 +261,21 @@ class _Metadata:
         text = self.values.get(key)
         if text is None:
             return None
-        for read in (json.loads, ast.literal_eval):  # as the plugin does: JSON, or a dictionary as Python writes it
-            try:
-                return read(text)
-            except (ValueError, SyntaxError, MemoryError, RecursionError):
-                continue
-        return text  # a bare word
+        thing = f"metadata {key!r} of network {self.name}"
+        if len(text) > MOST:
+            raise ModelError(
+                thing, f"it may have {MOST} characters", value=str(len(text)), remedy="Check that it is the right file"
+            )
+        try:
+            return parse_json(text, thing)
+        except ValueError:
+            return python_value(text, thing)  # as the plugin does: a dictionary as Python writes it, or a bare word
 
     def text(self, key: str) -> str:
         found = self.json(key)
-        return "" if found is None else str(found)
+        if found is not None and not isinstance(found, str):
+            raise self.wrong(key, "it must be text", "Correct it")
+        return found or ""
 
     def number(self, key: str) -> float | None:
         found = self.json(key)
@@ -285,7 +290,7 @@ class _Metadata:
         if found is None:
             return default
         several = cast("list[Any]", found) if isinstance(found, list) else [found]
-        if not all(isinstance(one, (int, float)) for one in several):
+        if not all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in several):
             raise self.wrong(key, "it must be a list of numbers", "Correct it")
         return tuple(map(float, several))
 
@@ -295,15 +300,16 @@ class _Metadata:
         found = self.json(key)
         named = {str(k): str(v) for k, v in cast("dict[Any, Any]", found).items()} if isinstance(found, dict) else {}
         names = tuple(named.get(str(i), "") for i in range(len(named)))
-        if not names or not all(names) or len(set(names)) < len(names):
-            raise self.wrong("class_names", "it must name every class once, from 0 on", "Complete it")
+        if not names or not all(names) or len(set(names)) < len(names) or len(names) > MOST_CLASSES:
+            rule = f"it must name every class once, from 0 on, {MOST_CLASSES} at most"
+            raise self.wrong("class_names", rule, "Complete it")
         return names
 
     def wrong(self, key: str, rule: str, remedy: str) -> ModelError:
         return ModelError(
             f"metadata {key!r} of network {self.name}",
             rule,
-            value=self.values.get(key, "")[:80] or "none",
+            value=shown(self.values.get(key, ""), 80) or "none",
             remedy=remedy,
         )
 
@@ -311,11 +317,12 @@ class _Metadata:
 def _tile(network: onnx.Network, data: _Metadata, options: Options) -> int:
     """The side of the network's square input: as its shape says, or its metadata where that leaves it open."""
     stated = options.whole("tile") or data.number("tile_size") or data.number("tiles_size")
+    stated = min(stated, 2 * WIDEST) if stated else None
     sides = {side for side in network.shapes[0][2:] if side is not None} or ({int(stated)} if stated else set[int]())
-    if len(sides) != 1 or (stated and int(stated) not in sides):
+    if len(sides) != 1 or (stated and int(stated) not in sides) or not 1 <= min(sides) <= WIDEST:
         raise data.wrong(
             "tile_size",
-            f"it must be the side of the network's square input {network.shapes[0]}",
+            f"it must be the side of the network's square input {network.shapes[0]}, {WIDEST} pixels at most",
             "State it with --set model_options.tile=512 where the file leaves it open",
         )
     return sides.pop()
