@@ -100,14 +100,14 @@ COUNTS = re.compile(r"(?:.*_)?(?:layers?|depths?|blocks?)(?:_.*)?|n_layers?")
 NUMBERED = re.compile(r"(?:num|n)_.*|.*_num_.*")
 SIDES = re.compile(r".*(?:image|img|patch|tile|window|kernel)_size")
 FREE = re.compile(r".*(?:theta|base|pixels|_id|ids|version|max_length|seed|threshold|factor).*")
-MANY, LARGE = 2**16, 2**24
-"""Whole numbers up to here cost nothing: those that count things, and all others."""
+FEW, MANY, LARGE = 2**10, 2**16, 2**24
+"""Whole numbers up to here cost little: of layers, of other things that are counted, and all others."""
 
 
 def check_numbers(stated: object, *, tensors: int, numbers: int, thing: str, key: str = "") -> None:
     """Raise `ModelError` for a number in settings that no network has with so many tensors and numbers in them.
 
-    Layers are at most as many as tensors, and sides at most `WIDEST`.
+    Small numbers pass; layers are at most as many as tensors, and sides at most `WIDEST` pixels.
     """
     if isinstance(stated, dict):
         for name, part in cast("dict[str, object]", stated).items():
@@ -120,7 +120,7 @@ def check_numbers(stated: object, *, tensors: int, numbers: int, thing: str, key
         if SIDES.fullmatch(key):
             most = WIDEST
         elif COUNTS.fullmatch(key):
-            most = max(tensors, 1)
+            most = max(FEW, tensors)
         elif NUMBERED.fullmatch(key):
             most = max(MANY, tensors)
         if stated > most:
