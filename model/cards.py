@@ -3,14 +3,15 @@
 import difflib
 import hashlib
 from collections.abc import Iterable
+from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, cast
+from typing import Annotated, Any, Final, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..readers.errors import ModelError
+from ..readers.errors import ModelError, shown
+from .untrusted import WIDEST, Settings, parse_yaml, read_yaml
 from .weights import is_path
 
 Text = Annotated[str, Field(min_length=1)]
@@ -103,7 +104,7 @@ class Card(Part):
     known_mistakes: tuple[Text, ...] = ()
     classes: Annotated[tuple[Class, ...], Field(min_length=2, max_length=255)]
     resolution: Resolution
-    tile: Annotated[int, Field(gt=0)]
+    tile: Annotated[int, Field(gt=0, le=WIDEST)]
     halo: Annotated[int, Field(ge=0)]
     layout: Literal["NHWC", "NCHW"]
     output: Literal["logits", "probabilities", "sigmoid"]
@@ -142,6 +143,13 @@ def shipped_cards() -> tuple[str, ...]:
     return tuple(sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml")))
 
 
+@cache
+def shipped_digests() -> frozenset[str]:
+    """The sha256 of every file of weights that a shipped card names."""
+    variants = [variant for name in shipped_cards() for variant in find_card(name).variants]
+    return frozenset(part.sha256 for variant in variants for part in (variant, *variant.companions))
+
+
 def find_card(name_or_path: str) -> Card:
     """A shipped card by name, or a YAML file by path; its weights' path counts from the file's folder.
 
@@ -158,16 +166,13 @@ def find_card(name_or_path: str) -> Card:
             "it must be the name of a shipped card or the path of a card's .yaml file",
             remedy=_nearest(name_or_path, shipped),
         )
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    if not path.is_file():
         raise ModelError(
             f"card {name_or_path}",
             "it must be a readable text file",
-            value=str(error),
             remedy=f"Check the path, or name a shipped card: {', '.join(shipped)}",
-        ) from error
-    card = read_card(text, thing=f"card {name_or_path}")
+        )
+    card = _card(read_yaml(path, f"card {name_or_path}"))
     variants = tuple(
         v.model_copy(
             update={
@@ -187,14 +192,13 @@ def _beside(path: Path, source: str) -> str:
 
 def read_card(text: str, *, thing: str) -> Card:
     """A card from YAML text; `thing` names it in errors. Raises `ModelError`."""
+    return _card(parse_yaml(text, thing))
+
+
+def _card(content: Settings) -> Card:
+    thing = content.where
     try:
-        content: object = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ModelError(thing, "it must be YAML", value=str(error), remedy="Correct the file") from error
-    if not isinstance(content, dict):
-        raise ModelError(thing, "it must be a mapping of keys to values", remedy="Start from a shipped card")
-    try:
-        return Card.model_validate(cast("dict[str, Any]", content))
+        return Card.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(step) for step in first["loc"])
@@ -202,11 +206,11 @@ def read_card(text: str, *, thing: str) -> Card:
             raise ModelError(
                 thing,
                 "it has a key that no card has",
-                value=where,
+                value=shown(where),
                 remedy=_nearest(str(first["loc"][-1]), _keys(first["loc"])),
             ) from error
         raise ModelError(
-            thing, f"{where or 'card'}: {first['msg']}", value=str(first["input"])[:80], remedy="Correct the file"
+            thing, f"{where or 'card'}: {first['msg']}", value=shown(str(first["input"]), 80), remedy="Correct the file"
         ) from error
 
 

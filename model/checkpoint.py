@@ -1,15 +1,15 @@
 """A checkpoint in transformers' format: where its files are, what its settings say. Loads no weights."""
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from ..readers.errors import ModelError
-from . import weights
+from ..readers.errors import ModelError, shown
+from . import untrusted, weights
+from .untrusted import WIDEST, Settings
 
 Family = Literal["clip", "siglip"]
 
@@ -45,26 +45,17 @@ class Files:
     small: tuple[str, ...] = (*SETTINGS, *TOKENIZER)
     kept: tuple[str, ...] = (SAFE, INDEX, PICKLED, PICKLED_INDEX)
 
-    def read(self, name: str) -> dict[str, Any]:
-        """What a JSON file holds; {} where that is no mapping. Raises `ModelError` where it cannot be read."""
-        try:
-            content: object = json.loads((self.folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ModelError(
-                f"checkpoint {self.source}",
-                f"it must have a readable {name}",
-                value=str(error),
-                remedy="Name the checkpoint's folder; for a hub id add --fetch where there is a network",
-            ) from error
-        return cast("dict[str, Any]", content) if isinstance(content, dict) else {}
+    def read(self, name: str) -> Settings:
+        """The mapping that a JSON file holds. Raises `ModelError` where it cannot be read, or is no mapping."""
+        return untrusted.read_json(self.folder / name, f"checkpoint {self.source}")
 
-    def preprocessing(self) -> dict[str, Any]:
+    def preprocessing(self) -> Settings:
         """The settings of its image processor, from the file that transformers would take. Raises `ModelError`.
 
         That is `processor_config.json` where it has an image processor, else `preprocessor_config.json`.
         """
         both = "processor_config.json"
-        settings = section(self.read(both), "image_processor") if (self.folder / both).is_file() else {}
+        settings = self.read(both).part("image_processor") if (self.folder / both).is_file() else None
         return settings or self.read("preprocessor_config.json")
 
     def weights(self) -> tuple[str, ...]:
@@ -72,15 +63,18 @@ class Files:
         found = next((name for name in self.kept if (self.folder / name).is_file()), self.kept[0])
         names = (found,)
         if found in {INDEX, PICKLED_INDEX}:
-            parts = cast("Mapping[str, str]", self.read(found).get("weight_map", {}))
-            names = (found, *sorted(set(parts.values())))
+            index = self.read(found)
+            parts = index.part("weight_map")
+            names = (found, *sorted({parts.text(name) for name in parts}))
+            if len(names) == 1:
+                raise index.wrong("weight_map", "a mapping from each tensor to its file")
         absent = [name for name in names if Path(name).name != name or not (self.folder / name).is_file()]
         if absent:
             raise ModelError(
                 f"checkpoint {self.source}",
                 f"its weights must be here, as {' or '.join(name for name in self.kept if not name.endswith('.json'))}"
                 + (", or as parts with their index" if INDEX in self.kept else ""),
-                value=f"no {absent[0]}",
+                value=f"no {shown(absent[0])}",
                 remedy="Complete the folder; for a hub id add --fetch where there is a network",
             )
         return names
@@ -161,7 +155,9 @@ def find_files(
     With `fetch` a hub's `small` files may be fetched, never the weights: see `fetch_weights`. Raises `ModelError` where
     nothing of it is here.
     """
-    return Files(source, _folder(source, small, fetch=fetch), small, kept)
+    folder = _folder(source, small, fetch=fetch)
+    untrusted.check_folder(folder, f"checkpoint {source}")
+    return Files(source, folder, small, kept)
 
 
 def find_checkpoint(source: str, *, fetch: bool) -> Checkpoint:
@@ -172,16 +168,16 @@ def find_checkpoint(source: str, *, fetch: bool) -> Checkpoint:
     """
     files = find_files(source, fetch=fetch)
     config = files.read("config.json")
-    kind = str(config.get("model_type", ""))
+    kind = config.text("model_type")
     if kind not in {"clip", "siglip"}:
         raise ModelError(
             f"checkpoint {source}",
             "its model_type must be clip or siglip",
-            value=kind or "none is stated",
+            value=shown(kind) or "none is stated",
             remedy="Name another checkpoint",
         )
     check_tokenizer(files)
-    tile = int(section(config, "vision_config").get("image_size", IMAGE_SIZE))
+    tile = config.part("vision_config").whole("image_size", IMAGE_SIZE, most=WIDEST)
     rescale, mean, std = _preprocessing(files, tile)
     return Checkpoint(files, cast("Family", kind), tile, rescale, mean, std)
 
@@ -232,7 +228,7 @@ def _preprocessing(files: Files, tile: int) -> tuple[float, tuple[float, ...], t
     sizes = {
         number
         for key, asked in (("size", "do_resize"), ("crop_size", "do_center_crop"))
-        if settings.get(asked, True)
+        if settings.flag(asked, default=True)
         for number in numbers(settings.get(key, tile))
     }
     if sizes != {tile} and sizes:
@@ -245,13 +241,13 @@ def _preprocessing(files: Files, tile: int) -> tuple[float, tuple[float, ...], t
     return scaling(settings, source)
 
 
-def scaling(settings: Mapping[str, Any], source: str) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
+def scaling(settings: Settings, source: str) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
     """(rescale, mean, std) of an image processor's settings: values 0 to 255 become (value · rescale - mean) / std.
 
     Mean and std are by channel: red, green, blue. Raises `ModelError` where they are not stated.
     """
-    rescale = float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0
-    if not settings.get("do_normalize", True):
+    rescale = settings.number("rescale_factor", 1 / 255) if settings.flag("do_rescale", default=True) else 1.0
+    if not settings.flag("do_normalize", default=True):
         return rescale, (0.0,) * CHANNELS, (1.0,) * CHANNELS
     mean, std = (numbers(settings.get(key)) for key in ("image_mean", "image_std"))
     if len(mean) != CHANNELS or len(std) != CHANNELS or min(std) <= 0:
@@ -270,10 +266,4 @@ def numbers(value: Any) -> tuple[float, ...]:  # noqa: ANN401 - a size or a colo
         several = list(cast("dict[str, Any]", value).values())
     else:
         several = cast("list[Any]", value) if isinstance(value, list) else [value]
-    return tuple(number for number in several if isinstance(number, (int, float)))
-
-
-def section(settings: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """The mapping under a key, {} where there is none."""
-    part = settings.get(key)
-    return cast("dict[str, Any]", part) if isinstance(part, dict) else {}
+    return tuple(number for number in several if isinstance(number, (int, float)) and not isinstance(number, bool))

@@ -17,7 +17,7 @@ from transformers import CLIPModel, SiglipModel
 
 from ..readers.errors import ModelError, RequestError
 from .checkpoint import Checkpoint
-from .loading import load_model, tensor
+from .loading import load_model, running, tensor
 from .openclip.load import load_openclip, load_words
 from .openclip.texts import clean
 
@@ -40,7 +40,7 @@ class Contrastive:
         self._tokenizer: Any
         self._tokenizer = load_words(checkpoint)
         self._model = _load(checkpoint)
-        with torch.inference_mode():
+        with running(checkpoint.source), torch.inference_mode():
             rows = [[self._read(template.replace("{}", label)) for template in templates] for label in labels]
             self._texts = _unit(torch.stack([_unit(torch.stack(row)).mean(dim=0) for row in rows]))
 
@@ -57,7 +57,7 @@ class Contrastive:
 
     def compare(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Features (dimensions,) of length 1 → a probability for each label. Raises `ModelError`."""
-        with torch.inference_mode():
+        with running(self._checkpoint.source), torch.inference_mode():
             logits = torch.from_numpy(features[None]) @ self._texts.T * self._model.logit_scale.exp()
             if self._checkpoint.family == "siglip":
                 chances = torch.sigmoid(logits + self._model.logit_bias)
@@ -78,7 +78,7 @@ class Contrastive:
         limit = int(settings.max_position_embeddings)
         known = self._checkpoint.open_clip
         text = clean(prompt, lower=known.lower) if known is not None else prompt
-        tokens = self._tokenizer(text)["input_ids"]
+        tokens = self._tokenizer(text)["input_ids"] or [0]
         if len(tokens) > limit:
             raise RequestError(
                 f"prompt {prompt!r}",
@@ -131,7 +131,7 @@ def _load(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 - transformers' classe
 
 
 def _look(model: Any, picture: npt.NDArray[Any], checkpoint: Checkpoint) -> npt.NDArray[np.float32]:  # noqa: ANN401 - the same
-    with torch.inference_mode():
+    with running(checkpoint.source), torch.inference_mode():
         seen = model.get_image_features(pixel_values=tensor(picture[None], checkpoint)).pooler_output
         found: npt.NDArray[np.float32] = _unit(seen)[0].numpy()
     return found

@@ -18,7 +18,16 @@ from transformers.utils import logging
 
 from ..readers.errors import ModelError
 from .checkpoint import Files
+from .foreign import foreign
+from .memory import memory
+from .tensors import check_numbers, numbers_in, read_shapes
 
+REMEDY = (
+    "Check that its files are whole, and install the package that it names, where it names one; a SentencePiece "
+    "tokenizer needs the package sentencepiece"
+)
+ROOM, LEAST = 4, 2**24
+"""A network may hold so many times the numbers of its weights, which may be tied, and so many more."""
 BACKBONE, COUNTER = "backbone.", ".num_batches_tracked"  # a part of a network; and what only training reads
 
 
@@ -69,7 +78,9 @@ def load_model(
     """
     safe = not files.pickled()
     with quiet(files.source):
-        other = {} if settings is None else {"config": AutoConfig.for_model(**settings)}
+        config = _config(files) if settings is None else AutoConfig.for_model(**settings)
+        check_sizes(kind, config, settings or files.read("config.json"), files)
+        other = {} if settings is None else {"config": config}
         model, report = kind.from_pretrained(
             files.folder,
             local_files_only=True,
@@ -93,6 +104,10 @@ def load_model(
     return model.eval()
 
 
+def _config(files: Files) -> Any:  # noqa: ANN401 - the same
+    return AutoConfig.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
+
+
 def load_tokenizer(files: Files) -> Any:  # noqa: ANN401 - the same
     """Its tokenizer. Raises `ModelError`."""
     with quiet(files.source):
@@ -102,24 +117,58 @@ def load_tokenizer(files: Files) -> Any:  # noqa: ANN401 - the same
 @contextmanager
 def quiet(source: str) -> Generator[None]:
     """Keep transformers from talking, and turn whatever it raises into a `ModelError` about the checkpoint."""
-    shown, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    with silent(), foreign(f"checkpoint {source}", "transformers must be able to load it", remedy=REMEDY):
+        yield
+
+
+@contextmanager
+def silent() -> Generator[None]:
+    """Keep transformers from talking to a person: what matters is an error of ours."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         yield
-    except ModelError:
-        raise
-    except Exception as error:  # transformers, tokenizers, safetensors and torch raise their own
-        raise ModelError(
-            f"checkpoint {source}",
-            "transformers must be able to load it",
-            value=" ".join(line.strip() for line in (str(error).strip() or type(error).__name__).splitlines()[:2])[
-                :300
-            ],
-            remedy="Check that its files are whole, and install the package that it names, where it names one; a "
-            "SentencePiece tokenizer needs the package sentencepiece",
-        ) from error
     finally:
-        logging.set_verbosity(shown)
+        logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def running(source: str) -> Generator[None]:
+    """Turn what a network raises on a tile into a `ModelError` about the checkpoint, but for `MemoryError`."""
+    remedy = "Check that its files belong together, or name another checkpoint"
+    with foreign(f"checkpoint {source}", "its network must be able to answer", remedy=remedy, running=True), memory():
+        yield
+
+
+def check_sizes(kind: Any, config: Any, stated: Mapping[str, Any], files: Files) -> None:  # noqa: ANN401 - as above
+    """Raise `ModelError` where settings describe a network that is much larger than its weights.
+
+    Numbers that decide how much is allocated are compared with the weights before anything is allocated: counts with
+    how many tensors there are, other numbers with how many numbers they hold; then the network is built without memory
+    and must not hold more than `ROOM` times the numbers of its weights. `stated` are the settings `config` was made of.
+    """
+    thing = f"checkpoint {files.source}"
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name in files.weights():
+        if not name.endswith(".json"):
+            shapes |= read_shapes(files.folder / name, thing)
+    held = numbers_in(shapes)
+    check_numbers(stated, tensors=len(shapes), numbers=held, thing=thing)
+    make = getattr(kind, "from_config", None) or kind._from_config  # noqa: SLF001 - transformers' own name for it
+    with torch.device("meta"):
+        check_described(make(config), held, files.source)
+
+
+def check_described(network: torch.nn.Module, held: int, source: str) -> None:
+    """Raise `ModelError` where a network built without memory is much larger than its weights of `held` numbers."""
+    described = sum(part.numel() for part in (*network.parameters(), *network.buffers()))
+    if described > ROOM * held + LEAST:
+        raise ModelError(
+            f"checkpoint {source}",
+            "its settings must describe the network that its weights are for",
+            value=f"{described} numbers described, {held} in the weights",
+            remedy="Check that its files belong together",
+        )

@@ -14,7 +14,7 @@ from ..readers.image import ImageInfo, Mask, Pixels
 from . import onnx, weights
 from .annotator import Answer, Cost, Sight, View
 from .areas import Values, areas, sigmoid, softmax, spread
-from .cards import Card, Variant, find_card, shipped_cards
+from .cards import Card, Variant, find_card, shipped_cards, shipped_digests
 from .footprint import file_bytes
 from .stain import Stain, fit_stain
 
@@ -94,8 +94,19 @@ class Segmenter:
         raise self._cannot_see(info, quantities)
 
     def prepare(self, sights: Sequence[Sight]) -> None:
-        """Find and check the weights that those sights need. Raises `ModelError`."""
-        self._files(sights, fetch=self._fetch)
+        """Find and check the weights that those sights need; a stranger's are tried out. Raises `ModelError`."""
+        for name in sorted({sight.variant for sight in sights}):
+            variant = self._variants[name]
+            found, *others = self._files([variant], fetch=self._fetch)
+            if not {part.sha256 for part in (variant, *variant.companions)} <= shipped_digests():
+                names = [part.name for part in variant.companions]
+                onnx.try_out(
+                    found,
+                    layout=self.card.layout,
+                    tile=self.card.tile,
+                    channels=len(variant.bands),
+                    beside=dict(zip(names, others, strict=True)),
+                )
 
     def load(self, sights: Sequence[Sight]) -> None:
         """See `Loading`: the networks of the variants that those sights are for."""
@@ -104,7 +115,8 @@ class Segmenter:
 
     def cost(self, sights: Sequence[Sight], tiles: tuple[int, int]) -> Cost:
         """See `Costing`. Files are held beside the networks that are made of them."""
-        held = file_bytes(self._files(sights, fetch=False))
+        variants = [self._variants[name] for name in sorted({sight.variant for sight in sights})]
+        held = file_bytes(self._files(variants, fetch=False))
         return Cost(held, "their own type", work=tiles[0] * tiles[1], loading=2 * held)
 
     def fit(
@@ -155,14 +167,14 @@ class Segmenter:
             return values
         return softmax(values) if self.card.output == "logits" else sigmoid(values)
 
-    def _files(self, sights: Sequence[Sight], *, fetch: bool) -> list[Path]:
-        """The files of the variants that those sights are for, with the hashes of the card."""
-        variants = [self._variants[name] for name in sorted({sight.variant for sight in sights})]
+    def _files(self, variants: Sequence[Variant], *, fetch: bool) -> list[Path]:
+        """The files of variants, each after that of the network those of its companions, with the card's hashes."""
         parts = [part for variant in variants for part in (variant, *variant.companions)]
         return [weights.locate(part.weights, part.sha256, fetch=fetch, name=self.card.name) for part in parts]
 
     def _network(self, variant: Variant) -> onnx.Network:
         if variant.name not in self._networks:
+            self.prepare([Sight(tile=self.card.tile, variant=variant.name)])
             self._networks[variant.name] = onnx.Network(
                 weights.read(variant.weights, variant.sha256, name=self.card.name),
                 name=f"{self.card.name}/{variant.name}",

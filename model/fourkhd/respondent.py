@@ -159,7 +159,7 @@ class FourKhdRespondent:
 
     def _layout(self) -> Layout:
         """As asked, else as the checkpoint says that it was aligned, else the released model's conversation."""
-        stated = self._found()[0].config.get("layout")
+        stated = self._found()[0].config.text("layout")
         aligned: list[Layout] = [layout for layout in LAYOUTS if layout == stated]
         return self._asked_layout or (aligned[0] if aligned else "chat")
 

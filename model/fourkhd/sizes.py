@@ -9,13 +9,16 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self, cast, get_args
 
 from ...readers.errors import ModelError
+from ..untrusted import WIDEST, Settings
 
 Shapes = Mapping[str, tuple[int, ...]]
 Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
 
+MOST = 2**24
+"""Heads or positions of a model."""
 LINEARS = ("wqkv", "wo", "w1", "w2", "w3")
 RELEASED_ALPHAS = {8: 16.0, 256: 256.0}  # rank → alpha, of the released 7B checkpoint
 CLIP_HEAD = 64  # width of a head in every CLIP vision tower that was released
@@ -76,6 +79,7 @@ class LanguageSizes:
     def of(cls, shapes: Shapes, config: Mapping[str, Any], source: str) -> Self:
         """The sizes of an InternLM2 with those tensors and that config.json. Raises `ModelError`."""
         vocab, width = _shape(shapes, "model.tok_embeddings.weight", 2, source)
+        config = Settings(config, f"config.json of checkpoint {source}")
         _check_rope(config, source)
         return cls(
             vocab=vocab,
@@ -84,8 +88,8 @@ class LanguageSizes:
             heads=_whole(config, "num_attention_heads", source),
             kv_heads=_whole(config, "num_key_value_heads", source),
             mlp=_shape(shapes, "model.layers.0.feed_forward.w1.weight", 2, source)[0],
-            eps=float(config.get("rms_norm_eps", 1e-5)),
-            rope_theta=float(config.get("rope_theta", 1e6)),
+            eps=config.number("rms_norm_eps", 1e-5, above=0),
+            rope_theta=config.number("rope_theta", 1e6, above=0),
             positions=_whole(config, "max_position_embeddings", source),
         )
 
@@ -181,25 +185,37 @@ class Sizes:
         Raises `ModelError` for a sibling model, which it names, and for what cannot be told.
         """
         refuse_sibling(shapes, source)
-        stated = cast("Mapping[str, Any]", config.get("vision") or {})
+        config = Settings(config, f"config.json of checkpoint {source}")
+        stated = config.part("vision")
         hidden, _, patch, _ = _shape(shapes, VISION + "embeddings.patch_embedding.weight", 4, source)
         positions = _shape(shapes, VISION + "embeddings.position_embedding.weight", 2, source)[0]
         class_token = VISION + "embeddings.class_embedding" in shapes
-        side = math.isqrt(positions - class_token)
+        side = math.isqrt(max(0, positions - class_token))
+        heads = stated.whole("heads", max(1, hidden // CLIP_HEAD))
+        if hidden % heads or not 1 <= side * patch <= WIDEST:
+            raise ModelError(
+                f"checkpoint {source}",
+                f"its vision tower must see tiles of at most {WIDEST} pixels, and its width be a multiple of its heads",
+                value=f"{side * patch} pixels, {hidden} wide, {heads} heads",
+                remedy="Check that config.json and the weights belong together",
+            )
+        activation = stated.text("activation", "quick_gelu")
+        if activation not in get_args(Activation):
+            raise stated.wrong("activation", " or ".join(get_args(Activation)))
         vision = VisionSizes(
             hidden=hidden,
             layers=_count(shapes, VISION + "encoder.layers"),
-            heads=int(stated.get("heads") or max(1, hidden // CLIP_HEAD)),
+            heads=heads,
             mlp=_shape(shapes, VISION + "encoder.layers.0.mlp.fc1.weight", 2, source)[0],
             patch=patch,
             image=side * patch,
-            activation=stated.get("activation", "quick_gelu"),
-            eps=float(stated.get("eps", 1e-5)),
+            activation=cast("Activation", activation),
+            eps=stated.number("eps", 1e-5, above=0),
             class_token=class_token,
             pre_norm=VISION + "pre_layrnorm.weight" in shapes,
             patch_bias=VISION + "embeddings.patch_embedding.bias" in shapes,
-            mean=_three(stated.get("mean") or CLIP_MEAN),
-            std=_three(stated.get("std") or CLIP_STD),
+            mean=_colours(stated, "mean", CLIP_MEAN),
+            std=_colours(stated, "std", CLIP_STD),
         )
         language = LanguageSizes.of(shapes, config, source)
         projector = _shape(shapes, "vision_proj.0.weight", 2, source)[0]
@@ -278,28 +294,28 @@ def refuse_sibling(shapes: Shapes, source: str) -> None:
         )
 
 
-def _ploras(shapes: Shapes, config: Mapping[str, Any], source: str) -> dict[str, Plora]:
-    stated = cast("Mapping[str, Mapping[str, Any]]", config.get("plora") or {})
+def _ploras(shapes: Shapes, config: Settings, source: str) -> dict[str, Plora]:
+    stated = config.part("plora")
     found: dict[str, Plora] = {}
     for name in LINEARS:
         room = "attention" if name in {"wqkv", "wo"} else "feed_forward"
         rank = _shape(shapes, f"model.layers.0.{room}.{name}.Plora_A.weight", 2, source)[0]
-        alpha = stated.get(name, {}).get("alpha", RELEASED_ALPHAS.get(rank))
-        if alpha is None:
+        alpha = stated.part(name).number("alpha", RELEASED_ALPHAS.get(rank, 0.0))
+        if not alpha or not rank:
             raise ModelError(
                 f"checkpoint {source}",
                 "the scale of its Partial LoRA must be known: it is never guessed",
                 value=f"{name} has rank {rank}, and config.json states no alpha",
                 remedy=f'Add "plora": {{"{name}": {{"rank": {rank}, "alpha": …}}}} to config.json',
             )
-        found[name] = Plora(rank, float(alpha))
+        found[name] = Plora(rank, alpha)
     return found
 
 
-def _check_rope(config: Mapping[str, Any], source: str) -> None:
+def _check_rope(config: Settings, source: str) -> None:
     """Dynamic scaling changes nothing up to the model's own length, and longer sequences are refused anyway."""
-    scaling = cast("Mapping[str, Any]", config.get("rope_scaling") or {})
-    kind = scaling.get("type", scaling.get("rope_type", "dynamic"))
+    scaling = config.part("rope_scaling")
+    kind = scaling.text("type", scaling.text("rope_type", "dynamic"))
     if kind not in {"dynamic", "default"}:
         raise ModelError(
             f"checkpoint {source}",
@@ -322,8 +338,9 @@ def _shape(shapes: Shapes, name: str, dimensions: int, source: str) -> tuple[int
 
 
 def _count(shapes: Shapes, prefix: str) -> int:
-    pattern = re.compile(re.escape(prefix) + r"\.(\d+)\.")
-    return 1 + max((int(match[1]) for match in map(pattern.match, shapes) if match), default=-1)
+    pattern = re.compile(re.escape(prefix) + r"\.(\d{1,9})\.")
+    found = 1 + max((int(match[1]) for match in map(pattern.match, shapes) if match), default=-1)
+    return min(found, len(shapes) + 1)  # with more than there are tensors, some are missing in any case
 
 
 def _three(values: Sequence[float]) -> tuple[float, float, float]:
@@ -331,13 +348,22 @@ def _three(values: Sequence[float]) -> tuple[float, float, float]:
     return float(red), float(green), float(blue)
 
 
-def _whole(config: Mapping[str, Any], key: str, source: str) -> int:
-    value = config.get(key)
-    if not isinstance(value, int) or value < 1:
+def _colours(stated: Settings, key: str, default: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Three numbers of red, green and blue; those of `std` above 0."""
+    found = stated.list(key) or list(default)
+    numbers = [value for value in found if isinstance(value, (int, float)) and (key == "mean" or value > 0)]
+    if not len(numbers) == len(found) == len(default):
+        raise stated.wrong(key, "three numbers" + (" above 0" if key == "std" else ""))
+    return _three(numbers)
+
+
+def _whole(config: Settings, key: str, source: str) -> int:
+    value = config.whole(key, 0, most=MOST)
+    if not value:
         raise ModelError(
             f"checkpoint {source}",
             f"its config.json must state {key}",
-            value=str(value),
+            value="None",
             remedy="Complete the file: it is never guessed",
         )
     return value

@@ -11,7 +11,11 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from ...readers.errors import ModelError, RequestError
+from ..foreign import foreign
+from ..untrusted import read_bytes
 
+MOST = 2**26
+"""Bytes of a tokenizer's file."""
 Layout = Literal["chat", "benchmark", "training"]
 
 LAYOUTS: tuple[Layout, ...] = ("chat", "benchmark", "training")
@@ -62,16 +66,14 @@ class Tokenizer:
                 value="it is absent",
                 remedy=f"Copy the checkpoint's {FILE} into the folder; for a hub id add --fetch",
             )
+        content = read_bytes(path, f"checkpoint {source}", most=MOST)
         self._pieces: Any = SentencePieceProcessor()
-        try:
-            self._pieces.Load(str(path))
-        except (OSError, RuntimeError) as error:
-            raise ModelError(
-                f"checkpoint {source}",
-                f"its {FILE} must be a SentencePiece model",
-                value=str(error).splitlines()[0][:200] if str(error) else type(error).__name__,
-                remedy="Copy the file again: it is damaged",
-            ) from error
+        with foreign(
+            f"checkpoint {source}",
+            f"its {FILE} must be a SentencePiece model",
+            remedy="Copy the file again: it is damaged",
+        ):
+            self._pieces.LoadFromSerializedProto(content)
         self.size: int = self._pieces.GetPieceSize()
         self.bos: int = self._pieces.bos_id()
         self.eos: int = self._pieces.eos_id()

@@ -19,7 +19,10 @@ from transformers import CLIPVisionConfig, SiglipVisionConfig, ViTConfig
 
 from ...readers.errors import ModelError
 from ..checkpoint import scaling
-from .blueprint import NEW, check_tile, vision_sizes
+from ..foreign import foreign
+from ..tensors import check_numbers, numbers_in
+from ..untrusted import Settings
+from .blueprint import NEW, check_heads, check_tile, vision_sizes
 from .files import Files
 from .sizes import VISION, Activation, VisionSizes, vision_tensors
 
@@ -146,7 +149,7 @@ def draws(seed: int) -> Draw:
 
 def _stated(files: Files) -> tuple[VisionSizes, str]:
     """(sizes, kind) from a transformers folder's settings, whose own defaults stand for what they leave out."""
-    kind = str(files.config.get("model_type", "")).removesuffix("_vision_model")
+    kind = files.config.text("model_type").removesuffix("_vision_model")
     makers: dict[str, Any] = {"clip": CLIPVisionConfig, "siglip": SiglipVisionConfig, "vit": ViTConfig}
     if kind not in makers:
         raise ModelError(
@@ -155,8 +158,16 @@ def _stated(files: Files) -> tuple[VisionSizes, str]:
             value=kind or "none is stated",
             remedy="Name the folder of a CLIP or SigLIP checkpoint in transformers' format",
         )
-    inner: Any = files.config.get("vision_config", files.config)
-    stated = makers[kind](**inner)
+    inner: Any = files.config.part("vision_config") or files.config
+    shapes = files.shapes()
+    thing = f"checkpoint {files.source}"
+    check_numbers(inner, tensors=len(shapes), numbers=numbers_in(shapes), thing=thing)
+    with foreign(thing, "transformers must understand its config.json", remedy="Check that the file is whole"):
+        stated = makers[kind](**inner)
+        check_heads(thing, stated.hidden_size, stated.num_attention_heads)
+        for side in (stated.patch_size, stated.image_size):
+            if side < 1 or stated.num_hidden_layers < 1:
+                raise ValueError(side)
     activation = _ACTIVATIONS.get(str(stated.hidden_act))
     if activation is None or stated.num_channels != 3:  # noqa: PLR2004 - red, green, blue
         raise ModelError(
@@ -237,7 +248,15 @@ def _check(tensors: Tensors, sizes: VisionSizes, source: str) -> None:
 def _colours(files: Files) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """(mean, std) of red, green and blue from 0 to 1, as the checkpoint's processor states them."""
     stated = any((files.folder / name).is_file() for name in ("processor_config.json", "preprocessor_config.json"))
-    rescale, mean, std = scaling(files.held.preprocessing() if stated else {}, files.source)
+    nothing = Settings({}, "preprocessor_config.json")
+    rescale, mean, std = scaling(files.held.preprocessing() if stated else nothing, files.source)
+    if rescale <= 0:
+        raise ModelError(
+            f"checkpoint {files.source}",
+            "its processor must multiply what it shows by a number above 0",
+            value=f"{rescale:g}",
+            remedy="Correct rescale_factor in preprocessor_config.json",
+        )
     whole = 255 * rescale  # what the processor makes of white, before it takes the mean away
     red, green, blue = ((m / whole, s / whole) for m, s in zip(mean, std, strict=True))
     return (red[0], green[0], blue[0]), (red[1], green[1], blue[1])

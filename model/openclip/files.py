@@ -9,9 +9,9 @@ refused.
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from ...readers.errors import ModelError
+from ...readers.errors import ModelError, shown
 from ..checkpoint import (
     CHANNELS,
     TOKENIZER,
@@ -22,8 +22,8 @@ from ..checkpoint import (
     find_files,
     has_tokenizer,
     numbers,
-    section,
 )
+from ..untrusted import WIDEST, Settings
 
 SETTINGS = "open_clip_config.json"
 MERGES = "bpe_simple_vocab_16e6.txt.gz"
@@ -39,6 +39,8 @@ TEXT: Final[Mapping[str, Any]] = {
     "layers": 12,
     "mlp_ratio": 4.0,
 }
+MOST = 2**24
+"""Of any size."""
 STAGES, SHRINKS = 4, 32  # of a residual network, and pixels to a side of a place of its last map
 PLAIN: Final[Mapping[str, tuple[Any, ...]]] = {
     "pool_type": ("tok", "argmax"),
@@ -68,7 +70,7 @@ def find_openclip(source: str, *, fetch: bool, tokenizer: str = "", words: bool 
         return None
     stated = files.read(SETTINGS)
     settings = sizes(stated, source)
-    scaling = section(stated, "preprocess_cfg")
+    scaling = stated.part("preprocess_cfg")
     mean, std = (numbers(scaling.get(key)) for key in ("mean", "std"))
     mean, std = (part * CHANNELS if len(part) == 1 else part for part in (mean, std))
     if len(mean) != CHANNELS or len(std) != CHANNELS or min(std) <= 0:
@@ -82,10 +84,10 @@ def find_openclip(source: str, *, fetch: bool, tokenizer: str = "", words: bool 
         raise ModelError(
             f"checkpoint {source}",
             "its preprocess_cfg must ask for pictures in RGB",
-            value=f"mode: {str(scaling['mode'])[:60]}",
+            value=shown(f"mode: {scaling['mode']}", 60),
             remedy="Name another checkpoint",
         )
-    other = bool(section(section(stated, "model_cfg"), "text_cfg").get("hf_tokenizer_name"))
+    other = bool(stated.part("model_cfg").part("text_cfg").get("hf_tokenizer_name"))
     read_by = None
     if words:
         files, read_by = with_tokenizer(files, tokenizer, merges=not other)
@@ -182,48 +184,53 @@ def sizes(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
     Of a residual network, which transformers does not have, `vision_config` says `residual_layers`: see `residual.py`.
     Raises `ModelError` where that is not a plain CLIP.
     """
-    model = section(settings, "model_cfg")
-    vision, text = section(model, "vision_cfg"), section(model, "text_cfg")
+    model = Settings(settings, f"{SETTINGS} of checkpoint {source}").part("model_cfg")
+    vision, text = model.part("vision_cfg"), model.part("text_cfg")
     for name, part, known in (("vision_cfg", vision, {*VISION, "image_size"}), ("text_cfg", text, {*TEXT})):
         for key, value in part.items():
             allowed = PLAIN.get(key)
-            if value and key not in known and (allowed is None or (allowed and value not in allowed)):
+            if value and key not in known and (allowed is None or (allowed and all(value != one for one in allowed))):
                 raise _refused(source, f"{name}.{key}", value)
     for key in set(model) - {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text"}:
         if model[key]:
             raise _refused(source, key, model[key])
-    vision, text = {**VISION, **vision}, {**TEXT, **text}
-    side = vision.get("image_size", 224)
-    sides = set(cast("list[Any]", side)) if isinstance(side, list) else {side}
-    stages = cast("list[Any]", vision["layers"]) if isinstance(vision["layers"], list) else []
-    if len(stages) not in {0, STAGES} or len(sides) != 1 or not isinstance(model.get("embed_dim"), int):
+    vision = Settings({**VISION, **vision}, model.where, "model_cfg.vision_cfg.")
+    text = Settings({**TEXT, **text}, model.where, "model_cfg.text_cfg.")
+    if model.get("embed_dim") is None:
+        raise _refused(source, "embed_dim", None)
+    sides = set(numbers(vision.get("image_size", 224)))
+    stages = vision.list("layers") if isinstance(vision["layers"], list) else []
+    counted = all(type(count) is int and 0 < count <= MOST for count in stages)
+    if len(stages) not in {0, STAGES} or len(sides) != 1 or not counted:
         raise _refused(source, "vision_cfg", {key: vision.get(key) for key in ("layers", "image_size")})
-    act = {"hidden_act": "quick_gelu" if model.get("quick_gelu") else "gelu"}
-    residual: dict[str, Any] = {
-        "residual_layers": stages,
-        "num_attention_heads": vision["width"] * SHRINKS // vision["head_width"],
-    }
-    transformer: dict[str, Any] = {
-        "intermediate_size": int(vision["width"] * vision["mlp_ratio"]),
-        "num_hidden_layers": vision["layers"],
-        "num_attention_heads": vision["width"] // vision["head_width"],
-        "patch_size": vision["patch_size"],
-    }
+    side = Settings({"image_size": sides.pop()}, model.where, "model_cfg.vision_cfg.").needed("image_size", most=WIDEST)
+    joint, width = model.needed("embed_dim", most=MOST), vision.needed("width", most=MOST)
+    head = vision.needed("head_width", most=MOST)
+    words = text.needed("vocab_size", least=3, most=MOST)
+    act = {"hidden_act": "quick_gelu" if model.flag("quick_gelu", default=False) else "gelu"}
+    residual: dict[str, Any] = {"residual_layers": stages, "num_attention_heads": width * SHRINKS // head}
+    transformer: dict[str, Any] = {}
+    if not stages:
+        transformer = {
+            "intermediate_size": int(width * vision.number("mlp_ratio", 4.0, above=0)),
+            "num_hidden_layers": vision.needed("layers", most=MOST),
+            "num_attention_heads": width // head,
+            "patch_size": vision.needed("patch_size", most=WIDEST),
+        }
+    inner = text.needed("width", most=MOST)
     return {
-        "projection_dim": model["embed_dim"],
-        "vision_config": act
-        | {"hidden_size": vision["width"], "image_size": sides.pop()}
-        | (residual if stages else transformer),
+        "projection_dim": joint,
+        "vision_config": act | {"hidden_size": width, "image_size": side} | (residual if stages else transformer),
         "text_config": act
         | {
-            "hidden_size": text["width"],
-            "intermediate_size": int(text["width"] * text["mlp_ratio"]),
-            "num_hidden_layers": text["layers"],
-            "num_attention_heads": text["heads"],
-            "max_position_embeddings": text["context_length"],
-            "vocab_size": text["vocab_size"],
-            "bos_token_id": text["vocab_size"] - 2,
-            "eos_token_id": text["vocab_size"] - 1,  # the highest, whose place OpenCLIP looks for
+            "hidden_size": inner,
+            "intermediate_size": int(inner * text.number("mlp_ratio", 4.0, above=0)),
+            "num_hidden_layers": text.needed("layers", most=MOST),
+            "num_attention_heads": text.needed("heads", most=MOST),
+            "max_position_embeddings": text.needed("context_length", most=MOST),
+            "vocab_size": words,
+            "bos_token_id": words - 2,
+            "eos_token_id": words - 1,  # the highest, whose place OpenCLIP looks for
         },
     }
 
@@ -232,6 +239,6 @@ def _refused(source: str, key: str, value: object) -> ModelError:
     return ModelError(
         f"checkpoint {source}",
         "its model_cfg must describe a plain CLIP: OpenCLIP's own vision transformer or ResNet and text transformer",
-        value=f"{key}: {str(value)[:60]}",
+        value=shown(f"{key}: {value}", 80),
         remedy="Name another checkpoint, or one in transformers' format",
     )

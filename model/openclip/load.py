@@ -6,8 +6,6 @@ Pickled weights are read with torch's weights-only reader.
 # transformers' types do not say what its classes return:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +13,11 @@ from typing import Any
 
 import torch
 from transformers import CLIPConfig, CLIPTokenizer
-from transformers.modeling_utils import load_state_dict
 
 from ...readers.errors import ModelError
 from ..checkpoint import Checkpoint, Files, OpenClip
-from ..loading import load_tokenizer, quiet
+from ..loading import check_described, load_tokenizer, quiet
+from ..tensors import check_numbers, load, numbers_in
 from .architectures import check_shapes
 from .files import NO_WEIGHTS, renamed
 from .residual import ResidualTower
@@ -34,12 +32,17 @@ def load_openclip(kind: Any, files: Files, known: OpenClip) -> Any:  # noqa: ANN
     (name,) = files.weights()
     theirs = read_weights(files.folder / name, files.source)
     if known.architecture:
-        check_shapes({name: value.shape for name, value in theirs.items()}, known.architecture, files.source)
+        check_shapes({name: tuple(value.shape) for name, value in theirs.items()}, known.architecture, files.source)
+    shapes = {name: tuple(value.shape) for name, value in theirs.items()}
+    held = numbers_in(shapes)
+    check_numbers(known.settings, tensors=len(shapes), numbers=held, thing=f"checkpoint {files.source}")
     with quiet(files.source):
+        with torch.device("meta"):
+            check_described(make_clip(kind, known.settings), held, files.source)
         model = make_clip(kind, known.settings)
         ours: dict[str, torch.Tensor] = {}
         unknown: list[str] = []
-        for old, new, third, turned in renamed({name: tuple(value.shape) for name, value in theirs.items()}):
+        for old, new, third, turned in renamed(shapes):
             value = theirs[old].to(torch.float32)
             value = value.T if turned else value
             if new:
@@ -89,17 +92,7 @@ def read_weights(path: Path, source: str) -> dict[str, torch.Tensor]:
 
     Pickles are read by torch's weights-only reader, which runs nothing of them.
     """
-    try:
-        with warnings.catch_warnings(action="ignore"):  # that a TorchScript program is one: it is refused
-            content: Any = load_state_dict(path, weights_only=True)
-    except Exception as error:  # torch, pickle, zip and safetensors raise their own
-        raise ModelError(
-            f"checkpoint {source}",
-            f"{path.name} must hold tensors and nothing that runs: a pickle of weights only, or safetensors",
-            value=_reason(error),
-            remedy="Get the file again if it is not whole; of a TorchScript program or a whole pickled model, have the "
-            "state_dict alone saved by whoever trusts it",
-        ) from error
+    content = load(path, f"checkpoint {source}")
     inner = content.get("state_dict", content) if isinstance(content, dict) else content
     held = {name: value for name, value in inner.items() if name not in NO_WEIGHTS} if isinstance(inner, dict) else {}
     other = [name for name, value in held.items() if not (isinstance(name, str) and isinstance(value, torch.Tensor))]
@@ -111,13 +104,6 @@ def read_weights(path: Path, source: str) -> dict[str, torch.Tensor]:
             remedy="Save the state_dict of the model alone",
         )
     return held
-
-
-def _reason(error: Exception) -> str:
-    """What torch says, without its advice to run what is in the file."""
-    said = str(error).rpartition("WeightsUnpickler error:")[2].partition("Check the documentation")[0]
-    asked = re.search(r"GLOBAL (\S+)", said)
-    return f"it asks for {asked[1]}" if asked else " ".join((said.strip() or type(error).__name__).split())[:160]
 
 
 def load_words(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 - the same

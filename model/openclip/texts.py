@@ -6,6 +6,7 @@ byte pair encoding, arXiv 1508.07909, of the bytes of UTF-8 as in GPT-2.
 
 import gzip
 import html
+import zlib
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,11 @@ from typing import Final
 import ftfy
 
 from ...readers.errors import ModelError
+from ..foreign import reason
+from ..untrusted import open_file
+
+MOST = 2**26
+"""Bytes of the file of merges, unpacked."""
 
 START, END = "<start_of_text>", "<end_of_text>"
 LAST_OF_WORD: Final = "</w>"
@@ -33,9 +39,13 @@ def read_merges(path: Path, size: int, source: str) -> tuple[dict[str, int], lis
     """
     wanted = size - 2 * 256 - 2
     try:
-        lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")[1 : 1 + max(wanted, 0)]
-    except (OSError, EOFError, ValueError) as error:
-        raise _bad(path, source, str(error)) from error
+        with open_file(path, f"checkpoint {source}") as packed, gzip.open(packed) as file:
+            content = file.read(MOST + 1)
+        lines = content.decode("utf-8").split("\n")[1 : 1 + max(wanted, 0)]
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise _bad(path, source, reason(error)) from error
+    if len(content) > MOST:
+        raise _bad(path, source, f"more than {MOST} bytes when unpacked")
     pairs = [tuple(line.split()) for line in lines]
     merges = [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]  # noqa: PLR2004 - a pair
     if len(merges) != wanted:

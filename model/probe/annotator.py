@@ -1,6 +1,5 @@
 """The `probe` annotator: which of the classes that a person taught by example each tile belongs to."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from ...readers.render import rgb_channels
 from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Answer, Cost, Sight, View
 from ..fusion import Fusion
 from ..views import Kept, kept_tiles
+from ..weights import sha256_of
 from .card import CARD, HEAD, ProbeCard, Seen, read_card
 from .encoders import Encoder, check_finite, find_encoder, same_encoder
 from .head import Head
@@ -65,7 +65,7 @@ class Probe:
     def identity(self) -> Mapping[str, str]:
         """The card, the head and the encoder, each by its sha256. Raises `ModelError` where one is not here."""
         card = self.card
-        digest = hashlib.sha256((self._folder / CARD).read_bytes()).hexdigest()
+        digest = sha256_of(self._folder / CARD)
         encoder, _ = self._ready()
         return {
             "name": "probe",
@@ -199,6 +199,13 @@ class Probe:
                     remedy="Name that encoder with --set model_options.encoder=…, or train the probe again",
                 )
             head = Head.load(self._folder / HEAD, card.head.sha256)
+            if (head.dimensions, head.classes) != (card.head.dimensions, len(card.labels)):
+                raise ModelError(
+                    f"head of {self._folder}",
+                    f"it must take {card.head.dimensions} features and know {len(card.labels)} classes, as on its card",
+                    value=f"{head.dimensions} and {head.classes}",
+                    remedy="Train the probe again, or get its whole folder from where it was trained",
+                )
             self._found = encoder, head
         return self._found
 

@@ -1,12 +1,13 @@
 """A probe's card: which encoder it stands on, what it was taught, how well it did on what it had not seen."""
 
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, cast
+from typing import Annotated, Final, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ...readers.errors import ModelError
+from ...readers.errors import ModelError, shown
+from ..untrusted import WIDEST, read_yaml
 
 CARD: Final = "card.yaml"
 HEAD: Final = "head.safetensors"
@@ -44,7 +45,7 @@ class Seen(Part):
     3 colour). `limits` are the native numbers that pictures show black and white, None where each had its own.
     """
 
-    tile: Annotated[int, Field(gt=0)]
+    tile: Annotated[int, Field(gt=0, le=WIDEST)]
     metres: Annotated[float, Field(gt=0)] | None
     tolerates: Annotated[float, Field(ge=1)]
     bands: tuple[Text, ...] | None
@@ -163,24 +164,21 @@ def write_card(card: ProbeCard, folder: Path) -> Path:
 def read_card(folder: Path) -> ProbeCard:
     """The card of a probe's folder. Raises `ModelError`: no such file, not YAML, keys or values that cannot be."""
     thing = f"probe {folder}"
-    try:
-        content: object = yaml.safe_load((folder / CARD).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+    if not (folder / CARD).is_file():
         raise ModelError(
             thing,
             f"its folder must hold {CARD}",
-            value=str(error),
             remedy="Name the folder that `limner train probe` was given with --out",
-        ) from error
-    except yaml.YAMLError as error:
-        raise ModelError(thing, f"{CARD} must be YAML", value=str(error)[:200], remedy="Train it again") from error
-    if not isinstance(content, dict):
-        raise ModelError(thing, f"{CARD} must be a mapping of keys to values", remedy="Train it again")
+        )
+    content = read_yaml(folder / CARD, thing)
     try:
-        return ProbeCard.model_validate(cast("dict[str, Any]", content))
+        return ProbeCard.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(step) for step in first["loc"])
         raise ModelError(
-            f"{thing}, {CARD}", f"{where}: {first['msg']}", value=str(first["input"])[:80], remedy="Train it again"
+            f"{thing}, {CARD}",
+            f"{where}: {first['msg']}",
+            value=shown(str(first["input"]), 80),
+            remedy="Train it again",
         ) from error

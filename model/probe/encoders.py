@@ -12,11 +12,12 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ...readers.errors import ModelError, RequestError
-from ..checkpoint import SETTINGS, Checkpoint, Files, fetch_weights, find_checkpoint, find_files, section
+from ...readers.errors import ModelError, RequestError, shown
+from ..checkpoint import SETTINGS, Checkpoint, Files, fetch_weights, find_checkpoint, find_files, numbers
 from ..footprint import held_bytes
 from ..openclip.bare import find_bare
 from ..openclip.files import find_openclip
+from ..untrusted import WIDEST
 
 Vector = npt.NDArray[np.float32]
 Kind = Literal["colour", "image-text", "4khd", "backbone"]
@@ -175,7 +176,7 @@ def find_encoder(source: str, *, fetch: bool = False, threads: int = 0) -> Encod
     if opened is not None:
         return _image_text(opened, fetch=fetch, threads=threads)
     files = find_files(source, fetch=fetch, small=SETTINGS)
-    kind = str(files.read("config.json").get("model_type", ""))
+    kind = files.read("config.json").text("model_type")
     if kind in {"clip", "siglip"}:
         return _image_text(find_checkpoint(source, fetch=fetch), fetch=fetch, threads=threads)
     if kind.startswith("internlm"):
@@ -249,17 +250,17 @@ def _fourkhd(source: str, *, fetch: bool, threads: int) -> NetworkEncoder:
 def _backbone(files: Files, kind: str, *, fetch: bool, threads: int) -> NetworkEncoder:
     """A checkpoint whose class transformers knows by its model type. Its own resizing is not done: a tile is whole."""
     config = files.read("config.json")
-    lengths = [config.get(name, section(config, "vision_config").get(name)) for name in LENGTHS]
-    length = next((one for one in lengths if isinstance(one, int)), None)
-    if length is None:
+    lengths = [part.get(name) for name in LENGTHS for part in (config, config.part("vision_config"))]
+    length = next((one for one in lengths if type(one) is int), 0)
+    if not length:
         cut = files.preprocessing().get("crop_size") or files.preprocessing().get("size")
-        sides = set(cut.values()) if isinstance(cut, dict) else {cut}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] - JSON
-        length = next((one for one in sides if isinstance(one, int)), None) if len(sides) == 1 else None  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] - the same
-    if length is None:
+        sides = set(numbers(cut))
+        length = next((one for one in sides if isinstance(one, int)), 0) if len(sides) == 1 else 0
+    if not 1 <= length <= WIDEST:
         raise ModelError(
             f"checkpoint {files.source}",
-            "its config or its processor must say how large its pictures are",
-            value=f"model type {kind or 'not stated'}, no {' or '.join(LENGTHS)}",
+            f"its config or its processor must say how large its pictures are, {WIDEST} pixels at most",
+            value=shown(f"model type {kind or 'not stated'}, {' or '.join(LENGTHS)} {length or 'not stated'}"),
             remedy="Name another encoder",
         )
 

@@ -10,6 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ...readers.errors import ModelError
+from ..foreign import foreign
+from ..untrusted import read_bytes
+
+MOST: Final = 2**28
+"""Bytes of a head's file."""
 
 Values = npt.NDArray[np.float64]
 
@@ -40,8 +45,19 @@ class Head:
         return len(self.layers[-1][1])
 
     def standard(self, features: npt.ArrayLike) -> Values:
-        """Features (n, dimensions) in units of the training tiles' spread; a feature without any becomes 0."""
-        centred = np.asarray(features, dtype=np.float64) - self.mean
+        """Features (n, dimensions) in units of the training tiles' spread; a feature without any becomes 0.
+
+        Raises `ModelError` for another number of features.
+        """
+        given = np.asarray(features, dtype=np.float64)
+        if given.shape[-1] != self.dimensions:
+            raise ModelError(
+                "features",
+                f"the probe's head takes {self.dimensions} of a tile",
+                value=str(given.shape[-1]),
+                remedy="Name the encoder that the probe was trained with",
+            )
+        centred = given - self.mean
         return np.where(self.scale > _LEAST, centred / np.maximum(self.scale, _LEAST), 0.0)
 
     def logits(self, standard: Values) -> Values:
@@ -71,28 +87,26 @@ class Head:
     @classmethod
     def load(cls, path: Path, sha256: str) -> "Head":
         """Read what `save` wrote. Raises `ModelError` where the file is not here, is another, or is damaged."""
-        from safetensors import SafetensorError  # noqa: PLC0415 - as in `save`
-        from safetensors.numpy import load  # noqa: PLC0415 - the same
+        from safetensors.numpy import load  # noqa: PLC0415 - as in `save`
 
         thing = f"head {path}"
         remedy = "Train the probe again, or get its whole folder from where it was trained"
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ModelError(thing, "it must be readable", value=str(error), remedy=remedy) from error
+        content = read_bytes(path, thing, most=MOST)
         found = hashlib.sha256(content).hexdigest()
         if found != sha256:
             raise ModelError(thing, f"its sha256 must be {sha256}, as its card says", value=found, remedy=remedy)
-        try:
-            tensors = load(content)
+        with foreign(thing, "it must hold a head's tensors", remedy=remedy):
+            tensors = {name: np.asarray(tensor, dtype=np.float64) for name, tensor in load(content).items()}
             count = sum(name.endswith(".weight") for name in tensors)
             layers = tuple((tensors[f"layers.{i}.weight"], tensors[f"layers.{i}.bias"]) for i in range(count))
-            head = cls(tensors["mean"], tensors["scale"], layers, float(tensors["temperature"][0]))
-        except (SafetensorError, KeyError, IndexError) as error:
-            raise ModelError(thing, "it must hold a head's tensors", value=str(error), remedy=remedy) from error
-        sizes = [head.dimensions, *(len(bias) for _, bias in layers)]
-        if not layers or [weights.shape for weights, _ in layers] != list(pairwise(sizes)):
+            head = cls(tensors["mean"], tensors["scale"], layers, float(tensors["temperature"].reshape(-1)[0]))
+        shapes = [part.shape for part in (head.mean, head.scale, *(bias for _, bias in layers))]
+        sizes = [part[0] for part in shapes[1:] if len(part) == 1]
+        fits = shapes[0] == shapes[1] and len(sizes) == len(shapes) - 1
+        if not layers or not fits or [weights.shape for weights, _ in layers] != list(pairwise(sizes)):
             raise ModelError(thing, "its layers must fit each other", value=str(sizes), remedy=remedy)
+        if not all(np.isfinite(part).all() for part in tensors.values()) or head.temperature <= 0:
+            raise ModelError(thing, "its numbers must be finite, and its temperature above 0", remedy=remedy)
         return head
 
 

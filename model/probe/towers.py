@@ -19,7 +19,7 @@ from ..checkpoint import Files, scaling
 from ..fourkhd.files import Files as FourKhdFiles
 from ..fourkhd.load import Running, fill
 from ..fourkhd.sizes import VISION
-from ..loading import load_model
+from ..loading import load_model, running
 
 Vector = npt.NDArray[np.float32]
 POOLERS = ("pooler.", "head.", "classifier.")  # what stands behind the features, and is not used
@@ -31,12 +31,13 @@ class FourKhdTower:
     def __init__(self, files: FourKhdFiles, *, threads: int = 0) -> None:
         if threads:
             torch.set_num_threads(threads)
+        self._source = files.source
         self._network = fill(files, Running(dtype="float32", device="cpu"), only=VISION)
 
     def __call__(self, picture: npt.NDArray[Any]) -> Vector:
         """A picture (tile, tile, 3) of values 0 to 255 → the mean over its patches (hidden,)."""
         sizes = self._network.sizes.vision
-        with torch.inference_mode():
+        with running(self._source), torch.inference_mode():
             values = torch.from_numpy(picture.astype(np.float32)).permute(2, 0, 1)[None] / 255
             seen = self._network.features(_normal(values, sizes.mean, sizes.std))[0, int(sizes.class_token) :]
             return seen.mean(dim=0).numpy()
@@ -58,7 +59,7 @@ class Backbone:
 
     def __call__(self, picture: npt.NDArray[Any]) -> Vector:
         """A picture (tile, tile, 3) of values 0 to 255 → the mean over its patches or places (hidden,)."""
-        with torch.inference_mode():
+        with running(self._files.source), torch.inference_mode():
             values = torch.from_numpy(picture.astype(np.float32)).permute(2, 0, 1)[None] * self._rescale
             seen = getattr(self._model(pixel_values=_normal(values, self._mean, self._std)), "last_hidden_state", None)
             if seen is None or seen.ndim not in {3, 4}:

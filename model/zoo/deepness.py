@@ -5,8 +5,6 @@ its `ModelBase` and `MapProcessorSegmentation` do. Values are JSON (class names 
 network sees red, green and blue divided by 255, standardised where the metadata says so; its scores are from 0 to 1.
 """
 
-import ast
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,19 +13,22 @@ from typing import Any, cast
 
 import numpy as np
 
-from ...readers.errors import ModelError
+from ...readers.errors import ModelError, shown
 from ...readers.image import ImageInfo, Mask, Pixels
 from .. import onnx, weights
 from ..annotator import Answer, Cost, Sight, View
 from ..areas import Values, areas, spread
 from ..detections import Detection, sightings
 from ..footprint import file_bytes
-from ..onnxheader import Header, read_header
+from ..onnxfile import Header, read_header
+from ..untrusted import WIDEST, parse_json, python_value, read_bytes
 from .options import Options, among
 from .yolo import LAYOUTS, read_boxes
 
 KINDS = ("Segmentor", "Detector")
 CHANNELS = 3
+MOST, MOST_CLASSES = 2**16, 255
+"""Characters of a piece of metadata, and classes of a network."""
 CENTIMETRES = 100.0
 SHARE = 8  # a tile's rim where the file states no overlap: neighbours share a quarter
 CONFIDENCE, OVERLAP, CERTAIN = 0.5, 0.4, 0.5  # where the file states none: of boxes, their suppression, one class
@@ -130,9 +131,10 @@ class Deepness:
         return Sight(tile=about.tile, halo=halo, resolution=about.metres, variant=about.kind)
 
     def prepare(self, sights: Sequence[Sight]) -> None:
-        """Read the file's header. Raises `ModelError`."""
+        """Read the file's header, and try the network out. Raises `ModelError`."""
         del sights
         _ = self.labels
+        onnx.try_out(self._path, layout="NCHW", tile=self._read().tile, channels=CHANNELS)
 
     def load(self, sights: Sequence[Sight]) -> None:
         """See `Loading`."""
@@ -163,7 +165,7 @@ class Deepness:
 
             def detect(tile: Pixels, valid: Mask) -> list[Detection]:
                 del valid
-                output = network.outputs(shown(tile))[0]
+                output = network.output(shown(tile))
                 layout = LAYOUTS[about.det_type]
                 return read_boxes(
                     output, layout, about.classes, threshold=least, overlap=about.suppression, network=name
@@ -209,12 +211,8 @@ class Deepness:
         """The network, once it is sure that it is what the file's header says."""
         if self._network is None:
             about = self._read()
-            try:
-                content = self._path.read_bytes()
-            except OSError as error:
-                raise ModelError(
-                    f"network {self._path}", "it must be a readable file", value=str(error), remedy="Check the path"
-                ) from error
+            onnx.try_out(self._path, layout="NCHW", tile=about.tile, channels=CHANNELS)
+            content = read_bytes(self._path, f"network {self._path.name}", most=onnx.MOST)
             network = onnx.Network(content, name=self._path.name, layout="NCHW", threads=self._threads)
             found = Header(network.metadata, network.shapes, network.inputs)
             if read_about(found, self._path.name, self._options) != about:
@@ -290,16 +288,21 @@ class _Metadata:
         text = self.values.get(key)
         if text is None:
             return None
-        for read in (json.loads, ast.literal_eval):  # as the plugin does: JSON, or a dictionary as Python writes it
-            try:
-                return read(text)
-            except (ValueError, SyntaxError, MemoryError, RecursionError):
-                continue
-        return text  # a bare word
+        thing = f"metadata {key!r} of network {self.name}"
+        if len(text) > MOST:
+            raise ModelError(
+                thing, f"it may have {MOST} characters", value=str(len(text)), remedy="Check that it is the right file"
+            )
+        try:
+            return parse_json(text, thing)
+        except ValueError:
+            return python_value(text, thing)  # as the plugin does: a dictionary as Python writes it, or a bare word
 
     def text(self, key: str) -> str:
         found = self.json(key)
-        return "" if found is None else str(found)
+        if found is not None and not isinstance(found, str):
+            raise self.wrong(key, "it must be text", "Correct it")
+        return found or ""
 
     def number(self, key: str) -> float | None:
         found = self.json(key)
@@ -314,7 +317,7 @@ class _Metadata:
         if found is None:
             return default
         several = cast("list[Any]", found) if isinstance(found, list) else [found]
-        if not all(isinstance(one, (int, float)) for one in several):
+        if not all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in several):
             raise self.wrong(key, "it must be a list of numbers", "Correct it")
         return tuple(map(float, several))
 
@@ -324,15 +327,16 @@ class _Metadata:
         found = self.json(key)
         named = {str(k): str(v) for k, v in cast("dict[Any, Any]", found).items()} if isinstance(found, dict) else {}
         names = tuple(named.get(str(i), "") for i in range(len(named)))
-        if not names or not all(names) or len(set(names)) < len(names):
-            raise self.wrong("class_names", "it must name every class once, from 0 on", "Complete it")
+        if not names or not all(names) or len(set(names)) < len(names) or len(names) > MOST_CLASSES:
+            rule = f"it must name every class once, from 0 on, {MOST_CLASSES} at most"
+            raise self.wrong("class_names", rule, "Complete it")
         return names
 
     def wrong(self, key: str, rule: str, remedy: str) -> ModelError:
         return ModelError(
             f"metadata {key!r} of network {self.name}",
             rule,
-            value=self.values.get(key, "")[:80] or "none",
+            value=shown(self.values.get(key, ""), 80) or "none",
             remedy=remedy,
         )
 
@@ -340,11 +344,12 @@ class _Metadata:
 def _tile(network: Header, data: _Metadata, options: Options) -> int:
     """The side of the network's square input: as its shape says, or its metadata where that leaves it open."""
     stated = options.whole("tile") or data.number("tile_size") or data.number("tiles_size")
+    stated = min(stated, 2 * WIDEST) if stated else None
     sides = {side for side in network.shapes[0][2:] if side is not None} or ({int(stated)} if stated else set[int]())
-    if len(sides) != 1 or (stated and int(stated) not in sides):
+    if len(sides) != 1 or (stated and int(stated) not in sides) or not 1 <= min(sides) <= WIDEST:
         raise data.wrong(
             "tile_size",
-            f"it must be the side of the network's square input {network.shapes[0]}",
+            f"it must be the side of the network's square input {network.shapes[0]}, {WIDEST} pixels at most",
             "State it with --set model_options.tile=512 where the file leaves it open",
         )
     return sides.pop()

@@ -22,7 +22,7 @@ from ...readers.image import Mask, Pixels
 from ..areas import Values
 from ..checkpoint import Files
 from ..detections import Detection
-from ..loading import load_model, load_tokenizer, tensor
+from ..loading import load_model, load_tokenizer, running, tensor
 from ..verdicts import Chances
 from .recipe import Recipe, Task
 from .resnets import NAMES, timm_resnet
@@ -56,16 +56,22 @@ class Network:
         self._labels = tuple(labels)
         kind = BY_FAMILY.get(recipe.family) if recipe.task == "segment by masks" else KINDS[recipe.task]
         self._model = _loaded(getattr(transformers, str(kind)), recipe.files)
+        self._source = recipe.files.source
         self._words: dict[str, Any] = {}
         self._spans: list[list[int]] = []
-        if recipe.task == "find":
-            self._read([template.replace("{}", label) for label in labels])
-        elif recipe.family == "oneformer":
+        with running(self._source):
+            self._prepare(template)
+
+    def _prepare(self, template: str) -> None:
+        """Read the words that it is told with every tile."""
+        if self._recipe.task == "find":
+            self._read([template.replace("{}", label) for label in self._labels])
+        elif self._recipe.family == "oneformer":
             self._words = {"task_inputs": self._task()}
 
     def classify(self, tile: Pixels) -> Chances:
         """A tile (tile, tile, 3) → a score for each label. Raises `ModelError`."""
-        with torch.inference_mode():
+        with running(self._source), torch.inference_mode():
             logits = self._model(pixel_values=self._shown(tile)).logits[0]
             self._check_count(logits.shape[-1], len(self._labels))
             chances = torch.sigmoid(logits) if self._recipe.independent else torch.softmax(logits, dim=-1)
@@ -76,7 +82,7 @@ class Network:
         """A tile → values (tile, tile, classes): logits, or of masks each class's share of what they sum to."""
         del valid
         side = self._recipe.tile
-        with torch.inference_mode():
+        with running(self._source), torch.inference_mode():
             answer = self._model(pixel_values=self._shown(tile), **self._words)
             if self._recipe.task == "segment":
                 self._check_count(answer.logits.shape[1], len(self._labels))
@@ -91,7 +97,7 @@ class Network:
     def detect(self, tile: Pixels, valid: Mask) -> list[Detection]:
         """A tile → its boxes, each label that the network sees in one with its score. Raises `ModelError`."""
         del valid
-        with torch.inference_mode():
+        with running(self._source), torch.inference_mode():
             answer = self._model(pixel_values=self._shown(tile), **self._words)
             logits, boxes = answer.logits[0], answer.pred_boxes[0]
             if self._recipe.task == "detect":

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from ...readers.errors import ModelError
-from ..checkpoint import Files, check_tokenizer, scaling, section
+from ...readers.errors import ModelError, shown
+from ..checkpoint import Files, check_tokenizer, scaling
+from ..untrusted import WIDEST, Settings
 
 Task = Literal["classify", "segment", "segment by masks", "detect", "find"]
 
@@ -56,6 +57,8 @@ UNSTATED: Mapping[str, Mapping[str, bool]] = {
 """`model_type` → what its image processor does where its file does not say, and others would do otherwise."""
 
 CHANNELS = 3
+MOST_NAMES = 100_000
+"""Classes of a network."""
 PATCH = 16  # a YOLOS is shown pictures of whole multiples of it
 MOST_CLASSES = 255  # of a class map of 8 bits
 
@@ -96,19 +99,20 @@ class Recipe:
 def read_recipe(files: Files) -> Recipe:
     """What a folder's settings say. Raises `ModelError` where its task is not known, or its picture cannot be made."""
     config = files.read("config.json")
-    family = str(config.get("model_type", ""))
+    family = config.text("model_type")
     task = _task(config, family, files.source)
     if task == "find" or family == "oneformer":
         check_tokenizer(files)
     _check_channels(config, files.source)
-    settings = {**UNSTATED.get(family, {}), **files.preprocessing()}
+    stated = files.preprocessing()
+    settings = Settings({**UNSTATED.get(family, {}), **stated}, stated.where)
     unknown = [key for key, value in settings.items() if key.startswith("do_") and value and key not in STEPS]
     unknown += [key for key in ("include_top", "rescale_offset") if settings.get(key)]
     if unknown:
         raise ModelError(
             f"checkpoint {files.source}",
             "its image processor may do only what is known here to a picture",
-            value=", ".join(sorted(unknown)),
+            value=shown(", ".join(sorted(unknown))),
             remedy="Name another checkpoint: what this one would see is not known",
         )
     labels = () if task == "find" else _labels(config, files.source)
@@ -128,7 +132,7 @@ def read_recipe(files: Files) -> Recipe:
         rescale=rescale,
         mean=mean,
         std=std,
-        flipped=bool(settings.get("do_flip_channel_order", False)),
+        flipped=settings.flag("do_flip_channel_order", default=False),
         labels=labels,
         independent=DETECTORS[family] is not None
         if task == "detect"
@@ -137,8 +141,8 @@ def read_recipe(files: Files) -> Recipe:
     )
 
 
-def _task(config: Mapping[str, Any], family: str, source: str) -> Task:
-    architecture = str((config.get("architectures") or [""])[0])
+def _task(config: Settings, family: str, source: str) -> Task:
+    architecture = str((config.list("architectures") or [""])[0])
     if "ForImageClassification" in architecture:
         return "classify"
     if architecture.endswith("ForSemanticSegmentation"):
@@ -152,30 +156,32 @@ def _task(config: Mapping[str, Any], family: str, source: str) -> Task:
     raise ModelError(
         f"checkpoint {source}",
         "its architecture must classify pictures, segment them by class, or detect objects, in a way that is known",
-        value=f"{architecture or 'none is stated'} of type {family or 'not stated'}",
+        value=shown(f"{architecture or 'none is stated'} of type {family or 'not stated'}"),
         remedy=f"Detectors that are known: {', '.join((*sorted(DETECTORS), *FINDERS))}; for segmentation by masks "
         f"{', '.join(MASKS)}; image-text models go with --model zero-shot",
     )
 
 
-def _check_channels(config: Mapping[str, Any], source: str) -> None:
-    parts = [config, *(section(config, key) for key in ("vision_config", "backbone_config", "backbone_kwargs"))]
+def _check_channels(config: Settings, source: str) -> None:
+    parts = [config, *(config.part(key) for key in ("vision_config", "backbone_config", "backbone_kwargs"))]
     said = [part[key] for part in parts for key in ("num_channels", "in_chans") if key in part]
     stated = next((number for number in said if number != CHANNELS), CHANNELS)
     if stated != CHANNELS:
         raise ModelError(
             f"checkpoint {source}",
             "it must see pictures of three channels: red, green and blue",
-            value=f"num_channels {stated}",
+            value=shown(f"num_channels {stated}"),
             remedy="For a network of other bands, export it to ONNX and write a model card, which names them",
         )
 
 
-def _labels(config: Mapping[str, Any], source: str) -> tuple[str, ...]:
+def _labels(config: Settings, source: str) -> tuple[str, ...]:
     """Names of the outputs, in their order."""
-    names = {int(key): str(name) for key, name in section(config, "id2label").items() if str(key).isdecimal()}
-    count = int(config.get("num_labels", len(names)) or 0)
-    unnamed = sorted(set(range(max([count - 1, *names]) + 1)) - set(names))
+    stated = config.part("id2label")
+    names = {int(key): stated.text(key) for key in stated if key.isdecimal() and len(key) < 10}  # noqa: PLR2004 - a sane number
+    count = config.whole("num_labels", len(names), least=0, most=MOST_NAMES)
+    last = min(max([count - 1, *names]), MOST_NAMES)
+    unnamed = sorted(set(range(last + 1)) - set(names))
     if not names or unnamed or count != len(names):
         without = f", none for {', '.join(map(str, unnamed[:5]))}" if names and unnamed else ""
         stated = f", num_labels {count}" if count != len(names) else ""
@@ -188,34 +194,38 @@ def _labels(config: Mapping[str, Any], source: str) -> tuple[str, ...]:
     return tuple(names[i] for i in range(len(names)))
 
 
-def _tile(settings: Mapping[str, Any], config: Mapping[str, Any], source: str) -> int:
+def _tile(settings: Settings, config: Settings, source: str) -> int:
     """The side of a square picture that its processor would leave as it is; whole multiples of its padding."""
     sizes: set[int] = set()
     if settings.get("do_center_crop") and settings.get("crop_size"):
         sizes = _sides(settings["crop_size"])
     elif settings.get("do_resize", True) and settings.get("size"):
-        sizes = _sides(settings["size"], settings.get("max_size"))
-    elif isinstance(config.get("image_size"), int):
-        sizes = {config["image_size"]}
-    if len(sizes) != 1:
+        sizes = _sides(settings["size"], settings.whole("max_size", 0, least=0) or None)
+    elif config.get("image_size"):
+        sizes = _sides(config["image_size"])
+    if len(sizes) != 1 or not 1 <= min(sizes) <= WIDEST:
         raise ModelError(
             f"checkpoint {source}",
-            "its image processor must say how large a square picture the network sees",
-            value=", ".join(map(str, sorted(sizes))) or "no size",
+            f"its image processor must say how large a square picture the network sees, {WIDEST} pixels at most",
+            value=shown(", ".join(map(str, sorted(sizes)))) or "no size",
             remedy="Name another checkpoint, or correct the size in preprocessor_config.json",
         )
-    side, whole = sizes.pop(), int(settings.get("ensure_multiple_of") or 1)
+    side, whole = sizes.pop(), settings.whole("ensure_multiple_of", 1, most=WIDEST)
     side = side // PATCH * PATCH if config.get("model_type") == "yolos" else round(side / whole) * whole
-    step = max(1, int(settings.get("size_divisor") or settings.get("size_divisibility") or 1))
-    return math.ceil(side / step) * step
+    divisor = settings.whole("size_divisor", 0, least=0, most=WIDEST)
+    step = divisor or settings.whole("size_divisibility", 0, least=0, most=WIDEST) or 1
+    side = math.ceil(side / step) * step
+    if side < 1:
+        raise settings.wrong("size", f"a picture of {PATCH} pixels or more")
+    return side
 
 
 def _sides(size: Any, most: int | None = None) -> set[int]:  # noqa: ANN401 - a number, a list or a mapping, as files have them
     """The side or sides of the picture that a square one becomes, where its longer edge may have `most` pixels."""
     if isinstance(size, dict):
-        named = {key: side for key, side in cast("dict[str, Any]", size).items() if isinstance(side, int)}
+        named = {key: side for key, side in cast("dict[str, Any]", size).items() if type(side) is int}
         if "shortest_edge" not in named:
             return set(named.values())
         size, most = named["shortest_edge"], named.get("longest_edge", most)
     sides = cast("list[Any]", size) if isinstance(size, list) else [size]
-    return {min(side, most or side) for side in sides if isinstance(side, int)}
+    return {min(side, most or side) for side in sides if type(side) is int}

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..checkpoint import section
+from ..untrusted import Settings
 
 FAMILIES = ("conditional_detr", "dab-detr", "deformable_detr", "detr", "table-transformer")
 DEFAULT = "resnet50"
@@ -54,22 +54,23 @@ class ResNet:
     widened: bool
 
 
-def timm_resnet(config: Mapping[str, Any]) -> ResNet | None:
+def timm_resnet(config: Settings) -> ResNet | None:
     """What a detector's `config.json` becomes where its backbone is a plain ResNet of timm's; None where it is not.
 
     Then transformers loads it as it is, which for other networks of timm's needs that package.
     """
     if config.get("model_type") not in FAMILIES:
         return None
-    own, more = section(config, "backbone_config"), section(config, "backbone_kwargs")
+    own, more = config.part("backbone_config"), config.part("backbone_kwargs")
     if own.get("model_type", "timm_backbone") != "timm_backbone" or not (own or config.get("use_timm_backbone", True)):
         return None
     name = str(own.get("backbone") or config.get("backbone") or DEFAULT).partition(".")[0]
     levels = config.get("num_feature_levels", STAGES) if config["model_type"] == "deformable_detr" else 0
     default = [4] if levels == 1 else [2, 3, 4] if levels else [1, 2, 3, 4]
-    outputs = [STAGES if i == -1 else i for i in own.get("out_indices") or more.get("out_indices") or default]
+    outputs = [STAGES if i == -1 else i for i in own.list("out_indices") or more.list("out_indices") or default]
     stride = own.get("output_stride") or more.get("output_stride") or (16 if config.get("dilation") else None)
-    if name not in LAYERS or stride not in STRIDES or not all(0 < i <= STAGES for i in outputs):
+    known = name in LAYERS and any(stride == one for one in STRIDES)
+    if not known or not all(isinstance(i, int) and 0 < i <= STAGES for i in outputs):
         return None
     kind, depths = LAYERS[name]
     backbone = {

@@ -18,7 +18,13 @@ import numpy.typing as npt
 import torch
 
 from ...readers.errors import ModelError
+from ..foreign import foreign
+from ..memory import memory
+from ..untrusted import check_archive, read_bytes
 from ..verdicts import Chances
+
+MOST = 2**32
+"""Bytes of a script's file."""
 
 
 class Script:
@@ -30,21 +36,18 @@ class Script:
     def __init__(self, path: Path, classes: int, *, threads: int = 0) -> None:
         if threads:
             torch.set_num_threads(threads)
-        self._path = path
         self._classes = classes
         self._script: Any
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # the format's successor is another format
-                self._script = cast("Any", torch.jit).load(io.BytesIO(path.read_bytes()), map_location="cpu")
-        except Exception as error:  # torch and the archive's reader raise their own
-            raise ModelError(
-                f"network {path.name}",
-                "torch must be able to load it as TorchScript",
-                value=(str(error).strip().splitlines() or [type(error).__name__])[0][:300],
-                remedy="Check that the file is whole",
-            ) from error
-        self._script.eval()
+        self._thing = f"network {path.name}"
+        content = read_bytes(path, self._thing, most=MOST)
+        with (
+            foreign(self._thing, "torch must be able to load it as TorchScript", remedy="Check that the file is whole"),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore", DeprecationWarning)  # the format's successor is another format
+            check_archive(io.BytesIO(content))
+            self._script = cast("Any", torch.jit).load(io.BytesIO(content), map_location="cpu")
+            self._script.eval()
 
     def __call__(self, tile: npt.NDArray[np.uint8], *, mean: Sequence[float], std: Sequence[float]) -> Chances:
         """A tile (side, side, 3) → a score for each class: (value / 255 - mean) / std is shown, alone.
@@ -54,20 +57,22 @@ class Script:
         """
         values = torch.from_numpy(np.array(tile)).permute(2, 0, 1).to(torch.float32) / 255
         shown = (values - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
-        try:
-            with torch.inference_mode(), cast("Any", torch.jit).optimized_execution(False):  # noqa: FBT003 - torch's own
-                logits = self._script(shown[None].to(torch.float32))
-        except Exception as error:  # whatever the script does
-            raise ModelError(
-                f"network {self._path.name}",
-                f"it must take tiles of {tuple(shown.shape)}",
-                value=(str(error).strip().splitlines() or [type(error).__name__])[-1][:300],
+        with (
+            foreign(
+                self._thing,
+                f"it must take tiles of {tuple(shown.shape)} and answer with numbers",
                 remedy="Correct patch_size_pixels or Resize in config.json",
-            ) from error
-        found = cast("torch.Tensor", logits).reshape(-1).to(torch.float64)
+                running=True,
+            ),
+            memory(),
+            torch.inference_mode(),
+            cast("Any", torch.jit).optimized_execution(False),  # noqa: FBT003 - torch's own
+        ):
+            logits = self._script(shown[None].to(torch.float32))
+            found = cast("torch.Tensor", logits).reshape(-1).to(torch.float64)
         if len(found) != self._classes or not bool(torch.isfinite(found).all()):
             raise ModelError(
-                f"network {self._path.name}",
+                self._thing,
                 f"it must answer {self._classes} finite numbers a tile, as config.json says",
                 value=f"{len(found)} of which {int(torch.isfinite(found).sum())} are finite",
                 remedy="Correct num_classes and class_names",

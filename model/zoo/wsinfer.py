@@ -8,17 +8,18 @@ does (Kaczmarzyk et al. 2024, npj Precision Oncology 8:9).
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...readers.errors import ModelError
+from ...readers.errors import ModelError, shown
 from ...readers.image import ImageInfo
 from .. import weights
 from ..annotator import Answer, Cost, Sight, View
-from ..checkpoint import HUB_ID, Files, find_files, section
+from ..checkpoint import HUB_ID, Files, find_files, numbers
 from ..footprint import file_bytes
 from ..tiling import resize
+from ..untrusted import WIDEST, Settings
 from ..verdicts import verdict
 from ..views import kept_tiles
 from .options import Options, among
@@ -45,35 +46,36 @@ class Patch:
     std: tuple[float, ...]
 
     @classmethod
-    def read(cls, settings: Mapping[str, Any], source: str) -> "Patch":
+    def read(cls, settings: Settings, source: str) -> "Patch":
         """From the content of `config.json`. Raises `ModelError` that names the key that breaks the format."""
-        names = tuple(map(str, _list(settings, "class_names")))
-        side, microns = settings.get("patch_size_pixels"), settings.get("spacing_um_px")
+        names = tuple(map(str, settings.list("class_names")))
+        side = settings.whole("patch_size_pixels", 0, least=1, most=WIDEST)
+        microns = settings.number("spacing_um_px", 0.0, above=0)
         rules = {
             "spec_version": (settings.get("spec_version") == VERSION, f"it must be {VERSION}, the only one known"),
             "class_names": (0 < len(set(names)) == len(names), "it must be a list of names that differ"),
             "num_classes": (settings.get("num_classes") == len(names), f"class_names has {len(names)}"),
-            "patch_size_pixels": (isinstance(side, int) and side > 0, "it must be a whole number from 1 on"),
-            "spacing_um_px": (isinstance(microns, (int, float)) and microns > 0, "it must be a positive number"),
+            "patch_size_pixels": (side > 0, "it must be a whole number from 1 on"),
+            "spacing_um_px": (microns > 0, "it must be a positive number"),
             "transform": (_order(settings) in ORDERS, f"it must be {' or '.join(', '.join(one) for one in ORDERS)}"),
         }
         for key, (kept, rule) in rules.items():
             if not kept:
                 raise _wrong(settings, key, rule, source)
-        steps = {str(step["name"]): section(step, "arguments") for step in _steps(settings)}
-        size = steps.get("Resize", {"size": side}).get("size")
-        sides = set(cast("list[Any]", size)) if isinstance(size, list) else {size}
-        shown = next(iter(sides))
-        if len(sides) != 1 or not isinstance(shown, int) or shown < 1:
-            raise _wrong(settings, "transform", "the size of Resize must be one whole number", source)
+        steps = {step.text("name"): step.part("arguments") for step in settings.parts("transform")}
+        size = steps["Resize"].get("size") if "Resize" in steps else side
+        sides = numbers(size)
+        shown = sides[0] if sides else 0
+        if len(set(sides)) != 1 or not isinstance(shown, int) or not 1 <= shown <= WIDEST:
+            rule = f"the size of Resize must be one whole number from 1 to {WIDEST}"
+            raise _wrong(settings, "transform", rule, source)
         mean, std = ((0.0,) * 3, (1.0,) * 3)
         if "Normalize" in steps:
-            mean, std = (tuple(map(float, _list(steps["Normalize"], key))) for key in ("mean", "std"))
+            mean, std = (numbers(steps["Normalize"].get(key)) for key in ("mean", "std"))
         if not len(mean) == len(std) == len(COLOURS) or min(std) <= 0:
             rule = "Normalize must have a mean and a std above 0 for red, green and blue"
             raise _wrong(settings, "transform", rule, source)
-        architecture = str(settings.get("architecture", ""))
-        return cls(architecture, names, cast("int", side), float(cast("float", microns)), shown, mean, std)
+        return cls(settings.text("architecture"), names, side, microns, shown, mean, std)
 
 
 class WSInfer:
@@ -186,21 +188,11 @@ class WSInfer:
         return self._script
 
 
-def _list(settings: Mapping[str, Any], key: str) -> list[Any]:
-    found = settings.get(key)
-    return cast("list[Any]", found) if isinstance(found, list) else []
+def _order(settings: Settings) -> tuple[str, ...]:
+    return tuple(step.text("name") for step in settings.parts("transform"))
 
 
-def _steps(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    steps = [cast("dict[str, Any]", step) for step in _list(settings, "transform") if isinstance(step, dict)]
-    return [step for step in steps if "name" in step]
-
-
-def _order(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(str(step["name"]) for step in _steps(settings))
-
-
-def _wrong(settings: Mapping[str, Any], key: str, rule: str, source: str) -> ModelError:
+def _wrong(settings: Settings, key: str, rule: str, source: str) -> ModelError:
     return ModelError(
-        f"{SETTINGS} of {source}", f"{key}: {rule}", value=str(settings.get(key))[:80], remedy="Correct the file"
+        f"{SETTINGS} of {source}", f"{key}: {rule}", value=shown(str(settings.get(key)), 80), remedy="Correct the file"
     )

@@ -55,8 +55,8 @@ def read_boxes(
     `ModelError` where the shape is not this layout's for that many labels, or a number is not finite.
     """
     first = CORNERS + layout.objectness
-    rows = output[0].T if layout.upright and len(output.shape) == 3 else output[0]  # noqa: PLR2004 - batch, rows, numbers
-    if len(output.shape) != 3 or len(output) != 1 or rows.shape[1] != first + len(labels):  # noqa: PLR2004 - the same
+    numbered = output.shape[1:2] if layout.upright else output.shape[2:3]
+    if len(output.shape) != 3 or len(output) != 1 or numbered != (first + len(labels),):  # noqa: PLR2004 - batch, rows, numbers
         numbers = f"{first + len(labels)} numbers a candidate: {first} and one for each of {len(labels)} classes"
         raise ModelError(
             f"network {network}",
@@ -64,6 +64,7 @@ def read_boxes(
             value=str(output.shape),
             remedy=f"State its kind with --set model_options.det_type=…: {', '.join(LAYOUTS)}; or correct class_names",
         )
+    rows = output[0].T if layout.upright else output[0]
     if not np.isfinite(rows).all():
         raise ModelError(
             f"network {network}", "its answers must be finite numbers", remedy="Check the network's file and metadata"

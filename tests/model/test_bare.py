@@ -162,7 +162,7 @@ class Planted:
 @pytest.mark.parametrize("architecture", ["", "tiny"])
 def test_a_pickle_with_code_is_not_run(architecture: str, bare: Path, tmp_path: Path) -> None:
     torch.save({"state_dict": {"x": torch.zeros(1)}, "more": Planted(tmp_path / "ran")}, bare)
-    with pytest.raises(ModelError, match="hold tensors and nothing that runs") as caught:
+    with pytest.raises(ModelError, match="hold nothing but tensors") as caught:
         ZeroShot({"checkpoint": str(bare), "labels": "a,b", "architecture": architecture}).load([])
     assert not (tmp_path / "ran").exists()
     assert f"it asks for {os.name}.mkdir" in str(caught.value)
@@ -197,7 +197,7 @@ def test_files_that_hold_something_else_are_refused(bare: Path, state: dict[str,
     torch.save([1.0], bare)
     assert "none" in said()
     bare.write_bytes(bare.read_bytes()[:100])
-    assert "must hold tensors" in said()
+    assert "must be whole" in said()
 
 
 def test_weights_that_lack_a_part_are_refused(bare: Path, state: dict[str, torch.Tensor]) -> None:

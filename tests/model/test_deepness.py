@@ -159,7 +159,7 @@ def test_other_bands_and_other_files_are_refused(zoo: ModuleType, tmp_path: Path
     (tmp_path / "c.onnx").write_bytes(b"not a network")
     with pytest.raises(ModelError, match="ONNX network"):
         Deepness({"checkpoint": str(tmp_path / "c.onnx")}).sight(INFO)
-    with pytest.raises(ModelError, match="readable file"):
+    with pytest.raises(ModelError, match="must have a readable"):
         Deepness({"checkpoint": str(tmp_path / "d.onnx")}).sight(INFO)
     logits = Deepness({"checkpoint": str(zoo.segmentor(tmp_path / "e.onnx", last="Identity"))})
     with pytest.raises(ModelError, match="scores from 0 to 1"):

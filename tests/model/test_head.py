@@ -46,7 +46,7 @@ def test_it_comes_back_bit_for_bit(tmp_path: Path) -> None:
 def test_another_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "head.safetensors"
     digest = head(4, 3).save(path)
-    with pytest.raises(ModelError, match="must be readable"):
+    with pytest.raises(ModelError, match="must have a readable"):
         Head.load(tmp_path / "absent", digest)
     with pytest.raises(ModelError, match=f"sha256 must be {'0' * 64}"):
         Head.load(path, "0" * 64)

@@ -101,7 +101,7 @@ def test_a_path(tmp_path: Path) -> None:
     assert weights.locate(str(path), SHA256, fetch=False) == path
     with pytest.raises(ModelError, match="sha256 must be"):
         weights.locate(str(path), "0" * 64, fetch=False)
-    with pytest.raises(ModelError, match="must be readable"):
+    with pytest.raises(ModelError, match="must have a readable"):
         weights.locate(str(tmp_path / "gone.onnx"), SHA256, fetch=False)
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from limner.model.checkpoint import find_files
 from limner.model.loading import tensor
+from limner.model.untrusted import Settings
 from limner.model.zoo.networks import Network
 from limner.model.zoo.recipe import read_recipe
 from limner.model.zoo.resnets import LAYERS, NAMES, timm_resnet
@@ -76,7 +77,7 @@ def test_a_detector_on_a_resnet_of_timm(
 
 
 def test_the_ways_in_which_settings_say_so() -> None:
-    plain = timm_resnet(DETR)
+    plain = timm_resnet(Settings(DETR, "config.json"))
     assert plain is not None
     assert plain.settings["backbone_config"]["depths"] == [3, 4, 6, 3]  # transformers' default is resnet50
     assert not plain.widened
@@ -84,19 +85,21 @@ def test_the_ways_in_which_settings_say_so() -> None:
     options = {"in_chans": 3, "out_indices": [1, 2, 3, 4]}
     new = {"model_type": "timm_backbone", "backbone": "resnet50.a1_in1k", "out_indices": [1, 2, 3, -1]}
     for config in (old, old | {"backbone_kwargs": options}, DETR | {"backbone_config": new}):
-        assert timm_resnet(config) == plain
+        assert timm_resnet(Settings(config, "config.json")) == plain
     wide = (
         old | {"dilation": True},
         old | {"backbone_kwargs": options | {"output_stride": 16}},
         DETR | {"backbone_config": new | {"output_stride": 16}},
     )
     for config in wide:
-        found = timm_resnet(config)
+        found = timm_resnet(Settings(config, "config.json"))
         assert found is not None
         assert found.widened
         assert found.settings == plain.settings
     for levels, stages in ((1, ["stage4"]), (4, ["stage2", "stage3", "stage4"])):
-        deformable = timm_resnet({"model_type": "deformable_detr", "num_feature_levels": levels})
+        deformable = timm_resnet(
+            Settings({"model_type": "deformable_detr", "num_feature_levels": levels}, "config.json")
+        )
         assert deformable is not None
         assert deformable.settings["backbone_config"]["out_features"] == stages
 
@@ -114,12 +117,12 @@ def test_the_ways_in_which_settings_say_so() -> None:
     ],
 )
 def test_other_backbones_are_left_to_transformers(config: dict[str, Any]) -> None:
-    assert timm_resnet(config) is None
+    assert timm_resnet(Settings(config, "config.json")) is None
 
 
 @pytest.mark.parametrize("name", sorted(LAYERS))
 def test_every_tensor_finds_its_place(name: str, zoo_resnets: ModuleType) -> None:
-    found = timm_resnet(DETR | {"backbone": name})
+    found = timm_resnet(Settings(DETR | {"backbone": name}, "config.json"))
     assert found is not None
     settings = {key: value for key, value in found.settings["backbone_config"].items() if key != "model_type"}
     with torch.device("meta"):

@@ -114,7 +114,7 @@ def test_a_card_that_is_wrong_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="must be a card"):
         read_card(path, "x")
     path.write_text("a: [", encoding="utf-8")
-    with pytest.raises(ModelError, match="must be a card"):
+    with pytest.raises(ModelError, match="must be YAML"):
         read_card(path, "x")
 
 
