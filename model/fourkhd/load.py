@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ...readers.errors import RequestError
+from ...readers.extras import missing
 from .attention import choose_kernel
 from .cost import weight_bytes
 from .files import Files, compare
@@ -173,11 +174,7 @@ def _quantized(weight: torch.Tensor, device: str, how: Quantization) -> nn.Modul
     try:
         import bitsandbytes  # noqa: PLC0415 - an extra
     except ImportError as error:
-        raise RequestError(
-            "option 'quantize'",
-            "it needs the package bitsandbytes",
-            remedy="Install it: pip install 'limner[quantize]'; or leave the option out",
-        ) from error
+        raise missing("quantize", "option 'quantize'", ["bitsandbytes"], otherwise="or leave the option out") from error
     layers: Any = bitsandbytes.nn
     out, into = weight.shape
     if how == "4bit":
