@@ -24,6 +24,7 @@ from .asker import Asker
 from .chat import CANDIDATES, Form, Layout, Reply, Structured, listed, pick, weigh_first
 from .question import OPTIONS as QUESTION_OPTIONS
 from .question import Question
+from .respondent import CUT
 from .ruler import Ruler, Unit
 from .schema import Schema
 from .wire import Ask, Json, Patience, Wire
@@ -40,7 +41,6 @@ NEUTRAL = frozenset({"key_variable", "insecure", "timeout", "retries", "concurre
 """Options that cannot change an answer: a run may go on with others."""
 SEEDS = (0, 1)  # of a question, and of the one time that it is asked again
 KEPT = 1024  # replies: a batch in which one region failed is asked again region by region
-CUT = " […]"  # ends a description that reached its limit of tokens
 
 T = TypeVar("T")
 

@@ -10,6 +10,9 @@ import numpy.typing as npt
 from ..annotator import Sight, View
 from .ruler import Ruler
 
+CUT = " […]"
+"""Ends a text that reached its limit of tokens."""
+
 
 class Respondent(Protocol):
     """A vision-language model behind one of the annotators that ask; lives in one worker.
@@ -37,8 +40,9 @@ class Respondent(Protocol):
     def tell(self, views: Sequence[View], prompts: Sequence[str], *, limit: int, schema: str = "") -> list[str]:
         """A text for each view and its prompt, greedily decoded: the same every time.
 
-        At most `limit` tokens. With a JSON `schema` the text obeys it, by construction or because what does not is
-        refused. Raises `ModelError`, or `MemoryError` where the views do not fit into memory together.
+        At most `limit` tokens; a text that is cut off there ends with `CUT`. With a JSON `schema` the text obeys it, by
+        construction or because what does not is refused. Raises `ModelError`, or `MemoryError` where the views do not
+        fit into memory together.
         """
         ...
 

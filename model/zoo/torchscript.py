@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 
 from ...readers.errors import ModelError
+from ..finite import require_choice
 from ..verdicts import Chances
 
 
@@ -65,11 +66,12 @@ class Script:
                 remedy="Correct patch_size_pixels or Resize in config.json",
             ) from error
         found = cast("torch.Tensor", logits).reshape(-1).to(torch.float64)
-        if len(found) != self._classes or not bool(torch.isfinite(found).all()):
+        if len(found) != self._classes:
             raise ModelError(
                 f"network {self._path.name}",
-                f"it must answer {self._classes} finite numbers a tile, as config.json says",
-                value=f"{len(found)} of which {int(torch.isfinite(found).sum())} are finite",
+                f"it must answer {self._classes} numbers a tile, as config.json says",
+                value=str(len(found)),
                 remedy="Correct num_classes and class_names",
             )
+        require_choice(found, of=f"network {self._path.name}")
         return (torch.sigmoid(found) if self._classes == 1 else torch.softmax(found, dim=0)).numpy()

@@ -17,7 +17,7 @@ BY_NAME = re.compile(
     r"\b(?:pip3?|pipx|uv)\s+(?:pip\s+)?(?:install|add)\b[^\n`;&|]*?"  # the command and its options
     r"(?<![\w./-])['\"]?limner(?:\[[\w, -]*\])?(?:[=<>~!]=?[\w.]+)?['\"]?(?=[\s`;'\"]|$)"
 )
-OF_FOLDER = re.compile(r"['\"]?\.\[([\w, -]+)\]['\"]?")
+OF_FOLDER = re.compile(r"pip install\b[^\n`]*?['\" ]\.\[([\w, -]+)\]")
 TEXTS = {"", ".cfg", ".in", ".ipynb", ".md", ".py", ".toml", ".txt", ".yaml", ".yml"}
 
 
