@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..model.annotator import Adjustable, Annotator
+from ..model.annotator import Adjustable, Annotator, Checking
 from ..model.finding import Result, Status
 from ..readers.errors import LimnerError, RequestError
 from ..readers.regions import Region
@@ -80,6 +80,8 @@ def prepare(settings: Settings, key: str = "") -> Prepared:
         choice = choose_annotator(settings, infos)
         annotator = None if choice is None else choice.make(threads="0")
         labels = choose_labels(settings, choice, annotator)
+        if isinstance(annotator, Checking):
+            annotator.check()
         return Prepared(make_plan(settings, scanned, annotator), choice, annotator, labels, names)
     except LimnerError as error:
         raise names.error(error) from None

@@ -7,7 +7,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from ...readers.errors import RequestError
 from ..annotator import Sight, View
+from .question import Question
 from .ruler import Ruler
 
 CUT = " […]"
@@ -23,6 +25,10 @@ class Respondent(Protocol):
     @property
     def identity(self) -> Mapping[str, str]:
         """`name`, `version`, and whatever else decides its answers. Raises `ModelError` where that is not here."""
+        ...
+
+    def check(self, question: Question) -> None:
+        """Raise `RequestError`, `ModelError` where it cannot be asked this: see `Checking`."""
         ...
 
     def sight(self) -> Sight:
@@ -52,6 +58,17 @@ class Respondent(Protocol):
         -inf where a model does not choose an option and cannot say more. Raises as `tell` does.
         """
         ...
+
+
+def check_room(thing: str, tokens: int, context: int) -> None:
+    """Raise `RequestError` where a question, its answer and the smallest picture do not fit; `context` 0: not known."""
+    if context and tokens > context:
+        raise RequestError(
+            thing,
+            f"with its answer and a region of one tile it must fit into the {context} tokens that the model reads",
+            value=str(tokens),
+            remedy="Shorten the question, or lower --set model_options.max_tokens",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ...readers.errors import RequestError
-from ...readers.extras import missing
+from ...readers.extras import missing, require_extra
 from .attention import choose_kernel
 from .cost import weight_bytes
 from .files import Files, compare
@@ -71,6 +71,14 @@ class Running:
         if name not in DTYPES:
             raise RequestError("option 'dtype'", f"it is auto, {', '.join(DTYPES)}", value=name, remedy="Correct it")
         return DTYPES[name]
+
+
+def check_running(options: Mapping[str, str]) -> None:
+    """Raise `RequestError` where this machine cannot run a network as these options of `Running` say. Loads nothing."""
+    running = Running(**options)  # pyright: ignore[reportArgumentType] - what is wrong with them is found here
+    choose_kernel(running.attention, device=running.first(), dtype=running.numbers())
+    if running.quantize:
+        require_extra("quantize", "option 'quantize'", otherwise="or leave the option out")
 
 
 def from_pretrained(source: str, running: Running | None = None, *, fetch: bool = False) -> FourKhd:

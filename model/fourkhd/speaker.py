@@ -20,7 +20,7 @@ from .answer import Part
 from .files import Files
 from .load import Running, fill
 from .sizes import VisionSizes
-from .tokens import Prompt, Tokenizer
+from .tokens import Prompt, Tokenizer, vocabulary
 
 
 class Speaker:
@@ -70,9 +70,7 @@ class Speaker:
     @cached_property
     def _vocabulary(self) -> Vocabulary:
         """What the tokenizer's tokens write; those that write nothing never stand in an answer."""
-        tokens, stops = self._tokenizer.pieces(), self._tokenizer.stops
-        silent = [place for place, token in enumerate(tokens) if not token]
-        return Vocabulary.of_tokens(tokens, ends=stops, special=silent)
+        return vocabulary(self._tokenizer)
 
     def weigh(
         self, views: Sequence[View], prompts: Sequence[Prompt], options: Sequence[str]
