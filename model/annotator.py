@@ -195,6 +195,15 @@ class Fitting(Protocol):
 
 
 @runtime_checkable
+class Checking(Protocol):
+    """An annotator that can tell early that it cannot do what is asked."""
+
+    def check(self) -> None:
+        """Raise `RequestError`, `ModelError` where it cannot: before any pixel is read, without loading a network."""
+        ...
+
+
+@runtime_checkable
 class Adjustable(Protocol):
     """An annotator with options that cannot change an answer, such as how long it waits for one."""
 

@@ -8,9 +8,12 @@ import numpy.typing as npt
 from ..readers.errors import ModelError
 from ..readers.image import Mask, Pixels
 from .annotator import Answer, View
+from .finite import require_finite, require_shares
 from .polygons import polygonise
 
 Values = npt.NDArray[np.float32]
+
+_REMEDY = "Check the network's file, the region's pixel values, and the mean and std that are stated for the network"
 
 See = Callable[[Pixels, Mask], Values]
 """A tile (H, W, C) and where it is valid (H, W) → the network's values (H, W, classes). Depends on nothing else."""
@@ -31,7 +34,8 @@ def areas(
     `squash` makes scores from 0 to 1 of a network's values. Classes whose place is in `background` give no areas, nor
     do pixels whose highest score is below `least`. Tiles are shown one at a time, so that an answer cannot depend on
     what else is in the batch; where nothing of a tile's share is wanted the network is not asked. `network` names it
-    in errors. Raises `ModelError` where its answer has another shape, or is not finite.
+    in errors. Raises `ModelError` where its answer has another shape, is not finite,
+    or is no score from 0 to 1 once squashed.
     """
     found = np.zeros(view.wanted.shape, dtype=np.uint8)
     scores = np.zeros(view.wanted.shape, dtype=np.float32)
@@ -49,13 +53,8 @@ def areas(
                 remedy="Correct the classes or the layout that are stated for it",
             )
         share = values[y0 - top : y1 - top, x0 - left : x1 - left]
-        if not np.isfinite(share).all():
-            raise ModelError(
-                f"{view.region.key} with network {network}",
-                "its answers must be finite numbers",
-                remedy="Check the region's pixel values, and the mean and std that are stated for the network",
-            )
-        chances = squash(share)
+        require_finite(share, "values of a tile", of=f"network {network}", at=f"on {view.region.key}", remedy=_REMEDY)
+        chances = require_shares(squash(share), of=f"network {network}")
         found[y0:y1, x0:x1] = chances.argmax(axis=2)
         scores[y0:y1, x0:x1] = chances.max(axis=2)
     worth = view.wanted & ~np.isin(found, list(background)) & (scores >= least)

@@ -17,6 +17,7 @@ from transformers import CLIPModel, SiglipModel
 
 from ..readers.errors import ModelError, RequestError
 from .checkpoint import Checkpoint
+from .finite import require_choice, require_finite
 from .loading import load_model, running, tensor
 from .openclip.load import load_openclip, load_words
 from .openclip.texts import clean
@@ -42,7 +43,8 @@ class Contrastive:
         self._model = _load(checkpoint)
         with running(checkpoint.source), torch.inference_mode():
             rows = [[self._read(template.replace("{}", label)) for template in templates] for label in labels]
-            self._texts = _unit(torch.stack([_unit(torch.stack(row)).mean(dim=0) for row in rows]))
+            texts = _unit(torch.stack([_unit(torch.stack(row)).mean(dim=0) for row in rows]))
+            self._texts = require_finite(texts, "features of the labels", of=f"checkpoint {checkpoint.source}")
 
     def __call__(self, picture: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """One picture (tile, tile, 3) of values 0 to 255 → a probability for each label. Raises `ModelError`.
@@ -59,17 +61,12 @@ class Contrastive:
         """Features (dimensions,) of length 1 → a probability for each label. Raises `ModelError`."""
         with running(self._checkpoint.source), torch.inference_mode():
             logits = torch.from_numpy(features[None]) @ self._texts.T * self._model.logit_scale.exp()
-            if self._checkpoint.family == "siglip":
-                chances = torch.sigmoid(logits + self._model.logit_bias)
-            else:
-                chances = torch.softmax(logits, dim=1)
-        found: npt.NDArray[np.float64] = chances[0].numpy().astype(np.float64)
-        if not np.isfinite(found).all():
-            raise ModelError(
-                f"checkpoint {self._checkpoint.source}",
-                "its answers must be finite numbers",
-                remedy="Check the checkpoint's files",
+            apart = self._checkpoint.family == "siglip"
+            logits = require_choice(
+                logits + self._model.logit_bias if apart else logits, of=f"checkpoint {self._checkpoint.source}"
             )
+            chances = torch.sigmoid(logits) if apart else torch.softmax(logits, dim=1)
+        found: npt.NDArray[np.float64] = chances[0].numpy().astype(np.float64)
         return found
 
     def _read(self, prompt: str) -> torch.Tensor:
@@ -133,7 +130,8 @@ def _load(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 - transformers' classe
 def _look(model: Any, picture: npt.NDArray[Any], checkpoint: Checkpoint) -> npt.NDArray[np.float32]:  # noqa: ANN401 - the same
     with running(checkpoint.source), torch.inference_mode():
         seen = model.get_image_features(pixel_values=tensor(picture[None], checkpoint)).pooler_output
-        found: npt.NDArray[np.float32] = _unit(seen)[0].numpy()
+        features = require_finite(_unit(seen)[0], "features", of=f"checkpoint {checkpoint.source}")
+        found: npt.NDArray[np.float32] = features.numpy()
     return found
 
 

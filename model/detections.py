@@ -20,9 +20,11 @@ import shapely
 from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
+from ..readers.errors import ModelError
 from ..readers.image import ImageInfo, Mask, Pixels
 from .annotator import Answer, View
 from .finding import Finding
+from .finite import require_finite, require_shares
 
 SAME = 0.5  # intersection over union, in the common window, from which two sightings are of one thing
 EDGE = 0.01  # of a window's side: a box that ends nearer to its edge is taken to be cut there
@@ -47,12 +49,13 @@ Detector = Callable[[Pixels, Mask], Iterable[Detection]]
 """A tile (H, W, C) and where it is valid (H, W) → what is in it. Depends on nothing else."""
 
 
-def sightings(view: View, detector: Detector, *, threshold: float) -> list[Answer]:
+def sightings(view: View, detector: Detector, *, threshold: float, of: str = "detector") -> list[Answer]:
     """What a detector sees in each tile of a view whose share holds something wanted; a box's window is its tile.
 
     So the same tiles are asked however many make a region, where regions share just the halo. Boxes are kept within
-    their tile and the picture; one without any valid pixel is not kept, nor one whose score, rounded, is below
-    `threshold`.
+    their tile and the picture; one without any valid pixel is not kept, nor one without an area, nor one whose score,
+    rounded, is below `threshold`. `of` names the detector in errors. Raises `ModelError` where a box is inside out or
+    a score is not from 0 to 1: its numbers then mean something else.
     """
     width, height = _picture(view)
     answers: list[Answer] = []
@@ -65,13 +68,29 @@ def sightings(view: View, detector: Detector, *, threshold: float) -> list[Answe
         reach = (0.0, 0.0, min(right, width) - left, min(bottom, height) - top)
         for one in detector(tile, valid):
             score = round(float(one.score), DIGITS)
+            if score < threshold:
+                continue
+            _check(one, of)
             west, north, east, south = _rounded(one.box, reach)
-            if score < threshold or east <= west or south <= north:
+            if east <= west or south <= north:
                 continue
             if valid[int(north) : int(np.ceil(south)), int(west) : int(np.ceil(east))].any():
                 shape = box(left + west, top + north, left + east, top + south)
                 answers.append(Answer(one.label, shape, "box", score, seen=window))
     return answers
+
+
+def _check(one: Detection, of: str) -> None:
+    """Raise `ModelError` for a detection that cannot be one."""
+    require_shares(np.array([one.score]), of=of)
+    x0, y0, x1, y1 = require_finite(np.asarray(one.box), "boxes", of=of).tolist()
+    if x1 < x0 or y1 < y0:
+        raise ModelError(
+            of,
+            "its boxes must have a width and a height of 0 or more",
+            value=f"{x1 - x0:g} × {y1 - y0:g} px",
+            remedy="Check which numbers its kind of detector answers: corners are not a centre and a size",
+        )
 
 
 def merge(findings: Sequence[Finding], info: ImageInfo | None = None) -> list[Finding]:

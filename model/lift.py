@@ -9,6 +9,7 @@ from ..readers.geometry import Points
 from ..readers.regions import Region, Span
 from .annotator import Answer, View
 from .finding import Finding
+from .finite import require_finite
 
 
 def lift(answer: Answer, view: View) -> Finding:
@@ -16,9 +17,11 @@ def lift(answer: Answer, view: View) -> Finding:
 
     Canvas pixels become absolute pixels of the image's analysis grid, and only those are scaled: two regions compute
     the same bits for a common seam. Coordinates are kept within the picture. An answer without geometry is about the
-    region's core. Raises `ModelError` for an answer that lies wholly outside the picture.
+    region's core. Raises `ModelError` for an answer that lies wholly outside the picture or holds a number that is not
+    finite, whichever annotator gave it.
     """
     region = view.region
+    _check_numbers(answer, region)
     if answer.geometry is None:
         core = region.core
         geometry = box(core.x0, core.y0, core.x1, core.y1)
@@ -47,6 +50,13 @@ def lift(answer: Answer, view: View) -> Finding:
         notes=answer.notes,
         seen=_window(answer, view) if answer.kind == "box" else None,
     )
+
+
+def _check_numbers(answer: Answer, region: Region) -> None:
+    held = [*answer.numbers.values(), *([] if answer.score is None else [answer.score])]
+    corners = () if answer.geometry is None else shapely.get_coordinates(answer.geometry).ravel()
+    of = f"answer {answer.label!r} on {region.key}"
+    require_finite(np.array([*held, *corners], dtype=np.float64), "numbers", of=of)
 
 
 def _window(answer: Answer, view: View) -> tuple[float, float, float, float]:

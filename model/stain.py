@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ..readers.errors import ModelError
 from ..readers.image import Mask
+from .finite import require_finite
 
 Values = npt.NDArray[np.float64]
 Vector = tuple[float, float, float]
@@ -82,7 +83,7 @@ def fit_stain(pixels: npt.NDArray[np.uint8], tissue: Mask, valid: Mask) -> Stain
     inverse = np.linalg.inv(np.stack([*colours, np.cross(*colours)], axis=1))
     haematoxylin, eosin = _vector(inverse[0]), _vector(inverse[1])
     amounts = _density(seen, white) @ _weights(eosin, haematoxylin)
-    low, high = np.percentile(amounts, _EXTREMES, axis=0)
+    low, high = require_finite(np.percentile(amounts, _EXTREMES, axis=0), "amounts", of="stain")
     return Stain(
         white=white,
         eosin=eosin,

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..model.annotator import View
-from ..model.probe.encoders import Encoder, check_finite
+from ..model.probe import encoders
+from ..model.probe.encoders import Encoder
 from ..readers.errors import RequestError
 from ..readers.regions import Region
 from .plan import ImagePlan
@@ -38,7 +39,7 @@ def encode(view: View, places: Sequence[int], encoder: Encoder) -> Encoded:
         valid[place] = round(float(view.valid[place].mean()), 6)
         if view.valid[place].any():
             what = f"tile {place} of {view.region.key}"
-            features[place] = check_finite(encoder(view.tiles[place], view.valid[place]), what)
+            features[place] = encoders.encode(encoder, view.tiles[place], view.valid[place], what)
     return Encoded(features, valid)
 
 

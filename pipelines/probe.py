@@ -23,7 +23,7 @@ from ..model.probe.card import (
     Validation,
     write_card,
 )
-from ..model.training.probe import Fitted, fit, fits
+from ..model.training.probe import Fitted, check_installed, fit, fits
 from ..model.training.scores import RESAMPLES, SEED, Interval, Scores, balance, difference, margins, score
 from ..readers.errors import RequestError
 from ..reports.probes import card_words, draw_confusion
@@ -56,20 +56,21 @@ def train_probe(settings: Settings, request: ProbeRequest, listen: Listener) -> 
     Same images, labels and settings, same bytes. Raises `RequestError` for what cannot be taught, `ModelError` for an
     encoder that cannot be used, `ReadError` where images cannot be read.
     """
-    folder = _folder(settings.out)
+    folder, kind = _folder(settings.out), request.kind
+    check_installed()  # before anything is read
     listen(Told("Looking at the inputs"))
     lesson = gather(settings, request, listen)
     count = len(lesson.names)
-    heads = fits(request.folds, request.kind) * (1 if lesson.colour is None else 2)
+    heads = fits(request.folds, kind) * (1 if lesson.colour is None else 2)
     listen(
         Told(
             f"{len(lesson.classes)} tiles in {int(lesson.units.max()) + 1} {lesson.unit}s; fitting up to {heads} heads"
         )
     )
-    fitted = fit(lesson.features, lesson.classes, lesson.folds, count=count, kind=request.kind)
+    fitted = fit(lesson.features, lesson.classes, lesson.folds, count=count, kind=kind)
     colour = None
     if lesson.colour is not None:
-        colour = fit(lesson.colour, lesson.classes, lesson.folds, count=count, kind=request.kind)
+        colour = fit(lesson.colour, lesson.classes, lesson.folds, count=count, kind=kind)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CARD).unlink(missing_ok=True)
     sha256 = fitted.head.save(folder / HEAD)

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ..model.annotator import Adjustable, Annotator
+from ..model.annotator import Adjustable, Annotator, Checking
 from ..model.finding import Result, Status
 from ..readers.errors import LimnerError, RequestError
 from ..readers.fingerprint import is_remote
@@ -85,6 +85,8 @@ def prepare(settings: Settings, key: str = "") -> Prepared:
         choice = choose_annotator(settings, infos)
         annotator = None if choice is None else choice.make(threads="0")
         labels = choose_labels(settings, choice, annotator)
+        if isinstance(annotator, Checking):
+            annotator.check()
         return Prepared(make_plan(settings, scanned, annotator), choice, annotator, labels, names)
     except LimnerError as error:
         raise names.error(error) from None

@@ -1,7 +1,6 @@
 """The annotator that asks: a question goes to a respondent, and what it says becomes answers on the view."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -13,7 +12,8 @@ from ...readers.image import ImageInfo
 from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Adjustable, Answer, Cost, Remote, Sight, View
 from ..views import kept_share
 from .question import DESCRIPTION, RECORD, UNPLACED, Question
-from .respondent import CostingRespondent, Respondent
+from .respondent import CUT, CostingRespondent, Respondent
+from .strict import parse_json
 
 DIGITS = 4  # of probabilities: what differs between machines and batches lies below
 
@@ -55,6 +55,10 @@ class Asker:
         del info
         return self._respondent.sight()
 
+    def check(self) -> None:
+        """See `Checking`: whether the respondent can be asked this question."""
+        self._respondent.check(self._question)
+
     def prepare(self, sights: Sequence[Sight]) -> None:
         """See `Respondent.prepare`."""
         del sights
@@ -79,6 +83,11 @@ class Asker:
 
     def _describe(self, views: Sequence[View]) -> list[list[Answer]]:
         texts = self._tell(views, self._question.prompt())
+        for text in texts:
+            if not text.removesuffix(CUT).strip():
+                raise ModelError(
+                    "model's answer", "it must hold a text", value="none", remedy="Ask in other words, or another model"
+                )
         return [[_about(view, DESCRIPTION, text=text.strip())] for view, text in zip(views, texts, strict=True)]
 
     def _extract(self, views: Sequence[View]) -> list[list[Answer]]:
@@ -86,8 +95,8 @@ class Asker:
         texts = self._tell(views, self._question.prompt(), schema=self._question.schema)
         answers: list[list[Answer]] = []
         for view, text in zip(views, texts, strict=True):
-            values = cast("dict[str, Any]", json.loads(text))
-            numbers = {k: _finite(v, k, view) for k, v in values.items() if isinstance(v, (int, float))}
+            values = _values(text, view)
+            numbers = {k: float(v) for k, v in values.items() if isinstance(v, (int, float))}
             notes = {
                 k: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False, sort_keys=True)
                 for k, v in values.items()
@@ -166,19 +175,17 @@ def _about(
     )
 
 
-def _finite(value: float, name: str, view: View) -> float:
-    """A number of a record, which JSON lets be as large as one likes."""
+def _values(text: str, view: View) -> dict[str, Any]:
+    """The values of a record, in which JSON lets numbers be as large as one likes. Raises `ModelError`."""
     try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
+        return cast("dict[str, Any]", parse_json(text))
+    except (ValueError, RecursionError) as error:
         raise ModelError(
-            f"answer {name!r} on {view.region.key}",
-            "a number must be finite to be reported",
-            remedy="Bound it with minimum and maximum in the schema",
-        )
-    return number
+            f"answer on {view.region.key}",
+            "it must be JSON whose numbers are finite and whose names are told once",
+            value=str(error),
+            remedy="Bound numbers with minimum and maximum in the schema",
+        ) from None
 
 
 def _softmax(likelihoods: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -24,6 +24,7 @@ from .asker import Asker
 from .chat import CANDIDATES, Form, Layout, Reply, Structured, listed, pick, weigh_first
 from .question import OPTIONS as QUESTION_OPTIONS
 from .question import Question
+from .respondent import CUT
 from .ruler import Ruler, Unit
 from .schema import Schema
 from .wire import Ask, Json, Patience, Wire
@@ -40,7 +41,6 @@ NEUTRAL = frozenset({"key_variable", "insecure", "timeout", "retries", "concurre
 """Options that cannot change an answer: a run may go on with others."""
 SEEDS = (0, 1)  # of a question, and of the one time that it is asked again
 KEPT = 1024  # replies: a batch in which one region failed is asked again region by region
-CUT = " […]"  # ends a description that reached its limit of tokens
 
 T = TypeVar("T")
 
@@ -53,9 +53,14 @@ def endpoint(options: Mapping[str, str]) -> Asker:
     question = Question.parse(options, of="endpoint")
     respondent = Endpoint(options)
     if question.schema:
+        from .grammar import check_possible  # noqa: PLC0415 - only where it is needed
+
         Schema.parse(question.schema, of="endpoint")
+        check_possible(question.schema, thing="option 'schema' of endpoint")
     if question.answer == "locate":
         respondent.check_boxes()
+    if question.answer == "classify":
+        respondent.check_labels(question.labels)
     return Asker(question, respondent)
 
 
@@ -160,6 +165,10 @@ class Endpoint:
         """The server's, with its port."""
         return self._wire.address.host
 
+    def check(self, question: Question) -> None:
+        """Nothing is known of a server's tokenizer and its context. See `Respondent`."""
+        del question
+
     def sight(self) -> Sight:
         """Rendered RGB at any resolution; the global view where tiles are shown."""
         return Sight(tile=self._tile, overall=self._form.layout == "tiles")
@@ -185,6 +194,22 @@ class Endpoint:
             )
         if self._form.layout != "canvas":
             raise _wrong("views", "locate needs one picture", self._form.layout, "--set model_options.views=canvas")
+
+    def check_labels(self, labels: Sequence[str]) -> None:
+        """Raise `RequestError` where first tokens cannot tell labels apart: one begins another."""
+        begun = [
+            (one, other)
+            for one in labels
+            for other in labels
+            if one != other and other.casefold().startswith(one.casefold())
+        ]
+        if self._likelihood == "first-token" and begun:
+            raise _wrong(
+                "labels",
+                "first tokens must tell them apart",
+                f"{begun[0][0]} begins {begun[0][1]}",
+                "Choose other words, or ask for votes: --set model_options.likelihood=votes",
+            )
 
     def ruler(self, view: View) -> Ruler:
         """The whole canvas in the unit that was named. Raises `RequestError` where none was."""

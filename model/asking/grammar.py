@@ -4,6 +4,7 @@ The one file that imports llguidance. JSON is written on one line, with a space 
 may write white space anywhere may never stop.
 """
 
+import random
 import re
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -21,18 +22,54 @@ BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # SentencePiece's tokens for single 
 SPACE = "\u2581"  # SentencePiece's mark of a space
 
 LAYOUT: "JsonCompileOptions" = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+LONGEST = 20000  # bytes of the shortest answer that a schema may ask for
+CLOSING, OPENING = b'}]"', b"{["
 
 
 def check_schema(schema: str, *, thing: str) -> None:
     """Raise `RequestError` where text cannot be made to obey a JSON schema; `thing` names it."""
-    wrong = LLMatcher.validate_grammar(_grammar(schema))
+    wrong = LLMatcher.validate_grammar(_grammar(schema)) or _walk(schema)
     if wrong:
         raise RequestError(
             thing,
             "answers must be able to be held to it while they are written",
-            value=wrong.splitlines()[0][:200],
+            value=" ".join(wrong.split())[:200],
             remedy="Leave that part of the schema out, or say it with type, enum, properties, required and items",
         )
+
+
+def check_possible(schema: str, *, thing: str) -> None:
+    """Raise `RequestError` where no JSON can obey a schema, whoever is held to it; `thing` names it."""
+    wrong = LLMatcher.validate_grammar(_grammar(schema))
+    if "nsatisfiable" in wrong:
+        raise RequestError(
+            thing,
+            "some answer must be able to obey it",
+            value=" ".join(wrong.split())[:200],
+            remedy="Correct what contradicts itself, such as a minimum above its maximum or an empty enum",
+        )
+
+
+def _walk(schema: str) -> str:
+    """Write one short text under a schema, byte by byte; what goes wrong, "" where it comes to its end.
+
+    What closes is written first, so that lists and texts stay short; the rest is chosen evenly, the same every time, so
+    that a pattern is left sooner or later.
+    """
+    single = [bytes([byte]) for byte in range(256)]
+    constraint = Constraint(Vocabulary.of_tokens([*single, b""], ends=[256], special=[256]), schema)
+    chance = random.Random(0)  # noqa: S311 - nothing is kept secret
+    try:
+        for _ in range(LONGEST):
+            if constraint.finished:
+                return ""
+            allowed = np.flatnonzero(constraint.mask()[:256]).tolist()
+            closing = [byte for byte in CLOSING if byte in allowed]
+            rest = [byte for byte in allowed if byte not in OPENING] or allowed
+            constraint.advance(closing[0] if closing else chance.choice(rest))
+    except ModelError as error:
+        return error.value
+    return f"no answer to it comes to an end within {LONGEST} characters"
 
 
 class Vocabulary:

@@ -17,13 +17,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig, LogitsProcessorList
 
 from ...readers.errors import ModelError
 from ..checkpoint import Files
+from ..finite import require_finite
 from ..foreign import foreign, reason
 from ..loading import check_sizes, silent
 from ..memory import memory
+from .decoding import Decoding
 from .grammar import Constraint, Vocabulary
 from .processor import Picture, Processor, loading
 
@@ -63,6 +65,7 @@ class ImageText:
             torch.set_num_threads(threads)
         self._processor = processor
         self._source = processor.files.source
+        self._name = f"checkpoint {self._source}"
         self._device = torch.device(device)
         with _bounded(self._source):
             self._model: Any = _load(processor.files, dtype).to(self._device).eval()
@@ -93,24 +96,14 @@ class ImageText:
         """
         inputs = self._read(pictures, prompt, room=limit)
         begin = inputs["input_ids"].shape[1]
-        constraint = Constraint(self._vocabulary, schema) if schema else None
-        watch = _Watch(self._source, begin, constraint)
+        constraints = [Constraint(self._vocabulary, schema)] if schema else []
+        decoding = Decoding(self._name, stops=self._processor.ends, begin=begin, constraints=constraints)
         with _bounded(self._source), torch.inference_mode(), silent():
             written = self._model.generate(
-                **inputs, max_new_tokens=limit, logits_processor=LogitsProcessorList([watch]), use_cache=True
+                **inputs, max_new_tokens=limit, logits_processor=LogitsProcessorList([decoding]), use_cache=True
             )
-        tokens = [int(token) for token in written[0, begin:]]
-        if constraint is None:
-            return str(self._processor.tokenizer.decode(tokens, skip_special_tokens=True))
-        watch.take(tokens)
-        if not constraint.finished:
-            raise ModelError(
-                f"answer of {self._source}",
-                f"it must be whole within {limit} tokens to obey its schema",
-                value=constraint.text[-60:],
-                remedy="Raise --set model_options.max_tokens, or bound texts and lists in the schema",
-            )
-        return constraint.text
+        [text] = decoding.texts(written[:, begin:].tolist(), self._decode, limit=limit)
+        return text
 
     def weigh(self, pictures: Sequence[Picture], prompts: Sequence[str], options: Sequence[str]) -> npt.NDArray[Any]:
         """Natural log-likelihoods (prompts, options) of an option, and then the end, being the answer to each prompt.
@@ -126,10 +119,7 @@ class ImageText:
                 rows = [[self._whole(one, tail) for tail in row] for one, row in zip(read, tails, strict=True)]
             else:
                 rows = self._shared(read, tails)
-        found = np.array(rows, dtype=np.float64)
-        if not np.isfinite(found).all():
-            raise _not_finite(self._source)
-        return found
+        return require_finite(np.array(rows, dtype=np.float64), "log-likelihoods", of=self._name)
 
     def _shared(self, read: Sequence[dict[str, Any]], tails: Sequence[Sequence[Sequence[int]]]) -> list[list[float]]:
         """Likelihoods by way of the cache: (prompts, options)."""
@@ -176,17 +166,24 @@ class ImageText:
         places = [i for i, token in enumerate(ids[0]) if token == mark]
         return same if places and places[-1] < same else 0
 
+    def _log(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits (1, tokens, vocabulary) → log-probabilities (tokens, vocabulary). Raises `ModelError`."""
+        return require_finite(logits[0], "logits", of=self._name).float().log_softmax(dim=-1)
+
+    def _decode(self, tokens: list[int]) -> str:
+        return str(self._processor.tokenizer.decode(tokens, skip_special_tokens=True))
+
     def _prefill(self, inputs: dict[str, Any], length: int) -> tuple[Any, torch.Tensor]:
         """(cache, log-probabilities of the token after) of the first `length` tokens and the pictures."""
         part = {name: value[:, :length] if name in ALONG else value for name, value in inputs.items()}
         further = {"logits_to_keep": 1} if self._keeps else {}
         out = self._model(**part, **further, use_cache=True)
-        return out.past_key_values, _log(out.logits)[-1]
+        return out.past_key_values, self._log(out.logits)[-1]
 
     def _go_on(self, cache: Any, tokens: Sequence[int]) -> torch.Tensor:  # noqa: ANN401 - there is a class for each kind
         """Log-probabilities (tokens, vocabulary) after each of the tokens that follow; the cache grows by them."""
         ids = torch.tensor([list(tokens)], device=self._device)
-        return _log(self._model(input_ids=ids, past_key_values=cache, use_cache=True).logits)
+        return self._log(self._model(input_ids=ids, past_key_values=cache, use_cache=True).logits)
 
     def _logits(self, inputs: dict[str, Any], tail: Sequence[int]) -> torch.Tensor:
         """Log-probabilities (tokens, vocabulary) of a whole sequence in one pass: inputs and the tokens that follow."""
@@ -197,7 +194,7 @@ class ImageText:
                 filled = torch.full_like(more, int(name == "attention_mask")).to(inputs[name].dtype)
                 whole[name] = torch.cat([inputs[name], filled], dim=1)
         further = {"logits_to_keep": len(tail) + 1} if self._keeps else {}
-        return _log(self._model(**whole, **further).logits)
+        return self._log(self._model(**whole, **further).logits)
 
     def _whole(self, inputs: dict[str, Any], tail: Sequence[int]) -> float:
         rows = self._logits(inputs, tail)[-1 - len(tail) :]
@@ -244,38 +241,6 @@ class ImageText:
         return Vocabulary.of_fast(self._processor.tokenizer, ends=self._processor.ends)
 
 
-class _Watch(LogitsProcessor):
-    """Sees to it, while a text is written, that it is made of numbers and keeps to its grammar."""
-
-    def __init__(self, source: str, begin: int, constraint: Constraint | None) -> None:
-        self._source = source
-        self._begin = begin
-        self._constraint = constraint
-        self._taken = 0
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        if not bool(torch.isfinite(scores).all()):
-            raise _not_finite(self._source)
-        if self._constraint is None:
-            return scores
-        self.take([int(token) for token in input_ids[0, self._begin :]])
-        allowed = torch.zeros(scores.shape[1], dtype=torch.bool)
-        mask = torch.from_numpy(self._constraint.mask())[: scores.shape[1]]
-        allowed[: mask.shape[0]] = mask
-        return scores.masked_fill(~allowed.to(scores.device), -torch.inf)
-
-    def take(self, tokens: Sequence[int]) -> None:
-        """Tell the grammar of the tokens that it does not know of yet."""
-        if self._constraint is not None:
-            for token in tokens[self._taken :]:
-                self._constraint.advance(token)
-            self._taken = len(tokens)
-
-
-def _log(logits: torch.Tensor) -> torch.Tensor:
-    return logits[0].float().log_softmax(dim=-1)
-
-
 def _load(files: Files, dtype: str) -> Any:  # noqa: ANN401 - there is a class for each family
     """The network, from files on this machine, every weight of it."""
     with silent(), loading(files):
@@ -308,11 +273,3 @@ def _bounded(source: str) -> Generator[None]:
     remedy = "Check that its files belong together, or try another --hd-num"
     with foreign(f"checkpoint {source}", rule, remedy=remedy, running=True), memory():
         yield
-
-
-def _not_finite(source: str) -> ModelError:
-    return ModelError(
-        f"checkpoint {source}",
-        "its answers must be made of finite numbers",
-        remedy="Check the checkpoint's files, or compute in float32 with --set model_options.dtype=float32",
-    )

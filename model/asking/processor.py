@@ -11,11 +11,12 @@ what else is installed. Only transformers' own classes are made, never code of a
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto.image_processing_auto import AutoImageProcessor  # the top's wants torchvision, at times
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.models.auto.processing_auto import (
@@ -23,10 +24,11 @@ from transformers.models.auto.processing_auto import (
     processor_class_from_name,
 )
 
-from ...readers.errors import ModelError, RequestError, shown
+from ...readers.errors import ModelError, shown
 from ..checkpoint import Files, check_tokenizer
 from ..foreign import foreign
 from ..loading import silent
+from .marks import refuse_marks
 
 Fit = Literal["as it is", "letterbox"]
 Picture = npt.NDArray[np.uint8]
@@ -67,7 +69,7 @@ class Processor:
         Raises `RequestError` for a prompt with a mark of the chat's own, `ModelError` where the template does not take
         so many pictures or the processor cannot do with one.
         """
-        self._check_words(prompt)
+        refuse_marks({"question": prompt}, of="vlm", own=self.mark)
         return self._run(pictures, self._render(prompt, len(pictures)))
 
     def tail(self, prompt: str, answer: str, *, pictures: int) -> list[int]:
@@ -75,7 +77,7 @@ class Processor:
 
         Some templates put a space before an answer, and a word after a space is another token.
         """
-        self._check_words(answer)
+        refuse_marks({"labels": answer}, of="vlm", own=self.mark)
         asked = self._render(prompt, pictures)
         told = self._render(prompt, pictures, answer=answer)
         before = told[len(asked) :].partition(answer)[0] if told.startswith(asked) else ""
@@ -202,16 +204,18 @@ class Processor:
         marks = {place for place, token in added.items() if token.special} | set(self.tokenizer.all_special_ids)
         return marks - {self.tokenizer.unk_token_id}
 
-    def _check_words(self, text: str) -> None:
-        """Raise `RequestError` for text that holds a mark of the chat's own: it would be taken for one."""
-        found = [token for token in self._encode(text) if token in self._marks()]
-        if found:
-            raise RequestError(
-                f"question to {self.files.source}",
-                "it may not hold a mark by which the model tells pictures and turns apart",
-                value=str(self.tokenizer.convert_ids_to_tokens(found[0])),
-                remedy="Leave it out",
-            )
+    def mark(self, text: str) -> str:
+        """The first mark that its tokenizer finds in a text, "" where it finds none."""
+        marks = self._marks()
+        found = next((token for token in self._encode(text) if token in marks), None)
+        return "" if found is None else str(self.tokenizer.convert_ids_to_tokens(found))
+
+    @cached_property
+    def context(self) -> int:
+        """How many tokens the network reads, 0 where its settings do not say."""
+        with silent(), loading(self.files):
+            settings = AutoConfig.from_pretrained(self.files.folder, local_files_only=True, trust_remote_code=False)
+            return int(getattr(settings.get_text_config(), "max_position_embeddings", 0) or 0)
 
     @contextmanager
     def _asked(self, rule: str) -> Generator[None]:

@@ -8,8 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self, cast, get_args
 
-from ...readers.errors import RequestError
+from ...readers.errors import RequestError, shown
 from ..annotator import UNDECIDED
+from .marks import refuse_marks
+from .ruler import Ruler
+from .strict import parse_json
 
 AnswerKind = Literal["describe", "classify", "locate", "extract"]
 
@@ -17,6 +20,9 @@ OPTIONS = ("question", "answer", "labels", "schema", "margin", "orders", "max_to
 UNPLACED = "unplaced"  # the label of boxes that cannot be where the model says
 DESCRIPTION = "description"  # the label of a text
 RECORD = "record"  # the label of extracted values
+
+MOST_LABELS = 256
+LONGEST_SCHEMA = 65536  # characters
 
 _ASKED = {
     "describe": "Describe this image in detail.",
@@ -53,6 +59,8 @@ class Question:
         Without `answer` it is "extract" where there is a `schema` (JSON text), "classify" where there are `labels`
         (with commas), else "describe". Raises `RequestError` that names the option.
         """
+        written = {name: options[name] for name in ("question", "labels", "schema") if options.get(name)}
+        refuse_marks(written, of=of)
         labels = tuple(label.strip() for label in options.get("labels", "").split(",") if label.strip())
         given = options.get("answer", "")
         answer = given or ("extract" if options.get("schema") else "classify" if labels else "describe")
@@ -86,6 +94,20 @@ class Question:
         else:
             parts["max_tokens"] = str(self.max_tokens)
         return parts | ({"schema": self.schema} if self.schema else {})
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """What the person wrote, by option."""
+        return {"question": self.text, "labels": ", ".join(self.labels), "schema": self.schema}
+
+    def prompts(self) -> list[str]:
+        """Every prompt that can be put, with coordinates of the usual length."""
+        if self.answer == "classify":
+            return self.classify_prompts()
+        if self.answer == "locate":
+            ruler = Ruler.of("pixels", (0.0, 0.0, 1.0, 1.0), (1000, 1000)).words
+            return [self.locate_prompt(label, ruler) for label in self.labels]
+        return [self.prompt()]
 
     def label_orders(self) -> list[tuple[int, ...]]:
         """The orders in which the labels are listed: places of `labels`, rotated evenly, so that none is favoured."""
@@ -129,6 +151,12 @@ def _check_labels(labels: Sequence[str], answer: str, of: str) -> None:
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
         raise _wrong("labels", of, "each may be named once", ", ".join(twice), "Leave out the second")
+    unseen = [label for label in labels if not label.isprintable()]
+    if unseen:
+        raise _wrong("labels", of, "each is one line of what can be seen", shown(unseen[0]), "Correct it")
+    if len(labels) > MOST_LABELS:
+        rule = f"there may be at most {MOST_LABELS}, since all are read with every question"
+        raise _wrong("labels", of, rule, str(len(labels)), "Use --model zero-shot for more, or ask in several runs")
     if _RESERVED & set(labels):
         raise _wrong("labels", of, f"{' and '.join(sorted(_RESERVED))} are limner's own words", "", "Choose another")
     needed = {"classify": 2, "locate": 1}.get(answer, 0)
@@ -147,10 +175,13 @@ def _read_schema(text: str, answer: str, of: str) -> str:
         raise _wrong("schema", of, rule, text[:80], "Add --schema FILE.json" if text == "" else "Leave it out")
     if not text:
         return ""
+    if len(text) > LONGEST_SCHEMA:
+        rule = f"it may have at most {LONGEST_SCHEMA} characters, since it is read with every question"
+        raise _wrong("schema", of, rule, str(len(text)), "Ask for less at a time")
     try:
-        content: object = json.loads(text)
-    except ValueError as error:
-        raise _wrong("schema", of, "it must be JSON", str(error), "Correct the file") from error
+        content: object = parse_json(text)
+    except (ValueError, RecursionError) as error:
+        raise _wrong("schema", of, "it must be JSON", shown(str(error)), "Correct the file") from error
     if not isinstance(content, dict) or cast("dict[str, object]", content).get("type") != "object":
         rule = 'it must describe an object: "type": "object" at the top'
         raise _wrong("schema", of, rule, text[:80], "Put the values into its properties")

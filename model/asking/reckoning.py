@@ -12,7 +12,8 @@ from transformers import AutoConfig
 
 from ..annotator import Cost
 from ..footprint import held_bytes
-from .processor import WHITE, Processor, loading, quiet
+from ..loading import silent
+from .processor import WHITE, Processor, loading
 from .question import Question
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -61,7 +62,7 @@ def reckon(
 
 
 def _settings(processor: Processor) -> Any:  # noqa: ANN401 - there is a class for each family
-    with quiet(), loading(processor.files):
+    with silent(), loading(processor.files):
         return AutoConfig.from_pretrained(processor.files.folder, local_files_only=True, trust_remote_code=False)
 
 

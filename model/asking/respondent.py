@@ -6,9 +6,13 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from ...readers.errors import RequestError
 from ..annotator import Cost, Sight, View
 from .question import Question
 from .ruler import Ruler
+
+CUT = " […]"
+"""Ends a text that reached its limit of tokens."""
 
 
 class Respondent(Protocol):
@@ -20,6 +24,10 @@ class Respondent(Protocol):
     @property
     def identity(self) -> Mapping[str, str]:
         """`name`, `version`, and whatever else decides its answers. Raises `ModelError` where that is not here."""
+        ...
+
+    def check(self, question: Question) -> None:
+        """Raise `RequestError`, `ModelError` where it cannot be asked this: see `Checking`."""
         ...
 
     def sight(self) -> Sight:
@@ -41,8 +49,9 @@ class Respondent(Protocol):
     def tell(self, views: Sequence[View], prompts: Sequence[str], *, limit: int, schema: str = "") -> list[str]:
         """A text for each view and its prompt, greedily decoded: the same every time.
 
-        At most `limit` tokens. With a JSON `schema` the text obeys it, by construction or because what does not is
-        refused. Raises `ModelError`, or `MemoryError` where the views do not fit into memory together.
+        At most `limit` tokens; a text that is cut off there ends with `CUT`. With a JSON `schema` the text obeys it, by
+        construction or because what does not is refused. Raises `ModelError`, or `MemoryError` where the views do not
+        fit into memory together.
         """
         ...
 
@@ -52,6 +61,17 @@ class Respondent(Protocol):
         -inf where a model does not choose an option and cannot say more. Raises as `tell` does.
         """
         ...
+
+
+def check_room(thing: str, tokens: int, context: int) -> None:
+    """Raise `RequestError` where a question, its answer and the smallest picture do not fit; `context` 0: not known."""
+    if context and tokens > context:
+        raise RequestError(
+            thing,
+            f"with its answer and a region of one tile it must fit into the {context} tokens that the model reads",
+            value=str(tokens),
+            remedy="Shorten the question, or lower --set model_options.max_tokens",
+        )
 
 
 @runtime_checkable

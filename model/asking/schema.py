@@ -4,17 +4,17 @@
 # pyright: reportUnknownMemberType=false
 
 import json
-import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Never, Self, cast
+from typing import Any, Self, cast
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError
 from jsonschema.validators import validator_for
 
 from ...readers.errors import ModelError, RequestError, shown
+from .strict import parse_json
 
 _FENCED = re.compile(r"\s*```(?:json)?[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
@@ -67,13 +67,7 @@ class Schema:
         """
         fenced = _FENCED.fullmatch(text)
         try:
-            value: Any = json.loads(
-                fenced[1] if fenced else text,
-                object_pairs_hook=_once,
-                parse_constant=_no_number,
-                parse_float=_finite,
-                parse_int=_within,
-            )
+            value: Any = parse_json(fenced[1] if fenced else text)
             canonical = json.dumps(value, ensure_ascii=False, sort_keys=True)
             canonical.encode()
         except (ValueError, RecursionError) as error:
@@ -117,32 +111,3 @@ def _places(content: Any) -> Iterator[str]:  # noqa: ANN401 - the same
     for key in ("$defs", "definitions"):
         yield from (f"#/{key}/{name}" for name in cast("dict[str, Any]", content.get(key, {})))
     yield from (f"#{anchor}" for anchor in _named(content, ("$anchor", "$dynamicAnchor")))
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        msg = "a name is given twice"
-        raise ValueError(msg)
-    if not all(name.isprintable() for name in content):  # they become names of columns
-        msg = "a name holds what cannot be seen"
-        raise ValueError(msg)
-    return content
-
-
-def _no_number(name: str) -> Never:
-    msg = f"{name} is no number of JSON's"
-    raise ValueError(msg)
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        msg = "a number is too large"
-        raise ValueError(msg)
-    return number
-
-
-def _within(text: str) -> int:
-    _finite(text)
-    return int(text)

@@ -13,7 +13,9 @@ from ..checkpoint import SETTINGS, TOKENIZER, Files, fetch_weights, find_files
 from ..tiling import TILE, WHITE, join_tiles
 from . import question as asked
 from .asker import Asker
+from .marks import refuse_marks
 from .question import Question
+from .respondent import check_room
 from .ruler import Ruler, Unit
 
 if TYPE_CHECKING:
@@ -104,6 +106,23 @@ class Vlm:
                 **({"boxes": str(self._unit())} if self._locates else {}),
             }
         return self._named
+
+    def check(self, question: Question) -> None:
+        """Whether device, tokenizer, template and context can do with this question. See `Respondent`."""
+        self._where()
+        if self._locates:
+            self._unit()
+        processor = self._processor()
+        refuse_marks(question.texts, of="vlm", own=processor.mark)
+        side = self._tile or _own_tile(self._found())
+        pictures = [np.full((side, side, 3), WHITE, dtype=np.uint8)] * (1 if self._views == "canvas" else 2)
+        read = [len(processor.read(pictures, prompt)["input_ids"][0]) for prompt in question.prompts()]
+        room = question.max_tokens if question.answer != "classify" else 1
+        check_room(f"question to {self._source}", max(read) + room, processor.context)
+        if question.schema:
+            from .grammar import Constraint, Vocabulary  # noqa: PLC0415 - only where it is needed
+
+            Constraint(Vocabulary.of_fast(processor.tokenizer, ends=processor.ends), question.schema).mask()
 
     def sight(self) -> Sight:
         """Rendered RGB in tiles of the checkpoint's own size, else of about 336 pixels. Raises `ModelError`."""

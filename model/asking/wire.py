@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import http.cookiejar
 import json
+import math
 import os
 import re
 import time
@@ -16,7 +17,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Never, TypeVar, cast
 
 import httpx2
 
@@ -48,6 +49,7 @@ _REMEDIES = {
 _REFUSED = (
     "If it is about the picture's size lower --hd-num; if about response_format, --set model_options.structured=none"
 )
+_NUMBERS = "Its model may compute in numbers that overflow: have the server use float32 or bfloat16"
 _UNWELL = "See what the server says of itself, then give the same command: failed regions are asked again"
 
 
@@ -153,7 +155,9 @@ class Wire:
             raw = await _read(response, LARGEST)
         try:
             text = raw.decode("utf-8")
-            answer: object = json.loads(text)
+            answer: object = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+        except _FaultError:
+            raise
         except (ValueError, RecursionError):  # what is not UTF-8 is a ValueError too
             answer = None
         else:
@@ -265,6 +269,17 @@ async def _complaint(response: httpx2.Response, key: str) -> _FaultError:
     if wait > LONGEST_WAIT:
         return _FaultError(f"{reason}; it asks to wait {wait:.0f} s", remedy="Give the same command again after that")
     return _FaultError(reason, retries=_OFTEN, wait=wait)
+
+
+def _no_number(name: str) -> Never:
+    raise _FaultError(f"its answer holds {name}, which is no number of JSON's", remedy=_NUMBERS, counts=False)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        _no_number("a number beyond all bounds")
+    return number
 
 
 def _said(raw: bytes) -> str:

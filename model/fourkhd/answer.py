@@ -13,7 +13,7 @@ import torch
 from transformers import DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from ...readers.errors import ModelError
-from ..asking.grammar import Constraint
+from ..finite import require_finite
 from .network import FourKhd
 
 Part = Sequence[int] | torch.Tensor  # token ids, or the visual tokens of a picture
@@ -67,11 +67,13 @@ def weigh(
     options: Sequence[Sequence[int]],
     *,
     end: int,
+    name: str = "checkpoint",
 ) -> npt.NDArray[np.float64]:
     """Natural log-likelihoods (sequences, suffixes, options) of each option, then `end`, after each suffix.
 
     The sequences are read once, together, padded on the left; suffixes and options then in one pass over their keys and
-    values. Every suffix and option has at least one token. Equal to reading each whole text by itself.
+    values. Every suffix and option has at least one token. Equal to reading each whole text by itself. Raises
+    `ModelError`, by the network's `name`, where its logits are not finite.
     """
     mixed = network.mix(sequences)
     cache = DynamicCache()
@@ -100,7 +102,8 @@ def weigh(
     found = np.zeros((batch, len(suffixes) * len(options)))
     for start in range(0, len(after), LOGITS_AT_ONCE):
         part = slice(start, start + LOGITS_AT_ONCE)
-        logits = network.output(hidden[:, after[part]]).float().log_softmax(dim=-1)
+        logits = require_finite(network.output(hidden[:, after[part]]), "logits", of=name)
+        logits = logits.float().log_softmax(dim=-1)
         wanted = torch.tensor(of[part], device=logits.device)[None, :, None].expand(batch, -1, 1)
         values = logits.gather(2, wanted)[..., 0].double().cpu().numpy()
         for row in range(batch):
@@ -115,11 +118,11 @@ def tell(
     limit: int,
     stops: Sequence[int],
     pad: int,
-    steer: Sequence[LogitsProcessor] = (),
+    decoding: LogitsProcessor,
 ) -> list[list[int]]:
-    """The tokens that follow each sequence, greedily, up to `limit` or one of `stops`, which is left out.
+    """The tokens that follow each sequence, greedily: `limit` of them, or up to one of `stops`, the last.
 
-    Sequences are read together, padded on the left. `steer` changes logits before each choice.
+    Sequences are read together, padded on the left. `decoding` sees and changes logits before each choice.
     """
     mixed = network.mix(sequences)
     settings = GenerationConfig(
@@ -131,40 +134,13 @@ def tell(
         attention_mask=mixed.real.long(),
         im_mask=mixed.image,
         generation_config=settings,
-        logits_processor=LogitsProcessorList(steer),
+        logits_processor=LogitsProcessorList([decoding]),
     )
     texts: list[list[int]] = []
     for row in made.tolist():
-        cut = next((place for place, token in enumerate(row) if token in stops), len(row))
-        texts.append(row[:cut])
+        end = next((place for place, token in enumerate(row) if token in stops), len(row))
+        texts.append(row[: end + 1])
     return texts
-
-
-class Steering(LogitsProcessor):
-    """Keeps each text of a batch to its constraint, token by token; one that has ended is left alone."""
-
-    def __init__(self, constraints: Sequence[Constraint], stops: Sequence[int]) -> None:
-        self._constraints = constraints
-        self._stops = frozenset(stops)
-        self._taken = 0
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Logits (B, vocab) after the tokens so far (B, told), with -inf where a token may not come next."""
-        self.take(input_ids.tolist())
-        allowed = torch.zeros(scores.shape, dtype=torch.bool)
-        for row, constraint in enumerate(self._constraints):
-            ended = bool(self._stops.intersection(input_ids[row].tolist()))
-            mask = np.ones(scores.shape[1], dtype=np.bool_) if ended else constraint.mask()[: scores.shape[1]]
-            allowed[row, : len(mask)] = torch.from_numpy(mask)
-        return scores.masked_fill(~allowed.to(scores.device), -torch.inf)
-
-    def take(self, rows: Sequence[Sequence[int]]) -> None:
-        """Tell the constraints of the tokens that they do not know of yet."""
-        for row, constraint in zip(rows, self._constraints, strict=True):
-            for place in range(self._taken, len(row)):
-                if not self._stops.intersection(row[: place + 1]):
-                    constraint.advance(row[place])
-        self._taken = max(map(len, rows))
 
 
 def common(sequences: Sequence[Sequence[int]]) -> int:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ...readers.errors import RequestError
+from ...readers.extras import missing, require_extra
 from .attention import choose_kernel
 from .cost import weight_bytes
 from .files import Files, compare
@@ -23,6 +24,14 @@ TOGETHER = ("plora_glb_GN", "plora_sub_GN", "vit", "vision_proj", "model.tok_emb
 """Parts that lie on one device: pictures become visual tokens there, and meet the words."""
 
 _HEADROOM = 0.9  # of a device's free memory: the rest is for what flows through
+
+
+def check_running(options: Mapping[str, str]) -> None:
+    """Raise `RequestError` where this machine cannot run a network as these options of `Running` say. Loads nothing."""
+    running = Running(**options)  # pyright: ignore[reportArgumentType] - what is wrong with them is found here
+    choose_kernel(running.attention, device=running.first(), dtype=running.numbers())
+    if running.quantize:
+        require_extra("quantize", "option 'quantize'", otherwise="or leave the option out")
 
 
 def from_pretrained(source: str, running: Running | None = None, *, fetch: bool = False) -> FourKhd:
@@ -129,11 +138,7 @@ def _quantized(weight: torch.Tensor, device: str, how: Quantization) -> nn.Modul
     try:
         import bitsandbytes  # noqa: PLC0415 - an extra
     except ImportError as error:
-        raise RequestError(
-            "option 'quantize'",
-            "it needs the package bitsandbytes",
-            remedy="Install it: pip install 'limner[quantize]'; or leave the option out",
-        ) from error
+        raise missing("quantize", "option 'quantize'", ["bitsandbytes"], otherwise="or leave the option out") from error
     layers: Any = bitsandbytes.nn
     out, into = weight.shape
     if how == "4bit":

@@ -11,13 +11,15 @@ import numpy.typing as npt
 from ...readers.errors import ModelError, RequestError
 from ..annotator import Cost, Sight, View
 from ..asking.asker import Asker
+from ..asking.marks import refuse_marks
 from ..asking.question import OPTIONS as QUESTION_OPTIONS
 from ..asking.question import Question
+from ..asking.respondent import check_room
 from ..asking.ruler import Ruler
 from .cost import decoding, held_bytes, prefill, widest
 from .files import Files
 from .sizes import Sizes
-from .tokens import LAYOUTS, SYSTEM, Layout, Prompt, Tokenizer, ask
+from .tokens import LAYOUTS, SYSTEM, Layout, Prompt, Tokenizer, ask, vocabulary
 
 if TYPE_CHECKING:
     from .running import Running
@@ -39,7 +41,12 @@ def annotator(options: Mapping[str, str]) -> Asker:
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise _wrong(unknown[0], "it must be known", "", f"Known: {', '.join(known)}")
-    return Asker(Question.parse(options, of="4khd"), FourKhdRespondent(options))
+    question = Question.parse(options, of="4khd")
+    if question.schema:
+        from ..asking.grammar import check_schema  # noqa: PLC0415 - only where it is needed
+
+        check_schema(question.schema, thing="option 'schema' of 4khd")
+    return Asker(question, FourKhdRespondent(options))
 
 
 class FourKhdRespondent:
@@ -86,6 +93,24 @@ class FourKhdRespondent:
             **({} if self._overall else {"overall": "false"}),
             **self._running,
         }
+
+    def check(self, question: Question) -> None:
+        """Whether machine, vocabulary and context can do with this question. See `Respondent`."""
+        from .load import check_running  # noqa: PLC0415 - loads torch
+
+        check_running(self._running)
+        _, sizes, tokenizer = self._found()
+        refuse_marks({**question.texts, "system": self._system if self._system != SYSTEM else ""}, of="4khd",
+                     own=tokenizer.mark)  # fmt: skip
+        asked = max(len(self._ask(prompt)) for prompt in question.prompts())
+        longest = [len(tokenizer.encode(label)) + 1 for label in question.labels if question.answer == "classify"]
+        read = prefill(sizes, 1, 1, text=asked, itemsize=4).tokens
+        room = max(longest, default=question.max_tokens)
+        check_room(f"question to {self._source}", read + room, sizes.language.positions)
+        if question.schema:
+            from ..asking.grammar import Constraint  # noqa: PLC0415 - only where it is needed
+
+            Constraint(vocabulary(tokenizer), question.schema).mask()
 
     def sight(self) -> Sight:
         """Rendered RGB in tiles of the vision tower's size, with the global view. Raises `ModelError`."""

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ...readers.errors import ModelError
 from ..annotator import View
+from ..asking.decoding import Decoding
 from ..asking.grammar import Constraint, Vocabulary
 from ..memory import memory
 from . import answer
@@ -19,7 +19,7 @@ from .answer import Part
 from .files import Files
 from .load import Running, fill
 from .sizes import VisionSizes
-from .tokens import Prompt, Tokenizer
+from .tokens import Prompt, Tokenizer, vocabulary
 
 
 class Speaker:
@@ -41,6 +41,7 @@ class Speaker:
         if threads:
             torch.set_num_threads(threads)
         self._tokenizer = tokenizer
+        self._name = f"checkpoint {files.source}"
         self._overall = overall
         with memory():
             self._network = fill(files, Running(**running))  # pyright: ignore[reportArgumentType] - checked before
@@ -54,18 +55,14 @@ class Speaker:
             answer.check_length(self._network, longest + limit)
             stops, pad = self._tokenizer.stops, self._tokenizer.eos
             constraints = [Constraint(self._vocabulary, schema) for _ in views] if schema else []
-            steer = [answer.Steering(constraints, stops)] if schema else []
-            told = answer.tell(self._network, sequences, limit=limit, stops=stops, pad=pad, steer=steer)
-        for one in steer:
-            one.take(told)
-        return [self._tokenizer.decode(ids) for ids in told] if not schema else [_whole(one) for one in constraints]
+            decoding = Decoding(self._name, stops=stops, constraints=constraints)
+            told = answer.tell(self._network, sequences, limit=limit, stops=stops, pad=pad, decoding=decoding)
+        return decoding.texts(told, self._tokenizer.decode, limit=limit)
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
         """What the tokenizer's tokens write; those that write nothing never stand in an answer."""
-        tokens, stops = self._tokenizer.pieces(), self._tokenizer.stops
-        silent = [place for place, token in enumerate(tokens) if not token]
-        return Vocabulary.of_tokens(tokens, ends=stops, special=silent)
+        return vocabulary(self._tokenizer)
 
     def weigh(
         self, views: Sequence[View], prompts: Sequence[Prompt], options: Sequence[str]
@@ -81,14 +78,8 @@ class Speaker:
             longest = max(map(len, seen)) + len(before) + max(map(len, suffixes)) + max(map(len, tokens))
             answer.check_length(self._network, longest)
             sequences = [_join(before, one) for one in seen]
-            found = answer.weigh(self._network, sequences, suffixes, tokens, end=self._tokenizer.end)
-        if not np.isfinite(found).all():
-            raise ModelError(
-                "region",
-                "the model's answers must be finite numbers",
-                remedy="Check the checkpoint's files, or use dtype=float32",
-            )
-        return found
+            end = self._tokenizer.end
+            return answer.weigh(self._network, sequences, suffixes, tokens, end=end, name=self._name)
 
     def _see(self, views: Sequence[View]) -> list[torch.Tensor]:
         """The visual tokens of each view; all tiles of all views go through the vision tower together."""
@@ -110,18 +101,6 @@ def normalised(pictures: npt.NDArray[np.float32], sizes: VisionSizes) -> torch.T
     values = torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255
     mean, std = (torch.tensor(part, dtype=torch.float32)[:, None, None] for part in (sizes.mean, sizes.std))
     return (values - mean) / std
-
-
-def _whole(constraint: Constraint) -> str:
-    """A text that obeys its schema. Raises `ModelError` for one that was cut before it did."""
-    if not constraint.finished:
-        raise ModelError(
-            "answer",
-            "it must be whole to obey its schema",
-            value=f"… {constraint.text[-60:]}",
-            remedy="Raise --set model_options.max_tokens, or bound texts and lists in the schema",
-        )
-    return constraint.text
 
 
 def _join(prompt: Prompt, picture: torch.Tensor) -> list[Part]:

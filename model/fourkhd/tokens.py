@@ -8,11 +8,14 @@ the person's turn and BOS once. Source: arXiv 2404.06512 and its released vocabu
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ...readers.errors import ModelError, RequestError
 from ..foreign import foreign
 from ..untrusted import read_bytes
+
+if TYPE_CHECKING:
+    from ..asking.grammar import Vocabulary
 
 MOST = 2**26
 """Bytes of a tokenizer's file."""
@@ -100,6 +103,13 @@ class Tokenizer:
         """Ids → text."""
         return str(self._pieces.DecodeIds([int(i) for i in ids]))
 
+    def mark(self, text: str) -> str:
+        """The first mark in a text, a token that writes nothing, "" where it holds none."""
+        ids = self.encode(text)
+        return next(
+            (str(self._pieces.IdToPiece(i)) for i in ids if not self._bytes(i) and not self._pieces.IsUnknown(i)), ""
+        )
+
     def pieces(self) -> list[bytes]:
         """The bytes of every token, b"" for those that stand for none."""
         return [self._bytes(i) for i in range(self.size)]
@@ -111,6 +121,15 @@ class Tokenizer:
         if self._pieces.IsControl(i) or self._pieces.IsUnknown(i) or self._pieces.IsUnused(i) or piece in {TURN, END}:
             return b""
         return piece.replace("\u2581", " ").encode()
+
+
+def vocabulary(tokenizer: Tokenizer) -> "Vocabulary":
+    """What the tokenizer's tokens write; those that write nothing never stand in an answer."""
+    from ..asking.grammar import Vocabulary  # noqa: PLC0415 - a compiled library, when it is needed
+
+    tokens = tokenizer.pieces()
+    silent = [place for place, token in enumerate(tokens) if not token]
+    return Vocabulary.of_tokens(tokens, ends=tokenizer.stops, special=silent)
 
 
 def ask(

@@ -14,7 +14,7 @@ from ..fusion import Fusion
 from ..views import Kept, kept_tiles
 from ..weights import sha256_of
 from .card import CARD, HEAD, ProbeCard, Seen, read_card
-from .encoders import Encoder, check_finite, find_encoder, same_encoder
+from .encoders import Encoder, encode, find_encoder, same_encoder
 from .head import Head
 
 OPTIONS = ("checkpoint", "encoder", "margin", "fusion", "labels", "fetch", "threads")
@@ -146,9 +146,7 @@ class Probe:
         if not kept:
             return []
         where = f"region {view.region.key}"
-        features = np.array(
-            [check_finite(encoder(view.tiles[one.place], view.valid[one.place]), where) for one in kept]
-        )
+        features = np.array([encode(encoder, view.tiles[one.place], view.valid[one.place], where) for one in kept])
         standard = head.standard(features)
         if self._fusion is not None:
             standard = self._fusion(standard, self._overall(view, encoder, head))
@@ -165,7 +163,7 @@ class Probe:
         if not valid.any():
             return None
         seen = view.overall if encoder.bands is not None else view.overall.clip(0, 255)
-        features = check_finite(encoder(seen, valid), f"the global view of {view.region.key}")
+        features = encode(encoder, seen, valid, f"the global view of {view.region.key}")
         return head.standard(features[None])[0]
 
     def _answer(self, chances: Features, tile: Kept) -> Answer:

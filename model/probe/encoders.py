@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ...readers.errors import ModelError, RequestError, shown
 from ..checkpoint import SETTINGS, Checkpoint, Files, fetch_weights, find_checkpoint, find_files, numbers
+from ..finite import require_finite
 from ..footprint import held_bytes
 from ..openclip.bare import find_bare
 from ..openclip.files import find_openclip
@@ -204,16 +205,10 @@ def same_encoder(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str
     return None
 
 
-def check_finite(features: Vector, what: str) -> Vector:
-    """The features, once it is sure that they are numbers. Raises `ModelError` that names `what` was encoded."""
-    if np.isfinite(features).all():
-        return features
-    raise ModelError(
-        f"features of {what}",
-        "they must be finite numbers",
-        value=f"{int((~np.isfinite(features)).sum())} of {features.size} are not",
-        remedy="Check the encoder's files; and the image's values there, with `limner info`",
-    )
+def encode(encoder: Encoder, tile: npt.NDArray[Any], valid: npt.NDArray[np.bool_], where: str) -> Vector:
+    """What an encoder makes of a tile, once it is sure that it is finite. Raises `ModelError` that says `where`."""
+    remedy = "Check the encoder's files; and the image's values there, with `limner info`"
+    return require_finite(encoder(tile, valid), "features", of="encoder", at=f"for {where}", remedy=remedy)
 
 
 def _image_text(checkpoint: Checkpoint, *, fetch: bool, threads: int) -> NetworkEncoder:

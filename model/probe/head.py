@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...readers.errors import ModelError
+from ..finite import require_finite
 from ..foreign import foreign
 from ..untrusted import read_bytes
 
@@ -68,8 +69,8 @@ class Head:
         return hidden
 
     def chances(self, standard: Values) -> Values:
-        """Standardised features (n, dimensions) → calibrated probabilities (n, classes)."""
-        return softmax(self.logits(standard) / self.temperature)
+        """Standardised features (n, dimensions) → calibrated probabilities (n, classes). Raises `ModelError`."""
+        return softmax(require_finite(self.logits(standard) / self.temperature, "logits", of="head of the probe"))
 
     def save(self, path: Path) -> str:
         """Write it as safetensors, float64; returns the file's sha256."""

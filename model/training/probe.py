@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ...readers.errors import RequestError
+from ...readers.extras import missing, require_extra
 from ..probe.head import Head, softmax
 from .scores import balance
 
@@ -36,6 +36,8 @@ STRENGTHS: Final = {
 PATIENCE: Final = 2
 HIDDEN: Final = 64
 SEED: Final = 20
+_NEEDS: Final = ("probe", "limner train probe")  # the extra, and what needs it
+_UNLIKE: Final = "running a trained probe needs none of it"
 _TEMPERATURES: Final = np.geomspace(0.25, 8.0, 201)  # far from 1 it would be folds of unlike scale, not sureness
 
 
@@ -140,6 +142,11 @@ def _fit(features: Values, classes: Numbers, count: int, kind: HeadKind, strengt
     return Head(mean, scale, layers if turn is None else ((turn @ layers[0][0], layers[0][1]),))
 
 
+def check_installed() -> None:
+    """Raise `RequestError` where a package that fits heads is not installed, with how to install it."""
+    require_extra(*_NEEDS, otherwise=_UNLIKE)
+
+
 def _learner(kind: HeadKind, strength: float, tiles: int) -> Any:  # noqa: ANN401 - scikit-learn's
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - an extra, and slow to import
     from sklearn.neural_network import MLPClassifier  # noqa: PLC0415 - the same
@@ -158,11 +165,7 @@ def _limits() -> Any:  # noqa: ANN401 - threadpoolctl's
         for name in ("sklearn.linear_model", "sklearn.neural_network"):
             import_module(name)
     except ImportError as error:
-        raise RequestError(
-            "limner train probe",
-            "it needs the package scikit-learn",
-            remedy="Install it: pip install 'limner[probe]'; using a probe needs it no more",
-        ) from error
+        raise missing(*_NEEDS, [error.name or "scikit-learn"], otherwise=_UNLIKE) from error
     return threadpool_limits
 
 

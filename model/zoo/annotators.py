@@ -141,7 +141,7 @@ class Transformers:
                 for one in kept_tiles(view)
             ]
         if recipe.task in {"detect", "find"}:
-            return sightings(view, network.detect, threshold=self._least(recipe))
+            return sightings(view, network.detect, threshold=self._least(recipe), of=f"checkpoint {self._source}")
 
         def see(tile: Pixels, valid: Mask) -> Values:
             return network.segment(tile if valid.all() else spread(tile, valid), valid)

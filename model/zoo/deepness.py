@@ -19,6 +19,7 @@ from .. import onnx, weights
 from ..annotator import Answer, Cost, Sight, View
 from ..areas import Values, areas, spread
 from ..detections import Detection, sightings
+from ..finite import require_shares
 from ..footprint import file_bytes
 from ..onnxfile import Header, read_header
 from ..untrusted import WIDEST, parse_json, python_value, read_bytes
@@ -32,7 +33,6 @@ MOST, MOST_CLASSES = 2**16, 255
 CENTIMETRES = 100.0
 SHARE = 8  # a tile's rim where the file states no overlap: neighbours share a quarter
 CONFIDENCE, OVERLAP, CERTAIN = 0.5, 0.4, 0.5  # where the file states none: of boxes, their suppression, one class
-SLACK = 1e-3  # beyond 0 and 1, of scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,17 +171,11 @@ class Deepness:
                     output, layout, about.classes, threshold=least, overlap=about.suppression, network=name
                 )
 
-            return sightings(view, detect, threshold=least)
+            return sightings(view, detect, threshold=least, of=f"network {name}")
 
         def see(tile: Pixels, valid: Mask) -> Values:
             values = network(shown(tile if valid.all() else spread(tile, valid)))[0]
-            if np.isfinite(values).all() and not -SLACK <= values.min() <= values.max() <= 1 + SLACK:
-                raise ModelError(
-                    f"network {name}",
-                    "its answers must be scores from 0 to 1",
-                    value=f"{values.min():g} to {values.max():g}",
-                    remedy="Export it with its last softmax or sigmoid, or write a model card, which can take logits",
-                )
+            require_shares(values, of=f"network {name}")
             return _two(values, least) if about.single else values
 
         return areas(

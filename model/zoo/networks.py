@@ -22,6 +22,7 @@ from ...readers.image import Mask, Pixels
 from ..areas import Values
 from ..checkpoint import Files
 from ..detections import Detection
+from ..finite import require_choice, require_finite
 from ..loading import load_model, load_tokenizer, running, tensor
 from ..verdicts import Chances
 from .recipe import Recipe, Task
@@ -54,6 +55,7 @@ class Network:
             torch.set_num_threads(threads)
         self._recipe = recipe
         self._labels = tuple(labels)
+        self._name = f"checkpoint {recipe.files.source}"
         kind = BY_FAMILY.get(recipe.family) if recipe.task == "segment by masks" else KINDS[recipe.task]
         self._model = _loaded(getattr(transformers, str(kind)), recipe.files)
         self._source = recipe.files.source
@@ -74,8 +76,9 @@ class Network:
         with running(self._source), torch.inference_mode():
             logits = self._model(pixel_values=self._shown(tile)).logits[0]
             self._check_count(logits.shape[-1], len(self._labels))
+            require_choice(logits, of=self._name)
             chances = torch.sigmoid(logits) if self._recipe.independent else torch.softmax(logits, dim=-1)
-        found: Chances = self._finite(chances).astype(np.float64)
+        found: Chances = chances.numpy().astype(np.float64)
         return found
 
     def segment(self, tile: Pixels, valid: Mask) -> Values:
@@ -87,7 +90,8 @@ class Network:
             if self._recipe.task == "segment":
                 self._check_count(answer.logits.shape[1], len(self._labels))
                 return _enlarged(answer.logits, side)[0].permute(1, 2, 0).numpy()
-            classes = torch.softmax(answer.class_queries_logits[0], dim=-1)[:, :-1]
+            require_finite(answer.masks_queries_logits, "masks", of=self._name)
+            classes = require_finite(answer.class_queries_logits[0], "classes", of=self._name).softmax(dim=-1)[:, :-1]
             self._check_count(classes.shape[-1], len(self._labels))
             masks = torch.sigmoid(_enlarged(answer.masks_queries_logits, side)[0])
             summed = torch.einsum("qc,qhw->hwc", classes, masks)
@@ -99,16 +103,19 @@ class Network:
         del valid
         with running(self._source), torch.inference_mode():
             answer = self._model(pixel_values=self._shown(tile), **self._words)
-            logits, boxes = answer.logits[0], answer.pred_boxes[0]
+            logits, boxes = answer.logits[0], require_finite(answer.pred_boxes[0], "boxes", of=self._name)
+            if self._spans:  # beyond the words' own tokens, a network of words bars all others with -inf
+                logits = logits[:, [token for span in self._spans for token in span]]
+            require_finite(logits, "scores", of=self._name)
             if self._recipe.task == "detect":
                 scores = torch.sigmoid(logits) if self._recipe.independent else torch.softmax(logits, dim=-1)[:, :-1]
                 self._check_count(scores.shape[-1], len(self._labels))
             elif self._spans:
-                by_token = torch.sigmoid(logits)
-                scores = torch.stack([by_token[:, span].amax(dim=-1) for span in self._spans], dim=-1)
+                by_word = torch.sigmoid(logits).split([len(span) for span in self._spans], dim=-1)
+                scores = torch.stack([one.amax(dim=-1) for one in by_word], dim=-1)
             else:
                 scores = torch.sigmoid(logits)
-        sure, place = self._finite(scores), self._finite(boxes) * self._recipe.tile
+        sure, place = scores.numpy(), boxes.numpy() * self._recipe.tile
         corners = np.concatenate([place[:, :2] - place[:, 2:] / 2, place[:, :2] + place[:, 2:] / 2], axis=1)
         return self._independent(sure, corners) if self._recipe.independent else self._best(sure, corners)
 
@@ -179,16 +186,6 @@ class Network:
                 value=str(most),
                 remedy="Put the tokenizer files that belong to this checkpoint into the folder",
             )
-
-    def _finite(self, values: torch.Tensor) -> npt.NDArray[Any]:
-        found = values.numpy()
-        if not np.isfinite(found).all():
-            raise ModelError(
-                f"checkpoint {self._recipe.files.source}",
-                "its answers must be finite numbers",
-                remedy="Check the checkpoint's files",
-            )
-        return found
 
     def _check_count(self, answered: int, named: int) -> None:
         if answered != named:

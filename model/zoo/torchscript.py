@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 
 from ...readers.errors import ModelError
+from ..finite import require_choice
 from ..foreign import foreign
 from ..memory import memory
 from ..untrusted import check_archive, read_bytes
@@ -70,11 +71,12 @@ class Script:
         ):
             logits = self._script(shown[None].to(torch.float32))
             found = cast("torch.Tensor", logits).reshape(-1).to(torch.float64)
-        if len(found) != self._classes or not bool(torch.isfinite(found).all()):
+        if len(found) != self._classes:
             raise ModelError(
                 self._thing,
-                f"it must answer {self._classes} finite numbers a tile, as config.json says",
-                value=f"{len(found)} of which {int(torch.isfinite(found).sum())} are finite",
+                f"it must answer {self._classes} numbers a tile, as config.json says",
+                value=str(len(found)),
                 remedy="Correct num_classes and class_names",
             )
+        require_choice(found, of=self._thing)
         return (torch.sigmoid(found) if self._classes == 1 else torch.softmax(found, dim=0)).numpy()

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ...readers.errors import ModelError
 from ..detections import Detection, suppress
+from ..finite import require_finite
 
 CORNERS = 4
 
@@ -65,10 +66,7 @@ def read_boxes(
             remedy=f"State its kind with --set model_options.det_type=…: {', '.join(LAYOUTS)}; or correct class_names",
         )
     rows = output[0].T if layout.upright else output[0]
-    if not np.isfinite(rows).all():
-        raise ModelError(
-            f"network {network}", "its answers must be finite numbers", remedy="Check the network's file and metadata"
-        )
+    require_finite(rows, "candidates", of=f"network {network}")
     classes = rows[:, first:].argmax(axis=1)
     scores = (rows[:, CORNERS] if layout.sure else rows[:, first:].max(axis=1)).astype(np.float64)
     ranks = (rows[:, CORNERS] if layout.objectness else scores).astype(np.float64)

@@ -162,7 +162,7 @@ def test_other_bands_and_other_files_are_refused(zoo: ModuleType, tmp_path: Path
     with pytest.raises(ModelError, match="must have a readable"):
         Deepness({"checkpoint": str(tmp_path / "d.onnx")}).sight(INFO)
     logits = Deepness({"checkpoint": str(zoo.segmentor(tmp_path / "e.onnx", last="Identity"))})
-    with pytest.raises(ModelError, match="scores from 0 to 1"):
+    with pytest.raises(ModelError, match="scores must be from 0 to 1"):
         logits.annotate([show(logits, stripes(32))])
     more = zoo.segmentor(tmp_path / "f.onnx", class_names={str(i): f"c{i}" for i in range(4)})
     with pytest.raises(LimnerError, match="one per class"):

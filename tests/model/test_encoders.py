@@ -11,7 +11,7 @@ from limner.model.checkpoint import find_checkpoint
 from limner.model.contrastive import Contrastive
 from limner.model.fourkhd.network import FourKhd, FourKhdConfig
 from limner.model.fourkhd.sizes import LINEARS, LanguageSizes, Plora, Sizes, VisionSizes
-from limner.model.probe.encoders import ColourEncoder, check_finite, find_encoder, same_encoder
+from limner.model.probe.encoders import ColourEncoder, encode, find_encoder, same_encoder
 from limner.readers.errors import ModelError, RequestError
 from safetensors.torch import save_file
 from transformers import ConvNextConfig, ConvNextModel, ViTConfig, ViTForImageClassification
@@ -148,5 +148,7 @@ def test_what_cannot_be_an_encoder_is_refused(vit: Path, tmp_path: Path) -> None
 
 
 def test_features_that_are_no_numbers_are_an_error() -> None:
-    with pytest.raises(ModelError, match=r"features of tile 3.*1 of 2 are not"):
-        check_finite(np.array([1.0, np.nan], dtype=np.float32), "tile 3")
+    tile = np.full((4, 4, 1), 1e30)
+    tile[0, 0] = np.inf
+    with np.errstate(invalid="ignore"), pytest.raises(ModelError, match=r"finite.*of 7 for tile 3.*limner info"):
+        encode(ColourEncoder(("red",)), tile, np.ones((4, 4), dtype=np.bool_), "tile 3")

@@ -13,7 +13,8 @@ import pytest
 from limner.model.annotator import Answer, Sight, View
 from limner.model.asking import wire
 from limner.model.asking.asker import Asker
-from limner.model.asking.endpoint import CUT, Endpoint, endpoint
+from limner.model.asking.endpoint import Endpoint, endpoint
+from limner.model.asking.respondent import CUT
 from limner.model.tiling import join_tiles
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.image import Image

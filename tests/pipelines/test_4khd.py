@@ -289,7 +289,7 @@ def test_extract_always_parses(tmp_path: Path, colours: Path, model: str, limner
     assert (outs[0] / "findings.csv").read_bytes() == (outs[1] / "findings.csv").read_bytes()
     short = limner(*words, "--set", "model_options.max_tokens=3", "--out", tmp_path / "short")
     assert short.code == 3  # no region's answer was whole
-    assert "must be whole" in (tmp_path / "short" / "results.jsonl").read_text()
+    assert "must be whole within" in (tmp_path / "short" / "results.jsonl").read_text()
 
 
 def test_a_box_obeys_its_ruler(tmp_path: Path, colours: Path, model: str, limner: Limner) -> None:
@@ -298,6 +298,6 @@ def test_a_box_obeys_its_ruler(tmp_path: Path, colours: Path, model: str, limner
     said = limner("run", colours, "--model", model, *words, "--out", out)
     assert said.code in {0, 1, 3}
     for result in map(json.loads, (out / "results.jsonl").read_text().splitlines()):
-        assert result["status"] == "done" or "must be whole" in result["error"]
+        assert result["status"] == "done" or "must be whole within" in result["error"]
         for finding in result["findings"]:
             assert finding["label"] in {"ship", "unplaced"}

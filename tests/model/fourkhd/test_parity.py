@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from limner.model.annotator import Sight, View
+from limner.model.asking.decoding import Decoding
 from limner.model.fourkhd import answer
 from limner.model.fourkhd.attention import Kernel
 from limner.model.fourkhd.load import build
@@ -95,8 +96,13 @@ def test_greedy_ids_are_the_reference_s_alone_and_in_one_batch(
         pictures = tiny.see(torch.cat([tiles for tiles, _ in seen]), [grid for _, grid in seen])
         sequences = [sequence(vectors, layout, picture) for picture in pictures]
         for one, ids in zip(sequences, expected, strict=True):
-            assert answer.tell(tiny, [one], limit=8, stops=[999], pad=2) == [ids]
-        assert answer.tell(tiny, sequences, limit=8, stops=[999], pad=2) == expected
+            assert answer.tell(tiny, [one], limit=8, stops=[999], pad=2, decoding=Decoding("tiny", stops=[999])) == [
+                ids
+            ]
+        assert (
+            answer.tell(tiny, sequences, limit=8, stops=[999], pad=2, decoding=Decoding("tiny", stops=[999]))
+            == expected
+        )
 
 
 def test_a_batch_of_different_shapes_equals_one_by_one(golden: Path, tiny: FourKhd, vectors: Vectors) -> None:
