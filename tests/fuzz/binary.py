@@ -13,7 +13,7 @@ REALS = (float("nan"), float("inf"), -float("inf"), 0.0, 1e308, -1e308, 1e-310, 
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
 
-def tiff(random: Random, content: bytes) -> bytes:
+def tiff(random: Random, content: bytes) -> bytes:  # noqa: C901, PLR0912 - a branch for each kind of change
     """A tag, type, count, value or offset of a directory, or the link from one to the next, becomes another."""
     order, big = "<" if content[:2] == b"II" else ">", content[2:4] in {b"+\0", b"\0+"}
     entries, links = _directories(content, order, big=big)
@@ -130,8 +130,21 @@ def dicom(random: Random, content: bytes) -> bytes:
     elif what == 5:
         changed[at : at + 4] = content[(other := random.choice(elements))[0] : other[0] + 4]
     else:
-        words = (b"9" * 16, b"-1", b"nan", b"1e308", b"0", b"", b"\\" * 8, b"1\\2\\3", b"\xff" * 8, b"1.2.840.10008.1.2.4.50")
-        changed[value : value + length] = random.choice(words)[:length].ljust(length, random.choice((b" ", b"\0", b"9")))
+        words = (
+            b"9" * 16,
+            b"-1",
+            b"nan",
+            b"1e308",
+            b"0",
+            b"",
+            b"\\" * 8,
+            b"1\\2\\3",
+            b"\xff" * 8,
+            b"1.2.840.10008.1.2.4.50",
+        )
+        changed[value : value + length] = random.choice(words)[:length].ljust(
+            length, random.choice((b" ", b"\0", b"9"))
+        )
     return bytes(changed)
 
 
@@ -275,4 +288,3 @@ def _packed(fields: list[tuple[int, int, int | bytes]]) -> bytes:
         made += varint(number << 3 | wire)
         made += varint(value) if isinstance(value, int) else (varint(len(value)) if wire == 2 else b"") + value
     return made
-

@@ -127,7 +127,9 @@ def markup(random: Random, content: bytes) -> bytes:
     if what == 5:
         new = b"".join((b"<", name, b">")) * deep + b"".join((b"</", name, b">")) * deep
     if random.random() < 0.05:
-        new = b'<!DOCTYPE a [<!ENTITY b "' + b"b" * 1000 + b'"><!ENTITY c SYSTEM "file:///etc/passwd">]>&c;' + b"&b;" * 99
+        new = (
+            b'<!DOCTYPE a [<!ENTITY b "' + b"b" * 1000 + b'"><!ENTITY c SYSTEM "file:///etc/passwd">]>&c;' + b"&b;" * 99
+        )
     return content[: match.start()] + new + content[match.end() :]
 
 
@@ -190,4 +192,3 @@ def change(random: Random, name: str, content: bytes) -> bytes:
         pick = random.choice(known if known and random.random() < 0.7 else general)
         content = pick(random, content)[: 2**23]
     return content
-

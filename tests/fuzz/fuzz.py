@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import random
-import re
 import select
 import shutil
 import signal
@@ -35,7 +34,7 @@ import changes
 import seeds
 
 SECONDS, BYTES = 30, 1536 * 2**20
-WEIGHTS = {"maps": 32, "slides": 22, "studies": 16, "models": 10, "runs": 10, "config": 10}
+WEIGHTS = {"maps": 34, "slides": 24, "studies": 18, "models": 8, "runs": 9, "config": 7}
 BAD = ("foreign", "slow", "memory", "died", "wrote")
 REUSED = 400
 PLACE = b"@FUZZ@"
@@ -148,7 +147,7 @@ class Worker:
                 return self._ended("memory", start)
         self._tried += 1
         said = json.loads(text)
-        outcome = max(said["ends"], key=lambda end: ("fine", "refused", *BAD).index(end))
+        outcome = max(said["ends"], key=("fine", "refused", *BAD).index)
         said["peak"] = max(said["peak"], most)
         if said["peak"] > BYTES:
             outcome = "memory"
@@ -268,7 +267,7 @@ class Fuzz:
             numbers = self.found.setdefault(kind, [])
             numbers.append(made.number)
             if len(numbers) == 1:
-                report(made, said, kind, self.out / made.area / f"{made.number}", self.kitchen.seed)
+                report(made, said, kind, self.out / made.area / f"{made.number}", self.kitchen)
                 print(f"{made.area} {made.number} ({made.name}, {made.changed}): {kind}", flush=True)  # noqa: T201
 
     def table(self) -> str:
@@ -276,7 +275,9 @@ class Fuzz:
         heads = ("fine", "refused", *BAD)
         lines = [f"{'area':<9}{'inputs':>8}" + "".join(f"{head:>9}" for head in heads) + f"{'inputs/s':>10}"]
         for area in (*self.kitchen.areas, "all"):
-            row = [sum(n for (a, end), n in self.counts.items() if end == head and area in {a, "all"}) for head in heads]
+            row = [
+                sum(n for (a, end), n in self.counts.items() if end == head and area in {a, "all"}) for head in heads
+            ]
             spent = sum(self.seconds.values()) if area == "all" else self.seconds[area]
             speed = sum(row) / spent if spent else 0.0
             lines.append(f"{area:<9}{sum(row):>8}" + "".join(f"{number:>9}" for number in row) + f"{speed:>10.1f}")
@@ -292,13 +293,14 @@ def write(made: Input, folder: Path) -> None:
         (folder / path).write_bytes(content.replace(PLACE, bytes(folder)))
 
 
-def report(made: Input, said: dict[str, Any], kind: str, folder: Path, seed: int) -> None:
+def report(made: Input, said: dict[str, Any], kind: str, folder: Path, of: Kitchen) -> None:
     """Keep an input with what was said of it."""
     shutil.rmtree(folder, ignore_errors=True)
     write(made, folder / "input")
     steps = "\n".join(" ".join(words) for words in made.steps)
-    text = f"{kind}\n\nseed {made.name!r}, changed: {made.changed}\nin the folder `input`:\n{steps}\n\n"
-    text += f"python tests/fuzz/fuzz.py --seed {seed} --only {made.number}\n\n{said['ends']}\n{said['trace']}\n{said.get('told', '')}"
+    again = f"python tests/fuzz/fuzz.py --seed {of.seed} --area {','.join(of.areas)} --only {made.number}"
+    text = f"{kind}\n\nseed {made.name!r}, changed: {made.changed}\nin the folder `input`:\n{steps}\n\n{again}\n\n"
+    text += f"{said['ends']}\n{said['trace']}\n{said.get('told', '')}"
     (folder / "found.txt").write_text(text, encoding="utf-8", errors="replace")
 
 

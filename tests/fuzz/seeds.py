@@ -49,14 +49,16 @@ def looked_at(*inputs: str, flags: Sequence[str] = ()) -> Steps:
 
 def areas() -> dict[str, dict[str, Seed]]:
     """Every area's seeds by name. Imports only what is light."""
-    import seeds_images  # noqa: PLC0415 - they import this module
+    import seeds_maps  # noqa: PLC0415 - they import this module
     import seeds_models  # noqa: PLC0415 - the same
     import seeds_runs  # noqa: PLC0415 - the same
+    import seeds_slides  # noqa: PLC0415 - the same
+    import seeds_studies  # noqa: PLC0415 - the same
 
     return {
-        "maps": seeds_images.MAPS,
-        "slides": seeds_images.SLIDES,
-        "studies": seeds_images.STUDIES,
+        "maps": seeds_maps.MAPS,
+        "slides": seeds_slides.SLIDES,
+        "studies": seeds_studies.STUDIES,
         "models": seeds_models.MODELS,
         "runs": seeds_runs.RUNS,
         "config": seeds_runs.CONFIG,

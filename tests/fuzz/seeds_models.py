@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import seeds
-import seeds_images
+import seeds_maps
+import seeds_slides
 import yaml
 from seeds import Seed, Steps
 
@@ -28,15 +29,15 @@ def with_scene(make: Callable[[Path], object], kind: str = "map") -> Callable[[P
     def both(folder: Path) -> None:
         make(folder)
         if kind == "map":
-            colours = seeds_images.pixels(3, width=100, height=70)
-            path = seeds_images.raster(folder / SCENE, colours, photometric="RGB")
+            colours = seeds_maps.pixels(3, width=100, height=70)
+            path = seeds_maps.raster(folder / SCENE, colours, photometric="RGB")
             import rasterio  # noqa: PLC0415 - heavy, and the parent may not need it
 
             with rasterio.open(path, "r+") as file:
                 for band, name in enumerate(("red", "green", "blue"), start=1):
                     file.set_band_description(band, name)
         else:
-            seeds_images.pyramid(SCENE, compression="deflate")(folder)
+            seeds_slides.pyramid(SCENE, compression="deflate")(folder)
 
     return both
 
@@ -181,7 +182,14 @@ def _model(kind: str, make: Callable[[Path], None], *words: str) -> Seed:
 
 
 def _asked(family: str, words: Sequence[str]) -> Seed:
-    few = ("--set", "model_options.device=cpu", "--set", "model_options.tile=56", "--set", "model_options.max_tokens=99")
+    few = (
+        "--set",
+        "model_options.device=cpu",
+        "--set",
+        "model_options.tile=56",
+        "--set",
+        "model_options.max_tokens=99",
+    )
     return _model("vlm", vlm(family), *few, *words)
 
 

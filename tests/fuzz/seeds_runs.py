@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import seeds_images
 import seeds_models
+import seeds_slides
+import seeds_studies
 from seeds import Seed
 from seeds_models import SCENE
 
@@ -39,20 +40,23 @@ RUNS: dict[str, Seed] = {
     "a map": Seed(
         ran(seeds_models.with_scene(seeds_models.card), *MAP),
         [["limner", "report", "@out"], ["limner", "run", *MAP]],
-        kept=(SCENE, "toy"), placed=True,
+        kept=(SCENE, "toy"),
+        placed=True,
     ),
     "a slide": Seed(
-        ran(seeds_images.pyramid(SCENE, compression="deflate"), *SLIDE),
+        ran(seeds_slides.pyramid(SCENE, compression="deflate"), *SLIDE),
         [["limner", "report", "@out"], ["limner", "run", *SLIDE]],
-        kept=(SCENE,), placed=True,
+        kept=(SCENE,),
+        placed=True,
     ),
     "a study": Seed(
-        ran(seeds_images.stack(), *STACK),
+        ran(seeds_studies.stack(), *STACK),
         [["limner", "report", "@out"], ["limner", "run", *STACK]],
         kept=("ct",),
         placed=True,
     ),
 }
+
 
 def _square(x: float, y: float) -> list[list[float]]:
     side = 0.0008
@@ -65,7 +69,10 @@ AREA = {
         {
             "type": "Feature",
             "properties": {"label": ("wet", "dry")[k % 2]},
-            "geometry": {"type": "Polygon", "coordinates": [_square(-77.2205 + 0.001 * (k % 8), 36.1235 - k // 8 / 500)]},
+            "geometry": {
+                "type": "Polygon",
+                "coordinates": [_square(0.001 * (k % 8) - 77.2205, 36.1235 - k // 8 / 500)],
+            },
         }
         for k in range(16)
     ],
@@ -86,7 +93,9 @@ labels: []
 reader_options: {sensor: sentinel-2-l1c}
 reports: [summary-csv, geojson]
 """
-CSV = "image,x,y,label\n" + "".join(f"scene,{8 + 16 * (k % 6)},{8 + 32 * (k // 6)},{'wet' if k % 2 else 'dry'}\n" for k in range(12))
+CSV = "image,x,y,label\n" + "".join(
+    f"scene,{8 + 16 * (k % 6)},{8 + 32 * (k // 6)},{'wet' if k % 2 else 'dry'}\n" for k in range(12)
+)
 
 
 def _written(name: str, content: str) -> Callable[[Path], None]:
@@ -94,7 +103,20 @@ def _written(name: str, content: str) -> Callable[[Path], None]:
 
 
 def _taught(labels: str) -> list[list[str]]:
-    train = ["limner", "train", "probe", f"@{SCENE}", "--labels", f"@{labels}", "--tile", "8", "--folds", "3", "--out", "@probe"]
+    train = [
+        "limner",
+        "train",
+        "probe",
+        f"@{SCENE}",
+        "--labels",
+        f"@{labels}",
+        "--tile",
+        "8",
+        "--folds",
+        "3",
+        "--out",
+        "@probe",
+    ]
     return [train]
 
 
@@ -109,7 +131,7 @@ def spaced(folder: Path) -> None:
     import numpy as np  # noqa: PLC0415 - only here
     import tifffile  # noqa: PLC0415 - the same
 
-    whole = np.ascontiguousarray(seeds_images.colours())
+    whole = np.ascontiguousarray(seeds_slides.colours())
     tifffile.imwrite(folder / SCENE, whole, photometric="rgb", tile=(64, 64), metadata=None)
     (folder / "spacing.csv").write_text(f"path,mpp_x,mpp_y\n{SCENE},0.5,0.5\n", encoding="utf-8")
 
@@ -130,8 +152,8 @@ CONFIG: dict[str, Seed] = {
     "schema": Seed(
         asked,
         seeds_models.shown(
-            "--model", "vlm:@model", "--ask", "how many", "--schema", "@schema.json", "--set", "model_options.device=cpu",
-            "--set", "model_options.tile=56", "--set", "model_options.max_tokens=40",
+            "--model", "vlm:@model", "--ask", "how many", "--schema", "@schema.json",
+            "--set", "model_options.device=cpu", "--set", "model_options.tile=56", "--set", "model_options.max_tokens=40",
         ),
         kept=(SCENE, "model"),
     ),

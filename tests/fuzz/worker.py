@@ -91,7 +91,7 @@ def step(words: Sequence[str]) -> tuple[str, str]:
 def signature(trace: str) -> str:
     """What two tracebacks of one mistake share: the exception's kind, and where limner was when it came."""
     places = re.findall(r'File "[^"]*?/((?:readers|model|reports|pipelines)/[^"]+)", line \d+, in (\w+)', trace)
-    last = trace.strip().splitlines()[-1] if trace.strip() else ""
+    last = trace.partition("\nThis is a mistake in limner")[0].strip().splitlines()[-1]
     kind = re.sub(r"[^\w.].*", "", last)
     where = " < ".join(f"{path}:{name}" for path, name in reversed(places[-3:]))
     return f"{kind} {where}" if where else f"{kind} {hashlib.sha256(trace.encode()).hexdigest()[:8]}"
@@ -119,7 +119,13 @@ def attempt(folder: Path, steps: Sequence[Sequence[str]]) -> dict[str, Any]:
             told = told or said
     if trace and re.search(r"^MemoryError", trace.strip().splitlines()[-1]):
         ends[-1] = "memory"
-    return {"ends": ends, "trace": trace, "signature": signature(trace) if trace else "", "peak": peak() - held, "told": told}
+    return {
+        "ends": ends,
+        "trace": trace,
+        "signature": signature(trace) if trace else "",
+        "peak": peak() - held,
+        "told": told,
+    }
 
 
 def resident() -> int:
