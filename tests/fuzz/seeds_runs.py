@@ -153,7 +153,8 @@ CONFIG: dict[str, Seed] = {
         asked,
         seeds_models.shown(
             "--model", "vlm:@model", "--ask", "how many", "--schema", "@schema.json",
-            "--set", "model_options.device=cpu", "--set", "model_options.tile=56", "--set", "model_options.max_tokens=40",
+            "--set", "model_options.device=cpu", "--set", "model_options.tile=56",
+            "--set", "model_options.max_tokens=40",
         ),
         kept=(SCENE, "model"),
     ),

@@ -1,4 +1,4 @@
-"""Five hundred of the fuzzer's inputs; its seeds end well as they are, and what must not happen is seen when it does."""
+"""Five hundred of the fuzzer's inputs; its seeds end well as they are; what must not happen is seen when it does."""
 
 import json
 import os
