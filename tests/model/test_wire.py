@@ -100,7 +100,7 @@ def test_a_server_may_ask_to_wait(model_server: Server, form: str) -> None:
     s.script.append(lambda h: s.send(h, 429, {}, {"Retry-After": wait}))
     start = time.monotonic()
     assert one(s) == "Nothing much."
-    assert 0.9 < time.monotonic() - start < 4
+    assert 0.9 < time.monotonic() - start < 15
 
 
 def test_but_not_for_ever(model_server: Server) -> None:
@@ -135,7 +135,7 @@ def test_a_time_out_is_of_the_whole_answer_and_gets_one_more_try(
     said = why(one(s, Patience(timeout=0.3, retries=5)))
     assert "no whole answer within 0.3 s" in said
     assert "timeout=" in said
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 8
     assert len(s.asked) == 2
 
 
@@ -225,7 +225,7 @@ def test_answers_are_in_order_however_they_come(model_server: Server) -> None:
     s = model_server
 
     def say(body: Json) -> str:
-        time.sleep(0.3 if body["number"] == 0 else 0.02 * (7 - body["number"]))
+        time.sleep(1 if body["number"] == 0 else 0.02 * (7 - body["number"]))
         finished.append(body["number"])
         return str(body["number"])
 
@@ -243,7 +243,7 @@ def test_no_more_at_a_time_than_asked(model_server: Server) -> None:
     def say(_: object) -> str:
         now.append(1)
         most.append(len(now))
-        time.sleep(0.03)
+        time.sleep(0.2)
         now.pop()
         return ""
 
@@ -253,8 +253,8 @@ def test_no_more_at_a_time_than_asked(model_server: Server) -> None:
 
 
 def test_waiting_for_ones_turn_is_no_time_out(model_server: Server) -> None:
-    model_server.say = lambda _: time.sleep(0.2) or "late"
-    link = Wire(Address.parse(model_server.url, insecure=False), Patience(timeout=0.6, retries=0, concurrency=1))
+    model_server.say = lambda _: time.sleep(0.7) or "late"
+    link = Wire(Address.parse(model_server.url, insecure=False), Patience(timeout=3, retries=0, concurrency=1))
     assert link.ask([ask(i) for i in range(5)]) == ["late"] * 5
 
 

@@ -84,7 +84,7 @@ def test_a_process_that_dies_is_one_fault_and_the_next_question_is_answered(host
         start = time.monotonic()
         with pytest.raises(FaultError, match="time"):
             decoder.header(good)
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 20
     assert decoder.header(good).rows == 8
     decoder.close()
 

@@ -1,0 +1,180 @@
+"""A process that does with files what a person does, one input after another, and says how each step ended.
+
+It reads lines of JSON {"folder", "steps"} and answers each with one line. A step is ["limner", argument, …], the
+command line in this process, or ["read", input, …]: whatever it holds is opened and read, whole and in parts.
+"""
+
+import contextlib
+import functools
+import hashlib
+import importlib
+import importlib.metadata
+import io
+import json
+import os
+import re
+import resource
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+MISTAKE = 70
+"""The exit code of `limner` for an exception that is not its own."""
+
+SPARE = 4 * 2**30
+"""Bytes of address space beyond what is used before an input: the parent ends a process long before."""
+
+
+def command_line(arguments: Sequence[str]) -> tuple[str, str]:
+    """How `limner` ended and what it told."""
+    from limner.pipelines import cli  # noqa: PLC0415 - heavy, and the parent imports this module
+
+    said, told = io.StringIO(), io.StringIO()
+    sys.argv = ["limner", *arguments]
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(told):
+            cli.main()
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 0
+        if code == MISTAKE:
+            return "foreign", told.getvalue()
+        return ("fine" if code == 0 else "refused"), told.getvalue()
+    return "foreign", "the command line returned"
+
+
+def read(inputs: Sequence[str]) -> tuple[str, str]:
+    """Read every image of the inputs: the overview, the whole picture small, and windows at several scales."""
+    from limner.readers.errors import LimnerError  # noqa: PLC0415 - as above
+    from limner.readers.geometry import Box  # noqa: PLC0415 - the same
+    from limner.readers.overview import read_overview  # noqa: PLC0415 - the same
+    from limner.readers.registry import open_image, scan  # noqa: PLC0415 - the same
+
+    outcome = "fine"
+    try:
+        infos = [info for row in scan(list(inputs), {}) for info in row.infos]
+    except LimnerError:
+        return "refused", ""
+    for info in infos[:3]:
+        width, height = info.size
+        windows = [
+            (info.box, (16, 16)),
+            (Box(0, 0, 32, 32), (32, 32)),
+            (Box(width - 20.5, height - 20.5, width + 10, height + 10), (20, 20)),
+            (Box(width / 3, height / 3, width / 3 + 60, height / 3 + 60), (20, 20)),
+            (Box(3, 5, 11, 13), (16, 16)),
+        ]
+        try:
+            with open_image(info, [channel.name for channel in info.channels[:4]]) as image:
+                read_overview(image, limit=64)
+                for box, size in windows:
+                    try:
+                        image.read(box, size)
+                    except LimnerError:
+                        outcome = "refused"
+        except LimnerError:
+            outcome = "refused"
+    return outcome, ""
+
+
+def step(words: Sequence[str]) -> tuple[str, str]:
+    """How one step ended: "fine", "refused", "memory" or "foreign" with the traceback."""
+    try:
+        return {"limner": command_line, "read": read}[words[0]](words[1:])
+    except MemoryError:
+        return "memory", traceback.format_exc()
+    except BaseException:  # noqa: BLE001 - whatever it is, it is what is looked for
+        return "foreign", traceback.format_exc()
+
+
+def signature(trace: str) -> str:
+    """What two tracebacks of one mistake share: the exception's kind, and where limner was when it came."""
+    places = re.findall(r'File "[^"]*?/((?:readers|model|reports|pipelines)/[^"]+)", line \d+, in (\w+)', trace)
+    last = trace.partition("\nThis is a mistake in limner")[0].strip().splitlines()[-1]
+    kind = re.sub(r"[^\w.].*", "", last)
+    where = " < ".join(f"{path}:{name}" for path, name in reversed(places[-3:]))
+    return f"{kind} {where}" if where else f"{kind} {hashlib.sha256(trace.encode()).hexdigest()[:8]}"
+
+
+def attempt(folder: Path, steps: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """What became of one input, in the words that the parent counts: the worst of its steps."""
+    steps = [[word.replace("@", f"{folder}/") for word in words] for words in steps]
+    held = resident()
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
+    before = set(folder.rglob("*"))
+    ends: list[str] = []
+    trace = told = ""
+    for words in steps:
+        end, said = step(words)
+        if end in {"fine", "refused"} and "--out" not in words:
+            made = set(folder.rglob("*")) - before
+            if made and words[:2] != ["limner", "report"]:
+                end, said = "wrote", f"{' '.join(words)} wrote {sorted(str(path) for path in made)[:5]}"
+        ends.append(end)
+        if end not in {"fine", "refused"}:
+            trace = said
+            break
+        if end == "refused":
+            told = told or said
+    if trace and re.search(r"^MemoryError", trace.strip().splitlines()[-1]):
+        ends[-1] = "memory"
+    return {
+        "ends": ends,
+        "trace": trace,
+        "signature": signature(trace) if trace else "",
+        "peak": peak() - held,
+        "told": told,
+    }
+
+
+def resident() -> int:
+    """Resident memory of this process in bytes."""
+    return _status("VmRSS")
+
+
+def peak() -> int:
+    """The most that it had since the peak was begun anew."""
+    return _status("VmHWM")
+
+
+def _status(name: str) -> int:
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    return int(re.findall(rf"{name}:\s+(\d+)", status)[0]) * 1024
+
+
+def limit_address_space() -> None:
+    """Let this process have little more than it has."""
+    used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + SPARE, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def remember() -> None:
+    """Look up once what a process of its own for each command would look up each time: plug-ins, and the flags."""
+    import typer.main  # noqa: PLC0415 - as above
+
+    importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
+    typer.main.get_command = functools.cache(typer.main.get_command)
+
+
+def serve(lines: Iterator[str]) -> None:
+    """Answer every line; the answers go where standard output went, which the inputs do not reach."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    remember()
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)
+    for name in ("limner.pipelines.cli", "limner.pipelines.run", "limner.readers.registry", "rasterio", "pyproj"):
+        importlib.import_module(name)
+    limit_address_space()
+    answers.write("ready\n")
+    answers.flush()
+    for line in lines:
+        asked = json.loads(line)
+        answers.write(json.dumps(attempt(Path(asked["folder"]), asked["steps"])) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    serve(iter(sys.stdin.readline, ""))
