@@ -38,7 +38,6 @@ limner = _pipelines.limner
 make_scene = _pipelines.make_scene
 make_card = _pipelines.make_card
 make_slide = _pipelines.make_slide
-slide_card = _pipelines.slide_card
 per_tile = _pipelines.per_tile
 
 
