@@ -1,0 +1,228 @@
+"""Inputs on which tools of this field fail, made once a worker, and ways to show them to the command line."""
+
+import csv
+import importlib.util
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from limner.model.cards import find_card
+from limner.model.weights import locate
+from limner.readers.errors import ModelError
+
+TESTS = Path(__file__).resolve().parents[1]
+MEGABYTE = 2**20
+
+
+def load(path: Path) -> ModuleType:
+    """A module of the tests' folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(f"cases_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = made
+    spec.loader.exec_module(made)
+    return made
+
+
+_pipelines = load(TESTS / "pipelines" / "conftest.py")
+limner = _pipelines.limner
+make_scene = _pipelines.make_scene
+make_card = _pipelines.make_card
+make_slide = _pipelines.make_slide
+per_tile = _pipelines.per_tile
+
+
+@pytest.fixture(autouse=True)
+def same_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pseudonyms that are the same in every run."""
+    monkeypatch.setenv("LIMNER_PSEUDONYM_KEY", "0123456789abcdef0123456789abcdef")
+
+
+@pytest.fixture(scope="session")
+def making_maps() -> ModuleType:
+    """Makes maps from the sample scene."""
+    return load(TESTS / "cases" / "making_maps.py")
+
+
+@pytest.fixture(scope="session")
+def making_slides() -> ModuleType:
+    """Makes slides from the sample slide."""
+    return load(TESTS / "cases" / "making_slides.py")
+
+
+@pytest.fixture(scope="session")
+def making_studies() -> ModuleType:
+    """Makes DICOM studies."""
+    return load(TESTS / "cases" / "making_studies.py")
+
+
+@pytest.fixture(scope="session")
+def maps(making_maps: ModuleType, virginia: Path, tmp_path_factory: pytest.TempPathFactory) -> "Made":
+    """`maps(name)` is the path of a made map: see `making_maps.MAKERS`. Not to be changed."""
+    return Made(making_maps.MAKERS, making_maps.read_crop(virginia), tmp_path_factory.mktemp("maps"))
+
+
+@pytest.fixture(scope="session")
+def slides(making_slides: ModuleType, root: Path, tmp_path_factory: pytest.TempPathFactory) -> "Made":
+    """`slides(name)` is the path of a made slide: see `making_slides.MAKERS`. Not to be changed."""
+    pixels = making_slides.read_pixels(root / "notebooks" / "samples" / "slides" / "prostate.tiff")
+    return Made(making_slides.MAKERS, pixels, tmp_path_factory.mktemp("slides"))
+
+
+@pytest.fixture(scope="session")
+def studies(making_studies: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> "Made":
+    """`studies(name)` is the folder of a made study: see `making_studies.MAKERS`. Not to be changed."""
+    return Made(making_studies.MAKERS, None, tmp_path_factory.mktemp("studies"))
+
+
+class Made:
+    """Inputs by name, each made when it is first asked for."""
+
+    def __init__(self, makers: dict[str, Callable[[Path, object], Path]], source: object, folder: Path) -> None:
+        self.makers, self.source, self.folder = makers, source, folder
+        self.made: dict[str, Path] = {}
+
+    def __call__(self, name: str) -> Path:
+        if name not in self.made:
+            (self.folder / name).mkdir()
+            self.made[name] = self.makers[name](self.folder / name, self.source)
+        return self.made[name]
+
+
+@pytest.fixture(scope="session")
+def gland() -> Path:
+    """The weights of the model for H&E; a test that asks for them is marked `network`."""
+    variant = find_card("gland").variants[0]
+    try:
+        return locate(variant.weights, variant.sha256, fetch=True, name="gland")
+    except ModelError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def hostile() -> Path:
+    """A folder `cases/hostile` of files found by mutation, where there is one beside `shared_data`'s folder."""
+    shared = Path(os.environ.get("LIMNER_SHARED") or TESTS.parents[1] / "shared") / "cases" / "hostile"
+    if not shared.is_dir():
+        pytest.skip(f"no hostile files at {shared}: set LIMNER_SHARED to a folder that holds cases/hostile")
+    return shared
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="session")
+def rows() -> Callable[[Path], list[dict[str, str]]]:
+    """The rows of a CSV report."""
+    return read_rows
+
+
+@pytest.fixture(scope="session")
+def shares() -> Callable[[Path], dict[str, float]]:
+    """`shares(out)`: name of a label, or of what became of the area, → per cent, of a run of one image."""
+    return lambda out: {
+        row["name"]: 100 * float(row["share"])
+        for row in read_rows(out / "summary.csv")
+        if row["entry"] in {"label", "area"} and row["share"]
+    }
+
+
+@pytest.fixture(scope="session")
+def everything() -> Callable[[Path], bytes]:
+    """All that a run wrote for others to see, names included: not the key and the crosswalk, which are the user's."""
+    kept = {"pseudonym.key", "sources.json"}
+    return lambda out: b"\n".join(
+        path.name.encode() + b"\n" + path.read_bytes()
+        for path in sorted(out.rglob("*"))
+        if path.is_file() and path.name not in kept
+    )
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended. `code` is negative for a signal; `stopped` names the limit that it broke, if any."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+    megabytes: float
+    stopped: str
+
+
+@pytest.fixture
+def child(tmp_path: Path) -> Iterator[Callable[..., Ended]]:
+    """`child(*words, seconds=5, megabytes=1500)`: the command line in a process of its own, ended at either limit.
+
+    Memory is what the process and those below it hold at once; a limit on addresses stands behind that.
+    """
+    running: list[subprocess.Popen[bytes]] = []
+
+    def run(*words: object, seconds: float = 5.0, megabytes: float = 1500.0, stdin: object = None) -> Ended:
+        out, err = tmp_path / "child-out", tmp_path / "child-err"
+        begun, most, stopped = time.monotonic(), 0.0, ""
+        with out.open("wb") as written, err.open("wb") as said:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "limner.pipelines.cli", *map(str, words)],
+                stdout=written,
+                stderr=said,
+                stdin=subprocess.DEVNULL if stdin is None else stdin,
+                preexec_fn=_fence,
+                start_new_session=True,
+            )
+            running.append(process)
+            while process.poll() is None and not stopped:
+                time.sleep(0.02)
+                most = max(most, _held(process.pid))
+                if time.monotonic() - begun > seconds:
+                    stopped = f"longer than {seconds} s"
+                if most > megabytes:
+                    stopped = f"more than {megabytes} MB"
+            _end(process)
+        spent = time.monotonic() - begun
+        texts = (path.read_text("utf-8", "replace") for path in (out, err))
+        return Ended(process.returncode, *texts, spent, most, stopped)
+
+    yield run
+    for process in running:
+        _end(process)
+
+
+def _fence() -> None:
+    """No core dumps, and no more addresses than a process of limner and its libraries can need."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (12_000 * MEGABYTE,) * 2)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, 9)
+    process.wait(5)
+
+
+def _below(pid: int) -> Sequence[int]:
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return [pid]
+    return [pid, *(one for below in children for one in _below(int(below)))]
+
+
+def _held(pid: int) -> float:
+    """Megabytes that a process and those below it hold."""
+    pages = 0
+    for one in _below(pid):
+        with suppress(OSError, IndexError):
+            pages += int(Path(f"/proc/{one}/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / MEGABYTE

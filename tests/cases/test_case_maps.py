@@ -1,0 +1,396 @@
+"""Maps on which tools of this field fail, and what is right: the same pixels give the same, however they are wrapped.
+
+The truth for the crop of the sample scene is csmask's at 30 m; what has another network's would do as well.
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+Limner = Callable[..., Any]  # of conftest, which tests cannot import
+Made = Callable[[str], Path]
+Rows = Callable[[Path], list[dict[str, str]]]
+Shares = Callable[[Path], dict[str, float]]
+
+TRUTH = {"shadow": 0.0, "water": 66.56, "snow/ice": 0.73, "land": 30.76, "cloud": 1.95}
+PRESET = ("--preset", "sentinel2-l1c", "--resolution", "30m")
+LOOK = ("--stretch", "0,4000", "--report", "findings-csv", "--report", "summary-csv", "--report", "files-csv")
+
+
+def fails(*values: object, reason: str, raises: type[BaseException] = AssertionError) -> Any:  # noqa: ANN401
+    """A row of a table that is wrong today."""
+    return pytest.param(*values, marks=pytest.mark.xfail(strict=True, raises=raises, reason=reason))
+
+
+def labels(found: dict[str, float]) -> dict[str, float]:
+    """Per cent by label alone."""
+    return {name: found[name] for name in TRUTH}
+
+
+UPSIDE_DOWN = "the network is shown the file's rows as they lie, so that it sees the ground upside down or mirrored"
+
+
+@pytest.mark.network
+@pytest.mark.usefixtures("csmask")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "plain",
+        "antimeridian",
+        "compound_height",
+        "compound_ellipsoid",
+        "custom",
+        "local",
+        "feet",
+        "control_points",
+        "reversed_bands",
+        "scale_tags",
+        "offset_tags",
+        fails("southup", reason=UPSIDE_DOWN),
+        fails("mirrored", reason=UPSIDE_DOWN),
+    ],
+)
+def test_the_same_pixels_are_the_same_classes(
+    tmp_path: Path, maps: Made, limner: Limner, shares: Shares, name: str
+) -> None:
+    said = limner("run", maps(name), *PRESET, "--out", tmp_path / "out", "--report", "summary-csv")
+    assert said.code == 0, said.err
+    found = shares(tmp_path / "out")
+    assert labels(found) == pytest.approx(TRUTH, abs=0.02)
+    assert found["analysed"] == 100.0
+
+
+@pytest.mark.network
+@pytest.mark.usefixtures("csmask")
+@pytest.mark.parametrize(("name", "analysed"), [("rotated", 51.0), ("epsg4326", 98.7), ("compound_navd88", 100.0)])
+def test_pixels_on_another_grid_are_nearly_the_same_classes(
+    tmp_path: Path, maps: Made, limner: Limner, shares: Shares, name: str, analysed: float
+) -> None:
+    said = limner("run", maps(name), *PRESET, "--out", tmp_path / "out", "--report", "summary-csv")
+    assert said.code == 0, said.err
+    found = shares(tmp_path / "out")
+    assert labels(found) == pytest.approx(TRUTH, abs=4.0)  # it sees the ground turned, stretched, or elsewhere
+    assert found["analysed"] == pytest.approx(analysed, abs=0.8)
+
+
+@pytest.mark.network
+@pytest.mark.usefixtures("csmask")
+def test_landsat_reflectance_comes_from_an_mtl_with_doubled_keys(
+    tmp_path: Path, maps: Made, limner: Limner, shares: Shares
+) -> None:
+    words = ("--preset", "landsat", "--resolution", "30m", "--out", tmp_path / "out", "--report", "summary-csv")
+    said = limner("run", maps("landsat"), *words)
+    assert said.code == 0, said.err
+    assert labels(shares(tmp_path / "out")) == pytest.approx(TRUTH, abs=0.04)  # its numbers are rounded
+
+
+@pytest.mark.network
+@pytest.mark.usefixtures("csmask")
+@pytest.mark.parametrize("name", ["nan", "nan_beside_sentinel"])
+def test_nan_is_no_data_as_the_network_sees_it(
+    tmp_path: Path, maps: Made, limner: Limner, shares: Shares, name: str
+) -> None:
+    said = limner("run", maps(name), *PRESET, "--out", tmp_path / "out", "--report", "summary-csv")
+    assert said.code == 0, said.err
+    assert shares(tmp_path / "out")["no data"] == pytest.approx(11.18, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "missing", "within"),
+    [
+        ("nan", 10.0, 0.001),  # of the bands that are shown
+        ("nan_beside_sentinel", 10.0, 0.001),
+        ("mask", 37.5, 0.001),
+        ("bad_overviews", 100 * 201**2 / 160000, 0.001),
+    ],
+)
+def test_no_data_is_exact_at_the_files_own_pixels(
+    tmp_path: Path, maps: Made, limner: Limner, shares: Shares, per_tile: str, name: str, missing: float, within: float
+) -> None:
+    out = tmp_path / "out"
+    words = (*LOOK, "--model", per_tile, "--out", out)
+    said = limner("run", maps(name), *words)
+    assert said.code == 0, said.err
+    assert shares(out)["no data"] == pytest.approx(missing, abs=within)
+
+
+@pytest.mark.parametrize(("name", "missing"), [("mask", 37.5), ("bad_overviews", 100 * 201**2 / 160000)])
+def test_overviews_with_blended_no_data_are_not_believed(
+    tmp_path: Path, maps: Made, limner: Limner, rows: Rows, shares: Shares, per_tile: str, name: str, missing: float
+) -> None:
+    """At 40 m, where the file has an overview that would do: brightness stays that of ground, coverage that of ground."""
+    out = tmp_path / "out"
+    words = (*LOOK, "--model", per_tile, "--resolution", "40m", "--out", out)
+    said = limner("run", maps(name), *words)
+    assert said.code == 0, said.err
+    assert shares(out)["no data"] == pytest.approx(missing, abs=0.6)  # 4 × 4 pixels that are partly no data
+    scores = [float(row["score"]) for row in rows(out / "findings.csv")]
+    assert len(scores) > 10
+    assert min(scores) > 0.15  # −9999 blended in would make a tile black
+
+
+def test_square_degrees_are_not_square_on_the_ground(
+    tmp_path: Path, maps: Made, limner: Limner, rows: Rows, per_tile: str
+) -> None:
+    out = tmp_path / "out"
+    words = (*LOOK, "--model", per_tile, "--resolution", "30m", "--out", out)
+    said = limner("run", maps("deg60"), *words)
+    assert said.code == 0, said.err
+    (whole,) = [row for row in rows(out / "summary.csv") if row["entry"] == "image"]
+    assert float(whole["pixel_x_m"]) == pytest.approx(5.58, abs=0.01)
+    assert float(whole["pixel_y_m"]) == pytest.approx(11.14, abs=0.01)
+    assert float(whole["seen_x_m"]) == pytest.approx(30.0, rel=0.01)
+    assert float(whole["seen_y_m"]) == pytest.approx(30.0, rel=0.01)
+
+
+def test_local_coordinates_are_kept_and_never_become_degrees(
+    tmp_path: Path, maps: Made, limner: Limner, rows: Rows, per_tile: str
+) -> None:
+    out = tmp_path / "out"
+    said = limner("run", maps("local"), *LOOK, "--model", per_tile, "--out", out)
+    assert said.code == 0, said.err
+    found = rows(out / "findings.csv")
+    assert found
+    assert {(row["lon"], row["lat"]) for row in found} == {("", "")}
+    assert all(1000 <= float(row["world_x"]) <= 5000 and 1000 <= float(row["world_y"]) <= 5000 for row in found)
+    assert {row["world_unit"] for row in found} == {"m"}
+
+
+def test_feet_become_metres(tmp_path: Path, maps: Made, limner: Limner, rows: Rows, per_tile: str) -> None:
+    out = tmp_path / "out"
+    said = limner("run", maps("feet"), *LOOK, "--model", per_tile, "--out", out)
+    assert said.code == 0, said.err
+    (whole,) = [row for row in rows(out / "summary.csv") if row["entry"] == "image"]
+    side = 32.8 * 1200 / 3937
+    assert float(whole["pixel_x_m"]) == pytest.approx(side, rel=1e-3)  # the projection's scale is not quite 1
+    assert float(whole["area_m2"]) == pytest.approx(160000 * side**2, rel=2e-3)
+
+
+@pytest.mark.parametrize("name", ["rotated", "epsg4326", "southup", "mirrored", "custom", "control_points"])
+def test_findings_lie_where_the_ground_is(
+    tmp_path: Path, maps: Made, limner: Limner, rows: Rows, per_tile: str, name: str
+) -> None:
+    """In longitude and latitude, from the whole of what was analysed: the crop's own rectangle, or its own map's."""
+    out = tmp_path / "out"
+    said = limner("run", maps(name), *LOOK, "--model", per_tile, "--out", out)
+    assert said.code == 0, said.err
+    places = np.array([[float(row["lon"]), float(row["lat"])] for row in rows(out / "findings.csv")])
+    west, south, east, north = (-75.6, 37.614, -75.5546, 37.65) if name == "custom" else WGS84
+    assert places.min(axis=0) == pytest.approx([west, south], abs=0.003)
+    assert places.max(axis=0) == pytest.approx([east, north], abs=0.003)
+
+
+WGS84 = (-75.6392, 37.6374, -75.5907, 37.6766)
+
+
+@pytest.mark.parametrize(("name", "pixels"), [("one_pixel", 1), ("one_row", 400), ("few_pixels", 35)])
+def test_the_smallest_maps_are_analysed_whole(
+    tmp_path: Path, maps: Made, limner: Limner, rows: Rows, shares: Shares, per_tile: str, name: str, pixels: int
+) -> None:
+    out = tmp_path / "out"
+    words = (*LOOK, "--model", per_tile, "--resolution", "30m", "--out", out)
+    said = limner("run", maps(name), *words)
+    assert said.code == 0, said.err
+    assert shares(out)["analysed"] == 100.0
+    (whole,) = [row for row in rows(out / "summary.csv") if row["entry"] == "image"]
+    assert float(whole["area_px"]) == pixels
+
+
+SILENT = "the preset beats what the product's name and date say, without a word"
+AUTOMATIC = ("--model", "csmask", "--resolution", "30m")
+
+
+@pytest.mark.network
+@pytest.mark.usefixtures("csmask")
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("safe", PRESET),
+        ("safe", AUTOMATIC),
+        ("safe_without_metadata", AUTOMATIC),
+        fails("safe_without_metadata", PRESET, reason=SILENT),
+    ],
+)
+def test_the_offset_of_baseline_0400_is_applied_with_and_without_metadata(
+    tmp_path: Path, maps: Made, limner: Limner, shares: Shares, name: str, words: tuple[str, ...]
+) -> None:
+    """N0509 stands in the product's name. JPEG 2000's own halved levels are no means of areas, hence the tolerance."""
+    said = limner("run", maps(name), *words, "--out", tmp_path / "out", "--report", "summary-csv")
+    assert said.code == 0, said.err
+    assert labels(shares(tmp_path / "out")) == pytest.approx(TRUTH, abs=0.3)
+
+
+@pytest.mark.network
+@pytest.mark.usefixtures("csmask")
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="the date in the files' names is not looked at")
+def test_a_preset_for_older_products_contradicts_a_date_of_2023(
+    tmp_path: Path, maps: Made, limner: Limner, shares: Shares
+) -> None:
+    """An error, or a warning and the right classes: never silence."""
+    said = limner("run", maps("loose"), *PRESET, "--out", tmp_path / "out", "--report", "summary-csv")
+    assert "2023" in said.err
+    assert "sentinel" in said.err
+    if said.code != 2:
+        assert said.code == 0
+        assert labels(shares(tmp_path / "out")) == pytest.approx(TRUTH, abs=0.3)
+
+
+@pytest.mark.network
+@pytest.mark.usefixtures("csmask")
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="reflectance is divided by 10000 once more")
+def test_reflectance_that_is_reflectance_already_is_not_divided_again(
+    tmp_path: Path, maps: Made, limner: Limner, shares: Shares
+) -> None:
+    """Refused with the reason, or recognised."""
+    said = limner("run", maps("float01"), *PRESET, "--out", tmp_path / "out", "--report", "summary-csv")
+    if said.code == 2:
+        assert "reflectance" in said.err
+    else:
+        assert said.code == 0
+        assert labels(shares(tmp_path / "out")) == pytest.approx(TRUTH, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["scale_tags", fails("offset_tags", reason="told once a band, six times")],
+)
+def test_tags_that_win_are_told_once(tmp_path: Path, maps: Made, limner: Limner, per_tile: str, name: str) -> None:
+    said = limner("run", maps(name), "--model", per_tile, "--sensor", "sentinel-2-l1c", "--out", tmp_path / "out")
+    assert said.code == 0, said.err
+    assert said.err.count("0.0001") <= 2  # the tags' and the product's, in one sentence
+    if name == "offset_tags":
+        assert "-0.1" in said.err or "−0.1" in said.err
+
+
+def test_bands_without_names_are_refused_with_the_remedy(tmp_path: Path, maps: Made, limner: Limner) -> None:
+    said = limner("run", maps("unnamed_bands"), *PRESET, "--out", tmp_path / "out")
+    assert said.code == 2
+    assert "--bands" in said.err
+    assert "--sensor" in said.err
+
+
+def test_scenes_of_one_name_are_both_read(
+    tmp_path: Path, maps: Made, limner: Limner, rows: Rows, per_tile: str
+) -> None:
+    out = tmp_path / "out"
+    said = limner("run", maps("two_years"), *LOOK, "--model", per_tile, "--out", out)
+    assert said.code == 0, said.err
+    paths = {row["image"]: row["path"] for row in rows(out / "files.csv")}
+    assert sorted(Path(path).parent.name for path in paths.values()) == ["2020", "2021"]
+    assert {row["image"] for row in rows(out / "findings.csv")} == set(paths)
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="nothing in a row says which folder scene-2 came from")
+def test_scenes_of_one_name_are_told_apart_in_every_table(
+    tmp_path: Path, maps: Made, limner: Limner, rows: Rows, per_tile: str
+) -> None:
+    out = tmp_path / "out"
+    said = limner("run", maps("two_years"), *LOOK, "--model", per_tile, "--out", out)
+    assert said.code == 0, said.err
+    for table in ("findings.csv", "summary.csv"):
+        years: dict[str, set[str]] = {}
+        for row in rows(out / table):
+            years.setdefault(row["image"], set()).update(y for y in ("2020", "2021") if y in " ".join(row.values()))
+        assert sorted(years.values(), key=sorted) == [{"2020"}, {"2021"}], table
+
+
+@pytest.mark.parametrize(
+    ("name", "share"),
+    [
+        ("hole.geojson", 15.75),
+        ("heights.geojson", 22.0),
+        ("utm.geojson", 22.0),
+        ("twice.geojson", 22.0),
+        fails("square.gpkg", 22.0, reason="a GeoPackage is taken for text: the utf-8 codec cannot decode it"),
+    ],
+)
+def test_an_area_of_interest_is_used(
+    tmp_path: Path, maps: Made, limner: Limner, shares: Shares, per_tile: str, name: str, share: float
+) -> None:
+    """The crop holds 3.52 km² of the square of 4, and all of its hole of 1 km², of 16 km² in all."""
+    out = tmp_path / "out"
+    words = (*LOOK, "--model", per_tile, "--area", maps("areas") / name, "--out", out)
+    said = limner("run", maps("plain"), *words)
+    assert said.code == 0, said.err
+    found = shares(out)
+    assert found["analysed"] == pytest.approx(share, abs=0.01)
+    assert found["skipped"] == pytest.approx(100 - share, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("crossed.geojson", "Self-intersection"),
+        ("empty.geojson", "it must hold a polygon"),
+        ("latitude first.geojson", "longitude first"),
+        ("utm without its name.geojson", "longitude must lie within"),
+    ],
+)
+def test_an_area_of_interest_is_refused_with_its_fault(
+    tmp_path: Path, maps: Made, limner: Limner, per_tile: str, name: str, fault: str
+) -> None:
+    words = (*LOOK, "--model", per_tile, "--area", maps("areas") / name, "--out", tmp_path / "out")
+    said = limner("run", maps("plain"), *words)
+    assert said.code == 2
+    flat = " ".join(said.err.split())
+    assert fault in flat or fault.removeprefix("it ") in flat
+
+
+def test_each_bad_file_is_a_row_with_its_reason(
+    tmp_path: Path, maps: Made, limner: Limner, rows: Rows, per_tile: str
+) -> None:
+    """A broken header is a failed file, broken pixels are an unreadable region; the good scene is analysed."""
+    out, folder = tmp_path / "out", tmp_path / "in"
+    shutil.copytree(maps("bad_files"), folder, ignore=shutil.ignore_patterns("bands"))
+    said = limner("run", folder, *LOOK, "--model", per_tile, "--out", out)
+    assert said.code == 1, said.err
+    files = {Path(row["path"]).name: row for row in rows(out / "files.csv")}
+    assert set(files) == {"plain.tif", "dead.vrt", "truncated.tif", "damaged.tif", "empty.tif", "login.tif"}
+    assert files.pop("plain.tif")["status"] == "read"
+    assert files["truncated.tif"]["status"] == "failed"
+    lost = {row["image"] for row in rows(out / "summary.csv") if (row["entry"], row["name"]) == ("area", "unreadable")}
+    assert [name for name, row in files.items() if row["image"] not in lost and not row["reason"]] == []
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="every block is looked at, though none but one is there")
+def test_a_huge_sparse_map_is_planned_in_bounded_time_and_memory(maps: Made, child: Callable[..., Any]) -> None:
+    words = ("--model", "csmask", "--sensor", "sentinel-2-l1c")
+    ended = child("plan", maps("sparse"), *words, seconds=20, megabytes=500)
+    assert ended.stopped == ""
+    assert ended.code in {0, 2}, ended.err  # 2 where the weights are not here
+
+
+def test_a_map_as_large_that_is_not_looked_at_is_known_at_once(maps: Made, child: Callable[..., Any]) -> None:
+    ended = child("info", maps("sparse"), seconds=10, megabytes=500)
+    assert (ended.stopped, ended.code) == ("", 0)
+    assert "200000 × 200000 px" in ended.out
+
+
+NO_READER = "an installed reader must know what it is: nothing says how it could be read"
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason=NO_READER)
+def test_variables_of_a_netcdf_are_bands_or_named_in_the_refusal(maps: Made, limner: Limner) -> None:
+    said = limner("info", maps("netcdf"))
+    told = said.out + said.err
+    assert "red" in told
+    assert "nir" in told
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="the name of a variable is taken for that of a file")
+def test_a_variable_of_a_netcdf_is_read_by_its_name(maps: Made, limner: Limner) -> None:
+    said = limner("info", f"NETCDF:{maps('netcdf')}:red")
+    assert said.code == 0, said.err
+    assert "400 × 400 px" in said.out
+    assert "nir" not in said.out
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason=NO_READER)
+def test_a_stac_item_is_read_or_the_way_is_said(maps: Made, limner: Limner) -> None:
+    said = limner("info", maps("stac_item"))
+    told = said.out + said.err
+    assert ("400 × 400 px" in told and "B04" in told) or "STAC" in told
