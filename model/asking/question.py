@@ -101,7 +101,7 @@ class Question:
         return {"question": self.text, "labels": ", ".join(self.labels), "schema": self.schema}
 
     def prompts(self) -> list[str]:
-        """Every prompt that can be put, with coordinates of the usual length."""
+        """Every prompt that is put to a region, as long as they come with coordinates of three figures."""
         if self.answer == "classify":
             return self.classify_prompts()
         if self.answer == "locate":
@@ -131,14 +131,6 @@ class Question:
             f"{asked}Locate every instance of: {label}.\nAnswer with a JSON list of boxes [x0, y0, x1, y1], {ruler}, "
             "and with [] where there is none."
         )
-
-    def prompts(self, ruler: str = "") -> list[str]:
-        """Every prompt that is put to a region; `ruler` as for `locate_prompt`."""
-        if self.answer == "classify":
-            return self.classify_prompts()
-        if self.answer == "locate":
-            return [self.locate_prompt(label, ruler) for label in self.labels]
-        return [self.prompt()]
 
     def prompt(self) -> str:
         """The prompt of a description, or of values to extract."""

@@ -36,7 +36,7 @@ def reckon(
     weights = held_bytes(processor.files, itemsize=itemsize)
     each = itemsize or ITEMSIZE["float32"]
     white = [np.full((height, width, 3), WHITE, dtype=np.uint8) for width, height in pictures]
-    prompts = question.prompts("in coordinates from 0 to 1000 across and from 0 to 1000 down")
+    prompts = question.prompts()
     inputs = processor.read(white, max(prompts, key=len))
     read = int(inputs["input_ids"].shape[1])
     choosing = question.answer == "classify"

@@ -158,7 +158,7 @@ class FourKhdRespondent:
         running = self._running_as()
         dtype, device = running.numbers(), running.first()
         itemsize = dtype.itemsize
-        prompts = [len(self._ask(prompt)) for prompt in question.prompts("in pixels of the image, 1000 by 1000")]
+        prompts = [len(self._ask(prompt)) for prompt in question.prompts()]
         if question.answer == "classify":  # all prompts and options are laid behind one reading of the picture
             options = sum(len(tokenizer.encode(label)) for label in question.labels)
             text, written = sum(prompts) + len(prompts) * options, 0
