@@ -6,6 +6,7 @@ in the process that asks it and is asked here.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from typing import Any, Final, TypeVar
 
 from .errors import LimnerError, ReadError
@@ -16,11 +17,14 @@ from .plugins import installed, load
 
 _T = TypeVar("_T")
 
-CLAIM_SECONDS: Final = 20.0
-SCAN_SECONDS: Final = 30.0
-FOLDER_SECONDS: Final = 120.0
-REMOTE_SECONDS: Final = 120.0
-"""How long a claim, a scan of a file, of a folder, and anything remote may take."""
+CLAIM_SECONDS: Final = 6.0
+SCAN_SECONDS: Final = 8.0
+FOLDER_SECONDS: Final = 60.0
+REMOTE_SECONDS: Final = 60.0
+"""Processor time that a claim, a scan of a file, of a folder, and anything remote may take."""
+
+MEGABYTES: Final = 1536
+"""Address space of the process that is asked, in MiB."""
 
 _RULES: Final = {
     "time": ("reading it must end in time", "Treat it with suspicion, or leave it out"),
@@ -32,23 +36,23 @@ _RULES: Final = {
 
 def claim(name: str, reader: Reader, uri: str, head: bytes) -> Claim:
     """`Reader.claim` of the reader installed as `name`. Raises `ReadError` where the file breaks it."""
-    if not _limited(name, reader):
+    if not _limited(name, type(reader)):
         return _guarded(name, uri, lambda: reader.claim(uri, head))
-    return Claim(**_call("_claim", name, uri, head.decode("latin-1"), seconds=_seconds(uri, CLAIM_SECONDS)))
+    return Claim(**_call("answer_claim", name, uri, head.decode("latin-1"), seconds=_seconds(uri, CLAIM_SECONDS)))
 
 
 def scan_file(name: str, reader: Reader, uri: str, options: Mapping[str, str]) -> tuple[ImageInfo, ...]:
     """`Reader.scan` of the reader installed as `name`. Raises `LimnerError`, also where the file breaks it."""
-    if not _limited(name, reader):
+    if not _limited(name, type(reader)):
         return _guarded(name, uri, lambda: tuple(reader.scan(uri, options)))
-    return _infos(_call("_scan", name, uri, dict(options), seconds=_seconds(uri, SCAN_SECONDS)))
+    return _infos(_call("answer_scan", name, uri, dict(options), seconds=_seconds(uri, SCAN_SECONDS)))
 
 
 def scan_folder(name: str, reader: Reader, folder: str, options: Mapping[str, str]) -> FolderScan:
     """`FolderReader.scan_folder`, or else `Reader.scan` of a folder. Raises `LimnerError`, as above."""
-    if not _limited(name, reader):
+    if not _limited(name, type(reader)):
         return _guarded(name, folder, lambda: _scanned(reader, folder, options))
-    infos, failed, side = _call("_folder", name, folder, dict(options), seconds=FOLDER_SECONDS)
+    infos, failed, side = _call("answer_folder", name, folder, dict(options), seconds=FOLDER_SECONDS)
     return FolderScan(
         _infos(infos),
         tuple(
@@ -59,14 +63,17 @@ def scan_folder(name: str, reader: Reader, folder: str, options: Mapping[str, st
     )
 
 
-def _limited(name: str, reader: Reader) -> bool:
-    """Whether a reader is asked in the limited process: the one that its entry point makes there, and not isolated."""
-    if getattr(reader, "isolated", False) or name not in installed("limner.readers"):
+@cache
+def _limited(name: str, kind: Any) -> bool:  # noqa: ANN401 - a class
+    """Whether readers of that class are asked in the limited process: what is installed there, and not isolated."""
+    if getattr(kind, "isolated", False) or name not in installed("limner.readers"):
         return False
-    return type(reader) is load("limner.readers", name)
+    return load("limner.readers", name) is kind
 
 
+@cache
 def _reader(name: str) -> Reader:
+    """The reader of that name, in the limited process."""
     make: Any = load("limner.readers", name)
     return make()
 
@@ -77,7 +84,7 @@ def _seconds(uri: str, local: float) -> float:
 
 def _call(function: str, name: str, uri: str, *arguments: Any, seconds: float) -> Any:  # noqa: ANN401 - JSON
     try:
-        return run_limited(f"{__name__}:{function}", name, uri, *arguments, seconds=seconds)
+        return run_limited(f"{__name__}:{function}", name, uri, *arguments, seconds=seconds, megabytes=MEGABYTES)
     except LimitError as error:
         if error.code == "raised":
             raise _mistake(name, uri, error.value) from error
@@ -120,15 +127,18 @@ def _scanned(reader: Reader, folder: str, options: Mapping[str, str]) -> FolderS
 # What the limited process runs.
 
 
-def _claim(name: str, uri: str, head: str) -> dict[str, Any]:
+def answer_claim(name: str, uri: str, head: str) -> dict[str, Any]:
+    """`Reader.claim` as JSON."""
     return asdict(_reader(name).claim(uri, head.encode("latin-1")))
 
 
-def _scan(name: str, uri: str, options: dict[str, str]) -> list[Any]:
+def answer_scan(name: str, uri: str, options: dict[str, str]) -> list[Any]:
+    """`Reader.scan` as JSON."""
     return [info.to_json() for info in _reader(name).scan(uri, options)]
 
 
-def _folder(name: str, folder: str, options: dict[str, str]) -> list[Any]:
+def answer_folder(name: str, folder: str, options: dict[str, str]) -> list[Any]:
+    """`FolderReader.scan_folder` as JSON."""
     found = _scanned(_reader(name), folder, options)
     failed = [[list(files), [error.thing, error.rule, error.value, error.remedy]] for files, error in found.failed]
     return [[info.to_json() for info in found.infos], failed, [list(pair) for pair in found.side]]

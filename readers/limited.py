@@ -1,13 +1,15 @@
 """The limited process: runs functions on untrusted files where a crash, a hang or a memory bomb costs nothing.
 
-Its address space is limited, it writes nothing into files, and it is killed when a call takes too long; the next call
-starts another. Answers come back as JSON or as one array, never as pickled objects, so that a file which takes the
+Its address space is limited, it writes nothing into files, and it ends when a call takes too long; the next call starts
+another. Answers come back as JSON or as one array, never as pickled objects, so that a file which takes the
 process over gains nothing here.
 """
 
 import atexit
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -22,6 +24,10 @@ from .pseudonym import KEY_VARIABLE
 MEGABYTES: Final = 3072
 """Address space of a limited process, in MiB, where nothing else is said."""
 
+PATIENCE: Final = 4
+"""How many times its seconds of processor time a call may take by the clock: other work may slow the machine down."""
+
+_OVERDUE: Final = {-getattr(signal, name, signal.SIGTERM) for name in ("SIGPROF", "SIGALRM")}
 _LINE: Final = 256 * 2**20  # bytes of one JSON answer, at most
 _ARRAY: Final = 256 * 2**20  # bytes of one array, at most
 
@@ -29,7 +35,7 @@ _ARRAY: Final = 256 * 2**20  # bytes of one array, at most
 class LimitError(Exception):
     """A call that gave no answer.
 
-    `code` is "time" (killed after its time), "memory" (more than its address space), "died" (its process ended: a crash
+    `code` is "time" (ended after its time), "memory" (more than its address space), "died" (its process ended: a crash
     in a library), "nested" (Python's recursion limit) or "raised" (a foreign exception, whose type name is `value`: its
     message may quote a patient's name, so it stays behind). Functions may raise their own codes.
     """
@@ -56,10 +62,12 @@ class LimitedProcess:
     def call(self, function: str, *arguments: Any, seconds: float) -> Any:  # noqa: ANN401 - whatever JSON holds
         """What a module-level function, named "limner.module:function", returns for JSON-able arguments.
 
-        The function returns something JSON-able, or one array of numbers. Raises the `LimnerError` that it raised, or
-        `LimitError`.
+        The function returns something JSON-able, or one array of numbers. `seconds` is processor time, and a quarter of
+        what the call may take by the clock. Paths are relative to this process's folder. Raises the `LimnerError` that
+        the function raised, or `LimitError`.
         """
-        request = json.dumps({"call": function, "arguments": arguments, "seconds": seconds}).encode() + b"\n"
+        asked = {"call": function, "arguments": arguments, "seconds": seconds, "folder": os.getcwd()}  # noqa: PTH109 - a text
+        request = json.dumps(asked).encode() + b"\n"
         with self._lock:
             child = self._started()
             overdue = threading.Event()
@@ -68,13 +76,13 @@ class LimitedProcess:
                 overdue.set()
                 child.kill()
 
-            timer = threading.Timer(seconds, give_up)
+            timer = threading.Timer(PATIENCE * seconds, give_up)
             timer.start()
             try:
                 answer, array = _exchange(child, request)
             except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-                self._end()
-                raise LimitError("time" if overdue.is_set() else "died") from error
+                late = self._end(1.0) in _OVERDUE or overdue.is_set()
+                raise LimitError("time" if late else "died") from error
             except BaseException:
                 self._end()  # interrupted: what it still answers would be taken for the next call's answer
                 raise
@@ -110,18 +118,19 @@ class LimitedProcess:
             )
         return self._child
 
-    def _end(self) -> None:
+    def _end(self, grace: float = 0.0) -> int | None:
+        """End the process, `grace` seconds after it may have begun to end by itself; how it ended."""
         child, self._child = self._child, None
         if child is None:
-            return
+            return None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(grace)
         child.kill()
-        child.wait()
         for pipe in (child.stdin, child.stdout):
             if pipe is not None:
-                try:
+                with contextlib.suppress(OSError):  # what was still to be written has no reader any more
                     pipe.close()
-                except OSError:  # what was still to be written has no reader any more
-                    continue
+        return child.wait()
 
 
 def run_limited(function: str, *arguments: Any, seconds: float, megabytes: int = MEGABYTES) -> Any:  # noqa: ANN401 - JSON

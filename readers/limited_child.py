@@ -9,14 +9,15 @@ import os
 import signal
 import sys
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from .errors import LimnerError
-from .limited import LimitError
+from .limited import PATIENCE, LimitError
 
-_GRACE = 2.0  # seconds after which a call ends even where nobody is left to end it
+_GRACE = 2.0  # seconds by the clock after which a call ends even where nobody is left to end it
 
 
 def main(megabytes: int) -> None:
@@ -46,22 +47,28 @@ def limit(megabytes: int) -> None:
 
 def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """The answer to one request, and the array that follows it, if any."""
-    timed = hasattr(signal, "setitimer")
-    if timed:
-        signal.setitimer(signal.ITIMER_REAL, request["seconds"] + _GRACE)
+    seconds = request["seconds"]
+    _alarm(seconds, PATIENCE * seconds + _GRACE)
     try:
+        os.chdir(request["folder"])
         module, _, name = str(request["call"]).partition(":")
-        result = getattr(importlib.import_module(module), name)(*request["arguments"])
+        result: Any = getattr(importlib.import_module(module), name)(*request["arguments"])
         if isinstance(result, np.ndarray):
-            array = np.ascontiguousarray(result)
+            array: npt.NDArray[Any] = np.ascontiguousarray(cast("npt.NDArray[Any]", result))
             return {"shape": array.shape, "dtype": array.dtype.str}, array
         json.dumps(result)
     except BaseException as error:  # noqa: BLE001 - a parser may raise anything, also what is no Exception
         return _failure(error), None
     finally:
-        if timed:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        _alarm(0, 0)
     return {"result": result}, None
+
+
+def _alarm(processor: float, clock: float) -> None:
+    """Let a signal end this process after so many seconds of processor time, or by the clock; 0 for neither."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_PROF, processor)
+        signal.setitimer(signal.ITIMER_REAL, clock)
 
 
 def _failure(error: BaseException) -> dict[str, Any]:

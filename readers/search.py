@@ -214,7 +214,7 @@ class Search:
 
 def _recognise(path: str) -> Format | None:
     """The format of an input that no reader was chosen for, by its name alone where it cannot be read."""
-    if not is_remote(path) and Path(path).is_dir():
+    if not is_remote(path) and os.path.isdir(path):  # noqa: PTH112 - False also for a name that no file can have
         return recognise_folder(path)
     try:
         return recognise(path, b"" if is_remote(path) else _head(path))

@@ -28,6 +28,7 @@ def sleep(seconds): time.sleep(seconds)
 def stubborn():
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     while True: pass
+def folder(): return os.getcwd()
 def fill(megabytes): return len(bytearray(megabytes * 2**20))
 def nest(): return nest()
 def crash(): os.kill(os.getpid(), signal.SIGSEGV)
@@ -54,6 +55,14 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LimitedProcess
         one = LimitedProcess(megabytes=400)
         yield one
         one.close()
+
+
+def test_paths_are_relative_to_the_folder_of_who_asks(
+    process: LimitedProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert process.call(f"{HERE}:folder", seconds=30) == str(Path.cwd())
+    monkeypatch.chdir(tmp_path)
+    assert process.call(f"{HERE}:folder", seconds=30) == str(tmp_path.resolve())
 
 
 def test_json_and_arrays_come_back(process: LimitedProcess) -> None:
@@ -83,7 +92,7 @@ def test_what_goes_wrong_is_a_code_and_the_next_call_is_answered(
     process.call(f"{HERE}:double", 1, seconds=60)  # it is running, so that the time below is the call's own
     start = time.monotonic()
     with pytest.raises(LimitError) as caught:
-        process.call(f"{HERE}:{call}", *arguments, seconds=1 if code == "time" else 60)
+        process.call(f"{HERE}:{call}", *arguments, seconds=0.5 if code == "time" else 60)
     assert caught.value.code == code
     assert "Doe" not in str(caught.value)
     assert time.monotonic() - start < 20
@@ -118,8 +127,9 @@ def test_a_call_ends_where_nobody_waits_for_it_any_more(
 
     process.call(f"{HERE}:double", 1, seconds=60)
     monkeypatch.setattr("limner.readers.limited.threading.Timer", Never)
-    with pytest.raises(LimitError, match="died"):
-        process.call(f"{HERE}:stubborn", seconds=0.5)
+    for call in ("stubborn", "sleep"):
+        with pytest.raises(LimitError, match="time"):
+            process.call(f"{HERE}:{call}", *([60] if call == "sleep" else []), seconds=0.2)
 
 
 def test_a_forked_process_gets_another() -> None:
