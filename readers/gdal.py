@@ -14,6 +14,7 @@ import re
 import stat
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from html import unescape
 from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, simplefilter
@@ -22,6 +23,7 @@ import numpy as np
 
 from .errors import LimnerError, ReadError, RequestError, shown
 from .fingerprint import is_remote
+from .georeference import leads_to_files
 from .mosaic import Mosaic, is_below, read_mosaic
 
 HEAD = 4096
@@ -67,6 +69,7 @@ FETCHING = (
 NETWORKS = (("s3://", "/vsis3/"), ("gs://", "/vsigs/"), ("az://", "/vsiaz/"), ("http", "/vsicurl/http"))
 _ADDRESS = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift)/")
 _ARCHIVE = re.compile(r"/vsi(zip|tar|gzip)/")
+_SRS = re.compile(r"<SRS[^<>]*>([^<]*)", re.IGNORECASE)
 _FOREIGN = (OSError, ValueError, ArithmeticError, LookupError, RuntimeError, MemoryError)
 _SIDES = (".ovr", ".OVR", ".msk", ".MSK", ".aux", ".AUX", ".aux.xml", ".AUX.XML")
 
@@ -258,8 +261,7 @@ class _Inspection:
             if not any(is_below(os.path.realpath(side), root) for root in _roots(name)):
                 raise self._side(name, own + ending, "it must lie in the folder")
             if ending.lower() == ".aux.xml":
-                if os.path.getsize(side) > MOST_SIDE_BYTES:  # noqa: PTH202 - a plain name
-                    raise self._side(name, own + ending, f"it must not exceed {MOST_SIDE_BYTES // 2**20} MiB")
+                self._metadata(name, side)
                 continue
             if _drivers(side) not in {("GTiff",), ("HFA",)}:
                 raise self._side(name, own + ending, "it must be a TIFF, or an .aux of ERDAS Imagine")
@@ -267,6 +269,14 @@ class _Inspection:
                 self.open(side).close()
             except ReadError as error:
                 raise self._side(name, own + ending, f"{error.rule} ({error.value or error.remedy})") from error
+
+    def _metadata(self, name: str, side: str) -> None:
+        own = os.path.basename(side)  # noqa: PTH119 - a plain name
+        if os.path.getsize(side) > MOST_SIDE_BYTES:  # noqa: PTH202 - a plain name
+            raise self._side(name, own, f"it must not exceed {MOST_SIDE_BYTES // 2**20} MiB")
+        text = Path(side).read_text(encoding="utf-8", errors="replace")
+        if any(map(leads_to_files, map(unescape, _SRS.findall(text)))):
+            raise self._side(name, own, "its coordinate system may not name files")
 
     def _unusual(self, folder: str) -> tuple[str, ...]:
         """The names in a folder that are neither files nor folders: reading from a pipe waits for ever."""

@@ -1,6 +1,6 @@
 """The ground under the pixels: true distances and areas on the ellipsoid, and longitudes and latitudes.
 
-The only file that knows pyproj. Nothing here uses a network: datum shifts use the best transformation whose grids are
+Nothing here uses a network: datum shifts use the best transformation whose grids are
 on this machine, so two machines may differ by what is installed (a metre or two between old national datums and
 WGS84; nothing at all for UTM on WGS84). Distances and areas need no datum shift and are not affected.
 
@@ -22,13 +22,12 @@ import numpy as np
 import numpy.typing as npt
 import pyproj
 import shapely
-from pyproj.exceptions import ProjError
-from pyproj.network import set_network_enabled  # pyright: ignore[reportPrivateImportUsage] - documented, not re-exported
 from shapely.geometry.base import BaseGeometry
 
 from .errors import ReadError
 from .geometry import Placement, Points
 from .integral import Edges, integrate
+from .proj import parse_crs, transformer
 
 Values = npt.NDArray[np.float64]
 Geometries = Sequence[BaseGeometry] | npt.NDArray[np.object_]
@@ -90,44 +89,25 @@ class _Ground:
         return self.axis**2 * (1.0 - e2) / 2.0 * (sine / (1.0 - e2 * sine**2) + np.arctanh(e * sine) / e)
 
 
-def _crs(wkt: str) -> pyproj.CRS:
-    try:
-        return pyproj.CRS.from_user_input(wkt)
-    except (ProjError, UnicodeError) as error:
-        raise ReadError(
-            "coordinate reference system",
-            "it must be one that PROJ knows",
-            value=f"{wkt[:120]} ({error})",
-            remedy="Give the file a CRS that `projinfo` accepts, or remove its georeference to work in pixels",
-        ) from error
-
-
-def _stay_offline() -> None:
-    """Before any transformer is made: what a run gives must not depend on a server."""
-    set_network_enabled(active=False)
-
-
 @lru_cache(maxsize=64)
 def _ground(wkt: str) -> _Ground:
-    _stay_offline()
-    crs = _crs(wkt)
+    crs = parse_crs(wkt)
     derived = crs.is_geographic and crs.is_derived is True  # a rotated pole, say: not yet longitude and latitude
     base = crs.source_crs if derived else crs.geodetic_crs
     unit = float(crs.axis_info[0].unit_conversion_factor)
     if base is None or crs.ellipsoid is None:
         return _Ground(0.0, 0.0, None, 1.0, metres=unit)
     a, b = crs.ellipsoid.semi_major_metre, crs.ellipsoid.semi_minor_metre
-    geodetic = None if crs.is_geographic and not derived else pyproj.Transformer.from_crs(crs, base, always_xy=True)
+    geodetic = None if crs.is_geographic and not derived else transformer(wkt, crs, base)
     angle = float(base.axis_info[0].unit_conversion_factor)
     return _Ground(a, 1.0 - (b / a) ** 2, geodetic, angle, metres=unit * a if crs.is_geographic else unit)
 
 
 @lru_cache(maxsize=64)
 def _to_wgs84(wkt: str) -> pyproj.Transformer:
-    _stay_offline()
-    crs = _crs(wkt)
+    crs = parse_crs(wkt)
     horizontal = crs.sub_crs_list[0] if crs.is_compound else crs  # the grids that heights ask for may be missing
-    return pyproj.Transformer.from_crs(horizontal, "EPSG:4326", always_xy=True)
+    return transformer(wkt, horizontal, "EPSG:4326")
 
 
 def on_earth(placement: Placement) -> bool:
@@ -153,7 +133,7 @@ def _earthly(placement: Placement) -> pyproj.Transformer:
         raise ReadError(
             f"placement from {placement.source}",
             "WGS84 longitude and latitude exist on the Earth only",
-            value=f"{_crs(placement.crs).name}, semi-major axis {ground.axis:.0f} m",
+            value=f"{parse_crs(placement.crs).name}, semi-major axis {ground.axis:.0f} m",
             remedy="Use reports in the source CRS (GeoPackage) for other bodies and for local grids",
         )
     return _to_wgs84(placement.crs)

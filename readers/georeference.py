@@ -1,6 +1,7 @@
 """From what a raster says about its place to a `Placement`: a geotransform or control points. No format library."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,13 @@ FIRST_ORDER = ((0, 0), (1, 0), (0, 1))
 SECOND_ORDER = (*FIRST_ORDER, (2, 0), (1, 1), (0, 2))
 MANY = 6  # control points from which GDAL's default fits a second-order polynomial
 HALF_TURN = 180.0
+# a CRS may name files of its shifts: by a plain name they are PROJ's own, by a path anything on this machine
+_NAMES_A_FILE = re.compile(r"PARAMETERFILE|PROJ4_GRIDS|(?:grids|file|model|init)\s*=", re.IGNORECASE)
+_NAMES_A_GRID = re.compile(
+    r"""PARAMETERFILE\s*[\[(]\s*"[^"]*"\s*,\s*"[\w@.,:-]*"|PROJ4_GRIDS"\s*,\s*"[\w@.,:-]*"|"""
+    r"""(?:grids|file|model|init)\s*=\s*[\w@.,:-]*(?=[\s"]|$)""",
+    re.IGNORECASE,
+)
 HOW_TO_STATE_A_CRS = "where you know it, state it with the reader option crs, such as crs=EPSG:32618"
 
 
@@ -31,6 +39,11 @@ class ControlPoint:
 
     pixel: tuple[float, float]
     world: tuple[float, float]
+
+
+def leads_to_files(crs: str) -> bool:
+    """Whether a coordinate system, as WKT or for PROJ, names a file by a path: PROJ would open it."""
+    return len(_NAMES_A_FILE.findall(crs)) != len(_NAMES_A_GRID.findall(crs))
 
 
 def affine_placement(matrix: tuple[tuple[float, float, float], ...], crs: Crs | None) -> tuple[Placement, list[str]]:

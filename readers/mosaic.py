@@ -13,6 +13,7 @@ from pathlib import Path
 from xml.parsers import expat
 
 from .errors import ReadError, shown
+from .georeference import leads_to_files
 
 MOST_BYTES = 32 * 2**20
 MOST_FILES = 10_000
@@ -127,6 +128,7 @@ class _Parser:
                 "it may only hold what is known to lead nowhere else",
                 f"<{shown(name)}>" + (f" in <{parent}>" if parent else ""),
             )
+        self._crs(attributes.get("Projection", ""))
         for key, value in attributes.items():
             if key not in _ELEMENTS.get(name, ("", ""))[0].split():
                 raise self._refusal(
@@ -152,7 +154,9 @@ class _Parser:
         text = "".join(self._texts.pop())
         attributes = self._attributes.pop()
         self._open.pop()
-        if name == "SourceFilename":
+        if name == "SRS":
+            self._crs(text)
+        elif name == "SourceFilename":
             self._file(text, attributes)
         elif name in _COUNTS:
             self._count("VRTDataset", name, text)
@@ -168,6 +172,10 @@ class _Parser:
             if not self._source:
                 raise self._refusal("each source names a file", f"<{name}>")
             self._mosaic.said.setdefault(self._source, set()).update(self._properties)
+
+    def _crs(self, text: str) -> None:
+        if leads_to_files(text):
+            raise self._refusal("its coordinate system may not name files", shown(text))
 
     def _count(self, name: str, key: str, value: str) -> None:
         if not re.fullmatch(r"[0-9]{1,10}", value) or not 0 < int(value) < _LONGEST:

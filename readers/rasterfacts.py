@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from .bands import band_token, canonical, describe, is_sentinel, sensor_named, sensor_of_product
-from .errors import ReadError, RequestError
+from .errors import ReadError, RequestError, shown
 from .fingerprint import fingerprint, is_remote
 from .geometry import Placement
-from .georeference import ControlPoint, Crs, affine_placement, control_placement
+from .georeference import ControlPoint, Crs, affine_placement, control_placement, leads_to_files
 from .image import Channel, ImageInfo, Mask, Pixels
 from .products import radiometry_beside
 
@@ -236,7 +236,15 @@ def _crs(crs: Any) -> Crs | None:  # noqa: ANN401 - see above
         kind = "deg" if unit.lower() == "degree" else "crs"
     else:
         kind = "m" if factor == 1.0 and unit.lower() in {"metre", "meter", "m"} else "crs"
-    return Crs(crs.to_wkt(version="WKT2_2019"), kind, crs.to_string())
+    wkt = crs.to_wkt(version="WKT2_2019")
+    if leads_to_files(wkt):
+        raise ReadError(
+            "coordinate system",
+            "it may not name files of this machine",
+            value=shown(wkt),
+            remedy="Remove it from the file, and state it with the reader option crs",
+        )
+    return Crs(wkt, kind, crs.to_string())
 
 
 def _remarks(raster: Any, layout: Layout) -> list[str]:  # noqa: ANN401 - see above

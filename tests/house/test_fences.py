@@ -27,7 +27,7 @@ FENCES: dict[str, tuple[str, ...]] = {
     "shapely": ("*",),
     # a format or a system of coordinates, one file; rasterio once more, late, for tracing class maps without any raster
     "rasterio": ("readers/gdal.py", "model/polygons.py"),
-    "pyproj": ("readers/geodesy.py",),
+    "pyproj": ("readers/geodesy.py", "readers/proj.py"),
     "openslide": ("readers/slide.py",),
     "tifffile": ("readers/pyramid.py", "readers/tiffpicture.py"),
     # only in the limited process that decodes studies

@@ -487,3 +487,35 @@ def test_hdf5_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "a.nc"
     path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(500))
     refused(path, "NetCDF-4")
+
+
+def test_a_coordinate_system_leads_nowhere(tile: Path) -> None:
+    """PROJ opens the grids that one names; a pipe among them is waited for by whoever asks for a longitude."""
+    grid = tile.with_name("grid.gsb")
+    os.mkfifo(grid)
+    path = tile.with_name("a.vrt")
+    path.write_text(
+        vrt(
+            f"<SimpleSource>{FILE}</SimpleSource>".format(tile.name),
+            head=f"<SRS>+proj=utm +zone=18 +ellps=WGS84 +nadgrids={grid} +units=m +no_defs</SRS>"
+            "<GeoTransform>3e5, 10, 0, 4e6, 0, -10</GeoTransform>",
+        )
+    )
+    refused(path, "coordinate system")
+    srs = f"<PAMDataset><SRS>+proj=utm +zone=18 +nadgrids={grid} +no_defs</SRS></PAMDataset>"
+    aside = tile.with_name("tile.tif.aux.xml")
+    aside.write_text(srs.replace("grids", "&#103;rids"))
+    refused(tile, "coordinate system")
+    aside.unlink()
+    code = (
+        "import sys, pyproj\nfrom limner.readers import geodesy\nfrom limner.readers.errors import ReadError\n"
+        "from limner.readers.geometry import Placement\n"
+        "for text in sys.argv[1:]:\n    for wkt in (text, pyproj.CRS.from_user_input(text).to_wkt()):\n"
+        "        try:\n            geodesy.lonlat_or_nan(Placement(((9, 0, 3e5), (0, -9, 4e6)), 'm', wkt), [[0, 0]])\n"
+        "            print('placed')\n        except ReadError:\n            print('refused')"
+    )
+    crs = "+proj=utm +zone=18 +ellps=WGS84 +nadgrids={} +units=m +no_defs +type=crs"
+    asked = [crs.format(name) for name in (grid, f"@{grid}", f"@null,{grid}", "../grid.gsb", "none.gsb", "@null")]
+    command = [sys.executable, "-c", code, *asked]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["refused"] * 10 + ["placed"] * 2
