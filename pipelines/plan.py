@@ -33,7 +33,6 @@ EMPTY = "no valid pixels"
 NO_MODEL = "no model"
 UNSEEING = Sight(tile=336)  # how an image is cut where there is no annotator: as vision encoders see it
 
-_INFO = TypeAdapter(ImageInfo)
 _SIGHT = TypeAdapter(Sight)
 
 
@@ -75,7 +74,7 @@ class ImagePlan:
     def to_json(self) -> dict[str, Any]:
         """Plain values that `json` writes, without the regions, which follow from them."""
         return {
-            "info": _INFO.dump_python(self.info, mode="json"),
+            "info": self.info.to_json(),
             "sight": _SIGHT.dump_python(self.sight, mode="json"),
             "scale": list(self.grid.scale),
             "hd_num": self.hd_num,
@@ -90,7 +89,7 @@ class ImagePlan:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
         """The inverse of `to_json`; what was skipped is in the results."""
-        info = _INFO.validate_python(record["info"])
+        info = ImageInfo.from_json(record["info"])
         return cls(
             info=info,
             sight=_SIGHT.validate_python(record["sight"]),

@@ -2,14 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import ReadError
 from .geometry import Box, Placement
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 Pixels = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -98,6 +102,15 @@ class ImageInfo:
         """The whole picture."""
         return Box(0.0, 0.0, float(self.size[0]), float(self.size[1]))
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain values that `json` writes."""
+        return _adapter().dump_python(self, mode="json")
+
+    @classmethod
+    def from_json(cls, record: object) -> "ImageInfo":
+        """The inverse of `to_json`. Raises `ValueError` where a value has another type."""
+        return _adapter().validate_python(record)
+
     def choose(self, names: Sequence[str] | None) -> tuple[Channel, ...]:
         """The named channels, in that order, all by default. Raises `ReadError` that lists what is there."""
         if names is None:
@@ -115,6 +128,13 @@ class ImageInfo:
                     remedy="Name channels as `limner info` shows them",
                 )
         return tuple(known[name] for name in names)
+
+
+@cache
+def _adapter() -> "TypeAdapter[ImageInfo]":
+    from pydantic import TypeAdapter  # noqa: PLC0415 - slow to load, and most imports of this module need none
+
+    return TypeAdapter(ImageInfo)
 
 
 class Image(Protocol):
@@ -175,4 +195,44 @@ class Reader(Protocol):
 
     def open(self, info: ImageInfo, channels: Sequence[str] | None = None) -> Image:
         """Open for reading the named channels (`Channel.name`), all of them by default. Raises `ReadError`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FolderScan:
+    """What a reader that reads folders as images found in one.
+
+    `failed` are groups of files that should have been an image, with what was wrong; `side` files that belong to an
+    image or product and hold none of their own, with the reason. All other files are left to the other readers.
+    """
+
+    infos: tuple[ImageInfo, ...]
+    failed: tuple[tuple[tuple[str, ...], ReadError], ...] = ()
+    side: tuple[tuple[str, str], ...] = ()
+
+
+@runtime_checkable
+class FolderReader(Protocol):
+    """A reader that can claim a folder: it then accounts for each of the folder's files that it uses."""
+
+    def scan_folder(self, folder: str, options: Mapping[str, str]) -> FolderScan:
+        """The images in a folder; one that cannot be read does not hide the others."""
+        ...
+
+
+@runtime_checkable
+class ArchiveReader(FolderReader, Protocol):
+    """A reader of files that hold files, each of which is accounted for."""
+
+    def holds_files(self, uri: str, head: bytes) -> bool:
+        """Whether a file, whose first bytes are `head`, holds or lists others: `scan_folder` then accounts for it."""
+        ...
+
+
+@runtime_checkable
+class NumberingReader(Protocol):
+    """A reader whose ids are numbers, which must run through all inputs of a scan."""
+
+    def number(self, infos: Sequence[ImageInfo]) -> Sequence[ImageInfo]:
+        """The images that this reader has found in any input, with ids that do not depend on the inputs' order."""
         ...

@@ -5,16 +5,19 @@ Readers come by entry point. Each claims an input from its first bytes; the stro
 
 import os
 import re
+import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, Protocol, cast, runtime_checkable
+from typing import Literal, cast
 
 from .errors import LimnerError, ReadError, RequestError
 from .fingerprint import is_remote
 from .formats import Format, recognise, recognise_folder
-from .image import Image, ImageInfo, Reader
+from .image import ArchiveReader, Image, ImageInfo, NumberingReader, Reader
+from .isolation import claim, scan_file, scan_folder
 from .plugins import installed, load
 from .pseudonym import Pseudonyms, forms, longest_first, replace_names
 
@@ -36,46 +39,6 @@ class Scanned:
     personal: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class FolderScan:
-    """What a reader that reads folders as images found in one.
-
-    `failed` are groups of files that should have been an image, with what was wrong; `side` files that belong to an
-    image or product and hold none of their own, with the reason. All other files are left to the other readers.
-    """
-
-    infos: tuple[ImageInfo, ...]
-    failed: tuple[tuple[tuple[str, ...], ReadError], ...] = ()
-    side: tuple[tuple[str, str], ...] = ()
-
-
-@runtime_checkable
-class FolderReader(Protocol):
-    """A reader that can claim a folder: it then accounts for each of the folder's files that it uses."""
-
-    def scan_folder(self, folder: str, options: Mapping[str, str]) -> FolderScan:
-        """The images in a folder; one that cannot be read does not hide the others."""
-        ...
-
-
-@runtime_checkable
-class ArchiveReader(FolderReader, Protocol):
-    """A reader of files that hold files, each of which is accounted for."""
-
-    def holds_files(self, uri: str, head: bytes) -> bool:
-        """Whether a file, whose first bytes are `head`, holds or lists others: `scan_folder` then accounts for it."""
-        ...
-
-
-@runtime_checkable
-class NumberingReader(Protocol):
-    """A reader whose ids are numbers, which must run through all inputs of a scan."""
-
-    def number(self, infos: Sequence[ImageInfo]) -> Sequence[ImageInfo]:
-        """The images that this reader has found in any input, with ids that do not depend on the inputs' order."""
-        ...
-
-
 def readers() -> Mapping[str, Reader]:
     """All installed readers by name. Raises `RequestError` where a plug-in cannot be imported."""
     return {name: _reader(name) for name in installed("limner.readers")}
@@ -86,7 +49,7 @@ def find_reader(uri: str, head: bytes, among: Mapping[str, Reader]) -> str | Non
 
     Raises `RequestError` where two claim it equally, naming both and the flag that decides.
     """
-    claims = {name: reader.claim(uri, head).strength for name, reader in among.items()}
+    claims = {name: claim(name, reader, uri, head).strength for name, reader in among.items()}
     best = max(claims.values(), default=0)
     if best <= 0:
         return None
@@ -172,7 +135,7 @@ class _Search:
 
     def look(self, item: str) -> Iterator[Scanned]:
         """The rows of one input."""
-        if not is_remote(item) and Path(item).is_dir():
+        if not is_remote(item) and os.path.isdir(item):  # noqa: PTH112 - False also for a name that no file can have
             yield from self._folder(item)
         elif self._new(item):
             yield from self._file(item, named=True)
@@ -221,12 +184,15 @@ class _Search:
             return
         try:
             name = find_reader(folder, b"", self._among)
-        except RequestError as error:
+            entries = sorted(entry for entry in os.listdir(folder) if not entry.startswith("."))  # noqa: PTH208 - names
+        except LimnerError as error:
             yield Scanned(folder, "failed", (), reason=str(error))
+            return
+        except OSError as error:
+            yield Scanned(folder, "failed", (), reason=str(_unreadable(folder, "folder", error)))
             return
         if name is not None:
             yield from self._claimed(folder, name)
-        entries = sorted(entry for entry in os.listdir(folder) if not entry.startswith("."))  # noqa: PTH208 - names
         paths = [os.path.join(folder, entry) for entry in entries]  # noqa: PTH118 - keeps the path as it was given
         for path in paths:
             if not Path(path).is_dir() and self._new(path):
@@ -236,17 +202,16 @@ class _Search:
                 yield from self._folder(path)
 
     def _unseen(self, folder: str) -> bool:
-        """Whether a folder holds any file that is not accounted for yet."""
+        """Whether a folder holds any file that is not accounted for yet, or cannot be listed."""
+        if not os.access(folder, os.R_OK | os.X_OK):
+            return True
         places = (os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)  # noqa: PTH118
         return any(os.path.abspath(place) not in self._seen for place in places)  # noqa: PTH100 - as in `_new`
 
     def _claimed(self, folder: str, name: str) -> Iterator[Scanned]:
         reader = self._among[name]
         try:
-            if isinstance(reader, FolderReader):
-                found = reader.scan_folder(folder, self._options)
-            else:
-                found = FolderScan(tuple(reader.scan(folder, self._options)))
+            found = scan_folder(name, reader, folder, self._options)
         except ReadError as error:
             yield Scanned(folder, "failed", (), name, str(error))
             return
@@ -279,7 +244,7 @@ class _Search:
             if isinstance(reader, ArchiveReader) and reader.holds_files(path, head):
                 yield from self._archive(path, name)
             else:
-                yield Scanned(path, "read", tuple(reader.scan(path, self._options)), name)
+                yield Scanned(path, "read", scan_file(name, reader, path, self._options), name)
         except RequestError as error:
             if error.thing.startswith("reader option"):
                 raise self._option_error(path, error) from None
@@ -300,7 +265,7 @@ class _Search:
 
 def _recognise(path: str) -> Format | None:
     """The format of an input that no reader was chosen for, by its name alone where it cannot be read."""
-    if not is_remote(path) and Path(path).is_dir():
+    if not is_remote(path) and os.path.isdir(path):  # noqa: PTH112 - as in `look`
         return recognise_folder(path)
     try:
         return recognise(path, b"" if is_remote(path) else _head(path))
@@ -328,13 +293,28 @@ def _unknown(path: str, head: bytes, among: Mapping[str, Reader], found: Format 
 
 
 def _head(path: str) -> bytes:
+    """The first bytes of a regular file. Raises `ReadError`: to open a pipe or a device may never end."""
     try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 - a name that no file can have is a ValueError either way
+        if not stat.S_ISREG(mode):
+            raise ReadError(
+                path,
+                "it must be a regular file",
+                value=next((kind for kind, test in _SPECIAL.items() if test(mode)), "a special file"),
+                remedy="Leave it out, or copy what it delivers into a file",
+            )
         with Path(path).open("rb") as file:
             return file.read(HEAD)
-    except OSError as error:
-        raise ReadError(
-            path, "it must be a readable file", value=error.strerror or str(error), remedy="Check the path and rights"
-        ) from error
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, "file", error) from error
+
+
+_SPECIAL = {"a named pipe": stat.S_ISFIFO, "a socket": stat.S_ISSOCK, "a device": stat.S_ISCHR}
+
+
+def _unreadable(path: str, what: str, error: OSError | ValueError) -> ReadError:
+    why = error.strerror if isinstance(error, OSError) else ""
+    return ReadError(path, f"it must be a readable {what}", value=why or str(error), remedy="Check the path and rights")
 
 
 def _without_parts(rows: Iterable[Scanned]) -> list[Scanned]:
@@ -377,15 +357,16 @@ def _with_ids(rows: Sequence[Scanned], among: Mapping[str, Reader], *, hide: boo
         key=lambda item: (item[2].uri, item[2].part, item[0], item[1]),
     )
     taken: set[str] = set()
+    counts: Counter[str] = Counter()
     names: dict[tuple[int, int], str] = {}
     for at, k, info in every:
         slug = _slug(info.id or Path(re.split(r"[?#]", info.uri)[0]).stem)
         if hide and info.personal and not isinstance(among[rows[at].reader], NumberingReader):
             slug = _slug(f"{'image' if info.kind == 'map' else info.kind}-{info.fingerprint[:8]}")
-        name, number = slug, 1
+        name = slug
         while name in taken:
-            number += 1
-            name = f"{slug}-{number}"
+            counts[slug] += 1
+            name = f"{slug}-{counts[slug] + 1}"
         taken.add(name)
         names[at, k] = name
     return [

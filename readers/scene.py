@@ -20,9 +20,8 @@ from .fingerprint import fingerprint
 from .formats import recognise
 from .geometry import Box, Placement
 from .geotiff import RasterImage, RasterReader
-from .image import Claim, ImageInfo, Mask, Pixels
+from .image import Claim, FolderScan, ImageInfo, Mask, Pixels
 from .products import metadata_beside, radiometry_beside
-from .registry import FolderScan
 from .resample import lattice
 
 HEAD = 4096

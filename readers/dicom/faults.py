@@ -5,6 +5,7 @@ of these codes and, at most, numbers.
 """
 
 from ..errors import ReadError
+from ..limited import LimitError
 
 _WHOLE = "Get an undamaged copy of the file"
 _LARGE = "Split the file, or convert it to smaller frames"
@@ -40,13 +41,8 @@ FAULTS: dict[str, tuple[str, str]] = {
 """Code → the rule that is broken and what to do."""
 
 
-class FaultError(Exception):
+class FaultError(LimitError):
     """A fault by its code; `value` says numbers only."""
-
-    def __init__(self, code: str, value: str = "") -> None:
-        super().__init__(code, value)
-        self.code = code
-        self.value = value
 
 
 def as_error(thing: str, fault: FaultError) -> ReadError:

@@ -18,9 +18,8 @@ import numpy as np
 
 from ..errors import ReadError, RequestError
 from ..geometry import Box
-from ..image import Claim, ImageInfo, Mask, Pixels
+from ..image import Claim, FolderScan, ImageInfo, Mask, Pixels
 from ..pseudonym import Pseudonyms
-from ..registry import FolderScan
 from ..render import Curve, Stretch
 from ..resample import lattice, resample, taps
 from ..sheet import sheet_of
@@ -46,6 +45,7 @@ class DicomReader:
 
     name = "dicom"
     kind = "study"
+    isolated = True  # the limited process parses (`decode.py`)
     options = ("columns", "identities", "key_file", "window")
 
     def __init__(self) -> None:

@@ -81,6 +81,7 @@ FENCES: dict[str, tuple[str, ...]] = {
     "bitsandbytes": _in("fourkhd", "load"),
     # strict settings, cards and plans, in and out of text
     "pydantic": (
+        "readers/image.py",
         "pipelines/config.py",
         "pipelines/plan.py",
         "model/cards.py",

@@ -1,5 +1,7 @@
 """Which reader opens what, and that every file gets a row."""
 
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -197,6 +199,111 @@ def test_open_image_goes_to_the_reader_that_scanned(write_raster: WriteRaster, p
     with open_image(info, ["2"]) as image:
         pixels, _ = image.read(info.box, info.size)
     assert np.array_equal(pixels[:, :, 0], picture[:, :, 1])
+
+
+def test_a_named_pipe_is_a_row_and_never_opened(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
+    write_raster("in/a.tif", places(8, 8))
+    os.mkfifo(tmp_path / "in" / "pipe.tif")
+    (tmp_path / "in" / "device.tif").symlink_to("/dev/zero")
+    rows = scan([str(tmp_path / "in")], {})
+    assert [(Path(row.path).name, row.status) for row in rows] == [
+        ("a.tif", "read"),
+        ("device.tif", "failed"),
+        ("pipe.tif", "failed"),
+    ]
+    assert "a named pipe" in rows[2].reason
+    assert "a device" in rows[1].reason
+
+
+def test_a_folder_that_cannot_be_listed_is_a_row(
+    write_raster: WriteRaster, places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_raster("in/a.tif", places(8, 8))
+    closed = tmp_path / "in" / "closed"
+    closed.mkdir()
+    listed, allowed = os.listdir, os.access
+
+    def refuse(path: str) -> list[str]:
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied", path)
+        return listed(path)
+
+    monkeypatch.setattr(registry.os, "listdir", refuse)  # the tests may run as root, who may list everything
+    monkeypatch.setattr(registry.os, "access", lambda path, mode: Path(path) != closed and allowed(path, mode))
+    rows = scan([str(tmp_path / "in")], {})
+    assert [(Path(row.path).name, row.status) for row in rows] == [("a.tif", "read"), ("closed", "failed")]
+    assert "Permission denied" in rows[1].reason
+
+
+@pytest.mark.parametrize("name", ["a\0b.tif", "a" * 5000 + ".tif", "/dev/full/a.tif"])
+def test_a_name_that_no_file_can_have_is_a_row(name: str) -> None:
+    (found,) = scan([name], {})
+    assert found.status == "failed"
+
+
+class Failing(Other):
+    """A plug-in's reader with a mistake in it."""
+
+    def scan(self, uri: str, options: Mapping[str, str]) -> Sequence[ImageInfo]:
+        """Fails for some files."""
+        if Path(uri).name == "b.tif":
+            raise IndexError(uri)
+        return super().scan(uri, options)
+
+
+def test_a_reader_that_raises_costs_one_row(
+    write_raster: WriteRaster, places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abc":
+        write_raster(f"in/{name}.tif", places(8, 8))
+    monkeypatch.setattr(registry, "readers", lambda: {"failing": Failing()})
+    rows = scan([str(tmp_path / "in")], {})
+    assert [row.status for row in rows] == ["read", "failed", "read"]
+    assert "IndexError in the reader" in rows[1].reason
+
+
+CRASHING = """
+import os, time
+from limner.readers.geotiff import RasterReader
+class Reader(RasterReader):
+    name = "crashing"
+    def claim(self, uri, head):
+        return super().claim(uri, head).__class__(99 if head else 0, "")
+    def scan(self, uri, options):
+        if uri.endswith("b.tif"): os.abort()
+        if uri.endswith("c.tif"): bytearray(1 << 40)
+        if uri.endswith("d.tif"): time.sleep(600)
+        return super().scan(uri, options)
+"""
+
+
+def test_a_library_that_crashes_hangs_or_fills_memory_costs_one_row(
+    write_raster: WriteRaster, places: Places, tmp_path: Path
+) -> None:
+    """A plug-in that is installed is asked in the limited process, like ours."""
+    for name in "abcde":
+        write_raster(f"in/{name}.tif", places(8, 8))
+    plugin = tmp_path / "plugin" / "crashing-1.0.dist-info"
+    plugin.mkdir(parents=True)
+    (plugin.parent / "crashing.py").write_text(CRASHING, encoding="utf-8")
+    (plugin / "METADATA").write_text("Metadata-Version: 2.1\nName: crashing\nVersion: 1.0\n", encoding="utf-8")
+    (plugin / "entry_points.txt").write_text("[limner.readers]\ncrashing = crashing:Reader\n", encoding="utf-8")
+    code = (
+        "import json, sys\nfrom limner.readers import isolation, registry\nisolation.SCAN_SECONDS = 8\n"
+        "rows = registry.scan([sys.argv[1]], {})\n"
+        "print(json.dumps([[row.status, row.reader, row.reason] for row in rows]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "in")],
+        env={**os.environ, "PYTHONPATH": str(plugin.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    rows = json.loads(done.stdout)
+    assert [row[:2] for row in rows] == [[word, "crashing"] for word in ("read", "failed", "failed", "failed", "read")]
+    assert [word in row[2] for word, row in zip(("crash", "memory", "in time"), rows[1:4], strict=True)] == [True] * 3
 
 
 def test_a_plugin_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

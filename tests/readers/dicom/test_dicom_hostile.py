@@ -14,6 +14,7 @@ from limner.readers.dicom import decode
 from limner.readers.dicom.decode import Decoder
 from limner.readers.dicom.faults import FaultError
 from limner.readers.dicom.reader import DicomReader
+from limner.readers.limited import MEGABYTES, LimitedProcess
 
 pytest.importorskip("resource", reason="memory limits need a POSIX system")
 
@@ -53,7 +54,7 @@ def test_each_costs_one_row_and_the_parent_stays_small(hostile: dict[str, Path])
     for case, expected in EXPECTED.items():
         assert expected in rows[case][0], case
     assert max(mine for _, mine, _ in rows.values()) < 700
-    assert max(theirs for _, _, theirs in rows.values()) < decode.MEGABYTES
+    assert max(theirs for _, _, theirs in rows.values()) < MEGABYTES
 
 
 def test_together_in_one_folder_each_still_has_one_row(hostile: dict[str, Path]) -> None:
@@ -73,12 +74,11 @@ def test_nothing_escapes_from_an_archive(hostile: dict[str, Path]) -> None:
 
 
 def test_a_process_that_dies_is_one_fault_and_the_next_question_is_answered(hostile: dict[str, Path]) -> None:
-    decoder = Decoder()
+    decoder = Decoder(LimitedProcess())
     good = str(hostile["good"])
     decoder.header(good)
-    child = decoder._child  # noqa: SLF001 - to kill it as the system would
-    assert child is not None
-    os.kill(child.pid, signal.SIGSTOP)
+    assert decoder.process.pid is not None
+    os.kill(decoder.process.pid, signal.SIGSTOP)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decode, "HEADER_SECONDS", 0.2)
         start = time.monotonic()
@@ -92,7 +92,7 @@ def test_a_process_that_dies_is_one_fault_and_the_next_question_is_answered(host
 def test_memory_is_limited(tmp_path: Path, making: ModuleType) -> None:
     big = making.image(making.ramp(5000, 5000), number=1)
     path = making.save(big, tmp_path / "a.dcm")
-    small = Decoder(megabytes=500)
+    small = Decoder(LimitedProcess(megabytes=500))
     with pytest.raises(FaultError, match=r"memory|died"):
         small.frame(str(path), 0, 0, 5000)
     small.close()

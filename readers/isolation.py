@@ -1,0 +1,131 @@
+"""Claims and scans of files happen in the limited process: what breaks a reader there is an error about one file.
+
+Readers that are installed as plug-ins are asked there, ours among them. A reader with `isolated = True` parses nothing
+in the process that asks it and is asked here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Final, TypeVar
+
+from .errors import LimnerError, ReadError
+from .fingerprint import is_remote
+from .image import Claim, FolderReader, FolderScan, ImageInfo, Reader
+from .limited import LimitError, run_limited
+from .plugins import installed, load
+
+_T = TypeVar("_T")
+
+CLAIM_SECONDS: Final = 20.0
+SCAN_SECONDS: Final = 30.0
+FOLDER_SECONDS: Final = 120.0
+REMOTE_SECONDS: Final = 120.0
+"""How long a claim, a scan of a file, of a folder, and anything remote may take."""
+
+_RULES: Final = {
+    "time": ("reading it must end in time", "Treat it with suspicion, or leave it out"),
+    "memory": ("reading its header must fit the memory limit", "Treat it with suspicion, or leave it out"),
+    "died": ("reading it must not crash the library that reads it", "Treat it with suspicion, or leave it out"),
+    "nested": ("what it nests must not be deeper than Python can follow", "Get an undamaged copy of the file"),
+}
+
+
+def claim(name: str, reader: Reader, uri: str, head: bytes) -> Claim:
+    """`Reader.claim` of the reader installed as `name`. Raises `ReadError` where the file breaks it."""
+    if not _limited(name, reader):
+        return _guarded(name, uri, lambda: reader.claim(uri, head))
+    return Claim(**_call("_claim", name, uri, head.decode("latin-1"), seconds=_seconds(uri, CLAIM_SECONDS)))
+
+
+def scan_file(name: str, reader: Reader, uri: str, options: Mapping[str, str]) -> tuple[ImageInfo, ...]:
+    """`Reader.scan` of the reader installed as `name`. Raises `LimnerError`, also where the file breaks it."""
+    if not _limited(name, reader):
+        return _guarded(name, uri, lambda: tuple(reader.scan(uri, options)))
+    return _infos(_call("_scan", name, uri, dict(options), seconds=_seconds(uri, SCAN_SECONDS)))
+
+
+def scan_folder(name: str, reader: Reader, folder: str, options: Mapping[str, str]) -> FolderScan:
+    """`FolderReader.scan_folder`, or else `Reader.scan` of a folder. Raises `LimnerError`, as above."""
+    if not _limited(name, reader):
+        return _guarded(name, folder, lambda: _scanned(reader, folder, options))
+    infos, failed, side = _call("_folder", name, folder, dict(options), seconds=FOLDER_SECONDS)
+    return FolderScan(
+        _infos(infos),
+        tuple(
+            (tuple(files), ReadError(thing, rule, value=value, remedy=remedy))
+            for files, (thing, rule, value, remedy) in failed
+        ),
+        tuple((str(path), str(reason)) for path, reason in side),
+    )
+
+
+def _limited(name: str, reader: Reader) -> bool:
+    """Whether a reader is asked in the limited process: the one that its entry point makes there, and not isolated."""
+    if getattr(reader, "isolated", False) or name not in installed("limner.readers"):
+        return False
+    return type(reader) is load("limner.readers", name)
+
+
+def _reader(name: str) -> Reader:
+    make: Any = load("limner.readers", name)
+    return make()
+
+
+def _seconds(uri: str, local: float) -> float:
+    return REMOTE_SECONDS if is_remote(uri) else local
+
+
+def _call(function: str, name: str, uri: str, *arguments: Any, seconds: float) -> Any:  # noqa: ANN401 - JSON
+    try:
+        return run_limited(f"{__name__}:{function}", name, uri, *arguments, seconds=seconds)
+    except LimitError as error:
+        if error.code == "raised":
+            raise _mistake(name, uri, error.value) from error
+        rule, remedy = _RULES[error.code]
+        raise ReadError(uri, rule, value=error.value, remedy=remedy) from error
+
+
+def _guarded(name: str, uri: str, ask: Callable[[], _T]) -> _T:
+    """What `ask` returns; an exception that is not limner's becomes a `ReadError` about the file."""
+    try:
+        return ask()
+    except LimnerError:
+        raise
+    except Exception as error:
+        raise _mistake(name, uri, type(error).__name__) from error
+
+
+def _mistake(name: str, uri: str, kind: str) -> ReadError:
+    return ReadError(
+        uri,
+        f"the reader {name!r} must be able to make sense of it",
+        value=f"{kind} in the reader",
+        remedy="The file may be damaged: get an undamaged copy. If it is whole, report this as a mistake of the reader",
+    )
+
+
+def _infos(records: Sequence[object]) -> tuple[ImageInfo, ...]:
+    return tuple(ImageInfo.from_json(record) for record in records)
+
+
+def _scanned(reader: Reader, folder: str, options: Mapping[str, str]) -> FolderScan:
+    if isinstance(reader, FolderReader):
+        return reader.scan_folder(folder, options)
+    return FolderScan(tuple(reader.scan(folder, options)))
+
+
+# What the limited process runs.
+
+
+def _claim(name: str, uri: str, head: str) -> dict[str, Any]:
+    return asdict(_reader(name).claim(uri, head.encode("latin-1")))
+
+
+def _scan(name: str, uri: str, options: dict[str, str]) -> list[Any]:
+    return [info.to_json() for info in _reader(name).scan(uri, options)]
+
+
+def _folder(name: str, folder: str, options: dict[str, str]) -> list[Any]:
+    found = _scanned(_reader(name), folder, options)
+    failed = [[list(files), [error.thing, error.rule, error.value, error.remedy]] for files, error in found.failed]
+    return [[info.to_json() for info in found.infos], failed, [list(pair) for pair in found.side]]
