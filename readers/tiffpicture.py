@@ -161,6 +161,8 @@ def _impossible(series: "TiffPageSeries") -> str:
     lengths = [length for axis, length in zip(series.axes, series.shape, strict=True) if axis in "CS"]
     if len(levels) > _LEVELS or max([first.samplesperpixel, *lengths]) > _CHANNELS or first.samplesperpixel < 1:
         return f"{len(levels)} levels of {max([first.samplesperpixel, *lengths])} channels"
+    if first.planarconfig not in {1, 2}:
+        return f"planar configuration {int(first.planarconfig)}, it is 1 or 2"
     if any(len(level.pages) != len(series.pages) for level in levels_of(series)):
         return "a level has other pages than the picture"
     return next(filter(None, (_impossible_level(number, page, first) for number, page in enumerate(levels))), "")
