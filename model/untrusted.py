@@ -24,7 +24,7 @@ MOST_TEXT = 256 * MIB
 """Bytes of a file that is no weights: tokenizers, templates, settings that a library reads."""
 DEEPEST = 100
 """How deep lists and mappings may be nested."""
-MOST_VALUES = 2_000_000
+MOST_VALUES = 200_000
 """How many values a file may hold, those that YAML's aliases repeat counted each time."""
 LARGEST = 10**40
 """Beyond this no whole number is one that a model needs."""
@@ -273,7 +273,22 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader; every key of a mapping is text, and given once."""
+    """YAML's safe loader; every key of a mapping is text, and given once, and nothing is nested too deeply."""
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:  # noqa: N803, ANN401 - its own name for it
+        """Begin a list or mapping in brackets."""
+        self._check_depth(self.flow_level)
+        super().fetch_flow_collection_start(TokenClass)
+
+    def add_indent(self, column: int) -> bool:
+        """Begin a list or mapping by indentation."""
+        self._check_depth(len(self.indents))
+        return super().add_indent(column)
+
+    def _check_depth(self, levels: int) -> None:
+        if levels > DEEPEST:
+            msg = f"it is nested more than {DEEPEST} deep"
+            raise ValueError(msg)
 
 
 def _mapping_once(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[str, Any]:

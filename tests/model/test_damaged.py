@@ -31,7 +31,24 @@ from limner.readers.regions import Grid, cut
 from limner.readers.render import Stretch
 
 TRIES = int(os.environ.get("LIMNER_DAMAGED", "18"))
-VALUES = [None, True, 0, -1, 10**9, 10**30, 0.5, 1e300, float("nan"), float("inf"), "", "a\x1b[31m", [], [[]], {}, {"a": 1}]
+VALUES = [
+    None,
+    True,
+    0,
+    -1,
+    10**9,
+    10**30,
+    0.5,
+    1e300,
+    float("nan"),
+    float("inf"),
+    "",
+    "a\x1b[31m",
+    [],
+    [[]],
+    {},
+    {"a": 1},
+]
 PLAIN = Stretch(("red", "green", "blue"), (0.0,) * 3, (255.0,) * 3, "as it is")
 PIXELS = np.random.default_rng(5).integers(0, 256, size=(96, 96, 3), dtype=np.uint8)
 
@@ -44,7 +61,14 @@ def make_probe(folder: Path) -> Path:
     digest = head.save(folder / HEAD)
     figure = {"value": 1.0, "low": 1.0, "high": 1.0}
     names = ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error_before", "calibration_error")
-    card: dict[str, Any] = {"summary": "x", "licence": "x", "by_class": [], "confusion": [], "margins": [], "not_for": ["x"]}
+    card: dict[str, Any] = {
+        "summary": "x",
+        "licence": "x",
+        "by_class": [],
+        "confusion": [],
+        "margins": [],
+        "not_for": ["x"],
+    }
     card |= {"classes": [{"name": name, "tiles": 5, "units": 5} for name in "abc"], "colour": None, "gain": None}
     card |= {"majority": 0.3, "labels_sha256": {}, "versions": {}, "figures": dict.fromkeys(names, figure)}
     card["seen"] = {"tile": 32, "metres": None, "tolerates": 1.5, "bands": None, "quantity": "", "channels": 3}
@@ -106,37 +130,34 @@ def kinds(
     return find
 
 
-def use(made: object, picture: Callable[..., Image]) -> None:
-    """Ask an annotator, or an encoder, for everything that it is asked for in a run."""
-    image = picture(PIXELS, bands=("red", "green", "blue"))
-    if not hasattr(made, "annotate"):
-        if hasattr(made, "prepare"):
-            encoder: Any = made
-            assert encoder.identity
-            encoder.prepare()
-            side = min(encoder.tile or 32, 128)
-            encoder(np.zeros((side, side, 3), np.uint8), np.ones((side, side), bool))
-        return
-    subject: Any = made
-    assert subject.identity
-    assert subject.labels is not None
-    assert subject.colours is not None
-    sight = subject.sight(image.info)
-    subject.prepare([sight])
-    if sight.tile <= 256:
-        region = next(iter(cut(Grid("p", image.info.size, (1.0, 1.0)), tile=sight.tile, halo=sight.halo, hd_num=1)))
-        subject.annotate([look(image, region, sight, stretch=PLAIN)])
-
-
 def places(content: object, path: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
     """The way to every value in a JSON document."""
-    inner: Any = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    inner: Any = (
+        content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    )
     return [one for key, value in list(inner)[:40] for one in ((*path, key), *places(value, (*path, key)))]
 
 
 def change(chance: random.Random, path: Path) -> str:
     """Damage one file in one way; says how."""
-    how = chance.choice(["bytes", "cut", "value", "value", "value", "value", "without", "swap", "empty", "gone", "folder", "pipe", "deep", "text"])
+    how = chance.choice(
+        [
+            "bytes",
+            "cut",
+            "value",
+            "value",
+            "value",
+            "value",
+            "without",
+            "swap",
+            "empty",
+            "gone",
+            "folder",
+            "pipe",
+            "deep",
+            "text",
+        ]
+    )
     files = sorted(one for one in path.rglob("*") if one.is_file())
     target = chance.choice(files)
     documents = [one for one in files if one.suffix in {".json", ".yaml"}]
@@ -170,7 +191,9 @@ def change(chance: random.Random, path: Path) -> str:
     elif how == "empty":
         target.write_bytes(b"")
     elif how == "text":
-        target.write_bytes(chance.choice([b"\xff\xfe\x00", b"null", b"[]", b"{}", b'"a"', b"\x80\x04N.", b"PK\x03\x04", b"3"]))
+        target.write_bytes(
+            chance.choice([b"\xff\xfe\x00", b"null", b"[]", b"{}", b'"a"', b"\x80\x04N.", b"PK\x03\x04", b"3"])
+        )
     else:
         target.unlink()
         if how == "folder":
@@ -180,14 +203,30 @@ def change(chance: random.Random, path: Path) -> str:
     return f"{target.name} {how}"
 
 
-KINDS = ("segmentor", "detector", "wsinfer", "openclip", "probe", "clip", "siglip", "encoder", "4khd", "convert", "llava", "vit", "segformer", "detr", "owlvit")
+KINDS = (
+    "segmentor",
+    "detector",
+    "wsinfer",
+    "openclip",
+    "probe",
+    "clip",
+    "siglip",
+    "encoder",
+    "4khd",
+    "convert",
+    "llava",
+    "vit",
+    "segformer",
+    "detr",
+    "owlvit",
+)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_damage_is_an_error_of_ours(
     kind: str,
     kinds: Callable[[str], tuple[Path, Use]],
-    picture: Callable[..., Image],
+    use: Callable[[object], None],
     tmp_path: Path,
 ) -> None:
     torch.set_num_threads(1)
@@ -199,7 +238,7 @@ def test_damage_is_an_error_of_ours(
         shutil.copytree(folder, copy)
         done = change(chance, copy) if number else "as it is"
         try:
-            use(make(copy), picture)
+            use(make(copy))
         except (ModelError, RequestError) as error:
             refused += 1
             assert number, f"{kind} must work before it is damaged: {error}"
@@ -208,10 +247,13 @@ def test_damage_is_an_error_of_ours(
             error.add_note(f"{kind}: {done}")
             if os.environ.get("HUNT"):
                 import traceback
-                with open("/tmp/hunt.txt","a") as f:
-                    tb=traceback.extract_tb(error.__traceback__)
-                    ours=[x for x in tb if "/wt-models/" in x.filename][-1]
-                    f.write(f"{kind} | {done} | {type(error).__name__}: {str(error)[:100]} | {ours.filename.split('wt-models/')[-1]}:{ours.lineno} {ours.line[:60]}\n")
+
+                with open("/tmp/hunt.txt", "a") as f:
+                    tb = traceback.extract_tb(error.__traceback__)
+                    ours = [x for x in tb if "/wt-models/" in x.filename][-1]
+                    f.write(
+                        f"{kind} | {done} | {type(error).__name__}: {str(error)[:100]} | {ours.filename.split('wt-models/')[-1]}:{ours.lineno} {ours.line[:60]}\n"
+                    )
             else:
                 raise
         shutil.rmtree(copy)
