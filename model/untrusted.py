@@ -3,7 +3,11 @@
 What can be opened is a regular file: a named pipe would wait for ever, and a device has no end.
 """
 
+# yaml has no types:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 import ast
+import io
 import json
 import os
 import stat
@@ -33,7 +37,7 @@ WIDEST = 4096
 """Pixels: the largest side of a tile."""
 
 
-def open_file(path: Path, thing: str, *, most: int | None = None) -> BinaryIO:
+def open_file(path: Path, thing: str, *, most: int | None = None) -> io.BufferedReader:
     """A regular file of at most `most` bytes, open for reading. Raises `ModelError` that begins with `thing`."""
     with foreign(thing, _readable(path), remedy=COMPLETE):
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -292,12 +296,12 @@ class _Loader(yaml.SafeLoader):
 
 
 def _mapping_once(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[str, Any]:
-    pairs = [(loader.construct_object(key, deep=True), value) for key, value in node.value]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - yaml has no types
+    pairs = [(loader.construct_object(key, deep=True), value) for key, value in node.value]
     bad = [key for key, _ in pairs if not isinstance(key, str) or key == "<<"]  # merged keys can grow without an end
     if bad:
         msg = f"the key {bad[0]!r} must be text, and no merge"
         raise ValueError(msg)
-    return _once([(cast("str", key), loader.construct_object(value, deep=True)) for key, value in pairs])  # pyright: ignore[reportUnknownMemberType] - the same
+    return _once([(cast("str", key), loader.construct_object(value, deep=True)) for key, value in pairs])
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_once)

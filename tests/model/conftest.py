@@ -177,6 +177,8 @@ def use(picture: Callable[..., Picture]) -> Callable[[object], None]:
         subject.prepare([sight])
         if sight.tile <= 256:
             region = next(iter(cut(Grid("p", image.info.size, (1.0, 1.0)), tile=sight.tile, halo=sight.halo, hd_num=1)))
-            subject.annotate([look(image, region, sight, stretch=plain)])
+            bands = sight.bands or ("red", "green", "blue")
+            opened = picture(pixels[..., : len(bands)], bands=bands)
+            subject.annotate([look(opened, region, sight, stretch=plain)])
 
     return ask
