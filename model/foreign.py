@@ -10,8 +10,10 @@ MOST = 300
 
 
 @contextmanager
-def foreign(thing: str, rule: str, *, remedy: str, running: bool = False) -> Generator[None]:
-    """Turn every exception that is not ours into a `ModelError` that names its type.
+def foreign(
+    thing: str, rule: str, *, remedy: str, running: bool = False, kind: type[LimnerError] = ModelError
+) -> Generator[None]:
+    """Turn every exception that is not ours into one of a `kind` of ours that names its type.
 
     Rust libraries raise panics, which are no `Exception`: they are caught too. `KeyboardInterrupt`, `SystemExit` and
     errors of ours pass. While a network is `running`, `MemoryError` passes as well, since fewer regions may fit.
@@ -23,7 +25,7 @@ def foreign(thing: str, rule: str, *, remedy: str, running: bool = False) -> Gen
     except BaseException as error:
         if running and isinstance(error, MemoryError):
             raise
-        raise ModelError(thing, rule, value=reason(error), remedy=remedy) from error
+        raise kind(thing, rule, value=reason(error), remedy=remedy) from error
 
 
 def reason(error: BaseException) -> str:

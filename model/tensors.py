@@ -100,7 +100,7 @@ COUNTS = re.compile(r"(?:.*_)?(?:layers?|depths?|blocks?)(?:_.*)?|n_layers?")
 NUMBERED = re.compile(r"(?:num|n)_.*|.*_num_.*")
 SIDES = re.compile(r".*(?:image|img|patch|tile|window|kernel)_size")
 FREE = re.compile(r".*(?:theta|base|pixels|_id|ids|version|max_length|seed|threshold|factor).*")
-FEW, MANY, LARGE = 2**10, 2**16, 2**24
+FEW, MANY, LARGE = 2**8, 2**16, 2**24
 """Whole numbers up to here cost little: of layers, of other things that are counted, and all others."""
 
 

@@ -3,7 +3,11 @@
 What can be opened is a regular file: a named pipe would wait for ever, and a device has no end.
 """
 
+# yaml has no types:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 import ast
+import io
 import json
 import os
 import stat
@@ -24,7 +28,7 @@ MOST_TEXT = 256 * MIB
 """Bytes of a file that is no weights: tokenizers, templates, settings that a library reads."""
 DEEPEST = 100
 """How deep lists and mappings may be nested."""
-MOST_VALUES = 2_000_000
+MOST_VALUES = 200_000
 """How many values a file may hold, those that YAML's aliases repeat counted each time."""
 LARGEST = 10**40
 """Beyond this no whole number is one that a model needs."""
@@ -33,7 +37,7 @@ WIDEST = 4096
 """Pixels: the largest side of a tile."""
 
 
-def open_file(path: Path, thing: str, *, most: int | None = None) -> BinaryIO:
+def open_file(path: Path, thing: str, *, most: int | None = None) -> io.BufferedReader:
     """A regular file of at most `most` bytes, open for reading. Raises `ModelError` that begins with `thing`."""
     with foreign(thing, _readable(path), remedy=COMPLETE):
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -273,16 +277,31 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader; every key of a mapping is text, and given once."""
+    """YAML's safe loader; every key of a mapping is text, and given once, and nothing is nested too deeply."""
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:  # noqa: N803, ANN401 - its own name for it
+        """Begin a list or mapping in brackets."""
+        self._check_depth(self.flow_level)
+        super().fetch_flow_collection_start(TokenClass)
+
+    def add_indent(self, column: int) -> bool:
+        """Begin a list or mapping by indentation."""
+        self._check_depth(len(self.indents))
+        return super().add_indent(column)
+
+    def _check_depth(self, levels: int) -> None:
+        if levels > DEEPEST:
+            msg = f"it is nested more than {DEEPEST} deep"
+            raise ValueError(msg)
 
 
 def _mapping_once(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[str, Any]:
-    pairs = [(loader.construct_object(key, deep=True), value) for key, value in node.value]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - yaml has no types
+    pairs = [(loader.construct_object(key, deep=True), value) for key, value in node.value]
     bad = [key for key, _ in pairs if not isinstance(key, str) or key == "<<"]  # merged keys can grow without an end
     if bad:
         msg = f"the key {bad[0]!r} must be text, and no merge"
         raise ValueError(msg)
-    return _once([(cast("str", key), loader.construct_object(value, deep=True)) for key, value in pairs])  # pyright: ignore[reportUnknownMemberType] - the same
+    return _once([(cast("str", key), loader.construct_object(value, deep=True)) for key, value in pairs])
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_once)

@@ -68,7 +68,7 @@ def read_texts(paths: Sequence[Path]) -> list[str]:
             lines = path.read_text(encoding="utf-8").splitlines()
             said: list[Any] = [json.loads(line) for line in lines if line.strip()] if path.suffix == ".jsonl" else []
             texts += [f"{one['question']}\n{one['answer']}" for one in said] if path.suffix == ".jsonl" else lines
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise RequestError(
                 str(path),
                 "it must be readable text in UTF-8, or JSON lines with question and answer",

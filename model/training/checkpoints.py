@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from ...readers.errors import ModelError
+from ..foreign import foreign
+from ..untrusted import read_json
 
 _TRAINED, _OPTIMIZER, _STATE = "trained.safetensors", "optimizer.pt", "state.json"
 _PART = ".part-"
@@ -65,15 +66,9 @@ def last(folder: Path) -> Standing | None:
     found = kept(folder)
     if not found:
         return None
-    try:
-        state: Any = json.loads((found[-1] / _STATE).read_text(encoding="utf-8"))
+    remedy = "Remove that folder, and training goes on from the start"
+    with foreign(str(found[-1]), "a checkpoint must be whole to go on from it", remedy=remedy):
+        state = read_json(found[-1] / _STATE, str(found[-1]))
         trained = load_file(found[-1] / _TRAINED)
         optimizer: Any = torch.load(found[-1] / _OPTIMIZER, map_location="cpu", weights_only=True)
         return Standing(int(state["step"]), trained, optimizer, dict(state["asked"]))
-    except Exception as error:  # torch, safetensors and json raise their own
-        raise ModelError(
-            str(found[-1]),
-            "a checkpoint must be whole to go on from it",
-            value=(str(error).splitlines() or [type(error).__name__])[0][:200],
-            remedy="Remove that folder, and training goes on from the start",
-        ) from error

@@ -8,7 +8,6 @@ needs, on white, as a run without `--enlarge` shows it. `vary` lists how the pic
 `variation.WAYS`.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ...readers.errors import LimnerError, ReadError, RequestError
+from ..foreign import reason
 from ..tiling import WHITE, TileGrid, cut_tiles, lay, overall
+from ..untrusted import parse_json
 from .variation import WAYS
 
 KEYS = ("image", "question", "answer", "hd_num", "enlarge", "vary")
@@ -69,18 +70,20 @@ def load_picture(sample: Sample) -> npt.NDArray[np.uint8]:
     try:
         with Image.open(sample.image, formats=FORMATS) as picture:
             if picture.mode not in _MODES or "transparency" in picture.info:
-                raise ReadError(
+                raise ReadError(  # noqa: TRY301 - passes below
                     thing,
                     "its picture must have 8 bits in grey or RGB, and nothing transparent: the rest would be a guess",
                     value=f"{sample.image.name} is {picture.mode}",
                     remedy="Convert the picture",
                 )
             return np.asarray(picture.convert("RGB"), dtype=np.uint8)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except ReadError:
+        raise
+    except Exception as error:  # Pillow's decoders raise their own
         raise ReadError(
             thing,
             f"its picture must be a whole {', '.join(FORMATS)}",
-            value=str(error).replace(str(sample.image), sample.image.name),
+            value=reason(error).replace(str(sample.image), sample.image.name),
             remedy="Correct or leave out the line",
         ) from error
 
@@ -118,7 +121,7 @@ def show(
 def _sample(path: Path, number: int, line: str, hd_num: int) -> Sample:
     source = path.name
     try:
-        content: object = json.loads(line)
+        content: object = parse_json(line, f"{source}, line {number}")
     except ValueError as error:
         raise _wrong(source, number, "it must be JSON", str(error), "Correct the line") from error
     if not isinstance(content, dict):

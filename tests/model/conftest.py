@@ -151,3 +151,34 @@ def views(picture: Callable[..., Picture]) -> list[View]:
     as_it_is = Stretch(("red", "green", "blue"), (0.0, 0.0, 0.0), (255.0, 255.0, 255.0), "as it is")
     regions = cut(Grid("rossi-jane", image.info.size, (1.0, 1.0)), tile=32, halo=0, hd_num=4, overlap=0)
     return [look(image, region, Sight(tile=32, overall=True), stretch=as_it_is) for region in regions]
+
+
+@pytest.fixture(scope="session")
+def use(picture: Callable[..., Picture]) -> Callable[[object], None]:
+    """Ask an annotator, or an encoder, for everything that it is asked for in a run."""
+    pixels = np.random.default_rng(5).integers(0, 256, size=(96, 96, 3), dtype=np.uint8)
+    image = picture(pixels, bands=("red", "green", "blue"))
+    plain = Stretch(("red", "green", "blue"), (0.0,) * 3, (255.0,) * 3, "as it is")
+
+    def ask(made: object) -> None:
+        if not hasattr(made, "annotate"):
+            if hasattr(made, "prepare"):
+                encoder: Any = made
+                assert encoder.identity
+                encoder.prepare()
+                side = min(encoder.tile or 32, 128)
+                encoder(np.zeros((side, side, 3), np.uint8), np.ones((side, side), bool))
+            return
+        subject: Any = made
+        assert subject.identity
+        assert subject.labels is not None
+        assert subject.colours is not None
+        sight = subject.sight(image.info)
+        subject.prepare([sight])
+        if sight.tile <= 256:
+            region = next(iter(cut(Grid("p", image.info.size, (1.0, 1.0)), tile=sight.tile, halo=sight.halo, hd_num=1)))
+            bands = sight.bands or ("red", "green", "blue")
+            opened = picture(pixels[..., : len(bands)], bands=bands)
+            subject.annotate([look(opened, region, sight, stretch=plain)])
+
+    return ask

@@ -100,7 +100,7 @@ def test_a_script_that_is_not_one_or_answers_otherwise(zoo: ModuleType, tmp_path
     with pytest.raises(ModelError, match="as TorchScript"):
         WSInfer({"checkpoint": str(folder)}).load([])
     script.unlink()
-    with pytest.raises(ModelError, match="must have a readable torchscript_model.pt"):
+    with pytest.raises(ModelError, match="must have a readable torchscript_model"):
         WSInfer({"checkpoint": str(folder)}).prepare([])
 
 
