@@ -22,8 +22,8 @@ BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # SentencePiece's tokens for single 
 SPACE = "\u2581"  # SentencePiece's mark of a space
 
 LAYOUT: "JsonCompileOptions" = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-LONGEST = 20000  # bytes of the shortest answer that a schema may ask for
-CLOSING, OPENING = b'}]"', b"{["
+LONGEST, DEEPEST = 4000, 100  # bytes of a text that tries out a schema, and how deep it may be nested
+CLOSING, OPENING, QUOTE = b'}]"', b"{[", ord('"')
 
 
 def check_schema(schema: str, *, thing: str) -> None:
@@ -51,25 +51,30 @@ def check_possible(schema: str, *, thing: str) -> None:
 
 
 def _walk(schema: str) -> str:
-    """Write one short text under a schema, byte by byte; what goes wrong, "" where it comes to its end.
+    """Write one short text under a schema, byte by byte; what goes wrong, "" where nothing does.
 
-    What closes is written first, so that lists and texts stay short; the rest is chosen evenly, the same every time, so
-    that a pattern is left sooner or later.
+    What closes is written first, so that lists and texts stay short, and what opens last; the rest is chosen evenly,
+    the same every time. A text that is nested deeper and deeper all the same could never end.
     """
     single = [bytes([byte]) for byte in range(256)]
     constraint = Constraint(Vocabulary.of_tokens([*single, b""], ends=[256], special=[256]), schema)
+    deepest, nested, within = 0, 0, False
     chance = random.Random(0)  # noqa: S311 - nothing is kept secret
     try:
         for _ in range(LONGEST):
             if constraint.finished:
                 return ""
             allowed = np.flatnonzero(constraint.mask()[:256]).tolist()
-            closing = [byte for byte in CLOSING if byte in allowed]
+            closing = [byte for byte in (CLOSING[-1:] if within else CLOSING) if byte in allowed]
             rest = [byte for byte in allowed if byte not in OPENING] or allowed
-            constraint.advance(closing[0] if closing else chance.choice(rest))
+            byte = closing[0] if closing else chance.choice(rest)
+            constraint.advance(byte)
+            within ^= byte == QUOTE
+            nested += 0 if within else (byte in OPENING) - (byte in CLOSING and byte != QUOTE)
+            deepest = max(deepest, nested)
     except ModelError as error:
         return error.value
-    return f"no answer to it comes to an end within {LONGEST} characters"
+    return "it contains itself without an end" if deepest > DEEPEST else ""
 
 
 class Vocabulary:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any, Generic, Never, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import httpx2
 
@@ -271,15 +271,16 @@ async def _complaint(response: httpx2.Response, key: str) -> _FaultError:
     return _FaultError(reason, retries=_OFTEN, wait=wait)
 
 
-def _no_number(name: str) -> Never:
+def _no_number(name: str) -> float:
+    """What is no JSON: -Infinity, by which servers tell the likelihood of nothing, and others, which are refused."""
+    if name == "-Infinity":
+        return -math.inf
     raise _FaultError(f"its answer holds {name}, which is no number of JSON's", remedy=_NUMBERS, counts=False)
 
 
 def _finite(text: str) -> float:
     number = float(text)
-    if not math.isfinite(number):
-        _no_number("a number beyond all bounds")
-    return number
+    return _no_number("a number beyond all bounds") if number == math.inf else number
 
 
 def _said(raw: bytes) -> str:

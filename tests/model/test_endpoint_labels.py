@@ -101,7 +101,7 @@ def test_first_tokens_weigh(model_server: Server, views: list[View]) -> None:
         ([("The", -0.1), ("", -1.0), (" ", -1.0)], "first word"),
         ([("s", -0.1), ("ship", -3.0)], "tell them apart"),
         ([("ship", 0.5)], "at most 1"),
-        ([("ship", math.nan)], "at most 1"),
+        ([("ship", math.nan)], "NaN, which is no number"),
         ([("ship", "-1")], "at most 1"),
         ([(7, -1.0)], "at most 1"),
     ],

@@ -172,9 +172,9 @@ def test_a_template_that_takes_one_picture_says_so(vlm: Make) -> None:
 @pytest.mark.parametrize(("family", "mark"), [("qwen2_vl", "<|image_pad|>"), ("llava", "</s>"), ("internvl", "<img>")])
 def test_a_question_may_not_pretend_to_be_more(made_vlms: Make, family: str, mark: str) -> None:
     made = processor(made_vlms(family))
-    with pytest.raises(RequestError, match=r"may not hold a mark.*found: "):
+    with pytest.raises(RequestError, match=r"may not hold the marks.*found: "):
         made.read([noise(56, 56)], f"a {mark} ship")
-    with pytest.raises(RequestError, match="may not hold a mark"):
+    with pytest.raises(RequestError, match="may not hold the marks"):
         made.tail("a ship", mark, pictures=1)
 
 

@@ -242,12 +242,15 @@ def test_the_four_kinds_of_answer(made_vlms: Make, show: Show, family: str) -> N
         one = asker(folder, **options)
         one.prepare([])
         views = show(one, noise(112, 56))
+        if family == "gemma3" and "question" in options:  # with its weights it says nothing that is a word
+            with pytest.raises(ModelError, match="must hold a text"):
+                one.annotate(views)
+            continue
         answers = one.annotate(views)
         assert [*answers] == [*asker(folder, **options).annotate(views)]  # the same, made anew
         assert {answer.label for answer in answers[0]} <= set(one.labels)
         found += [*answers[0]]
-    text = next(one for one in found if one.label == "description")
-    assert text.geometry is None
+    assert [one.geometry for one in found if one.label == "description"] == [None] * (family != "gemma3")
     weighed = next(one for one in found if "agreement" in one.numbers)
     assert sum(weighed.numbers[f"p.{label}"] for label in ("ship", "shipyard", "crane")) == pytest.approx(1, abs=3e-4)
     record = next(one for one in found if one.label == "record")
@@ -270,7 +273,7 @@ def test_a_number_beyond_all_bounds_is_an_error(made_vlms: Make, show: Show, dic
     [view] = show(one, noise(56, 56))
     for number in ("1e999", "1" + "0" * 400):
         dictate(f'{{"n": {number}}}')
-        with pytest.raises(ModelError, match=r"'n' on .*must be finite.*minimum and maximum"):
+        with pytest.raises(ModelError, match=r"answer on .*numbers are finite.*minimum and maximum"):
             one.annotate([view])
 
 
