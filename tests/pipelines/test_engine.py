@@ -152,7 +152,7 @@ def test_a_worker_that_cannot_start_stops_the_run(make_job: Callable[..., Any]) 
 def test_closing_the_engine_stops_its_workers(make_job: Callable[..., Any]) -> None:
     engine = LocalEngine(make_job(**{f"p{i}": "slow" for i in range(20)}), 2, 1)
     coming = engine.annotate([[region] for region in regions(20)])
-    first = next(coming)
+    first = next(results for results in coming if results)
     coming.close()
     pid = int(first[0].seconds)
     assert not Path(f"/proc/{pid}").exists() or not Path("/proc").exists()
