@@ -171,9 +171,11 @@ def read_sources(folder: Path) -> dict[str, str]:
     """
     try:
         found: object = parse_json(read_whole(folder / SOURCES, regular=True))
-        if not isinstance(found, dict) or not all(isinstance(one, str) for one in cast("dict[str, Any]", found).values()):
+        if not isinstance(found, dict) or not all(
+            isinstance(one, str) for one in cast("dict[str, Any]", found).values()
+        ):
             msg = "no object of texts"
-            raise ValueError(msg)  # noqa: TRY004, TRY301 - a text that is no such file
+            raise ValueError(msg)  # noqa: TRY301 - a text that is no such file
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

@@ -94,7 +94,10 @@ class Drawing:
             return parse_json(content.decode("utf-8-sig"), constants=True)  # QuPath measures NaN
         except (OSError, EOFError, zlib.error, ValueError) as error:
             raise RequestError(
-                self.thing, "it must be a GeoJSON file", value=shown(str(error)), remedy=f"Give a file of {self._wanted}"
+                self.thing,
+                "it must be a GeoJSON file",
+                value=shown(str(error)),
+                remedy=f"Give a file of {self._wanted}",
             ) from error
 
     @property

@@ -68,9 +68,9 @@ def scan(
     """What the inputs hold, one row for each file, in the order of the inputs and sorted within a folder.
 
     Folders are walked; what begins with a dot is not looked at. A named file that nobody claims or that cannot be read
-    is "failed" with the reason; a file in a folder that nobody claims is "skipped". `apart` says of a folder why it is not
-    looked at: "" where nothing is to be said of it either, None where it is to be looked at. Images get their final ids: the
-    slug of the file's stem, with -2, -3, … in sorted order where it is taken. Raises `RequestError` for an unknown
+    is "failed" with the reason; a file in a folder that nobody claims is "skipped". `apart` says of a folder why it is
+    not looked at: "" where nothing is to be said of it either, None where it is to be looked at. Images get their final
+    ids: the slug of the file's stem, with -2, -3, … in sorted order where it is taken. Raises `RequestError` for an unknown
     reader or option, and where an option cannot mean anything.
     """
     among = readers()

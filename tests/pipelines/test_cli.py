@@ -12,6 +12,7 @@ from limner.readers.plugins import installed
 
 Limner = Callable[..., "Said"]  # noqa: F821 - of conftest, which tests cannot import
 
+
 @pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["models", "--help"], ["--version"]])
 def test_help_loads_nothing_heavy_and_touches_no_network(command: list[str]) -> None:
     spy = (

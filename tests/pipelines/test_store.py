@@ -1,7 +1,6 @@
 """The run's folder: whole lines or none, one writer at a time, and nothing of another's."""
 
 import errno
-import json
 import os
 import subprocess
 import sys
