@@ -75,7 +75,7 @@ class Finding:
             or not all(math.isfinite(number) for number in measured)
             or not np.isfinite(shapely.get_coordinates(found.geometry)).all()
             or found.kind not in get_args(Kind)
-            or not isinstance(found.cut, bool)
+            or record.get("cut", False) not in {False, True}
             or (seen is not None and len(seen) != 4)  # noqa: PLR2004 - a box
         ):
             msg = "a value of another kind"

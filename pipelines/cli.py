@@ -1,8 +1,8 @@
 """The command line. Standard out is data, standard error is talk.
 
 Exit codes: 0 all regions; 1 some failed, or results could not be kept or printed, listed; 2 the request was wrong; 3
-nothing could be read; 70 a mistake in limner; 128 + n stopped by signal n, so 130 by Ctrl-C. Commands import what they need when they run, so that
-`--help` is quick.
+nothing could be read; 70 a mistake in limner; 128 + n stopped by signal n, so 130 by Ctrl-C. Commands import what they
+need when they run, so that `--help` is quick.
 """
 
 import sys

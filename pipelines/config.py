@@ -263,7 +263,8 @@ def _parse_settings(text: str, source: str) -> dict[str, Any]:
 def _refuse_finery(text: str) -> None:
     """Raise `YAMLError` for what settings have no use for and which can be made to do harm: see the message."""
     depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    events = yaml.parse(text, Loader=yaml.SafeLoader)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    for event in cast("Iterable[Any]", events):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         named = isinstance(event, yaml.NodeEvent) and (event.anchor or getattr(event, "tag", None))
         if named or depth > _DEEPEST:

@@ -84,17 +84,12 @@ class _Config(BaseModel, strict=True):
     reports: list[str]
 
 
-class _Versions(BaseModel, strict=True, extra="allow"):
-    __pydantic_extra__: dict[str, str]
-    limner: str
-
-
 class _Manifest(BaseModel, strict=True):
     """What every manifest holds; images are checked where they are made plans again."""
 
     format: Literal[1]
     config: _Config
-    versions: _Versions
+    versions: dict[str, str]
     annotator: _Annotator
     area_sha256: str
     files: list[_File]
@@ -106,8 +101,10 @@ def load_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a run, with every part in its place. Raises as `store.read_manifest` does."""
     manifest = read_manifest(folder)
     try:
-        for image in _Manifest.model_validate(manifest).images:
+        checked = _Manifest.model_validate(manifest)
+        for image in checked.images:
             ImagePlan.from_json(image)
+        _ = checked.versions["limner"]
     except Exception as error:
         raise StoreError(
             str(folder / MANIFEST),

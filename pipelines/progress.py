@@ -2,7 +2,7 @@
 
 import sys
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -19,7 +19,7 @@ class Drawing:
 
     def __init__(self) -> None:
         file = sys.stderr.raw if isinstance(sys.stderr, Outlet) else sys.stderr
-        self._console = Console(file=file, highlight=False, soft_wrap=True)
+        self._console = Console(file=cast("TextIO", file), highlight=False, soft_wrap=True)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

@@ -224,7 +224,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def encoded(text: str) -> bytes:
-    """A JSON text as UTF-8. What is no character, such as a byte of a file name, becomes a JSON escape: \\udcff."""
+    """A JSON text as UTF-8. What is no character, such as a byte of a file name, becomes an escape of JSON."""
     return text.encode("utf-8", "backslashreplace")
 
 
@@ -247,8 +247,9 @@ def _read_entry(line: bytes, start: int, stop: int, where: str) -> Entry:
             start=start,
             stop=stop,
         )
-        texts = all(isinstance(text, str) for text in (entry.region, entry.image, entry.error))
-        if not texts or entry.status not in _STATUSES or not all(one is None or math.isfinite(one) for one in cover or ()):
+        texts = all(isinstance(record[key], str) for key in ("region", "image", "error"))
+        numbers = all(one is None or math.isfinite(one) for one in cover or ())
+        if not texts or not numbers or entry.status not in _STATUSES:
             msg = "a value of another kind"
             raise TypeError(msg)  # noqa: TRY301 - as what else is wrong with it
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:

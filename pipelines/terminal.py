@@ -26,7 +26,7 @@ class OutputError(LimnerError):
     """Standard output takes nothing more."""
 
 
-class Stopped(BaseException):  # noqa: N818 - no error: somebody asked for it
+class Stopped(BaseException):
     """A signal asked this process to end. `exit_code` is 128 and the signal's number, as shells have it."""
 
     def __init__(self, number: int) -> None:
@@ -35,9 +35,9 @@ class Stopped(BaseException):  # noqa: N818 - no error: somebody asked for it
 
 
 def visible(text: str, *, keep: str = "") -> str:
-    """`text` with every character that does not print written as an escape: \\x1b, \\u202e, \\n unless it is in `keep`.
+    """`text` with every character that does not print written as Python's escape of it, but those in `keep`.
 
-    Bytes of file names that are not UTF-8 come out as \\xff.
+    Bytes of file names that are not UTF-8 come out as what they are: the letter x and two digits after a backslash.
     """
     if _PRINTABLE.fullmatch(text) and (keep or "\n" not in text):
         return text
@@ -76,7 +76,7 @@ class Outlet(io.TextIOBase):
         return Outlet(self._stream, needed=self._needed, escapes=False)
 
     @property
-    def encoding(self) -> str:
+    def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The stream's."""
         return self._stream.encoding
 

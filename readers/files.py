@@ -45,7 +45,7 @@ def open_regular(path: str | Path, flags: int = os.O_RDONLY, mode: str = "rb") -
         raise OSError(errno.EINVAL, str(error)) from error
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is a folder, a pipe or a device, not a file")
+            raise OSError(errno.EINVAL, "it is a folder, a pipe or a device, not a file")  # noqa: TRY301 - to close it
         return cast("BinaryIO", os.fdopen(descriptor, mode, buffering=0))
     except BaseException:
         os.close(descriptor)

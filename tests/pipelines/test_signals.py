@@ -44,15 +44,15 @@ def members(group: int) -> list[int]:
 @pytest.mark.parametrize(
     ("engine", "number", "whole_group"),
     [
-        ("inline", signal.SIGINT, True),
-        ("inline", signal.SIGTERM, False),
-        ("local", signal.SIGTERM, False),
-        ("local", signal.SIGTERM, True),
-        ("local", signal.SIGHUP, True),
+        ("inline", signal.SIGINT, "group"),
+        ("inline", signal.SIGTERM, ""),
+        ("local", signal.SIGTERM, ""),
+        ("local", signal.SIGTERM, "group"),
+        ("local", signal.SIGHUP, "group"),
     ],
 )
-def test_a_signal_ends_a_run_that_can_go_on(  # noqa: PLR0913, PLR0917 - its fixtures
-    engine: str, number: signal.Signals, whole_group: bool, scene: Path, painter: str, tmp_path: Path, limner: Limner
+def test_a_signal_ends_a_run_that_can_go_on(
+    engine: str, number: signal.Signals, whole_group: str, scene: Path, painter: str, tmp_path: Path, limner: Limner
 ) -> None:
     words: list[object] = ["run", scene, "--out", tmp_path / "out", "--model", painter, "--hd-num", 1]
     words += ["--set", "model_options.mood=slow", "--engine", engine, "--workers", 2]

@@ -22,10 +22,8 @@ SQUARE = [[0, 0], [0, 1], [1, 1], [1, 0], [0, 0]]
         "[" * 100_000,
         "[" * (DEEPEST + 2) + "]" * (DEEPEST + 2),
         '{"a":' * 3000 + "1" + "}" * 3000,
-        "NaN",
-        "[1e1, Infinity]",
-    ]
-    + ["9" * 5000, "{", "", "\x00", '{"a": 1}{"b": 2}'],
+        *("NaN", "[1e1, Infinity]", "9" * 5000, "{", "", "\x00", '{"a": 1}{"b": 2}'),
+    ],
     ids=range(10),
 )
 def test_json_that_is_none_is_a_value_error(text: str) -> None:
