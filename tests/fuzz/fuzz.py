@@ -5,9 +5,9 @@
 Each input is a small valid file or folder with one to four changes, which follow from the seed and the input's number
 alone: `--only NUMBER` makes one again. A process that is reused does with it what a person would (see `worker.py`).
 Counted are those that end well or with an error of limner's own ("fine", "refused"), and those that must not be:
-"foreign" (another exception), "slow" (over 30 s, twice), "memory" (over 1.5 GB more than before), "died" (the process
-did), "wrote" (a file where nothing was to be written). Exit code 1 where there is any of these. What was found lies in
-`--out`: a folder for each different mistake with the input and what was said.
+"foreign" (another exception), "slow" (a step of over 30 s, twice), "memory" (over 1.5 GB more than before), "died" (the
+process did), "wrote" (a file where nothing was to be written). Exit code 1 where there is any of these. What was found
+lies in `--out`: a folder for each different mistake with the input and what was said.
 """
 
 import argparse
@@ -123,37 +123,51 @@ class Worker:
         self._tried = 0
 
     def attempt(self, folder: Path, steps: list[list[str]]) -> dict[str, Any]:
-        """What became of an input; `outcome` is the worst that happened."""
-        process = self._started()
-        assert process.stdin is not None
-        before, start = self._held(process.pid), time.monotonic()
-        try:
-            process.stdin.write(json.dumps({"folder": str(folder), "steps": steps}).encode() + b"\n")
-            process.stdin.flush()
-        except BrokenPipeError:
-            return self._ended("died", start)
-        most, text = 0, b""
-        while not text.endswith(b"\n"):
-            if self._ready(process, 0.1):
-                part = os.read(process.stdout.fileno(), 2**16)
-                if not part:
-                    return self._ended("died", start)
-                text += part
-                continue
-            most = max(most, self._held(process.pid) - before)
-            if time.monotonic() - start > SECONDS:
-                return self._ended("slow", start)
-            if most > BYTES:
-                return self._ended("memory", start)
+        """What became of an input: how its worst step ended, after which there is none."""
+        before = self._held(self._started().pid)
+        whole: dict[str, Any] = {"outcome": "fine", "signature": "", "told": "", "peak": 0, "seconds": 0.0, "ends": []}
+        for words in steps:
+            start = time.monotonic()
+            said = self._step(json.dumps({"folder": str(folder), "step": words}), before)
+            whole["ends"].append(said["end"])
+            whole["peak"] = max(whole["peak"], said["peak"])
+            whole["seconds"] += time.monotonic() - start
+            if said["end"] in BAD or (said["end"] == "refused" and whole["outcome"] == "fine"):
+                whole |= {"outcome": said["end"], "signature": said["signature"], "told": said["told"]}
+            if said["end"] in BAD:
+                break
         self._tried += 1
-        said = json.loads(text)
-        outcome = max(said["ends"], key=("fine", "refused", *BAD).index)
-        said["peak"] = max(said["peak"], most)
-        if said["peak"] > BYTES:
-            outcome = "memory"
-        if outcome in BAD or self._tried >= REUSED:
+        if whole["outcome"] in BAD or self._tried >= REUSED:
             self.close()  # a mistake may have left something behind that the next input would suffer from
-        return {**said, "outcome": outcome, "seconds": time.monotonic() - start}
+        return whole
+
+    def _step(self, line: str, before: int) -> dict[str, Any]:
+        process, start, most, text = self._started(), time.monotonic(), 0, b""
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(line.encode() + b"\n")
+            while not text.endswith(b"\n"):
+                if select.select([process.stdout], [], [], 0.1)[0]:
+                    part = os.read(process.stdout.fileno(), 2**16)
+                    text += part
+                    if part:
+                        continue
+                    return self._died(most)
+                most = max(most, self._held(process.pid) - before)
+                if most > BYTES or time.monotonic() - start > SECONDS:
+                    end = "memory" if most > BYTES else "slow"
+                    return {"end": end, "told": f"ended after {time.monotonic() - start:.1f} s", "signature": end,
+                            "peak": most}  # fmt: skip
+        except BrokenPipeError:
+            return self._died(most)
+        said: dict[str, Any] = json.loads(text)
+        said["peak"] = max(said["peak"], most)
+        return said | ({"end": "memory"} if said["peak"] > BYTES else {})
+
+    def _died(self, most: int) -> dict[str, Any]:
+        told = f"it ended with {self._process.wait()}" if self._process else ""
+        return {"end": "died", "told": told, "signature": "died", "peak": most}
 
     def close(self) -> None:
         """End the process and what it started."""
@@ -180,18 +194,6 @@ class Worker:
             assert self._process.stdout is not None
             self._process.stdout.readline()
         return self._process
-
-    def _ready(self, process: subprocess.Popen[bytes], seconds: float) -> bool:
-        return bool(select.select([process.stdout], [], [], seconds)[0])
-
-    def _ended(self, outcome: str, start: float) -> dict[str, Any]:
-        process = self._process
-        assert process is not None
-        code = process.poll() if outcome != "died" else process.wait()
-        self.close()
-        why = f"the process ended with {code}" if outcome == "died" else f"ended after {time.monotonic() - start:.1f} s"
-        return {"ends": [], "trace": why, "signature": outcome, "peak": 0, "outcome": outcome,
-                "seconds": time.monotonic() - start}  # fmt: skip
 
     def _held(self, pid: int) -> int:
         """Resident memory of a process and all that it started, in bytes."""
@@ -244,7 +246,7 @@ class Fuzz:
 
     def _twice(self, worker: Worker, made: Input, folder: Path) -> dict[str, Any]:
         """Try an input, and again where it was slow: once may be the machine."""
-        said = {"outcome": "slow"}
+        said: dict[str, Any] = {"outcome": "slow"}
         for _ in range(2):
             if said["outcome"] == "slow":
                 write(made, folder)
@@ -300,7 +302,7 @@ def report(made: Input, said: dict[str, Any], kind: str, folder: Path, of: Kitch
     steps = "\n".join(" ".join(words) for words in made.steps)
     again = f"python tests/fuzz/fuzz.py --seed {of.seed} --area {','.join(of.areas)} --only {made.number}"
     text = f"{kind}\n\nseed {made.name!r}, changed: {made.changed}\nin the folder `input`:\n{steps}\n\n{again}\n\n"
-    text += f"{said['ends']}\n{said['trace']}\n{said.get('told', '')}"
+    text += f"{said['ends']}\n{said['told']}"
     (folder / "found.txt").write_text(text, encoding="utf-8", errors="replace")
 
 
@@ -310,7 +312,7 @@ def unchanged(fuzz: Fuzz) -> int:
     for made in fuzz.kitchen.unchanged():
         said = fuzz.one(worker, made)
         if said["outcome"] != "fine":
-            print(f"{made.area}, {made.name}: {said['outcome']}: {said.get('told')}")  # noqa: T201 - a script
+            print(f"{made.area}, {made.name}: {said['outcome']}: {said['told']}")  # noqa: T201 - a script
     worker.close()
     print(fuzz.table())  # noqa: T201 - the same
     return int(any(outcome != "fine" for _, outcome in fuzz.counts))

@@ -1,6 +1,6 @@
 """A process that does with files what a person does, one input after another, and says how each step ended.
 
-It reads lines of JSON {"folder", "steps"} and answers each with one line. A step is ["limner", argument, …], the
+It reads lines of JSON {"folder", "step"} and answers each with one line. A step is ["limner", argument, …], the
 command line in this process, or ["read", input, …]: whatever it holds is opened and read, whole and in parts.
 """
 
@@ -91,41 +91,29 @@ def step(words: Sequence[str]) -> tuple[str, str]:
 def signature(trace: str) -> str:
     """What two tracebacks of one mistake share: the exception's kind, and where limner was when it came."""
     places = re.findall(r'File "[^"]*?/((?:readers|model|reports|pipelines)/[^"]+)", line \d+, in (\w+)', trace)
-    last = trace.partition("\nThis is a mistake in limner")[0].strip().splitlines()[-1]
-    kind = re.sub(r"[^\w.].*", "", last)
+    kind = re.sub(r"[^\w.].*", "", _told_last(trace))
     where = " < ".join(f"{path}:{name}" for path, name in reversed(places[-3:]))
     return f"{kind} {where}" if where else f"{kind} {hashlib.sha256(trace.encode()).hexdigest()[:8]}"
 
 
-def attempt(folder: Path, steps: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """What became of one input, in the words that the parent counts: the worst of its steps."""
-    steps = [[word.replace("@", f"{folder}/") for word in words] for words in steps]
+def _told_last(trace: str) -> str:
+    """The line of a traceback that names the exception; what the command line says after it is left out."""
+    return (trace.partition("\nThis is a mistake in limner")[0].strip().splitlines() or [""])[-1]
+
+
+def attempt(folder: Path, words: Sequence[str]) -> dict[str, Any]:
+    """How one step of an input ended, with what was told or the traceback, and the memory that it took at most."""
+    words = [word.replace("@", f"{folder}/") for word in words]
     held = resident()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
     before = set(folder.rglob("*"))
-    ends: list[str] = []
-    trace = told = ""
-    for words in steps:
-        end, said = step(words)
-        if end in {"fine", "refused"} and "--out" not in words:
-            made = set(folder.rglob("*")) - before
-            if made and words[:2] != ["limner", "report"]:
-                end, said = "wrote", f"{' '.join(words)} wrote {sorted(str(path) for path in made)[:5]}"
-        ends.append(end)
-        if end not in {"fine", "refused"}:
-            trace = said
-            break
-        if end == "refused":
-            told = told or said
-    if trace and re.search(r"^MemoryError", trace.strip().splitlines()[-1]):
-        ends[-1] = "memory"
-    return {
-        "ends": ends,
-        "trace": trace,
-        "signature": signature(trace) if trace else "",
-        "peak": peak() - held,
-        "told": told,
-    }
+    end, told = step(words)
+    made = set(folder.rglob("*")) - before
+    if end in {"fine", "refused"} and made and "--out" not in words and words[1] != "report":
+        end, told = "wrote", f"wrote {sorted(str(path) for path in made)[:5]}"
+    if end == "foreign" and re.search(r"^MemoryError", _told_last(told)):
+        end = "memory"
+    return {"end": end, "told": told, "signature": signature(told) if end == "foreign" else end, "peak": peak() - held}
 
 
 def resident() -> int:
@@ -172,7 +160,7 @@ def serve(lines: Iterator[str]) -> None:
     answers.flush()
     for line in lines:
         asked = json.loads(line)
-        answers.write(json.dumps(attempt(Path(asked["folder"]), asked["steps"])) + "\n")
+        answers.write(json.dumps(attempt(Path(asked["folder"]), asked["step"])) + "\n")
         answers.flush()
 
 

@@ -23,6 +23,7 @@ def collect(root: Path, tests: Path, folder: Path, *options: str, **environment:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "LC_"))}
     kept |= {"PYTHONPATH": str(folder), "HOME": str(folder), **environment}
     command = [sys.executable, "-m", "pytest", "-c", str(root / "pyproject.toml"), "--rootdir", str(root)]
+    command += ["--confcutdir", str(tests if tests.is_dir() else tests.parent)]  # /tmp may hold anybody's conftest.py
     command += ["--collect-only", "-q", "-p", "no:cacheprovider", *options, str(tests)]
     return subprocess.Popen(command, cwd=folder, env=kept, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
