@@ -37,7 +37,7 @@ def ask(tmp_path: Path, scene: Path, model_server: Server, limner: Limner, rows:
     """`ask(*words, **options)`: (what was said, rows of findings.csv) of one question on one region of 128 × 128 px."""
 
     def run(*words: object, **options: object) -> tuple[Any, list[dict[str, str]]]:
-        further = {"served": "seer", "tile": SIDE, "retries": 1, **options}
+        further = {"served": "seer", "tile": SIDE, "retries": 1, "concurrency": 1, **options}
         told = [word for name, value in further.items() for word in ("--set", f"model_options.{name}={value}")]
         seen = ("--hd-num", 1, "--set", "skip_empty=false", "--report", "findings-csv", "--report", "files-csv")
         out = tmp_path / "out"
@@ -57,10 +57,9 @@ def always(server: Server, answer: Callable[[Json], tuple[int, Json]]) -> None:
     """What the server answers to any question: `answer(body)` → (status, body)."""
 
     def one(handler: Any) -> None:  # noqa: ANN401
-        server.script.append(one)
         server.send(handler, *answer(server.questions[-1]))
 
-    server.script.append(one)
+    server.script.extend([one] * 99)
 
 
 THOUGHT = "Hmm, harbour basins have straight edges. A beach? No."
@@ -209,7 +208,7 @@ VALUES = '{"ships": 3}'
     [
         VALUES,
         fails(f"Here is what I see:\n\n```json\n{VALUES}\n```", reason=PROSE),
-        fails(f"```\n{VALUES}\n```", reason=PROSE),
+        f"```\n{VALUES}\n```",
         fails(f"{VALUES}\n\nHope this helps!", reason=PROSE),
         fails(f"<think>{THOUGHT} {{}}</think>{VALUES}", reason=PROSE),
     ],
