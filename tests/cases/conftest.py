@@ -92,6 +92,7 @@ class Made:
         self.made: dict[str, Path] = {}
 
     def __call__(self, name: str) -> Path:
+        """Where it lies."""
         if name not in self.made:
             (self.folder / name).mkdir()
             self.made[name] = self.makers[name](self.folder / name, self.source)

@@ -17,7 +17,9 @@ def good(path: Path) -> Path:
     """A map of 64 × 64 px of one byte, which nothing is wrong with."""
     pixels = np.add.outer(np.arange(SIDE), np.arange(SIDE)).astype(np.uint8) + 60
     shape = {"width": SIDE, "height": SIDE, "count": 1, "dtype": "uint8"}
-    with rasterio.open(path, "w", driver="GTiff", crs="EPSG:32618", transform=from_origin(3e5, 5e6, 30, 30), **shape) as raster:
+    with rasterio.open(
+        path, "w", driver="GTiff", crs="EPSG:32618", transform=from_origin(3e5, 5e6, 30, 30), **shape
+    ) as raster:
         raster.write(pixels, 1)
     return path
 
@@ -28,7 +30,9 @@ def tiff(entries: Sequence[tuple[int, int, int, int]], *, following: int = 0, da
     return struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + body + struct.pack("<I", following) + data
 
 
-def _tags(width: int, height: int, tile: tuple[int, int], bits: int, kind: int, place: tuple[int, int]) -> list[tuple[int, int, int, int]]:
+def _tags(
+    width: int, height: int, tile: tuple[int, int], bits: int, kind: int, place: tuple[int, int]
+) -> list[tuple[int, int, int, int]]:
     return [
         (256, 4, 1, width),
         (257, 4, 1, height),
@@ -75,7 +79,11 @@ def many_bands(path: Path) -> Path:
 def null_kernel(path: Path) -> Path:
     """A filter whose size is no number kills GDAL 3.10.3."""
     kernel = "<Kernel><Size>null</Size><Coefs>1 1 1 1 1 1 1 1 1</Coefs></Kernel>"
-    return _write(path, f'<VRTRasterBand dataType="Byte" band="1"><KernelFilteredSource>{_named("good.tif")}{kernel}</KernelFilteredSource></VRTRasterBand>')
+    return _write(
+        path,
+        '<VRTRasterBand dataType="Byte" band="1">'
+        f"<KernelFilteredSource>{_named('good.tif')}{kernel}</KernelFilteredSource></VRTRasterBand>",
+    )
 
 
 def infinite(path: Path) -> Path:
@@ -98,9 +106,8 @@ def _named(source: str, tag: str = "SourceFilename") -> str:
 
 
 def _simple(source: str, tag: str) -> str:
-    return (
-        f'<VRTRasterBand dataType="Byte" band="1"><{tag}>{_named(source)}<SourceBand>1</SourceBand></{tag}></VRTRasterBand>'
-    )
+    named = f"<{tag}>{_named(source)}<SourceBand>1</SourceBand></{tag}>"
+    return f'<VRTRasterBand dataType="Byte" band="1">{named}</VRTRasterBand>'
 
 
 def simple(path: Path, source: str) -> Path:
@@ -114,18 +121,24 @@ def complicated(path: Path, source: str) -> Path:
 def raw(path: Path, source: str) -> Path:
     """The bytes of a file as pixels."""
     offsets = f"<ImageOffset>0</ImageOffset><PixelOffset>1</PixelOffset><LineOffset>{SIDE}</LineOffset>"
-    band = f'<VRTRasterBand dataType="Byte" band="1" subClass="VRTRawRasterBand">{_named(source)}{offsets}</VRTRasterBand>'
+    band = (
+        f'<VRTRasterBand dataType="Byte" band="1" subClass="VRTRawRasterBand">{_named(source)}{offsets}</VRTRasterBand>'
+    )
     return _write(path, band)
 
 
 def warped(path: Path, source: str) -> Path:
     transform = "300000,30,0,5000000,0,-30"
     inverse = "-10000,0.0333333333,0,166666.666,0,-0.0333333333"
-    sides = "".join(f"<{side}GeoTransform>{transform}</{side}GeoTransform><{side}InvGeoTransform>{inverse}</{side}InvGeoTransform>" for side in ("Src", "Dst"))
+    sides = "".join(
+        f"<{side}GeoTransform>{transform}</{side}GeoTransform><{side}InvGeoTransform>{inverse}</{side}InvGeoTransform>"
+        for side in ("Src", "Dst")
+    )
     options = (
         "<BlockXSize>64</BlockXSize><BlockYSize>64</BlockYSize><GDALWarpOptions><WarpMemoryLimit>1e6</WarpMemoryLimit>"
         "<ResampleAlg>NearestNeighbour</ResampleAlg><WorkingDataType>Byte</WorkingDataType>"
-        f"{_named(source, 'SourceDataset')}<Transformer><GenImgProjTransformer>{sides}</GenImgProjTransformer></Transformer>"
+        f"{_named(source, 'SourceDataset')}<Transformer><GenImgProjTransformer>{sides}"
+        "</GenImgProjTransformer></Transformer>"
         '<BandList><BandMapping src="1" dst="1"/></BandList></GDALWarpOptions>'
     )
     band = '<VRTRasterBand dataType="Byte" band="1" subClass="VRTWarpedRasterBand"/>'
