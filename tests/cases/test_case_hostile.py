@@ -2,8 +2,8 @@
 
 import os
 import shutil
-import socket
-import threading
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -99,35 +99,55 @@ def test_a_harmful_raster_is_one_row(
     one_row(folder, tmp_path / "out", f"harmful{suffix}", child, rows, per_tile, "good.tif")
 
 
+LISTENER = """
+import socket, sys
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], flush=True)
+while True:
+    connection, _ = server.accept()
+    connection.settimeout(1)
+    try:
+        asked = connection.recv(200)
+        connection.sendall(b"HTTP/1.1 404 Not Found\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n")
+    except OSError:
+        asked = b"nothing"
+    with open(sys.argv[1], "ab") as file:
+        file.write(asked.partition(b"\\r")[0] + b"\\n")
+    connection.close()
+"""
+
+
 class Listener:
-    """Counts who connects to a port of this machine, and says that there is nothing."""
+    """Writes down who connects to a port of this machine, and says that there is nothing.
 
-    def __init__(self) -> None:
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self.socket.getsockname()[1]}"
-        self.asked: list[bytes] = []
-        threading.Thread(target=self._serve, daemon=True).start()
+    In a process of its own, since GDAL holds this one's lock while it waits for an answer.
+    """
 
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self.socket.accept()
-            except OSError:
-                return
-            with connection:
-                connection.settimeout(1)
-                try:
-                    self.asked.append(connection.recv(200))
-                    connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-                except OSError:
-                    self.asked.append(b"")
+    def __init__(self, kept: Path) -> None:
+        self.kept = kept
+        self.process = subprocess.Popen([sys.executable, "-c", LISTENER, kept], stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.address = f"127.0.0.1:{self.process.stdout.readline().strip()}"
+
+    @property
+    def asked(self) -> list[str]:
+        """The first line of each request."""
+        return self.kept.read_text().splitlines() if self.kept.exists() else []
+
+
+@pytest.fixture(scope="module")
+def listening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listener]:
+    made = Listener(tmp_path_factory.mktemp("listener") / "asked")
+    yield made
+    made.process.kill()
+    made.process.communicate()
 
 
 @pytest.fixture
-def listener() -> Iterator[Listener]:
-    made = Listener()
-    yield made
-    made.socket.close()
+def listener(listening: Listener) -> Listener:
+    """One that nobody has asked yet."""
+    listening.kept.unlink(missing_ok=True)
+    return listening
 
 
 WRAPPERS = ("simple", "complicated", "raw", "warped", "nested")
@@ -184,6 +204,7 @@ def test_a_source_on_the_network_is_refused_and_not_asked(
     monkeypatch: pytest.MonkeyPatch,
     kind: str,
 ) -> None:
+    monkeypatch.setenv("GDAL_HTTP_TIMEOUT", "3")
     monkeypatch.setenv("AWS_NO_SIGN_REQUEST", "YES")
     monkeypatch.setenv("AWS_S3_ENDPOINT", listener.address)
     monkeypatch.setenv("AWS_HTTPS", "NO")
