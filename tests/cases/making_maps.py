@@ -184,7 +184,8 @@ def safe(folder: Path, crop: Crop) -> Path:
     product = safe_without_metadata(folder, crop)
     offsets = "".join(f'<RADIO_ADD_OFFSET band_id="{band}">-1000</RADIO_ADD_OFFSET>' for band in range(13))
     (product / "MTD_MSIL1C.xml").write_text(
-        '<?xml version="1.0"?><n1:Level-1C_User_Product xmlns:n1="made"><n1:General_Info><Product_Image_Characteristics>'
+        '<?xml version="1.0"?><n1:Level-1C_User_Product xmlns:n1="made"><n1:General_Info>'
+        "<Product_Image_Characteristics>"
         f'<QUANTIFICATION_VALUE unit="none">10000</QUANTIFICATION_VALUE><Radiometric_Offset_List>{offsets}'
         "</Radiometric_Offset_List></Product_Image_Characteristics></n1:General_Info></n1:Level-1C_User_Product>"
     )

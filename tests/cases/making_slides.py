@@ -1,6 +1,5 @@
 """Slides on which tools of this field fail, from the sample slide. A maker takes a folder and the slide's pixels."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -83,7 +82,7 @@ def truncated(folder: Path, pixels: Rgb) -> Path:
 def label(folder: Path, pixels: Rgb) -> Path:
     """A name and a case number in the file's name, in its description and on its label."""
     stated = "|Filename = DOE_JOHN|User = 7c0|Patient = John Doe|Date = 01/02/21|Barcode = S21-1234"
-    return svs(folder / "DOE_JOHN S21-1234.svs", pixels[:1200, :1200], stated=stated)
+    return svs(folder / "DOE_JOHN S21-1234.svs", pixels[:800, :800], stated=stated)
 
 
 def no_scale(folder: Path, pixels: Rgb) -> Path:
@@ -170,9 +169,9 @@ def corrupt(folder: Path, pixels: Rgb) -> Path:
 
 def same_names(folder: Path, pixels: Rgb) -> Path:
     """Two slides of one name in two folders, and a link to the first beside the second."""
-    first = svs(folder / "Fälle 一" / "A" / "slide 1.svs", pixels[:900, :900])
-    second = svs(folder / "Fälle 一" / "B" / "slide 1.svs", pixels[900:1800, 900:1800])
-    os.symlink(f"../A/{first.name}", second.parent / "link.svs")
+    first = svs(folder / "Fälle 一" / "A" / "slide 1.svs", pixels[:600, :600])
+    second = svs(folder / "Fälle 一" / "B" / "slide 1.svs", pixels[900:1500, 900:1500])
+    (second.parent / "link.svs").symlink_to(f"../A/{first.name}")
     return folder / "Fälle 一"
 
 

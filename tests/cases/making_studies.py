@@ -37,7 +37,9 @@ def item(**tags: object) -> Dataset:
     return made
 
 
-def image(modality: str, pixels: npt.NDArray[Any], *, storage: str = "", placed: bool = True, **tags: object) -> Dataset:
+def image(
+    modality: str, pixels: npt.NDArray[Any], *, storage: str = "", placed: bool = True, **tags: object
+) -> Dataset:
     """One image; `placed` puts its corner at (−16, −16, z) mm, with z = 0 and pixels of 0.5 mm."""
     made = Dataset()
     made.file_meta = FileMetaDataset()
@@ -184,7 +186,9 @@ def tomogram(folder: Path, _: object) -> Path:
     pixels = np.stack([flat(100 * (number + 1)) for number in range(6)])
     kind = ["ORIGINAL", "PRIMARY", "RECON TOMO", "EMISSION"]
     spacings = {"PixelSpacing": [4, 4], "SpacingBetweenSlices": 4, "SliceThickness": 4}
-    made = image("NM", pixels, placed=False, NumberOfFrames=6, ImageType=kind, SliceVector=[1, 2, 3, 4, 5, 6], **spacings)
+    made = image(
+        "NM", pixels, placed=False, NumberOfFrames=6, ImageType=kind, SliceVector=[1, 2, 3, 4, 5, 6], **spacings
+    )
     place = item(ImagePositionPatient=[-128, -128, 50], ImageOrientationPatient=AXIAL)
     made.DetectorInformationSequence = of(place)
     return save(folder, [made])

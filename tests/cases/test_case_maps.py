@@ -122,7 +122,7 @@ def test_no_data_is_exact_at_the_files_own_pixels(
 def test_overviews_with_blended_no_data_are_not_believed(
     tmp_path: Path, maps: Made, limner: Limner, rows: Rows, shares: Shares, per_tile: str, name: str, missing: float
 ) -> None:
-    """At 40 m, where the file has an overview that would do: brightness stays that of ground, coverage that of ground."""
+    """At 40 m, where the file has an overview that would do: brightness and coverage stay those of the ground."""
     out = tmp_path / "out"
     words = (*LOOK, "--model", per_tile, "--resolution", "40m", "--out", out)
     said = limner("run", maps(name), *words)

@@ -22,6 +22,9 @@ def fails(*values: object, reason: str, raises: type[BaseException] = AssertionE
     return pytest.param(*values, marks=pytest.mark.xfail(strict=True, raises=raises, reason=reason))
 
 
+LOOK = ("--report", "findings-csv", "--report", "summary-csv", "--report", "files-csv")
+
+
 @pytest.fixture
 def card(tmp_path: Path, make_card: Callable[..., Path]) -> Path:
     """A network that finds what is bright in red, at 4 µm a pixel."""
@@ -61,11 +64,14 @@ def test_a_label_is_in_nothing_that_is_written_or_said(
     everything: Callable[[Path], bytes],
 ) -> None:
     out = tmp_path / "out"
-    told = [limner(verb, slides("label"), *words) for verb, words in (
-        ("info", ()),
-        ("plan", ("--model", card)),
-        ("run", ("--model", card, "--out", out)),
-    )]
+    told = [
+        limner(verb, slides("label"), *words)
+        for verb, words in (
+            ("info", ()),
+            ("plan", ("--model", card)),
+            ("run", ("--model", card, "--out", out)),
+        )
+    ]
     assert [said.code for said in told] == [0, 0, 0]
     written = everything(out) + "".join(said.out + said.err for said in told).encode()
     assert len(written) > 10_000
@@ -107,19 +113,21 @@ def test_a_slide_that_is_refused_is_found_by_name_in_the_crosswalk(
     assert {Path(known[name]).name for name in told if name in known} == {slides(name).name}
 
 
-def test_a_scale_with_a_decimal_comma_is_half_a_micron(tmp_path: Path, slides: Made, limner: Limner) -> None:
+def test_a_scale_with_a_decimal_comma_is_half_a_micron(slides: Made, limner: Limner) -> None:
     said = limner("info", slides("scale_comma"))
     assert said.code == 0
     assert re.search(r"0\.5 (µm|um)", said.out)
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="the threshold takes pale tissue for glass, and all is well")
+@pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="the threshold takes pale tissue for glass, and all is well"
+)
 @pytest.mark.parametrize("name", ["pale12", "pale05"])
 def test_pale_tissue_is_found_or_a_warning_says_that_none_was(
     tmp_path: Path, slides: Made, card: Path, limner: Limner, shares: Shares, rows: Rows, name: str
 ) -> None:
     out = tmp_path / "out"
-    said = limner("run", slides(name), "--model", card, "--out", out)
+    said = limner("run", slides(name), "--model", card, *LOOK, "--out", out)
     assert said.code in {0, 1}, said.err
     if shares(out)["analysed"] < 1.0:
         assert "tissue" in said.err
@@ -129,10 +137,10 @@ def test_pale_tissue_is_found_or_a_warning_says_that_none_was(
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="black padding counts as what was seen")
 def test_black_padding_is_no_data(tmp_path: Path, slides: Made, card: Path, limner: Limner, shares: Shares) -> None:
     out = tmp_path / "out"
-    said = limner("run", slides("black_pad"), "--model", card, "--out", out)
+    said = limner("run", slides("black_pad"), "--model", card, *LOOK, "--out", out)
     assert said.code == 0, said.err
     found = shares(out)
-    assert found["no data"] == pytest.approx(50.0, abs=1.0)
+    assert found.get("no data", 0.0) == pytest.approx(50.0, abs=1.0)
     assert found["analysed"] > 30.0
 
 
@@ -144,18 +152,19 @@ def test_a_flat_picture_of_stated_scale_is_like_the_slide_it_was_cut_from(
     found = []
     for number, one in enumerate(("cut_out", name)):
         out = tmp_path / str(number)
-        said = limner("run", slides(one), "--microns-per-pixel", "0.5", "--model", card, "--out", out)
+        said = limner("run", slides(one), "--microns-per-pixel", "0.5", "--model", card, *LOOK, "--out", out)
         assert said.code == 0, said.err
         found.append(shares(out))
     assert found[0]["analysed"] > 50.0
     assert found[1] == pytest.approx(found[0], abs=1.0 if name == "roi_jpg" else 0.2)
 
 
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="it is planned, and then every region fails")
 def test_colours_of_16_bits_are_stretched_or_refused_while_planning(
     tmp_path: Path, slides: Made, card: Path, limner: Limner
 ) -> None:
     planned = limner("plan", slides("rgb16"), "--model", card)
-    said = limner("run", slides("rgb16"), "--model", card, "--out", tmp_path / "out")
+    said = limner("run", slides("rgb16"), "--model", card, *LOOK, "--out", tmp_path / "out")
     assert said.code == planned.code
     if planned.code:
         assert planned.code == 2
@@ -182,7 +191,7 @@ def test_only_regions_that_need_damaged_tiles_fail(
     tmp_path: Path, slides: Made, fine_card: Path, limner: Limner, rows: Rows
 ) -> None:
     out = tmp_path / "out"
-    words = ("--model", fine_card, "--hd-num", 1, "--set", "tissue=off", "--out", out)
+    words = ("--model", fine_card, "--hd-num", 1, "--set", "tissue=off", *LOOK, "--out", out)
     said = limner("run", slides("corrupt"), *words)
     assert said.code == 1, said.err
     areas = {row["name"]: float(row["area_px"]) for row in rows(out / "summary.csv") if row["entry"] == "area"}
@@ -195,10 +204,12 @@ def test_slides_of_one_name_are_told_apart_in_every_table(
     tmp_path: Path, slides: Made, card: Path, limner: Limner, rows: Rows
 ) -> None:
     out = tmp_path / "out"
-    said = limner("run", slides("same_names"), "--model", card, "--out", out)
+    said = limner("run", slides("same_names"), "--model", card, *LOOK, "--out", out)
     assert said.code == 0, said.err
     known = json.loads((out / "sources.json").read_text())
-    image = {Path(known[row["path"]]).parent.name: row["image"] for row in rows(out / "files.csv") if row["path"] in known}
+    image = {
+        Path(known[row["path"]]).parent.name: row["image"] for row in rows(out / "files.csv") if row["path"] in known
+    }
     assert set(image) == {"A", "B"}
     for table in ("findings.csv", "summary.csv"):
         assert {row["image"] for row in rows(out / table)} >= set(image.values())
@@ -209,17 +220,19 @@ def test_a_link_to_a_slide_is_told_and_not_counted_twice(
     tmp_path: Path, slides: Made, card: Path, limner: Limner, rows: Rows
 ) -> None:
     out = tmp_path / "out"
-    said = limner("run", slides("same_names"), "--model", card, "--out", out)
+    said = limner("run", slides("same_names"), "--model", card, *LOOK, "--out", out)
     assert said.code == 0, said.err
     assert len({row["image"] for row in rows(out / "summary.csv")}) == 2
     linked = [row for row in rows(out / "files.csv") if "link" in row["reason"] or "same" in row["reason"]]
     assert len(linked) == 1
 
 
-def test_pens_are_no_tissue(tmp_path: Path, slides: Made, card: Path, limner: Limner, rows: Rows, shares: Shares) -> None:
+def test_pens_are_no_tissue(
+    tmp_path: Path, slides: Made, card: Path, limner: Limner, rows: Rows, shares: Shares
+) -> None:
     """What was looked at is the square of tissue, 16 % of the slide, and the picture's findings lie in it."""
     out = tmp_path / "out"
-    said = limner("run", slides("pens"), "--model", card, "--out", out)
+    said = limner("run", slides("pens"), "--model", card, *LOOK, "--out", out)
     assert said.code == 0, said.err
     assert 10.0 < shares(out)["analysed"] < 17.0
     found = rows(out / "findings.csv")
@@ -230,7 +243,7 @@ def test_pens_are_no_tissue(tmp_path: Path, slides: Made, card: Path, limner: Li
 
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="label and overview are read as a map")
-def test_a_vsi_is_refused_by_its_name(tmp_path: Path, slides: Made, card: Path, limner: Limner) -> None:
+def test_a_vsi_is_refused_by_its_name(tmp_path: Path, slides: Made, limner: Limner) -> None:
     for said in (
         limner("info", slides("vsi")),
         limner("run", slides("vsi"), "--preset", "neutral", "--model", "none", "--out", tmp_path / "out"),
@@ -245,10 +258,12 @@ def test_the_pages_of_a_vsi_are_never_shown(
     tmp_path: Path, slides: Made, limner: Limner, per_tile: str, everything: Callable[[Path], bytes]
 ) -> None:
     """Whatever it is asked for, and in a folder too."""
-    for number, (what, words) in enumerate((
-        (slides("vsi"), ("--model", per_tile)),
-        (slides("vsi").parent, ("--model", "none")),
-    )):
+    for number, (what, words) in enumerate(
+        (
+            (slides("vsi"), ("--model", per_tile)),
+            (slides("vsi").parent, ("--model", "none")),
+        )
+    ):
         out = tmp_path / str(number)
         said = limner("run", what, *words, "--out", out)
         assert list(out.glob("*.png")) == []
