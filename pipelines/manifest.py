@@ -19,6 +19,9 @@ from .plan import RUN_FOLDER, ImagePlan, Plan, area_digest
 from .store import MANIFEST, StoreError, read_manifest
 
 FORMAT = 1
+INNER = {"gdal": ("rasterio", "__gdal_version__"), "proj": ("pyproj", "__proj_version__")}
+"""Libraries inside packages, stated where a process has loaded them: where it has not, they changed no result."""
+
 DECIDING_PACKAGES = ("limner", "numpy", "onnxruntime", "pyproj", "rasterio", "shapely", "torch", "transformers")
 
 
@@ -139,8 +142,8 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     found["geos"] = ".".join(map(str, shapely.geos_version))
-    for inner, package, attribute in (("gdal", "rasterio", "__gdal_version__"), ("proj", "pyproj", "__proj_version__")):
-        if package in sys.modules:  # what no image needed cannot have changed a result
+    for inner, (package, attribute) in INNER.items():
+        if package in sys.modules:
             found[inner] = str(getattr(sys.modules[package], attribute))
     return found
 
@@ -153,6 +156,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[s
         before, after = _section(old, part), _section(new, part)
         neutral = {*NEUTRAL, *free} if part == "config" else {"labels", "neutral"}
         keys = [k for k in dict.fromkeys([*before, *after]) if k not in neutral and not k.startswith("colours.")]
+        keys = [key for key in keys if key not in INNER or (key in before and key in after)]
         found += [(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
     prints_before, prints_after = _fingerprints(old), _fingerprints(new)
     found += [
