@@ -86,7 +86,7 @@ class Drawing:
             content = Path(self.path).read_bytes()
             packed = self.path.endswith(".gz") and self.frame == "pixels"
             return json.loads((gzip.decompress(content) if packed else content).decode("utf-8-sig"))
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, ValueError, RecursionError) as error:
             raise RequestError(
                 self.thing, "it must be a GeoJSON file", value=str(error), remedy=f"Give a file of {self._wanted}"
             ) from error

@@ -57,6 +57,9 @@ def test_a_place_that_is_not_finite() -> None:
     crs = Crs("EPSG:32618", "m", "EPSG:32618")
     with pytest.raises(ReadError, match="finite"):
         affine_placement(((float("inf"), 0, 0), (0, 1, 0)), crs)
+    for size in (0.0, 1e-200, 1e200):
+        with pytest.raises(ReadError, match=r"pixel|finite"):
+            affine_placement(((size, 0, 3e5), (0, -size, 4e6)), crs)
     corners = ((0, 0), (9, 0), (0, 9))
     with pytest.raises(ReadError, match="finite"):
         control_placement([ControlPoint(corner, (corner[0], float("nan"))) for corner in corners], crs)
