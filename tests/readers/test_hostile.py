@@ -232,7 +232,8 @@ def test_a_products_metadata_that_makes_no_sense(tmp_path: Path, name: str, text
 
 
 def test_good_metadata_is_still_understood(tmp_path: Path) -> None:
-    (tmp_path / "MTD_MSIL1C.xml").write_text(SENTINEL.format("10000", "-1000"))
+    listed = SENTINEL.replace("<QUANT", "<QUANTIFICATION_VALUES_LIST>\n <BOA_QUANT", 1)
+    (tmp_path / "MTD_MSIL1C.xml").write_text(listed.format("10000", "-1000"))
     (tmp_path / "a_MTL.txt").write_text("GROUP = L1\r\n" + LANDSAT.format("30", "2e-5").replace("\n", "\r\n"))
     sentinel = radiometry_beside(str(tmp_path / "a_B2.TIF"), sensor_named("sentinel-2-l1c"))
     assert (sentinel["B02"].scale, sentinel["B02"].offset, sentinel["B03"].offset) == (1e-4, -0.1, 0.0)
