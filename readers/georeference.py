@@ -14,6 +14,7 @@ FIRST_ORDER = ((0, 0), (1, 0), (0, 1))
 SECOND_ORDER = (*FIRST_ORDER, (2, 0), (1, 1), (0, 2))
 MANY = 6  # control points from which GDAL's default fits a second-order polynomial
 HALF_TURN = 180.0
+FAR = 1e15  # units of a map beyond which nothing lies, and below whose inverse no pixel is
 # a CRS may name files of its shifts: by a plain name they are PROJ's own, by a path anything on this machine
 _NAMES_A_FILE = re.compile(r"PARAMETERFILE|PROJ4_GRIDS|(?:grids|file|model|init)\s*=", re.IGNORECASE)
 _NAMES_A_GRID = re.compile(
@@ -58,6 +59,14 @@ def affine_placement(matrix: tuple[tuple[float, float, float], ...], crs: Crs | 
         )
         return Placement.pixels("none (geotransform without a CRS)"), [note]
     _finite("geotransform", [number for row in matrix for number in row])
+    sides = [math.hypot(matrix[0][axis], matrix[1][axis]) for axis in (0, 1)]
+    if min(sides) < 1 / FAR:
+        raise ReadError(
+            "geotransform",
+            f"a pixel must have sides above {1 / FAR:g}",
+            value=" × ".join(map(str, sides)),
+            remedy="Repair the file's georeference, or remove it to work in pixels",
+        )
     return Placement(matrix, crs.unit, crs.wkt, source="geotransform"), []
 
 
@@ -96,11 +105,11 @@ def control_placement(points: Sequence[ControlPoint], crs: Crs | None) -> tuple[
 
 
 def _finite(thing: str, numbers: Sequence[float]) -> None:
-    odd = [number for number in numbers if not math.isfinite(number)]
+    odd = [number for number in numbers if not abs(number) < FAR]
     if odd:
         raise ReadError(
             thing,
-            "all its numbers must be finite",
+            f"all its numbers must be finite, and below {FAR:g}",
             value=", ".join(map(str, odd[:3])),
             remedy="Repair the file's georeference, or remove it to work in pixels",
         )

@@ -18,7 +18,7 @@ from .plugins import installed, load
 _T = TypeVar("_T")
 
 CLAIM_SECONDS: Final = 6.0
-SCAN_SECONDS: Final = 8.0
+SCAN_SECONDS: Final = 20.0
 FOLDER_SECONDS: Final = 60.0
 REMOTE_SECONDS: Final = 60.0
 """Processor time that a claim, a scan of a file, of a folder, and anything remote may take."""

@@ -63,7 +63,7 @@ def metadata_beside(uri: str, sensor: Sensor) -> Path | None:
 
 def _sentinel(text: str, path: Path) -> Mapping[str, Radiometry]:
     quantity = "toa_reflectance" if "L1C" in path.name else "surface_reflectance"
-    found = re.search(r"<(?:BOA_)?QUANTIFICATION_VALUE[^<>]*>([^<]*)", text)
+    found = re.search(r"<(?:BOA_)?QUANTIFICATION_VALUE(?:\s[^<>]*)?>([^<]*)", text)
     offsets = re.findall(r'<(?:RADIO|BOA)_ADD_OFFSET\s+band_id="(\d+)"\s*>([^<]*)', text)
     try:
         by = float(found[1]) if found else 0.0

@@ -243,3 +243,10 @@ def test_without_a_place_on_the_earth_there_is_no_area() -> None:
         place_area(shapely.box(0, 0, 1, 1), nowhere)
     with pytest.raises(RequestError, match="Earth only"):
         place_area(shapely.box(0, 0, 1, 1), scene("IAU_2015:49910", 100.0, 0.0, 0.0))
+
+
+def test_an_area_nested_too_deep_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "deep.geojson"
+    path.write_text('{"type": "Polygon", "coordinates": ' + "[" * 100_000)
+    with pytest.raises(RequestError, match="GeoJSON file"):
+        read_area(str(path))

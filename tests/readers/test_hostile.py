@@ -57,6 +57,9 @@ def test_a_place_that_is_not_finite() -> None:
     crs = Crs("EPSG:32618", "m", "EPSG:32618")
     with pytest.raises(ReadError, match="finite"):
         affine_placement(((float("inf"), 0, 0), (0, 1, 0)), crs)
+    for size in (0.0, 1e-200, 1e200):
+        with pytest.raises(ReadError, match=r"pixel|finite"):
+            affine_placement(((size, 0, 3e5), (0, -size, 4e6)), crs)
     corners = ((0, 0), (9, 0), (0, 9))
     with pytest.raises(ReadError, match="finite"):
         control_placement([ControlPoint(corner, (corner[0], float("nan"))) for corner in corners], crs)
@@ -229,7 +232,8 @@ def test_a_products_metadata_that_makes_no_sense(tmp_path: Path, name: str, text
 
 
 def test_good_metadata_is_still_understood(tmp_path: Path) -> None:
-    (tmp_path / "MTD_MSIL1C.xml").write_text(SENTINEL.format("10000", "-1000"))
+    listed = SENTINEL.replace("<QUANT", "<QUANTIFICATION_VALUES_LIST>\n <BOA_QUANT", 1)
+    (tmp_path / "MTD_MSIL1C.xml").write_text(listed.format("10000", "-1000"))
     (tmp_path / "a_MTL.txt").write_text("GROUP = L1\r\n" + LANDSAT.format("30", "2e-5").replace("\n", "\r\n"))
     sentinel = radiometry_beside(str(tmp_path / "a_B2.TIF"), sensor_named("sentinel-2-l1c"))
     assert (sentinel["B02"].scale, sentinel["B02"].offset, sentinel["B03"].offset) == (1e-4, -0.1, 0.0)
