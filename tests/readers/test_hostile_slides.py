@@ -93,6 +93,19 @@ def test_a_directory_that_cannot_be_is_refused(
             assert np.array_equal(image.read(info.box, info.size)[0], picture())
 
 
+def test_openslide_is_not_given_what_is_larger_than_the_file(path: Path) -> None:
+    """It would reserve as much memory as a tile says that it has, and end the process where there is none."""
+    assert SlideReader().scan(str(path), {})[0].size == (256, 256)
+    with tifffile.TiffFile(path) as file:
+        at = file.pages[0].tags[325].valueoffset
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<I", content, at + 4, 0xFFFFFF5F)
+    path.write_bytes(content)
+    with pytest.raises(ReadError, match="a tile of 4294967135 bytes, and the file ends at"):
+        SlideReader().scan(str(path), {})
+    refused(path, "a tile of 4294967135 bytes")
+
+
 def test_a_level_that_is_larger_than_the_picture_is_none(tmp_path: Path) -> None:
     path = tmp_path / "slide.tif"
     with tifffile.TiffWriter(path) as file:
@@ -267,6 +280,7 @@ class Fake:
         self.level_dimensions = ((1000, 800), (500, 400))
         self.level_downsamples = (1.0, 2.0)
         self.__dict__ |= how
+        self.level_count = len(self.level_dimensions)
 
     def read_region(self, *_: object) -> object:
         """Fail as a library does that has no memory left."""
