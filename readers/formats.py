@@ -204,6 +204,12 @@ def recognise_folder(folder: str) -> Format | None:
     return _FORMATS["zarr" if plain and not path.name.lower().endswith(".ome.zarr") else "ome-zarr"]
 
 
+def recognise_words(description: str, software: str) -> Format | None:
+    """The format that a picture's own words state, where its file cannot be looked at: it may lie elsewhere."""
+    page = Page({}, {DESCRIPTION: description, SOFTWARE: software}, frozenset(), 0, reduced=False)
+    return _FORMATS.get("label" if is_label(description) else _scanner(page, (page,)))
+
+
 def is_label(text: str) -> bool:
     """Whether a page's or picture's name says that it shows the slide's label, or the whole glass with it."""
     lines = [line.strip() for line in text.strip().splitlines()]

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from .bands import band_token, canonical, describe, is_sentinel, sensor_named, sensor_of_product
 from .errors import ReadError, RequestError, shown
 from .fingerprint import fingerprint, is_remote
+from .formats import recognise_words
 from .geometry import Placement
 from .georeference import ControlPoint, Crs, affine_placement, control_placement, leads_to_files
 from .image import Channel, ImageInfo, Mask, Pixels
@@ -49,8 +50,13 @@ class Layout:
 def describe_raster(raster: Any, uri: str, options: Mapping[str, str], stated_crs: Any) -> ImageInfo:  # noqa: ANN401 - see above
     """The facts of an open raster. `stated_crs` is what the option `crs` names, for a file that names none.
 
-    Raises `RequestError` where the option `bands` does not fit, `ReadError` where the place makes no sense.
+    Raises `RequestError` where the option `bands` does not fit, `ReadError` where the place makes no sense, or the
+    picture says that it belongs to a slide.
     """
+    words = raster.tags()
+    slide = recognise_words(words.get("TIFFTAG_IMAGEDESCRIPTION", ""), words.get("TIFFTAG_SOFTWARE", ""))
+    if slide is not None and slide.strict:
+        raise slide.refusal(uri)
     layout = layout_of(raster)
     notes: list[str] = []
     channels = list(layout.channels)

@@ -4,6 +4,7 @@ A slide's label, macro and thumbnail images, its barcode and what a scanner writ
 file name is not its id: what leaves this file is a whitelist of sizes, spacing and bounds.
 """
 
+import contextlib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -65,7 +66,7 @@ class SlideReader:
         local_only(uri)
         files = _files(uri)
         with _open(files[0]) as slide:
-            properties = dict(slide.properties)
+            properties = _properties(slide)
             size = slide.dimensions
             _check_sizes(files[0], slide)
         placement, notes = place_slide(files[0], _stored_spacing(properties), options)
@@ -117,7 +118,7 @@ class Slide:
                 value=" × ".join(map(str, found)),
                 remedy="Run again in a new folder",
             )
-        properties = self._slide.properties
+        properties = _properties(self._slide)
         start, stop = _scanned(info.uri, properties, info.size)
         self._scanned = tuple(zip(start, stop, strict=True))
         self._steps = self._slide.level_downsamples
@@ -190,6 +191,8 @@ def _open(uri: str) -> "OpenSlide":
     import openslide  # noqa: PLC0415 - a format library loads when a file needs it
 
     try:
+        if (found := Directories.read(uri)) is not None and found.unsafe:
+            raise ValueError(found.fault)  # noqa: TRY301 - told below, like what OpenSlide says
         return openslide.OpenSlide(uri)
     except Exception as error:  # OpenSlideError, OSError, and for odd names ValueError
         raise ReadError(
@@ -232,6 +235,17 @@ def _check_sizes(uri: str, slide: "OpenSlide") -> None:
             value=f"{len(levels)} levels: {', '.join(f'{x} × {y}' for x, y in levels[:4])} px"[:300],
             remedy="Copy it again from its source",
         )
+
+
+def _properties(slide: "OpenSlide") -> dict[str, str]:
+    """Those of a slide's properties that are needed, and no others; one that is no text counts as absent."""
+    names = [f"{name}-{side}" for name in ("mpp", "bounds") for side in ("x", "y")]
+    names += [f"level[{place}].tile-{side}" for place in range(slide.level_count) for side in ("width", "height")]
+    found: dict[str, str] = {}
+    for name in ("vendor", "icc-size", "bounds-width", "bounds-height", *names):
+        with contextlib.suppress(KeyError, UnicodeDecodeError):
+            found[f"openslide.{name}"] = slide.properties[f"openslide.{name}"]
+    return found
 
 
 def _tile(properties: Mapping[str, str], place: int) -> tuple[int, int]:

@@ -19,6 +19,7 @@ MOST_PAGES: Final = 10_000  # directories of one file, those of reduced pictures
 MOST_ENTRIES: Final = 1_024  # tags of one directory
 MOST_BYTES: Final = 256 << 20  # bytes of all tags' values
 PIECES: Final = 1 << 22  # tiles or strips of one page, four times as many of all pages
+TILE: Final = 256 << 20  # samples of one tile
 _TEXT: Final = 4_096  # bytes of a text that are kept
 _WALK: Final = 1_024  # SubIFDs of one page
 
@@ -26,6 +27,7 @@ _SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11
 _WHOLE: Final = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _TEXTS: Final = frozenset({DESCRIPTION, MAKE, PAGE_NAME, SOFTWARE, XMP})
 _PLACES: Final = frozenset({273, 279, 324, 325})  # where tiles and strips lie, and how long they are
+_LENGTHS: Final = frozenset({279, 325})
 _SINGLE: Final = frozenset({SUBFILE, WIDTH, HEIGHT, 259, PHOTOMETRIC, 277, 278, 284, 317, TILE_WIDTH, TILE_HEIGHT})
 
 
@@ -56,12 +58,14 @@ class Page:
 class Directories:
     """The pages of a TIFF as far as they can be read, and the first `fault` met, "" where there is none.
 
-    `cut` says that the fault is a place beyond the file's end.
+    `cut` says that the fault is a place beyond the file's end, `unsafe` that to follow the file takes no end of time or
+    memory.
     """
 
     pages: tuple[Page, ...]
     fault: str = ""
     cut: bool = False
+    unsafe: bool = False
 
     @classmethod
     def read(cls, path: str, most: int = MOST_PAGES) -> Self | None:
@@ -79,13 +83,15 @@ class Directories:
                 walk.note(fault)
         if not pages and walk.fault is None:
             return cls((), "it has no page")
-        return cls(tuple(pages)) if walk.fault is None else cls(tuple(pages), str(walk.fault), walk.fault.cut)
+        fault = walk.fault
+        return cls(tuple(pages)) if fault is None else cls(tuple(pages), str(fault), fault.cut, fault.unsafe)
 
 
 class _FaultError(Exception):
-    def __init__(self, text: str, *, cut: bool = False) -> None:
+    def __init__(self, text: str, *, cut: bool = False, unsafe: bool = False) -> None:
         super().__init__(text)
         self.cut = cut
+        self.unsafe = unsafe
 
 
 class _Walk:
@@ -102,8 +108,9 @@ class _Walk:
         self.fault: _FaultError | None = None
 
     def note(self, fault: _FaultError) -> None:
-        """Keep the first fault."""
-        self.fault = self.fault or fault
+        """Keep the first fault, or the first that is unsafe."""
+        if self.fault is None or (fault.unsafe and not self.fault.unsafe):
+            self.fault = fault
 
     def pages(self, most: int) -> Iterator[Page]:
         """The pages in order, each followed by those that hang below it. Raises `_FaultError`."""
@@ -111,17 +118,19 @@ class _Walk:
         while offset:
             page, below, following = self._directory(offset, reduced=False)
             yield page
+            if len(below) > _WALK:
+                raise _FaultError(f"more than {_WALK} reduced pictures hang below one page", unsafe=True)
             for place in below:
                 yield self._directory(place, reduced=True)[0]
             if len(self._seen) >= most:
                 if following and most == MOST_PAGES:
-                    raise _FaultError(f"it has more than {most} directories")
+                    raise _FaultError(f"it has more than {most} directories", unsafe=True)
                 return
             offset = following
 
     def _directory(self, offset: int, *, reduced: bool) -> tuple[Page, list[int], int]:
         if offset in self._seen:
-            raise _FaultError(f"its directories run in a circle, back to byte {offset}")
+            raise _FaultError(f"its directories run in a circle, back to byte {offset}", unsafe=True)
         self._seen.add(offset)
         wide = 8 if self._big else 2
         entries = self._unpack("Q" if self._big else "H", self._at(offset, wide, "a directory"))
@@ -146,13 +155,14 @@ class _Walk:
                     texts[tag] = self._value(value, place, min(size, _TEXT)).split(b"\0")[0].decode("utf-8", "replace")
                 elif tag == SUBIFDS and kind in _WHOLE:
                     below = [at for at in self._numbers(kind, self._value(value, place, size)) if at]
+                elif tag in _LENGTHS and kind in _WHOLE:
+                    self._check_lengths(self._numbers(kind, self._value(value, place, size)))
                 elif kind in _WHOLE and count:
                     numbers[tag] = self._numbers(kind, self._value(value, place, _SIZES[kind]))[0]
             except _FaultError as fault:
                 self.note(fault)
-        if len(below) > _WALK:
-            raise _FaultError(f"more than {_WALK} reduced pictures hang below one page")
-        return Page(numbers, texts, frozenset(tags), long, reduced), below if not reduced else [], following
+        self._check_tile(numbers)
+        return Page(numbers, texts, frozenset(tags), long, reduced), below[: _WALK + 1], following
 
     def _place(self, tag: int, kind: int, count: int, value: bytes) -> int | None:
         """Where a tag's value lies, None where it lies in its entry. Raises `_FaultError`."""
@@ -162,13 +172,27 @@ class _Walk:
         self._bytes += size
         self._pieces += count if tag in _PLACES else 0
         if self._bytes > MOST_BYTES or self._pieces > 8 * PIECES or (tag in _PLACES and count > PIECES):
-            raise _FaultError(f"tag {tag} holds {count} values, {size} bytes, or all tags do, and that is too much")
+            why = f"tag {tag} holds {count} values, {size} bytes, or all tags do, and that is too much"
+            raise _FaultError(why, unsafe=True)
         if size <= len(value):
             return None
         place = self._unpack("Q" if self._big else "I", value)
         if place + size > self._length:
             raise _FaultError(f"tag {tag} lies at byte {place}, and the file ends at {self._length}", cut=True)
         return place
+
+    def _check_tile(self, numbers: Mapping[int, int]) -> None:
+        """Note a tile that is too large."""
+        width, height = numbers.get(TILE_WIDTH, 0), numbers.get(TILE_HEIGHT, 0)
+        if width * height * numbers.get(277, 1) > TILE:
+            self.note(_FaultError(f"a tile of {width} × {height} px is too large", unsafe=True))
+
+    def _check_lengths(self, lengths: list[int]) -> None:
+        """Note a tile or strip that is longer than the file."""
+        longest = max(lengths, default=0)
+        if not 0 <= longest <= self._length:
+            why = f"a tile of {longest} bytes, and the file ends at {self._length}"
+            self.note(_FaultError(why, cut=True, unsafe=True))
 
     def _entry(self, entry: bytes) -> tuple[int, int, int, bytes]:
         tag, kind = struct.unpack(f"{self._order}HH", entry[:4])

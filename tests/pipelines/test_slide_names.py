@@ -29,6 +29,7 @@ class PluginReader:
 
     name = "otherslide"
     options = ()
+    isolated = True  # the limited process does not know it
 
     def claim(self, uri: str, head: bytes) -> Claim:
         """Files of its own kind."""

@@ -1,6 +1,7 @@
 """A file of a format that we know of is read by that format's reader or refused by its name; no label is ever shown."""
 
 import struct
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +11,7 @@ import pytest
 import tifffile
 from limner.readers import registry
 from limner.readers.contract import Truth, check_reader
+from limner.readers.errors import ReadError
 from limner.readers.formats import recognise, recognise_folder
 from limner.readers.geotiff import RasterReader
 from limner.readers.image import Claim, ImageInfo
@@ -303,6 +305,16 @@ def test_dicom_slides_and_studies_are_told_apart() -> None:
 def test_a_slide_elsewhere_is_no_map(uri: str) -> None:
     (row,) = scan([uri], {})
     assert (row.status, row.personal) == ("failed", True)
+
+
+def test_a_slide_elsewhere_that_is_called_like_a_map_is_known_by_its_words(here: Path) -> None:
+    path = aperio(here / "slide.svs").rename(here / "map.tif")
+    archive = here / "maps.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(path, "map.tif")
+    for uri in (str(path), f"/vsizip/{archive}/map.tif"):
+        with pytest.raises(ReadError, match="Aperio SVS is opened by the reader slide"):
+            RasterReader().scan(uri, {})
 
 
 def test_a_georeferenced_pyramid_of_tiles_is_a_map(here: Path) -> None:

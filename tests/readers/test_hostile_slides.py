@@ -1,7 +1,6 @@
 """Damaged and malicious slides: each is one `ReadError` in about a second, in bounded memory."""
 
 import json
-import os
 import resource
 import struct
 import subprocess
@@ -16,11 +15,10 @@ import numpy as np
 import pytest
 import tifffile
 from limner.readers.codestreams import declared_size
-from limner.readers.errors import ReadError, RequestError
+from limner.readers.errors import ReadError
 from limner.readers.ome import LONGEST, OmeFacts, bomb
 from limner.readers.pyramid import PyramidReader
 from limner.readers.slide import SlideReader
-from limner.readers.spacing import place_slide
 from limner.readers.tiffdir import MOST_PAGES, Directories
 
 READER = PyramidReader()
@@ -91,6 +89,19 @@ def test_a_directory_that_cannot_be_is_refused(
         (info,) = READER.scan(str(path), {})
         with READER.open(info) as image:
             assert np.array_equal(image.read(info.box, info.size)[0], picture())
+
+
+def test_openslide_is_not_given_what_is_larger_than_the_file(path: Path) -> None:
+    """It would reserve as much memory as a tile says that it has, and end the process where there is none."""
+    assert SlideReader().scan(str(path), {})[0].size == (256, 256)
+    with tifffile.TiffFile(path) as file:
+        at = file.pages[0].tags[325].valueoffset
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<I", content, at + 4, 0xFFFFFF5F)
+    path.write_bytes(content)
+    with pytest.raises(ReadError, match="a tile of 4294967135 bytes, and the file ends at"):
+        SlideReader().scan(str(path), {})
+    refused(path, "a tile of 4294967135 bytes")
 
 
 def test_a_level_that_is_larger_than_the_picture_is_none(tmp_path: Path) -> None:
@@ -267,6 +278,7 @@ class Fake:
         self.level_dimensions = ((1000, 800), (500, 400))
         self.level_downsamples = (1.0, 2.0)
         self.__dict__ |= how
+        self.level_count = len(self.level_dimensions)
 
     def read_region(self, *_: object) -> object:
         """Fail as a library does that has no memory left."""
@@ -348,25 +360,6 @@ def test_bounds_that_reach_beyond_the_slide_are_cut(fake: Callable[..., str]) ->
     (info,) = SlideReader().scan(path, {})
     assert info.origin == (10, 20)
     SlideReader().open(info).close()
-
-
-@pytest.mark.parametrize(
-    "content", [b"\xff\xfe\0\0", b"name,mpp_x\0", b"\x89PNG" + bytes(99), b"name,mpp_x,mpp_y\n" + b"x" * (17 << 20)]
-)
-def test_a_table_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
-    table = tmp_path / "t.csv"
-    table.write_bytes(content)
-    with pytest.raises(RequestError, match="table of slides"):
-        place_slide("a.svs", None, {"spacing_csv": str(table)})
-
-
-def test_a_table_with_impossible_paths_or_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="readable CSV"):
-        place_slide("a.svs", None, {"spacing_csv": str(tmp_path)})
-    fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
-    with pytest.raises(RequestError, match="no regular file"):
-        place_slide("a.svs", None, {"spacing_csv": str(fifo)})
 
 
 def test_hostile_files_of_others(shared_data: Path) -> None:

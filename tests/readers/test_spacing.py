@@ -1,5 +1,6 @@
 """Micrometres a pixel: believed, refused, and overridden."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,22 @@ def test_a_table_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 )
 def test_lengths(value: str | float, unit: str, micrometres: float | None) -> None:
     assert in_micrometres(value, unit) == pytest.approx(micrometres)
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe\0\0", b"name,mpp_x\0", b"\x89PNG" + bytes(99), b"name,mpp_x,mpp_y\n" + b"x" * (17 << 20)]
+)
+def test_a_table_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
+    table = tmp_path / "t.csv"
+    table.write_bytes(content)
+    with pytest.raises(RequestError, match="table of slides"):
+        place_slide("a.svs", None, {"spacing_csv": str(table)})
+
+
+def test_a_table_with_impossible_paths_or_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="readable CSV"):
+        place_slide("a.svs", None, {"spacing_csv": str(tmp_path)})
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with pytest.raises(RequestError, match="no regular file"):
+        place_slide("a.svs", None, {"spacing_csv": str(fifo)})
