@@ -133,7 +133,7 @@ def try_out(path: Path, *, layout: Layout, tile: int, channels: int, beside: Map
         megabytes = MEGABYTES + -(-more // 1024) * 1024
         arguments = (str(path), layout, tile, channels, files)
         try:
-            run_limited(f"{__name__}:_try", *arguments, seconds=SECONDS, megabytes=megabytes)
+            run_limited(f"{__name__}:load_and_run", *arguments, seconds=SECONDS, megabytes=megabytes)
         except LimitError as error:
             raise ModelError(
                 f"network {path.name}",
@@ -144,7 +144,7 @@ def try_out(path: Path, *, layout: Layout, tile: int, channels: int, beside: Map
         _TRIED.add(key)
 
 
-def _try(path: str, layout: Layout, tile: int, channels: int, beside: Mapping[str, str]) -> None:
+def load_and_run(path: str, layout: Layout, tile: int, channels: int, beside: Mapping[str, str]) -> None:
     """What `try_out` does in the limited process."""
     thing = f"network {Path(path).name}"
     parts = {name: read_bytes(Path(one), thing, most=MOST) for name, one in beside.items()}

@@ -51,11 +51,12 @@ FENCES: dict[str, tuple[str, ...]] = {
         "model/contrastive.py",
         "model/loading.py",
         "model/memory.py",
+        "model/tensors.py",
         "model/probe/towers.py",
         *_in("asking", "decoding imagetext"),
         *_in("openclip", "load residual"),
         *_in("zoo", "networks torchscript"),
-        *_in("fourkhd", "answer attention convert files language load network running speaker tower vision"),
+        *_in("fourkhd", "answer attention convert language load network running speaker tower vision"),
         *_in("training", "align checkpoints"),
     ),
     "transformers": (
@@ -73,8 +74,8 @@ FENCES: dict[str, tuple[str, ...]] = {
     "llguidance": ("model/asking/grammar.py",),
     # a checkpoint's files, its words, and numbers of few bits
     "safetensors": (
-        *("model/footprint.py", "model/probe/head.py", "pipelines/features.py"),
-        *_in("fourkhd", "build convert files"),
+        *("model/footprint.py", "model/probe/head.py", "model/tensors.py", "pipelines/features.py"),
+        *_in("fourkhd", "build convert"),
         *_in("training", "checkpoints"),
     ),
     "sentencepiece": _in("fourkhd", "tokens vocabulary"),
@@ -89,7 +90,7 @@ FENCES: dict[str, tuple[str, ...]] = {
         "model/fourkhd/card.py",
         "model/probe/card.py",
     ),
-    "yaml": ("pipelines/config.py", "model/cards.py", "model/fourkhd/card.py", "model/probe/card.py"),
+    "yaml": ("pipelines/config.py", "model/untrusted.py", "model/probe/card.py"),
     # what fits a probe's head, on as many threads as it is told; using one needs neither
     "sklearn": _in("training", "probe"),
     "threadpoolctl": _in("training", "probe"),
