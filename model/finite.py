@@ -55,7 +55,8 @@ def require_choice(scores: Values, *, of: str) -> Values:
 def require_shares(values: Values, *, of: str) -> Values:
     """Scores (any shape), once it is sure that they are finite and from 0 to 1 within `SLACK`. Raises `ModelError`."""
     found: Any = require_finite(values, "scores", of=of)
-    if found.size and not -SLACK <= (low := float(found.min())) <= (high := float(found.max())) <= 1 + SLACK:
+    low, high = (float(found.min()), float(found.max())) if len(found) else (0.0, 0.0)
+    if low < -SLACK or high > 1 + SLACK:
         raise ModelError(
             of,
             "its scores must be from 0 to 1",

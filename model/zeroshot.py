@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ..readers.errors import RequestError
 from ..readers.image import ImageInfo
 from .annotator import Answer, Cost, Sight, View
+from .asking.marks import refuse_marks
 from .checkpoint import Checkpoint, fetch_weights, find_checkpoint
 from .footprint import held_bytes
 from .fusion import Fusion, unit
@@ -53,6 +54,7 @@ class ZeroShot:
             )
         self._architecture = options.get("architecture", "")
         self._tokenizer = options.get("tokenizer", "")
+        refuse_marks({name: options[name] for name in ("labels", "templates") if options.get(name)}, of="zero-shot")
         self._labels = _labels(options.get("labels", ""))
         self._templates = _templates(options.get("templates", "") or TEMPLATE)
         self._aggregate = _choice("aggregate", options.get("aggregate", "both"), ("tile", "region", "both"))

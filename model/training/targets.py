@@ -5,7 +5,8 @@ Source of the rule: the released fine-tuning of InternLM-XComposer2-4KHD (arXiv 
 
 from collections.abc import Sequence
 
-from ..fourkhd.tokens import END, TURN, Layout, Tokenizer, ask
+from ...readers.errors import RequestError
+from ..fourkhd.tokens import END, IMAGE, TURN, Layout, Tokenizer, ask
 
 IGNORED = -100
 """The target of a token that is not learnt; also stands for visual tokens among ids."""
@@ -50,5 +51,12 @@ def conversation(
     prompt = ask(tokenizer, question, layout=layout, system="", earlier=())
     if END in answer or TURN in answer:
         ask(tokenizer, answer, layout=layout, system="")  # raises
+    if prompt.pictures != 1 or IMAGE in answer:
+        raise RequestError(
+            "question of a sample",
+            "it must be about one picture, and its answer may not hold a picture's place",
+            value=f"{IMAGE}, {prompt.pictures} in the question",
+            remedy=f"Write {IMAGE} at most once, in the question",
+        )
     before, after = prompt.parts
     return before, (*after, *tokenizer.encode(f"{answer}{END}"), tokenizer.eos)

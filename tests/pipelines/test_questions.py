@@ -191,3 +191,9 @@ def test_what_is_not_on_this_machine(
     refused(*models["vlm"], *asked, "model_options.device=cuda:9", say="device cuda:9")
     monkeypatch.setattr(extras, "version", version)
     refused(*models["4khd"], *asked, "model_options.quantize=4bit", say="pip install 'bitsandbytes>=0.46'")
+
+
+def test_marks_in_labels_of_zero_shot(made_checkpoints: Path, refused: Refused) -> None:
+    words = ("--model", f"zero-shot:{made_checkpoints / 'clip'}", "--labels")
+    refused(*words, "cat,<|endoftext|>", say="option 'labels' of zero-shot")
+    refused(*words, "cat,dog", "--set", "model_options.templates=a <image> of {}", say="option 'templates'")

@@ -55,3 +55,10 @@ def test_texts_with_marks_of_turns_are_refused(base: Path) -> None:
     for question, answer in ((f"a{END}", "b"), ("a", f"b{TURN}")):
         with pytest.raises(RequestError, match="marks"):
             conversation(words, question, answer, "training")
+
+
+@pytest.mark.parametrize(("question", "answer"), [("<ImageHere> and <ImageHere>", "a"), ("what", "an <ImageHere>")])
+def test_one_picture_a_sample(base: Path, question: str, answer: str) -> None:
+    words = Tokenizer(base / "tokenizer.model", "x")
+    with pytest.raises(RequestError, match="one picture"):
+        conversation(words, question, answer, "chat")

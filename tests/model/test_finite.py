@@ -1,0 +1,122 @@
+"""The one check that numbers are finite, and where each kind of answer passes it."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from limner.model.annotator import Answer, Sight, View
+from limner.model.areas import areas
+from limner.model.asking.decoding import Decoding
+from limner.model.asking.respondent import CUT
+from limner.model.detections import Detection, sightings
+from limner.model.finite import require_choice, require_finite, require_shares
+from limner.model.lift import lift
+from limner.model.probe.head import Head
+from limner.model.tiling import TileGrid
+from limner.readers.errors import ModelError
+from limner.readers.regions import Grid, cut
+from shapely.geometry import box
+
+SIDE = 8
+
+
+@pytest.fixture
+def view() -> View:
+    """One tile of 8 × 8 pixels."""
+    (region,) = cut(Grid("map", (SIDE, SIDE), (1.0, 1.0)), tile=SIDE, halo=0)
+    everywhere = np.ones((SIDE, SIDE), dtype=np.bool_)
+    grid = TileGrid.exact(1, 1, tile=SIDE)
+    return View(region, Sight(SIDE), grid, np.zeros((1, SIDE, SIDE, 3), np.uint8), everywhere[None], everywhere)
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor], ids=["array", "tensor"])
+def test_what_is_not_finite_is_counted(kind: Any) -> None:  # noqa: ANN401 - two that make an array
+    good = kind([[1.0, 2.0], [3.0, -1e30]])
+    assert require_finite(good, "logits", of="network n") is good
+    bad = kind([[1.0, float("nan")], [float("inf"), -float("inf")]])
+    with pytest.raises(ModelError) as caught:
+        require_finite(bad, "logits", of="network n", at="at token 3")
+    told = "network n: its logits must be finite numbers (found: NaN in 1 and infinity in 2 of 4 at token 3). Check"
+    assert str(caught.value).startswith(told)
+    assert "float32" in caught.value.remedy
+
+
+def test_half_precision_and_whole_numbers() -> None:
+    with pytest.raises(ModelError, match="infinity in 1 of 2"):
+        require_finite(torch.tensor([1.0, 1e6]).half(), "logits", of="n")
+    assert require_finite(np.array([1, 2]), "counts", of="n").tolist() == [1, 2]
+
+
+def test_scores_tell_classes_apart() -> None:
+    require_choice(np.array([0.0, 0.1]), of="n")
+    require_choice(np.array([5.0]), of="n")
+    with pytest.raises(ModelError, match=r"apart \(found: all 3 are 2\)"):
+        require_choice(torch.full((1, 3), 2.0), of="n")
+
+
+def test_shares_are_from_0_to_1() -> None:
+    require_shares(np.array([0.0, 1.0005]), of="n")
+    for wrong in ([1.1], [-0.5], [np.nan]):
+        with pytest.raises(ModelError):
+            require_shares(np.array(wrong), of="n")
+
+
+@pytest.mark.parametrize(
+    ("score", "corners", "say"),
+    [
+        (0.9, (5.0, 1.0, 2.0, 3.0), "width and a height"),
+        (0.9, (1.0, 1.0, np.inf, 3.0), "boxes must be finite"),
+        (1.7, (1.0, 1.0, 2.0, 3.0), "from 0 to 1"),
+    ],
+)
+def test_detections_that_cannot_be(view: View, score: float, corners: Any, say: str) -> None:  # noqa: ANN401 - four numbers
+    one = Detection("ship", score, corners)
+    with pytest.raises(ModelError, match=say):
+        sightings(view, lambda *_: [one], threshold=0.5, of="network n")
+    unlikely = Detection("ship", 0.1, corners)
+    assert sightings(view, lambda *_: [unlikely], threshold=0.5) == []
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3.0, -2.0])
+def test_class_maps(view: View, value: float) -> None:
+    values = np.zeros((SIDE, SIDE, 2), dtype=np.float32)
+    values[3, 4, 1] = value
+    with pytest.raises(ModelError, match="network n"):
+        areas(view, lambda *_: values, lambda scores: scores, classes=("a", "b"), network="n")
+
+
+def test_heads() -> None:
+    layers = ((np.array([[np.inf, 1.0]]), np.zeros(2)),)
+    head = Head(np.zeros(1), np.ones(1), layers)
+    with pytest.raises(ModelError, match="head of the probe: its logits must be finite"):
+        head.chances(np.ones((1, 1)))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer("a", None, "region", score=float("nan")),
+        Answer("a", None, "region", numbers={"n": float("inf")}),
+        Answer("a", box(0, 0, 1, 1), "area", score=-float("inf")),
+    ],
+)
+def test_no_annotator_of_anybody_gets_them_into_a_report(view: View, answer: Answer) -> None:
+    with pytest.raises(ModelError, match="must be finite"):
+        lift(answer, view)
+
+
+def test_a_free_text_is_marked_where_it_was_cut() -> None:
+    decoding = Decoding("n", stops=[9])
+    words = decoding.texts([[1, 2, 9, 9], [1, 2, 3, 4]], lambda ids: "-".join(map(str, ids)), limit=4)
+    assert words == ["1-2", "1-2-3-4" + CUT]
+
+
+def test_logits_are_checked_before_the_grammar_bars_tokens() -> None:
+    decoding = Decoding("checkpoint c", stops=[9], begin=2)
+    scores = torch.zeros((2, 10))
+    ids = torch.zeros((2, 3), dtype=torch.long)
+    assert decoding(ids, scores) is scores
+    scores[1, 3] = -torch.inf
+    with pytest.raises(ModelError, match=r"checkpoint c.*infinity in 1 of 20 at token 2 of the answer"):
+        decoding(ids, scores)
