@@ -80,7 +80,7 @@ def full_size(root: Path, tmp_path: Path, small_tokenizer: Path) -> Path:
         ("dtype=float32", "weights in float32 32.0 GiB", 37),
         ("dtype=bfloat16", "weights in bfloat16 16.0 GiB", 19),
         ("quantize=4bit", "weights in 4 bits and float32 9.4 GiB", 14),
-        ("quantize=8bit", "weights in 8 bits and float32 12.4 GiB", 17),
+        ("quantize=8bit", "weights in 8 bits and float32 12.5 GiB", 17),
     ],
 )
 def test_the_7b_is_planned_in_little_memory(
