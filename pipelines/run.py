@@ -152,7 +152,7 @@ def _annotate(
     work: Iterator[list[Result]] = iter(())
     if todo and prepared.choice is not None:
         work = _engine(settings, prepared, prepared.choice).annotate(_batches(todo, settings.batch))
-    begun = next(work, [])
+    begun = next(work, list[Result]())
     record()
     store.append([result for result in skipped if result.region not in store.entries])
     for batch in chain([begun], work):
