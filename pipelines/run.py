@@ -189,7 +189,7 @@ def _annotate(
     if todo and prepared.choice is not None:
         work = _engine(settings, prepared, prepared.choice).annotate(_batches(todo, settings.batch))
     with contextlib.closing(work):  # workers end here, come what may
-        begun = next(work, [])
+        begun = next(work, list[Result]())
         record()
         store.append([result for result in skipped if result.region not in store.entries])
         for batch in chain([begun], work):

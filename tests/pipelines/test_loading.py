@@ -120,7 +120,7 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def taught(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Path:
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Outlines of two classes on the map."""
     import json  # noqa: PLC0415 - only here
 
@@ -144,6 +144,10 @@ def train(limner: Limner, colours: Path, taught: Path, encoder: str, out: Path) 
     assert said.code == 0, said.err
 
 
+def options(*pairs: str) -> list[str]:
+    return [word for pair in pairs for word in ("--set", f"model_options.{pair}")]
+
+
 @pytest.fixture
 def model(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], list[str]]:
     """What a person says to annotate with one of `MODELS`, each a tiny one."""
@@ -151,48 +155,40 @@ def model(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], lis
     def get(name: str) -> Any:  # noqa: ANN401 - a fixture
         return request.getfixturevalue(name)
 
-    def words(name: str) -> list[str]:
-        kind, _, which = name.partition(" ")
-        if kind == "4khd":
-            return ["--model", f"4khd:{get('made_4khd')}", "--labels", "cat,dog"]
-        if kind == "vlm":
-            options = ("tile=56", "device=cpu")
-            asked = [word for one in options for word in ("--set", f"model_options.{one}")]
-            return ["--model", f"vlm:{get('made_vlms')(which)}", "--labels", "ship,crane", *asked]
-        if kind == "zero-shot":
-            folder = get("made_checkpoints") / "clip" if which == "clip" else tmp_path / "open"
-            if which == "openclip":
-                folder.mkdir()
-                get("zoo").openclip(folder)
-            return ["--model", f"zero-shot:{folder}", "--labels", "cat,dog"]
-        if kind == "transformers":
-            labels = ["--labels", "cat,dog"] if which == "owlvit" else []
-            return ["--model", f"transformers:{get('zoo_folder')(which)}", *labels]
-        if kind == "probe":
-            return ["--model", f"probe:{probe(which)}"]
-        if kind == "segment":
-            size = {"value": 1.0, "unit": "m"}
-            card = get("make_card")(tmp_path, resolution=size, mean=[160.0], std=[32.0], valid_range=[0, 255])
-            return ["--model", str(card)]
-        if kind == "wsinfer":
-            return ["--model", f"wsinfer:{get('zoo').wsinfer(tmp_path / 'zoo', spacing_um_px=1e6)}"]
-        if kind == "deepness":
-            return ["--model", f"deepness:{get('zoo').segmentor(tmp_path / 'a.onnx', resolution=100)}"]
-        assert kind == "endpoint"
-        asked = [word for one in ("served=seer", "tile=32") for word in ("--set", f"model_options.{one}")]
-        return ["--model", f"endpoint:{get('model_server').url}", "--ask", "What is there?", *asked]
+    def openclip() -> Path:
+        folder = tmp_path / "open"
+        folder.mkdir()
+        get("zoo").openclip(folder)
+        return folder
 
-    def probe(which: str) -> Path:
-        sources = {
-            "clip": lambda: get("made_checkpoints") / "clip",
-            "vit": lambda: get("zoo_folder")("vit"),
-            "4khd": lambda: f"4khd:{get('made_4khd')}",
-        }
-        out = tmp_path / "probe"
-        train(get("limner"), get("colours"), get("taught"), str(sources[which]()), out)
-        return out
+    def probe(encoder: str) -> Path:
+        train(get("limner"), get("colours"), get("taught"), encoder, tmp_path / "probe")
+        return tmp_path / "probe"
 
-    return words
+    def card() -> Path:
+        size = {"value": 1.0, "unit": "m"}
+        return get("make_card")(tmp_path, resolution=size, mean=[160.0], std=[32.0], valid_range=[0, 255])
+
+    two = ["--labels", "cat,dog"]
+    said: dict[str, Callable[[], list[str]]] = {
+        "4khd": lambda: [f"4khd:{get('made_4khd')}", *two],
+        "deepness": lambda: [f"deepness:{get('zoo').segmentor(tmp_path / 'a.onnx', resolution=100)}"],
+        "endpoint": lambda: [f"endpoint:{get('model_server').url}", *options("served=seer", "tile=64")],
+        "probe 4khd": lambda: [f"probe:{probe('4khd:' + str(get('made_4khd')))}"],
+        "probe clip": lambda: [f"probe:{probe(str(get('made_checkpoints') / 'clip'))}"],
+        "probe vit": lambda: [f"probe:{probe(str(get('zoo_folder')('vit')))}"],
+        "segment": lambda: [str(card())],
+        **{
+            f"transformers {name}": lambda name=name: [f"transformers:{get('zoo_folder')(name)}"]
+            for name in ("detr", "oneformer", "segformer", "vit")
+        },
+        "transformers owlvit": lambda: [f"transformers:{get('zoo_folder')('owlvit')}", *two],
+        "vlm internvl": lambda: [f"vlm:{get('made_vlms')('internvl')}", *two, *options("tile=56", "device=cpu")],
+        "wsinfer": lambda: [f"wsinfer:{get('zoo').wsinfer(tmp_path / 'zoo', spacing_um_px=1e6)}"],
+        "zero-shot clip": lambda: [f"zero-shot:{get('made_checkpoints') / 'clip'}", *two],
+        "zero-shot openclip": lambda: [f"zero-shot:{openclip()}", *two],
+    }
+    return lambda name: ["--model", *said[name]()]
 
 
 MODELS = {

