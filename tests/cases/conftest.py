@@ -72,6 +72,12 @@ def maps(making_maps: ModuleType, virginia: Path, tmp_path_factory: pytest.TempP
 
 
 @pytest.fixture(scope="session")
+def areas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of areas of interest: see `making_areas.areas`."""
+    return load(TESTS / "cases" / "making_areas.py").areas(tmp_path_factory.mktemp("areas"))
+
+
+@pytest.fixture(scope="session")
 def slides(making_slides: ModuleType, root: Path, tmp_path_factory: pytest.TempPathFactory) -> "Made":
     """`slides(name)` is the path of a made slide: see `making_slides.MAKERS`. Not to be changed."""
     pixels = making_slides.read_pixels(root / "notebooks" / "samples" / "slides" / "prostate.tiff")
