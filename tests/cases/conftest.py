@@ -14,9 +14,6 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from limner.model.cards import find_card
-from limner.model.weights import locate
-from limner.readers.errors import ModelError
 
 TESTS = Path(__file__).resolve().parents[1]
 MEGABYTE = 2**20
@@ -106,16 +103,6 @@ class Made:
 
 
 @pytest.fixture(scope="session")
-def gland() -> Path:
-    """The weights of the model for H&E; a test that asks for them is marked `network`."""
-    variant = find_card("gland").variants[0]
-    try:
-        return locate(variant.weights, variant.sha256, fetch=True, name="gland")
-    except ModelError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="session")
 def hostile() -> Path:
     """A folder `cases/hostile` of files found by mutation, where there is one beside `shared_data`'s folder."""
     shared = Path(os.environ.get("LIMNER_SHARED") or TESTS.parents[1] / "shared") / "cases" / "hostile"
@@ -169,14 +156,14 @@ class Ended:
 
 @pytest.fixture
 def child(tmp_path: Path) -> Iterator[Callable[..., Ended]]:
-    """`child(*words, seconds=6, wait=40, megabytes=1500)`: the command line in a process of its own, ended at a limit.
+    """`child(*words, seconds=8, wait=40, megabytes=1500)`: the command line in a process of its own, ended at a limit.
 
     `seconds` are of the processor and `megabytes` are held at once, by the process and those below it; `wait` is the
     most that passes meanwhile. A limit on addresses stands behind that.
     """
     running: list[subprocess.Popen[bytes]] = []
 
-    def run(*words: object, seconds: float = 6, wait: float = 40, megabytes: float = 1500, stdin: int = -3) -> Ended:
+    def run(*words: object, seconds: float = 8, wait: float = 40, megabytes: float = 1500, stdin: int = -3) -> Ended:
         out, err = tmp_path / "child-out", tmp_path / "child-err"
         begun, most, stopped = time.monotonic(), 0.0, ""
         with out.open("wb") as written, err.open("wb") as said:
