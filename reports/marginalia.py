@@ -33,8 +33,8 @@ class ScaleBar:
         if ground is None:
             return None
         most = ground[0] / shown * width / 4
-        power = 10.0 ** math.floor(math.log10(most))
-        metres = max(step * power for step in (1.0, 2.0, 5.0) if step * power <= most)
+        power = 10.0 ** math.floor(math.log10(most))  # which may be a hair more than `most`
+        metres = max((step * power for step in (2.0, 5.0) if step * power <= most), default=power)
         return cls(metres * shown / ground[0], metres)
 
 

@@ -14,9 +14,6 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from limner.model.cards import find_card
-from limner.model.weights import locate
-from limner.readers.errors import ModelError
 
 TESTS = Path(__file__).resolve().parents[1]
 MEGABYTE = 2**20
@@ -72,6 +69,12 @@ def maps(making_maps: ModuleType, virginia: Path, tmp_path_factory: pytest.TempP
 
 
 @pytest.fixture(scope="session")
+def areas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of areas of interest: see `making_areas.areas`."""
+    return load(TESTS / "cases" / "making_areas.py").areas(tmp_path_factory.mktemp("areas"))
+
+
+@pytest.fixture(scope="session")
 def slides(making_slides: ModuleType, root: Path, tmp_path_factory: pytest.TempPathFactory) -> "Made":
     """`slides(name)` is the path of a made slide: see `making_slides.MAKERS`. Not to be changed."""
     pixels = making_slides.read_pixels(root / "notebooks" / "samples" / "slides" / "prostate.tiff")
@@ -97,16 +100,6 @@ class Made:
             (self.folder / name).mkdir()
             self.made[name] = self.makers[name](self.folder / name, self.source)
         return self.made[name]
-
-
-@pytest.fixture(scope="session")
-def gland() -> Path:
-    """The weights of the model for H&E; a test that asks for them is marked `network`."""
-    variant = find_card("gland").variants[0]
-    try:
-        return locate(variant.weights, variant.sha256, fetch=True, name="gland")
-    except ModelError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")
@@ -163,14 +156,14 @@ class Ended:
 
 @pytest.fixture
 def child(tmp_path: Path) -> Iterator[Callable[..., Ended]]:
-    """`child(*words, seconds=6, wait=40, megabytes=1500)`: the command line in a process of its own, ended at a limit.
+    """`child(*words, seconds=8, wait=40, megabytes=1500)`: the command line in a process of its own, ended at a limit.
 
     `seconds` are of the processor and `megabytes` are held at once, by the process and those below it; `wait` is the
     most that passes meanwhile. A limit on addresses stands behind that.
     """
     running: list[subprocess.Popen[bytes]] = []
 
-    def run(*words: object, seconds: float = 6, wait: float = 40, megabytes: float = 1500, stdin: int = -3) -> Ended:
+    def run(*words: object, seconds: float = 8, wait: float = 40, megabytes: float = 1500, stdin: int = -3) -> Ended:
         out, err = tmp_path / "child-out", tmp_path / "child-err"
         begun, most, stopped = time.monotonic(), 0.0, ""
         with out.open("wb") as written, err.open("wb") as said:

@@ -5,6 +5,7 @@ A maker takes a folder and the crop, and returns the path of what it wrote there
 
 import json
 from collections.abc import Sequence
+from inspect import isfunction, signature
 from math import sin
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import rasterio
-import shapely
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
@@ -26,8 +26,6 @@ SIDE = 400
 UTM = "EPSG:32618"
 N0509 = "S2B_MSIL1C_20230701T154809_N0509_R054_T18SVG_20230701T191500.SAFE"
 LANDSAT = "LC08_L1TP_014034_20200518_20200520_02_T1"
-SQUARE = ((446000, 4166000), (448000, 4166000), (448000, 4168000), (446000, 4168000))  # in the crop, UTM metres
-NARROW = ((446500, 4166500), (447500, 4166500), (447500, 4167500), (446500, 4167500))  # in the square
 
 
 class Crop(NamedTuple):
@@ -70,7 +68,6 @@ def write(
 
 
 def write_band(path: Path, pixels: npt.NDArray[Any], place: Affine, **profile: Any) -> Path:  # noqa: ANN401
-    """Write a file of one band without a name."""
     return write(path, pixels[None], place, names=(), **profile)
 
 
@@ -363,46 +360,6 @@ def bad_files(folder: Path, crop: Crop) -> Path:
     return folder
 
 
-def areas(folder: Path, crop: Crop) -> Path:
-    """Areas of interest as people have them: in other coordinates, with holes and heights, crossed, twice, empty."""
-    del crop
-    square, narrow = _degrees(SQUARE), _degrees(NARROW)
-    polygon = {"type": "Polygon", "coordinates": [square]}
-    metres = {"type": "Polygon", "coordinates": [[*SQUARE, SQUARE[0]]]}
-    crossed = [square[0], square[2], square[1], square[3], square[0]]
-    named = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32618"}}
-    kept: dict[str, Any] = {
-        "hole": {"type": "Polygon", "coordinates": [square, narrow[::-1]]},
-        "heights": {"type": "Polygon", "coordinates": [[[*point, 12.0] for point in square]]},
-        "utm": {**_features(metres), "crs": named},
-        "utm without its name": _features(metres),
-        "latitude first": _features({"type": "Polygon", "coordinates": [[point[::-1] for point in square]]}),
-        "crossed": {"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": [crossed]}},
-        "empty": _features(),
-        "twice": _features(polygon, None, polygon),
-    }
-    for name, content in kept.items():
-        (folder / f"{name}.geojson").write_text(json.dumps(content))
-    import pyogrio.raw  # noqa: PLC0415 - only here
-
-    fields = {"field_data": [np.array(["a"])], "fields": ["name"], "geometry_type": "Polygon"}
-    outline = np.array([shapely.to_wkb(shapely.Polygon(SQUARE))], dtype=object)
-    pyogrio.raw.write(folder / "square.gpkg", outline, crs=UTM, driver="GPKG", layer="fields", **fields)
-    return folder
-
-
-def _degrees(ring: Sequence[tuple[float, float]]) -> list[list[float]]:
-    """A closed ring of longitude and latitude."""
-    lons, lats = transform(UTM, "EPSG:4326", [x for x, _ in ring], [y for _, y in ring])
-    points = [[lon, lat] for lon, lat in zip(lons, lats, strict=True)]
-    return [*points, points[0]]
-
-
-def _features(*geometries: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
-    features = [{"type": "Feature", "properties": {}, "geometry": geometry} for geometry in geometries]
-    return {"type": "FeatureCollection", "features": features}
-
-
 def netcdf(folder: Path, crop: Crop) -> Path:
     """Two variables of one grid, as climate and ocean products have them."""
     path = folder / "two.nc"
@@ -437,43 +394,7 @@ def stac_item(folder: Path, crop: Crop) -> Path:
 
 
 MAKERS = {
-    maker.__name__: maker
-    for maker in (
-        plain,
-        rotated,
-        epsg4326,
-        southup,
-        mirrored,
-        antimeridian,
-        nan,
-        nan_beside_sentinel,
-        deg60,
-        compound_height,
-        compound_ellipsoid,
-        compound_navd88,
-        custom,
-        local,
-        feet,
-        loose,
-        safe,
-        safe_without_metadata,
-        landsat,
-        control_points,
-        bad_overviews,
-        mask,
-        one_pixel,
-        one_row,
-        few_pixels,
-        two_years,
-        reversed_bands,
-        unnamed_bands,
-        float01,
-        scale_tags,
-        offset_tags,
-        sparse,
-        bad_files,
-        areas,
-        netcdf,
-        stac_item,
-    )
+    name: maker
+    for name, maker in dict(globals()).items()
+    if isfunction(maker) and not name.startswith("_") and [*signature(maker).parameters] == ["folder", "crop"]
 }

@@ -309,11 +309,11 @@ def test_scenes_of_one_name_are_told_apart_in_every_table(
     ],
 )
 def test_an_area_of_interest_is_used(
-    tmp_path: Path, maps: Made, limner: Limner, shares: Shares, per_tile: str, name: str, share: float
+    tmp_path: Path, maps: Made, areas: Path, limner: Limner, shares: Shares, per_tile: str, name: str, share: float
 ) -> None:
     """The crop holds 3.52 km² of the square of 4, and all of its hole of 1 km², of 16 km² in all."""
     out = tmp_path / "out"
-    words = (*LOOK, "--model", per_tile, "--area", maps("areas") / name, "--out", out)
+    words = (*LOOK, "--model", per_tile, "--area", areas / name, "--out", out)
     said = limner("run", maps("plain"), *words)
     assert said.code == 0, said.err
     found = shares(out)
@@ -331,9 +331,9 @@ def test_an_area_of_interest_is_used(
     ],
 )
 def test_an_area_of_interest_is_refused_with_its_fault(
-    tmp_path: Path, maps: Made, limner: Limner, per_tile: str, name: str, fault: str
+    tmp_path: Path, maps: Made, areas: Path, limner: Limner, per_tile: str, name: str, fault: str
 ) -> None:
-    words = (*LOOK, "--model", per_tile, "--area", maps("areas") / name, "--out", tmp_path / "out")
+    words = (*LOOK, "--model", per_tile, "--area", areas / name, "--out", tmp_path / "out")
     said = limner("run", maps("plain"), *words)
     assert said.code == 2
     flat = " ".join(said.err.split())

@@ -172,6 +172,14 @@ def test_the_scale_bar_is_as_long_as_the_ground(placement: MakePlacement) -> Non
     assert ScaleBar.of(Placement.pixels(), (1000, 800), 2.0, 2000) is None
 
 
+def test_a_scale_bar_of_just_a_quarter_of_the_picture() -> None:
+    """800 px of 0.5 µm: a quarter is 100 µm but for a rounding."""
+    bar = ScaleBar.of(Placement(((0.5, 0, 0), (0, 0.5, 0)), "um"), (800, 800), 1.0, 800)
+    assert bar is not None
+    assert length_words(bar.metres) == "0.1 mm"
+    assert bar.pixels == pytest.approx(200)
+
+
 @pytest.mark.parametrize("turn", [0.0, 30.0, 135.0, -100.0])
 @pytest.mark.parametrize("south_of_equator", [False, True])
 def test_north_is_where_the_map_says(turn: float, placement: MakePlacement, *, south_of_equator: bool) -> None:
