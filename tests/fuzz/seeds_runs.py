@@ -36,23 +36,24 @@ FLAGS = tuple(word for name in REPORTS for word in ("--report", name))
 MAP = (f"@{SCENE}", "--model", "@toy.yaml", "--hd-num", "1", *FLAGS, "--out", "@out")
 SLIDE = (f"@{SCENE}", "--model", "none", *FLAGS, "--out", "@out")
 STACK = ("@ct", "--model", "none", *FLAGS, "--report", "studies-csv", "--out", "@out")
+MADE = tuple(f"out/{name}" for name in ("findings", "summary", "files", "studies", "slices"))  # nothing reads reports
 RUNS: dict[str, Seed] = {
     "a map": Seed(
         ran(seeds_models.with_scene(seeds_models.card), *MAP),
         [["limner", "report", "@out"], ["limner", "run", *MAP]],
-        kept=(SCENE, "toy"),
+        kept=(SCENE, "toy", *MADE),
         placed=True,
     ),
     "a slide": Seed(
         ran(seeds_slides.pyramid(SCENE, compression="deflate"), *SLIDE),
         [["limner", "report", "@out"], ["limner", "run", *SLIDE]],
-        kept=(SCENE,),
+        kept=(SCENE, *MADE),
         placed=True,
     ),
     "a study": Seed(
         ran(seeds_studies.stack(), *STACK),
         [["limner", "report", "@out"], ["limner", "run", *STACK]],
-        kept=("ct",),
+        kept=("ct", *MADE),
         placed=True,
     ),
 }
