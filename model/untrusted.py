@@ -8,7 +8,6 @@ What can be opened is a regular file: a named pipe would wait for ever, and a de
 
 import ast
 import io
-import json
 import os
 import stat
 import zipfile
@@ -18,7 +17,9 @@ from typing import Any, BinaryIO, Final, Self, cast
 
 import yaml
 
+from ..readers import files
 from ..readers.errors import ModelError, shown
+from ..readers.files import DEEPEST
 from .foreign import foreign
 
 MIB: Final = 2**20
@@ -26,8 +27,6 @@ MOST_JSON = 32 * MIB
 MOST_YAML = MIB // 4
 MOST_TEXT = 256 * MIB
 """Bytes of a file that is no weights: tokenizers, templates, settings that a library reads."""
-DEEPEST = 100
-"""How deep lists and mappings may be nested."""
 MOST_VALUES = 200_000
 """How many values a file may hold, those that YAML's aliases repeat counted each time."""
 LARGEST = 10**40
@@ -181,17 +180,13 @@ def read_json(path: Path, thing: str) -> Settings:
     """The mapping in a JSON file. Raises `ModelError` for anything else, and for what `_check` refuses."""
     content = read_bytes(path, thing, most=MOST_JSON)
     with foreign(thing, _readable(path), remedy=COMPLETE):
-        found: object = json.loads(content.decode("utf-8"), object_pairs_hook=_once)
+        found: object = files.parse_json(content.decode("utf-8"))
     return _mapping(found, f"{path.name} of {thing}")
 
 
 def parse_json(text: str, thing: str) -> Any:  # noqa: ANN401 - whatever JSON holds
     """What a JSON text holds. Raises `ValueError` where it is none, `ModelError` for what `_check` refuses."""
-    try:
-        found: Any = json.loads(text, object_pairs_hook=_once)
-    except RecursionError as error:
-        msg = "it is nested too deeply"
-        raise ValueError(msg) from error
+    found = files.parse_json(text)
     _check(found, thing)
     return found
 
@@ -267,15 +262,6 @@ def _walk(content: object) -> Iterator[tuple[tuple[object, ...], object]]:
             waiting += [((*path, i), one) for i, one in enumerate(cast("list[object]", value))]
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        names = [key for key, _ in pairs]
-        msg = f"the key {next(key for key in names if names.count(key) > 1)!r} is given twice"
-        raise ValueError(msg)
-    return content
-
-
 class _Loader(yaml.SafeLoader):
     """YAML's safe loader; every key of a mapping is text, and given once, and nothing is nested too deeply."""
 
@@ -301,7 +287,7 @@ def _mapping_once(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[str, 
     if bad:
         msg = f"the key {bad[0]!r} must be text, and no merge"
         raise ValueError(msg)
-    return _once([(cast("str", key), loader.construct_object(value, deep=True)) for key, value in pairs])
+    return files.unique_names([(cast("str", key), loader.construct_object(value, deep=True)) for key, value in pairs])
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_once)

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import stat
 from pathlib import Path
@@ -53,12 +54,16 @@ def open_regular(path: str | Path, flags: int = os.O_RDONLY, mode: str = "rb") -
 
 
 def parse_json(content: bytes | str, *, constants: bool = False) -> Any:  # noqa: ANN401 - whatever JSON holds
-    """What a JSON text says; NaN and infinity only with `constants`.
+    """What a JSON text says, where every name of an object is given once; NaN and infinity only with `constants`.
 
-    Raises `ValueError` only, also where it is nested too deeply.
+    Raises `ValueError` only, also where it is nested too deeply, or a number is too large for a float (1e999). The
+    error names no value, which may be of a patient.
     """
+    numbers: dict[str, Any] = {} if constants else {"parse_float": _finite, "parse_int": _within}
     try:
-        value: Any = json.loads(content, parse_constant=None if constants else _refuse)
+        value: Any = json.loads(
+            content, parse_constant=None if constants else _refuse, object_pairs_hook=unique_names, **numbers
+        )
     except RecursionError:
         raise _too_deep() from None
     inner = [value]
@@ -67,6 +72,29 @@ def parse_json(content: bytes | str, *, constants: bool = False) -> Any:  # noqa
         if not inner:
             return value
     raise _too_deep()
+
+
+def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of these names and values. Raises `ValueError` where a name is given twice."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        msg = f"the name {next(name for name in names if names.count(name) > 1)!r} is given twice"
+        raise ValueError(msg)
+    return content
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        msg = "a number is too large"
+        raise ValueError(msg)
+    return number
+
+
+def _within(text: str) -> int:
+    _finite(text)
+    return int(text)
 
 
 def _open(path: str | Path) -> BinaryIO:
