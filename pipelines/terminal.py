@@ -6,6 +6,7 @@ would obey or hide is written as an escape. Signals that end a command are turne
 
 import contextlib
 import io
+import logging
 import os
 import re
 import signal
@@ -67,7 +68,8 @@ class Outlet(io.TextIOBase):
         self._stream = stream
         self._needed = needed
         self._escapes = escapes
-        if isinstance(stream, io.TextIOWrapper):
+        self._fault = ""
+        if isinstance(stream, io.TextIOWrapper) and not stream.closed:
             stream.reconfigure(errors="backslashreplace")  # whatever the encoding of the locale cannot write
 
     @property
@@ -100,8 +102,8 @@ class Outlet(io.TextIOBase):
 
     def flush(self) -> None:
         """Let out what is held."""
-        if not self._stream.closed:
-            with self._failing():
+        with self._failing():
+            if not self._stream.closed:
                 self._stream.flush()
 
     @contextlib.contextmanager
@@ -109,17 +111,18 @@ class Outlet(io.TextIOBase):
         try:
             yield
         except (OSError, ValueError) as error:  # ValueError: it is closed
+            self._fault = (error.strerror if isinstance(error, OSError) else "") or "it is closed"
             with contextlib.suppress(OSError, ValueError):  # what is held still goes nowhere, also when Python ends
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, self._stream.fileno())
                 os.close(nowhere)
-            if self._needed:
-                raise OutputError(
-                    "standard output",
-                    "it must take what is printed",
-                    value=(error.strerror if isinstance(error, OSError) else "") or "it is closed",
-                    remedy="What was done is kept; print it elsewhere, or make room",
-                ) from error
+        if self._fault and self._needed:  # again each time: libraries try a stream and hide what happens
+            raise OutputError(
+                "standard output",
+                "it must take what is printed",
+                value=self._fault,
+                remedy="What was done is kept; print it elsewhere, or make room",
+            )
 
 
 @contextlib.contextmanager
@@ -130,6 +133,8 @@ def terminal() -> Generator[None]:
         stack.enter_context(contextlib.redirect_stderr(Outlet(sys.stderr or _closed(), needed=False)))
         stack.enter_context(contextlib.redirect_stdout(Outlet(sys.stdout or _closed(), needed=True)))
         stack.enter_context(_signals())
+        stack.callback(setattr, logging, "lastResort", logging.lastResort)
+        logging.lastResort = None  # libraries log the names of files, before it is known whether these may be told
         yield
 
 

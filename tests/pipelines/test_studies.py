@@ -155,6 +155,7 @@ def test_a_manifest_of_before_there_were_tables_is_read(
     folder, out = making.save_all(making.slices(3), tmp_path / "ct"), tmp_path / "out"
     assert limner("run", folder, "--model", per_tile, "--out", out).code == 0
     manifest = json.loads((out / "manifest.json").read_text())
+    manifest.pop("sha256")  # another thing of later
     for image in manifest["images"]:
         assert image["stretch"].pop("blank") == 0
         assert [cell.pop("instance") for cell in image["info"]["cells"]] == [1, 2, 3]

@@ -56,7 +56,7 @@ def test_every_command_writes_names_as_they_cannot_harm(tmp_path: Path, limner: 
         text = said.out + said.err
         assert text.replace("\n", "").isprintable(), words
         assert "[red]" in text, words
-        assert "[red]\\n:smile:" in text or words[-1] == f"--{EVIL}", words  # click breaks lines as it likes
+        assert "[red]\n" not in text, words
 
 
 def test_progress_takes_no_markup_and_no_escapes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,6 +82,16 @@ def test_a_locale_that_cannot_write_it_gets_escapes(
     assert b"256" in said.stdout
     assert b"[red].tif" in said.stdout
     assert b"Traceback" not in said.stderr
+
+
+def test_what_libraries_log_is_not_printed(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import limner.pipelines.plan as plan, logging\n"
+        "plan.reading_options = lambda settings: logging.getLogger('tifffile').warning('JOHN DOE.svs') or {}\n"
+    )
+    said = run(["info", tmp_path], env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert said.returncode == 3
+    assert b"JOHN" not in said.stdout + said.stderr
 
 
 def _no_output(words: list[object], case: str) -> subprocess.CompletedProcess[bytes]:
