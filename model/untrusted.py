@@ -44,7 +44,7 @@ def open_file(path: Path, thing: str, *, most: int | None = None) -> io.Buffered
             found = os.fstat(handle)
             check_kind(found.st_mode, path.name, thing)
             check_size(found.st_size, most, path.name, thing)
-            return os.fdopen(handle, "rb")
+            return open(path, "rb", opener=lambda *_: handle)
         except BaseException:
             os.close(handle)
             raise
@@ -180,13 +180,13 @@ def read_json(path: Path, thing: str) -> Settings:
     """The mapping in a JSON file. Raises `ModelError` for anything else, and for what `_check` refuses."""
     content = read_bytes(path, thing, most=MOST_JSON)
     with foreign(thing, _readable(path), remedy=COMPLETE):
-        found: object = files.parse_json(content.decode("utf-8"))
+        found: object = files.parse_json(content.decode("utf-8"), constants=True)
     return _mapping(found, f"{path.name} of {thing}")
 
 
 def parse_json(text: str, thing: str) -> Any:  # noqa: ANN401 - whatever JSON holds
     """What a JSON text holds. Raises `ValueError` where it is none, `ModelError` for what `_check` refuses."""
-    found = files.parse_json(text)
+    found = files.parse_json(text, constants=True)  # `_check` says which number is not finite
     _check(found, thing)
     return found
 

@@ -82,7 +82,7 @@ def reading(name: str, rule: str, remedy: str) -> Generator[None]:
 
     try:
         yield
-    except LimnerError:
+    except (LimnerError, UnicodeEncodeError):  # the latter: a name that no file of GDAL's can have
         raise
     except (RasterioError, CPLE_BaseError, *_FOREIGN) as error:
         raise ReadError(

@@ -54,8 +54,8 @@ def test_memory_passes_while_a_network_runs() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"a": ' * 3000 + "1" + "}" * 3000, "RecursionError|nested 100 deep"),
-        ('{"a": ' * 200 + "1" + "}" * 200, "nested 100 deep"),
+        ('{"a": ' * 3000 + "1" + "}" * 3000, "nested more than 64 levels"),
+        ('{"a": ' * 200 + "1" + "}" * 200, "nested more than 64 levels"),
         ('{"a": 1, "a": 2}', "'a' is given twice"),
         ('{"a": {"b": NaN}}', "a.b must be a finite number"),
         ('{"a": [1e999]}', "a.0 must be a finite number"),
@@ -206,13 +206,13 @@ def test_a_network_may_not_name_files(place: str, tmp_path: Path) -> None:
     for changed in (model, helper.make_model(helper.make_graph([nested], "g", [], []))):
         path.write_bytes(changed.SerializeToString())
         with pytest.raises(ModelError, match=r"weights must be in its own file.*found: " + place.replace(".", r"\.")):
-            Deepness({"checkpoint": str(path)}).prepare([])
+            networks.Network(path.read_bytes(), name="n.onnx", layout="NCHW")
 
 
 @pytest.mark.parametrize(
     ("node", "answer", "said"),
     [
-        (helper.make_node("ReduceMean", ["x"], ["y"]), None, "values a tile"),
+        (helper.make_node("ReduceMean", ["x"], ["y"]), None, "must state the shape of its output"),
         (helper.make_node("ReduceMean", ["x"], ["y"], keepdims=0), None, "map of values"),
         (helper.make_node("Shape", ["x"], ["y"]), helper.make_tensor_value_info("y", 7, None), "map of values"),
         (
@@ -300,7 +300,7 @@ def test_a_network_larger_than_its_weights_is_never_built(key: str, checkpoints:
     (folder / "config.json").write_text(json.dumps(settings))
     before = time.perf_counter()
     with pytest.raises(ModelError, match=r"settings must describe the network|hold every weight|mismatched_sizes"):
-        ZeroShot({"checkpoint": str(folder), "labels": "cat,dog"}).prepare([])
+        ZeroShot({"checkpoint": str(folder), "labels": "cat,dog"}).load([])
     assert time.perf_counter() - before < 30
 
 

@@ -272,7 +272,7 @@ def test_files_are_hashed_once_however_many_annotators_are_made(
     digest = weights.hashlib.file_digest
 
     def counted(file: Any, name: str) -> Any:  # noqa: ANN401 - hashlib's
-        read.append(Path(file.name).name)
+        read.append(Path(str(file.name)).name)
         return digest(file, name)
 
     monkeypatch.setattr(weights, "_known", {})

@@ -5,15 +5,12 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
-from limner.pipelines.manifest import refuse_difference
 from limner.pipelines.report import read_record
 from limner.pipelines.store import Store, read_entries
-from limner.readers.errors import RequestError
 from rasterio.features import shapes
 from shapely.geometry import shape
 
@@ -400,13 +397,3 @@ def test_a_moved_run_is_still_a_run(tmp_path: Path, scene: Path, card: Path, lim
     shutil.move(tmp_path / "a", tmp_path / "b")
     assert limner("run", scene, "--out", tmp_path / "b", "--model", card).code == 0
     assert contents(tmp_path / "b") == before
-
-
-def test_what_a_process_has_not_loaded_is_no_difference() -> None:
-    same: dict[str, Any] = {"config": {}, "annotator": {}, "images": [], "files": []}
-    loaded = same | {"versions": {"rasterio": "1.4.3", "gdal": "3.10.3"}}
-    refuse_difference(loaded, same | {"versions": {"rasterio": "1.4.3"}}, "run")
-    refuse_difference(same | {"versions": {"rasterio": "1.4.3"}}, loaded, "run")
-    for other in ({"rasterio": "1.4.4", "gdal": "3.10.3"}, {"rasterio": "1.4.3", "gdal": "3.11.0"}, {"gdal": "3.10.3"}):
-        with pytest.raises(RequestError, match="it holds another run"):
-            refuse_difference(loaded, same | {"versions": other}, "run")

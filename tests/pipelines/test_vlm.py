@@ -55,7 +55,7 @@ def words(folder: Path, kind: str, tmp_path: Path) -> list[str]:
     model = ["--model", f"vlm:{folder}", "--hd-num", "4", "--set", "model_options.device=cpu"]
     model += ["--set", "model_options.tile=56", "--set", "model_options.max_tokens=200"]
     return {
-        "describe": [*model, "--ask", "what does it show", "--set", "model_options.max_tokens=6"],
+        "describe": [*model, "--ask", "what does it show", "--set", "model_options.max_tokens=12"],
         "classify": [*model, "--ask", "what does it show", "--labels", "ship,shipyard,crane"],
         "locate": [*model, "--answer", "locate", "--labels", "ship"],
         "extract": [*model, "--ask", "how many", "--schema", str(schema)],

@@ -1,6 +1,7 @@
 """Rasters made on the fly."""
 
 import http.server
+import socket
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -103,3 +104,44 @@ def served_folder() -> Iterator[Callable[[Path], str]]:
     for server in servers:
         server.shutdown()
         server.server_close()
+
+
+class Listener:
+    """Counts whoever connects to `address` (http://127.0.0.1:PORT)."""
+
+    def __init__(self) -> None:
+        self.heard: list[bytes] = []
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                caller, _ = self._socket.accept()
+            except OSError:
+                return
+            with caller:
+                caller.settimeout(1)
+                try:
+                    self.heard.append(caller.recv(99))
+                except OSError:
+                    self.heard.append(b"")
+
+    def close(self) -> None:
+        """Hear no more."""
+        self._socket.close()
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    made = Listener()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def tile(write_raster: WriteRaster) -> Path:
+    """A good tile, in a folder of its own."""
+    picture = np.arange(64 * 64).reshape(64, 64, 1) % 251
+    return Path(write_raster("box/tile.tif", picture.astype(np.uint8)))

@@ -1,14 +1,9 @@
 """What strangers' rasters may make GDAL do: nothing but read the pixels that lie with them."""
 
-import json
 import os
-import socket
-import struct
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,47 +18,7 @@ from limner.readers.image import ImageInfo
 
 WriteRaster = Callable[..., str]
 SIDE = 64
-
-
-class Listener:
-    """Counts whoever connects to `address` (http://127.0.0.1:PORT)."""
-
-    def __init__(self) -> None:
-        self.heard: list[bytes] = []
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.address = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    def _listen(self) -> None:
-        while True:
-            try:
-                caller, _ = self._socket.accept()
-            except OSError:
-                return
-            with caller:
-                caller.settimeout(1)
-                try:
-                    self.heard.append(caller.recv(99))
-                except OSError:
-                    self.heard.append(b"")
-
-    def close(self) -> None:
-        """Hear no more."""
-        self._socket.close()
-
-
-@pytest.fixture
-def listener() -> Iterator[Listener]:
-    made = Listener()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def tile(write_raster: WriteRaster) -> Path:
-    """A good tile, in a folder of its own."""
-    picture = np.arange(SIDE * SIDE).reshape(SIDE, SIDE, 1) % 251
-    return Path(write_raster("box/tile.tif", picture.astype(np.uint8)))
+Listener = Any  # of conftest, which tests cannot import
 
 
 def scan(path: Path | str, **options: str) -> ImageInfo:
@@ -367,21 +322,6 @@ def test_what_lies_beside_a_raster_leads_nowhere(tile: Path, listener: Listener,
     assert not listener.heard
 
 
-def test_good_files_beside_a_raster_are_used(tile: Path) -> None:
-    with rasterio.Env(TIFF_USE_OVR=True), rasterio.open(tile, "r+") as file:
-        file.build_overviews([2, 4])
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(tile, "r+") as file:
-        file.write_mask(np.eye(SIDE, dtype=np.uint8) * 255)
-    tile.with_name("tile.tif.aux.xml").write_text(
-        '<PAMDataset><PAMRasterBand band="1"><Description>depth</Description></PAMRasterBand></PAMDataset>'
-    )
-    info = scan(tile)
-    assert {Path(name).name for name in info.files} >= {"tile.tif", "tile.tif.ovr", "tile.tif.msk", "tile.tif.aux.xml"}
-    assert [channel.name for channel in info.channels] == ["depth"]
-    with RasterReader().open(info) as image:
-        assert np.array_equal(image.read(info.box, info.size)[1], np.eye(SIDE) > 0)
-
-
 def test_files_beside_a_raster_lie_with_it(tile: Path, write_raster: WriteRaster) -> None:
     tile.with_name("tile.tif.ovr").symlink_to(write_raster("secret.tif", np.ones((32, 32, 1), np.uint8)))
     refused(tile, "tile.tif.ovr beside it")
@@ -439,56 +379,6 @@ def test_a_scene_has_no_mosaic_that_leads_away(tile: Path, listener: Listener) -
     assert not listener.heard
 
 
-def test_every_listed_driver_is_there() -> None:
-    with gdal.environment(""), rasterio.Env() as env:
-        assert {*gdal.DRIVERS.values(), *gdal.UNSIGNED, "VRT"} <= set(env.drivers())
-
-
-def test_what_a_fresh_process_does_not_even_load() -> None:
-    code = (
-        "import json, rasterio\nfrom limner.readers import gdal\n"
-        "with gdal.environment(''), rasterio.Env() as env:\n    print(json.dumps(sorted(env.drivers())))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not set(gdal.FETCHING) & set(json.loads(done.stdout))
-
-
-@pytest.mark.parametrize("driver", ["PNG", "JPEG", "GIF", "BMP", "NITF", "HFA", "ENVI", "EHdr", "AAIGrid"])
-def test_formats_without_a_claim_open_by_name(write_raster: WriteRaster, driver: str) -> None:
-    picture = (np.arange(40 * 30).reshape(30, 40, 1) % 250).astype(np.uint8)
-    profile: dict[str, Any] = {"NITF": {"ICORDS": "N"}, "BMP": {"crs": None, "transform": None}}.get(driver, {})
-    name = {"AAIGrid": "a.asc", "EHdr": "a.bil"}.get(driver, "a.img")
-    assert scan(write_raster(name, picture, driver=driver, **profile)).size == (40, 30)
-
-
-def test_the_parts_of_a_classic_netcdf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two variables of 30 × 40 bytes, by the format's specification; also by a relative name."""
-    number = partial(struct.pack, ">i")
-    word = lambda text: number(len(text)) + text.ljust(-(-len(text) // 4) * 4, b"\0")  # noqa: E731
-    dimensions = number(10) + number(2) + word(b"y") + number(30) + word(b"x") + number(40)
-    head = b"CDF\x01" + number(0) + dimensions + number(0) * 2 + number(11) + number(2)
-    variables = [
-        word(name) + number(2) + number(0) + number(1) + number(0) * 2 + number(1) + number(1200)
-        for name in (b"a", b"b")
-    ]
-    start = len(head) + sum(map(len, variables)) + 8
-    content = b"".join(text + number(start + 1200 * at) for at, text in enumerate(variables))
-    (tmp_path / "a.nc").write_bytes(head + content + bytes([1]) * 1200 + bytes([2]) * 1200)
-    monkeypatch.chdir(tmp_path)
-    for path in (str(tmp_path / "a.nc"), "a.nc"):
-        infos = RasterReader().scan(path, {})
-        assert [info.part.rpartition(":")[2] for info in infos] == ["a", "b"]
-        for value, info in enumerate(infos, start=1):
-            with RasterReader().open(info) as image:
-                assert (image.read(info.box, info.size)[0] == value).all()
-
-
-def test_hdf5_is_refused_by_name(tmp_path: Path) -> None:
-    path = tmp_path / "a.nc"
-    path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(500))
-    refused(path, "NetCDF-4")
-
-
 def test_a_coordinate_system_leads_nowhere(tile: Path) -> None:
     """PROJ opens the grids that one names; a pipe among them is waited for by whoever asks for a longitude."""
     grid = tile.with_name("grid.gsb")
@@ -507,15 +397,3 @@ def test_a_coordinate_system_leads_nowhere(tile: Path) -> None:
     aside.write_text(srs.replace("grids", "&#103;rids"))
     refused(tile, "coordinate system")
     aside.unlink()
-    code = (
-        "import sys, pyproj\nfrom limner.readers import geodesy\nfrom limner.readers.errors import ReadError\n"
-        "from limner.readers.geometry import Placement\n"
-        "for text in sys.argv[1:]:\n    for wkt in (text, pyproj.CRS.from_user_input(text).to_wkt()):\n"
-        "        try:\n            geodesy.lonlat_or_nan(Placement(((9, 0, 3e5), (0, -9, 4e6)), 'm', wkt), [[0, 0]])\n"
-        "            print('placed')\n        except ReadError:\n            print('refused')"
-    )
-    crs = "+proj=utm +zone=18 +ellps=WGS84 +nadgrids={} +units=m +no_defs +type=crs"
-    asked = [crs.format(name) for name in (grid, f"@{grid}", f"@null,{grid}", "../grid.gsb", "none.gsb", "@null")]
-    command = [sys.executable, "-c", code, *asked]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.split() == ["refused"] * 10 + ["placed"] * 2

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from limner.model.training.samples import read_samples
 from limner.model.training.schedule import BRIDGE, Pace, paces, rate
 from limner.pipelines.align import align
 from limner.pipelines.cli import app
+from limner.pipelines.terminal import Stopped
 from limner.readers.errors import ModelError, RequestError
 from safetensors.torch import load_file
 from typer.testing import CliRunner
@@ -109,7 +111,7 @@ def test_a_training_that_is_cut_off_ends_as_if_it_had_not_been(
     def stop(row: Row, steps: int) -> None:
         assert steps == 6
         if row.step == 5:
-            raise KeyboardInterrupt
+            raise Stopped(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         align(str(base), colours, tmp_path, SETTINGS, every=3, device="cpu", threads=1, tell=stop)
@@ -245,7 +247,7 @@ def test_it_learns_and_is_asked_as_it_was_taught(tmp_path: Path, base: Path, col
 
 def test_a_person_may_stop_it(tmp_path: Path, base: Path, colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+        raise Stopped(signal.SIGINT)
 
     monkeypatch.setattr(Aligner, "run", stop)
     asked = ["train", "align", str(base), "--data", str(colours), "--out", str(tmp_path), "--device", "cpu"]

@@ -1,0 +1,88 @@
+"""Which of GDAL's drivers read, and what of: every listed one is there, and the others are not even loaded."""
+
+import json
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from limner.readers import gdal
+from limner.readers.errors import ReadError
+from limner.readers.geotiff import RasterReader
+
+WriteRaster = Callable[..., str]
+
+
+def test_every_listed_driver_is_there() -> None:
+    with gdal.environment(""), rasterio.Env() as env:
+        assert {*gdal.DRIVERS.values(), *gdal.UNSIGNED, "VRT"} <= set(env.drivers())
+
+
+def test_what_a_fresh_process_does_not_even_load() -> None:
+    code = (
+        "import json, rasterio\nfrom limner.readers import gdal\n"
+        "with gdal.environment(''), rasterio.Env() as env:\n    print(json.dumps(sorted(env.drivers())))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(gdal.FETCHING) & set(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize("driver", ["PNG", "JPEG", "GIF", "BMP", "NITF", "HFA", "ENVI", "EHdr", "AAIGrid"])
+def test_formats_without_a_claim_open_by_name(write_raster: WriteRaster, driver: str) -> None:
+    picture = (np.arange(40 * 30).reshape(30, 40, 1) % 250).astype(np.uint8)
+    profile: dict[str, Any] = {"NITF": {"ICORDS": "N"}, "BMP": {"crs": None, "transform": None}}.get(driver, {})
+    name = {"AAIGrid": "a.asc", "EHdr": "a.bil"}.get(driver, "a.img")
+    (info,) = RasterReader().scan(write_raster(name, picture, driver=driver, **profile), {})
+    assert info.size == (40, 30)
+    with RasterReader().open(info) as image:
+        image.read(info.box, info.size)
+
+
+def test_the_parts_of_a_classic_netcdf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two variables of 30 × 40 bytes, by the format's specification; also by a relative name."""
+    number = partial(struct.pack, ">i")
+    word = lambda text: number(len(text)) + text.ljust(-(-len(text) // 4) * 4, b"\0")  # noqa: E731
+    dimensions = number(10) + number(2) + word(b"y") + number(30) + word(b"x") + number(40)
+    head = b"CDF\x01" + number(0) + dimensions + number(0) * 2 + number(11) + number(2)
+    variables = [
+        word(name) + number(2) + number(0) + number(1) + number(0) * 2 + number(1) + number(1200)
+        for name in (b"a", b"b")
+    ]
+    start = len(head) + sum(map(len, variables)) + 8
+    content = b"".join(text + number(start + 1200 * at) for at, text in enumerate(variables))
+    (tmp_path / "a.nc").write_bytes(head + content + bytes([1]) * 1200 + bytes([2]) * 1200)
+    monkeypatch.chdir(tmp_path)
+    for path in (str(tmp_path / "a.nc"), "a.nc"):
+        infos = RasterReader().scan(path, {})
+        assert [info.part.rpartition(":")[2] for info in infos] == ["a", "b"]
+        for value, info in enumerate(infos, start=1):
+            with RasterReader().open(info) as image:
+                assert (image.read(info.box, info.size)[0] == value).all()
+
+
+def test_hdf5_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.nc"
+    path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(500))
+    with pytest.raises(ReadError, match="NetCDF-4"):
+        RasterReader().scan(str(path), {})
+
+
+def test_good_files_beside_a_raster_are_used(tile: Path) -> None:
+    with rasterio.Env(TIFF_USE_OVR=True), rasterio.open(tile, "r+") as file:
+        file.build_overviews([2, 4])
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(tile, "r+") as file:
+        file.write_mask(np.eye(64, dtype=np.uint8) * 255)
+    tile.with_name("tile.tif.aux.xml").write_text(
+        '<PAMDataset><PAMRasterBand band="1"><Description>depth</Description></PAMRasterBand></PAMDataset>'
+    )
+    (info,) = RasterReader().scan(str(tile), {})
+    assert {Path(name).name for name in info.files} >= {"tile.tif", "tile.tif.ovr", "tile.tif.msk", "tile.tif.aux.xml"}
+    assert [channel.name for channel in info.channels] == ["depth"]
+    with RasterReader().open(info) as image:
+        assert np.array_equal(image.read(info.box, info.size)[1], np.eye(64) > 0)
