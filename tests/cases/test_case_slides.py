@@ -39,7 +39,6 @@ def fine_card(tmp_path: Path, make_card: Callable[..., Path]) -> Path:
     return make_card(tmp_path, resolution={"value": 0.5, "unit": "um"}, **changes)
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="what the slide's reader cannot open becomes a map")
 def test_a_slide_that_is_cut_off_is_said_to_be(tmp_path: Path, slides: Made, card: Path, limner: Limner) -> None:
     said = limner("run", slides("truncated"), "--model", card, "--out", tmp_path / "out")
     assert said.code == 3
@@ -47,7 +46,6 @@ def test_a_slide_that_is_cut_off_is_said_to_be(tmp_path: Path, slides: Made, car
     assert "--crs" not in said.err
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="a map's file name is no secret, and the slide is one")
 def test_the_name_of_a_slide_that_is_cut_off_is_not_told(
     tmp_path: Path, slides: Made, card: Path, limner: Limner
 ) -> None:
@@ -242,7 +240,6 @@ def test_pens_are_no_tissue(
     assert places[:, 2:].max() < 1520
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="label and overview are read as a map")
 def test_a_vsi_is_refused_by_its_name(tmp_path: Path, slides: Made, limner: Limner) -> None:
     for said in (
         limner("info", slides("vsi")),
@@ -253,7 +250,6 @@ def test_a_vsi_is_refused_by_its_name(tmp_path: Path, slides: Made, limner: Limn
         assert "not supported" in said.err + said.out
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="the glass label is drawn in the overview, in clear")
 def test_the_pages_of_a_vsi_are_never_shown(
     tmp_path: Path, slides: Made, limner: Limner, per_tile: str, everything: Callable[[Path], bytes]
 ) -> None:

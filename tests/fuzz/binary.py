@@ -3,6 +3,7 @@
 import io
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from random import Random
 
@@ -177,7 +178,7 @@ def archive(random: Random, content: bytes, change: Callable[[Random, str, bytes
         with zipfile.ZipFile(io.BytesIO(content)) as file:
             members = [(info.filename, file.read(info)) for info in file.infolist()]
             packing = file.infolist()[0].compress_type if members else zipfile.ZIP_DEFLATED
-    except (OSError, ValueError, NotImplementedError, RuntimeError, zipfile.BadZipFile, EOFError):
+    except (OSError, ValueError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError):
         return content
     what = random.randrange(5)
     if what == 0 or not members:

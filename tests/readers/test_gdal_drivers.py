@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from limner.readers import gdal
 from limner.readers.errors import ReadError
 from limner.readers.geotiff import RasterReader
+from rasterio.vrt import WarpedVRT
 
 WriteRaster = Callable[..., str]
 
@@ -86,3 +88,37 @@ def test_good_files_beside_a_raster_are_used(tile: Path) -> None:
     assert [channel.name for channel in info.channels] == ["depth"]
     with RasterReader().open(info) as image:
         assert np.array_equal(image.read(info.box, info.size)[1], np.eye(64) > 0)
+
+
+def test_a_warped_virtual_raster_reads_as_gdal_reads_it(tile: Path) -> None:
+    path = tile.with_name("warped.vrt")
+    with rasterio.open(tile) as source, WarpedVRT(source, crs="EPSG:3857") as warped:
+        rasterio.shutil.copy(warped, path, driver="VRT")
+        truth = warped.read(1)
+    (info,) = RasterReader().scan(str(path), {})
+    assert {Path(name).name for name in info.files} == {"warped.vrt", "tile.tif"}
+    with RasterReader().open(info) as image:
+        assert np.array_equal(image.read(info.box, info.size)[0][:, :, 0], truth)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('<Option name="INIT_DEST">', '<Option name="CUTLINE_DATASET">'),
+        ("<WarpMemoryLimit>", "<Cutline>x</Cutline><WarpMemoryLimit>"),
+        ("<WarpMemoryLimit>", "<WarpMemoryLimit>9e99"),
+        ("VRTWarpedDataset", "VRTPansharpenedDataset"),
+        ("VRTWarpedRasterBand", "VRTDerivedRasterBand"),
+        ("<SourceSRS>", "<SourceSRS>+proj=utm +zone=18 +nadgrids=/etc/passwd"),
+        ("<TargetSRS>", "<Options><Option key='COORDINATE_OPERATION'>x</Option></Options><TargetSRS>"),
+    ],
+)
+def test_what_a_warped_virtual_raster_may_not_say(tile: Path, old: str, new: str) -> None:
+    path = tile.with_name("warped.vrt")
+    with rasterio.open(tile) as source, WarpedVRT(source, crs="EPSG:3857") as warped:
+        rasterio.shutil.copy(warped, path, driver="VRT")
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(ReadError, match="as a virtual raster"):
+        RasterReader().scan(str(path), {})

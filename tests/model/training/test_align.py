@@ -111,7 +111,7 @@ def test_a_training_that_is_cut_off_ends_as_if_it_had_not_been(
     def stop(row: Row, steps: int) -> None:
         assert steps == 6
         if row.step == 5:
-            raise Stopped(signal.SIGINT)
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         align(str(base), colours, tmp_path, SETTINGS, every=3, device="cpu", threads=1, tell=stop)
