@@ -70,6 +70,13 @@ def write_reports(record: Record, folder: Path, writers: Sequence[Writer]) -> It
             yield Made(
                 writer.name, error=f"{folder}: it must be writable (found: {error}). Make room, then: limner report"
             )
+        except Exception as error:  # noqa: BLE001 - a library's, over values that no check foresaw, or a plug-in's own
+            why = shown(f"{type(error).__name__}: {error}", 200)
+            yield Made(
+                writer.name,
+                error=f"{folder}: the writer must be able to make sense of the results (found: {why}). "
+                "Report this as a mistake of the writer; the other reports are made",
+            )
 
 
 def read_record(folder: Path) -> Record:

@@ -23,6 +23,7 @@ import numpy as np
 
 from .errors import LimnerError, ReadError, RequestError, shown
 from .fingerprint import is_remote
+from .geometry import MOST_SIDE
 from .georeference import leads_to_files
 from .mosaic import Mosaic, is_below, read_mosaic
 
@@ -82,8 +83,10 @@ def reading(name: str, rule: str, remedy: str) -> Generator[None]:
 
     try:
         yield
-    except (LimnerError, UnicodeEncodeError):  # the latter: a name that no file of GDAL's can have
+    except LimnerError:
         raise
+    except UnicodeEncodeError as error:
+        raise ReadError(name, "its name must be UTF-8, since GDAL takes no other", remedy="Rename it") from error
     except (RasterioError, CPLE_BaseError, *_FOREIGN) as error:
         raise ReadError(
             name, rule, value=shown(str(error.__cause__ or error) or type(error).__name__, 300), remedy=remedy
@@ -299,6 +302,13 @@ class _Inspection:
                 f"it may have at most {MOST_BANDS} bands",
                 value=str(raster.count),
                 remedy="Write those that you need, such as with gdal_translate -b",
+            )
+        if max(raster.width, raster.height) > MOST_SIDE:
+            raise ReadError(
+                name,
+                f"it may have at most {MOST_SIDE} pixels a side",
+                value=f"{raster.width} × {raster.height} px",
+                remedy="Cut it, such as with gdal_translate -srcwin",
             )
         _ = raster.colorinterp  # GDAL says what it could not understand while opening at the next question
         if "OVERVIEW_FILE" in {key.upper() for key in raster.tags(ns="OVERVIEWS")}:  # before GDAL opens it

@@ -5,7 +5,7 @@ first pixel is (0.5, 0.5). A reader whose format counts pixel centres converts a
 """
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ import numpy.typing as npt
 from .errors import ReadError
 
 Points = npt.NDArray[np.float64]
+MOST_SIDE: Final = 2**23
+"""Pixels: the longest side of a picture that is read. A longer one is damage, or a trap for who looks at all of it."""
+
 Unit = Literal["px", "um", "mm", "m", "deg", "crs"]
 
 

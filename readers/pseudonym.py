@@ -97,13 +97,21 @@ def forms(path: str) -> list[str]:
 
     A bare name without a suffix, a short one, and a stem in small letters only may be any word and are left out.
     """
-    whole = [path, os.path.abspath(path), os.path.realpath(path)]  # noqa: PTH100 - a name may be no valid path
+    whole = [path, os.path.abspath(path), _resolved(path)]  # noqa: PTH100 - a name may be no valid path
     name, stem = PurePosixPath(path).name, PurePosixPath(path).stem
     bare = [name] if PurePosixPath(path).suffix and len(name) >= _BARE else []  # a folder's may be any word
     if bare and stem:
         whole += [one[: -len(name)] + stem for one in whole if one.endswith(name) and one != name]
         bare += [stem] if len(stem) >= _BARE and not re.fullmatch(r"[a-z]+", stem) else []
     return list(dict.fromkeys([form for one in (*whole, *bare) for form in (one, repr(one)[1:-1])]))
+
+
+def _resolved(path: str) -> str:
+    """Where a path leads; itself where no file can have such a name, as a member of an archive may."""
+    try:
+        return os.path.realpath(path)
+    except ValueError:
+        return path
 
 
 def longest_first(told: Mapping[str, str]) -> dict[str, str]:

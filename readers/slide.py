@@ -17,7 +17,7 @@ import numpy as np
 from .errors import ReadError, shown
 from .fingerprint import fingerprint, is_remote, local_only
 from .formats import recognise
-from .geometry import Box
+from .geometry import MOST_SIDE, Box
 from .image import Channel, Claim, ImageInfo, Mask, Pixels
 from .levels import Level, TiledPyramid
 from .spacing import Spacing, in_micrometres, place_slide
@@ -34,7 +34,6 @@ _SERIES: Final = b"\x20\x00\x0e\x00UI"  # SeriesInstanceUID (0020,000E) in expli
 _HEADER: Final = 1 << 18  # bytes of a DICOM file in which its series is looked for
 _GENERIC: Final = "generic-tiff"
 _LEVELS: Final = 64  # of one slide
-_SIDE: Final = 1 << 31  # level-0 pixels along a side
 _OPAQUE: Final = 255
 _TILES: Final = range(64, 1025)  # sides of the file's own tiles that are read one by one
 _TILE: Final = 512  # else
@@ -224,7 +223,7 @@ def _check_sizes(uri: str, slide: "OpenSlide") -> None:
     size, levels, steps = slide.dimensions, slide.level_dimensions, slide.level_downsamples
     if not (
         0 < len(levels) <= _LEVELS
-        and all(0 < side <= _SIDE for side in size)
+        and all(0 < side <= MOST_SIDE for side in size)
         and all(0 < side <= full for level in levels for side, full in zip(level, size, strict=True))
         and all(math.isfinite(step) and step > 0 for step in steps)
     ):

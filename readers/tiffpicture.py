@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from .errors import LimnerError, ReadError, shown
 from .formats import is_label
+from .geometry import MOST_SIDE
 from .ome import LONGEST, bomb
 from .tiffdir import PAGE_NAME, PIECES, SUBFILE, Directories
 
@@ -38,7 +39,6 @@ _OTHER: Final = (  # layouts of pages that tifffile knows and that belong to oth
     ),
     *("eer", "philips", "scanimage", "indica", "nih", "mdgel"),
 )
-_SIDE: Final = 1 << 31  # pixels along a side
 _TILE_SIDE: Final = 1 << 15  # of a tile
 _LEVELS: Final = 64
 _CHANNELS: Final = 1024
@@ -171,9 +171,11 @@ def _impossible(series: "TiffPageSeries") -> str:
 def _impossible_level(number: int, page: "TiffPage", first: "TiffPage") -> str:
     size, tile, full = (page.imagewidth, page.imagelength), tile_size(page), (first.imagewidth, first.imagelength)
     said = f"level {number} of {size[0]} × {size[1]} px in tiles or strips of {tile[0]} × {tile[1]} px"
-    if page.imagedepth != 1 or not all(0 < side <= min(_SIDE, whole) for side, whole in zip(size, full, strict=True)):
+    if page.imagedepth != 1 or not all(
+        0 < side <= min(MOST_SIDE, whole) for side, whole in zip(size, full, strict=True)
+    ):
         return said
-    if not all(0 < side <= (_TILE_SIDE if page.is_tiled else _SIDE) for side in tile):
+    if not all(0 < side <= (_TILE_SIDE if page.is_tiled else MOST_SIDE) for side in tile):
         return said
     if _kind(page) != _kind(first):
         return f"{said}, with other numbers than the picture"

@@ -17,6 +17,7 @@ from shapely import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
 from ..readers import geodesy
+from ..readers.errors import ReadError
 from ..readers.geometry import Placement, Points
 from .measures import Numbers, Shapes, lonlat
 
@@ -24,6 +25,7 @@ DECIMALS = 7
 """Decimals of a degree in a GeoJSON file: 11 mm."""
 
 _STEP_M = 500_000.0  # longer edges get vertices anyway, so that none can be mistaken for the other way round the globe
+_EARTH_M = 40_075_017.0  # around the equator
 _POLE = 90.0 - 10.0**-DECIMALS
 
 
@@ -37,6 +39,13 @@ def to_globe(geometries: Shapes, placement: Placement) -> Shapes:
         return geometries
     points = shapely.get_coordinates(geometries)
     ground = geodesy.metres_per_pixel(placement, points.mean(axis=0))
+    if ground and max(ground) > _EARTH_M:
+        raise ReadError(
+            f"placement from {placement.source}",
+            "a pixel must be smaller than the Earth",
+            value=f"{max(ground):g} m",
+            remedy="Repair the file's georeference, or remove it to work in pixels",
+        )
     dense = shapely.segmentize(geometries, _STEP_M / max(ground)) if ground else geometries
     dense = shapely.orient_polygons(dense, exterior_cw=_mirrors(placement, points))
     dense = geodesy.densify_all(dense, placement)

@@ -172,6 +172,7 @@ def _read_schema(text: str, answer: str, of: str) -> str:
         raise _wrong("schema", of, rule, str(len(text)), "Ask for less at a time")
     try:
         content: object = parse_json(text)
+        json.dumps(content, ensure_ascii=False).encode()  # halves of characters are no text
     except (ValueError, RecursionError) as error:
         raise _wrong("schema", of, "it must be JSON", shown(str(error)), "Correct the file") from error
     if not isinstance(content, dict) or cast("dict[str, object]", content).get("type") != "object":

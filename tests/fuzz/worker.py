@@ -23,6 +23,9 @@ from typing import Any
 MISTAKE = 70
 """The exit code of `limner` for an exception that is not its own."""
 
+OURS = re.compile(r"eport this as a mistake of the (reader|writer)")
+"""Where limner went on after an exception that is not its own: a row or a report says so."""
+
 SPARE = 4 * 2**30
 """Bytes of address space beyond what is used before an input: the parent ends a process long before."""
 
@@ -38,8 +41,8 @@ def command_line(arguments: Sequence[str]) -> tuple[str, str]:
             cli.main()
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 0
-        if code == MISTAKE:
-            return "foreign", told.getvalue()
+        if code == MISTAKE or OURS.search(said.getvalue() + told.getvalue()):
+            return "foreign", told.getvalue() + said.getvalue()
         return ("fine" if code == 0 else "refused"), told.getvalue()
     return "foreign", "the command line returned"
 

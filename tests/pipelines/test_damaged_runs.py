@@ -95,6 +95,7 @@ def use(folder: Path) -> str:
     except (StoreError, RequestError) as error:
         said = str(error)
     assert "\n" not in said
+    assert "a mistake of the writer" not in said
     return said.strip()
 
 

@@ -138,8 +138,9 @@ def test_schemas_that_cannot_be_decoded(
         ('{"type": "object", "properties": {"n": {}, "n": {}}}', "given twice"),
         ('{"type": "object", "description": "' + "x" * 70000 + '"}', "at most 65536 characters"),
         ('{"a":' * 100000, "nested more than 64 levels deep"),
+        ('{"type": "object", "properties": {"n": {"enum": ["\\ud800"]}}}', "option 'schema'"),
     ],
-    ids=["nan", "large", "twice", "long", "deep"],
+    ids=["nan", "large", "twice", "long", "deep", "half a character"],
 )
 def test_schemas_that_are_none(
     tmp_path: Path, models: dict[str, tuple[str, ...]], refused: Refused, text: str, say: str

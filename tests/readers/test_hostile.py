@@ -15,7 +15,7 @@ import rasterio
 from limner.readers import gdal, rasterfacts
 from limner.readers.bands import sensor_named
 from limner.readers.errors import ReadError
-from limner.readers.geometry import Box
+from limner.readers.geometry import MOST_SIDE, Box
 from limner.readers.georeference import ControlPoint, Crs, affine_placement, control_placement
 from limner.readers.geotiff import RasterReader
 from limner.readers.products import MOST_BYTES, radiometry_beside
@@ -100,6 +100,11 @@ def test_thousands_of_bands(tmp_path: Path) -> None:
     refused(sparse(tmp_path / "a.tif", 8, 8, gdal.MOST_BANDS + 1, interleave="pixel"), "bands")
 
 
+@pytest.mark.parametrize("size", [(MOST_SIDE + 1, 8), (8, MOST_SIDE + 1)])
+def test_a_picture_longer_than_any(tmp_path: Path, size: tuple[int, int]) -> None:
+    refused(sparse(tmp_path / "a.tif", *size), "pixels a side")
+
+
 def test_many_bands_are_looked_at_once(tmp_path: Path) -> None:
     """Every list of rasterio's costs as much as there are bands: it is asked for once, not for each band."""
     asked: list[str] = []
@@ -158,7 +163,7 @@ def test_a_name_that_is_no_text(write_raster: WriteRaster, tmp_path: Path) -> No
     path = os.fsencode(write_raster("a.tif", np.ones((8, 8, 1), np.uint8)))
     odd = os.fsencode(tmp_path) + b"/\xff.tif"
     Path(os.fsdecode(path)).rename(os.fsdecode(odd))
-    refused(os.fsdecode(odd), "raster")
+    refused(os.fsdecode(odd), "its name must be UTF-8")
 
 
 def test_damage_beside_a_raster(write_raster: WriteRaster) -> None:

@@ -9,6 +9,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from limner.readers import geodesy
+from limner.readers.errors import ReadError
 from limner.readers.geometry import Placement
 from limner.reports.globe import bounding_box, part_boxes, to_globe
 from pyproj import Geod
@@ -270,3 +271,9 @@ PLACES = {
     "south": _placement(3031, "m", 1000.0, 0.0, -500_000.0, 0.0, 1000.0, -500_000.0),
     "world": _placement(4326, "deg", 0.36, 0.0, 0.0, 0.0, -0.18, 90.0),
 }
+
+
+def test_a_pixel_is_smaller_than_the_earth() -> None:
+    place = Placement(((1e6, 0.0, -4e6), (0.0, -1e6, 4e6)), "deg", "EPSG:4326", source="a mistake")
+    with pytest.raises(ReadError, match="smaller than the Earth"):
+        to_globe(np.array([shapely.box(0, 0, 8, 8)]), place)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from limner.readers.errors import RequestError
-from limner.readers.pseudonym import Pseudonyms, checked, run_key
+from limner.readers.pseudonym import Pseudonyms, checked, forms, run_key
 
 ONE, OTHER = Pseudonyms(b"0123456789abcdef"), Pseudonyms(b"fedcba9876543210")
 
@@ -55,3 +55,7 @@ def test_a_run_keeps_its_key_to_its_owner(tmp_path: Path) -> None:
 
 def test_a_key_does_not_show_itself() -> None:
     assert "0123456789abcdef" not in repr(ONE)
+
+
+def test_a_name_that_no_file_can_have_has_forms_too() -> None:
+    assert forms("study.zip!/a\0b.dcm")[0] == "study.zip!/a\0b.dcm"
