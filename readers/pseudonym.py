@@ -95,9 +95,11 @@ def checked(key: bytes, thing: str) -> bytes:
 def forms(path: str) -> list[str]:
     """A path as it may be met in a text: as given, absolute, resolved, quoted by Python, its bare name, its stem.
 
-    A bare name without a suffix, a short one, and a stem in small letters only may be any word and are left out.
+    A bare name without a suffix, a short one, and what is in small letters only may be any word and are left out; so is
+    a path as given that is "." or such a word.
     """
-    whole = [path, os.path.abspath(path), _resolved(path)]  # noqa: PTH100 - a name may be no valid path
+    word = len(path) < _BARE or re.fullmatch(r"[a-z.]+", path)
+    whole = [*([] if word else [path]), os.path.abspath(path), _resolved(path)]  # noqa: PTH100 - a name may be no valid path
     name, stem = PurePosixPath(path).name, PurePosixPath(path).stem
     bare = [name] if PurePosixPath(path).suffix and len(name) >= _BARE else []  # a folder's may be any word
     if bare and stem:

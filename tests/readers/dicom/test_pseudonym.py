@@ -57,5 +57,17 @@ def test_a_key_does_not_show_itself() -> None:
     assert "0123456789abcdef" not in repr(ONE)
 
 
+@pytest.mark.parametrize("path", [".", "..", "in", "scans"])
+def test_a_path_that_may_be_any_word_is_no_form(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert path not in forms(path)
+    assert str(Path(path).absolute()) in forms(path) or path in {".", ".."}
+
+
+@pytest.mark.parametrize("path", ["Doe^John", "DOE_JOHN", "in/scans", "doe.dcm", "/doe"])
+def test_a_path_that_may_be_a_name_is_one(path: str) -> None:
+    assert path in forms(path)
+
+
 def test_a_name_that_no_file_can_have_has_forms_too() -> None:
     assert forms("study.zip!/a\0b.dcm")[0] == "study.zip!/a\0b.dcm"
