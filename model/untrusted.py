@@ -48,7 +48,7 @@ def open_file(path: Path, thing: str, *, most: int | None = None) -> io.Buffered
             found = os.fstat(handle)
             check_kind(found.st_mode, path.name, thing)
             check_size(found.st_size, most, path.name, thing)
-            return open(path, "rb", opener=checked)  # noqa: PTH123 - Path.open takes no opener
+            return open(path, "rb", opener=checked)
         except BaseException:
             os.close(handle)
             raise
