@@ -301,5 +301,5 @@ def _tags(head: bytes) -> set[int]:
         first, size = (start + 8, 20) if big else (start + 2, 12)
         held = min(count, (len(head) - first) // size)
         return {struct.unpack_from(order + "H", head, first + size * at)[0] for at in range(held)}
-    except struct.error:
+    except (struct.error, OverflowError):  # the latter: a place that no file can have
         return set()

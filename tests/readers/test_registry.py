@@ -86,6 +86,7 @@ def test_a_tie_names_both_and_the_flag() -> None:
         (b"%PDF-1.4", 0),
         (b"PK\x03\x04", 0),
         (b"", 0),
+        (b"II+\0\x08\0\0\0" + b"\xff" * 8, 50),
     ],
 )
 def test_claims_are_by_content(head: bytes, strength: int) -> None:
