@@ -29,6 +29,7 @@ from ..checkpoint import Files, check_tokenizer
 from ..foreign import foreign
 from ..loading import silent
 from .marks import refuse_marks
+from .templates import try_templates
 
 Fit = Literal["as it is", "letterbox"]
 Picture = npt.NDArray[np.uint8]
@@ -235,6 +236,7 @@ def loading(files: Files) -> Generator[None]:
 def _family(files: Files) -> str:
     """The checkpoint's model_type. Raises `ModelError` for one that does not answer questions about pictures."""
     check_tokenizer(files)
+    try_templates(files.folder, files.source)
     family = files.read("config.json").text("model_type")
     if family not in cast("Mapping[str, str]", MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES):
         compared = family in {"clip", "siglip"}

@@ -70,6 +70,8 @@ FENCES: dict[str, tuple[str, ...]] = {
     ),
     # what repairs a text whose encoding was mixed up
     "ftfy": ("model/openclip/texts.py",),
+    # what a chat template is a program for, in the limited process
+    "jinja2": _in("asking", "templates"),
     # what holds an answer to a schema
     "llguidance": ("model/asking/grammar.py",),
     # a checkpoint's files, its words, and numbers of few bits
@@ -114,7 +116,13 @@ BEHIND = {
 OURS = {"test", "lint"}
 """Extras of those who work on limner; the others are a user's choice, imported late."""
 
-DISTRIBUTIONS = {"openslide-python": "openslide", "pillow": "PIL", "PyYAML": "yaml", "scikit-learn": "sklearn"}
+DISTRIBUTIONS = {
+    "Jinja2": "jinja2",
+    "openslide-python": "openslide",
+    "pillow": "PIL",
+    "PyYAML": "yaml",
+    "scikit-learn": "sklearn",
+}
 """Where what one installs and what one imports have different names."""
 
 HEAVY = (
