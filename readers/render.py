@@ -57,11 +57,15 @@ class Stretch:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`. Raises `ValueError` where its parts do not belong together."""
+        channels, low, high = (tuple(record[key]) for key in ("channels", "low", "high"))
+        if len(channels) not in {1, 3} or not len(channels) == len(low) == len(high):
+            msg = "a stretch has one or three channels, with as many ends"
+            raise ValueError(msg)
         return cls(
-            channels=tuple(record["channels"]),
-            low=tuple(record["low"]),
-            high=tuple(record["high"]),
+            channels=tuple(map(str, channels)),
+            low=tuple(map(float, low)),
+            high=tuple(map(float, high)),
             source=record["source"],
             curve=record["curve"],
             steps=tuple((float(number), int(grey)) for number, grey in record.get("steps", ())),

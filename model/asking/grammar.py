@@ -14,6 +14,7 @@ import numpy.typing as npt
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from ...readers.errors import ModelError, RequestError
+from ..foreign import foreign
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
@@ -89,15 +90,12 @@ class Vocabulary:
 
         Raises `ModelError` for one whose bytes cannot be known: neither byte-level nor with tokens for single bytes.
         """
-        try:
+        with foreign(
+            f"tokenizer {getattr(tokenizer, 'name_or_path', '') or type(tokenizer).__name__}",
+            "its tokens must be known as bytes, to hold an answer to a schema",
+            remedy="Ask to describe or classify, or name a checkpoint with a byte-level tokenizer.json",
+        ):
             return cls(LLTokenizer(tokenizer.backend_tokenizer.to_str(), eos_token=[int(end) for end in ends]))
-        except (AttributeError, ValueError) as error:
-            raise ModelError(
-                f"tokenizer {getattr(tokenizer, 'name_or_path', '') or type(tokenizer).__name__}",
-                "its tokens must be known as bytes, to hold an answer to a schema",
-                value=(str(error).splitlines() or [""])[0][:200],
-                remedy="Ask to describe or classify, or name a checkpoint with a byte-level tokenizer.json",
-            ) from error
 
     @classmethod
     def of_tokens(cls, tokens: Sequence[bytes], *, ends: Sequence[int], special: Collection[int]) -> Self:

@@ -149,6 +149,14 @@ def test_pixels_must_be_those_of_the_stretch() -> None:
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
 
+@pytest.mark.parametrize("part", ["channels", "low", "high"])
+def test_json_whose_parts_do_not_belong_together_is_refused(part: str) -> None:
+    record = Stretch(("red", "green", "blue"), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "a test").to_json()
+    for wrong in (record[part][:2], [*record[part], record[part][0]], []):
+        with pytest.raises(ValueError, match="one or three channels"):
+            Stretch.from_json(record | {part: wrong})
+
+
 @settings(deadline=None, derandomize=True)
 @given(st.tuples(finite, finite, finite), st.tuples(finite, finite, finite), st.sampled_from(["linear", "decibel"]))
 def test_json_keeps_every_bit(low: tuple[float, ...], high: tuple[float, ...], curve: str) -> None:

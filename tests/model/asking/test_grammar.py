@@ -134,3 +134,17 @@ def test_a_tokenizer_without_bytes_is_refused() -> None:
         Vocabulary.of_fast(PreTrainedTokenizerFast(tokenizer_object=words, **UNKNOWN), ends=[0])
     with pytest.raises(ModelError, match=r"must be known as bytes.*backend_tokenizer"):
         Vocabulary.of_fast(object(), ends=[0])
+
+
+def test_a_panic_of_the_library_below_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class PanicError(BaseException):
+        """As Rust's panics, no `Exception`."""
+
+    def panic(*_: object, **__: object) -> None:
+        raise PanicError
+
+    monkeypatch.setattr("limner.model.asking.grammar.LLTokenizer", panic)
+    with pytest.raises(ModelError, match="must be known as bytes"):
+        Vocabulary.of_fast(
+            PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, "a"))), ends=[0]
+        )
