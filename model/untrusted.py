@@ -96,7 +96,7 @@ def read_bytes(path: Path, thing: str, *, most: int) -> bytes:
         foreign(thing, _readable(path), remedy=COMPLETE),
         open_file(path, thing, most=most) as file,
     ):
-        return file.read(most + 1)
+        return file.read(os.fstat(file.fileno()).st_size)  # to read `most` would ask for as much memory
 
 
 class Settings(dict[str, Any]):

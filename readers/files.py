@@ -21,8 +21,10 @@ def read_whole(path: str | Path, *, most: int = MOST, regular: bool = False) -> 
     Raises `OSError`, also for a file of more than `most` bytes and for a name that no file can have.
     """
     with open_regular(path) if regular else _open(path) as file:
-        large = os.fstat(file.fileno()).st_size > most
-        content = b"" if large else file.read(most + 1)
+        found = os.fstat(file.fileno())
+        large = found.st_size > most
+        wanted = found.st_size if stat.S_ISREG(found.st_mode) and found.st_size else most  # as much memory is asked for
+        content = b"" if large else file.read(wanted + 1)
     if large or len(content) > most:
         raise OSError(errno.EFBIG, f"it has more than {most // 2**20} MiB")
     return content

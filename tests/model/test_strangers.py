@@ -4,6 +4,8 @@ import gzip
 import json
 import os
 import struct
+import subprocess
+import sys
 import time
 import zipfile
 from collections.abc import Callable
@@ -311,3 +313,16 @@ def test_an_index_may_name_only_files_of_the_folder(checkpoints: Callable[[str],
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
         with pytest.raises(ModelError, match=r"weights must be here|weight_map"):
             find_files(str(folder), fetch=False).weights()
+
+
+def test_a_small_file_is_read_in_little_memory(tmp_path: Path) -> None:
+    """However much a file may have: what is asked of `read` is allocated, whatever there is to read."""
+    (tmp_path / "a").write_bytes(b"small")
+    code = (
+        "import resource, sys\nfrom pathlib import Path\nfrom limner.model.untrusted import read_bytes\n"
+        "from limner.readers.files import read_whole\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))\n"
+        "print(read_bytes(Path(sys.argv[1]), 'x', most=2**34), read_whole(sys.argv[1], most=2**34))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "a"], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("b'small' b'small'\n", "")
