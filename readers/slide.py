@@ -67,7 +67,6 @@ class SlideReader:
         with _open(files[0]) as slide:
             properties = _properties(slide)
             size = slide.dimensions
-            _check_sizes(files[0], slide)
         placement, notes = place_slide(files[0], _stored_spacing(properties), options)
         if "openslide.icc-size" in properties:
             notes = (*notes, "Colours are as stored: the file's ICC profile is not applied.")
@@ -107,7 +106,6 @@ class Slide:
         self._places = [info.channels.index(channel) for channel in self.channels]
         self._closed = False
         self._slide: OpenSlide | None = _open(info.uri)
-        _check_sizes(info.uri, self._slide)
         if self._slide.dimensions != info.size:
             found = self._slide.dimensions
             self._drop()
@@ -186,13 +184,13 @@ class Slide:
 
 
 def _open(uri: str) -> "OpenSlide":
-    """OpenSlide's handle. Raises `ReadError` with its reason."""
+    """OpenSlide's handle, of a slide whose sizes can be. Raises `ReadError` with its reason."""
     import openslide  # noqa: PLC0415 - a format library loads when a file needs it
 
     try:
         if (found := Directories.read(uri)) is not None and found.unsafe:
             raise ValueError(found.fault)  # noqa: TRY301 - told below, like what OpenSlide says
-        return openslide.OpenSlide(uri)
+        slide = openslide.OpenSlide(uri)
     except Exception as error:  # OpenSlideError, OSError, and for odd names ValueError
         raise ReadError(
             uri,
@@ -200,6 +198,8 @@ def _open(uri: str) -> "OpenSlide":
             value=_fault(uri) or shown(str(error), 300) or "not a format that it knows",
             remedy="Check that the file is complete, with the files that belong beside it",
         ) from error
+    _check_sizes(uri, slide)
+    return slide
 
 
 def _fault(uri: str) -> str:
@@ -219,7 +219,7 @@ def _fault(uri: str) -> str:
 
 
 def _check_sizes(uri: str, slide: "OpenSlide") -> None:
-    """Raise `ReadError` where a slide's sizes cannot be."""
+    """Close a slide and raise `ReadError` where its sizes cannot be."""
     size, levels, steps = slide.dimensions, slide.level_dimensions, slide.level_downsamples
     if not (
         0 < len(levels) <= _LEVELS

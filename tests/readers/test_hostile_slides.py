@@ -277,6 +277,7 @@ class Fake:
         self.dimensions = (1000, 800)
         self.level_dimensions = ((1000, 800), (500, 400))
         self.level_downsamples = (1.0, 2.0)
+        self.closed = False
         self.__dict__ |= how
         self.level_count = len(self.level_dimensions)
 
@@ -286,13 +287,15 @@ class Fake:
         raise MemoryError(msg)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """As openslide-python, which must not be told twice."""
+        assert not self.closed
+        self.closed = True
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        self.close()
 
 
 @pytest.fixture
