@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+import shapely
 from shapely.errors import ShapelyError
 
 from ..model.finding import Finding
@@ -114,16 +115,27 @@ class _Shelf:
             self.image, self.findings = "", ()  # never two images' at once
             findings = read_findings(self.folder, entries)
             try:
+                _check_places(findings, plan.info)
                 self.findings = tuple(join(findings, plan.info, plan.area))
-            except ShapelyError as error:
+            except (ShapelyError, ValueError) as error:
                 raise StoreError(
                     str(self.folder / RESULTS),
-                    f"its findings on {plan.info.id} must be shapes that can be joined, as they were written",
+                    f"its findings on {plan.info.id} must be shapes on it that can be joined, as they were written",
                     value=shown(str(error)),
                     remedy="Restore it from a copy, or run again into another folder",
                 ) from error
             self.image = plan.info.id
         return self.findings
+
+
+def _check_places(findings: Sequence[Finding], info: ImageInfo) -> None:
+    """Raise `ValueError` for a finding that lies further outside its image than any region or box reaches."""
+    width, height = info.size
+    whole = shapely.box(-width, -height, 2 * width, 2 * height)
+    for finding in findings:
+        if not (finding.geometry.is_empty or whole.covers(shapely.box(*finding.geometry.bounds))):
+            msg = f"a {finding.label} at {finding.geometry.bounds}"
+            raise ValueError(msg)
 
 
 def _image_record(

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import random
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -174,3 +175,15 @@ def test_a_strangers_run_writes_nowhere_else(ended: Path, tmp_path: Path) -> Non
     assert len(paths) == 2
     assert all(path.resolve().parent == folder.resolve() for path in paths)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
+
+
+def test_a_finding_far_outside_its_image_is_damage(ended: Path, tmp_path: Path) -> None:
+    """Its outline would get a vertex every so often, all the way."""
+    folder = shutil.copytree(ended / "run", tmp_path / "run")
+    path = folder / "results.jsonl"
+    text = path.read_text(encoding="utf-8")
+    place = re.search(r'"coordinates":\[\[\[[0-9.]+', text)
+    assert place is not None
+    path.write_text(text.replace(place[0], place[0].rpartition("[")[0] + "[64000000.0", 1), encoding="utf-8")
+    said = " ".join(made.error for made in write_reports(read_record(folder), folder, load_writers(WRITERS)))
+    assert "must be shapes on it" in said
