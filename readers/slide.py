@@ -67,6 +67,7 @@ class SlideReader:
         with _open(files[0]) as slide:
             properties = _properties(slide)
             size = slide.dimensions
+            _try_levels(slide)
         placement, notes = place_slide(files[0], _stored_spacing(properties), options)
         if "openslide.icc-size" in properties:
             notes = (*notes, "Colours are as stored: the file's ICC profile is not applied.")
@@ -234,6 +235,17 @@ def _check_sizes(uri: str, slide: "OpenSlide") -> None:
             value=f"{len(levels)} levels: {', '.join(f'{x} × {y}' for x, y in levels[:4])} px"[:300],
             remedy="Copy it again from its source",
         )
+
+
+def _try_levels(slide: "OpenSlide") -> None:
+    """Read a little of each level, so that a file that makes OpenSlide hang or crash does so where it is scanned.
+
+    A tile that cannot be read is no fault of the slide: the regions that need it say so.
+    """
+    width, height = slide.dimensions
+    for level in range(slide.level_count):
+        with contextlib.suppress(Exception):
+            slide.read_region((width // 2, height // 2), level, (16, 16))
 
 
 def _properties(slide: "OpenSlide") -> dict[str, str]:

@@ -8,6 +8,7 @@ from types import ModuleType
 import numpy as np
 import openslide
 import pytest
+from limner.readers import isolation
 from limner.readers.contract import Truth, check_reader
 from limner.readers.geometry import Box
 from limner.readers.image import ImageInfo
@@ -148,3 +149,16 @@ def test_a_broken_index_is_an_error(tmp_path: Path, scanners: ModuleType, spoil:
     (row,) = scan([str(path)], {})
     assert row.status == "failed"
     assert "OpenSlide must be able to open it" in row.reason
+
+
+def test_a_slide_that_makes_openslide_hang_costs_one_row(
+    tmp_path: Path, scanners: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolation, "SCAN_SECONDS", 3.0)
+    scanners.mirax(tmp_path / "a.mrxs", scanners.smooth(192, 320))
+    settings = tmp_path / "a" / "Slidedat.ini"
+    levels = settings.read_text(encoding="utf-8").rsplit("OVERLAP_X = 0.0", 1)
+    settings.write_text("OVERLAP_X = nan".join(levels), encoding="utf-8")
+    [row] = [row for row in scan([str(tmp_path / "a.mrxs")], {}) if row.path.endswith(".mrxs")]
+    assert row.status == "failed"
+    assert "in time" in row.reason
