@@ -43,6 +43,12 @@ class Stretch:
     steps: tuple[tuple[float, int], ...] = ()
     blank: int = _WHITE
 
+    def __post_init__(self) -> None:
+        """Raise `ValueError` where its parts do not belong together."""
+        if len(self.channels) not in {1, 3} or not len(self.channels) == len(self.low) == len(self.high):
+            msg = "a stretch has one or three channels, with as many ends"
+            raise ValueError(msg)
+
     def to_json(self) -> dict[str, Any]:
         """Plain values that `json` writes; numbers keep every bit. What only studies need is left out elsewhere."""
         return {
@@ -57,15 +63,11 @@ class Stretch:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """The inverse of `to_json`. Raises `ValueError` where its parts do not belong together."""
-        channels, low, high = (tuple(record[key]) for key in ("channels", "low", "high"))
-        if len(channels) not in {1, 3} or not len(channels) == len(low) == len(high):
-            msg = "a stretch has one or three channels, with as many ends"
-            raise ValueError(msg)
+        """The inverse of `to_json`."""
         return cls(
-            channels=tuple(map(str, channels)),
-            low=tuple(map(float, low)),
-            high=tuple(map(float, high)),
+            channels=tuple(record["channels"]),
+            low=tuple(record["low"]),
+            high=tuple(record["high"]),
             source=record["source"],
             curve=record["curve"],
             steps=tuple((float(number), int(grey)) for number, grey in record.get("steps", ())),
