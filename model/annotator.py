@@ -88,9 +88,10 @@ class Answer:
 class Annotator(Protocol):
     """A model behind the entry point group `limner.annotators`; lives in one worker.
 
-    The entry point is a callable `(options: Mapping[str, str]) -> Annotator`. Making one is cheap and touches neither
-    weights nor network. `prepare` checks them in the process that plans; only `load` (see `Loading`) and `annotate`
-    load networks, so that the process that plans holds none.
+    The entry point is a class whose `Options` are a `limner.readers.options.Options`, and which is called with an
+    instance of them; one without takes none. Making one is cheap and touches neither weights nor network. `prepare`
+    checks them in the process that plans; only `load` (see `Loading`) and `annotate` load networks, so that the process
+    that plans holds none.
     """
 
     @property
@@ -200,16 +201,6 @@ class Checking(Protocol):
 
     def check(self) -> None:
         """Raise `RequestError`, `ModelError` where it cannot: before any pixel is read, without loading a network."""
-        ...
-
-
-@runtime_checkable
-class Adjustable(Protocol):
-    """An annotator with options that cannot change an answer, such as how long it waits for one."""
-
-    @property
-    def neutral(self) -> frozenset[str]:
-        """Their names: a run may go on with other values of these."""
         ...
 
 

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ..model.annotator import Adjustable, Annotator, Checking
+from ..model.annotator import Annotator, Checking
 from ..model.finding import Result, Status
 from ..readers.errors import LimnerError, RequestError
 from ..readers.fingerprint import is_remote
@@ -210,7 +210,7 @@ def _agreed(store: Store, settings: Settings, prepared: Prepared) -> dict[str, A
         identity={"name": NO_MODEL} if annotator is None else annotator.identity,
         labels=prepared.labels or (() if annotator is None else annotator.labels),
         colours={} if annotator is None else annotator.colours,
-        neutral=annotator.neutral if isinstance(annotator, Adjustable) else frozenset(),
+        neutral=frozenset() if choice is None else choice.neutral,
     )
     old = load_manifest(store.folder) if store.begun else None
     if old is not None:

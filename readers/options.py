@@ -25,7 +25,9 @@ class Options(BaseModel):
     with `json_schema_extra={"separator": ";"}` is cut there). An empty text is the default of a field that is no text.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True, protected_namespaces=()
+    )
 
     @field_validator("*", mode="before")
     @classmethod
@@ -171,7 +173,9 @@ def _kind(schema: Mapping[str, Any], separator: str) -> str:
         cut = "commas" if separator == "," else f"{separator!r}"
         inner = schema.get("prefixItems") or [schema.get("items", {})]
         what = {"number": "numbers", "integer": "whole numbers"}.get(inner[0].get("type", ""), "texts")
-        return f"{len(inner)} {what} with {cut} between" if "prefixItems" in schema else f"{what} with {cut} between"
+        count = f"{len(inner)} " if "prefixItems" in schema else ""
+        count = f"at least {schema['minItems']} " if not count and schema.get("minItems", 0) > 1 else count
+        return f"{count}{what} with {cut} between"
     if schema.get("type") in {"integer", "number"}:
         return f"a {'whole ' if schema['type'] == 'integer' else ''}number{_bounds(schema)}"
     return {"boolean": "true or false", "string": "text"}.get(str(schema.get("type")), "a value")
@@ -190,7 +194,7 @@ def _as_request(error: ValidationError, model: type[Options], owner: str) -> Req
     thing = f"option {name!r} of {owner}" if name else f"options of {owner}"
     cause = first.get("ctx", {}).get("error")
     example = f"For example {field.examples[0]}" if field and field.examples else ""
-    if first["type"] == "missing" and len(first["loc"]) == 1:
+    if first["type"] in {"missing", "string_too_short"} and len(first["loc"]) == 1:
         return RequestError(thing, "it must be given", remedy=example or "Give it")
     if isinstance(cause, ValueError):
         rule = str(cause)

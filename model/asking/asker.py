@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ...readers.errors import ModelError
 from ...readers.image import ImageInfo
-from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Adjustable, Answer, Cost, Remote, Sight, View
+from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Answer, Cost, Remote, Sight, View
 from ..views import kept_share
 from .question import DESCRIPTION, RECORD, UNPLACED, Question
 from .respondent import CUT, CostingRespondent, Respondent
@@ -39,11 +39,6 @@ class Asker:
     def colours(self) -> Mapping[str, str]:
         """Grey for what is undecided; the others get one from a palette."""
         return {UNDECIDED: UNDECIDED_COLOUR} if UNDECIDED in self.labels else {}
-
-    @property
-    def neutral(self) -> frozenset[str]:
-        """The respondent's options that cannot change an answer, where it says which."""
-        return self._respondent.neutral if isinstance(self._respondent, Adjustable) else frozenset()
 
     @property
     def host(self) -> str:
