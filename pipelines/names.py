@@ -21,6 +21,7 @@ from ..readers.image import ImageInfo
 from ..readers.pseudonym import (
     KEY_FILE,
     KEY_VARIABLE,
+    NameOptions,
     Pseudonyms,
     forms,
     longest_first,
@@ -61,7 +62,7 @@ class Names:
         """
         if settings.names == "show" or not any(row.personal for row in scanned):
             return cls()
-        pseudonyms = Pseudonyms.of({key: options[key] for key in ("key_file",) if key in options})
+        pseudonyms = Pseudonyms.of(NameOptions(names="hide", key_file=options.get("key_file", "")))
         beside = [settings.area, settings.schema_file, *(settings.reader_options.get(option, "") for option in _PATHS)]
         paths = [*settings.inputs, *filter(None, beside), *further, *(path for row in scanned for path in _paths(row))]
         told: dict[str, str] = {}

@@ -210,7 +210,6 @@ def _agreed(store: Store, settings: Settings, prepared: Prepared) -> dict[str, A
         identity={"name": NO_MODEL} if annotator is None else annotator.identity,
         labels=prepared.labels or (() if annotator is None else annotator.labels),
         colours={} if annotator is None else annotator.colours,
-        neutral=frozenset() if choice is None else choice.neutral,
     )
     old = load_manifest(store.folder) if store.begun else None
     if old is not None:

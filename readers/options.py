@@ -7,12 +7,15 @@ show` and the documents list.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 from .errors import RequestError, nearest, shown
+
+if TYPE_CHECKING:
+    from .image import ImageInfo
 
 NEUTRAL: Final[Any] = {"neutral": True}
 """`json_schema_extra` of an option that cannot change an answer: a run may go on with another value of it."""
@@ -93,6 +96,11 @@ def parse_options(model: type[O], given: Mapping[str, object], owner: str) -> O:
         )
     except ValidationError as error:
         raise _as_request(error, model, owner) from None
+
+
+def reopened(model: type[O], info: "ImageInfo") -> O:
+    """The options with which an image was scanned, to open it the same way."""
+    return parse_options(model, dict(info.options), f"reader {info.reader!r}")
 
 
 def unknown_option(name: str, known: Sequence[str], owner: str) -> RequestError:

@@ -14,14 +14,16 @@ from typing import Self
 
 import numpy as np
 
-from .bands import Sensor, band_token, canonical, describe, is_sentinel, sensor_named, sensor_of_product
+from .bands import band_token, canonical, is_sentinel, sensor_of_product
 from .errors import ReadError
 from .fingerprint import fingerprint
 from .formats import recognise
 from .geometry import Box, Placement
 from .geotiff import RasterImage, RasterReader
 from .image import Claim, FolderScan, ImageInfo, Mask, Pixels
-from .products import metadata_beside, radiometry_beside
+from .options import reopened
+from .products import metadata_beside
+from .rasterfacts import RasterOptions
 from .resample import lattice
 
 HEAD = 4096
@@ -40,11 +42,11 @@ class Fit:
 
 
 class SceneReader:
-    """The reader named "scene". Options: `sensor`, `crs` (where the files have none), `nodata`."""
+    """The reader named "scene"."""
 
     name = "scene"
     kind = "map"
-    options = ("sensor", "crs", "nodata")
+    Options = RasterOptions
 
     def claim(self, uri: str, head: bytes) -> Claim:
         """A folder that holds at least two bands of one scene."""
@@ -58,7 +60,7 @@ class SceneReader:
         product = _is_safe(uri) or any(sensor_of_product(Path(name).name) for name in names)
         return Claim(90 if product else 60, f"a folder with {len(names)} bands")
 
-    def scan(self, uri: str, options: Mapping[str, str]) -> Sequence[ImageInfo]:
+    def scan(self, uri: str, options: RasterOptions) -> Sequence[ImageInfo]:
         """The scenes in a folder. Raises `ReadError` where one of them cannot be read."""
         found = self.scan_folder(uri, options)
         if found.failed:
@@ -71,7 +73,7 @@ class SceneReader:
             )
         return found.infos
 
-    def scan_folder(self, folder: str, options: Mapping[str, str]) -> FolderScan:
+    def scan_folder(self, folder: str, options: RasterOptions) -> FolderScan:
         """The scenes in a folder, those that failed with the files they are made of, and files beside them."""
         infos: list[ImageInfo] = []
         failed: list[tuple[tuple[str, ...], ReadError]] = []
@@ -113,7 +115,7 @@ class SceneImage:
         try:
             for channel in self.channels:
                 path = info.files[order.index(channel.name)]
-                band = _scan_band(path, dict(info.options))
+                band = _scan_band(path, reopened(RasterOptions, info))
                 fit = _fit(info.uri, info.placement, info.size, band)
                 self._bands.append((RasterImage(band), fit))
         except BaseException:
@@ -223,21 +225,16 @@ def _companions(folder: str, key: str) -> list[str]:
 
 
 def _describe(
-    folder: str, key: str, group: Mapping[str, list[str]], options: Mapping[str, str], *, alone: bool
+    folder: str, key: str, group: Mapping[str, list[str]], options: RasterOptions, *, alone: bool
 ) -> ImageInfo:
     paths = [_only(band, files) for band, files in group.items()]
-    sensor = _sensor(paths[0], options)
-    kept = {name: value for name, value in options.items() if name in SceneReader.options}
-    if sensor is not None:
-        kept["sensor"] = sensor.name
-    bands = [_scan_band(path, kept) for path in paths]
+    places = reversed(Path(paths[0]).resolve().parts)
+    sensor = next((found for part in places if (found := sensor_of_product(part))), None)
+    bands = [_scan_band(path, options) for path in paths]
     finest = min(bands, key=lambda band: (_pixel_area(band.placement), -band.size[0] * band.size[1]))
     for band in bands:
         _fit(finest.uri, finest.placement, finest.size, band)
     channels = [replace(band.channels[0], name=name) for name, band in zip(group, bands, strict=True)]
-    measured = None if sensor is None else radiometry_beside(paths[0], sensor)
-    described, notes = describe(channels, sensor, measured)
-    notes += [note for band in bands for note in band.notes if note not in notes]
     metadata = None if sensor is None else metadata_beside(paths[0], sensor)
     side = {name for band in bands for name in band.files[1:]}
     if metadata is not None:
@@ -246,15 +243,17 @@ def _describe(
         uri=folder,
         reader="scene",
         size=finest.size,
-        channels=described,
+        channels=tuple(channels),
         placement=finest.placement,
         id=_title(folder, key, alone=alone),
         part=key,
         files=(*paths, *sorted(side)),
         fingerprint=fingerprint(paths),
-        options=tuple(sorted(kept.items())),
-        notes=tuple(dict.fromkeys(notes)),
+        options=tuple(options.texts().items()),
+        notes=tuple(dict.fromkeys(note for band in bands for note in band.notes)),
+        facts=tuple(dict.fromkeys(fact for band in bands for fact in band.facts)),
         personal=False,
+        sensor="" if sensor is None else sensor.name,
     )
 
 
@@ -284,13 +283,7 @@ def _only(band: str, files: Sequence[str]) -> str:
     return ranked[0]
 
 
-def _sensor(path: str, options: Mapping[str, str]) -> Sensor | None:
-    if "sensor" in options:
-        return sensor_named(options["sensor"])
-    return next((s for part in reversed(Path(path).resolve().parts) if (s := sensor_of_product(part))), None)
-
-
-def _scan_band(path: str, options: Mapping[str, str]) -> ImageInfo:
+def _scan_band(path: str, options: RasterOptions) -> ImageInfo:
     infos = RasterReader().scan(path, options)
     if len(infos) != 1 or len(infos[0].channels) != 1:
         raise ReadError(

@@ -13,7 +13,6 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError
 from jsonschema.validators import validator_for
 
-from ...readers.options import wrong_option
 from ...readers.errors import ModelError, RequestError, shown
 from .strict import parse_json
 

@@ -16,6 +16,7 @@ from limner.model.seams import join
 from limner.model.segment import Segmenter
 from limner.model.views import look
 from limner.model.weights import locate
+from limner.readers.contract import scan_with
 from limner.readers.errors import ModelError
 from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo
@@ -76,7 +77,7 @@ def weights_here() -> None:
 def test_glands_of_a_real_prostate(shared_data: Path) -> None:
     weights_here()
     path = str(shared_data / "slides" / "generic_pyramid_prostate" / "slide.tiff")
-    [info] = PyramidReader().scan(path, {"microns_per_pixel": "0.5"})
+    [info] = scan_with(PyramidReader(), path, {"microns_per_pixel": "0.5"})
     info = replace(info, id="prostate")
     segmenter = Segmenter({"model": "gland"})
     with PyramidReader().open(info) as image:

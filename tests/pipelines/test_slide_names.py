@@ -14,6 +14,7 @@ import tifffile
 from limner.pipelines.plan import ImagePlan
 from limner.pipelines.report import read_record
 from limner.readers import plugins
+from limner.readers.contract import scan_with
 from limner.readers.errors import ReadError, RequestError
 from limner.readers.geometry import Placement
 from limner.readers.image import Claim, ImageInfo
@@ -42,7 +43,7 @@ class PluginReader:
             raise ReadError(uri, "it must be whole", value=f"{Path(uri).stem} is cut", remedy="Copy it")
         if "optional" in Path(uri).name:
             raise RequestError("reader option zoom", f"it fits {uri}", value=Path(uri).name, remedy="Correct it")
-        (info,) = PyramidReader().scan(uri, options)
+        (info,) = scan_with(PyramidReader(), uri, options)
         stem = Path(uri).stem
         return [
             ImageInfo(

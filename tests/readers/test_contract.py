@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from limner.readers.contract import Truth, area_average, check_reader
+from limner.readers.contract import Truth, area_average, check_reader, scan_with
 from limner.readers.geometry import Box, Placement
 from limner.readers.geotiff import RasterImage, RasterReader
 from limner.readers.image import Claim, ImageInfo
@@ -171,7 +171,7 @@ def test_reduced_jpeg_2000_lies_where_it_should(write_raster: WriteRaster, facto
     columns, rows = 1101 // factor, 600 // factor
     with rasterio.open(path) as file:
         assert file.overviews(1)
-    (info,) = RasterReader().scan(path, {})
+    (info,) = scan_with(RasterReader(), path, {})
     with RasterReader().open(info) as image:
         pixels, valid = image.read(Box(0, 0, columns * factor, rows * factor), (columns, rows))
     middle = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=2) * factor + (factor - 1) / 2

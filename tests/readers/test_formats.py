@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 from limner.readers import registry
-from limner.readers.contract import Truth, check_reader
+from limner.readers.contract import Truth, check_reader, scan_with
 from limner.readers.errors import ReadError
 from limner.readers.formats import recognise, recognise_folder
 from limner.readers.geotiff import RasterReader
@@ -314,7 +314,7 @@ def test_a_slide_elsewhere_that_is_called_like_a_map_is_known_by_its_words(here:
         file.write(path, "map.tif")
     for uri in (str(path), f"/vsizip/{archive}/map.tif"):
         with pytest.raises(ReadError, match="Aperio SVS is opened by the reader slide"):
-            RasterReader().scan(uri, {})
+            scan_with(RasterReader(), uri, {})
 
 
 def test_a_georeferenced_pyramid_of_tiles_is_a_map(here: Path) -> None:
@@ -350,7 +350,7 @@ class Plugin:
 
     def scan(self, uri: str, options: Mapping[str, str]) -> Sequence[ImageInfo]:
         """What the raster reader says."""
-        return RasterReader().scan(uri, options)
+        return scan_with(RasterReader(), uri, options)
 
 
 @pytest.mark.parametrize("formats", [(), ("vsi",)])

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from limner.readers import registry, search
+from limner.readers.contract import scan_with
 from limner.readers.errors import RequestError
 from limner.readers.geotiff import RasterReader
 from limner.readers.image import Claim, ImageInfo
@@ -36,7 +37,7 @@ class Other:
 
     def scan(self, uri: str, options: Mapping[str, str]) -> Sequence[ImageInfo]:
         """What the raster reader says."""
-        return RasterReader().scan(uri, options)
+        return scan_with(RasterReader(), uri, options)
 
     def open(self, info: ImageInfo, channels: Sequence[str] | None = None) -> Any:  # noqa: ANN401 - an image
         """What the raster reader opens."""

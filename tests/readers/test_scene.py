@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from affine import Affine
-from limner.readers.contract import area_average
+from limner.readers.contract import area_average, scan_with
 from limner.readers.errors import ReadError
 from limner.readers.geometry import Box
 from limner.readers.geotiff import RasterReader
@@ -35,7 +35,7 @@ def at(x: float, y: float, step: float) -> Affine:
 
 
 def scene(folder: Path, options: Mapping[str, str] | None = None) -> ImageInfo:
-    (info,) = SceneReader().scan(str(folder), options or {})
+    (info,) = scan_with(SceneReader(), str(folder), options or {})
     return info
 
 
@@ -161,7 +161,7 @@ def test_a_folder_without_bands_is_not_claimed(write_raster: WriteRaster, places
     assert SceneReader().claim(str(tmp_path / "s"), b"").strength == 0
     assert SceneReader().claim(str(tmp_path / "s" / "plan.tif"), b"II*\0").strength == 0
     with pytest.raises(ReadError, match="two bands"):
-        SceneReader().scan(str(tmp_path / "s"), {})
+        scan_with(SceneReader(), str(tmp_path / "s"), {})
 
 
 def test_the_sensor_is_an_option_or_the_products_name(
@@ -260,5 +260,5 @@ def test_the_virginia_scene(shared_data: Path, tmp_path: Path) -> None:
     with open_image(info, ["B04"]) as whole, RasterReader().open(infos["s2_b04_lossless_derived"]) as band:
         assert np.array_equal(whole.read(box, (336, 336))[0], band.read(box, (336, 336))[0])
     shutil.copytree(folder, tmp_path / "again")
-    (again,) = [i for i in SceneReader().scan(str(tmp_path / "again"), {}) if len(i.channels) == 13]
+    (again,) = [i for i in scan_with(SceneReader(), str(tmp_path / "again"), {}) if len(i.channels) == 13]
     assert again.fingerprint == info.fingerprint

@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 from limner.model.finding import Finding
+from limner.readers.contract import scan_with
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.errors import LimnerError
 from limner.readers.image import ImageInfo
@@ -90,7 +91,7 @@ def everything_told(folder: Path, out: Path, identities: str, streams: Streams) 
         told += [str(error) for _, error in scanned.failed] + [reason for _, reason in scanned.side]
         for path in sorted(folder.iterdir()):
             try:
-                infos += READER.scan(str(path), options)
+                infos += scan_with(READER, str(path), options)
             except LimnerError as error:
                 told += [str(error), repr(error), str(pickle.loads(pickle.dumps(error)))]  # noqa: S301 - our own
         for path in sorted(folder.glob("*_3.*")):

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 from limner.readers import registry
+from limner.readers.contract import scan_with
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.dicom.source import sniff
 from limner.readers.errors import ReadError, RequestError
@@ -31,7 +32,7 @@ def test_text_is_never_dicom(tmp_path: Path) -> None:
     assert READER.claim(str(text), text.read_bytes()[:4096]).strength == 0
     assert sniff(b"\x08\x00") == ""
     with pytest.raises(ReadError, match="must be a DICOM file"):
-        READER.scan(str(text), {})
+        scan_with(READER, str(text), {})
 
 
 def test_a_bare_data_set_is_found_and_said_to_be_one(tmp_path: Path, making: ModuleType) -> None:
@@ -40,7 +41,7 @@ def test_a_bare_data_set_is_found_and_said_to_be_one(tmp_path: Path, making: Mod
     bare = tmp_path / "bare"
     bare.write_bytes(whole[start:])
     assert READER.claim(str(bare), bare.read_bytes()[:4096]).strength > 0
-    (info,) = READER.scan(str(bare), {})
+    (info,) = scan_with(READER, str(bare), {})
     assert "its files have no DICOM preamble" in info.notes
     with READER.open(info) as image:
         assert image.read(info.box, info.size)[0][2, 3, 0] == 203 - 1024
@@ -102,7 +103,7 @@ def test_an_archive_is_a_folder(tmp_path: Path, making: ModuleType) -> None:
     packed = tmp_path / "study.zip"
     packed.write_bytes(making.archive(members | {"read me.txt": b"no", "inner.zip": making.archive(members)}))
     assert READER.claim(str(packed), packed.read_bytes()[:4096]).strength > 0
-    (folder,), (zipped,) = READER.scan(str(images), {}), READER.scan(str(packed), {})
+    (folder,), (zipped,) = scan_with(READER, str(images), {}), scan_with(READER, str(packed), {})
     assert [cell.name for cell in folder.cells] == [cell.name for cell in zipped.cells]
     assert zipped.files == (str(packed),)
     assert "archives inside archives are not opened" in zipped.notes[-1]
@@ -121,8 +122,8 @@ def test_what_a_dicomdir_lists_and_is_not_there_has_a_row(tmp_path: Path, pydico
     assert rows["DICOMDIR"][0] == "skipped"
     lost = [name for name, (status, _) in rows.items() if status == "failed"]
     assert [name.replace("\\", "/") for name in lost] == ["DICOMDIR!/77654033/CT2/17106"]
-    named = {cell.name for info in READER.scan(str(tree / "DICOMDIR"), {}) for cell in info.cells}
-    assert named == {cell.name for info in READER.scan(str(tree), {}) for cell in info.cells}
+    named = {cell.name for info in scan_with(READER, str(tree / "DICOMDIR"), {}) for cell in info.cells}
+    assert named == {cell.name for info in scan_with(READER, str(tree), {}) for cell in info.cells}
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_what_a_dicomdir_lists_and_is_not_there_has_a_row(tmp_path: Path, pydico
 def test_an_option_that_means_nothing_is_refused(tmp_path: Path, making: ModuleType, option: str, value: str) -> None:
     path = making.save(making.slices(1)[0], tmp_path / "a.dcm")
     with pytest.raises(RequestError, match=option):
-        READER.scan(str(path), {option: value})
+        scan_with(READER, str(path), {option: value})
 
 
 def test_a_pipe_does_not_stop_the_walk(tmp_path: Path, making: ModuleType) -> None:
