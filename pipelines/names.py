@@ -103,7 +103,6 @@ class Names:
             uri=info.uri if info.uri.startswith("dicom:") else self.path(info.uri),
             files=tuple(self.path(path) for path in info.files),
             cells=tuple(replace(cell, source=self.path(cell.source)) for cell in info.cells),
-            options=tuple((key, self.path(value) if key in _PATHS else value) for key, value in info.options),
             notes=tuple(self.text(note) for note in info.notes),
             part=self._part(info.part),
             study=self.text(info.study),
@@ -148,7 +147,6 @@ def reveal(info: ImageInfo, sources: Mapping[str, str]) -> ImageInfo:
         part=sources.get(info.part, info.part),
         files=tuple(sources.get(path, path) for path in info.files),
         cells=tuple(replace(cell, source=sources.get(cell.source, cell.source)) for cell in info.cells),
-        options=tuple((key, sources.get(value, value)) for key, value in info.options),
     )
 
 
@@ -224,5 +222,4 @@ def _paths(row: Scanned) -> list[str]:
 def _all(info: ImageInfo) -> list[str]:
     """Every path in an image's facts."""
     own = [] if info.uri.startswith("dicom:") else [info.uri]
-    options = [value for key, value in info.options if key in _PATHS]
-    return [*own, *info.files, *(cell.source for cell in info.cells), *options]
+    return [*own, *info.files, *(cell.source for cell in info.cells)]

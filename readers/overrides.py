@@ -14,7 +14,6 @@ from .georeference import HOW_TO_STATE_A_CRS, Crs, polynomial_note
 from .image import UNDECLARED, Channel, ImageInfo
 from .options import options_of
 from .products import metadata_beside, radiometry_beside
-from .proj import same_crs, stated_crs
 from .pseudonym import NameOptions
 from .spacing import NOTE, Spacing, SpacingTable, differ, place
 
@@ -71,7 +70,7 @@ class Stated:
 
     def __init__(self, overrides: Overrides) -> None:
         self._said = overrides
-        self._crs = stated_crs(overrides.crs) if overrides.crs else None
+        self._crs = _crs(overrides.crs)
         self._table = SpacingTable.read(overrides.spacing_csv) if overrides.spacing_csv else None
 
     def apply(self, info: ImageInfo, reader: object) -> ImageInfo:
@@ -159,7 +158,7 @@ def _placed(info: ImageInfo, stated: Crs | None) -> ImageInfo:
     """With a place on Earth where the file lacks nothing but the coordinate system that is stated, else in pixels."""
     own = info.placement
     if own.unit != "crs" or own.crs is not None:
-        differs = own.crs is not None and stated is not None and not same_crs(own.crs, stated.wkt)
+        differs = own.crs is not None and stated is not None and _differ(own.crs, stated.wkt)
         return _noted(info, *(["--crs was not used: the file names its own coordinate system."] if differs else []))
     if stated is not None:
         placed = replace(own, unit=stated.unit, crs=stated.wkt)
@@ -171,6 +170,20 @@ def _placed(info: ImageInfo, stated: Crs | None) -> ImageInfo:
     )
     pixels = Placement.pixels(f"none ({what.removeprefix('a ')} without a CRS)")
     return _noted(replace(info, placement=pixels), note)
+
+
+def _crs(text: str) -> Crs | None:
+    if not text:
+        return None
+    from .proj import stated_crs  # noqa: PLC0415 - loads PROJ
+
+    return stated_crs(text)
+
+
+def _differ(one: str, other: str) -> bool:
+    from .proj import parse_crs  # noqa: PLC0415 - loads PROJ
+
+    return one != other and bool(parse_crs(one) != parse_crs(other))
 
 
 def _noted(info: ImageInfo, *notes: str) -> ImageInfo:

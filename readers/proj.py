@@ -37,11 +37,6 @@ def stated_crs(text: str) -> Crs:
     return Crs(crs.to_wkt(), "m" if factor == 1.0 and name in {"metre", "meter", "m"} else "crs", crs.to_string())
 
 
-def same_crs(one: str, other: str) -> bool:
-    """Whether two WKTs are of one coordinate system."""
-    return one == other or bool(parse_crs(one) == parse_crs(other))
-
-
 def transformer(wkt: str, source: pyproj.CRS, target: pyproj.CRS | str) -> pyproj.Transformer:
     """The best transformation with what is on this machine; x is east. Raises `ReadError` where there is none.
 

@@ -71,7 +71,7 @@ def test_every_sensor_has_its_own_name_and_known_colours() -> None:
 
 
 def test_an_unknown_sensor_names_the_nearest() -> None:
-    with pytest.raises(RequestError, match=r"sentinel-2-l1c, .*Did you mean sentinel-2-l2a\?"):
+    with pytest.raises(RequestError, match=r"sentinel-2-l1c, .*Did you mean 'sentinel-2-l2a'\?"):
         sensor_named("sentinel2-l2a")
 
 
@@ -88,7 +88,7 @@ def test_numbers_alone_give_colours_only_where_they_are_unmistakable() -> None:
 def test_what_is_not_known_stays_a_number() -> None:
     channels, notes = describe([Channel("B02"), Channel("B8A")], None)
     assert {channel.quantity for channel in channels} == {"number"}
-    assert any("option sensor" in note and "sentinel-2-l1c" in note for note in notes)
+    assert any("--sensor" in note and "sentinel-2-l1c" in note for note in notes)
 
 
 @pytest.mark.parametrize(

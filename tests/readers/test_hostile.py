@@ -122,7 +122,7 @@ def test_many_bands_are_looked_at_once(tmp_path: Path) -> None:
     path = sparse(tmp_path / "a.tif", 8, 8, 500)
     with rasterio.open(path) as raster:
         layout = rasterfacts.layout_of(Asked(raster))
-        rasterfacts.nodata_of(Asked(raster), layout, {"sensor": "sentinel-2-l1c"})
+        rasterfacts.nodata_of(Asked(raster), layout, rasterfacts.RasterOptions(default_nodata=0))
         rasterfacts.has_complex(Asked(raster), layout.bands)
     assert max(asked.count(name) for name in known) <= 4
     assert len(layout.channels) == 500

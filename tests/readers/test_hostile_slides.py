@@ -377,7 +377,7 @@ told = {}
 for name in sys.argv[1:]:
     start = time.monotonic()
     try:
-        (info,) = scan_with(PyramidReader(), name, {})
+        (info,) = PyramidReader().scan(name, PyramidReader.Options())
         with PyramidReader().open(info) as image:
             image.read(info.box, (64, 64))
         said = "read"

@@ -171,7 +171,7 @@ def test_the_sensor_is_an_option_or_the_products_name(
         write_raster(f"s/S2_{band}.tif", places(8, 8))
     plain = scene(tmp_path / "s")
     assert {channel.quantity for channel in plain.channels} == {"number"}
-    assert any("option sensor" in note for note in plain.notes)
+    assert any("--sensor" in note for note in plain.notes)
     stated = scene(tmp_path / "s", {"sensor": "sentinel-2-l1c-n0400"})
     assert {(c.quantity, c.scale, c.offset) for c in stated.channels} == {("toa_reflectance", 1e-4, -0.1)}
     assert (plain.id, plain.uri, plain.part) == ("s", str(tmp_path / "s"), "S2_{}.tif")

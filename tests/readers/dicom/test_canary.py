@@ -82,11 +82,11 @@ def streams(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str])
 def everything_told(folder: Path, out: Path, identities: str, streams: Streams) -> str:
     """All that comes out of scanning, reading, failing and writing tables, as one text."""
     caplog, capfd = streams
-    options = {"identities": identities}
+    options = {"names": identities}
     told: list[str] = []
     with caplog.at_level(logging.DEBUG), warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        scanned = READER.scan_folder(str(folder), options)
+        scanned = READER.scan_folder(str(folder), READER.Options(names=identities))
         infos = list(scanned.infos)
         told += [str(error) for _, error in scanned.failed] + [reason for _, reason in scanned.side]
         for path in sorted(folder.iterdir()):

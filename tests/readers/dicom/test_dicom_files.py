@@ -12,7 +12,7 @@ from limner.readers.contract import scan_with
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.dicom.source import sniff
 from limner.readers.errors import ReadError, RequestError
-from limner.readers.pseudonym import Pseudonyms
+from limner.readers.pseudonym import NameOptions, Pseudonyms
 from limner.readers.registry import scan
 
 READER = DicomReader()
@@ -77,7 +77,7 @@ def test_every_file_has_one_fate(tmp_path: Path, making: ModuleType) -> None:
     assert statuses["cut.dcm"] == "failed"
     assert "as long as its header says" in rows["cut.dcm"][1]
     assert len(rows) == 3 + 6
-    scanned = READER.scan_folder(str(tmp_path), {})
+    scanned = READER.scan_folder(str(tmp_path), READER.Options())
     told = [path for info in scanned.infos for path in info.files]
     told += [path for files, _ in scanned.failed for path in files] + [path for path, _ in scanned.side]
     assert sorted(map(os.path.basename, told)) == sorted(
@@ -127,7 +127,7 @@ def test_what_a_dicomdir_lists_and_is_not_there_has_a_row(tmp_path: Path, pydico
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("columns", "0"), ("columns", "x"), ("identities", "maybe"), ("window", "nonsense")]
+    ("option", "value"), [("columns", "0"), ("columns", "x"), ("names", "maybe"), ("window", "nonsense")]
 )
 def test_an_option_that_means_nothing_is_refused(tmp_path: Path, making: ModuleType, option: str, value: str) -> None:
     path = making.save(making.slices(1)[0], tmp_path / "a.dcm")
@@ -174,7 +174,7 @@ def test_studies_are_numbered_across_all_inputs_whatever_their_order(tmp_path: P
             Modality=modality,
         )
         made[making.save(data, tmp_path / "in" / f"{'cabed'[k]}.dcm")] = (study, series)
-    names = Pseudonyms.of({})
+    names = Pseudonyms.of(NameOptions())
     known = {names.uid(making.uid(100 * study + series)): (study, series) for study, series in made.values()}
     wanted = {
         (10, 1): "study1-dx1",
@@ -189,5 +189,5 @@ def test_studies_are_numbered_across_all_inputs_whatever_their_order(tmp_path: P
         infos = [info for row in scan(inputs, {}) for info in row.infos]
         assert {known[dict(info.facts)["series_uid"]]: info.id for info in infos} == wanted
         assert {info.uri for info in infos} == {f"dicom:{info.study}/{info.id}" for info in infos}
-    shown = [info for row in scan(paths, {"identities": "show"}) for info in row.infos]
+    shown = [info for row in scan(paths, {"names": "show"}) for info in row.infos]
     assert {info.uri for info in shown} == set(paths)
