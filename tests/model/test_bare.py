@@ -122,7 +122,7 @@ def test_a_folder_of_openclips_says_the_same(tiny_clip: Path, bare: Path, tmp_pa
 def test_it_must_be_named_and_the_error_says_how(bare: Path) -> None:
     with pytest.raises(ModelError, match="its shapes are those of tiny and of tiny-quickgelu"):
         ZeroShot({"checkpoint": str(bare), "labels": "a,b"}).identity  # noqa: B018 - what a plan asks first
-    with pytest.raises(ModelError, match="Did you mean ViT-B-32-quickgelu"):
+    with pytest.raises(ModelError, match="Did you mean 'ViT-B-32-quickgelu'"):
         find_bare(str(bare), "ViT-B-32-quickgellu")
     words = load_words(find_bare(str(bare), "tiny"))
     words.save_pretrained(bare.parent / "words")
