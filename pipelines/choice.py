@@ -8,7 +8,7 @@ from ..model.annotator import Annotator
 from ..readers.errors import LimnerError, RequestError, shown
 from ..readers.files import parse_json, read_whole
 from ..readers.image import ImageInfo
-from ..readers.options import Options, options_of, parse_options
+from ..readers.options import make_plugin, options_of
 from ..readers.plugins import installed, load
 from .config import Settings
 
@@ -28,24 +28,24 @@ class AnnotatorChoice:
     @property
     def neutral(self) -> frozenset[str]:
         """Names of the options that cannot change an answer."""
-        return options_of(self._made_by()).neutral()
+        return options_of(self._maker()).neutral()
 
     def make(self, **further: str) -> Annotator:
         """The annotator. Raises `RequestError` where it is not installed or an option does not fit, and `ModelError`.
 
         Of `further` options those are given that it has.
         """
-        maker = self._made_by()
-        model = options_of(maker)
-        given = {**dict(self.options), **{key: value for key, value in further.items() if key in model.model_fields}}
-        return maker(parse_options(model, given, self.name))
+        maker = self._maker()
+        known = options_of(maker).model_fields
+        given = {**dict(self.options), **{key: value for key, value in further.items() if key in known}}
+        return make_plugin(maker, given, self.name)
 
-    def _made_by(self) -> Callable[[Options], Annotator]:
+    def _maker(self) -> Callable[..., Annotator]:
         found = load("limner.annotators", self.name)
         if not callable(found):
             msg = f"the entry point {self.name} of limner.annotators is not callable"
             raise TypeError(msg)
-        return cast("Callable[[Options], Annotator]", found)
+        return cast("Callable[..., Annotator]", found)
 
 
 def choose_annotator(settings: Settings, infos: Sequence[ImageInfo]) -> AnnotatorChoice | None:

@@ -3,7 +3,6 @@
 It knows names and types of settings. It does not know whether an image or a model can meet them: `plan.py` does.
 """
 
-import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Annotated, Any, Literal, Self, cast
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from ..readers.errors import RequestError, shown
+from ..readers.errors import RequestError, nearest, shown
 from ..readers.files import read_whole
 from .resolution import Resolution
 
@@ -47,8 +46,8 @@ class Settings(BaseModel):
     QuPath exports them for other pictures. `tissue` "auto" leaves out what of a slide holds none. `sensor`, `bands`,
     `crs` and `microns_per_pixel` (one number, or two as x,y) say what the files do not. `names` "hide" keeps paths of
     slides and studies, and what their files say of people, out of all that is written. `reports` names writers; empty
-    is all that are installed. `fetch` allows the network for weights. The model "none" annotates nothing: the run says
-    what there is.
+    is all that are installed. `reader_options` and `model_options` are by name, `report_options` by "WRITER.OPTION".
+    `fetch` allows the network for weights. The model "none" annotates nothing: the run says what there is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -77,6 +76,7 @@ class Settings(BaseModel):
     names: Literal["hide", "show"] = "hide"
     reader_options: dict[str, str] = Field(default_factory=dict)
     model_options: dict[str, str] = Field(default_factory=dict)
+    report_options: dict[str, str] = Field(default_factory=dict)
     engine: Literal["inline", "local"] = "inline"
     workers: int = Field(0, ge=0)
     batch: int = Field(1, ge=1, le=1024)
@@ -175,7 +175,7 @@ HD_NUM = range(1, 66)
 PATHS = ("inputs", "out", "area", "schema_file", "model", "reader_options", "model_options")
 
 # Settings that cannot change a result: a run may go on with others.
-NEUTRAL = ("out", "engine", "workers", "batch", "reports", "fetch")
+NEUTRAL = ("out", "engine", "workers", "batch", "reports", "report_options", "fetch")
 
 
 def _limits(stretch: Sequence[str]) -> tuple[float, float]:
@@ -235,7 +235,7 @@ def read_preset(name: str) -> dict[str, Any]:
         raise RequestError(
             f"preset {name!r}",
             "it must be one that ships",
-            remedy=f"{_nearest(name, known)}Presets: {', '.join(known)}",
+            remedy=f"{nearest(name, known)}Presets: {', '.join(known)}",
         )
     text = files("limner.pipelines").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8")
     return _parse_settings(text, f"preset {name}")
@@ -299,13 +299,8 @@ def _refuse_unknown(settings: Mapping[str, Any], source: str) -> None:
             raise RequestError(
                 f"setting {key!r} in {source}",
                 "there is no such setting",
-                remedy=f"{_nearest(key, known)}Settings: {', '.join(known)}",
+                remedy=f"{nearest(key, known)}Settings: {', '.join(known)}",
             )
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"Did you mean {close[0]!r}? " if close else ""
 
 
 def _as_request(error: ValidationError, sources: Mapping[str, str]) -> RequestError:

@@ -85,6 +85,7 @@ class _File(BaseModel, strict=True, extra="forbid"):
 class _Config(BaseModel, strict=True):
     preset: str
     reports: list[str]
+    report_options: dict[str, str] = {}
 
 
 class _Manifest(BaseModel, strict=True):

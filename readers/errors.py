@@ -1,7 +1,7 @@
 """The one base error. Each error says the thing, the rule, the value and the way out."""
 
-import difflib
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class LimnerError(Exception):
@@ -47,8 +47,8 @@ def shown(text: str, most: int = 100) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name that is most like `name`, as a question: "Did you mean 'x'? "; "" where none is like it."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    """Say "Did you mean 'x'? " of the known name most like `name`, to begin a remedy with; "" where none is like it."""
+    close = get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"Did you mean {close[0]!r}? " if close else ""
 
 

@@ -5,7 +5,7 @@ instance of it. A plug-in without `Options` takes none. The same declaration is 
 show` and the documents list.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, get_args, get_origin
 
@@ -55,6 +55,7 @@ class Options(BaseModel):
         return frozenset(name for name, field in cls.model_fields.items() if _extra(field).get("neutral"))
 
 
+P = TypeVar("P")
 O = TypeVar("O", bound=Options)  # noqa: E741 - the options' own type
 
 
@@ -96,6 +97,16 @@ def parse_options(model: type[O], given: Mapping[str, object], owner: str) -> O:
         )
     except ValidationError as error:
         raise _as_request(error, model, owner) from None
+
+
+def make_plugin(maker: Callable[..., P], given: Mapping[str, object], owner: str) -> P:
+    """An annotator or writer: one that declares `Options` is called with its own, another with nothing.
+
+    Raises `RequestError` as `parse_options` does.
+    """
+    model = options_of(maker)
+    options = parse_options(model, given, owner)
+    return maker() if model is Options else maker(options)
 
 
 def reopened(model: type[O], info: "ImageInfo") -> O:
