@@ -36,6 +36,9 @@ class Options(BaseModel):
     @classmethod
     def _cut_texts(cls, value: object, about: ValidationInfo) -> object:
         field = cls.model_fields[about.field_name or ""]
+        if isinstance(value, str) and field.annotation is bool and value not in {"true", "false"}:
+            msg = "it is true or false"
+            raise ValueError(msg)
         if not isinstance(value, str) or not _is_tuple(field):
             return value
         return tuple(part.strip() for part in value.split(_separator(field)) if part.strip())
@@ -99,7 +102,7 @@ def parse_options(model: type[O], given: Mapping[str, object], owner: str) -> O:
         raise _as_request(error, model, owner) from None
 
 
-def make_plugin(maker: Callable[..., P], given: Mapping[str, object], owner: str) -> P:
+def make_plugin(maker: Callable[..., P], given: Mapping[str, object], owner: str = "plug-in") -> P:
     """An annotator or writer: one that declares `Options` is called with its own, another with nothing.
 
     Raises `RequestError` as `parse_options` does.
