@@ -243,7 +243,7 @@ def test_numbers_that_are_none_are_no_answer(picture: Make, toy_card: Card) -> N
     "options", [{"modle": "csmask"}, {"fetch": "yes"}, {"threads": "-1"}], ids=lambda o: next(iter(o))
 )
 def test_options_are_strict(options: dict[str, str]) -> None:
-    with pytest.raises(RequestError, match="option '(modle|fetch|threads)' of segment"):
+    with pytest.raises(RequestError, match=r"option '(modle|fetch|threads)' of segment"):
         make_plugin(Segmenter, options, "segment")
 
 
