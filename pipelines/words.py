@@ -9,7 +9,7 @@ from typing import get_args
 
 from ..model.cards import find_card, shipped_cards
 from ..model.fourkhd.files import SHIPPED, Files
-from ..readers.errors import LimnerError, ModelError, shown
+from ..readers.errors import ModelError, shown
 from ..readers.image import ImageInfo
 from ..readers.options import Options, list_options, options_of
 from ..readers.overrides import Overrides
@@ -204,7 +204,7 @@ def _option_rows(point: EntryPoint) -> list[tuple[str, str, str, str]]:
     """A plug-in's options; one that cannot be imported says why."""
     try:
         return _rows_of(options_of(point.load()))
-    except (ImportError, AttributeError, LimnerError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever a stranger's module raises
         return [("cannot be used", shown(str(error)), "", "")]
 
 
