@@ -3,7 +3,6 @@
 The server is the one whose URL the person names, and no other is asked anything.
 """
 
-import difflib
 import hashlib
 import json
 import math
@@ -11,17 +10,18 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Literal, Self, TypeVar, cast
+from typing import Any, Literal, Self, TypeVar, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from ...readers.errors import ModelError, RequestError, shown
+from ...readers.errors import ModelError, RequestError, nearest, shown
 from ..annotator import Sight, View
 from ..tiling import TILE
 from .address import Address
 from .asker import Asker
-from .chat import CANDIDATES, Form, Layout, Reply, Structured, listed, pick, weigh_first
+from .chat import CANDIDATES, Form, Reply, Structured, listed, pick, weigh_first
+from .pictures import Layout
 from .question import OPTIONS as QUESTION_OPTIONS
 from .question import Question
 from .respondent import CUT
@@ -78,14 +78,13 @@ class Introduction:
         if served in models:
             told = {part: models[served].get(key) for part, key in (("owner", "owned_by"), ("root", "root"))}
             return cls(**{part: shown(text) for part, text in told.items() if isinstance(text, str)})
-        near = difflib.get_close_matches(served, models, n=3, cutoff=0.4)
-        names = [*near, *sorted(set(models) - set(near))]
+        names = sorted(models)
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""  # noqa: PLR2004 - a line's worth
         raise ModelError(
             f"served model {served!r}" if served else "option 'served' of endpoint",
             "the server must have it" if served else "it must name one of the server's models",
             value=f"it has {shown(', '.join(names[:10]), 400)}{more}" if names else "it lists none",
-            remedy="Name one: --set model_options.served=NAME",
+            remedy=f"{nearest(served, map(shown, names))}Name one: --set model_options.served=NAME",
         )
 
 
@@ -120,7 +119,7 @@ class Endpoint:
         self._wire = Wire(address, patience, said.text("key_variable"))
         self._form = Form(
             self._served,
-            cast("Layout", said.choice("views", ("canvas", "tiles"))),
+            cast("Layout", said.choice("views", get_args(Layout))),
             said.choice("detail", ("", "low", "high", "auto")),
             cast("Structured", said.choice("structured", ("json_schema", "guided_json", "none"))),
         )

@@ -10,10 +10,11 @@ import numpy.typing as npt
 from ...readers.errors import ModelError, RequestError, shown
 from ..annotator import Cost, Sight, View
 from ..checkpoint import SETTINGS, TOKENIZER, Files, fetch_weights, find_files
-from ..tiling import TILE, WHITE, join_tiles
+from ..tiling import TILE, WHITE
 from . import question as asked
 from .asker import Asker
 from .marks import refuse_marks
+from .pictures import Layout, pictures_of
 from .question import Question
 from .respondent import check_room
 from .ruler import Ruler, Unit
@@ -71,7 +72,7 @@ class Vlm:
         self._source = options.get("checkpoint", "")
         if not self._source:
             raise _wrong("checkpoint", "it must be named", "", "Add --model vlm:FOLDER, or vlm:OWNER/NAME@COMMIT")
-        self._views = _choice(options, "views", ("canvas", "tiles"))
+        self._views: Layout = cast("Layout", _choice(options, "views", get_args(Layout)))
         self._boxes = _choice(options, "boxes", ("", *get_args(Unit)))
         self._dtype = _choice(options, "dtype", ("", "float32", "bfloat16", "float16", "auto"))
         self._device = options.get("device", "") or "auto"
@@ -181,14 +182,8 @@ class Vlm:
 
     def _pictures(self, view: View) -> list[Picture]:
         """What the network is shown of a view."""
-        if self._views == "canvas":
-            pictures = [join_tiles(view.tiles, view.grid)]
-        elif view.overall is None:
-            msg = f"region {view.region.key}: its global view is to be shown, and was not made"
-            raise ValueError(msg)
-        else:
-            pictures = [np.clip(np.rint(view.overall), 0, WHITE).astype(np.uint8), *view.tiles]
-        return [letterbox(one) if self._processor().fit == "letterbox" else one for one in pictures]
+        pictures = pictures_of(view, self._views)
+        return [letterbox(one) for one in pictures] if self._processor().fit == "letterbox" else pictures
 
     def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
         """(width, height) that the processor makes of a picture of that size."""

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from ...readers.image import ImageInfo, Mask, Pixels
 from ..annotator import Answer, Cost, Sight, View
-from ..areas import Values, areas, softmax, spread
+from ..areas import Values, areas, spread
 from ..checkpoint import Files, fetch_weights, find_files
 from ..detections import sightings
+from ..finite import softmax
 from ..footprint import held_bytes
 from ..verdicts import verdict
 from ..views import kept_tiles

@@ -27,6 +27,8 @@ FENCES: dict[str, tuple[str, ...]] = {
     "shapely": ("*",),
     # a format or a system of coordinates, one file; rasterio once more, late, for tracing class maps without any raster
     "rasterio": ("readers/gdal.py", "model/polygons.py"),
+    # connected patches and dilation of masks
+    "scipy": ("readers/patches.py",),
     "pyproj": ("readers/geodesy.py", "readers/proj.py"),
     "openslide": ("readers/slide.py",),
     "tifffile": ("readers/pyramid.py", "readers/tiffpicture.py"),
