@@ -15,7 +15,7 @@ from rasterio.features import shapes
 from shapely.geometry import shape
 
 Limner = Callable[..., "Said"]  # noqa: F821 - of conftest, which tests cannot import
-REPORTS = ("files.csv", "findings.csv", "findings.geojson", "findings.gpkg", "summary.csv", "overview-scene.png")
+REPORTS = ("files.csv", "findings.csv", "findings.geojson", "findings.gpkg", "areas.csv", "overview-scene.png")
 
 
 def rows(path: Path) -> list[dict[str, str]]:
