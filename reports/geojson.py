@@ -10,6 +10,7 @@ import numpy as np
 import shapely
 
 from ..readers import geodesy
+from ..readers.files import replacing
 from ..readers.geometry import Points
 from .cells import plain
 from .column import Column
@@ -17,7 +18,7 @@ from .columns import findings_columns
 from .globe import DECIMALS, bounding_box, part_boxes, to_globe
 from .measures import FindingsBatch, Shapes, crs_name
 from .palette import Palette
-from .writer import ImageRecord, Record, replacing
+from .writer import ImageRecord, Record
 
 _BATCH = 10_000  # findings that are transformed, and then written, at a time
 

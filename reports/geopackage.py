@@ -17,13 +17,14 @@ from pyogrio import raw
 from pyogrio.errors import DataLayerError, DataSourceError
 
 from ..readers.errors import RequestError
+from ..readers.files import replacing
 from .cells import plain
 from .column import Column
 from .columns import findings_columns
 from .globe import to_world
 from .measures import FindingsBatch, all_labels, crs_name
 from .palette import Palette, rgb
-from .writer import DISCLAIMER, Record, replacing
+from .writer import DISCLAIMER, Record
 
 Values = npt.NDArray[Any]
 

@@ -21,12 +21,13 @@ import numpy as np
 import shapely
 
 from ..model.finding import Kind
+from ..readers.files import replacing
 from ..readers.image import ImageInfo
 from .cells import plain
 from .columns import findings_columns
 from .measures import FindingsBatch
 from .palette import Palette, rgb
-from .writer import ImageRecord, Record, image_file, replacing, write_each
+from .writer import ImageRecord, Record, image_file, write_each
 
 Suffix = Literal[".geojson", ".geojson.gz"]
 

@@ -14,12 +14,13 @@ from typing import TypeVar
 
 import pandas as pd
 
+from ..readers.files import replacing
 from .cells import cell
 from .column import Batch, Column, Rows, chosen, each
 from .columns import findings_columns
 from .measures import FindingsBatch
 from .summary import AREAS, AreaFacts, ImageSummary, summary_columns
-from .writer import FileRow, Record, replacing
+from .writer import FileRow, Record
 
 B = TypeVar("B", bound=Batch)
 
