@@ -172,8 +172,11 @@ def _image_record(
 
 
 def _file_name(info: ImageInfo, *, shown: bool) -> str:
-    """The name of an image's file or folder as the run tells its path; empty where it may be a person's name."""
-    return PurePosixPath(info.uri.replace("\\", "/")).name if shown or not info.personal else ""
+    """The name of an image's file, or of a stack's folder, as the run tells it; empty where it may be a person's."""
+    if info.personal and not shown:
+        return ""
+    path = PurePosixPath(info.uri)
+    return path.parent.name if len(info.cells) > 1 else path.name
 
 
 def _areas(plan: ImagePlan, found: Sequence[Entry | None]) -> tuple[Area, ...]:
