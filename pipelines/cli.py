@@ -155,7 +155,7 @@ def plan_command(  # noqa: PLR0913, PLR0917 - as many as there are flags; typer 
     from .words import describe_plan, describe_time  # noqa: PLC0415 - the same
 
     settings = _settings(locals())
-    prepared = prepare(settings)
+    prepared = prepare(settings, only_plan=True)
     known = estimate(prepared, batch=settings.batch)
     workers_used, threads = crew(settings)
     say(describe_plan(prepared, known, workers=workers_used))

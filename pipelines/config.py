@@ -3,7 +3,6 @@
 It knows names and types of settings. It does not know whether an image or a model can meet them: `plan.py` does.
 """
 
-import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Annotated, Any, Literal, Self, cast
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from ..readers.errors import RequestError, shown
+from ..readers.errors import RequestError, nearest, shown
 from ..readers.files import read_whole
 from .resolution import Resolution
 
@@ -235,7 +234,7 @@ def read_preset(name: str) -> dict[str, Any]:
         raise RequestError(
             f"preset {name!r}",
             "it must be one that ships",
-            remedy=f"{_nearest(name, known)}Presets: {', '.join(known)}",
+            remedy=f"{nearest(name, known)}Presets: {', '.join(known)}",
         )
     text = files("limner.pipelines").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8")
     return _parse_settings(text, f"preset {name}")
@@ -299,13 +298,8 @@ def _refuse_unknown(settings: Mapping[str, Any], source: str) -> None:
             raise RequestError(
                 f"setting {key!r} in {source}",
                 "there is no such setting",
-                remedy=f"{_nearest(key, known)}Settings: {', '.join(known)}",
+                remedy=f"{nearest(key, known)}Settings: {', '.join(known)}",
             )
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"Did you mean {close[0]!r}? " if close else ""
 
 
 def _as_request(error: ValidationError, sources: Mapping[str, str]) -> RequestError:

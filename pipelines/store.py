@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Final, Self, cast, get_args
 
 from ..model.finding import Coverage, Finding, Result, Status
 from ..readers.errors import LimnerError, RequestError
-from ..readers.files import open_regular, parse_json, read_whole
+from ..readers.files import open_regular, parse_json, read_whole, write_atomic
 from ..readers.pseudonym import KEY_FILE
 
 MANIFEST = "manifest.json"
@@ -96,12 +96,12 @@ class Store:
         sealed = {**manifest, _SEAL: _seal(manifest)}
         text = json.dumps(sealed, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         with as_store_errors(self.folder):
-            replace_file(self.folder / MANIFEST, encoded(text))
+            write_atomic(self.folder / MANIFEST, encoded(text))
 
     def append(self, results: Sequence[Result]) -> None:
         """Add a line for each result, safe on the disk when this returns. Raises `StoreError`, and then adds none."""
         lines = b"".join(
-            encoded(json.dumps(result.to_json(), separators=(",", ":"), ensure_ascii=False, allow_nan=False)) + b"\n"
+            sealed(encoded(json.dumps(result.to_json(), separators=(",", ":"), ensure_ascii=False, allow_nan=False)))
             for result in results
         )
         start = self._results.seek(0, os.SEEK_END)
@@ -199,28 +199,12 @@ def read_findings(folder: Path, entries: Iterable[Entry]) -> list[Finding]:
                 lines.seek(entry.start)
                 line = lines.read(entry.stop - entry.start)
                 try:
-                    findings.extend(Result.from_json(parse_json(line)).findings)
+                    findings.extend(Result.from_json(parse_json(unsealed(line))).findings)
                 except Exception as error:
                     raise _damaged(f"{folder / RESULTS}, region {entry.region}", error) from error
     except OSError as error:
         raise _as_store_error(folder, error) from error
     return findings
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: to a temporary name beside it, flushed to the disk, then renamed."""
-    temporary = path.with_name(f".part-{path.name}")
-    try:
-        temporary.unlink(missing_ok=True)  # never through a link
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
 
 
 def encoded(text: str) -> bytes:
@@ -233,9 +217,31 @@ def _seal(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def _line_seal(record: bytes) -> bytes:
+    """The last member of a line of results: a checksum of the JSON object before it, and the line's end."""
+    return b',"sha256":"%s"}\n' % hashlib.sha256(record).hexdigest()[:16].encode()
+
+
+_SEAL_LENGTH: Final = len(_line_seal(b""))
+
+
+def sealed(record: bytes) -> bytes:
+    """A JSON object as a line that says whether it is still as it was written."""
+    return record[:-1] + _line_seal(record)
+
+
+def unsealed(line: bytes) -> bytes:
+    """The JSON object of a line. Raises `ValueError` where its checksum is another."""
+    record = line[:-_SEAL_LENGTH] + b"}"
+    if line[-_SEAL_LENGTH:] != _line_seal(record):
+        msg = "the line's checksum is missing or another"
+        raise ValueError(msg)
+    return record
+
+
 def _read_entry(line: bytes, start: int, stop: int, where: str) -> Entry:
-    head, found, _ = line.partition(_FINDINGS)
     try:
+        head, found, _ = (line := unsealed(line)).partition(_FINDINGS)
         record: dict[str, Any] = json.loads(head + b"}" if found else line)
         cover = record["coverage"]
         entry = Entry(

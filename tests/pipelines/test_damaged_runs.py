@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from limner.pipelines.manifest import load_manifest
 from limner.pipelines.report import load_writers, read_record, write_reports
-from limner.pipelines.store import Store, StoreError
+from limner.pipelines.store import Store, StoreError, sealed
 from limner.readers.errors import RequestError
 
 Limner = Callable[..., "Said"]  # noqa: F821 - of conftest, which tests cannot import
@@ -184,6 +184,7 @@ def test_a_finding_far_outside_its_image_is_damage(ended: Path, tmp_path: Path) 
     text = path.read_text(encoding="utf-8")
     place = re.search(r'"coordinates":\[\[\[[0-9.]+', text)
     assert place is not None
-    path.write_text(text.replace(place[0], place[0].rpartition("[")[0] + "[64000000.0", 1), encoding="utf-8")
+    text = text.replace(place[0], place[0].rpartition("[")[0] + "[64000000.0", 1)
+    path.write_bytes(b"".join(sealed(line[: line.rindex(',"sha256"')].encode() + b"}") for line in text.splitlines()))
     said = " ".join(made.error for made in write_reports(read_record(folder), folder, load_writers(WRITERS)))
     assert "must be shapes on it" in said

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 from limner.pipelines.report import read_record
-from limner.pipelines.store import Store, read_entries
+from limner.pipelines.store import Store, read_entries, sealed
 from rasterio.features import shapes
 from shapely.geometry import shape
 
@@ -212,7 +212,8 @@ def test_failed_regions_are_tried_again_and_the_last_outcome_counts(
     journal = tmp_path / "out" / "results.jsonl"
     lines = journal.read_text().splitlines(keepends=True)
     failed = json.loads(lines[-1]) | {"status": "failed", "error": "a hiccup", "findings": [], "coverage": None}
-    journal.write_text("".join(lines[:-1]) + json.dumps(failed, separators=(",", ":")) + "\n")
+    del failed["sha256"]
+    journal.write_bytes("".join(lines[:-1]).encode() + sealed(json.dumps(failed, separators=(",", ":")).encode()))
     assert limner("report", tmp_path / "out").code == 0
     assert contents(tmp_path / "out") != contents(tmp_path / "whole")
     assert limner(*words, "--out", tmp_path / "out").code == 0

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,20 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path) -> None:
     (tmp_path / RESULTS).write_bytes(lines[0][20:] + lines[1])
     with pytest.raises(StoreError, match="line 1"):
         Store.open(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["coverage", "findings"])
+def test_a_changed_digit_is_damage(tmp_path: Path, part: str) -> None:
+    """A number that is another is as easy to read as the one that was written."""
+    with Store.open(tmp_path) as store:
+        store.write_manifest({})
+        store.append([result(0), result(1)])
+    lines = (tmp_path / RESULTS).read_bytes()
+    digit = re.compile(rb"[1-9]").search(lines, lines.index(part.encode()))
+    assert digit is not None
+    (tmp_path / RESULTS).write_bytes(lines[: digit.start()] + b"0" + lines[digit.end() :])
+    with pytest.raises(StoreError, match=r"line 1.*checksum"):
+        read_entries(tmp_path)
 
 
 def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
