@@ -89,7 +89,18 @@ def _test(path: str, code: CodeType) -> int:
     import pytest  # noqa: PLC0415 - in the child only, where its state ends
 
     sys.meta_path.insert(0, Planted(path, code))
-    options = ["-x", "-q", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT)]
+    options = [
+        "-x",
+        "-q",
+        "-m",
+        "not slow",
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        str(ROOT / "pyproject.toml"),
+        "--rootdir",
+        str(ROOT),
+    ]
     return int(pytest.main([*options, *(str(ROOT / "tests" / name) for name in CASES[path])]))
 
 
