@@ -250,6 +250,7 @@ def test_the_reading_seam_loads_no_format_library() -> None:
     assert loaded("import " + ", ".join(f"limner.readers.{name}" for name in SEAMS)) == set()
 
 
+@pytest.mark.slow
 def test_only_the_network_itself_loads_what_runs_networks(root: Path) -> None:
     names = modules(
         root,

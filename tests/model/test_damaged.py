@@ -27,6 +27,8 @@ from limner.model.segment import Segmenter
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.plugins import load
 
+pytestmark = pytest.mark.slow
+
 TRIES = int(os.environ.get("LIMNER_DAMAGED", "18"))
 VALUES = [
     None,

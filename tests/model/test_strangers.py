@@ -31,6 +31,8 @@ from limner.model.zoo.deepness import Deepness
 from limner.readers.errors import ModelError
 from onnx import helper
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "raised", [KeyError("x"), ValueError, MemoryError(), BaseException("a panic"), RecursionError()]

@@ -23,6 +23,8 @@ from limner.model.tiling import join_tiles
 from limner.readers.errors import ModelError, RequestError
 from shapely.geometry import box
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[[str], Path]
 Show = Callable[..., list[View]]
 Dictate = Callable[..., "Dictated"]
