@@ -14,8 +14,9 @@ from ..readers.errors import ModelError
 from ..readers.image import ImageInfo, Mask, Pixels
 from . import onnx, weights
 from .annotator import Answer, Cost, Sight, View
-from .areas import Values, areas, sigmoid, softmax, spread
+from .areas import Values, areas, sigmoid, spread
 from .cards import Card, Variant, find_card, shipped_cards, shipped_digests
+from .finite import softmax
 from .footprint import file_bytes
 from .options import NetworkOptions
 from .stain import Stain, fit_stain

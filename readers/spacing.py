@@ -49,7 +49,11 @@ class Spacing:
 
 
 def in_micrometres(value: str | float | None, unit: str) -> float | None:
-    """A length in µm; None where it is no number, or its unit no length that is known."""
+    """A length in µm; None where it is no number, or its unit no length that is known.
+
+    >>> in_micrometres("0.25", "µm"), in_micrometres("0.25", "furlong")
+    (0.25, None)
+    """
     try:
         return None if value is None else float(value) * _UM[unit.strip()]
     except (KeyError, ValueError):

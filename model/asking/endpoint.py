@@ -3,7 +3,6 @@
 The server is the one whose URL the person names, and no other is asked anything.
 """
 
-import difflib
 import hashlib
 import json
 import math
@@ -17,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from ...readers.errors import ModelError, RequestError, shown
+from ...readers.errors import ModelError, RequestError, nearest, shown
 from ...readers.options import NEUTRAL, wrong_option
 from ..annotator import Sight, View
 from ..options import OneLine
@@ -114,14 +113,13 @@ class Introduction:
         if served in models:
             told = {part: models[served].get(key) for part, key in (("owner", "owned_by"), ("root", "root"))}
             return cls(**{part: shown(text) for part, text in told.items() if isinstance(text, str)})
-        near = difflib.get_close_matches(served, models, n=3, cutoff=0.4)
-        names = [*near, *sorted(set(models) - set(near))]
+        names = sorted(models)
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""  # noqa: PLR2004 - a line's worth
         raise ModelError(
             f"served model {served!r}" if served else "option 'served' of endpoint",
             "the server must have it" if served else "it must name one of the server's models",
             value=f"it has {shown(', '.join(names[:10]), 400)}{more}" if names else "it lists none",
-            remedy="Name one: --set model_options.served=NAME",
+            remedy=f"{nearest(served, map(shown, names))}Name one: --set model_options.served=NAME",
         )
 
 

@@ -12,9 +12,10 @@ from ...readers.errors import ModelError, shown
 from ...readers.options import wrong_option
 from ..annotator import Cost, Sight, View
 from ..checkpoint import SETTINGS, TOKENIZER, Files, fetch_weights, find_files
-from ..tiling import TILE, WHITE, join_tiles
+from ..tiling import TILE, WHITE
 from .asker import Asker
 from .marks import refuse_marks
+from .pictures import pictures_of
 from .question import Question, QuestionOptions
 from .respondent import check_room
 from .ruler import Ruler, Unit
@@ -186,14 +187,8 @@ class Vlm:
 
     def _pictures(self, view: View) -> list[Picture]:
         """What the network is shown of a view."""
-        if self._options.views == "canvas":
-            pictures = [join_tiles(view.tiles, view.grid)]
-        elif view.overall is None:
-            msg = f"region {view.region.key}: its global view is to be shown, and was not made"
-            raise ValueError(msg)
-        else:
-            pictures = [np.clip(np.rint(view.overall), 0, WHITE).astype(np.uint8), *view.tiles]
-        return [letterbox(one) if self._processor().fit == "letterbox" else one for one in pictures]
+        pictures = pictures_of(view, self._options.views)
+        return [letterbox(one) for one in pictures] if self._processor().fit == "letterbox" else pictures
 
     def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
         """(width, height) that the processor makes of a picture of that size."""

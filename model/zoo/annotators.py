@@ -9,9 +9,10 @@ from pydantic import Field, field_validator
 from ...readers.image import ImageInfo, Mask, Pixels
 from ...readers.options import wrong_option
 from ..annotator import Answer, Cost, Sight, View
-from ..areas import Values, areas, softmax, spread
+from ..areas import Values, areas, spread
 from ..checkpoint import Files, fetch_weights, find_files
 from ..detections import sightings
+from ..finite import softmax
 from ..footprint import held_bytes
 from ..options import Names, NetworkOptions, among
 from ..verdicts import verdict

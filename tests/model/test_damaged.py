@@ -28,6 +28,8 @@ from limner.readers.errors import ModelError, RequestError
 from limner.readers.options import make_plugin
 from limner.readers.plugins import load
 
+pytestmark = pytest.mark.slow
+
 TRIES = int(os.environ.get("LIMNER_DAMAGED", "18"))
 VALUES = [
     None,

@@ -27,6 +27,8 @@ from limner.readers.regions import Grid, cut
 from limner.readers.render import fit_stretch
 from limner.readers.tissue import find_tissue, overview_limit
 
+pytestmark = pytest.mark.slow
+
 CARD = find_card("gland")
 
 

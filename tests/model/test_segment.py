@@ -264,6 +264,7 @@ def test_making_one_loads_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_the_virginia_scene(shared_data: Path) -> None:
     """Half sea, half fields, no cloud: 51 % water and 48 % land were found when the network was first tried."""
     segmenter = make_plugin(Segmenter, {"model": "csmask"})

@@ -32,6 +32,8 @@ from limner.readers.errors import ModelError
 from limner.readers.options import make_plugin
 from onnx import helper
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "raised", [KeyError("x"), ValueError, MemoryError(), BaseException("a panic"), RecursionError()]

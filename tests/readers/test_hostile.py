@@ -247,6 +247,7 @@ def test_good_metadata_is_still_understood(tmp_path: Path) -> None:
     assert landsat["B2"].scale == pytest.approx(4e-5)
 
 
+@pytest.mark.slow
 def test_the_files_found_by_mutation(shared_data: Path) -> None:
     """Each in a process with 2 GB of address space and 20 s: read, or refused by one error."""
     folder = shared_data.parent / "cases" / "hostile"

@@ -233,6 +233,7 @@ def huge_j2k() -> bytes:
     return b"\xff\x4f\xff\x51\0\x2f\0\0" + struct.pack(">8I", 1 << 20, 1 << 20, 0, 0, 64, 64, 0, 0) + bytes(40)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("compression", "content"),
     [

@@ -289,6 +289,7 @@ def test_what_it_claims(tmp_path: Path) -> None:
     assert PyramidReader().claim("/vsicurl/http://example.com/p.tif", b"").strength == 0
 
 
+@pytest.mark.slow
 def test_real_slides(shared_data: Path) -> None:
     slides = shared_data / "slides"
     for name, size, spacing in (

@@ -280,6 +280,7 @@ class Reader(RasterReader):
 """
 
 
+@pytest.mark.slow
 def test_a_library_that_crashes_hangs_or_fills_memory_costs_one_row(
     write_raster: WriteRaster, places: Places, tmp_path: Path
 ) -> None:

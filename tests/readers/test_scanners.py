@@ -151,6 +151,7 @@ def test_a_broken_index_is_an_error(tmp_path: Path, scanners: ModuleType, spoil:
     assert "OpenSlide must be able to open it" in row.reason
 
 
+@pytest.mark.slow
 def test_a_slide_that_makes_openslide_hang_costs_one_row(
     tmp_path: Path, scanners: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,7 @@ def test_an_aperio_slide_keeps_the_contract(tmp_path: Path) -> None:
     assert (info.placement.unit, info.placement.source) == ("um", "aperio header")
 
 
+@pytest.mark.slow
 def test_a_slide_of_several_levels_keeps_the_contract_and_reduces_where_it_should(tmp_path: Path) -> None:
     pixels = smooth(1201, 1807)
     path = aperio(tmp_path / "a.svs", pixels, levels=(1, 4, 16))

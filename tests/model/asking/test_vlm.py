@@ -24,6 +24,8 @@ from limner.readers.errors import ModelError, RequestError
 from limner.readers.options import make_plugin
 from shapely.geometry import box
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[[str], Path]
 Show = Callable[..., list[View]]
 Dictate = Callable[..., "Dictated"]

@@ -24,6 +24,8 @@ from PIL import Image
 from rasterio.io import MemoryFile
 from typer.testing import CliRunner
 
+pytestmark = pytest.mark.slow
+
 MEGABYTES = 12e6
 LAND = (
     "annual crop,forest,herbaceous vegetation,highway,industrial,pasture,permanent crop,residential,river,sea or lake"

@@ -27,6 +27,8 @@ from limner.readers.options import make_plugin
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = Alignment(peak=3e-3, warmup=0.1, steps=6, batch=2, seed=7)
 
 

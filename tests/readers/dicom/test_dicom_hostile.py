@@ -17,6 +17,8 @@ from limner.readers.dicom.faults import FaultError
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.limited import MEGABYTES, LimitedProcess
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("resource", reason="memory limits need a POSIX system")
 
 EXPECTED = {
