@@ -39,11 +39,6 @@ class Asker:
         return {UNDECIDED: UNDECIDED_COLOUR} if UNDECIDED in self.labels else {}
 
     @property
-    def neutral(self) -> frozenset[str]:
-        """The respondent's options that cannot change an answer, where it says which."""
-        return self._respondent.neutral if isinstance(self._respondent, Remote) else frozenset()
-
-    @property
     def host(self) -> str:
         """Where the respondent is, if that is elsewhere; else ""."""
         return self._respondent.host if isinstance(self._respondent, Remote) else ""

@@ -35,7 +35,8 @@ FENCES: dict[str, tuple[str, ...]] = {
     # only in the limited process that decodes studies
     "pydicom": ("readers/dicom/header.py", "readers/dicom/pixels.py"),
     "pyogrio": ("reports/geopackage.py",),
-    "pandas": ("reports/tables.py",),
+    "pandas": ("reports/tables.py", "reports/frames.py"),
+    "geopandas": ("reports/frames.py",),
     # drawing; and late, for pictures that do not fill the 4KHD grid exactly, and for those that are sent
     "PIL": (
         *("reports/lettering.py", "reports/overview.py", "reports/painting.py"),
@@ -122,6 +123,7 @@ DISTRIBUTIONS = {
 
 HEAVY = (
     "PIL",
+    "geopandas",
     "llguidance",
     "onnxruntime",
     "openslide",
@@ -249,6 +251,7 @@ def test_the_reading_seam_loads_no_format_library() -> None:
     assert loaded("import " + ", ".join(f"limner.readers.{name}" for name in SEAMS)) == set()
 
 
+@pytest.mark.slow
 def test_only_the_network_itself_loads_what_runs_networks(root: Path) -> None:
     names = modules(
         root,

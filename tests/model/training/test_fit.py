@@ -12,6 +12,8 @@ from limner.model.training.scores import balance
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+pytestmark = pytest.mark.slow
+
 Lesson = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
