@@ -1,7 +1,7 @@
 """From a run's folder to its reports: a pure function of the manifest and the results, to be made again at any time."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
@@ -11,10 +11,11 @@ from shapely.errors import ShapelyError
 
 from ..model.finding import Finding
 from ..model.seams import join
-from ..readers.errors import LimnerError, shown
+from ..readers.errors import LimnerError, RequestError, nearest, shown
 from ..readers.fingerprint import fingerprint
 from ..readers.geodesy import boxes_m2
 from ..readers.image import ImageInfo
+from ..readers.options import make_plugin
 from ..readers.overview import read_overview
 from ..readers.plugins import installed, load
 from ..readers.registry import open_image, scan_again
@@ -52,10 +53,26 @@ class Made:
     error: str = ""
 
 
-def load_writers(names: Sequence[str]) -> list[Writer]:
-    """The writers of those names, or all that are installed, sorted. Raises `RequestError` for an unknown one."""
-    chosen = names or list(installed("limner.writers"))
-    return [_load_writer(name) for name in sorted(set(chosen))]
+def load_writers(names: Sequence[str], options: Mapping[str, str] | None = None) -> list[Writer]:
+    """The writers of those names, or all that are installed, sorted; `options` are by "WRITER.OPTION".
+
+    Raises `RequestError` for an unknown writer or option.
+    """
+    known = list(installed("limner.writers"))
+    given: dict[str, dict[str, str]] = {}
+    for key, value in (options or {}).items():
+        name, _, option = key.partition(".")
+        if name not in known or not option:
+            raise RequestError(
+                f"setting report_options.{key}",
+                "it must be report_options.WRITER.OPTION",
+                remedy=f"{nearest(name, known)}Writers: {', '.join(known)}",
+            )
+        given.setdefault(name, {})[option] = value
+    chosen = {name: load("limner.writers", name) for name in sorted({*(names or known), *given})}
+    makers = {name: cast("Callable[..., Writer]", maker) for name, maker in chosen.items()}
+    made = {name: make_plugin(one, given.get(name, {}), f"writer {name!r}") for name, one in makers.items()}
+    return [made[name] for name in sorted(set(names or known))]
 
 
 def write_reports(record: Record, folder: Path, writers: Sequence[Writer]) -> Iterator[Made]:
@@ -297,11 +314,3 @@ def _fingerprints(info: ImageInfo) -> set[str]:
     if info.cells:
         return {fingerprint(info.files)}
     return {one.fingerprint for one in scan_again(info) if one.part == info.part}
-
-
-def _load_writer(name: str) -> Writer:
-    make = load("limner.writers", name)
-    if not callable(make):
-        msg = f"the entry point {name} of limner.writers is not callable"
-        raise TypeError(msg)
-    return cast("Writer", make())

@@ -19,6 +19,7 @@ from limner.readers import plugins
 from limner.readers.errors import ReadError, RequestError
 from limner.readers.geometry import Placement
 from limner.readers.image import Claim, ImageInfo
+from limner.readers.options import Options
 from limner.readers.pyramid import PyramidReader
 
 Limner = Callable[..., "Said"]  # noqa: F821 - of conftest, which tests cannot import
@@ -30,7 +31,6 @@ class PluginReader:
     """A plug-in's reader of slides: it says nothing of their kind, tells their names in words, and fails with them."""
 
     name = "otherslide"
-    options = ()
     isolated = True  # the limited process does not know it
 
     def claim(self, uri: str, head: bytes) -> Claim:
@@ -38,13 +38,16 @@ class PluginReader:
         del head
         return Claim(99, uri) if uri.endswith(".oslide") else Claim(0)
 
-    def scan(self, uri: str, options: Mapping[str, str]) -> Sequence[ImageInfo]:
+    def scan(self, uri: str, options: Options) -> Sequence[ImageInfo]:
         """A slide in micrometres whose id, part, study, notes and facts all hold the file's name."""
         if "broken" in Path(uri).name:
             raise ReadError(uri, "it must be whole", value=f"{Path(uri).stem} is cut", remedy="Copy it")
         if "optional" in Path(uri).name:
-            raise RequestError("reader option zoom", f"it fits {uri}", value=Path(uri).name, remedy="Correct it")
-        (info,) = PyramidReader().scan(uri, options)
+            raise RequestError(
+                "option 'zoom' of reader 'otherslide'", f"it fits {uri}", value=Path(uri).name, remedy="Correct it"
+            )
+        del options
+        (info,) = PyramidReader().scan(uri, PyramidReader.Options())
         stem = Path(uri).stem
         return [
             ImageInfo(
