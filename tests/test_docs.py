@@ -21,6 +21,8 @@ from limner.reports.patient import PATIENT_COLUMNS
 from limner.reports.studies import SERIES_COLUMNS, SLICES_COLUMNS, STUDIES_COLUMNS
 from limner.reports.tables import CLOSING, FILES_COLUMNS, FINDINGS_COLUMNS, SUMMARY_COLUMNS
 
+pytestmark = pytest.mark.slow
+
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "notebooks/samples/virginia/README.md")
 
 

@@ -114,6 +114,8 @@ def detector(folder: Path, kind: str, name: str, *, inner: bool = False, **state
             if isinstance(part, nn.BatchNorm2d):
                 for values, least, most in ((part.weight, 0.2, 0.8), (part.bias, -0.3, 0.3)):
                     values.uniform_(least, most, generator=random)
+                assert part.running_mean is not None
+                assert part.running_var is not None
                 part.running_mean.uniform_(-0.3, 0.3, generator=random)
                 part.running_var.uniform_(0.5, 2.0, generator=random)
             elif isinstance(part, nn.Conv2d):

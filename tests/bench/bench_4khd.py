@@ -123,7 +123,7 @@ def awake(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> FourKhd:
     """A network with random weights."""
     with torch.device("meta"):
         network = FourKhd(FourKhdConfig.of(sizes))
-    network = network.to(dtype).to_empty(device=device)
+    network = network.to(dtype=dtype).to_empty(device=device)
     with torch.no_grad():
         for name, weight in network.named_parameters():
             torch.nn.init.normal_(weight, std=0.02) if weight.ndim > 1 else weight.fill_(float("norm" in name))
@@ -165,7 +165,7 @@ def measured(sizes: Sizes, device: torch.device, dtype: torch.dtype, most: int) 
         shares = [f"{operations / spent / rate:.0%}" for operations, spent in done]
         rates = [f"{len(tiles) / seeing:.1f}", f"{cost.tokens / reading:.0f}", f"{1 / saying:.1f}"]
         row = (str(hd_num), str(cost.tokens), f"{rate / 1e12:.3g} TFLOP/s")
-        rows.append((*row, rates[0], shares[0], rates[1], shares[1], rates[2]))
+        rows.append([*row, rates[0], shares[0], rates[1], shares[1], rates[2]])
     return table(rows)
 
 

@@ -6,21 +6,24 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from limner.pipelines.events import RegionDone, Started, Told
 from limner.pipelines.progress import Drawing
 from limner.pipelines.terminal import Outlet, visible
 
-Limner = Callable[..., "Said"]  # noqa: F821 - of conftest, which tests cannot import
+pytestmark = pytest.mark.slow
+
+Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
 
 EVIL = "a\x1b[31m\x9b2J\x7f\u202egpj.\u2066[red]\n:smile:\r\x07.tif"
 SHOWN = "a\\x1b[31m\\x9b2J\\x7f\\u202egpj.\\u2066[red]\\n:smile:\\r\\x07.tif"
 
 
-def run(words: list[object], **further: object) -> subprocess.CompletedProcess[bytes]:
+def run(words: list[str | Path], **further: Any) -> subprocess.CompletedProcess[bytes]:  # noqa: ANN401 - what it takes
     command = [sys.executable, "-m", "limner.pipelines.cli", *map(os.fsencode, map(os.fspath, words))]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.run(command, **{**pipes, **further}, check=False)
 
 

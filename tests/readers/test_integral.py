@@ -27,6 +27,7 @@ def test_integrals_over_a_triangle(density: Callable[[Values], Values], expected
 
 def test_holes_subtract_and_parts_add() -> None:
     holed = shapely.box(0, 0, 4, 4).difference(shapely.box(1, 1, 2, 3))
+    assert isinstance(holed, shapely.Polygon)
     both = shapely.GeometryCollection([shapely.MultiPolygon([holed, shapely.box(6, 0, 7, 4)]), shapely.Point(9, 9)])
     values = integrate(np.array([holed, both], dtype=object), lambda xy: xy[:, 0])
     assert values == pytest.approx([32 - 3, 32 - 3 + 26])

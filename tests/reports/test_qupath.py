@@ -90,7 +90,7 @@ class QuPathParser:
 
 def info(placement: Placement = MICRONS, **more: object) -> ImageInfo:
     channels = tuple(Channel(name, name) for name in ("red", "green", "blue"))
-    facts = {"id": "slide-01234567", "fingerprint": "0123456789abcdef"}
+    facts: dict[str, Any] = {"id": "slide-01234567", "fingerprint": "0123456789abcdef"}
     return ImageInfo("a.svs", "slide", (5000, 4000), channels, placement, **(facts | more))
 
 
