@@ -96,11 +96,12 @@ def detector(folder: Path, kind: str, name: str, *, inner: bool = False, **state
     small = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "num_queries": 9, "encoder_ffn_dim": 16}
     small |= {"decoder_ffn_dim": 16, "encoder_layers": 1, "decoder_layers": 2, "id2label": NAMES}
     basic = name in BASIC
+    stages: dict[str, Any] = {"out_features": [f"stage{i}" for i in outputs]}
     own = transformers.ResNetConfig(
         hidden_sizes=[64 * 2**stage * (1 if basic else 4) for stage in range(4)],
         depths=[1, 1, 1, 1],
         layer_type="basic" if basic else "bottleneck",
-        out_features=[f"stage{i}" for i in outputs],
+        **stages,
     )
     config = getattr(transformers, f"{kind}Config")(backbone_config=own, **small, **size, **stated)
     model = getattr(transformers, f"{kind}ForObjectDetection")(config).eval()

@@ -35,7 +35,7 @@ LAND, STEPS, BATCH, FILMS = 30000, 8000, 32, 8  # pictures of land; steps, and w
 PEAK, WARMUP, DECAY = 1.5e-3, 100, 0.05
 SEED, THREADS = 0, 1
 
-Picture = npt.NDArray[np.float32]
+Picture = npt.NDArray[np.floating[Any]]
 
 
 def scenes(data: Path) -> list[Picture]:

@@ -90,7 +90,10 @@ def run(path: str, code: CodeType, limit: float, *, slow: bool = False) -> tuple
 
 def _test(path: str, code: CodeType, which: str) -> int:
     import pytest  # noqa: PLC0415 - in the child only, where its state ends
+    from hypothesis import Phase, settings  # noqa: PLC0415 - the same
 
+    settings.register_profile("mutants", phases=(Phase.explicit, Phase.generate))  # whatever fails will do
+    settings.load_profile("mutants")
     sys.meta_path.insert(0, Planted(path, code))
     options = ["-x", "-q", "-m", which, "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml")]
     options += ["--rootdir", str(ROOT), *(str(ROOT / "tests" / name) for name in CASES[path])]

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import shapely
 from limner.model.annotator import Sight
 from limner.model.lift import _to_grid
 from limner.model.training.tiles import Outline, block_of, judge, overlaps, tile_boxes
@@ -48,7 +47,7 @@ def fate(
     ],
 )
 def test_a_tile_is_judged_by_what_lies_in_it(
-    outlines: list[tuple[str, shapely.Geometry]], inside: float, rest: str, want: tuple[str, str]
+    outlines: list[tuple[str, BaseGeometry]], inside: float, rest: str, want: tuple[str, str]
 ) -> None:
     assert fate(*outlines, inside=inside, rest=rest) == want
 
