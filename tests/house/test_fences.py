@@ -27,13 +27,16 @@ FENCES: dict[str, tuple[str, ...]] = {
     "shapely": ("*",),
     # a format or a system of coordinates, one file; rasterio once more, late, for tracing class maps without any raster
     "rasterio": ("readers/gdal.py", "model/polygons.py"),
+    # connected patches and dilation of masks
+    "scipy": ("readers/patches.py",),
     "pyproj": ("readers/geodesy.py", "readers/proj.py"),
     "openslide": ("readers/slide.py",),
     "tifffile": ("readers/pyramid.py", "readers/tiffpicture.py"),
     # only in the limited process that decodes studies
     "pydicom": ("readers/dicom/header.py", "readers/dicom/pixels.py"),
     "pyogrio": ("reports/geopackage.py",),
-    "pandas": ("reports/tables.py",),
+    "pandas": ("reports/tables.py", "reports/frames.py"),
+    "geopandas": ("reports/frames.py",),
     # drawing; and late, for pictures that do not fill the 4KHD grid exactly, and for those that are sent
     "PIL": (
         *("reports/lettering.py", "reports/overview.py", "reports/painting.py"),
@@ -119,6 +122,7 @@ DISTRIBUTIONS = {
 
 HEAVY = (
     "PIL",
+    "geopandas",
     "llguidance",
     "onnxruntime",
     "openslide",

@@ -18,7 +18,8 @@ from shapely.geometry import shape
 pytestmark = pytest.mark.slow
 
 Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
-REPORTS = ("files.csv", "findings.csv", "findings.geojson", "findings.gpkg", "summary.csv", "overview-scene.png")
+TABLES = ("areas.csv", "files.csv", "findings.csv", "summary.csv")
+REPORTS = (*TABLES, "findings.geojson", "findings.gpkg", "overview-scene.png")
 
 
 def rows(path: Path) -> list[dict[str, str]]:
