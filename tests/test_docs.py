@@ -21,6 +21,8 @@ from limner.reports.studies import SERIES, STUDIES
 from limner.reports.summary import AREAS, SUMMARY, label_columns
 from limner.reports.tables import FILES
 
+pytestmark = pytest.mark.slow
+
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "notebooks/samples/virginia/README.md")
 
 

@@ -12,7 +12,9 @@ import rasterio
 from limner.model.fourkhd.speaker import Speaker
 from PIL import Image
 
-Limner = Callable[..., "Said"]  # noqa: F821 - of conftest, which tests cannot import
+pytestmark = pytest.mark.slow
+
+Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
 CRS = "EPSG:32633"
 
 

@@ -6,13 +6,16 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 from limner.pipelines.report import read_record
 from limner.readers.dicom.grey import Table, Voi, grey8
 
-Limner = Callable[..., "Said"]  # noqa: F821 - of conftest, which tests cannot import
+pytestmark = pytest.mark.slow
+
+Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
 
 
 @pytest.fixture(autouse=True)
