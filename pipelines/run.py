@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -10,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ..model.annotator import Adjustable, Annotator, Checking
-from ..model.finding import Result, Status
+from ..model.finding import Result
 from ..readers.errors import LimnerError, RequestError
 from ..readers.fingerprint import is_remote
 from ..readers.regions import Region
-from ..reports.writer import FileRow, Record
 from .choice import AnnotatorChoice, choose_annotator, choose_labels
 from .config import Settings
 from .engine import Engine, InlineEngine
@@ -24,11 +22,10 @@ from .machine import cores
 from .manifest import load_manifest, make_manifest, refuse_difference
 from .names import Names, keep, key_for
 from .plan import NO_MODEL, Plan, make_plan, reading_options, scan_inputs
-from .report import Made, load_writers, read_record, write_reports
-from .store import Store, as_store_errors, check_folder, read_entries
+from .report import load_writers, read_record, write_reports
+from .run_result import Run
+from .store import Store, as_store_errors, check_folder
 from .work import RegionJob
-
-ALL_DONE, SOME_FAILED, NOTHING_READ = 0, 1, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,28 +45,6 @@ class Prepared:
     def shown(self) -> Plan:
         """The plan as it may be told."""
         return self.names.plan(self.plan)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a run: regions by status, failed files, the reports made, and the record they were made of.
-
-    `annotated` is false where there was no model to annotate with.
-    """
-
-    record: Record
-    regions: Counter[Status]
-    failed_files: tuple[FileRow, ...]
-    made: tuple[Made, ...]
-    annotated: bool
-
-    @property
-    def exit_code(self) -> int:
-        """0 all regions; 1 some failed; 3 nothing could be read."""
-        if self.regions["failed"] and not self.regions["done"]:
-            return NOTHING_READ
-        failed = self.regions["failed"] or self.failed_files or any(one.error for one in self.made)
-        return SOME_FAILED if failed else ALL_DONE
 
 
 def prepare(settings: Settings, key: str = "") -> Prepared:
@@ -92,7 +67,7 @@ def prepare(settings: Settings, key: str = "") -> Prepared:
         raise names.error(error) from None
 
 
-def run(settings: Settings, listen: Listener) -> Outcome:
+def run(settings: Settings, listen: Listener) -> Run:
     """Do everything that is asked, or go on with it where an earlier run was cut off.
 
     A failed region is tried again when the run is; its last outcome counts. Raises `RequestError` for settings that
@@ -109,11 +84,9 @@ def run(settings: Settings, listen: Listener) -> Outcome:
     with key_for(folder, settings) as key:
         prepared = prepare(settings, key)
         try:
-            record, statuses, made = _carry_out(settings, prepared, key, listen)
+            return _carry_out(settings, prepared, key, listen)
         except LimnerError as error:
             raise prepared.names.error(error) from None
-    failed_files = tuple(row for row in prepared.shown.files if row.status == "failed")
-    return Outcome(record, statuses, failed_files, made, prepared.annotator is not None)
 
 
 def worker_count(settings: Settings) -> int:
@@ -145,10 +118,8 @@ def _refuse_results_as_inputs(settings: Settings) -> None:
             )
 
 
-def _carry_out(
-    settings: Settings, prepared: Prepared, key: str, listen: Listener
-) -> tuple[Record, Counter[Status], tuple[Made, ...]]:
-    """Do what is prepared, in the run's folder: the record, its regions by status, and the reports made."""
+def _carry_out(settings: Settings, prepared: Prepared, key: str, listen: Listener) -> Run:
+    """Do what is prepared, in the run's folder."""
     folder, writers = Path(settings.out), load_writers(settings.reports)
     _tell(prepared.shown, listen)
     if prepared.annotator is not None:
@@ -156,10 +127,9 @@ def _carry_out(
     with Store.open(folder) as store:
         manifest = _agreed(store, settings, prepared)
         _annotate(store, settings, prepared, listen, lambda: _record(store, manifest, prepared, key))
-        statuses: Counter[Status] = Counter(entry.status for entry in read_entries(folder).values())
         listen(Told("Writing the reports"))
         record = read_record(folder)
-        return record, statuses, tuple(write_reports(record, folder, writers))
+        return Run(record, folder, tuple(write_reports(record, folder, writers)))
 
 
 def _tell(plan: Plan, listen: Listener) -> None:

@@ -1,5 +1,8 @@
 """The one base error. Each error says the thing, the rule, the value and the way out."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class LimnerError(Exception):
     """What went wrong, in four parts that a person can act on.
@@ -41,6 +44,12 @@ def shown(text: str, most: int = 100) -> str:
     """Words of somebody else's as an error may show them: on one line, nothing unseen, at most `most` characters."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Say "Did you mean 'x'? " of the known name most like `name`, to begin a remedy with; "" where none is like it."""
+    close = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"Did you mean {close[0]!r}? " if close else ""
 
 
 def _printable(text: str) -> str:

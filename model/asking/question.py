@@ -164,7 +164,7 @@ def _read_schema(text: str, answer: str, of: str) -> str:
     """The schema as canonical JSON; "" where none is needed."""
     if bool(text) != (answer == "extract"):
         rule = "extract needs a JSON schema" if answer == "extract" else f"{answer} takes none"
-        raise _wrong("schema", of, rule, text[:80], "Add --schema FILE.json" if text == "" else "Leave it out")
+        raise _wrong("schema", of, rule, text[:80], "Add --schema-file FILE.json" if text == "" else "Leave it out")
     if not text:
         return ""
     if len(text) > LONGEST_SCHEMA:
