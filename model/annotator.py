@@ -89,8 +89,8 @@ class Annotator(Protocol):
     """A model behind the entry point group `limner.annotators`; lives in one worker.
 
     The entry point is a callable `(options: Mapping[str, str]) -> Annotator`. Making one is cheap and touches neither
-    weights nor network. `prepare` checks them in the process that plans; only `load` (see `Loading`) and `annotate`
-    load networks, so that the process that plans holds none.
+    weights nor network. The process that plans calls `sight` and `check`; each process that annotates makes one of its
+    own and calls `check`, `load` and then `annotate`, so that the process that plans loads no network.
     """
 
     @property
@@ -115,27 +115,22 @@ class Annotator(Protocol):
         """What it wants to see of this image. Raises `ModelError` where it cannot work on it, with what would do."""
         ...
 
-    def prepare(self, sights: Sequence[Sight]) -> None:
-        """Make sure that everything those sights need is on this machine and is what it claims. Raises `ModelError`.
+    def check(self, sights: Sequence[Sight]) -> None:
+        """Verify that it can do what is asked, and that all files that those sights need are here and unchanged.
 
-        Reads headers and checks hashes; loads no network.
+        Reads headers and hashes files (see `hashes`); loads no network. Raises `RequestError`, `ModelError`.
+        """
+        ...
+
+    def load(self) -> None:
+        """Load the networks that the checked sights need, once. Called after `check`, before any region.
+
+        Raises `ModelError`, `RequestError`, or `MemoryError` where they do not fit into memory.
         """
         ...
 
     def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
         """Answers for each view: same order, same length. An answer never depends on the other views of the call."""
-        ...
-
-
-@runtime_checkable
-class Loading(Protocol):
-    """An annotator with networks. `load` is called once in each process that annotates, before any region."""
-
-    def load(self, sights: Sequence[Sight]) -> None:
-        """Load the networks that those sights need and keep them. Loads nothing a second time.
-
-        Raises `ModelError`, `RequestError`, or `MemoryError` where they do not fit into memory.
-        """
         ...
 
 
@@ -195,29 +190,19 @@ class Fitting(Protocol):
 
 
 @runtime_checkable
-class Checking(Protocol):
-    """An annotator that can tell early that it cannot do what is asked."""
-
-    def check(self) -> None:
-        """Raise `RequestError`, `ModelError` where it cannot: before any pixel is read, without loading a network."""
-        ...
-
-
-@runtime_checkable
-class Adjustable(Protocol):
-    """An annotator with options that cannot change an answer, such as how long it waits for one."""
-
-    @property
-    def neutral(self) -> frozenset[str]:
-        """Their names: a run may go on with other values of these."""
-        ...
-
-
-@runtime_checkable
 class Remote(Protocol):
-    """An annotator that shows views to another program, perhaps of somebody else's and for money."""
+    """An annotator that may show views to another program, perhaps of somebody else's and for money.
+
+    `host` is whose; "" where it works by itself. A plan asks it nothing. `neutral` are the names of its options that
+    cannot change an answer, such as how long it waits for one: a run may go on with other values of these.
+    """
 
     @property
     def host(self) -> str:
-        """Whose; "" where it works by itself. A plan shows it nothing."""
+        """Whose."""
+        ...
+
+    @property
+    def neutral(self) -> frozenset[str]:
+        """Their names."""
         ...

@@ -1,6 +1,5 @@
 """Model cards: what a network is, what it wants, what it answers, and what it must not be used for."""
 
-import difflib
 import hashlib
 from collections.abc import Iterable
 from functools import cache
@@ -10,7 +9,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..readers.errors import ModelError, shown
+from ..readers.errors import ModelError, nearest, shown
 from .untrusted import WIDEST, Settings, parse_yaml, read_yaml
 from .weights import is_path
 
@@ -164,7 +163,7 @@ def find_card(name_or_path: str) -> Card:
         raise ModelError(
             f"model {name_or_path!r}",
             "it must be the name of a shipped card or the path of a card's .yaml file",
-            remedy=_nearest(name_or_path, shipped),
+            remedy=f"{nearest(name_or_path, shipped)}Known: {', '.join(shipped)}",
         )
     if not path.is_file():
         raise ModelError(
@@ -203,11 +202,12 @@ def _card(content: Settings) -> Card:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(step) for step in first["loc"])
         if first["type"] == "extra_forbidden":
+            known = list(_keys(first["loc"]))
             raise ModelError(
                 thing,
                 "it has a key that no card has",
                 value=shown(where),
-                remedy=_nearest(str(first["loc"][-1]), _keys(first["loc"])),
+                remedy=f"{nearest(str(first['loc'][-1]), known)}Known: {', '.join(known)}",
             ) from error
         raise ModelError(
             thing, f"{where or 'card'}: {first['msg']}", value=shown(str(first["input"]), 80), remedy="Correct the file"
@@ -222,9 +222,3 @@ def _keys(where: tuple[int | str, ...]) -> Iterable[str]:
             str(step), part
         )
     return part.model_fields
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}"

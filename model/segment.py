@@ -39,6 +39,7 @@ class Segmenter:
         self._fetch = _one_of("fetch", options.get("fetch", "false"), {"true": True, "false": False})
         self._threads = _whole("threads", options.get("threads", "0"))
         self._variants = {variant.name: variant for variant in self.card.variants}
+        self._checked: tuple[Variant, ...] = ()
         self._networks: dict[str, onnx.Network] = {}
 
     @property
@@ -93,10 +94,10 @@ class Segmenter:
                 )
         raise self._cannot_see(info, quantities)
 
-    def prepare(self, sights: Sequence[Sight]) -> None:
+    def check(self, sights: Sequence[Sight]) -> None:
         """Find and check the weights that those sights need; a stranger's are tried out. Raises `ModelError`."""
-        for name in sorted({sight.variant for sight in sights}):
-            variant = self._variants[name]
+        self._checked = tuple(self._variants[name] for name in sorted({sight.variant for sight in sights}))
+        for variant in self._checked:
             found, *others = self._files([variant], fetch=self._fetch)
             if not {part.sha256 for part in (variant, *variant.companions)} <= shipped_digests():
                 names = [part.name for part in variant.companions]
@@ -108,10 +109,10 @@ class Segmenter:
                     beside=dict(zip(names, others, strict=True)),
                 )
 
-    def load(self, sights: Sequence[Sight]) -> None:
-        """See `Loading`: the networks of the variants that those sights are for."""
-        for name in sorted({sight.variant for sight in sights}):
-            self._network(self._variants[name])
+    def load(self) -> None:
+        """Load the networks of the variants that were checked. Raises `ModelError`."""
+        for variant in self._checked:
+            self._network(variant)
 
     def cost(self, sights: Sequence[Sight], tiles: tuple[int, int]) -> Cost:
         """See `Costing`. Files are held beside the networks that are made of them."""
@@ -174,7 +175,8 @@ class Segmenter:
 
     def _network(self, variant: Variant) -> onnx.Network:
         if variant.name not in self._networks:
-            self.prepare([Sight(tile=self.card.tile, variant=variant.name)])
+            if variant not in self._checked:
+                self.check([Sight(tile=self.card.tile, variant=variant.name)])
             self._networks[variant.name] = onnx.Network(
                 weights.read(variant.weights, variant.sha256, name=self.card.name),
                 name=f"{self.card.name}/{variant.name}",

@@ -1,6 +1,8 @@
 """Where a network's file comes from, and that it is what its card says. Nothing that is fetched is ever executed."""
 
+import contextlib
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -10,8 +12,10 @@ import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 from ..readers.errors import ModelError, shown
+from ..readers.files import parse_json, read_whole
 from .foreign import foreign
 from .untrusted import COMPLETE, open_file, read_bytes
 
@@ -30,6 +34,9 @@ PIP = (
     "--only-binary=:all:",
 )
 _known: dict[tuple[int, ...], str] = {}  # state of a file → its sha256, in this process
+HASHES = "hashes.json"  # in the cache folder: path of a model's file → its state and sha256
+LARGE = 2**24  # bytes; what is smaller is hashed faster than it is worth remembering
+MOST_HASHES = 1000
 TOLERANT = ("--ignore-requires-python", "--python-version", "3.11", "--platform", "manylinux2014_x86_64")
 
 
@@ -101,6 +108,7 @@ def read(source: str, sha256: str, *, name: str = "NAME") -> bytes:
 def sha256_of(path: Path) -> str:
     """The sha256 of a file on this machine: computed once, until its size or its time of change are others.
 
+    Those of large files are remembered in the cache folder too, so that another process need not read them again.
     Raises `ModelError` where it cannot be read.
     """
     return _digest(path, f"file {path}", COMPLETE)
@@ -142,8 +150,45 @@ def _digest(path: Path, thing: str, remedy: str) -> str:
         state = os.fstat(file.fileno())
         key = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
         if key not in _known:
-            _known[key] = hashlib.file_digest(file, "sha256").hexdigest()
+            _known[key] = _remembered(path, state) or hashlib.file_digest(file, "sha256").hexdigest()
+            _remember(path, state, _known[key])
         return _known[key]
+
+
+def _remembered(path: Path, state: os.stat_result) -> str:
+    """The sha256 that was found when a large file was in the state it is in now; "" where none is remembered."""
+    known = _hashes().get(str(path.resolve())) if state.st_size >= LARGE else None
+    return known[-1] if known and known[:-1] == [state.st_size, state.st_mtime_ns, state.st_ctime_ns] else ""
+
+
+def _remember(path: Path, state: os.stat_result, sha256: str) -> None:
+    """Keep the sha256 of a large file for other processes. Where that cannot be written they compute it again."""
+    if state.st_size < LARGE:
+        return
+    known, name = _hashes(), str(path.resolve())
+    found = [state.st_size, state.st_mtime_ns, state.st_ctime_ns, sha256]
+    if known.pop(name, None) == found:
+        return
+    kept = dict([*known.items(), (name, found)][-MOST_HASHES:])
+    part = cache_folder() / f".part-{os.getpid()}-{HASHES}"
+    with contextlib.suppress(OSError):
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+        part.chmod(0o600)
+        part.replace(part.with_name(HASHES))
+
+
+def _hashes() -> dict[str, list[Any]]:
+    """What is remembered; nothing where the file is damaged, or others than this user may write to it."""
+    path = cache_folder() / HASHES
+    try:
+        state = path.stat()
+        own = not hasattr(os, "getuid") or (state.st_uid == os.getuid() and not state.st_mode & 0o022)
+        found: object = parse_json(read_whole(path, regular=True)) if own else {}
+    except (OSError, ValueError):
+        return {}
+    known = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+    return {name: one for name, one in known.items() if isinstance(one, list)}
 
 
 def _differs(source: str, expected: str, found: str) -> ModelError:

@@ -104,14 +104,13 @@ class ZeroShot:
             variant=checkpoint.family,
         )
 
-    def prepare(self, sights: Sequence[Sight]) -> None:
+    def check(self, sights: Sequence[Sight]) -> None:
         """Find the checkpoint and its weights. Raises `ModelError`, `RequestError`."""
         del sights
         fetch_weights(self._checkpoint().files, fetch=self._fetch)
 
-    def load(self, sights: Sequence[Sight]) -> None:
-        """See `Loading`. What is wrong with the words is said here: the network's own settings bound them."""
-        del sights
+    def load(self) -> None:
+        """See `Annotator`. What is wrong with the words is said here: the network's own settings bound them."""
         self._loaded()
 
     def cost(self, sights: Sequence[Sight], tiles: tuple[int, int]) -> Cost:

@@ -6,7 +6,6 @@ The folder holds `checkpoints/`, `losses.csv`, `losses.png`, and at the end `mod
 import csv
 import hashlib
 import io
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, astuple, fields
 from pathlib import Path
@@ -16,6 +15,7 @@ from ..model.fourkhd.files import Files
 from ..model.fourkhd.tokens import Tokenizer
 from ..model.training.samples import read_samples
 from ..readers.errors import RequestError
+from ..readers.files import replacing, write_atomic
 from ..reports.losses import draw_losses
 
 if TYPE_CHECKING:
@@ -78,11 +78,9 @@ def align(  # noqa: PLR0913 - as many as a training has sides
 
     aligner.run(after)
     draw_losses([float(line.split(",")[1]) for line in rows[1:]], out / PICTURE)
-    part = out / f".part-{MODEL}"
-    shutil.rmtree(part, ignore_errors=True)
-    convert(files, part, dtype=dtype, instead=aligner.trained, stated={"layout": settings.layout})
-    shutil.rmtree(out / MODEL, ignore_errors=True)
-    return part.replace(out / MODEL)
+    with replacing(out / MODEL) as part:
+        convert(files, part, dtype=dtype, instead=aligner.trained, stated={"layout": settings.layout})
+    return out / MODEL
 
 
 def _asked(files: Files, data: Path, settings: "Alignment", hd_num: int) -> dict[str, str]:
@@ -114,7 +112,7 @@ def _cut(path: Path, step: int) -> list[str]:
 
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() and step else []
     lines = lines[: step + 1] or [_line([field.name for field in fields(Row)])]
-    path.write_text("".join(lines), encoding="utf-8")
+    write_atomic(path, "".join(lines).encode())
     return lines
 
 

@@ -90,7 +90,7 @@ def plan(inputs: Inputs, **settings: Unpack[Keywords]) -> PlannedRun:
     Raises `LimnerError` where no image can be analysed.
     """
     given = _settings(inputs, settings)
-    return PlannedRun(prepare(given), given)
+    return PlannedRun(prepare(given, only_plan=True), given)
 
 
 def run(inputs: Inputs, **settings: Unpack[Keywords]) -> Run:

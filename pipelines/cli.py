@@ -85,7 +85,7 @@ def plan_command(settings: "Settings") -> None:
     from .run import crew, prepare  # noqa: PLC0415 - the same
     from .words import describe_plan, describe_time  # noqa: PLC0415 - the same
 
-    prepared = prepare(settings)
+    prepared = prepare(settings, only_plan=True)
     known = estimate(prepared, batch=settings.batch)
     workers_used, threads = crew(settings)
     say(describe_plan(prepared, known, workers=workers_used))

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ..model.annotator import Cost, Costing, Remote, Sight
+from ..model.annotator import Cost, Costing, Sight
 from ..model.views import tiles_of
 from ..readers.errors import LimnerError, RequestError
 from ..readers.regions import Region, Span
@@ -84,11 +84,10 @@ def estimate(prepared: Prepared, *, batch: int) -> Estimate:
     annotator = prepared.annotator
     if annotator is None or not shapes:
         return replace(bare, untimed="Nothing is to be looked at")
-    if isinstance(annotator, Remote) and annotator.host:
-        return replace(bare, untimed=f"It is up to {annotator.host}, which a plan does not ask")
+    if prepared.lacking:
+        return replace(bare, untimed=prepared.lacking)
     sights = [image.sight for image in images]
     try:
-        annotator.prepare(sights)
         costs = (
             {shape: annotator.cost(sights, shape) for shape in {*shapes, (1, 1)}}
             if isinstance(annotator, Costing)

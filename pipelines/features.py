@@ -17,6 +17,7 @@ from ..model.annotator import View
 from ..model.probe import encoders
 from ..model.probe.encoders import Encoder
 from ..readers.errors import RequestError
+from ..readers.files import write_atomic
 from ..readers.regions import Region
 from .plan import ImagePlan
 
@@ -84,9 +85,7 @@ class FeatureStore:
         )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f".part-{path.name}")
-            part.write_bytes(content)
-            part.replace(path)
+            write_atomic(path, content)
         except OSError as error:
             raise RequestError(
                 f"features in {self.folder}",

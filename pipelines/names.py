@@ -16,7 +16,7 @@ from typing import Any, Self, cast
 
 from ..model.finding import Result
 from ..readers.errors import LimnerError
-from ..readers.files import parse_json, read_whole
+from ..readers.files import parse_json, read_whole, write_atomic
 from ..readers.image import ImageInfo
 from ..readers.pseudonym import (
     KEY_FILE,
@@ -184,9 +184,9 @@ def key_for(folder: Path, settings: Settings) -> Generator[str]:
 def keep(folder: Path, key: str, sources: Mapping[str, str]) -> None:
     """Put the key, where it is new, and the sources into a run's folder, readable by their owner only."""
     if key and not (folder / KEY_FILE).exists():
-        _write_private(folder / KEY_FILE, Path(key).read_bytes())
+        write_atomic(folder / KEY_FILE, Path(key).read_bytes(), private=True)
     text = json.dumps(dict(sources), indent=1, ensure_ascii=True) + "\n"
-    _write_private(folder / SOURCES, text.encode())
+    write_atomic(folder / SOURCES, text.encode(), private=True)
 
 
 def read_sources(folder: Path) -> dict[str, str]:
@@ -211,16 +211,6 @@ def read_sources(folder: Path) -> dict[str, str]:
             remedy="Give the command of the run again, which writes it anew, or delete it: only pictures need it",
         ) from error
     return cast("dict[str, str]", found)
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".part-{path.name}")
-    temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _paths(row: Scanned) -> list[str]:

@@ -26,6 +26,7 @@ from ..model.probe.card import (
 from ..model.training.probe import Fitted, check_installed, fit, fits
 from ..model.training.scores import RESAMPLES, SEED, Interval, Scores, balance, difference, margins, score
 from ..readers.errors import RequestError
+from ..readers.files import write_atomic
 from ..reports.probes import card_words, draw_confusion
 from ..reports.writer import DISCLAIMER
 from .config import Settings
@@ -76,9 +77,7 @@ def train_probe(settings: Settings, request: ProbeRequest, listen: Listener) -> 
     sha256 = fitted.head.save(folder / HEAD)
     card = make_card(lesson, request, fitted, colour, sha256)
     draw_confusion(card, folder / CONFUSION)
-    part = folder / f".part-{WORDS}"
-    part.write_text(card_words(card), encoding="utf-8")
-    part.replace(folder / WORDS)
+    write_atomic(folder / WORDS, card_words(card).encode())
     return Trained(card, (folder / HEAD, folder / CONFUSION, folder / WORDS, write_card(card, folder)))
 
 

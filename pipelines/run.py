@@ -8,10 +8,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ..model.annotator import Adjustable, Annotator, Checking
+from ..model.annotator import Annotator, Remote, Sight
 from ..model.finding import Result
-from ..readers.errors import LimnerError, RequestError
+from ..readers.errors import LimnerError, ModelError, RequestError
 from ..readers.fingerprint import is_remote
+from ..readers.image import ImageInfo
 from ..readers.regions import Region
 from .choice import AnnotatorChoice, choose_annotator, choose_labels
 from .config import Settings
@@ -33,6 +34,7 @@ class Prepared:
     """A plan with the annotator that it was made for, if any. `labels` are the ones to keep, () for all.
 
     `plan` holds the paths that are opened; `names` says how they are told, and `shown` is the plan as it may be told.
+    `lacking` says why the annotator cannot work on this machine yet, "" where it can or was not asked.
     """
 
     plan: Plan
@@ -40,6 +42,7 @@ class Prepared:
     annotator: Annotator | None
     labels: tuple[str, ...]
     names: Names
+    lacking: str = ""
 
     @property
     def shown(self) -> Plan:
@@ -47,10 +50,11 @@ class Prepared:
         return self.names.plan(self.plan)
 
 
-def prepare(settings: Settings, key: str = "") -> Prepared:
-    """Scan the inputs, choose the annotator and plan. Raises `LimnerError` where no image can be looked at.
+def prepare(settings: Settings, key: str = "", *, only_plan: bool = False) -> Prepared:
+    """Scan the inputs, choose and check the annotator, and plan. Raises `LimnerError` where no image can be looked at.
 
-    `key` is the path of a key for pseudonyms; without one they last as long as this process.
+    `key` is the path of a key for pseudonyms; without one they last as long as this process. With `only_plan` a model
+    that is not on this machine is no error but `Prepared.lacking`, and a model on another machine is not asked.
     """
     options = reading_options(settings, key)
     scanned = scan_inputs(settings, options)
@@ -60,11 +64,27 @@ def prepare(settings: Settings, key: str = "") -> Prepared:
         choice = choose_annotator(settings, infos)
         annotator = None if choice is None else choice.make(threads="0")
         labels = choose_labels(settings, choice, annotator)
-        if isinstance(annotator, Checking):
-            annotator.check()
-        return Prepared(make_plan(settings, scanned, annotator), choice, annotator, labels, names)
+        lacking = "" if annotator is None else _check(annotator, infos, only_plan=only_plan)
+        return Prepared(make_plan(settings, scanned, annotator), choice, annotator, labels, names, names.text(lacking))
     except LimnerError as error:
         raise names.error(error) from None
+
+
+def _check(annotator: Annotator, infos: Sequence[ImageInfo], *, only_plan: bool) -> str:
+    """Check an annotator for the images that suit it, before any pixel is read: see `prepare`. Raises its errors."""
+    if only_plan and isinstance(annotator, Remote) and annotator.host:
+        return f"It is up to {annotator.host}, which a plan does not ask"
+    sights: list[Sight] = []
+    for info in infos:
+        with contextlib.suppress(LimnerError):  # the plan says so of that image
+            sights.append(annotator.sight(info))
+    try:
+        annotator.check(sights)
+    except ModelError as error:
+        if not only_plan:
+            raise
+        return str(error)
+    return ""
 
 
 def run(settings: Settings, listen: Listener) -> Run:
@@ -122,8 +142,6 @@ def _carry_out(settings: Settings, prepared: Prepared, key: str, listen: Listene
     """Do what is prepared, in the run's folder."""
     folder, writers = Path(settings.out), load_writers(settings.reports)
     _tell(prepared.shown, listen)
-    if prepared.annotator is not None:
-        prepared.annotator.prepare([image.sight for image in prepared.plan.images])
     with Store.open(folder) as store:
         manifest = _agreed(store, settings, prepared)
         _annotate(store, settings, prepared, listen, lambda: _record(store, manifest, prepared, key))
@@ -180,7 +198,7 @@ def _agreed(store: Store, settings: Settings, prepared: Prepared) -> dict[str, A
         identity={"name": NO_MODEL} if annotator is None else annotator.identity,
         labels=prepared.labels or (() if annotator is None else annotator.labels),
         colours={} if annotator is None else annotator.colours,
-        neutral=annotator.neutral if isinstance(annotator, Adjustable) else frozenset(),
+        neutral=annotator.neutral if isinstance(annotator, Remote) else frozenset(),
     )
     old = load_manifest(store.folder) if store.begun else None
     if old is not None:

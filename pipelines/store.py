@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Final, Self, cast, get_args
 
 from ..model.finding import Coverage, Finding, Result, Status
 from ..readers.errors import LimnerError, RequestError
-from ..readers.files import open_regular, parse_json, read_whole
+from ..readers.files import open_regular, parse_json, read_whole, write_atomic
 from ..readers.pseudonym import KEY_FILE
 
 MANIFEST = "manifest.json"
@@ -96,7 +96,7 @@ class Store:
         sealed = {**manifest, _SEAL: _seal(manifest)}
         text = json.dumps(sealed, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         with as_store_errors(self.folder):
-            replace_file(self.folder / MANIFEST, encoded(text))
+            write_atomic(self.folder / MANIFEST, encoded(text))
 
     def append(self, results: Sequence[Result]) -> None:
         """Add a line for each result, safe on the disk when this returns. Raises `StoreError`, and then adds none."""
@@ -205,22 +205,6 @@ def read_findings(folder: Path, entries: Iterable[Entry]) -> list[Finding]:
     except OSError as error:
         raise _as_store_error(folder, error) from error
     return findings
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: to a temporary name beside it, flushed to the disk, then renamed."""
-    temporary = path.with_name(f".part-{path.name}")
-    try:
-        temporary.unlink(missing_ok=True)  # never through a link
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
 
 
 def encoded(text: str) -> bytes:

@@ -53,8 +53,11 @@ class Watcher:
         del info
         return Sight(tile=self.tile, bands=self.encoder.bands, variant="probe")
 
-    def prepare(self, sights: Sequence[Sight]) -> None:
-        """Nothing: the encoder was found, and is loaded with the first tile."""
+    def check(self, sights: Sequence[Sight]) -> None:
+        """Nothing: the encoder was found."""
+
+    def load(self) -> None:
+        """Nothing: the encoder is loaded with the first tile."""
 
     def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
         """Nothing is said."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from ..model.annotator import Annotator, Answer, Loading, View
+from ..model.annotator import Annotator, Answer, View
 from ..model.finding import Result
 from ..model.lift import lift
 from ..model.views import cover, look
@@ -46,17 +46,17 @@ class RegionJob:
     def begin(self) -> "RegionWork":
         """See `engine.Job`. Loads the annotator's networks, the only ones of this process."""
         annotator = self.choice.make(threads=str(self.threads))
-        if isinstance(annotator, Loading):
-            try:
-                annotator.load([image.sight for image in self.images.values()])
-            except MemoryError as error:
-                raise ModelError(
-                    "model",
-                    "it must fit into memory",
-                    value=str(error)[:200],
-                    remedy="`limner plan` says what it needs. Use a smaller model, numbers of fewer bits where the "
-                    "model has such an option, or fewer --workers",
-                ) from error
+        annotator.check([image.sight for image in self.images.values()])
+        try:
+            annotator.load()
+        except MemoryError as error:
+            raise ModelError(
+                "model",
+                "it must fit into memory",
+                value=str(error)[:200],
+                remedy="`limner plan` says what it needs. Use a smaller model, numbers of fewer bits where the "
+                "model has such an option, or fewer --workers",
+            ) from error
         return RegionWork(self.images, annotator, self.labels)
 
 

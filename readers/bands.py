@@ -9,9 +9,8 @@ electro-optical extension.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 
-from .errors import ReadError, RequestError
+from .errors import ReadError, RequestError, nearest
 from .image import Channel
 
 
@@ -113,12 +112,11 @@ def sensor_named(name: str) -> Sensor:
     """The sensor of that name. Raises `RequestError` that lists them."""
     if name in SENSORS:
         return SENSORS[name]
-    near = get_close_matches(name, SENSORS, n=1)
     raise RequestError(
         "reader option sensor",
         f"it is one of {', '.join(SENSORS)}",
         value=name,
-        remedy=f"Did you mean {near[0]}?" if near else "Name one of these, or leave it out and work with plain numbers",
+        remedy=f"{nearest(name, SENSORS)}Name one of these, or leave it out and work with plain numbers",
     )
 
 

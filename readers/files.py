@@ -1,10 +1,13 @@
-"""Small files of other people's making, read whole: within a size, and within a depth where they are JSON."""
+"""Files read whole, within a size and a depth where they are JSON, and files written whole or not at all."""
 
 import errno
 import json
 import math
 import os
+import shutil
 import stat
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
 
@@ -53,6 +56,38 @@ def open_regular(path: str | Path, flags: int = os.O_RDONLY, mode: str = "rb") -
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def write_atomic(path: Path, content: bytes, *, private: bool = False) -> None:
+    """Write a file whole or not at all, as `replacing` does; a `private` one is readable by its owner only.
+
+    Raises `OSError`.
+    """
+    with replacing(path) as part:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Generator[Path]:
+    """Yield a name beside `path` that nothing has, to write a file or a folder to; on success it becomes `path`.
+
+    What was written is flushed to the disk before it is renamed, so that a `path` that exists is complete. On failure
+    it is removed, and what `path` was stays. A link is replaced, never written through. Raises `OSError`.
+    """
+    part = path.with_name(f".part-{path.name}")
+    _remove(part)
+    try:
+        yield part
+        for written in part.rglob("*") if part.is_dir() else (part,):
+            _flush(written)
+        if part.is_dir():
+            _remove(path)  # no system replaces a folder that holds something
+        part.replace(path)
+    finally:
+        with suppress(OSError):
+            _remove(part)
 
 
 def parse_json(content: bytes | str, *, constants: bool = False) -> Any:  # noqa: ANN401 - whatever JSON holds
@@ -104,6 +139,19 @@ def _open(path: str | Path) -> BinaryIO:
         return Path(path).open("rb")
     except ValueError as error:  # a NUL in its name
         raise OSError(errno.EINVAL, str(error)) from error
+
+
+def _flush(path: Path) -> None:
+    if path.is_file():
+        with path.open("r+b") as file:
+            os.fsync(file.fileno())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _members(value: object) -> list[Any]:

@@ -12,8 +12,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from .errors import ReadError
 from .fingerprint import is_remote
 from .gdal import environment, open_raster, reading, stated_crs
 from .geometry import Box
-from .image import Claim, ImageInfo, Mask, Pixels
+from .image import BaseImage, Claim, ImageInfo, Mask, Pixels
 from .rasterfacts import OPTIONS, Layout, describe_raster, has_complex, has_mask, holds, layout_of, nodata_of
 from .resample import Edges, Rows, lattice, resample, taps
 
@@ -91,22 +90,17 @@ class RasterReader:
         return RasterImage(info, channels)
 
 
-class RasterImage:
+class RasterImage(BaseImage):
     """An open raster: one handle for each pyramid level in use, for one worker."""
 
-    def __init__(self, info: ImageInfo, channels: Sequence[str] | None = None) -> None:
-        self._info = info
-        self._name = info.uri
-        self.channels = info.choose(channels)
+    def _open(self) -> None:
+        self._name = self._info.uri
         self._alike: dict[int, bool] = {}
+        self._levels: dict[int, Any] = {}
         with environment(self._name):
-            self._levels: dict[int, Any] = {-1: open_raster(self._name, info.part)}
-            try:
-                with reading(self._name, *UNDERSTOOD):
-                    self._prepare()
-            except BaseException:
-                self.close()
-                raise
+            self._levels[-1] = open_raster(self._name, self._info.part)
+            with reading(self._name, *UNDERSTOOD):
+                self._prepare()
 
     def _prepare(self) -> None:
         raster = self._levels[-1]
@@ -118,8 +112,6 @@ class RasterImage:
                 remedy="Scan again",
             )
         self._layout: Layout = layout_of(raster)
-        order = {channel.name: at for at, channel in enumerate(self._info.channels)}
-        self._picked = [order[channel.name] for channel in self.channels]
         self._dtype = np.result_type(*(np.dtype(channel.dtype) for channel in self.channels))
         self._complex = has_complex(raster, self._layout.bands)
         self._nodata = nodata_of(raster, self._layout, dict(self._info.options))
@@ -128,12 +120,7 @@ class RasterImage:
         # an overview of complex numbers has averaged their phases away
         self._factors = [] if self._complex else [float(factor) for factor in raster.overviews(1)]
 
-    @property
-    def info(self) -> ImageInfo:
-        """The facts it was opened from."""
-        return self._info
-
-    def read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
+    def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         """See `Image.read`. Of overviews, the nearest one that is not coarser than asked is averaged further."""
         try:
             return self.sample(lattice(box.y0, box.y1, size[1]), lattice(box.x0, box.x1, size[0]))
@@ -162,24 +149,13 @@ class RasterImage:
             native = self._rows(raster, columns.start, columns.stop)
             return resample(native, rows, columns, len(self.channels), self._dtype)
 
-    def close(self) -> None:
-        """Let the handles go."""
+    def _close(self) -> None:
         for raster in self._levels.values():
             raster.close()
         self._levels.clear()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _level(self, x_step: float, y_step: float) -> Any:  # noqa: ANN401 - rasterio has no types
         """The handle of the coarsest overview that is not coarser than asked on either axis and is masked alike."""
-        if -1 not in self._levels:
-            raise ReadError(self._info.uri, "it must be open to be read", remedy="Open the image again")
         full = self._levels[-1]
         limit = min(x_step, y_step) * (1 + NEAR)
         for level in sorted(range(len(self._factors)), key=self._factors.__getitem__, reverse=True):
@@ -225,10 +201,10 @@ class RasterImage:
         layout = self._layout
         if layout.palette is not None and layout.opaque is not None:
             index = raster.read(layout.bands[0], window=window)
-            pixels: Pixels = layout.palette[index][:, :, self._picked]
+            pixels: Pixels = layout.palette[index][:, :, self._places]
             valid = layout.opaque[index] & self._mask(raster, window, [(layout.bands[0], index)])
             return pixels, valid
-        bands = [layout.bands[at] for at in self._picked]
+        bands = [layout.bands[at] for at in self._places]
         if self._complex:
             stored = [raster.read(band, window=window) for band in bands]
             plain = (np.abs(band) if np.iscomplexobj(band) else band for band in stored)

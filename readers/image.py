@@ -1,5 +1,6 @@
 """The reading seam: facts about an image, and an open handle that reads pixels from it."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -170,6 +171,63 @@ class Image(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+class BaseImage(ABC):
+    """What all open images share: facts, channels, and a handle that is let go once.
+
+    A reader's image says how its handle is opened (`_open`), read (`_read`) and let go (`_close`). It may assume that
+    `_read` is called while it is open, and must expect `_close` after an `_open` that failed half way.
+    """
+
+    def __init__(self, info: ImageInfo, channels: Sequence[str] | None = None) -> None:
+        self._info = info
+        self.channels = info.choose(channels)
+        self._places = [info.channels.index(channel) for channel in self.channels]
+        self._closed = False
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def info(self) -> ImageInfo:
+        """The facts it was opened from."""
+        return self._info
+
+    def read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
+        """See `Image.read`. Raises `ReadError`, also after `close`."""
+        if self._closed:
+            thing = self._info.id or self._info.uri
+            raise ReadError(thing, "it must be open to be read", remedy="Open the image again")
+        return self._read(box, size)
+
+    def close(self) -> None:
+        """Let the handle go; again, it does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Open the handle. Raises `ReadError`."""
+
+    @abstractmethod
+    def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
+        """See `Image.read`."""
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Let go of what `_open` has opened."""
 
 
 @dataclass(frozen=True, slots=True)

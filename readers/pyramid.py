@@ -5,8 +5,8 @@ Only the tiles that a box needs are read and decoded, whatever their number, dep
 
 import math
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, cast
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from .errors import ReadError, shown
 from .fingerprint import fingerprint, is_remote, local_only
 from .formats import recognise
 from .geometry import Box
-from .image import Claim, ImageInfo, Mask, Pixels
+from .image import BaseImage, Claim, ImageInfo, Mask, Pixels
 from .levels import Level, TiledPyramid
 from .ome import OmeFacts, qptiff_names
 from .planes import Planes, name_bands
@@ -98,21 +98,14 @@ class PyramidReader:
         return Pyramid(info, channels)
 
 
-class Pyramid:
+class Pyramid(BaseImage):
     """An open pyramid. See `Image`. A tile that the file leaves out, or that its alpha hides, is invalid."""
 
-    def __init__(self, info: ImageInfo, channels: Sequence[str] | None = None) -> None:
-        self._info = info
-        self.channels = info.choose(channels)
-        self._places = [info.channels.index(channel) for channel in self.channels]
-        self._closed = False
-        self._tiff = open_tiff(info.uri)
-        try:
-            with believed(info.uri):
-                self._prepare()
-        except BaseException:
-            self.close()
-            raise
+    def _open(self) -> None:
+        self._held = ExitStack()
+        self._tiff = self._held.enter_context(open_tiff(self._info.uri))
+        with believed(self._info.uri):
+            self._prepare()
 
     def _prepare(self) -> None:
         info, series = self._info, first_picture(self._tiff, self._info.uri)
@@ -130,29 +123,11 @@ class Pyramid:
         self._dtype = np.dtype(series.dtype).newbyteorder("=")
         self._pyramid = TiledPyramid(self._levels, len(self._places), self._dtype, self._fetch)
 
-    @property
-    def info(self) -> ImageInfo:
-        """The facts it was opened from."""
-        return self._info
-
-    def read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
-        """See `Image.read`."""
-        if self._closed:
-            raise ReadError(self._info.uri, "it must be open to be read", remedy="Open the image again")
+    def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         return self._pyramid.read(box, size)
 
-    def close(self) -> None:
-        """Let the handle go."""
-        self._closed = True
-        self._tiff.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def _close(self) -> None:
+        self._held.close()
 
     def _fetch(self, place: int, column: int, row: int) -> tuple[Pixels, Mask | None]:
         """One tile of a level, all channels."""

@@ -7,11 +7,10 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import cast
 
-from .errors import RequestError
+from .errors import RequestError, nearest
 from .image import Image, ImageInfo, NumberingReader, Reader
 from .isolation import scan_file
 from .plugins import installed, load
@@ -85,12 +84,11 @@ def _check(options: Mapping[str, str], among: Mapping[str, Reader]) -> None:
         known |= set(own)
     for name in options:
         if name not in known:
-            near = get_close_matches(name, known, n=1)
             raise RequestError(
                 f"reader option {name}",
                 f"it is one of {', '.join(sorted(known))}",
                 value=name,
-                remedy=f"Did you mean {near[0]}?" if near else "Leave it out",
+                remedy=f"{nearest(name, known)}Correct it, or leave it out",
             )
 
 

@@ -9,8 +9,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
@@ -20,7 +18,7 @@ from .fingerprint import fingerprint
 from .formats import recognise
 from .geometry import Box, Placement
 from .geotiff import RasterImage, RasterReader
-from .image import Claim, FolderScan, ImageInfo, Mask, Pixels
+from .image import BaseImage, Claim, FolderScan, ImageInfo, Mask, Pixels
 from .products import metadata_beside, radiometry_beside
 from .resample import lattice
 
@@ -101,34 +99,20 @@ class SceneReader:
         return SceneImage(info, channels)
 
 
-class SceneImage:
+class SceneImage(BaseImage):
     """An open scene: one open raster for each channel, for one worker."""
 
-    def __init__(self, info: ImageInfo, channels: Sequence[str] | None = None) -> None:
-        self._info = info
-        self.channels = info.choose(channels)
+    def _open(self) -> None:
+        info = self._info
         self._dtype = np.result_type(*(np.dtype(channel.dtype) for channel in self.channels))
         self._bands: list[tuple[RasterImage, Fit]] = []
-        order = [channel.name for channel in info.channels]
-        try:
-            for channel in self.channels:
-                path = info.files[order.index(channel.name)]
-                band = _scan_band(path, dict(info.options))
-                fit = _fit(info.uri, info.placement, info.size, band)
-                self._bands.append((RasterImage(band), fit))
-        except BaseException:
-            self.close()
-            raise
+        for place in self._places:
+            band = _scan_band(info.files[place], dict(info.options))
+            fit = _fit(info.uri, info.placement, info.size, band)
+            self._bands.append((RasterImage(band), fit))
 
-    @property
-    def info(self) -> ImageInfo:
-        """The facts it was opened from."""
-        return self._info
-
-    def read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
+    def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         """See `Image.read`. A pixel is valid where every delivered band is."""
-        if not self._bands:
-            raise ReadError(self._info.uri, "it must be open to be read", remedy="Open the image again")
         x, y = lattice(box.x0, box.x1, size[0]), lattice(box.y0, box.y1, size[1])
         pixels = np.zeros((size[1], size[0], len(self._bands)), dtype=self._dtype)
         valid = np.ones((size[1], size[0]), dtype=bool)
@@ -145,19 +129,10 @@ class SceneImage:
             valid &= usable
         return pixels, valid
 
-    def close(self) -> None:
-        """Let the handles go."""
+    def _close(self) -> None:
         for band, _ in self._bands:
             band.close()
         self._bands.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _is_safe(folder: str) -> bool:

@@ -9,8 +9,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from .errors import ReadError, shown
 from .fingerprint import fingerprint, is_remote, local_only
 from .formats import recognise
 from .geometry import MOST_SIDE, Box
-from .image import Channel, Claim, ImageInfo, Mask, Pixels
+from .image import BaseImage, Channel, Claim, ImageInfo, Mask, Pixels
 from .levels import Level, TiledPyramid
 from .spacing import Spacing, in_micrometres, place_slide
 from .tiffdir import TILE_WIDTH, Directories
@@ -93,7 +92,7 @@ class SlideReader:
         return Slide(info, channels)
 
 
-class Slide:
+class Slide(BaseImage):
     """An open slide. See `Image`.
 
     What lies outside the scanned area is invalid, whatever colour OpenSlide would paint it, and also where a coarse
@@ -101,15 +100,12 @@ class Slide:
     file is opened anew after each, and only the boxes that need a broken tile fail.
     """
 
-    def __init__(self, info: ImageInfo, channels: Sequence[str] | None = None) -> None:
-        self._info = info
-        self.channels = info.choose(channels)
-        self._places = [info.channels.index(channel) for channel in self.channels]
-        self._closed = False
-        self._slide: OpenSlide | None = _open(info.uri)
+    def _open(self) -> None:
+        info = self._info
+        self._slide: OpenSlide | None = None
+        self._slide = _open(info.uri)
         if self._slide.dimensions != info.size:
             found = self._slide.dimensions
-            self._drop()
             raise ReadError(
                 info.uri,
                 f"it must still be the file of {info.size[0]} × {info.size[1]} px that was looked at first",
@@ -126,31 +122,10 @@ class Slide:
         ]
         self._pyramid = TiledPyramid(self._levels, len(self._places), np.dtype(np.uint8), self._fetch)
 
-    @property
-    def info(self) -> ImageInfo:
-        """The facts it was opened from."""
-        return self._info
-
-    def read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
-        """See `Image.read`."""
-        if self._closed:
-            raise ReadError(self._info.uri, "it must be open to be read", remedy="Open the image again")
+    def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         return self._pyramid.read(box, size)
 
-    def close(self) -> None:
-        """Let the handle go."""
-        self._closed = True
-        self._drop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _drop(self) -> None:
+    def _close(self) -> None:
         if self._slide is not None:
             self._slide.close()
             self._slide = None
@@ -165,7 +140,7 @@ class Slide:
         try:
             rgba = np.asarray(self._slide.read_region((round(x * step), round(y * step)), place, size))
         except Exception as error:  # OpenSlideError, and what openslide-python or a lack of memory raises
-            self._drop()
+            self._close()
             raise ReadError(
                 f"{self._info.id or self._info.uri}, level {place}, pixels {x}–{x + size[0]}, {y}–{y + size[1]}",
                 "the tile must be readable",

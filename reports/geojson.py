@@ -12,12 +12,13 @@ import shapely
 
 from ..model.finding import Finding
 from ..readers import geodesy
+from ..readers.files import replacing
 from ..readers.geometry import Points
 from .cells import plain
 from .globe import DECIMALS, bounding_box, part_boxes, to_globe
 from .measures import Measures, Shapes, crs_name, measure, shapes
 from .palette import Palette
-from .writer import ImageRecord, Record, replacing
+from .writer import ImageRecord, Record
 
 _BATCH = 10_000  # findings that are transformed, and then written, at a time
 

@@ -20,11 +20,12 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from ..model.finding import Finding
 from ..readers import geodesy
 from ..readers.errors import RequestError
+from ..readers.files import replacing
 from ..readers.geometry import Placement
 from .cells import plain
 from .measures import Shapes, all_labels, crs_name, further_columns, measure, shapes
 from .palette import Palette, rgb
-from .writer import DISCLAIMER, ImageRecord, Record, replacing
+from .writer import DISCLAIMER, ImageRecord, Record
 
 Column = npt.NDArray[Any]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from ..readers.files import replacing
 from .lettering import write
-from .writer import replacing
 
 SIZE = (1000, 600)
 WINDOW = 50

@@ -11,13 +11,14 @@ from PIL import Image, ImageDraw, PngImagePlugin
 
 from ..model.finding import Finding
 from ..readers import geodesy
+from ..readers.files import replacing
 from .folding import Fold
 from .lettering import Colour, cut, spelled, width, write
 from .marginalia import ScaleBar, area_words, length_words, north, share_words
 from .measures import crs_name, label_areas, share, total
 from .painting import NOTHING, SKIPPED, UNREADABLE, Canvas, bare, hatch, painted
 from .palette import Palette, rgb
-from .writer import DISCLAIMER, ImageRecord, Record, image_file, replacing, write_each
+from .writer import DISCLAIMER, ImageRecord, Record, image_file, write_each
 
 INK, QUIET, HAIRLINE, PAPER = (28, 31, 35), (104, 110, 118), (217, 220, 224), (255, 255, 255)
 ANALYSED, GOOD = (60, 64, 70), (24, 128, 72)

@@ -6,8 +6,9 @@ from typing import Final
 from PIL import Image, ImageDraw, PngImagePlugin
 
 from ..model.probe.card import Figure, Figures, ProbeCard
+from ..readers.files import replacing
 from .lettering import Colour, cut, width, write
-from .writer import DISCLAIMER, replacing
+from .writer import DISCLAIMER
 
 INK, QUIET, HAIRLINE, PAPER = (28, 31, 35), (104, 110, 118), (217, 220, 224), (255, 255, 255)
 RIGHT, WRONG = (0, 114, 178), (213, 94, 0)

@@ -21,11 +21,12 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from ..model.finding import Finding, Kind
+from ..readers.files import replacing
 from ..readers.geometry import Placement
 from ..readers.image import ImageInfo
 from .cells import plain
 from .palette import Palette, rgb
-from .writer import ImageRecord, Record, image_file, replacing, write_each
+from .writer import ImageRecord, Record, image_file, write_each
 
 Suffix = Literal[".geojson", ".geojson.gz"]
 

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..readers.files import replacing
 from ..readers.sheet import sheet_of
 from .cells import cell, fixed
 from .measures import measure
 from .patient import centre_cells, in_study, slice_cells, spot
-from .writer import ImageRecord, Record, replacing
+from .writer import ImageRecord, Record
 
 STUDIES_COLUMNS: Mapping[str, str] = {
     "study_uid": "the study, as a pseudonym",

@@ -17,10 +17,11 @@ import pandas as pd
 
 from ..model.finding import Finding
 from ..readers import geodesy
+from ..readers.files import replacing
 from .cells import cell, fixed, significant
 from .measures import Measures, crs_name, further_columns, label_areas, measure, share, total
 from .patient import PATIENT_COLUMNS, in_study, patient_columns
-from .writer import ImageRecord, Record, replacing
+from .writer import ImageRecord, Record
 
 FINDINGS_COLUMNS: Mapping[str, str] = {
     "image": "the image's id in this run",

@@ -2,8 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -137,7 +136,7 @@ class Writer(Protocol):
     """One kind of report behind the entry point group `limner.writers`; the entry point is a callable `() -> Writer`.
 
     `name` is what `--reports` calls it. Same record, same bytes: no clocks, no random names. Files are written to a
-    temporary name and renamed (`replacing`), so that a report that exists is complete.
+    temporary name and renamed (`readers.files.replacing`), so that a report that exists is complete.
     """
 
     name: str
@@ -192,15 +191,3 @@ def write_each(images: Sequence[ImageRecord], write: Callable[[ImageRecord], Pat
     if omitted:
         raise PartlyWrittenError(paths, omitted)
     return paths
-
-
-@contextmanager
-def replacing(path: Path) -> Generator[Path]:
-    """A temporary path beside `path` to write to; it becomes `path` on success and is removed on failure."""
-    part = path.with_name(f".part-{path.name}")
-    part.unlink(missing_ok=True)
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from ...readers.errors import ModelError
 from ...readers.image import ImageInfo
-from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Adjustable, Answer, Cost, Remote, Sight, View
+from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Answer, Cost, Remote, Sight, View
 from ..views import kept_share
 from .question import DESCRIPTION, RECORD, UNPLACED, Question
-from .respondent import CUT, CostingRespondent, Respondent
+from .respondent import CUT, Respondent
 from .strict import parse_json
 
 DIGITS = 4  # of probabilities: what differs between machines and batches lies below
@@ -43,7 +43,7 @@ class Asker:
     @property
     def neutral(self) -> frozenset[str]:
         """The respondent's options that cannot change an answer, where it says which."""
-        return self._respondent.neutral if isinstance(self._respondent, Adjustable) else frozenset()
+        return self._respondent.neutral if isinstance(self._respondent, Remote) else frozenset()
 
     @property
     def host(self) -> str:
@@ -55,25 +55,18 @@ class Asker:
         del info
         return self._respondent.sight()
 
-    def check(self) -> None:
-        """See `Checking`: whether the respondent can be asked this question."""
+    def check(self, sights: Sequence[Sight]) -> None:
+        """Verify that the respondent is here and can be asked this question. Raises `RequestError`, `ModelError`."""
+        del sights
         self._respondent.check(self._question)
 
-    def prepare(self, sights: Sequence[Sight]) -> None:
-        """See `Respondent.prepare`."""
-        del sights
-        self._respondent.prepare()
-
-    def load(self, sights: Sequence[Sight]) -> None:
+    def load(self) -> None:
         """See `Respondent.load`."""
-        del sights
         self._respondent.load()
 
     def cost(self, sights: Sequence[Sight], tiles: tuple[int, int]) -> Cost | None:
         """What a region of (columns, rows) tiles costs, where the respondent knows. See `Costing`."""
         del sights
-        if not isinstance(self._respondent, CostingRespondent):
-            return None
         return self._respondent.cost(tiles, self._question)
 
     def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:

@@ -132,7 +132,7 @@ class Endpoint:
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """The server's host, what it says of the model, and how that is asked. Asks it where `prepare` has not.
+        """The server's host, what it says of the model, and how that is asked. Asks it where `check` has not.
 
         Raises `ModelError`. A model that is exchanged under its name cannot be told from here.
         """
@@ -165,20 +165,20 @@ class Endpoint:
         """The server's, with its port."""
         return self._wire.address.host
 
-    def check(self, question: Question) -> None:
-        """Nothing is known of a server's tokenizer and its context. See `Respondent`."""
-        del question
-
     def sight(self) -> Sight:
         """Rendered RGB at any resolution; the global view where tiles are shown."""
         return Sight(tile=self._tile, overall=self._form.layout == "tiles")
 
-    def prepare(self) -> None:
+    def check(self, question: Question) -> None:
         """Ask the server for its models, and find the one that is asked for. Shows it no picture.
 
-        Raises `ModelError`, `RequestError`.
+        Nothing is known of its tokenizer and its context. Raises `ModelError`, `RequestError`.
         """
+        del question
         self._introduce()
+
+    def cost(self, tiles: tuple[int, int], question: Question) -> None:
+        """Not known."""
 
     def load(self) -> None:
         """Nothing: the network is the server's."""

@@ -1,7 +1,7 @@
 """What can be asked: a vision-language model that tells texts, and weighs the answers that it is offered."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ CUT = " […]"
 class Respondent(Protocol):
     """A vision-language model behind one of the annotators that ask; lives in one worker.
 
-    Making one is cheap and touches neither weights nor network. `prepare` checks them and loads none.
+    Making one is cheap and touches neither weights nor network. `check` verifies them and loads none.
     """
 
     @property
@@ -27,19 +27,22 @@ class Respondent(Protocol):
         ...
 
     def check(self, question: Question) -> None:
-        """Raise `RequestError`, `ModelError` where it cannot be asked this: see `Checking`."""
+        """Verify that its files are here and that it can be asked this. Raises `RequestError`, `ModelError`."""
         ...
 
     def sight(self) -> Sight:
         """The views it wants: rendered RGB, its tile, and whether it sees the global view. Raises `ModelError`."""
         ...
 
-    def prepare(self) -> None:
-        """Make sure that it can answer, as far as that can be told without its network. Raises `ModelError`."""
-        ...
-
     def load(self) -> None:
         """Load its network, where it has one, and keep it. Raises `ModelError`, `RequestError`, `MemoryError`."""
+        ...
+
+    def cost(self, tiles: tuple[int, int], question: Question) -> Cost | None:
+        """The cost of asking that of a region of (columns, rows) tiles; None where it is not known.
+
+        Raises `ModelError`, `RequestError`.
+        """
         ...
 
     def ruler(self, view: View) -> Ruler:
@@ -72,12 +75,3 @@ def check_room(thing: str, tokens: int, context: int) -> None:
             value=str(tokens),
             remedy="Shorten the question, or lower --set model_options.max_tokens",
         )
-
-
-@runtime_checkable
-class CostingRespondent(Protocol):
-    """A respondent that knows what a region costs before anything is loaded."""
-
-    def cost(self, tiles: tuple[int, int], question: Question) -> Cost:
-        """The cost of asking that of a region of (columns, rows) tiles. Raises `ModelError`, `RequestError`."""
-        ...

@@ -108,7 +108,8 @@ class Vlm:
         return self._named
 
     def check(self, question: Question) -> None:
-        """Whether device, tokenizer, template and context can do with this question. See `Respondent`."""
+        """Whether its files are here, and device, tokenizer, template and context can do with this question."""
+        fetch_weights(self._found(), fetch=self._fetch)
         self._where()
         if self._locates:
             self._unit()
@@ -130,20 +131,12 @@ class Vlm:
         family = files.read("config.json").text("model_type")
         return Sight(tile=self._tile or _own_tile(files), overall=self._views == "tiles", variant=family)
 
-    def prepare(self) -> None:
-        """Find the checkpoint, and make its processor: everything but the network. Raises `ModelError`."""
-        files = self._found()
-        fetch_weights(files, fetch=self._fetch)
-        if self._locates:
-            self._unit()
-        self._processor()
-
     def load(self) -> None:
         """See `Respondent`."""
         self._loaded()
 
     def cost(self, tiles: tuple[int, int], question: Question) -> Cost:
-        """See `CostingRespondent`: from settings, headers and the processor."""
+        """See `Respondent`: from settings, headers and the processor."""
         from .reckoning import reckon  # noqa: PLC0415 - loads transformers
 
         processor, device, side = self._processor(), self._where(), self.sight().tile

@@ -7,19 +7,18 @@ LoRA begins as nothing: the new model says of text what its language model said.
 # safetensors' types do not say what its functions take:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 
 from ...readers.errors import ModelError, RequestError
+from ...readers.files import replacing, write_atomic
 from ..checkpoint import INDEX, SAFE
 from .blueprint import NEW, language_sizes, ploras
-from .convert import write_json, write_last
+from .convert import write_json
 from .files import CONFIG, EXTRA, Files
 from .running import DTYPES
 from .sizes import VISION, LanguageSizes, Sizes, VisionSizes
@@ -76,10 +75,11 @@ def build(
         name = SAFE if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
         kept = {key: tensor.to(DTYPES[dtype]).contiguous() for key, tensor in tensors.items()}
         made.append(out / name)
-        write_last(made[-1], partial(save_file, kept, metadata={"format": "pt"}))
+        with replacing(made[-1]) as part:
+            save_file(kept, part, metadata={"format": "pt"})
         where |= dict.fromkeys(kept, name)
     write_json(out / CONFIG, _config(sizes, dtype))
-    shutil.copyfile(words.tokenizer, out / FILE)
+    write_atomic(out / FILE, words.tokenizer.read_bytes())
     made += [out / CONFIG, out / FILE]
     if count > 1:
         total = sum((out / name).stat().st_size for name in set(where.values()))

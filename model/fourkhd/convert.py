@@ -1,9 +1,7 @@
 """A checkpoint written anew: safetensors, its tokenizer, and a config.json that says all sizes. Once, file by file."""
 
 import json
-import shutil
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import torch
 from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType] - its paths
 
 from ...readers.errors import ModelError, RequestError
+from ...readers.files import replacing, write_atomic
 from ..checkpoint import INDEX, SAFE
 from .files import CONFIG, Files, compare
 from .running import DTYPES
@@ -51,12 +50,13 @@ def convert(
         name = SAFE if whole else f"model-{number:05d}-of-{len(files.names):05d}.safetensors"
         kept = {key: _cast(tensor, replaced.get(key), dtype) for key, tensor in tensors.items() if key not in extra}
         made.append(out / name)
-        write_last(made[-1], partial(save_file, kept, metadata={"format": "pt"}))
+        with replacing(made[-1]) as part:
+            save_file(kept, part, metadata={"format": "pt"})
         where |= dict.fromkeys(kept, name)
     config = {**files.config, **sizes.to_json()} | ({"torch_dtype": dtype} if dtype else {}) | dict(stated or {})
     config.pop("auto_map", None)  # no code comes along
     write_json(out / CONFIG, config)
-    shutil.copyfile(files.tokenizer, out / FILE)
+    write_atomic(out / FILE, files.tokenizer.read_bytes())
     made += [out / CONFIG, out / FILE]
     if not whole:
         total = sum((out / name).stat().st_size for name in set(where.values()))
@@ -72,13 +72,6 @@ def _cast(tensor: torch.Tensor, instead: torch.Tensor | None, dtype: str) -> tor
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON with sorted keys, as `write_last` writes."""
+    """Write JSON with sorted keys, whole or not at all."""
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
-    write_last(path, partial(Path.write_text, data=text + "\n", encoding="utf-8"))
-
-
-def write_last(path: Path, write: Callable[[Path], object]) -> None:
-    """Write under another name, then rename: existence means complete."""
-    fresh = path.with_name(path.name + ".part")
-    write(fresh)
-    fresh.replace(path)
+    write_atomic(path, f"{text}\n".encode())

@@ -95,11 +95,22 @@ class FourKhdRespondent:
         }
 
     def check(self, question: Question) -> None:
-        """Whether machine, vocabulary and context can do with this question. See `Respondent`."""
+        """Whether the files belong together, and machine, vocabulary and context can do with this question.
+
+        Raises `ModelError`, `RequestError`.
+        """
         from .load import check_running  # noqa: PLC0415 - loads torch
 
         check_running(self._running)
-        _, sizes, tokenizer = self._found()
+        files, sizes, tokenizer = self._found()
+        if tokenizer.size > sizes.language.vocab:
+            raise ModelError(
+                f"checkpoint {files.source}",
+                f"its tokenizer must know no more than the network's {sizes.language.vocab} tokens",
+                value=str(tokenizer.size),
+                remedy="Put the tokenizer that belongs to this checkpoint into the folder",
+            )
+        self._running_as()
         refuse_marks({**question.texts, "system": self._system if self._system != SYSTEM else ""}, of="4khd",
                      own=tokenizer.mark)  # fmt: skip
         asked = max(len(self._ask(prompt)) for prompt in question.prompts())
@@ -115,18 +126,6 @@ class FourKhdRespondent:
     def sight(self) -> Sight:
         """Rendered RGB in tiles of the vision tower's size, with the global view. Raises `ModelError`."""
         return Sight(tile=self._found()[1].vision.image, overall=True, enlarge=self._enlarge, variant="4khd")
-
-    def prepare(self) -> None:
-        """Check the files against each other, by their headers, and that it can run as asked. Raises `ModelError`."""
-        files, sizes, tokenizer = self._found()
-        if tokenizer.size > sizes.language.vocab:
-            raise ModelError(
-                f"checkpoint {files.source}",
-                f"its tokenizer must know no more than the network's {sizes.language.vocab} tokens",
-                value=str(tokenizer.size),
-                remedy="Put the tokenizer that belongs to this checkpoint into the folder",
-            )
-        self._running_as()
 
     def load(self) -> None:
         """See `Respondent`."""
@@ -153,7 +152,7 @@ class FourKhdRespondent:
         return np.concatenate([speaker.weigh(views[part], asked, options) for part in self._batches(len(views))])
 
     def cost(self, tiles: tuple[int, int], question: Question) -> Cost:
-        """See `CostingRespondent`: from the files' headers, in the type of number and on the device that it runs on."""
+        """See `Respondent`: from the files' headers, in the type of number and on the device that it runs on."""
         _, sizes, tokenizer = self._found()
         running = self._running_as()
         dtype, device = running.numbers(), running.first()
@@ -212,7 +211,6 @@ class FourKhdRespondent:
         if self._speaker is None:
             from .speaker import Speaker  # noqa: PLC0415 - loads torch
 
-            self.prepare()
             files, _, tokenizer = self._found()
             self._speaker = Speaker(files, tokenizer, self._running, overall=self._overall, threads=self._threads)
         return self._speaker

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...readers.errors import RequestError
+from ...readers.files import write_atomic
 from .tokens import END, TURN
 
 LEAST = 512
@@ -55,9 +56,7 @@ def make_vocabulary(texts: Sequence[str], size: int, path: Path) -> None:
             remedy="Lower the size, or give more texts",
         ) from error
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(made.getvalue())
-    part.replace(path)
+    write_atomic(path, made.getvalue())
 
 
 def read_texts(paths: Sequence[Path]) -> list[str]:

@@ -5,13 +5,12 @@ transformer or CLIP's residual network), and `transform.py` and `constants.py` f
 only a name is given.
 """
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ...readers.errors import ModelError
+from ...readers.errors import ModelError, nearest
 from .files import SETTINGS, SHRINKS, STAGES, sizes
 
 MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
@@ -92,12 +91,11 @@ def names() -> list[str]:
 def named(name: str, source: str) -> dict[str, Any]:
     """The settings of transformers' CLIP for an architecture of that name, for a file `source`. Raises `ModelError`."""
     if name not in names():
-        near = difflib.get_close_matches(name, names(), n=1)
         raise ModelError(
             f"checkpoint {source}",
             "its architecture must be one of OpenCLIP's plain CLIPs, by OpenCLIP's name",
             value=name,
-            remedy=f"Did you mean {near[0]}?" if near else f"Known: {', '.join(names())}",
+            remedy=f"{nearest(name, names())}Known: {', '.join(names())}",
         )
     plain = name.removesuffix(QUICK)
     return sizes(ARCHITECTURES[plain].settings(quick=name != plain), source)

@@ -120,15 +120,14 @@ class Probe:
             variant="probe",
         )
 
-    def prepare(self, sights: Sequence[Sight]) -> None:
+    def check(self, sights: Sequence[Sight]) -> None:
         """Find head and encoder, and check that they are the card's. Raises `ModelError`, `RequestError`."""
         del sights
         self._ready()
         self.labels  # noqa: B018 - refuses labels that it was not taught
 
-    def load(self, sights: Sequence[Sight]) -> None:
-        """See `Loading`."""
-        del sights
+    def load(self) -> None:
+        """See `Annotator`."""
         self._ready()[0].prepare()
 
     def cost(self, sights: Sequence[Sight], tiles: tuple[int, int]) -> Cost:

@@ -7,6 +7,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...readers.errors import ModelError, shown
+from ...readers.files import write_atomic
 from ..untrusted import WIDEST, read_yaml
 
 CARD: Final = "card.yaml"
@@ -155,9 +156,7 @@ def write_card(card: ProbeCard, folder: Path) -> Path:
     """Write `card.yaml` into a probe's folder, last of all: its existence means that the probe is complete."""
     content = yaml.safe_dump(card.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
     path = folder / CARD
-    part = path.with_name(f".part-{CARD}")
-    part.write_text(content, encoding="utf-8")
-    part.replace(path)
+    write_atomic(path, content.encode())
     return path
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...readers.errors import ModelError
+from ...readers.files import write_atomic
 from ..finite import require_finite
 from ..foreign import foreign
 from ..untrusted import read_bytes
@@ -80,9 +81,7 @@ class Head:
         for place, (weights, bias) in enumerate(self.layers):
             tensors |= {f"layers.{place}.weight": np.ascontiguousarray(weights), f"layers.{place}.bias": bias}
         content = save(tensors)
-        part = path.with_name(f".part-{path.name}")
-        part.write_bytes(content)
-        part.replace(path)
+        write_atomic(path, content)
         return hashlib.sha256(content).hexdigest()
 
     @classmethod

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from ...readers.files import replacing
 from ..foreign import foreign
 from ..untrusted import read_json
 
 _TRAINED, _OPTIMIZER, _STATE = "trained.safetensors", "optimizer.pt", "state.json"
-_PART = ".part-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +38,14 @@ class Standing:
 def keep(folder: Path, standing: Standing) -> Path:
     """Write a checkpoint into `folder`, then remove those before it. Returns its own folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"step-{standing.step:08d}"
-    part, whole = folder / f"{_PART}{name}", folder / name
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in standing.trained.items()}
-    save_file(tensors, part / _TRAINED)
-    torch.save({key: tensor.detach().cpu() for key, tensor in standing.optimizer.items()}, part / _OPTIMIZER)
     state = {"step": standing.step, "asked": dict(standing.asked)}
-    (part / _STATE).write_text(json.dumps(state, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    if whole.exists():
-        shutil.rmtree(whole)
-    part.replace(whole)
+    whole = folder / f"step-{standing.step:08d}"
+    with replacing(whole) as part:
+        part.mkdir()
+        save_file(tensors, part / _TRAINED)
+        torch.save({key: tensor.detach().cpu() for key, tensor in standing.optimizer.items()}, part / _OPTIMIZER)
+        (part / _STATE).write_text(json.dumps(state, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     for older in kept(folder):
         if older != whole:
             shutil.rmtree(older)

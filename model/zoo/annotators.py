@@ -109,7 +109,7 @@ class Transformers:
             )
         return Sight(tile=recipe.tile, halo=halo, variant=recipe.family)
 
-    def prepare(self, sights: Sequence[Sight]) -> None:
+    def check(self, sights: Sequence[Sight]) -> None:
         """Find the checkpoint and its weights. Raises `ModelError`, `RequestError`."""
         del sights
         recipe = self._read()
@@ -118,9 +118,8 @@ class Transformers:
         _ = self.labels
         fetch_weights(recipe.files, fetch=self._fetch)
 
-    def load(self, sights: Sequence[Sight]) -> None:
-        """See `Loading`."""
-        del sights
+    def load(self) -> None:
+        """See `Annotator`."""
         self._loaded()
 
     def cost(self, sights: Sequence[Sight], tiles: tuple[int, int]) -> Cost:

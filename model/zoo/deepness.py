@@ -130,15 +130,14 @@ class Deepness:
             )
         return Sight(tile=about.tile, halo=halo, resolution=about.metres, variant=about.kind)
 
-    def prepare(self, sights: Sequence[Sight]) -> None:
+    def check(self, sights: Sequence[Sight]) -> None:
         """Read the file's header, and try the network out. Raises `ModelError`."""
         del sights
         _ = self.labels
         onnx.try_out(self._path, layout="NCHW", tile=self._read().tile, channels=CHANNELS)
 
-    def load(self, sights: Sequence[Sight]) -> None:
-        """See `Loading`."""
-        del sights
+    def load(self) -> None:
+        """See `Annotator`."""
         self._loaded()
 
     def cost(self, sights: Sequence[Sight], tiles: tuple[int, int]) -> Cost:

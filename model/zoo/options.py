@@ -1,10 +1,9 @@
 """The options of annotators for models in other formats: words from a command line, and what is wrong with them."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ...readers.errors import ModelError, RequestError
+from ...readers.errors import ModelError, RequestError, nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +17,7 @@ class Options:
         """Raise `RequestError` for an option that is not among those known."""
         unknown = sorted(set(self.said) - set(known))
         if unknown:
-            near = difflib.get_close_matches(unknown[0], known, n=1)
-            remedy = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}"
+            remedy = f"{nearest(unknown[0], known)}Known: {', '.join(known)}"
             raise self.wrong(unknown[0], "it must be known", "", remedy)
 
     def needed(self, name: str, remedy: str) -> str:
@@ -72,11 +70,10 @@ def among(asked: Sequence[str], labels: Sequence[str], model: str) -> tuple[str,
     """The labels that were asked for, in the model's order; all where none was. Raises `ModelError` for another."""
     unknown = [label for label in asked if label not in labels]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], labels, n=1)
         some = f"{', '.join(labels[:20])}{', …' if len(labels) > 20 else ''}"  # noqa: PLR2004 - a line's worth
         raise ModelError(
             f"label {unknown[0]!r}",
             f"it must be one that {model} knows",
-            remedy=f"Did you mean {near[0]!r}?" if near else f"Its labels: {some}",
+            remedy=f"{nearest(unknown[0], labels)}Its labels: {some}",
         )
     return tuple(label for label in dict.fromkeys(labels) if not asked or label in asked)

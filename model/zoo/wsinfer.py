@@ -142,14 +142,13 @@ class WSInfer:
             )
         return Sight(tile=patch.side, resolution=patch.microns, unit="um", variant=SCRIPT)
 
-    def prepare(self, sights: Sequence[Sight]) -> None:
+    def check(self, sights: Sequence[Sight]) -> None:
         """Find both files. Raises `ModelError`."""
         del sights
         _ = self.labels, self.identity  # what is wrong with either file
 
-    def load(self, sights: Sequence[Sight]) -> None:
-        """See `Loading`."""
-        del sights
+    def load(self) -> None:
+        """See `Annotator`."""
         self._loaded()
 
     def cost(self, sights: Sequence[Sight], tiles: tuple[int, int]) -> Cost:

@@ -11,20 +11,19 @@ from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import numpy as np
 
 from ..errors import ReadError, RequestError
 from ..geometry import Box
-from ..image import Claim, FolderScan, ImageInfo, Mask, Pixels
+from ..image import BaseImage, Claim, FolderScan, ImageInfo, Mask, Pixels
 from ..pseudonym import Pseudonyms
 from ..render import Curve, Stretch
 from ..resample import lattice, resample, taps
 from ..sheet import sheet_of
 from .classes import FOR_SLIDES
-from .decode import Decoder, decoder
+from .decode import decoder
 from .describe import describe, told_uri
 from .faults import FaultError, as_error
 from .source import sniff, split
@@ -145,70 +144,50 @@ class DicomReader:
         return self.number(infos)
 
 
-class DicomImage:
+class DicomImage(BaseImage):
     """An open image: asks the limited process for frames, and keeps a few of them."""
 
-    def __init__(self, info: ImageInfo, channels: Sequence[str] | None = None) -> None:
-        self._info = info
-        self.channels = info.choose(channels)
-        order = [channel.name for channel in info.channels]
-        self._picked = [order.index(channel.name) for channel in self.channels]
+    def _open(self) -> None:
+        info = self._info
+        self._frames: OrderedDict[int, Pixels] = OrderedDict()
         self._dtype = np.dtype(info.channels[0].dtype)
         facts = dict(info.facts)
         self._shape = (int(facts["columns"]), int(facts["rows"]))
         self._sheet = sheet_of(info)
-        self._decoder: Decoder | None = decoder()
-        self._frames: OrderedDict[int, Pixels] = OrderedDict()
+        self._decoder = decoder()
         for path in sorted({str(split(cell.source)[0]) for cell in info.cells}):
             if not Path(path).is_file():
                 raise as_error(info.id or info.uri, FaultError("missing"))
 
-    @property
-    def info(self) -> ImageInfo:
-        """The facts it was opened from."""
-        return self._info
-
-    def read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
+    def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         """See `Image.read`. In a sheet only the slices that are touched are decoded, and no pixel mixes two."""
         if self._sheet is not None:
-            return self._sheet.read(box, size, self._rows, len(self._picked), self._dtype)
+            return self._sheet.read(box, size, self._rows, len(self._places), self._dtype)
         down = taps(lattice(box.y0, box.y1, size[1]), self._shape[1])
         across = taps(lattice(box.x0, box.x1, size[0]), self._shape[0])
         if down is None or across is None:
             shape = (size[1], size[0])
-            return np.zeros((*shape, len(self._picked)), dtype=self._dtype), np.zeros(shape, dtype=np.bool_)
+            return np.zeros((*shape, len(self._places)), dtype=self._dtype), np.zeros(shape, dtype=np.bool_)
         window = slice(across.start, across.stop)
 
         def rows(start: int, stop: int) -> tuple[Pixels, Mask | None]:
             native, usable = self._rows(0, start, stop)
             return native[:, window], None if usable is None else usable[:, window]
 
-        return resample(rows, down, across, len(self._picked), self._dtype)
+        return resample(rows, down, across, len(self._places), self._dtype)
 
-    def close(self) -> None:
-        """Let the kept frames go."""
-        self._decoder = None
+    def _close(self) -> None:
         self._frames.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _rows(self, number: int, start: int, stop: int) -> tuple[Pixels, Mask | None]:
         """Native rows start:stop of slice `number` (from 0), and where they are valid."""
         frame = self._frame(number)[start:stop]
         if frame.ndim == 3:  # noqa: PLR2004 - rows, columns, colours
-            return frame[..., self._picked], None
+            return frame[..., self._places], None
         usable = ~np.isnan(frame)
         return np.where(usable, frame, np.float32(0))[..., None], usable
 
     def _frame(self, number: int) -> Pixels:
-        if self._decoder is None:
-            raise ReadError(self._info.id, "it must be open to be read", remedy="Open the image again")
         if number not in self._frames:
             cell = self._info.cells[number]
             try:

@@ -5,9 +5,10 @@
 Each input is a small valid file or folder with one to four changes, which follow from the seed and the input's number
 alone: `--only NUMBER` makes one again. A process that is reused does with it what a person would (see `worker.py`).
 Counted are those that end well or with an error of limner's own ("fine", "refused"), and those that must not be:
-"foreign" (another exception), "slow" (a step of over 30 s, twice), "memory" (over 1.5 GB more than before), "died" (the
-process did), "wrote" (a file where nothing was to be written). Exit code 1 where there is any of these. What was found
-lies in `--out`: a folder for each different mistake with the input and what was said.
+"foreign" (another exception), "slow" (a step of over 30 s of processor time, or 120 s by the clock, twice), "memory"
+(over 1.5 GB more than before), "died" (the process did), "wrote" (a file where nothing was to be written). Exit code 1
+where there is any of these. What was found lies in `--out`: a folder for each different mistake with the input and what
+was said.
 """
 
 import argparse
@@ -124,7 +125,7 @@ class Worker:
 
     def attempt(self, folder: Path, steps: list[list[str]]) -> dict[str, Any]:
         """What became of an input: how its worst step ended, after which there is none."""
-        before = self._held(self._started().pid)
+        before, _ = self._used(self._started().pid)
         whole: dict[str, Any] = {"outcome": "fine", "signature": "", "told": "", "peak": 0, "seconds": 0.0, "ends": []}
         for words in steps:
             start = time.monotonic()
@@ -143,6 +144,7 @@ class Worker:
 
     def _step(self, line: str, before: int) -> dict[str, Any]:
         process, start, most, text = self._started(), time.monotonic(), 0, b""
+        _, seconds = self._used(process.pid)
         assert process.stdin is not None
         assert process.stdout is not None
         try:
@@ -154,11 +156,12 @@ class Worker:
                     if part:
                         continue
                     return self._died(most)
-                most = max(most, self._held(process.pid) - before)
-                if most > BYTES or time.monotonic() - start > SECONDS:
+                held, worked = self._used(process.pid)
+                most, took = max(most, held - before), time.monotonic() - start
+                if most > BYTES or worked - seconds > SECONDS or took > 4 * SECONDS:
                     end = "memory" if most > BYTES else "slow"
-                    return {"end": end, "told": f"ended after {time.monotonic() - start:.1f} s", "signature": end,
-                            "peak": most}  # fmt: skip
+                    told = f"ended after {took:.1f} s, {worked - seconds:.1f} s of them of processor time"
+                    return {"end": end, "told": told, "signature": end, "peak": most}
         except BrokenPipeError:
             return self._died(most)
         said: dict[str, Any] = json.loads(text)
@@ -195,14 +198,18 @@ class Worker:
             self._process.stdout.readline()
         return self._process
 
-    def _held(self, pid: int) -> int:
-        """Resident memory of a process and all that it started, in bytes."""
+    def _used(self, pid: int) -> tuple[int, float]:
+        """Bytes of resident memory and seconds of processor time of a process and all that it started."""
         try:
-            pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+            fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
             children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-        except (OSError, IndexError):
-            return 0
-        return pages * os.sysconf("SC_PAGE_SIZE") + sum(self._held(int(child)) for child in children)
+        except (OSError, UnicodeDecodeError):
+            return 0, 0.0
+        below = [self._used(int(child)) for child in children]
+        held = int(fields[21]) * os.sysconf("SC_PAGE_SIZE") + sum(one for one, _ in below)
+        # user and system time, its own and that of children that have ended
+        ticks = sum(int(field) for field in fields[11:15])
+        return held, ticks / os.sysconf("SC_CLK_TCK") + sum(one for _, one in below)
 
 
 @dataclass

@@ -83,16 +83,8 @@ FENCES: dict[str, tuple[str, ...]] = {
     ),
     "sentencepiece": _in("fourkhd", "tokens vocabulary"),
     "bitsandbytes": _in("fourkhd", "load"),
-    # strict settings, cards and plans, in and out of text
-    "pydantic": (
-        "readers/image.py",
-        "pipelines/config.py",
-        "pipelines/plan.py",
-        "pipelines/manifest.py",
-        "model/cards.py",
-        "model/fourkhd/card.py",
-        "model/probe/card.py",
-    ),
+    # options of plug-ins, strict settings, cards and plans, in and out of text
+    "pydantic": ("*",),
     "yaml": ("pipelines/settings_file.py", "model/untrusted.py", "model/probe/card.py"),
     # what fits a probe's head, on as many threads as it is told; using one needs neither
     "sklearn": _in("training", "probe"),

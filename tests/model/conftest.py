@@ -174,7 +174,8 @@ def use(picture: Callable[..., Picture]) -> Callable[[object], None]:
         assert subject.labels is not None
         assert subject.colours is not None
         sight = subject.sight(image.info)
-        subject.prepare([sight])
+        subject.check([sight])
+        subject.load()
         if sight.tile <= 256:
             region = next(iter(cut(Grid("p", image.info.size, (1.0, 1.0)), tile=sight.tile, halo=sight.halo, hd_num=1)))
             bands = sight.bands or ("red", "green", "blue")

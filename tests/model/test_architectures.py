@@ -108,7 +108,7 @@ def test_a_name_and_shapes_must_agree() -> None:
 
 
 def test_a_name_must_be_known() -> None:
-    with pytest.raises(ModelError, match="Did you mean ViT-B-32"):
+    with pytest.raises(ModelError, match="Did you mean 'ViT-B-32'"):
         named("ViT-B/32", "x")
     with pytest.raises(ModelError, match="Known: RN50, RN50-quickgelu, "):
         named("convnext", "x")

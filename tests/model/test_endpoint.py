@@ -74,7 +74,7 @@ def test_nothing_is_asked_before_it_must(model_server: Server, views: list[View]
     assert asker.sight(None) == Sight(tile=32)  # type: ignore[arg-type]
     assert asker.labels == ("description",)
     assert model_server.asked == []
-    asker.prepare([])
+    asker.check([])
     assert [(one.method, one.path) for one in model_server.asked] == [("GET", "/v1/models")]
     asker.annotate(views[:1])
     assert [one.path for one in model_server.asked[1:]] == ["/v1/chat/completions"]
@@ -260,25 +260,25 @@ def test_what_it_says_of_itself(model_server: Server, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(("served", "why"), [("sear", "it has seer"), ("", "must name one")])
 def test_the_model_must_be_there(model_server: Server, served: str, why: str) -> None:
     with pytest.raises(ModelError, match=why):
-        make(model_server, served=served).prepare([])
+        make(model_server, served=served).check([])
     model_server.models = []
     with pytest.raises(ModelError, match="it lists none"):
-        make(model_server).prepare([])
+        make(model_server).check([])
     model_server.models = [7, {"id": 7}, {"id": "\x1b[2Jseer"}, *({"id": f"m{i:02}"} for i in range(40))]
     with pytest.raises(ModelError, match="and 31 more") as caught:
-        make(model_server).prepare([])
+        make(model_server).check([])
     assert "\x1b" not in str(caught.value)
 
 
 def test_a_server_that_lists_nothing_may_be_asked_all_the_same(model_server: Server, views: list[View]) -> None:
     model_server.models = {"not": "a list"}
     with pytest.raises(ModelError, match="listed=false"):
-        make(model_server).prepare([])
+        make(model_server).check([])
     asker = make(model_server, listed="false")
-    asker.prepare([])
+    asker.check([])
     assert only(asker.annotate(views[:1])[0]).text == "Nothing much."
     with pytest.raises(RequestError, match="served"):
-        make(model_server, listed="false", served="").prepare([])
+        make(model_server, listed="false", served="").check([])
 
 
 @pytest.mark.parametrize(

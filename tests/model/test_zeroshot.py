@@ -217,7 +217,7 @@ def test_a_checkpoint_that_will_not_do_is_refused_before_any_region(
     folder = checkpoints("clip")
     spoil(folder)
     with pytest.raises(ModelError, match=said):
-        annotator(folder).load([Sight(tile=32)])
+        annotator(folder).load()
 
 
 def test_a_nested_processor_goes_before_the_older_file(checkpoints: Make) -> None:
@@ -258,7 +258,7 @@ def test_a_hub_is_not_asked_unasked() -> None:
 
 def test_a_hub_id_needs_its_commit() -> None:
     with pytest.raises(ModelError, match="OWNER/NAME@COMMIT"):
-        ZeroShot({"checkpoint": "nobody/nothing@main", "labels": LABELS}).prepare([])
+        ZeroShot({"checkpoint": "nobody/nothing@main", "labels": LABELS}).check([])
 
 
 @pytest.mark.parametrize("aggregate", ["tile", "both"])

@@ -164,7 +164,10 @@ class Painter:
     def sight(self, info):
         return Sight(tile=32)
 
-    def prepare(self, sights):
+    def check(self, sights):
+        pass
+
+    def load(self):
         pass
 
     def annotate(self, views):
@@ -223,7 +226,10 @@ class PerTile:
     def sight(self, info):
         return Sight(tile=16)
 
-    def prepare(self, sights):
+    def check(self, sights):
+        pass
+
+    def load(self):
         pass
 
     def annotate(self, views):

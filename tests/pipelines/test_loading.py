@@ -265,6 +265,35 @@ def test_training_a_probe_loads_its_encoder_once(
     assert [alive for _, _, alive in watched.loads()] == [1]
 
 
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_another_process_hashes_no_checkpoint_again(
+    command: str,
+    tmp_path: Path,
+    colours: Path,
+    made_checkpoints: Path,
+    limner: Limner,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As with the 16 GB of a released checkpoint: a plan and a run read each weight once in all."""
+    read: list[str] = []
+    digest = weights.hashlib.file_digest
+
+    def counted(file: Any, name: str) -> Any:  # noqa: ANN401 - hashlib's
+        read.append(Path(str(file.name)).name)
+        return digest(file, name)
+
+    monkeypatch.setenv("LIMNER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(weights, "LARGE", 1000)
+    monkeypatch.setattr(weights.hashlib, "file_digest", counted)
+    monkeypatch.setattr(estimate, "free_memory", lambda: 0.0)  # so that nothing is timed
+    words = ("--model", f"zero-shot:{made_checkpoints / 'clip'}", "--labels", "cat,dog", "--hd-num", 1)
+    for name in ("one", "two"):
+        monkeypatch.setattr(weights, "_known", {})  # as in another process
+        out = ("--out", tmp_path / name) if command == "run" else ()
+        assert limner(command, colours, *words, *out).code == 0
+    assert read.count("model.safetensors") == (command == "run")
+
+
 def test_files_are_hashed_once_however_many_annotators_are_made(
     tmp_path: Path, colours: Path, made_checkpoints: Path, limner: Limner, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -139,10 +139,10 @@ class Tried:
     def sight(self, info):
         return Sight(tile=64)
 
-    def prepare(self, sights):
+    def check(self, sights):
         pass
 
-    def load(self, sights):
+    def load(self):
         if self.mood == "load":
             raise MemoryError("DefaultCPUAllocator")
 
@@ -229,12 +229,12 @@ def test_the_weights_are_as_large_as_was_said(
 ) -> None:
     options = {"labels": "ship,crane", "device": "cpu", "dtype": dtype}
     asked = annotator({"checkpoint": str(made_4khd), **options})
-    asked.load([])
+    asked.load()
     assert asked.cost([], (2, 2)).weights == parameters(inner(asked, "_respondent", "_speaker", "_network"))
     for family in ("internvl", "qwen2_5_vl", "llava"):
         asked = make({"checkpoint": str(made_vlms(family)), **options})
         cost = asked.cost([], (2, 2))
-        asked.load([])
+        asked.load()
         network = inner(asked, "_respondent", "_network")
         assert cost.weights == parameters(inner(network, "_model"))
         side = 2 * inner(asked, "_respondent").sight().tile
@@ -243,10 +243,10 @@ def test_the_weights_are_as_large_as_was_said(
         assert cost.cache > 0
     if dtype == "float32":
         one: Any = ZeroShot({"checkpoint": str(made_checkpoints / "clip"), "labels": "cat,dog"})
-        one.load([])
+        one.load()
         assert one.cost([Sight(tile=32)], (2, 2)).weights == parameters(inner(one, "_network", "_model"))
         other: Any = Transformers({"checkpoint": str(zoo_folder("vit"))})
-        other.load([])
+        other.load()
         assert other.cost([], (2, 2)).weights == parameters(inner(other, "_network", "_model"))
 
 
@@ -254,7 +254,7 @@ def test_quantised_weights_are_as_large_as_was_said(made_4khd: Path) -> None:
     pytest.importorskip("bitsandbytes", reason="an extra")
     for how in ("4bit", "8bit"):
         asked: Any = annotator({"checkpoint": str(made_4khd), "labels": "a,b", "device": "cpu", "quantize": how})
-        asked.load([])
+        asked.load()
         held = 0
         for module in inner(asked, "_respondent", "_speaker", "_network").modules():
             for weight in inner(module, "_parameters").values():

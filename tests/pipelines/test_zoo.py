@@ -164,7 +164,7 @@ def test_mistakes_are_told(tmp_path: Path, scene: Path, zoo_folder: Folder, limn
         (["--model", f"transformers:{tmp_path}"], "must have a readable config.json"),
         (["--set", "model_options.halo=32"], "wider than its two rims"),
         (["--set", "model_options.threshold=2"], "a number from 0 to 1"),
-        (["--set", "model_options.treshold=0.2"], "Did you mean threshold?"),
+        (["--set", "model_options.treshold=0.2"], "Did you mean 'threshold'?"),
         (["--set", "model_options.template=a photo"], "where the label goes"),
     ):
         model = [] if "--model" in words else ["--model", f"transformers:{zoo_folder('detr')}"]
@@ -246,7 +246,7 @@ def test_weights_alone_by_the_name_of_their_architecture(
     for further, told in (
         ((), "must be named"),
         (("--set", "model_options.architecture=ViT-B-32"), "packed with gzip"),
-        (("--set", "model_options.architecture=tinny"), "Did you mean tiny"),
+        (("--set", "model_options.architecture=tinny"), "Did you mean 'tiny'"),
     ):
         refused = limner("run", scene, *asked, *words, *further, "--out", tmp_path / "none")
         assert refused.code == 2, refused.err

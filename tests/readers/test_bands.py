@@ -70,7 +70,7 @@ def test_every_sensor_has_its_own_name_and_known_colours() -> None:
 
 
 def test_an_unknown_sensor_names_the_nearest() -> None:
-    with pytest.raises(RequestError, match=r"sentinel-2-l1c, .*Did you mean sentinel-2-l2a\?"):
+    with pytest.raises(RequestError, match=r"sentinel-2-l1c, .*Did you mean 'sentinel-2-l2a'\?"):
         sensor_named("sentinel2-l2a")
 
 

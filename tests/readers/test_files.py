@@ -1,5 +1,6 @@
 """Small files of other people's making: what is too large, too deep or no file is told, and at once."""
 
+import errno
 import gzip
 import json
 import math
@@ -11,7 +12,7 @@ import pytest
 from limner.readers.area import read_area
 from limner.readers.drawing import Drawing
 from limner.readers.errors import RequestError
-from limner.readers.files import DEEPEST, open_regular, parse_json, read_whole
+from limner.readers.files import DEEPEST, open_regular, parse_json, read_whole, replacing, write_atomic
 
 SQUARE = [[0, 0], [0, 1], [1, 1], [1, 0], [0, 0]]
 
@@ -107,3 +108,61 @@ def test_a_packed_drawing_does_not_unfold_without_end(tmp_path: Path, monkeypatc
     (tmp_path / "torn.geojson.gz").write_bytes(gzip.compress(b"[]")[:-3])
     with pytest.raises(RequestError, match="GeoJSON"):
         Drawing(str(tmp_path / "torn.geojson.gz"), "drawing", "pixels").shapes()
+
+
+def test_a_file_is_written_whole_and_never_through_a_link(tmp_path: Path) -> None:
+    other, path = tmp_path / "other", tmp_path / "a"
+    other.write_bytes(b"other")
+    for name in (path, tmp_path / ".part-a"):  # what a stranger, or a process that was killed, left
+        name.symlink_to(other)
+    write_atomic(path, b"new")
+    assert (path.read_bytes(), path.is_symlink(), other.read_bytes()) == (b"new", False, b"other")
+    assert sorted(tmp_path.iterdir()) == [path, other]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights are otherwise elsewhere")
+def test_a_private_file_is_its_owners_only(tmp_path: Path) -> None:
+    (tmp_path / "a").touch(0o644)
+    write_atomic(tmp_path / "a", b"key", private=True)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("name", ["", "b"])  # a file, and one in a folder
+def test_what_fails_leaves_the_old_and_nothing_beside_it(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "a"
+
+    def write(content: bytes, error: type[BaseException] | None = None) -> None:
+        with replacing(path) as part:
+            assert not os.path.lexists(part)
+            (part / name).parent.mkdir(exist_ok=True)
+            (part / name).write_bytes(content)
+            if error:
+                raise error
+
+    write(b"first")
+    write(b"second")
+    with pytest.raises(KeyboardInterrupt):
+        write(b"third", KeyboardInterrupt)
+    assert (path / name).read_bytes() == b"second"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["", "b"])
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = tmp_path / "a"
+
+    def full(_: int) -> None:
+        assert not path.exists()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def write() -> None:
+        with replacing(path) as part:
+            (part / name).parent.mkdir(exist_ok=True)
+            (part / name).write_bytes(b"new")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write()
+    assert list(tmp_path.iterdir()) == []

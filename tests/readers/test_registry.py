@@ -169,7 +169,7 @@ def test_a_reader_can_be_forced(write_raster: WriteRaster, places: Places, tmp_p
 
 
 def test_an_unknown_option_names_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"sensr.*Did you mean sensor\?"):
+    with pytest.raises(RequestError, match=r"sensr.*Did you mean 'sensor'\?"):
         scan([str(tmp_path)], {"sensr": "sentinel-2-l1c"}, reader="raster")
 
 

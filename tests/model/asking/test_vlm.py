@@ -217,10 +217,10 @@ def test_coordinates_that_nobody_knows_are_not_guessed(made_vlms: Make, show: Sh
     folder = made_vlms("gemma3")
     one = asker(folder, labels="ship", answer="locate")
     with pytest.raises(ModelError, match=r"coordinates.*must be known.*gemma3.*boxes=pixels\|thousandths\|unit"):
-        one.prepare([])
-    asker(folder, labels="ship,crane").prepare([])  # to choose a label needs none
+        one.check([])
+    asker(folder, labels="ship,crane").check([])  # to choose a label needs none
     one = asker(folder, labels="ship", answer="locate", boxes="thousandths")
-    one.prepare([])
+    one.check([])
     [view] = show(one, np.zeros((112, 112, 3), dtype=np.uint8))
     dictate("[[0, 250, 500, 1000]]")
     [[kept]] = one.annotate([view])
@@ -240,7 +240,7 @@ def test_the_four_kinds_of_answer(made_vlms: Make, show: Show, family: str) -> N
     found: list[Answer] = []
     for options in kinds:
         one = asker(folder, **options)
-        one.prepare([])
+        one.check([])
         views = show(one, noise(112, 56))
         if family == "gemma3" and "question" in options:  # with its weights it says nothing that is a word
             with pytest.raises(ModelError, match="must hold a text"):
@@ -345,7 +345,7 @@ def test_what_is_wrong_is_said_before_any_region(vlm: Make) -> None:
     folder = vlm("qwen2_vl")
     (folder / "model.safetensors").write_bytes(b"weights")
     with pytest.raises(ModelError, match="must be whole"):
-        asker(folder).load([])
+        asker(folder).load()
 
 
 def test_one_network_serves_all_questions_of_a_worker(made_vlms: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,6 +358,6 @@ def test_one_network_serves_all_questions_of_a_worker(made_vlms: Make, monkeypat
 
     monkeypatch.setattr(ImageText, "__init__", counted)
     one = asker(made_vlms("llava"), labels="ship,crane")
-    one.load([])
-    one.load([])
+    one.load()
+    one.load()
     assert len(made) == 1

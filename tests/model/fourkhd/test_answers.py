@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from limner.model.asking.question import Question
 from limner.model.fourkhd import answer, attention
 from limner.model.fourkhd.attention import choose_kernel
 from limner.model.fourkhd.cost import prefill, visual_tokens, weight_bytes
@@ -85,7 +86,7 @@ def test_a_sequence_longer_than_the_model_is_refused(tiny: FourKhd) -> None:
 
 def test_a_tokenizer_of_another_model_is_refused(folder: Path) -> None:
     with pytest.raises(ModelError, match=r"256.*400"):  # the tiny model knows 256 tokens, this tokenizer 400
-        FourKhdRespondent({"checkpoint": str(folder)}).prepare()
+        FourKhdRespondent({"checkpoint": str(folder)}).check(Question.parse({}, of="4khd"))
 
 
 def test_where_a_kernel_cannot_run_it_is_said_once(
