@@ -1,10 +1,13 @@
 """The interface of `limner` for programs and notebooks: what the commands do, as functions. Settings are keywords."""
 
 import inspect
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Unpack
 
+from ..readers.array import crs_of, hold_array
 from ..readers.errors import ReadError, RequestError
 from ..readers.registry import Scanned
 from .config import Settings
@@ -15,7 +18,7 @@ from .keywords import Keywords
 from .names import scan_with_names
 from .opened import OpenedImage
 from .progress import watch
-from .run import Prepared, crew, prepare
+from .run import Prepared, crew, prepare, run_in_memory
 from .run import run as run_settings
 from .run_result import Run
 from .words import describe_plan
@@ -104,9 +107,45 @@ def run(inputs: Inputs, **settings: Unpack[Keywords]) -> Run:
         return run_settings(given, listen)
 
 
-def annotate() -> Run:
-    """X."""
-    raise NotImplementedError
+def annotate(
+    array: object,
+    *,
+    transform: Sequence[float] | None = None,
+    name: str = "array",
+    **settings: Unpack[Keywords],
+) -> Run:
+    """Annotate an array in memory: a numpy array (height, width[, channels]) or an xarray.DataArray. Writes nothing.
+
+    It is a map where `transform` (as `affine.Affine`: column, row of pixel corners → world) and `crs` place it, as an
+    xarray's `spatial_ref` and coordinates may; a slide with microns_per_pixel=0.5; else a picture in pixels. Three
+    channels of uint8 are red, green and blue; `bands` names others. Raises `LimnerError` for what cannot be annotated.
+    """
+    given: dict[str, Any] = dict(settings)
+    microns = given.pop("microns_per_pixel", None)
+    held = hold_array(array, name=name, transform=transform, microns_per_pixel=_pair(microns))
+    given["crs"] = given.get("crs") or crs_of(array)
+    made = _settings(held.info.uri, {"names": "show", **given, "reader": "array"})
+    with watch() as listen:
+        return replace(run_in_memory(made, listen), source=held)
+
+
+def _pair(given: float | tuple[float, float] | str | None) -> tuple[float, float] | None:
+    """One number, or two as x,y, as two. Raises `RequestError`."""
+    if given is None:
+        return None
+    several = given.split(",") if isinstance(given, str) else given if isinstance(given, tuple) else (given,)
+    try:
+        numbers = [float(number) for number in several]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) not in {1, 2} or not all(math.isfinite(one) and one > 0 for one in numbers):
+        raise RequestError(
+            "microns_per_pixel",
+            "it must be one positive number, or two as x,y",
+            value=repr(given),
+            remedy="Give such as microns_per_pixel=0.5",
+        )
+    return numbers[0], numbers[-1]
 
 
 def _settings(inputs: Inputs, keywords: Mapping[str, Any]) -> Settings:
@@ -133,5 +172,5 @@ def _document(function: Callable[..., object]) -> None:
     function.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\nKeywords, each a setting:\n\n{said}\n"
 
 
-for _one in (open, scan, plan, run):
+for _one in (open, scan, plan, run, annotate):
     _document(_one)

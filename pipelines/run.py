@@ -23,7 +23,7 @@ from .machine import cores
 from .manifest import load_manifest, make_manifest, refuse_difference
 from .names import Names, keep, key_for
 from .plan import NO_MODEL, Plan, make_plan, reading_options, scan_inputs
-from .report import load_writers, read_record, write_reports
+from .report import load_writers, read_record, record_in_memory, write_reports
 from .run_result import Run
 from .store import Store, as_store_errors, check_folder
 from .work import RegionJob
@@ -109,6 +109,23 @@ def run(settings: Settings, listen: Listener) -> Run:
             raise prepared.names.error(error) from None
 
 
+def run_in_memory(settings: Settings, listen: Listener) -> Run:
+    """Do everything that is asked in this process, and keep the results in memory. Raises `LimnerError` as `run` does.
+
+    Settings of folders, reports and engines do not count.
+    """
+    prepared = prepare(settings)
+    results = _skipped(prepared.plan)
+    todo = _todo(prepared.plan, {result.region for result in results})
+    listen(Started(len(prepared.plan.images), len(results) + len(todo), len(results), ""))
+    if todo and prepared.choice is not None:
+        job = RegionJob.of(prepared.plan, prepared.choice, labels=prepared.labels)
+        for batch in InlineEngine(job).annotate(_batches(todo, settings.batch)):
+            results += batch
+            _tell_results(batch, listen)
+    return Run(record_in_memory(_manifest(settings, prepared), results))
+
+
 def worker_count(settings: Settings) -> int:
     """How many processes annotate. Raises `RequestError` for more than this machine can start with any use."""
     if settings.engine != "local":
@@ -171,7 +188,7 @@ def _annotate(
     skipped = _skipped(plan)
     settled = {entry.region for entry in store.entries.values() if entry.status != "failed"}
     settled |= {result.region for result in skipped}
-    todo = [region for region in regions if region.key not in settled]
+    todo = _todo(plan, settled)
     listen(Started(len(plan.images), len(regions), len(regions) - len(todo), str(store.folder)))
     work: Generator[list[Result], None, None] = (result for result in ())
     if todo and prepared.choice is not None:
@@ -183,14 +200,31 @@ def _annotate(
         for batch in chain([begun], work):
             results = prepared.names.results(batch)
             store.append(results)
-            for result in results:
-                listen(RegionDone(result.region, result.status, len(result.findings), result.error))
+            _tell_results(results, listen)
+
+
+def _todo(plan: Plan, settled: set[str]) -> list[Region]:
+    """The regions that are not settled."""
+    return [region for image in plan.images for region in image.regions if region.key not in settled]
+
+
+def _tell_results(results: Sequence[Result], listen: Listener) -> None:
+    for result in results:
+        listen(RegionDone(result.region, result.status, len(result.findings), result.error))
 
 
 def _agreed(store: Store, settings: Settings, prepared: Prepared) -> dict[str, Any]:
     """What is asked. Raises `RequestError` where the manifest in the folder asks for something else."""
+    manifest = _manifest(settings, prepared)
+    old = load_manifest(store.folder) if store.begun else None
+    if old is not None:
+        refuse_difference(old, manifest, str(store.folder))
+    return manifest
+
+
+def _manifest(settings: Settings, prepared: Prepared) -> dict[str, Any]:
     annotator = prepared.annotator
-    manifest = make_manifest(
+    return make_manifest(
         settings,
         prepared.plan,
         prepared.choice,
@@ -200,10 +234,6 @@ def _agreed(store: Store, settings: Settings, prepared: Prepared) -> dict[str, A
         colours={} if annotator is None else annotator.colours,
         neutral=annotator.neutral if isinstance(annotator, Remote) else frozenset(),
     )
-    old = load_manifest(store.folder) if store.begun else None
-    if old is not None:
-        refuse_difference(old, manifest, str(store.folder))
-    return manifest
 
 
 def _record(store: Store, manifest: dict[str, Any], prepared: Prepared, key: str) -> None:

@@ -29,6 +29,8 @@ class Run:
     """Where the results lie; None where they are in memory only."""
     made: tuple[Made, ...] = ()
     """What each report writer made in this process."""
+    source: object = None
+    """What must stay in memory for the images to be read again."""
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Self:
