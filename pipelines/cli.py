@@ -5,11 +5,9 @@ nothing could be read; 70 a mistake in limner; 128 + n stopped by signal n, so 1
 need when they run, so that `--help` is quick.
 """
 
-import inspect
 import json
 import sys
 import traceback
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -18,7 +16,7 @@ import typer
 
 from ..readers.errors import LimnerError, ModelError, ReadError, RequestError
 from .cli_models import models_app
-from .cli_settings import PLANNING, READING, RUNNING, SettingsCommand, complete, with_settings
+from .cli_settings import PLANNING, READING, RUNNING, add_command, complete, with_settings
 from .cli_train import train_app
 from .terminal import Stopped, say, talk, terminal, visible
 
@@ -48,17 +46,7 @@ def root(show_version: Annotated[bool, typer.Option("--version", help="Print the
         raise typer.Exit
 
 
-def _command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A command that is listed with its whole first sentence, which typer would cut."""
-
-    def register(function: Callable[..., None]) -> Callable[..., None]:
-        words = inspect.cleandoc(function.__doc__ or "")
-        return app.command(name, cls=SettingsCommand, short_help=words)(function)
-
-    return register
-
-
-@_command("run")
+@add_command(app, "run")
 @with_settings(RUNNING)
 def run_command(settings: "Settings") -> None:
     """Annotate images and write reports; run again to go on where a run was cut off."""
@@ -77,7 +65,7 @@ def run_command(settings: "Settings") -> None:
     raise typer.Exit(done.exit_code)
 
 
-@_command("plan")
+@add_command(app, "plan")
 @with_settings(PLANNING)
 def plan_command(settings: "Settings") -> None:
     """Show what a run would do, and take: regions, tiles, memory, time. Writes nothing, fetches nothing."""
@@ -96,7 +84,7 @@ def plan_command(settings: "Settings") -> None:
         raise typer.Exit(1)
 
 
-@_command("info")
+@add_command(app, "info")
 @with_settings(READING)
 def info_command(
     settings: "Settings",
@@ -115,7 +103,7 @@ def info_command(
         raise typer.Exit(1)
 
 
-@_command("report")
+@add_command(app, "report")
 def report_command(
     run_folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")],
     reports: Annotated[
@@ -142,7 +130,7 @@ def report_command(
         raise typer.Exit(1)
 
 
-@_command("plugins")
+@add_command(app, "plugins")
 def plugins_command() -> None:
     """List the installed readers, annotators and writers, and the package each comes from."""
     from .words import describe_plugins  # noqa: PLC0415 - see the top
@@ -150,7 +138,7 @@ def plugins_command() -> None:
     say(describe_plugins())
 
 
-@_command("doctor")
+@add_command(app, "doctor")
 def doctor_command() -> None:
     """Show what this machine offers: versions, formats, weights, cores, memory, disk."""
     from .describe import table  # noqa: PLC0415 - the same
@@ -168,7 +156,7 @@ def main() -> NoReturn:
             finally:
                 sys.stdout.flush()
         except LimnerError as error:
-            _complain(error)
+            talk("\n".join(["", *map(visible, error.lines())]))
             sys.exit(_code(error))
         except Stopped as stop:
             talk("\nStopped.")
@@ -190,12 +178,6 @@ def _say_made(made: tuple[Any, ...], *, asked: bool) -> None:
             talk(visible(f"{one.writer} was not written{' as a whole' if one.paths else ''}. {one.error}"))
         for image, reason in sorted(one.omitted.items()) if asked or one.paths else ():
             talk(visible(f"{one.writer} leaves out {image}: {reason}"))
-
-
-def _complain(error: LimnerError) -> None:
-    found = [f"  found  {error.value}"] if error.value else []
-    lines = [f"limner: {error.thing}", f"  must   {error.rule}", *found, f"  do     {error.remedy}"]
-    talk("\n".join(["", *map(visible, lines)]))
 
 
 def _code(error: LimnerError) -> int:

@@ -20,7 +20,7 @@ PLANNING = tuple(name for name in RUNNING if name not in {"out", "reports"})
 """Settings of a plan, which writes nothing."""
 
 
-class SettingsCommand(TyperCommand):
+class _Command(TyperCommand):
     """A command whose help lists the values of its settings, and which finds them only when its help is shown."""
 
     def get_help(self, ctx: Any) -> str:  # noqa: ANN401 - typer's own context, which is not public
@@ -28,7 +28,18 @@ class SettingsCommand(TyperCommand):
         for option in self.params:
             if option.name in Settings.model_fields and isinstance(option, TyperOption | TyperArgument):
                 option.help = _help(option.name, known_values(option.name))
+            elif isinstance(option, TyperOption) and "Default" in (option.help or ""):
+                option.show_default = False
         return super().get_help(ctx)
+
+
+def add_command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add a function as a command, listed with all of its first sentence, which typer would cut."""
+
+    def add(function: Callable[..., None]) -> Callable[..., None]:
+        return app.command(name, cls=_Command, short_help=inspect.cleandoc(function.__doc__ or ""))(function)
+
+    return add
 
 
 def with_settings(names: Sequence[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:

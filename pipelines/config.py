@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self, cast, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from ..readers.errors import RequestError, nearest, shown
-from ..readers.plugins import installed
+from ..readers.plugins import Group, installed
 from .resolution import Resolution
 from .settings_file import presets, read_preset, read_settings
 
@@ -295,19 +295,16 @@ def known_values(name: str) -> list[str]:
     annotation = Settings.model_fields[name].annotation
     if get_origin(annotation) is Literal:
         return [value for value in get_args(annotation) if value]
-    match name:
-        case "preset":
-            return presets()
-        case "reader" | "reports":
-            return list(installed("limner.readers" if name == "reader" else "limner.writers"))
-        case "sensor":
-            from ..readers.bands import SENSORS  # noqa: PLC0415 - loads numpy, which most commands' help does not need
+    if name == "sensor":
+        from ..readers.bands import SENSORS  # noqa: PLC0415 - loads numpy, which most commands' help does not need
 
-            return list(SENSORS)
-        case "model":
-            from ..model.cards import shipped_cards  # noqa: PLC0415 - the same
+        return list(SENSORS)
+    if name == "model":
+        from ..model.cards import shipped_cards  # noqa: PLC0415 - the same
 
-            others = sorted(set(installed("limner.annotators")) - {"segment"})
-            return [*shipped_cards(), *(f"{name}:" for name in others), "none"]
-        case _:
-            return []
+        others = sorted(set(installed("limner.annotators")) - {"segment"})
+        return [*shipped_cards(), *(f"{one}:" for one in others), "none"]
+    if name == "preset":
+        return presets()
+    groups: dict[str, Group] = {"reader": "limner.readers", "reports": "limner.writers"}
+    return [one for one in installed(groups[name]) if one != "array"] if name in groups else []  # array reads no file
