@@ -93,7 +93,9 @@ def info_command(
     """Show what images are: size, bands, coordinates or modality, and what is not known of them."""
     from .describe import scanned_json, scanned_text  # noqa: PLC0415 - see the top
     from .names import scan_with_names  # noqa: PLC0415 - the same
+    from .run import check_options  # noqa: PLC0415 - the same
 
+    check_options(settings)
     found, names = scan_with_names(settings)
     scanned = [names.scanned(row) for row in found]
     say(json.dumps(scanned_json(scanned), indent=1, ensure_ascii=False) if as_json else scanned_text(scanned))
@@ -117,10 +119,9 @@ def report_command(
     from .manifest import load_manifest  # noqa: PLC0415 - see the top
     from .report import load_writers, read_record, write_reports  # noqa: PLC0415 - the same
 
-    asked = [name for text in reports or () for name in text.split(",")] or load_manifest(Path(run_folder))["config"][
-        "reports"
-    ]
-    writers = load_writers(asked)
+    config = load_manifest(Path(run_folder))["config"]
+    asked = [name for text in reports or () for name in text.split(",")] or config["reports"]
+    writers = load_writers(asked, config.get("report_options"))
     record = read_record(Path(run_folder))
     made = tuple(write_reports(record, Path(run_folder), writers))
     _say_made(made, asked=bool(asked))

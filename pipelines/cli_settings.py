@@ -142,7 +142,7 @@ def _pairs(name: str, texts: Sequence[str]) -> Mapping[str, str]:
     return found
 
 
-_EXAMPLE = {"reader_options": "window=40,400", "model_options": "threads=2"}
+_EXAMPLE = {"reader_options": "window=40,400", "model_options": "threads=2", "report_options": "qupath.name=VALUE"}
 
 _SOURCES = (
     _optional(

@@ -114,6 +114,9 @@ class Settings(BaseModel):
     model_options: Options = Field(
         default_factory=dict, description="Options of the model; `limner models show NAME` lists them."
     )
+    report_options: Options = Field(
+        default_factory=dict, description="Options of the writers, as WRITER.OPTION=VALUE; `limner plugins` lists them."
+    )
     engine: Literal["inline", "local"] = Field(
         "inline", description="inline works in this process, local in several processes of this machine."
     )
@@ -216,7 +219,7 @@ HD_NUM = range(1, 66)
 PATHS = ("inputs", "out", "area", "schema_file", "model", "reader_options", "model_options")
 
 # Settings that cannot change a result: a run may go on with others.
-NEUTRAL = ("out", "engine", "workers", "batch", "reports", "fetch")
+NEUTRAL = ("out", "engine", "workers", "batch", "reports", "report_options", "fetch")
 
 
 def _limits(stretch: Sequence[str]) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from ..readers.dicom.reader import study_stretch
 from ..readers.errors import ReadError, RequestError
 from ..readers.image import ImageInfo, Mask
 from ..readers.overview import read_overview
+from ..readers.patches import grown
 from ..readers.regions import Region
 from ..readers.registry import open_image
 from ..readers.render import Stretch, fit_stretch, render, rgb_channels
@@ -21,7 +22,7 @@ from ..readers.tissue import drawn_mask, overview_limit
 from .config import Settings
 from .interest import Drawn, Interest, find_interest
 
-DILATION = 2  # overview pixels: what is valid by less than half of one must not be lost
+DILATION = (2, 2)  # overview pixels: what is valid by less than half of one must not be lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def glance(info: ImageInfo, sight: Sight, settings: Settings, drawn: Drawn | Non
             pixels, channels = seen.pixels[..., : len(shown)], image.channels[: len(shown)]
             stretch = study_stretch(info, fit_stretch(pixels, seen.valid, channels, _limits(info, sight, settings)))
     interest = find_interest(info, settings, drawn, seen)
-    return Glance(stretch, unseen, Filled(_dilate(seen.valid | ~seen.readable), seen.scale), interest)
+    return Glance(stretch, unseen, Filled(grown(seen.valid | ~seen.readable, DILATION), seen.scale), interest)
 
 
 def _limits(info: ImageInfo, sight: Sight, settings: Settings) -> tuple[float, float] | None:
@@ -117,17 +118,3 @@ def fit(annotator: Annotator, info: ImageInfo, sight: Sight, seen: Glance) -> Si
         pixels, valid, _, scale = read_overview(image, limit=limit)
     inside = np.ones_like(valid) if area is None else drawn_mask(area, valid.shape, scale)
     return annotator.fit(sight, render(pixels, valid, seen.stretch), inside & valid, valid)
-
-
-def _dilate(mask: Mask) -> Mask:
-    """The mask grown by `DILATION` pixels in every direction."""
-    grown = mask.copy()
-    for axis in (0, 1):
-        source = grown.copy()
-        for step in range(1, DILATION + 1):
-            ahead: list[slice] = [slice(None), slice(None)]
-            behind: list[slice] = [slice(None), slice(None)]
-            ahead[axis], behind[axis] = slice(step, None), slice(None, -step)
-            grown[tuple(ahead)] |= source[tuple(behind)]
-            grown[tuple(behind)] |= source[tuple(ahead)]
-    return grown

@@ -64,6 +64,8 @@ class Keywords(TypedDict, total=False):
     """Options of the readers, such as window=40,400; `limner plugins` lists them."""
     model_options: Mapping[str, str | float | Sequence[str | float]] | None
     """Options of the model; `limner models show NAME` lists them."""
+    report_options: Mapping[str, str | float | Sequence[str | float]] | None
+    """Options of the writers, as WRITER.OPTION=VALUE; `limner plugins` lists them."""
     engine: Literal["inline", "local"] | None
     """inline works in this process, local in several processes of this machine."""
     workers: int | None

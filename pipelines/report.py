@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 import shapely
@@ -11,15 +11,17 @@ from shapely.errors import ShapelyError
 
 from ..model.finding import Finding, Result
 from ..model.seams import join
-from ..readers.errors import LimnerError, shown
+from ..readers.errors import LimnerError, RequestError, nearest, shown
 from ..readers.fingerprint import fingerprint
 from ..readers.geodesy import boxes_m2
 from ..readers.image import ImageInfo
+from ..readers.options import make_plugin
 from ..readers.overview import read_overview
 from ..readers.plugins import installed, load
 from ..readers.registry import open_image, scan_again
 from ..readers.render import render
 from ..reports.folding import Fold
+from ..reports.patient import pixel_m2
 from ..reports.writer import (
     Area,
     AreaStatus,
@@ -51,10 +53,26 @@ class Made:
     error: str = ""
 
 
-def load_writers(names: Sequence[str]) -> list[Writer]:
-    """The writers of those names, or all that are installed, sorted. Raises `RequestError` for an unknown one."""
-    chosen = names or list(installed("limner.writers"))
-    return [_load_writer(name) for name in sorted(set(chosen))]
+def load_writers(names: Sequence[str], options: Mapping[str, str] | None = None) -> list[Writer]:
+    """The writers of those names, or all that are installed, sorted; `options` are by "WRITER.OPTION".
+
+    Raises `RequestError` for an unknown writer or option.
+    """
+    known = list(installed("limner.writers"))
+    given: dict[str, dict[str, str]] = {}
+    for key, value in (options or {}).items():
+        name, _, option = key.partition(".")
+        if name not in known or not option:
+            raise RequestError(
+                f"setting report_options.{key}",
+                "it must be report_options.WRITER.OPTION",
+                remedy=f"{nearest(name, known)}Writers: {', '.join(known)}",
+            )
+        given.setdefault(name, {})[option] = value
+    chosen = {name: load("limner.writers", name) for name in sorted({*(names or known), *given})}
+    makers = {name: cast("Callable[..., Writer]", maker) for name, maker in chosen.items()}
+    made = {name: make_plugin(one, given.get(name, {}), f"writer {name!r}") for name, one in makers.items()}
+    return [made[name] for name in sorted(set(names or known))]
 
 
 def write_reports(record: Record, folder: Path, writers: Sequence[Writer]) -> Iterator[Made]:
@@ -103,8 +121,12 @@ def _make_record(
 ) -> Record:
     plans = [ImagePlan.from_json(image) for image in manifest["images"]]
     annotator = cast("dict[str, Any]", manifest["annotator"])
+    shown = manifest["config"].get("names") == "show"
     return Record(
-        images=tuple(_image_record(plan, entries, shelf, sources) for plan in plans),
+        images=tuple(
+            replace(_image_record(plan, entries, shelf, sources), name=_file_name(plan.info, shown=shown))
+            for plan in plans
+        ),
         files=tuple(FileRow(**row) for row in manifest["files"]),
         model=_model(annotator, plans),
         labels=tuple(annotator["labels"]),
@@ -180,23 +202,33 @@ def _image_record(
     )
 
 
+def _file_name(info: ImageInfo, *, shown: bool) -> str:
+    """The name of an image's file, or of a stack's folder, as the run tells it; empty where it may be a person's."""
+    if info.personal and not shown:
+        return ""
+    path = PurePosixPath(info.uri)
+    return path.parent.name if len(info.cells) > 1 else path.name
+
+
 def _areas(plan: ImagePlan, found: Sequence[Entry | None]) -> tuple[Area, ...]:
     """What became of the image's area; the parts sum to it, since cores partition it."""
     cores = [region.core for region in plan.regions]
     m2 = boxes_m2([(core.x0, core.y0, core.x1, core.y1) for core in cores], plan.info.placement)
+    pixel = pixel_m2(plan.info)
     parts: dict[tuple[AreaStatus, str], list[tuple[float, float | None, int]]] = {("analysed", ""): []}
     for i, (core, entry) in enumerate(zip(cores, found, strict=True)):
         whole = (core.width * core.height, None if m2 is None else float(m2[i]))
         for key, pixels, metres, count in _parts(entry, whole, plan.beyond):
             parts.setdefault(key, []).append((pixels, metres, count))
+
+    def area(status: AreaStatus, reason: str, shares: list[tuple[float, float | None, int]]) -> Area:
+        pixels = math.fsum(pixels for pixels, _, _ in shares)
+        metres = math.fsum(metres or 0.0 for _, metres, _ in shares)
+        known = metres if m2 is not None else None if pixel is None else pixels * pixel
+        return Area(status, reason, pixels, known, sum(count for _, _, count in shares))
+
     return tuple(
-        Area(
-            status,
-            reason,
-            math.fsum(pixels for pixels, _, _ in shares),
-            None if m2 is None else math.fsum(metres or 0.0 for _, metres, _ in shares),
-            sum(count for _, _, count in shares),
-        )
+        area(status, reason, shares)
         for (status, reason), shares in sorted(parts.items(), key=lambda item: (_ORDER.index(item[0][0]), item[0][1]))
     )
 
@@ -296,11 +328,3 @@ def _fingerprints(info: ImageInfo) -> set[str]:
     if info.cells:
         return {fingerprint(info.files)}
     return {one.fingerprint for one in scan_again(info) if one.part == info.part}
-
-
-def _load_writer(name: str) -> Writer:
-    make = load("limner.writers", name)
-    if not callable(make):
-        msg = f"the entry point {name} of limner.writers is not callable"
-        raise TypeError(msg)
-    return cast("Writer", make())

@@ -14,6 +14,7 @@ from ..readers.errors import LimnerError, ModelError, RequestError
 from ..readers.fingerprint import is_remote
 from ..readers.image import ImageInfo
 from ..readers.regions import Region
+from ..readers.registry import check_options as check_reading
 from .choice import AnnotatorChoice, choose_annotator, choose_labels
 from .config import Settings
 from .engine import Engine, InlineEngine
@@ -50,12 +51,25 @@ class Prepared:
         return self.names.plan(self.plan)
 
 
+def check_options(settings: Settings) -> None:
+    """Raise `RequestError` for an option of a reader, the model or a writer that does not exist or does not fit.
+
+    Looks at no input, hashes no file and asks no network.
+    """
+    check_reading(reading_options(settings), settings.reader or None)
+    load_writers(settings.reports, settings.report_options)
+    choice = choose_annotator(settings, [])
+    if choice is not None:
+        choice.make()
+
+
 def prepare(settings: Settings, key: str = "", *, only_plan: bool = False) -> Prepared:
     """Scan the inputs, choose and check the annotator, and plan. Raises `LimnerError` where no image can be looked at.
 
     `key` is the path of a key for pseudonyms; without one they last as long as this process. With `only_plan` a model
     that is not on this machine is no error but `Prepared.lacking`, and a model on another machine is not asked.
     """
+    check_options(settings)
     options = reading_options(settings, key)
     scanned = scan_inputs(settings, options)
     names = Names.of(settings, scanned, options)
@@ -99,7 +113,6 @@ def run(settings: Settings, listen: Listener) -> Run:
     check_folder(folder)
     _refuse_results_as_inputs(settings)
     worker_count(settings)
-    load_writers(settings.reports)  # a report that does not exist is refused before anything runs
     listen(Told("Looking at the inputs"))
     with key_for(folder, settings) as key:
         prepared = prepare(settings, key)
@@ -157,7 +170,7 @@ def _refuse_results_as_inputs(settings: Settings) -> None:
 
 def _carry_out(settings: Settings, prepared: Prepared, key: str, listen: Listener) -> Run:
     """Do what is prepared, in the run's folder."""
-    folder, writers = Path(settings.out), load_writers(settings.reports)
+    folder, writers = Path(settings.out), load_writers(settings.reports, settings.report_options)
     _tell(prepared.shown, listen)
     with Store.open(folder) as store:
         manifest = _agreed(store, settings, prepared)
@@ -232,7 +245,6 @@ def _manifest(settings: Settings, prepared: Prepared) -> dict[str, Any]:
         identity={"name": NO_MODEL} if annotator is None else annotator.identity,
         labels=prepared.labels or (() if annotator is None else annotator.labels),
         colours={} if annotator is None else annotator.colours,
-        neutral=annotator.neutral if isinstance(annotator, Remote) else frozenset(),
     )
 
 

@@ -2,7 +2,7 @@
 
 Pixels are modality values (Hounsfield units, where the file says so) in float32, padding invalid; colour is red, green
 and blue of 8 bits. Nothing about a person is in an image's facts: UIDs and paths are pseudonyms (`pseudonym.py`) unless
-the option `identities` says show. This file holds no DICOM library: the limited process does (`decode.py`).
+the option `names` says show. This file holds no DICOM library: the limited process does (`decode.py`).
 """
 
 import os
@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from pydantic import Field
 
-from ..errors import ReadError, RequestError
+from ..errors import ReadError
 from ..geometry import Box
 from ..image import BaseImage, Claim, FolderScan, ImageInfo, Mask, Pixels
-from ..pseudonym import Pseudonyms
+from ..pseudonym import NameOptions, Pseudonyms
 from ..render import Curve, Stretch
 from ..resample import lattice, resample, taps
 from ..sheet import sheet_of
@@ -34,18 +35,22 @@ _CURVES: Final[Mapping[str, Curve]] = {"": "linear", "sigmoid": "sigmoid", "step
 _WHOLE_SLIDE: Final = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.77\.1\.6(?![.0-9])")
 
 
-class DicomReader:
-    """The reader named "dicom".
+class DicomOptions(NameOptions):
+    """Options of the reader "dicom"."""
 
-    Options: `columns` (slices a row of a sheet, 5; the square root of hd_num makes a region hold hd_num consecutive
-    slices), `window` ("centre,width", or a CT preset's or the file's own name for a window), `identities` ("hide" or
-    "show") and `key_file` (see `pseudonym.py`).
-    """
+    columns: int = Field(5, ge=1, le=1000, description="Slices a row of a stack that is laid out as a sheet.")
+    window: str = Field(
+        "", description="How grey is seen: centre,width, a CT preset such as lung, or the file's name for a window."
+    )
+
+
+class DicomReader:
+    """The reader named "dicom"."""
 
     name = "dicom"
     isolated = True  # the limited process parses (`decode.py`)
     kind = "study"
-    options = ("columns", "identities", "key_file", "window")
+    Options = DicomOptions
 
     def __init__(self) -> None:
         self._order: dict[tuple[tuple[str, ...], str], tuple[object, ...]] = {}  # of each image that was scanned
@@ -62,7 +67,7 @@ class DicomReader:
             return Claim(0, "a whole-slide image")
         return Claim({"dicom": 95, "bare": 60}.get(kind, 0), "DICOM" if kind else "")
 
-    def scan(self, uri: str, options: Mapping[str, str]) -> Sequence[ImageInfo]:
+    def scan(self, uri: str, options: DicomOptions) -> Sequence[ImageInfo]:
         """The images in a file, folder, archive or DICOMDIR. Raises `ReadError` where there is none."""
         names = Pseudonyms.of(options)
         found = self.survey(uri, options)
@@ -81,7 +86,7 @@ class DicomReader:
         """Archives and DICOMDIRs hold files."""
         return sniff(head) == "zip" or Path(uri).name == LISTING
 
-    def scan_folder(self, folder: str, options: Mapping[str, str]) -> FolderScan:
+    def scan_folder(self, folder: str, options: DicomOptions) -> FolderScan:
         """The images in a folder and below, files that failed, and DICOM files that are no images."""
         names = Pseudonyms.of(options)
         found = self.survey(folder, options)
@@ -119,7 +124,7 @@ class DicomReader:
             named[at] = replace(info, id=name, uri=uri)
         return named
 
-    def survey(self, uri: str, options: Mapping[str, str]) -> Survey:
+    def survey(self, uri: str, options: DicomOptions) -> Survey:
         """Every file of an input with its fate, and the stacks. Raises `ReadError` where it cannot be opened at all."""
         try:
             return survey(uri, decoder())
@@ -130,9 +135,9 @@ class DicomReader:
         """Open for reading the named channels. Raises `ReadError`."""
         return DicomImage(info, channels)
 
-    def _infos(self, uri: str, found: Survey, names: Pseudonyms, options: Mapping[str, str]) -> list[ImageInfo]:
-        columns, tables = _columns(options), decoder().table
-        window = options.get("window", "")
+    def _infos(self, uri: str, found: Survey, names: Pseudonyms, options: DicomOptions) -> list[ImageInfo]:
+        columns, tables = options.columns, decoder().table
+        window = options.window
         inside = Path(uri).is_file() and Path(uri).name != LISTING  # other files' fates are told in notes
         infos: list[ImageInfo] = []
         for place, stack in enumerate(found.series.stacks):
@@ -246,15 +251,6 @@ def _place(info: ImageInfo) -> tuple[tuple[str, ...], str]:
 
 def _kind(modality: str) -> str:
     return (modality or "image").lower()
-
-
-def _columns(options: Mapping[str, str]) -> int:
-    text = options.get("columns", "5")
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 1000):  # noqa: PLR2004 - a sheet, not a ribbon
-        raise RequestError(
-            "reader option columns", "it is a number of slices, 1 to 1000", value=text, remedy="For example columns=5"
-        )
-    return int(text)
 
 
 def _archive_has_dicom(uri: str) -> bool:

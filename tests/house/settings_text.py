@@ -16,6 +16,7 @@ PYTHON = {
     "stretch": "str | tuple[float, float]",
     "reader_options": "Mapping[str, str | float | Sequence[str | float]]",
     "model_options": "Mapping[str, str | float | Sequence[str | float]]",
+    "report_options": "Mapping[str, str | float | Sequence[str | float]]",
 }
 """How a program may give a setting, where its type in `Settings` does not say it."""
 

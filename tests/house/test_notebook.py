@@ -7,6 +7,8 @@ from typing import Any
 import limner
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def cells(root: Path) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from limner.readers.contract import Truth, check_reader
+from limner.readers.contract import Truth, check_reader, scan_with
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.geometry import Box
 from limner.readers.regions import Grid, cut
@@ -86,7 +86,7 @@ def test_a_full_sheet_has_no_holes_whatever_its_scale(size: tuple[int, int]) -> 
 
 def test_pixels_pass_untouched_at_their_own_scale(tmp_path: Path, making: ModuleType) -> None:
     folder = making.save_all(making.slices(7), tmp_path)
-    (info,) = READER.scan(str(folder), {"columns": "3"})
+    (info,) = scan_with(READER, str(folder), {"columns": "3"})
     assert info.size == (24, 24)
     with READER.open(info) as image:
         pixels, valid = image.read(info.box, info.size)
@@ -109,7 +109,7 @@ def test_a_stack_keeps_the_seams_contract(tmp_path: Path, making: ModuleType, sp
     slices = making.slices(7, PixelSpacing=spacing, PixelPaddingValue=304)
     folder = making.save_all(slices, tmp_path / "in", order=[4, 0, 6, 2, 1, 5, 3])
     options = {"columns": "3"}
-    (info,) = READER.scan(str(folder), options)
+    (info,) = scan_with(READER, str(folder), options)
     sheet = sheet_of(info)
     assert sheet is not None
     native = np.zeros((*info.size[::-1], 1), dtype=np.float32)
