@@ -153,7 +153,7 @@ def main() -> NoReturn:
     with terminal():
         try:
             try:
-                app()
+                app(prog_name="limner")
             finally:
                 sys.stdout.flush()
         except LimnerError as error:
