@@ -34,19 +34,21 @@ FENCES: dict[str, tuple[str, ...]] = {
     "tifffile": ("readers/pyramid.py", "readers/tiffpicture.py"),
     # only in the limited process that decodes studies
     "pydicom": ("readers/dicom/header.py", "readers/dicom/pixels.py"),
+    "matplotlib": ("pipelines/plots.py",),
     "pyogrio": ("reports/geopackage.py",),
     "pandas": ("reports/tables.py", "reports/frames.py", "pipelines/run_result.py"),
     "geopandas": ("reports/frames.py",),
     # drawing; and late, for pictures that do not fill the 4KHD grid exactly, and for those that are sent
     "PIL": (
         *("reports/lettering.py", "reports/overview.py", "reports/painting.py"),
-        *("reports/losses.py", "reports/probes.py", "model/training/samples.py"),
+        "model/training/samples.py",
         *("model/tiling.py", "model/asking/chat.py"),
         *("pipelines/describe.py", "pipelines/opened.py", "pipelines/run_result.py"),
     ),
     # what runs a network, and what fetches one
     "onnxruntime": ("model/onnx.py",),
     "huggingface_hub": ("model/weights.py",),
+    "platformdirs": ("model/weights.py",),
     # a model behind a URL: what asks it, and what checks its answers
     "httpx2": ("model/asking/wire.py",),
     "jsonschema": ("model/asking/schema.py",),
