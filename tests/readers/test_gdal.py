@@ -344,8 +344,8 @@ def test_no_pipe_is_waited_for(tile: Path, pipe: str) -> None:
         os.mkfifo(tile.with_name(pipe))
         path = tile.with_name(pipe) if pipe == "pipe.tif" else tile
     code = (
-        "import sys\nfrom limner.readers.errors import ReadError\nfrom limner.readers.geotiff import RasterReader as R\n"
-        "try:\n    R().scan(sys.argv[1], R.Options())\nexcept ReadError as error:\n    print(error.rule)"
+        "import sys\nfrom limner.readers.errors import ReadError\nfrom limner.readers.geotiff import RasterReader\n"
+        "R = RasterReader\ntry:\n    R().scan(sys.argv[1], R.Options())\nexcept ReadError as error:\n    print(error.rule)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60, check=True
