@@ -38,7 +38,7 @@ class NetworkOptions(Options):
         default=False, description="Whether weights may be fetched; `--fetch` sets it.", json_schema_extra=NEUTRAL
     )
     threads: int = Field(
-        0,
+        default=0,
         ge=0,
         le=1024,
         description="Threads of the network; 0 is its library's choice.",

@@ -27,7 +27,7 @@ DEFAULT = "csmask"
 class SegmenterOptions(NetworkOptions):
     """Options of `Segmenter`."""
 
-    model: str = Field(DEFAULT, min_length=1, description="A shipped model card's name, or a card's path.")
+    model: str = Field(default=DEFAULT, min_length=1, description="A shipped model card's name, or a card's path.")
 
 
 class Segmenter:

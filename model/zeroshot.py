@@ -37,9 +37,9 @@ class ZeroShotOptions(NetworkOptions):
         "OpenCLIP's weights alone.",
         examples=["--model zero-shot:FOLDER, or zero-shot:OWNER/NAME@COMMIT"],
     )
-    architecture: str = Field("", description="OpenCLIP's name of the model, for a file of weights alone.")
+    architecture: str = Field(default="", description="OpenCLIP's name of the model, for a file of weights alone.")
     tokenizer: str = Field(
-        "",
+        default="",
         description="For OpenCLIP: a folder with a tokenizer's files, or OpenCLIP's file of merges, where neither lies "
         "beside the weights.",
     )
@@ -49,13 +49,15 @@ class ZeroShotOptions(NetworkOptions):
         examples=['--labels "forest,water,built-up land"'],
     )
     templates: tuple[str, ...] = Field(
-        ("a photo of {}.",),
+        default=("a photo of {}.",),
         min_length=1,
         description="Prompts with `{}` for the label, whose similarities are averaged.",
         json_schema_extra={"separator": ";"},
         examples=["a photo of {}."],
     )
-    aggregate: Literal["both", "tile", "region"] = Field("both", description="Whether tiles or regions are answered.")
+    aggregate: Literal["both", "tile", "region"] = Field(
+        default="both", description="Whether tiles or regions are answered."
+    )
     fusion: FusionText = "off"
 
     @field_validator("templates")

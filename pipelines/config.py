@@ -56,56 +56,74 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    inputs: Texts = Field((), description="Files, folders or remote paths (/vsi…, s3://, https://) of images.")
+    inputs: Texts = Field(default=(), description="Files, folders or remote paths (/vsi…, s3://, https://) of images.")
     out: Text = Field(
-        "", description="Folder for the results. A run that was cut off goes on when it is given the same folder."
+        default="",
+        description="Folder for the results. A run that was cut off goes on when it is given the same folder.",
     )
-    preset: str = Field("neutral", description="Settings that ship for a kind of image; all others win over it.")
+    preset: str = Field(
+        default="neutral", description="Settings that ship for a kind of image; all others win over it."
+    )
     model: Text = Field(
-        "",
+        default="",
         description="Model card by name or path, or annotator with its checkpoint, such as probe:FOLDER. "
         "Default: csmask, where every image has the bands that it needs. "
         "none annotates nothing: the run reports what there is.",
     )
     labels: Texts = Field(
-        (), description="Labels to report, or to choose from where the model takes words. Default: all."
+        default=(), description="Labels to report, or to choose from where the model takes words. Default: all."
     )
-    ask: str = Field("", description="Question to a vision-language model about each region.")
+    ask: str = Field(default="", description="Question to a vision-language model about each region.")
     answer: Literal["", "describe", "classify", "locate", "extract"] = Field(
-        "",
+        default="",
         description="Kind of answer: describe is a text, classify one of the labels, locate boxes of the labels, "
         "extract the values of schema_file.",
     )
-    schema_file: Text = Field("", description="JSON schema file of the values to extract.")
+    schema_file: Text = Field(default="", description="JSON schema file of the values to extract.")
     resolution: str = Field(
-        "", description="Pixel size at which regions are analysed: 10m, 0.5um or native. Default: the model's own."
+        default="",
+        description="Pixel size at which regions are analysed: 10m, 0.5um or native. Default: the model's own.",
     )
     stretch: Texts = Field(
-        (),
+        default=(),
         description="Native numbers that become black and white in pictures of more than 8 bits, such as 0,2750. "
         "Default: percentiles of each image.",
     )
-    hd_num: int = Field(25, description="Most tiles of a region, 1 to 65; larger images are cut into more regions.")
+    hd_num: int = Field(
+        default=25, description="Most tiles of a region, 1 to 65; larger images are cut into more regions."
+    )
     enlarge: bool = Field(
         default=False, description="Enlarge small pictures to fill hd_num tiles, as 4KHD's own transform always does."
     )
-    overlap: int = Field(0, ge=0, description="Pixels, at the analysed resolution, that neighbouring regions share.")
+    overlap: int = Field(
+        default=0, ge=0, description="Pixels, at the analysed resolution, that neighbouring regions share."
+    )
     area: Text = Field(
-        "",
+        default="",
         description="GeoJSON file of the area of interest: longitude and latitude for maps, pixels as QuPath exports "
         "them for slides and studies.",
     )
-    tissue: Literal["auto", "off"] = Field("auto", description="auto leaves out what of a slide holds no tissue.")
+    tissue: Literal["auto", "off"] = Field(
+        default="auto", description="auto leaves out what of a slide holds no tissue."
+    )
     skip_empty: bool = Field(default=True, description="Leave out regions in which the overview shows no valid pixel.")
-    reader: str = Field("", description="Reader that opens the inputs. Default: the one that knows their format best.")
-    sensor: str = Field("", description="Sensor and processing level of the images, where their files do not say it.")
-    bands: Texts = Field((), description="Names of the file's channels, in its order, such as blue,green,red,nir.")
-    crs: str = Field("", description="Coordinate reference system, such as EPSG:32618, of files that have none.")
+    reader: str = Field(
+        default="", description="Reader that opens the inputs. Default: the one that knows their format best."
+    )
+    sensor: str = Field(
+        default="", description="Sensor and processing level of the images, where their files do not say it."
+    )
+    bands: Texts = Field(
+        default=(), description="Names of the file's channels, in its order, such as blue,green,red,nir."
+    )
+    crs: str = Field(
+        default="", description="Coordinate reference system, such as EPSG:32618, of files that have none."
+    )
     microns_per_pixel: Text = Field(
-        "", description="Pixel size of slides that do not state it: one number, or two as x,y."
+        default="", description="Pixel size of slides that do not state it: one number, or two as x,y."
     )
     names: Literal["hide", "show"] = Field(
-        "hide",
+        default="hide",
         description="hide replaces names and paths of slides and studies by pseudonyms in all output.",
     )
     reader_options: Options = Field(
@@ -118,11 +136,11 @@ class Settings(BaseModel):
         default_factory=dict, description="Options of the writers, as WRITER.OPTION=VALUE; `limner plugins` lists them."
     )
     engine: Literal["inline", "local"] = Field(
-        "inline", description="inline works in this process, local in several processes of this machine."
+        default="inline", description="inline works in this process, local in several processes of this machine."
     )
-    workers: int = Field(0, ge=0, description="Processes of the engine local. Default: one for each core.")
-    batch: int = Field(1, ge=1, le=1024, description="Regions that are annotated together.")
-    reports: Texts = Field((), description="Kinds of reports to write. Default: all.")
+    workers: int = Field(default=0, ge=0, description="Processes of the engine local. Default: one for each core.")
+    batch: int = Field(default=1, ge=1, le=1024, description="Regions that are annotated together.")
+    reports: Texts = Field(default=(), description="Kinds of reports to write. Default: all.")
     fetch: bool = Field(default=False, description="Allow the network for the model's weights.")
 
     @field_validator("*")

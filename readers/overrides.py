@@ -25,22 +25,29 @@ class Overrides(NameOptions):
     """What the user states about the inputs, whichever reader opens them."""
 
     sensor: str = Field(
-        "", description="What took the images, such as sentinel-2-l1c; `--sensor` sets it.", examples=["sentinel-2-l1c"]
+        default="",
+        description="What took the images, such as sentinel-2-l1c; `--sensor` sets it.",
+        examples=["sentinel-2-l1c"],
     )
     bands: tuple[str, ...] = Field(
-        (), description="Names of the channels in order; `--bands` sets it.", examples=["--bands blue,green,red,nir"]
+        default=(),
+        description="Names of the channels in order; `--bands` sets it.",
+        examples=["--bands blue,green,red,nir"],
     )
     crs: str = Field(
-        "", description="The coordinate system of files that name none; `--crs` sets it.", examples=["--crs EPSG:32618"]
+        default="",
+        description="The coordinate system of files that name none; `--crs` sets it.",
+        examples=["--crs EPSG:32618"],
     )
     microns_per_pixel: tuple[float, ...] = Field(
-        (),
+        default=(),
         max_length=2,
         description="The pixel size of slides, one number or two as x,y; `--microns-per-pixel` sets it.",
         examples=["--microns-per-pixel 0.5"],
     )
     spacing_csv: str = Field(
-        "", description="A table of slides' pixel sizes, with the columns `path` or `name`, `mpp_x` and `mpp_y`."
+        default="",
+        description="A table of slides' pixel sizes, with the columns `path` or `name`, `mpp_x` and `mpp_y`.",
     )
 
     @field_validator("sensor")

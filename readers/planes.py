@@ -16,8 +16,8 @@ _CHOSEN: Final = {"Z": "z", "T": "t"}  # axes of which one place is read, and th
 class PlaneOptions(Options):
     """Options of the reader "pyramid"."""
 
-    z: int = Field(0, ge=0, description="The focal plane to read, counted from 0.")
-    t: int = Field(0, ge=0, description="The time to read, counted from 0.")
+    z: int = Field(default=0, ge=0, description="The focal plane to read, counted from 0.")
+    t: int = Field(default=0, ge=0, description="The time to read, counted from 0.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,10 +36,10 @@ class NameOptions(Options):
     """Options that say whether names of people are told."""
 
     names: Literal["hide", "show"] = Field(
-        "hide",
+        default="hide",
         description="Whether people's names are replaced by pseudonyms; `--set names=show` sets it.",
     )
-    key_file: str = Field("", description="The file of a secret key for pseudonyms, of at least 16 bytes.")
+    key_file: str = Field(default="", description="The file of a secret key for pseudonyms, of at least 16 bytes.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,13 +51,13 @@ class RasterOptions(Options):
     """Options of rasters and of scenes."""
 
     nodata: float | None = Field(
-        None,
+        default=None,
         allow_inf_nan=True,
         description="The no-data value, or nan, instead of the file's.",
         examples=["nodata=0"],
     )
     default_nodata: float | None = Field(
-        None, allow_inf_nan=True, description="The no-data value of files that state none; a sensor sets it."
+        default=None, allow_inf_nan=True, description="The no-data value of files that state none; a sensor sets it."
     )
 
 

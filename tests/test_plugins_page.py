@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "bench"))
-from options_tables import tables
+from options_tables import tables  # pyright: ignore[reportMissingImports] - a script beside the tests
 
 sys.path.pop(0)
 

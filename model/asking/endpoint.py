@@ -44,38 +44,43 @@ class EndpointOptions(QuestionOptions):
     checkpoint: str = Field(
         min_length=1, description="The server's URL.", examples=["--model endpoint:http://127.0.0.1:8000/v1"]
     )
-    served: OneLine = Field("", description="The model's name at the server.")
-    answers_as: OneLine = Field("", description="The name by which it answers, where that is another.")
+    served: OneLine = Field(default="", description="The model's name at the server.")
+    answers_as: OneLine = Field(default="", description="The name by which it answers, where that is another.")
     listed: bool = Field(default=True, description="Whether the server lists its models.")
     key_variable: OneLine = Field(
-        "", description="The environment variable that holds the server's key.", json_schema_extra=NEUTRAL
+        default="", description="The environment variable that holds the server's key.", json_schema_extra=NEUTRAL
     )
     insecure: bool = Field(
         default=False, description="Whether plain http to another machine is allowed.", json_schema_extra=NEUTRAL
     )
     timeout: float = Field(
-        180.0, ge=0.1, le=86400, description="Seconds that a whole answer may take.", json_schema_extra=NEUTRAL
+        default=180.0, ge=0.1, le=86400, description="Seconds that a whole answer may take.", json_schema_extra=NEUTRAL
     )
     retries: int = Field(
-        4, ge=0, le=20, description="Retries after a failure that may pass.", json_schema_extra=NEUTRAL
+        default=4, ge=0, le=20, description="Retries after a failure that may pass.", json_schema_extra=NEUTRAL
     )
-    concurrency: int = Field(4, ge=1, le=256, description="Requests at a time.", json_schema_extra=NEUTRAL)
+    concurrency: int = Field(default=4, ge=1, le=256, description="Requests at a time.", json_schema_extra=NEUTRAL)
     failures: int = Field(
-        5, ge=1, le=1000000, description="Failed requests in a row after which it gives up.", json_schema_extra=NEUTRAL
+        default=5,
+        ge=1,
+        le=1000000,
+        description="Failed requests in a row after which it gives up.",
+        json_schema_extra=NEUTRAL,
     )
     views: Literal["canvas", "tiles"] = Field(
-        "canvas", description="Whether a region is shown as one picture, or as its global view and then each tile."
+        default="canvas",
+        description="Whether a region is shown as one picture, or as its global view and then each tile.",
     )
-    detail: Literal["", "low", "high", "auto"] = Field("", description="The detail that is asked of pictures.")
-    tile: int = Field(TILE, ge=8, le=4096, description="Pixels a side of a tile.")
+    detail: Literal["", "low", "high", "auto"] = Field(default="", description="The detail that is asked of pictures.")
+    tile: int = Field(default=TILE, ge=8, le=4096, description="Pixels a side of a tile.")
     structured: Literal["json_schema", "guided_json", "none"] = Field(
-        "json_schema", description="How the server is told that an answer must obey a schema."
+        default="json_schema", description="How the server is told that an answer must obey a schema."
     )
     likelihood: Literal["votes", "first-token"] = Field(
-        "votes", description="How labels are scored: by choices in several orders, or by first tokens."
+        default="votes", description="How labels are scored: by choices in several orders, or by first tokens."
     )
     boxes: Literal["", "pixels", "thousandths", "unit"] = Field(
-        "", description="The unit in which the model names boxes."
+        default="", description="The unit in which the model names boxes."
     )
 
 

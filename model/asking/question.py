@@ -40,27 +40,27 @@ _VALID = "valid"  # a number that every answer about a region has
 class QuestionOptions(NetworkOptions):
     """Options of every annotator that is asked a question."""
 
-    question: str = Field("", description="What is asked of each region; `--ask` sets it.")
+    question: str = Field(default="", description="What is asked of each region; `--ask` sets it.")
     answer: Literal["", "describe", "classify", "locate", "extract"] = Field(
-        "",
+        default="",
         description="The kind of answer; by default extract where there is a schema, classify where there are labels, "
         "else describe.",
     )
-    labels: Names = Field((), description="What to choose from, or to look for.")
-    json_schema: str = Field("", description="A JSON schema of the values to extract; `--schema-file` sets it.")
+    labels: Names = Field(default=(), description="What to choose from, or to look for.")
+    json_schema: str = Field(default="", description="A JSON schema of the values to extract; `--schema-file` sets it.")
     margin: float = Field(
-        0.1,
+        default=0.1,
         ge=0,
         le=1,
         description="Probability by which a label must lead the next to be given.",
     )
     orders: int = Field(
-        0,
+        default=0,
         ge=0,
         le=100,
         description="Orders in which labels are listed; 0 is one for each label, at most four.",
     )
-    max_tokens: int = Field(512, ge=1, le=32768, description="The most tokens of a text.")
+    max_tokens: int = Field(default=512, ge=1, le=32768, description="The most tokens of a text.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,18 +49,19 @@ class VlmOptions(QuestionOptions):
         examples=["--model vlm:FOLDER, or vlm:OWNER/NAME@COMMIT"],
     )
     views: Literal["canvas", "tiles"] = Field(
-        "canvas", description="Whether a region is shown as one picture, or as its global view and then each tile."
+        default="canvas",
+        description="Whether a region is shown as one picture, or as its global view and then each tile.",
     )
     tile: int | None = Field(
-        None, ge=SMALLEST, le=LARGEST, description="Pixels a side of a tile; by default the checkpoint's own."
+        default=None, ge=SMALLEST, le=LARGEST, description="Pixels a side of a tile; by default the checkpoint's own."
     )
     boxes: Literal["", "pixels", "thousandths", "unit"] = Field(
-        "", description="The unit in which it names boxes, for families of which that is not known."
+        default="", description="The unit in which it names boxes, for families of which that is not known."
     )
     dtype: Literal["", "float32", "bfloat16", "float16", "auto"] = Field(
-        "", description="Type of numbers; by default float32 on a processor, else the checkpoint's own."
+        default="", description="Type of numbers; by default float32 on a processor, else the checkpoint's own."
     )
-    device: str = Field("auto", description="torch's name of a device; auto is a GPU where there is one.")
+    device: str = Field(default="auto", description="torch's name of a device; auto is a GPU where there is one.")
 
 
 class VlmAnnotator(Asker):

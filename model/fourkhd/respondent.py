@@ -37,22 +37,25 @@ class FourKhdOptions(QuestionOptions):
         examples=["--model 4khd:FOLDER, or 4khd:OWNER/NAME@COMMIT"],
     )
     layout: Literal["", "chat", "benchmark", "training"] = Field(
-        "", description="How a prompt is laid out; by default as the checkpoint was aligned, else as a chat."
+        default="", description="How a prompt is laid out; by default as the checkpoint was aligned, else as a chat."
     )
-    system: str = Field(SYSTEM, description="The instruction before the question, in a chat.")
+    system: str = Field(default=SYSTEM, description="The instruction before the question, in a chat.")
     dtype: Literal["", "auto", "float32", "bfloat16", "float16"] = Field(
-        "", description="Type of numbers; by default bfloat16 on a GPU and float32 elsewhere."
+        default="", description="Type of numbers; by default bfloat16 on a GPU and float32 elsewhere."
     )
     device: str = Field(
-        "", description="auto (a GPU where there is one), cpu, cuda:0, or split for layers spread over all GPUs."
+        default="",
+        description="auto (a GPU where there is one), cpu, cuda:0, or split for layers spread over all GPUs.",
     )
-    attention: str = Field("", description="The kernel of attention; by default sdpa.")
+    attention: str = Field(default="", description="The kernel of attention; by default sdpa.")
     quantize: Literal["", "4bit", "8bit"] = Field(
-        "", description="Bits in which the language model's large matrices are held, by bitsandbytes."
+        default="", description="Bits in which the language model's large matrices are held, by bitsandbytes."
     )
-    together: int = Field(1, ge=1, description="Regions that are read at once.")
+    together: int = Field(default=1, ge=1, description="Regions that are read at once.")
     overall: bool = Field(default=True, description="Whether the global view is shown beside the tiles.")
-    enlarge: int = Field(0, ge=0, description="Tiles that small pictures are enlarged to fill; `--enlarge` sets it.")
+    enlarge: int = Field(
+        default=0, ge=0, description="Tiles that small pictures are enlarged to fill; `--enlarge` sets it."
+    )
 
 
 class FourKhdAnnotator(Asker):

@@ -31,12 +31,17 @@ class ProbeOptions(NetworkOptions):
     checkpoint: str = Field(
         min_length=1, description="The folder that `limner train probe` made.", examples=["--model probe:FOLDER"]
     )
-    encoder: str = Field("", description="Where the encoder is now, if not where it was when the probe was trained.")
+    encoder: str = Field(
+        default="", description="Where the encoder is now, if not where it was when the probe was trained."
+    )
     margin: float = Field(
-        0.1, ge=0, le=1, description="Probability by which the likeliest class must lead the next to be reported."
+        default=0.1,
+        ge=0,
+        le=1,
+        description="Probability by which the likeliest class must lead the next to be reported.",
     )
     fusion: FusionText = "off"
-    labels: Names = Field((), description="The classes to report; all by default.")
+    labels: Names = Field(default=(), description="The classes to report; all by default.")
 
 
 class Probe:

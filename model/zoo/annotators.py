@@ -37,18 +37,25 @@ class TransformersOptions(NetworkOptions):
         description="A folder or a hub id `OWNER/NAME@COMMIT`.",
         examples=["--model transformers:FOLDER, or transformers:OWNER/NAME@COMMIT"],
     )
-    labels: Names = Field((), description="Which of its labels to keep, or what a detector by words looks for.")
+    labels: Names = Field(default=(), description="Which of its labels to keep, or what a detector by words looks for.")
     background: Names = Field(
-        (), description="Classes of a segmentation that give no areas, besides one that is called background."
+        default=(), description="Classes of a segmentation that give no areas, besides one that is called background."
     )
     threshold: float | None = Field(
-        None, ge=0, le=1, description="The lowest score of a detection; by default what its family is used with."
+        default=None,
+        ge=0,
+        le=1,
+        description="The lowest score of a detection; by default what its family is used with.",
     )
     template: str = Field(
-        "", description="The prompt around a label to look for, with `{}` for the label.", examples=["a photo of {}"]
+        default="",
+        description="The prompt around a label to look for, with `{}` for the label.",
+        examples=["a photo of {}"],
     )
     halo: int | None = Field(
-        None, ge=0, description="Margin of a tile in pixels; by default an eighth of it, none for classification."
+        default=None,
+        ge=0,
+        description="Margin of a tile in pixels; by default an eighth of it, none for classification.",
     )
 
     @field_validator("template")

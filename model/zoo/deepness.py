@@ -63,15 +63,20 @@ class DeepnessOptions(NetworkOptions):
     """Options of `Deepness`."""
 
     checkpoint: str = Field(min_length=1, description="The ONNX file.", examples=["--model deepness:FILE.onnx"])
-    labels: Names = Field((), description="Which of its classes to keep; all by default.")
+    labels: Names = Field(default=(), description="Which of its classes to keep; all by default.")
     threshold: float | None = Field(
-        None, ge=0, le=1, description="The lowest score that counts, instead of the file's `seg_thresh` or `det_conf`."
+        default=None,
+        ge=0,
+        le=1,
+        description="The lowest score that counts, instead of the file's `seg_thresh` or `det_conf`.",
     )
-    model_type: str = Field("", description="Segmentor or Detector, where the file does not state it.")
-    det_type: str = Field("", description="The kind of YOLO, where the file does not state it.")
-    tile: int | None = Field(None, ge=1, description="Pixels a side of a tile, where the file does not state them.")
+    model_type: str = Field(default="", description="Segmentor or Detector, where the file does not state it.")
+    det_type: str = Field(default="", description="The kind of YOLO, where the file does not state it.")
+    tile: int | None = Field(
+        default=None, ge=1, description="Pixels a side of a tile, where the file does not state them."
+    )
     halo: int | None = Field(
-        None, ge=0, description="Margin of a tile in pixels, instead of half the file's `tiles_overlap`."
+        default=None, ge=0, description="Margin of a tile in pixels, instead of half the file's `tiles_overlap`."
     )
 
 

@@ -87,7 +87,7 @@ class WSInferOptions(NetworkOptions):
         description="A folder with `config.json` and `torchscript_model.pt`, or a hub id `OWNER/NAME@COMMIT`.",
         examples=["--model wsinfer:FOLDER, or wsinfer:OWNER/NAME@COMMIT"],
     )
-    labels: Names = Field((), description="Which of its classes to keep; all by default.")
+    labels: Names = Field(default=(), description="Which of its classes to keep; all by default.")
 
 
 class WSInfer:

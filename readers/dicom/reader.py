@@ -38,9 +38,10 @@ _WHOLE_SLIDE: Final = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.77\.1\.6(?!
 class DicomOptions(NameOptions):
     """Options of the reader "dicom"."""
 
-    columns: int = Field(5, ge=1, le=1000, description="Slices a row of a stack that is laid out as a sheet.")
+    columns: int = Field(default=5, ge=1, le=1000, description="Slices a row of a stack that is laid out as a sheet.")
     window: str = Field(
-        "", description="How grey is seen: centre,width, a CT preset such as lung, or the file's name for a window."
+        default="",
+        description="How grey is seen: centre,width, a CT preset such as lung, or the file's name for a window.",
     )
 
 

@@ -52,7 +52,7 @@ def python_type(name: str) -> str:
     if values := [one for one in get_args(field.annotation) if isinstance(one, str)]:
         return "Literal[{}]".format(", ".join(f'"{one}"' for one in values))
     if field.annotation in {bool, int}:
-        return field.annotation.__name__
+        return "bool" if field.annotation is bool else "int"
     if field.default == ():
         return "str | Sequence[str]"
     return "str | os.PathLike[str]" if field.metadata else "str"

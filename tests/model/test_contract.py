@@ -60,8 +60,8 @@ READER = cast("Reader", HeldReader())
 
 
 class ToyOptions(Options):
-    how: str = Field("", description="Which sentence is broken.")
-    threads: int = Field(1, ge=1, description="Of nothing.")
+    how: str = Field(default="", description="Which sentence is broken.")
+    threads: int = Field(default=1, ge=1, description="Of nothing.")
 
 
 class Toy:

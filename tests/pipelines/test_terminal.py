@@ -128,7 +128,7 @@ def test_a_standard_output_that_takes_nothing_is_told(case: str, scene: Path, ca
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["plugins"]])
 @pytest.mark.parametrize("case", ["full", "closed", "gone"])
-def test_so_it_is_for_every_command(case: str, words: list[object]) -> None:
+def test_so_it_is_for_every_command(case: str, words: list[str]) -> None:
     said = _no_output(words, case)
     assert said.returncode == 1
     assert b"standard output" in said.stderr

@@ -20,12 +20,14 @@ class Made(Options):
     """Options of every type."""
 
     checkpoint: str = Field(description="A folder.", examples=["--model made:FOLDER"])
-    tile: int = Field(256, ge=8, le=4096, description="Pixels a side.")
-    share: float | None = Field(None, ge=0, le=1, description="A part of the whole.")
-    labels: tuple[str, ...] = Field((), description="What to look for.")
-    templates: tuple[str, ...] = Field(("a {}",), description="Words around.", json_schema_extra={"separator": ";"})
-    box: tuple[float, float] = Field((0.0, 1.5), description="From and to.")
-    unit: Literal["", "pixels", "unit"] = Field("", description="Of boxes.")
+    tile: int = Field(default=256, ge=8, le=4096, description="Pixels a side.")
+    share: float | None = Field(default=None, ge=0, le=1, description="A part of the whole.")
+    labels: tuple[str, ...] = Field(default=(), description="What to look for.")
+    templates: tuple[str, ...] = Field(
+        default=("a {}",), description="Words around.", json_schema_extra={"separator": ";"}
+    )
+    box: tuple[float, float] = Field(default=(0.0, 1.5), description="From and to.")
+    unit: Literal["", "pixels", "unit"] = Field(default="", description="Of boxes.")
     fetch: bool = Field(default=False, description="Whether the network is allowed.", json_schema_extra=NEUTRAL)
 
     @field_validator("labels")

@@ -15,7 +15,7 @@ UNPLACED = Placement(((10.0, 0.0, 3e5), (0.0, -10.0, 4e6)), "crs", source="geotr
 class NodataOptions(Options):
     """Of a reader that wants to know the no-data value."""
 
-    default_nodata: float | None = Field(None, description="No data.")
+    default_nodata: float | None = Field(default=None, description="No data.")
 
 
 class Reader:

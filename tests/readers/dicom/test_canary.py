@@ -6,6 +6,7 @@ import pickle
 import struct
 import warnings
 from pathlib import Path
+from typing import Literal
 from types import ModuleType
 
 import pytest
@@ -80,7 +81,7 @@ def streams(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str])
     return caplog, capfd
 
 
-def everything_told(folder: Path, out: Path, identities: str, streams: Streams) -> str:
+def everything_told(folder: Path, out: Path, identities: Literal["hide", "show"], streams: Streams) -> str:
     """All that comes out of scanning, reading, failing and writing tables, as one text."""
     caplog, capfd = streams
     options = {"names": identities}

@@ -20,7 +20,7 @@ READER = DicomReader()
 
 def fates(path: Path) -> dict[str, tuple[str, str]]:
     """Every file below `path` → (status, reason)."""
-    found = READER.survey(str(path), {}).fates
+    found = READER.survey(str(path), DicomReader.Options()).fates
     rows = {os.path.relpath(fate.source, path): (fate.status, fate.reason) for fate in found}
     assert len(rows) == len(found)
     return rows

@@ -62,7 +62,7 @@ def test_each_costs_one_row_and_the_parent_stays_small(hostile: dict[str, Path])
 
 def test_together_in_one_folder_each_still_has_one_row(hostile: dict[str, Path]) -> None:
     folder = hostile["good"].parents[1]
-    fates = DicomReader().survey(str(folder), {}).fates
+    fates = DicomReader().survey(str(folder), DicomReader.Options()).fates
     assert sorted(fate.source for fate in fates) == sorted(str(path) for path in hostile.values())
     statuses = {Path(fate.source).parent.name: fate.status for fate in fates}
     assert statuses["good"] == statuses["path-like UIDs"] == "read"
