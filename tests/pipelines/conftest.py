@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def make_scene() -> Callable[..., Path]:
         pixels = (1000 + 400 * np.sin(x / 9.0) * np.cos(y / 7.0) + 100 * np.sin(x / 2.0)).astype(np.uint16)
         pixels[(x < 40) & (y < 40)] = 0
         transform = rasterio.Affine(metres, 0.0, 500000.0, 0.0, -metres, 5200000.0)
-        placed = {} if crs is None else {"crs": crs}
+        placed: dict[str, Any] = {} if crs is None else {"crs": crs}
         with rasterio.open(
             path,
             "w",
@@ -149,14 +150,20 @@ import os, signal, time
 from pathlib import Path
 from limner.model.annotator import Answer, Sight
 from limner.readers.errors import ModelError
+from limner.readers.options import Options
+from pydantic import Field
 
 
 class Painter:
     """Sees RGB and says of each region where it is; `mood` is what it does otherwise."""
 
+    class Options(Options):
+        mood: str = Field("", description="What it does otherwise.")
+        trigger: str = Field("", description="A file that only one can delete.")
+
     def __init__(self, options):
-        self.options = dict(options)
-        self.mood = self.options.get("mood", "")
+        self.options = options
+        self.mood = options.mood
         self.identity = {"name": "painter", "version": "1", "mood": self.mood}
         self.labels = ()
         self.colours = {}
@@ -184,7 +191,7 @@ class Painter:
             raise MemoryError
         if self.mood == "rogue":
             try:
-                os.unlink(self.options["trigger"])  # only one worker can
+                os.unlink(self.options.trigger)  # only one worker can
             except FileNotFoundError:
                 pass
             else:
@@ -219,9 +226,6 @@ class PerTile:
     identity = {"name": "per-tile", "version": "1"}
     labels = ("seen",)
     colours = {}
-
-    def __init__(self, options):
-        pass
 
     def sight(self, info):
         return Sight(tile=16)

@@ -2,16 +2,20 @@
 
 import csv
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 from limner.pipelines.report import read_record
 from limner.readers.dicom.grey import Table, Voi, grey8
 
-Limner = Callable[..., "Said"]  # noqa: F821 - of conftest, which tests cannot import
+pytestmark = pytest.mark.slow
+
+Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +51,10 @@ def test_a_slice_is_a_tile(tmp_path: Path, making: ModuleType, per_tile: str, li
         assert float(row["centre_lps_z_mm"]) == 30 + 2.5 * (int(row["slice"]) - 1)
         assert row["spacing_source"] == "pixel_spacing"
     (image,) = read_record(out).images
+    (summary,) = rows(out / "summary.csv")
+    slice_mm2 = math.prod(float(dict(image.info.facts)[key]) for key in ("rows", "row_mm", "columns", "col_mm"))
+    assert float(summary["analysed_mm2"]) == pytest.approx(7 * slice_mm2)
+    assert float(summary["per_mm2.seen"]) == pytest.approx(1 / slice_mm2)
     assert len({f.geometry.bounds for f in image.findings()}) == 7
     assert {cell.box for cell in image.info.cells} >= {
         type(image.info.box)(*f.geometry.bounds) for f in image.findings()
