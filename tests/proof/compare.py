@@ -215,6 +215,17 @@ def _pairs(
             else:
                 taken.add(found)
                 yield row, new[found]
+        if not most:  # then those that are the same but for their key
+            again, left = left, []
+            for i, row in again:
+                free = (
+                    j for j, other in enumerate(new) if j not in taken and _alike(row, other, columns - set(key), name)
+                )
+                if (found := next(free, None)) is None:
+                    left.append((i, row))
+                else:
+                    taken.add(found)
+                    yield row, new[found]
     rest = [row for j, row in enumerate(new) if j not in taken]
     for _, row in left:
         counts = [_differing(row, other, columns, name) for other in rest]
@@ -224,6 +235,10 @@ def _pairs(
         else:
             yield row, rest.pop(best)
     yield from ((None, row) for row in rest)
+
+
+def _alike(a: Row, b: Row, columns: set[str], name: str) -> bool:
+    return all(same(column, a.get(column), b.get(column), name) for column in columns)
 
 
 def _differing(a: Row, b: Row, columns: set[str], name: str) -> int:

@@ -47,7 +47,7 @@ class Lines:
     new: str = ""
 
 
-_SMALL = ("slide*", "stud*", "examples")  # runs of slides and studies
+_SMALL = ("slide*", "examples", "stud*")  # runs of slides and studies
 _NAMES = "what people call an image stands beside its id"
 _WHOLE = "what summary.csv told of labels and areas stands in areas.csv; summary.csv has a row an image"
 _UNITS = "areas of slides are in µm² and mm², those of studies in mm²"
@@ -66,8 +66,7 @@ COLUMNS: Sequence[Column] = (
     Column(_WHOLE, "*/summary.csv", "name", "item"),
     *(Column(_WHOLE, "*/summary.csv", f"{size}_{axis}_m") for size in ("pixel", "seen") for axis in "xy"),
     *(Column(_WHOLE, "*/summary.csv", new=name) for name in ("weights_sha256", "limner")),
-    *(Column(_UNITS, f"{run}/summary.csv", "area_m2", "area_mm2", 1e6) for run in _SMALL),
-    *(Column(_UNITS, f"{run}/findings.csv", "area_m2", "area_mm2", 1e6) for run in _SMALL),
+    *(Column(_UNITS, f"{run}/*.csv", "area_m2", "area_mm2", 1e6) for run in _SMALL[:2]),
     *(Column(_UNITS, "slide*/findings.csv", new=name) for name in ("area_um2", "*_um")),
     *(Column(_OWN, f"{run}/findings.csv", name) for run in _SMALL for name in ("lon", "lat", "crs")),
     *(Column(_OWN, f"{run}/findings.csv", f"world_{name}") for run in _SMALL for name in ("x", "y", "unit")),
@@ -78,6 +77,13 @@ COLUMNS: Sequence[Column] = (
         Column(_PLANES, "examples/overview-study1-us1.png", name, name, free=True)
         for name in ("width", "height", "coarse", "drawn")
     ),
+    Column(_PLANES, "stud*/findings.csv", r"bbox_(..)_px", r"\1_px"),
+    *(Column(_PLANES, "stud*/findings.csv", name, name, free=True) for name in ("x_px", "y_px")),
+    Column(_PLANES, "stud*/findings.csv", "n_slices"),
+    *(Column(_PLANES, "stud*/findings.csv", name, name, free=True) for name in ("finding", "finding_uid")),
+    Column(_PLANES, "stud*/summary.csv", "regions", "regions", free=True),
+    *(Column(_PLANES, "stud*/summary.csv", name, name, free=True) for name in ("area_px", "share")),
+    Column("a study's areas follow from its pixel spacing", "stud*/*.csv", "area_m2", "area_mm2", free=True),
     Column("an image's id is called image everywhere", "*/series.csv", "stack_id", "image"),
 )
 TABLES: Sequence[Table] = (
