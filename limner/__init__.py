@@ -7,7 +7,10 @@
 Everything here loads when it is first used, so that `import limner` is quick.
 """
 
+from pkgutil import extend_path
 from typing import TYPE_CHECKING
+
+__path__ = extend_path(__path__, __name__)  # in a checkout this folder is found before the installed packages
 
 if TYPE_CHECKING:
     from limner.pipelines.api import annotate, open, plan, run, scan  # noqa: A004 - `limner.open`, as PIL has it

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
     from PIL import Image as Picture
 
+_DRAWN = 8  # images that a notebook shows of a run
 ALL_DONE, SOME_FAILED, NOTHING_READ = 0, 1, 3
 
 
@@ -126,9 +127,11 @@ class Run:
     def _repr_html_(self) -> str:
         """The same for notebooks, with a small picture of each image."""
         parts: list[str] = []
-        for image in self.record.images:
+        for image in self.record.images[:_DRAWN]:
             rows = [*(findings_rows(self.record, image) if self.record.assessed else []), *area_rows(image)]
             parts.append(html_table(rows, title=image.info.id, picture=self.show(image.info.id)))
-        closing = [("results", "in memory" if self.folder is None else str(self.folder))]
+        left = len(self.record.images) - len(parts)
+        closing = [("further", f"{plural(left, 'image')}: see .summary")] if left else []
+        closing += [("results", "in memory" if self.folder is None else str(self.folder))]
         closing += [("failed", f"{what}: {why}") for what, why in self.failures[:20]]
         return "".join([*parts, html_table([*closing, ("use", self.record.use)])])

@@ -197,7 +197,7 @@ def _seen(image: ImageRecord) -> list[tuple[str, str]]:
     rows = [("Size", f"{columns:,} × {lines:,} px")]
     ground = geodesy.metres_per_pixel(image.info.placement, (columns / 2, lines / 2))
     if ground is not None:
-        rows.append(("Pixel on the ground", _pair(*ground)))
+        rows.append(("Pixel on the ground" if image.info.kind == "map" else "Pixel", _pair(*ground)))
         rows.append(("Pixel as the model saw it", _pair(ground[0] * image.scale[0], ground[1] * image.scale[1])))
     if image.info.placement.crs:
         rows.append(("Coordinates", crs_name(image.info.placement.crs)))

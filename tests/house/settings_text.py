@@ -51,7 +51,7 @@ def python_type(name: str) -> str:
     field = Settings.model_fields[name]
     if values := [one for one in get_args(field.annotation) if isinstance(one, str)]:
         return "Literal[{}]".format(", ".join(f'"{one}"' for one in values))
-    if field.annotation in {bool, int}:
+    if field.annotation is bool or field.annotation is int:
         return "bool" if field.annotation is bool else "int"
     if field.default == ():
         return "str | Sequence[str]"

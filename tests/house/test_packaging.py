@@ -3,6 +3,8 @@
 import fnmatch
 import os
 import re
+import subprocess
+import sys
 import tarfile
 import tomllib
 import zipfile
@@ -103,6 +105,13 @@ def test_what_is_tested_is_the_installed_wheel(root: Path, built: Path) -> None:
     assert {path.name for path in Path(folder).iterdir()} - {"__pycache__"} == {*PACKAGES, *door} - {"__pycache__"}
     for name, ours in shipped(root).items():
         assert (Path(folder).parent / name).read_bytes() == ours.read_bytes(), name
+
+
+def test_the_installed_packages_are_found_from_within_the_checkout(root: Path, built: Path) -> None:
+    assert built.is_dir()
+    code = "import limner, limner.pipelines.api; print(limner.__file__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert Path(done.stdout.strip()) == root / "limner" / "__init__.py"
 
 
 def normal(name: str) -> str:

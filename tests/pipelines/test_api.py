@@ -8,11 +8,12 @@ from typing import Any
 
 import limner
 import numpy as np
+import numpy.typing as npt
 import pytest
 from limner.pipelines.describe import html_table
 from limner.readers.errors import ReadError, RequestError
 
-Limner = Callable[..., Any]
+Limner = Callable[..., Any]  # gives what was said: `code`, `out`, `err`
 
 
 def test_an_opened_image_tells_its_facts_and_reads_its_pixels(scene: Path) -> None:
@@ -114,10 +115,10 @@ def test_an_xarray_says_where_it_lies(scene: Path, card: Path) -> None:
         attrs={"_FillValue": 0},
     )
     run = limner.annotate(array, model=card)
-    assert list(run.images["crs"]) == ["EPSG:32633"]
+    assert [*run.images["crs"]] == ["EPSG:32633"]
     bounds = run.findings.total_bounds
     assert (bounds[0] >= 500000, bounds[3] <= 5200000) == (True, True)
-    assert list(run.summary["image"]) == ["array"]
+    assert [*run.summary["image"]] == ["array"]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_an_xarray_says_where_it_lies(scene: Path, card: Path) -> None:
     ],
     ids=["axes", "complex", "empty", "spacing", "bands"],
 )
-def test_what_is_no_picture_is_refused(array: np.ndarray, settings: dict[str, Any], words: str) -> None:
+def test_what_is_no_picture_is_refused(array: npt.NDArray[Any], settings: dict[str, Any], words: str) -> None:
     with pytest.raises((RequestError, ReadError), match=words):
         limner.annotate(array, model="none", **settings)
 
@@ -139,7 +140,7 @@ def test_what_is_no_picture_is_refused(array: np.ndarray, settings: dict[str, An
 def test_a_slide_in_memory_is_measured_in_micrometres() -> None:
     run = limner.annotate(np.full((64, 64, 3), 200, dtype=np.uint8), model="none", microns_per_pixel=0.5)
     assert [*run.images["kind"]] == ["slide"]
-    assert list(run.images["microns_per_pixel"]) == [[0.5, 0.5]]
+    assert [*run.images["microns_per_pixel"]] == [[0.5, 0.5]]
     assert "1024 µm²" in repr(run)
 
 

@@ -6,11 +6,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from limner.pipelines.events import RegionDone, Started, Told
-from limner.pipelines.progress import Drawing
+from limner.pipelines.progress import Drawing, watch
 from limner.pipelines.terminal import Outlet, visible
 
 pytestmark = pytest.mark.slow
@@ -70,6 +71,34 @@ def test_progress_takes_no_markup_and_no_escapes(capsys: pytest.CaptureFixture[s
     said = capsys.readouterr().err
     assert f"{SHOWN}\n" in said
     assert f"{SHOWN} failed. {SHOWN}\n" in said
+
+
+def test_progress_in_a_notebook_is_drawn_in_its_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+
+    def display(_: object, *, display_id: bool) -> SimpleNamespace:
+        assert display_id
+        return SimpleNamespace(update=lambda one: drawn.append(one._repr_html_()))
+
+    shell = SimpleNamespace(kernel=None)
+    notebook = SimpleNamespace(get_ipython=lambda: shell, display=SimpleNamespace(display=display))
+    monkeypatch.setitem(sys.modules, "IPython", notebook)  # pyright: ignore[reportArgumentType] - all that is used
+    with watch() as listen:
+        listen(Told("<b>" + EVIL))
+        listen(Started(1, 4, 1, "out"))
+        listen(RegionDone("a", "done", 2))
+        listen(RegionDone("b", "failed", 0, "why"))
+    assert 'value="3" max="4"' in drawn[-1]
+    assert "3 of 4 regions, 1 failed" in drawn[-1]
+    assert f"&lt;b&gt;{SHOWN}" in drawn[-1]
+    assert "b failed. why" in drawn[-1]
+
+
+def test_progress_of_a_program_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    with watch() as listen:
+        listen(Told("something"))
+        listen(Started(1, 4, 1, "out"))
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import pickle
 import struct
 import warnings
 from pathlib import Path
-from typing import Literal
 from types import ModuleType
+from typing import Literal
 
 import pytest
 from limner.model.finding import Finding
