@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 import shapely
@@ -20,6 +20,7 @@ from ..readers.plugins import installed, load
 from ..readers.registry import open_image, scan_again
 from ..readers.render import render
 from ..reports.folding import Fold
+from ..reports.patient import pixel_m2
 from ..reports.writer import (
     Area,
     AreaStatus,
@@ -90,8 +91,12 @@ def read_record(folder: Path) -> Record:
     plans = [ImagePlan.from_json(image) for image in manifest["images"]]
     annotator = cast("dict[str, Any]", manifest["annotator"])
     shelf, sources = _Shelf(folder), read_sources(folder)
+    shown = manifest["config"].get("names") == "show"
     return Record(
-        images=tuple(_image_record(plan, entries, shelf, sources) for plan in plans),
+        images=tuple(
+            replace(_image_record(plan, entries, shelf, sources), name=_file_name(plan.info, shown=shown))
+            for plan in plans
+        ),
         files=tuple(FileRow(**row) for row in manifest["files"]),
         model=_model(annotator, plans),
         labels=tuple(annotator["labels"]),
@@ -166,23 +171,30 @@ def _image_record(
     )
 
 
+def _file_name(info: ImageInfo, *, shown: bool) -> str:
+    """The name of an image's file or folder as the run tells its path; empty where it may be a person's name."""
+    return PurePosixPath(info.uri.replace("\\", "/")).name if shown or not info.personal else ""
+
+
 def _areas(plan: ImagePlan, found: Sequence[Entry | None]) -> tuple[Area, ...]:
     """What became of the image's area; the parts sum to it, since cores partition it."""
     cores = [region.core for region in plan.regions]
     m2 = boxes_m2([(core.x0, core.y0, core.x1, core.y1) for core in cores], plan.info.placement)
+    pixel = pixel_m2(plan.info)
     parts: dict[tuple[AreaStatus, str], list[tuple[float, float | None, int]]] = {("analysed", ""): []}
     for i, (core, entry) in enumerate(zip(cores, found, strict=True)):
         whole = (core.width * core.height, None if m2 is None else float(m2[i]))
         for key, pixels, metres, count in _parts(entry, whole, plan.beyond):
             parts.setdefault(key, []).append((pixels, metres, count))
+
+    def area(status: AreaStatus, reason: str, shares: list[tuple[float, float | None, int]]) -> Area:
+        pixels = math.fsum(pixels for pixels, _, _ in shares)
+        metres = math.fsum(metres or 0.0 for _, metres, _ in shares)
+        known = metres if m2 is not None else None if pixel is None else pixels * pixel
+        return Area(status, reason, pixels, known, sum(count for _, _, count in shares))
+
     return tuple(
-        Area(
-            status,
-            reason,
-            math.fsum(pixels for pixels, _, _ in shares),
-            None if m2 is None else math.fsum(metres or 0.0 for _, metres, _ in shares),
-            sum(count for _, _, count in shares),
-        )
+        area(status, reason, shares)
         for (status, reason), shares in sorted(parts.items(), key=lambda item: (_ORDER.index(item[0][0]), item[0][1]))
     )
 

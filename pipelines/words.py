@@ -202,7 +202,7 @@ def _findings_table(outcome: Outcome, image: ImageRecord) -> str:
     for label in labels:
         geometries = shapes([finding for finding in findings if finding.label == label])
         pixels = math.fsum(geometry.area for geometry in geometries)
-        m2 = math.fsum(areas_m2(geometries, image.info.placement))
+        m2 = math.fsum(areas_m2(geometries, image.info))
         rows.append((label, str(len(geometries)), _size(pixels, m2), _share(pixels, whole)))
     return table(rows, right=(1, 2, 3))
 

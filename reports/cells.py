@@ -1,11 +1,7 @@
-"""Texts that other programs can open safely: no control characters, no spreadsheet formulas, numbers in fixed forms."""
+"""Texts that other programs can open safely: no control characters, no spreadsheet formulas."""
 
-import math
 import re
 import unicodedata
-from collections.abc import Iterable
-
-import numpy as np
 
 _FORMULA = "=+-@＝＋－＠﹦﹢﹣﹫−"  # noqa: RUF001 - full-width and small forms, which spreadsheets fold into the plain ones
 _AFTER_SEMICOLON = re.compile(rf"(;\s*)(?=[{re.escape(_FORMULA)}])")
@@ -33,23 +29,6 @@ def cell(text: str) -> str:
     seen = _AFTER_SEMICOLON.sub(r"\1'", plain(text))
     risky = seen.lstrip()[:1]
     return f"'{seen}" if (risky and risky in _FORMULA) or text[:1] in {"\t", "\r", "\n"} else seen
-
-
-def fixed(values: Iterable[float], decimals: int) -> list[str]:
-    """Numbers with `decimals` places, empty where not finite; never "-0"."""
-    zero = f"{0.0:.{decimals}f}"
-    texts = [f"{value:.{decimals}f}" if math.isfinite(value) else "" for value in values]
-    return [zero if text.startswith("-") and text[1:] == zero else text for text in texts]
-
-
-def significant(values: Iterable[float], digits: int = 9) -> list[str]:
-    """Numbers with `digits` significant digits and no exponent, empty where not finite."""
-    return [
-        np.format_float_positional(value, precision=digits, unique=False, fractional=False, trim="-")
-        if math.isfinite(value)
-        else ""
-        for value in values
-    ]
 
 
 def _seen(character: str) -> str:

@@ -1,8 +1,7 @@
 """GeoJSON by RFC 7946: longitude and latitude, for any map."""
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,14 @@ from typing import Any
 import numpy as np
 import shapely
 
-from ..model.finding import Finding
 from ..readers import geodesy
 from ..readers.files import replacing
 from ..readers.geometry import Points
 from .cells import plain
+from .column import Column
+from .columns import findings_columns
 from .globe import DECIMALS, bounding_box, part_boxes, to_globe
-from .measures import Measures, Shapes, crs_name, measure, shapes
+from .measures import FindingsBatch, Shapes, crs_name
 from .palette import Palette
 from .writer import ImageRecord, Record
 
@@ -54,16 +54,14 @@ class GeoJson:
                 if not geodesy.on_earth(image.info.placement):
                     continue
                 findings = image.findings()
+                columns = [one for one in findings_columns(record, findings) if one.about in {"identity", "finding"}]
                 for start in range(0, len(findings), _BATCH):
-                    batch = findings[start : start + _BATCH]
-                    measures = measure(batch, image.info.placement)
-                    placed = to_globe(shapes(batch), image.info.placement)
+                    batch = FindingsBatch(record, image, findings[start : start + _BATCH], start + 1)
+                    placed = to_globe(batch.geometries, image.info.placement)
                     boxes.append(part_boxes(placed))
-                    for place, geometry in enumerate(_geometries(placed, measures)):
-                        feature = _feature(image, start + place + 1, batch[place], palette)
-                        feature["properties"] |= _numbers(measures, place)
-                        if placed[place] is None:
-                            feature["properties"]["geometry_note"] = _NOTE
+                    for feature, geometry in zip(
+                        _features(batch, columns, placed, palette), _geometries(batch, placed), strict=True
+                    ):
                         file.write(f'{between}{_json(feature)[:-1]},"geometry":{geometry}}}')
                         between = ",\n"
             file.write("\n]")
@@ -89,12 +87,10 @@ def _off_the_map(crs: str | None, image: ImageRecord) -> str:
     return ""
 
 
-def _geometries(placed: Shapes, measures: Measures) -> Sequence[str]:
+def _geometries(batch: FindingsBatch, placed: Shapes) -> Iterator[str]:
     """Each shape as GeoJSON text: a point where there is no shape, null where there is no place either."""
-    return [
-        _point(measures.lonlat[place]) if text is None else str(text)
-        for place, text in enumerate(shapely.to_geojson(placed))
-    ]
+    for place, text in enumerate(shapely.to_geojson(placed)):
+        yield _point(batch.lonlat[place]) if text is None else str(text)
 
 
 def _point(lonlat: Points) -> str:
@@ -103,34 +99,22 @@ def _point(lonlat: Points) -> str:
     return _json({"type": "Point", "coordinates": [round(float(value), DECIMALS) + 0.0 for value in lonlat]})
 
 
-def _feature(image: ImageRecord, number: int, finding: Finding, palette: Palette) -> dict[str, Any]:
-    colour = palette[finding.label]
-    return {
-        "type": "Feature",
-        "id": f"{plain(image.info.id)}/{number}",
-        "properties": {
-            "image": plain(image.info.id),
-            "finding": number,
-            "label": plain(finding.label),
-            "kind": finding.kind,
-            "score": None if finding.score is None else round(finding.score, 4),
-            "text": plain(finding.text),
-            **{f"number.{plain(key)}": _number(value) for key, value in sorted(finding.numbers.items())},
-            **{f"note.{plain(key)}": plain(value) for key, value in sorted(finding.notes.items())},
-            "fill": colour,
-            "stroke": colour,
-            "fill-opacity": 0.4,
-        },
-    }
-
-
-def _numbers(measures: Measures, place: int) -> dict[str, float | None]:
-    return {"area_m2": _number(measures.area_m2[place]), "area_px": round(float(measures.area_px[place]), 2)}
-
-
-def _number(value: float) -> float | None:
-    """Nine significant digits, as in the tables; None where not known."""
-    return float(f"{value:.9g}") if math.isfinite(value) else None
+def _features(
+    batch: FindingsBatch, columns: Sequence[Column[FindingsBatch]], placed: Shapes, palette: Palette
+) -> Iterator[dict[str, Any]]:
+    """Each finding as a feature without its geometry. Of the model's own columns only those that it has."""
+    image = plain(batch.image.info.id)
+    names = [column.name for column in columns]
+    own = {name for name in names if name.startswith(("number.", "note."))}
+    rows = zip(*(column.told(batch) for column in columns), strict=True)
+    for number, (finding, shape, row) in enumerate(zip(batch.findings, placed, rows, strict=True), batch.first):
+        told = zip(names, row, strict=True)
+        properties = {name: value for name, value in told if value is not None or name not in own}
+        colour = palette[finding.label]
+        properties |= {"fill": colour, "stroke": colour, "fill-opacity": 0.4}
+        if shape is None:
+            properties["geometry_note"] = _NOTE
+        yield {"type": "Feature", "id": f"{image}/{number}", "properties": properties}
 
 
 def _json(value: object) -> str:

@@ -3,7 +3,6 @@
 # pyright: reportUnknownMemberType=false, reportMissingTypeStubs=false
 
 import html
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,17 +16,17 @@ import shapely
 from pyogrio import raw
 from pyogrio.errors import DataLayerError, DataSourceError
 
-from ..model.finding import Finding
-from ..readers import geodesy
 from ..readers.errors import RequestError
 from ..readers.files import replacing
-from ..readers.geometry import Placement
 from .cells import plain
-from .measures import Shapes, all_labels, crs_name, further_columns, measure, shapes
+from .column import Column
+from .columns import findings_columns
+from .globe import to_world
+from .measures import FindingsBatch, all_labels, crs_name
 from .palette import Palette, rgb
-from .writer import DISCLAIMER, ImageRecord, Record
+from .writer import DISCLAIMER, Record
 
-Column = npt.NDArray[Any]
+Values = npt.NDArray[Any]
 
 _MOMENT = (
     "2000-01-01T00:00:00.000Z"  # the clock of `last_change`, stopped so that the same findings give the same bytes
@@ -51,7 +50,7 @@ class GeoPackage:
     def write(self, record: Record, folder: Path) -> Sequence[Path]:
         """Write findings.gpkg into `folder`."""
         path = folder / "findings.gpkg"
-        numbers, notes = further_columns(record)
+        columns = [one for one in findings_columns(record) if one.about != "run"]
         mapped = [image for image in record.images if image.info.placement.crs]
         names = _unique([image.info.id for image in mapped], taken=(_ABOUT, _STYLES))
         palette = Palette.of(record.labels, record.colours)
@@ -61,9 +60,9 @@ class GeoPackage:
             with replacing(path) as part:
                 _table(part, _ABOUT, _about(record, self.omitted(record)), append=False)
                 for image, layer in zip(mapped, names, strict=True):
-                    findings = image.findings()
-                    _layer(part, layer, image, findings, _columns(image, findings, numbers, notes))
-                    labels = all_labels(record, [finding.label for finding in findings])
+                    batch = FindingsBatch(record, image, image.findings())
+                    _layer(part, layer, batch, columns)
+                    labels = all_labels(record, [finding.label for finding in batch.findings])
                     styles[layer] = _style(labels, palette)
                 if styles:
                     _table(part, _STYLES, _style_columns(styles), append=True)
@@ -87,66 +86,40 @@ class GeoPackage:
         }
 
 
-def _layer(
-    path: Path, layer: str, image: ImageRecord, findings: Sequence[Finding], columns: Mapping[str, Column]
-) -> None:
-    placed = _to_world(shapes(findings), image.info.placement)
+def _layer(path: Path, layer: str, batch: FindingsBatch, columns: Sequence[Column[FindingsBatch]]) -> None:
+    placement = batch.image.info.placement
+    placed = to_world(batch.geometries, placement)
     polygonal = set(shapely.get_type_id(placed).tolist()) <= _POLYGONAL
+    data: list[Values] = []
+    masks: list[Values | None] = []
+    for column in columns:
+        values = column.typed(batch)
+        missing = np.array([value is None for value in values], dtype=np.bool_) if values.dtype == object else None
+        if column.dtype == "Int64" and missing is not None:
+            values = np.where(missing, 0, values).astype(np.int64)
+        data.append(np.ascontiguousarray(values))
+        masks.append(missing)
     raw.write(
         path,
         shapely.to_wkb(placed),
-        list(columns.values()),
-        list(columns),
+        data,
+        _unique([column.name for column in columns], keep="."),
+        field_mask=masks,
         layer=layer,
         driver="GPKG",
         geometry_type="MultiPolygon" if polygonal else "Unknown",
         promote_to_multi=polygonal,
-        crs=image.info.placement.crs,
+        crs=placement.crs,
         append=True,
         layer_options={"DESCRIPTION": DISCLAIMER, "GEOMETRY_NAME": "geom"},
     )
 
 
-def _table(path: Path, name: str, columns: Mapping[str, Column], *, append: bool) -> None:
+def _table(path: Path, name: str, columns: Mapping[str, Values], *, append: bool) -> None:
     raw.write(path, None, list(columns.values()), list(columns), layer=name, driver="GPKG", append=append)
 
 
-def _to_world(geometries: Shapes, placement: Placement) -> Shapes:
-    if placement.warp is not None and geodesy.on_earth(placement):
-        geometries = geodesy.densify_all(geometries, placement)
-    pixel = float(np.linalg.norm(np.asarray(placement.matrix)[:, :2], axis=0).min())
-    decimals = 8 - math.floor(math.log10(pixel))  # 1e-8 px: what lies below it is the arithmetic's own, and may vary
-    return shapely.orient_polygons(
-        shapely.transform(geometries, lambda xy: np.round(placement.to_world(xy), decimals) + 0.0)
-    )
-
-
-def _columns(
-    image: ImageRecord, findings: Sequence[Finding], numbers: Sequence[str], notes: Sequence[str]
-) -> Mapping[str, Column]:
-    """The columns of findings.csv that a layer does not say already: numbers as numbers, as exact as there."""
-    measures = measure(findings, image.info.placement)
-    columns: dict[str, Column] = {
-        "finding": np.arange(1, len(findings) + 1, dtype=np.int64),
-        "label": _texts([finding.label for finding in findings]),
-        "kind": _texts([finding.kind for finding in findings]),
-        "score": np.array([math.nan if f.score is None else f.score for f in findings], dtype=np.float64),
-        "area_m2": np.array([float(f"{area:.9g}") for area in measures.area_m2], dtype=np.float64),
-        "area_px": measures.area_px.round(2),
-        **dict(zip(("x0_px", "y0_px", "x1_px", "y1_px"), measures.bounds.T.round(3), strict=True)),
-        **dict(zip(("x_px", "y_px"), measures.point.T.round(3), strict=True)),
-        **dict(zip(("lon", "lat"), measures.lonlat.T.round(7), strict=True)),
-        "text": _texts([finding.text for finding in findings]),
-    }
-    own = _unique([f"number.{key}" for key in numbers] + [f"note.{key}" for key in notes], taken=columns, keep=".")
-    for name, key in zip(own, numbers, strict=False):
-        columns[name] = np.array([f.numbers.get(key, math.nan) for f in findings], dtype=np.float64)
-    for name, key in zip(own[len(numbers) :], notes, strict=True):
-        columns[name] = _texts([f.notes.get(key, "") for f in findings])
-    return {name: np.ascontiguousarray(column) for name, column in columns.items()}
-
-
-def _about(record: Record, omitted: Mapping[str, str]) -> Mapping[str, Column]:
+def _about(record: Record, omitted: Mapping[str, str]) -> Mapping[str, Values]:
     rows = [
         ("use", record.use),
         ("limner", record.version),
@@ -157,7 +130,7 @@ def _about(record: Record, omitted: Mapping[str, str]) -> Mapping[str, Column]:
     return {"name": _texts([name for name, _ in rows]), "value": _texts([value for _, value in rows])}
 
 
-def _style_columns(styles: Mapping[str, str]) -> Mapping[str, Column]:
+def _style_columns(styles: Mapping[str, str]) -> Mapping[str, Values]:
     """The table in which QGIS looks for a layer's style."""
     rows = len(styles)
     return {
@@ -208,7 +181,7 @@ def _symbol(place: int, colour: tuple[int, int, int]) -> str:
     )
 
 
-def _unique(names: Sequence[str], *, taken: Sequence[str] | Mapping[str, Column], keep: str = "") -> list[str]:
+def _unique(names: Sequence[str], *, taken: Sequence[str] = (), keep: str = "") -> list[str]:
     """Names of letters, digits, _ and -, that differ from each other and from `taken` also without their case."""
     used = {name.casefold() for name in taken}
     result: list[str] = []
@@ -225,5 +198,5 @@ def _unique(names: Sequence[str], *, taken: Sequence[str] | Mapping[str, Column]
     return result
 
 
-def _texts(values: Sequence[str]) -> Column:
+def _texts(values: Sequence[str]) -> Values:
     return np.array([plain(value) for value in values], dtype=object)

@@ -60,6 +60,21 @@ def to_globe(geometries: Shapes, placement: Placement) -> Shapes:
     return _rounded(placed)
 
 
+def to_world(geometries: Shapes, placement: Placement) -> Shapes:
+    """Polygons in level-0 pixels → the same in the image's own CRS, exteriors counter-clockwise.
+
+    An affine picture keeps its vertices; where one was placed by control points, edges get vertices first, so that they
+    stay true.
+    """
+    if placement.warp is not None and geodesy.on_earth(placement):
+        geometries = geodesy.densify_all(geometries, placement)
+    pixel = float(np.linalg.norm(np.asarray(placement.matrix)[:, :2], axis=0).min())
+    decimals = 8 - math.floor(math.log10(pixel))  # 1e-8 px: what lies below it is the arithmetic's own, and may vary
+    return shapely.orient_polygons(
+        shapely.transform(geometries, lambda xy: np.round(placement.to_world(xy), decimals) + 0.0)
+    )
+
+
 def part_boxes(placed: Shapes) -> Numbers:
     """West, south, east, north (M, 4) of every polygon of shapes from `to_globe`."""
     return shapely.bounds(shapely.get_parts(placed[~shapely.is_missing(placed)])).reshape(-1, 4)

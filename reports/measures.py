@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ from ..model.finding import Finding
 from ..readers import geodesy
 from ..readers.errors import ReadError
 from ..readers.geometry import Placement, Points
+from ..readers.image import ImageInfo, Kind
+from .patient import Spot, pixel_m2, spots
 from .writer import Area, ImageRecord, Record
 
 Shapes = npt.NDArray[np.object_]
@@ -27,43 +30,87 @@ _ROOT_ID = re.compile(r'(?:ID|AUTHORITY)\s*\[\s*"(\w+)"\s*,\s*"?(\w+)"?\s*\]\s*\
 _ROOT_NAME = re.compile(r'^\s*\w+\s*\[\s*"([^"]*)"')
 
 
-@dataclass(frozen=True, slots=True)
-class Measures:
-    """A row a finding, in the findings' order; NaN where the placement does not tell.
+@dataclass(frozen=True)
+class FindingsBatch:
+    """Findings of one image, and what is measured of them, each when it is first asked for: a row a finding, in order.
 
-    `area_px` in level-0 pixels and `area_m2` on the ellipsoid; `bounds` (N, 4) the bounding box x0, y0, x1, y1 and
-    `point` (N, 2) a point on the finding, both in level-0 pixels; `lonlat` (N, 2) that point in WGS84 degrees and
-    `world` (N, 2) in the placement's unit.
+    `first` is the number of the first one within the image. Where a place or size is not known, numbers are NaN.
     """
 
-    area_px: Numbers
-    area_m2: Numbers
-    bounds: Numbers
-    point: Points
-    lonlat: Points
-    world: Points
+    record: Record
+    image: ImageRecord
+    findings: Sequence[Finding]
+    first: int = 1
+
+    def __len__(self) -> int:
+        return len(self.findings)
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of image that the findings are of."""
+        return self.image.info.kind
+
+    @cached_property
+    def geometries(self) -> Shapes:
+        """(N,) shapely geometries in level-0 pixels."""
+        return shapes(self.findings)
+
+    @cached_property
+    def area_px(self) -> Numbers:
+        """(N,) areas in level-0 pixels."""
+        return shapely.area(self.geometries)
+
+    @cached_property
+    def area_m2(self) -> Numbers:
+        """(N,) areas in m²: see `areas_m2`."""
+        return areas_m2(self.geometries, self.image.info)
+
+    @cached_property
+    def bounds(self) -> Numbers:
+        """(N, 4) bounding boxes x0, y0, x1, y1 in level-0 pixels."""
+        return shapely.bounds(self.geometries).reshape(-1, 4)
+
+    @cached_property
+    def point(self) -> Points:
+        """(N, 2) a level-0 pixel on each finding: its centroid, or GEOS's point on surface where that lies outside."""
+        middle = shapely.centroid(self.geometries)
+        outside = ~shapely.intersects(self.geometries, middle)
+        middle[outside] = shapely.point_on_surface(self.geometries[outside])
+        return shapely.get_coordinates(middle).reshape(-1, 2)
+
+    @cached_property
+    def lonlat(self) -> Points:
+        """(N, 2) the point in WGS84 degrees."""
+        return lonlat(self.image.info.placement, self.point)
+
+    @cached_property
+    def world(self) -> Points:
+        """(N, 2) the point in the placement's unit."""
+        placement = self.image.info.placement
+        return placement.to_world(self.point) if on_plane(placement) else np.full((len(self), 2), np.nan)
+
+    @cached_property
+    def world_bounds(self) -> Numbers:
+        """(N, 4) bounding boxes of the vertices in the placement's unit: least x and y, most x and y."""
+        placement = self.image.info.placement
+        vertices, owner = shapely.get_coordinates(self.geometries, return_index=True)
+        bounds = np.full((len(self), 4), np.nan)
+        if on_plane(placement) and len(vertices):
+            world = placement.to_world(vertices)
+            whose, starts = np.unique(owner, return_index=True)
+            bounds[whose, :2] = np.minimum.reduceat(world, starts)
+            bounds[whose, 2:] = np.maximum.reduceat(world, starts)
+        return bounds
+
+    @cached_property
+    def spots(self) -> list[Spot]:
+        """Where each finding lies in its study."""
+        return spots(self.image.info, self.findings)
 
 
-def measure(findings: Sequence[Finding], placement: Placement) -> Measures:
-    """Measure findings of one image.
-
-    The point is the centroid where that lies on the finding, else one inside (GEOS's point on surface): the middle of
-    a bay's widest part, say.
-    """
-    geometries = shapes(findings)
-    unknown = np.full((len(geometries), 2), np.nan)
-    middle = shapely.centroid(geometries)
-    outside = ~shapely.intersects(geometries, middle)
-    middle[outside] = shapely.point_on_surface(geometries[outside])
-    point = shapely.get_coordinates(middle).reshape(-1, 2)
-    return Measures(
-        area_px=shapely.area(geometries),
-        area_m2=areas_m2(geometries, placement),
-        bounds=shapely.bounds(geometries).reshape(-1, 4),
-        point=point,
-        lonlat=lonlat(placement, point),
-        world=placement.to_world(point) if placement.known and len(placement.matrix) == 2 else unknown,  # noqa: PLR2004 - a plane
-    )
+def on_plane(placement: Placement) -> bool:
+    """Whether the world is known, and has two axes."""
+    return placement.known and len(placement.matrix) == 2  # noqa: PLR2004 - a plane
 
 
 def shapes(findings: Sequence[Finding]) -> Shapes:
@@ -73,10 +120,15 @@ def shapes(findings: Sequence[Finding]) -> Shapes:
     return geometries
 
 
-def areas_m2(geometries: Shapes, placement: Placement) -> Numbers:
-    """Areas of geometries in level-0 pixels, in m² on the ellipsoid; NaN where the placement does not tell."""
-    areas = geodesy.areas_m2(geometries, placement)
-    return np.full(len(geometries), np.nan) if areas is None else areas
+def areas_m2(geometries: Shapes, info: ImageInfo) -> Numbers:
+    """Areas (N,) of geometries in level-0 pixels, in m²: on the ellipsoid for maps; NaN where no pixel size is known.
+
+    A study without a place in the patient has the areas that follow from its pixel spacing.
+    """
+    areas = geodesy.areas_m2(geometries, info.placement)
+    if areas is None:
+        return shapely.area(geometries) * (pixel_m2(info) or math.nan)
+    return areas
 
 
 def lonlat(placement: Placement, xy: Points) -> Points:
@@ -124,7 +176,7 @@ def label_areas(record: Record, image: ImageRecord, findings: Sequence[Finding])
     """
     geometries = shapes(findings)
     valid = np.array([finding.numbers.get("valid", 1.0) for finding in findings], dtype=np.float64)
-    pixels, m2 = shapely.area(geometries) * valid, areas_m2(geometries, image.info.placement) * valid
+    pixels, m2 = shapely.area(geometries) * valid, areas_m2(geometries, image.info) * valid
     analysed = total(area for area in image.areas if area.status == "analysed")
     labels = np.array([finding.label for finding in findings], dtype=object)
     within = np.array([finding.kind != "region" for finding in findings], dtype=np.bool_)
@@ -156,14 +208,3 @@ def share(part: tuple[float, float], whole: tuple[float, float]) -> float:
 def all_labels(record: Record, found: Sequence[str]) -> list[str]:
     """The model's labels in its order, then others that were found, sorted."""
     return [*record.labels, *sorted(set(found) - set(record.labels))]
-
-
-def further_columns(record: Record) -> tuple[list[str], list[str]]:
-    """Names of the findings' `numbers` and `notes` in the whole record, each sorted."""
-    numbers: set[str] = set()
-    notes: set[str] = set()
-    for image in record.images:
-        for finding in image.findings():
-            numbers.update(finding.numbers)
-            notes.update(finding.notes)
-    return sorted(numbers), sorted(notes)

@@ -147,7 +147,7 @@ def _panel(
     record: Record, image: ImageRecord, findings: Sequence[Finding], palette: Palette, plate: Image.Image | None
 ) -> _Panel:
     panel = _Panel(_PANEL, 4000)
-    panel.text(image.info.id, 34, lines=2)
+    panel.text(" · ".join(dict.fromkeys(filter(None, (image.name, image.info.id)))), 34, lines=2)
     panel.text(" ".join(filter(None, (record.model.get("name"), record.model.get("version")))), 20, QUIET)
     if not record.assessed:
         panel.pill("Nothing was looked for: no model", QUIET)
@@ -165,7 +165,7 @@ def _panel(
         words = (area_words(of.m2, of.pixels), share_words(of.share)) if of.findings else ("none", "")
         panel.row(_swatch(rgb(palette[of.label])), of.label or "(no label)", *words)
     if len(areas) > _LABELS:
-        panel.row(None, f"and {len(areas) - _LABELS} more labels: see summary.csv")
+        panel.row(None, f"and {len(areas) - _LABELS} more labels: see areas.csv")
 
     panel.heading("The image's area")
     whole = total(image.areas)

@@ -10,11 +10,12 @@ import json
 import math
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import shapely
 from shapely.geometry.base import BaseGeometry
 
@@ -22,34 +23,8 @@ from ..model.finding import Finding
 from ..readers.geometry import Points
 from ..readers.image import Cell, ImageInfo
 from ..readers.sheet import Sheet, sheet_of
-from .cells import cell, fixed
 
-PATIENT_COLUMNS: Mapping[str, str] = {
-    "finding_uid": "the same finding's in any run with the same key: a UUID made from what is said of which pixels",
-    "study_uid": "the study, as a pseudonym",
-    "series_uid": "the series, as a pseudonym",
-    "sop_uid": "the slice, as a pseudonym; empty, like all that follows of a slice, where the finding is of several",
-    "frame": "frame within it, from 1",
-    "instance_number": "its number in the series, as the file states it",
-    "n_slices": "slices that the finding's geometry touches",
-    "slice": "its place in the stack, from 1",
-    "slice_position_mm": "its place along the stack's normal",
-    "bbox_x0_px": "bounding box in the slice's own pixels, left edge",
-    "bbox_y0_px": "top edge",
-    "bbox_x1_px": "right edge",
-    "bbox_y1_px": "bottom edge",
-    "centre_lps_x_mm": "the point x_px, y_px in the patient, mm towards the patient's left",
-    "centre_lps_y_mm": "the same, towards the back",
-    "centre_lps_z_mm": "the same, towards the head",
-    "bbox_w_mm": "the bounding box's width along the slice's rows; see spacing_source",
-    "bbox_h_mm": "its height along the slice's columns",
-    "spacing_source": "where mm come from, or why there are none; only pixel_spacing… holds in the patient",
-    "laterality_geometry": "left, right or both: of the plane x = 0 mm, of a patient who lay on the back; else empty",
-    "review_status": "for a reader to fill",
-}
-"""Columns of findings.csv where a run holds studies, and what they mean."""
-
-Columns = dict[str, Sequence[str]]
+Numbers = npt.NDArray[np.float64]
 
 _NAMESPACE: Final = uuid.UUID("0b9e9d0e-5d0f-5a55-8b8e-3d2f6f0c9a42")  # of limner's findings in studies
 _DECIMALS: Final = 6  # of a pixel: what arithmetic between a sheet and its slice may lose
@@ -71,11 +46,6 @@ class Spot:
     geometry: BaseGeometry | None = None
 
 
-def in_study(info: ImageInfo) -> bool:
-    """Whether an image belongs to a radiology study."""
-    return bool(info.study and info.cells)
-
-
 def cells_touched(info: ImageInfo, finding: Finding) -> list[tuple[int, Cell]]:
     """(place in the stack from 0, cell) of every slice whose cell a finding's geometry covers by more than a sliver."""
     bounds = finding.geometry.bounds
@@ -91,8 +61,13 @@ def cells_touched(info: ImageInfo, finding: Finding) -> list[tuple[int, Cell]]:
     return found
 
 
-def spot(info: ImageInfo, sheet: Sheet | None, finding: Finding) -> Spot:
-    """Where a finding lies; `sheet` is the image's (`sheet_of`)."""
+def spots(info: ImageInfo, findings: Sequence[Finding]) -> list[Spot]:
+    """Where each finding of one image lies."""
+    sheet = sheet_of(info)
+    return [_spot(info, sheet, finding) for finding in findings]
+
+
+def _spot(info: ImageInfo, sheet: Sheet | None, finding: Finding) -> Spot:
     touched = cells_touched(info, finding)
     if len(touched) != 1:
         return Spot(len(touched))
@@ -106,63 +81,55 @@ def spot(info: ImageInfo, sheet: Sheet | None, finding: Finding) -> Spot:
     return Spot(1, place, one, box, shapely.transform(finding.geometry, to_slice))
 
 
-def patient_columns(info: ImageInfo, findings: Sequence[Finding], points: Points) -> Columns:
-    """The columns `PATIENT_COLUMNS` of one image's findings, as cells; `points` (N, 2) is a level-0 pixel on each.
-
-    All empty for an image that is of no study.
-    """
-    if not in_study(info):
-        return {key: [""] * len(findings) for key in PATIENT_COLUMNS}
-    sheet = sheet_of(info)
-    spots = [spot(info, sheet, finding) for finding in findings]
-    names = _uids(info, findings, spots)
-    rows = [
-        {
-            "finding_uid": name,
-            "laterality_geometry": _side(info, one, finding),
-            **slice_cells(info, one),
-            **centre_cells(one, point),
-        }
-        for name, one, finding, point in zip(names, spots, findings, points, strict=True)
-    ]
-    return {key: [row.get(key, "") for row in rows] for key in PATIENT_COLUMNS}
-
-
-def slice_cells(info: ImageInfo, one: Spot) -> dict[str, str]:
-    """The cells that tell a finding's study, slice, box in it, and side."""
+def spacing_mm(info: ImageInfo) -> tuple[float, float]:
+    """The sides (x, y) of a slice's pixel in mm; NaN where not known, or not the same in all of the picture."""
     facts = dict(info.facts)
-    known = {
-        "study_uid": cell(info.study),
-        "series_uid": cell(facts.get("series_uid", "")),
-        "n_slices": str(one.touched),
-        "spacing_source": cell(facts.get("spacing_source", "")),
-    }
-    if one.cell is None:
-        return known
-    instance, position = one.cell.instance, one.cell.position_mm
-    x0, y0, x1, y1 = one.box
     of_all = facts.get("spacing_source") != _NOT_OF_ALL
-    across, down = (float(facts.get(key) or math.nan) if of_all else math.nan for key in ("col_mm", "row_mm"))
-    return known | {
-        "sop_uid": cell(one.cell.name),
-        "frame": str(one.cell.frame),
-        "instance_number": "" if instance is None else str(instance),
-        "slice": str(one.place + 1),
-        "slice_position_mm": fixed([math.nan if position is None else position], 3)[0],
-        **dict(zip(("bbox_x0_px", "bbox_y0_px", "bbox_x1_px", "bbox_y1_px"), fixed(one.box, 3), strict=True)),
-        **dict(zip(("bbox_w_mm", "bbox_h_mm"), fixed([(x1 - x0) * across, (y1 - y0) * down], 3), strict=True)),
-    }
+    x, y = (float(facts.get(key) or math.nan) if of_all else math.nan for key in ("col_mm", "row_mm"))
+    return x, y
 
 
-def centre_cells(one: Spot, point: Points) -> dict[str, str]:
-    """The cells that tell where in the patient a level-0 pixel (x, y) on a finding is."""
-    if one.cell is None or not _in_patient(one.cell):
-        return {}
-    names = ("centre_lps_x_mm", "centre_lps_y_mm", "centre_lps_z_mm")
-    return dict(zip(names, fixed(one.cell.placement.to_world([point])[0], 3), strict=True))
+def pixel_m2(info: ImageInfo) -> float | None:
+    """m² of a level-0 pixel of a study by its pixel spacing; None of another image, or where that is not known."""
+    x, y = spacing_mm(info)
+    if info.kind != "study" or math.isnan(x * y):
+        return None
+    sheet = sheet_of(info)
+    return x * y * 1e-6 / (1.0 if sheet is None else sheet.scale[0] * sheet.scale[1])
 
 
-def _in_patient(one: Cell) -> bool:
+def positions_mm(spots: Sequence[Spot]) -> Numbers:
+    """(N, 1) place of the findings' slices along the stack's normal; NaN where not known."""
+    return np.array([[None if one.cell is None else one.cell.position_mm] for one in spots], np.float64).reshape(-1, 1)
+
+
+def slice_boxes(spots: Sequence[Spot]) -> Numbers:
+    """(N, 4) bounding boxes x0, y0, x1, y1 in the slices' own pixels; NaN where not of one slice."""
+    return np.array([one.box for one in spots], dtype=np.float64).reshape(-1, 4)
+
+
+def boxes_mm(info: ImageInfo, spots: Sequence[Spot]) -> Numbers:
+    """(N, 2) width and height of the findings' boxes in mm."""
+    boxes = slice_boxes(spots)
+    return (boxes[:, 2:] - boxes[:, :2]) * spacing_mm(info)
+
+
+def centres_mm(spots: Sequence[Spot], points: Points) -> Numbers:
+    """(N, 3) where in the patient (LPS, mm) level-0 pixels (N, 2) on the findings are; NaN where not known."""
+    centres = np.full((len(spots), 3), np.nan)
+    for number, (one, point) in enumerate(zip(spots, points, strict=True)):
+        if one.cell is not None and in_patient(one.cell):
+            centres[number] = one.cell.placement.to_world([point])[0]
+    return centres
+
+
+def sides(info: ImageInfo, findings: Sequence[Finding], spots: Sequence[Spot]) -> list[str]:
+    """The side of the patient on which each finding lies, as `_side` tells it."""
+    return [_side(info, one, finding) for one, finding in zip(spots, findings, strict=True)]
+
+
+def in_patient(one: Cell) -> bool:
+    """Whether a slice has a place in the patient."""
     return one.placement.unit == "mm" and len(one.placement.matrix) == 3  # noqa: PLR2004 - a patient has three axes
 
 
@@ -172,7 +139,7 @@ def _side(info: ImageInfo, one: Spot, finding: Finding) -> str:
     x grows towards the patient's left whatever the posture (PS3.3 C.7.6.2.1.1). The plane is the scanner's middle, and
     near enough the patient's only of who lay on the back.
     """
-    if one.cell is None or not _in_patient(one.cell) or dict(info.facts).get("patient_position") not in _ON_THE_BACK:
+    if one.cell is None or not in_patient(one.cell) or dict(info.facts).get("patient_position") not in _ON_THE_BACK:
         return ""
     x0, y0, x1, y1 = finding.geometry.bounds
     x = one.cell.placement.to_world([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])[:, 0]
@@ -183,7 +150,7 @@ def _rounded(xy: Points) -> Points:
     return np.round(xy, _DECIMALS) + 0.0  # never -0
 
 
-def _uids(info: ImageInfo, findings: Sequence[Finding], spots: Sequence[Spot]) -> list[str]:
+def uids(info: ImageInfo, findings: Sequence[Finding], spots: Sequence[Spot]) -> list[str]:
     """A UID for each finding, of the form 2.25.… (PS3.5 B.2), from what is said of which pixels of which slices.
 
     The same where other settings lay the slice elsewhere on the sheet. Findings that say the same get one each.

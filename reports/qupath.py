@@ -9,28 +9,31 @@ an object that must have a colour; measurements must be numbers and texts are me
 import gzip
 import io
 import json
-import math
+import re
 import uuid
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TextIO
 
+import numpy as np
 import shapely
-from shapely.geometry.base import BaseGeometry
 
-from ..model.finding import Finding, Kind
+from ..model.finding import Kind
 from ..readers.files import replacing
-from ..readers.geometry import Placement
 from ..readers.image import ImageInfo
 from .cells import plain
+from .columns import findings_columns
+from .measures import FindingsBatch
 from .palette import Palette, rgb
 from .writer import ImageRecord, Record, image_file, write_each
 
 Suffix = Literal[".geojson", ".geojson.gz"]
 
 _GRID: Final = 0.01  # pixels: what QuPath rounds to
+_POLYGON: Final = 3  # shapely's type number
+_WHOLE: Final = re.compile(r"\.0(?=[],])")  # what a whole number does without
 _NAMESPACE: Final = uuid.UUID("6f1d6f0c-6f2b-5d35-9a53-5b0d3d6f7a11")  # of limner's findings
 _OBJECTS: Final[Mapping[Kind, str]] = {"area": "detection", "box": "detection", "tile": "tile", "region": "annotation"}
 
@@ -40,7 +43,7 @@ class QuPath:
     """<image>.qupath.geojson (or .gz) for each slide: a FeatureCollection, a feature a line, streamed.
 
     Areas and boxes are detections, which QuPath draws by the thousand, tiles are tiles, regions annotations. The
-    model's texts are metadata, its score and numbers measurements, with the area in µm² where that is known. Ids are
+    columns of findings that are numbers are measurements, those that are texts metadata, under their names. Ids are
     UUIDs made from the slide's and the finding's content, so that the same finding keeps its id in any run. The member
     `limner`, which QuPath passes over, says what a reader must know of the whole.
     """
@@ -72,10 +75,9 @@ def compressed() -> QuPath:
 
 
 def _no_slide(info: ImageInfo) -> str:
-    placement = info.placement
-    if placement.crs is not None:
+    if info.placement.crs is not None:
         return "it is a map: QuPath reads pixels, and maps are better served by GeoJSON and GeoPackage"
-    if info.cells or len(placement.matrix) > 2 or placement.frame is not None:  # noqa: PLR2004 - two axes of a slide
+    if info.kind == "study":
         return "it lies in a patient: QuPath reads slides"
     return ""
 
@@ -100,94 +102,77 @@ def _write(record: Record, image: ImageRecord, palette: Palette, file: TextIO) -
         "title": "Findings in pixels, for QuPath",
         "use": plain(record.use),
         "image": plain(image.info.id),
+        "name": plain(image.name or image.info.id),
         "origin": list(image.info.origin),
         "model": {plain(key): plain(value) for key, value in sorted(record.model.items())},
         "version": record.version,
     }
     file.write(f'{{"type":"FeatureCollection",\n"limner":{_json(about)},\n"features":[')
-    seen: dict[uuid.UUID, int] = {}
+    batch = FindingsBatch(record, image, image.findings())
+    names = _names(batch)
     between = "\n"
-    for number, finding in enumerate(image.findings(), 1):
-        name = _name(image, finding)
-        seen[name] = seen.get(name, -1) + 1
-        unique = uuid.uuid5(name, str(seen[name])) if seen[name] else name
-        file.write(f"{between}{_json(_feature(image, finding, number, str(unique), palette))}")
+    for name, finding, geometry, (measured, said) in zip(
+        names, batch.findings, _geometries(batch), _values(batch), strict=True
+    ):
+        label, colour = plain(finding.label), list(rgb(palette[finding.label]))
+        properties: dict[str, Any] = {
+            "objectType": _OBJECTS[finding.kind],
+            "name": f"{label} {said['finding']}",
+            "color": colour,
+            "classification": {"name": label, "color": colour},
+        }
+        if _OBJECTS[finding.kind] == "annotation":
+            properties["isLocked"] = True
+        properties |= {"measurements": measured, "metadata": said}
+        feature = {"type": "Feature", "id": name, "properties": properties}
+        file.write(f'{between}{_json(feature)[:-1]},"geometry":{geometry}}}')
         between = ",\n"
     file.write("\n]}\n")
 
 
-def _name(image: ImageRecord, finding: Finding) -> uuid.UUID:
-    """A UUID of what is said of which pixels of which slide."""
-    where = shapely.to_wkb(shapely.normalize(finding.geometry), hex=True, byte_order=1)
-    said = [image.info.fingerprint or image.info.id, image.info.part, finding.kind, finding.label, finding.text, where]
-    return uuid.uuid5(_NAMESPACE, _json(said))
+def _names(batch: FindingsBatch) -> Iterator[str]:
+    """A UUID for each finding, of what is said of which pixels of which slide."""
+    info = batch.image.info
+    seen: dict[uuid.UUID, int] = {}
+    shapes = shapely.to_wkb(shapely.normalize(batch.geometries), hex=True, byte_order=1)
+    for finding, where in zip(batch.findings, shapes, strict=True):
+        said = [info.fingerprint or info.id, info.part, finding.kind, plain(finding.label), plain(finding.text), where]
+        name = uuid.uuid5(_NAMESPACE, _json(said))
+        seen[name] = seen.get(name, -1) + 1
+        yield str(uuid.uuid5(name, str(seen[name])) if seen[name] else name)
 
 
-def _feature(image: ImageRecord, finding: Finding, number: int, name: str, palette: Palette) -> dict[str, Any]:
-    label = plain(finding.label)
-    colour = list(rgb(palette[finding.label]))
-    properties: dict[str, Any] = {
-        "objectType": _OBJECTS[finding.kind],
-        "name": f"{label} {number}",
-        "color": colour,
-        "classification": {"name": label, "color": colour},
-    }
-    if _OBJECTS[finding.kind] == "annotation":
-        properties["isLocked"] = True
-    properties["measurements"] = _measurements(image.info.placement, finding)
-    properties["metadata"] = _metadata(finding, number)
-    geometry = _geometry(finding.geometry, image.info.origin)
-    return {"type": "Feature", "id": name, "geometry": geometry, "properties": properties}
+def _values(batch: FindingsBatch) -> Iterator[tuple[dict[str, float], dict[str, str]]]:
+    """Each finding's measurements and metadata: its columns that are numbers, and those that are texts.
+
+    Measurements are finite numbers only: one text among them, and QuPath refuses the file.
+    """
+    columns = [one for one in findings_columns(batch.record, batch.findings) if one.about in {"identity", "finding"}]
+    told = [(one.name, one.dtype == "float64", one.told(batch)) for one in columns]
+    for row in range(len(batch)):
+        known = [(name, number, values[row]) for name, number, values in told if values[row] not in {None, ""}]
+        yield (
+            {name: value for name, number, value in known if number},
+            {name: str(value) for name, number, value in known if not number},
+        )
 
 
-def _measurements(placement: Placement, finding: Finding) -> dict[str, float]:
-    """Finite numbers only: one text among them, and QuPath refuses the file."""
-    numbers = {plain(key): value for key, value in finding.numbers.items()}
-    if finding.score is not None:
-        numbers["score"] = finding.score
-    numbers["area_px"] = finding.geometry.area
-    if placement.unit == "um":
-        (a, b, _), (c, d, _) = placement.matrix[:2]
-        numbers["area_um2"] = finding.geometry.area * abs(a * d - b * c)
-    return {key: float(f"{value:.9g}") for key, value in sorted(numbers.items()) if math.isfinite(value)}
-
-
-def _metadata(finding: Finding, number: int) -> dict[str, str]:
-    """Texts. QuPath hides keys that begin with an underscore."""
-    notes = {plain(key).lstrip("_") or "note": plain(value) for key, value in finding.notes.items()}
-    if finding.text:
-        notes["text"] = plain(finding.text)
-    return dict(sorted((notes | {"finding": str(number), "kind": finding.kind}).items()))
-
-
-def _geometry(geometry: BaseGeometry, origin: tuple[int, int]) -> dict[str, Any]:
-    """A Polygon or MultiPolygon on QuPath's grid, counted from the scanned part; a Point where that holds no area.
+def _geometries(batch: FindingsBatch) -> Iterator[str]:
+    """GeoJSON texts of polygons on QuPath's grid, counted from the scanned part; of points where those hold no area.
 
     A MultiPolygon has more than one part, and there is no GeometryCollection: either stops other programs.
     """
-    snapped = shapely.set_precision(geometry, _GRID)
-    polygons = [part for part in shapely.get_parts(snapped, return_index=False) if part.geom_type == "Polygon"]
-    rings = [_rings(polygon, origin) for polygon in polygons if not polygon.is_empty]
-    if not rings:
-        x, y = geometry.representative_point().coords[0]
-        return {"type": "Point", "coordinates": [_number(x - origin[0]), _number(y - origin[1])]}
-    if len(rings) == 1:
-        return {"type": "Polygon", "coordinates": rings[0]}
-    return {"type": "MultiPolygon", "coordinates": rings}
-
-
-def _rings(polygon: Any, origin: tuple[int, int]) -> list[list[list[float]]]:  # noqa: ANN401 - a shapely Polygon
-    """The closed rings of a polygon, the outer one first."""
-    return [
-        [[_number(x - origin[0]), _number(y - origin[1])] for x, y in ring.coords]
-        for ring in (polygon.exterior, *polygon.interiors)
-    ]
-
-
-def _number(value: float) -> float:
-    """A coordinate on QuPath's grid, without a fraction where it has none; never "-0"."""
-    rounded = round(value, 2) + 0.0
-    return int(rounded) if rounded.is_integer() else rounded
+    snapped = shapely.set_precision(batch.geometries, _GRID)
+    for place in np.flatnonzero((shapely.get_type_id(snapped) != _POLYGON) | shapely.is_empty(snapped)):
+        parts = shapely.get_parts(snapped[place], return_index=False)
+        polygons = [part for part in parts if part.geom_type == "Polygon" and not part.is_empty]
+        if not polygons:
+            snapped[place] = shapely.point_on_surface(batch.geometries[place])
+        else:
+            snapped[place] = polygons[0] if len(polygons) == 1 else shapely.MultiPolygon(polygons)
+    origin = batch.image.info.origin
+    for text in shapely.to_geojson(shapely.transform(snapped, lambda xy: np.round(xy - origin, 2) + 0.0)):
+        yield _WHOLE.sub("", str(text))
 
 
 def _json(value: object) -> str:

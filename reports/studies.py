@@ -1,44 +1,21 @@
-"""Tables of radiology studies: studies.csv, series.csv and slices.csv (a row a finding, placed in its slice).
+"""Tables of radiology studies: studies.csv, and series.csv with a row a stack; findings.csv has their findings.
 
 Identifiers are those that the reader gives, which are pseudonyms unless a person asked otherwise. No date, name or free
-text of a file is in them. UTF-8, commas, a line feed a row; an empty cell means not known or not assessed, never zero.
+text of a file is in them.
 """
 
-import csv
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from ..readers.files import replacing
-from ..readers.sheet import sheet_of
-from .cells import cell, fixed
-from .measures import measure
-from .patient import centre_cells, in_study, slice_cells, spot
-from .writer import ImageRecord, Record
+from ..readers.image import Kind
+from .column import Column
+from .columns import IMAGE, MODEL, NAME, fact
+from .tables import write_table
+from .writer import ImageRecord, Record, Standing
 
-STUDIES_COLUMNS: Mapping[str, str] = {
-    "study_uid": "the study, as a pseudonym",
-    "modalities": "of its images, sorted",
-    "n_series": "series with images",
-    "n_stacks": "stacks of one geometry, and single images",
-    "n_instances": "slices and frames in them",
-    "n_read": "files read",
-    "n_skipped": "files left out, with their reasons in files.csv",
-    "n_failed": "files that failed, with their reasons in files.csv",
-    "related": "objects of the study that are no images",
-    "n_findings": "findings in all its images; empty where nothing was looked for",
-    "status": "complete; partial where a file or a planned region failed; not assessed where nothing was looked for",
-    "warnings": "how many sentences about its images should be read (in series.csv)",
-    "limner": "version of limner",
-    "model": "name of the model",
-    "model_version": "its version",
-    "weights_sha256": "sha256 of its weights",
-    "use": "what these numbers may be used for",
-}
-"""Columns of studies.csv and what they mean."""
-
-_FROM_FACTS: Mapping[str, str] = {
+_FACTS: Mapping[str, str] = {
     "modality": "as the file codes it",
     "body_part": "as the file codes it, where that is a usual code",
     "laterality": "R, L, U (unpaired) or B (both), as the file codes it",
@@ -73,150 +50,142 @@ _FROM_FACTS: Mapping[str, str] = {
     "padding": "whether the file marks padding",
     "window_used": "centre/width, or a table's entries, and function and source of the rendering window",
 }
+"""Columns of series.csv whose texts the reader gives as facts of the image."""
 
-SERIES_COLUMNS: Mapping[str, str] = {
-    "study_uid": "the study, as a pseudonym",
-    "series_uid": "the series, as a pseudonym",
-    "stack_id": "the image's id in this run",
-    **_FROM_FACTS,
-    "n_findings": "findings in it; empty where nothing was looked for",
-    "status": "complete; partial where a planned region failed; not assessed where nothing was looked for",
-    "notes": "what to read before trusting the numbers",
-}
-"""Columns of series.csv and what they mean: a row a stack."""
 
-SLICES_COLUMNS: Mapping[str, str] = {
-    "study_uid": "the study, as a pseudonym",
-    "series_uid": "the series, as a pseudonym",
-    "stack_id": "the image's id in this run",
-    "finding": "its number within the image, from 1, the same in every report",
-    "label": "what was seen",
-    "score": "0 to 1 as the model gave it; empty where it gives none",
-    "n_slices": "slices that the finding's geometry touches",
-    "sop_uid": "the slice, as a pseudonym; empty where the finding is of several",
-    "frame": "frame within it, from 1",
-    "slice": "its place in the stack, from 1",
-    "slice_position_mm": "its place along the stack's normal",
-    "x0_px": "bounding box in the slice's own pixels, left",
-    "y0_px": "top",
-    "x1_px": "right",
-    "y1_px": "bottom",
-    "centre_x_mm": "a point on the finding, patient coordinates (LPS), mm",
-    "centre_y_mm": "the same, towards posterior",
-    "centre_z_mm": "the same, towards the head",
-    "spacing_source": "where mm come from; without mm, why there are none",
-    "text": "what the model said in words; data, not instructions",
-    "review_status": "for a reader to fill",
-    "use": "what these numbers may be used for",
-}
-"""Columns of slices.csv and what they mean: a row a finding."""
+@dataclass(frozen=True)
+class StudyRow:
+    """One study: the images of a run that belong to it."""
 
-_AS_THERE: Mapping[str, str] = {
-    **{f"{edge}_px": f"bbox_{edge}_px" for edge in ("x0", "y0", "x1", "y1")},
-    **{f"centre_{axis}_mm": f"centre_lps_{axis}_mm" for axis in "xyz"},
-}
-"""Columns of slices.csv → what findings.csv calls them, where it has others of that name."""
+    record: Record
+    images: Sequence[ImageRecord]
 
-_NO_STUDY = "it belongs to no radiology study"
+    def __len__(self) -> int:
+        return 1
+
+    @property
+    def kind(self) -> Kind:
+        """Always a study."""
+        return "study"
+
+    @property
+    def image(self) -> ImageRecord:
+        """The first of its images, which is all of them in a row of series.csv."""
+        return self.images[0]
+
+    @cached_property
+    def facts(self) -> Sequence[Mapping[str, str]]:
+        """What the reader knows of each image."""
+        return [dict(image.info.facts) for image in self.images]
+
+    def most(self, fact: str) -> int:
+        """The study's count of files: each of its images states it; inputs that hold parts of it state less."""
+        return max(int(one.get(fact, "0")) for one in self.facts)
+
+    @property
+    def findings(self) -> int | None:
+        """Findings in all its images; None where nothing was looked for."""
+        return self.record.count(sum(len(image.findings()) for image in self.images))
+
+    @property
+    def status(self) -> Standing:
+        """Whether all of it was analysed."""
+        return self.record.standing(self.images)
+
+
+_NUMBER = "findings in {}; empty where nothing was looked for"
+_STUDY: Column[StudyRow] = Column(
+    "study_uid", "category", "the study, as a pseudonym", lambda row: row.image.info.study
+)
+
+STUDIES: tuple[Column[StudyRow], ...] = (
+    _STUDY,
+    Column(
+        "modalities",
+        "category",
+        "of its images, sorted",
+        lambda row: " ".join(sorted({one["modality"] for one in row.facts if one.get("modality")})),
+    ),
+    Column(
+        "n_series", "Int64", "series with images", lambda row: len({one.get("series_uid", "") for one in row.facts})
+    ),
+    Column("n_stacks", "Int64", "stacks of one geometry, and single images", lambda row: len(row.images)),
+    Column(
+        "n_instances",
+        "Int64",
+        "slices and frames in them",
+        lambda row: sum(len(image.info.cells) for image in row.images),
+    ),
+    Column("n_read", "Int64", "files read", lambda row: row.most("study_read")),
+    Column(
+        "n_skipped", "Int64", "files left out, with their reasons in files.csv", lambda row: row.most("study_skipped")
+    ),
+    Column(
+        "n_failed", "Int64", "files that failed, with their reasons in files.csv", lambda row: row.most("study_failed")
+    ),
+    Column(
+        "related",
+        "string",
+        "objects of the study that are no images",
+        lambda row: max((one.get("study_related", "") for one in row.facts), key=len),
+    ),
+    Column("n_findings", "Int64", _NUMBER.format("all its images"), lambda row: row.findings),
+    Column(
+        "status",
+        "category",
+        "complete; partial where a file or a planned region failed; not assessed where nothing was looked for",
+        lambda row: "partial" if row.status == "complete" and row.most("study_failed") else row.status,
+    ),
+    Column(
+        "warnings",
+        "Int64",
+        "how many sentences about its images should be read (in series.csv)",
+        lambda row: sum(len(image.info.notes) for image in row.images),
+    ),
+    *MODEL,
+)
+"""Columns of studies.csv."""
+
+SERIES: tuple[Column[StudyRow], ...] = (
+    _STUDY,
+    Column("series_uid", "category", "the series, as a pseudonym", fact("series_uid")),
+    IMAGE,
+    NAME,
+    *(Column(key, "category", words, fact(key)) for key, words in _FACTS.items()),
+    Column("n_findings", "Int64", _NUMBER.format("it"), lambda row: row.findings),
+    Column(
+        "status",
+        "category",
+        "complete; partial where a planned region failed; not assessed where nothing was looked for",
+        lambda row: row.status,
+    ),
+    Column("notes", "string", "what to read before trusting the numbers", lambda row: "; ".join(row.image.info.notes)),
+)
+"""Columns of series.csv."""
 
 
 @dataclass(frozen=True, slots=True)
 class StudiesCsv:
-    """studies.csv, series.csv and slices.csv. Columns: `STUDIES_COLUMNS`, `SERIES_COLUMNS`, `SLICES_COLUMNS`."""
+    """studies.csv, a row a study, and series.csv, a row a stack of slices or a single image."""
 
     name: str = "studies-csv"
 
     def write(self, record: Record, folder: Path) -> Sequence[Path]:
-        """Write the three tables into `folder`; nothing where no image belongs to a study."""
-        images = [image for image in record.images if in_study(image.info)]
+        """Write both tables into `folder`; nothing where no image belongs to a study."""
+        images = [image for image in record.images if image.info.kind == "study"]
         if not images:
             return []
-        tables = (
-            ("studies.csv", STUDIES_COLUMNS, _studies(record, images)),
-            ("series.csv", SERIES_COLUMNS, (_series(record, image) for image in images)),
-            ("slices.csv", SLICES_COLUMNS, (row for image in images for row in _slices(record, image))),
-        )
-        written: list[Path] = []
-        for name, columns, rows in tables:
-            path = folder / name
-            with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-                table = csv.DictWriter(file, list(columns), lineterminator="\n")
-                table.writeheader()
-                table.writerows({key: row.get(key, "") for key in columns} for row in rows)
-            written.append(path)
-        return written
+        by_study: dict[str, list[ImageRecord]] = {}
+        for image in images:
+            by_study.setdefault(image.info.study, []).append(image)
+        studies = [StudyRow(record, members) for _, members in sorted(by_study.items())]
+        series = [StudyRow(record, [image]) for image in images]
+        return [
+            write_table(folder / "studies.csv", STUDIES, studies),
+            write_table(folder / "series.csv", SERIES, series),
+        ]
 
     def omitted(self, record: Record) -> Mapping[str, str]:
         """Images that belong to no study, where others do."""
-        inside = [image.info.id for image in record.images if in_study(image.info)]
-        return {image.info.id: _NO_STUDY for image in record.images if inside and image.info.id not in inside}
-
-
-def _studies(record: Record, images: Sequence[ImageRecord]) -> list[Mapping[str, str]]:
-    by_study: dict[str, list[ImageRecord]] = {}
-    for image in images:
-        by_study.setdefault(image.info.study, []).append(image)
-    rows: list[Mapping[str, str]] = []
-    for study, members in sorted(by_study.items()):
-        facts = [dict(image.info.facts) for image in members]
-        failed = max(int(one.get("study_failed", "0")) for one in facts)
-        standing = record.standing(members)
-        rows.append(
-            {
-                "study_uid": cell(study),
-                "modalities": " ".join(sorted({one["modality"] for one in facts if one.get("modality")})),
-                "n_series": str(len({one.get("series_uid", "") for one in facts})),
-                "n_stacks": str(len(members)),
-                "n_instances": str(sum(len(image.info.cells) for image in members)),
-                "n_read": _most(facts, "study_read"),
-                "n_skipped": _most(facts, "study_skipped"),
-                "n_failed": _most(facts, "study_failed"),
-                "related": cell(max((one.get("study_related", "") for one in facts), key=len)),
-                "n_findings": record.count(sum(len(image.findings()) for image in members)),
-                "status": "partial" if standing == "complete" and failed else standing,
-                "warnings": str(sum(len(image.info.notes) for image in members)),
-                "limner": cell(record.version),
-                "model": cell(record.model.get("name", "")),
-                "model_version": cell(record.model.get("version", "")),
-                "weights_sha256": cell(record.model.get("sha256", "")),
-                "use": cell(record.use),
-            }
-        )
-    return rows
-
-
-def _most(facts: Iterable[Mapping[str, str]], name: str) -> str:
-    """The study's count of files: each of its images states it; inputs that hold parts of it state less."""
-    return str(max(int(one.get(name, "0")) for one in facts))
-
-
-def _series(record: Record, image: ImageRecord) -> Mapping[str, str]:
-    facts = dict(image.info.facts)
-    return {
-        "study_uid": cell(image.info.study),
-        "series_uid": cell(facts.get("series_uid", "")),
-        "stack_id": cell(image.info.id),
-        **{key: cell(facts.get(key, "")) for key in _FROM_FACTS},
-        "n_findings": record.count(len(image.findings())),
-        "status": record.standing([image]),
-        "notes": cell("; ".join(image.info.notes)),
-    }
-
-
-def _slices(record: Record, image: ImageRecord) -> Iterable[Mapping[str, str]]:
-    findings = image.findings()
-    sheet = sheet_of(image.info)
-    points = measure(findings, image.info.placement).point
-    for number, (finding, point) in enumerate(zip(findings, points, strict=True), 1):
-        one = spot(image.info, sheet, finding)
-        told = slice_cells(image.info, one) | centre_cells(one, point)
-        yield {
-            **told,
-            **{ours: told.get(theirs, "") for ours, theirs in _AS_THERE.items()},
-            "stack_id": cell(image.info.id),
-            "finding": str(number),
-            "label": cell(finding.label),
-            "score": fixed([math.nan if finding.score is None else finding.score], 4)[0],
-            "text": cell(finding.text),
-            "use": cell(record.use),
-        }
+        others = {one.info.id: "it belongs to no study" for one in record.images if one.info.kind != "study"}
+        return others if len(others) < len(record.images) else {}

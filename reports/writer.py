@@ -79,7 +79,8 @@ class ImageRecord:
     `overview()` likewise. `areas` sum to the image; `failures` are the (region, error) pairs of what failed.
     `seen` is how the image was looked at: effective resolution, tile, regions and the like, in words.
     `scale` is level-0 pixels (x, y) a pixel as seen, so that 1 is the picture's own resolution. `patches` are the
-    regions that were not analysed, `interest` the area of interest in level-0 pixels, None for all of it.
+    regions that were not analysed, `interest` the area of interest in level-0 pixels, None for all of it. `name` is
+    that of the image's file or folder where it may be told, else empty: reports then say its id.
     """
 
     info: ImageInfo
@@ -91,6 +92,7 @@ class ImageRecord:
     scale: tuple[float, float] = (1.0, 1.0)
     patches: tuple[Patch, ...] = ()
     interest: BaseGeometry | None = None
+    name: str = ""
 
     @property
     def complete(self) -> bool:
@@ -122,9 +124,9 @@ class Record:
             return "not assessed"
         return "complete" if all(image.complete for image in images) else "partial"
 
-    def count(self, number: int) -> str:
-        """A number of findings as a cell: empty where nothing was looked for, which is not 0."""
-        return str(number) if self.assessed else ""
+    def count(self, number: int) -> int | None:
+        """A number of findings: None where nothing was looked for, which is not 0."""
+        return number if self.assessed else None
 
     @property
     def use(self) -> str:

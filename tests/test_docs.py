@@ -17,9 +17,11 @@ from limner.pipelines.cli import app
 from limner.pipelines.config import Settings, presets
 from limner.readers.bands import SENSORS
 from limner.readers.contract import Truth, check_reader
-from limner.reports.patient import PATIENT_COLUMNS
-from limner.reports.studies import SERIES_COLUMNS, SLICES_COLUMNS, STUDIES_COLUMNS
-from limner.reports.tables import CLOSING, FILES_COLUMNS, FINDINGS_COLUMNS, SUMMARY_COLUMNS
+from limner.reports.column import Column, markdown
+from limner.reports.columns import FINDINGS, MODEL
+from limner.reports.studies import SERIES, STUDIES
+from limner.reports.summary import AREAS, SUMMARY, label_columns
+from limner.reports.tables import FILES
 
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "notebooks/samples/virginia/README.md")
 
@@ -139,18 +141,18 @@ def test_the_plug_ins_are_those_named(root: Path, group: str) -> None:
 @pytest.mark.parametrize(
     ("title", "columns"),
     [
-        ("findings.csv", {**FINDINGS_COLUMNS, **CLOSING}),
-        ("Findings in studies", PATIENT_COLUMNS),
-        ("summary.csv", SUMMARY_COLUMNS),
-        ("files.csv", FILES_COLUMNS),
-        ("studies.csv", STUDIES_COLUMNS),
-        ("series.csv", SERIES_COLUMNS),
-        ("slices.csv", SLICES_COLUMNS),
+        ("findings.csv", [*FINDINGS, *MODEL]),
+        ("summary.csv", [*SUMMARY, *label_columns("LABEL"), *MODEL]),
+        ("areas.csv", AREAS),
+        ("files.csv", FILES),
+        ("studies.csv", STUDIES),
+        ("series.csv", SERIES),
     ],
+    ids=["findings", "summary", "areas", "files", "studies", "series"],
 )
-def test_the_columns_are_those_named(root: Path, title: str, columns: dict[str, str]) -> None:
-    table = rows(section(pages(root)["docs/reports.md"], title))
-    assert [(row[0].strip("`"), row[1]) for row in table] == list(columns.items())
+def test_the_columns_are_those_declared(root: Path, title: str, columns: list[Column[Any]]) -> None:
+    table = [line for line in section(pages(root)["docs/reports.md"], title).splitlines() if line.startswith("|")]
+    assert table == markdown(columns).splitlines()
 
 
 def test_the_presets_are_those_named(root: Path) -> None:

@@ -126,8 +126,8 @@ def rows() -> Callable[[Path], list[dict[str, str]]]:
 def shares() -> Callable[[Path], dict[str, float]]:
     """`shares(out)`: name of a label, or of what became of the area, → per cent, of a run of one image."""
     return lambda out: {
-        row["name"]: 100 * float(row["share"])
-        for row in read_rows(out / "summary.csv")
+        row["item"]: 100 * float(row["share"])
+        for row in read_rows(out / "areas.csv")
         if row["entry"] in {"label", "area"} and row["share"]
     }
 

@@ -50,7 +50,7 @@ def one_row(folder: Path, out: Path, name: str, child: Callable[..., Any], rows:
     assert files[good]["status"] == "read"
     assert name in files
     whole = {
-        row["image"]: row for row in rows(out / "summary.csv") if (row["entry"], row["name"]) == ("area", "analysed")
+        row["image"]: row for row in rows(out / "areas.csv") if (row["entry"], row["item"]) == ("area", "analysed")
     }
     assert float(whole[files[good]["image"]]["share"]) > 0.99  # one pixel of a good one is no number
 
@@ -179,8 +179,8 @@ def believed(out: Path, rows: Rows, names: list[str]) -> list[str]:
     files = {Path(row["path"]).name: row for row in rows(out / "files.csv")}
     analysed = {
         row["image"]: float(row["share"] or 0)
-        for row in rows(out / "summary.csv")
-        if (row["entry"], row["name"]) == ("area", "analysed")
+        for row in rows(out / "areas.csv")
+        if (row["entry"], row["item"]) == ("area", "analysed")
     }
     assert analysed[files["good.tif"]["image"]] == 1.0
     return [name for name in names if name not in files or analysed.get(files[name]["image"], 0) > 0]

@@ -140,7 +140,7 @@ def test_square_degrees_are_not_square_on_the_ground(
     words = (*LOOK, "--model", per_tile, "--resolution", "30m", "--out", out)
     said = limner("run", maps("deg60"), *words)
     assert said.code == 0, said.err
-    (whole,) = [row for row in rows(out / "summary.csv") if row["entry"] == "image"]
+    (whole,) = rows(out / "summary.csv")
     assert float(whole["pixel_x_m"]) == pytest.approx(5.58, abs=0.01)
     assert float(whole["pixel_y_m"]) == pytest.approx(11.14, abs=0.01)
     assert float(whole["seen_x_m"]) == pytest.approx(30.0, rel=0.01)
@@ -164,9 +164,10 @@ def test_feet_become_metres(tmp_path: Path, maps: Made, limner: Limner, rows: Ro
     out = tmp_path / "out"
     said = limner("run", maps("feet"), *LOOK, "--model", per_tile, "--out", out)
     assert said.code == 0, said.err
-    (whole,) = [row for row in rows(out / "summary.csv") if row["entry"] == "image"]
+    (whole,) = [row for row in rows(out / "areas.csv") if row["entry"] == "image"]
     side = 32.8 * 1200 / 3937
-    assert float(whole["pixel_x_m"]) == pytest.approx(side, rel=1e-3)  # the projection's scale is not quite 1
+    (seen,) = rows(out / "summary.csv")
+    assert float(seen["pixel_x_m"]) == pytest.approx(side, rel=1e-3)  # the projection's scale is not quite 1
     assert float(whole["area_m2"]) == pytest.approx(160000 * side**2, rel=2e-3)
 
 
@@ -196,7 +197,7 @@ def test_the_smallest_maps_are_analysed_whole(
     said = limner("run", maps(name), *words)
     assert said.code == 0, said.err
     assert shares(out)["analysed"] == 100.0
-    (whole,) = [row for row in rows(out / "summary.csv") if row["entry"] == "image"]
+    (whole,) = [row for row in rows(out / "areas.csv") if row["entry"] == "image"]
     assert float(whole["area_px"]) == pixels
 
 
@@ -352,7 +353,7 @@ def test_each_bad_file_is_a_row_with_its_reason(
     assert set(files) == {"plain.tif", "dead.vrt", "truncated.tif", "damaged.tif", "empty.tif", "login.tif"}
     assert files.pop("plain.tif")["status"] == "read"
     assert files["truncated.tif"]["status"] == "failed"
-    lost = {row["image"] for row in rows(out / "summary.csv") if (row["entry"], row["name"]) == ("area", "unreadable")}
+    lost = {row["image"] for row in rows(out / "areas.csv") if (row["entry"], row["item"]) == ("area", "unreadable")}
     assert [name for name, row in files.items() if row["image"] not in lost and not row["reason"]] == []
 
 

@@ -192,7 +192,7 @@ def test_only_regions_that_need_damaged_tiles_fail(
     words = ("--model", fine_card, "--hd-num", 1, "--set", "tissue=off", *LOOK, "--out", out)
     said = limner("run", slides("corrupt"), *words)
     assert said.code == 1, said.err
-    areas = {row["name"]: float(row["area_px"]) for row in rows(out / "summary.csv") if row["entry"] == "area"}
+    areas = {row["item"]: float(row["area_px"]) for row in rows(out / "areas.csv") if row["entry"] == "area"}
     assert set(areas) == {"analysed", "unreadable"}
     assert 480 * 240 <= areas["unreadable"] <= (480 + 2 * 140) * (240 + 2 * 140)
     assert sum(areas.values()) == 1200 * 1200

@@ -98,7 +98,7 @@ SHUFFLED = "stacks are numbered by the first instance number in each, not by wha
 def test_stacks_of_one_series_are_in_the_order_of_time(look: Callable[[str], Path], rows: Rows, name: str) -> None:
     """Greys grow with time."""
     out = look(name)
-    stacks = [row["stack_id"] for row in rows(out / "series.csv")]
+    stacks = [row["image"] for row in rows(out / "series.csv")]
     assert len(stacks) == 4
     found = rows(out / "findings.csv")
     grey = [brightness(found, image=stack) for stack in stacks]
@@ -120,13 +120,13 @@ def test_what_tells_stacks_apart_is_in_a_table_with_its_value_and_unit(
     look: Callable[[str], Path], rows: Rows, name: str, what: str, values: tuple[str, ...], unit: str
 ) -> None:
     out = look(name)
-    stacks = [row["stack_id"] for row in rows(out / "series.csv")]
+    stacks = [row["image"] for row in rows(out / "series.csv")]
     for stack, value in zip(stacks, values, strict=True):
         told = [
             f"{key} {cell}".replace("_", " ")
-            for table in ("series.csv", "slices.csv")
+            for table in ("series.csv", "findings.csv")
             for row in rows(out / table)
-            if row["stack_id"] == stack
+            if row["image"] == stack
             for key, cell in row.items()
             if re.search(rf"(?<![\d./]){value}(\.0+)?(?![\d./])", cell)
         ]
@@ -155,7 +155,7 @@ def test_a_picture_in_which_nothing_is_visible_is_noted_and_not_asked_about(
     said = limner("run", studies(name), *words, "--out", tmp_path / "out")
     assert said.code in {0, 1}, said.err
     assert model_server.questions == []
-    areas = [row for row in rows(tmp_path / "out" / "summary.csv") if row["entry"] == "area"]
+    areas = [row for row in rows(tmp_path / "out" / "areas.csv") if row["entry"] == "area"]
     assert "visible" in " ".join([said.err, *(row["reason"] for row in areas)])
 
 
@@ -230,7 +230,7 @@ def test_the_scale_of_an_ultrasound_holds_in_its_region_alone(look: Callable[[st
 
 def test_padding_is_no_data_however_it_is_stated(look: Callable[[str], Path], rows: Rows) -> None:
     out = look("padding")
-    missing = [row for row in rows(out / "summary.csv") if row["name"] == "no data"]
+    missing = [row for row in rows(out / "areas.csv") if row["item"] == "no data"]
     assert [float(row["area_px"]) for row in missing] == [64 * 64 - 32 * 32] * 3
     assert [row["padding"] for row in rows(out / "series.csv")] == ["yes"] * 3
 

@@ -33,7 +33,8 @@ FENCES: dict[str, tuple[str, ...]] = {
     # only in the limited process that decodes studies
     "pydicom": ("readers/dicom/header.py", "readers/dicom/pixels.py"),
     "pyogrio": ("reports/geopackage.py",),
-    "pandas": ("reports/tables.py",),
+    "pandas": ("reports/tables.py", "reports/frames.py"),
+    "geopandas": ("reports/frames.py",),
     # drawing; and late, for pictures that do not fill the 4KHD grid exactly, and for those that are sent
     "PIL": (
         *("reports/lettering.py", "reports/overview.py", "reports/painting.py"),
@@ -119,6 +120,7 @@ DISTRIBUTIONS = {
 
 HEAVY = (
     "PIL",
+    "geopandas",
     "llguidance",
     "onnxruntime",
     "openslide",

@@ -152,7 +152,7 @@ def test_enlarging_is_asked_for_and_keeps_places(
     assert said.code == 0, said.err
     [row] = rows(out / "findings.csv")
     assert row["number.valid"] == "1"
-    [analysed] = [one for one in rows(out / "summary.csv") if one["name"] == "analysed"]
+    [analysed] = [one for one in rows(out / "areas.csv") if one["item"] == "analysed"]
     assert float(analysed["area_px"]) == 150 * 110
     assert heard
 

@@ -15,7 +15,8 @@ from rasterio.features import shapes
 from shapely.geometry import shape
 
 Limner = Callable[..., "Said"]  # noqa: F821 - of conftest, which tests cannot import
-REPORTS = ("files.csv", "findings.csv", "findings.geojson", "findings.gpkg", "summary.csv", "overview-scene.png")
+TABLES = ("areas.csv", "files.csv", "findings.csv", "summary.csv")
+REPORTS = (*TABLES, "findings.geojson", "findings.gpkg", "overview-scene.png")
 
 
 def rows(path: Path) -> list[dict[str, str]]:

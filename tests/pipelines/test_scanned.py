@@ -61,7 +61,7 @@ def test_qupath_counts_from_the_scanned_part(
     with (out / "findings.csv").open(encoding="utf-8", newline="") as table:
         rows = list(csv.DictReader(table))
     assert min(float(row["x0_px"]) for row in rows) == 128, "tables count in level-0 pixels"
-    assert min(float(row["world_x"]) for row in rows) == (128 + 8) * 0.25
+    assert min(float(row["x_um"]) for row in rows) == (128 + 8) * 0.25
     parts = {area.status: area.pixels for area in image.areas}
     assert parts == {"analysed": 256 * 192, "no data": image.info.size[0] * image.info.size[1] - 256 * 192}
 

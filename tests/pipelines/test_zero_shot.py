@@ -31,8 +31,8 @@ def test_a_scene(tmp_path: Path, scene: Path, words: list[str], limner: Limner) 
         scores = {label: float(row[f"number.p.{label}"]) for label in ("cat", "dog", "water")}
         assert sum(scores.values()) == pytest.approx(1, abs=2e-4)
         assert row["label"] == max(scores, key=lambda label: scores[label])
-    analysed = next(row for row in rows(tmp_path / "out" / "summary.csv") if row["name"] == "analysed")
-    labels = [row for row in rows(tmp_path / "out" / "summary.csv") if row["entry"] == "label"]
+    analysed = next(row for row in rows(tmp_path / "out" / "areas.csv") if row["item"] == "analysed")
+    labels = [row for row in rows(tmp_path / "out" / "areas.csv") if row["entry"] == "label"]
     assert sum(float(row["area_px"]) for row in labels) == pytest.approx(float(analysed["area_px"]), rel=1e-6)
 
 
@@ -46,8 +46,8 @@ def test_a_slice_of_a_stack_is_named(
         out = tmp_path / f"out{batch}"
         said = limner("run", folder, *words, "--hd-num", 4, "--batch", batch, "--out", out)
         assert said.code == 0, said.err
-        batches.append([(out / name).read_bytes() for name in ("findings.csv", "slices.csv", "summary.csv")])
+        batches.append([(out / name).read_bytes() for name in ("findings.csv", "areas.csv", "summary.csv")])
     assert batches[0] == batches[1]
-    tiles = [row for row in rows(tmp_path / "out1" / "slices.csv") if row["n_slices"] == "1"]
+    tiles = [row for row in rows(tmp_path / "out1" / "findings.csv") if row["n_slices"] == "1"]
     assert sorted(int(row["slice"]) for row in tiles) == list(range(1, 8))
     assert len({row["sop_uid"] for row in tiles}) == 7

@@ -61,8 +61,8 @@ def test_only_the_labels_that_were_asked_for(tmp_path: Path, scene: Path, zoo_fo
 def test_segmentation(name: str, tmp_path: Path, scene: Path, zoo_folder: Folder, limner: Limner) -> None:
     found = run(limner, scene, tmp_path / "out", "--model", f"transformers:{zoo_folder(name)}")
     assert {row["kind"] for row in found} == {"area"}
-    summary = rows(tmp_path / "out" / "summary.csv")
-    analysed = next(float(row["area_px"]) for row in summary if row["name"] == "analysed")
+    summary = rows(tmp_path / "out" / "areas.csv")
+    analysed = next(float(row["area_px"]) for row in summary if row["item"] == "analysed")
     labels = [float(row["area_px"]) for row in summary if row["entry"] == "label"]
     assert sum(labels) == pytest.approx(analysed)  # the classes partition what was looked at
     without = run(
@@ -142,7 +142,7 @@ def test_a_detection_on_a_stack_is_on_one_slice(
     found = run(limner, folder, tmp_path / "out", *model)
     assert {row["kind"] for row in found} == {"box"}
     assert all(row.get("note.cut", "") == "" for row in found)
-    assert {row["n_slices"] for row in rows(tmp_path / "out" / "slices.csv")} == {"1"}
+    assert {row["n_slices"] for row in rows(tmp_path / "out" / "findings.csv")} == {"1"}
 
 
 @pytest.mark.parametrize("name", ["owlvit", "grounding-dino"])

@@ -5,7 +5,7 @@ import unicodedata
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from limner.reports.cells import cell, fixed, plain, significant
+from limner.reports.cells import cell, plain
 
 
 @pytest.mark.parametrize(
@@ -54,21 +54,3 @@ def test_any_text_becomes_one_visible_line(text: str) -> None:
     assert not any(unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"} for c in safe)
     assert safe.lstrip()[:1] not in set("=+-@＝＋－＠")  # noqa: RUF001 - full-width forms
     safe.encode("utf-8")
-
-
-def test_numbers_have_one_form() -> None:
-    assert fixed([0.0, -0.00001, 1.005, 1e20, float("nan"), float("inf")], 2) == [
-        "0.00",
-        "0.00",
-        "1.00",
-        "100000000000000000000.00",
-        "",
-        "",
-    ]
-    assert significant([0.0, 1 / 3, 1.23456789012e12, 4e-11, float("nan")]) == [
-        "0",
-        "0.333333333",
-        "1234567890000",
-        "0.00000000004",
-        "",
-    ]

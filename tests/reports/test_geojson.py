@@ -23,6 +23,7 @@ MakePlacement = Callable[..., Placement]
 NORTH_UP = (10.0, 0.0, 500_000.0, 0.0, -10.0, 4_000_000.0)
 PROPERTIES = {
     "image",
+    "name",
     "finding",
     "label",
     "kind",

@@ -15,8 +15,9 @@ from affine import Affine
 from limner.model.finding import Finding
 from limner.readers.errors import RequestError
 from limner.readers.geometry import Placement, Polynomial
+from limner.reports.columns import findings_columns
 from limner.reports.geopackage import GeoPackage
-from limner.reports.tables import FINDINGS_COLUMNS, FindingsCsv
+from limner.reports.tables import FindingsCsv
 from limner.reports.writer import DISCLAIMER, ImageRecord, Record
 from pyogrio import raw
 from rasterio.crs import CRS
@@ -95,13 +96,13 @@ def test_a_layer_an_image_with_the_columns_of_the_table(
     (path,) = GeoPackage().write(run, out)
     assert [name for name in layers(path) if name in "ab"] == ["b", "a"]
     columns, shapes, _ = read(path, "b")
-    said_by_layer = {"image", "world_x", "world_y", "world_unit", "crs"}
-    assert set(columns) == (set(FINDINGS_COLUMNS) - said_by_layer) | {"number.deep", "note.why"}
+    assert list(columns) == [column.name for column in findings_columns(run) if column.about != "run"]
+    assert {"number.deep", "note.why", "name"} <= set(columns)
     assert columns["finding"].tolist() == [1, 2]
     assert columns["text"].tolist() == ["one two", ""]
     assert math.isnan(columns["score"][1])
     assert math.isnan(columns["number.deep"][1])
-    assert columns["note.why"].tolist() == ["", "dry"]
+    assert columns["note.why"].tolist() == [None, "dry"]
     assert all(shape.geom_type == "MultiPolygon" and shape.is_valid for shape in shapes)
     about, _, _ = (dict(zip(*raw.read(path, layer="about")[3], strict=True)), None, None)
     assert about["use"] == DISCLAIMER

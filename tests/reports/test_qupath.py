@@ -128,13 +128,22 @@ def test_every_finding_arrives_with_its_type_class_colour_measurements_and_texts
     first, second, third, fourth, fifth, sixth = objects
     assert first["class"] == ("gland",)
     assert first["colour"] == (200, 0, 0)
-    assert first["measurements"] == {"area_px": 5000, "area_um2": 625, "pixels": 5000, "score": 0.93}
+    assert first["measurements"] == {
+        "area_px": 5000,
+        "area_um2": 625,
+        "area_mm2": 0.000625,
+        "number.pixels": 5000,
+        "score": 0.93,
+    }
     assert second["metadata"] == {
-        "why": "a",
-        "b": "ü",
-        "text": 'said "x" =1+1 and more',
-        "kind": "tile",
+        "image": "slide-01234567",
+        "name": "slide-01234567",
         "finding": "2",
+        "label": "tile class",
+        "kind": "tile",
+        "text": 'said "x" =1+1 and more',
+        "note._why": "a",
+        "note.b": "ü",
     }
     assert third["roi"].equals(FINDINGS[2].geometry)
     assert fourth["roi"].equals(FINDINGS[3].geometry)
@@ -191,7 +200,7 @@ def test_maps_and_patients_are_left_out_with_the_reason(tmp_path: Path) -> None:
     world = Placement(((10.0, 0.0, 0.0), (0.0, -10.0, 0.0)), "m", crs="EPSG:32618")
     patient = Placement(((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 5.0)), "mm", frame="1.2.3")
     bare = info(Placement.pixels(), id="bare")
-    what = record(FINDINGS, bare, info(world, id="map"), info(patient, id="ct"))
+    what = record(FINDINGS, bare, info(world, id="map"), info(patient, id="ct", kind="study"))
     assert sorted(QuPath().omitted(what)) == ["ct", "map"]
     assert [path.name for path in QuPath().write(what, tmp_path)] == ["bare.qupath.geojson"]
     [first, *_] = QuPathParser().read((tmp_path / "bare.qupath.geojson").read_bytes())

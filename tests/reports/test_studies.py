@@ -1,4 +1,4 @@
-"""studies.csv, series.csv and slices.csv: a finding names its slice, and a study tells what became of its files."""
+"""Studies: a finding names its slice and its place, and a study tells what became of its files."""
 
 import csv
 import re
@@ -10,13 +10,15 @@ from limner.model.finding import Finding
 from limner.readers.geometry import Box, Placement
 from limner.readers.image import Cell, Channel, ImageInfo
 from limner.readers.sheet import Sheet
-from limner.reports.patient import PATIENT_COLUMNS, cells_touched
-from limner.reports.studies import SERIES_COLUMNS, SLICES_COLUMNS, STUDIES_COLUMNS, StudiesCsv
-from limner.reports.tables import CLOSING, FINDINGS_COLUMNS, FindingsCsv
+from limner.reports.columns import FINDINGS
+from limner.reports.patient import cells_touched
+from limner.reports.studies import SERIES, STUDIES, StudiesCsv
+from limner.reports.tables import FindingsCsv
 from limner.reports.writer import ImageRecord, Record
 from shapely.geometry import Polygon, box
 
 SHEET = Sheet.lay((10, 6), 5, columns=2, spacing=(1.0, 0.5))  # cells of 12: a slice is 10 wide and 12 high in it
+OF_STUDIES = [column.name for column in FINDINGS if column.kinds == ("study",)]
 FACTS = {
     "series_uid": "2.25.7",
     "modality": "CT",
@@ -54,6 +56,7 @@ def stack(**changes: str) -> ImageInfo:
         study="2.25.1",
         cells=cells,
         facts=tuple((FACTS | changes).items()),
+        kind="study",
         notes=("=1+1 is a formula",),
     )
 
@@ -65,21 +68,6 @@ def write(tmp_path: Path, *images: tuple[ImageInfo, list[Finding]]) -> dict[str,
     run = Record(tuple(record(*one) for one in images), (), {"name": "m", "version": "1"}, (), "0.1")
     written = StudiesCsv().write(run, tmp_path)
     return {path.name: list(csv.DictReader(path.open(encoding="utf-8", newline=""))) for path in written}
-
-
-def test_a_finding_names_its_slice_and_its_place_in_the_patient(tmp_path: Path) -> None:
-    cell = SHEET.cell(3)
-    x, y = cell.x0 + SHEET.margin[0], cell.y0 + SHEET.margin[1]
-    finding = Finding("mass", box(x + 2, y + 4, x + 4, y + 8), "box", 0.75, text="=evil()")
-    tables = write(tmp_path, (stack(), [finding]))
-    (row,) = tables["slices.csv"]
-    assert list(row) == list(SLICES_COLUMNS)
-    assert (row["sop_uid"], row["frame"], row["slice"], row["slice_position_mm"]) == ("2.25.3", "1", "4", "6.000")
-    assert [row[f"{name}_px"] for name in ("x0", "y0", "x1", "y1")] == ["2.000", "2.000", "4.000", "4.000"]
-    point = [float(row[f"centre_{axis}_mm"]) for axis in "xyz"]
-    assert point == pytest.approx([100 + 3 * 0.5, 200 + 3 * 1.0, 6.0])
-    assert row["text"] == "'=evil()"
-    assert "secret" not in "".join(path.read_text(encoding="utf-8") for path in tmp_path.iterdir())
 
 
 def findings_csv(folder: Path, *images: tuple[ImageInfo, list[Finding]]) -> list[dict[str, str]]:
@@ -100,9 +88,15 @@ def in_slice(number: int, x0: float, y0: float, x1: float, y1: float, label: str
 
 
 def test_findings_csv_itself_tells_slice_and_place(tmp_path: Path) -> None:
-    (row,) = findings_csv(tmp_path, (stack(), [in_slice(3, 2, 2, 4, 4)]))
-    assert list(row) == [*FINDINGS_COLUMNS, *PATIENT_COLUMNS, *CLOSING]
+    (row,) = findings_csv(tmp_path, (stack(), [replace(in_slice(3, 2, 2, 4, 4), text="=evil()")]))
+    assert set(OF_STUDIES) <= set(row)
+    assert row["text"] == "'=evil()"
+    assert "secret" not in (tmp_path / "findings.csv").read_text(encoding="utf-8")
+    assert not {"area_m2", "area_um2", "lon", "world_x", "x_um"} & set(row), "columns of maps and slides"
     expected = {
+        "image": "study1-ct1",
+        "name": "study1-ct1",
+        "area_mm2": "2",
         "study_uid": "2.25.1",
         "series_uid": "2.25.7",
         "sop_uid": "2.25.3",
@@ -126,10 +120,6 @@ def test_findings_csv_itself_tells_slice_and_place(tmp_path: Path) -> None:
     }
     assert {key: row[key] for key in expected} == expected
     assert re.fullmatch(r"2\.25\.[0-9]{30,39}", row["finding_uid"])
-    (again,) = write(tmp_path, (stack(), [in_slice(3, 2, 2, 4, 4)]))["slices.csv"]
-    shared = {"sop_uid", "frame", "slice", "slice_position_mm", "n_slices", "spacing_source", "study_uid", "series_uid"}
-    assert {key: again[key] for key in shared} == {key: row[key] for key in shared}
-    assert again["centre_x_mm"] == row["centre_lps_x_mm"]
 
 
 def test_a_findings_uid_is_its_own_and_the_same_on_another_sheet(tmp_path: Path) -> None:
@@ -179,9 +169,9 @@ def test_without_a_place_in_the_patient_there_is_no_centre_and_a_region_has_no_s
         return replace(stack(), size=(10, 6), cells=(cell,), facts=facts)
 
     finding = Finding("mass", box(2, 2, 4, 4), "box")
-    for source, size in (("imager_plane", ("1.000", "2.000")), ("us_region", ("", ""))):
+    for source, size in (("imager_plane", ("1.000", "2.000", "2")), ("us_region", ("", "", ""))):
         (row,) = findings_csv(tmp_path, (flat(source), [finding]))
-        assert (row["bbox_w_mm"], row["bbox_h_mm"]) == size
+        assert (row["bbox_w_mm"], row["bbox_h_mm"], row["area_mm2"]) == size
         assert row["spacing_source"] == source
         assert {row[key] for key in ("centre_lps_x_mm", "laterality_geometry", "slice_position_mm")} == {""}
         assert [row[f"bbox_{edge}_px"] for edge in ("x0", "y1")] == ["2.000", "4.000"]
@@ -191,17 +181,18 @@ def test_scenes_keep_their_own_columns_and_beside_studies_leave_theirs_empty(tmp
     scene = ImageInfo("a.tif", "raster", (40, 40), (Channel("1"),), Placement.pixels(), id="a")
     finding = Finding("lake", box(1, 1, 5, 5), "box")
     (row,) = findings_csv(tmp_path, (scene, [finding]))
-    assert list(row) == [*FINDINGS_COLUMNS, *CLOSING]
+    assert not set(OF_STUDIES) & set(row)
     rows = findings_csv(tmp_path, (scene, [finding]), (stack(), [Finding("all", box(0, 0, *SHEET.size), "region")]))
-    assert {rows[0][key] for key in PATIENT_COLUMNS} == {""}
+    assert {rows[0][key] for key in (*OF_STUDIES, "area_mm2")} == {""}
+    assert {rows[1][key] for key in ("area_m2", "lon", "world_x", "crs")} == {""}
     assert (rows[1]["n_slices"], rows[1]["sop_uid"], rows[1]["study_uid"]) == ("5", "", "2.25.1")
     assert rows[1]["finding_uid"]
 
 
 def test_a_finding_of_several_slices_names_none(tmp_path: Path) -> None:
     finding = Finding("all", box(0, 0, *SHEET.size), "region")
-    (row,) = write(tmp_path, (stack(), [finding]))["slices.csv"]
-    assert (row["n_slices"], row["sop_uid"], row["centre_x_mm"]) == ("5", "", "")
+    (row,) = findings_csv(tmp_path, (stack(), [finding]))
+    assert (row["n_slices"], row["sop_uid"], row["centre_lps_x_mm"]) == ("5", "", "")
 
 
 def test_a_tile_touches_its_own_cell_only() -> None:
@@ -217,7 +208,7 @@ def test_a_study_sums_its_series(tmp_path: Path) -> None:
     other = stack(series_uid="2.25.8", modality="MR", study_failed="2")
     tables = write(tmp_path, (stack(), []), (other, [Finding("a", box(1, 1, 2, 2), "box")]))
     (study,) = tables["studies.csv"]
-    assert list(study) == list(STUDIES_COLUMNS)
+    assert list(study) == [column.name for column in STUDIES]
     expected = {
         "modalities": "CT MR",
         "n_series": "2",
@@ -228,7 +219,7 @@ def test_a_study_sums_its_series(tmp_path: Path) -> None:
         "status": "partial",
     }
     assert {key: study[key] for key in expected} == expected
-    assert [list(row) for row in tables["series.csv"]] == [list(SERIES_COLUMNS)] * 2
+    assert [list(row) for row in tables["series.csv"]] == [[column.name for column in SERIES]] * 2
     assert tables["series.csv"][0]["notes"] == "'=1+1 is a formula"
     assert [row["status"] for row in tables["series.csv"]] == ["complete", "complete"]
 

@@ -1,4 +1,4 @@
-"""findings.csv, summary.csv and files.csv."""
+"""findings.csv, summary.csv, areas.csv and files.csv."""
 
 import csv
 import math
@@ -13,15 +13,8 @@ import shapely
 from limner.model.finding import Finding
 from limner.readers import geodesy
 from limner.readers.geometry import Placement
-from limner.reports.tables import (
-    CLOSING,
-    FILES_COLUMNS,
-    FINDINGS_COLUMNS,
-    SUMMARY_COLUMNS,
-    FilesCsv,
-    FindingsCsv,
-    SummaryCsv,
-)
+from limner.reports.columns import findings_columns
+from limner.reports.tables import FILES, FilesCsv, FindingsCsv, SummaryCsv
 from limner.reports.writer import DISCLAIMER, Area, FileRow, ImageRecord, Record
 from pyproj import Geod
 from rasterio.warp import transform
@@ -45,9 +38,13 @@ def test_a_row_a_finding(placement: MakePlacement, image: MakeImage, record: Mak
         Finding("land", shapely.box(100, 200, 110, 220), "box", None, notes={"why": "dry"}),
     ]
     place = placement(32618, *NORTH_UP)
-    (path,) = FindingsCsv().write(record(image("a", place, findings)), out)
+    run = record(replace(image("a", place, findings), name="scene.tif"))
+    (path,) = FindingsCsv().write(run, out)
     first, second = rows(path)
-    assert list(first) == [*FINDINGS_COLUMNS, "number.depth", "note.why", *CLOSING]
+    assert list(first) == [column.name for column in findings_columns(run)]
+    assert [first["image"], first["name"]] == ["a", "scene.tif"]
+    assert list(first)[-7:] == ["number.depth", "note.why", "model", "model_version", "weights_sha256", "limner", "use"]
+    assert not {"area_um2", "area_mm2", "x_um", "slice"} & set(first), "columns of slides and studies"
     assert (first["image"], first["finding"], first["label"], first["kind"], first["score"]) == (
         "a",
         "1",
@@ -71,6 +68,12 @@ def test_a_row_a_finding(placement: MakePlacement, image: MakeImage, record: Mak
         "m",
         "EPSG:32618",
     )
+    assert [second[f"world_{edge}"] for edge in ("x0", "y0", "x1", "y1")] == [
+        "501000.000",
+        "3997800.000",
+        "501100.000",
+        "3998000.000",
+    ]
     assert all(row["use"] == DISCLAIMER and row["model"] == "toy" for row in (first, second))
     assert float(first["area_px"]) == bay.area
     # the centroid of the bay lies in its mouth: the point given is on the finding
@@ -93,14 +96,32 @@ def test_areas_are_those_on_the_ellipsoid(
 
 
 def test_without_a_place_cells_are_empty_not_zero(image: MakeImage, record: MakeRecord, out: Path) -> None:
-    finding = Finding("land", shapely.box(0, 0, 1, 1), "box")
-    slide = Placement(((0.5, 0.0, 0.0), (0.0, 0.5, 0.0)), "um", source="tag")
-    run = record(image("plain", Placement.pixels(), [finding]), image("slide", slide, [finding], m2=0.2))
-    (path,) = FindingsCsv().write(run, out)
-    plain, placed = rows(path)
-    unknown = ("area_m2", "lon", "lat", "world_x", "world_y", "world_unit", "crs")
-    assert [plain[key] for key in unknown] == [""] * 7
-    assert [placed[key] for key in unknown] == ["0.00000000000025", "", "", "0.250", "0.250", "um", ""]
+    (path,) = FindingsCsv().write(
+        record(image("plain", Placement.pixels(), [Finding("land", shapely.box(0, 0, 1, 1), "box")])), out
+    )
+    (plain,) = rows(path)
+    unknown = ("area_m2", "lon", "lat", "world_x", "world_y", "world_x0", "world_unit", "crs")
+    assert [plain[key] for key in unknown] == [""] * 8
+
+
+def test_each_kind_of_image_has_its_own_units_and_leaves_the_others_empty(
+    placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path
+) -> None:
+    nucleus = Finding("nucleus", shapely.box(2, 4, 6, 8), "box")
+    slide = image("slide", Placement(((0.5, 0.0, 0.0), (0.0, 0.25, 0.0)), "um", source="tag"), [nucleus], m2=0.1)
+    (path,) = FindingsCsv().write(record(slide), out)
+    (row,) = rows(path)
+    assert (row["area_um2"], row["area_mm2"], row["area_px"]) == ("2", "0.000002", "16.00")
+    assert [row[key] for key in ("x_um", "y_um")] == ["2.000", "1.500"]
+    assert [row[key] for key in ("x0_um", "y0_um", "x1_um", "y1_um")] == ["1.000", "1.000", "3.000", "2.000"]
+    assert not {"area_m2", "lon", "world_x", "crs"} & set(row)
+    (path,) = FindingsCsv().write(record(image("map", placement(32618, *NORTH_UP), [nucleus]), slide), out)
+    first, second = rows(path)
+    assert set(first) > set(row)
+    assert {first[key] for key in ("area_um2", "area_mm2", "x_um", "y1_um")} == {""}
+    assert {second[key] for key in ("area_m2", "lon", "world_x", "world_unit", "crs")} == {""}
+    assert float(first["area_m2"]) == pytest.approx(1600, rel=1e-2)
+    assert second["area_um2"] == row["area_um2"]
 
 
 def test_another_planet_has_no_longitude_here(
@@ -128,13 +149,13 @@ def test_no_cell_is_a_formula_and_every_row_is_a_line(
         labels=(bad,),
     )
     for writer in (FindingsCsv(), SummaryCsv(), FilesCsv()):
-        (path,) = writer.write(run, out)
-        text = path.read_bytes().decode("utf-8")
-        assert "\r" not in text
-        assert text.count("\n") == 1 + len(rows(path))
-        cells = [cell for row in csv.reader(text.splitlines()) for cell in row]
-        assert not [cell for cell in cells if cell[:1] in set("=+-@\t") and not re.fullmatch(r"-\d+\.\d+", cell)]
-        assert any(cell.startswith("'=1+1 =2") for cell in cells)
+        for path in writer.write(run, out):
+            text = path.read_bytes().decode("utf-8")
+            assert "\r" not in text
+            assert text.count("\n") == 1 + len(rows(path))
+            cells = [cell for row in csv.reader(text.splitlines()) for cell in row]
+            assert not [cell for cell in cells if cell[:1] in set("=+-@\t") and not re.fullmatch(r"-\d+\.\d+", cell)]
+            assert any(cell.startswith("'=1+1 =2") for cell in cells)
 
 
 def test_pandas_reads_back_what_was_written(
@@ -166,16 +187,14 @@ def test_the_summary_adds_up(placement: MakePlacement, image: MakeImage, record:
         image("a", place, findings, areas=areas, failures=(("a/x0", "truncated"),), scale=(2.0, 2.0)),
         image("b", Placement.pixels()),
     )
-    (path,) = SummaryCsv().write(run, out)
-    table = rows(path)
-    assert list(table[0]) == list(SUMMARY_COLUMNS)
-    a, b = ([row for row in table if row["image"] == name] for name in "ab")
+    summary, facts = map(rows, SummaryCsv().write(run, out))
+    a, b = ([row for row in facts if row["image"] == name] for name in "ab")
     labels = [row for row in a if row["entry"] == "label"]
-    assert [(row["name"], row["findings"]) for row in labels] == [("land", "0"), ("water", "1"), ("boat", "1")]
+    assert [(row["item"], row["findings"]) for row in labels] == [("land", "0"), ("water", "1"), ("boat", "1")]
     assert (labels[0]["area_m2"], labels[0]["area_px"], labels[0]["share"]) == ("0", "0.00", "0.000000")
     assert float(labels[1]["share"]) == pytest.approx(160_000 / 400_000, rel=1e-3)
     parts = [row for row in a if row["entry"] == "area"]
-    assert [(row["name"], row["reason"], row["regions"]) for row in parts] == [
+    assert [(row["item"], row["reason"], row["regions"]) for row in parts] == [
         (area.status, area.reason, str(area.regions)) for area in areas
     ]
     (everything,) = (row for row in a if row["entry"] == "image")
@@ -184,19 +203,61 @@ def test_the_summary_adds_up(placement: MakePlacement, image: MakeImage, record:
     assert everything["findings"] == "2"
     assert {row["status"] for row in a} == {"partial"}
     assert {row["status"] for row in b} == {"complete"}
-    seen = geodesy.metres_per_pixel(place, (500.0, 400.0))
-    assert seen is not None
-    assert float(everything["pixel_x_m"]) == pytest.approx(seen[0], rel=1e-5)
-    assert float(everything["seen_x_m"]) == pytest.approx(2 * seen[0], rel=1e-5)
     assert {row["area_m2"] for row in b} == {""}
     assert [row["share"] for row in b] == ["0.000000", "0.000000", "1.000000", "1.000000"], "by pixels where m² unknown"
+
+    first, second = summary
+    assert [first[key] for key in ("image", "kind", "status", "findings", "regions", "failures")] == [
+        "a",
+        "map",
+        "partial",
+        "2",
+        "8",
+        "1",
+    ]
+    assert float(first["analysed_km2"]) == pytest.approx(m2 / 2e6, rel=1e-8)
+    assert first["analysed_share"] == "0.500000"
+    assert [first[f"count.{label}"] for label in ("land", "water", "boat")] == ["0", "1", "1"]
+    for label in ("land", "water", "boat"):
+        (fact,) = (row for row in labels if row["item"] == label)
+        assert (first[f"area_m2.{label}"], first[f"share.{label}"]) == (fact["area_m2"], fact["share"])
+        assert float(first[f"area_km2.{label}"]) == pytest.approx(float(fact["area_m2"]) / 1e6, rel=1e-8)
+    assert float(first["per_km2.boat"]) == pytest.approx(2e6 / m2, rel=1e-8)
+    seen = geodesy.metres_per_pixel(place, (500.0, 400.0))
+    assert seen is not None
+    assert float(first["pixel_x_m"]) == pytest.approx(seen[0], rel=1e-5)
+    assert float(first["seen_x_m"]) == pytest.approx(2 * seen[0], rel=1e-5)
+    assert (second["status"], second["analysed_share"], second["count.boat"]) == ("complete", "1.000000", "0")
+    assert {second[key] for key in ("analysed_km2", "area_m2.water", "per_km2.water", "pixel_x_m")} == {""}
+
+
+def test_a_slides_summary_speaks_of_mm(image: MakeImage, record: MakeRecord, out: Path) -> None:
+    slide = Placement(((0.5, 0.0, 0.0), (0.0, 0.5, 0.0)), "um", source="tag")
+    areas = (Area("analysed", "", 400_000.0, 1e-7, 4), Area("skipped", "no tissue", 400_000.0, 1e-7, 4))
+    cells = [Finding("cell", shapely.box(x, 0, x + 10, 10), "box") for x in range(0, 50, 10)]
+    summary, facts = map(rows, SummaryCsv().write(record(image("s", slide, cells, areas=areas), labels=()), out))
+    (row,) = summary
+    told = ("analysed_mm2", "analysed_share", "count.cell", "area_mm2.cell", "share.cell", "per_mm2.cell")
+    assert [row[key] for key in told] == ["0.1", "0.500000", "5", "0.000125", "0.001250", "50"]
+    assert (row["pixel_x_um"], row["seen_y_um"]) == ("0.5", "0.5")
+    assert not [key for key in row if "km2" in key or key.endswith("_m2.cell") or key == "pixel_x_m"]
+    assert [fact["area_mm2"] for fact in facts] == ["0.000125", "0.1", "0.1", "0.2"]
+    assert "area_m2" not in facts[0]
 
 
 def test_an_image_of_which_nothing_was_analysed_has_no_shares(image: MakeImage, record: MakeRecord, out: Path) -> None:
     lost = image("a", Placement.pixels(), areas=(Area("unreadable", "truncated", 800_000.0, None, 4),))
-    (path,) = SummaryCsv().write(record(lost), out)
-    assert [row["share"] for row in rows(path)] == ["", "", "1.000000", "1.000000"]
-    assert {row["status"] for row in rows(path)} == {"partial"}
+    summary, facts = map(rows, SummaryCsv().write(record(lost), out))
+    assert [row["share"] for row in facts] == ["", "", "1.000000", "1.000000"]
+    assert {row["status"] for row in facts} == {"partial"}
+    assert (summary[0]["analysed_share"], summary[0]["share.land"], summary[0]["count.land"]) == ("0.000000", "", "0")
+
+
+def test_without_a_model_nothing_is_counted(image: MakeImage, record: MakeRecord, out: Path) -> None:
+    run = replace(record(image("a", Placement.pixels()), labels=()), assessed=False)
+    summary, facts = map(rows, SummaryCsv().write(run, out))
+    assert (summary[0]["status"], summary[0]["findings"]) == ("not assessed", "")
+    assert {row["findings"] for row in facts} == {""}
 
 
 def test_every_file_has_a_row(record: MakeRecord, out: Path) -> None:
@@ -206,7 +267,7 @@ def test_every_file_has_a_row(record: MakeRecord, out: Path) -> None:
         FileRow("c.tif", "failed", reader="raster", reason="c.tif: cut short"),
     ]
     (path,) = FilesCsv().write(record(files=files), out)
-    assert list(rows(path)[0]) == list(FILES_COLUMNS)
+    assert list(rows(path)[0]) == [column.name for column in FILES]
     assert [tuple(row.values()) for row in rows(path)] == [
         ("b.tif", "read", "b", "raster", ""),
         ("a.txt", "skipped", "", "", "no reader claims it"),
@@ -214,18 +275,12 @@ def test_every_file_has_a_row(record: MakeRecord, out: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("writer", "columns"),
-    [
-        (FindingsCsv(), [*FINDINGS_COLUMNS, *CLOSING]),
-        (SummaryCsv(), [*SUMMARY_COLUMNS]),
-        (FilesCsv(), [*FILES_COLUMNS]),
-    ],
-    ids=["findings", "summary", "files"],
-)
-def test_an_empty_run_has_its_headings(writer: FindingsCsv, columns: list[str], record: MakeRecord, out: Path) -> None:
-    (path,) = writer.write(record(), out)
-    assert path.read_text(encoding="utf-8") == ",".join(columns) + "\n"
+def test_an_empty_run_has_its_headings(record: MakeRecord, out: Path) -> None:
+    for writer in (FindingsCsv(), SummaryCsv(), FilesCsv()):
+        for path in writer.write(record(), out):
+            (line,) = path.read_text(encoding="utf-8").splitlines()
+            assert len(line.split(",")) >= len(FILES)
+    assert "image,name,finding,label,kind,score,area_px" in (out / "findings.csv").read_text(encoding="utf-8")
 
 
 def test_the_same_record_gives_the_same_bytes(
@@ -272,5 +327,5 @@ def test_what_is_said_of_a_region_adds_no_area_to_its_tiles(
     for said, pixels in (([*tiles, region], "200.00"), ([region], "200.00"), (tiles[:1], "100.00")):
         one = image("a", placement(32618, 10, 0, 4e5, 0, -10, 4e6), said)
         SummaryCsv().write(record(one, labels=("land",)), out)
-        row = next(csv.DictReader((out / "summary.csv").open(encoding="utf-8")))
-        assert (row["name"], row["findings"], row["area_px"]) == ("land", str(len(said)), pixels)
+        row = rows(out / "areas.csv")[0]
+        assert (row["item"], row["findings"], row["area_px"]) == ("land", str(len(said)), pixels)

@@ -1,0 +1,105 @@
+"""A column is declared once, and every output has it."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import shapely
+from limner.model.finding import Finding
+from limner.readers.geometry import Placement
+from limner.reports import columns, summary
+from limner.reports.column import Column, Dtype, Rows, distinct, each, markdown
+from limner.reports.columns import findings_columns
+from limner.reports.frames import findings_frame, summary_frame
+from limner.reports.geojson import GeoJson
+from limner.reports.geopackage import GeoPackage
+from limner.reports.qupath import QuPath
+from limner.reports.tables import FindingsCsv, SummaryCsv
+from limner.reports.writer import ImageRecord, Record
+from pyogrio import raw
+
+MakeImage = Callable[..., ImageRecord]
+MakeRecord = Callable[..., Record]
+MakePlacement = Callable[..., Placement]
+
+NORTH_UP = (10.0, 0.0, 500_000.0, 0.0, -10.0, 4_000_000.0)
+MICRONS = Placement(((0.5, 0.0, 0.0), (0.0, 0.5, 0.0)), "um")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "decimals", "values", "cells"),
+    [
+        ("float64", 2, [0.0, -0.00001, 1.005, 1e20, None], ["0.00", "0.00", "1.00", "100000000000000000000.00", ""]),
+        ("float64", 2, [float("nan"), float("inf"), float("-inf")], ["", "", ""]),
+        (
+            "float64",
+            None,
+            [0.0, 1 / 3, 1.23456789012e12, 4e-11, None],
+            ["0", "0.333333333", "1234567890000", "0.00000000004", ""],
+        ),
+        ("float64", None, 2.5, ["2.5"] * 3),
+        ("Int64", None, [1, None, -3], ["1", "", "-3"]),
+        ("int64", None, range(3), ["0", "1", "2"]),
+        ("string", None, ["a,b", None, "=1\n"], ["a,b", "", "'=1 "]),
+        ("category", None, "x", ["x"] * 3),
+    ],
+)
+def test_values_have_one_form(dtype: Dtype, decimals: int | None, values: object, cells: list[str]) -> None:
+    column = Column("c", dtype, "said", lambda _: values, decimals=decimals)
+    batch = Rows([object()] * len(cells))
+    assert column.cells(batch) == cells
+    told = column.told(batch)
+    json.dumps(told, allow_nan=False)
+    assert ["" if one is None else one for one in told] == [
+        float(cell) if cell and dtype == "float64" else int(cell) if cell and "nt64" in dtype else cell.lstrip("'")
+        for cell in cells
+    ]
+
+
+def test_a_column_of_other_kinds_of_image_is_empty() -> None:
+    column = Column("c", "float64", "said", each("real"), kinds=("slide",))
+    assert column.cells(Rows([1.0, 2.0], "map")) == ["", ""]
+    assert column.cells(Rows([1.0, 2.0], "slide")) == ["1", "2"]
+
+
+def test_names_that_are_the_same_get_a_number() -> None:
+    column = Column("c", "float64", "said", each("real"))
+    assert [one.name for one in distinct([column, column, column])] == ["c", "c_2", "c_3"]
+
+
+def test_a_new_column_is_one_declaration(
+    monkeypatch: pytest.MonkeyPatch, placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path
+) -> None:
+    ratio = Column("ratio", "float64", "area by box", lambda b: b.area_px / shapely.area(shapely.box(*b.bounds.T)))
+    said = Column(
+        "said", "string", "whether it said something", lambda b: ["yes" if f.text else None for f in b.findings]
+    )
+    lines = Column("lines", "Int64", "pixels down", lambda row: row.image.info.size[1], "px")
+    monkeypatch.setattr(columns, "FINDINGS", (*columns.FINDINGS, ratio, said))
+    monkeypatch.setattr(summary, "SUMMARY", (*summary.SUMMARY, lines))
+    half = Finding("water", shapely.Polygon([(0, 0), (8, 0), (0, 8)]), "area", text="half")
+    run = record(image("map", placement(32618, *NORTH_UP), [half]), image("slide", MICRONS, [half]))
+
+    (path,) = FindingsCsv().write(run, out)
+    for row in csv.DictReader(path.open(encoding="utf-8")):
+        assert (row["ratio"], row["said"]) == ("0.5", "yes")
+    (path,) = GeoJson().write(run, out)
+    (feature,) = json.loads(path.read_text(encoding="utf-8"))["features"]
+    assert (feature["properties"]["ratio"], feature["properties"]["said"]) == (0.5, "yes")
+    (path,) = GeoPackage().write(run, out)
+    meta, _, _, values = raw.read(path, layer="map")
+    layer = dict(zip(meta["fields"], values, strict=True))
+    assert (layer["ratio"].tolist(), layer["said"].tolist()) == ([0.5], ["yes"])
+    (path,) = QuPath().write(run, out)
+    (feature,) = json.loads(path.read_text(encoding="utf-8"))["features"]
+    assert feature["properties"]["measurements"]["ratio"] == 0.5
+    assert feature["properties"]["metadata"]["said"] == "yes"
+    frame = findings_frame(run)
+    assert (frame["ratio"].tolist(), frame["said"].tolist()) == ([0.5, 0.5], ["yes", "yes"])
+    assert "| `ratio` | number | | | area by box |" in markdown(findings_columns(run))
+
+    path, _ = SummaryCsv().write(run, out)
+    assert {row["lines"] for row in csv.DictReader(path.open(encoding="utf-8"))} == {"800"}
+    assert summary_frame(run)["lines"].tolist() == [800, 800]
