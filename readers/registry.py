@@ -12,7 +12,6 @@ from typing import cast
 
 from .errors import RequestError, nearest
 from .image import Image, ImageInfo, NumberingReader, Reader
-from .isolation import scan_file
 from .plugins import installed, load
 from .search import Scanned, Search, without_parts
 
@@ -48,11 +47,6 @@ def scan(
     rows = [row for item in inputs for row in search.look(item)]
     settled = [search.settle(row) for row in without_parts(rows)]
     return _with_ids(_numbered(settled, among), among, hide=options.get("names", "hide") == "hide")
-
-
-def scan_again(info: ImageInfo) -> tuple[ImageInfo, ...]:
-    """What an image's file holds now, by the reader that scanned it. Raises `LimnerError`."""
-    return scan_file(info.reader, _reader(info.reader), info.uri, dict(info.options))
 
 
 def open_image(info: ImageInfo, channels: Sequence[str] | None = None) -> Image:

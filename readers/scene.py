@@ -14,7 +14,7 @@ import numpy as np
 
 from .bands import Sensor, band_token, canonical, describe, is_sentinel, sensor_named, sensor_of_product
 from .errors import ReadError
-from .fingerprint import fingerprint
+from .fingerprint import fingerprint, is_remote
 from .formats import recognise
 from .geometry import Box, Placement
 from .geotiff import RasterImage, RasterReader
@@ -217,6 +217,7 @@ def _describe(
     side = {name for band in bands for name in band.files[1:]}
     if metadata is not None:
         side.add(str(metadata))
+    files = (*paths, *sorted(side))
     return ImageInfo(
         uri=folder,
         reader="scene",
@@ -225,8 +226,8 @@ def _describe(
         placement=finest.placement,
         id=_title(folder, key, alone=alone),
         part=key,
-        files=(*paths, *sorted(side)),
-        fingerprint=fingerprint(paths),
+        files=files,
+        fingerprint=fingerprint([name for name in files if is_remote(name) or Path(name).is_file()]),
         options=tuple(sorted(kept.items())),
         notes=tuple(dict.fromkeys(notes)),
         personal=False,

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..model.finding import Finding
-from ..readers.image import Cell, Kind
+from ..readers.image import Kind, Plane
 from .cells import plain
 from .column import KINDS, Column, Dtype, Typed, chosen, distinct
 from .measures import FindingsBatch, crs_name
-from .patient import Spot, boxes_mm, centres_mm, positions_mm, sides, slice_boxes, uids
+from .patient import boxes_mm, centres_mm, positions_mm, sides, uids
 from .writer import Record
 
 
@@ -25,9 +25,9 @@ def fact(key: str) -> Callable[[Any], str | None]:
     return lambda batch: dict(batch.image.info.facts).get(key) or None
 
 
-def _slice(value: Callable[[Spot, Cell], object]) -> Callable[[FindingsBatch], object]:
-    """A value of the slice that a finding is in; None where that is not one."""
-    return lambda batch: [None if one.cell is None else value(one, one.cell) for one in batch.spots]
+def _slice(value: Callable[[Plane], object]) -> Callable[[FindingsBatch], object]:
+    """A value of the slice that a finding is in."""
+    return lambda batch: [value(plane) for plane in batch.planes]
 
 
 def _axes(
@@ -206,38 +206,33 @@ FINDINGS: tuple[Column[FindingsBatch], ...] = (
         "finding_uid",
         "string",
         "the same finding's in any run with the same key: a UUID made from what is said of which pixels",
-        lambda batch: uids(batch.image.info, batch.findings, batch.spots),
+        lambda batch: uids(batch.image.info, batch.findings),
     ),
     _study("study_uid", "category", "the study, as a pseudonym", lambda batch: batch.image.info.study or None),
     _study("series_uid", "category", "the series, as a pseudonym", fact("series_uid")),
     _study(
         "sop_uid",
         "category",
-        "the slice, as a pseudonym; empty, like all that follows of a slice, where the finding is of several",
-        _slice(lambda _, one: one.name),
+        "the slice, as a pseudonym",
+        _slice(lambda plane: plane.name),
     ),
-    _study("frame", "Int64", "frame within it, from 1", _slice(lambda _, one: one.frame)),
+    _study("frame", "Int64", "frame within it, from 1", _slice(lambda plane: plane.frame)),
     _study(
-        "instance_number", "Int64", "its number in the series, as the file states it", _slice(lambda _, s: s.instance)
+        "instance_number",
+        "Int64",
+        "its number in the series, as the file states it",
+        _slice(lambda one: one.instance),
     ),
-    _study("n_slices", "Int64", "slices that the geometry touches", lambda batch: [one.touched for one in batch.spots]),
-    _study("slice", "Int64", "its place in the stack, from 1", _slice(lambda spot, _: spot.place + 1)),
+    _study(
+        "slice",
+        "Int64",
+        "its place in the stack, from 1",
+        lambda batch: [one.plane + 1 for one in batch.findings],
+    ),
     *_axes(
         {"slice_position_mm": "its place along the stack's normal"},
-        lambda batch: positions_mm(batch.spots),
+        lambda batch: positions_mm(batch.planes),
         "mm",
-        3,
-        "study",
-    ),
-    *_axes(
-        {
-            "bbox_x0_px": "bounding box in the slice's own pixels, left edge",
-            "bbox_y0_px": "top edge",
-            "bbox_x1_px": "right edge",
-            "bbox_y1_px": "bottom edge",
-        },
-        lambda batch: slice_boxes(batch.spots),
-        "px",
         3,
         "study",
     ),
@@ -247,7 +242,7 @@ FINDINGS: tuple[Column[FindingsBatch], ...] = (
             "centre_lps_y_mm": "the same, towards the back",
             "centre_lps_z_mm": "the same, towards the head",
         },
-        lambda batch: centres_mm(batch.spots, batch.point),
+        lambda batch: centres_mm(batch.planes, batch.point),
         "mm",
         3,
         "study",
@@ -257,7 +252,7 @@ FINDINGS: tuple[Column[FindingsBatch], ...] = (
             "bbox_w_mm": "the bounding box's width along the slice's rows; see spacing_source",
             "bbox_h_mm": "its height along the slice's columns",
         },
-        lambda batch: boxes_mm(batch.image.info, batch.spots),
+        lambda batch: boxes_mm(batch.image.info, batch.bounds),
         "mm",
         3,
         "study",
@@ -272,7 +267,7 @@ FINDINGS: tuple[Column[FindingsBatch], ...] = (
         "laterality_geometry",
         "category",
         "left, right or both: of the plane x = 0 mm, of a patient who lay on the back; else empty",
-        lambda batch: sides(batch.image.info, batch.findings, batch.spots),
+        lambda batch: sides(batch.image.info, batch.findings),
     ),
     _study("review_status", "string", "for a reader to fill", lambda _: None),
 )

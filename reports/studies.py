@@ -114,7 +114,7 @@ STUDIES: tuple[Column[StudyRow], ...] = (
         "n_instances",
         "Int64",
         "slices and frames in them",
-        lambda row: sum(len(image.info.cells) for image in row.images),
+        lambda row: sum(len(image.info.planes) for image in row.images),
     ),
     Column("n_read", "Int64", "files read", lambda row: row.most("study_read")),
     Column(

@@ -96,13 +96,10 @@ class Transformers:
         return {}
 
     def sight(self, info: ImageInfo) -> Sight:
-        """Rendered RGB in tiles of the network's size, at any resolution. Raises `ModelError`.
-
-        The slices of a stack are shown one a tile, and so without a rim.
-        """
+        """Rendered RGB in tiles of the network's size, at any resolution. Raises `ModelError`."""
+        del info
         recipe = self._read()
-        whole = recipe.task == "classify" or len(info.cells) > 1
-        halo = 0 if whole else recipe.tile // SHARE if self._halo is None else self._halo
+        halo = 0 if recipe.task == "classify" else recipe.tile // SHARE if self._halo is None else self._halo
         if recipe.tile <= 2 * halo:
             raise self._options.wrong(
                 "halo", f"a tile of {recipe.tile} px must be wider than its two rims", str(halo), "Lower it"

@@ -1,4 +1,4 @@
-"""DICOM studies: files, folders, archives and DICOMDIRs become images; a stack of slices is a sheet.
+"""DICOM studies: files, folders, archives and DICOMDIRs become images; a stack has a plane for each slice.
 
 Pixels are modality values (Hounsfield units, where the file says so) in float32, padding invalid; colour is red, green
 and blue of 8 bits. Nothing about a person is in an image's facts: UIDs and paths are pseudonyms (`pseudonym.py`) unless
@@ -15,13 +15,11 @@ from typing import Final
 
 import numpy as np
 
-from ..errors import ReadError, RequestError
+from ..errors import ReadError
 from ..geometry import Box
 from ..image import BaseImage, Claim, FolderScan, ImageInfo, Mask, Pixels
 from ..pseudonym import Pseudonyms
-from ..render import Curve, Stretch
 from ..resample import lattice, resample, taps
-from ..sheet import sheet_of
 from .classes import FOR_SLIDES
 from .decode import decoder
 from .describe import describe, told_uri
@@ -30,22 +28,20 @@ from .source import sniff, split
 from .survey import LISTING, Survey, has_dicom, survey
 
 _CACHE: Final = 128 * 2**20  # bytes of decoded frames that an open image keeps
-_CURVES: Final[Mapping[str, Curve]] = {"": "linear", "sigmoid": "sigmoid", "steps": "steps"}
 _WHOLE_SLIDE: Final = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.77\.1\.6(?![.0-9])")
 
 
 class DicomReader:
     """The reader named "dicom".
 
-    Options: `columns` (slices a row of a sheet, 5; the square root of hd_num makes a region hold hd_num consecutive
-    slices), `window` ("centre,width", or a CT preset's or the file's own name for a window), `identities` ("hide" or
+    Options: `window` ("centre,width", or a CT preset's or the file's own name for a window), `identities` ("hide" or
     "show") and `key_file` (see `pseudonym.py`).
     """
 
     name = "dicom"
     isolated = True  # the limited process parses (`decode.py`)
     kind = "study"
-    options = ("columns", "identities", "key_file", "window")
+    options = ("identities", "key_file", "window")
 
     def __init__(self) -> None:
         self._order: dict[tuple[tuple[str, ...], str], tuple[object, ...]] = {}  # of each image that was scanned
@@ -131,14 +127,13 @@ class DicomReader:
         return DicomImage(info, channels)
 
     def _infos(self, uri: str, found: Survey, names: Pseudonyms, options: Mapping[str, str]) -> list[ImageInfo]:
-        columns, tables = _columns(options), decoder().table
-        window = options.get("window", "")
+        window, tables = options.get("window", ""), decoder().table
         inside = Path(uri).is_file() and Path(uri).name != LISTING  # other files' fates are told in notes
         infos: list[ImageInfo] = []
         for place, stack in enumerate(found.series.stacks):
             first = stack.first
             fates = found.of_study(first.file.study)
-            info = describe(stack, f"stack{place}", names, columns=columns, window=window, fates=fates, tables=tables)
+            info = describe(stack, f"stack{place}", names, window=window, fates=fates, tables=tables)
             infos.append(_with_archive_notes(info, found) if inside else info)
             self._order[_place(info)] = first.file.study, first.file.series, *first.order
         return self.number(infos)
@@ -151,27 +146,26 @@ class DicomImage(BaseImage):
         info = self._info
         self._frames: OrderedDict[int, Pixels] = OrderedDict()
         self._dtype = np.dtype(info.channels[0].dtype)
-        facts = dict(info.facts)
-        self._shape = (int(facts["columns"]), int(facts["rows"]))
-        self._sheet = sheet_of(info)
         self._decoder = decoder()
-        for path in sorted({str(split(cell.source)[0]) for cell in info.cells}):
+        for path in sorted({str(split(plane.source)[0]) for plane in info.planes}):
             if not Path(path).is_file():
                 raise as_error(info.id or info.uri, FaultError("missing"))
 
     def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
-        """See `Image.read`. In a sheet only the slices that are touched are decoded, and no pixel mixes two."""
-        if self._sheet is not None:
-            return self._sheet.read(box, size, self._rows, len(self._places), self._dtype)
-        down = taps(lattice(box.y0, box.y1, size[1]), self._shape[1])
-        across = taps(lattice(box.x0, box.x1, size[0]), self._shape[0])
+        return self._read_plane(box, size, 0)
+
+    def _read_plane(self, box: Box, size: tuple[int, int], plane: int) -> tuple[Pixels, Mask]:
+        """See `Image.read`. Only that slice is decoded."""
+        width, height = self._info.size
+        down = taps(lattice(box.y0, box.y1, size[1]), height)
+        across = taps(lattice(box.x0, box.x1, size[0]), width)
         if down is None or across is None:
             shape = (size[1], size[0])
             return np.zeros((*shape, len(self._places)), dtype=self._dtype), np.zeros(shape, dtype=np.bool_)
         window = slice(across.start, across.stop)
 
         def rows(start: int, stop: int) -> tuple[Pixels, Mask | None]:
-            native, usable = self._rows(0, start, stop)
+            native, usable = self._rows(plane, start, stop)
             return native[:, window], None if usable is None else usable[:, window]
 
         return resample(rows, down, across, len(self._places), self._dtype)
@@ -189,13 +183,13 @@ class DicomImage(BaseImage):
 
     def _frame(self, number: int) -> Pixels:
         if number not in self._frames:
-            cell = self._info.cells[number]
+            plane, (width, height) = self._info.planes[number], self._info.size
             try:
-                pixels = self._decoder.frame(cell.source, cell.frame - 1, 0, self._shape[1])
+                pixels = self._decoder.frame(plane.source, plane.frame - 1, 0, height)
             except FaultError as fault:
-                raise as_error(f"{self._info.id}, slice {number + 1} of {len(self._info.cells)}", fault) from None
+                raise as_error(f"{self._info.id}, slice {number + 1} of {len(self._info.planes)}", fault) from None
             colours = 1 if len(self._info.channels) == 1 else 3
-            if pixels.shape[:2] != self._shape[::-1] or pixels.ndim != (2 if colours == 1 else 3):
+            if pixels.shape[:2] != (height, width) or pixels.ndim != (2 if colours == 1 else 3):
                 raise as_error(self._info.id, FaultError("decode", f"an array of {pixels.shape}"))
             while self._frames and sum(kept.nbytes for kept in self._frames.values()) + pixels.nbytes > _CACHE:
                 self._frames.popitem(last=False)
@@ -204,57 +198,13 @@ class DicomImage(BaseImage):
         return self._frames[number]
 
 
-def stated_stretch(info: ImageInfo) -> Stretch | None:
-    """The window that a grey image is to be seen through, as a stretch; None where its pixels must decide.
-
-    It renders what `grey.grey8` renders. MONOCHROME1 has its ends exchanged: `low`, which becomes black, is then the
-    higher number. What is not valid, padding above all, is black.
-    """
-    facts = dict(info.facts)
-    if "window_low" not in facts:
-        return None
-    steps = [step.partition(":") for step in facts.get("window_steps", "").split()]
-    return Stretch(
-        (info.channels[0].name,),
-        (float(facts["window_low"]),),
-        (float(facts["window_high"]),),
-        facts["window_used"],
-        curve=_CURVES[facts.get("window_curve", "")],
-        steps=tuple((float(number), int(grey)) for number, _, grey in steps),
-        blank=0,
-    )
-
-
-def study_stretch(info: ImageInfo, fitted: Stretch) -> Stretch:
-    """How an image is seen: an image of a study through its stated window, else as it was `fitted` to its pixels.
-
-    Also then MONOCHROME1 shows low values as white, and what is not valid in a study is black. Other images' stretch
-    is the fitted one.
-    """
-    if not info.cells:
-        return fitted
-    if (stated := stated_stretch(info)) is not None:
-        return stated
-    ends = (fitted.high, fitted.low) if "inverted" in dict(info.facts) else (fitted.low, fitted.high)
-    return replace(fitted, low=ends[0], high=ends[1], blank=0)
-
-
 def _place(info: ImageInfo) -> tuple[tuple[str, ...], str]:
     """What tells an image from all others of a scan, whatever its id: its files, and its first slice in them."""
-    return info.files, f"{info.cells[0].source} {info.cells[0].frame}"
+    return info.files, f"{info.planes[0].source} {info.planes[0].frame}"
 
 
 def _kind(modality: str) -> str:
     return (modality or "image").lower()
-
-
-def _columns(options: Mapping[str, str]) -> int:
-    text = options.get("columns", "5")
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 1000):  # noqa: PLR2004 - a sheet, not a ribbon
-        raise RequestError(
-            "reader option columns", "it is a number of slices, 1 to 1000", value=text, remedy="For example columns=5"
-        )
-    return int(text)
 
 
 def _archive_has_dicom(uri: str) -> bool:

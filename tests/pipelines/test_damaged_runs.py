@@ -155,7 +155,7 @@ def test_a_number_that_was_changed_is_noticed(ended: Path, tmp_path: Path) -> No
 def test_a_manifest_of_another_version_is_told_as_that(ended: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(ended / "run", tmp_path / "run")
     manifest = json.loads((folder / "manifest.json").read_text())
-    for format_, changes in ((2, {}), (1, {"files": None})):
+    for format_, changes in ((1, {}), (2, {"files": None})):
         changed = {**manifest, "format": format_, **changes}
         changed.pop("sha256")
         (folder / "manifest.json").write_text(json.dumps(changed))
