@@ -89,9 +89,10 @@ class Answer:
 class Annotator(Protocol):
     """A model behind the entry point group `limner.annotators`; lives in one worker.
 
-    The entry point is a callable `(options: Mapping[str, str]) -> Annotator`. Making one is cheap and touches neither
-    weights nor network. The process that plans calls `sight` and `check`; each process that annotates makes one of its
-    own and calls `check`, `load` and then `annotate`, so that the process that plans loads no network.
+    The entry point is a class whose `Options` are a `limner.readers.options.Options`, and which is called with an
+    instance of them; one without is called with none. Making one is cheap and touches neither weights nor network. The
+    process that plans calls `sight` and `check`; each process that annotates makes one of its own and calls `check`,
+    `load` and then `annotate`, so that the process that plans loads no network.
     """
 
     @property
@@ -192,18 +193,9 @@ class Fitting(Protocol):
 
 @runtime_checkable
 class Remote(Protocol):
-    """An annotator that may show views to another program, perhaps of somebody else's and for money.
-
-    `host` is whose; "" where it works by itself. A plan asks it nothing. `neutral` are the names of its options that
-    cannot change an answer, such as how long it waits for one: a run may go on with other values of these.
-    """
+    """An annotator that may show views to another program, perhaps of somebody else's and for money."""
 
     @property
     def host(self) -> str:
-        """Whose."""
-        ...
-
-    @property
-    def neutral(self) -> frozenset[str]:
-        """Their names."""
+        """Whose; "" where it works by itself. A plan asks it nothing."""
         ...

@@ -80,12 +80,6 @@ def spread(tile: Pixels, valid: Mask) -> Pixels:
     return tile[row[:, None], _nearest(valid)[row]]
 
 
-def softmax(logits: Values) -> Values:
-    """Scores of classes, of which one holds, from logits (…, classes)."""
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
-
-
 def sigmoid(logits: Values) -> Values:
     """Scores of classes that do not exclude each other, from logits."""
     return (1 / (1 + np.exp(-logits))).astype(np.float32)

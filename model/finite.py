@@ -3,12 +3,14 @@
 A network with damaged weights, or one that overflows in half precision, answers NaN or infinity. A softmax, an argmax
 or a grammar would turn these into an answer like any other: so the check is on the network's own output, before those.
 -inf is refused too: no network that limner runs says it of a token or a class (those that bar some use the most
-negative finite number), while one that overflows does. Imports no torch: a tensor is known by what it can do.
+negative finite number), while one that overflows does. Imports no torch: a tensor is known by what it can do. The
+softmax of arrays is here too.
 """
 
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from ..readers.errors import ModelError
 
@@ -16,6 +18,7 @@ REMEDY = "Check its files against their source, or compute in numbers that hold 
 SLACK = 1e-3  # beyond 0 and 1: what sums in half precision make of a score
 
 Values = TypeVar("Values")  # an array, or a tensor on any device
+Number = TypeVar("Number", np.float32, np.float64)
 
 
 def require_finite(values: Values, what: str, *, of: str, at: str = "", remedy: str = REMEDY) -> Values:
@@ -64,3 +67,12 @@ def require_shares(values: Values, *, of: str) -> Values:
             remedy="Export it with its last softmax or sigmoid, or write a model card, which can take logits",
         )
     return values
+
+
+def softmax(logits: npt.NDArray[Number]) -> npt.NDArray[Number]:
+    """Probabilities of classes (…, classes), of which one holds, from logits of which one at least is finite.
+
+    In the logits' own type; large ones do not overflow, and -inf is a probability of 0.
+    """
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)

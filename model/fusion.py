@@ -4,13 +4,13 @@ The method is scaled dot-product attention (arXiv 1706.03762) with no learnt wei
 features themselves. A tile that resembles its neighbours is drawn towards them; one that resembles nothing stays.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
 import numpy as np
 import numpy.typing as npt
-
-from ..readers.errors import RequestError
+from pydantic import AfterValidator, Field
 
 Features = npt.NDArray[np.float64]
 
@@ -26,25 +26,20 @@ class Fusion:
     mix: float = MIX
 
     @classmethod
-    def parse(cls, text: str, *, of: str) -> "Fusion | None":
+    def parse(cls, text: str) -> "Fusion | None":
         """The option `fusion` of an annotator: "off" → None, "attention", or "attention,SCALE,MIX" for other numbers.
 
-        Raises `RequestError` for anything else; `of` is the annotator's name.
+        Raises `ValueError` for anything else.
         """
         if text == "off":
             return None
         name, *numbers = text.split(",")
-        try:
+        found = None
+        with suppress(ValueError):
             found = cls(*map(float, numbers)) if name == "attention" and len(numbers) in {0, 2} else None
-        except ValueError:
-            found = None
         if found is None or not (found.scale >= 0 and 0 <= found.mix <= 1):
-            raise RequestError(
-                f"option 'fusion' of {of}",
-                "it is off, attention, or attention,SCALE,MIX with SCALE 0 or more and MIX from 0 to 1",
-                value=text,
-                remedy="Correct it",
-            )
+            msg = "it is off, attention, or attention,SCALE,MIX with SCALE 0 or more and MIX from 0 to 1"
+            raise ValueError(msg)
         return found
 
     def words(self) -> str:
@@ -65,6 +60,19 @@ class Fusion:
         weights = np.exp(logits - logits.max(axis=1, keepdims=True))
         weights /= weights.sum(axis=1, keepdims=True)
         return (1.0 - self.mix) * tiles + self.mix * (weights @ seen)
+
+
+def _checked(text: str) -> str:
+    Fusion.parse(text)
+    return text
+
+
+FusionText = Annotated[
+    str,
+    AfterValidator(_checked),
+    Field(description="attention lets the tiles of a region see each other; attention,SCALE,MIX says how much."),
+]
+"""The option `fusion`."""
 
 
 def unit(features: Features) -> Features:

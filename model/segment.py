@@ -8,36 +8,36 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
-from ..readers.errors import ModelError, RequestError
+from ..readers.errors import ModelError
 from ..readers.image import ImageInfo, Mask, Pixels
 from . import onnx, weights
 from .annotator import Answer, Cost, Sight, View
-from .areas import Values, areas, sigmoid, softmax, spread
+from .areas import Values, areas, sigmoid, spread
 from .cards import Card, Variant, find_card, shipped_cards, shipped_digests
+from .finite import softmax
 from .footprint import file_bytes
+from .options import NetworkOptions
 from .stain import Stain, fit_stain
 
 DEFAULT = "csmask"
-OPTIONS = ("model", "fetch", "threads")
+
+
+class SegmenterOptions(NetworkOptions):
+    """Options of `Segmenter`."""
+
+    model: str = Field(DEFAULT, min_length=1, description="A shipped model card's name, or a card's path.")
 
 
 class Segmenter:
-    """An annotator that a model card describes.
+    """An annotator that a model card describes. Raises `ModelError` for a card that is not one."""
 
-    Options: `model`, a shipped card's name or a card's path; `fetch` "true" lets weights be fetched; `threads` for the
-    network, 0 for one per core. Raises `RequestError` for another option, `ModelError` for a card that is not one.
-    """
+    Options = SegmenterOptions
 
-    def __init__(self, options: Mapping[str, str]) -> None:
-        unknown = sorted(set(options) - set(OPTIONS))
-        if unknown:
-            raise RequestError(
-                f"option {unknown[0]!r} of segment", "it must be known", remedy=f"Known: {', '.join(OPTIONS)}"
-            )
-        self.card: Card = find_card(options.get("model") or DEFAULT)
-        self._fetch = _one_of("fetch", options.get("fetch", "false"), {"true": True, "false": False})
-        self._threads = _whole("threads", options.get("threads", "0"))
+    def __init__(self, options: SegmenterOptions) -> None:
+        self._options = options
+        self.card: Card = find_card(options.model)
         self._variants = {variant.name: variant for variant in self.card.variants}
         self._checked: tuple[Variant, ...] = ()
         self._networks: dict[str, onnx.Network] = {}
@@ -98,7 +98,7 @@ class Segmenter:
         """Find and check the weights that those sights need; a stranger's are tried out. Raises `ModelError`."""
         self._checked = tuple(self._variants[name] for name in sorted({sight.variant for sight in sights}))
         for variant in self._checked:
-            found, *others = self._files([variant], fetch=self._fetch)
+            found, *others = self._files([variant], fetch=self._options.fetch)
             if not {part.sha256 for part in (variant, *variant.companions)} <= shipped_digests():
                 names = [part.name for part in variant.companions]
                 onnx.try_out(
@@ -181,7 +181,7 @@ class Segmenter:
                 weights.read(variant.weights, variant.sha256, name=self.card.name),
                 name=f"{self.card.name}/{variant.name}",
                 layout=self.card.layout,
-                threads=self._threads,
+                threads=self._options.threads,
                 beside={c.name: weights.read(c.weights, c.sha256, name=self.card.name) for c in variant.companions},
             )
         return self._networks[variant.name]
@@ -233,17 +233,3 @@ def _check_range(view: View, variant: Variant, name: str) -> None:
             value=f"median {np.median(values):g}",
             remedy="Check the file's scale and offset, or state the right sensor with --sensor",
         )
-
-
-def _one_of(name: str, value: str, choices: Mapping[str, bool]) -> bool:
-    if value not in choices:
-        raise RequestError(
-            f"option {name!r} of segment", f"it is {' or '.join(choices)}", value=value, remedy="Correct it"
-        )
-    return choices[value]
-
-
-def _whole(name: str, value: str) -> int:
-    if not value.isdecimal():
-        raise RequestError(f"option {name!r} of segment", "it is a whole number", value=value, remedy="Correct it")
-    return int(value)

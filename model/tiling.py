@@ -41,6 +41,9 @@ class TileGrid:
         The wide side becomes a multiple of the tile; the other is truncated, then padded to one, with the odd pixel
         at the bottom (the right for a portrait). Raises `RequestError` below one tile and for a picture too thin to
         keep a pixel.
+
+        >>> TileGrid.fit(1600, 900, hd_num=9)
+        TileGrid(source=(1600, 900), cols=3, rows=2, content=(0, 52, 1008, 619), tile=336, overlap=0)
         """
         if width < 1 or height < 1:
             raise RequestError(

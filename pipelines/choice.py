@@ -1,6 +1,6 @@
 """Which annotator a run uses: the one that was named, or the only sensible one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -8,6 +8,7 @@ from ..model.annotator import Annotator
 from ..readers.errors import LimnerError, RequestError, shown
 from ..readers.files import parse_json, read_whole
 from ..readers.image import ImageInfo
+from ..readers.options import make_plugin, options_of
 from ..readers.plugins import installed, load
 from .config import Settings
 
@@ -24,21 +25,34 @@ class AnnotatorChoice:
     name: str
     options: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def neutral(self) -> frozenset[str]:
+        """Names of the options that cannot change an answer."""
+        return options_of(self._maker()).neutral()
+
     def make(self, **further: str) -> Annotator:
-        """The annotator. Raises `RequestError` where it is not installed, `ModelError` where the options are wrong."""
-        make = load("limner.annotators", self.name)
-        if not callable(make):
+        """The annotator. Raises `RequestError` where it is not installed or an option does not fit, and `ModelError`.
+
+        Of `further` options those are given that it has.
+        """
+        maker = self._maker()
+        known = options_of(maker).model_fields
+        given = {**dict(self.options), **{key: value for key, value in further.items() if key in known}}
+        return make_plugin(maker, given, self.name)
+
+    def _maker(self) -> Callable[..., Annotator]:
+        found = load("limner.annotators", self.name)
+        if not callable(found):
             msg = f"the entry point {self.name} of limner.annotators is not callable"
             raise TypeError(msg)
-        return cast("Annotator", make({**dict(self.options), **further}))
+        return cast("Callable[..., Annotator]", found)
 
 
 def choose_annotator(settings: Settings, infos: Sequence[ImageInfo]) -> AnnotatorChoice | None:
     """The annotator of a run: an installed one by its entry point, or a card by its name or path; None where "none".
 
     "NAME:CHECKPOINT" names what an annotator loads: "zero-shot:FOLDER". Where none is named it is `csmask`, if every
-    image has what that needs. Raises `RequestError` where it has not. Options given to every annotator: `fetch` and
-    `threads`; to one for cards also `model`, to the others the labels and the question, where there are any.
+    image has what that needs. Raises `RequestError` where it has not.
     """
     if settings.model == NONE:
         return None
@@ -82,12 +96,16 @@ def choose_labels(settings: Settings, choice: AnnotatorChoice | None, annotator:
 
 
 def _choice(settings: Settings, name: str, **options: str) -> AnnotatorChoice:
-    chosen = {**settings.model_options, **options, "fetch": "true" if settings.fetch else "false"}
-    if name != CARD_ANNOTATOR:
-        asked = {"question": settings.ask, "answer": settings.answer, "schema": _schema(settings.schema_file)}
-        asked["labels"] = ",".join(settings.labels)
-        asked["enlarge"] = str(settings.hd_num) if settings.enlarge else ""
-        chosen |= {key: value for key, value in asked.items() if value}
+    """An annotator with the options that were set, and what other settings say to it.
+
+    Labels are given to an annotator that takes them: of another's findings those with these labels are kept.
+    """
+    known = options_of(load("limner.annotators", name)).model_fields
+    asked = {"question": settings.ask, "answer": settings.answer, "json_schema": _schema(settings.schema_file)}
+    asked["enlarge"] = str(settings.hd_num) if settings.enlarge else ""
+    asked |= {"labels": ",".join(settings.labels)} if "labels" in known else {}
+    asked |= {"fetch": str(settings.fetch).lower()} if "fetch" in known else {}
+    chosen = {**settings.model_options, **{key: value for key, value in asked.items() if value}, **options}
     return AnnotatorChoice(name, tuple(sorted(chosen.items())))
 
 

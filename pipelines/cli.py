@@ -180,9 +180,11 @@ def info_command(
     """Show what images are: size, bands, coordinates, and what is not known of them."""
     from .names import Names  # noqa: PLC0415 - see the top
     from .plan import reading_options, scan_inputs  # noqa: PLC0415 - the same
+    from .run import check_options  # noqa: PLC0415 - the same
     from .words import describe_scanned  # noqa: PLC0415 - the same
 
     settings = _settings(locals())
+    check_options(settings)
     options = reading_options(settings)
     found = scan_inputs(settings, options)
     names = Names.of(settings, found, options)
@@ -203,8 +205,9 @@ def report_command(
     from .manifest import load_manifest  # noqa: PLC0415 - see the top
     from .report import load_writers, read_record, write_reports  # noqa: PLC0415 - the same
 
-    asked = reports or load_manifest(Path(run_folder))["config"]["reports"]
-    writers = load_writers(asked)
+    config = load_manifest(Path(run_folder))["config"]
+    asked = reports or config["reports"]
+    writers = load_writers(asked, config.get("report_options"))
     record = read_record(Path(run_folder))
     made = tuple(write_reports(record, Path(run_folder), writers))
     _say_made(made, asked=bool(asked))

@@ -46,8 +46,8 @@ class Settings(BaseModel):
     QuPath exports them for other pictures. `tissue` "auto" leaves out what of a slide holds none. `sensor`, `bands`,
     `crs` and `microns_per_pixel` (one number, or two as x,y) say what the files do not. `names` "hide" keeps paths of
     slides and studies, and what their files say of people, out of all that is written. `reports` names writers; empty
-    is all that are installed. `fetch` allows the network for weights. The model "none" annotates nothing: the run says
-    what there is.
+    is all that are installed. `reader_options` and `model_options` are by name, `report_options` by "WRITER.OPTION".
+    `fetch` allows the network for weights. The model "none" annotates nothing: the run says what there is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -76,6 +76,7 @@ class Settings(BaseModel):
     names: Literal["hide", "show"] = "hide"
     reader_options: dict[str, str] = Field(default_factory=dict)
     model_options: dict[str, str] = Field(default_factory=dict)
+    report_options: dict[str, str] = Field(default_factory=dict)
     engine: Literal["inline", "local"] = "inline"
     workers: int = Field(0, ge=0)
     batch: int = Field(1, ge=1, le=1024)
@@ -174,7 +175,7 @@ HD_NUM = range(1, 66)
 PATHS = ("inputs", "out", "area", "schema_file", "model", "reader_options", "model_options")
 
 # Settings that cannot change a result: a run may go on with others.
-NEUTRAL = ("out", "engine", "workers", "batch", "reports", "fetch")
+NEUTRAL = ("out", "engine", "workers", "batch", "reports", "report_options", "fetch")
 
 
 def _limits(stretch: Sequence[str]) -> tuple[float, float]:

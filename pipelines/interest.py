@@ -21,10 +21,11 @@ from ..readers.geodesy import on_earth
 from ..readers.geometry import Box, Points
 from ..readers.image import ImageInfo, Mask
 from ..readers.overview import ReducedPicture
+from ..readers.patches import grown
 from ..readers.tissue import find_tissue, read_drawn
 from .config import Settings
 
-DILATION = 2  # overview pixels: what is valid by less than half of one must not be lost
+DILATION = (2, 2)  # overview pixels: what is valid by less than half of one must not be lost
 EMPTY = "no valid pixels"
 OUTSIDE = "outside the area of interest"
 NO_TISSUE = "no tissue"
@@ -104,7 +105,7 @@ def find_interest(info: ImageInfo, settings: Settings, seen: ReducedPicture) -> 
     drawn = drawn_on(settings.area, info) if settings.area else None
     filled = None
     if settings.skip_empty and len(info.planes) == 1:
-        filled = _dilate(seen.valid | ~seen.readable)
+        filled = grown(seen.valid | ~seen.readable, DILATION)
     if settings.tissue == "off" or info.kind != "slide":
         return Interest(drawn, filled=filled, scale=seen.scale)
     microns = None
@@ -125,17 +126,3 @@ def outline(mask: Mask, scale: tuple[float, float]) -> BaseGeometry:
 
     patches = polygonise(mask.astype(np.uint8), np.ones(mask.shape, dtype=np.float32), mask)
     return shapely.transform(shapely.union_all([patch.polygon for patch in patches]), enlarge)
-
-
-def _dilate(mask: Mask) -> Mask:
-    """The mask grown by `DILATION` pixels in every direction."""
-    grown = mask.copy()
-    for axis in (0, 1):
-        source = grown.copy()
-        for step in range(1, DILATION + 1):
-            ahead: list[slice] = [slice(None), slice(None)]
-            behind: list[slice] = [slice(None), slice(None)]
-            ahead[axis], behind[axis] = slice(step, None), slice(None, -step)
-            grown[tuple(ahead)] |= source[tuple(behind)]
-            grown[tuple(behind)] |= source[tuple(ahead)]
-    return grown

@@ -34,22 +34,22 @@ def make_manifest(
     identity: Mapping[str, str],
     labels: tuple[str, ...],
     colours: Mapping[str, str],
-    neutral: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
     """Everything that decides a run's results, as plain values that `json` writes.
 
     No clock, no name of a machine or person beyond the paths that were given, and of slides and studies not those.
-    Without an annotator its name is "none". `neutral` are the options that cannot change its answers.
+    Without an annotator its name is "none". Options that cannot change its answers are left out.
     """
     shown = names.plan(plan)
     options = () if choice is None else choice.options
+    neutral = frozenset[str]() if choice is None else choice.neutral
     return {
         "format": FORMAT,
         "config": names.settings(settings).model_dump(mode="json", exclude={"out"}),
         "versions": versions(),
         "annotator": {
             "name": NONE if choice is None else choice.name,
-            "options": {key: value for key, value in options if key not in {*NEUTRAL, *neutral}},
+            "options": {key: value for key, value in options if key not in neutral},
             **({"neutral": sorted(neutral)} if neutral else {}),
             "identity": dict(identity),
             "labels": list(labels),
@@ -85,6 +85,7 @@ class _File(BaseModel, strict=True, extra="forbid"):
 class _Config(BaseModel, strict=True):
     preset: str
     reports: list[str]
+    report_options: dict[str, str] = {}
 
 
 class _Manifest(BaseModel, strict=True):

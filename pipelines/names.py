@@ -21,6 +21,7 @@ from ..readers.image import ImageInfo
 from ..readers.pseudonym import (
     KEY_FILE,
     KEY_VARIABLE,
+    NameOptions,
     Pseudonyms,
     forms,
     longest_first,
@@ -61,7 +62,7 @@ class Names:
         """
         if settings.names == "show" or not any(row.personal for row in scanned):
             return cls()
-        pseudonyms = Pseudonyms.of({key: options[key] for key in ("key_file",) if key in options})
+        pseudonyms = Pseudonyms.of(NameOptions(names="hide", key_file=options.get("key_file", "")))
         beside = [settings.area, settings.schema_file, *(settings.reader_options.get(option, "") for option in _PATHS)]
         paths = [*settings.inputs, *filter(None, beside), *further, *(path for row in scanned for path in _paths(row))]
         told: dict[str, str] = {}
@@ -102,7 +103,6 @@ class Names:
             uri=self.path(info.uri) if _is_path(info) else info.uri,
             files=tuple(self.path(path) for path in info.files),
             planes=tuple(replace(plane, source=self.path(plane.source)) for plane in info.planes),
-            options=tuple((key, self.path(value) if key in _PATHS else value) for key, value in info.options),
             notes=tuple(self.text(note) for note in info.notes),
             part=self._part(info.part),
             study=self.text(info.study),
@@ -147,7 +147,6 @@ def reveal(info: ImageInfo, sources: Mapping[str, str]) -> ImageInfo:
         part=sources.get(info.part, info.part),
         files=tuple(sources.get(path, path) for path in info.files),
         planes=tuple(replace(plane, source=sources.get(plane.source, plane.source)) for plane in info.planes),
-        options=tuple((key, sources.get(value, value)) for key, value in info.options),
     )
 
 
@@ -207,8 +206,7 @@ def _paths(row: Scanned) -> list[str]:
 def _all(info: ImageInfo) -> list[str]:
     """Every path in an image's facts."""
     own = [info.uri] if _is_path(info) else []
-    options = [value for key, value in info.options if key in _PATHS]
-    return [*own, *info.files, *filter(None, (plane.source for plane in info.planes)), *options]
+    return [*own, *info.files, *filter(None, (plane.source for plane in info.planes))]
 
 
 def _is_path(info: ImageInfo) -> bool:

@@ -22,7 +22,7 @@ from ..model.annotator import Annotator, Sight
 from ..readers.errors import LimnerError, ReadError, RequestError
 from ..readers.image import ImageInfo
 from ..readers.regions import Grid, Region, cut
-from ..readers.registry import Scanned, readers, scan
+from ..readers.registry import Scanned, known_options, scan
 from ..readers.render import Stretch
 from ..reports.writer import FileRow
 from .config import HD_NUM, Settings
@@ -158,10 +158,8 @@ def reading_options(settings: Settings, key: str = "") -> dict[str, str]:
 
     `key` is a pseudonyms' key file.
     """
-    among = readers()
-    chosen = [among[settings.reader]] if settings.reader in among else among.values()
-    known = {"names", *(option for reader in chosen for option in getattr(reader, "options", ()))}
-    follow = {"identities": settings.names, "names": settings.names}
+    known = known_options(settings.reader or None)
+    follow = {"names": settings.names}
     follow |= {"key_file": key} if key else {}
     return {option: value for option, value in follow.items() if option in known} | settings.reading()
 

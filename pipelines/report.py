@@ -11,10 +11,11 @@ from shapely.errors import ShapelyError
 
 from ..model.finding import Finding
 from ..model.seams import join
-from ..readers.errors import LimnerError, shown
+from ..readers.errors import LimnerError, RequestError, nearest, shown
 from ..readers.fingerprint import has_changed
 from ..readers.geodesy import boxes_m2
 from ..readers.image import ImageInfo
+from ..readers.options import make_plugin
 from ..readers.overview import Montage, read_overview
 from ..readers.plugins import installed, load
 from ..readers.registry import open_image
@@ -52,10 +53,26 @@ class Made:
     error: str = ""
 
 
-def load_writers(names: Sequence[str]) -> list[Writer]:
-    """The writers of those names, or all that are installed, sorted. Raises `RequestError` for an unknown one."""
-    chosen = names or list(installed("limner.writers"))
-    return [_load_writer(name) for name in sorted(set(chosen))]
+def load_writers(names: Sequence[str], options: Mapping[str, str] | None = None) -> list[Writer]:
+    """The writers of those names, or all that are installed, sorted; `options` are by "WRITER.OPTION".
+
+    Raises `RequestError` for an unknown writer or option.
+    """
+    known = list(installed("limner.writers"))
+    given: dict[str, dict[str, str]] = {}
+    for key, value in (options or {}).items():
+        name, _, option = key.partition(".")
+        if name not in known or not option:
+            raise RequestError(
+                f"setting report_options.{key}",
+                "it must be report_options.WRITER.OPTION",
+                remedy=f"{nearest(name, known)}Writers: {', '.join(known)}",
+            )
+        given.setdefault(name, {})[option] = value
+    chosen = {name: load("limner.writers", name) for name in sorted({*(names or known), *given})}
+    makers = {name: cast("Callable[..., Writer]", maker) for name, maker in chosen.items()}
+    made = {name: make_plugin(one, given.get(name, {}), f"writer {name!r}") for name, one in makers.items()}
+    return [made[name] for name in sorted(set(names or known))]
 
 
 def write_reports(record: Record, folder: Path, writers: Sequence[Writer]) -> Iterator[Made]:
@@ -173,8 +190,11 @@ def _image_record(
 
 
 def _file_name(info: ImageInfo, *, shown: bool) -> str:
-    """The name of an image's file or folder as the run tells its path; empty where it may be a person's name."""
-    return PurePosixPath(info.uri.replace("\\", "/")).name if shown or not info.personal else ""
+    """The name of an image's file, or of a stack's folder, as the run tells it; empty where it may be a person's."""
+    if info.personal and not shown:
+        return ""
+    path = PurePosixPath(info.uri)
+    return path.parent.name if len(info.planes) > 1 else path.name
 
 
 def _areas(plan: ImagePlan, found: Sequence[Entry | None]) -> tuple[Area, ...]:
@@ -283,11 +303,3 @@ def _overview(
     except LimnerError:
         return None
     return Overview(render(seen.pixels, seen.valid, stretch), seen.valid, seen.readable, seen.scale, montage)
-
-
-def _load_writer(name: str) -> Writer:
-    make = load("limner.writers", name)
-    if not callable(make):
-        msg = f"the entry point {name} of limner.writers is not callable"
-        raise TypeError(msg)
-    return cast("Writer", make())

@@ -17,7 +17,11 @@ class Resolution:
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Read "10m", "0.5um" or "native"; "" → None, the annotator's own. Raises `RequestError`."""
+        """Read "10m", "0.5um" or "native"; "" → None, the annotator's own. Raises `RequestError`.
+
+        >>> Resolution.parse("2cm"), Resolution.parse("native")
+        (Resolution(metres=0.02), Resolution(metres=None))
+        """
         if not text:
             return None
         if text.strip() == "native":

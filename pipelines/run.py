@@ -15,6 +15,7 @@ from ..readers.errors import LimnerError, ModelError, RequestError
 from ..readers.fingerprint import is_remote
 from ..readers.image import ImageInfo
 from ..readers.regions import Region
+from ..readers.registry import check_options as check_reading
 from ..reports.writer import FileRow, Record
 from .choice import AnnotatorChoice, choose_annotator, choose_labels
 from .config import Settings
@@ -75,12 +76,25 @@ class Outcome:
         return SOME_FAILED if failed else ALL_DONE
 
 
+def check_options(settings: Settings) -> None:
+    """Raise `RequestError` for an option of a reader, the model or a writer that does not exist or does not fit.
+
+    Looks at no input, hashes no file and asks no network.
+    """
+    check_reading(reading_options(settings), settings.reader or None)
+    load_writers(settings.reports, settings.report_options)
+    choice = choose_annotator(settings, [])
+    if choice is not None:
+        choice.make()
+
+
 def prepare(settings: Settings, key: str = "", *, only_plan: bool = False) -> Prepared:
     """Scan the inputs, choose and check the annotator, and plan. Raises `LimnerError` where no image can be looked at.
 
     `key` is the path of a key for pseudonyms; without one they last as long as this process. With `only_plan` a model
     that is not on this machine is no error but `Prepared.lacking`, and a model on another machine is not asked.
     """
+    check_options(settings)
     options = reading_options(settings, key)
     scanned = scan_inputs(settings, options)
     names = Names.of(settings, scanned, options)
@@ -124,7 +138,6 @@ def run(settings: Settings, listen: Listener) -> Outcome:
     check_folder(folder)
     _refuse_results_as_inputs(settings)
     worker_count(settings)
-    load_writers(settings.reports)  # a report that does not exist is refused before anything runs
     listen(Told("Looking at the inputs"))
     with key_for(folder, settings) as key:
         prepared = prepare(settings, key)
@@ -169,7 +182,7 @@ def _carry_out(
     settings: Settings, prepared: Prepared, key: str, listen: Listener
 ) -> tuple[Record, Counter[Status], tuple[Made, ...]]:
     """Do what is prepared, in the run's folder: the record, its regions by status, and the reports made."""
-    folder, writers = Path(settings.out), load_writers(settings.reports)
+    folder, writers = Path(settings.out), load_writers(settings.reports, settings.report_options)
     _tell(prepared.shown, listen)
     with Store.open(folder) as store:
         manifest = _agreed(store, settings, prepared)
@@ -228,7 +241,6 @@ def _agreed(store: Store, settings: Settings, prepared: Prepared) -> dict[str, A
         identity={"name": NO_MODEL} if annotator is None else annotator.identity,
         labels=prepared.labels or (() if annotator is None else annotator.labels),
         colours={} if annotator is None else annotator.colours,
-        neutral=annotator.neutral if isinstance(annotator, Remote) else frozenset(),
     )
     old = load_manifest(store.folder) if store.begun else None
     if old is not None:

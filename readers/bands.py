@@ -92,7 +92,7 @@ SENSORS: Mapping[str, Sensor] = dict(
         _sensor("naip-4", {"red": "red", "green": "green", "blue": "blue", "nir": "nir"}, None, nodata=None),
     )
 )
-"""Every sensor that the reader option `sensor` may name. "landsat-8-…" is Landsat 8 and 9, "landsat-5-…" 4 and 5."""
+"""Every sensor that `--sensor` may name. "landsat-8-…" is Landsat 8 and 9, "landsat-5-…" 4 and 5."""
 
 COMMON_NAMES = frozenset(name for sensor in SENSORS.values() for name in sensor.bands.values())
 
@@ -113,7 +113,7 @@ def sensor_named(name: str) -> Sensor:
     if name in SENSORS:
         return SENSORS[name]
     raise RequestError(
-        "reader option sensor",
+        "--sensor",
         f"it is one of {', '.join(SENSORS)}",
         value=name,
         remedy=f"{nearest(name, SENSORS)}Name one of these, or leave it out and work with plain numbers",
@@ -206,7 +206,7 @@ def describe(
     if sensor is None and any(band_token(name) for name in common):
         notes.append(
             "The bands are named as a known sensor's, but nothing says which product this is, so that the values are "
-            f"plain numbers; state it with the reader option sensor, one of {', '.join(SENSORS)}."
+            f"plain numbers; state it with --sensor, one of {', '.join(SENSORS)}."
         )
     return tuple(described), notes
 
@@ -225,7 +225,7 @@ def resolve(channels: Sequence[Channel], wanted: Sequence[str]) -> tuple[str, ..
                 f"band {common!r}",
                 "the image must have exactly one channel of each wanted name",
                 value=f"{len(found)} of them; the image has {there}",
-                remedy="Give the missing file, or name the channels with the reader options sensor and bands",
+                remedy="Give the missing file, or name the channels with --sensor and --bands",
             )
         names.append(found[0])
     return tuple(names)

@@ -8,7 +8,7 @@ Each check is a sentence of the seam in `limner.readers.image`, and raises `Asse
 
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +19,8 @@ from .errors import LimnerError
 from .fingerprint import has_changed
 from .geometry import Box
 from .image import Image, ImageInfo, Mask, Pixels, Reader
+from .options import options_of, parse_options
+from .overrides import Overrides, Stated
 from .pseudonym import forms, longest_first, replace_in
 
 
@@ -28,7 +30,7 @@ class Truth:
 
     `points` are rows (pixel x, pixel y, world …) that the placement must give within `tolerance_px`. `exact` says that
     reduced reads are area averages of `native`; False where the file has overviews, or bands of several resolutions.
-    All of this is of one `plane`.
+    All of this is of one `plane`. `options` are the reader's own and those of `Overrides`.
     """
 
     native: Pixels
@@ -36,7 +38,7 @@ class Truth:
     points: tuple[tuple[float, ...], ...] = ()
     tolerance_px: float = 1e-6
     exact: bool = True
-    options: Mapping[str, str] = field(default_factory=dict[str, str])
+    options: Mapping[str, object] = field(default_factory=dict[str, object])
     plane: int = 0
 
 
@@ -62,7 +64,18 @@ def check_reader(reader: Reader, uri: str, truth: Truth, *, image: int = 0) -> I
     with reader.open(info) as reopened:
         _same(_whole(reopened, truth.plane), again, "an image that was closed and opened again reads the same")
     _check_channels(reader, info, truth)
+    _check_renamed(reader, info, truth)
     return info
+
+
+def scan_with(reader: Reader, uri: str, options: Mapping[str, object]) -> list[ImageInfo]:
+    """What the registry makes of one file's images with that reader, in this process: for tests of a reader."""
+    model = options_of(reader)
+    own = {name: value for name, value in options.items() if name in model.model_fields}
+    stated = {name: value for name, value in options.items() if name in Overrides.model_fields or name not in own}
+    infos = reader.scan(uri, parse_options(model, own, f"reader {reader.name!r}"))
+    applied = Stated(parse_options(Overrides, stated, "readers"))
+    return [applied.apply(info, reader) for info in infos]
 
 
 def area_average(native: Pixels, valid: Mask, factor: int) -> tuple[npt.NDArray[np.float64], Mask]:
@@ -87,9 +100,10 @@ def area_average(native: Pixels, valid: Mask, factor: int) -> tuple[npt.NDArray[
 
 
 def _check_scan(reader: Reader, uri: str, truth: Truth, image: int) -> ImageInfo:
-    infos = list(reader.scan(uri, truth.options))
-    _require(infos == list(reader.scan(uri, truth.options)), "scanning twice gives the same facts")
+    infos = scan_with(reader, uri, truth.options)
+    _require(infos == scan_with(reader, uri, truth.options), "scanning twice gives the same facts")
     info = infos[image]
+    _require(ImageInfo.from_json(info.to_json()) == info, "facts survive JSON")
     _require(pickle.loads(pickle.dumps(info)) == info, "facts survive pickling")  # noqa: S301 - our own bytes
     height, width, channels = truth.native.shape
     _require(info.reader == reader.name, "facts name the reader that opens the image", info.reader)
@@ -239,6 +253,16 @@ def _check_channels(reader: Reader, info: ImageInfo, truth: Truth) -> None:
     except LimnerError:
         return
     _require(False, "an unknown channel is refused with an error of limner's")  # noqa: FBT003 - it always fails
+
+
+def _check_renamed(reader: Reader, info: ImageInfo, truth: Truth) -> None:
+    """The user names channels with --bands: then they are known by those names."""
+    renamed = tuple(replace(channel, name=f"named {at}") for at, channel in enumerate(info.channels))
+    with reader.open(replace(info, channels=renamed), [renamed[-1].name]) as image:
+        pixels, valid = _whole(image, truth.plane)
+    sure = truth.valid & valid
+    same = np.array_equal(pixels[sure][:, 0], truth.native[:, :, -1][sure])
+    _require(same, "channels are known by the names in the facts, whatever the file calls them")
 
 
 def _whole(image: Image, plane: int) -> tuple[Pixels, Mask]:

@@ -47,7 +47,11 @@ def shown(text: str, most: int = 100) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Say "Did you mean 'x'? " of the known name most like `name`, to begin a remedy with; "" where none is like it."""
+    """Say "Did you mean 'x'? " of the known name most like `name`, to begin a remedy with; "" where none is like it.
+
+    >>> nearest("watr", ["land", "water"])
+    "Did you mean 'water'? "
+    """
     close = get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"Did you mean {close[0]!r}? " if close else ""
 

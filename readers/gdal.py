@@ -12,7 +12,7 @@ rule first. The only file of the readers that imports rasterio.
 import os
 import re
 import stat
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
 from html import unescape
 from pathlib import Path
@@ -21,7 +21,7 @@ from warnings import catch_warnings, simplefilter
 
 import numpy as np
 
-from .errors import LimnerError, ReadError, RequestError, shown
+from .errors import LimnerError, ReadError, shown
 from .fingerprint import is_remote
 from .geometry import MOST_SIDE
 from .georeference import leads_to_files
@@ -121,25 +121,6 @@ def open_raster(name: str, part: str = "", *, overview: int | None = None) -> An
         return _Inspection(name).open(name, part)
     raster = _gdal(name, _path(name), _drivers(name), part, overview)
     return _checked(raster, name, lambda: _check_blocks(raster, name))
-
-
-def stated_crs(options: Mapping[str, str]) -> Any:  # noqa: ANN401 - rasterio has no types
-    """The coordinate system that the reader option `crs` names, or None. Raises `RequestError`."""
-    from rasterio.crs import CRS  # noqa: PLC0415 - as above
-    from rasterio.errors import CRSError  # noqa: PLC0415 - as above
-
-    if "crs" not in options:
-        return None
-    try:
-        with environment(""):
-            return CRS.from_user_input(options["crs"])
-    except CRSError as error:
-        raise RequestError(
-            "reader option crs",
-            "it must name a coordinate system",
-            value=f"{options['crs']}: {error}",
-            remedy="Give such as crs=EPSG:32618",
-        ) from error
 
 
 def _is_address(name: str) -> bool:

@@ -126,7 +126,7 @@ def _earthly(placement: Placement) -> pyproj.Transformer:
         raise ReadError(
             f"placement from {placement.source}",
             "longitude and latitude need a coordinate reference system",
-            remedy="Name it with the reader option crs (crs=EPSG:32633, say), or work in pixels",
+            remedy="Name it with --crs (--crs EPSG:32633, say), or work in pixels",
         )
     if not on_earth(placement):
         ground = _ground(placement.crs)

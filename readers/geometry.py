@@ -44,7 +44,11 @@ class Box:
         return self.y1 - self.y0
 
     def clip(self, width: float, height: float) -> Self | None:
-        """The part inside a picture of that size in level-0 pixels, or None where nothing is left."""
+        """The part inside a picture of that size in level-0 pixels, or None where nothing is left.
+
+        >>> Box(-10, 5, 40, 60).clip(30, 30)
+        Box(x0=0.0, y0=5, x1=30, y1=30)
+        """
         x0, y0 = max(self.x0, 0.0), max(self.y0, 0.0)
         x1, y1 = min(self.x1, width), min(self.y1, height)
         return type(self)(x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
@@ -122,7 +126,13 @@ class Placement:
         return self.unit != "px"
 
     def to_world(self, xy: npt.ArrayLike) -> Points:
-        """Level-0 pixels (N, 2) → world (N, 2 or 3), in `unit`."""
+        """Level-0 pixels (N, 2) → world (N, 2 or 3), in `unit`.
+
+        The centre of the first pixel of a north-up map of 10 m:
+
+        >>> Placement(((10, 0, 500000), (0, -10, 4200000)), "m").to_world([(0.5, 0.5)]).tolist()
+        [[500005.0, 4199995.0]]
+        """
         points = np.asarray(xy, dtype=np.float64).reshape(-1, 2)
         if self.warp is not None:
             return self.warp(points)

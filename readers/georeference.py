@@ -22,7 +22,7 @@ _NAMES_A_GRID = re.compile(
     r"""(?:grids|file|model|init)\s*=\s*[\w@.,:-]*(?=[\s"]|$)""",
     re.IGNORECASE,
 )
-HOW_TO_STATE_A_CRS = "where you know it, state it with the reader option crs, such as crs=EPSG:32618"
+HOW_TO_STATE_A_CRS = "where you know it, state it with --crs, such as --crs EPSG:32618"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +48,10 @@ def leads_to_files(crs: str) -> bool:
 
 
 def affine_placement(matrix: tuple[tuple[float, float, float], ...], crs: Crs | None) -> tuple[Placement, list[str]]:
-    """The placement of a geotransform, and notes. Without a CRS its axes have no known unit: pixels, and a note.
+    """The placement of a geotransform, and notes. Without a CRS its axes have the unit "crs", which is not known yet.
 
     Raises `ReadError` where its numbers are not finite or do not span a plane.
     """
-    if crs is None:
-        note = (
-            "The file has a geotransform but names no coordinate system, so that its unit is unknown and positions are "
-            f"given in pixels; {HOW_TO_STATE_A_CRS}."
-        )
-        return Placement.pixels("none (geotransform without a CRS)"), [note]
     _finite("geotransform", [number for row in matrix for number in row])
     sides = [math.hypot(matrix[0][axis], matrix[1][axis]) for axis in (0, 1)]
     if min(sides) < 1 / FAR:
@@ -67,7 +61,8 @@ def affine_placement(matrix: tuple[tuple[float, float, float], ...], crs: Crs | 
             value=" × ".join(map(str, sides)),
             remedy="Repair the file's georeference, or remove it to work in pixels",
         )
-    return Placement(matrix, crs.unit, crs.wkt, source="geotransform"), []
+    unit, wkt = ("crs", None) if crs is None else (crs.unit, crs.wkt)
+    return Placement(matrix, unit, wkt, source="geotransform"), []
 
 
 def control_placement(points: Sequence[ControlPoint], crs: Crs | None) -> tuple[Placement, list[str]]:
@@ -76,17 +71,11 @@ def control_placement(points: Sequence[ControlPoint], crs: Crs | None) -> tuple[
     Second order from six points on, else first. Longitudes that jump at the antimeridian are unwrapped to 0…360. Raises
     `ReadError` where the points are not finite or do not span a plane.
     """
-    if crs is None:
-        note = (
-            "The file has control points but names no coordinate system, so that positions are given in pixels; "
-            f"{HOW_TO_STATE_A_CRS}."
-        )
-        return Placement.pixels("none (control points without a CRS)"), [note]
     notes: list[str] = []
     _finite("control points", [number for point in points for number in (*point.pixel, *point.world)])
     pixel = np.array([point.pixel for point in points], dtype=np.float64)
     world = np.array([point.world for point in points], dtype=np.float64)
-    if crs.unit == "deg" and float(np.ptp(world[:, 0])) > HALF_TURN:
+    if crs is not None and crs.unit == "deg" and float(np.ptp(world[:, 0])) > HALF_TURN:
         world[:, 0] = np.where(world[:, 0] < 0, world[:, 0] + 2 * HALF_TURN, world[:, 0])
         notes.append("The control points lie on both sides of the antimeridian; longitudes run on beyond 180 degrees.")
     plane = _fit(pixel, world, FIRST_ORDER)
@@ -96,12 +85,18 @@ def control_placement(points: Sequence[ControlPoint], crs: Crs | None) -> tuple[
     matrix = tuple((float(slope[i, 0]), float(slope[i, 1]), float(origin[i])) for i in range(2))
     miss = np.linalg.solve(warp.jacobian(pixel), (warp(pixel) - world)[:, :, None])[:, :, 0]
     warp = replace(warp, residual_px=float(np.sqrt((miss**2).sum(axis=1).mean())))
-    order = "first" if len(points) < MANY else "second"
-    notes.append(
-        f"Placed by a {order}-order polynomial through {len(points)} control points, which it meets within "
-        f"{warp.residual_px:.3g} px (root mean square)."
-    )
-    return Placement(matrix, crs.unit, crs.wkt, source=f"{len(points)} control points", warp=warp), notes
+    unit, wkt = ("crs", None) if crs is None else (crs.unit, crs.wkt)
+    placement = Placement(matrix, unit, wkt, source=f"{len(points)} control points", warp=warp)
+    return placement, [*notes, *([] if crs is None else polynomial_note(placement))]
+
+
+def polynomial_note(placement: Placement) -> list[str]:
+    """What control points are worth; nothing of other placements."""
+    if placement.warp is None:
+        return []
+    order = "first" if placement.warp.terms == FIRST_ORDER else "second"
+    miss = f"{placement.warp.residual_px:.3g} px (root mean square)"
+    return [f"Placed by a {order}-order polynomial through {placement.source}, which it meets within {miss}."]
 
 
 def _finite(thing: str, numbers: Sequence[float]) -> None:

@@ -8,7 +8,7 @@ What the file says is used as it says it: colours, nodata, masks, scale, place. 
 
 import math
 import struct
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -18,10 +18,11 @@ import numpy as np
 
 from .errors import ReadError
 from .fingerprint import is_remote
-from .gdal import environment, open_raster, reading, stated_crs
+from .gdal import environment, open_raster, reading
 from .geometry import Box
 from .image import BaseImage, Claim, ImageInfo, Mask, Pixels
-from .rasterfacts import OPTIONS, Layout, describe_raster, has_complex, has_mask, holds, layout_of, nodata_of
+from .options import reopened
+from .rasterfacts import Layout, RasterOptions, describe_raster, has_complex, has_mask, holds, layout_of, nodata_of
 from .resample import Edges, Rows, lattice, resample, taps
 
 Window = tuple[tuple[int, int], tuple[int, int]]  # rows and columns, each from and to
@@ -47,11 +48,11 @@ NEAR = 1e-6  # an overview this little coarser than asked is not coarser
 
 
 class RasterReader:
-    """The reader named "raster". Options: `sensor`, `bands`, `crs` (where the file has none), `nodata`."""
+    """The reader named "raster"."""
 
     name = "raster"
     kind = "map"
-    options = OPTIONS
+    Options = RasterOptions
 
     def claim(self, uri: str, head: bytes) -> Claim:
         """By the first bytes; more surely where a TIFF has georeference tags, and by the form of a remote name."""
@@ -65,15 +66,14 @@ class RasterReader:
                 return Claim(strength, kind)
         return Claim(0)
 
-    def scan(self, uri: str, options: Mapping[str, str]) -> Sequence[ImageInfo]:
+    def scan(self, uri: str, options: RasterOptions) -> Sequence[ImageInfo]:
         """One image, or one for each part of a file that is a container. Raises `ReadError`."""
-        stated = stated_crs(options)
         with _opened(uri) as raster:
             parts = list(raster.subdatasets) if raster.count == 0 else []
             if not parts:
                 if raster.count == 0:
                     raise ReadError(uri, "it must hold at least one band", remedy="Give a file with pixels")
-                return [_scanned(raster, uri, "", options, stated)]
+                return [_scanned(raster, uri, "", options)]
         if len(parts) > MOST_PARTS:
             raise ReadError(
                 uri, f"it may hold at most {MOST_PARTS} pictures", value=str(len(parts)), remedy="Take it apart first"
@@ -82,7 +82,7 @@ class RasterReader:
         for part in parts:
             with _opened(uri, part) as raster:
                 if raster.count:
-                    infos.append(_scanned(raster, uri, part, options, stated))
+                    infos.append(_scanned(raster, uri, part, options))
         return infos
 
     def open(self, info: ImageInfo, channels: Sequence[str] | None = None) -> "RasterImage":
@@ -114,7 +114,7 @@ class RasterImage(BaseImage):
         self._layout: Layout = layout_of(raster)
         self._dtype = np.result_type(*(np.dtype(channel.dtype) for channel in self.channels))
         self._complex = has_complex(raster, self._layout.bands)
-        self._nodata = nodata_of(raster, self._layout, dict(self._info.options))
+        self._nodata = nodata_of(raster, self._layout, reopened(RasterOptions, self._info))
         self._flags = raster.mask_flag_enums
         self._masked = has_mask(self._flags[0])
         # an overview of complex numbers has averaged their phases away
@@ -247,9 +247,9 @@ def _opened(name: str, part: str = "", overview: int | None = None) -> Generator
         yield raster
 
 
-def _scanned(raster: Any, uri: str, part: str, options: Mapping[str, str], stated: Any) -> ImageInfo:  # noqa: ANN401 - rasterio has no types
+def _scanned(raster: Any, uri: str, part: str, options: RasterOptions) -> ImageInfo:  # noqa: ANN401 - rasterio has no types
     with reading(uri, *UNDERSTOOD):
-        info = describe_raster(raster, uri, options, stated)
+        info = describe_raster(raster, uri, options)
         if not is_remote(uri):
             _try_out(raster, uri, part)
     return replace(info, part=part)

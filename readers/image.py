@@ -1,11 +1,11 @@
 """The reading seam: facts about an image, and an open handle that reads pixels from it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 Pixels = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 Kind = Literal["map", "slide", "study"]
+
+UNDECLARED: Final = ("validity", "not stated")
+"""The fact of an image whose file does not say which pixels are valid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,9 @@ class ImageInfo:
     are what else the reader knows and reports may show, by the name of a report's column. `kind` is what is shown: a
     map, a slide of tissue, or a study of a patient. `personal` says that names and paths of its files may be names of
     people, so that nothing that is written or logged tells them: always so for slides and studies, and for a map unless
-    its reader says otherwise.
+    its reader says otherwise. `sensor` is what took a map, one of `bands.SENSORS`, where its product's name or the user
+    says so. A reader gives the channels as its file has them, and a placement without a coordinate system the unit
+    "crs"; what sensor and user make of them is added by the registry.
     """
 
     uri: str
@@ -89,6 +94,7 @@ class ImageInfo:
     facts: tuple[tuple[str, str], ...] = ()
     kind: Kind = "map"
     personal: bool = True
+    sensor: str = ""
 
     def __post_init__(self) -> None:
         """A picture in micrometres is a slide, and names of slides and studies are personal, whatever is stated."""
@@ -252,7 +258,10 @@ class Claim:
 
 
 class Reader(Protocol):
-    """One format family behind the entry point group `limner.readers`. Cheap to import and to make."""
+    """One format family behind the entry point group `limner.readers`. Cheap to import and to make.
+
+    Its class may declare `Options` (see `options`); one that does not takes none.
+    """
 
     name: str
 
@@ -260,12 +269,15 @@ class Reader(Protocol):
         """How surely `uri` is this reader's; `head` is its first 4 KiB (empty for a folder or a remote path)."""
         ...
 
-    def scan(self, uri: str, options: Mapping[str, str]) -> Sequence[ImageInfo]:
-        """The images in `uri`, without reading pixels. Raises `ReadError`."""
+    def scan(self, uri: str, options: Any) -> Sequence[ImageInfo]:  # noqa: ANN401 - an instance of its own Options
+        """The images in `uri`, without reading pixels, by validated options. Raises `ReadError`."""
         ...
 
     def open(self, info: ImageInfo, channels: Sequence[str] | None = None) -> Image:
-        """Open for reading the named channels (`Channel.name`), all of them by default. Raises `ReadError`."""
+        """Open for reading the named channels (`Channel.name`), all of them by default. Raises `ReadError`.
+
+        Channels are known by the names in `info`, which may be others than the file's.
+        """
         ...
 
 
@@ -286,7 +298,7 @@ class FolderScan:
 class FolderReader(Protocol):
     """A reader that can claim a folder: it then accounts for each of the folder's files that it uses."""
 
-    def scan_folder(self, folder: str, options: Mapping[str, str]) -> FolderScan:
+    def scan_folder(self, folder: str, options: Any) -> FolderScan:  # noqa: ANN401 - an instance of its own Options
         """The images in a folder; one that cannot be read does not hide the others."""
         ...
 

@@ -4,7 +4,7 @@ Readers that are installed as plug-ins are asked there, ours among them. A reade
 in the process that asks it and is asked here.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cache
 from typing import Any, Final, TypeVar
@@ -13,6 +13,7 @@ from .errors import LimnerError, ReadError
 from .fingerprint import is_remote
 from .image import Claim, FolderReader, FolderScan, ImageInfo, Reader
 from .limited import LimitError, run_limited
+from .options import Options, options_of, parse_options
 from .plugins import installed, load
 
 _T = TypeVar("_T")
@@ -41,18 +42,18 @@ def claim(name: str, reader: Reader, uri: str, head: bytes) -> Claim:
     return Claim(**_call("answer_claim", name, uri, head.decode("latin-1"), seconds=_seconds(uri, CLAIM_SECONDS)))
 
 
-def scan_file(name: str, reader: Reader, uri: str, options: Mapping[str, str]) -> tuple[ImageInfo, ...]:
+def scan_file(name: str, reader: Reader, uri: str, options: Options) -> tuple[ImageInfo, ...]:
     """`Reader.scan` of the reader installed as `name`. Raises `LimnerError`, also where the file breaks it."""
     if not _limited(name, type(reader)):
         return _guarded(name, uri, lambda: tuple(reader.scan(uri, options)))
-    return _infos(_call("answer_scan", name, uri, dict(options), seconds=_seconds(uri, SCAN_SECONDS)))
+    return _infos(_call("answer_scan", name, uri, options.texts(), seconds=_seconds(uri, SCAN_SECONDS)))
 
 
-def scan_folder(name: str, reader: Reader, folder: str, options: Mapping[str, str]) -> FolderScan:
+def scan_folder(name: str, reader: Reader, folder: str, options: Options) -> FolderScan:
     """`FolderReader.scan_folder`, or else `Reader.scan` of a folder. Raises `LimnerError`, as above."""
     if not _limited(name, type(reader)):
         return _guarded(name, folder, lambda: _scanned(reader, folder, options))
-    infos, failed, side = _call("answer_folder", name, folder, dict(options), seconds=FOLDER_SECONDS)
+    infos, failed, side = _call("answer_folder", name, folder, options.texts(), seconds=FOLDER_SECONDS)
     return FolderScan(
         _infos(infos),
         tuple(
@@ -118,13 +119,17 @@ def _infos(records: Sequence[object]) -> tuple[ImageInfo, ...]:
     return tuple(ImageInfo.from_json(record) for record in records)
 
 
-def _scanned(reader: Reader, folder: str, options: Mapping[str, str]) -> FolderScan:
+def _scanned(reader: Reader, folder: str, options: Options) -> FolderScan:
     if isinstance(reader, FolderReader):
         return reader.scan_folder(folder, options)
     return FolderScan(tuple(reader.scan(folder, options)))
 
 
 # What the limited process runs.
+
+
+def _options(name: str, texts: dict[str, str]) -> Options:
+    return parse_options(options_of(_reader(name)), texts, f"reader {name!r}")
 
 
 def answer_claim(name: str, uri: str, head: str) -> dict[str, Any]:
@@ -134,11 +139,11 @@ def answer_claim(name: str, uri: str, head: str) -> dict[str, Any]:
 
 def answer_scan(name: str, uri: str, options: dict[str, str]) -> list[Any]:
     """`Reader.scan` as JSON."""
-    return [info.to_json() for info in _reader(name).scan(uri, options)]
+    return [info.to_json() for info in _reader(name).scan(uri, _options(name, options))]
 
 
 def answer_folder(name: str, folder: str, options: dict[str, str]) -> list[Any]:
     """`FolderReader.scan_folder` as JSON."""
-    found = _scanned(_reader(name), folder, options)
+    found = _scanned(_reader(name), folder, _options(name, options))
     failed = [[list(files), [error.thing, error.rule, error.value, error.remedy]] for files, error in found.failed]
     return [[info.to_json() for info in found.infos], failed, [list(pair) for pair in found.side]]

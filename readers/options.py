@@ -5,14 +5,17 @@ instance of it. A plug-in without `Options` takes none. The same declaration is 
 show` and the documents list.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 from .errors import RequestError, nearest, shown
+
+if TYPE_CHECKING:
+    from .image import ImageInfo
 
 NEUTRAL: Final[Any] = {"neutral": True}
 """`json_schema_extra` of an option that cannot change an answer: a run may go on with another value of it."""
@@ -25,12 +28,17 @@ class Options(BaseModel):
     with `json_schema_extra={"separator": ";"}` is cut there). An empty text is the default of a field that is no text.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True, protected_namespaces=()
+    )
 
     @field_validator("*", mode="before")
     @classmethod
     def _cut_texts(cls, value: object, about: ValidationInfo) -> object:
         field = cls.model_fields[about.field_name or ""]
+        if isinstance(value, str) and field.annotation is bool and value not in {"true", "false"}:
+            msg = "it is true or false"
+            raise ValueError(msg)
         if not isinstance(value, str) or not _is_tuple(field):
             return value
         return tuple(part.strip() for part in value.split(_separator(field)) if part.strip())
@@ -50,6 +58,7 @@ class Options(BaseModel):
         return frozenset(name for name, field in cls.model_fields.items() if _extra(field).get("neutral"))
 
 
+P = TypeVar("P")
 O = TypeVar("O", bound=Options)  # noqa: E741 - the options' own type
 
 
@@ -91,6 +100,21 @@ def parse_options(model: type[O], given: Mapping[str, object], owner: str) -> O:
         )
     except ValidationError as error:
         raise _as_request(error, model, owner) from None
+
+
+def make_plugin(maker: Callable[..., P], given: Mapping[str, object], owner: str = "plug-in") -> P:
+    """An annotator or writer: one that declares `Options` is called with its own, another with nothing.
+
+    Raises `RequestError` as `parse_options` does.
+    """
+    model = options_of(maker)
+    options = parse_options(model, given, owner)
+    return maker() if model is Options else maker(options)
+
+
+def reopened(model: type[O], info: "ImageInfo") -> O:
+    """The options with which an image was scanned, to open it the same way."""
+    return parse_options(model, dict(info.options), f"reader {info.reader!r}")
 
 
 def unknown_option(name: str, known: Sequence[str], owner: str) -> RequestError:
@@ -171,7 +195,9 @@ def _kind(schema: Mapping[str, Any], separator: str) -> str:
         cut = "commas" if separator == "," else f"{separator!r}"
         inner = schema.get("prefixItems") or [schema.get("items", {})]
         what = {"number": "numbers", "integer": "whole numbers"}.get(inner[0].get("type", ""), "texts")
-        return f"{len(inner)} {what} with {cut} between" if "prefixItems" in schema else f"{what} with {cut} between"
+        count = f"{len(inner)} " if "prefixItems" in schema else ""
+        count = f"at least {schema['minItems']} " if not count and schema.get("minItems", 0) > 1 else count
+        return f"{count}{what} with {cut} between"
     if schema.get("type") in {"integer", "number"}:
         return f"a {'whole ' if schema['type'] == 'integer' else ''}number{_bounds(schema)}"
     return {"boolean": "true or false", "string": "text"}.get(str(schema.get("type")), "a value")
@@ -190,7 +216,7 @@ def _as_request(error: ValidationError, model: type[Options], owner: str) -> Req
     thing = f"option {name!r} of {owner}" if name else f"options of {owner}"
     cause = first.get("ctx", {}).get("error")
     example = f"For example {field.examples[0]}" if field and field.examples else ""
-    if first["type"] == "missing" and len(first["loc"]) == 1:
+    if first["type"] in {"missing", "string_too_short"} and len(first["loc"]) == 1:
         return RequestError(thing, "it must be given", remedy=example or "Give it")
     if isinstance(cause, ValueError):
         rule = str(cause)

@@ -1,17 +1,23 @@
 """Where a multi-dimensional TIFF keeps each channel: its axes, the pages along them, and the samples of a page."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+from pydantic import Field
 
-from .bands import COMMON_NAMES
-from .errors import RequestError
 from .image import Channel
+from .options import Options, wrong_option
 
 _COLOURS: Final = ("red", "green", "blue")
 _CHOSEN: Final = {"Z": "z", "T": "t"}  # axes of which one place is read, and the option that names it
+
+
+class PlaneOptions(Options):
+    """Options of the reader "pyramid"."""
+
+    z: int = Field(0, ge=0, description="The focal plane to read, counted from 0.")
+    t: int = Field(0, ge=0, description="The time to read, counted from 0.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +49,7 @@ class Planes:
     def _shown(self) -> int:
         return self.samples - self.alpha
 
-    def places(self, options: Mapping[str, str]) -> tuple[list[Sample], Sample | None]:
+    def places(self, options: PlaneOptions) -> tuple[list[Sample], Sample | None]:
         """Where each channel and the alpha lie, in order. Raises `RequestError` for a place out of range."""
         at = [self._chosen(axis, length, options) for axis, length in zip(self.axes, self.lengths, strict=True)]
         found: list[Sample] = []
@@ -73,10 +79,10 @@ class Planes:
             seen.add(found[i].name)
         return tuple(found)
 
-    def notes(self, options: Mapping[str, str]) -> tuple[str, ...]:
+    def notes(self, options: PlaneOptions) -> tuple[str, ...]:
         """What of the file is not read."""
         return tuple(
-            f"It has {length} places along {axis}; {options.get(_CHOSEN[axis], '0')} is read (reader option "
+            f"It has {length} places along {axis}; {getattr(options, _CHOSEN[axis])} is read (reader option "
             f"{_CHOSEN[axis]})."
             if axis in _CHOSEN
             else f"It has {length} places along axis {axis}; the first is read."
@@ -89,34 +95,9 @@ class Planes:
         return self.lengths[self.axes.index("C")] if "C" in self.axes else 1
 
     @staticmethod
-    def _chosen(axis: str, length: int, options: Mapping[str, str]) -> int:
-        text = options.get(_CHOSEN[axis], "0") if axis in _CHOSEN else "0"
-        if not (text.isdecimal() and int(text) < length):
-            raise RequestError(
-                f"reader option {_CHOSEN.get(axis, axis)}",
-                f"it is 0 to {length - 1} here",
-                value=text,
-                remedy="Correct it",
-            )
-        return int(text)
-
-
-def name_bands(channels: tuple[Channel, ...], bands: str, uri: str) -> tuple[Channel, ...]:
-    """Channels with the common names that the option `bands` gives them, in order; other words are passed over.
-
-    Raises `RequestError` where there is not one name a channel.
-    """
-    if not bands:
-        return channels
-    names = [name.strip().lower() for name in bands.split(",")]
-    if len(names) != len(channels):
-        raise RequestError(
-            "reader option bands",
-            f"it names each of the {len(channels)} channels of {uri}: {', '.join(c.name for c in channels)}",
-            value=bands,
-            remedy="Give one name a channel, in this order",
-        )
-    return tuple(
-        replace(channel, common=name if name in COMMON_NAMES else None)
-        for channel, name in zip(channels, names, strict=True)
-    )
+    def _chosen(axis: str, length: int, options: PlaneOptions) -> int:
+        name = _CHOSEN.get(axis)
+        place = 0 if name is None else int(getattr(options, name))
+        if place >= length:
+            raise wrong_option(name or axis, "reader 'pyramid'", f"it is 0 to {length - 1} here", value=str(place))
+        return place

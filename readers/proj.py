@@ -6,8 +6,8 @@ import pyproj
 from pyproj.exceptions import ProjError
 from pyproj.network import set_network_enabled  # pyright: ignore[reportPrivateImportUsage] - documented, not re-exported
 
-from .errors import ReadError, shown
-from .georeference import leads_to_files
+from .errors import ReadError, RequestError, shown
+from .georeference import Crs, leads_to_files
 
 
 def parse_crs(wkt: str) -> pyproj.CRS:
@@ -20,6 +20,21 @@ def parse_crs(wkt: str) -> pyproj.CRS:
     if any(map(leads_to_files, texts)):
         raise _unusable(wkt, "it names a file that is not one of PROJ's own")
     return crs
+
+
+def stated_crs(text: str) -> Crs:
+    """The coordinate system that the user names. Raises `RequestError` where there is no such one."""
+    try:
+        crs = parse_crs(text)
+    except ReadError as error:
+        raise RequestError(
+            "--crs", "it must name a coordinate system", value=error.value, remedy="Give such as --crs EPSG:32618"
+        ) from error
+    axis = crs.axis_info[0] if crs.axis_info else None
+    name, factor = (axis.unit_name.lower(), axis.unit_conversion_factor) if axis else ("", 0.0)
+    if crs.is_geographic:
+        return Crs(crs.to_wkt(), "deg" if name == "degree" else "crs", crs.to_string())
+    return Crs(crs.to_wkt(), "m" if factor == 1.0 and name in {"metre", "meter", "m"} else "crs", crs.to_string())
 
 
 def transformer(wkt: str, source: pyproj.CRS, target: pyproj.CRS | str) -> pyproj.Transformer:

@@ -13,10 +13,13 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Self
+from typing import Literal, Self
+
+from pydantic import Field
 
 from .errors import LimnerError, RequestError
 from .files import read_whole
+from .options import Options
 
 KEY_VARIABLE = "LIMNER_PSEUDONYM_KEY"
 KEY_FILE = "pseudonym.key"
@@ -29,6 +32,16 @@ _SUFFIXES = {".dcm", ".dicom", ".ima", ".img", ".tif", ".tiff", ".zip"}
 _PROCESS_KEY = secrets.token_bytes(32)
 
 
+class NameOptions(Options):
+    """Options that say whether names of people are told."""
+
+    names: Literal["hide", "show"] = Field(
+        "hide",
+        description="Whether people's names are replaced by pseudonyms; `--set names=show` sets it.",
+    )
+    key_file: str = Field("", description="The file of a secret key for pseudonyms, of at least 16 bytes.")
+
+
 @dataclass(frozen=True, slots=True)
 class Pseudonyms:
     """Pseudonyms under one key. With `show` names stay as they are: the person asked for that in so many words."""
@@ -37,18 +50,13 @@ class Pseudonyms:
     show: bool = False
 
     @classmethod
-    def of(cls, options: Mapping[str, str]) -> Self:
-        """From the reader options `identities` ("hide", the default, or "show") and `key_file`.
+    def of(cls, options: NameOptions) -> Self:
+        """As the options `names` and `key_file` say.
 
         Without a key file the environment's `LIMNER_PSEUDONYM_KEY` counts, and without that a random key that lasts as
         long as this process. Raises `RequestError` for a weak or unreadable key.
         """
-        wish = options.get("identities", "hide")
-        if wish not in {"hide", "show"}:
-            raise RequestError(
-                "option identities", "it is hide or show", value=wish, remedy="Leave it out to hide identities"
-            )
-        path = options.get("key_file", "")
+        wish, path = options.names, options.key_file
         if path:
             try:
                 key = read_whole(path, most=_LONGEST, regular=True).strip()

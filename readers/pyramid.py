@@ -4,7 +4,7 @@ Only the tiles that a box needs are read and decoded, whatever their number, dep
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, cast
 
@@ -18,7 +18,8 @@ from .geometry import Box
 from .image import BaseImage, Claim, ImageInfo, Mask, Pixels
 from .levels import Level, TiledPyramid
 from .ome import OmeFacts, qptiff_names
-from .planes import Planes, name_bands
+from .options import reopened
+from .planes import PlaneOptions, Planes
 from .spacing import Spacing, place_slide
 from .tiffdir import MAGIC, Directories
 from .tiffpicture import (
@@ -36,21 +37,15 @@ from .tiffpicture import (
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage, TiffPageSeries
 
-OPTIONS: Final = ("bands", "microns_per_pixel", "spacing_csv", "t", "z")
-
 _PICTURE: Final = frozenset("YXS")
 
 
 class PyramidReader:
-    """OME-TIFF and QPTIFF (the first picture, all its channels), and plain pyramidal TIFF without georeference.
-
-    Options: `z` and `t` choose a focal plane and a time (0 by default), `bands` gives the channels common names in
-    order, `microns_per_pixel` and `spacing_csv` state the spacing.
-    """
+    """OME-TIFF and QPTIFF (the first picture, all its channels), and plain pyramidal TIFF without georeference."""
 
     name = "pyramid"
     kind = "slide"
-    options = OPTIONS
+    Options = PlaneOptions
 
     def claim(self, uri: str, head: bytes) -> Claim:
         """Strong for OME-TIFF, QPTIFF and pyramids of tiles, whole or damaged; scanners' formats are left to others."""
@@ -62,7 +57,7 @@ class PyramidReader:
         directories = Directories.read(uri, 1)
         return Claim(20, "another TIFF") if directories is not None and directories.pages else Claim(0)
 
-    def scan(self, uri: str, options: Mapping[str, str]) -> Sequence[ImageInfo]:
+    def scan(self, uri: str, options: PlaneOptions) -> Sequence[ImageInfo]:
         """The first picture of the file. Raises `ReadError`, and `RequestError` for an option that does not fit."""
         local_only(uri)
         with open_tiff(uri) as tiff, believed(uri):
@@ -71,12 +66,12 @@ class PyramidReader:
             page = series.keyframe
             planes = _planes(series, uri)
             names = qptiff_names(descriptions(series)) if tiff.is_qpi else ome.channels
-            channels = name_bands(planes.channels(names), options.get("bands", ""), uri)
+            channels = planes.channels(names)
             planes.places(options)  # an option that is out of range is refused here
             notes = (*_notes(tiff, series), *planes.notes(options))
             found = ome.spacing or _resolution_tag(page)
             size = (page.imagewidth, page.imagelength)
-        placement, said = place_slide(uri, found, options)
+        placement, said = place_slide(found)
         mark = fingerprint([uri])
         return (
             ImageInfo(
@@ -87,7 +82,7 @@ class PyramidReader:
                 placement=placement,
                 files=(uri,),
                 fingerprint=mark,
-                options=tuple(sorted((key, value) for key, value in options.items() if key in OPTIONS)),
+                options=tuple(options.texts().items()),
                 notes=(*said, *notes),
                 kind="slide",
             ),
@@ -115,7 +110,7 @@ class Pyramid(BaseImage):
                 f"it must still be the file of {info.size[0]} × {info.size[1]} px that was looked at first",
                 remedy="Run again in a new folder",
             )
-        samples, self._alpha = _planes(series, info.uri).places(dict(info.options))
+        samples, self._alpha = _planes(series, info.uri).places(reopened(PlaneOptions, info))
         self._samples = [samples[place] for place in self._places]
         levels = levels_of(series)
         self._pages = [level.pages for level in levels]

@@ -9,23 +9,23 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
-from .bands import band_token, canonical, describe, is_sentinel, sensor_named, sensor_of_product
-from .errors import ReadError, RequestError, shown
+from .bands import sensor_of_product
+from .errors import ReadError, shown
 from .fingerprint import fingerprint, is_remote
 from .formats import recognise_words
 from .geometry import Placement
 from .georeference import ControlPoint, Crs, affine_placement, control_placement, leads_to_files
-from .image import Channel, ImageInfo, Mask, Pixels
-from .products import radiometry_beside
+from .image import UNDECLARED, Channel, ImageInfo, Mask, Pixels
+from .options import Options
 
-OPTIONS = ("sensor", "bands", "crs", "nodata")
 PALETTE = ("red", "green", "blue")
 _EXPAND = "Write it without its palette, such as with gdal_translate -expand rgb"
 LOSSY = ("JPEG", "WEBP", "LERC", "JXL")
@@ -47,59 +47,47 @@ class Layout:
     opaque: npt.NDArray[np.bool_] | None
 
 
-def describe_raster(raster: Any, uri: str, options: Mapping[str, str], stated_crs: Any) -> ImageInfo:  # noqa: ANN401 - see above
-    """The facts of an open raster. `stated_crs` is what the option `crs` names, for a file that names none.
+class RasterOptions(Options):
+    """Options of rasters and of scenes."""
 
-    Raises `RequestError` where the option `bands` does not fit, `ReadError` where the place makes no sense, or the
-    picture says that it belongs to a slide.
+    nodata: float | None = Field(
+        None,
+        allow_inf_nan=True,
+        description="The no-data value, or nan, instead of the file's.",
+        examples=["nodata=0"],
+    )
+    default_nodata: float | None = Field(
+        None, allow_inf_nan=True, description="The no-data value of files that state none; a sensor sets it."
+    )
+
+
+def describe_raster(raster: Any, uri: str, options: RasterOptions) -> ImageInfo:  # noqa: ANN401 - see above
+    """The facts of an open raster, as the file has them.
+
+    Raises `ReadError` where the place makes no sense, or the picture says that it belongs to a slide.
     """
     words = raster.tags()
     slide = recognise_words(words.get("TIFFTAG_IMAGEDESCRIPTION", ""), words.get("TIFFTAG_SOFTWARE", ""))
     if slide is not None and slide.strict:
         raise slide.refusal(uri)
     layout = layout_of(raster)
-    notes: list[str] = []
-    channels = list(layout.channels)
-    product = re.split(r"[/\\]", uri)
-    sensor = sensor_named(options["sensor"]) if "sensor" in options else None
-    for name in reversed(product):
-        sensor = sensor or sensor_of_product(name)
-    if "bands" in options:
-        given = [name.strip() for name in options["bands"].split(",")]
-        if len(given) != len(channels) or len(set(given)) != len(given):
-            raise ReadError(
-                f"{uri} with the reader option bands",
-                f"it must name each of the {len(channels)} channels once",
-                value=options["bands"],
-                remedy=f"The file's channels are {', '.join(c.name for c in channels)}",
-            )
-        named = given if sensor is None else [sensor.band_called(name) for name in given]
-        channels = [replace(channel, name=name) for channel, name in zip(channels, named, strict=True)]
-    token = band_token(product[-1])
-    if sensor and token and "bands" not in options and [channel.name for channel in channels] == ["1"]:
-        sentinel = is_sentinel(sensor, [])
-        channels = [replace(channels[0], name=canonical(token[0], sentinel=sentinel))]
+    product = reversed(re.split(r"[/\\]", uri))
+    sensor = next((found for name in product if (found := sensor_of_product(name))), None)
     files = (uri,) if is_remote(uri) else (uri, *sorted(f for f in map(str, raster.files) if not _same(f, uri)))
-    measured = None if is_remote(uri) or sensor is None else radiometry_beside(uri, sensor)
-    described, said = describe(channels, sensor, measured)
-    placement, placed = _placement(raster, stated_crs)
-    notes += [*said, *placed, *_remarks(raster, layout)]
-    if sensor and sensor.nodata is not None and "nodata" not in options and not any(declared(raster)):
-        notes.append(f"No-data value {sensor.nodata:g} by the product specification of {sensor.name}.")
-    kept = {key: value for key, value in options.items() if key in OPTIONS}
-    if sensor:
-        kept["sensor"] = sensor.name
+    placement, notes = _placement(raster)
     return ImageInfo(
         uri=uri,
         reader="raster",
         size=(raster.width, raster.height),
-        channels=described,
+        channels=layout.channels,
         placement=placement,
         files=files,
         fingerprint=fingerprint([uri] if is_remote(uri) else [f for f in files if os.path.isfile(f)]),  # noqa: PTH113
-        options=tuple(sorted(kept.items())),
-        notes=tuple(notes),
+        options=tuple(options.texts().items()),
+        notes=(*notes, *_remarks(raster, layout)),
+        facts=() if any(declared(raster)) else (UNDECLARED,),
         personal=False,
+        sensor="" if sensor is None else sensor.name,
     )
 
 
@@ -170,24 +158,17 @@ def has_mask(flags: Sequence[Any]) -> bool:
     return "per_dataset" in names and "alpha" not in names
 
 
-def nodata_of(raster: Any, layout: Layout, options: Mapping[str, str]) -> dict[int, float | int | None]:  # noqa: ANN401 - see above
-    """Band → nodata value: the option's, else the file's, else the sensor's; empty where none is stated."""
+def nodata_of(raster: Any, layout: Layout, options: RasterOptions) -> dict[int, float | int | None]:  # noqa: ANN401 - see above
+    """Band → nodata value: the option's, else the file's, else the default; empty where none is stated."""
     types = raster.dtypes
-    if "nodata" in options:
-        try:
-            value = float(options["nodata"])
-        except ValueError:
-            raise RequestError(
-                "reader option nodata", "it is a number or nan", value=options["nodata"], remedy="Give such as nodata=0"
-            ) from None
-        return {band: _stored(value, types[band - 1]) for band in layout.bands}
+    if options.nodata is not None:
+        return {band: _stored(options.nodata, types[band - 1]) for band in layout.bands}
     values = raster.nodatavals
     stated = {band: _stored(values[band - 1], types[band - 1]) for band in layout.bands}
     if any(value is not None for value in stated.values()):
         return stated
-    if "sensor" in options and not any(declared(raster)):
-        value = sensor_named(options["sensor"]).nodata
-        return {} if value is None else dict.fromkeys(layout.bands, value)
+    if options.default_nodata is not None and not any(declared(raster)):
+        return dict.fromkeys(layout.bands, options.default_nodata)
     return {}
 
 
@@ -210,28 +191,24 @@ def holds(values: Pixels, nodata: float | None) -> Mask:
     return values == values.dtype.type(nodata)
 
 
-def _placement(raster: Any, stated: Any) -> tuple[Placement, list[str]]:  # noqa: ANN401 - see above
+def _placement(raster: Any) -> tuple[Placement, list[str]]:  # noqa: ANN401 - see above
     points, point_crs = raster.gcps
-    notes: list[str] = []
-    own = raster.crs or (point_crs if points else None)
-    if own and stated and own != stated:
-        notes.append("The reader option crs was not used: the file names its own coordinate system.")
-    crs = _crs(own or stated)
+    crs = _crs(raster.crs or (point_crs if points else None))
     t = raster.transform
-    if not t.is_identity:
-        placement, said = affine_placement(((t.a, t.b, t.c), (t.d, t.e, t.f)), crs)
-    elif points:
-        control = [ControlPoint((p.col, p.row), (p.x, p.y)) for p in points]
-        placement, said = control_placement(control, crs)
-    elif raster.rpcs is not None:
-        placement = Placement.pixels("none (rational polynomial only)")
-        said = [
-            "Rational polynomials (RPC) alone place this file; they need ground heights. Positions are given in pixels."
-        ]
-    else:
-        placement = Placement.pixels()
-        said = ["The file says nothing about where on Earth it lies; positions are given in pixels."]
-    return placement, notes + said
+    try:
+        if not t.is_identity:
+            return affine_placement(((t.a, t.b, t.c), (t.d, t.e, t.f)), crs)
+        if points:
+            return control_placement([ControlPoint((p.col, p.row), (p.x, p.y)) for p in points], crs)
+    except ReadError:
+        if crs is not None:
+            raise
+        said = "What the file says of its place makes no sense, and it names no coordinate system"
+        return Placement.pixels(), [f"{said}; positions are given in pixels."]
+    if raster.rpcs is not None:
+        said = "Rational polynomials (RPC) alone place this file; they need ground heights"
+        return Placement.pixels("none (rational polynomial only)"), [f"{said}. Positions are given in pixels."]
+    return Placement.pixels(), ["The file says nothing about where on Earth it lies; positions are given in pixels."]
 
 
 def _crs(crs: Any) -> Crs | None:  # noqa: ANN401 - see above
@@ -248,7 +225,7 @@ def _crs(crs: Any) -> Crs | None:  # noqa: ANN401 - see above
             "coordinate system",
             "it may not name files of this machine",
             value=shown(wkt),
-            remedy="Remove it from the file, and state it with the reader option crs",
+            remedy="Remove it from the file, and state it with --crs",
         )
     return Crs(wkt, kind, crs.to_string())
 

@@ -50,6 +50,9 @@ def snap_scale(wanted_m: float, actual: tuple[float, float]) -> tuple[float, flo
     A factor within 2 % of a whole number, or of one divided by a whole number, is taken as that, so that nothing is
     resampled for the sake of a few parts in a thousand: pixels of 10.004 m seen at 30 m are taken three by three.
     Other factors stay as they are. Raises `RequestError` unless all sizes are positive and finite.
+
+    >>> snap_scale(30.0, (10.004, 10.004)), snap_scale(10.0, (4.0, 4.0))
+    ((3.0, 3.0), (2.5, 2.5))
     """
     if not all(math.isfinite(size) and size > 0 for size in (wanted_m, *actual)):
         raise RequestError(
@@ -167,6 +170,9 @@ def tile_budget(columns: int, rows: int, hd_num: int) -> tuple[int, int]:
     """How many (columns, rows) of tiles a full region has, of at most `hd_num` in all.
 
     As square as the budget allows, and longer where the picture is only `columns` or `rows` tiles wide or high.
+
+    >>> tile_budget(10, 10, 9), tile_budget(11, 3, 25)
+    ((3, 3), (8, 3))
     """
     if hd_num < 1:
         raise RequestError(
@@ -185,6 +191,9 @@ def cut(grid: Grid, *, tile: int, halo: int = 0, overlap: int = 0, hd_num: int =
     `tile` is the annotator's tile in grid pixels, `halo` the rim of a tile whose answers are not kept (its neighbour
     keeps them), `overlap` how many grid pixels neighbouring regions share beyond that. Cores cover each grid pixel
     once. Raises `RequestError` where there would be more than `MOST_REGIONS`, or regions no wider than their overlap.
+
+    >>> [region.key for region in cut(Grid("scene", (1000, 300), (1.0, 1.0)), tile=336, hd_num=2)]
+    ['scene/x0y0w672h336', 'scene/x672y0w336h336']
     """
     width, height = grid.shape
     step = tile - 2 * halo

@@ -10,8 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from .errors import RequestError, nearest
+from .errors import ReadError, RequestError
 from .image import Image, ImageInfo, NumberingReader, Reader
+from .options import O, Options, options_of, parse_options, unknown_option
+from .overrides import Overrides, Stated
 from .plugins import installed, load
 from .search import Scanned, Search, without_parts
 
@@ -34,19 +36,26 @@ def scan(
     is "failed" with the reason; a file in a folder that nobody claims is "skipped". `apart` says of a folder why it is
     not looked at: "" where nothing is to be said of it either, None where it is to be looked at. Images get their final
     ids: the slug of the file's stem, or of their kind and fingerprint where names are personal (unless the option
-    `names` is "show"), with -2, -3, … in sorted order where it is taken. Raises `RequestError` for an unknown reader or
-    option, and where an option cannot mean anything.
+    `names` is "show"), with -2, -3, … in sorted order where it is taken. `options` are those of `Overrides` and of any
+    of the readers. Raises `RequestError` for an unknown reader or option, and where an option cannot mean anything.
     """
-    among = readers()
-    if reader is not None:
-        if reader not in among:
-            load("limner.readers", reader)  # raises, and says what is installed
-        among = {reader: among[reader]}
-    _check(options, among)
-    search = Search(among, options, forced=reader, apart=apart)
+    among, overrides, own = _checked(options, reader)
+    stated = Stated(overrides)
+    search = Search(among, own, overrides, forced=reader, apart=apart)
     rows = [row for item in inputs for row in search.look(item)]
-    settled = [search.settle(row) for row in without_parts(rows)]
-    return _with_ids(_numbered(settled, among), among, hide=options.get("names", "hide") == "hide")
+    settled = [search.settle(row) for row in without_parts(_overridden(rows, among, stated))]
+    return _with_ids(_numbered(settled, among), among, hide=overrides.names == "hide")
+
+
+def check_options(options: Mapping[str, object], reader: str | None = None) -> None:
+    """Raise `RequestError` for what `scan` would refuse of options, without looking at any input."""
+    Stated(_checked(options, reader)[1])
+
+
+def known_options(reader: str | None = None) -> frozenset[str]:
+    """Names of the options that `scan` takes. Raises `RequestError` for an unknown reader."""
+    models = (Overrides, *(options_of(one) for one in _among(reader).values()))
+    return frozenset(name for model in models for name in model.model_fields)
 
 
 def open_image(info: ImageInfo, channels: Sequence[str] | None = None) -> Image:
@@ -66,24 +75,49 @@ def _reader(name: str) -> Reader:
         ) from error
 
 
-def _check(options: Mapping[str, str], among: Mapping[str, Reader]) -> None:
-    """Refuse an option that no reader knows, unless a reader does not say which it knows."""
-    if (names := options.get("names", "hide")) not in {"hide", "show"}:
-        raise RequestError("reader option names", "it is hide or show", value=names, remedy="Correct it")
-    known = {"names"}
-    for reader in among.values():
-        own = getattr(reader, "options", None)
-        if own is None:
-            return
-        known |= set(own)
+def _among(reader: str | None) -> Mapping[str, Reader]:
+    among = readers()
+    if reader is None:
+        return among
+    if reader not in among:
+        load("limner.readers", reader)  # raises, and says what is installed
+    return {reader: among[reader]}
+
+
+def _checked(
+    options: Mapping[str, object], reader: str | None
+) -> tuple[Mapping[str, Reader], Overrides, Mapping[str, Options]]:
+    """The readers that may be asked, what the user states, and each reader's own part of the options."""
+    among = _among(reader)
+    models = {name: options_of(one) for name, one in among.items()}
+    known = sorted({name for model in (Overrides, *models.values()) for name in model.model_fields})
     for name in options:
         if name not in known:
-            raise RequestError(
-                f"reader option {name}",
-                f"it is one of {', '.join(sorted(known))}",
-                value=name,
-                remedy=f"{nearest(name, known)}Correct it, or leave it out",
-            )
+            raise unknown_option(name, known, "readers")
+
+    def part(model: type[O], owner: str) -> O:
+        return parse_options(model, {k: v for k, v in options.items() if k in model.model_fields}, owner)
+
+    return among, part(Overrides, "readers"), {name: part(model, f"reader {name!r}") for name, model in models.items()}
+
+
+def _overridden(rows: Sequence[Scanned], among: Mapping[str, Reader], stated: Stated) -> list[Scanned]:
+    """The rows with what the user states; an image that it does not suit fails with its files."""
+    found: list[Scanned] = []
+    lost: dict[str, str] = {}
+    for row in rows:
+        try:
+            infos = tuple(stated.apply(info, among[row.reader]) for info in row.infos)
+            found.append(replace(row, infos=infos))
+        except ReadError as error:
+            lost |= {path: str(error) for info in row.infos for path in info.files}
+            found.append(replace(row, status="failed", infos=(), reason=str(error)))
+    return [
+        replace(row, status="failed", reason=lost[row.path])
+        if row.status == "read" and not row.infos and row.path in lost
+        else row
+        for row in found
+    ]
 
 
 def _numbered(rows: Sequence[Scanned], among: Mapping[str, Reader]) -> list[Scanned]:

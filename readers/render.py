@@ -92,7 +92,7 @@ def rgb_channels(channels: Sequence[Channel]) -> tuple[str, ...]:
         "a picture needs exactly one red, one green and one blue channel, or a single channel for grey",
         value=", ".join(f"{c.name} ({c.common or 'colour unknown'})" for c in channels)
         + (f"; more than one {' and '.join(twice)}" if twice else ""),
-        remedy="Name the file's channels in order with the reader option bands, such as bands=blue,green,red,nir",
+        remedy="Name the file's channels in order with --bands, such as --bands blue,green,red,nir",
     )
 
 

@@ -12,14 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
-from .bands import Sensor, band_token, canonical, describe, is_sentinel, sensor_named, sensor_of_product
+from .bands import band_token, canonical, is_sentinel, sensor_of_product
 from .errors import ReadError
 from .fingerprint import fingerprint, is_remote
 from .formats import recognise
 from .geometry import Box, Placement
 from .geotiff import RasterImage, RasterReader
 from .image import BaseImage, Claim, FolderScan, ImageInfo, Mask, Pixels
-from .products import metadata_beside, radiometry_beside
+from .options import reopened
+from .products import metadata_beside
+from .rasterfacts import RasterOptions
 from .resample import lattice
 
 HEAD = 4096
@@ -38,11 +40,11 @@ class Fit:
 
 
 class SceneReader:
-    """The reader named "scene". Options: `sensor`, `crs` (where the files have none), `nodata`."""
+    """The reader named "scene"."""
 
     name = "scene"
     kind = "map"
-    options = ("sensor", "crs", "nodata")
+    Options = RasterOptions
 
     def claim(self, uri: str, head: bytes) -> Claim:
         """A folder that holds at least two bands of one scene."""
@@ -56,7 +58,7 @@ class SceneReader:
         product = _is_safe(uri) or any(sensor_of_product(Path(name).name) for name in names)
         return Claim(90 if product else 60, f"a folder with {len(names)} bands")
 
-    def scan(self, uri: str, options: Mapping[str, str]) -> Sequence[ImageInfo]:
+    def scan(self, uri: str, options: RasterOptions) -> Sequence[ImageInfo]:
         """The scenes in a folder. Raises `ReadError` where one of them cannot be read."""
         found = self.scan_folder(uri, options)
         if found.failed:
@@ -69,7 +71,7 @@ class SceneReader:
             )
         return found.infos
 
-    def scan_folder(self, folder: str, options: Mapping[str, str]) -> FolderScan:
+    def scan_folder(self, folder: str, options: RasterOptions) -> FolderScan:
         """The scenes in a folder, those that failed with the files they are made of, and files beside them."""
         infos: list[ImageInfo] = []
         failed: list[tuple[tuple[str, ...], ReadError]] = []
@@ -106,9 +108,14 @@ class SceneImage(BaseImage):
         info = self._info
         self._dtype = np.result_type(*(np.dtype(channel.dtype) for channel in self.channels))
         self._bands: list[tuple[RasterImage, Fit]] = []
+        options = reopened(RasterOptions, info)
+        place = dict(info.facts).get("grid", "")
+        if not (place.isdecimal() and int(place) < len(info.files)):
+            raise ReadError(info.uri, "its facts must be those of its scan", value=place, remedy="Scan it again")
+        grid = _scan_band(info.files[int(place)], options)
         for place in self._places:
-            band = _scan_band(info.files[place], dict(info.options))
-            fit = _fit(info.uri, info.placement, info.size, band)
+            band = _scan_band(info.files[place], options)
+            fit = _fit(grid.uri, grid.placement, grid.size, band)
             self._bands.append((RasterImage(band), fit))
 
     def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
@@ -198,21 +205,16 @@ def _companions(folder: str, key: str) -> list[str]:
 
 
 def _describe(
-    folder: str, key: str, group: Mapping[str, list[str]], options: Mapping[str, str], *, alone: bool
+    folder: str, key: str, group: Mapping[str, list[str]], options: RasterOptions, *, alone: bool
 ) -> ImageInfo:
     paths = [_only(band, files) for band, files in group.items()]
-    sensor = _sensor(paths[0], options)
-    kept = {name: value for name, value in options.items() if name in SceneReader.options}
-    if sensor is not None:
-        kept["sensor"] = sensor.name
-    bands = [_scan_band(path, kept) for path in paths]
+    places = reversed(Path(paths[0]).resolve().parts)
+    sensor = next((found for part in places if (found := sensor_of_product(part))), None)
+    bands = [_scan_band(path, options) for path in paths]
     finest = min(bands, key=lambda band: (_pixel_area(band.placement), -band.size[0] * band.size[1]))
     for band in bands:
         _fit(finest.uri, finest.placement, finest.size, band)
     channels = [replace(band.channels[0], name=name) for name, band in zip(group, bands, strict=True)]
-    measured = None if sensor is None else radiometry_beside(paths[0], sensor)
-    described, notes = describe(channels, sensor, measured)
-    notes += [note for band in bands for note in band.notes if note not in notes]
     metadata = None if sensor is None else metadata_beside(paths[0], sensor)
     side = {name for band in bands for name in band.files[1:]}
     if metadata is not None:
@@ -222,15 +224,17 @@ def _describe(
         uri=folder,
         reader="scene",
         size=finest.size,
-        channels=described,
+        channels=tuple(channels),
         placement=finest.placement,
         id=_title(folder, key, alone=alone),
         part=key,
         files=files,
         fingerprint=fingerprint([name for name in files if is_remote(name) or Path(name).is_file()]),
-        options=tuple(sorted(kept.items())),
-        notes=tuple(dict.fromkeys(notes)),
+        options=tuple(options.texts().items()),
+        notes=tuple(dict.fromkeys(note for band in bands for note in band.notes)),
+        facts=(("grid", str(bands.index(finest))), *dict.fromkeys(fact for band in bands for fact in band.facts)),
         personal=False,
+        sensor="" if sensor is None else sensor.name,
     )
 
 
@@ -260,13 +264,7 @@ def _only(band: str, files: Sequence[str]) -> str:
     return ranked[0]
 
 
-def _sensor(path: str, options: Mapping[str, str]) -> Sensor | None:
-    if "sensor" in options:
-        return sensor_named(options["sensor"])
-    return next((s for part in reversed(Path(path).resolve().parts) if (s := sensor_of_product(part))), None)
-
-
-def _scan_band(path: str, options: Mapping[str, str]) -> ImageInfo:
+def _scan_band(path: str, options: RasterOptions) -> ImageInfo:
     infos = RasterReader().scan(path, options)
     if len(infos) != 1 or len(infos[0].channels) != 1:
         raise ReadError(

@@ -12,7 +12,8 @@ from .fingerprint import is_remote
 from .formats import Format, recognise, recognise_folder
 from .image import ArchiveReader, ImageInfo, Reader
 from .isolation import claim, scan_file, scan_folder
-from .pseudonym import Pseudonyms, forms, longest_first, replace_names
+from .options import Options
+from .pseudonym import NameOptions, Pseudonyms, forms, longest_first, replace_names
 
 HEAD = 4096
 
@@ -58,7 +59,8 @@ class Search:
     def __init__(
         self,
         among: Mapping[str, Reader],
-        options: Mapping[str, str],
+        options: Mapping[str, Options],
+        names: NameOptions,
         *,
         forced: str | None,
         apart: Callable[[str], str | None],
@@ -66,6 +68,7 @@ class Search:
         self._among = among
         self._apart = apart
         self._options = options
+        self._names = names
         self._forced = forced
         self._seen: set[str] = set()
         self._formats: dict[str, Format | None] = {}
@@ -112,9 +115,9 @@ class Search:
     def _option_error(self, path: str, error: RequestError) -> LimnerError:
         """An error in what was asked, without the file's name where that may be the name of a person."""
         row = self.settle(Scanned(path, "failed", (), next(iter(self._among)) if self._forced else ""))
-        if not row.personal or self._options.get("names") == "show":
+        if not row.personal or self._names.names == "show":
             return error
-        alias = Pseudonyms.of({key: value for key, value in self._options.items() if key == "key_file"}).path(path)
+        alias = Pseudonyms.of(self._names).path(path)
         return replace_names(error, longest_first(dict.fromkeys(forms(path), alias)))
 
     def _left_closed(self, folder: str) -> list[Scanned] | None:
@@ -160,7 +163,7 @@ class Search:
     def _claimed(self, folder: str, name: str) -> Iterator[Scanned]:
         reader = self._among[name]
         try:
-            found = scan_folder(name, reader, folder, self._options)
+            found = scan_folder(name, reader, folder, self._options[name])
         except ReadError as error:
             yield Scanned(folder, "failed", (), name, str(error))
             return
@@ -196,9 +199,9 @@ class Search:
             if isinstance(reader, ArchiveReader) and reader.holds_files(path, head):
                 yield from self._archive(path, name)
             else:
-                yield Scanned(path, "read", scan_file(name, reader, path, self._options), name)
+                yield Scanned(path, "read", scan_file(name, reader, path, self._options[name]), name)
         except RequestError as error:
-            if error.thing.startswith("reader option"):
+            if error.thing.startswith("option "):
                 raise self._option_error(path, error) from None
             yield Scanned(path, "failed", (), name or "", str(error))
         except LimnerError as error:

@@ -19,6 +19,7 @@ from .formats import recognise
 from .geometry import MOST_SIDE, Box
 from .image import BaseImage, Channel, Claim, ImageInfo, Mask, Pixels
 from .levels import Level, TiledPyramid
+from .options import Options
 from .spacing import Spacing, in_micrometres, place_slide
 from .tiffdir import TILE_WIDTH, Directories
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from openslide import OpenSlide
 
 CHANNELS: Final = tuple(Channel(name, name) for name in ("red", "green", "blue"))
-OPTIONS: Final = ("microns_per_pixel", "spacing_csv")
 
 _DICOM: Final = b"1.2.840.10008.5.1.4.1.1.77.1.6"  # VL Whole Slide Microscopy Image Storage
 _SERIES: Final = b"\x20\x00\x0e\x00UI"  # SeriesInstanceUID (0020,000E) in explicit little endian
@@ -39,14 +39,10 @@ _TILE: Final = 512  # else
 
 
 class SlideReader:
-    """Slides through OpenSlide, as red, green and blue of 8 bits.
-
-    Options: `microns_per_pixel` and `spacing_csv` (see `spacing`).
-    """
+    """Slides through OpenSlide, as red, green and blue of 8 bits."""
 
     name = "slide"
     kind = "slide"
-    options = OPTIONS
 
     def claim(self, uri: str, head: bytes) -> Claim:
         """Strong for a scanner's format, whole or damaged; a tiled TIFF of no such format is left to others."""
@@ -59,15 +55,16 @@ class SlideReader:
         tiled = directories is not None and any(TILE_WIDTH in page.tags for page in directories.pages)
         return Claim(30, "a tiled TIFF") if tiled else Claim(0)
 
-    def scan(self, uri: str, options: Mapping[str, str]) -> Sequence[ImageInfo]:
+    def scan(self, uri: str, options: Options) -> Sequence[ImageInfo]:
         """The one slide in `uri`. Any file of a DICOM series gives the same slide, equal in every field."""
+        del options
         local_only(uri)
         files = _files(uri)
         with _open(files[0]) as slide:
             properties = _properties(slide)
             size = slide.dimensions
             _try_levels(slide)
-        placement, notes = place_slide(files[0], _stored_spacing(properties), options)
+        placement, notes = place_slide(_stored_spacing(properties))
         if "openslide.icc-size" in properties:
             notes = (*notes, "Colours are as stored: the file's ICC profile is not applied.")
         mark = fingerprint(files)
@@ -80,7 +77,6 @@ class SlideReader:
                 placement=placement,
                 files=files,
                 fingerprint=mark,
-                options=tuple(sorted((key, value) for key, value in options.items() if key in OPTIONS)),
                 notes=notes,
                 origin=_scanned(files[0], properties, size)[0],
                 kind="slide",

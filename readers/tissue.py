@@ -19,7 +19,7 @@ from .drawing import Drawing
 from .errors import RequestError
 from .geometry import Points
 from .image import ImageInfo, Mask, Pixels
-from .patches import box_mean, fill_holes, holding
+from .patches import box_mean, fill_holes, grown, holding
 
 Light = Literal["bright", "dark"]
 Values = npt.NDArray[np.float64]
@@ -93,7 +93,7 @@ def find_tissue(pixels: Pixels, valid: Mask, *, microns: tuple[float, float] | N
 
 def _rim(mask: Mask, glass: Mask, radius: tuple[int, int]) -> Mask:
     """The glass that averaging has drawn into a mask: no further in than that, and connected with the outside."""
-    near = box_mean(~mask, (radius[0] + 1, radius[1] + 1)) > 0
+    near = grown(~mask, (radius[0] + 1, radius[1] + 1))
     return mask & holding(~mask | (glass & near), ~mask)
 
 

@@ -18,8 +18,9 @@ from .cells import cell, plain
 Dtype = Literal["int64", "Int64", "float64", "string", "category"]
 """What pandas calls the type: "Int64" holds missing values, "int64" none; "category" is a text of few values."""
 
-About = Literal["identity", "finding", "place", "run"]
-"""What a column speaks of: which finding it is, what was found, where it lies, or the run (the same in every row)."""
+About = Literal["identity", "finding", "place", "world", "run"]
+"""What a column speaks of: which finding it is, what was found, where it lies in the picture and on Earth, or in the
+image's own CRS, or the run (the same in every row)."""
 
 Typed = npt.NDArray[Any]
 
@@ -84,15 +85,13 @@ class Column(Generic[B_contra]):
             known = {one: "" if one is None else cell(one) if isinstance(one, str) else str(one) for one in set(values)}
             return [known[one] for one in values]
         places = self._places(batch)
-        if places is None:
-            return ["" if math.isnan(value) else _digits(value) for value in values]
-        form = f"%.{places}f"
-        return ["" if math.isnan(value) else form % value for value in values]
+        form = _digits if places is None else f"{{:.{places}f}}".format
+        return [form(value) if value == value else "" for value in values]  # noqa: PLR0124 - NaN is not itself
 
     def told(self, batch: B_contra) -> list[Any]:
         """The values of a batch as JSON knows them: None where not known."""
         typed = self.typed(batch)
-        if self.dtype == "float64":
+        if self.dtype == "float64" and np.isnan(typed).any():
             return [None if math.isnan(value) else value for value in typed.tolist()]
         return typed.tolist()
 

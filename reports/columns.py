@@ -10,7 +10,7 @@ from typing import Any
 from ..model.finding import Finding
 from ..readers.image import Kind, Plane
 from .cells import plain
-from .column import KINDS, Column, Dtype, Typed, chosen, distinct
+from .column import KINDS, About, Column, Dtype, Typed, chosen, distinct
 from .measures import FindingsBatch, crs_name
 from .patient import boxes_mm, centres_mm, positions_mm, sides, uids
 from .writer import Record
@@ -36,12 +36,11 @@ def _axes(
     unit: str,
     decimals: int | Callable[[FindingsBatch], int],
     *kinds: Kind,
+    about: About = "place",
 ) -> tuple[Column[FindingsBatch], ...]:
     """A column for each column of (N, K) values; `words` are their names and what they are."""
     return tuple(
-        Column(
-            name, "float64", said, lambda batch, at=at: values(batch)[:, at], unit, decimals, kinds or KINDS, "place"
-        )
+        Column(name, "float64", said, lambda batch, at=at: values(batch)[:, at], unit, decimals, kinds or KINDS, about)
         for at, (name, said) in enumerate(words.items())
     )
 
@@ -151,6 +150,7 @@ FINDINGS: tuple[Column[FindingsBatch], ...] = (
         "world_unit",
         _fine,
         "map",
+        about="world",
     ),
     *_axes(
         {
@@ -163,6 +163,7 @@ FINDINGS: tuple[Column[FindingsBatch], ...] = (
         "world_unit",
         _fine,
         "map",
+        about="world",
     ),
     Column(
         "world_unit",
@@ -170,7 +171,7 @@ FINDINGS: tuple[Column[FindingsBatch], ...] = (
         "unit of the columns world_…: m, deg, or crs for another that the CRS states",
         lambda batch: batch.image.info.placement.unit if batch.image.info.placement.known else None,
         kinds=("map",),
-        about="place",
+        about="world",
     ),
     Column(
         "crs",
@@ -178,7 +179,7 @@ FINDINGS: tuple[Column[FindingsBatch], ...] = (
         "the image's CRS: authority and code where exact, else its name; empty without one",
         lambda batch: crs_name(batch.image.info.placement.crs) or None,
         kinds=("map",),
-        about="place",
+        about="world",
     ),
     *_axes(
         {"x_um": "the point x_px, y_px from the slide's left edge", "y_um": "the same point, from its top edge"},

@@ -117,5 +117,4 @@ def _features(
         yield {"type": "Feature", "id": f"{image}/{number}", "properties": properties}
 
 
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode

@@ -33,6 +33,7 @@ _MOMENT = (
 )
 _POLYGONAL = {3, 6}  # shapely's type numbers of Polygon and MultiPolygon
 _ABOUT = "about"
+_SAID = {"world", "run"}  # of columns: what a layer's geometry and CRS, and the table `about`, say already
 _STYLES = "layer_styles"
 
 
@@ -50,7 +51,7 @@ class GeoPackage:
     def write(self, record: Record, folder: Path) -> Sequence[Path]:
         """Write findings.gpkg into `folder`."""
         path = folder / "findings.gpkg"
-        columns = [one for one in findings_columns(record) if one.about != "run"]
+        columns = [one for one in findings_columns(record) if one.about not in _SAID]
         mapped = [image for image in record.images if image.info.placement.crs]
         names = _unique([image.info.id for image in mapped], taken=(_ABOUT, _STYLES))
         palette = Palette.of(record.labels, record.colours)

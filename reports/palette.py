@@ -40,6 +40,9 @@ class Palette:
         """The model's labels get their given colours, else the next of `PALETTE` that is not taken, and again.
 
         Raises `RequestError` where a given colour is not `#rrggbb`.
+
+        >>> Palette.of(["water", "land"], given={"land": "#4DAF4A"}).listed
+        {'water': '#e69f00', 'land': '#4daf4a'}
         """
         for label, colour in given.items():
             if not _HEX.fullmatch(colour):

@@ -40,7 +40,7 @@ def write_table(path: Path, columns: Sequence[Column[B]], batches: Iterable[B]) 
         pd.DataFrame(columns=[cell(column.name) for column in columns]).to_csv(file, index=False, lineterminator="\n")
         for batch in batches:
             rows = {column.name: column.cells(batch) for column in columns}
-            pd.DataFrame(rows, dtype=str).to_csv(file, index=False, header=False, lineterminator="\n")
+            pd.DataFrame(rows, dtype=object).to_csv(file, index=False, header=False, lineterminator="\n")
     return path
 
 

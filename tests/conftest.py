@@ -218,58 +218,13 @@ def zoo_folder(zoo_making: ModuleType, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
-def made_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_checkpoints(zoo_making: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with checkpoints `clip` and `siglip`: pictures of 32 px, texts of 16 tokens, ten words, random weights.
 
     Made and saved by transformers as anybody's are.
     """
-    import torch  # noqa: PLC0415 - heavy, and few tests need it
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: PLC0415 - the same
-    from transformers import (  # noqa: PLC0415 - the same
-        CLIPConfig,
-        CLIPModel,
-        PreTrainedTokenizerFast,
-        SiglipConfig,
-        SiglipModel,
-    )
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil  # noqa: PLC0415 - the same
-    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil  # noqa: PLC0415 - ditto
-
-    marks = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    words = {word: i for i, word in enumerate([*marks.values(), "a", "photo", "of", ".", "cat", "dog", "water"])}
-    reader = Tokenizer(models.WordLevel(words, unk_token=marks["unk_token"]))
-    reader.pre_tokenizer = pre_tokenizers.Whitespace()
-    reader.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
-    )
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=reader, pad_token=marks["eos_token"], **marks)
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text = {**small, "vocab_size": len(words), "max_position_embeddings": 16, "bos_token_id": 0, "eos_token_id": 1}
-    vision = {**small, "image_size": 32, "patch_size": 8}
-    square = {"height": 32, "width": 32}
     folder = tmp_path_factory.mktemp("checkpoints")
-    for name, model, processor in (
-        (
-            "clip",
-            CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)),
-            CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=square),
-        ),
-        (
-            "siglip",
-            SiglipModel(SiglipConfig(text_config=text, vision_config=vision)),
-            SiglipImageProcessorPil(size=square),
-        ),
-    ):
-        random = torch.Generator().manual_seed(11)
-        with torch.no_grad():
-            for key, weight in model.named_parameters():
-                if not key.startswith("logit"):
-                    weight.normal_(0.0, 0.3, generator=random)
-            model.logit_scale.fill_(2.0)
-            if name == "siglip":
-                model.logit_bias.fill_(-0.7)
-        for part in (model, processor, tokenizer):
-            part.save_pretrained(folder / name)
+    zoo_making.save_contrastive(folder)
     return folder
 
 

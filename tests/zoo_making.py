@@ -10,6 +10,8 @@ from transformers import (
     BeitConfig,
     BeitForSemanticSegmentation,
     BertConfig,
+    CLIPConfig,
+    CLIPModel,
     CLIPTokenizer,
     ConvNextConfig,
     ConvNextForImageClassification,
@@ -44,6 +46,8 @@ from transformers import (
     RTDetrResNetConfig,
     SegformerConfig,
     SegformerForSemanticSegmentation,
+    SiglipConfig,
+    SiglipModel,
     SwinConfig,
     UperNetConfig,
     UperNetForSemanticSegmentation,
@@ -53,6 +57,7 @@ from transformers import (
     YolosForObjectDetection,
 )
 from transformers.models.beit.image_processing_pil_beit import BeitImageProcessorPil
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 from transformers.models.deformable_detr.image_processing_pil_deformable_detr import DeformableDetrImageProcessorPil
 from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
@@ -65,6 +70,7 @@ from transformers.models.owlv2.image_processing_pil_owlv2 import Owlv2ImageProce
 from transformers.models.owlvit.image_processing_pil_owlvit import OwlViTImageProcessorPil
 from transformers.models.rt_detr.image_processing_pil_rt_detr import RTDetrImageProcessorPil
 from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 from transformers.models.yolos.image_processing_pil_yolos import YolosImageProcessorPil
 
@@ -295,3 +301,35 @@ def save(name: str, folder: Path) -> Path:
     for part in made:
         part.save_pretrained(folder / name)
     return folder / name
+
+
+def save_contrastive(folder: Path) -> None:
+    """Checkpoints `clip` and `siglip` in `folder`: pictures of 32 px, texts of 16 tokens, ten words."""
+    marks = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    words = {word: i for i, word in enumerate([*marks.values(), "a", "photo", "of", ".", "cat", "dog", "water"])}
+    reader = Tokenizer(models.WordLevel(words, unk_token=marks["unk_token"]))
+    reader.pre_tokenizer = pre_tokenizers.Whitespace()
+    reader.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    tokens = PreTrainedTokenizerFast(tokenizer_object=reader, pad_token=marks["eos_token"], **marks)
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {**small, "vocab_size": len(words), "max_position_embeddings": 16, "bos_token_id": 0, "eos_token_id": 1}
+    vision = {**small, "image_size": 32, "patch_size": 8}
+    square = {"height": 32, "width": 32}
+    clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8))
+    siglip = SiglipModel(SiglipConfig(text_config=text, vision_config=vision))
+    for name, model, processor in (
+        ("clip", clip, CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=square)),
+        ("siglip", siglip, SiglipImageProcessorPil(size=square)),
+    ):
+        random = torch.Generator().manual_seed(11)
+        with torch.no_grad():
+            for key, weight in model.named_parameters():
+                if not key.startswith("logit"):
+                    weight.normal_(0.0, 0.3, generator=random)
+            model.logit_scale.fill_(2.0)
+            if name == "siglip":
+                model.logit_bias.fill_(-0.7)
+        for part in (model, processor, tokens):
+            part.save_pretrained(folder / name)

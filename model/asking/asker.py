@@ -4,12 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-import numpy as np
-import numpy.typing as npt
-
 from ...readers.errors import ModelError
 from ...readers.image import ImageInfo
 from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Answer, Cost, Remote, Sight, View
+from ..finite import softmax
 from ..views import kept_share
 from .question import DESCRIPTION, RECORD, UNPLACED, Question
 from .respondent import CUT, Respondent
@@ -39,11 +37,6 @@ class Asker:
     def colours(self) -> Mapping[str, str]:
         """Grey for what is undecided; the others get one from a palette."""
         return {UNDECIDED: UNDECIDED_COLOUR} if UNDECIDED in self.labels else {}
-
-    @property
-    def neutral(self) -> frozenset[str]:
-        """The respondent's options that cannot change an answer, where it says which."""
-        return self._respondent.neutral if isinstance(self._respondent, Remote) else frozenset()
 
     @property
     def host(self) -> str:
@@ -107,7 +100,7 @@ class Asker:
         labels = self._question.labels
         weighed = self._respondent.weigh(views, self._question.classify_prompts(), labels)
         answers: list[list[Answer]] = []
-        for view, by_order in zip(views, _softmax(weighed), strict=True):
+        for view, by_order in zip(views, softmax(weighed), strict=True):
             mean = [round(float(p), DIGITS) for p in by_order.mean(axis=0)]
             best = mean.index(max(mean))  # the first of equals
             ahead = round(mean[best] - max(p for i, p in enumerate(mean) if i != best), DIGITS)
@@ -179,8 +172,3 @@ def _values(text: str, view: View) -> dict[str, Any]:
             value=str(error),
             remedy="Bound numbers with minimum and maximum in the schema",
         ) from None
-
-
-def _softmax(likelihoods: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    powers = np.exp(likelihoods - likelihoods.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)

@@ -16,9 +16,8 @@ import numpy.typing as npt
 
 from ...readers.errors import ModelError, shown
 from ..annotator import View
-from ..tiling import join_tiles
+from .pictures import Layout, pictures_of
 
-Layout = Literal["canvas", "tiles"]
 Structured = Literal["json_schema", "guided_json", "none"]
 
 _NEVER = -1e4  # a log-likelihood of nothing
@@ -29,8 +28,8 @@ CANDIDATES = 20  # of a first token: the most that servers tell
 class Form:
     """What every body of a run has in common.
 
-    `layout` is one picture of the whole canvas, or the global view and then the tiles row by row. `detail` is passed
-    on where given. `structured` is how the server is told of a schema.
+    `layout` is what is shown of a view. `detail` is passed on where given. `structured` is how the server is told of a
+    schema.
     """
 
     model: str
@@ -40,13 +39,7 @@ class Form:
 
     def pictures(self, view: View) -> list[str]:
         """A view's pictures as data URLs, in the order in which they are shown."""
-        if self.layout == "canvas":
-            return [data_url(join_tiles(view.tiles, view.grid))]
-        if view.overall is None:
-            msg = f"region {view.region.key}: tiles are shown after their global view"
-            raise ValueError(msg)
-        whole = np.clip(np.rint(view.overall), 0, 255).astype(np.uint8)  # bicubic filtering overshoots
-        return [data_url(one) for one in (whole, *view.tiles)]
+        return [data_url(one) for one in pictures_of(view, self.layout)]
 
     def body(
         self,

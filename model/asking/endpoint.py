@@ -3,7 +3,6 @@
 The server is the one whose URL the person names, and no other is asked anything.
 """
 
-import difflib
 import hashlib
 import json
 import math
@@ -15,15 +14,17 @@ from typing import Any, Literal, Self, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
-from ...readers.errors import ModelError, RequestError, shown
+from ...readers.errors import ModelError, RequestError, nearest, shown
+from ...readers.options import NEUTRAL, wrong_option
 from ..annotator import Sight, View
+from ..options import OneLine
 from ..tiling import TILE
 from .address import Address
 from .asker import Asker
-from .chat import CANDIDATES, Form, Layout, Reply, Structured, listed, pick, weigh_first
-from .question import OPTIONS as QUESTION_OPTIONS
-from .question import Question
+from .chat import CANDIDATES, Form, Reply, listed, pick, weigh_first
+from .question import Question, QuestionOptions
 from .respondent import CUT
 from .ruler import Ruler, Unit
 from .schema import Schema
@@ -31,37 +32,71 @@ from .wire import Ask, Json, Patience, Wire
 
 Likelihood = Literal["votes", "first-token"]
 
-OPTIONS = (
-    *("checkpoint", "served", "answers_as", "listed", "key_variable", "insecure"),
-    *("timeout", "retries", "concurrency", "failures"),
-    *("views", "detail", "tile", "structured", "likelihood", "boxes"),
-    *("fetch", "threads"),
-)
-NEUTRAL = frozenset({"key_variable", "insecure", "timeout", "retries", "concurrency", "failures"})
-"""Options that cannot change an answer: a run may go on with others."""
 SEEDS = (0, 1)  # of a question, and of the one time that it is asked again
 KEPT = 1024  # replies: a batch in which one region failed is asked again region by region
 
 T = TypeVar("T")
 
 
-def endpoint(options: Mapping[str, str]) -> Asker:
-    """The annotator. Options are the question's, and those of `Endpoint`. Raises `RequestError`."""
-    unknown = sorted(set(options) - {*OPTIONS, *QUESTION_OPTIONS})
-    if unknown:
-        raise _wrong(unknown[0], "it must be known", "", f"Known: {', '.join((*OPTIONS, *QUESTION_OPTIONS))}")
-    question = Question.parse(options, of="endpoint")
-    respondent = Endpoint(options)
-    if question.schema:
-        from .grammar import check_possible  # noqa: PLC0415 - only where it is needed
+class EndpointOptions(QuestionOptions):
+    """Options of `endpoint`, those of the question among them."""
 
-        Schema.parse(question.schema, of="endpoint")
-        check_possible(question.schema, thing="option 'schema' of endpoint")
-    if question.answer == "locate":
-        respondent.check_boxes()
-    if question.answer == "classify":
-        respondent.check_labels(question.labels)
-    return Asker(question, respondent)
+    checkpoint: str = Field(
+        min_length=1, description="The server's URL.", examples=["--model endpoint:http://127.0.0.1:8000/v1"]
+    )
+    served: OneLine = Field("", description="The model's name at the server.")
+    answers_as: OneLine = Field("", description="The name by which it answers, where that is another.")
+    listed: bool = Field(default=True, description="Whether the server lists its models.")
+    key_variable: OneLine = Field(
+        "", description="The environment variable that holds the server's key.", json_schema_extra=NEUTRAL
+    )
+    insecure: bool = Field(
+        default=False, description="Whether plain http to another machine is allowed.", json_schema_extra=NEUTRAL
+    )
+    timeout: float = Field(
+        180.0, ge=0.1, le=86400, description="Seconds that a whole answer may take.", json_schema_extra=NEUTRAL
+    )
+    retries: int = Field(
+        4, ge=0, le=20, description="Retries after a failure that may pass.", json_schema_extra=NEUTRAL
+    )
+    concurrency: int = Field(4, ge=1, le=256, description="Requests at a time.", json_schema_extra=NEUTRAL)
+    failures: int = Field(
+        5, ge=1, le=1000000, description="Failed requests in a row after which it gives up.", json_schema_extra=NEUTRAL
+    )
+    views: Literal["canvas", "tiles"] = Field(
+        "canvas", description="Whether a region is shown as one picture, or as its global view and then each tile."
+    )
+    detail: Literal["", "low", "high", "auto"] = Field("", description="The detail that is asked of pictures.")
+    tile: int = Field(TILE, ge=8, le=4096, description="Pixels a side of a tile.")
+    structured: Literal["json_schema", "guided_json", "none"] = Field(
+        "json_schema", description="How the server is told that an answer must obey a schema."
+    )
+    likelihood: Literal["votes", "first-token"] = Field(
+        "votes", description="How labels are scored: by choices in several orders, or by first tokens."
+    )
+    boxes: Literal["", "pixels", "thousandths", "unit"] = Field(
+        "", description="The unit in which the model names boxes."
+    )
+
+
+class EndpointAnnotator(Asker):
+    """The annotator `endpoint`. Raises `RequestError` for options that do not fit together."""
+
+    Options = EndpointOptions
+
+    def __init__(self, options: EndpointOptions) -> None:
+        question = Question.of(options, "endpoint")
+        respondent = Endpoint(options)
+        if question.schema:
+            from .grammar import check_possible  # noqa: PLC0415 - only where it is needed
+
+            Schema.parse(question.schema, of="endpoint")
+            check_possible(question.schema, thing="option 'json_schema' of endpoint")
+        if question.answer == "locate":
+            respondent.check_boxes()
+        if question.answer == "classify":
+            respondent.check_labels(question.labels)
+        super().__init__(question, respondent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,55 +113,25 @@ class Introduction:
         if served in models:
             told = {part: models[served].get(key) for part, key in (("owner", "owned_by"), ("root", "root"))}
             return cls(**{part: shown(text) for part, text in told.items() if isinstance(text, str)})
-        near = difflib.get_close_matches(served, models, n=3, cutoff=0.4)
-        names = [*near, *sorted(set(models) - set(near))]
+        names = sorted(models)
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""  # noqa: PLR2004 - a line's worth
         raise ModelError(
             f"served model {served!r}" if served else "option 'served' of endpoint",
             "the server must have it" if served else "it must name one of the server's models",
             value=f"it has {shown(', '.join(names[:10]), 400)}{more}" if names else "it lists none",
-            remedy="Name one: --set model_options.served=NAME",
+            remedy=f"{nearest(served, map(shown, names))}Name one: --set model_options.served=NAME",
         )
 
 
 class Endpoint:
-    """A respondent behind a URL.
+    """A respondent behind a URL. Raises `RequestError` for a URL that cannot be used."""
 
-    Options: `checkpoint`, the URL; `served`, the model's name there, and `answers_as` where it answers by another;
-    `listed` "false" where the server lists no models. `key_variable`, `insecure`: see `Wire` and `Address`. `timeout`,
-    `retries`, `concurrency`, `failures`: see `Patience`. `views`, `detail`, `structured`: see `Form`. `tile` pixels.
-    `likelihood` is how options are weighed, `boxes` the unit in which the model names boxes. Raises `RequestError`.
-    """
-
-    neutral = NEUTRAL
-
-    def __init__(self, options: Mapping[str, str]) -> None:
-        said = _Options(options)
-        if not options.get("checkpoint"):
-            raise RequestError(
-                "endpoint", "its URL must be named", remedy="For example --model endpoint:http://127.0.0.1:8000/v1"
-            )
-        self._served = said.text("served")
-        self._answers_as = said.text("answers_as") or self._served
-        self._listed = said.choice("listed", ("true", "false")) == "true"
-        insecure = said.choice("insecure", ("false", "true")) == "true"
-        patience = Patience(
-            said.number("timeout", "180", 0.1, 86400),
-            int(said.number("retries", "4", 0, 20)),
-            int(said.number("concurrency", "4", 1, 256)),
-            int(said.number("failures", "5", 1, 1000000)),
-        )
-        address = Address.parse(options["checkpoint"], insecure=insecure)
-        self._wire = Wire(address, patience, said.text("key_variable"))
-        self._form = Form(
-            self._served,
-            cast("Layout", said.choice("views", ("canvas", "tiles"))),
-            said.choice("detail", ("", "low", "high", "auto")),
-            cast("Structured", said.choice("structured", ("json_schema", "guided_json", "none"))),
-        )
-        self._likelihood = cast("Likelihood", said.choice("likelihood", ("votes", "first-token")))
-        self._boxes = cast("Unit | Literal['']", said.choice("boxes", ("", "pixels", "thousandths", "unit")))
-        self._tile = int(said.number("tile", str(TILE), 8, 4096))
+    def __init__(self, options: EndpointOptions) -> None:
+        self._options = options
+        self._answers_as = options.answers_as or options.served
+        patience = Patience(options.timeout, options.retries, options.concurrency, options.failures)
+        self._wire = Wire(Address.parse(options.checkpoint, insecure=options.insecure), patience, options.key_variable)
+        self._form = Form(options.served, options.views, options.detail, options.structured)
         self._introduction: Introduction | None = None
         self._kept: OrderedDict[str, Any] = OrderedDict()
 
@@ -138,24 +143,24 @@ class Endpoint:
         """
         told = self._introduce()
         form = self._form
-        optional = {"owner": told.owner, "root": told.root, "detail": form.detail, "boxes": self._boxes}
-        if self._answers_as != self._served:
+        optional = {"owner": told.owner, "root": told.root, "detail": form.detail, "boxes": self._options.boxes}
+        if self._answers_as != self._options.served:
             optional["answers_as"] = self._answers_as
         return {
             "name": "endpoint",
-            "version": f"served {self._served}",
+            "version": f"served {self._options.served}",
             "annotator": "endpoint",
-            "served": self._served,
+            "served": self._options.served,
             "host": self.host,
             "licence": "not known: the served model's own",
             "runtime": ", ".join(f"{name} {version(name)}" for name in ("httpx2", "jsonschema", "pillow")),
             "decoding": "temperature 0, seed 0, once more with seed 1 where an answer is refused",
             "views": form.layout,
-            "tile": str(self._tile),
+            "tile": str(self._options.tile),
             "structured": form.structured,
-            "likelihood": self._likelihood,
+            "likelihood": self._options.likelihood,
             "score": "share of the orders that chose it"
-            if self._likelihood == "votes"
+            if self._options.likelihood == "votes"
             else "softmax of first tokens, averaged over the orders",
             **{key: value for key, value in optional.items() if value},
         }
@@ -167,7 +172,7 @@ class Endpoint:
 
     def sight(self) -> Sight:
         """Rendered RGB at any resolution; the global view where tiles are shown."""
-        return Sight(tile=self._tile, overall=self._form.layout == "tiles")
+        return Sight(tile=self._options.tile, overall=self._form.layout == "tiles")
 
     def check(self, question: Question) -> None:
         """Ask the server for its models, and find the one that is asked for. Shows it no picture.
@@ -185,7 +190,7 @@ class Endpoint:
 
     def check_boxes(self) -> None:
         """Raise `RequestError` where boxes cannot be asked for."""
-        if not self._boxes:
+        if not self._options.boxes:
             raise _wrong(
                 "boxes",
                 "locate needs it, since a URL does not say in what unit a model was trained to name boxes",
@@ -203,7 +208,7 @@ class Endpoint:
             for other in labels
             if one != other and other.casefold().startswith(one.casefold())
         ]
-        if self._likelihood == "first-token" and begun:
+        if self._options.likelihood == "first-token" and begun:
             raise _wrong(
                 "labels",
                 "first tokens must tell them apart",
@@ -215,7 +220,7 @@ class Endpoint:
         """The whole canvas in the unit that was named. Raises `RequestError` where none was."""
         self.check_boxes()
         width, height = view.grid.size
-        return Ruler.of(cast("Unit", self._boxes), (0.0, 0.0, float(width), float(height)), (width, height))
+        return Ruler.of(cast("Unit", self._options.boxes), (0.0, 0.0, float(width), float(height)), (width, height))
 
     def tell(self, views: Sequence[View], prompts: Sequence[str], *, limit: int, schema: str = "") -> list[str]:
         """See `Respondent.tell`. Without a schema, a text that reached its limit ends with " […]"."""
@@ -240,7 +245,7 @@ class Endpoint:
 
         By first tokens an option has the likelihood of those that begin it and no other, -inf where there is none.
         """
-        votes = self._likelihood == "votes"
+        votes = self._options.likelihood == "votes"
         choice = Schema.parse(_enumeration(options), of="endpoint")
 
         def vote(answer: Json) -> list[float]:
@@ -258,7 +263,7 @@ class Endpoint:
                 pictures,
                 prompt,
                 vote if votes else first,
-                what=f"weigh {self._likelihood} {choice.text}",
+                what=f"weigh {self._options.likelihood} {choice.text}",
                 limit=longest if votes else 1,
                 schema=choice.content if votes else None,
                 further={} if votes else {"logprobs": True, "top_logprobs": CANDIDATES},
@@ -310,51 +315,18 @@ class Endpoint:
         return Reply.read(answer, model=self._answers_as)
 
     def _introduce(self) -> Introduction:
-        if self._introduction is None and not self._listed:
-            if not self._served:
+        if self._introduction is None and not self._options.listed:
+            if not self._options.served:
                 raise _wrong("served", "it must name the model", "", "--set model_options.served=NAME")
             self._introduction = Introduction()
         if self._introduction is None:
-            ask = Ask("/models", (None,), lambda answer: Introduction.read(answer, served=self._served))
+            ask = Ask("/models", (None,), lambda answer: Introduction.read(answer, served=self._options.served))
             [told] = self._wire.ask([ask])
             if isinstance(told, ModelError):
                 unlisted = "Where a server is well but does not list it, --set model_options.listed=false"
                 raise ModelError(told.thing, told.rule, value=told.value, remedy=f"{told.remedy}. {unlisted}")
             self._introduction = told
         return self._introduction
-
-
-class _Options:
-    """Options as texts, each checked as it is taken."""
-
-    def __init__(self, options: Mapping[str, str]) -> None:
-        self._options = options
-
-    def text(self, name: str) -> str:
-        text = self._options.get(name, "")
-        if not text.isprintable() or text != text.strip():
-            raise _wrong(name, "it is one line of text", shown(text), "Correct it")
-        return text
-
-    def choice(self, name: str, choices: Sequence[str]) -> str:
-        """One of the choices, the first of which stands for none given."""
-        text = self._options.get(name, choices[0])
-        if text not in choices:
-            raise _wrong(name, f"it is {' or '.join(filter(None, choices))}", shown(text), "Correct it")
-        return text
-
-    def number(self, name: str, default: str, low: float, high: float) -> float:
-        """A number from `low` to `high`; a whole one where these are."""
-        whole = isinstance(low, int)
-        text = self._options.get(name, default)
-        try:
-            number = int(text) if whole else float(text)
-        except ValueError:
-            number = math.nan
-        if not low <= number <= high:
-            kind = "a whole number" if whole else "a number"
-            raise _wrong(name, f"it is {kind} from {low:g} to {high:g}", shown(text), "Correct it")
-        return number
 
 
 def _whole(reply: Reply) -> Reply:
@@ -383,4 +355,4 @@ def _unquoted(text: str) -> str:
 
 
 def _wrong(name: str, rule: str, value: str, remedy: str) -> RequestError:
-    return RequestError(f"option {name!r} of endpoint", rule, value=value, remedy=remedy)
+    return wrong_option(name, "endpoint", rule, value=value, remedy=remedy)

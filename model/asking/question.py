@@ -4,19 +4,22 @@ Only what the person wrote, and the size of the picture, enter a prompt: nothing
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self, cast, get_args
+from typing import Literal, Self, cast
+
+from pydantic import Field
 
 from ...readers.errors import RequestError, shown
+from ...readers.options import wrong_option
 from ..annotator import UNDECIDED
+from ..options import Names, NetworkOptions
 from .marks import refuse_marks
 from .ruler import Ruler
 from .strict import parse_json
 
 AnswerKind = Literal["describe", "classify", "locate", "extract"]
 
-OPTIONS = ("question", "answer", "labels", "schema", "margin", "orders", "max_tokens")
 UNPLACED = "unplaced"  # the label of boxes that cannot be where the model says
 DESCRIPTION = "description"  # the label of a text
 RECORD = "record"  # the label of extracted values
@@ -32,6 +35,32 @@ _ASKED = {
 }
 _RESERVED = {UNDECIDED, UNPLACED}
 _VALID = "valid"  # a number that every answer about a region has
+
+
+class QuestionOptions(NetworkOptions):
+    """Options of every annotator that is asked a question."""
+
+    question: str = Field("", description="What is asked of each region; `--ask` sets it.")
+    answer: Literal["", "describe", "classify", "locate", "extract"] = Field(
+        "",
+        description="The kind of answer; by default extract where there is a schema, classify where there are labels, "
+        "else describe.",
+    )
+    labels: Names = Field((), description="What to choose from, or to look for.")
+    json_schema: str = Field("", description="A JSON schema of the values to extract; `--schema FILE` sets it.")
+    margin: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Probability by which a label must lead the next to be given.",
+    )
+    orders: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="Orders in which labels are listed; 0 is one for each label, at most four.",
+    )
+    max_tokens: int = Field(512, ge=1, le=32768, description="The most tokens of a text.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,26 +82,16 @@ class Question:
     max_tokens: int = 512
 
     @classmethod
-    def parse(cls, options: Mapping[str, str], *, of: str) -> Self:
-        """A question from an annotator's options; `of` names the annotator in errors.
-
-        Without `answer` it is "extract" where there is a `schema` (JSON text), "classify" where there are `labels`
-        (with commas), else "describe". Raises `RequestError` that names the option.
-        """
-        written = {name: options[name] for name in ("question", "labels", "schema") if options.get(name)}
-        refuse_marks(written, of=of)
-        labels = tuple(label.strip() for label in options.get("labels", "").split(",") if label.strip())
-        given = options.get("answer", "")
-        answer = given or ("extract" if options.get("schema") else "classify" if labels else "describe")
-        if answer not in get_args(AnswerKind):
-            raise _wrong("answer", of, f"it is {', '.join(get_args(AnswerKind))}", answer, "Correct it")
-        text = " ".join(options.get("question", "").split()) or _ASKED[answer]
-        _check_labels(labels, answer, of)
-        schema = _read_schema(options.get("schema", ""), answer, of)
-        margin = _number("margin", options.get("margin", "0.1"), of, low=0.0, high=1.0)
-        orders = int(_number("orders", options.get("orders", "0"), of, low=0, high=100, whole=True))
-        limit = int(_number("max_tokens", options.get("max_tokens", "512"), of, low=1, high=32768, whole=True))
-        return cls(text, cast("AnswerKind", answer), labels, schema, margin, orders, limit)
+    def of(cls, options: QuestionOptions, owner: str) -> Self:
+        """A question from the options of the annotator `owner`. Raises `RequestError` that names the option."""
+        labels = options.labels
+        written = {"question": options.question, "labels": ",".join(labels), "json_schema": options.json_schema}
+        refuse_marks(written, of=owner)
+        answer = options.answer or ("extract" if options.json_schema else "classify" if labels else "describe")
+        text = " ".join(options.question.split()) or _ASKED[answer]
+        _check_labels(labels, answer, owner)
+        schema = _read_schema(options.json_schema, answer, owner)
+        return cls(text, answer, labels, schema, options.margin, options.orders, options.max_tokens)
 
     @property
     def findings(self) -> tuple[str, ...]:
@@ -98,7 +117,7 @@ class Question:
     @property
     def texts(self) -> dict[str, str]:
         """What the person wrote, by option."""
-        return {"question": self.text, "labels": ", ".join(self.labels), "schema": self.schema}
+        return {"question": self.text, "labels": ", ".join(self.labels), "json_schema": self.schema}
 
     def prompts(self) -> list[str]:
         """Every prompt that is put to a region, as long as they come with coordinates of three figures."""
@@ -140,9 +159,6 @@ class Question:
 
 
 def _check_labels(labels: Sequence[str], answer: str, of: str) -> None:
-    twice = sorted({label for label in labels if labels.count(label) > 1})
-    if twice:
-        raise _wrong("labels", of, "each may be named once", ", ".join(twice), "Leave out the second")
     unseen = [label for label in labels if not label.isprintable()]
     if unseen:
         raise _wrong("labels", of, "each is one line of what can be seen", shown(unseen[0]), "Correct it")
@@ -164,36 +180,26 @@ def _read_schema(text: str, answer: str, of: str) -> str:
     """The schema as canonical JSON; "" where none is needed."""
     if bool(text) != (answer == "extract"):
         rule = "extract needs a JSON schema" if answer == "extract" else f"{answer} takes none"
-        raise _wrong("schema", of, rule, text[:80], "Add --schema FILE.json" if text == "" else "Leave it out")
+        raise _wrong("json_schema", of, rule, text[:80], "Add --schema FILE.json" if text == "" else "Leave it out")
     if not text:
         return ""
     if len(text) > LONGEST_SCHEMA:
         rule = f"it may have at most {LONGEST_SCHEMA} characters, since it is read with every question"
-        raise _wrong("schema", of, rule, str(len(text)), "Ask for less at a time")
+        raise _wrong("json_schema", of, rule, str(len(text)), "Ask for less at a time")
     try:
         content: object = parse_json(text)
         json.dumps(content, ensure_ascii=False).encode()  # halves of characters are no text
     except (ValueError, RecursionError) as error:
-        raise _wrong("schema", of, "it must be JSON", shown(str(error)), "Correct the file") from error
+        raise _wrong("json_schema", of, "it must be JSON", shown(str(error)), "Correct the file") from error
     if not isinstance(content, dict) or cast("dict[str, object]", content).get("type") != "object":
         rule = 'it must describe an object: "type": "object" at the top'
-        raise _wrong("schema", of, rule, text[:80], "Put the values into its properties")
+        raise _wrong("json_schema", of, rule, text[:80], "Put the values into its properties")
     properties: object = cast("dict[str, object]", content).get("properties", {})
     if isinstance(properties, dict) and _VALID in properties:
-        raise _wrong("schema", of, f"{_VALID} is limner's own word for how much of a region counts", "", "Rename it")
+        rule = f"{_VALID} is limner's own word for how much of a region counts"
+        raise _wrong("json_schema", of, rule, "", "Rename it")
     return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
-def _number(name: str, value: str, of: str, *, low: float, high: float, whole: bool = False) -> float:
-    try:
-        number = int(value) if whole else float(value)
-    except ValueError:
-        number = float("nan")
-    if not low <= number <= high:
-        kind = "a whole number" if whole else "a number"
-        raise _wrong(name, of, f"it is {kind} from {low:g} to {high:g}", value, "Correct it")
-    return number
-
-
 def _wrong(name: str, of: str, rule: str, value: str, remedy: str) -> RequestError:
-    return RequestError(f"option {name!r} of {of}", rule, value=value, remedy=remedy)
+    return wrong_option(name, of, rule, value=value, remedy=remedy)

@@ -36,7 +36,7 @@ class Schema:
         content: Any = json.loads(text)
         if any(True for one in content.values() for _ in _named(one, ("$id",))):
             raise RequestError(
-                f"option 'schema' of {of}",
+                f"option 'json_schema' of {of}",
                 "it is one schema",
                 value="$id within it",
                 remedy="Leave out what is not at the top",
@@ -46,12 +46,15 @@ class Schema:
             kind.check_schema(content)
         except SchemaError as error:
             raise RequestError(
-                f"option 'schema' of {of}", "it must be a JSON schema", value=shown(error.message), remedy="Correct it"
+                f"option 'json_schema' of {of}",
+                "it must be a JSON schema",
+                value=shown(error.message),
+                remedy="Correct it",
             ) from None
         outside = sorted(set(_named(content, _REFERENCES)) - {"#"} - set(_places(content)))
         if outside:
             raise RequestError(
-                f"option 'schema' of {of}",
+                f"option 'json_schema' of {of}",
                 "it must hold what it refers to, since nothing is fetched",
                 value=shown(outside[0]),
                 remedy="Put that into its $defs, and refer to #/$defs/NAME",

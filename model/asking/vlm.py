@@ -2,19 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
-from ...readers.errors import ModelError, RequestError, shown
+from ...readers.errors import ModelError, shown
+from ...readers.options import wrong_option
 from ..annotator import Cost, Sight, View
 from ..checkpoint import SETTINGS, TOKENIZER, Files, fetch_weights, find_files
-from ..tiling import TILE, WHITE, join_tiles
-from . import question as asked
+from ..tiling import TILE, WHITE
 from .asker import Asker
 from .marks import refuse_marks
-from .question import Question
+from .pictures import pictures_of
+from .question import Question, QuestionOptions
 from .respondent import check_room
 from .ruler import Ruler, Unit
 
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from .imagetext import ImageText
     from .processor import Processor
 
-OPTIONS = ("checkpoint", "views", "tile", "boxes", "dtype", "device", "fetch", "threads", *asked.OPTIONS)
 SMALL = (*SETTINGS, *TOKENIZER, "chat_template.jinja", "chat_template.json", "generation_config.json")
 SMALLEST, LARGEST = 28, 2048  # pixels; what can be a tile
 
@@ -39,48 +40,58 @@ BOXES: Mapping[str, Unit] = {
 Picture = npt.NDArray[np.uint8]
 
 
-def make(options: Mapping[str, str]) -> Asker:
-    """The annotator of its options, those of the question among them.
+class VlmOptions(QuestionOptions):
+    """Options of `vlm`, those of the question among them."""
 
-    `checkpoint`, a folder in transformers' format or a hub id `OWNER/NAME@COMMIT`; `views`, "canvas" shows a region as
-    one picture, "tiles" its global view and then each tile; `tile`, pixels, 0 for the checkpoint's own; `boxes`, the
-    unit of coordinates where the family is not known; `dtype`, float32, bfloat16, float16 or auto; `device`, torch's
-    name or auto; `fetch` "true" lets a hub be asked; `threads` for the network, 0 for torch's own choice. Raises
-    `RequestError` for options that cannot be.
-    """
-    unknown = sorted(set(options) - set(OPTIONS))
-    if unknown:
-        raise _wrong(unknown[0], "it must be known", "", f"Known: {', '.join(OPTIONS)}")
-    question = Question.parse(options, of="vlm")
-    if question.schema:
-        from .grammar import check_schema  # noqa: PLC0415 - only where it is needed
+    checkpoint: str = Field(
+        min_length=1,
+        description="A folder in transformers' format, or a hub id `OWNER/NAME@COMMIT`.",
+        examples=["--model vlm:FOLDER, or vlm:OWNER/NAME@COMMIT"],
+    )
+    views: Literal["canvas", "tiles"] = Field(
+        "canvas", description="Whether a region is shown as one picture, or as its global view and then each tile."
+    )
+    tile: int | None = Field(
+        None, ge=SMALLEST, le=LARGEST, description="Pixels a side of a tile; by default the checkpoint's own."
+    )
+    boxes: Literal["", "pixels", "thousandths", "unit"] = Field(
+        "", description="The unit in which it names boxes, for families of which that is not known."
+    )
+    dtype: Literal["", "float32", "bfloat16", "float16", "auto"] = Field(
+        "", description="Type of numbers; by default float32 on a processor, else the checkpoint's own."
+    )
+    device: str = Field("auto", description="torch's name of a device; auto is a GPU where there is one.")
 
-        check_schema(question.schema, thing="option 'schema' of vlm")
-    return Asker(question, Vlm(options, locates=question.answer == "locate"))
+
+class VlmAnnotator(Asker):
+    """The annotator `vlm`. Raises `RequestError` for options that do not fit together."""
+
+    Options = VlmOptions
+
+    def __init__(self, options: VlmOptions) -> None:
+        question = Question.of(options, "vlm")
+        if question.schema:
+            from .grammar import check_schema  # noqa: PLC0415 - only where it is needed
+
+            check_schema(question.schema, thing="option 'json_schema' of vlm")
+        super().__init__(question, Vlm(options, locates=question.answer == "locate"))
 
 
 class Vlm:
-    """A checkpoint as a respondent: it turns views into pictures. See `make` for its options.
+    """A checkpoint as a respondent: it turns views into pictures.
 
     A region is shown as one picture by default, since most networks cut tiles of their own, and its tile is the
     checkpoint's own where it has one, so that what the network looks at is what was read, unresampled. Raises
     `RequestError` for options that cannot be.
     """
 
-    def __init__(self, options: Mapping[str, str], *, locates: bool = False) -> None:
-        self._source = options.get("checkpoint", "")
-        if not self._source:
-            raise _wrong("checkpoint", "it must be named", "", "Add --model vlm:FOLDER, or vlm:OWNER/NAME@COMMIT")
-        self._views = _choice(options, "views", ("canvas", "tiles"))
-        self._boxes = _choice(options, "boxes", ("", *get_args(Unit)))
-        self._dtype = _choice(options, "dtype", ("", "float32", "bfloat16", "float16", "auto"))
-        self._device = options.get("device", "") or "auto"
-        self._fetch = _choice(options, "fetch", ("false", "true")) == "true"
-        self._threads = _whole(options, "threads", 0, 1024)
-        self._tile = _whole(options, "tile", SMALLEST, LARGEST)
+    def __init__(self, options: VlmOptions, *, locates: bool = False) -> None:
+        self._options = options
+        self._source = options.checkpoint
         self._locates = locates
-        if locates and self._views == "tiles":
-            raise _wrong("views", "locate needs one picture, whose coordinates boxes are in", "tiles", "Leave it out")
+        if locates and options.views == "tiles":
+            rule = "locate needs one picture, whose coordinates boxes are in"
+            raise wrong_option("views", "vlm", rule, value="tiles", remedy="Leave it out")
         self._files: Files | None = None
         self._named: dict[str, str] | None = None
         self._made: Processor | None = None
@@ -92,7 +103,7 @@ class Vlm:
         """The checkpoint's files, how pictures are shown to it, and what runs it. Raises `ModelError`."""
         if self._named is None:  # weights are long, and their files do not change while a run goes on
             files, processor, device = self._found(), self._processor(), self._where()
-            whole = "the region as one picture" if self._views == "canvas" else "the global view, then each tile"
+            shown_as = {"canvas": "the region as one picture", "tiles": "the global view, then each tile"}
             letterbox = ", laid on a white square" if processor.fit == "letterbox" else ""
             self._named = {
                 "name": "vlm",
@@ -102,21 +113,21 @@ class Vlm:
                 "runtime": ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "llguidance")),
                 "device": device.partition(":")[0],
                 "dtype": self._number_type(device),
-                "shown": whole + letterbox,
+                "shown": shown_as[self._options.views] + letterbox,
                 **({"boxes": str(self._unit())} if self._locates else {}),
             }
         return self._named
 
     def check(self, question: Question) -> None:
         """Whether its files are here, and device, tokenizer, template and context can do with this question."""
-        fetch_weights(self._found(), fetch=self._fetch)
+        fetch_weights(self._found(), fetch=self._options.fetch)
         self._where()
         if self._locates:
             self._unit()
         processor = self._processor()
         refuse_marks(question.texts, of="vlm", own=processor.mark)
-        side = self._tile or _own_tile(self._found())
-        pictures = [np.full((side, side, 3), WHITE, dtype=np.uint8)] * (1 if self._views == "canvas" else 2)
+        side = self._options.tile or _own_tile(self._found())
+        pictures = [np.full((side, side, 3), WHITE, dtype=np.uint8)] * (1 if self._options.views == "canvas" else 2)
         read = [len(processor.read(pictures, prompt)["input_ids"][0]) for prompt in question.prompts()]
         room = question.max_tokens if question.answer != "classify" else 1
         check_room(f"question to {self._source}", max(read) + room, processor.context)
@@ -129,7 +140,9 @@ class Vlm:
         """Rendered RGB in tiles of the checkpoint's own size, else of about 336 pixels. Raises `ModelError`."""
         files = self._found()
         family = files.read("config.json").text("model_type")
-        return Sight(tile=self._tile or _own_tile(files), overall=self._views == "tiles", variant=family)
+        return Sight(
+            tile=self._options.tile or _own_tile(files), overall=self._options.views == "tiles", variant=family
+        )
 
     def load(self) -> None:
         """See `Respondent`."""
@@ -141,7 +154,7 @@ class Vlm:
 
         processor, device, side = self._processor(), self._where(), self.sight().tile
         pictures = [(side, side)] * (1 + tiles[0] * tiles[1])
-        if self._views == "canvas":
+        if self._options.views == "canvas":
             width, height = side * tiles[0], side * tiles[1]
             square = (max(width, height), max(width, height))
             pictures = [square if processor.fit == "letterbox" else (width, height)]
@@ -174,14 +187,8 @@ class Vlm:
 
     def _pictures(self, view: View) -> list[Picture]:
         """What the network is shown of a view."""
-        if self._views == "canvas":
-            pictures = [join_tiles(view.tiles, view.grid)]
-        elif view.overall is None:
-            msg = f"region {view.region.key}: its global view is to be shown, and was not made"
-            raise ValueError(msg)
-        else:
-            pictures = [np.clip(np.rint(view.overall), 0, WHITE).astype(np.uint8), *view.tiles]
-        return [letterbox(one) if self._processor().fit == "letterbox" else one for one in pictures]
+        pictures = pictures_of(view, self._options.views)
+        return [letterbox(one) for one in pictures] if self._processor().fit == "letterbox" else pictures
 
     def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
         """(width, height) that the processor makes of a picture of that size."""
@@ -191,7 +198,7 @@ class Vlm:
 
     def _unit(self) -> Unit:
         family = self._found().read("config.json").text("model_type")
-        unit = cast("Unit", self._boxes) if self._boxes else BOXES.get(family)
+        unit = self._options.boxes or BOXES.get(family)
         if unit is None:
             raise ModelError(
                 f"checkpoint {self._source}",
@@ -204,15 +211,15 @@ class Vlm:
     def _where(self) -> str:
         from .imagetext import resolve_device  # noqa: PLC0415 - loads torch
 
-        return resolve_device(self._device)
+        return resolve_device(self._options.device or "auto")
 
     def _number_type(self, device: str) -> str:
         """The type of number to compute in: unless it is told, float32 on a processor, else the checkpoint's own."""
-        return self._dtype or ("float32" if device == "cpu" else "auto")
+        return self._options.dtype or ("float32" if device == "cpu" else "auto")
 
     def _found(self) -> Files:
         if self._files is None:
-            self._files = find_files(self._source, fetch=self._fetch, small=SMALL)
+            self._files = find_files(self._source, fetch=self._options.fetch, small=SMALL)
         return self._files
 
     def _processor(self) -> "Processor":
@@ -227,7 +234,8 @@ class Vlm:
             from .imagetext import ImageText  # noqa: PLC0415 - loads torch
 
             processor, device = self._processor(), self._where()
-            self._network = ImageText(processor, device=device, dtype=self._number_type(device), threads=self._threads)
+            dtype, threads = self._number_type(device), self._options.threads
+            self._network = ImageText(processor, device=device, dtype=dtype, threads=threads)
         return self._network
 
 
@@ -264,22 +272,3 @@ def _side(stated: Any) -> int:  # noqa: ANN401 - a size, as files have it
         several = cast("list[object]", stated) if isinstance(stated, list) else [stated]
     numbers = {number for number in several if type(number) is int}
     return numbers.pop() if len(numbers) == 1 else 0
-
-
-def _choice(options: Mapping[str, str], name: str, choices: Sequence[str]) -> str:
-    value = options.get(name, choices[0])
-    if value not in choices:
-        raise _wrong(name, f"it is {' or '.join(choice for choice in choices if choice)}", value, "Correct it")
-    return value
-
-
-def _whole(options: Mapping[str, str], name: str, low: int, high: int) -> int:
-    """A whole number from `low` to `high`, or 0 where none is given."""
-    value = options.get(name, "0")
-    if not value.isdecimal() or (int(value) and not low <= int(value) <= high):
-        raise _wrong(name, f"it is a whole number from {low} to {high}", value, "Correct it")
-    return int(value)
-
-
-def _wrong(name: str, rule: str, value: str, remedy: str) -> RequestError:
-    return RequestError(f"option {name!r} of vlm", rule, value=value, remedy=remedy)

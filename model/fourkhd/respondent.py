@@ -3,17 +3,17 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
-from ...readers.errors import ModelError, RequestError
+from ...readers.errors import ModelError
 from ..annotator import Cost, Sight, View
 from ..asking.asker import Asker
 from ..asking.marks import refuse_marks
-from ..asking.question import OPTIONS as QUESTION_OPTIONS
-from ..asking.question import Question
+from ..asking.question import Question, QuestionOptions
 from ..asking.respondent import check_room
 from ..asking.ruler import Ruler
 from .cost import decoding, held_bytes, prefill, widest
@@ -26,49 +26,56 @@ if TYPE_CHECKING:
     from .speaker import Speaker
 
 RUNNING = ("dtype", "device", "attention", "quantize")
-OPTIONS = ("checkpoint", "layout", "system", *RUNNING, "together", "overall", "enlarge", "fetch", "threads")
 
 
-def annotator(options: Mapping[str, str]) -> Asker:
-    """The annotator `4khd`. Raises `RequestError` for options that cannot be.
+class FourKhdOptions(QuestionOptions):
+    """Options of `4khd`, those of the question among them."""
 
-    `checkpoint` is a folder or a hub id `OWNER/NAME@COMMIT`; `layout` is of `tokens.LAYOUTS`; `system` replaces the
-    model's own instruction; `dtype`, `device`, `attention` and `quantize` are `load.Running`'s; `together` regions are
-    read at once; `overall` "false" leaves out the global view; `enlarge` not 0 fills that many tiles. The others are
-    the question's.
-    """
-    known = (*OPTIONS, *QUESTION_OPTIONS)
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise _wrong(unknown[0], "it must be known", "", f"Known: {', '.join(known)}")
-    question = Question.parse(options, of="4khd")
-    if question.schema:
-        from ..asking.grammar import check_schema  # noqa: PLC0415 - only where it is needed
+    checkpoint: str = Field(
+        min_length=1,
+        description="A folder, a hub id `OWNER/NAME@COMMIT`, or a checkpoint that ships.",
+        examples=["--model 4khd:FOLDER, or 4khd:OWNER/NAME@COMMIT"],
+    )
+    layout: Literal["", "chat", "benchmark", "training"] = Field(
+        "", description="How a prompt is laid out; by default as the checkpoint was aligned, else as a chat."
+    )
+    system: str = Field(SYSTEM, description="The instruction before the question, in a chat.")
+    dtype: Literal["", "auto", "float32", "bfloat16", "float16"] = Field(
+        "", description="Type of numbers; by default bfloat16 on a GPU and float32 elsewhere."
+    )
+    device: str = Field(
+        "", description="auto (a GPU where there is one), cpu, cuda:0, or split for layers spread over all GPUs."
+    )
+    attention: str = Field("", description="The kernel of attention; by default sdpa.")
+    quantize: Literal["", "4bit", "8bit"] = Field(
+        "", description="Bits in which the language model's large matrices are held, by bitsandbytes."
+    )
+    together: int = Field(1, ge=1, description="Regions that are read at once.")
+    overall: bool = Field(default=True, description="Whether the global view is shown beside the tiles.")
+    enlarge: int = Field(0, ge=0, description="Tiles that small pictures are enlarged to fill; `--enlarge` sets it.")
 
-        check_schema(question.schema, thing="option 'schema' of 4khd")
-    return Asker(question, FourKhdRespondent(options))
+
+class FourKhdAnnotator(Asker):
+    """The annotator `4khd`. Raises `RequestError` for options that do not fit together."""
+
+    Options = FourKhdOptions
+
+    def __init__(self, options: FourKhdOptions) -> None:
+        question = Question.of(options, "4khd")
+        if question.schema:
+            from ..asking.grammar import check_schema  # noqa: PLC0415 - only where it is needed
+
+            check_schema(question.schema, thing="option 'json_schema' of 4khd")
+        super().__init__(question, FourKhdRespondent(options))
 
 
 class FourKhdRespondent:
     """See `Respondent`. Boxes are in pixels of the region as it is seen, whose size the prompt states."""
 
-    def __init__(self, options: Mapping[str, str]) -> None:
-        self._source = options.get("checkpoint", "")
-        if not self._source:
-            raise _wrong("checkpoint", "it must be named", "", "Write --model 4khd:FOLDER, or 4khd:OWNER/NAME@COMMIT")
-        layout = options.get("layout", "")
-        self._asked_layout: Layout | None = next((one for one in LAYOUTS if one == layout), None)
-        if layout and self._asked_layout is None:
-            raise _wrong("layout", f"it is {', '.join(LAYOUTS)}", layout, "Correct it")
-        self._system = options.get("system", SYSTEM)
-        self._running = {key: options[key] for key in RUNNING if options.get(key)}
-        if self._running.get("quantize", "4bit") not in {"4bit", "8bit"}:
-            raise _wrong("quantize", "it is 4bit or 8bit", self._running["quantize"], "Correct it")
-        self._together = _whole("together", options.get("together", "1"), least=1)
-        self._enlarge = _whole("enlarge", options.get("enlarge", "0"), least=0)
-        self._threads = _whole("threads", options.get("threads", "0"), least=0)
-        self._fetch = _true("fetch", options.get("fetch", "false"))
-        self._overall = _true("overall", options.get("overall", "true"))
+    def __init__(self, options: FourKhdOptions) -> None:
+        self._options = options
+        self._source = options.checkpoint
+        self._running = {name: value for name in RUNNING if (value := str(getattr(options, name)))}
         self._held: tuple[Files, Sizes, Tokenizer] | None = None
         self._speaker: Speaker | None = None
 
@@ -88,9 +95,9 @@ class FourKhdRespondent:
             **({"licence": card.licence, "use": card.use} if card else {}),
             "runtime": f"torch {version('torch')}, transformers {version('transformers')}",
             "layout": self._layout(),
-            "system_sha256": hashlib.sha256(self._system.encode()).hexdigest(),
-            "together": str(self._together),
-            **({} if self._overall else {"overall": "false"}),
+            "system_sha256": hashlib.sha256(self._options.system.encode()).hexdigest(),
+            "together": str(self._options.together),
+            **({} if self._options.overall else {"overall": "false"}),
             **self._running,
         }
 
@@ -111,8 +118,8 @@ class FourKhdRespondent:
                 remedy="Put the tokenizer that belongs to this checkpoint into the folder",
             )
         self._running_as()
-        refuse_marks({**question.texts, "system": self._system if self._system != SYSTEM else ""}, of="4khd",
-                     own=tokenizer.mark)  # fmt: skip
+        system = self._options.system if self._options.system != SYSTEM else ""
+        refuse_marks({**question.texts, "system": system}, of="4khd", own=tokenizer.mark)
         asked = max(len(self._ask(prompt)) for prompt in question.prompts())
         longest = [len(tokenizer.encode(label)) + 1 for label in question.labels if question.answer == "classify"]
         read = prefill(sizes, 1, 1, text=asked, itemsize=4).tokens
@@ -125,7 +132,7 @@ class FourKhdRespondent:
 
     def sight(self) -> Sight:
         """Rendered RGB in tiles of the vision tower's size, with the global view. Raises `ModelError`."""
-        return Sight(tile=self._found()[1].vision.image, overall=True, enlarge=self._enlarge, variant="4khd")
+        return Sight(tile=self._found()[1].vision.image, overall=True, enlarge=self._options.enlarge, variant="4khd")
 
     def load(self) -> None:
         """See `Respondent`."""
@@ -174,8 +181,8 @@ class FourKhdRespondent:
             weights=held,
             numbers=f"{running.quantize.replace('bit', ' bits')} and {name}" if running.quantize else name,
             work=work * (read.seeing + read.reading + decoding(sizes, written)),
-            cache=self._together * cache,
-            activations=self._together * (read.flowing + scores) + unpacked,
+            cache=self._options.together * cache,
+            activations=self._options.together * (read.flowing + scores) + unpacked,
             loading=held + unpacked,
             tokens=read.tokens + written,
             device=running.device if running.device == "split" else str(device),
@@ -185,17 +192,17 @@ class FourKhdRespondent:
         """As asked, else as the checkpoint says that it was aligned, else the released model's conversation."""
         stated = self._found()[0].config.text("layout")
         aligned: list[Layout] = [layout for layout in LAYOUTS if layout == stated]
-        return self._asked_layout or (aligned[0] if aligned else "chat")
+        return self._options.layout or (aligned[0] if aligned else "chat")
 
     def _ask(self, prompt: str) -> Prompt:
-        return ask(self._found()[2], prompt, layout=self._layout(), system=self._system)
+        return ask(self._found()[2], prompt, layout=self._layout(), system=self._options.system)
 
     def _batches(self, count: int) -> list[slice]:
-        return [slice(start, start + self._together) for start in range(0, count, self._together)]
+        return [slice(start, start + self._options.together) for start in range(0, count, self._options.together)]
 
     def _found(self) -> tuple[Files, Sizes, Tokenizer]:
         if self._held is None:
-            files = Files.find(self._source, fetch=self._fetch)
+            files = Files.find(self._source, fetch=self._options.fetch)
             self._held = (files, files.sizes(), Tokenizer(files.tokenizer, self._source))
         return self._held
 
@@ -212,21 +219,7 @@ class FourKhdRespondent:
             from .speaker import Speaker  # noqa: PLC0415 - loads torch
 
             files, _, tokenizer = self._found()
-            self._speaker = Speaker(files, tokenizer, self._running, overall=self._overall, threads=self._threads)
+            self._speaker = Speaker(
+                files, tokenizer, self._running, overall=self._options.overall, threads=self._options.threads
+            )
         return self._speaker
-
-
-def _true(name: str, value: str) -> bool:
-    if value not in {"true", "false"}:
-        raise _wrong(name, "it is true or false", value, "Correct it")
-    return value == "true"
-
-
-def _whole(name: str, value: str, *, least: int) -> int:
-    if not value.isdecimal() or int(value) < least:
-        raise _wrong(name, f"it is a whole number from {least}", value, "Correct it")
-    return int(value)
-
-
-def _wrong(name: str, rule: str, value: str, remedy: str) -> RequestError:
-    return RequestError(f"option {name!r} of 4khd", rule, value=value, remedy=remedy)

@@ -5,52 +5,49 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from ...readers.errors import ModelError, ReadError, RequestError
 from ...readers.image import ImageInfo
 from ...readers.render import rgb_channels
 from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Answer, Cost, Sight, View
-from ..fusion import Fusion
+from ..fusion import Fusion, FusionText
+from ..options import Names, NetworkOptions
 from ..views import Kept, kept_tiles
 from ..weights import sha256_of
 from .card import CARD, HEAD, ProbeCard, Seen, read_card
 from .encoders import Encoder, encode, find_encoder, same_encoder
 from .head import Head
 
-OPTIONS = ("checkpoint", "encoder", "margin", "fusion", "labels", "fetch", "threads")
-MARGIN = 0.1
 DIGITS = 4  # of probabilities: what differs between machines and numbers of threads lies below
 MILLIMETRE = 1e-3
 
 Features = npt.NDArray[np.float64]
 
 
+class ProbeOptions(NetworkOptions):
+    """Options of `Probe`."""
+
+    checkpoint: str = Field(
+        min_length=1, description="The folder that `limner train probe` made.", examples=["--model probe:FOLDER"]
+    )
+    encoder: str = Field("", description="Where the encoder is now, if not where it was when the probe was trained.")
+    margin: float = Field(
+        0.1, ge=0, le=1, description="Probability by which the likeliest class must lead the next to be reported."
+    )
+    fusion: FusionText = "off"
+    labels: Names = Field((), description="The classes to report; all by default.")
+
+
 class Probe:
-    """An annotator that `limner train probe` made: a frozen encoder, and a head of the person's own classes.
+    """An annotator that `limner train probe` made: a frozen encoder, and a head of the user's own classes."""
 
-    Options: `checkpoint`, the probe's folder; `encoder`, where the encoder is now, where it is not where it was;
-    `margin`, by how much the likeliest class must lead the next for a tile to be decided; `fusion` "off", or
-    "attention" to let a region's tiles see each other (see `Fusion`); `labels`, the classes to report, with commas;
-    `fetch` "true" lets a hub be asked; `threads` for the encoder, 0 for its own choice. Raises `RequestError` for
-    options that cannot be.
-    """
+    Options = ProbeOptions
 
-    def __init__(self, options: Mapping[str, str]) -> None:
-        unknown = sorted(set(options) - set(OPTIONS))
-        if unknown:
-            raise _wrong(unknown[0], "it must be known", "", f"Known: {', '.join(OPTIONS)}")
-        if not options.get("checkpoint"):
-            raise _wrong("checkpoint", "it must be named", "", "Write --model probe:FOLDER, which train probe made")
-        self._folder = Path(options["checkpoint"])
-        self._margin = _number("margin", options.get("margin", str(MARGIN)))
-        self._fusion = Fusion.parse(options.get("fusion", "off"), of="probe")
-        self._threads, self._fetch = options.get("threads", "0"), options.get("fetch", "false")
-        if not self._threads.isdecimal():
-            raise _wrong("threads", "it is a whole number", self._threads, "Correct it")
-        if self._fetch not in {"true", "false"}:
-            raise _wrong("fetch", "it is true or false", self._fetch, "Correct it")
-        self._encoder_source = options.get("encoder", "")
-        self._asked = tuple(label.strip() for label in options.get("labels", "").split(",") if label.strip())
+    def __init__(self, options: ProbeOptions) -> None:
+        self._options = options
+        self._folder = Path(options.checkpoint)
+        self._fusion = Fusion.parse(options.fusion)
         self._read: ProbeCard | None = None
         self._found: tuple[Encoder, Head] | None = None
 
@@ -74,7 +71,7 @@ class Probe:
             "checkpoint": str(self._folder),
             "licence": card.licence,
             "score": "softmax over the classes, calibrated; each class as frequent as any other",
-            "margin": f"{self._margin:g}",
+            "margin": f"{self._options.margin:g}",
             "fusion": "off" if self._fusion is None else self._fusion.words(),
             "classes": ", ".join(card.labels),
             "not_for": " ".join(card.not_for),
@@ -88,7 +85,7 @@ class Probe:
     def labels(self) -> tuple[str, ...]:
         """The classes that are reported, and "undecided". Raises `RequestError` for one that it was not taught."""
         known = (*self.card.labels, UNDECIDED)
-        unknown = sorted(set(self._asked) - set(known))
+        unknown = sorted(set(self._options.labels) - set(known))
         if unknown:
             raise RequestError(
                 "labels",
@@ -96,7 +93,7 @@ class Probe:
                 value=", ".join(unknown),
                 remedy=f"Its labels: {', '.join(known)}",
             )
-        return tuple(label for label in known if not self._asked or label in self._asked)
+        return tuple(label for label in known if not self._options.labels or label in self._options.labels)
 
     @property
     def colours(self) -> Mapping[str, str]:
@@ -168,7 +165,7 @@ class Probe:
     def _answer(self, chances: Features, tile: Kept) -> Answer:
         rounded = [round(float(chance), DIGITS) for chance in chances]
         order = sorted(range(len(rounded)), key=lambda place: -rounded[place])  # the first of equals
-        decided = rounded[order[0]] - rounded[order[1]] >= self._margin
+        decided = rounded[order[0]] - rounded[order[1]] >= self._options.margin
         return Answer(
             label=self.card.labels[order[0]] if decided else UNDECIDED,
             geometry=tile.share,
@@ -184,8 +181,8 @@ class Probe:
         """Encoder and head, once it is sure that they are those of the card."""
         if self._found is None:
             card = self.card
-            source = self._encoder_source or card.encoder.source
-            encoder = find_encoder(source, fetch=self._fetch == "true", threads=int(self._threads))
+            source = self._options.encoder or card.encoder.source
+            encoder = find_encoder(source, fetch=self._options.fetch, threads=self._options.threads)
             differs = same_encoder(card.encoder.identity, encoder.identity)
             if differs is not None:
                 what, before, now = differs
@@ -233,17 +230,3 @@ def _refuse_other_bands(info: ImageInfo, seen: Seen) -> None:
             value=f"no {', '.join(absent)}" if absent else f"values are {', '.join(other)}",
             remedy="Say what the file holds with --sensor or --bands, or train a probe on images of this kind",
         )
-
-
-def _number(name: str, text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0.0 <= number <= 1.0:
-        raise _wrong(name, "it is a number from 0 to 1", text, "Correct it")
-    return number
-
-
-def _wrong(name: str, rule: str, value: str, remedy: str) -> RequestError:
-    return RequestError(f"option {name!r} of probe", rule, value=value, remedy=remedy)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ...readers.errors import ModelError
 from ...readers.files import write_atomic
-from ..finite import require_finite
+from ..finite import require_finite, softmax
 from ..foreign import foreign
 from ..untrusted import read_bytes
 
@@ -108,9 +108,3 @@ class Head:
         if not all(np.isfinite(part).all() for part in tensors.values()) or head.temperature <= 0:
             raise ModelError(thing, "its numbers must be finite, and its temperature above 0", remedy=remedy)
         return head
-
-
-def softmax(logits: Values) -> Values:
-    """Logits (n, classes) → probabilities (n, classes)."""
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return shares / shares.sum(axis=1, keepdims=True)

@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...readers.extras import missing, require_extra
-from ..probe.head import Head, softmax
+from ..finite import softmax
+from ..probe.head import Head
 from .scores import balance
 
 Values = npt.NDArray[np.float64]

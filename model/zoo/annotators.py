@@ -4,21 +4,24 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from pydantic import Field, field_validator
+
 from ...readers.image import ImageInfo, Mask, Pixels
+from ...readers.options import wrong_option
 from ..annotator import Answer, Cost, Sight, View
-from ..areas import Values, areas, softmax, spread
+from ..areas import Values, areas, spread
 from ..checkpoint import Files, fetch_weights, find_files
 from ..detections import sightings
+from ..finite import softmax
 from ..footprint import held_bytes
+from ..options import Names, NetworkOptions, among
 from ..verdicts import verdict
 from ..views import kept_tiles
-from .options import Options, among
 from .recipe import Recipe, read_recipe
 
 if TYPE_CHECKING:
     from .networks import Network
 
-OPTIONS = ("checkpoint", "labels", "background", "threshold", "template", "halo", "fetch", "threads")
 THRESHOLD = 0.5
 FOUND = {"owlvit": 0.1, "owlv2": 0.1, "grounding-dino": 0.25, "mm-grounding-dino": 0.25}  # transformers' own defaults
 TEMPLATES = {"owlvit": "a photo of a {}", "owlv2": "a photo of a {}"}  # as its authors asked; others take bare words
@@ -26,33 +29,45 @@ NOTHING = "N/A"  # what COCO's checkpoints call the numbers that no class has
 SHARE = 8  # a tile's rim is this part of it: neighbours share a quarter, and most things are whole in one
 
 
+class TransformersOptions(NetworkOptions):
+    """Options of `Transformers`."""
+
+    checkpoint: str = Field(
+        min_length=1,
+        description="A folder or a hub id `OWNER/NAME@COMMIT`.",
+        examples=["--model transformers:FOLDER, or transformers:OWNER/NAME@COMMIT"],
+    )
+    labels: Names = Field((), description="Which of its labels to keep, or what a detector by words looks for.")
+    background: Names = Field(
+        (), description="Classes of a segmentation that give no areas, besides one that is called background."
+    )
+    threshold: float | None = Field(
+        None, ge=0, le=1, description="The lowest score of a detection; by default what its family is used with."
+    )
+    template: str = Field(
+        "", description="The prompt around a label to look for, with `{}` for the label.", examples=["a photo of {}"]
+    )
+    halo: int | None = Field(
+        None, ge=0, description="Margin of a tile in pixels; by default an eighth of it, none for classification."
+    )
+
+    @field_validator("template")
+    @classmethod
+    def _has_a_place(cls, value: str) -> str:
+        if value and "{}" not in value:
+            msg = "it must have {} where the label goes"
+            raise ValueError(msg)
+        return value
+
+
 class Transformers:
-    """An annotator for folders that transformers saved: its `config.json` says what the network does.
+    """An annotator for folders that transformers saved: its `config.json` says what the network does."""
 
-    Options: `checkpoint`, a folder or a hub id `OWNER/NAME@COMMIT`; `labels`, which of its labels to keep, or what a
-    detector by words looks for; `background`, classes of a segmentation that give no areas, besides one that is called
-    background; `threshold`, the lowest score of a detection; `template`, the prompt around a label to look for, with
-    `{}`; `halo`, the rim of a tile in pixels (default: an eighth of it, nothing for classification); `fetch` "true"
-    lets a hub be asked; `threads` for the network, 0 for torch's own choice. Raises `RequestError`.
-    """
+    Options = TransformersOptions
 
-    def __init__(self, options: Mapping[str, str]) -> None:
-        said = Options("transformers", options)
-        said.only(*OPTIONS)
-        self._options = said
-        self._source = said.needed("checkpoint", "Write --model transformers:FOLDER, or transformers:OWNER/NAME@COMMIT")
-        self._asked = said.names("labels")
-        self._background = said.names("background")
-        self._threshold = said.share("threshold")
-        self._halo = said.whole("halo")
-        self._fetch = said.flag("fetch")
-        self._threads = said.whole("threads") or 0
-        template = options.get("template", "")
-        if template and "{}" not in template:
-            raise said.wrong(
-                "template", "it must have {} where the label goes", template, "For example 'a photo of {}'"
-            )
-        self._template = template
+    def __init__(self, options: TransformersOptions) -> None:
+        self._options = options
+        self._source = options.checkpoint
         self._recipe: Recipe | None = None
         self._network: Network | None = None
 
@@ -62,7 +77,7 @@ class Transformers:
         recipe = self._read()
         further = {"threshold": f"{self._least(recipe):g}"} if recipe.task in {"detect", "find"} else {}
         if recipe.task == "find":
-            further |= {"labels": ", ".join(self._asked), "template": self._prompt(recipe)}
+            further |= {"labels": ", ".join(self._options.labels), "template": self._prompt(recipe)}
         if recipe.task.startswith("segment"):
             further |= {"background": ", ".join(recipe.labels[i] for i in self._empty(recipe))}
         scores = "sigmoid of each label" if recipe.independent or recipe.task == "find" else "softmax over the labels"
@@ -86,9 +101,11 @@ class Transformers:
         """
         recipe = self._read()
         if recipe.task == "find":
-            return self._asked
+            return self._options.labels
         empty = {NOTHING, *(recipe.labels[i] for i in self._empty(recipe))}
-        return among(self._asked, [label for label in recipe.labels if label not in empty], recipe.files.source)
+        return among(
+            self._options.labels, [label for label in recipe.labels if label not in empty], recipe.files.source
+        )
 
     @property
     def colours(self) -> Mapping[str, str]:
@@ -99,21 +116,22 @@ class Transformers:
         """Rendered RGB in tiles of the network's size, at any resolution. Raises `ModelError`."""
         del info
         recipe = self._read()
-        halo = 0 if recipe.task == "classify" else recipe.tile // SHARE if self._halo is None else self._halo
+        stated = self._options.halo
+        halo = 0 if recipe.task == "classify" else recipe.tile // SHARE if stated is None else stated
         if recipe.tile <= 2 * halo:
-            raise self._options.wrong(
-                "halo", f"a tile of {recipe.tile} px must be wider than its two rims", str(halo), "Lower it"
-            )
+            rule = f"a tile of {recipe.tile} px must be wider than its two rims"
+            raise wrong_option("halo", "transformers", rule, value=str(halo), remedy="Lower it")
         return Sight(tile=recipe.tile, halo=halo, variant=recipe.family)
 
     def check(self, sights: Sequence[Sight]) -> None:
         """Find the checkpoint and its weights. Raises `ModelError`, `RequestError`."""
         del sights
         recipe = self._read()
-        if recipe.task == "find" and not self._asked:
-            raise self._options.wrong("labels", "what to look for must be named", "", 'Add --labels "ship,aircraft"')
+        if recipe.task == "find" and not self._options.labels:
+            rule = "what to look for must be named"
+            raise wrong_option("labels", "transformers", rule, remedy='Add --labels "ship,aircraft"')
         _ = self.labels
-        fetch_weights(recipe.files, fetch=self._fetch)
+        fetch_weights(recipe.files, fetch=self._options.fetch)
 
     def load(self) -> None:
         """See `Annotator`."""
@@ -152,22 +170,22 @@ class Transformers:
         )
 
     def _least(self, recipe: Recipe) -> float:
-        return FOUND.get(recipe.family, THRESHOLD) if self._threshold is None else self._threshold
+        return FOUND.get(recipe.family, THRESHOLD) if self._options.threshold is None else self._options.threshold
 
     def _prompt(self, recipe: Recipe) -> str:
-        return self._template or TEMPLATES.get(recipe.family, "{}")
+        return self._options.template or TEMPLATES.get(recipe.family, "{}")
 
     def _empty(self, recipe: Recipe) -> tuple[int, ...]:
         """The classes that give no areas."""
         if not recipe.task.startswith("segment"):
             return ()
-        named = among(self._background, recipe.labels, recipe.files.source) if self._background else ()
+        named = among(self._options.background, recipe.labels, recipe.files.source) if self._options.background else ()
         called = {label for label in recipe.labels if label.lower().strip("_") == "background"}
         return tuple(i for i, label in enumerate(recipe.labels) if label in (named or called))
 
     def _read(self) -> Recipe:
         if self._recipe is None:
-            files: Files = find_files(self._source, fetch=self._fetch)
+            files: Files = find_files(self._source, fetch=self._options.fetch)
             self._recipe = read_recipe(files)
         return self._recipe
 
@@ -176,6 +194,6 @@ class Transformers:
             from .networks import Network  # noqa: PLC0415 - loads torch
 
             recipe = self._read()
-            labels = self._asked if recipe.task == "find" else recipe.labels
-            self._network = Network(recipe, labels, template=self._prompt(recipe), threads=self._threads)
+            labels = self._options.labels if recipe.task == "find" else recipe.labels
+            self._network = Network(recipe, labels, template=self._prompt(recipe), threads=self._options.threads)
         return self._network

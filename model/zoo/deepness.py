@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from pydantic import Field
 
 from ...readers.errors import ModelError, shown
 from ...readers.image import ImageInfo, Mask, Pixels
+from ...readers.options import wrong_option
 from .. import onnx, weights
 from ..annotator import Answer, Cost, Sight, View
 from ..areas import Values, areas, spread
@@ -22,8 +24,8 @@ from ..detections import Detection, sightings
 from ..finite import require_shares
 from ..footprint import file_bytes
 from ..onnxfile import Header, read_header
+from ..options import Names, NetworkOptions, among
 from ..untrusted import WIDEST, parse_json, python_value, read_bytes
-from .options import Options, among
 from .yolo import LAYOUTS, read_boxes
 
 KINDS = ("Segmentor", "Detector")
@@ -57,24 +59,30 @@ class About:
     single: bool
 
 
+class DeepnessOptions(NetworkOptions):
+    """Options of `Deepness`."""
+
+    checkpoint: str = Field(min_length=1, description="The ONNX file.", examples=["--model deepness:FILE.onnx"])
+    labels: Names = Field((), description="Which of its classes to keep; all by default.")
+    threshold: float | None = Field(
+        None, ge=0, le=1, description="The lowest score that counts, instead of the file's `seg_thresh` or `det_conf`."
+    )
+    model_type: str = Field("", description="Segmentor or Detector, where the file does not state it.")
+    det_type: str = Field("", description="The kind of YOLO, where the file does not state it.")
+    tile: int | None = Field(None, ge=1, description="Pixels a side of a tile, where the file does not state them.")
+    halo: int | None = Field(
+        None, ge=0, description="Margin of a tile in pixels, instead of half the file's `tiles_overlap`."
+    )
+
+
 class Deepness:
-    """An annotator for an ONNX file with the metadata of the Deepness plugin: segmentation, and YOLO detection.
+    """An annotator for an ONNX file with the metadata of the Deepness plugin: segmentation, and YOLO detection."""
 
-    Options: `checkpoint`, the file; `labels`, which of its classes to keep; `threshold` instead of the file's
-    `seg_thresh` or `det_conf`; `model_type`, `det_type` and `tile` where the file does not state them; `halo`, the rim
-    of a tile in pixels, instead of half the file's `tiles_overlap`; `threads` for the network, 0 for one per core.
-    Raises `RequestError`.
-    """
+    Options = DeepnessOptions
 
-    def __init__(self, options: Mapping[str, str]) -> None:
-        said = Options("deepness", options)
-        said.only("checkpoint", "labels", "threshold", "model_type", "det_type", "tile", "halo", "fetch", "threads")
-        self._options = said
-        self._path = Path(said.needed("checkpoint", "Write --model deepness:FILE.onnx"))
-        self._asked = said.names("labels")
-        self._halo = said.whole("halo")
-        _ = said.share("threshold"), said.whole("tile"), said.flag("fetch")  # refused now rather than later
-        self._threads = said.whole("threads") or 0
+    def __init__(self, options: DeepnessOptions) -> None:
+        self._options = options
+        self._path = Path(options.checkpoint)
         self._about: About | None = None
         self._network: onnx.Network | None = None
 
@@ -104,7 +112,7 @@ class Deepness:
         """Its classes without background, or those of them it was asked for. Raises `ModelError`."""
         about = self._read()
         empty = _background(about)
-        return among(self._asked, [n for i, n in enumerate(about.classes) if i not in empty], str(self._path))
+        return among(self._options.labels, [n for i, n in enumerate(about.classes) if i not in empty], str(self._path))
 
     @property
     def colours(self) -> Mapping[str, str]:
@@ -118,12 +126,11 @@ class Deepness:
         halo = about.tile // SHARE
         if about.overlap is not None:
             halo = math.ceil(about.tile * about.overlap / 200)
-        if self._halo is not None:
-            halo = self._halo
+        if self._options.halo is not None:
+            halo = self._options.halo
         if about.tile <= 2 * halo:
-            raise self._options.wrong(
-                "halo", f"a tile of {about.tile} px must be wider than its two rims", str(halo), "State a smaller one"
-            )
+            rule = f"a tile of {about.tile} px must be wider than its two rims"
+            raise wrong_option("halo", "deepness", rule, value=str(halo), remedy="State a smaller one")
         return Sight(tile=about.tile, halo=halo, resolution=about.metres, variant=about.kind)
 
     def check(self, sights: Sequence[Sight]) -> None:
@@ -184,7 +191,7 @@ class Deepness:
         )
 
     def _least(self, about: About) -> float:
-        stated = self._options.share("threshold")
+        stated = self._options.threshold
         if stated is None:
             stated = about.threshold
         if stated is not None:
@@ -202,7 +209,7 @@ class Deepness:
             about = self._read()
             onnx.try_out(self._path, layout="NCHW", tile=about.tile, channels=CHANNELS)
             content = read_bytes(self._path, f"network {self._path.name}", most=onnx.MOST)
-            network = onnx.Network(content, name=self._path.name, layout="NCHW", threads=self._threads)
+            network = onnx.Network(content, name=self._path.name, layout="NCHW", threads=self._options.threads)
             found = Header(network.metadata, network.shapes, network.inputs)
             if read_about(found, self._path.name, self._options) != about:
                 raise ModelError(
@@ -215,10 +222,10 @@ class Deepness:
         return self._network
 
 
-def read_about(network: Header, name: str, options: Options) -> About:
+def read_about(network: Header, name: str, options: DeepnessOptions) -> About:
     """What a network's metadata and shapes say, with what a person says of it. Raises `ModelError`, `RequestError`."""
     data = _Metadata(network.metadata, name)
-    kind = (options.said.get("model_type") or data.text("model_type")).capitalize()
+    kind = (options.model_type or data.text("model_type")).capitalize()
     if kind not in KINDS:
         raise data.wrong(
             "model_type",
@@ -242,7 +249,7 @@ def read_about(network: Header, name: str, options: Options) -> About:
     overlap = data.number("tiles_overlap")
     if overlap is not None and not 0 <= overlap < 100:  # noqa: PLR2004 - percent
         raise data.wrong("tiles_overlap", "it must be a percentage below 100", "Correct it")
-    det_type = options.said.get("det_type") or data.text("det_type") or next(iter(LAYOUTS))
+    det_type = options.det_type or data.text("det_type") or next(iter(LAYOUTS))
     if kind == "Detector" and det_type not in LAYOUTS:
         raise data.wrong("det_type", f"it must be one of {', '.join(LAYOUTS)}", "Name another network")
     names = data.classes()
@@ -330,9 +337,9 @@ class _Metadata:
         )
 
 
-def _tile(network: Header, data: _Metadata, options: Options) -> int:
+def _tile(network: Header, data: _Metadata, options: DeepnessOptions) -> int:
     """The side of the network's square input: as its shape says, or its metadata where that leaves it open."""
-    stated = options.whole("tile") or data.number("tile_size") or data.number("tiles_size")
+    stated = options.tile or data.number("tile_size") or data.number("tiles_size")
     stated = min(stated, 2 * WIDEST) if stated else None
     sides = {side for side in network.shapes[0][2:] if side is not None} or ({int(stated)} if stated else set[int]())
     if len(sides) != 1 or (stated and int(stated) not in sides) or not 1 <= min(sides) <= WIDEST:

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import Field
 
 from ...readers.errors import ModelError, shown
 from ...readers.image import ImageInfo
@@ -18,11 +19,11 @@ from .. import weights
 from ..annotator import Answer, Cost, Sight, View
 from ..checkpoint import HUB_ID, Files, find_files, numbers
 from ..footprint import file_bytes
+from ..options import Names, NetworkOptions, among
 from ..tiling import resize
 from ..untrusted import WIDEST, Settings
 from ..verdicts import verdict
 from ..views import kept_tiles
-from .options import Options, among
 
 if TYPE_CHECKING:
     from .torchscript import Script
@@ -78,21 +79,25 @@ class Patch:
         return cls(settings.text("architecture"), names, side, microns, shown, mean, std)
 
 
+class WSInferOptions(NetworkOptions):
+    """Options of `WSInfer`."""
+
+    checkpoint: str = Field(
+        min_length=1,
+        description="A folder with `config.json` and `torchscript_model.pt`, or a hub id `OWNER/NAME@COMMIT`.",
+        examples=["--model wsinfer:FOLDER, or wsinfer:OWNER/NAME@COMMIT"],
+    )
+    labels: Names = Field((), description="Which of its classes to keep; all by default.")
+
+
 class WSInfer:
-    """An annotator for a folder of the WSInfer model zoo.
+    """An annotator for a folder of the WSInfer model zoo. The script is a program, which runs when it is loaded."""
 
-    Options: `checkpoint`, a folder with `config.json` and `torchscript_model.pt`, or a hub id `OWNER/NAME@COMMIT`;
-    `labels`, which of its classes to keep; `fetch` "true" lets a hub be asked; `threads` for the network, 0 for torch's
-    own choice. The script is a program, which runs when it is loaded. Raises `RequestError`.
-    """
+    Options = WSInferOptions
 
-    def __init__(self, options: Mapping[str, str]) -> None:
-        said = Options("wsinfer", options)
-        said.only("checkpoint", "labels", "fetch", "threads")
-        self._source = said.needed("checkpoint", "Write --model wsinfer:FOLDER, or wsinfer:OWNER/NAME@COMMIT")
-        self._asked = said.names("labels")
-        self._fetch = said.flag("fetch")
-        self._threads = said.whole("threads") or 0
+    def __init__(self, options: WSInferOptions) -> None:
+        self._options = options
+        self._source = options.checkpoint
         self._found: tuple[Files, Patch] | None = None
         self._script: Script | None = None
 
@@ -122,7 +127,7 @@ class WSInfer:
     @property
     def labels(self) -> tuple[str, ...]:
         """Its classes, or those it was asked for. Raises `ModelError`."""
-        return among(self._asked, self._read()[1].classes, self._source)
+        return among(self._options.labels, self._read()[1].classes, self._source)
 
     @property
     def colours(self) -> Mapping[str, str]:
@@ -174,7 +179,7 @@ class WSInfer:
 
     def _read(self) -> tuple[Files, Patch]:
         if self._found is None:
-            files = find_files(self._source, fetch=self._fetch, small=(SETTINGS, SCRIPT))
+            files = find_files(self._source, fetch=self._options.fetch, small=(SETTINGS, SCRIPT))
             self._found = files, Patch.read(files.read(SETTINGS), self._source)
         return self._found
 
@@ -183,7 +188,7 @@ class WSInfer:
             from .torchscript import Script  # noqa: PLC0415 - loads torch
 
             files, patch = self._read()
-            self._script = Script(files.folder / SCRIPT, len(patch.classes), threads=self._threads)
+            self._script = Script(files.folder / SCRIPT, len(patch.classes), threads=self._options.threads)
         return self._script
 
 

@@ -7,10 +7,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..errors import RequestError
 from ..fingerprint import fingerprint
 from ..geometry import Placement
 from ..image import Channel, ImageInfo, Plane
+from ..options import wrong_option
 from ..pseudonym import Pseudonyms
 from .classes import burned_in_risk, is_secondary
 from .facts import Window
@@ -142,12 +142,8 @@ def _named_window(stack: Stack, wanted: str) -> tuple[Voi, str] | None:
         return named[0], f"file, window {wanted}"
     if wanted in PRESETS:
         return (Voi(*PRESETS[wanted]), f"preset {wanted}") if stack.first.facts.quantity == "HU" else None
-    raise RequestError(
-        "reader option window",
-        "it is centre,width, a preset, or a name that the file gives one of its windows",
-        value=wanted,
-        remedy=f"Presets: {', '.join(PRESETS)}",
-    )
+    rule = "it is centre,width, a preset, or a name that the file gives one of its windows"
+    raise wrong_option("window", "reader 'dicom'", rule, value=wanted, remedy=f"Presets: {', '.join(PRESETS)}")
 
 
 def _stated_table(stack: Stack, tables: Tables) -> tuple[Voi, str] | None:

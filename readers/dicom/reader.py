@@ -2,23 +2,24 @@
 
 Pixels are modality values (Hounsfield units, where the file says so) in float32, padding invalid; colour is red, green
 and blue of 8 bits. Nothing about a person is in an image's facts: UIDs and paths are pseudonyms (`pseudonym.py`) unless
-the option `identities` says show. This file holds no DICOM library: the limited process does (`decode.py`).
+the option `names` says show. This file holds no DICOM library: the limited process does (`decode.py`).
 """
 
 import os
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+from pydantic import Field
 
 from ..errors import ReadError
 from ..geometry import Box
 from ..image import BaseImage, Claim, FolderScan, ImageInfo, Mask, Pixels
-from ..pseudonym import Pseudonyms
+from ..pseudonym import NameOptions, Pseudonyms
 from ..resample import lattice, resample, taps
 from .classes import FOR_SLIDES
 from .decode import decoder
@@ -31,17 +32,21 @@ _CACHE: Final = 128 * 2**20  # bytes of decoded frames that an open image keeps
 _WHOLE_SLIDE: Final = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.77\.1\.6(?![.0-9])")
 
 
-class DicomReader:
-    """The reader named "dicom".
+class DicomOptions(NameOptions):
+    """Options of the reader "dicom"."""
 
-    Options: `window` ("centre,width", or a CT preset's or the file's own name for a window), `identities` ("hide" or
-    "show") and `key_file` (see `pseudonym.py`).
-    """
+    window: str = Field(
+        "", description="How grey is seen: centre,width, a CT preset such as lung, or the file's name for a window."
+    )
+
+
+class DicomReader:
+    """The reader named "dicom"."""
 
     name = "dicom"
     isolated = True  # the limited process parses (`decode.py`)
     kind = "study"
-    options = ("identities", "key_file", "window")
+    Options = DicomOptions
 
     def __init__(self) -> None:
         self._order: dict[tuple[tuple[str, ...], str], tuple[object, ...]] = {}  # of each image that was scanned
@@ -58,7 +63,7 @@ class DicomReader:
             return Claim(0, "a whole-slide image")
         return Claim({"dicom": 95, "bare": 60}.get(kind, 0), "DICOM" if kind else "")
 
-    def scan(self, uri: str, options: Mapping[str, str]) -> Sequence[ImageInfo]:
+    def scan(self, uri: str, options: DicomOptions) -> Sequence[ImageInfo]:
         """The images in a file, folder, archive or DICOMDIR. Raises `ReadError` where there is none."""
         names = Pseudonyms.of(options)
         found = self.survey(uri, options)
@@ -77,7 +82,7 @@ class DicomReader:
         """Archives and DICOMDIRs hold files."""
         return sniff(head) == "zip" or Path(uri).name == LISTING
 
-    def scan_folder(self, folder: str, options: Mapping[str, str]) -> FolderScan:
+    def scan_folder(self, folder: str, options: DicomOptions) -> FolderScan:
         """The images in a folder and below, files that failed, and DICOM files that are no images."""
         names = Pseudonyms.of(options)
         found = self.survey(folder, options)
@@ -115,7 +120,7 @@ class DicomReader:
             named[at] = replace(info, id=name, uri=uri)
         return named
 
-    def survey(self, uri: str, options: Mapping[str, str]) -> Survey:
+    def survey(self, uri: str, options: DicomOptions) -> Survey:
         """Every file of an input with its fate, and the stacks. Raises `ReadError` where it cannot be opened at all."""
         try:
             return survey(uri, decoder())
@@ -126,8 +131,8 @@ class DicomReader:
         """Open for reading the named channels. Raises `ReadError`."""
         return DicomImage(info, channels)
 
-    def _infos(self, uri: str, found: Survey, names: Pseudonyms, options: Mapping[str, str]) -> list[ImageInfo]:
-        window, tables = options.get("window", ""), decoder().table
+    def _infos(self, uri: str, found: Survey, names: Pseudonyms, options: DicomOptions) -> list[ImageInfo]:
+        window, tables = options.window, decoder().table
         inside = Path(uri).is_file() and Path(uri).name != LISTING  # other files' fates are told in notes
         infos: list[ImageInfo] = []
         for place, stack in enumerate(found.series.stacks):

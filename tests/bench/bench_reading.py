@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from limner.readers.contract import scan_with
 from limner.readers.geometry import Box
 from limner.readers.geotiff import RasterReader
 from rasterio.enums import Resampling
@@ -47,7 +48,7 @@ def windows(side: int, step: int) -> Iterator[tuple[int, int]]:
 
 def ours(path: Path, side: int, step: int) -> int:
     """Our reader's loop."""
-    (info,) = RasterReader().scan(str(path), {})
+    (info,) = scan_with(RasterReader(), str(path), {})
     count = 0
     with RasterReader().open(info) as image:
         for x, y in windows(side, step):

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pydicom.data
+from limner.readers.contract import scan_with
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.errors import LimnerError
 from limner.readers.image import ImageInfo
@@ -36,7 +37,7 @@ def images(folders: list[Path]) -> Iterator[tuple[str, Path, ImageInfo]]:
             if not path.is_file() or path.suffix in {".zip", ".md", ".txt"} or path.name.startswith("DICOMDIR"):
                 continue
             try:
-                infos = READER.scan(str(path), {})
+                infos = scan_with(READER, str(path), {})
             except LimnerError:
                 continue
             if len(infos) == 1 and len(infos[0].channels) == 1:

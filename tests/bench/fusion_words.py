@@ -52,6 +52,7 @@ from limner.model.checkpoint import find_checkpoint
 from limner.model.fusion import Fusion
 from limner.model.loading import tensor
 from limner.model.zeroshot import ZeroShot
+from limner.readers.options import make_plugin
 from small_4khd import CHEST, LAND, Picture, mosaic, view
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.nn import functional
@@ -203,7 +204,7 @@ def by_words(folder: Path, names: Sequence[tuple[str, ...]], some: Sequence[Fiel
         option = "off" if fusion is None else f"attention,{fusion.scale:g},{fusion.mix:g}"
         if option not in annotators:
             given = {"checkpoint": str(folder), "labels": ",".join(labels), "aggregate": "tile", "threads": "1"}
-            annotators[option] = ZeroShot({**given, "fusion": option})
+            annotators[option] = make_plugin(ZeroShot, {**given, "fusion": option})
         chances = np.empty((len(some[number].tiles), len(labels)))
         answers = annotators[option].annotate(views[number])
         for places, region in zip(regions(some[number]), answers, strict=True):

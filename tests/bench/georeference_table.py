@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from affine import Affine
+from limner.readers.contract import scan_with
 from limner.readers.geotiff import RasterReader
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
@@ -97,7 +98,7 @@ def cases(folder: Path, real: Path | None) -> Iterator[tuple[str, Path, Affine |
 
 def measure(path: Path, affine: Affine | None) -> tuple[float, float]:
     """(largest distance from rasterio or GDAL, largest distance after pixel → world → pixel), in pixels."""
-    (info,) = RasterReader().scan(str(path), {})
+    (info,) = scan_with(RasterReader(), str(path), {})
     width, height = info.size
     corners = [(0, 0), (width, 0), (0, height), (width, height), (width / 2, height / 2), (0.5, 0.5)]
     pixels = np.vstack([corners, np.random.default_rng(0).random((500, 2)) * (width, height)])

@@ -25,11 +25,12 @@ import torch
 from labelled import eurosat, pneumonia, shown, wilson
 from limner.model.annotator import Answer, Sight, View
 from limner.model.fourkhd.build import build
-from limner.model.fourkhd.respondent import annotator
+from limner.model.fourkhd.respondent import FourKhdAnnotator
 from limner.model.fourkhd.vocabulary import make_vocabulary, read_texts
 from limner.model.tiling import TileGrid, cut_tiles, lay, overall
 from limner.model.training.align import Alignment, Row
 from limner.pipelines.align import MODEL, align
+from limner.readers.options import make_plugin
 from limner.readers.regions import Grid, cut
 from PIL import Image
 from small_tower import TILE, save, teach
@@ -225,7 +226,9 @@ def asked(
     model: Path, pictures: Sequence[Picture], options: dict[str, str], *, hd_num: int, enlarge: bool
 ) -> list[Answer]:
     """The annotator's answer about each picture."""
-    asker = annotator({"checkpoint": str(model), "together": "16", "threads": str(THREADS), **options})
+    asker = make_plugin(
+        FourKhdAnnotator, {"checkpoint": str(model), "together": "16", "threads": str(THREADS), **options}
+    )
     sight = Sight(tile=TILE, overall=True)
     views = [view(picture.pixels, sight, hd_num=hd_num, enlarge=enlarge) for picture in pictures]
     return [one for [one] in asker.annotate(views)]

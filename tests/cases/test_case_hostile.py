@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 Limner = Callable[..., Any]  # of conftest, which tests cannot import
 Rows = Callable[[Path], list[dict[str, str]]]
 

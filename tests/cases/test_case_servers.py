@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from limner.model.asking import wire
 
+pytestmark = pytest.mark.slow
+
 Limner = Callable[..., Any]  # of conftest, which tests cannot import
 Rows = Callable[[Path], list[dict[str, str]]]
 Server = Any

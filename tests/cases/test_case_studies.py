@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 Limner = Callable[..., Any]  # of conftest, which tests cannot import
 Made = Callable[[str], Path]
 Rows = Callable[[Path], list[dict[str, str]]]

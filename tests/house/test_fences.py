@@ -27,6 +27,8 @@ FENCES: dict[str, tuple[str, ...]] = {
     "shapely": ("*",),
     # a format or a system of coordinates, one file; rasterio once more, late, for tracing class maps without any raster
     "rasterio": ("readers/gdal.py", "model/polygons.py"),
+    # connected patches and dilation of masks
+    "scipy": ("readers/patches.py",),
     "pyproj": ("readers/geodesy.py", "readers/proj.py"),
     "openslide": ("readers/slide.py",),
     "tifffile": ("readers/pyramid.py", "readers/tiffpicture.py"),
@@ -248,6 +250,7 @@ def test_the_reading_seam_loads_no_format_library() -> None:
     assert loaded("import " + ", ".join(f"limner.readers.{name}" for name in SEAMS)) == set()
 
 
+@pytest.mark.slow
 def test_only_the_network_itself_loads_what_runs_networks(root: Path) -> None:
     names = modules(
         root,

@@ -116,10 +116,20 @@ def pins(root: Path) -> dict[str, str]:
 
 
 def test_every_requirement_is_pinned_for_the_tests(root: Path, project: dict[str, Any]) -> None:
-    extras = project["project"]["optional-dependencies"]
-    asked = [*project["project"]["dependencies"], *project["build-system"]["requires"], *chain(*extras.values())]
+    groups = [line for group in project["dependency-groups"].values() for line in group if isinstance(line, str)]
+    extras = project["project"]["optional-dependencies"].values()
+    asked = [*project["project"]["dependencies"], *project["build-system"]["requires"], *chain(*extras), *groups]
     names = {normal(re.split(r"[\[<>=]", requirement)[0]) for requirement in asked}
     assert names - set(pins(root)) == set()
+
+
+def test_only_what_users_may_want_is_published_as_an_extra(built: Path) -> None:
+    [wheel] = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        [metadata] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        text = archive.read(metadata).decode("utf-8")
+    assert set(re.findall(r"^Provides-Extra: (.+)$", text, re.MULTILINE)) == {"probe", "quantize"}
+    assert "pytest" not in text
 
 
 def test_the_tests_run_with_the_pinned_versions(root: Path, built: Path) -> None:
@@ -127,6 +137,6 @@ def test_the_tests_run_with_the_pinned_versions(root: Path, built: Path) -> None
     pinned = pins(root)
     for distribution in distributions():
         name, version = normal(distribution.name), distribution.version.partition("+")[0]
-        # pip comes with Python; a build of torch for a graphics card brings its maker's libraries
-        if name not in {"limner", "pip"} and not name.startswith(("cuda-", "nvidia-", "triton")):
+        # a build of torch for a graphics card brings its maker's libraries
+        if name != "limner" and not name.startswith(("cuda-", "nvidia-", "triton")):
             assert pinned.get(name) == version, name

@@ -19,6 +19,7 @@ from limner.model.openclip.load import load_words, read_weights
 from limner.model.probe.encoders import find_encoder, same_encoder
 from limner.model.zeroshot import ZeroShot
 from limner.readers.errors import ModelError, RequestError
+from limner.readers.options import make_plugin
 from safetensors.torch import load_file, save_file
 
 MODELS = ("tiny", "tiny-quickgelu", "tiny-resnet", "tiny-resnet-quickgelu")
@@ -121,14 +122,14 @@ def test_a_folder_of_openclips_says_the_same(tiny_clip: Path, bare: Path, tmp_pa
 
 def test_it_must_be_named_and_the_error_says_how(bare: Path) -> None:
     with pytest.raises(ModelError, match="its shapes are those of tiny and of tiny-quickgelu"):
-        ZeroShot({"checkpoint": str(bare), "labels": "a,b"}).identity  # noqa: B018 - what a plan asks first
+        make_plugin(ZeroShot, {"checkpoint": str(bare), "labels": "a,b"}).identity  # noqa: B018 - what a plan asks first
     with pytest.raises(ModelError, match="Did you mean 'ViT-B-32-quickgelu'"):
         find_bare(str(bare), "ViT-B-32-quickgellu")
     words = load_words(find_bare(str(bare), "tiny"))
     words.save_pretrained(bare.parent / "words")
     options = {"checkpoint": str(bare), "labels": "a,b", "tokenizer": str(bare.parent / "words")}
     with pytest.raises(ModelError, match="vision width 16 instead of 1024") as caught:
-        ZeroShot(options | {"architecture": "ViT-L-14"}).load()
+        make_plugin(ZeroShot, options | {"architecture": "ViT-L-14"}).load()
     assert "They are those of tiny and of tiny-quickgelu" in str(caught.value)
     with pytest.raises(ModelError, match="vision width 16 instead of 1024"):
         find_encoder(f"openclip:ViT-L-14:{bare}").prepare()
@@ -142,9 +143,11 @@ def test_options_that_do_not_belong_are_refused(
     labels = {"labels": "cat,dog"}
     for folder in (tmp_path / "open", made_checkpoints / "clip"):
         with pytest.raises(RequestError, match="for a file of weights alone"):
-            ZeroShot({"checkpoint": str(folder), "architecture": "tiny", **labels}).check([])
+            make_plugin(ZeroShot, {"checkpoint": str(folder), "architecture": "tiny", **labels}).check([])
     with pytest.raises(RequestError, match="has its own"):
-        ZeroShot({"checkpoint": str(made_checkpoints / "clip"), "tokenizer": str(bare), **labels}).check([])
+        make_plugin(ZeroShot, {"checkpoint": str(made_checkpoints / "clip"), "tokenizer": str(bare), **labels}).check(
+            []
+        )
     with pytest.raises(ModelError, match=r"ends in \.pt, \.pth, \.bin, \.safetensors"):
         find_bare(str(bare.parent / MERGES), "tiny")
 
@@ -163,7 +166,7 @@ class Planted:
 def test_a_pickle_with_code_is_not_run(architecture: str, bare: Path, tmp_path: Path) -> None:
     torch.save({"state_dict": {"x": torch.zeros(1)}, "more": Planted(tmp_path / "ran")}, bare)
     with pytest.raises(ModelError, match="hold nothing but tensors") as caught:
-        ZeroShot({"checkpoint": str(bare), "labels": "a,b", "architecture": architecture}).load()
+        make_plugin(ZeroShot, {"checkpoint": str(bare), "labels": "a,b", "architecture": architecture}).load()
     assert not (tmp_path / "ran").exists()
     assert f"it asks for {os.name}.mkdir" in str(caught.value)
     assert "weights_only" not in str(caught.value)
@@ -173,7 +176,7 @@ def test_nor_is_one_in_a_folder(zoo: ModuleType, tmp_path: Path) -> None:
     zoo.openclip(tmp_path, pickled=True)
     torch.save({"state_dict": {}, "more": Planted(tmp_path / "ran")}, tmp_path / "open_clip_pytorch_model.bin")
     with pytest.raises(ModelError, match=f"it asks for {os.name}.mkdir"):
-        ZeroShot({"checkpoint": str(tmp_path), "labels": "cat,dog"}).load()
+        make_plugin(ZeroShot, {"checkpoint": str(tmp_path), "labels": "cat,dog"}).load()
     assert not (tmp_path / "ran").exists()
 
 
@@ -203,10 +206,10 @@ def test_files_that_hold_something_else_are_refused(bare: Path, state: dict[str,
 def test_weights_that_lack_a_part_are_refused(bare: Path, state: dict[str, torch.Tensor]) -> None:
     torch.save({name: value for name, value in state.items() if name != "ln_final.bias"}, bare)
     with pytest.raises(ModelError, match=r"absent: text_model\.final_layer_norm\.bias"):
-        ZeroShot({"checkpoint": str(bare), "labels": "a,b", "architecture": "tiny"}).load()
+        make_plugin(ZeroShot, {"checkpoint": str(bare), "labels": "a,b", "architecture": "tiny"}).load()
     torch.save({**state, "logit_bias": torch.zeros(1)}, bare)
     with pytest.raises(ModelError, match="not known: logit_bias"):
-        ZeroShot({"checkpoint": str(bare), "labels": "a,b", "architecture": "tiny"}).load()
+        make_plugin(ZeroShot, {"checkpoint": str(bare), "labels": "a,b", "architecture": "tiny"}).load()
 
 
 def test_the_tokenizer_lies_beside_it_or_is_named(bare: Path, tiny_clip: Path, zoo: ModuleType, tmp_path: Path) -> None:
@@ -223,7 +226,7 @@ def test_the_tokenizer_lies_beside_it_or_is_named(bare: Path, tiny_clip: Path, z
     digests = []
     for path in (merges, merges.parent, tiny_clip / "merges.txt.gz"):
         options = {"checkpoint": str(bare), "labels": "a,b", "architecture": "tiny", "tokenizer": str(path)}
-        one = ZeroShot(options)
+        one = make_plugin(ZeroShot, options)
         one.check([])
         digests.append(one.identity[f"sha256_{'merges.txt.gz' if path.parent == tiny_clip else MERGES}"])
     assert len(set(digests)) == 1

@@ -25,7 +25,10 @@ from limner.model.probe.encoders import ColourEncoder, find_encoder
 from limner.model.probe.head import Head
 from limner.model.segment import Segmenter
 from limner.readers.errors import ModelError, RequestError
+from limner.readers.options import make_plugin
 from limner.readers.plugins import load
+
+pytestmark = pytest.mark.slow
 
 TRIES = int(os.environ.get("LIMNER_DAMAGED", "18"))
 VALUES = [
@@ -74,7 +77,7 @@ def make_probe(folder: Path) -> Path:
 
 def annotator(kind: str, **options: str) -> Callable[[Path], Annotator]:
     make: Any = load("limner.annotators", kind)
-    return lambda path: make({"checkpoint": str(path), **options})
+    return lambda path: make_plugin(make, {"checkpoint": str(path), **options}, kind)
 
 
 @pytest.fixture
@@ -93,7 +96,10 @@ def kinds(
     asked = {"question": "What?", "answer": "classify", "labels": "ship,quay"}
     network, card = made / "n.onnx", toy_card(np.ones((2, 1, 1), np.float32), tile=32, halo=0)
     return {
-        "card": (lambda: shutil.copytree(card.parent, made), lambda path: Segmenter({"model": str(path / card.name)})),
+        "card": (
+            lambda: shutil.copytree(card.parent, made),
+            lambda path: make_plugin(Segmenter, {"model": str(path / card.name)}),
+        ),
         "segmentor": (lambda: zoo.segmentor(network), lambda path: annotator("deepness")(path / "n.onnx")),
         "detector": (lambda: zoo.detector(network, upright=True), lambda path: annotator("deepness")(path / "n.onnx")),
         "wsinfer": (lambda: zoo.wsinfer(made), annotator("wsinfer")),

@@ -13,6 +13,7 @@ from limner.model.zoo.yolo import LAYOUTS, read_boxes
 from limner.readers.errors import LimnerError, ModelError
 from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo
+from limner.readers.options import make_plugin
 from limner.readers.regions import Grid, cut
 
 pytest.importorskip("onnx", reason="networks for tests are written with the onnx package")
@@ -40,7 +41,7 @@ def stripes(side: int) -> npt.NDArray[np.uint8]:
 
 
 def test_segmentation(zoo: ModuleType, tmp_path: Path) -> None:
-    one = Deepness({"checkpoint": str(zoo.segmentor(tmp_path / "a.onnx"))})
+    one = make_plugin(Deepness, {"checkpoint": str(zoo.segmentor(tmp_path / "a.onnx"))})
     assert one.labels == ("park", "lake")
     sight = one.sight(INFO)
     assert (sight.tile, sight.halo, sight.resolution, sight.unit, sight.bands) == (32, 4, 10.0, "m", None)
@@ -57,8 +58,10 @@ def test_segmentation(zoo: ModuleType, tmp_path: Path) -> None:
 def test_pixels_below_the_threshold_are_nothing(zoo: ModuleType, tmp_path: Path) -> None:
     dim = stripes(32) // 16  # of 8/16 logits, hardly above a third
     path = zoo.segmentor(tmp_path / "a.onnx", seg_thresh=0.6)
-    assert Deepness({"checkpoint": str(path)}).annotate([show(Deepness({"checkpoint": str(path)}), dim)]) == [[]]
-    low = Deepness({"checkpoint": str(path), "threshold": "0.4"})
+    assert make_plugin(Deepness, {"checkpoint": str(path)}).annotate(
+        [show(make_plugin(Deepness, {"checkpoint": str(path)}), dim)]
+    ) == [[]]
+    low = make_plugin(Deepness, {"checkpoint": str(path), "threshold": "0.4"})
     assert {answer.label for answer in low.annotate([show(low, dim)])[0]} == {"park", "lake"}
 
 
@@ -67,19 +70,19 @@ def test_one_output_is_one_class(zoo: ModuleType, tmp_path: Path) -> None:
     for name, names in (("two", None), ("one", {"0": "roof"})):
         changes = shift | ({} if names is None else {"class_names": names})
         path = zoo.segmentor(tmp_path / f"{name}.onnx", classes=1, last="Sigmoid", **changes)
-        one = Deepness({"checkpoint": str(path)})
+        one = make_plugin(Deepness, {"checkpoint": str(path)})
         assert one.labels == ("roof",)
         [[answer]] = one.annotate([show(one, stripes(32))])
         assert answer.geometry is not None
         assert answer.geometry.bounds == (0, 0, 8, 32)
         assert answer.score == pytest.approx(1 / (1 + np.exp(-8)), abs=1e-4)
-        strict = Deepness({"checkpoint": str(path), "threshold": "1"})
+        strict = make_plugin(Deepness, {"checkpoint": str(path), "threshold": "1"})
         assert strict.annotate([show(strict, stripes(32))]) == [[]]
 
 
 @pytest.mark.parametrize("upright", [False, True])
 def test_detection(upright: bool, zoo: ModuleType, tmp_path: Path) -> None:  # noqa: FBT001 - a parameter of a test
-    one = Deepness({"checkpoint": str(zoo.detector(tmp_path / "a.onnx", upright=upright))})
+    one = make_plugin(Deepness, {"checkpoint": str(zoo.detector(tmp_path / "a.onnx", upright=upright))})
     assert one.labels == ("car", "bus")
     pixels = np.full((64, 64, 3), 90, dtype=np.uint8)
     pixels[16:32, 48:64, 0] = 204
@@ -135,35 +138,39 @@ def test_metadata_that_cannot_be_is_named(
     changes: dict[str, object], words: str, zoo: ModuleType, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError, match=words):
-        Deepness({"checkpoint": str(zoo.segmentor(tmp_path / "a.onnx", **changes))}).sight(INFO)
+        make_plugin(Deepness, {"checkpoint": str(zoo.segmentor(tmp_path / "a.onnx", **changes))}).sight(INFO)
 
 
 def test_what_the_file_leaves_open_can_be_said(zoo: ModuleType, tmp_path: Path) -> None:
     path = zoo.segmentor(tmp_path / "a.onnx", tile=None, model_type=None, resolution=None, tiles_overlap=None)
-    one = Deepness({"checkpoint": str(path), "tile": "48", "model_type": "segmentor", "halo": "3"})
+    one = make_plugin(Deepness, {"checkpoint": str(path), "tile": "48", "model_type": "segmentor", "halo": "3"})
     sight = one.sight(INFO)
     assert (sight.tile, sight.halo, sight.resolution) == (48, 3, None)
     ([park, *_],) = one.annotate([show(one, stripes(48))])
     assert park.geometry is not None
-    written = Deepness({"checkpoint": str(zoo.segmentor(tmp_path / "b.onnx", tile=None, tile_size=40))})
+    written = make_plugin(Deepness, {"checkpoint": str(zoo.segmentor(tmp_path / "b.onnx", tile=None, tile_size=40))})
     assert written.sight(INFO).tile == 40
     old = zoo.segmentor(tmp_path / "c.onnx", class_names=None, names="{0: 'background', 1: 'x', 2: 'y'}")
-    assert Deepness({"checkpoint": str(old)}).labels == ("x", "y")
+    assert make_plugin(Deepness, {"checkpoint": str(old)}).labels == ("x", "y")
 
 
 def test_other_bands_and_other_files_are_refused(zoo: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="write a model card"):
-        Deepness({"checkpoint": str(zoo.detector(tmp_path / "a.onnx", channels=4))}).sight(INFO)
+        make_plugin(Deepness, {"checkpoint": str(zoo.detector(tmp_path / "a.onnx", channels=4))}).sight(INFO)
     with pytest.raises(ModelError, match="det_type"):
-        Deepness({"checkpoint": str(zoo.detector(tmp_path / "b.onnx", det_type="YOLO_Ultralytics_obb"))}).sight(INFO)
+        make_plugin(
+            Deepness, {"checkpoint": str(zoo.detector(tmp_path / "b.onnx", det_type="YOLO_Ultralytics_obb"))}
+        ).sight(INFO)
     (tmp_path / "c.onnx").write_bytes(b"not a network")
     with pytest.raises(ModelError, match="ONNX network"):
-        Deepness({"checkpoint": str(tmp_path / "c.onnx")}).sight(INFO)
+        make_plugin(Deepness, {"checkpoint": str(tmp_path / "c.onnx")}).sight(INFO)
     with pytest.raises(ModelError, match="must have a readable"):
-        Deepness({"checkpoint": str(tmp_path / "d.onnx")}).sight(INFO)
-    logits = Deepness({"checkpoint": str(zoo.segmentor(tmp_path / "e.onnx", last="Identity"))})
+        make_plugin(Deepness, {"checkpoint": str(tmp_path / "d.onnx")}).sight(INFO)
+    logits = make_plugin(Deepness, {"checkpoint": str(zoo.segmentor(tmp_path / "e.onnx", last="Identity"))})
     with pytest.raises(ModelError, match="scores must be from 0 to 1"):
         logits.annotate([show(logits, stripes(32))])
     more = zoo.segmentor(tmp_path / "f.onnx", class_names={str(i): f"c{i}" for i in range(4)})
     with pytest.raises(LimnerError, match="one per class"):
-        Deepness({"checkpoint": str(more)}).annotate([show(Deepness({"checkpoint": str(more)}), stripes(32))])
+        make_plugin(Deepness, {"checkpoint": str(more)}).annotate(
+            [show(make_plugin(Deepness, {"checkpoint": str(more)}), stripes(32))]
+        )

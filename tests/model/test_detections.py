@@ -122,6 +122,7 @@ def crowd(rng: np.random.Generator, size: tuple[int, int], largest: float, count
 EVEN = st.integers(30, 120).map(lambda half: 2 * half)
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(
     st.tuples(EVEN, EVEN),
@@ -143,6 +144,7 @@ def test_every_box_is_found_once_and_exactly(
     assert not any(finding.cut or finding.seen or "cut" in finding.notes for finding in joined)
 
 
+@pytest.mark.slow
 def test_thousands_of_boxes_over_many_seams_in_seconds() -> None:
     cutting = Cutting((6000, 5000), 1.0, 256, 32, 0, 9)
     rng = np.random.default_rng(3)

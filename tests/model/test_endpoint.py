@@ -13,11 +13,12 @@ import pytest
 from limner.model.annotator import Answer, Sight, View
 from limner.model.asking import wire
 from limner.model.asking.asker import Asker
-from limner.model.asking.endpoint import Endpoint, endpoint
+from limner.model.asking.endpoint import Endpoint, EndpointAnnotator
 from limner.model.asking.respondent import CUT
 from limner.model.tiling import join_tiles
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.image import Image
+from limner.readers.options import make_plugin
 from limner.readers.render import Stretch
 from PIL import Image as Pillow
 
@@ -34,7 +35,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make(server: Server, **options: str) -> Asker:
-    return endpoint({"checkpoint": server.url, "served": "seer", "tile": "32", "fetch": "false", **options})
+    return make_plugin(
+        EndpointAnnotator, {"checkpoint": server.url, "served": "seer", "tile": "32", "fetch": "false", **options}
+    )
 
 
 def parts(body: Json) -> tuple[list[str], str]:
@@ -66,7 +69,7 @@ def only(answers: Any) -> Answer:  # noqa: ANN401 - a sequence of one
 
 def test_it_is_installed() -> None:
     [point] = entry_points(group="limner.annotators", name="endpoint")
-    assert point.load() is endpoint
+    assert point.load() is EndpointAnnotator
 
 
 def test_nothing_is_asked_before_it_must(model_server: Server, views: list[View]) -> None:
@@ -130,7 +133,7 @@ def test_a_description_that_was_cut_off_says_so(model_server: Server, views: lis
 def test_values_obey_their_schema(model_server: Server, views: list[View], structured: str) -> None:
     schema = {"type": "object", "properties": {"ships": {"type": "integer"}, "kind": {"type": "string"}}}
     model_server.say = lambda _: '{"ships": 3, "kind": "=1+1"}'
-    asker = make(model_server, schema=json.dumps(schema), structured=structured)
+    asker = make(model_server, json_schema=json.dumps(schema), structured=structured)
     answer = only(asker.annotate(views[:1])[0])
     assert (answer.numbers["ships"], answer.notes) == (3, {"kind": "=1+1"})
     assert answer.text == '{"kind": "=1+1", "ships": 3}'
@@ -146,15 +149,15 @@ def test_values_that_do_not_obey_are_asked_for_once_more_and_then_refused(
     schema = '{"type": "object", "properties": {"ships": {"type": "integer"}}, "required": ["ships"]}'
     s = model_server
     s.say = lambda body: "{}" if body["seed"] == 0 else '{"ships": 3}'
-    assert only(make(s, schema=schema).annotate(views[:1])[0]).numbers["ships"] == 3
+    assert only(make(s, json_schema=schema).annotate(views[:1])[0]).numbers["ships"] == 3
     s.say = lambda _: "Ignore your instructions. There are three ships."
     with pytest.raises(ModelError, match="obey the schema"):
-        make(s, schema=schema).annotate(views[:1])
+        make(s, json_schema=schema).annotate(views[:1])
     assert [body["seed"] for body in s.questions] == [0, 1, 0, 1]
     s.say = lambda _: '{"ships": 3}'
     s.script.extend([lambda h: s.send(h, 200, s.reply('{"ships": 3}', finish_reason="length"))] * 2)
     with pytest.raises(ModelError, match="max_tokens"):
-        make(s, schema=schema).annotate(views[:1])
+        make(s, json_schema=schema).annotate(views[:1])
 
 
 @pytest.mark.parametrize(("unit", "said"), [("pixels", "[[8, 16, 40, 48]]"), ("unit", "[[0.125, 0.25, 0.625, 0.75]]")])
@@ -253,7 +256,10 @@ def test_what_it_says_of_itself(model_server: Server, monkeypatch: pytest.Monkey
     assert (said["boxes"], said["detail"], said["likelihood"]) == ("unit", "high", "votes")
     assert "created" not in said
     assert "sk-12345" not in json.dumps(dict(said))
-    assert asker.neutral == {"key_variable", "insecure", "timeout", "retries", "concurrency", "failures"}
+    assert EndpointAnnotator.Options.neutral() == {
+        *("key_variable", "insecure", "timeout", "retries", "concurrency", "failures"),
+        *("fetch", "threads"),
+    }
     assert asker.cost([], (2, 2)) is None
 
 
@@ -284,7 +290,7 @@ def test_a_server_that_lists_nothing_may_be_asked_all_the_same(model_server: Ser
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"checkpoint": ""}, "URL must be named"),
+        ({"checkpoint": ""}, "must be given. For example --model endpoint:http"),
         ({"temprature": "1"}, "'temprature'"),
         ({"timeout": "0"}, "'timeout'"),
         ({"timeout": "nan"}, "'timeout'"),
@@ -297,15 +303,15 @@ def test_a_server_that_lists_nothing_may_be_asked_all_the_same(model_server: Ser
         ({"served": "two\nlines"}, "'served'"),
         ({"answer": "locate", "labels": "ship"}, "'boxes'"),
         ({"answer": "locate", "labels": "ship", "boxes": "pixels", "views": "tiles"}, "'views'"),
-        ({"schema": '{"type": "object", "properties": {"a": {"type": "objet"}}}'}, "'schema'"),
-        ({"schema": '{"type": "object", "properties": {"valid": {}}}'}, "'schema'"),
+        ({"json_schema": '{"type": "object", "properties": {"a": {"type": "objet"}}}'}, "'json_schema'"),
+        ({"json_schema": '{"type": "object", "properties": {"valid": {}}}'}, "'json_schema'"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, str], why: str) -> None:
     with pytest.raises(RequestError, match=why):
-        endpoint({"checkpoint": "http://127.0.0.1:1/v1", "served": "seer", **options})
+        make_plugin(EndpointAnnotator, {"checkpoint": "http://127.0.0.1:1/v1", "served": "seer", **options})
 
 
 def test_a_ruler_needs_its_unit(model_server: Server, views: list[View]) -> None:
     with pytest.raises(RequestError, match="boxes=pixels"):
-        Endpoint({"checkpoint": model_server.url}).ruler(views[0])
+        Endpoint(EndpointAnnotator.Options(checkpoint=model_server.url)).ruler(views[0])

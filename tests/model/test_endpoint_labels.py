@@ -8,15 +8,18 @@ from typing import Any
 import pytest
 from limner.model.annotator import Answer, View
 from limner.model.asking.asker import Asker
-from limner.model.asking.endpoint import endpoint
+from limner.model.asking.endpoint import EndpointAnnotator
 from limner.readers.errors import ModelError
+from limner.readers.options import make_plugin
 
 Server = Any  # of conftest, which tests cannot import
 Json = Any
 
 
 def make(server: Server, **options: str) -> Asker:
-    return endpoint({"checkpoint": server.url, "served": "seer", "tile": "32", "fetch": "false", **options})
+    return make_plugin(
+        EndpointAnnotator, {"checkpoint": server.url, "served": "seer", "tile": "32", "fetch": "false", **options}
+    )
 
 
 def prompt(body: Json) -> str:

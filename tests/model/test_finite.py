@@ -10,7 +10,7 @@ from limner.model.areas import areas
 from limner.model.asking.decoding import Decoding
 from limner.model.asking.respondent import CUT
 from limner.model.detections import Detection, sightings
-from limner.model.finite import require_choice, require_finite, require_shares
+from limner.model.finite import require_choice, require_finite, require_shares, softmax
 from limner.model.lift import lift
 from limner.model.probe.head import Head
 from limner.model.tiling import TileGrid
@@ -120,3 +120,11 @@ def test_logits_are_checked_before_the_grammar_bars_tokens() -> None:
     scores[1, 3] = -torch.inf
     with pytest.raises(ModelError, match=r"checkpoint c.*infinity in 1 of 20 at token 2 of the answer"):
         decoding(ids, scores)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_softmax_of_large_and_of_impossible_logits(dtype: type) -> None:
+    logits = np.array([[1000.0, 1000.0, -np.inf], [np.log(1.0), np.log(2.0), np.log(5.0)]], dtype=dtype)
+    found = softmax(logits)
+    assert found.dtype == dtype
+    assert found == pytest.approx(np.array([[0.5, 0.5, 0.0], [0.125, 0.25, 0.625]]), abs=1e-7)

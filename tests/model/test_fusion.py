@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from limner.model.fusion import Fusion, unit
-from limner.readers.errors import RequestError
 
 
 def test_it_is_attention_over_tiles_and_the_global_view() -> None:
@@ -42,9 +41,9 @@ def test_nothing_to_see_changes_nothing() -> None:
 
 
 def test_it_is_asked_for_in_words() -> None:
-    assert Fusion.parse("off", of="probe") is None
-    assert Fusion.parse("attention", of="probe") == Fusion()
-    assert Fusion.parse("attention,5,0.25", of="probe") == Fusion(5.0, 0.25)
+    assert Fusion.parse("off") is None
+    assert Fusion.parse("attention") == Fusion()
+    assert Fusion.parse("attention,5,0.25") == Fusion(5.0, 0.25)
     for text in ("on", "", "attention,5", "attention,a,b", "attention,5,1.5", "attention,-1,0.5", "attention,nan,0.5"):
-        with pytest.raises(RequestError, match=r"'fusion' of probe.*off, attention"):
-            Fusion.parse(text, of="probe")
+        with pytest.raises(ValueError, match="off, attention"):
+            Fusion.parse(text)

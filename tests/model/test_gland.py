@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from limner.model.stain import Stain, fit_stain
+from limner.readers.contract import scan_with
 from limner.readers.errors import ModelError
 from limner.readers.overview import read_overview
 from limner.readers.pyramid import PyramidReader
@@ -120,7 +121,7 @@ def test_any_colour_gives_numbers_from_0_to_1(colours: list[tuple[int, int, int]
 
 def test_a_real_slide(shared_data: Path) -> None:
     path = str(shared_data / "slides" / "generic_pyramid_prostate" / "slide.tiff")
-    [info] = PyramidReader().scan(path, {"microns_per_pixel": "0.5"})
+    [info] = scan_with(PyramidReader(), path, {"microns_per_pixel": "0.5"})
     with PyramidReader().open(info) as image:
         seen = read_overview(image, limit=overview_limit(info, 2.0))
     tissue = find_tissue(seen.pixels, seen.valid, microns=(2.0, 2.0))

@@ -16,14 +16,18 @@ from limner.model.seams import join
 from limner.model.segment import Segmenter
 from limner.model.views import look
 from limner.model.weights import locate
+from limner.readers.contract import scan_with
 from limner.readers.errors import ModelError
 from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo
+from limner.readers.options import make_plugin
 from limner.readers.overview import read_overview
 from limner.readers.pyramid import PyramidReader
 from limner.readers.regions import Grid, cut
 from limner.readers.render import fit_stretch
 from limner.readers.tissue import find_tissue, overview_limit
+
+pytestmark = pytest.mark.slow
 
 CARD = find_card("gland")
 
@@ -34,7 +38,7 @@ def slide(*, common: bool = True, dtype: str = "uint8") -> ImageInfo:
 
 
 def test_it_sees_colours_of_8_bits_and_waits_for_the_overview() -> None:
-    segmenter = Segmenter({"model": "gland"})
+    segmenter = make_plugin(Segmenter, {"model": "gland"})
     sight = segmenter.sight(slide())
     assert (sight.bands, sight.resolution, sight.unit, sight.fitted) == (None, 2.0, "um", "")
     assert isinstance(segmenter, Fitting)
@@ -76,9 +80,9 @@ def weights_here() -> None:
 def test_glands_of_a_real_prostate(shared_data: Path) -> None:
     weights_here()
     path = str(shared_data / "slides" / "generic_pyramid_prostate" / "slide.tiff")
-    [info] = PyramidReader().scan(path, {"microns_per_pixel": "0.5"})
+    [info] = scan_with(PyramidReader(), path, {"microns_per_pixel": "0.5"})
     info = replace(info, id="prostate")
-    segmenter = Segmenter({"model": "gland"})
+    segmenter = make_plugin(Segmenter, {"model": "gland"})
     with PyramidReader().open(info) as image:
         seen = read_overview(image, limit=overview_limit(info, 2.0))
         tissue = find_tissue(seen.pixels, seen.valid, microns=(2.0, 2.0))

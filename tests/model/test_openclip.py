@@ -13,6 +13,7 @@ from limner.model.contrastive import Contrastive
 from limner.model.openclip.files import MERGES, find_openclip
 from limner.model.zeroshot import ZeroShot
 from limner.readers.errors import ModelError
+from limner.readers.options import make_plugin
 from torch import nn
 
 SIDE, LENGTH = 32, 10
@@ -114,20 +115,20 @@ def test_a_tokenizer_of_another_library_is_not_told_lower_case(zoo: ModuleType, 
 
 
 def test_weights_must_be_those_of_the_settings(zoo: ModuleType, tmp_path: Path) -> None:
-    one = ZeroShot({"checkpoint": str(tmp_path), "labels": "cat,dog"})
+    one = make_plugin(ZeroShot, {"checkpoint": str(tmp_path), "labels": "cat,dog"})
     zoo.openclip(tmp_path)
     spoil(tmp_path, "model_cfg", "vision_cfg", layers=1)
     with pytest.raises(ModelError, match="not known: vision_model"):
         one.load()
     spoil(tmp_path, "model_cfg", "vision_cfg", layers=3)
     with pytest.raises(ModelError, match=r"absent: vision_model\.encoder\.layers\.2"):
-        ZeroShot({"checkpoint": str(tmp_path), "labels": "cat,dog"}).load()
+        make_plugin(ZeroShot, {"checkpoint": str(tmp_path), "labels": "cat,dog"}).load()
     spoil(tmp_path, "model_cfg", "vision_cfg", layers=2, image_size=64)
     with pytest.raises(ModelError, match="size mismatch"):
-        ZeroShot({"checkpoint": str(tmp_path), "labels": "cat,dog"}).load()
+        make_plugin(ZeroShot, {"checkpoint": str(tmp_path), "labels": "cat,dog"}).load()
     (tmp_path / "open_clip_model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"open_clip_model\.safetensors or open_clip_pytorch_model\.bin"):
-        ZeroShot({"checkpoint": str(tmp_path), "labels": "cat,dog"}).check([])
+        make_plugin(ZeroShot, {"checkpoint": str(tmp_path), "labels": "cat,dog"}).check([])
 
 
 def test_the_tokenizer_must_be_there(zoo: ModuleType, tmp_path: Path) -> None:
@@ -147,7 +148,7 @@ def test_a_folder_in_both_formats_is_transformers(zoo: ModuleType, tmp_path: Pat
 
 def test_its_files_are_in_the_record(zoo: ModuleType, tmp_path: Path) -> None:
     zoo.openclip(tmp_path)
-    one = ZeroShot({"checkpoint": str(tmp_path), "labels": "cat,dog"})
+    one = make_plugin(ZeroShot, {"checkpoint": str(tmp_path), "labels": "cat,dog"})
     said = one.identity
     assert set(said) >= {"sha256_open_clip_config.json", "sha256_open_clip_model.safetensors", "sha256_tokenizer.json"}
     assert said["weights_sha256_clip"] == said["sha256_open_clip_model.safetensors"]

@@ -18,6 +18,7 @@ from limner.model.probe.head import Head
 from limner.model.views import look
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.image import Image
+from limner.readers.options import make_plugin
 from limner.readers.regions import Grid, cut
 from limner.readers.render import Stretch
 
@@ -96,7 +97,7 @@ def test_it_is_installed() -> None:
 
 
 def test_each_tile_gets_the_class_of_its_features(make_probe: MakeProbe, picture: Pictures) -> None:
-    probe = Probe({"checkpoint": str(make_probe()), "margin": "0"})
+    probe = make_plugin(Probe, {"checkpoint": str(make_probe()), "margin": "0"})
     shown, levels = views(picture, probe)
     found = {
         tuple(map(int, lift(answer, view).geometry.bounds[:2])): answer
@@ -117,7 +118,7 @@ def test_each_tile_gets_the_class_of_its_features(make_probe: MakeProbe, picture
 def test_below_the_margin_a_tile_is_undecided(make_probe: MakeProbe, picture: Pictures) -> None:
     folder = make_probe()
     for margin in (0.0, 0.4, 1.0):
-        probe = Probe({"checkpoint": str(folder), "margin": str(margin)})
+        probe = make_plugin(Probe, {"checkpoint": str(folder), "margin": str(margin)})
         shown, _ = views(picture, probe)
         for answer in (one for answers in probe.annotate(shown) for one in answers):
             ranked = sorted((answer.numbers[f"p.{name}"] for name in ("dark", "grey", "bright")), reverse=True)
@@ -128,7 +129,7 @@ def test_below_the_margin_a_tile_is_undecided(make_probe: MakeProbe, picture: Pi
 
 def test_tiles_that_see_each_other_are_fused_in_units_of_spread(make_probe: MakeProbe, picture: Pictures) -> None:
     folder = make_probe()
-    fused = Probe({"checkpoint": str(folder), "fusion": "attention,2,0.5"})
+    fused = make_plugin(Probe, {"checkpoint": str(folder), "fusion": "attention,2,0.5"})
     shown, _ = views(picture, fused)
     assert all(view.overall is not None for view in shown)
     card, encoder = read_card(folder), ColourEncoder()
@@ -144,15 +145,15 @@ def test_tiles_that_see_each_other_are_fused_in_units_of_spread(make_probe: Make
 
 def test_labels_that_are_asked_for_are_kept(make_probe: MakeProbe, picture: Pictures) -> None:
     folder = make_probe()
-    probe = Probe({"checkpoint": str(folder), "labels": "bright,undecided"})
+    probe = make_plugin(Probe, {"checkpoint": str(folder), "labels": "bright,undecided"})
     shown, _ = views(picture, probe)
     assert {one.label for answers in probe.annotate(shown) for one in answers} <= {"bright", "undecided"}
     with pytest.raises(RequestError, match=r"been taught them.*wet.*Its labels: dark, grey, bright, undecided"):
-        Probe({"checkpoint": str(folder), "labels": "wet"}).check([])
+        make_plugin(Probe, {"checkpoint": str(folder), "labels": "wet"}).check([])
 
 
 def test_answers_are_the_same_in_any_company(make_probe: MakeProbe, picture: Pictures) -> None:
-    probe = Probe({"checkpoint": str(make_probe()), "fusion": "attention"})
+    probe = make_plugin(Probe, {"checkpoint": str(make_probe()), "fusion": "attention"})
     shown, _ = views(picture, probe)
     assert list(probe.annotate(shown)) == [probe.annotate([view])[0] for view in shown]
     shares = [lift(one, view).geometry for view in shown for one in probe.annotate([view])[0]]
@@ -160,7 +161,7 @@ def test_answers_are_the_same_in_any_company(make_probe: MakeProbe, picture: Pic
 
 
 def test_another_encoder_is_refused(make_probe: MakeProbe) -> None:
-    probe = Probe({"checkpoint": str(make_probe()), "encoder": "colour:red,green,blue"})
+    probe = make_plugin(Probe, {"checkpoint": str(make_probe()), "encoder": "colour:red,green,blue"})
     with pytest.raises(ModelError, match=r"its of must be red, green, blue as rendered.*train the probe again"):
         probe.check([])
 
@@ -168,8 +169,10 @@ def test_another_encoder_is_refused(make_probe: MakeProbe) -> None:
 def test_other_bands_are_refused(make_probe: MakeProbe, picture: Pictures) -> None:
     grey = picture(np.zeros((8, 8, 1), dtype=np.uint8)).info
     with pytest.raises(ModelError, match=r"taught on red, green and blue.*one channel, as grey"):
-        Probe({"checkpoint": str(make_probe())}).sight(grey)
-    native = Probe({"checkpoint": str(make_probe(bands=["red", "nir"], quantity="toa_reflectance", channels=2))})
+        make_plugin(Probe, {"checkpoint": str(make_probe())}).sight(grey)
+    native = make_plugin(
+        Probe, {"checkpoint": str(make_probe(bands=["red", "nir"], quantity="toa_reflectance", channels=2))}
+    )
     four = picture(np.zeros((8, 8, 2), dtype=np.uint16), bands=("nir", "red"), quantity="toa_reflectance").info
     assert native.sight(four).bands == ("red", "nir")
     with pytest.raises(ModelError, match=r"taught on red, nir in toa_reflectance.*no nir"):
@@ -180,11 +183,11 @@ def test_other_bands_are_refused(make_probe: MakeProbe, picture: Pictures) -> No
 
 def test_the_resolution_is_that_of_its_lesson(make_probe: MakeProbe, picture: Pictures) -> None:
     info = picture(np.zeros((8, 8, 3), dtype=np.uint8), bands=RGB).info
-    fine = Probe({"checkpoint": str(make_probe(metres=2.5e-7))}).sight(info)
+    fine = make_plugin(Probe, {"checkpoint": str(make_probe(metres=2.5e-7))}).sight(info)
     assert (fine.resolution, fine.unit, fine.tolerates) == (0.25, "um", 1.5)
-    coarse = Probe({"checkpoint": str(make_probe(metres=10.0))}).sight(info)
+    coarse = make_plugin(Probe, {"checkpoint": str(make_probe(metres=10.0))}).sight(info)
     assert (coarse.resolution, coarse.unit) == (10.0, "m")
-    assert Probe({"checkpoint": str(make_probe())}).sight(info).resolution is None
+    assert make_plugin(Probe, {"checkpoint": str(make_probe())}).sight(info).resolution is None
 
 
 @pytest.mark.parametrize(
@@ -194,18 +197,18 @@ def test_the_resolution_is_that_of_its_lesson(make_probe: MakeProbe, picture: Pi
         ({"margin": "2"}, "option 'margin'.*from 0 to 1"),
         ({"margin": "wide"}, "option 'margin'"),
         ({"fusion": "yes"}, "option 'fusion'"),
-        ({"templates": "a {}"}, "option 'templates'.*Known: checkpoint"),
+        ({"templates": "a {}"}, "option 'templates'.*Its options: fetch, threads, checkpoint"),
         ({"threads": "many"}, "option 'threads'"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options: dict[str, str], words: str) -> None:
     with pytest.raises(RequestError, match=words):
-        Probe({**({"checkpoint": "x"} if options else {}), **options})
+        make_plugin(Probe, {**({"checkpoint": "x"} if options else {}), **options})
 
 
 def test_a_folder_that_is_no_probe_is_refused(tmp_path: Path, make_probe: MakeProbe) -> None:
     with pytest.raises(ModelError, match=r"must hold card\.yaml.*train probe"):
-        Probe({"checkpoint": str(tmp_path / "absent")}).check([])
+        make_plugin(Probe, {"checkpoint": str(tmp_path / "absent")}).check([])
     folder = make_probe()
     text = (folder / "card.yaml").read_text()
     (folder / "card.yaml").write_text(text.replace("licence:", "license:"))
@@ -218,9 +221,13 @@ def test_a_folder_that_is_no_probe_is_refused(tmp_path: Path, make_probe: MakePr
 
 def test_identity_names_everything_that_decides(make_probe: MakeProbe) -> None:
     folder = make_probe()
-    found = Probe({"checkpoint": str(folder)}).identity
+    found = make_plugin(Probe, {"checkpoint": str(folder)}).identity
     assert found["sha256_head"] == read_card(folder).head.sha256
     assert found["encoder_kind"] == "colour"
     assert found["version"] == f"card {found['sha256_card'][:12]}"
     assert (found["margin"], found["fusion"], found["licence"]) == ("0.1", "off", "CC0")
-    assert Probe({"checkpoint": str(folder), "fusion": "attention"}).identity["fusion"].startswith("attention")
+    assert (
+        make_plugin(Probe, {"checkpoint": str(folder), "fusion": "attention"})
+        .identity["fusion"]
+        .startswith("attention")
+    )

@@ -77,7 +77,7 @@ def test_what_does_not_obey_is_refused_and_not_repeated(text: str, why: str) -> 
 )
 def test_what_is_no_schema(content: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: pytest.fail("the network was touched"))
-    with pytest.raises(RequestError, match="option 'schema' of tester"):
+    with pytest.raises(RequestError, match="option 'json_schema' of tester"):
         schema(content)
 
 

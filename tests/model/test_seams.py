@@ -89,6 +89,7 @@ def test_cut_and_joined_is_whole(
         assert shapely.union_all(outlines).equals(box(0, 0, *size))
 
 
+@pytest.mark.slow
 def test_a_large_scene_of_blobs() -> None:
     scale = 2.5
     rng = np.random.default_rng(5)

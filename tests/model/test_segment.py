@@ -22,6 +22,7 @@ from limner.model.views import look
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.geodesy import metres_per_pixel
 from limner.readers.image import Image
+from limner.readers.options import make_plugin
 from limner.readers.regions import Grid, cut
 from limner.readers.registry import open_image, scan
 from numpy.lib.stride_tricks import sliding_window_view
@@ -92,8 +93,8 @@ def test_findings_do_not_depend_on_tiles_or_regions(
     mask = np.random.default_rng(seed).random(size) > 0.02
     image = picture(pixels, bands=["red"], mask=mask)
     tile, halo = tiling
-    small = Segmenter({"model": str(toy_card(KERNELS, tile=tile, halo=halo)), "threads": "1"})
-    large = Segmenter({"model": str(toy_card(KERNELS, tile=128, halo=0)), "threads": "1"})
+    small = make_plugin(Segmenter, {"model": str(toy_card(KERNELS, tile=tile, halo=halo)), "threads": "1"})
+    large = make_plugin(Segmenter, {"model": str(toy_card(KERNELS, tile=128, halo=0)), "threads": "1"})
     found = annotate(small, image, scale, hd_num, overlap=overlap)
     whole = annotate(large, image, scale, 1)
     assert not any(finding.cut for finding in whole)
@@ -117,7 +118,7 @@ def test_squares_are_found_where_they_are(picture: Make, toy_card: Card, scale: 
     for x0, y0, x1, y1 in squares:
         pixels[y0:y1, x0:x1] = 1
     image = picture(pixels, bands=["red"])
-    segmenter = Segmenter({"model": str(toy_card(THRESHOLD, tile=16, halo=1))})
+    segmenter = make_plugin(Segmenter, {"model": str(toy_card(THRESHOLD, tile=16, halo=1))})
     found = [f for f in join(annotate(segmenter, image, scale, 2)) if f.label == "class 1"]
     assert sorted(f.geometry.bounds for f in found) == sorted(squares)
     assert all(f.geometry.equals(box(*f.geometry.bounds)) for f in found)
@@ -127,7 +128,7 @@ def test_squares_are_found_where_they_are(picture: Make, toy_card: Card, scale: 
 def test_background_is_not_reported(picture: Make, toy_card: Card) -> None:
     image = picture(numbers(40, 40, 1), bands=["red"])
     kinds = [{"name": n, "colour": "#000000", "background": n == "none"} for n in ("none", "some")]
-    segmenter = Segmenter({"model": str(toy_card(THRESHOLD, tile=32, halo=0, classes=kinds))})
+    segmenter = make_plugin(Segmenter, {"model": str(toy_card(THRESHOLD, tile=32, halo=0, classes=kinds))})
     assert segmenter.labels == ("some",)
     found = annotate(segmenter, image, 1, 4)
     assert {finding.label for finding in found} == {"some"}
@@ -142,7 +143,7 @@ def test_what_lies_beyond_the_picture_repeats_its_rim(picture: Make, toy_card: C
     image = picture(np.full((9, 9, 1), 5, dtype=np.int16), bands=["red"])
     labels = {}
     for fill in ("mean", "nearest"):
-        segmenter = Segmenter({"model": str(toy_card(kernels, tile=16, halo=1, fill=fill))})
+        segmenter = make_plugin(Segmenter, {"model": str(toy_card(kernels, tile=16, halo=1, fill=fill))})
         labels[fill] = sorted(finding.label for finding in annotate(segmenter, image, 1, 1))
     assert labels == {"mean": ["class 0", "class 1"], "nearest": ["class 0"]}
 
@@ -164,14 +165,14 @@ def test_the_best_variant_is_chosen(
     picture: Make, model: str, bands: tuple[str, ...], quantity: str, variant: str
 ) -> None:
     image = picture(np.zeros((4, 4, len(bands)), np.uint16), bands=bands, quantity=quantity)
-    sight = Segmenter({"model": model}).sight(image.info)
+    sight = make_plugin(Segmenter, {"model": model}).sight(image.info)
     assert (sight.variant, sight.quantity, sight.resolution, sight.unit) == (variant, quantity, 30, "m")
     assert sight.bands == BANDS[: len(sight.bands or ())]
 
 
 def test_a_band_may_have_another_name(picture: Make) -> None:
     image = picture(np.zeros((4, 4, 4), np.uint16), bands=("blue", "green", "red", "nir08"), quantity="toa_reflectance")
-    assert Segmenter({}).sight(image.info).bands == ("blue", "green", "red", "nir08")
+    assert make_plugin(Segmenter, {}).sight(image.info).bands == ("blue", "green", "red", "nir08")
 
 
 @pytest.mark.parametrize(
@@ -186,7 +187,7 @@ def test_a_band_may_have_another_name(picture: Make) -> None:
 def test_what_it_cannot_see_it_says(picture: Make, bands: tuple[str, ...], quantity: str, message: str) -> None:
     image = picture(np.zeros((4, 4, len(bands)), np.uint16), bands=bands, quantity=quantity)
     with pytest.raises(ModelError, match=message):
-        Segmenter({}).sight(image.info)
+        make_plugin(Segmenter, {}).sight(image.info)
 
 
 def test_numbers_that_cannot_be_reflectance_are_refused(picture: Make, toy_card: Card) -> None:
@@ -194,7 +195,7 @@ def test_numbers_that_cannot_be_reflectance_are_refused(picture: Make, toy_card:
     card.write_text(card.read_text().replace("-1000000.0", "-0.2").replace("1000000.0", "2.0"))
     image = picture(np.full((8, 8, 1), 4000, np.uint16), bands=["red"])
     with pytest.raises(ModelError, match=r"between -0.2 and 2 \(found: median 4000\)"):
-        annotate(Segmenter({"model": str(card)}), image, 1, 1)
+        annotate(make_plugin(Segmenter, {"model": str(card)}), image, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -209,14 +210,14 @@ def test_a_card_that_does_not_fit_its_network(
 ) -> None:
     image = picture(np.zeros((8, 8, 1), np.uint16), bands=["red"])
     with pytest.raises(ModelError, match=message):
-        annotate(Segmenter({"model": str(toy_card(THRESHOLD, tile=16, halo=0, **changes))}), image, 1, 1)
+        annotate(make_plugin(Segmenter, {"model": str(toy_card(THRESHOLD, tile=16, halo=0, **changes))}), image, 1, 1)
 
 
 def test_a_file_that_is_no_network(picture: Make, toy_card: Card, tmp_path: Path) -> None:
     card = toy_card(THRESHOLD, tile=16, halo=0)
     (network,) = tmp_path.glob("*.onnx")
     image = picture(np.zeros((8, 8, 1), np.uint16), bands=["red"])
-    segmenter = Segmenter({"model": str(card)})
+    segmenter = make_plugin(Segmenter, {"model": str(card)})
     segmenter.check([segmenter.sight(image.info)])
     network.write_bytes(b"nonsense")
     with pytest.raises(ModelError, match="sha256"):
@@ -227,7 +228,7 @@ def test_a_file_that_is_no_network(picture: Make, toy_card: Card, tmp_path: Path
     fresh = weights.hashlib.sha256(b"nonsense").hexdigest()
     card.write_text(card.read_text().replace(f"sha256: {digest}", f"sha256: {fresh}"))
     with pytest.raises(ModelError, match="ONNX network"):
-        annotate(Segmenter({"model": str(card)}), image, 1, 1)
+        annotate(make_plugin(Segmenter, {"model": str(card)}), image, 1, 1)
 
 
 def test_numbers_that_are_none_are_no_answer(picture: Make, toy_card: Card) -> None:
@@ -235,19 +236,19 @@ def test_numbers_that_are_none_are_no_answer(picture: Make, toy_card: Card) -> N
     card = toy_card(THRESHOLD * 1000, tile=16, halo=0)
     card.write_text(card.read_text().replace("1000000.0", "3.3e+38"))
     with pytest.raises(ModelError, match="finite numbers"):
-        annotate(Segmenter({"model": str(card)}), image, 1, 1)
+        annotate(make_plugin(Segmenter, {"model": str(card)}), image, 1, 1)
 
 
 @pytest.mark.parametrize(
     "options", [{"modle": "csmask"}, {"fetch": "yes"}, {"threads": "-1"}], ids=lambda o: next(iter(o))
 )
 def test_options_are_strict(options: dict[str, str]) -> None:
-    with pytest.raises(RequestError, match="of segment"):
-        Segmenter(options)
+    with pytest.raises(RequestError, match=r"option '(modle|fetch|threads)' of segment"):
+        make_plugin(Segmenter, options, "segment")
 
 
 def test_identity_says_what_decides_answers() -> None:
-    identity = Segmenter({}).identity
+    identity = make_plugin(Segmenter, {}).identity
     assert identity["name"] == "csmask"
     assert identity["weights_sha256_six-bands"] == find_card("csmask").variants[0].sha256
     assert identity["runtime"].startswith("onnxruntime ")
@@ -256,16 +257,17 @@ def test_identity_says_what_decides_answers() -> None:
 
 def test_making_one_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from limner.model.segment import Segmenter; Segmenter({}).identity;"
+        "import sys; from limner.model.segment import Segmenter; Segmenter(Segmenter.Options()).identity;"
         "print(sorted({'onnxruntime', 'rasterio', 'torch', 'PIL', 'huggingface_hub'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_the_virginia_scene(shared_data: Path) -> None:
     """Half sea, half fields, no cloud: 51 % water and 48 % land were found when the network was first tried."""
-    segmenter = Segmenter({"model": "csmask"})
+    segmenter = make_plugin(Segmenter, {"model": "csmask"})
     scanned = scan([str(shared_data / "geo" / "sentinel2_virginia_l1c")], {"sensor": "sentinel-2-l1c"})
     scene = max((i for row in scanned for i in row.infos), key=lambda i: len(i.channels))
     sight = segmenter.sight(scene)

@@ -29,7 +29,10 @@ from limner.model.weights import locate
 from limner.model.zeroshot import ZeroShot
 from limner.model.zoo.deepness import Deepness
 from limner.readers.errors import ModelError
+from limner.readers.options import make_plugin
 from onnx import helper
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
@@ -130,7 +133,7 @@ def test_a_named_pipe_is_no_file_of_a_model(checkpoints: Callable[[str], Path], 
     weights.unlink()
     os.mkfifo(weights)
     with pytest.raises(ModelError, match="a named pipe"):
-        Segmenter({"model": str(card)}).check([Sight(tile=8, variant="one-band")])
+        make_plugin(Segmenter, {"model": str(card)}).check([Sight(tile=8, variant="one-band")])
 
 
 def test_a_device_is_no_weights() -> None:
@@ -176,7 +179,7 @@ def test_a_network_that_eats_memory_or_never_ends_is_tried_elsewhere(tmp_path: P
     hangs = network(tmp_path / "hangs.onnx", [loop], {"yes": np.array(True), "v0": np.float32(0)})  # noqa: FBT003 - a tensor
     for path, said in ((eats, "llocate|memory"), (hangs, "found: time")):
         with pytest.raises(ModelError, match=said):
-            Deepness({"checkpoint": str(path)}).check([])
+            make_plugin(Deepness, {"checkpoint": str(path)}).check([])
 
 
 def test_a_card_of_a_stranger_is_tried_out_before_a_region(
@@ -184,7 +187,7 @@ def test_a_card_of_a_stranger_is_tried_out_before_a_region(
 ) -> None:
     tried: list[Path] = []
     monkeypatch.setattr(networks, "try_out", lambda path, **_: tried.append(path))
-    card = Segmenter({"model": str(toy_card(np.ones((2, 1, 1), np.float32), tile=8, halo=0))})
+    card = make_plugin(Segmenter, {"model": str(toy_card(np.ones((2, 1, 1), np.float32), tile=8, halo=0))})
     card.check([Sight(tile=8, variant="one-band")])
     assert len(tried) == 1
     assert len(shipped_digests()) >= 4
@@ -234,7 +237,7 @@ def test_answers_of_another_kind_are_refused(
 ) -> None:
     path = network(tmp_path / "n.onnx", [node], answer=answer)
     with pytest.raises(ModelError, match=said):
-        use(Deepness({"checkpoint": str(path)}))
+        use(make_plugin(Deepness, {"checkpoint": str(path)}))
 
 
 def test_a_safetensors_header_is_not_believed(tmp_path: Path) -> None:
@@ -302,7 +305,7 @@ def test_a_network_larger_than_its_weights_is_never_built(key: str, checkpoints:
     (folder / "config.json").write_text(json.dumps(settings))
     before = time.perf_counter()
     with pytest.raises(ModelError, match=r"settings must describe the network|hold every weight|mismatched_sizes"):
-        ZeroShot({"checkpoint": str(folder), "labels": "cat,dog"}).load()
+        make_plugin(ZeroShot, {"checkpoint": str(folder), "labels": "cat,dog"}).load()
     assert time.perf_counter() - before < 30
 
 

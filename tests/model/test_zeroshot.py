@@ -21,6 +21,7 @@ from limner.model.views import core_window, look
 from limner.model.zeroshot import ZeroShot
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.image import Image
+from limner.readers.options import make_plugin
 from limner.readers.regions import Grid, cut
 from limner.readers.render import Stretch
 from shapely.geometry import box
@@ -44,7 +45,7 @@ def views(picture: Pictures, sight: Sight, *, overlap: int = 0) -> list[View]:
 
 
 def annotator(folder: Path, **options: str) -> ZeroShot:
-    return ZeroShot({"checkpoint": str(folder), "labels": LABELS, **options})
+    return make_plugin(ZeroShot, {"checkpoint": str(folder), "labels": LABELS, **options})
 
 
 def test_it_is_installed() -> None:
@@ -162,7 +163,7 @@ def test_identity_names_everything_that_decides(checkpoints: Make) -> None:
 def test_making_one_and_planning_load_no_network(checkpoints: Make) -> None:
     code = (
         "import sys\nfrom limner.model.zeroshot import ZeroShot\n"
-        f"one = ZeroShot({{'checkpoint': {str(checkpoints('clip'))!r}, 'labels': 'a,b'}})\n"
+        f"one = ZeroShot(ZeroShot.Options(checkpoint={str(checkpoints('clip'))!r}, labels='a,b'))\n"
         "one.sight(None), one.identity, one.labels\n"
         "print({'torch', 'transformers', 'huggingface_hub'} & set(sys.modules))"
     )
@@ -173,21 +174,21 @@ def test_making_one_and_planning_load_no_network(checkpoints: Make) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"labels": "cat"}, "at least two"),
-        ({"labels": ""}, "at least two"),
-        ({"labels": "cat,dog, cat"}, r"named once.*found: cat"),
-        ({"templates": "a photo of {}.;a drawing"}, r"must have \{\}.*found: a drawing"),
-        ({"templates": " ; "}, r"must have \{\}"),
-        ({"aggregate": "slide"}, "tile or region or both"),
+        ({"labels": "cat"}, "at least 2 texts"),
+        ({"labels": ""}, "at least 2 texts|must be given"),
+        ({"labels": "cat,dog, cat"}, r"named once, and cat is named again"),
+        ({"templates": "a photo of {}.;a drawing"}, r"must have \{\}.*a drawing"),
+        ({"templates": " ; "}, r"texts with ';' between.*For example a photo of \{\}"),
+        ({"aggregate": "slide"}, "both, tile or region"),
         ({"threads": "-1"}, "whole number"),
         ({"fetch": "yes"}, "true or false"),
-        ({"checkpoint": ""}, "must be named"),
-        ({"model": "clip"}, "must be known"),
+        ({"checkpoint": ""}, "must be given"),
+        ({"model": "clip"}, "no such option"),
     ],
 )
 def test_options_that_cannot_be_are_refused_at_once(options: dict[str, str], said: str) -> None:
     with pytest.raises(RequestError, match=said):
-        ZeroShot({"checkpoint": "somewhere", "labels": LABELS, **options})
+        make_plugin(ZeroShot, {"checkpoint": "somewhere", "labels": LABELS, **options})
 
 
 def change(folder: Path, name: str, **values: object) -> None:
@@ -248,7 +249,7 @@ def test_a_hub_is_not_asked_unasked() -> None:
         "def refuse(*_):\n    print('the network was touched'); os._exit(9)\n"
         "socket.socket.connect = socket.getaddrinfo = refuse\n"
         "from limner.model.zeroshot import ZeroShot\n"
-        f"one = ZeroShot({{'checkpoint': 'nobody/nothing@{'0' * 40}', 'labels': 'a,b'}})\n"
+        f"one = ZeroShot(ZeroShot.Options(checkpoint='nobody/nothing@{'0' * 40}', labels='a,b'))\n"
         "try:\n    one.sight(None)\nexcept Exception as error:\n    print(type(error).__name__, error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -258,7 +259,7 @@ def test_a_hub_is_not_asked_unasked() -> None:
 
 def test_a_hub_id_needs_its_commit() -> None:
     with pytest.raises(ModelError, match="OWNER/NAME@COMMIT"):
-        ZeroShot({"checkpoint": "nobody/nothing@main", "labels": LABELS}).check([])
+        make_plugin(ZeroShot, {"checkpoint": "nobody/nothing@main", "labels": LABELS}).check([])
 
 
 @pytest.mark.parametrize("aggregate", ["tile", "both"])

@@ -16,6 +16,7 @@ from limner.model.zoo.annotators import Transformers
 from limner.model.zoo.networks import Network
 from limner.model.zoo.recipe import Recipe, read_recipe
 from limner.readers.errors import ModelError
+from limner.readers.options import make_plugin
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -102,12 +103,12 @@ def restated(folder: Path, to: Path, **changes: object) -> Path:
 def test_outputs_that_stand_for_nothing_give_nothing(zoo_folder: Folder, tmp_path: Path) -> None:
     names = {"0": "N/A", "1": "ship", "2": "N/A"}
     folder = restated(zoo_folder("rt_detr"), tmp_path / "coco", id2label=names, label2id={"N/A": 2, "ship": 1})
-    annotator = Transformers({"checkpoint": str(folder)})
+    annotator = make_plugin(Transformers, {"checkpoint": str(folder)})
     assert annotator.labels == ("ship",)
     found = recipe(folder)
     assert found.labels == ("N/A", "ship", "N/A")
     with pytest.raises(ModelError, match=r"one that .* knows"):
-        _ = Transformers({"checkpoint": str(folder), "labels": "N/A"}).labels
+        _ = make_plugin(Transformers, {"checkpoint": str(folder), "labels": "N/A"}).labels
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ from limner.model.zoo.recipe import DETECTORS, read_recipe
 from limner.readers.errors import ModelError, RequestError
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 Folder = Callable[[str], Path]
 
 SIDE = 64

@@ -19,6 +19,8 @@ from safetensors.torch import load_file, save_file
 from transformers import ResNetBackbone, ResNetConfig
 from transformers.core_model_loading import WeightRenaming
 
+pytestmark = pytest.mark.slow
+
 SIDE = 64
 VALID = np.ones((SIDE, SIDE), dtype=np.bool_)
 DETR = {"model_type": "detr"}

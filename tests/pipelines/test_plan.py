@@ -14,12 +14,13 @@ import pytest
 import rasterio
 import torch
 from limner.model.annotator import Sight
-from limner.model.asking.vlm import make
-from limner.model.fourkhd.respondent import annotator
+from limner.model.asking.vlm import VlmAnnotator
+from limner.model.fourkhd.respondent import FourKhdAnnotator
 from limner.model.zeroshot import ZeroShot
 from limner.model.zoo.annotators import Transformers
 from limner.pipelines import estimate, machine
 from limner.pipelines.estimate import middle_tile
+from limner.readers.options import make_plugin
 from limner.readers.regions import Grid, cut
 
 Limner = Callable[..., "Said"]  # noqa: F821 - of conftest, which tests cannot import
@@ -228,11 +229,11 @@ def test_the_weights_are_as_large_as_was_said(
     zoo_folder: Callable[[str], Path],
 ) -> None:
     options = {"labels": "ship,crane", "device": "cpu", "dtype": dtype}
-    asked = annotator({"checkpoint": str(made_4khd), **options})
+    asked = make_plugin(FourKhdAnnotator, {"checkpoint": str(made_4khd), **options})
     asked.load()
     assert asked.cost([], (2, 2)).weights == parameters(inner(asked, "_respondent", "_speaker", "_network"))
     for family in ("internvl", "qwen2_5_vl", "llava"):
-        asked = make({"checkpoint": str(made_vlms(family)), **options})
+        asked = make_plugin(VlmAnnotator, {"checkpoint": str(made_vlms(family)), **options})
         cost = asked.cost([], (2, 2))
         asked.load()
         network = inner(asked, "_respondent", "_network")
@@ -242,10 +243,10 @@ def test_the_weights_are_as_large_as_was_said(
         assert cost.tokens >= read["input_ids"].shape[1]
         assert cost.cache > 0
     if dtype == "float32":
-        one: Any = ZeroShot({"checkpoint": str(made_checkpoints / "clip"), "labels": "cat,dog"})
+        one: Any = make_plugin(ZeroShot, {"checkpoint": str(made_checkpoints / "clip"), "labels": "cat,dog"})
         one.load()
         assert one.cost([Sight(tile=32)], (2, 2)).weights == parameters(inner(one, "_network", "_model"))
-        other: Any = Transformers({"checkpoint": str(zoo_folder("vit"))})
+        other: Any = make_plugin(Transformers, {"checkpoint": str(zoo_folder("vit"))})
         other.load()
         assert other.cost([], (2, 2)).weights == parameters(inner(other, "_network", "_model"))
 
@@ -253,7 +254,9 @@ def test_the_weights_are_as_large_as_was_said(
 def test_quantised_weights_are_as_large_as_was_said(made_4khd: Path) -> None:
     pytest.importorskip("bitsandbytes", reason="an extra")
     for how in ("4bit", "8bit"):
-        asked: Any = annotator({"checkpoint": str(made_4khd), "labels": "a,b", "device": "cpu", "quantize": how})
+        asked: Any = make_plugin(
+            FourKhdAnnotator, {"checkpoint": str(made_4khd), "labels": "a,b", "device": "cpu", "quantize": how}
+        )
         asked.load()
         held = 0
         for module in inner(asked, "_respondent", "_speaker", "_network").modules():

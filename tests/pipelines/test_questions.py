@@ -81,7 +81,7 @@ def test_marks_in_labels_and_schemas(
     ):
         file = tmp_path / "schema.json"
         file.write_text(json.dumps({"type": "object", "properties": place}))
-        refused(*models[family], "--answer", "extract", "--schema", file, say="option 'schema'")
+        refused(*models[family], "--answer", "extract", "--schema", file, say="option 'json_schema'")
 
 
 def test_marks_of_the_checkpoint_alone(models: dict[str, tuple[str, ...]], made_vlms: Made, refused: Refused) -> None:
@@ -138,7 +138,7 @@ def test_schemas_that_cannot_be_decoded(
         ('{"type": "object", "properties": {"n": {}, "n": {}}}', "given twice"),
         ('{"type": "object", "description": "' + "x" * 70000 + '"}', "at most 65536 characters"),
         ('{"a":' * 100000, "nested more than 64 levels deep"),
-        ('{"type": "object", "properties": {"n": {"enum": ["\\ud800"]}}}', "option 'schema'"),
+        ('{"type": "object", "properties": {"n": {"enum": ["\\ud800"]}}}', "option 'json_schema'"),
     ],
     ids=["nan", "large", "twice", "long", "deep", "half a character"],
 )

@@ -1,6 +1,8 @@
 """Names of slides' files come out nowhere: of a plug-in's, of broken ones, of those refused, beside a map or alone."""
 
+import csv
 import importlib.metadata
+import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +19,7 @@ from limner.readers import plugins
 from limner.readers.errors import ReadError, RequestError
 from limner.readers.geometry import Placement
 from limner.readers.image import Claim, ImageInfo
+from limner.readers.options import Options
 from limner.readers.pyramid import PyramidReader
 
 Limner = Callable[..., "Said"]  # noqa: F821 - of conftest, which tests cannot import
@@ -28,7 +31,6 @@ class PluginReader:
     """A plug-in's reader of slides: it says nothing of their kind, tells their names in words, and fails with them."""
 
     name = "otherslide"
-    options = ()
     isolated = True  # the limited process does not know it
 
     def claim(self, uri: str, head: bytes) -> Claim:
@@ -36,13 +38,16 @@ class PluginReader:
         del head
         return Claim(99, uri) if uri.endswith(".oslide") else Claim(0)
 
-    def scan(self, uri: str, options: Mapping[str, str]) -> Sequence[ImageInfo]:
+    def scan(self, uri: str, options: Options) -> Sequence[ImageInfo]:
         """A slide in micrometres whose id, part, study, notes and facts all hold the file's name."""
         if "broken" in Path(uri).name:
             raise ReadError(uri, "it must be whole", value=f"{Path(uri).stem} is cut", remedy="Copy it")
         if "optional" in Path(uri).name:
-            raise RequestError("reader option zoom", f"it fits {uri}", value=Path(uri).name, remedy="Correct it")
-        (info,) = PyramidReader().scan(uri, options)
+            raise RequestError(
+                "option 'zoom' of reader 'otherslide'", f"it fits {uri}", value=Path(uri).name, remedy="Correct it"
+            )
+        del options
+        (info,) = PyramidReader().scan(uri, PyramidReader.Options())
         stem = Path(uri).stem
         return [
             ImageInfo(
@@ -251,3 +256,30 @@ def test_kind_and_privacy_survive_the_manifest(tmp_path: Path, ward: Path, limne
         plan = ImagePlan.from_json({"info": info, "sight": sight, "tissue": "", **rest})
         assert (plan.info.kind, plan.info.personal) == (kind, unit == "um")
         assert ImagePlan.from_json(plan.to_json()).info == plan.info
+
+
+@pytest.mark.parametrize("names", ["hide", "show"])
+def test_a_name_stands_beside_the_id_where_it_may_be_told(
+    tmp_path: Path, ward: Path, limner: Limner, per_tile: str, names: str
+) -> None:
+    svs(ward / "JOHN DOE.svs")
+    out = tmp_path / "out"
+    said = limner("run", ward, "--model", per_tile, "--set", f"names={names}", "--out", out)
+    assert said.code == 0, said.err
+    for table in ("findings.csv", "summary.csv", "areas.csv"):
+        with (out / table).open(encoding="utf-8", newline="") as file:
+            ((image, name),) = {(row["image"], row["name"]) for row in csv.DictReader(file)}
+        assert name == {"hide": image, "show": "JOHN DOE.svs"}[names], table
+    (path,) = out.glob("*.qupath.geojson")
+    read = json.loads(path.read_text(encoding="utf-8"))
+    assert read["limner"]["name"] == read["features"][0]["properties"]["metadata"]["name"] == name
+
+
+def test_a_maps_name_stands_beside_its_id(tmp_path: Path, scene: Path, limner: Limner, per_tile: str) -> None:
+    out = tmp_path / "out"
+    said = limner("run", scene, "--model", per_tile, "--out", out)
+    assert said.code == 0, said.err
+    features = json.loads((out / "findings.geojson").read_text(encoding="utf-8"))["features"]
+    assert {feature["properties"]["name"] for feature in features} == {scene.name}
+    (image,) = read_record(out).images
+    assert image.name == scene.name

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from limner.readers.bands import SENSORS, band_names, band_token, describe, resolve, sensor_named, sensor_of_product
+from limner.readers.contract import scan_with
 from limner.readers.errors import ReadError, RequestError
 from limner.readers.geotiff import RasterReader
 from limner.readers.image import Channel
@@ -87,7 +88,7 @@ def test_numbers_alone_give_colours_only_where_they_are_unmistakable() -> None:
 def test_what_is_not_known_stays_a_number() -> None:
     channels, notes = describe([Channel("B02"), Channel("B8A")], None)
     assert {channel.quantity for channel in channels} == {"number"}
-    assert any("option sensor" in note and "sentinel-2-l1c" in note for note in notes)
+    assert any("--sensor" in note and "sentinel-2-l1c" in note for note in notes)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_radiometry_of_a_sensor(sensor: str, band: str, scale: float, offset: fl
 
 def test_channels_may_be_named_by_their_colours(write_raster: WriteRaster) -> None:
     path = write_raster("a.tif", np.full((8, 8, 3), 1000, np.uint16))
-    (info,) = RasterReader().scan(path, {"sensor": "sentinel-2-l1c", "bands": "blue,nir,swir16"})
+    (info,) = scan_with(RasterReader(), path, {"sensor": "sentinel-2-l1c", "bands": "blue,nir,swir16"})
     assert [(c.name, c.common, c.scale, c.quantity) for c in info.channels] == [
         (band, colour, 1e-4, "toa_reflectance") for band, colour in (("B02", "blue"), ("B08", "nir"), ("B11", "swir16"))
     ]
@@ -188,7 +189,7 @@ def test_nodata_by_the_product_specification(write_raster: WriteRaster, places: 
     picture = places(8, 6, 3)
     picture[0, 0], picture[1, 1, 0] = 0, 0
     path = write_raster(f"{SCENE}.TIF", picture)
-    (info,) = RasterReader().scan(path, {"bands": "B2,B3,B4"})
+    (info,) = scan_with(RasterReader(), path, {"bands": "B2,B3,B4"})
     assert [channel.common for channel in info.channels] == ["blue", "green", "red"]
     assert any("No-data value 0" in note for note in info.notes)
     with RasterReader().open(info, ["B2"]) as image:
@@ -201,6 +202,6 @@ def test_a_nodata_that_the_file_states_goes_before(write_raster: WriteRaster, pl
     picture[0, 0], picture[1, 1] = 0, 9999
     path = write_raster("a.tif", picture, nodata=9999)
     for options, holes in (({"sensor": "landsat-8-l1"}, [[1, 1]]), ({"nodata": "0"}, [[0, 0]])):
-        (info,) = RasterReader().scan(path, options)
+        (info,) = scan_with(RasterReader(), path, options)
         with RasterReader().open(info) as image:
             assert np.argwhere(~image.read(info.box, info.size)[1]).tolist() == holes

@@ -1,7 +1,7 @@
 """The contract suite holds for our readers on every kind of file, and catches readers that break it."""
 
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from limner.readers.contract import Truth, area_average, check_reader
+from limner.readers.contract import Truth, area_average, check_reader, scan_with
 from limner.readers.geometry import Box, Placement
 from limner.readers.geotiff import RasterImage, RasterReader
 from limner.readers.image import Claim, ImageInfo
+from limner.readers.rasterfacts import RasterOptions
 from limner.readers.scene import SceneReader
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_gcps
@@ -171,7 +172,7 @@ def test_reduced_jpeg_2000_lies_where_it_should(write_raster: WriteRaster, facto
     columns, rows = 1101 // factor, 600 // factor
     with rasterio.open(path) as file:
         assert file.overviews(1)
-    (info,) = RasterReader().scan(path, {})
+    (info,) = scan_with(RasterReader(), path, {})
     with RasterReader().open(info) as image:
         pixels, valid = image.read(Box(0, 0, columns * factor, rows * factor), (columns, rows))
     middle = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=2) * factor + (factor - 1) / 2
@@ -226,6 +227,7 @@ class Spoiled:
     """A reader that breaks one rule: `how` changes what a good image read."""
 
     name = "raster"
+    Options = RasterReader.Options
 
     def __init__(self, how: Callable[..., tuple[Array, Array]] | None = None, **facts: Any) -> None:  # noqa: ANN401
         self.how, self.facts, self.scans = how, facts, 0
@@ -234,7 +236,7 @@ class Spoiled:
         """As the good reader."""
         return RasterReader().claim(uri, head)
 
-    def scan(self, uri: str, options: Mapping[str, str]) -> Sequence[ImageInfo]:
+    def scan(self, uri: str, options: RasterOptions) -> Sequence[ImageInfo]:
         """With some facts changed."""
         self.scans += 1
         facts = {key: value(self.scans) if callable(value) else value for key, value in self.facts.items()}

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from limner.readers.contract import scan_with
 from limner.readers.errors import ReadError
 from limner.readers.geometry import Box
 from limner.readers.geotiff import RasterReader
@@ -17,7 +18,7 @@ Places = Callable[..., np.ndarray[Any, Any]]
 
 
 def facts(path: str) -> ImageInfo:
-    (info,) = RasterReader().scan(path, {})
+    (info,) = scan_with(RasterReader(), path, {})
     return info
 
 
@@ -26,7 +27,7 @@ def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.tif"
     path.write_bytes(content)
     with pytest.raises(ReadError, match=r"a\.tif: it must be a raster that GDAL can open"):
-        RasterReader().scan(str(path), {})
+        scan_with(RasterReader(), str(path), {})
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import struct
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import tifffile
 from limner.readers import registry
-from limner.readers.contract import Truth, check_reader
+from limner.readers.contract import Truth, check_reader, scan_with
 from limner.readers.errors import ReadError
 from limner.readers.formats import recognise, recognise_folder
 from limner.readers.geotiff import RasterReader
 from limner.readers.image import Claim, ImageInfo
+from limner.readers.options import Options
 from limner.readers.pyramid import PyramidReader
 from limner.readers.registry import Scanned, open_image, scan
 
@@ -314,7 +315,7 @@ def test_a_slide_elsewhere_that_is_called_like_a_map_is_known_by_its_words(here:
         file.write(path, "map.tif")
     for uri in (str(path), f"/vsizip/{archive}/map.tif"):
         with pytest.raises(ReadError, match="Aperio SVS is opened by the reader slide"):
-            RasterReader().scan(uri, {})
+            scan_with(RasterReader(), uri, {})
 
 
 def test_a_georeferenced_pyramid_of_tiles_is_a_map(here: Path) -> None:
@@ -339,7 +340,6 @@ class Plugin:
     """A plug-in's reader that claims every TIFF, and says that it knows VSI where it is told to."""
 
     name = "plugin"
-    options = ()
 
     def __init__(self, formats: tuple[str, ...]) -> None:
         self.formats = formats
@@ -348,9 +348,10 @@ class Plugin:
         """Always the same, for files."""
         return Claim(99 if head else 0, uri)
 
-    def scan(self, uri: str, options: Mapping[str, str]) -> Sequence[ImageInfo]:
+    def scan(self, uri: str, options: Options) -> Sequence[ImageInfo]:
         """What the raster reader says."""
-        return RasterReader().scan(uri, options)
+        del options
+        return RasterReader().scan(uri, RasterReader.Options())
 
 
 @pytest.mark.parametrize("formats", [(), ("vsi",)])

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 from limner.readers import gdal, registry
+from limner.readers.contract import scan_with
 from limner.readers.errors import ReadError
 from limner.readers.geotiff import RasterReader
 from limner.readers.image import ImageInfo
@@ -24,7 +25,7 @@ Listener = Any  # of conftest, which tests cannot import
 
 def scan(path: Path | str, **options: str) -> ImageInfo:
     """The only image of a file, read once as a whole."""
-    (info,) = RasterReader().scan(str(path), options)
+    (info,) = scan_with(RasterReader(), str(path), options)
     with RasterReader().open(info) as image:
         image.read(info.box, (16, 16))
         image.read(info.box, info.size)
@@ -162,7 +163,7 @@ def test_a_name_is_a_file_or_an_address(listener: Listener, name: str) -> None:
 
 def refused(path: Path, what: str) -> None:
     with pytest.raises(ReadError, match=what):
-        RasterReader().scan(str(path), {})
+        scan_with(RasterReader(), str(path), {})
 
 
 @pytest.mark.parametrize(
@@ -344,7 +345,8 @@ def test_no_pipe_is_waited_for(tile: Path, pipe: str) -> None:
         path = tile.with_name(pipe) if pipe == "pipe.tif" else tile
     code = (
         "import sys\nfrom limner.readers.errors import ReadError\nfrom limner.readers.geotiff import RasterReader\n"
-        "try:\n    RasterReader().scan(sys.argv[1], {})\nexcept ReadError as error:\n    print(error.rule)"
+        "try:\n    RasterReader().scan(sys.argv[1], RasterReader.Options())\n"
+        "except ReadError as error:\n    print(error.rule)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60, check=True

@@ -14,6 +14,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 from limner.readers import gdal
+from limner.readers.contract import scan_with
 from limner.readers.errors import ReadError
 from limner.readers.geotiff import RasterReader
 from rasterio.vrt import WarpedVRT
@@ -40,7 +41,7 @@ def test_formats_without_a_claim_open_by_name(write_raster: WriteRaster, driver:
     picture = (np.arange(40 * 30).reshape(30, 40, 1) % 250).astype(np.uint8)
     profile: dict[str, Any] = {"NITF": {"ICORDS": "N"}, "BMP": {"crs": None, "transform": None}}.get(driver, {})
     name = {"AAIGrid": "a.asc", "EHdr": "a.bil"}.get(driver, "a.img")
-    (info,) = RasterReader().scan(write_raster(name, picture, driver=driver, **profile), {})
+    (info,) = scan_with(RasterReader(), write_raster(name, picture, driver=driver, **profile), {})
     assert info.size == (40, 30)
     with RasterReader().open(info) as image:
         image.read(info.box, info.size)
@@ -61,7 +62,7 @@ def test_the_parts_of_a_classic_netcdf(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "a.nc").write_bytes(head + content + bytes([1]) * 1200 + bytes([2]) * 1200)
     monkeypatch.chdir(tmp_path)
     for path in (str(tmp_path / "a.nc"), "a.nc"):
-        infos = RasterReader().scan(path, {})
+        infos = scan_with(RasterReader(), path, {})
         assert [info.part.rpartition(":")[2] for info in infos] == ["a", "b"]
         for value, info in enumerate(infos, start=1):
             with RasterReader().open(info) as image:
@@ -72,7 +73,7 @@ def test_hdf5_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "a.nc"
     path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(500))
     with pytest.raises(ReadError, match="NetCDF-4"):
-        RasterReader().scan(str(path), {})
+        scan_with(RasterReader(), str(path), {})
 
 
 def test_good_files_beside_a_raster_are_used(tile: Path) -> None:
@@ -83,7 +84,7 @@ def test_good_files_beside_a_raster_are_used(tile: Path) -> None:
     tile.with_name("tile.tif.aux.xml").write_text(
         '<PAMDataset><PAMRasterBand band="1"><Description>depth</Description></PAMRasterBand></PAMDataset>'
     )
-    (info,) = RasterReader().scan(str(tile), {})
+    (info,) = scan_with(RasterReader(), str(tile), {})
     assert {Path(name).name for name in info.files} >= {"tile.tif", "tile.tif.ovr", "tile.tif.msk", "tile.tif.aux.xml"}
     assert [channel.name for channel in info.channels] == ["depth"]
     with RasterReader().open(info) as image:
@@ -95,7 +96,7 @@ def test_a_warped_virtual_raster_reads_as_gdal_reads_it(tile: Path) -> None:
     with rasterio.open(tile) as source, WarpedVRT(source, crs="EPSG:3857") as warped:
         rasterio.shutil.copy(warped, path, driver="VRT")
         truth = warped.read(1)
-    (info,) = RasterReader().scan(str(path), {})
+    (info,) = scan_with(RasterReader(), str(path), {})
     assert {Path(name).name for name in info.files} == {"warped.vrt", "tile.tif"}
     with RasterReader().open(info) as image:
         assert np.array_equal(image.read(info.box, info.size)[0][:, :, 0], truth)
@@ -121,4 +122,4 @@ def test_what_a_warped_virtual_raster_may_not_say(tile: Path, old: str, new: str
     assert old in text
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(ReadError, match="as a virtual raster"):
-        RasterReader().scan(str(path), {})
+        scan_with(RasterReader(), str(path), {})

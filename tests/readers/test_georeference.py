@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from limner.readers.contract import scan_with
 from limner.readers.errors import ReadError, RequestError
 from limner.readers.geotiff import RasterReader
 from rasterio.control import GroundControlPoint
@@ -59,7 +60,7 @@ def test_the_table_would_show_half_a_pixel(bench: ModuleType, tmp_path: Path) ->
 )
 def test_the_unit_is_the_coordinate_systems_own(write_raster: WriteRaster, places: Places, crs: str, unit: str) -> None:
     transform = Affine(0.01, 0, 2.0, 0, -0.01, 48.0)
-    (info,) = RasterReader().scan(write_raster("a.tif", places(9, 7), crs=crs, transform=transform), {})
+    (info,) = scan_with(RasterReader(), write_raster("a.tif", places(9, 7), crs=crs, transform=transform), {})
     assert info.placement.unit == unit
     assert CRS.from_wkt(info.placement.crs) == CRS.from_user_input(crs)
     assert info.placement.source == "geotransform"
@@ -68,7 +69,7 @@ def test_the_unit_is_the_coordinate_systems_own(write_raster: WriteRaster, place
 def test_control_points_say_how_well_they_are_met(bench: ModuleType, tmp_path: Path) -> None:
     points = bench.control_points(49, 5.0)
     path = bench.write(tmp_path / "a.tif", gcps=(points, CRS.from_epsg(4326)))
-    (info,) = RasterReader().scan(str(path), {})
+    (info,) = scan_with(RasterReader(), str(path), {})
     warp = info.placement.warp
     assert warp is not None
     assert len(warp.terms) == 6
@@ -87,7 +88,7 @@ def test_control_points_across_the_antimeridian_are_unwrapped(bench: ModuleType,
         for col in (0, 211)
     ]
     path = bench.write(tmp_path / "a.tif", gcps=(points, CRS.from_epsg(4326)))
-    (info,) = RasterReader().scan(str(path), {})
+    (info,) = scan_with(RasterReader(), str(path), {})
     assert info.placement.to_world([(100, 0)])[0] == pytest.approx((180.0, 50.0))
     assert any("antimeridian" in note for note in info.notes)
 
@@ -96,37 +97,38 @@ def test_control_points_on_a_line_are_refused(bench: ModuleType, tmp_path: Path)
     points = [GroundControlPoint(row=at, col=at, x=10 + at * 1e-3, y=50 - at * 1e-3) for at in (0, 20, 40, 60)]
     path = bench.write(tmp_path / "a.tif", gcps=(points, CRS.from_epsg(4326)))
     with pytest.raises(ReadError, match="control points"):
-        RasterReader().scan(str(path), {})
+        scan_with(RasterReader(), str(path), {})
 
 
 def test_without_a_coordinate_system_nothing_is_guessed(write_raster: WriteRaster, places: Places) -> None:
     path = write_raster("a.tif", places(9, 7), crs=None)
-    (info,) = RasterReader().scan(path, {})
+    (info,) = scan_with(RasterReader(), path, {})
     assert (info.placement.unit, info.placement.crs) == ("px", None)
     assert info.placement.to_world([(3, 4)]).tolist() == [[3, 4]]
-    assert any("crs=EPSG" in note for note in info.notes)
-    (stated,) = RasterReader().scan(path, {"crs": "EPSG:32618"})
+    assert any("--crs EPSG" in note for note in info.notes)
+    (stated,) = scan_with(RasterReader(), path, {"crs": "EPSG:32618"})
     assert stated.placement.unit == "m"
     assert stated.placement.to_world([(0, 0)]).tolist() == [[3e5, 4e6]]
-    assert dict(stated.options) == {"crs": "EPSG:32618"}
 
 
 def test_the_files_own_coordinate_system_goes_before_the_option(write_raster: WriteRaster, places: Places) -> None:
     path = write_raster("a.tif", places(9, 7))
-    (info,) = RasterReader().scan(path, {"crs": "EPSG:4326"})
+    (info,) = scan_with(RasterReader(), path, {"crs": "EPSG:4326"})
     assert CRS.from_wkt(info.placement.crs).to_epsg() == 32618
     assert any("not used" in note for note in info.notes)
-    (same,) = RasterReader().scan(path, {"crs": "EPSG:32618"})
+    (same,) = scan_with(RasterReader(), path, {"crs": "EPSG:32618"})
     assert same.notes == ()
 
 
 def test_a_nonsense_coordinate_system_is_a_wrong_request(write_raster: WriteRaster, places: Places) -> None:
     with pytest.raises(RequestError, match="EPSG:32618"):
-        RasterReader().scan(write_raster("a.tif", places(9, 7), crs=None), {"crs": "north of here"})
+        scan_with(RasterReader(), write_raster("a.tif", places(9, 7), crs=None), {"crs": "north of here"})
 
 
 def test_nothing_at_all_is_said(write_raster: WriteRaster, places: Places) -> None:
-    (info,) = RasterReader().scan(write_raster("a.tif", places(9, 7), crs=None, transform=None), {"crs": "EPSG:32618"})
+    (info,) = scan_with(
+        RasterReader(), write_raster("a.tif", places(9, 7), crs=None, transform=None), {"crs": "EPSG:32618"}
+    )
     assert not info.placement.known
     assert any("says nothing about where" in note for note in info.notes)
 
@@ -136,7 +138,7 @@ def test_rational_polynomials_alone_are_not_a_place(write_raster: WriteRaster, p
     ones = [1.0] + [0.0] * 19
     with rasterio.open(path, "r+") as file:
         file.rpcs = RPC(0.0, 1.0, 50.0, 1.0, ones, ones, 0.0, 1.0, 8.0, 1.0, ones, ones, 0.0, 1.0)
-    (info,) = RasterReader().scan(path, {})
+    (info,) = scan_with(RasterReader(), path, {})
     assert not info.placement.known
     assert any("RPC" in note for note in info.notes)
 
@@ -144,7 +146,7 @@ def test_rational_polynomials_alone_are_not_a_place(write_raster: WriteRaster, p
 def test_a_world_file_places_a_picture(write_raster: WriteRaster, places: Places) -> None:
     path = write_raster("a.png", places(9, 7, 1, "uint8"), driver="PNG", crs=None, transform=None)
     Path(path).with_suffix(".pgw").write_text("2.0\n0\n0\n-3.0\n1001.0\n1998.5\n", encoding="ascii")
-    (info,) = RasterReader().scan(path, {"crs": "EPSG:32618"})
+    (info,) = scan_with(RasterReader(), path, {"crs": "EPSG:32618"})
     assert info.placement.to_world([(0, 0), (0.5, 0.5)]).tolist() == [[1000, 2000], [1001, 1998.5]]
     assert "a.pgw" in {Path(name).name for name in info.files}
 
@@ -152,4 +154,4 @@ def test_a_world_file_places_a_picture(write_raster: WriteRaster, places: Places
 def test_a_flat_grid_is_refused(write_raster: WriteRaster, places: Places) -> None:
     path = write_raster("a.tif", places(9, 7), transform=Affine(10, 10, 3e5, 10, 10, 4e6))
     with pytest.raises(ReadError, match="two directions"):
-        RasterReader().scan(path, {})
+        scan_with(RasterReader(), path, {})

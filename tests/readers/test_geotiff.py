@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from limner.readers.contract import scan_with
 from limner.readers.geometry import Box
 from limner.readers.geotiff import RasterReader
 from limner.readers.image import ImageInfo
@@ -21,7 +22,7 @@ Places = Callable[..., np.ndarray[Any, Any]]
 
 
 def facts(path: str, **options: str) -> ImageInfo:
-    (info,) = RasterReader().scan(path, options)
+    (info,) = scan_with(RasterReader(), path, options)
     return info
 
 

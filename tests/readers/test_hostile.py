@@ -14,6 +14,7 @@ import pytest
 import rasterio
 from limner.readers import gdal, rasterfacts
 from limner.readers.bands import sensor_named
+from limner.readers.contract import scan_with
 from limner.readers.errors import ReadError
 from limner.readers.geometry import MOST_SIDE, Box
 from limner.readers.georeference import ControlPoint, Crs, affine_placement, control_placement
@@ -26,7 +27,7 @@ WriteRaster = Callable[..., str]
 
 def refused(path: Path | str, what: str) -> None:
     with pytest.raises(ReadError, match=what):
-        RasterReader().scan(str(path), {})
+        scan_with(RasterReader(), str(path), {})
 
 
 def sparse(path: Path, width: int, height: int, count: int = 1, **profile: Any) -> Path:  # noqa: ANN401 - rasterio's
@@ -121,7 +122,7 @@ def test_many_bands_are_looked_at_once(tmp_path: Path) -> None:
     path = sparse(tmp_path / "a.tif", 8, 8, 500)
     with rasterio.open(path) as raster:
         layout = rasterfacts.layout_of(Asked(raster))
-        rasterfacts.nodata_of(Asked(raster), layout, {"sensor": "sentinel-2-l1c"})
+        rasterfacts.nodata_of(Asked(raster), layout, rasterfacts.RasterOptions(default_nodata=0))
         rasterfacts.has_complex(Asked(raster), layout.bands)
     assert max(asked.count(name) for name in known) <= 4
     assert len(layout.channels) == 500
@@ -147,7 +148,7 @@ def test_a_block_of_an_overview_that_cannot_be_held(tmp_path: Path) -> None:
 
 def test_a_picture_as_large_as_can_be_said(tmp_path: Path) -> None:
     path = sparse(tmp_path / "a.tif", 1_000_000, 1_000_000, tiled=True, blockxsize=4096, blockysize=4096)
-    (info,) = RasterReader().scan(str(path), {})
+    (info,) = scan_with(RasterReader(), str(path), {})
     assert info.size == (1_000_000, 1_000_000)
 
 
@@ -180,7 +181,7 @@ def test_damage_beside_a_raster(write_raster: WriteRaster) -> None:
     for text in ("<PAMDataset><a", "<a>" * 100_000, bomb, "\0\xff"):
         Path(f"{path}.aux.xml").write_text(text)
         try:
-            (info,) = RasterReader().scan(str(path), {})
+            (info,) = scan_with(RasterReader(), str(path), {})
         except ReadError:
             continue
         assert info.size == (64, 64)
@@ -192,7 +193,7 @@ def test_damage_beside_a_raster(write_raster: WriteRaster) -> None:
 def test_reads_raise_one_error_too(write_raster: WriteRaster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where rasterio raises what is no OSError."""
     path = write_raster("a.tif", np.ones((64, 64, 1), np.uint8))
-    (info,) = RasterReader().scan(path, {})
+    (info,) = scan_with(RasterReader(), path, {})
 
     def fail(*_: object) -> None:
         raise CPLE_BaseError(1, 1, "of another kind")
@@ -246,6 +247,7 @@ def test_good_metadata_is_still_understood(tmp_path: Path) -> None:
     assert landsat["B2"].scale == pytest.approx(4e-5)
 
 
+@pytest.mark.slow
 def test_the_files_found_by_mutation(shared_data: Path) -> None:
     """Each in a process with 2 GB of address space and 20 s: read, or refused by one error."""
     folder = shared_data.parent / "cases" / "hostile"
@@ -254,7 +256,7 @@ def test_the_files_found_by_mutation(shared_data: Path) -> None:
     code = (
         "import resource, sys\nresource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\n"
         "from limner.readers.errors import ReadError\nfrom limner.readers.geotiff import RasterReader\n"
-        "try:\n    (info,) = RasterReader().scan(sys.argv[1], {})\n"
+        "try:\n    (info,) = RasterReader().scan(sys.argv[1], RasterReader.Options())\n"
         "    with RasterReader().open(info) as image:\n        image.read(info.box, (8, 8))\n    print('read')\n"
         "except ReadError as error:\n    print('refused')"
     )

@@ -62,7 +62,7 @@ def test_an_empty_text_is_the_default_but_of_a_text() -> None:
         ({"share": "1.5"}, "it is a number from 0 to 1"),
         ({"box": "1"}, "it is 2 numbers with commas between"),
         ({"unit": "metres"}, "it is nothing, pixels or unit"),
-        ({"fetch": "maybe"}, "it is true or false"),
+        ({"fetch": "yes"}, "it is true or false"),
         ({"labels": "a,a"}, "each is named once"),
     ],
 )

@@ -39,6 +39,7 @@ def test_every_pixel_is_where_it_should_be(
     assert readable.all()
 
 
+@pytest.mark.slow
 def test_pieces_are_bounded_in_memory_and_change_nothing(
     array_image: Make, coordinates: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

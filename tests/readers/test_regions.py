@@ -238,6 +238,7 @@ def test_a_span_of_one_pixel() -> None:
     assert list(spans(1, tile=336, overlap=0, tiles=5, margin=0)) == [Span(0, 336, 0, 1, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "overlap"), [((10**12, 10**12), 0), ((10**9, 1), 0), ((60_000, 60_000), 330)])
 def test_there_is_an_end_to_regions(size: tuple[int, int], overlap: int) -> None:
     with pytest.raises(RequestError, match="at most 1000000 regions"):

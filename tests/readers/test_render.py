@@ -36,7 +36,7 @@ def test_colours_are_found_wherever_they_are() -> None:
     ],
 )
 def test_colours_are_never_guessed(channels: list[Channel]) -> None:
-    with pytest.raises(ReadError, match="reader option bands"):
+    with pytest.raises(ReadError, match="--bands"):
         rgb_channels(channels)
 
 

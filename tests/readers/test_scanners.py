@@ -9,7 +9,7 @@ import numpy as np
 import openslide
 import pytest
 from limner.readers import isolation
-from limner.readers.contract import Truth, check_reader
+from limner.readers.contract import Truth, check_reader, scan_with
 from limner.readers.geometry import Box
 from limner.readers.image import ImageInfo
 from limner.readers.registry import scan
@@ -47,7 +47,7 @@ def made(request: pytest.FixtureRequest, tmp_path: Path, scanners: ModuleType) -
 
 
 def only(path: Path) -> ImageInfo:
-    (info,) = READER.scan(str(path), {})
+    (info,) = scan_with(READER, str(path), {})
     return info
 
 
@@ -151,6 +151,7 @@ def test_a_broken_index_is_an_error(tmp_path: Path, scanners: ModuleType, spoil:
     assert "OpenSlide must be able to open it" in row.reason
 
 
+@pytest.mark.slow
 def test_a_slide_that_makes_openslide_hang_costs_one_row(
     tmp_path: Path, scanners: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from affine import Affine
-from limner.readers.contract import area_average
+from limner.readers.contract import area_average, scan_with
 from limner.readers.errors import ReadError
 from limner.readers.geometry import Box
 from limner.readers.geotiff import RasterReader
@@ -35,7 +35,7 @@ def at(x: float, y: float, step: float) -> Affine:
 
 
 def scene(folder: Path, options: Mapping[str, str] | None = None) -> ImageInfo:
-    (info,) = SceneReader().scan(str(folder), options or {})
+    (info,) = scan_with(SceneReader(), str(folder), options or {})
     return info
 
 
@@ -161,7 +161,7 @@ def test_a_folder_without_bands_is_not_claimed(write_raster: WriteRaster, places
     assert SceneReader().claim(str(tmp_path / "s"), b"").strength == 0
     assert SceneReader().claim(str(tmp_path / "s" / "plan.tif"), b"II*\0").strength == 0
     with pytest.raises(ReadError, match="two bands"):
-        SceneReader().scan(str(tmp_path / "s"), {})
+        scan_with(SceneReader(), str(tmp_path / "s"), {})
 
 
 def test_the_sensor_is_an_option_or_the_products_name(
@@ -171,7 +171,7 @@ def test_the_sensor_is_an_option_or_the_products_name(
         write_raster(f"s/S2_{band}.tif", places(8, 8))
     plain = scene(tmp_path / "s")
     assert {channel.quantity for channel in plain.channels} == {"number"}
-    assert any("option sensor" in note for note in plain.notes)
+    assert any("--sensor" in note for note in plain.notes)
     stated = scene(tmp_path / "s", {"sensor": "sentinel-2-l1c-n0400"})
     assert {(c.quantity, c.scale, c.offset) for c in stated.channels} == {("toa_reflectance", 1e-4, -0.1)}
     assert (plain.id, plain.uri, plain.part) == ("s", str(tmp_path / "s"), "S2_{}.tif")
@@ -260,5 +260,5 @@ def test_the_virginia_scene(shared_data: Path, tmp_path: Path) -> None:
     with open_image(info, ["B04"]) as whole, RasterReader().open(infos["s2_b04_lossless_derived"]) as band:
         assert np.array_equal(whole.read(box, (336, 336))[0], band.read(box, (336, 336))[0])
     shutil.copytree(folder, tmp_path / "again")
-    (again,) = [i for i in SceneReader().scan(str(tmp_path / "again"), {}) if len(i.channels) == 13]
+    (again,) = [i for i in scan_with(SceneReader(), str(tmp_path / "again"), {}) if len(i.channels) == 13]
     assert again.fingerprint == info.fingerprint

@@ -5,13 +5,26 @@ from pathlib import Path
 
 import pytest
 from limner.readers.errors import RequestError
+from limner.readers.geometry import Placement
+from limner.readers.image import Channel, ImageInfo
+from limner.readers.options import parse_options
+from limner.readers.overrides import Overrides, Stated
 from limner.readers.spacing import Spacing, in_micrometres, place_slide
 
 VENDOR = Spacing(0.25, 0.2501, "aperio header")
 
 
+def stated(uri: str, found: Spacing | None, options: dict[str, str]) -> tuple[Placement, tuple[str, ...]]:
+    """The placement of a slide with that spacing in its file, and the notes, where the user states `options`."""
+    placement, notes = place_slide(found)
+    channels = tuple(Channel(name, name) for name in ("red", "green", "blue"))
+    info = ImageInfo(uri, "other", (9, 9), channels, placement, notes=notes, kind="slide")
+    info = Stated(parse_options(Overrides, options, "readers")).apply(info, object())
+    return info.placement, info.notes
+
+
 def test_a_plausible_spacing_is_the_placement_with_its_source() -> None:
-    placement, notes = place_slide("a.svs", VENDOR, {})
+    placement, notes = place_slide(VENDOR)
     assert placement.matrix == ((0.25, 0.0, 0.0), (0.0, 0.2501, 0.0))
     assert (placement.unit, placement.source, placement.crs) == ("um", "aperio header", None)
     assert notes == ()
@@ -30,31 +43,31 @@ def test_a_plausible_spacing_is_the_placement_with_its_source() -> None:
     ],
 )
 def test_an_absent_or_implausible_spacing_is_refused_not_guessed(found: Spacing | None, why: str) -> None:
-    placement, [note] = place_slide("a.svs", found, {})
+    placement, [note] = place_slide(found)
     assert not placement.known
     assert why in note
-    assert "microns_per_pixel" in note
+    assert "--microns-per-pixel" in note
 
 
 def test_a_stated_spacing_goes_before_the_files_and_says_so_once() -> None:
-    placement, [note] = place_slide("a.svs", VENDOR, {"microns_per_pixel": "0.5,0.51"})
+    placement, [note] = stated("a.svs", VENDOR, {"microns_per_pixel": "0.5,0.51"})
     assert (placement.matrix[0][0], placement.matrix[1][1]) == (0.5, 0.51)
-    assert placement.source == "reader option microns_per_pixel"
+    assert placement.source == "--microns-per-pixel"
     assert "the file says 0.25 × 0.2501 µm/px (aperio header)" in note
-    assert place_slide("a.svs", VENDOR, {"microns_per_pixel": "0.2501"})[1] == ()
-    assert place_slide("a.svs", None, {"microns_per_pixel": "0.5"})[1] == ()
+    assert stated("a.svs", VENDOR, {"microns_per_pixel": "0.2501"})[1] == ()
+    assert stated("a.svs", None, {"microns_per_pixel": "0.5"})[1] == ()
 
 
 def test_a_stated_spacing_is_used_even_where_no_scanner_would_say_it() -> None:
-    placement, [note] = place_slide("a.dcm", Spacing(28.9, 28.9, "DICOM PixelSpacing"), {"microns_per_pixel": "28.9"})
+    placement, [note] = stated("a.dcm", Spacing(28.9, 28.9, "DICOM PixelSpacing"), {"microns_per_pixel": "28.9"})
     assert placement.known
     assert "although a slide's level 0 has" in note
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "half", "nan", "inf", "0.5,", "1,2,3", "0,5,"])
+@pytest.mark.parametrize("text", ["0", "-1", "half", "nan", "inf", "1,2,3", "0,5,"])
 def test_a_stated_spacing_that_is_none_is_an_error(text: str) -> None:
     with pytest.raises(RequestError, match="microns_per_pixel"):
-        place_slide("a.svs", VENDOR, {"microns_per_pixel": text})
+        stated("a.svs", VENDOR, {"microns_per_pixel": text})
 
 
 def table(folder: Path, *lines: str) -> dict[str, str]:
@@ -67,13 +80,13 @@ def test_a_table_names_slides_by_path_or_name(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     one, two, three = (str(tmp_path / "in" / name) for name in ("one.svs", "two.svs", "three.svs"))
     options = table(tmp_path, "path,name,mpp_x,mpp_y", "in/one.svs,,0.5,0.51", ",two,0.4,0.4", ",one,9,9")
-    assert place_slide(one, VENDOR, options)[0].matrix[1][1] == 0.51
-    assert place_slide(two, None, options)[0].matrix[0][0] == 0.4
-    assert place_slide(three, VENDOR, options)[0].matrix[0][0] == 0.25
+    assert stated(one, VENDOR, options)[0].matrix[1][1] == 0.51
+    assert stated(two, None, options)[0].matrix[0][0] == 0.4
+    assert stated(three, VENDOR, options)[0].matrix[0][0] == 0.25
     everyone = {**options, "microns_per_pixel": "1"}
-    assert place_slide(two, None, everyone)[0].matrix[0][0] == 0.4
-    assert place_slide(three, None, everyone)[0].matrix[0][0] == 1.0
-    assert place_slide(one, VENDOR, options)[0].source == "table of slides"
+    assert stated(two, None, everyone)[0].matrix[0][0] == 0.4
+    assert stated(three, None, everyone)[0].matrix[0][0] == 1.0
+    assert stated(one, VENDOR, options)[0].source == "table of slides"
 
 
 @pytest.mark.parametrize(
@@ -87,12 +100,12 @@ def test_a_table_names_slides_by_path_or_name(tmp_path: Path) -> None:
 )
 def test_a_table_that_cannot_be_understood_is_an_error(tmp_path: Path, lines: list[str], why: str) -> None:
     with pytest.raises(RequestError, match=why):
-        place_slide("a.svs", VENDOR, table(tmp_path, *lines))
+        stated("a.svs", VENDOR, table(tmp_path, *lines))
 
 
 def test_a_table_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="readable CSV"):
-        place_slide("a.svs", VENDOR, {"spacing_csv": str(tmp_path / "no.csv")})
+        stated("a.svs", VENDOR, {"spacing_csv": str(tmp_path / "no.csv")})
 
 
 @pytest.mark.parametrize(
@@ -110,13 +123,13 @@ def test_a_table_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None
     table = tmp_path / "t.csv"
     table.write_bytes(content)
     with pytest.raises(RequestError, match="table of slides"):
-        place_slide("a.svs", None, {"spacing_csv": str(table)})
+        stated("a.svs", None, {"spacing_csv": str(table)})
 
 
 def test_a_table_with_impossible_paths_or_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="readable CSV"):
-        place_slide("a.svs", None, {"spacing_csv": str(tmp_path)})
+        stated("a.svs", None, {"spacing_csv": str(tmp_path)})
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     with pytest.raises(RequestError, match="no regular file"):
-        place_slide("a.svs", None, {"spacing_csv": str(fifo)})
+        stated("a.svs", None, {"spacing_csv": str(fifo)})

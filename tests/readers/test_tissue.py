@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from limner.readers.contract import scan_with
 from limner.readers.errors import RequestError
 from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo
@@ -227,7 +228,7 @@ def test_real_slides(shared_data: Path) -> None:
         (PyramidReader(), "generic_pyramid_prostate/slide.tiff", {"microns_per_pixel": "0.5"}, "bright", (0.8, 0.92)),
         (PyramidReader(), "ometiff_os2_ki67/OS-2-vsi.ome.tif", {}, "bright", (0.6, 0.85)),
     ):
-        [info] = reader.scan(str(slides / name), options)
+        [info] = scan_with(reader, str(slides / name), options)
         with reader.open(info) as image:
             seen = read_overview(image, limit=overview_limit(info))
         found = find_tissue(seen.pixels, seen.valid, microns=MICRONS)

@@ -8,6 +8,8 @@ from limner.model.probe.card import ProbeCard
 from limner.reports.probes import RIGHT, WRONG, card_words, draw_confusion
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 FIGURE = {"value": 0.8, "low": 0.7, "high": 0.9}
 
 

@@ -17,6 +17,8 @@ from limner.model.checkpoint import find_files
 from limner.readers.errors import ModelError
 from transformers import AutoModelForImageTextToText
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[[str], Path]
 FAMILIES = ("llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl", "gemma3")
 OPTIONS = ("ship", "ships", "shipyard", "crane", "the quay")  # three begin with the same token

@@ -10,6 +10,8 @@ from limner.model.asking import templates
 from limner.model.asking.templates import try_templates
 from limner.readers.errors import ModelError
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("resource", reason="memory limits need a POSIX system")
 
 ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{{ a }}{% endfor %}{% endfor %}"

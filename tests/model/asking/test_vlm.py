@@ -16,12 +16,15 @@ from limner.model.annotator import Answer, View
 from limner.model.asking.asker import Asker
 from limner.model.asking.imagetext import ImageText
 from limner.model.asking.processor import Processor
-from limner.model.asking.vlm import BOXES, Vlm, letterbox, make
+from limner.model.asking.vlm import BOXES, Vlm, VlmAnnotator, VlmOptions, letterbox
 from limner.model.checkpoint import find_files
 from limner.model.lift import lift
 from limner.model.tiling import join_tiles
 from limner.readers.errors import ModelError, RequestError
+from limner.readers.options import make_plugin
 from shapely.geometry import box
+
+pytestmark = pytest.mark.slow
 
 Make = Callable[[str], Path]
 Show = Callable[..., list[View]]
@@ -48,7 +51,7 @@ def noise(width: int, height: int, seed: int = 0) -> npt.NDArray[np.uint8]:
 
 
 def asker(folder: Path, **options: str) -> Asker:
-    return make({"checkpoint": str(folder), "device": "cpu", "tile": "56", **options})
+    return make_plugin(VlmAnnotator, {"checkpoint": str(folder), "device": "cpu", "tile": "56", **options})
 
 
 @pytest.fixture
@@ -81,7 +84,7 @@ class Dictated:
 
 def test_it_is_installed() -> None:
     [point] = entry_points(group="limner.annotators", name="vlm")
-    assert point.load() is make
+    assert point.load() is VlmAnnotator
 
 
 @pytest.mark.parametrize(
@@ -92,7 +95,7 @@ def test_a_tile_is_the_checkpoints_own(made_vlms: Make, family: str, tile: int) 
     """The side of its vision tower's pictures, or the multiple of its merged patches next to 336."""
     sight = Vlm({"checkpoint": str(made_vlms(family))}).sight()
     assert (sight.tile, sight.overall, sight.variant, sight.bands) == (tile, False, family, None)
-    sight = Vlm({"checkpoint": str(made_vlms(family)), "tile": "112", "views": "tiles"}).sight()
+    sight = Vlm(VlmOptions(checkpoint=str(made_vlms(family)), tile=112, views="tiles")).sight()
     assert (sight.tile, sight.overall) == (112, True)
 
 
@@ -269,7 +272,7 @@ def test_answers_are_the_same_in_any_company(made_vlms: Make, show: Show) -> Non
 
 def test_a_number_beyond_all_bounds_is_an_error(made_vlms: Make, show: Show, dictate: Dictate) -> None:
     schema = json.dumps({"type": "object", "properties": {"n": {"type": "number"}}})
-    one = asker(made_vlms("internvl"), schema=schema)
+    one = asker(made_vlms("internvl"), json_schema=schema)
     [view] = show(one, noise(56, 56))
     for number in ("1e999", "1" + "0" * 400):
         dictate(f'{{"n": {number}}}')
@@ -296,8 +299,8 @@ def test_identity_names_everything_that_decides(vlm: Make) -> None:
 
 def test_making_one_and_looking_load_no_network(made_vlms: Make) -> None:
     code = (
-        "import sys\nfrom limner.model.asking.vlm import make\n"
-        f"one = make({{'checkpoint': {str(made_vlms('llava'))!r}, 'labels': 'a,b'}})\n"
+        "import sys\nfrom limner.model.asking.vlm import VlmAnnotator\n"
+        f"one = VlmAnnotator(VlmAnnotator.Options(checkpoint={str(made_vlms('llava'))!r}, labels='a,b'))\n"
         "one.sight(None), one.labels\n"
         "print({'torch', 'transformers', 'huggingface_hub', 'llguidance'} & set(sys.modules))"
     )
@@ -310,8 +313,8 @@ def test_a_hub_is_not_asked_unasked() -> None:
         "import os, socket, sys\n"
         "def refuse(*_):\n    print('the network was touched'); os._exit(9)\n"
         "socket.socket.connect = socket.getaddrinfo = refuse\n"
-        "from limner.model.asking.vlm import make\n"
-        f"one = make({{'checkpoint': 'nobody/nothing@{'0' * 40}'}})\n"
+        "from limner.model.asking.vlm import VlmAnnotator\n"
+        f"one = VlmAnnotator(VlmAnnotator.Options(checkpoint='nobody/nothing@{'0' * 40}'))\n"
         "try:\n    one.sight(None)\nexcept Exception as error:\n    print(type(error).__name__, error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -322,23 +325,23 @@ def test_a_hub_is_not_asked_unasked() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"checkpoint": ""}, "must be named"),
-        ({"model": "llava"}, "must be known"),
+        ({"checkpoint": ""}, "must be given"),
+        ({"model": "llava"}, "no such option"),
         ({"views": "all"}, "canvas or tiles"),
-        ({"boxes": "metres"}, "pixels or thousandths or unit"),
-        ({"dtype": "int8"}, "float32 or bfloat16 or float16 or auto"),
+        ({"boxes": "metres"}, "pixels, thousandths or unit"),
+        ({"dtype": "int8"}, "float32, bfloat16, float16 or auto"),
         ({"tile": "12"}, "from 28 to 2048"),
         ({"tile": "wide"}, "from 28 to 2048"),
         ({"threads": "-1"}, "whole number"),
-        ({"fetch": "yes"}, "false or true"),
+        ({"fetch": "yes"}, "true or false"),
         ({"labels": "ship", "answer": "locate", "views": "tiles"}, "locate needs one picture"),
         ({"labels": "ship"}, "classify needs at least 2"),
-        ({"schema": '{"type": "object", "not": {}}'}, "held to it"),
+        ({"json_schema": '{"type": "object", "not": {}}'}, "held to it"),
     ],
 )
 def test_options_that_cannot_be_are_refused_at_once(options: dict[str, str], said: str) -> None:
     with pytest.raises(RequestError, match=said):
-        make({"checkpoint": "somewhere", **options})
+        make_plugin(VlmAnnotator, {"checkpoint": "somewhere", **options})
 
 
 def test_what_is_wrong_is_said_before_any_region(vlm: Make) -> None:

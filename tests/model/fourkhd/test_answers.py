@@ -13,7 +13,7 @@ from limner.model.fourkhd import answer, attention
 from limner.model.fourkhd.attention import choose_kernel
 from limner.model.fourkhd.cost import prefill, visual_tokens, weight_bytes
 from limner.model.fourkhd.network import FourKhd
-from limner.model.fourkhd.respondent import FourKhdRespondent
+from limner.model.fourkhd.respondent import FourKhdAnnotator, FourKhdRespondent
 from limner.model.fourkhd.sizes import VisionSizes
 from limner.model.fourkhd.tokens import Tokenizer, ask
 from limner.model.memory import memory
@@ -85,8 +85,9 @@ def test_a_sequence_longer_than_the_model_is_refused(tiny: FourKhd) -> None:
 
 
 def test_a_tokenizer_of_another_model_is_refused(folder: Path) -> None:
+    options = FourKhdAnnotator.Options(checkpoint=str(folder))
     with pytest.raises(ModelError, match=r"256.*400"):  # the tiny model knows 256 tokens, this tokenizer 400
-        FourKhdRespondent({"checkpoint": str(folder)}).check(Question.parse({}, of="4khd"))
+        FourKhdRespondent(options).check(Question.of(options, "4khd"))
 
 
 def test_where_a_kernel_cannot_run_it_is_said_once(

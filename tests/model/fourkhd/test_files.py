@@ -19,6 +19,8 @@ from limner.model.fourkhd.sizes import LINEARS, LanguageSizes, Plora, Sizes, Vis
 from limner.readers.errors import ModelError, RequestError
 from safetensors.torch import load_file, save_file
 
+pytestmark = pytest.mark.slow
+
 Weights = dict[str, torch.Tensor]
 
 

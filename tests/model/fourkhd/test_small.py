@@ -12,16 +12,19 @@ import pytest
 from limner.model.annotator import Sight, View
 from limner.model.fourkhd.card import read_card
 from limner.model.fourkhd.files import SHIPPED, Files
-from limner.model.fourkhd.respondent import annotator
+from limner.model.fourkhd.respondent import FourKhdAnnotator
 from limner.model.fourkhd.tokens import Tokenizer
 from limner.model.tiling import TileGrid, cut_tiles, lay, overall
 from limner.pipelines.cli import app
 from limner.readers.errors import ModelError
+from limner.readers.options import make_plugin
 from limner.readers.regions import Grid, cut
 from limner.readers.render import Stretch, render
 from PIL import Image
 from rasterio.io import MemoryFile
 from typer.testing import CliRunner
+
+pytestmark = pytest.mark.slow
 
 MEGABYTES = 12e6
 LAND = (
@@ -100,7 +103,7 @@ def test_its_card_says_what_it_is_not_for() -> None:
     assert "must not be used to diagnose" in card.use
     assert {one.licence for one in card.data} >= {"CC-BY-4.0"}
     assert any("EuroSAT" in one.name for one in card.data)
-    identity = annotator({"checkpoint": "small", "labels": "no opacity,opacity"}).identity
+    identity = make_plugin(FourKhdAnnotator, {"checkpoint": "small", "labels": "no opacity,opacity"}).identity
     assert identity["use"] == card.use
     assert identity["licence"] == card.licence
     shown = CliRunner().invoke(app, ["models", "show", "4khd:small"])
@@ -134,18 +137,22 @@ def test_it_tells_films_from_fields() -> None:
     film = np.where(lungs, 70, 170).astype(np.uint8)[..., None].repeat(3, axis=2)
     noise = np.random.default_rng(1).normal((60, 85, 70), 6, (64, 64, 3))
     field = np.clip(noise, 0, 255).astype(np.uint8)
-    asker = annotator({"checkpoint": "small", "labels": f"no opacity,opacity,{LAND}", "margin": "0"})
+    asker = make_plugin(
+        FourKhdAnnotator, {"checkpoint": "small", "labels": f"no opacity,opacity,{LAND}", "margin": "0"}
+    )
     [[one], [other]] = asker.annotate([view(film, hd_num=1), view(field, hd_num=4)])
     assert one.label in {"no opacity", "opacity"}
     assert other.label in LAND.split(",")
-    teller = annotator({"checkpoint": "small", "max_tokens": "20"})
+    teller = make_plugin(FourKhdAnnotator, {"checkpoint": "small", "max_tokens": "20"})
     [[one], [other]] = teller.annotate([view(film, hd_num=1), view(field, hd_num=4)])
     assert "chest X-ray" in one.text
     assert "satellite" in other.text
 
 
 def test_it_answers_about_the_films_that_were_kept(films: Film) -> None:
-    asker = annotator({"checkpoint": "small", "labels": "no opacity,opacity", "margin": "0", "together": "16"})
+    asker = make_plugin(
+        FourKhdAnnotator, {"checkpoint": "small", "labels": "no opacity,opacity", "margin": "0", "together": "16"}
+    )
     views = [view(one[..., None].repeat(3, axis=2), hd_num=1) for one in films.pictures]
     said = np.array([one.label == "opacity" for [one] in asker.annotate(views)])
     assert (said == films.labels).mean() >= 0.85
@@ -155,7 +162,7 @@ def test_it_answers_about_the_films_that_were_kept(films: Film) -> None:
 
 def test_it_answers_about_land_better_than_by_chance(fields: list[tuple[str, npt.NDArray[np.uint8]]]) -> None:
     """Of ten kinds, twice each: by chance 6 or more of twenty are right once in ninety times."""
-    asker = annotator({"checkpoint": "small", "labels": LAND, "margin": "0", "together": "10"})
+    asker = make_plugin(FourKhdAnnotator, {"checkpoint": "small", "labels": LAND, "margin": "0", "together": "10"})
     said = [one.label for [one] in asker.annotate([view(pixels, hd_num=4) for _, pixels in fields])]
     assert len(said) == 20
     assert sum(label == truth for label, (truth, _) in zip(said, fields, strict=True)) >= 6

@@ -13,7 +13,7 @@ import pytest
 import torch
 from limner.model.fourkhd.files import Files
 from limner.model.fourkhd.load import Running, fill
-from limner.model.fourkhd.respondent import annotator
+from limner.model.fourkhd.respondent import FourKhdAnnotator
 from limner.model.fourkhd.tokens import Tokenizer
 from limner.model.training import checkpoints
 from limner.model.training.align import Aligner, Alignment, Row
@@ -23,8 +23,11 @@ from limner.pipelines.align import align
 from limner.pipelines.cli import app
 from limner.pipelines.terminal import Stopped
 from limner.readers.errors import ModelError, RequestError
+from limner.readers.options import make_plugin
 from safetensors.torch import load_file
 from typer.testing import CliRunner
+
+pytestmark = pytest.mark.slow
 
 SETTINGS = Alignment(peak=3e-3, warmup=0.1, steps=6, batch=2, seed=7)
 
@@ -237,7 +240,7 @@ def test_it_learns_and_is_asked_as_it_was_taught(tmp_path: Path, base: Path, col
     rows = (tmp_path / "losses.csv").read_text(encoding="utf-8").splitlines()[1:]
     assert float(rows[0].split(",")[1]) > 1
     assert float(rows[-1].split(",")[1]) < 0.05
-    asker = annotator({"checkpoint": str(model), "labels": "blue,red,green"})
+    asker = make_plugin(FourKhdAnnotator, {"checkpoint": str(model), "labels": "blue,red,green"})
     assert asker.identity["layout"] == "training"
     for name, colour in (("red", (190, 40, 40)), ("green", (40, 170, 60)), ("blue", (50, 60, 200))):
         [[answer]] = asker.annotate([view(colour)])

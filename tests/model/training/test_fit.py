@@ -5,12 +5,14 @@ import sys
 
 import numpy as np
 import pytest
-from limner.model.probe.head import softmax
+from limner.model.finite import softmax
 from limner.model.training.folds import assign_folds
 from limner.model.training.probe import STRENGTHS, fit, fits, temperature
 from limner.model.training.scores import balance
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+
+pytestmark = pytest.mark.slow
 
 Lesson = tuple[np.ndarray, np.ndarray, np.ndarray]
 

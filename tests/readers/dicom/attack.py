@@ -9,6 +9,7 @@ import resource
 import sys
 from pathlib import Path
 
+from limner.readers.contract import scan_with
 from limner.readers.dicom.decode import decoder
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.errors import LimnerError
@@ -18,7 +19,7 @@ def attack(path: Path) -> str:
     """What becomes of one file: its images read whole, or the error."""
     reader = DicomReader()
     try:
-        infos = reader.scan(str(path), {})
+        infos = scan_with(reader, str(path), {})
         for info in infos:
             with reader.open(info) as image:
                 image.read(info.box, (32, 32))

@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 from limner.model.finding import Finding
+from limner.readers.contract import scan_with
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.errors import LimnerError
 from limner.readers.image import ImageInfo
@@ -81,16 +82,16 @@ def streams(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str])
 def everything_told(folder: Path, out: Path, identities: str, streams: Streams) -> str:
     """All that comes out of scanning, reading, failing and writing tables, as one text."""
     caplog, capfd = streams
-    options = {"identities": identities}
+    options = {"names": identities}
     told: list[str] = []
     with caplog.at_level(logging.DEBUG), warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        scanned = READER.scan_folder(str(folder), options)
+        scanned = READER.scan_folder(str(folder), READER.Options(names=identities))
         infos = list(scanned.infos)
         told += [str(error) for _, error in scanned.failed] + [reason for _, reason in scanned.side]
         for path in sorted(folder.iterdir()):
             try:
-                infos += READER.scan(str(path), options)
+                infos += scan_with(READER, str(path), options)
             except LimnerError as error:
                 told += [str(error), repr(error), str(pickle.loads(pickle.dumps(error)))]  # noqa: S301 - our own
         for path in sorted(folder.glob("*_3.*")):

@@ -8,10 +8,11 @@ from types import ModuleType
 
 import pytest
 from limner.readers import registry
+from limner.readers.contract import scan_with
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.dicom.source import sniff
 from limner.readers.errors import ReadError, RequestError
-from limner.readers.pseudonym import Pseudonyms
+from limner.readers.pseudonym import NameOptions, Pseudonyms
 from limner.readers.registry import scan
 
 READER = DicomReader()
@@ -31,7 +32,7 @@ def test_text_is_never_dicom(tmp_path: Path) -> None:
     assert READER.claim(str(text), text.read_bytes()[:4096]).strength == 0
     assert sniff(b"\x08\x00") == ""
     with pytest.raises(ReadError, match="must be a DICOM file"):
-        READER.scan(str(text), {})
+        scan_with(READER, str(text), {})
 
 
 def test_a_bare_data_set_is_found_and_said_to_be_one(tmp_path: Path, making: ModuleType) -> None:
@@ -40,7 +41,7 @@ def test_a_bare_data_set_is_found_and_said_to_be_one(tmp_path: Path, making: Mod
     bare = tmp_path / "bare"
     bare.write_bytes(whole[start:])
     assert READER.claim(str(bare), bare.read_bytes()[:4096]).strength > 0
-    (info,) = READER.scan(str(bare), {})
+    (info,) = scan_with(READER, str(bare), {})
     assert "its files have no DICOM preamble" in info.notes
     with READER.open(info) as image:
         assert image.read(info.box, info.size)[0][2, 3, 0] == 203 - 1024
@@ -76,7 +77,7 @@ def test_every_file_has_one_fate(tmp_path: Path, making: ModuleType) -> None:
     assert statuses["cut.dcm"] == "failed"
     assert "as long as its header says" in rows["cut.dcm"][1]
     assert len(rows) == 3 + 6
-    scanned = READER.scan_folder(str(tmp_path), {})
+    scanned = READER.scan_folder(str(tmp_path), READER.Options())
     told = [path for info in scanned.infos for path in info.files]
     told += [path for files, _ in scanned.failed for path in files] + [path for path, _ in scanned.side]
     assert sorted(map(os.path.basename, told)) == sorted(
@@ -102,7 +103,7 @@ def test_an_archive_is_a_folder(tmp_path: Path, making: ModuleType) -> None:
     packed = tmp_path / "study.zip"
     packed.write_bytes(making.archive(members | {"read me.txt": b"no", "inner.zip": making.archive(members)}))
     assert READER.claim(str(packed), packed.read_bytes()[:4096]).strength > 0
-    (folder,), (zipped,) = READER.scan(str(images), {}), READER.scan(str(packed), {})
+    (folder,), (zipped,) = scan_with(READER, str(images), {}), scan_with(READER, str(packed), {})
     assert [plane.name for plane in folder.planes] == [plane.name for plane in zipped.planes]
     assert zipped.files == (str(packed),)
     assert "archives inside archives are not opened" in zipped.notes[-1]
@@ -121,15 +122,15 @@ def test_what_a_dicomdir_lists_and_is_not_there_has_a_row(tmp_path: Path, pydico
     assert rows["DICOMDIR"][0] == "skipped"
     lost = [name for name, (status, _) in rows.items() if status == "failed"]
     assert [name.replace("\\", "/") for name in lost] == ["DICOMDIR!/77654033/CT2/17106"]
-    named = {plane.name for info in READER.scan(str(tree / "DICOMDIR"), {}) for plane in info.planes}
-    assert named == {plane.name for info in READER.scan(str(tree), {}) for plane in info.planes}
+    named = {plane.name for info in scan_with(READER, str(tree / "DICOMDIR"), {}) for plane in info.planes}
+    assert named == {plane.name for info in scan_with(READER, str(tree), {}) for plane in info.planes}
 
 
-@pytest.mark.parametrize(("option", "value"), [("identities", "maybe"), ("window", "nonsense")])
+@pytest.mark.parametrize(("option", "value"), [("columns", "5"), ("names", "maybe"), ("window", "nonsense")])
 def test_an_option_that_means_nothing_is_refused(tmp_path: Path, making: ModuleType, option: str, value: str) -> None:
     path = making.save(making.slices(1)[0], tmp_path / "a.dcm")
     with pytest.raises(RequestError, match=option):
-        READER.scan(str(path), {option: value})
+        scan_with(READER, str(path), {option: value})
 
 
 def test_a_pipe_does_not_stop_the_walk(tmp_path: Path, making: ModuleType) -> None:
@@ -171,7 +172,7 @@ def test_studies_are_numbered_across_all_inputs_whatever_their_order(tmp_path: P
             Modality=modality,
         )
         made[making.save(data, tmp_path / "in" / f"{'cabed'[k]}.dcm")] = (study, series)
-    names = Pseudonyms.of({})
+    names = Pseudonyms.of(NameOptions())
     known = {names.uid(making.uid(100 * study + series)): (study, series) for study, series in made.values()}
     wanted = {
         (10, 1): "study1-dx1",
@@ -186,5 +187,5 @@ def test_studies_are_numbered_across_all_inputs_whatever_their_order(tmp_path: P
         infos = [info for row in scan(inputs, {}) for info in row.infos]
         assert {known[dict(info.facts)["series_uid"]]: info.id for info in infos} == wanted
         assert {info.uri for info in infos} == {f"dicom:{info.study}/{info.id}" for info in infos}
-    shown = [info for row in scan(paths, {"identities": "show"}) for info in row.infos]
+    shown = [info for row in scan(paths, {"names": "show"}) for info in row.infos]
     assert {info.uri for info in shown} == set(paths)

@@ -5,6 +5,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from limner.readers.contract import scan_with
 from limner.readers.dicom.decode import Decoder
 from limner.readers.dicom.faults import FaultError
 from limner.readers.dicom.reader import DicomReader
@@ -17,7 +18,7 @@ READER = DicomReader()
 
 def test_enhanced_frames_have_their_own_place_and_rescale(tmp_path: Path, making: ModuleType) -> None:
     data = making.enhanced([30.0, 10.0, 20.0], slopes=[1.0, 2.0, 4.0])  # not in spatial order
-    (info,) = READER.scan(str(making.save(data, tmp_path / "e.dcm")), {})
+    (info,) = scan_with(READER, str(making.save(data, tmp_path / "e.dcm")), {})
     assert [plane.frame for plane in info.planes] == [2, 3, 1]
     assert [plane.position_mm for plane in info.planes] == [10.0, 20.0, 30.0]
     for plane in info.planes:
@@ -29,7 +30,7 @@ def test_enhanced_frames_have_their_own_place_and_rescale(tmp_path: Path, making
 
 def test_frames_at_one_place_are_parted_by_time(tmp_path: Path, making: ModuleType) -> None:
     data = making.enhanced([1.0, 1.0, 2.0, 2.0], slopes=[1.0] * 4, times=[1, 2, 1, 2])
-    infos = READER.scan(str(making.save(data, tmp_path / "e.dcm")), {})
+    infos = scan_with(READER, str(making.save(data, tmp_path / "e.dcm")), {})
     assert [[plane.frame for plane in info.planes] for info in infos] == [[1, 3], [2, 4]]
     assert {dict(info.facts)["split_by"] for info in infos} == {"temporal position"}
 
@@ -43,7 +44,7 @@ def test_other_frames_are_not_touched(tmp_path: Path, making: ModuleType) -> Non
     data.PixelData = encapsulate([b"\xde\xad\xbe\xef" * 20, good, b"\0" * 40])
     data["PixelData"].VR = "OB"
     path = making.save(data, tmp_path / "clip.dcm")
-    (info,) = READER.scan(str(path), {})
+    (info,) = scan_with(READER, str(path), {})
     assert dict(info.facts)["sort_basis"] == "frame number"
     with READER.open(info) as image:
         pixels, valid = image.read(info.box, (6, 8), 1)
@@ -64,7 +65,7 @@ def test_colour_arrives_as_red_green_blue(tmp_path: Path, making: ModuleType) ->
     data = making.image(
         rgb, sop_class=making.SC, SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0
     )
-    (info,) = READER.scan(str(making.save(data, tmp_path / "c.dcm")), {})
+    (info,) = scan_with(READER, str(making.save(data, tmp_path / "c.dcm")), {})
     assert [channel.common for channel in info.channels] == ["red", "green", "blue"]
     with READER.open(info, ["blue", "red"]) as image:
         pixels, valid = image.read(info.box, info.size)
@@ -78,7 +79,7 @@ def test_a_palette_becomes_colours(tmp_path: Path, making: ModuleType) -> None:
     for at, colour in enumerate(("Red", "Green", "Blue")):
         setattr(data, f"{colour}PaletteColorLookupTableDescriptor", [4, 0, 16])
         setattr(data, f"{colour}PaletteColorLookupTableData", table[:, at].tobytes())
-    (info,) = READER.scan(str(making.save(data, tmp_path / "p.dcm")), {})
+    (info,) = scan_with(READER, str(making.save(data, tmp_path / "p.dcm")), {})
     with READER.open(info) as image:
         pixels, _ = image.read(info.box, info.size)
     assert np.array_equal(pixels, (table // 257)[making.ramp() % 4])
@@ -93,7 +94,7 @@ def test_a_palette_becomes_colours(tmp_path: Path, making: ModuleType) -> None:
     ],
 )
 def test_real_files_open(shared_data: Path, name: str, shape: tuple[int, int]) -> None:
-    (info,) = READER.scan(str(shared_data / "dicom" / name), {})
+    (info,) = scan_with(READER, str(shared_data / "dicom" / name), {})
     assert info.size == shape
     with READER.open(info) as image:
         pixels, valid = image.read(info.box, (64, 64))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from limner.readers.contract import scan_with
 from limner.readers.dicom.grey import Modality, Table, Voi, grey8, padded, steps
 from limner.readers.dicom.pixels import Frames
 from limner.readers.dicom.reader import DicomReader
@@ -70,7 +71,7 @@ def test_values_are_hounsfield_units_and_padding_is_invalid(tmp_path: Path, maki
     pixels[:3] = -2000
     data = making.slices(1, PixelPaddingValue=-2000, RescaleSlope=0.5)[0]
     data.PixelData = pixels.tobytes()
-    (info,) = READER.scan(str(making.save(data, tmp_path / "a.dcm")), {})
+    (info,) = scan_with(READER, str(making.save(data, tmp_path / "a.dcm")), {})
     assert (info.channels[0].name, info.channels[0].dtype, info.channels[0].quantity) == ("grey", "float32", "HU")
     with READER.open(info) as image:
         values, valid = image.read(info.box, info.size)
@@ -134,7 +135,7 @@ def shown(making: ModuleType, path: Path, voi: str, photometric: str) -> Path:
 
 def seen(path: Path) -> tuple[np.ndarray, np.ndarray, ImageInfo]:
     """A file's first image as the reader and its recorded stretch show it: grey (H, W), valid (H, W), and its facts."""
-    (info,) = READER.scan(str(path), {})
+    (info,) = scan_with(READER, str(path), {})
     stretch = stated_stretch(info)
     assert stretch is not None
     recorded = Stretch.from_json(json.loads(json.dumps(stretch.to_json())))
@@ -171,7 +172,7 @@ def test_the_stated_stretch_renders_what_the_pipeline_renders(
 
 def test_a_table_between_whole_numbers_holds_what_it_held_below(tmp_path: Path, making: ModuleType) -> None:
     path = shown(making, tmp_path / "a.dcm", "table", "MONOCHROME2")
-    (info,) = READER.scan(str(path), {})
+    (info,) = scan_with(READER, str(path), {})
     stretch = stated_stretch(info)
     assert stretch is not None
     _, voi = frame(path)
@@ -196,11 +197,11 @@ def test_a_damaged_table_gives_way_to_the_window_and_says_so(tmp_path: Path, mak
     short[0].LUTDescriptor = [700, 0, 12]
     for name, tags in (("with", {"WindowCenter": 300, "WindowWidth": 400}), ("without", {})):
         data = making.image(making.ramp().astype(np.uint16), sop_class=making.CR, VOILUTSequence=short, **tags)
-        (info,) = READER.scan(str(making.save(data, tmp_path / f"{name}.dcm")), {})
+        (info,) = scan_with(READER, str(making.save(data, tmp_path / f"{name}.dcm")), {})
         assert "the lookup table by which the file renders it is damaged and was not used" in info.notes
         assert dict(info.facts).get("window_used", "").startswith("300/400 LINEAR" if tags else "")
         assert (stated_stretch(info) is None) == (not tags)
-        (wished,) = READER.scan(str(tmp_path / f"{name}.dcm"), {"window": "300,400"})
+        (wished,) = scan_with(READER, str(tmp_path / f"{name}.dcm"), {"window": "300,400"})
         assert not any("lookup table" in note for note in wished.notes)
 
 
@@ -209,10 +210,10 @@ def test_of_slices_with_different_tables_most_decide(tmp_path: Path, making: Mod
     for k, data in enumerate(slices):
         rise = np.linspace(0, 255, 100 if k in {0, 3} else 200)
         data.VOILUTSequence = lut(making, first=0, bits=8, entries=rise)
-    (info,) = READER.scan(str(making.save_all(slices, tmp_path)), {})
+    (info,) = scan_with(READER, str(making.save_all(slices, tmp_path)), {})
     assert dict(info.facts)["window_used"] == "200 entries from 0 LUT (file, one of 2)"
     assert any("different windows" in note for note in info.notes)
-    (wished,) = READER.scan(str(tmp_path), {"window": "40,400"})
+    (wished,) = scan_with(READER, str(tmp_path), {"window": "40,400"})
     assert dict(wished.facts)["window_used"] == "40/400 LINEAR (option window)"
 
 
@@ -222,7 +223,7 @@ def test_without_a_window_low_values_of_monochrome1_are_white_all_the_same(tmp_p
         pixels = making.ramp(rows=9, columns=80).astype(np.uint16)
         pixels[0, 0] = 99
         data = making.image(pixels, sop_class=making.CR, PhotometricInterpretation=photometric, PixelPaddingValue=99)
-        (info,) = READER.scan(str(making.save(data, tmp_path / f"{photometric}.dcm")), {})
+        (info,) = scan_with(READER, str(making.save(data, tmp_path / f"{photometric}.dcm")), {})
         assert stated_stretch(info) is None
         with READER.open(info) as image:
             values, valid = image.read(info.box, info.size)
@@ -284,7 +285,7 @@ def test_the_window_is_a_choice_that_is_recorded(tmp_path: Path, making: ModuleT
     bare = making.save(making.slices(1)[0], tmp_path / "b.dcm")
 
     def used(source: Path, **options: str) -> str:
-        return dict(READER.scan(str(source), options)[0].facts)["window_used"]
+        return dict(scan_with(READER, str(source), options)[0].facts)["window_used"]
 
     assert used(path) == "40/400 LINEAR (file, first window)"
     assert used(path, window="bone") == "300/1500 LINEAR (file, window bone)"

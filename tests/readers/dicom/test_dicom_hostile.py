@@ -10,11 +10,14 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from limner.readers.contract import scan_with
 from limner.readers.dicom import decode
 from limner.readers.dicom.decode import Decoder
 from limner.readers.dicom.faults import FaultError
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.limited import MEGABYTES, LimitedProcess
+
+pytestmark = pytest.mark.slow
 
 pytest.importorskip("resource", reason="memory limits need a POSIX system")
 
@@ -68,7 +71,7 @@ def test_together_in_one_folder_each_still_has_one_row(hostile: dict[str, Path])
 
 def test_nothing_escapes_from_an_archive(hostile: dict[str, Path]) -> None:
     path = hostile["zip slip"]
-    DicomReader().scan(str(path), {})
+    scan_with(DicomReader(), str(path), {})
     assert [p.name for p in path.parent.iterdir()] == ["a.zip"]
     assert not (path.parents[2] / "escaped.dcm").exists()
 

@@ -5,6 +5,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from limner.readers.contract import scan_with
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.errors import ReadError
 
@@ -13,7 +14,7 @@ READER = DicomReader()
 
 def test_spacing_is_rows_then_columns_and_centres_become_corners(tmp_path: Path, making: ModuleType) -> None:
     data = making.slices(1, PixelSpacing=[4.0, 6.4])[0]
-    (info,) = READER.scan(str(making.save(data, tmp_path / "a.dcm")), {})
+    (info,) = scan_with(READER, str(making.save(data, tmp_path / "a.dcm")), {})
     assert np.allclose(info.placement.to_world([[0.5, 0.5]]), [[-10, -20, 30]])
     assert np.allclose(info.placement.to_world([[2.5, 3.5]]), [[-10 + 2 * 6.4, -20 + 3 * 4.0, 30]])
     assert (info.placement.unit, info.placement.source) == ("mm", "pixel_spacing")
@@ -29,7 +30,7 @@ def test_places_equal_simpleitk(pydicom_files: Path) -> None:
         if not path.is_file() or "DICOMDIR" in path.name:
             continue
         try:
-            (info,) = READER.scan(str(path), {})
+            (info,) = scan_with(READER, str(path), {})
         except (ReadError, ValueError):
             continue
         if info.placement.unit != "mm" or len(info.placement.matrix) != 3:
@@ -51,7 +52,7 @@ def test_a_skewed_orientation_is_made_orthogonal_and_told(tmp_path: Path, making
     data.Rows = data.Columns = 48
     data.PixelData = np.zeros((48, 48), dtype=np.int16).tobytes()
     path = making.save(data, tmp_path / "a.dcm")
-    (info,) = READER.scan(str(path), {})
+    (info,) = scan_with(READER, str(path), {})
     picture = itk.ReadImage(str(path))
     theirs = picture.TransformIndexToPhysicalPoint((47, 47, 0))
     assert np.abs(info.placement.to_world([[47.5, 47.5]])[0] - theirs).max() < 1e-3
@@ -78,7 +79,7 @@ def test_a_projection_is_placed_only_where_calibrated(
     tmp_path: Path, making: ModuleType, tags: dict[str, object], source: str, unit: str
 ) -> None:
     data = making.image(making.ramp(), sop_class=making.CR, **tags)
-    (info,) = READER.scan(str(making.save(data, tmp_path / "a.dcm")), {})
+    (info,) = scan_with(READER, str(making.save(data, tmp_path / "a.dcm")), {})
     facts = dict(info.facts)
     assert (facts["spacing_source"], info.placement.unit) == (source, unit)
     assert ("row_mm" in facts) == bool(tags)
@@ -92,6 +93,6 @@ def test_an_ultrasound_region_is_not_the_whole_picture(tmp_path: Path, making: M
     data = making.image(
         making.ramp(), sop_class="1.2.840.10008.5.1.4.1.1.6.1", Modality="US", SequenceOfUltrasoundRegions=region
     )
-    (info,) = READER.scan(str(making.save(data, tmp_path / "a.dcm")), {})
+    (info,) = scan_with(READER, str(making.save(data, tmp_path / "a.dcm")), {})
     facts = dict(info.facts)
     assert (facts["spacing_source"], facts["row_mm"], info.placement.unit) == ("us_region", "0.3", "px")

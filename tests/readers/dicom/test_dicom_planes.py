@@ -5,7 +5,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from limner.readers.contract import Truth, check_reader
+from limner.readers.contract import Truth, check_reader, scan_with
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.errors import ReadError
 from limner.readers.image import ImageInfo
@@ -15,7 +15,7 @@ READER = DicomReader()
 
 def test_a_slice_has_its_own_pixels_and_place(tmp_path: Path, making: ModuleType) -> None:
     folder = making.save_all(making.slices(7), tmp_path, order=[4, 0, 6, 2, 1, 5, 3])
-    (info,) = READER.scan(str(folder), {})
+    (info,) = scan_with(READER, str(folder), {})
     assert (info.size, len(info.planes)) == ((6, 8), 7)
     with READER.open(info) as image:
         for k, plane in enumerate(info.planes):
@@ -29,7 +29,7 @@ def test_a_slice_has_its_own_pixels_and_place(tmp_path: Path, making: ModuleType
 
 
 def test_facts_of_a_stack_survive_json(tmp_path: Path, making: ModuleType) -> None:
-    (info,) = READER.scan(str(making.save_all(making.slices(3), tmp_path)), {})
+    (info,) = scan_with(READER, str(making.save_all(making.slices(3), tmp_path)), {})
     assert ImageInfo.from_json(info.to_json()) == info
     assert info.placement == info.planes[0].placement
 

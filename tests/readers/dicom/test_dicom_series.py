@@ -6,6 +6,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from limner.readers.contract import scan_with
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.image import ImageInfo
 
@@ -13,7 +14,7 @@ READER = DicomReader()
 
 
 def scan(path: Path) -> list[ImageInfo]:
-    return list(READER.scan(str(path), {}))
+    return list(scan_with(READER, str(path), {}))
 
 
 def positions(info: ImageInfo) -> list[float]:

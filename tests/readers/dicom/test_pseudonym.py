@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from limner.readers.errors import RequestError
-from limner.readers.pseudonym import Pseudonyms, checked, forms, run_key
+from limner.readers.pseudonym import NameOptions, Pseudonyms, checked, forms, run_key
 
 ONE, OTHER = Pseudonyms(b"0123456789abcdef"), Pseudonyms(b"fedcba9876543210")
 
@@ -38,9 +38,9 @@ def test_a_key_that_can_be_guessed_is_refused_and_not_repeated(monkeypatch: pyte
         assert weak.decode() not in str(error.value)
     monkeypatch.setenv("LIMNER_PSEUDONYM_KEY", "password")
     with pytest.raises(RequestError, match="LIMNER_PSEUDONYM_KEY"):
-        Pseudonyms.of({})
+        Pseudonyms.of(NameOptions())
     with pytest.raises(RequestError, match="key_file"):
-        Pseudonyms.of({"key_file": str(tmp_path / "none")})
+        Pseudonyms.of(NameOptions(key_file=str(tmp_path / "none")))
 
 
 def test_a_run_keeps_its_key_to_its_owner(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_a_run_keeps_its_key_to_its_owner(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert run_key(tmp_path / "run").read_bytes() == path.read_bytes()
     assert run_key(tmp_path / "other").read_bytes() != path.read_bytes()
-    options = {"key_file": str(path)}
+    options = NameOptions(key_file=str(path))
     assert Pseudonyms.of(options) == Pseudonyms.of(options)
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 

@@ -1,0 +1,190 @@
+"""What every writer must do, ours or a plug-in's: run `check_writer` in a test of your own.
+
+    check_writer(MyWriter(), None, tmp_path)
+
+Each check is a sentence of the seam in `limner.reports.writer`, and raises `AssertionError` with that sentence.
+"""
+
+import csv
+import gzip
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import shapely
+
+from ..model.finding import Finding
+from ..readers.geometry import Box, Placement
+from ..readers.image import Channel, ImageInfo, Kind, Plane
+from ..readers.proj import parse_crs
+from .cells import cell, plain
+from .writer import DISCLAIMER, Area, FileRow, ImageRecord, Overview, Patch, Record, Writer
+
+_PERSON: Final = "JANE-DOE"  # a name of a person, which no report tells
+_LABEL: Final = "lymphocyte"
+_HOSTILE: Final = "=1+1\n\t</script>\u202e\ud800\x00"
+_IDS: Final = ("../../outside/=x", "slide \u202e " + "long " * 60, "study-1")
+_NUMBER: Final = re.compile(r"[+-]?\d+(\.\d+)?")
+
+
+def check_writer(writer: Writer, record: Record | None, folder: Path) -> None:
+    """Hold a writer to the seam, on a record of your own or a hostile one, and on a run of nothing.
+
+    `folder` is an empty folder, in which it makes others.
+    """
+    _require(bool(writer.name) and writer.name == plain(writer.name), "a writer has a name", writer.name)
+    hostile = hostile_record()
+    bare = replace(hostile.images[0], findings=tuple, areas=(Area("unreadable", "cut short", 1.0, None, 1),))
+    runs = {
+        "hostile": hostile,
+        "bare": replace(hostile, images=(bare,)),
+        "empty": replace(hostile, images=(), files=(), labels=()),
+    }
+    for name, run in (runs if record is None else {"yours": record, **runs}).items():
+        files = _check_files(writer, run, folder / name)
+        _check_omitted(writer, run)
+        _check_contents(files)
+    _check_failure(writer, hostile, folder / "hostile" / "one")
+
+
+def hostile_record() -> Record:
+    """A run of a map, a slide and a study whose ids, texts and paths are what a writer must not be misled by."""
+    crs = parse_crs("EPSG:32618").to_wkt()
+    in_patient = Placement(((0.5, 0.0, 100.0), (0.0, 1.0, 200.0), (0.0, 0.0, 5.0)), "mm", frame="2.25.9")
+    placements: dict[Kind, Placement] = {
+        "map": Placement(((10.0, 0.0, 5e5), (0.0, -10.0, 4e6)), "m", crs),
+        "slide": Placement(((0.5, 0.0, 0.0), (0.0, 0.5, 0.0)), "um"),
+        "study": in_patient,
+    }
+    images = tuple(_image(kind, name, placements[kind]) for kind, name in zip(placements, _IDS, strict=True))
+    files = (FileRow("file-0123456789abcdef", "read", _IDS[0], "raster"), FileRow(_HOSTILE, "failed", reason=_HOSTILE))
+    model = {"name": _HOSTILE, "version": "1", "sha256": "0" * 64}
+    return Record(images, files, model, (_LABEL, _HOSTILE), "0.1.0")
+
+
+def _image(kind: Kind, name: str, placement: Placement) -> ImageRecord:
+    path = f"/home/{_PERSON}/{_PERSON}.tif"
+    planes = (Plane(placement, path, 1, "2.25.3", 5.0, 1),) if kind == "study" else ()
+    facts = (("series_uid", "2.25.7"), ("row_mm", "1.0"), ("col_mm", "0.5")) if kind == "study" else ()
+    info = ImageInfo(
+        uri=path,
+        reader="sample",
+        size=(100, 80),
+        channels=(Channel("red"),),
+        placement=placement,
+        id=name,
+        study="2.25.1" if kind == "study" else "",
+        files=(path,),
+        notes=(_HOSTILE,),
+        planes=planes,
+        facts=facts,
+        kind=kind,
+    )
+    hole = shapely.box(10, 10, 40, 40).difference(shapely.box(20, 20, 30, 30))
+    findings = [
+        Finding(_LABEL, hole, "area", 0.5, numbers={"pixels": 800.0, _HOSTILE: 1.0}),
+        Finding(_HOSTILE, shapely.box(50, 50, 60, 60), "box", text=_HOSTILE, notes={_HOSTILE: _HOSTILE}),
+        Finding(_LABEL, shapely.MultiPolygon([shapely.box(0, 0, 1, 1), shapely.box(2, 2, 3, 3)]), "region"),
+    ]
+    seen = np.ones((80, 100), dtype=np.bool_)
+    return ImageRecord(
+        info,
+        lambda: findings,
+        lambda: Overview(np.full((80, 100, 3), 90, dtype=np.uint8), seen, seen, (1.0, 1.0)),
+        (Area("analysed", "", 7000.0, 0.5, 3), Area("skipped", _HOSTILE, 1000.0, 0.1, 1)),
+        failures=((f"{name}/x0", _HOSTILE),),
+        seen={"Tiles": _HOSTILE},
+        patches=(Patch(Box(0, 60, 100, 80), "skipped", _HOSTILE),),
+    )
+
+
+def _check_files(writer: Writer, run: Record, folder: Path) -> Sequence[Path]:
+    """Where files are, that nothing else is there, and that the same record gives the same bytes."""
+    written: list[dict[str, bytes]] = []
+    paths: Sequence[Path] = ()
+    for name in ("two", "one", "one"):
+        place = folder / name
+        place.mkdir(parents=True, exist_ok=True)
+        paths = writer.write(run, place)
+        names = [path.name for path in paths]
+        _require(all(path.parent == place for path in paths), "files lie in the folder that was given", paths)
+        _require(len(set(names)) == len(names), "files have names of their own", names)
+        there = sorted(entry.name for entry in place.iterdir())
+        _require(there == sorted(names), "what is written is what is returned, and no temporary file is left", there)
+        _require(all(path.is_file() and not path.is_symlink() for path in paths), "files are plain files", paths)
+        written.append({path.name: path.read_bytes() for path in paths})
+    _require(written[0] == written[1], "the same record gives the same bytes in any folder")
+    _require(written[1] == written[2], "a report that is written again is the same")
+    return paths
+
+
+def _check_omitted(writer: Writer, run: Record) -> None:
+    omitted = writer.omitted(run)
+    ids = [image.info.id for image in run.images]
+    _require(set(omitted) <= set(ids), "images that are left out are images of the run", list(omitted))
+    _require(all(omitted.values()), "an image is left out for a reason", omitted)
+
+
+def _check_contents(paths: Sequence[Path]) -> None:
+    for path in paths:
+        content = path.read_bytes()
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
+        told = _PERSON in path.name or _PERSON.encode() in content
+        _require(not told, "no report tells the names of files, which may be names of people", path.name)
+        try:
+            text = content.decode("utf-8")
+        except UnicodeDecodeError:
+            text = None
+        if text is None or _LABEL in text:
+            said = DISCLAIMER.encode() in content
+            _require(said, f"a report that tells of findings says: {DISCLAIMER}", path.name)
+        if text is None or "\0" in text:
+            continue
+        seen = "\n".join(plain(line) for line in text.split("\n"))
+        _require(text == seen, "texts hold no control, bidirectional or other unseen characters", path.name)
+        if path.suffix in {".csv", ".tsv"}:
+            _check_table(path, text)
+        if "json" in path.name.rsplit(".", 2)[-1] or path.name.endswith("json.gz"):
+            json.loads(text, parse_constant=_refuse)
+
+
+def _check_table(path: Path, text: str) -> None:
+    lines = text.split("\n")
+    rows = list(csv.reader(lines[:-1], delimiter="\t" if path.suffix == ".tsv" else ","))
+    _require(lines[-1] == "" and len(rows) == len(lines) - 1, "each row of a table is a line", path.name)
+    _require(len({len(row) for row in rows}) <= 1, "each row of a table has all columns", path.name)
+    for one in (one for row in rows for one in row):
+        _require(bool(_NUMBER.fullmatch(one)) or cell(one) == one, "no cell of a table is a formula", one)
+
+
+def _check_failure(writer: Writer, run: Record, folder: Path) -> None:
+    """A write that fails: the disk is full, say."""
+
+    def fail() -> Sequence[Finding]:
+        raise OSError(28, "No space left on device")
+
+    before = dict(_contents(folder))
+    with suppress(Exception):
+        writer.write(replace(run, images=tuple(replace(image, findings=fail) for image in run.images)), folder)
+    after: Mapping[str, bytes] = dict(_contents(folder))
+    _require(set(after) == set(before), "a write that fails leaves nothing half-written", sorted(after))
+
+
+def _contents(folder: Path) -> Iterator[tuple[str, bytes]]:
+    for path in sorted(folder.iterdir()):
+        yield path.name, path.read_bytes()
+
+
+def _refuse(word: str) -> None:
+    msg = f"{word} is no JSON"
+    raise AssertionError(msg)
+
+
+def _require(holds: bool, sentence: str, found: object = "") -> None:  # noqa: FBT001 - as in a sentence
+    if not holds:
+        raise AssertionError(f"{sentence} (found: {found})" if found != "" else sentence)

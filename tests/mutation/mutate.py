@@ -1,0 +1,151 @@
+"""Breaks the code on purpose, a little, 400 times over, and says which breaks no test noticed.
+
+    PYTHON tests/mutation/mutate.py [--sample 400] [--seed 1] [--only PATTERN]
+
+Each mutant lives in memory, in a process of its own that runs the tests of its module: no file is changed. The exit
+code is 1 where fewer than 90 % are killed. Mutants that do what the original does stand in `equivalent.py`.
+"""
+
+import argparse
+import contextlib
+import fnmatch
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import CodeType, ModuleType
+
+import changes
+from equivalent import EQUIVALENT
+
+ROOT = Path(__file__).resolve().parents[2]
+ENOUGH = 0.9
+CASES: dict[str, Sequence[str]] = {
+    "readers/geometry.py": ["readers/test_geometry.py"],
+    "readers/geodesy.py": ["readers/test_geodesy.py"],
+    "readers/tissue.py": ["readers/test_tissue.py"],
+    "model/tiling.py": ["model/test_tiling.py"],
+    "model/seams.py": ["model/test_seams.py"],
+    "model/detections.py": ["model/test_detections.py"],
+    "model/polygons.py": ["model/test_polygons.py"],
+    "reports/tables.py": ["reports/test_tables.py", "reports/test_studies.py"],
+    "pipelines/store.py": ["pipelines/test_store.py"],
+}
+BEFOREHAND = ("numpy", "shapely", "rasterio", "pandas", "tifffile", "onnx", "yaml", "pydantic", "pyproj", "hypothesis")
+
+
+class Planted(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Gives one module other code than its file holds."""
+
+    def __init__(self, path: str, code: CodeType) -> None:
+        self.name = "limner." + path.removesuffix(".py").replace("/", ".")
+        self.path, self.code = path, code
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """As import asks: ours is the one module."""
+        del path, target
+        if fullname != self.name:
+            return None
+        return importlib.util.spec_from_file_location(fullname, ROOT / self.path, loader=self)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the code."""
+        exec(self.code, module.__dict__)  # noqa: S102 - what importing does
+
+
+def run(path: str, code: CodeType, limit: float) -> tuple[str, float]:
+    """What the tests of a module say of such code: "passed", "failed" or "too slow", and in how many seconds."""
+    begun = time.monotonic()
+    child = os.fork()
+    if not child:
+        os.setsid()
+        outcome = 70
+        with contextlib.suppress(BaseException):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(1, 2)
+            outcome = _test(path, code)
+        os._exit(min(outcome, 70))
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        spent = time.monotonic() - begun
+        if ended:
+            return ("failed" if status else "passed"), spent
+        if spent > limit:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return "too slow", spent
+        time.sleep(0.01)
+
+
+def _test(path: str, code: CodeType) -> int:
+    import pytest  # noqa: PLC0415 - in the child only, where its state ends
+
+    sys.meta_path.insert(0, Planted(path, code))
+    options = [
+        "-x",
+        "-q",
+        "-m",
+        "not slow",
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        str(ROOT / "pyproject.toml"),
+        "--rootdir",
+        str(ROOT),
+    ]
+    return int(pytest.main([*options, *(str(ROOT / "tests" / name) for name in CASES[path])]))
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sample", type=int, default=400)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", default="*", help="modules, such as 'model/*'")
+    asked = parser.parse_args()
+    for name in BEFOREHAND:
+        importlib.import_module(name)  # once for all children
+    sources = {
+        path: (ROOT / path).read_text(encoding="utf-8") for path in CASES if fnmatch.fnmatchcase(path, asked.only)
+    }
+    slowest = {path: _seconds(path, source) for path, source in sources.items()}
+    every = [(path, number) for path, source in sources.items() for number in range(changes.count(source))]
+    chosen = sorted(random.Random(asked.seed).sample(every, min(asked.sample, len(every))))  # noqa: S311 - a sample
+    print(f"{len(chosen)} of {len(every)} mutants of {len(sources)} modules", flush=True)
+    killed, survivors, excused = 0, list[str](), list[str]()
+    for done, (path, number) in enumerate(chosen, start=1):
+        mutant = changes.mutant(sources[path], number)
+        told = f"{path}:{mutant.line}\n    - {mutant.before}\n    + {mutant.after}"
+        if reason := EQUIVALENT.get((path, mutant.before, mutant.after)):
+            excused.append(f"{told}\n    {reason}")
+            continue
+        outcome, _ = run(path, compile(mutant.tree, str(ROOT / path), "exec"), 20 + 5 * slowest[path])
+        killed += outcome != "passed"
+        if outcome == "passed":
+            survivors.append(told)
+            print(f"survived ({done} of {len(chosen)}): {told}", flush=True)
+    counted = killed + len(survivors)
+    print("\nSurvivors\n" + "\n".join(survivors) + "\n\nEquivalent\n" + "\n".join(excused))
+    print(f"\nKilled {killed} of {counted} ({killed / max(counted, 1):.1%}); {len(excused)} more are equivalent")
+    return int(killed < ENOUGH * counted)
+
+
+def _seconds(path: str, source: str) -> float:
+    """How long the tests of an unchanged module take. Ends the program where they fail."""
+    outcome, spent = run(path, compile(source, str(ROOT / path), "exec"), 600)
+    if outcome != "passed":
+        sys.exit(f"The tests of {path} fail as it is")
+    print(f"{path}: its tests take {spent:.1f} s", flush=True)
+    return spent
+
+
+if __name__ == "__main__":
+    sys.exit(main())
