@@ -151,10 +151,13 @@ class _Shelf:
 
 
 def _check_places(findings: Sequence[Finding], info: ImageInfo) -> None:
-    """Raise `ValueError` for a finding that lies further outside its image than any region or box reaches."""
+    """Raise `ValueError` for a finding on no plane of its image, or further outside than any region or box reaches."""
     width, height = info.size
     whole = shapely.box(-width, -height, 2 * width, 2 * height)
     for finding in findings:
+        if not 0 <= finding.plane < len(info.planes):
+            msg = f"a {finding.label} on plane {finding.plane} of {len(info.planes)}"
+            raise ValueError(msg)
         if not (finding.geometry.is_empty or whole.covers(shapely.box(*finding.geometry.bounds))):
             msg = f"a {finding.label} at {finding.geometry.bounds}"
             raise ValueError(msg)

@@ -149,14 +149,20 @@ import os, signal, time
 from pathlib import Path
 from limner.model.annotator import Answer, Sight
 from limner.readers.errors import ModelError
+from limner.readers.options import Options
+from pydantic import Field
 
 
 class Painter:
     """Sees RGB and says of each region where it is; `mood` is what it does otherwise."""
 
+    class Options(Options):
+        mood: str = Field("", description="What it does otherwise.")
+        trigger: str = Field("", description="A file that only one can delete.")
+
     def __init__(self, options):
-        self.options = dict(options)
-        self.mood = self.options.get("mood", "")
+        self.options = options
+        self.mood = options.mood
         self.identity = {"name": "painter", "version": "1", "mood": self.mood}
         self.labels = ()
         self.colours = {}
@@ -184,7 +190,7 @@ class Painter:
             raise MemoryError
         if self.mood == "rogue":
             try:
-                os.unlink(self.options["trigger"])  # only one worker can
+                os.unlink(self.options.trigger)  # only one worker can
             except FileNotFoundError:
                 pass
             else:
@@ -219,9 +225,6 @@ class PerTile:
     identity = {"name": "per-tile", "version": "1"}
     labels = ("seen",)
     colours = {}
-
-    def __init__(self, options):
-        pass
 
     def sight(self, info):
         return Sight(tile=16)

@@ -127,15 +127,22 @@ def test_what_is_known_is_printed_before_anything_is_tried(
 TRIED = """
 import os, signal, time
 from limner.model.annotator import Answer, Sight
+from limner.readers.options import Options
+from pydantic import Field
+
+
+class TriedOptions(Options):
+    mood: str = Field("", description="How it misbehaves.")
 
 
 class Tried:
+    Options = TriedOptions
     identity = {"name": "tried", "version": "1"}
     labels = ("seen",)
     colours = {}
 
     def __init__(self, options):
-        self.mood, self.held = options.get("mood", ""), []
+        self.mood, self.held = options.mood, []
 
     def sight(self, info):
         return Sight(tile=64)
