@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from platformdirs import user_cache_path
+
 from ..readers.errors import ModelError, shown
 from ..readers.files import parse_json, read_whole
 from .foreign import foreign
@@ -46,15 +48,15 @@ def is_path(source: str) -> bool:
 
 
 def cache_folder() -> Path:
-    """Where fetched weights are kept: $LIMNER_CACHE, or the platform's cache folder."""
+    """Where fetched weights are kept: $LIMNER_CACHE, or the platform's cache folder.
+
+    On Windows a folder of before, without `Cache` at its end, goes on being used where it exists.
+    """
     chosen = os.environ.get("LIMNER_CACHE")
     if chosen:
         return Path(chosen)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "limner"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "limner"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "limner"
+    folder = user_cache_path("limner", appauthor=False)
+    return folder.parent if sys.platform == "win32" and folder.parent.is_dir() else folder
 
 
 def locate(source: str, sha256: str, *, fetch: bool, name: str = "NAME") -> Path:

@@ -16,7 +16,7 @@ from .errors import ReadError, RequestError
 from .geodesy import from_lonlat, lonlat_or_nan
 from .geometry import Placement
 from .image import ImageInfo
-from .integral import Edges
+from .polygon_area import edges_of
 
 _TOLERANCE: Final = 0.05  # pixels an edge may stray from the straight line in longitude and latitude
 _SAMPLES: Final = 65  # a side, of the picture's outline and inside
@@ -150,13 +150,13 @@ def _placed(area: BaseGeometry, placement: Placement) -> BaseGeometry:
 
 def _bow(area: BaseGeometry, placement: Placement) -> float:
     """How many pixels any edge, straight in longitude and latitude, strays from the straight line in pixels."""
-    edges = Edges.of(np.asarray([area], dtype=object))
-    start = from_lonlat(placement, edges.start)
-    chord = from_lonlat(placement, edges.end) - start
+    _, first, last = edges_of(np.asarray([area], dtype=object))
+    start = from_lonlat(placement, first)
+    chord = from_lonlat(placement, last) - start
     length = np.hypot(chord[:, 0], chord[:, 1])
     worst = 0.0
     for t in (0.25, 0.5, 0.75):
-        off = from_lonlat(placement, edges.start + (edges.end - edges.start) * t) - start
+        off = from_lonlat(placement, first + (last - first) * t) - start
         across = np.abs(off[:, 0] * chord[:, 1] - off[:, 1] * chord[:, 0])
         stray = np.divide(across, length, out=np.hypot(off[:, 0], off[:, 1]), where=length > 0)
         worst = max(worst, float(stray.max()))

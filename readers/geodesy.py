@@ -6,14 +6,15 @@ WGS84; nothing at all for UTM on WGS84). Distances and areas need no datum shift
 
 How areas are made. Pixel edges are straight in pixel space, and the polygon that is measured is the polygon of those
 edges, not of geodesics between its corners. The area of a pixel on the ellipsoid is |∂P/∂x × ∂P/∂y| of its position
-P in space (the surface element of any textbook on differential geometry); a polygon's area is the integral of that
-over it (`integral`), which has no seam at the antimeridian and no hole at a pole. In a plain geographic CRS it is the
-closed form of the zone between two parallels (Snyder 1987, Map Projections: A Working Manual, eq. 3-12).
+P in space (the surface element of any textbook on differential geometry), and a small polygon has as many times that
+as it has pixels; a wide one's area is that of geodesics between points on its edges (`polygon_area`). In a plain
+geographic CRS it is the closed form of the zone between two parallels (Snyder 1987, Map Projections: A Working Manual,
+eq. 3-12).
 """
 # shapely and pyproj leave their functions' **kwargs untyped:
 # pyright: reportUnknownMemberType=false
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -26,7 +27,7 @@ from shapely.geometry.base import BaseGeometry
 
 from .errors import ReadError
 from .geometry import Placement, Points
-from .integral import Edges, integrate
+from .polygon_area import area_of, edges_of
 from .proj import parse_crs, transformer
 
 Values = npt.NDArray[np.float64]
@@ -249,7 +250,7 @@ def areas_m2(geometries: Geometries, placement: Placement) -> Values | None:
         return None
     ground = None if placement.crs is None else _ground(placement.crs)
     if ground is not None and not ground.flat and ground.geodetic is None and placement.warp is None:
-        return _zonal_areas(Edges.of(shapes), len(shapes), placement, ground)
+        return _zonal_areas(shapes, placement, ground)
     areas = np.asarray(shapely.area(shapes), dtype=np.float64)
     solid = areas > 0
     if placement.warp is None and (ground is None or ground.flat):
@@ -263,8 +264,25 @@ def areas_m2(geometries: Geometries, placement: Placement) -> Values | None:
     small = solid & (across <= _FLAT)
     areas[small] *= _pixel_m2(placement, shapely.get_coordinates(shapely.centroid(shapes[small])))
     wide = np.flatnonzero(solid & ~small)
-    areas[wide] = integrate(shapes[wide], lambda xy: _pixel_m2(placement, xy))
+    metres = float(scale.max()) * (_METRES[placement.unit] if ground is None else ground.metres)
+    areas[wide] = [area_of(shape, _ring_area(placement, ground), metres) for shape in shapes[wide]]
     return areas
+
+
+def _ring_area(placement: Placement, ground: _Ground | None) -> Callable[[Points], float]:
+    """What tells the signed area in m² of a ring of level-0 pixels (N, 2): by geodesics, or on a plane without CRS."""
+    geod = None if ground is None or ground.flat else pyproj.Geod(a=ground.axis, es=ground.eccentricity2)
+    metres = _METRES[placement.unit] if ground is None else ground.metres
+
+    def area(xy: Points) -> float:
+        world = placement.to_world(xy)
+        if ground is None or geod is None:
+            x, y = (world - world[0]).T * metres
+            return float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum()) / 2.0
+        lonlat = np.degrees(ground.lonlat(world))
+        return float(geod.polygon_area_perimeter(*lonlat.T)[0]) if np.isfinite(lonlat).all() else np.nan
+
+    return area
 
 
 def area_m2(geometry: BaseGeometry, placement: Placement) -> float | None:
@@ -279,9 +297,10 @@ def boxes_m2(boxes: npt.ArrayLike, placement: Placement) -> Values | None:
     return areas_m2(np.asarray(shapely.box(x0, y0, x1, y1), dtype=object), placement)
 
 
-def _zonal_areas(edges: Edges, count: int, placement: Placement, ground: _Ground) -> Values:
+def _zonal_areas(shapes: npt.NDArray[np.object_], placement: Placement, ground: _Ground) -> Values:
     """∮ zone(latitude) dλ around each geometry's rings, for pixels that are affine in longitude and latitude."""
-    start, end = (ground.lonlat(placement.to_world(points)) for points in (edges.start, edges.end))
+    owner, start, end = edges_of(shapes)
+    start, end = (ground.lonlat(placement.to_world(points)) for points in (start, end))
     along = end[:, 0] - start[:, 0]
     rise = end[:, 1] - start[:, 1]
     zone = ground.zone(start[:, 1])
@@ -289,7 +308,7 @@ def _zonal_areas(edges: Edges, count: int, placement: Placement, ground: _Ground
     nodes, weights = np.polynomial.legendre.leggauss(16)  # the zone is analytic: 16 points serve an edge of any length
     lat = start[oblique, 1, None] + rise[oblique, None] * (nodes + 1.0) / 2.0
     zone[oblique] = (ground.zone(lat) * weights).sum(axis=1) / 2.0
-    return np.abs(np.bincount(edges.owner, weights=zone * along, minlength=count))
+    return np.abs(np.bincount(owner, weights=zone * along, minlength=len(shapes)))
 
 
 def densify_all(geometries: Geometries, placement: Placement, tolerance_px: float = 0.05) -> npt.NDArray[np.object_]:

@@ -46,6 +46,7 @@ FENCES: dict[str, tuple[str, ...]] = {
     # what runs a network, and what fetches one
     "onnxruntime": ("model/onnx.py",),
     "huggingface_hub": ("model/weights.py",),
+    "platformdirs": ("model/weights.py",),
     # a model behind a URL: what asks it, and what checks its answers
     "httpx2": ("model/asking/wire.py",),
     "jsonschema": ("model/asking/schema.py",),

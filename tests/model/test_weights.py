@@ -123,9 +123,14 @@ def test_a_source_that_is_not_pinned_or_smuggles_an_option(source: str) -> None:
         weights.locate(source, SHA256, fetch=True)
 
 
-def test_the_cache_is_where_the_platform_keeps_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_where_the_platform_keeps_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LIMNER_CACHE")
     assert weights.cache_folder().name == "limner"
+    monkeypatch.setattr(weights, "user_cache_path", lambda name, **_: tmp_path / name / "Cache")
+    assert weights.cache_folder() == tmp_path / "limner" / "Cache"
+    (tmp_path / "limner").mkdir()
+    monkeypatch.setattr(weights.sys, "platform", "win32")
+    assert weights.cache_folder() == tmp_path / "limner", "a folder of before"
 
 
 def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -370,3 +370,12 @@ def test_an_edge_through_the_pole_comes_to_an_end() -> None:
     pole = north_up(3413, 1000.0, -3e6, 3e6)
     dense = geodesy.densify(shapely.box(3000, 0, 5000, 5000), pole)
     assert shapely.get_num_coordinates(dense) < 3000
+
+
+def test_a_wide_picture_that_is_warped_without_a_crs_is_measured_on_its_plane() -> None:
+    x = (5000.0, 5000.0, 0.0, 500.0, 0.0, 0.0)  # metres: a middle, a slope and a bow along x
+    y = (5000.0, 0.0, -5000.0, 0.0, 0.0, 0.0)
+    warp = Polynomial(TERMS, x, y, (500.0, 500.0), 500.0, 0.1)
+    placement = Placement(((10.0, 0.0, 0.0), (0.0, -10.0, 10000.0)), "m", warp=warp)
+    half = geodesy.area_m2(shapely.box(500, 0, 1000, 1000), placement)
+    assert half == pytest.approx((5000 + 500) * 10000, rel=1e-9)
