@@ -15,8 +15,8 @@ from ..model.fourkhd.files import Files
 from ..model.fourkhd.tokens import Tokenizer
 from ..model.training.samples import read_samples
 from ..readers.errors import RequestError
+from ..readers.extras import require_extra
 from ..readers.files import replacing, write_atomic
-from ..reports.losses import draw_losses
 
 if TYPE_CHECKING:
     from ..model.training.align import Alignment, Row
@@ -48,6 +48,9 @@ def align(  # noqa: PLR0913 - as many as a training has sides
     from ..model.training import checkpoints  # noqa: PLC0415 - the same
     from ..model.training.align import Aligner, check, compute_with  # noqa: PLC0415 - the same
 
+    require_extra("train", "limner train align")
+    from .plots import plot_losses  # noqa: PLC0415 - an extra
+
     check(settings)
     if every < 1:
         raise RequestError("--every", "it is a whole number from 1", value=str(every), remedy="Correct it")
@@ -77,7 +80,7 @@ def align(  # noqa: PLR0913 - as many as a training has sides
             tell(row, aligner.steps)
 
     aligner.run(after)
-    draw_losses([float(line.split(",")[1]) for line in rows[1:]], out / PICTURE)
+    plot_losses([float(line.split(",")[1]) for line in rows[1:]], out / PICTURE)
     with replacing(out / MODEL) as part:
         convert(files, part, dtype=dtype, instead=aligner.trained, stated={"layout": settings.layout})
     return out / MODEL

@@ -156,7 +156,9 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[s
     for part in ("config", "versions", "annotator"):
         before, after = _section(old, part), _section(new, part)
         neutral = {*NEUTRAL, *free} if part == "config" else {"labels", "neutral"}
-        keys = [k for k in dict.fromkeys([*before, *after]) if k not in neutral and not k.startswith("colours.")]
+        keys = [
+            key for key in dict.fromkeys([*before, *after]) if not {key, key.partition(".")[0]} & {*neutral, "colours"}
+        ]
         keys = [key for key in keys if key not in INNER or (key in before and key in after)]
         found += [(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
     prints_before, prints_after = _fingerprints(old), _fingerprints(new)

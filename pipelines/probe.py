@@ -27,7 +27,7 @@ from ..model.training.probe import Fitted, check_installed, fit, fits
 from ..model.training.scores import RESAMPLES, SEED, Interval, Scores, balance, difference, margins, score
 from ..readers.errors import RequestError
 from ..readers.files import write_atomic
-from ..reports.probes import card_words, draw_confusion
+from ..reports.probes import card_words
 from ..reports.writer import DISCLAIMER
 from .config import Settings
 from .events import Listener, Told
@@ -59,6 +59,8 @@ def train_probe(settings: Settings, request: ProbeRequest, listen: Listener) -> 
     """
     folder, kind = _folder(settings.out), request.kind
     check_installed()  # before anything is read
+    from .plots import plot_confusion  # noqa: PLC0415 - an extra
+
     listen(Told("Looking at the inputs"))
     lesson = gather(settings, request, listen)
     count = len(lesson.names)
@@ -76,7 +78,7 @@ def train_probe(settings: Settings, request: ProbeRequest, listen: Listener) -> 
     (folder / CARD).unlink(missing_ok=True)
     sha256 = fitted.head.save(folder / HEAD)
     card = make_card(lesson, request, fitted, colour, sha256)
-    draw_confusion(card, folder / CONFUSION)
+    plot_confusion(card, folder / CONFUSION)
     write_atomic(folder / WORDS, card_words(card).encode())
     return Trained(card, (folder / HEAD, folder / CONFUSION, folder / WORDS, write_card(card, folder)))
 

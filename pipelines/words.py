@@ -9,12 +9,15 @@ from typing import get_args
 
 from ..model.cards import find_card, shipped_cards
 from ..model.fourkhd.files import SHIPPED, Files
-from ..readers.errors import ModelError
+from ..readers.errors import ModelError, shown
 from ..readers.image import ImageInfo
+from ..readers.options import Options, list_options, options_of
+from ..readers.overrides import Overrides
 from ..readers.plugins import Group, installed
 from ..readers.registry import Scanned
 from ..reports.measures import areas_m2, crs_name, shapes
 from ..reports.writer import ImageRecord
+from .choice import CARD_ANNOTATOR
 from .doctor import weights_state
 from .estimate import Estimate, Timing
 from .events import plural
@@ -143,9 +146,11 @@ def describe_models() -> str:
 
 
 def describe_card(name: str) -> str:
-    """A model card in full; after "4khd:" that of a checkpoint."""
+    """A model card in full; after "4khd:" that of a checkpoint; and the options of an annotator, also by its name."""
+    if name in installed("limner.annotators"):
+        return f"{visible(name)}\n{_options_said(name)}"
     if name.startswith(_ASKED):
-        return _describe_checkpoint(name)
+        return f"{_describe_checkpoint(name)}\n{_options_said(_ASKED.removesuffix(':'))}"
     card = find_card(name)
     size = card.resolution
     rows = [
@@ -163,7 +168,7 @@ def describe_card(name: str) -> str:
         wants = ", ".join(band if isinstance(band, str) else " or ".join(band) for band in variant.bands)
         rows += [(f"variant {variant.name}", f"{wants} in {variant.quantity}"), ("weights", variant.weights)]
         rows.append(("sha256", variant.sha256))
-    return f"{visible(card.name)}\n{table(rows)}"
+    return f"{visible(card.name)}\n{table(rows)}\n{_options_said(CARD_ANNOTATOR)}"
 
 
 def _describe_checkpoint(name: str) -> str:
@@ -184,13 +189,37 @@ def _describe_checkpoint(name: str) -> str:
 
 
 def describe_plugins() -> str:
-    """Installed readers, annotators and writers."""
-    rows = [
-        (group.removeprefix("limner."), name, point.value, _origin(point))
-        for group in get_args(Group)
-        for name, point in installed(group).items()
+    """Installed readers, annotators and writers, each with the package it comes from and its options."""
+    parts: list[str] = []
+    for group in get_args(Group):
+        for name, point in installed(group).items():
+            head = table([(group.removeprefix("limner."), name, point.value, _origin(point))])
+            rows = _option_rows(point)
+            parts += [head, *([_indent(table(rows))] if rows else [])]
+    stated = table(_rows_of(Overrides))
+    return "\n".join([*parts, "options of every reader", _indent(stated)])
+
+
+def _option_rows(point: EntryPoint) -> list[tuple[str, str, str, str]]:
+    """A plug-in's options; one that cannot be imported says why."""
+    try:
+        return _rows_of(options_of(point.load()))
+    except Exception as error:  # noqa: BLE001 - whatever a stranger's module raises
+        return [("cannot be used", shown(str(error)), "", "")]
+
+
+def _rows_of(model: type[Options]) -> list[tuple[str, str, str, str]]:
+    """Name, type, default and what it does."""
+    return [
+        (row.name, row.type, f"default {row.default}" if row.default else "", row.description)
+        for row in list_options(model)
     ]
-    return table(rows)
+
+
+def _options_said(name: str) -> str:
+    """The options of an annotator, as they are set."""
+    rows = [(f"model_options.{row[0]}", *row[1:]) for row in _option_rows(installed("limner.annotators")[name])]
+    return f"options, such as --set {rows[0][0]}=VALUE\n{_indent(table(rows))}" if rows else "it takes no options"
 
 
 def _findings_table(outcome: Outcome, image: ImageRecord) -> str:

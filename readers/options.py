@@ -135,7 +135,7 @@ def list_options(model: type[Options]) -> list[OptionRow]:
         OptionRow(
             name,
             _kind(properties[name], _separator(field)),
-            "" if field.is_required() or field.default is None else _text(field.default, _separator(field)),
+            "" if field.is_required() or field.default is None else shown(_text(field.default, _separator(field)), 40),
             " ".join((field.description or "").split()),
             neutral=bool(_extra(field).get("neutral")),
         )

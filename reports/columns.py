@@ -4,13 +4,15 @@
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from ..model.finding import Finding
-from ..readers.image import Kind, Plane
+from ..readers.image import Kind
 from .cells import plain
-from .column import KINDS, About, Column, Dtype, Typed, chosen, distinct
+from .column import KINDS, About, Column, Typed, chosen, distinct
 from .measures import FindingsBatch, crs_name
 from .patient import boxes_mm, centres_mm, positions_mm, sides, uids
 from .writer import Record
@@ -25,30 +27,29 @@ def fact(key: str) -> Callable[[Any], str | None]:
     return lambda batch: dict(batch.image.info.facts).get(key) or None
 
 
-def _slice(value: Callable[[Plane], object]) -> Callable[[FindingsBatch], object]:
-    """A value of the slice that a finding is in."""
-    return lambda batch: [value(plane) for plane in batch.planes]
+def _found(name: str) -> Callable[[FindingsBatch], object]:
+    return lambda batch: [getattr(finding, name) for finding in batch.findings]
+
+
+def _slice(name: str) -> Callable[[FindingsBatch], object]:
+    """What is known of the slices that findings are on."""
+    return lambda batch: [getattr(plane, name) for plane in batch.planes]
 
 
 def _axes(
-    words: Mapping[str, str],
+    names: str,
+    description: str,
     values: Callable[[FindingsBatch], Typed],
     unit: str,
-    decimals: int | Callable[[FindingsBatch], int],
-    *kinds: Kind,
+    decimals: int | Callable[[FindingsBatch], int] = 3,
+    kinds: tuple[Kind, ...] = KINDS,
     about: About = "place",
-) -> tuple[Column[FindingsBatch], ...]:
-    """A column for each column of (N, K) values; `words` are their names and what they are."""
-    return tuple(
-        Column(name, "float64", said, lambda batch, at=at: values(batch)[:, at], unit, decimals, kinds or KINDS, about)
-        for at, (name, said) in enumerate(words.items())
-    )
-
-
-def _study(
-    name: str, dtype: Dtype, description: str, values: Callable[[FindingsBatch], object]
-) -> Column[FindingsBatch]:
-    return Column(name, dtype, description, values, kinds=("study",))
+) -> list[Column[FindingsBatch]]:
+    """A column for each column of (N, K) values."""
+    return [
+        Column(name, "float64", description, lambda batch, at=at: values(batch)[:, at], unit, decimals, kinds, about)
+        for at, name in enumerate(names.split())
+    ]
 
 
 def _um(values: Callable[[FindingsBatch], Typed]) -> Callable[[FindingsBatch], Typed]:
@@ -59,6 +60,13 @@ def _um(values: Callable[[FindingsBatch], Typed]) -> Callable[[FindingsBatch], T
 def _fine(batch: FindingsBatch) -> int:
     return 9 if batch.image.info.placement.unit == "deg" else 3
 
+
+MAP: tuple[Kind, ...] = ("map",)
+SLIDE: tuple[Kind, ...] = ("slide",)
+STUDY: tuple[Kind, ...] = ("study",)
+TISSUE: tuple[Kind, ...] = ("slide", "study")
+_UID = "the same finding's in any run with the same key: a UUID made from what is said of which pixels"
+_SIDE = "left, right or both: of the plane x = 0 mm, of a patient who lay on the back; else empty"
 
 IMAGE: Column[Any] = Column(
     "image", "category", "the image's id in this run", lambda batch: batch.image.info.id, about="identity"
@@ -85,192 +93,92 @@ FINDINGS: tuple[Column[FindingsBatch], ...] = (
     Column(
         "finding",
         "int64",
-        "its number within the image, from 1, the same in every report",
-        lambda batch: range(batch.first, batch.first + len(batch)),
+        "its number within the image, from 1",
+        lambda b: b.first + np.arange(len(b)),
         about="identity",
     ),
-    Column("label", "category", "what was found", lambda batch: [one.label for one in batch.findings]),
+    Column("label", "category", "what was found", _found("label")),
+    Column("kind", "category", "of the geometry: area (traced from a class map), box, tile or region", _found("kind")),
+    Column("score", "float64", "0 to 1 as the model gave it; empty where it gives none", _found("score"), decimals=4),
+    Column("area_m2", "float64", "area on the ellipsoid", lambda batch: batch.area_m2, "m²", kinds=MAP),
+    Column("area_um2", "float64", "area", lambda batch: batch.area_m2 * 1e12, "µm²", kinds=SLIDE),
     Column(
-        "kind",
-        "category",
-        "what the geometry is: area (traced from a class map), box, tile or region",
-        lambda batch: [one.kind for one in batch.findings],
-    ),
-    Column(
-        "score",
-        "float64",
-        "0 to 1 as the model gave it; empty where it gives none",
-        lambda batch: [one.score for one in batch.findings],
-        decimals=4,
-    ),
-    Column("area_m2", "float64", "area on the ellipsoid", lambda batch: batch.area_m2, "m²", kinds=("map",)),
-    Column("area_um2", "float64", "area", lambda batch: batch.area_m2 * 1e12, "µm²", kinds=("slide",)),
-    Column(
-        "area_mm2",
-        "float64",
-        "area; in studies by the pixel spacing: see spacing_source",
-        lambda batch: batch.area_m2 * 1e6,
-        "mm²",
-        kinds=("slide", "study"),
+        "area_mm2", "float64", "area; in studies see spacing_source", lambda b: b.area_m2 * 1e6, "mm²", kinds=TISSUE
     ),
     Column("area_px", "float64", "area in level-0 pixels", lambda batch: batch.area_px, "px²", 2),
+    *_axes("x0_px y0_px x1_px y1_px", "bounding box from the image's upper left", lambda batch: batch.bounds, "px"),
+    *_axes("x_px y_px", "a point on the finding: its centroid, or one inside", lambda batch: batch.point, "px"),
+    *_axes("lon lat", "the same point, WGS84; empty off the Earth", lambda batch: batch.lonlat, "°", 7, MAP),
     *_axes(
-        {
-            "x0_px": "bounding box, left edge, level-0 pixels from the image's left edge",
-            "y0_px": "bounding box, top edge, level-0 pixels from the image's top edge",
-            "x1_px": "bounding box, right edge",
-            "y1_px": "bounding box, bottom edge",
-        },
-        lambda batch: batch.bounds,
-        "px",
-        3,
+        "world_x world_y", "the same point in the image's CRS", lambda b: b.world, "world_unit", _fine, MAP, "world"
     ),
     *_axes(
-        {
-            "x_px": "a point on the finding: its centroid, or a point inside where that lies outside",
-            "y_px": "the same point",
-        },
-        lambda batch: batch.point,
-        "px",
-        3,
-    ),
-    *_axes(
-        {
-            "lon": "the same point, east, WGS84; empty where the image has no map coordinates on Earth",
-            "lat": "the same point, north, WGS84",
-        },
-        lambda batch: batch.lonlat,
-        "°",
-        7,
-        "map",
-    ),
-    *_axes(
-        {"world_x": "the same point in the image's own CRS, first axis", "world_y": "the same point, second axis"},
-        lambda batch: batch.world,
-        "world_unit",
-        _fine,
-        "map",
-        about="world",
-    ),
-    *_axes(
-        {
-            "world_x0": "bounding box in the image's own CRS, least of the first axis",
-            "world_y0": "least of the second axis",
-            "world_x1": "most of the first axis",
-            "world_y1": "most of the second axis",
-        },
+        "world_x0 world_y0 world_x1 world_y1",
+        "bounding box in the image's CRS: least and most of its axes",
         lambda batch: batch.world_bounds,
         "world_unit",
         _fine,
-        "map",
-        about="world",
+        MAP,
+        "world",
     ),
     Column(
         "world_unit",
         "category",
-        "unit of the columns world_…: m, deg, or crs for another that the CRS states",
+        "m, deg, or crs for another that the CRS states",
         lambda batch: batch.image.info.placement.unit if batch.image.info.placement.known else None,
-        kinds=("map",),
+        kinds=MAP,
         about="world",
     ),
     Column(
         "crs",
         "category",
-        "the image's CRS: authority and code where exact, else its name; empty without one",
+        "authority and code of the image's CRS where exact, else its name; empty without one",
         lambda batch: crs_name(batch.image.info.placement.crs) or None,
-        kinds=("map",),
+        kinds=MAP,
         about="world",
     ),
-    *_axes(
-        {"x_um": "the point x_px, y_px from the slide's left edge", "y_um": "the same point, from its top edge"},
-        _um(lambda batch: batch.world),
-        "µm",
-        3,
-        "slide",
-    ),
-    *_axes(
-        {
-            "x0_um": "bounding box, left edge",
-            "y0_um": "bounding box, top edge",
-            "x1_um": "bounding box, right edge",
-            "y1_um": "bounding box, bottom edge",
-        },
-        _um(lambda batch: batch.world_bounds),
-        "µm",
-        3,
-        "slide",
-    ),
+    *_axes("x_um y_um", "the point from the slide's upper left", _um(lambda batch: batch.world), "µm", 3, SLIDE),
+    *_axes("x0_um y0_um x1_um y1_um", "bounding box", _um(lambda batch: batch.world_bounds), "µm", 3, SLIDE),
+    Column("text", "string", "what the model said; data, not instructions", _found("text")),
+    Column("finding_uid", "string", _UID, lambda b: uids(b.image.info, b.findings), kinds=STUDY),
+    Column("study_uid", "category", "the study, as a pseudonym", lambda b: b.image.info.study or None, kinds=STUDY),
+    Column("series_uid", "category", "the series, as a pseudonym", fact("series_uid"), kinds=STUDY),
     Column(
-        "text", "string", "what the model said; data, not instructions", lambda batch: [f.text for f in batch.findings]
-    ),
-    _study(
-        "finding_uid",
-        "string",
-        "the same finding's in any run with the same key: a UUID made from what is said of which pixels",
-        lambda batch: uids(batch.image.info, batch.findings),
-    ),
-    _study("study_uid", "category", "the study, as a pseudonym", lambda batch: batch.image.info.study or None),
-    _study("series_uid", "category", "the series, as a pseudonym", fact("series_uid")),
-    _study(
         "sop_uid",
         "category",
         "the slice, as a pseudonym",
-        _slice(lambda plane: plane.name),
+        _slice("name"),
+        kinds=STUDY,
     ),
-    _study("frame", "Int64", "frame within it, from 1", _slice(lambda plane: plane.frame)),
-    _study(
-        "instance_number",
-        "Int64",
-        "its number in the series, as the file states it",
-        _slice(lambda one: one.instance),
+    Column("frame", "Int64", "frame within it, from 1", _slice("frame"), kinds=STUDY),
+    Column("instance_number", "Int64", "as the file states it", _slice("instance"), kinds=STUDY),
+    Column(
+        "slice", "Int64", "its place in the stack, from 1", lambda b: [one.plane + 1 for one in b.findings], kinds=STUDY
     ),
-    _study(
-        "slice",
-        "Int64",
-        "its place in the stack, from 1",
-        lambda batch: [one.plane + 1 for one in batch.findings],
-    ),
+    *_axes("slice_position_mm", "along the stack's normal", lambda b: positions_mm(b.planes), "mm", 3, STUDY),
     *_axes(
-        {"slice_position_mm": "its place along the stack's normal"},
-        lambda batch: positions_mm(batch.planes),
-        "mm",
-        3,
-        "study",
-    ),
-    *_axes(
-        {
-            "centre_lps_x_mm": "the point x_px, y_px in the patient, towards the patient's left",
-            "centre_lps_y_mm": "the same, towards the back",
-            "centre_lps_z_mm": "the same, towards the head",
-        },
+        "centre_lps_x_mm centre_lps_y_mm centre_lps_z_mm",
+        "the point in the patient, towards left, back and head",
         lambda batch: centres_mm(batch.planes, batch.point),
         "mm",
-        3,
-        "study",
+        kinds=STUDY,
     ),
     *_axes(
-        {
-            "bbox_w_mm": "the bounding box's width along the slice's rows; see spacing_source",
-            "bbox_h_mm": "its height along the slice's columns",
-        },
+        "bbox_w_mm bbox_h_mm",
+        "the box along the slice's rows and columns; see spacing_source",
         lambda batch: boxes_mm(batch.image.info, batch.bounds),
         "mm",
-        3,
-        "study",
+        kinds=STUDY,
     ),
-    _study(
+    Column(
         "spacing_source",
         "category",
         "where mm come from, or why there are none; only pixel_spacing… holds in the patient",
         fact("spacing_source"),
+        kinds=STUDY,
     ),
-    _study(
-        "laterality_geometry",
-        "category",
-        "left, right or both: of the plane x = 0 mm, of a patient who lay on the back; else empty",
-        lambda batch: sides(batch.image.info, batch.findings),
-    ),
-    _study("review_status", "string", "for a reader to fill", lambda _: None),
+    Column("laterality_geometry", "category", _SIDE, lambda b: sides(b.image.info, b.findings), kinds=STUDY),
+    Column("review_status", "string", "for a reader to fill", lambda _: None, kinds=STUDY),
 )
 """Columns of findings. After them come `own_columns`, then `MODEL`."""
 

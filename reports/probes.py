@@ -1,74 +1,7 @@
-"""A probe's card for people: a page of words, and the confusion matrix as a picture."""
-
-from pathlib import Path
-from typing import Final
-
-from PIL import Image, ImageDraw, PngImagePlugin
+"""A probe's card for people: a page in Markdown with every figure."""
 
 from ..model.probe.card import Figure, Figures, ProbeCard
-from ..readers.files import replacing
-from .lettering import Colour, cut, width, write
 from .writer import DISCLAIMER
-
-INK, QUIET, HAIRLINE, PAPER = (28, 31, 35), (104, 110, 118), (217, 220, 224), (255, 255, 255)
-RIGHT, WRONG = (0, 114, 178), (213, 94, 0)
-"""Blue and vermilion, which colour-blind people can tell apart."""
-
-_MARGIN: Final = 40
-_SIZE: Final = 20
-_MOST: Final = 24  # classes whose names and counts have room
-_PALE: Final = 0.6  # of a row: above it, words on its colour are white
-
-
-def draw_confusion(card: ProbeCard, path: Path) -> None:
-    """The confusion matrix as a PNG: rows are what held-out tiles are, columns what was said.
-
-    Each row's colour is its share; blue on the diagonal, vermilion off it. Counts and shares of the row stand in the
-    cells.
-    """
-    names = list(card.labels)
-    cell = 104 if len(names) <= 8 else 72 if len(names) <= _MOST else 24  # noqa: PLR2004 - what has room on a page
-    words = min(260, max(130, round(max(width(name, _SIZE) for name in names)) + 16))
-    left, top = _MARGIN + words, _MARGIN + 190
-    side = cell * len(names)
-    wide = max(left + side + _MARGIN, 760)
-    sheet = Image.new("RGB", (wide, top + side + 150), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    write(pen, (_MARGIN, _MARGIN - 8), "What held-out tiles are, and what was said of them", INK, 26)
-    figures = card.figures
-    line = f"accuracy {_words(figures.accuracy)}   balanced {_words(figures.balanced_accuracy)}"
-    write(pen, (_MARGIN, _MARGIN + 30), line, QUIET, 18)
-    write(pen, (left, top - 124), "what was said", QUIET, 18)
-    write(pen, (left - 12, top - 12), "what they are", QUIET, 18, "rs")
-    for place, name in enumerate(names):
-        short = cut(name, _SIZE, words - 12)[0]
-        write(pen, (left - 12, top + (place + 0.5) * cell), short, INK, _SIZE, "rm")
-        _slanted(sheet, (left + round((place + 0.5) * cell), top - 10), cut(name, 18, 110)[0])
-    for row, counts in enumerate(card.confusion):
-        whole = sum(counts)
-        for column, count in enumerate(counts):
-            share = count / whole if whole else 0.0
-            x, y = left + column * cell, top + row * cell
-            colour = _mixed(RIGHT if row == column else WRONG, share)
-            pen.rectangle((x, y, x + cell - 2, y + cell - 2), colour)
-            if cell > 24:  # noqa: PLR2004 - where letters have room
-                ink = PAPER if share > _PALE else INK if count else QUIET
-                write(pen, (x + cell / 2 - 1, y + cell / 2 - 10), str(count), ink, 22, "mm")
-                write(pen, (x + cell / 2 - 1, y + cell / 2 + 16), f"{100 * share:.0f} %", ink, 15, "mm")
-    pen.rectangle((left - 1, top - 1, left + side - 1, top + side - 1), outline=HAIRLINE)
-    low = top + side + 24
-    for text in (
-        f"{sum(map(sum, card.confusion))} tiles; {card.validation.units} units, held out whole: {card.validation.unit}",
-        f"Intervals: {card.validation.interval}",
-        DISCLAIMER,
-    ):
-        for part in cut(text, 16, wide - 2 * _MARGIN, 2):
-            write(pen, (_MARGIN, low), part, QUIET, 16)
-            low += 24
-    facts = PngImagePlugin.PngInfo()
-    facts.add_text("Comment", DISCLAIMER)
-    with replacing(path) as part_path:
-        sheet.save(part_path, "PNG", pnginfo=facts, compress_level=6)
 
 
 def card_words(card: ProbeCard) -> str:
@@ -187,18 +120,3 @@ def _length(metres: float) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
-
-
-def _mixed(colour: Colour, share: float) -> Colour:
-    """A colour thinned with paper: a share of 0 is nearly white."""
-    kept = share**0.7
-    red, green, blue = (round(255 + (part - 255) * kept) if share else 246 for part in colour)
-    return red, green, blue
-
-
-def _slanted(sheet: Image.Image, foot: tuple[int, int], words: str) -> None:
-    """Words that rise to the right from a foot."""
-    label = Image.new("RGB", (170, 170))
-    write(ImageDraw.Draw(label), (30, 140), words, PAPER, 18, "ls")
-    turned = label.convert("L").rotate(45, center=(30, 140), resample=Image.Resampling.BICUBIC)
-    sheet.paste(INK, (foot[0] - 30, foot[1] - 140), turned)

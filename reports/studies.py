@@ -82,6 +82,15 @@ class StudyRow:
         """The study's count of files: each of its images states it; inputs that hold parts of it state less."""
         return max(int(one.get(fact, "0")) for one in self.facts)
 
+    def known(self, fact: str) -> list[str]:
+        """The values of a fact in its images, sorted, each once."""
+        return sorted({one[fact] for one in self.facts if one.get(fact)})
+
+    @property
+    def related(self) -> str:
+        """Objects of the study that are no images: the longest list that an image has."""
+        return max(self.known("study_related"), key=len, default="")
+
     @property
     def findings(self) -> int | None:
         """Findings in all its images; None where nothing was looked for."""
@@ -93,55 +102,32 @@ class StudyRow:
         return self.record.standing(self.images)
 
 
-_NUMBER = "findings in {}; empty where nothing was looked for"
+_COUNTED = "findings; empty where nothing was looked for"
+_FAILED = "complete; partial where a file or a planned region failed; not assessed where nothing was looked for"
 _STUDY: Column[StudyRow] = Column(
     "study_uid", "category", "the study, as a pseudonym", lambda row: row.image.info.study
 )
 
 STUDIES: tuple[Column[StudyRow], ...] = (
     _STUDY,
-    Column(
-        "modalities",
-        "category",
-        "of its images, sorted",
-        lambda row: " ".join(sorted({one["modality"] for one in row.facts if one.get("modality")})),
-    ),
-    Column(
-        "n_series", "Int64", "series with images", lambda row: len({one.get("series_uid", "") for one in row.facts})
-    ),
+    Column("modalities", "category", "of its images, sorted", lambda row: " ".join(row.known("modality"))),
+    Column("n_series", "Int64", "series with images", lambda row: len(row.known("series_uid"))),
     Column("n_stacks", "Int64", "stacks of one geometry, and single images", lambda row: len(row.images)),
     Column(
-        "n_instances",
-        "Int64",
-        "slices and frames in them",
-        lambda row: sum(len(image.info.planes) for image in row.images),
+        "n_instances", "Int64", "slices and frames in them", lambda row: sum(len(one.info.planes) for one in row.images)
     ),
     Column("n_read", "Int64", "files read", lambda row: row.most("study_read")),
-    Column(
-        "n_skipped", "Int64", "files left out, with their reasons in files.csv", lambda row: row.most("study_skipped")
-    ),
-    Column(
-        "n_failed", "Int64", "files that failed, with their reasons in files.csv", lambda row: row.most("study_failed")
-    ),
-    Column(
-        "related",
-        "string",
-        "objects of the study that are no images",
-        lambda row: max((one.get("study_related", "") for one in row.facts), key=len),
-    ),
-    Column("n_findings", "Int64", _NUMBER.format("all its images"), lambda row: row.findings),
+    Column("n_skipped", "Int64", "files left out: files.csv has reasons", lambda row: row.most("study_skipped")),
+    Column("n_failed", "Int64", "files that failed: files.csv has reasons", lambda row: row.most("study_failed")),
+    Column("related", "string", "objects of the study that are no images", lambda row: row.related),
+    Column("n_findings", "Int64", _COUNTED, lambda row: row.findings),
     Column(
         "status",
         "category",
-        "complete; partial where a file or a planned region failed; not assessed where nothing was looked for",
+        _FAILED,
         lambda row: "partial" if row.status == "complete" and row.most("study_failed") else row.status,
     ),
-    Column(
-        "warnings",
-        "Int64",
-        "how many sentences about its images should be read (in series.csv)",
-        lambda row: sum(len(image.info.notes) for image in row.images),
-    ),
+    Column("warnings", "Int64", "notes in series.csv", lambda row: sum(len(one.info.notes) for one in row.images)),
     *MODEL,
 )
 """Columns of studies.csv."""
@@ -152,13 +138,8 @@ SERIES: tuple[Column[StudyRow], ...] = (
     IMAGE,
     NAME,
     *(Column(key, "category", words, fact(key)) for key, words in _FACTS.items()),
-    Column("n_findings", "Int64", _NUMBER.format("it"), lambda row: row.findings),
-    Column(
-        "status",
-        "category",
-        "complete; partial where a planned region failed; not assessed where nothing was looked for",
-        lambda row: row.status,
-    ),
+    Column("n_findings", "Int64", _COUNTED, lambda row: row.findings),
+    Column("status", "category", "as in summary.csv", lambda row: row.status),
     Column("notes", "string", "what to read before trusting the numbers", lambda row: "; ".join(row.image.info.notes)),
 )
 """Columns of series.csv."""

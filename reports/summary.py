@@ -1,7 +1,7 @@
 """What a run found in each image, in two forms: `SUMMARY`, a row an image, and `AREAS`, a row a fact."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -9,8 +9,8 @@ from typing import Literal
 from ..readers import geodesy
 from ..readers.image import Kind
 from .cells import plain
-from .column import Column, chosen, distinct, each
-from .columns import IMAGE, MODEL, NAME
+from .column import KINDS, Column, Dtype, chosen, distinct, each
+from .columns import IMAGE, MAP, MODEL, NAME, SLIDE, STUDY, TISSUE
 from .measures import LabelArea, label_areas, share, total
 from .writer import ImageRecord, Record
 
@@ -56,50 +56,53 @@ class ImageSummary:
         nothing = (0.0, 0.0 * self.analysed[1])
         return self.labels.get(name) or LabelArea(name, 0, *nothing, share(nothing, self.analysed))
 
-    def density(self, findings: int, unit: float) -> float:
+    def density(self, of: LabelArea, unit: float) -> float:
         """Findings for each unit of the analysed area, of which a m² has `unit`."""
         area = self.analysed[1] * unit
-        return findings / area if area else math.nan
+        return of.findings / area if area else math.nan
+
+    @property
+    def regions(self) -> int:
+        """Number of the image's regions."""
+        return sum(area.regions for area in self.image.areas)
 
     @cached_property
-    def pixel(self) -> tuple[float, float]:
-        """Metres (x, y) of a level-0 pixel in the image's middle, NaN where not known."""
-        width, height = self.image.info.size
-        return geodesy.metres_per_pixel(self.image.info.placement, (width / 2, height / 2)) or (math.nan, math.nan)
+    def pixels(self) -> tuple[float, ...]:
+        """Metres of a level-0 pixel in the image's middle and of one as the model saw it (x, y, x, y); NaN unknown."""
+        (width, height), scale = self.image.info.size, self.image.scale
+        ground = geodesy.metres_per_pixel(self.image.info.placement, (width / 2, height / 2)) or (math.nan, math.nan)
+        return (*ground, ground[0] * scale[0], ground[1] * scale[1])
 
 
-def _pixels(kind: Kind, unit: str, said: str, per_metre: float) -> Iterator[Column[ImageSummary]]:
+def _pixels(unit: str, per_metre: float, kinds: tuple[Kind, ...]) -> list[Column[ImageSummary]]:
     """The columns of an image's pixel size, in the unit of its kind."""
-    for axis, at in (("x", 0), ("y", 1)):
-        for name, words, seen in (
-            (f"pixel_{axis}_{unit}", f"size of a level-0 pixel along {axis} in the image's middle", False),
-            (f"seen_{axis}_{unit}", f"size of a pixel as the model saw it, along {axis}", True),
-        ):
 
-            def value(row: ImageSummary, at: int = at, *, seen: bool = seen) -> float:
-                return float(f"{row.pixel[at] * per_metre * (row.image.scale[at] if seen else 1.0):.6g}")
+    def column(name: str, said: str, at: int) -> Column[ImageSummary]:
+        suffix = f"{'xyxy'[at]}_{unit.replace('µ', 'u')}"
 
-            yield Column(name, "float64", words, value, said, kinds=(kind,))
+        def value(row: ImageSummary) -> float:
+            return float(f"{row.pixels[at] * per_metre:.6g}")
 
+        return Column(f"{name}_{suffix}", "float64", said, value, unit, kinds=kinds)
+
+    first = [column("pixel", "size of a level-0 pixel in the image's middle", at) for at in (0, 1)]
+    return first + [column("seen", "size of a pixel as the model saw it", at) for at in (2, 3)]
+
+
+_STATUS = "complete; partial where a planned region was not analysed; not assessed where nothing was looked for"
+_COUNTED = "findings; empty where nothing was looked for"
 
 SUMMARY: tuple[Column[ImageSummary], ...] = (
     IMAGE,
     NAME,
     Column("kind", "category", "map, slide or study", lambda row: row.kind),
-    Column(
-        "status",
-        "category",
-        "complete; partial where a planned region was not analysed; not assessed where nothing was looked for",
-        lambda row: row.record.standing([row.image]),
-    ),
-    Column("findings", "Int64", "number of findings; empty where nothing was looked for", lambda row: row.findings),
-    Column("regions", "Int64", "number of regions", lambda row: sum(area.regions for area in row.image.areas)),
-    Column("failures", "Int64", "regions that failed: areas.csv has the reasons", lambda row: len(row.image.failures)),
+    Column("status", "category", _STATUS, lambda row: row.record.standing([row.image])),
+    Column("findings", "Int64", _COUNTED, lambda row: row.findings),
+    Column("regions", "Int64", "regions", lambda row: row.regions),
+    Column("failures", "Int64", "regions that failed: areas.csv has reasons", lambda row: len(row.image.failures)),
     Column("analysed_px", "float64", "analysed area in level-0 pixels", lambda row: row.analysed[0], "px²", 2),
-    Column("analysed_km2", "float64", "analysed area", lambda row: row.analysed[1] * _KM2, "km²", kinds=("map",)),
-    Column(
-        "analysed_mm2", "float64", "analysed area", lambda row: row.analysed[1] * _MM2, "mm²", kinds=("slide", "study")
-    ),
+    Column("analysed_km2", "float64", "analysed area", lambda row: row.analysed[1] * _KM2, "km²", kinds=MAP),
+    Column("analysed_mm2", "float64", "analysed area", lambda row: row.analysed[1] * _MM2, "mm²", kinds=TISSUE),
     Column(
         "analysed_share",
         "float64",
@@ -107,55 +110,37 @@ SUMMARY: tuple[Column[ImageSummary], ...] = (
         lambda row: share(row.analysed, row.whole),
         decimals=6,
     ),
-    *_pixels("map", "m", "m", 1.0),
-    *_pixels("slide", "um", "µm", 1e6),
-    *_pixels("study", "mm", "mm", 1e3),
+    *_pixels("m", 1.0, MAP),
+    *_pixels("µm", 1e6, SLIDE),
+    *_pixels("mm", 1e3, STUDY),
 )
 """Columns of the summary, a row an image. After them come `label_columns` for each label, then `MODEL`."""
 
 
-def label_columns(label: str) -> tuple[Column[ImageSummary], ...]:
+def label_columns(label: str) -> list[Column[ImageSummary]]:
     """The columns of one label in the summary. Findings that overlap count twice."""
-    told = plain(label)
-    return (
-        Column(
-            f"count.{told}",
-            "Int64",
-            "findings with this label; empty where nothing was looked for",
-            lambda row: row.record.count(row.label(label).findings),
-        ),
-        Column(f"area_m2.{told}", "float64", "their area", lambda row: row.label(label).m2, "m²", kinds=("map",)),
-        Column(
-            f"area_km2.{told}", "float64", "the same", lambda row: row.label(label).m2 * _KM2, "km²", kinds=("map",)
-        ),
-        Column(
-            f"area_mm2.{told}",
-            "float64",
-            "their area",
-            lambda row: row.label(label).m2 * _MM2,
-            "mm²",
-            kinds=("slide", "study"),
-        ),
-        Column(
-            f"share.{told}", "float64", "its part of the analysed area", lambda row: row.label(label).share, decimals=6
-        ),
-        Column(
-            f"per_km2.{told}",
-            "float64",
-            "findings per km² of the analysed area",
-            lambda row: row.density(row.label(label).findings, _KM2),
-            "1/km²",
-            kinds=("map",),
-        ),
-        Column(
-            f"per_mm2.{told}",
-            "float64",
-            "findings per mm² of the analysed area",
-            lambda row: row.density(row.label(label).findings, _MM2),
-            "1/mm²",
-            kinds=("slide", "study"),
-        ),
-    )
+
+    def column(
+        name: str,
+        said: str,
+        value: Callable[[ImageSummary, LabelArea], object],
+        unit: str = "",
+        kinds: tuple[Kind, ...] = KINDS,
+    ) -> Column[ImageSummary]:
+        dtype: Dtype = "Int64" if name == "count" else "float64"
+        decimals = 6 if name == "share" else None
+        told = f"{name}.{plain(label)}"
+        return Column(told, dtype, said, lambda row: value(row, row.label(label)), unit, decimals, kinds)
+
+    return [
+        column("count", _COUNTED, lambda row, of: row.record.count(of.findings)),
+        column("area_m2", "their area", lambda _, of: of.m2, "m²", MAP),
+        column("area_km2", "the same", lambda _, of: of.m2 * _KM2, "km²", MAP),
+        column("area_mm2", "their area", lambda _, of: of.m2 * _MM2, "mm²", TISSUE),
+        column("share", "its part of the analysed area", lambda _, of: of.share),
+        column("per_km2", "findings per km² analysed", lambda row, of: row.density(of, _KM2), "1/km²", MAP),
+        column("per_mm2", "findings per mm² analysed", lambda row, of: row.density(of, _MM2), "1/mm²", TISSUE),
+    ]
 
 
 def summary_columns(record: Record, rows: Sequence[ImageSummary]) -> list[Column[ImageSummary]]:
@@ -210,9 +195,8 @@ class AreaFacts:
             AreaFact("area", one.status, *total([one]), share(total([one]), row.whole), one.reason, regions=one.regions)
             for one in row.image.areas
         ]
-        regions = sum(area.regions for area in row.image.areas)
         everything = AreaFact(
-            "image", "whole image", *row.whole, share(row.whole, row.whole), findings=row.findings, regions=regions
+            "image", "whole image", *row.whole, share(row.whole, row.whole), findings=row.findings, regions=row.regions
         )
         return cls(row.record, row.image, [*facts, everything])
 
@@ -220,28 +204,18 @@ class AreaFacts:
 AREAS: tuple[Column[AreaFacts], ...] = (
     IMAGE,
     NAME,
-    Column(
-        "entry",
-        "category",
-        "what the row counts: label, area (what became of a part of the image) or image (all of it)",
-        each("entry"),
-    ),
-    Column(
-        "item",
-        "category",
-        "the label; or analysed, no data, skipped, unreadable; or whole image",
-        each("item"),
-    ),
+    Column("entry", "category", "label, area (what became of a part of the image) or image (all of it)", each("entry")),
+    Column("item", "category", "the label; analysed, no data, skipped or unreadable; or whole image", each("item")),
     Column("reason", "string", "why an area was not analysed", each("reason")),
-    Column("findings", "Int64", "number of findings; empty where nothing was looked for", each("findings")),
-    Column("regions", "Int64", "number of regions", each("regions")),
+    Column("findings", "Int64", _COUNTED, each("findings")),
+    Column("regions", "Int64", "regions", each("regions")),
     Column("area_px", "float64", "level-0 pixels; findings that overlap count twice", each("area_px"), "px²", 2),
-    Column("area_m2", "float64", "area on the ellipsoid", each("area_m2"), "m²", kinds=("map",)),
-    Column("area_mm2", "float64", "area", each("area_mm2"), "mm²", kinds=("slide", "study")),
+    Column("area_m2", "float64", "area on the ellipsoid", each("area_m2"), "m²", kinds=MAP),
+    Column("area_mm2", "float64", "area", each("area_mm2"), "mm²", kinds=TISSUE),
     Column(
         "share",
         "float64",
-        "label rows: of the analysed area; area rows: of the image (by area where known, else by pixels)",
+        "of the analysed area for a label, else of the image (by area where known, else by pixels)",
         each("share"),
         decimals=6,
     ),

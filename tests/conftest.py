@@ -140,7 +140,7 @@ def coordinates() -> Callable[[int, int], npt.NDArray[np.float64]]:
 
     def picture(width: int, height: int) -> npt.NDArray[np.float64]:
         x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-        return np.stack([x, y], axis=-1)
+        return np.stack([x, y], axis=-1).astype(np.float64)
 
     return picture
 

@@ -9,19 +9,19 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import typer.main
 from limner.model.cards import find_card, read_card, shipped_cards
 from limner.pipelines.cli import app
 from limner.pipelines.config import Settings, presets
 from limner.readers.bands import SENSORS
-from limner.readers.contract import Truth, check_reader
 from limner.reports.column import Column, markdown
 from limner.reports.columns import FINDINGS, MODEL
 from limner.reports.studies import SERIES, STUDIES
 from limner.reports.summary import AREAS, SUMMARY, label_columns
 from limner.reports.tables import FILES
+
+pytestmark = pytest.mark.slow
 
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "notebooks/samples/virginia/README.md")
 
@@ -173,19 +173,6 @@ def test_the_scripts_that_measure_figures_exist(root: Path) -> None:
     run = set(re.findall(r"tests/bench/(\w+\.py)", (root / "Makefile").read_text(encoding="utf-8")))
     assert told
     assert told <= run <= scripts
-
-
-def test_the_reader_of_the_docs_reads(root: Path, tmp_path: Path) -> None:
-    [source] = blocks(pages(root)["docs/readers.md"], "python")
-    names: dict[str, Any] = {}
-    exec(compile(source, "docs/readers.md", "exec"), names)  # noqa: S102 - the page's own code is what is tested
-    picture = np.random.default_rng(3).integers(0, 60_000, (61, 83, 3), dtype=np.uint16)
-    path = tmp_path / "picture.npy"
-    np.save(path, picture)
-    reader = names["NpyReader"]()
-    assert reader.claim(str(path), path.read_bytes()[:4096]).strength > 0
-    assert reader.claim("other.tif", b"II*\x00").strength == 0
-    check_reader(reader, str(path), Truth(picture, np.ones((61, 83), dtype=bool)))
 
 
 def account(text: str) -> dict[str, float]:

@@ -76,9 +76,10 @@ def segmentor(path: Path, *, classes: int = 3, tile: int | None = 32, last: str 
     from onnx import helper  # noqa: PLC0415 - see above
 
     kernels = 8 * np.eye(3, dtype=np.float32)[:classes, :, None, None]
+    axis: dict[str, Any] = {"axis": 1} if last == "Softmax" else {}
     nodes = [
         helper.make_node("Conv", ["x", "k"], ["z"]),
-        helper.make_node(last, ["z"], ["y"], **({"axis": 1} if last == "Softmax" else {})),
+        helper.make_node(last, ["z"], ["y"], **axis),
     ]
     names = {0: "_background", 1: "park", 2: "lake"} if classes == 3 else {0: "_background", 1: "roof"}
     metadata = {"model_type": '"Segmentor"', "class_names": names, "resolution": 1000, "tiles_overlap": 25} | changes

@@ -92,9 +92,14 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=reader, **marks)
 
 
+def _of(*stages: str) -> dict[str, Any]:
+    """The argument of backbones' configs that their signatures leave out."""
+    return {"out_features": [*stages]}
+
+
 def _swin() -> SwinConfig:
-    small = {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "window_size": 4}
-    return SwinConfig(image_size=TILE, out_features=["stage1", "stage2", "stage3", "stage4"], **small)
+    small: dict[str, Any] = {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "window_size": 4}
+    return SwinConfig(image_size=TILE, **_of("stage1", "stage2", "stage3", "stage4"), **small)
 
 
 def _resnet(kind: Any) -> Any:  # noqa: ANN401 - two classes of the same shape
@@ -146,8 +151,8 @@ def _segformer() -> tuple[Any, Any]:
 
 
 def _upernet() -> tuple[Any, Any]:
-    stages = ["stage1", "stage2", "stage3", "stage4"]
-    backbone = ConvNextConfig(hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], out_features=stages)
+    stages = _of("stage1", "stage2", "stage3", "stage4")
+    backbone = ConvNextConfig(hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], **stages)
     config = UperNetConfig(backbone_config=backbone, hidden_size=16, auxiliary_in_channels=16, **NAMED)
     return UperNetForSemanticSegmentation(config), SegformerImageProcessorPil(size=SQUARE)
 
@@ -183,8 +188,8 @@ def _mask2former() -> tuple[Any, Any]:
 
 
 def _maskformer() -> tuple[Any, Any]:
-    inner = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "num_queries": 9, "d_model": 16}
-    inner |= {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "encoder_layers": 1, "decoder_layers": 1}
+    inner: dict[str, Any] = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "num_queries": 9}
+    inner |= {"d_model": 16, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "encoder_layers": 1, "decoder_layers": 1}
     decoder = DetrConfig(backbone_config=_resnet(ResNetConfig), **inner)
     sizes = {"fpn_feature_size": 32, "mask_feature_size": 32}
     config = MaskFormerConfig(backbone_config=_swin(), decoder_config=decoder, **sizes, **NAMED)
@@ -214,8 +219,9 @@ def _lw_detr() -> tuple[Any, Any]:
 
 
 def _rf_detr() -> tuple[Any, Any]:
-    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": TILE, "patch_size": 16}
-    backbone = RfDetrDinov2Config(num_windows=2, out_features=["stage1", "stage2"], **small)
+    small: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    small |= {"image_size": TILE, "patch_size": 16}
+    backbone = RfDetrDinov2Config(num_windows=2, **_of("stage1", "stage2"), **small)
     config = RfDetrConfig(backbone_config=backbone, **_grouped(), **NAMED)
     return RfDetrForObjectDetection(config), DeformableDetrImageProcessorPil(size=SQUARE)  # its own needs torchvision
 
@@ -227,11 +233,15 @@ def _grouped() -> dict[str, int]:
 
 def _deimv2() -> tuple[Any, Any]:
     widths, four = [8, 8, 16, 16], [1, 1, 1, 1]
-    stages = {"stage_in_channels": [8, *widths[:-1]], "stage_mid_channels": [8] * 4, "stage_out_channels": widths}
+    stages: dict[str, Any] = {
+        "stage_in_channels": [8, *widths[:-1]],
+        "stage_mid_channels": [8] * 4,
+        "stage_out_channels": widths,
+    }
     stages |= {"stage_num_blocks": four, "stage_numb_of_layers": four, "stage_kernel_size": [3] * 4}
-    light = {"stage_light_block": [False] * 4, "stage_downsample": [False, True, True, True]}
-    small = {"stem_channels": [3, 8, 8], "embedding_size": 8, "hidden_sizes": widths, "depths": four}
-    backbone = HGNetV2Config(**small, **stages, **light, out_features=["stage2", "stage3", "stage4"])
+    light: dict[str, Any] = {"stage_light_block": [False] * 4, "stage_downsample": [False, True, True, True]}
+    small: dict[str, Any] = {"stem_channels": [3, 8, 8], "embedding_size": 8, "hidden_sizes": widths, "depths": four}
+    backbone = HGNetV2Config(**small, **stages, **light, **_of("stage2", "stage3", "stage4"))
     inner = {"d_model": 16, "encoder_hidden_dim": 16, "decoder_layers": 2, "num_queries": 9, "num_denoising": 0}
     inner |= {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
     sizes = {"encoder_in_channels": [8, 16, 16], "decoder_in_channels": [16, 16, 16]}
@@ -249,10 +259,21 @@ def _owl(config: Any, model: Any, processor: Any) -> tuple[Any, Any, Any]:  # no
 
 
 def _grounding_dino() -> tuple[Any, Any, Any]:
-    bert = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    bert: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+    }
     text = BertConfig(vocab_size=len(WORDS), max_position_embeddings=32, **bert)
-    small = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
-    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "num_queries": 9, "max_text_len": 24}
+    small: dict[str, Any] = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 2}
+    small |= {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+    heads: dict[str, Any] = {
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "num_queries": 9,
+        "max_text_len": 24,
+    }
     heads |= {"num_feature_levels": 3}
     backbone = _swin()
     backbone.out_features = ["stage2", "stage3", "stage4"]
@@ -329,7 +350,7 @@ def save_contrastive(folder: Path) -> None:
                 if not key.startswith("logit"):
                     weight.normal_(0.0, 0.3, generator=random)
             model.logit_scale.fill_(2.0)
-            if name == "siglip":
-                model.logit_bias.fill_(-0.7)
+            if isinstance(model, SiglipModel):
+                model.get_parameter("logit_bias").fill_(-0.7)
         for part in (model, processor, tokens):
             part.save_pretrained(folder / name)

@@ -96,11 +96,12 @@ def detector(folder: Path, kind: str, name: str, *, inner: bool = False, **state
     small = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "num_queries": 9, "encoder_ffn_dim": 16}
     small |= {"decoder_ffn_dim": 16, "encoder_layers": 1, "decoder_layers": 2, "id2label": NAMES}
     basic = name in BASIC
+    stages: dict[str, Any] = {"out_features": [f"stage{i}" for i in outputs]}
     own = transformers.ResNetConfig(
         hidden_sizes=[64 * 2**stage * (1 if basic else 4) for stage in range(4)],
         depths=[1, 1, 1, 1],
         layer_type="basic" if basic else "bottleneck",
-        out_features=[f"stage{i}" for i in outputs],
+        **stages,
     )
     config = getattr(transformers, f"{kind}Config")(backbone_config=own, **small, **size, **stated)
     model = getattr(transformers, f"{kind}ForObjectDetection")(config).eval()
@@ -114,6 +115,8 @@ def detector(folder: Path, kind: str, name: str, *, inner: bool = False, **state
             if isinstance(part, nn.BatchNorm2d):
                 for values, least, most in ((part.weight, 0.2, 0.8), (part.bias, -0.3, 0.3)):
                     values.uniform_(least, most, generator=random)
+                assert part.running_mean is not None
+                assert part.running_var is not None
                 part.running_mean.uniform_(-0.3, 0.3, generator=random)
                 part.running_var.uniform_(0.5, 2.0, generator=random)
             elif isinstance(part, nn.Conv2d):

@@ -37,7 +37,7 @@ STRENGTHS: Final = {
 PATIENCE: Final = 2
 HIDDEN: Final = 64
 SEED: Final = 20
-_NEEDS: Final = ("probe", "limner train probe")  # the extra, and what needs it
+_NEEDS: Final = ("train", "limner train probe")  # the extra, and what needs it
 _UNLIKE: Final = "running a trained probe needs none of it"
 _TEMPERATURES: Final = np.geomspace(0.25, 8.0, 201)  # far from 1 it would be folds of unlike scale, not sureness
 

@@ -123,7 +123,7 @@ def awake(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> FourKhd:
     """A network with random weights."""
     with torch.device("meta"):
         network = FourKhd(FourKhdConfig.of(sizes))
-    network = network.to(dtype).to_empty(device=device)
+    network = network.type(dtype).to_empty(device=device)
     with torch.no_grad():
         for name, weight in network.named_parameters():
             torch.nn.init.normal_(weight, std=0.02) if weight.ndim > 1 else weight.fill_(float("norm" in name))
@@ -141,7 +141,7 @@ def measured(sizes: Sizes, device: torch.device, dtype: torch.dtype, most: int) 
     """Vision, prefill and decoding by hd_num, against the machine's own rate."""
     network = awake(sizes, device, dtype)
     heading = ("hd_num", "tokens", "matrix rate", "tiles a second", "of the rate", "prefill, tokens a second")
-    rows = [(*heading, "of the rate", "decode, tokens a second")]
+    rows: list[Sequence[str]] = [(*heading, "of the rate", "decode, tokens a second")]
     for hd_num in (n for n in HD_NUM if n <= most):
         cols, tall = grid_of(hd_num)
         cost = prefill(sizes, tall, cols, text=TEXT, itemsize=dtype.itemsize)
@@ -165,7 +165,7 @@ def measured(sizes: Sizes, device: torch.device, dtype: torch.dtype, most: int) 
         shares = [f"{operations / spent / rate:.0%}" for operations, spent in done]
         rates = [f"{len(tiles) / seeing:.1f}", f"{cost.tokens / reading:.0f}", f"{1 / saying:.1f}"]
         row = (str(hd_num), str(cost.tokens), f"{rate / 1e12:.3g} TFLOP/s")
-        rows.append((*row, rates[0], shares[0], rates[1], shares[1], rates[2]))
+        rows.append([*row, rates[0], shares[0], rates[1], shares[1], rates[2]])
     return table(rows)
 
 

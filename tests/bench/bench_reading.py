@@ -62,7 +62,7 @@ def plain(path: Path, side: int, step: int) -> int:
     count = 0
     with rasterio.open(path) as file:
         for x, y in windows(side, step):
-            window = Window(x, y, step * TILE, step * TILE)
+            window = Window(x, y, step * TILE, step * TILE)  # pyright: ignore[reportCallIssue] - rasterio states no types
             shape = (TILE, TILE)
             pixels = file.read(window=window, out_shape=(3, *shape), resampling=Resampling.average)
             file.dataset_mask(window=window, out_shape=shape)
@@ -75,7 +75,7 @@ def boundless(path: Path, side: int, step: int) -> int:
     count = 0
     with rasterio.open(path) as file:
         for x, y in windows(side, step):
-            window = Window(x, y, step * TILE, step * TILE)
+            window = Window(x, y, step * TILE, step * TILE)  # pyright: ignore[reportCallIssue] - rasterio states no types
             pixels = file.read(window=window, out_shape=(3, TILE, TILE), boundless=True, fill_value=0)
             count += np.moveaxis(pixels, 0, 2).shape[0] // TILE
     return count

@@ -80,7 +80,7 @@ def write_scene(path: Path, side: int) -> None:
             y, x = np.arange(top, bottom)[:, None], np.arange(side)[None, :]
             light = 1 + 0.1 * np.sin(x / 2311) * np.cos(y / 1789) + 0.05 * np.sin((x + y) / 701)
             strip = sample[:, rows[:, None], columns[None, :]] * light
-            raster.write(np.clip(strip, 1, 65535).astype(np.uint16), window=Window(0, top, side, bottom - top))
+            raster.write(np.clip(strip, 1, 65535).astype(np.uint16), window=Window(0, top, side, bottom - top))  # pyright: ignore[reportCallIssue] - rasterio states no types
 
 
 def family(pid: int) -> list[int]:
@@ -131,7 +131,7 @@ def tell(line: str) -> None:
 
 def main() -> int:
     """Make, run, measure, tell."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--side", type=int, default=20000)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--keep", action="store_true")

@@ -24,6 +24,7 @@ from limner.readers.dicom.reader import DicomReader
 from limner.readers.errors import LimnerError
 from limner.readers.image import ImageInfo
 from limner.readers.render import Stretch, render, stated_stretch
+from pydicom.uid import ImplicitVRLittleEndian
 
 HERE = Path(__file__).resolve().parent
 DICOM_TESTS = HERE.parent / "readers" / "dicom"
@@ -83,7 +84,7 @@ def _flat(path: Path, room: Path) -> Path | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         data = pydicom.dcmread(path, force=True)
-        if not data.file_meta.get("TransferSyntaxUID", pydicom.uid.ImplicitVRLittleEndian).is_compressed:
+        if not data.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian).is_compressed:
             return path
         try:
             data.decompress(generate_instance_uid=False)

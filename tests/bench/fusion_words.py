@@ -148,7 +148,7 @@ def teach(model: CLIPModel, seen: torch.Tensor, classes: torch.Tensor, said: tor
     for _ in range(STEPS):
         wanted = torch.randint(len(texts), (BATCH,), generator=chance)
         looks = model.visual_projection(model.vision_model.post_layernorm(seen[drawn(pictures, wanted)]))
-        words = model.get_text_features(input_ids=said[drawn(texts, wanted)]).pooler_output
+        words: Any = model.get_text_features(input_ids=said[drawn(texts, wanted)]).pooler_output  # pyright: ignore[reportAttributeAccessIssue] - or a tuple, for who asks for one
         agreement = functional.normalize(looks) @ functional.normalize(words).T * model.logit_scale.exp()
         same = (wanted[:, None] == wanted).float()
         truth = same / same.sum(dim=1, keepdim=True)

@@ -115,9 +115,12 @@ def blood(data: Path) -> Iterator[tuple[Pixels, list[Outline]]]:
     with zipfile.ZipFile(data / "tiles" / "bccd_blood_cells" / "bccd_train_val.zip") as held:
         for name in sorted(one for one in held.namelist() if one.endswith(".jpg"))[::7]:
             tree = ET.fromstring(held.read(name.replace("JPEGImages", "Annotations").replace(".jpg", ".xml")))  # noqa: S314 - of the set itself
-            boxes = [[int(found.text or 0) for found in one] for one in tree.iter("bndbox")]
+            boxes = [tuple(int(found.text or 0) for found in one)[:4] for one in tree.iter("bndbox")]
             picture = np.asarray(Image.open(io.BytesIO(held.read(name))).convert("RGB"))
-            yield picture, [Outline("cell", box(*one), str(i)) for i, one in enumerate(boxes) if one[0] < one[2]]
+            yield (
+                picture,
+                [Outline("cell", box(x0, y0, x1, y1), str(i)) for i, (x0, y0, x1, y1) in enumerate(boxes) if x0 < x1],
+            )
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ def mosaics(tiles: Tiles, count: int) -> list[Field]:
             [[order[(r // 5) * 5 + c // 2] for c in range(10)] for r in range(10)], dtype=np.intp
         ).ravel()
         pictures = [tiles.pictures[random.choice(np.flatnonzero(tiles.classes == one))] for one in classes]
-        turned = [np.rot90(one, random.integers(4)) for one in pictures]
+        turned = [np.rot90(one, int(random.integers(4))) for one in pictures]
         mirrored = [one[:, ::-1] if random.integers(2) else one for one in turned]
         found.append(Field(np.stack(mirrored), 10, classes))
     return found

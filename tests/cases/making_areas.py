@@ -41,7 +41,7 @@ def areas(folder: Path) -> Path:
 
 def _degrees(ring: Sequence[tuple[float, float]]) -> list[list[float]]:
     """A closed ring of longitude and latitude."""
-    lons, lats = transform("EPSG:32618", "EPSG:4326", [x for x, _ in ring], [y for _, y in ring])
+    lons, lats = transform("EPSG:32618", "EPSG:4326", [x for x, _ in ring], [y for _, y in ring])[:2]
     points = [[lon, lat] for lon, lat in zip(lons, lats, strict=True)]
     return [*points, points[0]]
 

@@ -16,7 +16,7 @@ import rasterio
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
-from rasterio.transform import Affine, from_origin
+from rasterio.transform import Affine, array_bounds, from_origin
 from rasterio.warp import calculate_default_transform, reproject, transform
 from rasterio.windows import Window
 from scipy.io import netcdf_file
@@ -84,8 +84,10 @@ def rotated(folder: Path, crop: Crop) -> Path:
 
 
 def epsg4326(folder: Path, crop: Crop) -> Path:
-    bounds = rasterio.transform.array_bounds(SIDE, SIDE, crop.place)
+    bounds = array_bounds(SIDE, SIDE, crop.place)
     grid, width, height = calculate_default_transform(UTM, "EPSG:4326", SIDE, SIDE, *bounds)
+    assert width is not None
+    assert height is not None
     return _warped(folder / "epsg4326.tif", crop, grid, "EPSG:4326", width, height)
 
 
@@ -119,7 +121,7 @@ def mirrored(folder: Path, crop: Crop) -> Path:
 
 
 def antimeridian(folder: Path, crop: Crop) -> Path:
-    (x,), (y,) = transform("EPSG:4326", "EPSG:32760", [180.0], [-16.3])
+    (x,), (y,) = transform("EPSG:4326", "EPSG:32760", [180.0], [-16.3])[:2]
     half = SIDE * 5
     return write(folder / "date.tif", crop.pixels, from_origin(round(x) - half, round(y) + half, 10, 10), "EPSG:32760")
 
@@ -237,7 +239,7 @@ def control_points(folder: Path, crop: Crop) -> Path:
     for row in np.linspace(0, SIDE, 5):
         for column in np.linspace(0, SIDE, 5):
             x, y = crop.place @ (column, row)
-            (lon,), (lat,) = transform(UTM, "EPSG:4326", [x], [y])
+            (lon,), (lat,) = transform(UTM, "EPSG:4326", [x], [y])[:2]
             points.append(GroundControlPoint(row, column, lon, lat))
     path = folder / "gcps.tif"
     shape = {"width": SIDE, "height": SIDE, "count": len(BANDS), "dtype": "uint16", "nodata": 0, "compress": "deflate"}
@@ -329,7 +331,7 @@ def sparse(folder: Path, crop: Crop) -> Path:
     with rasterio.open(path, "w", driver="GTiff", **shape, **blocks, **placed) as raster:
         for number, name in enumerate(BANDS, 1):
             raster.set_band_description(number, name)
-        raster.write(crop.pixels, window=Window(150_000, 120_000, SIDE, SIDE))
+        raster.write(crop.pixels, window=Window(150_000, 120_000, SIDE, SIDE))  # pyright: ignore[reportCallIssue] - rasterio states no types
     return path
 
 

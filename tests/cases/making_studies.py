@@ -161,7 +161,7 @@ def slope_zero(folder: Path, _: object) -> Path:
 
 def mixed_orientation(folder: Path, _: object) -> Path:
     """Six axial slices and a coronal one in one series."""
-    pictures = [(ramp(), {"z": 2.0 * number}) for number in range(6)]
+    pictures: list[tuple[np.ndarray, dict[str, object]]] = [(ramp(), {"z": 2.0 * number}) for number in range(6)]
     return save(folder, stack("CT", [*pictures, (ramp(), {"ImageOrientationPatient": CORONAL})]))
 
 
@@ -211,16 +211,20 @@ def mammogram(folder: Path, _: object) -> Path:
     picture = np.zeros((SIDE, SIDE), dtype=np.uint16)
     picture[:, : SIDE // 2] = 3000
     picture[20:30, 5:15] = 1000
-    shown = {"PhotometricInterpretation": "MONOCHROME1", "WindowCenter": [2048, 1500], "WindowWidth": [4096, 1000]}
-    scale = {"ImagerPixelSpacing": [0.07, 0.07], "EstimatedRadiographicMagnificationFactor": 1.5}
-    bits = {"BitsStored": 12, "HighBit": 11}
+    shown: dict[str, Any] = {
+        "PhotometricInterpretation": "MONOCHROME1",
+        "WindowCenter": [2048, 1500],
+        "WindowWidth": [4096, 1000],
+    }
+    scale: dict[str, Any] = {"ImagerPixelSpacing": [0.07, 0.07], "EstimatedRadiographicMagnificationFactor": 1.5}
+    bits: dict[str, Any] = {"BitsStored": 12, "HighBit": 11}
     return save(folder, [image("MG", picture, placed=False, ImageLaterality="L", **shown, **scale, **bits)])
 
 
 def film_spacings(folder: Path, _: object) -> Path:
     """Calibrated to 0.15 mm; the detector's 0.2 mm said twice; said once; pixels of unknown plane."""
-    detector = {"ImagerPixelSpacing": [0.2, 0.2]}
-    stated: list[dict[str, object]] = [
+    detector: dict[str, Any] = {"ImagerPixelSpacing": [0.2, 0.2]}
+    stated: list[dict[str, Any]] = [
         {**detector, "PixelSpacing": [0.15, 0.15], "PixelSpacingCalibrationType": "GEOMETRY"},
         {**detector, "PixelSpacing": [0.2, 0.2]},
         detector,

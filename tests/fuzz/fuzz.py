@@ -102,8 +102,8 @@ class Kitchen:
         path = drawn.choice(open_to_change)
         files[path] = changes.change(drawn, path, old := files[path])
         if drawn.random() < 0.7:  # whoever changes a file can also state its new sum
-            sums = [hashlib.sha256(content).hexdigest().encode() for content in (old, files[path])]
-            files = {other: text.replace(*sums) if len(text) < 2**20 else text for other, text in files.items()}
+            before, after = (hashlib.sha256(content).hexdigest().encode() for content in (old, files[path]))
+            files = {other: text.replace(before, after) if len(text) < 2**20 else text for other, text in files.items()}
         steps = [list(words) for words in seed.steps]
         if area in {"maps", "slides", "studies"} and drawn.random() < 0.9:
             steps = steps[:-1]

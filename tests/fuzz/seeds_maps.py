@@ -22,6 +22,7 @@ def pixels(count: int = 3, kind: str = "uint8", *, width: int = WIDTH, height: i
 def raster(path: Path, data: Pixels, **how: Any) -> Path:  # noqa: ANN401 - what rasterio takes
     """A raster in UTM at 10 m, unless told otherwise."""
     import rasterio  # noqa: PLC0415 - a person who fuzzes models needs none
+    from rasterio.control import GroundControlPoint  # noqa: PLC0415 - the same
 
     after = {name: how.pop(name, None) for name in ("mask", "overviews", "gcps", "rpcs", "tags", "colormap")}
     place = {"crs": "EPSG:32618", "transform": rasterio.Affine(10, 0, 3e5, 0, -10, 4e6)}
@@ -35,7 +36,7 @@ def raster(path: Path, data: Pixels, **how: Any) -> Path:  # noqa: ANN401 - what
                 file.write_mask(np.pad(np.full((HEIGHT - 8, WIDTH - 8), 255, np.uint8), 4))
             if after["gcps"]:
                 points = [(0, 0, 3e5, 4e6), (40, 0, 3e5, 3.9e6), (0, 50, 3.1e5, 4e6), (40, 50, 3.1e5, 3.9e6)]
-                file.gcps = [rasterio.control.GroundControlPoint(*point) for point in points], "EPSG:32618"
+                file.gcps = [GroundControlPoint(*point) for point in points], "EPSG:32618"
             if after["tags"]:
                 file.update_tags(**after["tags"])
             if after["colormap"]:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import seeds
@@ -16,7 +16,14 @@ def colours(height: int = 200, width: int = 260) -> Pixels:
     return np.ascontiguousarray(np.moveaxis(pixels(3, width=width, height=height), 0, 2))
 
 
-def pyramid(name: str = "a.tif", *, order: str = "<", big: bool = False, subs: bool = False, **how: Any) -> Any:  # noqa: ANN401 - what tifffile takes
+def pyramid(
+    name: str = "a.tif",
+    *,
+    order: Literal["<", ">"] = "<",
+    big: bool = False,
+    subs: bool = False,
+    **how: Any,  # noqa: ANN401 - what tifffile takes
+) -> Any:  # noqa: ANN401 - what makes a seed
     """Make a pyramid of tiles, 0.5 µm a pixel, its levels as pages or as SubIFDs."""
 
     def make(folder: Path) -> None:

@@ -22,10 +22,17 @@ import os
 import time
 
 from limner.readers.errors import ModelError
+from limner.readers.options import Options
+from pydantic import Field
+
+
+class PlantedOptions(Options):
+    do: str = Field("", description="What happens.")
+    into: str = Field("", description="What is written.")
 
 
 def make(options):
-    match options["do"]:
+    match options.do:
         case "raise":
             return 1 / 0
         case "wait":
@@ -36,8 +43,11 @@ def make(options):
         case "die":
             os.abort()
         case "write":
-            open(options["into"], "w").close()
+            open(options.into, "w").close()
             raise ModelError("planted", "it must write", remedy="None")
+
+
+make.Options = PlantedOptions
 """
 
 

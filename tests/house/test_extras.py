@@ -34,13 +34,13 @@ def texts(root: Path) -> Iterator[tuple[Path, str]]:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("pip install 'limner[probe]'", True),
+        ("pip install 'limner[train]'", True),
         ("pip install limner", True),
         ("`pip install --upgrade limner==0.1`", True),
         ("uv pip install limner", True),
         ("uv add limner", True),
         ("pip install -c constraints.txt .", False),
-        ("pip install -c constraints.txt '.[probe]'", False),
+        ("pip install -c constraints.txt '.[train]'", False),
         ("pip install -e ./limner", False),
         ("pip install scikit-learn; limner train probe", False),
     ],
@@ -60,7 +60,7 @@ def test_extras_that_documents_name_exist(root: Path) -> None:
     named = {
         extra.strip() for _, text in texts(root) for match in OF_FOLDER.finditer(text) for extra in match[1].split(",")
     }
-    assert {"probe", "quantize"} <= named <= known
+    assert {"quantize", "train"} <= named <= known
 
 
 def test_an_extra_is_what_pyproject_says(root: Path) -> None:
@@ -83,7 +83,7 @@ def test_what_is_missing_is_said_with_the_command(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(extras, "version", version)
     require_extra("quantize", "something")
     with pytest.raises(RequestError) as caught:
-        require_extra("probe", "something", otherwise="or go without")
+        require_extra("train", "something", otherwise="or go without")
     assert caught.value.value == "no threadpoolctl"
     hint = "pip install 'scikit-learn>=1.7' 'threadpoolctl>=3.5'"
     assert caught.value.remedy == f"Install what is missing: {hint}; or go without"

@@ -34,13 +34,14 @@ FENCES: dict[str, tuple[str, ...]] = {
     "tifffile": ("readers/pyramid.py", "readers/tiffpicture.py"),
     # only in the limited process that decodes studies
     "pydicom": ("readers/dicom/header.py", "readers/dicom/pixels.py"),
+    "matplotlib": ("pipelines/plots.py",),
     "pyogrio": ("reports/geopackage.py",),
     "pandas": ("reports/tables.py", "reports/frames.py"),
     "geopandas": ("reports/frames.py",),
     # drawing; and late, for pictures that do not fill the 4KHD grid exactly, and for those that are sent
     "PIL": (
         *("reports/lettering.py", "reports/overview.py", "reports/painting.py"),
-        *("reports/losses.py", "reports/probes.py", "model/training/samples.py"),
+        "model/training/samples.py",
         *("model/tiling.py", "model/asking/chat.py"),
     ),
     # what runs a network, and what fetches one
@@ -151,7 +152,7 @@ def libraries(source: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             found.add(str(node.module).partition(".")[0])
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in {"__import__", "importlib.import_module"}:
-            found |= {a.value.partition(".")[0] for a in node.args if isinstance(a, ast.Constant) if a.value}
+            found |= {str(a.value).partition(".")[0] for a in node.args if isinstance(a, ast.Constant) if a.value}
     return found - set(sys.stdlib_module_names) - {"limner"}
 
 

@@ -40,9 +40,9 @@ def imported(tree: ast.AST, depth: int = 1) -> Iterator[tuple[int, str]]:
         for name in names:
             first, _, rest = name.partition(".")
             if first == "limner":
-                yield node.lineno, rest.partition(".")[0]
+                yield getattr(node, "lineno", 0), rest.partition(".")[0]
             elif first in ORDER:
-                yield node.lineno, f"a second copy of {first}"
+                yield getattr(node, "lineno", 0), f"a second copy of {first}"
 
 
 def violations(root: Path) -> list[str]:

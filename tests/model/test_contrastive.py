@@ -73,7 +73,7 @@ def test_probabilities_are_the_models_own(checkpoints: Make, family: str) -> Non
 def test_several_templates_are_averaged_as_features(checkpoints: Make) -> None:
     folder = checkpoints("clip")
     templates = ["a photo of {}.", "water {} photo", "{}"]
-    model = CLIPModel.from_pretrained(folder).eval()
+    model: Any = CLIPModel.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     checkpoint = find_checkpoint(str(folder), fetch=False)
     shown = pictures(1)
@@ -159,4 +159,5 @@ def test_a_tokenizer_of_another_checkpoint_is_noticed(checkpoints: Make) -> None
 def test_the_default_picture_size_is_transformers_own() -> None:
     from limner.model.checkpoint import IMAGE_SIZE  # noqa: PLC0415 - of this test alone
 
-    assert CLIPConfig().vision_config.image_size == SiglipConfig().vision_config.image_size == IMAGE_SIZE
+    configs: list[Any] = [CLIPConfig(), SiglipConfig()]
+    assert [config.vision_config.image_size for config in configs] == [IMAGE_SIZE] * 2

@@ -40,7 +40,9 @@ class Cutting:
     @property
     def grid(self) -> Grid:
         """Level-0 sizes that hold just the grid."""
-        return Grid("picture", (int(self.size[0] * self.scale), int(self.size[1] * self.scale)), (self.scale,) * 2)
+        return Grid(
+            "picture", (int(self.size[0] * self.scale), int(self.size[1] * self.scale)), (self.scale, self.scale)
+        )
 
     @property
     def info(self) -> ImageInfo:
@@ -152,7 +154,7 @@ def test_thousands_of_boxes_over_many_seams_in_seconds() -> None:
     for label in "ab":
         corner = np.stack(np.meshgrid(np.arange(75), np.arange(66), indexing="ij"), axis=-1).reshape(-1, 2) * (80, 75.5)
         low = corner + np.floor(rng.uniform(0, 30, corner.shape))
-        scene[label] = np.concatenate([low, low + np.ceil(rng.uniform(2, 45, low.shape))], axis=1)
+        scene[label] = np.concatenate([low, low + np.ceil(rng.uniform(2, 45, low.shape))], axis=1).astype(np.float64)
     found = seen(cutting, scene, rng)
     assert len(truth(scene, 1.0)) == 9900
     assert len(found) > 15000

@@ -26,6 +26,7 @@ from limner.readers.pyramid import PyramidReader
 from limner.readers.regions import Grid, cut
 from limner.readers.render import fit_stretch
 from limner.readers.tissue import find_tissue, overview_limit
+from shapely.geometry.base import BaseGeometry
 
 pytestmark = pytest.mark.slow
 
@@ -89,6 +90,7 @@ def test_glands_of_a_real_prostate(shared_data: Path) -> None:
         sight = segmenter.fit(segmenter.sight(info), seen.pixels, tissue.mask, seen.valid)
         assert "Macenko" in sight.fitted
         area = outline(tissue.mask, seen.scale)
+        assert isinstance(area, BaseGeometry)
         stretch = fit_stretch(seen.pixels, seen.valid, image.channels)
         found = []
         for region in cut(Grid("prostate", info.size, (4.0, 4.0)), tile=sight.tile, halo=sight.halo, hd_num=1):

@@ -137,6 +137,7 @@ def test_tiles_that_see_each_other_are_fused_in_units_of_spread(make_probe: Make
     for view, answers in zip(shown, fused.annotate(shown), strict=True):
         kept = [(tile, valid) for tile, valid in zip(view.tiles, view.valid, strict=True) if valid.any()]
         standard = head.standard(np.array([encoder(*one) for one in kept]))
+        assert view.overall is not None
         overall = head.standard(encoder(view.overall.clip(0, 255), np.ones((16, 16), dtype=bool))[None])[0]
         want = head.chances(Fusion(2.0, 0.5)(standard, overall))
         got = [[one.numbers[f"p.{name}"] for name in ("dark", "grey", "bright")] for one in answers]

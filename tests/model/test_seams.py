@@ -119,6 +119,7 @@ def bounds(findings: Sequence[Finding]) -> list[tuple[float, ...]]:
 def test_neighbours_become_one_with_a_weighted_score() -> None:
     (one,) = join([area(0, 0, 2, 2, score=0.9), area(2, 0, 3, 2, score=0.3, numbers={"pixels": 2.0})])
     assert one.geometry.equals(box(0, 0, 3, 2))
+    assert isinstance(one.geometry, shapely.Polygon)
     assert len(one.geometry.exterior.coords) == 5
     assert one.score == 0.7
     assert one.numbers == {"pixels": 6.0}

@@ -276,6 +276,7 @@ def test_tiles_may_see_each_other_before_they_are_judged(checkpoints: Make, pict
         looks = np.array([network.look(t) for t, (x0, y0, x1, y1) in boxes if view.wanted[y0:y1, x0:x1].any()])
         if not len(looks):
             continue
+        assert view.overall is not None
         seen = Fusion(4.0, 0.5)(looks.astype(np.float64), network.look(view.overall).astype(np.float64))
         seen /= np.linalg.norm(seen, axis=1, keepdims=True)
         chances = [network.compare(one) for one in seen.astype(np.float32)]

@@ -192,7 +192,7 @@ def test_a_oneformer_of_the_hub(zoo_folder: Folder, tmp_path: Path) -> None:
     texts = {"model.text_mapper.prompt_ctx.weight": torch.zeros(2, 2)}  # what reads texts in training
     save_file(tensors | texts, folder / "model.safetensors", {"format": "pt"})
     seen = [Network(found, found.labels) for found in (recipe(zoo_folder("oneformer")), recipe(folder))]
-    assert np.array_equal(*(one.segment(TILE, VALID) for one in seen))
+    assert np.array_equal(seen[0].segment(TILE, VALID), seen[1].segment(TILE, VALID))
     fewer = restated(folder, tmp_path / "fewer", text_encoder_vocab_size=len(words) - 1)
     with pytest.raises(ModelError, match=f"no more than the network's {len(words) - 1} tokens"):
         Network(recipe(fewer), ("field", "water", "town"))

@@ -61,8 +61,11 @@ class Planted(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(self.code, module.__dict__)  # noqa: S102 - what importing does
 
 
-def run(path: str, code: CodeType, limit: float) -> tuple[str, float]:
-    """What the tests of a module say of such code: "passed", "failed" or "too slow", and in how many seconds."""
+def run(path: str, code: CodeType, limit: float, *, slow: bool = False) -> tuple[str, float]:
+    """What the tests of a module say of such code: "passed", "failed" or "too slow", and in how many seconds.
+
+    Those marked as slow are the others' second chance.
+    """
     begun = time.monotonic()
     child = os.fork()
     if not child:
@@ -71,7 +74,7 @@ def run(path: str, code: CodeType, limit: float) -> tuple[str, float]:
         with contextlib.suppress(BaseException):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             os.dup2(1, 2)
-            outcome = _test(path, code)
+            outcome = _test(path, code, "slow" if slow else "not slow")
         os._exit(min(outcome, 70))
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
@@ -85,23 +88,17 @@ def run(path: str, code: CodeType, limit: float) -> tuple[str, float]:
         time.sleep(0.01)
 
 
-def _test(path: str, code: CodeType) -> int:
+def _test(path: str, code: CodeType, which: str) -> int:
     import pytest  # noqa: PLC0415 - in the child only, where its state ends
+    from hypothesis import Phase, settings  # noqa: PLC0415 - the same
 
+    settings.register_profile("mutants", phases=(Phase.explicit, Phase.generate))  # whatever fails will do
+    settings.load_profile("mutants")
     sys.meta_path.insert(0, Planted(path, code))
-    options = [
-        "-x",
-        "-q",
-        "-m",
-        "not slow",
-        "-p",
-        "no:cacheprovider",
-        "-c",
-        str(ROOT / "pyproject.toml"),
-        "--rootdir",
-        str(ROOT),
-    ]
-    return int(pytest.main([*options, *(str(ROOT / "tests" / name) for name in CASES[path])]))
+    options = ["-x", "-q", "-m", which, "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml")]
+    options += ["--rootdir", str(ROOT), *(str(ROOT / "tests" / name) for name in CASES[path])]
+    ended = pytest.main(options)
+    return 0 if ended == pytest.ExitCode.NO_TESTS_COLLECTED else int(ended)
 
 
 def main() -> int:
@@ -127,7 +124,10 @@ def main() -> int:
         if reason := EQUIVALENT.get((path, mutant.before, mutant.after)):
             excused.append(f"{told}\n    {reason}")
             continue
-        outcome, _ = run(path, compile(mutant.tree, str(ROOT / path), "exec"), 20 + 5 * slowest[path])
+        code = compile(mutant.tree, str(ROOT / path), "exec")
+        outcome, _ = run(path, code, 20 + 5 * slowest[path])
+        if outcome == "passed":
+            outcome, _ = run(path, code, 600, slow=True)
         killed += outcome != "passed"
         if outcome == "passed":
             survivors.append(told)

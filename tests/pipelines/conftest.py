@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def make_scene() -> Callable[..., Path]:
         pixels = (1000 + 400 * np.sin(x / 9.0) * np.cos(y / 7.0) + 100 * np.sin(x / 2.0)).astype(np.uint16)
         pixels[(x < 40) & (y < 40)] = 0
         transform = rasterio.Affine(metres, 0.0, 500000.0, 0.0, -metres, 5200000.0)
-        placed = {} if crs is None else {"crs": crs}
+        placed: dict[str, Any] = {} if crs is None else {"crs": crs}
         with rasterio.open(
             path,
             "w",

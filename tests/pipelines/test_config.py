@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from limner.pipelines.config import NEUTRAL, Settings, presets
@@ -106,7 +107,7 @@ def test_sizes_in_words() -> None:
     assert (format_metres(30.0), format_metres(5e-7)) == ("30 m", "0.5 µm")
 
 
-def test_the_command_line_says_it_in_one_block(tmp_path: Path, limner: Callable[..., object]) -> None:
+def test_the_command_line_says_it_in_one_block(tmp_path: Path, limner: Callable[..., Any]) -> None:
     file = tmp_path / "run.yaml"
     file.write_text("hdnum: 9\n")
     said = limner("run", "x.tif", "--out", tmp_path / "out", "--config", file)

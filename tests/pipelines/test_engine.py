@@ -13,6 +13,8 @@ from limner.pipelines.local import LocalEngine, WorkerFaultError
 from limner.readers.errors import ModelError
 from limner.readers.regions import Grid, Region, cut
 
+pytestmark = pytest.mark.slow
+
 JOBS = '''
 import os, signal, time
 from dataclasses import dataclass

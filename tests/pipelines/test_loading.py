@@ -18,7 +18,9 @@ from limner.pipelines import run as running
 from limner.readers.plugins import installed
 from rasterio.enums import ColorInterp
 
-Limner = Callable[..., "Said"]  # noqa: F821 - of conftest, which tests cannot import
+pytestmark = pytest.mark.slow
+
+Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
 
 WATCH = '''
 """Writes a line for each network that is made: the process, what it is, and how many networks are alive then."""

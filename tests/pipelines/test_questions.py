@@ -15,7 +15,9 @@ from limner.readers import extras
 from limner.readers.geotiff import RasterImage
 from PIL import Image
 
-Limner = Callable[..., "Said"]  # noqa: F821 - of conftest, which tests cannot import
+pytestmark = pytest.mark.slow
+
+Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
 Made = Callable[[str], Path]
 Refused = Callable[..., None]
 

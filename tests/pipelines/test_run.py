@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from limner.pipelines.store import Store, read_entries, sealed
 from rasterio.features import shapes
 from shapely.geometry import shape
 
-Limner = Callable[..., "Said"]  # noqa: F821 - of conftest, which tests cannot import
+pytestmark = pytest.mark.slow
+
+Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
 TABLES = ("areas.csv", "files.csv", "findings.csv", "summary.csv")
 REPORTS = (*TABLES, "findings.geojson", "findings.gpkg", "overview-scene.png")
 

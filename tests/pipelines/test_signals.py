@@ -8,14 +8,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from limner.pipelines.store import Store
 
-Limner = Callable[..., "Said"]  # noqa: F821 - of conftest, which tests cannot import
+pytestmark = pytest.mark.slow
+
+Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
 
 
-def begin(words: list[object], **further: object) -> subprocess.Popen[str]:
+def begin(words: list[object], **further: Any) -> subprocess.Popen[str]:  # noqa: ANN401 - what it takes
     """Start the command line in a process group of its own."""
     command = [sys.executable, "-m", "limner.pipelines.cli", *map(str, words)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, **further)

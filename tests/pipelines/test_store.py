@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ from limner.pipelines.store import RESULTS, Store, StoreError, read_entries, rea
 from limner.readers.errors import RequestError
 from shapely.geometry import box
 
-PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+PIPES: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
 
 
 def result(number: int, *, error: str = "") -> Result:
@@ -119,6 +120,7 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
         f"from pathlib import Path; from limner.pipelines.store import Store; s = Store.open(Path({str(tmp_path)!r}))"
     )
     holder = subprocess.Popen([sys.executable, "-c", f"{hold}; print('locked', flush=True); input()"], **PIPES)
+    assert holder.stdout is not None
     assert holder.stdout.readline() == b"locked\n"
     with pytest.raises(RequestError, match="another is at work"):
         Store.open(tmp_path)

@@ -2,9 +2,11 @@
 
 import csv
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,9 @@ from limner.readers.geometry import Placement
 from limner.readers.image import ImageInfo, Plane
 from limner.readers.overview import SHOWN, Montage
 
-Limner = Callable[..., "Said"]  # noqa: F821 - of conftest, which tests cannot import
+pytestmark = pytest.mark.slow
+
+Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +57,10 @@ def test_findings_name_their_slice(
         assert float(row["centre_lps_z_mm"]) == 30 + 2.5 * (int(row["slice"]) - 1)
         assert row["spacing_source"] == "pixel_spacing"
     (image,) = read_record(out).images
+    (summary,) = rows(out / "summary.csv")
+    slice_mm2 = math.prod(float(dict(image.info.facts)[key]) for key in ("rows", "row_mm", "columns", "col_mm"))
+    assert float(summary["analysed_mm2"]) == pytest.approx(7 * slice_mm2)
+    assert float(summary["per_mm2.seen"]) == pytest.approx(1 / slice_mm2)
     assert [f.plane for f in image.findings()] == list(range(7))
     assert {f.geometry.bounds for f in image.findings()} == {(0.0, 0.0, 6.0, 8.0)}
 

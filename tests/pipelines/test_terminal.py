@@ -4,23 +4,26 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from limner.pipelines.events import RegionDone, Started, Told
 from limner.pipelines.progress import Drawing
 from limner.pipelines.terminal import Outlet, visible
 
-Limner = Callable[..., "Said"]  # noqa: F821 - of conftest, which tests cannot import
+pytestmark = pytest.mark.slow
+
+Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
 
 EVIL = "a\x1b[31m\x9b2J\x7f\u202egpj.\u2066[red]\n:smile:\r\x07.tif"
 SHOWN = "a\\x1b[31m\\x9b2J\\x7f\\u202egpj.\\u2066[red]\\n:smile:\\r\\x07.tif"
 
 
-def run(words: list[object], **further: object) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "limner.pipelines.cli", *map(os.fsencode, map(os.fspath, words))]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+def run(words: Sequence[str | Path], **further: Any) -> subprocess.CompletedProcess[bytes]:  # noqa: ANN401 - what it takes
+    command = [sys.executable, "-m", "limner.pipelines.cli", *(os.fsencode(word) for word in words)]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.run(command, **{**pipes, **further}, check=False)
 
 
@@ -94,7 +97,7 @@ def test_what_libraries_log_is_not_printed(tmp_path: Path) -> None:
     assert b"JOHN" not in said.stdout + said.stderr
 
 
-def _no_output(words: list[object], case: str) -> subprocess.CompletedProcess[bytes]:
+def _no_output(words: Sequence[str | Path], case: str) -> subprocess.CompletedProcess[bytes]:
     if case == "full":
         with Path("/dev/full").open("wb") as full:
             return run(words, stdout=full)

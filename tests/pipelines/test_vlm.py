@@ -12,7 +12,9 @@ import tifffile
 import torch
 from limner.model.asking.processor import Processor
 
-Limner = Callable[..., "Said"]  # noqa: F821 - of conftest, which tests cannot import
+pytestmark = pytest.mark.slow
+
+Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
 Make = Callable[[str], Path]
 SCHEMA = {
     "type": "object",

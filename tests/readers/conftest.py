@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import from_origin
 
@@ -48,7 +49,7 @@ def write_raster(tmp_path: Path) -> WriteRaster:
                     file.write_mask(extra["mask"].astype(np.uint8) * 255)
             if extra["overviews"] is not None:
                 with rasterio.open(path, "r+") as file:
-                    file.build_overviews(extra["overviews"], rasterio.enums.Resampling.average)
+                    file.build_overviews(extra["overviews"], Resampling.average)
         return str(path)
 
     return write

@@ -107,7 +107,7 @@ def test_the_crs_that_a_file_states_is_respected(saved: Save) -> None:
     crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32618"}}
     area = read_area(saved({"type": "Polygon", "coordinates": [corners], "crs": crs}))
     to_lonlat = pyproj.Transformer.from_crs(32618, 4326, always_xy=True)
-    there = [to_lonlat.transform(*corner) for corner in corners]
+    there = [to_lonlat.transform(x, y) for x, y in corners]
     bow = shapely.hausdorff_distance(area, shapely.Polygon(there))
     assert 1e-5 < bow < 1e-4, "corners where they were, and edges that bend in longitude and latitude"
     edge = np.linspace(corners[0], corners[1], 200)

@@ -15,6 +15,8 @@ from limner.readers.geotiff import RasterImage, RasterReader
 from limner.readers.image import Claim, ImageInfo
 from limner.readers.rasterfacts import RasterOptions
 from limner.readers.scene import SceneReader
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_gcps
 
@@ -196,7 +198,7 @@ def test_a_scene_with_holes_in_each_band(write_raster: WriteRaster, places: Plac
     picture[holes] = 0
     for at, band in enumerate(("B02", "B03")):
         write_raster(f"scene/S2_{band}.tif", picture[:, :, at : at + 1])
-    truth = Truth(picture, ~holes.any(axis=2), exact=False, options={"sensor": "sentinel-2-l1c"})
+    truth = Truth(picture, np.logical_not(holes.any(axis=2)), exact=False, options={"sensor": "sentinel-2-l1c"})
     check_reader(SceneReader(), str(tmp_path / "scene"), truth)
 
 
@@ -318,12 +320,12 @@ def test_control_points(write_raster: WriteRaster, places: Places) -> None:
     """An affine through control points is the affine that GDAL fits."""
     picture = places(40, 30, 1)
     points = [
-        rasterio.control.GroundControlPoint(row, col, 3e5 + 10 * col + 2 * row, 4e6 - 10 * row + col)
+        GroundControlPoint(row, col, 3e5 + 10 * col + 2 * row, 4e6 - 10 * row + col)
         for row, col in ((0, 0), (0, 40), (30, 0), (30, 40))
     ]
     path = write_raster("a.tif", picture, crs=None, transform=None)
     with rasterio.open(path, "r+") as file:
-        file.gcps = points, rasterio.crs.CRS.from_epsg(32618)
+        file.gcps = points, CRS.from_epsg(32618)
     affine = from_gcps(points)
     known = tuple((x, y, *(affine * (x, y))) for x, y in ((0, 0), (40, 30), (12.5, 3.25)))
     check_reader(RasterReader(), path, Truth(picture, np.ones((30, 40), dtype=bool), known))

@@ -92,8 +92,8 @@ def here(tmp_path: Path) -> Path:
     return folder
 
 
-def only(path: Path, **how: str) -> Scanned:
-    (row,) = scan([str(path)], {}, **how)
+def only(path: Path, reader: str | None = None) -> Scanned:
+    (row,) = scan([str(path)], {}, reader=reader)
     return row
 
 

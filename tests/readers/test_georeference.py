@@ -137,7 +137,7 @@ def test_rational_polynomials_alone_are_not_a_place(write_raster: WriteRaster, p
     path = write_raster("a.tif", places(9, 7), crs=None, transform=None)
     ones = [1.0] + [0.0] * 19
     with rasterio.open(path, "r+") as file:
-        file.rpcs = RPC(0.0, 1.0, 50.0, 1.0, ones, ones, 0.0, 1.0, 8.0, 1.0, ones, ones, 0.0, 1.0)
+        file.rpcs = RPC(0.0, 1.0, 50.0, 1.0, ones, ones, 0.0, 1.0, 8.0, 1.0, ones, ones, 0.0, 1.0)  # pyright: ignore[reportCallIssue] - rasterio states no types
     (info,) = scan_with(RasterReader(), path, {})
     assert not info.placement.known
     assert any("RPC" in note for note in info.notes)

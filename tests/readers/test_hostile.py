@@ -20,6 +20,7 @@ from limner.readers.geometry import MOST_SIDE, Box
 from limner.readers.georeference import ControlPoint, Crs, affine_placement, control_placement
 from limner.readers.geotiff import RasterReader
 from limner.readers.products import MOST_BYTES, radiometry_beside
+from rasterio import io as rio_io
 from rasterio._err import CPLE_BaseError
 
 WriteRaster = Callable[..., str]
@@ -69,19 +70,19 @@ def test_a_place_that_is_not_finite() -> None:
 def test_what_gdal_says_late(write_raster: WriteRaster, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it could not understand while opening, such as GeoKeys, comes up at a later question."""
 
-    class Late(rasterio.io.DatasetReader):
+    class Late(rio_io.DatasetReader):
         @property
         def colorinterp(self) -> Any:  # noqa: ANN401 - rasterio has no types
             raise CPLE_BaseError(3, 1, "Key 0 of unknown type.")
 
     path = write_raster("a.tif", np.ones((8, 8, 1), np.uint8))
-    monkeypatch.setattr(rasterio.io, "DatasetReader", Late)
+    monkeypatch.setattr(rio_io, "DatasetReader", Late)
     refused(path, "understood.*Key 0")
 
 
 def test_all_that_rasterio_raises_is_one_error() -> None:
     """Its classes that are no OSErrors among them, and those that it does not show."""
-    from rasterio import _err, errors  # noqa: PLC0415 - only here
+    from rasterio import _err, errors  # noqa: PLC0415  # pyright: ignore[reportAttributeAccessIssue] - compiled
 
     classes = [
         kind

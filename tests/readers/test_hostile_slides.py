@@ -47,7 +47,7 @@ def change(
 ) -> None:
     """Write another value, count or type into a tag's entry."""
     with tifffile.TiffFile(path) as file:
-        at = file.pages[page].tags[tag].offset
+        at = file.pages[page].aspage().tags[tag].offset
     content = bytearray(path.read_bytes())
     if kind:
         struct.pack_into("<H", content, at + 2, kind)
@@ -96,7 +96,7 @@ def test_openslide_is_not_given_what_is_larger_than_the_file(path: Path) -> None
     """It would reserve as much memory as a tile says that it has, and end the process where there is none."""
     assert scan_with(SlideReader(), str(path), {})[0].size == (256, 256)
     with tifffile.TiffFile(path) as file:
-        at = file.pages[0].tags[325].valueoffset
+        at = file.pages[0].aspage().tags[325].valueoffset
     content = bytearray(path.read_bytes())
     struct.pack_into("<I", content, at + 4, 0xFFFFFF5F)
     path.write_bytes(content)
@@ -215,7 +215,7 @@ def test_text_that_is_no_utf_8_is_no_matter(path: Path, tmp_path: Path) -> None:
 def bombed(path: Path, content: bytes) -> Path:
     """Put other bytes, as a tile of the same compression, at the end of a TIFF of one tile."""
     with tifffile.TiffFile(path) as file:
-        tags = file.pages[0].tags
+        tags = file.pages[0].aspage().tags
         places = [(tags[324].offset, path.stat().st_size), (tags[325].offset, len(content))]
     whole = bytearray(path.read_bytes()) + content
     for at, value in places:

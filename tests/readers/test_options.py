@@ -49,7 +49,7 @@ def test_texts_of_a_command_line_become_the_fields_types() -> None:
 
 def test_an_empty_text_is_the_default_but_of_a_text() -> None:
     found = parse(tile="", share="", labels="", unit="", checkpoint="")
-    assert found == Made(checkpoint="")
+    assert found == Made.model_validate({"checkpoint": ""})
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,12 +33,17 @@ def halved(pixels: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
 
 
 def plain(
-    path: Path, pixels: npt.NDArray[np.generic], *, levels: int = 3, subifds: bool = False, **how: object
+    path: Path,
+    pixels: npt.NDArray[np.generic],
+    *,
+    levels: int = 3,
+    subifds: bool = False,
+    **how: Any,  # noqa: ANN401 - what tifffile takes
 ) -> Path:
     """A pyramidal TIFF of RGB in tiles of 64, its levels as pages or as SubIFDs."""
     with tifffile.TiffWriter(path) as file:
         for level in range(levels):
-            reduced = {"subfiletype": 1} if level else {"subifds": levels - 1 if subifds else None}
+            reduced: dict[str, Any] = {"subfiletype": 1} if level else {"subifds": levels - 1 if subifds else None}
             file.write(pixels, photometric="rgb", tile=(64, 64), metadata=None, **reduced, **how)
             pixels = halved(pixels)
     return path
@@ -96,7 +102,8 @@ def fluorescence(path: Path, pixels: npt.NDArray[np.generic], **metadata: object
 
 def test_ome_tiff_keeps_the_contract_with_its_channels_names_and_sizes(tmp_path: Path) -> None:
     stack = (
-        np.moveaxis(coordinates(151, 203, "uint16"), 2, 0)[:, None] + np.array([0, 7], dtype=np.uint16)[:, None, None]
+        np.moveaxis(coordinates(151, 203, "uint16"), 2, 0)[:, None].astype(np.uint16)
+        + np.array([0, 7], dtype=np.uint16)[:, None, None]
     )
     size = {"PhysicalSizeX": 500.0, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 0.51, "PhysicalSizeYUnit": "µm"}
     path = fluorescence(tmp_path / "p.ome.tif", stack, **size)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from limner.readers.errors import ReadError
 from limner.readers.image import Channel
-from limner.readers.render import Stretch, fit_stretch, render, rgb_channels
+from limner.readers.render import Curve, Stretch, fit_stretch, render, rgb_channels
 
 RGB8 = tuple(Channel(name, common) for name, common in [("r", "red"), ("g", "green"), ("b", "blue")])
 RGB16 = tuple(Channel(c.name, c.common, "uint16") for c in RGB8)
@@ -159,7 +159,7 @@ def test_json_whose_parts_do_not_belong_together_is_refused(part: str) -> None:
 
 @settings(deadline=None, derandomize=True)
 @given(st.tuples(finite, finite, finite), st.tuples(finite, finite, finite), st.sampled_from(["linear", "decibel"]))
-def test_json_keeps_every_bit(low: tuple[float, ...], high: tuple[float, ...], curve: str) -> None:
+def test_json_keeps_every_bit(low: tuple[float, ...], high: tuple[float, ...], curve: Curve) -> None:
     stretch = Stretch(("r", "g", "b"), low, high, "words", curve)
     assert Stretch.from_json(json.loads(json.dumps(stretch.to_json()))) == stretch
     steps = tuple((number, at) for at, number in enumerate(sorted(low)))

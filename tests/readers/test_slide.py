@@ -14,6 +14,8 @@ from limner.readers.errors import ReadError, RequestError
 from limner.readers.geometry import Box
 from limner.readers.registry import scan
 from limner.readers.slide import SlideReader
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 Rgb = npt.NDArray[np.uint8]
 PLANTED = "DOE^JANE"
@@ -202,10 +204,10 @@ def dicom_level(path: Path, pixels: Rgb, series: str, spacing: float, number: in
     rows, columns = (-(-side // 64) for side in pixels.shape[:2])
     padded = np.zeros((rows * 64, columns * 64, 3), dtype=np.uint8)
     padded[: pixels.shape[0], : pixels.shape[1]] = pixels
-    meta = pydicom.dataset.FileMetaDataset()
-    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.77.1.6"
-    meta.MediaStorageSOPInstanceUID = f"{series}.{number}"
-    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.77.1.6")
+    meta.MediaStorageSOPInstanceUID = UID(f"{series}.{number}")
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
     measures, shared, data = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
     measures.PixelSpacing = [spacing, spacing]
     shared.PixelMeasuresSequence = [measures]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,11 +44,11 @@ def image() -> MakeImage:
         *,
         size: tuple[int, int] = (1000, 800),
         m2: float | None = None,
-        **more: object,
+        **more: Any,  # noqa: ANN401 - any fact of a record
     ) -> ImageRecord:
         pixels = np.full((80, 100, 3), 120, dtype=np.uint8)
         seen = np.ones((80, 100), dtype=np.bool_)
-        facts: dict[str, object] = {
+        facts: dict[str, Any] = {
             "info": ImageInfo(f"/data/{name}.tif", "raster", size, (Channel("b1"),), placement, id=name),
             "findings": lambda: findings,
             "overview": lambda: Overview(pixels, seen, seen, (size[0] / 100, size[1] / 80)),

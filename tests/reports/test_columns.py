@@ -15,7 +15,9 @@ from limner.reports.columns import findings_columns
 from limner.reports.frames import findings_frame, summary_frame
 from limner.reports.geojson import GeoJson
 from limner.reports.geopackage import GeoPackage
+from limner.reports.measures import FindingsBatch
 from limner.reports.qupath import QuPath
+from limner.reports.summary import ImageSummary
 from limner.reports.tables import FindingsCsv, SummaryCsv
 from limner.reports.writer import ImageRecord, Record
 from pyogrio import raw
@@ -72,13 +74,18 @@ def test_names_that_are_the_same_get_a_number() -> None:
 def test_a_new_column_is_one_declaration(
     monkeypatch: pytest.MonkeyPatch, placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path
 ) -> None:
-    ratio = Column("ratio", "float64", "area by box", lambda b: b.area_px / shapely.area(shapely.box(*b.bounds.T)))
-    said = Column(
-        "said", "string", "whether it said something", lambda b: ["yes" if f.text else None for f in b.findings]
-    )
-    lines = Column("lines", "Int64", "pixels down", lambda row: row.image.info.size[1], "px")
-    monkeypatch.setattr(columns, "FINDINGS", (*columns.FINDINGS, ratio, said))
-    monkeypatch.setattr(summary, "SUMMARY", (*summary.SUMMARY, lines))
+    def ratio(batch: FindingsBatch) -> object:
+        return batch.area_px / shapely.area(shapely.box(*batch.bounds.T))
+
+    def said(batch: FindingsBatch) -> object:
+        return ["yes" if finding.text else None for finding in batch.findings]
+
+    def lines(row: ImageSummary) -> object:
+        return row.image.info.size[1]
+
+    more = (Column("ratio", "float64", "area by box", ratio), Column("said", "string", "whether it said it", said))
+    monkeypatch.setattr(columns, "FINDINGS", (*columns.FINDINGS, *more))
+    monkeypatch.setattr(summary, "SUMMARY", (*summary.SUMMARY, Column("lines", "Int64", "pixels down", lines, "px")))
     half = Finding("water", shapely.Polygon([(0, 0), (8, 0), (0, 8)]), "area", text="half")
     run = record(image("map", placement(32618, *NORTH_UP), [half]), image("slide", MICRONS, [half]))
 

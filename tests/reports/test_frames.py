@@ -4,6 +4,7 @@ import csv
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -13,7 +14,7 @@ import shapely
 from limner.model.finding import Finding
 from limner.readers.errors import RequestError
 from limner.readers.geometry import Placement
-from limner.readers.image import Plane
+from limner.readers.image import Kind, Plane
 from limner.reports.frames import files_frame, findings_frame, summary_frame
 from limner.reports.geojson import GeoJson
 from limner.reports.tables import FilesCsv, FindingsCsv, SummaryCsv
@@ -46,8 +47,7 @@ def test_a_map_is_a_geodataframe_with_typed_columns(
     placement: MakePlacement, image: MakeImage, record: MakeRecord
 ) -> None:
     place = placement(32618, *NORTH_UP)
-    frame = findings_frame(record(image("a", place, FINDINGS), image("b", place, FINDINGS[:1])))
-    assert isinstance(frame, gpd.GeoDataFrame)
+    frame: Any = findings_frame(record(image("a", place, FINDINGS), image("b", place, FINDINGS[:1])))
     assert frame.crs.to_epsg() == 32618
     assert frame.attrs["geometry"] == "EPSG:32618"
     types = {name: str(frame[name].dtype) for name in ("image", "finding", "label", "score", "area_m2", "lon", "text")}
@@ -68,6 +68,7 @@ def test_a_map_is_a_geodataframe_with_typed_columns(
     assert frame.area.to_numpy() == pytest.approx(frame["area_m2"].to_numpy(), rel=1e-2)
     columns = ["world_x0", "world_y0", "world_x1", "world_y1"]
     assert frame[columns].to_numpy() == pytest.approx(frame.bounds.to_numpy())
+    assert isinstance(frame, gpd.GeoDataFrame)
 
 
 def test_maps_of_several_crs_meet_in_wgs84_as_in_geojson(
@@ -83,7 +84,7 @@ def test_maps_of_several_crs_meet_in_wgs84_as_in_geojson(
         ),
         image("mars", mars, FINDINGS[:1]),
     )
-    frame = findings_frame(run)
+    frame: Any = findings_frame(run)
     assert frame.crs.to_epsg() == 4326
     assert frame.geometry.isna().tolist() == [False, False, False, True]
     (path,) = GeoJson().write(run, out)
@@ -96,27 +97,26 @@ def test_pictures_without_a_place_are_in_pixels_and_beside_maps_have_none(
     placement: MakePlacement, image: MakeImage, record: MakeRecord
 ) -> None:
     snap = image("snap", Placement.pixels(), FINDINGS)
-    frame = findings_frame(record(snap))
+    frame: Any = findings_frame(record(snap))
     assert frame.crs is None
     assert frame.attrs["geometry"] == "px"
     assert frame.geometry.tolist() == [finding.geometry for finding in FINDINGS]
-    frame = findings_frame(record(snap, image("a", placement(32618, *NORTH_UP), FINDINGS)))
+    frame: Any = findings_frame(record(snap, image("a", placement(32618, *NORTH_UP), FINDINGS)))
     assert frame.geometry.isna().tolist() == [True, True, False, False]
     assert frame.crs.to_epsg() == 32618
 
 
 def test_a_slide_is_in_micrometres(image: MakeImage, record: MakeRecord) -> None:
-    frame = findings_frame(record(image("s", MICRONS, FINDINGS)))
-    assert type(frame) is pd.DataFrame
+    frame: Any = findings_frame(record(image("s", MICRONS, FINDINGS)))
     assert frame.attrs["geometry"] == "um"
     assert frame["geometry"][0].bounds == (5.0, 5.0, 15.0, 10.0)
     assert [shape.area for shape in frame["geometry"]] == pytest.approx(frame["area_um2"].tolist())
+    assert type(frame) is pd.DataFrame
 
 
 def test_a_study_is_in_the_patient(image: MakeImage, record: MakeRecord) -> None:
     everywhere = Finding("all", shapely.box(0, 0, 1000, 800), "region")
-    frame = findings_frame(record(study(image, [*FINDINGS, everywhere])))
-    assert type(frame) is pd.DataFrame
+    frame: Any = findings_frame(record(study(image, [*FINDINGS, everywhere])))
     assert frame.attrs["geometry"] == "mm"
     vertices = shapely.get_coordinates(frame["geometry"][0], include_z=True)
     assert vertices.min(axis=0).tolist() == [7.0, 120.0, 180.0]
@@ -125,6 +125,7 @@ def test_a_study_is_in_the_patient(image: MakeImage, record: MakeRecord) -> None
     assert str(frame["slice"].dtype) == "Int64"
     assert frame["slice"].tolist() == [1, 1, 1]
     assert frame["instance_number"].tolist() == [4, 4, 4]
+    assert type(frame) is pd.DataFrame
 
 
 def test_several_kinds_have_no_geometry_until_one_is_chosen(
@@ -133,14 +134,15 @@ def test_several_kinds_have_no_geometry_until_one_is_chosen(
     run = record(
         image("m", placement(32618, *NORTH_UP), FINDINGS), image("s", MICRONS, FINDINGS), study(image, FINDINGS)
     )
-    frame = findings_frame(run)
+    frame: Any = findings_frame(run)
     assert type(frame) is pd.DataFrame
     assert "geometry" not in frame
     assert len(frame) == 6
     assert np.isfinite(frame["area_m2"]).tolist() == [True] * 2 + [False] * 4
     assert frame["slice"].isna().tolist() == [True] * 4 + [False] * 2
-    for kind, column in (("map", "area_m2"), ("slide", "area_um2"), ("study", "area_mm2")):
-        one = findings_frame(run, kind=kind)
+    kinds: dict[Kind, str] = {"map": "area_m2", "slide": "area_um2", "study": "area_mm2"}
+    for kind, column in kinds.items():
+        one: Any = findings_frame(run, kind=kind)
         assert len(one) == 2
         assert one["geometry"].notna().all()
         assert one[column].tolist() == frame[column].dropna().tolist()[-2:]
@@ -177,13 +179,13 @@ def test_frames_say_what_the_csv_files_say(
 
 
 def test_a_run_of_nothing_has_frames(record: MakeRecord) -> None:
-    frame = findings_frame(record())
-    assert isinstance(frame, gpd.GeoDataFrame)
+    frame: Any = findings_frame(record())
     assert len(frame) == len(summary_frame(record())) == len(files_frame(record())) == 0
     assert str(frame["score"].dtype) == "float64"
+    assert isinstance(frame, gpd.GeoDataFrame)
 
 
 def test_an_image_without_findings_keeps_the_types(image: MakeImage, record: MakeRecord) -> None:
-    frame = findings_frame(record(image("s", MICRONS), image("t", MICRONS, FINDINGS)))
+    frame: Any = findings_frame(record(image("s", MICRONS), image("t", MICRONS, FINDINGS)))
     assert frame["finding"].tolist() == [1, 2]
     assert str(frame["finding"].dtype) == "int64"

@@ -66,7 +66,7 @@ def expected_m2(shape: BaseGeometry, placement: Placement) -> float:
 @pytest.fixture(scope="module")
 def dateline(placement: MakePlacement) -> Placement:
     """UTM 60 N: the antimeridian runs down the picture at about x = 400 px."""
-    (east,), _ = transform("EPSG:4326", "EPSG:32660", [180.0], [52.0])
+    (east,), _ = transform("EPSG:4326", "EPSG:32660", [180.0], [52.0])[:2]
     return placement(32660, 10.0, 0.0, float(east) - 4000.0, 0.0, -10.0, 5_770_000.0)
 
 

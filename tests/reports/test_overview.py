@@ -18,6 +18,7 @@ from limner.reports.painting import LONGEST, NOTHING, SHORTEST, UNREADABLE, Canv
 from limner.reports.palette import Palette
 from limner.reports.writer import DISCLAIMER, Area, ImageRecord, Overview, Patch, Record
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 MakeImage = Callable[..., ImageRecord]
 MakeRecord = Callable[..., Record]
@@ -142,6 +143,7 @@ def test_a_picture_an_image_with_the_words_that_must_be_there(
     for path in paths:
         with Image.open(path) as sheet:
             sheet.load()
+            assert isinstance(sheet, PngImageFile)
             assert sheet.text == {"Software": "limner 0.1.0", "Comment": DISCLAIMER}
             assert sheet.width > 1000
             last_line = np.asarray(sheet.convert("L"))[-60:-30, 36:600]

@@ -78,7 +78,7 @@ def test_a_row_a_finding(placement: MakePlacement, image: MakeImage, record: Mak
     assert float(first["area_px"]) == bay.area
     # the centroid of the bay lies in its mouth: the point given is on the finding
     assert bay.contains(shapely.Point(float(first["x_px"]), float(first["y_px"])))
-    (lon,), (lat,) = transform("EPSG:32618", "EPSG:4326", [501_050.0], [3_997_900.0])
+    (lon,), (lat,) = transform("EPSG:32618", "EPSG:4326", [501_050.0], [3_997_900.0])[:2]
     assert (second["lon"], second["lat"]) == (f"{lon:.7f}", f"{lat:.7f}")
 
 

@@ -53,7 +53,7 @@ QWEN = CHATML.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")
 
 TINY = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 TEXT = {**TINY, "num_key_value_heads": 2, "max_position_embeddings": 4096, "tie_word_embeddings": False}
-VISION = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+VISION: dict[str, Any] = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 UNKNOWN = {"unk_token": "<unk>"}
 TURNS = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
 SEEDS = {"llava": 6, "qwen2_vl": 1, "qwen2_5_vl": 4, "qwen3_vl": 3, "internvl": 1, "gemma3": 1}
@@ -111,7 +111,8 @@ def make_llava(folder: Path) -> Path:
     tokenizer = sentencepiece()
     vision = CLIPVisionConfig(**VISION, image_size=56, patch_size=14, projection_dim=16)
     text = {"model_type": "llama", **TEXT, "vocab_size": len(tokenizer)}
-    config = LlavaConfig(vision_config=vision, text_config=text, image_token_id=3)
+    more: dict[str, Any] = {"image_token_id": 3}  # a name of its config that its signature leaves out
+    config = LlavaConfig(vision_config=vision, text_config=text, **more)
     images = CLIPImageProcessorPil(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56})
     processor = {
         "processor_class": "LlavaProcessor",
@@ -130,7 +131,12 @@ def make_qwen(folder: Path, family: str) -> Path:
     patch = 16 if family == "qwen3_vl" else 14
     text = {**TEXT, "vocab_size": len(tokenizer) + 7, "head_dim": 8, "bos_token_id": None, "eos_token_id": 1}
     text["rope_parameters"] = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
-    places = {"image_token_id": 4, "video_token_id": 5, "vision_start_token_id": 2, "vision_end_token_id": 3}
+    places: dict[str, Any] = {
+        "image_token_id": 4,
+        "video_token_id": 5,
+        "vision_start_token_id": 2,
+        "vision_end_token_id": 3,
+    }
     config: Any
     if family == "qwen2_vl":
         vision = {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2, "patch_size": patch}
@@ -169,7 +175,7 @@ def make_gemma3(folder: Path) -> Path:
     vision = {"model_type": "siglip_vision_model", **VISION, "image_size": 56, "patch_size": 14}
     text = {**TEXT, "vocab_size": len(tokenizer), "head_dim": 8, "sliding_window": 8}
     text["layer_types"] = ["sliding_attention", "full_attention"]
-    places = {"image_token_index": 7, "boi_token_index": 5, "eoi_token_index": 6}
+    places: dict[str, Any] = {"image_token_index": 7, "boi_token_index": 5, "eoi_token_index": 6}
     config = Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4, **places)
     images = Gemma3ImageProcessorPil(size={"height": 56, "width": 56})
     processor = {"processor_class": "Gemma3Processor", "image_seq_length": 4}

@@ -93,7 +93,7 @@ def test_it_is_installed() -> None:
 )
 def test_a_tile_is_the_checkpoints_own(made_vlms: Make, family: str, tile: int) -> None:
     """The side of its vision tower's pictures, or the multiple of its merged patches next to 336."""
-    sight = Vlm({"checkpoint": str(made_vlms(family))}).sight()
+    sight = Vlm(VlmOptions(checkpoint=str(made_vlms(family)))).sight()
     assert (sight.tile, sight.overall, sight.variant, sight.bands) == (tile, False, family, None)
     sight = Vlm(VlmOptions(checkpoint=str(made_vlms(family)), tile=112, views="tiles")).sight()
     assert (sight.tile, sight.overall) == (112, True)
@@ -238,7 +238,7 @@ def test_the_four_kinds_of_answer(made_vlms: Make, show: Show, family: str) -> N
         {"question": "what does it show", "max_tokens": "8"},
         {"labels": "ship,shipyard,crane"},
         {"labels": "ship", "answer": "locate", "boxes": "thousandths", "max_tokens": "200"},
-        {"schema": RECORD, "max_tokens": "100"},
+        {"json_schema": RECORD, "max_tokens": "100"},
     ]
     found: list[Answer] = []
     for options in kinds:

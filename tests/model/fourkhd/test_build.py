@@ -38,7 +38,7 @@ from typer.testing import CliRunner
 VISION = "new:hidden=16,layers=2,heads=2,mlp=24,patch=4,tile=16"
 LANGUAGE = "new:hidden=32,layers=2,heads=4,kv_heads=2,mlp=48,theta=10000,positions=256"
 SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-SEEN = {**SMALL, "image_size": 32, "patch_size": 8}
+SEEN: dict[str, Any] = {**SMALL, "image_size": 32, "patch_size": 8}
 COLOURS = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.25, 0.3], "rescale_factor": 1 / 255}
 WORDS = ["What does this image show?", "Options: forest; river; opacity; no opacity.", "Answer with one."]
 
@@ -218,7 +218,9 @@ def test_a_language_model_is_taken_over_unchanged(tmp_path: Path, small: Path) -
     assert not built.sizes.vision.class_token
     # the tower of a 4KHD is taken over too
     again = from_clip(str(tmp_path / "new"))
-    assert torch.equal(again.tensors["embeddings.patch_embedding.bias"], model.tower.embeddings.patch_embedding.bias)
+    bias = model.tower.embeddings.patch_embedding.bias
+    assert bias is not None
+    assert torch.equal(again.tensors["embeddings.patch_embedding.bias"], bias)
 
 
 def test_an_internlm2_alone_is_a_language_model(tmp_path: Path, small: Path) -> None:

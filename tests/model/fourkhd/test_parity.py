@@ -147,7 +147,7 @@ def test_bfloat16_is_as_near_as_the_reference_s(golden: Path, tiny: FourKhd, vec
     tiles, grid = shown(golden, tiny, "A")
     with torch.inference_mode():
         exact = torch.from_numpy(vectors["A_image_embeds"])
-        rough = tiny.to(torch.bfloat16).see(tiles, [grid])[0].float()
+        rough = tiny.bfloat16().see(tiles, [grid])[0].float()
     assert float((rough - exact).norm() / exact.norm()) < 0.012  # the reference: 0.0081
 
 

@@ -41,7 +41,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     pieces = {int(i): piece for i, piece in json.loads((GOLDEN / "pieces.json").read_text(encoding="utf-8")).items()}
     ids = TOLD["special_ids"]
     marks = {ids["[UNUSED_TOKEN_145]"]: "[UNUSED_TOKEN_145]", ids["[UNUSED_TOKEN_146]"]: "[UNUSED_TOKEN_146]"}
-    model: Any = sentencepiece_model_pb2.ModelProto()
+    model: Any = sentencepiece_model_pb2.ModelProto()  # pyright: ignore[reportAttributeAccessIssue] - made when imported
     model.trainer_spec.model_type = 1
     model.trainer_spec.vocab_size = ids["vocab"]
     model.trainer_spec.unk_id, model.trainer_spec.bos_id, model.trainer_spec.eos_id = 0, 1, 2
@@ -106,7 +106,7 @@ def test_a_missing_a_damaged_and_a_foreign_tokenizer_are_told_apart(tmp_path: Pa
     path.write_bytes(b"\x00\x01 not a model")
     with pytest.raises(ModelError, match="SentencePiece"):
         Tokenizer(path, "here")
-    model: Any = sentencepiece_model_pb2.ModelProto()
+    model: Any = sentencepiece_model_pb2.ModelProto()  # pyright: ignore[reportAttributeAccessIssue] - made when imported
     model.trainer_spec.vocab_size = 4
     model.trainer_spec.pad_id = -1
     for text, kind in (("<unk>", 2), ("<s>", 3), ("</s>", 3), ("a", 1)):

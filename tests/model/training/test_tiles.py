@@ -1,7 +1,7 @@
 """Which tiles teach: those within one class's outlines, and only there."""
 
+import numpy as np
 import pytest
-import shapely
 from limner.model.annotator import Sight
 from limner.model.lift import _to_grid
 from limner.model.training.tiles import Outline, block_of, judge, overlaps, tile_boxes
@@ -9,13 +9,14 @@ from limner.model.views import View
 from limner.readers.geometry import Box
 from limner.readers.regions import Grid, cut
 from shapely import Point, box
+from shapely.geometry.base import BaseGeometry
 
 WHOLE = Box(0.0, 0.0, 100.0, 100.0)
 TILE = [Box(20.0, 20.0, 30.0, 30.0)]
 
 
 def fate(
-    *outlines: tuple[str, shapely.Geometry], inside: float = 0.5, rest: str = "", tile: Box = TILE[0]
+    *outlines: tuple[str, BaseGeometry], inside: float = 0.5, rest: str = "", tile: Box = TILE[0]
 ) -> tuple[str, str]:
     drawn = [Outline(label, geometry, f"o{i}") for i, (label, geometry) in enumerate(outlines)]
     [found] = judge([tile], drawn, picture=WHOLE, inside=inside, rest=rest)
@@ -46,7 +47,7 @@ def fate(
     ],
 )
 def test_a_tile_is_judged_by_what_lies_in_it(
-    outlines: list[tuple[str, shapely.Geometry]], inside: float, rest: str, want: tuple[str, str]
+    outlines: list[tuple[str, BaseGeometry]], inside: float, rest: str, want: tuple[str, str]
 ) -> None:
     assert fate(*outlines, inside=inside, rest=rest) == want
 
@@ -78,7 +79,7 @@ def test_tiles_lie_where_answers_come_to_lie() -> None:
     for region in cut(grid, tile=16, hd_num=4):
         for one, (x0, y0, x1, y1) in zip(tile_boxes(region, sight), _grid(region).boxes(), strict=True):
             view = View(region, sight, _grid(region), None, None, None)  # type: ignore[arg-type]
-            placed = _to_grid([[x0, y0], [x1, y1]], view) * 2.0
+            placed = _to_grid(np.array([[x0, y0], [x1, y1]], dtype=np.float64), view) * 2.0
             assert placed.ravel().tolist() == [one.x0, one.y0, one.x1, one.y1]
 
 

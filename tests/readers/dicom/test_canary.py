@@ -17,7 +17,8 @@ from limner.readers.image import ImageInfo
 from limner.reports.studies import StudiesCsv
 from limner.reports.writer import ImageRecord, Record
 from pydantic import TypeAdapter
-from pydicom.datadict import DicomDictionary, keyword_for_tag
+from pydicom._dicom_dict import DicomDictionary
+from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 from shapely.geometry import box
 

@@ -1,14 +1,17 @@
-"""A probe's card for people: the picture's colours say what its numbers say, and the page leaves out nothing."""
+"""What training writes for people: plots whose colours say what their numbers say, and a page with every figure."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 from limner.model.probe.card import ProbeCard
-from limner.reports.probes import RIGHT, WRONG, card_words, draw_confusion
-from PIL import Image
+from limner.reports.probes import card_words
+from PIL import Image, ImageColor
 
-pytestmark = pytest.mark.slow
+pytest.importorskip("matplotlib", reason="an extra")
+
+from limner.pipelines.plots import RIGHT, SIZE, WRONG, plot_confusion, plot_losses
 
 FIGURE = {"value": 0.8, "low": 0.7, "high": 0.9}
 
@@ -47,20 +50,44 @@ def card(table: list[list[int]], names: list[str], *, beside: bool) -> ProbeCard
     )
 
 
+def test_the_same_losses_give_the_same_bytes(tmp_path: Path) -> None:
+    losses = [4 * math.exp(-step / 60) + 0.1 for step in range(300)]
+    for name in ("a.png", "b.png"):
+        plot_losses(losses, tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.size == SIZE
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    dark = (pixels[..., 2] - pixels[..., 0]) > 120  # the moving mean
+    rows = [np.nonzero(dark[:, x])[0].mean() for x in (150, 400, 600)]
+    assert rows[0] < rows[1] < rows[2]  # it falls
+
+
+@pytest.mark.parametrize("losses", [[], [0.5], [0.0, 0.0], [1e9, 1e-9, 1.0]])
+def test_few_and_strange_losses_are_drawn_too(tmp_path: Path, losses: list[float]) -> None:
+    plot_losses(losses, tmp_path / "losses.png")
+    with Image.open(tmp_path / "losses.png") as picture:
+        picture.load()
+
+
 @pytest.mark.parametrize("count", [2, 9, 30])
-def test_the_picture_s_colours_are_the_shares(tmp_path: Path, count: int) -> None:
+def test_a_confusion_matrix_has_the_colours_of_its_shares(tmp_path: Path, count: int) -> None:
     table = [[20 if r == c else 20 if c == (r + 1) % count else 0 for c in range(count)] for r in range(count)]
     table[0] = [40 if c == 0 else 0 for c in range(count)]
-    names = [f"class | {n}" for n in range(count)]
-    draw_confusion(card(table, names, beside=False), tmp_path / "a.png")
-    draw_confusion(card(table, names, beside=False), tmp_path / "b.png")
+    names = [f"class $x^2$ | {n}" for n in range(count)]
+    for name in ("a.png", "b.png"):
+        plot_confusion(card(table, names, beside=False), tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    pixels = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
-    found = {tuple(colour) for colour in pixels.reshape(-1, 3).tolist()}
-    assert RIGHT in found, "a row that is all right"
-    half = tuple(round(255 + (part - 255) * 0.5**0.7) for part in WRONG)
-    assert half in found
-    assert WRONG not in found
+    pixels = np.asarray(Image.open(tmp_path / "a.png").convert("RGB")).astype(int)
+
+    def cells(colour: str, share: float) -> int:
+        pale, full = np.array(ImageColor.getrgb("#f6f6f6")), np.array(ImageColor.getrgb(colour))
+        return int((np.abs(pixels - (pale + (full - pale) * share)).max(axis=2) <= 1).sum())
+
+    assert cells(RIGHT, 1.0) > 0, "a row that is all right"
+    assert cells(RIGHT, 0.5) > cells(RIGHT, 1.0) or count == 2
+    assert cells(WRONG, 0.5) > 0
+    assert cells(WRONG, 1.0) == 0
 
 
 def test_the_page_says_everything() -> None:

@@ -1,0 +1,159 @@
+"""What every annotator must do, ours or a plug-in's: run `check_annotator` in a test of your own.
+
+    check_annotator(MyAnnotator, {"threshold": "0.5"}, MyReader(), info)
+
+Each check is a sentence of the seam in `limner.model.annotator`, and raises `AssertionError` with that sentence.
+"""
+
+import pickle
+import re
+import socket
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, get_args
+
+import numpy as np
+import shapely
+from pydantic import TypeAdapter
+
+from ..readers.bands import resolve
+from ..readers.image import ImageInfo, Reader
+from ..readers.options import make_plugin, options_of
+from ..readers.overview import read_overview
+from ..readers.regions import Grid, cut
+from ..readers.render import fit_stretch, render, rgb_channels
+from .annotator import Annotator, Answer, Fitting, Sight, View
+from .finding import Kind
+from .views import look
+
+Answers = Sequence[Sequence[Answer]]
+
+REGIONS = 4
+"""How many regions of an image are looked at."""
+
+
+def check_annotator(
+    maker: Callable[..., Annotator], options: Mapping[str, object], reader: Reader, info: ImageInfo
+) -> list[list[Answer]]:
+    """Hold an annotator to the seam on one image, of which `reader` told the facts `info`; returns its answers.
+
+    `maker` is its entry point, `options` are texts as a command line gives them. Raises `AssertionError`.
+    """
+    annotator, sight, views = _begun(maker, options, reader, info)
+    answers = [list(one) for one in annotator.annotate(views)]
+    fresh = _views(reader, info, sight)
+    _require(all(map(_equal, views, fresh)), "an annotator does not change what it is shown")
+    _require(len(answers) == len(views), "there is a list of answers for each view, in order", len(answers))
+    for view, some in zip(views, answers, strict=True):
+        for answer in some:
+            _check_answer(answer, view, tuple(annotator.labels))
+    _same(annotator.annotate(views), answers, "asked again, it answers the same")
+    alone = [list(annotator.annotate([view])[0]) for view in views]
+    _same(alone, answers, "an answer does not depend on the other views of the call")
+    backwards = list(annotator.annotate(views[::-1]))[::-1]
+    _same(backwards, answers, "answers are in the order of the views")
+    _require(pickle.loads(pickle.dumps(answers)) == answers, "answers pickle")  # noqa: S301 - our own bytes
+    if "threads" in options_of(maker).model_fields:
+        other, _, _ = _begun(maker, {**options, "threads": "2"}, reader, info)
+        labels = [[answer.label for answer in some] for some in other.annotate(views)]
+        _require(labels == [[a.label for a in some] for some in answers], "threads do not change an answer")
+    return answers
+
+
+def _begun(
+    maker: Callable[..., Annotator], options: Mapping[str, object], reader: Reader, info: ImageInfo
+) -> tuple[Annotator, Sight, list[View]]:
+    """An annotator that is ready to annotate, what it wants to see, and views of the image."""
+    with _no_network():
+        annotator = make_plugin(maker, options)
+        sight = annotator.sight(info)
+    _require(isinstance(sight, Sight), "sight says what it wants to see", type(sight).__name__)  # pyright: ignore[reportUnnecessaryIsInstance]
+    _require(pickle.loads(pickle.dumps(sight)) == sight, "a sight pickles")  # noqa: S301 - our own bytes
+    plain = TypeAdapter(Sight)
+    _require(plain.validate_json(plain.dump_json(sight)) == sight, "a sight survives JSON")
+    if isinstance(annotator, Fitting) and sight.bands is None:
+        sight = _fitted(annotator, sight, reader, info)
+    annotator.check([sight])
+    _check_words(annotator)
+    annotator.load()
+    views = _views(reader, info, sight)
+    _require(bool(views), "the image to try it on has something to see")
+    return annotator, sight, views
+
+
+def _views(reader: Reader, info: ImageInfo, sight: Sight) -> list[View]:
+    """Views of the first regions that have something to annotate."""
+    stretch = None
+    names = resolve(info.channels, sight.bands) if sight.bands is not None else rgb_channels(info.channels)
+    with reader.open(info, names) as image:
+        if sight.bands is None:
+            seen = read_overview(image)
+            stretch = fit_stretch(seen.pixels, seen.valid, image.channels)
+        regions = cut(Grid(info.id, info.size, (1.0, 1.0)), tile=sight.tile, halo=sight.halo, hd_num=4)
+        views = [look(image, region, sight, stretch=stretch) for region in regions[:REGIONS]]
+    return [view for view in views if view.wanted.any()]
+
+
+def _fitted(annotator: Fitting, sight: Sight, reader: Reader, info: ImageInfo) -> Sight:
+    with reader.open(info, rgb_channels(info.channels)) as image:
+        seen = read_overview(image)
+        stretch = fit_stretch(seen.pixels, seen.valid, image.channels)
+    fitted = annotator.fit(sight, render(seen.pixels, seen.valid, stretch), seen.valid, seen.valid)
+    _require(replace(fitted, fitted=sight.fitted) == sight, "fitting changes nothing of a sight but `fitted`")
+    return fitted
+
+
+def _check_words(annotator: Annotator) -> None:
+    identity, labels, colours = dict(annotator.identity), annotator.labels, dict(annotator.colours)
+    text = all(isinstance(one, str) for pair in identity.items() for one in pair)  # pyright: ignore[reportUnnecessaryIsInstance]
+    _require(text and bool(identity.get("name")), "identity is texts by name, with a `name` among them", identity)
+    _require(isinstance(labels, tuple), "labels are a tuple", type(labels).__name__)  # pyright: ignore[reportUnnecessaryIsInstance]
+    _require(len(set(labels)) == len(labels) and all(labels), "labels differ, and none is empty", labels)
+    wrong = [one for one in colours.values() if not re.fullmatch("#[0-9a-f]{6}", one)]
+    _require(not wrong, "colours are written #rrggbb", wrong)
+    _require(not labels or set(colours) <= set(labels), "colours are those of labels", set(colours) - set(labels))
+
+
+def _check_answer(answer: Answer, view: View, labels: tuple[str, ...]) -> None:
+    width, height = view.grid.size
+    _require(not labels or answer.label in labels, "an answer's label is one of `labels`", answer.label)
+    _require(answer.kind in get_args(Kind), f"an answer is one of {', '.join(get_args(Kind))}", answer.kind)
+    _require(answer.geometry is not None or answer.kind == "region", "what is not about a region has a geometry")
+    score = 0.0 if answer.score is None else answer.score
+    _require(bool(np.isfinite(score)) and 0 <= score <= 1, "a score is finite, from 0 to 1", answer.score)
+    _require(bool(np.isfinite(list(answer.numbers.values())).all()), "numbers are finite", answer.numbers)
+    if answer.geometry is not None:
+        shape = answer.geometry
+        _require(shape.is_valid and not shape.is_empty, "a geometry is valid, and not empty", shape)
+        inside = shapely.box(0, 0, width, height).covers(shape)
+        _require(bool(inside), "a geometry lies on the canvas, in canvas pixels", shape.bounds)
+
+
+@contextmanager
+def _no_network() -> Generator[None]:
+    """Nothing may be asked while an annotator is made and says what it wants to see."""
+
+    def refuse(*_: object, **__: object) -> None:
+        _require(False, "making an annotator asks no network")  # noqa: FBT003 - it always fails
+
+    known = socket.socket.connect, socket.getaddrinfo
+    socket.socket.connect, socket.getaddrinfo = refuse, refuse  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        socket.socket.connect, socket.getaddrinfo = known  # type: ignore[method-assign]
+
+
+def _equal(one: View, other: View) -> bool:
+    parts = ((one.tiles, other.tiles), (one.valid, other.valid), (one.wanted, other.wanted))
+    return all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in parts)
+
+
+def _same(found: Answers, wanted: Answers, sentence: str) -> None:
+    _require([list(one) for one in found] == [list(one) for one in wanted], sentence)
+
+
+def _require(holds: bool, sentence: str, found: Any = None) -> None:  # noqa: ANN401, FBT001 - anything can be shown
+    if not holds:
+        raise AssertionError(sentence if found is None else f"{sentence} (found: {found})")

@@ -1,0 +1,96 @@
+"""What the user states holds for the facts of any reader."""
+
+import pytest
+from limner.readers.errors import ReadError, RequestError
+from limner.readers.geometry import Placement, Polynomial
+from limner.readers.image import UNDECLARED, Channel, ImageInfo
+from limner.readers.options import Options, parse_options
+from limner.readers.overrides import Overrides, Stated
+from pydantic import Field
+
+PIXELS = Placement.pixels()
+UNPLACED = Placement(((10.0, 0.0, 3e5), (0.0, -10.0, 4e6)), "crs", source="geotransform")
+
+
+class NodataOptions(Options):
+    """Of a reader that wants to know the no-data value."""
+
+    default_nodata: float | None = Field(None, description="No data.")
+
+
+class Reader:
+    """A plug-in's."""
+
+    Options = NodataOptions
+
+
+def facts(count: int = 3, placement: Placement = PIXELS, **further: object) -> ImageInfo:
+    channels = tuple(Channel(f"c{i + 1}", dtype="uint16") for i in range(count))
+    return ImageInfo("nowhere/a.npy", "npy", (9, 7), channels, placement, **further)  # pyright: ignore[reportArgumentType]
+
+
+def apply(info: ImageInfo, **options: str) -> ImageInfo:
+    return Stated(parse_options(Overrides, options, "readers")).apply(info, Reader())
+
+
+def test_bands_name_the_channels_of_any_reader() -> None:
+    found = apply(facts(), bands="Red,green,DAPI").channels
+    assert [(channel.name, channel.common) for channel in found] == [("Red", "red"), ("green", "green"), ("DAPI", None)]
+    with pytest.raises(ReadError, match="each of the 3 channels once"):
+        apply(facts(), bands="red")
+    with pytest.raises(RequestError, match="'bands' of readers: each channel has a name of its own"):
+        apply(facts(), bands="red,red,blue")
+
+
+def test_a_sensor_says_what_numbers_are_and_what_is_no_data() -> None:
+    info = apply(facts(2, facts=(UNDECLARED,)), sensor="sentinel-2-l1c", bands="blue,nir")
+    assert [(c.name, c.common, c.scale, c.quantity) for c in info.channels] == [
+        ("B02", "blue", 1e-4, "toa_reflectance"),
+        ("B08", "nir", 1e-4, "toa_reflectance"),
+    ]
+    assert (info.sensor, info.options) == ("sentinel-2-l1c", (("default_nodata", "0"),))
+    assert "No-data value 0 by the product specification of sentinel-2-l1c." in info.notes
+    assert apply(facts(2), sensor="sentinel-2-l1c").options == ()  # the file says itself what is valid
+    assert apply(facts(2, kind="study"), sensor="sentinel-2-l1c") == facts(2, kind="study")
+
+
+def test_the_users_sensor_goes_before_the_products_and_a_files_own_scale_before_both() -> None:
+    named = facts(2, sensor="sentinel-2-l2a")
+    assert {c.quantity for c in apply(named, bands="blue,nir").channels} == {"surface_reflectance"}
+    stated = apply(named, bands="blue,nir", sensor="sentinel-2-l1c")
+    assert {c.quantity for c in stated.channels} == {"toa_reflectance"}
+    own = ImageInfo("a", "npy", (9, 7), (Channel("B04", scale=2e-4),), PIXELS)
+    told = apply(own, sensor="sentinel-2-l1c")
+    assert told.channels[0].scale == 2e-4
+    assert any("the file states scale 0.0002" in note for note in told.notes)
+
+
+def test_a_coordinate_system_is_used_where_nothing_else_is_missing() -> None:
+    placed = apply(facts(placement=UNPLACED), crs="EPSG:32618").placement
+    assert (placed.unit, placed.matrix) == ("m", UNPLACED.matrix)
+    left = apply(facts(placement=UNPLACED))
+    assert left.placement == Placement.pixels("none (geotransform without a CRS)")
+    assert any("--crs EPSG:32618" in note for note in left.notes)
+    assert apply(facts(), crs="EPSG:32618").placement == PIXELS
+    own = apply(facts(placement=placed), crs="EPSG:4326")
+    assert own.placement == placed
+    assert own.notes == ("--crs was not used: the file names its own coordinate system.",)
+    assert apply(facts(placement=placed), crs="EPSG:32618").notes == ()
+    with pytest.raises(RequestError, match="must name a coordinate system"):
+        apply(facts(), crs="north of here")
+
+
+def test_control_points_say_what_they_are_worth_once_they_are_placed() -> None:
+    warp = Polynomial(((0, 0), (1, 0), (0, 1)), (3e5, 10.0, 0.0), (4e6, 0.0, -10.0), (0.0, 0.0), 1.0, 0.25)
+    points = Placement(UNPLACED.matrix, "crs", source="4 control points", warp=warp)
+    placed = apply(facts(placement=points), crs="EPSG:32618")
+    assert placed.placement.warp == warp
+    assert any("first-order polynomial through 4 control points" in note for note in placed.notes)
+    assert any("control points but names no" in note for note in apply(facts(placement=points)).notes)
+
+
+def test_a_pixel_size_is_for_slides() -> None:
+    slide = apply(facts(kind="slide"), microns_per_pixel="0.5,0.51").placement
+    assert (slide.unit, slide.matrix[0][0], slide.matrix[1][1]) == ("um", 0.5, 0.51)
+    assert apply(facts(), microns_per_pixel="0.5").notes == ("--microns-per-pixel was not used: it is for slides.",)
+    assert apply(facts(kind="study"), microns_per_pixel="0.5").placement == PIXELS
