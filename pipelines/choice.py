@@ -118,6 +118,6 @@ def _schema(path: str) -> str:
         parse_json(text)
     except (OSError, ValueError) as error:
         raise RequestError(
-            f"schema {path}", "the file must be readable JSON", value=shown(str(error)), remedy="Check --schema"
+            f"schema {path}", "the file must be readable JSON", value=shown(str(error)), remedy="Check --schema-file"
         ) from error
     return text

@@ -5,11 +5,14 @@ from typing import Annotated
 
 import typer
 
+from .cli_settings import add_command, complete
 from .terminal import say, talk, visible
 
 models_app = typer.Typer(
     help="Model cards and checkpoints: list, show, fetch, convert.", invoke_without_command=True, rich_markup_mode=None
 )
+
+Card = Annotated[str, typer.Argument(help="A card's name or path.", autocompletion=complete("model"))]
 
 
 @models_app.callback()
@@ -21,16 +24,16 @@ def models_command(context: typer.Context) -> None:
         say(describe_models())
 
 
-@models_app.command("show")
-def models_show(name: Annotated[str, typer.Argument(help="A card's name or path.")]) -> None:
+@add_command(models_app, "show")
+def models_show(name: Card) -> None:
     """Show a model card: what it is, wants and gives, and what it must not be used for."""
     from .words import describe_card  # noqa: PLC0415 - see the top
 
     say(describe_card(name))
 
 
-@models_app.command("fetch")
-def models_fetch(name: Annotated[str, typer.Argument(help="A card's name or path.")]) -> None:
+@add_command(models_app, "fetch")
+def models_fetch(name: Card) -> None:
     """Fetch a card's weights onto this machine and check them."""
     from ..model.cards import find_card  # noqa: PLC0415 - see the top
     from ..model.weights import locate  # noqa: PLC0415 - the same
@@ -40,7 +43,7 @@ def models_fetch(name: Annotated[str, typer.Argument(help="A card's name or path
         say(locate(variant.weights, variant.sha256, fetch=True, name=card.name))
 
 
-@models_app.command("convert")
+@add_command(models_app, "convert")
 def models_convert(
     source: Annotated[str, typer.Argument(help="A 4KHD checkpoint: a folder, or OWNER/NAME@COMMIT.")],
     out: Annotated[str, typer.Argument(help="An empty folder, or one that is not there yet.")],
@@ -55,7 +58,7 @@ def models_convert(
         say(visible(str(path)))
 
 
-@models_app.command("tokenizer")
+@add_command(models_app, "tokenizer")
 def models_tokenizer(
     texts: Annotated[list[str], typer.Argument(help="Text files in UTF-8, or JSONL of an alignment.")],
     out: Annotated[str, typer.Option("--out", help="The tokenizer.model to write.")],
@@ -68,7 +71,7 @@ def models_tokenizer(
     say(out)
 
 
-@models_app.command("build")
+@add_command(models_app, "build")
 def models_build(
     vision: Annotated[str, typer.Option("--vision", help="Folder of a CLIP or SigLIP checkpoint, or new:hidden=….")],
     language: Annotated[str, typer.Option("--language", help="Folder of an InternLM2 or a 4KHD, or new:hidden=….")],

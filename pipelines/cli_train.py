@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .cli_probe import train_probe_command
+from .cli_settings import add_command
 from .terminal import Stopped, say, talk, visible
 
 if TYPE_CHECKING:
     from ..model.training.align import Row
 
 train_app = typer.Typer(help="Teach a model your labels.", no_args_is_help=True, rich_markup_mode=None)
-train_app.command("probe")(train_probe_command)
+add_command(train_app, "probe")(train_probe_command)
 
 
 @train_app.callback()
@@ -20,7 +21,7 @@ def train_command() -> None:
     """Teach a model your labels."""
 
 
-@train_app.command("align")
+@add_command(train_app, "align")
 def train_align(  # noqa: PLR0913, PLR0917 - as many as there are flags; typer calls it by name
     model: Annotated[str, typer.Argument(help="A 4KHD checkpoint: its folder.")],
     data: Annotated[str, typer.Option("--data", help="JSONL of image, question, answer.")],

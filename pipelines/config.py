@@ -4,84 +4,126 @@ It knows names and types of settings. It does not know whether an image or a mod
 """
 
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, cast, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from ..readers.errors import RequestError, nearest, shown
-from ..readers.files import read_whole
+from ..readers.plugins import Group, installed
 from .resolution import Resolution
+from .settings_file import presets, read_preset, read_settings
 
 
 def _as_tuple(value: object) -> object:
-    """A list, or a text with commas, as a tuple; anything else is left for the type to refuse."""
+    """A list, or a text with commas, as a tuple of texts; anything else is left for the type to refuse."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
-    return tuple(cast("list[object]", value)) if isinstance(value, list) else value
+    if isinstance(value, os.PathLike):
+        return (os.fspath(cast("os.PathLike[str]", value)),)
+    return tuple(map(_as_text, cast("Sequence[object]", value))) if isinstance(value, list | tuple) else value
 
 
 def _as_text(value: object) -> object:
-    """A number as a text; anything else is left for the type to refuse."""
+    """A number, a path or numbers in a row as a text; anything else is left for the type to refuse."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(cast("os.PathLike[str]", value))
+    if isinstance(value, list | tuple):
+        return ",".join(str(_as_text(one)) for one in cast("Sequence[object]", value))
     return repr(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
+def _as_texts(value: object) -> object:
+    """A mapping whose values are texts: True is "true". Anything else is left for the type to refuse."""
+    if not isinstance(value, Mapping):
+        return value
+    given = cast("Mapping[object, object]", value)
+    return {key: str(one).lower() if isinstance(one, bool) else _as_text(one) for key, one in given.items()}
+
+
+Text = Annotated[str, BeforeValidator(_as_text)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Options = Annotated[dict[str, str], BeforeValidator(_as_texts)]
 
 
 class Settings(BaseModel):
-    """Everything that decides a run. Resolved values go whole into the manifest.
+    """Everything that decides a run: the flags of the commands, the keys of a YAML file, the keywords of `limner.run`.
 
-    `inputs` are files, folders or remote paths, as given. `model` is a card's name or path, or an annotator's entry
-    point, with its checkpoint after a colon; empty picks one where the images leave no doubt. `ask` is the question
-    that a vision-language model answers about each region, `answer` the kind of answer that is wanted, and
-    `schema_file` the JSON schema of values to extract. `resolution` is "10m", "0.5um" or "native"; empty is the
-    annotator's own. `stretch` is black and white of every channel in native numbers, such as 0,2750, for pictures that
-    are to be seen alike; empty is each picture's own, from its overview. `hd_num` is the most tiles of a region,
-    `enlarge` fills them even where the picture has fewer pixels, as 4KHD's own transform does, `overlap` what
-    neighbouring regions share, in pixels as seen. `area` is a GeoJSON file: longitude and latitude for maps, pixels as
-    QuPath exports them for other pictures. `tissue` "auto" leaves out what of a slide holds none. `sensor`, `bands`,
-    `crs` and `microns_per_pixel` (one number, or two as x,y) say what the files do not. `names` "hide" keeps paths of
-    slides and studies, and what their files say of people, out of all that is written. `reports` names writers; empty
-    is all that are installed. `reader_options` and `model_options` are by name, `report_options` by "WRITER.OPTION".
-    `fetch` allows the network for weights. The model "none" annotates nothing: the run says what there is.
+    The three have the same names; the descriptions here are their documentation. Resolved values go into the manifest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    inputs: Texts = ()
-    out: str = ""
-    preset: str = "neutral"
-    model: str = ""
-    labels: Texts = ()
-    ask: str = ""
-    answer: Literal["", "describe", "classify", "locate", "extract"] = ""
-    schema_file: str = ""
-    resolution: str = ""
-    stretch: Texts = ()
-    hd_num: int = 25
-    enlarge: bool = False
-    overlap: int = Field(0, ge=0)
-    area: str = ""
-    tissue: Literal["auto", "off"] = "auto"
-    skip_empty: bool = True
-    reader: str = ""
-    sensor: str = ""
-    bands: Texts = ()
-    crs: str = ""
-    microns_per_pixel: Annotated[str, BeforeValidator(_as_text)] = ""
-    names: Literal["hide", "show"] = "hide"
-    reader_options: dict[str, str] = Field(default_factory=dict)
-    model_options: dict[str, str] = Field(default_factory=dict)
-    report_options: dict[str, str] = Field(default_factory=dict)
-    engine: Literal["inline", "local"] = "inline"
-    workers: int = Field(0, ge=0)
-    batch: int = Field(1, ge=1, le=1024)
-    reports: Texts = ()
-    fetch: bool = False
+    inputs: Texts = Field((), description="Files, folders or remote paths (/vsi…, s3://, https://) of images.")
+    out: Text = Field(
+        "", description="Folder for the results. A run that was cut off goes on when it is given the same folder."
+    )
+    preset: str = Field("neutral", description="Settings that ship for a kind of image; all others win over it.")
+    model: Text = Field(
+        "",
+        description="Model card by name or path, or annotator with its checkpoint, such as probe:FOLDER. "
+        "Default: csmask, where every image has the bands that it needs. "
+        "none annotates nothing: the run reports what there is.",
+    )
+    labels: Texts = Field(
+        (), description="Labels to report, or to choose from where the model takes words. Default: all."
+    )
+    ask: str = Field("", description="Question to a vision-language model about each region.")
+    answer: Literal["", "describe", "classify", "locate", "extract"] = Field(
+        "",
+        description="Kind of answer: describe is a text, classify one of the labels, locate boxes of the labels, "
+        "extract the values of schema_file.",
+    )
+    schema_file: Text = Field("", description="JSON schema file of the values to extract.")
+    resolution: str = Field(
+        "", description="Pixel size at which regions are analysed: 10m, 0.5um or native. Default: the model's own."
+    )
+    stretch: Texts = Field(
+        (),
+        description="Native numbers that become black and white in pictures of more than 8 bits, such as 0,2750. "
+        "Default: percentiles of each image.",
+    )
+    hd_num: int = Field(25, description="Most tiles of a region, 1 to 65; larger images are cut into more regions.")
+    enlarge: bool = Field(
+        default=False, description="Enlarge small pictures to fill hd_num tiles, as 4KHD's own transform always does."
+    )
+    overlap: int = Field(0, ge=0, description="Pixels, at the analysed resolution, that neighbouring regions share.")
+    area: Text = Field(
+        "",
+        description="GeoJSON file of the area of interest: longitude and latitude for maps, pixels as QuPath exports "
+        "them for slides and studies.",
+    )
+    tissue: Literal["auto", "off"] = Field("auto", description="auto leaves out what of a slide holds no tissue.")
+    skip_empty: bool = Field(default=True, description="Leave out regions in which the overview shows no valid pixel.")
+    reader: str = Field("", description="Reader that opens the inputs. Default: the one that knows their format best.")
+    sensor: str = Field("", description="Sensor and processing level of the images, where their files do not say it.")
+    bands: Texts = Field((), description="Names of the file's channels, in its order, such as blue,green,red,nir.")
+    crs: str = Field("", description="Coordinate reference system, such as EPSG:32618, of files that have none.")
+    microns_per_pixel: Text = Field(
+        "", description="Pixel size of slides that do not state it: one number, or two as x,y."
+    )
+    names: Literal["hide", "show"] = Field(
+        "hide",
+        description="hide replaces names and paths of slides and studies by pseudonyms in all output.",
+    )
+    reader_options: Options = Field(
+        default_factory=dict, description="Options of the readers, such as window=40,400; `limner plugins` lists them."
+    )
+    model_options: Options = Field(
+        default_factory=dict, description="Options of the model; `limner models show NAME` lists them."
+    )
+    report_options: Options = Field(
+        default_factory=dict, description="Options of the writers, as WRITER.OPTION=VALUE; `limner plugins` lists them."
+    )
+    engine: Literal["inline", "local"] = Field(
+        "inline", description="inline works in this process, local in several processes of this machine."
+    )
+    workers: int = Field(0, ge=0, description="Processes of the engine local. Default: one for each core.")
+    batch: int = Field(1, ge=1, le=1024, description="Regions that are annotated together.")
+    reports: Texts = Field((), description="Kinds of reports to write. Default: all.")
+    fetch: bool = Field(default=False, description="Allow the network for the model's weights.")
 
     @field_validator("*")
     @classmethod
@@ -139,34 +181,36 @@ class Settings(BaseModel):
         *,
         file: str = "",
         changes: Sequence[str] = (),
+        source: str = "the command line",
     ) -> Self:
-        """Preset < file < flags < `changes` ("key=value" or "key.part=value"). Raises `RequestError`."""
+        """Preset < file < flags < `changes` ("key=value" or "key.part=value"). Raises `RequestError`.
+
+        `source` says where the flags come from.
+        """
         layers: list[tuple[str, Mapping[str, Any]]] = []
         if file:
             layers.append((file, read_settings(file)))
-        layers.append(("command line", dict(flags)))
+        layers.append((source, dict(flags)))
         layers.extend((shown(f"--set {change}"), _parse_change(change)) for change in changes)
-        for source, layer in layers:
-            _refuse_unknown(layer, source)
+        for where, layer in layers:
+            _refuse_unknown(layer, where)
         named = [layer["preset"] for _, layer in layers if "preset" in layer]
         preset = str(named[-1]) if named else cls.model_fields["preset"].default
         layers.insert(0, (f"preset {preset}", read_preset(preset)))
         merged: dict[str, Any] = {}
         sources: dict[str, str] = {}
-        for source, layer in layers:
+        for where, layer in layers:
             for key, value in layer.items():
                 old = merged.get(key)
                 mixed = isinstance(old, dict) and isinstance(value, dict)
                 merged[key] = {**cast("dict[str, Any]", old), **cast("dict[str, Any]", value)} if mixed else value
-                sources[key] = source
+                sources[key] = where
         try:
             return cls.model_validate(merged)
         except ValidationError as error:
             raise _as_request(error, sources) from None
 
 
-_MOST = 2**20  # bytes of a file of settings
-_DEEPEST = 8  # levels of its lists and maps
 _DIGITS = 18  # of a whole number
 HD_NUM = range(1, 66)
 """How many tiles a region may have; 65 is the most that 4KHD was ever measured with."""
@@ -192,84 +236,6 @@ def _limits(stretch: Sequence[str]) -> tuple[float, float]:
             remedy="For example --stretch 0,2750, in the numbers that the files hold",
         )
     return low, high
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML in which a key may not be given twice."""
-
-
-def _mapping_once(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys: set[str] = set()
-    for key, _ in node.value:
-        name = str(key.value)
-        if name in keys:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} is given twice", node.start_mark)
-        keys.add(name)
-    return loader.construct_mapping(node, deep=True)
-
-
-_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_once)
-
-
-def read_settings(path: str) -> dict[str, Any]:
-    """The settings in a YAML file, not yet checked against each other. Raises `RequestError`."""
-    try:
-        text = read_whole(path, most=_MOST).decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(
-            path, "the configuration file must be readable text", value=str(error), remedy="Check the path of --config"
-        ) from error
-    return _parse_settings(text, path)
-
-
-def presets() -> list[str]:
-    """Names of the presets that ship, sorted."""
-    folder = files("limner.pipelines").joinpath("presets")
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-
-
-def read_preset(name: str) -> dict[str, Any]:
-    """A preset's settings. Raises `RequestError` that names the nearest one."""
-    known = presets()
-    if name not in known:
-        raise RequestError(
-            f"preset {name!r}",
-            "it must be one that ships",
-            remedy=f"{nearest(name, known)}Presets: {', '.join(known)}",
-        )
-    text = files("limner.pipelines").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8")
-    return _parse_settings(text, f"preset {name}")
-
-
-def _parse_settings(text: str, source: str) -> dict[str, Any]:
-    try:
-        _refuse_finery(text)
-        found: object = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader that is stricter still
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, a number of too many digits
-        raise RequestError(
-            source, "it must be valid YAML", value=shown(str(error), 200), remedy="Correct the line it names"
-        ) from error
-    if found is None:
-        return {}
-    if not isinstance(found, dict):
-        raise RequestError(
-            source, "it must be a list of `setting: value` lines", value=type(found).__name__, remedy="See the README"
-        )
-    settings = {str(key): value for key, value in cast("dict[object, object]", found).items()}
-    _refuse_unknown(settings, source)
-    return settings
-
-
-def _refuse_finery(text: str) -> None:
-    """Raise `YAMLError` for what settings have no use for and which can be made to do harm: see the message."""
-    depth = 0
-    events = yaml.parse(text, Loader=yaml.SafeLoader)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    for event in cast("Iterable[Any]", events):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        named = isinstance(event, yaml.NodeEvent) and (event.anchor or getattr(event, "tag", None))
-        if named or depth > _DEEPEST:
-            problem = f"settings have no anchors, aliases or tags, and at most {_DEEPEST} levels"
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
 
 
 def _parse_change(change: str) -> dict[str, Any]:
@@ -317,3 +283,31 @@ def _as_request(error: ValidationError, sources: Mapping[str, str]) -> RequestEr
         value=shown(repr(first["input"])),
         remedy="Correct the value",
     )
+
+
+def flag_of(name: str) -> str:
+    """How the command line spells a setting, in code: `--hd-num`; inputs have no flag."""
+    if name == "inputs":
+        return "`INPUTS...`"
+    flag = name.replace("_", "-")
+    return f"`--{flag}`, `--no-{flag}`" if Settings.model_fields[name].annotation is bool else f"`--{flag}`"
+
+
+def known_values(name: str) -> list[str]:
+    """The values that a setting may have, where these can be listed: for help, completion and documents."""
+    annotation = Settings.model_fields[name].annotation
+    if get_origin(annotation) is Literal:
+        return [value for value in get_args(annotation) if value]
+    if name == "sensor":
+        from ..readers.bands import SENSORS  # noqa: PLC0415 - loads numpy, which most commands' help does not need
+
+        return list(SENSORS)
+    if name == "model":
+        from ..model.cards import shipped_cards  # noqa: PLC0415 - the same
+
+        others = sorted(set(installed("limner.annotators")) - {"segment"})
+        return [*shipped_cards(), *(f"{one}:" for one in others), "none"]
+    if name == "preset":
+        return presets()
+    groups: dict[str, Group] = {"reader": "limner.readers", "reports": "limner.writers"}
+    return [one for one in installed(groups[name]) if one != "array"] if name in groups else []  # array reads no file

@@ -32,7 +32,7 @@ from ..readers.pseudonym import (
 from ..readers.registry import Scanned
 from ..reports.writer import FileRow
 from .config import Settings
-from .plan import Plan
+from .plan import Plan, reading_options, scan_inputs
 from .store import SOURCES, StoreError
 
 _PATHS = ("key_file", "spacing_csv")  # reader options that are paths
@@ -137,6 +137,13 @@ class Names:
 
     def _row(self, row: FileRow) -> FileRow:
         return replace(row, path=self.path(row.path), reason=self.text(row.reason))
+
+
+def scan_with_names(settings: Settings) -> tuple[list[Scanned], Names]:
+    """What the inputs are, with their paths, and how these are told. Raises `RequestError`."""
+    options = reading_options(settings)
+    scanned = scan_inputs(settings, options)
+    return scanned, Names.of(settings, scanned, options)
 
 
 def reveal(info: ImageInfo, sources: Mapping[str, str]) -> ImageInfo:

@@ -5,9 +5,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from ..model.probe.card import Figure as Estimate
@@ -58,7 +58,7 @@ def plot_confusion(card: ProbeCard, path: Path) -> None:
     axes = figure.add_subplot()
     diagonal = np.eye(count, dtype=np.bool_)
     for where, colour in ((diagonal, RIGHT), (~diagonal, WRONG)):
-        paint = mpl.colors.LinearSegmentedColormap.from_list("share", ["#f6f6f6", colour])
+        paint = LinearSegmentedColormap.from_list("share", ["#f6f6f6", colour])
         axes.imshow(np.ma.masked_array(shares, ~where), cmap=paint, vmin=0.0, vmax=1.0)
     axes.set_xticks(range(count), names, rotation=45, ha="left")
     axes.set_yticks(range(count), names)

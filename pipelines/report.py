@@ -1,7 +1,7 @@
 """From a run's folder to its reports: a pure function of the manifest and the results, to be made again at any time."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
@@ -9,7 +9,7 @@ from typing import Any, cast
 import shapely
 from shapely.errors import ShapelyError
 
-from ..model.finding import Finding
+from ..model.finding import Finding, Result
 from ..model.seams import join
 from ..readers.errors import LimnerError, RequestError, nearest, shown
 from ..readers.fingerprint import has_changed
@@ -104,10 +104,23 @@ def read_record(folder: Path) -> Record:
     A run that was cut off is reported as far as it went. Raises `RequestError` and `StoreError`.
     """
     manifest = load_manifest(folder)
-    entries = read_entries(folder)
+    shelf = _Shelf(str(folder / RESULTS), lambda entries: read_findings(folder, entries))
+    return _make_record(manifest, read_entries(folder), shelf, read_sources(folder))
+
+
+def record_in_memory(manifest: Mapping[str, Any], results: Iterable[Result]) -> Record:
+    """A run that has no folder, of its manifest and its results; images are read under the paths that these tell."""
+    found = {result.region: result for result in results}
+    entries = {key: Entry(key, one.image, one.status, one.error, one.coverage, 0, 0) for key, one in found.items()}
+    shelf = _Shelf("memory", lambda chosen: [finding for one in chosen for finding in found[one.region].findings])
+    return _make_record(manifest, entries, shelf, {})
+
+
+def _make_record(
+    manifest: Mapping[str, Any], entries: Mapping[str, Entry], shelf: "_Shelf", sources: Mapping[str, str]
+) -> Record:
     plans = [ImagePlan.from_json(image) for image in manifest["images"]]
     annotator = cast("dict[str, Any]", manifest["annotator"])
-    shelf, sources = _Shelf(folder), read_sources(folder)
     shown = manifest["config"].get("names") == "show"
     return Record(
         images=tuple(
@@ -128,20 +141,21 @@ def read_record(folder: Path) -> Record:
 class _Shelf:
     """One image's findings at a time: writers ask for the same ones several times in a row."""
 
-    folder: Path
+    place: str
+    read: Callable[[Sequence[Entry]], Sequence[Finding]]
     image: str = ""
     findings: Sequence[Finding] = ()
 
     def take(self, plan: ImagePlan, entries: Sequence[Entry]) -> Sequence[Finding]:
         if plan.info.id != self.image:
             self.image, self.findings = "", ()  # never two images' at once
-            findings = read_findings(self.folder, entries)
+            findings = self.read(entries)
             try:
                 _check_places(findings, plan.info)
                 self.findings = tuple(join(findings, plan.info, plan.area))
             except (ShapelyError, ValueError) as error:
                 raise StoreError(
-                    str(self.folder / RESULTS),
+                    self.place,
                     f"its findings on {plan.info.id} must be shapes on it that can be joined, as they were written",
                     value=shown(str(error)),
                     remedy="Restore it from a copy, or run again into another folder",

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -10,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ..model.annotator import Annotator, Remote, Sight
-from ..model.finding import Result, Status
+from ..model.finding import Result
 from ..readers.errors import LimnerError, ModelError, RequestError
 from ..readers.fingerprint import is_remote
 from ..readers.image import ImageInfo
 from ..readers.regions import Region
 from ..readers.registry import check_options as check_reading
-from ..reports.writer import FileRow, Record
 from .choice import AnnotatorChoice, choose_annotator, choose_labels
 from .config import Settings
 from .engine import Engine, InlineEngine
@@ -26,11 +24,10 @@ from .machine import cores
 from .manifest import load_manifest, make_manifest, refuse_difference
 from .names import Names, keep, key_for
 from .plan import NO_MODEL, Plan, make_plan, reading_options, scan_inputs
-from .report import Made, load_writers, read_record, write_reports
-from .store import Store, as_store_errors, check_folder, read_entries
+from .report import load_writers, read_record, record_in_memory, write_reports
+from .run_result import Run
+from .store import Store, as_store_errors, check_folder
 from .work import RegionJob
-
-ALL_DONE, SOME_FAILED, NOTHING_READ = 0, 1, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,28 +49,6 @@ class Prepared:
     def shown(self) -> Plan:
         """The plan as it may be told."""
         return self.names.plan(self.plan)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a run: regions by status, failed files, the reports made, and the record they were made of.
-
-    `annotated` is false where there was no model to annotate with.
-    """
-
-    record: Record
-    regions: Counter[Status]
-    failed_files: tuple[FileRow, ...]
-    made: tuple[Made, ...]
-    annotated: bool
-
-    @property
-    def exit_code(self) -> int:
-        """0 all regions; 1 some failed; 3 nothing could be read."""
-        if self.regions["failed"] and not self.regions["done"]:
-            return NOTHING_READ
-        failed = self.regions["failed"] or self.failed_files or any(one.error for one in self.made)
-        return SOME_FAILED if failed else ALL_DONE
 
 
 def check_options(settings: Settings) -> None:
@@ -126,7 +101,7 @@ def _check(annotator: Annotator, infos: Sequence[ImageInfo], *, only_plan: bool)
     return ""
 
 
-def run(settings: Settings, listen: Listener) -> Outcome:
+def run(settings: Settings, listen: Listener) -> Run:
     """Do everything that is asked, or go on with it where an earlier run was cut off.
 
     A failed region is tried again when the run is; its last outcome counts. Raises `RequestError` for settings that
@@ -142,11 +117,26 @@ def run(settings: Settings, listen: Listener) -> Outcome:
     with key_for(folder, settings) as key:
         prepared = prepare(settings, key)
         try:
-            record, statuses, made = _carry_out(settings, prepared, key, listen)
+            return _carry_out(settings, prepared, key, listen)
         except LimnerError as error:
             raise prepared.names.error(error) from None
-    failed_files = tuple(row for row in prepared.shown.files if row.status == "failed")
-    return Outcome(record, statuses, failed_files, made, prepared.annotator is not None)
+
+
+def run_in_memory(settings: Settings, listen: Listener) -> Run:
+    """Do everything that is asked in this process, and keep the results in memory. Raises `LimnerError` as `run` does.
+
+    Settings of folders, reports and engines do not count.
+    """
+    prepared = prepare(settings)
+    results = _skipped(prepared.plan)
+    todo = _todo(prepared.plan, {result.region for result in results})
+    listen(Started(len(prepared.plan.images), len(results) + len(todo), len(results), ""))
+    if todo and prepared.choice is not None:
+        job = RegionJob.of(prepared.plan, prepared.choice, labels=prepared.labels)
+        for batch in InlineEngine(job).annotate(_batches(todo, settings.batch)):
+            results += batch
+            _tell_results(batch, listen)
+    return Run(record_in_memory(_manifest(settings, prepared), results))
 
 
 def worker_count(settings: Settings) -> int:
@@ -178,19 +168,16 @@ def _refuse_results_as_inputs(settings: Settings) -> None:
             )
 
 
-def _carry_out(
-    settings: Settings, prepared: Prepared, key: str, listen: Listener
-) -> tuple[Record, Counter[Status], tuple[Made, ...]]:
-    """Do what is prepared, in the run's folder: the record, its regions by status, and the reports made."""
+def _carry_out(settings: Settings, prepared: Prepared, key: str, listen: Listener) -> Run:
+    """Do what is prepared, in the run's folder."""
     folder, writers = Path(settings.out), load_writers(settings.reports, settings.report_options)
     _tell(prepared.shown, listen)
     with Store.open(folder) as store:
         manifest = _agreed(store, settings, prepared)
         _annotate(store, settings, prepared, listen, lambda: _record(store, manifest, prepared, key))
-        statuses: Counter[Status] = Counter(entry.status for entry in read_entries(folder).values())
         listen(Told("Writing the reports"))
         record = read_record(folder)
-        return record, statuses, tuple(write_reports(record, folder, writers))
+        return Run(record, folder, tuple(write_reports(record, folder, writers)))
 
 
 def _tell(plan: Plan, listen: Listener) -> None:
@@ -214,7 +201,7 @@ def _annotate(
     skipped = _skipped(plan)
     settled = {entry.region for entry in store.entries.values() if entry.status != "failed"}
     settled |= {result.region for result in skipped}
-    todo = [region for region in regions if region.key not in settled]
+    todo = _todo(plan, settled)
     listen(Started(len(plan.images), len(regions), len(regions) - len(todo), str(store.folder)))
     work: Generator[list[Result], None, None] = (result for result in ())
     if todo and prepared.choice is not None:
@@ -226,14 +213,31 @@ def _annotate(
         for batch in chain([begun], work):
             results = prepared.names.results(batch)
             store.append(results)
-            for result in results:
-                listen(RegionDone(result.region, result.status, len(result.findings), result.error))
+            _tell_results(results, listen)
+
+
+def _todo(plan: Plan, settled: set[str]) -> list[Region]:
+    """The regions that are not settled."""
+    return [region for image in plan.images for region in image.regions if region.key not in settled]
+
+
+def _tell_results(results: Sequence[Result], listen: Listener) -> None:
+    for result in results:
+        listen(RegionDone(result.region, result.status, len(result.findings), result.error))
 
 
 def _agreed(store: Store, settings: Settings, prepared: Prepared) -> dict[str, Any]:
     """What is asked. Raises `RequestError` where the manifest in the folder asks for something else."""
+    manifest = _manifest(settings, prepared)
+    old = load_manifest(store.folder) if store.begun else None
+    if old is not None:
+        refuse_difference(old, manifest, str(store.folder))
+    return manifest
+
+
+def _manifest(settings: Settings, prepared: Prepared) -> dict[str, Any]:
     annotator = prepared.annotator
-    manifest = make_manifest(
+    return make_manifest(
         settings,
         prepared.plan,
         prepared.choice,
@@ -242,10 +246,6 @@ def _agreed(store: Store, settings: Settings, prepared: Prepared) -> dict[str, A
         labels=prepared.labels or (() if annotator is None else annotator.labels),
         colours={} if annotator is None else annotator.colours,
     )
-    old = load_manifest(store.folder) if store.begun else None
-    if old is not None:
-        refuse_difference(old, manifest, str(store.folder))
-    return manifest
 
 
 def _record(store: Store, manifest: dict[str, Any], prepared: Prepared, key: str) -> None:

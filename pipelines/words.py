@@ -2,80 +2,41 @@
 
 import math
 import shlex
-import textwrap
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from ..model.cards import find_card, shipped_cards
 from ..model.fourkhd.files import SHIPPED, Files
 from ..readers.errors import ModelError, shown
-from ..readers.image import ImageInfo
 from ..readers.options import Options, list_options, options_of
 from ..readers.overrides import Overrides
 from ..readers.plugins import Group, installed
-from ..readers.registry import Scanned
-from ..reports.measures import areas_m2, crs_name, shapes
-from ..reports.writer import ImageRecord
 from .choice import CARD_ANNOTATOR
+from .describe import NO_MODEL_SAID, format_pair, image_rows, indent, record_text, table
 from .doctor import weights_state
 from .estimate import Estimate, Timing
 from .events import plural
 from .plan import ImagePlan
-from .resolution import format_metres
-from .run import Outcome, Prepared
-from .scale import ground_metres
+from .run import Prepared
 from .terminal import visible
 
-NO_MODEL_SAID = (
-    "No model was chosen, so nothing was looked for: this shows what there is. "
-    "Choose one with --model; `limner models` lists them."
-)
+if TYPE_CHECKING:
+    from .run_result import Run
 
 _ASKED = "4khd:"  # before a checkpoint's name
-_SQUARE_KM = 1e6
-_SQUARE_M = 1.0
 _REGIONS = "regions to look at"
 _MINUTE, _HOUR = 60.0, 3600.0
 
 
-def table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
-    """Rows as aligned columns, two spaces apart, a line each; those numbered in `right` are set flush right."""
-    rows = [[visible(cell) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
-    lines = [
-        "  ".join(
-            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def describe_outcome(outcome: Outcome, folder: str) -> str:
+def describe_run(run: "Run", folder: str) -> str:
     """A run's closing words: findings by label, what became of the area, where the results lie."""
-    parts: list[str] = []
-    for image in outcome.record.images:
-        parts += [visible(f"{image.info.id}  {image.info.uri}")]
-        parts += [_indent(_findings_table(outcome, image)), ""] if outcome.annotated else []
-        rows = [("area", "regions", "size", "share", "")]
-        whole = math.fsum(area.pixels for area in image.areas)
-        for area in image.areas:
-            share = _share(area.pixels, whole)
-            rows.append((area.status, str(area.regions), _size(area.pixels, area.m2), share, area.reason))
-        parts += [_indent(table(rows, right=(1, 2, 3))), ""]
-    if not outcome.annotated:
-        parts += [NO_MODEL_SAID, ""]
-    failed = outcome.regions["failed"]
-    if failed:
-        parts.append(
-            f"{plural(failed, 'region')} failed; the same command tries {'it' if failed == 1 else 'them'} again."
-        )
-    parts += [visible(f"{row.path} failed: the reason is above and in files.csv") for row in outcome.failed_files]
+    parts = [record_text(run.record)]
+    parts += [visible(f"{row.path} failed: the reason is above and in files.csv") for row in run.failed_files]
     parts.append("Results")
-    parts += [visible(f"  {path}") for one in outcome.made for path in one.paths]
+    parts += [visible(f"  {path}") for one in run.made for path in one.paths]
     again = f"Made again at any time by: limner report {shlex.quote(folder)}"
-    parts += [visible(again), visible(outcome.record.use)]
+    parts += [visible(again), visible(run.record.use)]
     return "\n".join(parts)
 
 
@@ -84,7 +45,7 @@ def describe_plan(prepared: Prepared, known: Estimate, *, workers: int) -> str:
     shown = prepared.shown
     parts: list[str] = []
     for image in shown.images:
-        parts += [_indent(table(_plan_rows(image)), first=image.info.id), ""]
+        parts += [indent(table(_plan_rows(image)), first=image.info.id), ""]
     parts += [visible(f"{row.path}: {row.status}. {row.reason}") for row in shown.files if row.status == "failed"]
     left_out = _counts([row.reason for row in shown.files if row.status == "skipped"])
     parts += [visible(f"{plural(n, 'file')} skipped: {reason}") for reason, n in left_out]
@@ -126,15 +87,6 @@ def _memory_rows(known: Estimate) -> list[tuple[str, str]]:
             rows.append(("GPU memory a worker", f"about {_bytes(cost.memory)}, by arithmetic: {of}"))
     free = "not known" if known.free is None else f"{_bytes(known.free)} {place}"
     return [("memory a worker", said), *rows, ("memory free", free)]
-
-
-def describe_scanned(scanned: Sequence[Scanned]) -> str:
-    """What was found in the inputs: images with their facts, then files that are none."""
-    parts: list[str] = []
-    for info in (info for row in scanned for info in row.infos):
-        parts += [_indent(table(_info_rows(info)), first=info.id), ""]
-    parts += [visible(f"{row.path}: {row.status}. {row.reason}") for row in scanned if row.status != "read"]
-    return "\n".join(parts).rstrip()
 
 
 def describe_models() -> str:
@@ -195,9 +147,9 @@ def describe_plugins() -> str:
         for name, point in installed(group).items():
             head = table([(group.removeprefix("limner."), name, point.value, _origin(point))])
             rows = _option_rows(point)
-            parts += [head, *([_indent(table(rows))] if rows else [])]
+            parts += [head, *([indent(table(rows))] if rows else [])]
     stated = table(_rows_of(Overrides))
-    return "\n".join([*parts, "options of every reader", _indent(stated)])
+    return "\n".join([*parts, "options of every reader", indent(stated)])
 
 
 def _option_rows(point: EntryPoint) -> list[tuple[str, str, str, str]]:
@@ -219,21 +171,7 @@ def _rows_of(model: type[Options]) -> list[tuple[str, str, str, str]]:
 def _options_said(name: str) -> str:
     """The options of an annotator, as they are set."""
     rows = [(f"model_options.{row[0]}", *row[1:]) for row in _option_rows(installed("limner.annotators")[name])]
-    return f"options, such as --set {rows[0][0]}=VALUE\n{_indent(table(rows))}" if rows else "it takes no options"
-
-
-def _findings_table(outcome: Outcome, image: ImageRecord) -> str:
-    findings = image.findings()
-    analysed = [area for area in image.areas if area.status == "analysed"]
-    whole = math.fsum(area.pixels for area in analysed)
-    rows = [("found", "count", "size", "share of what was analysed")]
-    labels = [*outcome.record.labels, *sorted({f.label for f in findings} - set(outcome.record.labels))]
-    for label in labels:
-        geometries = shapes([finding for finding in findings if finding.label == label])
-        pixels = math.fsum(geometry.area for geometry in geometries)
-        m2 = math.fsum(areas_m2(geometries, image.info))
-        rows.append((label, str(len(geometries)), _size(pixels, m2), _share(pixels, whole)))
-    return table(rows, right=(1, 2, 3))
+    return f"options, such as --set {rows[0][0]}=VALUE\n{indent(table(rows))}" if rows else "it takes no options"
 
 
 def _plan_rows(image: ImagePlan) -> list[tuple[str, str]]:
@@ -243,8 +181,8 @@ def _plan_rows(image: ImagePlan) -> list[tuple[str, str]]:
     skipped = image.skipped or {}
     many = f"{len(image.regions)} of up to {region.size[0]} × {region.size[1]} px"
     rows = [
-        *_info_rows(image.info)[:-1],
-        ("seen at", own if seen is None else _pair(seen)),
+        *[row for row in image_rows(image.info) if row[0] != "note"],
+        ("seen at", own if seen is None else format_pair(seen, image.info.kind)),
         ("seen as", "RGB" if image.sight.bands is None else ", ".join(image.sight.bands)),
         ("regions", f"{many}, {region.tiles[0]} × {region.tiles[1]} tiles of {image.sight.tile} px"),
         *([("tissue", image.tissue)] if image.tissue else []),
@@ -255,50 +193,12 @@ def _plan_rows(image: ImagePlan) -> list[tuple[str, str]]:
     return rows + [("note", note) for note in image.info.notes]
 
 
-def _info_rows(info: ImageInfo) -> list[tuple[str, str]]:
-    """Facts of an image; the last row says its notes."""
-    actual = ground_metres(info)
-    size = f"{info.size[0]} × {info.size[1]} px"
-    ground = "unknown" if actual is None else f"{_pair(actual)} in the middle"
-    channels = ", ".join(
-        f"{c.name}{f' ({c.common})' if c.common and c.common != c.name else ''} {c.dtype}" for c in info.channels
-    )
-    quantities = ", ".join(dict.fromkeys(c.quantity for c in info.channels))
-    return [
-        ("path", info.uri),
-        ("reader", info.reader),
-        ("size", size),
-        ("channels", channels),
-        ("values", quantities),
-        ("crs", crs_name(info.placement.crs) or "none"),
-        ("pixel", f"{ground} ({info.placement.source})"),
-        ("notes", " ".join(info.notes) or "none"),
-    ]
-
-
 def _counts(reasons: Sequence[str]) -> list[tuple[str, int]]:
     return [(reason, reasons.count(reason)) for reason in sorted(set(reasons))]
 
 
 def _origin(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist is not None else "unknown package"
-
-
-def _pair(metres: tuple[float, float]) -> str:
-    x, y = (format_metres(one) for one in metres)
-    return x if x == y else f"{x} × {y}"
-
-
-def _size(pixels: float, m2: float | None) -> str:
-    if m2 is None or math.isnan(m2):
-        return f"{pixels:.0f} px"
-    if 0 < m2 < _SQUARE_M:
-        return f"{m2 * 1e6:.4g} mm²"
-    return f"{m2 / _SQUARE_KM:.3f} km²" if m2 >= _SQUARE_KM / 100 else f"{m2:.4g} m²"
-
-
-def _share(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.2f} %" if whole else "–"
 
 
 def _duration(seconds: float) -> str:
@@ -309,7 +209,3 @@ def _duration(seconds: float) -> str:
 
 def _bytes(count: float) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
-
-
-def _indent(text: str, *, first: str = "") -> str:
-    return (f"{visible(first)}\n" if first else "") + textwrap.indent(text, "  ")

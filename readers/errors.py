@@ -27,6 +27,15 @@ class LimnerError(Exception):
         found = f" (found: {self.value})" if self.value else ""
         return f"{self.thing}: {self.rule}{found}. {self.remedy}"
 
+    def lines(self) -> list[str]:
+        """The four parts, a line each."""
+        found = [f"  found  {self.value}"] if self.value else []
+        return [f"limner: {self.thing}", f"  must   {self.rule}", *found, f"  do     {self.remedy}"]
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: the four parts, without the way through limner's code."""
+        return self.lines()
+
 
 class RequestError(LimnerError):
     """What was asked for cannot be done as asked: an option, a setting, a combination of the two."""

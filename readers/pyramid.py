@@ -70,7 +70,7 @@ class PyramidReader:
             planes.places(options)  # an option that is out of range is refused here
             notes = (*_notes(tiff, series), *planes.notes(options))
             found = ome.spacing or _resolution_tag(page)
-            size = (page.imagewidth, page.imagelength)
+            size, levels = (page.imagewidth, page.imagelength), len(levels_of(series))
         placement, said = place_slide(found)
         mark = fingerprint([uri])
         return (
@@ -85,6 +85,7 @@ class PyramidReader:
                 options=tuple(options.texts().items()),
                 notes=(*said, *notes),
                 kind="slide",
+                facts=(("levels", str(levels)),),
             ),
         )
 

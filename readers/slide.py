@@ -62,7 +62,7 @@ class SlideReader:
         files = _files(uri)
         with _open(files[0]) as slide:
             properties = _properties(slide)
-            size = slide.dimensions
+            size, levels = slide.dimensions, slide.level_count
             _try_levels(slide)
         placement, notes = place_slide(_stored_spacing(properties))
         if "openslide.icc-size" in properties:
@@ -80,6 +80,7 @@ class SlideReader:
                 notes=notes,
                 origin=_scanned(files[0], properties, size)[0],
                 kind="slide",
+                facts=(("levels", str(levels)), *_objective(properties)),
             ),
         )
 
@@ -219,12 +220,21 @@ def _try_levels(slide: "OpenSlide") -> None:
             slide.read_region((width // 2, height // 2), level, (16, 16))
 
 
+def _objective(properties: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The objective's magnification, where it is a number."""
+    try:
+        power = float(properties.get("openslide.objective-power", ""))
+    except ValueError:
+        return ()
+    return (("objective", f"{power:g}"),) if math.isfinite(power) and power > 0 else ()
+
+
 def _properties(slide: "OpenSlide") -> dict[str, str]:
     """Those of a slide's properties that are needed, and no others; one that is no text counts as absent."""
     names = [f"{name}-{side}" for name in ("mpp", "bounds") for side in ("x", "y")]
     names += [f"level[{place}].tile-{side}" for place in range(slide.level_count) for side in ("width", "height")]
     found: dict[str, str] = {}
-    for name in ("vendor", "icc-size", "bounds-width", "bounds-height", *names):
+    for name in ("vendor", "icc-size", "objective-power", "bounds-width", "bounds-height", *names):
         with contextlib.suppress(KeyError, UnicodeDecodeError):
             found[f"openslide.{name}"] = slide.properties[f"openslide.{name}"]
     return found

@@ -25,6 +25,9 @@ def cell(text: str) -> str:
 
     A formula begins with = + - @ or a full-width form of these, also after spaces, and with a tab or a line break.
     Where a spreadsheet splits cells at semicolons one could also begin there, so those get an apostrophe too.
+
+    >>> cell("=1+1"), cell("one; =1+1"), cell("1+1")
+    ("'=1+1", "one; '=1+1", '1+1')
     """
     seen = _AFTER_SEMICOLON.sub(r"\1'", plain(text))
     risky = seen.lstrip()[:1]

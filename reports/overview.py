@@ -42,7 +42,6 @@ class OverviewPng:
 
     def write(self, record: Record, folder: Path) -> Sequence[Path]:
         """Write a picture an image into `folder`."""
-        palette = Palette.of(record.labels, record.colours)
         facts = PngImagePlugin.PngInfo()
         facts.add_text("Software", f"limner {record.version}")
         facts.add_text("Comment", spelled(record.use))
@@ -50,7 +49,7 @@ class OverviewPng:
         def write_one(image: ImageRecord) -> Path:
             path = image_file(folder, "overview-", image.info.id, ".png")
             with replacing(path) as part:
-                _sheet(record, image, palette).save(part, "PNG", pnginfo=facts, compress_level=6)
+                overview_sheet(record, image).save(part, "PNG", pnginfo=facts, compress_level=6)
             return path
 
         return write_each(record.images, write_one)
@@ -117,7 +116,9 @@ class _Panel:
         self.y += picture.height
 
 
-def _sheet(record: Record, image: ImageRecord, palette: Palette) -> Image.Image:
+def overview_sheet(record: Record, image: ImageRecord) -> Image.Image:
+    """An image with its findings, and beside it what they mean."""
+    palette = Palette.of(record.labels, record.colours)
     overview, findings = image.overview(), image.findings()
     shown_image = laid_out(image, overview, findings)
     canvas = Canvas.of(shown_image, overview)

@@ -141,7 +141,7 @@ class Record:
 class Writer(Protocol):
     """One kind of report behind the entry point group `limner.writers`; the entry point is a callable `() -> Writer`.
 
-    `name` is what `--report` calls it. Same record, same bytes: no clocks, no random names. Files are written to a
+    `name` is what `--reports` calls it. Same record, same bytes: no clocks, no random names. Files are written to a
     temporary name and renamed (`readers.files.replacing`), so that a report that exists is complete.
     """
 

@@ -47,7 +47,7 @@ class QuestionOptions(NetworkOptions):
         "else describe.",
     )
     labels: Names = Field((), description="What to choose from, or to look for.")
-    json_schema: str = Field("", description="A JSON schema of the values to extract; `--schema FILE` sets it.")
+    json_schema: str = Field("", description="A JSON schema of the values to extract; `--schema-file` sets it.")
     margin: float = Field(
         0.1,
         ge=0,
@@ -180,7 +180,7 @@ def _read_schema(text: str, answer: str, of: str) -> str:
     """The schema as canonical JSON; "" where none is needed."""
     if bool(text) != (answer == "extract"):
         rule = "extract needs a JSON schema" if answer == "extract" else f"{answer} takes none"
-        raise _wrong("json_schema", of, rule, text[:80], "Add --schema FILE.json" if text == "" else "Leave it out")
+        raise _wrong("json_schema", of, rule, text[:80], "Leave it out" if text else "Add --schema-file FILE.json")
     if not text:
         return ""
     if len(text) > LONGEST_SCHEMA:

@@ -39,9 +39,9 @@ def one_row(folder: Path, out: Path, name: str, child: Callable[..., Any], rows:
         "skip_empty=false",
         "--set",
         "names=show",
-        "--report",
+        "--reports",
         "files-csv",
-        "--report",
+        "--reports",
         "summary-csv",
     )
     ended = child("run", folder, "--model", model, *words, "--out", out)
@@ -195,7 +195,7 @@ def wrap(folder: Path, making: ModuleType, source: str) -> list[str]:
     return [making.WRAPPERS[kind](folder / f"{kind}.vrt", source).name for kind in WRAPPERS]
 
 
-LOOK = ("--stretch", "0,255", "--set", "skip_empty=false", "--report", "files-csv", "--report", "summary-csv")
+LOOK = ("--stretch", "0,255", "--set", "skip_empty=false", "--reports", "files-csv", "--reports", "summary-csv")
 
 
 @pytest.mark.parametrize("kind", REMOTE)

@@ -20,7 +20,7 @@ Shares = Callable[[Path], dict[str, float]]
 
 TRUTH = {"shadow": 0.0, "water": 66.56, "snow/ice": 0.73, "land": 30.76, "cloud": 1.95}
 PRESET = ("--preset", "sentinel2-l1c", "--resolution", "30m")
-LOOK = ("--stretch", "0,4000", "--report", "findings-csv", "--report", "summary-csv", "--report", "files-csv")
+LOOK = ("--stretch", "0,4000", "--reports", "findings-csv", "--reports", "summary-csv", "--reports", "files-csv")
 
 
 def fails(*values: object, reason: str, raises: type[BaseException] = AssertionError) -> Any:  # noqa: ANN401
@@ -59,7 +59,7 @@ UPSIDE_DOWN = "the network is shown the file's rows as they lie, so that it sees
 def test_the_same_pixels_are_the_same_classes(
     tmp_path: Path, maps: Made, limner: Limner, shares: Shares, name: str
 ) -> None:
-    said = limner("run", maps(name), *PRESET, "--out", tmp_path / "out", "--report", "summary-csv")
+    said = limner("run", maps(name), *PRESET, "--out", tmp_path / "out", "--reports", "summary-csv")
     assert said.code == 0, said.err
     found = shares(tmp_path / "out")
     assert labels(found) == pytest.approx(TRUTH, abs=0.02)
@@ -72,7 +72,7 @@ def test_the_same_pixels_are_the_same_classes(
 def test_pixels_on_another_grid_are_nearly_the_same_classes(
     tmp_path: Path, maps: Made, limner: Limner, shares: Shares, name: str, analysed: float
 ) -> None:
-    said = limner("run", maps(name), *PRESET, "--out", tmp_path / "out", "--report", "summary-csv")
+    said = limner("run", maps(name), *PRESET, "--out", tmp_path / "out", "--reports", "summary-csv")
     assert said.code == 0, said.err
     found = shares(tmp_path / "out")
     assert labels(found) == pytest.approx(TRUTH, abs=4.0)  # it sees the ground turned, stretched, or elsewhere
@@ -84,7 +84,7 @@ def test_pixels_on_another_grid_are_nearly_the_same_classes(
 def test_landsat_reflectance_comes_from_an_mtl_with_doubled_keys(
     tmp_path: Path, maps: Made, limner: Limner, shares: Shares
 ) -> None:
-    words = ("--preset", "landsat", "--resolution", "30m", "--out", tmp_path / "out", "--report", "summary-csv")
+    words = ("--preset", "landsat", "--resolution", "30m", "--out", tmp_path / "out", "--reports", "summary-csv")
     said = limner("run", maps("landsat"), *words)
     assert said.code == 0, said.err
     assert labels(shares(tmp_path / "out")) == pytest.approx(TRUTH, abs=0.04)  # its numbers are rounded
@@ -96,7 +96,7 @@ def test_landsat_reflectance_comes_from_an_mtl_with_doubled_keys(
 def test_nan_is_no_data_as_the_network_sees_it(
     tmp_path: Path, maps: Made, limner: Limner, shares: Shares, name: str
 ) -> None:
-    said = limner("run", maps(name), *PRESET, "--out", tmp_path / "out", "--report", "summary-csv")
+    said = limner("run", maps(name), *PRESET, "--out", tmp_path / "out", "--reports", "summary-csv")
     assert said.code == 0, said.err
     assert shares(tmp_path / "out")["no data"] == pytest.approx(11.18, abs=0.01)
 
@@ -222,7 +222,7 @@ def test_the_offset_of_baseline_0400_is_applied_with_and_without_metadata(
     tmp_path: Path, maps: Made, limner: Limner, shares: Shares, name: str, words: tuple[str, ...]
 ) -> None:
     """N0509 stands in the product's name. JPEG 2000's own halved levels are no means of areas, hence the tolerance."""
-    said = limner("run", maps(name), *words, "--out", tmp_path / "out", "--report", "summary-csv")
+    said = limner("run", maps(name), *words, "--out", tmp_path / "out", "--reports", "summary-csv")
     assert said.code == 0, said.err
     assert labels(shares(tmp_path / "out")) == pytest.approx(TRUTH, abs=0.3)
 
@@ -234,7 +234,7 @@ def test_a_preset_for_older_products_contradicts_a_date_of_2023(
     tmp_path: Path, maps: Made, limner: Limner, shares: Shares
 ) -> None:
     """An error, or a warning and the right classes: never silence."""
-    said = limner("run", maps("loose"), *PRESET, "--out", tmp_path / "out", "--report", "summary-csv")
+    said = limner("run", maps("loose"), *PRESET, "--out", tmp_path / "out", "--reports", "summary-csv")
     assert "2023" in said.err
     assert "sentinel" in said.err
     if said.code != 2:
@@ -249,7 +249,7 @@ def test_reflectance_that_is_reflectance_already_is_not_divided_again(
     tmp_path: Path, maps: Made, limner: Limner, shares: Shares
 ) -> None:
     """Refused with the reason, or recognised."""
-    said = limner("run", maps("float01"), *PRESET, "--out", tmp_path / "out", "--report", "summary-csv")
+    said = limner("run", maps("float01"), *PRESET, "--out", tmp_path / "out", "--reports", "summary-csv")
     if said.code == 2:
         assert "reflectance" in said.err
     else:

@@ -41,7 +41,7 @@ def ask(tmp_path: Path, scene: Path, model_server: Server, limner: Limner, rows:
     def run(*words: object, **options: object) -> tuple[Any, list[dict[str, str]]]:
         further = {"served": "seer", "tile": SIDE, "retries": 1, "concurrency": 1, **options}
         told = [word for name, value in further.items() for word in ("--set", f"model_options.{name}={value}")]
-        seen = ("--hd-num", 1, "--set", "skip_empty=false", "--report", "findings-csv", "--report", "files-csv")
+        seen = ("--hd-num", 1, "--set", "skip_empty=false", "--reports", "findings-csv", "--reports", "files-csv")
         out = tmp_path / "out"
         said = limner("run", scene, "--model", f"endpoint:{model_server.url}", *seen, *told, *words, "--out", out)
         found = out / "findings.csv"
@@ -228,7 +228,7 @@ def test_values_are_understood_inside_prose_and_fences(
     ships = {"type": "object", "properties": {"ships": {"type": "integer"}}, "required": ["ships"]}
     schema.write_text(json.dumps(ships))
     always(model_server, lambda _: (200, model_server.reply(content)))
-    said, found = ask("--schema", schema, structured="none")
+    said, found = ask("--schema-file", schema, structured="none")
     assert said.code == 0, said.err
     assert [row["number.ships"] for row in found] == ["3"]
 

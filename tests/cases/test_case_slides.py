@@ -24,7 +24,7 @@ def fails(*values: object, reason: str, raises: type[BaseException] = AssertionE
     return pytest.param(*values, marks=pytest.mark.xfail(strict=True, raises=raises, reason=reason))
 
 
-LOOK = ("--report", "findings-csv", "--report", "summary-csv", "--report", "files-csv")
+LOOK = ("--reports", "findings-csv", "--reports", "summary-csv", "--reports", "files-csv")
 
 
 @pytest.fixture

@@ -27,13 +27,13 @@ def look(tmp_path: Path, studies: Made, limner: Limner, per_tile: str) -> Callab
 
     def run(name: str, code: int = 0) -> Path:
         reports = (
-            "--report",
+            "--reports",
             "findings-csv",
-            "--report",
+            "--reports",
             "files-csv",
-            "--report",
+            "--reports",
             "studies-csv",
-            "--report",
+            "--reports",
             "summary-csv",
         )
         said = limner("run", studies(name), "--model", per_tile, *reports, "--out", tmp_path / "out")

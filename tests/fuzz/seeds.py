@@ -43,7 +43,7 @@ def looked_at(*inputs: str, flags: Sequence[str] = ()) -> Steps:
         ["limner", "info", *paths, *flags],
         ["limner", "plan", *paths, "--model", "none", *flags],
         ["read", *paths],
-        ["limner", "run", *paths, "--model", "none", "--out", "@out", "--report", "summary-csv", *flags],
+        ["limner", "run", *paths, "--model", "none", "--out", "@out", "--reports", "summary-csv", *flags],
     ]
 
 

@@ -19,7 +19,7 @@ SCENE = "scene.tif"
 
 def shown(*words: str, scene: str = SCENE) -> Steps:
     """The picture is looked at with a model."""
-    run = ["limner", "run", f"@{scene}", *words, "--hd-num", "4", "--out", "@out", "--report", "summary-csv"]
+    run = ["limner", "run", f"@{scene}", *words, "--hd-num", "4", "--out", "@out", "--reports", "summary-csv"]
     return [run]
 
 

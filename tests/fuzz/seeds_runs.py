@@ -32,10 +32,10 @@ def ran(make: Callable[[Path], object], *words: str) -> Callable[[Path], None]:
 
 
 REPORTS = ("findings-csv", "summary-csv", "files-csv", "geojson")
-FLAGS = tuple(word for name in REPORTS for word in ("--report", name))
+FLAGS = tuple(word for name in REPORTS for word in ("--reports", name))
 MAP = (f"@{SCENE}", "--model", "@toy.yaml", "--hd-num", "1", *FLAGS, "--out", "@out")
 SLIDE = (f"@{SCENE}", "--model", "none", *FLAGS, "--out", "@out")
-STACK = ("@ct", "--model", "none", *FLAGS, "--report", "studies-csv", "--out", "@out")
+STACK = ("@ct", "--model", "none", *FLAGS, "--reports", "studies-csv", "--out", "@out")
 MADE = tuple(f"out/{name}" for name in ("findings", "summary", "files", "studies", "slices"))  # nothing reads reports
 RUNS: dict[str, Seed] = {
     "a map": Seed(
@@ -153,7 +153,7 @@ CONFIG: dict[str, Seed] = {
     "schema": Seed(
         asked,
         seeds_models.shown(
-            "--model", "vlm:@model", "--ask", "how many", "--schema", "@schema.json",
+            "--model", "vlm:@model", "--ask", "how many", "--schema-file", "@schema.json",
             "--set", "model_options.device=cpu", "--set", "model_options.tile=56",
             "--set", "model_options.max_tokens=40",
         ),

@@ -1,4 +1,4 @@
-"""Our packages import only to the left: readers, model, reports, pipelines. Some have grown rooms of their own."""
+"""Our packages import only to the left: readers, model, reports, pipelines, and the door limner before them."""
 
 import ast
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ORDER = ("readers", "model", "reports", "pipelines")
+ORDER = ("readers", "model", "reports", "pipelines", "limner")
 ROOMS = {
     "readers/dicom",
     "model/asking",
@@ -87,6 +87,7 @@ def _all(folder: Path) -> str:
         ("reports", "import importlib\nimportlib.import_module('limner.pipelines.store')", "pipelines"),
         ("pipelines", "from readers.geometry import Box", "a second copy of readers"),
         ("pipelines", "from ...elsewhere import thing", "beyond-the-top"),
+        ("pipelines", "import limner", ""),
     ],
 )
 def test_a_planted_violation_is_caught(tmp_path: Path, package: str, line: str, target: str) -> None:

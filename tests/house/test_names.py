@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = ("readers", "model", "reports", "pipelines")
+PACKAGES = ("readers", "model", "reports", "pipelines", "limner")
 LONGEST = 400
 TEXTS = {"", ".cfg", ".csv", ".in", ".ipynb", ".md", ".py", ".toml", ".txt", ".yaml", ".yml"}
 

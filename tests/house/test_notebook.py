@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import limner
 import pytest
 
 pytestmark = pytest.mark.slow
@@ -38,6 +39,9 @@ def test_it_runs(
     names: dict[str, Any] = {}
     for cell in cells:
         exec(compile("".join(cell["source"]), cell["id"], "exec"), names)  # noqa: S102 - what a person would run
-    assert names["outcome"].exit_code == 0
-    assert names["labels"]["share"].sum() == pytest.approx(1, abs=1e-4)
-    assert "exit code 0" in capsys.readouterr().out
+    run = names["run"]
+    assert (run.exit_code, run.failures) == (0, ())
+    assert set(run.findings["label"]) >= {"water", "land"}
+    assert [*limner.Run.open(run.folder).summary["image"]] == ["virginia"]
+    assert names["image"].info.id == "virginia"
+    assert "% valid" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""What is shipped: the four folders, all of them, and nothing else."""
+"""What is shipped: the door and the four folders, all of them, and nothing else."""
 
 import fnmatch
 import os
@@ -32,33 +32,35 @@ def built() -> Path:
     return Path(folder)
 
 
-def shipped(root: Path) -> set[str]:
-    """The files of the four folders, as `limner/…`."""
-    return {
-        f"limner/{path.relative_to(root).as_posix()}"
-        for package in PACKAGES
-        for path in (root / package).rglob("*")
-        if path.is_file() and path.suffix != ".pyc"
+def shipped(root: Path) -> dict[str, Path]:
+    """The files of the door and of the four folders, as `limner/…`."""
+    inside = {
+        f"limner/{path.relative_to(root).as_posix()}": path for one in PACKAGES for path in (root / one).rglob("*")
     }
+    door = {path.relative_to(root).as_posix(): path for path in (root / "limner").iterdir()}
+    return {name: path for name, path in (inside | door).items() if path.is_file() and path.suffix != ".pyc"}
 
 
 def test_the_list_of_packages_equals_the_folders(root: Path, project: dict[str, Any]) -> None:
     setuptools = project["tool"]["setuptools"]
-    folders = {path.parent.relative_to(root).as_posix() for p in PACKAGES for path in (root / p).rglob("__init__.py")}
+    packages = [*PACKAGES, "limner"]
+    folders = {path.parent.relative_to(root).as_posix() for p in packages for path in (root / p).rglob("__init__.py")}
     assert set(setuptools["package-dir"].values()) == folders
     assert (
         set(setuptools["packages"])
         == set(setuptools["package-dir"])
-        == {f"limner.{name.replace('/', '.')}" for name in folders}
+        == {"limner" if name == "limner" else f"limner.{name.replace('/', '.')}" for name in folders}
     )
 
 
 def test_every_file_that_is_not_python_is_declared_as_data(root: Path, project: dict[str, Any]) -> None:
     data = project["tool"]["setuptools"]["package-data"]
     for name in shipped(root):
-        _, package, inside = name.split("/", 2)
+        package, _, inside = name.removeprefix("limner/").rpartition("/")
+        owner, _, deeper = package.partition("/")
         if not name.endswith(".py"):
-            assert any(fnmatch.fnmatch(inside, pattern) for pattern in data[f"limner.{package}"]), name
+            file = f"{deeper}/{inside}".lstrip("/")
+            assert any(fnmatch.fnmatch(file, pattern) for pattern in data[f"limner.{owner}".rstrip(".")]), name
 
 
 def test_every_declared_pattern_of_data_has_files(root: Path, project: dict[str, Any]) -> None:
@@ -72,7 +74,7 @@ def test_the_wheel_holds_the_four_folders_and_nothing_else(root: Path, built: Pa
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     facts = {name for name in names if re.match(r"limner-[^/]+\.dist-info/", name)}
-    assert names - facts == shipped(root)
+    assert names - facts == set(shipped(root))
     assert {name.split("/", 1)[1] for name in facts} == {
         "METADATA",
         "RECORD",
@@ -89,7 +91,7 @@ def test_the_source_distribution_holds_what_building_takes_and_nothing_else(root
         names = {member.name.split("/", 1)[1] for member in archive if member.isfile()}
     made = {name for name in names if name.startswith("limner.egg-info/")} | {"PKG-INFO", "setup.cfg"}
     asked = {"LICENSE", "MANIFEST.in", "README.md", "pyproject.toml"}
-    assert names - made == {name.removeprefix("limner/") for name in shipped(root)} | asked
+    assert names - made == {path.relative_to(root).as_posix() for path in shipped(root).values()} | asked
 
 
 def test_what_is_tested_is_the_installed_wheel(root: Path, built: Path) -> None:
@@ -97,9 +99,9 @@ def test_what_is_tested_is_the_installed_wheel(root: Path, built: Path) -> None:
     assert built.is_dir()
     assert Path(folder).parent.name == "site-packages"
     assert not (Path(folder) / "pyproject.toml").exists()
-    assert {path.name for path in Path(folder).iterdir()} == set(PACKAGES)
-    for name in shipped(root):
-        ours = root / name.removeprefix("limner/")
+    door = {path.name for path in (root / "limner").iterdir()}
+    assert {path.name for path in Path(folder).iterdir()} - {"__pycache__"} == {*PACKAGES, *door} - {"__pycache__"}
+    for name, ours in shipped(root).items():
         assert (Path(folder).parent / name).read_bytes() == ours.read_bytes(), name
 
 

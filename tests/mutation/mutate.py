@@ -34,7 +34,9 @@ CASES: dict[str, Sequence[str]] = {
     "model/seams.py": ["model/test_seams.py"],
     "model/detections.py": ["model/test_detections.py"],
     "model/polygons.py": ["model/test_polygons.py"],
-    "reports/tables.py": ["reports/test_tables.py", "reports/test_studies.py"],
+    "reports/column.py": ["reports/test_columns.py", "reports/test_tables.py"],
+    "reports/measures.py": ["reports/test_tables.py", "reports/test_studies.py"],
+    "reports/summary.py": ["reports/test_tables.py", "reports/test_frames.py"],
     "pipelines/store.py": ["pipelines/test_store.py"],
 }
 BEFOREHAND = ("numpy", "shapely", "rasterio", "pandas", "tifffile", "onnx", "yaml", "pydantic", "pyproj", "hypothesis")

@@ -222,7 +222,7 @@ def test_the_plan_states_tokens_and_memory(colours: Path, model: str, limner: Li
         (("--labels", "cat"), ("labels", "at least 2")),
         (("--labels", "cat,cat"), ("once", "cat")),
         (("--labels", "cat,undecided"), ("limner's own words",)),
-        (("--answer", "extract"), ("schema", "--schema")),
+        (("--answer", "extract"), ("schema", "--schema-file")),
         (("--answer", "sing"), ("answer", "describe")),
         (("--labels", "a,b", "--set", "model_options.margin=2"), ("margin", "0 to 1")),
         (("--labels", "a,b", "--set", "model_options.layout=poem"), ("layout", "benchmark")),
@@ -275,7 +275,7 @@ def test_extract_always_parses(tmp_path: Path, colours: Path, model: str, limner
     }
     file = tmp_path / "schema.json"
     file.write_text(json.dumps(schema))
-    words = ("run", colours, "--model", model, "--answer", "extract", "--schema", file, "--hd-num", 1)
+    words = ("run", colours, "--model", model, "--answer", "extract", "--schema-file", file, "--hd-num", 1)
     outs = [tmp_path / name for name in ("one", "together")]
     for out, together in zip(outs, (1, 4), strict=True):
         said = limner(*words, "--batch", 4, "--set", f"model_options.together={together}", "--out", out)

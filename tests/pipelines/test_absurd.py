@@ -109,8 +109,8 @@ def test_results_that_can_go_nowhere(out: str, code: int, scene: Path, limner: L
         ("report SCENE", 2),
         (f"report {LONG}", 1),
         (f"report {LONGER}", 1),
-        ("run SCENE --model none --out OUT --report nonsense", 2),
-        ("run SCENE --model none --out OUT --report geojson --report geojson", 0),
+        ("run SCENE --model none --out OUT --reports nonsense", 2),
+        ("run SCENE --model none --out OUT --reports geojson --reports geojson", 0),
         ("models show /", 2),
         ("models show 4khd:", 2),
         (f"models show {LONGER}", 2),
@@ -159,7 +159,7 @@ def test_labels_by_the_hundred_thousand(scene: Path, card: Path, limner: Limner)
 @pytest.mark.parametrize("schema", ["[" * 5000, '{"type": NaN}', "\x00", json.dumps({"a": "b" * 2**21})], ids=range(4))
 def test_schemas_that_are_none(schema: str, scene: Path, tmp_path: Path, limner: Limner) -> None:
     (tmp_path / "schema.json").write_text(schema)
-    words = ("--ask", "x", "--answer", "extract", "--schema", tmp_path / "schema.json")
+    words = ("--ask", "x", "--answer", "extract", "--schema-file", tmp_path / "schema.json")
     said = limner("plan", scene, "--model", "4khd:/nowhere", *words)
     assert said.code == 2
     assert "schema" in said.err

@@ -23,7 +23,7 @@ def test_help_loads_nothing_heavy_and_touches_no_network(command: list[str]) -> 
         "from limner.pipelines import cli\n"
         "try: cli.main()\n"
         "except SystemExit as end: assert not end.code, end.code\n"
-        "heavy = {'torch', 'rasterio', 'onnxruntime', 'pandas', 'numpy', 'pyproj', 'shapely'}\n"
+        "heavy = {'torch', 'rasterio', 'onnxruntime', 'pandas', 'pyproj', 'shapely', 'PIL'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", spy, *command], capture_output=True, text=True, check=True)

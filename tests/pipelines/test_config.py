@@ -66,7 +66,7 @@ def test_lists_may_be_written_with_commas_or_as_yaml(tmp_path: Path) -> None:
         ("preset: sentinel2", ("sentinel2-l1c",)),
         ("- a", ("list",)),
         ("a: [", ("YAML",)),
-        ("model_options: {a: 1}", ("model_options.a", "string")),
+        ("model_options: {a: {b: 1}}", ("model_options.a", "string")),
     ],
 )
 def test_a_wrong_file_says_what_is_wrong_and_what_would_do(tmp_path: Path, text: str, words: tuple[str, ...]) -> None:

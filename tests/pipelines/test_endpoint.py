@@ -62,7 +62,7 @@ def kinds(tmp_path: Path) -> dict[str, list[str]]:
         "describe": ["--ask", "What is there?"],
         "classify": ["--labels", "water,land"],
         "locate": ["--labels", "ship,quay", "--answer", "locate", "--set", "model_options.boxes=pixels"],
-        "extract": ["--schema", str(schema)],
+        "extract": ["--schema-file", str(schema)],
     }
 
 

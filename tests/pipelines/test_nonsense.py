@@ -73,7 +73,7 @@ def nothing(tmp_path: Path, photo: Path, limner: Limner) -> Callable[..., None]:
 )
 def test_4khd(tmp_path: Path, made_4khd: Path, nothing: Callable[..., None], kind: str, value: float) -> None:
     (tmp_path / "schema.json").write_text(json.dumps(SCHEMA))
-    schema = ("--schema", tmp_path / "schema.json") if kind == "extract" else ()
+    schema = ("--schema-file", tmp_path / "schema.json") if kind == "extract" else ()
     model = spoil(made_4khd, tmp_path / "spoilt", "output.weight", value)
     nothing("--model", f"4khd:{model}", *ASKED[kind], *schema)
 
@@ -86,7 +86,7 @@ def test_4khd_whose_eyes_are_damaged(tmp_path: Path, made_4khd: Path, nothing: C
 @pytest.mark.parametrize("kind", ASKED)
 def test_vlm(tmp_path: Path, made_vlms: Folder, nothing: Callable[..., None], kind: str) -> None:
     (tmp_path / "schema.json").write_text(json.dumps(SCHEMA))
-    schema = ("--schema", tmp_path / "schema.json") if kind == "extract" else ()
+    schema = ("--schema-file", tmp_path / "schema.json") if kind == "extract" else ()
     boxes = ("--set", "model_options.boxes=unit") if kind == "locate" else ()
     model = spoil(made_vlms("qwen2_vl"), tmp_path / "spoilt", "lm_head.weight", math.inf)
     nothing("--model", f"vlm:{model}", *ASKED[kind], *schema, *boxes)

@@ -184,7 +184,7 @@ def test_one_picture_that_cannot_be_written_costs_no_other(
     (out / "overview-a.png").unlink()
     (out / "overview-a.png").mkdir()
     shutil.move(out / "overview-b.png", tmp_path / "before.png")
-    said = limner("report", out, "--report", "overview-png")
+    said = limner("report", out, "--reports", "overview-png")
     assert said.code == 1
     assert "overview-png leaves out a: its file must be writable (found: Is a directory)" in said.err
     assert "1 of 2 could not be" in said.err

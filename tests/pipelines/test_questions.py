@@ -83,7 +83,7 @@ def test_marks_in_labels_and_schemas(
     ):
         file = tmp_path / "schema.json"
         file.write_text(json.dumps({"type": "object", "properties": place}))
-        refused(*models[family], "--answer", "extract", "--schema", file, say="option 'json_schema'")
+        refused(*models[family], "--answer", "extract", "--schema-file", file, say="option 'json_schema'")
 
 
 def test_marks_of_the_checkpoint_alone(models: dict[str, tuple[str, ...]], made_vlms: Made, refused: Refused) -> None:
@@ -129,7 +129,7 @@ def test_schemas_that_cannot_be_decoded(
     file = tmp_path / "schema.json"
     schema = {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
     file.write_text(json.dumps(schema))
-    refused(*models[family], "--answer", "extract", "--schema", file, say=say)
+    refused(*models[family], "--answer", "extract", "--schema-file", file, say=say)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_schemas_that_are_none(
     file = tmp_path / "schema.json"
     file.write_text(text)
     for words in models.values():
-        refused(*words, "--answer", "extract", "--schema", file, say=say)
+        refused(*words, "--answer", "extract", "--schema-file", file, say=say)
 
 
 def test_a_server_cannot_obey_what_contradicts_itself(
@@ -159,7 +159,9 @@ def test_a_server_cannot_obey_what_contradicts_itself(
     file = tmp_path / "schema.json"
     wrong = {"n": {"type": "integer", "minimum": 5, "maximum": 1}}
     file.write_text(json.dumps({"type": "object", "properties": wrong, "required": ["n"]}))
-    refused(*models["endpoint"], "--answer", "extract", "--schema", file, say="some answer must be able to obey it")
+    refused(
+        *models["endpoint"], "--answer", "extract", "--schema-file", file, say="some answer must be able to obey it"
+    )
 
 
 def test_labels(models: dict[str, tuple[str, ...]], refused: Refused) -> None:

@@ -85,10 +85,10 @@ def test_reports_are_made_again_with_the_same_bytes(tmp_path: Path, scene: Path,
 
 def test_one_report_can_be_asked_for(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
     out = tmp_path / "out"
-    said = limner("run", scene, "--out", out, "--model", card, "--report", "geojson", "--report", "files-csv")
+    said = limner("run", scene, "--out", out, "--model", card, "--reports", "geojson", "--reports", "files-csv")
     assert said.code == 0
     assert sorted(contents(out)) == ["files.csv", "findings.geojson"]
-    assert limner("report", out, "--report", "summary-csv").code == 0
+    assert limner("report", out, "--reports", "summary-csv").code == 0
     assert "summary.csv" in contents(out)
 
 
@@ -376,7 +376,7 @@ def test_no_inputs_and_no_output(tmp_path: Path, scene: Path, limner: Limner) ->
 def test_a_report_that_does_not_exist_is_refused_before_anything_runs(
     tmp_path: Path, scene: Path, card: Path, limner: Limner
 ) -> None:
-    said = limner("run", scene, "--out", tmp_path / "out", "--model", card, "--report", "shapefile")
+    said = limner("run", scene, "--out", tmp_path / "out", "--model", card, "--reports", "shapefile")
     assert said.code == 2
     assert "geojson" in said.err
     assert not (tmp_path / "out").exists()

@@ -48,7 +48,7 @@ def test_every_command_writes_names_as_they_cannot_harm(tmp_path: Path, limner: 
         ("run", folder, "--out", tmp_path / "out"),
         ("run", folder / EVIL, "--out", folder / EVIL),
         ("report", folder),
-        ("report", tmp_path, "--report", EVIL),
+        ("report", tmp_path, "--reports", EVIL),
         ("models", "show", EVIL),
         ("info", "x.tif", "--set", EVIL),
         ("info", "x.tif", "--config", EVIL),

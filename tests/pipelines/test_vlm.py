@@ -60,7 +60,7 @@ def words(folder: Path, kind: str, tmp_path: Path) -> list[str]:
         "describe": [*model, "--ask", "what does it show", "--set", "model_options.max_tokens=12"],
         "classify": [*model, "--ask", "what does it show", "--labels", "ship,shipyard,crane"],
         "locate": [*model, "--answer", "locate", "--labels", "ship"],
-        "extract": [*model, "--ask", "how many", "--schema", str(schema)],
+        "extract": [*model, "--ask", "how many", "--schema-file", str(schema)],
     }[kind]
 
 

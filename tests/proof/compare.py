@@ -19,6 +19,7 @@ COARSE = 3  # of 255, in the mean of a block of a picture
 KEYS = (
     ("image", "finding"),
     ("stack_id", "finding"),
+    ("image", "entry", "item", "reason"),
     ("image", "entry", "name", "reason"),
     ("path",),
     ("stack_id",),
@@ -146,12 +147,15 @@ def _compare_lines(name: str, old: list[Row], new: list[Row], rules: Sequence[Li
 
 def _compare_table(name: str, old: list[Row], new: list[Row], rules: Sequence[Column], outcome: Outcome) -> None:
     mine = [rule for rule in rules if fnmatchcase(name, rule.tables)]
-    free, added = {rule.new for rule in mine if rule.free}, {r.new: r.because for r in mine if not r.old}
+    free = {rule.new for rule in mine if rule.free}
+    added = {rule.new: rule.because for rule in mine if not rule.old}
     expected = [_translated(row, mine) for row in old]
     outcome.rows[name] = len(old)
     columns = {c for row in expected for c in row}
     for rule in mine:
-        outcome.meant[rule.because] += sum(rule.old in row for row in old) if rule.old else 0
+        outcome.meant[rule.because] += sum(
+            bool(rule.old) and any(re.fullmatch(rule.old, c) for c in row) for row in old
+        )
     for column in sorted({c for row in new for c in row} - columns):
         reason = next((why for pattern, why in added.items() if fnmatchcase(column, pattern)), "")
         if reason:
@@ -172,19 +176,22 @@ def _compare_table(name: str, old: list[Row], new: list[Row], rules: Sequence[Co
 def _translated(row: Row, rules: Sequence[Column]) -> Row:
     """A row of the older side in the words and units of the newer one."""
     made = dict(row)
+    renamed: Row = {}
     for rule in rules:
-        made.pop(rule.old, None)
-    for rule in rules:
-        if rule.old in row and rule.new:
-            cell = row[rule.old] if rule.change is None else rule.change(row[rule.old])
-            if rule.factor != 1.0 and cell:
-                cell = _scaled(cell, rule.factor)
-            made[rule.new] = cell
-    return made
+        for column, cell in row.items():
+            found = re.fullmatch(rule.old, column) if rule.old else None
+            if found:
+                made.pop(column, None)
+                changed = cell if rule.change is None else rule.change(cell)
+                if rule.new:
+                    renamed[found.expand(rule.new)] = _scaled(changed, rule.factor) if changed else changed
+    return made | renamed
 
 
 def _scaled(text: str, factor: float) -> str:
-    """A number times a factor, with as many significant digits as it had, and at least nine."""
+    """A number times a factor (any text times 1), with as many significant digits as it had, and at least nine."""
+    if factor == 1.0:
+        return text
     digits = max(len(text.replace(".", "").strip("-0")), 9)
     return np.format_float_positional(float(text) * factor, precision=digits, fractional=False, trim="-")
 
@@ -208,6 +215,17 @@ def _pairs(
             else:
                 taken.add(found)
                 yield row, new[found]
+        if not most:  # then those that are the same but for their key
+            again, left = left, []
+            for i, row in again:
+                free = (
+                    j for j, other in enumerate(new) if j not in taken and _alike(row, other, columns - set(key), name)
+                )
+                if (found := next(free, None)) is None:
+                    left.append((i, row))
+                else:
+                    taken.add(found)
+                    yield row, new[found]
     rest = [row for j, row in enumerate(new) if j not in taken]
     for _, row in left:
         counts = [_differing(row, other, columns, name) for other in rest]
@@ -217,6 +235,10 @@ def _pairs(
         else:
             yield row, rest.pop(best)
     yield from ((None, row) for row in rest)
+
+
+def _alike(a: Row, b: Row, columns: set[str], name: str) -> bool:
+    return all(same(column, a.get(column), b.get(column), name) for column in columns)
 
 
 def _differing(a: Row, b: Row, columns: set[str], name: str) -> int:

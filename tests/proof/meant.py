@@ -8,7 +8,8 @@ from dataclasses import dataclass
 class Column:
     """A column that is another on the newer side. `tables` is a pattern such as "*/findings.csv" or "slide*/*".
 
-    `old` and `new` are its names; without `old` it is new, without `new` it is gone. The older cell is multiplied by
+    `old` and `new` are its names, as for `re.sub`; without `old` it is new, and `new` a pattern such as "*_um"; without
+    `new` it is gone. The older cell is multiplied by
     `factor` or goes through `change` before it is compared. With `free` its cells are not compared at all.
     """
 
@@ -46,13 +47,53 @@ class Lines:
     new: str = ""
 
 
-COLUMNS: Sequence[Column] = ()
-TABLES: Sequence[Table] = ()
-LINES: Sequence[Lines] = (
-    Lines(
-        "what a run takes is measured anew each time",
-        "plan-*.txt",
-        r".*\b(time|memory)\b.*",
-        r".*\b(time|memory)\b.*",
+_SMALL = ("slide*", "examples", "stud*")  # runs of slides and studies
+_NAMES = "what people call an image stands beside its id"
+_WHOLE = "what summary.csv told of labels and areas stands in areas.csv; summary.csv has a row an image"
+_UNITS = "areas of slides are in µm² and mm², those of studies in mm²"
+_PLANES = "a stack's frames are planes: what is counted is frames, not the sheet that they were laid on"
+_QUPATH = "QuPath's measurements are called as the columns are, and its metadata holds the others"
+_OWN = "coordinates in an image's own world are told of maps, µm of slides; studies have those of the patient"
+
+COLUMNS: Sequence[Column] = (
+    *(Column(_NAMES, f"*/{table}", new="name") for table in ("findings*", "summary.csv", "series.csv", "*.qupath*")),
+    Column(_NAMES, "*/overview-*.png", "title", "title", free=True),
+    *(Column("a box in the image's own CRS", "*/findings.*", new=f"world_{end}") for end in ("x?", "y?")),
+    *(
+        Column("a layer of the GeoPackage has every column of findings", "*/findings.gpkg#*", new=name)
+        for name in ("image", "crs", "world_unit", "world_x", "world_y", "*_um", "*_mm2", "*_um2")
     ),
+    Column(_WHOLE, "*/summary.csv", "name", "item"),
+    *(Column(_WHOLE, "*/summary.csv", f"{size}_{axis}_m") for size in ("pixel", "seen") for axis in "xy"),
+    *(Column(_WHOLE, "*/summary.csv", new=name) for name in ("weights_sha256", "limner")),
+    *(Column(_UNITS, f"{run}/*.csv", "area_m2", "area_mm2", 1e6) for run in _SMALL[:2]),
+    *(Column(_UNITS, "slide*/findings.csv", new=name) for name in ("area_um2", "*_um")),
+    *(Column(_OWN, f"{run}/findings.csv", name) for run in _SMALL for name in ("lon", "lat", "crs")),
+    *(Column(_OWN, f"{run}/findings.csv", f"world_{name}") for run in _SMALL for name in ("x", "y", "unit")),
+    Column(_QUPATH, "*.qupath*", r"measurements\.(p\..*|pixels|valid)", r"measurements.number.\1"),
+    *(Column(_QUPATH, "*.qupath*", new=name) for name in ("measurements.area_mm2", "metadata.*", "limner.name")),
+    *(Column(_PLANES, "examples/summary.csv", name, name, free=True) for name in ("area_px", "regions")),
+    *(
+        Column(_PLANES, "examples/overview-study1-us1.png", name, name, free=True)
+        for name in ("width", "height", "coarse", "drawn")
+    ),
+    Column(_PLANES, "stud*/findings.csv", r"bbox_(..)_px", r"\1_px"),
+    *(Column(_PLANES, "stud*/findings.csv", name, name, free=True) for name in ("x_px", "y_px")),
+    Column(_PLANES, "stud*/findings.csv", "n_slices"),
+    *(Column(_PLANES, "stud*/findings.csv", name, name, free=True) for name in ("finding", "finding_uid")),
+    Column(_PLANES, "stud*/summary.csv", "regions", "regions", free=True),
+    *(Column(_PLANES, "stud*/summary.csv", name, name, free=True) for name in ("area_px", "share")),
+    Column("a study's areas follow from its pixel spacing", "stud*/*.csv", "area_m2", "area_mm2", free=True),
+    Column("an image's id is called image everywhere", "*/series.csv", "stack_id", "image"),
+)
+TABLES: Sequence[Table] = (
+    Table(_WHOLE, r"(.*)/summary\.csv", r"\1/areas.csv"),
+    Table(_WHOLE, new="*/summary.csv"),
+    Table("findings.csv tells of slices all that slices.csv told", "*/slices.csv"),
+)
+LINES: Sequence[Lines] = (
+    Lines(_WHOLE, "*.txt", new=r" *[a-z-]+/areas\.csv"),
+    Lines("findings.csv tells of slices all that slices.csv told", "*.txt", old=r" *[a-z-]+/slices\.csv"),
+    Lines(_PLANES, "examples.txt", *[r" *skipped .*no model"] * 2),
+    Lines("what a run takes is measured anew each time", "plan-*.txt", *[r".*\b(time|memory)\b.*"] * 2),
 )

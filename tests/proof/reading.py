@@ -95,12 +95,14 @@ def _geopackage(path: Path) -> Iterator[tuple[str, list[Row]]]:
 
 
 def _picture(path: Path) -> Iterator[tuple[str, list[Row]]]:
+    """The title, in the uppermost sixteenth, is apart from what is drawn below it."""
     with Image.open(path) as picture:
         pixels = np.asarray(picture.convert("RGB"))
-        coarse = np.asarray(picture.convert("RGB").resize((BLOCKS, BLOCKS), Image.Resampling.BOX))
-    row = {"width": str(pixels.shape[1]), "height": str(pixels.shape[0])}
-    row["pixels"] = hashlib.sha256(pixels.tobytes()).hexdigest()
-    yield "", [row | {"coarse": coarse.tobytes().hex()}]
+    title, drawn = np.split(pixels, [len(pixels) // 16])
+    coarse = np.asarray(Image.fromarray(drawn).resize((BLOCKS, BLOCKS), Image.Resampling.BOX))
+    row = {"width": str(pixels.shape[1]), "height": str(pixels.shape[0]), "coarse": coarse.tobytes().hex()}
+    row |= {name: hashlib.sha256(part.tobytes()).hexdigest() for name, part in (("title", title), ("drawn", drawn))}
+    yield "", [row]
 
 
 def _flat(value: Mapping[str, Any], before: str = "") -> Row:

@@ -61,7 +61,7 @@ TEXTS: dict[str, str] = {
 }
 
 # The words of the newer side where they differ, by the name of the run or text.
-NEW: dict[str, str] = {}
+NEW: dict[str, str] = {"asked-extract": RUNS["asked-extract"].replace("--schema ", "--schema-file ")}
 
 
 def commands(*, new: bool) -> Mapping[str, Sequence[str]]:

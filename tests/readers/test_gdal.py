@@ -345,8 +345,7 @@ def test_no_pipe_is_waited_for(tile: Path, pipe: str) -> None:
         path = tile.with_name(pipe) if pipe == "pipe.tif" else tile
     code = (
         "import sys\nfrom limner.readers.errors import ReadError\nfrom limner.readers.geotiff import RasterReader\n"
-        "try:\n    RasterReader().scan(sys.argv[1], RasterReader.Options())\n"
-        "except ReadError as error:\n    print(error.rule)"
+        "R = RasterReader\ntry:\n    R().scan(sys.argv[1], R.Options())\nexcept ReadError as e:\n    print(e.rule)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60, check=True
