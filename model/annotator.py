@@ -55,7 +55,7 @@ class View:
     `tiles` is (n, tile, tile, channels): uint8 RGB, or float32 physical values where native bands were asked for, NaN
     where nothing is valid. `valid` is (n, tile, tile). `wanted` (H, W) on the canvas is true where an answer is kept:
     in the region's core, valid, and inside the area of interest. `overall` is the whole canvas squashed to
-    (tile, tile, channels), float32 in the tiles' own values, or None.
+    (tile, tile, channels), float32 in the tiles' own values, or None. `seconds` is what reading it took.
     """
 
     region: Region
@@ -65,6 +65,7 @@ class View:
     valid: npt.NDArray[np.bool_]
     wanted: npt.NDArray[np.bool_]
     overall: npt.NDArray[Any] | None = None
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

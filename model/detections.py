@@ -177,12 +177,8 @@ def _cut(boxes: Boxes, windows: Boxes, info: ImageInfo | None) -> Flags:
     reaches = inward <= EDGE * np.concatenate([sides, sides], axis=1)
     if info is None:
         return reaches
-    frames = [info.box, *(cell.box for cell in info.cells)]
-    rims = [[getattr(frame, name) for frame in frames] for name in ("x0", "y0", "x1", "y1")]
-    own = [
-        (np.abs(windows[:, [i]] - np.unique(rim)) < 1e-6 * (1.0 + windows[:, [i]])).any(1) for i, rim in enumerate(rims)
-    ]
-    return reaches & ~np.stack(own, axis=1)
+    rims = np.array([0.0, 0.0, *info.size])
+    return reaches & ~(np.abs(windows - rims) < 1e-6 * (1.0 + windows))
 
 
 def _matches(boxes: Boxes, windows: Boxes, cut: Flags) -> dict[int, list[tuple[float, float, int]]]:

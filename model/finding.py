@@ -16,7 +16,7 @@ Status = Literal["done", "skipped", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing seen. `geometry` is in level-0 pixels.
+    """One thing seen. `geometry` is in level-0 pixels of the image's `plane`, a stack's slice from 0.
 
     `kind` says what the geometry is: an "area" traced from a class map, a detection's "box", a whole "tile" or
     "region". `score` is 0 to 1, None where the model gives none. `cut` is true where the geometry touches the rim of
@@ -36,6 +36,7 @@ class Finding:
     numbers: Mapping[str, float] = field(default_factory=dict[str, float])
     notes: Mapping[str, str] = field(default_factory=dict[str, str])
     seen: tuple[float, float, float, float] | None = None
+    plane: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that `json` writes; coordinates keep every bit."""
@@ -51,6 +52,8 @@ class Finding:
             record["notes"] = dict(sorted(self.notes.items()))
         if self.seen:
             record["seen"] = list(self.seen)
+        if self.plane:
+            record["plane"] = self.plane
         return record
 
     @classmethod
@@ -67,6 +70,7 @@ class Finding:
             numbers=numbers,
             notes=notes,
             seen=None if seen is None else tuple(seen),
+            plane=record.get("plane", 0),
         )
         texts = (found.label, found.text, *notes, *notes.values(), *numbers)
         measured = [*numbers.values(), *(seen or ()), *([] if found.score is None else [found.score])]
@@ -76,6 +80,7 @@ class Finding:
             or not np.isfinite(shapely.get_coordinates(found.geometry)).all()
             or found.kind not in get_args(Kind)
             or record.get("cut", False) not in {False, True}
+            or type(found.plane) is not int
             or (seen is not None and len(seen) != 4)  # noqa: PLR2004 - a box
         ):
             msg = "a value of another kind"

@@ -49,6 +49,7 @@ def lift(answer: Answer, view: View) -> Finding:
         numbers=answer.numbers,
         notes=answer.notes,
         seen=_window(answer, view) if answer.kind == "box" else None,
+        plane=region.plane,
     )
 
 

@@ -19,29 +19,29 @@ PLACES = 4  # decimals of a joined score: far finer than any network is calibrat
 
 
 def join(findings: Iterable[Finding], info: ImageInfo | None = None, area: BaseGeometry | None = None) -> list[Finding]:
-    """One image's findings with its areas and boxes joined across seams, sorted by label and place.
+    """One image's findings with its areas and boxes joined across seams, sorted by label, plane and place.
 
-    Only areas that were cut are joined, with neighbours of the same label, text and notes that share an edge; areas
-    that only touch at a corner stay apart, as 4-connected patches are. A joined score is the mean weighted by "pixels"
-    (by area where there is none) and numbers are added. Every area comes out in a normal form (vertices only where the
-    outline turns, one canonical order), with its score rounded and `cut` false. Boxes are made one by `detections`,
-    which asks `info` where the picture ends, and count where their middle lies inside the `area` of interest (level-0
-    pixels). All other findings pass as they are. The result does not depend on the order of the input, nor that of
-    areas on how the picture was cut.
+    Only areas that were cut are joined, with neighbours of the same plane, label, text and notes that share an edge;
+    areas that only touch at a corner stay apart, as 4-connected patches are. A joined score is the mean weighted by
+    "pixels" (by area where there is none) and numbers are added. Every area comes out in a normal form (vertices only
+    where the outline turns, one canonical order), with its score rounded and `cut` false. Boxes are made one by
+    `detections`, which asks `info` where the picture ends, and count where their middle lies inside the `area` of
+    interest (level-0 pixels). All other findings pass as they are. The result does not depend on the order of the
+    input, nor that of areas on how the picture was cut.
 
     The union is per connected set (`shapely.disjoint_subset_union_all`), which is what makes it fast.
     """
     pieces: dict[Hashable, list[Finding]] = defaultdict(list)
     areas: list[Finding] = []
-    boxes: list[Finding] = []
+    boxes: dict[int, list[Finding]] = defaultdict(list)
     others: list[Finding] = []
     for finding in findings:
         if finding.kind == "box" and finding.seen:
-            boxes.append(finding)
+            boxes[finding.plane].append(finding)
         elif finding.kind != "area":
             others.append(finding)
         elif finding.cut:
-            pieces[finding.label, finding.text, tuple(sorted(finding.notes.items()))].append(finding)
+            pieces[finding.plane, finding.label, finding.text, tuple(sorted(finding.notes.items()))].append(finding)
         else:
             areas.append(finding)
     for group in pieces.values():
@@ -51,7 +51,7 @@ def join(findings: Iterable[Finding], info: ImageInfo | None = None, area: BaseG
         replace(area, geometry=shape, cut=False, score=None if area.score is None else round(area.score, PLACES))
         for area, shape in zip(areas, shapes, strict=True)
     ]
-    things = [thing for thing in merge(boxes, info) if within(thing, area)]
+    things = [thing for some in boxes.values() for thing in merge(some, info) if within(thing, area)]
     return sorted(others + whole + things, key=_place)
 
 
@@ -97,4 +97,4 @@ def _place(finding: Finding) -> tuple[object, ...]:
     x0, y0, x1, y1 = finding.geometry.bounds
     score = -1.0 if finding.score is None else finding.score
     extras = (tuple(sorted(finding.numbers.items())), tuple(sorted(finding.notes.items())))
-    return finding.label, y0, x0, y1, x1, finding.kind, finding.geometry.wkb, score, finding.text, extras
+    return finding.label, finding.plane, y0, x0, y1, x1, finding.kind, finding.geometry.wkb, score, finding.text, extras

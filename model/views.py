@@ -42,7 +42,7 @@ def look(
     if grid.size != region.size:
         msg = f"region {region.key} of {region.size} px was not cut for this sight's grid of {grid.size} px"
         raise ValueError(msg)
-    pixels, valid = image.read(region.box, region.size)
+    pixels, valid = image.read(region.box, region.size, region.plane)
     if sight.bands is None:
         if stretch is None:
             msg = f"region {region.key}: an RGB sight needs the image's stretch"

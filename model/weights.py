@@ -17,7 +17,7 @@ from typing import Any, cast
 from platformdirs import user_cache_path
 
 from ..readers.errors import ModelError, shown
-from ..readers.files import parse_json, read_whole
+from ..readers.files import parse_json, read_whole, write_atomic
 from .foreign import foreign
 from .untrusted import COMPLETE, open_file, read_bytes
 
@@ -172,12 +172,9 @@ def _remember(path: Path, state: os.stat_result, sha256: str) -> None:
     if known.pop(name, None) == found:
         return
     kept = dict([*known.items(), (name, found)][-MOST_HASHES:])
-    part = cache_folder() / f".part-{os.getpid()}-{HASHES}"
     with contextlib.suppress(OSError):
-        part.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(kept, indent=1), encoding="utf-8")
-        part.chmod(0o600)
-        part.replace(part.with_name(HASHES))
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        write_atomic(cache_folder() / HASHES, json.dumps(kept, indent=1).encode(), private=True)
 
 
 def _hashes() -> dict[str, list[Any]]:

@@ -153,7 +153,7 @@ def image_json(info: ImageInfo) -> dict[str, Any]:
     return common | {
         "pixel_mm": _slice_mm(info),
         "pixel_size_source": facts.get("spacing_source") or None,
-        "slices": max(1, len(info.cells)),
+        "slices": len(info.planes),
         "slice_spacing_mm": None if step is None else float(step),
         "study": info.study or None,
         "series": facts.get("series_uid") or None,
@@ -266,7 +266,7 @@ def _study_rows(info: ImageInfo) -> list[Row]:
     facts, pair = dict(info.facts), _slice_mm(info)
     known = "size unknown" if pair is None else format_pair((pair[0] / 1e3, pair[1] / 1e3), "study")
     source = facts.get("spacing_source", "")
-    step, slices = facts.get("step_mm_median"), max(1, len(info.cells))
+    step, slices = facts.get("step_mm_median"), len(info.planes)
     apart = f", {float(step):.4g} mm apart" if step else ""
     return [
         *((name, facts[key]) for key, name in _STUDY.items() if key in facts),

@@ -13,8 +13,15 @@ from ..model.finding import Result
 from ..readers.regions import Region
 
 
-class Work(Protocol):
-    """A job begun in one process. `look` may run in a thread of its own, one call at a time; so may `annotate`."""
+class Job(Protocol):
+    """What is done to regions. It pickles until it has begun, and is begun once in each process that does some of it.
+
+    `look` may run in a thread of its own, one call at a time; so may `annotate`.
+    """
+
+    def begin(self) -> None:
+        """Load what it needs; open nothing yet. Raises `LimnerError` where there can be no work at all."""
+        ...
 
     def look(self, regions: Sequence[Region]) -> Sequence[Any]:
         """Read the regions: one look each, in order."""
@@ -25,18 +32,7 @@ class Work(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of open images."""
-        ...
-
-
-class Job(Protocol):
-    """Work to be begun in any process: it pickles."""
-
-    def begin(self) -> Work:
-        """Make the annotator and load what it needs; open nothing yet.
-
-        Raises `LimnerError` where there can be no work at all.
-        """
+        """Let go of what was loaded and opened."""
         ...
 
 
@@ -59,17 +55,18 @@ class InlineEngine:
 
     def annotate(self, batches: Iterable[Sequence[Region]]) -> Generator[list[Result], None, None]:
         """See `Engine`."""
-        work = self.job.begin()
+        job = self.job
+        job.begin()
         coming: deque[Future[Sequence[Any]]] = deque()
         reader = ThreadPoolExecutor(1, thread_name_prefix="read")
         try:
             yield []
             for batch in batches:
-                coming.append(reader.submit(work.look, batch))
+                coming.append(reader.submit(job.look, batch))
                 if len(coming) > 1:
-                    yield work.annotate(coming.popleft().result())
+                    yield job.annotate(coming.popleft().result())
             while coming:
-                yield work.annotate(coming.popleft().result())
+                yield job.annotate(coming.popleft().result())
         finally:
             reader.shutdown(wait=True, cancel_futures=True)
-            work.close()
+            job.close()

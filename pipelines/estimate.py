@@ -148,7 +148,7 @@ def view_bytes(image: ImagePlan) -> int:
 
 def middle_tile(region: Region, sight: Sight) -> Region:
     """The tile in the middle of a region, as a region of its own."""
-    return Region(region.grid, _middle(region.columns, sight), _middle(region.rows, sight))
+    return Region(region.grid, _middle(region.columns, sight), _middle(region.rows, sight), region.plane)
 
 
 def _middle(span: Span, sight: Sight) -> Span:

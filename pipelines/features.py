@@ -106,7 +106,7 @@ class FeatureStore:
             "channels": [[one.name, one.common, one.scale, one.offset, one.quantity] for one in info.channels],
             "sight": [plan.sight.tile, plan.sight.halo, plan.sight.bands],
             "stretch": None if plan.stretch is None else plan.stretch.to_json(),
-            "region": [list(plan.grid.scale), c.start, c.stop, r.start, r.stop],
+            "region": [list(plan.grid.scale), region.plane, c.start, c.stop, r.start, r.stop],
         }
         name = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
         return self.folder / name[:2] / f"{name}.safetensors"

@@ -5,8 +5,10 @@ What is left out, and why, is accounted for like everything else.
 # shapely leaves its functions' **kwargs untyped:
 # pyright: reportUnknownMemberType=false
 
+import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from pathlib import Path
 
 import numpy as np
 import shapely
@@ -16,12 +18,15 @@ from ..model.polygons import polygonise
 from ..readers.area import place_area, read_area
 from ..readers.errors import RequestError
 from ..readers.geodesy import on_earth
-from ..readers.geometry import Points
+from ..readers.geometry import Box, Points
 from ..readers.image import ImageInfo, Mask
 from ..readers.overview import ReducedPicture
+from ..readers.patches import grown
 from ..readers.tissue import find_tissue, read_drawn
 from .config import Settings
 
+DILATION = (2, 2)  # overview pixels: what is valid by less than half of one must not be lost
+EMPTY = "no valid pixels"
 OUTSIDE = "outside the area of interest"
 NO_TISSUE = "no tissue"
 NEITHER = "outside the area of interest, or no tissue"
@@ -32,40 +37,18 @@ class OutsideAreaError(RequestError):
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """An area of interest in a file: longitude and latitude on maps, pixels as QuPath counts them on other pictures."""
-
-    path: str
-
-    @cached_property
-    def _on_earth(self) -> BaseGeometry:
-        return read_area(self.path)
-
-    def on(self, info: ImageInfo) -> BaseGeometry:
-        """The area in level-0 pixels of an image.
-
-        Raises `OutsideAreaError` off a map, another `RequestError` where the file is no area or does not fit.
-        """
-        if info.kind == "slide" or info.cells:
-            return read_drawn(self.path, info)
-        try:
-            return place_area(self._on_earth, info)
-        except RequestError as error:
-            if on_earth(info.placement):
-                raise OutsideAreaError(error.thing, error.rule, value=error.value, remedy=error.remedy) from error
-            raise
-
-
-@dataclass(frozen=True)
 class Interest:
     """Where to look, in level-0 pixels: what a person `drew`, what holds `tissue`; None where that does not limit it.
 
-    `method` says in words how tissue was found.
+    `method` says in words how tissue was found. `filled` is a mask of the overview, `scale` level-0 pixels (x, y) a
+    pixel: where it may hold valid pixels, a little enlarged; None where that is not known before a region is read.
     """
 
     drawn: BaseGeometry | None = None
     tissue: BaseGeometry | None = None
     method: str = ""
+    filled: Mask | None = None
+    scale: tuple[float, float] = (1.0, 1.0)
 
     @cached_property
     def area(self) -> BaseGeometry | None:
@@ -82,27 +65,57 @@ class Interest:
             return OUTSIDE
         return NO_TISSUE if self.drawn is None else NEITHER
 
-    def outside(self, box: BaseGeometry) -> str:
-        """Why nothing of a box was asked for; "" where some of it was."""
-        return OUTSIDE if self.drawn is not None and not self.drawn.intersects(box) else ""
-
-    def barren(self, box: BaseGeometry) -> str:
-        """Why nothing of a box, of which some was asked for, is worth looking at; "" where something may be."""
+    def why_skipped(self, core: Box) -> str:
+        """Why a region need not be read; "" where some of its core was asked for and may be worth looking at."""
+        box = shapely.box(core.x0, core.y0, core.x1, core.y1)
+        if self.drawn is not None and not self.drawn.intersects(box):
+            return OUTSIDE
+        if self.filled is not None:
+            x0, x1 = math.floor(core.x0 / self.scale[0]), math.ceil(core.x1 / self.scale[0])
+            y0, y1 = math.floor(core.y0 / self.scale[1]), math.ceil(core.y1 / self.scale[1])
+            if not self.filled[y0:y1, x0:x1].any():
+                return EMPTY
         return "" if self.area is None or self.area.intersects(box) else NO_TISSUE
 
 
-def find_interest(info: ImageInfo, settings: Settings, drawn: Drawn | None, seen: ReducedPicture) -> Interest:
-    """Where to look on an image, from its overview. Raises `RequestError` as `Drawn.on` does."""
-    placed = None if drawn is None else drawn.on(info)
+def drawn_on(path: str, info: ImageInfo) -> BaseGeometry:
+    """The area of interest in a file, in level-0 pixels of an image: of a stack, on each of its slices.
+
+    The file says longitude and latitude on maps, pixels as QuPath counts them on other pictures. Raises
+    `OutsideAreaError` off a map, another `RequestError` where the file is no area or does not fit.
+    """
+    if info.kind != "map":
+        return read_drawn(path, info)
+    try:
+        stamp = Path(path).stat().st_mtime_ns if Path(path).is_file() else 0
+        return place_area(_on_earth(path, stamp), info)
+    except RequestError as error:
+        if on_earth(info.placement):
+            raise OutsideAreaError(error.thing, error.rule, value=error.value, remedy=error.remedy) from error
+        raise
+
+
+@lru_cache(maxsize=1)
+def _on_earth(path: str, _: int) -> BaseGeometry:
+    return read_area(path)
+
+
+def find_interest(info: ImageInfo, settings: Settings, seen: ReducedPicture) -> Interest:
+    """Where to look on an image, from its overview. Raises `RequestError` as `drawn_on` does."""
+    drawn = drawn_on(settings.area, info) if settings.area else None
+    filled = None
+    if settings.skip_empty and len(info.planes) == 1:
+        filled = grown(seen.valid | ~seen.readable, DILATION)
     if settings.tissue == "off" or info.kind != "slide":
-        return Interest(placed)
+        return Interest(drawn, filled=filled, scale=seen.scale)
     microns = None
     if info.placement.unit == "um":
         (x, *_), (_, y, _) = info.placement.matrix[:2]
         microns = (abs(x) * seen.scale[0], abs(y) * seen.scale[1])
     found = find_tissue(seen.pixels, seen.valid, microns=microns)
     at = "at an unknown scale" if microns is None else f"at {microns[0]:.3g} × {microns[1]:.3g} µm a pixel"
-    return Interest(placed, outline(found.mask, seen.scale), f"{found.light} field {at}: {found.method}")
+    method = f"{found.light} field {at}: {found.method}"
+    return Interest(drawn, outline(found.mask, seen.scale), method, filled, seen.scale)
 
 
 def outline(mask: Mask, scale: tuple[float, float]) -> BaseGeometry:

@@ -131,7 +131,7 @@ def read_labels(path: str, infos: Sequence[ImageInfo], *, label_field: str = "")
 
 def in_pixels(info: ImageInfo) -> bool:
     """Whether people draw on an image in pixels: slides, studies, and pictures without a place on the Earth."""
-    return info.kind == "slide" or bool(info.cells) or not on_earth(info.placement)
+    return info.kind != "map" or not on_earth(info.placement)
 
 
 def _read_geojson(path: Path, infos: Sequence[ImageInfo], label_field: str, found: _Found, *, number: int) -> None:

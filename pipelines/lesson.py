@@ -136,7 +136,15 @@ def _seen(plan: ImagePlan) -> float | None:
 
 
 def _agree(plans: Sequence[ImagePlan]) -> None:
-    """Raise `RequestError` where images are not seen alike: a probe has one resolution, and one kind of channels."""
+    """Raise `RequestError` where an image has slices, or images are not seen alike: by resolution and channels."""
+    for plan in plans:
+        if len(plan.info.planes) > 1:
+            raise RequestError(
+                plan.info.id,
+                "what is outlined on it must say on which slice, which outlines do not",
+                value=f"{len(plan.info.planes)} slices",
+                remedy="Leave it out, or give the slices that were outlined as images of their own",
+            )
     sizes = {plan.info.id: _seen(plan) for plan in plans}
     known = [size for size in sizes.values() if size is not None]
     if len(known) not in {0, len(sizes)} or (known and max(known) / min(known) > _ALIKE):

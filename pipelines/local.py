@@ -252,14 +252,14 @@ def _serve(connection: Connection, job: Job) -> None:
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_THE_TERMINAL)
     try:
-        work = job.begin()
+        job.begin()
         connection.send(("ready", None))
         while True:
             try:
                 regions = connection.recv()
             except EOFError:
                 return
-            connection.send(("results", work.annotate(work.look(regions))))
+            connection.send(("results", job.annotate(job.look(regions))))
     except LimnerError as error:
         connection.send(("raised", error))
     except (BrokenPipeError, ConnectionError):

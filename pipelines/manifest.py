@@ -18,7 +18,7 @@ from .names import Names
 from .plan import RUN_FOLDER, ImagePlan, Plan, area_digest
 from .store import MANIFEST, StoreError, read_manifest
 
-FORMAT = 1
+FORMAT = 2
 INNER = {"gdal": ("rasterio", "__gdal_version__"), "proj": ("pyproj", "__proj_version__")}
 """Libraries inside packages, stated where a process has loaded them: where it has not, they changed no result."""
 
@@ -91,7 +91,7 @@ class _Config(BaseModel, strict=True):
 class _Manifest(BaseModel, strict=True):
     """What every manifest holds; images are checked where they are made plans again."""
 
-    format: Literal[1]
+    format: Literal[2]
     config: _Config
     versions: dict[str, str]
     annotator: _Annotator

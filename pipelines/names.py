@@ -100,9 +100,9 @@ class Names:
             return info
         return replace(
             info,
-            uri=info.uri if info.uri.startswith("dicom:") else self.path(info.uri),
+            uri=self.path(info.uri) if _is_path(info) else info.uri,
             files=tuple(self.path(path) for path in info.files),
-            cells=tuple(replace(cell, source=self.path(cell.source)) for cell in info.cells),
+            planes=tuple(replace(plane, source=self.path(plane.source)) for plane in info.planes),
             notes=tuple(self.text(note) for note in info.notes),
             part=self._part(info.part),
             study=self.text(info.study),
@@ -153,14 +153,8 @@ def reveal(info: ImageInfo, sources: Mapping[str, str]) -> ImageInfo:
         uri=sources.get(info.uri, info.uri),
         part=sources.get(info.part, info.part),
         files=tuple(sources.get(path, path) for path in info.files),
-        cells=tuple(replace(cell, source=sources.get(cell.source, cell.source)) for cell in info.cells),
+        planes=tuple(replace(plane, source=sources.get(plane.source, plane.source)) for plane in info.planes),
     )
-
-
-def conceal(error: LimnerError, sources: Mapping[str, str]) -> LimnerError:
-    """An error of a revealed image whose words tell no path: the inverse of `reveal`, for words."""
-    told = {form: alias for alias, path in sources.items() for form in forms(path)}
-    return replace_names(error, longest_first(told))
 
 
 @contextlib.contextmanager
@@ -218,5 +212,10 @@ def _paths(row: Scanned) -> list[str]:
 
 def _all(info: ImageInfo) -> list[str]:
     """Every path in an image's facts."""
-    own = [] if info.uri.startswith("dicom:") else [info.uri]
-    return [*own, *info.files, *(cell.source for cell in info.cells)]
+    own = [info.uri] if _is_path(info) else []
+    return [*own, *info.files, *filter(None, (plane.source for plane in info.planes))]
+
+
+def _is_path(info: ImageInfo) -> bool:
+    """Whether an image's uri is a path: a reader that puts images together from many files may tell a name instead."""
+    return info.kind != "study" or info.uri in info.files

@@ -9,7 +9,7 @@ from ..readers.geometry import Box
 from ..readers.image import Image, ImageInfo, Mask, Pixels
 from ..readers.overview import read_overview
 from ..readers.registry import open_image
-from ..readers.render import fit_stretch, render, rgb_channels
+from ..readers.render import fit_stretch, image_stretch, render, rgb_channels
 from .describe import html_table, image_rows, indent, table
 
 if TYPE_CHECKING:
@@ -28,28 +28,31 @@ class OpenedImage:
         self._image: Image | None = open_image(opened)
 
     def read(
-        self, box: Box | Sequence[float] | None = None, size: tuple[int, int] | None = None
+        self, box: Box | Sequence[float] | None = None, size: tuple[int, int] | None = None, plane: int = 0
     ) -> tuple[Pixels, Mask]:
         """Native pixels (height, width, channels) of a box, and where they are valid (height, width).
 
-        `box` is (x0, y0, x1, y1) in level-0 pixels, x right, y down, half-open; the whole image by default. `size` is
-        (width, height) of the result; the box's own by default. Raises `ReadError`, and `RequestError` once closed.
+        `plane` is a slice of a stack, from 0. `box` is (x0, y0, x1, y1) in level-0 pixels, x right, y down, half-open;
+        the whole image by default. `size` is (width, height) of the result; the box's own by default. Raises
+        `ReadError`, and `RequestError` once closed.
         """
         area = self._opened.box if box is None else box if isinstance(box, Box) else Box(*map(float, box))
         shape = size or (max(1, round(area.width)), max(1, round(area.height)))
-        return self._handle().read(area, shape)
+        return self._handle().read(area, shape, plane)
 
     def overview(self, limit: int = 1024) -> "Picture.Image":
         """The whole image in 8-bit RGB, at most `limit` pixels on its long side; `numpy.asarray` gives (H, W, 3).
 
-        Raises `ReadError` where it would be a guess which channels are red, green and blue: name them with bands.
+        Of a stack some of its slices, side by side, through the window of the study. Raises `ReadError` where it would
+        be a guess which channels are red, green and blue: name them with bands.
         """
         from PIL import Image as Picture  # noqa: PLC0415 - only pictures need it
 
         self._handle()
         with open_image(self._opened, rgb_channels(self._opened.channels)) as image:
             pixels, valid, _, _ = read_overview(image, limit=limit)
-            return Picture.fromarray(render(pixels, valid, fit_stretch(pixels, valid, image.channels)))
+            stretch = image_stretch(self._opened, fit_stretch(pixels, valid, image.channels))
+            return Picture.fromarray(render(pixels, valid, stretch))
 
     def close(self) -> None:
         """Let go of the file."""

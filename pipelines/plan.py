@@ -6,7 +6,6 @@ skipped with its reason. What makes an image impossible is that image's row, and
 
 import hashlib
 import json
-import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,12 +27,11 @@ from ..readers.render import Stretch
 from ..reports.writer import FileRow
 from .config import HD_NUM, Settings
 from .events import plural
-from .glance import fit, glance
-from .interest import OUTSIDE, Drawn, OutsideAreaError
+from .glance import glance
+from .interest import OUTSIDE, OutsideAreaError
 from .scale import grid_scale, ground_metres
 from .store import is_run
 
-EMPTY = "no valid pixels"
 RUN_FOLDER = "the folder of a run: what it holds are results"
 NO_MODEL = "no model"
 UNSEEING = Sight(tile=336)  # how an image is cut where there is no annotator: as vision encoders see it
@@ -77,7 +75,7 @@ class ImagePlan:
 
     @cached_property
     def regions(self) -> tuple[Region, ...]:
-        """All its regions, row by row, also those skipped."""
+        """All its regions, plane by plane and row by row, also those skipped."""
         return tuple(
             cut(self.grid, tile=self.sight.tile, halo=self.sight.halo, overlap=self.overlap, hd_num=self.hd_num)
         )
@@ -111,7 +109,7 @@ class ImagePlan:
         return cls(
             info=info,
             sight=_SIGHT.validate_python(record["sight"]),
-            grid=Grid(info.id, info.size, rest.scale),
+            grid=Grid(info.id, info.size, rest.scale, len(info.planes)),
             hd_num=rest.hd_num,
             overlap=rest.overlap,
             stretch=rest.stretch,
@@ -142,13 +140,12 @@ def make_plan(settings: Settings, scanned: Sequence[Scanned], annotator: Annotat
     Raises the first error where no image is left: `ReadError` where nothing could be read, `RequestError` or
     `ModelError` where what was asked does not suit any image.
     """
-    drawn = Drawn(settings.area) if settings.area else None
     plans: list[ImagePlan] = []
     failed: dict[str, LimnerError] = {}
     for row in scanned:
         for info in row.infos:
             try:
-                plans.append(_plan_image(info, annotator, settings, drawn))
+                plans.append(_plan_image(info, annotator, settings))
             except LimnerError as error:
                 failed[info.id] = error
     if not plans:
@@ -159,10 +156,10 @@ def make_plan(settings: Settings, scanned: Sequence[Scanned], annotator: Annotat
 def reading_options(settings: Settings, key: str = "") -> dict[str, str]:
     """The readers' options: what a person says of the files, and what follows from settings for readers that care.
 
-    A row of a stack's sheet holds as many slices as make a region consecutive ones. `key` is a pseudonyms' key file.
+    `key` is a pseudonyms' key file.
     """
     known = known_options(settings.reader or None)
-    follow = {"columns": str(math.isqrt(settings.hd_num)), "names": settings.names}
+    follow = {"names": settings.names}
     follow |= {"key_file": key} if key else {}
     return {option: value for option, value in follow.items() if option in known} | settings.reading()
 
@@ -185,21 +182,15 @@ def area_digest(settings: Settings) -> str:
     return hashlib.sha256(Path(settings.area).read_bytes()).hexdigest() if settings.area else ""
 
 
-def _plan_image(info: ImageInfo, annotator: Annotator | None, settings: Settings, drawn: Drawn | None) -> ImagePlan:
+def _plan_image(info: ImageInfo, annotator: Annotator | None, settings: Settings) -> ImagePlan:
     """One image's plan. Raises `LimnerError` that says what about it cannot be done."""
     sight = UNSEEING if annotator is None else annotator.sight(info)
     scale = grid_scale(info, sight, settings)
-    seen = glance(info, sight, settings, drawn)
-    if annotator is not None and sight.bands is None:
-        if seen.stretch is None:
-            raise ReadError(
-                info.uri, f"the model sees pictures in RGB, and {seen.unseen}", remedy="Name the bands with --bands"
-            )
-        sight = fit(annotator, info, sight, seen)
+    seen = glance(info, sight, settings, annotator)
     plan = ImagePlan(
         info,
-        sight,
-        Grid(info.id, info.size, scale),
+        seen.sight,
+        Grid(info.id, info.size, scale, len(info.planes)),
         settings.hd_num,
         settings.overlap,
         stretch=seen.stretch,
@@ -208,21 +199,9 @@ def _plan_image(info: ImageInfo, annotator: Annotator | None, settings: Settings
         beyond=seen.interest.beyond,
         tissue=seen.interest.method,
     )
-    reasons: dict[str, str] = {}
-    for region in plan.regions:
-        empty = settings.skip_empty and not seen.filled.touches(region)
-        reasons[region.key] = (
-            seen.interest.outside(_core(region))
-            or (EMPTY if empty else "")
-            or seen.interest.barren(_core(region))
-            or (NO_MODEL if annotator is None else "")
-        )
+    otherwise = NO_MODEL if annotator is None else ""
+    reasons = {region.key: seen.interest.why_skipped(region.core) or otherwise for region in plan.regions}
     return replace(plan, skipped={key: reason for key, reason in reasons.items() if reason})
-
-
-def _core(region: Region) -> BaseGeometry:
-    core = region.core
-    return shapely.box(core.x0, core.y0, core.x1, core.y1)
 
 
 def _nothing_left(scanned: Sequence[Scanned], failed: Sequence[LimnerError]) -> LimnerError:
@@ -246,7 +225,7 @@ def _file_rows(scanned: Sequence[Scanned], failed: Mapping[str, LimnerError]) ->
     """A row for every input file; files of an image that cannot be planned have failed with it, or are skipped."""
     image_of: dict[str, list[str]] = {}
     for info in (info for row in scanned for info in row.infos):
-        for path in dict.fromkeys([*info.files, *(cell.source for cell in info.cells)]):
+        for path in dict.fromkeys([*info.files, *(plane.source for plane in info.planes)]):
             image_of.setdefault(path, []).append(info.id)
     rows: list[FileRow] = []
     for row in scanned:

@@ -12,15 +12,14 @@ from shapely.errors import ShapelyError
 from ..model.finding import Finding, Result
 from ..model.seams import join
 from ..readers.errors import LimnerError, RequestError, nearest, shown
-from ..readers.fingerprint import fingerprint
+from ..readers.fingerprint import has_changed
 from ..readers.geodesy import boxes_m2
 from ..readers.image import ImageInfo
 from ..readers.options import make_plugin
-from ..readers.overview import read_overview
+from ..readers.overview import Montage, read_overview
 from ..readers.plugins import installed, load
-from ..readers.registry import open_image, scan_again
+from ..readers.registry import open_image
 from ..readers.render import render
-from ..reports.folding import Fold
 from ..reports.patient import pixel_m2
 from ..reports.writer import (
     Area,
@@ -34,13 +33,14 @@ from ..reports.writer import (
     Writer,
 )
 from .choice import NONE
+from .interest import EMPTY
 from .manifest import load_manifest
-from .names import conceal, read_sources, reveal
-from .plan import EMPTY, NO_MODEL, ImagePlan
+from .names import read_sources, reveal
+from .plan import NO_MODEL, ImagePlan
 from .store import RESULTS, Entry, StoreError, read_entries, read_findings
 
 NOT_RUN = "not run yet"
-OVERVIEW = 2048  # pixels on the long side of a picture, before it is folded
+OVERVIEW = 2048  # pixels on the long side of a picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +165,13 @@ class _Shelf:
 
 
 def _check_places(findings: Sequence[Finding], info: ImageInfo) -> None:
-    """Raise `ValueError` for a finding that lies further outside its image than any region or box reaches."""
+    """Raise `ValueError` for a finding on no plane of its image, or further outside than any region or box reaches."""
     width, height = info.size
     whole = shapely.box(-width, -height, 2 * width, 2 * height)
     for finding in findings:
+        if not 0 <= finding.plane < len(info.planes):
+            msg = f"a {finding.label} on plane {finding.plane} of {len(info.planes)}"
+            raise ValueError(msg)
         if not (finding.geometry.is_empty or whole.covers(shapely.box(*finding.geometry.bounds))):
             msg = f"a {finding.label} at {finding.geometry.bounds}"
             raise ValueError(msg)
@@ -185,6 +188,7 @@ def _image_record(
             region.core,
             "unreadable" if entry and entry.status == "failed" else "skipped",
             entry.error if entry else NOT_RUN,
+            region.plane,
         )
         for region, entry in zip(regions, found, strict=True)
         if entry is None or (entry.status != "done" and entry.error != NO_MODEL)
@@ -192,7 +196,7 @@ def _image_record(
     return ImageRecord(
         info=plan.info,
         findings=lambda: shelf.take(plan, done),
-        overview=lambda: _revealed(plan, sources),
+        overview=lambda: _overview(plan, sources, lambda: shelf.take(plan, done)),
         areas=_areas(plan, found),
         failures=tuple((entry.region, entry.error) for entry in found if entry and entry.status == "failed"),
         seen=_seen(plan),
@@ -207,7 +211,7 @@ def _file_name(info: ImageInfo, *, shown: bool) -> str:
     if info.personal and not shown:
         return ""
     path = PurePosixPath(info.uri)
-    return path.parent.name if len(info.cells) > 1 else path.name
+    return path.parent.name if len(info.planes) > 1 else path.name
 
 
 def _areas(plan: ImagePlan, found: Sequence[Entry | None]) -> tuple[Area, ...]:
@@ -273,8 +277,8 @@ def _seen(plan: ImagePlan) -> dict[str, str]:
         "Bands": "RGB" if plan.sight.bands is None else ", ".join(plan.sight.bands),
     }
     facts = dict(plan.info.facts)
-    if len(plan.info.cells) > 1:
-        words["Slices"] = f"{len(plan.info.cells)}, {facts.get('sheet_columns', '')} a row"
+    if len(plan.info.planes) > 1:
+        words["Slices"] = str(len(plan.info.planes))
     if plan.tissue:
         words["Tissue"] = plan.tissue
     if "window_used" in facts:
@@ -293,38 +297,26 @@ def _model(annotator: Mapping[str, Any], plans: Sequence[ImagePlan]) -> dict[str
     return {"sha256": " ".join(weights), **identity}
 
 
-def _overview(plan: ImagePlan) -> Overview | None:
-    """The picture at a glance, read again; None where `overview_gone` says why."""
-    if plan.stretch is None or overview_gone(plan):
+def _overview(
+    plan: ImagePlan, sources: Mapping[str, str], findings: Callable[[], Sequence[Finding]]
+) -> Overview | None:
+    """The picture at a glance, read again; None where it has none, is gone, or is not what was analysed.
+
+    Of a stack a montage, of slices with `findings` first. `sources` are paths that the record does not tell, and so
+    does no error.
+    """
+    info, stretch = reveal(plan.info, sources), plan.stretch
+    if stretch is None:
         return None
-    with open_image(plan.info, plan.stretch.channels) as image:
-        pixels, valid, readable, scale = read_overview(image, limit=OVERVIEW * Fold.of(plan.info).count)
-    return Overview(render(pixels, valid, plan.stretch), valid, readable, scale)
-
-
-def _revealed(plan: ImagePlan, sources: Mapping[str, str]) -> Overview | None:
-    """The overview of an image whose paths the record does not tell. An error does not tell them either."""
     try:
-        return _overview(replace(plan, info=reveal(plan.info, sources)))
-    except LimnerError as error:
-        raise conceal(error, sources) from None
-
-
-def overview_gone(plan: ImagePlan) -> str:
-    """Why there is no overview of an image: it has none, or is gone, or is not what was analysed. "" where there is."""
-    if plan.stretch is None:
-        return plan.unseen
-    try:
-        if plan.info.fingerprint not in _fingerprints(plan.info):
-            return f"{plan.info.uri} has changed since it was analysed"
-        open_image(plan.info, plan.stretch.channels).close()
-    except LimnerError as error:
-        return str(error)
-    return ""
-
-
-def _fingerprints(info: ImageInfo) -> set[str]:
-    """What the image's file holds now. A slice's file is that slice; others say what belongs to them. Raises."""
-    if info.cells:
-        return {fingerprint(info.files)}
-    return {one.fingerprint for one in scan_again(info) if one.part == info.part}
+        if has_changed(info):
+            return None
+        montage, square = Montage.of(info), (1.0, 1.0)
+        if info.kind == "study":
+            montage = Montage.of(info, (finding.plane for finding in findings()))
+            square = tuple(side / min(plan.grid.scale) for side in plan.grid.scale)
+        with open_image(info, stretch.channels) as image:
+            seen = read_overview(image, limit=OVERVIEW, montage=montage, aspect=(square[0], square[1]))
+    except LimnerError:
+        return None
+    return Overview(render(seen.pixels, seen.valid, stretch), seen.valid, seen.readable, seen.scale, montage)

@@ -21,8 +21,8 @@ def ground_metres(info: ImageInfo) -> tuple[float, float] | None:
 def grid_scale(info: ImageInfo, sight: Sight, settings: Settings) -> tuple[float, float]:
     """Level-0 pixels a grid pixel. Raises where the ground size must be known and is not, or does not suit the model.
 
-    What was asked for comes first, then what the annotator was made for, then the picture's own. A stack's slices are
-    seen a slice a tile, unless a resolution is asked for or needed.
+    What was asked for comes first, then what the annotator was made for, then the picture's own. Pixels that are not
+    square, also where only the shape of a study's is known, are seen as if they were, at the finer side's size.
     """
     made_for = sight.resolution
     if made_for is not None and sight.unit == "um":
@@ -31,7 +31,8 @@ def grid_scale(info: ImageInfo, sight: Sight, settings: Settings) -> tuple[float
     actual = ground_metres(info)
     if actual is None:
         if wanted.metres is None and made_for is None:
-            return _slice_a_tile(info, sight) if not settings.resolution else (1.0, 1.0)
+            sides = [float(side) for side in map(dict(info.facts).get, ("col_mm", "row_mm")) if side]
+            return snap_scale(min(sides), (sides[0], sides[1])) if sides else (1.0, 1.0)
         asked = f"--resolution {settings.resolution}" if wanted.metres and settings.resolution else "the model"
         raise RequestError(
             info.uri,
@@ -52,17 +53,6 @@ def grid_scale(info: ImageInfo, sight: Sight, settings: Settings) -> tuple[float
     return scale
 
 
-def _slice_a_tile(info: ImageInfo, sight: Sight) -> tuple[float, float]:
-    """The scale at which a cell of a sheet is one tile; a picture's own pixels where it is no sheet.
-
-    Tiles that share a rim do not lie side by side as slices do: an annotator with a halo sees the sheet's own pixels.
-    """
-    if len(info.cells) < 2 or sight.halo:  # noqa: PLR2004 - one picture is no sheet
-        return 1.0, 1.0
-    scale = info.cells[0].box.width / sight.tile
-    return scale, scale
-
-
 def _way_out(info: ImageInfo) -> str:
     """What a person can do where an image does not say how large its pixels are."""
     if info.kind == "slide":
@@ -70,7 +60,7 @@ def _way_out(info: ImageInfo) -> str:
             "State it with --microns-per-pixel, for example --microns-per-pixel 0.5, "
             "or for many slides with --set reader_options.spacing_csv=slides.csv"
         )
-    if info.cells:
+    if info.kind == "study":
         return "Leave --resolution out, or choose a model that works at any pixel size"
     return "State it with --crs, for example --crs EPSG:32618, where the file has a geotransform"
 

@@ -20,7 +20,7 @@ from .plan import ImagePlan
 from .request import ProbeRequest
 from .resolution import Resolution
 from .scale import ground_metres
-from .work import RegionWork, Seen
+from .work import RegionJob
 
 VALID: Final = 0.5
 """The least share of a tile that must hold data."""
@@ -78,7 +78,7 @@ def collect(
     `number` is the image's place among all. Raises `LimnerError` where a region that teaches cannot be read or encoded.
     """
     block = _block(plan, request.unit)
-    work = RegionWork({plan.info.id: plan}, Watcher(encoders[0], plan.sight.tile))
+    work = RegionJob({plan.info.id: plan})
     picture = plan.info.box
     done = 0
     try:
@@ -112,14 +112,14 @@ def _encoded(
     places: Sequence[int],
     encoders: Sequence[Encoder],
     store: FeatureStore,
-    work: RegionWork,
+    work: RegionJob,
 ) -> list[Encoded]:
     """What each encoder makes of a region's tiles: from the store, or read, encoded and kept."""
     kept = [store.find(plan, region, encoder) for encoder in encoders]
     if all(set(places) <= set(one.valid) for one in kept):
         return kept
     [look] = work.look([region])
-    if not isinstance(look, Seen):
+    if not isinstance(look, View):
         if look.status == "failed":
             raise ModelError(
                 f"region {region.key}",
@@ -131,7 +131,7 @@ def _encoded(
         return [nothing for _ in encoders]
     result: list[Encoded] = []
     for encoder, known in zip(encoders, kept, strict=True):
-        fresh = encode(look.view, [place for place in places if place not in known.valid], encoder)
+        fresh = encode(look, [place for place in places if place not in known.valid], encoder)
         whole = Encoded({**known.features, **fresh.features}, {**known.valid, **fresh.valid})
         store.keep(plan, region, encoder, whole)
         result.append(whole)

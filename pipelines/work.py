@@ -7,7 +7,7 @@ stops the run.
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from ..model.annotator import Annotator, Answer, View
@@ -20,35 +20,39 @@ from ..readers.regions import Region
 from ..readers.registry import open_image
 from .choice import AnnotatorChoice
 from .glance import channel_names
-from .plan import EMPTY, ImagePlan, Plan
+from .interest import EMPTY
+from .plan import ImagePlan, Plan
 
 HANDLES = 4  # open images that a process keeps; a batch seldom crosses from one image to another
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class RegionJob:
-    """The job of a run: its images and its annotator.
+    """The work of a run: its images and its annotator. Small enough to send to any process until it has begun.
 
-    `labels` are the ones to keep, () for all; `threads` are computing threads, 0 for one per core.
+    `labels` are the ones to keep, () for all; `threads` are computing threads, 0 for one per core. See `engine.Job`.
     """
 
     images: Mapping[str, ImagePlan]
-    choice: AnnotatorChoice
+    choice: AnnotatorChoice | None = None
     labels: tuple[str, ...] = ()
     threads: int = 0
+    _annotator: Annotator | None = field(default=None, init=False)
+    _open: OrderedDict[str, Image] = field(default_factory=OrderedDict[str, Image], init=False)
 
     @classmethod
     def of(cls, plan: Plan, choice: AnnotatorChoice, *, labels: tuple[str, ...] = (), threads: int = 0) -> Self:
-        """The job of a plan; small enough to send to any process."""
-        images = {image.info.id: replace(image, skipped=None) for image in plan.images}
-        return cls(images, choice, labels, threads)
+        """The job of a plan."""
+        return cls({image.info.id: replace(image, skipped=None) for image in plan.images}, choice, labels, threads)
 
-    def begin(self) -> "RegionWork":
-        """See `engine.Job`. Loads the annotator's networks, the only ones of this process."""
-        annotator = self.choice.make(threads=str(self.threads))
-        annotator.check([image.sight for image in self.images.values()])
+    def begin(self) -> None:
+        """Make the annotator and load its networks, the only ones of this process. Raises `LimnerError`."""
+        if self.choice is None:
+            return
+        self._annotator = self.choice.make(threads=str(self.threads))
+        self._annotator.check([image.sight for image in self.images.values()])
         try:
-            annotator.load()
+            self._annotator.load()
         except MemoryError as error:
             raise ModelError(
                 "model",
@@ -57,51 +61,32 @@ class RegionJob:
                 remedy="`limner plan` says what it needs. Use a smaller model, numbers of fewer bits where the "
                 "model has such an option, or fewer --workers",
             ) from error
-        return RegionWork(self.images, annotator, self.labels)
 
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A region that was read and has something to annotate; `seconds` is what reading took."""
-
-    view: View
-    seconds: float
-
-
-class RegionWork:
-    """A job begun: one annotator and a few open images. See `engine.Work`."""
-
-    def __init__(self, images: Mapping[str, ImagePlan], annotator: Annotator, labels: tuple[str, ...] = ()) -> None:
-        self._images = images
-        self._annotator = annotator
-        self._labels = frozenset(labels)
-        self._open: OrderedDict[str, Image] = OrderedDict()
-
-    def look(self, regions: Sequence[Region]) -> list[Seen | Result]:
+    def look(self, regions: Sequence[Region]) -> list[View | Result]:
         """Read each region; where there is nothing to annotate, or it cannot be read, its result is known already."""
         return [self._look(region) for region in regions]
 
-    def annotate(self, looks: Sequence[Seen | Result]) -> list[Result]:
+    def annotate(self, looks: Sequence[View | Result]) -> list[Result]:
         """A result for each look, in order. A region that the model cannot take fails alone, not with its batch.
 
         A batch that does not go through, for want of memory say, is tried again in halves.
         """
-        seen = [one for one in looks if isinstance(one, Seen)]
-        results = iter(self._annotate(seen))
-        return [next(results) if isinstance(one, Seen) else one for one in looks]
+        results = iter(self._annotate([one for one in looks if isinstance(one, View)]))
+        return [next(results) if isinstance(one, View) else one for one in looks]
 
     def close(self) -> None:
-        """Let go of open images."""
+        """Let go of the annotator and of open images."""
+        self._annotator = None
         while self._open:
             self._open.popitem()[1].close()
 
-    def _look(self, region: Region) -> Seen | Result:
+    def _look(self, region: Region) -> View | Result:
         start = time.perf_counter()
-        plan = self._images[region.grid.image]
+        plan = self.images[region.grid.image]
         try:
             view = look(self._image(plan), region, plan.sight, stretch=plan.stretch, area=plan.area)
             if view.wanted.any():
-                return Seen(view, time.perf_counter() - start)
+                return replace(view, seconds=time.perf_counter() - start)
             coverage = cover(view, plan.info.placement, plan.area)
         except (LimnerError, MemoryError) as error:
             return _failure(region, error, time.perf_counter() - start)
@@ -118,31 +103,33 @@ class RegionWork:
         self._open.move_to_end(key)
         return self._open[key]
 
-    def _annotate(self, seen: Sequence[Seen]) -> list[Result]:
-        if not seen:
+    def _annotate(self, views: Sequence[View]) -> list[Result]:
+        if not views:
             return []
+        if self._annotator is None:
+            msg = "a job must begin before it annotates"
+            raise RuntimeError(msg)
         start = time.perf_counter()
         try:
-            answers = self._annotator.annotate([one.view for one in seen])
+            answers = self._annotator.annotate(views)
         except (LimnerError, MemoryError) as error:
-            if len(seen) > 1:
-                half = len(seen) // 2
-                return self._annotate(seen[:half]) + self._annotate(seen[half:])
-            return [_failure(seen[0].view.region, error, seen[0].seconds + time.perf_counter() - start)]
-        spent = (time.perf_counter() - start) / len(seen)
-        return [self._lift(one, given, spent) for one, given in zip(seen, answers, strict=True)]
+            if len(views) > 1:
+                half = len(views) // 2
+                return self._annotate(views[:half]) + self._annotate(views[half:])
+            return [_failure(views[0].region, error, views[0].seconds + time.perf_counter() - start)]
+        spent = (time.perf_counter() - start) / len(views)
+        return [self._lift(view, given, spent) for view, given in zip(views, answers, strict=True)]
 
-    def _lift(self, one: Seen, answers: Sequence[Answer], spent: float) -> Result:
-        start = time.perf_counter()
-        region = one.view.region
-        plan = self._images[region.grid.image]
+    def _lift(self, view: View, answers: Sequence[Answer], spent: float) -> Result:
+        start, region = time.perf_counter(), view.region
+        plan = self.images[region.grid.image]
         try:
-            kept = (answer for answer in answers if not self._labels or answer.label in self._labels)
-            findings = tuple(lift(answer, one.view) for answer in kept)
-            coverage = cover(one.view, plan.info.placement, plan.area)
+            kept = (answer for answer in answers if not self.labels or answer.label in self.labels)
+            findings = tuple(lift(answer, view) for answer in kept)
+            coverage = cover(view, plan.info.placement, plan.area)
         except (LimnerError, MemoryError) as error:
-            return _failure(region, error, one.seconds + spent)
-        seconds = one.seconds + spent + time.perf_counter() - start
+            return _failure(region, error, view.seconds + spent)
+        seconds = view.seconds + spent + time.perf_counter() - start
         return Result(region.key, region.grid.image, "done", findings, coverage, seconds=seconds)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import LimnerError
+from .fingerprint import has_changed
 from .geometry import Box
 from .image import Image, ImageInfo, Mask, Pixels, Reader
 from .options import options_of, parse_options
@@ -29,7 +30,7 @@ class Truth:
 
     `points` are rows (pixel x, pixel y, world …) that the placement must give within `tolerance_px`. `exact` says that
     reduced reads are area averages of `native`; False where the file has overviews, or bands of several resolutions.
-    `options` are the reader's own and those of `Overrides`.
+    All of this is of one `plane`. `options` are the reader's own and those of `Overrides`.
     """
 
     native: Pixels
@@ -38,10 +39,14 @@ class Truth:
     tolerance_px: float = 1e-6
     exact: bool = True
     options: Mapping[str, object] = field(default_factory=dict[str, object])
+    plane: int = 0
 
 
 def check_reader(reader: Reader, uri: str, truth: Truth, *, image: int = 0) -> ImageInfo:
-    """Hold a reader to the seam on one file, of which image number `image` is the one in `truth`; returns its facts."""
+    """Hold a reader to the seam on one file, of which image number `image` is the one in `truth`; returns its facts.
+
+    Of a stack each plane is checked by a call with a truth of its own.
+    """
     info = _check_scan(reader, uri, truth, image)
     _check_privacy(reader, info)
     _check_placement(info, truth)
@@ -52,11 +57,12 @@ def check_reader(reader: Reader, uri: str, truth: Truth, *, image: int = 0) -> I
         _check_beyond(opened, truth)
         _check_reduced(opened, truth)
         _check_enlarged(opened, truth)
-        _check_windows(opened, info)
-        again = _whole(opened, info)
-    _check_closed(opened, info)
+        _check_windows(opened, truth.plane)
+        _check_planes(opened)
+        again = _whole(opened, truth.plane)
+    _check_closed(opened)
     with reader.open(info) as reopened:
-        _same(_whole(reopened, info), again, "an image that was closed and opened again reads the same")
+        _same(_whole(reopened, truth.plane), again, "an image that was closed and opened again reads the same")
     _check_channels(reader, info, truth)
     _check_renamed(reader, info, truth)
     return info
@@ -101,11 +107,12 @@ def _check_scan(reader: Reader, uri: str, truth: Truth, image: int) -> ImageInfo
     _require(pickle.loads(pickle.dumps(info)) == info, "facts survive pickling")  # noqa: S301 - our own bytes
     height, width, channels = truth.native.shape
     _require(info.reader == reader.name, "facts name the reader that opens the image", info.reader)
-    _require(info.size == (width, height), "size is (width, height) in level-0 pixels", info.size)
+    _require(info.size == (width, height), "size is a plane's (width, height) in level-0 pixels", info.size)
     _require(len(info.channels) == channels, "there is one channel for each plane", len(info.channels))
     names = [channel.name for channel in info.channels]
     _require(len(set(names)) == len(names), "channel names are unique", names)
     _require(bool(info.files), "facts name the files that the image is made of")
+    _require(not has_changed(info), "the fingerprint is that of the files, or empty where they are remote")
     return info
 
 
@@ -127,7 +134,8 @@ def _check_privacy(reader: Reader, info: ImageInfo) -> None:
 
 
 def _check_placement(info: ImageInfo, truth: Truth) -> None:
-    placement = info.placement
+    _require(info.placement == info.planes[0].placement, "the placement of an image is that of its first plane")
+    placement = info.planes[truth.plane].placement
     width, height = info.size
     picture = np.array([[0, 0], [width, 0], [width, height], [0, height], [width / 3, height / 2]], dtype=np.float64)
     back = placement.to_pixel(placement.to_world(picture))
@@ -143,7 +151,7 @@ def _check_placement(info: ImageInfo, truth: Truth) -> None:
 
 def _check_native(image: Image, truth: Truth) -> None:
     info = image.info
-    pixels, valid = _whole(image, info)
+    pixels, valid = _whole(image, truth.plane)
     _require(pixels.dtype == truth.native.dtype, "pixels come in the native dtype", pixels.dtype)
     _require(np.array_equal(valid, truth.valid), "validity at the picture's own scale is the truth's", valid.mean())
     _require(
@@ -151,42 +159,42 @@ def _check_native(image: Image, truth: Truth) -> None:
     )
     width, height = info.size
     x0, y0 = width // 3, height // 3
-    part, usable = image.read(Box(x0, y0, width, height), (width - x0, height - y0))
+    part, usable = image.read(Box(x0, y0, width, height), (width - x0, height - y0), truth.plane)
     _require(np.array_equal(usable, truth.valid[y0:, x0:]), "a part of the picture has the validity of that part")
     _require(np.array_equal(part[usable], truth.native[y0:, x0:][usable]), "a part of the picture is that part")
 
 
 def _check_beyond(image: Image, truth: Truth) -> None:
     width, height = image.info.size
-    pixels, valid = image.read(Box(-3, -2, width + 5, height + 4), (width + 8, height + 6))
+    pixels, valid = image.read(Box(-3, -2, width + 5, height + 4), (width + 8, height + 6), truth.plane)
     _require(pixels.shape == (height + 6, width + 8, len(image.channels)), "pixels are (height, width, channels)")
     _require(valid.shape == (height + 6, width + 8) and valid.dtype == bool, "validity is (height, width) booleans")
     inside = np.zeros_like(valid)
     inside[2 : height + 2, 3 : width + 3] = True
     _require(not valid[~inside].any(), "what lies outside the picture is invalid")
     _require(np.array_equal(valid[inside], truth.valid.ravel()), "a box beyond the picture still holds all of it")
-    _, nowhere = image.read(Box(width + 10, height + 10, width + 14, height + 13), (4, 3))
+    _, nowhere = image.read(Box(width + 10, height + 10, width + 14, height + 13), (4, 3), truth.plane)
     _require(nowhere.shape == (3, 4) and not nowhere.any(), "a box outside the picture is invalid everywhere")
 
 
-def _check_windows(image: Image, info: ImageInfo) -> None:
+def _check_windows(image: Image, plane: int) -> None:
     """The same lattice in one piece and in four: every pixel must come out the same."""
-    width, height = info.size
+    width, height = image.info.size
     for scale in (1.0, 2.0, 3.0, 0.5, 1.7, 7 / 3):
         columns, rows = max(2, int(np.ceil(width / scale))), max(2, int(np.ceil(height / scale)))
-        pixels, valid = image.read(Box(0, 0, columns * scale, rows * scale), (columns, rows))
+        pixels, valid = image.read(Box(0, 0, columns * scale, rows * scale), (columns, rows), plane)
         across, down = (0, columns // 2, columns), (0, rows // 2, rows)
         for top, bottom in pairwise(down):
             for left, right in pairwise(across):
                 box = Box(left * scale, top * scale, right * scale, bottom * scale)
-                part = image.read(box, (right - left, bottom - top))
+                part = image.read(box, (right - left, bottom - top), plane)
                 whole = pixels[top:bottom, left:right], valid[top:bottom, left:right]
                 _same(part, whole, f"a pixel is the same from whatever box it is read, at {scale:g} px a pixel")
 
 
 def _check_enlarged(image: Image, truth: Truth) -> None:
     width, height = image.info.size
-    pixels, valid = image.read(Box(0, 0, width, height), (2 * width, 2 * height))
+    pixels, valid = image.read(Box(0, 0, width, height), (2 * width, 2 * height), truth.plane)
     nearest = np.repeat(np.repeat(truth.valid, 2, axis=0), 2, axis=1)
     _require(np.array_equal(valid, nearest), "enlarged, a pixel is valid where the pixel it lies in is")
     if truth.valid.any():
@@ -204,7 +212,7 @@ def _check_reduced(image: Image, truth: Truth) -> None:
     width, height = image.info.size
     for factor in (2, 5):
         columns, rows = -(-width // factor), -(-height // factor)
-        pixels, valid = image.read(Box(0, 0, columns * factor, rows * factor), (columns, rows))
+        pixels, valid = image.read(Box(0, 0, columns * factor, rows * factor), (columns, rows), truth.plane)
         mean, enough = area_average(truth.native, truth.valid, factor)
         _require(np.array_equal(valid, enough), "reduced, a pixel is valid where half of its ground in the picture is")
         near = 0.5 + 1e-6 if np.issubdtype(pixels.dtype, np.integer) else 1e-5 * max(1.0, float(np.abs(mean).max()))
@@ -212,9 +220,18 @@ def _check_reduced(image: Image, truth: Truth) -> None:
         _require(bool(off <= near), f"reduced {factor} times, a pixel is the mean of its valid ground", off)
 
 
-def _check_closed(image: Image, info: ImageInfo) -> None:
+def _check_planes(image: Image) -> None:
+    for plane in (-1, len(image.info.planes)):
+        try:
+            image.read(image.info.box, (1, 1), plane)
+        except LimnerError:
+            continue
+        _require(False, "a plane that an image has not is refused with an error of limner's", plane)  # noqa: FBT003 - it always fails
+
+
+def _check_closed(image: Image) -> None:
     try:
-        image.read(info.box, (1, 1))
+        image.read(image.info.box, (1, 1))
     except LimnerError:
         return
     _require(False, "a closed image refuses to be read with an error of limner's")  # noqa: FBT003 - it always fails
@@ -224,10 +241,10 @@ def _check_channels(reader: Reader, info: ImageInfo, truth: Truth) -> None:
     order = list(range(len(info.channels)))[::-1]
     with reader.open(info, [info.channels[at].name for at in order]) as image:
         _require(image.channels == tuple(info.channels[at] for at in order), "chosen channels come in the order asked")
-        pixels, valid = _whole(image, info)
+        pixels, valid = _whole(image, truth.plane)
     _require(np.array_equal(pixels[valid], truth.native[:, :, order][valid]), "chosen channels hold their own pixels")
     with reader.open(info, [info.channels[0].name]) as image:
-        pixels, valid = _whole(image, info)
+        pixels, valid = _whole(image, truth.plane)
     _require(pixels.shape[2] == 1, "one chosen channel is one plane", pixels.shape)
     sure = truth.valid & valid
     _require(np.array_equal(pixels[sure][:, 0], truth.native[:, :, 0][sure]), "one chosen channel holds its own pixels")
@@ -242,14 +259,14 @@ def _check_renamed(reader: Reader, info: ImageInfo, truth: Truth) -> None:
     """The user names channels with --bands: then they are known by those names."""
     renamed = tuple(replace(channel, name=f"named {at}") for at, channel in enumerate(info.channels))
     with reader.open(replace(info, channels=renamed), [renamed[-1].name]) as image:
-        pixels, valid = _whole(image, info)
+        pixels, valid = _whole(image, truth.plane)
     sure = truth.valid & valid
     same = np.array_equal(pixels[sure][:, 0], truth.native[:, :, -1][sure])
     _require(same, "channels are known by the names in the facts, whatever the file calls them")
 
 
-def _whole(image: Image, info: ImageInfo) -> tuple[Pixels, Mask]:
-    return image.read(info.box, info.size)
+def _whole(image: Image, plane: int) -> tuple[Pixels, Mask]:
+    return image.read(image.info.box, image.info.size, plane)
 
 
 def _same(one: tuple[Pixels, Mask], other: tuple[Pixels, Mask], sentence: str) -> None:

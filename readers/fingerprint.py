@@ -1,10 +1,12 @@
 """What identifies a file's bytes without reading all of them."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import ReadError
+from .image import ImageInfo
 
 MIB = 2**20
 
@@ -44,3 +46,12 @@ def fingerprint(files: Sequence[str]) -> str:
         except OSError as error:
             raise ReadError(name, "it must be readable", value=str(error), remedy="Check the path and rights") from None
     return digest.hexdigest()
+
+
+def has_changed(info: ImageInfo) -> bool:
+    """Whether an image's files hold other bytes than when it was scanned; False where they are remote.
+
+    Raises `ReadError` where they are gone.
+    """
+    present = [name for name in info.files if os.path.isfile(name)]  # noqa: PTH113 - False for any error
+    return bool(info.fingerprint) and fingerprint(present or info.files) != info.fingerprint

@@ -42,21 +42,19 @@ class Channel:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """One slice of a stack that is laid out as a sheet, or the only frame of a picture that is not.
+class Plane:
+    """One slice of a stack: a level-0 frame of its own. A map or a slide has one plane, of which only this is known.
 
-    `box` is its cell in level-0 pixels of the whole picture; no pixel of it shows another slice. `name` is the slice's
-    own identifier as it may be reported, `frame` its number within it, from 1; `source` is what the reader opens.
-    `position_mm` is its place along the stack's normal where that is known, `placement` maps level-0 pixels of the
-    whole picture to this slice's own world. `instance` is its number in the series, where the file states one.
+    `placement` maps its pixels to the world. `source` is what the reader opens and `frame` the slice's number in it,
+    from 1; `name` is its own identifier as it may be reported, `instance` its number in the series where the file
+    states one, and `position_mm` its place along the stack's normal where that is known.
     """
 
-    box: Box
-    name: str
-    frame: int
-    source: str
-    position_mm: float | None
     placement: Placement
+    source: str = ""
+    frame: int = 1
+    name: str = ""
+    position_mm: float | None = None
     instance: int | None = None
 
 
@@ -66,17 +64,17 @@ class ImageInfo:
 
     `uri` is what the reader named `reader` opens (a path, a folder, a `/vsi…` or `s3://` path); `part` chooses among
     several images in one file; `files` are the paths it is made of. `id` is unique in a run and names the image in
-    every report; `study` groups images. `size` is (width, height) in level-0 pixels. `options` are the settings that
-    the reader needs to open it the same way again. `fingerprint` identifies the bytes ("" where they are remote).
-    `notes` are sentences a person should read before trusting the numbers. `origin` is the level-0 pixel that other
-    programs count from, where they crop a slide to its scanned part. `cells` are the slices of a stack, in order; where
-    there are several, the picture is a sheet and its own placement is in pixels. `facts` are what else the reader knows
-    and reports may show, by the name of a report's column. `kind` is what is shown: a map, a slide of tissue, or a
-    study of a patient. `personal` says that names and paths of its files may be names of people, so that nothing that
-    is written or logged tells them: always so for slides and studies, and for a map unless its reader says otherwise.
-    `sensor` is what took a map, one of `bands.SENSORS`, where its product's name or the user says so. A reader gives
-    the channels as its file has them, and a placement without a coordinate system the unit "crs"; what sensor and user
-    make of them is added by the registry.
+    every report; `study` groups images. `size` is a plane's (width, height) in level-0 pixels. `options` are the
+    settings that the reader needs to open it the same way again. `fingerprint` identifies the bytes ("" where they are
+    remote). `notes` are sentences a person should read before trusting the numbers. `origin` is the level-0 pixel that
+    other programs count from, where they crop a slide to its scanned part. `planes` are the slices of a stack, in
+    order, all of one size and pixel spacing, and `placement` is the first one's; other images have one plane. `facts`
+    are what else the reader knows and reports may show, by the name of a report's column. `kind` is what is shown: a
+    map, a slide of tissue, or a study of a patient. `personal` says that names and paths of its files may be names of
+    people, so that nothing that is written or logged tells them: always so for slides and studies, and for a map unless
+    its reader says otherwise. `sensor` is what took a map, one of `bands.SENSORS`, where its product's name or the user
+    says so. A reader gives the channels as its file has them, and a placement without a coordinate system the unit
+    "crs"; what sensor and user make of them is added by the registry.
     """
 
     uri: str
@@ -92,7 +90,7 @@ class ImageInfo:
     options: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     origin: tuple[int, int] = (0, 0)
-    cells: tuple[Cell, ...] = ()
+    planes: tuple[Plane, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
     kind: Kind = "map"
     personal: bool = True
@@ -100,6 +98,8 @@ class ImageInfo:
 
     def __post_init__(self) -> None:
         """A picture in micrometres is a slide, and names of slides and studies are personal, whatever is stated."""
+        if len(self.planes) < 2 and not any(plane.source for plane in self.planes):  # noqa: PLR2004 - no stack
+            object.__setattr__(self, "planes", (Plane(self.placement),))
         if self.kind == "map" and self.placement.unit == "um":
             object.__setattr__(self, "kind", "slide")
         if self.kind != "map":
@@ -107,12 +107,15 @@ class ImageInfo:
 
     @property
     def box(self) -> Box:
-        """The whole picture."""
+        """The whole of a plane."""
         return Box(0.0, 0.0, float(self.size[0]), float(self.size[1]))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that `json` writes."""
-        return _adapter().dump_python(self, mode="json")
+        record: dict[str, Any] = _adapter().dump_python(self, mode="json")
+        if self.planes == (Plane(self.placement),):
+            del record["planes"]
+        return record
 
     @classmethod
     def from_json(cls, record: object) -> "ImageInfo":
@@ -158,8 +161,8 @@ class Image(Protocol):
         """The channels delivered, in order."""
         ...
 
-    def read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
-        """Native pixels of `box` seen at `size` = (width, height), and where they are valid.
+    def read(self, box: Box, size: tuple[int, int], plane: int = 0) -> tuple[Pixels, Mask]:
+        """Native pixels of `box` of a plane seen at `size` = (width, height), and where they are valid.
 
         Returns (height, width, channels) in one native dtype, and (height, width) booleans. A pixel is valid where at
         least half of its footprint inside the picture is; an invalid pixel's value means nothing. What lies outside
@@ -184,7 +187,8 @@ class BaseImage(ABC):
     """What all open images share: facts, channels, and a handle that is let go once.
 
     A reader's image says how its handle is opened (`_open`), read (`_read`) and let go (`_close`). It may assume that
-    `_read` is called while it is open, and must expect `_close` after an `_open` that failed half way.
+    `_read` is called while it is open, and must expect `_close` after an `_open` that failed half way. One of stacks
+    has `_read_plane` as well.
     """
 
     def __init__(self, info: ImageInfo, channels: Sequence[str] | None = None) -> None:
@@ -203,12 +207,15 @@ class BaseImage(ABC):
         """The facts it was opened from."""
         return self._info
 
-    def read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
-        """See `Image.read`. Raises `ReadError`, also after `close`."""
+    def read(self, box: Box, size: tuple[int, int], plane: int = 0) -> tuple[Pixels, Mask]:
+        """See `Image.read`. Raises `ReadError`, also after `close`, and for a plane that the image has not."""
+        thing, count = self._info.id or self._info.uri, len(self._info.planes)
         if self._closed:
-            thing = self._info.id or self._info.uri
             raise ReadError(thing, "it must be open to be read", remedy="Open the image again")
-        return self._read(box, size)
+        if not 0 <= plane < count:
+            rule = f"its planes have the numbers 0 to {count - 1}"
+            raise ReadError(thing, rule, value=str(plane), remedy="Ask for one of these")
+        return self._read_plane(box, size, plane)
 
     def close(self) -> None:
         """Let the handle go; again, it does nothing."""
@@ -231,6 +238,11 @@ class BaseImage(ABC):
     @abstractmethod
     def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         """See `Image.read`."""
+
+    def _read_plane(self, box: Box, size: tuple[int, int], plane: int) -> tuple[Pixels, Mask]:
+        """See `Image.read`. Most images have a single plane."""
+        del plane
+        return self._read(box, size)
 
     @abstractmethod
     def _close(self) -> None:

@@ -1,15 +1,58 @@
 """The whole picture, reduced: what a stretch is fitted to, where the ground is empty, what a person sees first."""
 
-from typing import Final, NamedTuple
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 
 from .errors import ReadError
 from .geometry import Box
-from .image import Image, Mask, Pixels
+from .image import Image, ImageInfo, Mask, Pixels
 
 _BYTES: Final = 64 << 20  # native pixels behind one piece
+SHOWN: Final = 25
+"""How many planes of a stack a montage shows at most."""
 _SIDE: Final = 32  # overview pixels: a piece that cannot be read is halved until it is this small
+
+
+@dataclass(frozen=True, slots=True)
+class Montage:
+    """Planes of an image side by side, `columns` a row: how a stack is shown at a glance, and a picture as itself.
+
+    `size` is a plane's own, (width, height) in level-0 pixels.
+    """
+
+    size: tuple[int, int]
+    planes: tuple[int, ...] = (0,)
+
+    @classmethod
+    def of(cls, info: ImageInfo, first: Iterable[int] = ()) -> Self:
+        """At most `SHOWN` planes: some of those that should come `first`, then others, evenly spread."""
+        count = len(info.planes)
+        wanted = sorted(set(first))
+        shown = {wanted[at] for at in _spread(len(wanted), min(SHOWN, len(wanted)))}
+        others = [plane for plane in range(count) if plane not in shown]
+        shown |= {others[at] for at in _spread(len(others), min(SHOWN, count) - len(shown))}
+        return cls(info.size, tuple(sorted(shown)))
+
+    @property
+    def columns(self) -> int:
+        """Planes a row."""
+        return math.ceil(math.sqrt(len(self.planes)))
+
+    @property
+    def rows(self) -> int:
+        """Rows of planes."""
+        return math.ceil(len(self.planes) / self.columns)
+
+    def place(self, plane: int) -> tuple[int, int] | None:
+        """(column, row) of a plane, None where it is not shown."""
+        if plane not in self.planes:
+            return None
+        row, column = divmod(self.planes.index(plane), self.columns)
+        return column, row
 
 
 class ReducedPicture(NamedTuple):
@@ -24,39 +67,53 @@ class ReducedPicture(NamedTuple):
     scale: tuple[float, float]
 
 
-def read_overview(image: Image, *, limit: int = 2048) -> ReducedPicture:
-    """The whole picture at no more than `limit` pixels on its long side, never enlarged.
+def read_overview(
+    image: Image, *, limit: int = 2048, montage: Montage | None = None, aspect: tuple[float, float] = (1.0, 1.0)
+) -> ReducedPicture:
+    """The whole picture at no more than `limit` pixels on its long side, never enlarged; of a stack a montage.
 
-    Read in pieces of whole reduced pixels with at most 64 MiB of native pixels behind each, so that memory is bounded
-    whatever the file. A piece that raises `ReadError` is halved until it is 32 reduced pixels wide and high, so that a
-    damaged file loses little; nothing is raised even where all is lost.
+    `aspect` is in proportion to the level-0 pixels (x, y) behind a reduced one, which makes pixels that are not square
+    square. Read in pieces of whole reduced pixels with at most 64 MiB of native pixels behind each, so that memory is
+    bounded whatever the file. A piece that raises `ReadError` is halved until it is 32 reduced pixels wide and high, so
+    that a damaged file loses little; nothing is raised even where all is lost.
     """
+    montage = montage or Montage.of(image.info)
     width, height = image.info.size
-    reduction = max(1.0, max(width, height) / limit)
-    columns, rows = max(1, round(width / reduction)), max(1, round(height / reduction))
+    across, down = width / aspect[0], height / aspect[1]
+    reduction = max(1.0 / min(aspect), max(montage.columns * across, montage.rows * down) / limit)
+    columns, rows = max(1, round(across / reduction)), max(1, round(down / reduction))
     scale = (width / columns, height / rows)
     dtype = np.result_type(*(np.dtype(channel.dtype) for channel in image.channels))
+    shape = (rows * montage.rows, columns * montage.columns)
     result = ReducedPicture(
-        np.zeros((rows, columns, len(image.channels)), dtype=dtype),
-        np.zeros((rows, columns), dtype=np.bool_),
-        np.zeros((rows, columns), dtype=np.bool_),
-        scale,
+        np.zeros((*shape, len(image.channels)), dtype=dtype), np.zeros(shape, np.bool_), np.ones(shape, np.bool_), scale
     )
     pixel_bytes = scale[0] * scale[1] * len(image.channels) * dtype.itemsize
     wide = max(1, min(columns, int(_BYTES / pixel_bytes)))
     high = max(1, min(rows, int(_BYTES / (pixel_bytes * wide))))
-    for top in range(0, rows, high):
-        for left in range(0, columns, wide):
-            _fill(result, image, (left, top, min(left + wide, columns), min(top + high, rows)))
+    for plane in montage.planes:
+        column, row = montage.place(plane) or (0, 0)
+        part = np.s_[row * rows : (row + 1) * rows, column * columns : (column + 1) * columns]
+        of_plane = ReducedPicture(result.pixels[part], result.valid[part], result.readable[part], scale)
+        of_plane.readable[...] = False
+        for top in range(0, rows, high):
+            for left in range(0, columns, wide):
+                piece = (left, top, min(left + wide, columns), min(top + high, rows))
+                _fill(of_plane, image, piece, plane)
     return result
 
 
-def _fill(result: ReducedPicture, image: Image, piece: tuple[int, int, int, int]) -> None:
+def _spread(count: int, wanted: int) -> list[int]:
+    """`wanted` of `count` places, evenly spread."""
+    return [(2 * at + 1) * count // (2 * wanted) for at in range(wanted)]
+
+
+def _fill(result: ReducedPicture, image: Image, piece: tuple[int, int, int, int], plane: int) -> None:
     """Read a piece (x0, y0, x1, y1) in reduced pixels into the result, or halve it along its longer side."""
     x0, y0, x1, y1 = piece
     sx, sy = result.scale
     try:
-        pixels, valid = image.read(Box(x0 * sx, y0 * sy, x1 * sx, y1 * sy), (x1 - x0, y1 - y0))
+        pixels, valid = image.read(Box(x0 * sx, y0 * sy, x1 * sx, y1 * sy), (x1 - x0, y1 - y0), plane)
     except ReadError:
         if max(x1 - x0, y1 - y0) <= _SIDE:
             return
@@ -67,7 +124,7 @@ def _fill(result: ReducedPicture, image: Image, piece: tuple[int, int, int, int]
             middle = (x0 + x1) // 2
             halves = ((x0, y0, middle, y1), (middle, y0, x1, y1))
         for half in halves:
-            _fill(result, image, half)
+            _fill(result, image, half, plane)
         return
     here = np.s_[y0:y1, x0:x1]
     result.pixels[here], result.valid[here], result.readable[here] = pixels, valid, True

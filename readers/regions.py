@@ -20,12 +20,15 @@ MOST_REGIONS = 1_000_000  # of one image: 336,000 px square in regions of one ti
 class Grid:
     """An image's analysis grid: `size` level-0 pixels (width, height), `scale` level-0 pixels (x, y) a grid pixel.
 
+    It is the same for each of the image's `planes`.
+
     The scale has a value per axis, since pixels that are not square on the ground must be seen as if they were.
     """
 
     image: str
     size: tuple[int, int]
     scale: tuple[float, float]
+    planes: int = 1
 
     def __post_init__(self) -> None:
         if not all(math.isfinite(one) and one > 0 for one in (*self.size, *self.scale)):
@@ -80,7 +83,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A box of the picture and the size at which it is seen; `core` is the part it alone answers for.
+    """A box of a plane and the size at which it is seen; `core` is the part it alone answers for.
 
     Across a plan, cores cover every grid pixel exactly once; `box` is larger by a halo or an overlap and may reach
     beyond the picture.
@@ -89,12 +92,14 @@ class Region:
     grid: Grid
     columns: Span
     rows: Span
+    plane: int = 0
 
     @property
     def key(self) -> str:
-        """A name that is the same in every run with the same grid."""
+        """A name that is the same in every run with the same grid; in a stack the slice comes first, from 1."""
         c, r = self.columns, self.rows
-        return f"{self.grid.image}/x{c.start}y{r.start}w{c.stop - c.start}h{r.stop - r.start}"
+        slice_ = f"slice{self.plane + 1}-" if self.grid.planes > 1 else ""
+        return f"{self.grid.image}/{slice_}x{c.start}y{r.start}w{c.stop - c.start}h{r.stop - r.start}"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -181,7 +186,7 @@ def tile_budget(columns: int, rows: int, hd_num: int) -> tuple[int, int]:
 
 
 def cut(grid: Grid, *, tile: int, halo: int = 0, overlap: int = 0, hd_num: int = 25) -> list[Region]:
-    """All regions of an image, row by row.
+    """All regions of an image, plane by plane and row by row.
 
     `tile` is the annotator's tile in grid pixels, `halo` the rim of a tile whose answers are not kept (its neighbour
     keeps them), `overlap` how many grid pixels neighbouring regions share beyond that. Cores cover each grid pixel
@@ -204,11 +209,12 @@ def cut(grid: Grid, *, tile: int, halo: int = 0, overlap: int = 0, hd_num: int =
     margin = max(halo, (overlap + 1) // 2)
     columns = list(islice(spans(width, tile=tile, overlap=2 * halo, tiles=wide, margin=margin), MOST_REGIONS + 1))
     rows = list(islice(spans(height, tile=tile, overlap=2 * halo, tiles=high, margin=margin), MOST_REGIONS + 1))
-    if len(columns) * len(rows) > MOST_REGIONS:
+    if len(columns) * len(rows) * grid.planes > MOST_REGIONS:
+        stack = f"{grid.planes} × " if grid.planes > 1 else ""
         raise RequestError(
             grid.image,
             f"an image is cut into at most {MOST_REGIONS} regions",
-            value=f"at least {len(columns)} × {len(rows)} regions of {wide} × {high} tiles of {tile} px",
+            value=f"at least {stack}{len(columns)} × {len(rows)} regions of {wide} × {high} tiles of {tile} px",
             remedy="Raise --hd-num, lower --overlap, or give a coarser --resolution",
         )
-    return [Region(grid, c, r) for r in rows for c in columns]
+    return [Region(grid, c, r, plane) for plane in range(grid.planes) for r in rows for c in columns]

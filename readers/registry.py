@@ -12,8 +12,7 @@ from typing import cast
 
 from .errors import ReadError, RequestError
 from .image import Image, ImageInfo, NumberingReader, Reader
-from .isolation import scan_file
-from .options import O, Options, options_of, parse_options, reopened, unknown_option
+from .options import O, Options, options_of, parse_options, unknown_option
 from .overrides import Overrides, Stated
 from .plugins import installed, load
 from .search import Scanned, Search, without_parts
@@ -57,12 +56,6 @@ def known_options(reader: str | None = None) -> frozenset[str]:
     """Names of the options that `scan` takes. Raises `RequestError` for an unknown reader."""
     models = (Overrides, *(options_of(one) for one in _among(reader).values()))
     return frozenset(name for model in models for name in model.model_fields)
-
-
-def scan_again(info: ImageInfo) -> tuple[ImageInfo, ...]:
-    """What an image's file holds now, by the reader that scanned it. Raises `LimnerError`."""
-    reader = _reader(info.reader)
-    return scan_file(info.reader, reader, info.uri, reopened(options_of(reader), info))
 
 
 def open_image(info: ImageInfo, channels: Sequence[str] | None = None) -> Image:

@@ -6,14 +6,14 @@ ground looks the same everywhere. It is a value that is recorded.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import ReadError
-from .image import Channel, Mask, Pixels
+from .image import Channel, ImageInfo, Mask, Pixels
 
 Curve = Literal["linear", "decibel", "sigmoid", "steps"]
 Values = npt.NDArray[np.float64]
@@ -21,6 +21,7 @@ Values = npt.NDArray[np.float64]
 PERCENTILES: Final = (2.0, 98.0)
 _COLOURS: Final = ("red", "green", "blue")
 _WHITE: Final = 255
+_STATED: Final[Mapping[str, Curve]] = {"": "linear", "sigmoid": "sigmoid", "steps": "steps"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,41 @@ def fit_stretch(
     unit = " of 20·log10 of the magnitude" if curve == "decibel" else ""
     source = f"2nd to 98th percentile{unit}, {counted} valid overview pixels" if counted else "no valid pixel"
     return Stretch(names, tuple(low for low, _ in ends), tuple(high for _, high in ends), source, curve)
+
+
+def stated_stretch(info: ImageInfo) -> Stretch | None:
+    """The window that a grey image is to be seen through, as a stretch; None where its pixels must decide.
+
+    The facts `window_…` of a study say so. MONOCHROME1 has its ends exchanged: `low`, which becomes black, is then the
+    higher number. What is not valid, padding above all, is black.
+    """
+    facts = dict(info.facts)
+    if "window_low" not in facts:
+        return None
+    steps = [step.partition(":") for step in facts.get("window_steps", "").split()]
+    return Stretch(
+        (info.channels[0].name,),
+        (float(facts["window_low"]),),
+        (float(facts["window_high"]),),
+        facts["window_used"],
+        curve=_STATED[facts.get("window_curve", "")],
+        steps=tuple((float(number), int(grey)) for number, _, grey in steps),
+        blank=0,
+    )
+
+
+def image_stretch(info: ImageInfo, fitted: Stretch) -> Stretch:
+    """How an image is seen: an image of a study through its stated window, else as it was `fitted` to its pixels.
+
+    Also then MONOCHROME1 shows low values as white, and what is not valid in a study is black. Other images' stretch
+    is the fitted one.
+    """
+    if info.kind != "study":
+        return fitted
+    if (stated := stated_stretch(info)) is not None:
+        return stated
+    ends = (fitted.high, fitted.low) if "inverted" in dict(info.facts) else (fitted.low, fitted.high)
+    return replace(fitted, low=ends[0], high=ends[1], blank=0)
 
 
 def render(pixels: Pixels, valid: Mask, stretch: Stretch) -> npt.NDArray[np.uint8]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from .bands import band_token, canonical, is_sentinel, sensor_of_product
 from .errors import ReadError
-from .fingerprint import fingerprint
+from .fingerprint import fingerprint, is_remote
 from .formats import recognise
 from .geometry import Box, Placement
 from .geotiff import RasterImage, RasterReader
@@ -219,6 +219,7 @@ def _describe(
     side = {name for band in bands for name in band.files[1:]}
     if metadata is not None:
         side.add(str(metadata))
+    files = (*paths, *sorted(side))
     return ImageInfo(
         uri=folder,
         reader="scene",
@@ -227,8 +228,8 @@ def _describe(
         placement=finest.placement,
         id=_title(folder, key, alone=alone),
         part=key,
-        files=(*paths, *sorted(side)),
-        fingerprint=fingerprint(paths),
+        files=files,
+        fingerprint=fingerprint([name for name in files if is_remote(name) or Path(name).is_file()]),
         options=tuple(options.texts().items()),
         notes=tuple(dict.fromkeys(note for band in bands for note in band.notes)),
         facts=(("grid", str(bands.index(finest))), *dict.fromkeys(fact for band in bands for fact in band.facts)),

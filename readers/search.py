@@ -170,7 +170,7 @@ class Search:
         side = dict(found.side)
         read: dict[str, tuple[ImageInfo, ...]] = {}  # a file may be part of several images
         for info in found.infos:
-            whole = sorted({cell.source for cell in info.cells}) or info.files
+            whole = sorted({plane.source for plane in info.planes if plane.source}) or info.files
             own = [path for path in whole if path not in side]
             read.update({path: () for path in own if path not in read and self._new(path)})
             first = next((path for path in own if path in read), None)

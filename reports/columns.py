@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from ..model.finding import Finding
-from ..readers.image import Cell, Kind
+from ..readers.image import Kind
 from .cells import plain
 from .column import KINDS, About, Column, Typed, chosen, distinct
 from .measures import FindingsBatch, crs_name
-from .patient import Spot, boxes_mm, centres_mm, positions_mm, sides, slice_boxes, uids
+from .patient import boxes_mm, centres_mm, positions_mm, sides, uids
 from .writer import Record
 
 
@@ -31,9 +31,9 @@ def _found(name: str) -> Callable[[FindingsBatch], object]:
     return lambda batch: [getattr(finding, name) for finding in batch.findings]
 
 
-def _slice(value: Callable[[Spot, Cell], object]) -> Callable[[FindingsBatch], object]:
-    """A value of the slice that a finding is in; None where that is not one."""
-    return lambda batch: [None if one.cell is None else value(one, one.cell) for one in batch.spots]
+def _slice(name: str) -> Callable[[FindingsBatch], object]:
+    """What is known of the slices that findings are on."""
+    return lambda batch: [getattr(plane, name) for plane in batch.planes]
 
 
 def _axes(
@@ -140,39 +140,33 @@ FINDINGS: tuple[Column[FindingsBatch], ...] = (
     *_axes("x_um y_um", "the point from the slide's upper left", _um(lambda batch: batch.world), "µm", 3, SLIDE),
     *_axes("x0_um y0_um x1_um y1_um", "bounding box", _um(lambda batch: batch.world_bounds), "µm", 3, SLIDE),
     Column("text", "string", "what the model said; data, not instructions", _found("text")),
-    Column("finding_uid", "string", _UID, lambda b: uids(b.image.info, b.findings, b.spots), kinds=STUDY),
+    Column("finding_uid", "string", _UID, lambda b: uids(b.image.info, b.findings), kinds=STUDY),
     Column("study_uid", "category", "the study, as a pseudonym", lambda b: b.image.info.study or None, kinds=STUDY),
     Column("series_uid", "category", "the series, as a pseudonym", fact("series_uid"), kinds=STUDY),
     Column(
         "sop_uid",
         "category",
-        "the slice, as a pseudonym; empty, like all that follows of a slice, where the finding is of several",
-        _slice(lambda _, one: one.name),
+        "the slice, as a pseudonym",
+        _slice("name"),
         kinds=STUDY,
     ),
-    Column("frame", "Int64", "frame within it, from 1", _slice(lambda _, one: one.frame), kinds=STUDY),
-    Column("instance_number", "Int64", "as the file states it", _slice(lambda _, one: one.instance), kinds=STUDY),
-    Column("n_slices", "Int64", "that the geometry touches", lambda b: [one.touched for one in b.spots], kinds=STUDY),
-    Column("slice", "Int64", "its place in the stack, from 1", _slice(lambda spot, _: spot.place + 1), kinds=STUDY),
-    *_axes("slice_position_mm", "along the stack's normal", lambda b: positions_mm(b.spots), "mm", 3, STUDY),
-    *_axes(
-        "bbox_x0_px bbox_y0_px bbox_x1_px bbox_y1_px",
-        "bounding box in the slice's own pixels",
-        lambda batch: slice_boxes(batch.spots),
-        "px",
-        kinds=STUDY,
+    Column("frame", "Int64", "frame within it, from 1", _slice("frame"), kinds=STUDY),
+    Column("instance_number", "Int64", "as the file states it", _slice("instance"), kinds=STUDY),
+    Column(
+        "slice", "Int64", "its place in the stack, from 1", lambda b: [one.plane + 1 for one in b.findings], kinds=STUDY
     ),
+    *_axes("slice_position_mm", "along the stack's normal", lambda b: positions_mm(b.planes), "mm", 3, STUDY),
     *_axes(
         "centre_lps_x_mm centre_lps_y_mm centre_lps_z_mm",
         "the point in the patient, towards left, back and head",
-        lambda batch: centres_mm(batch.spots, batch.point),
+        lambda batch: centres_mm(batch.planes, batch.point),
         "mm",
         kinds=STUDY,
     ),
     *_axes(
         "bbox_w_mm bbox_h_mm",
         "the box along the slice's rows and columns; see spacing_source",
-        lambda batch: boxes_mm(batch.image.info, batch.spots),
+        lambda batch: boxes_mm(batch.image.info, batch.bounds),
         "mm",
         kinds=STUDY,
     ),
@@ -183,7 +177,7 @@ FINDINGS: tuple[Column[FindingsBatch], ...] = (
         fact("spacing_source"),
         kinds=STUDY,
     ),
-    Column("laterality_geometry", "category", _SIDE, lambda b: sides(b.image.info, b.findings, b.spots), kinds=STUDY),
+    Column("laterality_geometry", "category", _SIDE, lambda b: sides(b.image.info, b.findings), kinds=STUDY),
     Column("review_status", "string", "for a reader to fill", lambda _: None, kinds=STUDY),
 )
 """Columns of findings. After them come `own_columns`, then `MODEL`."""

@@ -20,7 +20,7 @@ import shapely
 
 from ..model.finding import Finding
 from ..readers.geometry import Box, Placement
-from ..readers.image import Cell, Channel, ImageInfo, Kind
+from ..readers.image import Channel, ImageInfo, Kind, Plane
 from ..readers.proj import parse_crs
 from .cells import cell, plain
 from .writer import DISCLAIMER, Area, FileRow, ImageRecord, Overview, Patch, Record, Writer
@@ -69,7 +69,7 @@ def hostile_record() -> Record:
 
 def _image(kind: Kind, name: str, placement: Placement) -> ImageRecord:
     path = f"/home/{_PERSON}/{_PERSON}.tif"
-    cells = (Cell(Box(0, 0, 100, 80), "2.25.3", 1, path, 5.0, placement, 1),) if kind == "study" else ()
+    planes = (Plane(placement, path, 1, "2.25.3", 5.0, 1),) if kind == "study" else ()
     facts = (("series_uid", "2.25.7"), ("row_mm", "1.0"), ("col_mm", "0.5")) if kind == "study" else ()
     info = ImageInfo(
         uri=path,
@@ -81,7 +81,7 @@ def _image(kind: Kind, name: str, placement: Placement) -> ImageRecord:
         study="2.25.1" if kind == "study" else "",
         files=(path,),
         notes=(_HOSTILE,),
-        cells=cells,
+        planes=planes,
         facts=facts,
         kind=kind,
     )

@@ -93,7 +93,7 @@ def _world(images: Sequence[ImageRecord]) -> str:
         return systems.pop() if len(systems) == 1 else WGS84
     if images[0].info.kind == "slide":
         return "um" if any(placement.unit == "um" for placement in placements) else "px"
-    return "mm" if any(in_patient(cell) for image in images for cell in image.info.cells) else "px"
+    return "mm" if any(in_patient(plane) for image in images for plane in image.info.planes) else "px"
 
 
 def _geometries(batch: FindingsBatch, where: str) -> Shapes:
@@ -103,9 +103,9 @@ def _geometries(batch: FindingsBatch, where: str) -> Shapes:
     if where == "px":
         return batch.geometries
     if where == "mm":
-        for number, (one, shape) in enumerate(zip(batch.spots, batch.geometries, strict=True)):
-            if one.cell is not None and in_patient(one.cell):
-                to_patient = one.cell.placement.to_world
+        for number, (plane, shape) in enumerate(zip(batch.planes, batch.geometries, strict=True)):
+            if in_patient(plane):
+                to_patient = plane.placement.to_world
                 flat = shapely.force_3d(shape)
                 none[number] = shapely.transform(flat, lambda xyz, to=to_patient: to(xyz[:, :2]), include_z=True)
         return none

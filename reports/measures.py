@@ -19,8 +19,8 @@ from ..model.finding import Finding
 from ..readers import geodesy
 from ..readers.errors import ReadError
 from ..readers.geometry import Placement, Points
-from ..readers.image import ImageInfo, Kind
-from .patient import Spot, pixel_m2, spots
+from ..readers.image import ImageInfo, Kind, Plane
+from .patient import pixel_m2, planes_of
 from .writer import Area, ImageRecord, Record
 
 Shapes = npt.NDArray[np.object_]
@@ -103,9 +103,9 @@ class FindingsBatch:
         return bounds
 
     @cached_property
-    def spots(self) -> list[Spot]:
-        """Where each finding lies in its study."""
-        return spots(self.image.info, self.findings)
+    def planes(self) -> list[Plane]:
+        """The plane of each finding."""
+        return planes_of(self.image.info, self.findings)
 
 
 def on_plane(placement: Placement) -> bool:

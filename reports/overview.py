@@ -12,10 +12,10 @@ from PIL import Image, ImageDraw, PngImagePlugin
 from ..model.finding import Finding
 from ..readers import geodesy
 from ..readers.files import replacing
-from .folding import Fold
 from .lettering import Colour, cut, spelled, width, write
 from .marginalia import ScaleBar, area_words, length_words, north, share_words
 from .measures import crs_name, label_areas, share, total
+from .montage import laid_out
 from .painting import NOTHING, SKIPPED, UNREADABLE, Canvas, bare, hatch, painted
 from .palette import Palette, rgb
 from .writer import DISCLAIMER, ImageRecord, Record, image_file, write_each
@@ -119,12 +119,12 @@ class _Panel:
 def overview_sheet(record: Record, image: ImageRecord) -> Image.Image:
     """An image with its findings, and beside it what they mean."""
     palette = Palette.of(record.labels, record.colours)
-    folded = Fold.of(image.info).record(image)
-    overview = folded.overview()
-    canvas = Canvas.of(folded, overview)
+    overview, findings = image.overview(), image.findings()
+    shown_image = laid_out(image, overview, findings)
+    canvas = Canvas.of(shown_image, overview)
     plate = bare(overview, canvas)
-    panel = _panel(record, image, image.findings(), palette, None if overview is None else plate)
-    shown = painted(plate, folded, folded.findings(), palette)
+    panel = _panel(record, image, findings, palette, None if overview is None else plate)
+    shown = painted(plate, shown_image, shown_image.findings(), palette)
 
     high = max(shown.height + _FOOTER, panel.y)
     wide = shown.width + _PANEL + 3 * _MARGIN
@@ -217,10 +217,7 @@ def _footer(pen: ImageDraw.ImageDraw, image: ImageRecord, canvas: Canvas, corner
     bar = ScaleBar.of(placement, size, canvas.scale[0], canvas.size[0])
     base = top + 56
     if bar is None:
-        why = "the image does not say how large its pixels are"
-        if len(image.info.cells) > 1:
-            why = "a sheet of slices, row by row; see series.csv"
-        write(pen, (left, top + 40), f"No scale: {why}", QUIET, 20, "ls")
+        write(pen, (left, top + 40), "No scale: the image does not say how large its pixels are", QUIET, 20, "ls")
     else:
         right = left + bar.pixels
         pen.line((left, base - 10, left, base, right, base, right, base - 10), INK, 3)

@@ -114,7 +114,7 @@ STUDIES: tuple[Column[StudyRow], ...] = (
     Column("n_series", "Int64", "series with images", lambda row: len(row.known("series_uid"))),
     Column("n_stacks", "Int64", "stacks of one geometry, and single images", lambda row: len(row.images)),
     Column(
-        "n_instances", "Int64", "slices and frames in them", lambda row: sum(len(one.info.cells) for one in row.images)
+        "n_instances", "Int64", "slices and frames in them", lambda row: sum(len(one.info.planes) for one in row.images)
     ),
     Column("n_read", "Int64", "files read", lambda row: row.most("study_read")),
     Column("n_skipped", "Int64", "files left out: files.csv has reasons", lambda row: row.most("study_skipped")),

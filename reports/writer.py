@@ -13,6 +13,7 @@ from ..model.finding import Finding
 from ..readers.errors import LimnerError
 from ..readers.geometry import Box
 from ..readers.image import ImageInfo, Mask, Pixels
+from ..readers.overview import Montage
 
 DISCLAIMER = "Research use only. Not for clinical, safety-critical or legal decisions."
 
@@ -50,24 +51,27 @@ class Area:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """A region that was not analysed: its core `box` in level-0 pixels, "skipped" or "unreadable", and why."""
+    """A region that was not analysed: its core `box` in level-0 pixels of a plane, why, and with which outcome."""
 
     box: Box
     status: Literal["skipped", "unreadable"]
     reason: str
+    plane: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
     """The whole picture at a glance: (H, W, 3) uint8 RGB; `scale` is level-0 pixels a pixel (x, y).
 
-    `valid` (H, W) is false where the file says that there is nothing, `readable` (H, W) false where it cannot be read.
+    Of a stack it is a `montage`, None for one picture. `valid` (H, W) is false where the file says that there is
+    nothing, `readable` (H, W) false where it cannot be read.
     """
 
     pixels: Pixels
     valid: Mask
     readable: Mask
     scale: tuple[float, float]
+    montage: Montage | None = None
 
 
 @dataclass(frozen=True, slots=True)

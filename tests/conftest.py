@@ -97,8 +97,9 @@ class ArrayImage:
         """All of them."""
         return self.info.channels
 
-    def read(self, box: Box, size: tuple[int, int]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    def read(self, box: Box, size: tuple[int, int], plane: int = 0) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
         """As the protocol says."""
+        del plane  # there is one
         self.reads.append((box, size))
         for hole in self.damaged:
             if box.x0 < hole.x1 and hole.x0 < box.x1 and box.y0 < hole.y1 and hole.y0 < box.y1:

@@ -120,13 +120,11 @@ class Transformers:
         return {}
 
     def sight(self, info: ImageInfo) -> Sight:
-        """Rendered RGB in tiles of the network's size, at any resolution. Raises `ModelError`.
-
-        The slices of a stack are shown one a tile, and so without a rim.
-        """
+        """Rendered RGB in tiles of the network's size, at any resolution. Raises `ModelError`."""
+        del info
         recipe = self._read()
-        whole = recipe.task == "classify" or len(info.cells) > 1
-        halo = 0 if whole else recipe.tile // SHARE if self._options.halo is None else self._options.halo
+        stated = self._options.halo
+        halo = 0 if recipe.task == "classify" else recipe.tile // SHARE if stated is None else stated
         if recipe.tile <= 2 * halo:
             rule = f"a tile of {recipe.tile} px must be wider than its two rims"
             raise wrong_option("halo", "transformers", rule, value=str(halo), remedy="Lower it")

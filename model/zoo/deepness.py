@@ -125,18 +125,14 @@ class Deepness:
         return {}
 
     def sight(self, info: ImageInfo) -> Sight:
-        """Rendered RGB in the network's tiles, at its pixel size where it states one. Raises `ModelError`.
-
-        The slices of a stack are shown one a tile, and so without a rim.
-        """
+        """Rendered RGB in the network's tiles, at its pixel size where it states one. Raises `ModelError`."""
+        del info
         about = self._read()
         halo = about.tile // SHARE
         if about.overlap is not None:
             halo = math.ceil(about.tile * about.overlap / 200)
         if self._options.halo is not None:
             halo = self._options.halo
-        if len(info.cells) > 1:
-            halo = 0
         if about.tile <= 2 * halo:
             rule = f"a tile of {about.tile} px must be wider than its two rims"
             raise wrong_option("halo", "deepness", rule, value=str(halo), remedy="State a smaller one")

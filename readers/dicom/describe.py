@@ -1,4 +1,4 @@
-"""A stack in the words of the reading seam: channels, placement, cells, facts for the tables, and notes."""
+"""A stack in the words of the reading seam: channels, placement, planes, facts for the tables, and notes."""
 
 import statistics
 from collections import Counter
@@ -8,11 +8,10 @@ from typing import TypeVar
 import numpy as np
 
 from ..fingerprint import fingerprint
-from ..geometry import Box, Placement
-from ..image import Cell, Channel, ImageInfo
+from ..geometry import Placement
+from ..image import Channel, ImageInfo, Plane
 from ..options import wrong_option
 from ..pseudonym import Pseudonyms
-from ..sheet import Sheet
 from .classes import burned_in_risk, is_secondary
 from .facts import Window
 from .faults import FaultError
@@ -33,7 +32,6 @@ FACTS: Mapping[str, str] = {
     "rows": "pixels of a slice, down",
     "columns": "pixels of a slice, across",
     "n_images": "slices or frames in the stack",
-    "sheet_columns": "slices a row of the sheet",
     "sort_basis": "what the order of slices rests on",
     "split_by": "what tells the stack from others at the same places",
     "spacing_source": "where the pixel size comes from",
@@ -78,21 +76,14 @@ Tables = Callable[[str, int], Table]
 
 
 def describe(
-    stack: Stack, name: str, names: Pseudonyms, *, columns: int, window: str, fates: Sequence[Fate], tables: Tables
+    stack: Stack, name: str, names: Pseudonyms, *, window: str, fates: Sequence[Fate], tables: Tables
 ) -> ImageInfo:
     """The facts of one stack. `fates` are those of its study's files. Raises `RequestError` for an unknown window."""
     first = stack.first
     facts = first.facts
-    shape = (facts.columns, facts.rows)
     source, size = spacing(facts, first.own)
-    placed = [
-        place(one.facts, one.own, names.uid(facts.frame_of_reference) if facts.frame_of_reference else "")
-        for one in stack.slices
-    ]
-    sheet = None
-    if len(stack.slices) > 1:
-        sheet = Sheet.lay(shape, len(stack.slices), columns=columns, spacing=size)
-    cells = tuple(_cell(at, one, placed[at], sheet, names) for at, one in enumerate(stack.slices))
+    frame = names.uid(facts.frame_of_reference) if facts.frame_of_reference else ""
+    planes = tuple(_plane(one, place(one.facts, one.own, frame), names) for one in stack.slices)
     files = tuple(sorted({str(split(one.file.source)[0]) for one in stack.slices}))
     seen = None if _is_colour(first) else choose_window(stack, window, tables)
     inverted = facts.photometric == "MONOCHROME1"
@@ -101,22 +92,21 @@ def describe(
         uri=files[0] if names.show else told_uri(study, name),
         reader="dicom",
         kind="study",
-        size=sheet.size if sheet else shape,
+        size=(facts.columns, facts.rows),
         channels=_channels(first),
-        placement=Placement.pixels("sheet of slices") if sheet else placed[0],
+        placement=planes[0].placement,
         id=name,
         part="",
         study=study,
         files=files,
         fingerprint=fingerprint(files),
         notes=tuple(_notes(stack, seen, wished=parse_window(window) is not None)),
-        cells=cells,
+        planes=planes,
         facts=tuple(
             (key, text)
             for key, text in {
                 **_plain_facts(stack, names),
                 **_geometry_facts(stack, source, size),
-                **({"sheet_columns": str(sheet.columns)} if sheet else {}),
                 **(_window_facts(seen, inverted=inverted) if seen else {}),
                 "inverted": "yes" if inverted else "",
                 **_study_facts(fates),
@@ -202,18 +192,17 @@ def _channels(one: Slice) -> tuple[Channel, ...]:
     return (Channel("grey", dtype="float32", quantity=one.facts.quantity),)
 
 
-def _cell(number: int, one: Slice, placement: Placement, sheet: Sheet | None, names: Pseudonyms) -> Cell:
+def _plane(one: Slice, placement: Placement, names: Pseudonyms) -> Plane:
     position = None
     if one.own.position is not None and one.own.orientation is not None:
         direction = normal(one.own.orientation)
         position = None if direction is None else round(float(direction @ np.asarray(one.own.position)), 6)
-    return Cell(
-        box=sheet.cell(number) if sheet else Box(0.0, 0.0, float(one.facts.columns), float(one.facts.rows)),
-        name=names.uid(one.file.sop),
-        frame=one.frame,
+    return Plane(
+        placement=placement,
         source=one.file.source,
+        frame=one.frame,
+        name=names.uid(one.file.sop),
         position_mm=position,
-        placement=sheet.place(number, placement) if sheet else placement,
         instance=one.facts.instance,
     )
 

@@ -1,4 +1,4 @@
-"""DICOM studies: files, folders, archives and DICOMDIRs become images; a stack of slices is a sheet.
+"""DICOM studies: files, folders, archives and DICOMDIRs become images; a stack has a plane for each slice.
 
 Pixels are modality values (Hounsfield units, where the file says so) in float32, padding invalid; colour is red, green
 and blue of 8 bits. Nothing about a person is in an image's facts: UIDs and paths are pseudonyms (`pseudonym.py`) unless
@@ -8,7 +8,7 @@ the option `names` says show. This file holds no DICOM library: the limited proc
 import os
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -20,9 +20,7 @@ from ..errors import ReadError
 from ..geometry import Box
 from ..image import BaseImage, Claim, FolderScan, ImageInfo, Mask, Pixels
 from ..pseudonym import NameOptions, Pseudonyms
-from ..render import Curve, Stretch
 from ..resample import lattice, resample, taps
-from ..sheet import sheet_of
 from .classes import FOR_SLIDES
 from .decode import decoder
 from .describe import describe, told_uri
@@ -31,14 +29,12 @@ from .source import sniff, split
 from .survey import LISTING, Survey, has_dicom, survey
 
 _CACHE: Final = 128 * 2**20  # bytes of decoded frames that an open image keeps
-_CURVES: Final[Mapping[str, Curve]] = {"": "linear", "sigmoid": "sigmoid", "steps": "steps"}
 _WHOLE_SLIDE: Final = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.77\.1\.6(?![.0-9])")
 
 
 class DicomOptions(NameOptions):
     """Options of the reader "dicom"."""
 
-    columns: int = Field(default=5, ge=1, le=1000, description="Slices a row of a stack that is laid out as a sheet.")
     window: str = Field(
         default="",
         description="How grey is seen: centre,width, a CT preset such as lung, or the file's name for a window.",
@@ -137,14 +133,13 @@ class DicomReader:
         return DicomImage(info, channels)
 
     def _infos(self, uri: str, found: Survey, names: Pseudonyms, options: DicomOptions) -> list[ImageInfo]:
-        columns, tables = options.columns, decoder().table
-        window = options.window
+        window, tables = options.window, decoder().table
         inside = Path(uri).is_file() and Path(uri).name != LISTING  # other files' fates are told in notes
         infos: list[ImageInfo] = []
         for place, stack in enumerate(found.series.stacks):
             first = stack.first
             fates = found.of_study(first.file.study)
-            info = describe(stack, f"stack{place}", names, columns=columns, window=window, fates=fates, tables=tables)
+            info = describe(stack, f"stack{place}", names, window=window, fates=fates, tables=tables)
             infos.append(_with_archive_notes(info, found) if inside else info)
             self._order[_place(info)] = first.file.study, first.file.series, *first.order
         return self.number(infos)
@@ -157,27 +152,26 @@ class DicomImage(BaseImage):
         info = self._info
         self._frames: OrderedDict[int, Pixels] = OrderedDict()
         self._dtype = np.dtype(info.channels[0].dtype)
-        facts = dict(info.facts)
-        self._shape = (int(facts["columns"]), int(facts["rows"]))
-        self._sheet = sheet_of(info)
         self._decoder = decoder()
-        for path in sorted({str(split(cell.source)[0]) for cell in info.cells}):
+        for path in sorted({str(split(plane.source)[0]) for plane in info.planes}):
             if not Path(path).is_file():
                 raise as_error(info.id or info.uri, FaultError("missing"))
 
     def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
-        """See `Image.read`. In a sheet only the slices that are touched are decoded, and no pixel mixes two."""
-        if self._sheet is not None:
-            return self._sheet.read(box, size, self._rows, len(self._places), self._dtype)
-        down = taps(lattice(box.y0, box.y1, size[1]), self._shape[1])
-        across = taps(lattice(box.x0, box.x1, size[0]), self._shape[0])
+        return self._read_plane(box, size, 0)
+
+    def _read_plane(self, box: Box, size: tuple[int, int], plane: int) -> tuple[Pixels, Mask]:
+        """See `Image.read`. Only that slice is decoded."""
+        width, height = self._info.size
+        down = taps(lattice(box.y0, box.y1, size[1]), height)
+        across = taps(lattice(box.x0, box.x1, size[0]), width)
         if down is None or across is None:
             shape = (size[1], size[0])
             return np.zeros((*shape, len(self._places)), dtype=self._dtype), np.zeros(shape, dtype=np.bool_)
         window = slice(across.start, across.stop)
 
         def rows(start: int, stop: int) -> tuple[Pixels, Mask | None]:
-            native, usable = self._rows(0, start, stop)
+            native, usable = self._rows(plane, start, stop)
             return native[:, window], None if usable is None else usable[:, window]
 
         return resample(rows, down, across, len(self._places), self._dtype)
@@ -195,13 +189,13 @@ class DicomImage(BaseImage):
 
     def _frame(self, number: int) -> Pixels:
         if number not in self._frames:
-            cell = self._info.cells[number]
+            plane, (width, height) = self._info.planes[number], self._info.size
             try:
-                pixels = self._decoder.frame(cell.source, cell.frame - 1, 0, self._shape[1])
+                pixels = self._decoder.frame(plane.source, plane.frame - 1, 0, height)
             except FaultError as fault:
-                raise as_error(f"{self._info.id}, slice {number + 1} of {len(self._info.cells)}", fault) from None
+                raise as_error(f"{self._info.id}, slice {number + 1} of {len(self._info.planes)}", fault) from None
             colours = 1 if len(self._info.channels) == 1 else 3
-            if pixels.shape[:2] != self._shape[::-1] or pixels.ndim != (2 if colours == 1 else 3):
+            if pixels.shape[:2] != (height, width) or pixels.ndim != (2 if colours == 1 else 3):
                 raise as_error(self._info.id, FaultError("decode", f"an array of {pixels.shape}"))
             while self._frames and sum(kept.nbytes for kept in self._frames.values()) + pixels.nbytes > _CACHE:
                 self._frames.popitem(last=False)
@@ -210,44 +204,9 @@ class DicomImage(BaseImage):
         return self._frames[number]
 
 
-def stated_stretch(info: ImageInfo) -> Stretch | None:
-    """The window that a grey image is to be seen through, as a stretch; None where its pixels must decide.
-
-    It renders what `grey.grey8` renders. MONOCHROME1 has its ends exchanged: `low`, which becomes black, is then the
-    higher number. What is not valid, padding above all, is black.
-    """
-    facts = dict(info.facts)
-    if "window_low" not in facts:
-        return None
-    steps = [step.partition(":") for step in facts.get("window_steps", "").split()]
-    return Stretch(
-        (info.channels[0].name,),
-        (float(facts["window_low"]),),
-        (float(facts["window_high"]),),
-        facts["window_used"],
-        curve=_CURVES[facts.get("window_curve", "")],
-        steps=tuple((float(number), int(grey)) for number, _, grey in steps),
-        blank=0,
-    )
-
-
-def study_stretch(info: ImageInfo, fitted: Stretch) -> Stretch:
-    """How an image is seen: an image of a study through its stated window, else as it was `fitted` to its pixels.
-
-    Also then MONOCHROME1 shows low values as white, and what is not valid in a study is black. Other images' stretch
-    is the fitted one.
-    """
-    if not info.cells:
-        return fitted
-    if (stated := stated_stretch(info)) is not None:
-        return stated
-    ends = (fitted.high, fitted.low) if "inverted" in dict(info.facts) else (fitted.low, fitted.high)
-    return replace(fitted, low=ends[0], high=ends[1], blank=0)
-
-
 def _place(info: ImageInfo) -> tuple[tuple[str, ...], str]:
     """What tells an image from all others of a scan, whatever its id: its files, and its first slice in them."""
-    return info.files, f"{info.cells[0].source} {info.cells[0].frame}"
+    return info.files, f"{info.planes[0].source} {info.planes[0].frame}"
 
 
 def _kind(modality: str) -> str:

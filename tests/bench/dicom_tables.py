@@ -20,10 +20,10 @@ import numpy as np
 import pydicom
 import pydicom.data
 from limner.readers.contract import scan_with
-from limner.readers.dicom.reader import DicomReader, stated_stretch
+from limner.readers.dicom.reader import DicomReader
 from limner.readers.errors import LimnerError
 from limner.readers.image import ImageInfo
-from limner.readers.render import Stretch, render
+from limner.readers.render import Stretch, render, stated_stretch
 from pydicom.uid import ImplicitVRLittleEndian
 
 HERE = Path(__file__).resolve().parent
@@ -48,10 +48,8 @@ def images(folders: list[Path]) -> Iterator[tuple[str, Path, ImageInfo]]:
 def rendering(name: str, path: Path, info: ImageInfo, room: Path) -> str:
     """One row: the most that two renderings of the first frame differ, in grey levels."""
     with READER.open(info) as image:
-        cell = info.cells[0]
-        width, height = int(cell.box.width), int(cell.box.height)
         try:
-            values, valid = image.read(cell.box, (width, height))
+            values, valid = image.read(info.box, info.size)
         except LimnerError as error:
             return f"{name}: not read: {error.rule}"
     stretch = stated_stretch(info)

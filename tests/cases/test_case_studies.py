@@ -49,7 +49,7 @@ def brightness(found: list[dict[str, str]], corner: tuple[float, float] | None =
         float(row["score"])
         for row in found
         if all(row[key] == value for key, value in where.items())
-        and corner in {None, tuple(float(row[key] or "nan") for key in ("bbox_x0_px", "bbox_y0_px"))}
+        and corner in {None, tuple(float(row[key] or "nan") for key in ("x0_px", "y0_px"))}
     ]
 
 
@@ -79,10 +79,10 @@ def test_the_slices_of_a_mosaic_lie_where_the_patient_was(look: Callable[[str], 
             one
             for one in found
             if one["slice"] == str(number)
-            and float(one["bbox_x0_px"]) <= column < float(one["bbox_x1_px"])
-            and float(one["bbox_y0_px"]) <= row < float(one["bbox_y1_px"])
+            and float(one["x0_px"]) <= column < float(one["x1_px"])
+            and float(one["y0_px"]) <= row < float(one["y1_px"])
         ]
-        middle = [(float(tile[f"bbox_{axis}0_px"]) + float(tile[f"bbox_{axis}1_px"])) / 2 - 0.5 for axis in "xy"]
+        middle = [(float(tile[f"{axis}0_px"]) + float(tile[f"{axis}1_px"])) / 2 - 0.5 for axis in "xy"]
         place = [float(tile[f"centre_lps_{axis}_mm"]) for axis in "xyz"]
         assert place[0] + 3 * (column - middle[0]) == pytest.approx(-48)
         assert place[1] + 3 * (row - middle[1]) == pytest.approx(-78)
@@ -185,7 +185,7 @@ def test_a_tomogram_is_placed_by_its_detectors_sequence(look: Callable[[str], Pa
     found = rows(out / "findings.csv")
     heights = {row["slice"]: float(row["centre_lps_z_mm"] or "nan") for row in found}
     assert heights == {str(number + 1): 50.0 + 4 * number for number in range(6)}
-    middle = [(float(row["bbox_x0_px"]) + float(row["bbox_x1_px"])) / 2 - 0.5 for row in found]
+    middle = [(float(row["x0_px"]) + float(row["x1_px"])) / 2 - 0.5 for row in found]
     assert [float(row["centre_lps_x_mm"]) for row in found] == pytest.approx([-128 + 4 * column for column in middle])
 
 

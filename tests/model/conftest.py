@@ -34,8 +34,9 @@ class Picture:
         """All of them."""
         return self.info.channels
 
-    def read(self, box: Box, size: tuple[int, int]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    def read(self, box: Box, size: tuple[int, int], plane: int = 0) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
         """As the protocol says, by nearest neighbour."""
+        del plane  # there is one
         height, width = self.mask.shape
         left = box.x0 + np.arange(size[0]) * (box.width / size[0])
         top = box.y0 + np.arange(size[1]) * (box.height / size[1])

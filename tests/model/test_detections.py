@@ -17,8 +17,8 @@ from limner.model.lift import lift
 from limner.model.seams import join
 from limner.model.tiling import TileGrid
 from limner.model.views import core_window
-from limner.readers.geometry import Box, Placement
-from limner.readers.image import Cell, Channel, ImageInfo
+from limner.readers.geometry import Placement
+from limner.readers.image import Channel, ImageInfo
 from limner.readers.regions import Grid, Region, cut
 from shapely.geometry import box
 
@@ -208,11 +208,9 @@ def test_what_nobody_saw_the_end_of_says_so() -> None:
     assert whole.notes == {}
 
 
-def test_a_slice_ends_where_its_cell_does() -> None:
-    cells = tuple(Cell(Box(x, 0, x + 100, 100), str(x), 1, "", None, Placement.pixels()) for x in (0, 100))
-    found = [sighting((60, 10, 100, 30), (0, 0, 100, 100)), sighting((100, 10, 140, 30), (100, 0, 200, 100))]
-    assert [thing.notes for thing in merge(found, replace(INFO, cells=cells))] == [{}, {}]
-    assert [thing.notes for thing in merge(found, INFO)] == [{"cut": "right"}, {"cut": "left"}]
+def test_boxes_on_two_slices_are_two_things() -> None:
+    found = [replace(sighting((60, 10, 100, 30), (0, 0, 100, 100)), plane=plane) for plane in (0, 0, 3)]
+    assert [(thing.plane, thing.numbers["sightings"]) for thing in join(found, INFO)] == [(0, 1.0), (3, 1.0)]
 
 
 @pytest.mark.parametrize(

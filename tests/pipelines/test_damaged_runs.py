@@ -157,7 +157,7 @@ def test_a_number_that_was_changed_is_noticed(ended: Path, tmp_path: Path) -> No
 def test_a_manifest_of_another_version_is_told_as_that(ended: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(ended / "run", tmp_path / "run")
     manifest = json.loads((folder / "manifest.json").read_text())
-    for format_, changes in ((2, {}), (1, {"files": None})):
+    for format_, changes in ((1, {}), (2, {"files": None})):
         changed = {**manifest, "format": format_, **changes}
         changed.pop("sha256")
         (folder / "manifest.json").write_text(json.dumps(changed))
@@ -179,14 +179,18 @@ def test_a_strangers_run_writes_nowhere_else(ended: Path, tmp_path: Path) -> Non
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
 
 
-def test_a_finding_far_outside_its_image_is_damage(ended: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["far away", "on no plane"])
+def test_a_finding_far_outside_its_image_is_damage(ended: Path, tmp_path: Path, where: str) -> None:
     """Its outline would get a vertex every so often, all the way."""
     folder = shutil.copytree(ended / "run", tmp_path / "run")
     path = folder / "results.jsonl"
     text = path.read_text(encoding="utf-8")
     place = re.search(r'"coordinates":\[\[\[[0-9.]+', text)
     assert place is not None
-    text = text.replace(place[0], place[0].rpartition("[")[0] + "[64000000.0", 1)
+    if where == "far away":
+        text = text.replace(place[0], place[0].rpartition("[")[0] + "[64000000.0", 1)
+    else:
+        text = text.replace('{"label":', '{"plane":1,"label":', 1)
     path.write_bytes(b"".join(sealed(line[: line.rindex(',"sha256"')].encode() + b"}") for line in text.splitlines()))
     said = " ".join(made.error for made in write_reports(read_record(folder), folder, load_writers(WRITERS)))
     assert "must be shapes on it" in said

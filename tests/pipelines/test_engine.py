@@ -35,12 +35,6 @@ class Job:
             raise ModelError("model", "it must be there", remedy="Get it")
         if ("begin", "die") in self.faults:
             os._exit(7)
-        return Work(self)
-
-
-@dataclass
-class Work:
-    job: Job
 
     def look(self, regions):
         return [(region, self.place(region)) for region in regions]
@@ -50,8 +44,8 @@ class Work:
 
     def annotate(self, looks):
         for region, place in looks:
-            fault = dict(self.job.faults).get(place)
-            tried = Path(self.job.notes, f"tried-{place}")
+            fault = dict(self.faults).get(place)
+            tried = Path(self.notes, f"tried-{place}")
             first = not tried.exists()
             tried.touch()
             if fault == "die" or (fault == "die once" and first):
@@ -65,7 +59,7 @@ class Work:
         return [Result(region.key, region.grid.image, "done", seconds=float(os.getpid())) for region, _ in looks]
 
     def close(self):
-        Path(self.job.notes, "closed").touch()
+        Path(self.notes, "closed").touch()
 '''
 
 

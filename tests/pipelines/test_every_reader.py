@@ -80,12 +80,8 @@ def test_what_is_found_does_not_depend_on_how_the_picture_is_cut(
         assert said.code == 0, said.err
         (image,) = read_record(out).images
         assert image.info.reader == case.reader
-        assert len(image.info.cells) == {"stack": 11, "radiograph": 1}.get(kind, 0)
-        if kind == "stack":  # the sheet is laid for the regions: a finding is the same where its slice is
-            cells = {cell.box: cell.name for cell in image.info.cells}
-            found[hd_num] = sorted((cells[type(image.info.box)(*f.geometry.bounds)], f.score) for f in image.findings())
-        else:
-            found[hd_num] = [(f.label, f.geometry.normalize().wkt, f.score) for f in image.findings()]
+        assert len(image.info.planes) == (11 if kind == "stack" else 1)
+        found[hd_num] = [(f.label, f.plane, f.geometry.normalize().wkt, f.score) for f in image.findings()]
     assert found[1] == found[4] == found[25]
     assert len(found[1]) >= 10
 

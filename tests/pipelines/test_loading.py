@@ -15,7 +15,6 @@ import rasterio
 from limner.model import weights
 from limner.pipelines import estimate
 from limner.pipelines import run as running
-from limner.pipelines.work import RegionJob
 from limner.readers.plugins import installed
 from rasterio.enums import ColorInterp
 
@@ -29,6 +28,7 @@ WATCH = '''
 import gc, importlib, os, weakref
 from dataclasses import dataclass
 from pathlib import Path
+from limner.pipelines.work import RegionJob
 
 NETWORKS = {
     "limner.model.asking.imagetext": ["ImageText"],
@@ -75,14 +75,13 @@ def unwatch():
     made.clear()
 
 
-@dataclass(frozen=True)
-class WatchedJob:
-    job: object
-    log: str
+@dataclass
+class WatchedJob(RegionJob):
+    log: str = ""
 
     def begin(self):
         watch(self.log)
-        return self.job.begin()
+        super().begin()
 '''
 
 
@@ -111,7 +110,9 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     watching.watch(str(log))
 
     def of(*parts: Any, **options: Any) -> Any:  # noqa: ANN401 - whatever a job takes
-        return watching.WatchedJob(RegionJob.of(*parts, **options), str(log))
+        job = watching.WatchedJob.of(*parts, **options)
+        job.log = str(log)
+        return job
 
     monkeypatch.setattr(running, "RegionJob", SimpleNamespace(of=of))
     lines = lambda: [line.split() for line in log.read_text().splitlines()]  # noqa: E731 - short

@@ -73,10 +73,10 @@ class PluginReader:
         """A pyramid, of which what is at the right cannot be read."""
         opened, read = PyramidReader().open(info, channels), PyramidReader().open(info, channels).read
 
-        def failing(box: Any, size: tuple[int, int]) -> Any:  # noqa: ANN401 - as in `Image.read`
+        def failing(box: Any, size: tuple[int, int], plane: int = 0) -> Any:  # noqa: ANN401 - as in `Image.read`
             if box.x0 > 300 and size[0] < 300:  # a region, not the overview
                 raise ReadError(info.uri, "it must be readable", value=Path(info.uri).name, remedy="Copy it")
-            return read(box, size)
+            return read(box, size, plane)
 
         opened.read = failing
         return opened

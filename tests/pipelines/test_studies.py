@@ -10,8 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from limner.pipelines.config import Settings
+from limner.pipelines.plan import reading_options, scan_inputs
 from limner.pipelines.report import read_record
 from limner.readers.dicom.grey import Table, Voi, grey8
+from limner.readers.geometry import Placement
+from limner.readers.image import ImageInfo, Plane
+from limner.readers.overview import SHOWN, Montage
 
 pytestmark = pytest.mark.slow
 
@@ -35,13 +40,14 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("hd_num", [1, 4, 9, 25])
-def test_a_slice_is_a_tile(tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner, hd_num: int) -> None:
+def test_findings_name_their_slice(
+    tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner, hd_num: int
+) -> None:
     folder = making.save_all(making.slices(7), tmp_path / "ct", order=[3, 1, 6, 0, 5, 2, 4])
     out = tmp_path / "out"
     said = limner("run", folder, "--model", per_tile, "--out", out, "--hd-num", hd_num)
     assert said.code == 0, said.err
     found = rows(out / "findings.csv")
-    assert [row["n_slices"] for row in found] == ["1"] * 7
     assert sorted(int(row["slice"]) for row in found) == list(range(1, 8))
     assert len({row["sop_uid"] for row in found}) == 7
     place = {int(row["slice"]): float(row["slice_position_mm"]) for row in found}
@@ -55,13 +61,11 @@ def test_a_slice_is_a_tile(tmp_path: Path, making: ModuleType, per_tile: str, li
     slice_mm2 = math.prod(float(dict(image.info.facts)[key]) for key in ("rows", "row_mm", "columns", "col_mm"))
     assert float(summary["analysed_mm2"]) == pytest.approx(7 * slice_mm2)
     assert float(summary["per_mm2.seen"]) == pytest.approx(1 / slice_mm2)
-    assert len({f.geometry.bounds for f in image.findings()}) == 7
-    assert {cell.box for cell in image.info.cells} >= {
-        type(image.info.box)(*f.geometry.bounds) for f in image.findings()
-    }
+    assert [f.plane for f in image.findings()] == list(range(7))
+    assert {f.geometry.bounds for f in image.findings()} == {(0.0, 0.0, 6.0, 8.0)}
 
 
-def test_a_finding_keeps_its_uid_whatever_the_sheet(
+def test_a_finding_keeps_its_uid_however_slices_are_cut(
     tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
 ) -> None:
     folder = making.save_all(making.slices(7), tmp_path / "ct")
@@ -153,19 +157,45 @@ def test_the_model_and_the_picture_see_what_the_file_wants_shown(
     assert {"sigmoid": "1500/1200 SIGMOID", "table": "3000 entries from 100 LUT"}[kind] in image.seen["Window"]
 
 
-def test_a_manifest_of_before_there_were_tables_is_read(
+def test_facts_do_not_depend_on_any_budget_of_a_model(tmp_path: Path, making: ModuleType) -> None:
+    folder = str(making.save_all(making.slices(7), tmp_path / "ct"))
+    seen = []
+    for changes in ({"hd_num": 9}, {"hd_num": 25, "overlap": 8}, {"hd_num": 1, "batch": 3, "skip_empty": False}):
+        settings = Settings.resolve({"inputs": [folder], **changes})
+        (*_, last) = (row.infos for row in scan_inputs(settings, reading_options(settings)) if row.infos)
+        seen.append(last)
+    assert seen[0] == seen[1] == seen[2]
+    assert seen[0][0].size == (6, 8)
+
+
+def test_pixels_that_are_not_square_are_seen_square(
     tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
 ) -> None:
-    folder, out = making.save_all(making.slices(3), tmp_path / "ct"), tmp_path / "out"
-    assert limner("run", folder, "--model", per_tile, "--out", out).code == 0
-    manifest = json.loads((out / "manifest.json").read_text())
-    manifest.pop("sha256")  # another thing of later
-    for image in manifest["images"]:
-        assert image["stretch"].pop("blank") == 0
-        assert [cell.pop("instance") for cell in image["info"]["cells"]] == [1, 2, 3]
-    (out / "manifest.json").write_text(json.dumps(manifest))
-    assert limner("report", out).code == 0
-    assert [row["instance_number"] for row in rows(out / "findings.csv")] == [""] * 3
+    folder = making.save_all(making.slices(3, PixelSpacing=[1.0, 0.5]), tmp_path / "ct")
+    assert limner("run", folder, "--model", per_tile, "--out", tmp_path / "out").code == 0
+    (image,) = read_record(tmp_path / "out").images
+    assert image.scale == (1.0, 0.5)  # mm between rows are twice those between columns
+    assert {f.geometry.bounds for f in image.findings()} == {(0.0, 0.0, 6.0, 8.0)}
+    overview = image.overview()
+    assert overview is not None
+    assert overview.montage is not None
+    assert overview.montage.planes == (0, 1, 2)
+
+
+def test_a_long_stack_shows_the_slices_with_findings() -> None:
+    info = ImageInfo(
+        "u",
+        "dicom",
+        (4, 4),
+        (),
+        Placement.pixels(),
+        planes=tuple(Plane(Placement.pixels(), f"{k}") for k in range(200)),
+    )
+    assert len(Montage.of(info).planes) == SHOWN
+    assert {3, 150} <= set(Montage.of(info, [150, 3]).planes)
+    crowded = Montage.of(info, range(100, 200)).planes
+    assert len(crowded) == SHOWN
+    assert min(crowded) >= 100
 
 
 def test_a_run_without_a_model_says_so_and_shows_what_there_is(
@@ -187,11 +217,11 @@ def test_a_run_without_a_model_says_so_and_shows_what_there_is(
     assert rows(out / "findings.csv") == []
     (image,) = read_record(out).images
     assert {(area.status, area.reason): area.pixels for area in image.areas}["skipped", "no model"] > 0
-    assert sum(area.pixels for area in image.areas) == image.info.size[0] * image.info.size[1]
+    assert sum(area.pixels for area in image.areas) == image.info.size[0] * image.info.size[1] * 5
     assert image.patches == ()
     assert image.overview() is not None
     assert (out / f"overview-{image.info.id}.png").stat().st_size > 1000
-    assert not list(out.glob("*.qupath.geojson*")), "a sheet of slices is no slide"
+    assert not list(out.glob("*.qupath.geojson*")), "a study is no slide"
 
 
 def test_every_member_of_an_archive_has_a_row(

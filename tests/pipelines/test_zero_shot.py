@@ -51,6 +51,6 @@ def test_a_slice_of_a_stack_is_named(
         assert said.code == 0, said.err
         batches.append([(out / name).read_bytes() for name in ("findings.csv", "areas.csv", "summary.csv")])
     assert batches[0] == batches[1]
-    tiles = [row for row in rows(tmp_path / "out1" / "findings.csv") if row["n_slices"] == "1"]
+    tiles = [row for row in rows(tmp_path / "out1" / "findings.csv") if row["kind"] == "tile"]
     assert sorted(int(row["slice"]) for row in tiles) == list(range(1, 8))
     assert len({row["sop_uid"] for row in tiles}) == 7

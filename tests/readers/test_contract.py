@@ -250,7 +250,7 @@ class Spoiled:
         good = image.read
         if self.how is not None:
             how = self.how
-            image.read = lambda box, size: how(good, box, size)  # type: ignore[method-assign] # a fault, planted
+            image.read = lambda box, size, _=0: how(good, box, size)  # type: ignore[method-assign] # a fault, planted
         return image
 
 
@@ -299,6 +299,7 @@ def strict(good: Any, box: Box, size: tuple[int, int]) -> tuple[Array, Array]:  
         (Spoiled(invented), "validity|outside"),
         (Spoiled(widened), "native dtype"),
         (Spoiled(strict), "half of its ground"),
+        (Spoiled(lambda good, box, size: good(box, size)), "a plane that an image has not"),
         (Spoiled(id=str), "scanning twice"),
         (Spoiled(files=()), "files that the image is made of"),
         (Spoiled(placement=Placement.pixels()), "known points"),

@@ -13,8 +13,8 @@ import pytest
 import shapely
 from limner.model.finding import Finding
 from limner.readers.errors import RequestError
-from limner.readers.geometry import Box, Placement
-from limner.readers.image import Cell, Kind
+from limner.readers.geometry import Placement
+from limner.readers.image import Kind, Plane
 from limner.reports.frames import files_frame, findings_frame, summary_frame
 from limner.reports.geojson import GeoJson
 from limner.reports.tables import FilesCsv, FindingsCsv, SummaryCsv
@@ -38,9 +38,9 @@ def study(image: MakeImage, findings: list[Finding]) -> ImageRecord:
         ((0.0, 0.0, 7.0), (2.0, 0.0, 100.0), (0.0, -0.5, 200.0)), "mm", frame="2.25.9", source="pixel_spacing"
     )
     made = image("s", place, findings)
-    cell = Cell(Box(0, 0, 1000, 800), "2.25.3", 1, "/secret/3", 7.0, place, 4)
+    plane = Plane(place, "/secret/3", 1, "2.25.3", 7.0, 4)
     facts = (("row_mm", "0.5"), ("col_mm", "2.0"), ("spacing_source", "pixel_spacing"))
-    return replace(made, info=replace(made.info, kind="study", study="2.25.1", cells=(cell,), facts=facts))
+    return replace(made, info=replace(made.info, kind="study", study="2.25.1", planes=(plane,), facts=facts))
 
 
 def test_a_map_is_a_geodataframe_with_typed_columns(

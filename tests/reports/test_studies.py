@@ -7,24 +7,20 @@ from pathlib import Path
 
 import pytest
 from limner.model.finding import Finding
-from limner.readers.geometry import Box, Placement
-from limner.readers.image import Cell, Channel, ImageInfo
-from limner.readers.sheet import Sheet
+from limner.readers.geometry import Placement
+from limner.readers.image import Channel, ImageInfo, Plane
 from limner.reports.columns import FINDINGS
-from limner.reports.patient import cells_touched
 from limner.reports.studies import SERIES, STUDIES, StudiesCsv
 from limner.reports.tables import FindingsCsv
 from limner.reports.writer import ImageRecord, Record
-from shapely.geometry import Polygon, box
+from shapely.geometry import box
 
-SHEET = Sheet.lay((10, 6), 5, columns=2, spacing=(1.0, 0.5))  # cells of 12: a slice is 10 wide and 12 high in it
 OF_STUDIES = [column.name for column in FINDINGS if column.kinds == ("study",)]
 FACTS = {
     "series_uid": "2.25.7",
     "modality": "CT",
     "rows": "6",
     "columns": "10",
-    "sheet_columns": "2",
     "row_mm": "1.0",
     "col_mm": "0.5",
     "spacing_source": "pixel_spacing",
@@ -42,19 +38,16 @@ def slice_place(z: float) -> Placement:
 
 
 def stack(**changes: str) -> ImageInfo:
-    cells = tuple(
-        Cell(SHEET.cell(k), f"2.25.{k}", 1, f"/secret/{k}", 2.0 * k, SHEET.place(k, slice_place(2.0 * k)), 40 - k)
-        for k in range(5)
-    )
+    planes = tuple(Plane(slice_place(2.0 * k), f"/secret/{k}", 1, f"2.25.{k}", 2.0 * k, 40 - k) for k in range(5))
     return ImageInfo(
         uri="dicom:2.25.1/study1-ct1",
         reader="dicom",
-        size=SHEET.size,
+        size=(10, 6),
         channels=(Channel("grey", dtype="float32", quantity="HU"),),
-        placement=Placement.pixels("sheet of slices"),
+        placement=planes[0].placement,
         id="study1-ct1",
         study="2.25.1",
-        cells=cells,
+        planes=planes,
         facts=tuple((FACTS | changes).items()),
         kind="study",
         notes=("=1+1 is a formula",),
@@ -81,10 +74,8 @@ def findings_csv(folder: Path, *images: tuple[ImageInfo, list[Finding]]) -> list
 
 
 def in_slice(number: int, x0: float, y0: float, x1: float, y1: float, label: str = "mass") -> Finding:
-    """A box in a slice's own pixels, as a finding on the sheet: slices are seen twice as high as they are."""
-    cell = SHEET.cell(number)
-    x, y = cell.x0 + SHEET.margin[0], cell.y0 + SHEET.margin[1]
-    return Finding(label, box(x + x0, y + 2 * y0, x + x1, y + 2 * y1), "box", 0.75)
+    """A box in a slice's own pixels."""
+    return Finding(label, box(x0, y0, x1, y1), "box", 0.75, plane=number)
 
 
 def test_findings_csv_itself_tells_slice_and_place(tmp_path: Path) -> None:
@@ -102,13 +93,12 @@ def test_findings_csv_itself_tells_slice_and_place(tmp_path: Path) -> None:
         "sop_uid": "2.25.3",
         "frame": "1",
         "instance_number": "37",
-        "n_slices": "1",
         "slice": "4",
         "slice_position_mm": "6.000",
-        "bbox_x0_px": "2.000",
-        "bbox_y0_px": "2.000",
-        "bbox_x1_px": "4.000",
-        "bbox_y1_px": "4.000",
+        "x0_px": "2.000",
+        "y0_px": "2.000",
+        "x1_px": "4.000",
+        "y1_px": "4.000",
         "centre_lps_x_mm": "101.500",
         "centre_lps_y_mm": "203.000",
         "centre_lps_z_mm": "6.000",
@@ -122,22 +112,13 @@ def test_findings_csv_itself_tells_slice_and_place(tmp_path: Path) -> None:
     assert re.fullmatch(r"2\.25\.[0-9]{30,39}", row["finding_uid"])
 
 
-def test_a_findings_uid_is_its_own_and_the_same_on_another_sheet(tmp_path: Path) -> None:
+def test_a_findings_uid_is_its_own_and_the_same_again(tmp_path: Path) -> None:
     one, other = in_slice(3, 2, 2, 4, 4), in_slice(3, 2, 2, 4, 5)
     named = [
         row["finding_uid"] for row in findings_csv(tmp_path, (stack(), [one, other, one, in_slice(1, 2, 2, 4, 4)]))
     ]
     assert len(set(named)) == 4
-    wide = Sheet.lay((10, 6), 5, columns=5, spacing=(1.0, 0.5))
-    cells = tuple(
-        replace(cell, box=wide.cell(k), placement=wide.place(k, slice_place(2.0 * k)))
-        for k, cell in enumerate(stack().cells)
-    )
-    elsewhere = replace(stack(sheet_columns="5"), size=wide.size, cells=cells)
-    corner = wide.cell(3)
-    x, y = corner.x0 + wide.margin[0], corner.y0 + wide.margin[1]
-    moved = Finding("mass", box(x + 2, y + 4, x + 4, y + 8), "box", 0.25)
-    (row,) = findings_csv(tmp_path, (elsewhere, [moved]))
+    (row,) = findings_csv(tmp_path, (stack(), [replace(one, score=0.25)]))
     assert row["finding_uid"] == named[0]
     (row,) = findings_csv(tmp_path, (replace(stack(), study="2.25.99"), [one]))
     assert row["finding_uid"] != named[0]
@@ -157,16 +138,16 @@ def test_a_findings_uid_is_its_own_and_the_same_on_another_sheet(tmp_path: Path)
 def test_the_side_follows_from_mm_of_who_lay_on_the_back(tmp_path: Path, position: str, x: float, side: str) -> None:
     info = stack(patient_position=position)
     place = Placement(((0.5, 0.0, x), (0.0, 1.0, 0.0), (0.0, 0.0, 0.0)), "mm", frame="2.25.9", source="pixel_spacing")
-    info = replace(info, cells=tuple(replace(cell, placement=SHEET.place(3, place)) for cell in info.cells))
+    info = replace(info, planes=tuple(replace(plane, placement=place) for plane in info.planes))
     (row,) = findings_csv(tmp_path, (info, [in_slice(3, 2, 2, 4, 4)]))
     assert row["laterality_geometry"] == side
 
 
 def test_without_a_place_in_the_patient_there_is_no_centre_and_a_region_has_no_size(tmp_path: Path) -> None:
     def flat(source: str) -> ImageInfo:
-        cell = Cell(Box(0, 0, 10, 6), "2.25.3", 1, "/secret/3", None, Placement.pixels(source))
+        place = Placement.pixels(source)
         facts = tuple((FACTS | {"spacing_source": source, "patient_position": "HFS"}).items())
-        return replace(stack(), size=(10, 6), cells=(cell,), facts=facts)
+        return replace(stack(), placement=place, planes=(Plane(place, "/secret/3", 1, "2.25.3"),), facts=facts)
 
     finding = Finding("mass", box(2, 2, 4, 4), "box")
     for source, size in (("imager_plane", ("1.000", "2.000", "2")), ("us_region", ("", "", ""))):
@@ -174,7 +155,7 @@ def test_without_a_place_in_the_patient_there_is_no_centre_and_a_region_has_no_s
         assert (row["bbox_w_mm"], row["bbox_h_mm"], row["area_mm2"]) == size
         assert row["spacing_source"] == source
         assert {row[key] for key in ("centre_lps_x_mm", "laterality_geometry", "slice_position_mm")} == {""}
-        assert [row[f"bbox_{edge}_px"] for edge in ("x0", "y1")] == ["2.000", "4.000"]
+        assert [row[f"{edge}_px"] for edge in ("x0", "y1")] == ["2.000", "4.000"]
 
 
 def test_scenes_keep_their_own_columns_and_beside_studies_leave_theirs_empty(tmp_path: Path) -> None:
@@ -182,26 +163,11 @@ def test_scenes_keep_their_own_columns_and_beside_studies_leave_theirs_empty(tmp
     finding = Finding("lake", box(1, 1, 5, 5), "box")
     (row,) = findings_csv(tmp_path, (scene, [finding]))
     assert not set(OF_STUDIES) & set(row)
-    rows = findings_csv(tmp_path, (scene, [finding]), (stack(), [Finding("all", box(0, 0, *SHEET.size), "region")]))
+    rows = findings_csv(tmp_path, (scene, [finding]), (stack(), [Finding("all", box(0, 0, 10, 6), "region")]))
     assert {rows[0][key] for key in (*OF_STUDIES, "area_mm2")} == {""}
     assert {rows[1][key] for key in ("area_m2", "lon", "world_x", "crs")} == {""}
-    assert (rows[1]["n_slices"], rows[1]["sop_uid"], rows[1]["study_uid"]) == ("5", "", "2.25.1")
+    assert (rows[1]["sop_uid"], rows[1]["study_uid"]) == ("2.25.0", "2.25.1")
     assert rows[1]["finding_uid"]
-
-
-def test_a_finding_of_several_slices_names_none(tmp_path: Path) -> None:
-    finding = Finding("all", box(0, 0, *SHEET.size), "region")
-    (row,) = findings_csv(tmp_path, (stack(), [finding]))
-    assert (row["n_slices"], row["sop_uid"], row["centre_lps_x_mm"]) == ("5", "", "")
-
-
-def test_a_tile_touches_its_own_cell_only() -> None:
-    info = stack()
-    for number, cell in enumerate(info.cells):
-        tile = Finding("t", box(cell.box.x0, cell.box.y0, cell.box.x1, cell.box.y1), "tile")
-        assert [place for place, _ in cells_touched(info, tile)] == [number]
-    ell = Finding("t", Polygon([(0, 0), (24, 0), (24, 1), (1, 1), (1, 24), (0, 24)]), "area")
-    assert [place for place, _ in cells_touched(info, ell)] == [0, 1, 2]
 
 
 def test_a_study_sums_its_series(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def _whitelisted(info: ImageInfo) -> dict[str, object]:
     """An image's facts without the two fields by which it is opened: they hold paths and are for this machine only."""
     plain = TypeAdapter(ImageInfo).dump_python(info, mode="json")
     return {
-        k: v if k != "cells" else [{n: x for n, x in c.items() if n != "source"} for c in v]
+        k: v if k != "planes" else [{n: x for n, x in c.items() if n != "source"} for c in v]
         for k, v in plain.items()
         if k != "files"
     }

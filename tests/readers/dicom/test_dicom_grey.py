@@ -14,9 +14,9 @@ import pytest
 from limner.readers.contract import scan_with
 from limner.readers.dicom.grey import Modality, Table, Voi, grey8, padded, steps
 from limner.readers.dicom.pixels import Frames
-from limner.readers.dicom.reader import DicomReader, stated_stretch, study_stretch
+from limner.readers.dicom.reader import DicomReader
 from limner.readers.image import ImageInfo
-from limner.readers.render import Stretch, fit_stretch, render
+from limner.readers.render import Stretch, fit_stretch, image_stretch, render, stated_stretch
 
 READER = DicomReader()
 DCMTK = shutil.which("dcmj2pnm")
@@ -227,7 +227,7 @@ def test_without_a_window_low_values_of_monochrome1_are_white_all_the_same(tmp_p
         assert stated_stretch(info) is None
         with READER.open(info) as image:
             values, valid = image.read(info.box, info.size)
-        stretch = study_stretch(info, fit_stretch(values, valid, info.channels))
+        stretch = image_stretch(info, fit_stretch(values, valid, info.channels))
         greys[photometric] = render(values, valid, stretch)[..., 0].astype(int)
     assert greys["MONOCHROME1"][0, 0] == greys["MONOCHROME2"][0, 0] == 0
     total = (greys["MONOCHROME1"] + greys["MONOCHROME2"]).ravel()[1:]
