@@ -70,7 +70,7 @@ def hold_array(
     digest = hashlib.sha256(repr((pixels.shape, str(pixels.dtype))).encode())
     digest.update(np.ascontiguousarray(pixels).data)
     info = ImageInfo(
-        uri=f"{SCHEME}{next(_NUMBERS)}",
+        uri=f"{SCHEME}{next(_NUMBERS)}/{name}",
         reader=ArrayReader.name,
         size=(pixels.shape[1], pixels.shape[0]),
         channels=tuple(channels),

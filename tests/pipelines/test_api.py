@@ -118,7 +118,7 @@ def test_an_xarray_says_where_it_lies(scene: Path, card: Path) -> None:
     assert [*run.images["crs"]] == ["EPSG:32633"]
     bounds = run.findings.total_bounds
     assert (bounds[0] >= 500000, bounds[3] <= 5200000) == (True, True)
-    assert [*run.summary["image"]] == ["array"]
+    assert [*run.summary["image"]] == [*run.summary["name"]] == ["array"]
 
 
 @pytest.mark.parametrize(
