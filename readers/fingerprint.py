@@ -49,9 +49,9 @@ def fingerprint(files: Sequence[str]) -> str:
 
 
 def has_changed(info: ImageInfo) -> bool:
-    """Whether an image's files hold other bytes than when it was scanned; False where they are remote.
+    """Whether an image's files hold other bytes than when it was scanned; False where they are remote, or it has none.
 
     Raises `ReadError` where they are gone.
     """
     present = [name for name in info.files if os.path.isfile(name)]  # noqa: PTH113 - False for any error
-    return bool(info.fingerprint) and fingerprint(present or info.files) != info.fingerprint
+    return bool(info.fingerprint and info.files) and fingerprint(present or info.files) != info.fingerprint

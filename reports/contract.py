@@ -68,7 +68,7 @@ def hostile_record() -> Record:
 
 
 def _image(kind: Kind, name: str, placement: Placement) -> ImageRecord:
-    path = f"/home/{_PERSON}/{_PERSON}.tif"
+    path = f"/{_PERSON}/{_PERSON}.tif"
     planes = (Plane(placement, path, 1, "2.25.3", 5.0, 1),) if kind == "study" else ()
     facts = (("series_uid", "2.25.7"), ("row_mm", "1.0"), ("col_mm", "0.5")) if kind == "study" else ()
     info = ImageInfo(

@@ -72,7 +72,10 @@ def test_every_command_exists_with_its_flags(root: Path) -> None:
             while getattr(command, "commands", None) and rest and not rest[0].startswith("-"):
                 assert rest[0] in command.commands, (page, words)
                 command = command.commands[rest.pop(0)]
-            known = {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)} | {"--help"}
+            known = {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)} | {
+                "--help",
+                "-h",
+            }
             flags = {word.partition("=")[0] for word in rest if word.startswith("-")}
             assert flags <= known, (page, words, flags - known)
 

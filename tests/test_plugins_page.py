@@ -69,7 +69,7 @@ def test_all_three_run_together(place: Path) -> None:
     (place / "in").mkdir()
     np.save(place / "in" / "a.npy", picture)
     model = ("--model", "bright", "--bands", "red,green,blue", "--set", "model_options.threshold=0.7")
-    words = (*model, "--set", "reader_options.channels=first", "--report", "counts", "--out", "out")
+    words = (*model, "--set", "reader_options.channels=first", "--reports", "counts", "--out", "out")
     done = run(place, "run", "in", *words)
     assert done.returncode == 0, done.stdout + done.stderr
     counts = json.loads((place / "out" / "counts.json").read_text(encoding="utf-8"))

@@ -1,7 +1,4 @@
-"""Maps on which tools of this field fail, from a crop of the sample scene: the same pixels in many wrappings.
-
-A maker takes a folder and the crop, and returns the path of what it wrote there.
-"""
+"""Maps on which tools of this field fail: a maker takes a folder and a crop of the sample scene, and returns a path."""
 
 import json
 from collections.abc import Sequence

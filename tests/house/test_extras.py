@@ -85,7 +85,7 @@ def test_what_is_missing_is_said_with_the_command(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(RequestError) as caught:
         require_extra("train", "something", otherwise="or go without")
     assert caught.value.value == "no threadpoolctl"
-    hint = "pip install 'scikit-learn>=1.7' 'threadpoolctl>=3.5'"
+    hint = "pip install 'matplotlib>=3.9' 'scikit-learn>=1.7' 'threadpoolctl>=3.5'"
     assert caught.value.remedy == f"Install what is missing: {hint}; or go without"
 
 

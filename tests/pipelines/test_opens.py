@@ -4,15 +4,17 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-Limner = Callable[..., "Said"]  # noqa: F821 - of conftest, which tests cannot import
+Limner = Callable[..., Any]
 
 PLUGIN = '''
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from limner.readers.geotiff import RasterReader
 from limner.readers.image import Claim
 

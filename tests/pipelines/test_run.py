@@ -382,20 +382,6 @@ def test_a_report_that_does_not_exist_is_refused_before_anything_runs(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_manifest_says_what_decides_and_nothing_else(
-    tmp_path: Path, scene: Path, card: Path, limner: Limner
-) -> None:
-    limner("run", scene, "--out", tmp_path / "a", "--model", card)
-    limner("run", scene, "--out", tmp_path / "b", "--model", card)
-    assert (tmp_path / "a" / "manifest.json").read_bytes() == (tmp_path / "b" / "manifest.json").read_bytes()
-    manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
-    assert manifest["config"]["inputs"] == [str(scene)]
-    assert manifest["images"][0]["info"]["fingerprint"]
-    assert manifest["images"][0]["stretch"]["channels"] == ["red"]
-    assert {"limner", "gdal", "onnxruntime", "geos"} <= set(manifest["versions"])
-    assert "/a" not in json.dumps(manifest).replace(str(scene), "")
-
-
 def test_a_moved_run_is_still_a_run(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
     limner("run", scene, "--out", tmp_path / "a", "--model", card)
     before = contents(tmp_path / "a")
