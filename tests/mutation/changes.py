@@ -67,7 +67,9 @@ def _children(node: ast.AST) -> Iterator[ast.AST]:
     skipped: list[object] = [getattr(node, name, None) for name in ("annotation", "returns")]
     skipped += getattr(node, "decorator_list", [])
     if isinstance(node, ast.Call) and ast.unparse(node.func) in {"cast", "TypeVar"}:
-        skipped += node.args[:1]
+        skipped += [*node.args[:1], *node.keywords]
+    if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("reshape"):  # any negative length is worked out
+        skipped += [one for one in node.args if ast.unparse(one) == "-1"]
     yield from (child for child in ast.iter_child_nodes(node) if all(child is not one for one in skipped))
 
 

@@ -1,18 +1,6 @@
 """Mutants that do what the original does, each with the reason: file, line before, line after."""
 
-_ANY_NEGATIVE = "numpy takes any negative number for the length that it works out"
-
 EQUIVALENT: dict[tuple[str, str, str], str] = {
-    (
-        "readers/geometry.py",
-        "points = np.asarray(xy, dtype=np.float64).reshape(-1, 2)",
-        "points = np.asarray(xy, dtype=np.float64).reshape(-2, 2)",
-    ): _ANY_NEGATIVE,
-    (
-        "readers/geometry.py",
-        "world = np.asarray(world_xy, dtype=np.float64).reshape(-1, len(matrix))",
-        "world = np.asarray(world_xy, dtype=np.float64).reshape(-2, len(matrix))",
-    ): _ANY_NEGATIVE,
     (
         "readers/tissue.py",
         "centres = (edges[:-1] + edges[1:]) / 2",
@@ -39,4 +27,14 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "step = min(position, 1 << 17)",
     ): "the size of the blocks in which the end is read",
     ("pipelines/store.py", "if whole < end:", "if whole <= end:"): "a file that is cut at its end stays as it is",
+    (
+        "reports/columns.py",
+        "return lambda batch: values(batch) * (1.0 if batch.image.info.placement.unit == 'um' else math.nan)",
+        "return lambda batch: values(batch) / (1.0 if batch.image.info.placement.unit == 'um' else math.nan)",
+    ): "by 1 or by NaN, either way",
+    (
+        "reports/patient.py",
+        "if info.kind != 'study' or math.isnan(x * y):",
+        "if info.kind != 'study' or math.isnan(x / y):",
+    ): "spacings are positive or NaN",
 }
