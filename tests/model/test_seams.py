@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -140,6 +141,25 @@ def test_neighbours_become_one_with_a_weighted_score() -> None:
 )
 def test_what_is_not_one_thing_stays_two(other: Finding) -> None:
     assert len(join([area(0, 0, 2, 2), other])) == 2
+
+
+def test_a_joined_score_has_four_decimals_and_what_was_not_measured_adds_nothing() -> None:
+    (one,) = join(
+        [area(0, 0, 2, 2, score=1.0, numbers={"depth": 2.5}), area(2, 0, 4, 4, score=0.0, numbers={"pixels": 8.0})]
+    )
+    assert one.score == 0.3333, "a third: 4 px² of one beside 8 pixels of the other"
+    assert one.numbers == {"depth": 2.5, "pixels": 8.0}
+
+
+def test_sightings_of_one_thing_become_one_box() -> None:
+    found = [replace(area(4, 4, 8, 8, kind="box", cut=False), seen=seen) for seen in ((0, 0, 9, 9), (3, 0, 9, 9))]
+    (one,) = join(found)
+    assert (one.geometry.bounds, one.seen) == ((4, 4, 8, 8), None)
+
+
+def test_of_things_at_one_place_that_without_a_score_comes_first() -> None:
+    found = [area(0, 0, 2, 2, kind="tile", score=score) for score in (0.9, None, 0.0)]
+    assert [one.score for one in join(found)] == [None, 0.0, 0.9]
 
 
 def test_a_missing_score_is_not_invented() -> None:

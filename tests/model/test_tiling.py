@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from limner.model.tiling import TileGrid, cut_tiles, lay, overall
+from limner.model.tiling import TileGrid, cut_tiles, join_tiles, lay, overall
 from limner.readers.errors import RequestError
 from PIL import Image
 
@@ -128,5 +128,12 @@ def test_tiles_show_the_canvas_where_their_boxes_lie() -> None:
     y, x = np.mgrid[: grid.size[1], : grid.size[0]]
     tiles = cut_tiles(np.stack([x, y], axis=2), grid)
     assert [tuple(tile[0, 0]) for tile in tiles] == [box[:2] for box in grid.boxes()]
+    assert join_tiles(tiles, grid).shape == (28, 40, 2)
+    assert (join_tiles(tiles, grid) == np.stack([x, y], axis=2)).all()
     with pytest.raises(ValueError, match="does not fit"):
         cut_tiles(np.zeros((4, 4)), grid)
+
+
+def test_tokens_are_of_whole_patches() -> None:
+    grid = TileGrid.exact(2, 1, tile=300)
+    assert grid.tokens == 3 * 10 * 10 + 1 + 2 * 10, "300 px hold 21 patches of 14, of which ten pairs are merged"

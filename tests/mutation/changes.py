@@ -61,10 +61,15 @@ def _children(node: ast.AST) -> Iterator[ast.AST]:
         return
     if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
         return
+    if isinstance(node, ast.If) and "'win32'" in ast.unparse(node.test):  # what does not run here
+        yield from node.orelse
+        return
     skipped: list[object] = [getattr(node, name, None) for name in ("annotation", "returns")]
     skipped += getattr(node, "decorator_list", [])
     if isinstance(node, ast.Call) and ast.unparse(node.func) in {"cast", "TypeVar"}:
-        skipped += node.args[:1]
+        skipped += [*node.args[:1], *node.keywords]
+    if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("reshape"):  # any negative length is worked out
+        skipped += [one for one in node.args if ast.unparse(one) == "-1"]
     yield from (child for child in ast.iter_child_nodes(node) if all(child is not one for one in skipped))
 
 

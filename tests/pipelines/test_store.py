@@ -1,6 +1,7 @@
 """The run's folder: whole lines or none, one writer at a time, and nothing of another's."""
 
 import errno
+import hashlib
 import os
 import re
 import subprocess
@@ -12,7 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from limner.model.finding import Coverage, Finding, Result
-from limner.pipelines.store import RESULTS, Store, StoreError, read_entries, read_findings, read_manifest
+from limner.pipelines.store import (
+    RESULTS,
+    Store,
+    StoreError,
+    is_run,
+    read_entries,
+    read_findings,
+    read_manifest,
+    sealed,
+    unsealed,
+)
 from limner.readers.errors import RequestError
 from shapely.geometry import box
 
@@ -100,6 +111,81 @@ def test_a_changed_digit_is_damage(tmp_path: Path, part: str) -> None:
     (tmp_path / RESULTS).write_bytes(lines[: digit.start()] + b"0" + lines[digit.end() :])
     with pytest.raises(StoreError, match=r"line 1.*checksum"):
         read_entries(tmp_path)
+
+
+def test_findings_are_not_read_to_know_what_became_of_a_region(tmp_path: Path) -> None:
+    line = b'{"region":"a","image":"i","status":"done","error":"","coverage":null,"findings":[what is this]}'
+    (tmp_path / RESULTS).write_bytes(sealed(line))
+    entries = read_entries(tmp_path)
+    assert entries["a"].status == "done"
+    with pytest.raises(StoreError, match="region a"):
+        read_findings(tmp_path, entries.values())
+
+
+def test_a_line_ends_with_16_digits_of_its_sha256() -> None:
+    assert sealed(b'{"a":1}') == b'{"a":1,"sha256":"015abd7f5cc57a2d"}\n'
+    assert unsealed(b'{"a":1,"sha256":"015abd7f5cc57a2d"}\n') == b'{"a":1}'
+    with pytest.raises(ValueError, match="checksum"):
+        unsealed(b'{"a":2,"sha256":"015abd7f5cc57a2d"}\n')
+
+
+@pytest.mark.slow
+def test_a_line_has_at_most_256_mib(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        store.append([result(0)])
+    path, whole, most = tmp_path / RESULTS, (tmp_path / RESULTS).read_bytes(), 268_435_456
+    os.truncate(path, len(whole) + most - 1)
+    assert list(read_entries(tmp_path)) == ["image/0"]
+    os.truncate(path, len(whole) + most)
+    with pytest.raises(StoreError, match=r"line 2.*more than 268435456 bytes"):
+        read_entries(tmp_path)
+    os.truncate(path, len(whole) + most + 2**16)
+    with pytest.raises(StoreError, match=r"its last line.*more than 268435456 bytes"):
+        Store.open(tmp_path)
+    os.truncate(path, len(whole) + most)
+    with Store.open(tmp_path):
+        assert path.read_bytes() == whole
+
+
+def test_a_manifest_is_an_indented_text_with_its_checksum(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        assert not store.begun
+        store.write_manifest({"asked": "é"})
+        assert store.begun
+    seal = hashlib.sha256(b'{"asked":"\\u00e9"}').hexdigest()
+    path = tmp_path / "manifest.json"
+    assert path.read_text(encoding="utf-8") == f'{{\n "asked": "é",\n "sha256": "{seal}"\n}}\n'
+    path.write_text('{"asked": "e"}')
+    assert read_manifest(tmp_path) == {"asked": "e"}, "those of earlier versions have none"
+    path.write_text(f'{{"asked": "e", "sha256": "{seal}"}}')
+    with pytest.raises(StoreError, match="sha256 is another"):
+        read_manifest(tmp_path)
+    with Store.open(tmp_path) as store:
+        assert store.begun, "damaged as it is"
+
+
+def test_a_run_has_a_manifest_and_results(tmp_path: Path) -> None:
+    assert not is_run(tmp_path)
+    (tmp_path / "manifest.json").touch()
+    assert not is_run(tmp_path)
+    (tmp_path / RESULTS).touch()
+    assert is_run(tmp_path)
+    (tmp_path / "manifest.json").unlink()
+    assert not is_run(tmp_path)
+
+
+def test_a_manifest_has_at_most_a_gib(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").touch()
+    os.truncate(tmp_path / "manifest.json", 2**30 + 1)
+    with pytest.raises(StoreError, match="more than 1024 MiB"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("name", [".part-123", RESULTS, "sources.json", "pseudonym.key"])
+def test_what_a_run_leaves_before_its_manifest_is_its_own(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with Store.open(tmp_path) as store:
+        assert store.entries == {}
 
 
 def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:

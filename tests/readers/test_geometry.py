@@ -132,8 +132,9 @@ def test_a_matrix_has_rows_of_three_finite_numbers(matrix: tuple[tuple[float, fl
 
 
 def test_a_flat_georeference_is_refused_with_its_source() -> None:
-    with pytest.raises(ReadError, match=r"geotransform.*two directions"):
-        Placement(((1.0, 2.0, 0.0), (2.0, 4.0, 0.0)), "m", source="geotransform")
+    for easting in (0.0, 500_000.0):
+        with pytest.raises(ReadError, match=r"geotransform.*two directions"):
+            Placement(((1.0, 2.0, easting), (2.0, 4.0, 0.0)), "m", source="geotransform")
 
 
 @pytest.mark.parametrize("pixel", [1.0, 1e-4, 1e-9])

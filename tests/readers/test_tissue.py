@@ -24,6 +24,7 @@ from shapely.geometry import box, mapping
 
 Mask = npt.NDArray[np.bool_]
 GLASS, HAEMATOXYLIN, EOSIN, DAB, PALE = (240, 240, 240), (110, 90, 160), (225, 130, 175), (120, 80, 50), (228, 216, 230)
+DENSE = (120, 20, 160)
 INKS = {"blue": (40, 70, 170), "green": (30, 110, 80), "red": (215, 25, 30)}
 LOW, MICRONS = 8.0, (8.0, 8.0)
 
@@ -40,6 +41,13 @@ def painted(size: int, *layers: tuple[Mask, tuple[int, int, int]]) -> npt.NDArra
         picture[mask] = colour
     noise = np.random.default_rng(1).normal(0, 1, picture.shape)
     return np.clip(picture * np.linspace(1, 0.97, size)[:, None] + noise, 0, 255).astype(np.uint8)
+
+
+def drawn(shape: tuple[int, int], where: Mask, colour: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
+    """A picture without noise: glass, and a colour."""
+    picture = np.full((*shape, 3), GLASS, dtype=np.uint8)
+    picture[where] = colour
+    return picture
 
 
 def agreement(found: Mask, truth: Mask) -> float:
@@ -118,11 +126,79 @@ def test_unknown_spacing_is_said() -> None:
     assert "unknown" in find_tissue(picture, everywhere(picture), microns=None).method
 
 
+@pytest.mark.parametrize(("across", "microns"), [(True, (1.0, 2.0)), (False, (2.0, 1.0))])
+def test_stain_is_averaged_over_12_micrometres_on_either_side(across: bool, microns: tuple[float, float]) -> None:  # noqa: FBT001
+    for gap, one in ((24, True), (25, False)):  # µm of glass between strands of stain: its middle sees both, or none
+        strand = np.arange(10 * (gap + 10) + 10) % (gap + 10) < 10
+        stained = np.broadcast_to(strand if across else strand[:, None], (len(strand), len(strand)))
+        picture = drawn((len(strand), len(strand)), stained, DENSE)
+        mask = find_tissue(picture, everywhere(picture), microns=microns).mask
+        assert mask.all() if one else np.array_equal(mask, stained)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "kept"), [(3, 3, True), (4, 2, False), (2, 4, False)], ids=["25 px", "24 px", "upright"]
+)
+def test_without_a_spacing_dust_is_less_than_25_pixels_once_averaged(width: int, height: int, kept: bool) -> None:  # noqa: FBT001
+    spot = np.zeros((60, 60), dtype=bool)
+    spot[20 : 20 + height, 20 : 20 + width] = True
+    found = find_tissue(picture := drawn(spot.shape, spot, DENSE), everywhere(picture), microns=None)
+    assert np.array_equal(found.mask, spot & kept)
+
+
+@pytest.mark.parametrize(("width", "height", "filled"), [(23, 21, True), (22, 22, False)], ids=["399 px", "400 px"])
+def test_without_a_spacing_lumens_are_less_than_400_pixels_once_averaged(
+    width: int,
+    height: int,
+    filled: bool,  # noqa: FBT001
+) -> None:
+    stained = np.ones((80, 80), dtype=bool)
+    stained[20 : 20 + height, 20 : 20 + width] = False
+    found = find_tissue(picture := drawn(stained.shape, stained, DENSE), everywhere(picture), microns=None)
+    assert np.array_equal(found.mask, stained | filled)
+
+
+def test_a_few_coloured_glints_do_not_colour_the_glass() -> None:
+    picture = drawn((100, 100), np.zeros((100, 100), dtype=bool), GLASS)
+    picture[::20, ::10] = (255, 240, 240)  # 0.5 % of it: white is what 99 % do not exceed
+    assert not find_tissue(picture, everywhere(picture), microns=None).mask.any()
+
+
+@pytest.mark.parametrize(("median", "light"), [(69, "dark"), (70, "bright")])
+def test_dark_field_is_darker_than_35_percent_of_white(median: int, light: str) -> None:
+    picture = np.full((100, 100, 1), median, dtype=np.uint16)
+    picture[:40] = 200
+    assert find_tissue(picture, everywhere(picture), microns=None).light == light
+
+
+@pytest.mark.parametrize(("size", "ink"), [(25, 9), (20, 0)])
+def test_a_mark_has_at_least_nine_pixels_of_clear_ink(size: int, ink: int) -> None:
+    """Of a spot whose averaged rim is too pale: 5 × 5 pixels have a core of nine, 5 × 4 of six."""
+    spot = np.zeros((60, 60), dtype=bool)
+    spot[20 : 20 + size // 5, 20:25] = True
+    found = find_tissue(picture := drawn(spot.shape, spot, (76, 112, 150)), everywhere(picture), microns=None)
+    assert found.ink[21:24, 21:24].sum() == ink
+
+
+@pytest.mark.parametrize(("ink", "pale"), [("red", (235, 170, 172)), ("blue", (180, 200, 235))])
+def test_a_mark_is_all_that_has_its_colour_and_hangs_on_what_clearly_is(ink: str, pale: tuple[int, int, int]) -> None:
+    stroke, core = np.zeros((100, 100), dtype=bool), np.zeros((100, 100), dtype=bool)
+    stroke[20:80, 40:60] = True
+    core[20:80, 46:54] = True
+    picture = drawn(stroke.shape, stroke, pale)
+    assert not find_tissue(picture, everywhere(picture), microns=None).ink.any()
+    picture[core] = INKS[ink]
+    found = find_tissue(picture, everywhere(picture), microns=None)
+    assert found.ink[21:79, 41:59].all(), "but for its averaged rim"
+
+
 def test_otsu_parts_two_groups() -> None:
     generator = np.random.default_rng(3)
     values = np.concatenate([generator.normal(0, 0.1, 5000), generator.normal(1, 0.1, 500)])
     assert 0.3 < otsu(values) < 0.75
     assert otsu(np.zeros(5)) == 0.0
+    assert 101 < otsu(np.repeat([100.0, 101.0, 102.0], [1, 3, 3])) < 102, "4 · 3 · 1.25² is more than 1 · 6 · 1.5²"
+    assert 100 < otsu(np.repeat([100.0, 101.0, 102.0], [3, 3, 1])) < 101
 
 
 def flood(mask: Mask) -> list[set[tuple[int, int]]]:

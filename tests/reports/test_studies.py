@@ -120,6 +120,9 @@ def test_a_findings_uid_is_its_own_and_the_same_again(tmp_path: Path) -> None:
     assert len(set(named)) == 4
     (row,) = findings_csv(tmp_path, (stack(), [replace(one, score=0.25)]))
     assert row["finding_uid"] == named[0]
+    for by, same in ((2e-7, True), (2e-6, False)):
+        (row,) = findings_csv(tmp_path, (stack(), [in_slice(3, 2 + by, 2, 4, 4)]))
+        assert (row["finding_uid"] == named[0]) is same, "a millionth of a pixel is another place, and no less is"
     (row,) = findings_csv(tmp_path, (replace(stack(), study="2.25.99"), [one]))
     assert row["finding_uid"] != named[0]
 
@@ -131,6 +134,7 @@ def test_a_findings_uid_is_its_own_and_the_same_again(tmp_path: Path) -> None:
         ("FFS", -100.0, "right"),
         ("HFS", -1.5, "both"),
         ("HFS", -2.0, "right"),
+        ("HFS", -1.0, "left"),
         ("HFDR", 100.0, ""),
         ("", 100.0, ""),
     ],
@@ -144,14 +148,19 @@ def test_the_side_follows_from_mm_of_who_lay_on_the_back(tmp_path: Path, positio
 
 
 def test_without_a_place_in_the_patient_there_is_no_centre_and_a_region_has_no_size(tmp_path: Path) -> None:
-    def flat(source: str) -> ImageInfo:
-        place = Placement.pixels(source)
-        facts = tuple((FACTS | {"spacing_source": source, "patient_position": "HFS"}).items())
+    def flat(source: str, place: Placement) -> ImageInfo:
+        stated = {"spacing_source": source, "patient_position": "HFS", "row_mm": "2.0"}
+        facts = tuple((FACTS | stated).items())
         return replace(stack(), placement=place, planes=(Plane(place, "/secret/3", 1, "2.25.3"),), facts=facts)
 
     finding = Finding("mass", box(2, 2, 4, 4), "box")
-    for source, size in (("imager_plane", ("1.000", "2.000", "2")), ("us_region", ("", "", ""))):
-        (row,) = findings_csv(tmp_path, (flat(source), [finding]))
+    nowhere, film = Placement.pixels(), Placement(((0.5, 0.0, 0.0), (0.0, 2.0, 0.0)), "mm")
+    for source, place, size in (
+        ("imager_plane", nowhere, ("1.000", "4.000", "4")),
+        ("imager_plane", film, ("1.000", "4.000", "4")),
+        ("us_region", nowhere, ("", "", "")),
+    ):
+        (row,) = findings_csv(tmp_path, (flat(source, place), [finding]))
         assert (row["bbox_w_mm"], row["bbox_h_mm"], row["area_mm2"]) == size
         assert row["spacing_source"] == source
         assert {row[key] for key in ("centre_lps_x_mm", "laterality_geometry", "slice_position_mm")} == {""}

@@ -95,6 +95,16 @@ def test_areas_are_those_on_the_ellipsoid(
     assert area != pytest.approx(1e6, rel=1e-4), "a grid square is not a square kilometre"
 
 
+def test_places_in_degrees_have_nine_decimals(
+    placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path
+) -> None:
+    fine = placement(4326, 1e-5, 0.0, -70.0, 0.0, -1e-5, 40.0)
+    (path,) = FindingsCsv().write(record(image("a", fine, [Finding("land", shapely.box(0, 0, 1, 1), "box")])), out)
+    (row,) = rows(path)
+    assert (row["world_x"], row["world_y"]) == ("-69.999995000", "39.999995000")
+    assert (row["lon"], row["lat"]) == ("-69.9999950", "39.9999950")
+
+
 def test_without_a_place_cells_are_empty_not_zero(image: MakeImage, record: MakeRecord, out: Path) -> None:
     (path,) = FindingsCsv().write(
         record(image("plain", Placement.pixels(), [Finding("land", shapely.box(0, 0, 1, 1), "box")])), out
@@ -135,6 +145,21 @@ def test_another_planet_has_no_longitude_here(
     assert row["world_x"]
     assert row["area_m2"]
     assert row["crs"] == "unknown", "the name that its WKT gives it"
+
+
+def test_what_lies_beyond_the_limb_has_no_longitude(
+    placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path
+) -> None:
+    disc = "+proj=geos +h=35785831 +lon_0=0 +sweep=y +ellps=GRS80 +units=m"
+    place = placement(disc, 11_000.0, 0.0, -5_500_000.0, 0.0, -11_000.0, 5_500_000.0)
+    at = [(500, 500), (10, 10), (990, 5), (20, 500)]
+    found = [Finding("land", shapely.box(x - 1, y - 1, x + 1, y + 1), "box") for x, y in at]
+    (path,) = FindingsCsv().write(record(image("disc", place, found, size=(1000, 1000))), out)
+    middle, *beyond, rim = [(row["lon"], row["lat"]) for row in rows(path)]
+    assert middle == ("0.0000000", "0.0000000")
+    assert beyond == [("", "")] * 2
+    (lon,), (lat,) = transform(place.crs, "EPSG:4326", [-5_280_000.0], [0.0])[:2]
+    assert rim == (f"{lon:.7f}", f"{lat:.7f}")
 
 
 def test_no_cell_is_a_formula_and_every_row_is_a_line(
@@ -229,6 +254,42 @@ def test_the_summary_adds_up(placement: MakePlacement, image: MakeImage, record:
     assert float(first["seen_x_m"]) == pytest.approx(2 * seen[0], rel=1e-5)
     assert (second["status"], second["analysed_share"], second["count.boat"]) == ("complete", "1.000000", "0")
     assert {second[key] for key in ("analysed_km2", "area_m2.water", "per_km2.water", "pixel_x_m")} == {""}
+
+
+def test_pixel_sizes_are_those_in_the_middle_and_as_the_model_saw_it(
+    placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path
+) -> None:
+    turned = placement(4326, 0.01, 0.02, -70.0, 0.05, -0.03, 30.0)  # degrees: both ways a pixel's size changes
+    summary, _ = map(rows, SummaryCsv().write(record(image("a", turned, scale=(2.0, 3.0))), out))
+    geod = Geod(ellps="WGS84")
+
+    def metres(x: float, y: float) -> float:
+        ends = turned.to_world([(500 - x / 2, 400 - y / 2), (500 + x / 2, 400 + y / 2)])
+        return geod.inv(*ends[0], *ends[1])[2]
+
+    told = [float(summary[0][f"{name}_m"]) for name in ("pixel_x", "pixel_y", "seen_x", "seen_y")]
+    x, y = metres(1, 0), metres(0, 1)
+    assert told == pytest.approx([x, y, 2 * x, 3 * y], rel=1e-5)
+
+
+def test_each_kind_has_its_own_pixel_size_and_areas(
+    placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path
+) -> None:
+    fine = Placement(((0.999999, 0.0, 0.0), (0.0, 0.999999, 0.0)), "um", source="tag")
+    body = Placement(((0.7, 0.0, 9.0), (0.0, 1.5, 9.0), (0.0, 0.0, 9.0)), "mm", frame="2.25.9")
+    study = image("study", body, m2=0.84)
+    study = replace(study, info=replace(study.info, kind="study", placement=body))
+    run = record(image("map", placement(32618, *NORTH_UP), m2=8e7), image("slide", fine, m2=8e-7), study, labels=())
+    summary, facts = map(rows, SummaryCsv().write(run, out))
+    told = ("pixel_x_um", "seen_y_um", "pixel_x_mm", "seen_y_mm")
+    assert [[row[key] for key in told] for row in summary] == [
+        ["", "", "", ""],
+        ["0.999999", "0.999999", "", ""],
+        ["", "", "0.7", "1.5"],
+    ]
+    assert [bool(row["pixel_x_m"]) for row in summary] == [True, False, False]
+    whole = [(row["area_m2"], row["area_mm2"]) for row in facts if row["entry"] == "image"]
+    assert whole == [("80000000", ""), ("", "0.8"), ("", "840000")]
 
 
 def test_a_slides_summary_speaks_of_mm(image: MakeImage, record: MakeRecord, out: Path) -> None:
