@@ -53,6 +53,10 @@ _WHOLE = "what summary.csv told of labels and areas stands in areas.csv; summary
 _UNITS = "areas of slides are in µm² and mm², those of studies in mm²"
 _PLANES = "a stack's frames are planes: what is counted is frames, not the sheet that they were laid on"
 _QUPATH = "QuPath's measurements are called as the columns are, and its metadata holds the others"
+_SLICES = "a region of a stack is a slice at its own resolution, where it was a montage of slices of a tile each"
+_GROUND = "the picture of a slide or a study does not speak of the ground"
+_FACTS = "facts are told in the terms of the kind of image: maps, slides and studies each have their own rows"
+_PRINTED = "sizes are printed in the units of the kind of image, and shares are those of summary.csv"
 _OWN = "coordinates in an image's own world are told of maps, µm of slides; studies have those of the patient"
 
 COLUMNS: Sequence[Column] = (
@@ -84,9 +88,22 @@ COLUMNS: Sequence[Column] = (
     Column(_PLANES, "stud*/summary.csv", "regions", "regions", free=True),
     *(Column(_PLANES, "stud*/summary.csv", name, name, free=True) for name in ("area_px", "share")),
     Column("a study's areas follow from its pixel spacing", "stud*/*.csv", "area_m2", "area_mm2", free=True),
+    *(
+        Column(_GROUND, f"{run}/overview-*.png", name, name, free=True)
+        for run in _SMALL
+        for name in ("coarse", "drawn")
+    ),
+    *(Column(_SLICES, "stud*/overview-*.png", name, name, free=True) for name in ("width", "height")),
+    *(Column(_SLICES, f"stud*/{table}.csv", "n_findings", "n_findings", free=True) for table in ("series", "studies")),
+    Column(
+        "x_px of finding 89 lies half way between two thousandths", "virginia/findings.csv", "x_px", "x_px", free=True
+    ),
     Column("an image's id is called image everywhere", "*/series.csv", "stack_id", "image"),
 )
+_STUDIES = (("old", "findings.csv"), ("new", "findings.csv"), ("old", "summary.csv"), ("new", "areas.csv"))
+_ROWS = "reader|kind|path|size|channels|values|crs|pixel|notes?|objective|levels|modality|window|study|series|slices"
 TABLES: Sequence[Table] = (
+    *(Table(_SLICES, **{side: f"stud*/{name}"}) for side, name in _STUDIES),
     Table(_WHOLE, r"(.*)/summary\.csv", r"\1/areas.csv"),
     Table(_WHOLE, new="*/summary.csv"),
     Table("findings.csv tells of slices all that slices.csv told", "*/slices.csv"),
@@ -95,5 +112,14 @@ LINES: Sequence[Lines] = (
     Lines(_WHOLE, "*.txt", new=r" *[a-z-]+/areas\.csv"),
     Lines("findings.csv tells of slices all that slices.csv told", "*.txt", old=r" *[a-z-]+/slices\.csv"),
     Lines(_PLANES, "examples.txt", *[r" *skipped .*no model"] * 2),
+    *(
+        Lines(_FACTS, f"{text}-*.txt", *[rf" +({_ROWS}|seen at|seen as|tissue|skipped|regions)\b.*"] * 2)
+        for text in ("info", "plan")
+    ),
+    *(
+        Lines(_PRINTED, f"{run}*.txt", *[r" +.*(%|share.*|\b(px|[mµk]*m²)).*"] * 2)
+        for run in (*_SMALL, "map-wide", "map-words")
+    ),
+    Lines(_SLICES, "plan-study.txt", *[r"regions to look at.*"] * 2),
     Lines("what a run takes is measured anew each time", "plan-*.txt", *[r".*\b(time|memory)\b.*"] * 2),
 )
