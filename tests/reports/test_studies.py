@@ -127,6 +127,17 @@ def test_a_findings_uid_is_its_own_and_the_same_again(tmp_path: Path) -> None:
     assert row["finding_uid"] != named[0]
 
 
+def test_uids_are_the_same_in_any_version(tmp_path: Path) -> None:
+    one = in_slice(3, 0, 2, 4, 4, "œdème")
+    found = [one, in_slice(3, -1e-9, 2, 4, 4, "œdème"), replace(one, plane=2)]
+    named = [row["finding_uid"] for row in findings_csv(tmp_path, (stack(), found))]
+    assert named == [
+        "2.25.198044820592052358276443417406279068970",
+        "2.25.137202051002666389747085623287671150567",
+        "2.25.200822665335040308221307976717193760803",
+    ], "the second says what the first says"
+
+
 @pytest.mark.parametrize(
     ("position", "x", "side"),
     [
