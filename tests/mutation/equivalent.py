@@ -37,4 +37,9 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "if info.kind != 'study' or math.isnan(x * y):",
         "if info.kind != 'study' or math.isnan(x / y):",
     ): "spacings are positive or NaN",
+    (
+        "model/detections.py",
+        "other = (a < b) & np.any(windows[a] != windows[b], axis=1)",
+        "other = (a <= b) & np.any(windows[a] != windows[b], axis=1)",
+    ): "one's window is its own",
 }
