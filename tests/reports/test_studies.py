@@ -216,6 +216,17 @@ def test_a_run_without_studies_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_images_of_no_study_are_named_beside_studies() -> None:
+    scene = ImageInfo("a.tif", "raster", (4, 4), (Channel("1"),), Placement.pixels(), id="a")
+
+    def omitted(*images: ImageInfo) -> dict[str, str]:
+        records = tuple(ImageRecord(info, list, lambda: None, ()) for info in images)
+        return dict(StudiesCsv().omitted(Record(records, (), {}, (), "0.1")))
+
+    assert omitted(scene, stack()) == {"a": "it belongs to no study"}
+    assert omitted(scene) == omitted(stack()) == {}
+
+
 def test_the_same_record_gives_the_same_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()

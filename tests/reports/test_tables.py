@@ -241,7 +241,7 @@ def test_the_summary_adds_up(placement: MakePlacement, image: MakeImage, record:
         "1",
     ]
     assert float(first["analysed_km2"]) == pytest.approx(m2 / 2e6, rel=1e-8)
-    assert first["analysed_share"] == "0.500000"
+    assert (first["analysed_px"], first["analysed_share"]) == ("400000.00", "0.500000")
     assert [first[f"count.{label}"] for label in ("land", "water", "boat")] == ["0", "1", "1"]
     for label in ("land", "water", "boat"):
         (fact,) = (row for row in labels if row["item"] == label)
