@@ -213,6 +213,18 @@ def test_boxes_on_two_slices_are_two_things() -> None:
     assert [(thing.plane, thing.numbers["sightings"]) for thing in join(found, INFO)] == [(0, 1.0), (3, 1.0)]
 
 
+def test_a_window_that_ends_with_the_picture_but_for_rounding_cuts_nothing() -> None:
+    (one,) = merge([sighting((150, 10, 200, 30), (90, 0, 200 + 1e-6, 100))], INFO)
+    assert one.notes == {}
+
+
+def test_of_two_in_a_window_only_the_nearer_is_the_same_thing() -> None:
+    best = sighting((60, 10, 100, 30), LEFT, 0.9)
+    nearer, other = sighting((90, 10, 100, 30), RIGHT, 0.8), sighting((90, 12, 100, 30), RIGHT, 0.7)
+    found = merge([best, nearer, other], INFO)
+    assert [(thing.score, thing.numbers["sightings"]) for thing in found] == [(0.9, 2.0), (0.7, 1.0)]
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -224,6 +236,11 @@ def test_boxes_on_two_slices_are_two_things() -> None:
 )
 def test_what_stays_apart(other: Finding) -> None:
     assert len(merge([sighting((61, 11, 106, 31), LEFT), other], INFO)) == 2
+
+
+def test_what_ends_before_a_cut_does_not_go_on_beyond_it_and_parts_of_pixels_count() -> None:
+    assert len(merge([sighting((20, 10, 110, 30), LEFT), sighting((101, 10, 109, 30), RIGHT)], INFO)) == 2
+    assert len(merge([sighting((95, 10, 95.5, 10.5), LEFT), sighting((95.25, 10, 95.75, 10.5), RIGHT)], INFO)) == 2
 
 
 def test_a_region_is_seen_again_where_regions_share_tiles() -> None:
@@ -242,12 +259,19 @@ def test_boxes_are_kept_within_tile_and_picture() -> None:
     def detect(shown: npt.NDArray[np.float64], _: npt.NDArray[np.bool_]) -> list[Detection]:
         if shown[0, 0, 0] == 0:
             return []
-        ends = [(-5.0, 2.0, 90.0, 90.0), (27.0, 1.0, 31.0, 9.0), (1.0, 21.0, 9.0, 30.0), (3.0, 3.0, 3.0, 9.0)]
-        return [Detection("a", 0.5, corners) for corners in ends] + [Detection("a", 0.29994, (0, 0, 9, 9))]
+        ends = [
+            (-5.0, 2.0, 90.0, 90.0),
+            (27.0, 1.0, 31.0, 9.0),
+            (1.0, 21.0, 9.0, 30.0),
+            (3.0, 3.0, 3.0, 9.0),
+            (3.0, 3.0, 9.0, 3.0),
+        ]
+        faint = [Detection("a", score, (0, 0, 9, 9)) for score in (0.29994, 0.29996)]
+        return [Detection("a", 0.56789, corners) for corners in ends] + faint
 
     found = [lift(answer, view) for answer in sightings(view, detect, threshold=0.3)]
-    assert [finding.geometry.bounds for finding in found] == [(24, 2, 50, 20)]
-    assert [finding.seen for finding in found] == [(24, 0, 50, 20)]
+    assert [(one.geometry.bounds, one.score) for one in found] == [((24, 2, 50, 20), 0.5679), ((24, 0, 33, 9), 0.3)]
+    assert [finding.seen for finding in found] == [(24, 0, 50, 20)] * 2
 
 
 def test_nothing_is_asked_about_a_tile_without_anything_wanted() -> None:

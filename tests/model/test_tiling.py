@@ -42,6 +42,12 @@ def test_every_row_of_the_reference(row: dict[str, Any]) -> None:
     assert grid.tokens == row["num_visual_tokens"]
 
 
+@pytest.mark.parametrize("size", [(0, 5), (5, 0)])
+def test_a_picture_without_pixels_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(RequestError, match="must have pixels"):
+        TileGrid.fit(*size, hd_num=4)
+
+
 def test_the_reference_has_errors_too() -> None:
     assert len(ROWS["cases"]) == 156
     assert len(ROWS["edge_cases"]) == 60

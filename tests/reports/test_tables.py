@@ -241,7 +241,7 @@ def test_the_summary_adds_up(placement: MakePlacement, image: MakeImage, record:
         "1",
     ]
     assert float(first["analysed_km2"]) == pytest.approx(m2 / 2e6, rel=1e-8)
-    assert first["analysed_share"] == "0.500000"
+    assert (first["analysed_px"], first["analysed_share"]) == ("400000.00", "0.500000")
     assert [first[f"count.{label}"] for label in ("land", "water", "boat")] == ["0", "1", "1"]
     for label in ("land", "water", "boat"):
         (fact,) = (row for row in labels if row["item"] == label)
@@ -390,3 +390,11 @@ def test_what_is_said_of_a_region_adds_no_area_to_its_tiles(
         SummaryCsv().write(record(one, labels=("land",)), out)
         row = rows(out / "areas.csv")[0]
         assert (row["item"], row["findings"], row["area_px"]) == ("land", str(len(said)), pixels)
+
+
+def test_a_tile_counts_with_the_part_of_it_that_is_valid(image: MakeImage, record: MakeRecord, out: Path) -> None:
+    slide = Placement(((0.5, 0.0, 0.0), (0.0, 0.5, 0.0)), "um")
+    half = Finding("land", shapely.box(0, 0, 100, 100), "tile", numbers={"valid": 0.5})
+    SummaryCsv().write(record(image("s", slide, [half], m2=2e-7), labels=()), out)
+    row = rows(out / "areas.csv")[0]
+    assert (row["area_px"], row["area_mm2"], row["share"]) == ("5000.00", "0.00125", "0.006250")
