@@ -13,6 +13,11 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ): "either keeps 0 from being divided by 0, and what is 0 is no ink",
     (
         "model/tiling.py",
+        "canvas[y0:y1, x0:x1] = resize(picture, x1 - x0, y1 - y0)",
+        "canvas[y0:y1, x0:x1] = resize(picture, x1 + x0, y1 - y0)",
+    ): "what is no portrait begins at the left",
+    (
+        "model/tiling.py",
         "weight = np.where(distance <= 1, near, far).astype(np.float32)",
         "weight = np.where(distance < 1, near, far).astype(np.float32)",
     ): "both pieces of the kernel are 0 at a distance of 1",

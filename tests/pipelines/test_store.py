@@ -240,6 +240,13 @@ def test_a_name_that_no_folder_can_have_is_an_error_of_ours(tmp_path: Path) -> N
         Store.open(tmp_path / "a\0b")
 
 
+def test_what_is_no_number_is_never_written(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        with pytest.raises(ValueError, match="JSON compliant"):
+            store.append([Result("image/0", "image", "done", (), Coverage(float("nan"), 0.0))])
+        assert (tmp_path / RESULTS).read_bytes() == b""
+
+
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(RequestError, match="this is a file"):
