@@ -7,6 +7,16 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "centres = (edges[:--1] + edges[1:]) / 2",
     ): "half of a bin's end and a constant: variances between groups have their most at the same bin",
     (
+        "readers/tissue.py",
+        "share = red / (density.sum(axis=2) + 1e-09)",
+        "share = red / (density.sum(axis=2) - 1e-09)",
+    ): "either keeps 0 from being divided by 0, and what is 0 is no ink",
+    (
+        "model/tiling.py",
+        "canvas[y0:y1, x0:x1] = resize(picture, x1 - x0, y1 - y0)",
+        "canvas[y0:y1, x0:x1] = resize(picture, x1 + x0, y1 - y0)",
+    ): "what is no portrait begins at the left",
+    (
         "model/tiling.py",
         "weight = np.where(distance <= 1, near, far).astype(np.float32)",
         "weight = np.where(distance < 1, near, far).astype(np.float32)",

@@ -1,9 +1,10 @@
 """Breaks the code on purpose, a little, 400 times over, and says which breaks no test noticed.
 
-    PYTHON tests/mutation/mutate.py [--sample 400] [--seed 1] [--only PATTERN]
+    PYTHON tests/mutation/mutate.py [--sample 400] [--seed 1] [--only PATTERN] [--minutes 30]
 
-Each mutant lives in memory, in a process of its own that runs the tests of its module: no file is changed. The exit
-code is 1 where fewer than 90 % are killed. Mutants that do what the original does stand in `equivalent.py`.
+Each mutant lives in memory, in a process of its own that runs the tests of its module: no file is changed. They come
+in a random order, so that those tried before the time is over are a sample too. The exit code is 1 where fewer than
+90 % are killed. Mutants that do what the original does stand in `equivalent.py`.
 """
 
 import argparse
@@ -12,11 +13,13 @@ import fnmatch
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import math
 import os
 import random
 import signal
 import sys
 import time
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -117,6 +120,7 @@ def main() -> int:
     parser.add_argument("--sample", type=int, default=400)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="*", help="modules, such as 'model/*'")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="when to stop")
     asked = parser.parse_args()
     for name in BEFOREHAND:
         importlib.import_module(name)  # once for all children
@@ -125,27 +129,39 @@ def main() -> int:
     }
     slowest = {path: _seconds(path, source) for path, source in sources.items()}
     every = [(path, number) for path, source in sources.items() for number in range(changes.count(source))]
-    chosen = sorted(random.Random(asked.seed).sample(every, min(asked.sample, len(every))))  # noqa: S311 - a sample
+    chosen = random.Random(asked.seed).sample(every, min(asked.sample, len(every)))  # noqa: S311 - a sample
     print(f"{len(chosen)} of {len(every)} mutants of {len(sources)} modules", flush=True)
-    killed, survivors, excused = 0, list[str](), list[str]()
+    became = {path: Counter[str]() for path in sources}
+    told = defaultdict[str, list[str]](list)
+    end = time.monotonic() + 60 * asked.minutes
     for done, (path, number) in enumerate(chosen, start=1):
+        if time.monotonic() > end:
+            break
         mutant = changes.mutant(sources[path], number)
-        told = f"{path}:{mutant.line}\n    - " + "\n    + ".join(_differing(mutant.before, mutant.after))
+        words = f"{path}:{mutant.line}\n    - " + "\n    + ".join(_differing(mutant.before, mutant.after))
         if reason := EQUIVALENT.get((path, mutant.before, mutant.after)):
-            excused.append(f"{told}\n    {reason}")
-            continue
-        code = compile(mutant.tree, str(ROOT / path), "exec")
-        outcome, _ = run(path, code, 20 + 5 * slowest[path])
-        if outcome == "passed":
-            outcome, _ = run(path, code, 600, slow=True)
-        killed += outcome != "passed"
-        if outcome == "passed":
-            survivors.append(told)
-            print(f"survived ({done} of {len(chosen)}): {told}", flush=True)
-    counted = killed + len(survivors)
-    print("\nSurvivors\n" + "\n".join(survivors) + "\n\nEquivalent\n" + "\n".join(excused))
-    print(f"\nKilled {killed} of {counted} ({killed / max(counted, 1):.1%}); {len(excused)} more are equivalent")
-    return int(killed < ENOUGH * counted)
+            outcome, words = "equivalent", f"{words}\n    {reason}"
+        else:
+            outcome = _outcome(path, compile(mutant.tree, str(ROOT / path), "exec"), 20 + 5 * slowest[path])
+        became[path][outcome] += 1
+        told[outcome].append(words)
+        if outcome == "survived":
+            print(f"survived ({done} of {len(chosen)}): {words}", flush=True)
+    print("\nSurvivors", *told["survived"], "\nEquivalent", *told["equivalent"], sep="\n")
+    print(f"\n{'tried':>7} {'killed':>7} {'survived':>9} {'equivalent':>11}")
+    whole = sum(became.values(), Counter[str]())
+    for path, some in (*became.items(), ("all", whole)):
+        numbers = f"{some['killed']:7} {some['survived']:9} {some['equivalent']:11}"
+        print(f"{some.total():7} {numbers}  {path}")
+    counted = whole["killed"] + whole["survived"]
+    print(f"\nKilled {whole['killed']} of {counted} ({whole['killed'] / max(counted, 1):.1%})")
+    return int(whole["killed"] < ENOUGH * counted)
+
+
+def _outcome(path: str, code: CodeType, limit: float) -> str:
+    if run(path, code, limit)[0] == "passed" and run(path, code, 600, slow=True)[0] == "passed":
+        return "survived"
+    return "killed"
 
 
 def _differing(before: str, after: str) -> tuple[str, str]:

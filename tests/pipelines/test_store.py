@@ -235,6 +235,18 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path: Path, name: str) -> No
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+def test_a_name_that_no_folder_can_have_is_an_error_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="null"):
+        Store.open(tmp_path / "a\0b")
+
+
+def test_what_is_no_number_is_never_written(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        with pytest.raises(ValueError, match="JSON compliant"):
+            store.append([Result("image/0", "image", "done", (), Coverage(float("nan"), 0.0))])
+        assert (tmp_path / RESULTS).read_bytes() == b""
+
+
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(RequestError, match="this is a file"):
@@ -258,10 +270,10 @@ def test_nothing_of_a_batch_is_left_when_the_disk_is_full(tmp_path: Path, monkey
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr(os, "fsync", full)
-        with pytest.raises(StoreError, match="No space left"):
+        with pytest.raises(StoreError, match="found: No space left on device"):
             store.append([result(1), result(2)])
         assert (tmp_path / RESULTS).read_bytes() == before
-        with pytest.raises(StoreError, match="No space left"):
+        with pytest.raises(StoreError, match="found: No space left on device"):
             store.write_manifest({"another": 1})
         assert read_manifest(tmp_path) == {}
         assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", RESULTS]

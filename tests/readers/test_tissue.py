@@ -15,7 +15,7 @@ from limner.readers.errors import RequestError
 from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo
 from limner.readers.overview import read_overview
-from limner.readers.patches import box_mean, fill_holes, holding
+from limner.readers.patches import box_mean, fill_holes, grown, holding
 from limner.readers.pyramid import PyramidReader
 from limner.readers.slide import SlideReader
 from limner.readers.tissue import drawn_mask, find_tissue, otsu, overview_limit, read_drawn
@@ -118,7 +118,16 @@ def test_fluorescence_is_dark_field(dtype: str, channels: int) -> None:
     picture[140:143, 140:143] = 250 if dtype == "uint8" else 60000  # something glares
     found = find_tissue(picture.astype(dtype), everywhere(picture), microns=MICRONS)
     assert found.light == "dark"
+    assert found.method.startswith("light over the background in doublings")
     assert agreement(found.mask, truth) > 0.9
+
+
+def test_grey_pictures_on_lit_glass_hold_tissue_where_light_is_lost() -> None:
+    truth = disc(300, 150, 150, 80)
+    picture = painted(300, (truth, (0, 0, 0)))[..., :1]
+    found = find_tissue(picture, everywhere(picture), microns=MICRONS)
+    assert agreement(found.mask, truth) > 0.95
+    assert (found.light, found.method[:24]) == ("bright", "light lost in halvings a")
 
 
 def test_unknown_spacing_is_said() -> None:
@@ -238,11 +247,12 @@ def test_patches_are_those_of_a_flood(mask: Mask, least: int) -> None:
 
 @settings(deadline=None, derandomize=True, max_examples=100)
 @given(masks, st.tuples(st.integers(0, 4), st.integers(0, 4)))
-def test_box_means_are_means_of_boxes(mask: Mask, radius: tuple[int, int]) -> None:
-    found = box_mean(mask, radius)
+def test_a_pixels_box_has_a_mean_and_makes_it_grow(mask: Mask, radius: tuple[int, int]) -> None:
+    found, near = box_mean(mask, radius), grown(mask, radius)
     for row, column in np.ndindex(*mask.shape):
         here = mask[max(0, row - radius[1]) : row + radius[1] + 1, max(0, column - radius[0]) : column + radius[0] + 1]
         assert found[row, column] == pytest.approx(here.mean())
+        assert near[row, column] == here.any()
 
 
 def slide(size: tuple[int, int], spacing: float, origin: tuple[int, int] = (0, 0)) -> ImageInfo:

@@ -191,8 +191,8 @@ def test_scenes_keep_their_own_columns_and_beside_studies_leave_theirs_empty(tmp
 
 
 def test_a_study_sums_its_series(tmp_path: Path) -> None:
-    other = stack(series_uid="2.25.8", modality="MR", study_failed="2")
-    tables = write(tmp_path, (stack(), []), (other, [Finding("a", box(1, 1, 2, 2), "box")]))
+    other = stack(series_uid="2.25.8", modality="MR", study_failed="2", study_related="SR, SEG")
+    tables = write(tmp_path, (stack(study_related="SR"), []), (other, [Finding("a", box(1, 1, 2, 2), "box")]))
     (study,) = tables["studies.csv"]
     assert list(study) == [column.name for column in STUDIES]
     expected = {
@@ -201,6 +201,7 @@ def test_a_study_sums_its_series(tmp_path: Path) -> None:
         "n_instances": "10",
         "n_read": "5",
         "n_failed": "2",
+        "related": "SR, SEG",
         "n_findings": "1",
         "status": "partial",
     }
