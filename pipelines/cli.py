@@ -119,8 +119,11 @@ def report_command(
     from .manifest import load_manifest  # noqa: PLC0415 - see the top
     from .report import load_writers, read_record, write_reports  # noqa: PLC0415 - the same
 
+    named = [name for text in reports or () for name in text.split(",")]
+    if named:
+        load_writers(named)
     config = load_manifest(Path(run_folder))["config"]
-    asked = [name for text in reports or () for name in text.split(",")] or config["reports"]
+    asked = named or config["reports"]
     writers = load_writers(asked, config.get("report_options"))
     record = read_record(Path(run_folder))
     made = tuple(write_reports(record, Path(run_folder), writers))

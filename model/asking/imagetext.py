@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig, LogitsProcessorList
 
-from ...readers.errors import ModelError
+from ...readers.errors import ModelError, RequestError
 from ..checkpoint import Files
 from ..finite import require_finite
 from ..foreign import foreign, reason
@@ -35,7 +35,7 @@ EXACT, ROUGH = 1e-3, 0.3  # how far a likelihood by way of the cache may be off,
 
 
 def resolve_device(device: str) -> str:
-    """The device that "auto" means here, "cuda" or "cpu"; any other as it was. Raises `ModelError` for one that is not.
+    """The device that "auto" means here, "cuda" or "cpu"; any other as it was. Raises `RequestError` for one not here.
 
     A name is torch's, such as "cuda:1".
     """
@@ -44,7 +44,7 @@ def resolve_device(device: str) -> str:
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise ModelError(
+        raise RequestError(
             f"device {device}",
             "torch must be able to use it",
             value=reason(error),

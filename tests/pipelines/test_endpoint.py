@@ -185,7 +185,7 @@ def test_neither_key_nor_file_is_told(
 @pytest.mark.parametrize(
     ("model", "why"),
     [
-        ("endpoint", "URL must be named"),
+        ("endpoint", "endpoint:http://127.0.0.1"),
         ("endpoint:http://192.0.2.7/v1", "insecure=true"),
         ("endpoint:https://me:secret@192.0.2.7/v1", "key_variable"),
     ],

@@ -66,7 +66,7 @@ def case(kind: str, tmp_path: Path, per_tile: str, making: ModuleType, request: 
 
 
 def test_no_reader_is_left_out() -> None:
-    assert set(readers()) == {"raster", "scene", "slide", "pyramid", "dicom"}
+    assert set(readers()) == {"array", "raster", "scene", "slide", "pyramid", "dicom"}  # arrays: see test_api
 
 
 @pytest.mark.parametrize("kind", KINDS)

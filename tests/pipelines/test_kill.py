@@ -150,7 +150,7 @@ def reports(folder: Path) -> dict[str, bytes]:
 def test_the_uninterrupted_run_is_worth_comparing_with(whole: Path) -> None:
     lines = (whole / "results.jsonl").read_bytes().splitlines()
     assert len(lines) > 20
-    assert len(reports(whole)) == 7
+    assert len(reports(whole)) == 8
     assert len((whole / "findings.csv").read_text().splitlines()) > 100
 
 

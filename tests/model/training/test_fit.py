@@ -104,7 +104,7 @@ def test_without_scikit_learn_the_error_says_what_to_install() -> None:
         "except Exception as error:\n    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "pip install 'scikit-learn>=1.7' 'threadpoolctl>=3.5'" in done.stdout
+    assert "pip install 'matplotlib>=3.9' 'scikit-learn>=1.7' 'threadpoolctl>=3.5'" in done.stdout
 
 
 def test_with_fewer_tiles_than_features_the_head_is_the_same(lesson: Lesson) -> None:
