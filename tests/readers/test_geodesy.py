@@ -103,7 +103,7 @@ def test_known_areas() -> None:
     assert cell == pytest.approx(12308.46e6, rel=1e-6)
     assert geodesy.area_m2(shapely.box(0, 0, 1440, 720), GLOBE) == pytest.approx(WGS84_SURFACE, rel=1e-12)
     moon = north_up("ESRI:104903", 1.0, 0.0, 90.0)
-    assert geodesy.area_m2(shapely.box(0, 0, 360, 180), moon) == pytest.approx(4 * math.pi * 1737400**2, rel=1e-12)
+    assert geodesy.area_m2(shapely.box(0, 0, 360, 60), moon) == pytest.approx(math.pi * 1737400**2, rel=1e-12)
     assert geodesy.area_m2(shapely.box(0, 0, 1, 1), north_up(3031, 10.0, -5.0, 5.0)) == pytest.approx(
         (10 / 0.9727690128) ** 2, rel=1e-8
     ), "a pixel around the pole, where the map's scale is known"
