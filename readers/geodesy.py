@@ -258,14 +258,12 @@ def areas_m2(geometries: Geometries, placement: Placement) -> Values | None:
         return areas
     bounds = np.asarray(shapely.bounds(shapes), dtype=np.float64)
     scale = np.linalg.norm(np.asarray(placement.matrix)[:, :2], axis=0)
-    across = np.hypot((bounds[:, 2] - bounds[:, 0]) * scale[0], (bounds[:, 3] - bounds[:, 1]) * scale[1])
-    if ground is not None:
-        across *= ground.metres
+    unit = _METRES[placement.unit] if ground is None else ground.metres
+    across = unit * np.hypot((bounds[:, 2] - bounds[:, 0]) * scale[0], (bounds[:, 3] - bounds[:, 1]) * scale[1])
     small = solid & (across <= _FLAT)
     areas[small] *= _pixel_m2(placement, shapely.get_coordinates(shapely.centroid(shapes[small])))
     wide = np.flatnonzero(solid & ~small)
-    metres = float(scale.max()) * (_METRES[placement.unit] if ground is None else ground.metres)
-    areas[wide] = [area_of(shape, _ring_area(placement, ground), metres) for shape in shapes[wide]]
+    areas[wide] = [area_of(shape, _ring_area(placement, ground), float(scale.max()) * unit) for shape in shapes[wide]]
     return areas
 
 
