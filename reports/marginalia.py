@@ -9,6 +9,7 @@ import numpy as np
 from ..readers import geodesy
 from ..readers.errors import ReadError
 from ..readers.geometry import Placement
+from ..readers.image import Kind
 
 _NORTH_STEP = 1e-4  # degrees of latitude, some 11 m
 _SWING = 10.0  # degrees by which north may turn across a picture that gets one arrow
@@ -66,14 +67,14 @@ def length_words(metres: float) -> str:
     return f"{_three(metres / 1e-6)} µm"
 
 
-def area_words(m2: float, pixels: float) -> str:
-    """An area to 3 significant digits in the unit that suits it; in pixels where m² is NaN."""
+def area_words(m2: float, pixels: float, kind: Kind = "map") -> str:
+    """An area to 3 significant digits in km² or m² for maps, mm² or µm² for others; in pixels where m² is NaN."""
     if math.isnan(m2):
         return f"{pixels:,.0f} px"
-    for unit, size, least in (("km²", _SQUARE_KM, 0.01), ("m²", 1.0, 0.01), ("mm²", 1e-6, 0.01)):
-        if m2 >= size * least:
-            return f"{_three(m2 / size)} {unit}"
-    return f"{_three(m2 / 1e-12)} µm²" if m2 > 0 else "0"
+    large, sign, small, small_sign = (_SQUARE_KM, "km²", 1.0, "m²") if kind == "map" else (1e-6, "mm²", 1e-12, "µm²")
+    if m2 >= large / 100:
+        return f"{_three(m2 / large)} {sign}"
+    return f"{_three(m2 / small)} {small_sign}" if m2 > 0 else "0"
 
 
 def share_words(part: float) -> str:

@@ -163,7 +163,7 @@ def _panel(
         panel.heading(f"{counted}, share of the analysed area")
     areas = label_areas(record, image, findings)
     for of in areas[:_LABELS]:
-        words = (area_words(of.m2, of.pixels), share_words(of.share)) if of.findings else ("none", "")
+        words = (area_words(of.m2, of.pixels, image.info.kind), share_words(of.share)) if of.findings else ("none", "")
         panel.row(_swatch(rgb(palette[of.label])), of.label or "(no label)", *words)
     if len(areas) > _LABELS:
         panel.row(None, f"and {len(areas) - _LABELS} more labels: see areas.csv")
@@ -175,7 +175,8 @@ def _panel(
         if here:
             part = total(here)
             name = status if status == "analysed" else f"{status}: {', '.join(dict.fromkeys(a.reason for a in here))}"
-            panel.row(_mark(status), name.rstrip(": "), area_words(part[1], part[0]), share_words(share(part, whole)))
+            size = area_words(part[1], part[0], image.info.kind)
+            panel.row(_mark(status), name.rstrip(": "), size, share_words(share(part, whole)))
 
     panel.heading("Seen as")
     for name, value in _seen(image):

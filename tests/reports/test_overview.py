@@ -210,7 +210,8 @@ def test_quantities_in_words() -> None:
     ]
     assert area_words(2.06e8, 0) == "206 km²"
     assert area_words(1234.5, 0) == "1,234 m²"
-    assert area_words(2.5e-13, 0) == "0.25 µm²"
+    assert area_words(2.5e-13, 0, "slide") == "0.25 µm²"
+    assert area_words(0.0116, 0, "study") == "11,600 mm²"
     assert area_words(math.nan, 12345) == "12,345 px"
     assert area_words(0.0, 0) == "0"
     assert [share_words(part) for part in (0.0, 1e-9, 0.4567, 1.0, math.nan)] == [
