@@ -56,8 +56,11 @@ def read_header(path: Path) -> Header:
         graph = _parts(whole, _GRAPH)[-1]
         constants = {_text(one, _TENSOR_NAME) for one in _parts(graph, _INITIALIZER)}
         inputs = [one for one in _parts(graph, _INPUT) if _text(one, _NAME) not in constants]
-        shapes = tuple(_shape(one) for one in (*inputs, *_parts(graph, _OUTPUT)))
-        return Header(metadata, shapes, len(inputs))
+        outputs = _parts(graph, _OUTPUT)
+        if not inputs or not outputs:
+            msg = f"it has {len(inputs)} inputs and {len(outputs)} outputs"
+            raise ValueError(msg)
+        return Header(metadata, tuple(_shape(one) for one in (*inputs, *outputs)), len(inputs))
 
 
 def external_files(content: bytes) -> set[str]:

@@ -174,3 +174,13 @@ def test_other_bands_and_other_files_are_refused(zoo: ModuleType, tmp_path: Path
         make_plugin(Deepness, {"checkpoint": str(more)}).annotate(
             [show(make_plugin(Deepness, {"checkpoint": str(more)}), stripes(32))]
         )
+
+
+@pytest.mark.parametrize("side", ["input", "output"])
+def test_a_network_without_an_input_or_output_is_refused(zoo: ModuleType, tmp_path: Path, side: str) -> None:
+    onnx = pytest.importorskip("onnx")
+    made = onnx.load(zoo.segmentor(tmp_path / "a.onnx"))
+    made.graph.ClearField(side)
+    onnx.save(made, tmp_path / "a.onnx")
+    with pytest.raises(ModelError, match=f" 0 {side}s"):
+        make_plugin(Deepness, {"checkpoint": str(tmp_path / "a.onnx")}).sight(INFO)
