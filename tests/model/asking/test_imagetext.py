@@ -14,7 +14,7 @@ from limner.model.asking.imagetext import ImageText, resolve_device
 from limner.model.asking.processor import Processor
 from limner.model.asking.respondent import CUT
 from limner.model.checkpoint import find_files
-from limner.readers.errors import ModelError
+from limner.readers.errors import ModelError, RequestError
 from transformers import AutoModelForImageTextToText
 
 pytestmark = pytest.mark.slow
@@ -302,5 +302,5 @@ def test_a_device_that_is_not_here_is_refused() -> None:
     assert resolve_device("cpu") == "cpu"
     assert resolve_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
     for device in ("cuda:99", "abacus"):
-        with pytest.raises(ModelError, match=f"device {device}: torch must be able to use it"):
+        with pytest.raises(RequestError, match=f"device {device}: torch must be able to use it"):
             resolve_device(device)
