@@ -93,6 +93,14 @@ class Question:
         schema = _read_schema(options.json_schema, answer, owner)
         return cls(text, answer, labels, schema, options.margin, options.orders, options.max_tokens)
 
+    def check_grammar(self, owner: str) -> Self:
+        """Raise `RequestError` where no grammar can hold the answers of the annotator `owner` to its schema."""
+        if self.schema:
+            from .grammar import check_schema  # noqa: PLC0415 - only where it is needed
+
+            check_schema(self.schema, thing=f"option 'json_schema' of {owner}")
+        return self
+
     @property
     def findings(self) -> tuple[str, ...]:
         """Every label that a finding of this question can have, in the order in which reports list them."""

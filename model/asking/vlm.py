@@ -70,11 +70,7 @@ class VlmAnnotator(Asker):
     Options = VlmOptions
 
     def __init__(self, options: VlmOptions) -> None:
-        question = Question.of(options, "vlm")
-        if question.schema:
-            from .grammar import check_schema  # noqa: PLC0415 - only where it is needed
-
-            check_schema(question.schema, thing="option 'json_schema' of vlm")
+        question = Question.of(options, "vlm").check_grammar("vlm")
         super().__init__(question, Vlm(options, locates=question.answer == "locate"))
 
 

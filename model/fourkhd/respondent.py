@@ -64,12 +64,7 @@ class FourKhdAnnotator(Asker):
     Options = FourKhdOptions
 
     def __init__(self, options: FourKhdOptions) -> None:
-        question = Question.of(options, "4khd")
-        if question.schema:
-            from ..asking.grammar import check_schema  # noqa: PLC0415 - only where it is needed
-
-            check_schema(question.schema, thing="option 'json_schema' of 4khd")
-        super().__init__(question, FourKhdRespondent(options))
+        super().__init__(Question.of(options, "4khd").check_grammar("4khd"), FourKhdRespondent(options))
 
 
 class FourKhdRespondent:
