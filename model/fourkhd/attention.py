@@ -1,54 +1,17 @@
-"""Attention: which of torch's and transformers' kernels computes it, and what is said where the wished one cannot."""
+"""Attention, computed by the kernel that was chosen for the network."""
 
 # transformers' types do not say what its functions return:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-import logging
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import AttentionInterface
-from transformers.utils.import_utils import is_flash_attn_2_available
 
-from ...readers.errors import RequestError
+from .running import Kernel
 
-Kernel = Literal["sdpa", "flash_attention_2", "eager"]
-
-KERNELS = ("sdpa", "flash_attention_2", "eager")
-_AMPERE = (8, 0)
 _INTERFACE = AttentionInterface()
-_said: set[str] = set()
-
-
-def choose_kernel(asked: str, *, device: torch.device, dtype: torch.dtype) -> Kernel:
-    """The kernel that is asked for, or "sdpa", with one line on standard error that says why, once.
-
-    Results of all three agree within the precision of `dtype`. Raises `RequestError` for an unknown one.
-    """
-    if asked not in KERNELS:
-        raise RequestError("option 'attention'", f"it is {', '.join(KERNELS)}", value=asked, remedy="Correct it")
-    if asked != "flash_attention_2":
-        return "sdpa" if asked == "sdpa" else "eager"
-    reason = _cannot_flash(device, dtype)
-    if not reason:
-        return "flash_attention_2"
-    if reason not in _said:
-        _said.add(reason)
-        logging.getLogger("limner").warning("flash_attention_2 cannot run: %s. sdpa is used instead.", reason)
-    return "sdpa"
-
-
-def _cannot_flash(device: torch.device, dtype: torch.dtype) -> str:
-    if device.type != "cuda":
-        return f"it needs an NVIDIA or AMD GPU, and the model is on {device.type}"
-    if dtype not in {torch.float16, torch.bfloat16}:
-        return f"it needs 16-bit numbers, and the model has {str(dtype).removeprefix('torch.')}"
-    if torch.version.hip is None and torch.cuda.get_device_capability(device) < _AMPERE:
-        return f"it needs compute capability 8.0, and {torch.cuda.get_device_name(device)} has less"
-    if not is_flash_attn_2_available():
-        return "the package flash-attn is not installed, or not for this version of CUDA"
-    return ""
 
 
 def attend(

@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from ...readers.errors import RequestError
-from ...readers.extras import missing, require_extra
-from .attention import choose_kernel
+from ...readers.extras import missing
 from .cost import weight_bytes
 from .files import Files, compare
 from .language import PloraLinear
@@ -24,14 +23,6 @@ TOGETHER = ("plora_glb_GN", "plora_sub_GN", "vit", "vision_proj", "model.tok_emb
 """Parts that lie on one device: pictures become visual tokens there, and meet the words."""
 
 _HEADROOM = 0.9  # of a device's free memory: the rest is for what flows through
-
-
-def check_running(options: Mapping[str, str]) -> None:
-    """Raise `RequestError` where this machine cannot run a network as these options of `Running` say. Loads nothing."""
-    running = Running(**options)  # pyright: ignore[reportArgumentType] - what is wrong with them is found here
-    choose_kernel(running.attention, device=running.first(), dtype=running.numbers())
-    if running.quantize:
-        require_extra("quantize", "option 'quantize'", otherwise="or leave the option out")
 
 
 def from_pretrained(source: str, running: Running | None = None, *, fetch: bool = False) -> FourKhd:
@@ -60,7 +51,7 @@ def fill(files: Files, running: Running, *, only: str = "") -> FourKhd:
         logging.getLogger("limner").info("%s: %d tensors are not used: %s", files.source, len(extra), ", ".join(extra))
     dtype, first = running.numbers(), running.first()
     network = build(sizes)
-    network.kernel = choose_kernel(running.attention, device=first, dtype=dtype)
+    network.kernel = running.kernel()
     places = split(sizes, _free_memory(), dtype.itemsize) if running.device == "split" else {"": str(first)}
     for _, tensors in files.tensors():
         for name in [name for name in tensors if name not in extra and name.startswith(only)]:

@@ -104,9 +104,9 @@ class FourKhdRespondent:
 
         Raises `ModelError`, `RequestError`.
         """
-        from .load import check_running  # noqa: PLC0415 - loads torch
+        from .running import Running  # noqa: PLC0415 - loads torch
 
-        check_running(self._running)
+        Running(**self._running).check()  # pyright: ignore[reportArgumentType] - what is wrong with them is found here
         files, sizes, tokenizer = self._found()
         if tokenizer.size > sizes.language.vocab:
             raise ModelError(

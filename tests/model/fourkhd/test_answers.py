@@ -9,16 +9,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from limner.model.asking.question import Question
-from limner.model.fourkhd import answer, attention
-from limner.model.fourkhd.attention import choose_kernel
+from limner.model.fourkhd import answer, attention, running
 from limner.model.fourkhd.cost import prefill, visual_tokens, weight_bytes
 from limner.model.fourkhd.network import FourKhd
 from limner.model.fourkhd.respondent import FourKhdAnnotator, FourKhdRespondent
+from limner.model.fourkhd.running import choose_kernel
 from limner.model.fourkhd.sizes import VisionSizes
 from limner.model.fourkhd.tokens import Tokenizer, ask
 from limner.model.memory import memory
 from limner.model.tiling import TileGrid
 from limner.readers.errors import ModelError
+from transformers.utils import import_utils
 
 TOLERANCE = 1e-4
 END = 7
@@ -93,7 +94,7 @@ def test_a_tokenizer_of_another_model_is_refused(folder: Path) -> None:
 def test_where_a_kernel_cannot_run_it_is_said_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "_said", set())
+    monkeypatch.setattr(running, "_said", set())
     cpu = torch.device("cpu")
     for _ in range(2):
         assert choose_kernel("flash_attention_2", device=cpu, dtype=torch.float32) == "sdpa"
@@ -120,11 +121,11 @@ def test_what_flash_attention_needs(
     words: str,
 ) -> None:
     said: set[str] = set()
-    monkeypatch.setattr(attention, "_said", said)
+    monkeypatch.setattr(running, "_said", said)
     monkeypatch.setattr(torch.version, "hip", None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a card")
-    monkeypatch.setattr(attention, "is_flash_attn_2_available", lambda: installed)
+    monkeypatch.setattr(import_utils, "is_flash_attn_2_available", lambda: installed)
     chosen = choose_kernel("flash_attention_2", device=torch.device("cuda"), dtype=dtype)
     assert chosen == ("sdpa" if words else "flash_attention_2")
     assert words in "".join(said)
