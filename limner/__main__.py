@@ -1,5 +1,5 @@
 """`python -m limner` is the command `limner`."""
 
-from limner.pipelines.cli import main
+from limner.pipelines.cli.main import main
 
 main()

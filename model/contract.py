@@ -17,10 +17,10 @@ import numpy as np
 import shapely
 from pydantic import TypeAdapter
 
-from ..readers.bands import resolve
 from ..readers.image import ImageInfo, Reader
 from ..readers.options import make_plugin, options_of
 from ..readers.overview import read_overview
+from ..readers.raster.bands import resolve
 from ..readers.regions import Grid, cut
 from ..readers.render import fit_stretch, render, rgb_channels
 from .annotator import Annotator, Answer, Fitting, Sight, View

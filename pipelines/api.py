@@ -10,18 +10,18 @@ from typing import Any, Unpack
 from ..readers.array import crs_of, hold_array
 from ..readers.errors import ReadError, RequestError
 from ..readers.registry import Scanned
+from .cli.progress import watch
+from .cli.text import describe_plan
 from .config import Settings
 from .describe import scanned_text
-from .estimate import Estimate, estimate
-from .events import plural
 from .keywords import Keywords
-from .names import scan_with_names
 from .opened import OpenedImage
-from .progress import watch
-from .run import Prepared, crew, prepare, run_in_memory
-from .run import run as run_settings
+from .run.estimate import Estimate, estimate
+from .run.events import plural
+from .run.execute import Prepared, crew, prepare, run_in_memory
+from .run.execute import run as run_settings
+from .run.redaction import scan_with_names
 from .run_result import Run
-from .words import describe_plan
 
 __all__ = ["Run", "annotate", "open", "plan", "run", "scan"]
 

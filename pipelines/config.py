@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ..readers.errors import RequestError, nearest, shown
 from ..readers.plugins import Group, installed
-from .resolution import Resolution
+from .run.resolution import Resolution
 from .settings_file import presets, read_preset, read_settings
 
 
@@ -317,11 +317,11 @@ def known_values(name: str) -> list[str]:
     if get_origin(annotation) is Literal:
         return [value for value in get_args(annotation) if value]
     if name == "sensor":
-        from ..readers.bands import SENSORS  # noqa: PLC0415 - loads numpy, which most commands' help does not need
+        from ..readers.raster.bands import SENSORS  # noqa: PLC0415 - loads numpy, which most commands' help does not need
 
         return list(SENSORS)
     if name == "model":
-        from ..model.cards import shipped_cards  # noqa: PLC0415 - the same
+        from ..model.checkpoints.cards import shipped_cards  # noqa: PLC0415 - the same
 
         others = sorted(set(installed("limner.annotators")) - {"segment"})
         return [*shipped_cards(), *(f"{one}:" for one in others), "none"]

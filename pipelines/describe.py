@@ -12,9 +12,9 @@ from ..readers.image import ImageInfo
 from ..readers.registry import Scanned
 from ..reports.measures import crs_name, label_areas, share, total
 from ..reports.writer import ImageRecord, Record
-from .events import plural
-from .scale import ground_metres
-from .terminal import visible
+from .cli.terminal import visible
+from .run.analysis_resolution import ground_metres
+from .run.events import plural
 
 if TYPE_CHECKING:
     from PIL import Image as Picture

@@ -1,4 +1,4 @@
-"""The keywords of `limner.run` and its like: written from `Settings` by tests/house/settings_text.py."""
+"""The keywords of `limner.run` and its like: written from `Settings` by tests/meta/settings_text.py."""
 
 import os
 from collections.abc import Mapping, Sequence

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Self
 from ..readers.errors import RequestError
 from ..reports.writer import FileRow, ImageRecord, Record
 from .describe import area_rows, findings_rows, html_table, image_json, record_text
-from .events import plural
-from .report import Made, read_record
+from .run.events import plural
+from .run.reporting import Made, read_record
 
 if TYPE_CHECKING:
     import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
@@ -41,21 +41,21 @@ class Run:
     @cached_property
     def findings(self) -> "pd.DataFrame":
         """A row a finding: a GeoDataFrame with its CRS for maps, a DataFrame in µm for slides and mm for studies."""
-        from ..reports.frames import findings_frame  # noqa: PLC0415 - pandas and geopandas are slow to load
+        from ..reports.dataframes import findings_frame  # noqa: PLC0415 - pandas and geopandas are slow to load
 
         return findings_frame(self.record)
 
     @cached_property
     def summary(self) -> "pd.DataFrame":
         """A row an image: areas, shares, counts and densities by label."""
-        from ..reports.frames import summary_frame  # noqa: PLC0415 - the same
+        from ..reports.dataframes import summary_frame  # noqa: PLC0415 - the same
 
         return summary_frame(self.record)
 
     @cached_property
     def files(self) -> "pd.DataFrame":
         """A row an input file: what became of it, and why."""
-        from ..reports.frames import files_frame  # noqa: PLC0415 - the same
+        from ..reports.dataframes import files_frame  # noqa: PLC0415 - the same
 
         return files_frame(self.record)
 
@@ -102,7 +102,7 @@ class Run:
 
         `image` is an id, needed where there are several. Raises `RequestError` for an unknown one.
         """
-        from ..reports.overview import overview_sheet  # noqa: PLC0415 - only pictures need what draws
+        from ..reports.overview.writer import overview_sheet  # noqa: PLC0415 - only pictures need what draws
 
         return overview_sheet(self.record, self._image(image))
 

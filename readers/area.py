@@ -11,7 +11,7 @@ import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from .drawing import Drawing
+from .annotations import Drawing
 from .errors import ReadError, RequestError
 from .geodesy import from_lonlat, lonlat_or_nan
 from .geometry import Placement

@@ -21,7 +21,7 @@ from .geometry import Box
 from .image import Image, ImageInfo, Mask, Pixels, Reader
 from .options import options_of, parse_options
 from .overrides import Overrides, Stated
-from .pseudonym import forms, longest_first, replace_in
+from .pseudonyms import forms, longest_first, replace_in
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,18 @@ from typing import Final
 
 from .errors import ReadError
 from .image import Kind
-from .tiffdir import DESCRIPTION, MAGIC, MAKE, PAGE_NAME, SOFTWARE, SUBFILE, TILE_WIDTH, XMP, Directories, Page
+from .slide.tiff_directories import (
+    DESCRIPTION,
+    MAGIC,
+    MAKE,
+    PAGE_NAME,
+    SOFTWARE,
+    SUBFILE,
+    TILE_WIDTH,
+    XMP,
+    Directories,
+    Page,
+)
 
 _FEW: Final = 64  # directories that tell what a TIFF is
 _MAPS: Final = frozenset({33550, 33922, 34264, 34735, 42112, 42113})  # GeoTIFF's and GDAL's tags

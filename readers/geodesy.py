@@ -25,10 +25,10 @@ import pyproj
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from .crs import parse_crs, transformer
 from .errors import ReadError
 from .geometry import Placement, Points
 from .polygon_area import area_of, edges_of
-from .proj import parse_crs, transformer
 
 Values = npt.NDArray[np.float64]
 Geometries = Sequence[BaseGeometry] | npt.NDArray[np.object_]

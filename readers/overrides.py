@@ -6,16 +6,16 @@ from typing import Final
 
 from pydantic import Field, field_validator
 
-from .bands import COMMON_NAMES, Sensor, band_token, canonical, describe, is_sentinel, sensor_named
 from .errors import ReadError
 from .fingerprint import is_remote
 from .geometry import Placement
-from .georeference import HOW_TO_STATE_A_CRS, Crs, polynomial_note
 from .image import UNDECLARED, Channel, ImageInfo
 from .options import options_of
-from .products import metadata_beside, radiometry_beside
-from .pseudonym import NameOptions
-from .spacing import NOTE, Spacing, SpacingTable, differ, place
+from .pseudonyms import NameOptions
+from .raster.bands import COMMON_NAMES, Sensor, band_token, canonical, describe, is_sentinel, sensor_named
+from .raster.georeference import HOW_TO_STATE_A_CRS, Crs, polynomial_note
+from .raster.products import metadata_beside, radiometry_beside
+from .slide.spacing import NOTE, Spacing, SpacingTable, differ, place
 
 NODATA: Final = "default_nodata"
 """The option of readers that need to know the no-data value of files that state none."""
@@ -182,13 +182,13 @@ def _placed(info: ImageInfo, stated: Crs | None) -> ImageInfo:
 def _crs(text: str) -> Crs | None:
     if not text:
         return None
-    from .proj import stated_crs  # noqa: PLC0415 - loads PROJ
+    from .crs import stated_crs  # noqa: PLC0415 - loads PROJ
 
     return stated_crs(text)
 
 
 def _differ(one: str, other: str) -> bool:
-    from .proj import parse_crs  # noqa: PLC0415 - loads PROJ
+    from .crs import parse_crs  # noqa: PLC0415 - loads PROJ
 
     return one != other and bool(parse_crs(one) != parse_crs(other))
 

@@ -11,9 +11,9 @@ from .errors import LimnerError, ReadError, RequestError
 from .fingerprint import is_remote
 from .formats import Format, recognise, recognise_folder
 from .image import ArchiveReader, ImageInfo, Reader
-from .isolation import claim, scan_file, scan_folder
 from .options import Options
-from .pseudonym import NameOptions, Pseudonyms, forms, longest_first, replace_names
+from .pseudonyms import NameOptions, Pseudonyms, forms, longest_first, replace_names
+from .sandboxed_scan import claim, scan_file, scan_folder
 
 HEAD = 4096
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from ..model.finding import Finding
 from ..readers.image import Kind
-from .cells import plain
-from .column import KINDS, About, Column, Typed, chosen, distinct
+from .csv_safety import plain
 from .measures import FindingsBatch, crs_name
-from .patient import boxes_mm, centres_mm, positions_mm, sides, uids
+from .patient_geometry import boxes_mm, centres_mm, positions_mm, sides, uids
+from .table import KINDS, About, Column, Typed, chosen, distinct
 from .writer import Record
 
 

@@ -19,10 +19,10 @@ import numpy as np
 import shapely
 
 from ..model.finding import Finding
+from ..readers.crs import parse_crs
 from ..readers.geometry import Box, Placement
 from ..readers.image import Channel, ImageInfo, Kind, Plane
-from ..readers.proj import parse_crs
-from .cells import cell, plain
+from .csv_safety import cell, plain
 from .writer import DISCLAIMER, Area, FileRow, ImageRecord, Overview, Patch, Record, Writer
 
 _PERSON: Final = "JANE-DOE"  # a name of a person, which no report tells

@@ -12,12 +12,12 @@ import shapely
 from ..readers import geodesy
 from ..readers.files import replacing
 from ..readers.geometry import Points
-from .cells import plain
-from .column import Column
 from .columns import findings_columns
-from .globe import DECIMALS, bounding_box, part_boxes, to_globe
+from .csv_safety import plain
 from .measures import FindingsBatch, Shapes, crs_name
 from .palette import Palette
+from .rfc7946 import DECIMALS, bounding_box, part_boxes, to_globe
+from .table import Column
 from .writer import ImageRecord, Record
 
 _BATCH = 10_000  # findings that are transformed, and then written, at a time

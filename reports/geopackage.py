@@ -18,12 +18,12 @@ from pyogrio.errors import DataLayerError, DataSourceError
 
 from ..readers.errors import RequestError
 from ..readers.files import replacing
-from .cells import plain
-from .column import Column
 from .columns import findings_columns
-from .globe import to_world
+from .csv_safety import plain
 from .measures import FindingsBatch, all_labels, crs_name
 from .palette import Palette, rgb
+from .rfc7946 import to_world
+from .table import Column
 from .writer import DISCLAIMER, Record
 
 Values = npt.NDArray[Any]

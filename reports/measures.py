@@ -20,7 +20,7 @@ from ..readers import geodesy
 from ..readers.errors import ReadError
 from ..readers.geometry import Placement, Points
 from ..readers.image import ImageInfo, Kind, Plane
-from .patient import pixel_m2, planes_of
+from .patient_geometry import pixel_m2, planes_of
 from .writer import Area, ImageRecord, Record
 
 Shapes = npt.NDArray[np.object_]

@@ -23,8 +23,8 @@ import shapely
 from ..model.finding import Kind
 from ..readers.files import replacing
 from ..readers.image import ImageInfo
-from .cells import plain
 from .columns import findings_columns
+from .csv_safety import plain
 from .measures import FindingsBatch
 from .palette import Palette, rgb
 from .writer import ImageRecord, Record, image_file, write_each

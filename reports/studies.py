@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 
 from ..readers.image import Kind
-from .column import Column
 from .columns import IMAGE, MODEL, NAME, fact
-from .tables import write_table
+from .csv_tables import write_table
+from .table import Column
 from .writer import ImageRecord, Record, Standing
 
 _FACTS: Mapping[str, str] = {

@@ -8,10 +8,10 @@ from typing import Literal
 
 from ..readers import geodesy
 from ..readers.image import Kind
-from .cells import plain
-from .column import KINDS, Column, Dtype, chosen, distinct, each
 from .columns import IMAGE, MAP, MODEL, NAME, SLIDE, STUDY, TISSUE
+from .csv_safety import plain
 from .measures import LabelArea, label_areas, share, total
+from .table import KINDS, Column, Dtype, chosen, distinct, each
 from .writer import ImageRecord, Record
 
 _KM2, _MM2 = 1e-6, 1e6  # of a m²

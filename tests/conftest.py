@@ -11,8 +11,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import pytest
-from limner.model.cards import find_card
-from limner.model.weights import locate
+from limner.model.checkpoints.cards import find_card
+from limner.model.checkpoints.weights import locate
 from limner.readers.errors import ModelError, ReadError
 from limner.readers.geometry import Box, Placement
 from limner.readers.image import Channel, ImageInfo
@@ -181,7 +181,7 @@ def tiny_clip(monkeypatch: pytest.MonkeyPatch) -> Path:
 
     They are `tiny`, `tiny-resnet`, and both with `-quickgelu`.
     """
-    from limner.model.openclip.architectures import ARCHITECTURES  # noqa: PLC0415 - few tests need it
+    from limner.model.clip.openclip_architectures import ARCHITECTURES  # noqa: PLC0415 - few tests need it
 
     class Tiny:
         quick = True
@@ -260,7 +260,7 @@ def made_4khd(tmp_path_factory: pytest.TempPathFactory, small_tokenizer: Path) -
     """A 4KHD checkpoint's folder: tiles of 56 px, 2 layers, random weights, as anybody's is saved."""
     import shutil  # noqa: PLC0415 - only here
 
-    from limner.model.fourkhd.sizes import LINEARS, LanguageSizes, Plora, Sizes, VisionSizes  # noqa: PLC0415 - the same
+    from limner.model.vlm.fourkhd.sizes import LINEARS, LanguageSizes, Plora, Sizes, VisionSizes  # noqa: PLC0415 - the same
     from safetensors.numpy import save_file  # noqa: PLC0415 - the same
 
     sizes = Sizes(

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 import typer.main
-from limner.model.cards import find_card, read_card, shipped_cards
-from limner.pipelines.cli import app
+from limner.model.checkpoints.cards import find_card, read_card, shipped_cards
+from limner.pipelines.cli.main import app
 from limner.pipelines.config import Settings, presets
-from limner.readers.bands import SENSORS
-from limner.reports.column import Column, markdown
+from limner.readers.raster.bands import SENSORS
 from limner.reports.columns import FINDINGS, MODEL
+from limner.reports.csv_tables import FILES
 from limner.reports.studies import SERIES, STUDIES
 from limner.reports.summary import AREAS, SUMMARY, label_columns
-from limner.reports.tables import FILES
+from limner.reports.table import Column, markdown
 
 pytestmark = pytest.mark.slow
 
@@ -190,7 +190,7 @@ def test_the_account_of_the_readme_is_what_is_printed(root: Path, tmp_path: Path
     [told] = [block for block in blocks(pages(root)["README.md"], "console") if "limner run" in block]
     words = next(words for words in commands(pages(root)["README.md"]) if words[0] == "run")
     words[words.index("--out") + 1] = str(tmp_path / "run")
-    code = "from limner.pipelines.cli import main; main()"
+    code = "from limner.pipelines.cli.main import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, *words], cwd=root, capture_output=True, encoding="utf-8", check=False
     )

@@ -41,7 +41,7 @@ def environment(place: Path) -> dict[str, str]:
 
 def run(place: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
     """`limner` in a process of its own, with the package installed."""
-    command = [sys.executable, "-m", "limner.pipelines.cli", *map(str, words)]
+    command = [sys.executable, "-m", "limner.pipelines.cli.main", *map(str, words)]
     return subprocess.run(command, check=False, capture_output=True, text=True, env=environment(place), cwd=place)
 
 

@@ -11,10 +11,10 @@ from ...readers.errors import ModelError, ReadError, RequestError
 from ...readers.image import ImageInfo
 from ...readers.render import rgb_channels
 from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Answer, Cost, Sight, View
-from ..fusion import Fusion, FusionText
+from ..checkpoints.weights import sha256_of
+from ..clip.fusion import Fusion, FusionText
 from ..options import Names, NetworkOptions
 from ..views import Kept, kept_tiles
-from ..weights import sha256_of
 from .card import CARD, HEAD, ProbeCard, Seen, read_card
 from .encoders import Encoder, encode, find_encoder, same_encoder
 from .head import Head

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...readers.errors import ModelError, shown
 from ...readers.files import write_atomic
-from ..untrusted import WIDEST, read_yaml
+from ..checkpoints.untrusted import WIDEST, read_yaml
 
 CARD: Final = "card.yaml"
 HEAD: Final = "head.safetensors"

@@ -13,12 +13,20 @@ import numpy as np
 import numpy.typing as npt
 
 from ...readers.errors import ModelError, RequestError, shown
-from ..checkpoint import SETTINGS, Checkpoint, Files, fetch_weights, find_checkpoint, find_files, numbers
+from ..checkpoints.footprint import held_bytes
+from ..checkpoints.transformers_files import (
+    SETTINGS,
+    Checkpoint,
+    Files,
+    fetch_weights,
+    find_checkpoint,
+    find_files,
+    numbers,
+)
+from ..checkpoints.untrusted import WIDEST
+from ..clip.openclip_files import find_openclip
+from ..clip.openclip_state_dict import find_bare
 from ..finite import require_finite
-from ..footprint import held_bytes
-from ..openclip.bare import find_bare
-from ..openclip.files import find_openclip
-from ..untrusted import WIDEST
 
 Vector = npt.NDArray[np.float32]
 Kind = Literal["colour", "image-text", "4khd", "backbone"]
@@ -213,7 +221,7 @@ def encode(encoder: Encoder, tile: npt.NDArray[Any], valid: npt.NDArray[np.bool_
 
 def _image_text(checkpoint: Checkpoint, *, fetch: bool, threads: int) -> NetworkEncoder:
     def load() -> Callable[[npt.NDArray[Any]], Vector]:
-        from ..contrastive import ImageTower  # noqa: PLC0415 - loads torch
+        from ..clip.network import ImageTower  # noqa: PLC0415 - loads torch
 
         return ImageTower(checkpoint, threads=threads)
 
@@ -226,14 +234,14 @@ def _image_text(checkpoint: Checkpoint, *, fetch: bool, threads: int) -> Network
 
 
 def _fourkhd(source: str, *, fetch: bool, threads: int) -> NetworkEncoder:
-    from ..fourkhd.cost import weight_bytes  # noqa: PLC0415 - only where such a model is meant
-    from ..fourkhd.files import Files as FourKhdFiles  # noqa: PLC0415 - the same
-    from ..fourkhd.sizes import VISION  # noqa: PLC0415 - the same
+    from ..vlm.fourkhd.cost import weight_bytes  # noqa: PLC0415 - only where such a model is meant
+    from ..vlm.fourkhd.files import Files as FourKhdFiles  # noqa: PLC0415 - the same
+    from ..vlm.fourkhd.sizes import VISION  # noqa: PLC0415 - the same
 
     files = FourKhdFiles.find(source, fetch=fetch)
 
     def load() -> Callable[[npt.NDArray[Any]], Vector]:
-        from .towers import FourKhdTower  # noqa: PLC0415 - loads torch
+        from .vision_backbones import FourKhdTower  # noqa: PLC0415 - loads torch
 
         return FourKhdTower(files, threads=threads)
 
@@ -260,7 +268,7 @@ def _backbone(files: Files, kind: str, *, fetch: bool, threads: int) -> NetworkE
         )
 
     def load() -> Callable[[npt.NDArray[Any]], Vector]:
-        from .towers import Backbone  # noqa: PLC0415 - loads torch
+        from .vision_backbones import Backbone  # noqa: PLC0415 - loads torch
 
         return Backbone(files, threads=threads)
 

@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from ...readers.errors import ModelError
 from ...readers.files import write_atomic
+from ..checkpoints.foreign import foreign
+from ..checkpoints.untrusted import read_bytes
 from ..finite import require_finite, softmax
-from ..foreign import foreign
-from ..untrusted import read_bytes
 
 MOST: Final = 2**28
 """Bytes of a head's file."""

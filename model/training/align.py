@@ -17,16 +17,16 @@ import numpy as np
 import torch
 
 from ...readers.errors import ModelError, RequestError
-from ..fourkhd.cost import visual_tokens
-from ..fourkhd.language import PloraLinear
-from ..fourkhd.network import FourKhd
-from ..fourkhd.speaker import normalised
-from ..fourkhd.tokens import IMAGE, Layout, Tokenizer
-from .checkpoints import Standing
-from .samples import Sample, load_picture, show
-from .schedule import paces, rate
+from ..vlm.fourkhd.cost import visual_tokens
+from ..vlm.fourkhd.generator import normalised
+from ..vlm.fourkhd.language import PloraLinear
+from ..vlm.fourkhd.network import FourKhd
+from ..vlm.fourkhd.tokenizer import IMAGE, Layout, Tokenizer
+from .augmentation import varied
+from .dataset import Sample, load_picture, show
+from .param_groups import paces, rate
+from .state import Standing
 from .targets import IGNORED, conversation, opening, targets
-from .variation import varied
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 

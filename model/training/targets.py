@@ -6,7 +6,7 @@ Source of the rule: the released fine-tuning of InternLM-XComposer2-4KHD (arXiv 
 from collections.abc import Sequence
 
 from ...readers.errors import RequestError
-from ..fourkhd.tokens import END, IMAGE, TURN, Layout, Tokenizer, ask
+from ..vlm.fourkhd.tokenizer import END, IMAGE, TURN, Layout, Tokenizer, ask
 
 IGNORED = -100
 """The target of a token that is not learnt; also stands for visual tokens among ids."""

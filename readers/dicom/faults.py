@@ -5,7 +5,7 @@ of these codes and, at most, numbers.
 """
 
 from ..errors import ReadError
-from ..limited import LimitError
+from ..sandbox import LimitError
 
 _WHOLE = "Get an undamaged copy of the file"
 _LARGE = "Split the file, or convert it to smaller frames"

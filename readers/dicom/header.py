@@ -18,8 +18,8 @@ from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 
 from .codecs import decoders
-from .facts import SPLITS, FrameFacts, Vector, Window
 from .faults import FaultError
+from .metadata import SPLITS, FrameFacts, Vector, Window
 from .source import FRAME_PIXELS, FRAMES, inflated, sniff
 
 IMPLICIT, EXPLICIT, BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"

@@ -18,9 +18,9 @@ from pydicom.pixels.utils import pixel_array
 
 from .codecs import plugins
 from .faults import FaultError
-from .grey import Modality, Table, Voi, padded
 from .header import check_growth, groups, macro, parse, syntax_of, whole
 from .source import inflated
+from .voi_lut import Modality, Table, Voi, padded
 
 _PALETTES = ("RedPaletteColorLookupTable", "GreenPaletteColorLookupTable", "BluePaletteColorLookupTable")
 _BYTE = 8

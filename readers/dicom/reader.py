@@ -19,14 +19,14 @@ from pydantic import Field
 from ..errors import ReadError
 from ..geometry import Box
 from ..image import BaseImage, Claim, FolderScan, ImageInfo, Mask, Pixels
-from ..pseudonym import NameOptions, Pseudonyms
+from ..pseudonyms import NameOptions, Pseudonyms
 from ..resample import lattice, resample, taps
-from .classes import FOR_SLIDES
-from .decode import decoder
-from .describe import describe, told_uri
+from .decoder import decoder
 from .faults import FaultError, as_error
+from .image_info import describe, told_uri
+from .scan import LISTING, Survey, has_dicom, survey
+from .sop_classes import FOR_SLIDES
 from .source import sniff, split
-from .survey import LISTING, Survey, has_dicom, survey
 
 _CACHE: Final = 128 * 2**20  # bytes of decoded frames that an open image keeps
 _WHOLE_SLIDE: Final = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.77\.1\.6(?![.0-9])")

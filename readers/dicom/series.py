@@ -13,9 +13,9 @@ from typing import Final
 
 import numpy as np
 
-from .classes import is_stackable
-from .facts import SPLITS, FileFacts, FrameFacts
-from .place import Direction, normal, spacing
+from .geometry import Direction, normal, spacing
+from .metadata import SPLITS, FileFacts, FrameFacts
+from .sop_classes import is_stackable
 
 _TURN: Final = 1e-3  # direction cosines that differ by less are one direction
 _SIZE: Final = 1e-3  # mm: spacings that differ by less are one

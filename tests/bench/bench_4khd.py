@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from limner.model.fourkhd import answer
-from limner.model.fourkhd.cost import prefill, visual_tokens, weight_bytes
-from limner.model.fourkhd.network import FourKhd, FourKhdConfig
-from limner.model.fourkhd.sizes import CLIP_MEAN, CLIP_STD, LINEARS, LanguageSizes, Plora, Sizes, VisionSizes
 from limner.model.tiling import TILE, TileGrid, cut_tiles, lay, overall
+from limner.model.vlm.fourkhd import scoring
+from limner.model.vlm.fourkhd.cost import prefill, visual_tokens, weight_bytes
+from limner.model.vlm.fourkhd.network import FourKhd, FourKhdConfig
+from limner.model.vlm.fourkhd.sizes import CLIP_MEAN, CLIP_STD, LINEARS, LanguageSizes, Plora, Sizes, VisionSizes
 from limner.readers.regions import tile_budget
 from PIL import Image
 
@@ -194,10 +194,10 @@ def weighing(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> str:
         ways = {
             "one prefill, nothing weighed": once,
             f"{LABELS} labels, 1 order, shared": timed(
-                lambda: answer.weigh(network, [beginning], suffixes[:1], options, end=2), device
+                lambda: scoring.weigh(network, [beginning], suffixes[:1], options, end=2), device
             ),
             f"{LABELS} labels, {ORDERS} orders, shared": timed(
-                lambda: answer.weigh(network, [beginning], suffixes, options, end=2), device
+                lambda: scoring.weigh(network, [beginning], suffixes, options, end=2), device
             ),
             f"{LABELS} labels, 1 order, each from the start": timed(apart, device, 1),
         }

@@ -16,7 +16,7 @@ import numpy as np
 import rasterio
 from limner.readers.contract import scan_with
 from limner.readers.geometry import Box
-from limner.readers.geotiff import RasterReader
+from limner.readers.raster.geotiff import RasterReader
 from rasterio.enums import Resampling
 from rasterio.transform import from_origin
 from rasterio.windows import Window

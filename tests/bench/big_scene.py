@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from limner.pipelines.report import read_record
-from limner.pipelines.store import read_entries
+from limner.pipelines.run.reporting import read_record
+from limner.pipelines.run.run_folder import read_entries
 from rasterio.windows import Window
 
 SAMPLE = Path(__file__).resolve().parents[2] / "notebooks" / "samples" / "virginia"
@@ -147,7 +147,7 @@ def main() -> int:
             tell(f"scene written in {time.perf_counter() - start:.0f} s, {scene.stat().st_size / 1e9:.2f} GB")
         shutil.rmtree(out, ignore_errors=True)
         named = ["--preset", "sentinel2-l1c", "--bands", ",".join(BANDS), "--fetch"]
-        command = [sys.executable, "-m", "limner.pipelines.cli", "run", str(scene), "--out", str(out), *named]
+        command = [sys.executable, "-m", "limner.pipelines.cli.main", "run", str(scene), "--out", str(out), *named]
         code, seconds, peak = measured_run([*command, *asked.words])
         if not (out / "manifest.json").exists():
             return code

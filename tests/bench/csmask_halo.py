@@ -16,8 +16,8 @@ import sys
 
 import numpy as np
 import numpy.typing as npt
-from limner.model import onnx, weights
-from limner.model.cards import Card, Variant, find_card
+from limner.model.checkpoints import onnx, weights
+from limner.model.checkpoints.cards import Card, Variant, find_card
 from limner.readers.geodesy import metres_per_pixel
 from limner.readers.image import ImageInfo
 from limner.readers.registry import open_image, scan

@@ -48,10 +48,10 @@ from labelled import (
     wilson,
 )
 from limner.model.annotator import Sight
-from limner.model.checkpoint import find_checkpoint
-from limner.model.fusion import Fusion
-from limner.model.loading import tensor
-from limner.model.zeroshot import ZeroShot
+from limner.model.checkpoints.loading import tensor
+from limner.model.checkpoints.transformers_files import find_checkpoint
+from limner.model.clip.annotator import ZeroShot
+from limner.model.clip.fusion import Fusion
 from limner.readers.options import make_plugin
 from small_4khd import CHEST, LAND, Picture, mosaic, view
 from tokenizers import Tokenizer, models, pre_tokenizers, processors

@@ -18,7 +18,7 @@ import numpy as np
 import rasterio
 from affine import Affine
 from limner.readers.contract import scan_with
-from limner.readers.geotiff import RasterReader
+from limner.readers.raster.geotiff import RasterReader
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning

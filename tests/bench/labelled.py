@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from limner.model.fusion import Fusion
+from limner.model.clip.fusion import Fusion
 from limner.model.tiling import TileGrid, cut_tiles
 from limner.model.training.scores import difference
-from limner.model.training.tiles import Outline, judge
+from limner.model.training.training_tiles import Outline, judge
 from limner.readers.geometry import Box
 from limner.readers.render import Stretch, render
 from PIL import Image

@@ -47,7 +47,7 @@ from labelled import (
     shown,
     wilson,
 )
-from limner.model.fusion import Fusion
+from limner.model.clip.fusion import Fusion
 from limner.model.probe.encoders import ColourEncoder, find_encoder
 from limner.model.probe.head import Head
 from limner.model.tiling import overall

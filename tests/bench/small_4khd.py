@@ -24,12 +24,12 @@ import numpy.typing as npt
 import torch
 from labelled import eurosat, pneumonia, shown, wilson
 from limner.model.annotator import Answer, Sight, View
-from limner.model.fourkhd.build import build
-from limner.model.fourkhd.respondent import FourKhdAnnotator
-from limner.model.fourkhd.vocabulary import make_vocabulary, read_texts
 from limner.model.tiling import TileGrid, cut_tiles, lay, overall
 from limner.model.training.align import Alignment, Row
-from limner.pipelines.align import MODEL, align
+from limner.model.vlm.fourkhd.annotator import FourKhdAnnotator
+from limner.model.vlm.fourkhd.build import build
+from limner.model.vlm.fourkhd.vocabulary import make_vocabulary, read_texts
+from limner.pipelines.train.align import MODEL, align
 from limner.readers.options import make_plugin
 from limner.readers.regions import Grid, cut
 from PIL import Image

@@ -168,7 +168,7 @@ def child(tmp_path: Path) -> Iterator[Callable[..., Ended]]:
         begun, most, stopped = time.monotonic(), 0.0, ""
         with out.open("wb") as written, err.open("wb") as said:
             process = subprocess.Popen(
-                [sys.executable, "-m", "limner.pipelines.cli", *map(str, words)],
+                [sys.executable, "-m", "limner.pipelines.cli.main", *map(str, words)],
                 stdout=written,
                 stderr=said,
                 stdin=stdin,

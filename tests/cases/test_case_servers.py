@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from limner.model.asking import wire
+from limner.model.vlm import http_client
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +26,7 @@ def fails(*values: object, reason: str, raises: type[BaseException] = AssertionE
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses of milliseconds."""
-    monkeypatch.setattr(wire, "BACKOFF", 0.01)
+    monkeypatch.setattr(http_client, "BACKOFF", 0.01)
 
 
 @pytest.fixture

@@ -116,7 +116,7 @@ def wsinfer(folder: Path) -> None:
 
 def fourkhd(folder: Path) -> None:
     """A tiny 4KHD checkpoint: tiles of 56 px, two layers."""
-    from limner.model.fourkhd.sizes import LINEARS, LanguageSizes, Plora, Sizes, VisionSizes  # noqa: PLC0415 - heavy
+    from limner.model.vlm.fourkhd.sizes import LINEARS, LanguageSizes, Plora, Sizes, VisionSizes  # noqa: PLC0415 - heavy
     from safetensors.numpy import save_file  # noqa: PLC0415 - the same
 
     small = Path(__import__("limner.model.fourkhd", fromlist=["x"]).__file__).parent / "small"

@@ -23,7 +23,7 @@ def ran(make: Callable[[Path], object], *words: str) -> Callable[[Path], None]:
         make(folder)
         environment = os.environ | {"LIMNER_PSEUDONYM_KEY": KEY}
         # what is loaded has its version in the manifest
-        loaded = "import pyproj, rasterio; from limner.pipelines.cli import main; main()"
+        loaded = "import pyproj, rasterio; from limner.pipelines.cli.main import main; main()"
         command = [sys.executable, "-c", loaded, "run", *(word.replace("@", f"{folder}/") for word in words)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -32,7 +32,7 @@ SPARE = 4 * 2**30
 
 def command_line(arguments: Sequence[str]) -> tuple[str, str]:
     """How `limner` ended and what it told."""
-    from limner.pipelines import cli  # noqa: PLC0415 - heavy, and the parent imports this module
+    from limner.pipelines.cli.main import main as cli  # noqa: PLC0415 - heavy, and the parent imports this module
 
     said, told = io.StringIO(), io.StringIO()
     sys.argv = ["limner", *arguments]
@@ -156,7 +156,13 @@ def serve(lines: Iterator[str]) -> None:
     remember()
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
-    for name in ("limner.pipelines.cli", "limner.pipelines.run", "limner.readers.registry", "rasterio", "pyproj"):
+    for name in (
+        "limner.pipelines.cli.main",
+        "limner.pipelines.run.execute",
+        "limner.readers.registry",
+        "rasterio",
+        "pyproj",
+    ):
         importlib.import_module(name)
     limit_address_space()
     answers.write("ready\n")

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from limner.model.asking.address import Address
+from limner.model.vlm.address import Address
 from limner.readers.errors import RequestError
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from limner.model.openclip.architectures import check_shapes, fitting, measured, named, names
-from limner.model.openclip.load import make_clip
+from limner.model.clip.openclip_architectures import check_shapes, fitting, measured, named, names
+from limner.model.clip.openclip_load import make_clip
 from limner.readers.errors import ModelError
 from transformers import CLIPModel
 

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from limner.model.contrastive import Contrastive
-from limner.model.loading import tensor
-from limner.model.openclip.bare import find_bare
-from limner.model.openclip.files import MERGES, find_openclip
-from limner.model.openclip.load import load_words, read_weights
+from limner.model.checkpoints.loading import tensor
+from limner.model.clip.annotator import ZeroShot
+from limner.model.clip.network import Contrastive
+from limner.model.clip.openclip_files import MERGES, find_openclip
+from limner.model.clip.openclip_load import load_words, read_weights
+from limner.model.clip.openclip_state_dict import find_bare
 from limner.model.probe.encoders import find_encoder, same_encoder
-from limner.model.zeroshot import ZeroShot
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.options import make_plugin
 from safetensors.torch import load_file, save_file

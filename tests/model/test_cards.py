@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from limner.model.cards import Card, find_card, read_card, shipped_cards
+from limner.model.checkpoints.cards import Card, find_card, read_card, shipped_cards
 from limner.readers.errors import ModelError
 
 

@@ -17,13 +17,13 @@ import pytest
 import torch
 import yaml
 from limner.model.annotator import Annotator
-from limner.model.fourkhd.convert import convert
-from limner.model.fourkhd.files import Files
-from limner.model.fourkhd.tower import find_tower
 from limner.model.probe.card import HEAD, ProbeCard, write_card
 from limner.model.probe.encoders import ColourEncoder, find_encoder
 from limner.model.probe.head import Head
-from limner.model.segment import Segmenter
+from limner.model.segmentation.annotator import Segmenter
+from limner.model.vlm.fourkhd.convert import convert
+from limner.model.vlm.fourkhd.files import Files
+from limner.model.vlm.fourkhd.vision_encoder import find_tower
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.options import make_plugin
 from limner.readers.plugins import load

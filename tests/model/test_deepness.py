@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from limner.model.annotator import View
+from limner.model.detection.yolo import LAYOUTS, read_boxes
+from limner.model.segmentation.deepness import Deepness
 from limner.model.tiling import TileGrid
-from limner.model.zoo.deepness import Deepness
-from limner.model.zoo.yolo import LAYOUTS, read_boxes
 from limner.readers.errors import LimnerError, ModelError
 from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from limner.model.annotator import Answer, Sight, View
-from limner.model.detections import Detection, merge, sightings, suppress
+from limner.model.detection.tile_detections import Detection, merge, sightings, suppress
 from limner.model.finding import Finding
-from limner.model.lift import lift
-from limner.model.seams import join
+from limner.model.image_coordinates import lift
+from limner.model.merging import join
 from limner.model.tiling import TileGrid
 from limner.model.views import core_window
 from limner.readers.geometry import Placement

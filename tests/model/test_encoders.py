@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from limner.model.checkpoint import find_checkpoint
-from limner.model.contrastive import Contrastive
-from limner.model.fourkhd.network import FourKhd, FourKhdConfig
-from limner.model.fourkhd.sizes import LINEARS, LanguageSizes, Plora, Sizes, VisionSizes
+from limner.model.checkpoints.transformers_files import find_checkpoint
+from limner.model.clip.network import Contrastive
 from limner.model.probe.encoders import ColourEncoder, encode, find_encoder, same_encoder
+from limner.model.vlm.fourkhd.network import FourKhd, FourKhdConfig
+from limner.model.vlm.fourkhd.sizes import LINEARS, LanguageSizes, Plora, Sizes, VisionSizes
 from limner.readers.errors import ModelError, RequestError
 from safetensors.torch import save_file
 from transformers import ConvNextConfig, ConvNextModel, ViTConfig, ViTForImageClassification

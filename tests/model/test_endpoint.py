@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from limner.model.annotator import Answer, Sight, View
-from limner.model.asking import wire
-from limner.model.asking.asker import Asker
-from limner.model.asking.endpoint import Endpoint, EndpointAnnotator
-from limner.model.asking.respondent import CUT
 from limner.model.tiling import join_tiles
+from limner.model.vlm import http_client
+from limner.model.vlm.annotator import Asker
+from limner.model.vlm.backend import CUT
+from limner.model.vlm.server import Endpoint, EndpointAnnotator
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.image import Image
 from limner.readers.options import make_plugin
@@ -31,7 +31,7 @@ PLAIN = Stretch(("red", "green", "blue"), (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses of milliseconds."""
-    monkeypatch.setattr(wire, "BACKOFF", 0.01)
+    monkeypatch.setattr(http_client, "BACKOFF", 0.01)
 
 
 def make(server: Server, **options: str) -> Asker:
@@ -240,7 +240,7 @@ def test_a_region_that_failed_costs_the_others_nothing(model_server: Server, vie
 
 
 def parts_of(view: View) -> list[str]:
-    from limner.model.asking.chat import data_url  # noqa: PLC0415 - what the server saw of it
+    from limner.model.vlm.chat import data_url  # noqa: PLC0415 - what the server saw of it
 
     return [data_url(join_tiles(view.tiles, view.grid))]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from limner.model.annotator import Answer, View
-from limner.model.asking.asker import Asker
-from limner.model.asking.endpoint import EndpointAnnotator
+from limner.model.vlm.annotator import Asker
+from limner.model.vlm.server import EndpointAnnotator
 from limner.readers.errors import ModelError
 from limner.readers.options import make_plugin
 

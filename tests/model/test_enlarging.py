@@ -9,7 +9,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from limner.model.annotator import Answer, Sight
-from limner.model.lift import lift
+from limner.model.image_coordinates import lift
 from limner.model.tiling import TileGrid, cut_tiles, join_tiles, lay
 from limner.model.views import core_window, cover, kept_share, look, on_region
 from limner.readers.image import Image as OpenImage

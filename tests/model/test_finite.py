@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 from limner.model.annotator import Answer, Sight, View
-from limner.model.areas import areas
-from limner.model.asking.decoding import Decoding
-from limner.model.asking.respondent import CUT
-from limner.model.detections import Detection, sightings
+from limner.model.class_maps import areas
+from limner.model.detection.tile_detections import Detection, sightings
 from limner.model.finite import require_choice, require_finite, require_shares, softmax
-from limner.model.lift import lift
+from limner.model.image_coordinates import lift
 from limner.model.probe.head import Head
 from limner.model.tiling import TileGrid
+from limner.model.vlm.backend import CUT
+from limner.model.vlm.decoding import Decoding
 from limner.readers.errors import ModelError
 from limner.readers.regions import Grid, cut
 from shapely.geometry import box

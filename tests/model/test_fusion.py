@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from limner.model.fusion import Fusion, unit
+from limner.model.clip.fusion import Fusion, unit
 
 
 def test_it_is_attention_over_tiles_and_the_global_view() -> None:

@@ -7,12 +7,12 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from limner.model.stain import Stain, fit_stain
+from limner.model.segmentation.stain import Stain, fit_stain
 from limner.readers.contract import scan_with
 from limner.readers.errors import ModelError
 from limner.readers.overview import read_overview
-from limner.readers.pyramid import PyramidReader
-from limner.readers.tissue import find_tissue, overview_limit
+from limner.readers.slide.pyramid import PyramidReader
+from limner.readers.slide.tissue import find_tissue, overview_limit
 
 Rgb = npt.NDArray[np.uint8]
 HAEMATOXYLIN, EOSIN = (np.array(v) / np.linalg.norm(v) for v in ((0.65, 0.70, 0.29), (0.12, 0.95, 0.28)))

@@ -9,23 +9,23 @@ import numpy.typing as npt
 import pytest
 import shapely
 from limner.model.annotator import Fitting
-from limner.model.cards import find_card, read_card
-from limner.model.lift import lift
-from limner.model.polygons import polygonise
-from limner.model.seams import join
-from limner.model.segment import Segmenter
+from limner.model.checkpoints.cards import find_card, read_card
+from limner.model.checkpoints.weights import locate
+from limner.model.class_map_polygons import polygonise
+from limner.model.image_coordinates import lift
+from limner.model.merging import join
+from limner.model.segmentation.annotator import Segmenter
 from limner.model.views import look
-from limner.model.weights import locate
 from limner.readers.contract import scan_with
 from limner.readers.errors import ModelError
 from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo
 from limner.readers.options import make_plugin
 from limner.readers.overview import read_overview
-from limner.readers.pyramid import PyramidReader
 from limner.readers.regions import Grid, cut
 from limner.readers.render import fit_stretch
-from limner.readers.tissue import find_tissue, overview_limit
+from limner.readers.slide.pyramid import PyramidReader
+from limner.readers.slide.tissue import find_tissue, overview_limit
 from shapely.geometry.base import BaseGeometry
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from limner.model.annotator import Answer, Sight, View
 from limner.model.finding import Finding
-from limner.model.lift import lift
+from limner.model.image_coordinates import lift
 from limner.model.tiling import TileGrid
 from limner.readers.errors import ModelError
 from limner.readers.regions import Grid, Region, cut

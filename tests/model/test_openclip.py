@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from limner.model.contrastive import Contrastive
-from limner.model.openclip.files import MERGES, find_openclip
-from limner.model.zeroshot import ZeroShot
+from limner.model.clip.annotator import ZeroShot
+from limner.model.clip.network import Contrastive
+from limner.model.clip.openclip_files import MERGES, find_openclip
 from limner.readers.errors import ModelError
 from limner.readers.options import make_plugin
 from torch import nn

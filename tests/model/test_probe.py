@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import shapely
 from limner.model.annotator import View
-from limner.model.fusion import Fusion
-from limner.model.lift import lift
+from limner.model.clip.fusion import Fusion
+from limner.model.image_coordinates import lift
 from limner.model.probe.annotator import Probe
 from limner.model.probe.card import HEAD, ProbeCard, read_card, write_card
 from limner.model.probe.encoders import ColourEncoder

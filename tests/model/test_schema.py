@@ -4,7 +4,7 @@ import json
 import socket
 
 import pytest
-from limner.model.asking.schema import Schema
+from limner.model.vlm.schema import Schema
 from limner.readers.errors import ModelError, RequestError
 
 SHIPS = {

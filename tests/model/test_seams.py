@@ -11,10 +11,10 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from limner.model.annotator import Answer, Sight, View
+from limner.model.class_map_polygons import polygonise
 from limner.model.finding import Finding
-from limner.model.lift import lift
-from limner.model.polygons import polygonise
-from limner.model.seams import join
+from limner.model.image_coordinates import lift
+from limner.model.merging import join
 from limner.model.tiling import TileGrid
 from limner.model.views import core_window
 from limner.readers.regions import Grid, Region, cut

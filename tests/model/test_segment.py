@@ -12,12 +12,12 @@ import pytest
 import shapely
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from limner.model import weights
-from limner.model.cards import find_card
+from limner.model.checkpoints import weights
+from limner.model.checkpoints.cards import find_card
 from limner.model.finding import Finding
-from limner.model.lift import lift
-from limner.model.seams import join
-from limner.model.segment import Segmenter
+from limner.model.image_coordinates import lift
+from limner.model.merging import join
+from limner.model.segmentation.annotator import Segmenter
 from limner.model.views import look
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.geodesy import metres_per_pixel
@@ -257,7 +257,8 @@ def test_identity_says_what_decides_answers() -> None:
 
 def test_making_one_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from limner.model.segment import Segmenter; Segmenter(Segmenter.Options()).identity;"
+        "import sys; from limner.model.segmentation.annotator import Segmenter;"
+        "Segmenter(Segmenter.Options()).identity;"
         "print(sorted({'onnxruntime', 'rasterio', 'torch', 'PIL', 'huggingface_hub'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

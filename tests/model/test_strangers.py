@@ -16,18 +16,18 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from limner.model import onnx as networks
 from limner.model.annotator import Sight
-from limner.model.cards import find_card, read_card, shipped_digests
-from limner.model.checkpoint import find_checkpoint, find_files
-from limner.model.foreign import foreign
-from limner.model.openclip.texts import read_merges
-from limner.model.segment import Segmenter
-from limner.model.tensors import check_numbers, load, read_shapes
-from limner.model.untrusted import Settings, parse_yaml, read_json
-from limner.model.weights import locate
-from limner.model.zeroshot import ZeroShot
-from limner.model.zoo.deepness import Deepness
+from limner.model.checkpoints import onnx as networks
+from limner.model.checkpoints.cards import find_card, read_card, shipped_digests
+from limner.model.checkpoints.foreign import foreign
+from limner.model.checkpoints.tensors import check_numbers, load, read_shapes
+from limner.model.checkpoints.transformers_files import find_checkpoint, find_files
+from limner.model.checkpoints.untrusted import Settings, parse_yaml, read_json
+from limner.model.checkpoints.weights import locate
+from limner.model.clip.annotator import ZeroShot
+from limner.model.clip.openclip_tokenizer import read_merges
+from limner.model.segmentation.annotator import Segmenter
+from limner.model.segmentation.deepness import Deepness
 from limner.readers.errors import ModelError
 from limner.readers.options import make_plugin
 from onnx import helper
@@ -322,7 +322,7 @@ def test_a_small_file_is_read_in_little_memory(tmp_path: Path) -> None:
     """However much a file may have: what is asked of `read` is allocated, whatever there is to read."""
     (tmp_path / "a").write_bytes(b"small")
     code = (
-        "import resource, sys\nfrom pathlib import Path\nfrom limner.model.untrusted import read_bytes\n"
+        "import resource, sys\nfrom pathlib import Path\nfrom limner.model.checkpoints.untrusted import read_bytes\n"
         "from limner.readers.files import read_whole\n"
         "resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))\n"
         "print(read_bytes(Path(sys.argv[1]), 'x', most=2**34), read_whole(sys.argv[1], most=2**34))"

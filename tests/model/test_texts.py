@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from limner.model.checkpoint import Checkpoint, Files, OpenClip
-from limner.model.openclip.load import load_words
-from limner.model.openclip.texts import clean, read_merges
-from limner.model.weights import locate
+from limner.model.checkpoints.transformers_files import Checkpoint, Files, OpenClip
+from limner.model.checkpoints.weights import locate
+from limner.model.clip.openclip_load import load_words
+from limner.model.clip.openclip_tokenizer import clean, read_merges
 from limner.readers.errors import ModelError
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "openclip"

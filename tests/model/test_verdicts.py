@@ -1,7 +1,7 @@
 """Verdicts on tiles and regions."""
 
 import numpy as np
-from limner.model.verdicts import MANY, verdict
+from limner.model.top_label import MANY, verdict
 
 
 def test_of_many_labels_the_best_five_are_told() -> None:

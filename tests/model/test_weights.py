@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import constants
-from limner.model import weights
+from limner.model.checkpoints import weights
 from limner.readers.errors import ModelError
 
 CONTENT = b"not really a network"

@@ -9,9 +9,9 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
-from limner.model.asking import wire
-from limner.model.asking.address import Address
-from limner.model.asking.wire import Ask, Patience, Wire
+from limner.model.vlm import http_client
+from limner.model.vlm.address import Address
+from limner.model.vlm.http_client import Ask, Patience, Wire
 from limner.readers.errors import ModelError, RequestError
 
 Server = Any  # of conftest, which tests cannot import
@@ -25,7 +25,7 @@ HASTE = Patience(timeout=5.0, retries=3)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses of milliseconds."""
-    monkeypatch.setattr(wire, "BACKOFF", 0.01)
+    monkeypatch.setattr(http_client, "BACKOFF", 0.01)
 
 
 def text_of(answer: Json) -> str:
@@ -310,12 +310,12 @@ def test_an_answer_that_is_refused_is_asked_for_once_more(model_server: Server) 
 
 
 def test_pauses_grow_and_are_the_same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "BACKOFF", 1.0)
-    pauses = [wire.pause(attempt, "key") for attempt in range(12)]
-    assert pauses == [wire.pause(attempt, "key") for attempt in range(12)]
+    monkeypatch.setattr(http_client, "BACKOFF", 1.0)
+    pauses = [http_client.pause(attempt, "key") for attempt in range(12)]
+    assert pauses == [http_client.pause(attempt, "key") for attempt in range(12)]
     assert all(0.5 * 2**i <= pause <= 2**i for i, pause in enumerate(pauses[:5]))
-    assert max(pauses) <= wire.LONGEST_PAUSE
-    assert len({wire.pause(0, str(i)) for i in range(50)}) > 20
+    assert max(pauses) <= http_client.LONGEST_PAUSE
+    assert len({http_client.pause(0, str(i)) for i in range(50)}) > 20
 
 
 def test_the_key_goes_to_the_server_and_nowhere_else(
@@ -349,7 +349,7 @@ def test_a_placeholder_for_a_key_may_be_said(model_server: Server, monkeypatch: 
 
 @pytest.mark.parametrize("value", ["", "  ", "two words", "schlüssel", "a\x00b"])
 def test_a_key_that_cannot_be(model_server: Server, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    monkeypatch.setattr(wire.os, "environ", {"MY_KEY": value})
+    monkeypatch.setattr(http_client.os, "environ", {"MY_KEY": value})
     with pytest.raises(RequestError, match="environment variable MY_KEY") as caught:
         one(model_server, key_variable="MY_KEY")
     assert not value.strip() or value not in str(caught.value)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from limner.model.annotator import View
+from limner.model.classification.torchscript import Script
+from limner.model.classification.wsinfer import WSInfer
 from limner.model.tiling import TileGrid
-from limner.model.zoo.torchscript import Script
-from limner.model.zoo.wsinfer import WSInfer
 from limner.readers.errors import ModelError
 from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo

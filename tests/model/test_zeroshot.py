@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import shapely
 from limner.model.annotator import Answer, Sight, View
-from limner.model.checkpoint import find_checkpoint
-from limner.model.contrastive import Contrastive
-from limner.model.fusion import Fusion
-from limner.model.lift import lift
+from limner.model.checkpoints.transformers_files import find_checkpoint
+from limner.model.clip.annotator import ZeroShot
+from limner.model.clip.fusion import Fusion
+from limner.model.clip.network import Contrastive
+from limner.model.image_coordinates import lift
 from limner.model.views import core_window, look
-from limner.model.zeroshot import ZeroShot
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.image import Image
 from limner.readers.options import make_plugin
@@ -162,7 +162,7 @@ def test_identity_names_everything_that_decides(checkpoints: Make) -> None:
 
 def test_making_one_and_planning_load_no_network(checkpoints: Make) -> None:
     code = (
-        "import sys\nfrom limner.model.zeroshot import ZeroShot\n"
+        "import sys\nfrom limner.model.clip.annotator import ZeroShot\n"
         f"one = ZeroShot(ZeroShot.Options(checkpoint={str(checkpoints('clip'))!r}, labels='a,b'))\n"
         "one.sight(None), one.identity, one.labels\n"
         "print({'torch', 'transformers', 'huggingface_hub'} & set(sys.modules))"
@@ -248,7 +248,7 @@ def test_a_hub_is_not_asked_unasked() -> None:
         "import os, socket, sys\n"
         "def refuse(*_):\n    print('the network was touched'); os._exit(9)\n"
         "socket.socket.connect = socket.getaddrinfo = refuse\n"
-        "from limner.model.zeroshot import ZeroShot\n"
+        "from limner.model.clip.annotator import ZeroShot\n"
         f"one = ZeroShot(ZeroShot.Options(checkpoint='nobody/nothing@{'0' * 40}', labels='a,b'))\n"
         "try:\n    one.sight(None)\nexcept Exception as error:\n    print(type(error).__name__, error)"
     )

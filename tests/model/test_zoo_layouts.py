@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from limner.model.checkpoint import find_files
-from limner.model.loading import tensor
-from limner.model.zoo.annotators import Transformers
-from limner.model.zoo.networks import Network
-from limner.model.zoo.recipe import Recipe, read_recipe
+from limner.model.checkpoints.loading import tensor
+from limner.model.checkpoints.transformers_files import find_files
+from limner.model.huggingface.annotator import Transformers
+from limner.model.huggingface.networks import Network
+from limner.model.huggingface.task_config import Recipe, read_recipe
 from limner.readers.errors import ModelError
 from limner.readers.options import make_plugin
 from PIL import Image

@@ -12,11 +12,11 @@ import numpy.typing as npt
 import pytest
 import torch
 import transformers
-from limner.model.checkpoint import find_files
-from limner.model.detections import Detection
-from limner.model.loading import tensor
-from limner.model.zoo.networks import Network
-from limner.model.zoo.recipe import DETECTORS, read_recipe
+from limner.model.checkpoints.loading import tensor
+from limner.model.checkpoints.transformers_files import find_files
+from limner.model.detection.tile_detections import Detection
+from limner.model.huggingface.networks import Network
+from limner.model.huggingface.task_config import DETECTORS, read_recipe
 from limner.readers.errors import ModelError, RequestError
 from PIL import Image
 

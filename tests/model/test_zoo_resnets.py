@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from limner.model.checkpoint import find_files
-from limner.model.loading import tensor
-from limner.model.untrusted import Settings
-from limner.model.zoo.networks import Network
-from limner.model.zoo.recipe import read_recipe
-from limner.model.zoo.resnets import LAYERS, NAMES, timm_resnet
+from limner.model.checkpoints.loading import tensor
+from limner.model.checkpoints.transformers_files import find_files
+from limner.model.checkpoints.untrusted import Settings
+from limner.model.huggingface.networks import Network
+from limner.model.huggingface.task_config import read_recipe
+from limner.model.huggingface.timm_resnet import LAYERS, NAMES, timm_resnet
 from limner.readers.errors import ModelError
 from safetensors.torch import load_file, save_file
 from transformers import ResNetBackbone, ResNetConfig

@@ -14,7 +14,7 @@ import pytest
 import rasterio
 import tifffile
 import yaml
-from limner.pipelines import cli
+from limner.pipelines.cli.main import main as cli
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from limner.model.fourkhd.speaker import Speaker
+from limner.model.vlm.fourkhd.generator import Speaker
 from PIL import Image
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from limner.pipelines.report import read_record
+from limner.pipelines.run.reporting import read_record
 from limner.readers.plugins import installed
 
 Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from limner.pipelines.config import NEUTRAL, Settings, presets
-from limner.pipelines.resolution import Resolution, format_metres
+from limner.pipelines.run.resolution import Resolution, format_metres
 from limner.readers.errors import RequestError
 
 

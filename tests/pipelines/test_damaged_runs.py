@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from limner.pipelines.manifest import load_manifest
-from limner.pipelines.report import load_writers, read_record, write_reports
-from limner.pipelines.store import Store, StoreError, sealed
+from limner.pipelines.run.manifest import load_manifest
+from limner.pipelines.run.reporting import load_writers, read_record, write_reports
+from limner.pipelines.run.run_folder import Store, StoreError, sealed
 from limner.readers.errors import RequestError
 
 pytestmark = pytest.mark.slow
@@ -31,7 +31,7 @@ def ended(
 ) -> Path:
     """A folder with a slide, a card, and a run of the two, which hides names."""
     from limner.pipelines.config import Settings  # noqa: PLC0415 - when it is needed
-    from limner.pipelines.run import run  # noqa: PLC0415 - the same
+    from limner.pipelines.run.execute import run  # noqa: PLC0415 - the same
 
     folder = tmp_path_factory.mktemp("ended")
     asked = {"inputs": [str(make_slide(folder / "slide.tif", side=256))], "model": str(slide_card(folder))}

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from limner.model.finding import Result
-from limner.pipelines.engine import Engine, InlineEngine
-from limner.pipelines.local import LocalEngine, WorkerFaultError
+from limner.pipelines.run.engine import Engine, InlineEngine
+from limner.pipelines.run.process_pool import LocalEngine, WorkerFaultError
 from limner.readers.errors import ModelError
 from limner.readers.regions import Grid, Region, cut
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 import tifffile
-from limner.pipelines.report import read_record
+from limner.pipelines.run.reporting import read_record
 from limner.readers.registry import readers
 
 pytestmark = pytest.mark.slow
@@ -89,8 +89,8 @@ def test_what_is_found_does_not_depend_on_how_the_picture_is_cut(
 KILLING = """
 import os, signal, sys, json
 from limner.pipelines.config import Settings
-from limner.pipelines.events import RegionDone
-from limner.pipelines.run import run
+from limner.pipelines.run.events import RegionDone
+from limner.pipelines.run.execute import run
 if __name__ == "__main__":
     wish = json.loads(sys.argv[1])
     seen = 0

@@ -19,12 +19,13 @@ pytestmark = pytest.mark.slow
 DRIVER = '''
 import json, os, signal, sys
 from pathlib import Path
-import limner.model.onnx, limner.model.segment, limner.readers.geotiff, limner.readers.registry
-import limner.reports.geojson, limner.reports.geopackage, limner.reports.overview, limner.reports.tables
+import limner.model.checkpoints.onnx, limner.model.segmentation.annotator
+import limner.readers.raster.geotiff, limner.readers.registry
+import limner.reports.geojson, limner.reports.geopackage, limner.reports.overview.writer, limner.reports.csv_tables
 import onnxruntime, rasterio
 from limner.pipelines import run as running, store as storing
 from limner.pipelines.config import Settings
-from limner.pipelines.events import RegionDone, Told
+from limner.pipelines.run.events import RegionDone, Told
 
 
 def die():
@@ -217,7 +218,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, asked: dict[str, Any], whole:
     command = [
         sys.executable,
         "-m",
-        "limner.pipelines.cli",
+        "limner.pipelines.cli.main",
         "run",
         *asked["inputs"],
         "--out",

@@ -10,7 +10,7 @@ import numpy as np
 import pyproj
 import pytest
 import shapely
-from limner.pipelines.labels import Labels, read_labels
+from limner.pipelines.train.outlines import Labels, read_labels
 from limner.readers.errors import RequestError
 from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo

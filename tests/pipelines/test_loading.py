@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from limner.model import weights
-from limner.pipelines import estimate
-from limner.pipelines import run as running
+from limner.model.checkpoints import weights
+from limner.pipelines.run import estimate
+from limner.pipelines.run import execute as running
 from limner.readers.plugins import installed
 from rasterio.enums import ColorInterp
 
@@ -28,16 +28,16 @@ WATCH = '''
 import gc, importlib, os, weakref
 from dataclasses import dataclass
 from pathlib import Path
-from limner.pipelines.work import RegionJob
+from limner.pipelines.run.worker import RegionJob
 
 NETWORKS = {
-    "limner.model.asking.imagetext": ["ImageText"],
-    "limner.model.contrastive": ["Contrastive", "ImageTower"],
-    "limner.model.fourkhd.network": ["FourKhd"],
-    "limner.model.onnx": ["Network"],
-    "limner.model.probe.towers": ["Backbone"],
-    "limner.model.zoo.networks": ["Network"],
-    "limner.model.zoo.torchscript": ["Script"],
+    "limner.model.vlm.image_text": ["ImageText"],
+    "limner.model.clip.network": ["Contrastive", "ImageTower"],
+    "limner.model.vlm.fourkhd.network": ["FourKhd"],
+    "limner.model.checkpoints.onnx": ["Network"],
+    "limner.model.probe.vision_backbones": ["Backbone"],
+    "limner.model.huggingface.networks": ["Network"],
+    "limner.model.classification.torchscript": ["Script"],
 }
 made = []
 kept = []

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from limner.pipelines.manifest import refuse_difference
+from limner.pipelines.run.manifest import refuse_difference
 from limner.readers.errors import RequestError
 
 Limner = Callable[..., Any]

@@ -10,8 +10,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from limner.pipelines.names import Names
-from limner.pipelines.report import read_record
+from limner.pipelines.run.redaction import Names
+from limner.pipelines.run.reporting import read_record
 from limner.readers.errors import ReadError
 
 Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import

@@ -136,7 +136,7 @@ def test_a_locale_of_ascii_reads_slides_too(
     tmp_path: Path, make_slide: Callable[..., Path], slide_card: Callable[[Path], Path]
 ) -> None:
     path = make_slide(tmp_path / "slide.tif", side=256).rename(tmp_path / "ß ×.tif")
-    command = [sys.executable, "-m", "limner.pipelines.cli", "run", path, "--model", slide_card(tmp_path)]
+    command = [sys.executable, "-m", "limner.pipelines.cli.main", "run", path, "--model", slide_card(tmp_path)]
     locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
     for _ in range(2):
         said = subprocess.run(

@@ -15,7 +15,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from limner.readers.geotiff import RasterReader
+from limner.readers.raster.geotiff import RasterReader
 from limner.readers.image import Claim
 
 LOG = Path(__file__).with_name("log.txt")

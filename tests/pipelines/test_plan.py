@@ -14,12 +14,12 @@ import pytest
 import rasterio
 import torch
 from limner.model.annotator import Sight
-from limner.model.asking.vlm import VlmAnnotator
-from limner.model.fourkhd.respondent import FourKhdAnnotator
-from limner.model.zeroshot import ZeroShot
-from limner.model.zoo.annotators import Transformers
-from limner.pipelines import estimate, machine
-from limner.pipelines.estimate import middle_tile
+from limner.model.clip.annotator import ZeroShot
+from limner.model.huggingface.annotator import Transformers
+from limner.model.vlm.fourkhd.annotator import FourKhdAnnotator
+from limner.model.vlm.transformers_backend import VlmAnnotator
+from limner.pipelines.run import estimate, machine
+from limner.pipelines.run.estimate import middle_tile
 from limner.readers.options import make_plugin
 from limner.readers.regions import Grid, cut
 

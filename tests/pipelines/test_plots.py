@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from limner.model.probe.card import ProbeCard
-from limner.reports.probes import card_words
+from limner.pipelines.train.card_page import card_words
 from PIL import Image, ImageColor
 
 pytest.importorskip("matplotlib", reason="an extra")
 
-from limner.pipelines.plots import RIGHT, SIZE, WRONG, plot_confusion, plot_losses
+from limner.pipelines.train.plots import RIGHT, SIZE, WRONG, plot_confusion, plot_losses
 
 FIGURE = {"value": 0.8, "low": 0.7, "high": 0.9}
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from limner.model.asking.marks import KNOWN
-from limner.model.fourkhd import load
-from limner.model.fourkhd.speaker import Speaker
+from limner.model.vlm.fourkhd import load
+from limner.model.vlm.fourkhd.generator import Speaker
+from limner.model.vlm.special_tokens import KNOWN
 from limner.readers import extras
-from limner.readers.geotiff import RasterImage
+from limner.readers.raster.geotiff import RasterImage
 from PIL import Image
 
 pytestmark = pytest.mark.slow

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from limner.pipelines.report import read_record
-from limner.pipelines.store import Store, read_entries, sealed
+from limner.pipelines.run.reporting import read_record
+from limner.pipelines.run.run_folder import Store, read_entries, sealed
 from rasterio.features import shapes
 from shapely.geometry import shape
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from limner.pipelines.plan import ImagePlan
-from limner.pipelines.report import read_record
-from limner.pipelines.store import read_entries
+from limner.pipelines.run.plan import ImagePlan
+from limner.pipelines.run.reporting import read_record
+from limner.pipelines.run.run_folder import read_entries
 
 pytestmark = pytest.mark.slow
 

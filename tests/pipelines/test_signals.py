@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from limner.pipelines.store import Store
+from limner.pipelines.run.run_folder import Store
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +20,7 @@ Limner = Callable[..., Any]  # gives the class Said of conftest, which tests can
 
 def begin(words: list[object], **further: Any) -> subprocess.Popen[str]:  # noqa: ANN401 - what it takes
     """Start the command line in a process group of its own."""
-    command = [sys.executable, "-m", "limner.pipelines.cli", *map(str, words)]
+    command = [sys.executable, "-m", "limner.pipelines.cli.main", *map(str, words)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, **further)
 
 
@@ -99,7 +99,7 @@ def test_every_command_that_is_stopped_says_so(tmp_path: Path) -> None:
     site = tmp_path / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(
-        "import limner.pipelines.plan as plan, time\n"
+        "import limner.pipelines.run.plan as plan, time\n"
         "plan.reading_options = lambda settings: (open('begun', 'w').close(), time.sleep(60))\n"
     )
     running = begin(["info", "x.tif"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(site)})

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from limner.pipelines.plan import ImagePlan
-from limner.pipelines.report import read_record
+from limner.pipelines.run.plan import ImagePlan
+from limner.pipelines.run.reporting import read_record
 from limner.readers import plugins
 from limner.readers.errors import ReadError, RequestError
 from limner.readers.geometry import Placement
 from limner.readers.image import Claim, ImageInfo
 from limner.readers.options import Options
-from limner.readers.pyramid import PyramidReader
+from limner.readers.slide.pyramid import PyramidReader
 
 pytestmark = pytest.mark.slow
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import shapely
 import tifffile
-from limner.pipelines.report import read_record
-from limner.pipelines.store import read_entries
+from limner.pipelines.run.reporting import read_record
+from limner.pipelines.run.run_folder import read_entries
 from rasterio.features import shapes
 from shapely.geometry import shape
 

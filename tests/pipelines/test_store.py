@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from limner.model.finding import Coverage, Finding, Result
-from limner.pipelines.store import (
+from limner.pipelines.run.run_folder import (
     RESULTS,
     Store,
     StoreError,
@@ -213,9 +213,8 @@ def test_two_runs_cannot_write_at_once(tmp_path: Path) -> None:
 
 
 def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
-    hold = (
-        f"from pathlib import Path; from limner.pipelines.store import Store; s = Store.open(Path({str(tmp_path)!r}))"
-    )
+    opened = f"s = Store.open(Path({str(tmp_path)!r}))"
+    hold = f"from pathlib import Path; from limner.pipelines.run.run_folder import Store; {opened}"
     holder = subprocess.Popen([sys.executable, "-c", f"{hold}; print('locked', flush=True); input()"], **PIPES)
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"locked\n"

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from limner.pipelines.config import Settings
-from limner.pipelines.plan import reading_options, scan_inputs
-from limner.pipelines.report import read_record
-from limner.readers.dicom.grey import Table, Voi, grey8
+from limner.pipelines.run.plan import reading_options, scan_inputs
+from limner.pipelines.run.reporting import read_record
+from limner.readers.dicom.voi_lut import Table, Voi, grey8
 from limner.readers.geometry import Placement
 from limner.readers.image import ImageInfo, Plane
 from limner.readers.overview import SHOWN, Montage

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from limner.pipelines.events import RegionDone, Started, Told
-from limner.pipelines.progress import Drawing, watch
-from limner.pipelines.terminal import Outlet, visible
+from limner.pipelines.cli.progress import Drawing, watch
+from limner.pipelines.cli.terminal import Outlet, visible
+from limner.pipelines.run.events import RegionDone, Started, Told
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +23,7 @@ SHOWN = "a\\x1b[31m\\x9b2J\\x7f\\u202egpj.\\u2066[red]\\n:smile:\\r\\x07.tif"
 
 
 def run(words: Sequence[str | Path], **further: Any) -> subprocess.CompletedProcess[bytes]:  # noqa: ANN401 - what it takes
-    command = [sys.executable, "-m", "limner.pipelines.cli", *(os.fsencode(word) for word in words)]
+    command = [sys.executable, "-m", "limner.pipelines.cli.main", *(os.fsencode(word) for word in words)]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.run(command, **{**pipes, **further}, check=False)
 
@@ -118,7 +118,7 @@ def test_a_locale_that_cannot_write_it_gets_escapes(
 
 def test_what_libraries_log_is_not_printed(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
-        "import limner.pipelines.plan as plan, logging\n"
+        "import limner.pipelines.run.plan as plan, logging\n"
         "plan.reading_options = lambda settings: logging.getLogger('tifffile').warning('JOHN DOE.svs') or {}\n"
     )
     said = run(["info", tmp_path], env={**os.environ, "PYTHONPATH": str(tmp_path)})

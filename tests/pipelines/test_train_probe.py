@@ -13,7 +13,7 @@ import rasterio
 import yaml
 from limner.model.probe.card import read_card
 from limner.model.probe.encoders import ColourEncoder
-from limner.pipelines import taught
+from limner.pipelines.train import training_tiles
 from PIL import Image
 from rasterio.enums import ColorInterp
 from shapely.geometry import box, mapping
@@ -103,7 +103,7 @@ def test_what_was_outlined_is_found_elsewhere(
     files = {path.name: path.read_bytes() for path in probe.iterdir() if path.is_file()}
     assert set(files) == {"card.yaml", "head.safetensors", "confusion.png", "README.md"}
     with monkeypatch.context() as patched:
-        patched.setattr(taught.RegionJob, "look", lambda *_: pytest.fail("pixels were read again"))
+        patched.setattr(training_tiles.RegionJob, "look", lambda *_: pytest.fail("pixels were read again"))
         assert limner(*train).code == 0
     assert files == {path.name: path.read_bytes() for path in probe.iterdir() if path.is_file()}
     other = limner(*train[:-1], tmp_path / "other", "--set", "hd_num=4")

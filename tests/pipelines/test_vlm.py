@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from limner.model.asking.processor import Processor
+from limner.model.vlm.processor import Processor
 
 pytestmark = pytest.mark.slow
 

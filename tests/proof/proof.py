@@ -23,7 +23,7 @@ import runs
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "0123456789abcdef0123456789abcdef"
-PROGRAM = "import sys; from limner.pipelines.cli import main; sys.argv[0] = 'limner'; main()"
+PROGRAM = "import sys; from limner.pipelines.cli.main import main; sys.argv[0] = 'limner'; main()"
 
 
 def make(folder: Path, *, new: bool, quick: bool, only: str) -> int:

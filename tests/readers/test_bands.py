@@ -8,12 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from limner.readers.bands import SENSORS, band_names, band_token, describe, resolve, sensor_named, sensor_of_product
 from limner.readers.contract import scan_with
 from limner.readers.errors import ReadError, RequestError
-from limner.readers.geotiff import RasterReader
 from limner.readers.image import Channel
-from limner.readers.products import radiometry_beside
+from limner.readers.raster.bands import (
+    SENSORS,
+    band_names,
+    band_token,
+    describe,
+    resolve,
+    sensor_named,
+    sensor_of_product,
+)
+from limner.readers.raster.geotiff import RasterReader
+from limner.readers.raster.products import radiometry_beside
 
 WriteRaster = Callable[..., str]
 Places = Callable[..., np.ndarray[Any, Any]]

@@ -11,10 +11,10 @@ import pytest
 import rasterio
 from limner.readers.contract import Truth, area_average, check_reader, scan_with
 from limner.readers.geometry import Box, Placement
-from limner.readers.geotiff import RasterImage, RasterReader
 from limner.readers.image import Claim, ImageInfo
-from limner.readers.rasterfacts import RasterOptions
-from limner.readers.scene import SceneReader
+from limner.readers.raster.geotiff import RasterImage, RasterReader
+from limner.readers.raster.metadata import RasterOptions
+from limner.readers.raster.scene import SceneReader
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp

@@ -9,8 +9,8 @@ import pytest
 from limner.readers.contract import scan_with
 from limner.readers.errors import ReadError
 from limner.readers.geometry import Box
-from limner.readers.geotiff import RasterReader
 from limner.readers.image import ImageInfo
+from limner.readers.raster.geotiff import RasterReader
 from limner.readers.registry import scan
 
 WriteRaster = Callable[..., str]

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from limner.readers.annotations import Drawing
 from limner.readers.area import read_area
-from limner.readers.drawing import Drawing
 from limner.readers.errors import RequestError
 from limner.readers.files import DEEPEST, open_regular, parse_json, read_whole, replacing, write_atomic
 
@@ -101,7 +101,7 @@ def test_an_outline_of_many_vertices_is_read(tmp_path: Path) -> None:
 
 
 def test_a_packed_drawing_does_not_unfold_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("limner.readers.drawing.MOST", 2**20)
+    monkeypatch.setattr("limner.readers.annotations.MOST", 2**20)
     (tmp_path / "bomb.geojson.gz").write_bytes(gzip.compress(b" " * 2**22))
     with pytest.raises(RequestError, match="1 MiB"):
         Drawing(str(tmp_path / "bomb.geojson.gz"), "drawing", "pixels").shapes()

@@ -13,11 +13,11 @@ from limner.readers import registry
 from limner.readers.contract import Truth, check_reader, scan_with
 from limner.readers.errors import ReadError
 from limner.readers.formats import recognise, recognise_folder
-from limner.readers.geotiff import RasterReader
 from limner.readers.image import Claim, ImageInfo
 from limner.readers.options import Options
-from limner.readers.pyramid import PyramidReader
+from limner.readers.raster.geotiff import RasterReader
 from limner.readers.registry import Scanned, open_image, scan
+from limner.readers.slide.pyramid import PyramidReader
 
 LABEL = 7  # what every pixel of a label or of the glass is in these files, and no pixel of a scan
 

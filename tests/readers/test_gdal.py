@@ -12,11 +12,12 @@ from xml.sax.saxutils import escape
 import numpy as np
 import pytest
 import rasterio
-from limner.readers import gdal, registry
+from limner.readers import registry
 from limner.readers.contract import scan_with
 from limner.readers.errors import ReadError
-from limner.readers.geotiff import RasterReader
 from limner.readers.image import ImageInfo
+from limner.readers.raster import gdal
+from limner.readers.raster.geotiff import RasterReader
 
 WriteRaster = Callable[..., str]
 SIDE = 64
@@ -344,7 +345,8 @@ def test_no_pipe_is_waited_for(tile: Path, pipe: str) -> None:
         os.mkfifo(tile.with_name(pipe))
         path = tile.with_name(pipe) if pipe == "pipe.tif" else tile
     code = (
-        "import sys\nfrom limner.readers.errors import ReadError\nfrom limner.readers.geotiff import RasterReader\n"
+        "import sys\nfrom limner.readers.errors import ReadError\n"
+        "from limner.readers.raster.geotiff import RasterReader\n"
         "R = RasterReader\ntry:\n    R().scan(sys.argv[1], R.Options())\nexcept ReadError as e:\n    print(e.rule)"
     )
     done = subprocess.run(

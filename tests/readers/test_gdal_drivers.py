@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
-from limner.readers import gdal
 from limner.readers.contract import scan_with
 from limner.readers.errors import ReadError
-from limner.readers.geotiff import RasterReader
+from limner.readers.raster import gdal
+from limner.readers.raster.geotiff import RasterReader
 from rasterio.vrt import WarpedVRT
 
 WriteRaster = Callable[..., str]

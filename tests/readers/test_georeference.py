@@ -13,7 +13,7 @@ import rasterio
 from affine import Affine
 from limner.readers.contract import scan_with
 from limner.readers.errors import ReadError, RequestError
-from limner.readers.geotiff import RasterReader
+from limner.readers.raster.geotiff import RasterReader
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.rpc import RPC

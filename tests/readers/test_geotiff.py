@@ -12,8 +12,8 @@ import pytest
 import rasterio
 from limner.readers.contract import scan_with
 from limner.readers.geometry import Box
-from limner.readers.geotiff import RasterReader
 from limner.readers.image import ImageInfo
+from limner.readers.raster.geotiff import RasterReader
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from limner.readers import gdal, rasterfacts
-from limner.readers.bands import sensor_named
 from limner.readers.contract import scan_with
 from limner.readers.errors import ReadError
 from limner.readers.geometry import Box
-from limner.readers.georeference import ControlPoint, Crs, affine_placement, control_placement
-from limner.readers.geotiff import RasterReader
-from limner.readers.products import MOST_BYTES, radiometry_beside
+from limner.readers.raster import gdal, metadata
+from limner.readers.raster.bands import sensor_named
+from limner.readers.raster.georeference import ControlPoint, Crs, affine_placement, control_placement
+from limner.readers.raster.geotiff import RasterReader
+from limner.readers.raster.products import MOST_BYTES, radiometry_beside
 from rasterio import io as rio_io
 from rasterio._err import CPLE_BaseError
 
@@ -122,9 +122,9 @@ def test_many_bands_are_looked_at_once(tmp_path: Path) -> None:
 
     path = sparse(tmp_path / "a.tif", 8, 8, 500)
     with rasterio.open(path) as raster:
-        layout = rasterfacts.layout_of(Asked(raster))
-        rasterfacts.nodata_of(Asked(raster), layout, rasterfacts.RasterOptions(default_nodata=0))
-        rasterfacts.has_complex(Asked(raster), layout.bands)
+        layout = metadata.layout_of(Asked(raster))
+        metadata.nodata_of(Asked(raster), layout, metadata.RasterOptions(default_nodata=0))
+        metadata.has_complex(Asked(raster), layout.bands)
     assert max(asked.count(name) for name in known) <= 4
     assert len(layout.channels) == 500
 
@@ -256,7 +256,7 @@ def test_the_files_found_by_mutation(shared_data: Path) -> None:
         pytest.skip("no files found by mutation")
     code = (
         "import resource, sys\nresource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\n"
-        "from limner.readers.errors import ReadError\nfrom limner.readers.geotiff import RasterReader\n"
+        "from limner.readers.errors import ReadError\nfrom limner.readers.raster.geotiff import RasterReader\n"
         "try:\n    (info,) = RasterReader().scan(sys.argv[1], RasterReader.Options())\n"
         "    with RasterReader().open(info) as image:\n        image.read(info.box, (8, 8))\n    print('read')\n"
         "except ReadError as error:\n    print('refused')"

@@ -14,13 +14,13 @@ from typing import Self
 import numpy as np
 import pytest
 import tifffile
-from limner.readers.codestreams import declared_size
 from limner.readers.contract import scan_with
 from limner.readers.errors import ReadError
-from limner.readers.ome import LONGEST, OmeFacts, bomb
-from limner.readers.pyramid import PyramidReader
-from limner.readers.slide import SlideReader
-from limner.readers.tiffdir import MOST_PAGES, Directories
+from limner.readers.slide.codestreams import declared_size
+from limner.readers.slide.ome import LONGEST, OmeFacts, bomb
+from limner.readers.slide.openslide import SlideReader
+from limner.readers.slide.pyramid import PyramidReader
+from limner.readers.slide.tiff_directories import MOST_PAGES, Directories
 
 READER = PyramidReader()
 
@@ -373,7 +373,7 @@ def test_hostile_files_of_others(shared_data: Path) -> None:
     code = """
 import json, re, sys, time
 from limner.readers.errors import ReadError
-from limner.readers.pyramid import PyramidReader
+from limner.readers.slide.pyramid import PyramidReader
 told = {}
 for name in sys.argv[1:]:
     start = time.monotonic()

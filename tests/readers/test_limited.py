@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from limner.readers.errors import ReadError
-from limner.readers.limited import LimitedProcess, LimitError, run_limited
+from limner.readers.sandbox import LimitedProcess, LimitError, run_limited
 
 pytest.importorskip("resource", reason="memory limits need a POSIX system")
 
@@ -126,7 +126,7 @@ def test_a_call_ends_where_nobody_waits_for_it_any_more(
         def cancel(self) -> None: ...
 
     process.call(f"{HERE}:double", 1, seconds=60)
-    monkeypatch.setattr("limner.readers.limited.threading.Timer", Never)
+    monkeypatch.setattr("limner.readers.sandbox.threading.Timer", Never)
     for call in ("stubborn", "sleep"):
         with pytest.raises(LimitError, match="time"):
             process.call(f"{HERE}:{call}", *([60] if call == "sleep" else []), seconds=0.2)

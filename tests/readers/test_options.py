@@ -5,14 +5,7 @@ from typing import Literal
 
 import pytest
 from limner.readers.errors import RequestError
-from limner.readers.options import (
-    NEUTRAL,
-    Options,
-    list_options,
-    options_of,
-    options_table,
-    parse_options,
-)
+from limner.readers.options import NEUTRAL, Options, list_options, options_of, options_table, parse_options
 from pydantic import Field, field_validator
 
 

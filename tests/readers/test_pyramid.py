@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from limner.readers.contract import Truth, check_reader, scan_with
 from limner.readers.errors import ReadError, RequestError
 from limner.readers.geometry import Box
-from limner.readers.levels import Level
-from limner.readers.ome import OmeFacts
-from limner.readers.pyramid import PyramidReader
+from limner.readers.slide.levels import Level
+from limner.readers.slide.ome import OmeFacts
+from limner.readers.slide.pyramid import PyramidReader
 
 
 def coordinates(height: int, width: int, dtype: str = "uint8") -> npt.NDArray[np.generic]:

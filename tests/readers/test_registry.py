@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from limner.readers import registry, search
 from limner.readers.errors import RequestError
-from limner.readers.geotiff import RasterReader
 from limner.readers.image import Claim, ImageInfo
 from limner.readers.options import Options
+from limner.readers.raster.geotiff import RasterReader
 from limner.readers.registry import open_image, readers, scan
 from limner.readers.search import Scanned, find_reader
 
@@ -267,7 +267,7 @@ def test_a_reader_that_raises_costs_one_row(
 
 CRASHING = """
 import os, time
-from limner.readers.geotiff import RasterReader
+from limner.readers.raster.geotiff import RasterReader
 class Reader(RasterReader):
     name = "crashing"
     def claim(self, uri, head):

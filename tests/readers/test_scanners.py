@@ -8,12 +8,12 @@ from types import ModuleType
 import numpy as np
 import openslide
 import pytest
-from limner.readers import isolation
+from limner.readers import sandboxed_scan
 from limner.readers.contract import Truth, check_reader, scan_with
 from limner.readers.geometry import Box
 from limner.readers.image import ImageInfo
 from limner.readers.registry import scan
-from limner.readers.slide import SlideReader
+from limner.readers.slide.openslide import SlideReader
 
 READER = SlideReader()
 
@@ -155,7 +155,7 @@ def test_a_broken_index_is_an_error(tmp_path: Path, scanners: ModuleType, spoil:
 def test_a_slide_that_makes_openslide_hang_costs_one_row(
     tmp_path: Path, scanners: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(isolation, "SCAN_SECONDS", 3.0)
+    monkeypatch.setattr(sandboxed_scan, "SCAN_SECONDS", 3.0)
     scanners.mirax(tmp_path / "a.mrxs", scanners.smooth(192, 320))
     settings = tmp_path / "a" / "Slidedat.ini"
     levels = settings.read_text(encoding="utf-8").rsplit("OVERLAP_X = 0.0", 1)

@@ -11,10 +11,10 @@ from affine import Affine
 from limner.readers.contract import area_average, scan_with
 from limner.readers.errors import ReadError
 from limner.readers.geometry import Box
-from limner.readers.geotiff import RasterReader
 from limner.readers.image import ImageInfo
+from limner.readers.raster.geotiff import RasterReader
+from limner.readers.raster.scene import SceneReader
 from limner.readers.registry import open_image, scan
-from limner.readers.scene import SceneReader
 from rasterio.transform import from_origin
 
 WriteRaster = Callable[..., str]

@@ -13,7 +13,7 @@ from limner.readers.contract import Truth, check_reader, scan_with
 from limner.readers.errors import ReadError, RequestError
 from limner.readers.geometry import Box
 from limner.readers.registry import scan
-from limner.readers.slide import SlideReader
+from limner.readers.slide.openslide import SlideReader
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 

@@ -9,7 +9,7 @@ from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo
 from limner.readers.options import parse_options
 from limner.readers.overrides import Overrides, Stated
-from limner.readers.spacing import Spacing, in_micrometres, place_slide
+from limner.readers.slide.spacing import Spacing, in_micrometres, place_slide
 
 VENDOR = Spacing(0.25, 0.2501, "aperio header")
 

@@ -14,11 +14,11 @@ from limner.readers.contract import scan_with
 from limner.readers.errors import RequestError
 from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo
+from limner.readers.masks import box_mean, fill_holes, grown, holding
 from limner.readers.overview import read_overview
-from limner.readers.patches import box_mean, fill_holes, grown, holding
-from limner.readers.pyramid import PyramidReader
-from limner.readers.slide import SlideReader
-from limner.readers.tissue import drawn_mask, find_tissue, otsu, overview_limit, read_drawn
+from limner.readers.slide.openslide import SlideReader
+from limner.readers.slide.pyramid import PyramidReader
+from limner.readers.slide.tissue import drawn_mask, find_tissue, otsu, overview_limit, read_drawn
 from PIL import Image
 from shapely.geometry import box, mapping
 

@@ -5,7 +5,7 @@ import unicodedata
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from limner.reports.cells import cell, plain
+from limner.reports.csv_safety import cell, plain
 
 
 @pytest.mark.parametrize(

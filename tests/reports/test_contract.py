@@ -6,7 +6,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
-from limner.pipelines.report import load_writers
+from limner.pipelines.run.reporting import load_writers
 from limner.reports.contract import check_writer, hostile_record
 from limner.reports.writer import DISCLAIMER, Record, Writer
 

@@ -15,9 +15,9 @@ from limner.model.finding import Finding
 from limner.readers.errors import RequestError
 from limner.readers.geometry import Placement
 from limner.readers.image import Kind, Plane
-from limner.reports.frames import files_frame, findings_frame, summary_frame
+from limner.reports.csv_tables import FilesCsv, FindingsCsv, SummaryCsv
+from limner.reports.dataframes import files_frame, findings_frame, summary_frame
 from limner.reports.geojson import GeoJson
-from limner.reports.tables import FilesCsv, FindingsCsv, SummaryCsv
 from limner.reports.writer import FileRow, ImageRecord, Record
 
 MakeImage = Callable[..., ImageRecord]

@@ -16,8 +16,8 @@ from limner.model.finding import Finding
 from limner.readers.errors import RequestError
 from limner.readers.geometry import Placement, Polynomial
 from limner.reports.columns import findings_columns
+from limner.reports.csv_tables import FindingsCsv
 from limner.reports.geopackage import GeoPackage
-from limner.reports.tables import FindingsCsv
 from limner.reports.writer import DISCLAIMER, ImageRecord, Record
 from pyogrio import raw
 from rasterio.crs import CRS

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from limner.readers import geodesy
 from limner.readers.errors import ReadError
 from limner.readers.geometry import Placement
-from limner.reports.globe import bounding_box, part_boxes, to_globe
+from limner.reports.rfc7946 import bounding_box, part_boxes, to_globe
 from pyproj import Geod
 from rasterio.crs import CRS
 from rasterio.warp import transform

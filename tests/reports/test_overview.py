@@ -10,11 +10,11 @@ import pytest
 import shapely
 from limner.model.finding import Finding
 from limner.readers.geometry import Box, Placement
-from limner.reports import overview
-from limner.reports.lettering import cut, spelled, width
-from limner.reports.marginalia import ScaleBar, area_words, length_words, north, share_words
-from limner.reports.overview import OverviewPng
-from limner.reports.painting import LONGEST, NOTHING, SHORTEST, UNREADABLE, Canvas, bare, painted
+from limner.reports.overview import writer as overview
+from limner.reports.overview.painting import LONGEST, NOTHING, SHORTEST, UNREADABLE, Canvas, bare, painted
+from limner.reports.overview.scale_bar import ScaleBar, area_words, length_words, north, share_words
+from limner.reports.overview.text import cut, spelled, width
+from limner.reports.overview.writer import OverviewPng
 from limner.reports.palette import Palette
 from limner.reports.writer import DISCLAIMER, Area, ImageRecord, Overview, Patch, Record
 from PIL import Image

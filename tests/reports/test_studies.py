@@ -10,8 +10,8 @@ from limner.model.finding import Finding
 from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo, Plane
 from limner.reports.columns import FINDINGS
+from limner.reports.csv_tables import FindingsCsv
 from limner.reports.studies import SERIES, STUDIES, StudiesCsv
-from limner.reports.tables import FindingsCsv
 from limner.reports.writer import ImageRecord, Record
 from shapely.geometry import box
 

@@ -14,7 +14,7 @@ from limner.model.finding import Finding
 from limner.readers import geodesy
 from limner.readers.geometry import Placement
 from limner.reports.columns import findings_columns
-from limner.reports.tables import FILES, FilesCsv, FindingsCsv, SummaryCsv
+from limner.reports.csv_tables import FILES, FilesCsv, FindingsCsv, SummaryCsv
 from limner.reports.writer import DISCLAIMER, Area, FileRow, ImageRecord, Record
 from pyproj import Geod
 from rasterio.warp import transform

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pytest
 import torch
 from limner.model.annotator import View
-from limner.model.asking.asker import Asker
 from limner.model.views import look
+from limner.model.vlm.annotator import Asker
 from limner.readers.image import Image
 from limner.readers.regions import Grid, cut
 from limner.readers.render import Stretch

@@ -7,8 +7,8 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-from limner.model.asking.grammar import Constraint, Vocabulary, check_schema, piece_bytes
-from limner.model.asking.ruler import Ruler
+from limner.model.vlm.box_format import Ruler
+from limner.model.vlm.grammar import Constraint, Vocabulary, check_schema, piece_bytes
 from limner.readers.errors import ModelError, RequestError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -143,7 +143,7 @@ def test_a_panic_of_the_library_below_is_an_error(monkeypatch: pytest.MonkeyPatc
     def panic(*_: object, **__: object) -> None:
         raise PanicError
 
-    monkeypatch.setattr("limner.model.asking.grammar.LLTokenizer", panic)
+    monkeypatch.setattr("limner.model.vlm.grammar.LLTokenizer", panic)
     with pytest.raises(ModelError, match="must be known as bytes"):
         Vocabulary.of_fast(
             PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, "a"))), ends=[0]

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from limner.model.asking.imagetext import ImageText, resolve_device
-from limner.model.asking.processor import Processor
-from limner.model.asking.respondent import CUT
-from limner.model.checkpoint import find_files
+from limner.model.checkpoints.transformers_files import find_files
+from limner.model.vlm.backend import CUT
+from limner.model.vlm.image_text import ImageText, resolve_device
+from limner.model.vlm.processor import Processor
 from limner.readers.errors import ModelError, RequestError
 from transformers import AutoModelForImageTextToText
 

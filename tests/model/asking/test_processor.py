@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from limner.model.asking.processor import Processor
-from limner.model.asking.vlm import letterbox
-from limner.model.checkpoint import find_files
+from limner.model.checkpoints.transformers_files import find_files
+from limner.model.vlm.processor import Processor
+from limner.model.vlm.transformers_backend import letterbox
 from limner.readers.errors import ModelError, RequestError
 from transformers import AutoProcessor
 

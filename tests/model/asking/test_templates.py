@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from limner.model.asking import templates
-from limner.model.asking.templates import try_templates
+from limner.model.vlm import chat_templates
+from limner.model.vlm.chat_templates import try_templates
 from limner.readers.errors import ModelError
 
 pytestmark = pytest.mark.slow
@@ -20,8 +20,8 @@ GROWING = "{% set ns = namespace(x='a' * 9999) %}{% for a in range(99) %}{% set 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(templates, "SECONDS", 2.0)
-    monkeypatch.setattr(templates, "_TRIED", set())
+    monkeypatch.setattr(chat_templates, "SECONDS", 2.0)
+    monkeypatch.setattr(chat_templates, "_TRIED", set())
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_good_folder_is_tried_once(quick: None, tmp_path: Path, monkeypatch: p
     (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content[1].text }}")
     try_templates(tmp_path, "x")
     tried: list[str] = []
-    monkeypatch.setattr(templates, "run_limited", lambda *_, **__: tried.append("again"))
+    monkeypatch.setattr(chat_templates, "run_limited", lambda *_, **__: tried.append("again"))
     try_templates(tmp_path, "x")
     assert tried == []
     (tmp_path / "chat_template.jinja").write_text("{{ messages[0].role }}")

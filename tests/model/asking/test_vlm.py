@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from limner.model.annotator import Answer, View
-from limner.model.asking.asker import Asker
-from limner.model.asking.imagetext import ImageText
-from limner.model.asking.processor import Processor
-from limner.model.asking.vlm import BOXES, Vlm, VlmAnnotator, VlmOptions, letterbox
-from limner.model.checkpoint import find_files
-from limner.model.lift import lift
+from limner.model.checkpoints.transformers_files import find_files
+from limner.model.image_coordinates import lift
 from limner.model.tiling import join_tiles
+from limner.model.vlm.annotator import Asker
+from limner.model.vlm.image_text import ImageText
+from limner.model.vlm.processor import Processor
+from limner.model.vlm.transformers_backend import BOXES, Vlm, VlmAnnotator, VlmOptions, letterbox
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.options import make_plugin
 from shapely.geometry import box
@@ -299,7 +299,7 @@ def test_identity_names_everything_that_decides(vlm: Make) -> None:
 
 def test_making_one_and_looking_load_no_network(made_vlms: Make) -> None:
     code = (
-        "import sys\nfrom limner.model.asking.vlm import VlmAnnotator\n"
+        "import sys\nfrom limner.model.vlm.transformers_backend import VlmAnnotator\n"
         f"one = VlmAnnotator(VlmAnnotator.Options(checkpoint={str(made_vlms('llava'))!r}, labels='a,b'))\n"
         "one.sight(None), one.labels\n"
         "print({'torch', 'transformers', 'huggingface_hub', 'llguidance'} & set(sys.modules))"
@@ -313,7 +313,7 @@ def test_a_hub_is_not_asked_unasked() -> None:
         "import os, socket, sys\n"
         "def refuse(*_):\n    print('the network was touched'); os._exit(9)\n"
         "socket.socket.connect = socket.getaddrinfo = refuse\n"
-        "from limner.model.asking.vlm import VlmAnnotator\n"
+        "from limner.model.vlm.transformers_backend import VlmAnnotator\n"
         f"one = VlmAnnotator(VlmAnnotator.Options(checkpoint='nobody/nothing@{'0' * 40}'))\n"
         "try:\n    one.sight(None)\nexcept Exception as error:\n    print(type(error).__name__, error)"
     )

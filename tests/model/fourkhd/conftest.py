@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from limner.model.fourkhd.network import FourKhd, FourKhdConfig
-from limner.model.fourkhd.sizes import LINEARS, Sizes
+from limner.model.vlm.fourkhd.network import FourKhd, FourKhdConfig
+from limner.model.vlm.fourkhd.sizes import LINEARS, Sizes
 from safetensors.torch import load_file
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "4khd"

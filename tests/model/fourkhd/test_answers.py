@@ -8,16 +8,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from limner.model.asking.question import Question
-from limner.model.fourkhd import answer, attention, running
-from limner.model.fourkhd.cost import prefill, visual_tokens, weight_bytes
-from limner.model.fourkhd.network import FourKhd
-from limner.model.fourkhd.respondent import FourKhdAnnotator, FourKhdRespondent
-from limner.model.fourkhd.running import choose_kernel
-from limner.model.fourkhd.sizes import VisionSizes
-from limner.model.fourkhd.tokens import Tokenizer, ask
-from limner.model.memory import memory
+from limner.model.checkpoints.memory import memory
 from limner.model.tiling import TileGrid
+from limner.model.vlm.fourkhd import attention, runtime, scoring
+from limner.model.vlm.fourkhd.annotator import FourKhdAnnotator, FourKhdRespondent
+from limner.model.vlm.fourkhd.cost import prefill, visual_tokens, weight_bytes
+from limner.model.vlm.fourkhd.network import FourKhd
+from limner.model.vlm.fourkhd.runtime import choose_kernel
+from limner.model.vlm.fourkhd.sizes import VisionSizes
+from limner.model.vlm.fourkhd.tokenizer import Tokenizer, ask
+from limner.model.vlm.question import Question
 from limner.readers.errors import ModelError
 from transformers.utils import import_utils
 
@@ -30,7 +30,7 @@ def pictures(network: FourKhd, *lengths: int) -> list[torch.Tensor]:
     return [torch.randn(length, network.sizes.language.hidden, generator=random) * 0.3 for length in lengths]
 
 
-def from_the_start(network: FourKhd, before: list[answer.Part], text: list[int], option: list[int]) -> float:
+def from_the_start(network: FourKhd, before: list[scoring.Part], text: list[int], option: list[int]) -> float:
     """The log-likelihood of an option and the end after it, by one reading of everything."""
     mixed = network.mix([[*before, [*text, *option]]])
     logits = network(inputs_embeds=mixed.hidden, im_mask=mixed.image).logits[0].log_softmax(dim=-1)
@@ -42,13 +42,13 @@ def from_the_start(network: FourKhd, before: list[answer.Part], text: list[int],
 def test_options_weighed_together_equal_each_read_from_the_start(tiny: FourKhd, kernel: attention.Kernel) -> None:
     tiny.kernel = kernel
     first, second = pictures(tiny, 20, 31)
-    sequences: list[list[answer.Part]] = [[[1, 5, 6], first, [1, 9]], [[1, 5], second, [1, 9, 8]]]
+    sequences: list[list[scoring.Part]] = [[[1, 5, 6], first, [1, 9]], [[1, 5], second, [1, 9, 8]]]
     suffixes = [[10, 11, 12], [10, 13], [14]]
     options = [[20, 21], [20], [22, 23, 24], [20, 21, 25]]  # some begin as others do, one is the beginning of another
     with torch.inference_mode():
-        found = answer.weigh(tiny, sequences, suffixes, options, end=END)
+        found = scoring.weigh(tiny, sequences, suffixes, options, end=END)
         expected = np.array([[[from_the_start(tiny, s, x, o) for o in options] for x in suffixes] for s in sequences])
-        alone = np.concatenate([answer.weigh(tiny, [s], suffixes, options, end=END) for s in sequences])
+        alone = np.concatenate([scoring.weigh(tiny, [s], suffixes, options, end=END) for s in sequences])
     assert found.shape == (2, 3, 4)
     assert np.abs(found - expected).max() < TOLERANCE
     assert np.abs(found - alone).max() < TOLERANCE
@@ -61,7 +61,7 @@ def test_options_weighed_together_equal_each_read_from_the_start(tiny: FourKhd, 
     st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=4), min_size=1, max_size=4),
 )
 def test_in_a_tree_a_token_sees_just_what_leads_to_it(suffixes: list[list[int]], options: list[list[int]]) -> None:
-    tree = answer.Tree.of(suffixes, options)
+    tree = scoring.Tree.of(suffixes, options)
     for k, suffix in enumerate(suffixes):
         for n, option in enumerate(options):
             last = tree.places[k][n][-1]
@@ -73,16 +73,16 @@ def test_in_a_tree_a_token_sees_just_what_leads_to_it(suffixes: list[list[int]],
 
 
 def test_the_shared_beginning_leaves_each_prompt_a_token() -> None:
-    assert answer.common([[1, 2, 3], [1, 2, 4]]) == 2
-    assert answer.common([[1, 2], [1, 2]]) == 1
-    assert answer.common([[1, 2], [1, 2, 3]]) == 1
-    assert answer.common([[5]]) == 0
+    assert scoring.common([[1, 2, 3], [1, 2, 4]]) == 2
+    assert scoring.common([[1, 2], [1, 2]]) == 1
+    assert scoring.common([[1, 2], [1, 2, 3]]) == 1
+    assert scoring.common([[5]]) == 0
 
 
 def test_a_sequence_longer_than_the_model_is_refused(tiny: FourKhd) -> None:
-    answer.check_length(tiny, 4096)
+    scoring.check_length(tiny, 4096)
     with pytest.raises(ModelError, match=r"4096.*4097.*--hd-num"):
-        answer.check_length(tiny, 4097)
+        scoring.check_length(tiny, 4097)
 
 
 def test_a_tokenizer_of_another_model_is_refused(folder: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_tokenizer_of_another_model_is_refused(folder: Path) -> None:
 def test_where_a_kernel_cannot_run_it_is_said_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "_said", set())
+    monkeypatch.setattr(runtime, "_said", set())
     cpu = torch.device("cpu")
     for _ in range(2):
         assert choose_kernel("flash_attention_2", device=cpu, dtype=torch.float32) == "sdpa"
@@ -121,7 +121,7 @@ def test_what_flash_attention_needs(
     words: str,
 ) -> None:
     said: set[str] = set()
-    monkeypatch.setattr(running, "_said", said)
+    monkeypatch.setattr(runtime, "_said", said)
     monkeypatch.setattr(torch.version, "hip", None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a card")

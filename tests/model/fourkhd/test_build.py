@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from limner.model.fourkhd.attention import Kernel
-from limner.model.fourkhd.blueprint import language_sizes, ploras, vision_sizes
-from limner.model.fourkhd.build import build
-from limner.model.fourkhd.files import Files
-from limner.model.fourkhd.load import Running, fill
-from limner.model.fourkhd.network import FourKhd
-from limner.model.fourkhd.sizes import CLIP_MEAN, Plora
-from limner.model.fourkhd.tokens import END, TURN, Tokenizer
-from limner.model.fourkhd.tower import Tower, find_tower, from_clip, interpolate
-from limner.model.fourkhd.vision import VisionModel
-from limner.model.fourkhd.vocabulary import make_vocabulary, read_texts
-from limner.pipelines.cli import app
+from limner.model.vlm.fourkhd.attention import Kernel
+from limner.model.vlm.fourkhd.build import build
+from limner.model.vlm.fourkhd.files import Files
+from limner.model.vlm.fourkhd.load import Running, fill
+from limner.model.vlm.fourkhd.model_config import language_sizes, ploras, vision_sizes
+from limner.model.vlm.fourkhd.network import FourKhd
+from limner.model.vlm.fourkhd.sizes import CLIP_MEAN, Plora
+from limner.model.vlm.fourkhd.tokenizer import END, TURN, Tokenizer
+from limner.model.vlm.fourkhd.vision import VisionModel
+from limner.model.vlm.fourkhd.vision_encoder import Tower, find_tower, from_clip, interpolate
+from limner.model.vlm.fourkhd.vocabulary import make_vocabulary, read_texts
+from limner.pipelines.cli.main import app
 from limner.readers.errors import ModelError, RequestError
 from safetensors.torch import load_file, save_file
 from transformers import (

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from limner.model.fourkhd.convert import convert
-from limner.model.fourkhd.files import Files
-from limner.model.fourkhd.load import Quantization, Running, fill, from_pretrained, place_of, split
-from limner.model.fourkhd.network import FourKhd
-from limner.model.fourkhd.sizes import LINEARS, LanguageSizes, Plora, Sizes, VisionSizes
+from limner.model.vlm.fourkhd.convert import convert
+from limner.model.vlm.fourkhd.files import Files
+from limner.model.vlm.fourkhd.load import Quantization, Running, fill, from_pretrained, place_of, split
+from limner.model.vlm.fourkhd.network import FourKhd
+from limner.model.vlm.fourkhd.sizes import LINEARS, LanguageSizes, Plora, Sizes, VisionSizes
 from limner.readers.errors import ModelError, RequestError
 from safetensors.torch import load_file, save_file
 
@@ -258,8 +258,8 @@ def test_converting_may_change_the_numbers_type(folder: Path, tmp_path: Path) ->
 MEASURE = """
 import sys
 from pathlib import Path
-from limner.model.fourkhd.files import Files
-from limner.model.fourkhd.load import Running, fill
+from limner.model.vlm.fourkhd.files import Files
+from limner.model.vlm.fourkhd.load import Running, fill
 
 def most():
     [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]

@@ -1,7 +1,7 @@
 """Where tiles meet: not in the vision tower, but in the global view and in the language model's attention."""
 
 import torch
-from limner.model.fourkhd.network import FourKhd
+from limner.model.vlm.fourkhd.network import FourKhd
 
 GRID = (1, 2)
 SIDE = 12  # visual tokens along a tile

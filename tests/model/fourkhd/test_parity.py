@@ -10,14 +10,14 @@ import numpy.typing as npt
 import pytest
 import torch
 from limner.model.annotator import Sight, View
-from limner.model.asking.decoding import Decoding
-from limner.model.fourkhd import answer
-from limner.model.fourkhd.attention import Kernel
-from limner.model.fourkhd.load import build
-from limner.model.fourkhd.network import FourKhd
-from limner.model.fourkhd.sizes import LanguageSizes, Plora, Sizes, VisionSizes
-from limner.model.fourkhd.speaker import tensor
 from limner.model.tiling import TileGrid, cut_tiles, lay, overall
+from limner.model.vlm.decoding import Decoding
+from limner.model.vlm.fourkhd import scoring
+from limner.model.vlm.fourkhd.attention import Kernel
+from limner.model.vlm.fourkhd.generator import tensor
+from limner.model.vlm.fourkhd.load import build
+from limner.model.vlm.fourkhd.network import FourKhd
+from limner.model.vlm.fourkhd.sizes import LanguageSizes, Plora, Sizes, VisionSizes
 from PIL import Image
 
 HD_NUM = {"A": 6, "B": 4, "C": 1}
@@ -96,11 +96,11 @@ def test_greedy_ids_are_the_reference_s_alone_and_in_one_batch(
         pictures = tiny.see(torch.cat([tiles for tiles, _ in seen]), [grid for _, grid in seen])
         sequences = [sequence(vectors, layout, picture) for picture in pictures]
         for one, ids in zip(sequences, expected, strict=True):
-            assert answer.tell(tiny, [one], limit=8, stops=[999], pad=2, decoding=Decoding("tiny", stops=[999])) == [
+            assert scoring.tell(tiny, [one], limit=8, stops=[999], pad=2, decoding=Decoding("tiny", stops=[999])) == [
                 ids
             ]
         assert (
-            answer.tell(tiny, sequences, limit=8, stops=[999], pad=2, decoding=Decoding("tiny", stops=[999]))
+            scoring.tell(tiny, sequences, limit=8, stops=[999], pad=2, decoding=Decoding("tiny", stops=[999]))
             == expected
         )
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from limner.model.fourkhd.tokens import SYSTEM, Tokenizer, ask
+from limner.model.vlm.fourkhd.tokenizer import SYSTEM, Tokenizer, ask
 from limner.readers.errors import ModelError, RequestError
 from sentencepiece import sentencepiece_model_pb2
 

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from limner.model.annotator import Sight, View
-from limner.model.fourkhd.card import read_card
-from limner.model.fourkhd.files import SHIPPED, Files
-from limner.model.fourkhd.respondent import FourKhdAnnotator
-from limner.model.fourkhd.tokens import Tokenizer
 from limner.model.tiling import TileGrid, cut_tiles, lay, overall
-from limner.pipelines.cli import app
+from limner.model.vlm.fourkhd.annotator import FourKhdAnnotator
+from limner.model.vlm.fourkhd.card import read_card
+from limner.model.vlm.fourkhd.files import SHIPPED, Files
+from limner.model.vlm.fourkhd.tokenizer import Tokenizer
+from limner.pipelines.cli.main import app
 from limner.readers.errors import ModelError
 from limner.readers.options import make_plugin
 from limner.readers.regions import Grid, cut

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from limner.model.annotator import Sight, View
-from limner.model.fourkhd.build import build
-from limner.model.fourkhd.vocabulary import make_vocabulary
 from limner.model.tiling import TileGrid
+from limner.model.vlm.fourkhd.build import build
+from limner.model.vlm.fourkhd.vocabulary import make_vocabulary
 from limner.readers.regions import Grid, cut
 from PIL import Image
 

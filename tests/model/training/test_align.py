@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 import torch
-from limner.model.fourkhd.files import Files
-from limner.model.fourkhd.load import Running, fill
-from limner.model.fourkhd.respondent import FourKhdAnnotator
-from limner.model.fourkhd.tokens import Tokenizer
-from limner.model.training import checkpoints
+from limner.model.training import state
 from limner.model.training.align import Aligner, Alignment, Row
-from limner.model.training.samples import read_samples
-from limner.model.training.schedule import BRIDGE, Pace, paces, rate
-from limner.pipelines.align import align
-from limner.pipelines.cli import app
-from limner.pipelines.terminal import Stopped
+from limner.model.training.dataset import read_samples
+from limner.model.training.param_groups import BRIDGE, Pace, paces, rate
+from limner.model.vlm.fourkhd.annotator import FourKhdAnnotator
+from limner.model.vlm.fourkhd.files import Files
+from limner.model.vlm.fourkhd.load import Running, fill
+from limner.model.vlm.fourkhd.tokenizer import Tokenizer
+from limner.pipelines.cli.main import app
+from limner.pipelines.cli.terminal import Stopped
+from limner.pipelines.train.align import align
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.options import make_plugin
 from safetensors.torch import load_file
@@ -119,7 +119,7 @@ def test_a_training_that_is_cut_off_ends_as_if_it_had_not_been(
     with pytest.raises(KeyboardInterrupt):
         align(str(base), colours, tmp_path, SETTINGS, every=3, device="cpu", threads=1, tell=stop)
     assert len((tmp_path / "losses.csv").read_text(encoding="utf-8").splitlines()) == 6
-    assert [path.name for path in checkpoints.kept(tmp_path / "checkpoints")] == ["step-00000003"]
+    assert [path.name for path in state.kept(tmp_path / "checkpoints")] == ["step-00000003"]
     (tmp_path / "checkpoints" / ".part-step-00000006").mkdir()  # as a crash in the middle of writing leaves it
     again: list[int] = []
     align(
@@ -128,7 +128,7 @@ def test_a_training_that_is_cut_off_ends_as_if_it_had_not_been(
     assert again == [4, 5, 6]
     for name in ("losses.csv", "losses.png", "model/model.safetensors", "model/config.json"):
         assert (tmp_path / name).read_bytes() == (straight / name).read_bytes(), name
-    assert [path.name for path in checkpoints.kept(tmp_path / "checkpoints")] == ["step-00000006"]
+    assert [path.name for path in state.kept(tmp_path / "checkpoints")] == ["step-00000006"]
 
 
 def test_a_training_that_has_ended_is_not_done_again(tmp_path: Path, straight: Path, base: Path, colours: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_what_was_good(
     monkeypatch.setattr(Aligner, "_loss", spoilt)
     with pytest.raises(ModelError, match=r"step 5: the loss.*nan"):
         align(str(base), colours, tmp_path, SETTINGS, every=2, device="cpu")
-    standing = checkpoints.last(tmp_path / "checkpoints")
+    standing = state.last(tmp_path / "checkpoints")
     assert standing is not None
     assert standing.step == 4
     assert all(bool(tensor.isfinite().all()) for tensor in standing.trained.values())

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from limner.model.tiling import TileGrid, cut_tiles, lay, overall
-from limner.model.training.samples import Sample, load_picture, read_samples, show
-from limner.model.training.variation import WAYS, varied
+from limner.model.training.augmentation import WAYS, varied
+from limner.model.training.dataset import Sample, load_picture, read_samples, show
 from limner.readers.errors import ReadError, RequestError
 from PIL import Image
 

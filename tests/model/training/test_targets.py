@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from limner.model.fourkhd.tokens import END, TURN, Tokenizer, ask
 from limner.model.training.targets import IGNORED, conversation, opening, targets
+from limner.model.vlm.fourkhd.tokenizer import END, TURN, Tokenizer, ask
 from limner.readers.errors import RequestError
 
 SAID = [92543, 525, 11353, 364]

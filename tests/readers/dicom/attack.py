@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from limner.readers.contract import scan_with
-from limner.readers.dicom.decode import decoder
+from limner.readers.dicom.decoder import decoder
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.errors import LimnerError
 

@@ -12,7 +12,7 @@ from limner.readers.contract import scan_with
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.dicom.source import sniff
 from limner.readers.errors import ReadError, RequestError
-from limner.readers.pseudonym import NameOptions, Pseudonyms
+from limner.readers.pseudonyms import NameOptions, Pseudonyms
 from limner.readers.registry import scan
 
 READER = DicomReader()

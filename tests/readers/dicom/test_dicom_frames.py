@@ -6,7 +6,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 from limner.readers.contract import scan_with
-from limner.readers.dicom.decode import Decoder
+from limner.readers.dicom.decoder import Decoder
 from limner.readers.dicom.faults import FaultError
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.errors import ReadError

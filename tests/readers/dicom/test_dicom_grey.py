@@ -12,9 +12,9 @@ import numpy as np
 import pydicom
 import pytest
 from limner.readers.contract import scan_with
-from limner.readers.dicom.grey import Modality, Table, Voi, grey8, padded, steps
 from limner.readers.dicom.pixels import Frames
 from limner.readers.dicom.reader import DicomReader
+from limner.readers.dicom.voi_lut import Modality, Table, Voi, grey8, padded, steps
 from limner.readers.image import ImageInfo
 from limner.readers.render import Stretch, fit_stretch, image_stretch, render, stated_stretch
 

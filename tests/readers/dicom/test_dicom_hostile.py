@@ -11,11 +11,10 @@ from types import ModuleType
 
 import pytest
 from limner.readers.contract import scan_with
-from limner.readers.dicom import decode
-from limner.readers.dicom.decode import Decoder
+from limner.readers.dicom.decoder import Decoder
 from limner.readers.dicom.faults import FaultError
 from limner.readers.dicom.reader import DicomReader
-from limner.readers.limited import MEGABYTES, LimitedProcess
+from limner.readers.sandbox import MEGABYTES, LimitedProcess
 
 pytestmark = pytest.mark.slow
 
@@ -83,7 +82,7 @@ def test_a_process_that_dies_is_one_fault_and_the_next_question_is_answered(host
     assert decoder.process.pid is not None
     os.kill(decoder.process.pid, signal.SIGSTOP)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decode, "HEADER_SECONDS", 0.2)
+        patch.setattr(decoder, "HEADER_SECONDS", 0.2)
         start = time.monotonic()
         with pytest.raises(FaultError, match="time"):
             decoder.header(good)
@@ -103,7 +102,7 @@ def test_memory_is_limited(tmp_path: Path, making: ModuleType) -> None:
 
 
 def test_the_process_that_reads_images_holds_no_dicom_library() -> None:
-    names = "limner.readers.dicom.reader, limner.readers.dicom.child, limner.reports.studies"
+    names = "limner.readers.dicom.reader, limner.readers.dicom.decoder_worker, limner.reports.studies"
     code = f"import sys, {names}; print('pydicom' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from limner.readers.errors import RequestError
-from limner.readers.pseudonym import NameOptions, Pseudonyms, checked, forms, run_key
+from limner.readers.pseudonyms import NameOptions, Pseudonyms, checked, forms, run_key
 
 ONE, OTHER = Pseudonyms(b"0123456789abcdef"), Pseudonyms(b"fedcba9876543210")
 

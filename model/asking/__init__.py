@@ -1,1 +1,0 @@
-"""Asking: one question, four kinds of answer, whichever vision-language model is asked."""

@@ -1,0 +1,155 @@
+"""A network in ONNX form, on the processor. The one file that imports onnxruntime, when a network is loaded."""
+
+# onnxruntime has no types:
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from ...readers.errors import ModelError, shown
+from ...readers.sandbox import LimitError, run_limited
+from .foreign import foreign
+from .onnx_header import external_files
+from .untrusted import MIB, read_bytes
+
+Layout = Literal["NHWC", "NCHW"]
+
+MOST: Final = 2**31
+"""Bytes of a network's file, as its format has it."""
+SECONDS: Final = 120
+"""In which a stranger's network must load and answer one tile."""
+MEGABYTES: Final = 3072
+"""Address space in which it must do so, and four times its file's size more."""
+
+_TRIED: set[tuple[object, ...]] = set()
+
+
+def runtime() -> str:
+    """What runs the network, with its version; imports nothing."""
+    return f"onnxruntime {version('onnxruntime')}"
+
+
+class Network:
+    """One input. `layout` is the order of its axes: batch, height, width, channels, or as torch has it.
+
+    `metadata` is what its file says of itself. `shapes` are those of its input and its outputs, in order; an axis that
+    the file leaves open is None.
+    """
+
+    def __init__(
+        self, content: bytes, *, name: str, layout: Layout, threads: int = 0, beside: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Load from the bytes that were checked. `threads` 0 takes one per core. Raises `ModelError`.
+
+        `beside` are the files that hold weights outside the network's own, by the name it calls them; it may name no
+        others.
+        """
+        import onnxruntime  # noqa: PLC0415 - heavy
+
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = threads
+        settings.inter_op_num_threads = 1
+        settings.log_severity_level = 3  # errors only
+        self._name = name
+        self._layout: Layout = layout
+        with foreign(
+            f"network {name}",
+            "it must be an ONNX network that this onnxruntime can load",
+            remedy="Check that the card names the right file, or upgrade onnxruntime",
+        ):
+            check_external(content, beside or {}, name)
+            if beside:
+                settings.add_external_initializers_from_files_in_memory(
+                    list(beside), list(beside.values()), [len(part) for part in beside.values()]
+                )
+            self._session = onnxruntime.InferenceSession(content, settings, providers=["CPUExecutionProvider"])
+            inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+            self._input, self._output = cast("str", inputs[0].name), cast("str", outputs[0].name)
+            self.metadata = dict(cast("dict[str, str]", self._session.get_modelmeta().custom_metadata_map))
+            self.shapes = tuple(
+                tuple(axis if isinstance(axis, int) else None for axis in cast("list[object]", one.shape))
+                for one in (*inputs, *outputs)
+            )
+            self.inputs = len(inputs)
+
+    def __call__(self, tiles: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Tiles (n, height, width, channels), normalised → values (n, height, width, classes). Raises `ModelError`."""
+        values = self.output(tiles)
+        if values.ndim != tiles.ndim or len(values) != len(tiles):
+            raise ModelError(
+                f"network {self._name}",
+                f"it must answer {len(tiles)} tiles with a map of values each, {self._layout}",
+                value=str(values.shape),
+                remedy="Name a network that segments, or correct its layout in its card where it has one",
+            )
+        return values if self._layout == "NHWC" else values.transpose(0, 2, 3, 1)
+
+    def output(self, tiles: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Tiles (n, height, width, channels), normalised → its first output as it is. Raises `ModelError`."""
+        given = tiles if self._layout == "NHWC" else np.ascontiguousarray(tiles.transpose(0, 3, 1, 2))
+        with foreign(
+            f"network {self._name}",
+            f"it must take tiles of the shape {given.shape} that is stated for it, and answer with numbers",
+            remedy="Correct its tile, bands or layout, in its card where it has one",
+            running=True,
+        ):
+            value: Any = self._session.run([self._output], {self._input: given})[0]
+            if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
+                raise TypeError(type(value))
+            return value.astype(np.float32, copy=False)
+
+
+def check_external(content: bytes, beside: Mapping[str, object], name: str) -> None:
+    """Raise `ModelError` where a network has weights in files that nobody gave it: it could name any file."""
+    others = sorted(external_files(content) - set(beside))
+    if others:
+        raise ModelError(
+            f"network {name}",
+            "its weights must be in its own file, or in those that its card names as companions",
+            value=shown(", ".join(others)),
+            remedy="Save it with its weights inside, or write a card that names the files with their sha256",
+        )
+
+
+def try_out(path: Path, *, layout: Layout, tile: int, channels: int, beside: Mapping[str, Path] | None = None) -> None:
+    """Load a stranger's network in the limited process, and run it on one tile of noise; `tile` 0 loads it only.
+
+    Whatever it does to the process, it does not do here. What was tried is remembered by path, size and time of change.
+    Raises `ModelError` where it is refused, crashes, or needs more than `SECONDS` or the address space.
+    """
+    files = {name: str(one) for name, one in (beside or {}).items()}
+    with foreign(f"network {path.name}", "it must be a readable file", remedy="Check the path"):
+        found = [(one, one.stat()) for one in (path, *map(Path, files.values()))]
+    sizes = [(str(one), status.st_size, status.st_mtime_ns) for one, status in found]
+    key = (*sizes, layout, tile, channels)
+    if key not in _TRIED:
+        more = 4 * sum(size for _, size, _ in sizes) // MIB
+        megabytes = MEGABYTES + -(-more // 1024) * 1024
+        arguments = (str(path), layout, tile, channels, files)
+        try:
+            run_limited(f"{__name__}:load_and_run", *arguments, seconds=SECONDS, megabytes=megabytes)
+        except LimitError as error:
+            raise ModelError(
+                f"network {path.name}",
+                f"it must load and answer one tile within {SECONDS} s and {megabytes} MiB, without a crash",
+                value=f"{error.code} {error.value}".strip(),
+                remedy="Do not use this file, or have it exported again",
+            ) from error
+        _TRIED.add(key)
+
+
+def load_and_run(path: str, layout: Layout, tile: int, channels: int, beside: Mapping[str, str]) -> None:
+    """What `try_out` does in the limited process."""
+    thing = f"network {Path(path).name}"
+    parts = {name: read_bytes(Path(one), thing, most=MOST) for name, one in beside.items()}
+    content = read_bytes(Path(path), thing, most=MOST)
+    network = Network(content, name=Path(path).name, layout=layout, threads=1, beside=parts)
+    if tile:
+        noise = np.random.default_rng(0).random((1, tile, tile, channels), dtype=np.float32)
+        network.output(noise)

@@ -1,0 +1,1 @@
+"""Image-text models of the CLIP and SigLIP family: zero-shot classification and OpenCLIP checkpoints."""

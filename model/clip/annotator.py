@@ -1,0 +1,209 @@
+"""The `zero-shot` annotator: which of the labels that a person names fits each tile, and each region, best."""
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, field_validator
+
+from ...readers.image import ImageInfo
+from ...readers.options import wrong_option
+from ..annotator import Answer, Cost, Sight, View
+from ..checkpoints.footprint import held_bytes
+from ..checkpoints.transformers_files import Checkpoint, fetch_weights, find_checkpoint
+from ..options import Names, NetworkOptions
+from ..top_label import verdict
+from ..views import kept_share, kept_tiles
+from ..vlm.special_tokens import refuse_marks
+from .fusion import Fusion, FusionText, unit
+from .openclip_files import find_openclip
+from .openclip_state_dict import find_bare
+
+if TYPE_CHECKING:
+    from .network import Contrastive
+
+OPENCLIP_LOADING = 2.5  # times its weights: as read, under transformers' names, and in the network
+
+
+class ZeroShotOptions(NetworkOptions):
+    """Options of `ZeroShot`."""
+
+    checkpoint: str = Field(
+        min_length=1,
+        description="A folder in the format of transformers or OpenCLIP, a hub id `OWNER/NAME@COMMIT`, or a file of "
+        "OpenCLIP's weights alone.",
+        examples=["--model zero-shot:FOLDER, or zero-shot:OWNER/NAME@COMMIT"],
+    )
+    architecture: str = Field(default="", description="OpenCLIP's name of the model, for a file of weights alone.")
+    tokenizer: str = Field(
+        default="",
+        description="For OpenCLIP: a folder with a tokenizer's files, or OpenCLIP's file of merges, where neither lies "
+        "beside the weights.",
+    )
+    labels: Names = Field(
+        min_length=2,
+        description="What to choose from.",
+        examples=['--labels "forest,water,built-up land"'],
+    )
+    templates: tuple[str, ...] = Field(
+        default=("a photo of {}.",),
+        min_length=1,
+        description="Prompts with `{}` for the label, whose similarities are averaged.",
+        json_schema_extra={"separator": ";"},
+        examples=["a photo of {}."],
+    )
+    aggregate: Literal["both", "tile", "region"] = Field(
+        default="both", description="Whether tiles or regions are answered."
+    )
+    fusion: FusionText = "off"
+
+    @field_validator("templates")
+    @classmethod
+    def _have_places(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all("{}" in template for template in value):
+            msg = "each must have {} where the label goes"
+            raise ValueError(msg)
+        return value
+
+
+class ZeroShot:
+    """An annotator without training: an image-text checkpoint compares each tile with words.
+
+    Raises `RequestError` where words hold the marks of a chat.
+    """
+
+    Options = ZeroShotOptions
+
+    def __init__(self, options: ZeroShotOptions) -> None:
+        self._options = options
+        self._source, self._labels = options.checkpoint, options.labels
+        refuse_marks({"labels": ",".join(self._labels), "templates": ";".join(options.templates)}, of="zero-shot")
+        self._fusion = Fusion.parse(options.fusion)
+        self._found: Checkpoint | None = None
+        self._network: Contrastive | None = None
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """The checkpoint's files, the words, and what runs them. Raises `ModelError` where the files are not here."""
+        checkpoint = self._checkpoint()
+        return {
+            "name": "zero-shot",
+            "annotator": "zero-shot",
+            **checkpoint.files.identity(checkpoint.family),
+            **({"architecture": self._options.architecture} if self._options.architecture else {}),
+            "runtime": f"torch {version('torch')}, transformers {version('transformers')}",
+            "score": "softmax over the labels" if checkpoint.family == "clip" else "sigmoid of each label",
+            "aggregate": self._options.aggregate,
+            **({} if self._fusion is None else {"fusion": self._fusion.words()}),
+            "labels": ", ".join(self._labels),
+            "templates": "; ".join(self._options.templates),
+        }
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that were asked for, in their order."""
+        return self._labels
+
+    @property
+    def colours(self) -> Mapping[str, str]:
+        """None of its own."""
+        return {}
+
+    def sight(self, info: ImageInfo) -> Sight:
+        """Rendered RGB in tiles of the checkpoint's size, at any resolution. Raises `ModelError`."""
+        del info  # any picture that can be rendered will do
+        checkpoint = self._checkpoint()
+        return Sight(
+            tile=checkpoint.tile,
+            overall=self._options.aggregate != "tile" or self._fusion is not None,
+            variant=checkpoint.family,
+        )
+
+    def check(self, sights: Sequence[Sight]) -> None:
+        """Find the checkpoint and its weights. Raises `ModelError`, `RequestError`."""
+        del sights
+        fetch_weights(self._checkpoint().files, fetch=self._options.fetch)
+
+    def load(self) -> None:
+        """See `Annotator`. What is wrong with the words is said here: the network's own settings bound them."""
+        self._loaded()
+
+    def cost(self, sights: Sequence[Sight], tiles: tuple[int, int]) -> Cost:
+        """See `Costing`."""
+        checkpoint = self._checkpoint()
+        weights = held_bytes(checkpoint.files, itemsize=4)
+        looks = tiles[0] * tiles[1] + any(sight.overall for sight in sights)
+        loading = weights * (1.0 if checkpoint.open_clip is None else OPENCLIP_LOADING)
+        return Cost(weights=weights, numbers="float32", work=looks, loading=loading)
+
+    def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
+        """One answer for each tile with a wanted pixel, and one for the region. Raises `ModelError`."""
+        network = self._loaded()
+        return [self._answers(view, network) for view in views]
+
+    def _answers(self, view: View, network: "Contrastive") -> list[Answer]:
+        """A tile's geometry is its share of the region's core; its `valid` the part of it that is wanted.
+
+        The region's probabilities are half the mean of its tiles' and half the global view's.
+        """
+        kept = kept_tiles(view)
+        looks = np.array([network.look(view.tiles[one.place]) for one in kept])
+        if self._fusion is not None and kept:
+            looks = unit(self._fusion(looks.astype(np.float64), network.look(_overall(view)).astype(np.float64)))
+        chances = [network.compare(one) for one in looks.astype(np.float32)]
+        answers: list[Answer] = []
+        if self._options.aggregate != "region":
+            answers += [
+                verdict(self._labels, one, "tile", tile.valid, geometry=tile.share)
+                for one, tile in zip(chances, kept, strict=True)
+            ]
+        if self._options.aggregate != "tile" and chances:
+            together = (np.mean(chances, axis=0) + network(_overall(view))) / 2
+            made_of = f"half the mean of {len(chances)} tiles, half the global view"
+            answers.append(verdict(self._labels, together, "region", kept_share(view), made_of=made_of))
+        return answers
+
+    def _checkpoint(self) -> Checkpoint:
+        if self._found is None:
+            self._found = self._find()
+        return self._found
+
+    def _find(self) -> Checkpoint:
+        if Path(self._source).is_file():
+            return find_bare(self._source, self._options.architecture, tokenizer=self._options.tokenizer)
+        if self._options.architecture:
+            raise wrong_option(
+                "architecture",
+                "zero-shot",
+                "it is for a file of weights alone, since a folder states its own",
+                value=self._options.architecture,
+                remedy="Leave it out, or name the file of weights",
+            )
+        found = find_openclip(self._source, fetch=self._options.fetch, tokenizer=self._options.tokenizer)
+        if found is None and self._options.tokenizer:
+            raise wrong_option(
+                "tokenizer",
+                "zero-shot",
+                "it is for checkpoints of OpenCLIP, since one in transformers' format has its own",
+                value=self._options.tokenizer,
+                remedy="Leave it out",
+            )
+        return found or find_checkpoint(self._source, fetch=self._options.fetch)
+
+    def _loaded(self) -> "Contrastive":
+        if self._network is None:
+            from .network import Contrastive  # noqa: PLC0415 - loads torch
+
+            templates, threads = self._options.templates, self._options.threads
+            self._network = Contrastive(self._checkpoint(), self._labels, templates, threads=threads)
+        return self._network
+
+
+def _overall(view: View) -> npt.NDArray[np.float32]:
+    if view.overall is None:
+        msg = f"region {view.region.key}: its global view is needed, and its sight did not ask for it"
+        raise ValueError(msg)
+    return view.overall

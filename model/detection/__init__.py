@@ -1,0 +1,1 @@
+"""Object detection: detections of tiles, decoded and merged."""

@@ -1,0 +1,1 @@
+"""Classification, segmentation and detection checkpoints in the format of Hugging Face transformers."""

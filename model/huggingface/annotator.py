@@ -1,0 +1,206 @@
+"""The `transformers` annotator: a folder of classification, segmentation or detection, by what its settings say."""
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from pydantic import Field, field_validator
+
+from ...readers.image import ImageInfo, Mask, Pixels
+from ...readers.options import wrong_option
+from ..annotator import Answer, Cost, Sight, View
+from ..checkpoints.footprint import held_bytes
+from ..checkpoints.transformers_files import Files, fetch_weights, find_files
+from ..class_maps import Values, areas, spread
+from ..detection.tile_detections import sightings
+from ..finite import softmax
+from ..options import Names, NetworkOptions, among
+from ..top_label import verdict
+from ..views import kept_tiles
+from .task_config import Recipe, read_recipe
+
+if TYPE_CHECKING:
+    from .networks import Network
+
+THRESHOLD = 0.5
+FOUND = {"owlvit": 0.1, "owlv2": 0.1, "grounding-dino": 0.25, "mm-grounding-dino": 0.25}  # transformers' own defaults
+TEMPLATES = {"owlvit": "a photo of a {}", "owlv2": "a photo of a {}"}  # as its authors asked; others take bare words
+NOTHING = "N/A"  # what COCO's checkpoints call the numbers that no class has
+SHARE = 8  # a tile's rim is this part of it: neighbours share a quarter, and most things are whole in one
+
+
+class TransformersOptions(NetworkOptions):
+    """Options of `Transformers`."""
+
+    checkpoint: str = Field(
+        min_length=1,
+        description="A folder or a hub id `OWNER/NAME@COMMIT`.",
+        examples=["--model transformers:FOLDER, or transformers:OWNER/NAME@COMMIT"],
+    )
+    labels: Names = Field(default=(), description="Which of its labels to keep, or what a detector by words looks for.")
+    background: Names = Field(
+        default=(), description="Classes of a segmentation that give no areas, besides one that is called background."
+    )
+    threshold: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="The lowest score of a detection; by default what its family is used with.",
+    )
+    template: str = Field(
+        default="",
+        description="The prompt around a label to look for, with `{}` for the label.",
+        examples=["a photo of {}"],
+    )
+    halo: int | None = Field(
+        default=None,
+        ge=0,
+        description="Margin of a tile in pixels; by default an eighth of it, none for classification.",
+    )
+
+    @field_validator("template")
+    @classmethod
+    def _has_a_place(cls, value: str) -> str:
+        if value and "{}" not in value:
+            msg = "it must have {} where the label goes"
+            raise ValueError(msg)
+        return value
+
+
+class Transformers:
+    """An annotator for folders that transformers saved: its `config.json` says what the network does."""
+
+    Options = TransformersOptions
+
+    def __init__(self, options: TransformersOptions) -> None:
+        self._options = options
+        self._source = options.checkpoint
+        self._recipe: Recipe | None = None
+        self._network: Network | None = None
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """The checkpoint's files, what it sees, and what runs it. Raises `ModelError` where the files are not here."""
+        recipe = self._read()
+        further = {"threshold": f"{self._least(recipe):g}"} if recipe.task in {"detect", "find"} else {}
+        if recipe.task == "find":
+            further |= {"labels": ", ".join(self._options.labels), "template": self._prompt(recipe)}
+        if recipe.task.startswith("segment"):
+            further |= {"background": ", ".join(recipe.labels[i] for i in self._empty(recipe))}
+        scores = "sigmoid of each label" if recipe.independent or recipe.task == "find" else "softmax over the labels"
+        return {
+            "name": "transformers",
+            "annotator": "transformers",
+            **recipe.files.identity(recipe.family),
+            "task": recipe.task,
+            "family": recipe.family,
+            "preprocessing": recipe.preprocessing,
+            "runtime": f"torch {version('torch')}, transformers {version('transformers')}",
+            "score": "share of a class in its masks" if recipe.task == "segment by masks" else scores,
+            **further,
+        }
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Those it was asked for, or all it has, without background and outputs that stand for nothing.
+
+        Raises `ModelError`.
+        """
+        recipe = self._read()
+        if recipe.task == "find":
+            return self._options.labels
+        empty = {NOTHING, *(recipe.labels[i] for i in self._empty(recipe))}
+        return among(
+            self._options.labels, [label for label in recipe.labels if label not in empty], recipe.files.source
+        )
+
+    @property
+    def colours(self) -> Mapping[str, str]:
+        """None of its own."""
+        return {}
+
+    def sight(self, info: ImageInfo) -> Sight:
+        """Rendered RGB in tiles of the network's size, at any resolution. Raises `ModelError`."""
+        del info
+        recipe = self._read()
+        stated = self._options.halo
+        halo = 0 if recipe.task == "classify" else recipe.tile // SHARE if stated is None else stated
+        if recipe.tile <= 2 * halo:
+            rule = f"a tile of {recipe.tile} px must be wider than its two rims"
+            raise wrong_option("halo", "transformers", rule, value=str(halo), remedy="Lower it")
+        return Sight(tile=recipe.tile, halo=halo, variant=recipe.family)
+
+    def check(self, sights: Sequence[Sight]) -> None:
+        """Find the checkpoint and its weights. Raises `ModelError`, `RequestError`."""
+        del sights
+        recipe = self._read()
+        if recipe.task == "find" and not self._options.labels:
+            rule = "what to look for must be named"
+            raise wrong_option("labels", "transformers", rule, remedy='Add --labels "ship,aircraft"')
+        _ = self.labels
+        fetch_weights(recipe.files, fetch=self._options.fetch)
+
+    def load(self) -> None:
+        """See `Annotator`."""
+        self._loaded()
+
+    def cost(self, sights: Sequence[Sight], tiles: tuple[int, int]) -> Cost:
+        """See `Costing`."""
+        del sights
+        return Cost(held_bytes(self._read().files, itemsize=4), "float32", work=tiles[0] * tiles[1])
+
+    def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
+        """What the network says of each view. Raises `ModelError`."""
+        network, kept = self._loaded(), frozenset(self.labels)
+        return [[answer for answer in self._answers(view, network) if answer.label in kept] for view in views]
+
+    def _answers(self, view: View, network: "Network") -> list[Answer]:
+        recipe = self._read()
+        if recipe.task == "classify":
+            return [
+                verdict(recipe.labels, network.classify(view.tiles[one.place]), "tile", one.valid, geometry=one.share)
+                for one in kept_tiles(view)
+            ]
+        if recipe.task in {"detect", "find"}:
+            return sightings(view, network.detect, threshold=self._least(recipe), of=f"checkpoint {self._source}")
+
+        def see(tile: Pixels, valid: Mask) -> Values:
+            return network.segment(tile if valid.all() else spread(tile, valid), valid)
+
+        return areas(
+            view,
+            see,
+            softmax if recipe.task == "segment" else (lambda shares: shares),
+            classes=recipe.labels,
+            background=self._empty(recipe),
+            network=recipe.files.source,
+        )
+
+    def _least(self, recipe: Recipe) -> float:
+        return FOUND.get(recipe.family, THRESHOLD) if self._options.threshold is None else self._options.threshold
+
+    def _prompt(self, recipe: Recipe) -> str:
+        return self._options.template or TEMPLATES.get(recipe.family, "{}")
+
+    def _empty(self, recipe: Recipe) -> tuple[int, ...]:
+        """The classes that give no areas."""
+        if not recipe.task.startswith("segment"):
+            return ()
+        named = among(self._options.background, recipe.labels, recipe.files.source) if self._options.background else ()
+        called = {label for label in recipe.labels if label.lower().strip("_") == "background"}
+        return tuple(i for i, label in enumerate(recipe.labels) if label in (named or called))
+
+    def _read(self) -> Recipe:
+        if self._recipe is None:
+            files: Files = find_files(self._source, fetch=self._options.fetch)
+            self._recipe = read_recipe(files)
+        return self._recipe
+
+    def _loaded(self) -> "Network":
+        if self._network is None:
+            from .networks import Network  # noqa: PLC0415 - loads torch
+
+            recipe = self._read()
+            labels = self._options.labels if recipe.task == "find" else recipe.labels
+            self._network = Network(recipe, labels, template=self._prompt(recipe), threads=self._options.threads)
+        return self._network

@@ -1,1 +1,0 @@
-"""Checkpoints in OpenCLIP's format: folders, and files of weights alone."""

@@ -1,0 +1,1 @@
+"""Vision-language models: one question per region, whichever model or server answers it."""

@@ -1,0 +1,1 @@
+"""Runs: plan, engines, run folder and reports."""

@@ -1,0 +1,42 @@
+"""How fine a picture is to be seen, in physical units, as a person writes it."""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from ...readers.errors import RequestError
+
+_METRES = {"m": 1.0, "um": 1e-6, "µm": 1e-6, "μm": 1e-6, "mm": 1e-3, "cm": 1e-2, "km": 1e3}
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """The pixel size asked for: `metres` a pixel on the ground or glass, or None for the picture's own ("native")."""
+
+    metres: float | None
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Read "10m", "0.5um" or "native"; "" → None, the annotator's own. Raises `RequestError`.
+
+        >>> Resolution.parse("2cm"), Resolution.parse("native")
+        (Resolution(metres=0.02), Resolution(metres=None))
+        """
+        if not text:
+            return None
+        if text.strip() == "native":
+            return cls(None)
+        found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(m|um|µm|μm|mm|cm|km)\s*", text)
+        if not found or float(found[1]) == 0:
+            raise RequestError(
+                "resolution",
+                "it is a positive number with its unit, or native",
+                value=text,
+                remedy="For example --resolution 10m, --resolution 0.5um or --resolution native",
+            )
+        return cls(float(found[1]) * _METRES[found[2]])
+
+
+def format_metres(metres: float) -> str:
+    """A pixel size in words, in metres or micrometres, to four digits: 30 m, 0.5 µm."""
+    return f"{metres:.4g} m" if metres >= 1e-3 else f"{metres * 1e6:.4g} µm"  # noqa: PLR2004 - a millimetre

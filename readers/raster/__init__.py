@@ -1,0 +1,1 @@
+"""Raster maps: GeoTIFF and other GDAL formats, virtual rasters, and scenes made of one file per band."""

@@ -1,0 +1,1 @@
+"""Whole-slide images: OpenSlide formats, OME-TIFF, QPTIFF and tiled TIFF pyramids."""

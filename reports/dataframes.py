@@ -1,0 +1,116 @@
+"""A run's tables as data frames: the columns of the CSV files, as typed values. The only file that knows geopandas."""
+# pandas and geopandas have their types in comments and stubs apart:
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import shapely
+
+from ..readers import geodesy
+from ..readers.errors import RequestError
+from ..readers.image import Kind
+from .columns import findings_columns
+from .csv_tables import FILES
+from .measures import FindingsBatch, Shapes, crs_name
+from .patient_geometry import in_patient
+from .rfc7946 import to_globe, to_world
+from .summary import ImageSummary, summary_columns
+from .table import Batch, Column, Rows
+from .writer import ImageRecord, Record
+
+B = TypeVar("B", bound=Batch)
+
+WGS84 = "EPSG:4326"
+
+
+def findings_frame(record: Record, *, kind: Kind | None = None) -> pd.DataFrame:
+    """A run's findings, a row each, with the columns of findings.csv and a `geometry`.
+
+    Maps give a `geopandas.GeoDataFrame` in the CRS that all of its images share, else in EPSG:4326, cut at the
+    antimeridian. Slides give a DataFrame whose shapely geometries are in µm from the slide's corner, studies one whose
+    geometries are in the patient, (x, y, z) in mm (LPS), where a finding is of one slice. Where none of the images has
+    a place in the world, geometries are in level-0 pixels; where some have, those of the others are None. `attrs`
+    states it: "geometry" is a CRS, "um", "mm" or "px".
+
+    `kind` chooses the images of one kind. A run of several kinds has no frame in which all would lie: without `kind`
+    it gives a DataFrame without geometries. Raises `RequestError` for a kind that the run does not hold.
+    """
+    kinds = sorted({image.info.kind for image in record.images})
+    if kind is not None and kind not in kinds:
+        raise RequestError(
+            f"kind {kind!r}",
+            "it must be one of the kinds of the run's images",
+            value=", ".join(kinds) or "no images",
+            remedy="Leave it out for all findings",
+        )
+    images = [image for image in record.images if kind in {None, image.info.kind}]
+    chosen = replace(record, images=tuple(images))
+    batches = [FindingsBatch(chosen, image, image.findings()) for image in images]
+    frame = _frame(findings_columns(chosen), batches)
+    if kind is None and len(kinds) > 1:
+        return frame
+    where = _world(images)
+    frame["geometry"] = np.concatenate([np.empty(0, dtype=object), *(_geometries(batch, where) for batch in batches)])
+    if not images or images[0].info.kind == "map":
+        frame = gpd.GeoDataFrame(frame, geometry="geometry", crs=None if where == "px" else where)
+        where = crs_name(where) or where
+    frame.attrs["geometry"] = where
+    return frame
+
+
+def summary_frame(record: Record) -> pd.DataFrame:
+    """What was found in each image, a row an image: the columns of summary.csv."""
+    rows = [ImageSummary.of(record, image) for image in record.images]
+    return _frame(summary_columns(record, rows), rows)
+
+
+def files_frame(record: Record) -> pd.DataFrame:
+    """What became of each input file: the columns of files.csv."""
+    return _frame(FILES, [Rows(record.files)])
+
+
+def _frame(columns: Sequence[Column[B]], batches: Sequence[B]) -> pd.DataFrame:
+    return pd.DataFrame({column.name: _series(column, batches) for column in columns})
+
+
+def _series(column: Column[B], batches: Iterable[B]) -> Any:  # noqa: ANN401 - what pandas calls an array
+    values = [column.typed(batch) for batch in batches]
+    return pd.array(np.concatenate(values) if values else np.empty(0, dtype=object), dtype=column.dtype)
+
+
+def _world(images: Sequence[ImageRecord]) -> str:
+    """Where geometries of images of one kind can lie together: a CRS, "um", "mm" or "px"."""
+    placements = [image.info.placement for image in images]
+    if not images or images[0].info.kind == "map":
+        systems = {placement.crs for placement in placements if placement.crs is not None}
+        if not systems:
+            return "px"
+        return systems.pop() if len(systems) == 1 else WGS84
+    if images[0].info.kind == "slide":
+        return "um" if any(placement.unit == "um" for placement in placements) else "px"
+    return "mm" if any(in_patient(plane) for image in images for plane in image.info.planes) else "px"
+
+
+def _geometries(batch: FindingsBatch, where: str) -> Shapes:
+    """Shapes (N,) where `_world` says; None for those that have no place there."""
+    placement = batch.image.info.placement
+    none = np.full(len(batch), None, dtype=object)
+    if where == "px":
+        return batch.geometries
+    if where == "mm":
+        for number, (plane, shape) in enumerate(zip(batch.planes, batch.geometries, strict=True)):
+            if in_patient(plane):
+                to_patient = plane.placement.to_world
+                flat = shapely.force_3d(shape)
+                none[number] = shapely.transform(flat, lambda xyz, to=to_patient: to(xyz[:, :2]), include_z=True)
+        return none
+    if where == "um":
+        return shapely.transform(batch.geometries, placement.to_world) if placement.unit == "um" else none
+    if placement.crs == where:
+        return to_world(batch.geometries, placement)
+    return to_globe(batch.geometries, placement) if geodesy.on_earth(placement) else none

@@ -1,0 +1,1 @@
+"""The overview picture of an image, with its findings."""

@@ -1,0 +1,224 @@
+"""Which package may import which library. A library that is not in the table may not be imported at all."""
+
+import ast
+import fnmatch
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+PACKAGES = ("readers", "model", "reports", "pipelines", "limner")
+
+
+ROOMS: dict[str, tuple[str, ...]] = {
+    # formats and coordinate systems
+    "rasterio": ("readers/raster/*", "model/class_map*"),
+    "openslide": ("readers/slide/*",),
+    "tifffile": ("readers/slide/*",),
+    "pydicom": ("readers/dicom/*",),
+    "pyproj": ("readers/*",),
+    # networks and their files
+    **dict.fromkeys(("onnxruntime", "torch", "transformers", "bitsandbytes", "sentencepiece", "ftfy"), ("model/*",)),
+    **dict.fromkeys(("huggingface_hub", "platformdirs", "sklearn", "threadpoolctl"), ("model/*",)),
+    **dict.fromkeys(("httpx2", "jinja2", "jsonschema", "llguidance"), ("model/vlm/*",)),
+    "safetensors": ("model/*", "pipelines/train/*"),
+    # tables, drawings and the terminal
+    **dict.fromkeys(("geopandas", "pyogrio"), ("reports/*",)),
+    "pandas": ("reports/*", "pipelines/run_result.py"),
+    "PIL": ("model/*", "reports/*", "pipelines/*"),
+    "matplotlib": ("pipelines/train/*",),
+    "typer": ("pipelines/cli/*",),
+    "rich": ("pipelines/cli/*",),
+    "yaml": ("model/*", "pipelines/*"),
+    **dict.fromkeys(("numpy", "shapely", "scipy", "pydantic"), ("*",)),
+}
+"""Library → the rooms that may import it, as patterns of paths."""
+
+BEHIND = {
+    "imagecodecs",  # tifffile's
+    "openslide-bin",  # openslide's
+    "pyjpegls",  # pydicom's, like the four below
+    "pylibjpeg",
+    "pylibjpeg-openjpeg",
+    "pylibjpeg-rle",
+    "python-gdcm",
+}
+"""Required because a library that we import loads it."""
+
+OURS = {"test", "lint"}
+"""Extras of those who work on limner; the others are a user's choice, imported late."""
+
+DISTRIBUTIONS = {
+    "Jinja2": "jinja2",
+    "openslide-python": "openslide",
+    "pillow": "PIL",
+    "PyYAML": "yaml",
+    "scikit-learn": "sklearn",
+}
+"""Where what one installs and what one imports have different names."""
+
+HEAVY = (
+    "PIL",
+    "geopandas",
+    "llguidance",
+    "onnxruntime",
+    "openslide",
+    "pandas",
+    "pydicom",
+    "pyogrio",
+    "pyproj",
+    "rasterio",
+    "tifffile",
+    "torch",
+    "transformers",
+)
+
+
+SEAMS = (
+    "raster.bands",
+    "errors",
+    "fingerprint",
+    "geometry",
+    "image",
+    "plugins",
+    "regions",
+    "registry",
+    "render",
+    "resample",
+)
+"""Modules of `readers` that a plug-in or another package needs without any format."""
+
+
+def libraries(source: str) -> set[str]:
+    """Third-party libraries that a source imports, at the top or later."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(str(node.module).partition(".")[0])
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in {"__import__", "importlib.import_module"}:
+            found |= {str(a.value).partition(".")[0] for a in node.args if isinstance(a, ast.Constant) if a.value}
+    return found - set(sys.stdlib_module_names) - {"limner"}
+
+
+def imports(root: Path) -> dict[str, set[str]]:
+    """File → libraries."""
+    paths = sorted(path for package in PACKAGES for path in (root / package).rglob("*.py"))
+    return {path.relative_to(root).as_posix(): libraries(path.read_text(encoding="utf-8")) for path in paths}
+
+
+def violations(found: Mapping[str, set[str]]) -> list[str]:
+    """Every import over a fence."""
+    return [
+        f"{path} imports {library}"
+        for path, names in found.items()
+        for library in sorted(names)
+        if not any(fnmatch.fnmatch(path, pattern) for pattern in ROOMS.get(library, ()))
+    ]
+
+
+def test_no_file_climbs_a_fence(root: Path) -> None:
+    assert violations(imports(root)) == []
+
+
+def test_every_gate_is_used(root: Path) -> None:
+    found = imports(root)
+    unused = [
+        f"{library} in {pattern}"
+        for library, patterns in ROOMS.items()
+        for pattern in patterns
+        if not any(library in names for path, names in found.items() if fnmatch.fnmatch(path, pattern))
+    ]
+    assert unused == []
+
+
+@pytest.mark.parametrize(
+    ("package", "line"),
+    [
+        ("readers", "import torch"),
+        ("readers", "def late():\n    import rasterio.features"),
+        ("model", "from pandas import DataFrame"),
+        ("reports", "import importlib\nx = importlib.import_module('onnxruntime')"),
+        ("pipelines", "import a_library_nobody_agreed_on"),
+    ],
+)
+def test_a_planted_violation_is_caught(tmp_path: Path, package: str, line: str) -> None:
+    for name in PACKAGES:
+        (tmp_path / name).mkdir()
+    planted = tmp_path / package / "planted.py"
+    planted.write_text("import json\nimport numpy as np\n", encoding="utf-8")
+    assert violations(imports(tmp_path)) == []
+    planted.write_text(line + "\n", encoding="utf-8")
+    [caught] = violations(imports(tmp_path))
+    assert caught.startswith(f"{package}/planted.py imports ")
+
+
+def test_what_is_imported_is_required_and_what_is_required_is_imported(root: Path) -> None:
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [line for name, lines in project["optional-dependencies"].items() for line in lines if name not in OURS]
+    required = {re.split(r"[<>=]", line)[0] for line in [*project["dependencies"], *extras]}
+    assert required >= BEHIND
+    assert {DISTRIBUTIONS.get(name, name) for name in required - BEHIND} == set(ROOMS)
+
+
+def modules(root: Path, without: set[str]) -> list[str]:
+    """Modules of the packages that do not themselves import one of the libraries `without` at the top."""
+    names: list[str] = []
+    for path in sorted(path for package in PACKAGES[:-1] for path in (root / package).rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        if not libraries(ast.unparse(tree)) & without:
+            name = path.relative_to(root).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
+            names.append(f"limner.{name}")
+    return names
+
+
+def loaded(code: str) -> set[str]:
+    """The heavy libraries in memory after a fresh Python ran `code`, with the network out of reach."""
+    closed = (
+        "import socket\n"
+        "def refuse(*_):\n    raise AssertionError('the network was touched')\n"
+        "socket.socket.connect = socket.getaddrinfo = refuse\n"
+    )
+    told = f"\nimport sys\nprint('loaded:', *(name for name in {HEAVY!r} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", closed + code + told], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+def test_packages_cost_nothing_to_import() -> None:
+    assert loaded("import limner, " + ", ".join(f"limner.{package}" for package in PACKAGES[:-1])) == set()
+
+
+def test_the_probe_sees_what_is_loaded() -> None:
+    assert loaded("import rasterio") == {"rasterio"}
+
+
+def test_the_reading_seam_loads_no_format_library() -> None:
+    assert loaded("import " + ", ".join(f"limner.readers.{name}" for name in SEAMS)) == set()
+
+
+@pytest.mark.slow
+def test_only_modules_that_run_networks_load_what_runs_them(root: Path) -> None:
+    names = modules(root, {"onnxruntime", "torch", "transformers", "safetensors"})
+    assert "limner.pipelines.cli.main" in names
+    assert loaded("import " + ", ".join(names)) & {"onnxruntime", "torch", "transformers"} == set()
+
+
+@pytest.mark.parametrize("arguments", ["--help", "run --help", "models --help", "plugins"])
+def test_help_is_quick_and_touches_neither_network_nor_models_nor_pixels(arguments: str) -> None:
+    code = (
+        f"import sys\nsys.argv = ['limner', *{arguments.split()!r}]\n"
+        "from limner.pipelines.cli.main import main\n"
+        "try:\n    code = main()\nexcept SystemExit as end:\n    code = end.code\n"
+        "assert not code, code"
+    )
+    found = loaded(code)
+    if arguments == "plugins":  # which loads each of them, to list its options
+        found &= {"onnxruntime", "rasterio", "torch", "transformers"}
+    assert found == set()
