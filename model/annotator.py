@@ -21,7 +21,7 @@ UNDECIDED_COLOUR: Final = "#9aa0a6"
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class InputSpec:
     """What an annotator wants to see of an image.
 
     `bands` None means rendered 8-bit RGB; else STAC common names of native bands, delivered as physical values in
@@ -59,7 +59,7 @@ class View:
     """
 
     region: Region
-    sight: Sight
+    spec: InputSpec
     grid: TileGrid
     tiles: npt.NDArray[Any]
     valid: npt.NDArray[np.bool_]
@@ -91,7 +91,7 @@ class Annotator(Protocol):
 
     The entry point is a class whose `Options` are a `limner.readers.options.Options`, and which is called with an
     instance of them; one without is called with none. Making one is cheap and touches neither weights nor network. The
-    process that plans calls `sight` and `check`; each process that annotates makes one of its own and calls `check`,
+    process that plans calls `spec` and `check`; each process that annotates makes one of its own and calls `check`,
     `load` and then `annotate`, so that the process that plans loads no network.
     """
 
@@ -113,19 +113,19 @@ class Annotator(Protocol):
         """The colour (`#rrggbb`) in which reports draw a label; a label without one gets one from a palette."""
         ...
 
-    def sight(self, info: ImageInfo) -> Sight:
+    def input_spec(self, info: ImageInfo) -> InputSpec:
         """What it wants to see of this image. Raises `ModelError` where it cannot work on it, with what would do."""
         ...
 
-    def check(self, sights: Sequence[Sight]) -> None:
-        """Verify that it can do what is asked, and that all files that those sights need are here and unchanged.
+    def check(self, specs: Sequence[InputSpec]) -> None:
+        """Verify that it can do what is asked, and that all files that those specs need are here and unchanged.
 
         Reads headers and hashes files (see `hashes`); loads no network. Raises `RequestError`, `ModelError`.
         """
         ...
 
     def load(self) -> None:
-        """Load the networks that the checked sights need, once. Called after `check`, before any region.
+        """Load the networks that the checked specs need, once. Called after `check`, before any region.
 
         Raises `ModelError`, `RequestError`, or `MemoryError` where they do not fit into memory.
         """
@@ -165,8 +165,8 @@ class Cost:
 class Costing(Protocol):
     """An annotator that knows what a region costs without loading a network."""
 
-    def cost(self, sights: Sequence[Sight], tiles: tuple[int, int]) -> Cost | None:
-        """The cost of a region of (columns, rows) tiles in a process that has loaded what those sights need.
+    def cost(self, specs: Sequence[InputSpec], tiles: tuple[int, int]) -> Cost | None:
+        """The cost of a region of (columns, rows) tiles in a process that has loaded what those specs need.
 
         None where it is not known. Raises `ModelError`, `RequestError`.
         """
@@ -177,16 +177,20 @@ class Costing(Protocol):
 class Fitting(Protocol):
     """An annotator that must see the whole image once before any part of it.
 
-    Where `sight` asks for rendered RGB, the planner shows it the overview at about the sight's resolution, and keeps
-    the sight that it returns.
+    Where `spec` asks for rendered RGB, the planner shows it the overview at about the spec's resolution, and keeps
+    the spec that it returns.
     """
 
     def fit(
-        self, sight: Sight, overview: npt.NDArray[np.uint8], tissue: npt.NDArray[np.bool_], valid: npt.NDArray[np.bool_]
-    ) -> Sight:
-        """The sight with `fitted` filled: from (H, W, 3) RGB, where there is tissue, and what is valid (H, W).
+        self,
+        spec: InputSpec,
+        overview: npt.NDArray[np.uint8],
+        tissue: npt.NDArray[np.bool_],
+        valid: npt.NDArray[np.bool_],
+    ) -> InputSpec:
+        """The spec with `fitted` filled: from (H, W, 3) RGB, where there is tissue, and what is valid (H, W).
 
-        Returns the sight as it was where it needs nothing. Raises `ModelError` where the image does not suit.
+        Returns the spec as it was where it needs nothing. Raises `ModelError` where the image does not suit.
         """
         ...
 

@@ -19,7 +19,7 @@ See = Callable[[Pixels, Mask], Values]
 """A tile (H, W, C) and where it is valid (H, W) → the network's values (H, W, classes). Depends on nothing else."""
 
 
-def areas(
+def class_map_to_polygons(
     view: View,
     see: See,
     squash: Callable[[Values], Values],

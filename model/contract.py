@@ -23,9 +23,9 @@ from ..readers.overview import read_overview
 from ..readers.raster.bands import resolve
 from ..readers.regions import Grid, cut
 from ..readers.render import fit_stretch, render, rgb_channels
-from .annotator import Annotator, Answer, Fitting, Sight, View
+from .annotator import Annotator, Answer, Fitting, InputSpec, View
 from .finding import Kind
-from .views import look
+from .views import read_view
 
 Answers = Sequence[Sequence[Answer]]
 
@@ -40,9 +40,9 @@ def check_annotator(
 
     `maker` is its entry point, `options` are texts as a command line gives them. Raises `AssertionError`.
     """
-    annotator, sight, views = _begun(maker, options, reader, info)
+    annotator, spec, views = _begun(maker, options, reader, info)
     answers = [list(one) for one in annotator.annotate(views)]
-    fresh = _views(reader, info, sight)
+    fresh = _views(reader, info, spec)
     _require(all(map(_equal, views, fresh)), "an annotator does not change what it is shown")
     _require(len(answers) == len(views), "there is a list of answers for each view, in order", len(answers))
     for view, some in zip(views, answers, strict=True):
@@ -63,44 +63,44 @@ def check_annotator(
 
 def _begun(
     maker: Callable[..., Annotator], options: Mapping[str, object], reader: Reader, info: ImageInfo
-) -> tuple[Annotator, Sight, list[View]]:
+) -> tuple[Annotator, InputSpec, list[View]]:
     """An annotator that is ready to annotate, what it wants to see, and views of the image."""
     with _no_network():
         annotator = make_plugin(maker, options)
-        sight = annotator.sight(info)
-    _require(isinstance(sight, Sight), "sight says what it wants to see", type(sight).__name__)  # pyright: ignore[reportUnnecessaryIsInstance]
-    _require(pickle.loads(pickle.dumps(sight)) == sight, "a sight pickles")  # noqa: S301 - our own bytes
-    plain = TypeAdapter(Sight)
-    _require(plain.validate_json(plain.dump_json(sight)) == sight, "a sight survives JSON")
-    if isinstance(annotator, Fitting) and sight.bands is None:
-        sight = _fitted(annotator, sight, reader, info)
-    annotator.check([sight])
+        spec = annotator.input_spec(info)
+    _require(isinstance(spec, InputSpec), "spec says what it wants to see", type(spec).__name__)  # pyright: ignore[reportUnnecessaryIsInstance]
+    _require(pickle.loads(pickle.dumps(spec)) == spec, "a spec pickles")  # noqa: S301 - our own bytes
+    plain = TypeAdapter(InputSpec)
+    _require(plain.validate_json(plain.dump_json(spec)) == spec, "a spec survives JSON")
+    if isinstance(annotator, Fitting) and spec.bands is None:
+        spec = _fitted(annotator, spec, reader, info)
+    annotator.check([spec])
     _check_words(annotator)
     annotator.load()
-    views = _views(reader, info, sight)
+    views = _views(reader, info, spec)
     _require(bool(views), "the image to try it on has something to see")
-    return annotator, sight, views
+    return annotator, spec, views
 
 
-def _views(reader: Reader, info: ImageInfo, sight: Sight) -> list[View]:
+def _views(reader: Reader, info: ImageInfo, spec: InputSpec) -> list[View]:
     """Views of the first regions that have something to annotate."""
     stretch = None
-    names = resolve(info.channels, sight.bands) if sight.bands is not None else rgb_channels(info.channels)
+    names = resolve(info.channels, spec.bands) if spec.bands is not None else rgb_channels(info.channels)
     with reader.open(info, names) as image:
-        if sight.bands is None:
+        if spec.bands is None:
             seen = read_overview(image)
             stretch = fit_stretch(seen.pixels, seen.valid, image.channels)
-        regions = cut(Grid(info.id, info.size, (1.0, 1.0)), tile=sight.tile, halo=sight.halo, hd_num=4)
-        views = [look(image, region, sight, stretch=stretch) for region in regions[:REGIONS]]
+        regions = cut(Grid(info.id, info.size, (1.0, 1.0)), tile=spec.tile, halo=spec.halo, hd_num=4)
+        views = [read_view(image, region, spec, stretch=stretch) for region in regions[:REGIONS]]
     return [view for view in views if view.wanted.any()]
 
 
-def _fitted(annotator: Fitting, sight: Sight, reader: Reader, info: ImageInfo) -> Sight:
+def _fitted(annotator: Fitting, spec: InputSpec, reader: Reader, info: ImageInfo) -> InputSpec:
     with reader.open(info, rgb_channels(info.channels)) as image:
         seen = read_overview(image)
         stretch = fit_stretch(seen.pixels, seen.valid, image.channels)
-    fitted = annotator.fit(sight, render(seen.pixels, seen.valid, stretch), seen.valid, seen.valid)
-    _require(replace(fitted, fitted=sight.fitted) == sight, "fitting changes nothing of a sight but `fitted`")
+    fitted = annotator.fit(spec, render(seen.pixels, seen.valid, stretch), seen.valid, seen.valid)
+    _require(replace(fitted, fitted=spec.fitted) == spec, "fitting changes nothing of a spec but `fitted`")
     return fitted
 
 

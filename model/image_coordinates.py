@@ -12,7 +12,7 @@ from .finding import Finding
 from .finite import require_finite
 
 
-def lift(answer: Answer, view: View) -> Finding:
+def to_image_coordinates(answer: Answer, view: View) -> Finding:
     """An annotator's answer, where it is in the picture.
 
     Canvas pixels become absolute pixels of the image's analysis grid, and only those are scaled: two regions compute

@@ -24,7 +24,7 @@ def _one_line(text: str) -> str:
     return text
 
 
-Names = Annotated[tuple[str, ...], AfterValidator(_each_once)]
+Redactor = Annotated[tuple[str, ...], AfterValidator(_each_once)]
 """Names with commas between, each once."""
 
 OneLine = Annotated[str, AfterValidator(_one_line)]

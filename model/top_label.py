@@ -15,7 +15,7 @@ MANY = 20  # labels up to which each one's score is told; of more, the best five
 Chances = npt.NDArray[np.float64]
 
 
-def verdict(
+def top_label(
     labels: Sequence[str],
     chances: Chances,
     kind: Kind,

@@ -14,7 +14,7 @@ from ..readers.geometry import Placement
 from ..readers.image import Image, Mask, Pixels
 from ..readers.regions import Region, Span
 from ..readers.render import Stretch, render
-from .annotator import Sight, View
+from .annotator import InputSpec, View
 from .finding import Coverage
 from .tiling import TileGrid, cut_tiles, join_tiles, lay, overall
 
@@ -22,56 +22,56 @@ BLOCK = 16  # grid pixels; a pixel's share of the ground hardly changes within s
 LEAF = 64  # grid pixels; below this, asking for each pixel is cheaper than dividing on
 
 
-def look(
+def read_view(
     image: Image,
     region: Region,
-    sight: Sight,
+    spec: InputSpec,
     *,
     stretch: Stretch | None = None,
     area: BaseGeometry | None = None,
 ) -> View:
-    """Read a region once and cut it into the tiles that `sight` asks for.
+    """Read a region once and cut it into the tiles that `spec` asks for.
 
-    Where the sight says so the picture is enlarged to fill its tiles, and the view's grid says how; else the tiles hold
-    the region's pixels as they were read. `image` is open with exactly the sight's bands, in their order, or with the
-    stretch's channels where the sight is rendered RGB. `area` is an area of interest in level-0 pixels: a pixel counts
+    Where the spec says so the picture is enlarged to fill its tiles, and the view's grid says how; else the tiles hold
+    the region's pixels as they were read. `image` is open with exactly the spec's bands, in their order, or with the
+    stretch's channels where the spec is rendered RGB. `area` is an area of interest in level-0 pixels: a pixel counts
     where its centre lies inside. Raises `ReadError` where the pixels cannot be read, `ValueError` where image, region
-    and sight do not belong together.
+    and spec do not belong together.
     """
-    grid = TileGrid.exact(*region.tiles, tile=sight.tile, overlap=2 * sight.halo)
+    grid = TileGrid.exact(*region.tiles, tile=spec.tile, overlap=2 * spec.halo)
     if grid.size != region.size:
-        msg = f"region {region.key} of {region.size} px was not cut for this sight's grid of {grid.size} px"
+        msg = f"region {region.key} of {region.size} px was not cut for this spec's grid of {grid.size} px"
         raise ValueError(msg)
     pixels, valid = image.read(region.box, region.size, region.plane)
-    if sight.bands is None:
+    if spec.bands is None:
         if stretch is None:
-            msg = f"region {region.key}: an RGB sight needs the image's stretch"
+            msg = f"region {region.key}: an RGB spec needs the image's stretch"
             raise ValueError(msg)
         canvas: Pixels = render(pixels, valid, stretch)
     else:
-        canvas, valid = _physical(image, sight.bands, sight.quantity, pixels, valid)
+        canvas, valid = _physical(image, spec.bands, spec.quantity, pixels, valid)
     wanted = np.zeros(valid.shape, dtype=np.bool_)
     rows, columns = core_window(region)
     wanted[rows, columns] = valid[rows, columns] & inside(region, area)
-    larger = _enlarged(region, sight)
+    larger = _enlarged(region, spec)
     if larger is not None:
         grid, (width, height) = larger, larger.source
         canvas = lay(np.ascontiguousarray(canvas[:height, :width]), grid)
         valid, wanted = (_onto_canvas(mask, grid) for mask in (valid, wanted))
     return View(
         region=region,
-        sight=sight,
+        spec=spec,
         grid=grid,
         tiles=cut_tiles(canvas, grid),
         valid=cut_tiles(valid, grid),
         wanted=wanted,
-        overall=overall(canvas.astype(np.float32), sight.tile) if sight.overall else None,
+        overall=overall(canvas.astype(np.float32), spec.tile) if spec.overall else None,
     )
 
 
-def tiles_of(region: Region, sight: Sight) -> tuple[int, int]:
+def tiles_of(region: Region, spec: InputSpec) -> tuple[int, int]:
     """(columns, rows) of the tiles in which a region is shown: its own, or those that it is enlarged to fill."""
-    larger = _enlarged(region, sight)
+    larger = _enlarged(region, spec)
     return region.tiles if larger is None else (larger.cols, larger.rows)
 
 
@@ -135,7 +135,7 @@ def inside(region: Region, area: BaseGeometry | None) -> Mask:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeepMask:
     """A tile that is answered for: its `place` among the view's tiles, and its share of the region's core.
 
     `share` is in canvas pixels; `valid` is the part of it that is wanted, from 0 to 1.
@@ -146,17 +146,17 @@ class Kept:
     valid: float
 
 
-def kept_tiles(view: View) -> list[Kept]:
+def kept_tiles(view: View) -> list[KeepMask]:
     """The tiles with a wanted pixel in their share of the core, row by row. Shares lie side by side and fill it."""
     rows, columns = core_window(view.region)
-    kept: list[Kept] = []
+    kept: list[KeepMask] = []
     for place, (x0, y0, x1, y1) in enumerate(view.grid.shares()):
         left, right = max(x0, columns.start), min(x1, columns.stop)
         top, bottom = max(y0, rows.start), min(y1, rows.stop)
         wanted = view.wanted[y0:y1, x0:x1]
         if wanted.any():
             part = float(view.wanted[top:bottom, left:right].mean())
-            kept.append(Kept(place, box(left, top, right, bottom), part))
+            kept.append(KeepMask(place, box(left, top, right, bottom), part))
     return kept
 
 
@@ -207,17 +207,17 @@ def _physical(
     return canvas, valid
 
 
-def _enlarged(region: Region, sight: Sight) -> TileGrid | None:
-    """The grid on which the region's part of the picture fills as many tiles as `sight.enlarge` allows.
+def _enlarged(region: Region, spec: InputSpec) -> TileGrid | None:
+    """The grid on which the region's part of the picture fills as many tiles as `spec.enlarge` allows.
 
     None where it would not be larger: a view never shows less than the region's pixels.
     """
-    if not sight.enlarge:
+    if not spec.enlarge:
         return None
     columns, rows = region.grid.shape
     width = min(region.columns.stop, columns) - region.columns.start
     height = min(region.rows.stop, rows) - region.rows.start
-    grid = TileGrid.fit(width, height, hd_num=sight.enlarge, tile=sight.tile)
+    grid = TileGrid.fit(width, height, hd_num=spec.enlarge, tile=spec.tile)
     x0, y0, x1, y1 = grid.content
     return grid if x1 - x0 > width and y1 - y0 > height else None
 

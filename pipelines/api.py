@@ -20,7 +20,7 @@ from .run.estimate import Estimate, estimate
 from .run.events import plural
 from .run.execute import Prepared, crew, prepare, run_in_memory
 from .run.execute import run as run_settings
-from .run.redaction import scan_with_names
+from .run.redaction import scan_with_redaction
 from .run_result import Run
 
 __all__ = ["Run", "annotate", "open", "plan", "run", "scan"]
@@ -35,7 +35,7 @@ def open(path: str | os.PathLike[str], *, image: str | None = None, **settings: 
     `RequestError` where it must be said which one.
     """
     given = _settings(path, settings)
-    scanned, names = scan_with_names(given)
+    scanned, names = scan_with_redaction(given)
     infos = [info for row in scanned for info in row.infos]
     if not infos:
         reasons = "; ".join(row.reason for row in map(names.scanned, scanned) if row.reason)
@@ -64,7 +64,7 @@ class Scan(list[Scanned]):
 
 def scan(inputs: Inputs, **settings: Unpack[Keywords]) -> Scan:
     """What files and folders hold: a row a file, each with its images or the reason why not. Reads no pixels."""
-    scanned, names = scan_with_names(_settings(inputs, settings))
+    scanned, names = scan_with_redaction(_settings(inputs, settings))
     return Scan(map(names.scanned, scanned))
 
 

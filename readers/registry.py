@@ -42,7 +42,7 @@ def scan(
     among, overrides, own = _checked(options, reader)
     stated = Stated(overrides)
     search = Search(among, own, overrides, forced=reader, apart=apart)
-    rows = [row for item in inputs for row in search.look(item)]
+    rows = [row for item in inputs for row in search.scan(item)]
     settled = [search.settle(row) for row in without_parts(_overridden(rows, among, stated))]
     return _with_ids(_numbered(settled, among), among, hide=overrides.names == "hide")
 

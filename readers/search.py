@@ -73,7 +73,7 @@ class Search:
         self._seen: set[str] = set()
         self._formats: dict[str, Format | None] = {}
 
-    def look(self, item: str) -> Iterator[Scanned]:
+    def scan(self, item: str) -> Iterator[Scanned]:
         """The rows of one input."""
         if not is_remote(item) and os.path.isdir(item):  # noqa: PTH112 - False also for a name that no file can have
             rows = list(self._folder(item))

@@ -15,14 +15,14 @@ from pydantic import Field
 
 from ...readers.errors import ModelError, shown
 from ...readers.image import ImageInfo
-from ..annotator import Answer, Cost, Sight, View
+from ..annotator import Answer, Cost, InputSpec, View
 from ..checkpoints import weights
 from ..checkpoints.footprint import file_bytes
 from ..checkpoints.transformers_files import HUB_ID, Files, find_files, numbers
 from ..checkpoints.untrusted import WIDEST, Settings
-from ..options import Names, NetworkOptions, among
+from ..options import NetworkOptions, Redactor, among
 from ..tiling import resize
-from ..top_label import verdict
+from ..top_label import top_label
 from ..views import kept_tiles
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class WSInferOptions(NetworkOptions):
         description="A folder with `config.json` and `torchscript_model.pt`, or a hub id `OWNER/NAME@COMMIT`.",
         examples=["--model wsinfer:FOLDER, or wsinfer:OWNER/NAME@COMMIT"],
     )
-    labels: Names = Field(default=(), description="Which of its classes to keep; all by default.")
+    labels: Redactor = Field(default=(), description="Which of its classes to keep; all by default.")
 
 
 class WSInfer:
@@ -134,7 +134,7 @@ class WSInfer:
         """None of its own."""
         return {}
 
-    def sight(self, info: ImageInfo) -> Sight:
+    def input_spec(self, info: ImageInfo) -> InputSpec:
         """Rendered RGB of 8 bits in the model's patches, at its pixel size. Raises `ModelError`."""
         _, patch = self._read()
         have = {channel.common: channel.dtype for channel in info.channels}
@@ -145,20 +145,20 @@ class WSInfer:
                 value=", ".join(f"{c.name} ({c.common or 'colour unknown'}, {c.dtype})" for c in info.channels[:5]),
                 remedy="Choose another model, or name the channels with --bands where they are these",
             )
-        return Sight(tile=patch.side, resolution=patch.microns, unit="um", variant=SCRIPT)
+        return InputSpec(tile=patch.side, resolution=patch.microns, unit="um", variant=SCRIPT)
 
-    def check(self, sights: Sequence[Sight]) -> None:
+    def check(self, specs: Sequence[InputSpec]) -> None:
         """Find both files. Raises `ModelError`."""
-        del sights
+        del specs
         _ = self.labels, self.identity  # what is wrong with either file
 
     def load(self) -> None:
         """See `Annotator`."""
         self._loaded()
 
-    def cost(self, sights: Sequence[Sight], tiles: tuple[int, int]) -> Cost:
+    def cost(self, specs: Sequence[InputSpec], tiles: tuple[int, int]) -> Cost:
         """See `Costing`. The script's file is held beside the network that is made of it."""
-        del sights
+        del specs
         held = file_bytes([self._read()[0].folder / SCRIPT])
         return Cost(held, "their own type", work=tiles[0] * tiles[1], loading=2 * held)
 
@@ -174,7 +174,7 @@ class WSInfer:
             tile = view.tiles[one.place]
             shown = tile if patch.shown == patch.side else resize(np.ascontiguousarray(tile), patch.shown, patch.shown)
             chances = script(shown, mean=patch.mean, std=patch.std)
-            answers.append(verdict(patch.classes, chances, "tile", one.valid, geometry=one.share))
+            answers.append(top_label(patch.classes, chances, "tile", one.valid, geometry=one.share))
         return answers
 
     def _read(self) -> tuple[Files, Patch]:

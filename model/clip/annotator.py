@@ -11,11 +11,11 @@ from pydantic import Field, field_validator
 
 from ...readers.image import ImageInfo
 from ...readers.options import wrong_option
-from ..annotator import Answer, Cost, Sight, View
+from ..annotator import Answer, Cost, InputSpec, View
 from ..checkpoints.footprint import held_bytes
 from ..checkpoints.transformers_files import Checkpoint, fetch_weights, find_checkpoint
-from ..options import Names, NetworkOptions
-from ..top_label import verdict
+from ..options import NetworkOptions, Redactor
+from ..top_label import top_label
 from ..views import kept_share, kept_tiles
 from ..vlm.special_tokens import refuse_marks
 from .fusion import Fusion, FusionText, unit
@@ -23,7 +23,7 @@ from .openclip_files import find_openclip
 from .openclip_state_dict import find_bare
 
 if TYPE_CHECKING:
-    from .network import Contrastive
+    from .network import ClipNetwork
 
 OPENCLIP_LOADING = 2.5  # times its weights: as read, under transformers' names, and in the network
 
@@ -43,7 +43,7 @@ class ZeroShotOptions(NetworkOptions):
         description="For OpenCLIP: a folder with a tokenizer's files, or OpenCLIP's file of merges, where neither lies "
         "beside the weights.",
     )
-    labels: Names = Field(
+    labels: Redactor = Field(
         min_length=2,
         description="What to choose from.",
         examples=['--labels "forest,water,built-up land"'],
@@ -83,7 +83,7 @@ class ZeroShot:
         refuse_marks({"labels": ",".join(self._labels), "templates": ";".join(options.templates)}, of="zero-shot")
         self._fusion = Fusion.parse(options.fusion)
         self._found: Checkpoint | None = None
-        self._network: Contrastive | None = None
+        self._network: ClipNetwork | None = None
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -112,30 +112,30 @@ class ZeroShot:
         """None of its own."""
         return {}
 
-    def sight(self, info: ImageInfo) -> Sight:
+    def input_spec(self, info: ImageInfo) -> InputSpec:
         """Rendered RGB in tiles of the checkpoint's size, at any resolution. Raises `ModelError`."""
         del info  # any picture that can be rendered will do
         checkpoint = self._checkpoint()
-        return Sight(
+        return InputSpec(
             tile=checkpoint.tile,
             overall=self._options.aggregate != "tile" or self._fusion is not None,
             variant=checkpoint.family,
         )
 
-    def check(self, sights: Sequence[Sight]) -> None:
+    def check(self, specs: Sequence[InputSpec]) -> None:
         """Find the checkpoint and its weights. Raises `ModelError`, `RequestError`."""
-        del sights
+        del specs
         fetch_weights(self._checkpoint().files, fetch=self._options.fetch)
 
     def load(self) -> None:
         """See `Annotator`. What is wrong with the words is said here: the network's own settings bound them."""
         self._loaded()
 
-    def cost(self, sights: Sequence[Sight], tiles: tuple[int, int]) -> Cost:
+    def cost(self, specs: Sequence[InputSpec], tiles: tuple[int, int]) -> Cost:
         """See `Costing`."""
         checkpoint = self._checkpoint()
         weights = held_bytes(checkpoint.files, itemsize=4)
-        looks = tiles[0] * tiles[1] + any(sight.overall for sight in sights)
+        looks = tiles[0] * tiles[1] + any(spec.overall for spec in specs)
         loading = weights * (1.0 if checkpoint.open_clip is None else OPENCLIP_LOADING)
         return Cost(weights=weights, numbers="float32", work=looks, loading=loading)
 
@@ -144,26 +144,28 @@ class ZeroShot:
         network = self._loaded()
         return [self._answers(view, network) for view in views]
 
-    def _answers(self, view: View, network: "Contrastive") -> list[Answer]:
+    def _answers(self, view: View, network: "ClipNetwork") -> list[Answer]:
         """A tile's geometry is its share of the region's core; its `valid` the part of it that is wanted.
 
         The region's probabilities are half the mean of its tiles' and half the global view's.
         """
         kept = kept_tiles(view)
-        looks = np.array([network.look(view.tiles[one.place]) for one in kept])
+        looks = np.array([network.encode_image(view.tiles[one.place]) for one in kept])
         if self._fusion is not None and kept:
-            looks = unit(self._fusion(looks.astype(np.float64), network.look(_overall(view)).astype(np.float64)))
+            looks = unit(
+                self._fusion(looks.astype(np.float64), network.encode_image(_overall(view)).astype(np.float64))
+            )
         chances = [network.compare(one) for one in looks.astype(np.float32)]
         answers: list[Answer] = []
         if self._options.aggregate != "region":
             answers += [
-                verdict(self._labels, one, "tile", tile.valid, geometry=tile.share)
+                top_label(self._labels, one, "tile", tile.valid, geometry=tile.share)
                 for one, tile in zip(chances, kept, strict=True)
             ]
         if self._options.aggregate != "tile" and chances:
             together = (np.mean(chances, axis=0) + network(_overall(view))) / 2
             made_of = f"half the mean of {len(chances)} tiles, half the global view"
-            answers.append(verdict(self._labels, together, "region", kept_share(view), made_of=made_of))
+            answers.append(top_label(self._labels, together, "region", kept_share(view), made_of=made_of))
         return answers
 
     def _checkpoint(self) -> Checkpoint:
@@ -193,17 +195,17 @@ class ZeroShot:
             )
         return found or find_checkpoint(self._source, fetch=self._options.fetch)
 
-    def _loaded(self) -> "Contrastive":
+    def _loaded(self) -> "ClipNetwork":
         if self._network is None:
-            from .network import Contrastive  # noqa: PLC0415 - loads torch
+            from .network import ClipNetwork  # noqa: PLC0415 - loads torch
 
             templates, threads = self._options.templates, self._options.threads
-            self._network = Contrastive(self._checkpoint(), self._labels, templates, threads=threads)
+            self._network = ClipNetwork(self._checkpoint(), self._labels, templates, threads=threads)
         return self._network
 
 
 def _overall(view: View) -> npt.NDArray[np.float32]:
     if view.overall is None:
-        msg = f"region {view.region.key}: its global view is needed, and its sight did not ask for it"
+        msg = f"region {view.region.key}: its global view is needed, and its spec did not ask for it"
         raise ValueError(msg)
     return view.overall

@@ -59,7 +59,7 @@ class AttentionPool(nn.Module):
         return self.c_proj(seen.transpose(1, 2).flatten(1))
 
 
-class ResidualTower(nn.Module):
+class ClipResNet(nn.Module):
     """What stands for the vision model in transformers' CLIP, its projection included.
 
     `width` is that of the first blocks, `layers` how many blocks each of the four stages has, `out` the length of the

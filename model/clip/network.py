@@ -23,7 +23,7 @@ from .openclip_load import load_openclip, load_words
 from .openclip_tokenizer import clean
 
 
-class Contrastive:
+class ClipNetwork:
     """A checkpoint that knows what to look for.
 
     A label's features are the mean of those of its prompts: each template with the label for its `{}`. Runs on the
@@ -51,9 +51,9 @@ class Contrastive:
 
         One at a time: an answer then depends on nothing but its picture, and on a processor a batch is no quicker.
         """
-        return self.compare(self.look(picture))
+        return self.compare(self.encode_image(picture))
 
-    def look(self, picture: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def encode_image(self, picture: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """One picture (tile, tile, 3) of values 0 to 255 → its features (dimensions,), of length 1."""
         return _look(self._model, picture, self._checkpoint)
 
@@ -106,7 +106,7 @@ class Contrastive:
         return self._model.get_text_features(**inputs).pooler_output[0]
 
 
-class ImageTower:
+class ClipImageEncoder:
     """The image part of a checkpoint: what it sees, without words. Raises `ModelError` where it cannot be loaded."""
 
     def __init__(self, checkpoint: Checkpoint, *, threads: int = 0) -> None:
@@ -116,7 +116,7 @@ class ImageTower:
         self._model: Any = _load(checkpoint)
 
     def __call__(self, picture: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """See `Contrastive.look`."""
+        """See `ClipNetwork.look`."""
         return _look(self._model, picture, self._checkpoint)
 
 

@@ -18,7 +18,7 @@ from ...readers.errors import ModelError
 from ..checkpoints.loading import check_described, load_tokenizer, quiet
 from ..checkpoints.tensors import check_numbers, load, numbers_in
 from ..checkpoints.transformers_files import Checkpoint, Files, OpenClip
-from .clip_resnet import ResidualTower
+from .clip_resnet import ClipResNet
 from .openclip_architectures import check_shapes
 from .openclip_files import NO_WEIGHTS, renamed
 from .openclip_tokenizer import END, START, read_merges
@@ -71,7 +71,7 @@ def make_clip(kind: Any, settings: Mapping[str, Any]) -> Any:  # noqa: ANN401 - 
     least = {"hidden_size": 1, "intermediate_size": 1, "num_hidden_layers": 1, "num_attention_heads": 1}  # is replaced
     whole = {**settings, "vision_config": vision | least, "attn_implementation": "eager"}
     model = kind(CLIPConfig(**whole))
-    model.vision_model = ResidualTower(
+    model.vision_model = ClipResNet(
         side=vision["image_size"],
         width=vision["hidden_size"],
         layers=layers,

@@ -1,7 +1,7 @@
 """Detections: what a detector sees in each tile, and how a thing that several tiles saw becomes one.
 
-Tiles overlap, so most things are whole in one of them, and near the rims they are seen again or in part. `sightings`
-asks a detector tile by tile; every box keeps the window in which it was seen. `merge` compares two sightings only where
+Tiles overlap, so most things are whole in one of them, and near the borders they are seen again or in part.
+`tile_detections` asks a detector tile by tile; every box keeps the window in which it was seen. `merge` compares two sightings only where
 both windows look: there a whole thing and its pieces show the same part. This is greedy non-maximum merging, class by
 class and from the highest score down, with two changes that keep it exact on perfect boxes: overlap is measured within
 the common window instead of over whole boxes, and of each window at most one box joins a thing, the nearest first.
@@ -49,7 +49,7 @@ Detector = Callable[[Pixels, Mask], Iterable[Detection]]
 """A tile (H, W, C) and where it is valid (H, W) → what is in it. Depends on nothing else."""
 
 
-def sightings(view: View, detector: Detector, *, threshold: float, of: str = "detector") -> list[Answer]:
+def tile_detections(view: View, detector: Detector, *, threshold: float, of: str = "detector") -> list[Answer]:
     """What a detector sees in each tile of a view whose share holds something wanted; a box's window is its tile.
 
     So the same tiles are asked however many make a region, where regions share just the halo. Boxes are kept within

@@ -8,16 +8,16 @@ from pydantic import Field, field_validator
 
 from ...readers.image import ImageInfo, Mask, Pixels
 from ...readers.options import wrong_option
-from ..annotator import Answer, Cost, Sight, View
+from ..annotator import Answer, Cost, InputSpec, View
 from ..checkpoints.footprint import held_bytes
 from ..checkpoints.transformers_files import Files, fetch_weights, find_files
-from ..class_maps import Values, areas, spread
-from ..detection.tile_detections import sightings
+from ..class_maps import Values, class_map_to_polygons, spread
+from ..detection.tile_detections import tile_detections
 from ..finite import softmax
-from ..options import Names, NetworkOptions, among
-from ..top_label import verdict
+from ..options import NetworkOptions, Redactor, among
+from ..top_label import top_label
 from ..views import kept_tiles
-from .task_config import Recipe, read_recipe
+from .task_config import TaskConfig, read_task_config
 
 if TYPE_CHECKING:
     from .networks import Network
@@ -37,8 +37,10 @@ class TransformersOptions(NetworkOptions):
         description="A folder or a hub id `OWNER/NAME@COMMIT`.",
         examples=["--model transformers:FOLDER, or transformers:OWNER/NAME@COMMIT"],
     )
-    labels: Names = Field(default=(), description="Which of its labels to keep, or what a detector by words looks for.")
-    background: Names = Field(
+    labels: Redactor = Field(
+        default=(), description="Which of its labels to keep, or what a detector by words looks for."
+    )
+    background: Redactor = Field(
         default=(), description="Classes of a segmentation that give no areas, besides one that is called background."
     )
     threshold: float | None = Field(
@@ -75,7 +77,7 @@ class Transformers:
     def __init__(self, options: TransformersOptions) -> None:
         self._options = options
         self._source = options.checkpoint
-        self._recipe: Recipe | None = None
+        self._recipe: TaskConfig | None = None
         self._network: Network | None = None
 
     @property
@@ -119,7 +121,7 @@ class Transformers:
         """None of its own."""
         return {}
 
-    def sight(self, info: ImageInfo) -> Sight:
+    def input_spec(self, info: ImageInfo) -> InputSpec:
         """Rendered RGB in tiles of the network's size, at any resolution. Raises `ModelError`."""
         del info
         recipe = self._read()
@@ -128,11 +130,11 @@ class Transformers:
         if recipe.tile <= 2 * halo:
             rule = f"a tile of {recipe.tile} px must be wider than its two rims"
             raise wrong_option("halo", "transformers", rule, value=str(halo), remedy="Lower it")
-        return Sight(tile=recipe.tile, halo=halo, variant=recipe.family)
+        return InputSpec(tile=recipe.tile, halo=halo, variant=recipe.family)
 
-    def check(self, sights: Sequence[Sight]) -> None:
+    def check(self, specs: Sequence[InputSpec]) -> None:
         """Find the checkpoint and its weights. Raises `ModelError`, `RequestError`."""
-        del sights
+        del specs
         recipe = self._read()
         if recipe.task == "find" and not self._options.labels:
             rule = "what to look for must be named"
@@ -144,9 +146,9 @@ class Transformers:
         """See `Annotator`."""
         self._loaded()
 
-    def cost(self, sights: Sequence[Sight], tiles: tuple[int, int]) -> Cost:
+    def cost(self, specs: Sequence[InputSpec], tiles: tuple[int, int]) -> Cost:
         """See `Costing`."""
-        del sights
+        del specs
         return Cost(held_bytes(self._read().files, itemsize=4), "float32", work=tiles[0] * tiles[1])
 
     def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
@@ -158,16 +160,16 @@ class Transformers:
         recipe = self._read()
         if recipe.task == "classify":
             return [
-                verdict(recipe.labels, network.classify(view.tiles[one.place]), "tile", one.valid, geometry=one.share)
+                top_label(recipe.labels, network.classify(view.tiles[one.place]), "tile", one.valid, geometry=one.share)
                 for one in kept_tiles(view)
             ]
         if recipe.task in {"detect", "find"}:
-            return sightings(view, network.detect, threshold=self._least(recipe), of=f"checkpoint {self._source}")
+            return tile_detections(view, network.detect, threshold=self._least(recipe), of=f"checkpoint {self._source}")
 
         def see(tile: Pixels, valid: Mask) -> Values:
             return network.segment(tile if valid.all() else spread(tile, valid), valid)
 
-        return areas(
+        return class_map_to_polygons(
             view,
             see,
             softmax if recipe.task == "segment" else (lambda shares: shares),
@@ -176,13 +178,13 @@ class Transformers:
             network=recipe.files.source,
         )
 
-    def _least(self, recipe: Recipe) -> float:
+    def _least(self, recipe: TaskConfig) -> float:
         return FOUND.get(recipe.family, THRESHOLD) if self._options.threshold is None else self._options.threshold
 
-    def _prompt(self, recipe: Recipe) -> str:
+    def _prompt(self, recipe: TaskConfig) -> str:
         return self._options.template or TEMPLATES.get(recipe.family, "{}")
 
-    def _empty(self, recipe: Recipe) -> tuple[int, ...]:
+    def _empty(self, recipe: TaskConfig) -> tuple[int, ...]:
         """The classes that give no areas."""
         if not recipe.task.startswith("segment"):
             return ()
@@ -190,10 +192,10 @@ class Transformers:
         called = {label for label in recipe.labels if label.lower().strip("_") == "background"}
         return tuple(i for i, label in enumerate(recipe.labels) if label in (named or called))
 
-    def _read(self) -> Recipe:
+    def _read(self) -> TaskConfig:
         if self._recipe is None:
             files: Files = find_files(self._source, fetch=self._options.fetch)
-            self._recipe = read_recipe(files)
+            self._recipe = read_task_config(files)
         return self._recipe
 
     def _loaded(self) -> "Network":

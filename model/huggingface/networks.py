@@ -25,7 +25,7 @@ from ..class_maps import Values
 from ..detection.tile_detections import Detection
 from ..finite import require_choice, require_finite
 from ..top_label import Chances
-from .task_config import Recipe, Task
+from .task_config import Task, TaskConfig
 from .timm_resnet import NAMES, timm_resnet
 
 KINDS: Final[dict[Task, str]] = {
@@ -50,7 +50,7 @@ class Network:
     Raises `ModelError` where the checkpoint cannot be loaded or answers with another number of classes than it names.
     """
 
-    def __init__(self, recipe: Recipe, labels: Sequence[str], *, template: str = "{}", threads: int = 0) -> None:
+    def __init__(self, recipe: TaskConfig, labels: Sequence[str], *, template: str = "{}", threads: int = 0) -> None:
         if threads:
             torch.set_num_threads(threads)
         self._recipe = recipe

@@ -64,7 +64,7 @@ MOST_CLASSES = 255  # of a class map of 8 bits
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class TaskConfig:
     """How a network is shown a tile and what its answers mean.
 
     A tile of `tile` pixels, red, green and blue (blue, green and red where `flipped`), values 0 to 255, becomes (value
@@ -96,7 +96,7 @@ class Recipe:
         return f"tiles of {self.tile} px, {order}; value × {self.rescale:.6g}; {numbers}"
 
 
-def read_recipe(files: Files) -> Recipe:
+def read_task_config(files: Files) -> TaskConfig:
     """What a folder's settings say. Raises `ModelError` where its task is not known, or its picture cannot be made."""
     config = files.read("config.json")
     family = config.text("model_type")
@@ -124,7 +124,7 @@ def read_recipe(files: Files) -> Recipe:
             remedy="Name another checkpoint",
         )
     rescale, mean, std = scaling(settings, files.source)
-    return Recipe(
+    return TaskConfig(
         files=files,
         task=task,
         family=family,

@@ -10,11 +10,11 @@ from pydantic import Field
 from ...readers.errors import ModelError, ReadError, RequestError
 from ...readers.image import ImageInfo
 from ...readers.render import rgb_channels
-from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Answer, Cost, Sight, View
+from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Answer, Cost, InputSpec, View
 from ..checkpoints.weights import sha256_of
 from ..clip.fusion import Fusion, FusionText
-from ..options import Names, NetworkOptions
-from ..views import Kept, kept_tiles
+from ..options import NetworkOptions, Redactor
+from ..views import KeepMask, kept_tiles
 from .card import CARD, HEAD, ProbeCard, Seen, read_card
 from .encoders import Encoder, encode, find_encoder, same_encoder
 from .head import Head
@@ -41,7 +41,7 @@ class ProbeOptions(NetworkOptions):
         description="Probability by which the likeliest class must lead the next to be reported.",
     )
     fusion: FusionText = "off"
-    labels: Names = Field(default=(), description="The classes to report; all by default.")
+    labels: Redactor = Field(default=(), description="The classes to report; all by default.")
 
 
 class Probe:
@@ -105,12 +105,12 @@ class Probe:
         """Grey for what is undecided; the others get one from a palette."""
         return {UNDECIDED: UNDECIDED_COLOUR}
 
-    def sight(self, info: ImageInfo) -> Sight:
+    def input_spec(self, info: ImageInfo) -> InputSpec:
         """As the training tiles were seen. Raises `ModelError` where this image has other bands or quantities."""
         seen = self.card.seen
         _refuse_other_bands(info, seen)
         small = seen.metres is not None and seen.metres < MILLIMETRE
-        return Sight(
+        return InputSpec(
             tile=seen.tile,
             bands=seen.bands,
             quantity=seen.quantity if seen.bands is not None else "",
@@ -122,9 +122,9 @@ class Probe:
             variant="probe",
         )
 
-    def check(self, sights: Sequence[Sight]) -> None:
+    def check(self, specs: Sequence[InputSpec]) -> None:
         """Find head and encoder, and check that they are the card's. Raises `ModelError`, `RequestError`."""
-        del sights
+        del specs
         self._ready()
         self.labels  # noqa: B018 - refuses labels that it was not taught
 
@@ -132,9 +132,9 @@ class Probe:
         """See `Annotator`."""
         self._ready()[0].prepare()
 
-    def cost(self, sights: Sequence[Sight], tiles: tuple[int, int]) -> Cost:
+    def cost(self, specs: Sequence[InputSpec], tiles: tuple[int, int]) -> Cost:
         """See `Costing`."""
-        looks = tiles[0] * tiles[1] + any(sight.overall for sight in sights)
+        looks = tiles[0] * tiles[1] + any(spec.overall for spec in specs)
         return Cost(self._ready()[0].held(), "float32", work=looks)
 
     def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
@@ -158,7 +158,7 @@ class Probe:
     def _overall(self, view: View, encoder: Encoder, head: Head) -> Features | None:
         """The global view's features (dimensions,), standardised; None where it holds nothing that can be seen."""
         if view.overall is None:
-            msg = f"region {view.region.key}: its global view is needed, and its sight did not ask for it"
+            msg = f"region {view.region.key}: its global view is needed, and its spec did not ask for it"
             raise ValueError(msg)
         valid = np.asarray(np.isfinite(view.overall).all(axis=2))
         if not valid.any():
@@ -167,7 +167,7 @@ class Probe:
         features = encode(encoder, seen, valid, f"the global view of {view.region.key}")
         return head.standard(features[None])[0]
 
-    def _answer(self, chances: Features, tile: Kept) -> Answer:
+    def _answer(self, chances: Features, tile: KeepMask) -> Answer:
         rounded = [round(float(chance), DIGITS) for chance in chances]
         order = sorted(range(len(rounded)), key=lambda place: -rounded[place])  # the first of equals
         decided = rounded[order[0]] - rounded[order[1]] >= self._options.margin

@@ -221,9 +221,9 @@ def encode(encoder: Encoder, tile: npt.NDArray[Any], valid: npt.NDArray[np.bool_
 
 def _image_text(checkpoint: Checkpoint, *, fetch: bool, threads: int) -> NetworkEncoder:
     def load() -> Callable[[npt.NDArray[Any]], Vector]:
-        from ..clip.network import ImageTower  # noqa: PLC0415 - loads torch
+        from ..clip.network import ClipImageEncoder  # noqa: PLC0415 - loads torch
 
-        return ImageTower(checkpoint, threads=threads)
+        return ClipImageEncoder(checkpoint, threads=threads)
 
     fetch_weights(checkpoint.files, fetch=fetch)
     files = checkpoint.files
@@ -241,9 +241,9 @@ def _fourkhd(source: str, *, fetch: bool, threads: int) -> NetworkEncoder:
     files = FourKhdFiles.find(source, fetch=fetch)
 
     def load() -> Callable[[npt.NDArray[Any]], Vector]:
-        from .vision_backbones import FourKhdTower  # noqa: PLC0415 - loads torch
+        from .vision_backbones import FourKhdVisionEncoder  # noqa: PLC0415 - loads torch
 
-        return FourKhdTower(files, threads=threads)
+        return FourKhdVisionEncoder(files, threads=threads)
 
     sizes = files.sizes()
     held = weight_bytes(sizes, VISION, 4)

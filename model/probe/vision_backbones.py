@@ -18,21 +18,21 @@ from ...readers.errors import ModelError
 from ..checkpoints.loading import load_model, running
 from ..checkpoints.transformers_files import Files, scaling
 from ..vlm.fourkhd.files import Files as FourKhdFiles
-from ..vlm.fourkhd.load import Running, fill
+from ..vlm.fourkhd.load import RuntimeOptions, fill
 from ..vlm.fourkhd.sizes import VISION
 
 Vector = npt.NDArray[np.float32]
 POOLERS = ("pooler.", "head.", "classifier.")  # what stands behind the features, and is not used
 
 
-class FourKhdTower:
+class FourKhdVisionEncoder:
     """The vision tower of a 4KHD checkpoint, in float32 on the processor. Raises `ModelError` as loading does."""
 
     def __init__(self, files: FourKhdFiles, *, threads: int = 0) -> None:
         if threads:
             torch.set_num_threads(threads)
         self._source = files.source
-        self._network = fill(files, Running(dtype="float32", device="cpu"), only=VISION)
+        self._network = fill(files, RuntimeOptions(dtype="float32", device="cpu"), only=VISION)
 
     def __call__(self, picture: npt.NDArray[Any]) -> Vector:
         """A picture (tile, tile, 3) of values 0 to 255 → the mean over its patches (hidden,)."""

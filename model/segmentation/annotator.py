@@ -12,11 +12,11 @@ from pydantic import Field
 
 from ...readers.errors import ModelError
 from ...readers.image import ImageInfo, Mask, Pixels
-from ..annotator import Answer, Cost, Sight, View
+from ..annotator import Answer, Cost, InputSpec, View
 from ..checkpoints import onnx, weights
 from ..checkpoints.cards import Card, Variant, find_card, shipped_cards, shipped_digests
 from ..checkpoints.footprint import file_bytes
-from ..class_maps import Values, areas, sigmoid, spread
+from ..class_maps import Values, class_map_to_polygons, sigmoid, spread
 from ..finite import softmax
 from ..options import NetworkOptions
 from .stain import Stain, fit_stain
@@ -65,7 +65,7 @@ class Segmenter:
         """The card's colours."""
         return {kind.name: kind.colour for kind in self.card.classes}
 
-    def sight(self, info: ImageInfo) -> Sight:
+    def input_spec(self, info: ImageInfo) -> InputSpec:
         """The bands of the first variant that the image has, in the quantity it needs.
 
         Raises `ModelError` that says which bands are missing, or what is not known of the numbers.
@@ -82,7 +82,7 @@ class Segmenter:
                     remedy="Choose another model",
                 )
             if None not in bands and {quantities[band] for band in bands if band} == {variant.quantity}:
-                return Sight(
+                return InputSpec(
                     tile=self.card.tile,
                     halo=self.card.halo,
                     bands=tuple(band for band in bands if band) if variant.input == "bands" else None,
@@ -94,9 +94,9 @@ class Segmenter:
                 )
         raise self._cannot_see(info, quantities)
 
-    def check(self, sights: Sequence[Sight]) -> None:
-        """Find and check the weights that those sights need; a stranger's are tried out. Raises `ModelError`."""
-        self._checked = tuple(self._variants[name] for name in sorted({sight.variant for sight in sights}))
+    def check(self, specs: Sequence[InputSpec]) -> None:
+        """Find and check the weights that those specs need; a stranger's are tried out. Raises `ModelError`."""
+        self._checked = tuple(self._variants[name] for name in sorted({spec.variant for spec in specs}))
         for variant in self._checked:
             found, *others = self._files([variant], fetch=self._options.fetch)
             if not {part.sha256 for part in (variant, *variant.companions)} <= shipped_digests():
@@ -114,38 +114,42 @@ class Segmenter:
         for variant in self._checked:
             self._network(variant)
 
-    def cost(self, sights: Sequence[Sight], tiles: tuple[int, int]) -> Cost:
+    def cost(self, specs: Sequence[InputSpec], tiles: tuple[int, int]) -> Cost:
         """See `Costing`. Files are held beside the networks that are made of them."""
-        variants = [self._variants[name] for name in sorted({sight.variant for sight in sights})]
+        variants = [self._variants[name] for name in sorted({spec.variant for spec in specs})]
         held = file_bytes(self._files(variants, fetch=False))
         return Cost(held, "their own type", work=tiles[0] * tiles[1], loading=2 * held)
 
     def fit(
-        self, sight: Sight, overview: npt.NDArray[np.uint8], tissue: npt.NDArray[np.bool_], valid: npt.NDArray[np.bool_]
-    ) -> Sight:
+        self,
+        spec: InputSpec,
+        overview: npt.NDArray[np.uint8],
+        tissue: npt.NDArray[np.bool_],
+        valid: npt.NDArray[np.bool_],
+    ) -> InputSpec:
         """See `Fitting`: the slide's stains, where the card asks for them."""
-        if self._variants[sight.variant].input == "bands":
-            return sight
-        return replace(sight, fitted=json.dumps(fit_stain(overview, tissue, valid).to_json()))
+        if self._variants[spec.variant].input == "bands":
+            return spec
+        return replace(spec, fitted=json.dumps(fit_stain(overview, tissue, valid).to_json()))
 
     def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
         """The areas of each view. Raises `ModelError`."""
         return [self._areas(view) for view in views]
 
     def _areas(self, view: View) -> list[Answer]:
-        variant = self._variants[view.sight.variant]
+        variant = self._variants[view.spec.variant]
         _check_range(view, variant, self.card.name)
         network = self._network(variant)
         mean = np.asarray(variant.mean, dtype=np.float32)
         std = np.asarray(variant.std, dtype=np.float32)
 
         def see(tile: Pixels, valid: Mask) -> Values:
-            shown = (self._stained(tile, view.sight, variant) - mean) / std
+            shown = (self._stained(tile, view.spec, variant) - mean) / std
             if not valid.all():
                 shown = spread(shown, valid) if self.card.fill == "nearest" else np.where(valid[..., None], shown, 0.0)
             return network(shown[None])[0]
 
-        return areas(
+        return class_map_to_polygons(
             view,
             see,
             self._probabilities,
@@ -154,14 +158,14 @@ class Segmenter:
             network=f"{self.card.name}/{variant.name}",
         )
 
-    def _stained(self, tile: npt.NDArray[Any], sight: Sight, variant: Variant) -> npt.NDArray[np.float32]:
+    def _stained(self, tile: npt.NDArray[Any], spec: InputSpec, variant: Variant) -> npt.NDArray[np.float32]:
         """A tile as the variant wants it: bands as they are, or red, green and blue as stains."""
         if variant.input == "bands":
             return tile
-        if not sight.fitted:
+        if not spec.fitted:
             msg = f"model {self.card.name} must be fitted to the overview before it is shown a tile"
             raise ValueError(msg)
-        return Stain.from_json(json.loads(sight.fitted))(tile)
+        return Stain.from_json(json.loads(spec.fitted))(tile)
 
     def _probabilities(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         if self.card.output == "probabilities":
@@ -176,7 +180,7 @@ class Segmenter:
     def _network(self, variant: Variant) -> onnx.Network:
         if variant.name not in self._networks:
             if variant not in self._checked:
-                self.check([Sight(tile=self.card.tile, variant=variant.name)])
+                self.check([InputSpec(tile=self.card.tile, variant=variant.name)])
             self._networks[variant.name] = onnx.Network(
                 weights.read(variant.weights, variant.sha256, name=self.card.name),
                 name=f"{self.card.name}/{variant.name}",

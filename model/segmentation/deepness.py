@@ -17,16 +17,16 @@ from pydantic import Field
 from ...readers.errors import ModelError, shown
 from ...readers.image import ImageInfo, Mask, Pixels
 from ...readers.options import wrong_option
-from ..annotator import Answer, Cost, Sight, View
+from ..annotator import Answer, Cost, InputSpec, View
 from ..checkpoints import onnx, weights
 from ..checkpoints.footprint import file_bytes
 from ..checkpoints.onnx_header import Header, read_header
 from ..checkpoints.untrusted import WIDEST, parse_json, python_value, read_bytes
-from ..class_maps import Values, areas, spread
-from ..detection.tile_detections import Detection, sightings
+from ..class_maps import Values, class_map_to_polygons, spread
+from ..detection.tile_detections import Detection, tile_detections
 from ..detection.yolo import LAYOUTS, read_boxes
 from ..finite import require_shares
-from ..options import Names, NetworkOptions, among
+from ..options import NetworkOptions, Redactor, among
 
 KINDS = ("Segmentor", "Detector")
 CHANNELS = 3
@@ -63,7 +63,7 @@ class DeepnessOptions(NetworkOptions):
     """Options of `Deepness`."""
 
     checkpoint: str = Field(min_length=1, description="The ONNX file.", examples=["--model deepness:FILE.onnx"])
-    labels: Names = Field(default=(), description="Which of its classes to keep; all by default.")
+    labels: Redactor = Field(default=(), description="Which of its classes to keep; all by default.")
     threshold: float | None = Field(
         default=None,
         ge=0,
@@ -124,7 +124,7 @@ class Deepness:
         """None of its own."""
         return {}
 
-    def sight(self, info: ImageInfo) -> Sight:
+    def input_spec(self, info: ImageInfo) -> InputSpec:
         """Rendered RGB in the network's tiles, at its pixel size where it states one. Raises `ModelError`."""
         del info
         about = self._read()
@@ -136,11 +136,11 @@ class Deepness:
         if about.tile <= 2 * halo:
             rule = f"a tile of {about.tile} px must be wider than its two rims"
             raise wrong_option("halo", "deepness", rule, value=str(halo), remedy="State a smaller one")
-        return Sight(tile=about.tile, halo=halo, resolution=about.metres, variant=about.kind)
+        return InputSpec(tile=about.tile, halo=halo, resolution=about.metres, variant=about.kind)
 
-    def check(self, sights: Sequence[Sight]) -> None:
+    def check(self, specs: Sequence[InputSpec]) -> None:
         """Read the file's header, and try the network out. Raises `ModelError`."""
-        del sights
+        del specs
         _ = self.labels
         onnx.try_out(self._path, layout="NCHW", tile=self._read().tile, channels=CHANNELS)
 
@@ -148,9 +148,9 @@ class Deepness:
         """See `Annotator`."""
         self._loaded()
 
-    def cost(self, sights: Sequence[Sight], tiles: tuple[int, int]) -> Cost:
+    def cost(self, specs: Sequence[InputSpec], tiles: tuple[int, int]) -> Cost:
         """See `Costing`. The file is held beside the network that is made of it."""
-        del sights
+        del specs
         held = file_bytes([self._path])
         return Cost(held, "their own type", work=tiles[0] * tiles[1], loading=2 * held)
 
@@ -178,14 +178,14 @@ class Deepness:
                     output, layout, about.classes, threshold=least, overlap=about.suppression, network=name
                 )
 
-            return sightings(view, detect, threshold=least, of=f"network {name}")
+            return tile_detections(view, detect, threshold=least, of=f"network {name}")
 
         def see(tile: Pixels, valid: Mask) -> Values:
             values = network(shown(tile if valid.all() else spread(tile, valid)))[0]
             require_shares(values, of=f"network {name}")
             return _two(values, least) if about.single else values
 
-        return areas(
+        return class_map_to_polygons(
             view,
             see,
             lambda scores: scores,

@@ -24,7 +24,7 @@ from ..vlm.fourkhd.network import FourKhd
 from ..vlm.fourkhd.tokenizer import IMAGE, Layout, Tokenizer
 from .augmentation import varied
 from .dataset import Sample, load_picture, show
-from .param_groups import paces, rate
+from .param_groups import param_groups, rate
 from .state import Standing
 from .targets import IGNORED, conversation, opening, targets
 
@@ -102,7 +102,7 @@ class Aligner:
         self.steps = settings.length(len(samples))
         self.step = 0
         sizes = network.sizes
-        pace = paces(
+        pace = param_groups(
             [(name, tensor.ndim) for name, tensor in network.named_parameters()],
             encoder=settings.encoder,
             language=settings.language,

@@ -19,14 +19,14 @@ _LAYER = re.compile(re.escape(VISION) + r"encoder\.layers\.(\d+)\..*")
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class ParamGroup:
     """How a tensor learns: its rate is the schedule's times `scale`; `decayed` where weight decay pulls it to 0."""
 
     scale: float
     decayed: bool
 
 
-def paces(
+def param_groups(
     names: Iterable[tuple[str, int]],
     *,
     encoder: bool,
@@ -34,24 +34,24 @@ def paces(
     layers: int,
     layer_decay: float,
     language_scale: float,
-) -> dict[str, Pace]:
+) -> dict[str, ParamGroup]:
     """The pace of each tensor that is trained, from (name, dimensions) of all, in their order.
 
     With `encoder` the vision tower's `layers` learn too, each `layer_decay` times as fast as the next one up, the last
     `layer_decay` times as fast as the projector; with `language` the language model, at `language_scale`. Only
     maps decay: norms, biases, embeddings and separators do not.
     """
-    found: dict[str, Pace] = {}
+    found: dict[str, ParamGroup] = {}
     for name, dimensions in names:
         decayed = dimensions == 2 and "embedding" not in name  # noqa: PLR2004 - a map
         if BRIDGE.fullmatch(name):
-            found[name] = Pace(1.0, decayed)
+            found[name] = ParamGroup(1.0, decayed)
         elif name.startswith(VISION) and encoder:
             layer = _LAYER.fullmatch(name)
             below = layers - (int(layer[1]) if layer else -1)
-            found[name] = Pace(layer_decay**below, decayed)
+            found[name] = ParamGroup(layer_decay**below, decayed)
         elif _LANGUAGE.fullmatch(name) and language:
-            found[name] = Pace(language_scale, decayed)
+            found[name] = ParamGroup(language_scale, decayed)
     return found
 
 

@@ -13,7 +13,7 @@ from shapely.geometry.base import BaseGeometry
 
 from ...readers.geometry import Box
 from ...readers.regions import Region
-from ..annotator import Sight
+from ..annotator import InputSpec
 from ..tiling import TileGrid
 
 INSIDE: Final = 0.5
@@ -22,7 +22,7 @@ INSIDE: Final = 0.5
 ELSEWHERE: Final = 0.1
 """The largest share of a tile that may lie inside those of any other class."""
 
-Fate = Literal["taught", "outside", "at an edge", "two classes"]
+FileOutcome = Literal["taught", "outside", "at an edge", "two classes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Outline:
 class Verdict:
     """What a tile is. `label` where its fate is "taught", else ""; `outlines` are names of those that it lies in."""
 
-    fate: Fate
+    fate: FileOutcome
     label: str = ""
     outlines: tuple[str, ...] = ()
 
@@ -57,9 +57,9 @@ def judge(
     return [_judge(box, outlines, tree, frame, inside, rest) for box in boxes]
 
 
-def tile_boxes(region: Region, sight: Sight) -> list[Box]:
+def tile_boxes(region: Region, spec: InputSpec) -> list[Box]:
     """The box of each tile of a region in level-0 pixels, row by row; it may reach beyond the picture."""
-    grid = TileGrid.exact(*region.tiles, tile=sight.tile, overlap=2 * sight.halo)
+    grid = TileGrid.exact(*region.tiles, tile=spec.tile, overlap=2 * spec.halo)
     sx, sy = region.grid.scale
     left, top = region.columns.start, region.rows.start
     return [

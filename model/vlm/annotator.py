@@ -6,20 +6,20 @@ from typing import Any, cast
 
 from ...readers.errors import ModelError
 from ...readers.image import ImageInfo
-from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Answer, Cost, Remote, Sight, View
+from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Answer, Cost, InputSpec, Remote, View
 from ..finite import softmax
 from ..views import kept_share
-from .backend import CUT, Respondent
+from .backend import CUT, VlmBackend
 from .question import DESCRIPTION, RECORD, UNPLACED, Question
 from .strict_json import parse_json
 
 DIGITS = 4  # of probabilities: what differs between machines and batches lies below
 
 
-class Asker:
+class VlmAnnotator:
     """An annotator made of a question and a respondent. Every answer is about a region, but for boxes."""
 
-    def __init__(self, question: Question, respondent: Respondent) -> None:
+    def __init__(self, question: Question, respondent: VlmBackend) -> None:
         self._question = question
         self._respondent = respondent
 
@@ -43,23 +43,23 @@ class Asker:
         """Where the respondent is, if that is elsewhere; else ""."""
         return self._respondent.host if isinstance(self._respondent, Remote) else ""
 
-    def sight(self, info: ImageInfo) -> Sight:
+    def input_spec(self, info: ImageInfo) -> InputSpec:
         """The respondent's: any picture that can be rendered will do. Raises `ModelError`."""
         del info
-        return self._respondent.sight()
+        return self._respondent.input_spec()
 
-    def check(self, sights: Sequence[Sight]) -> None:
+    def check(self, specs: Sequence[InputSpec]) -> None:
         """Verify that the respondent is here and can be asked this question. Raises `RequestError`, `ModelError`."""
-        del sights
+        del specs
         self._respondent.check(self._question)
 
     def load(self) -> None:
-        """See `Respondent.load`."""
+        """See `VlmBackend.load`."""
         self._respondent.load()
 
-    def cost(self, sights: Sequence[Sight], tiles: tuple[int, int]) -> Cost | None:
+    def cost(self, specs: Sequence[InputSpec], tiles: tuple[int, int]) -> Cost | None:
         """What a region of (columns, rows) tiles costs, where the respondent knows. See `Costing`."""
-        del sights
+        del specs
         return self._respondent.cost(tiles, self._question)
 
     def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
@@ -98,7 +98,7 @@ class Asker:
         `agreement` is the part of the orders that put the winner first by themselves, `margin` how far it is ahead.
         """
         labels = self._question.labels
-        weighed = self._respondent.weigh(views, self._question.classify_prompts(), labels)
+        weighed = self._respondent.score_options(views, self._question.classify_prompts(), labels)
         answers: list[list[Answer]] = []
         for view, by_order in zip(views, softmax(weighed), strict=True):
             mean = [round(float(p), DIGITS) for p in by_order.mean(axis=0)]
@@ -115,17 +115,17 @@ class Asker:
 
     def _locate(self, views: Sequence[View]) -> list[list[Answer]]:
         """A box for each that the model names; what cannot be placed is an answer about the region that says why."""
-        rulers = [self._respondent.ruler(view) for view in views]
+        rulers = [self._respondent.box_format(view) for view in views]
         answers: list[list[Answer]] = [[] for _ in views]
         for label in self._question.labels:
             prompts = [self._question.locate_prompt(label, ruler.words) for ruler in rulers]
             schemas = {ruler.schema for ruler in rulers}
             if len(schemas) == 1:
                 limit = self._question.max_tokens
-                texts = self._respondent.tell(views, prompts, limit=limit, schema=schemas.pop())
+                texts = self._respondent.generate(views, prompts, limit=limit, schema=schemas.pop())
             else:
                 texts = [
-                    self._respondent.tell([view], [prompt], limit=self._question.max_tokens, schema=ruler.schema)[0]
+                    self._respondent.generate([view], [prompt], limit=self._question.max_tokens, schema=ruler.schema)[0]
                     for view, prompt, ruler in zip(views, prompts, rulers, strict=True)
                 ]
             for view, ruler, text, kept in zip(views, rulers, texts, answers, strict=True):
@@ -137,7 +137,7 @@ class Asker:
 
     def _tell(self, views: Sequence[View], prompt: str, *, schema: str = "") -> list[str]:
         limit = self._question.max_tokens
-        return self._respondent.tell(views, [prompt] * len(views), limit=limit, schema=schema)
+        return self._respondent.generate(views, [prompt] * len(views), limit=limit, schema=schema)
 
 
 def _about(

@@ -7,15 +7,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ...readers.errors import RequestError
-from ..annotator import Cost, Sight, View
-from .box_format import Ruler
+from ..annotator import Cost, InputSpec, View
+from .box_format import BoxFormat
 from .question import Question
 
 CUT = " […]"
 """Ends a text that reached its limit of tokens."""
 
 
-class Respondent(Protocol):
+class VlmBackend(Protocol):
     """A vision-language model behind one of the annotators that ask; lives in one worker.
 
     Making one is cheap and touches neither weights nor network. `check` verifies them and loads none.
@@ -30,7 +30,7 @@ class Respondent(Protocol):
         """Verify that its files are here and that it can be asked this. Raises `RequestError`, `ModelError`."""
         ...
 
-    def sight(self) -> Sight:
+    def input_spec(self) -> InputSpec:
         """The views it wants: rendered RGB, its tile, and whether it sees the global view. Raises `ModelError`."""
         ...
 
@@ -45,11 +45,11 @@ class Respondent(Protocol):
         """
         ...
 
-    def ruler(self, view: View) -> Ruler:
+    def box_format(self, view: View) -> BoxFormat:
         """The coordinates in which it names boxes on that view."""
         ...
 
-    def tell(self, views: Sequence[View], prompts: Sequence[str], *, limit: int, schema: str = "") -> list[str]:
+    def generate(self, views: Sequence[View], prompts: Sequence[str], *, limit: int, schema: str = "") -> list[str]:
         """A text for each view and its prompt, greedily decoded: the same every time.
 
         At most `limit` tokens; a text that is cut off there ends with `CUT`. With a JSON `schema` the text obeys it, by
@@ -58,10 +58,12 @@ class Respondent(Protocol):
         """
         ...
 
-    def weigh(self, views: Sequence[View], prompts: Sequence[str], options: Sequence[str]) -> npt.NDArray[np.float64]:
+    def score_options(
+        self, views: Sequence[View], prompts: Sequence[str], options: Sequence[str]
+    ) -> npt.NDArray[np.float64]:
         """Natural log-likelihoods (views, prompts, options) of each option being the whole answer to each prompt.
 
-        -inf where a model does not choose an option and cannot say more. Raises as `tell` does.
+        -inf where a model does not choose an option and cannot say more. Raises as `generate` does.
         """
         ...
 

@@ -18,7 +18,7 @@ _EMPTY = re.compile(r"^\s*\[?\s*\[\s*\]\s*\]?\s*$")
 
 
 @dataclass(frozen=True, slots=True)
-class Ruler:
+class BoxFormat:
     """How a model's numbers lie on the canvas: `span` (x0, y0, x1, y1) of the canvas is `size` (width, height) units.
 
     `unit` says what they are: "pixels" of the picture that the model was shown, "thousandths" of its sides, or
@@ -39,7 +39,7 @@ class Ruler:
         pixels: tuple[int, int],
         *,
         within: tuple[float, float] | None = None,
-    ) -> "Ruler":
+    ) -> "BoxFormat":
         """The ruler of a unit over `span` of the canvas, which the model sees as `pixels` (width, height)."""
         sizes = {"pixels": (float(pixels[0]), float(pixels[1])), "thousandths": (1000.0, 1000.0), "unit": (1.0, 1.0)}
         return cls(span, sizes[unit], unit, within)

@@ -54,7 +54,7 @@ _UNWELL = "See what the server says of itself, then give the same command: faile
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """How long a server is borne with.
 
     `timeout` seconds for a whole answer; `retries` after a failure that may pass, of which a time-out gets one;
@@ -80,10 +80,10 @@ class Ask(Generic[T]):
     key: str = ""
 
 
-class Wire:
+class HttpClient:
     """Asks one server. `key_variable` names the environment variable that holds the key, "" where it wants none."""
 
-    def __init__(self, address: Address, patience: Patience, key_variable: str = "") -> None:
+    def __init__(self, address: Address, patience: RetryPolicy, key_variable: str = "") -> None:
         self.address = address
         self._patience = patience
         self._variable = key_variable

@@ -88,7 +88,7 @@ class ImageText:
             pad_token_id=processor.ends[0] if pad is None else pad,
         )
 
-    def tell(self, pictures: Sequence[Picture], prompt: str, *, limit: int, schema: str = "") -> str:
+    def generate(self, pictures: Sequence[Picture], prompt: str, *, limit: int, schema: str = "") -> str:
         """The answer to a prompt about pictures: at each step the likeliest token, at most `limit` of them.
 
         With a JSON `schema` the likeliest of those that keep to it. Raises `ModelError`, also where `limit` cuts such
@@ -105,11 +105,13 @@ class ImageText:
         [text] = decoding.texts(written[:, begin:].tolist(), self._decode, limit=limit)
         return text
 
-    def weigh(self, pictures: Sequence[Picture], prompts: Sequence[str], options: Sequence[str]) -> npt.NDArray[Any]:
+    def score_options(
+        self, pictures: Sequence[Picture], prompts: Sequence[str], options: Sequence[str]
+    ) -> npt.NDArray[Any]:
         """Natural log-likelihoods (prompts, options) of an option, and then the end, being the answer to each prompt.
 
         What prompts have in common is read once, pictures among it; so is each prompt for all its options. Raises as
-        `tell` does.
+        `generate` does.
         """
         tails = [[self._tail(prompt, option, len(pictures)) for option in options] for prompt in prompts]
         room = 1 + max(len(tail) for row in tails for tail in row)

@@ -18,15 +18,15 @@ from pydantic import Field
 
 from ...readers.errors import ModelError, RequestError, nearest, shown
 from ...readers.options import NEUTRAL, wrong_option
-from ..annotator import Sight, View
+from ..annotator import InputSpec, View
 from ..options import OneLine
 from ..tiling import TILE
 from .address import Address
-from .annotator import Asker
+from .annotator import VlmAnnotator
 from .backend import CUT
-from .box_format import Ruler, Unit
+from .box_format import BoxFormat, Unit
 from .chat import CANDIDATES, Form, Reply, listed, pick, weigh_first
-from .http_client import Ask, Json, Patience, Wire
+from .http_client import Ask, HttpClient, Json, RetryPolicy
 from .question import Question, QuestionOptions
 from .schema import Schema
 
@@ -84,14 +84,14 @@ class EndpointOptions(QuestionOptions):
     )
 
 
-class EndpointAnnotator(Asker):
+class EndpointAnnotator(VlmAnnotator):
     """The annotator `endpoint`. Raises `RequestError` for options that do not fit together."""
 
     Options = EndpointOptions
 
     def __init__(self, options: EndpointOptions) -> None:
         question = Question.of(options, "endpoint")
-        respondent = Endpoint(options)
+        respondent = EndpointBackend(options)
         if question.schema:
             from .grammar import check_possible  # noqa: PLC0415 - only where it is needed
 
@@ -128,14 +128,16 @@ class Introduction:
         )
 
 
-class Endpoint:
+class EndpointBackend:
     """A respondent behind a URL. Raises `RequestError` for a URL that cannot be used."""
 
     def __init__(self, options: EndpointOptions) -> None:
         self._options = options
         self._answers_as = options.answers_as or options.served
-        patience = Patience(options.timeout, options.retries, options.concurrency, options.failures)
-        self._wire = Wire(Address.parse(options.checkpoint, insecure=options.insecure), patience, options.key_variable)
+        patience = RetryPolicy(options.timeout, options.retries, options.concurrency, options.failures)
+        self._wire = HttpClient(
+            Address.parse(options.checkpoint, insecure=options.insecure), patience, options.key_variable
+        )
         self._form = Form(options.served, options.views, options.detail, options.structured)
         self._introduction: Introduction | None = None
         self._kept: OrderedDict[str, Any] = OrderedDict()
@@ -175,9 +177,9 @@ class Endpoint:
         """The server's, with its port."""
         return self._wire.address.host
 
-    def sight(self) -> Sight:
+    def input_spec(self) -> InputSpec:
         """Rendered RGB at any resolution; the global view where tiles are shown."""
-        return Sight(tile=self._options.tile, overall=self._form.layout == "tiles")
+        return InputSpec(tile=self._options.tile, overall=self._form.layout == "tiles")
 
     def check(self, question: Question) -> None:
         """Ask the server for its models, and find the one that is asked for. Shows it no picture.
@@ -221,14 +223,14 @@ class Endpoint:
                 "Choose other words, or ask for votes: --set model_options.likelihood=votes",
             )
 
-    def ruler(self, view: View) -> Ruler:
+    def box_format(self, view: View) -> BoxFormat:
         """The whole canvas in the unit that was named. Raises `RequestError` where none was."""
         self.check_boxes()
         width, height = view.grid.size
-        return Ruler.of(cast("Unit", self._options.boxes), (0.0, 0.0, float(width), float(height)), (width, height))
+        return BoxFormat.of(cast("Unit", self._options.boxes), (0.0, 0.0, float(width), float(height)), (width, height))
 
-    def tell(self, views: Sequence[View], prompts: Sequence[str], *, limit: int, schema: str = "") -> list[str]:
-        """See `Respondent.tell`. Without a schema, a text that reached its limit ends with " […]"."""
+    def generate(self, views: Sequence[View], prompts: Sequence[str], *, limit: int, schema: str = "") -> list[str]:
+        """See `VlmBackend.generate`. Without a schema, a text that reached its limit ends with " […]"."""
         obeyed = Schema.parse(schema, of="endpoint") if schema else None
 
         def read(answer: Json) -> str:
@@ -245,8 +247,10 @@ class Endpoint:
         ]
         return self._answers(asks, together=len(views) > 1)
 
-    def weigh(self, views: Sequence[View], prompts: Sequence[str], options: Sequence[str]) -> npt.NDArray[np.float64]:
-        """See `Respondent.weigh`. Votes are 0 for the option that is chosen and -inf for the others.
+    def score_options(
+        self, views: Sequence[View], prompts: Sequence[str], options: Sequence[str]
+    ) -> npt.NDArray[np.float64]:
+        """See `VlmBackend.score_options`. Votes are 0 for the option that is chosen and -inf for the others.
 
         By first tokens an option has the likelihood of those that begin it and no other, -inf where there is none.
         """

@@ -10,12 +10,12 @@ from pydantic import Field
 
 from ...readers.errors import ModelError, shown
 from ...readers.options import wrong_option
-from ..annotator import Cost, Sight, View
+from ..annotator import Cost, InputSpec, View
 from ..checkpoints.transformers_files import SETTINGS, TOKENIZER, Files, fetch_weights, find_files
 from ..tiling import TILE, WHITE
-from .annotator import Asker
+from .annotator import VlmAnnotator
 from .backend import check_room
-from .box_format import Ruler, Unit
+from .box_format import BoxFormat, Unit
 from .pictures import pictures_of
 from .question import Question, QuestionOptions
 from .special_tokens import refuse_marks
@@ -40,7 +40,7 @@ BOXES: Mapping[str, Unit] = {
 Picture = npt.NDArray[np.uint8]
 
 
-class VlmOptions(QuestionOptions):
+class TransformersVlmOptions(QuestionOptions):
     """Options of `vlm`, those of the question among them."""
 
     checkpoint: str = Field(
@@ -64,17 +64,17 @@ class VlmOptions(QuestionOptions):
     device: str = Field(default="auto", description="torch's name of a device; auto is a GPU where there is one.")
 
 
-class VlmAnnotator(Asker):
+class TransformersVlmAnnotator(VlmAnnotator):
     """The annotator `vlm`. Raises `RequestError` for options that do not fit together."""
 
-    Options = VlmOptions
+    Options = TransformersVlmOptions
 
-    def __init__(self, options: VlmOptions) -> None:
+    def __init__(self, options: TransformersVlmOptions) -> None:
         question = Question.of(options, "vlm").check_grammar("vlm")
-        super().__init__(question, Vlm(options, locates=question.answer == "locate"))
+        super().__init__(question, TransformersBackend(options, locates=question.answer == "locate"))
 
 
-class Vlm:
+class TransformersBackend:
     """A checkpoint as a respondent: it turns views into pictures.
 
     A region is shown as one picture by default, since most networks cut tiles of their own, and its tile is the
@@ -82,7 +82,7 @@ class Vlm:
     `RequestError` for options that cannot be.
     """
 
-    def __init__(self, options: VlmOptions, *, locates: bool = False) -> None:
+    def __init__(self, options: TransformersVlmOptions, *, locates: bool = False) -> None:
         self._options = options
         self._source = options.checkpoint
         self._locates = locates
@@ -133,23 +133,23 @@ class Vlm:
 
             Constraint(Vocabulary.of_fast(processor.tokenizer, ends=processor.ends), question.schema).mask()
 
-    def sight(self) -> Sight:
+    def input_spec(self) -> InputSpec:
         """Rendered RGB in tiles of the checkpoint's own size, else of about 336 pixels. Raises `ModelError`."""
         files = self._found()
         family = files.read("config.json").text("model_type")
-        return Sight(
+        return InputSpec(
             tile=self._options.tile or _own_tile(files), overall=self._options.views == "tiles", variant=family
         )
 
     def load(self) -> None:
-        """See `Respondent`."""
+        """See `VlmBackend`."""
         self._loaded()
 
     def cost(self, tiles: tuple[int, int], question: Question) -> Cost:
-        """See `Respondent`: from settings, headers and the processor."""
+        """See `VlmBackend`: from settings, headers and the processor."""
         from .cost import reckon  # noqa: PLC0415 - loads transformers
 
-        processor, device, side = self._processor(), self._where(), self.sight().tile
+        processor, device, side = self._processor(), self._where(), self.input_spec().tile
         pictures = [(side, side)] * (1 + tiles[0] * tiles[1])
         if self._options.views == "canvas":
             width, height = side * tiles[0], side * tiles[1]
@@ -157,7 +157,7 @@ class Vlm:
             pictures = [square if processor.fit == "letterbox" else (width, height)]
         return reckon(processor, pictures, question, device=device, dtype=self._number_type(device))
 
-    def ruler(self, view: View) -> Ruler:
+    def box_format(self, view: View) -> BoxFormat:
         """The family's coordinates over the picture that it is shown, a white margin included. Raises `ModelError`."""
         width, height = view.grid.size
         side = max(width, height)
@@ -169,18 +169,20 @@ class Vlm:
         pixels = (round(span[2] - span[0]), round(span[3] - span[1]))
         if unit == "pixels":
             pixels = self._resized(pixels)
-        return Ruler.of(unit, span, pixels, within=(float(width), float(height)))
+        return BoxFormat.of(unit, span, pixels, within=(float(width), float(height)))
 
-    def tell(self, views: Sequence[View], prompts: Sequence[str], *, limit: int, schema: str = "") -> list[str]:
-        """See `Respondent.tell`: one view at a time."""
+    def generate(self, views: Sequence[View], prompts: Sequence[str], *, limit: int, schema: str = "") -> list[str]:
+        """See `VlmBackend.generate`: one view at a time."""
         network = self._loaded()
         pairs = zip(views, prompts, strict=True)
-        return [network.tell(self._pictures(view), prompt, limit=limit, schema=schema) for view, prompt in pairs]
+        return [network.generate(self._pictures(view), prompt, limit=limit, schema=schema) for view, prompt in pairs]
 
-    def weigh(self, views: Sequence[View], prompts: Sequence[str], options: Sequence[str]) -> npt.NDArray[np.float64]:
-        """See `Respondent.weigh`: each view is read once for all prompts and options."""
+    def score_options(
+        self, views: Sequence[View], prompts: Sequence[str], options: Sequence[str]
+    ) -> npt.NDArray[np.float64]:
+        """See `VlmBackend.score_options`: each view is read once for all prompts and options."""
         network = self._loaded()
-        return np.stack([network.weigh(self._pictures(view), prompts, options) for view in views])
+        return np.stack([network.score_options(self._pictures(view), prompts, options) for view in views])
 
     def _pictures(self, view: View) -> list[Picture]:
         """What the network is shown of a view."""

@@ -93,10 +93,10 @@ def info_command(
     """Show what images are: size, bands, coordinates or modality, and what is not known of them."""
     from ..describe import scanned_json, scanned_text  # noqa: PLC0415 - see the top
     from ..run.execute import check_options  # noqa: PLC0415 - the same
-    from ..run.redaction import scan_with_names  # noqa: PLC0415 - the same
+    from ..run.redaction import scan_with_redaction  # noqa: PLC0415 - the same
 
     check_options(settings)
-    found, names = scan_with_names(settings)
+    found, names = scan_with_redaction(settings)
     scanned = [names.scanned(row) for row in found]
     say(json.dumps(scanned_json(scanned), indent=1, ensure_ascii=False) if as_json else scanned_text(scanned))
     if not any(row.infos for row in scanned):

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from ..run.events import Event, Listener, RegionDone, Started, Told, plural
+from ..run.events import Event, Listener, Message, RegionDone, Started, plural
 from .terminal import Outlet, visible
 
 STEPS = 10  # plain lines for a whole run
@@ -61,7 +61,7 @@ class Drawing:
     def __call__(self, event: Event) -> None:
         """Draw one event."""
         match event:
-            case Told():
+            case Message():
                 self._say(event.text)
             case Started():
                 self._start(event)
@@ -111,7 +111,7 @@ class NotebookProgress:
     def __call__(self, event: Event) -> None:
         """Draw one event."""
         match event:
-            case Told():
+            case Message():
                 self._messages.append(event.text)
             case Started():
                 self._total, self._done = event.total, event.done

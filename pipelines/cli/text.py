@@ -175,7 +175,7 @@ def _options_said(name: str) -> str:
 
 
 def _plan_rows(image: ImagePlan) -> list[tuple[str, str]]:
-    seen = image.seen_metres
+    seen = image.analysis_metres
     own = "its own pixels" if image.grid.scale == (1.0, 1.0) else "a slice a tile"
     region = max(image.regions, key=lambda one: one.tiles[0] * one.tiles[1])
     skipped = image.skipped or {}
@@ -183,8 +183,8 @@ def _plan_rows(image: ImagePlan) -> list[tuple[str, str]]:
     rows = [
         *[row for row in image_rows(image.info) if row[0] != "note"],
         ("seen at", own if seen is None else format_pair(seen, image.info.kind)),
-        ("seen as", "RGB" if image.sight.bands is None else ", ".join(image.sight.bands)),
-        ("regions", f"{many}, {region.tiles[0]} × {region.tiles[1]} tiles of {image.sight.tile} px"),
+        ("seen as", "RGB" if image.spec.bands is None else ", ".join(image.spec.bands)),
+        ("regions", f"{many}, {region.tiles[0]} × {region.tiles[1]} tiles of {image.spec.tile} px"),
         *([("tissue", image.tissue)] if image.tissue else []),
         *(("skipped", f"{plural(n, 'region')}: {reason}") for reason, n in _counts(list(skipped.values()))),
     ]

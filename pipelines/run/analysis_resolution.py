@@ -2,7 +2,7 @@
 
 import math
 
-from ...model.annotator import Sight
+from ...model.annotator import InputSpec
 from ...readers.errors import ModelError, RequestError
 from ...readers.geodesy import metres_per_pixel
 from ...readers.image import ImageInfo
@@ -18,14 +18,14 @@ def ground_metres(info: ImageInfo) -> tuple[float, float] | None:
     return metres_per_pixel(info.placement, (info.size[0] / 2, info.size[1] / 2))
 
 
-def grid_scale(info: ImageInfo, sight: Sight, settings: Settings) -> tuple[float, float]:
+def grid_scale(info: ImageInfo, spec: InputSpec, settings: Settings) -> tuple[float, float]:
     """Level-0 pixels a grid pixel. Raises where the ground size must be known and is not, or does not suit the model.
 
     What was asked for comes first, then what the annotator was made for, then the picture's own. Pixels that are not
     square, also where only the shape of a study's is known, are seen as if they were, at the finer side's size.
     """
-    made_for = sight.resolution
-    if made_for is not None and sight.unit == "um":
+    made_for = spec.resolution
+    if made_for is not None and spec.unit == "um":
         made_for *= 1e-6
     wanted = Resolution.parse(settings.resolution) or Resolution(made_for)
     actual = ground_metres(info)
@@ -49,7 +49,7 @@ def grid_scale(info: ImageInfo, sight: Sight, settings: Settings) -> tuple[float
             remedy="Give a coarser --resolution",
         )
     if made_for is not None:
-        _refuse_unsuited(info, actual, scale, made_for, sight.tolerates)
+        _refuse_unsuited(info, actual, scale, made_for, spec.tolerates)
     return scale
 
 

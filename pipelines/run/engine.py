@@ -23,7 +23,7 @@ class Job(Protocol):
         """Load what it needs; open nothing yet. Raises `LimnerError` where there can be no work at all."""
         ...
 
-    def look(self, regions: Sequence[Region]) -> Sequence[Any]:
+    def read(self, regions: Sequence[Region]) -> Sequence[Any]:
         """Read the regions: one look each, in order."""
         ...
 
@@ -62,7 +62,7 @@ class InlineEngine:
         try:
             yield []
             for batch in batches:
-                coming.append(reader.submit(job.look, batch))
+                coming.append(reader.submit(job.read, batch))
                 if len(coming) > 1:
                     yield job.annotate(coming.popleft().result())
             while coming:

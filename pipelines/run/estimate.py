@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ...model.annotator import Cost, Costing, Sight
+from ...model.annotator import Cost, Costing, InputSpec
 from ...model.views import tiles_of
 from ...readers.errors import LimnerError, RequestError
 from ...readers.regions import Region, Span
@@ -74,7 +74,7 @@ def estimate(prepared: Prepared, *, batch: int) -> Estimate:
     images = prepared.plan.images
     views = max(view_bytes(image) for image in images) * batch * 2  # the next batch is read meanwhile
     shapes = Counter(
-        tiles_of(region, image.sight)
+        tiles_of(region, image.spec)
         for image in images
         for region in image.regions
         if region.key not in (image.skipped or {})
@@ -86,10 +86,10 @@ def estimate(prepared: Prepared, *, batch: int) -> Estimate:
         return replace(bare, untimed="Nothing is to be looked at")
     if prepared.lacking:
         return replace(bare, untimed=prepared.lacking)
-    sights = [image.sight for image in images]
+    specs = [image.spec for image in images]
     try:
         costs = (
-            {shape: annotator.cost(sights, shape) for shape in {*shapes, (1, 1)}}
+            {shape: annotator.cost(specs, shape) for shape in {*shapes, (1, 1)}}
             if isinstance(annotator, Costing)
             else {}
         )
@@ -120,12 +120,12 @@ def measure(prepared: Prepared, known: Estimate, *, workers: int, threads: int) 
         return Timing(0.0, "nothing to look at")
     if known.untimed or prepared.choice is None:
         return Timing(None, known.untimed)
-    images = {image.info.id: replace(image, sight=_smallest(image.sight)) for image in prepared.plan.images}
+    images = {image.info.id: replace(image, spec=_smallest(image.spec)) for image in prepared.plan.images}
     todo = [
         region for image in prepared.plan.images for region in image.regions if region.key not in (image.skipped or {})
     ]
     tried = [todo[len(todo) // place] for place in _PLACES]
-    among = [middle_tile(region, images[region.grid.image].sight) for region in dict.fromkeys(tried)]
+    among = [middle_tile(region, images[region.grid.image].spec) for region in dict.fromkeys(tried)]
     free = free_memory()
     memory = float("inf") if free is None else free - max(_LEFT, free * _SHARE)
     job = _job(prepared, prepared.choice, images, threads)
@@ -142,26 +142,26 @@ def measure(prepared: Prepared, known: Estimate, *, workers: int, threads: int) 
 def view_bytes(image: ImagePlan) -> int:
     """Bytes that a region of that image takes while it is looked at."""
     region = max(image.regions, key=lambda one: one.tiles[0] * one.tiles[1])
-    columns, rows = tiles_of(region, image.sight)
-    return columns * rows * image.sight.tile**2 * _channels(image.sight) * _FLOAT * _COPIES
+    columns, rows = tiles_of(region, image.spec)
+    return columns * rows * image.spec.tile**2 * _channels(image.spec) * _FLOAT * _COPIES
 
 
-def middle_tile(region: Region, sight: Sight) -> Region:
+def middle_tile(region: Region, spec: InputSpec) -> Region:
     """The tile in the middle of a region, as a region of its own."""
-    return Region(region.grid, _middle(region.columns, sight), _middle(region.rows, sight), region.plane)
+    return Region(region.grid, _middle(region.columns, spec), _middle(region.rows, spec), region.plane)
 
 
-def _middle(span: Span, sight: Sight) -> Span:
-    place, step = span.tiles // 2, sight.tile - 2 * sight.halo
+def _middle(span: Span, spec: InputSpec) -> Span:
+    place, step = span.tiles // 2, spec.tile - 2 * spec.halo
     start = span.start + place * step
-    first = span.core_start if place == 0 else max(span.core_start, start + sight.halo)
-    last = span.core_stop if place == span.tiles - 1 else min(span.core_stop, start + sight.tile - sight.halo)
-    return Span(start, start + sight.tile, first, last, 1)
+    first = span.core_start if place == 0 else max(span.core_start, start + spec.halo)
+    last = span.core_stop if place == span.tiles - 1 else min(span.core_stop, start + spec.tile - spec.halo)
+    return Span(start, start + spec.tile, first, last, 1)
 
 
-def _smallest(sight: Sight) -> Sight:
-    """The sight with which a region of one tile stays one."""
-    return replace(sight, enlarge=1) if sight.enlarge else sight
+def _smallest(spec: InputSpec) -> InputSpec:
+    """The spec with which a region of one tile stays one."""
+    return replace(spec, enlarge=1) if spec.enlarge else spec
 
 
 def _job(prepared: Prepared, choice: AnnotatorChoice, images: Mapping[str, ImagePlan], threads: int) -> RegionJob:
@@ -178,5 +178,5 @@ def _too_large(needed: float, free: float | None) -> str:
     return f"It needs about {gib[0]} of memory, and {gib[1]} are free, of which {gib[2]} are left to others"
 
 
-def _channels(sight: Sight) -> int:
-    return _RGB if sight.bands is None else len(sight.bands)
+def _channels(spec: InputSpec) -> int:
+    return _RGB if spec.bands is None else len(spec.bands)

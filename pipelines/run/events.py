@@ -27,13 +27,13 @@ class RegionDone:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Message:
     """A sentence for a person: what is going on, or a note that they should read."""
 
     text: str
 
 
-Event = Started | RegionDone | Told
+Event = Started | RegionDone | Message
 Listener = Callable[[Event], None]
 
 

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ...model.annotator import Annotator, Remote, Sight
+from ...model.annotator import Annotator, InputSpec, Remote
 from ...model.finding import Result
 from ...readers.errors import LimnerError, ModelError, RequestError
 from ...readers.fingerprint import is_remote
@@ -18,15 +18,15 @@ from ...readers.registry import check_options as check_reading
 from ..config import Settings
 from ..run_result import Run
 from .engine import Engine, InlineEngine
-from .events import Listener, RegionDone, Started, Told, plural
+from .events import Listener, Message, RegionDone, Started, plural
 from .machine import cores
 from .manifest import load_manifest, make_manifest, refuse_difference
 from .model_selection import AnnotatorChoice, choose_annotator, choose_labels
 from .plan import NO_MODEL, Plan, make_plan, reading_options, scan_inputs
-from .process_pool import LocalEngine
-from .redaction import Names, keep, key_for
+from .process_pool import ProcessPoolEngine
+from .redaction import Redactor, keep, key_for
 from .reporting import load_writers, read_record, record_in_memory, write_reports
-from .run_folder import Store, as_store_errors, check_folder
+from .run_folder import RunFolder, as_store_errors, check_folder
 from .worker import RegionJob
 
 
@@ -42,7 +42,7 @@ class Prepared:
     choice: AnnotatorChoice | None
     annotator: Annotator | None
     labels: tuple[str, ...]
-    names: Names
+    names: Redactor
     lacking: str = ""
 
     @property
@@ -72,7 +72,7 @@ def prepare(settings: Settings, key: str = "", *, only_plan: bool = False) -> Pr
     check_options(settings)
     options = reading_options(settings, key)
     scanned = scan_inputs(settings, options)
-    names = Names.of(settings, scanned, options)
+    names = Redactor.of(settings, scanned, options)
     try:
         infos = [info for row in scanned for info in row.infos]
         choice = choose_annotator(settings, infos)
@@ -88,12 +88,12 @@ def _check(annotator: Annotator, infos: Sequence[ImageInfo], *, only_plan: bool)
     """Check an annotator for the images that suit it, before any pixel is read: see `prepare`. Raises its errors."""
     if only_plan and isinstance(annotator, Remote) and annotator.host:
         return f"It is up to {annotator.host}, which a plan does not ask"
-    sights: list[Sight] = []
+    specs: list[InputSpec] = []
     for info in infos:
         with contextlib.suppress(LimnerError):  # the plan says so of that image
-            sights.append(annotator.sight(info))
+            specs.append(annotator.input_spec(info))
     try:
-        annotator.check(sights)
+        annotator.check(specs)
     except ModelError as error:
         if not only_plan:
             raise
@@ -113,7 +113,7 @@ def run(settings: Settings, listen: Listener) -> Run:
     check_folder(folder)
     _refuse_results_as_inputs(settings)
     worker_count(settings)
-    listen(Told("Looking at the inputs"))
+    listen(Message("Looking at the inputs"))
     with key_for(folder, settings) as key:
         prepared = prepare(settings, key)
         try:
@@ -172,10 +172,10 @@ def _carry_out(settings: Settings, prepared: Prepared, key: str, listen: Listene
     """Do what is prepared, in the run's folder."""
     folder, writers = Path(settings.out), load_writers(settings.reports, settings.report_options)
     _tell(prepared.shown, listen)
-    with Store.open(folder) as store:
+    with RunFolder.open(folder) as store:
         manifest = _agreed(store, settings, prepared)
         _annotate(store, settings, prepared, listen, lambda: _record(store, manifest, prepared, key))
-        listen(Told("Writing the reports"))
+        listen(Message("Writing the reports"))
         record = read_record(folder)
         return Run(record, folder, tuple(write_reports(record, folder, writers)))
 
@@ -184,13 +184,13 @@ def _tell(plan: Plan, listen: Listener) -> None:
     """What a person should read before trusting the results: files left out, notes on images."""
     for row in plan.files:
         if row.status == "failed":
-            listen(Told(f"{row.path} is left out. {row.reason}"))
+            listen(Message(f"{row.path} is left out. {row.reason}"))
     for note in sorted({f"{image.info.id}: {note}" for image in plan.images for note in image.info.notes}):
-        listen(Told(note))
+        listen(Message(note))
 
 
 def _annotate(
-    store: Store, settings: Settings, prepared: Prepared, listen: Listener, record: Callable[[], None]
+    store: RunFolder, settings: Settings, prepared: Prepared, listen: Listener, record: Callable[[], None]
 ) -> None:
     """Do the regions that are not settled yet. `record` is called once the model is loaded, before any result is kept.
 
@@ -226,7 +226,7 @@ def _tell_results(results: Sequence[Result], listen: Listener) -> None:
         listen(RegionDone(result.region, result.status, len(result.findings), result.error))
 
 
-def _agreed(store: Store, settings: Settings, prepared: Prepared) -> dict[str, Any]:
+def _agreed(store: RunFolder, settings: Settings, prepared: Prepared) -> dict[str, Any]:
     """What is asked. Raises `RequestError` where the manifest in the folder asks for something else."""
     manifest = _manifest(settings, prepared)
     old = load_manifest(store.folder) if store.begun else None
@@ -248,7 +248,7 @@ def _manifest(settings: Settings, prepared: Prepared) -> dict[str, Any]:
     )
 
 
-def _record(store: Store, manifest: dict[str, Any], prepared: Prepared, key: str) -> None:
+def _record(store: RunFolder, manifest: dict[str, Any], prepared: Prepared, key: str) -> None:
     """Write what is asked into the folder, and keep what names stand for."""
     if prepared.names.pseudonyms is not None:
         with as_store_errors(store.folder):
@@ -277,7 +277,7 @@ def crew(settings: Settings) -> tuple[int, int]:
 def _engine(settings: Settings, prepared: Prepared, choice: AnnotatorChoice) -> Engine:
     workers, threads = crew(settings)
     job = RegionJob.of(prepared.plan, choice, labels=prepared.labels, threads=threads)
-    return InlineEngine(job) if settings.engine == "inline" else LocalEngine(job, workers, threads)
+    return InlineEngine(job) if settings.engine == "inline" else ProcessPoolEngine(job, workers, threads)
 
 
 def _batches(regions: Sequence[Region], size: int) -> Iterator[Sequence[Region]]:

@@ -15,7 +15,7 @@ from ...reports.writer import FileStatus
 from ..config import NEUTRAL, Settings
 from .model_selection import NONE, AnnotatorChoice
 from .plan import RUN_FOLDER, ImagePlan, Plan, area_digest
-from .redaction import Names
+from .redaction import Redactor
 from .run_folder import MANIFEST, StoreError, read_manifest
 
 FORMAT = 2
@@ -30,7 +30,7 @@ def make_manifest(
     plan: Plan,
     choice: AnnotatorChoice | None,
     *,
-    names: Names,
+    names: Redactor,
     identity: Mapping[str, str],
     labels: tuple[str, ...],
     colours: Mapping[str, str],

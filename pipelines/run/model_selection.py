@@ -65,7 +65,7 @@ def choose_annotator(settings: Settings, infos: Sequence[ImageInfo]) -> Annotato
     annotator = choice.make()
     for info in infos:
         try:
-            annotator.sight(info)
+            annotator.input_spec(info)
         except LimnerError as error:
             raise RequestError(
                 "model",

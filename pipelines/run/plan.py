@@ -18,7 +18,7 @@ import shapely
 from pydantic import BaseModel, Field, TypeAdapter
 from shapely.geometry.base import BaseGeometry
 
-from ...model.annotator import Annotator, Sight
+from ...model.annotator import Annotator, InputSpec
 from ...readers.errors import LimnerError, ReadError, RequestError
 from ...readers.image import ImageInfo
 from ...readers.regions import Grid, Region, cut
@@ -34,9 +34,9 @@ from .run_folder import is_run
 
 RUN_FOLDER = "the folder of a run: what it holds are results"
 NO_MODEL = "no model"
-UNSEEING = Sight(tile=336)  # how an image is cut where there is no annotator: as vision encoders see it
+UNSEEING = InputSpec(tile=336)  # how an image is cut where there is no annotator: as vision encoders see it
 
-_SIGHT = TypeAdapter(Sight)
+_SIGHT = TypeAdapter(InputSpec)
 
 
 class _Rest(BaseModel):
@@ -55,14 +55,14 @@ class _Rest(BaseModel):
 class ImagePlan:
     """How one image is looked at.
 
-    `grid`, `sight`, `hd_num` and `overlap` decide its regions. `stretch` renders it in 8-bit RGB; where that would be
+    `grid`, `spec`, `hd_num` and `overlap` decide its regions. `stretch` renders it in 8-bit RGB; where that would be
     a guess it is None and `unseen` says why. `area` is where it is worth looking, in level-0 pixels: what was drawn,
     and what is tissue (`tissue` says how it was found); what lies `beyond` is left out for that reason. `skipped` maps
     keys of regions that need not be read to the reason.
     """
 
     info: ImageInfo
-    sight: Sight
+    spec: InputSpec
     grid: Grid
     hd_num: int
     overlap: int
@@ -76,12 +76,10 @@ class ImagePlan:
     @cached_property
     def regions(self) -> tuple[Region, ...]:
         """All its regions, plane by plane and row by row, also those skipped."""
-        return tuple(
-            cut(self.grid, tile=self.sight.tile, halo=self.sight.halo, overlap=self.overlap, hd_num=self.hd_num)
-        )
+        return tuple(cut(self.grid, tile=self.spec.tile, halo=self.spec.halo, overlap=self.overlap, hd_num=self.hd_num))
 
     @property
-    def seen_metres(self) -> tuple[float, float] | None:
+    def analysis_metres(self) -> tuple[float, float] | None:
         """Metres on the ground of a pixel as seen, along x and y in the image's middle; None where not known."""
         actual = ground_metres(self.info)
         return None if actual is None else (actual[0] * self.grid.scale[0], actual[1] * self.grid.scale[1])
@@ -90,7 +88,7 @@ class ImagePlan:
         """Plain values that `json` writes, without the regions, which follow from them."""
         return {
             "info": self.info.to_json(),
-            "sight": _SIGHT.dump_python(self.sight, mode="json"),
+            "spec": _SIGHT.dump_python(self.spec, mode="json"),
             "scale": list(self.grid.scale),
             "hd_num": self.hd_num,
             "overlap": self.overlap,
@@ -108,7 +106,7 @@ class ImagePlan:
         rest = _Rest.model_validate(record)
         return cls(
             info=info,
-            sight=_SIGHT.validate_python(record["sight"]),
+            spec=_SIGHT.validate_python(record["spec"]),
             grid=Grid(info.id, info.size, rest.scale, len(info.planes)),
             hd_num=rest.hd_num,
             overlap=rest.overlap,
@@ -184,12 +182,12 @@ def area_digest(settings: Settings) -> str:
 
 def _plan_image(info: ImageInfo, annotator: Annotator | None, settings: Settings) -> ImagePlan:
     """One image's plan. Raises `LimnerError` that says what about it cannot be done."""
-    sight = UNSEEING if annotator is None else annotator.sight(info)
-    scale = grid_scale(info, sight, settings)
-    seen = glance(info, sight, settings, annotator)
+    spec = UNSEEING if annotator is None else annotator.input_spec(info)
+    scale = grid_scale(info, spec, settings)
+    seen = glance(info, spec, settings, annotator)
     plan = ImagePlan(
         info,
-        seen.sight,
+        seen.spec,
         Grid(info.id, info.size, scale, len(info.planes)),
         settings.hd_num,
         settings.overlap,

@@ -35,7 +35,7 @@ class WorkerFaultError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class LocalEngine:
+class ProcessPoolEngine:
     """Works in `workers` spawned processes with `threads` computing threads each."""
 
     job: Job
@@ -105,7 +105,7 @@ def try_region(
     except _LimitError as error:
         return Trial(None, str(error), watch.peak)
     except (EOFError, OSError):
-        return Trial(None, f"The process that tried it died ({worker.epitaph()})", watch.peak)
+        return Trial(None, f"The process that tried it died ({worker.exit_reason()})", watch.peak)
     except LimnerError as error:
         return Trial(None, str(error), watch.peak)
     finally:
@@ -175,7 +175,7 @@ class _Queue:
 
     def after_death(self, worker: "_Worker") -> list[Result]:
         """Queue the dead worker's regions again, or say that they failed."""
-        reason = worker.epitaph()
+        reason = worker.exit_reason()
         if not worker.ready:
             raise ModelError(
                 "local worker", "it must start", value=reason, remedy="Try --engine inline, which shows the cause"
@@ -226,7 +226,7 @@ class _Worker:
         self.task = None
         return content
 
-    def epitaph(self) -> str:
+    def exit_reason(self) -> str:
         """How the process ended, in words."""
         self.connection.close()
         self.process.join(10)
@@ -259,7 +259,7 @@ def _serve(connection: Connection, job: Job) -> None:
                 regions = connection.recv()
             except EOFError:
                 return
-            connection.send(("results", job.annotate(job.look(regions))))
+            connection.send(("results", job.annotate(job.read(regions))))
     except LimnerError as error:
         connection.send(("raised", error))
     except (BrokenPipeError, ConnectionError):

@@ -39,7 +39,7 @@ _PATHS = ("key_file", "spacing_csv")  # reader options that are paths
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class Redactor:
     """How paths are told. `told` maps a path, in each form in which it may be met, to what is told instead.
 
     Without `pseudonyms` everything is told as it is.
@@ -139,11 +139,11 @@ class Names:
         return replace(row, path=self.path(row.path), reason=self.text(row.reason))
 
 
-def scan_with_names(settings: Settings) -> tuple[list[Scanned], Names]:
+def scan_with_redaction(settings: Settings) -> tuple[list[Scanned], Redactor]:
     """What the inputs are, with their paths, and how these are told. Raises `RequestError`."""
     options = reading_options(settings)
     scanned = scan_inputs(settings, options)
-    return scanned, Names.of(settings, scanned, options)
+    return scanned, Redactor.of(settings, scanned, options)
 
 
 def reveal(info: ImageInfo, sources: Mapping[str, str]) -> ImageInfo:

@@ -273,8 +273,8 @@ def _seen(plan: ImagePlan) -> dict[str, str]:
     region = max(plan.regions, key=lambda one: one.tiles[0] * one.tiles[1])
     words = {
         "Regions": f"{len(plan.regions)} of {region.size[0]} × {region.size[1]} px",
-        "Tiles": f"{plan.sight.tile} px, rim of {plan.sight.halo} px",
-        "Bands": "RGB" if plan.sight.bands is None else ", ".join(plan.sight.bands),
+        "Tiles": f"{plan.spec.tile} px, rim of {plan.spec.halo} px",
+        "Bands": "RGB" if plan.spec.bands is None else ", ".join(plan.spec.bands),
     }
     facts = dict(plan.info.facts)
     if len(plan.info.planes) > 1:
@@ -292,7 +292,7 @@ def _seen(plan: ImagePlan) -> dict[str, str]:
 def _model(annotator: Mapping[str, Any], plans: Sequence[ImagePlan]) -> dict[str, str]:
     """The annotator's identity, with the sha256 of the weights that were used."""
     identity = cast("dict[str, str]", annotator["identity"])
-    used = sorted({plan.sight.variant for plan in plans})
+    used = sorted({plan.spec.variant for plan in plans})
     weights = [identity[key] for variant in used if (key := f"weights_sha256_{variant}") in identity]
     return {"sha256": " ".join(weights), **identity}
 

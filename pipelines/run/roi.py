@@ -37,7 +37,7 @@ class OutsideAreaError(RequestError):
 
 
 @dataclass(frozen=True)
-class Interest:
+class RegionOfInterest:
     """Where to look, in level-0 pixels: what a person `drew`, what holds `tissue`; None where that does not limit it.
 
     `method` says in words how tissue was found. `filled` is a mask of the overview, `scale` level-0 pixels (x, y) a
@@ -100,14 +100,14 @@ def _on_earth(path: str, _: int) -> BaseGeometry:
     return read_area(path)
 
 
-def find_interest(info: ImageInfo, settings: Settings, seen: ReducedPicture) -> Interest:
+def find_roi(info: ImageInfo, settings: Settings, seen: ReducedPicture) -> RegionOfInterest:
     """Where to look on an image, from its overview. Raises `RequestError` as `drawn_on` does."""
     drawn = drawn_on(settings.area, info) if settings.area else None
     filled = None
     if settings.skip_empty and len(info.planes) == 1:
         filled = grown(seen.valid | ~seen.readable, DILATION)
     if settings.tissue == "off" or info.kind != "slide":
-        return Interest(drawn, filled=filled, scale=seen.scale)
+        return RegionOfInterest(drawn, filled=filled, scale=seen.scale)
     microns = None
     if info.placement.unit == "um":
         (x, *_), (_, y, _) = info.placement.matrix[:2]
@@ -115,7 +115,7 @@ def find_interest(info: ImageInfo, settings: Settings, seen: ReducedPicture) -> 
     found = find_tissue(seen.pixels, seen.valid, microns=microns)
     at = "at an unknown scale" if microns is None else f"at {microns[0]:.3g} × {microns[1]:.3g} µm a pixel"
     method = f"{found.light} field {at}: {found.method}"
-    return Interest(drawn, outline(found.mask, seen.scale), method, filled, seen.scale)
+    return RegionOfInterest(drawn, outline(found.mask, seen.scale), method, filled, seen.scale)
 
 
 def outline(mask: Mask, scale: tuple[float, float]) -> BaseGeometry:

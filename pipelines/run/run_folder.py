@@ -50,7 +50,7 @@ class Entry:
     stop: int
 
 
-class Store:
+class RunFolder:
     """A run's folder, open and locked for writing. Use as a context manager."""
 
     def __init__(self, folder: Path, results: BinaryIO) -> None:

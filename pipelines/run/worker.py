@@ -12,8 +12,8 @@ from typing import Self
 
 from ...model.annotator import Annotator, Answer, View
 from ...model.finding import Result
-from ...model.image_coordinates import lift
-from ...model.views import cover, look
+from ...model.image_coordinates import to_image_coordinates
+from ...model.views import cover, read_view
 from ...readers.errors import LimnerError, ModelError
 from ...readers.image import Image
 from ...readers.regions import Region
@@ -50,7 +50,7 @@ class RegionJob:
         if self.choice is None:
             return
         self._annotator = self.choice.make(threads=str(self.threads))
-        self._annotator.check([image.sight for image in self.images.values()])
+        self._annotator.check([image.spec for image in self.images.values()])
         try:
             self._annotator.load()
         except MemoryError as error:
@@ -62,9 +62,9 @@ class RegionJob:
                 "model has such an option, or fewer --workers",
             ) from error
 
-    def look(self, regions: Sequence[Region]) -> list[View | Result]:
+    def read(self, regions: Sequence[Region]) -> list[View | Result]:
         """Read each region; where there is nothing to annotate, or it cannot be read, its result is known already."""
-        return [self._look(region) for region in regions]
+        return [self._read(region) for region in regions]
 
     def annotate(self, looks: Sequence[View | Result]) -> list[Result]:
         """A result for each look, in order. A region that the model cannot take fails alone, not with its batch.
@@ -80,11 +80,11 @@ class RegionJob:
         while self._open:
             self._open.popitem()[1].close()
 
-    def _look(self, region: Region) -> View | Result:
+    def _read(self, region: Region) -> View | Result:
         start = time.perf_counter()
         plan = self.images[region.grid.image]
         try:
-            view = look(self._image(plan), region, plan.sight, stretch=plan.stretch, area=plan.area)
+            view = read_view(self._image(plan), region, plan.spec, stretch=plan.stretch, area=plan.area)
             if view.wanted.any():
                 return replace(view, seconds=time.perf_counter() - start)
             coverage = cover(view, plan.info.placement, plan.area)
@@ -99,7 +99,7 @@ class RegionJob:
         if key not in self._open:
             if len(self._open) >= HANDLES:
                 self._open.popitem(last=False)[1].close()
-            self._open[key] = open_image(plan.info, channel_names(plan.info, plan.sight, plan.stretch))
+            self._open[key] = open_image(plan.info, channel_names(plan.info, plan.spec, plan.stretch))
         self._open.move_to_end(key)
         return self._open[key]
 
@@ -118,14 +118,14 @@ class RegionJob:
                 return self._annotate(views[:half]) + self._annotate(views[half:])
             return [_failure(views[0].region, error, views[0].seconds + time.perf_counter() - start)]
         spent = (time.perf_counter() - start) / len(views)
-        return [self._lift(view, given, spent) for view, given in zip(views, answers, strict=True)]
+        return [self._to_image(view, given, spent) for view, given in zip(views, answers, strict=True)]
 
-    def _lift(self, view: View, answers: Sequence[Answer], spent: float) -> Result:
+    def _to_image(self, view: View, answers: Sequence[Answer], spent: float) -> Result:
         start, region = time.perf_counter(), view.region
         plan = self.images[region.grid.image]
         try:
             kept = (answer for answer in answers if not self.labels or answer.label in self.labels)
-            findings = tuple(lift(answer, view) for answer in kept)
+            findings = tuple(to_image_coordinates(answer, view) for answer in kept)
             coverage = cover(view, plan.info.placement, plan.area)
         except (LimnerError, MemoryError) as error:
             return _failure(region, error, view.seconds + spent)

@@ -46,7 +46,7 @@ def align(  # noqa: PLR0913 - as many as a training has sides
     from ...model.training import state  # noqa: PLC0415 - the same
     from ...model.training.align import Aligner, check, compute_with  # noqa: PLC0415 - the same
     from ...model.vlm.fourkhd.convert import convert  # noqa: PLC0415 - loads torch
-    from ...model.vlm.fourkhd.load import Running, fill  # noqa: PLC0415 - the same
+    from ...model.vlm.fourkhd.load import RuntimeOptions, fill  # noqa: PLC0415 - the same
 
     require_extra("train", "limner train align")
     from .plots import plot_losses  # noqa: PLC0415 - an extra
@@ -62,8 +62,8 @@ def align(  # noqa: PLR0913 - as many as a training has sides
     if before is not None:
         _refuse_difference(before.asked, asked, out)
     compute_with(threads)
-    narrow = settings.bf16 and Running(device=device).first().type == "cuda"  # what is frozen needs no more
-    network = fill(files, Running(dtype="bfloat16" if narrow else "float32", device=device))
+    narrow = settings.bf16 and RuntimeOptions(device=device).first().type == "cuda"  # what is frozen needs no more
+    network = fill(files, RuntimeOptions(dtype="bfloat16" if narrow else "float32", device=device))
     aligner = Aligner(network, tokenizer, samples, settings)
     if before is not None:
         aligner.resume(before)

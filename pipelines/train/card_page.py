@@ -105,8 +105,8 @@ def _table(figures: Figures, card: ProbeCard) -> list[str]:
     lines += ["", f"Always naming the largest class would be right for {card.majority:.3f} of the tiles."]
     if card.gain is not None:
         clear = card.gain.low > 0
-        verdict = "more than chance explains" if clear else "not more than chance may explain"
-        lines.append(f"The encoder adds {_words(card.gain)} to the accuracy of colour statistics: {verdict}.")
+        outcome = "more than chance explains" if clear else "not more than chance may explain"
+        lines.append(f"The encoder adds {_words(card.gain)} to the accuracy of colour statistics: {outcome}.")
     return lines
 
 

@@ -104,7 +104,7 @@ class FeatureStore:
             "encoder": dict(encoder.identity),
             "image": [info.fingerprint, info.part, info.reader, *(list(option) for option in info.options)],
             "channels": [[one.name, one.common, one.scale, one.offset, one.quantity] for one in info.channels],
-            "sight": [plan.sight.tile, plan.sight.halo, plan.sight.bands],
+            "spec": [plan.spec.tile, plan.spec.halo, plan.spec.bands],
             "stretch": None if plan.stretch is None else plan.stretch.to_json(),
             "region": [list(plan.grid.scale), region.plane, c.start, c.stop, r.start, r.stop],
         }

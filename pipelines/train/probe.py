@@ -30,11 +30,11 @@ from ...readers.files import write_atomic
 from ...reports.writer import DISCLAIMER
 from ..cli.text import table
 from ..config import Settings
-from ..run.events import Listener, Told
+from ..run.events import Listener, Message
 from ..run.manifest import versions
 from .card_page import card_words
-from .probe_config import ProbeRequest
-from .training_set import TOLERATES, Lesson, gather, quantity_of
+from .probe_config import ProbeConfig
+from .training_set import TOLERATES, TrainingSet, gather, quantity_of
 
 CONFUSION: Final = "confusion.png"
 WORDS: Final = "README.md"
@@ -51,7 +51,7 @@ class Trained:
     paths: tuple[Path, ...]
 
 
-def train_probe(settings: Settings, request: ProbeRequest, listen: Listener) -> Trained:
+def train_probe(settings: Settings, request: ProbeConfig, listen: Listener) -> Trained:
     """Teach a probe and write its folder, `settings.out`; the card comes last, so that it being there means complete.
 
     Same images, labels and settings, same bytes. Raises `RequestError` for what cannot be taught, `ModelError` for an
@@ -61,12 +61,12 @@ def train_probe(settings: Settings, request: ProbeRequest, listen: Listener) -> 
     check_installed()  # before anything is read
     from .plots import plot_confusion  # noqa: PLC0415 - an extra
 
-    listen(Told("Looking at the inputs"))
+    listen(Message("Looking at the inputs"))
     lesson = gather(settings, request, listen)
     count = len(lesson.names)
     heads = fits(request.folds, kind) * (1 if lesson.colour is None else 2)
     listen(
-        Told(
+        Message(
             f"{len(lesson.classes)} tiles in {int(lesson.units.max()) + 1} {lesson.unit}s; fitting up to {heads} heads"
         )
     )
@@ -83,7 +83,9 @@ def train_probe(settings: Settings, request: ProbeRequest, listen: Listener) -> 
     return Trained(card, (folder / HEAD, folder / CONFUSION, folder / WORDS, write_card(card, folder)))
 
 
-def make_card(lesson: Lesson, request: ProbeRequest, fitted: Fitted, colour: Fitted | None, sha256: str) -> ProbeCard:
+def make_card(
+    lesson: TrainingSet, request: ProbeConfig, fitted: Fitted, colour: Fitted | None, sha256: str
+) -> ProbeCard:
     """The card of a head that was fitted on a lesson; `colour` is what the colour statistics gave."""
     classes, units, names = lesson.classes, lesson.units, lesson.names
     scores = _score(fitted.chances, lesson)
@@ -97,13 +99,13 @@ def make_card(lesson: Lesson, request: ProbeRequest, fitted: Fitted, colour: Fit
             for place, name in enumerate(names)
         ),
         seen=Seen(
-            tile=plan.sight.tile,
+            tile=plan.spec.tile,
             metres=None if lesson.metres is None else float(f"{lesson.metres:.6g}"),
             tolerates=TOLERATES,
-            bands=plan.sight.bands,
+            bands=plan.spec.bands,
             quantity=quantity_of(plan),
-            channels=len(plan.sight.bands or (plan.stretch.channels if plan.stretch is not None else ())),
-            limits=lesson.limits if plan.sight.bands is None else None,
+            channels=len(plan.spec.bands or (plan.stretch.channels if plan.stretch is not None else ())),
+            limits=lesson.limits if plan.spec.bands is None else None,
         ),
         encoder=EncoderPart(source=request.encoder, identity=identity),
         head=HeadPart(
@@ -155,7 +157,7 @@ def describe_probe(card: ProbeCard) -> str:
     return "\n".join([table(rows, right=(1, 2, 3, 4)), "", table(kinds), *closing, DISCLAIMER])
 
 
-def _score(chances: npt.NDArray[np.float64], lesson: Lesson) -> Scores:
+def _score(chances: npt.NDArray[np.float64], lesson: TrainingSet) -> Scores:
     return score(chances, lesson.classes, lesson.units, balance(lesson.classes, len(lesson.names)))
 
 

@@ -9,7 +9,7 @@ from ...readers.errors import RequestError
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeRequest:
+class ProbeConfig:
     """What a probe is to be.
 
     `labels` is a file or a folder, `label_field` the property or column that holds the label, "" for the usual ones.

@@ -15,13 +15,13 @@ from ...model.training.training_tiles import overlaps
 from ...readers.errors import LimnerError, RequestError
 from ...readers.image import ImageInfo
 from ..config import Settings
-from ..run.events import Listener, Told
+from ..run.events import Listener, Message
 from ..run.plan import ImagePlan, make_plan, reading_options, scan_inputs
-from ..run.redaction import Names
+from ..run.redaction import Redactor
 from ..run.resolution import format_metres
 from .features import FeatureStore
 from .outlines import Labels, label_files, read_labels
-from .probe_config import ProbeRequest
+from .probe_config import ProbeConfig
 from .training_tiles import Tiles, Watcher, collect
 
 TILE: Final = 64
@@ -37,7 +37,7 @@ _ALIKE: Final = 1.02  # the same pixel size, as scales are snapped
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class TrainingSet:
     """The tiles that teach, in the order of images and from top to bottom.
 
     `features` are the encoder's (n, dimensions), `colour` the colour statistics' of the same tiles, None where the
@@ -67,7 +67,7 @@ class Lesson:
         return float(np.exp(np.mean(np.log(known)))) if known else None
 
 
-def gather(settings: Settings, request: ProbeRequest, listen: Listener) -> Lesson:
+def gather(settings: Settings, request: ProbeConfig, listen: Listener) -> TrainingSet:
     """Read images and labels, and encode the tiles that teach. Raises `LimnerError` for what cannot teach.
 
     Images are planned and read as in a run, but that a slide's glass is not left out: what is outlined is meant.
@@ -76,7 +76,7 @@ def gather(settings: Settings, request: ProbeRequest, listen: Listener) -> Lesso
     settings = settings.model_copy(update={"tissue": "off"})
     options = reading_options(settings)
     scanned = scan_inputs(settings, options)
-    names = Names.of(settings, scanned, options, further=[str(path) for path in label_files(request.labels)])
+    names = Redactor.of(settings, scanned, options, further=[str(path) for path in label_files(request.labels)])
     try:
         infos = [info for row in scanned for info in row.infos]
         labels = read_labels(request.labels, infos, label_field=request.label_field)
@@ -87,14 +87,14 @@ def gather(settings: Settings, request: ProbeRequest, listen: Listener) -> Lesso
         plan = make_plan(settings, taught, watcher)
         for row in plan.files:
             if row.status == "failed":
-                listen(Told(f"{names.path(row.path)} is left out. {names.text(row.reason)}"))
+                listen(Message(f"{names.path(row.path)} is left out. {names.text(row.reason)}"))
         _agree(plan.images)
         return _lesson(plan.images, labels, encoder, settings, request, listen)
     except LimnerError as error:
         raise names.error(error) from None
 
 
-def _check(request: ProbeRequest) -> None:
+def _check(request: ProbeConfig) -> None:
     if not 0 < request.inside <= 1:
         raise RequestError(
             "inside", "it is a share above 0 and up to 1", value=str(request.inside), remedy="Give --inside 0.5, say"
@@ -112,26 +112,26 @@ def _tile(encoder: Encoder, asked: int) -> int:
     return encoder.tile or asked or TILE
 
 
-def _tell_labels(labels: Labels, infos: Sequence[ImageInfo], names: Names, listen: Listener) -> None:
+def _tell_labels(labels: Labels, infos: Sequence[ImageInfo], names: Redactor, listen: Listener) -> None:
     """What a person should know of the labels before trusting what they teach."""
     counts = Counter(outline.label for some in labels.outlines.values() for outline in some)
-    listen(Told("Outlines: " + ", ".join(f"{name} {counts[name]}" for name in labels.classes)))
+    listen(Message("Outlines: " + ", ".join(f"{name} {counts[name]}" for name in labels.classes)))
     if labels.beyond:
-        listen(Told(f"{labels.beyond} outlines lie on none of the images, and teach nothing"))
+        listen(Message(f"{labels.beyond} outlines lie on none of the images, and teach nothing"))
     if labels.bare:
-        listen(Told(f"{labels.bare} outlines have no label, and teach nothing"))
+        listen(Message(f"{labels.bare} outlines have no label, and teach nothing"))
     without = [info.id for info in infos if info.id not in labels.outlines]
     if without:
-        listen(Told(f"No outlines, so not looked at: {names.text(', '.join(without))}"))
+        listen(Message(f"No outlines, so not looked at: {names.text(', '.join(without))}"))
     shared: Counter[tuple[str, str]] = Counter()
     for some in labels.outlines.values():
         shared.update(overlaps(some).keys())
     for (one, other), images in sorted(shared.items()):
-        listen(Told(f"Outlines of {one} and {other} overlap on {images} images: tiles there teach neither"))
+        listen(Message(f"Outlines of {one} and {other} overlap on {images} images: tiles there teach neither"))
 
 
 def _seen(plan: ImagePlan) -> float | None:
-    metres = plan.seen_metres
+    metres = plan.analysis_metres
     return None if metres is None else float(np.sqrt(metres[0] * metres[1]))
 
 
@@ -167,14 +167,14 @@ def _agree(plans: Sequence[ImagePlan]) -> None:
 
 def _kind(plan: ImagePlan) -> tuple[object, ...]:
     """(how many channels, in which quantities) an image is seen."""
-    if plan.sight.bands is None:
+    if plan.spec.bands is None:
         return (len(plan.stretch.channels) if plan.stretch else 0, "channels")
-    return (len(plan.sight.bands), quantity_of(plan))
+    return (len(plan.spec.bands), quantity_of(plan))
 
 
 def quantity_of(plan: ImagePlan) -> str:
     """The quantity of the native bands that are seen; several with a slash. "" for rendered pictures."""
-    bands = plan.sight.bands or ()
+    bands = plan.spec.bands or ()
     return "/".join(sorted({one.quantity for one in plan.info.channels if one.common in bands}))
 
 
@@ -183,16 +183,16 @@ def _lesson(
     labels: Labels,
     encoder: Encoder,
     settings: Settings,
-    request: ProbeRequest,
+    request: ProbeConfig,
     listen: Listener,
-) -> Lesson:
+) -> TrainingSet:
     baseline = None if isinstance(encoder, ColourEncoder) else ColourEncoder()
     encoders = [encoder] if baseline is None else [encoder, baseline]
     store = FeatureStore(Path(request.features or Path(settings.out) / "features"))
     tiles = Tiles()
     for number, plan in enumerate(plans):
         done = collect(plan, number, labels.outlines[plan.info.id], encoders, store, tiles, request)
-        listen(Told(f"{plan.info.id}: {done} regions with outlines"))
+        listen(Message(f"{plan.info.id}: {done} regions with outlines"))
     tiles.left_out["outlines on no image"] = labels.beyond
     tiles.left_out["outlines without a label"] = labels.bare
     names = tuple(sorted(set(tiles.labels)))
@@ -212,7 +212,7 @@ def _lesson(
     units = number_units([tiles.members[at] for at in order])
     classes = np.array([names.index(tiles.labels[at]) for at in order], dtype=np.intp)
     folds = assign_folds(units, classes, names, folds=request.folds, unit=unit)
-    return Lesson(
+    return TrainingSet(
         names,
         np.stack([tiles.features[at] for at in order]),
         np.stack([tiles.colour[at] for at in order]) if baseline is not None else None,

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ...model.annotator import Answer, Sight, View
+from ...model.annotator import Answer, InputSpec, View
 from ...model.probe.encoders import Encoder
 from ...model.training.training_tiles import Outline, block_of, judge, tile_boxes
 from ...readers.errors import ModelError, RequestError
@@ -20,7 +20,7 @@ from ..run.plan import ImagePlan
 from ..run.resolution import Resolution
 from ..run.worker import RegionJob
 from .features import Encoded, FeatureStore, encode
-from .probe_config import ProbeRequest
+from .probe_config import ProbeConfig
 
 VALID: Final = 0.5
 """The least share of a tile that must hold data."""
@@ -48,12 +48,12 @@ class Watcher:
     labels: tuple[str, ...] = ()
     colours: Mapping[str, str] = field(default_factory=dict[str, str])
 
-    def sight(self, info: ImageInfo) -> Sight:
+    def input_spec(self, info: ImageInfo) -> InputSpec:
         """Tiles as the encoder sees them, at any resolution."""
         del info
-        return Sight(tile=self.tile, bands=self.encoder.bands, variant="probe")
+        return InputSpec(tile=self.tile, bands=self.encoder.bands, variant="probe")
 
-    def check(self, sights: Sequence[Sight]) -> None:
+    def check(self, specs: Sequence[InputSpec]) -> None:
         """Nothing: the encoder was found."""
 
     def load(self) -> None:
@@ -71,7 +71,7 @@ def collect(
     encoders: Sequence[Encoder],
     store: FeatureStore,
     tiles: Tiles,
-    request: ProbeRequest,
+    request: ProbeConfig,
 ) -> int:
     """Add the tiles of one image that teach, with their features; returns how many regions hold some.
 
@@ -83,7 +83,7 @@ def collect(
     done = 0
     try:
         for region in plan.regions:
-            boxes = tile_boxes(region, plan.sight)
+            boxes = tile_boxes(region, plan.spec)
             verdicts = judge(boxes, outlines, picture=picture, inside=request.inside, rest=request.rest)
             tiles.left_out.update(one.fate for one in verdicts if one.fate in {"at an edge", "two classes"})
             taught = [place for place, one in enumerate(verdicts) if one.fate == "taught"]
@@ -118,7 +118,7 @@ def _encoded(
     kept = [store.find(plan, region, encoder) for encoder in encoders]
     if all(set(places) <= set(one.valid) for one in kept):
         return kept
-    [look] = work.look([region])
+    [look] = work.read([region])
     if not isinstance(look, View):
         if look.status == "failed":
             raise ModelError(

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from ..sandbox import MEGABYTES, LimitedProcess, LimitError, shared_process
 from .faults import FaultError
-from .metadata import FileFacts
+from .metadata import FileMetadata
 from .source import Kind
 from .voi_lut import Table
 
@@ -27,11 +27,11 @@ class Decoder:
         """The limited process."""
         return self._process or shared_process(MEGABYTES)
 
-    def header(self, source: str) -> FileFacts:
+    def header(self, source: str) -> FileMetadata:
         """A file's facts. Raises `FaultError`."""
         answer = self._ask("header", source)
         try:
-            return FileFacts.from_json(answer)
+            return FileMetadata.from_json(answer)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FaultError("damaged", type(error).__name__) from error
 
@@ -69,7 +69,7 @@ class Decoder:
         self.process.close()
 
     def _ask(self, function: str, *arguments: Any, seconds: float | None = None) -> Any:  # noqa: ANN401 - JSON or an array
-        module = "source" if function == "members" else "child"
+        module = "source" if function == "members" else "decoder_worker"
         try:
             return self.process.call(
                 f"{__package__}.{module}:{function}", *arguments, seconds=seconds or HEADER_SECONDS

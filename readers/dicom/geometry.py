@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..geometry import Placement
-from .metadata import FileFacts, FrameFacts, Vector
+from .metadata import FileMetadata, FrameMetadata, Vector
 
 Direction = npt.NDArray[np.float64]
 
@@ -29,7 +29,7 @@ SPACINGS: Final = {
 """Where a frame's pixel size comes from → what a person should know of it."""
 
 
-def spacing(facts: FileFacts, frame: FrameFacts) -> tuple[str, tuple[float, float] | None]:
+def spacing(facts: FileMetadata, frame: FrameMetadata) -> tuple[str, tuple[float, float] | None]:
     """(source, mm (between rows, between columns)) of a frame's pixels; the source is one of `SPACINGS`."""
     found = frame.spacing or facts.pixel_spacing
     if frame.position is not None and frame.orientation is not None and found:
@@ -70,7 +70,7 @@ def normal(orientation: tuple[Vector, Vector]) -> Direction | None:
     return None if found is None else np.cross(found[0], found[1])
 
 
-def place(facts: FileFacts, frame: FrameFacts, uid: str) -> Placement:
+def place(facts: FileMetadata, frame: FrameMetadata, uid: str) -> Placement:
     """The placement of a frame's pixels; `uid` is the frame of reference as it may be shown."""
     source, size = spacing(facts, frame)
     if source == "pixel_spacing_calibrated" and size is not None:
@@ -84,7 +84,7 @@ def place(facts: FileFacts, frame: FrameFacts, uid: str) -> Placement:
     return Placement((_three(x), _three(y), _three(z)), "mm", frame=uid or None, source=source)
 
 
-def place_notes(facts: FileFacts, frame: FrameFacts) -> list[str]:
+def place_notes(facts: FileMetadata, frame: FrameMetadata) -> list[str]:
     """Sentences on the placement that a person should read."""
     source, _ = spacing(facts, frame)
     found = [SPACINGS[source]] if SPACINGS[source] else []

@@ -1,4 +1,4 @@
-"""DICOM headers into facts. Runs in the limited process; nothing but `FileFacts` leaves it.
+"""DICOM headers into facts. Runs in the limited process; nothing but `FileMetadata` leaves it.
 
 Sources: PS3.3 C.7.6 (image modules), C.7.6.16 (functional groups), C.11 (grey transformations).
 """
@@ -19,7 +19,7 @@ from pydicom.tag import BaseTag
 
 from .codecs import decoders
 from .faults import FaultError
-from .metadata import SPLITS, FrameFacts, Vector, Window
+from .metadata import SPLITS, FrameMetadata, Vector, Window
 from .source import FRAME_PIXELS, FRAMES, inflated, sniff
 
 IMPLICIT, EXPLICIT, BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
@@ -214,14 +214,14 @@ def macro(places: Sequence[Dataset], name: str, within: Dataset) -> Dataset:
     return Dataset() if places else within
 
 
-def _frames(dataset: Dataset, count: int) -> list[FrameFacts]:
+def _frames(dataset: Dataset, count: int) -> list[FrameMetadata]:
     """Facts of each frame; of one frame where all are alike."""
     if not (places := groups(dataset, count)):
         return [_frame(dataset, [])]
     return [_frame(dataset, place) for place in places]
 
 
-def _frame(dataset: Dataset, places: Sequence[Dataset]) -> FrameFacts:
+def _frame(dataset: Dataset, places: Sequence[Dataset]) -> FrameMetadata:
     voi = macro(places, "FrameVOILUTSequence", dataset)
     content = macro(places, "FrameContentSequence", dataset)
     function = _code(voi, "VOILUTFunction", frozenset(("LINEAR", "LINEAR_EXACT", "SIGMOID"))) or "LINEAR"
@@ -241,7 +241,7 @@ def _frame(dataset: Dataset, places: Sequence[Dataset]) -> FrameFacts:
         "image type": _digest(typed, "FrameType", "ImageType"),
         "content time": _digest(dataset, "ContentTime"),
     }
-    return FrameFacts(
+    return FrameMetadata(
         position=None if position is None else _vector(position),
         orientation=None if orientation is None else (_vector(orientation[:3]), _vector(orientation[3:])),
         spacing=_positive(macro(places, "PixelMeasuresSequence", dataset), "PixelSpacing"),

@@ -15,7 +15,7 @@ from ..pseudonyms import Pseudonyms
 from .faults import FaultError
 from .geometry import normal, place, place_notes, spacing
 from .metadata import Window
-from .scan import Fate
+from .scan import FileOutcome
 from .series import Slice, Stack
 from .sop_classes import burned_in_risk, is_secondary
 from .source import split
@@ -76,7 +76,7 @@ Tables = Callable[[str, int], Table]
 
 
 def describe(
-    stack: Stack, name: str, names: Pseudonyms, *, window: str, fates: Sequence[Fate], tables: Tables
+    stack: Stack, name: str, names: Pseudonyms, *, window: str, fates: Sequence[FileOutcome], tables: Tables
 ) -> ImageInfo:
     """The facts of one stack. `fates` are those of its study's files. Raises `RequestError` for an unknown window."""
     first = stack.first
@@ -294,7 +294,7 @@ def _window_facts(seen: tuple[Voi, str], *, inverted: bool) -> dict[str, str]:
     }
 
 
-def _study_facts(fates: Sequence[Fate]) -> dict[str, str]:
+def _study_facts(fates: Sequence[FileOutcome]) -> dict[str, str]:
     counts = Counter(fate.status for fate in fates)
     related = Counter(
         fate.reason.removeprefix("not an image: ") for fate in fates if fate.reason.startswith("not an image: ")

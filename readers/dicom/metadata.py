@@ -33,7 +33,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class FrameFacts:
+class FrameMetadata:
     """One frame: patient position (mm, LPS, centre of the first pixel), direction cosines of a row and a column.
 
     `spacing` is mm (between rows, between columns). `splits` go with `SPLITS`, "" where a frame has none. `voi` is the
@@ -64,7 +64,7 @@ class FrameFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class FileFacts:
+class FileMetadata:
     """One file. Empty texts and None mean that the file does not say, or says it in words that are not known."""
 
     sop_class: str
@@ -104,13 +104,13 @@ class FileFacts:
     spacing_between: float | None
     presentation: str
     scaled: bool
-    frames: tuple[FrameFacts, ...]
+    frames: tuple[FrameMetadata, ...]
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
         """From the parsing process's answer. Raises `KeyError`, `TypeError` or `ValueError` where that is not whole."""
         values = {field.name: record[field.name] for field in fields(cls)}
-        frames = tuple(FrameFacts.from_json(one) for one in record["frames"])
+        frames = tuple(FrameMetadata.from_json(one) for one in record["frames"])
         count = int(record["count"])
         if len(frames) == 1 < count:
             frames *= count

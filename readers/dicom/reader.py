@@ -24,7 +24,7 @@ from ..resample import lattice, resample, taps
 from .decoder import decoder
 from .faults import FaultError, as_error
 from .image_info import describe, told_uri
-from .scan import LISTING, Survey, has_dicom, survey
+from .scan import LISTING, DicomScan, has_dicom, survey
 from .sop_classes import FOR_SLIDES
 from .source import sniff, split
 
@@ -121,7 +121,7 @@ class DicomReader:
             named[at] = replace(info, id=name, uri=uri)
         return named
 
-    def survey(self, uri: str, options: DicomOptions) -> Survey:
+    def survey(self, uri: str, options: DicomOptions) -> DicomScan:
         """Every file of an input with its fate, and the stacks. Raises `ReadError` where it cannot be opened at all."""
         try:
             return survey(uri, decoder())
@@ -132,7 +132,7 @@ class DicomReader:
         """Open for reading the named channels. Raises `ReadError`."""
         return DicomImage(info, channels)
 
-    def _infos(self, uri: str, found: Survey, names: Pseudonyms, options: DicomOptions) -> list[ImageInfo]:
+    def _infos(self, uri: str, found: DicomScan, names: Pseudonyms, options: DicomOptions) -> list[ImageInfo]:
         window, tables = options.window, decoder().table
         inside = Path(uri).is_file() and Path(uri).name != LISTING  # other files' fates are told in notes
         infos: list[ImageInfo] = []
@@ -224,7 +224,7 @@ def _conflict(thing: str, why: str) -> ReadError:
     return ReadError(thing, why, remedy="Find out which of the two files is right, and remove the other")
 
 
-def _with_archive_notes(info: ImageInfo, found: Survey) -> ImageInfo:
+def _with_archive_notes(info: ImageInfo, found: DicomScan) -> ImageInfo:
     """The image with a note on what its archive holds besides: an archive has one row among the input files."""
     counts: dict[str, int] = {}
     for fate in found.fates:

@@ -19,7 +19,7 @@ LISTING = "DICOMDIR"
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
+class FileOutcome:
     """What became of one file. `foreign` marks what is not DICOM at all and may be another reader's."""
 
     source: str
@@ -31,20 +31,20 @@ class Fate:
 
 
 @dataclass
-class Survey:
+class DicomScan:
     """An input's stacks, and a fate for each of its files, sorted by source. UIDs are the files' own, or made up."""
 
     series: Series = field(default_factory=Series)
-    fates: list[Fate] = field(default_factory=list[Fate])
+    fates: list[FileOutcome] = field(default_factory=list[FileOutcome])
 
-    def of_study(self, study: str) -> list[Fate]:
+    def of_study(self, study: str) -> list[FileOutcome]:
         """The fates of the files of one study, by its UID."""
         return [fate for fate in self.fates if fate.study == study]
 
 
-def survey(uri: str, decoder: Decoder) -> Survey:
+def survey(uri: str, decoder: Decoder) -> DicomScan:
     """Look at everything in an input. Raises `FaultError` where an archive or listing cannot be opened at all."""
-    found = Survey()
+    found = DicomScan()
     files: list[File] = []
     for source, kind, fault in _sources(uri, decoder):
         if fault or not kind:
@@ -59,7 +59,7 @@ def survey(uri: str, decoder: Decoder) -> Survey:
             continue
         why = why_skipped(facts)
         if why:
-            found.fates.append(Fate(source, "skipped", why, facts.study))
+            found.fates.append(FileOutcome(source, "skipped", why, facts.study))
         else:
             files.append(File(source, facts))
     series = found.series = build(files, decoder.digest)
@@ -131,12 +131,12 @@ def _head_kind(path: str) -> Kind:
         return ""
 
 
-def _fate(file: File, series: Series, named: dict[str, File]) -> Fate:
+def _fate(file: File, series: Series, named: dict[str, File]) -> FileOutcome:
     study = named[file.source].study if file.source in named else file.facts.study
     if file.source in series.duplicates:
-        return Fate(file.source, "skipped", "a duplicate, byte for byte, of another file", study)
+        return FileOutcome(file.source, "skipped", "a duplicate, byte for byte, of another file", study)
     if file.source in series.conflicts:
-        return Fate(
+        return FileOutcome(
             file.source,
             "failed",
             "another file has the same SOP Instance UID and other bytes; that one was kept",
@@ -147,11 +147,11 @@ def _fate(file: File, series: Series, named: dict[str, File]) -> Fate:
         "UIDs that it lacks were made from its content" if named[file.source].made else "",
         "its preamble begins like a program" if _is_suspicious(file.source) else "",
     ]
-    return Fate(file.source, "read", "; ".join(filter(None, remarks)), study)
+    return FileOutcome(file.source, "read", "; ".join(filter(None, remarks)), study)
 
 
-def _lost(source: str, fault: FaultError, *, foreign: bool) -> Fate:
-    return Fate(source, "skipped" if foreign else "failed", reason(fault), foreign=foreign, fault=fault)
+def _lost(source: str, fault: FaultError, *, foreign: bool) -> FileOutcome:
+    return FileOutcome(source, "skipped" if foreign else "failed", reason(fault), foreign=foreign, fault=fault)
 
 
 def _is_suspicious(source: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from .geometry import Direction, normal, spacing
-from .metadata import SPLITS, FileFacts, FrameFacts
+from .metadata import SPLITS, FileMetadata, FrameMetadata
 from .sop_classes import is_stackable
 
 _TURN: Final = 1e-3  # direction cosines that differ by less are one direction
@@ -28,7 +28,7 @@ class File:
     """One image file: where it lies, its facts, and the UIDs that it goes by, stated or made from its content."""
 
     source: str
-    facts: FileFacts
+    facts: FileMetadata
     sop: str = ""
     study: str = ""
     series: str = ""
@@ -43,12 +43,12 @@ class Slice:
     frame: int
 
     @property
-    def facts(self) -> FileFacts:
+    def facts(self) -> FileMetadata:
         """Its file's facts."""
         return self.file.facts
 
     @property
-    def own(self) -> FrameFacts:
+    def own(self) -> FrameMetadata:
         """Its own facts."""
         return self.file.facts.frames[self.frame - 1]
 

@@ -1,6 +1,6 @@
 """What kind of object a DICOM file is, by its SOP class (PS3.4 B.5), never by its modality alone."""
 
-from .metadata import FileFacts
+from .metadata import FileMetadata
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 DIRECTORY = "1.2.840.10008.1.3.10"
@@ -53,7 +53,7 @@ _SECONDARY = f"{_STORAGE}7"
 _RADIOTHERAPY_IMAGE = f"{_STORAGE}481.1"
 
 
-def why_skipped(facts: FileFacts) -> str:
+def why_skipped(facts: FileMetadata) -> str:
     """Why a file is no image to be looked at here; "" where it is one."""
     uid = facts.sop_class
     if uid == WHOLE_SLIDE:
@@ -69,19 +69,19 @@ def why_skipped(facts: FileFacts) -> str:
     return "" if facts.frames else "it holds no pixels"
 
 
-def is_stackable(facts: FileFacts) -> bool:
+def is_stackable(facts: FileMetadata) -> bool:
     """Whether single frames without a position may still be one stack: slices of CT, MR, PET and nuclear medicine."""
     uid = facts.sop_class
     known = any(uid == _STORAGE + one or uid.startswith(f"{_STORAGE}{one}.") for one in _CROSS_SECTIONAL)
     return known or (not uid and facts.modality in {"CT", "MR", "PT", "NM"})
 
 
-def is_secondary(facts: FileFacts) -> bool:
+def is_secondary(facts: FileMetadata) -> bool:
     """Whether this is a capture of a screen or film, whatever modality it names."""
     return facts.sop_class == _SECONDARY or facts.sop_class.startswith(f"{_SECONDARY}.") or bool(facts.conversion_type)
 
 
-def burned_in_risk(facts: FileFacts) -> str:
+def burned_in_risk(facts: FileMetadata) -> str:
     """How likely identifying text is drawn in the pixels: "none" (stated), "low" or "high"; "yes" where stated."""
     if facts.burned_in:
         return "yes" if facts.burned_in == "YES" else "none"

@@ -16,7 +16,7 @@ _MOST: Final = 1_000_000  # elements, and planes that they count
 
 
 @dataclass(frozen=True, slots=True)
-class OmeFacts:
+class OmeMetadata:
     """`spacing` is None where the header states no length for it; `channels` are names, "" where it has none."""
 
     spacing: Spacing | None

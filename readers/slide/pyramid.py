@@ -18,7 +18,7 @@ from ..image import BaseImage, Claim, ImageInfo, Mask, Pixels
 from ..options import reopened
 from .codestreams import check_declared
 from .levels import Level, TiledPyramid
-from .ome import OmeFacts, qptiff_names
+from .ome import OmeMetadata, qptiff_names
 from .spacing import Spacing, place_slide
 from .tiff_axes import PlaneOptions, Planes
 from .tiff_directories import MAGIC, Directories
@@ -62,7 +62,7 @@ class PyramidReader:
         local_only(uri)
         with open_tiff(uri) as tiff, believed(uri):
             series = first_picture(tiff, uri)
-            ome = OmeFacts.parse(tiff.ome_metadata or "") if tiff.is_ome else OmeFacts(None, ())
+            ome = OmeMetadata.parse(tiff.ome_metadata or "") if tiff.is_ome else OmeMetadata(None, ())
             page = series.keyframe
             planes = _planes(series, uri)
             names = qptiff_names(descriptions(series)) if tiff.is_qpi else ome.channels

@@ -194,10 +194,10 @@ def weighing(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> str:
         ways = {
             "one prefill, nothing weighed": once,
             f"{LABELS} labels, 1 order, shared": timed(
-                lambda: scoring.weigh(network, [beginning], suffixes[:1], options, end=2), device
+                lambda: scoring.score_options(network, [beginning], suffixes[:1], options, end=2), device
             ),
             f"{LABELS} labels, {ORDERS} orders, shared": timed(
-                lambda: scoring.weigh(network, [beginning], suffixes, options, end=2), device
+                lambda: scoring.score_options(network, [beginning], suffixes, options, end=2), device
             ),
             f"{LABELS} labels, 1 order, each from the start": timed(apart, device, 1),
         }

@@ -47,7 +47,7 @@ from labelled import (
     shown,
     wilson,
 )
-from limner.model.annotator import Sight
+from limner.model.annotator import InputSpec
 from limner.model.checkpoints.loading import tensor
 from limner.model.checkpoints.transformers_files import find_checkpoint
 from limner.model.clip.annotator import ZeroShot
@@ -198,7 +198,7 @@ def by_words(folder: Path, names: Sequence[tuple[str, ...]], some: Sequence[Fiel
     for field in some:
         larger = Field(np.stack([resized(one, tile) for one in field.tiles]), field.cols, field.classes)
         shows = [canvas(larger, places) for places in regions(larger)]
-        views.append([view(one, Sight(tile, overall=True), hd_num=25, enlarge=False) for one in shows])
+        views.append([view(one, InputSpec(tile, overall=True), hd_num=25, enlarge=False) for one in shows])
 
     def judged(number: int, fusion: Fusion | None) -> Values:
         option = "off" if fusion is None else f"attention,{fusion.scale:g},{fusion.mix:g}"

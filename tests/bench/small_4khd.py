@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from labelled import eurosat, pneumonia, shown, wilson
-from limner.model.annotator import Answer, Sight, View
+from limner.model.annotator import Answer, InputSpec, View
 from limner.model.tiling import TileGrid, cut_tiles, lay, overall
 from limner.model.training.align import Alignment, Row
 from limner.model.vlm.fourkhd.annotator import FourKhdAnnotator
@@ -197,20 +197,20 @@ def write_samples(data: Path, out: Path, name: str, *, varied: bool, seed: int) 
     return path
 
 
-def view(pixels: npt.NDArray[np.uint8], sight: Sight, *, hd_num: int, enlarge: bool) -> View:
+def view(pixels: npt.NDArray[np.uint8], spec: InputSpec, *, hd_num: int, enlarge: bool) -> View:
     """A picture as `limner run` shows it in one region, enlarged or as it is."""
     height, width = pixels.shape[:2]
-    [region] = cut(Grid("picture", (width, height), (1.0, 1.0)), tile=sight.tile, hd_num=hd_num)
+    [region] = cut(Grid("picture", (width, height), (1.0, 1.0)), tile=spec.tile, hd_num=hd_num)
     if enlarge:
-        grid = TileGrid.fit(width, height, hd_num=hd_num, tile=sight.tile)
+        grid = TileGrid.fit(width, height, hd_num=hd_num, tile=spec.tile)
         canvas = lay(pixels, grid)
     else:
-        grid = TileGrid.exact(*region.tiles, tile=sight.tile)
+        grid = TileGrid.exact(*region.tiles, tile=spec.tile)
         canvas = np.full((*grid.size[::-1], 3), 255, dtype=np.uint8)
         canvas[:height, :width] = pixels
     inside = np.ones(canvas.shape[:2], dtype=np.bool_)
-    whole = overall(canvas.astype(np.float32), sight.tile)
-    return View(region, sight, grid, cut_tiles(canvas, grid), cut_tiles(inside, grid), inside, whole)
+    whole = overall(canvas.astype(np.float32), spec.tile)
+    return View(region, spec, grid, cut_tiles(canvas, grid), cut_tiles(inside, grid), inside, whole)
 
 
 def answers(
@@ -229,8 +229,8 @@ def asked(
     asker = make_plugin(
         FourKhdAnnotator, {"checkpoint": str(model), "together": "16", "threads": str(THREADS), **options}
     )
-    sight = Sight(tile=TILE, overall=True)
-    views = [view(picture.pixels, sight, hd_num=hd_num, enlarge=enlarge) for picture in pictures]
+    spec = InputSpec(tile=TILE, overall=True)
+    views = [view(picture.pixels, spec, hd_num=hd_num, enlarge=enlarge) for picture in pictures]
     return [one for [one] in asker.annotate(views)]
 
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import onnx
 import pytest
 import yaml
-from limner.model.annotator import Sight, View
-from limner.model.views import look
+from limner.model.annotator import InputSpec, View
+from limner.model.views import read_view
 from limner.readers.geometry import Box, Placement
 from limner.readers.image import Channel, ImageInfo
 from limner.readers.regions import Grid, cut
@@ -151,7 +151,7 @@ def views(picture: Callable[..., Picture]) -> list[View]:
     image = picture(pixels)
     as_it_is = Stretch(("red", "green", "blue"), (0.0, 0.0, 0.0), (255.0, 255.0, 255.0), "as it is")
     regions = cut(Grid("rossi-jane", image.info.size, (1.0, 1.0)), tile=32, halo=0, hd_num=4, overlap=0)
-    return [look(image, region, Sight(tile=32, overall=True), stretch=as_it_is) for region in regions]
+    return [read_view(image, region, InputSpec(tile=32, overall=True), stretch=as_it_is) for region in regions]
 
 
 @pytest.fixture(scope="session")
@@ -174,13 +174,13 @@ def use(picture: Callable[..., Picture]) -> Callable[[object], None]:
         assert subject.identity
         assert subject.labels is not None
         assert subject.colours is not None
-        sight = subject.sight(image.info)
-        subject.check([sight])
+        spec = subject.input_spec(image.info)
+        subject.check([spec])
         subject.load()
-        if sight.tile <= 256:
-            region = next(iter(cut(Grid("p", image.info.size, (1.0, 1.0)), tile=sight.tile, halo=sight.halo, hd_num=1)))
-            bands = sight.bands or ("red", "green", "blue")
+        if spec.tile <= 256:
+            region = next(iter(cut(Grid("p", image.info.size, (1.0, 1.0)), tile=spec.tile, halo=spec.halo, hd_num=1)))
+            bands = spec.bands or ("red", "green", "blue")
             opened = picture(pixels[..., : len(bands)], bands=bands)
-            subject.annotate([look(opened, region, sight, stretch=plain)])
+            subject.annotate([read_view(opened, region, spec, stretch=plain)])
 
     return ask

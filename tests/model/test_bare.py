@@ -13,7 +13,7 @@ import pytest
 import torch
 from limner.model.checkpoints.loading import tensor
 from limner.model.clip.annotator import ZeroShot
-from limner.model.clip.network import Contrastive
+from limner.model.clip.network import ClipNetwork
 from limner.model.clip.openclip_files import MERGES, find_openclip
 from limner.model.clip.openclip_load import load_words, read_weights
 from limner.model.clip.openclip_state_dict import find_bare
@@ -83,9 +83,9 @@ def test_the_numbers_are_openclips(writer: str, name: str, tiny_clip: Path, tmp_
     write(weights(tiny_clip, name), tmp_path / file)
     want, prompts = golden(tiny_clip)
     found = find_bare(str(tmp_path / file), name, tokenizer=str(tiny_clip / "merges.txt.gz"))
-    model = Contrastive(found, prompts, ("{}",))
+    model = ClipNetwork(found, prompts, ("{}",))
     for i, picture in enumerate(want[f"{name.removesuffix('-quickgelu')} pictures"]):
-        assert model.look(picture) == pytest.approx(want[f"{name} image"][i], abs=2e-6)
+        assert model.encode_image(picture) == pytest.approx(want[f"{name} image"][i], abs=2e-6)
         assert model(picture) == pytest.approx(want[f"{name} chances"][i], abs=2e-6)
 
 
@@ -115,7 +115,7 @@ def test_a_folder_of_openclips_says_the_same(tiny_clip: Path, bare: Path, tmp_pa
     assert other is not None
     assert (other.tile, other.mean, other.std) == (one.tile, one.mean, one.std)
     pictures, prompts = golden(tiny_clip)[0]["tiny pictures"], ["farmer\u2019s field", "Water &amp; land"]
-    ours, theirs = (Contrastive(found, prompts, ("{}",))(pictures[0]) for found in (one, other))
+    ours, theirs = (ClipNetwork(found, prompts, ("{}",))(pictures[0]) for found in (one, other))
     assert np.array_equal(ours, theirs)
     assert {"open_clip_config.json", MERGES} < set(other.files.digests())
 
@@ -237,7 +237,7 @@ def test_the_tokenizer_lies_beside_it_or_is_named(bare: Path, tiny_clip: Path, z
     zoo.openclip(tmp_path / "other")  # whose tokenizer knows a dozen words
     other = find_bare(str(bare), "tiny", tokenizer=str(tmp_path / "other"))
     with pytest.raises(ModelError, match="must begin and end a text with the tokens 702 and 703"):
-        Contrastive(other, ("a", "b"), ("{}",))
+        ClipNetwork(other, ("a", "b"), ("{}",))
 
 
 def test_a_tokenizer_as_transformers_saves_it_will_do(bare: Path, tiny_clip: Path, tmp_path: Path) -> None:
@@ -247,13 +247,13 @@ def test_a_tokenizer_as_transformers_saves_it_will_do(bare: Path, tiny_clip: Pat
     assert other.open_clip is not None
     assert other.open_clip.tokenizer == tmp_path / "words"
     picture, prompts = golden(tiny_clip)[0]["tiny pictures"][0], ["farmer\u2019s field", "ΟΔΟΣ"]
-    ours, theirs = (Contrastive(one, prompts, ("{}",))(picture) for one in (found, other))
+    ours, theirs = (ClipNetwork(one, prompts, ("{}",))(picture) for one in (found, other))
     assert np.array_equal(ours, theirs)
 
 
 def test_a_text_is_never_cut(bare: Path) -> None:
     with pytest.raises(RequestError, match="fit into the 24 tokens"):
-        Contrastive(find_bare(str(bare), "tiny"), ("a", "forest " * 12), ("{}",))
+        ClipNetwork(find_bare(str(bare), "tiny"), ("a", "forest " * 12), ("{}",))
 
 
 def test_it_is_an_encoder_too(bare: Path, tiny_clip: Path) -> None:
@@ -277,7 +277,7 @@ def test_a_folder_of_openclips_is_an_encoder(zoo: ModuleType, tmp_path: Path) ->
     picture = np.random.default_rng(2).integers(0, 255, (32, 32, 3)).astype(np.uint8)
     found = find_openclip(str(tmp_path), fetch=False)
     assert found is not None
-    want = Contrastive(found, ("cat", "dog"), ("{}",)).look(picture)
+    want = ClipNetwork(found, ("cat", "dog"), ("{}",)).encode_image(picture)
     (tmp_path / "tokenizer.json").unlink()
     for source in (str(tmp_path), f"zero-shot:{tmp_path}"):
         encoder = find_encoder(source)

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from limner.model.annotator import Answer, Sight, View
+from limner.model.annotator import Answer, InputSpec, View
 from limner.model.contract import check_annotator
 from limner.model.views import kept_tiles
 from limner.readers.geometry import Box, Placement
@@ -77,12 +77,12 @@ class Toy:
         self.labels = ("a", "a") if self.how == "labels" else ("bright",)
         self.colours = {"bright": "red" if self.how == "colours" else "#ff0000"}
 
-    def sight(self, info: ImageInfo) -> Sight:
+    def input_spec(self, info: ImageInfo) -> InputSpec:
         del info
-        return Sight(tile=32)
+        return InputSpec(tile=32)
 
-    def check(self, sights: Sequence[Sight]) -> None:
-        assert sights
+    def check(self, specs: Sequence[InputSpec]) -> None:
+        assert specs
 
     def load(self) -> None: ...
 
@@ -147,11 +147,11 @@ class Silent:
     labels = ()
     colours = {}  # noqa: RUF012 - as plug-ins write it
 
-    def sight(self, info: ImageInfo) -> Sight:
+    def input_spec(self, info: ImageInfo) -> InputSpec:
         del info
-        return Sight(tile=16)
+        return InputSpec(tile=16)
 
-    def check(self, sights: Sequence[Sight]) -> None: ...
+    def check(self, specs: Sequence[InputSpec]) -> None: ...
 
     def load(self) -> None: ...
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from limner.model.checkpoints.transformers_files import find_checkpoint
-from limner.model.clip.network import Contrastive, tensor
+from limner.model.clip.network import ClipNetwork, tensor
 from limner.readers.errors import ModelError, RequestError
 from PIL import Image
 from transformers import AutoTokenizer, CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
@@ -63,7 +63,7 @@ def test_probabilities_are_the_models_own(checkpoints: Make, family: str) -> Non
     folder = checkpoints(family)
     shown = pictures(4)
     expected = by_the_book(family, folder, shown, [f"a photo of {label}." for label in LABELS])
-    network = Contrastive(find_checkpoint(str(folder), fetch=False), LABELS, ["a photo of {}."])
+    network = ClipNetwork(find_checkpoint(str(folder), fetch=False), LABELS, ["a photo of {}."])
     found = np.stack([network(picture) for picture in shown])
     assert np.ptp(expected) > 0.05  # else the comparison would say nothing
     assert np.abs(found - expected).max() < 1e-4
@@ -86,23 +86,23 @@ def test_several_templates_are_averaged_as_features(checkpoints: Make) -> None:
             rows.append(mean / mean.norm())
         seen = model.get_image_features(tensor(shown, checkpoint)).pooler_output[0]
         logits = torch.stack(rows) @ (seen / seen.norm()) * model.logit_scale.exp()
-    found = Contrastive(checkpoint, LABELS, templates)(shown[0])
+    found = ClipNetwork(checkpoint, LABELS, templates)(shown[0])
     assert np.abs(found - logits.softmax(dim=0).numpy()).max() < 1e-4
-    assert np.abs(found - Contrastive(checkpoint, LABELS, templates[:1])(shown[0])).max() > 1e-3
+    assert np.abs(found - ClipNetwork(checkpoint, LABELS, templates[:1])(shown[0])).max() > 1e-3
 
 
 def test_a_pickled_checkpoint_gives_the_same_and_cannot_run_code(checkpoints: Make, tmp_path: Path) -> None:
     folder = checkpoints("clip")
-    safe = Contrastive(find_checkpoint(str(folder), fetch=False), LABELS, ["{}"])(pictures(1)[0])
+    safe = ClipNetwork(find_checkpoint(str(folder), fetch=False), LABELS, ["{}"])(pictures(1)[0])
     weights = CLIPModel.from_pretrained(folder).state_dict()
     (folder / "model.safetensors").unlink()
     torch.save(weights, folder / "pytorch_model.bin")
-    pickled = Contrastive(find_checkpoint(str(folder), fetch=False), LABELS, ["{}"])(pictures(1)[0])
+    pickled = ClipNetwork(find_checkpoint(str(folder), fetch=False), LABELS, ["{}"])(pictures(1)[0])
     assert np.abs(safe - pickled).max() < 1e-6
     mark = tmp_path / "was-here"
     torch.save({"logit_scale": Planted(mark)}, folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match="must be whole"):
-        Contrastive(find_checkpoint(str(folder), fetch=False), LABELS, ["{}"])
+        ClipNetwork(find_checkpoint(str(folder), fetch=False), LABELS, ["{}"])
     assert not mark.exists()
 
 
@@ -126,7 +126,7 @@ def test_code_beside_a_checkpoint_is_never_run(checkpoints: Make, tmp_path: Path
     ):
         text = (folder / name).read_text()
         (folder / name).write_text(text.replace("{", f'{{"auto_map": {{{classes}}},', 1))
-    Contrastive(find_checkpoint(str(folder), fetch=False), LABELS, ["{}"])
+    ClipNetwork(find_checkpoint(str(folder), fetch=False), LABELS, ["{}"])
     assert not mark.exists()
 
 
@@ -137,14 +137,14 @@ def test_an_absent_weight_is_not_made_up(checkpoints: Make) -> None:
     (folder / "model.safetensors").unlink()
     torch.save(kept, folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"every weight.*visual_projection\.weight"):
-        Contrastive(find_checkpoint(str(folder), fetch=False), LABELS, ["{}"])
+        ClipNetwork(find_checkpoint(str(folder), fetch=False), LABELS, ["{}"])
 
 
 @pytest.mark.parametrize("family", ["clip", "siglip"])
 def test_a_prompt_is_never_cut_off(checkpoints: Make, family: str) -> None:
     checkpoint = find_checkpoint(str(checkpoints(family)), fetch=False)
     with pytest.raises(RequestError, match=r"fit into the 16 tokens.*found: 2\d tokens"):
-        Contrastive(checkpoint, ["cat " * 20, "dog"], ["{}"])
+        ClipNetwork(checkpoint, ["cat " * 20, "dog"], ["{}"])
 
 
 def test_a_tokenizer_of_another_checkpoint_is_noticed(checkpoints: Make) -> None:
@@ -153,7 +153,7 @@ def test_a_tokenizer_of_another_checkpoint_is_noticed(checkpoints: Make) -> None
     (folder / "tokenizer.json").write_text(text.replace('"dog": 8', '"dog": 800'))
     assert text != (folder / "tokenizer.json").read_text()
     with pytest.raises(ModelError, match="its tokenizer must know no more"):
-        Contrastive(find_checkpoint(str(folder), fetch=False), LABELS, ["{}"])
+        ClipNetwork(find_checkpoint(str(folder), fetch=False), LABELS, ["{}"])
 
 
 def test_the_default_picture_size_is_transformers_own() -> None:

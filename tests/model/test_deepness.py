@@ -24,12 +24,12 @@ INFO = ImageInfo("map", "raster", (100, 80), CHANNELS, Placement.pixels(), id="m
 
 def show(one: Deepness, pixels: npt.NDArray[np.uint8]) -> View:
     """A picture as large as a tile."""
-    sight = one.sight(INFO)
-    side = sight.tile
-    (region,) = cut(Grid("map", (side, side), (1.0, 1.0)), tile=side, halo=sight.halo)
+    spec = one.input_spec(INFO)
+    side = spec.tile
+    (region,) = cut(Grid("map", (side, side), (1.0, 1.0)), tile=side, halo=spec.halo)
     everywhere = np.ones((side, side), dtype=np.bool_)
-    grid = TileGrid.exact(1, 1, tile=side, overlap=2 * sight.halo)
-    return View(region, sight, grid, pixels[None], everywhere[None], everywhere)
+    grid = TileGrid.exact(1, 1, tile=side, overlap=2 * spec.halo)
+    return View(region, spec, grid, pixels[None], everywhere[None], everywhere)
 
 
 def stripes(side: int) -> npt.NDArray[np.uint8]:
@@ -43,8 +43,8 @@ def stripes(side: int) -> npt.NDArray[np.uint8]:
 def test_segmentation(zoo: ModuleType, tmp_path: Path) -> None:
     one = make_plugin(Deepness, {"checkpoint": str(zoo.segmentor(tmp_path / "a.onnx"))})
     assert one.labels == ("park", "lake")
-    sight = one.sight(INFO)
-    assert (sight.tile, sight.halo, sight.resolution, sight.unit, sight.bands) == (32, 4, 10.0, "m", None)
+    spec = one.input_spec(INFO)
+    assert (spec.tile, spec.halo, spec.resolution, spec.unit, spec.bands) == (32, 4, 10.0, "m", None)
     [answers] = one.annotate([show(one, stripes(32))])
     found = {answer.label: answer for answer in answers}
     assert {label: answer.geometry.bounds for label, answer in found.items() if answer.geometry} == {
@@ -138,34 +138,34 @@ def test_metadata_that_cannot_be_is_named(
     changes: dict[str, object], words: str, zoo: ModuleType, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError, match=words):
-        make_plugin(Deepness, {"checkpoint": str(zoo.segmentor(tmp_path / "a.onnx", **changes))}).sight(INFO)
+        make_plugin(Deepness, {"checkpoint": str(zoo.segmentor(tmp_path / "a.onnx", **changes))}).input_spec(INFO)
 
 
 def test_what_the_file_leaves_open_can_be_said(zoo: ModuleType, tmp_path: Path) -> None:
     path = zoo.segmentor(tmp_path / "a.onnx", tile=None, model_type=None, resolution=None, tiles_overlap=None)
     one = make_plugin(Deepness, {"checkpoint": str(path), "tile": "48", "model_type": "segmentor", "halo": "3"})
-    sight = one.sight(INFO)
-    assert (sight.tile, sight.halo, sight.resolution) == (48, 3, None)
+    spec = one.input_spec(INFO)
+    assert (spec.tile, spec.halo, spec.resolution) == (48, 3, None)
     ([park, *_],) = one.annotate([show(one, stripes(48))])
     assert park.geometry is not None
     written = make_plugin(Deepness, {"checkpoint": str(zoo.segmentor(tmp_path / "b.onnx", tile=None, tile_size=40))})
-    assert written.sight(INFO).tile == 40
+    assert written.input_spec(INFO).tile == 40
     old = zoo.segmentor(tmp_path / "c.onnx", class_names=None, names="{0: 'background', 1: 'x', 2: 'y'}")
     assert make_plugin(Deepness, {"checkpoint": str(old)}).labels == ("x", "y")
 
 
 def test_other_bands_and_other_files_are_refused(zoo: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="write a model card"):
-        make_plugin(Deepness, {"checkpoint": str(zoo.detector(tmp_path / "a.onnx", channels=4))}).sight(INFO)
+        make_plugin(Deepness, {"checkpoint": str(zoo.detector(tmp_path / "a.onnx", channels=4))}).input_spec(INFO)
     with pytest.raises(ModelError, match="det_type"):
         make_plugin(
             Deepness, {"checkpoint": str(zoo.detector(tmp_path / "b.onnx", det_type="YOLO_Ultralytics_obb"))}
-        ).sight(INFO)
+        ).input_spec(INFO)
     (tmp_path / "c.onnx").write_bytes(b"not a network")
     with pytest.raises(ModelError, match="ONNX network"):
-        make_plugin(Deepness, {"checkpoint": str(tmp_path / "c.onnx")}).sight(INFO)
+        make_plugin(Deepness, {"checkpoint": str(tmp_path / "c.onnx")}).input_spec(INFO)
     with pytest.raises(ModelError, match="must have a readable"):
-        make_plugin(Deepness, {"checkpoint": str(tmp_path / "d.onnx")}).sight(INFO)
+        make_plugin(Deepness, {"checkpoint": str(tmp_path / "d.onnx")}).input_spec(INFO)
     logits = make_plugin(Deepness, {"checkpoint": str(zoo.segmentor(tmp_path / "e.onnx", last="Identity"))})
     with pytest.raises(ModelError, match="scores must be from 0 to 1"):
         logits.annotate([show(logits, stripes(32))])
@@ -183,4 +183,4 @@ def test_a_network_without_an_input_or_output_is_refused(zoo: ModuleType, tmp_pa
     made.graph.ClearField(side)
     onnx.save(made, tmp_path / "a.onnx")
     with pytest.raises(ModelError, match=f" 0 {side}s"):
-        make_plugin(Deepness, {"checkpoint": str(tmp_path / "a.onnx")}).sight(INFO)
+        make_plugin(Deepness, {"checkpoint": str(tmp_path / "a.onnx")}).input_spec(INFO)

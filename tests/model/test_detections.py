@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from limner.model.annotator import Answer, Sight, View
-from limner.model.detection.tile_detections import Detection, merge, sightings, suppress
+from limner.model.annotator import Answer, InputSpec, View
+from limner.model.detection.tile_detections import Detection, merge, suppress, tile_detections
 from limner.model.finding import Finding
-from limner.model.image_coordinates import lift
+from limner.model.image_coordinates import to_image_coordinates
 from limner.model.merging import join
 from limner.model.tiling import TileGrid
 from limner.model.views import core_window
@@ -64,7 +64,7 @@ class Cutting:
         valid = np.stack([canvas[y0:y1, x0:x1] for x0, y0, x1, y1 in grid.boxes()])
         wanted = np.zeros_like(canvas)
         wanted[core_window(region)] = canvas[core_window(region)]
-        return View(region, Sight(self.tile, self.halo), grid, places[:, None, None], valid, wanted)
+        return View(region, InputSpec(self.tile, self.halo), grid, places[:, None, None], valid, wanted)
 
 
 def perfect(scene: Scene, tile: int, rng: np.random.Generator) -> Callable[..., Iterable[Detection]]:
@@ -88,8 +88,8 @@ def seen(cutting: Cutting, scene: Scene, rng: np.random.Generator) -> list[Findi
     found: list[Finding] = []
     for region in cutting.regions:
         view = cutting.view(region)
-        for answer in sightings(view, detector, threshold=0.0):
-            told = json.dumps(lift(answer, view).to_json())
+        for answer in tile_detections(view, detector, threshold=0.0):
+            told = json.dumps(to_image_coordinates(answer, view).to_json())
             found.append(Finding.from_json(json.loads(told)))
     return [found[i] for i in rng.permutation(len(found))]
 
@@ -269,7 +269,7 @@ def test_boxes_are_kept_within_tile_and_picture() -> None:
         faint = [Detection("a", score, (0, 0, 9, 9)) for score in (0.29994, 0.29996)]
         return [Detection("a", 0.56789, corners) for corners in ends] + faint
 
-    found = [lift(answer, view) for answer in sightings(view, detect, threshold=0.3)]
+    found = [to_image_coordinates(answer, view) for answer in tile_detections(view, detect, threshold=0.3)]
     assert [(one.geometry.bounds, one.score) for one in found] == [((24, 2, 50, 20), 0.5679), ((24, 0, 33, 9), 0.3)]
     assert [finding.seen for finding in found] == [(24, 0, 50, 20)] * 2
 
@@ -284,10 +284,10 @@ def test_nothing_is_asked_about_a_tile_without_anything_wanted() -> None:
         return []
 
     view.wanted[:, :27] = False
-    sightings(view, detect, threshold=0.0)
+    tile_detections(view, detect, threshold=0.0)
     assert asked == [0.0, 24.0]
     view.wanted[:, :28] = False  # where the second tile's share begins
-    sightings(view, detect, threshold=0.0)
+    tile_detections(view, detect, threshold=0.0)
     assert asked == [0.0, 24.0, 24.0]
 
 
@@ -296,7 +296,7 @@ def test_a_box_without_a_window_of_its_own_was_seen_in_the_whole_region() -> Non
     region = cutting.regions[1]
     answer = Answer("a", box(0, 0, 5, 5), "box")
     c, r = region.columns, region.rows
-    assert lift(answer, cutting.view(region)).seen == (
+    assert to_image_coordinates(answer, cutting.view(region)).seen == (
         2 * c.start,
         2 * r.start,
         min(200, 2 * c.stop),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from limner.model.checkpoints.transformers_files import find_checkpoint
-from limner.model.clip.network import Contrastive
+from limner.model.clip.network import ClipNetwork
 from limner.model.probe.encoders import ColourEncoder, encode, find_encoder, same_encoder
 from limner.model.vlm.fourkhd.network import FourKhd, FourKhdConfig
 from limner.model.vlm.fourkhd.sizes import LINEARS, LanguageSizes, Plora, Sizes, VisionSizes
@@ -54,10 +54,10 @@ def test_colour_of_native_bands_sees_physical_values() -> None:
 def test_an_image_text_checkpoint_sees_what_zero_shot_sees(checkpoints: Make, family: str) -> None:
     folder = checkpoints(family)
     encoder = find_encoder(str(folder))
-    words = Contrastive(find_checkpoint(str(folder), fetch=False), ["cat", "dog"], ["a {}"])
+    words = ClipNetwork(find_checkpoint(str(folder), fetch=False), ["cat", "dog"], ["a {}"])
     found = encoder(PICTURE, ALL)
     assert encoder.tile == 32
-    assert np.array_equal(found, words.look(PICTURE))
+    assert np.array_equal(found, words.encode_image(PICTURE))
     assert np.linalg.norm(found) == pytest.approx(1.0, abs=1e-5)
     assert np.array_equal(words(PICTURE), words.compare(found))
     assert find_encoder(f"zero-shot:{folder}").identity == encoder.identity

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from limner.model.annotator import Answer, Sight, View
+from limner.model.annotator import Answer, InputSpec, View
 from limner.model.tiling import join_tiles
 from limner.model.vlm import http_client
-from limner.model.vlm.annotator import Asker
+from limner.model.vlm.annotator import VlmAnnotator
 from limner.model.vlm.backend import CUT
-from limner.model.vlm.server import Endpoint, EndpointAnnotator
+from limner.model.vlm.server import EndpointAnnotator, EndpointBackend
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.image import Image
 from limner.readers.options import make_plugin
@@ -34,7 +34,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_client, "BACKOFF", 0.01)
 
 
-def make(server: Server, **options: str) -> Asker:
+def make(server: Server, **options: str) -> VlmAnnotator:
     return make_plugin(
         EndpointAnnotator, {"checkpoint": server.url, "served": "seer", "tile": "32", "fetch": "false", **options}
     )
@@ -74,7 +74,7 @@ def test_it_is_installed() -> None:
 
 def test_nothing_is_asked_before_it_must(model_server: Server, views: list[View]) -> None:
     asker = make(model_server)
-    assert asker.sight(None) == Sight(tile=32)  # type: ignore[arg-type]
+    assert asker.input_spec(None) == InputSpec(tile=32)  # type: ignore[arg-type]
     assert asker.labels == ("description",)
     assert model_server.asked == []
     asker.check([])
@@ -102,7 +102,7 @@ def test_a_description_of_the_canvas(model_server: Server, views: list[View]) ->
 
 def test_a_description_of_tiles_after_their_global_view(model_server: Server, views: list[View]) -> None:
     asker = make(model_server, views="tiles", detail="low")
-    assert asker.sight(None) == Sight(tile=32, overall=True)  # type: ignore[arg-type]
+    assert asker.input_spec(None) == InputSpec(tile=32, overall=True)  # type: ignore[arg-type]
     asker.annotate(views[:1])
     [body] = model_server.questions
     urls, _ = parts(body)
@@ -314,4 +314,4 @@ def test_options_that_cannot_be(options: dict[str, str], why: str) -> None:
 
 def test_a_ruler_needs_its_unit(model_server: Server, views: list[View]) -> None:
     with pytest.raises(RequestError, match="boxes=pixels"):
-        Endpoint(EndpointAnnotator.Options(checkpoint=model_server.url)).ruler(views[0])
+        EndpointBackend(EndpointAnnotator.Options(checkpoint=model_server.url)).box_format(views[0])

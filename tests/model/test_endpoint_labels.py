@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from limner.model.annotator import Answer, View
-from limner.model.vlm.annotator import Asker
+from limner.model.vlm.annotator import VlmAnnotator
 from limner.model.vlm.server import EndpointAnnotator
 from limner.readers.errors import ModelError
 from limner.readers.options import make_plugin
@@ -16,7 +16,7 @@ Server = Any  # of conftest, which tests cannot import
 Json = Any
 
 
-def make(server: Server, **options: str) -> Asker:
+def make(server: Server, **options: str) -> VlmAnnotator:
     return make_plugin(
         EndpointAnnotator, {"checkpoint": server.url, "served": "seer", "tile": "32", "fetch": "false", **options}
     )

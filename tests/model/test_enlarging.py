@@ -8,10 +8,10 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from limner.model.annotator import Answer, Sight
-from limner.model.image_coordinates import lift
+from limner.model.annotator import Answer, InputSpec
+from limner.model.image_coordinates import to_image_coordinates
 from limner.model.tiling import TileGrid, cut_tiles, join_tiles, lay
-from limner.model.views import core_window, cover, kept_share, look, on_region
+from limner.model.views import core_window, cover, kept_share, on_region, read_view
 from limner.readers.image import Image as OpenImage
 from limner.readers.regions import Grid, Region, cut
 from limner.readers.render import Stretch
@@ -33,12 +33,12 @@ def test_a_small_picture_becomes_the_released_canvas(picture: Make, name: str) -
     expected = np.asarray(Image.open(GOLDEN / f"{name}_hd_rgb.png").convert("RGB"))
     image = picture(source, bands=("red", "green", "blue"))
     [region] = regions(image.info.size, 336, HD_NUM[name])
-    view = look(image, region, Sight(tile=336, overall=True, enlarge=HD_NUM[name]), stretch=PLAIN)
+    view = read_view(image, region, InputSpec(tile=336, overall=True, enlarge=HD_NUM[name]), stretch=PLAIN)
     canvas = join_tiles(view.tiles, view.grid)
     assert np.abs(canvas.astype(int) - expected).max() <= (0 if Image.__version__.startswith("13.") else 1)
     assert (view.wanted == (view.valid.any() & join_tiles(view.valid, view.grid))).all()
     assert kept_share(view) == 1
-    plain = look(image, region, Sight(tile=336, overall=True), stretch=PLAIN)
+    plain = read_view(image, region, InputSpec(tile=336, overall=True), stretch=PLAIN)
     assert plain.grid.size == (336, 336)  # unasked, nothing is enlarged
     assert (plain.tiles[0][: source.shape[0], : source.shape[1]] == source).all()
 
@@ -60,7 +60,7 @@ def test_each_pixel_counts_once_and_where_it_is(
     found = np.zeros(size, dtype=int)
     whole = 0.0
     for region in regions(image.info.size, 16, hd_num, overlap):
-        view = look(image, region, Sight(tile=16, overall=True, enlarge=hd_num), stretch=PLAIN, area=area)
+        view = read_view(image, region, InputSpec(tile=16, overall=True, enlarge=hd_num), stretch=PLAIN, area=area)
         assert view.grid.cols * view.grid.rows <= hd_num
         rows, columns = core_window(region)
         kept = on_region(view.wanted, view)
@@ -80,12 +80,12 @@ def test_what_is_seen_on_the_canvas_is_found_in_the_picture(picture: Make, size:
     width, height = size
     image = picture(np.zeros((height, width, 3), dtype=np.uint8), bands=("red", "green", "blue"))
     for region in regions(size, 56, 9):
-        view = look(image, region, Sight(tile=56, overall=True, enlarge=9), stretch=PLAIN)
+        view = read_view(image, region, InputSpec(tile=56, overall=True, enlarge=9), stretch=PLAIN)
         core = region.core
         corners = np.array([[core.x0 + 1.25, core.y0 + 2.5], [core.x1 - 1.5, core.y1 - 0.75]])
         canvas = view.grid.to_canvas(corners - (region.columns.start, region.rows.start))
         seen = Answer("thing", shapely.box(*canvas[0], *canvas[1]), "box")
-        assert lift(seen, view).geometry.bounds == pytest.approx(tuple(corners.ravel()), abs=1e-9)
+        assert to_image_coordinates(seen, view).geometry.bounds == pytest.approx(tuple(corners.ravel()), abs=1e-9)
 
 
 def test_tiles_join_to_the_canvas_they_were_cut_from() -> None:

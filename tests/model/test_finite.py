@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from limner.model.annotator import Answer, Sight, View
-from limner.model.class_maps import areas
-from limner.model.detection.tile_detections import Detection, sightings
+from limner.model.annotator import Answer, InputSpec, View
+from limner.model.class_maps import class_map_to_polygons
+from limner.model.detection.tile_detections import Detection, tile_detections
 from limner.model.finite import require_choice, require_finite, require_shares, softmax
-from limner.model.image_coordinates import lift
+from limner.model.image_coordinates import to_image_coordinates
 from limner.model.probe.head import Head
 from limner.model.tiling import TileGrid
 from limner.model.vlm.backend import CUT
@@ -27,7 +27,7 @@ def view() -> View:
     (region,) = cut(Grid("map", (SIDE, SIDE), (1.0, 1.0)), tile=SIDE, halo=0)
     everywhere = np.ones((SIDE, SIDE), dtype=np.bool_)
     grid = TileGrid.exact(1, 1, tile=SIDE)
-    return View(region, Sight(SIDE), grid, np.zeros((1, SIDE, SIDE, 3), np.uint8), everywhere[None], everywhere)
+    return View(region, InputSpec(SIDE), grid, np.zeros((1, SIDE, SIDE, 3), np.uint8), everywhere[None], everywhere)
 
 
 @pytest.mark.parametrize("kind", [np.array, torch.tensor], ids=["array", "tensor"])
@@ -73,9 +73,9 @@ def test_shares_are_from_0_to_1() -> None:
 def test_detections_that_cannot_be(view: View, score: float, corners: Any, say: str) -> None:  # noqa: ANN401 - four numbers
     one = Detection("ship", score, corners)
     with pytest.raises(ModelError, match=say):
-        sightings(view, lambda *_: [one], threshold=0.5, of="network n")
+        tile_detections(view, lambda *_: [one], threshold=0.5, of="network n")
     unlikely = Detection("ship", 0.1, corners)
-    assert sightings(view, lambda *_: [unlikely], threshold=0.5) == []
+    assert tile_detections(view, lambda *_: [unlikely], threshold=0.5) == []
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3.0, -2.0])
@@ -83,7 +83,7 @@ def test_class_maps(view: View, value: float) -> None:
     values = np.zeros((SIDE, SIDE, 2), dtype=np.float32)
     values[3, 4, 1] = value
     with pytest.raises(ModelError, match="network n"):
-        areas(view, lambda *_: values, lambda scores: scores, classes=("a", "b"), network="n")
+        class_map_to_polygons(view, lambda *_: values, lambda scores: scores, classes=("a", "b"), network="n")
 
 
 def test_heads() -> None:
@@ -103,7 +103,7 @@ def test_heads() -> None:
 )
 def test_no_annotator_of_anybody_gets_them_into_a_report(view: View, answer: Answer) -> None:
     with pytest.raises(ModelError, match="must be finite"):
-        lift(answer, view)
+        to_image_coordinates(answer, view)
 
 
 def test_a_free_text_is_marked_where_it_was_cut() -> None:

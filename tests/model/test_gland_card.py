@@ -12,10 +12,10 @@ from limner.model.annotator import Fitting
 from limner.model.checkpoints.cards import find_card, read_card
 from limner.model.checkpoints.weights import locate
 from limner.model.class_map_polygons import polygonise
-from limner.model.image_coordinates import lift
+from limner.model.image_coordinates import to_image_coordinates
 from limner.model.merging import join
 from limner.model.segmentation.annotator import Segmenter
-from limner.model.views import look
+from limner.model.views import read_view
 from limner.readers.contract import scan_with
 from limner.readers.errors import ModelError
 from limner.readers.geometry import Placement
@@ -40,14 +40,14 @@ def slide(*, common: bool = True, dtype: str = "uint8") -> ImageInfo:
 
 def test_it_sees_colours_of_8_bits_and_waits_for_the_overview() -> None:
     segmenter = make_plugin(Segmenter, {"model": "gland"})
-    sight = segmenter.sight(slide())
-    assert (sight.bands, sight.resolution, sight.unit, sight.fitted) == (None, 2.0, "um", "")
+    spec = segmenter.input_spec(slide())
+    assert (spec.bands, spec.resolution, spec.unit, spec.fitted) == (None, 2.0, "um", "")
     assert isinstance(segmenter, Fitting)
     assert segmenter.labels == ("lumen", "epithelium")
     with pytest.raises(ModelError, match="8 bits"):
-        segmenter.sight(slide(dtype="uint16"))
+        segmenter.input_spec(slide(dtype="uint16"))
     with pytest.raises(ModelError, match="missing: red, green, blue"):
-        segmenter.sight(slide(common=False))
+        segmenter.input_spec(slide(common=False))
 
 
 def test_where_weights_come_from_does_not_change_a_cards_digest_and_what_they_are_does() -> None:
@@ -87,16 +87,16 @@ def test_glands_of_a_real_prostate(shared_data: Path) -> None:
     with PyramidReader().open(info) as image:
         seen = read_overview(image, limit=overview_limit(info, 2.0))
         tissue = find_tissue(seen.pixels, seen.valid, microns=(2.0, 2.0))
-        sight = segmenter.fit(segmenter.sight(info), seen.pixels, tissue.mask, seen.valid)
-        assert "Macenko" in sight.fitted
+        spec = segmenter.fit(segmenter.input_spec(info), seen.pixels, tissue.mask, seen.valid)
+        assert "Macenko" in spec.fitted
         area = outline(tissue.mask, seen.scale)
         assert isinstance(area, BaseGeometry)
         stretch = fit_stretch(seen.pixels, seen.valid, image.channels)
         found = []
-        for region in cut(Grid("prostate", info.size, (4.0, 4.0)), tile=sight.tile, halo=sight.halo, hd_num=1):
-            view = look(image, region, sight, stretch=stretch, area=area)
+        for region in cut(Grid("prostate", info.size, (4.0, 4.0)), tile=spec.tile, halo=spec.halo, hd_num=1):
+            view = read_view(image, region, spec, stretch=stretch, area=area)
             [answers] = segmenter.annotate([view])
-            found += [lift(answer, view) for answer in answers]
+            found += [to_image_coordinates(answer, view) for answer in answers]
     joined = join(found)
     share = {
         label: sum(f.geometry.area for f in joined if f.label == label) / (2500 * 2500)

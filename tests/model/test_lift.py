@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from limner.model.annotator import Answer, Sight, View
+from limner.model.annotator import Answer, InputSpec, View
 from limner.model.finding import Finding
-from limner.model.image_coordinates import lift
+from limner.model.image_coordinates import to_image_coordinates
 from limner.model.tiling import TileGrid
 from limner.readers.errors import ModelError
 from limner.readers.regions import Grid, Region, cut
@@ -18,7 +18,9 @@ from shapely.geometry import box
 def view(region: Region, grid: TileGrid | None = None) -> View:
     """An empty view: lifting looks at no pixel."""
     exact = TileGrid.exact(*region.tiles, tile=region.size[0] // region.tiles[0])
-    return View(region, Sight(10), grid or exact, np.zeros((0,)), np.zeros((0,), np.bool_), np.zeros((0,), np.bool_))
+    return View(
+        region, InputSpec(10), grid or exact, np.zeros((0,)), np.zeros((0,), np.bool_), np.zeros((0,), np.bool_)
+    )
 
 
 def regions(size: tuple[int, int], scale: float, *, overlap: int = 0) -> list[Region]:
@@ -26,7 +28,7 @@ def regions(size: tuple[int, int], scale: float, *, overlap: int = 0) -> list[Re
 
 
 def on(region: Region, *canvas: float, kind: str = "area") -> Finding:
-    return lift(Answer("a", box(*canvas), kind, 0.5), view(region))  # pyright: ignore[reportArgumentType] - a test
+    return to_image_coordinates(Answer("a", box(*canvas), kind, 0.5), view(region))  # pyright: ignore[reportArgumentType] - a test
 
 
 def test_a_square_lands_where_it_was_seen() -> None:
@@ -75,7 +77,7 @@ def test_the_last_grid_line_is_the_rim_even_where_the_scale_falls_short() -> Non
 
 def test_an_answer_without_geometry_is_about_the_core() -> None:
     second = regions((25, 12), 1.0, overlap=4)[1]
-    found = lift(Answer("sea", None, "region", None, text="water", notes={"why": "blue"}), view(second))
+    found = to_image_coordinates(Answer("sea", None, "region", None, text="water", notes={"why": "blue"}), view(second))
     core = second.core
     assert found.geometry.equals(box(core.x0, core.y0, core.x1, core.y1))
     assert (found.label, found.kind, found.score, found.text) == ("sea", "region", None, "water")
@@ -87,4 +89,4 @@ def test_a_fitted_canvas_is_unfitted_first() -> None:
     (region,) = regions((20, 10), 1.0)
     grid = TileGrid.fit(20, 10, hd_num=6)
     answer = Answer("a", box(*grid.to_canvas([[2, 3], [5, 7]]).ravel()[:4].tolist()), "box", None)
-    assert lift(answer, view(region, grid)).geometry.bounds == pytest.approx((2, 3, 5, 7), abs=1e-9)
+    assert to_image_coordinates(answer, view(region, grid)).geometry.bounds == pytest.approx((2, 3, 5, 7), abs=1e-9)

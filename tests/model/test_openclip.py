@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from limner.model.clip.annotator import ZeroShot
-from limner.model.clip.network import Contrastive
+from limner.model.clip.network import ClipNetwork
 from limner.model.clip.openclip_files import MERGES, find_openclip
 from limner.readers.errors import ModelError
 from limner.readers.options import make_plugin
@@ -26,7 +26,7 @@ def test_the_numbers_are_openclips(quick: bool, pickled: bool, zoo: ModuleType, 
     found = find_openclip(str(tmp_path), fetch=False)
     assert found is not None
     picture = np.random.default_rng(2).integers(0, 255, (SIDE, SIDE, 3)).astype(np.uint8)
-    scores = Contrastive(found, ("cat", "water land"), ("a photo of {}.", "{}"))(picture)
+    scores = ClipNetwork(found, ("cat", "water land"), ("a photo of {}.", "{}"))(picture)
     shown = (torch.tensor(picture, dtype=torch.float32) / 255 - torch.tensor(zoo.MEAN)) / torch.tensor(zoo.STD)
     texts = [[10, 1, 2, 3, 5, 4, 11], [10, 5, 11], [10, 1, 2, 3, 7, 8, 4, 11], [10, 7, 8, 11]]
     tokens = torch.tensor([text + [0] * (LENGTH - len(text)) for text in texts])
@@ -44,7 +44,7 @@ def test_a_gelu_is_not_another(zoo: ModuleType, tmp_path: Path) -> None:
     def scores() -> Any:  # noqa: ANN401 - numbers
         found = find_openclip(str(tmp_path), fetch=False)
         assert found is not None
-        return Contrastive(found, ("cat", "dog"), ("{}",))(picture)
+        return ClipNetwork(found, ("cat", "dog"), ("{}",))(picture)
 
     first = scores()
     spoil(tmp_path, "model_cfg", quick_gelu=False)

@@ -10,12 +10,12 @@ import pytest
 import shapely
 from limner.model.annotator import View
 from limner.model.clip.fusion import Fusion
-from limner.model.image_coordinates import lift
+from limner.model.image_coordinates import to_image_coordinates
 from limner.model.probe.annotator import Probe
 from limner.model.probe.card import HEAD, ProbeCard, read_card, write_card
 from limner.model.probe.encoders import ColourEncoder
 from limner.model.probe.head import Head
-from limner.model.views import look
+from limner.model.views import read_view
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.image import Image
 from limner.readers.options import make_plugin
@@ -86,9 +86,9 @@ def views(picture: Pictures, probe: Probe, **made: Any) -> tuple[list[View], Any
     mask = np.ones((48, 80), dtype=np.bool_)
     mask[:16, :16] = False
     image = picture(pixels, mask=mask, bands=RGB, **made)
-    sight = probe.sight(image.info)
+    spec = probe.input_spec(image.info)
     regions = cut(Grid("picture", image.info.size, (1.0, 1.0)), tile=16, hd_num=4)
-    return [look(image, region, sight, stretch=PLAIN) for region in regions], levels
+    return [read_view(image, region, spec, stretch=PLAIN) for region in regions], levels
 
 
 def test_it_is_installed() -> None:
@@ -100,7 +100,7 @@ def test_each_tile_gets_the_class_of_its_features(make_probe: MakeProbe, picture
     probe = make_plugin(Probe, {"checkpoint": str(make_probe()), "margin": "0"})
     shown, levels = views(picture, probe)
     found = {
-        tuple(map(int, lift(answer, view).geometry.bounds[:2])): answer
+        tuple(map(int, to_image_coordinates(answer, view).geometry.bounds[:2])): answer
         for view, answers in zip(shown, probe.annotate(shown), strict=True)
         for answer in answers
     }
@@ -157,7 +157,7 @@ def test_answers_are_the_same_in_any_company(make_probe: MakeProbe, picture: Pic
     probe = make_plugin(Probe, {"checkpoint": str(make_probe()), "fusion": "attention"})
     shown, _ = views(picture, probe)
     assert list(probe.annotate(shown)) == [probe.annotate([view])[0] for view in shown]
-    shares = [lift(one, view).geometry for view in shown for one in probe.annotate([view])[0]]
+    shares = [to_image_coordinates(one, view).geometry for view in shown for one in probe.annotate([view])[0]]
     assert shapely.union_all(shares).area == sum(one.area for one in shares)
 
 
@@ -170,25 +170,25 @@ def test_another_encoder_is_refused(make_probe: MakeProbe) -> None:
 def test_other_bands_are_refused(make_probe: MakeProbe, picture: Pictures) -> None:
     grey = picture(np.zeros((8, 8, 1), dtype=np.uint8)).info
     with pytest.raises(ModelError, match=r"taught on red, green and blue.*one channel, as grey"):
-        make_plugin(Probe, {"checkpoint": str(make_probe())}).sight(grey)
+        make_plugin(Probe, {"checkpoint": str(make_probe())}).input_spec(grey)
     native = make_plugin(
         Probe, {"checkpoint": str(make_probe(bands=["red", "nir"], quantity="toa_reflectance", channels=2))}
     )
     four = picture(np.zeros((8, 8, 2), dtype=np.uint16), bands=("nir", "red"), quantity="toa_reflectance").info
-    assert native.sight(four).bands == ("red", "nir")
+    assert native.input_spec(four).bands == ("red", "nir")
     with pytest.raises(ModelError, match=r"taught on red, nir in toa_reflectance.*no nir"):
-        native.sight(picture(np.zeros((8, 8, 3), dtype=np.uint16), bands=RGB, quantity="toa_reflectance").info)
+        native.input_spec(picture(np.zeros((8, 8, 3), dtype=np.uint16), bands=RGB, quantity="toa_reflectance").info)
     with pytest.raises(ModelError, match="values are number"):
-        native.sight(picture(np.zeros((8, 8, 2), dtype=np.uint16), bands=("nir", "red")).info)
+        native.input_spec(picture(np.zeros((8, 8, 2), dtype=np.uint16), bands=("nir", "red")).info)
 
 
 def test_the_resolution_is_that_of_its_lesson(make_probe: MakeProbe, picture: Pictures) -> None:
     info = picture(np.zeros((8, 8, 3), dtype=np.uint8), bands=RGB).info
-    fine = make_plugin(Probe, {"checkpoint": str(make_probe(metres=2.5e-7))}).sight(info)
+    fine = make_plugin(Probe, {"checkpoint": str(make_probe(metres=2.5e-7))}).input_spec(info)
     assert (fine.resolution, fine.unit, fine.tolerates) == (0.25, "um", 1.5)
-    coarse = make_plugin(Probe, {"checkpoint": str(make_probe(metres=10.0))}).sight(info)
+    coarse = make_plugin(Probe, {"checkpoint": str(make_probe(metres=10.0))}).input_spec(info)
     assert (coarse.resolution, coarse.unit) == (10.0, "m")
-    assert make_plugin(Probe, {"checkpoint": str(make_probe())}).sight(info).resolution is None
+    assert make_plugin(Probe, {"checkpoint": str(make_probe())}).input_spec(info).resolution is None
 
 
 @pytest.mark.parametrize(

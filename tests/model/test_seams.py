@@ -10,10 +10,10 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from limner.model.annotator import Answer, Sight, View
+from limner.model.annotator import Answer, InputSpec, View
 from limner.model.class_map_polygons import polygonise
 from limner.model.finding import Finding
-from limner.model.image_coordinates import lift
+from limner.model.image_coordinates import to_image_coordinates
 from limner.model.merging import join
 from limner.model.tiling import TileGrid
 from limner.model.views import core_window
@@ -34,9 +34,11 @@ def trace(region: Region, classes: npt.NDArray[np.uint8], scores: npt.NDArray[np
     window = core_window(region)
     wanted[window] = canvas[window] != 255
     grid = TileGrid.exact(*region.tiles, tile=tile)
-    view = View(region, Sight(tile), grid, np.zeros((0,)), np.zeros((0,), np.bool_), wanted)
+    view = View(region, InputSpec(tile), grid, np.zeros((0,)), np.zeros((0,), np.bool_), wanted)
     return [
-        lift(Answer(str(p.value), p.polygon, "area", p.score, numbers={"pixels": float(p.pixels)}), view)
+        to_image_coordinates(
+            Answer(str(p.value), p.polygon, "area", p.score, numbers={"pixels": float(p.pixels)}), view
+        )
         for p in polygonise(canvas, shades, wanted)
     ]
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from limner.model.checkpoints import weights
 from limner.model.checkpoints.cards import find_card
 from limner.model.finding import Finding
-from limner.model.image_coordinates import lift
+from limner.model.image_coordinates import to_image_coordinates
 from limner.model.merging import join
 from limner.model.segmentation.annotator import Segmenter
-from limner.model.views import look
+from limner.model.views import read_view
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.geodesy import metres_per_pixel
 from limner.readers.image import Image
@@ -40,14 +40,14 @@ def annotate(
     segmenter: Segmenter, image: Image, scale: float, hd_num: int, *, overlap: int = 0, batch: int = 1
 ) -> list[Finding]:
     """All findings of an image, not joined, shown in batches."""
-    sight = segmenter.sight(image.info)
+    spec = segmenter.input_spec(image.info)
     grid = Grid("picture", image.info.size, (scale, scale))
-    regions = cut(grid, tile=sight.tile, halo=sight.halo, hd_num=hd_num, overlap=overlap)
+    regions = cut(grid, tile=spec.tile, halo=spec.halo, hd_num=hd_num, overlap=overlap)
     found: list[Finding] = []
     for i in range(0, len(regions), batch):
-        views = [look(image, region, sight) for region in regions[i : i + batch]]
+        views = [read_view(image, region, spec) for region in regions[i : i + batch]]
         for view, answers in zip(views, segmenter.annotate(views), strict=True):
-            found += [lift(answer, view) for answer in answers]
+            found += [to_image_coordinates(answer, view) for answer in answers]
     return found
 
 
@@ -165,14 +165,14 @@ def test_the_best_variant_is_chosen(
     picture: Make, model: str, bands: tuple[str, ...], quantity: str, variant: str
 ) -> None:
     image = picture(np.zeros((4, 4, len(bands)), np.uint16), bands=bands, quantity=quantity)
-    sight = make_plugin(Segmenter, {"model": model}).sight(image.info)
-    assert (sight.variant, sight.quantity, sight.resolution, sight.unit) == (variant, quantity, 30, "m")
-    assert sight.bands == BANDS[: len(sight.bands or ())]
+    spec = make_plugin(Segmenter, {"model": model}).input_spec(image.info)
+    assert (spec.variant, spec.quantity, spec.resolution, spec.unit) == (variant, quantity, 30, "m")
+    assert spec.bands == BANDS[: len(spec.bands or ())]
 
 
 def test_a_band_may_have_another_name(picture: Make) -> None:
     image = picture(np.zeros((4, 4, 4), np.uint16), bands=("blue", "green", "red", "nir08"), quantity="toa_reflectance")
-    assert make_plugin(Segmenter, {}).sight(image.info).bands == ("blue", "green", "red", "nir08")
+    assert make_plugin(Segmenter, {}).input_spec(image.info).bands == ("blue", "green", "red", "nir08")
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_band_may_have_another_name(picture: Make) -> None:
 def test_what_it_cannot_see_it_says(picture: Make, bands: tuple[str, ...], quantity: str, message: str) -> None:
     image = picture(np.zeros((4, 4, len(bands)), np.uint16), bands=bands, quantity=quantity)
     with pytest.raises(ModelError, match=message):
-        make_plugin(Segmenter, {}).sight(image.info)
+        make_plugin(Segmenter, {}).input_spec(image.info)
 
 
 def test_numbers_that_cannot_be_reflectance_are_refused(picture: Make, toy_card: Card) -> None:
@@ -218,10 +218,10 @@ def test_a_file_that_is_no_network(picture: Make, toy_card: Card, tmp_path: Path
     (network,) = tmp_path.glob("*.onnx")
     image = picture(np.zeros((8, 8, 1), np.uint16), bands=["red"])
     segmenter = make_plugin(Segmenter, {"model": str(card)})
-    segmenter.check([segmenter.sight(image.info)])
+    segmenter.check([segmenter.input_spec(image.info)])
     network.write_bytes(b"nonsense")
     with pytest.raises(ModelError, match="sha256"):
-        segmenter.check([segmenter.sight(image.info)])
+        segmenter.check([segmenter.input_spec(image.info)])
     with pytest.raises(ModelError, match="sha256"):
         annotate(segmenter, image, 1, 1)
     (digest,) = {v.sha256 for v in segmenter.card.variants}
@@ -271,16 +271,16 @@ def test_the_virginia_scene(shared_data: Path) -> None:
     segmenter = make_plugin(Segmenter, {"model": "csmask"})
     scanned = scan([str(shared_data / "geo" / "sentinel2_virginia_l1c")], {"sensor": "sentinel-2-l1c"})
     scene = max((i for row in scanned for i in row.infos), key=lambda i: len(i.channels))
-    sight = segmenter.sight(scene)
+    spec = segmenter.input_spec(scene)
     try:
-        segmenter.check([sight])
+        segmenter.check([spec])
     except ModelError as error:
         pytest.skip(str(error))
     spacing = metres_per_pixel(scene.placement, (scene.size[0] / 2, scene.size[1] / 2))
     assert spacing is not None
     assert spacing[0] == pytest.approx(10, rel=1e-3)
     names = {channel.common: channel.name for channel in scene.channels}
-    with open_image(scene, [names[band] for band in sight.bands or ()]) as image:
+    with open_image(scene, [names[band] for band in spec.bands or ()]) as image:
         found = join(annotate(segmenter, image, 3.0, 25))
     with open_image(scene, [names["green"], names["nir"]]) as image:
         pixels, _ = image.read(scene.box, scene.size)

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from limner.model.annotator import Sight
+from limner.model.annotator import InputSpec
 from limner.model.checkpoints import onnx as networks
 from limner.model.checkpoints.cards import find_card, read_card, shipped_digests
 from limner.model.checkpoints.foreign import foreign
@@ -133,7 +133,7 @@ def test_a_named_pipe_is_no_file_of_a_model(checkpoints: Callable[[str], Path], 
     weights.unlink()
     os.mkfifo(weights)
     with pytest.raises(ModelError, match="a named pipe"):
-        make_plugin(Segmenter, {"model": str(card)}).check([Sight(tile=8, variant="one-band")])
+        make_plugin(Segmenter, {"model": str(card)}).check([InputSpec(tile=8, variant="one-band")])
 
 
 def test_a_device_is_no_weights() -> None:
@@ -188,7 +188,7 @@ def test_a_card_of_a_stranger_is_tried_out_before_a_region(
     tried: list[Path] = []
     monkeypatch.setattr(networks, "try_out", lambda path, **_: tried.append(path))
     card = make_plugin(Segmenter, {"model": str(toy_card(np.ones((2, 1, 1), np.float32), tile=8, halo=0))})
-    card.check([Sight(tile=8, variant="one-band")])
+    card.check([InputSpec(tile=8, variant="one-band")])
     assert len(tried) == 1
     assert len(shipped_digests()) >= 4
 

@@ -8,9 +8,9 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from limner.model.annotator import Sight
+from limner.model.annotator import InputSpec
 from limner.model.finding import Coverage, Result
-from limner.model.views import core_window, cover, inside, look
+from limner.model.views import core_window, cover, inside, read_view
 from limner.readers.geodesy import area_m2, boxes_m2
 from limner.readers.geometry import Placement
 from limner.readers.image import Image
@@ -29,16 +29,16 @@ def coordinates(height: int, width: int) -> np.ndarray:
     return np.stack([x, y], axis=2).astype(np.uint16)
 
 
-def cuts(image: Image, sight: Sight, *, scale: float = 1.0, hd_num: int = 4, overlap: int = 0) -> list[Region]:
+def cuts(image: Image, spec: InputSpec, *, scale: float = 1.0, hd_num: int = 4, overlap: int = 0) -> list[Region]:
     grid = Grid("picture", image.info.size, (scale, scale))
-    return cut(grid, tile=sight.tile, halo=sight.halo, overlap=overlap, hd_num=hd_num)
+    return cut(grid, tile=spec.tile, halo=spec.halo, overlap=overlap, hd_num=hd_num)
 
 
 def test_tiles_hold_physical_values_where_they_belong(picture: Make) -> None:
     image = picture(coordinates(90, 131), bands=("red", "nir"), quantity="toa_reflectance", scale=0.5, offset=-3.0)
-    sight = Sight(tile=32, halo=4, bands=("red", "nir"), quantity="toa_reflectance")
-    for region in cuts(image, sight):
-        view = look(image, region, sight)
+    spec = InputSpec(tile=32, halo=4, bands=("red", "nir"), quantity="toa_reflectance")
+    for region in cuts(image, spec):
+        view = read_view(image, region, spec)
         assert view.tiles.dtype == np.float32
         for tile, valid, (x0, y0, _, _) in zip(view.tiles, view.valid, view.grid.boxes(), strict=True):
             y, x = np.mgrid[:32, :32] + np.array([y0 + region.rows.start, x0 + region.columns.start])[:, None, None]
@@ -51,8 +51,8 @@ def test_a_nan_in_one_band_makes_a_pixel_invalid_and_amplitudes_are_taken(pictur
     pixels = np.full((8, 8, 2), 3 + 4j, dtype=np.complex64)
     pixels[2, 5, 1] = np.nan
     image = picture(pixels, bands=("hh", "hv"))
-    sight = Sight(tile=8, bands=("hh", "hv"))
-    view = look(image, cuts(image, sight)[0], sight)
+    spec = InputSpec(tile=8, bands=("hh", "hv"))
+    view = read_view(image, cuts(image, spec)[0], spec)
     assert view.wanted.sum() == 63
     assert not view.wanted[2, 5]
     assert (view.tiles[view.valid] == 5).all()
@@ -63,9 +63,9 @@ def test_rgb_is_rendered_with_the_stretch_and_white_where_nothing_is_valid(pictu
     mask = np.ones((20, 20), dtype=bool)
     mask[3, 4] = False
     image = picture(pixels, bands=("red", "green", "blue"), mask=mask)
-    sight = Sight(tile=16, overall=True)
+    spec = InputSpec(tile=16, overall=True)
     stretch = Stretch(("b0", "b1", "b2"), (0.0,) * 3, (200.0,) * 3, "test")
-    view = look(image, cuts(image, sight)[0], sight, stretch=stretch)
+    view = read_view(image, cuts(image, spec)[0], spec, stretch=stretch)
     assert view.tiles.dtype == np.uint8
     assert view.tiles.shape == (4, 16, 16, 3)
     assert (view.tiles[0, 3, 4] == 255).all()
@@ -75,19 +75,19 @@ def test_rgb_is_rendered_with_the_stretch_and_white_where_nothing_is_valid(pictu
     assert view.overall.shape == (16, 16, 3)
     assert view.overall[:8, :8].mean() < view.overall[12:, 12:].mean()
     with pytest.raises(ValueError, match="stretch"):
-        look(image, view.region, sight)
+        read_view(image, view.region, spec)
 
 
 def test_image_region_and_sight_must_belong_together(picture: Make) -> None:
     image = picture(coordinates(40, 40), bands=("red", "nir"))
-    sight = Sight(tile=16, bands=("red", "nir"))
-    region = cuts(image, sight)[0]
+    spec = InputSpec(tile=16, bands=("red", "nir"))
+    region = cuts(image, spec)[0]
     with pytest.raises(ValueError, match="not cut for"):
-        look(image, region, Sight(tile=20, bands=("red", "nir")))
+        read_view(image, region, InputSpec(tile=20, bands=("red", "nir")))
     with pytest.raises(ValueError, match="opened with"):
-        look(image, region, Sight(tile=16, bands=("nir", "red")))
+        read_view(image, region, InputSpec(tile=16, bands=("nir", "red")))
     with pytest.raises(ValueError, match="opened with"):
-        look(image, region, Sight(tile=16, bands=("red", "nir"), quantity="toa_reflectance"))
+        read_view(image, region, InputSpec(tile=16, bands=("red", "nir"), quantity="toa_reflectance"))
 
 
 @settings(deadline=None, derandomize=True, max_examples=40)
@@ -102,12 +102,12 @@ def test_each_grid_pixel_is_wanted_once(
     picture: Make, size: tuple[int, int], scale: float, halo: int, overlap: int, hd_num: int
 ) -> None:
     image = picture(coordinates(*size), bands=("red", "nir"))
-    sight = Sight(tile=16, halo=halo, bands=("red", "nir"))
+    spec = InputSpec(tile=16, halo=halo, bands=("red", "nir"))
     grid = Grid("picture", image.info.size, (scale, scale))
     counts = np.zeros(grid.shape[::-1], dtype=int)
     total = 0.0
-    for region in cuts(image, sight, scale=scale, hd_num=hd_num, overlap=overlap):
-        view = look(image, region, sight)
+    for region in cuts(image, spec, scale=scale, hd_num=hd_num, overlap=overlap):
+        view = read_view(image, region, spec)
         rows, columns = core_window(region)
         c, r = region.columns, region.rows
         counts[r.core_start : r.core_stop, c.core_start : c.core_stop] += view.wanted[rows, columns]
@@ -137,10 +137,10 @@ def test_coverage_parts_add_up_with_an_area_and_missing_data(picture: Make) -> N
     mask = np.ones((150, 200), dtype=bool)
     mask[:, :40] = False
     image = picture(coordinates(150, 200), bands=("red", "nir"), mask=mask, placement=UTM)
-    sight = Sight(tile=32, halo=2, bands=("red", "nir"))
+    spec = InputSpec(tile=32, halo=2, bands=("red", "nir"))
     area = box(20, 10, 120, 110)
     parts = [
-        cover(look(image, region, sight, area=area), UTM, area) for region in cuts(image, sight, scale=2.0, hd_num=4)
+        cover(read_view(image, region, spec, area=area), UTM, area) for region in cuts(image, spec, scale=2.0, hd_num=4)
     ]
     assert len(parts) > 3
     assert sum(p.valid_px for p in parts) == 80 * 100
@@ -153,17 +153,17 @@ def test_coverage_parts_add_up_with_an_area_and_missing_data(picture: Make) -> N
 
 def test_a_partial_pixel_at_the_edge_counts_its_part(picture: Make) -> None:
     image = picture(coordinates(50, 50), bands=("red", "nir"), placement=UTM)
-    sight = Sight(tile=32, bands=("red", "nir"))
-    (region,) = cuts(image, sight, scale=3.0)
-    found = cover(look(image, region, sight), UTM)
+    spec = InputSpec(tile=32, bands=("red", "nir"))
+    (region,) = cuts(image, spec, scale=3.0)
+    found = cover(read_view(image, region, spec), UTM)
     assert found.valid_px == pytest.approx(2500, rel=1e-12)
     assert found.valid_m2 == pytest.approx(area_m2(box(0, 0, 50, 50), UTM), rel=1e-9)
     assert (found.invalid_px, found.outside_px) == (0, 0)
     mask = np.ones((50, 50), dtype=bool)
     mask[:, 48:] = False
-    (region,) = cuts(image, sight, scale=4.0)
+    (region,) = cuts(image, spec, scale=4.0)
     image = picture(coordinates(50, 50), bands=("red", "nir"), mask=mask, placement=UTM)
-    found = cover(look(image, region, sight), UTM)
+    found = cover(read_view(image, region, spec), UTM)
     assert found.invalid_px == pytest.approx(2 * 50, rel=1e-12)
     assert found.valid_m2 == pytest.approx(area_m2(box(0, 0, 48, 50), UTM), rel=1e-9)
 
@@ -172,9 +172,9 @@ def test_square_metres_follow_latitude_inside_a_region(picture: Make) -> None:
     mask = np.zeros((1000, 300), dtype=bool)
     mask[:333] = True
     image = picture(coordinates(1000, 300), bands=("red", "nir"), mask=mask, placement=DEGREES)
-    sight = Sight(tile=1000, bands=("red", "nir"))
-    (region,) = cuts(image, sight)
-    found = cover(look(image, region, sight), DEGREES)
+    spec = InputSpec(tile=1000, bands=("red", "nir"))
+    (region,) = cuts(image, spec)
+    found = cover(read_view(image, region, spec), DEGREES)
     rows = boxes_m2(np.array([[0.0, y, 300.0, y + 1.0] for y in range(1000)]), DEGREES)
     assert rows is not None
     assert found.valid_m2 == pytest.approx(rows[:333].sum(), rel=3e-5)
@@ -184,9 +184,9 @@ def test_square_metres_follow_latitude_inside_a_region(picture: Make) -> None:
 
 def test_coverage_without_a_placement_has_no_metres_and_survives_json(picture: Make) -> None:
     image = picture(coordinates(20, 20), bands=("red", "nir"))
-    sight = Sight(tile=32, bands=("red", "nir"))
-    (region,) = cuts(image, sight)
-    found = cover(look(image, region, sight, area=box(0, 0, 10, 10)), image.info.placement, box(0, 0, 10, 10))
+    spec = InputSpec(tile=32, bands=("red", "nir"))
+    (region,) = cuts(image, spec)
+    found = cover(read_view(image, region, spec, area=box(0, 0, 10, 10)), image.info.placement, box(0, 0, 10, 10))
     assert found == Coverage(100, 0, None, None, 300, None)
     result = Result("r", "picture", "done", coverage=found)
     assert Result.from_json(result.to_json()) == result

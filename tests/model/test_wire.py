@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from limner.model.vlm import http_client
 from limner.model.vlm.address import Address
-from limner.model.vlm.http_client import Ask, Patience, Wire
+from limner.model.vlm.http_client import Ask, HttpClient, RetryPolicy
 from limner.readers.errors import ModelError, RequestError
 
 Server = Any  # of conftest, which tests cannot import
@@ -19,7 +19,7 @@ Handler = Any  # of its requests
 Json = Any
 Bad = Callable[[Handler], None] | bytes
 KEY = "sk-7f3a9c51e2"
-HASTE = Patience(timeout=5.0, retries=3)
+HASTE = RetryPolicy(timeout=5.0, retries=3)
 
 
 @pytest.fixture(autouse=True)
@@ -36,9 +36,9 @@ def ask(number: int = 0, read: Callable[[Any], Any] = text_of, bodies: int = 1) 
     return Ask("/chat/completions", tuple({"number": number, "body": i} for i in range(bodies)), read, str(number))
 
 
-def one(server: Server, patience: Patience = HASTE, key_variable: str = "") -> Json:
+def one(server: Server, patience: RetryPolicy = HASTE, key_variable: str = "") -> Json:
     address = Address.parse(server.url, insecure=False)
-    [answer] = Wire(address, patience, key_variable).ask([ask()])
+    [answer] = HttpClient(address, patience, key_variable).ask([ask()])
     return answer
 
 
@@ -132,7 +132,7 @@ def test_a_time_out_is_of_the_whole_answer_and_gets_one_more_try(
     s = model_server
     s.script.extend([lambda h: slow(h, s)] * 9)
     start = time.monotonic()
-    said = why(one(s, Patience(timeout=0.3, retries=5)))
+    said = why(one(s, RetryPolicy(timeout=0.3, retries=5)))
     assert "no whole answer within 0.3 s" in said
     assert "timeout=" in said
     assert time.monotonic() - start < 8
@@ -231,7 +231,7 @@ def test_answers_are_in_order_however_they_come(model_server: Server) -> None:
 
     finished: list[int] = []
     s.say = say
-    link = Wire(Address.parse(s.url, insecure=False), Patience(concurrency=4))
+    link = HttpClient(Address.parse(s.url, insecure=False), RetryPolicy(concurrency=4))
     assert link.ask([ask(i) for i in range(8)]) == [str(i) for i in range(8)]
     assert finished != sorted(finished)
     assert link.ask([]) == []
@@ -248,27 +248,27 @@ def test_no_more_at_a_time_than_asked(model_server: Server) -> None:
         return ""
 
     s.say = say
-    Wire(Address.parse(s.url, insecure=False), Patience(concurrency=3)).ask([ask(i) for i in range(12)])
+    HttpClient(Address.parse(s.url, insecure=False), RetryPolicy(concurrency=3)).ask([ask(i) for i in range(12)])
     assert max(most) == 3
 
 
 def test_waiting_for_ones_turn_is_no_time_out(model_server: Server) -> None:
     model_server.say = lambda _: time.sleep(0.7) or "late"
-    link = Wire(Address.parse(model_server.url, insecure=False), Patience(timeout=3, retries=0, concurrency=1))
+    link = HttpClient(Address.parse(model_server.url, insecure=False), RetryPolicy(timeout=3, retries=0, concurrency=1))
     assert link.ask([ask(i) for i in range(5)]) == ["late"] * 5
 
 
 def test_one_failure_is_one_alone(model_server: Server) -> None:
     s = model_server
     s.say = lambda body: "good" if body["number"] != 1 else 1 / 0  # the handler dies, and its connection
-    answers = Wire(Address.parse(s.url, insecure=False), HASTE).ask([ask(i) for i in range(3)])
+    answers = HttpClient(Address.parse(s.url, insecure=False), HASTE).ask([ask(i) for i in range(3)])
     assert [answers[0], answers[2]] == ["good", "good"]
     assert "disconnected" in why(answers[1])
 
 
 def test_a_server_that_is_down_is_soon_left_alone(model_server: Server) -> None:
     s = model_server
-    link = Wire(Address.parse(s.url, insecure=False), Patience(retries=1, failures=3))
+    link = HttpClient(Address.parse(s.url, insecure=False), RetryPolicy(retries=1, failures=3))
     s.script.extend([lambda h: s.send(h, 500, b"")] * 99)
     for _ in range(3):
         assert "HTTP 500" in why(link.ask([ask()])[0])
@@ -280,7 +280,7 @@ def test_a_server_that_is_down_is_soon_left_alone(model_server: Server) -> None:
 
 def test_a_server_that_answers_is_not_left_alone(model_server: Server) -> None:
     s = model_server
-    link = Wire(Address.parse(s.url, insecure=False), Patience(retries=0, failures=2))
+    link = HttpClient(Address.parse(s.url, insecure=False), RetryPolicy(retries=0, failures=2))
     for status in (500, 200, 500, 400, 500):
         if status != 200:
             s.script.append(lambda h, status=status: s.send(h, status, b"{}"))
@@ -291,7 +291,7 @@ def test_a_server_that_answers_is_not_left_alone(model_server: Server) -> None:
 def test_nobody_there(model_server: Server) -> None:
     address = Address.parse(model_server.url, insecure=False)
     model_server.close()
-    [answer] = Wire(address, HASTE).ask([ask()])
+    [answer] = HttpClient(address, HASTE).ask([ask()])
     assert "connect error" in why(answer)
 
 
@@ -303,7 +303,7 @@ def test_an_answer_that_is_refused_is_asked_for_once_more(model_server: Server) 
 
     s = model_server
     s.say = lambda body: "good" if body["body"] == 1 else "bad"
-    link = Wire(Address.parse(s.url, insecure=False), HASTE)
+    link = HttpClient(Address.parse(s.url, insecure=False), HASTE)
     assert link.ask([ask(0, read, bodies=2)]) == ["good"]
     assert [body["body"] for body in s.questions] == [0, 1]
     assert "it must be good" in why(link.ask([ask(0, read, bodies=1)])[0])
@@ -334,7 +334,7 @@ def test_the_key_goes_to_the_server_and_nowhere_else(
     s.script.append(lambda h: s.send(h, 200, s.reply(f"The header said {KEY}.")))
     told = why(one(s, key_variable="MY_KEY"))
     assert "repeats the key" in told
-    link = Wire(Address.parse(s.url, insecure=False), HASTE, "MY_KEY")
+    link = HttpClient(Address.parse(s.url, insecure=False), HASTE, "MY_KEY")
     link.ask([ask()])
     everything = said + told + repr(link) + repr(vars(link)) + caplog.text
     assert KEY not in everything
@@ -360,7 +360,7 @@ def test_a_proxy_of_the_environment_serves_other_hosts(model_server: Server, mon
     for name in ("NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy", "https_proxy", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", model_server.url.removesuffix("/v1"))
-    link = Wire(Address.parse("http://models.invalid/v1", insecure=True), HASTE)
+    link = HttpClient(Address.parse("http://models.invalid/v1", insecure=True), HASTE)
     assert link.ask([ask()]) == ["Nothing much."]
     assert model_server.asked[0].path == "http://models.invalid/v1/chat/completions"
     monkeypatch.setenv("http_proxy", "gopher://me:secret@127.0.0.1")

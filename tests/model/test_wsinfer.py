@@ -25,14 +25,14 @@ def slide(dtype: str = "uint8", names: tuple[str | None, ...] = ("red", "green",
 
 def test_a_patch_is_seen_as_wsinfer_sees_it(zoo: ModuleType, tmp_path: Path) -> None:
     one = make_plugin(WSInfer, {"checkpoint": str(zoo.wsinfer(tmp_path / "zoo")), "threads": "1"})
-    sight = one.sight(slide())
-    assert (sight.tile, sight.resolution, sight.unit, sight.bands, sight.halo) == (40, 1.0, "um", None, 0)
+    spec = one.input_spec(slide())
+    assert (spec.tile, spec.resolution, spec.unit, spec.bands, spec.halo) == (40, 1.0, "um", None, 0)
     pixels = np.random.default_rng(1).integers(0, 255, (40, 40, 3)).astype(np.uint8)
     (region,) = cut(Grid("slide", (40, 40), (1.0, 1.0)), tile=40)
     grid = TileGrid.exact(1, 1, tile=40)
     everywhere = np.ones((40, 40), dtype=np.bool_)
-    view = View(region, sight, grid, pixels[None], everywhere[None], everywhere)
-    one.check([sight])
+    view = View(region, spec, grid, pixels[None], everywhere[None], everywhere)
+    one.check([spec])
     [[answer]] = one.annotate([view])
     # Resize, ToTensor and Normalize by their definitions
     shown = np.asarray(Image.fromarray(pixels).resize((56, 56), Image.Resampling.BILINEAR), dtype=np.float64) / 255
@@ -75,7 +75,7 @@ def test_what_breaks_the_format_is_named(
 ) -> None:
     one = make_plugin(WSInfer, {"checkpoint": str(zoo.wsinfer(tmp_path / "bad", **changes))})
     with pytest.raises(ModelError, match=words):
-        one.sight(slide())
+        one.input_spec(slide())
 
 
 def test_a_size_may_be_left_alone_or_written_twice(zoo: ModuleType, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_size_may_be_left_alone_or_written_twice(zoo: ModuleType, tmp_path: Pa
 @pytest.mark.parametrize("info", [slide("uint16"), slide(names=(None,)), slide(names=("red", "green", "nir"))])
 def test_only_stained_colours_of_8_bits(info: ImageInfo, zoo: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="red, green and blue of 8 bits"):
-        make_plugin(WSInfer, {"checkpoint": str(zoo.wsinfer(tmp_path / "zoo"))}).sight(info)
+        make_plugin(WSInfer, {"checkpoint": str(zoo.wsinfer(tmp_path / "zoo"))}).input_spec(info)
 
 
 def test_a_script_that_is_not_one_or_answers_otherwise(zoo: ModuleType, tmp_path: Path) -> None:
@@ -111,4 +111,4 @@ def test_nothing_runs_before_it_is_asked_to(zoo: ModuleType, tmp_path: Path, mon
 
     one = make_plugin(WSInfer, {"checkpoint": str(zoo.wsinfer(tmp_path / "zoo"))})
     monkeypatch.setattr(torch.jit, "load", never)
-    _ = one.identity, one.labels, one.sight(slide())
+    _ = one.identity, one.labels, one.input_spec(slide())

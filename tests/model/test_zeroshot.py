@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapely
-from limner.model.annotator import Answer, Sight, View
+from limner.model.annotator import Answer, InputSpec, View
 from limner.model.checkpoints.transformers_files import find_checkpoint
 from limner.model.clip.annotator import ZeroShot
 from limner.model.clip.fusion import Fusion
-from limner.model.clip.network import Contrastive
-from limner.model.image_coordinates import lift
-from limner.model.views import core_window, look
+from limner.model.clip.network import ClipNetwork
+from limner.model.image_coordinates import to_image_coordinates
+from limner.model.views import core_window, read_view
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.image import Image
 from limner.readers.options import make_plugin
@@ -33,15 +33,15 @@ LABELS = "cat,dog,water"
 PLAIN = Stretch(("red", "green", "blue"), (0.0, 0.0, 0.0), (255.0, 255.0, 255.0), "as it is")
 
 
-def views(picture: Pictures, sight: Sight, *, overlap: int = 0) -> list[View]:
+def views(picture: Pictures, spec: InputSpec, *, overlap: int = 0) -> list[View]:
     """A picture of 150 × 100 px in regions of four tiles; a square of it, 70 px wide, holds no data."""
     pixels = np.random.default_rng(5).integers(0, 256, size=(100, 150, 3), dtype=np.uint8)
     mask = np.ones((100, 150), dtype=np.bool_)
     mask[:70, :70] = False
     image = picture(pixels, mask=mask)
     grid = Grid("picture", image.info.size, (1.0, 1.0))
-    regions = cut(grid, tile=sight.tile, halo=sight.halo, hd_num=4, overlap=overlap)
-    return [look(image, region, sight, stretch=PLAIN) for region in regions]
+    regions = cut(grid, tile=spec.tile, halo=spec.halo, hd_num=4, overlap=overlap)
+    return [read_view(image, region, spec, stretch=PLAIN) for region in regions]
 
 
 def annotator(folder: Path, **options: str) -> ZeroShot:
@@ -57,10 +57,10 @@ def test_it_is_installed() -> None:
 def test_an_answer_is_what_the_network_says_of_its_tile(checkpoints: Make, picture: Pictures, family: str) -> None:
     folder = checkpoints(family)
     zero_shot = annotator(folder)
-    network = Contrastive(find_checkpoint(str(folder), fetch=False), LABELS.split(","), ["a photo of {}."])
-    sight = zero_shot.sight(picture(np.zeros((4, 4, 3), dtype=np.uint8)).info)
-    assert sight == Sight(tile=32, overall=True, variant=family)
-    shown = views(picture, sight)
+    network = ClipNetwork(find_checkpoint(str(folder), fetch=False), LABELS.split(","), ["a photo of {}."])
+    spec = zero_shot.input_spec(picture(np.zeros((4, 4, 3), dtype=np.uint8)).info)
+    assert spec == InputSpec(tile=32, overall=True, variant=family)
+    shown = views(picture, spec)
     regions = 0
     for view, answers in zip(shown, zero_shot.annotate(shown), strict=True):
         chances: list[np.ndarray] = []
@@ -103,9 +103,9 @@ def check(answer: Answer, chances: np.ndarray, valid: float) -> None:
 @pytest.mark.parametrize("overlap", [0, 10])
 def test_tiles_cover_what_is_wanted_once(checkpoints: Make, picture: Pictures, overlap: int) -> None:
     zero_shot = annotator(checkpoints("clip"), aggregate="tile")
-    shown = views(picture, Sight(tile=32), overlap=overlap)
+    shown = views(picture, InputSpec(tile=32), overlap=overlap)
     found = [
-        lift(answer, view).geometry
+        to_image_coordinates(answer, view).geometry
         for view, answers in zip(shown, zero_shot.annotate(shown), strict=True)
         for answer in answers
     ]
@@ -118,7 +118,7 @@ def test_tiles_cover_what_is_wanted_once(checkpoints: Make, picture: Pictures, o
 @pytest.mark.parametrize("family", ["clip", "siglip"])
 def test_answers_are_the_same_in_any_company(checkpoints: Make, picture: Pictures, family: str) -> None:
     folder = checkpoints(family)
-    shown = views(picture, Sight(tile=32, overall=True))
+    shown = views(picture, InputSpec(tile=32, overall=True))
     together = annotator(folder).annotate(shown)
     one = annotator(folder)
     alone = [one.annotate([view])[0] for view in reversed(shown)][::-1]
@@ -130,9 +130,9 @@ def test_what_is_asked_for_is_answered(checkpoints: Make, picture: Pictures) -> 
     info = picture(np.zeros((4, 4, 3), dtype=np.uint8)).info
     for aggregate, kinds in (("tile", {"tile"}), ("region", {"region"}), ("both", {"tile", "region"})):
         zero_shot = annotator(folder, aggregate=aggregate)
-        sight = zero_shot.sight(info)
-        assert sight.overall == (aggregate != "tile")
-        found = zero_shot.annotate(views(picture, sight))
+        spec = zero_shot.input_spec(info)
+        assert spec.overall == (aggregate != "tile")
+        found = zero_shot.annotate(views(picture, spec))
         assert {answer.kind for answers in found for answer in answers} == kinds
 
 
@@ -164,7 +164,7 @@ def test_making_one_and_planning_load_no_network(checkpoints: Make) -> None:
     code = (
         "import sys\nfrom limner.model.clip.annotator import ZeroShot\n"
         f"one = ZeroShot(ZeroShot.Options(checkpoint={str(checkpoints('clip'))!r}, labels='a,b'))\n"
-        "one.sight(None), one.identity, one.labels\n"
+        "one.input_spec(None), one.identity, one.labels\n"
         "print({'torch', 'transformers', 'huggingface_hub'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -250,7 +250,7 @@ def test_a_hub_is_not_asked_unasked() -> None:
         "socket.socket.connect = socket.getaddrinfo = refuse\n"
         "from limner.model.clip.annotator import ZeroShot\n"
         f"one = ZeroShot(ZeroShot.Options(checkpoint='nobody/nothing@{'0' * 40}', labels='a,b'))\n"
-        "try:\n    one.sight(None)\nexcept Exception as error:\n    print(type(error).__name__, error)"
+        "try:\n    one.input_spec(None)\nexcept Exception as error:\n    print(type(error).__name__, error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("ModelError checkpoint nobody/nothing@")
@@ -266,18 +266,18 @@ def test_a_hub_id_needs_its_commit() -> None:
 def test_tiles_may_see_each_other_before_they_are_judged(checkpoints: Make, picture: Pictures, aggregate: str) -> None:
     folder = checkpoints("clip")
     fused = annotator(folder, aggregate=aggregate, fusion="attention,4,0.5")
-    sight = fused.sight(picture(np.zeros((4, 4, 3), dtype=np.uint8)).info)
-    assert sight.overall
-    network = Contrastive(find_checkpoint(str(folder), fetch=False), LABELS.split(","), ["a photo of {}."])
-    shown = views(picture, sight)
+    spec = fused.input_spec(picture(np.zeros((4, 4, 3), dtype=np.uint8)).info)
+    assert spec.overall
+    network = ClipNetwork(find_checkpoint(str(folder), fetch=False), LABELS.split(","), ["a photo of {}."])
+    shown = views(picture, spec)
     differing = 0
     for view, answers in zip(shown, fused.annotate(shown), strict=True):
         boxes = zip(view.tiles, view.grid.boxes(), strict=True)
-        looks = np.array([network.look(t) for t, (x0, y0, x1, y1) in boxes if view.wanted[y0:y1, x0:x1].any()])
+        looks = np.array([network.encode_image(t) for t, (x0, y0, x1, y1) in boxes if view.wanted[y0:y1, x0:x1].any()])
         if not len(looks):
             continue
         assert view.overall is not None
-        seen = Fusion(4.0, 0.5)(looks.astype(np.float64), network.look(view.overall).astype(np.float64))
+        seen = Fusion(4.0, 0.5)(looks.astype(np.float64), network.encode_image(view.overall).astype(np.float64))
         seen /= np.linalg.norm(seen, axis=1, keepdims=True)
         chances = [network.compare(one) for one in seen.astype(np.float32)]
         tiles = [one for one in answers if one.kind == "tile"]

@@ -14,7 +14,7 @@ from limner.model.checkpoints.loading import tensor
 from limner.model.checkpoints.transformers_files import find_files
 from limner.model.huggingface.annotator import Transformers
 from limner.model.huggingface.networks import Network
-from limner.model.huggingface.task_config import Recipe, read_recipe
+from limner.model.huggingface.task_config import TaskConfig, read_task_config
 from limner.readers.errors import ModelError
 from limner.readers.options import make_plugin
 from PIL import Image
@@ -70,8 +70,8 @@ LAYOUTS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
 }
 
 
-def recipe(folder: Path) -> Recipe:
-    return read_recipe(find_files(str(folder), fetch=False))
+def recipe(folder: Path) -> TaskConfig:
+    return read_task_config(find_files(str(folder), fetch=False))
 
 
 @pytest.mark.parametrize("name", sorted(LAYOUTS))

@@ -16,7 +16,7 @@ from limner.model.checkpoints.loading import tensor
 from limner.model.checkpoints.transformers_files import find_files
 from limner.model.detection.tile_detections import Detection
 from limner.model.huggingface.networks import Network
-from limner.model.huggingface.task_config import DETECTORS, read_recipe
+from limner.model.huggingface.task_config import DETECTORS, read_task_config
 from limner.readers.errors import ModelError, RequestError
 from PIL import Image
 
@@ -64,7 +64,7 @@ def tile() -> npt.NDArray[np.uint8]:
 
 
 def network(folder: Path, labels: tuple[str, ...] = (), threads: int = 0, template: str = "{}") -> Network:
-    recipe = read_recipe(find_files(str(folder), fetch=False))
+    recipe = read_task_config(find_files(str(folder), fetch=False))
     if recipe.task == "segment by masks":
         pytest.importorskip("scipy", reason="transformers' own class needs scipy")
     return Network(recipe, labels or recipe.labels, threads=threads, template=template)
@@ -93,7 +93,7 @@ def asked(name: str, folder: Path, tile: npt.NDArray[np.uint8], **words: Any) ->
 
 @pytest.mark.parametrize("name", sorted(PROCESSORS))
 def test_a_tile_is_shown_as_the_processor_shows_it(name: str, zoo_folder: Folder, tile: npt.NDArray[np.uint8]) -> None:
-    recipe = read_recipe(find_files(str(zoo_folder(name)), fetch=False))
+    recipe = read_task_config(find_files(str(zoo_folder(name)), fetch=False))
     assert recipe.tile == SIDE
     steps = {"do_resize": False, "do_center_crop": False} if name == "convnext" else {}  # it enlarges, then crops
     shown = processor(name, zoo_folder(name))(Image.fromarray(tile), return_tensors="pt", **steps)["pixel_values"]
@@ -106,7 +106,7 @@ def test_classification(name: str, zoo_folder: Folder, tile: npt.NDArray[np.uint
     logits = asked(name, zoo_folder(name), tile).logits[0]
     expected = logits.softmax(dim=0) if name == "vit" else logits.sigmoid()
     assert network(zoo_folder(name)).classify(tile) == pytest.approx(expected.numpy(), abs=1e-5)
-    assert read_recipe(find_files(str(zoo_folder(name)), fetch=False)).labels == ("field", "water", "town")
+    assert read_task_config(find_files(str(zoo_folder(name)), fetch=False)).labels == ("field", "water", "town")
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_what_cannot_be_known_is_refused(
 ) -> None:
     folder = spoilt(zoo_folder("vit"), tmp_path / "spoilt", **changes)
     with pytest.raises(ModelError, match=words):
-        read_recipe(find_files(str(folder), fetch=False))
+        read_task_config(find_files(str(folder), fetch=False))
 
 
 def test_a_number_of_classes_that_the_weights_do_not_have(zoo_folder: Folder, tmp_path: Path) -> None:

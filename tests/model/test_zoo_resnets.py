@@ -12,7 +12,7 @@ from limner.model.checkpoints.loading import tensor
 from limner.model.checkpoints.transformers_files import find_files
 from limner.model.checkpoints.untrusted import Settings
 from limner.model.huggingface.networks import Network
-from limner.model.huggingface.task_config import read_recipe
+from limner.model.huggingface.task_config import read_task_config
 from limner.model.huggingface.timm_resnet import LAYERS, NAMES, timm_resnet
 from limner.readers.errors import ModelError
 from safetensors.torch import load_file, save_file
@@ -33,7 +33,7 @@ def restated(folder: Path, **changes: object) -> None:
 
 
 def network(folder: Path) -> Network:
-    recipe = read_recipe(find_files(str(folder), fetch=False))
+    recipe = read_task_config(find_files(str(folder), fetch=False))
     return Network(recipe, recipe.labels)
 
 
@@ -57,7 +57,7 @@ def test_a_detector_on_a_resnet_of_timm(
     model = zoo_resnets.detector(tmp_path, kind, name, **stated)
     y, x = np.mgrid[0:SIDE, 0:SIDE]
     tile = np.stack([x * 4 % 256, y * 4 % 256, (x * y) % 256], axis=-1).astype(np.uint8)
-    recipe = read_recipe(find_files(str(tmp_path), fetch=False))
+    recipe = read_task_config(find_files(str(tmp_path), fetch=False))
     assert recipe.tile == SIDE
     with torch.inference_mode():
         answer = model(pixel_values=tensor(tile[None], recipe))
@@ -161,4 +161,4 @@ def test_a_resnet_of_other_channels_is_refused(tmp_path: Path, zoo_resnets: Modu
     zoo_resnets.detector(tmp_path, "Detr", "resnet18")
     restated(tmp_path, backbone_kwargs={"in_chans": 4})
     with pytest.raises(ModelError, match="three channels"):
-        read_recipe(find_files(str(tmp_path), fetch=False))
+        read_task_config(find_files(str(tmp_path), fetch=False))

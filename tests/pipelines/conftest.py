@@ -14,7 +14,7 @@ import pytest
 import rasterio
 import tifffile
 import yaml
-from limner.pipelines.cli.main import main as cli
+from limner.pipelines.cli import main as cli
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def card(tmp_path: Path, make_card: Callable[..., Path]) -> Path:
 PAINTER = '''
 import os, signal, time
 from pathlib import Path
-from limner.model.annotator import Answer, Sight
+from limner.model.annotator import Answer, InputSpec
 from limner.readers.errors import ModelError
 from limner.readers.options import Options
 from pydantic import Field
@@ -168,10 +168,10 @@ class Painter:
         self.labels = ()
         self.colours = {}
 
-    def sight(self, info):
-        return Sight(tile=32)
+    def input_spec(self, info):
+        return InputSpec(tile=32)
 
-    def check(self, sights):
+    def check(self, specs):
         pass
 
     def load(self):
@@ -216,7 +216,7 @@ def painter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 ANNOTATOR = '''
-from limner.model.annotator import Answer, Sight
+from limner.model.annotator import Answer, InputSpec
 from shapely import box
 
 
@@ -227,10 +227,10 @@ class PerTile:
     labels = ("seen",)
     colours = {}
 
-    def sight(self, info):
-        return Sight(tile=16)
+    def input_spec(self, info):
+        return InputSpec(tile=16)
 
-    def check(self, sights):
+    def check(self, specs):
         pass
 
     def load(self):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from limner.model.vlm.fourkhd.generator import Speaker
+from limner.model.vlm.fourkhd.generator import Generator
 from PIL import Image
 
 pytestmark = pytest.mark.slow
@@ -52,14 +52,14 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     prompts: list[Any] = []
 
     def listening(real: Callable[..., Any]) -> Callable[..., Any]:
-        def listen(self: Speaker, views: Any, asked: Any, *rest: Any, **more: Any) -> Any:  # noqa: ANN401 - hands on
+        def listen(self: Generator, views: Any, asked: Any, *rest: Any, **more: Any) -> Any:  # noqa: ANN401 - hands on
             prompts.extend(self._tokenizer.decode(list(part)) for prompt in asked for part in prompt.parts)
             return real(self, views, asked, *rest, **more)
 
         return listen
 
     for name in ("tell", "weigh"):
-        monkeypatch.setattr(Speaker, name, listening(getattr(Speaker, name)))
+        monkeypatch.setattr(Generator, name, listening(getattr(Generator, name)))
     return prompts
 
 
@@ -112,11 +112,11 @@ def test_boxes_come_back_exactly(
     """What the network says is put into its mouth here: what is tested is the way from its pixels to the ground."""
     asked: list[str] = []
 
-    def tell(self: Speaker, views: Sequence[Any], prompts: Sequence[Any], **_: Any) -> list[str]:  # noqa: ANN401 - as the real one
+    def generate(self: Generator, views: Sequence[Any], prompts: Sequence[Any], **_: Any) -> list[str]:  # noqa: ANN401 - as the real one
         asked.extend(self._tokenizer.decode(list(prompt.parts[1])) for prompt in prompts)
         return ["[[10, 20, 30, 50]]" if "ship" in asked[-1] else "[[0, 0, 999, 5], [7, 7, 7, 9]]" for _ in views]
 
-    monkeypatch.setattr(Speaker, "tell", tell)
+    monkeypatch.setattr(Generator, "generate", generate)
     out = tmp_path / "out"
     said = limner(
         "run", colours, "--model", model, "--labels", "ship,quay", "--answer", "locate", "--hd-num", 4, "--out", out
@@ -183,16 +183,16 @@ def test_regions_read_together_say_the_same(tmp_path: Path, colours: Path, model
 def test_memory_that_runs_out_halves_the_batch_and_then_fails_one_region(
     tmp_path: Path, colours: Path, model: str, limner: Limner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Speaker.weigh
+    real = Generator.score_options
     sizes: list[int] = []
 
-    def weigh(self: Speaker, views: Sequence[Any], *rest: Any) -> Any:  # noqa: ANN401 - hands on
+    def score_options(self: Generator, views: Sequence[Any], *rest: Any) -> Any:  # noqa: ANN401 - hands on
         sizes.append(len(views))
         if len(views) > 2 or any(view.region.columns.start == 56 for view in views):
             raise MemoryError
         return real(self, views, *rest)
 
-    monkeypatch.setattr(Speaker, "weigh", weigh)
+    monkeypatch.setattr(Generator, "score_options", score_options)
     out = tmp_path / "out"
     words = ("--model", model, "--labels", "cat,dog", "--hd-num", 1, "--batch", 6, "--set", "model_options.together=6")
     said = limner("run", colours, *words, "--out", out)

@@ -20,7 +20,7 @@ def test_help_loads_nothing_heavy_and_touches_no_network(command: list[str]) -> 
         "import sys, socket; sys.argv = ['limner', *sys.argv[1:]]\n"
         "def refuse(*_): raise AssertionError('network')\n"
         "socket.socket.connect = refuse\n"
-        "from limner.pipelines import cli\n"
+        "from limner.pipelines.cli import main as cli\n"
         "try: cli.main()\n"
         "except SystemExit as end: assert not end.code, end.code\n"
         "heavy = {'torch', 'rasterio', 'onnxruntime', 'pandas', 'pyproj', 'shapely', 'PIL'}\n"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from limner.pipelines.run.manifest import load_manifest
 from limner.pipelines.run.reporting import load_writers, read_record, write_reports
-from limner.pipelines.run.run_folder import Store, StoreError, sealed
+from limner.pipelines.run.run_folder import RunFolder, StoreError, sealed
 from limner.readers.errors import RequestError
 
 pytestmark = pytest.mark.slow
@@ -93,7 +93,7 @@ def use(folder: Path) -> str:
     except (StoreError, RequestError) as error:
         said = str(error)
     try:
-        with Store.open(folder):
+        with RunFolder.open(folder):
             load_manifest(folder)
     except (StoreError, RequestError) as error:
         said = str(error)

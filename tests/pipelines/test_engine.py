@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from limner.model.finding import Result
 from limner.pipelines.run.engine import Engine, InlineEngine
-from limner.pipelines.run.process_pool import LocalEngine, WorkerFaultError
+from limner.pipelines.run.process_pool import ProcessPoolEngine, WorkerFaultError
 from limner.readers.errors import ModelError
 from limner.readers.regions import Grid, Region, cut
 
@@ -36,7 +36,7 @@ class Job:
         if ("begin", "die") in self.faults:
             os._exit(7)
 
-    def look(self, regions):
+    def read(self, regions):
         return [(region, self.place(region)) for region in regions]
 
     def place(self, region):
@@ -100,25 +100,25 @@ def test_the_inline_engine_does_every_region_in_order_and_closes(
 
 def test_no_work_is_no_trouble(make_job: Callable[..., Any]) -> None:
     assert results_of(InlineEngine(make_job()), [], 1) == {}
-    assert results_of(LocalEngine(make_job(), 2, 1), [], 1) == {}
+    assert results_of(ProcessPoolEngine(make_job(), 2, 1), [], 1) == {}
 
 
 def test_local_workers_share_the_work(make_job: Callable[..., Any]) -> None:
     todo = regions(9)
-    found = results_of(LocalEngine(make_job(**{f"p{i}": "slow" for i in range(9)}), 2, 1), todo, 2)
+    found = results_of(ProcessPoolEngine(make_job(**{f"p{i}": "slow" for i in range(9)}), 2, 1), todo, 2)
     assert set(found) == {region.key for region in todo}
     assert len({result.seconds for result in found.values()}) == 2
 
 
 def test_a_killed_worker_costs_no_region(make_job: Callable[..., Any]) -> None:
     todo = regions(9)
-    found = results_of(LocalEngine(make_job(p1="die once", p7="die once"), 2, 1), todo, 3)
+    found = results_of(ProcessPoolEngine(make_job(p1="die once", p7="die once"), 2, 1), todo, 3)
     assert [found[region.key].status for region in todo] == ["done"] * 9
 
 
 def test_a_region_that_always_kills_its_worker_fails_alone_and_says_how(make_job: Callable[..., Any]) -> None:
     todo = regions(7)
-    found = results_of(LocalEngine(make_job(p4="die"), 2, 1), todo, 3)
+    found = results_of(ProcessPoolEngine(make_job(p4="die"), 2, 1), todo, 3)
     failed = [region.key for region in todo if found[region.key].status == "failed"]
     assert failed == [todo[4].key]
     assert "SIGKILL" in found[todo[4].key].error
@@ -127,7 +127,7 @@ def test_a_region_that_always_kills_its_worker_fails_alone_and_says_how(make_job
 
 def test_a_bug_in_a_worker_stops_the_run_with_its_traceback(make_job: Callable[..., Any]) -> None:
     with pytest.raises(WorkerFaultError, match="TypeError: a bug of ours"):
-        results_of(LocalEngine(make_job(p2="bug"), 2, 1), regions(5), 1)
+        results_of(ProcessPoolEngine(make_job(p2="bug"), 2, 1), regions(5), 1)
     with pytest.raises(TypeError, match="a bug of ours"):
         results_of(InlineEngine(make_job(p2="bug")), regions(5), 1)
 
@@ -137,16 +137,16 @@ def test_an_error_of_ours_keeps_its_kind_between_processes(
     make_job: Callable[..., Any], faults: dict[str, str]
 ) -> None:
     with pytest.raises(ModelError, match="Get it"):
-        results_of(LocalEngine(make_job(**faults), 1, 1), regions(2), 1)
+        results_of(ProcessPoolEngine(make_job(**faults), 1, 1), regions(2), 1)
 
 
 def test_a_worker_that_cannot_start_stops_the_run(make_job: Callable[..., Any]) -> None:
     with pytest.raises(ModelError, match="exit code 7"):
-        results_of(LocalEngine(make_job(begin="die"), 2, 1), regions(2), 1)
+        results_of(ProcessPoolEngine(make_job(begin="die"), 2, 1), regions(2), 1)
 
 
 def test_closing_the_engine_stops_its_workers(make_job: Callable[..., Any]) -> None:
-    engine = LocalEngine(make_job(**{f"p{i}": "slow" for i in range(20)}), 2, 1)
+    engine = ProcessPoolEngine(make_job(**{f"p{i}": "slow" for i in range(20)}), 2, 1)
     coming = engine.annotate([[region] for region in regions(20)])
     first = next(results for results in coming if results)
     coming.close()

@@ -23,9 +23,9 @@ import limner.model.checkpoints.onnx, limner.model.segmentation.annotator
 import limner.readers.raster.geotiff, limner.readers.registry
 import limner.reports.geojson, limner.reports.geopackage, limner.reports.overview.writer, limner.reports.csv_tables
 import onnxruntime, rasterio
-from limner.pipelines import run as running, store as storing
+from limner.pipelines.run import execute as running, run_folder as storing
 from limner.pipelines.config import Settings
-from limner.pipelines.run.events import RegionDone, Told
+from limner.pipelines.run.events import RegionDone, Message
 
 
 def die():
@@ -40,7 +40,7 @@ def listener(after, phase):
         seen += isinstance(event, RegionDone)
         if isinstance(event, RegionDone) and seen == after:
             die()
-        if phase and isinstance(event, Told) and event.text.startswith(phase):
+        if phase and isinstance(event, Message) and event.text.startswith(phase):
             die()
 
     return listen
@@ -48,7 +48,7 @@ def listener(after, phase):
 
 def tear(after, share):
     """Die when that many lines are out, with a part of the next written."""
-    append, count = storing.Store.append, 0
+    append, count = storing.RunFolder.append, 0
 
     def torn(self, results):
         nonlocal count
@@ -59,7 +59,7 @@ def tear(after, share):
             die()
         append(self, results)
 
-    storing.Store.append = torn
+    storing.RunFolder.append = torn
 
 
 def one(wish):

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from limner.pipelines.run.redaction import Names
+from limner.pipelines.run.redaction import Redactor
 from limner.pipelines.run.reporting import read_record
 from limner.readers.errors import ReadError
 
@@ -109,7 +109,7 @@ def test_maps_are_called_by_their_paths(tmp_path: Path, scene: Path, card: Path,
 
 
 def test_a_known_name_is_replaced_and_a_part_of_a_word_is_not() -> None:
-    names = Names(told={"/data/x/DOE.svs": "file-1.svs", "DOE.svs": "file-1.svs", "case": "file-2"})
+    names = Redactor(told={"/data/x/DOE.svs": "file-1.svs", "DOE.svs": "file-1.svs", "case": "file-2"})
     error = names.error(
         ReadError("/data/x/DOE.svs", "it must be", value="in 'DOE.svs', a case", remedy="cases in lowercase")
     )

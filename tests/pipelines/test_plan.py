@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from limner.model.annotator import Sight
+from limner.model.annotator import InputSpec
 from limner.model.clip.annotator import ZeroShot
 from limner.model.huggingface.annotator import Transformers
 from limner.model.vlm.fourkhd.annotator import FourKhdAnnotator
-from limner.model.vlm.transformers_backend import VlmAnnotator
+from limner.model.vlm.transformers_backend import TransformersVlmAnnotator
 from limner.pipelines.run import estimate, machine
 from limner.pipelines.run.estimate import middle_tile
 from limner.readers.options import make_plugin
@@ -29,7 +29,7 @@ Limner = Callable[..., Any]  # gives the class Said of conftest, which tests can
 GIB = 2**30
 RUN = """
 import atexit, re, sys
-from limner.pipelines import cli, estimate
+from limner.pipelines.cli import main as cli, estimate
 
 atexit.register(lambda: sys.stderr.write(re.search("VmHWM.*", open("/proc/self/status").read())[0]))
 
@@ -128,7 +128,7 @@ def test_what_is_known_is_printed_before_anything_is_tried(
 
 TRIED = """
 import os, signal, time
-from limner.model.annotator import Answer, Sight
+from limner.model.annotator import Answer, InputSpec
 from limner.readers.options import Options
 from pydantic import Field
 
@@ -146,10 +146,10 @@ class Tried:
     def __init__(self, options):
         self.mood, self.held = options.mood, []
 
-    def sight(self, info):
-        return Sight(tile=64)
+    def input_spec(self, info):
+        return InputSpec(tile=64)
 
-    def check(self, sights):
+    def check(self, specs):
         pass
 
     def load(self):
@@ -242,19 +242,19 @@ def test_the_weights_are_as_large_as_was_said(
     asked.load()
     assert asked.cost([], (2, 2)).weights == parameters(inner(asked, "_respondent", "_speaker", "_network"))
     for family in ("internvl", "qwen2_5_vl", "llava"):
-        asked = make_plugin(VlmAnnotator, {"checkpoint": str(made_vlms(family)), **options})
+        asked = make_plugin(TransformersVlmAnnotator, {"checkpoint": str(made_vlms(family)), **options})
         cost = asked.cost([], (2, 2))
         asked.load()
         network = inner(asked, "_respondent", "_network")
         assert cost.weights == parameters(inner(network, "_model"))
-        side = 2 * inner(asked, "_respondent").sight().tile
+        side = 2 * inner(asked, "_respondent").input_spec().tile
         read = inner(network, "_read")([np.zeros((side, side, 3), dtype=np.uint8)], "what", room=1)
         assert cost.tokens >= read["input_ids"].shape[1]
         assert cost.cache > 0
     if dtype == "float32":
         one: Any = make_plugin(ZeroShot, {"checkpoint": str(made_checkpoints / "clip"), "labels": "cat,dog"})
         one.load()
-        assert one.cost([Sight(tile=32)], (2, 2)).weights == parameters(inner(one, "_network", "_model"))
+        assert one.cost([InputSpec(tile=32)], (2, 2)).weights == parameters(inner(one, "_network", "_model"))
         other: Any = make_plugin(Transformers, {"checkpoint": str(zoo_folder("vit"))})
         other.load()
         assert other.cost([], (2, 2)).weights == parameters(inner(other, "_network", "_model"))
@@ -281,7 +281,7 @@ def test_quantised_weights_are_as_large_as_was_said(made_4khd: Path) -> None:
 def test_the_middle_tile_of_a_region_is_its_own_region() -> None:
     for halo in (0, 4):
         for region in cut(Grid("image", (150, 110), (2.0, 2.0)), tile=32, halo=halo, hd_num=9):
-            one = middle_tile(region, Sight(tile=32, halo=halo))
+            one = middle_tile(region, InputSpec(tile=32, halo=halo))
             assert one.tiles == (1, 1)
             assert one.size == (32, 32)
             for whole, part in ((region.columns, one.columns), (region.rows, one.rows)):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from limner.model.vlm.fourkhd import load
-from limner.model.vlm.fourkhd.generator import Speaker
+from limner.model.vlm.fourkhd.generator import Generator
 from limner.model.vlm.special_tokens import KNOWN
 from limner.readers import extras
 from limner.readers.raster.geotiff import RasterImage
@@ -51,7 +51,7 @@ def refused(tmp_path: Path, photo: Path, limner: Limner, monkeypatch: pytest.Mon
         return real(self, *words)
 
     monkeypatch.setattr(RasterImage, "read", read)
-    monkeypatch.setattr(Speaker, "__init__", lambda *_, **__: reads.append("a network"))
+    monkeypatch.setattr(Generator, "__init__", lambda *_, **__: reads.append("a network"))
 
     def check(*words: object, say: str) -> None:
         for command in (("plan", photo), ("run", photo, "--out", tmp_path / "out")):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 from limner.pipelines.run.reporting import read_record
-from limner.pipelines.run.run_folder import Store, read_entries, sealed
+from limner.pipelines.run.run_folder import RunFolder, read_entries, sealed
 from rasterio.features import shapes
 from shapely.geometry import shape
 
@@ -313,7 +313,7 @@ def test_an_output_folder_of_something_else(tmp_path: Path, scene: Path, card: P
 
 
 def test_two_runs_at_once(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
-    with Store.open(tmp_path / "out"):
+    with RunFolder.open(tmp_path / "out"):
         said = limner("run", scene, "--out", tmp_path / "out", "--model", card)
     assert said.code == 2
     assert "another is at work" in said.err

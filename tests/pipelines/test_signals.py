@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from limner.pipelines.run.run_folder import Store
+from limner.pipelines.run.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
 
@@ -74,7 +74,7 @@ def test_a_signal_ends_a_run_that_can_go_on(
     assert not members(running.pid)
     done = [json.loads(line)["region"] for line in journal.read_text().splitlines()]
     assert 0 < len(done) < 30
-    with Store.open(tmp_path / "out"):
+    with RunFolder.open(tmp_path / "out"):
         pass  # nobody holds the lock
     if engine == "inline" and number == signal.SIGINT:
         assert limner(*words).code == 0

@@ -251,11 +251,11 @@ def test_kind_and_privacy_survive_the_manifest(tmp_path: Path, ward: Path, limne
     record = {"kind": "map", "personal": False}
     plain = {"uri": "a.tif", "reader": "raster", "size": [1, 1], "channels": []}
     place = {"matrix": [[1, 0, 0], [0, 1, 0]], "unit": "px"}
-    sight = {"tile": 1}
+    spec = {"tile": 1}
     rest = {"scale": [1, 1], "hd_num": 1, "overlap": 0, "stretch": None, "unseen": "", "area": None, "beyond": ""}
     for unit, kind in (("px", "map"), ("um", "slide")):
         info = {**plain, **record, "placement": {**place, "unit": unit}}
-        plan = ImagePlan.from_json({"info": info, "sight": sight, "tissue": "", **rest})
+        plan = ImagePlan.from_json({"info": info, "spec": spec, "tissue": "", **rest})
         assert (plan.info.kind, plan.info.personal) == (kind, unit == "um")
         assert ImagePlan.from_json(plan.to_json()).info == plan.info
 

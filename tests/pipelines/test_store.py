@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from limner.model.finding import Coverage, Finding, Result
 from limner.pipelines.run.run_folder import (
     RESULTS,
-    Store,
+    RunFolder,
     StoreError,
     is_run,
     read_entries,
@@ -39,7 +39,7 @@ def result(number: int, *, error: str = "") -> Result:
 
 def test_what_is_appended_is_read_back(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "run"
-    with Store.open(folder) as store:
+    with RunFolder.open(folder) as store:
         store.write_manifest({"asked": "é"})
         store.append([result(0), result(1)])
         store.append([result(2)])
@@ -52,7 +52,7 @@ def test_what_is_appended_is_read_back(tmp_path: Path) -> None:
 
 
 def test_the_last_outcome_of_a_region_counts(tmp_path: Path) -> None:
-    with Store.open(tmp_path) as store:
+    with RunFolder.open(tmp_path) as store:
         store.append([result(1, error='broken: ","findings":[')])
         store.append([result(1)])
     assert read_entries(tmp_path)["image/1"].status == "done"
@@ -64,7 +64,7 @@ def test_a_torn_last_line_is_cut_wherever_it_was_torn(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("run")
-    with Store.open(folder) as store:
+    with RunFolder.open(folder) as store:
         store.write_manifest({})
         store.append([result(i) for i in range(4)])
     whole = (folder / RESULTS).read_bytes()
@@ -72,37 +72,37 @@ def test_a_torn_last_line_is_cut_wherever_it_was_torn(
     (folder / RESULTS).write_bytes(whole[:cut])
     complete = whole[:cut].count(b"\n")
     assert len(read_entries(folder)) == complete
-    with Store.open(folder) as store:
+    with RunFolder.open(folder) as store:
         assert len(store.entries) == complete
         store.append([result(i) for i in range(complete, 4)])
     assert (folder / RESULTS).read_bytes() == whole
 
 
 def test_a_torn_line_longer_than_a_block_is_cut(tmp_path: Path) -> None:
-    with Store.open(tmp_path) as store:
+    with RunFolder.open(tmp_path) as store:
         store.write_manifest({})
         store.append([result(1)])
     whole = (tmp_path / RESULTS).read_bytes()
     (tmp_path / RESULTS).write_bytes(whole + b"x" * 200_000)
-    with Store.open(tmp_path) as store:
+    with RunFolder.open(tmp_path) as store:
         assert list(store.entries) == ["image/1"]
     assert (tmp_path / RESULTS).read_bytes() == whole
 
 
 def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path) -> None:
-    with Store.open(tmp_path) as store:
+    with RunFolder.open(tmp_path) as store:
         store.write_manifest({})
         store.append([result(0), result(1)])
     lines = (tmp_path / RESULTS).read_bytes().splitlines(keepends=True)
     (tmp_path / RESULTS).write_bytes(lines[0][20:] + lines[1])
     with pytest.raises(StoreError, match="line 1"):
-        Store.open(tmp_path)
+        RunFolder.open(tmp_path)
 
 
 @pytest.mark.parametrize("part", ["coverage", "findings"])
 def test_a_changed_digit_is_damage(tmp_path: Path, part: str) -> None:
     """A number that is another is as easy to read as the one that was written."""
-    with Store.open(tmp_path) as store:
+    with RunFolder.open(tmp_path) as store:
         store.write_manifest({})
         store.append([result(0), result(1)])
     lines = (tmp_path / RESULTS).read_bytes()
@@ -142,7 +142,7 @@ def test_a_line_ends_with_16_digits_of_its_sha256() -> None:
 
 @pytest.mark.slow
 def test_a_line_has_at_most_256_mib(tmp_path: Path) -> None:
-    with Store.open(tmp_path) as store:
+    with RunFolder.open(tmp_path) as store:
         store.append([result(0)])
     path, whole, most = tmp_path / RESULTS, (tmp_path / RESULTS).read_bytes(), 268_435_456
     os.truncate(path, len(whole) + most - 1)
@@ -152,14 +152,14 @@ def test_a_line_has_at_most_256_mib(tmp_path: Path) -> None:
         read_entries(tmp_path)
     os.truncate(path, len(whole) + most + 2**16)
     with pytest.raises(StoreError, match=r"its last line.*more than 268435456 bytes"):
-        Store.open(tmp_path)
+        RunFolder.open(tmp_path)
     os.truncate(path, len(whole) + most)
-    with Store.open(tmp_path):
+    with RunFolder.open(tmp_path):
         assert path.read_bytes() == whole
 
 
 def test_a_manifest_is_an_indented_text_with_its_checksum(tmp_path: Path) -> None:
-    with Store.open(tmp_path) as store:
+    with RunFolder.open(tmp_path) as store:
         assert not store.begun
         store.write_manifest({"asked": "é"})
         assert store.begun
@@ -171,7 +171,7 @@ def test_a_manifest_is_an_indented_text_with_its_checksum(tmp_path: Path) -> Non
     path.write_text(f'{{"asked": "e", "sha256": "{seal}"}}')
     with pytest.raises(StoreError, match="sha256 is another"):
         read_manifest(tmp_path)
-    with Store.open(tmp_path) as store:
+    with RunFolder.open(tmp_path) as store:
         assert store.begun, "damaged as it is"
 
 
@@ -195,7 +195,7 @@ def test_a_manifest_has_at_most_a_gib(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [".part-123", RESULTS, "sources.json", "pseudonym.key"])
 def test_what_a_run_leaves_before_its_manifest_is_its_own(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
-    with Store.open(tmp_path) as store:
+    with RunFolder.open(tmp_path) as store:
         assert store.entries == {}
 
 
@@ -206,23 +206,23 @@ def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
 
 
 def test_two_runs_cannot_write_at_once(tmp_path: Path) -> None:
-    with Store.open(tmp_path), pytest.raises(RequestError, match="another is at work"):
-        Store.open(tmp_path)
-    with Store.open(tmp_path):
+    with RunFolder.open(tmp_path), pytest.raises(RequestError, match="another is at work"):
+        RunFolder.open(tmp_path)
+    with RunFolder.open(tmp_path):
         pass
 
 
 def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
-    opened = f"s = Store.open(Path({str(tmp_path)!r}))"
-    hold = f"from pathlib import Path; from limner.pipelines.run.run_folder import Store; {opened}"
+    opened = f"s = RunFolder.open(Path({str(tmp_path)!r}))"
+    hold = f"from pathlib import Path; from limner.pipelines.run.run_folder import RunFolder; {opened}"
     holder = subprocess.Popen([sys.executable, "-c", f"{hold}; print('locked', flush=True); input()"], **PIPES)
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"locked\n"
     with pytest.raises(RequestError, match="another is at work"):
-        Store.open(tmp_path)
+        RunFolder.open(tmp_path)
     holder.kill()
     holder.communicate()
-    with Store.open(tmp_path):
+    with RunFolder.open(tmp_path):
         pass
 
 
@@ -230,17 +230,17 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
 def test_a_folder_of_other_things_is_left_alone(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
     with pytest.raises(RequestError, match="new, empty or a run's"):
-        Store.open(tmp_path)
+        RunFolder.open(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_name_that_no_folder_can_have_is_an_error_of_ours(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="null"):
-        Store.open(tmp_path / "a\0b")
+        RunFolder.open(tmp_path / "a\0b")
 
 
 def test_what_is_no_number_is_never_written(tmp_path: Path) -> None:
-    with Store.open(tmp_path) as store:
+    with RunFolder.open(tmp_path) as store:
         with pytest.raises(ValueError, match="JSON compliant"):
             store.append([Result("image/0", "image", "done", (), Coverage(float("nan"), 0.0))])
         assert (tmp_path / RESULTS).read_bytes() == b""
@@ -249,18 +249,18 @@ def test_what_is_no_number_is_never_written(tmp_path: Path) -> None:
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(RequestError, match="this is a file"):
-        Store.open(tmp_path / "out")
+        RunFolder.open(tmp_path / "out")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_rights_is_an_error_of_ours(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(StoreError):
-        Store.open(tmp_path / "run")
+        RunFolder.open(tmp_path / "run")
 
 
 def test_nothing_of_a_batch_is_left_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Store.open(tmp_path) as store:
+    with RunFolder.open(tmp_path) as store:
         store.write_manifest({})
         store.append([result(0)])
         before = (tmp_path / RESULTS).read_bytes()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from limner.pipelines.cli.progress import Drawing, watch
 from limner.pipelines.cli.terminal import Outlet, visible
-from limner.pipelines.run.events import RegionDone, Started, Told
+from limner.pipelines.run.events import Message, RegionDone, Started
 
 pytestmark = pytest.mark.slow
 
@@ -65,7 +65,7 @@ def test_every_command_writes_names_as_they_cannot_harm(tmp_path: Path, limner: 
 
 def test_progress_takes_no_markup_and_no_escapes(capsys: pytest.CaptureFixture[str]) -> None:
     with Drawing() as drawing:
-        drawing(Told(EVIL))
+        drawing(Message(EVIL))
         drawing(Started(1, 1, 0, EVIL))
         drawing(RegionDone(EVIL, "failed", 0, EVIL))
     said = capsys.readouterr().err
@@ -84,7 +84,7 @@ def test_progress_in_a_notebook_is_drawn_in_its_cell(monkeypatch: pytest.MonkeyP
     notebook = SimpleNamespace(get_ipython=lambda: shell, display=SimpleNamespace(display=display))
     monkeypatch.setitem(sys.modules, "IPython", notebook)  # pyright: ignore[reportArgumentType] - all that is used
     with watch() as listen:
-        listen(Told("<b>" + EVIL))
+        listen(Message("<b>" + EVIL))
         listen(Started(1, 4, 1, "out"))
         listen(RegionDone("a", "done", 2))
         listen(RegionDone("b", "failed", 0, "why"))
@@ -96,7 +96,7 @@ def test_progress_in_a_notebook_is_drawn_in_its_cell(monkeypatch: pytest.MonkeyP
 
 def test_progress_of_a_program_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     with watch() as listen:
-        listen(Told("something"))
+        listen(Message("something"))
         listen(Started(1, 4, 1, "out"))
     assert capsys.readouterr() == ("", "")
 

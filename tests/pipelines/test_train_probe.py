@@ -103,7 +103,7 @@ def test_what_was_outlined_is_found_elsewhere(
     files = {path.name: path.read_bytes() for path in probe.iterdir() if path.is_file()}
     assert set(files) == {"card.yaml", "head.safetensors", "confusion.png", "README.md"}
     with monkeypatch.context() as patched:
-        patched.setattr(training_tiles.RegionJob, "look", lambda *_: pytest.fail("pixels were read again"))
+        patched.setattr(training_tiles.RegionJob, "read", lambda *_: pytest.fail("pixels were read again"))
         assert limner(*train).code == 0
     assert files == {path.name: path.read_bytes() for path in probe.iterdir() if path.is_file()}
     other = limner(*train[:-1], tmp_path / "other", "--set", "hd_num=4")

@@ -29,7 +29,7 @@ def test_every_listed_driver_is_there() -> None:
 
 def test_what_a_fresh_process_does_not_even_load() -> None:
     code = (
-        "import json, rasterio\nfrom limner.readers import gdal\n"
+        "import json, rasterio\nfrom limner.readers.raster import gdal\n"
         "with gdal.environment(''), rasterio.Env() as env:\n    print(json.dumps(sorted(env.drivers())))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -17,7 +17,7 @@ import tifffile
 from limner.readers.contract import scan_with
 from limner.readers.errors import ReadError
 from limner.readers.slide.codestreams import declared_size
-from limner.readers.slide.ome import LONGEST, OmeFacts, bomb
+from limner.readers.slide.ome import LONGEST, OmeMetadata, bomb
 from limner.readers.slide.openslide import SlideReader
 from limner.readers.slide.pyramid import PyramidReader
 from limner.readers.slide.tiff_directories import MOST_PAGES, Directories
@@ -182,7 +182,7 @@ def test_xml_bombs_are_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / "slide.ome.tif"
     tifffile.imwrite(path, picture()[..., 0], tile=(64, 64), description=BOMBS[name], metadata=None)
     refused(path, "XML")
-    assert OmeFacts.parse(BOMBS[name]) == OmeFacts(None, ())
+    assert OmeMetadata.parse(BOMBS[name]) == OmeMetadata(None, ())
 
 
 def test_long_xml_is_refused_before_it_is_read(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from limner.readers.contract import Truth, check_reader, scan_with
 from limner.readers.errors import ReadError, RequestError
 from limner.readers.geometry import Box
 from limner.readers.slide.levels import Level
-from limner.readers.slide.ome import OmeFacts
+from limner.readers.slide.ome import OmeMetadata
 from limner.readers.slide.pyramid import PyramidReader
 
 
@@ -144,7 +144,7 @@ OME = (
     ],
 )
 def test_what_an_ome_header_says_of_sizes(text: str, spacing: tuple[float, float] | None) -> None:
-    found = OmeFacts.parse(text).spacing
+    found = OmeMetadata.parse(text).spacing
     assert (found and (found.x, found.y)) == spacing
 
 

@@ -10,10 +10,10 @@ import numpy.typing as npt
 from pydantic import Field
 
 from ....readers.errors import ModelError
-from ...annotator import Cost, Sight, View
-from ..annotator import Asker
+from ...annotator import Cost, InputSpec, View
+from ..annotator import VlmAnnotator
 from ..backend import check_room
-from ..box_format import Ruler
+from ..box_format import BoxFormat
 from ..question import Question, QuestionOptions
 from ..special_tokens import refuse_marks
 from .cost import decoding, held_bytes, prefill, widest
@@ -22,8 +22,8 @@ from .sizes import Sizes
 from .tokenizer import LAYOUTS, SYSTEM, Layout, Prompt, Tokenizer, ask, vocabulary
 
 if TYPE_CHECKING:
-    from .generator import Speaker
-    from .runtime import Running
+    from .generator import Generator
+    from .runtime import RuntimeOptions
 
 RUNNING = ("dtype", "device", "attention", "quantize")
 
@@ -58,24 +58,24 @@ class FourKhdOptions(QuestionOptions):
     )
 
 
-class FourKhdAnnotator(Asker):
+class FourKhdAnnotator(VlmAnnotator):
     """The annotator `4khd`. Raises `RequestError` for options that do not fit together."""
 
     Options = FourKhdOptions
 
     def __init__(self, options: FourKhdOptions) -> None:
-        super().__init__(Question.of(options, "4khd").check_grammar("4khd"), FourKhdRespondent(options))
+        super().__init__(Question.of(options, "4khd").check_grammar("4khd"), FourKhdBackend(options))
 
 
-class FourKhdRespondent:
-    """See `Respondent`. Boxes are in pixels of the region as it is seen, whose size the prompt states."""
+class FourKhdBackend:
+    """See `VlmBackend`. Boxes are in pixels of the region as it is seen, whose size the prompt states."""
 
     def __init__(self, options: FourKhdOptions) -> None:
         self._options = options
         self._source = options.checkpoint
         self._running = {name: value for name in RUNNING if (value := str(getattr(options, name)))}
         self._held: tuple[Files, Sizes, Tokenizer] | None = None
-        self._speaker: Speaker | None = None
+        self._speaker: Generator | None = None
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -104,9 +104,9 @@ class FourKhdRespondent:
 
         Raises `ModelError`, `RequestError`.
         """
-        from .runtime import Running  # noqa: PLC0415 - loads torch
+        from .runtime import RuntimeOptions  # noqa: PLC0415 - loads torch
 
-        Running(**self._running).check()  # pyright: ignore[reportArgumentType] - what is wrong with them is found here
+        RuntimeOptions(**self._running).check()  # pyright: ignore[reportArgumentType] - what is wrong with them is found here
         files, sizes, tokenizer = self._found()
         if tokenizer.size > sizes.language.vocab:
             raise ModelError(
@@ -128,36 +128,42 @@ class FourKhdRespondent:
 
             Constraint(vocabulary(tokenizer), question.schema).mask()
 
-    def sight(self) -> Sight:
+    def input_spec(self) -> InputSpec:
         """Rendered RGB in tiles of the vision tower's size, with the global view. Raises `ModelError`."""
-        return Sight(tile=self._found()[1].vision.image, overall=True, enlarge=self._options.enlarge, variant="4khd")
+        return InputSpec(
+            tile=self._found()[1].vision.image, overall=True, enlarge=self._options.enlarge, variant="4khd"
+        )
 
     def load(self) -> None:
-        """See `Respondent`."""
+        """See `VlmBackend`."""
         self._awake()
 
-    def ruler(self, view: View) -> Ruler:
+    def box_format(self, view: View) -> BoxFormat:
         """Pixels of the picture that was laid on the canvas."""
         x0, y0, x1, y1 = view.grid.content
-        return Ruler.of("pixels", (float(x0), float(y0), float(x1), float(y1)), view.grid.source)
+        return BoxFormat.of("pixels", (float(x0), float(y0), float(x1), float(y1)), view.grid.source)
 
-    def tell(self, views: Sequence[View], prompts: Sequence[str], *, limit: int, schema: str = "") -> list[str]:
-        """See `Respondent`."""
+    def generate(self, views: Sequence[View], prompts: Sequence[str], *, limit: int, schema: str = "") -> list[str]:
+        """See `VlmBackend`."""
         speaker = self._awake()
         asked = [self._ask(prompt) for prompt in prompts]
         texts: list[str] = []
         for part in self._batches(len(views)):
-            texts += speaker.tell(views[part], asked[part], limit=limit, schema=schema)
+            texts += speaker.generate(views[part], asked[part], limit=limit, schema=schema)
         return texts
 
-    def weigh(self, views: Sequence[View], prompts: Sequence[str], options: Sequence[str]) -> npt.NDArray[np.float64]:
-        """See `Respondent`."""
+    def score_options(
+        self, views: Sequence[View], prompts: Sequence[str], options: Sequence[str]
+    ) -> npt.NDArray[np.float64]:
+        """See `VlmBackend`."""
         speaker = self._awake()
         asked = [self._ask(prompt) for prompt in prompts]
-        return np.concatenate([speaker.weigh(views[part], asked, options) for part in self._batches(len(views))])
+        return np.concatenate(
+            [speaker.score_options(views[part], asked, options) for part in self._batches(len(views))]
+        )
 
     def cost(self, tiles: tuple[int, int], question: Question) -> Cost:
-        """See `Respondent`: from the files' headers, in the type of number and on the device that it runs on."""
+        """See `VlmBackend`: from the files' headers, in the type of number and on the device that it runs on."""
         _, sizes, tokenizer = self._found()
         running = self._running_as()
         dtype, device = running.numbers(), running.first()
@@ -204,20 +210,20 @@ class FourKhdRespondent:
             self._held = (files, files.sizes(), Tokenizer(files.tokenizer, self._source))
         return self._held
 
-    def _running_as(self) -> "Running":
+    def _running_as(self) -> "RuntimeOptions":
         """How it runs. Raises `RequestError` where this machine cannot."""
-        from .runtime import Running  # noqa: PLC0415 - loads torch
+        from .runtime import RuntimeOptions  # noqa: PLC0415 - loads torch
 
-        running = Running(**self._running)  # pyright: ignore[reportArgumentType] - checked when it was made
+        running = RuntimeOptions(**self._running)  # pyright: ignore[reportArgumentType] - checked when it was made
         _ = running.numbers(), running.first()
         return running
 
-    def _awake(self) -> "Speaker":
+    def _awake(self) -> "Generator":
         if self._speaker is None:
-            from .generator import Speaker  # noqa: PLC0415 - loads torch
+            from .generator import Generator  # noqa: PLC0415 - loads torch
 
             files, _, tokenizer = self._found()
-            self._speaker = Speaker(
+            self._speaker = Generator(
                 files, tokenizer, self._running, overall=self._options.overall, threads=self._options.threads
             )
         return self._speaker

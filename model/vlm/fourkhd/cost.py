@@ -67,7 +67,7 @@ def weight_bytes(sizes: Sizes, part: str, itemsize: int) -> float:
 
 
 def held_bytes(sizes: Sizes, itemsize: int, quantize: str) -> float:
-    """Bytes of all weights where the language model's large maps are held in fewer bits: `quantize` of `load.Running`.
+    """Bytes of all weights where the language model's large maps are held in fewer bits, see `RuntimeOptions.quantize`.
 
     Embeddings, the map to words, Partial LoRA, norms and vision keep `itemsize` bytes a number. The 4 bits are NF4 with
     scales that are quantised too (QLoRA, arXiv 2305.14314), the 8 have a float32 scale a row (LLM.int8, 2208.07339).

@@ -16,13 +16,13 @@ from ..decoding import Decoding
 from ..grammar import Constraint, Vocabulary
 from . import scoring
 from .files import Files
-from .load import Running, fill
+from .load import RuntimeOptions, fill
 from .scoring import Part
 from .sizes import VisionSizes
 from .tokenizer import Prompt, Tokenizer, vocabulary
 
 
-class Speaker:
+class Generator:
     """A checkpoint that is awake. Raises `ModelError`, `RequestError` where it cannot be loaded as asked.
 
     `overall` false leaves out the global view. `threads` 0 leaves torch's number of threads as it is; it is the whole
@@ -44,10 +44,10 @@ class Speaker:
         self._name = f"checkpoint {files.source}"
         self._overall = overall
         with memory():
-            self._network = fill(files, Running(**running))  # pyright: ignore[reportArgumentType] - checked before
+            self._network = fill(files, RuntimeOptions(**running))  # pyright: ignore[reportArgumentType] - checked before
 
-    def tell(self, views: Sequence[View], prompts: Sequence[Prompt], *, limit: int, schema: str = "") -> list[str]:
-        """A text for each view and its prompt, read together. See `Respondent`."""
+    def generate(self, views: Sequence[View], prompts: Sequence[Prompt], *, limit: int, schema: str = "") -> list[str]:
+        """A text for each view and its prompt, read together. See `VlmBackend`."""
         with memory(), torch.inference_mode():
             seen = self._see(views)
             sequences = [_join(prompt, one) for prompt, one in zip(prompts, seen, strict=True)]
@@ -56,7 +56,7 @@ class Speaker:
             stops, pad = self._tokenizer.stops, self._tokenizer.eos
             constraints = [Constraint(self._vocabulary, schema) for _ in views] if schema else []
             decoding = Decoding(self._name, stops=stops, constraints=constraints)
-            told = scoring.tell(self._network, sequences, limit=limit, stops=stops, pad=pad, decoding=decoding)
+            told = scoring.generate(self._network, sequences, limit=limit, stops=stops, pad=pad, decoding=decoding)
         return decoding.texts(told, self._tokenizer.decode, limit=limit)
 
     @cached_property
@@ -64,10 +64,10 @@ class Speaker:
         """What the tokenizer's tokens write; those that write nothing never stand in an answer."""
         return vocabulary(self._tokenizer)
 
-    def weigh(
+    def score_options(
         self, views: Sequence[View], prompts: Sequence[Prompt], options: Sequence[str]
     ) -> npt.NDArray[np.float64]:
-        """Log-likelihoods (views, prompts, options). The prompts differ in their last part only. See `Respondent`."""
+        """Log-likelihoods (views, prompts, options). The prompts differ in their last part only. See `VlmBackend`."""
         last = [prompt.parts[-1] for prompt in prompts]
         shared = scoring.common(last)
         before = Prompt((*prompts[0].parts[:-1], last[0][:shared]))
@@ -79,7 +79,7 @@ class Speaker:
             scoring.check_length(self._network, longest)
             sequences = [_join(before, one) for one in seen]
             end = self._tokenizer.end
-            return scoring.weigh(self._network, sequences, suffixes, tokens, end=end, name=self._name)
+            return scoring.score_options(self._network, sequences, suffixes, tokens, end=end, name=self._name)
 
     def _see(self, views: Sequence[View]) -> list[torch.Tensor]:
         """The visual tokens of each view; all tiles of all views go through the vision tower together."""

@@ -16,7 +16,7 @@ from .cost import weight_bytes
 from .files import Files, compare
 from .language import PloraLinear
 from .network import FourKhd, FourKhdConfig
-from .runtime import Quantization, Running
+from .runtime import Quantization, RuntimeOptions
 from .sizes import Sizes
 
 TOGETHER = ("plora_glb_GN", "plora_sub_GN", "vit", "vision_proj", "model.tok_embeddings")
@@ -25,12 +25,12 @@ TOGETHER = ("plora_glb_GN", "plora_sub_GN", "vit", "vision_proj", "model.tok_emb
 _HEADROOM = 0.9  # of a device's free memory: the rest is for what flows through
 
 
-def from_pretrained(source: str, running: Running | None = None, *, fetch: bool = False) -> FourKhd:
+def from_pretrained(source: str, running: RuntimeOptions | None = None, *, fetch: bool = False) -> FourKhd:
     """The network of a folder or a hub id `OWNER/NAME@COMMIT`, ready to answer. Raises `ModelError`, `RequestError`.
 
     Sizes are read off the tensors, so that the released config.json, which does not state them, is enough.
     """
-    return fill(Files.find(source, fetch=fetch), running or Running())
+    return fill(Files.find(source, fetch=fetch), running or RuntimeOptions())
 
 
 def build(sizes: Sizes) -> FourKhd:
@@ -39,7 +39,7 @@ def build(sizes: Sizes) -> FourKhd:
         return FourKhd(FourKhdConfig.of(sizes))
 
 
-def fill(files: Files, running: Running, *, only: str = "") -> FourKhd:
+def fill(files: Files, running: RuntimeOptions, *, only: str = "") -> FourKhd:
     """The network of a checkpoint's files. At no time more is held than the network and one file.
 
     Where `only` is not "", tensors whose names do not begin with it are not read, and have shapes but no values.

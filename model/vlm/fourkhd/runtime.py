@@ -19,7 +19,7 @@ _said: set[str] = set()
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RuntimeOptions:
     """How a network runs. `dtype` "auto" is bfloat16 on a GPU and float32 elsewhere.
 
     `device` is "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", …, or "split": the layers are spread over

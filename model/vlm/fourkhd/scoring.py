@@ -60,7 +60,7 @@ class Tree:
         return cls(tuple(ids), tuple(len(path) - 1 for path in paths), sees, tuple(ends), tuple(places))
 
 
-def weigh(
+def score_options(
     network: FourKhd,
     sequences: Sequence[Sequence[Part]],
     suffixes: Sequence[Sequence[int]],
@@ -111,7 +111,7 @@ def weigh(
     return found.reshape(batch, len(suffixes), len(options))
 
 
-def tell(
+def generate(
     network: FourKhd,
     sequences: Sequence[Sequence[Part]],
     *,

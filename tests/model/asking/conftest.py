@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pytest
 import torch
 from limner.model.annotator import View
-from limner.model.views import look
-from limner.model.vlm.annotator import Asker
+from limner.model.views import read_view
+from limner.model.vlm.annotator import VlmAnnotator
 from limner.readers.image import Image
 from limner.readers.regions import Grid, cut
 from limner.readers.render import Stretch
@@ -41,11 +41,11 @@ def vlm(made_vlms: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Pat
 def show(picture: Callable[..., Image]) -> Callable[..., list[View]]:
     """`show(asker, pixels, hd_num=4)`: the views of a picture (H, W, 3) in regions of at most so many tiles."""
 
-    def views(asker: Asker, pixels: npt.NDArray[np.uint8], *, hd_num: int = 4, scale: float = 1.0) -> list[View]:
+    def views(asker: VlmAnnotator, pixels: npt.NDArray[np.uint8], *, hd_num: int = 4, scale: float = 1.0) -> list[View]:
         image = picture(pixels)
-        sight = asker.sight(image.info)
+        spec = asker.input_spec(image.info)
         grid = Grid("picture", image.info.size, (scale, scale))
-        regions = cut(grid, tile=sight.tile, halo=sight.halo, hd_num=hd_num)
-        return [look(image, region, sight, stretch=PLAIN) for region in regions]
+        regions = cut(grid, tile=spec.tile, halo=spec.halo, hd_num=hd_num)
+        return [read_view(image, region, spec, stretch=PLAIN) for region in regions]
 
     return views

@@ -7,7 +7,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-from limner.model.vlm.box_format import Ruler
+from limner.model.vlm.box_format import BoxFormat
 from limner.model.vlm.grammar import Constraint, Vocabulary, check_schema, piece_bytes
 from limner.readers.errors import ModelError, RequestError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -26,8 +26,8 @@ ROAD: dict[str, Any] = {
     "required": ["lanes", "surface", "seen", "end"],
     "additionalProperties": False,
 }
-BOXES: dict[str, Any] = json.loads(Ruler.of("thousandths", (0, 0, 10, 10), (10, 10)).schema)
-UNITS: dict[str, Any] = json.loads(Ruler.of("unit", (0, 0, 10, 10), (10, 10)).schema)
+BOXES: dict[str, Any] = json.loads(BoxFormat.of("thousandths", (0, 0, 10, 10), (10, 10)).schema)
+UNITS: dict[str, Any] = json.loads(BoxFormat.of("unit", (0, 0, 10, 10), (10, 10)).schema)
 LIMIT = 4000  # tokens; no text of these schemas is as long as that, unless chance writes digits for ever
 
 
@@ -98,7 +98,7 @@ def test_a_token_that_may_not_come_is_refused() -> None:
 
 
 def test_a_box_stays_within_its_ruler() -> None:
-    ruler = Ruler.of("pixels", (0, 0, 60, 60), (60, 60))
+    ruler = BoxFormat.of("pixels", (0, 0, 60, 60), (60, 60))
     vocabulary = sentencepiece()
     texts = [write(vocabulary, json.loads(ruler.schema), seed).text for seed in range(20)]
     numbers = [number for text in texts for box in json.loads(text) for number in box]

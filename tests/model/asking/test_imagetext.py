@@ -77,12 +77,12 @@ def by_the_book(folder: Path, picture: npt.NDArray[np.uint8], prompts: Sequence[
 def test_likelihoods_are_those_of_whole_sequences(made_vlms: Make, family: str) -> None:
     folder = made_vlms(family)
     expected = by_the_book(folder, noise(), PROMPTS)
-    found = network(folder).weigh([noise()], PROMPTS, OPTIONS)
+    found = network(folder).score_options([noise()], PROMPTS, OPTIONS)
     assert found.shape == (3, 5)
     assert np.ptp(expected) > 1
     assert np.abs(expected[0] - expected[2]).max() > 1e-3  # the prompt matters
     assert np.abs(found - expected).max() < 1e-4
-    other = network(folder).weigh([noise(1)], PROMPTS, OPTIONS)
+    other = network(folder).score_options([noise(1)], PROMPTS, OPTIONS)
     assert np.abs(found - other).max() > 1e-3  # and so does the picture
 
 
@@ -90,7 +90,7 @@ def test_likelihoods_are_those_of_whole_sequences(made_vlms: Make, family: str) 
 def test_a_picture_is_looked_at_once(made_vlms: Make, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = made_vlms(family)
     one = network(folder)
-    one.weigh([noise(1)], PROMPTS, OPTIONS)  # which also tries out whether it can go on
+    one.score_options([noise(1)], PROMPTS, OPTIONS)  # which also tries out whether it can go on
     seen: list[bool] = []
     kind = kind_of(folder)
     forward = kind.forward
@@ -100,7 +100,7 @@ def test_a_picture_is_looked_at_once(made_vlms: Make, family: str, monkeypatch: 
         return forward(self, *values, **named)
 
     monkeypatch.setattr(kind, "forward", watched)
-    one.weigh([noise()], PROMPTS, OPTIONS)
+    one.score_options([noise()], PROMPTS, OPTIONS)
     assert seen == [True, *[False] * (len(PROMPTS) * (1 + len(OPTIONS)))]
 
 
@@ -109,7 +109,7 @@ def test_a_network_that_cannot_go_on_is_asked_for_whole_sequences(
 ) -> None:
     """Here one that forgets the place of what it goes on with."""
     folder = made_vlms("llava")
-    expected = network(folder).weigh([noise()], PROMPTS, OPTIONS)
+    expected = network(folder).score_options([noise()], PROMPTS, OPTIONS)
     kind = kind_of(folder)
     forward = kind.forward
 
@@ -122,7 +122,7 @@ def test_a_network_that_cannot_go_on_is_asked_for_whole_sequences(
 
     monkeypatch.setattr(kind, "forward", forgetful)
     one = network(folder)
-    assert np.abs(one.weigh([noise()], PROMPTS, OPTIONS) - expected).max() < 1e-4
+    assert np.abs(one.score_options([noise()], PROMPTS, OPTIONS) - expected).max() < 1e-4
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -147,38 +147,38 @@ def test_a_text_is_the_likeliest_token_at_each_step(made_vlms: Make, family: str
             break
     one = network(folder)
     text = made.tokenizer.decode(written, skip_special_tokens=True) + ("" if written[-1] in made.ends else CUT)
-    assert one.tell([noise()], PROMPTS[2], limit=6) == text
-    assert one.tell([noise()], PROMPTS[2], limit=6) == network(folder).tell([noise()], PROMPTS[2], limit=6)
+    assert one.generate([noise()], PROMPTS[2], limit=6) == text
+    assert one.generate([noise()], PROMPTS[2], limit=6) == network(folder).generate([noise()], PROMPTS[2], limit=6)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_text_obeys_its_schema(made_vlms: Make, family: str) -> None:
     one = network(made_vlms(family))
     for seed in range(3):
-        text = one.tell([noise(seed)], PROMPTS[2], limit=200, schema=json.dumps(COUNT))
+        text = one.generate([noise(seed)], PROMPTS[2], limit=200, schema=json.dumps(COUNT))
         jsonschema.validate(json.loads(text), COUNT)
 
 
 def test_a_text_that_the_limit_cuts_is_an_error(made_vlms: Make) -> None:
     with pytest.raises(ModelError, match=r"whole within 4 tokens.*max_tokens"):
-        network(made_vlms("internvl")).tell([noise()], PROMPTS[2], limit=4, schema=json.dumps(COUNT))
+        network(made_vlms("internvl")).generate([noise()], PROMPTS[2], limit=4, schema=json.dumps(COUNT))
 
 
 def test_a_question_that_is_too_long_is_an_error(made_vlms: Make) -> None:
     one = network(made_vlms("qwen2_vl"))
     with pytest.raises(ModelError, match=r"fit into the 4096 tokens.*found: \d+ and 4000 for the answer"):
-        one.tell([noise()], "a ship " * 50, limit=4000)
+        one.generate([noise()], "a ship " * 50, limit=4000)
     with pytest.raises(ModelError, match="fit into the 4096 tokens"):
-        one.weigh([noise()], ["a ship " * 3000], OPTIONS)
+        one.score_options([noise()], ["a ship " * 3000], OPTIONS)
 
 
 def test_pickled_weights_give_the_same_and_cannot_run_code(vlm: Make, tmp_path: Path) -> None:
     folder = vlm("llava")
-    expected = network(folder).weigh([noise()], PROMPTS, OPTIONS)
+    expected = network(folder).score_options([noise()], PROMPTS, OPTIONS)
     weights = AutoModelForImageTextToText.from_pretrained(folder).state_dict()
     (folder / "model.safetensors").unlink()
     torch.save(weights, folder / "pytorch_model.bin")
-    assert np.abs(network(folder).weigh([noise()], PROMPTS, OPTIONS) - expected).max() < 1e-5
+    assert np.abs(network(folder).score_options([noise()], PROMPTS, OPTIONS) - expected).max() < 1e-5
     mark = tmp_path / "was-here"
     torch.save({"lm_head.weight": Planted(mark)}, folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match="must be whole"):
@@ -203,7 +203,7 @@ def test_code_beside_a_checkpoint_is_never_run(vlm: Make, tmp_path: Path) -> Non
     config = json.loads((folder / "config.json").read_text())
     config["auto_map"] = {"AutoModelForImageTextToText": "planted.M", "AutoConfig": "planted.M"}
     (folder / "config.json").write_text(json.dumps(config))
-    network(folder).tell([noise()], "a ship", limit=1)
+    network(folder).generate([noise()], "a ship", limit=1)
     assert not mark.exists()
 
 
@@ -243,9 +243,9 @@ def test_a_network_of_what_is_not_a_number_is_noticed(vlm: Make) -> None:
     model.save_pretrained(folder)
     one = network(folder)
     for ask in (
-        lambda: one.tell([noise()], "a ship", limit=3),
-        lambda: one.tell([noise()], "a ship", limit=90, schema=json.dumps(COUNT)),
-        lambda: one.weigh([noise()], PROMPTS, OPTIONS),
+        lambda: one.generate([noise()], "a ship", limit=3),
+        lambda: one.generate([noise()], "a ship", limit=90, schema=json.dumps(COUNT)),
+        lambda: one.score_options([noise()], PROMPTS, OPTIONS),
     ):
         with pytest.raises(ModelError, match="finite numbers"):
             ask()
@@ -257,7 +257,7 @@ def test_a_tokenizer_of_another_checkpoint_is_noticed(vlm: Make) -> None:
     (folder / "tokenizer.json").write_text(text.replace('"▁ship": 301', '"▁ship": 3010'))
     assert text != (folder / "tokenizer.json").read_text()
     with pytest.raises(ModelError, match=r"its tokenizer must know no more.*found: 3010"):
-        network(folder).weigh([noise()], ["a"], OPTIONS)
+        network(folder).score_options([noise()], ["a"], OPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_what_does_not_fit_into_memory(
 ) -> None:
     folder = made_vlms("qwen2_vl")
     one = network(folder)
-    assert one.weigh([noise()], PROMPTS[:1], OPTIONS).shape == (1, 5)
+    assert one.score_options([noise()], PROMPTS[:1], OPTIONS).shape == (1, 5)
 
     def full(*_: object, **__: object) -> None:
         raise raised
@@ -286,15 +286,15 @@ def test_what_does_not_fit_into_memory(
     monkeypatch.setattr(kind_of(folder), "forward", full)
     monkeypatch.setattr(kind_of(folder), "generate", full)
     with pytest.raises(expected, match=said):
-        one.weigh([noise()], PROMPTS, OPTIONS)
+        one.score_options([noise()], PROMPTS, OPTIONS)
     with pytest.raises(expected, match=said):
-        one.tell([noise()], "a ship", limit=3)
+        one.generate([noise()], "a ship", limit=3)
 
 
 def test_half_precision_says_about_the_same(made_vlms: Make) -> None:
     folder = made_vlms("internvl")
-    expected = network(folder).weigh([noise()], PROMPTS, OPTIONS)
-    found = network(folder, dtype="bfloat16").weigh([noise()], PROMPTS, OPTIONS)
+    expected = network(folder).score_options([noise()], PROMPTS, OPTIONS)
+    found = network(folder, dtype="bfloat16").score_options([noise()], PROMPTS, OPTIONS)
     assert 0 < np.abs(found - expected).max() < 0.5
 
 

@@ -14,12 +14,18 @@ import numpy.typing as npt
 import pytest
 from limner.model.annotator import Answer, View
 from limner.model.checkpoints.transformers_files import find_files
-from limner.model.image_coordinates import lift
+from limner.model.image_coordinates import to_image_coordinates
 from limner.model.tiling import join_tiles
-from limner.model.vlm.annotator import Asker
+from limner.model.vlm.annotator import VlmAnnotator
 from limner.model.vlm.image_text import ImageText
 from limner.model.vlm.processor import Processor
-from limner.model.vlm.transformers_backend import BOXES, Vlm, VlmAnnotator, VlmOptions, letterbox
+from limner.model.vlm.transformers_backend import (
+    BOXES,
+    TransformersBackend,
+    TransformersVlmAnnotator,
+    TransformersVlmOptions,
+    letterbox,
+)
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.options import make_plugin
 from shapely.geometry import box
@@ -50,8 +56,8 @@ def noise(width: int, height: int, seed: int = 0) -> npt.NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, size=(height, width, 3), dtype=np.uint8)
 
 
-def asker(folder: Path, **options: str) -> Asker:
-    return make_plugin(VlmAnnotator, {"checkpoint": str(folder), "device": "cpu", "tile": "56", **options})
+def asker(folder: Path, **options: str) -> VlmAnnotator:
+    return make_plugin(TransformersVlmAnnotator, {"checkpoint": str(folder), "device": "cpu", "tile": "56", **options})
 
 
 @pytest.fixture
@@ -62,13 +68,13 @@ def dictate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., "Dictated"]:
         told = Dictated()
         left = list(texts)
 
-        def tell(_: ImageText, pictures: list[Picture], prompt: str, *, limit: int, schema: str = "") -> str:
+        def generate(_: ImageText, pictures: list[Picture], prompt: str, *, limit: int, schema: str = "") -> str:
             del limit, schema
             told.pictures.append(pictures)
             told.prompts.append(prompt)
             return left.pop(0)
 
-        monkeypatch.setattr(ImageText, "tell", tell)
+        monkeypatch.setattr(ImageText, "generate", generate)
         return told
 
     return start
@@ -84,7 +90,7 @@ class Dictated:
 
 def test_it_is_installed() -> None:
     [point] = entry_points(group="limner.annotators", name="vlm")
-    assert point.load() is VlmAnnotator
+    assert point.load() is TransformersVlmAnnotator
 
 
 @pytest.mark.parametrize(
@@ -93,10 +99,12 @@ def test_it_is_installed() -> None:
 )
 def test_a_tile_is_the_checkpoints_own(made_vlms: Make, family: str, tile: int) -> None:
     """The side of its vision tower's pictures, or the multiple of its merged patches next to 336."""
-    sight = Vlm(VlmOptions(checkpoint=str(made_vlms(family)))).sight()
-    assert (sight.tile, sight.overall, sight.variant, sight.bands) == (tile, False, family, None)
-    sight = Vlm(VlmOptions(checkpoint=str(made_vlms(family)), tile=112, views="tiles")).sight()
-    assert (sight.tile, sight.overall) == (112, True)
+    spec = TransformersBackend(TransformersVlmOptions(checkpoint=str(made_vlms(family)))).input_spec()
+    assert (spec.tile, spec.overall, spec.variant, spec.bands) == (tile, False, family, None)
+    spec = TransformersBackend(
+        TransformersVlmOptions(checkpoint=str(made_vlms(family)), tile=112, views="tiles")
+    ).input_spec()
+    assert (spec.tile, spec.overall) == (112, True)
 
 
 @pytest.mark.parametrize("family", CORE)
@@ -166,7 +174,7 @@ def test_boxes_come_back_to_where_they_were_said(
             said = canvas / np.tile([width, height], 2) * 1000
         told = dictate(json.dumps([said.tolist()]))
         [[answer]] = one.annotate([view])
-        finding = lift(answer, view)
+        finding = to_image_coordinates(answer, view)
         assert (finding.label, finding.kind) == ("ship", "box")
         corner = np.tile([view.region.columns.start, view.region.rows.start], 2)
         expected = np.minimum((corner + canvas) * 4, [500, 800, 500, 800])  # no further than the picture
@@ -194,8 +202,8 @@ def test_pixels_are_those_of_the_picture_that_the_processor_makes(
     told = dictate(f"[[0, 0, {wide}, {high}], [{wide / 2}, {high / 4}, {wide}, {high / 2}]]")
     [[whole, part]] = one.annotate([view])
     assert f"{wide} wide and {high} high" in told.prompts[0]
-    assert lift(whole, view).geometry.bounds == pytest.approx((0, 0, 196, 168))
-    assert lift(part, view).geometry.bounds == pytest.approx((98, 42, 196, 84))
+    assert to_image_coordinates(whole, view).geometry.bounds == pytest.approx((0, 0, 196, 168))
+    assert to_image_coordinates(part, view).geometry.bounds == pytest.approx((98, 42, 196, 84))
 
 
 def test_what_lies_in_the_margin_alone_is_not_placed(made_vlms: Make, show: Show, dictate: Dictate) -> None:
@@ -203,7 +211,9 @@ def test_what_lies_in_the_margin_alone_is_not_placed(made_vlms: Make, show: Show
     [view] = show(one, np.zeros((56, 168, 3), dtype=np.uint8))
     dictate("[[0.1, 0.1, 0.4, 0.3], [0.25, 0.3, 0.5, 0.5], [0.1, 0.2]]")
     [[kept, lost]] = one.annotate([view])
-    assert lift(kept, view).geometry.equals(box(42, 0, 84, 28))  # a rim that the margin's pixels round to
+    assert to_image_coordinates(kept, view).geometry.equals(
+        box(42, 0, 84, 28)
+    )  # a rim that the margin's pixels round to
     assert lost.label == "unplaced"
     assert lost.notes["why"] == "[0.1, 0.1, 0.4, 0.3] lies in the margin of the picture; [0.1, 0.2] is no box"
 
@@ -213,7 +223,7 @@ def test_small_numbers_are_read_as_they_are_written(made_vlms: Make, show: Show,
     [view] = show(one, np.zeros((112, 112, 3), dtype=np.uint8))
     dictate("[[1e-3, 0.0, 5E-1, 1.0]]")
     [[kept]] = one.annotate([view])
-    assert lift(kept, view).geometry.bounds == pytest.approx((0.112, 0, 56, 112))
+    assert to_image_coordinates(kept, view).geometry.bounds == pytest.approx((0.112, 0, 56, 112))
 
 
 def test_coordinates_that_nobody_knows_are_not_guessed(made_vlms: Make, show: Show, dictate: Dictate) -> None:
@@ -227,7 +237,7 @@ def test_coordinates_that_nobody_knows_are_not_guessed(made_vlms: Make, show: Sh
     [view] = show(one, np.zeros((112, 112, 3), dtype=np.uint8))
     dictate("[[0, 250, 500, 1000]]")
     [[kept]] = one.annotate([view])
-    assert lift(kept, view).geometry.bounds == (0, 28, 56, 112)
+    assert to_image_coordinates(kept, view).geometry.bounds == (0, 28, 56, 112)
     assert one.identity["boxes"] == "thousandths"
 
 
@@ -301,7 +311,7 @@ def test_making_one_and_looking_load_no_network(made_vlms: Make) -> None:
     code = (
         "import sys\nfrom limner.model.vlm.transformers_backend import VlmAnnotator\n"
         f"one = VlmAnnotator(VlmAnnotator.Options(checkpoint={str(made_vlms('llava'))!r}, labels='a,b'))\n"
-        "one.sight(None), one.labels\n"
+        "one.input_spec(None), one.labels\n"
         "print({'torch', 'transformers', 'huggingface_hub', 'llguidance'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -315,7 +325,7 @@ def test_a_hub_is_not_asked_unasked() -> None:
         "socket.socket.connect = socket.getaddrinfo = refuse\n"
         "from limner.model.vlm.transformers_backend import VlmAnnotator\n"
         f"one = VlmAnnotator(VlmAnnotator.Options(checkpoint='nobody/nothing@{'0' * 40}'))\n"
-        "try:\n    one.sight(None)\nexcept Exception as error:\n    print(type(error).__name__, error)"
+        "try:\n    one.input_spec(None)\nexcept Exception as error:\n    print(type(error).__name__, error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("ModelError checkpoint nobody/nothing@")
@@ -341,7 +351,7 @@ def test_a_hub_is_not_asked_unasked() -> None:
 )
 def test_options_that_cannot_be_are_refused_at_once(options: dict[str, str], said: str) -> None:
     with pytest.raises(RequestError, match=said):
-        make_plugin(VlmAnnotator, {"checkpoint": "somewhere", **options})
+        make_plugin(TransformersVlmAnnotator, {"checkpoint": "somewhere", **options})
 
 
 def test_what_is_wrong_is_said_before_any_region(vlm: Make) -> None:

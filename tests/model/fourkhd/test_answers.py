@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from limner.model.checkpoints.memory import memory
 from limner.model.tiling import TileGrid
 from limner.model.vlm.fourkhd import attention, runtime, scoring
-from limner.model.vlm.fourkhd.annotator import FourKhdAnnotator, FourKhdRespondent
+from limner.model.vlm.fourkhd.annotator import FourKhdAnnotator, FourKhdBackend
 from limner.model.vlm.fourkhd.cost import prefill, visual_tokens, weight_bytes
 from limner.model.vlm.fourkhd.network import FourKhd
 from limner.model.vlm.fourkhd.runtime import choose_kernel
@@ -46,9 +46,9 @@ def test_options_weighed_together_equal_each_read_from_the_start(tiny: FourKhd, 
     suffixes = [[10, 11, 12], [10, 13], [14]]
     options = [[20, 21], [20], [22, 23, 24], [20, 21, 25]]  # some begin as others do, one is the beginning of another
     with torch.inference_mode():
-        found = scoring.weigh(tiny, sequences, suffixes, options, end=END)
+        found = scoring.score_options(tiny, sequences, suffixes, options, end=END)
         expected = np.array([[[from_the_start(tiny, s, x, o) for o in options] for x in suffixes] for s in sequences])
-        alone = np.concatenate([scoring.weigh(tiny, [s], suffixes, options, end=END) for s in sequences])
+        alone = np.concatenate([scoring.score_options(tiny, [s], suffixes, options, end=END) for s in sequences])
     assert found.shape == (2, 3, 4)
     assert np.abs(found - expected).max() < TOLERANCE
     assert np.abs(found - alone).max() < TOLERANCE
@@ -88,7 +88,7 @@ def test_a_sequence_longer_than_the_model_is_refused(tiny: FourKhd) -> None:
 def test_a_tokenizer_of_another_model_is_refused(folder: Path) -> None:
     options = FourKhdAnnotator.Options(checkpoint=str(folder))
     with pytest.raises(ModelError, match=r"256.*400"):  # the tiny model knows 256 tokens, this tokenizer 400
-        FourKhdRespondent(options).check(Question.of(options, "4khd"))
+        FourKhdBackend(options).check(Question.of(options, "4khd"))
 
 
 def test_where_a_kernel_cannot_run_it_is_said_once(

@@ -12,7 +12,7 @@ import torch
 from limner.model.vlm.fourkhd.attention import Kernel
 from limner.model.vlm.fourkhd.build import build
 from limner.model.vlm.fourkhd.files import Files
-from limner.model.vlm.fourkhd.load import Running, fill
+from limner.model.vlm.fourkhd.load import RuntimeOptions, fill
 from limner.model.vlm.fourkhd.model_config import language_sizes, ploras, vision_sizes
 from limner.model.vlm.fourkhd.network import FourKhd
 from limner.model.vlm.fourkhd.sizes import CLIP_MEAN, Plora
@@ -94,7 +94,7 @@ def small(tmp_path_factory: pytest.TempPathFactory, vocabulary: Path) -> Path:
 
 
 def network(folder: Path) -> FourKhd:
-    return fill(Files.find(str(folder)), Running(device="cpu"))
+    return fill(Files.find(str(folder)), RuntimeOptions(device="cpu"))
 
 
 @pytest.mark.parametrize("kernel", ["sdpa", "eager"])

@@ -13,7 +13,7 @@ import pytest
 import torch
 from limner.model.vlm.fourkhd.convert import convert
 from limner.model.vlm.fourkhd.files import Files
-from limner.model.vlm.fourkhd.load import Quantization, Running, fill, from_pretrained, place_of, split
+from limner.model.vlm.fourkhd.load import Quantization, RuntimeOptions, fill, from_pretrained, place_of, split
 from limner.model.vlm.fourkhd.network import FourKhd
 from limner.model.vlm.fourkhd.sizes import LINEARS, LanguageSizes, Plora, Sizes, VisionSizes
 from limner.readers.errors import ModelError, RequestError
@@ -60,13 +60,13 @@ def test_every_form_of_files_gives_the_same_network(
 
 
 def test_attention_can_be_computed_otherwise(folder: Path, tiny: FourKhd) -> None:
-    network = from_pretrained(str(folder), Running(attention="eager"))
+    network = from_pretrained(str(folder), RuntimeOptions(attention="eager"))
     assert network.kernel == "eager"
     assert float((says(network) - says(tiny)).abs().max()) < 1e-4
 
 
 def test_numbers_can_have_another_type(folder: Path, tiny: FourKhd) -> None:
-    network = from_pretrained(str(folder), Running(dtype="bfloat16"))
+    network = from_pretrained(str(folder), RuntimeOptions(dtype="bfloat16"))
     assert {weight.dtype for weight in network.parameters()} == {torch.bfloat16}
     assert float((says(network).float() - says(tiny)).abs().max()) < 0.5
 
@@ -74,15 +74,15 @@ def test_numbers_can_have_another_type(folder: Path, tiny: FourKhd) -> None:
 @pytest.mark.parametrize(
     ("running", "words"),
     [
-        (Running(dtype="int3"), ("dtype", "bfloat16", "int3")),
-        (Running(device="gpu9"), ("device", "gpu9")),
-        (Running(device="cuda:7"), ("device", "GPU must be here", "cuda:7")),
-        (Running(attention="linear"), ("attention", "sdpa", "linear")),
-        (Running(device="split"), ("GPUs", "device=cpu")),
+        (RuntimeOptions(dtype="int3"), ("dtype", "bfloat16", "int3")),
+        (RuntimeOptions(device="gpu9"), ("device", "gpu9")),
+        (RuntimeOptions(device="cuda:7"), ("device", "GPU must be here", "cuda:7")),
+        (RuntimeOptions(attention="linear"), ("attention", "sdpa", "linear")),
+        (RuntimeOptions(device="split"), ("GPUs", "device=cpu")),
     ],
 )
 @pytest.mark.skipif(torch.cuda.is_available(), reason="what cannot be had without a GPU")
-def test_wishes_that_cannot_be_met(folder: Path, running: Running, words: tuple[str, ...]) -> None:
+def test_wishes_that_cannot_be_met(folder: Path, running: RuntimeOptions, words: tuple[str, ...]) -> None:
     with pytest.raises(RequestError) as error:
         from_pretrained(str(folder), running)
     for word in words:
@@ -180,7 +180,7 @@ def test_a_truncated_part_is_named(folder: Path, tiny_weights: Weights, pickled:
     [part] = folder.glob("*-00002-of-*")
     part.write_bytes(part.read_bytes()[:-2000])
     with pytest.raises(ModelError) as error:
-        fill(Files.find(str(folder)), Running())
+        fill(Files.find(str(folder)), RuntimeOptions())
     assert part.name in str(error.value)
     assert "whole" in str(error.value)
 
@@ -329,7 +329,7 @@ def test_parts_may_lie_on_different_devices(tiny: FourKhd) -> None:
 @pytest.mark.parametrize(("how", "most"), [("8bit", 0.05), ("4bit", 0.5)])
 def test_fewer_bits_are_near(made_4khd: Path, how: Quantization, most: float) -> None:
     pytest.importorskip("bitsandbytes", reason="numbers of few bits are its work")
-    whole, small = from_pretrained(str(made_4khd)), from_pretrained(str(made_4khd), Running(quantize=how))
+    whole, small = from_pretrained(str(made_4khd)), from_pretrained(str(made_4khd), RuntimeOptions(quantize=how))
     ids = torch.arange(3, 20)[None]
     with torch.inference_mode():
         expected, found = whole(input_ids=ids).logits, small(input_ids=ids).logits

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from limner.model.annotator import Sight, View
+from limner.model.annotator import InputSpec, View
 from limner.model.tiling import TileGrid, cut_tiles, lay, overall
 from limner.model.vlm.decoding import Decoding
 from limner.model.vlm.fourkhd import scoring
@@ -34,7 +34,7 @@ def shown(golden: Path, network: FourKhd, name: str) -> tuple[torch.Tensor, tupl
     grid = TileGrid.fit(source.shape[1], source.shape[0], hd_num=HD_NUM[name])
     canvas = lay(source, grid)
     everything = np.ones(canvas.shape[:2], dtype=bool)
-    view = View(None, Sight(336), grid, cut_tiles(canvas, grid), cut_tiles(everything, grid), everything,  # type: ignore[arg-type]
+    view = View(None, InputSpec(336), grid, cut_tiles(canvas, grid), cut_tiles(everything, grid), everything,  # type: ignore[arg-type]
                 overall(canvas.astype(np.float32)))  # fmt: skip
     return tensor(view, network.sizes.vision), (grid.rows, grid.cols)
 
@@ -96,11 +96,11 @@ def test_greedy_ids_are_the_reference_s_alone_and_in_one_batch(
         pictures = tiny.see(torch.cat([tiles for tiles, _ in seen]), [grid for _, grid in seen])
         sequences = [sequence(vectors, layout, picture) for picture in pictures]
         for one, ids in zip(sequences, expected, strict=True):
-            assert scoring.tell(tiny, [one], limit=8, stops=[999], pad=2, decoding=Decoding("tiny", stops=[999])) == [
-                ids
-            ]
+            assert scoring.generate(
+                tiny, [one], limit=8, stops=[999], pad=2, decoding=Decoding("tiny", stops=[999])
+            ) == [ids]
         assert (
-            scoring.tell(tiny, sequences, limit=8, stops=[999], pad=2, decoding=Decoding("tiny", stops=[999]))
+            scoring.generate(tiny, sequences, limit=8, stops=[999], pad=2, decoding=Decoding("tiny", stops=[999]))
             == expected
         )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from limner.model.annotator import Sight, View
+from limner.model.annotator import InputSpec, View
 from limner.model.tiling import TileGrid, cut_tiles, lay, overall
 from limner.model.vlm.fourkhd.annotator import FourKhdAnnotator
 from limner.model.vlm.fourkhd.card import read_card
@@ -51,9 +51,9 @@ def view(pixels: npt.NDArray[np.uint8], *, hd_num: int) -> View:
     grid = TileGrid.fit(width, height, hd_num=hd_num, tile=32)
     canvas = lay(pixels, grid)
     inside = np.ones(canvas.shape[:2], dtype=np.bool_)
-    sight = Sight(tile=32, overall=True)
+    spec = InputSpec(tile=32, overall=True)
     whole = overall(canvas.astype(np.float32), 32)
-    return View(region, sight, grid, cut_tiles(canvas, grid), cut_tiles(inside, grid), inside, whole)
+    return View(region, spec, grid, cut_tiles(canvas, grid), cut_tiles(inside, grid), inside, whole)
 
 
 @pytest.fixture

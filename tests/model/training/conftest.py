@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from limner.model.annotator import Sight, View
+from limner.model.annotator import InputSpec, View
 from limner.model.tiling import TileGrid
 from limner.model.vlm.fourkhd.build import build
 from limner.model.vlm.fourkhd.vocabulary import make_vocabulary
@@ -77,8 +77,8 @@ def view() -> Callable[[tuple[int, int, int]], View]:
         [region] = cut(Grid("picture", (16, 16), (1.0, 1.0)), tile=16, hd_num=1)
         tiles = np.full((1, 16, 16, 3), colour, dtype=np.uint8)
         inside = np.ones((16, 16), dtype=np.bool_)
-        sight = Sight(tile=16, overall=True)
+        spec = InputSpec(tile=16, overall=True)
         grid = TileGrid.exact(1, 1, tile=16)
-        return View(region, sight, grid, tiles, inside[None], inside, tiles[0].astype(np.float32))
+        return View(region, spec, grid, tiles, inside[None], inside, tiles[0].astype(np.float32))
 
     return make

@@ -14,10 +14,10 @@ import torch
 from limner.model.training import state
 from limner.model.training.align import Aligner, Alignment, Row
 from limner.model.training.dataset import read_samples
-from limner.model.training.param_groups import BRIDGE, Pace, paces, rate
+from limner.model.training.param_groups import BRIDGE, ParamGroup, param_groups, rate
 from limner.model.vlm.fourkhd.annotator import FourKhdAnnotator
 from limner.model.vlm.fourkhd.files import Files
-from limner.model.vlm.fourkhd.load import Running, fill
+from limner.model.vlm.fourkhd.load import RuntimeOptions, fill
 from limner.model.vlm.fourkhd.tokenizer import Tokenizer
 from limner.pipelines.cli.main import app
 from limner.pipelines.cli.terminal import Stopped
@@ -34,7 +34,7 @@ SETTINGS = Alignment(peak=3e-3, warmup=0.1, steps=6, batch=2, seed=7)
 
 def aligner(base: Path, data: Path, **changes: Any) -> Aligner:  # noqa: ANN401 - settings
     files = Files.find(str(base))
-    network = fill(files, Running(device="cpu", dtype=changes.pop("dtype", "float32")))
+    network = fill(files, RuntimeOptions(device="cpu", dtype=changes.pop("dtype", "float32")))
     return Aligner(network, Tokenizer(files.tokenizer, "x"), read_samples(data), replace(SETTINGS, **changes))
 
 
@@ -91,12 +91,12 @@ def test_layers_of_the_encoder_learn_the_slower_the_deeper_they_lie() -> None:
         ("model.norm.weight", 1),
         ("output.weight", 2),
     ]
-    found = paces(names, encoder=True, language=True, layers=2, layer_decay=0.9, language_scale=0.2)
+    found = param_groups(names, encoder=True, language=True, layers=2, layer_decay=0.9, language_scale=0.2)
     scales = [found[name].scale for name, _ in names]
     assert scales == pytest.approx([0.9**3, 0.9**2, 0.9, 1.0, 1.0, 0.2, 0.2, 0.2])
     assert [found[name].decayed for name, _ in names] == [False, True, False, True, True, False, False, True]
-    bridge = paces(names, encoder=False, language=False, layers=2, layer_decay=0.9, language_scale=1.0)
-    assert bridge == {"vision_proj.0.weight": Pace(1.0, True), names[4][0]: Pace(1.0, True)}  # noqa: FBT003 - decayed
+    bridge = param_groups(names, encoder=False, language=False, layers=2, layer_decay=0.9, language_scale=1.0)
+    assert bridge == {"vision_proj.0.weight": ParamGroup(1.0, True), names[4][0]: ParamGroup(1.0, True)}  # noqa: FBT003 - decayed
 
 
 def test_the_rate_rises_in_a_line_and_falls_by_a_cosine() -> None:

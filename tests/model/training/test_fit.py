@@ -14,11 +14,11 @@ from sklearn.preprocessing import StandardScaler
 
 pytestmark = pytest.mark.slow
 
-Lesson = tuple[np.ndarray, np.ndarray, np.ndarray]
+TrainingSet = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @pytest.fixture(scope="module")
-def lesson() -> Lesson:
+def lesson() -> TrainingSet:
     """Features (160, 8), three classes of unequal size, folds: each unit of four tiles has an offset of its own."""
     random = np.random.default_rng(7)
     units = np.repeat(np.arange(40), 4)
@@ -27,7 +27,7 @@ def lesson() -> Lesson:
     return features * 50 + 9, classes, assign_folds(units, classes, "abc", folds=4, unit="outline")
 
 
-def test_the_head_is_scikit_learn_s(lesson: Lesson) -> None:
+def test_the_head_is_scikit_learn_s(lesson: TrainingSet) -> None:
     features, classes, folds = lesson
     fitted = fit(features, classes, folds, count=3, kind="linear")
     standard = StandardScaler().fit(features)
@@ -37,7 +37,7 @@ def test_the_head_is_scikit_learn_s(lesson: Lesson) -> None:
     assert found == pytest.approx(oracle.predict_proba(standard.transform(features)), abs=1e-4)
 
 
-def test_held_out_tiles_were_not_seen(lesson: Lesson) -> None:
+def test_held_out_tiles_were_not_seen(lesson: TrainingSet) -> None:
     """What a fold's tiles are changes what is said of the others, and nothing that is said of itself."""
     features, classes, folds = lesson
     before = fit(features, classes, folds, count=3, kind="linear")
@@ -83,7 +83,7 @@ def test_a_temperature_makes_logits_likelier() -> None:
     assert temperature(4 * truth, drawn, 3) == pytest.approx(4.0, abs=0.5)
 
 
-def test_the_same_lesson_gives_the_same_bits(lesson: Lesson) -> None:
+def test_the_same_lesson_gives_the_same_bits(lesson: TrainingSet) -> None:
     features, classes, folds = lesson
     one, other = (fit(features, classes, folds, count=3, kind="mlp") for _ in range(2))
     assert np.array_equal(one.chances, other.chances)
@@ -107,7 +107,7 @@ def test_without_scikit_learn_the_error_says_what_to_install() -> None:
     assert "pip install 'matplotlib>=3.9' 'scikit-learn>=1.7' 'threadpoolctl>=3.5'" in done.stdout
 
 
-def test_with_fewer_tiles_than_features_the_head_is_the_same(lesson: Lesson) -> None:
+def test_with_fewer_tiles_than_features_the_head_is_the_same(lesson: TrainingSet) -> None:
     _, classes, folds = lesson
     features = np.random.default_rng(9).normal(size=(160, 300)) + 0.3 * np.eye(300)[classes]
     fitted = fit(features, classes, folds, count=3, kind="linear")
