@@ -63,7 +63,7 @@ class View:
     grid: TileGrid
     tiles: npt.NDArray[Any]
     valid: npt.NDArray[np.bool_]
-    wanted: npt.NDArray[np.bool_]
+    keep_mask: npt.NDArray[np.bool_]
     overall: npt.NDArray[Any] | None = None
     seconds: float = 0.0
 

@@ -37,12 +37,12 @@ def class_map_to_polygons(
     in errors. Raises `ModelError` where its answer has another shape, is not finite,
     or is no score from 0 to 1 once squashed.
     """
-    found = np.zeros(view.wanted.shape, dtype=np.uint8)
-    scores = np.zeros(view.wanted.shape, dtype=np.float32)
+    found = np.zeros(view.keep_mask.shape, dtype=np.uint8)
+    scores = np.zeros(view.keep_mask.shape, dtype=np.float32)
     for tile, valid, (left, top, _, _), (x0, y0, x1, y1) in zip(
         view.tiles, view.valid, view.grid.boxes(), view.grid.shares(), strict=True
     ):
-        if not view.wanted[y0:y1, x0:x1].any():
+        if not view.keep_mask[y0:y1, x0:x1].any():
             continue
         values = see(tile, valid)
         if values.shape != (*valid.shape, len(classes)):
@@ -57,7 +57,7 @@ def class_map_to_polygons(
         chances = require_shares(squash(share), of=f"network {network}")
         found[y0:y1, x0:x1] = chances.argmax(axis=2)
         scores[y0:y1, x0:x1] = chances.max(axis=2)
-    worth = view.wanted & ~np.isin(found, list(background)) & (scores >= least)
+    worth = view.keep_mask & ~np.isin(found, list(background)) & (scores >= least)
     return [
         Answer(
             label=classes[patch.value],

@@ -92,7 +92,7 @@ def _views(reader: Reader, info: ImageInfo, spec: InputSpec) -> list[View]:
             stretch = fit_stretch(seen.pixels, seen.valid, image.channels)
         regions = cut(Grid(info.id, info.size, (1.0, 1.0)), tile=spec.tile, halo=spec.halo, hd_num=4)
         views = [read_view(image, region, spec, stretch=stretch) for region in regions[:REGIONS]]
-    return [view for view in views if view.wanted.any()]
+    return [view for view in views if view.keep_mask.any()]
 
 
 def _fitted(annotator: Fitting, spec: InputSpec, reader: Reader, info: ImageInfo) -> InputSpec:
@@ -146,7 +146,7 @@ def _no_network() -> Generator[None]:
 
 
 def _equal(one: View, other: View) -> bool:
-    parts = ((one.tiles, other.tiles), (one.valid, other.valid), (one.wanted, other.wanted))
+    parts = ((one.tiles, other.tiles), (one.valid, other.valid), (one.keep_mask, other.wanted))
     return all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in parts)
 
 

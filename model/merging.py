@@ -51,7 +51,7 @@ def join(findings: Iterable[Finding], info: ImageInfo | None = None, area: BaseG
         replace(area, geometry=shape, cut=False, score=None if area.score is None else round(area.score, PLACES))
         for area, shape in zip(areas, shapes, strict=True)
     ]
-    things = [thing for some in boxes.values() for thing in merge(some, info) if within(thing, area)]
+    things = [subject for some in boxes.values() for subject in merge(some, info) if within(subject, area)]
     return sorted(others + whole + things, key=_place)
 
 

@@ -64,7 +64,7 @@ def read_view(
         grid=grid,
         tiles=cut_tiles(canvas, grid),
         valid=cut_tiles(valid, grid),
-        wanted=wanted,
+        keep_mask=wanted,
         overall=overall(canvas.astype(np.float32), spec.tile) if spec.overall else None,
     )
 
@@ -92,7 +92,7 @@ def on_region(mask: Mask, view: View) -> Mask:
 
 def kept_share(view: View) -> float:
     """The part of a region's core that holds data and was asked for, 0 to 1."""
-    core = on_region(view.wanted, view)[core_window(view.region)]
+    core = on_region(view.keep_mask, view)[core_window(view.region)]
     return float(core.mean())
 
 
@@ -153,9 +153,9 @@ def kept_tiles(view: View) -> list[KeepMask]:
     for place, (x0, y0, x1, y1) in enumerate(view.grid.shares()):
         left, right = max(x0, columns.start), min(x1, columns.stop)
         top, bottom = max(y0, rows.start), min(y1, rows.stop)
-        wanted = view.wanted[y0:y1, x0:x1]
+        wanted = view.keep_mask[y0:y1, x0:x1]
         if wanted.any():
-            part = float(view.wanted[top:bottom, left:right].mean())
+            part = float(view.keep_mask[top:bottom, left:right].mean())
             kept.append(KeepMask(place, box(left, top, right, bottom), part))
     return kept
 
@@ -171,7 +171,7 @@ def cover(view: View, placement: Placement, area: BaseGeometry | None = None) ->
     rows, columns = core_window(region)
     seen = on_region(join_tiles(view.valid, view.grid), view)
     within = inside(region, area)
-    wanted = on_region(view.wanted, view)[rows, columns]
+    wanted = on_region(view.keep_mask, view)[rows, columns]
     width, height = region.grid.shape
     x_cuts = _cuts(region.columns, width)
     y_cuts = _cuts(region.rows, height)

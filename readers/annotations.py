@@ -63,7 +63,7 @@ class Drawing:
     """A file, what it is called in errors, and the frame in which it is read."""
 
     path: str
-    thing: str
+    subject: str
     frame: Frame
 
     def shapes(self) -> list[Shape]:
@@ -94,7 +94,7 @@ class Drawing:
             return parse_json(content.decode("utf-8-sig"), constants=True)  # QuPath measures NaN
         except (OSError, EOFError, zlib.error, ValueError) as error:
             raise RequestError(
-                self.thing,
+                self.subject,
                 "it must be a GeoJSON file",
                 value=shown(str(error)),
                 remedy=f"Give a file of {self._wanted}",
@@ -108,7 +108,7 @@ class Drawing:
         remedy = "Give GeoJSON polygons in WGS84 longitude and latitude, such as QGIS saves with RFC 7946 ticked"
         if self.frame == "pixels":
             remedy = "Give GeoJSON polygons in pixels, such as QuPath exports"
-        return RequestError(f"{self.thing}{f' at {where}' if where else ''}", rule, value=value, remedy=remedy)
+        return RequestError(f"{self.subject}{f' at {where}' if where else ''}", rule, value=value, remedy=remedy)
 
     def _polygons(self, place: _Place, record: object) -> Iterator[tuple[_Place, object]]:
         """(place, coordinates) of every polygon in a GeoJSON object."""

@@ -29,11 +29,11 @@ def read_area(path: str) -> BaseGeometry:
 
     Raises `RequestError` as `Drawing.shapes` does, and where there is no polygon.
     """
-    thing = f"area of interest {path}"
-    shapes = Drawing(path, thing, "lonlat").shapes()
+    subject = f"area of interest {path}"
+    shapes = Drawing(path, subject, "lonlat").shapes()
     if not shapes:
         raise RequestError(
-            thing, "it must hold a polygon", value="none", remedy="Draw where it is worth looking, and save that"
+            subject, "it must hold a polygon", value="none", remedy="Draw where it is worth looking, and save that"
         )
     return shapely.union_all([shape.geometry for shape in shapes])
 
@@ -44,14 +44,14 @@ def place_area(area: BaseGeometry, info: ImageInfo) -> BaseGeometry:
     Edges are straight in longitude and latitude, as RFC 7946 says, and stay so within 0.05 px. Raises `RequestError`
     where the picture has no CRS, is not on the Earth, or the area does not touch it.
     """
-    thing = f"area of interest on {info.id or info.uri}"
+    subject = f"area of interest on {info.id or info.uri}"
     try:
         [placed] = place_all([area], info)
     except ReadError as error:
-        raise RequestError(thing, error.rule, value=error.value, remedy=error.remedy) from error
+        raise RequestError(subject, error.rule, value=error.value, remedy=error.remedy) from error
     if placed.is_empty:
         raise RequestError(
-            thing,
+            subject,
             "it must touch the picture",
             value=f"the area spans {lonlat_words(area.bounds)}, the picture {lonlat_words(lonlat_bounds(info))}",
             remedy="Give an area inside the scene, or leave the option out; GeoJSON says longitude first",

@@ -7,30 +7,30 @@ from difflib import get_close_matches
 class LimnerError(Exception):
     """What went wrong, in four parts that a person can act on.
 
-    `thing` is what the message is about (a file, an option), `rule` what must hold, `value` what was found instead
+    `subject` is what the message is about (a file, an option), `rule` what must hold, `value` what was found instead
     (empty where there is nothing to show) and `remedy` what to do now. Travels between processes by pickle. Each may
     quote what a file says: line breaks become spaces, and what cannot be printed is escaped.
     """
 
-    def __init__(self, thing: str, rule: str, *, remedy: str, value: str = "") -> None:
-        thing, rule, remedy, value = map(_printable, (thing, rule, remedy, value))
-        super().__init__(thing, rule, remedy, value)
-        self.thing = thing
+    def __init__(self, subject: str, rule: str, *, remedy: str, value: str = "") -> None:
+        subject, rule, remedy, value = map(_printable, (subject, rule, remedy, value))
+        super().__init__(subject, rule, remedy, value)
+        self.subject = subject
         self.rule = rule
         self.remedy = remedy
         self.value = value
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.thing, self.rule, self.remedy, self.value)
+        return _rebuild, (type(self), self.subject, self.rule, self.remedy, self.value)
 
     def __str__(self) -> str:
         found = f" (found: {self.value})" if self.value else ""
-        return f"{self.thing}: {self.rule}{found}. {self.remedy}"
+        return f"{self.subject}: {self.rule}{found}. {self.remedy}"
 
     def lines(self) -> list[str]:
         """The four parts, a line each."""
         found = [f"  found  {self.value}"] if self.value else []
-        return [f"limner: {self.thing}", f"  must   {self.rule}", *found, f"  do     {self.remedy}"]
+        return [f"limner: {self.subject}", f"  must   {self.rule}", *found, f"  do     {self.remedy}"]
 
     def _render_traceback_(self) -> list[str]:
         """What a notebook shows: the four parts, without the way through limner's code."""
@@ -71,5 +71,5 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
 
 
-def _rebuild(kind: type[LimnerError], thing: str, rule: str, remedy: str, value: str) -> LimnerError:
-    return kind(thing, rule, remedy=remedy, value=value)
+def _rebuild(kind: type[LimnerError], subject: str, rule: str, remedy: str, value: str) -> LimnerError:
+    return kind(subject, rule, remedy=remedy, value=value)

@@ -28,22 +28,22 @@ def install_hint(extra: str) -> str:
     return f"pip install {' '.join(map(shlex.quote, requirements(extra)))}"
 
 
-def require_extra(extra: str, thing: str, *, otherwise: str = "") -> None:
-    """Raise `RequestError` about `thing` where a package of an extra is not installed. Imports none of them.
+def require_extra(extra: str, subject: str, *, otherwise: str = "") -> None:
+    """Raise `RequestError` about `subject` where a package of an extra is not installed. Imports none of them.
 
     `otherwise` is a second way out, a clause.
     """
     names = [match[0] for one in requirements(extra) if (match := _NAME.match(one))]
     absent = [name for name in names if not _installed(name)]
     if absent:
-        raise missing(extra, thing, absent, otherwise=otherwise)
+        raise missing(extra, subject, absent, otherwise=otherwise)
 
 
-def missing(extra: str, thing: str, names: list[str], *, otherwise: str = "") -> RequestError:
+def missing(extra: str, subject: str, names: list[str], *, otherwise: str = "") -> RequestError:
     """The error that says that packages of an extra are missing, and how to install them."""
     remedy = f"Install what is missing: {install_hint(extra)}"
     return RequestError(
-        thing,
+        subject,
         "the packages that it needs must be installed",
         value=f"no {', '.join(names)}",
         remedy=f"{remedy}; {otherwise}" if otherwise else remedy,

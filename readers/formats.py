@@ -62,17 +62,17 @@ class Format:
         """Whether a reader is made for this format: ours, or one that lists the format's key."""
         return name == self.reader or self.key in getattr(reader, "formats", ())
 
-    def refusal(self, thing: str) -> ReadError:
+    def refusal(self, subject: str) -> ReadError:
         """The error that says that no reader may open such a file."""
         if self.reader:
             return ReadError(
-                thing,
+                subject,
                 f"a file of the format {self.name} is opened by the reader {self.reader} and by no other",
                 value="another reader was named",
                 remedy="Leave --reader out",
             )
         found = f"{self.name} is not supported" + (f": {self.why}" if self.why else "")
-        return ReadError(thing, "it must be of a format that limner reads", value=found, remedy=self.remedy)
+        return ReadError(subject, "it must be of a format that limner reads", value=found, remedy=self.remedy)
 
 
 _OME: Final = "Convert it to OME-TIFF, for example with `bfconvert` of Bio-Formats"

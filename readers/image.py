@@ -209,12 +209,12 @@ class BaseImage(ABC):
 
     def read(self, box: Box, size: tuple[int, int], plane: int = 0) -> tuple[Pixels, Mask]:
         """See `Image.read`. Raises `ReadError`, also after `close`, and for a plane that the image has not."""
-        thing, count = self._info.id or self._info.uri, len(self._info.planes)
+        subject, count = self._info.id or self._info.uri, len(self._info.planes)
         if self._closed:
-            raise ReadError(thing, "it must be open to be read", remedy="Open the image again")
+            raise ReadError(subject, "it must be open to be read", remedy="Open the image again")
         if not 0 <= plane < count:
             rule = f"its planes have the numbers 0 to {count - 1}"
-            raise ReadError(thing, rule, value=str(plane), remedy="Ask for one of these")
+            raise ReadError(subject, rule, value=str(plane), remedy="Ask for one of these")
         return self._read_plane(box, size, plane)
 
     def close(self) -> None:

@@ -213,11 +213,11 @@ def _as_request(error: ValidationError, model: type[Options], owner: str) -> Req
     first = error.errors()[0]
     name = str(first["loc"][0]) if first["loc"] else ""
     field = model.model_fields.get(name)
-    thing = f"option {name!r} of {owner}" if name else f"options of {owner}"
+    subject = f"option {name!r} of {owner}" if name else f"options of {owner}"
     cause = first.get("ctx", {}).get("error")
     example = f"For example {field.examples[0]}" if field and field.examples else ""
     if first["type"] in {"missing", "string_too_short"} and len(first["loc"]) == 1:
-        return RequestError(thing, "it must be given", remedy=example or "Give it")
+        return RequestError(subject, "it must be given", remedy=example or "Give it")
     if isinstance(cause, ValueError):
         rule = str(cause)
     elif field is not None:
@@ -227,4 +227,4 @@ def _as_request(error: ValidationError, model: type[Options], owner: str) -> Req
         rule = first["msg"][0].lower() + first["msg"][1:]
     value = cast("object", first["input"])
     found = "" if isinstance(value, Mapping) else value if isinstance(value, str) else _text(value, ", ")
-    return RequestError(thing, rule, value=shown(found), remedy=example or "Correct it")
+    return RequestError(subject, rule, value=shown(found), remedy=example or "Correct it")

@@ -88,11 +88,11 @@ class Pseudonyms:
         return hmac.digest(self.key, f"{kind}\0{text}".encode("utf-8", "surrogateescape"), hashlib.sha256)
 
 
-def checked(key: bytes, thing: str) -> bytes:
+def checked(key: bytes, subject: str) -> bytes:
     """The key, where it is one. Raises `RequestError` where it could be guessed; the key is not repeated in it."""
     if len(key) < _SHORTEST or len(set(key)) < _VARIETY:
         raise RequestError(
-            thing,
+            subject,
             f"a key has at least {_SHORTEST} bytes, not all alike",
             value=f"{len(key)} bytes, {len(set(key))} different",
             remedy="Make one with: python -c 'import secrets; print(secrets.token_hex(32))'",
@@ -139,7 +139,7 @@ def replace_in(text: str, told: Mapping[str, str]) -> str:
 
 def replace_names(error: LimnerError, told: Mapping[str, str]) -> LimnerError:
     """An error whose words tell no name in `told`."""
-    parts = [replace_in(part, told) for part in (error.thing, error.rule, error.value, error.remedy)]
+    parts = [replace_in(part, told) for part in (error.subject, error.rule, error.value, error.remedy)]
     return type(error)(parts[0], parts[1], value=parts[2], remedy=parts[3])
 
 

@@ -92,8 +92,8 @@ class LimitedProcess:
                 self._end()  # what fills it would be in the next call's way
         if "error" in answer:
             kind = getattr(errors, str(answer["kind"]), errors.LimnerError)
-            thing, rule, value, remedy = (str(part) for part in answer["error"])
-            raise kind(thing, rule, value=value, remedy=remedy)
+            subject, rule, value, remedy = (str(part) for part in answer["error"])
+            raise kind(subject, rule, value=value, remedy=remedy)
         if "fault" in answer:
             raise LimitError(str(answer["fault"]), str(answer.get("value", "")))
         return answer["result"] if array is None else array

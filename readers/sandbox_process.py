@@ -74,7 +74,7 @@ def _alarm(processor: float, clock: float) -> None:
 def _failure(error: BaseException) -> dict[str, Any]:
     """An exception as an answer."""
     if isinstance(error, LimnerError):
-        return {"kind": type(error).__name__, "error": [error.thing, error.rule, error.value, error.remedy]}
+        return {"kind": type(error).__name__, "error": [error.subject, error.rule, error.value, error.remedy]}
     if isinstance(error, LimitError):
         return {"fault": error.code, "value": error.value}
     if isinstance(error, MemoryError | RecursionError):

@@ -57,8 +57,8 @@ def scan_folder(name: str, reader: Reader, folder: str, options: Options) -> Fol
     return FolderScan(
         _infos(infos),
         tuple(
-            (tuple(files), ReadError(thing, rule, value=value, remedy=remedy))
-            for files, (thing, rule, value, remedy) in failed
+            (tuple(files), ReadError(subject, rule, value=value, remedy=remedy))
+            for files, (subject, rule, value, remedy) in failed
         ),
         tuple((str(path), str(reason)) for path, reason in side),
     )
@@ -145,5 +145,5 @@ def answer_scan(name: str, uri: str, options: dict[str, str]) -> list[Any]:
 def answer_folder(name: str, folder: str, options: dict[str, str]) -> list[Any]:
     """`FolderReader.scan_folder` as JSON."""
     found = _scanned(_reader(name), folder, _options(name, options))
-    failed = [[list(files), [error.thing, error.rule, error.value, error.remedy]] for files, error in found.failed]
+    failed = [[list(files), [error.subject, error.rule, error.value, error.remedy]] for files, error in found.failed]
     return [[info.to_json() for info in found.infos], failed, [list(pair) for pair in found.side]]

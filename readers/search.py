@@ -201,7 +201,7 @@ class Search:
             else:
                 yield Scanned(path, "read", scan_file(name, reader, path, self._options[name]), name)
         except RequestError as error:
-            if error.thing.startswith("option "):
+            if error.subject.startswith("option "):
                 raise self._option_error(path, error) from None
             yield Scanned(path, "failed", (), name or "", str(error))
         except LimnerError as error:

@@ -120,7 +120,7 @@ def test_the_cards_that_ship_are_those_named(root: Path) -> None:
 
 def test_the_card_to_start_from_is_one(root: Path) -> None:
     [example] = blocks(pages(root)["docs/models.md"], "yaml")
-    assert read_card(example, thing="docs/models.md").labels == ("maize", "wheat")
+    assert read_card(example, subject="docs/models.md").labels == ("maize", "wheat")
 
 
 def test_the_sensors_are_those_named(root: Path) -> None:

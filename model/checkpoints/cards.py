@@ -157,7 +157,7 @@ def find_card(name_or_path: str) -> Card:
     shipped = shipped_cards()
     if name_or_path in shipped:
         text = (resources.files(__package__ or "") / "cards" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
-        return read_card(text, thing=f"card {name_or_path}")
+        return read_card(text, subject=f"card {name_or_path}")
     path = Path(name_or_path)
     if path.suffix not in {".yaml", ".yml"}:
         raise ModelError(
@@ -189,13 +189,13 @@ def _beside(path: Path, source: str) -> str:
     return str(path.parent / source) if is_path(source) else source
 
 
-def read_card(text: str, *, thing: str) -> Card:
-    """A card from YAML text; `thing` names it in errors. Raises `ModelError`."""
-    return _card(parse_yaml(text, thing))
+def read_card(text: str, *, subject: str) -> Card:
+    """A card from YAML text; `subject` names it in errors. Raises `ModelError`."""
+    return _card(parse_yaml(text, subject))
 
 
 def _card(content: Settings) -> Card:
-    thing = content.where
+    subject = content.where
     try:
         return Card.model_validate(content)
     except ValidationError as error:
@@ -204,13 +204,16 @@ def _card(content: Settings) -> Card:
         if first["type"] == "extra_forbidden":
             known = list(_keys(first["loc"]))
             raise ModelError(
-                thing,
+                subject,
                 "it has a key that no card has",
                 value=shown(where),
                 remedy=f"{nearest(str(first['loc'][-1]), known)}Known: {', '.join(known)}",
             ) from error
         raise ModelError(
-            thing, f"{where or 'card'}: {first['msg']}", value=shown(str(first["input"]), 80), remedy="Correct the file"
+            subject,
+            f"{where or 'card'}: {first['msg']}",
+            value=shown(str(first["input"]), 80),
+            remedy="Correct the file",
         ) from error
 
 

@@ -11,7 +11,7 @@ MOST = 300
 
 @contextmanager
 def foreign(
-    thing: str, rule: str, *, remedy: str, running: bool = False, kind: type[LimnerError] = ModelError
+    subject: str, rule: str, *, remedy: str, running: bool = False, kind: type[LimnerError] = ModelError
 ) -> Generator[None]:
     """Turn every exception that is not ours into one of a `kind` of ours that names its type.
 
@@ -25,7 +25,7 @@ def foreign(
     except BaseException as error:
         if running and isinstance(error, MemoryError):
             raise
-        raise kind(thing, rule, value=reason(error), remedy=remedy) from error
+        raise kind(subject, rule, value=reason(error), remedy=remedy) from error
 
 
 def reason(error: BaseException) -> str:

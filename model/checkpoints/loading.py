@@ -150,13 +150,13 @@ def check_sizes(kind: Any, config: Any, stated: Mapping[str, Any], files: Files)
     how many tensors there are, other numbers with how many numbers they hold; then the network is built without memory
     and must not hold more than `ROOM` times the numbers of its weights. `stated` are the settings `config` was made of.
     """
-    thing = f"checkpoint {files.source}"
+    subject = f"checkpoint {files.source}"
     shapes: dict[str, tuple[int, ...]] = {}
     for name in files.weights():
         if not name.endswith(".json"):
-            shapes |= read_shapes(files.folder / name, thing)
+            shapes |= read_shapes(files.folder / name, subject)
     held = numbers_in(shapes)
-    check_numbers(stated, tensors=len(shapes), numbers=held, thing=thing)
+    check_numbers(stated, tensors=len(shapes), numbers=held, subject=subject)
     make = getattr(kind, "from_config", None) or kind._from_config  # noqa: SLF001 - transformers' own name for it
     with torch.device("meta"):
         check_described(make(config), held, files.source)

@@ -146,9 +146,9 @@ def try_out(path: Path, *, layout: Layout, tile: int, channels: int, beside: Map
 
 def load_and_run(path: str, layout: Layout, tile: int, channels: int, beside: Mapping[str, str]) -> None:
     """What `try_out` does in the limited process."""
-    thing = f"network {Path(path).name}"
-    parts = {name: read_bytes(Path(one), thing, most=MOST) for name, one in beside.items()}
-    content = read_bytes(Path(path), thing, most=MOST)
+    subject = f"network {Path(path).name}"
+    parts = {name: read_bytes(Path(one), subject, most=MOST) for name, one in beside.items()}
+    content = read_bytes(Path(path), subject, most=MOST)
     network = Network(content, name=Path(path).name, layout=layout, threads=1, beside=parts)
     if tile:
         noise = np.random.default_rng(0).random((1, tile, tile, channels), dtype=np.float32)

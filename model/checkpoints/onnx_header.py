@@ -46,10 +46,10 @@ class Header:
 
 def read_header(path: Path) -> Header:
     """The header of an ONNX file. Raises `ModelError` where it cannot be read or is none."""
-    thing = f"network {path.name}"
+    subject = f"network {path.name}"
     with (
-        foreign(thing, "it must be an ONNX network", remedy="Check that it is the right file, and whole"),
-        open_file(path, thing) as file,
+        foreign(subject, "it must be an ONNX network", remedy="Check that it is the right file, and whole"),
+        open_file(path, subject) as file,
     ):
         whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         metadata = {_text(entry, _KEY): _text(entry, _VALUE) for entry in _parts(whole, _METADATA)}

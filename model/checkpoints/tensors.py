@@ -27,23 +27,23 @@ WHOLE = (
 )
 
 
-def read_shapes(path: Path, thing: str) -> dict[str, tuple[int, ...]]:
+def read_shapes(path: Path, subject: str) -> dict[str, tuple[int, ...]]:
     """The shapes of the tensors in a file of weights, by name. Raises `ModelError` where it is damaged."""
     if path.suffix != ".safetensors":
-        return {name: tuple(tensor.shape) for name, tensor in read_tensors(path, thing).items()}
+        return {name: tuple(tensor.shape) for name, tensor in read_tensors(path, subject).items()}
     from safetensors import safe_open  # noqa: PLC0415 - a compiled library, when it is needed
 
-    with damage(path, thing), open_file(path, thing), safe_open(path, framework="numpy") as held:
+    with damage(path, subject), open_file(path, subject), safe_open(path, framework="numpy") as held:
         return {key: tuple(held.get_slice(key).get_shape()) for key in held.keys()}  # noqa: SIM118 - not a mapping
 
 
-def read_tensors(path: Path, thing: str) -> dict[str, Any]:
+def read_tensors(path: Path, subject: str) -> dict[str, Any]:
     """The tensors of a file of weights by name, on the processor, mapped where it allows that. Raises `ModelError`."""
-    with damage(path, thing):
-        return {str(key): value for key, value in load(path, thing).items() if hasattr(value, "untyped_storage")}
+    with damage(path, subject):
+        return {str(key): value for key, value in load(path, subject).items() if hasattr(value, "untyped_storage")}
 
 
-def load(path: Path, thing: str) -> Any:  # noqa: ANN401 - whatever a pickle holds
+def load(path: Path, subject: str) -> Any:  # noqa: ANN401 - whatever a pickle holds
     """What a file of weights holds: tensors by name, or whatever a pickle has around them. Raises `ModelError`.
 
     A pickle is read by torch with weights only; one that unpacks to much more than its size is refused, and so is a
@@ -52,8 +52,8 @@ def load(path: Path, thing: str) -> Any:  # noqa: ANN401 - whatever a pickle hol
     import torch  # noqa: PLC0415 - heavy
     from safetensors.torch import load_file  # noqa: PLC0415 - loads torch
 
-    with damage(path, thing):
-        with open_file(path, thing) as file:
+    with damage(path, subject):
+        with open_file(path, subject) as file:
             zipped = file.read(2) == b"PK"  # older files cannot be mapped
             check_archive(file)
         if path.suffix == ".safetensors":
@@ -70,9 +70,9 @@ def load(path: Path, thing: str) -> Any:  # noqa: ANN401 - whatever a pickle hol
         return held
 
 
-def damage(path: Path, thing: str) -> AbstractContextManager[None]:
+def damage(path: Path, subject: str) -> AbstractContextManager[None]:
     """Say of whatever a library raises over a file of weights that the file is damaged."""
-    return foreign(thing, f"its file {path.name} must be whole, and hold nothing but tensors", remedy=WHOLE)
+    return foreign(subject, f"its file {path.name} must be whole, and hold nothing but tensors", remedy=WHOLE)
 
 
 def _tensors(held: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - the same
@@ -104,17 +104,17 @@ FEW, MANY, LARGE = 2**8, 2**16, 2**24
 """Whole numbers up to here cost little: of layers, of other things that are counted, and all others."""
 
 
-def check_numbers(stated: object, *, tensors: int, numbers: int, thing: str, key: str = "") -> None:
+def check_numbers(stated: object, *, tensors: int, numbers: int, subject: str, key: str = "") -> None:
     """Raise `ModelError` for a number in settings that no network has with so many tensors and numbers in them.
 
     Small numbers pass; layers are at most as many as tensors, and sides at most `WIDEST` pixels.
     """
     if isinstance(stated, dict):
         for name, part in cast("dict[str, object]", stated).items():
-            check_numbers(part, tensors=tensors, numbers=numbers, thing=thing, key=name)
+            check_numbers(part, tensors=tensors, numbers=numbers, subject=subject, key=name)
     elif isinstance(stated, list):
         for part in cast("list[object]", stated):
-            check_numbers(part, tensors=tensors, numbers=numbers, thing=thing, key=key)
+            check_numbers(part, tensors=tensors, numbers=numbers, subject=subject, key=key)
     elif isinstance(stated, int) and not isinstance(stated, bool) and not FREE.fullmatch(key):
         most = max(LARGE, numbers)
         if SIDES.fullmatch(key):
@@ -125,7 +125,7 @@ def check_numbers(stated: object, *, tensors: int, numbers: int, thing: str, key
             most = max(MANY, tensors)
         if stated > most:
             raise ModelError(
-                thing,
+                subject,
                 f"{shown(key)} in its settings must be at most {most}, as far as its weights tell",
                 value=str(stated),
                 remedy="Check that its files belong together",

@@ -36,9 +36,9 @@ WIDEST = 4096
 """Pixels: the largest side of a tile."""
 
 
-def open_file(path: Path, thing: str, *, most: int | None = None) -> io.BufferedReader:
-    """A regular file of at most `most` bytes, open for reading. Raises `ModelError` that begins with `thing`."""
-    with foreign(thing, _readable(path), remedy=COMPLETE):
+def open_file(path: Path, subject: str, *, most: int | None = None) -> io.BufferedReader:
+    """A regular file of at most `most` bytes, open for reading. Raises `ModelError` that begins with `subject`."""
+    with foreign(subject, _readable(path), remedy=COMPLETE):
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
 
         def checked(_name: str, _flags: int) -> int:
@@ -46,55 +46,55 @@ def open_file(path: Path, thing: str, *, most: int | None = None) -> io.Buffered
 
         try:
             found = os.fstat(handle)
-            check_kind(found.st_mode, path.name, thing)
-            check_size(found.st_size, most, path.name, thing)
+            check_kind(found.st_mode, path.name, subject)
+            check_size(found.st_size, most, path.name, subject)
             return open(path, "rb", opener=checked)
         except BaseException:
             os.close(handle)
             raise
 
 
-def check_size(size: int, most: int | None, name: str, thing: str) -> None:
+def check_size(size: int, most: int | None, name: str, subject: str) -> None:
     """Raise `ModelError` where a file is larger than it may be."""
     if most is not None and size > most:
         remedy = "Check that it is the right file"
-        raise ModelError(thing, f"{shown(name)} may have at most {most} bytes", value=str(size), remedy=remedy)
+        raise ModelError(subject, f"{shown(name)} may have at most {most} bytes", value=str(size), remedy=remedy)
 
 
-def check_kind(mode: int, name: str, thing: str) -> None:
+def check_kind(mode: int, name: str, subject: str) -> None:
     """Raise `ModelError` where a file of that mode (`st_mode`) is not a regular one."""
     if not stat.S_ISREG(mode):
         kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket"}
         raise ModelError(
-            thing,
+            subject,
             f"{shown(name)} must be a regular file",
             value=kinds.get(stat.S_IFMT(mode), "a device"),
             remedy="Put the model's own file there",
         )
 
 
-def check_folder(folder: Path, thing: str) -> None:
+def check_folder(folder: Path, subject: str) -> None:
     """Check what libraries will open in a folder by themselves: regular files, text of at most `MOST_TEXT` bytes.
 
     Raises `ModelError`. Folders in it and links that lead nowhere are passed over.
     """
-    with foreign(thing, "its folder must be readable", remedy="Check the path and its permissions"):
+    with foreign(subject, "its folder must be readable", remedy="Check the path and its permissions"):
         for entry in sorted(os.scandir(folder), key=lambda one: one.name):
             try:
                 found = entry.stat()
             except FileNotFoundError:
                 continue
             if not stat.S_ISDIR(found.st_mode):
-                check_kind(found.st_mode, entry.name, thing)
+                check_kind(found.st_mode, entry.name, subject)
             if entry.name.endswith((".json", ".txt", ".jinja", ".model")):
-                check_size(found.st_size, MOST_TEXT, entry.name, thing)
+                check_size(found.st_size, MOST_TEXT, entry.name, subject)
 
 
-def read_bytes(path: Path, thing: str, *, most: int) -> bytes:
-    """The content of a regular file of at most `most` bytes. Raises `ModelError` that begins with `thing`."""
+def read_bytes(path: Path, subject: str, *, most: int) -> bytes:
+    """The content of a regular file of at most `most` bytes. Raises `ModelError` that begins with `subject`."""
     with (
-        foreign(thing, _readable(path), remedy=COMPLETE),
-        open_file(path, thing, most=most) as file,
+        foreign(subject, _readable(path), remedy=COMPLETE),
+        open_file(path, subject, most=most) as file,
     ):
         return file.read(os.fstat(file.fileno()).st_size)  # to read `most` would ask for as much memory
 
@@ -180,22 +180,22 @@ class Settings(dict[str, Any]):
         )
 
 
-def read_json(path: Path, thing: str) -> Settings:
+def read_json(path: Path, subject: str) -> Settings:
     """The mapping in a JSON file. Raises `ModelError` for anything else, and for what `_check` refuses."""
-    content = read_bytes(path, thing, most=MOST_JSON)
-    with foreign(thing, _readable(path), remedy=COMPLETE):
+    content = read_bytes(path, subject, most=MOST_JSON)
+    with foreign(subject, _readable(path), remedy=COMPLETE):
         found: object = files.parse_json(content.decode("utf-8"), constants=True)
-    return _mapping(found, f"{path.name} of {thing}")
+    return _mapping(found, f"{path.name} of {subject}")
 
 
-def parse_json(text: str, thing: str) -> Any:  # noqa: ANN401 - whatever JSON holds
+def parse_json(text: str, subject: str) -> Any:  # noqa: ANN401 - whatever JSON holds
     """What a JSON text holds. Raises `ValueError` where it is none, `ModelError` for what `_check` refuses."""
     found = files.parse_json(text, constants=True)  # `_check` says which number is not finite
-    _check(found, thing)
+    _check(found, subject)
     return found
 
 
-def python_value(text: str, thing: str) -> Any:  # noqa: ANN401 - the same
+def python_value(text: str, subject: str) -> Any:  # noqa: ANN401 - the same
     """What a text holds as Python writes dictionaries, lists and numbers; the text itself where it is a bare word.
 
     Raises `ModelError` for what `_check` refuses.
@@ -204,23 +204,23 @@ def python_value(text: str, thing: str) -> Any:  # noqa: ANN401 - the same
         found: Any = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
-    _check(found, thing)
+    _check(found, subject)
     return found
 
 
-def read_yaml(path: Path, thing: str) -> Settings:
+def read_yaml(path: Path, subject: str) -> Settings:
     """The mapping in a YAML file. Raises `ModelError` for anything else, and for what `_check` refuses."""
-    content = read_bytes(path, thing, most=MOST_YAML)
-    with foreign(thing, _readable(path), remedy=COMPLETE):
+    content = read_bytes(path, subject, most=MOST_YAML)
+    with foreign(subject, _readable(path), remedy=COMPLETE):
         text = content.decode("utf-8")
-    return parse_yaml(text, thing)
+    return parse_yaml(text, subject)
 
 
-def parse_yaml(text: str, thing: str) -> Settings:
+def parse_yaml(text: str, subject: str) -> Settings:
     """The mapping in a YAML text. Raises `ModelError` for anything else, and for what `_check` refuses."""
-    with foreign(thing, "it must be YAML", remedy="Correct the file, or get it again"):
+    with foreign(subject, "it must be YAML", remedy="Correct the file, or get it again"):
         found: object = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader that is stricter still
-    return _mapping(found, thing)
+    return _mapping(found, subject)
 
 
 def _readable(path: Path) -> str:

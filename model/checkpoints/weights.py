@@ -146,9 +146,9 @@ def _checked(path: Path, sha256: str, source: str) -> Path:
     return path
 
 
-def _digest(path: Path, thing: str, remedy: str) -> str:
-    """The sha256 of a file, remembered by what the system says of its state. Raises `ModelError` about `thing`."""
-    with foreign(thing, "the file must be readable", remedy=remedy), open_file(path, thing) as file:
+def _digest(path: Path, subject: str, remedy: str) -> str:
+    """The sha256 of a file, remembered by what the system says of its state. Raises `ModelError` about `subject`."""
+    with foreign(subject, "the file must be readable", remedy=remedy), open_file(path, subject) as file:
         state = os.fstat(file.fileno())
         key = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
         if key not in _known:

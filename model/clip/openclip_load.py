@@ -35,7 +35,7 @@ def load_openclip(kind: Any, files: Files, known: OpenClip) -> Any:  # noqa: ANN
         check_shapes({name: tuple(value.shape) for name, value in theirs.items()}, known.architecture, files.source)
     shapes = {name: tuple(value.shape) for name, value in theirs.items()}
     held = numbers_in(shapes)
-    check_numbers(known.settings, tensors=len(shapes), numbers=held, thing=f"checkpoint {files.source}")
+    check_numbers(known.settings, tensors=len(shapes), numbers=held, subject=f"checkpoint {files.source}")
     with quiet(files.source):
         with torch.device("meta"):
             check_described(make_clip(kind, known.settings), held, files.source)

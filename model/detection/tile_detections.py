@@ -62,7 +62,7 @@ def tile_detections(view: View, detector: Detector, *, threshold: float, of: str
     for tile, valid, (left, top, right, bottom), (x0, y0, x1, y1) in zip(
         view.tiles, view.valid, view.grid.boxes(), view.grid.shares(), strict=True
     ):
-        if not view.wanted[y0:y1, x0:x1].any():
+        if not view.keep_mask[y0:y1, x0:x1].any():
             continue
         window = (float(left), float(top), float(right), float(bottom))
         reach = (0.0, 0.0, min(right, width) - left, min(bottom, height) - top)
@@ -110,7 +110,7 @@ def merge(findings: Sequence[Finding], info: ImageInfo | None = None) -> list[Fi
     by_label: dict[str, list[Finding]] = defaultdict(list)
     for finding in findings:
         by_label[finding.label].append(finding)
-    return [thing for label in sorted(by_label) for thing in _merge(by_label[label], info)]
+    return [subject for label in sorted(by_label) for subject in _merge(by_label[label], info)]
 
 
 def within(finding: Finding, area: BaseGeometry | None) -> bool:

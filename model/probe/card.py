@@ -162,21 +162,21 @@ def write_card(card: ProbeCard, folder: Path) -> Path:
 
 def read_card(folder: Path) -> ProbeCard:
     """The card of a probe's folder. Raises `ModelError`: no such file, not YAML, keys or values that cannot be."""
-    thing = f"probe {folder}"
+    subject = f"probe {folder}"
     if not (folder / CARD).is_file():
         raise ModelError(
-            thing,
+            subject,
             f"its folder must hold {CARD}",
             remedy="Name the folder that `limner train probe` was given with --out",
         )
-    content = read_yaml(folder / CARD, thing)
+    content = read_yaml(folder / CARD, subject)
     try:
         return ProbeCard.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(step) for step in first["loc"])
         raise ModelError(
-            f"{thing}, {CARD}",
+            f"{subject}, {CARD}",
             f"{where}: {first['msg']}",
             value=shown(str(first["input"]), 80),
             remedy="Train it again",

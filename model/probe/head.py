@@ -89,13 +89,13 @@ class Head:
         """Read what `save` wrote. Raises `ModelError` where the file is not here, is another, or is damaged."""
         from safetensors.numpy import load  # noqa: PLC0415 - as in `save`
 
-        thing = f"head {path}"
+        subject = f"head {path}"
         remedy = "Train the probe again, or get its whole folder from where it was trained"
-        content = read_bytes(path, thing, most=MOST)
+        content = read_bytes(path, subject, most=MOST)
         found = hashlib.sha256(content).hexdigest()
         if found != sha256:
-            raise ModelError(thing, f"its sha256 must be {sha256}, as its card says", value=found, remedy=remedy)
-        with foreign(thing, "it must hold a head's tensors", remedy=remedy):
+            raise ModelError(subject, f"its sha256 must be {sha256}, as its card says", value=found, remedy=remedy)
+        with foreign(subject, "it must hold a head's tensors", remedy=remedy):
             tensors = {name: np.asarray(tensor, dtype=np.float64) for name, tensor in load(content).items()}
             count = sum(name.endswith(".weight") for name in tensors)
             layers = tuple((tensors[f"layers.{i}.weight"], tensors[f"layers.{i}.bias"]) for i in range(count))
@@ -104,7 +104,7 @@ class Head:
         sizes = [part[0] for part in shapes[1:] if len(part) == 1]
         fits = shapes[0] == shapes[1] and len(sizes) == len(shapes) - 1
         if not layers or not fits or [weights.shape for weights, _ in layers] != list(pairwise(sizes)):
-            raise ModelError(thing, "its layers must fit each other", value=str(sizes), remedy=remedy)
+            raise ModelError(subject, "its layers must fit each other", value=str(sizes), remedy=remedy)
         if not all(np.isfinite(part).all() for part in tensors.values()) or head.temperature <= 0:
-            raise ModelError(thing, "its numbers must be finite, and its temperature above 0", remedy=remedy)
+            raise ModelError(subject, "its numbers must be finite, and its temperature above 0", remedy=remedy)
         return head

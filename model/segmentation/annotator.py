@@ -192,7 +192,7 @@ class Segmenter:
 
     def _cannot_see(self, info: ImageInfo, quantities: Mapping[str, str]) -> ModelError:
         """Why no variant can work on an image, and what would do."""
-        thing = f"{info.id or info.uri} with model {self.card.name}"
+        subject = f"{info.id or info.uri} with model {self.card.name}"
         complete = [v for v in self.card.variants if None not in _choose(v, quantities)]
         if not complete:
             least = min(self.card.variants, key=lambda v: len(v.bands))
@@ -200,7 +200,7 @@ class Segmenter:
                 _say(want) for want, band in zip(least.bands, _choose(least, quantities), strict=True) if not band
             ]
             return ModelError(
-                thing,
+                subject,
                 f"the image must have the bands {', '.join(_say(want) for want in least.bands)}; "
                 f"missing: {', '.join(lacking)}",
                 value=", ".join(quantities) or f"{len(info.channels)} channels of which none is named",
@@ -213,7 +213,7 @@ class Segmenter:
         else:
             able = [n for n in shipped_cards() if any([v.quantity] == known for v in find_card(n).variants)]
             remedy = f"Choose a model made for that: {', '.join(able) or 'none is shipped'}"
-        return ModelError(thing, f"its values must be {' or '.join(needed)}", value=", ".join(known), remedy=remedy)
+        return ModelError(subject, f"its values must be {' or '.join(needed)}", value=", ".join(known), remedy=remedy)
 
 
 def _choose(variant: Variant, has: Mapping[str, str]) -> list[str | None]:

@@ -289,15 +289,18 @@ class _Metadata:
         text = self.values.get(key)
         if text is None:
             return None
-        thing = f"metadata {key!r} of network {self.name}"
+        subject = f"metadata {key!r} of network {self.name}"
         if len(text) > MOST:
             raise ModelError(
-                thing, f"it may have {MOST} characters", value=str(len(text)), remedy="Check that it is the right file"
+                subject,
+                f"it may have {MOST} characters",
+                value=str(len(text)),
+                remedy="Check that it is the right file",
             )
         try:
-            return parse_json(text, thing)
+            return parse_json(text, subject)
         except ValueError:
-            return python_value(text, thing)  # as the plugin does: a dictionary as Python writes it, or a bare word
+            return python_value(text, subject)  # as the plugin does: a dictionary as Python writes it, or a bare word
 
     def text(self, key: str) -> str:
         found = self.json(key)

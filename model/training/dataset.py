@@ -66,12 +66,12 @@ def load_picture(sample: Sample) -> npt.NDArray[np.uint8]:
     """A sample's picture, RGB (h, w, 3). Raises `ReadError` that names the line."""
     from PIL import Image  # noqa: PLC0415 - heavy
 
-    thing = f"{sample.source}, line {sample.line}"
+    subject = f"{sample.source}, line {sample.line}"
     try:
         with Image.open(sample.image, formats=FORMATS) as picture:
             if picture.mode not in _MODES or "transparency" in picture.info:
                 raise ReadError(  # noqa: TRY301 - passes below
-                    thing,
+                    subject,
                     "its picture must have 8 bits in grey or RGB, and nothing transparent: the rest would be a guess",
                     value=f"{sample.image.name} is {picture.mode}",
                     remedy="Convert the picture",
@@ -81,7 +81,7 @@ def load_picture(sample: Sample) -> npt.NDArray[np.uint8]:
         raise
     except Exception as error:  # Pillow's decoders raise their own
         raise ReadError(
-            thing,
+            subject,
             f"its picture must be a whole {', '.join(FORMATS)}",
             value=reason(error).replace(str(sample.image), sample.image.name),
             remedy="Correct or leave out the line",

@@ -68,11 +68,11 @@ class VlmBackend(Protocol):
         ...
 
 
-def check_room(thing: str, tokens: int, context: int) -> None:
+def check_room(subject: str, tokens: int, context: int) -> None:
     """Raise `RequestError` where a question, its answer and the smallest picture do not fit; `context` 0: not known."""
     if context and tokens > context:
         raise RequestError(
-            thing,
+            subject,
             f"with its answer and a region of one tile it must fit into the {context} tokens that the model reads",
             value=str(tokens),
             remedy="Shorten the question, or lower --set model_options.max_tokens",

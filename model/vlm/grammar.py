@@ -27,24 +27,24 @@ LONGEST, DEEPEST = 4000, 100  # bytes of a text that tries out a schema, and how
 CLOSING, OPENING, QUOTE = b'}]"', b"{[", ord('"')
 
 
-def check_schema(schema: str, *, thing: str) -> None:
-    """Raise `RequestError` where text cannot be made to obey a JSON schema; `thing` names it."""
+def check_schema(schema: str, *, subject: str) -> None:
+    """Raise `RequestError` where text cannot be made to obey a JSON schema; `subject` names it."""
     wrong = LLMatcher.validate_grammar(_grammar(schema)) or _walk(schema)
     if wrong:
         raise RequestError(
-            thing,
+            subject,
             "answers must be able to be held to it while they are written",
             value=" ".join(wrong.split())[:200],
             remedy="Leave that part of the schema out, or say it with type, enum, properties, required and items",
         )
 
 
-def check_possible(schema: str, *, thing: str) -> None:
-    """Raise `RequestError` where no JSON can obey a schema, whoever is held to it; `thing` names it."""
+def check_possible(schema: str, *, subject: str) -> None:
+    """Raise `RequestError` where no JSON can obey a schema, whoever is held to it; `subject` names it."""
     wrong = LLMatcher.validate_grammar(_grammar(schema))
     if "nsatisfiable" in wrong:
         raise RequestError(
-            thing,
+            subject,
             "some answer must be able to obey it",
             value=" ".join(wrong.split())[:200],
             remedy="Correct what contradicts itself, such as a minimum above its maximum or an empty enum",

@@ -227,7 +227,7 @@ class _GivenUpError(ModelError):
 
     def plain(self) -> ModelError:
         """The same as what everybody knows."""
-        return ModelError(self.thing, self.rule, value=self.value, remedy=self.remedy)
+        return ModelError(self.subject, self.rule, value=self.value, remedy=self.remedy)
 
 
 _SLOW = "Allow more: --set model_options.timeout=SECONDS; or lower --hd-num, max_tokens or concurrency"

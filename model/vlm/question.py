@@ -98,7 +98,7 @@ class Question:
         if self.schema:
             from .grammar import check_schema  # noqa: PLC0415 - only where it is needed
 
-            check_schema(self.schema, thing=f"option 'json_schema' of {owner}")
+            check_schema(self.schema, subject=f"option 'json_schema' of {owner}")
         return self
 
     @property

@@ -96,7 +96,7 @@ class EndpointAnnotator(VlmAnnotator):
             from .grammar import check_possible  # noqa: PLC0415 - only where it is needed
 
             Schema.parse(question.schema, of="endpoint")
-            check_possible(question.schema, thing="option 'json_schema' of endpoint")
+            check_possible(question.schema, subject="option 'json_schema' of endpoint")
         if question.answer == "locate":
             respondent.check_boxes()
         if question.answer == "classify":
@@ -333,7 +333,7 @@ class EndpointBackend:
             [told] = self._wire.ask([ask])
             if isinstance(told, ModelError):
                 unlisted = "Where a server is well but does not list it, --set model_options.listed=false"
-                raise ModelError(told.thing, told.rule, value=told.value, remedy=f"{told.remedy}. {unlisted}")
+                raise ModelError(told.subject, told.rule, value=told.value, remedy=f"{told.remedy}. {unlisted}")
             self._introduction = told
         return self._introduction
 

@@ -91,7 +91,7 @@ def drawn_on(path: str, info: ImageInfo) -> BaseGeometry:
         return place_area(_on_earth(path, stamp), info)
     except RequestError as error:
         if on_earth(info.placement):
-            raise OutsideAreaError(error.thing, error.rule, value=error.value, remedy=error.remedy) from error
+            raise OutsideAreaError(error.subject, error.rule, value=error.value, remedy=error.remedy) from error
         raise
 
 

@@ -85,7 +85,7 @@ class RegionJob:
         plan = self.images[region.grid.image]
         try:
             view = read_view(self._image(plan), region, plan.spec, stretch=plan.stretch, area=plan.area)
-            if view.wanted.any():
+            if view.keep_mask.any():
                 return replace(view, seconds=time.perf_counter() - start)
             coverage = cover(view, plan.info.placement, plan.area)
         except (LimnerError, MemoryError) as error:

@@ -99,7 +99,7 @@ def read_labels(path: str, infos: Sequence[ImageInfo], *, label_field: str = "")
     a row's `crs` says what its coordinates are in, pixels where there is none. Raises `RequestError`: files that cannot
     be read, no label field, labels that all lie beside the images, fewer than two classes.
     """
-    thing = f"labels {path}"
+    subject = f"labels {path}"
     files = label_files(path)
     found = _Found()
     for number, file in enumerate(files, start=1):
@@ -110,10 +110,10 @@ def read_labels(path: str, infos: Sequence[ImageInfo], *, label_field: str = "")
                 file, infos, label_field, found, number=number if len(files) > 1 or Path(path).is_dir() else 0
             )
     if not found.drawn:
-        raise RequestError(thing, "it must hold outlines", value="none", remedy="Outline some places of each class")
+        raise RequestError(subject, "it must hold outlines", value="none", remedy="Outline some places of each class")
     if not found.outlines:
         raise RequestError(
-            thing,
+            subject,
             "some of them must lie on an image",
             value=f"{found.beyond} beside all of them: {'; '.join(dict.fromkeys(found.extents))}",
             remedy="Check that they were drawn on these images. GeoJSON of maps says longitude first, or its crs; "
@@ -124,7 +124,7 @@ def read_labels(path: str, infos: Sequence[ImageInfo], *, label_field: str = "")
     labels = Labels(outlines, found.beyond, found.bare, digests)
     if UNDECIDED in labels.classes:
         raise RequestError(
-            thing, f"no class may be called {UNDECIDED}", remedy="That is what tiles are called between two classes"
+            subject, f"no class may be called {UNDECIDED}", remedy="That is what tiles are called between two classes"
         )
     return labels
 
@@ -135,7 +135,7 @@ def in_pixels(info: ImageInfo) -> bool:
 
 
 def _read_geojson(path: Path, infos: Sequence[ImageInfo], label_field: str, found: _Found, *, number: int) -> None:
-    thing = f"labels {path}"
+    subject = f"labels {path}"
     named = next(path.name.removesuffix(end) for end in (*_SUFFIXES, "") if path.name.endswith(end))
     pixels = [info for info in infos if in_pixels(info)]
     maps = [info for info in infos if not in_pixels(info)]
@@ -144,25 +144,25 @@ def _read_geojson(path: Path, infos: Sequence[ImageInfo], label_field: str, foun
         pixels = own if own or maps else pixels[:0]
         if not own and not maps:
             raise RequestError(
-                thing,
+                subject,
                 "a file of outlines in pixels must be named like one of the images",
                 value=named,
                 remedy="Rename it, or take it out of the folder",
             )
     if len(pixels) > 1:
         raise RequestError(
-            thing,
+            subject,
             "outlines in pixels must belong to one image",
             value=f"{len(pixels)} images",
             remedy="Give a folder with a GeoJSON file for each image, named like it; or a CSV with a column image",
         )
     for some, frame in ((pixels, "pixels"), (maps, "lonlat")):
         if some:
-            shapes = Drawing(str(path), thing, "pixels" if frame == "pixels" else "lonlat").shapes()
-            _place(_labelled(shapes, thing, label_field, found), some, found, prefix=f"{number}:")
+            shapes = Drawing(str(path), subject, "pixels" if frame == "pixels" else "lonlat").shapes()
+            _place(_labelled(shapes, subject, label_field, found), some, found, prefix=f"{number}:")
 
 
-def _labelled(shapes: Sequence[Shape], thing: str, label_field: str, found: _Found) -> list[tuple[str, Shape]]:
+def _labelled(shapes: Sequence[Shape], subject: str, label_field: str, found: _Found) -> list[tuple[str, Shape]]:
     """(label, shape) of each shape that has one. Raises `RequestError` that lists fields where none has."""
     if not shapes:
         return []
@@ -171,7 +171,7 @@ def _labelled(shapes: Sequence[Shape], thing: str, label_field: str, found: _Fou
     if chosen is None:
         fields = sorted({name for shape in shapes for name in shape.properties})
         raise RequestError(
-            thing,
+            subject,
             f"its outlines must have their label in the field {label_field!r}"
             if label_field
             else "its outlines must have their label in QuPath's classification, or in a field label or class",
@@ -225,13 +225,13 @@ def _extents(missed: Sequence[BaseGeometry], info: ImageInfo) -> str:
 
 
 def _read_csv(path: Path, infos: Sequence[ImageInfo], label_field: str, found: _Found) -> None:
-    thing = f"labels {path}"
+    subject = f"labels {path}"
     try:
         text = read_whole(path).decode("utf-8-sig")
         rows = list(csv.DictReader(io.StringIO(text, newline=""), restkey="", restval=""))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise RequestError(
-            thing, "it must be a readable CSV file", value=str(error), remedy="Check the path"
+            subject, "it must be a readable CSV file", value=str(error), remedy="Check the path"
         ) from error
     columns = list(rows[0]) if rows else []
     label_column = label_field or next((name for name in FIELDS if name in columns), "label")
@@ -239,7 +239,7 @@ def _read_csv(path: Path, infos: Sequence[ImageInfo], label_field: str, found: _
     absent = [name for name in needed if name not in columns]
     if rows and absent:
         raise RequestError(
-            thing,
+            subject,
             "it must have the columns image, label, and x and y or wkt",
             value=f"columns: {', '.join(columns)}; no {', '.join(absent)}",
             remedy="Add what is absent, or name the label's column with --label-field",
@@ -250,12 +250,12 @@ def _read_csv(path: Path, infos: Sequence[ImageInfo], label_field: str, found: _
             found.bare += 1
             continue
         found.drawn += 1
-        info = _image_of(row.get("image") or "", infos, f"{thing}, line {number}")
+        info = _image_of(row.get("image") or "", infos, f"{subject}, line {number}")
         try:
             geometry = _geometry(row, info)
         except (ValueError, shapely.GEOSException, ReadError) as error:
             raise RequestError(
-                f"{thing}, line {number}",
+                f"{subject}, line {number}",
                 "its place must be x and y, or the WKT of a polygon or a point",
                 value=str(error)[:200],
                 remedy="Correct the line",
@@ -266,14 +266,14 @@ def _read_csv(path: Path, infos: Sequence[ImageInfo], label_field: str, found: _
             found.extents.append(_extents([geometry], info) if not row.get("crs") else f"line {number} is beside")
 
 
-def _image_of(name: str, infos: Sequence[ImageInfo], thing: str) -> ImageInfo:
+def _image_of(name: str, infos: Sequence[ImageInfo], subject: str) -> ImageInfo:
     if not name and len(infos) == 1:
         return infos[0]
     wanted = {name, Path(name).name}
     matching = [info for info in infos if wanted & {info.id, Path(info.uri).name, Path(info.uri).stem}]
     if len(matching) != 1:
         raise RequestError(
-            thing,
+            subject,
             "its image must be one of those that are read",
             value=f"{name!r} is the name of {len(matching)} of {len(infos)}",
             remedy="Write the file's name, or the id that `limner info` shows",

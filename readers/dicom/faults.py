@@ -45,10 +45,10 @@ class FaultError(LimitError):
     """A fault by its code; `value` says numbers only."""
 
 
-def as_error(thing: str, fault: FaultError) -> ReadError:
-    """A fault of `thing` (a name that may be shown) as an error for a person."""
+def as_error(subject: str, fault: FaultError) -> ReadError:
+    """A fault of `subject` (a name that may be shown) as an error for a person."""
     rule, remedy = FAULTS.get(fault.code, FAULTS["damaged"])
-    return ReadError(thing, rule, value=fault.value, remedy=remedy)
+    return ReadError(subject, rule, value=fault.value, remedy=remedy)
 
 
 def reason(fault: FaultError) -> str:

@@ -71,13 +71,13 @@ class DicomReader:
         infos = self._infos(uri, found, names, options)
         if infos:
             return infos
-        thing = names.path(uri)
+        subject = names.path(uri)
         own = [fate for fate in found.fates if fate.status == "failed" or len(found.fates) == 1]
         fault = next((fate.fault for fate in own if fate.fault is not None), None)
         if fault is not None:
-            raise as_error(thing, fault)
+            raise as_error(subject, fault)
         why = "; ".join(sorted({fate.reason for fate in found.fates if not fate.foreign})) or "no DICOM images"
-        raise ReadError(thing, "it must hold an image", value=why, remedy="Leave it out, or give the study's images")
+        raise ReadError(subject, "it must hold an image", value=why, remedy="Leave it out, or give the study's images")
 
     def holds_files(self, uri: str, head: bytes) -> bool:
         """Archives and DICOMDIRs hold files."""
@@ -91,8 +91,8 @@ class DicomReader:
         side: list[tuple[str, str]] = []
         for fate in found.fates:
             if fate.status == "failed":
-                thing = names.path(fate.source)
-                error = as_error(thing, fate.fault) if fate.fault else _conflict(thing, fate.reason)
+                subject = names.path(fate.source)
+                error = as_error(subject, fate.fault) if fate.fault else _conflict(subject, fate.reason)
                 failed.append(((fate.source,), error))
             elif fate.status == "skipped" and not (
                 Path(folder).is_dir() and (fate.foreign or fate.reason == FOR_SLIDES)
@@ -220,8 +220,8 @@ def _archive_has_dicom(uri: str) -> bool:
         return False
 
 
-def _conflict(thing: str, why: str) -> ReadError:
-    return ReadError(thing, why, remedy="Find out which of the two files is right, and remove the other")
+def _conflict(subject: str, why: str) -> ReadError:
+    return ReadError(subject, why, remedy="Find out which of the two files is right, and remove the other")
 
 
 def _with_archive_notes(info: ImageInfo, found: DicomScan) -> ImageInfo:

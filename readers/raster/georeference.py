@@ -99,11 +99,11 @@ def polynomial_note(placement: Placement) -> list[str]:
     return [f"Placed by a {order}-order polynomial through {placement.source}, which it meets within {miss}."]
 
 
-def _finite(thing: str, numbers: Sequence[float]) -> None:
+def _finite(subject: str, numbers: Sequence[float]) -> None:
     odd = [number for number in numbers if not abs(number) < FAR]
     if odd:
         raise ReadError(
-            thing,
+            subject,
             f"all its numbers must be finite, and below {FAR:g}",
             value=", ".join(map(str, odd[:3])),
             remedy="Repair the file's georeference, or remove it to work in pixels",

@@ -91,22 +91,22 @@ class SpacingTable:
     @classmethod
     def read(cls, path: str) -> Self:
         """The table in a CSV file. Raises `RequestError` where it is none."""
-        thing = f"table of slides {path}"
+        subject = f"table of slides {path}"
         try:
             reader = csv.DictReader(io.StringIO(_text(Path(path)), newline=""))
             columns = tuple(reader.fieldnames or ())
             rows = tuple((reader.line_num, row) for row in reader)
         except (OSError, ValueError, csv.Error) as error:  # ValueError: no UTF-8
-            raise _unreadable(thing, error) from error
+            raise _unreadable(subject, error) from error
         if not {"mpp_x", "mpp_y"} <= set(columns) or not {"path", "name"} & set(columns):
             raise RequestError(
-                thing,
+                subject,
                 "it has the columns path or name, mpp_x and mpp_y",
                 value=", ".join(columns),
                 remedy="Correct its head",
             )
         for line, row in rows:
-            _ = _number(row["mpp_x"], f"{thing}, line {line}"), _number(row["mpp_y"], f"{thing}, line {line}")
+            _ = _number(row["mpp_x"], f"{subject}, line {line}"), _number(row["mpp_y"], f"{subject}, line {line}")
         return cls(path, rows)
 
     def find(self, uri: str) -> Spacing | None:
@@ -128,8 +128,8 @@ class SpacingTable:
         return Spacing(*found.pop(), "table of slides") if found else None
 
 
-def _unreadable(thing: str, error: Exception) -> RequestError:
-    return RequestError(thing, "it must be a readable CSV file", value=shown(str(error)), remedy="Check the path")
+def _unreadable(subject: str, error: Exception) -> RequestError:
+    return RequestError(subject, "it must be a readable CSV file", value=shown(str(error)), remedy="Check the path")
 
 
 def _text(table: Path) -> str:
@@ -145,11 +145,11 @@ def _text(table: Path) -> str:
     return content.decode("utf-8-sig")
 
 
-def _number(text: str | None, thing: str) -> float:
+def _number(text: str | None, subject: str) -> float:
     try:
         value = float(text or "")
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value > 0):
-        raise RequestError(thing, "micrometres a pixel are a positive number", value=text or "", remedy="Correct it")
+        raise RequestError(subject, "micrometres a pixel are a positive number", value=text or "", remedy="Correct it")
     return value

@@ -179,8 +179,8 @@ def read_drawn(path: str, info: ImageInfo) -> BaseGeometry:
     In pixels that count from the slide's scanned part: `info.origin` is added. Raises `RequestError` as
     `Drawing.shapes` does, and where nothing drawn lies on the picture.
     """
-    thing = f"tissue of {path}"
-    drawn = [shape.geometry for shape in Drawing(path, thing, "pixels").shapes()]
+    subject = f"tissue of {path}"
+    drawn = [shape.geometry for shape in Drawing(path, subject, "pixels").shapes()]
 
     def shift(xy: Points) -> Points:
         return xy + np.asarray(info.origin, dtype=np.float64)
@@ -189,7 +189,7 @@ def read_drawn(path: str, info: ImageInfo) -> BaseGeometry:
     area = whole.intersection(shapely.box(0, 0, *info.size))
     if area.area <= 0:
         raise RequestError(
-            f"{thing} on {info.id or info.uri}",
+            f"{subject} on {info.id or info.uri}",
             "it must cover a part of the picture",
             value=f"{len(drawn)} polygons within {whole.bounds}",
             remedy="Check that it was drawn on this slide, in pixels",

@@ -15,7 +15,7 @@ def content() -> dict[str, object]:
 
 
 def read(content: dict[str, object]) -> Card:
-    return read_card(yaml.safe_dump(content), thing="card test")
+    return read_card(yaml.safe_dump(content), subject="card test")
 
 
 def test_the_cards_that_ship() -> None:
@@ -74,7 +74,7 @@ def test_what_is_wrong_with_a_variant_is_said(
 @pytest.mark.parametrize(("text", "message"), [("a: [", "it must be YAML"), ("- a", "a mapping"), ("", "a mapping")])
 def test_text_that_is_no_card(text: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        read_card(text, thing="card test")
+        read_card(text, subject="card test")
 
 
 def test_a_card_by_path_counts_its_weights_from_its_own_folder(tmp_path: Path, content: dict[str, object]) -> None:

@@ -210,7 +210,7 @@ def test_what_nobody_saw_the_end_of_says_so() -> None:
 
 def test_boxes_on_two_slices_are_two_things() -> None:
     found = [replace(sighting((60, 10, 100, 30), (0, 0, 100, 100)), plane=plane) for plane in (0, 0, 3)]
-    assert [(thing.plane, thing.numbers["sightings"]) for thing in join(found, INFO)] == [(0, 1.0), (3, 1.0)]
+    assert [(subject.plane, subject.numbers["sightings"]) for subject in join(found, INFO)] == [(0, 1.0), (3, 1.0)]
 
 
 def test_a_window_that_ends_with_the_picture_but_for_rounding_cuts_nothing() -> None:
@@ -222,7 +222,7 @@ def test_of_two_in_a_window_only_the_nearer_is_the_same_thing() -> None:
     best = sighting((60, 10, 100, 30), LEFT, 0.9)
     nearer, other = sighting((90, 10, 100, 30), RIGHT, 0.8), sighting((90, 12, 100, 30), RIGHT, 0.7)
     found = merge([best, nearer, other], INFO)
-    assert [(thing.score, thing.numbers["sightings"]) for thing in found] == [(0.9, 2.0), (0.7, 1.0)]
+    assert [(subject.score, subject.numbers["sightings"]) for subject in found] == [(0.9, 2.0), (0.7, 1.0)]
 
 
 @pytest.mark.parametrize(
@@ -283,10 +283,10 @@ def test_nothing_is_asked_about_a_tile_without_anything_wanted() -> None:
         asked.append(float(shown[0, 0, 0]))
         return []
 
-    view.wanted[:, :27] = False
+    view.keep_mask[:, :27] = False
     tile_detections(view, detect, threshold=0.0)
     assert asked == [0.0, 24.0]
-    view.wanted[:, :28] = False  # where the second tile's share begins
+    view.keep_mask[:, :28] = False  # where the second tile's share begins
     tile_detections(view, detect, threshold=0.0)
     assert asked == [0.0, 24.0, 24.0]
 

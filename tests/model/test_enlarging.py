@@ -36,7 +36,7 @@ def test_a_small_picture_becomes_the_released_canvas(picture: Make, name: str) -
     view = read_view(image, region, InputSpec(tile=336, overall=True, enlarge=HD_NUM[name]), stretch=PLAIN)
     canvas = join_tiles(view.tiles, view.grid)
     assert np.abs(canvas.astype(int) - expected).max() <= (0 if Image.__version__.startswith("13.") else 1)
-    assert (view.wanted == (view.valid.any() & join_tiles(view.valid, view.grid))).all()
+    assert (view.keep_mask == (view.valid.any() & join_tiles(view.valid, view.grid))).all()
     assert kept_share(view) == 1
     plain = read_view(image, region, InputSpec(tile=336, overall=True), stretch=PLAIN)
     assert plain.grid.size == (336, 336)  # unasked, nothing is enlarged
@@ -63,7 +63,7 @@ def test_each_pixel_counts_once_and_where_it_is(
         view = read_view(image, region, InputSpec(tile=16, overall=True, enlarge=hd_num), stretch=PLAIN, area=area)
         assert view.grid.cols * view.grid.rows <= hd_num
         rows, columns = core_window(region)
-        kept = on_region(view.wanted, view)
+        kept = on_region(view.keep_mask, view)
         c, r = region.columns, region.rows
         found[r.core_start : r.core_stop, c.core_start : c.core_stop] += kept[rows, columns]
         assert kept.sum() == kept[rows, columns].sum()

@@ -65,7 +65,7 @@ def test_where_weights_come_from_does_not_change_a_cards_digest_and_what_they_ar
 def test_stains_need_red_green_and_blue() -> None:
     text = CARD.model_dump_json().replace('["red","green","blue"]', '["red","blue","green"]')
     with pytest.raises(ModelError, match="from the bands red, green, blue"):
-        read_card(text, thing="card")
+        read_card(text, subject="card")
 
 
 def weights_here() -> None:

@@ -100,7 +100,7 @@ def test_yaml_is_refused(text: str) -> None:
     with pytest.raises(ModelError, match="card x"):
         parse_yaml(text, "card x")
     with pytest.raises(ModelError):
-        read_card(text, thing="card x")
+        read_card(text, subject="card x")
     assert time.perf_counter() - before < 10
 
 
@@ -292,9 +292,9 @@ def test_a_file_of_merges_that_grows_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_settings_describe_no_more_than_the_weights_hold(numbers: dict[str, Any]) -> None:
-    check_numbers({"rope_theta": 10**9, "num_hidden_layers": 80}, tensors=3, numbers=9, thing="checkpoint x")
+    check_numbers({"rope_theta": 10**9, "num_hidden_layers": 80}, tensors=3, numbers=9, subject="checkpoint x")
     with pytest.raises(ModelError, match="as far as its weights tell"):
-        check_numbers(numbers, tensors=3, numbers=9, thing="checkpoint x")
+        check_numbers(numbers, tensors=3, numbers=9, subject="checkpoint x")
 
 
 @pytest.mark.parametrize("key", ["hidden_size", "intermediate_size", "vocab_size", "num_hidden_layers"])

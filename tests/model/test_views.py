@@ -53,8 +53,8 @@ def test_a_nan_in_one_band_makes_a_pixel_invalid_and_amplitudes_are_taken(pictur
     image = picture(pixels, bands=("hh", "hv"))
     spec = InputSpec(tile=8, bands=("hh", "hv"))
     view = read_view(image, cuts(image, spec)[0], spec)
-    assert view.wanted.sum() == 63
-    assert not view.wanted[2, 5]
+    assert view.keep_mask.sum() == 63
+    assert not view.keep_mask[2, 5]
     assert (view.tiles[view.valid] == 5).all()
 
 
@@ -110,8 +110,8 @@ def test_each_grid_pixel_is_wanted_once(
         view = read_view(image, region, spec)
         rows, columns = core_window(region)
         c, r = region.columns, region.rows
-        counts[r.core_start : r.core_stop, c.core_start : c.core_stop] += view.wanted[rows, columns]
-        assert view.wanted.sum() == view.wanted[rows, columns].sum()
+        counts[r.core_start : r.core_stop, c.core_start : c.core_stop] += view.keep_mask[rows, columns]
+        assert view.keep_mask.sum() == view.keep_mask[rows, columns].sum()
         total += cover(view, image.info.placement).valid_px
     assert (counts == 1).all()
     assert total == pytest.approx(size[0] * size[1], rel=1e-12)

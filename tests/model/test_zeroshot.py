@@ -66,21 +66,21 @@ def test_an_answer_is_what_the_network_says_of_its_tile(checkpoints: Make, pictu
         chances: list[np.ndarray] = []
         tiles = iter(answers)
         for tile, (x0, y0, x1, y1) in zip(view.tiles, view.grid.boxes(), strict=True):
-            if not view.wanted[y0:y1, x0:x1].any():
+            if not view.keep_mask[y0:y1, x0:x1].any():
                 continue
             chances.append(network(tile))
             answer = next(tiles)
             assert answer.kind == "tile"
             share = core(view) & box(x0, y0, x1, y1)
             assert shapely.equals(answer.geometry, share)
-            check(answer, chances[-1], view.wanted[y0:y1, x0:x1].sum() / share.area)
+            check(answer, chances[-1], view.keep_mask[y0:y1, x0:x1].sum() / share.area)
         if not chances:
             assert list(tiles) == []
             continue
         [region] = tiles
         assert (region.kind, region.geometry) == ("region", None)
         assert view.overall is not None
-        check(region, (np.mean(chances, axis=0) + network(view.overall)) / 2, view.wanted.sum() / core(view).area)
+        check(region, (np.mean(chances, axis=0) + network(view.overall)) / 2, view.keep_mask.sum() / core(view).area)
         assert region.notes == {"made_of": f"half the mean of {len(chances)} tiles, half the global view"}
         regions += 1
     assert regions > 1
@@ -273,7 +273,9 @@ def test_tiles_may_see_each_other_before_they_are_judged(checkpoints: Make, pict
     differing = 0
     for view, answers in zip(shown, fused.annotate(shown), strict=True):
         boxes = zip(view.tiles, view.grid.boxes(), strict=True)
-        looks = np.array([network.encode_image(t) for t, (x0, y0, x1, y1) in boxes if view.wanted[y0:y1, x0:x1].any()])
+        looks = np.array(
+            [network.encode_image(t) for t, (x0, y0, x1, y1) in boxes if view.keep_mask[y0:y1, x0:x1].any()]
+        )
         if not len(looks):
             continue
         assert view.overall is not None

@@ -243,7 +243,7 @@ class PerTile:
         return [
             Answer("seen", box(*place), "tile", score=round(float(tile.mean()) / 255, 6))
             for tile, place in zip(view.tiles, view.grid.boxes())
-            if view.wanted[place[1] : place[3], place[0] : place[2]].any()
+            if view.keep_mask[place[1] : place[3], place[0] : place[2]].any()
         ]
 '''
 

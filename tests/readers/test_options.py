@@ -64,7 +64,7 @@ def test_an_empty_text_is_the_default_but_of_a_text() -> None:
 def test_a_value_that_does_not_fit_is_one_error_that_says_what_would(given: dict[str, str], rule: str) -> None:
     with pytest.raises(RequestError) as error:
         parse(**given)
-    assert error.value.thing == f"option {next(iter(given))!r} of made"
+    assert error.value.subject == f"option {next(iter(given))!r} of made"
     assert error.value.rule == rule
     assert len(error.value.value) <= 100
 

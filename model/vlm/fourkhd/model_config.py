@@ -78,11 +78,11 @@ def check_tile(tile: int, patch: int) -> None:
         )
 
 
-def check_heads(thing: str, hidden: int, heads: int) -> None:
+def check_heads(subject: str, hidden: int, heads: int) -> None:
     """Raise `RequestError` where a width cannot be shared among heads."""
     if hidden % heads:
         raise RequestError(
-            thing, "hidden must be a multiple of heads", value=f"{hidden} and {heads}", remedy="Correct the sizes"
+            subject, "hidden must be a multiple of heads", value=f"{hidden} and {heads}", remedy="Correct the sizes"
         )
 
 
@@ -107,14 +107,14 @@ def _colours(text: str) -> tuple[str, dict[str, tuple[float, float, float]]]:
     return ",".join(rest), found
 
 
-def _read(thing: str, text: str, needed: tuple[str, ...], optional: Mapping[str, int]) -> dict[str, int]:
+def _read(subject: str, text: str, needed: tuple[str, ...], optional: Mapping[str, int]) -> dict[str, int]:
     known = (*needed, *optional)
     found: dict[str, int] = {}
     for part in text.removeprefix(NEW).split(","):
         name, _, value = (word.strip() for word in part.partition("="))
         if name not in known or name in found or not value.isdecimal() or int(value) < 1:
             raise RequestError(
-                thing,
+                subject,
                 f"sizes are whole numbers from 1, each named once: {NEW}{','.join(f'{word}=…' for word in needed)}",
                 value=part,
                 remedy=f"Known: {', '.join(known)}",
@@ -122,5 +122,5 @@ def _read(thing: str, text: str, needed: tuple[str, ...], optional: Mapping[str,
         found[name] = int(value)
     absent = [name for name in needed if name not in found]
     if absent:
-        raise RequestError(thing, f"{' and '.join(absent)} must be stated", value=text, remedy="Add what is missing")
+        raise RequestError(subject, f"{' and '.join(absent)} must be stated", value=text, remedy="Add what is missing")
     return {**optional, **found}

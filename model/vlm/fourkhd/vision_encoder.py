@@ -160,11 +160,11 @@ def _stated(files: Files) -> tuple[VisionSizes, str]:
         )
     inner: Any = files.config.part("vision_config") or files.config
     shapes = files.shapes()
-    thing = f"checkpoint {files.source}"
-    check_numbers(inner, tensors=len(shapes), numbers=numbers_in(shapes), thing=thing)
-    with foreign(thing, "transformers must understand its config.json", remedy="Check that the file is whole"):
+    subject = f"checkpoint {files.source}"
+    check_numbers(inner, tensors=len(shapes), numbers=numbers_in(shapes), subject=subject)
+    with foreign(subject, "transformers must understand its config.json", remedy="Check that the file is whole"):
         stated = makers[kind](**inner)
-        check_heads(thing, stated.hidden_size, stated.num_attention_heads)
+        check_heads(subject, stated.hidden_size, stated.num_attention_heads)
         for side in (stated.patch_size, stated.image_size):
             if side < 1 or stated.num_hidden_layers < 1:
                 raise ValueError(side)

@@ -119,13 +119,13 @@ def test_pieces_write_what_they_mean() -> None:
 @pytest.mark.parametrize("schema", ['{"not": {"type": "number"}}', '{"type": "objec"}', '{"$ref": "#/nowhere"}'])
 def test_a_schema_that_cannot_be_held_to_is_refused_before_anything_runs(schema: str) -> None:
     with pytest.raises(RequestError, match=r"option 'schema'.*held to it"):
-        check_schema(schema, thing="option 'schema'")
+        check_schema(schema, subject="option 'schema'")
     with pytest.raises(ModelError, match="held to its schema"):
         Constraint(sentencepiece(), schema)
 
 
 def test_a_schema_that_can_be_held_to_is_not() -> None:
-    check_schema(json.dumps(ROAD), thing="option 'schema'")
+    check_schema(json.dumps(ROAD), subject="option 'schema'")
 
 
 def test_a_tokenizer_without_bytes_is_refused() -> None:
