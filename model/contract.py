@@ -146,7 +146,7 @@ def _no_network() -> Generator[None]:
 
 
 def _equal(one: View, other: View) -> bool:
-    parts = ((one.tiles, other.tiles), (one.valid, other.valid), (one.keep_mask, other.wanted))
+    parts = ((one.tiles, other.tiles), (one.valid, other.valid), (one.keep_mask, other.keep_mask))
     return all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in parts)
 
 

@@ -1,15 +1,19 @@
-"""The one base error. Each error says the thing, the rule, the value and the way out."""
+"""The base error. Each error names the subject, the rule, the value that was found and the remedy."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class LimnerError(Exception):
-    """What went wrong, in four parts that a person can act on.
+    """An error in four parts that read as one sentence, `SUBJECT must RULE (found: VALUE). REMEDY.`, to be acted on.
 
-    `subject` is what the message is about (a file, an option), `rule` what must hold, `value` what was found instead
-    (empty where there is nothing to show) and `remedy` what to do now. Travels between processes by pickle. Each may
-    quote what a file says: line breaks become spaces, and what cannot be printed is escaped.
+    Line breaks in the parts become spaces and unprintable characters are escaped, since a part may quote a file.
+    Errors pickle, so that they can be sent between processes.
+
+    subject: A noun phrase: a file, an option, a region.
+    rule: What must hold, as the rest of the sentence: it begins with "must".
+    value: What was found instead; "" where there is nothing to show.
+    remedy: What the user can do now, as a sentence without its full stop.
     """
 
     def __init__(self, subject: str, rule: str, *, remedy: str, value: str = "") -> None:
@@ -25,12 +29,12 @@ class LimnerError(Exception):
 
     def __str__(self) -> str:
         found = f" (found: {self.value})" if self.value else ""
-        return f"{self.subject}: {self.rule}{found}. {self.remedy}"
+        return f"{self.subject} {self.rule}{found}. {self.remedy}."
 
     def lines(self) -> list[str]:
         """The four parts, a line each."""
-        found = [f"  found  {self.value}"] if self.value else []
-        return [f"limner: {self.subject}", f"  must   {self.rule}", *found, f"  do     {self.remedy}"]
+        found = [f"  found:  {self.value}"] if self.value else []
+        return [f"limner: {self.subject} {self.rule}.", *found, f"  try:    {self.remedy}."]
 
     def _render_traceback_(self) -> list[str]:
         """What a notebook shows: the four parts, without the way through limner's code."""

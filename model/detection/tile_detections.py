@@ -1,10 +1,11 @@
 """Detections: what a detector sees in each tile, and how a thing that several tiles saw becomes one.
 
 Tiles overlap, so most things are whole in one of them, and near the borders they are seen again or in part.
-`tile_detections` asks a detector tile by tile; every box keeps the window in which it was seen. `merge` compares two sightings only where
-both windows look: there a whole thing and its pieces show the same part. This is greedy non-maximum merging, class by
-class and from the highest score down, with two changes that keep it exact on perfect boxes: overlap is measured within
-the common window instead of over whole boxes, and of each window at most one box joins a thing, the nearest first.
+`tile_detections` asks a detector tile by tile; every box keeps the window in which it was seen. `merge` compares two
+sightings only where both windows look: there a whole thing and its pieces show the same part. This is greedy non-
+maximum merging, class by class and from the highest score down, with two changes that keep it exact on perfect boxes:
+overlap is measured within the common window instead of over whole boxes, and of each window at most one box joins a
+thing, the nearest first.
 """
 # shapely leaves its functions' **kwargs untyped:
 # pyright: reportUnknownMemberType=false

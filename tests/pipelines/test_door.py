@@ -94,10 +94,9 @@ def test_a_type_checker_knows_every_keyword(root: Path, tmp_path: Path) -> None:
 
 
 def test_an_error_shows_its_four_parts_in_a_notebook() -> None:
-    error = LimnerError("scene.tif", "it must be a picture", value="0 bytes", remedy="Copy it again")
+    error = LimnerError("scene.tif", "must be a picture", value="0 bytes", remedy="Copy it again")
     assert error._render_traceback_() == [
-        "limner: scene.tif",
-        "  must   it must be a picture",
-        "  found  0 bytes",
-        "  do     Copy it again",
+        "limner: scene.tif must be a picture.",
+        "  found:  0 bytes",
+        "  try:    Copy it again.",
     ]
