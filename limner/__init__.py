@@ -27,10 +27,10 @@ def __getattr__(name: str) -> object:
         msg = f"module 'limner' has no attribute {name!r}"
         raise AttributeError(msg)
     if name == "__version__":
-        from importlib.metadata import version  # noqa: PLC0415 - only who asks pays for it
+        from importlib.metadata import version
 
         return version("limner")
-    from limner.pipelines import api  # noqa: PLC0415 - the same
+    from limner.pipelines import api
 
     return getattr(api, name)
 

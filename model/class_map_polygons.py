@@ -40,7 +40,7 @@ def polygonise(
     Polygons are valid, have whole-numbered vertices only where their outline turns, and partition `wanted`. Sums are
     exact in steps of 2^-24, so a mean does not depend on what else is on the map.
     """
-    from rasterio.features import shapes  # noqa: PLC0415 - see above
+    from rasterio.features import shapes
 
     corners: list[tuple[float, float]] = []
     rings, polygons, values = [0], [0], list[int]()

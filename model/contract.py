@@ -135,7 +135,7 @@ def _no_network() -> Generator[None]:
     """Nothing may be asked while an annotator is made and says what it wants to see."""
 
     def refuse(*_: object, **__: object) -> None:
-        _require(False, "making an annotator asks no network")  # noqa: FBT003 - it always fails
+        _require(False, "making an annotator asks no network")
 
     known = socket.socket.connect, socket.getaddrinfo
     socket.socket.connect, socket.getaddrinfo = refuse, refuse  # type: ignore[method-assign, assignment]
@@ -154,6 +154,6 @@ def _same(found: Answers, wanted: Answers, sentence: str) -> None:
     _require([list(one) for one in found] == [list(one) for one in wanted], sentence)
 
 
-def _require(holds: bool, sentence: str, found: Any = None) -> None:  # noqa: ANN401, FBT001 - anything can be shown
+def _require(holds: bool, sentence: str, found: Any = None) -> None:
     if not holds:
         raise AssertionError(sentence if found is None else f"{sentence} (found: {found})")

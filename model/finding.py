@@ -81,7 +81,7 @@ class Finding:
             or found.kind not in get_args(Kind)
             or record.get("cut", False) not in {False, True}
             or type(found.plane) is not int
-            or (seen is not None and len(seen) != 4)  # noqa: PLR2004 - a box
+            or (seen is not None and len(seen) != 4)
         ):
             msg = "a value of another kind"
             raise TypeError(msg)

@@ -50,7 +50,7 @@ def among(asked: Sequence[str], labels: Sequence[str], model: str) -> tuple[str,
     """The labels that were asked for, in the model's order; all where none was. Raises `ModelError` for another."""
     unknown = [label for label in asked if label not in labels]
     if unknown:
-        some = f"{', '.join(labels[:20])}{', …' if len(labels) > 20 else ''}"  # noqa: PLR2004 - a line's worth
+        some = f"{', '.join(labels[:20])}{', …' if len(labels) > 20 else ''}"
         raise ModelError(
             f"label {unknown[0]!r}",
             f"it must be one that {model} knows",

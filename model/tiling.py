@@ -166,7 +166,7 @@ def lay(picture: npt.NDArray[np.uint8], grid: TileGrid) -> npt.NDArray[np.uint8]
 
 def resize(picture: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArray[np.uint8]:
     """An RGB picture (h, w, 3) at `width` × `height`, bilinearly with antialiasing, as Pillow does it."""
-    from PIL import Image  # noqa: PLC0415 - heavy, and an exact grid never resizes
+    from PIL import Image
 
     resized = Image.fromarray(np.ascontiguousarray(picture)).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(resized, dtype=np.uint8)

@@ -49,7 +49,7 @@ def open(path: str | os.PathLike[str], *, image: str | None = None, **settings: 
             f"it must be one of the {plural(len(infos), 'image')} in {path}",
             value="not said which" if image is None else "no such image",
             remedy=f"Choose one: limner.open(path, image={infos[0].id!r}). "
-            f"Images: {', '.join(info.id for info in infos[:20])}{', …' if len(infos) > 20 else ''}",  # noqa: PLR2004 - a line's worth
+            f"Images: {', '.join(info.id for info in infos[:20])}{', …' if len(infos) > 20 else ''}",
         )
     return OpenedImage(chosen[0], names.info(chosen[0]))
 

@@ -317,11 +317,11 @@ def known_values(name: str) -> list[str]:
     if get_origin(annotation) is Literal:
         return [value for value in get_args(annotation) if value]
     if name == "sensor":
-        from ..readers.raster.bands import SENSORS  # noqa: PLC0415 - loads numpy, which most commands' help does not need
+        from ..readers.raster.bands import SENSORS
 
         return list(SENSORS)
     if name == "model":
-        from ..model.checkpoints.cards import shipped_cards  # noqa: PLC0415 - the same
+        from ..model.checkpoints.cards import shipped_cards
 
         others = sorted(set(installed("limner.annotators")) - {"segment"})
         return [*shipped_cards(), *(f"{one}:" for one in others), "none"]

@@ -86,7 +86,7 @@ def format_length(metres: float, kind: str = "map") -> str:
     """A pixel size in the unit of its kind of image, to four digits: 30 m, 0.5 µm, 0.6615 mm."""
     if kind == "study":
         return f"{metres * 1e3:.4g} mm"
-    return f"{metres:.4g} m" if kind == "map" and metres >= 1e-3 else f"{metres * 1e6:.4g} µm"  # noqa: PLR2004 - 1 mm
+    return f"{metres:.4g} m" if kind == "map" and metres >= 1e-3 else f"{metres * 1e6:.4g} µm"
 
 
 def format_pair(metres: tuple[float, float], kind: str = "map") -> str:

@@ -46,7 +46,7 @@ class OpenedImage:
         Of a stack some of its slices, side by side, through the window of the study. Raises `ReadError` where it would
         be a guess which channels are red, green and blue: name them with bands.
         """
-        from PIL import Image as Picture  # noqa: PLC0415 - only pictures need it
+        from PIL import Image as Picture
 
         self._handle()
         with open_image(self._opened, rgb_channels(self._opened.channels)) as image:

@@ -41,28 +41,28 @@ class Run:
     @cached_property
     def findings(self) -> "pd.DataFrame":
         """A row a finding: a GeoDataFrame with its CRS for maps, a DataFrame in µm for slides and mm for studies."""
-        from ..reports.dataframes import findings_frame  # noqa: PLC0415 - pandas and geopandas are slow to load
+        from ..reports.dataframes import findings_frame
 
         return findings_frame(self.record)
 
     @cached_property
     def summary(self) -> "pd.DataFrame":
         """A row an image: areas, shares, counts and densities by label."""
-        from ..reports.dataframes import summary_frame  # noqa: PLC0415 - the same
+        from ..reports.dataframes import summary_frame
 
         return summary_frame(self.record)
 
     @cached_property
     def files(self) -> "pd.DataFrame":
         """A row an input file: what became of it, and why."""
-        from ..reports.dataframes import files_frame  # noqa: PLC0415 - the same
+        from ..reports.dataframes import files_frame
 
         return files_frame(self.record)
 
     @cached_property
     def images(self) -> "pd.DataFrame":
         """A row an image: the facts that `limner info --json` gives."""
-        import pandas as pd  # noqa: PLC0415 # pyright: ignore[reportMissingTypeStubs] - the same
+        import pandas as pd  # pyright: ignore[reportMissingTypeStubs] - the same
 
         return pd.DataFrame([image_json(image.info) for image in self.record.images])
 
@@ -102,7 +102,7 @@ class Run:
 
         `image` is an id, needed where there are several. Raises `RequestError` for an unknown one.
         """
-        from ..reports.overview.writer import overview_sheet  # noqa: PLC0415 - only pictures need what draws
+        from ..reports.overview.writer import overview_sheet
 
         return overview_sheet(self.record, self._image(image))
 

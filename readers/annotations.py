@@ -181,7 +181,7 @@ class Drawing:
             rule = "positions must be longitude, latitude" if self.frame == "lonlat" else "positions must be x, y"
             raise self._refusal(where, rule, json.dumps(positions)[:80]) from error
         points = np.asarray(pairs, dtype=np.float64).reshape(-1, 2)
-        if len(points) < 4 or (points[0] != points[-1]).any():  # noqa: PLR2004 - a triangle, closed
+        if len(points) < 4 or (points[0] != points[-1]).any():
             rule = "a ring must have four positions or more and end where it begins"
             raise self._refusal(where, rule, f"{len(points)}")
         if not place.crs and self.frame == "lonlat":
@@ -214,6 +214,6 @@ def from_crs(crs: str, xy: Points) -> Points:
 def _mended(polygon: BaseGeometry) -> BaseGeometry:
     """The polygons in what a hand drew, where its line may cross itself; empty where it encloses nothing."""
     parts = np.asarray([shapely.make_valid(polygon)], dtype=object)
-    while (shapely.get_type_id(parts) > 3).any():  # noqa: PLR2004 - types above polygons have parts
+    while (shapely.get_type_id(parts) > 3).any():
         parts = shapely.get_parts(parts)
-    return shapely.union_all(parts[shapely.get_type_id(parts) == 3])  # noqa: PLR2004 - polygons
+    return shapely.union_all(parts[shapely.get_type_id(parts) == 3])

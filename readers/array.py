@@ -36,7 +36,7 @@ _NUMBERS = count(1)
 
 
 def hold_array(
-    array: Any,  # noqa: ANN401 - whatever is like an array
+    array: Any,
     *,
     name: str = "array",
     transform: Sequence[float] | None = None,
@@ -140,7 +140,7 @@ class _Labelled:
     fill: float | None = None
 
     @classmethod
-    def of(cls, array: Any) -> "_Labelled":  # noqa: ANN401 - an xarray.DataArray, which is not required
+    def of(cls, array: Any) -> "_Labelled":
         """An xarray.DataArray's."""
         dims = [str(dim) for dim in array.dims]
         y = next((dim for dim in dims if dim.lower() in _DOWN), None)
@@ -165,7 +165,7 @@ class _Labelled:
         return cls(ordered.values, cast("tuple[str, ...]", texts), _transform_of(array, x, y), fill)
 
 
-def _transform_of(array: Any, x: str, y: str) -> tuple[float, ...] | None:  # noqa: ANN401 - an xarray.DataArray
+def _transform_of(array: Any, x: str, y: str) -> tuple[float, ...] | None:
     """The transform in an array's `spatial_ref`, else that of its coordinates where these are evenly spaced."""
     if text := str(_reference(array).get("GeoTransform", "")):
         c, a, b, f, d, e = (float(number) for number in text.split())
@@ -175,7 +175,7 @@ def _transform_of(array: Any, x: str, y: str) -> tuple[float, ...] | None:  # no
     steps: list[tuple[float, float]] = []
     for axis in (x, y):
         middles = np.asarray(array.coords[axis].values, dtype=np.float64)
-        if len(middles) < 2:  # noqa: PLR2004 - a step is between two
+        if len(middles) < 2:
             return None
         step = float(middles[-1] - middles[0]) / (len(middles) - 1)
         if not step or float(np.abs(np.diff(middles) - step).max()) > _EVEN * abs(step):
@@ -205,9 +205,9 @@ def _pixels(found: _Labelled) -> tuple[Pixels, Mask | None]:
     """Pixels (H, W, C) and where they are valid, None for everywhere."""
     mask = cast("Any", np.ma.getmask(found.values))
     values: npt.NDArray[Any] = np.asarray(cast("Any", np.ma.getdata(found.values)))
-    if values.ndim == 2:  # noqa: PLR2004 - rows and columns
+    if values.ndim == 2:
         values = values[..., None]
-    if values.ndim != 3 or 0 in values.shape or values.dtype.kind not in "uif" or values.shape[2] > _MOST_CHANNELS:  # noqa: PLR2004 - and channels
+    if values.ndim != 3 or 0 in values.shape or values.dtype.kind not in "uif" or values.shape[2] > _MOST_CHANNELS:
         raise RequestError(
             "array",
             f"it is numbers of shape (height, width) or (height, width, channels), at most {_MOST_CHANNELS} channels",

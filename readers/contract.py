@@ -226,7 +226,7 @@ def _check_planes(image: Image) -> None:
             image.read(image.info.box, (1, 1), plane)
         except LimnerError:
             continue
-        _require(False, "a plane that an image has not is refused with an error of limner's", plane)  # noqa: FBT003 - it always fails
+        _require(False, "a plane that an image has not is refused with an error of limner's", plane)
 
 
 def _check_closed(image: Image) -> None:
@@ -234,7 +234,7 @@ def _check_closed(image: Image) -> None:
         image.read(image.info.box, (1, 1))
     except LimnerError:
         return
-    _require(False, "a closed image refuses to be read with an error of limner's")  # noqa: FBT003 - it always fails
+    _require(False, "a closed image refuses to be read with an error of limner's")
 
 
 def _check_channels(reader: Reader, info: ImageInfo, truth: Truth) -> None:
@@ -252,7 +252,7 @@ def _check_channels(reader: Reader, info: ImageInfo, truth: Truth) -> None:
         reader.open(info, ["no such channel"])
     except LimnerError:
         return
-    _require(False, "an unknown channel is refused with an error of limner's")  # noqa: FBT003 - it always fails
+    _require(False, "an unknown channel is refused with an error of limner's")
 
 
 def _check_renamed(reader: Reader, info: ImageInfo, truth: Truth) -> None:
@@ -274,6 +274,6 @@ def _same(one: tuple[Pixels, Mask], other: tuple[Pixels, Mask], sentence: str) -
     _require(np.array_equal(one[0][one[1]], other[0][other[1]]), sentence, "values differ")
 
 
-def _require(holds: bool, sentence: str, found: Any = None) -> None:  # noqa: ANN401, FBT001 - anything can be shown
+def _require(holds: bool, sentence: str, found: Any = None) -> None:
     if not holds:
         raise AssertionError(sentence if found is None else f"{sentence} (found: {found})")

@@ -90,7 +90,7 @@ def replacing(path: Path) -> Generator[Path]:
             _remove(part)
 
 
-def parse_json(content: bytes | str, *, constants: bool = False) -> Any:  # noqa: ANN401 - whatever JSON holds
+def parse_json(content: bytes | str, *, constants: bool = False) -> Any:
     """What a JSON text says, where every name of an object is given once; NaN and infinity only with `constants`.
 
     Raises `ValueError` only, also where it is nested too deeply, or a number is too large for a float (1e999). The

@@ -260,7 +260,7 @@ def _scanner(page: Page, pages: tuple[Page, ...]) -> str:
     says, made, software = page.text(DESCRIPTION), page.text(MAKE), page.text(SOFTWARE)
     tests = {
         "svs": says.startswith("Aperio"),
-        "ndpi": 65420 in page.tags or made.startswith("Hamamatsu"),  # noqa: PLR2004 - NDPI's version tag
+        "ndpi": 65420 in page.tags or made.startswith("Hamamatsu"),
         "scn": "leica-microsystems.com/scn" in says,
         "bif": any("iScan" in one.text(XMP) for one in pages[:3]),
         "philips": "DPUfsImport" in says or software.startswith("Philips DP"),
@@ -268,9 +268,9 @@ def _scanner(page: Page, pages: tuple[Page, ...]) -> str:
         "qptiff": software.startswith("PerkinElmer-QPI") or "PerkinElmer-QPI-ImageDescription" in says,
         "ome-tiff": "<OME" in says,
         "imagej": says.startswith("ImageJ=") and re.search(r"^images=(?!1$)\d+", says, re.MULTILINE) is not None,
-        "lsm": 34412 in page.tags,  # noqa: PLR2004 - CZ_LSMINFO
-        "stk": 33629 in page.tags,  # noqa: PLR2004 - UIC2
-        "fluoview": 34361 in page.tags,  # noqa: PLR2004 - MM_Header
+        "lsm": 34412 in page.tags,
+        "stk": 33629 in page.tags,
+        "fluoview": 34361 in page.tags,
     }
     georeferenced = bool(page.tags & _MAPS)
     return next((key for key, holds in tests.items() if holds and not (key == "imagej" and georeferenced)), "")

@@ -119,7 +119,7 @@ def on_earth(placement: Placement) -> bool:
     """
     if placement.crs is None:
         return False
-    return abs(_ground(placement.crs).axis / _EARTH_RADIUS - 1.0) < 0.005  # noqa: PLR2004 - PROJ's tolerance
+    return abs(_ground(placement.crs).axis / _EARTH_RADIUS - 1.0) < 0.005
 
 
 def _earthly(placement: Placement) -> pyproj.Transformer:
@@ -146,7 +146,7 @@ def lonlat_or_nan(placement: Placement, xy: npt.ArrayLike) -> Points:
     world = placement.to_world(xy)
     lonlat = np.stack(transformer.transform(world[:, 0], world[:, 1]), axis=1)
     lonlat[~np.isfinite(lonlat).all(axis=1)] = np.nan
-    beyond = np.abs(lonlat[:, 0]) > 180.0  # noqa: PLR2004 - half a turn; grids from 0 to 360 go on to it
+    beyond = np.abs(lonlat[:, 0]) > 180.0
     lonlat[beyond, 0] = (lonlat[beyond, 0] + 180.0) % 360.0 - 180.0
     return lonlat
 
@@ -333,7 +333,7 @@ def densify(geometry: BaseGeometry, placement: Placement, tolerance_px: float = 
     return densify_all([geometry], placement, tolerance_px)[0]
 
 
-def _densified(geometry: Any, placement: Placement, tolerance_px: float) -> Any:  # noqa: ANN401 - as shapely types it
+def _densified(geometry: Any, placement: Placement, tolerance_px: float) -> Any:
     if isinstance(geometry, shapely.Polygon):
         shell = _dense_line(geometry.exterior, placement, tolerance_px)
         return shapely.Polygon(shell, [_dense_line(ring, placement, tolerance_px) for ring in geometry.interiors])

@@ -107,7 +107,7 @@ class Placement:
         if linear.shape not in {(2, 3), (3, 3)} or not np.isfinite(linear).all():
             msg = f"a placement's matrix has 2 or 3 rows of 3 finite numbers: {self.matrix}"
             raise ValueError(msg)
-        if np.linalg.matrix_rank(linear[:, :2]) < 2:  # noqa: PLR2004 - two picture axes
+        if np.linalg.matrix_rank(linear[:, :2]) < 2:
             raise ReadError(
                 f"placement from {self.source}",
                 "the pixel grid must span two directions",
@@ -150,7 +150,7 @@ class Placement:
         for _ in range(20):  # Newton; a georeference polynomial is nearly affine, so a handful of steps suffice
             step = np.linalg.solve(self.warp.jacobian(points), (world - self.warp(points))[:, :, None])[:, :, 0]
             points = points + step
-            if not step.size or np.abs(step).max() < 1e-10:  # noqa: PLR2004 - pixels, far below what anyone can measure
+            if not step.size or np.abs(step).max() < 1e-10:
                 return points
         raise ReadError(
             f"placement from {self.source}",

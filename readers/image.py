@@ -98,7 +98,7 @@ class ImageInfo:
 
     def __post_init__(self) -> None:
         """A picture in micrometres is a slide, and names of slides and studies are personal, whatever is stated."""
-        if len(self.planes) < 2 and not any(plane.source for plane in self.planes):  # noqa: PLR2004 - no stack
+        if len(self.planes) < 2 and not any(plane.source for plane in self.planes):
             object.__setattr__(self, "planes", (Plane(self.placement),))
         if self.kind == "map" and self.placement.unit == "um":
             object.__setattr__(self, "kind", "slide")
@@ -143,7 +143,7 @@ class ImageInfo:
 
 @cache
 def _adapter() -> "TypeAdapter[ImageInfo]":
-    from pydantic import TypeAdapter  # noqa: PLC0415 - slow to load, and most imports of this module need none
+    from pydantic import TypeAdapter
 
     return TypeAdapter(ImageInfo)
 
@@ -269,7 +269,7 @@ class Reader(Protocol):
         """How surely `uri` is this reader's; `head` is its first 4 KiB (empty for a folder or a remote path)."""
         ...
 
-    def scan(self, uri: str, options: Any) -> Sequence[ImageInfo]:  # noqa: ANN401 - an instance of its own Options
+    def scan(self, uri: str, options: Any) -> Sequence[ImageInfo]:
         """The images in `uri`, without reading pixels, by validated options. Raises `ReadError`."""
         ...
 
@@ -298,7 +298,7 @@ class FolderScan:
 class FolderReader(Protocol):
     """A reader that can claim a folder: it then accounts for each of the folder's files that it uses."""
 
-    def scan_folder(self, folder: str, options: Any) -> FolderScan:  # noqa: ANN401 - an instance of its own Options
+    def scan_folder(self, folder: str, options: Any) -> FolderScan:
         """The images in a folder; one that cannot be read does not hide the others."""
         ...
 

@@ -182,13 +182,13 @@ def _placed(info: ImageInfo, stated: Crs | None) -> ImageInfo:
 def _crs(text: str) -> Crs | None:
     if not text:
         return None
-    from .crs import stated_crs  # noqa: PLC0415 - loads PROJ
+    from .crs import stated_crs
 
     return stated_crs(text)
 
 
 def _differ(one: str, other: str) -> bool:
-    from .crs import parse_crs  # noqa: PLC0415 - loads PROJ
+    from .crs import parse_crs
 
     return one != other and bool(parse_crs(one) != parse_crs(other))
 

@@ -169,7 +169,7 @@ def render(pixels: Pixels, valid: Mask, stretch: Stretch) -> npt.NDArray[np.uint
     So is what is not a number. A channel whose black and white are the same number is grey there, black below and
     white above. Raises `ValueError` where the channels do not fit the stretch.
     """
-    if pixels.ndim != 3 or pixels.shape[2] != len(stretch.channels):  # noqa: PLR2004 - rows, columns, channels
+    if pixels.ndim != 3 or pixels.shape[2] != len(stretch.channels):
         msg = f"pixels {pixels.shape} are not those of the channels {stretch.channels}"
         raise ValueError(msg)
     result = np.empty((*pixels.shape[:2], 3), dtype=np.uint8)

@@ -59,7 +59,7 @@ class LimitedProcess:
         """The process's number while it runs."""
         return None if self._child is None else self._child.pid
 
-    def call(self, function: str, *arguments: Any, seconds: float) -> Any:  # noqa: ANN401 - whatever JSON holds
+    def call(self, function: str, *arguments: Any, seconds: float) -> Any:
         """What a module-level function, named "limner.module:function", returns for JSON-able arguments.
 
         The function returns something JSON-able, or one array of numbers. `seconds` is processor time, and a quarter of
@@ -133,7 +133,7 @@ class LimitedProcess:
         return child.wait()
 
 
-def run_limited(function: str, *arguments: Any, seconds: float, megabytes: int = MEGABYTES) -> Any:  # noqa: ANN401 - JSON
+def run_limited(function: str, *arguments: Any, seconds: float, megabytes: int = MEGABYTES) -> Any:
     """`LimitedProcess.call` in a process that everything in this process shares. Raises `LimnerError`, `LimitError`."""
     return shared_process(megabytes).call(function, *arguments, seconds=seconds)
 

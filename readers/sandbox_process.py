@@ -38,7 +38,7 @@ def main(megabytes: int) -> None:
 def limit(megabytes: int) -> None:
     """Limit this process's memory, and forbid core dumps and files. Nothing where the system has no such limits."""
     try:
-        import resource  # noqa: PLC0415 - not every system has it
+        import resource
     except ImportError:
         return
     for kind, most in ((resource.RLIMIT_AS, megabytes * 2**20), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0)):

@@ -65,7 +65,7 @@ def scan_folder(name: str, reader: Reader, folder: str, options: Options) -> Fol
 
 
 @cache
-def _limited(name: str, kind: Any) -> bool:  # noqa: ANN401 - a class
+def _limited(name: str, kind: Any) -> bool:
     """Whether readers of that class are asked in the limited process: what is installed there, and not isolated."""
     if getattr(kind, "isolated", False) or name not in installed("limner.readers"):
         return False
@@ -83,7 +83,7 @@ def _seconds(uri: str, local: float) -> float:
     return REMOTE_SECONDS if is_remote(uri) else local
 
 
-def _call(function: str, name: str, uri: str, *arguments: Any, seconds: float) -> Any:  # noqa: ANN401 - JSON
+def _call(function: str, name: str, uri: str, *arguments: Any, seconds: float) -> Any:
     try:
         return run_limited(f"{__name__}:{function}", name, uri, *arguments, seconds=seconds, megabytes=MEGABYTES)
     except LimitError as error:

@@ -185,6 +185,6 @@ def _refuse(word: str) -> None:
     raise AssertionError(msg)
 
 
-def _require(holds: bool, sentence: str, found: object = "") -> None:  # noqa: FBT001 - as in a sentence
+def _require(holds: bool, sentence: str, found: object = "") -> None:
     if not holds:
         raise AssertionError(f"{sentence} (found: {found})" if found != "" else sentence)

@@ -78,7 +78,7 @@ def _frame(columns: Sequence[Column[B]], batches: Sequence[B]) -> pd.DataFrame:
     return pd.DataFrame({column.name: _series(column, batches) for column in columns})
 
 
-def _series(column: Column[B], batches: Iterable[B]) -> Any:  # noqa: ANN401 - what pandas calls an array
+def _series(column: Column[B], batches: Iterable[B]) -> Any:
     values = [column.typed(batch) for batch in batches]
     return pd.array(np.concatenate(values) if values else np.empty(0, dtype=object), dtype=column.dtype)
 

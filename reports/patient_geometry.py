@@ -71,7 +71,7 @@ def centres_mm(planes: Sequence[Plane], points: Points) -> Numbers:
 
 def in_patient(plane: Plane) -> bool:
     """Whether a slice has a place in the patient."""
-    return plane.placement.unit == "mm" and len(plane.placement.matrix) == 3  # noqa: PLR2004 - a patient has three axes
+    return plane.placement.unit == "mm" and len(plane.placement.matrix) == 3
 
 
 def sides(info: ImageInfo, findings: Sequence[Finding]) -> list[str]:

@@ -88,7 +88,7 @@ def bounding_box(boxes: Numbers) -> tuple[float, float, float, float] | None:
     if not len(boxes):
         return None
     west, south, east, north = boxes[:, 0].min(), boxes[:, 1].min(), boxes[:, 2].max(), boxes[:, 3].max()
-    if west == -180.0 and east == 180.0:  # noqa: PLR2004 - degrees
+    if west == -180.0 and east == 180.0:
         order = np.argsort(boxes[:, 0], kind="stable")
         reach = np.maximum.accumulate(boxes[order, 2])
         gaps = boxes[order[1:], 0] - reach[:-1]
@@ -118,7 +118,7 @@ def _crossing(placed: Shapes) -> npt.NDArray[np.intp]:
     """Which shapes jump by more than half the globe between two vertices, or touch a pole."""
     rings, shape = shapely.get_rings(placed, return_index=True)
     degrees, ring = shapely.get_coordinates(rings, return_index=True)
-    jumps = (ring[1:] == ring[:-1]) & (np.abs(np.diff(degrees[:, 0])) > 180.0)  # noqa: PLR2004 - degrees
+    jumps = (ring[1:] == ring[:-1]) & (np.abs(np.diff(degrees[:, 0])) > 180.0)
     return np.unique(shape[ring[np.flatnonzero(jumps | (np.abs(degrees[1:, 1]) > _POLE)) + 1]])
 
 

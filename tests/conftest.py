@@ -181,7 +181,7 @@ def tiny_clip(monkeypatch: pytest.MonkeyPatch) -> Path:
 
     They are `tiny`, `tiny-resnet`, and both with `-quickgelu`.
     """
-    from limner.model.clip.openclip_architectures import ARCHITECTURES  # noqa: PLC0415 - few tests need it
+    from limner.model.clip.openclip_architectures import ARCHITECTURES
 
     class Tiny:
         quick = True
@@ -231,7 +231,7 @@ def made_checkpoints(zoo_making: ModuleType, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(scope="session")
 def small_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A `tokenizer.model` of 400 pieces, every byte among them, trained on a few sentences, with 4KHD's turn marks."""
-    from sentencepiece import SentencePieceTrainer  # noqa: PLC0415 - a compiled library that few tests need
+    from sentencepiece import SentencePieceTrainer
 
     sentences = [
         "system user assistant What does this image show? Options: cat; dog; water.",
@@ -258,10 +258,10 @@ def small_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def made_4khd(tmp_path_factory: pytest.TempPathFactory, small_tokenizer: Path) -> Path:
     """A 4KHD checkpoint's folder: tiles of 56 px, 2 layers, random weights, as anybody's is saved."""
-    import shutil  # noqa: PLC0415 - only here
+    import shutil
 
-    from limner.model.vlm.fourkhd.sizes import LINEARS, LanguageSizes, Plora, Sizes, VisionSizes  # noqa: PLC0415 - the same
-    from safetensors.numpy import save_file  # noqa: PLC0415 - the same
+    from limner.model.vlm.fourkhd.sizes import LINEARS, LanguageSizes, Plora, Sizes, VisionSizes
+    from safetensors.numpy import save_file
 
     sizes = Sizes(
         VisionSizes(hidden=16, layers=2, heads=2, mlp=32, image=56),

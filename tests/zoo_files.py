@@ -46,9 +46,9 @@ def wsinfer(folder: Path, classes: int = 3, **changes: object) -> Path:
     return folder
 
 
-def _onnx(path: Path, nodes: list[Any], constants: dict[str, Any], shapes: tuple[Any, Any], metadata: Any) -> Path:  # noqa: ANN401 - onnx has no types
+def _onnx(path: Path, nodes: list[Any], constants: dict[str, Any], shapes: tuple[Any, Any], metadata: Any) -> Path:
     """Write a network of those nodes from "x" to "y", and its metadata."""
-    import onnx  # noqa: PLC0415 - not all that is made here needs it
+    import onnx
 
     float32 = onnx.TensorProto.FLOAT
     weights = [
@@ -73,7 +73,7 @@ def _onnx(path: Path, nodes: list[Any], constants: dict[str, Any], shapes: tuple
 
 def segmentor(path: Path, *, classes: int = 3, tile: int | None = 32, last: str = "Softmax", **changes: object) -> Path:
     """An ONNX network as the Deepness plugin reads it, that tells red, green and blue apart pixel by pixel."""
-    from onnx import helper  # noqa: PLC0415 - see above
+    from onnx import helper
 
     kernels = 8 * np.eye(3, dtype=np.float32)[:classes, :, None, None]
     axis: dict[str, Any] = {"axis": 1} if last == "Softmax" else {}
@@ -88,7 +88,7 @@ def segmentor(path: Path, *, classes: int = 3, tile: int | None = 32, last: str 
 
 def detector(path: Path, *, upright: bool = False, tile: int = 64, channels: int = 3, **changes: object) -> Path:
     """An ONNX network as the Deepness plugin reads it: a box of 14 pixels in each cell of 16, sure where red."""
-    from onnx import helper  # noqa: PLC0415 - see above
+    from onnx import helper
 
     side = tile // 16
     centres = np.stack(np.meshgrid(np.arange(side), np.arange(side)), axis=-1).reshape(1, -1, 2) * 16 + 8

@@ -102,12 +102,12 @@ def _swin() -> SwinConfig:
     return SwinConfig(image_size=TILE, **_of("stage1", "stage2", "stage3", "stage4"), **small)
 
 
-def _resnet(kind: Any) -> Any:  # noqa: ANN401 - two classes of the same shape
+def _resnet(kind: Any) -> Any:
     small = {"embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "layer_type": "basic"}
     return kind(**small, out_features=["stage2", "stage3", "stage4"])
 
 
-def _detr(kind: str = "Detr", **changes: Any) -> tuple[Any, Any]:  # noqa: ANN401 - settings
+def _detr(kind: str = "Detr", **changes: Any) -> tuple[Any, Any]:
     """A detector of the DETR kind by the name of its classes, with the processor that it goes with."""
     inner = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "num_queries": 9}
     inner |= {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "encoder_layers": 1, "decoder_layers": 2}
@@ -133,7 +133,7 @@ def _yolos() -> tuple[Any, Any]:
     return YolosForObjectDetection(config), YolosImageProcessorPil(size={"shortest_edge": TILE, "longest_edge": 99})
 
 
-def _vit(**changes: Any) -> tuple[Any, Any]:  # noqa: ANN401 - settings
+def _vit(**changes: Any) -> tuple[Any, Any]:
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     config = ViTConfig(image_size=TILE, patch_size=16, **small, **NAMED, **changes)
     return ViTForImageClassification(config), ViTImageProcessorPil(size=SQUARE)
@@ -249,7 +249,7 @@ def _deimv2() -> tuple[Any, Any]:
     return Deimv2ForObjectDetection(config), RTDetrImageProcessorPil(size=SQUARE)
 
 
-def _owl(config: Any, model: Any, processor: Any) -> tuple[Any, Any, Any]:  # noqa: ANN401 - two families alike
+def _owl(config: Any, model: Any, processor: Any) -> tuple[Any, Any, Any]:
     small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     text = {**small, "vocab_size": len(WORDS), "max_position_embeddings": 8, "pad_token_id": 0}
     text |= {"bos_token_id": 2, "eos_token_id": 3}

@@ -88,7 +88,7 @@ class Inner(nn.Module):
         return self._backbone(pictures)
 
 
-def detector(folder: Path, kind: str, name: str, *, inner: bool = False, **stated: Any) -> nn.Module:  # noqa: ANN401 - settings
+def detector(folder: Path, kind: str, name: str, *, inner: bool = False, **stated: Any) -> nn.Module:
     """A detector of transformers on a `Reference`, saved to a folder with the names and settings of the hub's."""
     widened, levels = bool(stated.get("dilation")), stated.get("num_feature_levels", 4)
     outputs = (1, 2, 3, 4) if kind != "DeformableDetr" else (2, 3, 4) if levels > 1 else (4,)

@@ -54,7 +54,7 @@ def _bytes(path: Path, source: str, itemsize: int) -> float:
 
 
 def _safe(path: Path, itemsize: int) -> float:
-    from safetensors import safe_open  # noqa: PLC0415 - a compiled library, when it is needed
+    from safetensors import safe_open
 
     total = 0.0
     with safe_open(path, framework="numpy") as held:

@@ -63,13 +63,13 @@ def tensor(pictures: npt.NDArray[Any], scaling: Scaling) -> torch.Tensor:
 
 
 def load_model(
-    kind: Any,  # noqa: ANN401 - transformers' classes have no common type
+    kind: Any,
     files: Files,
     *,
     unused: tuple[str, ...] = (),
     settings: Mapping[str, Any] | None = None,
     names: Mapping[str, str] | None = None,
-) -> Any:  # noqa: ANN401 - the same
+) -> Any:
     """A network of a class of transformers, from files on this machine, in float32, for answering only.
 
     `settings` count in place of `config.json`. `names` are patterns of names of tensors → what the network has there;
@@ -104,11 +104,11 @@ def load_model(
     return model.eval()
 
 
-def _config(files: Files) -> Any:  # noqa: ANN401 - the same
+def _config(files: Files) -> Any:
     return AutoConfig.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
 
 
-def load_tokenizer(files: Files) -> Any:  # noqa: ANN401 - the same
+def load_tokenizer(files: Files) -> Any:
     """Its tokenizer. Raises `ModelError`."""
     with quiet(files.source):
         return AutoTokenizer.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
@@ -143,7 +143,7 @@ def running(source: str) -> Generator[None]:
         yield
 
 
-def check_sizes(kind: Any, config: Any, stated: Mapping[str, Any], files: Files) -> None:  # noqa: ANN401 - as above
+def check_sizes(kind: Any, config: Any, stated: Mapping[str, Any], files: Files) -> None:
     """Raise `ModelError` where settings describe a network that is much larger than its weights.
 
     Numbers that decide how much is allocated are compared with the weights before anything is allocated: counts with

@@ -50,7 +50,7 @@ class Network:
         `beside` are the files that hold weights outside the network's own, by the name it calls them; it may name no
         others.
         """
-        import onnxruntime  # noqa: PLC0415 - heavy
+        import onnxruntime
 
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = threads

@@ -134,7 +134,7 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
     found = 0
     for place, byte in enumerate(message[at : at + 10]):
         found |= (byte & 0x7F) << (7 * place)
-        if byte < 0x80:  # noqa: PLR2004 - the last byte of a number
+        if byte < 0x80:
             return found, at + place + 1
     msg = "a number has no end"
     raise ValueError(msg)

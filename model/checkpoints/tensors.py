@@ -31,7 +31,7 @@ def read_shapes(path: Path, subject: str) -> dict[str, tuple[int, ...]]:
     """The shapes of the tensors in a file of weights, by name. Raises `ModelError` where it is damaged."""
     if path.suffix != ".safetensors":
         return {name: tuple(tensor.shape) for name, tensor in read_tensors(path, subject).items()}
-    from safetensors import safe_open  # noqa: PLC0415 - a compiled library, when it is needed
+    from safetensors import safe_open
 
     with damage(path, subject), open_file(path, subject), safe_open(path, framework="numpy") as held:
         return {key: tuple(held.get_slice(key).get_shape()) for key in held.keys()}  # noqa: SIM118 - not a mapping
@@ -43,14 +43,14 @@ def read_tensors(path: Path, subject: str) -> dict[str, Any]:
         return {str(key): value for key, value in load(path, subject).items() if hasattr(value, "untyped_storage")}
 
 
-def load(path: Path, subject: str) -> Any:  # noqa: ANN401 - whatever a pickle holds
+def load(path: Path, subject: str) -> Any:
     """What a file of weights holds: tensors by name, or whatever a pickle has around them. Raises `ModelError`.
 
     A pickle is read by torch with weights only; one that unpacks to much more than its size is refused, and so is a
     tensor that repeats its numbers, since a few bytes may then stand for terabytes.
     """
-    import torch  # noqa: PLC0415 - heavy
-    from safetensors.torch import load_file  # noqa: PLC0415 - loads torch
+    import torch
+    from safetensors.torch import load_file
 
     with damage(path, subject):
         with open_file(path, subject) as file:
@@ -75,7 +75,7 @@ def damage(path: Path, subject: str) -> AbstractContextManager[None]:
     return foreign(subject, f"its file {path.name} must be whole, and hold nothing but tensors", remedy=WHOLE)
 
 
-def _tensors(held: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - the same
+def _tensors(held: Any) -> Iterator[tuple[str, Any]]:
     """The tensors of a mapping, and of mappings in it."""
     for name, value in held.items() if isinstance(held, dict) else ():
         if isinstance(value, dict):

@@ -260,7 +260,7 @@ def scaling(settings: Settings, source: str) -> tuple[float, tuple[float, ...], 
     return rescale, mean, std
 
 
-def numbers(value: Any) -> tuple[float, ...]:  # noqa: ANN401 - a size or a colour, as files have them
+def numbers(value: Any) -> tuple[float, ...]:
     """The numbers of a size or of channels, which files write as a number, a list or by name."""
     if isinstance(value, dict):
         several = list(cast("dict[str, Any]", value).values())

@@ -188,14 +188,14 @@ def read_json(path: Path, subject: str) -> Settings:
     return _mapping(found, f"{path.name} of {subject}")
 
 
-def parse_json(text: str, subject: str) -> Any:  # noqa: ANN401 - whatever JSON holds
+def parse_json(text: str, subject: str) -> Any:
     """What a JSON text holds. Raises `ValueError` where it is none, `ModelError` for what `_check` refuses."""
     found = files.parse_json(text, constants=True)  # `_check` says which number is not finite
     _check(found, subject)
     return found
 
 
-def python_value(text: str, subject: str) -> Any:  # noqa: ANN401 - the same
+def python_value(text: str, subject: str) -> Any:
     """What a text holds as Python writes dictionaries, lists and numbers; the text itself where it is a bare word.
 
     Raises `ModelError` for what `_check` refuses.
@@ -269,7 +269,7 @@ def _walk(content: object) -> Iterator[tuple[tuple[object, ...], object]]:
 class _Loader(yaml.SafeLoader):
     """YAML's safe loader; every key of a mapping is text, and given once, and nothing is nested too deeply."""
 
-    def fetch_flow_collection_start(self, TokenClass: Any) -> None:  # noqa: N803, ANN401 - its own name for it
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:  # noqa: N803 - its own name for it
         """Begin a list or mapping in brackets."""
         self._check_depth(self.flow_level)
         super().fetch_flow_collection_start(TokenClass)

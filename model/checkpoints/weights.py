@@ -122,8 +122,8 @@ def snapshot(repo: str, revision: str, names: Sequence[str], *, fetch: bool) -> 
     Without `fetch` it is what lies on this machine, whole or not; a file that is absent is for the caller to miss.
     Raises `ModelError` where nothing of it is here, or it cannot be fetched.
     """
-    from huggingface_hub import snapshot_download  # pyright: ignore[reportUnknownVariableType] - its tqdm  # noqa: PLC0415 - slow to import
-    from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: PLC0415 - the same
+    from huggingface_hub import snapshot_download  # pyright: ignore[reportUnknownVariableType] - its tqdm
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=list(names), local_files_only=not fetch))
@@ -208,8 +208,8 @@ def _absent(source: str, name: str) -> ModelError:
 
 
 def _from_hub(repo: str, revision: str, file: str, *, fetch: bool, name: str) -> Path:
-    from huggingface_hub import hf_hub_download  # pyright: ignore[reportUnknownVariableType] - its tqdm  # noqa: PLC0415 - slow to import
-    from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: PLC0415 - the same
+    from huggingface_hub import hf_hub_download  # pyright: ignore[reportUnknownVariableType] - its tqdm
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         return Path(hf_hub_download(repo, file, revision=revision, local_files_only=not fetch))

@@ -67,7 +67,7 @@ class Script:
             ),
             memory(),
             torch.inference_mode(),
-            cast("Any", torch.jit).optimized_execution(False),  # noqa: FBT003 - torch's own
+            cast("Any", torch.jit).optimized_execution(False),
         ):
             logits = self._script(shown[None].to(torch.float32))
             found = cast("torch.Tensor", logits).reshape(-1).to(torch.float64)

@@ -185,7 +185,7 @@ class WSInfer:
 
     def _loaded(self) -> "Script":
         if self._script is None:
-            from .torchscript import Script  # noqa: PLC0415 - loads torch
+            from .torchscript import Script
 
             files, patch = self._read()
             self._script = Script(files.folder / SCRIPT, len(patch.classes), threads=self._options.threads)

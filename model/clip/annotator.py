@@ -197,7 +197,7 @@ class ZeroShot:
 
     def _loaded(self) -> "ClipNetwork":
         if self._network is None:
-            from .network import ClipNetwork  # noqa: PLC0415 - loads torch
+            from .network import ClipNetwork
 
             templates, threads = self._options.templates, self._options.threads
             self._network = ClipNetwork(self._checkpoint(), self._labels, templates, threads=threads)

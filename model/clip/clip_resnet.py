@@ -82,7 +82,7 @@ class ClipResNet(nn.Module):
             )
         self.attnpool = AttentionPool((side // SHRINKS) ** 2, given, heads, out)
 
-    def forward(self, pixel_values: torch.Tensor, **_: Any) -> BaseModelOutputWithPooling:  # noqa: ANN401 - transformers'
+    def forward(self, pixel_values: torch.Tensor, **_: Any) -> BaseModelOutputWithPooling:
         """Pictures (n, 3, side, side) as the network sees them → features (n, out) as `pooler_output`."""
         x = self.bn1(self.conv1(pixel_values)).relu()
         x = self.bn2(self.conv2(x)).relu()

@@ -120,14 +120,14 @@ class ClipImageEncoder:
         return _look(self._model, picture, self._checkpoint)
 
 
-def _load(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 - transformers' classes have no common type
+def _load(checkpoint: Checkpoint) -> Any:
     kind: Any = CLIPModel if checkpoint.family == "clip" else SiglipModel
     if checkpoint.open_clip is not None:
         return load_openclip(kind, checkpoint.files, checkpoint.open_clip)
     return load_model(kind, checkpoint.files)
 
 
-def _look(model: Any, picture: npt.NDArray[Any], checkpoint: Checkpoint) -> npt.NDArray[np.float32]:  # noqa: ANN401 - the same
+def _look(model: Any, picture: npt.NDArray[Any], checkpoint: Checkpoint) -> npt.NDArray[np.float32]:
     with running(checkpoint.source), torch.inference_mode():
         seen = model.get_image_features(pixel_values=tensor(picture[None], checkpoint)).pooler_output
         features = require_finite(_unit(seen)[0], "features", of=f"checkpoint {checkpoint.source}")

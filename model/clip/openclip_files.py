@@ -137,7 +137,7 @@ def renamed(names: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, str, in
         block = part.split(".")
         if residual and side == "vision_model":
             yield name, f"vision_model.{part}", None, False
-        elif part.startswith("transformer.resblocks.") and len(block) > 4:  # noqa: PLR2004 - transformer.resblocks.N.part.kind
+        elif part.startswith("transformer.resblocks.") and len(block) > 4:
             inner, kind = ".".join(block[3:-1]), block[-1]
             layer = f"{side}.encoder.layers.{block[2]}"
             if inner == "attn" and kind.startswith("in_proj_"):

@@ -24,7 +24,7 @@ from .openclip_files import NO_WEIGHTS, renamed
 from .openclip_tokenizer import END, START, read_merges
 
 
-def load_openclip(kind: Any, files: Files, known: OpenClip) -> Any:  # noqa: ANN401 - the same
+def load_openclip(kind: Any, files: Files, known: OpenClip) -> Any:
     """A plain CLIP from OpenCLIP's weights as transformers' own class, in float32, for answering only.
 
     Raises `ModelError` where a weight is absent, is not known, or has another shape than the settings say.
@@ -61,7 +61,7 @@ def load_openclip(kind: Any, files: Files, known: OpenClip) -> Any:  # noqa: ANN
     return model.eval()
 
 
-def make_clip(kind: Any, settings: Mapping[str, Any]) -> Any:  # noqa: ANN401 - the same
+def make_clip(kind: Any, settings: Mapping[str, Any]) -> Any:
     """A CLIP of transformers' class `kind` with random weights, in float32; `settings` as of `openclip.sizes`."""
     vision: dict[str, Any] = dict(settings["vision_config"])
     layers = vision.pop("residual_layers", None)
@@ -106,7 +106,7 @@ def read_weights(path: Path, source: str) -> dict[str, torch.Tensor]:
     return held
 
 
-def load_words(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 - the same
+def load_words(checkpoint: Checkpoint) -> Any:
     """The tokenizer of an image-text checkpoint, also from OpenCLIP's file of merges. Raises `ModelError`."""
     known, files = checkpoint.open_clip, checkpoint.files
     if known is None or known.tokenizer is None:

@@ -27,7 +27,7 @@ def find_bare(source: str, architecture: str, *, tokenizer: str = "", words: boo
             remedy="Name the file of weights, or the folder that holds them with their settings",
         )
     if not architecture:
-        from .openclip_load import read_shapes  # noqa: PLC0415 - loads torch
+        from .openclip_load import read_shapes
 
         check_shapes(read_shapes(path, source), architecture, source)
     settings = named(architecture, source)

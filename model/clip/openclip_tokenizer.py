@@ -47,7 +47,7 @@ def read_merges(path: Path, size: int, source: str) -> tuple[dict[str, int], lis
     if len(content) > MOST:
         raise _bad(path, source, f"more than {MOST} bytes when unpacked")
     pairs = [tuple(line.split()) for line in lines]
-    merges = [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]  # noqa: PLR2004 - a pair
+    merges = [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]
     if len(merges) != wanted:
         raise _bad(path, source, f"{len(merges)} pairs of tokens, where its vocabulary of {size} needs {wanted}")
     bytes_ = _letters()

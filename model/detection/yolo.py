@@ -57,7 +57,7 @@ def read_boxes(
     """
     first = CORNERS + layout.objectness
     numbered = output.shape[1:2] if layout.upright else output.shape[2:3]
-    if len(output.shape) != 3 or len(output) != 1 or numbered != (first + len(labels),):  # noqa: PLR2004 - batch, rows, numbers
+    if len(output.shape) != 3 or len(output) != 1 or numbered != (first + len(labels),):
         numbers = f"{first + len(labels)} numbers a candidate: {first} and one for each of {len(labels)} classes"
         raise ModelError(
             f"network {network}",

@@ -200,7 +200,7 @@ class Transformers:
 
     def _loaded(self) -> "Network":
         if self._network is None:
-            from .networks import Network  # noqa: PLC0415 - loads torch
+            from .networks import Network
 
             recipe = self._read()
             labels = self._options.labels if recipe.task == "find" else recipe.labels

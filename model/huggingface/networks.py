@@ -197,7 +197,7 @@ class Network:
             )
 
 
-def _loaded(kind: Any, files: Files) -> Any:  # noqa: ANN401 - transformers' classes have no common type
+def _loaded(kind: Any, files: Files) -> Any:
     """A network, with transformers' own ResNet in place of one of timm's."""
     config = files.read("config.json")
     resnet = timm_resnet(config)
@@ -209,7 +209,7 @@ def _loaded(kind: Any, files: Files) -> Any:  # noqa: ANN401 - transformers' cla
     return model
 
 
-def _widen(backbone: Any) -> None:  # noqa: ANN401 - torch's types do not know its parts
+def _widen(backbone: Any) -> None:
     """Have the last stage keep its size, and look twice as far apart once it would have halved it."""
     stage = backbone.encoder.stages[-1]
     found = [layer for layer in stage.modules() if isinstance(layer, torch.nn.Conv2d)]

@@ -178,7 +178,7 @@ def _check_channels(config: Settings, source: str) -> None:
 def _labels(config: Settings, source: str) -> tuple[str, ...]:
     """Names of the outputs, in their order."""
     stated = config.part("id2label")
-    names = {int(key): stated.text(key) for key in stated if key.isdecimal() and len(key) < 10}  # noqa: PLR2004 - a sane number
+    names = {int(key): stated.text(key) for key in stated if key.isdecimal() and len(key) < 10}
     count = config.whole("num_labels", len(names), least=0, most=MOST_NAMES)
     last = min(max([count - 1, *names]), MOST_NAMES)
     unnamed = sorted(set(range(last + 1)) - set(names))
@@ -220,7 +220,7 @@ def _tile(settings: Settings, config: Settings, source: str) -> int:
     return side
 
 
-def _sides(size: Any, most: int | None = None) -> set[int]:  # noqa: ANN401 - a number, a list or a mapping, as files have them
+def _sides(size: Any, most: int | None = None) -> set[int]:
     """The side or sides of the picture that a square one becomes, where its longer edge may have `most` pixels."""
     if isinstance(size, dict):
         named = {key: side for key, side in cast("dict[str, Any]", size).items() if type(side) is int}

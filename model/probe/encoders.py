@@ -221,7 +221,7 @@ def encode(encoder: Encoder, tile: npt.NDArray[Any], valid: npt.NDArray[np.bool_
 
 def _image_text(checkpoint: Checkpoint, *, fetch: bool, threads: int) -> NetworkEncoder:
     def load() -> Callable[[npt.NDArray[Any]], Vector]:
-        from ..clip.network import ClipImageEncoder  # noqa: PLC0415 - loads torch
+        from ..clip.network import ClipImageEncoder
 
         return ClipImageEncoder(checkpoint, threads=threads)
 
@@ -234,14 +234,14 @@ def _image_text(checkpoint: Checkpoint, *, fetch: bool, threads: int) -> Network
 
 
 def _fourkhd(source: str, *, fetch: bool, threads: int) -> NetworkEncoder:
-    from ..vlm.fourkhd.cost import weight_bytes  # noqa: PLC0415 - only where such a model is meant
-    from ..vlm.fourkhd.files import Files as FourKhdFiles  # noqa: PLC0415 - the same
-    from ..vlm.fourkhd.sizes import VISION  # noqa: PLC0415 - the same
+    from ..vlm.fourkhd.cost import weight_bytes
+    from ..vlm.fourkhd.files import Files as FourKhdFiles
+    from ..vlm.fourkhd.sizes import VISION
 
     files = FourKhdFiles.find(source, fetch=fetch)
 
     def load() -> Callable[[npt.NDArray[Any]], Vector]:
-        from .vision_backbones import FourKhdVisionEncoder  # noqa: PLC0415 - loads torch
+        from .vision_backbones import FourKhdVisionEncoder
 
         return FourKhdVisionEncoder(files, threads=threads)
 
@@ -268,7 +268,7 @@ def _backbone(files: Files, kind: str, *, fetch: bool, threads: int) -> NetworkE
         )
 
     def load() -> Callable[[npt.NDArray[Any]], Vector]:
-        from .vision_backbones import Backbone  # noqa: PLC0415 - loads torch
+        from .vision_backbones import Backbone
 
         return Backbone(files, threads=threads)
 

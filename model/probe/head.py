@@ -75,7 +75,7 @@ class Head:
 
     def save(self, path: Path) -> str:
         """Write it as safetensors, float64; returns the file's sha256."""
-        from safetensors.numpy import save  # noqa: PLC0415 - a compiled library, when it is needed
+        from safetensors.numpy import save
 
         tensors = {"mean": self.mean, "scale": self.scale, "temperature": np.array([self.temperature])}
         for place, (weights, bias) in enumerate(self.layers):
@@ -87,7 +87,7 @@ class Head:
     @classmethod
     def load(cls, path: Path, sha256: str) -> "Head":
         """Read what `save` wrote. Raises `ModelError` where the file is not here, is another, or is damaged."""
-        from safetensors.numpy import load  # noqa: PLC0415 - as in `save`
+        from safetensors.numpy import load
 
         subject = f"head {path}"
         remedy = "Train the probe again, or get its whole folder from where it was trained"

@@ -68,7 +68,7 @@ class Backbone:
                     "its network must answer a picture with features of its patches or places",
                     remedy="Name another encoder",
                 )
-            if seen.ndim == 4:  # noqa: PLR2004 - a map: (1, channels, rows, columns)
+            if seen.ndim == 4:
                 return seen[0].mean(dim=(1, 2)).numpy()
             return seen[0].mean(dim=0).numpy()
 

@@ -230,7 +230,7 @@ def _check_range(view: View, variant: Variant, name: str) -> None:
     """Refuse numbers that cannot be what they are said to be: most valid values lie outside the variant's range."""
     values = view.tiles[view.valid]
     low, high = variant.valid_range
-    if values.size and np.mean((values < low) | (values > high)) > 0.5:  # noqa: PLR2004 - more than half
+    if values.size and np.mean((values < low) | (values > high)) > 0.5:
         raise ModelError(
             f"{view.region.key} with model {name}",
             f"values of {variant.quantity} must lie between {low:g} and {high:g}",

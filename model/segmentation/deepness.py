@@ -237,7 +237,7 @@ def read_about(network: Header, name: str, options: DeepnessOptions) -> About:
             f"it must be {' or '.join(KINDS)}",
             "Name another network; where the file states none: --set model_options.model_type=Segmentor",
         )
-    if network.inputs != 1 or len(network.shapes[0]) != 4 or network.shapes[0][1] != CHANNELS:  # noqa: PLR2004 - NCHW
+    if network.inputs != 1 or len(network.shapes[0]) != 4 or network.shapes[0][1] != CHANNELS:
         raise ModelError(
             f"network {name}",
             "it must have one input (1, 3, tile, tile): red, green and blue",
@@ -252,7 +252,7 @@ def read_about(network: Header, name: str, options: DeepnessOptions) -> About:
     if centimetres is not None and centimetres <= 0:
         raise data.wrong("resolution", "it must be a positive number of centimetres", "Correct it")
     overlap = data.number("tiles_overlap")
-    if overlap is not None and not 0 <= overlap < 100:  # noqa: PLR2004 - percent
+    if overlap is not None and not 0 <= overlap < 100:
         raise data.wrong("tiles_overlap", "it must be a percentage below 100", "Correct it")
     det_type = options.det_type or data.text("det_type") or next(iter(LAYOUTS))
     if kind == "Detector" and det_type not in LAYOUTS:
@@ -285,7 +285,7 @@ class _Metadata:
     values: Mapping[str, str]
     name: str
 
-    def json(self, key: str) -> Any:  # noqa: ANN401 - whatever is written there
+    def json(self, key: str) -> Any:
         text = self.values.get(key)
         if text is None:
             return None

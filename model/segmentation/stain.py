@@ -76,7 +76,7 @@ def fit_stain(pixels: npt.NDArray[np.uint8], tissue: Mask, valid: Mask) -> Stain
             remedy="This model is for H&E only",
         )
     spread = brightest - seen.min(axis=1, initial=255)
-    glass = (brightest > _GLASS[0] * 255) & (spread < _GLASS[1] * brightest) & (seen.min(axis=1, initial=255) < 255)  # noqa: PLR2004
+    glass = (brightest > _GLASS[0] * 255) & (spread < _GLASS[1] * brightest) & (seen.min(axis=1, initial=255) < 255)
     enough = int(glass.sum()) >= _LEAST
     white = float(np.clip(seen[glass].mean(dtype=np.float64), 200.0, 255.0)) if enough else _WHITE
     colours = _colours(_density(pixels[valid & tissue], white))

@@ -65,7 +65,7 @@ def _shift(picture: Picture, random: np.random.Generator) -> Picture:
 
 
 def _mirror(picture: Picture, random: np.random.Generator) -> Picture:
-    return picture[:, ::-1] if random.random() < 0.5 else picture  # noqa: PLR2004 - half the time
+    return picture[:, ::-1] if random.random() < 0.5 else picture
 
 
 def _turn(picture: Picture, random: np.random.Generator) -> Picture:

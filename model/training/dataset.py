@@ -64,7 +64,7 @@ def read_samples(path: Path, *, hd_num: int = 1) -> list[Sample]:
 
 def load_picture(sample: Sample) -> npt.NDArray[np.uint8]:
     """A sample's picture, RGB (h, w, 3). Raises `ReadError` that names the line."""
-    from PIL import Image  # noqa: PLC0415 - heavy
+    from PIL import Image
 
     subject = f"{sample.source}, line {sample.line}"
     try:

@@ -39,7 +39,7 @@ def assign_folds(units: Numbers, classes: Numbers, names: Sequence[str], *, fold
     are set aside to choose the regularisation. Raises `RequestError` that names the class; `unit` is what a unit is
     called.
     """
-    if folds < 3:  # noqa: PLR2004 - one is held out, one chooses, one teaches
+    if folds < 3:
         raise RequestError(
             "folds",
             "there must be three or more: one is held out, one chooses the regularisation, the others teach",
@@ -72,7 +72,7 @@ def assign_folds(units: Numbers, classes: Numbers, names: Sequence[str], *, fold
 
 
 def _way_out(have: int, unit: str) -> str:
-    fewer = f", or give --folds {have}" if have >= 3 else ""  # noqa: PLR2004 - the fewest folds
+    fewer = f", or give --folds {have}" if have >= 3 else ""
     smaller = ", or divide large outlines into blocks, such as --block 500m" if unit == "outline" else ""
     smaller = ", or give a smaller --block" if unit == "block" else smaller
     return f"Outline it in more places{fewer}{smaller}"

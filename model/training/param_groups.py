@@ -43,7 +43,7 @@ def param_groups(
     """
     found: dict[str, ParamGroup] = {}
     for name, dimensions in names:
-        decayed = dimensions == 2 and "embedding" not in name  # noqa: PLR2004 - a map
+        decayed = dimensions == 2 and "embedding" not in name
         if BRIDGE.fullmatch(name):
             found[name] = ParamGroup(1.0, decayed)
         elif name.startswith(VISION) and encoder:

@@ -148,9 +148,9 @@ def check_installed() -> None:
     require_extra(*_NEEDS, otherwise=_UNLIKE)
 
 
-def _learner(kind: HeadKind, strength: float, tiles: int) -> Any:  # noqa: ANN401 - scikit-learn's
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - an extra, and slow to import
-    from sklearn.neural_network import MLPClassifier  # noqa: PLC0415 - the same
+def _learner(kind: HeadKind, strength: float, tiles: int) -> Any:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neural_network import MLPClassifier
 
     if kind == "linear":
         return LogisticRegression(C=1.0 / (strength * tiles), max_iter=500, tol=1e-5)
@@ -158,10 +158,10 @@ def _learner(kind: HeadKind, strength: float, tiles: int) -> Any:  # noqa: ANN40
     return MLPClassifier((HIDDEN,), alpha=strength, **settings)
 
 
-def _limits() -> Any:  # noqa: ANN401 - threadpoolctl's
+def _limits() -> Any:
     """What limits threads, once the libraries that have some are loaded."""
     try:
-        from threadpoolctl import threadpool_limits  # noqa: PLC0415 - an extra
+        from threadpoolctl import threadpool_limits
 
         for name in ("sklearn.linear_model", "sklearn.neural_network"):
             import_module(name)
@@ -170,7 +170,7 @@ def _limits() -> Any:  # noqa: ANN401 - threadpoolctl's
     return threadpool_limits
 
 
-def _layers(taught: Any, kind: HeadKind) -> tuple[tuple[Values, Values], ...]:  # noqa: ANN401 - scikit-learn's
+def _layers(taught: Any, kind: HeadKind) -> tuple[tuple[Values, Values], ...]:
     """Its layers as a head has them: of two classes scikit-learn keeps the second's logit alone."""
     if kind == "linear":
         layers = [(np.asarray(taught.coef_, dtype=np.float64).T, np.asarray(taught.intercept_, dtype=np.float64))]

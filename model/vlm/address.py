@@ -67,7 +67,7 @@ def _is_host(name: str) -> bool:
     """Whether a name can be a host's: an address, or labels of at most 63 letters, digits, - and _."""
     if ":" in name:
         return _is_address(name) and "%" not in name  # no zones
-    return len(name) < 254 and re.fullmatch(r"(?!-)[\w-]{1,63}(\.[\w-]{1,63})*\.?", name, re.ASCII) is not None  # noqa: PLR2004 - DNS's limit
+    return len(name) < 254 and re.fullmatch(r"(?!-)[\w-]{1,63}(\.[\w-]{1,63})*\.?", name, re.ASCII) is not None
 
 
 def _is_address(name: str) -> bool:

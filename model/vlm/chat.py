@@ -108,7 +108,7 @@ class Reply:
 
 def data_url(picture: npt.NDArray[np.uint8]) -> str:
     """An RGB picture (H, W, 3) as the data URL of a PNG that holds its pixels and nothing else."""
-    from PIL import Image  # noqa: PLC0415 - heavy
+    from PIL import Image
 
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "PNG", compress_level=3)
@@ -190,7 +190,7 @@ def _candidates(logprobs: object) -> tuple[tuple[str, float], ...]:
     candidates: list[tuple[str, float]] = []
     for one in listed(tokens[0].get("top_logprobs")) if tokens else []:
         token, likelihood = one.get("token"), one.get("logprob")
-        if not isinstance(token, str) or not isinstance(likelihood, (int, float)) or not likelihood <= 1e-6:  # noqa: PLR2004 - 0, rounded
+        if not isinstance(token, str) or not isinstance(likelihood, (int, float)) or not likelihood <= 1e-6:
             raise _empty("each token must have a likelihood of at most 1", shown(str(likelihood)))
         candidates.append((token, float(max(likelihood, _NEVER))))
     return tuple(candidates)

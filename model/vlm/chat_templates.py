@@ -44,7 +44,7 @@ def try_templates(folder: Path, source: str) -> None:
 
 def write_talks(files: list[str]) -> None:
     """What `try_templates` does in the limited process."""
-    from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415 - only in the limited process
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     made = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
     for path in map(Path, files):

@@ -61,23 +61,23 @@ def reckon(
     )
 
 
-def _settings(processor: Processor) -> Any:  # noqa: ANN401 - there is a class for each family
+def _settings(processor: Processor) -> Any:
     with silent(), loading(processor.files):
         return AutoConfig.from_pretrained(processor.files.folder, local_files_only=True, trust_remote_code=False)
 
 
-def _number(settings: Any, name: str) -> int:  # noqa: ANN401 - the same
+def _number(settings: Any, name: str) -> int:
     """A size that settings state; 0 where they state none: families call some of them otherwise."""
     value = getattr(settings, name, None)
     return value if isinstance(value, int) else 0
 
 
-def _patches(inputs: dict[str, Any], vision: Any) -> int:  # noqa: ANN401 - the same
+def _patches(inputs: dict[str, Any], vision: Any) -> int:
     """Patches that the vision tower sees: rows of them, or pictures that it cuts up itself."""
     pixels = inputs.get("pixel_values")
     if pixels is None:
         return 0
-    if pixels.ndim == 2:  # noqa: PLR2004 - (patches, numbers of a patch)
+    if pixels.ndim == 2:
         return int(pixels.shape[0])
     *several, height, width = pixels.shape
     patch = _number(vision, "patch_size") or 14

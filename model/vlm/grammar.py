@@ -85,7 +85,7 @@ class Vocabulary:
         self._tokenizer = tokenizer
 
     @classmethod
-    def of_fast(cls, tokenizer: Any, *, ends: Sequence[int]) -> Self:  # noqa: ANN401 - transformers has no type for it
+    def of_fast(cls, tokenizer: Any, *, ends: Sequence[int]) -> Self:
         """Of a fast tokenizer of transformers. `ends` are the tokens that end an answer.
 
         Raises `ModelError` for one whose bytes cannot be known: neither byte-level nor with tokens for single bytes.

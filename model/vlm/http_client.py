@@ -263,7 +263,7 @@ async def _complaint(response: httpx2.Response, key: str) -> _FaultError:
     except _FaultError:
         said = ""
     reason = f"HTTP {status}" + (f", {_clean(said, key)}" if said else "")
-    if status not in _AGAIN and status < 500:  # noqa: PLR2004 - server errors begin there
+    if status not in _AGAIN and status < 500:
         return _FaultError(reason, remedy=_REMEDIES.get(status, _REFUSED), counts=status not in _ABOUT_A_REQUEST)
     wait = _asked_to_wait(response.headers)
     if wait > LONGEST_WAIT:

@@ -182,7 +182,7 @@ class ImageText:
         out = self._model(**part, **further, use_cache=True)
         return out.past_key_values, self._log(out.logits)[-1]
 
-    def _go_on(self, cache: Any, tokens: Sequence[int]) -> torch.Tensor:  # noqa: ANN401 - there is a class for each kind
+    def _go_on(self, cache: Any, tokens: Sequence[int]) -> torch.Tensor:
         """Log-probabilities (tokens, vocabulary) after each of the tokens that follow; the cache grows by them."""
         ids = torch.tensor([list(tokens)], device=self._device)
         return self._log(self._model(input_ids=ids, past_key_values=cache, use_cache=True).logits)
@@ -243,7 +243,7 @@ class ImageText:
         return Vocabulary.of_fast(self._processor.tokenizer, ends=self._processor.ends)
 
 
-def _load(files: Files, dtype: str) -> Any:  # noqa: ANN401 - there is a class for each family
+def _load(files: Files, dtype: str) -> Any:
     """The network, from files on this machine, every weight of it."""
     with silent(), loading(files):
         config = AutoConfig.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)

@@ -95,7 +95,7 @@ class Processor:
         _, rows, columns = (int(number) for number in grid[0])
         return columns * patch, rows * patch
 
-    def _make(self) -> Any:  # noqa: ANN401 - transformers has no type for it
+    def _make(self) -> Any:
         """The processor of its image processor, its tokenizer and its settings, with nothing for sound and videos."""
         with silent(), loading(self.files):
             images = AutoImageProcessor.from_pretrained(
@@ -249,7 +249,7 @@ def _family(files: Files) -> str:
     return family
 
 
-def _accept(self: Any, name: str, part: Any) -> None:  # noqa: ANN401 - in the place of a method of transformers
+def _accept(self: Any, name: str, part: Any) -> None:
     """Take the parts as they are: those for sound and videos are absent on purpose."""
     del self, name, part
 

@@ -96,7 +96,7 @@ class Question:
     def check_grammar(self, owner: str) -> Self:
         """Raise `RequestError` where no grammar can hold the answers of the annotator `owner` to its schema."""
         if self.schema:
-            from .grammar import check_schema  # noqa: PLC0415 - only where it is needed
+            from .grammar import check_schema
 
             check_schema(self.schema, subject=f"option 'json_schema' of {owner}")
         return self

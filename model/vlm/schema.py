@@ -98,7 +98,7 @@ def _refused(why: str) -> ModelError:
     )
 
 
-def _named(content: Any, names: Sequence[str]) -> Iterator[str]:  # noqa: ANN401 - whatever JSON holds
+def _named(content: Any, names: Sequence[str]) -> Iterator[str]:
     """Every text that one of the names has, anywhere."""
     if isinstance(content, dict):
         parts = cast("dict[str, Any]", content)
@@ -109,7 +109,7 @@ def _named(content: Any, names: Sequence[str]) -> Iterator[str]:  # noqa: ANN401
             yield from _named(one, names)
 
 
-def _places(content: Any) -> Iterator[str]:  # noqa: ANN401 - the same
+def _places(content: Any) -> Iterator[str]:
     """What can be referred to: definitions by their pointer, and whatever has an anchor."""
     for key in ("$defs", "definitions"):
         yield from (f"#/{key}/{name}" for name in cast("dict[str, Any]", content.get(key, {})))

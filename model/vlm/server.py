@@ -93,7 +93,7 @@ class EndpointAnnotator(VlmAnnotator):
         question = Question.of(options, "endpoint")
         respondent = EndpointBackend(options)
         if question.schema:
-            from .grammar import check_possible  # noqa: PLC0415 - only where it is needed
+            from .grammar import check_possible
 
             Schema.parse(question.schema, of="endpoint")
             check_possible(question.schema, subject="option 'json_schema' of endpoint")
@@ -119,7 +119,7 @@ class Introduction:
             told = {part: models[served].get(key) for part, key in (("owner", "owned_by"), ("root", "root"))}
             return cls(**{part: shown(text) for part, text in told.items() if isinstance(text, str)})
         names = sorted(models)
-        more = f" and {len(names) - 10} more" if len(names) > 10 else ""  # noqa: PLR2004 - a line's worth
+        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
         raise ModelError(
             f"served model {served!r}" if served else "option 'served' of endpoint",
             "the server must have it" if served else "it must name one of the server's models",

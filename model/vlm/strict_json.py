@@ -5,7 +5,7 @@ from typing import Any, cast
 from ...readers import files
 
 
-def parse_json(text: str) -> Any:  # noqa: ANN401 - whatever JSON holds
+def parse_json(text: str) -> Any:
     """The value of a JSON text, by the rules of `readers.files.parse_json`.
 
     Raises `ValueError` where it is none, or holds a name that cannot be seen.

@@ -129,7 +129,7 @@ class TransformersBackend:
         room = question.max_tokens if question.answer != "classify" else 1
         check_room(f"question to {self._source}", max(read) + room, processor.context)
         if question.schema:
-            from .grammar import Constraint, Vocabulary  # noqa: PLC0415 - only where it is needed
+            from .grammar import Constraint, Vocabulary
 
             Constraint(Vocabulary.of_fast(processor.tokenizer, ends=processor.ends), question.schema).mask()
 
@@ -147,7 +147,7 @@ class TransformersBackend:
 
     def cost(self, tiles: tuple[int, int], question: Question) -> Cost:
         """See `VlmBackend`: from settings, headers and the processor."""
-        from .cost import reckon  # noqa: PLC0415 - loads transformers
+        from .cost import reckon
 
         processor, device, side = self._processor(), self._where(), self.input_spec().tile
         pictures = [(side, side)] * (1 + tiles[0] * tiles[1])
@@ -208,7 +208,7 @@ class TransformersBackend:
         return unit
 
     def _where(self) -> str:
-        from .image_text import resolve_device  # noqa: PLC0415 - loads torch
+        from .image_text import resolve_device
 
         return resolve_device(self._options.device or "auto")
 
@@ -223,14 +223,14 @@ class TransformersBackend:
 
     def _processor(self) -> "Processor":
         if self._made is None:
-            from .processor import Processor  # noqa: PLC0415 - loads transformers
+            from .processor import Processor
 
             self._made = Processor(self._found())
         return self._made
 
     def _loaded(self) -> "ImageText":
         if self._network is None:
-            from .image_text import ImageText  # noqa: PLC0415 - loads torch
+            from .image_text import ImageText
 
             processor, device = self._processor(), self._where()
             dtype, threads = self._number_type(device), self._options.threads
@@ -263,7 +263,7 @@ def _own_tile(files: Files) -> int:
     return TILE
 
 
-def _side(stated: Any) -> int:  # noqa: ANN401 - a size, as files have it
+def _side(stated: Any) -> int:
     """The side of a square that a file states as a number, a list or by names; 0 for anything else."""
     if isinstance(stated, dict):
         several = list(cast("dict[str, object]", stated).values())

@@ -39,7 +39,7 @@ app.add_typer(train_app, name="train")
 
 
 @app.callback(invoke_without_command=True)
-def root(show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:  # noqa: FBT002 - a flag
+def root(show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     """Annotates images too large to look at. Research use only."""
     if show_version:
         say(f"limner {version('limner')}")
@@ -50,9 +50,9 @@ def root(show_version: Annotated[bool, typer.Option("--version", help="Print the
 @with_settings(RUNNING)
 def run_command(settings: "Settings") -> None:
     """Annotate images and write reports; run again to go on where a run was cut off."""
-    from ..run.execute import run  # noqa: PLC0415 - the same
-    from .progress import Drawing  # noqa: PLC0415 - see the top
-    from .text import describe_run  # noqa: PLC0415 - the same
+    from ..run.execute import run
+    from .progress import Drawing
+    from .text import describe_run
 
     try:
         with Drawing() as drawing:
@@ -69,9 +69,9 @@ def run_command(settings: "Settings") -> None:
 @with_settings(PLANNING)
 def plan_command(settings: "Settings") -> None:
     """Show what a run would do, and take: regions, tiles, memory, time. Writes nothing, fetches nothing."""
-    from ..run.estimate import LIMIT_S, estimate, measure  # noqa: PLC0415 - see the top
-    from ..run.execute import crew, prepare  # noqa: PLC0415 - the same
-    from .text import describe_plan, describe_time  # noqa: PLC0415 - the same
+    from ..run.estimate import LIMIT_S, estimate, measure
+    from ..run.execute import crew, prepare
+    from .text import describe_plan, describe_time
 
     prepared = prepare(settings, only_plan=True)
     known = estimate(prepared, batch=settings.batch)
@@ -88,12 +88,12 @@ def plan_command(settings: "Settings") -> None:
 @with_settings(READING)
 def info_command(
     settings: "Settings",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,  # noqa: FBT002 - a flag
+    as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
 ) -> None:
     """Show what images are: size, bands, coordinates or modality, and what is not known of them."""
-    from ..describe import scanned_json, scanned_text  # noqa: PLC0415 - see the top
-    from ..run.execute import check_options  # noqa: PLC0415 - the same
-    from ..run.redaction import scan_with_redaction  # noqa: PLC0415 - the same
+    from ..describe import scanned_json, scanned_text
+    from ..run.execute import check_options
+    from ..run.redaction import scan_with_redaction
 
     check_options(settings)
     found, names = scan_with_redaction(settings)
@@ -116,8 +116,8 @@ def report_command(
     ] = None,
 ) -> None:
     """Write a run's reports again, the same bytes as before."""
-    from ..run.manifest import load_manifest  # noqa: PLC0415 - see the top
-    from ..run.reporting import load_writers, read_record, write_reports  # noqa: PLC0415 - the same
+    from ..run.manifest import load_manifest
+    from ..run.reporting import load_writers, read_record, write_reports
 
     named = [name for text in reports or () for name in text.split(",")]
     if named:
@@ -137,7 +137,7 @@ def report_command(
 @add_command(app, "plugins")
 def plugins_command() -> None:
     """List the installed readers, annotators and writers, and the package each comes from."""
-    from .text import describe_plugins  # noqa: PLC0415 - see the top
+    from .text import describe_plugins
 
     say(describe_plugins())
 
@@ -145,8 +145,8 @@ def plugins_command() -> None:
 @add_command(app, "doctor")
 def doctor_command() -> None:
     """Show what this machine offers: versions, formats, weights, cores, memory, disk."""
-    from ..describe import table  # noqa: PLC0415 - the same
-    from .doctor import examine  # noqa: PLC0415 - see the top
+    from ..describe import table
+    from .doctor import examine
 
     say(table(list(examine())))
 

@@ -19,7 +19,7 @@ Card = Annotated[str, typer.Argument(help="A card's name or path.", autocompleti
 def models_command(context: typer.Context) -> None:
     """List the model cards that ship and the annotators that are installed."""
     if context.invoked_subcommand is None:
-        from .text import describe_models  # noqa: PLC0415 - see the top
+        from .text import describe_models
 
         say(describe_models())
 
@@ -27,7 +27,7 @@ def models_command(context: typer.Context) -> None:
 @add_command(models_app, "show")
 def models_show(name: Card) -> None:
     """Show a model card: what it is, wants and gives, and what it must not be used for."""
-    from .text import describe_card  # noqa: PLC0415 - see the top
+    from .text import describe_card
 
     say(describe_card(name))
 
@@ -35,8 +35,8 @@ def models_show(name: Card) -> None:
 @add_command(models_app, "fetch")
 def models_fetch(name: Card) -> None:
     """Fetch a card's weights onto this machine and check them."""
-    from ...model.checkpoints.cards import find_card  # noqa: PLC0415 - see the top
-    from ...model.checkpoints.weights import locate  # noqa: PLC0415 - the same
+    from ...model.checkpoints.cards import find_card
+    from ...model.checkpoints.weights import locate
 
     card = find_card(name)
     for variant in card.variants:
@@ -48,11 +48,11 @@ def models_convert(
     source: Annotated[str, typer.Argument(help="A 4KHD checkpoint: a folder, or OWNER/NAME@COMMIT.")],
     out: Annotated[str, typer.Argument(help="An empty folder, or one that is not there yet.")],
     dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16. Default: as it is.")] = "",
-    fetch: Annotated[bool, typer.Option("--fetch", help="Allow the network for the checkpoint.")] = False,  # noqa: FBT002 - a flag
+    fetch: Annotated[bool, typer.Option("--fetch", help="Allow the network for the checkpoint.")] = False,
 ) -> None:
     """Write a 4KHD checkpoint as safetensors with its tokenizer, once: it loads faster, and holds no pickles."""
-    from ...model.vlm.fourkhd.convert import convert  # noqa: PLC0415 - see the top
-    from ...model.vlm.fourkhd.files import Files  # noqa: PLC0415 - the same
+    from ...model.vlm.fourkhd.convert import convert
+    from ...model.vlm.fourkhd.files import Files
 
     for path in convert(Files.find(source, fetch=fetch), Path(out), dtype=dtype):
         say(visible(str(path)))
@@ -65,7 +65,7 @@ def models_tokenizer(
     vocab: Annotated[int, typer.Option("--vocab", help="Pieces of the vocabulary, at least 512.")] = 1024,
 ) -> None:
     """Make a vocabulary for a small 4KHD model from the texts that it will read and write."""
-    from ...model.vlm.fourkhd.vocabulary import make_vocabulary, read_texts  # noqa: PLC0415 - see the top
+    from ...model.vlm.fourkhd.vocabulary import make_vocabulary, read_texts
 
     make_vocabulary(read_texts([Path(text) for text in texts]), vocab, Path(out))
     say(out)
@@ -82,7 +82,7 @@ def models_build(
     dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")] = "float32",
 ) -> None:
     """Assemble a 4KHD model of another vision encoder or size, ready to be aligned."""
-    from ...model.vlm.fourkhd.build import build  # noqa: PLC0415 - see the top
+    from ...model.vlm.fourkhd.build import build
 
     built = build(vision, language, Path(out), tokenizer=tokenizer, tile=tile, seed=seed, dtype=dtype)
     for concern in built.concerns:

@@ -23,7 +23,7 @@ PLANNING = tuple(name for name in RUNNING if name not in {"out", "reports"})
 class _Command(TyperCommand):
     """A command whose help lists the values of its settings, and which finds them only when its help is shown."""
 
-    def get_help(self, ctx: Any) -> str:  # noqa: ANN401 - typer's own context, which is not public
+    def get_help(self, ctx: Any) -> str:
         """The help, with values."""
         for option in self.params:
             if option.name in Settings.model_fields and isinstance(option, TyperOption | TyperArgument):
@@ -51,7 +51,7 @@ def with_settings(names: Sequence[str]) -> Callable[[Callable[..., None]], Calla
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = list(inspect.signature(command).parameters.values())[1:]
 
-        def call(**given: Any) -> None:  # noqa: ANN401 - as typer gives them
+        def call(**given: Any) -> None:
             flags = {name: _value(name, given[name]) for name in names if given[name] not in (None, [])}
             further = {parameter.name: given[parameter.name] for parameter in own}
             settings = Settings.resolve(flags, file=given["config"] or "", changes=given["changes"] or ())
@@ -93,7 +93,7 @@ def _parameter(name: str) -> inspect.Parameter:
     return _optional(name, of, how)
 
 
-def _optional(name: str, kind: Any, how: Any) -> inspect.Parameter:  # noqa: ANN401 - types and typer's parameters
+def _optional(name: str, kind: Any, how: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, how])
 
 
@@ -123,7 +123,7 @@ def _help(name: str, values: Sequence[str] = ()) -> str:
     return " ".join(said)
 
 
-def _value(name: str, given: Any) -> Any:  # noqa: ANN401 - as typer gives them
+def _value(name: str, given: Any) -> Any:
     """A flag's value as `Settings` takes it."""
     if name == "inputs" or not isinstance(given, list):
         return given

@@ -42,18 +42,18 @@ def train_align(  # noqa: PLR0913, PLR0917 - as many as there are flags; typer c
     hd_num: Annotated[int, typer.Option("--hd-num", help="Most tiles of samples that do not say it.")] = 1,
     limit: Annotated[int, typer.Option("--max-length", help="Cut conversations at so many tokens.")] = 0,
     every: Annotated[int, typer.Option("--every", help="Steps between checkpoints.")] = 200,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16 what may be.")] = False,  # noqa: FBT002 - a flag
-    recompute: Annotated[bool, typer.Option("--recompute", help="Keep no activations: slower, less memory.")] = False,  # noqa: FBT002 - the same
+    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16 what may be.")] = False,
+    recompute: Annotated[bool, typer.Option("--recompute", help="Keep no activations: slower, less memory.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Decides order, variation and dropout.")] = 0,
     dtype: Annotated[str, typer.Option("--dtype", help="Of the new checkpoint. Default: the old one's.")] = "",
     device: Annotated[str, typer.Option("--device", help="auto, cpu or a GPU such as cuda:0.")] = "auto",
     threads: Annotated[int, typer.Option("--threads", help="Computing threads. Default: torch's own.")] = 0,
 ) -> None:
     """Teach a 4KHD model to say what pictures show; run again to go on where a training was cut off."""
-    from ...model.training.align import Alignment  # noqa: PLC0415 - the same
-    from ...model.vlm.fourkhd.tokenizer import LAYOUTS  # noqa: PLC0415 - see the top
-    from ...readers.errors import RequestError  # noqa: PLC0415 - the same
-    from ..train.align import align  # noqa: PLC0415 - the same
+    from ...model.training.align import Alignment
+    from ...model.vlm.fourkhd.tokenizer import LAYOUTS
+    from ...readers.errors import RequestError
+    from ..train.align import align
 
     unknown = sorted(set(parts or ()) - {"encoder", "language"})
     if unknown:

@@ -35,9 +35,9 @@ def train_probe_command(  # noqa: PLR0913, PLR0917 - as many as there are flags;
     features: Annotated[str, typer.Option("--features", help="Folder of kept features. Default: in --out.")] = "",
 ) -> None:
     """Teach a small head on a frozen encoder what you outlined; `limner run --model probe:OUT` then says it."""
-    from ..train.probe import describe_probe, train_probe  # noqa: PLC0415 - see the top
-    from ..train.probe_config import ProbeConfig  # noqa: PLC0415 - the same
-    from .progress import Drawing  # noqa: PLC0415 - the same
+    from ..train.probe import describe_probe, train_probe
+    from ..train.probe_config import ProbeConfig
+    from .progress import Drawing
 
     request = ProbeConfig(labels, encoder, label_field, tile, head, folds, inside, rest, block, licence, features)
     with Drawing() as drawing:

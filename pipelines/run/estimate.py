@@ -101,7 +101,7 @@ def estimate(prepared: Prepared, *, batch: int) -> Estimate:
         if cost.device == "cpu":
             found = replace(bare, memory=bare.memory + cost.memory, cost=cost, work=work)
             return replace(found, untimed=_too_large(found.memory, bare.free))
-        from ...model.checkpoints.memory import free_gpu_memory  # noqa: PLC0415 - loads torch
+        from ...model.checkpoints.memory import free_gpu_memory
 
         free = free_gpu_memory(cost.device)
         return replace(bare, cost=cost, work=work, free=free, untimed=_too_large(cost.memory, free))

@@ -52,7 +52,7 @@ def _fields(path: Path) -> dict[str, float]:
     for line in lines:
         name, _, rest = line.partition(":")
         words = rest.split()
-        if len(words) == 2 and words[0].isdecimal() and words[1] == "kB":  # noqa: PLR2004 - a number and its unit
+        if len(words) == 2 and words[0].isdecimal() and words[1] == "kB":
             found[name] = float(words[0]) * 1024
     return found
 

@@ -129,7 +129,7 @@ def refuse_difference(old: Mapping[str, Any], new: Mapping[str, Any], folder: st
         raise RequestError(
             folder,
             "it holds another run, and results of two runs are never mixed",
-            value="; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else ""),  # noqa: PLR2004 - a line's worth
+            value="; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else ""),
             remedy="Give another --out, or ask for the same again to go on with that run",
         )
 

@@ -39,4 +39,4 @@ class Resolution:
 
 def format_metres(metres: float) -> str:
     """A pixel size in words, in metres or micrometres, to four digits: 30 m, 0.5 µm."""
-    return f"{metres:.4g} m" if metres >= 1e-3 else f"{metres * 1e6:.4g} µm"  # noqa: PLR2004 - a millimetre
+    return f"{metres:.4g} m" if metres >= 1e-3 else f"{metres * 1e6:.4g} µm"

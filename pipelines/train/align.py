@@ -43,13 +43,13 @@ def align(  # noqa: PLR0913 - as many as a training has sides
     `dtype` is the new checkpoint's, "" the old one's; `tell` hears each step and how many there are. Raises
     `RequestError`, `ModelError`, `ReadError`.
     """
-    from ...model.training import state  # noqa: PLC0415 - the same
-    from ...model.training.align import Aligner, check, compute_with  # noqa: PLC0415 - the same
-    from ...model.vlm.fourkhd.convert import convert  # noqa: PLC0415 - loads torch
-    from ...model.vlm.fourkhd.load import RuntimeOptions, fill  # noqa: PLC0415 - the same
+    from ...model.training import state
+    from ...model.training.align import Aligner, check, compute_with
+    from ...model.vlm.fourkhd.convert import convert
+    from ...model.vlm.fourkhd.load import RuntimeOptions, fill
 
     require_extra("train", "limner train align")
-    from .plots import plot_losses  # noqa: PLC0415 - an extra
+    from .plots import plot_losses
 
     check(settings)
     if every < 1:
@@ -111,7 +111,7 @@ def _refuse_difference(before: Mapping[str, str], asked: Mapping[str, str], out:
 
 def _cut(path: Path, step: int) -> list[str]:
     """The lines of losses.csv up to that step; what was done after the last checkpoint is done again."""
-    from ...model.training.align import Row  # noqa: PLC0415 - loads torch
+    from ...model.training.align import Row
 
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() and step else []
     lines = lines[: step + 1] or [_line([field.name for field in fields(Row)])]

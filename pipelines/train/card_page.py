@@ -115,7 +115,7 @@ def _words(figure: Figure) -> str:
 
 
 def _length(metres: float) -> str:
-    return f"{metres:.4g} m" if metres >= 1e-3 else f"{metres * 1e6:.4g} µm"  # noqa: PLR2004 - a millimetre
+    return f"{metres:.4g} m" if metres >= 1e-3 else f"{metres * 1e6:.4g} µm"
 
 
 def _cell(text: str) -> str:

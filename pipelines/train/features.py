@@ -52,8 +52,8 @@ class FeatureStore:
 
     def find(self, plan: ImagePlan, region: Region, encoder: Encoder) -> Encoded:
         """What is kept of a region; nothing where nothing is, or a file was cut off."""
-        from safetensors import SafetensorError  # noqa: PLC0415 - a compiled library, when it is needed
-        from safetensors.numpy import load  # noqa: PLC0415 - the same
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
 
         path = self._path(plan, region, encoder)
         if path is None or not path.is_file():
@@ -69,7 +69,7 @@ class FeatureStore:
 
     def keep(self, plan: ImagePlan, region: Region, encoder: Encoder, encoded: Encoded) -> None:
         """Keep what is known of a region. Raises `RequestError` where the folder cannot be written to."""
-        from safetensors.numpy import save  # noqa: PLC0415 - a compiled library, when it is needed
+        from safetensors.numpy import save
 
         path = self._path(plan, region, encoder)
         if path is None:

@@ -67,7 +67,7 @@ def plot_confusion(card: ProbeCard, path: Path) -> None:
     axes.xaxis.set_label_position("top")
     for row, column in np.ndindex(*table.shape) if count <= _MOST_CLASSES else ():
         text = f"{table[row, column]}\n{100 * shares[row, column]:.0f} %"
-        axes.text(column, row, text, ha="center", va="center", color="white" if shares[row, column] > 0.6 else "black")  # noqa: PLR2004 - dark
+        axes.text(column, row, text, ha="center", va="center", color="white" if shares[row, column] > 0.6 else "black")
     figures, held_out = card.figures, card.validation
     figure.suptitle(f"accuracy {_words(figures.accuracy)}, balanced {_words(figures.balanced_accuracy)}")
     note = f"{table.sum()} tiles of {held_out.units} units, held out whole: {held_out.unit}. {DISCLAIMER}"

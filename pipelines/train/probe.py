@@ -59,7 +59,7 @@ def train_probe(settings: Settings, request: ProbeConfig, listen: Listener) -> T
     """
     folder, kind = _folder(settings.out), request.kind
     check_installed()  # before anything is read
-    from .plots import plot_confusion  # noqa: PLC0415 - an extra
+    from .plots import plot_confusion
 
     listen(Message("Looking at the inputs"))
     lesson = gather(settings, request, listen)

@@ -197,7 +197,7 @@ def _lesson(
     tiles.left_out["outlines without a label"] = labels.bare
     names = tuple(sorted(set(tiles.labels)))
     lost = sorted({*labels.classes, *([request.rest] if request.rest else [])} - set(names))
-    if lost or len(names) < 2:  # noqa: PLR2004 - nothing to tell apart
+    if lost or len(names) < 2:
         why = ", ".join(f"{count} tiles {fate}" for fate, count in sorted(tiles.left_out.items()) if count)
         raise RequestError(
             "labels",

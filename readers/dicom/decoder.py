@@ -68,7 +68,7 @@ class Decoder:
         """End the process; the next question starts another."""
         self.process.close()
 
-    def _ask(self, function: str, *arguments: Any, seconds: float | None = None) -> Any:  # noqa: ANN401 - JSON or an array
+    def _ask(self, function: str, *arguments: Any, seconds: float | None = None) -> Any:
         module = "source" if function == "members" else "decoder_worker"
         try:
             return self.process.call(

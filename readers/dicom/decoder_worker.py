@@ -23,7 +23,7 @@ class _LastFile:
 
     def frames(self, name: str) -> "Frames":
         """The frames of a source. Raises `FaultError`."""
-        from .pixels import Frames  # noqa: PLC0415 - this module may be imported where pydicom may not
+        from .pixels import Frames
 
         version = name, source.written(name)
         if self._frames is None or version != self._name:
@@ -45,7 +45,7 @@ _LAST = _LastFile()
 
 def header(name: str) -> dict[str, Any]:
     """A file's facts, as JSON. Raises `FaultError`, and whatever a parser raises."""
-    from .header import read_header  # noqa: PLC0415 - as above
+    from .header import read_header
 
     with source.open_source(name) as file:
         return read_header(file)
@@ -75,7 +75,7 @@ def table(name: str, index: int) -> dict[str, Any]:
 
 def listing(name: str) -> list[list[str]]:
     """See `listing.read_listing`."""
-    from .dicomdir import read_listing  # noqa: PLC0415 - as above
+    from .dicomdir import read_listing
 
     with source.open_source(name) as file:
         return read_listing(file)

@@ -54,11 +54,11 @@ def directions(orientation: tuple[Vector, Vector]) -> tuple[Direction, Direction
     The column is kept and the row turned, in their plane. None where they are no two directions.
     """
     row, column = np.asarray(orientation[0]), np.asarray(orientation[1])
-    if min(np.linalg.norm(row), np.linalg.norm(column)) < 0.5:  # noqa: PLR2004 - they should be 1
+    if min(np.linalg.norm(row), np.linalg.norm(column)) < 0.5:
         return None
     row, column = row / np.linalg.norm(row), column / np.linalg.norm(column)
     skew = float(row @ column)
-    if abs(skew) > 0.9:  # noqa: PLR2004 - the same direction twice
+    if abs(skew) > 0.9:
         return None
     row = row - skew * column
     return row / np.linalg.norm(row), column, abs(skew)

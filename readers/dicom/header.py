@@ -78,7 +78,7 @@ def parse(file: BinaryIO) -> tuple[Dataset, int | None]:
 
     def at_pixels(tag: BaseTag, _: str | None, length: int) -> bool:
         if int(tag) in _PIXELS:
-            found.append(-1 if length == 0xFFFFFFFF else length)  # noqa: PLR2004 - undefined length
+            found.append(-1 if length == 0xFFFFFFFF else length)
         return int(tag) in _PIXELS
 
     end = file.seek(0, 2)
@@ -172,7 +172,7 @@ def _check_budget(dataset: Dataset, rows: int, columns: int, count: int) -> None
     samples, bits = whole(dataset, "SamplesPerPixel") or 1, whole(dataset, "BitsAllocated")
     if not bits:
         raise FaultError("no-size")
-    if rows * columns * samples > FRAME_PIXELS or samples > 4 or bits > 64:  # noqa: PLR2004 - RGB and alpha; doubles
+    if rows * columns * samples > FRAME_PIXELS or samples > 4 or bits > 64:
         raise FaultError("too-large", f"{columns} × {rows} pixels of {samples} × {bits} bits")
     if count > FRAMES:
         raise FaultError("too-many-frames", str(count))
@@ -295,7 +295,7 @@ def _laterality(dataset: Dataset) -> str:
 
 def _orientation_letters(dataset: Dataset) -> str:
     letters = _texts(dataset, "PatientOrientation")
-    return "\\".join(letters) if len(letters) == 2 and all(map(_ORIENTATION.match, letters)) else ""  # noqa: PLR2004 - row, column
+    return "\\".join(letters) if len(letters) == 2 and all(map(_ORIENTATION.match, letters)) else ""
 
 
 def _photometric(dataset: Dataset) -> str:
@@ -364,7 +364,7 @@ def _known(texts: list[str], known: frozenset[str]) -> str:
 
 def _uid(dataset: Dataset, name: str) -> str:
     text = str(dataset.get(name) or "").strip("\0 ")
-    return text if len(text) <= 64 and _UID.match(text) else ""  # noqa: PLR2004 - PS3.5 9.1
+    return text if len(text) <= 64 and _UID.match(text) else ""
 
 
 def _vector(values: Sequence[float]) -> Vector:

@@ -309,5 +309,5 @@ def _study_facts(fates: Sequence[FileOutcome]) -> dict[str, str]:
     }
 
 
-def _yes(fact: bool) -> str:  # noqa: FBT001 - a word for a truth
+def _yes(fact: bool) -> str:
     return "yes" if fact else "no"

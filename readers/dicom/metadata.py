@@ -121,12 +121,12 @@ class FileMetadata:
         return cls(**values)
 
 
-def _vector(values: Any) -> Vector:  # noqa: ANN401 - from JSON
+def _vector(values: Any) -> Vector:
     x, y, z = values
     return float(x), float(y), float(z)
 
 
-def _pair(values: Any) -> tuple[float, float] | None:  # noqa: ANN401 - from JSON
+def _pair(values: Any) -> tuple[float, float] | None:
     if values is None:
         return None
     first, second = values

@@ -49,7 +49,7 @@ class Frames:
             raise FaultError("decode", f"{stored.shape[1]} × {stored.shape[0]} pixels, not {shape[1]} × {shape[0]}")
         if self.dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
             return self._colours(stored)
-        if stored.ndim > 2:  # noqa: PLR2004 - rows, columns, samples
+        if stored.ndim > 2:
             return _eight_bits(stored[..., :3], whole(self.dataset, "BitsStored") or _BYTE)
         padding = padded(stored, *self._padding())
         values = self.modality(index)(stored)
@@ -97,7 +97,7 @@ class Frames:
         found: list[float | None] = []
         for name in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
             numbers = _numbers(self.dataset.get(name))
-            if not numbers or bits > 16:  # noqa: PLR2004 - the tag has 16 bits; float pixels have tags of their own
+            if not numbers or bits > 16:
                 found.append(None)
                 continue
             value = int(numbers[0]) & 0xFFFF
@@ -157,12 +157,12 @@ def _table(item: Dataset, dataset: Dataset, *, signed: bool) -> Table:
         entries = np.frombuffer(data, dtype=kind)
     else:
         entries = np.asarray(data, dtype=np.int64) & 0xFFFF
-    if len(entries) < count or not 1 <= bits <= 16:  # noqa: PLR2004 - what the standard allows
+    if len(entries) < count or not 1 <= bits <= 16:
         raise FaultError("damaged", "lookup table")
     return Table(float(first), entries[:count].astype(np.float64), bits)
 
 
-def _numbers(value: Any) -> list[float]:  # noqa: ANN401 - a tag's value
+def _numbers(value: Any) -> list[float]:
     if value is None or value == "":
         return []
     return [float(one) for one in value] if isinstance(value, MultiValue | list | tuple) else [float(value)]

@@ -182,7 +182,7 @@ class DicomImage(BaseImage):
     def _rows(self, number: int, start: int, stop: int) -> tuple[Pixels, Mask | None]:
         """Native rows start:stop of slice `number` (from 0), and where they are valid."""
         frame = self._frame(number)[start:stop]
-        if frame.ndim == 3:  # noqa: PLR2004 - rows, columns, colours
+        if frame.ndim == 3:
             return frame[..., self._places], None
         usable = ~np.isnan(frame)
         return np.where(usable, frame, np.float32(0))[..., None], usable

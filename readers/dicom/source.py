@@ -55,7 +55,7 @@ def _is_bare(head: bytes) -> bool:
     return any(_two_elements(head, order, explicit) for order, explicit in (("<", True), (">", True), ("<", False)))
 
 
-def _two_elements(head: bytes, order: str, explicit: bool) -> bool:  # noqa: FBT001 - one of three encodings
+def _two_elements(head: bytes, order: str, explicit: bool) -> bool:
     at, last = 0, -1
     for _ in range(2):
         if len(head) < at + 12:
@@ -171,13 +171,13 @@ def transfer_syntax(file: BinaryIO) -> tuple[str, int]:
     head = file.read(HEAD * 16)
     at = 132 if head[128:132] == b"DICM" else 0
     found = ""
-    while len(head) >= at + 12 and struct.unpack_from("<H", head, at)[0] == 0x0002:  # noqa: PLR2004 - group 2
+    while len(head) >= at + 12 and struct.unpack_from("<H", head, at)[0] == 0x0002:
         element, vr = struct.unpack_from("<H", head, at + 2)[0], head[at + 4 : at + 6]
         if vr in _LONG_FORM:
             start, length = at + 12, struct.unpack_from("<I", head, at + 8)[0]
         else:
             start, length = at + 8, struct.unpack_from("<H", head, at + 6)[0]
-        if element == 0x0010:  # noqa: PLR2004 - Transfer Syntax UID
+        if element == 0x0010:
             found = head[start : start + length].rstrip(b"\0 ").decode("ascii", "replace")
         at = start + length
     return found, at

@@ -78,8 +78,8 @@ _SIDES = (".ovr", ".OVR", ".msk", ".MSK", ".aux", ".AUX", ".aux.xml", ".AUX.XML"
 @contextmanager
 def reading(name: str, rule: str, remedy: str) -> Generator[None]:
     """Where GDAL or rasterio raises whatever it has, raise a `ReadError` of `name` instead; let our own pass."""
-    from rasterio._err import CPLE_BaseError  # noqa: PLC0415 - a format library loads when a file needs it
-    from rasterio.errors import RasterioError  # noqa: PLC0415 - as above
+    from rasterio._err import CPLE_BaseError
+    from rasterio.errors import RasterioError
 
     try:
         yield
@@ -96,7 +96,7 @@ def reading(name: str, rule: str, remedy: str) -> Generator[None]:
 @contextmanager
 def environment(name: str) -> Generator[None]:
     """GDAL as the readers want it: siblings are listed and the network is shut, unless `name` itself is an address."""
-    import rasterio  # noqa: PLC0415 - as above
+    import rasterio
 
     settings: dict[str, Any] = {
         "GDAL_SKIP": ",".join(FETCHING),
@@ -111,7 +111,7 @@ def environment(name: str) -> Generator[None]:
         yield
 
 
-def open_raster(name: str, part: str = "", *, overview: int | None = None) -> Any:  # noqa: ANN401 - rasterio has no types
+def open_raster(name: str, part: str = "", *, overview: int | None = None) -> Any:
     """Open a raster of GDAL's, or the named part of it, or an overview of one that was opened before.
 
     Call it in `environment(name)`. Raises `ReadError` where it is no raster of a listed format, leads beyond its
@@ -172,7 +172,7 @@ class _Inspection:
         self._looks: dict[str, int] = {}
         self._special: dict[str, tuple[str, ...]] = {}
 
-    def open(self, name: str, part: str = "") -> Any:  # noqa: ANN401 - rasterio has no types
+    def open(self, name: str, part: str = "") -> Any:
         """The open raster, after a look at all that it leads to. Raises `ReadError`."""
         drivers = _drivers(name)
         path = _path(name)
@@ -276,7 +276,7 @@ class _Inspection:
             f"{name} with {shown(side)} beside it", rule, remedy="Remove that file; the image may be whole without it"
         )
 
-    def _check(self, raster: Any, name: str) -> None:  # noqa: ANN401 - rasterio has no types
+    def _check(self, raster: Any, name: str) -> None:
         if raster.count > MOST_BANDS:
             raise ReadError(
                 name,
@@ -325,9 +325,9 @@ def _roots(name: str) -> set[str]:
     return {os.path.realpath(os.path.dirname(name) or "."), os.path.dirname(os.path.realpath(name))}  # noqa: PTH120
 
 
-def _gdal(name: str, path: str, drivers: tuple[str, ...], part: str = "", overview: int | None = None) -> Any:  # noqa: ANN401
-    from rasterio.errors import NotGeoreferencedWarning  # noqa: PLC0415 - as above
-    from rasterio.io import DatasetReader  # noqa: PLC0415 - as above
+def _gdal(name: str, path: str, drivers: tuple[str, ...], part: str = "", overview: int | None = None) -> Any:
+    from rasterio.errors import NotGeoreferencedWarning
+    from rasterio.io import DatasetReader
 
     level = {} if overview is None else {"overview_level": overview}
     with (
@@ -342,7 +342,7 @@ def _gdal(name: str, path: str, drivers: tuple[str, ...], part: str = "", overvi
         return DatasetReader(part or path, driver=list(drivers), **level)
 
 
-def _checked(raster: Any, name: str, check: Any) -> Any:  # noqa: ANN401 - rasterio has no types
+def _checked(raster: Any, name: str, check: Any) -> Any:
     try:
         with reading(name, "what it says of itself must be understood", "Fetch the file again or leave it out"):
             check()
@@ -352,7 +352,7 @@ def _checked(raster: Any, name: str, check: Any) -> Any:  # noqa: ANN401 - raste
     return raster
 
 
-def _check_blocks(raster: Any, name: str) -> None:  # noqa: ANN401 - rasterio has no types
+def _check_blocks(raster: Any, name: str) -> None:
     """Refuse blocks that cannot be held. A block of a pixel-interleaved file holds all bands."""
     if not raster.count:
         return

@@ -154,7 +154,7 @@ class RasterImage(BaseImage):
             raster.close()
         self._levels.clear()
 
-    def _level(self, x_step: float, y_step: float) -> Any:  # noqa: ANN401 - rasterio has no types
+    def _level(self, x_step: float, y_step: float) -> Any:
         """The handle of the coarsest overview that is not coarser than asked on either axis and is masked alike."""
         full = self._levels[-1]
         limit = min(x_step, y_step) * (1 + NEAR)
@@ -172,7 +172,7 @@ class RasterImage(BaseImage):
                 return raster
         return full
 
-    def _onto(self, raster: Any) -> list[tuple[float, float]]:  # noqa: ANN401 - rasterio has no types
+    def _onto(self, raster: Any) -> list[tuple[float, float]]:
         """Level-0 pixels a pixel of an overview, and where level-0's corner lies in it, for x and y.
 
         GDAL averages an overview of n pixels from n equal parts of the picture. A reduced resolution of JPEG 2000 is
@@ -189,14 +189,14 @@ class RasterImage(BaseImage):
                 onto.append((whole / part, 0.0))
         return onto
 
-    def _rows(self, raster: Any, x0: int, x1: int) -> Rows:  # noqa: ANN401 - rasterio has no types
+    def _rows(self, raster: Any, x0: int, x1: int) -> Rows:
         def rows(y0: int, y1: int) -> tuple[Pixels, Mask | None]:
             with reading(self._info.uri, *READABLE):
                 return self._native(raster, ((y0, y1), (x0, x1)))
 
         return rows
 
-    def _native(self, raster: Any, window: Window) -> tuple[Pixels, Mask | None]:  # noqa: ANN401
+    def _native(self, raster: Any, window: Window) -> tuple[Pixels, Mask | None]:
         """Channels (rows, columns, channels) of a window as they are in the file, and their validity (None: all)."""
         layout = self._layout
         if layout.palette is not None and layout.opaque is not None:
@@ -219,7 +219,7 @@ class RasterImage(BaseImage):
             valid = np.isfinite(pixels).all(axis=2) & valid
         return pixels, None if valid is _EVERYWHERE else valid
 
-    def _mask(self, raster: Any, window: Window, read: list[tuple[int, Pixels]]) -> Mask:  # noqa: ANN401
+    def _mask(self, raster: Any, window: Window, read: list[tuple[int, Pixels]]) -> Mask:
         """Validity by the file's own statements: nodata in all its bands, transparency, a mask; all must hold."""
         valid = _EVERYWHERE
         if self._nodata:
@@ -238,7 +238,7 @@ class RasterImage(BaseImage):
         return valid
 
 
-_EVERYWHERE: Mask = np.array(True)  # noqa: FBT003 - a mask that says "valid" wherever it is asked
+_EVERYWHERE: Mask = np.array(True)
 
 
 @contextmanager
@@ -247,7 +247,7 @@ def _opened(name: str, part: str = "", overview: int | None = None) -> Generator
         yield raster
 
 
-def _scanned(raster: Any, uri: str, part: str, options: RasterOptions) -> ImageInfo:  # noqa: ANN401 - rasterio has no types
+def _scanned(raster: Any, uri: str, part: str, options: RasterOptions) -> ImageInfo:
     with reading(uri, *UNDERSTOOD):
         info = describe_raster(raster, uri, options)
         if not is_remote(uri):
@@ -255,7 +255,7 @@ def _scanned(raster: Any, uri: str, part: str, options: RasterOptions) -> ImageI
     return replace(info, part=part)
 
 
-def _try_out(raster: Any, uri: str, part: str) -> None:  # noqa: ANN401 - rasterio has no types
+def _try_out(raster: Any, uri: str, part: str) -> None:
     """Read one block of each pyramid level, so that what takes GDAL down does so now. Damage costs its region only."""
     levels = (partial(_opened, uri, part, at) for at in range(len(raster.overviews(1))))
     for opened in (partial(nullcontext, raster), *levels):

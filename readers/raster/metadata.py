@@ -61,7 +61,7 @@ class RasterOptions(Options):
     )
 
 
-def describe_raster(raster: Any, uri: str, options: RasterOptions) -> ImageInfo:  # noqa: ANN401 - see above
+def describe_raster(raster: Any, uri: str, options: RasterOptions) -> ImageInfo:
     """The facts of an open raster, as the file has them.
 
     Raises `ReadError` where the place makes no sense, or the picture says that it belongs to a slide.
@@ -95,7 +95,7 @@ def _same(one: str, other: str) -> bool:
     return os.path.abspath(one) == os.path.abspath(other)  # noqa: PTH100 - links must stay what they are
 
 
-def has_complex(raster: Any, bands: Sequence[int]) -> bool:  # noqa: ANN401 - see above
+def has_complex(raster: Any, bands: Sequence[int]) -> bool:
     """Whether any of these bands holds complex numbers."""
     types = raster.dtypes
     return any(_dtype(types[band - 1]).kind == "c" for band in bands)
@@ -105,11 +105,11 @@ def _dtype(name: str) -> np.dtype[Any]:
     return np.dtype("complex64" if name == "complex_int16" else name)  # numpy has no complex integers
 
 
-def _colour(interpretation: Any, otherwise: str | None = None) -> Any:  # noqa: ANN401 - see above
+def _colour(interpretation: Any, otherwise: str | None = None) -> Any:
     return interpretation.name if interpretation.name in PALETTE else otherwise
 
 
-def layout_of(raster: Any) -> Layout:  # noqa: ANN401 - see above
+def layout_of(raster: Any) -> Layout:
     """The channels of an open raster by its descriptions, colour interpretation and palette."""
     colours = list(raster.colorinterp)
     alpha = next((at + 1 for at, colour in enumerate(colours) if colour.name == "alpha"), None)
@@ -147,7 +147,7 @@ def layout_of(raster: Any) -> Layout:  # noqa: ANN401 - see above
     return Layout(bands, tuple(channels), alpha, None, None)
 
 
-def declared(raster: Any) -> list[bool]:  # noqa: ANN401 - see above
+def declared(raster: Any) -> list[bool]:
     """Whether the file itself says anything about validity, band by band."""
     return [all(flag.name != "all_valid" for flag in flags) for flags in raster.mask_flag_enums]
 
@@ -158,7 +158,7 @@ def has_mask(flags: Sequence[Any]) -> bool:
     return "per_dataset" in names and "alpha" not in names
 
 
-def nodata_of(raster: Any, layout: Layout, options: RasterOptions) -> dict[int, float | int | None]:  # noqa: ANN401 - see above
+def nodata_of(raster: Any, layout: Layout, options: RasterOptions) -> dict[int, float | int | None]:
     """Band → nodata value: the option's, else the file's, else the default; empty where none is stated."""
     types = raster.dtypes
     if options.nodata is not None:
@@ -191,7 +191,7 @@ def holds(values: Pixels, nodata: float | None) -> Mask:
     return values == values.dtype.type(nodata)
 
 
-def _placement(raster: Any) -> tuple[Placement, list[str]]:  # noqa: ANN401 - see above
+def _placement(raster: Any) -> tuple[Placement, list[str]]:
     points, point_crs = raster.gcps
     crs = _crs(raster.crs or (point_crs if points else None))
     t = raster.transform
@@ -211,7 +211,7 @@ def _placement(raster: Any) -> tuple[Placement, list[str]]:  # noqa: ANN401 - se
     return Placement.pixels(), ["The file says nothing about where on Earth it lies; positions are given in pixels."]
 
 
-def _crs(crs: Any) -> Crs | None:  # noqa: ANN401 - see above
+def _crs(crs: Any) -> Crs | None:
     if not crs:
         return None
     unit, factor = crs.units_factor
@@ -230,7 +230,7 @@ def _crs(crs: Any) -> Crs | None:  # noqa: ANN401 - see above
     return Crs(wkt, kind, crs.to_string())
 
 
-def _remarks(raster: Any, layout: Layout) -> list[str]:  # noqa: ANN401 - see above
+def _remarks(raster: Any, layout: Layout) -> list[str]:
     notes: list[str] = []
     structure = raster.tags(ns="IMAGE_STRUCTURE")
     compression = structure.get("COMPRESSION", "")

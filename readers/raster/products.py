@@ -119,7 +119,7 @@ def _pairs(text: str) -> dict[str, str]:
     }
 
 
-def _flat(tree: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - what json gives
+def _flat(tree: Any) -> Iterator[tuple[str, str]]:
     if isinstance(tree, dict):
         for key, value in cast("dict[str, Any]", tree).items():
             if isinstance(value, dict):

@@ -138,7 +138,7 @@ class _Parser:
         parser.EndElementHandler = self._end
         parser.CharacterDataHandler = self._take
         try:
-            parser.Parse(text, True)  # noqa: FBT003 - expat's own call
+            parser.Parse(text, True)
         except expat.ExpatError as error:
             raise self._refusal("it must be well-formed XML", str(error)) from error
         return self._mosaic

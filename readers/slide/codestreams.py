@@ -60,7 +60,7 @@ def _jpeg(data: bytes) -> tuple[int, int]:
     at = 0
     while (found := re.compile(rb"\xff+([^\xff\0])", re.DOTALL).search(data, at)) is not None:
         marker, at = found[1][0], found.end()
-        if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAME:  # noqa: PLR2004 - SOF0 to SOF15
+        if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAME:
             return _big(data, at + 5, 2), _big(data, at + 3, 2)
         if marker not in _NO_SIZE:
             at += max(2, _big(data, at, 2))

@@ -59,7 +59,7 @@ def bomb(text: str) -> str:
     parser = expat.ParserCreate()
     parser.StartElementHandler, parser.EndElementHandler = count.start, count.end
     try:
-        parser.Parse(text, True)  # noqa: FBT003 - positional only
+        parser.Parse(text, True)
     except (expat.ExpatError, UnicodeError, ValueError, OverflowError):
         return ""
     except _BombError as error:
@@ -101,7 +101,7 @@ class _Count:
 def _whole(text: str | None) -> int:
     """A whole number, 0 where there is none; one of many digits counts as too large."""
     found = re.fullmatch(r"\s*\+?([0-9]+)\s*", text or "")
-    return 0 if found is None else int(found[1]) if len(found[1]) < 10 else _MOST + 1  # noqa: PLR2004 - digits
+    return 0 if found is None else int(found[1]) if len(found[1]) < 10 else _MOST + 1
 
 
 def _steps(values: Mapping[str, str]) -> int:

@@ -158,7 +158,7 @@ class Slide(BaseImage):
 
 def _open(uri: str) -> "OpenSlide":
     """OpenSlide's handle, of a slide whose sizes can be. Raises `ReadError` with its reason."""
-    import openslide  # noqa: PLC0415 - a format library loads when a file needs it
+    import openslide
 
     try:
         if (found := Directories.read(uri)) is not None and found.unsafe:

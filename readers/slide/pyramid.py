@@ -212,9 +212,9 @@ def _planes(series: "TiffPageSeries", uri: str) -> Planes:
         axes=tuple(axis for axis, _ in pairs),
         lengths=tuple(n for _, n in pairs),
         samples=page.samplesperpixel,
-        separate=page.planarconfig == 2,  # noqa: PLR2004 - TIFF's number for one plane a sample
+        separate=page.planarconfig == 2,
         colour=page.photometric in {2, 6},
-        alpha=page.photometric == 2 and page.samplesperpixel == 4 and extra in {(1,), (2,)},  # noqa: PLR2004
+        alpha=page.photometric == 2 and page.samplesperpixel == 4 and extra in {(1,), (2,)},
         dtype=np.dtype(series.dtype).newbyteorder("=").name,
     )
 
@@ -232,7 +232,7 @@ def _resolution_tag(page: "TiffPage") -> Spacing | None:
 def _ratio(value: object) -> float:
     """A TIFF rational, 0 where it is none."""
     numbers = cast("tuple[int, ...]", value) if isinstance(value, tuple) else ()
-    return numbers[0] / numbers[1] if len(numbers) == 2 and numbers[1] else 0.0  # noqa: PLR2004 - numerator, denominator
+    return numbers[0] / numbers[1] if len(numbers) == 2 and numbers[1] else 0.0
 
 
 def _notes(tiff: "TiffFile", series: "TiffPageSeries") -> tuple[str, ...]:
@@ -241,6 +241,6 @@ def _notes(tiff: "TiffFile", series: "TiffPageSeries") -> tuple[str, ...]:
         notes.append(f"The file holds {len(tiff.series)} pictures; only the first is read.")
     if series.keyframe.photometric == 0:
         notes.append("White is zero in this file; its numbers are delivered as they are stored.")
-    if 34675 in series.keyframe.tags:  # noqa: PLR2004 - InterColorProfile
+    if 34675 in series.keyframe.tags:
         notes.append("Colours are as stored: the file's ICC profile is not applied.")
     return tuple(notes)

@@ -52,7 +52,7 @@ def open_tiff(uri: str) -> "TiffFile":
 
     Its directories and its XML are looked at first, with bounds, and tifffile is told to try no layouts of `_OTHER`.
     """
-    import tifffile  # noqa: PLC0415 - a format library loads when a file needs it
+    import tifffile
 
     logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what is wrong is said once, in our words
     _check_directories(uri)
@@ -180,7 +180,7 @@ def _impossible_level(number: int, page: "TiffPage", first: "TiffPage") -> str:
     if _kind(page) != _kind(first):
         return f"{said}, with other numbers than the picture"
     pieces = math.prod(-(-side // piece) for side, piece in zip(size, tile, strict=True))
-    pieces *= page.samplesperpixel if page.planarconfig == 2 else 1  # noqa: PLR2004 - one plane a sample
+    pieces *= page.samplesperpixel if page.planarconfig == 2 else 1
     if pieces > PIECES or min(len(page.dataoffsets), len(page.databytecounts)) < pieces:
         return f"{said}, with places for {len(page.dataoffsets)} of {pieces}"
     return ""
@@ -198,7 +198,7 @@ def tile_size(page: "TiffPage") -> tuple[int, int]:
     return page.imagewidth, min(page.rowsperstrip, page.imagelength)
 
 
-def tag_value(page: "TiffPage", code: int) -> Any:  # noqa: ANN401 - a tag's value is whatever its type says
+def tag_value(page: "TiffPage", code: int) -> Any:
     """The value of a page's tag, None where it has none."""
     tag = page.tags.get(code)
     return None if tag is None else tag.value

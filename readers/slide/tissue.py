@@ -71,7 +71,7 @@ def find_tissue(pixels: Pixels, valid: Mask, *, microns: tuple[float, float] | N
         nothing = np.zeros(valid.shape, dtype=bool)
         return Tissue(nothing, nothing, "bright", math.nan, "no valid pixel")
     light = _light(values, valid, pixels.dtype)
-    colour = pixels.dtype == np.uint8 and pixels.shape[2] == 3  # noqa: PLR2004 - red, green, blue
+    colour = pixels.dtype == np.uint8 and pixels.shape[2] == 3
     radius = (1, 1) if microns is None else (round(_BLUR / microns[0]), round(_BLUR / microns[1]))
     sharp, signal, ink, floor, what = (
         _stain(values, valid, radius) if light == "bright" and colour else _glow(values, valid, radius, light)
@@ -148,8 +148,8 @@ def _ink(density: Values) -> Mask:
     """
     red, green, blue = (density[..., i] for i in range(3))
     share = red / (density.sum(axis=2) + 1e-9)
-    clear = ((red - green > 0.15) & (red > 0.25)) | ((share < 0.12) & (green > 0.5) & (blue > 0.85 * green))  # noqa: PLR2004
-    like = ((red - green > 0.02) & (red > 0.1)) | ((share < 0.15) & (green > 0.1) & (blue > 0.9 * green))  # noqa: PLR2004
+    clear = ((red - green > 0.15) & (red > 0.25)) | ((share < 0.12) & (green > 0.5) & (blue > 0.85 * green))
+    like = ((red - green > 0.02) & (red > 0.1)) | ((share < 0.15) & (green > 0.1) & (blue > 0.9 * green))
     return holding(clear | like, clear, 9)
 
 

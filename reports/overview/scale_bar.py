@@ -81,7 +81,7 @@ def share_words(part: float) -> str:
     """A share in per cent with one decimal; what is there is never called 0."""
     if math.isnan(part):
         return ""
-    if 0 < part < 0.001:  # noqa: PLR2004 - a tenth of a per cent
+    if 0 < part < 0.001:
         return "<0.1 %"
     return f"{100 * part:.1f} %"
 

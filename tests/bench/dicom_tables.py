@@ -96,9 +96,9 @@ def _flat(path: Path, room: Path) -> Path | None:
 
 def geometry(name: str, path: Path, info: ImageInfo) -> str | None:
     """One row: the furthest that two answers to where a pixel is lie apart, in mm; None for what has no place."""
-    import SimpleITK as itk  # noqa: N813, PLC0415 - an oracle, not a dependency
+    import SimpleITK as itk  # noqa: N813 - an oracle, not a dependency
 
-    itk.ProcessObject.SetGlobalWarningDisplay(False)  # noqa: FBT003 - SimpleITK takes it by position only
+    itk.ProcessObject.SetGlobalWarningDisplay(False)
     if info.placement.unit != "mm" or len(info.placement.matrix) != 3:
         return None
     picture = itk.ReadImage(str(path))

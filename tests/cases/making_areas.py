@@ -46,6 +46,6 @@ def _degrees(ring: Sequence[tuple[float, float]]) -> list[list[float]]:
     return [*points, points[0]]
 
 
-def _features(*geometries: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+def _features(*geometries: Any) -> dict[str, Any]:
     features = [{"type": "Feature", "properties": {}, "geometry": geometry} for geometry in geometries]
     return {"type": "FeatureCollection", "features": features}

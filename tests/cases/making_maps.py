@@ -47,11 +47,11 @@ def write(
     path: Path,
     pixels: npt.NDArray[Any],
     place: Affine,
-    crs: Any = UTM,  # noqa: ANN401 - whatever rasterio takes
+    crs: Any = UTM,
     *,
     nodata: float | None = 0,
     names: Sequence[str] = BANDS,
-    **profile: Any,  # noqa: ANN401 - the same
+    **profile: Any,
 ) -> Path:
     """Write a GeoTIFF whose bands are named."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def write(
     return path
 
 
-def write_band(path: Path, pixels: npt.NDArray[Any], place: Affine, **profile: Any) -> Path:  # noqa: ANN401
+def write_band(path: Path, pixels: npt.NDArray[Any], place: Affine, **profile: Any) -> Path:
     return write(path, pixels[None], place, names=(), **profile)
 
 

@@ -116,7 +116,7 @@ def mosaic(folder: Path, _: object) -> Path:
     return save(folder, [made])
 
 
-def _four_phases(modality: str, tags: Any, *, shuffled: bool) -> list[Dataset]:  # noqa: ANN401 - a function
+def _four_phases(modality: str, tags: Any, *, shuffled: bool) -> list[Dataset]:
     """Five places at four times; greys are 1000 + 100 · time. `tags(time, place)` are what tells times apart."""
     pictures = []
     for place in range(5):

@@ -20,7 +20,7 @@ Rows = Callable[[Path], list[dict[str, str]]]
 @pytest.fixture(scope="session")
 def making_hostile(root: Path) -> ModuleType:
     """Makes files that mean harm."""
-    import importlib.util  # noqa: PLC0415 - only here
+    import importlib.util
 
     spec = importlib.util.spec_from_file_location("making_hostile", root / "tests" / "cases" / "making_hostile.py")
     assert spec is not None

@@ -23,7 +23,7 @@ PRESET = ("--preset", "sentinel2-l1c", "--resolution", "30m")
 LOOK = ("--stretch", "0,4000", "--reports", "findings-csv", "--reports", "summary-csv", "--reports", "files-csv")
 
 
-def fails(*values: object, reason: str, raises: type[BaseException] = AssertionError) -> Any:  # noqa: ANN401
+def fails(*values: object, reason: str, raises: type[BaseException] = AssertionError) -> Any:
     """A row of a table that is wrong today."""
     return pytest.param(*values, marks=pytest.mark.xfail(strict=True, raises=raises, reason=reason))
 

@@ -18,7 +18,7 @@ Json = Any
 SIDE = 128  # of the picture that is sent, in pixels
 
 
-def fails(*values: object, reason: str, raises: type[BaseException] = AssertionError) -> Any:  # noqa: ANN401
+def fails(*values: object, reason: str, raises: type[BaseException] = AssertionError) -> Any:
     """A row of a table that is wrong today."""
     return pytest.param(*values, marks=pytest.mark.xfail(strict=True, raises=raises, reason=reason))
 
@@ -50,7 +50,7 @@ def ask(tmp_path: Path, scene: Path, model_server: Server, limner: Limner, rows:
     return run
 
 
-def message(server: Server, **parts: Any) -> Json:  # noqa: ANN401 - JSON
+def message(server: Server, **parts: Any) -> Json:
     """An answer whose message has these parts."""
     return server.reply(None, message={"role": "assistant", **parts})
 
@@ -58,7 +58,7 @@ def message(server: Server, **parts: Any) -> Json:  # noqa: ANN401 - JSON
 def always(server: Server, answer: Callable[[Json], tuple[int, Json]]) -> None:
     """What the server answers to any question: `answer(body)` → (status, body)."""
 
-    def one(handler: Any) -> None:  # noqa: ANN401
+    def one(handler: Any) -> None:
         server.send(handler, *answer(server.questions[-1]))
 
     server.script.extend([one] * 99)

@@ -19,7 +19,7 @@ Rows = Callable[[Path], list[dict[str, str]]]
 Shares = Callable[[Path], dict[str, float]]
 
 
-def fails(*values: object, reason: str, raises: type[BaseException] = AssertionError) -> Any:  # noqa: ANN401
+def fails(*values: object, reason: str, raises: type[BaseException] = AssertionError) -> Any:
     """A row of a table that is wrong today."""
     return pytest.param(*values, marks=pytest.mark.xfail(strict=True, raises=raises, reason=reason))
 

@@ -49,11 +49,11 @@ def looked_at(*inputs: str, flags: Sequence[str] = ()) -> Steps:
 
 def areas() -> dict[str, dict[str, Seed]]:
     """Every area's seeds by name. Imports only what is light."""
-    import seeds_maps  # noqa: PLC0415 - they import this module
-    import seeds_models  # noqa: PLC0415 - the same
-    import seeds_runs  # noqa: PLC0415 - the same
-    import seeds_slides  # noqa: PLC0415 - the same
-    import seeds_studies  # noqa: PLC0415 - the same
+    import seeds_maps
+    import seeds_models
+    import seeds_runs
+    import seeds_slides
+    import seeds_studies
 
     return {
         "maps": seeds_maps.MAPS,

@@ -19,10 +19,10 @@ def pixels(count: int = 3, kind: str = "uint8", *, width: int = WIDTH, height: i
     return np.stack([20 + (3 * x + 2 * y + 31 * k) % 200 for k in range(count)]).astype(kind)
 
 
-def raster(path: Path, data: Pixels, **how: Any) -> Path:  # noqa: ANN401 - what rasterio takes
+def raster(path: Path, data: Pixels, **how: Any) -> Path:
     """A raster in UTM at 10 m, unless told otherwise."""
-    import rasterio  # noqa: PLC0415 - a person who fuzzes models needs none
-    from rasterio.control import GroundControlPoint  # noqa: PLC0415 - the same
+    import rasterio
+    from rasterio.control import GroundControlPoint
 
     after = {name: how.pop(name, None) for name in ("mask", "overviews", "gcps", "rpcs", "tags", "colormap")}
     place = {"crs": "EPSG:32618", "transform": rasterio.Affine(10, 0, 3e5, 0, -10, 4e6)}
@@ -47,7 +47,7 @@ def raster(path: Path, data: Pixels, **how: Any) -> Path:  # noqa: ANN401 - what
     return path
 
 
-def tiff(**how: Any) -> Callable[[Path], Path]:  # noqa: ANN401 - what `raster` takes
+def tiff(**how: Any) -> Callable[[Path], Path]:
     """Make `a.tif`; `count` and `kind` are of its pixels."""
     shape = how.pop("count", 3), how.pop("kind", "uint8")
     return lambda folder: raster(folder / "a.tif", pixels(*shape), **how)
@@ -66,7 +66,7 @@ def rational(folder: Path) -> None:
     (folder / "a_RPC.TXT").write_text("\n".join(lines), encoding="ascii")
 
 
-def world(driver: str, name: str, **how: Any) -> Callable[[Path], None]:  # noqa: ANN401 - what `raster` takes
+def world(driver: str, name: str, **how: Any) -> Callable[[Path], None]:
     """A picture with a world file and a projection beside it."""
 
     def make(folder: Path) -> None:
@@ -80,7 +80,7 @@ def world(driver: str, name: str, **how: Any) -> Callable[[Path], None]:  # noqa
 def mosaic(folder: Path) -> None:
     """A VRT of two maps."""
     for name, left in (("b.tif", 3e5), ("c.tif", 3e5 + 10 * WIDTH)):
-        import rasterio  # noqa: PLC0415 - see above
+        import rasterio
 
         raster(folder / name, pixels(1, "uint16"), transform=rasterio.Affine(10, 0, left, 0, -10, 4e6))
     sources = "".join(
@@ -106,7 +106,7 @@ def bands(folder: Path) -> None:
     (folder / "s").mkdir()
     for name in ("B02", "B03", "B04"):
         raster(folder / "s" / f"S2_{name}.tif", pixels(1, "uint16"))
-    import rasterio  # noqa: PLC0415 - see above
+    import rasterio
 
     coarse = pixels(1, "uint16", width=WIDTH // 2, height=HEIGHT // 2)
     raster(folder / "s" / "S2_B11.tif", coarse, transform=rasterio.Affine(20, 0, 3e5, 0, -20, 4e6))

@@ -31,7 +31,7 @@ def with_scene(make: Callable[[Path], object], kind: str = "map") -> Callable[[P
         if kind == "map":
             colours = seeds_maps.pixels(3, width=100, height=70)
             path = seeds_maps.raster(folder / SCENE, colours, photometric="RGB")
-            import rasterio  # noqa: PLC0415 - heavy, and the parent may not need it
+            import rasterio
 
             with rasterio.open(path, "r+") as file:
                 for band, name in enumerate(("red", "green", "blue"), start=1):
@@ -42,9 +42,9 @@ def with_scene(make: Callable[[Path], object], kind: str = "map") -> Callable[[P
     return both
 
 
-def card(folder: Path, **changes: Any) -> None:  # noqa: ANN401 - parts of a card
+def card(folder: Path, **changes: Any) -> None:
     """A network of one convolution and its card."""
-    import onnx  # noqa: PLC0415 - see above
+    import onnx
 
     kernels = np.zeros((3, 1, 3, 3), dtype=np.float32)
     kernels[0, 0, 1, 1], kernels[1, 0, 1, 1] = -1.0, 1.0
@@ -69,7 +69,7 @@ def card(folder: Path, **changes: Any) -> None:  # noqa: ANN401 - parts of a car
     (folder / "toy.yaml").write_text(yaml.safe_dump({**whole, "variants": [variant], **changes}), encoding="utf-8")
 
 
-def deepness(name: str, **changes: Any) -> Callable[[Path], None]:  # noqa: ANN401 - metadata
+def deepness(name: str, **changes: Any) -> Callable[[Path], None]:
     """An ONNX network with Deepness's metadata."""
     return with_scene(lambda folder: getattr(seeds.module("zoo_files"), name)(folder / "net.onnx", **changes))
 
@@ -78,7 +78,7 @@ def checkpoint(name: str) -> Callable[[Path], None]:
     """A checkpoint of transformers; its bytes are the same in every process."""
 
     def make(folder: Path) -> None:
-        import torch  # noqa: PLC0415 - see above
+        import torch
 
         torch.manual_seed(5)
         seeds.module("zoo_making").save(name, folder)
@@ -91,7 +91,7 @@ def vlm(family: str) -> Callable[[Path], None]:
     """A vision-language checkpoint."""
 
     def make(folder: Path) -> None:
-        import torch  # noqa: PLC0415 - see above
+        import torch
 
         torch.manual_seed(5)
         seeds.module("model/asking/making").MAKERS[family](folder / "model")
@@ -116,8 +116,8 @@ def wsinfer(folder: Path) -> None:
 
 def fourkhd(folder: Path) -> None:
     """A tiny 4KHD checkpoint: tiles of 56 px, two layers."""
-    from limner.model.vlm.fourkhd.sizes import LINEARS, LanguageSizes, Plora, Sizes, VisionSizes  # noqa: PLC0415 - heavy
-    from safetensors.numpy import save_file  # noqa: PLC0415 - the same
+    from limner.model.vlm.fourkhd.sizes import LINEARS, LanguageSizes, Plora, Sizes, VisionSizes
+    from safetensors.numpy import save_file
 
     small = Path(__import__("limner.model.fourkhd", fromlist=["x"]).__file__).parent / "small"
     sizes = Sizes(
@@ -139,16 +139,16 @@ def fourkhd(folder: Path) -> None:
 
 
 def _pieces(small: Path) -> int:
-    from sentencepiece import SentencePieceProcessor  # noqa: PLC0415 - see above
+    from sentencepiece import SentencePieceProcessor
 
     return int(SentencePieceProcessor(model_file=str(small / "tokenizer.model")).vocab_size())
 
 
 def probe(folder: Path) -> None:
     """A probe that was taught with colours alone."""
-    from limner.model.probe.card import HEAD, ProbeCard, write_card  # noqa: PLC0415 - see above
-    from limner.model.probe.encoders import ColourEncoder  # noqa: PLC0415 - the same
-    from limner.model.probe.head import Head  # noqa: PLC0415 - the same
+    from limner.model.probe.card import HEAD, ProbeCard, write_card
+    from limner.model.probe.encoders import ColourEncoder
+    from limner.model.probe.head import Head
 
     out = folder / "model"
     out.mkdir()

@@ -129,8 +129,8 @@ def asked(folder: Path) -> None:
 
 def spaced(folder: Path) -> None:
     """A slide without pixel size, and a table that has it."""
-    import numpy as np  # noqa: PLC0415 - only here
-    import tifffile  # noqa: PLC0415 - the same
+    import numpy as np
+    import tifffile
 
     whole = np.ascontiguousarray(seeds_slides.colours())
     tifffile.imwrite(folder / SCENE, whole, photometric="rgb", tile=(64, 64), metadata=None)

@@ -22,12 +22,12 @@ def pyramid(
     order: Literal["<", ">"] = "<",
     big: bool = False,
     subs: bool = False,
-    **how: Any,  # noqa: ANN401 - what tifffile takes
-) -> Any:  # noqa: ANN401 - what makes a seed
+    **how: Any,
+) -> Any:
     """Make a pyramid of tiles, 0.5 µm a pixel, its levels as pages or as SubIFDs."""
 
     def make(folder: Path) -> None:
-        import tifffile  # noqa: PLC0415 - a person who fuzzes models needs none
+        import tifffile
 
         whole = colours()
         size = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER", "metadata": None}
@@ -41,7 +41,7 @@ def pyramid(
 
 def aperio(folder: Path) -> None:
     """A slide as Aperio writes it, with a thumbnail, a label and a macro."""
-    import tifffile  # noqa: PLC0415 - a person who fuzzes models needs none
+    import tifffile
 
     whole, jpeg = colours(), {"compression": "jpeg", "photometric": "rgb", "metadata": None}
     says = "Aperio Image Library v11.2.1 \n260x200 (240x240) JPEG/RGB Q=90|AppMag = 40|MPP = 0.2500|ScanScope ID = X"
@@ -59,7 +59,7 @@ def ome(axes: str, name: str = "a.ome.tif") -> Callable[[Path], None]:
     """An OME-TIFF with those axes, a reduced level and a second picture."""
 
     def make(folder: Path) -> None:
-        import tifffile  # noqa: PLC0415 - a person who fuzzes models needs none
+        import tifffile
 
         data = np.moveaxis(colours(100, 130), 2, 0).astype(np.uint16)
         size = {"PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.5, "PhysicalSizeYUnit": "µm"}
@@ -90,7 +90,7 @@ def philips(folder: Path) -> None:
         'PMSVR="IDoubleArray">"0.00025" "0.00025"</Attribute></DataObject></Array></Attribute></DataObject></Array>'
         "</Attribute></DataObject>"
     )
-    import tifffile  # noqa: PLC0415 - a person who fuzzes models needs none
+    import tifffile
 
     with tifffile.TiffWriter(folder / "a.tiff") as file:
         told = {"description": says, "software": "Philips DP v1.0", "metadata": None}
@@ -99,7 +99,7 @@ def philips(folder: Path) -> None:
 
 def hamamatsu(folder: Path) -> None:
     """A TIFF with the tags of an NDPI, whose one level is one JPEG."""
-    import tifffile  # noqa: PLC0415 - a person who fuzzes models needs none
+    import tifffile
 
     tags = [(65420, "I", 1, 1, True), (65421, "f", 1, 40.0, True), (65422, "i", 1, 0, True), (65423, "i", 1, 0, True)]
     tags += [(65424, "i", 1, 0, True)]

@@ -13,7 +13,7 @@ from seeds_maps import Pixels
 from seeds_slides import colours
 
 
-def stack(**tags: Any) -> Callable[[Path], None]:  # noqa: ANN401 - what DICOM has
+def stack(**tags: Any) -> Callable[[Path], None]:
     """Three slices of a CT."""
 
     def make(folder: Path) -> None:
@@ -23,7 +23,7 @@ def stack(**tags: Any) -> Callable[[Path], None]:  # noqa: ANN401 - what DICOM h
     return make
 
 
-def single(**how: Any) -> Callable[[Path], None]:  # noqa: ANN401 - what DICOM has
+def single(**how: Any) -> Callable[[Path], None]:
     """One image, `data` of which is made by a function of the tests' maker."""
 
     def make(folder: Path) -> None:
@@ -40,27 +40,27 @@ def single(**how: Any) -> Callable[[Path], None]:  # noqa: ANN401 - what DICOM h
     return make
 
 
-def run_lengths(image: Any, data: Pixels) -> None:  # noqa: ANN401 - a dataset
+def run_lengths(image: Any, data: Pixels) -> None:
     """Pixels coded as run lengths."""
-    from pydicom.pixels.encoders.base import get_encoder  # noqa: PLC0415 - a person who fuzzes models needs none
-    from pydicom.uid import RLELossless  # noqa: PLC0415 - the same
+    from pydicom.pixels.encoders.base import get_encoder
+    from pydicom.uid import RLELossless
 
     assert get_encoder(RLELossless).is_available
     image.compress(RLELossless, data, generate_instance_uid=False)
 
 
-def jpeg_2000(image: Any, data: Pixels) -> None:  # noqa: ANN401 - a dataset
+def jpeg_2000(image: Any, data: Pixels) -> None:
     """Pixels coded as JPEG 2000."""
-    from pydicom.uid import JPEG2000Lossless  # noqa: PLC0415 - a person who fuzzes models needs none
+    from pydicom.uid import JPEG2000Lossless
 
     image.compress(JPEG2000Lossless, data, generate_instance_uid=False)
 
 
-def baseline(image: Any, data: Pixels) -> None:  # noqa: ANN401 - a dataset
+def baseline(image: Any, data: Pixels) -> None:
     """Pixels coded as JPEG."""
-    from PIL import Image  # noqa: PLC0415 - a person who fuzzes models needs none
-    from pydicom.encaps import encapsulate  # noqa: PLC0415 - the same
-    from pydicom.uid import JPEGBaseline8Bit  # noqa: PLC0415 - the same
+    from PIL import Image
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import JPEGBaseline8Bit
 
     made = io.BytesIO()
     Image.fromarray(data).save(made, "JPEG")
@@ -88,8 +88,8 @@ def zipped(folder: Path) -> None:
 
 def listed(folder: Path) -> None:
     """A study with a DICOMDIR."""
-    import pydicom  # noqa: PLC0415 - a person who fuzzes models needs none
-    from pydicom.fileset import FileSet  # noqa: PLC0415 - the same
+    import pydicom
+    from pydicom.fileset import FileSet
 
     making = seeds.module("readers/dicom/making")
     files = FileSet()
@@ -101,7 +101,7 @@ def listed(folder: Path) -> None:
     assert pydicom.dcmread(folder / "disc" / "DICOMDIR")
 
 
-def clip(_making: Any) -> Pixels:  # noqa: ANN401 - a module
+def clip(_making: Any) -> Pixels:
     """(3 frames, 24, 32, 3)."""
     return np.stack([colours(24, 32)] * 3)
 

@@ -55,7 +55,7 @@ make.Options = PlantedOptions
 def fuzz(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The module, whose siblings it imports as the script that it is."""
     monkeypatch.syspath_prepend(str(HERE))
-    import fuzz as module  # noqa: PLC0415 - it must be found first
+    import fuzz as module
 
     return module
 

@@ -14,7 +14,7 @@ VALUES: tuple[Any, ...] = (
 )  # fmt: skip
 
 
-def places(tree: Any, depth: int = 0) -> Iterator[tuple[Any, Any]]:  # noqa: ANN401 - whatever JSON holds
+def places(tree: Any, depth: int = 0) -> Iterator[tuple[Any, Any]]:
     """Every (container, key or number) of a tree."""
     keys = list(tree) if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ()
     for key in list(keys)[:2000]:

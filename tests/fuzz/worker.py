@@ -32,7 +32,7 @@ SPARE = 4 * 2**30
 
 def command_line(arguments: Sequence[str]) -> tuple[str, str]:
     """How `limner` ended and what it told."""
-    from limner.pipelines.cli.main import main as cli  # noqa: PLC0415 - heavy, and the parent imports this module
+    from limner.pipelines.cli.main import main as cli
 
     said, told = io.StringIO(), io.StringIO()
     sys.argv = ["limner", *arguments]
@@ -49,10 +49,10 @@ def command_line(arguments: Sequence[str]) -> tuple[str, str]:
 
 def read(inputs: Sequence[str]) -> tuple[str, str]:
     """Read every image of the inputs: the overview, the whole picture small, and windows at several scales."""
-    from limner.readers.errors import LimnerError  # noqa: PLC0415 - as above
-    from limner.readers.geometry import Box  # noqa: PLC0415 - the same
-    from limner.readers.overview import read_overview  # noqa: PLC0415 - the same
-    from limner.readers.registry import open_image, scan  # noqa: PLC0415 - the same
+    from limner.readers.errors import LimnerError
+    from limner.readers.geometry import Box
+    from limner.readers.overview import read_overview
+    from limner.readers.registry import open_image, scan
 
     outcome = "fine"
     try:
@@ -144,7 +144,7 @@ def limit_address_space() -> None:
 
 def remember() -> None:
     """Look up once what a process of its own for each command would look up each time: plug-ins, and the flags."""
-    import typer.main  # noqa: PLC0415 - as above
+    import typer.main
 
     importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
     typer.main.get_command = functools.cache(typer.main.get_command)

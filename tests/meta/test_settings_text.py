@@ -15,7 +15,7 @@ def writer(root: Path) -> ModuleType:
     """The script that writes both."""
     sys.path.insert(0, str(root / "tests" / "meta"))
     try:
-        import settings_text  # noqa: PLC0415 - found only now
+        import settings_text
     finally:
         sys.path.pop(0)
     return settings_text

@@ -44,14 +44,14 @@ class ModelServer:
         """The bodies of what it was asked to answer, in the order in which they came."""
         return [one.body for one in self.asked if one.method == "POST"]
 
-    def reply(self, text: str | None, **changes: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever a test wants
+    def reply(self, text: str | None, **changes: Any) -> dict[str, Any]:
         """The body of an answer; `changes` are of its first choice, but for `model`."""
         model = changes.pop("model", "seer")
         message = {"role": "assistant", "content": text}
         choice = {"index": 0, "finish_reason": "stop", "message": message, **changes}
         return {"id": "x", "object": "chat.completion", "model": model, "choices": [choice]}
 
-    def send(self, handler: Any, status: int, body: object, headers: Mapping[str, str] | None = None) -> None:  # noqa: ANN401
+    def send(self, handler: Any, status: int, body: object, headers: Mapping[str, str] | None = None) -> None:
         """Answer with JSON, or with bytes as they are."""
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         handler.send_response(status)

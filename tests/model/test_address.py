@@ -16,7 +16,7 @@ from limner.readers.errors import RequestError
         ("https://API.example.org/v1", "https://api.example.org/v1", "api.example.org", False),
     ],
 )
-def test_addresses(text: str, url: str, host: str, loopback: bool) -> None:  # noqa: FBT001 - of a table
+def test_addresses(text: str, url: str, host: str, loopback: bool) -> None:
     assert Address.parse(text, insecure=False) == Address(url, host, loopback)
 
 

@@ -81,7 +81,7 @@ def test_one_output_is_one_class(zoo: ModuleType, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("upright", [False, True])
-def test_detection(upright: bool, zoo: ModuleType, tmp_path: Path) -> None:  # noqa: FBT001 - a parameter of a test
+def test_detection(upright: bool, zoo: ModuleType, tmp_path: Path) -> None:
     one = make_plugin(Deepness, {"checkpoint": str(zoo.detector(tmp_path / "a.onnx", upright=upright))})
     assert one.labels == ("car", "bus")
     pixels = np.full((64, 64, 3), 90, dtype=np.uint8)

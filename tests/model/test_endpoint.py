@@ -62,7 +62,7 @@ def pixels(url: str) -> np.ndarray:
     return np.asarray(Pillow.open(io.BytesIO(raw)))
 
 
-def only(answers: Any) -> Answer:  # noqa: ANN401 - a sequence of one
+def only(answers: Any) -> Answer:
     [answer] = answers
     return answer
 
@@ -240,7 +240,7 @@ def test_a_region_that_failed_costs_the_others_nothing(model_server: Server, vie
 
 
 def parts_of(view: View) -> list[str]:
-    from limner.model.vlm.chat import data_url  # noqa: PLC0415 - what the server saw of it
+    from limner.model.vlm.chat import data_url
 
     return [data_url(join_tiles(view.tiles, view.grid))]
 

@@ -27,7 +27,7 @@ def prompt(body: Json) -> str:
     return body["messages"][0]["content"][-1]["text"]
 
 
-def only(answers: Any) -> Answer:  # noqa: ANN401 - a sequence of one
+def only(answers: Any) -> Answer:
     [answer] = answers
     return answer
 
@@ -109,7 +109,7 @@ def test_first_tokens_weigh(model_server: Server, views: list[View]) -> None:
         ([(7, -1.0)], "at most 1"),
     ],
 )
-def test_first_tokens_that_do_not_weigh(model_server: Server, views: list[View], first: Any, why: str) -> None:  # noqa: ANN401
+def test_first_tokens_that_do_not_weigh(model_server: Server, views: list[View], first: Any, why: str) -> None:
     s = model_server
     s.script.extend([tokens(s, *first)] * 9)
     with pytest.raises(ModelError, match=why):

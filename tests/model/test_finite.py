@@ -31,7 +31,7 @@ def view() -> View:
 
 
 @pytest.mark.parametrize("kind", [np.array, torch.tensor], ids=["array", "tensor"])
-def test_what_is_not_finite_is_counted(kind: Any) -> None:  # noqa: ANN401 - two that make an array
+def test_what_is_not_finite_is_counted(kind: Any) -> None:
     good = kind([[1.0, 2.0], [3.0, -1e30]])
     assert require_finite(good, "logits", of="network n") is good
     bad = kind([[1.0, float("nan")], [float("inf"), -float("inf")]])
@@ -70,7 +70,7 @@ def test_shares_are_from_0_to_1() -> None:
         (1.7, (1.0, 1.0, 2.0, 3.0), "from 0 to 1"),
     ],
 )
-def test_detections_that_cannot_be(view: View, score: float, corners: Any, say: str) -> None:  # noqa: ANN401 - four numbers
+def test_detections_that_cannot_be(view: View, score: float, corners: Any, say: str) -> None:
     one = Detection("ship", score, corners)
     with pytest.raises(ModelError, match=say):
         tile_detections(view, lambda *_: [one], threshold=0.5, of="network n")

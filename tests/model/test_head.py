@@ -50,7 +50,7 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
         Head.load(tmp_path / "absent", digest)
     with pytest.raises(ModelError, match=f"sha256 must be {'0' * 64}"):
         Head.load(path, "0" * 64)
-    import hashlib  # noqa: PLC0415
+    import hashlib
 
     tensors = load_file(path)
     tensors["layers.0.bias"] = np.zeros(7)

@@ -21,7 +21,7 @@ SIDE, LENGTH = 32, 10
 
 @pytest.mark.parametrize("quick", [False, True])
 @pytest.mark.parametrize("pickled", [False, True])
-def test_the_numbers_are_openclips(quick: bool, pickled: bool, zoo: ModuleType, tmp_path: Path) -> None:  # noqa: FBT001 - parameters of a test
+def test_the_numbers_are_openclips(quick: bool, pickled: bool, zoo: ModuleType, tmp_path: Path) -> None:
     model = zoo.openclip(tmp_path, quick=quick, pickled=pickled)
     found = find_openclip(str(tmp_path), fetch=False)
     assert found is not None
@@ -41,7 +41,7 @@ def test_a_gelu_is_not_another(zoo: ModuleType, tmp_path: Path) -> None:
     zoo.openclip(tmp_path, quick=True)
     picture = np.full((SIDE, SIDE, 3), 90, dtype=np.uint8)
 
-    def scores() -> Any:  # noqa: ANN401 - numbers
+    def scores() -> Any:
         found = find_openclip(str(tmp_path), fetch=False)
         assert found is not None
         return ClipNetwork(found, ("cat", "dog"), ("{}",))(picture)

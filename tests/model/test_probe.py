@@ -32,7 +32,7 @@ RGB = ("red", "green", "blue")
 def make_probe(tmp_path: Path) -> MakeProbe:
     """Write a probe by hand: dark, grey or bright by the mean of red, in tiles of 16 px."""
 
-    def make(**seen: Any) -> Path:  # noqa: ANN401 - parts of a card
+    def make(**seen: Any) -> Path:
         weights = np.zeros((21, 3))
         weights[0] = [-1.0, 0.0, 1.0]
         head = Head(np.full(21, 128.0), np.full(21, 32.0), ((weights, np.array([-1.0, 0.0, -1.0])),), temperature=0.5)
@@ -79,7 +79,7 @@ def make_probe(tmp_path: Path) -> MakeProbe:
     return make
 
 
-def views(picture: Pictures, probe: Probe, **made: Any) -> tuple[list[View], Any]:  # noqa: ANN401 - a picture's parts
+def views(picture: Pictures, probe: Probe, **made: Any) -> tuple[list[View], Any]:
     """A picture of 80 × 48 px whose tiles have known brightness, in regions of four tiles; a corner has no data."""
     levels = np.random.default_rng(6).permutation(np.linspace(20, 235, 15)).reshape(3, 5)
     pixels = np.repeat(np.kron(levels, np.ones((16, 16)))[..., None], 3, axis=2).astype(np.uint8)

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize(
     "raised", [KeyError("x"), ValueError, MemoryError(), BaseException("a panic"), RecursionError()]
 )
-def test_what_a_library_raises_is_named(raised: Any) -> None:  # noqa: ANN401 - exceptions and a class of them
+def test_what_a_library_raises_is_named(raised: Any) -> None:
     name = type(raised).__name__ if isinstance(raised, BaseException) else "ValueError"
     with pytest.raises(ModelError, match=name), foreign("x", "y", remedy="z"):
         raise raised
@@ -141,7 +141,7 @@ def test_a_device_is_no_weights() -> None:
         locate("/dev/zero", "0" * 64, fetch=False)
 
 
-def network(path: Path, nodes: list[Any], constants: dict[str, Any] | None = None, answer: Any = None) -> Path:  # noqa: ANN401 - onnx has no types
+def network(path: Path, nodes: list[Any], constants: dict[str, Any] | None = None, answer: Any = None) -> Path:
     """An ONNX file as the Deepness plugin reads it, of those nodes from "x" to "y"."""
     weights = [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in (constants or {}).items()]
     graph = helper.make_graph(
@@ -176,7 +176,7 @@ def test_a_network_that_eats_memory_or_never_ends_is_tried_elsewhere(tmp_path: P
         [helper.make_tensor_value_info(name, kind, []) for name, kind in (("d", 9), ("w", 1))],
     )
     loop = helper.make_node("Loop", ["", "yes", "v0"], ["y"], body=body)
-    hangs = network(tmp_path / "hangs.onnx", [loop], {"yes": np.array(True), "v0": np.float32(0)})  # noqa: FBT003 - a tensor
+    hangs = network(tmp_path / "hangs.onnx", [loop], {"yes": np.array(True), "v0": np.float32(0)})
     for path, said in ((eats, "llocate|memory"), (hangs, "found: time")):
         with pytest.raises(ModelError, match=said):
             make_plugin(Deepness, {"checkpoint": str(path)}).check([])
@@ -229,8 +229,8 @@ def test_a_network_may_not_name_files(place: str, tmp_path: Path) -> None:
     ],
 )
 def test_answers_of_another_kind_are_refused(
-    node: Any,  # noqa: ANN401 - onnx has no types
-    answer: Any,  # noqa: ANN401 - the same
+    node: Any,
+    answer: Any,
     said: str,
     tmp_path: Path,
     use: Callable[[object], None],

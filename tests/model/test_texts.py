@@ -20,7 +20,7 @@ LONG_S = "\u017f long s '\u017f"
 """The one text of 300 that differs: after an apostrophe OpenCLIP takes an old long s for an s."""
 
 
-def tokenizer(merges: Path, size: int) -> Any:  # noqa: ANN401 - transformers'
+def tokenizer(merges: Path, size: int) -> Any:
     known = OpenClip({"text_config": {"vocab_size": size}}, tokenizer=merges)
     return load_words(Checkpoint(Files("x", merges.parent), "clip", 32, 1 / 255, (), (), known))
 

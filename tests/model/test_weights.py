@@ -146,7 +146,7 @@ def test_large_files_are_hashed_once_until_they_change(
     read: list[str] = []
     digest = hashlib.file_digest
 
-    def counted(file: Any, name: str) -> Any:  # noqa: ANN401 - hashlib's
+    def counted(file: Any, name: str) -> Any:
         read.append(Path(str(file.name)).name)
         return digest(file, name)
 

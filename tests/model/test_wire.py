@@ -174,7 +174,7 @@ def test_what_is_not_an_answer_is_none(model_server: Server, bad: Bad) -> None:
 
 
 @pytest.mark.parametrize("declared", [True, False])
-def test_an_answer_without_end_is_left(model_server: Server, declared: bool) -> None:  # noqa: FBT001 - of a table
+def test_an_answer_without_end_is_left(model_server: Server, declared: bool) -> None:
     s, sent = model_server, []
 
     def flood(handler: Handler) -> None:

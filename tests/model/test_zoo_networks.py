@@ -70,13 +70,13 @@ def network(folder: Path, labels: tuple[str, ...] = (), threads: int = 0, templa
     return Network(recipe, labels or recipe.labels, threads=threads, template=template)
 
 
-def processor(name: str, folder: Path) -> Any:  # noqa: ANN401 - one of many classes
+def processor(name: str, folder: Path) -> Any:
     if name in {"mask2former", "maskformer", "owlv2"}:
         pytest.importorskip("scipy", reason="transformers' own class needs scipy")
     return getattr(transformers, PROCESSORS[name]).from_pretrained(folder)
 
 
-def asked(name: str, folder: Path, tile: npt.NDArray[np.uint8], **words: Any) -> Any:  # noqa: ANN401 - any answer
+def asked(name: str, folder: Path, tile: npt.NDArray[np.uint8], **words: Any) -> Any:
     """The checkpoint's own answer, through transformers' own processor."""
     kinds = {"vit-many": "vit"}
     model: Any = getattr(transformers, json.loads((folder / "config.json").read_text())["architectures"][0])
@@ -261,7 +261,7 @@ def test_weights_that_are_absent_or_torn(zoo_folder: Folder, tmp_path: Path) -> 
 
 
 def test_a_head_that_was_never_trained_is_refused(zoo_folder: Folder, tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file  # noqa: PLC0415 - only here
+    from safetensors.torch import load_file, save_file
 
     headless = spoilt(zoo_folder("vit"), tmp_path / "headless")
     weights = load_file(headless / "model.safetensors")

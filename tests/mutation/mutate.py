@@ -102,8 +102,8 @@ def run(path: str, code: CodeType, limit: float, *, slow: bool = False) -> tuple
 
 
 def _test(path: str, code: CodeType, which: str) -> int:
-    import pytest  # noqa: PLC0415 - in the child only, where its state ends
-    from hypothesis import Phase, settings  # noqa: PLC0415 - the same
+    import pytest
+    from hypothesis import Phase, settings
 
     settings.register_profile("mutants", phases=(Phase.explicit, Phase.generate))  # whatever fails will do
     settings.load_profile("mutants")

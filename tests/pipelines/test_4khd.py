@@ -52,7 +52,7 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     prompts: list[Any] = []
 
     def listening(real: Callable[..., Any]) -> Callable[..., Any]:
-        def listen(self: Generator, views: Any, asked: Any, *rest: Any, **more: Any) -> Any:  # noqa: ANN401 - hands on
+        def listen(self: Generator, views: Any, asked: Any, *rest: Any, **more: Any) -> Any:
             prompts.extend(self._tokenizer.decode(list(part)) for prompt in asked for part in prompt.parts)
             return real(self, views, asked, *rest, **more)
 
@@ -112,7 +112,7 @@ def test_boxes_come_back_exactly(
     """What the network says is put into its mouth here: what is tested is the way from its pixels to the ground."""
     asked: list[str] = []
 
-    def generate(self: Generator, views: Sequence[Any], prompts: Sequence[Any], **_: Any) -> list[str]:  # noqa: ANN401 - as the real one
+    def generate(self: Generator, views: Sequence[Any], prompts: Sequence[Any], **_: Any) -> list[str]:
         asked.extend(self._tokenizer.decode(list(prompt.parts[1])) for prompt in prompts)
         return ["[[10, 20, 30, 50]]" if "ship" in asked[-1] else "[[0, 0, 999, 5], [7, 7, 7, 9]]" for _ in views]
 
@@ -128,7 +128,7 @@ def test_boxes_come_back_exactly(
     assert len(boxes) == 2
     collection = json.loads((out / "findings.geojson").read_text())
     assert len(collection["features"]) == len(found)
-    from pyproj import Transformer  # noqa: PLC0415 - the oracle
+    from pyproj import Transformer
 
     to_map = Transformer.from_crs("OGC:CRS84", CRS, always_xy=True)
     corners = set()
@@ -186,7 +186,7 @@ def test_memory_that_runs_out_halves_the_batch_and_then_fails_one_region(
     real = Generator.score_options
     sizes: list[int] = []
 
-    def score_options(self: Generator, views: Sequence[Any], *rest: Any) -> Any:  # noqa: ANN401 - hands on
+    def score_options(self: Generator, views: Sequence[Any], *rest: Any) -> Any:
         sizes.append(len(views))
         if len(views) > 2 or any(view.region.columns.start == 56 for view in views):
             raise MemoryError

@@ -162,7 +162,7 @@ def test_info_as_json_holds_a_whitelist_and_no_path_of_a_slide(
 
 
 def test_info_speaks_of_studies_as_studies(limner: Limner) -> None:
-    from pydicom.examples import get_path  # noqa: PLC0415 - only here
+    from pydicom.examples import get_path
 
     said = limner("info", get_path("ct"))
     for words in ("modality  ", "CT", "1 of 128 × 128 px", "0.6615 mm (pixel_spacing)", "HU"):

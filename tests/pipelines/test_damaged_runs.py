@@ -30,8 +30,8 @@ def ended(
     tmp_path_factory: pytest.TempPathFactory, make_slide: Callable[..., Path], slide_card: Callable[[Path], Path]
 ) -> Path:
     """A folder with a slide, a card, and a run of the two, which hides names."""
-    from limner.pipelines.config import Settings  # noqa: PLC0415 - when it is needed
-    from limner.pipelines.run.execute import run  # noqa: PLC0415 - the same
+    from limner.pipelines.config import Settings
+    from limner.pipelines.run.execute import run
 
     folder = tmp_path_factory.mktemp("ended")
     asked = {"inputs": [str(make_slide(folder / "slide.tif", side=256))], "model": str(slide_card(folder))}

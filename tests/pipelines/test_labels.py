@@ -27,7 +27,7 @@ def scene(name: str = "scene", east: float = 440000.0) -> ImageInfo:
     return ImageInfo(f"{name}.tif", "raster", (1000, 800), (Channel("1"),), placement, id=name)
 
 
-def picture(name: str = "field", **facts: Any) -> ImageInfo:  # noqa: ANN401 - facts of an image
+def picture(name: str = "field", **facts: Any) -> ImageInfo:
     """A picture of 300 × 200 px without a place."""
     return ImageInfo(f"{name}.png", "raster", (300, 200), (Channel("1"),), Placement.pixels(), id=name, **facts)
 
@@ -38,13 +38,13 @@ def on_map(x0: float, y0: float, x1: float, y1: float, east: float = 440000.0) -
     return {"type": "Polygon", "coordinates": [[list(TO_LONLAT.transform(*corner)) for corner in corners]]}
 
 
-def feature(geometry: Any, **properties: Any) -> dict[str, Any]:  # noqa: ANN401 - GeoJSON
+def feature(geometry: Any, **properties: Any) -> dict[str, Any]:
     return {"type": "Feature", "properties": properties, "geometry": geometry}
 
 
 @pytest.fixture
 def save(tmp_path: Path) -> Save:
-    def write(features: Sequence[Any], name: str = "labels.geojson", **members: Any) -> str:  # noqa: ANN401 - GeoJSON
+    def write(features: Sequence[Any], name: str = "labels.geojson", **members: Any) -> str:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         content = json.dumps({"type": "FeatureCollection", "features": list(features), **members}).encode()

@@ -109,7 +109,7 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     log.touch()
     watching.watch(str(log))
 
-    def of(*parts: Any, **options: Any) -> Any:  # noqa: ANN401 - whatever a job takes
+    def of(*parts: Any, **options: Any) -> Any:
         job = watching.WatchedJob.of(*parts, **options)
         job.log = str(log)
         return job
@@ -125,9 +125,9 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Outlines of two classes on the map."""
-    import json  # noqa: PLC0415 - only here
+    import json
 
-    from pyproj import Transformer  # noqa: PLC0415 - the same
+    from pyproj import Transformer
 
     place = Transformer.from_crs("EPSG:32633", "OGC:CRS84", always_xy=True)
     features = []
@@ -155,7 +155,7 @@ def options(*pairs: str) -> list[str]:
 def model(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], list[str]]:
     """What a person says to annotate with one of `MODELS`, each a tiny one."""
 
-    def get(name: str) -> Any:  # noqa: ANN401 - a fixture
+    def get(name: str) -> Any:
         return request.getfixturevalue(name)
 
     def openclip() -> Path:
@@ -281,7 +281,7 @@ def test_another_process_hashes_no_checkpoint_again(
     read: list[str] = []
     digest = weights.hashlib.file_digest
 
-    def counted(file: Any, name: str) -> Any:  # noqa: ANN401 - hashlib's
+    def counted(file: Any, name: str) -> Any:
         read.append(Path(str(file.name)).name)
         return digest(file, name)
 
@@ -303,7 +303,7 @@ def test_files_are_hashed_once_however_many_annotators_are_made(
     read: list[str] = []
     digest = weights.hashlib.file_digest
 
-    def counted(file: Any, name: str) -> Any:  # noqa: ANN401 - hashlib's
+    def counted(file: Any, name: str) -> Any:
         read.append(Path(str(file.name)).name)
         return digest(file, name)
 

@@ -192,7 +192,7 @@ def test_one_picture_that_cannot_be_written_costs_no_other(
 
 
 def test_names_that_only_bytes_can_write_are_no_settings() -> None:
-    from limner.pipelines.config import Settings  # noqa: PLC0415 - only here
+    from limner.pipelines.config import Settings
 
     with pytest.raises(RequestError, match="it must be text"):
         Settings.resolve({"crs": "\udcff"})

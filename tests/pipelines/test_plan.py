@@ -114,7 +114,7 @@ def test_what_is_known_is_printed_before_anything_is_tried(
 ) -> None:
     seen: list[str] = []
 
-    def tried(*_: object, **__: object) -> Any:  # noqa: ANN401 - never comes back
+    def tried(*_: object, **__: object) -> Any:
         seen.append(capsys.readouterr().out)
         msg = "as far as this test goes"
         raise RuntimeError(msg)
@@ -218,7 +218,7 @@ def test_a_wrong_request_is_refused_before_anything_is_printed(
     assert "what to look for must be named" in said.err
 
 
-def inner(one: object, *names: str) -> Any:  # noqa: ANN401 - whatever lies there
+def inner(one: object, *names: str) -> Any:
     """What an object holds under a private name, and what that holds, and so on."""
     for name in names:
         one = getattr(one, name)

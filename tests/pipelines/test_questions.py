@@ -31,7 +31,7 @@ def photo(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def models(made_4khd: Path, made_vlms: Made, model_server: Any) -> dict[str, tuple[str, ...]]:  # noqa: ANN401 - of another file
+def models(made_4khd: Path, made_vlms: Made, model_server: Any) -> dict[str, tuple[str, ...]]:
     """How each vision-language model is named."""
     return {
         "4khd": ("--model", f"4khd:{made_4khd}"),
@@ -46,7 +46,7 @@ def refused(tmp_path: Path, photo: Path, limner: Limner, monkeypatch: pytest.Mon
     reads: list[object] = []
     real = RasterImage.read
 
-    def read(self: RasterImage, *words: Any) -> Any:  # noqa: ANN401 - hands on
+    def read(self: RasterImage, *words: Any) -> Any:
         reads.append(words)
         return real(self, *words)
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
 
 
-def begin(words: list[object], **further: Any) -> subprocess.Popen[str]:  # noqa: ANN401 - what it takes
+def begin(words: list[object], **further: Any) -> subprocess.Popen[str]:
     """Start the command line in a process group of its own."""
     command = [sys.executable, "-m", "limner.pipelines.cli.main", *map(str, words)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, **further)

@@ -69,11 +69,11 @@ class PluginReader:
             )
         ]
 
-    def open(self, info: ImageInfo, channels: Sequence[str] | None = None) -> Any:  # noqa: ANN401 - an image
+    def open(self, info: ImageInfo, channels: Sequence[str] | None = None) -> Any:
         """A pyramid, of which what is at the right cannot be read."""
         opened, read = PyramidReader().open(info, channels), PyramidReader().open(info, channels).read
 
-        def failing(box: Any, size: tuple[int, int], plane: int = 0) -> Any:  # noqa: ANN401 - as in `Image.read`
+        def failing(box: Any, size: tuple[int, int], plane: int = 0) -> Any:
             if box.x0 > 300 and size[0] < 300:  # a region, not the overview
                 raise ReadError(info.uri, "it must be readable", value=Path(info.uri).name, remedy="Copy it")
             return read(box, size, plane)

@@ -22,7 +22,7 @@ EVIL = "a\x1b[31m\x9b2J\x7f\u202egpj.\u2066[red]\n:smile:\r\x07.tif"
 SHOWN = "a\\x1b[31m\\x9b2J\\x7f\\u202egpj.\\u2066[red]\\n:smile:\\r\\x07.tif"
 
 
-def run(words: Sequence[str | Path], **further: Any) -> subprocess.CompletedProcess[bytes]:  # noqa: ANN401 - what it takes
+def run(words: Sequence[str | Path], **further: Any) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "limner.pipelines.cli.main", *(os.fsencode(word) for word in words)]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.run(command, **{**pipes, **further}, check=False)

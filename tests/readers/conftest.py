@@ -26,7 +26,7 @@ def write_raster(tmp_path: Path) -> WriteRaster:
     `names` are band descriptions, `colours` their interpretations, `mask` (H, W) an internal mask, `overviews` factors.
     """
 
-    def write(name: str, pixels: np.ndarray[Any, Any], **profile: Any) -> str:  # noqa: ANN401 - rasterio's profile
+    def write(name: str, pixels: np.ndarray[Any, Any], **profile: Any) -> str:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         extra = {key: profile.pop(key, None) for key in ("names", "colours", "mask", "overviews", "scales", "offsets")}

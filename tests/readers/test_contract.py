@@ -231,7 +231,7 @@ class Spoiled:
     name = "raster"
     Options = RasterReader.Options
 
-    def __init__(self, how: Callable[..., tuple[Array, Array]] | None = None, **facts: Any) -> None:  # noqa: ANN401
+    def __init__(self, how: Callable[..., tuple[Array, Array]] | None = None, **facts: Any) -> None:
         self.how, self.facts, self.scans = how, facts, 0
 
     def claim(self, uri: str, head: bytes) -> Claim:
@@ -254,33 +254,33 @@ class Spoiled:
         return image
 
 
-def moved(good: Any, box: Box, size: tuple[int, int]) -> tuple[Array, Array]:  # noqa: ANN401
+def moved(good: Any, box: Box, size: tuple[int, int]) -> tuple[Array, Array]:
     return good(Box(box.x0 + 1, box.y0, box.x1 + 1, box.y1), size)
 
 
-def nearest(good: Any, box: Box, size: tuple[int, int]) -> tuple[Array, Array]:  # noqa: ANN401
+def nearest(good: Any, box: Box, size: tuple[int, int]) -> tuple[Array, Array]:
     fine, valid = good(box, (max(size[0], round(box.width)), max(size[1], round(box.height))))
     rows = np.arange(size[1]) * fine.shape[0] // size[1]
     columns = np.arange(size[0]) * fine.shape[1] // size[0]
     return fine[rows][:, columns], valid[rows][:, columns]
 
 
-def window_bound(good: Any, box: Box, size: tuple[int, int]) -> tuple[Array, Array]:  # noqa: ANN401
+def window_bound(good: Any, box: Box, size: tuple[int, int]) -> tuple[Array, Array]:
     pixels, valid = good(box, size)
     return (pixels if float(box.width).is_integer() and box.width == size[0] else pixels + box.x0 % 2), valid
 
 
-def invented(good: Any, box: Box, size: tuple[int, int]) -> tuple[Array, Array]:  # noqa: ANN401
+def invented(good: Any, box: Box, size: tuple[int, int]) -> tuple[Array, Array]:
     pixels, valid = good(box, size)
     return pixels, np.ones_like(valid)
 
 
-def widened(good: Any, box: Box, size: tuple[int, int]) -> tuple[Array, Array]:  # noqa: ANN401
+def widened(good: Any, box: Box, size: tuple[int, int]) -> tuple[Array, Array]:
     pixels, valid = good(box, size)
     return pixels.astype(np.float64), valid
 
 
-def strict(good: Any, box: Box, size: tuple[int, int]) -> tuple[Array, Array]:  # noqa: ANN401
+def strict(good: Any, box: Box, size: tuple[int, int]) -> tuple[Array, Array]:
     """Valid only where all of the footprint is."""
     pixels, _ = good(box, size)
     _, valid = good(box, (max(size[0], round(box.width)), max(size[1], round(box.height))))

@@ -369,7 +369,7 @@ def test_parts_and_holes_are_densified() -> None:
 
 
 @pytest.mark.parametrize("away", [False, True])
-def test_an_edge_that_ends_at_the_limb_stays_true(away: bool) -> None:  # noqa: FBT001
+def test_an_edge_that_ends_at_the_limb_stays_true(away: bool) -> None:
     disc = north_up("+proj=geos +h=35785831 +lon_0=0 +sweep=y +ellps=GRS80 +units=m", 11_000.0, -5.5e6, 5.5e6)
     ends = [(60.0, 300.0), (400.0, 450.0)]
     line = shapely.LineString(ends[::-1] if away else ends)

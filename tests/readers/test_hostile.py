@@ -31,7 +31,7 @@ def refused(path: Path | str, what: str) -> None:
         scan_with(RasterReader(), str(path), {})
 
 
-def sparse(path: Path, width: int, height: int, count: int = 1, **profile: Any) -> Path:  # noqa: ANN401 - rasterio's
+def sparse(path: Path, width: int, height: int, count: int = 1, **profile: Any) -> Path:
     """A TIFF that says much and holds nothing."""
     settings = {"driver": "GTiff", "dtype": "uint8", "SPARSE_OK": True, "BIGTIFF": "YES"} | profile
     with warnings.catch_warnings():
@@ -72,7 +72,7 @@ def test_what_gdal_says_late(write_raster: WriteRaster, monkeypatch: pytest.Monk
 
     class Late(rio_io.DatasetReader):
         @property
-        def colorinterp(self) -> Any:  # noqa: ANN401 - rasterio has no types
+        def colorinterp(self) -> Any:
             raise CPLE_BaseError(3, 1, "Key 0 of unknown type.")
 
     path = write_raster("a.tif", np.ones((8, 8, 1), np.uint8))
@@ -82,7 +82,7 @@ def test_what_gdal_says_late(write_raster: WriteRaster, monkeypatch: pytest.Monk
 
 def test_all_that_rasterio_raises_is_one_error() -> None:
     """Its classes that are no OSErrors among them, and those that it does not show."""
-    from rasterio import _err, errors  # noqa: PLC0415  # pyright: ignore[reportAttributeAccessIssue] - compiled
+    from rasterio import _err, errors  # pyright: ignore[reportAttributeAccessIssue] - compiled
 
     classes = [
         kind
@@ -113,10 +113,10 @@ def test_many_bands_are_looked_at_once(tmp_path: Path) -> None:
     known = ("descriptions", "dtypes", "scales", "offsets", "nodatavals", "colorinterp", "mask_flag_enums")
 
     class Asked:
-        def __init__(self, raster: Any) -> None:  # noqa: ANN401 - rasterio has no types
+        def __init__(self, raster: Any) -> None:
             self._raster = raster
 
-        def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the same
+        def __getattr__(self, name: str) -> Any:
             asked.append(name)
             return getattr(self._raster, name)
 

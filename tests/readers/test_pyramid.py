@@ -38,7 +38,7 @@ def plain(
     *,
     levels: int = 3,
     subifds: bool = False,
-    **how: Any,  # noqa: ANN401 - what tifffile takes
+    **how: Any,
 ) -> Path:
     """A pyramidal TIFF of RGB in tiles of 64, its levels as pages or as SubIFDs."""
     with tifffile.TiffWriter(path) as file:

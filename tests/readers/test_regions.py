@@ -89,7 +89,7 @@ def plans(draw: st.DrawFn) -> tuple[Grid, dict[str, int], list[Region]]:
     try:
         return grid, how, cut(grid, **how)
     except RequestError:  # an overlap too wide for the budget has its own test
-        assume(False)  # noqa: FBT003 - Hypothesis takes it so
+        assume(False)
         raise
 
 

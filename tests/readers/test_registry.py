@@ -39,7 +39,7 @@ class Other:
         del options
         return RasterReader().scan(uri, RasterReader.Options())
 
-    def open(self, info: ImageInfo, channels: Sequence[str] | None = None) -> Any:  # noqa: ANN401 - an image
+    def open(self, info: ImageInfo, channels: Sequence[str] | None = None) -> Any:
         """What the raster reader opens."""
         return RasterReader().open(info, channels)
 

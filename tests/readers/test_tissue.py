@@ -136,7 +136,7 @@ def test_unknown_spacing_is_said() -> None:
 
 
 @pytest.mark.parametrize(("across", "microns"), [(True, (1.0, 2.0)), (False, (2.0, 1.0))])
-def test_stain_is_averaged_over_12_micrometres_on_either_side(across: bool, microns: tuple[float, float]) -> None:  # noqa: FBT001
+def test_stain_is_averaged_over_12_micrometres_on_either_side(across: bool, microns: tuple[float, float]) -> None:
     for gap, one in ((24, True), (25, False)):  # µm of glass between strands of stain: its middle sees both, or none
         strand = np.arange(10 * (gap + 10) + 10) % (gap + 10) < 10
         stained = np.broadcast_to(strand if across else strand[:, None], (len(strand), len(strand)))
@@ -148,7 +148,7 @@ def test_stain_is_averaged_over_12_micrometres_on_either_side(across: bool, micr
 @pytest.mark.parametrize(
     ("width", "height", "kept"), [(3, 3, True), (4, 2, False), (2, 4, False)], ids=["25 px", "24 px", "upright"]
 )
-def test_without_a_spacing_dust_is_less_than_25_pixels_once_averaged(width: int, height: int, kept: bool) -> None:  # noqa: FBT001
+def test_without_a_spacing_dust_is_less_than_25_pixels_once_averaged(width: int, height: int, kept: bool) -> None:
     spot = np.zeros((60, 60), dtype=bool)
     spot[20 : 20 + height, 20 : 20 + width] = True
     found = find_tissue(picture := drawn(spot.shape, spot, DENSE), everywhere(picture), microns=None)
@@ -159,7 +159,7 @@ def test_without_a_spacing_dust_is_less_than_25_pixels_once_averaged(width: int,
 def test_without_a_spacing_lumens_are_less_than_400_pixels_once_averaged(
     width: int,
     height: int,
-    filled: bool,  # noqa: FBT001
+    filled: bool,
 ) -> None:
     stained = np.ones((80, 80), dtype=bool)
     stained[20 : 20 + height, 20 : 20 + width] = False

@@ -44,7 +44,7 @@ def image() -> MakeImage:
         *,
         size: tuple[int, int] = (1000, 800),
         m2: float | None = None,
-        **more: Any,  # noqa: ANN401 - any fact of a record
+        **more: Any,
     ) -> ImageRecord:
         pixels = np.full((80, 100, 3), 120, dtype=np.uint8)
         seen = np.ones((80, 100), dtype=np.bool_)

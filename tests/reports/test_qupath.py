@@ -88,7 +88,7 @@ class QuPathParser:
         return {key: value for key, value in given.items() if not key.startswith("_")}
 
 
-def info(placement: Placement = MICRONS, **more: Any) -> ImageInfo:  # noqa: ANN401 - any fact
+def info(placement: Placement = MICRONS, **more: Any) -> ImageInfo:
     channels = tuple(Channel(name, name) for name in ("red", "green", "blue"))
     facts: dict[str, Any] = {"id": "slide-01234567", "fingerprint": "0123456789abcdef"}
     return ImageInfo("a.svs", "slide", (5000, 4000), channels, placement, **(facts | more))

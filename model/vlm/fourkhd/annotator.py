@@ -104,7 +104,7 @@ class FourKhdBackend:
 
         Raises `ModelError`, `RequestError`.
         """
-        from .runtime import RuntimeOptions  # noqa: PLC0415 - loads torch
+        from .runtime import RuntimeOptions
 
         RuntimeOptions(**self._running).check()  # pyright: ignore[reportArgumentType] - what is wrong with them is found here
         files, sizes, tokenizer = self._found()
@@ -124,7 +124,7 @@ class FourKhdBackend:
         room = max(longest, default=question.max_tokens)
         check_room(f"question to {self._source}", read + room, sizes.language.positions)
         if question.schema:
-            from ..grammar import Constraint  # noqa: PLC0415 - only where it is needed
+            from ..grammar import Constraint
 
             Constraint(vocabulary(tokenizer), question.schema).mask()
 
@@ -212,7 +212,7 @@ class FourKhdBackend:
 
     def _running_as(self) -> "RuntimeOptions":
         """How it runs. Raises `RequestError` where this machine cannot."""
-        from .runtime import RuntimeOptions  # noqa: PLC0415 - loads torch
+        from .runtime import RuntimeOptions
 
         running = RuntimeOptions(**self._running)  # pyright: ignore[reportArgumentType] - checked when it was made
         _ = running.numbers(), running.first()
@@ -220,7 +220,7 @@ class FourKhdBackend:
 
     def _awake(self) -> "Generator":
         if self._speaker is None:
-            from .generator import Generator  # noqa: PLC0415 - loads torch
+            from .generator import Generator
 
             files, _, tokenizer = self._found()
             self._speaker = Generator(

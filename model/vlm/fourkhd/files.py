@@ -111,7 +111,7 @@ def compare(shapes: Shapes, sizes: Sizes, source: str) -> list[str]:
             raise ModelError(
                 f"checkpoint {source}",
                 "it must hold all tensors of a 4KHD model and no others: what is missing would be random",
-                value=f"{len(names)} {what}: {', '.join(names[:3])}{' …' if len(names) > 3 else ''}",  # noqa: PLR2004 - a line
+                value=f"{len(names)} {what}: {', '.join(names[:3])}{' …' if len(names) > 3 else ''}",
                 remedy="Check that all of the checkpoint's files are here and belong together",
             )
     if differing:

@@ -127,7 +127,7 @@ def place_of(name: str, places: Mapping[str, str]) -> str:
 def _quantized(weight: torch.Tensor, device: str, how: Quantization) -> nn.Module:
     """A linear map without bias in 4 (NF4) or 8 bits (LLM.int8), arXiv 2305.14314 and 2208.07339."""
     try:
-        import bitsandbytes  # noqa: PLC0415 - an extra
+        import bitsandbytes
     except ImportError as error:
         raise missing("quantize", "option 'quantize'", ["bitsandbytes"], otherwise="or leave the option out") from error
     layers: Any = bitsandbytes.nn

@@ -31,11 +31,11 @@ class FourKhdConfig(PreTrainedConfig):
     model_type = "internlmxcomposer2"
     keys_to_ignore_at_inference = ("past_key_values",)
 
-    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - whatever transformers hands on
+    def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
 
     @classmethod
-    def of(cls, sizes: Sizes, **settings: Any) -> "FourKhdConfig":  # noqa: ANN401 - the same
+    def of(cls, sizes: Sizes, **settings: Any) -> "FourKhdConfig":
         """The configuration of a model of those sizes."""
         ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
         return cls(**{**ids, "tie_word_embeddings": False, **settings, **sizes.to_json()})
@@ -179,9 +179,9 @@ class FourKhd(PreTrainedModel, GenerationMixin):
         position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         im_mask: torch.Tensor | None = None,
-        use_cache: bool | None = None,  # noqa: FBT001 - transformers passes it by name
+        use_cache: bool | None = None,
         logits_to_keep: int = 0,
-        **_: Any,  # noqa: ANN401 - what other models take
+        **_: Any,
     ) -> CausalLMOutputWithPast:
         """Read token ids (B, L), or what `mix` made of them, and say what comes next.
 
@@ -202,7 +202,7 @@ class FourKhd(PreTrainedModel, GenerationMixin):
         if im_mask is not None and bool(im_mask.any()):
             image = im_mask[..., None].to(device, inputs_embeds.dtype)
         rotation = self.model.rotation(position_ids.to(device))
-        kernel: Kernel = "sdpa" if mask is not None and mask.ndim == 4 and self.kernel != "eager" else self.kernel  # noqa: PLR2004 - a mask for each query
+        kernel: Kernel = "sdpa" if mask is not None and mask.ndim == 4 and self.kernel != "eager" else self.kernel
         context = Context(rotation, mask, image, past_key_values, kernel, causal)
         hidden = self.model(inputs_embeds, context)
         logits = self.output(hidden[:, -logits_to_keep:] if logits_to_keep else hidden).float()
@@ -212,7 +212,7 @@ class FourKhd(PreTrainedModel, GenerationMixin):
         self, attention_mask: torch.Tensor | None, before: int, length: int, device: torch.device
     ) -> torch.Tensor:
         """Places of the tokens in their sequences, padding not counted."""
-        if attention_mask is None or attention_mask.ndim != 2:  # noqa: PLR2004 - a mask of keys
+        if attention_mask is None or attention_mask.ndim != 2:
             return torch.arange(before, before + length, device=device)[None]
         places = attention_mask.long().cumsum(dim=-1) - 1
         return places[:, -length:].clamp(min=0)
@@ -225,7 +225,7 @@ class FourKhd(PreTrainedModel, GenerationMixin):
         A token of padding sees itself, so that no row is empty. Nothing is masked where nothing is padded and either
         there is one token only or nothing was before it.
         """
-        if attention_mask is not None and attention_mask.ndim == 4:  # noqa: PLR2004 - a mask for each query
+        if attention_mask is not None and attention_mask.ndim == 4:
             return attention_mask.to(device), False
         padded = attention_mask is not None and not bool(attention_mask.all())
         if self.kernel == "flash_attention_2":
@@ -243,9 +243,9 @@ class FourKhd(PreTrainedModel, GenerationMixin):
     def prepare_inputs_for_generation(
         self,
         input_ids: torch.Tensor,
-        *args: Any,  # noqa: ANN401 - transformers' own
+        *args: Any,
         inputs_embeds: torch.Tensor | None = None,
-        **kwargs: Any,  # noqa: ANN401 - the same
+        **kwargs: Any,
     ) -> dict[str, Any]:
         """What transformers prepares, without the mask of visual tokens once they have been read: words follow."""
         prepare = cast("Any", GenerationMixin).prepare_inputs_for_generation

@@ -97,7 +97,7 @@ def _cannot_flash(device: torch.device, dtype: torch.dtype) -> str:
         return f"it needs 16-bit numbers, and the model has {str(dtype).removeprefix('torch.')}"
     if torch.version.hip is None and torch.cuda.get_device_capability(device) < _AMPERE:
         return f"it needs compute capability 8.0, and {torch.cuda.get_device_name(device)} has less"
-    from transformers.utils.import_utils import is_flash_attn_2_available  # noqa: PLC0415 - slow to import
+    from transformers.utils.import_utils import is_flash_attn_2_available
 
     if not is_flash_attn_2_available():
         return "the package flash-attn is not installed, or not for this version of CUDA"

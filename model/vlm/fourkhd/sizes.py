@@ -279,9 +279,9 @@ def refuse_sibling(shapes: Shapes, source: str) -> None:
     ends = _GLOBAL in shapes and _ROW in shapes
     into = shapes.get("vision_proj.0.weight", (0, 0))[-1]
     sibling = ""
-    if not ends and rank and (positions == 1226 or into == 1024):  # noqa: PLR2004 - 35 × 35 + 1 patches of 490 px
+    if not ends and rank and (positions == 1226 or into == 1024):
         sibling = "InternLM-XComposer2-VL: no row ends, and a projector without merging"
-    elif rank == 256 and positions == 1601:  # noqa: PLR2004 - 40 × 40 + 1 patches of 560 px
+    elif rank == 256 and positions == 1601:
         sibling = "InternLM-XComposer-2.5: tiles of 560 pixels"
     elif not ends or not rank:
         sibling = "another model: it has no row ends, or no Partial LoRA"

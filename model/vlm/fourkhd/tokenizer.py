@@ -60,7 +60,7 @@ class Tokenizer:
     """
 
     def __init__(self, path: Path, source: str) -> None:
-        from sentencepiece import SentencePieceProcessor  # noqa: PLC0415 - a compiled library, when it is needed
+        from sentencepiece import SentencePieceProcessor
 
         if not path.is_file():
             raise ModelError(
@@ -125,7 +125,7 @@ class Tokenizer:
 
 def vocabulary(tokenizer: Tokenizer) -> "Vocabulary":
     """What the tokenizer's tokens write; those that write nothing never stand in an answer."""
-    from ..grammar import Vocabulary  # noqa: PLC0415 - a compiled library, when it is needed
+    from ..grammar import Vocabulary
 
     tokens = tokenizer.pieces()
     silent = [place for place, token in enumerate(tokens) if not token]

@@ -169,7 +169,7 @@ def _stated(files: Files) -> tuple[VisionSizes, str]:
             if side < 1 or stated.num_hidden_layers < 1:
                 raise ValueError(side)
     activation = _ACTIVATIONS.get(str(stated.hidden_act))
-    if activation is None or stated.num_channels != 3:  # noqa: PLR2004 - red, green, blue
+    if activation is None or stated.num_channels != 3:
         raise ModelError(
             f"checkpoint {files.source}",
             f"it must see three colours, and its activation must be {', '.join(_ACTIVATIONS)}",

@@ -24,7 +24,7 @@ def make_vocabulary(texts: Sequence[str], size: int, path: Path) -> None:
     The turn marks and the line break are pieces that nothing joins, so that an answer begins with the same tokens
     wherever it stands. Raises `RequestError` where the texts do not suffice for the size.
     """
-    from sentencepiece import SentencePieceTrainer  # noqa: PLC0415 - a compiled library, when it is needed
+    from sentencepiece import SentencePieceTrainer
 
     if size < LEAST:
         raise RequestError("vocab", f"it has at least {LEAST} pieces", value=str(size), remedy="Raise it")

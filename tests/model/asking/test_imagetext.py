@@ -44,7 +44,7 @@ def noise(seed: int = 0) -> npt.NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, size=(112, 112, 3), dtype=np.uint8)
 
 
-def kind_of(folder: Path) -> Any:  # noqa: ANN401 - there is a class for each family
+def kind_of(folder: Path) -> Any:
     """The class of a checkpoint's network."""
     return type(AutoModelForImageTextToText.from_pretrained(folder))
 

@@ -35,7 +35,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=["endless", "growing", "of a processor", "one of several", "in settings"],
 )
-def test_a_template_without_an_end_is_refused(quick: None, tmp_path: Path, name: str, content: Any) -> None:  # noqa: ANN401
+def test_a_template_without_an_end_is_refused(quick: None, tmp_path: Path, name: str, content: Any) -> None:
     del quick
     (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
     begun = time.monotonic()

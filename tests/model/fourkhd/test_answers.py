@@ -117,7 +117,7 @@ def test_what_flash_attention_needs(
     monkeypatch: pytest.MonkeyPatch,
     dtype: torch.dtype,
     capability: tuple[int, int],
-    installed: bool,  # noqa: FBT001 - a case
+    installed: bool,
     words: str,
 ) -> None:
     said: set[str] = set()

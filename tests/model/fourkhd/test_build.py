@@ -62,7 +62,7 @@ def siglip() -> torch.nn.Module:
     return shake(SiglipModel(SiglipConfig(text_config=text, vision_config=SEEN)))
 
 
-def save(model: Any, folder: Path, *, colours: bool = True) -> Path:  # noqa: ANN401 - one of transformers' many
+def save(model: Any, folder: Path, *, colours: bool = True) -> Path:
     """A checkpoint's folder as transformers writes it."""
     model.save_pretrained(folder)
     if colours:

@@ -175,7 +175,7 @@ def test_scaled_positions_are_refused_unless_they_change_nothing(folder: Path, t
 
 
 @pytest.mark.parametrize("pickled", [False, True])
-def test_a_truncated_part_is_named(folder: Path, tiny_weights: Weights, pickled: bool) -> None:  # noqa: FBT001 - a case
+def test_a_truncated_part_is_named(folder: Path, tiny_weights: Weights, pickled: bool) -> None:
     in_parts(tiny_weights, folder, pickled=pickled)
     [part] = folder.glob("*-00002-of-*")
     part.write_bytes(part.read_bytes()[:-2000])
@@ -224,7 +224,7 @@ def test_converting_keeps_every_bit_and_needs_no_further_words(
     tmp_path: Path,
     tiny: FourKhd,
     tiny_weights: Weights,
-    pickled: bool,  # noqa: FBT001 - a case
+    pickled: bool,
 ) -> None:
     in_parts(
         {**tiny_weights, "vit.vision_tower.vision_model.post_layernorm.bias": torch.ones(32)}, folder, pickled=pickled
@@ -273,7 +273,7 @@ print(most() - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from Linux")
 @pytest.mark.parametrize("pickled", [False, True])
-def test_loading_holds_little_more_than_the_model_and_one_file(tmp_path: Path, pickled: bool) -> None:  # noqa: FBT001 - a case
+def test_loading_holds_little_more_than_the_model_and_one_file(tmp_path: Path, pickled: bool) -> None:
     sizes = Sizes(
         VisionSizes(hidden=64, layers=1, heads=1, mlp=64, image=56),
         LanguageSizes(vocab=1000, hidden=512, layers=12, heads=8, kv_heads=8, mlp=2048),

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 SETTINGS = Alignment(peak=3e-3, warmup=0.1, steps=6, batch=2, seed=7)
 
 
-def aligner(base: Path, data: Path, **changes: Any) -> Aligner:  # noqa: ANN401 - settings
+def aligner(base: Path, data: Path, **changes: Any) -> Aligner:
     files = Files.find(str(base))
     network = fill(files, RuntimeOptions(device="cpu", dtype=changes.pop("dtype", "float32")))
     return Aligner(network, Tokenizer(files.tokenizer, "x"), read_samples(data), replace(SETTINGS, **changes))
@@ -96,7 +96,7 @@ def test_layers_of_the_encoder_learn_the_slower_the_deeper_they_lie() -> None:
     assert scales == pytest.approx([0.9**3, 0.9**2, 0.9, 1.0, 1.0, 0.2, 0.2, 0.2])
     assert [found[name].decayed for name, _ in names] == [False, True, False, True, True, False, False, True]
     bridge = param_groups(names, encoder=False, language=False, layers=2, layer_decay=0.9, language_scale=1.0)
-    assert bridge == {"vision_proj.0.weight": ParamGroup(1.0, True), names[4][0]: ParamGroup(1.0, True)}  # noqa: FBT003 - decayed
+    assert bridge == {"vision_proj.0.weight": ParamGroup(1.0, True), names[4][0]: ParamGroup(1.0, True)}
 
 
 def test_the_rate_rises_in_a_line_and_falls_by_a_cosine() -> None:
@@ -205,7 +205,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_what_was_good(
 ) -> None:
     whole = Aligner._loss  # noqa: SLF001 - spoilt on purpose
 
-    def spoilt(self: Aligner, lessons: Any) -> torch.Tensor:  # noqa: ANN401 - whatever comes
+    def spoilt(self: Aligner, lessons: Any) -> torch.Tensor:
         return whole(self, lessons) * (math.nan if self.step == 4 else 1.0)
 
     monkeypatch.setattr(Aligner, "_loss", spoilt)
@@ -234,7 +234,7 @@ def test_long_conversations_are_cut_and_hopeless_ones_refused(base: Path, lines:
         losses(aligner(base, lines(said), steps=1, limit=20))
 
 
-def test_it_learns_and_is_asked_as_it_was_taught(tmp_path: Path, base: Path, colours: Path, view: Any) -> None:  # noqa: ANN401
+def test_it_learns_and_is_asked_as_it_was_taught(tmp_path: Path, base: Path, colours: Path, view: Any) -> None:
     settings = replace(SETTINGS, steps=150, batch=12, peak=8e-3, encoder=True, language=True, layer_decay=1.0)
     model = align(str(base), colours, tmp_path, settings, device="cpu", threads=1)
     rows = (tmp_path / "losses.csv").read_text(encoding="utf-8").splitlines()[1:]

@@ -84,7 +84,7 @@ def test_tiles_lie_where_answers_come_to_lie() -> None:
 
 
 def _grid(region):  # noqa: ANN001, ANN202 - of one test
-    from limner.model.tiling import TileGrid  # noqa: PLC0415
+    from limner.model.tiling import TileGrid
 
     return TileGrid.exact(*region.tiles, tile=16)
 

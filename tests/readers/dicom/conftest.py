@@ -30,6 +30,6 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def pydicom_files() -> Path:
     """The test files that come inside pydicom's wheel."""
-    import pydicom.data  # noqa: PLC0415 - only these tests need it
+    import pydicom.data
 
     return Path(pydicom.data.__file__).parent / "test_files"

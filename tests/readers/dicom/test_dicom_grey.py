@@ -80,7 +80,7 @@ def test_values_are_hounsfield_units_and_padding_is_invalid(tmp_path: Path, maki
     assert np.array_equal(values[3:, :, 0], pixels[3:] * 0.5 - 1024)
 
 
-def lut(making: ModuleType, *, first: int, bits: int, entries: np.ndarray, vr: str = "US") -> Any:  # noqa: ANN401 - pydicom's
+def lut(making: ModuleType, *, first: int, bits: int, entries: np.ndarray, vr: str = "US") -> Any:
     """A lookup table's sequence."""
     sequence = making.item(
         LUTDescriptor=[len(entries) & 0xFFFF, first if vr == "SS" else first & 0xFFFF, bits],

@@ -24,7 +24,7 @@ def test_spacing_is_rows_then_columns_and_centres_become_corners(tmp_path: Path,
 
 def test_places_equal_simpleitk(pydicom_files: Path) -> None:
     itk = pytest.importorskip("SimpleITK")
-    itk.ProcessObject.SetGlobalWarningDisplay(False)  # noqa: FBT003 - SimpleITK takes it by position only
+    itk.ProcessObject.SetGlobalWarningDisplay(False)
     compared = 0
     for path in sorted(pydicom_files.rglob("*")):
         if not path.is_file() or "DICOMDIR" in path.name:
@@ -46,7 +46,7 @@ def test_places_equal_simpleitk(pydicom_files: Path) -> None:
 
 def test_a_skewed_orientation_is_made_orthogonal_and_told(tmp_path: Path, making: ModuleType) -> None:
     itk = pytest.importorskip("SimpleITK")
-    itk.ProcessObject.SetGlobalWarningDisplay(False)  # noqa: FBT003 - SimpleITK takes it by position only
+    itk.ProcessObject.SetGlobalWarningDisplay(False)
     data = making.slices(1)[0]
     data.ImageOrientationPatient = [0.9999, 0.0002, 0.01, 0.0006, 0.988, -0.1515]
     data.Rows = data.Columns = 48
