@@ -260,7 +260,7 @@ def made_4khd(tmp_path_factory: pytest.TempPathFactory, small_tokenizer: Path) -
     """A 4KHD checkpoint's folder: tiles of 56 px, 2 layers, random weights, as anybody's is saved."""
     import shutil
 
-    from limner.model.vlm.fourkhd.sizes import LINEARS, LanguageSizes, Plora, Sizes, VisionSizes
+    from limner.model.vlm.fourkhd.model_config import LINEARS, LanguageSizes, Plora, Sizes, VisionSizes
     from safetensors.numpy import save_file
 
     sizes = Sizes(
@@ -287,7 +287,7 @@ def made_vlms(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
     Families: llava, qwen2_vl, qwen2_5_vl, qwen3_vl, internvl, gemma3.
     """
-    making = module("model/asking/making")
+    making = module("model/vlm/make_checkpoints")
     root = tmp_path_factory.mktemp("vlms")
 
     def find(family: str) -> Path:

@@ -17,7 +17,7 @@ from ..checkpoints.transformers_files import Checkpoint, fetch_weights, find_che
 from ..options import NetworkOptions, Redactor
 from ..top_label import top_label
 from ..views import kept_share, kept_tiles
-from ..vlm.special_tokens import refuse_marks
+from ..vlm.question import refuse_special_tokens
 from .fusion import Fusion, FusionText, unit
 from .openclip_files import find_openclip
 from .openclip_state_dict import find_bare
@@ -80,7 +80,9 @@ class ZeroShot:
     def __init__(self, options: ZeroShotOptions) -> None:
         self._options = options
         self._source, self._labels = options.checkpoint, options.labels
-        refuse_marks({"labels": ",".join(self._labels), "templates": ";".join(options.templates)}, of="zero-shot")
+        refuse_special_tokens(
+            {"labels": ",".join(self._labels), "templates": ";".join(options.templates)}, of="zero-shot"
+        )
         self._fusion = Fusion.parse(options.fusion)
         self._found: Checkpoint | None = None
         self._network: ClipNetwork | None = None

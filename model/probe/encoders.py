@@ -234,9 +234,8 @@ def _image_text(checkpoint: Checkpoint, *, fetch: bool, threads: int) -> Network
 
 
 def _fourkhd(source: str, *, fetch: bool, threads: int) -> NetworkEncoder:
-    from ..vlm.fourkhd.cost import weight_bytes
-    from ..vlm.fourkhd.files import Files as FourKhdFiles
-    from ..vlm.fourkhd.sizes import VISION
+    from ..vlm.fourkhd.checkpoint import FourKhdFiles
+    from ..vlm.fourkhd.model_config import VISION
 
     files = FourKhdFiles.find(source, fetch=fetch)
 
@@ -246,7 +245,7 @@ def _fourkhd(source: str, *, fetch: bool, threads: int) -> NetworkEncoder:
         return FourKhdVisionEncoder(files, threads=threads)
 
     sizes = files.sizes()
-    held = weight_bytes(sizes, VISION, 4)
+    held = sizes.weight_bytes(VISION, 4)
     return NetworkEncoder("4khd", source, sizes.vision.image, files.held.digests, load, lambda: held)
 
 

@@ -17,9 +17,9 @@ from transformers import AutoModel
 from ...readers.errors import ModelError
 from ..checkpoints.loading import load_model, running
 from ..checkpoints.transformers_files import Files, scaling
-from ..vlm.fourkhd.files import Files as FourKhdFiles
-from ..vlm.fourkhd.load import RuntimeOptions, fill
-from ..vlm.fourkhd.sizes import VISION
+from ..vlm.fourkhd.checkpoint import FourKhdFiles
+from ..vlm.fourkhd.model_config import VISION
+from ..vlm.fourkhd.runtime import RuntimeOptions, load_network
 
 Vector = npt.NDArray[np.float32]
 POOLERS = ("pooler.", "head.", "classifier.")  # what stands behind the features, and is not used
@@ -32,14 +32,14 @@ class FourKhdVisionEncoder:
         if threads:
             torch.set_num_threads(threads)
         self._source = files.source
-        self._network = fill(files, RuntimeOptions(dtype="float32", device="cpu"), only=VISION)
+        self._network = load_network(files, RuntimeOptions(dtype="float32", device="cpu"), prefix=VISION)
 
     def __call__(self, picture: npt.NDArray[Any]) -> Vector:
         """A picture (tile, tile, 3) of values 0 to 255 → the mean over its patches (hidden,)."""
         sizes = self._network.sizes.vision
         with running(self._source), torch.inference_mode():
             values = torch.from_numpy(picture.astype(np.float32)).permute(2, 0, 1)[None] / 255
-            seen = self._network.features(_normal(values, sizes.mean, sizes.std))[0, int(sizes.class_token) :]
+            seen = self._network.vision_features(_normal(values, sizes.mean, sizes.std))[0, int(sizes.class_token) :]
             return seen.mean(dim=0).numpy()
 
 

@@ -17,11 +17,10 @@ import numpy as np
 import torch
 
 from ...readers.errors import ModelError, RequestError
-from ..vlm.fourkhd.cost import visual_tokens
-from ..vlm.fourkhd.generator import normalised
+from ..vlm.fourkhd.generator import normalize
 from ..vlm.fourkhd.language import PloraLinear
 from ..vlm.fourkhd.network import FourKhd
-from ..vlm.fourkhd.tokenizer import IMAGE, Layout, Tokenizer
+from ..vlm.fourkhd.tokenizer import IMAGE, PromptLayout, Tokenizer
 from .augmentation import varied
 from .dataset import Sample, load_picture, show
 from .param_groups import param_groups, rate
@@ -43,7 +42,7 @@ class Alignment:
 
     encoder: bool = False
     language: bool = False
-    layout: Layout = "training"
+    layout: PromptLayout = "training"
     peak: float = 2e-4
     warmup: float = 0.01
     epochs: int = 2
@@ -128,7 +127,7 @@ class Aligner:
         for module in network.modules():
             if isinstance(module, PloraLinear):
                 module.dropout = settings.dropout
-        network.model.recompute = network.tower.recompute = settings.recompute
+        network.model.recompute = network.vision_model.recompute = settings.recompute
 
     @property
     def trained(self) -> Mapping[str, torch.Tensor]:
@@ -225,11 +224,11 @@ class Aligner:
         if IMAGE in sample.question:
             raise sample.error(f"its question must not hold {IMAGE}: the picture's place is the layout's")
         before, after = conversation(self._tokenizer, sample.question, sample.answer, self._settings.layout)
-        visual = visual_tokens(sizes.vision, *grid)
+        visual = sizes.vision.image_tokens(*grid)
         most = self._settings.limit or sizes.language.positions
         after = after[: max(0, most - visual - len(before))]
         ids = [*before, *([IGNORED] * visual), *after]
-        learnt = targets(ids, end=self._tokenizer.end, eos=self._tokenizer.eos, opening=self._opening)
+        learnt = targets(ids, end=self._tokenizer.turn_end, eos=self._tokenizer.eos, opening=self._opening)
         wanted = tuple(learnt[len(before) + visual :])
         if all(target == IGNORED for target in wanted):
             raise sample.error(
@@ -237,17 +236,24 @@ class Aligner:
                 value=f"{len(before) + visual} before the question",
                 remedy="Lower its hd_num, or shorten the question",
             )
-        return _Lesson(normalised(tiles, sizes.vision), grid, before, after, wanted)
+        return _Lesson(normalize(tiles, sizes.vision), grid, before, after, wanted)
 
     def _loss(self, lessons: Sequence[_Lesson]) -> torch.Tensor:
         """The sum of the losses of all targets of those lessons, read together."""
         network = self._network
         device = network.model.tok_embeddings.weight.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self._settings.bf16):
-            seen = network.see(torch.cat([lesson.tiles for lesson in lessons]), [lesson.grid for lesson in lessons])
+            seen = network.image_tokens(
+                torch.cat([lesson.tiles for lesson in lessons]), [lesson.grid for lesson in lessons]
+            )
             parts = [[lesson.before, one, lesson.after] for lesson, one in zip(lessons, seen, strict=True)]
-            mixed = network.mix([[part for part in sequence if len(part)] for sequence in parts])
-            made = network(inputs_embeds=mixed.hidden, attention_mask=mixed.real, im_mask=mixed.image, logits_to_keep=1)
+            embedded = network.embed([[part for part in sequence if len(part)] for sequence in parts])
+            made = network(
+                inputs_embeds=embedded.hidden,
+                attention_mask=embedded.attention_mask,
+                im_mask=embedded.image_mask,
+                logits_to_keep=1,
+            )
             hidden = cast("tuple[torch.Tensor, ...]", made.hidden_states)[0]
             length = hidden.shape[1]
             wanted = torch.full(hidden.shape[:2], IGNORED)

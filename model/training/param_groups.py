@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from ..vlm.fourkhd.sizes import VISION
+from ..vlm.fourkhd.model_config import VISION
 
 BRIDGE: Final = re.compile(r"plora_(?:glb|sub)_GN|vision_proj\..*|.*\.Plora_[AB]\.weight")
 """What alignment always trains: separators, projector, Partial LoRA."""

@@ -6,7 +6,7 @@ Source of the rule: the released fine-tuning of InternLM-XComposer2-4KHD (arXiv 
 from collections.abc import Sequence
 
 from ...readers.errors import RequestError
-from ..vlm.fourkhd.tokenizer import END, IMAGE, TURN, Layout, Tokenizer, ask
+from ..vlm.fourkhd.tokenizer import IMAGE, TURN_END, TURN_START, PromptLayout, Tokenizer, build_prompt
 
 IGNORED = -100
 """The target of a token that is not learnt; also stands for visual tokens among ids."""
@@ -14,7 +14,7 @@ IGNORED = -100
 
 def opening(tokenizer: Tokenizer) -> int:
     """How many tokens lie between the end of a person's turn and the answer: the line break and the turn's opening."""
-    return len(tokenizer.encode(f"{END}\n{TURN}assistant\n")) - 1
+    return len(tokenizer.encode(f"{TURN_END}\n{TURN_START}assistant\n")) - 1
 
 
 def targets(ids: Sequence[int], *, end: int, eos: int, opening: int) -> list[int]:
@@ -42,15 +42,15 @@ def targets(ids: Sequence[int], *, end: int, eos: int, opening: int) -> list[int
 
 
 def conversation(
-    tokenizer: Tokenizer, question: str, answer: str, layout: Layout
+    tokenizer: Tokenizer, question: str, answer: str, layout: PromptLayout
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Ids before and after the picture: the question as `tokens.ask` has it, without a system, the answer, the end.
 
     Raises `RequestError` for texts with the vocabulary's turn marks.
     """
-    prompt = ask(tokenizer, question, layout=layout, system="", earlier=())
-    if END in answer or TURN in answer:
-        ask(tokenizer, answer, layout=layout, system="")  # raises
+    prompt = build_prompt(tokenizer, question, layout=layout, system="", earlier=())
+    if TURN_END in answer or TURN_START in answer:
+        build_prompt(tokenizer, answer, layout=layout, system="")  # raises
     if prompt.pictures != 1 or IMAGE in answer:
         raise RequestError(
             "question of a sample",
@@ -59,4 +59,4 @@ def conversation(
             remedy=f"Write {IMAGE} at most once, in the question",
         )
     before, after = prompt.parts
-    return before, (*after, *tokenizer.encode(f"{answer}{END}"), tokenizer.eos)
+    return before, (*after, *tokenizer.encode(f"{answer}{TURN_END}"), tokenizer.eos)

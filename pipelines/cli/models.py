@@ -51,10 +51,9 @@ def models_convert(
     fetch: Annotated[bool, typer.Option("--fetch", help="Allow the network for the checkpoint.")] = False,
 ) -> None:
     """Write a 4KHD checkpoint as safetensors with its tokenizer, once: it loads faster, and holds no pickles."""
-    from ...model.vlm.fourkhd.convert import convert
-    from ...model.vlm.fourkhd.files import Files
+    from ...model.vlm.fourkhd.checkpoint import FourKhdFiles, convert
 
-    for path in convert(Files.find(source, fetch=fetch), Path(out), dtype=dtype):
+    for path in convert(FourKhdFiles.find(source, fetch=fetch), Path(out), dtype=dtype):
         say(visible(str(path)))
 
 
@@ -65,9 +64,9 @@ def models_tokenizer(
     vocab: Annotated[int, typer.Option("--vocab", help="Pieces of the vocabulary, at least 512.")] = 1024,
 ) -> None:
     """Make a vocabulary for a small 4KHD model from the texts that it will read and write."""
-    from ...model.vlm.fourkhd.vocabulary import make_vocabulary, read_texts
+    from ...model.vlm.fourkhd.tokenizer import read_texts, train_tokenizer
 
-    make_vocabulary(read_texts([Path(text) for text in texts]), vocab, Path(out))
+    train_tokenizer(read_texts([Path(text) for text in texts]), vocab, Path(out))
     say(out)
 
 

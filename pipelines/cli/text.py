@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, get_args
 
 from ...model.checkpoints.cards import find_card, shipped_cards
-from ...model.vlm.fourkhd.files import SHIPPED, Files
+from ...model.vlm.fourkhd.checkpoint import SHIPPED, FourKhdFiles
 from ...readers.errors import ModelError, shown
 from ...readers.options import Options, list_options, options_of
 from ...readers.overrides import Overrides
@@ -92,7 +92,7 @@ def _memory_rows(known: Estimate) -> list[tuple[str, str]]:
 def describe_models() -> str:
     """The cards that ship and the annotators that are installed."""
     rows = [(name, find_card(name).summary, weights_state(name)) for name in shipped_cards()]
-    rows += [(f"{_ASKED}{name}", card.summary, "ships") for name in SHIPPED if (card := Files.find(name).card)]
+    rows += [(f"{_ASKED}{name}", card.summary, "ships") for name in SHIPPED if (card := FourKhdFiles.find(name).card)]
     others = [(name, f"annotator of {_origin(point)}", "") for name, point in installed("limner.annotators").items()]
     return table([*rows, *others])
 
@@ -124,7 +124,7 @@ def describe_card(name: str) -> str:
 
 
 def _describe_checkpoint(name: str) -> str:
-    card = Files.find(name.removeprefix(_ASKED)).card
+    card = FourKhdFiles.find(name.removeprefix(_ASKED)).card
     if card is None:
         raise ModelError(name, "it must have a card to show", remedy="Look into its folder, or at its hub's page")
     rows = [

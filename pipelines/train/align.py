@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...model.training.dataset import read_samples
-from ...model.vlm.fourkhd.files import Files
+from ...model.vlm.fourkhd.checkpoint import FourKhdFiles, convert
 from ...model.vlm.fourkhd.tokenizer import Tokenizer
 from ...readers.errors import RequestError
 from ...readers.extras import require_extra
@@ -45,8 +45,7 @@ def align(  # noqa: PLR0913 - as many as a training has sides
     """
     from ...model.training import state
     from ...model.training.align import Aligner, check, compute_with
-    from ...model.vlm.fourkhd.convert import convert
-    from ...model.vlm.fourkhd.load import RuntimeOptions, fill
+    from ...model.vlm.fourkhd.runtime import RuntimeOptions, load_network
 
     require_extra("train", "limner train align")
     from .plots import plot_losses
@@ -55,15 +54,17 @@ def align(  # noqa: PLR0913 - as many as a training has sides
     if every < 1:
         raise RequestError("--every", "it is a whole number from 1", value=str(every), remedy="Correct it")
     samples = read_samples(data, hd_num=hd_num)
-    files = Files.find(model)
+    files = FourKhdFiles.find(model)
     tokenizer = Tokenizer(files.tokenizer, model)
     asked = _asked(files, data, settings, hd_num)
     before = state.last(out / CHECKPOINTS)
     if before is not None:
         _refuse_difference(before.asked, asked, out)
     compute_with(threads)
-    narrow = settings.bf16 and RuntimeOptions(device=device).first().type == "cuda"  # what is frozen needs no more
-    network = fill(files, RuntimeOptions(dtype="bfloat16" if narrow else "float32", device=device))
+    narrow = (
+        settings.bf16 and RuntimeOptions(device=device).image_device().type == "cuda"
+    )  # what is frozen needs no more
+    network = load_network(files, RuntimeOptions(dtype="bfloat16" if narrow else "float32", device=device))
     aligner = Aligner(network, tokenizer, samples, settings)
     if before is not None:
         aligner.resume(before)
@@ -82,11 +83,11 @@ def align(  # noqa: PLR0913 - as many as a training has sides
     aligner.run(after)
     plot_losses([float(line.split(",")[1]) for line in rows[1:]], out / PICTURE)
     with replacing(out / MODEL) as part:
-        convert(files, part, dtype=dtype, instead=aligner.trained, stated={"layout": settings.layout})
+        convert(files, part, dtype=dtype, replaced=aligner.trained, stated={"layout": settings.layout})
     return out / MODEL
 
 
-def _asked(files: Files, data: Path, settings: "Alignment", hd_num: int) -> dict[str, str]:
+def _asked(files: FourKhdFiles, data: Path, settings: "Alignment", hd_num: int) -> dict[str, str]:
     """Everything that decides the steps, as text."""
     whole = "".join(f"{name} {digest}\n" for name, digest in files.held.digests().items())
     return {

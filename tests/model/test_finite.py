@@ -12,7 +12,7 @@ from limner.model.finite import require_choice, require_finite, require_shares, 
 from limner.model.image_coordinates import to_image_coordinates
 from limner.model.probe.head import Head
 from limner.model.tiling import TileGrid
-from limner.model.vlm.backend import CUT
+from limner.model.vlm.annotator import CUT
 from limner.model.vlm.decoding import Decoding
 from limner.readers.errors import ModelError
 from limner.readers.regions import Grid, cut

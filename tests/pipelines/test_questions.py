@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from limner.model.vlm.fourkhd import load
+from limner.model.vlm.fourkhd import runtime
 from limner.model.vlm.fourkhd.generator import Generator
-from limner.model.vlm.special_tokens import KNOWN
+from limner.model.vlm.question import SPECIAL_TOKEN
 from limner.readers import extras
 from limner.readers.raster.geotiff import RasterImage
 from PIL import Image
@@ -87,7 +87,7 @@ def test_marks_in_labels_and_schemas(
 
 
 def test_marks_of_the_checkpoint_alone(models: dict[str, tuple[str, ...]], made_vlms: Made, refused: Refused) -> None:
-    assert not KNOWN.search("<turn>")
+    assert not SPECIAL_TOKEN.search("<turn>")
     refused("--model", f"vlm:{made_vlms('gemma3')}", "--ask", "what <turn> is it", say="may not hold the marks")
     refused(*models["4khd"], "--set", "model_options.system=You are <s>", "--ask", "what", say="option 'system'")
 
@@ -96,14 +96,14 @@ def test_marks_of_the_checkpoint_alone(models: dict[str, tuple[str, ...]], made_
     "text", ["a < b and b > c", "Is x<y?", "[see below]", "ships | boats", "C</p>", "100 <m> wide", "in [brackets]"]
 )
 def test_plain_words_are_no_marks(text: str) -> None:
-    assert not KNOWN.search(text)
+    assert not SPECIAL_TOKEN.search(text)
 
 
 @pytest.mark.parametrize(
     "mark", ["<|im_start|>", "<image>", "<img>", "<IMG_CONTEXT>", "<end_of_turn>", "<eos>", "<<SYS>>"]
 )
 def test_known_marks(mark: str) -> None:
-    assert KNOWN.search(f"a {mark} b")
+    assert SPECIAL_TOKEN.search(f"a {mark} b")
 
 
 @pytest.mark.parametrize("family", ["4khd", "vlm"])
@@ -189,7 +189,7 @@ def test_what_is_not_on_this_machine(
         raise PackageNotFoundError(name)
 
     asked = ("--labels", "cat,dog", "--set")
-    monkeypatch.setattr(load.torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(runtime.torch.cuda, "device_count", lambda: 0)
     refused(*models["4khd"], *asked, "model_options.device=cuda:0", say="the GPU must be here")
     refused(*models["4khd"], *asked, "model_options.dtype=float8", say="option 'dtype'")
     refused(*models["4khd"], *asked, "model_options.attention=magic", say="option 'attention'")

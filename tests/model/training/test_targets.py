@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from limner.model.training.targets import IGNORED, conversation, opening, targets
-from limner.model.vlm.fourkhd.tokenizer import END, TURN, Tokenizer, ask
+from limner.model.vlm.fourkhd.tokenizer import TURN_END, TURN_START, Tokenizer, build_prompt
 from limner.readers.errors import RequestError
 
 SAID = [92543, 525, 11353, 364]
@@ -42,17 +42,17 @@ def test_nothing_after_the_end_is_learnt() -> None:
 def test_our_conversations_are_what_is_asked_and_then_the_answer(base: Path, layout: str) -> None:
     words = Tokenizer(base / "tokenizer.model", "x")
     before, after = conversation(words, "What is it?", "a red picture", layout)  # type: ignore[arg-type]
-    asked = ask(words, "What is it?", layout=layout, system="")  # type: ignore[arg-type]
-    answer = (*words.encode("a red picture"), words.end, words.eos)
+    asked = build_prompt(words, "What is it?", layout=layout, system="")  # type: ignore[arg-type]
+    answer = (*words.encode("a red picture"), words.turn_end, words.eos)
     assert before == asked.parts[0]
     assert after == (*asked.parts[1], *answer)
-    learnt = targets([*before, IGNORED, IGNORED, *after], end=words.end, eos=words.eos, opening=opening(words))
+    learnt = targets([*before, IGNORED, IGNORED, *after], end=words.turn_end, eos=words.eos, opening=opening(words))
     assert learnt == [*[IGNORED] * (len(before) + 2 + len(asked.parts[1])), *answer]
 
 
 def test_texts_with_marks_of_turns_are_refused(base: Path) -> None:
     words = Tokenizer(base / "tokenizer.model", "x")
-    for question, answer in ((f"a{END}", "b"), ("a", f"b{TURN}")):
+    for question, answer in ((f"a{TURN_END}", "b"), ("a", f"b{TURN_START}")):
         with pytest.raises(RequestError, match="marks"):
             conversation(words, question, answer, "training")
 

@@ -13,8 +13,7 @@ import pytest
 from limner.model.annotator import Answer, InputSpec, View
 from limner.model.tiling import join_tiles
 from limner.model.vlm import http_client
-from limner.model.vlm.annotator import VlmAnnotator
-from limner.model.vlm.backend import CUT
+from limner.model.vlm.annotator import CUT, VlmAnnotator
 from limner.model.vlm.server import EndpointAnnotator, EndpointBackend
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.image import Image
@@ -73,20 +72,20 @@ def test_it_is_installed() -> None:
 
 
 def test_nothing_is_asked_before_it_must(model_server: Server, views: list[View]) -> None:
-    asker = make(model_server)
-    assert asker.input_spec(None) == InputSpec(tile=32)  # type: ignore[arg-type]
-    assert asker.labels == ("description",)
+    annotator = make(model_server)
+    assert annotator.input_spec(None) == InputSpec(tile=32)  # type: ignore[arg-type]
+    assert annotator.labels == ("description",)
     assert model_server.asked == []
-    asker.check([])
+    annotator.check([])
     assert [(one.method, one.path) for one in model_server.asked] == [("GET", "/v1/models")]
-    asker.annotate(views[:1])
+    annotator.annotate(views[:1])
     assert [one.path for one in model_server.asked[1:]] == ["/v1/chat/completions"]
 
 
 def test_a_description_of_the_canvas(model_server: Server, views: list[View]) -> None:
     model_server.say = lambda _: "  A field.\n"
-    asker = make(model_server, question="What is it?", max_tokens="77", concurrency="1")
-    answers = asker.annotate(views)
+    annotator = make(model_server, question="What is it?", max_tokens="77", concurrency="1")
+    answers = annotator.annotate(views)
     assert [only(one).text for one in answers] == ["A field."] * len(views)
     for view, body in zip(views, model_server.questions, strict=True):
         [url], words = parts(body)
@@ -101,9 +100,9 @@ def test_a_description_of_the_canvas(model_server: Server, views: list[View]) ->
 
 
 def test_a_description_of_tiles_after_their_global_view(model_server: Server, views: list[View]) -> None:
-    asker = make(model_server, views="tiles", detail="low")
-    assert asker.input_spec(None) == InputSpec(tile=32, overall=True)  # type: ignore[arg-type]
-    asker.annotate(views[:1])
+    annotator = make(model_server, views="tiles", detail="low")
+    assert annotator.input_spec(None) == InputSpec(tile=32, overall=True)  # type: ignore[arg-type]
+    annotator.annotate(views[:1])
     [body] = model_server.questions
     urls, _ = parts(body)
     whole, *tiles = [pixels(url) for url in urls]
@@ -133,8 +132,8 @@ def test_a_description_that_was_cut_off_says_so(model_server: Server, views: lis
 def test_values_obey_their_schema(model_server: Server, views: list[View], structured: str) -> None:
     schema = {"type": "object", "properties": {"ships": {"type": "integer"}, "kind": {"type": "string"}}}
     model_server.say = lambda _: '{"ships": 3, "kind": "=1+1"}'
-    asker = make(model_server, json_schema=json.dumps(schema), structured=structured)
-    answer = only(asker.annotate(views[:1])[0])
+    annotator = make(model_server, json_schema=json.dumps(schema), structured=structured)
+    answer = only(annotator.annotate(views[:1])[0])
     assert (answer.numbers["ships"], answer.notes) == (3, {"kind": "=1+1"})
     assert answer.text == '{"kind": "=1+1", "ships": 3}'
     [body] = model_server.questions
@@ -182,15 +181,15 @@ def test_a_box_outside_the_picture_is_refused(model_server: Server, views: list[
         ({"text": None}, "must hold a text"),
         ({"text": ""}, "must hold a text"),
         ({"text": " \n"}, "must hold a text"),
-        ({"text": ["a"]}, "must hold a text"),
-        ({"text": "\ud800"}, "whole characters"),
-        ({"text": "no", "message": None}, "must hold a text"),
-        ({"text": "no", "message": "hello"}, "must hold a text"),
+        ({"text": ["a"]}, "must be a chat completion"),
+        ({"text": "\ud800"}, "valid Unicode"),
+        ({"text": "no", "message": None}, "must be a chat completion"),
+        ({"text": "no", "message": "hello"}, "must be a chat completion"),
         (
             {"text": None, "message": {"content": None, "refusal": "I may not look at Dr Rossi"}},
-            "there must be an answer",
+            "must not be a refusal",
         ),
-        ({"text": "half", "finish_reason": "content_filter"}, "there must be an answer"),
+        ({"text": "half", "finish_reason": "content_filter"}, "must not be a refusal"),
         ({"text": "yes", "model": "another-model"}, "answers_as=NAME"),
     ],
 )
@@ -207,48 +206,48 @@ def test_what_is_no_answer_fails(model_server: Server, views: list[View], change
 def test_an_answer_without_a_choice_fails(model_server: Server, views: list[View], body: Json) -> None:
     s = model_server
     s.script.extend([lambda h: s.send(h, 200, body)] * 2)
-    with pytest.raises(ModelError, match=r"must hold a (choice|text)"):
+    with pytest.raises(ModelError, match="must be a chat completion"):
         make(s).annotate(views[:1])
 
 
 def test_a_model_may_answer_by_another_name_that_was_said(model_server: Server, views: list[View]) -> None:
     s = model_server
     s.script.append(lambda h: s.send(h, 200, s.reply("yes", model="seer-2026-05")))
-    asker = make(s, answers_as="seer-2026-05")
-    assert only(asker.annotate(views[:1])[0]).text == "yes"
-    assert asker.identity["answers_as"] == "seer-2026-05"
+    annotator = make(s, answers_as="seer-2026-05")
+    assert only(annotator.annotate(views[:1])[0]).text == "yes"
+    assert annotator.identity["answers_as"] == "seer-2026-05"
 
 
 def test_a_region_that_failed_costs_the_others_nothing(model_server: Server, views: list[View]) -> None:
     s = model_server
     three = [views[0], views[1], views[0]]
-    bad = parts_of(views[1])
+    bad = pictures_of(views[1])
     s.say = lambda _: "fine"
     answer = s.reply
     s.reply = lambda text: {} if parts(s.questions[-1])[0] == bad else answer(text)
-    asker = make(s, concurrency="1")
+    annotator = make(s, concurrency="1")
     with pytest.raises(ModelError):
-        asker.annotate(three)
+        annotator.annotate(three)
     paid = len(s.questions)
     with pytest.raises(ModelError):
-        asker.annotate(three[1:2])
-    assert only(asker.annotate(three[:1])[0]).text == "fine"
+        annotator.annotate(three[1:2])
+    assert only(annotator.annotate(three[:1])[0]).text == "fine"
     assert len(s.questions) == paid
     s.reply = answer
-    assert only(asker.annotate(three[1:2])[0]).text == "fine"  # a failure is kept for one time only
+    assert only(annotator.annotate(three[1:2])[0]).text == "fine"  # a failure is kept for one time only
     assert len(s.questions) == paid + 1
 
 
-def parts_of(view: View) -> list[str]:
-    from limner.model.vlm.chat import data_url
+def pictures_of(view: View) -> list[str]:
+    from limner.model.vlm.chat_completions import data_url
 
     return [data_url(join_tiles(view.tiles, view.grid))]
 
 
 def test_what_it_says_of_itself(model_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEER_KEY", "sk-12345")
-    asker = make(model_server, key_variable="SEER_KEY", boxes="unit", detail="high")
-    said = asker.identity
+    annotator = make(model_server, key_variable="SEER_KEY", boxes="unit", detail="high")
+    said = annotator.identity
     assert said["name"] == "endpoint"
     assert said["version"] == "served seer"
     assert said["host"] == model_server.url.split("/")[2]
@@ -260,10 +259,10 @@ def test_what_it_says_of_itself(model_server: Server, monkeypatch: pytest.Monkey
         *("key_variable", "insecure", "timeout", "retries", "concurrency", "failures"),
         *("fetch", "threads"),
     }
-    assert asker.cost([], (2, 2)) is None
+    assert annotator.cost([], (2, 2)) is None
 
 
-@pytest.mark.parametrize(("served", "why"), [("sear", "it has seer"), ("", "must name one")])
+@pytest.mark.parametrize(("served", "why"), [("sear", "it has seer"), ("", "must be one of the server")])
 def test_the_model_must_be_there(model_server: Server, served: str, why: str) -> None:
     with pytest.raises(ModelError, match=why):
         make(model_server, served=served).check([])
@@ -280,9 +279,9 @@ def test_a_server_that_lists_nothing_may_be_asked_all_the_same(model_server: Ser
     model_server.models = {"not": "a list"}
     with pytest.raises(ModelError, match="listed=false"):
         make(model_server).check([])
-    asker = make(model_server, listed="false")
-    asker.check([])
-    assert only(asker.annotate(views[:1])[0]).text == "Nothing much."
+    annotator = make(model_server, listed="false")
+    annotator.check([])
+    assert only(annotator.annotate(views[:1])[0]).text == "Nothing much."
     with pytest.raises(RequestError, match="served"):
         make(model_server, listed="false", served="").check([])
 

@@ -39,13 +39,13 @@ def test_votes_become_shares(model_server: Server, views: list[View]) -> None:
         return json.dumps("quay" if first == "Ship" else "Ship")
 
     model_server.say = say
-    asker = make(model_server, labels="Ship,quay,crane", question="What is it?")
-    answer = only(asker.annotate(views[:1])[0])
+    annotator = make(model_server, labels="Ship,quay,crane", question="What is it?")
+    answer = only(annotator.annotate(views[:1])[0])
     assert answer.label == "Ship"
     assert [answer.numbers[f"p.{label}"] for label in ("Ship", "quay", "crane")] == [0.6667, 0.3333, 0.0]
     assert answer.numbers["agreement"] == 0.6667
     assert len(model_server.questions) == 3
-    assert "share of the orders" in asker.identity["score"]
+    assert "share of the orders" in annotator.identity["score"]
 
 
 @pytest.mark.parametrize("said", ["quay", " QUAY\n", '"quay"'])
@@ -88,25 +88,25 @@ def test_first_tokens_weigh(model_server: Server, views: list[View]) -> None:
     s = model_server
     told = [(" ship", math.log(0.5)), ("Ship", math.log(0.1)), ("qu", math.log(0.2)), ("The", math.log(0.1))]
     s.script.extend([tokens(s, *told)] * 3)
-    asker = make(s, labels="ship,quay,crane", likelihood="first-token", margin="0")
-    answer = only(asker.annotate(views[:1])[0])
+    annotator = make(s, labels="ship,quay,crane", likelihood="first-token", margin="0")
+    answer = only(annotator.annotate(views[:1])[0])
     assert [answer.numbers[f"p.{label}"] for label in ("ship", "quay", "crane")] == [0.75, 0.25, 0.0]
     for body in s.questions:
         assert (body["max_tokens"], body["logprobs"], body["top_logprobs"]) == (1, True, 20)
         assert "response_format" not in body
-    assert "first tokens" in asker.identity["score"]
+    assert "first tokens" in annotator.identity["score"]
 
 
 @pytest.mark.parametrize(
     ("first", "why"),
     [
-        ([], "likelihoods of tokens"),
+        ([], "log-likelihoods of tokens"),
         ([("The", -0.1), ("", -1.0), (" ", -1.0)], "first word"),
-        ([("s", -0.1), ("ship", -3.0)], "tell them apart"),
-        ([("ship", 0.5)], "at most 1"),
+        ([("s", -0.1), ("ship", -3.0)], "differ in their first tokens"),
+        ([("ship", 0.5)], "must be a chat completion"),
         ([("ship", math.nan)], "NaN, which is no number"),
-        ([("ship", "-1")], "at most 1"),
-        ([(7, -1.0)], "at most 1"),
+        ([("ship", "-1")], "must be a chat completion"),
+        ([(7, -1.0)], "must be a chat completion"),
     ],
 )
 def test_first_tokens_that_do_not_weigh(model_server: Server, views: list[View], first: Any, why: str) -> None:
@@ -118,5 +118,5 @@ def test_first_tokens_that_do_not_weigh(model_server: Server, views: list[View],
 
 def test_fragments_that_hardly_count_do_not_count(model_server: Server, views: list[View]) -> None:
     s = model_server
-    s.script.extend([tokens(s, ("ship", -0.1), ("s", -9.0), ("shore", -math.inf), ("sh", -(10**400)))] * 2)
+    s.script.extend([tokens(s, ("ship", -0.1), ("s", -9.0), ("shore", -math.inf), ("sh", -(10**300)))] * 2)
     assert only(make(s, labels="ship,shore", likelihood="first-token").annotate(views[:1])[0]).score == 1.0

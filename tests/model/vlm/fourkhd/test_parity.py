@@ -12,12 +12,11 @@ import torch
 from limner.model.annotator import InputSpec, View
 from limner.model.tiling import TileGrid, cut_tiles, lay, overall
 from limner.model.vlm.decoding import Decoding
-from limner.model.vlm.fourkhd import scoring
-from limner.model.vlm.fourkhd.attention import Kernel
-from limner.model.vlm.fourkhd.generator import tensor
-from limner.model.vlm.fourkhd.load import build
+from limner.model.vlm.fourkhd import generator
+from limner.model.vlm.fourkhd.generator import view_tensor
+from limner.model.vlm.fourkhd.model_config import Kernel, LanguageSizes, Plora, Sizes, VisionSizes
 from limner.model.vlm.fourkhd.network import FourKhd
-from limner.model.vlm.fourkhd.sizes import LanguageSizes, Plora, Sizes, VisionSizes
+from limner.model.vlm.fourkhd.runtime import empty_network
 from PIL import Image
 
 HD_NUM = {"A": 6, "B": 4, "C": 1}
@@ -36,7 +35,7 @@ def shown(golden: Path, network: FourKhd, name: str) -> tuple[torch.Tensor, tupl
     everything = np.ones(canvas.shape[:2], dtype=bool)
     view = View(None, InputSpec(336), grid, cut_tiles(canvas, grid), cut_tiles(everything, grid), everything,  # type: ignore[arg-type]
                 overall(canvas.astype(np.float32)))  # fmt: skip
-    return tensor(view, network.sizes.vision), (grid.rows, grid.cols)
+    return view_tensor(view, network.sizes.vision), (grid.rows, grid.cols)
 
 
 def sequence(vectors: Vectors, layout: str, picture: torch.Tensor) -> list[Sequence[int] | torch.Tensor]:
@@ -57,9 +56,9 @@ def test_pictures_become_the_reference_s_visual_tokens(
 ) -> None:
     tiles, grid = shown(golden, tiny, name)
     with torch.inference_mode():
-        features = tiny.features(tiles)
-        [merged] = tiny.merge(features, [grid])
-        [embedded] = tiny.see(tiles, [grid])
+        features = tiny.vision_features(tiles)
+        [merged] = tiny.arrange(features, [grid])
+        [embedded] = tiny.image_tokens(tiles, [grid])
     assert apart(features[0], vectors[f"{name}_vit_tile0"]) < TOLERANCE
     assert apart(features[-1], vectors[f"{name}_vit_tile_last"]) < TOLERANCE
     assert apart(merged[::3] if name == "A" else merged, vectors[f"{name}_merged"]) < TOLERANCE
@@ -75,14 +74,14 @@ def test_the_language_model_says_what_the_reference_says(
     tiny.kernel = kernel
     tiles, grid = shown(golden, tiny, name)
     with torch.inference_mode():
-        mixed = tiny.mix([sequence(vectors, layout, tiny.see(tiles, [grid])[0])])
-        assert (mixed.image[0].numpy() == vectors[f"{name}_{layout}_im_mask"]).all()
-        said = tiny(inputs_embeds=mixed.hidden, im_mask=mixed.image)
+        embedded = tiny.embed([sequence(vectors, layout, tiny.image_tokens(tiles, [grid])[0])])
+        assert (embedded.image_mask[0].numpy() == vectors[f"{name}_{layout}_im_mask"]).all()
+        said = tiny(inputs_embeds=embedded.hidden, im_mask=embedded.image_mask)
         places = vectors[f"{name}_{layout}_positions"]
         assert apart(said.logits[0, places], vectors[f"{name}_{layout}_logits"]) < TOLERANCE
         if layout == "chat":
             assert apart(said.hidden_states[0][0, places], vectors[f"{name}_chat_last_hidden"]) < TOLERANCE
-        without = tiny(inputs_embeds=mixed.hidden).logits[0, places]
+        without = tiny(inputs_embeds=embedded.hidden).logits[0, places]
     assert apart(without, vectors[f"{name}_{layout}_logits"]) > 1  # Partial LoRA is there, and counts
 
 
@@ -93,14 +92,16 @@ def test_greedy_ids_are_the_reference_s_alone_and_in_one_batch(
     seen = [shown(golden, tiny, name) for name in CASES]
     expected = [vectors[f"{name}_{layout}_greedy8"].tolist()[1:] for name in CASES]  # the first is a placeholder
     with torch.inference_mode():
-        pictures = tiny.see(torch.cat([tiles for tiles, _ in seen]), [grid for _, grid in seen])
+        pictures = tiny.image_tokens(torch.cat([tiles for tiles, _ in seen]), [grid for _, grid in seen])
         sequences = [sequence(vectors, layout, picture) for picture in pictures]
         for one, ids in zip(sequences, expected, strict=True):
-            assert scoring.generate(
+            assert generator.decode_greedily(
                 tiny, [one], limit=8, stops=[999], pad=2, decoding=Decoding("tiny", stops=[999])
             ) == [ids]
         assert (
-            scoring.generate(tiny, sequences, limit=8, stops=[999], pad=2, decoding=Decoding("tiny", stops=[999]))
+            generator.decode_greedily(
+                tiny, sequences, limit=8, stops=[999], pad=2, decoding=Decoding("tiny", stops=[999])
+            )
             == expected
         )
 
@@ -108,15 +109,15 @@ def test_greedy_ids_are_the_reference_s_alone_and_in_one_batch(
 def test_a_batch_of_different_shapes_equals_one_by_one(golden: Path, tiny: FourKhd, vectors: Vectors) -> None:
     seen = [shown(golden, tiny, name) for name in CASES]
     with torch.inference_mode():
-        alone = [tiny.see(tiles, [grid])[0] for tiles, grid in seen]
-        together = tiny.see(torch.cat([tiles for tiles, _ in seen]), [grid for _, grid in seen])
+        alone = [tiny.image_tokens(tiles, [grid])[0] for tiles, grid in seen]
+        together = tiny.image_tokens(torch.cat([tiles for tiles, _ in seen]), [grid for _, grid in seen])
         for one, other in zip(alone, together, strict=True):
             assert float((one - other).abs().max()) < TOLERANCE
-        mixed = tiny.mix([sequence(vectors, "chat", picture) for picture in together])
-        said = tiny(inputs_embeds=mixed.hidden, attention_mask=mixed.real, im_mask=mixed.image)
+        embedded = tiny.embed([sequence(vectors, "chat", picture) for picture in together])
+        said = tiny(inputs_embeds=embedded.hidden, attention_mask=embedded.attention_mask, im_mask=embedded.image_mask)
         for row, picture in enumerate(alone):
-            one = tiny.mix([sequence(vectors, "chat", picture)])
-            expected = tiny(inputs_embeds=one.hidden, im_mask=one.image).logits[0]
+            one = tiny.embed([sequence(vectors, "chat", picture)])
+            expected = tiny(inputs_embeds=one.hidden, im_mask=one.image_mask).logits[0]
             assert float((said.logits[row, -len(expected) :] - expected).abs().max()) < TOLERANCE
 
 
@@ -125,10 +126,10 @@ def test_text_alone_and_two_pictures(golden: Path, tiny: FourKhd, vectors: Vecto
     with torch.inference_mode():
         assert apart(tiny(input_ids=ids).logits[0], vectors["text_only_logits"]) < TOLERANCE
         (c, c_grid), (b, b_grid) = (shown(golden, tiny, name) for name in ("C", "B"))
-        first, second = tiny.see(torch.cat([c, b]), [c_grid, b_grid])
+        first, second = tiny.image_tokens(torch.cat([c, b]), [c_grid, b_grid])
         texts = [vectors[f"{part}_ids"].tolist() for part in ("part0", "two_images_middle", "part1")]
-        mixed = tiny.mix([[texts[0], first, texts[1], second, texts[2]]])
-        said = tiny(inputs_embeds=mixed.hidden, im_mask=mixed.image)
+        embedded = tiny.embed([[texts[0], first, texts[1], second, texts[2]]])
+        said = tiny(inputs_embeds=embedded.hidden, im_mask=embedded.image_mask)
     assert apart(said.logits[0, vectors["two_images_positions"]], vectors["two_images_logits"]) < TOLERANCE
 
 
@@ -147,7 +148,7 @@ def test_bfloat16_is_as_near_as_the_reference_s(golden: Path, tiny: FourKhd, vec
     tiles, grid = shown(golden, tiny, "A")
     with torch.inference_mode():
         exact = torch.from_numpy(vectors["A_image_embeds"])
-        rough = tiny.bfloat16().see(tiles, [grid])[0].float()
+        rough = tiny.bfloat16().image_tokens(tiles, [grid])[0].float()
     assert float((rough - exact).norm() / exact.norm()) < 0.012  # the reference: 0.0081
 
 
@@ -166,7 +167,7 @@ def test_the_full_size_has_exactly_the_released_names_and_shapes(golden: Path) -
     keys = json.loads((golden / "expected_checkpoint_keys.json").read_text(encoding="utf-8"))["keys"]
     expected = {name: tuple(shape) for name, shape in keys.items()}
     assert len(expected) == 942
-    network = build(released())
+    network = empty_network(released())
     assert {name: tuple(weight.shape) for name, weight in network.state_dict().items()} == expected
     assert all(weight.is_meta for weight in network.parameters())
     assert released().tensors() == expected
@@ -177,7 +178,7 @@ def test_ranks_and_scales_come_from_the_tensors(golden: Path) -> None:
     keys = json.loads((golden / "expected_checkpoint_keys.json").read_text(encoding="utf-8"))["keys"]
     shapes = {name: tuple(shape) for name, shape in keys.items()}
     config = {"num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 32768}
-    found = Sizes.of(shapes, config, "released")
+    found = Sizes.from_checkpoint(shapes, config, "released")
     assert found == released()
     assert {name: plora.scale for name, plora in found.plora.items()} == {
         "wqkv": 2.0, "wo": 1.0, "w1": 1.0, "w2": 1.0, "w3": 1.0

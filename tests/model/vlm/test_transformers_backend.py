@@ -17,10 +17,10 @@ from limner.model.checkpoints.transformers_files import find_files
 from limner.model.image_coordinates import to_image_coordinates
 from limner.model.tiling import join_tiles
 from limner.model.vlm.annotator import VlmAnnotator
-from limner.model.vlm.image_text import ImageText
+from limner.model.vlm.image_text import ImageTextModel
 from limner.model.vlm.processor import Processor
 from limner.model.vlm.transformers_backend import (
-    BOXES,
+    BOX_UNITS,
     TransformersBackend,
     TransformersVlmAnnotator,
     TransformersVlmOptions,
@@ -56,7 +56,7 @@ def noise(width: int, height: int, seed: int = 0) -> npt.NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, size=(height, width, 3), dtype=np.uint8)
 
 
-def asker(folder: Path, **options: str) -> VlmAnnotator:
+def annotator(folder: Path, **options: str) -> VlmAnnotator:
     return make_plugin(TransformersVlmAnnotator, {"checkpoint": str(folder), "device": "cpu", "tile": "56", **options})
 
 
@@ -68,13 +68,13 @@ def dictate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., "Dictated"]:
         told = Dictated()
         left = list(texts)
 
-        def generate(_: ImageText, pictures: list[Picture], prompt: str, *, limit: int, schema: str = "") -> str:
+        def generate(_: ImageTextModel, pictures: list[Picture], prompt: str, *, limit: int, schema: str = "") -> str:
             del limit, schema
             told.pictures.append(pictures)
             told.prompts.append(prompt)
             return left.pop(0)
 
-        monkeypatch.setattr(ImageText, "generate", generate)
+        monkeypatch.setattr(ImageTextModel, "generate", generate)
         return told
 
     return start
@@ -109,7 +109,7 @@ def test_a_tile_is_the_checkpoints_own(made_vlms: Make, family: str, tile: int) 
 
 @pytest.mark.parametrize("family", CORE)
 def test_the_network_is_shown_the_whole_canvas(made_vlms: Make, show: Show, dictate: Dictate, family: str) -> None:
-    one = asker(made_vlms(family))
+    one = annotator(made_vlms(family))
     pixels = noise(300, 90)
     told = dictate(*["something"] * 9)
     shown = show(one, pixels, hd_num=3)
@@ -134,7 +134,7 @@ def test_a_letterbox_is_white_and_keeps_every_pixel() -> None:
 
 
 def test_views_are_the_global_view_and_then_each_tile(made_vlms: Make, show: Show, dictate: Dictate) -> None:
-    one = asker(made_vlms("internvl"), views="tiles")
+    one = annotator(made_vlms("internvl"), views="tiles")
     told = dictate("something")
     view = show(one, noise(112, 112))[0]
     one.annotate([view])
@@ -145,7 +145,7 @@ def test_views_are_the_global_view_and_then_each_tile(made_vlms: Make, show: Sho
 
 
 def test_a_network_can_do_with_several_pictures(made_vlms: Make, show: Show) -> None:
-    one = asker(made_vlms("qwen2_vl"), views="tiles", labels="ship,crane")
+    one = annotator(made_vlms("qwen2_vl"), views="tiles", labels="ship,crane")
     views = show(one, noise(112, 112)) + show(one, noise(112, 112, seed=1))
     found = [answer.numbers["p.ship"] for [answer] in one.annotate(views)]
     assert len(found) == 2
@@ -158,7 +158,7 @@ def test_boxes_come_back_to_where_they_were_said(
     made_vlms: Make, show: Show, dictate: Dictate, family: str, hd_num: int
 ) -> None:
     """A box of the image is told in the family's own numbers, and comes back to the same level-0 pixels."""
-    one = asker(made_vlms(family), labels="ship", answer="locate")
+    one = annotator(made_vlms(family), labels="ship", answer="locate")
     shown = show(one, np.full((800, 500, 3), 7, dtype=np.uint8), hd_num=hd_num, scale=4.0)
     assert len(shown) > 1
     for view in shown:
@@ -180,7 +180,7 @@ def test_boxes_come_back_to_where_they_were_said(
         expected = np.minimum((corner + canvas) * 4, [500, 800, 500, 800])  # no further than the picture
         assert finding.geometry.bounds == pytest.approx(tuple(expected), abs=1e-9)
         words = {"unit": "from 0 to 1 across", "thousandths": "from 0 to 1000 across", "pixels": "in pixels of the"}
-        assert words[BOXES[family]] in told.prompts[0]
+        assert words[BOX_UNITS[family]] in told.prompts[0]
 
 
 def resized(folder: Path, view: View) -> tuple[int, int]:
@@ -194,7 +194,7 @@ def test_pixels_are_those_of_the_picture_that_the_processor_makes(
     made_vlms: Make, show: Show, dictate: Dictate
 ) -> None:
     """It takes at most 140² pixels here: 196 × 168 become less, and coordinates are of these."""
-    one = asker(made_vlms("qwen2_5_vl"), labels="ship", answer="locate", tile="28")
+    one = annotator(made_vlms("qwen2_5_vl"), labels="ship", answer="locate", tile="28")
     pixels = np.zeros((168, 196, 3), dtype=np.uint8)
     [view] = show(one, pixels, hd_num=42)
     high, wide = resized(made_vlms("qwen2_5_vl"), view)
@@ -207,7 +207,7 @@ def test_pixels_are_those_of_the_picture_that_the_processor_makes(
 
 
 def test_what_lies_in_the_margin_alone_is_not_placed(made_vlms: Make, show: Show, dictate: Dictate) -> None:
-    one = asker(made_vlms("llava"), labels="ship", answer="locate")
+    one = annotator(made_vlms("llava"), labels="ship", answer="locate")
     [view] = show(one, np.zeros((56, 168, 3), dtype=np.uint8))
     dictate("[[0.1, 0.1, 0.4, 0.3], [0.25, 0.3, 0.5, 0.5], [0.1, 0.2]]")
     [[kept, lost]] = one.annotate([view])
@@ -219,7 +219,7 @@ def test_what_lies_in_the_margin_alone_is_not_placed(made_vlms: Make, show: Show
 
 
 def test_small_numbers_are_read_as_they_are_written(made_vlms: Make, show: Show, dictate: Dictate) -> None:
-    one = asker(made_vlms("llava"), labels="ship", answer="locate")
+    one = annotator(made_vlms("llava"), labels="ship", answer="locate")
     [view] = show(one, np.zeros((112, 112, 3), dtype=np.uint8))
     dictate("[[1e-3, 0.0, 5E-1, 1.0]]")
     [[kept]] = one.annotate([view])
@@ -228,11 +228,11 @@ def test_small_numbers_are_read_as_they_are_written(made_vlms: Make, show: Show,
 
 def test_coordinates_that_nobody_knows_are_not_guessed(made_vlms: Make, show: Show, dictate: Dictate) -> None:
     folder = made_vlms("gemma3")
-    one = asker(folder, labels="ship", answer="locate")
+    one = annotator(folder, labels="ship", answer="locate")
     with pytest.raises(ModelError, match=r"coordinates.*must be known.*gemma3.*boxes=pixels\|thousandths\|unit"):
         one.check([])
-    asker(folder, labels="ship,crane").check([])  # to choose a label needs none
-    one = asker(folder, labels="ship", answer="locate", boxes="thousandths")
+    annotator(folder, labels="ship,crane").check([])  # to choose a label needs none
+    one = annotator(folder, labels="ship", answer="locate", boxes="thousandths")
     one.check([])
     [view] = show(one, np.zeros((112, 112, 3), dtype=np.uint8))
     dictate("[[0, 250, 500, 1000]]")
@@ -252,7 +252,7 @@ def test_the_four_kinds_of_answer(made_vlms: Make, show: Show, family: str) -> N
     ]
     found: list[Answer] = []
     for options in kinds:
-        one = asker(folder, **options)
+        one = annotator(folder, **options)
         one.check([])
         views = show(one, noise(112, 56))
         if family == "gemma3" and "question" in options:  # with its weights it says nothing that is a word
@@ -260,7 +260,7 @@ def test_the_four_kinds_of_answer(made_vlms: Make, show: Show, family: str) -> N
                 one.annotate(views)
             continue
         answers = one.annotate(views)
-        assert [*answers] == [*asker(folder, **options).annotate(views)]  # the same, made anew
+        assert [*answers] == [*annotator(folder, **options).annotate(views)]  # the same, made anew
         assert {answer.label for answer in answers[0]} <= set(one.labels)
         found += [*answers[0]]
     assert [one.geometry for one in found if one.label == "description"] == [None] * (family != "gemma3")
@@ -272,7 +272,7 @@ def test_the_four_kinds_of_answer(made_vlms: Make, show: Show, family: str) -> N
 
 
 def test_answers_are_the_same_in_any_company(made_vlms: Make, show: Show) -> None:
-    one = asker(made_vlms("qwen2_vl"), labels="ship,shipyard,crane")
+    one = annotator(made_vlms("qwen2_vl"), labels="ship,shipyard,crane")
     views = show(one, noise(168, 112), hd_num=2)
     together = one.annotate(views)
     alone = [one.annotate([view])[0] for view in reversed(views)][::-1]
@@ -282,7 +282,7 @@ def test_answers_are_the_same_in_any_company(made_vlms: Make, show: Show) -> Non
 
 def test_a_number_beyond_all_bounds_is_an_error(made_vlms: Make, show: Show, dictate: Dictate) -> None:
     schema = json.dumps({"type": "object", "properties": {"n": {"type": "number"}}})
-    one = asker(made_vlms("internvl"), json_schema=schema)
+    one = annotator(made_vlms("internvl"), json_schema=schema)
     [view] = show(one, noise(56, 56))
     for number in ("1e999", "1" + "0" * 400):
         dictate(f'{{"n": {number}}}')
@@ -292,18 +292,18 @@ def test_a_number_beyond_all_bounds_is_an_error(made_vlms: Make, show: Show, dic
 
 def test_identity_names_everything_that_decides(vlm: Make) -> None:
     folder = vlm("llava")
-    before = asker(folder).identity
-    assert before == asker(folder).identity
+    before = annotator(folder).identity
+    assert before == annotator(folder).identity
     names = ("model.safetensors", "config.json", "tokenizer.json", "preprocessor_config.json", "chat_template.jinja")
     assert {f"sha256_{name}" for name in (*names, "processor_config.json", "generation_config.json")} <= set(before)
     assert before["weights_sha256_llava"] == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     assert (before["name"], before["family"], before["device"], before["dtype"]) == ("vlm", "llava", "cpu", "float32")
     assert before["shown"] == "the region as one picture, laid on a white square"
     assert all(f"{name} " in before["runtime"] for name in ("torch", "transformers", "llguidance"))
-    assert asker(folder, dtype="bfloat16").identity["dtype"] == "bfloat16"
-    assert asker(folder, views="tiles").identity["shown"].startswith("the global view, then each tile")
+    assert annotator(folder, dtype="bfloat16").identity["dtype"] == "bfloat16"
+    assert annotator(folder, views="tiles").identity["shown"].startswith("the global view, then each tile")
     (folder / "chat_template.jinja").write_text((folder / "chat_template.jinja").read_text() + "{# other #}")
-    after = asker(folder).identity
+    after = annotator(folder).identity
     assert {key for key in before if before[key] != after[key]} == {"version", "sha256_chat_template.jinja"}
 
 
@@ -358,19 +358,19 @@ def test_what_is_wrong_is_said_before_any_region(vlm: Make) -> None:
     folder = vlm("qwen2_vl")
     (folder / "model.safetensors").write_bytes(b"weights")
     with pytest.raises(ModelError, match="must be whole"):
-        asker(folder).load()
+        annotator(folder).load()
 
 
 def test_one_network_serves_all_questions_of_a_worker(made_vlms: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[ImageText] = []
-    load = ImageText.__init__
+    made: list[ImageTextModel] = []
+    load = ImageTextModel.__init__
 
-    def counted(self: ImageText, processor: Processor, *, device: str, dtype: str, threads: int) -> None:
+    def counted(self: ImageTextModel, processor: Processor, *, device: str, dtype: str, threads: int) -> None:
         made.append(self)
         load(self, processor, device=device, dtype=dtype, threads=threads)
 
-    monkeypatch.setattr(ImageText, "__init__", counted)
-    one = asker(made_vlms("llava"), labels="ship,crane")
+    monkeypatch.setattr(ImageTextModel, "__init__", counted)
+    one = annotator(made_vlms("llava"), labels="ship,crane")
     one.load()
     one.load()
     assert len(made) == 1

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from limner.model.vlm.address import Address
+from limner.model.vlm.http_client import Address
 from limner.readers.errors import RequestError
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from limner.model.vlm.fourkhd.model_config import LINEARS, Sizes
 from limner.model.vlm.fourkhd.network import FourKhd, FourKhdConfig
-from limner.model.vlm.fourkhd.sizes import LINEARS, Sizes
 from safetensors.torch import load_file
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "4khd"
+GOLDEN = Path(__file__).parents[3] / "golden" / "4khd"
 
 
 @pytest.fixture(scope="session")
@@ -43,8 +43,8 @@ def tiny_weights() -> dict[str, torch.Tensor]:
 @pytest.fixture
 def tiny(tiny_config: dict[str, Any], tiny_weights: dict[str, torch.Tensor]) -> FourKhd:
     """The tiny model itself."""
-    sizes = Sizes.of({name: tuple(w.shape) for name, w in tiny_weights.items()}, tiny_config, "tiny")
-    network = FourKhd(FourKhdConfig.of(sizes))
+    sizes = Sizes.from_checkpoint({name: tuple(w.shape) for name, w in tiny_weights.items()}, tiny_config, "tiny")
+    network = FourKhd(FourKhdConfig.from_sizes(sizes))
     network.load_state_dict(tiny_weights)
     return network.eval().requires_grad_(requires_grad=False)
 

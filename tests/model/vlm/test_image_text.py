@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pytest
 import torch
 from limner.model.checkpoints.transformers_files import find_files
-from limner.model.vlm.backend import CUT
-from limner.model.vlm.image_text import ImageText, resolve_device
+from limner.model.vlm.annotator import CUT
+from limner.model.vlm.image_text import ImageTextModel, resolve_device
 from limner.model.vlm.processor import Processor
 from limner.readers.errors import ModelError, RequestError
 from transformers import AutoModelForImageTextToText
@@ -35,8 +35,8 @@ COUNT: dict[str, Any] = {
 }
 
 
-def network(folder: Path, *, dtype: str = "float32") -> ImageText:
-    return ImageText(Processor(find_files(str(folder), fetch=False)), device="cpu", dtype=dtype)
+def network(folder: Path, *, dtype: str = "float32") -> ImageTextModel:
+    return ImageTextModel(Processor(find_files(str(folder), fetch=False)), device="cpu", dtype=dtype)
 
 
 def noise(seed: int = 0) -> npt.NDArray[np.uint8]:
@@ -58,7 +58,7 @@ def by_the_book(folder: Path, picture: npt.NDArray[np.uint8], prompts: Sequence[
         given = made.read([picture], prompt)
         rows.append([])
         for option in OPTIONS:
-            tail = torch.tensor([made.tail(prompt, option, pictures=1)])
+            tail = torch.tensor([made.answer_tokens(prompt, option, pictures=1)])
             whole = {**given, "input_ids": torch.cat([given["input_ids"], tail], dim=1)}
             whole["attention_mask"] = torch.ones_like(whole["input_ids"])
             for name in ("token_type_ids", "mm_token_type_ids"):
@@ -68,7 +68,7 @@ def by_the_book(folder: Path, picture: npt.NDArray[np.uint8], prompts: Sequence[
                 logits = model(**whole).logits[0].double().log_softmax(dim=-1)
             begin = given["input_ids"].shape[1] - 1
             words = sum(float(logits[begin + i, token]) for i, token in enumerate(tail[0].tolist()))
-            ends = float(logits[-1][list(made.ends)].exp().sum().log())
+            ends = float(logits[-1][list(made.stop_tokens)].exp().sum().log())
             rows[-1].append(words + ends)
     return np.array(rows)
 
@@ -143,10 +143,10 @@ def test_a_text_is_the_likeliest_token_at_each_step(made_vlms: Make, family: str
                 whole[name] = torch.cat([given[name], zeros], dim=1)
         with torch.no_grad():
             written.append(int(model(**whole).logits[0, -1].argmax()))
-        if written[-1] in made.ends:
+        if written[-1] in made.stop_tokens:
             break
     one = network(folder)
-    text = made.tokenizer.decode(written, skip_special_tokens=True) + ("" if written[-1] in made.ends else CUT)
+    text = made.tokenizer.decode(written, skip_special_tokens=True) + ("" if written[-1] in made.stop_tokens else CUT)
     assert one.generate([noise()], PROMPTS[2], limit=6) == text
     assert one.generate([noise()], PROMPTS[2], limit=6) == network(folder).generate([noise()], PROMPTS[2], limit=6)
 

@@ -39,11 +39,13 @@ def vlm(made_vlms: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Pat
 
 @pytest.fixture(scope="session")
 def show(picture: Callable[..., Image]) -> Callable[..., list[View]]:
-    """`show(asker, pixels, hd_num=4)`: the views of a picture (H, W, 3) in regions of at most so many tiles."""
+    """`show(annotator, pixels, hd_num=4)`: the views of a picture (H, W, 3) in regions of at most so many tiles."""
 
-    def views(asker: VlmAnnotator, pixels: npt.NDArray[np.uint8], *, hd_num: int = 4, scale: float = 1.0) -> list[View]:
+    def views(
+        annotator: VlmAnnotator, pixels: npt.NDArray[np.uint8], *, hd_num: int = 4, scale: float = 1.0
+    ) -> list[View]:
         image = picture(pixels)
-        spec = asker.input_spec(image.info)
+        spec = annotator.input_spec(image.info)
         grid = Grid("picture", image.info.size, (scale, scale))
         regions = cut(grid, tile=spec.tile, halo=spec.halo, hd_num=hd_num)
         return [read_view(image, region, spec, stretch=PLAIN) for region in regions]

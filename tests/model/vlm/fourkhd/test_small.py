@@ -12,8 +12,7 @@ import pytest
 from limner.model.annotator import InputSpec, View
 from limner.model.tiling import TileGrid, cut_tiles, lay, overall
 from limner.model.vlm.fourkhd.annotator import FourKhdAnnotator
-from limner.model.vlm.fourkhd.card import read_card
-from limner.model.vlm.fourkhd.files import SHIPPED, Files
+from limner.model.vlm.fourkhd.checkpoint import SHIPPED, FourKhdFiles, read_card
 from limner.model.vlm.fourkhd.tokenizer import Tokenizer
 from limner.pipelines.cli.main import app
 from limner.readers.errors import ModelError
@@ -86,7 +85,7 @@ def fields(shared_data: Path) -> list[tuple[str, npt.NDArray[np.uint8]]]:
 
 
 def test_it_is_small_and_whole() -> None:
-    files = Files.find("small")
+    files = FourKhdFiles.find("small")
     assert SHIPPED == ("small",)
     assert sum(path.stat().st_size for path in files.folder.iterdir()) < MEGABYTES
     sizes = files.sizes()
@@ -98,7 +97,7 @@ def test_it_is_small_and_whole() -> None:
 
 
 def test_its_card_says_what_it_is_not_for() -> None:
-    card = Files.find("small").card
+    card = FourKhdFiles.find("small").card
     assert card is not None
     assert "must not be used to diagnose" in card.use
     assert {one.licence for one in card.data} >= {"CC-BY-4.0"}
@@ -122,7 +121,7 @@ def test_a_card_that_is_wrong_is_refused(tmp_path: Path) -> None:
 
 
 def test_figures_of_the_card_are_in_the_docs(root: Path) -> None:
-    card = Files.find("small").card
+    card = FourKhdFiles.find("small").card
     assert card is not None
     page = (root / "docs" / "figures.md").read_text(encoding="utf-8")
     assert len(card.measured) >= 3
@@ -151,7 +150,7 @@ def test_it_tells_films_from_fields() -> None:
 
 def test_it_answers_about_the_films_that_were_kept(films: Film) -> None:
     asker = make_plugin(
-        FourKhdAnnotator, {"checkpoint": "small", "labels": "no opacity,opacity", "margin": "0", "together": "16"}
+        FourKhdAnnotator, {"checkpoint": "small", "labels": "no opacity,opacity", "margin": "0", "batch_size": "16"}
     )
     views = [view(one[..., None].repeat(3, axis=2), hd_num=1) for one in films.pictures]
     said = np.array([one.label == "opacity" for [one] in asker.annotate(views)])
@@ -162,7 +161,7 @@ def test_it_answers_about_the_films_that_were_kept(films: Film) -> None:
 
 def test_it_answers_about_land_better_than_by_chance(fields: list[tuple[str, npt.NDArray[np.uint8]]]) -> None:
     """Of ten kinds, twice each: by chance 6 or more of twenty are right once in ninety times."""
-    asker = make_plugin(FourKhdAnnotator, {"checkpoint": "small", "labels": LAND, "margin": "0", "together": "10"})
+    asker = make_plugin(FourKhdAnnotator, {"checkpoint": "small", "labels": LAND, "margin": "0", "batch_size": "10"})
     said = [one.label for [one] in asker.annotate([view(pixels, hd_num=4) for _, pixels in fields])]
     assert len(said) == 20
     assert sum(label == truth for label, (truth, _) in zip(said, fields, strict=True)) >= 6
@@ -174,7 +173,7 @@ def test_every_report_of_it_repeats_its_card(tmp_path: Path) -> None:
     asked = ["run", str(tmp_path / "field.png"), "--model", "4khd:small", "--labels", LAND, "--hd-num", "4"]
     done = CliRunner().invoke(app, [*asked, "--engine", "inline", "--out", str(tmp_path / "run")])
     assert done.exit_code == 0, done.output
-    card = Files.find("small").card
+    card = FourKhdFiles.find("small").card
     assert card is not None
     assert card.use in " ".join(done.output.split())
     for name in ("findings.csv", "summary.csv"):
@@ -192,6 +191,6 @@ def test_every_report_of_it_repeats_its_card(tmp_path: Path) -> None:
 def test_a_folder_named_like_it_needs_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "small").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert Files.find("small").config["layout"] == "training"
+    assert FourKhdFiles.find("small").config["layout"] == "training"
     with pytest.raises(ModelError, match=r"config\.json"):
-        Files.find("./small")
+        FourKhdFiles.find("./small")

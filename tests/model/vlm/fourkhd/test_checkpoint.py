@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from limner.model.vlm.fourkhd.convert import convert
-from limner.model.vlm.fourkhd.files import Files
-from limner.model.vlm.fourkhd.load import Quantization, RuntimeOptions, fill, from_pretrained, place_of, split
+from limner.model.vlm.fourkhd.checkpoint import FourKhdFiles, convert
+from limner.model.vlm.fourkhd.model_config import LINEARS, LanguageSizes, Plora, Sizes, VisionSizes
 from limner.model.vlm.fourkhd.network import FourKhd
-from limner.model.vlm.fourkhd.sizes import LINEARS, LanguageSizes, Plora, Sizes, VisionSizes
+from limner.model.vlm.fourkhd.runtime import RuntimeOptions, device_of, from_pretrained, load_network, split_layers
 from limner.readers.errors import ModelError, RequestError
 from safetensors.torch import load_file, save_file
 
@@ -89,7 +88,7 @@ def test_wishes_that_cannot_be_met(folder: Path, running: RuntimeOptions, words:
         assert word in str(error.value)
 
 
-def test_known_extras_are_tolerated_and_said(
+def test_known_extras_are_tolerated_and_warned(
     folder: Path, tiny: FourKhd, tiny_weights: Weights, caplog: pytest.LogCaptureFixture
 ) -> None:
     vision = "vit.vision_tower.vision_model"
@@ -125,7 +124,7 @@ def test_what_is_missing_unknown_or_misshapen_is_named(
 ) -> None:
     save_file(change(tiny_weights), folder / "model.safetensors")
     with pytest.raises(ModelError) as error:
-        Files.find(str(folder)).sizes()
+        FourKhdFiles.find(str(folder)).sizes()
     for word in words:
         assert word in str(error.value)
 
@@ -157,21 +156,21 @@ def test_a_sibling_is_recognised_and_named(golden: Path, name: str) -> None:
     else:
         shapes = {key: shape for key, shape in shapes.items() if "Plora" not in key}
     with pytest.raises(ModelError, match=said):
-        Sizes.of(shapes, {}, "sibling")
+        Sizes.from_checkpoint(shapes, {}, "sibling")
 
 
 def test_an_unknown_rank_needs_its_alpha(folder: Path, tiny_config: dict[str, Any]) -> None:
     (folder / "config.json").write_text(json.dumps({key: v for key, v in tiny_config.items() if key != "plora"}))
     with pytest.raises(ModelError, match=r"never guessed.*rank 2"):
-        Files.find(str(folder)).sizes()
+        FourKhdFiles.find(str(folder)).sizes()
 
 
 def test_scaled_positions_are_refused_unless_they_change_nothing(folder: Path, tiny_config: dict[str, Any]) -> None:
     (folder / "config.json").write_text(json.dumps({**tiny_config, "rope_scaling": {"type": "dynamic", "factor": 2.0}}))
-    Files.find(str(folder)).sizes()
+    FourKhdFiles.find(str(folder)).sizes()
     (folder / "config.json").write_text(json.dumps({**tiny_config, "rope_scaling": {"type": "linear", "factor": 2.0}}))
     with pytest.raises(ModelError, match="linear"):
-        Files.find(str(folder)).sizes()
+        FourKhdFiles.find(str(folder)).sizes()
 
 
 @pytest.mark.parametrize("pickled", [False, True])
@@ -180,7 +179,7 @@ def test_a_truncated_part_is_named(folder: Path, tiny_weights: Weights, pickled:
     [part] = folder.glob("*-00002-of-*")
     part.write_bytes(part.read_bytes()[:-2000])
     with pytest.raises(ModelError) as error:
-        fill(Files.find(str(folder)), RuntimeOptions())
+        load_network(FourKhdFiles.find(str(folder)), RuntimeOptions())
     assert part.name in str(error.value)
     assert "whole" in str(error.value)
 
@@ -189,12 +188,12 @@ def test_a_missing_part_and_a_missing_config_are_named(folder: Path, tiny_weight
     in_parts(tiny_weights, folder, pickled=False)
     next(folder.glob("*-00003-of-*")).unlink()
     with pytest.raises(ModelError, match="model-00003-of-00003"):
-        Files.find(str(folder))
+        FourKhdFiles.find(str(folder))
     (folder / "config.json").unlink()
     with pytest.raises(ModelError, match=r"config\.json"):
-        Files.find(str(folder))
+        FourKhdFiles.find(str(folder))
     with pytest.raises(ModelError, match="OWNER/NAME@COMMIT"):
-        Files.find("internlm/internlm-xcomposer2-4khd-7b")
+        FourKhdFiles.find("internlm/internlm-xcomposer2-4khd-7b")
 
 
 class _Evil:
@@ -206,16 +205,16 @@ def test_a_pickle_that_would_run_something_is_refused(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     torch.save({"model.norm.weight": torch.ones(64), "x": _Evil()}, folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match="nothing but tensors"):
-        Files.find(str(folder)).shapes()
+        FourKhdFiles.find(str(folder)).shapes()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"x": _Evil()}))
     with pytest.raises(ModelError, match="nothing but tensors"):
-        Files.find(str(folder)).shapes()
+        FourKhdFiles.find(str(folder)).shapes()
 
 
 def test_without_fetch_a_hub_is_not_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ModelError, match="--fetch"):
-        Files.find("internlm/internlm-xcomposer2-4khd-7b@" + "a" * 40)
+        FourKhdFiles.find("internlm/internlm-xcomposer2-4khd-7b@" + "a" * 40)
 
 
 @pytest.mark.parametrize("pickled", [False, True])
@@ -232,7 +231,7 @@ def test_converting_keeps_every_bit_and_needs_no_further_words(
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "code.py--Class"}}))
     out = tmp_path / "out"
-    made = convert(Files.find(str(folder)), out)
+    made = convert(FourKhdFiles.find(str(folder)), out)
     assert sorted(path.name for path in made) == sorted(path.name for path in out.iterdir())
     assert not any(path.suffix in {".bin", ".py", ".part"} for path in out.iterdir())
     kept: Weights = {}
@@ -245,11 +244,11 @@ def test_converting_keeps_every_bit_and_needs_no_further_words(
     assert written["plora"]["wqkv"] == {"rank": 2, "alpha": 4.0}
     assert torch.equal(says(from_pretrained(str(out))), says(tiny))
     with pytest.raises(RequestError, match="empty"):
-        convert(Files.find(str(folder)), out)
+        convert(FourKhdFiles.find(str(folder)), out)
 
 
 def test_converting_may_change_the_numbers_type(folder: Path, tmp_path: Path) -> None:
-    convert(Files.find(str(folder)), tmp_path / "half", dtype="bfloat16")
+    convert(FourKhdFiles.find(str(folder)), tmp_path / "half", dtype="bfloat16")
     whole, half = folder / "model.safetensors", tmp_path / "half" / "model.safetensors"
     assert half.stat().st_size < 0.55 * whole.stat().st_size
     assert {weight.dtype for weight in load_file(half).values()} == {torch.bfloat16}
@@ -258,15 +257,15 @@ def test_converting_may_change_the_numbers_type(folder: Path, tmp_path: Path) ->
 MEASURE = """
 import sys
 from pathlib import Path
-from limner.model.vlm.fourkhd.files import Files
-from limner.model.vlm.fourkhd.load import Running, fill
+from limner.model.vlm.fourkhd.checkpoint import FourKhdFiles
+from limner.model.vlm.fourkhd.runtime import RuntimeOptions, load_network
 
 def most():
     [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) * 1024
 
 before = most()
-network = fill(Files.find(sys.argv[1]), Running())
+network = load_network(FourKhdFiles.find(sys.argv[1]), RuntimeOptions())
 print(most() - before)
 """
 
@@ -300,19 +299,19 @@ def test_layers_fill_the_gpus_in_order_and_what_must_stays_together() -> None:
         projector=4096,
         plora={name: Plora(8 if name == "wqkv" else 256, 16.0) for name in LINEARS},
     )
-    places = split(keys, [10 * 2**30, 10 * 2**30], 2)
+    places = split_layers(keys, [10 * 2**30, 10 * 2**30], 2)
     layers = [places[f"model.layers.{i}"] for i in range(32)]
     assert layers == sorted(layers)
     assert set(layers) == {"cuda:0", "cuda:1"}
     for name in keys.tensors():
-        place = place_of(name, places)
+        place = device_of(name, places)
         if name.startswith(("vit.", "vision_proj.", "plora_", "model.tok_embeddings")):
             assert place == "cuda:0"
         if name.startswith(("model.norm", "output")):
             assert place == layers[-1]
-    assert place_of("model.layers.10.attention.wo.weight", {"": "a", "model.layers.1": "b"}) == "a"
+    assert device_of("model.layers.10.attention.wo.weight", {"": "a", "model.layers.1": "b"}) == "a"
     with pytest.raises(RequestError, match=r"16\.0 GiB must fit"):
-        split(keys, [6 * 2**30, 6 * 2**30], 2)
+        split_layers(keys, [6 * 2**30, 6 * 2**30], 2)
 
 
 def test_parts_may_lie_on_different_devices(tiny: FourKhd) -> None:
@@ -327,7 +326,7 @@ def test_parts_may_lie_on_different_devices(tiny: FourKhd) -> None:
 
 
 @pytest.mark.parametrize(("how", "most"), [("8bit", 0.05), ("4bit", 0.5)])
-def test_fewer_bits_are_near(made_4khd: Path, how: Quantization, most: float) -> None:
+def test_fewer_bits_are_near(made_4khd: Path, how: str, most: float) -> None:
     pytest.importorskip("bitsandbytes", reason="numbers of few bits are its work")
     whole, small = from_pretrained(str(made_4khd)), from_pretrained(str(made_4khd), RuntimeOptions(quantize=how))
     ids = torch.arange(3, 20)[None]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from limner.model.vlm import chat_templates
-from limner.model.vlm.chat_templates import try_templates
+from limner.model.vlm.chat_templates import check_templates
 from limner.readers.errors import ModelError
 
 pytestmark = pytest.mark.slow
@@ -21,7 +21,7 @@ GROWING = "{% set ns = namespace(x='a' * 9999) %}{% for a in range(99) %}{% set 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat_templates, "SECONDS", 2.0)
-    monkeypatch.setattr(chat_templates, "_TRIED", set())
+    monkeypatch.setattr(chat_templates, "_CHECKED", set())
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_template_without_an_end_is_refused(quick: None, tmp_path: Path, name:
     (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
     begun = time.monotonic()
     with pytest.raises(ModelError, match="must write a short talk within"):
-        try_templates(tmp_path, "x")
+        check_templates(tmp_path, "x")
     assert time.monotonic() - begun < 30
 
 
@@ -48,17 +48,17 @@ def test_what_is_merely_wrong_is_told_where_it_is_used(quick: None, tmp_path: Pa
     del quick
     (tmp_path / "chat_template.jinja").write_text("{% nothing %}")
     (tmp_path / "processor_config.json").write_text("[]")
-    try_templates(tmp_path, "x")
+    check_templates(tmp_path, "x")
 
 
 def test_a_good_folder_is_tried_once(quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     del quick
     (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content[1].text }}")
-    try_templates(tmp_path, "x")
+    check_templates(tmp_path, "x")
     tried: list[str] = []
     monkeypatch.setattr(chat_templates, "run_limited", lambda *_, **__: tried.append("again"))
-    try_templates(tmp_path, "x")
+    check_templates(tmp_path, "x")
     assert tried == []
     (tmp_path / "chat_template.jinja").write_text("{{ messages[0].role }}")
-    try_templates(tmp_path, "x")
+    check_templates(tmp_path, "x")
     assert tried == ["again"]

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from limner.model.vlm.fourkhd.tokenizer import SYSTEM, Tokenizer, ask
+from limner.model.vlm.fourkhd.tokenizer import SYSTEM, Tokenizer, build_prompt
 from limner.readers.errors import ModelError, RequestError
 from sentencepiece import sentencepiece_model_pb2
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "4khd"
+GOLDEN = Path(__file__).parents[3] / "golden" / "4khd"
 TOLD = json.loads((GOLDEN / "prompt_tokens.json").read_text(encoding="utf-8"))
 CASES = {case["name"]: case for case in TOLD["cases"]}
 ASKED: dict[str, dict[str, Any]] = {
@@ -70,38 +70,38 @@ def test_every_case_is_asked() -> None:
 
 @pytest.mark.parametrize("name", sorted(ASKED))
 def test_a_prompt_is_the_reference_s_id_for_id(released: Tokenizer, name: str) -> None:
-    prompt = ask(released, **ASKED[name])
+    prompt = build_prompt(released, **ASKED[name])
     assert [list(part) for part in prompt.parts] == [part["ids"] for part in CASES[name]["parts"]]
-    assert prompt.pictures == len(CASES[name]["parts"]) - 1
+    assert len(prompt.parts) - 1 == len(CASES[name]["parts"]) - 1
 
 
 def test_the_instruction_is_the_reference_s(released: Tokenizer) -> None:
     first = CASES["chat_with_system"]["parts"][0]["text"]
     assert first == f"[UNUSED_TOKEN_146]system\n{SYSTEM}[UNUSED_TOKEN_145]\n[UNUSED_TOKEN_146]user\n"
-    assert (released.bos, released.eos, released.end) == (1, 2, 92542)
-    assert set(released.stops) == {2, 92542}
+    assert (released.bos, released.eos, released.turn_end) == (1, 2, 92542)
+    assert set(released.stop_tokens) == {2, 92542}
 
 
 @pytest.mark.parametrize("mark", ["[UNUSED_TOKEN_145]", "[UNUSED_TOKEN_146]"])
 def test_a_question_cannot_end_its_own_turn(released: Tokenizer, mark: str) -> None:
-    with pytest.raises(RequestError, match="marks"):
-        ask(released, f"hello{mark}\nhello")
-    with pytest.raises(RequestError, match="marks"):
-        ask(released, "hello", earlier=[("hello", mark)])
+    with pytest.raises(RequestError, match="special tokens"):
+        build_prompt(released, f"hello{mark}\nhello")
+    with pytest.raises(RequestError, match="special tokens"):
+        build_prompt(released, "hello", earlier=[("hello", mark)])
 
 
-def test_every_byte_can_be_said(small_tokenizer: Path) -> None:
+def test_every_byte_can_be_warned(small_tokenizer: Path) -> None:
     tokenizer = Tokenizer(small_tokenizer, "small")
-    pieces = tokenizer.pieces()
+    pieces = tokenizer.token_bytes()
     text = "Locate ü 浦\t\n{}"
     assert b"".join(pieces[i] for i in tokenizer.encode(text)) == text.encode()
     assert tokenizer.decode(tokenizer.encode(text)) == text
-    assert pieces[tokenizer.end] == pieces[tokenizer.eos] == b""
+    assert pieces[tokenizer.turn_end] == pieces[tokenizer.eos] == b""
 
 
 def test_a_missing_a_damaged_and_a_foreign_tokenizer_are_told_apart(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.model"
-    with pytest.raises(ModelError, match=r"tokenizer\.model.*absent"):
+    with pytest.raises(ModelError, match=r"tokenizer\.model.*no such file"):
         Tokenizer(path, "here")
     path.write_bytes(b"\x00\x01 not a model")
     with pytest.raises(ModelError, match="SentencePiece"):

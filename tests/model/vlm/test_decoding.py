@@ -8,7 +8,7 @@ import jsonschema
 import numpy as np
 import pytest
 from limner.model.vlm.box_format import BoxFormat
-from limner.model.vlm.grammar import Constraint, Vocabulary, check_schema, piece_bytes
+from limner.model.vlm.decoding import Constraint, Vocabulary, check_schema, piece_bytes
 from limner.readers.errors import ModelError, RequestError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -93,7 +93,7 @@ def test_a_token_that_may_not_come_is_refused() -> None:
     vocabulary = sentencepiece()
     constraint = Constraint(vocabulary, json.dumps(ROAD))
     first = int(np.flatnonzero(~constraint.mask())[0])
-    with pytest.raises(ModelError, match="held to its schema"):
+    with pytest.raises(ModelError, match="must obey its schema"):
         constraint.advance(first)
 
 
@@ -118,9 +118,9 @@ def test_pieces_write_what_they_mean() -> None:
 
 @pytest.mark.parametrize("schema", ['{"not": {"type": "number"}}', '{"type": "objec"}', '{"$ref": "#/nowhere"}'])
 def test_a_schema_that_cannot_be_held_to_is_refused_before_anything_runs(schema: str) -> None:
-    with pytest.raises(RequestError, match=r"option 'schema'.*held to it"):
+    with pytest.raises(RequestError, match=r"option 'schema'.*can be held to"):
         check_schema(schema, subject="option 'schema'")
-    with pytest.raises(ModelError, match="held to its schema"):
+    with pytest.raises(ModelError, match="must obey its schema"):
         Constraint(sentencepiece(), schema)
 
 
@@ -130,9 +130,9 @@ def test_a_schema_that_can_be_held_to_is_not() -> None:
 
 def test_a_tokenizer_without_bytes_is_refused() -> None:
     words = Tokenizer(models.WordLevel({"<unk>": 0, "cat": 1}, **UNKNOWN))
-    with pytest.raises(ModelError, match="must be known as bytes"):
+    with pytest.raises(ModelError, match="known as bytes"):
         Vocabulary.of_fast(PreTrainedTokenizerFast(tokenizer_object=words, **UNKNOWN), ends=[0])
-    with pytest.raises(ModelError, match=r"must be known as bytes.*backend_tokenizer"):
+    with pytest.raises(ModelError, match=r"known as bytes.*backend_tokenizer"):
         Vocabulary.of_fast(object(), ends=[0])
 
 
@@ -143,8 +143,8 @@ def test_a_panic_of_the_library_below_is_an_error(monkeypatch: pytest.MonkeyPatc
     def panic(*_: object, **__: object) -> None:
         raise PanicError
 
-    monkeypatch.setattr("limner.model.vlm.grammar.LLTokenizer", panic)
-    with pytest.raises(ModelError, match="must be known as bytes"):
+    monkeypatch.setattr("limner.model.vlm.decoding.LLTokenizer", panic)
+    with pytest.raises(ModelError, match="known as bytes"):
         Vocabulary.of_fast(
             PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, "a"))), ends=[0]
         )

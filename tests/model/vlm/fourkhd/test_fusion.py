@@ -29,9 +29,9 @@ def of_tile(column: int) -> torch.Tensor:
 def read(network: FourKhd, shown: torch.Tensor, *, overall: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
     """(hidden states of the visual tokens, logits after the whole prompt)."""
     with torch.inference_mode():
-        [picture] = network.see(shown, [GRID], overall=overall)
-        mixed = network.mix([[BEFORE, picture, AFTER]])
-        said = network(inputs_embeds=mixed.hidden, im_mask=mixed.image)
+        [picture] = network.image_tokens(shown, [GRID], overall=overall)
+        embedded = network.embed([[BEFORE, picture, AFTER]])
+        said = network(inputs_embeds=embedded.hidden, im_mask=embedded.image_mask)
     assert said.hidden_states is not None
     return said.hidden_states[0][0, len(BEFORE) : len(BEFORE) + len(picture)], said.logits[0, -1]
 
@@ -41,7 +41,7 @@ def test_the_vision_tower_sees_each_tile_alone(tiny: FourKhd) -> None:
     after = before.clone()
     after[1] = tiles(2)[1]
     with torch.inference_mode():
-        first, second = (tiny.see(shown, [GRID])[0] for shown in (before, after))
+        first, second = (tiny.image_tokens(shown, [GRID])[0] for shown in (before, after))
     assert torch.equal(changed(first, second), of_tile(0))
 
 
@@ -74,7 +74,7 @@ def test_what_comes_later_reaches_what_came_first_only_by_the_global_view(tiny: 
 def test_without_the_global_view_the_local_map_stands_alone(tiny: FourKhd) -> None:
     shown = tiles(1)
     with torch.inference_mode():
-        [whole], [alone] = (tiny.see(shown, [GRID], overall=overall) for overall in (True, False))
+        [whole], [alone] = (tiny.image_tokens(shown, [GRID], overall=overall) for overall in (True, False))
     assert len(alone) == SIDE * ROW
     assert torch.equal(whole[OVERALL:], alone)
     other = shown.clone()
