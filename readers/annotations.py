@@ -19,8 +19,8 @@ import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from .errors import ReadError, RequestError, shown
-from .files import MOST, parse_json, read_whole
+from .errors import ReadError, RequestError, excerpt
+from .files import MAX_FILE_BYTES, parse_json, read_file
 from .geodesy import to_lonlat
 from .geometry import Placement, Points
 
@@ -31,7 +31,7 @@ _PIECES: Final = 64  # edges straight in a projected CRS are bent by less than t
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class AnnotatedPolygon:
     """One polygon of a file. `where` is its place in it, `feature` the place of what it is a part of.
 
     `geometry` is in longitude and latitude or in pixels, as the file was read. `properties` are its feature's.
@@ -59,14 +59,14 @@ class _Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawing:
+class AnnotationFile:
     """A file, what it is called in errors, and the frame in which it is read."""
 
     path: str
     subject: str
     frame: Frame
 
-    def shapes(self) -> list[Shape]:
+    def shapes(self) -> list[AnnotatedPolygon]:
         """All polygons, in the file's order.
 
         Takes Polygon, MultiPolygon, Feature, FeatureCollection and GeometryCollection; for pixels also a list of
@@ -79,24 +79,24 @@ class Drawing:
         if self.frame == "pixels" and isinstance(record, list):
             record = cast("object", {"type": "FeatureCollection", "features": record})
         found = [
-            Shape(place.where, place.feature or place.where, self._solid(place, rings), place.properties or {})
+            AnnotatedPolygon(place.where, place.feature or place.where, self._solid(place, rings), place.properties or {})
             for place, rings in self._polygons(_Place(), record)
         ]
         return [shape for shape in found if not shape.geometry.is_empty]
 
     def _record(self) -> object:
         try:
-            content = read_whole(self.path)
+            content = read_file(self.path)
             if self.path.endswith(".gz") and self.frame == "pixels":
-                content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(MOST + 1)
-            if len(content) > MOST:
-                raise OSError(errno.EFBIG, f"it has more than {MOST // 2**20} MiB")  # noqa: TRY301 - as `read_whole` does
+                content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(MAX_FILE_BYTES + 1)
+            if len(content) > MAX_FILE_BYTES:
+                raise OSError(errno.EFBIG, f"it has more than {MAX_FILE_BYTES // 2**20} MiB")  # noqa: TRY301 - as `read_file` does
             return parse_json(content.decode("utf-8-sig"), constants=True)  # QuPath measures NaN
         except (OSError, EOFError, zlib.error, ValueError) as error:
             raise RequestError(
                 self.subject,
                 "it must be a GeoJSON file",
-                value=shown(str(error)),
+                value=excerpt(str(error)),
                 remedy=f"Give a file of {self._wanted}",
             ) from error
 

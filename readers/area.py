@@ -11,12 +11,12 @@ import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from .annotations import Drawing
+from .annotations import AnnotationFile
 from .errors import ReadError, RequestError
 from .geodesy import from_lonlat, lonlat_or_nan
 from .geometry import Placement
 from .image import ImageInfo
-from .polygon_area import edges_of
+from .polygon_area import polygon_edges
 
 _TOLERANCE: Final = 0.05  # pixels an edge may stray from the straight line in longitude and latitude
 _SAMPLES: Final = 65  # a side, of the picture's outline and inside
@@ -24,13 +24,13 @@ _ROUNDS: Final = 20
 _POLYGON: Final = 3  # shapely's type number; those above it have parts
 
 
-def read_area(path: str) -> BaseGeometry:
+def read_roi(path: str) -> BaseGeometry:
     """The union of the polygons in a GeoJSON file, in longitude and latitude on WGS84.
 
-    Raises `RequestError` as `Drawing.shapes` does, and where there is no polygon.
+    Raises `RequestError` as `AnnotationFile.shapes` does, and where there is no polygon.
     """
     subject = f"area of interest {path}"
-    shapes = Drawing(path, subject, "lonlat").shapes()
+    shapes = AnnotationFile(path, subject, "lonlat").shapes()
     if not shapes:
         raise RequestError(
             subject, "it must hold a polygon", value="none", remedy="Draw where it is worth looking, and save that"
@@ -38,7 +38,7 @@ def read_area(path: str) -> BaseGeometry:
     return shapely.union_all([shape.geometry for shape in shapes])
 
 
-def place_area(area: BaseGeometry, info: ImageInfo) -> BaseGeometry:
+def roi_to_pixels(area: BaseGeometry, info: ImageInfo) -> BaseGeometry:
     """The part of an area in longitude and latitude that lies on the picture, as polygons in level-0 pixels.
 
     Edges are straight in longitude and latitude, as RFC 7946 says, and stay so within 0.05 px. Raises `RequestError`
@@ -46,21 +46,21 @@ def place_area(area: BaseGeometry, info: ImageInfo) -> BaseGeometry:
     """
     subject = f"area of interest on {info.id or info.uri}"
     try:
-        [placed] = place_all([area], info)
+        [placed] = polygons_to_pixels([area], info)
     except ReadError as error:
         raise RequestError(subject, error.rule, value=error.value, remedy=error.remedy) from error
     if placed.is_empty:
         raise RequestError(
             subject,
             "it must touch the picture",
-            value=f"the area spans {lonlat_words(area.bounds)}, the picture {lonlat_words(lonlat_bounds(info))}",
+            value=f"the area spans {format_bounds(area.bounds)}, the picture {format_bounds(lonlat_bounds(info))}",
             remedy="Give an area inside the scene, or leave the option out; GeoJSON says longitude first",
         )
     return placed
 
 
-def place_all(areas: Sequence[BaseGeometry], info: ImageInfo) -> list[BaseGeometry]:
-    """For each area in longitude and latitude what `place_area` says, empty where it does not touch the picture.
+def polygons_to_pixels(areas: Sequence[BaseGeometry], info: ImageInfo) -> list[BaseGeometry]:
+    """For each area in longitude and latitude what `roi_to_pixels` says, empty where it does not touch the picture.
 
     Raises `ReadError` where the picture has no CRS or is not on the Earth.
     """
@@ -76,12 +76,12 @@ def place_all(areas: Sequence[BaseGeometry], info: ImageInfo) -> list[BaseGeomet
 def lonlat_bounds(info: ImageInfo) -> tuple[float, float, float, float]:
     """The longitudes and latitudes in which a picture lies, generously: west, south, east, north in degrees.
 
-    Raises `ReadError` as `place_all` does.
+    Raises `ReadError` as `polygons_to_pixels` does.
     """
     return _Outline.of(info).bounds
 
 
-def lonlat_words(bounds: tuple[float, float, float, float]) -> str:
+def format_bounds(bounds: tuple[float, float, float, float]) -> str:
     """Bounds (west, south, east, north) in words."""
     west, south, east, north = bounds
     return f"longitude {west:.4f} to {east:.4f}, latitude {south:.4f} to {north:.4f}"
@@ -150,7 +150,7 @@ def _placed(area: BaseGeometry, placement: Placement) -> BaseGeometry:
 
 def _bow(area: BaseGeometry, placement: Placement) -> float:
     """How many pixels any edge, straight in longitude and latitude, strays from the straight line in pixels."""
-    _, first, last = edges_of(np.asarray([area], dtype=object))
+    _, first, last = polygon_edges(np.asarray([area], dtype=object))
     start = from_lonlat(placement, first)
     chord = from_lonlat(placement, last) - start
     length = np.hypot(chord[:, 0], chord[:, 1])

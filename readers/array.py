@@ -13,7 +13,7 @@ import numpy.typing as npt
 from .errors import RequestError
 from .geometry import Box, Placement
 from .image import BaseImage, Channel, Claim, ImageInfo, Mask, Pixels
-from .resample import lattice, resample, taps
+from .resample import pixel_edges, resample, axis_weights
 
 SCHEME: Final = "memory://"
 _MOST_CHANNELS: Final = 512
@@ -23,7 +23,7 @@ _EVEN: Final = 1e-3  # of a step: how far coordinates may lie from an even spaci
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
-class HeldArray:
+class ArrayHandle:
     """An array with its facts, readable by `ArrayReader` as `info.uri` for as long as this object lives."""
 
     info: ImageInfo
@@ -31,17 +31,17 @@ class HeldArray:
     valid: Mask | None
 
 
-_HELD: WeakValueDictionary[str, HeldArray] = WeakValueDictionary()
+_HELD: WeakValueDictionary[str, ArrayHandle] = WeakValueDictionary()
 _NUMBERS = count(1)
 
 
-def hold_array(
+def register_array(
     array: Any,
     *,
     name: str = "array",
     transform: Sequence[float] | None = None,
     microns_per_pixel: Sequence[float] | None = None,
-) -> HeldArray:
+) -> ArrayHandle:
     """Hold an array for reading: (H, W) or (H, W, C) of numbers, or an xarray.DataArray of y, x and at most one more.
 
     Three channels of uint8 are red, green and blue, as image libraries have them; others have no colour until they are
@@ -80,7 +80,7 @@ def hold_array(
         kind="map" if microns_per_pixel is None or matrix is not None else "slide",
         personal=False,
     )
-    held = HeldArray(info, pixels, valid)
+    held = ArrayHandle(info, pixels, valid)
     _HELD[info.uri] = held
     return held
 
@@ -113,8 +113,8 @@ class ArrayImage(BaseImage):
     def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         held = self._held
         height, width = held.pixels.shape[:2]
-        x = taps(lattice(box.x0, box.x1, size[0]), width)
-        y = taps(lattice(box.y0, box.y1, size[1]), height)
+        x = axis_weights(pixel_edges(box.x0, box.x1, size[0]), width)
+        y = axis_weights(pixel_edges(box.y0, box.y1, size[1]), height)
         if x is None or y is None:
             blank = np.zeros((size[1], size[0], len(self._places)), dtype=held.pixels.dtype)
             return blank, np.zeros(blank.shape[:2], dtype=np.bool_)
@@ -224,7 +224,7 @@ def _pixels(found: _Labelled) -> tuple[Pixels, Mask | None]:
     return values, None if bool(valid.all()) else valid
 
 
-def _held(uri: str) -> HeldArray:
+def _held(uri: str) -> ArrayHandle:
     held = _HELD.get(uri)
     if held is None:
         raise RequestError(uri, "the array must still be in memory", remedy="Keep what limner.annotate returned")

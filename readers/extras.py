@@ -36,10 +36,10 @@ def require_extra(extra: str, subject: str, *, otherwise: str = "") -> None:
     names = [match[0] for one in requirements(extra) if (match := _NAME.match(one))]
     absent = [name for name in names if not _installed(name)]
     if absent:
-        raise missing(extra, subject, absent, otherwise=otherwise)
+        raise missing_packages(extra, subject, absent, otherwise=otherwise)
 
 
-def missing(extra: str, subject: str, names: list[str], *, otherwise: str = "") -> RequestError:
+def missing_packages(extra: str, subject: str, names: list[str], *, otherwise: str = "") -> RequestError:
     """The error that says that packages of an extra are missing, and how to install them."""
     remedy = f"Install what is missing: {install_hint(extra)}"
     return RequestError(

@@ -16,7 +16,7 @@ def is_remote(uri: str) -> bool:
     return uri.startswith("/vsi") or "://" in uri
 
 
-def local_only(uri: str) -> None:
+def require_local(uri: str) -> None:
     """Raise `ReadError` for a slide that does not lie on this machine."""
     if is_remote(uri):
         raise ReadError(

@@ -28,7 +28,7 @@ from shapely.geometry.base import BaseGeometry
 from .crs import parse_crs, transformer
 from .errors import ReadError
 from .geometry import Placement, Points
-from .polygon_area import area_of, edges_of
+from .polygon_area import polygon_area, polygon_edges
 
 Values = npt.NDArray[np.float64]
 Geometries = Sequence[BaseGeometry] | npt.NDArray[np.object_]
@@ -263,7 +263,7 @@ def areas_m2(geometries: Geometries, placement: Placement) -> Values | None:
     small = solid & (across <= _FLAT)
     areas[small] *= _pixel_m2(placement, shapely.get_coordinates(shapely.centroid(shapes[small])))
     wide = np.flatnonzero(solid & ~small)
-    areas[wide] = [area_of(shape, _ring_area(placement, ground), float(scale.max()) * unit) for shape in shapes[wide]]
+    areas[wide] = [polygon_area(shape, _ring_area(placement, ground), float(scale.max()) * unit) for shape in shapes[wide]]
     return areas
 
 
@@ -289,7 +289,7 @@ def area_m2(geometry: BaseGeometry, placement: Placement) -> float | None:
     return None if areas is None or np.isnan(areas[0]) else float(areas[0])
 
 
-def boxes_m2(boxes: npt.ArrayLike, placement: Placement) -> Values | None:
+def box_areas_m2(boxes: npt.ArrayLike, placement: Placement) -> Values | None:
     """Areas (N,) in m² of boxes (N, 4) = x0, y0, x1, y1 in level-0 pixels, as `areas_m2`."""
     x0, y0, x1, y1 = np.asarray(boxes, dtype=np.float64).reshape(-1, 4).T
     return areas_m2(np.asarray(shapely.box(x0, y0, x1, y1), dtype=object), placement)
@@ -297,7 +297,7 @@ def boxes_m2(boxes: npt.ArrayLike, placement: Placement) -> Values | None:
 
 def _zonal_areas(shapes: npt.NDArray[np.object_], placement: Placement, ground: _Ground) -> Values:
     """∮ zone(latitude) dλ around each geometry's rings, for pixels that are affine in longitude and latitude."""
-    owner, start, end = edges_of(shapes)
+    owner, start, end = polygon_edges(shapes)
     start, end = (ground.lonlat(placement.to_world(points)) for points in (start, end))
     along = end[:, 0] - start[:, 0]
     rise = end[:, 1] - start[:, 1]

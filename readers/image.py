@@ -20,7 +20,7 @@ Pixels = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 Kind = Literal["map", "slide", "study"]
 
-UNDECLARED: Final = ("validity", "not stated")
+VALIDITY_UNKNOWN: Final = ("validity", "not stated")
 """The fact of an image whose file does not say which pixels are valid."""
 
 
@@ -307,7 +307,7 @@ class FolderReader(Protocol):
 class ArchiveReader(FolderReader, Protocol):
     """A reader of files that hold files, each of which is accounted for."""
 
-    def holds_files(self, uri: str, head: bytes) -> bool:
+    def is_archive(self, uri: str, head: bytes) -> bool:
         """Whether a file, whose first bytes are `head`, holds or lists others: `scan_folder` then accounts for it."""
         ...
 

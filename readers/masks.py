@@ -28,13 +28,13 @@ def box_mean(values: npt.NDArray[np.floating | np.bool_], radius: tuple[int, int
     return result
 
 
-def grown(mask: Mask, radius: tuple[int, int]) -> Mask:
+def dilate(mask: Mask, radius: tuple[int, int]) -> Mask:
     """The mask (H, W) with all pixels that are within ±radius (x, y) of one of its own on both axes."""
     size = (2 * radius[1] + 1, 2 * radius[0] + 1)
     return np.asarray(ndimage.maximum_filter(mask, size, mode="constant", cval=0), dtype=bool)
 
 
-def holding(mask: Mask, counted: Mask, least: int = 1) -> Mask:
+def keep_components(mask: Mask, counted: Mask, least: int = 1) -> Mask:
     """The 4-connected patches of a mask that hold at least `least` of the `counted` pixels."""
     patches, count = _label(mask)
     held = np.bincount(patches[counted], minlength=count + 1)

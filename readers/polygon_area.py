@@ -28,7 +28,7 @@ _WIDEST: Final = 1e7  # metres: what is wider may cover more than half of the gl
 _POLYGON: Final = 3  # shapely's type number; those above it have parts
 
 
-def edges_of(geometries: npt.NDArray[Any]) -> tuple[Index, Points, Points]:
+def polygon_edges(geometries: npt.NDArray[Any]) -> tuple[Index, Points, Points]:
     """Directed edges of all polygons in shapely geometries (N,): outer rings one way round, holes the other.
 
     Returns each edge's place in the array (E,), its start and its end (E, 2). Points and lines have none.
@@ -39,7 +39,7 @@ def edges_of(geometries: npt.NDArray[Any]) -> tuple[Index, Points, Points]:
     return owner[ring[inside]], points[inside], points[inside + 1]
 
 
-def area_of(geometry: BaseGeometry, ring_area: Callable[[Points], float], metres: float) -> float:
+def polygon_area(geometry: BaseGeometry, ring_area: Callable[[Points], float], metres: float) -> float:
     """Area in m² of a geometry whose units are about `metres`.
 
     `ring_area` is the signed area in m² of the polygon between points (N, 2), the last of them the first. Relative
@@ -53,7 +53,7 @@ def area_of(geometry: BaseGeometry, ring_area: Callable[[Points], float], metres
     if across * metres > _WIDEST:
         x, y = (x0 + x1) / 2.0, (y0 + y1) / 2.0
         halves = [(x0, y0, x, y1), (x, y0, x1, y1)] if x1 - x0 > y1 - y0 else [(x0, y0, x1, y), (x0, y, x1, y1)]
-        return sum(area_of(geometry & shapely.box(*half), ring_area, metres) for half in halves)
+        return sum(polygon_area(geometry & shapely.box(*half), ring_area, metres) for half in halves)
     rings, _ = _rings(np.array([geometry], dtype=object))
     few, many, most = _PIECES
     step, before, count = min(across / few, max(across / many, _PIECE / metres)), math.nan, 0

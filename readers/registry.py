@@ -13,9 +13,9 @@ from typing import cast
 from .errors import ReadError, RequestError
 from .image import Image, ImageInfo, NumberingReader, Reader
 from .options import O, Options, options_of, parse_options, unknown_option
-from .overrides import Overrides, Stated
+from .overrides import Overrides, PreparedOverrides
 from .plugins import installed, load
-from .search import Scanned, Search, without_parts
+from .search import ScannedFile, Search, without_parts
 
 
 def readers() -> Mapping[str, Reader]:
@@ -29,7 +29,7 @@ def scan(
     *,
     reader: str | None = None,
     apart: Callable[[str], str | None] = lambda _: None,
-) -> list[Scanned]:
+) -> list[ScannedFile]:
     """What the inputs hold, one row for each file, in the order of the inputs and sorted within a folder.
 
     Folders are walked; what begins with a dot is not looked at. A named file that nobody claims or that cannot be read
@@ -40,7 +40,7 @@ def scan(
     of the readers. Raises `RequestError` for an unknown reader or option, and where an option cannot mean anything.
     """
     among, overrides, own = _checked(options, reader)
-    stated = Stated(overrides)
+    stated = PreparedOverrides(overrides)
     search = Search(among, own, overrides, forced=reader, apart=apart)
     rows = [row for item in inputs for row in search.scan(item)]
     settled = [search.settle(row) for row in without_parts(_overridden(rows, among, stated))]
@@ -49,7 +49,7 @@ def scan(
 
 def check_options(options: Mapping[str, object], reader: str | None = None) -> None:
     """Raise `RequestError` for what `scan` would refuse of options, without looking at any input."""
-    Stated(_checked(options, reader)[1])
+    PreparedOverrides(_checked(options, reader)[1])
 
 
 def known_options(reader: str | None = None) -> frozenset[str]:
@@ -101,9 +101,9 @@ def _checked(
     return among, part(Overrides, "readers"), {name: part(model, f"reader {name!r}") for name, model in models.items()}
 
 
-def _overridden(rows: Sequence[Scanned], among: Mapping[str, Reader], stated: Stated) -> list[Scanned]:
+def _overridden(rows: Sequence[ScannedFile], among: Mapping[str, Reader], stated: PreparedOverrides) -> list[ScannedFile]:
     """The rows with what the user states; an image that it does not suit fails with its files."""
-    found: list[Scanned] = []
+    found: list[ScannedFile] = []
     lost: dict[str, str] = {}
     for row in rows:
         try:
@@ -120,7 +120,7 @@ def _overridden(rows: Sequence[Scanned], among: Mapping[str, Reader], stated: St
     ]
 
 
-def _numbered(rows: Sequence[Scanned], among: Mapping[str, Reader]) -> list[Scanned]:
+def _numbered(rows: Sequence[ScannedFile], among: Mapping[str, Reader]) -> list[ScannedFile]:
     """The rows with the images of readers that number them anew."""
     found = list(rows)
     for name, reader in among.items():
@@ -132,7 +132,7 @@ def _numbered(rows: Sequence[Scanned], among: Mapping[str, Reader]) -> list[Scan
     return found
 
 
-def _with_ids(rows: Sequence[Scanned], among: Mapping[str, Reader], *, hide: bool) -> list[Scanned]:
+def _with_ids(rows: Sequence[ScannedFile], among: Mapping[str, Reader], *, hide: bool) -> list[ScannedFile]:
     """The rows with final ids. Of images with personal names only readers that number them give them an id."""
     every = sorted(
         ((at, k, info) for at, row in enumerate(rows) for k, info in enumerate(row.infos)),

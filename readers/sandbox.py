@@ -21,10 +21,10 @@ import numpy.typing as npt
 from . import errors
 from .pseudonyms import KEY_VARIABLE
 
-MEGABYTES: Final = 3072
+MEMORY_MB: Final = 3072
 """Address space of a limited process, in MiB, where nothing else is said."""
 
-PATIENCE: Final = 4
+WALL_CLOCK_FACTOR: Final = 4
 """How many times its seconds of processor time a call may take by the clock: other work may slow the machine down."""
 
 _OVERDUE: Final = {-getattr(signal, name, signal.SIGTERM) for name in ("SIGPROF", "SIGALRM")}
@@ -32,7 +32,7 @@ _LINE: Final = 256 * 2**20  # bytes of one JSON answer, at most
 _ARRAY: Final = 256 * 2**20  # bytes of one array, at most
 
 
-class LimitError(Exception):
+class SandboxError(Exception):
     """A call that gave no answer.
 
     `code` is "time" (ended after its time), "memory" (more than its address space), "died" (its process ended: a crash
@@ -46,10 +46,10 @@ class LimitError(Exception):
         self.value = value
 
 
-class LimitedProcess:
+class SandboxedProcess:
     """One limited process, started by the first call and kept for the next. Safe to share between threads."""
 
-    def __init__(self, megabytes: int = MEGABYTES) -> None:
+    def __init__(self, megabytes: int = MEMORY_MB) -> None:
         self._megabytes = megabytes
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
@@ -64,7 +64,7 @@ class LimitedProcess:
 
         The function returns something JSON-able, or one array of numbers. `seconds` is processor time, and a quarter of
         what the call may take by the clock. Paths are relative to this process's folder. Raises the `LimnerError` that
-        the function raised, or `LimitError`.
+        the function raised, or `SandboxError`.
         """
         asked = {"call": function, "arguments": arguments, "seconds": seconds, "folder": os.getcwd()}  # noqa: PTH109 - a text
         request = json.dumps(asked).encode() + b"\n"
@@ -76,13 +76,13 @@ class LimitedProcess:
                 overdue.set()
                 child.kill()
 
-            timer = threading.Timer(PATIENCE * seconds, give_up)
+            timer = threading.Timer(WALL_CLOCK_FACTOR * seconds, give_up)
             timer.start()
             try:
                 answer, array = _exchange(child, request)
             except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
                 late = self._end(1.0) in _OVERDUE or overdue.is_set()
-                raise LimitError("time" if late else "died") from error
+                raise SandboxError("time" if late else "died") from error
             except BaseException:
                 self._end()  # interrupted: what it still answers would be taken for the next call's answer
                 raise
@@ -95,7 +95,7 @@ class LimitedProcess:
             subject, rule, value, remedy = (str(part) for part in answer["error"])
             raise kind(subject, rule, value=value, remedy=remedy)
         if "fault" in answer:
-            raise LimitError(str(answer["fault"]), str(answer.get("value", "")))
+            raise SandboxError(str(answer["fault"]), str(answer.get("value", "")))
         return answer["result"] if array is None else array
 
     def close(self) -> None:
@@ -133,21 +133,21 @@ class LimitedProcess:
         return child.wait()
 
 
-def run_limited(function: str, *arguments: Any, seconds: float, megabytes: int = MEGABYTES) -> Any:
-    """`LimitedProcess.call` in a process that everything in this process shares. Raises `LimnerError`, `LimitError`."""
+def run_sandboxed(function: str, *arguments: Any, seconds: float, megabytes: int = MEMORY_MB) -> Any:
+    """`SandboxedProcess.call` in a process that everything in this process shares. Raises `LimnerError`, `SandboxError`."""
     return shared_process(megabytes).call(function, *arguments, seconds=seconds)
 
 
-_SHARED: dict[tuple[int, int], LimitedProcess] = {}
+_SHARED: dict[tuple[int, int], SandboxedProcess] = {}
 
 
-def shared_process(megabytes: int = MEGABYTES) -> LimitedProcess:
+def shared_process(megabytes: int = MEMORY_MB) -> SandboxedProcess:
     """The limited process of that size which belongs to this process; a forked process gets another."""
     key = os.getpid(), megabytes
     if key not in _SHARED:
         for stale in [one for one in _SHARED if one[0] != key[0]]:
             del _SHARED[stale]
-        _SHARED[key] = LimitedProcess(megabytes)
+        _SHARED[key] = SandboxedProcess(megabytes)
         atexit.register(_SHARED[key].close)
     return _SHARED[key]
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import LimnerError
-from .sandbox import PATIENCE, LimitError
+from .sandbox import WALL_CLOCK_FACTOR, SandboxError
 
 _GRACE = 2.0  # seconds by the clock after which a call ends even where nobody is left to end it
 
@@ -48,7 +48,7 @@ def limit(megabytes: int) -> None:
 def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """The answer to one request, and the array that follows it, if any."""
     seconds = request["seconds"]
-    _alarm(seconds, PATIENCE * seconds + _GRACE)
+    _alarm(seconds, WALL_CLOCK_FACTOR * seconds + _GRACE)
     try:
         os.chdir(request["folder"])
         module, _, name = str(request["call"]).partition(":")
@@ -75,7 +75,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
     """An exception as an answer."""
     if isinstance(error, LimnerError):
         return {"kind": type(error).__name__, "error": [error.subject, error.rule, error.value, error.remedy]}
-    if isinstance(error, LimitError):
+    if isinstance(error, SandboxError):
         return {"fault": error.code, "value": error.value}
     if isinstance(error, MemoryError | RecursionError):
         return {"fault": "memory" if isinstance(error, MemoryError) else "nested"}

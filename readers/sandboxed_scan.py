@@ -14,7 +14,7 @@ from .fingerprint import is_remote
 from .image import Claim, FolderReader, FolderScan, ImageInfo, Reader
 from .options import Options, options_of, parse_options
 from .plugins import installed, load
-from .sandbox import LimitError, run_limited
+from .sandbox import SandboxError, run_sandboxed
 
 _T = TypeVar("_T")
 
@@ -24,7 +24,7 @@ FOLDER_SECONDS: Final = 60.0
 REMOTE_SECONDS: Final = 60.0
 """Processor time that a claim, a scan of a file, of a folder, and anything remote may take."""
 
-MEGABYTES: Final = 1536
+SCAN_MEMORY_MB: Final = 1536
 """Address space of the process that is asked, in MiB."""
 
 _RULES: Final = {
@@ -85,8 +85,8 @@ def _seconds(uri: str, local: float) -> float:
 
 def _call(function: str, name: str, uri: str, *arguments: Any, seconds: float) -> Any:
     try:
-        return run_limited(f"{__name__}:{function}", name, uri, *arguments, seconds=seconds, megabytes=MEGABYTES)
-    except LimitError as error:
+        return run_sandboxed(f"{__name__}:{function}", name, uri, *arguments, seconds=seconds, megabytes=SCAN_MEMORY_MB)
+    except SandboxError as error:
         if error.code == "raised":
             raise _mistake(name, uri, error.value) from error
         rule, remedy = _RULES[error.code]

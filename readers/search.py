@@ -12,14 +12,14 @@ from .fingerprint import is_remote
 from .formats import Format, recognise, recognise_folder
 from .image import ArchiveReader, ImageInfo, Reader
 from .options import Options
-from .pseudonyms import NameOptions, Pseudonyms, forms, longest_first, replace_names
+from .pseudonyms import NameOptions, Pseudonyms, path_variants, longest_first, redact_error
 from .sandboxed_scan import claim, scan_file, scan_folder
 
-HEAD = 4096
+HEAD_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Scanned:
+class ScannedFile:
     """What became of one input file. An image of several files is on the row of the first; the others are empty.
 
     `personal` says that the file's name may be the name of a person, also where it could not be read.
@@ -73,13 +73,13 @@ class Search:
         self._seen: set[str] = set()
         self._formats: dict[str, Format | None] = {}
 
-    def scan(self, item: str) -> Iterator[Scanned]:
+    def scan(self, item: str) -> Iterator[ScannedFile]:
         """The rows of one input."""
         if not is_remote(item) and os.path.isdir(item):  # noqa: PTH112 - False also for a name that no file can have
             rows = list(self._folder(item))
             yield from (replace(row, status="failed") if row.path == item else row for row in rows)
             if not rows and (lack := _lack(item)):
-                yield Scanned(item, "failed", (), reason=lack)
+                yield ScannedFile(item, "failed", (), reason=lack)
         elif self._new(item):
             yield from self._file(item, named=True)
 
@@ -90,7 +90,7 @@ class Search:
         self._seen.add(place)
         return True
 
-    def settle(self, row: Scanned) -> Scanned:
+    def settle(self, row: ScannedFile) -> ScannedFile:
         """The row with what is known of its file's name: whether it may be the name of a person."""
         if row.path not in self._formats:
             self._formats[row.path] = _recognise(row.path)
@@ -114,23 +114,23 @@ class Search:
 
     def _option_error(self, path: str, error: RequestError) -> LimnerError:
         """An error in what was asked, without the file's name where that may be the name of a person."""
-        row = self.settle(Scanned(path, "failed", (), next(iter(self._among)) if self._forced else ""))
+        row = self.settle(ScannedFile(path, "failed", (), next(iter(self._among)) if self._forced else ""))
         if not row.personal or self._names.names == "show":
             return error
         alias = Pseudonyms.of(self._names).path(path)
-        return replace_names(error, longest_first(dict.fromkeys(forms(path), alias)))
+        return redact_error(error, longest_first(dict.fromkeys(path_variants(path), alias)))
 
-    def _left_closed(self, folder: str) -> list[Scanned] | None:
+    def _left_closed(self, folder: str) -> list[ScannedFile] | None:
         """The row, if any, of a folder that is not looked into; None where it is to be."""
         why = self._apart(folder)
         if why is not None:
-            return [Scanned(folder, "skipped", (), reason=why)] if why else []
+            return [ScannedFile(folder, "skipped", (), reason=why)] if why else []
         if (found := recognise_folder(folder)) is not None:
             self._formats[folder] = found
-            return [Scanned(folder, "failed", (), reason=str(found.refusal(folder)))]
+            return [ScannedFile(folder, "failed", (), reason=str(found.refusal(folder)))]
         return None
 
-    def _folder(self, folder: str) -> Iterator[Scanned]:
+    def _folder(self, folder: str) -> Iterator[ScannedFile]:
         if (rows := self._left_closed(folder)) is not None:
             yield from rows
             return
@@ -138,10 +138,10 @@ class Search:
             name = find_reader(folder, b"", self._among)
             entries = sorted(entry for entry in os.listdir(folder) if not entry.startswith("."))  # noqa: PTH208 - names
         except LimnerError as error:
-            yield Scanned(folder, "failed", (), reason=str(error))
+            yield ScannedFile(folder, "failed", (), reason=str(error))
             return
         except OSError as error:
-            yield Scanned(folder, "failed", (), reason=str(_unreadable(folder, "folder", error)))
+            yield ScannedFile(folder, "failed", (), reason=str(_unreadable(folder, "folder", error)))
             return
         if name is not None:
             yield from self._claimed(folder, name)
@@ -160,12 +160,12 @@ class Search:
         places = (os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)  # noqa: PTH118
         return any(os.path.abspath(place) not in self._seen for place in places)  # noqa: PTH100 - as in `_new`
 
-    def _claimed(self, folder: str, name: str) -> Iterator[Scanned]:
+    def _claimed(self, folder: str, name: str) -> Iterator[ScannedFile]:
         reader = self._among[name]
         try:
             found = scan_folder(name, reader, folder, self._options[name])
         except ReadError as error:
-            yield Scanned(folder, "failed", (), name, str(error))
+            yield ScannedFile(folder, "failed", (), name, str(error))
             return
         side = dict(found.side)
         read: dict[str, tuple[ImageInfo, ...]] = {}  # a file may be part of several images
@@ -176,45 +176,45 @@ class Search:
             first = next((path for path in own if path in read), None)
             if first is not None:
                 read[first] = (*read[first], info)
-        yield from (Scanned(path, "read", infos, name) for path, infos in read.items())
+        yield from (ScannedFile(path, "read", infos, name) for path, infos in read.items())
         for files, error in found.failed:
-            yield from (Scanned(path, "failed", (), name, str(error)) for path in files if self._new(path))
+            yield from (ScannedFile(path, "failed", (), name, str(error)) for path in files if self._new(path))
         for path, reason in side.items():
             if self._new(path):
-                yield Scanned(path, "skipped", (), name, reason)
+                yield ScannedFile(path, "skipped", (), name, reason)
 
-    def _file(self, path: str, *, named: bool) -> Iterator[Scanned]:
+    def _file(self, path: str, *, named: bool) -> Iterator[ScannedFile]:
         """The row of a file; of one that holds files, theirs as well."""
         name: str | None = None
         try:
             head = b"" if is_remote(path) else _head(path)
             if not head and not named:
-                yield Scanned(path, "skipped", (), reason="it is empty")
+                yield ScannedFile(path, "skipped", (), reason="it is empty")
                 return
             name = self._choose(path, head, named=named)
             if name is None:
                 yield _unknown(path, head, self._among, self._formats[path], named=named)
                 return
             reader = self._among[name]
-            if isinstance(reader, ArchiveReader) and reader.holds_files(path, head):
+            if isinstance(reader, ArchiveReader) and reader.is_archive(path, head):
                 yield from self._archive(path, name)
             else:
-                yield Scanned(path, "read", scan_file(name, reader, path, self._options[name]), name)
+                yield ScannedFile(path, "read", scan_file(name, reader, path, self._options[name]), name)
         except RequestError as error:
             if error.subject.startswith("option "):
                 raise self._option_error(path, error) from None
-            yield Scanned(path, "failed", (), name or "", str(error))
+            yield ScannedFile(path, "failed", (), name or "", str(error))
         except LimnerError as error:
-            yield Scanned(path, "failed", (), name or "", str(error))
+            yield ScannedFile(path, "failed", (), name or "", str(error))
 
-    def _archive(self, path: str, name: str) -> Iterator[Scanned]:
+    def _archive(self, path: str, name: str) -> Iterator[ScannedFile]:
         self._seen.discard(os.path.abspath(path))  # noqa: PTH100 - as in `_new`
         rows = list(self._claimed(path, name))
         if all(row.path != path for row in rows):
             some = any(row.status == "read" for row in rows)
             why = "" if some else "none of the files that it holds could be read"
             self._new(path)
-            rows.insert(0, Scanned(path, "read" if some else "failed", (), name, why))
+            rows.insert(0, ScannedFile(path, "read" if some else "failed", (), name, why))
         yield from rows
 
 
@@ -239,21 +239,21 @@ def _lack(folder: str) -> str:
     return "it holds only hidden files, whose names begin with a dot" if hidden else "it holds no file"
 
 
-def _unknown(path: str, head: bytes, among: Mapping[str, Reader], found: Format | None, *, named: bool) -> Scanned:
+def _unknown(path: str, head: bytes, among: Mapping[str, Reader], found: Format | None, *, named: bool) -> ScannedFile:
     """The row of a file that nobody reads: skipped in a folder unless it is an image, failed where a user named it."""
     if found is not None:
         if named or not found.aside:
-            return Scanned(path, "failed", (), reason=str(found.refusal(path)))
-        return Scanned(path, "skipped", (), reason=": ".join(filter(None, (found.name, found.why))))
+            return ScannedFile(path, "failed", (), reason=str(found.refusal(path)))
+        return ScannedFile(path, "skipped", (), reason=": ".join(filter(None, (found.name, found.why))))
     if not named:
-        return Scanned(path, "skipped", (), reason="no installed reader knows its first bytes")
+        return ScannedFile(path, "skipped", (), reason="no installed reader knows its first bytes")
     error = ReadError(
         path,
         "an installed reader must know what it is",
         value=f"it begins with {head[:8]!r}" if head else "0 bytes",
         remedy=f"Installed readers: {', '.join(among)}. --reader tries one of them all the same",
     )
-    return Scanned(path, "failed", (), reason=str(error))
+    return ScannedFile(path, "failed", (), reason=str(error))
 
 
 def _head(path: str) -> bytes:
@@ -268,7 +268,7 @@ def _head(path: str) -> bytes:
                 remedy="Leave it out, or copy what it delivers into a file",
             )
         with Path(path).open("rb") as file:
-            return file.read(HEAD)
+            return file.read(HEAD_BYTES)
     except (OSError, ValueError) as error:
         raise _unreadable(path, "file", error) from error
 
@@ -281,7 +281,7 @@ def _unreadable(path: str, what: str, error: OSError | ValueError) -> ReadError:
     return ReadError(path, f"it must be a readable {what}", value=why or str(error), remedy="Check the path and rights")
 
 
-def without_parts(rows: Iterable[Scanned]) -> list[Scanned]:
+def without_parts(rows: Iterable[ScannedFile]) -> list[ScannedFile]:
     """Rows without images that are only a part of another's: masks and overviews beside it, sources of a mosaic."""
     rows = list(rows)
     owner = {
@@ -291,12 +291,12 @@ def without_parts(rows: Iterable[Scanned]) -> list[Scanned]:
         for path in info.files
         if os.path.abspath(path) != os.path.abspath(row.path)  # noqa: PTH100 - as in `_new`
     }
-    kept: list[Scanned] = []
+    kept: list[ScannedFile] = []
     for row in rows:
         whole = owner.get(os.path.abspath(row.path))  # noqa: PTH100 - as in `_new`
         unread = row.status == "skipped" and not row.reader
         if whole is not None and (unread or any(info.uri == row.path for info in row.infos)):
-            kept.append(Scanned(row.path, "skipped", (), row.reader, f"a part of {whole}"))
+            kept.append(ScannedFile(row.path, "skipped", (), row.reader, f"a part of {whole}"))
         else:
             kept.append(row)
     return kept

@@ -20,7 +20,7 @@ from ..errors import ReadError
 from ..geometry import Box
 from ..image import BaseImage, Claim, FolderScan, ImageInfo, Mask, Pixels
 from ..pseudonyms import NameOptions, Pseudonyms
-from ..resample import lattice, resample, taps
+from ..resample import pixel_edges, resample, axis_weights
 from .decoder import decoder
 from .faults import FaultError, as_error
 from .image_info import describe, told_uri
@@ -79,7 +79,7 @@ class DicomReader:
         why = "; ".join(sorted({fate.reason for fate in found.fates if not fate.foreign})) or "no DICOM images"
         raise ReadError(subject, "it must hold an image", value=why, remedy="Leave it out, or give the study's images")
 
-    def holds_files(self, uri: str, head: bytes) -> bool:
+    def is_archive(self, uri: str, head: bytes) -> bool:
         """Archives and DICOMDIRs hold files."""
         return sniff(head) == "zip" or Path(uri).name == LISTING
 
@@ -163,8 +163,8 @@ class DicomImage(BaseImage):
     def _read_plane(self, box: Box, size: tuple[int, int], plane: int) -> tuple[Pixels, Mask]:
         """See `Image.read`. Only that slice is decoded."""
         width, height = self._info.size
-        down = taps(lattice(box.y0, box.y1, size[1]), height)
-        across = taps(lattice(box.x0, box.x1, size[0]), width)
+        down = axis_weights(pixel_edges(box.y0, box.y1, size[1]), height)
+        across = axis_weights(pixel_edges(box.x0, box.x1, size[0]), width)
         if down is None or across is None:
             shape = (size[1], size[0])
             return np.zeros((*shape, len(self._places)), dtype=self._dtype), np.zeros(shape, dtype=np.bool_)

@@ -20,8 +20,8 @@ from ..errors import ReadError
 from ..fingerprint import is_remote
 from ..geometry import Box
 from ..image import BaseImage, Claim, ImageInfo, Mask, Pixels
-from ..options import reopened
-from ..resample import Edges, Rows, lattice, resample, taps
+from ..options import scan_options
+from ..resample import Edges, Rows, pixel_edges, resample, axis_weights
 from .gdal import environment, open_raster, reading
 from .metadata import Layout, RasterOptions, describe_raster, has_complex, has_mask, holds, layout_of, nodata_of
 
@@ -114,7 +114,7 @@ class RasterImage(BaseImage):
         self._layout: Layout = layout_of(raster)
         self._dtype = np.result_type(*(np.dtype(channel.dtype) for channel in self.channels))
         self._complex = has_complex(raster, self._layout.bands)
-        self._nodata = nodata_of(raster, self._layout, reopened(RasterOptions, self._info))
+        self._nodata = nodata_of(raster, self._layout, scan_options(RasterOptions, self._info))
         self._flags = raster.mask_flag_enums
         self._masked = has_mask(self._flags[0])
         # an overview of complex numbers has averaged their phases away
@@ -123,7 +123,7 @@ class RasterImage(BaseImage):
     def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         """See `Image.read`. Of overviews, the nearest one that is not coarser than asked is averaged further."""
         try:
-            return self.sample(lattice(box.y0, box.y1, size[1]), lattice(box.x0, box.x1, size[0]))
+            return self.sample(pixel_edges(box.y0, box.y1, size[1]), pixel_edges(box.x0, box.x1, size[0]))
         except ReadError as error:
             where = f"box x {box.x0:g}…{box.x1:g}, y {box.y0:g}…{box.y1:g} of {self._info.uri}"
             raise ReadError(where, error.rule, value=error.value, remedy=error.remedy) from error
@@ -140,8 +140,8 @@ class RasterImage(BaseImage):
             raster = self._level((x[-1] - x[0]) / (len(x) - 1), (y[-1] - y[0]) / (len(y) - 1))
         (across, right), (down, below) = self._onto(raster)
         x0, y0, x1, y1 = picture or (0.0, 0.0, float(width), float(height))
-        rows = taps(y / down + below, raster.height, low=y0 / down + below, high=y1 / down + below)
-        columns = taps(x / across + right, raster.width, low=x0 / across + right, high=x1 / across + right)
+        rows = axis_weights(y / down + below, raster.height, low=y0 / down + below, high=y1 / down + below)
+        columns = axis_weights(x / across + right, raster.width, low=x0 / across + right, high=x1 / across + right)
         if rows is None or columns is None:
             shape = (len(y) - 1, len(x) - 1)
             return np.zeros((*shape, len(self.channels)), dtype=self._dtype), np.zeros(shape, dtype=bool)

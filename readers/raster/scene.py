@@ -17,8 +17,8 @@ from ..fingerprint import fingerprint, is_remote
 from ..formats import recognise
 from ..geometry import Box, Placement
 from ..image import BaseImage, Claim, FolderScan, ImageInfo, Mask, Pixels
-from ..options import reopened
-from ..resample import lattice
+from ..options import scan_options
+from ..resample import pixel_edges
 from .bands import band_token, canonical, is_sentinel, sensor_of_product
 from .geotiff import RasterImage, RasterReader
 from .metadata import RasterOptions
@@ -108,7 +108,7 @@ class SceneImage(BaseImage):
         info = self._info
         self._dtype = np.result_type(*(np.dtype(channel.dtype) for channel in self.channels))
         self._bands: list[tuple[RasterImage, Fit]] = []
-        options = reopened(RasterOptions, info)
+        options = scan_options(RasterOptions, info)
         place = dict(info.facts).get("grid", "")
         if not (place.isdecimal() and int(place) < len(info.files)):
             raise ReadError(info.uri, "its facts must be those of its scan", value=place, remedy="Scan it again")
@@ -120,7 +120,7 @@ class SceneImage(BaseImage):
 
     def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         """See `Image.read`. A pixel is valid where every delivered band is."""
-        x, y = lattice(box.x0, box.x1, size[0]), lattice(box.y0, box.y1, size[1])
+        x, y = pixel_edges(box.x0, box.x1, size[0]), pixel_edges(box.y0, box.y1, size[1])
         pixels = np.zeros((size[1], size[0], len(self._bands)), dtype=self._dtype)
         valid = np.ones((size[1], size[0]), dtype=bool)
         for at, (band, fit) in enumerate(self._bands):

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ..errors import ReadError, shown
-from ..fingerprint import fingerprint, is_remote, local_only
+from ..errors import ReadError, excerpt
+from ..fingerprint import fingerprint, is_remote, require_local
 from ..formats import recognise
-from ..geometry import MOST_SIDE, Box
+from ..geometry import MAX_SIDE, Box
 from ..image import BaseImage, Channel, Claim, ImageInfo, Mask, Pixels
 from ..options import Options
 from .levels import Level, TiledPyramid
@@ -58,7 +58,7 @@ class SlideReader:
     def scan(self, uri: str, options: Options) -> Sequence[ImageInfo]:
         """The one slide in `uri`. Any file of a DICOM series gives the same slide, equal in every field."""
         del options
-        local_only(uri)
+        require_local(uri)
         files = _files(uri)
         with _open(files[0]) as slide:
             properties = _properties(slide)
@@ -141,7 +141,7 @@ class Slide(BaseImage):
             raise ReadError(
                 f"{self._info.id or self._info.uri}, level {place}, pixels {x}–{x + size[0]}, {y}–{y + size[1]}",
                 "the tile must be readable",
-                value=shown(str(error), 300),
+                value=excerpt(str(error), 300),
                 remedy="Copy the file again from its source; regions that need this tile are left out",
             ) from error
         valid = rgba[..., 3] > _OPAQUE // 2
@@ -168,7 +168,7 @@ def _open(uri: str) -> "OpenSlide":
         raise ReadError(
             uri,
             "OpenSlide must be able to open it",
-            value=_fault(uri) or shown(str(error), 300) or "not a format that it knows",
+            value=_fault(uri) or excerpt(str(error), 300) or "not a format that it knows",
             remedy="Check that the file is complete, with the files that belong beside it",
         ) from error
     _check_sizes(uri, slide)
@@ -196,7 +196,7 @@ def _check_sizes(uri: str, slide: "OpenSlide") -> None:
     size, levels, steps = slide.dimensions, slide.level_dimensions, slide.level_downsamples
     if not (
         0 < len(levels) <= _LEVELS
-        and all(0 < side <= MOST_SIDE for side in size)
+        and all(0 < side <= MAX_SIDE for side in size)
         and all(0 < side <= full for level in levels for side, full in zip(level, size, strict=True))
         and all(math.isfinite(step) and step > 0 for step in steps)
     ):
@@ -275,7 +275,7 @@ def _scanned(uri: str, properties: Mapping[str, str], size: tuple[int, int]) -> 
     raise ReadError(
         uri,
         "the scanned part must lie within the picture",
-        value=shown(
+        value=excerpt(
             ", ".join(properties.get(f"openslide.bounds-{name}", "") for name in ("x", "y", "width", "height"))
         ),
         remedy="Copy it again from its source",

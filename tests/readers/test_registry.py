@@ -16,7 +16,7 @@ from limner.readers.image import Claim, ImageInfo
 from limner.readers.options import Options
 from limner.readers.raster.geotiff import RasterReader
 from limner.readers.registry import open_image, readers, scan
-from limner.readers.search import Scanned, find_reader
+from limner.readers.search import ScannedFile, find_reader
 
 WriteRaster = Callable[..., str]
 Places = Callable[..., np.ndarray[Any, Any]]
@@ -44,7 +44,7 @@ class Other:
         return RasterReader().open(info, channels)
 
 
-def row(rows: Sequence[Scanned], name: str) -> Scanned:
+def row(rows: Sequence[ScannedFile], name: str) -> ScannedFile:
     (found,) = [row for row in rows if Path(row.path).name == name]
     return found
 

@@ -9,7 +9,7 @@ import numpy as np
 import openslide
 import pytest
 from limner.readers import sandboxed_scan
-from limner.readers.contract import Truth, check_reader, scan_with
+from limner.readers.contract import ExpectedImage, check_reader, scan_with
 from limner.readers.geometry import Box
 from limner.readers.image import ImageInfo
 from limner.readers.registry import scan
@@ -113,7 +113,7 @@ def test_they_keep_the_contract(made: Made) -> None:
     valid = np.zeros(native.shape[:2], dtype=bool)
     valid[int(made.part.y0) : int(made.part.y1), int(made.part.x0) : int(made.part.x1)] = True
     points = ((8.0, 4.0, 2.0, 1.0), (*made.first, made.first[0] / 4, made.first[1] / 4))
-    check_reader(READER, str(made.path), Truth(native, valid, points, exact=False))
+    check_reader(READER, str(made.path), ExpectedImage(native, valid, points, exact=False))
 
 
 def test_one_level_keeps_the_contract_exactly(tmp_path: Path, scanners: ModuleType) -> None:
@@ -121,7 +121,7 @@ def test_one_level_keeps_the_contract_exactly(tmp_path: Path, scanners: ModuleTy
     info = only(path)
     valid = np.zeros(info.size[::-1], dtype=bool)
     valid[64:192, 192:384] = True
-    check_reader(READER, str(path), Truth(opened(path, info.box), valid))
+    check_reader(READER, str(path), ExpectedImage(opened(path, info.box), valid))
 
 
 def test_a_folder_of_slides_has_a_row_for_every_file(tmp_path: Path, scanners: ModuleType) -> None:
