@@ -9,7 +9,7 @@ from ..readers.geometry import Box
 from ..readers.image import Image, ImageInfo, Mask, Pixels
 from ..readers.overview import read_overview
 from ..readers.registry import open_image
-from ..readers.render import fit_stretch, display_stretch, render, rgb_channels
+from ..readers.render import display_stretch, fit_stretch, render, rgb_channels
 from .describe import html_table, image_rows, indent, table
 
 if TYPE_CHECKING:

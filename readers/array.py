@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from .errors import RequestError
 from .geometry import Box, Placement
-from .image import BaseImage, Channel, Claim, ImageInfo, Mask, Pixels
-from .resample import pixel_edges, resample, axis_weights
+from .image import BaseImage, Channel, ImageInfo, Mask, Pixels
+from .resample import axis_weights, pixel_edges, resample
 
 SCHEME: Final = "memory://"
 _MOST_CHANNELS: Final = 512
@@ -91,9 +91,9 @@ class ArrayReader:
     name = "array"
     isolated = True  # there is nothing to parse, and no other process has the array
 
-    def claim(self, uri: str, head: bytes) -> Claim:  # noqa: ARG002 - an array has no bytes of a file
+    def identify(self, uri: str, head: bytes) -> int:  # noqa: ARG002 - an array has no bytes of a file
         """Certain of what is held here."""
-        return Claim(100, "an array in memory") if uri in _HELD else Claim(0)
+        return 100 if uri in _HELD else 0
 
     def scan(self, uri: str, options: object) -> Sequence[ImageInfo]:  # noqa: ARG002 - an array has none
         """The array's facts. Raises `RequestError` where it is gone."""
@@ -116,15 +116,15 @@ class ArrayImage(BaseImage):
         x = axis_weights(pixel_edges(box.x0, box.x1, size[0]), width)
         y = axis_weights(pixel_edges(box.y0, box.y1, size[1]), height)
         if x is None or y is None:
-            blank = np.zeros((size[1], size[0], len(self._places)), dtype=held.pixels.dtype)
+            blank = np.zeros((size[1], size[0], len(self._channel_indices)), dtype=held.pixels.dtype)
             return blank, np.zeros(blank.shape[:2], dtype=np.bool_)
         columns = slice(x.start, x.stop)
 
         def rows(top: int, bottom: int) -> tuple[Pixels, Mask | None]:
-            native = held.pixels[top:bottom, columns][..., self._places]
+            native = held.pixels[top:bottom, columns][..., self._channel_indices]
             return native, None if held.valid is None else held.valid[top:bottom, columns]
 
-        return resample(rows, y, x, len(self._places), held.pixels.dtype)
+        return resample(rows, y, x, len(self._channel_indices), held.pixels.dtype)
 
     def _close(self) -> None:
         pass

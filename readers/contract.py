@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import LimnerError
-from .fingerprint import has_changed
+from .files import has_changed
 from .geometry import Box
 from .image import Image, ImageInfo, Mask, Pixels, Reader
 from .options import options_of, parse_options
 from .overrides import Overrides, PreparedOverrides
-from .pseudonyms import path_variants, longest_first, redact_text
+from .pseudonyms import longest_first, path_variants, redact_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,9 @@ def scan_options(model: type[O], info: "ImageInfo") -> O:
 def unknown_option(name: str, known: Sequence[str], owner: str) -> RequestError:
     """The error about an option that does not exist."""
     listed = f"Its options: {', '.join(known)}" if known else "It takes none"
-    return RequestError(f"option {name!r} of {owner}", "there is no such option", remedy=did_you_mean(name, known) + listed)
+    return RequestError(
+        f"option {name!r} of {owner}", "there is no such option", remedy=did_you_mean(name, known) + listed
+    )
 
 
 def invalid_option(name: str, owner: str, rule: str, *, value: str = "", remedy: str = "Correct it") -> RequestError:
@@ -135,7 +137,9 @@ def list_options(model: type[Options]) -> list[OptionRow]:
         OptionRow(
             name,
             _kind(properties[name], _separator(field)),
-            "" if field.is_required() or field.default is None else excerpt(_text(field.default, _separator(field)), 40),
+            ""
+            if field.is_required() or field.default is None
+            else excerpt(_text(field.default, _separator(field)), 40),
             " ".join((field.description or "").split()),
             neutral=bool(_extra(field).get("neutral")),
         )

@@ -1,10 +1,10 @@
 """Resampling that gives a pixel the same value whatever window it is read with.
 
 A picture is sampled on a lattice: `pixel_edges` says where the edges of the output pixels of a box lie, from absolute
-level-0 coordinates, so two boxes on one lattice agree on every edge bit for bit. `axis_weights` turns the edges of one axis
-into source pixels and weights: reducing averages areas, enlarging is bilinear between pixel centres. `resample` then
-adds the taps in a fixed order, elementwise, in float64: no output pixel knows of the others, and cutting the work into
-bands of rows (which bounds the memory) changes nothing. Only valid source pixels count.
+level-0 coordinates, so two boxes on one lattice agree on every edge bit for bit. `axis_weights` turns the edges of one
+axis into source pixels and weights: reducing averages areas, enlarging is bilinear between pixel centres. `resample`
+then adds the taps in a fixed order, elementwise, in float64, so that an output pixel depends on no other and cutting
+the work into bands of rows (which bounds the memory) changes nothing. Only valid source pixels count.
 """
 
 from collections.abc import Callable
@@ -134,7 +134,9 @@ def _areas(left: Edges, right: Edges) -> tuple[npt.NDArray[np.intp], Edges]:
     return np.minimum(index, final).astype(np.intp), cover
 
 
-def _band(native: Pixels, usable: Mask | None, y: AxisWeights, x: AxisWeights, here: slice, low: int) -> tuple[Pixels, Mask]:
+def _band(
+    native: Pixels, usable: Mask | None, y: AxisWeights, x: AxisWeights, here: slice, low: int
+) -> tuple[Pixels, Mask]:
     """Output rows `here` (counted from `y.first`) from the source rows that begin at `low`."""
     dtype = native.dtype
     row_index, row_weight = y.index[:, here] - low, y.weight[:, here]

@@ -16,7 +16,7 @@ from limner.model.checkpoints.weights import locate
 from limner.readers.errors import ModelError, ReadError
 from limner.readers.geometry import Box, Placement
 from limner.readers.image import Channel, ImageInfo
-from limner.readers.resample import pixel_edges, resample, axis_weights
+from limner.readers.resample import axis_weights, pixel_edges, resample
 
 ROOT = Path(__file__).resolve().parents[1]
 

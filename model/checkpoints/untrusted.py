@@ -240,7 +240,7 @@ def _mapping(found: object, where: str) -> Settings:
 
 
 def _check(content: object, where: str) -> None:
-    """Raise `ModelError` for values nested deeper than `MAX_JSON_DEPTH`, too many, keys that are no text, odd numbers."""
+    """Raise `ModelError` for too many values, too deep nesting, keys that are not text and odd numbers."""
     remedy = "Correct the file, or get it again"
     for count, (path, value) in enumerate(_walk(content)):
         if count >= MOST_VALUES or len(path) > MAX_JSON_DEPTH:
@@ -291,7 +291,9 @@ def _mapping_once(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[str, 
     if bad:
         msg = f"the key {bad[0]!r} must be text, and no merge"
         raise ValueError(msg)
-    return files.reject_duplicate_names([(cast("str", key), loader.construct_object(value, deep=True)) for key, value in pairs])
+    return files.reject_duplicate_names(
+        [(cast("str", key), loader.construct_object(value, deep=True)) for key, value in pairs]
+    )
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_once)

@@ -36,7 +36,7 @@ ORDERS = (("ToTensor",), ("Resize", "ToTensor"), ("ToTensor", "Normalize"), ("Re
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """What a model says of itself: patches of `side` pixels of `microns`, seen at `excerpt` pixels, by its `classes`."""
+    """What a model says of itself: patches of `side` pixels of `microns`, seen at `shown` pixels, by its `classes`."""
 
     architecture: str
     classes: tuple[str, ...]
@@ -198,5 +198,8 @@ def _order(settings: Settings) -> tuple[str, ...]:
 
 def _wrong(settings: Settings, key: str, rule: str, source: str) -> ModelError:
     return ModelError(
-        f"{SETTINGS} of {source}", f"{key}: {rule}", value=excerpt(str(settings.get(key)), 80), remedy="Correct the file"
+        f"{SETTINGS} of {source}",
+        f"{key}: {rule}",
+        value=excerpt(str(settings.get(key)), 80),
+        remedy="Correct the file",
     )

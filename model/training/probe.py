@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ...readers.extras import missing_packages, require_extra
+from ...readers.plugins import missing_packages, require_extra
 from ..finite import softmax
 from ..probe.head import Head
 from .scores import balance

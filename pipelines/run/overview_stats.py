@@ -14,7 +14,7 @@ from ...readers.image import Image, ImageInfo
 from ...readers.overview import read_overview
 from ...readers.raster.bands import resolve
 from ...readers.registry import open_image
-from ...readers.render import Stretch, fit_stretch, display_stretch, render, rgb_channels
+from ...readers.render import Stretch, display_stretch, fit_stretch, render, rgb_channels
 from ...readers.slide.tissue import drawn_mask, overview_limit
 from ..config import Settings
 from .roi import RegionOfInterest, find_roi

@@ -76,7 +76,9 @@ class ImagePlan:
     @cached_property
     def regions(self) -> tuple[Region, ...]:
         """All its regions, plane by plane and row by row, also those skipped."""
-        return tuple(cut_regions(self.grid, tile=self.spec.tile, halo=self.spec.halo, overlap=self.overlap, hd_num=self.hd_num))
+        return tuple(
+            cut_regions(self.grid, tile=self.spec.tile, halo=self.spec.halo, overlap=self.overlap, hd_num=self.hd_num)
+        )
 
     @property
     def analysis_metres(self) -> tuple[float, float] | None:

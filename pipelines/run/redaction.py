@@ -23,10 +23,10 @@ from ...readers.pseudonyms import (
     KEY_VARIABLE,
     NameOptions,
     Pseudonyms,
-    path_variants,
     longest_first,
-    redact_text,
+    path_variants,
     redact_error,
+    redact_text,
     run_key_file,
 )
 from ...readers.registry import ScannedFile

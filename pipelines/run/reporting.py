@@ -12,7 +12,7 @@ from shapely.errors import ShapelyError
 from ...model.finding import Finding, Result
 from ...model.merging import join
 from ...readers.errors import LimnerError, RequestError, did_you_mean, excerpt
-from ...readers.fingerprint import has_changed
+from ...readers.files import has_changed
 from ...readers.geodesy import box_areas_m2
 from ...readers.image import ImageInfo
 from ...readers.options import make_plugin

@@ -15,13 +15,12 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from ...model.class_map_polygons import polygonise
-from ...readers.area import roi_to_pixels, read_roi
+from ...readers.annotations import read_roi, roi_to_pixels
 from ...readers.errors import RequestError
 from ...readers.geodesy import on_earth
 from ...readers.geometry import Box, Points
 from ...readers.image import ImageInfo, Mask
-from ...readers.masks import dilate
-from ...readers.overview import ReducedImage
+from ...readers.overview import ReducedImage, dilate
 from ...readers.slide.tissue import find_tissue, read_drawn
 from ..config import Settings
 

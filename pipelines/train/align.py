@@ -15,8 +15,8 @@ from ...model.training.dataset import read_samples
 from ...model.vlm.fourkhd.files import Files
 from ...model.vlm.fourkhd.tokenizer import Tokenizer
 from ...readers.errors import RequestError
-from ...readers.extras import require_extra
 from ...readers.files import atomic_path, write_atomic
+from ...readers.plugins import require_extra
 
 if TYPE_CHECKING:
     from ...model.training.align import Alignment, Row

@@ -21,8 +21,14 @@ from shapely.geometry.base import BaseGeometry
 
 from ...model.annotator import UNDECIDED
 from ...model.training.training_tiles import Outline
-from ...readers.annotations import AnnotationFile, AnnotatedPolygon, from_crs
-from ...readers.area import lonlat_bounds, format_bounds, polygons_to_pixels
+from ...readers.annotations import (
+    AnnotatedPolygon,
+    AnnotationFile,
+    format_bounds,
+    from_crs,
+    lonlat_bounds,
+    polygons_to_pixels,
+)
 from ...readers.errors import ReadError, RequestError
 from ...readers.files import read_file
 from ...readers.geodesy import from_lonlat, on_earth
@@ -162,7 +168,9 @@ def _read_geojson(path: Path, infos: Sequence[ImageInfo], label_field: str, foun
             _place(_labelled(shapes, subject, label_field, found), some, found, prefix=f"{number}:")
 
 
-def _labelled(shapes: Sequence[AnnotatedPolygon], subject: str, label_field: str, found: _Found) -> list[tuple[str, AnnotatedPolygon]]:
+def _labelled(
+    shapes: Sequence[AnnotatedPolygon], subject: str, label_field: str, found: _Found
+) -> list[tuple[str, AnnotatedPolygon]]:
     """(label, shape) of each shape that has one. Raises `RequestError` that lists fields where none has."""
     if not shapes:
         return []
@@ -193,7 +201,9 @@ def _text(value: object) -> str:
     return str(value).strip() if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
 
 
-def _place(labelled: Sequence[tuple[str, AnnotatedPolygon]], infos: Sequence[ImageInfo], found: _Found, *, prefix: str) -> None:
+def _place(
+    labelled: Sequence[tuple[str, AnnotatedPolygon]], infos: Sequence[ImageInfo], found: _Found, *, prefix: str
+) -> None:
     """Put shapes on the images that they touch, and count those that touch none."""
     found.drawn += len(labelled)
     touched: Counter[int] = Counter()

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..fingerprint import fingerprint
+from ..files import fingerprint
 from ..geometry import Placement
 from ..image import Channel, ImageInfo, Plane
 from ..options import invalid_option

@@ -22,7 +22,7 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 
 from ..errors import LimnerError, ReadError, excerpt
-from ..fingerprint import is_remote
+from ..files import is_remote
 from ..geometry import MAX_SIDE
 from .georeference import leads_to_files
 from .vrt import Mosaic, is_below, read_mosaic

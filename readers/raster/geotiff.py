@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import ReadError
-from ..fingerprint import is_remote
+from ..files import is_remote
 from ..geometry import Box
-from ..image import BaseImage, Claim, ImageInfo, Mask, Pixels
+from ..image import BaseImage, ImageInfo, Mask, Pixels
 from ..options import scan_options
-from ..resample import Edges, Rows, pixel_edges, resample, axis_weights
+from ..resample import Edges, Rows, axis_weights, pixel_edges, resample
 from .gdal import environment, open_raster, reading
 from .metadata import Layout, RasterOptions, describe_raster, has_complex, has_mask, holds, layout_of, nodata_of
 
@@ -54,17 +54,17 @@ class RasterReader:
     kind = "map"
     Options = RasterOptions
 
-    def claim(self, uri: str, head: bytes) -> Claim:
+    def identify(self, uri: str, head: bytes) -> int:
         """By the first bytes; more surely where a TIFF has georeference tags, and by the form of a remote name."""
         if not head:
-            return Claim(30, "a remote raster") if is_remote(uri) else Claim(0)
+            return 30 if is_remote(uri) else 0
         start = head.lstrip()
         for magic, strength, kind in MAGIC:
             if head.startswith(magic) or (magic.startswith(b"<") and start.startswith(magic)):
                 if "TIFF" in kind and _tags(head) & GEO_TAGS:
-                    return Claim(70, f"{kind} with georeference tags")
-                return Claim(strength, kind)
-        return Claim(0)
+                    return 70
+                return strength
+        return 0
 
     def scan(self, uri: str, options: RasterOptions) -> Sequence[ImageInfo]:
         """One image, or one for each part of a file that is a container. Raises `ReadError`."""
@@ -201,10 +201,10 @@ class RasterImage(BaseImage):
         layout = self._layout
         if layout.palette is not None and layout.opaque is not None:
             index = raster.read(layout.bands[0], window=window)
-            pixels: Pixels = layout.palette[index][:, :, self._places]
+            pixels: Pixels = layout.palette[index][:, :, self._channel_indices]
             valid = layout.opaque[index] & self._mask(raster, window, [(layout.bands[0], index)])
             return pixels, valid
-        bands = [layout.bands[at] for at in self._places]
+        bands = [layout.bands[at] for at in self._channel_indices]
         if self._complex:
             stored = [raster.read(band, window=window) for band in bands]
             plain = (np.abs(band) if np.iscomplexobj(band) else band for band in stored)

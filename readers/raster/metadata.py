@@ -18,7 +18,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from ..errors import ReadError, excerpt
-from ..fingerprint import fingerprint, is_remote
+from ..files import fingerprint, is_remote
 from ..formats import recognise_description
 from ..geometry import Placement
 from ..image import VALIDITY_UNKNOWN, Channel, ImageInfo, Mask, Pixels

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ReadError
-from ..fingerprint import fingerprint, is_remote
+from ..files import fingerprint, is_remote
 from ..formats import recognise
 from ..geometry import Box, Placement
-from ..image import BaseImage, Claim, FolderScan, ImageInfo, Mask, Pixels
+from ..image import BaseImage, FolderScan, ImageInfo, Mask, Pixels
 from ..options import scan_options
 from ..resample import pixel_edges
 from .bands import band_token, canonical, is_sentinel, sensor_of_product
@@ -46,17 +46,17 @@ class SceneReader:
     kind = "map"
     Options = RasterOptions
 
-    def claim(self, uri: str, head: bytes) -> Claim:
+    def identify(self, uri: str, head: bytes) -> int:
         """A folder that holds at least two bands of one scene."""
         del head
         if not Path(uri).is_dir():
-            return Claim(0)
+            return 0
         groups = _groups(uri)
         if not groups:
-            return Claim(0)
+            return 0
         names = {name for group in groups.values() for files in group.values() for name in files}
         product = _is_safe(uri) or any(sensor_of_product(Path(name).name) for name in names)
-        return Claim(90 if product else 60, f"a folder with {len(names)} bands")
+        return 90 if product else 60
 
     def scan(self, uri: str, options: RasterOptions) -> Sequence[ImageInfo]:
         """The scenes in a folder. Raises `ReadError` where one of them cannot be read."""
@@ -113,7 +113,7 @@ class SceneImage(BaseImage):
         if not (place.isdecimal() and int(place) < len(info.files)):
             raise ReadError(info.uri, "its facts must be those of its scan", value=place, remedy="Scan it again")
         grid = _scan_band(info.files[int(place)], options)
-        for place in self._places:
+        for place in self._channel_indices:
             band = _scan_band(info.files[place], options)
             fit = _fit(grid.uri, grid.placement, grid.size, band)
             self._bands.append((RasterImage(band), fit))
@@ -186,7 +186,7 @@ def _is_raster(path: str) -> bool:
     with Path(path).open("rb") as file:
         head = file.read(HEAD)
     found = recognise(path, head)
-    return (found is None or not found.strict) and RasterReader().claim(path, head).strength > 0
+    return (found is None or not found.strict) and RasterReader().identify(path, head) > 0
 
 
 def _band_order(band: str) -> tuple[str, float, str]:

@@ -131,7 +131,8 @@ class _Parser:
         text = re.sub(r"\A<\?xml[^<>]*\?>", "", text)
         if found := re.search(r"<[!?]", text):
             raise self._refusal(
-                "it must have neither declarations, comments nor CDATA", excerpt(text[found.start() : found.start() + 40])
+                "it must have neither declarations, comments nor CDATA",
+                excerpt(text[found.start() : found.start() + 40]),
             )
         parser = expat.ParserCreate()
         parser.StartElementHandler = self._start

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..geometry import Box
 from ..image import Mask, Pixels
-from ..resample import pixel_edges, resample, axis_weights
+from ..resample import axis_weights, pixel_edges, resample
 
 Fetch = Callable[[int, int, int], tuple[Pixels, Mask | None]]
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from ..errors import ReadError, excerpt
-from ..fingerprint import fingerprint, is_remote, require_local
+from ..files import fingerprint, is_remote, require_local
 from ..formats import recognise
 from ..geometry import MAX_SIDE, Box
-from ..image import BaseImage, Channel, Claim, ImageInfo, Mask, Pixels
+from ..image import BaseImage, Channel, ImageInfo, Mask, Pixels
 from ..options import Options
 from .levels import Level, TiledPyramid
 from .spacing import Spacing, in_micrometres, place_slide
@@ -44,16 +44,16 @@ class SlideReader:
     name = "slide"
     kind = "slide"
 
-    def claim(self, uri: str, head: bytes) -> Claim:
+    def identify(self, uri: str, head: bytes) -> int:
         """Strong for a scanner's format, whole or damaged; a tiled TIFF of no such format is left to others."""
         if is_remote(uri) or not head:
-            return Claim(0)
+            return 0
         found = recognise(uri, head)
         if found is not None and found.reader == self.name:
-            return Claim(90, found.name)
+            return 90
         directories = None if found is not None and found.strict else Directories.read(uri, 1)
         tiled = directories is not None and any(TILE_WIDTH in page.tags for page in directories.pages)
-        return Claim(30, "a tiled TIFF") if tiled else Claim(0)
+        return 30 if tiled else 0
 
     def scan(self, uri: str, options: Options) -> Sequence[ImageInfo]:
         """The one slide in `uri`. Any file of a DICOM series gives the same slide, equal in every field."""
@@ -117,7 +117,7 @@ class Slide(BaseImage):
             Level.below(info.size, size, _tile(properties, place))
             for place, size in enumerate(self._slide.level_dimensions)
         ]
-        self._pyramid = TiledPyramid(self._levels, len(self._places), np.dtype(np.uint8), self._fetch)
+        self._pyramid = TiledPyramid(self._levels, len(self._channel_indices), np.dtype(np.uint8), self._fetch)
 
     def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         return self._pyramid.read(box, size)
@@ -147,7 +147,7 @@ class Slide(BaseImage):
         valid = rgba[..., 3] > _OPAQUE // 2
         across, down = (self._inside(level, axis, start, size[axis]) for axis, start in enumerate((x, y)))
         valid &= down[:, None] & across
-        return rgba[..., self._places], None if bool(valid.all()) else valid
+        return rgba[..., self._channel_indices], None if bool(valid.all()) else valid
 
     def _inside(self, level: Level, axis: int, start: int, length: int) -> Mask:
         """Which of `length` pixels of a level from `start` along an axis (0 is x) have their middle in the scan."""

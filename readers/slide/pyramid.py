@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final, cast
 import numpy as np
 
 from ..errors import ReadError, excerpt
-from ..fingerprint import fingerprint, is_remote, require_local
+from ..files import fingerprint, is_remote, require_local
 from ..formats import recognise
 from ..geometry import Box
-from ..image import BaseImage, Claim, ImageInfo, Mask, Pixels
+from ..image import BaseImage, ImageInfo, Mask, Pixels
 from ..options import scan_options
 from .codestreams import check_declared
 from .levels import Level, TiledPyramid
@@ -47,15 +47,15 @@ class PyramidReader:
     kind = "slide"
     Options = PlaneOptions
 
-    def claim(self, uri: str, head: bytes) -> Claim:
+    def identify(self, uri: str, head: bytes) -> int:
         """Strong for OME-TIFF, QPTIFF and pyramids of tiles, whole or damaged; scanners' formats are left to others."""
         if is_remote(uri) or head[:4] not in MAGIC:
-            return Claim(0)
+            return 0
         found = recognise(uri, head)
         if found is not None and found.reader == self.name:
-            return Claim(85 if found.strict else 80, found.name)
+            return 85 if found.strict else 80
         directories = Directories.read(uri, 1)
-        return Claim(20, "another TIFF") if directories is not None and directories.pages else Claim(0)
+        return 20 if directories is not None and directories.pages else 0
 
     def scan(self, uri: str, options: PlaneOptions) -> Sequence[ImageInfo]:
         """The first picture of the file. Raises `ReadError`, and `RequestError` for an option that does not fit."""
@@ -112,12 +112,12 @@ class Pyramid(BaseImage):
                 remedy="Run again in a new folder",
             )
         samples, self._alpha = _planes(series, info.uri).places(scan_options(PlaneOptions, info))
-        self._samples = [samples[place] for place in self._places]
+        self._samples = [samples[place] for place in self._channel_indices]
         levels = levels_of(series)
         self._pages = [level.pages for level in levels]
         self._levels = [_level(info.size, level.keyframe) for level in levels]
         self._dtype = np.dtype(series.dtype).newbyteorder("=")
-        self._pyramid = TiledPyramid(self._levels, len(self._places), self._dtype, self._fetch)
+        self._pyramid = TiledPyramid(self._levels, len(self._channel_indices), self._dtype, self._fetch)
 
     def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         return self._pyramid.read(box, size)

@@ -19,7 +19,7 @@ from ..annotations import AnnotationFile
 from ..errors import RequestError
 from ..geometry import Points
 from ..image import ImageInfo, Mask, Pixels
-from ..masks import box_mean, fill_holes, dilate, keep_components
+from ..overview import box_mean, dilate, fill_holes, keep_components
 
 Light = Literal["bright", "dark"]
 Values = npt.NDArray[np.float64]

@@ -178,7 +178,9 @@ def use(picture: Callable[..., Picture]) -> Callable[[object], None]:
         subject.check([spec])
         subject.load()
         if spec.tile <= 256:
-            region = next(iter(cut_regions(Grid("p", image.info.size, (1.0, 1.0)), tile=spec.tile, halo=spec.halo, hd_num=1)))
+            region = next(
+                iter(cut_regions(Grid("p", image.info.size, (1.0, 1.0)), tile=spec.tile, halo=spec.halo, hd_num=1))
+            )
             bands = spec.bands or ("red", "green", "blue")
             opened = picture(pixels[..., : len(bands)], bands=bands)
             subject.annotate([read_view(opened, region, spec, stretch=plain)])

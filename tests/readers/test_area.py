@@ -9,7 +9,7 @@ import pyproj
 import pytest
 import shapely
 from limner.readers import geodesy
-from limner.readers.area import roi_to_pixels, read_roi
+from limner.readers.annotations import read_roi, roi_to_pixels
 from limner.readers.errors import RequestError
 from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo

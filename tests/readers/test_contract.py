@@ -11,7 +11,7 @@ import pytest
 import rasterio
 from limner.readers.contract import ExpectedImage, area_average, check_reader, scan_with
 from limner.readers.geometry import Box, Placement
-from limner.readers.image import Claim, ImageInfo
+from limner.readers.image import ImageInfo
 from limner.readers.raster.geotiff import RasterImage, RasterReader
 from limner.readers.raster.metadata import RasterOptions
 from limner.readers.raster.scene import SceneReader
@@ -234,9 +234,9 @@ class Spoiled:
     def __init__(self, how: Callable[..., tuple[Array, Array]] | None = None, **facts: Any) -> None:
         self.how, self.facts, self.scans = how, facts, 0
 
-    def claim(self, uri: str, head: bytes) -> Claim:
+    def identify(self, uri: str, head: bytes) -> int:
         """As the good reader."""
-        return RasterReader().claim(uri, head)
+        return RasterReader().identify(uri, head)
 
     def scan(self, uri: str, options: RasterOptions) -> Sequence[ImageInfo]:
         """With some facts changed."""

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from limner.readers.annotations import AnnotationFile
-from limner.readers.area import read_roi
+from limner.readers.annotations import AnnotationFile, read_roi
 from limner.readers.errors import RequestError
-from limner.readers.files import MAX_JSON_DEPTH, open_regular, parse_json, read_file, atomic_path, write_atomic
+from limner.readers.files import MAX_JSON_DEPTH, atomic_path, open_regular, parse_json, read_file, write_atomic
 
 SQUARE = [[0, 0], [0, 1], [1, 1], [1, 0], [0, 0]]
 

@@ -231,7 +231,10 @@ def test_an_area_does_not_depend_on_the_others_of_the_call(name: str) -> None:
 
 def test_boxes_measure_like_polygons() -> None:
     boxes = [(0, 0, 1, 1), (10, 20, 4000, 3000)]
-    ours, theirs = geodesy.box_areas_m2(boxes, VIRGINIA), geodesy.areas_m2([shapely.box(*box) for box in boxes], VIRGINIA)
+    ours, theirs = (
+        geodesy.box_areas_m2(boxes, VIRGINIA),
+        geodesy.areas_m2([shapely.box(*box) for box in boxes], VIRGINIA),
+    )
     assert ours is not None
     assert theirs is not None
     assert ours.tolist() == theirs.tolist()

@@ -6,8 +6,8 @@ from itertools import count
 import numpy as np
 import pytest
 import shapely
+from limner.readers.geodesy import polygon_area, polygon_edges
 from limner.readers.geometry import Points
-from limner.readers.polygon_area import polygon_area, polygon_edges
 
 KM2 = 1e6
 

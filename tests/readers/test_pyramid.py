@@ -276,7 +276,7 @@ def test_one_giant_piece_is_refused_before_it_is_read(tmp_path: Path) -> None:
 
 
 def claim(path: Path) -> int:
-    return PyramidReader().claim(str(path), path.read_bytes()[:4096]).strength
+    return PyramidReader().identify(str(path), path.read_bytes()[:4096])
 
 
 def test_what_it_claims(tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_what_it_claims(tmp_path: Path) -> None:
     logging.disable(logging.CRITICAL)
     assert claim(tmp_path / "text.tif") == 0
     logging.disable(logging.NOTSET)
-    assert PyramidReader().claim("/vsicurl/http://example.com/p.tif", b"").strength == 0
+    assert PyramidReader().identify("/vsicurl/http://example.com/p.tif", b"") == 0
 
 
 @pytest.mark.slow

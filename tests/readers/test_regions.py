@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from limner.readers.errors import RequestError
-from limner.readers.regions import Grid, Region, Span, cut_regions, snap_scale, cut_axis, tiles_per_region
+from limner.readers.regions import Grid, Region, Span, cut_axis, cut_regions, snap_scale, tiles_per_region
 
 plain = settings(deadline=None, derandomize=True, max_examples=300)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from limner.readers import resample as module
-from limner.readers.resample import pixel_edges, resample, axis_weights
+from limner.readers.resample import axis_weights, pixel_edges, resample
 
 Array = np.ndarray[Any, Any]
 

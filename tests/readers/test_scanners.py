@@ -8,7 +8,7 @@ from types import ModuleType
 import numpy as np
 import openslide
 import pytest
-from limner.readers import sandboxed_scan
+from limner.readers import sandbox
 from limner.readers.contract import ExpectedImage, check_reader, scan_with
 from limner.readers.geometry import Box
 from limner.readers.image import ImageInfo
@@ -61,7 +61,7 @@ def test_openslide_takes_it_for_what_it_is(made: Made) -> None:
 
 
 def test_pixels_places_and_bounds(made: Made) -> None:
-    assert READER.claim(str(made.path), made.path.read_bytes()[:4096]).strength == 90
+    assert READER.identify(str(made.path), made.path.read_bytes()[:4096]) == 90
     info = only(made.path)
     assert info.origin == made.first
     assert info.placement.matrix == ((0.25, 0.0, 0.0), (0.0, 0.25, 0.0))
@@ -155,7 +155,7 @@ def test_a_broken_index_is_an_error(tmp_path: Path, scanners: ModuleType, spoil:
 def test_a_slide_that_makes_openslide_hang_costs_one_row(
     tmp_path: Path, scanners: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sandboxed_scan, "SCAN_SECONDS", 3.0)
+    monkeypatch.setattr(sandbox, "SCAN_SECONDS", 3.0)
     scanners.mirax(tmp_path / "a.mrxs", scanners.smooth(192, 320))
     settings = tmp_path / "a" / "Slidedat.ini"
     levels = settings.read_text(encoding="utf-8").rsplit("OVERLAP_X = 0.0", 1)

@@ -170,7 +170,7 @@ def test_spacing(tmp_path: Path, mpp: str, unit: str, says: str | None) -> None:
 
 
 def claim(path: Path) -> int:
-    return SlideReader().claim(str(path), path.read_bytes()[:4096]).strength
+    return SlideReader().identify(str(path), path.read_bytes()[:4096])
 
 
 def test_what_it_claims(tmp_path: Path) -> None:
@@ -182,8 +182,8 @@ def test_what_it_claims(tmp_path: Path) -> None:
     assert claim(tmp_path / "n.txt") == claim(tmp_path / "e.svs") == 0
     (tmp_path / "ct.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"1.2.840.10008.5.1.4.1.1.2")
     assert claim(tmp_path / "ct.dcm") == 0
-    assert SlideReader().claim(str(tmp_path), b"").strength == 0
-    assert SlideReader().claim("s3://bucket/a.svs", b"").strength == 0
+    assert SlideReader().identify(str(tmp_path), b"") == 0
+    assert SlideReader().identify("s3://bucket/a.svs", b"") == 0
 
 
 def test_a_file_that_is_no_slide_or_not_there_is_an_error(tmp_path: Path) -> None:

@@ -14,8 +14,7 @@ from limner.readers.contract import scan_with
 from limner.readers.errors import RequestError
 from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo
-from limner.readers.masks import box_mean, fill_holes, dilate, keep_components
-from limner.readers.overview import read_overview
+from limner.readers.overview import box_mean, dilate, fill_holes, keep_components, read_overview
 from limner.readers.slide.openslide import SlideReader
 from limner.readers.slide.pyramid import PyramidReader
 from limner.readers.slide.tissue import drawn_mask, find_tissue, otsu, overview_limit, read_drawn

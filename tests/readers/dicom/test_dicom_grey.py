@@ -16,7 +16,7 @@ from limner.readers.dicom.pixels import Frames
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.dicom.voi_lut import Modality, Table, Voi, grey8, padded, steps
 from limner.readers.image import ImageInfo
-from limner.readers.render import Stretch, fit_stretch, display_stretch, render, window_stretch
+from limner.readers.render import Stretch, display_stretch, fit_stretch, render, window_stretch
 
 READER = DicomReader()
 DCMTK = shutil.which("dcmj2pnm")

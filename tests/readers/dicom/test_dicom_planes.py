@@ -42,7 +42,9 @@ def test_a_stack_keeps_the_seams_contract(tmp_path: Path, making: ModuleType, sp
         stored = making.ramp(add=1000 * k)
         points = ((0.5, 0.5, -10.0, -20.0, 30 + 2.5 * k),)
         check_reader(
-            READER, str(folder), ExpectedImage((stored - 1024.0).astype(np.float32)[..., None], stored != 304, points, plane=k)
+            READER,
+            str(folder),
+            ExpectedImage((stored - 1024.0).astype(np.float32)[..., None], stored != 304, points, plane=k),
         )
 
 
