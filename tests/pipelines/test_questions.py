@@ -11,6 +11,7 @@ import pytest
 from limner.model.vlm.fourkhd import load
 from limner.model.vlm.fourkhd.generator import Generator
 from limner.model.vlm.special_tokens import KNOWN
+from limner.readers import plugins
 from limner.readers.raster.geotiff import RasterImage
 from PIL import Image
 
