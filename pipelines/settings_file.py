@@ -35,7 +35,7 @@ _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _m
 def read_settings(path: str) -> dict[str, Any]:
     """The settings in a YAML file, not yet checked against each other. Raises `RequestError`."""
     try:
-        text = read_file(path, most=_MOST).decode("utf-8")
+        text = read_file(path, max_bytes=_MOST).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(
             path, "the configuration file must be readable text", value=str(error), remedy="Check the path of --config"

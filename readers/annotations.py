@@ -95,7 +95,7 @@ class AnnotationFile:
                 content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(MAX_FILE_BYTES + 1)
             if len(content) > MAX_FILE_BYTES:
                 raise OSError(errno.EFBIG, f"it has more than {MAX_FILE_BYTES // 2**20} MiB")  # noqa: TRY301 - as `read_file` does
-            return parse_json(content.decode("utf-8-sig"), constants=True)  # QuPath measures NaN
+            return parse_json(content.decode("utf-8-sig"), allow_nan=True)  # QuPath measures NaN
         except (OSError, EOFError, zlib.error, ValueError) as error:
             raise RequestError(
                 self.subject,

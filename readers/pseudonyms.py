@@ -59,7 +59,7 @@ class Pseudonyms:
         wish, path = options.names, options.key_file
         if path:
             try:
-                key = read_file(path, most=_LONGEST, regular=True).strip()
+                key = read_file(path, max_bytes=_LONGEST, regular=True).strip()
             except OSError as error:
                 raise RequestError(
                     "option key_file", "it must be readable", value=str(error.strerror), remedy="Check path and rights"
@@ -107,7 +107,7 @@ def path_variants(path: str) -> list[str]:
     a path as given that is "." or such a word.
     """
     word = len(path) < _BARE or re.fullmatch(r"[a-z.]+", path)
-    whole = [*([] if word else [path]), os.path.abspath(path), _resolved(path)]  # noqa: PTH100 - a name may be no valid path
+    whole = [*([] if word else [path]), os.path.abspath(path), _resolved(path)]
     name, stem = PurePosixPath(path).name, PurePosixPath(path).stem
     bare = [name] if PurePosixPath(path).suffix and len(name) >= _BARE else []  # a folder's may be any word
     if bare and stem:

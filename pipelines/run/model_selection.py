@@ -114,7 +114,7 @@ def _schema(path: str) -> str:
     if not path:
         return ""
     try:
-        text = read_file(path, most=_MOST_SCHEMA).decode("utf-8")
+        text = read_file(path, max_bytes=_MOST_SCHEMA).decode("utf-8")
         parse_json(text)
     except (OSError, ValueError) as error:
         raise RequestError(

@@ -34,16 +34,16 @@ def test_json_that_is_none_is_a_value_error(text: str) -> None:
 def test_json_within_the_depth_is_read() -> None:
     assert parse_json("[" * MAX_JSON_DEPTH + "]" * MAX_JSON_DEPTH)
     assert parse_json('{"a": [1, {"b": null}]}') == {"a": [1, {"b": None}]}
-    assert math.isnan(parse_json("[NaN]", constants=True)[0])
+    assert math.isnan(parse_json("[NaN]", allow_nan=True)[0])
 
 
 def test_a_file_is_read_within_a_size(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"12345")
-    assert read_file(path, most=5) == b"12345"
+    assert read_file(path, max_bytes=5) == b"12345"
     for most, place in ((4, path), (2**20, Path("/dev/zero"))):
         with pytest.raises(OSError, match="MiB"):
-            read_file(place, most=most)
+            read_file(place, max_bytes=most)
 
 
 def _make_pipe(path: Path) -> None:
