@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from limner.readers.annotations import AnnotationFile, read_roi
+from limner.readers.annotations import read_polygons, read_roi
 from limner.readers.errors import RequestError
 from limner.readers.files import MAX_JSON_DEPTH, atomic_path, open_regular, parse_json, read_file, write_atomic
 
@@ -100,13 +100,13 @@ def test_an_outline_of_many_vertices_is_read(tmp_path: Path) -> None:
 
 
 def test_a_packed_drawing_does_not_unfold_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("limner.readers.annotations.MOST", 2**20)
+    monkeypatch.setattr("limner.readers.annotations.MAX_FILE_BYTES", 2**20)
     (tmp_path / "bomb.geojson.gz").write_bytes(gzip.compress(b" " * 2**22))
     with pytest.raises(RequestError, match="1 MiB"):
-        AnnotationFile(str(tmp_path / "bomb.geojson.gz"), "drawing", "pixels").shapes()
+        read_polygons(str(tmp_path / "bomb.geojson.gz"), "drawing", "pixels")
     (tmp_path / "torn.geojson.gz").write_bytes(gzip.compress(b"[]")[:-3])
     with pytest.raises(RequestError, match="GeoJSON"):
-        AnnotationFile(str(tmp_path / "torn.geojson.gz"), "drawing", "pixels").shapes()
+        read_polygons(str(tmp_path / "torn.geojson.gz"), "drawing", "pixels")
 
 
 def test_a_file_is_written_whole_and_never_through_a_link(tmp_path: Path) -> None:
