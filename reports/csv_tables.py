@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import pandas as pd
 
-from ..readers.files import replacing
+from ..readers.files import atomic_path
 from .columns import findings_columns
 from .csv_safety import csv_cell
 from .measures import FindingsBatch
@@ -36,7 +36,7 @@ FILES: tuple[Column[Rows[FileRow]], ...] = (
 
 def write_table(path: Path, columns: Sequence[Column[B]], batches: Iterable[B]) -> Path:
     """Write a CSV table, batch by batch; returns its path."""
-    with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+    with atomic_path(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         pd.DataFrame(columns=[csv_cell(column.name) for column in columns]).to_csv(
             file, index=False, lineterminator="\n"
         )

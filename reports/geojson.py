@@ -10,7 +10,7 @@ import numpy as np
 import shapely
 
 from ..readers import geodesy
-from ..readers.files import replacing
+from ..readers.files import atomic_path
 from ..readers.geometry import Points
 from .columns import findings_columns
 from .csv_safety import clean_text
@@ -46,7 +46,7 @@ class GeoJson:
             "version": record.version,
             "omitted": {clean_text(image): clean_text(why) for image, why in self.omitted(record).items()},
         }
-        with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        with atomic_path(path) as part, part.open("w", encoding="utf-8", newline="") as file:
             file.write(f'{{"type":"FeatureCollection",\n"limner":{_json(topic)},\n"features":[')
             boxes = [np.empty((0, 4))]
             between = "\n"

@@ -17,7 +17,7 @@ from pyogrio import raw
 from pyogrio.errors import DataLayerError, DataSourceError
 
 from ..readers.errors import RequestError
-from ..readers.files import replacing
+from ..readers.files import atomic_path
 from .columns import findings_columns
 from .csv_safety import clean_text
 from .measures import FindingsBatch, all_labels, crs_name
@@ -58,7 +58,7 @@ class GeoPackage:
         styles: dict[str, str] = {}
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _MOMENT})
         try:
-            with replacing(path) as part:
+            with atomic_path(path) as part:
                 _table(part, _ABOUT, _about(record, self.omitted(record)), append=False)
                 for image, layer in zip(mapped, names, strict=True):
                     batch = FindingsBatch(record, image, image.findings())

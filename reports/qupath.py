@@ -21,7 +21,7 @@ import numpy as np
 import shapely
 
 from ..model.finding import Kind
-from ..readers.files import replacing
+from ..readers.files import atomic_path
 from ..readers.image import ImageInfo
 from .columns import findings_columns
 from .csv_safety import clean_text
@@ -58,7 +58,7 @@ class QuPath:
 
         def write_one(image: ImageRecord) -> Path:
             path = image_file(folder, "", image.info.id, f".qupath{self.suffix}")
-            with replacing(path) as part, _text(part, compressed=self.suffix.endswith(".gz")) as file:
+            with atomic_path(path) as part, _text(part, compressed=self.suffix.endswith(".gz")) as file:
                 _write(record, image, palette, file)
             return path
 

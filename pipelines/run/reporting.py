@@ -11,9 +11,9 @@ from shapely.errors import ShapelyError
 
 from ...model.finding import Finding, Result
 from ...model.merging import join
-from ...readers.errors import LimnerError, RequestError, nearest, shown
-from ...readers.fingerprint import has_changed
-from ...readers.geodesy import boxes_m2
+from ...readers.errors import LimnerError, RequestError, did_you_mean, excerpt
+from ...readers.files import has_changed
+from ...readers.geodesy import box_areas_m2
 from ...readers.image import ImageInfo
 from ...readers.options import make_plugin
 from ...readers.overview import Montage, read_overview
@@ -66,7 +66,7 @@ def load_writers(names: Sequence[str], options: Mapping[str, str] | None = None)
             raise RequestError(
                 f"setting report_options.{key}",
                 "it must be report_options.WRITER.OPTION",
-                remedy=f"{nearest(name, known)}Writers: {', '.join(known)}",
+                remedy=f"{did_you_mean(name, known)}Writers: {', '.join(known)}",
             )
         given.setdefault(name, {})[option] = value
     chosen = {name: load("limner.writers", name) for name in sorted({*(names or known), *given})}
@@ -90,7 +90,7 @@ def write_reports(record: Record, folder: Path, writers: Sequence[Writer]) -> It
                 writer.name, error=f"{folder}: it must be writable (found: {error}). Make room, then: limner report"
             )
         except Exception as error:  # noqa: BLE001 - a library's, over values that no check foresaw, or a plug-in's own
-            why = shown(f"{type(error).__name__}: {error}", 200)
+            why = excerpt(f"{type(error).__name__}: {error}", 200)
             yield Made(
                 writer.name,
                 error=f"{folder}: the writer must be able to make sense of the results (found: {why}). "
@@ -157,7 +157,7 @@ class _Shelf:
                 raise StoreError(
                     self.place,
                     f"its findings on {plan.info.id} must be shapes on it that can be joined, as they were written",
-                    value=shown(str(error)),
+                    value=excerpt(str(error)),
                     remedy="Restore it from a copy, or run again into another folder",
                 ) from error
             self.image = plan.info.id
@@ -217,7 +217,7 @@ def _file_name(info: ImageInfo, *, shown: bool) -> str:
 def _areas(plan: ImagePlan, found: Sequence[Entry | None]) -> tuple[Area, ...]:
     """What became of the image's area; the parts sum to it, since cores partition it."""
     cores = [region.core for region in plan.regions]
-    m2 = boxes_m2([(core.x0, core.y0, core.x1, core.y1) for core in cores], plan.info.placement)
+    m2 = box_areas_m2([(core.x0, core.y0, core.x1, core.y1) for core in cores], plan.info.placement)
     pixel = pixel_area_m2(plan.info)
     parts: dict[tuple[AreaStatus, str], list[tuple[float, float | None, int]]] = {("analysed", ""): []}
     for i, (core, entry) in enumerate(zip(cores, found, strict=True)):

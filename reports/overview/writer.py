@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, PngImagePlugin
 
 from ...model.finding import Finding
 from ...readers import geodesy
-from ...readers.files import replacing
+from ...readers.files import atomic_path
 from ..measures import area_share, crs_name, label_areas, total_area
 from ..palette import Palette, rgb
 from ..writer import DISCLAIMER, ImageRecord, Record, image_file, write_per_image
@@ -48,7 +48,7 @@ class OverviewPng:
 
         def write_one(image: ImageRecord) -> Path:
             path = image_file(folder, "overview-", image.info.id, ".png")
-            with replacing(path) as part:
+            with atomic_path(path) as part:
                 overview_page(record, image).save(part, "PNG", pnginfo=facts, compress_level=6)
             return path
 

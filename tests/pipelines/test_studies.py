@@ -16,7 +16,7 @@ from limner.pipelines.run.reporting import read_record
 from limner.readers.dicom.voi_lut import Table, Voi, grey8
 from limner.readers.geometry import Placement
 from limner.readers.image import ImageInfo, Plane
-from limner.readers.overview import SHOWN, Montage
+from limner.readers.overview import MAX_MONTAGE_PLANES, Montage
 
 pytestmark = pytest.mark.slow
 
@@ -191,10 +191,10 @@ def test_a_long_stack_shows_the_slices_with_findings() -> None:
         Placement.pixels(),
         planes=tuple(Plane(Placement.pixels(), f"{k}") for k in range(200)),
     )
-    assert len(Montage.of(info).planes) == SHOWN
+    assert len(Montage.of(info).planes) == MAX_MONTAGE_PLANES
     assert {3, 150} <= set(Montage.of(info, [150, 3]).planes)
     crowded = Montage.of(info, range(100, 200)).planes
-    assert len(crowded) == SHOWN
+    assert len(crowded) == MAX_MONTAGE_PLANES
     assert min(crowded) >= 100
 
 
