@@ -20,7 +20,7 @@ from ...readers.overview import Montage, read_overview
 from ...readers.plugins import installed, load
 from ...readers.registry import open_image
 from ...readers.render import render
-from ...reports.patient_geometry import pixel_m2
+from ...reports.patient_geometry import pixel_area_m2
 from ...reports.writer import (
     Area,
     AreaStatus,
@@ -28,8 +28,8 @@ from ...reports.writer import (
     ImageRecord,
     Overview,
     PartlyWrittenError,
-    Patch,
     Record,
+    UnanalysedRegion,
     Writer,
 )
 from .manifest import load_manifest
@@ -183,15 +183,15 @@ def _image_record(
     regions = plan.regions
     found = [entries.get(region.key) for region in regions]
     done = [entry for entry in found if entry is not None and entry.status == "done"]
-    patches = [
-        Patch(
+    unanalysed = [
+        UnanalysedRegion(
             region.core,
             "unreadable" if entry and entry.status == "failed" else "skipped",
             entry.error if entry else NOT_RUN,
             region.plane,
         )
         for region, entry in zip(regions, found, strict=True)
-        if entry is None or (entry.status != "done" and entry.error != NO_MODEL)
+        if entry is None or (entry.status != "done" and entry.error not in {NO_MODEL, EMPTY})
     ]
     return ImageRecord(
         info=plan.info,
@@ -199,10 +199,10 @@ def _image_record(
         overview=lambda: _overview(plan, sources, lambda: shelf.take(plan, done)),
         areas=_areas(plan, found),
         failures=tuple((entry.region, entry.error) for entry in found if entry and entry.status == "failed"),
-        seen=_seen(plan),
+        analysis=_analysis(plan),
         scale=plan.grid.scale,
-        patches=tuple(patches),
-        interest=plan.area,
+        unanalysed=tuple(unanalysed),
+        roi=plan.area,
     )
 
 
@@ -218,7 +218,7 @@ def _areas(plan: ImagePlan, found: Sequence[Entry | None]) -> tuple[Area, ...]:
     """What became of the image's area; the parts sum to it, since cores partition it."""
     cores = [region.core for region in plan.regions]
     m2 = box_areas_m2([(core.x0, core.y0, core.x1, core.y1) for core in cores], plan.info.placement)
-    pixel = pixel_m2(plan.info)
+    pixel = pixel_area_m2(plan.info)
     parts: dict[tuple[AreaStatus, str], list[tuple[float, float | None, int]]] = {("analysed", ""): []}
     for i, (core, entry) in enumerate(zip(cores, found, strict=True)):
         whole = (core.width * core.height, None if m2 is None else float(m2[i]))
@@ -268,12 +268,12 @@ def _parts(entry: Entry | None, whole: tuple[float, float | None], beyond: str) 
     return [part for part in parts if part[1] > 0 or part[3]]
 
 
-def _seen(plan: ImagePlan) -> dict[str, str]:
-    """How the image was looked at, in words."""
+def _analysis(plan: ImagePlan) -> dict[str, str]:
+    """How the image was analysed: rows of the overview picture."""
     region = max(plan.regions, key=lambda one: one.tiles[0] * one.tiles[1])
     words = {
         "Regions": f"{len(plan.regions)} of {region.size[0]} × {region.size[1]} px",
-        "Tiles": f"{plan.spec.tile} px, rim of {plan.spec.halo} px",
+        "Tiles": f"{plan.spec.tile} px, halo {plan.spec.halo} px",
         "Bands": "RGB" if plan.spec.bands is None else ", ".join(plan.spec.bands),
     }
     facts = dict(plan.info.facts)
