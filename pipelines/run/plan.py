@@ -169,12 +169,12 @@ def scan_inputs(settings: Settings, options: Mapping[str, str]) -> list[ScannedF
     if not settings.inputs:
         raise RequestError("inputs", "at least one file or folder is needed", remedy="limner run INPUT... --out DIR")
 
-    def apart(folder: str) -> str | None:
+    def skip_folder(folder: str) -> str | None:
         if settings.out and os.path.exists(settings.out) and os.path.samefile(folder, settings.out):  # noqa: PTH110, PTH121 - as the registry spells paths
             return ""
         return RUN_FOLDER if is_run(Path(folder)) else None
 
-    return scan(settings.inputs, options, reader=settings.reader or None, apart=apart)
+    return scan(settings.inputs, options, reader=settings.reader or None, skip_folder=skip_folder)
 
 
 def area_digest(settings: Settings) -> str:
