@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ...model.annotator import Cost, Costing, InputSpec
-from ...model.views import tiles_of
+from ...model.annotator import Cost, InputSpec, SupportsCost
+from ...model.views import grid_of
 from ...readers.errors import LimnerError, RequestError
 from ...readers.regions import Region, Span
 from .execute import Prepared
@@ -74,7 +74,7 @@ def estimate(prepared: Prepared, *, batch: int) -> Estimate:
     images = prepared.plan.images
     views = max(view_bytes(image) for image in images) * batch * 2  # the next batch is read meanwhile
     shapes = Counter(
-        tiles_of(region, image.spec)
+        grid_of(region, image.spec)
         for image in images
         for region in image.regions
         if region.key not in (image.skipped or {})
@@ -90,7 +90,7 @@ def estimate(prepared: Prepared, *, batch: int) -> Estimate:
     try:
         costs = (
             {shape: annotator.cost(specs, shape) for shape in {*shapes, (1, 1)}}
-            if isinstance(annotator, Costing)
+            if isinstance(annotator, SupportsCost)
             else {}
         )
         known = {shape: cost for shape, cost in costs.items() if cost is not None}
@@ -142,7 +142,7 @@ def measure(prepared: Prepared, known: Estimate, *, workers: int, threads: int) 
 def view_bytes(image: ImagePlan) -> int:
     """Bytes that a region of that image takes while it is looked at."""
     region = max(image.regions, key=lambda one: one.tiles[0] * one.tiles[1])
-    columns, rows = tiles_of(region, image.spec)
+    columns, rows = grid_of(region, image.spec)
     return columns * rows * image.spec.tile**2 * _channels(image.spec) * _FLOAT * _COPIES
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from shapely.geometry.base import BaseGeometry
 
-from ...model.annotator import Annotator, Fitting, InputSpec
+from ...model.annotator import Annotator, InputSpec, SupportsFit
 from ...readers.errors import ReadError, RequestError
 from ...readers.image import Image, ImageInfo
 from ...readers.overview import read_overview
@@ -60,7 +60,7 @@ def glance(info: ImageInfo, spec: InputSpec, settings: Settings, annotator: Anno
             pixels, channels = seen.pixels[..., : len(shown)], image.channels[: len(shown)]
             stretch = image_stretch(info, fit_stretch(pixels, seen.valid, channels, _limits(info, spec, settings)))
         interest = find_roi(info, settings, seen)
-        if isinstance(annotator, Fitting) and stretch is not None and spec.bands is None:
+        if isinstance(annotator, SupportsFit) and stretch is not None and spec.bands is None:
             spec = _fit(annotator, image, spec, stretch, interest.area)
     return OverviewStats(spec, stretch, unseen, interest)
 
@@ -94,7 +94,9 @@ def _limits(info: ImageInfo, spec: InputSpec, settings: Settings) -> tuple[float
     return limits
 
 
-def _fit(annotator: Fitting, image: Image, spec: InputSpec, stretch: Stretch, area: BaseGeometry | None) -> InputSpec:
+def _fit(
+    annotator: SupportsFit, image: Image, spec: InputSpec, stretch: Stretch, area: BaseGeometry | None
+) -> InputSpec:
     """The spec, with what the annotator learns from the overview at about the spec's own resolution.
 
     At most 4096 pixels on the long side. Nothing is learnt where there is nothing to look at. Raises `ModelError`.

@@ -10,7 +10,7 @@ import shapely
 from shapely.errors import ShapelyError
 
 from ...model.finding import Finding, Result
-from ...model.merging import join
+from ...model.merging import merge_across_regions
 from ...readers.errors import LimnerError, RequestError, nearest, shown
 from ...readers.fingerprint import has_changed
 from ...readers.geodesy import boxes_m2
@@ -152,7 +152,7 @@ class _Shelf:
             findings = self.read(entries)
             try:
                 _check_places(findings, plan.info)
-                self.findings = tuple(join(findings, plan.info, plan.area))
+                self.findings = tuple(merge_across_regions(findings, plan.info, plan.area))
             except (ShapelyError, ValueError) as error:
                 raise StoreError(
                     self.place,

@@ -14,7 +14,7 @@ import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from ...model.class_map_polygons import polygonise
+from ...model.class_maps import polygonise
 from ...readers.area import place_area, read_area
 from ...readers.errors import RequestError
 from ...readers.geodesy import on_earth

@@ -12,8 +12,7 @@ from typing import Self
 
 from ...model.annotator import Annotator, Answer, View
 from ...model.finding import Result
-from ...model.image_coordinates import to_image_coordinates
-from ...model.views import cover, read_view
+from ...model.views import measure_coverage, read_view, to_image_coordinates
 from ...readers.errors import LimnerError, ModelError
 from ...readers.image import Image
 from ...readers.regions import Region
@@ -84,10 +83,10 @@ class RegionJob:
         start = time.perf_counter()
         plan = self.images[region.grid.image]
         try:
-            view = read_view(self._image(plan), region, plan.spec, stretch=plan.stretch, area=plan.area)
+            view = read_view(self._image(plan), region, plan.spec, stretch=plan.stretch, roi=plan.area)
             if view.keep_mask.any():
                 return replace(view, seconds=time.perf_counter() - start)
-            coverage = cover(view, plan.info.placement, plan.area)
+            coverage = measure_coverage(view, plan.info.placement, plan.area)
         except (LimnerError, MemoryError) as error:
             return _failure(region, error, time.perf_counter() - start)
         reason = EMPTY if coverage.invalid_px > 0 else plan.beyond
@@ -126,7 +125,7 @@ class RegionJob:
         try:
             kept = (answer for answer in answers if not self.labels or answer.label in self.labels)
             findings = tuple(to_image_coordinates(answer, view) for answer in kept)
-            coverage = cover(view, plan.info.placement, plan.area)
+            coverage = measure_coverage(view, plan.info.placement, plan.area)
         except (LimnerError, MemoryError) as error:
             return _failure(region, error, view.seconds + spent)
         seconds = view.seconds + spent + time.perf_counter() - start
