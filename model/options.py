@@ -5,7 +5,7 @@ from typing import Annotated, Generic, TypeVar
 
 from pydantic import AfterValidator, Field
 
-from ..readers.errors import ModelError, nearest
+from ..readers.errors import ModelError, did_you_mean
 from ..readers.options import NEUTRAL, Options
 from .annotator import Answer, InputSpec, View
 
@@ -98,6 +98,6 @@ def select_labels(asked: Sequence[str], labels: Sequence[str], model: str) -> tu
     unknown = [label for label in asked if label not in labels]
     if unknown:
         some = f"{', '.join(labels[:20])}{', …' if len(labels) > 20 else ''}"
-        remedy = f"{nearest(unknown[0], labels)}Its labels: {some}"
+        remedy = f"{did_you_mean(unknown[0], labels)}Its labels: {some}"
         raise ModelError(f"label {unknown[0]!r}", f"must be a label of {model}", remedy=remedy)
     return tuple(label for label in dict.fromkeys(labels) if not asked or label in asked)

@@ -24,7 +24,7 @@ from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
 from ..readers.errors import ModelError
-from ..readers.geodesy import boxes_m2
+from ..readers.geodesy import box_areas_m2
 from ..readers.geometry import Placement, Points
 from ..readers.image import Image, Mask, Pixels
 from ..readers.regions import Region, Span
@@ -235,7 +235,7 @@ def measure_coverage(view: View, placement: Placement, roi: BaseGeometry | None 
         for mask in (to_region_mask(view.keep_mask, view)[core], inside & ~valid, ~inside)
     ]
     px = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    m2 = boxes_m2(boxes, placement)
+    m2 = box_areas_m2(boxes, placement)
     valid_px, invalid_px, outside_px = (math.fsum(share * px) for share in shares)
     valid_m2, invalid_m2, outside_m2 = (None if m2 is None else math.fsum(share * m2) for share in shares)
     return Coverage(valid_px, invalid_px, valid_m2, invalid_m2, outside_px, outside_m2)

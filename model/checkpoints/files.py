@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from ...readers.errors import ModelError, shown
+from ...readers.errors import ModelError, excerpt
 from . import untrusted, weights
 from .untrusted import UntrustedDict
 
@@ -70,7 +70,7 @@ class CheckpointFiles:
                 f"checkpoint {self.source}",
                 f"its weights must be here, as {' or '.join(name for name in self.kept if not name.endswith('.json'))}"
                 + (", or as parts with their index" if INDEX in self.kept else ""),
-                value=f"no {shown(absent[0])}",
+                value=f"no {excerpt(absent[0])}",
                 remedy="Complete the folder; for a hub id add --fetch where there is a network",
             )
         return names

@@ -15,7 +15,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, cast
 
-from ...readers.errors import ModelError, shown
+from ...readers.errors import ModelError, excerpt
 from .untrusted import MAX_TILE, check_archive, open_file, wrap_errors
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -127,7 +127,7 @@ def check_config_integers(stated: object, *, tensors: int, numbers: int, subject
         if stated > most:
             raise ModelError(
                 subject,
-                f"{shown(key)} in its settings must be at most {most}, as far as its weights tell",
+                f"{excerpt(key)} in its settings must be at most {most}, as far as its weights tell",
                 value=str(stated),
                 remedy="Check that its files belong together",
             )

@@ -19,8 +19,8 @@ from typing import Any, BinaryIO, Final, Self, cast
 import yaml
 
 from ...readers import files
-from ...readers.errors import LimnerError, ModelError, shown
-from ...readers.files import DEEPEST
+from ...readers.errors import LimnerError, ModelError, excerpt
+from ...readers.files import MAX_JSON_DEPTH
 
 MIB: Final = 2**20
 MAX_JSON = 32 * MIB
@@ -61,7 +61,7 @@ def wrap_errors(
 def error_text(error: BaseException) -> str:
     """The type of another library's exception and the first two lines of its message, on one line."""
     message = " ".join(str(error).strip().splitlines()[:2])
-    return shown(f"{type(error).__name__}: {message}" if message else type(error).__name__, MAX_MESSAGE)
+    return excerpt(f"{type(error).__name__}: {message}" if message else type(error).__name__, MAX_MESSAGE)
 
 
 def open_file(path: Path, subject: str, *, most: int | None = None) -> io.BufferedReader:
@@ -81,14 +81,14 @@ def open_file(path: Path, subject: str, *, most: int | None = None) -> io.Buffer
 def _check_size(size: int, most: int | None, name: str, subject: str) -> None:
     if most is not None and size > most:
         rule, remedy = f"must have at most {most} bytes", "Check that it is the right file"
-        raise ModelError(f"{shown(name)} of {subject}", rule, value=str(size), remedy=remedy)
+        raise ModelError(f"{excerpt(name)} of {subject}", rule, value=str(size), remedy=remedy)
 
 
 def _check_type(mode: int, name: str, subject: str) -> None:
     if not stat.S_ISREG(mode):
         types = {stat.S_IFIFO: "a named pipe", stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket"}
         value, remedy = types.get(stat.S_IFMT(mode), "a device"), "Put the model's own file there"
-        raise ModelError(f"{shown(name)} of {subject}", "must be a regular file", value=value, remedy=remedy)
+        raise ModelError(f"{excerpt(name)} of {subject}", "must be a regular file", value=value, remedy=remedy)
 
 
 def check_folder(folder: Path, subject: str) -> None:
@@ -200,7 +200,7 @@ class UntrustedDict(dict[str, Any]):
 
     def wrong(self, key: str, kind: str) -> ModelError:
         """The error of a value that is not of its kind, a noun phrase."""
-        subject, value = f"{shown(self._prefix + key)} in {self.where}", shown(str(self.get(key)), 80)
+        subject, value = f"{excerpt(self._prefix + key)} in {self.where}", excerpt(str(self.get(key)), 80)
         return ModelError(subject, f"must be {kind}", value=value, remedy=CHECK_FILE)
 
 
@@ -208,13 +208,13 @@ def read_json(path: Path, subject: str) -> UntrustedDict:
     """The mapping in a JSON file. Raises `ModelError` for anything else, and beyond the limits of `_check`."""
     content = read_bytes(path, subject, most=MAX_JSON)
     with wrap_errors(subject, _readable(path), remedy=CHECK_PATH):
-        found: object = files.parse_json(content.decode("utf-8"), constants=True)
+        found: object = files.parse_json(content.decode("utf-8"), allow_nan=True)
     return _mapping(found, f"{path.name} of {subject}")
 
 
 def parse_json(text: str, subject: str) -> Any:
     """The value of a JSON text. Raises `ValueError` for other text, `ModelError` beyond the limits of `_check`."""
-    found = files.parse_json(text, constants=True)  # `_check` names the number that is not finite
+    found = files.parse_json(text, allow_nan=True)  # `_check` names the number that is not finite
     _check(found, subject)
     return found
 
@@ -245,7 +245,7 @@ def parse_yaml(text: str, subject: str) -> UntrustedDict:
 
 
 def _readable(path: Path) -> str:
-    return f"must have a readable {shown(path.name)}"
+    return f"must have a readable {excerpt(path.name)}"
 
 
 def _mapping(found: object, where: str) -> UntrustedDict:
@@ -258,9 +258,9 @@ def _mapping(found: object, where: str) -> UntrustedDict:
 def _check(content: object, where: str) -> None:
     """Raise `ModelError` for too many or too deeply nested values, infinite and huge numbers."""
     for count, (path, value) in enumerate(_walk(content)):
-        place = shown(".".join(map(str, path)), 60)
-        if count >= MAX_VALUES or len(path) > DEEPEST:
-            rule = f"must hold at most {MAX_VALUES} values, nested at most {DEEPEST} deep"
+        place = excerpt(".".join(map(str, path)), 60)
+        if count >= MAX_VALUES or len(path) > MAX_JSON_DEPTH:
+            rule = f"must hold at most {MAX_VALUES} values, nested at most {MAX_JSON_DEPTH} deep"
             raise ModelError(where, rule, value=place, remedy=CHECK_FILE)
         if isinstance(value, float) and not abs(value) < float("inf"):
             raise ModelError(f"{place} in {where}", "must be a finite number", value=str(value), remedy=CHECK_FILE)
@@ -295,8 +295,8 @@ class _Loader(yaml.SafeLoader):
         return super().add_indent(column)
 
     def _check_depth(self, levels: int) -> None:
-        if levels > DEEPEST:
-            msg = f"it is nested more than {DEEPEST} deep"
+        if levels > MAX_JSON_DEPTH:
+            msg = f"it is nested more than {MAX_JSON_DEPTH} deep"
             raise ValueError(msg)
 
 
@@ -306,7 +306,9 @@ def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[str
     if bad:
         msg = f"the key {bad[0]!r} must be text, and no merge"
         raise ValueError(msg)
-    return files.unique_names([(cast("str", key), loader.construct_object(value, deep=True)) for key, value in pairs])
+    return files.reject_duplicate_names(
+        [(cast("str", key), loader.construct_object(value, deep=True)) for key, value in pairs]
+    )
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)

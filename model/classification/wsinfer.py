@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from ...readers.errors import ModelError, shown
+from ...readers.errors import ModelError, excerpt
 from ...readers.image import ImageInfo
 from ..annotator import Answer, Cost, InputSpec, View
 from ..checkpoints import weights
@@ -230,6 +230,6 @@ class TorchScript:
         if len(logits) != self._classes:
             rule = f"must return {self._classes} numbers a tile, one for each class of {CONFIG}"
             remedy = "Correct num_classes and class_names"
-            raise ModelError(self._subject, rule, value=shown(str(len(logits))), remedy=remedy)
+            raise ModelError(self._subject, rule, value=excerpt(str(len(logits))), remedy=remedy)
         require_distinct(logits, of=self._subject)
         return (torch.sigmoid(logits) if self._classes == 1 else torch.softmax(logits, dim=0)).numpy()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from ...readers.errors import ModelError, shown
+from ...readers.errors import ModelError, excerpt
 from ..checkpoints.files import CheckpointFiles, as_numbers, check_tokenizer, find_files, normalisation
 from ..checkpoints.untrusted import MAX_TILE
 
@@ -64,7 +64,7 @@ def find_checkpoint(source: str, *, fetch: bool) -> ClipCheckpoint:
         raise ModelError(
             f"checkpoint {source}",
             "its model_type must be clip or siglip",
-            value=shown(kind) or "none is stated",
+            value=excerpt(kind) or "none is stated",
             remedy="Name another checkpoint",
         )
     check_tokenizer(files)

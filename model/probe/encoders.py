@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ...readers.errors import ModelError, RequestError, shown
+from ...readers.errors import ModelError, RequestError, excerpt
 from ..checkpoints.files import CONFIGS, CheckpointFiles, as_numbers, fetch_weights, find_files
 from ..checkpoints.memory import weight_bytes
 from ..checkpoints.untrusted import MAX_TILE
@@ -256,7 +256,7 @@ def _backbone(files: CheckpointFiles, kind: str, *, fetch: bool, threads: int) -
         raise ModelError(
             f"checkpoint {files.source}",
             f"its config or its processor must say how large its pictures are, {MAX_TILE} pixels at most",
-            value=shown(f"model type {kind or 'not stated'}, {' or '.join(LENGTHS)} {length or 'not stated'}"),
+            value=excerpt(f"model type {kind or 'not stated'}, {' or '.join(LENGTHS)} {length or 'not stated'}"),
             remedy="Name another encoder",
         )
 

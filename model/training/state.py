@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from ...readers.files import replacing
+from ...readers.files import atomic_path
 from ..checkpoints.untrusted import read_json, wrap_errors
 
 _TRAINED, _OPTIMIZER, _STATE = "trained.safetensors", "optimizer.pt", "state.json"
@@ -40,7 +40,7 @@ def keep(folder: Path, standing: Standing) -> Path:
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in standing.trained.items()}
     state = {"step": standing.step, "asked": dict(standing.asked)}
     whole = folder / f"step-{standing.step:08d}"
-    with replacing(whole) as part:
+    with atomic_path(whole) as part:
         part.mkdir()
         save_file(tensors, part / _TRAINED)
         torch.save({key: tensor.detach().cpu() for key, tensor in standing.optimizer.items()}, part / _OPTIMIZER)

@@ -16,7 +16,7 @@ from limner.model.finding import Finding
 from limner.model.merging import merge_across_regions
 from limner.model.tiling import TileGrid
 from limner.model.views import core_window, to_image_coordinates
-from limner.readers.regions import Grid, Region, cut
+from limner.readers.regions import Grid, Region, cut_regions
 from shapely.geometry import box
 
 
@@ -51,7 +51,7 @@ def pieces(
     overlap: int = 0,
 ) -> list[Finding]:
     """The findings of all regions, through the run folder's JSON."""
-    regions = cut(grid, tile=tile, hd_num=hd_num, overlap=overlap)
+    regions = cut_regions(grid, tile=tile, hd_num=hd_num, overlap=overlap)
     found = [finding for region in regions for finding in trace(region, classes, scores, tile)]
     return [Finding.from_json(json.loads(json.dumps(finding.to_json()))) for finding in found]
 
