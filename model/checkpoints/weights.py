@@ -17,7 +17,7 @@ from typing import Any, cast
 from platformdirs import user_cache_path
 
 from ...readers.errors import ModelError, excerpt
-from ...readers.files import parse_json, write_atomic
+from ...readers.files import parse_json, read_file, write_atomic
 from .untrusted import CHECK_PATH, open_file, read_bytes, wrap_errors
 
 MOST = 2**34
