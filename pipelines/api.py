@@ -8,13 +8,13 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from ..readers.array import crs_of, hold_array
+from ..readers.array import crs_of, register_array
 from ..readers.errors import LimnerError, ReadError, RequestError
 from ..readers.geometry import Box
 from ..readers.image import Image, ImageInfo, Mask, Pixels
 from ..readers.overview import read_overview
-from ..readers.registry import Scanned, open_image
-from ..readers.render import fit_stretch, image_stretch, render, rgb_channels
+from ..readers.registry import ScannedFile, open_image
+from ..readers.render import display_stretch, fit_stretch, render, rgb_channels
 from .cli.terminal import plural
 from .config import Settings
 from .describe import html_table, image_rows, indent, plan_text, scanned_text, table
@@ -69,7 +69,7 @@ class OpenedImage:
         self._handle()
         with open_image(self._opened, rgb_channels(self._opened.channels)) as image:
             pixels, valid, _, _ = read_overview(image, limit=limit)
-            stretch = image_stretch(self._opened, fit_stretch(pixels, valid, image.channels))
+            stretch = display_stretch(self._opened, fit_stretch(pixels, valid, image.channels))
             return Picture.fromarray(render(pixels, valid, stretch))
 
     def close(self) -> None:
@@ -130,7 +130,7 @@ def open(path: str | os.PathLike[str], *, image: str | None = None, **settings: 
     return OpenedImage(chosen[0], redactor.info(chosen[0]))
 
 
-class Scan(list[Scanned]):
+class Scan(list[ScannedFile]):
     """A row per input file, with its images or the reason why there are none."""
 
     def __repr__(self) -> str:
@@ -199,7 +199,7 @@ def annotate(
     """
     given: dict[str, Any] = dict(settings)
     microns = _parse_microns(given.pop("microns_per_pixel", None))
-    held = hold_array(array, name=name, transform=transform, microns_per_pixel=microns)
+    held = register_array(array, name=name, transform=transform, microns_per_pixel=microns)
     given["crs"] = given.get("crs") or crs_of(array)
     made = _settings(held.info.uri, {"names": "show", **given, "reader": "array"})
     with progress_display() as on_event:

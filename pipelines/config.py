@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, Self, cast, get_args, get_origin
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from ..readers.errors import RequestError, nearest, shown
-from ..readers.files import read_whole
+from ..readers.errors import RequestError, excerpt
+from ..readers.files import read_file
 from ..readers.plugins import Group, installed
 
 HD_NUM = range(1, 66)
@@ -238,13 +238,13 @@ class Settings(BaseModel):
         """
         layers: list[tuple[str, Mapping[str, Any]]] = [(file, read_settings(file))] if file else []
         layers.append((source, dict(flags)))
-        layers += [(shown(f"--set {change}"), _parse_change(change)) for change in changes]
+        layers += [(excerpt(f"--set {change}"), _parse_change(change)) for change in changes]
         for where, layer in layers:
             for key in (key for key in layer if key not in cls.model_fields):
                 raise RequestError(
                     f"setting {key!r} in {where}",
                     "must exist",
-                    remedy=f"{nearest(key, cls.model_fields)}Settings: {', '.join(cls.model_fields)}",
+                    remedy=f"{did_you_mean(key, cls.model_fields)}Settings: {', '.join(cls.model_fields)}",
                 )
         named = [layer["preset"] for _, layer in layers if "preset" in layer]
         preset = str(named[-1]) if named else cls.model_fields["preset"].default
@@ -283,7 +283,7 @@ def _parse_change(change: str) -> dict[str, Any]:
     name, dot, part = key.strip().partition(".")
     text = text.strip()
     if not equals or not name or (dot and not part):
-        raise RequestError(shown(f"--set {change}"), "must be key=value", remedy="For example --set hd_num=9")
+        raise RequestError(excerpt(f"--set {change}"), "must be key=value", remedy="For example --set hd_num=9")
     if dot:
         return {name: {part: text}}
     field = Settings.model_fields.get(name)
@@ -302,7 +302,7 @@ def _as_request_error(error: ValidationError, sources: Mapping[str, str]) -> Req
     return RequestError(
         f"setting {path!r} in {sources.get(path.partition('.')[0], 'the settings')}",
         message if message.startswith("must ") else f"must be valid: {message[0].lower()}{message[1:]}",
-        value=shown(repr(first["input"])),
+        value=excerpt(repr(first["input"])),
         remedy="Correct the value",
     )
 
@@ -355,7 +355,7 @@ _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _c
 def read_settings(path: str) -> dict[str, Any]:
     """Read the settings of a YAML file, not yet validated. Raises `RequestError`."""
     try:
-        text = read_whole(path, most=_MAX_BYTES).decode("utf-8")
+        text = read_file(path, max_bytes=_MAX_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(
             path, "must be readable text", value=str(error), remedy="Check the path of --config"
@@ -373,7 +373,7 @@ def read_preset(name: str) -> dict[str, Any]:
     """Read the settings of a preset. Raises `RequestError` that suggests the nearest name."""
     known = presets()
     if name not in known:
-        remedy = f"{nearest(name, known)}Presets: {', '.join(known)}"
+        remedy = f"{did_you_mean(name, known)}Presets: {', '.join(known)}"
         raise RequestError(f"preset {name!r}", "must be one that ships with limner", remedy=remedy)
     text = files("limner.pipelines").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8")
     return _parse_settings(text, f"preset {name}")
@@ -384,7 +384,7 @@ def _parse_settings(text: str, source: str) -> dict[str, Any]:
         _check_yaml(text)
         found: object = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a stricter SafeLoader
     except (yaml.YAMLError, ValueError) as error:  # ValueError: an invalid date, a number of too many digits
-        problem = shown(str(error), 200)
+        problem = excerpt(str(error), 200)
         raise RequestError(source, "must be valid YAML", value=problem, remedy="Correct the line it names") from error
     if found is None:
         return {}

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..readers.image import ImageInfo, Kind
-from ..readers.registry import Scanned
-from ..reports.measures import crs_name, label_areas, share, total
-from ..reports.overview.scale_bar import area_words
+from ..readers.registry import ScannedFile
+from ..reports.measures import area_share, crs_name, label_areas, total_area
+from ..reports.overview.scale_bar import format_area
 from ..reports.writer import ImageRecord, Record
 from .cli.terminal import plural, visible
 from .run.plan import ImagePlan, format_pixel_size, ground_metres
@@ -92,7 +92,7 @@ def _pixel_size(metres: tuple[float, float], kind: Kind = "map") -> str:
 
 
 def _area(pixels: float, m2: float | None, kind: Kind) -> str:
-    return area_words(math.nan if m2 is None else m2, pixels, kind)
+    return format_area(math.nan if m2 is None else m2, pixels, kind)
 
 
 def _percent(part: float) -> str:
@@ -145,7 +145,7 @@ def image_json(info: ImageInfo) -> dict[str, Any]:
     }
 
 
-def scanned_text(scanned: Sequence[Scanned]) -> str:
+def scanned_text(scanned: Sequence[ScannedFile]) -> str:
     """The images of the inputs with their metadata, then the other files."""
     parts: list[str] = []
     for info in (info for row in scanned for info in row.infos):
@@ -154,7 +154,7 @@ def scanned_text(scanned: Sequence[Scanned]) -> str:
     return "\n".join(parts).rstrip()
 
 
-def scanned_json(scanned: Sequence[Scanned]) -> dict[str, Any]:
+def scanned_json(scanned: Sequence[ScannedFile]) -> dict[str, Any]:
     """The images of the inputs and the outcome of every file, for JSON."""
     return {
         "images": [image_json(info) for row in scanned for info in row.infos],
@@ -222,11 +222,13 @@ def findings_rows(record: Record, image: ImageRecord) -> list[tuple[str, str, st
 
 def area_rows(image: ImageRecord) -> list[tuple[str, str, str, str, str]]:
     """An image's area by outcome, with a header."""
-    whole = total(image.areas)
+    whole = total_area(image.areas)
     rows = [("area", "regions", "size", "share", "")]
     for area in image.areas:
         size = _area(area.pixels, area.m2, image.info.kind)
-        rows.append((area.status, str(area.regions), size, _percent(share(total([area]), whole)), area.reason))
+        rows.append(
+            (area.status, str(area.regions), size, _percent(area_share(total_area([area]), whole)), area.reason)
+        )
     return rows
 
 

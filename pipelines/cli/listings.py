@@ -13,7 +13,7 @@ from typing import cast, get_args
 from ...model.checkpoints.cards import find_card, shipped_cards
 from ...model.checkpoints.weights import cache_folder, locate
 from ...model.vlm.fourkhd.files import SHIPPED, Files
-from ...readers.errors import ModelError, shown
+from ...readers.errors import ModelError, excerpt
 from ...readers.options import Options, list_options, options_of
 from ...readers.overrides import Overrides
 from ...readers.plugins import Group, installed
@@ -120,7 +120,7 @@ def _plugin_option_rows(point: EntryPoint) -> list[tuple[str, str, str, str]]:
     try:
         return _option_rows(options_of(point.load()))
     except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
-        return [("cannot be used", shown(str(error)), "", "")]
+        return [("cannot be used", excerpt(str(error)), "", "")]
 
 
 def _option_rows(model: type[Options]) -> list[tuple[str, str, str, str]]:

@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 import shapely
 from pydantic import BaseModel
 
-from ...readers.errors import RequestError, shown
+from ...readers.errors import RequestError, excerpt
 from ...reports.writer import FileStatus
 from ..config import NEUTRAL, Settings
 from .model_selection import NONE, AnnotatorChoice
@@ -111,7 +111,7 @@ def load_manifest(folder: Path) -> dict[str, Any]:
         raise StoreError(
             str(folder / MANIFEST),
             f"must be as this version of limner ({version('limner')}) writes it",
-            value=shown(f"{type(error).__name__}: {error}", 300),
+            value=excerpt(f"{type(error).__name__}: {error}", 300),
             remedy="Use the version of limner that made it, or run again into another folder",
         ) from error
     return manifest
@@ -122,7 +122,7 @@ def refuse_difference(old: Mapping[str, Any], new: Mapping[str, Any], folder: st
 
     Settings that cannot change a result may differ.
     """
-    changed = [f"{key}: {shown(str(a), 60)} there, {shown(str(b), 60)} now" for key, a, b in _differences(old, new)]
+    changed = [f"{key}: {excerpt(str(a), 60)} there, {excerpt(str(b), 60)} now" for key, a, b in _differences(old, new)]
     if changed:
         raise RequestError(
             folder,

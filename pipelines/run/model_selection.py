@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import cast
 
 from ...model.annotator import Annotator
-from ...readers.errors import LimnerError, RequestError, shown
-from ...readers.files import parse_json, read_whole
+from ...readers.errors import LimnerError, RequestError, excerpt
+from ...readers.files import parse_json, read_file
 from ...readers.image import ImageInfo
 from ...readers.options import make_plugin, options_of
 from ...readers.plugins import installed, load
@@ -82,7 +82,7 @@ def choose_labels(settings: Settings, choice: AnnotatorChoice | None, annotator:
     unknown = sorted(set(settings.labels) - set(annotator.labels))
     if unknown and annotator.labels:
         remedy = f"Its labels: {', '.join(annotator.labels)}"
-        raise RequestError("--labels", "must be labels of the model", value=shown(", ".join(unknown)), remedy=remedy)
+        raise RequestError("--labels", "must be labels of the model", value=excerpt(", ".join(unknown)), remedy=remedy)
     return tuple(label for label in annotator.labels if label in settings.labels)
 
 
@@ -102,9 +102,9 @@ def _read_schema(path: str) -> str:
     if not path:
         return ""
     try:
-        text = read_whole(path, most=_MAX_SCHEMA_BYTES).decode("utf-8")
+        text = read_file(path, max_bytes=_MAX_SCHEMA_BYTES).decode("utf-8")
         parse_json(text)
     except (OSError, ValueError) as error:
-        problem = shown(str(error))
+        problem = excerpt(str(error))
         raise RequestError(path, "must be readable JSON", value=problem, remedy="Check --schema-file") from error
     return text

@@ -13,16 +13,15 @@ from shapely.geometry.base import BaseGeometry
 
 from ...model.annotator import Annotator, Fitting, InputSpec
 from ...model.class_map_polygons import polygonise
-from ...readers.area import place_area, read_area
+from ...readers.annotations import read_roi, roi_to_pixels
 from ...readers.errors import ReadError, RequestError
 from ...readers.geodesy import on_earth
 from ...readers.geometry import Box, Points
 from ...readers.image import Image, ImageInfo, Mask
-from ...readers.masks import grown
-from ...readers.overview import ReducedPicture, read_overview
+from ...readers.overview import ReducedImage, dilate, read_overview
 from ...readers.raster.bands import resolve
 from ...readers.registry import open_image
-from ...readers.render import Stretch, fit_stretch, image_stretch, render, rgb_channels
+from ...readers.render import Stretch, display_stretch, fit_stretch, render, rgb_channels
 from ...readers.slide.tissue import drawn_mask, find_tissue, overview_limit, read_drawn
 from ..config import Settings
 
@@ -124,7 +123,7 @@ def compute_overview_stats(
         if rgb:
             pixels, channels = overview.pixels[..., : len(rgb)], image.channels[: len(rgb)]
             limits = _stretch_limits(info, spec, settings)
-            stretch = image_stretch(info, fit_stretch(pixels, overview.valid, channels, limits))
+            stretch = display_stretch(info, fit_stretch(pixels, overview.valid, channels, limits))
         roi = find_roi(info, settings, overview)
         if isinstance(annotator, Fitting) and stretch is not None and spec.bands is None:
             spec = _fit(annotator, image, spec, stretch, roi.area)
@@ -172,12 +171,12 @@ def _fit(annotator: Fitting, image: Image, spec: InputSpec, stretch: Stretch, ar
     return annotator.fit(spec, render(pixels, valid, stretch), inside & valid, valid)
 
 
-def find_roi(info: ImageInfo, settings: Settings, overview: ReducedPicture) -> RegionOfInterest:
+def find_roi(info: ImageInfo, settings: Settings, overview: ReducedImage) -> RegionOfInterest:
     """The region of interest of an image, from the settings and its overview. Raises `RequestError`."""
     user_area = _read_user_area(settings.area, info) if settings.area else None
     valid_mask = None
     if settings.skip_empty and len(info.planes) == 1:
-        valid_mask = grown(overview.valid | ~overview.readable, DILATION)
+        valid_mask = dilate(overview.valid | ~overview.readable, DILATION)
     scale = overview.scale
     if settings.tissue == "off" or info.kind != "slide":
         return RegionOfInterest(user_area, valid_mask=valid_mask, scale=scale)
@@ -201,7 +200,7 @@ def _read_user_area(path: str, info: ImageInfo) -> BaseGeometry:
         return read_drawn(path, info)
     try:
         modified = Path(path).stat().st_mtime_ns if Path(path).is_file() else 0
-        return place_area(_read_lonlat_area(path, modified), info)
+        return roi_to_pixels(_read_lonlat_area(path, modified), info)
     except RequestError as error:
         if on_earth(info.placement):
             raise OutsideAreaError(error.subject, error.rule, value=error.value, remedy=error.remedy) from error
@@ -210,7 +209,7 @@ def _read_user_area(path: str, info: ImageInfo) -> BaseGeometry:
 
 @lru_cache(maxsize=1)
 def _read_lonlat_area(path: str, _modified: int) -> BaseGeometry:
-    return read_area(path)
+    return read_roi(path)
 
 
 def _mask_to_polygons(mask: Mask, scale: tuple[float, float]) -> BaseGeometry:

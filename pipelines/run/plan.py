@@ -23,8 +23,8 @@ from ...model.annotator import Annotator, InputSpec
 from ...readers.errors import LimnerError, ModelError, ReadError, RequestError
 from ...readers.geodesy import metres_per_pixel
 from ...readers.image import ImageInfo, Kind
-from ...readers.regions import Grid, Region, cut, snap_scale
-from ...readers.registry import Scanned, known_options, scan
+from ...readers.regions import Grid, Region, cut_regions, snap_scale
+from ...readers.registry import ScannedFile, known_options, scan
 from ...readers.render import Stretch
 from ...reports.writer import FileRow
 from ..cli.terminal import plural
@@ -77,7 +77,9 @@ class ImagePlan:
     @cached_property
     def regions(self) -> tuple[Region, ...]:
         """All regions, plane by plane and row by row, including those skipped."""
-        return tuple(cut(self.grid, tile=self.spec.tile, halo=self.spec.halo, overlap=self.overlap, hd_num=self.hd_num))
+        return tuple(
+            cut_regions(self.grid, tile=self.spec.tile, halo=self.spec.halo, overlap=self.overlap, hd_num=self.hd_num)
+        )
 
     @property
     def remaining(self) -> list[Region]:
@@ -143,7 +145,7 @@ class Plan:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def make_plan(settings: Settings, scanned: Sequence[Scanned], annotator: Annotator | None) -> Plan:
+def make_plan(settings: Settings, scanned: Sequence[ScannedFile], annotator: Annotator | None) -> Plan:
     """Plan every image that can be analysed; the others become failed rows. Without an annotator all is skipped.
 
     Raises an image's error where no image is left: `RequestError` or `ModelError` where the settings suit no image,
@@ -171,7 +173,7 @@ def reader_options(settings: Settings, key: str = "") -> dict[str, str]:
     return {option: value for option, value in implied.items() if option in known} | settings.stated_options()
 
 
-def scan_inputs(settings: Settings, options: Mapping[str, str]) -> list[Scanned]:
+def scan_inputs(settings: Settings, options: Mapping[str, str]) -> list[ScannedFile]:
     """Scan the inputs, without the run folders in them. Raises `RequestError` where there are no inputs."""
     if not settings.inputs:
         raise RequestError("inputs", "must name at least one file or folder", remedy="limner run INPUT... --out DIR")
@@ -285,7 +287,7 @@ def _check_model_resolution(
             )
 
 
-def _no_image_left(scanned: Sequence[Scanned], failed: Sequence[LimnerError]) -> LimnerError:
+def _no_image_left(scanned: Sequence[ScannedFile], failed: Sequence[LimnerError]) -> LimnerError:
     """The error to raise where no image can be analysed: wrong settings come before unreadable files."""
     for error in failed:
         if not isinstance(error, ReadError):
@@ -302,7 +304,7 @@ def _no_image_left(scanned: Sequence[Scanned], failed: Sequence[LimnerError]) ->
     )
 
 
-def _file_rows(scanned: Sequence[Scanned], failed: Mapping[str, LimnerError]) -> list[FileRow]:
+def _file_rows(scanned: Sequence[ScannedFile], failed: Mapping[str, LimnerError]) -> list[FileRow]:
     """A row for every input file. The files of images that cannot be planned are failed, or skipped."""
     images_of: dict[str, list[str]] = {}
     for info in (info for row in scanned for info in row.infos):

@@ -16,20 +16,20 @@ from typing import Any, Self, cast
 
 from ...model.finding import Result
 from ...readers.errors import LimnerError
-from ...readers.files import parse_json, read_whole, write_atomic
+from ...readers.files import parse_json, read_file, write_atomic
 from ...readers.image import ImageInfo
 from ...readers.pseudonyms import (
     KEY_FILE,
     KEY_VARIABLE,
     NameOptions,
     Pseudonyms,
-    forms,
     longest_first,
-    replace_in,
-    replace_names,
-    run_key,
+    path_variants,
+    redact_error,
+    redact_text,
+    run_key_file,
 )
-from ...readers.registry import Scanned
+from ...readers.registry import ScannedFile
 from ..config import Settings
 from .plan import Plan, reader_options, scan_inputs
 from .run_folder import SOURCES, StoreError
@@ -47,7 +47,7 @@ class Redactor:
 
     @classmethod
     def of(
-        cls, settings: Settings, scanned: Sequence[Scanned], options: Mapping[str, str], further: Sequence[str] = ()
+        cls, settings: Settings, scanned: Sequence[ScannedFile], options: Mapping[str, str], further: Sequence[str] = ()
     ) -> Self:
         """The redactor of a run. `options` are the readers', with the key; `further` paths are redacted as well.
 
@@ -63,7 +63,7 @@ class Redactor:
             paths += [row.path, *(path for info in row.infos for path in _paths(info))]
         replacements: dict[str, str] = {}
         for path in dict.fromkeys(filter(None, paths)):
-            for form in forms(path):
+            for form in path_variants(path):
                 replacements.setdefault(form, pseudonyms.path(path))
         return cls(pseudonyms, longest_first(replacements))
 
@@ -73,11 +73,11 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """A text with all known paths and file names replaced."""
-        return replace_in(text, self.replacements)
+        return redact_text(text, self.replacements)
 
     def error(self, error: LimnerError) -> LimnerError:
         """An error with all known paths replaced."""
-        return replace_names(error, self.replacements)
+        return redact_error(error, self.replacements)
 
     def results(self, results: Iterable[Result]) -> list[Result]:
         """Results with redacted errors."""
@@ -110,7 +110,7 @@ class Redactor:
             placement=replace(info.placement, source=self.text(info.placement.source)),
         )
 
-    def scanned(self, row: Scanned) -> Scanned:
+    def scanned(self, row: ScannedFile) -> ScannedFile:
         """The row of an input file without paths."""
         infos = tuple(self.info(info) for info in row.infos)
         return replace(row, path=self.path(row.path), infos=infos, reason=self.text(row.reason))
@@ -137,7 +137,7 @@ class Redactor:
         return part if self.text(part) == part else self.path(part)
 
 
-def scan_with_redaction(settings: Settings) -> tuple[list[Scanned], Redactor]:
+def scan_with_redaction(settings: Settings) -> tuple[list[ScannedFile], Redactor]:
     """Scan the inputs; the rows hold real paths. Raises `RequestError`."""
     options = reader_options(settings)
     scanned = scan_inputs(settings, options)
@@ -168,7 +168,7 @@ def key_for(folder: Path, settings: Settings) -> Generator[str]:
         yield ""
     else:
         with tempfile.TemporaryDirectory(prefix="limner-") as temporary:
-            yield str(run_key(Path(temporary)))
+            yield str(run_key_file(Path(temporary)))
 
 
 def write_sources(folder: Path, key: str, sources: Mapping[str, str]) -> None:
@@ -182,7 +182,7 @@ def write_sources(folder: Path, key: str, sources: Mapping[str, str]) -> None:
 def read_sources(folder: Path) -> dict[str, str]:
     """The path behind each pseudonym in a run folder; {} where there are none. Raises `StoreError` where damaged."""
     try:
-        found: object = parse_json(read_whole(folder / SOURCES, regular=True))
+        found: object = parse_json(read_file(folder / SOURCES, regular=True))
         sources: dict[str, Any] = cast("dict[str, Any]", found) if isinstance(found, dict) else {"": None}
         if not all(isinstance(path, str) for path in sources.values()):
             msg = "no JSON object of texts"

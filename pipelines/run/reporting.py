@@ -11,16 +11,16 @@ from shapely.errors import ShapelyError
 
 from ...model.finding import Finding, Result
 from ...model.merging import join
-from ...readers.errors import LimnerError, RequestError, nearest, shown
-from ...readers.fingerprint import has_changed
-from ...readers.geodesy import boxes_m2
+from ...readers.errors import LimnerError, RequestError, excerpt
+from ...readers.files import has_changed
+from ...readers.geodesy import box_areas_m2
 from ...readers.image import ImageInfo
 from ...readers.options import make_plugin
 from ...readers.overview import Montage, read_overview
 from ...readers.plugins import installed, load
 from ...readers.registry import open_image
 from ...readers.render import render
-from ...reports.patient_geometry import pixel_m2
+from ...reports.patient_geometry import pixel_area_m2
 from ...reports.writer import (
     Area,
     AreaStatus,
@@ -28,8 +28,8 @@ from ...reports.writer import (
     ImageRecord,
     Overview,
     PartlyWrittenError,
-    Patch,
     Record,
+    UnanalysedRegion,
     Writer,
 )
 from .manifest import load_manifest
@@ -66,7 +66,7 @@ def load_writers(names: Sequence[str], options: Mapping[str, str] | None = None)
     for key, value in (options or {}).items():
         name, _, option = key.partition(".")
         if name not in known or not option:
-            remedy = f"{nearest(name, known)}Writers: {', '.join(known)}"
+            remedy = f"{did_you_mean(name, known)}Writers: {', '.join(known)}"
             raise RequestError(f"setting report_options.{key}", "must be report_options.WRITER.OPTION", remedy=remedy)
         given.setdefault(name, {})[option] = value
     makers = {
@@ -92,7 +92,7 @@ def write_reports(record: Record, folder: Path, writers: Sequence[Writer]) -> It
             why = f"{folder} must be writable (found: {error}). Free disk space, then run `limner report {folder}`."
             yield WrittenReport(writer.name, error=why)
         except Exception as error:  # noqa: BLE001 - a bug of the writer, a plug-in perhaps
-            found = shown(f"{type(error).__name__}: {error}", 200)
+            found = excerpt(f"{type(error).__name__}: {error}", 200)
             why = f"The writer must not fail (found: {found}). Report this as a bug of the writer."
             yield WrittenReport(writer.name, error=why)
 
@@ -160,7 +160,7 @@ class _FindingsCache:
                 raise StoreError(
                     self.source,
                     f"must hold valid geometries on {plan.info.id}",
-                    value=shown(str(error)),
+                    value=excerpt(str(error)),
                     remedy="Restore it from a backup, or run again into another folder",
                 ) from error
             self.image = plan.info.id
@@ -190,15 +190,15 @@ def _image_record(
 ) -> ImageRecord:
     found = [entries.get(region.key) for region in plan.regions]
     done = [entry for entry in found if entry is not None and entry.status == "done"]
-    patches = [
-        Patch(
+    unanalysed = [
+        UnanalysedRegion(
             region.core,
             "unreadable" if entry and entry.status == "failed" else "skipped",
             entry.error if entry else NOT_RUN,
             region.plane,
         )
         for region, entry in zip(plan.regions, found, strict=True)
-        if entry is None or (entry.status != "done" and entry.error != NO_MODEL)
+        if entry is None or (entry.status != "done" and entry.error not in {NO_MODEL, EMPTY})
     ]
     path = PurePosixPath(plan.info.uri)
     name = path.parent.name if len(plan.info.planes) > 1 else path.name
@@ -208,10 +208,10 @@ def _image_record(
         overview=lambda: _overview(plan, sources, lambda: cache.get(plan, done)),
         areas=_areas(plan, found),
         failures=tuple((entry.region, entry.error) for entry in found if entry and entry.status == "failed"),
-        seen=_analysis_summary(plan),
+        analysis=_analysis_summary(plan),
         scale=plan.grid.scale,
-        patches=tuple(patches),
-        interest=plan.area,
+        unanalysed=tuple(unanalysed),
+        roi=plan.area,
         name="" if plan.info.personal and not show_names else name,
     )
 
@@ -224,8 +224,8 @@ _Share = tuple[float, float | None, int]  # pixels, m², regions
 def _areas(plan: ImagePlan, found: Sequence[Entry | None]) -> tuple[Area, ...]:
     """The image's area by status and reason. The parts sum to the whole, since cores partition the image."""
     cores = [region.core for region in plan.regions]
-    m2 = boxes_m2([(core.x0, core.y0, core.x1, core.y1) for core in cores], plan.info.placement)
-    pixel = pixel_m2(plan.info)
+    m2 = box_areas_m2([(core.x0, core.y0, core.x1, core.y1) for core in cores], plan.info.placement)
+    pixel = pixel_area_m2(plan.info)
     parts: dict[_AreaKey, list[_Share]] = {("analysed", ""): []}
     for i, (core, entry) in enumerate(zip(cores, found, strict=True)):
         whole = (core.width * core.height, None if m2 is None else float(m2[i]))
@@ -266,7 +266,7 @@ def _analysis_summary(plan: ImagePlan) -> dict[str, str]:
     region = plan.largest_region
     rows = {
         "Regions": f"{len(plan.regions)} of {region.size[0]} × {region.size[1]} px",
-        "Tiles": f"{plan.spec.tile} px, halo of {plan.spec.halo} px",
+        "Tiles": f"{plan.spec.tile} px, halo {plan.spec.halo} px",
         "Bands": "RGB" if plan.spec.bands is None else ", ".join(plan.spec.bands),
     }
     facts = dict(plan.info.facts)

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Final, Self, cast, get_args
 
 from ...model.finding import Coverage, Finding, Result, Status
 from ...readers.errors import LimnerError, RequestError
-from ...readers.files import open_regular, parse_json, read_whole, write_atomic
+from ...readers.files import open_regular, parse_json, read_file, write_atomic
 from ...readers.pseudonyms import KEY_FILE
 
 MANIFEST = "manifest.json"
@@ -143,7 +143,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
-        manifest = parse_json(read_whole(path, most=MAX_MANIFEST_BYTES, regular=True))
+        manifest = parse_json(read_file(path, max_bytes=MAX_MANIFEST_BYTES, regular=True))
         if not isinstance(manifest, dict):
             raise _damaged(path, f"JSON of type {type(manifest).__name__}")
         checksum = cast("dict[str, Any]", manifest).pop(_CHECKSUM, None)  # missing in those of earlier versions

@@ -17,12 +17,12 @@ from limner.pipelines.run.run_folder import (
     RESULTS,
     RunFolder,
     StoreError,
+    add_checksum,
     is_run,
     read_entries,
     read_findings,
     read_manifest,
-    sealed,
-    unsealed,
+    remove_checksum,
 )
 from limner.readers.errors import RequestError
 from shapely.geometry import box
@@ -115,7 +115,7 @@ def test_a_changed_digit_is_damage(tmp_path: Path, part: str) -> None:
 
 def test_findings_are_not_read_to_know_what_became_of_a_region(tmp_path: Path) -> None:
     line = b'{"region":"a","image":"i","status":"done","error":"","coverage":null,"findings":[what is this]}'
-    (tmp_path / RESULTS).write_bytes(sealed(line))
+    (tmp_path / RESULTS).write_bytes(add_checksum(line))
     entries = read_entries(tmp_path)
     assert entries["a"].status == "done"
     with pytest.raises(StoreError, match="region a"):
@@ -128,16 +128,16 @@ def test_findings_are_not_read_to_know_what_became_of_a_region(tmp_path: Path) -
 def test_a_value_of_another_kind_is_damage(tmp_path: Path, value: bytes) -> None:
     """JSON takes the last of two members of one name."""
     line = b'{"region":"a","image":"i","status":"done","error":"","coverage":null,%s,"findings":[]}' % value
-    (tmp_path / RESULTS).write_bytes(sealed(line))
+    (tmp_path / RESULTS).write_bytes(add_checksum(line))
     with pytest.raises(StoreError, match="line 1"):
         read_entries(tmp_path)
 
 
 def test_a_line_ends_with_16_digits_of_its_sha256() -> None:
-    assert sealed(b'{"a":1}') == b'{"a":1,"sha256":"015abd7f5cc57a2d"}\n'
-    assert unsealed(b'{"a":1,"sha256":"015abd7f5cc57a2d"}\n') == b'{"a":1}'
+    assert add_checksum(b'{"a":1}') == b'{"a":1,"sha256":"015abd7f5cc57a2d"}\n'
+    assert remove_checksum(b'{"a":1,"sha256":"015abd7f5cc57a2d"}\n') == b'{"a":1}'
     with pytest.raises(ValueError, match="checksum"):
-        unsealed(b'{"a":2,"sha256":"015abd7f5cc57a2d"}\n')
+        remove_checksum(b'{"a":2,"sha256":"015abd7f5cc57a2d"}\n')
 
 
 @pytest.mark.slow
