@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self, cast, get_args, get_origin
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from ..readers.errors import RequestError, excerpt
+from ..readers.errors import RequestError, did_you_mean, excerpt
 from ..readers.files import read_file
 from ..readers.plugins import Group, installed
 

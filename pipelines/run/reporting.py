@@ -11,7 +11,7 @@ from shapely.errors import ShapelyError
 
 from ...model.finding import Finding, Result
 from ...model.merging import join
-from ...readers.errors import LimnerError, RequestError, excerpt
+from ...readers.errors import LimnerError, RequestError, did_you_mean, excerpt
 from ...readers.files import has_changed
 from ...readers.geodesy import box_areas_m2
 from ...readers.image import ImageInfo

@@ -195,4 +195,4 @@ def test_a_finding_far_outside_its_image_is_damage(ended: Path, tmp_path: Path, 
         b"".join(add_checksum(line[: line.rindex(',"sha256"')].encode() + b"}") for line in text.splitlines())
     )
     said = " ".join(made.error for made in write_reports(read_record(folder), folder, load_writers(WRITERS)))
-    assert "must be shapes on it" in said
+    assert "must hold valid geometries on scene" in said

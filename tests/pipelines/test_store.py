@@ -18,7 +18,7 @@ from limner.pipelines.run.run_folder import (
     RunFolder,
     StoreError,
     add_checksum,
-    is_run,
+    is_run_folder,
     read_entries,
     read_findings,
     read_manifest,
@@ -160,9 +160,9 @@ def test_a_line_has_at_most_256_mib(tmp_path: Path) -> None:
 
 def test_a_manifest_is_an_indented_text_with_its_checksum(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path) as store:
-        assert not store.begun
+        assert not store.has_manifest
         store.write_manifest({"asked": "é"})
-        assert store.begun
+        assert store.has_manifest
     seal = hashlib.sha256(b'{"asked":"\\u00e9"}').hexdigest()
     path = tmp_path / "manifest.json"
     assert path.read_text(encoding="utf-8") == f'{{\n "asked": "é",\n "sha256": "{seal}"\n}}\n'
@@ -172,17 +172,17 @@ def test_a_manifest_is_an_indented_text_with_its_checksum(tmp_path: Path) -> Non
     with pytest.raises(StoreError, match="sha256 is another"):
         read_manifest(tmp_path)
     with RunFolder.open(tmp_path) as store:
-        assert store.begun, "damaged as it is"
+        assert store.has_manifest, "damaged as it is"
 
 
 def test_a_run_has_a_manifest_and_results(tmp_path: Path) -> None:
-    assert not is_run(tmp_path)
+    assert not is_run_folder(tmp_path)
     (tmp_path / "manifest.json").touch()
-    assert not is_run(tmp_path)
+    assert not is_run_folder(tmp_path)
     (tmp_path / RESULTS).touch()
-    assert is_run(tmp_path)
+    assert is_run_folder(tmp_path)
     (tmp_path / "manifest.json").unlink()
-    assert not is_run(tmp_path)
+    assert not is_run_folder(tmp_path)
 
 
 def test_a_manifest_has_at_most_a_gib(tmp_path: Path) -> None:
