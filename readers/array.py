@@ -117,9 +117,6 @@ class ArrayImage(BaseImage):
         height, width = array.pixels.shape[:2]
         x = axis_weights(pixel_edges(box.x0, box.x1, size[0]), width)
         y = axis_weights(pixel_edges(box.y0, box.y1, size[1]), height)
-        if x is None or y is None:
-            blank = np.zeros((size[1], size[0], len(self._channel_indices)), dtype=array.pixels.dtype)
-            return blank, np.zeros(blank.shape[:2], dtype=np.bool_)
         columns = slice(x.start, x.stop)
 
         def rows(top: int, bottom: int) -> tuple[Pixels, Mask | None]:

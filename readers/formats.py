@@ -53,7 +53,7 @@ class Format:
         """The error for a file that no reader may open, or only another one."""
         if self.reader:
             rule = f"must be opened by the reader {self.reader}, since it is {self.name}"
-            return ReadError(subject, rule, value="another --reader", remedy="Leave --reader out")
+            return ReadError(subject, rule, remedy="Leave --reader out")
         found = f"{self.name} is not supported" + (f": {self.why}" if self.why else "")
         return ReadError(subject, "must be in a supported format", value=found, remedy=self.remedy)
 

@@ -13,8 +13,8 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ): "either keeps 0 from being divided by 0, and what is 0 is no ink",
     (
         "model/tiling.py",
-        "canvas[y0:y1, x0:x1] = resize(picture, x1 - x0, y1 - y0)",
-        "canvas[y0:y1, x0:x1] = resize(picture, x1 + x0, y1 - y0)",
+        "canvas[y0:y1, x0:x1] = resize_bilinear(picture, x1 - x0, y1 - y0)",
+        "canvas[y0:y1, x0:x1] = resize_bilinear(picture, x1 + x0, y1 - y0)",
     ): "what is no portrait begins at the left",
     (
         "model/tiling.py",
@@ -23,8 +23,8 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ): "both pieces of the kernel are 0 at a distance of 1",
     (
         "model/merging.py",
-        "score = -1.0 if finding.score is None else finding.score",
-        "score = -2.0 if finding.score is None else finding.score",
+        "return -1.0 if finding.score is None else finding.score",
+        "return -2.0 if finding.score is None else finding.score",
     ): "both stand before all scores, which are 0 to 1",
     (
         "pipelines/run/run_folder.py",
@@ -52,7 +52,7 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "if info.kind != 'study' or math.isnan(x / y):",
     ): "spacings are positive or NaN",
     (
-        "model/detection/tile_detections.py",
+        "model/merging.py",
         "other = (a < b) & np.any(windows[a] != windows[b], axis=1)",
         "other = (a <= b) & np.any(windows[a] != windows[b], axis=1)",
     ): "one's window is its own",
