@@ -78,7 +78,7 @@ class RegionJob:
         start = time.perf_counter()
         plan = self.images[region.grid.image]
         try:
-            view = read_view(self._image(plan), region, plan.spec, stretch=plan.stretch, area=plan.area)
+            view = read_view(self._image(plan), region, plan.spec, stretch=plan.stretch, roi=plan.area)
             if view.keep_mask.any():
                 return replace(view, seconds=time.perf_counter() - start)
             coverage = measure_coverage(view, plan.info.placement, plan.area)
