@@ -124,7 +124,7 @@ def test_the_card_to_start_from_is_one(root: Path) -> None:
 
 
 def test_the_sensors_are_those_named(root: Path) -> None:
-    table = rows(section(pages(root)["docs/readers.md"], "Settings"))
+    table = rows(section(pages(root)["docs/readers.md"], "Sensors"))
     assert [row[0].strip("`") for row in table] == list(SENSORS)
     for name, values in table:
         quantities = {way.quantity.replace("_", " ") for way in SENSORS[name.strip("`")].radiometry.values()}
