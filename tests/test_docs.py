@@ -135,7 +135,7 @@ def test_the_sensors_are_those_named(root: Path) -> None:
 def test_the_plug_ins_are_those_named(root: Path, group: str) -> None:
     page = {"readers": "docs/readers.md", "writers": "docs/reports.md", "annotators": "docs/models.md"}[group]
     ours = {point.name for point in entry_points(group=f"limner.{group}") if point.value.startswith("limner.")}
-    named = set(re.findall(r"`([a-z0-9-]+)`", pages(root)[page]))
+    named = set(re.findall(r"`([a-z0-9-]+):?[^`]*`", pages(root)[page]))
     assert ours <= named
     if group == "writers":
         assert {row[0].strip("`") for row in rows(section(pages(root)[page], "Kinds of report"))} == ours
