@@ -184,13 +184,13 @@ def read_json(path: Path, subject: str) -> Settings:
     """The mapping in a JSON file. Raises `ModelError` for anything else, and for what `_check` refuses."""
     content = read_bytes(path, subject, most=MOST_JSON)
     with foreign(subject, _readable(path), remedy=COMPLETE):
-        found: object = files.parse_json(content.decode("utf-8"), constants=True)
+        found: object = files.parse_json(content.decode("utf-8"), allow_nan=True)
     return _mapping(found, f"{path.name} of {subject}")
 
 
 def parse_json(text: str, subject: str) -> Any:
     """What a JSON text holds. Raises `ValueError` where it is none, `ModelError` for what `_check` refuses."""
-    found = files.parse_json(text, constants=True)  # `_check` says which number is not finite
+    found = files.parse_json(text, allow_nan=True)  # `_check` says which number is not finite
     _check(found, subject)
     return found
 

@@ -198,7 +198,7 @@ def test_the_resolution_is_that_of_its_lesson(make_probe: MakeProbe, picture: Pi
         ({"margin": "2"}, "option 'margin'.*from 0 to 1"),
         ({"margin": "wide"}, "option 'margin'"),
         ({"fusion": "yes"}, "option 'fusion'"),
-        ({"templates": "a {}"}, "option 'templates'.*Its options: fetch, threads, checkpoint"),
+        ({"templates": "a {}"}, "option 'templates'.*must be one of fetch, threads, checkpoint"),
         ({"threads": "many"}, "option 'threads'"),
     ],
 )

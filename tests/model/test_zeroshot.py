@@ -178,7 +178,7 @@ def test_making_one_and_planning_load_no_network(checkpoints: Make) -> None:
         ({"labels": ""}, "at least 2 texts|must be given"),
         ({"labels": "cat,dog, cat"}, r"named once, and cat is named again"),
         ({"templates": "a photo of {}.;a drawing"}, r"must have \{\}.*a drawing"),
-        ({"templates": " ; "}, r"texts with ';' between.*For example a photo of \{\}"),
+        ({"templates": " ; "}, r"texts separated by ';'.*for example, a photo of \{\}"),
         ({"aggregate": "slide"}, "both, tile or region"),
         ({"threads": "-1"}, "whole number"),
         ({"fetch": "yes"}, "true or false"),

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from limner.pipelines.config import NEUTRAL, Settings, presets
-from limner.pipelines.run.resolution import Resolution, format_metres
+from limner.pipelines.config import NEUTRAL, Resolution, Settings, presets
+from limner.pipelines.run.plan import format_pixel_size
 from limner.readers.errors import RequestError
 
 
@@ -35,7 +35,7 @@ def test_maps_are_merged_key_by_key(tmp_path: Path) -> None:
     file.write_text("model_options: {a: one, b: two}\n")
     settings = Settings.resolve({}, file=str(file), changes=["model_options.b=three", "reader_options.nodata=7"])
     assert settings.model_options == {"a": "one", "b": "three"}
-    assert settings.reading() == {"nodata": "7"}
+    assert settings.stated_options() == {"nodata": "7"}
 
 
 def test_lists_may_be_written_with_commas_or_as_yaml(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_lists_may_be_written_with_commas_or_as_yaml(tmp_path: Path) -> None:
     file.write_text("bands: [blue, green]\nlabels: water, cloud\n")
     settings = Settings.resolve({"sensor": "x"}, file=str(file))
     assert settings.labels == ("water", "cloud")
-    assert settings.reading() == {"sensor": "x", "bands": "blue,green"}
+    assert settings.stated_options() == {"sensor": "x", "bands": "blue,green"}
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_no_resolution_is_the_annotators_own() -> None:
 
 
 def test_sizes_in_words() -> None:
-    assert (format_metres(30.0), format_metres(5e-7)) == ("30 m", "0.5 µm")
+    assert (format_pixel_size(30.0), format_pixel_size(5e-7)) == ("30 m", "0.5 µm")
 
 
 def test_the_command_line_says_it_in_one_block(tmp_path: Path, limner: Callable[..., Any]) -> None:
