@@ -135,7 +135,7 @@ def test_dotted_names_exist(root: Path) -> None:
         if page != "CHANGELOG.md":
             for name in set(re.findall(r"\b(limner(?:\.[A-Za-z_]\w*)+)(?![\w/:])", text)) - groups:
                 assert resolve(name) is not None, (page, name)
-            for module, names in re.findall(r"^from (limner[\w.]*) import (.+)$", text, re.MULTILINE):
+            for module, names in re.findall(r"^from (limner(?:\.\w+)*) import (.+)$", text, re.MULTILINE):
                 assert all(hasattr(resolve(module), one) for one in names.split(", ")), (page, module, names)
 
 
@@ -303,7 +303,7 @@ def account(text: str) -> dict[str, float]:
     return {label: float(share) for label, share in lines}
 
 
-@pytest.mark.parametrize("block", runnable())
+@pytest.mark.parametrize("block", list(runnable()))
 @pytest.mark.usefixtures("workspace")
 def test_commands_run(block: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     found = list(commands(f"```sh\n{block}```"))
