@@ -331,7 +331,7 @@ def _memory_rows(known: "Estimate") -> list[Row]:
     if cost is None:
         worker += ", without the model"
     else:
-        parts = ((f"weights in {cost.numbers}", cost.weights), ("keys and values", cost.cache))
+        parts = ((f"weights in {cost.dtype}", cost.weights), ("keys and values", cost.cache))
         sizes = ", ".join(
             f"{name} {_bytes(size)}" for name, size in (*parts, ("activations", cost.activations)) if size
         )

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ...model.annotator import Cost, Costing, InputSpec
+from ...model.annotator import Cost, InputSpec, SupportsCost
 from ...model.finding import Result
-from ...model.views import tiles_of
+from ...model.views import grid_of
 from ...readers.errors import LimnerError, RequestError
 from ...readers.regions import Region, Span
 from .engines import Job, Task, WorkerProcess
@@ -83,13 +83,13 @@ def estimate(prepared: PreparedRun, *, batch: int) -> Estimate:
     """
     images = prepared.plan.images
     views = max(view_bytes(image) for image in images) * batch * 2  # the next batch is read meanwhile
-    shapes = Counter(tiles_of(region, image.spec) for image in images for region in image.remaining)
+    shapes = Counter(grid_of(region, image.spec) for image in images for region in image.remaining)
     work = {shape: float(shape[0] * shape[1]) for shape in shapes}
     basic = Estimate(views + _LIBRARIES, None, free_memory(), shapes, work)
     annotator = prepared.annotator
     if annotator is None or not shapes:
         return replace(basic, untimed="There is nothing to analyse")
-    if prepared.unavailable or not isinstance(annotator, Costing):
+    if prepared.unavailable or not isinstance(annotator, SupportsCost):
         return replace(basic, untimed=prepared.unavailable)
     specs = [image.spec for image in images]
     try:
@@ -142,7 +142,7 @@ def measure(prepared: PreparedRun, known: Estimate, *, workers: int, threads: in
 
 def view_bytes(image: ImagePlan) -> int:
     """Bytes of the largest region of an image while it is analysed."""
-    columns, rows = tiles_of(image.largest_region, image.spec)
+    columns, rows = grid_of(image.largest_region, image.spec)
     channels = _RGB_CHANNELS if image.spec.bands is None else len(image.spec.bands)
     return columns * rows * image.spec.tile**2 * channels * _FLOAT_BYTES * _COPIES
 

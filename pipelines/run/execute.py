@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ...model.annotator import Annotator, InputSpec, Remote
+from ...model.annotator import Annotator, InputSpec, RemoteAnnotator
 from ...model.finding import Result
 from ...readers.errors import LimnerError, ModelError, RequestError
 from ...readers.files import is_remote
@@ -86,7 +86,7 @@ def prepare(settings: Settings, key: str = "", *, only_plan: bool = False) -> Pr
 
 def _check(annotator: Annotator, infos: Sequence[ImageInfo], *, only_plan: bool) -> str:
     """Check an annotator for the images that suit it, before any pixel is read: see `prepare`."""
-    if only_plan and isinstance(annotator, Remote) and annotator.host:
+    if only_plan and isinstance(annotator, RemoteAnnotator) and annotator.host:
         return f"It depends on {annotator.host}, which a plan does not contact"
     specs: list[InputSpec] = []
     for info in infos:

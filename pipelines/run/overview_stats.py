@@ -11,8 +11,8 @@ import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from ...model.annotator import Annotator, Fitting, InputSpec
-from ...model.class_map_polygons import polygonise
+from ...model.annotator import Annotator, InputSpec, SupportsFit
+from ...model.class_maps import polygonise
 from ...readers.annotations import read_roi, roi_to_pixels
 from ...readers.errors import ReadError, RequestError
 from ...readers.geodesy import on_earth
@@ -125,7 +125,7 @@ def compute_overview_stats(
             limits = _stretch_limits(info, spec, settings)
             stretch = display_stretch(info, fit_stretch(pixels, overview.valid, channels, limits))
         roi = find_roi(info, settings, overview)
-        if isinstance(annotator, Fitting) and stretch is not None and spec.bands is None:
+        if isinstance(annotator, SupportsFit) and stretch is not None and spec.bands is None:
             spec = _fit(annotator, image, spec, stretch, roi.area)
     return OverviewStats(spec, stretch, no_rgb_reason, roi)
 
@@ -155,7 +155,9 @@ def _stretch_limits(info: ImageInfo, spec: InputSpec, settings: Settings) -> tup
     return limits
 
 
-def _fit(annotator: Fitting, image: Image, spec: InputSpec, stretch: Stretch, area: BaseGeometry | None) -> InputSpec:
+def _fit(
+    annotator: SupportsFit, image: Image, spec: InputSpec, stretch: Stretch, area: BaseGeometry | None
+) -> InputSpec:
     """Fit the annotator on the overview at about the spec's resolution, at most 4096 pixels on the long side.
 
     Returns the spec unchanged where the area is empty. Raises `ModelError`.

@@ -10,7 +10,7 @@ import shapely
 from shapely.errors import ShapelyError
 
 from ...model.finding import Finding, Result
-from ...model.merging import join
+from ...model.merging import merge_across_regions
 from ...readers.errors import LimnerError, RequestError, did_you_mean, excerpt
 from ...readers.files import has_changed
 from ...readers.geodesy import box_areas_m2
@@ -155,7 +155,7 @@ class _FindingsCache:
             findings = self.read(entries)
             try:
                 _check_positions(findings, plan.info)
-                self.findings = tuple(join(findings, plan.info, plan.area))
+                self.findings = tuple(merge_across_regions(findings, plan.info, plan.area))
             except (ShapelyError, ValueError) as error:
                 raise StoreError(
                     self.source,

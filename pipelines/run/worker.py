@@ -8,8 +8,7 @@ from typing import Self
 
 from ...model.annotator import Annotator, Answer, View
 from ...model.finding import Result
-from ...model.image_coordinates import to_image_coordinates
-from ...model.views import cover, read_view
+from ...model.views import measure_coverage, read_view, to_image_coordinates
 from ...readers.errors import LimnerError, ModelError
 from ...readers.image import Image
 from ...readers.regions import Region
@@ -79,10 +78,10 @@ class RegionJob:
         start = time.perf_counter()
         plan = self.images[region.grid.image]
         try:
-            view = read_view(self._image(plan), region, plan.spec, stretch=plan.stretch, area=plan.area)
+            view = read_view(self._image(plan), region, plan.spec, stretch=plan.stretch, roi=plan.area)
             if view.keep_mask.any():
                 return replace(view, seconds=time.perf_counter() - start)
-            coverage = cover(view, plan.info.placement, plan.area)
+            coverage = measure_coverage(view, plan.info.placement, plan.area)
         except (LimnerError, MemoryError) as error:
             return _failure(region, error, time.perf_counter() - start)
         reason = EMPTY if coverage.invalid_px > 0 else plan.outside_reason
@@ -122,7 +121,7 @@ class RegionJob:
             kept = (answer for answer in answers if not self.labels or answer.label in self.labels)
             findings = tuple(to_image_coordinates(answer, view) for answer in kept)
             plan = self.images[region.grid.image]
-            coverage = cover(view, plan.info.placement, plan.area)
+            coverage = measure_coverage(view, plan.info.placement, plan.area)
         except (LimnerError, MemoryError) as error:
             return _failure(region, error, seconds)
         seconds += time.perf_counter() - start

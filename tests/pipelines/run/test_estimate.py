@@ -103,7 +103,7 @@ def test_the_7b_is_planned_in_little_memory(
     needed = float(memory.split("about ")[1].split(" GiB")[0])
     assert most - 4 < needed < most
     assert (
-        f"cannot be measured. It needs about {needed} GiB of memory, and 8.0 GiB are free, of which 1.0" in done.stdout
+        f"cannot be measured. It needs about {needed} GiB of memory, but 8.0 GiB are free, of which 1.0" in done.stdout
     )
     [tokens] = [line for line in done.stdout.splitlines() if line.startswith("tokens per region")]
     visual = 12 * 13 + 1 + 60 * 61
@@ -189,10 +189,10 @@ def tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     ("mood", "said"),
     [
         ("", "extrapolated from one tile of colours/"),
-        ("sleep", "cannot be measured. One tile was not done within 15 s"),
+        ("sleep", "cannot be measured. One tile was not finished within 15 s"),
         ("die", "cannot be measured. The process that tried it died (killed by SIGKILL"),
-        ("eat", "cannot be measured. It took more than 0.8 GiB of memory, and was stopped"),
-        ("load", "cannot be measured. model: it must fit into memory (found: DefaultCPUAllocator)"),
+        ("eat", "cannot be measured. It took more than 0.8 GiB of memory and was stopped"),
+        ("load", "cannot be measured. the model must fit into memory (found: DefaultCPUAllocator)"),
     ],
 )
 def test_what_is_tried_has_limits(
