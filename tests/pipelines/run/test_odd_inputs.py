@@ -82,7 +82,7 @@ def test_an_input_among_the_results_is_refused(tmp_path: Path, scene: Path, card
         (lambda _: None, "it holds no file"),
         (lambda folder: (folder / ".hidden").write_text("x"), "hidden files"),
         (lambda folder: (folder / "deep" / "deeper").mkdir(parents=True), "it holds no file"),
-        (lambda folder: (folder / "letter.txt").write_text("Dear Sir"), "no installed reader knows its first bytes"),
+        (lambda folder: (folder / "letter.txt").write_text("Dear Sir"), "no installed reader recognises"),
     ],
 )
 def test_a_folder_without_an_image(make: Callable[[Path], object], words: str, tmp_path: Path, limner: Limner) -> None:
@@ -110,13 +110,13 @@ def test_a_file_name_that_is_not_utf8(
     card = slide_card(tmp_path)
     output = limner("info", folder)
     assert output.code == 1
-    assert "its name must be UTF-8" in output.out  # GDAL takes no other
+    assert "must have a name in UTF-8" in output.out  # GDAL takes no other
     for how in ("hide", "show"):
         words = ("run", folder, "--model", card, "--hd-num", 4, "--out", out / how, "--set", f"names={how}")
         output = limner(*words)
         assert output.code == 1, output.err
         assert (r"\xff\xfe.tif" in output.out) == (how == "show")
-        assert "mistake in limner" not in output.err
+        assert "bug in limner" not in output.err
         before = contents(out / how)
         (picture,) = (name for name in before if name.startswith("overview-"))
         assert picture.isascii()
