@@ -15,11 +15,10 @@ from ..readers import geodesy
 from ..readers.errors import RequestError
 from ..readers.image import Kind
 from .columns import findings_columns
-from .csv_tables import FILES
 from .measures import FindingsBatch, Shapes, crs_name
 from .patient_geometry import in_patient
 from .rfc7946 import to_wgs84, to_world
-from .summary import ImageSummary, summary_columns
+from .summary import FILES, ImageSummary, summary_columns
 from .table import Batch, Column, Rows
 from .writer import ImageRecord, Record
 

@@ -15,8 +15,7 @@ from affine import Affine
 from limner.model.finding import Finding
 from limner.readers.errors import RequestError
 from limner.readers.geometry import Placement, Polynomial
-from limner.reports.columns import findings_columns
-from limner.reports.csv_tables import FindingsCsv
+from limner.reports.columns import FindingsCsv, findings_columns
 from limner.reports.geopackage import GeoPackage
 from limner.reports.writer import DISCLAIMER, ImageRecord, Record
 from pyogrio import raw
