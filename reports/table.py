@@ -1,7 +1,7 @@
 """What a column of a table is, and how tables are written as CSV; `columns` declares the columns of findings.
 
-CSV is UTF-8 without a byte-order mark, with commas, quotes doubled by RFC 4180, and one line per row, since no cell holds
-a line break. An empty cell means that the value is not known, never zero. Number formats are fixed, so that the
+CSV is UTF-8 without a byte-order mark, with commas, quotes doubled by RFC 4180, and one line per row: no cell holds a
+line break. An empty cell means that the value is not known, never zero. Number formats are fixed, so that the
 same record gives the same bytes, and no text can become a formula (`csv_safety.csv_cell`).
 """
 # pandas has its types in comments and stubs apart:
