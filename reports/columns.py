@@ -74,7 +74,7 @@ def _world_decimals(batch: FindingsBatch) -> int:
 
 def _world_unit(batch: FindingsBatch) -> str | None:
     placement = batch.image.info.placement
-    return placement.unit if placement.known else None
+    return placement.unit if placement.has_unit else None
 
 
 IMAGE: Column[Any] = Column(

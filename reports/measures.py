@@ -108,7 +108,7 @@ class FindingsBatch:
 
 def _is_planar(placement: Placement) -> bool:
     """Whether world coordinates are known, and have two axes."""
-    return placement.known and len(placement.matrix) == 2
+    return placement.has_unit and len(placement.matrix) == 2
 
 
 def shapes(findings: Sequence[Finding]) -> Shapes:
