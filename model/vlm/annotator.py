@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from ...readers.errors import ModelError, RequestError
 from ...readers.image import ImageInfo
-from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Answer, Cost, InputSpec, Remote, View
-from ..finite import softmax
+from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Answer, Cost, InputSpec, RemoteAnnotator, View
+from ..scores import softmax
 from ..tiling import WHITE, join_tiles
-from ..views import kept_share
+from ..views import valid_share
 from .box_format import BoxFormat
 from .question import DESCRIPTION, RECORD, UNPLACED, Question
 from .schema import parse_json
@@ -104,7 +104,7 @@ class VlmAnnotator:
     @property
     def host(self) -> str:
         """The host of a remote backend; else ""."""
-        return self._backend.host if isinstance(self._backend, Remote) else ""
+        return self._backend.host if isinstance(self._backend, RemoteAnnotator) else ""
 
     def input_spec(self, info: ImageInfo) -> InputSpec:
         """The backend's, for any image. Raises `ModelError`."""
@@ -202,10 +202,10 @@ def view_pictures(view: View, layout: PictureLayout) -> list[Picture]:
     """A view's pictures in the order in which the model gets them."""
     if layout == "canvas":
         return [join_tiles(view.tiles, view.grid)]
-    if view.overall is None:
+    if view.global_view is None:
         msg = f"region {view.region.key}: tiles come after their global view"
         raise ValueError(msg)
-    overall = np.clip(np.rint(view.overall), 0, WHITE).astype(np.uint8)  # bicubic filtering overshoots
+    overall = np.clip(np.rint(view.global_view), 0, WHITE).astype(np.uint8)  # bicubic filtering overshoots
     return [overall, *view.tiles]
 
 
@@ -230,7 +230,7 @@ def _region_answer(
     notes: Mapping[str, str] | None = None,
 ) -> Answer:
     """An answer about a whole region, with the share of its core that is valid and inside the region of interest."""
-    numbers = {**(numbers or {}), "valid": round(kept_share(view), 6)}
+    numbers = {**(numbers or {}), "valid": round(valid_share(view), 6)}
     return Answer(label, None, "region", score=score, text=text, numbers=numbers, notes=notes or {})
 
 

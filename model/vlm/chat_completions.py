@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
-from ...readers.errors import ModelError, shown
+from ...readers.errors import ModelError, excerpt
 from ..annotator import View
 from .annotator import Picture, PictureLayout, view_pictures
 
@@ -105,7 +105,7 @@ class Reply:
             raise ModelError(
                 "server's answer",
                 f"must come from the model {model}",
-                value=shown(name),
+                value=excerpt(name),
                 remedy="If that model is meant, --set model_options.served=NAME; "
                 "if one name stands for the other, --set model_options.answers_as=NAME",
             )
@@ -114,8 +114,8 @@ class Reply:
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             value = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-            raise _unusable("must be a chat completion", shown(value)) from None
-        text, ended = choice.message.content or "", f"finish_reason {shown(str(choice.finish_reason))}"
+            raise _unusable("must be a chat completion", excerpt(value)) from None
+        text, ended = choice.message.content or "", f"finish_reason {excerpt(str(choice.finish_reason))}"
         if choice.finish_reason == "content_filter" or choice.message.refusal:
             raise _unusable("must not be a refusal", ended)
         if not text.strip():
@@ -185,7 +185,7 @@ def score_by_first_token(first: Sequence[tuple[str, float]], options: Sequence[s
         raise ModelError(
             "labels",
             "must differ in their first tokens",
-            value=f"{shown(max(shared)[1])!r} begins two",
+            value=f"{excerpt(max(shared)[1])!r} begins two",
             remedy=f"Choose other words, or use votes: {_OTHER_LIKELIHOOD}",
         )
     return [math.log(part) if part else -math.inf for part in sums]

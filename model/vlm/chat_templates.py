@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from ...readers.errors import ModelError
-from ...readers.sandbox import LimitError, run_limited
-from ..checkpoints.foreign import foreign
+from ...readers.sandbox import SandboxError, run_sandboxed
+from ..checkpoints.untrusted import wrap_errors
 
 SECONDS: Final = 10.0
 MEGABYTES: Final = 2048
@@ -27,14 +27,18 @@ def check_templates(folder: Path, source: str) -> None:
     Other errors of a template appear where it is used. Raises `ModelError` where one needs more than `SECONDS` or
     `MEGABYTES`.
     """
-    with foreign(f"checkpoint {source}", "must have a readable folder", remedy="Check the path and its permissions"):
+    with wrap_errors(
+        f"checkpoint {source}", "must have a readable folder", remedy="Check the path and its permissions"
+    ):
         files = [path for path in sorted(folder.glob("*")) if path.suffix == ".jinja" or path.name in _SETTINGS]
         key = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
     if not files or key in _CHECKED:
         return
     try:
-        run_limited(f"{__name__}:render_templates", [str(path) for path in files], seconds=SECONDS, megabytes=MEGABYTES)
-    except LimitError as error:
+        run_sandboxed(
+            f"{__name__}:render_templates", [str(path) for path in files], seconds=SECONDS, megabytes=MEGABYTES
+        )
+    except SandboxError as error:
         raise ModelError(
             f"chat template of checkpoint {source}",
             f"must render a short conversation within {SECONDS:g} s and {MEGABYTES} MiB",

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from ...readers.errors import ModelError, RequestError
-from ..checkpoints.foreign import foreign
-from ..finite import require_finite
+from ..checkpoints.untrusted import wrap_errors
+from ..scores import require_finite
 from .annotator import CUT
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Vocabulary:
 
         Raises `ModelError` for one that is neither byte-level nor has tokens for single bytes.
         """
-        with foreign(
+        with wrap_errors(
             f"tokenizer {getattr(tokenizer, 'name_or_path', '') or type(tokenizer).__name__}",
             "must have tokens that are known as bytes, to keep an answer to a schema",
             remedy="Ask to describe or classify, or name a checkpoint with a byte-level tokenizer.json",

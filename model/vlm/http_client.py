@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from ...readers.errors import ModelError, RequestError, shown
+from ...readers.errors import ModelError, RequestError, excerpt
 
 CONNECT_TIMEOUT = 10.0  # seconds
 BACKOFF = 1.0  # seconds of the first pause; each further one is twice as long
@@ -383,4 +383,4 @@ def _clean(text: str, key: str) -> str:
     """A server's text as one short line, without the key and without any picture that it repeats."""
     if key:
         text = text.replace(key, "[key]")
-    return shown(re.sub(r"data:[\w/+.-]*;base64,?[\w+/=]*", "[picture]", text), _SHOWN)
+    return excerpt(re.sub(r"data:[\w/+.-]*;base64,?[\w+/=]*", "[picture]", text), _SHOWN)

@@ -20,10 +20,10 @@ import torch
 from transformers import AutoModelForImageTextToText, GenerationConfig, LogitsProcessorList
 
 from ...readers.errors import ModelError, RequestError
-from ..checkpoints.foreign import foreign, reason
-from ..checkpoints.loading import check_sizes, silent
-from ..checkpoints.memory import memory
-from ..finite import require_finite
+from ..checkpoints.loading import check_config_size, silence_transformers
+from ..checkpoints.memory import memory_errors
+from ..checkpoints.untrusted import error_text, wrap_errors
+from ..scores import require_finite
 from .annotator import Picture
 from .decoding import Constraint, Decoding, Vocabulary
 from .processor import Processor, loading
@@ -46,7 +46,7 @@ def resolve_device(device: str) -> str:
         raise RequestError(
             f"device {device}",
             "must be usable by torch",
-            value=reason(error),
+            value=error_text(error),
             remedy="Name another device of this machine, such as --set model_options.device=cpu",
         ) from error
     return device
@@ -99,7 +99,7 @@ class ImageTextModel:
         constraints = [Constraint(self._vocabulary, schema)] if schema else []
         decoding = Decoding(self._name, stops=self._processor.stop_tokens, begin=begin, constraints=constraints)
         processors = LogitsProcessorList([decoding])  # pyright: ignore[reportArgumentType] - any callable will do
-        with _network_errors(self._name), torch.inference_mode(), silent():
+        with _network_errors(self._name), torch.inference_mode(), silence_transformers():
             ids = self._model.generate(**inputs, max_new_tokens=limit, logits_processor=processors, use_cache=True)
         [text] = decoding.texts(ids[:, begin:].tolist(), self._decode, limit=limit)
         return text
@@ -244,8 +244,8 @@ class ImageTextModel:
 def _load(processor: Processor, dtype: str) -> Any:
     """The network with every weight, from files on this machine."""
     files = processor.files
-    with silent(), loading(files):
-        check_sizes(AutoModelForImageTextToText, processor.config, files.read("config.json"), files)
+    with silence_transformers(), loading(files):
+        check_config_size(AutoModelForImageTextToText, processor.config, files.read("config.json"), files)
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             files.folder,
             local_files_only=True,
@@ -271,5 +271,5 @@ def _network_errors(subject: str) -> Generator[None]:
     """Raise `MemoryError` where memory does not suffice, and `ModelError` for any other exception of a network."""
     rule = "must run on this picture in transformers"
     remedy = "Check that its files belong together, or try another --hd-num"
-    with foreign(subject, rule, remedy=remedy, running=True), memory():
+    with wrap_errors(subject, rule, remedy=remedy, running=True), memory_errors():
         yield

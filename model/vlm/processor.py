@@ -24,11 +24,10 @@ from transformers.models.auto.processing_auto import (
     processor_class_from_name,
 )
 
-from ...readers.errors import ModelError, shown
-from ..checkpoints.foreign import foreign
-from ..checkpoints.loading import silent
-from ..checkpoints.transformers_files import Files, check_tokenizer
-from ..checkpoints.untrusted import WIDEST
+from ...readers.errors import ModelError, excerpt
+from ..checkpoints.files import CheckpointFiles, check_tokenizer
+from ..checkpoints.loading import silence_transformers
+from ..checkpoints.untrusted import MAX_TILE, wrap_errors
 from ..tiling import WHITE
 from .annotator import Picture
 from .chat_templates import check_templates
@@ -53,11 +52,11 @@ _PATCHES, _TOKENS = r"(?:\w+_)?(?:patches|tiles|crops)", r"\w*(?:seq_len|seq_len
 class Processor:
     """A checkpoint's processor. Raises `ModelError` where it cannot be made, or hides the border of every picture."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: CheckpointFiles) -> None:
         self.files = files
         self.family = _family(files)
         _check_settings(files)
-        with silent(), loading(files):
+        with silence_transformers(), loading(files):
             self.tokenizer: Any = AutoTokenizer.from_pretrained(
                 files.folder, local_files_only=True, trust_remote_code=False
             )
@@ -106,7 +105,7 @@ class Processor:
 
     def _make(self) -> Any:
         """The processor of its image processor, its tokenizer and its settings, without audio and video."""
-        with silent(), loading(self.files):
+        with silence_transformers(), loading(self.files):
             images = AutoImageProcessor.from_pretrained(
                 self.files.folder, backend="pil", local_files_only=True, trust_remote_code=False
             )
@@ -200,7 +199,7 @@ class Processor:
         further: dict[str, Any] = {"add_special_tokens": False} if has_bos else {}
         count = len(pictures)
         rule = f"must take {count} picture{'s' if count > 1 else ''} at once"
-        with silent(), self._running(rule, "processor and chat template"):
+        with silence_transformers(), self._running(rule, "processor and chat template"):
             marks = [getattr(self._processor, name, None) for name in ("image_token", "boi_token")]
             places = {text.count(mark) for mark in marks if isinstance(mark, str)}
             if places and count not in places:  # not every version of transformers checks
@@ -231,7 +230,7 @@ class Processor:
     @cached_property
     def config(self) -> Any:
         """Transformers' configuration of the network."""
-        with silent(), loading(self.files):
+        with silence_transformers(), loading(self.files):
             return AutoConfig.from_pretrained(self.files.folder, local_files_only=True, trust_remote_code=False)
 
     @property
@@ -243,19 +242,19 @@ class Processor:
     @contextmanager
     def _running(self, rule: str, part: str) -> Generator[None]:
         remedy = "Show one picture with --set model_options.views=canvas, or name another checkpoint"
-        with foreign(f"{part} of checkpoint {self.files.source}", rule, remedy=remedy, running=True):
+        with wrap_errors(f"{part} of checkpoint {self.files.source}", rule, remedy=remedy, running=True):
             yield
 
 
 @contextmanager
-def loading(files: Files) -> Generator[None]:
+def loading(files: CheckpointFiles) -> Generator[None]:
     """Turn any exception of a library that reads a checkpoint into a `ModelError`."""
     remedy = "Check that its files are complete, and that the installed transformers has its type"
-    with foreign(f"checkpoint {files.source}", "must load in transformers", remedy=remedy):
+    with wrap_errors(f"checkpoint {files.source}", "must load in transformers", remedy=remedy):
         yield
 
 
-def _family(files: Files) -> str:
+def _family(files: CheckpointFiles) -> str:
     """The checkpoint's model_type. Raises `ModelError` for one that does not answer questions about pictures."""
     check_tokenizer(files)
     check_templates(files.folder, files.source)
@@ -265,13 +264,13 @@ def _family(files: Files) -> str:
         raise ModelError(
             f"model_type of checkpoint {files.source}",
             "must be an image-text-to-text model of the installed transformers, which answers questions about pictures",
-            value=shown(family) or "none",
+            value=excerpt(family) or "none",
             remedy="Use it with --model zero-shot" if zero_shot else "Name another checkpoint",
         )
     return family
 
 
-def _check_settings(files: Files) -> None:
+def _check_settings(files: CheckpointFiles) -> None:
     """Raise `ModelError` where a processor's settings turn a small picture into too many pixels, patches or tokens.
 
     transformers allocates as much as these untrusted numbers state.
@@ -290,7 +289,7 @@ def _check_settings(files: Files) -> None:
     patches = largest(_PATCHES)
     tokens = max(largest(_TOKENS) * max(1, patches), pixels // patch**2 if patch else 0)
     for what, found, most in (
-        ("pixels along a side", side, WIDEST),
+        ("pixels along a side", side, MAX_TILE),
         ("pixels", pixels, MAX_PIXELS),
         ("patches", patches, MAX_PATCHES),
         ("tokens", tokens, MAX_TOKENS),

@@ -11,10 +11,10 @@ from typing import Literal, Self, cast
 
 from pydantic import Field
 
-from ...readers.errors import RequestError, shown
-from ...readers.options import wrong_option
+from ...readers.errors import RequestError, excerpt
+from ...readers.options import invalid_option
 from ..annotator import UNDECIDED
-from ..options import NetworkOptions, Redactor
+from ..options import Names, NetworkOptions
 from .box_format import BoxFormat
 from .schema import parse_json
 
@@ -59,7 +59,7 @@ class QuestionOptions(NetworkOptions):
         default="",
         description="The kind of answer; by default extract with a schema, classify with labels, else describe.",
     )
-    labels: Redactor = Field(default=(), description="The labels to choose from, or to look for.")
+    labels: Names = Field(default=(), description="The labels to choose from, or to look for.")
     json_schema: str = Field(default="", description="A JSON schema of the values to extract; `--schema-file` sets it.")
     margin: float = Field(
         default=0.1, ge=0, le=1, description="Lead in probability over the next label; with less, it is undecided."
@@ -188,19 +188,19 @@ def refuse_special_tokens(texts: Mapping[str, str], *, of: str, find: Callable[[
             raise RequestError(
                 f"option {name!r} of {of}",
                 "must not hold the special tokens by which models separate pictures and turns of a chat",
-                value=shown(token),
+                value=excerpt(token),
                 remedy="Leave the token out, or write it in other words",
             )
 
 
 def _check_labels(labels: Sequence[str], answer: str, of: str) -> None:
     def wrong(rule: str, value: str, remedy: str) -> RequestError:
-        return wrong_option("labels", of, rule, value=value, remedy=remedy)
+        return invalid_option("labels", of, rule, value=value, remedy=remedy)
 
     needed = {"classify": 2, "locate": 1}.get(answer, 0)
     for label in labels:
         if not label.isprintable():
-            raise wrong("must be printable, on one line each", shown(label), "Correct it")
+            raise wrong("must be printable, on one line each", excerpt(label), "Correct it")
     if len(labels) > MAX_LABELS:
         remedy = "Use --model zero-shot for more, or ask in several runs"
         raise wrong(f"must be at most {MAX_LABELS}, since every prompt lists all", str(len(labels)), remedy)
@@ -218,7 +218,7 @@ def _read_schema(text: str, answer: str, of: str) -> str:
     """The schema as canonical JSON; "" where none is needed."""
 
     def wrong(rule: str, value: str, remedy: str) -> RequestError:
-        return wrong_option("json_schema", of, rule, value=value, remedy=remedy)
+        return invalid_option("json_schema", of, rule, value=value, remedy=remedy)
 
     if bool(text) != (answer == "extract"):
         if text:

@@ -14,7 +14,7 @@ from jsonschema.exceptions import SchemaError, ValidationError
 from jsonschema.validators import validator_for
 
 from ...readers import files
-from ...readers.errors import ModelError, RequestError, shown
+from ...readers.errors import ModelError, RequestError, excerpt
 
 _FENCED = re.compile(r"\s*```(?:json)?[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
@@ -41,14 +41,14 @@ class Schema:
         try:
             _validator(content).check_schema(content)
         except SchemaError as error:
-            value = shown(error.message)
+            value = excerpt(error.message)
             raise RequestError(subject, "must be a JSON schema", value=value, remedy="Correct it") from None
         outside = sorted(set(_find(content, _REFERENCES)) - {"#"} - set(_targets(content)))
         if outside:
             raise RequestError(
                 subject,
                 "must hold all that it refers to, since nothing is fetched",
-                value=shown(outside[0]),
+                value=excerpt(outside[0]),
                 remedy="Put that into its $defs, and refer to #/$defs/NAME",
             )
         return cls(text, content)
@@ -105,7 +105,7 @@ def _validator(content: Any) -> Any:
 
 def _broken(value: str) -> ModelError:
     remedy = "Ask in simpler words, or for less; a server without support for schemas seldom keeps to one"
-    return ModelError("model's answer", "must obey the schema", value=shown(value), remedy=remedy)
+    return ModelError("model's answer", "must obey the schema", value=excerpt(value), remedy=remedy)
 
 
 def _find(content: Any, names: Sequence[str]) -> Iterator[str]:

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from ...readers.errors import ModelError, nearest, shown
-from ...readers.options import NEUTRAL, wrong_option
+from ...readers.errors import ModelError, did_you_mean, excerpt
+from ...readers.options import NEUTRAL, invalid_option
 from ..annotator import InputSpec, View
 from ..options import OneLine
 from ..tiling import TILE
@@ -117,14 +117,14 @@ class ServedModel:
         models = {name: entry for entry in entries if isinstance(name := entry.get("id"), str)}
         if served in models:
             owner, root = (models[served].get(key) for key in ("owned_by", "root"))
-            return cls(*(shown(text) if isinstance(text, str) else "" for text in (owner, root)))
+            return cls(*(excerpt(text) if isinstance(text, str) else "" for text in (owner, root)))
         names = sorted(models)
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
         raise ModelError(
             f"served model {served!r}" if served else "option 'served' of endpoint",
             "must be one of the server's models",
-            value=f"it has {shown(', '.join(names[:10]), 400)}{more}" if names else "it lists none",
-            remedy=f"{nearest(served, map(shown, names))}Name one: --set model_options.served=NAME",
+            value=f"it has {excerpt(', '.join(names[:10]), 400)}{more}" if names else "it lists none",
+            remedy=f"{did_you_mean(served, map(excerpt, names))}Name one: --set model_options.served=NAME",
         )
 
 
@@ -200,10 +200,10 @@ class EndpointBackend:
         if not self._options.boxes:
             rule = "must be given to locate, since a URL does not tell in what unit the model names boxes"
             remedy = "See the model's own page, then --set model_options.boxes=pixels, thousandths or unit"
-            raise wrong_option("boxes", "endpoint", rule, remedy=remedy)
+            raise invalid_option("boxes", "endpoint", rule, remedy=remedy)
         if self._options.views != "canvas":
             rule, remedy = "must be canvas to locate, for boxes in one picture", "--set model_options.views=canvas"
-            raise wrong_option("views", "endpoint", rule, value=self._options.views, remedy=remedy)
+            raise invalid_option("views", "endpoint", rule, value=self._options.views, remedy=remedy)
 
     def check_labels(self, labels: Sequence[str]) -> None:
         """Raise `RequestError` where first tokens cannot distinguish labels, since one begins another."""
@@ -211,7 +211,7 @@ class EndpointBackend:
         begun = next((f"{a} begins {b}" for a, b in pairs if b.casefold().startswith(a.casefold())), "")
         if self._options.likelihood == "first-token" and begun:
             remedy = "Choose other words, or use votes: --set model_options.likelihood=votes"
-            raise wrong_option("labels", "endpoint", "must differ in their first tokens", value=begun, remedy=remedy)
+            raise invalid_option("labels", "endpoint", "must differ in their first tokens", value=begun, remedy=remedy)
 
     def box_format(self, view: View) -> BoxFormat:
         """The whole canvas in the unit of the options. Raises `RequestError` where none is given."""
@@ -302,7 +302,7 @@ class EndpointBackend:
         if self._served is None and not self._options.listed:
             if not self._options.served:
                 rule = "must name the model where the server lists none"
-                raise wrong_option("served", "endpoint", rule, remedy="--set model_options.served=NAME")
+                raise invalid_option("served", "endpoint", rule, remedy="--set model_options.served=NAME")
             self._served = ServedModel()
         if self._served is None:
             request = HttpRequest("/models", (None,), lambda one: ServedModel.read(one, served=self._options.served))

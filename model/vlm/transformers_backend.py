@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from ...readers.errors import ModelError, shown
-from ...readers.options import wrong_option
+from ...readers.errors import ModelError, excerpt
+from ...readers.options import invalid_option
 from ..annotator import Cost, InputSpec, View
-from ..checkpoints.transformers_files import SETTINGS, TOKENIZER, Files, fetch_weights, find_files, numbers
+from ..checkpoints.files import CONFIGS, TOKENIZER, CheckpointFiles, as_numbers, fetch_weights, find_files
 from ..tiling import TILE, WHITE
 from .annotator import Picture, VlmAnnotator, check_context, view_pictures
 from .box_format import BoxFormat, Unit
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .image_text import ImageTextModel
     from .processor import Processor
 
-SMALL_FILES = (*SETTINGS, *TOKENIZER, "chat_template.jinja", "chat_template.json", "generation_config.json")
+SMALL_FILES = (*CONFIGS, *TOKENIZER, "chat_template.jinja", "chat_template.json", "generation_config.json")
 MIN_TILE, MAX_TILE = 28, 2048  # pixels
 
 BOX_UNITS: Mapping[str, Unit] = {
@@ -87,7 +87,7 @@ class TransformersBackend:
         self._locates = locates
         if locates and options.views == "tiles":
             rule = "must be canvas to locate, for boxes in one picture"
-            raise wrong_option("views", "vlm", rule, value="tiles", remedy="Leave it out")
+            raise invalid_option("views", "vlm", rule, value="tiles", remedy="Leave it out")
         self._resized: dict[tuple[int, int], tuple[int, int]] = {}
 
     @cached_property
@@ -181,7 +181,7 @@ class TransformersBackend:
             raise ModelError(
                 f"checkpoint {self._source}",
                 "must be of a family whose box coordinates are known, to locate",
-                value=shown(f"model_type {self._family}"),
+                value=excerpt(f"model_type {self._family}"),
                 remedy=f"Look them up, then --set model_options.boxes={'|'.join(get_args(Unit))}",
             )
         return unit
@@ -205,7 +205,7 @@ class TransformersBackend:
         return self._options.dtype or ("float32" if self._device == "cpu" else "auto")
 
     @cached_property
-    def _files(self) -> Files:
+    def _files(self) -> CheckpointFiles:
         return find_files(self._source, fetch=self._options.fetch, small=SMALL_FILES)
 
     @cached_property
@@ -235,11 +235,11 @@ def _white(width: int, height: int) -> Picture:
     return np.full((height, width, 3), WHITE, dtype=np.uint8)
 
 
-def _own_tile(files: Files) -> int:
+def _own_tile(files: CheckpointFiles) -> int:
     """The side of the vision encoder's pictures, or the multiple of its merged patches next to 336."""
     vision = files.read("config.json").part("vision_config")
     for stated in (vision.get("image_size"), files.preprocessing().get("crop_size")):
-        sides = set(numbers(stated))
+        sides = set(as_numbers(stated))
         side = sides.pop() if len(sides) == 1 else 0
         if isinstance(side, int) and MIN_TILE <= side <= MAX_TILE:
             return side
@@ -257,13 +257,13 @@ def _estimate_cost(
     Tokens are exact: the processor counts them on white pictures. Activations are the widest moment of a layer, with
     attention computed in blocks. Raises `ModelError`, `RequestError`.
     """
-    from ..checkpoints.footprint import held_bytes
+    from ..checkpoints.memory import weight_bytes
 
     config = processor.config
     text, vision = config.get_text_config(), getattr(config, "vision_config", None)
     if dtype == "auto":
         dtype = str(getattr(config, "dtype", None) or getattr(text, "dtype", None) or "").removeprefix("torch.")
-    weights = held_bytes(processor.files, itemsize=_ITEMSIZE.get(dtype, 0))
+    weights = weight_bytes(processor.files, itemsize=_ITEMSIZE.get(dtype, 0))
     itemsize = _ITEMSIZE.get(dtype, _ITEMSIZE["float32"])
     prompts = question.prompts()
     inputs = processor.read([_white(*size) for size in pictures], max(prompts, key=len))
@@ -280,7 +280,7 @@ def _estimate_cost(
     features = patches * _size(vision, "hidden_size")
     return Cost(
         weights=weights,
-        numbers=dtype or "their own type",
+        dtype=dtype or "their own type",
         work=(len(prompts) if question.answer == "locate" else 1)
         * (2 * weights / itemsize * tokens + 2 * layers * heads * head_dim * tokens**2),
         cache=float(cache * (_CACHES if classify else 1)),

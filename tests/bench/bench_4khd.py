@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from limner.model.tiling import TILE, TileGrid, cut_tiles, lay, overall
+from limner.model.tiling import TILE, TileGrid, cut_tiles, place_on_canvas, squash_to_tile
 from limner.model.vlm.fourkhd import generator
 from limner.model.vlm.fourkhd.annotator import prefill_cost
 from limner.model.vlm.fourkhd.model_config import CLIP_MEAN, CLIP_STD, LINEARS, LanguageSizes, Plora, Sizes, VisionSizes
 from limner.model.vlm.fourkhd.network import FourKhd, FourKhdConfig
-from limner.readers.regions import tile_budget
+from limner.readers.regions import tiles_per_region
 from PIL import Image
 
 RELEASED = Sizes(
@@ -66,13 +66,16 @@ def timed(do: Callable[[], object], device: torch.device, repeats: int = 3) -> f
 
 def grid_of(hd_num: int) -> tuple[int, int]:
     """(columns, rows) of a full region."""
-    return tile_budget(100, 100, hd_num)
+    return tiles_per_region(100, 100, hd_num)
 
 
 def arithmetic() -> str:
     """The released size, by hd_num: what the planner says before anything runs."""
-    rows = [("hd_num", "full region", "visual tokens", "keys and values", "peak memory", "prefill")]
-    weights = RELEASED.weight_bytes("", 2)
+    rows = [("hd_num", "full region", "visual tokens", "keys and values", "bfloat16", "8bit", "4bit", "prefill")]
+    held = {
+        bits: RELEASED.quantized_bytes(2, bits) + (2 * RELEASED.language.largest_linear if bits else 0)
+        for bits in ("", "8bit", "4bit")
+    }
     for hd_num in HD_NUM:
         cols, tall = grid_of(hd_num)
         cost = prefill_cost(RELEASED, tall, cols, text=TEXT, itemsize=2)
@@ -81,7 +84,7 @@ def arithmetic() -> str:
             f"{cols * TILE} × {tall * TILE}",
             str(cost.image_tokens),
             f"{cost.cache_bytes / 2**20:.0f} MiB",
-            f"{(weights + cost.cache_bytes + cost.activation_bytes) / 2**30:.1f} GiB",
+            *(f"{(weights + cost.cache_bytes + cost.activation_bytes) / 2**30:.1f} GiB" for weights in held.values()),
             f"{(cost.vision_flops + cost.language_flops) / 1e12:.1f} TFLOP",
         ))  # fmt: skip
     return table(rows)
@@ -95,8 +98,10 @@ def tiling() -> str:
     mean, std = (torch.tensor(part)[:, None, None] for part in (CLIP_MEAN, CLIP_STD))
 
     def ours() -> torch.Tensor:
-        canvas = lay(picture, grid)
-        shown = np.concatenate([overall(canvas.astype(np.float32))[None], cut_tiles(canvas, grid).astype(np.float32)])
+        canvas = place_on_canvas(picture, grid)
+        shown = np.concatenate(
+            [squash_to_tile(canvas.astype(np.float32))[None], cut_tiles(canvas, grid).astype(np.float32)]
+        )
         return (torch.from_numpy(shown).permute(0, 3, 1, 2) / 255 - mean) / std
 
     def theirs() -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Hints on what to install: they name real requirements, and never limner as if a package index had it."""
+"""Installation hints name real requirements, and never limner on a package index."""
 
 import re
 import tomllib
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from limner.pipelines.cli.main import app
-from limner.readers import extras
+from limner.readers import plugins
 from limner.readers.errors import RequestError
-from limner.readers.extras import install_hint, require_extra, requirements
+from limner.readers.plugins import install_hint, require_extra, requirements
 from typer.testing import CliRunner
 
 BY_NAME = re.compile(
@@ -49,7 +49,7 @@ def test_the_pattern(text: str, *, found: bool) -> None:
     assert bool(BY_NAME.search(text)) == found
 
 
-def test_no_file_tells_to_install_limner_from_an_index(root: Path) -> None:
+def test_no_text_installs_limner_from_an_index(root: Path) -> None:
     found = [f"{path}: {match[0]}" for path, text in texts(root) if (match := BY_NAME.search(text))]
     assert not found
     assert sum("pip install" in text for _, text in texts(root)) > 3, "the files were read"
@@ -74,13 +74,13 @@ def test_an_extra_is_what_pyproject_says(root: Path) -> None:
         requirements("none")
 
 
-def test_what_is_missing_is_said_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_named_with_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     def version(name: str) -> str:
         if name == "threadpoolctl":
             raise PackageNotFoundError(name)
         return "1"
 
-    monkeypatch.setattr(extras, "version", version)
+    monkeypatch.setattr(plugins, "version", version)
     require_extra("quantize", "something")
     with pytest.raises(RequestError) as caught:
         require_extra("train", "something", otherwise="or go without")
@@ -92,7 +92,7 @@ def test_what_is_missing_is_said_with_the_command(monkeypatch: pytest.MonkeyPatc
 def test_training_a_probe_asks_for_its_packages_before_it_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extras, "version", _none)
+    monkeypatch.setattr(plugins, "version", _none)
     said = CliRunner().invoke(
         app, ["train", "probe", str(tmp_path / "no.tif"), "--labels", "no.geojson", "--out", str(tmp_path / "out")]
     )

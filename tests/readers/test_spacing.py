@@ -8,7 +8,7 @@ from limner.readers.errors import RequestError
 from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo
 from limner.readers.options import parse_options
-from limner.readers.overrides import Overrides, Stated
+from limner.readers.overrides import Overrides, PreparedOverrides
 from limner.readers.slide.spacing import Spacing, in_micrometres, place_slide
 
 VENDOR = Spacing(0.25, 0.2501, "aperio header")
@@ -19,7 +19,7 @@ def stated(uri: str, found: Spacing | None, options: dict[str, str]) -> tuple[Pl
     placement, notes = place_slide(found)
     channels = tuple(Channel(name, name) for name in ("red", "green", "blue"))
     info = ImageInfo(uri, "other", (9, 9), channels, placement, notes=notes, kind="slide")
-    info = Stated(parse_options(Overrides, options, "readers")).apply(info, object())
+    info = PreparedOverrides(parse_options(Overrides, options, "readers")).apply(info, object())
     return info.placement, info.notes
 
 
@@ -53,7 +53,7 @@ def test_a_stated_spacing_goes_before_the_files_and_says_so_once() -> None:
     placement, [note] = stated("a.svs", VENDOR, {"microns_per_pixel": "0.5,0.51"})
     assert (placement.matrix[0][0], placement.matrix[1][1]) == (0.5, 0.51)
     assert placement.source == "--microns-per-pixel"
-    assert "the file says 0.25 × 0.2501 µm/px (aperio header)" in note
+    assert "the file has 0.25 × 0.2501 µm/px (aperio header)" in note
     assert stated("a.svs", VENDOR, {"microns_per_pixel": "0.2501"})[1] == ()
     assert stated("a.svs", None, {"microns_per_pixel": "0.5"})[1] == ()
 

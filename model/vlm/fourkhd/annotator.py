@@ -152,14 +152,13 @@ class FourKhdBackend:
             text, written = max(prompts), question.max_tokens
         read = prefill_cost(sizes, tiles[1], tiles[0], text=text, itemsize=dtype.itemsize)
         flops = read.vision_flops + read.language_flops + decoding_flops(sizes, written)
-        largest = max(math.prod(sizes.language.linear(name)) for name in LINEARS)
-        dequantized = largest * dtype.itemsize if options.quantize else 0
+        dequantized = sizes.language.largest_linear * dtype.itemsize if options.quantize else 0
         scores = 4 * sizes.language.heads * read.tokens**2 if options.attention == "eager" else 0
         weights = sizes.quantized_bytes(dtype.itemsize, options.quantize)
         bits = f"{options.quantize.replace('bit', ' bits')} and " if options.quantize else ""
         return Cost(
             weights=weights,
-            numbers=bits + str(dtype).removeprefix("torch."),
+            dtype=bits + str(dtype).removeprefix("torch."),
             work=flops * (len(prompts) if question.answer == "locate" else 1),
             cache=self._options.batch_size * read.cache_bytes * (read.tokens + written) / read.tokens,
             activations=self._options.batch_size * (read.activation_bytes + scores) + dequantized,

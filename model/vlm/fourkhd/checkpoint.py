@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from ....readers.errors import ModelError, RequestError, shown
-from ....readers.files import replacing, write_atomic
-from ...checkpoints import transformers_files
-from ...checkpoints.cards import Part, Text
+from ....readers.errors import ModelError, RequestError, excerpt
+from ....readers.files import atomic_path, write_atomic
+from ...checkpoints.cards import CardPart, Text
+from ...checkpoints.files import INDEX, SAFETENSORS, CheckpointFiles, fetch_weights, find_files
 from ...checkpoints.tensors import read_shapes, read_tensors
-from ...checkpoints.transformers_files import INDEX, SAFE
-from ...checkpoints.untrusted import Settings, read_yaml
+from ...checkpoints.untrusted import UntrustedDict, read_yaml
 from .model_config import Shapes, Sizes
 from .tokenizer import TOKENIZER
 
@@ -35,7 +34,7 @@ UNUSED = re.compile(r".*\.(?:post_layernorm\.(?:weight|bias)|position_ids|inv_fr
 """Names of tensors in some copies of the checkpoint that the network does not use."""
 
 
-class CardSource(Part):
+class CardSource(CardPart):
     """Data that the checkpoint was trained on, and which part of it."""
 
     name: Text
@@ -44,7 +43,7 @@ class CardSource(Part):
     used: Text
 
 
-class CardFigure(Part):
+class CardFigure(CardPart):
     """A measured figure with its 95 % interval and the number of examples."""
 
     what: Text
@@ -54,7 +53,7 @@ class CardFigure(Part):
     count: Annotated[int, Field(gt=0)]
 
 
-class CheckpointCard(Part):
+class CheckpointCard(CardPart):
     """A checkpoint's card: what it is, where it comes from, and what it must not be used for."""
 
     name: Text
@@ -73,8 +72,8 @@ class CheckpointCard(Part):
 class FourKhdFiles:
     """A 4KHD checkpoint on this machine."""
 
-    held: transformers_files.Files
-    config: Settings
+    held: CheckpointFiles
+    config: UntrustedDict
     """The content of config.json."""
     names: tuple[str, ...]
     """The weight files in order, without an index."""
@@ -87,11 +86,11 @@ class FourKhdFiles:
         """
         small = (CONFIG, GENERATION, TOKENIZER)
         if source in SHIPPED:
-            held = transformers_files.Files(source, Path(__file__).parent / source, small)
+            held = CheckpointFiles(source, Path(__file__).parent / source, small)
         else:
-            held = transformers_files.find_files(source, fetch=fetch, small=small)
+            held = find_files(source, fetch=fetch, small=small)
         config = held.read(CONFIG)
-        transformers_files.fetch_weights(held, fetch=fetch and source not in SHIPPED)
+        fetch_weights(held, fetch=fetch and source not in SHIPPED)
         return cls(held, config, tuple(name for name in held.weights() if not name.endswith(".json")))
 
     @property
@@ -147,7 +146,7 @@ def read_card(path: Path, source: str) -> CheckpointCard:
         raise ModelError(
             f"{CARD} of checkpoint {source}",
             "must be a card",
-            value=shown(f"{'.'.join(map(str, first['loc']))}: {first['msg']}"),
+            value=excerpt(f"{'.'.join(map(str, first['loc']))}: {first['msg']}"),
             remedy="Correct the card, or remove it",
         ) from error
 
@@ -240,13 +239,13 @@ def write_checkpoint(
     files: list[Path] = []
     shard_of: dict[str, str] = {}
     for number, tensors in enumerate(shards, start=1):
-        name = SAFE if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
+        name = SAFETENSORS if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
         kept = {
             key: tensor.to("cpu", getattr(torch, dtype) if dtype else tensor.dtype).contiguous()
             for key, tensor in tensors.items()
         }
         files.append(out / name)
-        with replacing(files[-1]) as part:
+        with atomic_path(files[-1]) as part:
             save_file(kept, part, metadata={"format": "pt"})
         shard_of |= dict.fromkeys(kept, name)
     total = sum(path.stat().st_size for path in files)

@@ -18,8 +18,8 @@ from transformers import DynamicCache, GenerationConfig, LogitsProcessorList
 
 from ....readers.errors import ModelError
 from ...annotator import View
-from ...checkpoints.memory import memory
-from ...finite import require_finite
+from ...checkpoints.memory import memory_errors
+from ...scores import require_finite
 from ..decoding import Constraint, Decoding, Vocabulary
 from .checkpoint import FourKhdFiles
 from .model_config import VisionSizes
@@ -51,12 +51,12 @@ class Generator:
         self._tokenizer = tokenizer
         self._name = f"checkpoint {files.source}"
         self._overall = overall
-        with memory():
+        with memory_errors():
             self._network = load_network(files, options)
 
     def generate(self, views: Sequence[View], prompts: Sequence[Prompt], *, limit: int, schema: str = "") -> list[str]:
         """A text for each view and its prompt, in one batch. See `VlmBackend.generate`."""
-        with memory(), torch.inference_mode():
+        with memory_errors(), torch.inference_mode():
             images = self._image_tokens(views)
             sequences = [_join(prompt, image) for prompt, image in zip(prompts, images, strict=True)]
             check_context(self._network, max(sum(map(len, sequence)) for sequence in sequences) + limit)
@@ -79,7 +79,7 @@ class Generator:
         prefix = Prompt((*prompts[0].parts[:-1], last[0][:shared]))
         suffixes = [part[shared:] for part in last]
         tokens = [self._tokenizer.encode(option) for option in options]
-        with memory(), torch.inference_mode():
+        with memory_errors(), torch.inference_mode():
             images = self._image_tokens(views)
             longest = max(map(len, images)) + len(prefix) + max(map(len, suffixes)) + max(map(len, tokens))
             check_context(self._network, longest)
@@ -96,10 +96,10 @@ class Generator:
 
 def view_tensor(view: View, sizes: VisionSizes) -> torch.Tensor:
     """A view as input of the vision encoder: global view, then tiles, float32 (1 + n, 3, tile, tile)."""
-    if view.overall is None:
+    if view.global_view is None:
         msg = f"region {view.region.key}: a 4KHD model needs the global view"
         raise ValueError(msg)
-    return normalize(np.concatenate([view.overall[None], view.tiles.astype(np.float32)]), sizes)
+    return normalize(np.concatenate([view.global_view[None], view.tiles.astype(np.float32)]), sizes)
 
 
 def normalize(tiles: npt.NDArray[np.float32], sizes: VisionSizes) -> torch.Tensor:

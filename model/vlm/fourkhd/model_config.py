@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal, Self, cast, get_args
 
 from ....readers.errors import ModelError, RequestError
-from ...checkpoints.untrusted import WIDEST, Settings
+from ...checkpoints.untrusted import MAX_TILE, UntrustedDict
 
 Shapes = Mapping[str, tuple[int, ...]]
 Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
@@ -120,10 +120,11 @@ class LanguageSizes:
     def from_checkpoint(cls, shapes: Shapes, config: Mapping[str, Any], source: str) -> Self:
         """The sizes of an InternLM2 with those tensors and that config.json. Raises `ModelError`."""
         vocab, hidden = _shape(shapes, "model.tok_embeddings.weight", 2, source)
-        settings = Settings(config, f"config.json of checkpoint {source}")
+        settings = UntrustedDict(config, f"config.json of checkpoint {source}")
         _check_rope(settings, source)
         heads, kv_heads, positions = (
-            _required(settings, _LANGUAGE_KEYS[name], source) for name in ("heads", "kv_heads", "positions")
+            settings.required_integer(_LANGUAGE_KEYS[name], most=MAX_COUNT)
+            for name in ("heads", "kv_heads", "positions")
         )
         return cls(
             vocab,
@@ -150,6 +151,11 @@ class LanguageSizes:
         packed = (self.heads + 2 * self.kv_heads) * self.head_dim
         out = {"wqkv": packed, "w1": self.mlp, "w3": self.mlp}.get(name, self.hidden)
         return out, self.mlp if name == "w2" else self.hidden
+
+    @property
+    def largest_linear(self) -> int:
+        """Numbers in a layer's largest linear map."""
+        return max(math.prod(self.linear(name)) for name in LINEARS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,17 +215,17 @@ class Sizes:
         Raises `ModelError` for a sibling model, which it names, and for sizes that are not stated.
         """
         refuse_sibling(shapes, source)
-        settings = Settings(config, f"config.json of checkpoint {source}")
+        settings = UntrustedDict(config, f"config.json of checkpoint {source}")
         stated = settings.part("vision")
         hidden, _, patch, _ = _shape(shapes, VISION + "embeddings.patch_embedding.weight", 4, source)
         positions = _shape(shapes, VISION + "embeddings.position_embedding.weight", 2, source)[0]
         class_token = VISION + "embeddings.class_embedding" in shapes
         tile = math.isqrt(max(0, positions - class_token)) * patch
-        heads = stated.whole("heads", max(1, hidden // CLIP_HEAD_DIM))
-        if hidden % heads or not 1 <= tile <= WIDEST:
+        heads = stated.integer("heads", max(1, hidden // CLIP_HEAD_DIM))
+        if hidden % heads or not 1 <= tile <= MAX_TILE:
             raise ModelError(
                 f"vision encoder of checkpoint {source}",
-                f"must take tiles of at most {WIDEST} pixels and have a width that is a multiple of its heads",
+                f"must take tiles of at most {MAX_TILE} pixels and have a width that is a multiple of its heads",
                 value=f"{tile} pixels, width {hidden}, {heads} heads",
                 remedy="Check that config.json and the weights belong together",
             )
@@ -321,7 +327,7 @@ def _block(linear: str) -> str:
     return "attention" if linear in {"wqkv", "wo"} else "feed_forward"
 
 
-def _plora_from_checkpoint(shapes: Shapes, config: Settings, source: str) -> dict[str, Plora]:
+def _plora_from_checkpoint(shapes: Shapes, config: UntrustedDict, source: str) -> dict[str, Plora]:
     stated = config.part("plora")
     found: dict[str, Plora] = {}
     for name in LINEARS:
@@ -338,7 +344,7 @@ def _plora_from_checkpoint(shapes: Shapes, config: Settings, source: str) -> dic
     return found
 
 
-def _check_rope(config: Settings, source: str) -> None:
+def _check_rope(config: UntrustedDict, source: str) -> None:
     """Raise `ModelError` for scaled positions. Dynamic scaling changes nothing up to the model's own length."""
     scaling = config.part("rope_scaling")
     kind = scaling.text("type", scaling.text("rope_type", "dynamic"))
@@ -370,24 +376,13 @@ def _count(shapes: Shapes, prefix: str) -> int:
     return min(found, len(shapes) + 1)  # with more layers than tensors, some are missing in any case
 
 
-def _rgb(stated: Settings, key: str, default: RGB) -> RGB:
+def _rgb(stated: UntrustedDict, key: str, default: RGB) -> RGB:
     """Three numbers of red, green and blue; those of `std` above 0."""
     found = stated.list(key) or list(default)
     numbers = [float(value) for value in found if isinstance(value, (int, float)) and (key == "mean" or value > 0)]
     if not len(numbers) == len(found) == len(default):
         raise stated.wrong(key, "three numbers" + (" above 0" if key == "std" else ""))
     return numbers[0], numbers[1], numbers[2]
-
-
-def _required(config: Settings, key: str, source: str) -> int:
-    value = config.whole(key, 0, most=MAX_COUNT)
-    if not value:
-        raise ModelError(
-            f"config.json of checkpoint {source}",
-            f"must state {key}, which is never guessed",
-            remedy="Complete the file",
-        )
-    return value
 
 
 # Sizes of a new model, as text

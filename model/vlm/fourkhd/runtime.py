@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ....readers.errors import RequestError
-from ....readers.extras import missing, require_extra
+from ....readers.plugins import missing_packages, require_extra
 from .checkpoint import DTYPES, FourKhdFiles
 from .model_config import Kernel, Sizes
 
@@ -211,7 +211,9 @@ def _quantized(weight: torch.Tensor, device: str, quantize: str) -> nn.Module:
     try:
         import bitsandbytes
     except ImportError as error:
-        raise missing("quantize", "option 'quantize'", ["bitsandbytes"], otherwise="or leave the option out") from error
+        raise missing_packages(
+            "quantize", "option 'quantize'", ["bitsandbytes"], otherwise="or leave the option out"
+        ) from error
     layers: Any = bitsandbytes.nn
     out, into = weight.shape
     if quantize == "4bit":

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ....readers.errors import ModelError, RequestError
 from ....readers.files import write_atomic
-from ...checkpoints.foreign import foreign
-from ...checkpoints.untrusted import read_bytes
+from ...checkpoints.untrusted import read_bytes, wrap_errors
 
 if TYPE_CHECKING:
     from ..decoding import Vocabulary
@@ -72,7 +71,7 @@ class Tokenizer:
             raise ModelError(subject, "must be in its folder", value="no such file", remedy=remedy)
         content = read_bytes(path, f"checkpoint {source}", most=MAX_BYTES)
         self._pieces: Any = SentencePieceProcessor()
-        with foreign(subject, "must be a SentencePiece model", remedy="Copy the file again: it is damaged"):
+        with wrap_errors(subject, "must be a SentencePiece model", remedy="Copy the file again: it is damaged"):
             self._pieces.LoadFromSerializedProto(content)
         self.size: int = self._pieces.GetPieceSize()
         """Number of tokens."""

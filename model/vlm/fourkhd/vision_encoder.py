@@ -18,10 +18,9 @@ import torch
 from transformers import CLIPVisionConfig, SiglipVisionConfig, ViTConfig
 
 from ....readers.errors import ModelError
-from ...checkpoints.foreign import foreign
-from ...checkpoints.tensors import check_numbers, numbers_in
-from ...checkpoints.transformers_files import scaling
-from ...checkpoints.untrusted import Settings
+from ...checkpoints.files import normalisation
+from ...checkpoints.tensors import check_config_integers, count_elements
+from ...checkpoints.untrusted import UntrustedDict, wrap_errors
 from .checkpoint import FourKhdFiles
 from .model_config import (
     NEW,
@@ -164,9 +163,9 @@ def _read_sizes(files: FourKhdFiles) -> tuple[VisionSizes, str]:
         )
     inner: Any = files.config.part("vision_config") or files.config
     shapes = files.shapes()
-    check_numbers(inner, tensors=len(shapes), numbers=numbers_in(shapes), subject=subject)
+    check_config_integers(inner, tensors=len(shapes), numbers=count_elements(shapes), subject=subject)
     remedy = "Check that the file is complete"
-    with foreign(subject, "must have a config.json that transformers can read", remedy=remedy):
+    with wrap_errors(subject, "must have a config.json that transformers can read", remedy=remedy):
         config = _CONFIGS[kind](**inner)
         check_heads(subject, config.hidden_size, config.num_attention_heads)
         if min(config.patch_size, config.image_size, config.num_hidden_layers) < 1:
@@ -241,8 +240,8 @@ def _check_tensors(tensors: Tensors, sizes: VisionSizes, source: str) -> None:
 def _mean_and_std(files: FourKhdFiles) -> tuple[RGB, RGB]:
     """(mean, std) of red, green and blue from 0 to 1, as the checkpoint's image processor states them."""
     stated = any((files.folder / name).is_file() for name in ("processor_config.json", "preprocessor_config.json"))
-    nothing = Settings({}, "preprocessor_config.json")
-    rescale, mean, std = scaling(files.held.preprocessing() if stated else nothing, files.source)
+    nothing = UntrustedDict({}, "preprocessor_config.json")
+    rescale, mean, std = normalisation(files.held.preprocessing() if stated else nothing, files.source)
     if rescale <= 0:
         raise ModelError(
             f"rescale_factor of checkpoint {files.source}",
