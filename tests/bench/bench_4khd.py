@@ -72,10 +72,8 @@ def grid_of(hd_num: int) -> tuple[int, int]:
 def arithmetic() -> str:
     """The released size, by hd_num: what the planner says before anything runs."""
     rows = [("hd_num", "full region", "visual tokens", "keys and values", "bfloat16", "8bit", "4bit", "prefill")]
-    held = {
-        bits: RELEASED.quantized_bytes(2, bits) + (2 * RELEASED.language.largest_linear if bits else 0)
-        for bits in ("", "8bit", "4bit")
-    }
+    largest = 2 * RELEASED.language.largest_linear
+    held = {bits: RELEASED.quantized_bytes(2, bits) + (largest if bits else 0) for bits in ("", "8bit", "4bit")}
     for hd_num in HD_NUM:
         cols, tall = grid_of(hd_num)
         cost = prefill_cost(RELEASED, tall, cols, text=TEXT, itemsize=2)

@@ -87,7 +87,7 @@ def test_a_sequence_longer_than_the_model_is_refused(tiny: FourKhd) -> None:
 def test_a_tokenizer_of_another_model_is_refused(folder: Path) -> None:
     options = FourKhdAnnotator.Options(checkpoint=str(folder))
     with pytest.raises(ModelError, match=r"256.*400"):  # the tiny model knows 256 tokens, this tokenizer 400
-        FourKhdBackend(options).check(Question.of(options, "4khd"))
+        FourKhdBackend(options).check(Question.from_options(options, "4khd"))
 
 
 def test_where_a_kernel_cannot_run_it_is_said_once(
