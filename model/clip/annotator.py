@@ -138,7 +138,7 @@ class ZeroShot:
         weights = weight_bytes(checkpoint.files, itemsize=4)
         looks = tiles[0] * tiles[1] + any(spec.overall for spec in specs)
         loading = weights * (1.0 if checkpoint.open_clip is None else OPENCLIP_LOADING)
-        return Cost(weights=weights, numbers="float32", work=looks, loading=loading)
+        return Cost(weights=weights, dtype="float32", work=looks, loading=loading)
 
     def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
         """One answer for each tile with a wanted pixel, and one for the region. Raises `ModelError`."""

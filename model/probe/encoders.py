@@ -228,7 +228,7 @@ def _image_text(checkpoint: ClipCheckpoint, *, fetch: bool, threads: int) -> Net
 
 def _fourkhd(source: str, *, fetch: bool, threads: int) -> NetworkEncoder:
     from ..vlm.fourkhd.cost import weight_bytes
-    from ..vlm.fourkhd.files import CheckpointFiles as FourKhdFiles
+    from ..vlm.fourkhd.files import Files as FourKhdFiles
     from ..vlm.fourkhd.sizes import VISION
 
     files = FourKhdFiles.find(source, fetch=fetch)

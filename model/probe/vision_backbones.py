@@ -17,7 +17,7 @@ from transformers import AutoModel
 from ...readers.errors import ModelError
 from ..checkpoints.files import CheckpointFiles, normalisation
 from ..checkpoints.loading import inference_errors, load_model
-from ..vlm.fourkhd.files import CheckpointFiles as FourKhdFiles
+from ..vlm.fourkhd.files import Files as FourKhdFiles
 from ..vlm.fourkhd.load import RuntimeOptions, fill
 from ..vlm.fourkhd.sizes import VISION
 

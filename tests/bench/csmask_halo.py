@@ -78,7 +78,7 @@ def main(name: str, folder: str, sensor: str) -> None:
         if any(quantity.get(want) != variant.quantity for want in wants):
             sys.stdout.write(f"{name}/{variant.name}: the scene has not its bands in {variant.quantity}\n")
             continue
-        content = weights.read(variant.weights, variant.sha256, name=name)
+        content = weights.read_weights(variant.weights, variant.sha256, name=name)
         network = onnx.OnnxNetwork(content, name=variant.name, layout=card.layout)
         seen = read_scene(info, card, variant)
         for where, first, step in (("multiples of 32 px", 32, 32), ("anywhere", 19, 53)):

