@@ -46,7 +46,7 @@ def measure(
     height, width = scene.shape[:2]
 
     def classes(y: int, x: int) -> npt.NDArray[np.intp]:
-        return network(scene[None, y : y + tile, x : x + tile])[0].argmax(axis=2)
+        return network.segment(scene[None, y : y + tile, x : x + tile])[0].argmax(axis=2)
 
     margin, middle = 3 * tile // 8, tile // 4
     reference = np.full((height, width), -1)

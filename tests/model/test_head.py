@@ -48,7 +48,7 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
     digest = head(4, 3).save(path)
     with pytest.raises(ModelError, match="must have a readable"):
         Head.load(tmp_path / "absent", digest)
-    with pytest.raises(ModelError, match=f"sha256 must be {'0' * 64}"):
+    with pytest.raises(ModelError, match=f"must have the sha256 {'0' * 64}"):
         Head.load(path, "0" * 64)
     import hashlib
 
