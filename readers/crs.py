@@ -6,7 +6,7 @@ import pyproj
 from pyproj.exceptions import ProjError
 from pyproj.network import set_network_enabled  # pyright: ignore[reportPrivateImportUsage] - documented, not re-exported
 
-from .errors import ReadError, RequestError, shown
+from .errors import ReadError, RequestError, excerpt
 from .raster.georeference import Crs, leads_to_files
 
 
@@ -53,6 +53,6 @@ def _unusable(wkt: str, why: str) -> ReadError:
     return ReadError(
         "coordinate reference system",
         "it must be one that PROJ knows",
-        value=f"{shown(wkt, 120)} ({shown(why, 200)})",
+        value=f"{excerpt(wkt, 120)} ({excerpt(why, 200)})",
         remedy="Give the file a CRS that `projinfo` accepts, or remove its georeference to work in pixels",
     )

@@ -53,13 +53,13 @@ class ModelError(LimnerError):
     """A model, its card or its weights cannot be found, trusted or used on this image."""
 
 
-def shown(text: str, most: int = 100) -> str:
+def excerpt(text: str, most: int = 100) -> str:
     """Words of somebody else's as an error may show them: on one line, nothing unseen, at most `most` characters."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Say "Did you mean 'x'? " of the known name most like `name`, to begin a remedy with; "" where none is like it.
 
     >>> nearest("watr", ["land", "water"])

@@ -1,24 +1,28 @@
 """Files read whole, within a size and a depth where they are JSON, and files written whole or not at all."""
 
 import errno
+import hashlib
 import json
 import math
 import os
 import shutil
 import stat
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
 
-DEEPEST = 64
+from .errors import ReadError
+from .image import ImageInfo
+
+MAX_JSON_DEPTH = 64
 """Levels of lists and objects that a JSON text may have: GeoJSON needs 10."""
 
-MOST = 2**28
+MAX_FILE_BYTES = 2**28
 """Bytes of a file that is read whole."""
 
 
-def read_whole(path: str | Path, *, most: int = MOST, regular: bool = False) -> bytes:
+def read_file(path: str | Path, *, most: int = MAX_FILE_BYTES, regular: bool = False) -> bytes:
     """The bytes of a file. A `regular` one is neither a pipe nor a device, so that reading it ends.
 
     Raises `OSError`, also for a file of more than `most` bytes and for a name that no file can have.
@@ -59,18 +63,18 @@ def open_regular(path: str | Path, flags: int = os.O_RDONLY, mode: str = "rb") -
 
 
 def write_atomic(path: Path, content: bytes, *, private: bool = False) -> None:
-    """Write a file whole or not at all, as `replacing` does; a `private` one is readable by its owner only.
+    """Write a file whole or not at all, as `atomic_path` does; a `private` one is readable by its owner only.
 
     Raises `OSError`.
     """
-    with replacing(path) as part:
+    with atomic_path(path) as part:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
 
 
 @contextmanager
-def replacing(path: Path) -> Generator[Path]:
+def atomic_path(path: Path) -> Generator[Path]:
     """Yield a name beside `path` that nothing has, to write a file or a folder to; on success it becomes `path`.
 
     What was written is flushed to the disk before it is renamed, so that a `path` that exists is complete. On failure
@@ -99,19 +103,19 @@ def parse_json(content: bytes | str, *, constants: bool = False) -> Any:
     numbers: dict[str, Any] = {} if constants else {"parse_float": _finite, "parse_int": _within}
     try:
         value: Any = json.loads(
-            content, parse_constant=None if constants else _refuse, object_pairs_hook=unique_names, **numbers
+            content, parse_constant=None if constants else _refuse, object_pairs_hook=reject_duplicate_names, **numbers
         )
     except RecursionError:
         raise _too_deep() from None
     inner = [value]
-    for _ in range(DEEPEST):
+    for _ in range(MAX_JSON_DEPTH):
         inner = [one for outer in inner for one in _members(outer) if isinstance(one, (dict, list))]
         if not inner:
             return value
     raise _too_deep()
 
 
-def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def reject_duplicate_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of these names and values. Raises `ValueError` where a name is given twice."""
     content = dict(pairs)
     if len(content) < len(pairs):
@@ -166,4 +170,53 @@ def _refuse(constant: str) -> NoReturn:
 
 
 def _too_deep() -> ValueError:
-    return ValueError(f"it is nested more than {DEEPEST} levels deep")
+    return ValueError(f"it is nested more than {MAX_JSON_DEPTH} levels deep")
+
+
+MIB = 2**20
+
+
+def is_remote(uri: str) -> bool:
+    """Whether a name is read through a network or a GDAL virtual file system, not as a path on this machine."""
+    return uri.startswith("/vsi") or "://" in uri
+
+
+def require_local(uri: str) -> None:
+    """Raise `ReadError` for a slide that does not lie on this machine."""
+    if is_remote(uri):
+        raise ReadError(
+            uri,
+            "a slide is read from a file of this machine",
+            remedy="Copy it here, with the files that belong beside it",
+        )
+
+
+def fingerprint(files: Sequence[str]) -> str:
+    """The sha256, in hexadecimal, over each file's size, first MiB and last MiB, in the order given.
+
+    Scenes are gigabytes, and a rewritten file changes its size, its header or its last block in all but contrived
+    cases. "" where any file is remote. Raises `ReadError` where a file cannot be read.
+    """
+    if any(is_remote(name) for name in files):
+        return ""
+    digest = hashlib.sha256()
+    for name in files:
+        try:
+            with Path(name).open("rb") as file:
+                size = file.seek(0, 2)
+                file.seek(0)
+                digest.update(size.to_bytes(8, "little") + file.read(MIB))
+                file.seek(max(0, size - MIB))
+                digest.update(file.read(MIB))
+        except OSError as error:
+            raise ReadError(name, "it must be readable", value=str(error), remedy="Check the path and rights") from None
+    return digest.hexdigest()
+
+
+def has_changed(info: ImageInfo) -> bool:
+    """Whether an image's files hold other bytes than when it was scanned; False where they are remote, or it has none.
+
+    Raises `ReadError` where they are gone.
+    """
+    present = [name for name in info.files if os.path.isfile(name)]  # noqa: PTH113 - False for any error
+    return bool(info.fingerprint and info.files) and fingerprint(present or info.files) != info.fingerprint

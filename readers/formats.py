@@ -215,7 +215,7 @@ def recognise_folder(folder: str) -> Format | None:
     return _FORMATS["zarr" if plain and not path.name.lower().endswith(".ome.zarr") else "ome-zarr"]
 
 
-def recognise_words(description: str, software: str) -> Format | None:
+def recognise_description(description: str, software: str) -> Format | None:
     """The format that a picture's own words state, where its file cannot be looked at: it may lie elsewhere."""
     page = Page({}, {DESCRIPTION: description, SOFTWARE: software}, frozenset(), 0, reduced=False)
     return _FORMATS.get("label" if is_label(description) else _scanner(page, (page,)))

@@ -14,6 +14,7 @@ eq. 3-12).
 # shapely and pyproj leave their functions' **kwargs untyped:
 # pyright: reportUnknownMemberType=false
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,7 +29,6 @@ from shapely.geometry.base import BaseGeometry
 from .crs import parse_crs, transformer
 from .errors import ReadError
 from .geometry import Placement, Points
-from .polygon_area import area_of, edges_of
 
 Values = npt.NDArray[np.float64]
 Geometries = Sequence[BaseGeometry] | npt.NDArray[np.object_]
@@ -263,7 +263,9 @@ def areas_m2(geometries: Geometries, placement: Placement) -> Values | None:
     small = solid & (across <= _FLAT)
     areas[small] *= _pixel_m2(placement, shapely.get_coordinates(shapely.centroid(shapes[small])))
     wide = np.flatnonzero(solid & ~small)
-    areas[wide] = [area_of(shape, _ring_area(placement, ground), float(scale.max()) * unit) for shape in shapes[wide]]
+    areas[wide] = [
+        polygon_area(shape, _ring_area(placement, ground), float(scale.max()) * unit) for shape in shapes[wide]
+    ]
     return areas
 
 
@@ -289,7 +291,7 @@ def area_m2(geometry: BaseGeometry, placement: Placement) -> float | None:
     return None if areas is None or np.isnan(areas[0]) else float(areas[0])
 
 
-def boxes_m2(boxes: npt.ArrayLike, placement: Placement) -> Values | None:
+def box_areas_m2(boxes: npt.ArrayLike, placement: Placement) -> Values | None:
     """Areas (N,) in m² of boxes (N, 4) = x0, y0, x1, y1 in level-0 pixels, as `areas_m2`."""
     x0, y0, x1, y1 = np.asarray(boxes, dtype=np.float64).reshape(-1, 4).T
     return areas_m2(np.asarray(shapely.box(x0, y0, x1, y1), dtype=object), placement)
@@ -297,7 +299,7 @@ def boxes_m2(boxes: npt.ArrayLike, placement: Placement) -> Values | None:
 
 def _zonal_areas(shapes: npt.NDArray[np.object_], placement: Placement, ground: _Ground) -> Values:
     """∮ zone(latitude) dλ around each geometry's rings, for pixels that are affine in longitude and latitude."""
-    owner, start, end = edges_of(shapes)
+    owner, start, end = polygon_edges(shapes)
     start, end = (ground.lonlat(placement.to_world(points)) for points in (start, end))
     along = end[:, 0] - start[:, 0]
     rise = end[:, 1] - start[:, 1]
@@ -395,3 +397,64 @@ def _strayed(start: Points, end: Points, placement: Placement) -> Values:
 
 def _cross(a: Points, b: Points) -> Values:
     return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+
+
+Index = npt.NDArray[np.intp]
+
+_PIECES: Final = (64, 4000, 1 << 18)  # of an edge as long as the polygon: at first, at least and at most; ever
+_PIECE: Final = 250.0  # metres, between these
+_SETTLED: Final = 1e-7  # of an area: where pieces of half the length change it less, the next ones hardly do
+_ROUNDED: Final = 2e-7  # m² a vertex: what rounding may change it
+_WIDEST: Final = 1e7  # metres: what is wider may cover more than half of the globe, and is cut
+_POLYGON: Final = 3  # shapely's type number; those above it have parts
+
+
+def polygon_edges(geometries: npt.NDArray[Any]) -> tuple[Index, Points, Points]:
+    """Directed edges of all polygons in shapely geometries (N,): outer rings one way round, holes the other.
+
+    Returns each edge's place in the array (E,), its start and its end (E, 2). Points and lines have none.
+    """
+    rings, owner = _rings(geometries)
+    points, ring = shapely.get_coordinates(rings, return_index=True)
+    inside = np.flatnonzero(ring[1:] == ring[:-1])
+    return owner[ring[inside]], points[inside], points[inside + 1]
+
+
+def polygon_area(geometry: BaseGeometry, ring_area: Callable[[Points], float], metres: float) -> float:
+    """Area in m² of a geometry whose units are about `metres`.
+
+    `ring_area` is the signed area in m² of the polygon between points (N, 2), the last of them the first. Relative
+    error about 1e-8 where it is kilometres wide. NaN where a vertex is not on the map, or where pieces however short
+    still change the area.
+    """
+    if geometry.is_empty:
+        return 0.0
+    x0, y0, x1, y1 = geometry.bounds
+    across = math.hypot(x1 - x0, y1 - y0)
+    if across * metres > _WIDEST:
+        x, y = (x0 + x1) / 2.0, (y0 + y1) / 2.0
+        halves = [(x0, y0, x, y1), (x, y0, x1, y1)] if x1 - x0 > y1 - y0 else [(x0, y0, x1, y), (x0, y, x1, y1)]
+        return sum(polygon_area(geometry & shapely.box(*half), ring_area, metres) for half in halves)
+    rings, _ = _rings(np.array([geometry], dtype=object))
+    few, many, most = _PIECES
+    step, before, count = min(across / few, max(across / many, _PIECE / metres)), math.nan, 0
+    while step * most >= across:
+        fine = [shapely.get_coordinates(ring) for ring in shapely.segmentize(rings, step)]
+        area, points = abs(math.fsum(map(ring_area, fine))), sum(map(len, fine))
+        if math.isnan(area) or points == count:
+            return area
+        if abs(area - before) <= _SETTLED * area + _ROUNDED * points:
+            return area + (area - before) / 3.0
+        step, before, count = step / 2.0, area, points
+    return math.nan
+
+
+def _rings(geometries: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Index]:
+    """All polygons' rings in geometries (N,), however nested, and each ring's place in the array."""
+    parts, owner = geometries, np.arange(len(geometries))
+    while (shapely.get_type_id(parts) > _POLYGON).any():
+        parts, index = shapely.get_parts(parts, return_index=True)
+        owner = owner[index]
+    solid = shapely.get_type_id(parts) == _POLYGON
+    rings, index = shapely.get_rings(shapely.orient_polygons(parts[solid]), return_index=True)
+    return rings, owner[solid][index]

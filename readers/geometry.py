@@ -13,7 +13,7 @@ import numpy.typing as npt
 from .errors import ReadError
 
 Points = npt.NDArray[np.float64]
-MOST_SIDE: Final = 2**23
+MAX_SIDE: Final = 2**23
 """Pixels: the longest side of a picture that is read. A longer one is damage, or a trap for who looks at all of it."""
 
 Unit = Literal["px", "um", "mm", "m", "deg", "crs"]

@@ -20,7 +20,7 @@ Pixels = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 Kind = Literal["map", "slide", "study"]
 
-UNDECLARED: Final = ("validity", "not stated")
+VALIDITY_UNKNOWN: Final = ("validity", "not stated")
 """The fact of an image whose file does not say which pixels are valid."""
 
 
@@ -194,7 +194,7 @@ class BaseImage(ABC):
     def __init__(self, info: ImageInfo, channels: Sequence[str] | None = None) -> None:
         self._info = info
         self.channels = info.choose(channels)
-        self._places = [info.channels.index(channel) for channel in self.channels]
+        self._channel_indices = [info.channels.index(channel) for channel in self.channels]
         self._closed = False
         try:
             self._open()
@@ -249,14 +249,6 @@ class BaseImage(ABC):
         """Let go of what `_open` has opened."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A reader's claim on an input: `strength` 0 (not mine) to 100 (certainly mine), judged from its first bytes."""
-
-    strength: int
-    reason: str = ""
-
-
 class Reader(Protocol):
     """One format family behind the entry point group `limner.readers`. Cheap to import and to make.
 
@@ -265,8 +257,11 @@ class Reader(Protocol):
 
     name: str
 
-    def claim(self, uri: str, head: bytes) -> Claim:
-        """How surely `uri` is this reader's; `head` is its first 4 KiB (empty for a folder or a remote path)."""
+    def identify(self, uri: str, head: bytes) -> int:
+        """Return the confidence, 0 to 100, that this reader reads `uri`; the reader with the highest one opens it.
+
+        `head` is the first 4 KiB of the file, empty for a folder or a remote path.
+        """
         ...
 
     def scan(self, uri: str, options: Any) -> Sequence[ImageInfo]:
@@ -307,7 +302,7 @@ class FolderReader(Protocol):
 class ArchiveReader(FolderReader, Protocol):
     """A reader of files that hold files, each of which is accounted for."""
 
-    def holds_files(self, uri: str, head: bytes) -> bool:
+    def is_archive(self, uri: str, head: bytes) -> bool:
         """Whether a file, whose first bytes are `head`, holds or lists others: `scan_folder` then accounts for it."""
         ...
 

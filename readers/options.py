@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, get_args, get_origi
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
-from .errors import RequestError, nearest, shown
+from .errors import RequestError, did_you_mean, excerpt
 
 if TYPE_CHECKING:
     from .image import ImageInfo
@@ -112,7 +112,7 @@ def make_plugin(maker: Callable[..., P], given: Mapping[str, object], owner: str
     return maker() if model is Options else maker(options)
 
 
-def reopened(model: type[O], info: "ImageInfo") -> O:
+def scan_options(model: type[O], info: "ImageInfo") -> O:
     """The options with which an image was scanned, to open it the same way."""
     return parse_options(model, dict(info.options), f"reader {info.reader!r}")
 
@@ -120,12 +120,14 @@ def reopened(model: type[O], info: "ImageInfo") -> O:
 def unknown_option(name: str, known: Sequence[str], owner: str) -> RequestError:
     """The error about an option that does not exist."""
     listed = f"Its options: {', '.join(known)}" if known else "It takes none"
-    return RequestError(f"option {name!r} of {owner}", "there is no such option", remedy=nearest(name, known) + listed)
+    return RequestError(
+        f"option {name!r} of {owner}", "there is no such option", remedy=did_you_mean(name, known) + listed
+    )
 
 
-def wrong_option(name: str, owner: str, rule: str, *, value: str = "", remedy: str = "Correct it") -> RequestError:
+def invalid_option(name: str, owner: str, rule: str, *, value: str = "", remedy: str = "Correct it") -> RequestError:
     """The error about an option whose value turns out later not to fit."""
-    return RequestError(f"option {name!r} of {owner}", rule, value=shown(value), remedy=remedy)
+    return RequestError(f"option {name!r} of {owner}", rule, value=excerpt(value), remedy=remedy)
 
 
 def list_options(model: type[Options]) -> list[OptionRow]:
@@ -135,7 +137,9 @@ def list_options(model: type[Options]) -> list[OptionRow]:
         OptionRow(
             name,
             _kind(properties[name], _separator(field)),
-            "" if field.is_required() or field.default is None else shown(_text(field.default, _separator(field)), 40),
+            ""
+            if field.is_required() or field.default is None
+            else excerpt(_text(field.default, _separator(field)), 40),
             " ".join((field.description or "").split()),
             neutral=bool(_extra(field).get("neutral")),
         )
@@ -227,4 +231,4 @@ def _as_request(error: ValidationError, model: type[Options], owner: str) -> Req
         rule = first["msg"][0].lower() + first["msg"][1:]
     value = cast("object", first["input"])
     found = "" if isinstance(value, Mapping) else value if isinstance(value, str) else _text(value, ", ")
-    return RequestError(subject, rule, value=shown(found), remedy=example or "Correct it")
+    return RequestError(subject, rule, value=excerpt(found), remedy=example or "Correct it")

@@ -7,9 +7,9 @@ from typing import Final
 from pydantic import Field, field_validator
 
 from .errors import ReadError
-from .fingerprint import is_remote
+from .files import is_remote
 from .geometry import Placement
-from .image import UNDECLARED, Channel, ImageInfo
+from .image import VALIDITY_UNKNOWN, Channel, ImageInfo
 from .options import options_of
 from .pseudonyms import NameOptions
 from .raster.bands import COMMON_NAMES, Sensor, band_token, canonical, describe, is_sentinel, sensor_named
@@ -72,7 +72,7 @@ class Overrides(NameOptions):
         return value
 
 
-class Stated:
+class PreparedOverrides:
     """Overrides that are ready to be applied. Raises `RequestError` where a CRS or a table cannot be understood."""
 
     def __init__(self, overrides: Overrides) -> None:
@@ -127,7 +127,9 @@ def _described(info: ImageInfo, reader: object, sensor: Sensor | None, bands: tu
         measured, metadata = radiometry_beside(beside, sensor), metadata_beside(beside, sensor)
     described, notes = describe(channels, sensor, measured)
     options = dict(info.options)
-    undeclared = UNDECLARED in info.facts and "nodata" not in options and NODATA in options_of(reader).model_fields
+    undeclared = (
+        VALIDITY_UNKNOWN in info.facts and "nodata" not in options and NODATA in options_of(reader).model_fields
+    )
     if sensor is not None and sensor.nodata is not None and undeclared:
         options[NODATA] = f"{sensor.nodata:g}"
         notes.append(f"No-data value {sensor.nodata:g} by the product specification of {sensor.name}.")

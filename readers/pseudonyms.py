@@ -18,7 +18,7 @@ from typing import Literal, Self
 from pydantic import Field
 
 from .errors import LimnerError, RequestError
-from .files import read_whole
+from .files import read_file
 from .options import Options
 
 KEY_VARIABLE = "LIMNER_PSEUDONYM_KEY"
@@ -59,14 +59,14 @@ class Pseudonyms:
         wish, path = options.names, options.key_file
         if path:
             try:
-                key = read_whole(path, most=_LONGEST, regular=True).strip()
+                key = read_file(path, most=_LONGEST, regular=True).strip()
             except OSError as error:
                 raise RequestError(
                     "option key_file", "it must be readable", value=str(error.strerror), remedy="Check path and rights"
                 ) from None
-            return cls(checked(key, "option key_file"), wish == "show")
+            return cls(check_key(key, "option key_file"), wish == "show")
         stated = os.environ.get(KEY_VARIABLE, "").encode()
-        return cls(checked(stated, KEY_VARIABLE) if stated else _PROCESS_KEY, wish == "show")
+        return cls(check_key(stated, KEY_VARIABLE) if stated else _PROCESS_KEY, wish == "show")
 
     def uid(self, uid: str) -> str:
         """A DICOM UID's pseudonym: `2.25.` and a 128-bit number (PS3.5 B.2; the UUID is of version 8, RFC 9562)."""
@@ -88,7 +88,7 @@ class Pseudonyms:
         return hmac.digest(self.key, f"{kind}\0{text}".encode("utf-8", "surrogateescape"), hashlib.sha256)
 
 
-def checked(key: bytes, subject: str) -> bytes:
+def check_key(key: bytes, subject: str) -> bytes:
     """The key, where it is one. Raises `RequestError` where it could be guessed; the key is not repeated in it."""
     if len(key) < _SHORTEST or len(set(key)) < _VARIETY:
         raise RequestError(
@@ -100,7 +100,7 @@ def checked(key: bytes, subject: str) -> bytes:
     return key
 
 
-def forms(path: str) -> list[str]:
+def path_variants(path: str) -> list[str]:
     """A path as it may be met in a text: as given, absolute, resolved, quoted by Python, its bare name, its stem.
 
     A bare name without a suffix, a short one, and what is in small letters only may be any word and are left out; so is
@@ -129,7 +129,7 @@ def longest_first(told: Mapping[str, str]) -> dict[str, str]:
     return dict(sorted(told.items(), key=lambda item: (-len(item[0]), item[0])))
 
 
-def replace_in(text: str, told: Mapping[str, str]) -> str:
+def redact_text(text: str, told: Mapping[str, str]) -> str:
     """A text in which each name in `told`, where it stands for itself, is replaced, in their order."""
     for form, alias in told.items():
         if form in text:
@@ -137,13 +137,13 @@ def replace_in(text: str, told: Mapping[str, str]) -> str:
     return text
 
 
-def replace_names(error: LimnerError, told: Mapping[str, str]) -> LimnerError:
+def redact_error(error: LimnerError, told: Mapping[str, str]) -> LimnerError:
     """An error whose words tell no name in `told`."""
-    parts = [replace_in(part, told) for part in (error.subject, error.rule, error.value, error.remedy)]
+    parts = [redact_text(part, told) for part in (error.subject, error.rule, error.value, error.remedy)]
     return type(error)(parts[0], parts[1], value=parts[2], remedy=parts[3])
 
 
-def run_key(folder: Path) -> Path:
+def run_key_file(folder: Path) -> Path:
     """The path of a run's own key, for the option `key_file`; made at random where there is none yet.
 
     Readable by its owner only. It makes the run's pseudonyms repeatable; delete it to make them irreversible for good.

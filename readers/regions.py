@@ -13,7 +13,7 @@ from .errors import RequestError
 from .geometry import Box
 
 SNAP = 0.02
-MOST_REGIONS = 1_000_000  # of one image: 336,000 px square in regions of one tile of 336 px
+MAX_REGIONS = 1_000_000  # of one image: 336,000 px square in regions of one tile of 336 px
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class Region:
         return Box(x0 * sx, y0 * sy, x1 * sx, y1 * sy)
 
 
-def spans(length: int, *, tile: int, overlap: int, tiles: int, margin: int) -> Iterator[Span]:
+def cut_axis(length: int, *, tile: int, overlap: int, tiles: int, margin: int) -> Iterator[Span]:
     """Cut one axis of `length` grid pixels into regions of at most `tiles` tiles.
 
     Inside a region tiles of `tile` pixels lie `tile - overlap` apart, so n tiles see `n * (tile - overlap) + overlap`
@@ -166,7 +166,7 @@ def spans(length: int, *, tile: int, overlap: int, tiles: int, margin: int) -> I
         start = stop - 2 * margin
 
 
-def tile_budget(columns: int, rows: int, hd_num: int) -> tuple[int, int]:
+def tiles_per_region(columns: int, rows: int, hd_num: int) -> tuple[int, int]:
     """How many (columns, rows) of tiles a full region has, of at most `hd_num` in all.
 
     As square as the budget allows, and longer where the picture is only `columns` or `rows` tiles wide or high.
@@ -185,12 +185,12 @@ def tile_budget(columns: int, rows: int, hd_num: int) -> tuple[int, int]:
     return wide, high
 
 
-def cut(grid: Grid, *, tile: int, halo: int = 0, overlap: int = 0, hd_num: int = 25) -> list[Region]:
+def cut_regions(grid: Grid, *, tile: int, halo: int = 0, overlap: int = 0, hd_num: int = 25) -> list[Region]:
     """All regions of an image, plane by plane and row by row.
 
     `tile` is the annotator's tile in grid pixels, `halo` the rim of a tile whose answers are not kept (its neighbour
     keeps them), `overlap` how many grid pixels neighbouring regions share beyond that. Cores cover each grid pixel
-    once. Raises `RequestError` where there would be more than `MOST_REGIONS`, or regions no wider than their overlap.
+    once. Raises `RequestError` where there would be more than `MAX_REGIONS`, or regions no wider than their overlap.
 
     >>> [region.key for region in cut(Grid("scene", (1000, 300), (1.0, 1.0)), tile=336, hd_num=2)]
     ['scene/x0y0w672h336', 'scene/x672y0w336h336']
@@ -205,15 +205,15 @@ def cut(grid: Grid, *, tile: int, halo: int = 0, overlap: int = 0, hd_num: int =
             remedy="Lower the halo, or give an overlap of 0 px or more",
         )
     needed = [max(1, math.ceil((length - 2 * halo) / step)) for length in (width, height)]
-    wide, high = tile_budget(needed[0], needed[1], hd_num)
+    wide, high = tiles_per_region(needed[0], needed[1], hd_num)
     margin = max(halo, (overlap + 1) // 2)
-    columns = list(islice(spans(width, tile=tile, overlap=2 * halo, tiles=wide, margin=margin), MOST_REGIONS + 1))
-    rows = list(islice(spans(height, tile=tile, overlap=2 * halo, tiles=high, margin=margin), MOST_REGIONS + 1))
-    if len(columns) * len(rows) * grid.planes > MOST_REGIONS:
+    columns = list(islice(cut_axis(width, tile=tile, overlap=2 * halo, tiles=wide, margin=margin), MAX_REGIONS + 1))
+    rows = list(islice(cut_axis(height, tile=tile, overlap=2 * halo, tiles=high, margin=margin), MAX_REGIONS + 1))
+    if len(columns) * len(rows) * grid.planes > MAX_REGIONS:
         stack = f"{grid.planes} × " if grid.planes > 1 else ""
         raise RequestError(
             grid.image,
-            f"an image is cut into at most {MOST_REGIONS} regions",
+            f"an image is cut into at most {MAX_REGIONS} regions",
             value=f"at least {stack}{len(columns)} × {len(rows)} regions of {wide} × {high} tiles of {tile} px",
             remedy="Raise --hd-num, lower --overlap, or give a coarser --resolution",
         )

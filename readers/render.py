@@ -128,7 +128,7 @@ def fit_stretch(
     return Stretch(names, tuple(low for low, _ in ends), tuple(high for _, high in ends), source, curve)
 
 
-def stated_stretch(info: ImageInfo) -> Stretch | None:
+def window_stretch(info: ImageInfo) -> Stretch | None:
     """The window that a grey image is to be seen through, as a stretch; None where its pixels must decide.
 
     The facts `window_…` of a study say so. MONOCHROME1 has its ends exchanged: `low`, which becomes black, is then the
@@ -149,7 +149,7 @@ def stated_stretch(info: ImageInfo) -> Stretch | None:
     )
 
 
-def image_stretch(info: ImageInfo, fitted: Stretch) -> Stretch:
+def display_stretch(info: ImageInfo, fitted: Stretch) -> Stretch:
     """How an image is seen: an image of a study through its stated window, else as it was `fitted` to its pixels.
 
     Also then MONOCHROME1 shows low values as white, and what is not valid in a study is black. Other images' stretch
@@ -157,7 +157,7 @@ def image_stretch(info: ImageInfo, fitted: Stretch) -> Stretch:
     """
     if info.kind != "study":
         return fitted
-    if (stated := stated_stretch(info)) is not None:
+    if (stated := window_stretch(info)) is not None:
         return stated
     ends = (fitted.high, fitted.low) if "inverted" in dict(info.facts) else (fitted.low, fitted.high)
     return replace(fitted, low=ends[0], high=ends[1], blank=0)

@@ -1,10 +1,10 @@
 """Resampling that gives a pixel the same value whatever window it is read with.
 
-A picture is sampled on a lattice: `lattice` says where the edges of the output pixels of a box lie, from absolute
-level-0 coordinates, so two boxes on one lattice agree on every edge bit for bit. `taps` turns the edges of one axis
-into source pixels and weights: reducing averages areas, enlarging is bilinear between pixel centres. `resample` then
-adds the taps in a fixed order, elementwise, in float64: no output pixel knows of the others, and cutting the work into
-bands of rows (which bounds the memory) changes nothing. Only valid source pixels count.
+A picture is sampled on a lattice: `pixel_edges` says where the edges of the output pixels of a box lie, from absolute
+level-0 coordinates, so two boxes on one lattice agree on every edge bit for bit. `axis_weights` turns the edges of one
+axis into source pixels and weights: reducing averages areas, enlarging is bilinear between pixel centres. `resample`
+then adds the taps in a fixed order, elementwise, in float64, so that an output pixel depends on no other and cutting
+the work into bands of rows (which bounds the memory) changes nothing. Only valid source pixels count.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ BAND = 8 * 2**20  # bytes of float64 sums held at a time
 
 
 @dataclass(frozen=True, slots=True)
-class Taps:
+class AxisWeights:
     """How the output pixels of one axis draw on source pixels.
 
     Output pixels `first:last` of `count` touch the source and draw on its pixels `start:stop`. For those, `index` and
@@ -46,7 +46,7 @@ class Taps:
     exact: bool
 
 
-def lattice(low: float, high: float, count: int) -> Edges:
+def pixel_edges(low: float, high: float, count: int) -> Edges:
     """The `count` + 1 edges of the pixels that divide `[low, high)`, in the unit of `low` and `high`.
 
     Boxes cut from one lattice (origin + k · step) get identical edges although their own bounds are rounded: the step
@@ -63,7 +63,7 @@ def lattice(low: float, high: float, count: int) -> Edges:
     return (np.arange(first, first + count + 1, dtype=np.float64) + phase) * step
 
 
-def taps(edges: Edges, length: int, *, low: float = 0.0, high: float | None = None) -> Taps | None:
+def axis_weights(edges: Edges, length: int, *, low: float = 0.0, high: float | None = None) -> AxisWeights | None:
     """The taps of one axis: `edges` in source pixels (ascending), a source of `length` pixels; None where none touch.
 
     `low` and `high` bound the picture in source pixels where that is not the source's own extent (a band of a scene
@@ -92,10 +92,10 @@ def taps(edges: Edges, length: int, *, low: float = 0.0, high: float | None = No
         index = np.clip(np.stack([below, below + 1]), 0, length - 1).astype(np.intp)
         weight = np.stack([1 - share, share])
     start, stop = int(index.min()), int(index.max()) + 1
-    return Taps(len(edges) - 1, first, last, start, stop, index, weight, cover_index, cover, total, exact)
+    return AxisWeights(len(edges) - 1, first, last, start, stop, index, weight, cover_index, cover, total, exact)
 
 
-def resample(rows: Rows, y: Taps, x: Taps, channels: int, dtype: np.dtype[Any]) -> tuple[Pixels, Mask]:
+def resample(rows: Rows, y: AxisWeights, x: AxisWeights, channels: int, dtype: np.dtype[Any]) -> tuple[Pixels, Mask]:
     """Sample a source through the taps of its two axes.
 
     `rows(y0, y1)` gives source rows y0:y1, columns `x.start:x.stop`, as (rows, columns, channels) of `dtype`, and where
@@ -134,7 +134,9 @@ def _areas(left: Edges, right: Edges) -> tuple[npt.NDArray[np.intp], Edges]:
     return np.minimum(index, final).astype(np.intp), cover
 
 
-def _band(native: Pixels, usable: Mask | None, y: Taps, x: Taps, here: slice, low: int) -> tuple[Pixels, Mask]:
+def _band(
+    native: Pixels, usable: Mask | None, y: AxisWeights, x: AxisWeights, here: slice, low: int
+) -> tuple[Pixels, Mask]:
     """Output rows `here` (counted from `y.first`) from the source rows that begin at `low`."""
     dtype = native.dtype
     row_index, row_weight = y.index[:, here] - low, y.weight[:, here]

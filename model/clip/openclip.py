@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from ...readers.errors import ModelError, RequestError, nearest, shown
+from ...readers.errors import ModelError, RequestError, did_you_mean, excerpt
 from ..checkpoints import transformers_files
 from ..checkpoints.transformers_files import CHANNELS, TOKENIZER, VOCABULARIES, Checkpoint, Files, OpenClip, numbers
 from ..checkpoints.untrusted import WIDEST, Settings
@@ -188,7 +188,7 @@ def find_openclip(source: str, *, fetch: bool, tokenizer: str = "", text: bool =
         raise ModelError(
             f"preprocess_cfg of checkpoint {source}",
             "must ask for images in RGB",
-            value=shown(f"mode: {preprocess['mode']}", 60),
+            value=excerpt(f"mode: {preprocess['mode']}", 60),
             remedy="Name another checkpoint",
         )
     own_tokenizer = not stated.part("model_cfg").part("text_cfg").get("hf_tokenizer_name")
@@ -314,7 +314,7 @@ def _not_plain(source: str, key: str, value: object) -> ModelError:
     return ModelError(
         f"model_cfg of checkpoint {source}",
         "must describe a plain CLIP: OpenCLIP's own vision transformer or ResNet, and its text transformer",
-        value=shown(f"{key}: {value}", 80),
+        value=excerpt(f"{key}: {value}", 80),
         remedy="Name another checkpoint, or one in transformers' format",
     )
 
@@ -332,7 +332,7 @@ def named_config(name: str, source: str) -> dict[str, Any]:
             f"architecture of checkpoint {source}",
             "must be one of OpenCLIP's plain CLIPs, by OpenCLIP's name",
             value=name,
-            remedy=f"{nearest(name, names)}Known: {', '.join(names)}",
+            remedy=f"{did_you_mean(name, names)}Known: {', '.join(names)}",
         )
     plain = name.removesuffix(QUICK)
     return clip_config(ARCHITECTURES[plain].settings(quick=name != plain), source)

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ...readers.errors import ModelError, RequestError, shown
+from ...readers.errors import ModelError, RequestError, excerpt
 from ..checkpoints.footprint import held_bytes
 from ..checkpoints.transformers_files import SETTINGS, Checkpoint, Files, fetch_weights, find_files, numbers
 from ..checkpoints.untrusted import WIDEST
@@ -240,7 +240,7 @@ def _backbone(files: Files, *, fetch: bool, threads: int) -> NetworkEncoder:
         raise ModelError(
             f"config of checkpoint {files.source}",
             f"must state the size of its images, {WIDEST} pixels at most",
-            value=shown(f"model type {kind}, {' or '.join(IMAGE_SIZE_KEYS)} {side or 'not stated'}"),
+            value=excerpt(f"model type {kind}, {' or '.join(IMAGE_SIZE_KEYS)} {side or 'not stated'}"),
             remedy="Name another encoder",
         )
 

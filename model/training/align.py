@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ...readers.errors import ModelError, RequestError
-from ...readers.files import replacing
+from ...readers.files import atomic_path
 from ..checkpoints.foreign import foreign
 from ..checkpoints.untrusted import read_json
 from ..vlm.fourkhd.cost import visual_tokens
@@ -186,7 +186,7 @@ def save_state(folder: Path, state: TrainingState) -> None:
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state.trained.items()}
     content = {"step": state.step, "asked": dict(state.settings)}
     whole = folder / f"step-{state.step:08d}"
-    with replacing(whole) as part:
+    with atomic_path(whole) as part:
         part.mkdir()
         save_file(tensors, part / _TRAINED)
         torch.save({key: tensor.detach().cpu() for key, tensor in state.optimizer.items()}, part / _OPTIMIZER)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from ...readers.errors import LimnerError, ReadError, RequestError, shown
+from ...readers.errors import LimnerError, ReadError, RequestError, excerpt
 from ..checkpoints.foreign import reason
 from ..checkpoints.untrusted import parse_json
 from ..tiling import WHITE, TileGrid, cut_tiles, lay, overall
@@ -107,7 +107,7 @@ def _sample(path: Path, number: int, text: str, hd_num: int) -> Sample:
         raise RequestError(
             subject,
             f"must have a valid {key}",
-            value="none" if first["type"] == "missing" else shown(f"{first['input']}: {first['msg']}"),
+            value="none" if first["type"] == "missing" else excerpt(f"{first['input']}: {first['msg']}"),
             remedy=f"Correct the line, whose keys can be {', '.join(_Line.model_fields)}",
         ) from error
     image = path.parent / line.image

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...readers.errors import RequestError
-from ...readers.extras import missing, require_extra
+from ...readers.plugins import missing_packages, require_extra
 from ..finite import softmax
 from ..probe.head import Head
 from .metrics import Indices, Values, class_weights
@@ -240,5 +240,5 @@ def _thread_limit() -> Any:
         for name in ("sklearn.linear_model", "sklearn.neural_network"):
             import_module(name)
     except ImportError as error:
-        raise missing(*_NEEDS, [error.name or "scikit-learn"], otherwise=_ALTERNATIVE) from error
+        raise missing_packages(*_NEEDS, [error.name or "scikit-learn"], otherwise=_ALTERNATIVE) from error
     return threadpool_limits

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from ...model.probe.card import Interval, ProbeCard
-from ...readers.files import replacing
+from ...readers.files import atomic_path
 from ...reports.writer import DISCLAIMER
 from ..run.resolution import format_metres
 
@@ -203,7 +203,7 @@ def _figure(width: float, height: float) -> "Figure":
 def _save(figure: "Figure", path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    with replacing(path) as part:
+    with atomic_path(path) as part:
         FigureCanvasAgg(figure).print_png(part, metadata={"Software": None, "Comment": DISCLAIMER})
 
 

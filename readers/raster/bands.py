@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ..errors import ReadError, RequestError, nearest
+from ..errors import ReadError, RequestError, did_you_mean
 from ..image import Channel
 
 
@@ -116,7 +116,7 @@ def sensor_named(name: str) -> Sensor:
         "--sensor",
         f"it is one of {', '.join(SENSORS)}",
         value=name,
-        remedy=f"{nearest(name, SENSORS)}Name one of these, or leave it out and work with plain numbers",
+        remedy=f"{did_you_mean(name, SENSORS)}Name one of these, or leave it out and work with plain numbers",
     )
 
 

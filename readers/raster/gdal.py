@@ -21,9 +21,9 @@ from warnings import catch_warnings, simplefilter
 
 import numpy as np
 
-from ..errors import LimnerError, ReadError, shown
-from ..fingerprint import is_remote
-from ..geometry import MOST_SIDE
+from ..errors import LimnerError, ReadError, excerpt
+from ..files import is_remote
+from ..geometry import MAX_SIDE
 from .georeference import leads_to_files
 from .vrt import Mosaic, is_below, read_mosaic
 
@@ -89,7 +89,7 @@ def reading(name: str, rule: str, remedy: str) -> Generator[None]:
         raise ReadError(name, "its name must be UTF-8, since GDAL takes no other", remedy="Rename it") from error
     except (RasterioError, CPLE_BaseError, *_FOREIGN) as error:
         raise ReadError(
-            name, rule, value=shown(str(error.__cause__ or error) or type(error).__name__, 300), remedy=remedy
+            name, rule, value=excerpt(str(error.__cause__ or error) or type(error).__name__, 300), remedy=remedy
         ) from error
 
 
@@ -178,7 +178,7 @@ class _Inspection:
         path = _path(name)
         own = re.escape(path)
         if part and not re.fullmatch(rf'(?i:netcdf):"?{own}"?:[^/:]+|(?i:nitf_im):\d+:{own}', part):
-            raise ReadError(name, "its parts must lie in it", value=shown(part), remedy="Leave it out")
+            raise ReadError(name, "its parts must lie in it", value=excerpt(part), remedy="Leave it out")
         looks = 1
         if not is_remote(name):
             self._sides(name)
@@ -227,7 +227,7 @@ class _Inspection:
                 raise ReadError(
                     f"{mosaic.path} with its source {file}",
                     f"what a virtual raster says of its sources must hold: {key} is {true[key]}",
-                    value=shown(value),
+                    value=excerpt(value),
                     remedy="Make the virtual raster again",
                 )
 
@@ -273,7 +273,7 @@ class _Inspection:
 
     def _side(self, name: str, side: str, rule: str) -> ReadError:
         return ReadError(
-            f"{name} with {shown(side)} beside it", rule, remedy="Remove that file; the image may be whole without it"
+            f"{name} with {excerpt(side)} beside it", rule, remedy="Remove that file; the image may be whole without it"
         )
 
     def _check(self, raster: Any, name: str) -> None:
@@ -284,10 +284,10 @@ class _Inspection:
                 value=str(raster.count),
                 remedy="Write those that you need, such as with gdal_translate -b",
             )
-        if max(raster.width, raster.height) > MOST_SIDE:
+        if max(raster.width, raster.height) > MAX_SIDE:
             raise ReadError(
                 name,
-                f"it may have at most {MOST_SIDE} pixels a side",
+                f"it may have at most {MAX_SIDE} pixels a side",
                 value=f"{raster.width} × {raster.height} px",
                 remedy="Cut it, such as with gdal_translate -srcwin",
             )
@@ -296,7 +296,7 @@ class _Inspection:
             raise ReadError(
                 name,
                 "it may not name a file of its overviews elsewhere",
-                value=shown(str(raster.tags(ns="OVERVIEWS"))),
+                value=excerpt(str(raster.tags(ns="OVERVIEWS"))),
                 remedy="Remove OVERVIEW_FILE from its metadata, or the .aux.xml beside it",
             )
         _check_blocks(raster, name)
@@ -310,7 +310,7 @@ class _Inspection:
                 raise ReadError(
                     name,
                     "all files that it is made of must lie in its folder",
-                    value=shown(file),
+                    value=excerpt(file),
                     remedy="Put them together",
                 )
 

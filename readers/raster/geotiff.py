@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import ReadError
-from ..fingerprint import is_remote
+from ..files import is_remote
 from ..geometry import Box
-from ..image import BaseImage, Claim, ImageInfo, Mask, Pixels
-from ..options import reopened
-from ..resample import Edges, Rows, lattice, resample, taps
+from ..image import BaseImage, ImageInfo, Mask, Pixels
+from ..options import scan_options
+from ..resample import Edges, Rows, axis_weights, pixel_edges, resample
 from .gdal import environment, open_raster, reading
 from .metadata import Layout, RasterOptions, describe_raster, has_complex, has_mask, holds, layout_of, nodata_of
 
@@ -54,17 +54,17 @@ class RasterReader:
     kind = "map"
     Options = RasterOptions
 
-    def claim(self, uri: str, head: bytes) -> Claim:
+    def identify(self, uri: str, head: bytes) -> int:
         """By the first bytes; more surely where a TIFF has georeference tags, and by the form of a remote name."""
         if not head:
-            return Claim(30, "a remote raster") if is_remote(uri) else Claim(0)
+            return 30 if is_remote(uri) else 0
         start = head.lstrip()
         for magic, strength, kind in MAGIC:
             if head.startswith(magic) or (magic.startswith(b"<") and start.startswith(magic)):
                 if "TIFF" in kind and _tags(head) & GEO_TAGS:
-                    return Claim(70, f"{kind} with georeference tags")
-                return Claim(strength, kind)
-        return Claim(0)
+                    return 70
+                return strength
+        return 0
 
     def scan(self, uri: str, options: RasterOptions) -> Sequence[ImageInfo]:
         """One image, or one for each part of a file that is a container. Raises `ReadError`."""
@@ -114,7 +114,7 @@ class RasterImage(BaseImage):
         self._layout: Layout = layout_of(raster)
         self._dtype = np.result_type(*(np.dtype(channel.dtype) for channel in self.channels))
         self._complex = has_complex(raster, self._layout.bands)
-        self._nodata = nodata_of(raster, self._layout, reopened(RasterOptions, self._info))
+        self._nodata = nodata_of(raster, self._layout, scan_options(RasterOptions, self._info))
         self._flags = raster.mask_flag_enums
         self._masked = has_mask(self._flags[0])
         # an overview of complex numbers has averaged their phases away
@@ -123,7 +123,7 @@ class RasterImage(BaseImage):
     def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         """See `Image.read`. Of overviews, the nearest one that is not coarser than asked is averaged further."""
         try:
-            return self.sample(lattice(box.y0, box.y1, size[1]), lattice(box.x0, box.x1, size[0]))
+            return self.sample(pixel_edges(box.y0, box.y1, size[1]), pixel_edges(box.x0, box.x1, size[0]))
         except ReadError as error:
             where = f"box x {box.x0:g}…{box.x1:g}, y {box.y0:g}…{box.y1:g} of {self._info.uri}"
             raise ReadError(where, error.rule, value=error.value, remedy=error.remedy) from error
@@ -140,8 +140,8 @@ class RasterImage(BaseImage):
             raster = self._level((x[-1] - x[0]) / (len(x) - 1), (y[-1] - y[0]) / (len(y) - 1))
         (across, right), (down, below) = self._onto(raster)
         x0, y0, x1, y1 = picture or (0.0, 0.0, float(width), float(height))
-        rows = taps(y / down + below, raster.height, low=y0 / down + below, high=y1 / down + below)
-        columns = taps(x / across + right, raster.width, low=x0 / across + right, high=x1 / across + right)
+        rows = axis_weights(y / down + below, raster.height, low=y0 / down + below, high=y1 / down + below)
+        columns = axis_weights(x / across + right, raster.width, low=x0 / across + right, high=x1 / across + right)
         if rows is None or columns is None:
             shape = (len(y) - 1, len(x) - 1)
             return np.zeros((*shape, len(self.channels)), dtype=self._dtype), np.zeros(shape, dtype=bool)
@@ -201,10 +201,10 @@ class RasterImage(BaseImage):
         layout = self._layout
         if layout.palette is not None and layout.opaque is not None:
             index = raster.read(layout.bands[0], window=window)
-            pixels: Pixels = layout.palette[index][:, :, self._places]
+            pixels: Pixels = layout.palette[index][:, :, self._channel_indices]
             valid = layout.opaque[index] & self._mask(raster, window, [(layout.bands[0], index)])
             return pixels, valid
-        bands = [layout.bands[at] for at in self._places]
+        bands = [layout.bands[at] for at in self._channel_indices]
         if self._complex:
             stored = [raster.read(band, window=window) for band in bands]
             plain = (np.abs(band) if np.iscomplexobj(band) else band for band in stored)

@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from ..errors import ReadError, shown
-from ..fingerprint import fingerprint, is_remote
-from ..formats import recognise_words
+from ..errors import ReadError, excerpt
+from ..files import fingerprint, is_remote
+from ..formats import recognise_description
 from ..geometry import Placement
-from ..image import UNDECLARED, Channel, ImageInfo, Mask, Pixels
+from ..image import VALIDITY_UNKNOWN, Channel, ImageInfo, Mask, Pixels
 from ..options import Options
 from .bands import sensor_of_product
 from .georeference import ControlPoint, Crs, affine_placement, control_placement, leads_to_files
@@ -67,7 +67,7 @@ def describe_raster(raster: Any, uri: str, options: RasterOptions) -> ImageInfo:
     Raises `ReadError` where the place makes no sense, or the picture says that it belongs to a slide.
     """
     words = raster.tags()
-    slide = recognise_words(words.get("TIFFTAG_IMAGEDESCRIPTION", ""), words.get("TIFFTAG_SOFTWARE", ""))
+    slide = recognise_description(words.get("TIFFTAG_IMAGEDESCRIPTION", ""), words.get("TIFFTAG_SOFTWARE", ""))
     if slide is not None and slide.strict:
         raise slide.refusal(uri)
     layout = layout_of(raster)
@@ -85,7 +85,7 @@ def describe_raster(raster: Any, uri: str, options: RasterOptions) -> ImageInfo:
         fingerprint=fingerprint([uri] if is_remote(uri) else [f for f in files if os.path.isfile(f)]),  # noqa: PTH113
         options=tuple(options.texts().items()),
         notes=(*notes, *_remarks(raster, layout)),
-        facts=() if any(declared(raster)) else (UNDECLARED,),
+        facts=() if any(declared(raster)) else (VALIDITY_UNKNOWN,),
         personal=False,
         sensor="" if sensor is None else sensor.name,
     )
@@ -224,7 +224,7 @@ def _crs(crs: Any) -> Crs | None:
         raise ReadError(
             "coordinate system",
             "it may not name files of this machine",
-            value=shown(wkt),
+            value=excerpt(wkt),
             remedy="Remove it from the file, and state it with --crs",
         )
     return Crs(wkt, kind, crs.to_string())

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from ..errors import ReadError, shown
+from ..errors import ReadError, excerpt
 from .bands import Radiometry, Sensor
 
 SENTINEL_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
@@ -79,7 +79,7 @@ def _misstated(path: Path, value: object) -> ReadError:
     return ReadError(
         str(path),
         "it must state the quantification value, and offsets as numbers",
-        value=shown(str(value)),
+        value=excerpt(str(value)),
         remedy="Fetch the product's metadata again",
     )
 
@@ -99,7 +99,7 @@ def _landsat(text: str, path: Path) -> Mapping[str, Radiometry]:
         raise ReadError(
             str(path),
             "it must state SUN_ELEVATION and reflectance factors",
-            value=shown(str(error)),
+            value=excerpt(str(error)),
             remedy="Fetch the scene's metadata again, or remove it to work with plain numbers",
         ) from error
     if sine <= 0:

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ReadError
-from ..fingerprint import fingerprint, is_remote
+from ..files import fingerprint, is_remote
 from ..formats import recognise
 from ..geometry import Box, Placement
-from ..image import BaseImage, Claim, FolderScan, ImageInfo, Mask, Pixels
-from ..options import reopened
-from ..resample import lattice
+from ..image import BaseImage, FolderScan, ImageInfo, Mask, Pixels
+from ..options import scan_options
+from ..resample import pixel_edges
 from .bands import band_token, canonical, is_sentinel, sensor_of_product
 from .geotiff import RasterImage, RasterReader
 from .metadata import RasterOptions
@@ -46,17 +46,17 @@ class SceneReader:
     kind = "map"
     Options = RasterOptions
 
-    def claim(self, uri: str, head: bytes) -> Claim:
+    def identify(self, uri: str, head: bytes) -> int:
         """A folder that holds at least two bands of one scene."""
         del head
         if not Path(uri).is_dir():
-            return Claim(0)
+            return 0
         groups = _groups(uri)
         if not groups:
-            return Claim(0)
+            return 0
         names = {name for group in groups.values() for files in group.values() for name in files}
         product = _is_safe(uri) or any(sensor_of_product(Path(name).name) for name in names)
-        return Claim(90 if product else 60, f"a folder with {len(names)} bands")
+        return 90 if product else 60
 
     def scan(self, uri: str, options: RasterOptions) -> Sequence[ImageInfo]:
         """The scenes in a folder. Raises `ReadError` where one of them cannot be read."""
@@ -108,19 +108,19 @@ class SceneImage(BaseImage):
         info = self._info
         self._dtype = np.result_type(*(np.dtype(channel.dtype) for channel in self.channels))
         self._bands: list[tuple[RasterImage, Fit]] = []
-        options = reopened(RasterOptions, info)
+        options = scan_options(RasterOptions, info)
         place = dict(info.facts).get("grid", "")
         if not (place.isdecimal() and int(place) < len(info.files)):
             raise ReadError(info.uri, "its facts must be those of its scan", value=place, remedy="Scan it again")
         grid = _scan_band(info.files[int(place)], options)
-        for place in self._places:
+        for place in self._channel_indices:
             band = _scan_band(info.files[place], options)
             fit = _fit(grid.uri, grid.placement, grid.size, band)
             self._bands.append((RasterImage(band), fit))
 
     def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         """See `Image.read`. A pixel is valid where every delivered band is."""
-        x, y = lattice(box.x0, box.x1, size[0]), lattice(box.y0, box.y1, size[1])
+        x, y = pixel_edges(box.x0, box.x1, size[0]), pixel_edges(box.y0, box.y1, size[1])
         pixels = np.zeros((size[1], size[0], len(self._bands)), dtype=self._dtype)
         valid = np.ones((size[1], size[0]), dtype=bool)
         for at, (band, fit) in enumerate(self._bands):
@@ -186,7 +186,7 @@ def _is_raster(path: str) -> bool:
     with Path(path).open("rb") as file:
         head = file.read(HEAD)
     found = recognise(path, head)
-    return (found is None or not found.strict) and RasterReader().claim(path, head).strength > 0
+    return (found is None or not found.strict) and RasterReader().identify(path, head) > 0
 
 
 def _band_order(band: str) -> tuple[str, float, str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.parsers import expat
 
-from ..errors import ReadError, shown
+from ..errors import ReadError, excerpt
 from .georeference import leads_to_files
 
 MOST_BYTES = 32 * 2**20
@@ -131,7 +131,8 @@ class _Parser:
         text = re.sub(r"\A<\?xml[^<>]*\?>", "", text)
         if found := re.search(r"<[!?]", text):
             raise self._refusal(
-                "it must have neither declarations, comments nor CDATA", shown(text[found.start() : found.start() + 40])
+                "it must have neither declarations, comments nor CDATA",
+                excerpt(text[found.start() : found.start() + 40]),
             )
         parser = expat.ParserCreate()
         parser.StartElementHandler = self._start
@@ -156,23 +157,23 @@ class _Parser:
         if name not in _ELEMENTS.get(parent, ("", ""))[1].split():
             raise self._refusal(
                 "it may only hold what is known to lead nowhere else",
-                f"<{shown(name)}>" + (f" in <{parent}>" if parent else ""),
+                f"<{excerpt(name)}>" + (f" in <{parent}>" if parent else ""),
             )
         self._crs(attributes.get("Projection", ""))
         for key, value in attributes.items():
             if key not in _ELEMENTS.get(name, ("", ""))[0].split():
                 raise self._refusal(
                     "it may only hold what is known to lead nowhere else",
-                    f"<{name} {shown(key)}={shown(value)!r}>",
+                    f"<{name} {excerpt(key)}={excerpt(value)!r}>",
                 )
             if key in _COUNTS:
                 self._count(name, key, value)
             if key == "subClass" and value != _SUBCLASSES[name]:
                 raise self._refusal(
-                    "it may not be made of raw bytes or functions", f"<{name} subClass={shown(value)!r}>"
+                    "it may not be made of raw bytes or functions", f"<{name} subClass={excerpt(value)!r}>"
                 )
         if name == "Option" and not {*attributes.values()} <= _OPTIONS:
-            raise self._refusal("it may only set how it is warped", f"<Option> {shown(str(attributes))}")
+            raise self._refusal("it may only set how it is warped", f"<Option> {excerpt(str(attributes))}")
         if name in {"SrcRect", "DstRect"}:
             self._rectangle(name, attributes)
         elif name == "SourceProperties":
@@ -201,7 +202,7 @@ class _Parser:
         elif name == "OverviewList":
             self._overviews(name, text)
         elif name == "SourceBand" and not re.fullmatch(r"\d{1,6}|mask(,\d{1,6})?", text):
-            raise self._refusal("a source's band is a number, or mask", shown(text))
+            raise self._refusal("a source's band is a number, or mask", excerpt(text))
         elif name.endswith("Source"):
             if not self._source:
                 raise self._refusal("each source names a file", f"<{name}>")
@@ -209,7 +210,7 @@ class _Parser:
 
     def _crs(self, text: str) -> None:
         if leads_to_files(text):
-            raise self._refusal("its coordinate system may not name files", shown(text))
+            raise self._refusal("its coordinate system may not name files", excerpt(text))
 
     def _overviews(self, name: str, text: str) -> None:
         factors = re.split(r"[\s,]+", text.strip())
@@ -225,12 +226,12 @@ class _Parser:
             number = math.nan
         if not 0 <= number <= _MOST_WARPED:
             raise self._refusal(
-                f"it holds at most {_MOST_WARPED} bytes at a time", f"<WarpMemoryLimit> {shown(text)!r}"
+                f"it holds at most {_MOST_WARPED} bytes at a time", f"<WarpMemoryLimit> {excerpt(text)!r}"
             )
 
     def _count(self, name: str, key: str, value: str) -> None:
         if not re.fullmatch(r"[0-9]{1,10}", value) or not 0 < int(value) < _LONGEST:
-            raise self._refusal("a size is a whole number from 1 on", f"<{name}> {key} {shown(value)!r}")
+            raise self._refusal("a size is a whole number from 1 on", f"<{name}> {key} {excerpt(value)!r}")
 
     def _rectangle(self, name: str, attributes: dict[str, str]) -> None:
         for key, value in attributes.items():
@@ -239,19 +240,19 @@ class _Parser:
             except ValueError:
                 number = math.nan
             if not abs(number) < _LONGEST or (number <= 0 and key.endswith("Size")):
-                raise self._refusal("a source's place is finite and has a size", f"<{name} {key}={shown(value)!r}>")
+                raise self._refusal("a source's place is finite and has a size", f"<{name} {key}={excerpt(value)!r}>")
 
     def _file(self, name: str, attributes: dict[str, str]) -> None:
         """Take down a source. Its name must be a plain path: GDAL reads much else into a name."""
         relative = attributes.get("relativeToVRT", "0")
         plain = name == name.strip() and name.isprintable() and name != ""
         if not plain or name.startswith(("<", "/vsi", "{")) or ":" in name.partition("/")[0] or "://" in name:
-            raise self._refusal("each source is a file in its folder", f"source {shown(name)!r}")
+            raise self._refusal("each source is a file in its folder", f"source {excerpt(name)!r}")
         if relative not in {"0", "1"}:
-            raise self._refusal("relativeToVRT is 0 or 1", shown(relative))
+            raise self._refusal("relativeToVRT is 0 or 1", excerpt(relative))
         place = os.path.realpath(os.path.join(self._folder, name) if relative == "1" else name)  # noqa: PTH118 - as above
         if not is_below(place, self._folder):
-            raise self._refusal("each source lies beside or below it", f"source {shown(name)!r}")
+            raise self._refusal("each source lies beside or below it", f"source {excerpt(name)!r}")
         self._source = place
         self._mosaic.files[place] += 1
         if len(self._mosaic.files) > MOST_FILES:

@@ -15,10 +15,10 @@ from shapely.geometry.base import BaseGeometry
 from ...model.finding import Finding
 from ...readers.geometry import Box
 from ...readers.overview import Montage
-from ..writer import ImageRecord, Overview, Patch
+from ..writer import ImageRecord, Overview, UnanalysedRegion
 
 
-def laid_out(image: ImageRecord, overview: Overview | None, findings: Sequence[Finding]) -> ImageRecord:
+def on_montage(image: ImageRecord, overview: Overview | None, findings: Sequence[Finding]) -> ImageRecord:
     """The image as its overview shows it, with those of its findings that are on slices that are shown.
 
     A picture of one plane is returned as it is, but for its findings, and so is one without an overview.
@@ -32,16 +32,16 @@ def laid_out(image: ImageRecord, overview: Overview | None, findings: Sequence[F
         for finding in findings
         if montage.place(finding.plane) is not None
     ]
-    patches: list[Patch] = []
-    for patch in image.patches:
+    unanalysed: list[UnanalysedRegion] = []
+    for patch in image.unanalysed:
         if montage.place(patch.plane) is not None:
             box = shapely.box(patch.box.x0, patch.box.y0, patch.box.x1, patch.box.y1)
-            patches.append(replace(patch, box=Box(*_moved(box, montage, patch.plane).bounds)))
-    interest = None
-    if image.interest is not None:
-        interest = shapely.union_all([_moved(image.interest, montage, plane) for plane in montage.planes])
+            unanalysed.append(replace(patch, box=Box(*_moved(box, montage, patch.plane).bounds)))
+    roi = None
+    if image.roi is not None:
+        roi = shapely.union_all([_moved(image.roi, montage, plane) for plane in montage.planes])
     info = replace(image.info, size=(montage.columns * width, montage.rows * height))
-    return replace(image, info=info, findings=lambda: moved, patches=tuple(patches), interest=interest)
+    return replace(image, info=info, findings=lambda: moved, unanalysed=tuple(unanalysed), roi=roi)
 
 
 def _moved(geometry: BaseGeometry, montage: Montage, plane: int) -> BaseGeometry:

@@ -60,7 +60,7 @@ class Canvas:
         return cls((columns, rows), (columns / width, rows / height))
 
 
-def bare(overview: Overview | None, canvas: Canvas) -> Image.Image:
+def draw_base(overview: Overview | None, canvas: Canvas) -> Image.Image:
     """The picture without findings: a grey checker where there is no data, red hatches where it cannot be read."""
     empty = Image.fromarray(_checker(canvas.size))
     if overview is None:
@@ -71,7 +71,9 @@ def bare(overview: Overview | None, canvas: Canvas) -> Image.Image:
     return _hatched(picture, ~_resized(overview.readable, canvas.size), UNREADABLE)
 
 
-def painted(picture: Image.Image, image: ImageRecord, findings: Sequence[Finding], palette: Palette) -> Image.Image:
+def draw_findings(
+    picture: Image.Image, image: ImageRecord, findings: Sequence[Finding], palette: Palette
+) -> Image.Image:
     """`picture` with the image's findings, its regions that were not analysed, and its area of interest."""
     scale = (picture.width / image.info.size[0], picture.height / image.info.size[1])
     result = _marked(picture, image, scale)
@@ -120,20 +122,18 @@ def _marked(picture: Image.Image, image: ImageRecord, scale: tuple[float, float]
     for status, colour in (("skipped", SKIPPED), ("unreadable", UNREADABLE)):
         where = Image.new("L", picture.size)
         pen = ImageDraw.Draw(where)
-        for patch in image.patches:
+        for patch in image.unanalysed:
             if patch.status == status:
                 box = patch.box
                 x0, x1 = (round(x * scale[0]) for x in (box.x0, box.x1))
                 y0, y1 = (round(y * scale[1]) for y in (box.y0, box.y1))
                 pen.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), fill=255)
         result = _hatched(result, np.asarray(where) > 0, colour)
-    if image.interest is None:
+    if image.roi is None:
         return result
     outside = Image.new("L", picture.size, 255)
     pen = ImageDraw.Draw(outside)
-    rings = [
-        (depth, ring * scale) for part in shapely.get_parts(image.interest) for depth, ring in enumerate(_rings(part))
-    ]
+    rings = [(depth, ring * scale) for part in shapely.get_parts(image.roi) for depth, ring in enumerate(_rings(part))]
     for depth, ring in rings:
         pen.polygon([(float(x), float(y)) for x, y in ring], fill=255 if depth else 0)
     result.paste((255, 255, 255), mask=outside.point([value * 150 // 255 for value in range(256)]))

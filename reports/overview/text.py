@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from PIL import ImageDraw, ImageFont
 
-from ..csv_safety import plain
+from ..csv_safety import clean_text
 
 Colour = tuple[int, int, int]
 
@@ -19,10 +19,10 @@ _RAISED = "²"
 _RAISED_SIZE, _RAISED_BY = 0.62, 0.3  # of the size
 
 
-def spelled(words: str) -> str:
+def to_font_characters(words: str) -> str:
     """`words` in the letters that the font has."""
     kept: list[str] = []
-    for character in plain(words).translate(_SPELLED):
+    for character in clean_text(words).translate(_SPELLED):
         if character == _RAISED or character.isascii():
             kept.append(character)
             continue
@@ -31,7 +31,7 @@ def spelled(words: str) -> str:
     return "".join(kept)
 
 
-def width(words: str, size: int) -> float:
+def text_width(words: str, size: int) -> float:
     """How wide `words` are at `size` px."""
     return sum(_font(_height(run, size)).getlength("2" if run == _RAISED else run) for run in _runs(words))
 
@@ -41,7 +41,7 @@ def write(
 ) -> None:
     """Write one line; `anchor` as in Pillow: l, m or r says which side `place` is, then a, m or s which height."""
     x, y = place
-    x -= {"l": 0.0, "m": 0.5, "r": 1.0}[anchor[0]] * width(words, size)
+    x -= {"l": 0.0, "m": 0.5, "r": 1.0}[anchor[0]] * text_width(words, size)
     for run in _runs(words):
         font = _font(_height(run, size))
         lifted = y - (_RAISED_BY * size if run == _RAISED else 0.0)
@@ -49,26 +49,26 @@ def write(
         x += font.getlength("2" if run == _RAISED else run)
 
 
-def cut(words: str, size: int, room: float, lines: int = 1) -> list[str]:
+def wrap(words: str, size: int, room: float, lines: int = 1) -> list[str]:
     """Words on at most `lines` lines of `room` px, cut where they must be; the last ends in "..." if more was left."""
-    rest = spelled(words)
+    rest = to_font_characters(words)
     result: list[str] = []
     while rest and len(result) < lines:
         fits = len(rest)
-        while fits > 1 and width(rest[:fits], size) > room:
+        while fits > 1 and text_width(rest[:fits], size) > room:
             fits -= 1
         result.append(rest[:fits])
         rest = rest[fits:]
     if rest:
         last = result[-1]
-        while last and width(f"{last}...", size) > room:
+        while last and text_width(f"{last}...", size) > room:
             last = last[:-1]
         result[-1] = f"{last}..."
     return result or [""]
 
 
 def _runs(words: str) -> list[str]:
-    return [run for run in re.split(f"({_RAISED})", spelled(words)) if run]
+    return [run for run in re.split(f"({_RAISED})", to_font_characters(words)) if run]
 
 
 def _height(run: str, size: int) -> int:

@@ -11,14 +11,14 @@ from PIL import Image, ImageDraw, PngImagePlugin
 
 from ...model.finding import Finding
 from ...readers import geodesy
-from ...readers.files import replacing
-from ..measures import crs_name, label_areas, share, total
+from ...readers.files import atomic_path
+from ..measures import area_share, crs_name, label_areas, total_area
 from ..palette import Palette, rgb
-from ..writer import DISCLAIMER, ImageRecord, Record, image_file, write_each
-from .montage import laid_out
-from .painting import NOTHING, SKIPPED, UNREADABLE, Canvas, bare, hatch, painted
+from ..writer import DISCLAIMER, ImageRecord, Record, image_file, write_per_image
+from .montage import on_montage
+from .painting import NOTHING, SKIPPED, UNREADABLE, Canvas, draw_base, draw_findings, hatch
 from .scale_bar import ScaleBar, area_words, length_words, north, share_words
-from .text import Colour, cut, spelled, width, write
+from .text import Colour, text_width, to_font_characters, wrap, write
 
 INK, QUIET, HAIRLINE, PAPER = (28, 31, 35), (104, 110, 118), (217, 220, 224), (255, 255, 255)
 ANALYSED, GOOD = (60, 64, 70), (24, 128, 72)
@@ -44,15 +44,15 @@ class OverviewPng:
         """Write a picture an image into `folder`."""
         facts = PngImagePlugin.PngInfo()
         facts.add_text("Software", f"limner {record.version}")
-        facts.add_text("Comment", spelled(record.use))
+        facts.add_text("Comment", to_font_characters(record.use))
 
         def write_one(image: ImageRecord) -> Path:
             path = image_file(folder, "overview-", image.info.id, ".png")
-            with replacing(path) as part:
-                overview_sheet(record, image).save(part, "PNG", pnginfo=facts, compress_level=6)
+            with atomic_path(path) as part:
+                overview_page(record, image).save(part, "PNG", pnginfo=facts, compress_level=6)
             return path
 
-        return write_each(record.images, write_one)
+        return write_per_image(record.images, write_one)
 
     def omitted(self, record: Record) -> Mapping[str, str]:  # noqa: ARG002 - a picture can be made of any image
         """Nothing: of a picture that cannot be read, the sheet says so."""
@@ -70,7 +70,7 @@ class _Panel:
 
     def text(self, words: str, size: int, colour: Colour = INK, *, lines: int = 1) -> None:
         """Words over the whole width, broken into at most `lines` lines."""
-        for line in cut(words, size, self.width, lines):
+        for line in wrap(words, size, self.width, lines):
             write(self.pen, (0, self.y), line, colour, size)
             self.y += round(size * 1.4)
 
@@ -85,8 +85,8 @@ class _Panel:
     def pill(self, words: str, colour: Colour) -> None:
         """Words in white on a colour."""
         self.y += 12
-        line = cut(words, 19, self.width - 28)[0]
-        wide = width(line, 19) + 28
+        line = wrap(words, 19, self.width - 28)[0]
+        wide = text_width(line, 19) + 28
         self.pen.rounded_rectangle((0, self.y, wide, self.y + 34), 17, colour)
         write(self.pen, (14, self.y + 17), line, PAPER, 19, "lm")
         self.y += 34
@@ -103,10 +103,10 @@ class _Panel:
             write(self.pen, (self.width, centre), right, INK, 21, "rm")
             room -= 100
         if middle:
-            middle = cut(middle, 19, room * 2 / 3)[0]
+            middle = wrap(middle, 19, room * 2 / 3)[0]
             write(self.pen, (left + room, centre), middle, QUIET, 19, "rm")
-            room -= width(middle, 19) + 12
-        write(self.pen, (left, centre), cut(name, 21, room)[0], INK, 21, "lm")
+            room -= text_width(middle, 19) + 12
+        write(self.pen, (left, centre), wrap(name, 21, room)[0], INK, 21, "lm")
         self.y += _LINE
 
     def picture(self, picture: Image.Image) -> None:
@@ -116,20 +116,20 @@ class _Panel:
         self.y += picture.height
 
 
-def overview_sheet(record: Record, image: ImageRecord) -> Image.Image:
+def overview_page(record: Record, image: ImageRecord) -> Image.Image:
     """An image with its findings, and beside it what they mean."""
     palette = Palette.of(record.labels, record.colours)
     overview, findings = image.overview(), image.findings()
-    shown_image = laid_out(image, overview, findings)
+    shown_image = on_montage(image, overview, findings)
     canvas = Canvas.of(shown_image, overview)
-    plate = bare(overview, canvas)
+    plate = draw_base(overview, canvas)
     panel = _panel(record, image, findings, palette, None if overview is None else plate)
-    shown = painted(plate, shown_image, shown_image.findings(), palette)
+    shown = draw_findings(plate, shown_image, shown_image.findings(), palette)
 
     high = max(shown.height + _FOOTER, panel.y)
     wide = shown.width + _PANEL + 3 * _MARGIN
     said = record.model.get("use", "")
-    further = cut(said, 20, wide - 2 * _MARGIN, 4) if said else []
+    further = wrap(said, 20, wide - 2 * _MARGIN, 4) if said else []
     sheet = Image.new("RGB", (wide, high + 3 * _MARGIN + 20 + _SAID * len(further)), PAPER)
     sheet.paste(shown, (_MARGIN, _MARGIN))
     sheet.paste(panel.sheet.crop((0, 0, _PANEL, panel.y)), (shown.width + 2 * _MARGIN, _MARGIN))
@@ -169,14 +169,14 @@ def _panel(
         panel.row(None, f"and {len(areas) - _LABELS} more labels: see areas.csv")
 
     panel.heading("The image's area")
-    whole = total(image.areas)
+    whole = total_area(image.areas)
     for status in ("analysed", "no data", "skipped", "unreadable"):
         here = [area for area in image.areas if area.status == status and area.pixels > 0]
         if here:
-            part = total(here)
+            part = total_area(here)
             name = status if status == "analysed" else f"{status}: {', '.join(dict.fromkeys(a.reason for a in here))}"
             size = area_words(part[1], part[0], image.info.kind)
-            panel.row(_mark(status), name.rstrip(": "), size, share_words(share(part, whole)))
+            panel.row(_mark(status), name.rstrip(": "), size, share_words(area_share(part, whole)))
 
     panel.heading("Seen as")
     for name, value in _seen(image):
@@ -202,7 +202,7 @@ def _seen(image: ImageRecord) -> list[tuple[str, str]]:
         rows.append(("Pixel as the model saw it", _pair(ground[0] * image.scale[0], ground[1] * image.scale[1])))
     if image.info.placement.crs:
         rows.append(("Coordinates", crs_name(image.info.placement.crs)))
-    rows += image.seen.items()
+    rows += image.analysis.items()
     return rows[:_WORDS]
 
 

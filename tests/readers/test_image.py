@@ -21,7 +21,7 @@ class Counted(BaseImage):
 
     def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         assert box == INFO.box
-        return np.array(self._places), np.ones(size, dtype=bool)
+        return np.array(self._channel_indices), np.ones(size, dtype=bool)
 
     def _close(self) -> None:
         type(self).closed += 1

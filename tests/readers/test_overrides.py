@@ -3,9 +3,9 @@
 import pytest
 from limner.readers.errors import ReadError, RequestError
 from limner.readers.geometry import Placement, Polynomial
-from limner.readers.image import UNDECLARED, Channel, ImageInfo
+from limner.readers.image import VALIDITY_UNKNOWN, Channel, ImageInfo
 from limner.readers.options import Options, parse_options
-from limner.readers.overrides import Overrides, Stated
+from limner.readers.overrides import Overrides, PreparedOverrides
 from pydantic import Field
 
 PIXELS = Placement.pixels()
@@ -30,7 +30,7 @@ def facts(count: int = 3, placement: Placement = PIXELS, **further: object) -> I
 
 
 def apply(info: ImageInfo, **options: str) -> ImageInfo:
-    return Stated(parse_options(Overrides, options, "readers")).apply(info, Reader())
+    return PreparedOverrides(parse_options(Overrides, options, "readers")).apply(info, Reader())
 
 
 def test_bands_name_the_channels_of_any_reader() -> None:
@@ -43,7 +43,7 @@ def test_bands_name_the_channels_of_any_reader() -> None:
 
 
 def test_a_sensor_says_what_numbers_are_and_what_is_no_data() -> None:
-    info = apply(facts(2, facts=(UNDECLARED,)), sensor="sentinel-2-l1c", bands="blue,nir")
+    info = apply(facts(2, facts=(VALIDITY_UNKNOWN,)), sensor="sentinel-2-l1c", bands="blue,nir")
     assert [(c.name, c.common, c.scale, c.quantity) for c in info.channels] == [
         ("B02", "blue", 1e-4, "toa_reflectance"),
         ("B08", "nir", 1e-4, "toa_reflectance"),

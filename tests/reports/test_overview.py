@@ -11,12 +11,12 @@ import shapely
 from limner.model.finding import Finding
 from limner.readers.geometry import Box, Placement
 from limner.reports.overview import writer as overview
-from limner.reports.overview.painting import LONGEST, NOTHING, SHORTEST, UNREADABLE, Canvas, bare, painted
+from limner.reports.overview.painting import LONGEST, NOTHING, SHORTEST, UNREADABLE, Canvas, draw_base, draw_findings
 from limner.reports.overview.scale_bar import ScaleBar, area_words, length_words, north, share_words
-from limner.reports.overview.text import cut, spelled, width
+from limner.reports.overview.text import text_width, to_font_characters, wrap
 from limner.reports.overview.writer import OverviewPng
 from limner.reports.palette import Palette
-from limner.reports.writer import DISCLAIMER, Area, ImageRecord, Overview, Patch, Record
+from limner.reports.writer import DISCLAIMER, Area, ImageRecord, Overview, Record, UnanalysedRegion
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
@@ -31,8 +31,8 @@ GREY = (120, 120, 120)
 
 def picture(image: ImageRecord, findings: list[Finding]) -> np.ndarray:
     overview = image.overview()
-    plate = bare(overview, Canvas.of(image, overview))
-    return np.asarray(painted(plate, image, findings, RED))
+    plate = draw_base(overview, Canvas.of(image, overview))
+    return np.asarray(draw_findings(plate, image, findings, RED))
 
 
 def test_findings_are_where_they_are(image: MakeImage) -> None:
@@ -82,7 +82,7 @@ def test_what_was_not_seen_is_marked(image: MakeImage) -> None:
         "a",
         Placement.pixels(),
         overview=lambda: Overview(pixels, valid, readable, (10.0, 10.0)),
-        patches=(Patch(Box(400, 300, 600, 500), "skipped", "outside the area of interest"),),
+        unanalysed=(UnanalysedRegion(Box(400, 300, 600, 500), "skipped", "outside the area of interest"),),
     )
     shown = picture(seen, [])
     assert {tuple(colour) for colour in shown[:200, :200].reshape(-1, 3)} == set(NOTHING)
@@ -94,7 +94,7 @@ def test_what_was_not_seen_is_marked(image: MakeImage) -> None:
 
 
 def test_what_lies_outside_the_area_of_interest_is_pale(image: MakeImage) -> None:
-    seen = image("a", Placement.pixels(), interest=shapely.box(200, 200, 600, 600))
+    seen = image("a", Placement.pixels(), roi=shapely.box(200, 200, 600, 600))
     shown = picture(seen, [])
     assert tuple(shown[480, 480]) == GREY
     assert shown[900, 1100].min() > 180
@@ -118,7 +118,7 @@ def test_a_canvas_that_one_can_see(
     overview = Overview(np.zeros((height, width, 3), dtype=np.uint8), seen, seen, (size[0] / width, size[1] / height))
     canvas = Canvas.of(image("a", Placement.pixels(), size=size), overview)
     assert canvas.size == expected
-    assert bare(overview, canvas).size == expected
+    assert draw_base(overview, canvas).size == expected
 
 
 def test_a_picture_an_image_with_the_words_that_must_be_there(
@@ -224,12 +224,12 @@ def test_quantities_in_words() -> None:
 
 
 def test_words_are_spelled_in_letters_that_the_font_has() -> None:
-    assert spelled("Küste – 10 µm × 5 m²: 水\n") == "Kuste - 10 um x 5 m²: ? "
-    assert width("m²", 20) > width("m", 20)
-    (line,) = cut("a very long name of an image", 20, 100)
+    assert to_font_characters("Küste – 10 µm × 5 m²: 水\n") == "Kuste - 10 um x 5 m²: ? "
+    assert text_width("m²", 20) > text_width("m", 20)
+    (line,) = wrap("a very long name of an image", 20, 100)
     assert line.endswith("...")
-    assert width(line, 20) <= 100
-    assert cut("", 20, 100) == [""]
+    assert text_width(line, 20) <= 100
+    assert wrap("", 20, 100) == [""]
 
 
 @pytest.mark.parametrize("assessed", [True, False])

@@ -22,7 +22,7 @@ from limner.model.views import core_window, read_view
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.image import Image
 from limner.readers.options import make_plugin
-from limner.readers.regions import Grid, cut
+from limner.readers.regions import Grid, cut_regions
 from limner.readers.render import Stretch
 from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
@@ -40,7 +40,7 @@ def views(picture: Pictures, spec: InputSpec, *, overlap: int = 0) -> list[View]
     mask[:70, :70] = False
     image = picture(pixels, mask=mask)
     grid = Grid("picture", image.info.size, (1.0, 1.0))
-    regions = cut(grid, tile=spec.tile, halo=spec.halo, hd_num=4, overlap=overlap)
+    regions = cut_regions(grid, tile=spec.tile, halo=spec.halo, hd_num=4, overlap=overlap)
     return [read_view(image, region, spec, stretch=PLAIN) for region in regions]
 
 
