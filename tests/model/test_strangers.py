@@ -25,7 +25,7 @@ from limner.model.checkpoints.transformers_files import find_checkpoint, find_fi
 from limner.model.checkpoints.untrusted import Settings, parse_yaml, read_json
 from limner.model.checkpoints.weights import locate
 from limner.model.clip.annotator import ZeroShot
-from limner.model.clip.openclip_tokenizer import read_merges
+from limner.model.clip.openclip_load import read_merges
 from limner.model.segmentation.annotator import Segmenter
 from limner.model.segmentation.deepness import Deepness
 from limner.readers.errors import ModelError
