@@ -183,8 +183,8 @@ class Probe:
                 key, before, now = difference
                 raise ModelError(
                     f"encoder {source}",
-                    f"must have the {key} that the probe {self._folder} was trained with, {before}",
-                    value=now,
+                    f"must be the one that the probe {self._folder} was trained with",
+                    value=f"its {key} is {now} instead of {before}",
                     remedy="Name that encoder with --set model_options.encoder=…, or train the probe again",
                 )
             head = Head.load(self._folder / HEAD, card.head.sha256)

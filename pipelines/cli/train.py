@@ -1,7 +1,7 @@
 """The commands `limner train probe` and `limner train align`. Heavy imports are made when a command runs."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -11,6 +11,7 @@ from .terminal import Stopped, say, talk, visible
 if TYPE_CHECKING:
     from ...model.probe.card import ProbeCard
     from ...model.training.align import StepRecord
+    from ...model.training.fit import HeadKind
     from ..config import Settings
 
 train_app = typer.Typer(help="Train a model on your labels.", no_args_is_help=True, rich_markup_mode=None)
@@ -50,7 +51,8 @@ def train_probe_command(  # noqa: PLR0913, PLR0917 - as many as there are flags;
     from ..train.training_set import ProbeConfig
     from .progress import Drawing
 
-    config = ProbeConfig(labels, encoder, label_field, tile, head, folds, inside, rest, block, licence, features)
+    kind = cast("HeadKind", head)  # which `ProbeConfig` checks
+    config = ProbeConfig(labels, encoder, label_field, tile, kind, folds, inside, rest, block, licence, features)
     with Drawing() as on_event:
         trained = train_probe(settings, config, on_event)
     say(_summary(trained.card))

@@ -138,9 +138,7 @@ def test_a_missing_tokenizer_is_refused(zoo: ModuleType, tmp_path: Path) -> None
         find_openclip(str(tmp_path), fetch=False)
 
 
-def test_a_folder_in_both_formats_is_read_as_transformers(
-    zoo: ModuleType, tmp_path: Path, made_checkpoints: Path
-) -> None:
+def test_a_folder_in_both_formats_is_transformers(zoo: ModuleType, tmp_path: Path, made_checkpoints: Path) -> None:
     zoo.openclip(tmp_path)
     both = Path(shutil.copytree(made_checkpoints / "clip", tmp_path / "both"))
     shutil.copy(tmp_path / "open_clip_config.json", both)

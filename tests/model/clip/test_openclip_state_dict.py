@@ -37,7 +37,7 @@ def state(tiny_clip: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture
-def state_dict_file(tiny_clip: Path, state: dict[str, torch.Tensor], tmp_path: Path) -> Path:
+def weights_file(tiny_clip: Path, state: dict[str, torch.Tensor], tmp_path: Path) -> Path:
     """A file of weights, with OpenCLIP's file of merges beside it."""
     shutil.copy(tiny_clip / "merges.txt.gz", tmp_path / MERGES)
     torch.save(state, tmp_path / "RemoteCLIP-tiny.pt")
@@ -88,9 +88,9 @@ def test_results_are_those_of_openclip(writer: str, name: str, tiny_clip: Path, 
         assert model(picture) == pytest.approx(want[f"{name} chances"][i], abs=2e-6)
 
 
-def test_images_are_normalised_as_in_openclip(tiny_clip: Path, state_dict_file: Path) -> None:
+def test_images_are_normalised_as_in_openclip(tiny_clip: Path, weights_file: Path) -> None:
     want, _ = golden(tiny_clip)
-    seen = tensor(want["tiny pictures"][:1], find_state_dict(str(state_dict_file), "tiny")).numpy()
+    seen = tensor(want["tiny pictures"][:1], find_state_dict(str(weights_file), "tiny")).numpy()
     assert np.abs(seen - want["tiny seen"]).max() < 1e-6
 
 
@@ -102,14 +102,14 @@ def test_activations_differ_by_more_than_the_tolerance(tiny_clip: Path) -> None:
 
 
 def test_a_folder_in_openclips_format_gives_the_same_result(
-    tiny_clip: Path, state_dict_file: Path, tmp_path: Path
+    tiny_clip: Path, weights_file: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "hub"
     folder.mkdir()
-    shutil.copy(state_dict_file, folder / "open_clip_pytorch_model.bin")
-    shutil.copy(state_dict_file.parent / MERGES, folder)
+    shutil.copy(weights_file, folder / "open_clip_pytorch_model.bin")
+    shutil.copy(weights_file.parent / MERGES, folder)
     settings = json.loads((tiny_clip / "model_cfgs.json").read_text())["tiny"]
-    one = find_state_dict(str(state_dict_file), "tiny")
+    one = find_state_dict(str(weights_file), "tiny")
     scaling = {"mean": one.mean, "std": one.std, "interpolation": "bicubic", "resize_mode": "shortest"}
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": settings, "preprocess_cfg": scaling}))
     other = find_openclip(str(folder), fetch=False)
@@ -121,23 +121,23 @@ def test_a_folder_in_openclips_format_gives_the_same_result(
     assert {"open_clip_config.json", MERGES} < set(other.files.digests())
 
 
-def test_the_architecture_must_be_named(state_dict_file: Path) -> None:
+def test_the_architecture_must_be_named(weights_file: Path) -> None:
     with pytest.raises(ModelError, match="shapes of tiny and of tiny-quickgelu"):
-        make_plugin(ZeroShot, {"checkpoint": str(state_dict_file), "labels": "a,b"}).identity  # noqa: B018 - what a plan asks first
+        make_plugin(ZeroShot, {"checkpoint": str(weights_file), "labels": "a,b"}).identity  # noqa: B018 - what a plan asks first
     with pytest.raises(ModelError, match="Did you mean 'ViT-B-32-quickgelu'"):
-        find_state_dict(str(state_dict_file), "ViT-B-32-quickgellu")
-    words = load_clip_tokenizer(find_state_dict(str(state_dict_file), "tiny"))
-    words.save_pretrained(state_dict_file.parent / "words")
-    options = {"checkpoint": str(state_dict_file), "labels": "a,b", "tokenizer": str(state_dict_file.parent / "words")}
+        find_state_dict(str(weights_file), "ViT-B-32-quickgellu")
+    words = load_clip_tokenizer(find_state_dict(str(weights_file), "tiny"))
+    words.save_pretrained(weights_file.parent / "words")
+    options = {"checkpoint": str(weights_file), "labels": "a,b", "tokenizer": str(weights_file.parent / "words")}
     with pytest.raises(ModelError, match="vision width 16 instead of 1024") as caught:
         make_plugin(ZeroShot, options | {"architecture": "ViT-L-14"}).load()
     assert "the shapes are those of tiny and of tiny-quickgelu" in str(caught.value)
     with pytest.raises(ModelError, match="vision width 16 instead of 1024"):
-        find_encoder(f"openclip:ViT-L-14:{state_dict_file}").prepare()
+        find_encoder(f"openclip:ViT-L-14:{weights_file}").prepare()
 
 
 def test_options_for_other_formats_are_refused(
-    state_dict_file: Path, zoo: ModuleType, made_checkpoints: Path, tmp_path: Path
+    weights_file: Path, zoo: ModuleType, made_checkpoints: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "open").mkdir()
     zoo.openclip(tmp_path / "open")
@@ -147,10 +147,10 @@ def test_options_for_other_formats_are_refused(
             make_plugin(ZeroShot, {"checkpoint": str(folder), "architecture": "tiny", **labels}).check([])
     with pytest.raises(RequestError, match="has its own"):
         make_plugin(
-            ZeroShot, {"checkpoint": str(made_checkpoints / "clip"), "tokenizer": str(state_dict_file), **labels}
+            ZeroShot, {"checkpoint": str(made_checkpoints / "clip"), "tokenizer": str(weights_file), **labels}
         ).check([])
     with pytest.raises(ModelError, match=r"ends in \.pt, \.pth, \.bin, \.safetensors"):
-        find_state_dict(str(state_dict_file.parent / MERGES), "tiny")
+        find_state_dict(str(weights_file.parent / MERGES), "tiny")
 
 
 class Planted:
@@ -164,12 +164,10 @@ class Planted:
 
 
 @pytest.mark.parametrize("architecture", ["", "tiny"])
-def test_a_pickle_with_code_is_not_run(architecture: str, state_dict_file: Path, tmp_path: Path) -> None:
-    torch.save({"state_dict": {"x": torch.zeros(1)}, "more": Planted(tmp_path / "ran")}, state_dict_file)
+def test_a_pickle_with_code_is_not_run(architecture: str, weights_file: Path, tmp_path: Path) -> None:
+    torch.save({"state_dict": {"x": torch.zeros(1)}, "more": Planted(tmp_path / "ran")}, weights_file)
     with pytest.raises(ModelError, match="hold nothing but tensors") as caught:
-        make_plugin(
-            ZeroShot, {"checkpoint": str(state_dict_file), "labels": "a,b", "architecture": architecture}
-        ).load()
+        make_plugin(ZeroShot, {"checkpoint": str(weights_file), "labels": "a,b", "architecture": architecture}).load()
     assert not (tmp_path / "ran").exists()
     assert f"it asks for {os.name}.mkdir" in str(caught.value)
     assert "weights_only" not in str(caught.value)
@@ -183,72 +181,72 @@ def test_a_pickle_with_code_in_a_folder_is_not_run(zoo: ModuleType, tmp_path: Pa
     assert not (tmp_path / "ran").exists()
 
 
-def test_other_files_are_refused(state_dict_file: Path, state: dict[str, torch.Tensor]) -> None:
+def test_other_files_are_refused(weights_file: Path, state: dict[str, torch.Tensor]) -> None:
     def message() -> str:
-        with pytest.raises(ModelError, match=state_dict_file.name) as caught:
-            read_weights(state_dict_file, str(state_dict_file))
+        with pytest.raises(ModelError, match=weights_file.name) as caught:
+            read_weights(weights_file, str(weights_file))
         return str(caught.value)
 
-    torch.jit.script(torch.nn.Linear(2, 2)).save(state_dict_file)
+    torch.jit.script(torch.nn.Linear(2, 2)).save(weights_file)
     assert "TorchScript" in message()
-    torch.save(torch.nn.Linear(2, 2), state_dict_file)
+    torch.save(torch.nn.Linear(2, 2), weights_file)
     assert "Linear" in message()
-    torch.save({"epoch": 3, "weights": state}, state_dict_file)
+    torch.save({"epoch": 3, "weights": state}, weights_file)
     assert "other values: epoch, weights" in message()
-    torch.save({0: torch.zeros(2)}, state_dict_file)
+    torch.save({0: torch.zeros(2)}, weights_file)
     assert "other values: 0" in message()
-    state_dict_file.write_bytes(b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00.")
+    weights_file.write_bytes(b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00.")
     assert "Unsupported operand" in message()
     assert "torch.load" not in message()
-    torch.save([1.0], state_dict_file)
+    torch.save([1.0], weights_file)
     assert "none" in message()
-    state_dict_file.write_bytes(state_dict_file.read_bytes()[:100])
+    weights_file.write_bytes(weights_file.read_bytes()[:100])
     assert "must be whole" in message()
 
 
-def test_incomplete_weights_are_refused(state_dict_file: Path, state: dict[str, torch.Tensor]) -> None:
-    torch.save({name: value for name, value in state.items() if name != "ln_final.bias"}, state_dict_file)
+def test_incomplete_weights_are_refused(weights_file: Path, state: dict[str, torch.Tensor]) -> None:
+    torch.save({name: value for name, value in state.items() if name != "ln_final.bias"}, weights_file)
     with pytest.raises(ModelError, match=r"missing: text_model\.final_layer_norm\.bias"):
-        make_plugin(ZeroShot, {"checkpoint": str(state_dict_file), "labels": "a,b", "architecture": "tiny"}).load()
-    torch.save({**state, "logit_bias": torch.zeros(1)}, state_dict_file)
+        make_plugin(ZeroShot, {"checkpoint": str(weights_file), "labels": "a,b", "architecture": "tiny"}).load()
+    torch.save({**state, "logit_bias": torch.zeros(1)}, weights_file)
     with pytest.raises(ModelError, match="unknown: logit_bias"):
-        make_plugin(ZeroShot, {"checkpoint": str(state_dict_file), "labels": "a,b", "architecture": "tiny"}).load()
+        make_plugin(ZeroShot, {"checkpoint": str(weights_file), "labels": "a,b", "architecture": "tiny"}).load()
 
 
 def test_the_tokenizer_is_beside_the_weights_or_named(
-    state_dict_file: Path, tiny_clip: Path, zoo: ModuleType, tmp_path: Path
+    weights_file: Path, tiny_clip: Path, zoo: ModuleType, tmp_path: Path
 ) -> None:
-    merges = state_dict_file.parent / MERGES
-    assert find_state_dict(str(state_dict_file), "tiny").open_clip.tokenizer == merges  # type: ignore[union-attr]
+    merges = weights_file.parent / MERGES
+    assert find_state_dict(str(weights_file), "tiny").open_clip.tokenizer == merges  # type: ignore[union-attr]
     (tmp_path / "away").mkdir()
     merges = merges.rename(tmp_path / "away" / MERGES)
     with pytest.raises(ModelError, match="must have its tokenizer") as caught:
-        find_state_dict(str(state_dict_file), "tiny")
+        find_state_dict(str(weights_file), "tiny")
     assert MERGES in str(caught.value)
     assert "model_options.tokenizer=PATH" in str(caught.value)
     with pytest.raises(ModelError, match=r"none of .* in .*absent"):
-        find_state_dict(str(state_dict_file), "tiny", tokenizer=str(tmp_path / "absent"))
+        find_state_dict(str(weights_file), "tiny", tokenizer=str(tmp_path / "absent"))
     digests = []
     for path in (merges, merges.parent, tiny_clip / "merges.txt.gz"):
-        options = {"checkpoint": str(state_dict_file), "labels": "a,b", "architecture": "tiny", "tokenizer": str(path)}
+        options = {"checkpoint": str(weights_file), "labels": "a,b", "architecture": "tiny", "tokenizer": str(path)}
         one = make_plugin(ZeroShot, options)
         one.check([])
         digests.append(one.identity[f"sha256_{'merges.txt.gz' if path.parent == tiny_clip else MERGES}"])
     assert len(set(digests)) == 1
     assert one.identity["architecture"] == "tiny"
-    assert one.identity["weights_sha256_clip"] == one.identity[f"sha256_{state_dict_file.name}"]
+    assert one.identity["weights_sha256_clip"] == one.identity[f"sha256_{weights_file.name}"]
     assert str(tmp_path) not in str(list(one.identity))
     (tmp_path / "other").mkdir()
     zoo.openclip(tmp_path / "other")  # its tokenizer has a dozen words
-    other = find_state_dict(str(state_dict_file), "tiny", tokenizer=str(tmp_path / "other"))
+    other = find_state_dict(str(weights_file), "tiny", tokenizer=str(tmp_path / "other"))
     with pytest.raises(ModelError, match="must begin and end a text with the tokens 702 and 703"):
         ClipNetwork(other, ("a", "b"), ("{}",))
 
 
-def test_a_tokenizer_in_transformers_format_is_read(state_dict_file: Path, tiny_clip: Path, tmp_path: Path) -> None:
-    found = find_state_dict(str(state_dict_file), "tiny")
+def test_a_tokenizer_in_transformers_format_is_read(weights_file: Path, tiny_clip: Path, tmp_path: Path) -> None:
+    found = find_state_dict(str(weights_file), "tiny")
     load_clip_tokenizer(found).save_pretrained(tmp_path / "words")
-    other = find_state_dict(str(state_dict_file), "tiny", tokenizer=str(tmp_path / "words"))
+    other = find_state_dict(str(weights_file), "tiny", tokenizer=str(tmp_path / "words"))
     assert other.open_clip is not None
     assert other.open_clip.tokenizer == tmp_path / "words"
     picture, prompts = golden(tiny_clip)[0]["tiny pictures"][0], ["farmer\u2019s field", "ΟΔΟΣ"]
@@ -256,25 +254,25 @@ def test_a_tokenizer_in_transformers_format_is_read(state_dict_file: Path, tiny_
     assert np.array_equal(alone, folder)
 
 
-def test_a_long_text_is_refused(state_dict_file: Path) -> None:
+def test_a_long_text_is_refused(weights_file: Path) -> None:
     with pytest.raises(RequestError, match="fit into the 24 tokens"):
-        ClipNetwork(find_state_dict(str(state_dict_file), "tiny"), ("a", "forest " * 12), ("{}",))
+        ClipNetwork(find_state_dict(str(weights_file), "tiny"), ("a", "forest " * 12), ("{}",))
 
 
-def test_weights_alone_are_an_encoder(state_dict_file: Path, tiny_clip: Path) -> None:
-    (state_dict_file.parent / MERGES).unlink()  # no text is encoded
+def test_weights_alone_are_an_encoder(weights_file: Path, tiny_clip: Path) -> None:
+    (weights_file.parent / MERGES).unlink()  # no text is encoded
     want, _ = golden(tiny_clip)
-    encoder = find_encoder(f"openclip:tiny:{state_dict_file}")
+    encoder = find_encoder(f"openclip:tiny:{weights_file}")
     assert encoder.tile == 32
     assert encoder(want["tiny pictures"][0], ALL) == pytest.approx(want["tiny image"][0], abs=1e-5)
     assert encoder.identity["architecture"] == "tiny"
-    quick = find_encoder(f"openclip:tiny-quickgelu:{state_dict_file}")
+    quick = find_encoder(f"openclip:tiny-quickgelu:{weights_file}")
     assert quick(want["tiny pictures"][0], ALL) == pytest.approx(want["tiny-quickgelu image"][0], abs=1e-5)
     assert encoder_difference(encoder.identity, quick.identity) == ("architecture", "tiny", "tiny-quickgelu")
     with pytest.raises(ModelError, match="shapes of tiny and of tiny-quickgelu"):
-        find_encoder(str(state_dict_file))
+        find_encoder(str(weights_file))
     with pytest.raises(RequestError, match="openclip:ViT-B-32:FILE"):
-        find_encoder(f"openclip:{state_dict_file}")
+        find_encoder(f"openclip:{weights_file}")
 
 
 def test_a_folder_in_openclips_format_is_an_encoder(zoo: ModuleType, tmp_path: Path) -> None:

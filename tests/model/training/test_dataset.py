@@ -175,7 +175,7 @@ def test_a_conversation_is_the_prompt_and_then_the_answer(base: Path, layout: st
 def test_texts_with_special_tokens_are_refused(base: Path) -> None:
     words = Tokenizer(base / "tokenizer.model", "x")
     for question, answer in ((f"a{END}", "b"), ("a", f"b{TURN}")):
-        with pytest.raises(RequestError, match="marks|tokens"):
+        with pytest.raises(RequestError, match=r"marks|tokens"):
             conversation(words, question, answer, "training")
 
 

@@ -5,9 +5,12 @@ import pytest
 from limner.model.training.metrics import accuracy_gain, class_weights, compute_metrics, margins
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
+Predictions = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Probabilities (n, classes), true classes (n,) and units (n,)."""
+
 
 @pytest.fixture
-def predictions() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def predictions() -> Predictions:
     """Probabilities of 400 tiles of four classes in 40 units, right about two times in three."""
     random = np.random.default_rng(1)
     classes = random.integers(0, 4, 400)
@@ -16,7 +19,7 @@ def predictions() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return probabilities, classes, np.repeat(np.arange(40), 10)
 
 
-def test_metrics_are_those_of_scikit_learn(predictions: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+def test_metrics_are_those_of_scikit_learn(predictions: Predictions) -> None:
     probabilities, classes, units = predictions
     best = probabilities.argmax(axis=1)
     found = compute_metrics(probabilities, classes, units, np.ones(400))
@@ -39,7 +42,7 @@ def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy() -> N
 
 
 def test_intervals_contain_the_metric_and_widen_with_fewer_units(
-    predictions: tuple[np.ndarray, np.ndarray, np.ndarray],
+    predictions: Predictions,
 ) -> None:
     probabilities, classes, units = predictions
     alike = np.repeat(probabilities[:40], 10, axis=0), np.repeat(classes[:40], 10)  # ten copies of each of forty tiles
@@ -60,7 +63,7 @@ def test_a_class_that_is_never_predicted_has_no_precision() -> None:
     assert found.balanced_accuracy.value == 0.5
 
 
-def test_the_difference_is_paired(predictions: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+def test_the_difference_is_paired(predictions: Predictions) -> None:
     probabilities, classes, units = predictions
     same = accuracy_gain(probabilities, probabilities, classes, units)
     assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
@@ -71,7 +74,7 @@ def test_the_difference_is_paired(predictions: tuple[np.ndarray, np.ndarray, np.
 
 
 def test_a_larger_margin_decides_fewer_tiles_more_accurately(
-    predictions: tuple[np.ndarray, np.ndarray, np.ndarray],
+    predictions: Predictions,
 ) -> None:
     probabilities, classes, _ = predictions
     found = margins(probabilities, classes, (0.0, 0.3, 0.6))

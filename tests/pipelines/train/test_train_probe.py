@@ -145,7 +145,7 @@ def test_another_or_no_resolution_is_refused(tmp_path: Path, scene: Path, labels
     card.write_text(yaml.safe_dump(content))
     said = limner("run", scene, "--model", f"probe:{probe}", "--out", tmp_path / "run")
     assert said.code == 2
-    assert "must have the statistics that the probe" in said.err
+    assert "instead of mean" in said.err
 
 
 def test_a_probe_renders_images_as_in_training(tmp_path: Path, scene: Path, labels: Path, limner: Limner) -> None:
@@ -360,4 +360,4 @@ def test_openclip_weights_alone_are_an_encoder(
     other = encoder.replace("tiny:", "tiny-quickgelu:")
     refused = limner(*run[:-1], tmp_path / "none", "--set", f"model_options.encoder={other}")
     assert refused.code == 2
-    assert "must have the architecture that the probe" in " ".join(refused.err.split())
+    assert "its architecture is tiny-quickgelu instead of tiny" in " ".join(refused.err.split())
