@@ -313,7 +313,7 @@ def _listed(uri: str) -> bool:
 def _lists(folder: str, changed: int) -> str:
     """What all .vms and .vmu files of a folder say, in small letters."""
     del changed
-    names = sorted(name for name in os.listdir(folder) if name.lower().endswith((".vms", ".vmu")))  # noqa: PTH208 - names
+    names = sorted(name for name in os.listdir(folder) if name.lower().endswith((".vms", ".vmu")))
     return "\n".join(_beginning(Path(folder) / name).decode("latin-1").lower() for name in names)
 
 

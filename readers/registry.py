@@ -82,7 +82,7 @@ class Search:
 
     def scan(self, item: str) -> Iterator[ScannedFile]:
         """The rows of one input."""
-        if not is_remote(item) and os.path.isdir(item):  # noqa: PTH112 - False also for a name that no file can have
+        if not is_remote(item) and os.path.isdir(item):
             rows = list(self._folder(item))
             yield from (replace(row, status="failed") if row.path == item else row for row in rows)
             if not rows and (lack := _lack(item)):
@@ -91,7 +91,7 @@ class Search:
             yield from self._file(item, named=True)
 
     def _new(self, path: str) -> bool:
-        place = path if is_remote(path) else os.path.abspath(path)  # noqa: PTH100 - a link is a file of its own
+        place = path if is_remote(path) else os.path.abspath(path)
         if place in self._seen:
             return False
         self._seen.add(place)
@@ -143,7 +143,7 @@ class Search:
             return
         try:
             name = find_reader(folder, b"", self._among)
-            entries = sorted(entry for entry in os.listdir(folder) if not entry.startswith("."))  # noqa: PTH208 - names
+            entries = sorted(entry for entry in os.listdir(folder) if not entry.startswith("."))
         except LimnerError as error:
             yield ScannedFile(folder, "failed", (), reason=str(error))
             return
@@ -152,7 +152,7 @@ class Search:
             return
         if name is not None:
             yield from self._claimed(folder, name)
-        paths = [os.path.join(folder, entry) for entry in entries]  # noqa: PTH118 - keeps the path as it was given
+        paths = [os.path.join(folder, entry) for entry in entries]
         for path in paths:
             if not Path(path).is_dir() and self._new(path):
                 yield from self._file(path, named=False)
@@ -164,8 +164,8 @@ class Search:
         """Whether a folder holds any file that is not accounted for yet, or cannot be listed."""
         if not os.access(folder, os.R_OK | os.X_OK):
             return True
-        places = (os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)  # noqa: PTH118
-        return any(os.path.abspath(place) not in self._seen for place in places)  # noqa: PTH100 - as in `_new`
+        places = (os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)
+        return any(os.path.abspath(place) not in self._seen for place in places)
 
     def _claimed(self, folder: str, name: str) -> Iterator[ScannedFile]:
         reader = self._among[name]
@@ -215,7 +215,7 @@ class Search:
             yield ScannedFile(path, "failed", (), name or "", str(error))
 
     def _archive(self, path: str, name: str) -> Iterator[ScannedFile]:
-        self._seen.discard(os.path.abspath(path))  # noqa: PTH100 - as in `_new`
+        self._seen.discard(os.path.abspath(path))
         rows = list(self._claimed(path, name))
         if all(row.path != path for row in rows):
             some = any(row.status == "read" for row in rows)
@@ -227,7 +227,7 @@ class Search:
 
 def _recognise(path: str) -> Format | None:
     """The format of an input that no reader was chosen for, by its name alone where it cannot be read."""
-    if not is_remote(path) and os.path.isdir(path):  # noqa: PTH112 - False also for a name that no file can have
+    if not is_remote(path) and os.path.isdir(path):
         return recognise_folder(path)
     try:
         return recognise(path, b"" if is_remote(path) else _head(path))
@@ -266,7 +266,7 @@ def _unknown(path: str, head: bytes, among: Mapping[str, Reader], found: Format 
 def _head(path: str) -> bytes:
     """The first bytes of a regular file. Raises `ReadError`: to open a pipe or a device may never end."""
     try:
-        mode = os.stat(path).st_mode  # noqa: PTH116 - a name that no file can have is a ValueError either way
+        mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):
             raise ReadError(
                 path,
@@ -292,15 +292,15 @@ def without_parts(rows: Iterable[ScannedFile]) -> list[ScannedFile]:
     """Rows without images that are only a part of another's: masks and overviews beside it, sources of a mosaic."""
     rows = list(rows)
     owner = {
-        os.path.abspath(path): row.path  # noqa: PTH100 - as in `_new`
+        os.path.abspath(path): row.path
         for row in rows
         for info in row.infos
         for path in info.files
-        if os.path.abspath(path) != os.path.abspath(row.path)  # noqa: PTH100 - as in `_new`
+        if os.path.abspath(path) != os.path.abspath(row.path)
     }
     kept: list[ScannedFile] = []
     for row in rows:
-        whole = owner.get(os.path.abspath(row.path))  # noqa: PTH100 - as in `_new`
+        whole = owner.get(os.path.abspath(row.path))
         unread = row.status == "skipped" and not row.reader
         if whole is not None and (unread or any(info.uri == row.path for info in row.infos)):
             kept.append(ScannedFile(row.path, "skipped", (), row.reader, f"a part of {whole}"))

@@ -75,7 +75,7 @@ class SandboxedProcess:
         what the call may take by the clock. Paths are relative to this process's folder. Raises the `LimnerError` that
         the function raised, or `SandboxError`.
         """
-        asked = {"call": function, "arguments": arguments, "seconds": seconds, "folder": os.getcwd()}  # noqa: PTH109 - a text
+        asked = {"call": function, "arguments": arguments, "seconds": seconds, "folder": os.getcwd()}
         request = json.dumps(asked).encode() + b"\n"
         with self._lock:
             child = self._started()

@@ -125,7 +125,7 @@ FINDINGS: tuple[Column[FindingsBatch], ...] = (
         "world_unit",
         "category",
         "m, deg, or crs for another that the CRS states",
-        lambda batch: batch.image.info.placement.unit if batch.image.info.placement.known else None,
+        lambda batch: batch.image.info.placement.unit if batch.image.info.placement.has_unit else None,
         kinds=MAP,
         topic="world",
     ),

@@ -19,7 +19,7 @@ import numpy as np
 import shapely
 
 from ..model.finding import Finding
-from ..readers.crs import parse_crs
+from ..readers.geodesy import parse_crs
 from ..readers.geometry import Box, Placement
 from ..readers.image import Channel, ImageInfo, Kind, Plane
 from .csv_safety import clean_text, csv_cell

@@ -110,7 +110,7 @@ class FindingsBatch:
 
 def on_plane(placement: Placement) -> bool:
     """Whether the world is known, and has two axes."""
-    return placement.known and len(placement.matrix) == 2
+    return placement.has_unit and len(placement.matrix) == 2
 
 
 def shapes(findings: Sequence[Finding]) -> Shapes:

@@ -10,14 +10,14 @@ from pydantic import Field, field_validator
 
 from ...readers.image import ImageInfo
 from ..annotator import Answer, Cost, InputSpec, View
-from ..checkpoints.footprint import held_bytes
-from ..checkpoints.transformers_files import Checkpoint, fetch_weights, find_checkpoint
-from ..options import NetworkOptions, Redactor
-from ..top_label import top_label
-from ..views import kept_share, kept_tiles
+from ..checkpoints.files import fetch_weights
+from ..checkpoints.memory import weight_bytes
+from ..options import Names, NetworkOptions
+from ..scores import top_label
+from ..views import kept_tiles, valid_share
 from ..vlm.special_tokens import refuse_marks
+from .checkpoint import ClipCheckpoint, find_checkpoint, find_image_text
 from .fusion import Fusion, FusionText, normalise
-from .openclip import find_image_text
 
 if TYPE_CHECKING:
     from .network import ClipNetwork
@@ -41,7 +41,7 @@ class ZeroShotOptions(NetworkOptions):
         description="For OpenCLIP: a folder with a tokenizer's files, or OpenCLIP's file of merges, where neither lies "
         "beside the weights.",
     )
-    labels: Redactor = Field(
+    labels: Names = Field(
         min_length=2,
         description="Labels to choose from.",
         examples=['--labels "forest,water,built-up land"'],
@@ -80,7 +80,7 @@ class ZeroShot:
         self._labels = options.labels
         refuse_marks({"labels": ",".join(self._labels), "templates": ";".join(options.templates)}, of="zero-shot")
         self._fusion = Fusion.parse(options.fusion)
-        self._found: Checkpoint | None = None
+        self._found: ClipCheckpoint | None = None
         self._loaded: ClipNetwork | None = None
 
     @property
@@ -132,7 +132,7 @@ class ZeroShot:
     def cost(self, specs: Sequence[InputSpec], tiles: tuple[int, int]) -> Cost:
         """See `Costing`."""
         checkpoint = self._checkpoint()
-        weights = held_bytes(checkpoint.files, itemsize=4)
+        weights = weight_bytes(checkpoint.files, itemsize=4)
         images = tiles[0] * tiles[1] + any(spec.overall for spec in specs)
         loading = weights * (1.0 if checkpoint.open_clip is None else OPENCLIP_LOADING)
         return Cost(weights=weights, numbers="float32", work=images, loading=loading)
@@ -147,24 +147,24 @@ class ZeroShot:
         kept = kept_tiles(view)
         if not kept:
             return []
-        features = np.array([network.encode_image(view.tiles[one.place]) for one in kept])
+        features = np.array([network.encode_image(view.tiles[one.index]) for one in kept])
         if self._fusion is not None:
-            overall = network.encode_image(overall_of(view)).astype(np.float64)
+            overall = network.encode_image(global_view_of(view)).astype(np.float64)
             features = normalise(self._fusion(features.astype(np.float64), overall))
         probabilities = [network.compare(one) for one in features.astype(np.float32)]
         answers: list[Answer] = []
         if self._options.aggregate != "region":
             answers += [
-                top_label(self._labels, one, "tile", tile.valid, geometry=tile.share)
+                top_label(self._labels, one, "tile", tile.valid_share, geometry=tile.core)
                 for one, tile in zip(probabilities, kept, strict=True)
             ]
         if self._options.aggregate != "tile":
-            region = (np.mean(probabilities, axis=0) + network(overall_of(view))) / 2
+            region = (np.mean(probabilities, axis=0) + network(global_view_of(view))) / 2
             made_of = f"half the mean of {len(kept)} tiles, half the global view"
-            answers.append(top_label(self._labels, region, "region", kept_share(view), made_of=made_of))
+            answers.append(top_label(self._labels, region, "region", valid_share(view), made_of=made_of))
         return answers
 
-    def _checkpoint(self) -> Checkpoint:
+    def _checkpoint(self) -> ClipCheckpoint:
         if self._found is None:
             source, fetch = self._options.checkpoint, self._options.fetch
             architecture, tokenizer = self._options.architecture, self._options.tokenizer
@@ -181,9 +181,9 @@ class ZeroShot:
         return self._loaded
 
 
-def overall_of(view: View) -> npt.NDArray[np.float32]:
+def global_view_of(view: View) -> npt.NDArray[np.float32]:
     """A view's global view, which its spec must have asked for."""
-    if view.overall is None:
+    if view.global_view is None:
         msg = f"region {view.region.key}: its spec must ask for the global view"
         raise ValueError(msg)
-    return view.overall
+    return view.global_view

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import AfterValidator, Field
 
-from ..finite import softmax
+from ..scores import softmax
 
 Features = npt.NDArray[np.float64]
 

@@ -16,9 +16,9 @@ import torch
 from transformers import CLIPModel, SiglipModel
 
 from ...readers.errors import ModelError, RequestError
-from ..checkpoints.loading import load_model, running, tensor
-from ..checkpoints.transformers_files import Checkpoint
-from ..finite import require_choice, require_finite
+from ..checkpoints.loading import inference_errors, load_model, to_tensor
+from ..scores import require_distinct, require_finite
+from .checkpoint import ClipCheckpoint
 from .openclip_load import clean, load_clip_tokenizer, load_openclip
 
 
@@ -29,7 +29,7 @@ class ClipImageEncoder:
     cannot be loaded.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, threads: int = 0) -> None:
+    def __init__(self, checkpoint: ClipCheckpoint, *, threads: int = 0) -> None:
         if threads:
             torch.set_num_threads(threads)
         self._checkpoint = checkpoint
@@ -42,8 +42,8 @@ class ClipImageEncoder:
 
     def __call__(self, picture: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """The features (dimensions,), of length 1, of an image (tile, tile, 3) of values 0 to 255."""
-        with running(self._checkpoint.source), torch.inference_mode():
-            pixels = tensor(picture[None], self._checkpoint)
+        with inference_errors(self._checkpoint.source), torch.inference_mode():
+            pixels = to_tensor(picture[None], self._checkpoint)
             features = _unit(self.model.get_image_features(pixel_values=pixels).pooler_output)[0]
             require_finite(features, "features", of=f"checkpoint {self._checkpoint.source}")
             found: npt.NDArray[np.float32] = features.numpy()
@@ -58,13 +58,13 @@ class ClipNetwork:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, labels: Sequence[str], templates: Sequence[str], *, threads: int = 0
+        self, checkpoint: ClipCheckpoint, labels: Sequence[str], templates: Sequence[str], *, threads: int = 0
     ) -> None:
         self._checkpoint = checkpoint
         self._tokenizer: Any = load_clip_tokenizer(checkpoint)
         self.encode_image = ClipImageEncoder(checkpoint, threads=threads)
         self._model: Any = self.encode_image.model
-        with running(checkpoint.source), torch.inference_mode():
+        with inference_errors(checkpoint.source), torch.inference_mode():
             prompts = [[template.replace("{}", label) for template in templates] for label in labels]
             rows = [_unit(torch.stack([self._encode_text(prompt) for prompt in row])).mean(dim=0) for row in prompts]
             texts = _unit(torch.stack(rows))
@@ -80,10 +80,10 @@ class ClipNetwork:
     def compare(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """The probability of each label for features (dimensions,) of length 1. Raises `ModelError`."""
         siglip = self._checkpoint.family == "siglip"
-        with running(self._checkpoint.source), torch.inference_mode():
+        with inference_errors(self._checkpoint.source), torch.inference_mode():
             logits = torch.from_numpy(features[None]) @ self._texts.T * self._model.logit_scale.exp()
             logits = logits + self._model.logit_bias if siglip else logits
-            require_choice(logits, of=f"checkpoint {self._checkpoint.source}")
+            require_distinct(logits, of=f"checkpoint {self._checkpoint.source}")
             probabilities = torch.sigmoid(logits) if siglip else torch.softmax(logits, dim=1)
         found: npt.NDArray[np.float64] = probabilities[0].numpy().astype(np.float64)
         return found

@@ -1,32 +1,20 @@
-"""Find CLIP checkpoints: in OpenCLIP's format, as a file of OpenCLIP's weights alone, or in transformers'. No torch.
+"""OpenCLIP's settings and architectures: their configuration in transformers' CLIP, and the shapes of their weights.
 
-Source of OpenCLIP's format: mlfoundations/open_clip 3.3, `push_to_hf_hub.py` (files), `model.py` (`model_cfg` and its
-defaults), `model_configs` (architectures), `transform.py` and `constants.py` (normalisation). QuiltNet is a folder of
-this kind; RemoteCLIP and GeoRSCLIP are files of weights. A `model_cfg` that asks for more than a plain CLIP (another
-library's text encoder, timm's vision encoders, other pooling) is refused.
+Source: mlfoundations/open_clip 3.3, `model.py` (`model_cfg` and its defaults), `model_configs` (architectures). A
+`model_cfg` that asks for more than a plain CLIP (another library's text encoder, timm's vision encoders, other pooling)
+is refused. No torch.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Final
 
-from ...readers.errors import ModelError, RequestError, did_you_mean, excerpt
-from ..checkpoints import transformers_files
-from ..checkpoints.transformers_files import CHANNELS, TOKENIZER, VOCABULARIES, Checkpoint, Files, OpenClip, numbers
-from ..checkpoints.untrusted import WIDEST, Settings
+from ...readers.errors import ModelError, did_you_mean, excerpt
+from ..checkpoints.files import as_numbers
+from ..checkpoints.untrusted import MAX_TILE, UntrustedDict
 
 SETTINGS: Final = "open_clip_config.json"
-MERGES: Final = "bpe_simple_vocab_16e6.txt.gz"
-"""The vocabulary of OpenCLIP's own tokenizer, a file of its package."""
-SAFE, PICKLED = "open_clip_model.safetensors", "open_clip_pytorch_model.bin"
-TRANSFORMERS: Final = "config.json"
-SUFFIXES: Final = (".pt", ".pth", ".bin", ".safetensors")
-
-MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
-STD: Final = (0.26862954, 0.26130258, 0.27577711)
-"""OpenAI's normalisation, which OpenCLIP uses for an architecture that is given by name only."""
 
 VISION_DEFAULTS: Final[Mapping[str, Any]] = {
     "width": 768,
@@ -127,137 +115,13 @@ ARCHITECTURES: Final[dict[str, Architecture]] = {
 }
 
 
-def find_image_text(
-    source: str, *, fetch: bool, architecture: str = "", tokenizer: str = "", text: bool = True
-) -> Checkpoint | None:
-    """The CLIP or SigLIP checkpoint of a file of weights, a folder or a hub id `OWNER/NAME@COMMIT`, in any format.
-
-    None for a checkpoint in transformers' format of another type. `architecture` is for a file of weights alone,
-    `tokenizer` for OpenCLIP's formats (see `with_tokenizer`); without `text` no tokenizer is needed in these. Raises
-    `ModelError`, `RequestError`.
-    """
-    if Path(source).is_file():
-        return find_state_dict(source, architecture, tokenizer=tokenizer, text=text)
-    if architecture:
-        raise RequestError(
-            f"architecture of checkpoint {source}",
-            "must be named for a file of weights alone, since a folder states its own",
-            value=architecture,
-            remedy="Leave it out, or name the file of weights",
-        )
-    found = find_openclip(source, fetch=fetch, tokenizer=tokenizer, text=text)
-    if found is not None:
-        return found
-    if tokenizer:
-        raise RequestError(
-            f"tokenizer of checkpoint {source}",
-            "must be named for checkpoints of OpenCLIP only, since one in transformers' format has its own",
-            value=tokenizer,
-            remedy="Leave it out",
-        )
-    files = transformers_files.find_files(source, fetch=fetch, small=transformers_files.SETTINGS)
-    if files.read(TRANSFORMERS).text("model_type") not in {"clip", "siglip"}:
-        return None
-    return transformers_files.find_checkpoint(source, fetch=fetch)
-
-
-def find_openclip(source: str, *, fetch: bool, tokenizer: str = "", text: bool = True) -> Checkpoint | None:
-    """The checkpoint of a folder or hub id in OpenCLIP's format, None for another format.
-
-    A folder in both formats is read as transformers'. Raises `ModelError` where its model is not a plain CLIP.
-    """
-    small = (SETTINGS, TRANSFORMERS, *((MERGES, *TOKENIZER) if text else ()))
-    files = transformers_files.find_files(source, fetch=fetch, small=small, kept=(SAFE, PICKLED))
-    if not (files.folder / SETTINGS).is_file():
-        return None
-    if (files.folder / TRANSFORMERS).is_file() and files.read(TRANSFORMERS).get("model_type") in {"clip", "siglip"}:
-        return None
-    stated = files.read(SETTINGS)
-    settings = clip_config(stated, source)
-    preprocess = stated.part("preprocess_cfg")
-    mean, std = (numbers(preprocess.get(key)) for key in ("mean", "std"))
-    mean, std = (part * CHANNELS if len(part) == 1 else part for part in (mean, std))
-    if len(mean) != CHANNELS or len(std) != CHANNELS or min(std) <= 0:
-        raise ModelError(
-            f"preprocess_cfg of checkpoint {source}",
-            "must state mean and std for red, green and blue",
-            value=f"{mean} and {std}",
-            remedy=f"Complete {SETTINGS}: the values are never guessed",
-        )
-    if preprocess.get("mode", "RGB") != "RGB":
-        raise ModelError(
-            f"preprocess_cfg of checkpoint {source}",
-            "must ask for images in RGB",
-            value=excerpt(f"mode: {preprocess['mode']}", 60),
-            remedy="Name another checkpoint",
-        )
-    own_tokenizer = not stated.part("model_cfg").part("text_cfg").get("hf_tokenizer_name")
-    words = None
-    if text:
-        files, words = with_tokenizer(files, tokenizer, merges=own_tokenizer)
-    known = OpenClip(settings, tokenizer=words, lower=own_tokenizer)
-    return Checkpoint(files, "clip", settings["vision_config"]["image_size"], 1 / 255, mean, std, known)
-
-
-def find_state_dict(source: str, architecture: str, *, tokenizer: str = "", text: bool = True) -> Checkpoint:
-    """The checkpoint of a file that holds a CLIP's weights by OpenCLIP's names, and nothing else.
-
-    `architecture` is OpenCLIP's name for the model, which a state dict does not hold. The normalisation is OpenAI's.
-    Raises `ModelError`; where no architecture is named, with those that fit the weights.
-    """
-    path = Path(source)
-    if path.suffix not in SUFFIXES:
-        raise ModelError(
-            f"file {source}",
-            f"must have a name that ends in {', '.join(SUFFIXES)}, as files of weights do",
-            value=path.suffix or "no ending",
-            remedy="Name the file of weights, or the folder that holds them with their settings",
-        )
-    if not architecture:
-        from .openclip_load import read_shapes
-
-        check_shapes(read_shapes(path, source), architecture, source)
-    settings = named_config(architecture, source)
-    files, words = Files(source, path.parent, (), (path.name,)), None
-    if text:
-        files, words = with_tokenizer(files, tokenizer)
-    known = OpenClip(settings, architecture, words)
-    return Checkpoint(files, "clip", settings["vision_config"]["image_size"], 1 / 255, MEAN, STD, known)
-
-
-def with_tokenizer(files: Files, named: str, *, merges: bool = True) -> tuple[Files, Path]:
-    """A checkpoint's files with those of its tokenizer, and the path of that: a folder, or OpenCLIP's file of merges.
-
-    `named` is either path, "" for what lies beside the weights, where with `merges` OpenCLIP's file comes first. Raises
-    `ModelError` where there is none.
-    """
-    place = Path(named) if named else files.folder
-    beside = place / MERGES
-    if named and place.is_file():
-        found, names = place, (str(place.absolute()),)
-    elif merges and beside.is_file():
-        found, names = beside, (str(beside.absolute()) if named else MERGES,)
-    elif transformers_files.has_tokenizer(place):
-        found, names = place, tuple(str(place.absolute() / name) if named else name for name in TOKENIZER)
-    else:
-        known = (*((MERGES,) if merges else ()), *("+".join(several) for several in VOCABULARIES))
-        raise ModelError(
-            f"checkpoint {files.source}",
-            "must have its tokenizer",
-            value=f"none of {', '.join(known)} in {place}",
-            remedy=f"Put CLIP's tokenizer files there, or {MERGES} of OpenCLIP's package, or name either with "
-            "--set model_options.tokenizer=PATH",
-        )
-    return replace(files, small=(*(name for name in files.small if name not in {MERGES, *TOKENIZER}), *names)), found
-
-
 def clip_config(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Keyword arguments of transformers' `CLIPConfig` for the `model_cfg` in OpenCLIP's settings.
 
     For CLIP's ResNet, which transformers does not have, `vision_config` holds `residual_layers` (see `clip_resnet.py`).
     Raises `ModelError` for anything but a plain CLIP.
     """
-    model = Settings(settings, f"{SETTINGS} of checkpoint {source}").part("model_cfg")
+    model = UntrustedDict(settings, f"{SETTINGS} of checkpoint {source}").part("model_cfg")
     vision, text = model.part("vision_cfg"), model.part("text_cfg")
     for name, part, known in (
         ("vision_cfg", vision, {*VISION_DEFAULTS, "image_size"}),
@@ -270,29 +134,31 @@ def clip_config(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
     for key in set(model) - {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text"}:
         if model[key]:
             raise _not_plain(source, key, model[key])
-    vision = Settings({**VISION_DEFAULTS, **vision}, model.where, "model_cfg.vision_cfg.")
-    text = Settings({**TEXT_DEFAULTS, **text}, model.where, "model_cfg.text_cfg.")
+    vision = UntrustedDict({**VISION_DEFAULTS, **vision}, model.where, "model_cfg.vision_cfg.")
+    text = UntrustedDict({**TEXT_DEFAULTS, **text}, model.where, "model_cfg.text_cfg.")
     if model.get("embed_dim") is None:
         raise _not_plain(source, "embed_dim", None)
-    sides = set(numbers(vision.get("image_size", 224)))
+    sides = set(as_numbers(vision.get("image_size", 224)))
     stages = vision.list("layers") if isinstance(vision["layers"], list) else []
     counted = all(type(count) is int and 0 < count <= LARGEST for count in stages)
     if len(stages) not in {0, STAGES} or len(sides) != 1 or not counted:
         raise _not_plain(source, "vision_cfg", {key: vision.get(key) for key in ("layers", "image_size")})
-    side = Settings({"image_size": sides.pop()}, model.where, "model_cfg.vision_cfg.").needed("image_size", most=WIDEST)
-    joint, width = model.needed("embed_dim", most=LARGEST), vision.needed("width", most=LARGEST)
-    head = vision.needed("head_width", most=LARGEST)
-    vocabulary = text.needed("vocab_size", least=3, most=LARGEST)
+    side = UntrustedDict({"image_size": sides.pop()}, model.where, "model_cfg.vision_cfg.").required_integer(
+        "image_size", most=MAX_TILE
+    )
+    joint, width = model.required_integer("embed_dim", most=LARGEST), vision.required_integer("width", most=LARGEST)
+    head = vision.required_integer("head_width", most=LARGEST)
+    vocabulary = text.required_integer("vocab_size", least=3, most=LARGEST)
     act = {"hidden_act": "quick_gelu" if model.flag("quick_gelu", default=False) else "gelu"}
     layers: dict[str, Any] = {"residual_layers": stages, "num_attention_heads": width * STRIDE // head}
     if not stages:
         layers = {
             "intermediate_size": int(width * vision.number("mlp_ratio", 4.0, above=0)),
-            "num_hidden_layers": vision.needed("layers", most=LARGEST),
+            "num_hidden_layers": vision.required_integer("layers", most=LARGEST),
             "num_attention_heads": width // head,
-            "patch_size": vision.needed("patch_size", most=WIDEST),
+            "patch_size": vision.required_integer("patch_size", most=MAX_TILE),
         }
-    text_width = text.needed("width", most=LARGEST)
+    text_width = text.required_integer("width", most=LARGEST)
     return {
         "projection_dim": joint,
         "vision_config": {**act, "hidden_size": width, "image_size": side, **layers},
@@ -300,9 +166,9 @@ def clip_config(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
             **act,
             "hidden_size": text_width,
             "intermediate_size": int(text_width * text.number("mlp_ratio", 4.0, above=0)),
-            "num_hidden_layers": text.needed("layers", most=LARGEST),
-            "num_attention_heads": text.needed("heads", most=LARGEST),
-            "max_position_embeddings": text.needed("context_length", most=LARGEST),
+            "num_hidden_layers": text.required_integer("layers", most=LARGEST),
+            "num_attention_heads": text.required_integer("heads", most=LARGEST),
+            "max_position_embeddings": text.required_integer("context_length", most=LARGEST),
             "vocab_size": vocabulary,
             "bos_token_id": vocabulary - 2,
             "eos_token_id": vocabulary - 1,  # the highest, whose position OpenCLIP pools

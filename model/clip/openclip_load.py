@@ -20,11 +20,11 @@ import torch
 from transformers import CLIPConfig, CLIPTokenizer
 
 from ...readers.errors import ModelError
-from ..checkpoints.foreign import reason
-from ..checkpoints.loading import check_described, load_tokenizer, quiet
-from ..checkpoints.tensors import check_numbers, load, numbers_in
-from ..checkpoints.transformers_files import Checkpoint, Files, OpenClip
-from ..checkpoints.untrusted import open_file
+from ..checkpoints.files import CheckpointFiles
+from ..checkpoints.loading import check_network_size, load_tokenizer, loading_errors
+from ..checkpoints.tensors import check_config_integers, count_elements, load_weights
+from ..checkpoints.untrusted import error_text, open_file
+from .checkpoint import ClipCheckpoint, OpenClip
 from .clip_resnet import ClipResNet
 from .openclip import check_shapes
 
@@ -63,7 +63,7 @@ _TEXT: Final = {
 """OpenCLIP's name → transformers'."""
 
 
-def load_openclip(kind: Any, files: Files, known: OpenClip) -> Any:
+def load_openclip(kind: Any, files: CheckpointFiles, known: OpenClip) -> Any:
     """A plain CLIP with OpenCLIP's weights as transformers' class `kind`, in float32, for inference only.
 
     Raises `ModelError` where a weight is missing, unknown, or of another shape than the settings say.
@@ -73,11 +73,11 @@ def load_openclip(kind: Any, files: Files, known: OpenClip) -> Any:
     shapes = {name: tuple(value.shape) for name, value in weights.items()}
     if known.architecture:
         check_shapes(shapes, known.architecture, files.source)
-    held = numbers_in(shapes)
-    check_numbers(known.settings, tensors=len(shapes), numbers=held, subject=f"checkpoint {files.source}")
-    with quiet(files.source):
+    held = count_elements(shapes)
+    check_config_integers(known.settings, tensors=len(shapes), numbers=held, subject=f"checkpoint {files.source}")
+    with loading_errors(files.source):
         with torch.device("meta"):
-            check_described(make_clip(kind, known.settings), held, files.source)
+            check_network_size(make_clip(kind, known.settings), held, files.source)
         model = make_clip(kind, known.settings)
         converted: dict[str, torch.Tensor] = {}
         unknown: list[str] = []
@@ -128,7 +128,7 @@ def read_shapes(path: Path, source: str) -> dict[str, tuple[int, ...]]:
 
 def read_weights(path: Path, source: str) -> dict[str, torch.Tensor]:
     """OpenCLIP's weights in a file by their names; also those of a training checkpoint. Raises `ModelError`."""
-    content = load(path, f"checkpoint {source}")
+    content = load_weights(path, f"checkpoint {source}")
     inner = content.get("state_dict", content) if isinstance(content, dict) else content
     held = {name: value for name, value in inner.items() if name not in NO_WEIGHTS} if isinstance(inner, dict) else {}
     other = [name for name, value in held.items() if not (isinstance(name, str) and isinstance(value, torch.Tensor))]
@@ -173,7 +173,7 @@ def _renamed(names: Iterable[str]) -> Iterator[tuple[str, str, int | None, bool]
             yield name, known, None, part in {"proj", "text_projection"}
 
 
-def load_clip_tokenizer(checkpoint: Checkpoint) -> Any:
+def load_clip_tokenizer(checkpoint: ClipCheckpoint) -> Any:
     """The tokenizer of an image-text checkpoint, also from OpenCLIP's file of merges. Raises `ModelError`."""
     known, files = checkpoint.open_clip, checkpoint.files
     if known is None or known.tokenizer is None:
@@ -182,7 +182,7 @@ def load_clip_tokenizer(checkpoint: Checkpoint) -> Any:
         return load_tokenizer(replace(files, folder=known.tokenizer))
     merges: Any
     vocabulary, merges = read_merges(known.tokenizer, known.settings["text_config"]["vocab_size"], files.source)
-    with quiet(files.source):
+    with loading_errors(files.source):
         return CLIPTokenizer(
             vocab=vocabulary, merges=merges, bos_token=START, eos_token=END, unk_token=END, pad_token=END
         )
@@ -214,7 +214,7 @@ def read_merges(path: Path, size: int, source: str) -> tuple[dict[str, int], lis
         elif len(merges) != wanted:
             problem = f"{len(merges)} pairs of tokens, where its vocabulary of {size} needs {wanted}"
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        problem = reason(error)
+        problem = error_text(error)
     if problem:
         raise ModelError(
             f"tokenizer {path.name} of checkpoint {source}",

@@ -12,10 +12,10 @@ from ...readers.image import ImageInfo
 from ...readers.render import rgb_channels
 from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Answer, Cost, InputSpec, View
 from ..checkpoints.weights import sha256_of
-from ..clip.annotator import overall_of
+from ..clip.annotator import global_view_of
 from ..clip.fusion import Fusion, FusionText
-from ..options import NetworkOptions, Redactor
-from ..views import KeepMask, kept_tiles
+from ..options import Names, NetworkOptions
+from ..views import KeptTile, kept_tiles
 from .card import CARD, HEAD, ProbeCard, ProbeInput, read_card
 from .encoders import Encoder, encode, encoder_difference, find_encoder
 from .head import Head
@@ -43,7 +43,7 @@ class ProbeOptions(NetworkOptions):
         description="Probability by which the likeliest class must lead the next to be reported.",
     )
     fusion: FusionText = "off"
-    labels: Redactor = Field(default=(), description="The classes to report; all by default.")
+    labels: Names = Field(default=(), description="The classes to report; all by default.")
 
 
 class Probe:
@@ -149,7 +149,7 @@ class Probe:
         if not kept:
             return []
         where = f"region {view.region.key}"
-        features = np.array([encode(encoder, view.tiles[one.place], view.valid[one.place], where) for one in kept])
+        features = np.array([encode(encoder, view.tiles[one.index], view.valid[one.index], where) for one in kept])
         standard = head.standardise(features)
         if self._fusion is not None:
             standard = self._fusion(standard, _overall_features(view, encoder, head))
@@ -157,18 +157,18 @@ class Probe:
         answers = [self._answer(each, tile) for each, tile in zip(head.probabilities(standard), kept, strict=True)]
         return [answer for answer in answers if answer.label in labels]
 
-    def _answer(self, probabilities: Features, tile: KeepMask) -> Answer:
+    def _answer(self, probabilities: Features, tile: KeptTile) -> Answer:
         rounded = [round(float(one), DIGITS) for one in probabilities]
         order = sorted(range(len(rounded)), key=lambda index: -rounded[index])  # the first of equals
         decided = rounded[order[0]] - rounded[order[1]] >= self._options.margin
         return Answer(
             label=self.card.labels[order[0]] if decided else UNDECIDED,
-            geometry=tile.share,
+            geometry=tile.core,
             kind="tile",
             score=rounded[order[0]],
             numbers={
                 **{f"p.{label}": one for label, one in zip(self.card.labels, rounded, strict=True)},
-                "valid": round(tile.valid, 6),
+                "valid": round(tile.valid_share, 6),
             },
         )
 
@@ -201,7 +201,7 @@ class Probe:
 
 def _overall_features(view: View, encoder: Encoder, head: Head) -> Features | None:
     """The standardised features (dimensions,) of the global view; None where all of it is nodata."""
-    overall = overall_of(view)
+    overall = global_view_of(view)
     valid = np.asarray(np.isfinite(overall).all(axis=2))
     if not valid.any():
         return None

@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from ...readers.errors import ModelError, excerpt
 from ...readers.files import write_atomic
-from ..checkpoints.untrusted import WIDEST, read_yaml
+from ..checkpoints.cards import CardPart, Text
+from ..checkpoints.untrusted import MAX_TILE, read_yaml
 
 CARD: Final = "card.yaml"
 HEAD: Final = "head.safetensors"
@@ -19,18 +20,11 @@ NOT_FOR: Final = (
     "Counting, or measuring areas more finely than a tile.",
 )
 
-Text = Annotated[str, Field(min_length=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
 
 
-class Part(BaseModel):
-    """A strict, frozen part of a card: unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Interval(Part):
+class Interval(CardPart):
     """A metric with its 95 % interval."""
 
     value: float
@@ -38,7 +32,7 @@ class Interval(Part):
     high: float
 
 
-class ProbeClass(Part):
+class ProbeClass(CardPart):
     """One class and its training data."""
 
     name: Text
@@ -47,10 +41,10 @@ class ProbeClass(Part):
     """Outlines, blocks or images."""
 
 
-class ProbeInput(Part):
+class ProbeInput(CardPart):
     """The tiles that the probe was trained on."""
 
-    tile: Annotated[int, Field(gt=0, le=WIDEST)]
+    tile: Annotated[int, Field(gt=0, le=MAX_TILE)]
     """Side in pixels."""
     metres: Annotated[float, Field(gt=0)] | None
     """Pixel size; None where it is unknown."""
@@ -66,7 +60,7 @@ class ProbeInput(Part):
     """Native values that are rendered black and white; None where each image had its own."""
 
 
-class EncoderRecord(Part):
+class EncoderRecord(CardPart):
     """The encoder."""
 
     source: Text
@@ -74,7 +68,7 @@ class EncoderRecord(Part):
     """Everything that decides its features."""
 
 
-class HeadRecord(Part):
+class HeadRecord(CardPart):
     """The head."""
 
     kind: Literal["linear", "mlp"]
@@ -85,7 +79,7 @@ class HeadRecord(Part):
     temperature: Annotated[float, Field(gt=0)]
 
 
-class ClassMetrics(Part):
+class ClassMetrics(CardPart):
     """Metrics of one class on held-out tiles."""
 
     name: Text
@@ -94,7 +88,7 @@ class ClassMetrics(Part):
     f1: Interval
 
 
-class ProbeMetrics(Part):
+class ProbeMetrics(CardPart):
     """Metrics on held-out tiles; the expected calibration error before and after temperature scaling."""
 
     accuracy: Interval
@@ -104,7 +98,7 @@ class ProbeMetrics(Part):
     calibration_error: Interval
 
 
-class Margin(Part):
+class Margin(CardPart):
     """The share of tiles that are decided at a `margin`, and their accuracy."""
 
     margin: float
@@ -112,7 +106,7 @@ class Margin(Part):
     accuracy: float
 
 
-class Validation(Part):
+class Validation(CardPart):
     """How the metrics were estimated."""
 
     folds: Annotated[int, Field(ge=3)]
@@ -126,7 +120,7 @@ class Validation(Part):
     """Tiles and outlines that were not used, by reason."""
 
 
-class ProbeCard(Part):
+class ProbeCard(CardPart):
     """A probe's card, the content of `card.yaml`."""
 
     format: Literal[1] = 1

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ...readers.errors import ModelError, RequestError, excerpt
-from ..checkpoints.footprint import held_bytes
-from ..checkpoints.transformers_files import SETTINGS, Checkpoint, Files, fetch_weights, find_files, numbers
-from ..checkpoints.untrusted import WIDEST
-from ..clip.openclip import find_image_text
-from ..finite import require_finite
+from ..checkpoints.files import CONFIGS, CheckpointFiles, as_numbers, fetch_weights, find_files
+from ..checkpoints.memory import weight_bytes
+from ..checkpoints.untrusted import MAX_TILE
+from ..clip.checkpoint import ClipCheckpoint, find_image_text
+from ..scores import require_finite
 
 Vector = npt.NDArray[np.float32]
 ImageFunction = Callable[[npt.NDArray[Any]], Vector]
@@ -176,7 +176,7 @@ def find_encoder(source: str, *, fetch: bool = False, threads: int = 0) -> Encod
     found = find_image_text(source, fetch=fetch, architecture=architecture, text=False)
     if found is not None:
         return _image_text(found, fetch=fetch, threads=threads)
-    files = find_files(source, fetch=fetch, small=SETTINGS)
+    files = find_files(source, fetch=fetch, small=CONFIGS)
     if files.read("config.json").text("model_type").startswith("internlm"):
         return _fourkhd(source, fetch=fetch, threads=threads)
     return _backbone(files, fetch=fetch, threads=threads)
@@ -196,7 +196,7 @@ def encode(encoder: Encoder, tile: npt.NDArray[Any], valid: npt.NDArray[np.bool_
     return require_finite(encoder(tile, valid), "features", of="encoder", at=f"for {where}", remedy=remedy)
 
 
-def _image_text(checkpoint: Checkpoint, *, fetch: bool, threads: int) -> NetworkEncoder:
+def _image_text(checkpoint: ClipCheckpoint, *, fetch: bool, threads: int) -> NetworkEncoder:
     def make() -> ImageFunction:
         from ..clip.network import ClipImageEncoder
 
@@ -206,7 +206,7 @@ def _image_text(checkpoint: Checkpoint, *, fetch: bool, threads: int) -> Network
     fetch_weights(files, fetch=fetch)
     stated = {"architecture": known.architecture} if known is not None and known.architecture else {}
     return NetworkEncoder(
-        "image-text", checkpoint.tile, files.digests, make, lambda: held_bytes(files, itemsize=4), stated
+        "image-text", checkpoint.tile, files.digests, make, lambda: weight_bytes(files, itemsize=4), stated
     )
 
 
@@ -226,20 +226,20 @@ def _fourkhd(source: str, *, fetch: bool, threads: int) -> NetworkEncoder:
     return NetworkEncoder("4khd", sizes.vision.image, files.held.digests, make, lambda: weight_bytes(sizes, VISION, 4))
 
 
-def _backbone(files: Files, *, fetch: bool, threads: int) -> NetworkEncoder:
+def _backbone(files: CheckpointFiles, *, fetch: bool, threads: int) -> NetworkEncoder:
     """A vision network that transformers knows by its model type; tiles are not resized."""
     config = files.read("config.json")
     sides = [part.get(name) for name in IMAGE_SIZE_KEYS for part in (config, config.part("vision_config"))]
     side = next((one for one in sides if type(one) is int), 0)
     if not side:
         preprocessing = files.preprocessing()
-        sizes = set(numbers(preprocessing.get("crop_size") or preprocessing.get("size")))
+        sizes = set(as_numbers(preprocessing.get("crop_size") or preprocessing.get("size")))
         side = next((one for one in sizes if isinstance(one, int)), 0) if len(sizes) == 1 else 0
-    if not 1 <= side <= WIDEST:
+    if not 1 <= side <= MAX_TILE:
         kind = config.text("model_type") or "not stated"
         raise ModelError(
             f"config of checkpoint {files.source}",
-            f"must state the size of its images, {WIDEST} pixels at most",
+            f"must state the size of its images, {MAX_TILE} pixels at most",
             value=excerpt(f"model type {kind}, {' or '.join(IMAGE_SIZE_KEYS)} {side or 'not stated'}"),
             remedy="Name another encoder",
         )
@@ -250,4 +250,4 @@ def _backbone(files: Files, *, fetch: bool, threads: int) -> NetworkEncoder:
         return Backbone(files, threads=threads)
 
     fetch_weights(files, fetch=fetch)
-    return NetworkEncoder("backbone", side, files.digests, make, lambda: held_bytes(files, itemsize=4))
+    return NetworkEncoder("backbone", side, files.digests, make, lambda: weight_bytes(files, itemsize=4))

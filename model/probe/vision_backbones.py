@@ -15,8 +15,8 @@ import torch
 from transformers import AutoModel
 
 from ...readers.errors import ModelError
-from ..checkpoints.loading import load_model, running
-from ..checkpoints.transformers_files import Files, scaling
+from ..checkpoints.files import CheckpointFiles, normalisation
+from ..checkpoints.loading import inference_errors, load_model
 from ..vlm.fourkhd.files import Files as FourKhdFiles
 from ..vlm.fourkhd.load import RuntimeOptions, fill
 from ..vlm.fourkhd.sizes import VISION
@@ -38,7 +38,7 @@ class FourKhdVisionEncoder:
     def __call__(self, picture: npt.NDArray[Any]) -> Vector:
         """The features (hidden,) of an image (tile, tile, 3) of values 0 to 255."""
         sizes = self._network.sizes.vision
-        with running(self._source), torch.inference_mode():
+        with inference_errors(self._source), torch.inference_mode():
             pixels = _normalised(_tensor(picture) / 255, sizes.mean, sizes.std)
             return self._network.features(pixels)[0, int(sizes.class_token) :].mean(dim=0).numpy()
 
@@ -50,16 +50,16 @@ class Backbone:
     it cannot be loaded, a weight is missing or the processor states no normalisation.
     """
 
-    def __init__(self, files: Files, *, threads: int = 0) -> None:
+    def __init__(self, files: CheckpointFiles, *, threads: int = 0) -> None:
         if threads:
             torch.set_num_threads(threads)
         self._source = files.source
-        self._rescale, self._mean, self._std = scaling(files.preprocessing(), files.source)
+        self._rescale, self._mean, self._std = normalisation(files.preprocessing(), files.source)
         self._model: Any = load_model(AutoModel, files, unused=UNUSED)
 
     def __call__(self, picture: npt.NDArray[Any]) -> Vector:
         """The features (hidden,) of an image (tile, tile, 3) of values 0 to 255."""
-        with running(self._source), torch.inference_mode():
+        with inference_errors(self._source), torch.inference_mode():
             pixels = _normalised(_tensor(picture) * self._rescale, self._mean, self._std)
             features = getattr(self._model(pixel_values=pixels), "last_hidden_state", None)
             if features is None or features.ndim not in {3, 4}:

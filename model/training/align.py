@@ -23,8 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from ...readers.errors import ModelError, RequestError
 from ...readers.files import atomic_path
-from ..checkpoints.foreign import foreign
-from ..checkpoints.untrusted import read_json
+from ..checkpoints.untrusted import read_json, wrap_errors
 from ..vlm.fourkhd.cost import visual_tokens
 from ..vlm.fourkhd.generator import normalised
 from ..vlm.fourkhd.language import PloraLinear
@@ -207,7 +206,7 @@ def load_state(folder: Path) -> TrainingState | None:
     if not found:
         return None
     subject = str(found[-1])
-    with foreign(subject, "must be an intact training state", remedy="Remove that folder to train from the start"):
+    with wrap_errors(subject, "must be an intact training state", remedy="Remove that folder to train from the start"):
         state = read_json(found[-1] / _STATE, subject)
         trained = load_file(found[-1] / _TRAINED)
         optimizer: Any = torch.load(found[-1] / _OPTIMIZER, map_location="cpu", weights_only=True)

@@ -16,9 +16,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from ...readers.errors import LimnerError, ReadError, RequestError, excerpt
-from ..checkpoints.foreign import reason
-from ..checkpoints.untrusted import parse_json
-from ..tiling import WHITE, TileGrid, cut_tiles, lay, overall
+from ..checkpoints.untrusted import error_text, parse_json
+from ..tiling import WHITE, TileGrid, cut_tiles, place_on_canvas, squash_to_tile
 from ..vlm.fourkhd.tokenizer import END, IMAGE, TURN, Layout, Tokenizer, ask
 
 Picture = npt.NDArray[np.uint8]
@@ -131,7 +130,7 @@ def load_image(sample: Sample) -> Picture:
         raise ReadError(
             subject,
             f"must have an intact {', '.join(FORMATS)} image",
-            value=reason(error).replace(str(sample.image), sample.image.name),
+            value=error_text(error).replace(str(sample.image), sample.image.name),
             remedy="Correct or leave out the line",
         ) from error
     raise ReadError(
@@ -154,7 +153,7 @@ def image_tiles(picture: Picture, sample: Sample, *, tile: int) -> tuple[tuple[i
             grid = TileGrid.fit(width, height, hd_num=sample.hd_num, tile=tile)
         except LimnerError as error:
             raise sample.error(error.rule, value=error.value, remedy=error.remedy) from error
-        canvas = lay(picture, grid)
+        canvas = place_on_canvas(picture, grid)
     else:
         grid = TileGrid.exact(-(-width // tile), -(-height // tile), tile=tile)
         if grid.cols * grid.rows > sample.hd_num:
@@ -165,7 +164,7 @@ def image_tiles(picture: Picture, sample: Sample, *, tile: int) -> tuple[tuple[i
             )
         canvas = np.full((grid.size[1], grid.size[0], 3), WHITE, dtype=np.uint8)
         canvas[:height, :width] = picture
-    whole = overall(canvas.astype(np.float32), tile)
+    whole = squash_to_tile(canvas.astype(np.float32), tile)
     tiles = cut_tiles(canvas, grid).astype(np.float32)
     return (grid.rows, grid.cols), np.concatenate([whole[None], tiles])
 

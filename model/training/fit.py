@@ -23,8 +23,8 @@ import numpy.typing as npt
 
 from ...readers.errors import RequestError
 from ...readers.plugins import missing_packages, require_extra
-from ..finite import softmax
 from ..probe.head import Head
+from ..scores import softmax
 from .metrics import Indices, Values, class_weights
 
 HeadKind = Literal["linear", "mlp"]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from .settings_options import READING, add_command, with_settings
-from .terminal import Stopped, say, talk, visible
+from .terminal import Stopped, print_message, print_result, visible
 
 if TYPE_CHECKING:
     from ...model.probe.card import ProbeCard
@@ -47,17 +47,17 @@ def train_probe_command(  # noqa: PLR0913, PLR0917 - as many as there are flags;
     features: Annotated[str, typer.Option("--features", help="Folder of cached features. Default: in --out.")] = "",
 ) -> None:
     """Train a small head on a frozen encoder with your outlines, for `limner run --model probe:OUT`."""
+    from ..progress import TerminalProgress
     from ..train.probe import train_probe
     from ..train.training_set import ProbeConfig
-    from .progress import Drawing
 
     kind = cast("HeadKind", head)  # which `ProbeConfig` checks
     config = ProbeConfig(labels, encoder, label_field, tile, kind, folds, inside, rest, block, licence, features)
-    with Drawing() as on_event:
+    with TerminalProgress() as on_event:
         trained = train_probe(settings, config, on_event)
-    say(_summary(trained.card))
+    print_result(_summary(trained.card))
     for path in trained.paths:
-        say(visible(str(path)))
+        print_result(visible(str(path)))
 
 
 @add_command(train_app, "align")
@@ -129,15 +129,15 @@ def train_align(  # noqa: PLR0913, PLR0917 - as many as there are flags; typer c
             on_step=_print_step,
         )
     except Stopped as stop:
-        talk("\nStopped. The same command resumes from the last checkpoint.")
+        print_message("\nStopped. The same command resumes from the last checkpoint.")
         raise typer.Exit(stop.exit_code) from None
-    say(visible(str(folder)))
+    print_result(visible(str(folder)))
 
 
 def _print_step(step: "StepRecord", steps: int) -> None:
     """Print a line on standard error for the first steps, and then for every fiftieth."""
     if step.step in {1, 2, 5, 10, 20, steps} or step.step % 50 == 0:
-        talk(f"step {step.step} of {steps}: loss {step.loss:.4f}, rate {step.rate:.2e}")
+        print_message(f"step {step.step} of {steps}: loss {step.loss:.4f}, rate {step.rate:.2e}")
 
 
 def _summary(card: "ProbeCard") -> str:

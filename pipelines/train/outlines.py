@@ -23,11 +23,11 @@ from ...model.annotator import UNDECIDED
 from ...model.training.tile_labels import Outline
 from ...readers.annotations import (
     AnnotatedPolygon,
-    AnnotationFile,
     format_bounds,
     from_crs,
     lonlat_bounds,
     polygons_to_pixels,
+    read_polygons,
 )
 from ...readers.errors import ReadError, RequestError
 from ...readers.files import read_file
@@ -164,7 +164,7 @@ def _read_geojson(path: Path, infos: Sequence[ImageInfo], label_field: str, foun
         )
     for several, frame in ((pixels, "pixels"), (maps, "lonlat")):
         if several:
-            shapes = AnnotationFile(str(path), subject, "pixels" if frame == "pixels" else "lonlat").shapes()
+            shapes = read_polygons(str(path), subject, "pixels" if frame == "pixels" else "lonlat")
             _place(_labelled(shapes, subject, label_field, found), several, found, prefix=f"{number}:")
 
 

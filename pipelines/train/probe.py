@@ -28,7 +28,7 @@ from ...model.training.metrics import RESAMPLES, SEED, Metrics, accuracy_gain, c
 from ...readers.errors import RequestError
 from ...readers.files import write_atomic
 from ..config import Settings
-from ..run.events import Listener, Message
+from ..progress import EventHandler, Message
 from ..run.manifest import versions
 from .report import card_markdown, plot_confusion
 from .training_set import TOLERATES, ProbeConfig, TrainingSet, build_training_set, quantity_of
@@ -49,7 +49,7 @@ class TrainedProbe:
     """The files that were written, in order."""
 
 
-def train_probe(settings: Settings, config: ProbeConfig, on_event: Listener) -> TrainedProbe:
+def train_probe(settings: Settings, config: ProbeConfig, on_event: EventHandler) -> TrainedProbe:
     """Train a probe and write its folder, `settings.out`; the card is written last and shows that it is complete.
 
     Deterministic: same images, labels and settings, same bytes. Raises `RequestError`, `ModelError`, `ReadError`.

@@ -11,7 +11,7 @@ import numpy as np
 from ...model.probe.card import Interval, ProbeCard
 from ...readers.files import atomic_path
 from ...reports.writer import DISCLAIMER
-from ..run.resolution import format_metres
+from ..run.plan import format_pixel_size
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,7 +41,7 @@ def card_markdown(card: ProbeCard) -> str:
     size = (
         "of unknown size"
         if trained.metres is None
-        else f"of {format_metres(trained.metres)}, within a factor {trained.tolerates:g}"
+        else f"of {format_pixel_size(trained.metres)}, within a factor {trained.tolerates:g}"
     )
     pixels = "rendered images, " + ("grey" if trained.channels == 1 else "red, green and blue")
     if trained.limits is not None:

@@ -17,12 +17,10 @@ from ...readers.errors import LimnerError, ModelError, RequestError
 from ...readers.geometry import Box
 from ...readers.image import ImageInfo
 from ...readers.regions import Region
-from ..config import Settings
-from ..run.analysis_resolution import ground_metres
-from ..run.events import Listener, Message
-from ..run.plan import ImagePlan, make_plan, reading_options, scan_inputs
+from ..config import Resolution, Settings
+from ..progress import EventHandler, Message
+from ..run.plan import ImagePlan, format_pixel_size, ground_metres, make_plan, reader_options, scan_inputs
 from ..run.redaction import Redactor
-from ..run.resolution import Resolution, format_metres
 from ..run.worker import RegionJob
 from .feature_cache import FeatureCache, TileFeatures, encode_tiles
 from .outlines import Labels, label_files, read_labels
@@ -149,13 +147,13 @@ class _EncoderInput:
         return [[] for _ in views]
 
 
-def build_training_set(settings: Settings, config: ProbeConfig, on_event: Listener) -> TrainingSet:
+def build_training_set(settings: Settings, config: ProbeConfig, on_event: EventHandler) -> TrainingSet:
     """Read images and labels, and encode the labelled tiles. Raises `LimnerError` where they cannot be used.
 
     Images are planned and read as in a run, but without tissue detection on slides.
     """
     settings = settings.model_copy(update={"tissue": "off"})
-    options = reading_options(settings)
+    options = reader_options(settings)
     scanned = scan_inputs(settings, options)
     names = Redactor.of(settings, scanned, options, further=[str(path) for path in label_files(config.labels)])
     try:
@@ -191,7 +189,7 @@ def _tile_size(encoder: Encoder, given: int) -> int:
     return encoder.tile or given or TILE
 
 
-def _report_labels(labels: Labels, infos: Sequence[ImageInfo], names: Redactor, on_event: Listener) -> None:
+def _report_labels(labels: Labels, infos: Sequence[ImageInfo], names: Redactor, on_event: EventHandler) -> None:
     counts = Counter(outline.label for several in labels.outlines.values() for outline in several)
     on_event(Message("Outlines: " + ", ".join(f"{name} {counts[name]}" for name in labels.classes)))
     if labels.outside:
@@ -226,7 +224,7 @@ def _check_alike(plans: Sequence[ImagePlan]) -> None:
     sizes = {plan.info.id: _pixel_size(plan) for plan in plans}
     known = [size for size in sizes.values() if size is not None]
     if len(known) not in {0, len(sizes)} or (known and max(known) / min(known) > _SAME_SIZE):
-        texts = [f"{name} at {'unknown' if size is None else format_metres(size)}" for name, size in sizes.items()]
+        texts = [f"{name} at {'unknown' if size is None else format_pixel_size(size)}" for name, size in sizes.items()]
         raise RequestError(
             "training images",
             "must have one pixel size",
@@ -252,7 +250,7 @@ def _encode(
     encoder: Encoder,
     settings: Settings,
     config: ProbeConfig,
-    on_event: Listener,
+    on_event: EventHandler,
 ) -> TrainingSet:
     encoders = [encoder] if isinstance(encoder, ColourEncoder) else [encoder, ColourEncoder()]
     cache = FeatureCache(Path(config.features or Path(settings.out) / "features"))
@@ -277,7 +275,7 @@ def _encode(
         units=units,
         folds=assign_folds(units, classes, names, folds=config.folds, unit=unit),
         unit=unit,
-        limits=settings.limits(),
+        limits=settings.stretch_limits(),
         left_out={reason: count for reason, count in sorted(tiles.left_out.items()) if count},
         plans=tuple(plans),
         encoder=encoder,

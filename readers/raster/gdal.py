@@ -148,7 +148,7 @@ def _drivers(name: str) -> tuple[str, ...]:
     if is_remote(name):
         return tuple(dict.fromkeys(DRIVERS.values()))
     with reading(name, "it must be a readable file", "Check the path and rights"):
-        if not stat.S_ISREG(os.stat(name).st_mode):  # noqa: PTH116 - a plain name
+        if not stat.S_ISREG(os.stat(name).st_mode):
             raise ReadError(name, "it must be a regular file", remedy="Leave out folders, pipes and devices")
         with Path(name).open("rb") as file:
             head = file.read(HEAD)
@@ -234,7 +234,7 @@ class _Inspection:
     def _sides(self, name: str) -> None:
         """Look at the files that GDAL opens unasked for their name: overviews, masks and metadata beside it."""
         folder, own = os.path.split(name)
-        stem = os.path.splitext(own)[0].casefold()  # noqa: PTH122 - names as GDAL makes them
+        stem = os.path.splitext(own)[0].casefold()
         for entry in self._unusual(folder or "."):
             if entry != own and entry.casefold().startswith(stem):
                 raise self._side(name, entry, "it must be a regular file")
@@ -255,8 +255,8 @@ class _Inspection:
                 raise self._side(name, own + ending, f"{error.rule} ({error.value or error.remedy})") from error
 
     def _metadata(self, name: str, side: str) -> None:
-        own = os.path.basename(side)  # noqa: PTH119 - a plain name
-        if os.path.getsize(side) > MOST_SIDE_BYTES:  # noqa: PTH202 - a plain name
+        own = os.path.basename(side)
+        if os.path.getsize(side) > MOST_SIDE_BYTES:
             raise self._side(name, own, f"it must not exceed {MOST_SIDE_BYTES // 2**20} MiB")
         text = Path(side).read_text(encoding="utf-8", errors="replace")
         if any(map(leads_to_files, map(unescape, _SRS.findall(text)))):
@@ -317,12 +317,12 @@ class _Inspection:
 
 def _dead(entry: "os.DirEntry[str]") -> bool:
     """Whether an entry of a folder is a link to nothing."""
-    return entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110 - a plain name
+    return entry.is_symlink() and not os.path.exists(entry.path)
 
 
 def _roots(name: str) -> set[str]:
     """The real folders that a file lies in: as it was named, and where a link leads to."""
-    return {os.path.realpath(os.path.dirname(name) or "."), os.path.dirname(os.path.realpath(name))}  # noqa: PTH120
+    return {os.path.realpath(os.path.dirname(name) or "."), os.path.dirname(os.path.realpath(name))}
 
 
 def _gdal(name: str, path: str, drivers: tuple[str, ...], part: str = "", overview: int | None = None) -> Any:

@@ -82,7 +82,7 @@ def describe_raster(raster: Any, uri: str, options: RasterOptions) -> ImageInfo:
         channels=layout.channels,
         placement=placement,
         files=files,
-        fingerprint=fingerprint([uri] if is_remote(uri) else [f for f in files if os.path.isfile(f)]),  # noqa: PTH113
+        fingerprint=fingerprint([uri] if is_remote(uri) else [f for f in files if os.path.isfile(f)]),
         options=tuple(options.texts().items()),
         notes=(*notes, *_remarks(raster, layout)),
         facts=() if any(declared(raster)) else (VALIDITY_UNKNOWN,),
@@ -92,7 +92,7 @@ def describe_raster(raster: Any, uri: str, options: RasterOptions) -> ImageInfo:
 
 
 def _same(one: str, other: str) -> bool:
-    return os.path.abspath(one) == os.path.abspath(other)  # noqa: PTH100 - links must stay what they are
+    return os.path.abspath(one) == os.path.abspath(other)
 
 
 def has_complex(raster: Any, bands: Sequence[int]) -> bool:

@@ -147,7 +147,7 @@ def _is_safe(folder: str) -> bool:
 
 
 def _all_files(folder: str) -> list[str]:
-    return sorted(os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)  # noqa: PTH118 - as the registry spells them
+    return sorted(os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)
 
 
 def _candidates(folder: str) -> list[str]:
@@ -292,7 +292,7 @@ def _fit(uri: str, placement: Placement, size: tuple[int, int], band: ImageInfo)
         raise mismatch("bands of a scene must share a coordinate system", "two different ones")
     if placement.warp is not None and (band.placement, band.size) != (placement, size):
         raise mismatch("bands placed by control points must share them and their size", f"{band.size} and {size}")
-    if not placement.known and band.size != size:
+    if not placement.has_unit and band.size != size:
         raise mismatch("bands without a place on Earth must have the same size", f"{band.size} and {size}")
     own, scene = (np.vstack([p.matrix, [0, 0, 1]]) for p in (band.placement, placement))
     joint = np.linalg.solve(own, scene)

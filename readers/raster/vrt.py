@@ -110,7 +110,7 @@ class _Parser:
 
     def __init__(self, path: str) -> None:
         self._mosaic = Mosaic(path)
-        self._folder = os.path.dirname(path)  # noqa: PTH120 - as GDAL joins them
+        self._folder = os.path.dirname(path)
         self._open: list[str] = [""]
         self._texts: list[list[str]] = [[]]
         self._attributes: list[dict[str, str]] = [{}]
@@ -123,7 +123,7 @@ class _Parser:
         with Path(path).open("rb") as file:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
-            raise self._refusal(f"it must not be larger than {MOST_BYTES // 2**20} MiB", f"{os.path.getsize(path)} B")  # noqa: PTH202
+            raise self._refusal(f"it must not be larger than {MOST_BYTES // 2**20} MiB", f"{os.path.getsize(path)} B")
         try:
             text = content.decode("utf-8-sig").lstrip()
         except UnicodeDecodeError as error:
@@ -250,7 +250,7 @@ class _Parser:
             raise self._refusal("each source is a file in its folder", f"source {excerpt(name)!r}")
         if relative not in {"0", "1"}:
             raise self._refusal("relativeToVRT is 0 or 1", excerpt(relative))
-        place = os.path.realpath(os.path.join(self._folder, name) if relative == "1" else name)  # noqa: PTH118 - as above
+        place = os.path.realpath(os.path.join(self._folder, name) if relative == "1" else name)
         if not is_below(place, self._folder):
             raise self._refusal("each source lies beside or below it", f"source {excerpt(name)!r}")
         self._source = place

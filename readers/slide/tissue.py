@@ -15,7 +15,7 @@ import numpy.typing as npt
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from ..annotations import AnnotationFile
+from ..annotations import read_polygons
 from ..errors import RequestError
 from ..geometry import Points
 from ..image import ImageInfo, Mask, Pixels
@@ -177,10 +177,10 @@ def read_drawn(path: str, info: ImageInfo) -> BaseGeometry:
     """The union of the polygons that a person drew in QuPath, in level-0 pixels of a slide, cut to the picture.
 
     In pixels that count from the slide's scanned part: `info.origin` is added. Raises `RequestError` as
-    `AnnotationFile.shapes` does, and where nothing drawn lies on the picture.
+    `read_polygons` does, and where nothing drawn lies on the picture.
     """
     subject = f"tissue of {path}"
-    drawn = [shape.geometry for shape in AnnotationFile(path, subject, "pixels").shapes()]
+    drawn = [shape.geometry for shape in read_polygons(path, subject, "pixels")]
 
     def shift(xy: Points) -> Points:
         return xy + np.asarray(info.origin, dtype=np.float64)

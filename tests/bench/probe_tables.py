@@ -50,7 +50,7 @@ from labelled import (
 from limner.model.clip.fusion import Fusion
 from limner.model.probe.encoders import ColourEncoder, find_encoder
 from limner.model.probe.head import Head
-from limner.model.tiling import overall
+from limner.model.tiling import squash_to_tile
 from limner.model.training.fit import assign_folds, fit_head
 from limner.model.training.metrics import accuracy_gain, class_weights, compute_metrics
 
@@ -165,7 +165,7 @@ def by_probe(head: Head, encode: Encode, some: Sequence[Field]) -> Judge:
     views: list[list[Values]] = []
     for field in some:
         squashed = [
-            overall(canvas(field, places).astype(np.float32), field.tiles.shape[1]) for places in regions(field)
+            squash_to_tile(canvas(field, places).astype(np.float32), field.tiles.shape[1]) for places in regions(field)
         ]
         views.append([head.standardise(encode(one.clip(0, 255))[None])[0] for one in squashed])
 

@@ -109,8 +109,8 @@ def test_a_description_of_tiles_after_their_global_view(model_server: Server, vi
     whole, *tiles = [pixels(url) for url in urls]
     assert len(tiles) == len(views[0].tiles) > 1
     assert np.array_equal(tiles, views[0].tiles)
-    assert views[0].overall is not None
-    assert np.abs(whole - np.clip(views[0].overall, 0, 255)).max() <= 0.5
+    assert views[0].global_view is not None
+    assert np.abs(whole - np.clip(views[0].global_view, 0, 255)).max() <= 0.5
     assert {one["image_url"]["detail"] for one in body["messages"][0]["content"][:-1]} == {"low"}
 
 
@@ -290,7 +290,7 @@ def test_a_server_that_lists_nothing_may_be_asked_all_the_same(model_server: Ser
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"checkpoint": ""}, "must be given. For example --model endpoint:http"),
+        ({"checkpoint": ""}, "must be given. Give, for example, --model endpoint:http"),
         ({"temprature": "1"}, "'temprature'"),
         ({"timeout": "0"}, "'timeout'"),
         ({"timeout": "nan"}, "'timeout'"),

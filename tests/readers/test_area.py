@@ -82,9 +82,9 @@ def test_polygons_are_joined_and_holes_are_kept(saved: Save) -> None:
                     },
                 ],
             },
-            r"features\[1\].geometry.*must be valid.*Self-intersection\[1 1\]",
+            r"features\[1\].geometry.*must be a valid.*Self-intersection\[1 1\]",
         ),
-        ({"type": "FeatureCollection", "features": []}, "must hold a polygon"),
+        ({"type": "FeatureCollection", "features": []}, "must contain a polygon"),
         ({"type": "FeatureCollection"}, "features.*a list"),
         ({"type": "Polygon", "coordinates": []}, "must have a ring"),
         ({"type": "Polygon", "coordinates": [SQUARE[:-1]]}, "ring 0.*end where it begins"),
@@ -93,8 +93,8 @@ def test_polygons_are_joined_and_holes_are_kept(saved: Save) -> None:
         ({"type": "Polygon", "coordinates": [[[0, 0], [1], [1, 1], [0, 0]]]}, "longitude, latitude"),
         ({"type": "Polygon", "coordinates": [[[5e5, 4e6], [6e5, 4e6], [6e5, 4.1e6], [5e5, 4e6]]]}, "within ±180"),
         ({"type": "Polygon", "coordinates": [[[0, 0], [float("nan"), 1], [1, 1], [0, 0]]]}, "within ±180"),
-        (POLYGON | {"crs": {"type": "name", "properties": {"name": "EPSG:99999"}}}, "PROJ knows.*99999"),
-        (POLYGON | {"crs": {"type": "name"}}, "crs must be named"),
+        (POLYGON | {"crs": {"type": "name", "properties": {"name": "EPSG:99999"}}}, "PROJ can read.*99999"),
+        (POLYGON | {"crs": {"type": "name"}}, "crs by name"),
     ],
 )
 def test_anything_else_is_refused_with_its_place(saved: Save, record: object, words: str) -> None:
@@ -229,7 +229,7 @@ def test_a_disc_of_the_earth_takes_an_area_on_it() -> None:
 
 def test_an_area_beside_the_picture_is_refused_with_both_places() -> None:
     with pytest.raises(
-        RequestError, match=r"scene.*must touch.*longitude 10.0000 to 12.0000.*the picture longitude -7"
+        RequestError, match=r"scene.*must overlap.*longitude 10.0000 to 12.0000.*the image longitude -7"
     ):
         roi_to_pixels(shapely.box(10, 20, 12, 22), VIRGINIA)
     near = lonlat_of(VIRGINIA, (-200, 0, -1, 50))
@@ -241,7 +241,7 @@ def test_without_a_place_on_the_earth_there_is_no_area() -> None:
     nowhere = ImageInfo("photo.png", "array", (10, 10), (Channel("1"),), Placement.pixels())
     with pytest.raises(RequestError, match=r"photo.png.*coordinate reference system.*--crs"):
         roi_to_pixels(shapely.box(0, 0, 1, 1), nowhere)
-    with pytest.raises(RequestError, match="Earth only"):
+    with pytest.raises(RequestError, match="on the Earth"):
         roi_to_pixels(shapely.box(0, 0, 1, 1), scene("IAU_2015:49910", 100.0, 0.0, 0.0))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from limner.readers.annotations import AnnotationFile, read_roi
+from limner.readers.annotations import read_polygons, read_roi
 from limner.readers.errors import RequestError
 from limner.readers.files import MAX_JSON_DEPTH, atomic_path, open_regular, parse_json, read_file, write_atomic
 
@@ -34,16 +34,16 @@ def test_json_that_is_none_is_a_value_error(text: str) -> None:
 def test_json_within_the_depth_is_read() -> None:
     assert parse_json("[" * MAX_JSON_DEPTH + "]" * MAX_JSON_DEPTH)
     assert parse_json('{"a": [1, {"b": null}]}') == {"a": [1, {"b": None}]}
-    assert math.isnan(parse_json("[NaN]", constants=True)[0])
+    assert math.isnan(parse_json("[NaN]", allow_nan=True)[0])
 
 
 def test_a_file_is_read_within_a_size(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"12345")
-    assert read_file(path, most=5) == b"12345"
+    assert read_file(path, max_bytes=5) == b"12345"
     for most, place in ((4, path), (2**20, Path("/dev/zero"))):
         with pytest.raises(OSError, match="MiB"):
-            read_file(place, most=most)
+            read_file(place, max_bytes=most)
 
 
 def _make_pipe(path: Path) -> None:
@@ -100,13 +100,13 @@ def test_an_outline_of_many_vertices_is_read(tmp_path: Path) -> None:
 
 
 def test_a_packed_drawing_does_not_unfold_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("limner.readers.annotations.MOST", 2**20)
+    monkeypatch.setattr("limner.readers.annotations.MAX_FILE_BYTES", 2**20)
     (tmp_path / "bomb.geojson.gz").write_bytes(gzip.compress(b" " * 2**22))
     with pytest.raises(RequestError, match="1 MiB"):
-        AnnotationFile(str(tmp_path / "bomb.geojson.gz"), "drawing", "pixels").shapes()
+        read_polygons(str(tmp_path / "bomb.geojson.gz"), "drawing", "pixels")
     (tmp_path / "torn.geojson.gz").write_bytes(gzip.compress(b"[]")[:-3])
     with pytest.raises(RequestError, match="GeoJSON"):
-        AnnotationFile(str(tmp_path / "torn.geojson.gz"), "drawing", "pixels").shapes()
+        read_polygons(str(tmp_path / "torn.geojson.gz"), "drawing", "pixels")
 
 
 def test_a_file_is_written_whole_and_never_through_a_link(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def nest(): return nest()
 def crash(): os.kill(os.getpid(), signal.SIGSEGV)
 def leave(): raise SystemExit(0)
 def foreign(): raise KeyError("Doe^John")
-def refuse(): raise ReadError("a.tif", "it must be whole", value="half", remedy="Copy it again")
+def refuse(): raise ReadError("a.tif", "must be whole", value="half", remedy="Copy it again")
 def write(path):
     try:
         with open(path, "w") as file: file.write("x")
@@ -102,7 +102,7 @@ def test_what_goes_wrong_is_a_code_and_the_next_call_is_answered(
 def test_our_own_errors_arrive_as_they_are(process: SandboxedProcess) -> None:
     with pytest.raises(ReadError) as caught:
         process.call(f"{HERE}:refuse", seconds=30)
-    assert str(caught.value) == "a.tif: it must be whole (found: half). Copy it again"
+    assert str(caught.value) == "a.tif must be whole (found: half). Copy it again."
 
 
 def test_it_writes_nothing_into_files_and_knows_no_key(process: SandboxedProcess, tmp_path: Path) -> None:

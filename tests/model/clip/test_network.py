@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from limner.model.checkpoints.transformers_files import find_checkpoint
-from limner.model.clip.network import ClipNetwork, tensor
+from limner.model.checkpoints.loading import to_tensor
+from limner.model.clip.checkpoint import find_checkpoint
+from limner.model.clip.network import ClipNetwork
 from limner.readers.errors import ModelError, RequestError
 from PIL import Image
 from transformers import AutoTokenizer, CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
@@ -43,7 +44,7 @@ def test_tensors_are_those_of_the_processor(checkpoints: Make, family: str) -> N
     folder = checkpoints(family)
     shown = pictures(5)
     expected = PROCESSORS[family].from_pretrained(folder)([Image.fromarray(p) for p in shown], return_tensors="pt")
-    found = tensor(shown, find_checkpoint(str(folder), fetch=False))
+    found = to_tensor(shown, find_checkpoint(str(folder), fetch=False))
     assert found.dtype == torch.float32
     assert found.shape == expected["pixel_values"].shape == (5, 3, 32, 32)
     assert (found - expected["pixel_values"]).abs().max() < 1e-5
@@ -52,10 +53,10 @@ def test_tensors_are_those_of_the_processor(checkpoints: Make, family: str) -> N
 def test_values_of_a_global_view_are_clipped(checkpoints: Make) -> None:
     checkpoint = find_checkpoint(str(checkpoints("clip")), fetch=False)
     shown = pictures(1)
-    assert torch.equal(tensor(shown, checkpoint), tensor(shown.astype(np.float32), checkpoint))
+    assert torch.equal(to_tensor(shown, checkpoint), to_tensor(shown.astype(np.float32), checkpoint))
     beyond = np.where(shown > 127, np.float32(280.0), np.float32(-9.0))
     within = np.where(shown > 127, np.float32(255.0), np.float32(0.0))
-    assert torch.equal(tensor(beyond, checkpoint), tensor(within, checkpoint))
+    assert torch.equal(to_tensor(beyond, checkpoint), to_tensor(within, checkpoint))
 
 
 @pytest.mark.parametrize("family", ["clip", "siglip"])
@@ -84,7 +85,7 @@ def test_several_templates_are_averaged_as_features(checkpoints: Make) -> None:
             features = model.get_text_features(**read).pooler_output
             mean = (features / features.norm(dim=1, keepdim=True)).mean(dim=0)
             rows.append(mean / mean.norm())
-        seen = model.get_image_features(tensor(shown, checkpoint)).pooler_output[0]
+        seen = model.get_image_features(to_tensor(shown, checkpoint)).pooler_output[0]
         logits = torch.stack(rows) @ (seen / seen.norm()) * model.logit_scale.exp()
     found = ClipNetwork(checkpoint, LABELS, templates)(shown[0])
     assert np.abs(found - logits.softmax(dim=0).numpy()).max() < 1e-4
@@ -157,7 +158,7 @@ def test_a_tokenizer_of_another_checkpoint_is_refused(checkpoints: Make) -> None
 
 
 def test_the_default_image_size_is_that_of_transformers() -> None:
-    from limner.model.checkpoints.transformers_files import IMAGE_SIZE
+    from limner.model.clip.checkpoint import IMAGE_SIZE
 
     configs: list[Any] = [CLIPConfig(), SiglipConfig()]
     assert [config.vision_config.image_size for config in configs] == [IMAGE_SIZE] * 2

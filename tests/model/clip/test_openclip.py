@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from limner.model.clip.annotator import ZeroShot
+from limner.model.clip.checkpoint import MERGES, find_openclip
 from limner.model.clip.network import ClipNetwork
-from limner.model.clip.openclip import MERGES, find_openclip
 from limner.readers.errors import ModelError
 from limner.readers.options import make_plugin
 from torch import nn

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from limner.model.checkpoints.loading import tensor
+from limner.model.checkpoints.loading import to_tensor
 from limner.model.clip.annotator import ZeroShot
+from limner.model.clip.checkpoint import MERGES, find_openclip, find_state_dict
 from limner.model.clip.network import ClipNetwork
-from limner.model.clip.openclip import MERGES, find_openclip, find_state_dict
 from limner.model.clip.openclip_load import load_clip_tokenizer, read_weights
 from limner.model.probe.encoders import encoder_difference, find_encoder
 from limner.readers.errors import ModelError, RequestError
@@ -90,7 +90,7 @@ def test_results_are_those_of_openclip(writer: str, name: str, tiny_clip: Path, 
 
 def test_images_are_normalised_as_in_openclip(tiny_clip: Path, weights_file: Path) -> None:
     want, _ = golden(tiny_clip)
-    seen = tensor(want["tiny pictures"][:1], find_state_dict(str(weights_file), "tiny")).numpy()
+    seen = to_tensor(want["tiny pictures"][:1], find_state_dict(str(weights_file), "tiny")).numpy()
     assert np.abs(seen - want["tiny seen"]).max() < 1e-6
 
 

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from limner.model.finite import softmax
+from limner.model.scores import softmax
 from limner.model.training.fit import STRENGTHS, assign_folds, fit_head, max_fits, temperature
 from limner.model.training.metrics import class_weights
 from sklearn.linear_model import LogisticRegression
