@@ -197,7 +197,7 @@ def test_the_resolution_is_that_of_its_training_set(make_probe: MakeProbe, pictu
         ({"margin": "2"}, "option 'margin'.*from 0 to 1"),
         ({"margin": "wide"}, "option 'margin'"),
         ({"fusion": "yes"}, "option 'fusion'"),
-        ({"templates": "a {}"}, "option 'templates'.*Its options: fetch, threads, checkpoint"),
+        ({"templates": "a {}"}, "option 'templates' of .* must be one of fetch, threads, checkpoint"),
         ({"threads": "many"}, "option 'threads'"),
     ],
 )
