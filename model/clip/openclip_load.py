@@ -201,18 +201,18 @@ def read_merges(path: Path, size: int, source: str) -> tuple[dict[str, int], lis
     names two tokens to merge, most frequent first. The vocabulary is the bytes, the bytes at the end of a word, as many
     merges as fit, and the tokens that start and end a text. Raises `ModelError`.
     """
-    wanted = size - 2 * 256 - 2
+    needed = size - 2 * 256 - 2
     problem = ""
     merges: list[tuple[str, str]] = []
     try:
         with open_file(path, f"checkpoint {source}") as packed, gzip.open(packed) as file:
             content = file.read(LARGEST_MERGES + 1)
-        pairs = [line.split() for line in content.decode("utf-8").split("\n")[1 : 1 + max(wanted, 0)]]
+        pairs = [line.split() for line in content.decode("utf-8").split("\n")[1 : 1 + max(needed, 0)]]
         merges = [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]
         if len(content) > LARGEST_MERGES:
             problem = f"more than {LARGEST_MERGES} bytes when unpacked"
-        elif len(merges) != wanted:
-            problem = f"{len(merges)} pairs of tokens, where its vocabulary of {size} needs {wanted}"
+        elif len(merges) != needed:
+            problem = f"{len(merges)} pairs of tokens, where its vocabulary of {size} needs {needed}"
     except (OSError, EOFError, ValueError, zlib.error) as error:
         problem = error_text(error)
     if problem:

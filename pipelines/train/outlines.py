@@ -174,8 +174,8 @@ def _labelled(
     """(label, shape) of each shape with a label. Raises `RequestError` that lists the fields where none has one."""
     if not shapes:
         return []
-    wanted = (label_field,) if label_field else ("classification", *FIELDS)
-    chosen = next((name for name in wanted if any(_text(shape.properties.get(name)) for shape in shapes)), None)
+    candidates = (label_field,) if label_field else ("classification", *FIELDS)
+    chosen = next((name for name in candidates if any(_text(shape.properties.get(name)) for shape in shapes)), None)
     if chosen is None:
         fields = sorted({name for shape in shapes for name in shape.properties})
         raise RequestError(
@@ -277,8 +277,8 @@ def _read_csv(path: Path, infos: Sequence[ImageInfo], label_field: str, found: _
 def _image_of(name: str, infos: Sequence[ImageInfo], subject: str) -> ImageInfo:
     if not name and len(infos) == 1:
         return infos[0]
-    wanted = {name, Path(name).name}
-    matching = [info for info in infos if wanted & {info.id, Path(info.uri).name, Path(info.uri).stem}]
+    names = {name, Path(name).name}
+    matching = [info for info in infos if names & {info.id, Path(info.uri).name, Path(info.uri).stem}]
     if len(matching) != 1:
         raise RequestError(
             subject,

@@ -283,9 +283,9 @@ def _encode(
     )
 
 
-def _check_classes(names: Sequence[str], wanted: set[str], left_out: Mapping[str, int]) -> None:
+def _check_classes(names: Sequence[str], expected: set[str], left_out: Mapping[str, int]) -> None:
     """Raise `RequestError` where a class has no tiles, or there are fewer than two classes."""
-    lost = sorted(wanted - set(names))
+    lost = sorted(expected - set(names))
     if not lost and len(names) > 1:
         return
     reasons = [f"{count} tiles {reason}" for reason, count in sorted(left_out.items()) if count]
