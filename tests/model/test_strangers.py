@@ -323,9 +323,9 @@ def test_a_small_file_is_read_in_little_memory(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"small")
     code = (
         "import resource, sys\nfrom pathlib import Path\nfrom limner.model.checkpoints.untrusted import read_bytes\n"
-        "from limner.readers.files import read_whole\n"
+        "from limner.readers.files import read_file\n"
         "resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))\n"
-        "print(read_bytes(Path(sys.argv[1]), 'x', most=2**34), read_whole(sys.argv[1], most=2**34))"
+        "print(read_bytes(Path(sys.argv[1]), 'x', most=2**34), read_file(sys.argv[1], max_bytes=2**34))"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "a"], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("b'small' b'small'\n", "")
