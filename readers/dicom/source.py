@@ -90,7 +90,7 @@ def split_member(source: str) -> tuple[Path, str]:
     return Path(source), ""
 
 
-def open_source(source: str) -> BinaryIO:
+def open_source(source: str) -> io.BufferedReader | io.BytesIO:
     """Open a source for reading, seekable. Raises `FaultError`."""
     path, member = split_member(source)
     try:
