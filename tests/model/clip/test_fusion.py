@@ -1,8 +1,8 @@
-"""Fusion: tiles that are alike draw nearer, whatever their order; off is off."""
+"""Fusion against a direct computation, and its invariants."""
 
 import numpy as np
 import pytest
-from limner.model.clip.fusion import Fusion, unit
+from limner.model.clip.fusion import Fusion, normalise
 
 
 def test_it_is_attention_over_tiles_and_the_global_view() -> None:
@@ -23,7 +23,7 @@ def test_the_order_of_tiles_does_not_matter() -> None:
     assert Fusion()(tiles[order], tiles[0]) == pytest.approx(Fusion()(tiles, tiles[0])[order])
 
 
-def test_a_tile_among_others_that_are_alike_comes_nearer_to_them() -> None:
+def test_similar_tiles_move_closer_to_their_mean() -> None:
     random = np.random.default_rng(2)
     tiles = np.eye(6)[0] + 0.3 * random.normal(size=(12, 6))
     fused = Fusion()(tiles)
@@ -31,16 +31,16 @@ def test_a_tile_among_others_that_are_alike_comes_nearer_to_them() -> None:
     assert (np.linalg.norm(fused - middle, axis=1) < np.linalg.norm(tiles - middle, axis=1)).all()
 
 
-def test_nothing_to_see_changes_nothing() -> None:
+def test_a_single_tile_is_unchanged() -> None:
     tile = np.array([[1.0, 2.0]])
     assert Fusion()(tile) == pytest.approx(tile)
     assert Fusion(mix=0.0)(np.arange(6.0).reshape(3, 2), np.ones(2)) == pytest.approx(np.arange(6.0).reshape(3, 2))
     assert Fusion()(np.empty((0, 3))).shape == (0, 3)
     assert np.isfinite(Fusion()(np.zeros((3, 2)))).all()
-    assert unit(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist() == [[0.6, 0.8], [0.0, 0.0]]
+    assert normalise(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist() == [[0.6, 0.8], [0.0, 0.0]]
 
 
-def test_it_is_asked_for_in_words() -> None:
+def test_the_option_is_parsed() -> None:
     assert Fusion.parse("off") is None
     assert Fusion.parse("attention") == Fusion()
     assert Fusion.parse("attention,5,0.25") == Fusion(5.0, 0.25)

@@ -1,4 +1,4 @@
-"""Encoders: each is what it claims to be, and known by its files."""
+"""Encoders against their networks, and their identity."""
 
 import json
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import pytest
 import torch
 from limner.model.clip.checkpoint import find_checkpoint
 from limner.model.clip.network import ClipNetwork
-from limner.model.probe.encoders import ColourEncoder, encode, find_encoder, same_encoder
+from limner.model.probe.encoders import ColourEncoder, encode, encoder_difference, find_encoder
 from limner.model.vlm.fourkhd.network import FourKhd, FourKhdConfig
 from limner.model.vlm.fourkhd.sizes import LINEARS, LanguageSizes, Plora, Sizes, VisionSizes
 from limner.readers.errors import ModelError, RequestError
@@ -34,7 +34,7 @@ def test_colour_statistics_are_those_of_the_valid_pixels() -> None:
     assert found.dtype == np.float32
 
 
-def test_colour_of_native_bands_sees_physical_values() -> None:
+def test_colour_statistics_of_native_bands_are_physical_values() -> None:
     encoder = find_encoder("colour:nir, red")
     assert encoder.bands == ("nir", "red")
     assert encoder.tile == 0
@@ -44,14 +44,14 @@ def test_colour_of_native_bands_sees_physical_values() -> None:
     valid[0, 0] = False
     assert encoder(values, valid)[:2].tolist() == [0.25, 0.25]
     assert encoder.identity["of"] == "nir, red"
-    with pytest.raises(RequestError, match="named once"):
+    with pytest.raises(RequestError, match="each band once"):
         find_encoder("colour:red,red")
     with pytest.raises(RequestError, match="--encoder colour"):
         find_encoder("")
 
 
 @pytest.mark.parametrize("family", ["clip", "siglip"])
-def test_an_image_text_checkpoint_sees_what_zero_shot_sees(checkpoints: Make, family: str) -> None:
+def test_image_text_features_are_those_of_zero_shot(checkpoints: Make, family: str) -> None:
     folder = checkpoints(family)
     encoder = find_encoder(str(folder))
     words = ClipNetwork(find_checkpoint(str(folder), fetch=False), ["cat", "dog"], ["a {}"])
@@ -65,7 +65,7 @@ def test_an_image_text_checkpoint_sees_what_zero_shot_sees(checkpoints: Make, fa
 
 @pytest.fixture
 def vit(tmp_path: Path) -> Path:
-    """A classifier as transformers saves it: it has no pooler, and its head is of no use to a probe."""
+    """A classifier as transformers saves it, without a pooler; its head is not used."""
     torch.manual_seed(1)
     sizes: dict[str, Any] = {
         "hidden_size": 16,
@@ -92,7 +92,7 @@ def test_a_classifier_s_features_are_the_mean_of_its_last_layer(vit: Path) -> No
     assert encoder(PICTURE, ALL) == pytest.approx(want.numpy(), abs=1e-5)
 
 
-def test_a_convolutional_network_has_a_map(tmp_path: Path) -> None:
+def test_a_feature_map_is_averaged(tmp_path: Path) -> None:
     torch.manual_seed(2)
     model = ConvNextModel(ConvNextConfig(image_size=32, hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1])).eval()
     model.save_pretrained(tmp_path)
@@ -102,7 +102,7 @@ def test_a_convolutional_network_has_a_map(tmp_path: Path) -> None:
     assert find_encoder(str(tmp_path))(PICTURE, ALL) == pytest.approx(want.numpy(), abs=1e-5)
 
 
-def test_the_tower_of_a_4khd_model_is_an_encoder(tmp_path: Path) -> None:
+def test_the_vision_encoder_of_a_4khd_model_is_an_encoder(tmp_path: Path) -> None:
     vision = VisionSizes(hidden=16, layers=2, heads=2, mlp=32, patch=8, image=32)
     language = LanguageSizes(vocab=32, hidden=16, layers=1, heads=2, kv_heads=1, mlp=32)
     sizes = Sizes(vision, language, projector=16, plora={name: Plora(2, 4.0) for name in LINEARS})
@@ -126,18 +126,18 @@ def test_the_tower_of_a_4khd_model_is_an_encoder(tmp_path: Path) -> None:
         assert encoder(PICTURE, ALL) == pytest.approx(want.numpy(), abs=1e-5)
 
 
-def test_an_encoder_is_known_by_its_files(vit: Path) -> None:
+def test_identity_is_that_of_the_files(vit: Path) -> None:
     before = dict(find_encoder(str(vit)).identity)
     assert {"kind", "sha256_config.json", "sha256_model.safetensors", "sha256_preprocessor_config.json"} <= set(before)
-    assert same_encoder(before, find_encoder(str(vit)).identity) is None
-    assert same_encoder(before, {**before, "runtime": "another"}) is None
+    assert encoder_difference(before, find_encoder(str(vit)).identity) is None
+    assert encoder_difference(before, {**before, "runtime": "another"}) is None
     (vit / "preprocessor_config.json").write_text(json.dumps({**COLOURS, "image_mean": [0.5, 0.5, 0.5]}))
-    differs = same_encoder(before, find_encoder(str(vit)).identity)
-    assert differs is not None
-    assert differs[0] == "sha256_preprocessor_config.json"
+    difference = encoder_difference(before, find_encoder(str(vit)).identity)
+    assert difference is not None
+    assert difference[0] == "sha256_preprocessor_config.json"
 
 
-def test_what_cannot_be_an_encoder_is_refused(vit: Path, tmp_path: Path) -> None:
+def test_unsuitable_checkpoints_are_refused(vit: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="folder on this machine"):
         find_encoder(str(tmp_path / "absent"))
     spoiled = json.loads((vit / "config.json").read_text())
@@ -153,7 +153,7 @@ def test_what_cannot_be_an_encoder_is_refused(vit: Path, tmp_path: Path) -> None
         find_encoder(str(vit)).prepare()
 
 
-def test_features_that_are_no_numbers_are_an_error() -> None:
+def test_features_that_are_not_finite_are_refused() -> None:
     tile = np.full((4, 4, 1), 1e30)
     tile[0, 0] = np.inf
     with np.errstate(invalid="ignore"), pytest.raises(ModelError, match=r"finite.*of 7 for tile 3.*limner info"):

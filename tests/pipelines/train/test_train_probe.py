@@ -1,4 +1,4 @@
-"""From outlines to a probe to a report, by the command line; and what cannot be taught is said before it is tried."""
+"""`limner train probe` from outlines to a run with the probe, and its errors."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ import rasterio
 import yaml
 from limner.model.probe.card import read_card
 from limner.model.probe.encoders import ColourEncoder
-from limner.pipelines.train import training_tiles
+from limner.pipelines.train import training_set
 from PIL import Image
 from rasterio.enums import ColorInterp
 from shapely.geometry import box, mapping
@@ -79,7 +79,7 @@ def findings(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_what_was_outlined_is_found_elsewhere(
+def test_classes_are_found_outside_the_outlines(
     tmp_path: Path, scene: Path, labels: Path, limner: Limner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     probe = tmp_path / "probe"
@@ -103,7 +103,7 @@ def test_what_was_outlined_is_found_elsewhere(
     files = {path.name: path.read_bytes() for path in probe.iterdir() if path.is_file()}
     assert set(files) == {"card.yaml", "head.safetensors", "confusion.png", "README.md"}
     with monkeypatch.context() as patched:
-        patched.setattr(training_tiles.RegionJob, "read", lambda *_: pytest.fail("pixels were read again"))
+        patched.setattr(training_set.RegionJob, "read", lambda *_: pytest.fail("pixels were read again"))
         assert limner(*train).code == 0
     assert files == {path.name: path.read_bytes() for path in probe.iterdir() if path.is_file()}
     other = limner(*train[:-1], tmp_path / "other", "--set", "hd_num=4")
@@ -129,9 +129,7 @@ def _middle(row: dict[str, str]) -> tuple[float, float]:
     return float(row["x_px"]), float(row["y_px"])
 
 
-def test_another_resolution_is_refused_and_so_is_none(
-    tmp_path: Path, scene: Path, labels: Path, limner: Limner
-) -> None:
+def test_another_or_no_resolution_is_refused(tmp_path: Path, scene: Path, labels: Path, limner: Limner) -> None:
     probe = tmp_path / "probe"
     assert limner("train", "probe", scene, "--labels", labels, "--tile", 16, "--out", probe).code == 0
     said = limner("run", scene, "--model", f"probe:{probe}", "--resolution", "30m", "--out", tmp_path / "run")
@@ -147,12 +145,10 @@ def test_another_resolution_is_refused_and_so_is_none(
     card.write_text(yaml.safe_dump(content))
     said = limner("run", scene, "--model", f"probe:{probe}", "--out", tmp_path / "run")
     assert said.code == 2
-    assert "its statistics must be mean, as when the probe" in said.err
+    assert "instead of mean" in said.err
 
 
-def test_a_probe_sees_pictures_as_those_that_taught_it(
-    tmp_path: Path, scene: Path, labels: Path, limner: Limner
-) -> None:
+def test_a_probe_renders_images_as_in_training(tmp_path: Path, scene: Path, labels: Path, limner: Limner) -> None:
     probe, run = tmp_path / "probe", tmp_path / "run"
     train = ("train", "probe", scene, "--labels", labels, "--tile", 16, "--stretch", "10,90", "--out", probe)
     assert limner(*train).code == 0
@@ -170,7 +166,7 @@ def test_a_probe_sees_pictures_as_those_that_taught_it(
     assert "taught with pictures each by its own stretch" in said.err
 
 
-def test_a_checkpoint_is_measured_against_colour(
+def test_an_encoder_is_compared_with_colour_statistics(
     tmp_path: Path, scene: Path, labels: Path, made_checkpoints: Path, limner: Limner
 ) -> None:
     probe = tmp_path / "probe"
@@ -204,7 +200,7 @@ def test_a_checkpoint_is_measured_against_colour(
     assert [row["number.p.water"] for row in off] != [row["number.p.water"] for row in on]
 
 
-def test_bands_are_seen_as_physical_values(tmp_path: Path, virginia: Path, limner: Limner) -> None:
+def test_native_bands_are_physical_values(tmp_path: Path, virginia: Path, limner: Limner) -> None:
     to_lonlat = pyproj.Transformer.from_crs(32618, 4326, always_xy=True)
     features = []
     for label, places in (("sea", [(800, y) for y in (300, 450, 600)]), ("land", [(100, 130), (30, 380), (450, 40)])):
@@ -225,11 +221,11 @@ def test_bands_are_seen_as_physical_values(tmp_path: Path, virginia: Path, limne
     assert card.figures.accuracy.value > 0.8  # of three places a class
     said = limner("run", virginia, "--model", f"probe:{probe}", "--out", tmp_path / "run")
     assert said.code == 2, "without the sensor the numbers are no reflectances"
-    assert "taught on nir, swir16 in toa_reflectance" in said.err
+    assert "trained on: nir, swir16 in toa_reflectance" in said.err
 
 
-def test_blocks_and_the_rest_of_a_picture(tmp_path: Path, limner: Limner) -> None:
-    """Dark discs on bright ground in six pictures: what nobody outlined is the ground, and pictures stay whole."""
+def test_blocks_and_the_rest_class(tmp_path: Path, limner: Limner) -> None:
+    """Dark discs on bright ground in six pictures: everything else is the ground, and pictures stay whole."""
     (tmp_path / "drawn").mkdir()
     (tmp_path / "fields").mkdir()
     random = np.random.default_rng(3)
@@ -254,7 +250,7 @@ def test_blocks_and_the_rest_of_a_picture(tmp_path: Path, limner: Limner) -> Non
     assert said.code == 0, said.err
     assert read_card(tmp_path / "blocks").validation.unit == "block of 32px"
     assert read_card(tmp_path / "blocks").validation.units == 6 * 3 * 4
-    for block, words in (("500m", "size of its pixels must be known"), ("wide", "it is outline, image, or a length")):
+    for block, words in (("500m", "known pixel size"), ("wide", "must be outline, image, or a length")):
         said = limner(*train, "--rest", "ground", "--block", block, "--out", tmp_path / "other")
         assert (said.code, words in said.err) == (2, True), said.err
     said = limner(*train, "--out", tmp_path / "other")
@@ -268,15 +264,15 @@ def test_blocks_and_the_rest_of_a_picture(tmp_path: Path, limner: Limner) -> Non
     [
         (("water",), 2, (), "only water"),
         (NAMES, 9, (), "at least as many outlines as there are folds"),
-        (NAMES, 2, ("--tile", 128), "each class must fill some tiles"),
+        (NAMES, 2, ("--tile", 128), "must fill some tiles with each class"),
         (NAMES, 2, ("--inside", 1.5), "share above 0"),
-        (NAMES, 2, ("--folds", 2), "three or more"),
+        (NAMES, 2, ("--folds", 2), "3 or more"),
         (NAMES, 2, ("--head", "forest"), "linear or mlp"),
         (NAMES, 2, ("--encoder", "nowhere"), "folder on this machine"),
         (NAMES, 2, ("--label-field", "kind"), "fields: label"),
     ],
 )
-def test_what_cannot_be_taught_is_said(
+def test_invalid_requests_are_refused(
     tmp_path: Path, scene: Path, limner: Limner, only: tuple[str, ...], every: int, options: tuple[Any, ...], words: str
 ) -> None:
     drawn = save(tmp_path / "labels.geojson", outlined(every, only))
@@ -287,17 +283,17 @@ def test_what_cannot_be_taught_is_said(
     assert not (tmp_path / "probe" / "card.yaml").exists()
 
 
-def test_overlapping_outlines_teach_neither_class(tmp_path: Path, scene: Path, limner: Limner) -> None:
+def test_tiles_in_overlapping_outlines_are_left_out(tmp_path: Path, scene: Path, limner: Limner) -> None:
     features = outlined()
     twice = {**features[0], "properties": {"label": next(n for n in NAMES if n != features[0]["properties"]["label"])}}
     drawn = save(tmp_path / "labels.geojson", [*features, twice])
     said = limner("train", "probe", scene, "--labels", drawn, "--tile", 16, "--out", tmp_path / "probe")
     assert said.code == 0, said.err
-    assert "overlap on 1 images: tiles there teach neither" in said.err
+    assert "overlap on 1 images: tiles there are not used" in said.err
     assert read_card(tmp_path / "probe").validation.left_out["two classes"] == 9
 
 
-def test_outlines_beside_the_image_are_counted(tmp_path: Path, scene: Path, limner: Limner) -> None:
+def test_outlines_outside_the_image_are_counted(tmp_path: Path, scene: Path, limner: Limner) -> None:
     far = {"type": "Feature", "properties": {"label": "water"}, "geometry": on_map(9000, 9000, 9100, 9100)}
     drawn = save(tmp_path / "labels.geojson", [*outlined(), far])
     said = limner("train", "probe", scene, "--labels", drawn, "--tile", 16, "--out", tmp_path / "probe")
@@ -306,7 +302,7 @@ def test_outlines_beside_the_image_are_counted(tmp_path: Path, scene: Path, limn
     assert read_card(tmp_path / "probe").validation.left_out["outlines on no image"] == 1
 
 
-def test_features_that_are_no_numbers_stop_it(
+def test_features_that_are_not_finite_are_refused(
     tmp_path: Path, scene: Path, labels: Path, limner: Limner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ColourEncoder, "__call__", lambda *_: np.full(21, np.nan, dtype=np.float32))
@@ -316,14 +312,14 @@ def test_features_that_are_no_numbers_stop_it(
     assert "of 21 for tile" in said.err
 
 
-def test_only_a_probe_s_folder_is_written_over(tmp_path: Path, scene: Path, labels: Path, limner: Limner) -> None:
+def test_other_folders_are_not_overwritten(tmp_path: Path, scene: Path, labels: Path, limner: Limner) -> None:
     (tmp_path / "thesis.docx").touch()
     said = limner("train", "probe", scene, "--labels", labels, "--tile", 16, "--out", tmp_path)
     assert said.code == 2
     assert "thesis.docx" in said.err
 
 
-def test_a_slide_s_name_is_not_told(tmp_path: Path, make_slide: Callable[..., Path], limner: Limner) -> None:
+def test_a_slide_s_name_is_redacted(tmp_path: Path, make_slide: Callable[..., Path], limner: Limner) -> None:
     slide = make_slide(tmp_path / "Smith-Jane-1961.tif")
     features = []
     for label, boxes in (("tissue", [(200, 200), (200, 330), (330, 200)]), ("glass", [(0, 0), (560, 0), (0, 560)])):
@@ -348,7 +344,7 @@ def test_a_slide_s_name_is_not_told(tmp_path: Path, make_slide: Callable[..., Pa
     assert "Smith" not in said.err
 
 
-def test_openclip_weights_alone_encode(
+def test_openclip_weights_alone_are_an_encoder(
     tmp_path: Path, scene: Path, labels: Path, tiny_clip: Path, limner: Limner
 ) -> None:
     probe, encoder = tmp_path / "probe", f"openclip:tiny:{tiny_clip / 'tiny.safetensors'}"
@@ -364,4 +360,4 @@ def test_openclip_weights_alone_encode(
     other = encoder.replace("tiny:", "tiny-quickgelu:")
     refused = limner(*run[:-1], tmp_path / "none", "--set", f"model_options.encoder={other}")
     assert refused.code == 2
-    assert "its architecture must be tiny" in " ".join(refused.err.split())
+    assert "its architecture is tiny-quickgelu instead of tiny" in " ".join(refused.err.split())

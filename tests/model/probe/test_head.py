@@ -1,4 +1,4 @@
-"""A head: what it computes, and that nothing but what was trained is ever loaded."""
+"""A head against a direct computation, and the checks of its file."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +17,7 @@ def head(*sizes: int, temperature: float = 2.0) -> Head:
     return Head(RANDOM.normal(size=sizes[0]), RANDOM.uniform(1, 3, size=sizes[0]), layers, temperature)
 
 
-def test_it_is_one_map_or_two_with_a_bend_between() -> None:
+def test_probabilities_are_those_of_one_or_two_layers() -> None:
     features = RANDOM.normal(size=(5, 4))
     for sizes in ((4, 3), (4, 6, 3)):
         made = head(*sizes)
@@ -25,21 +25,23 @@ def test_it_is_one_map_or_two_with_a_bend_between() -> None:
         for place, (weights, bias) in enumerate(made.layers):
             hidden = (hidden if place == 0 else np.where(hidden > 0, hidden, 0)) @ weights + bias
         chances = np.exp(hidden / 2) / np.exp(hidden / 2).sum(axis=1, keepdims=True)
-        assert made.chances(made.standard(features)) == pytest.approx(chances)
+        assert made.probabilities(made.standardise(features)) == pytest.approx(chances)
         assert (made.dimensions, made.classes) == (4, 3)
 
 
-def test_a_feature_that_never_varied_says_nothing() -> None:
+def test_constant_features_are_zero() -> None:
     made = Head(np.zeros(2), np.array([0.0, 1.0]), ((np.ones((2, 2)), np.zeros(2)),))
-    assert made.standard([[1e9, 3.0]]).tolist() == [[0.0, 3.0]]
+    assert made.standardise([[1e9, 3.0]]).tolist() == [[0.0, 3.0]]
 
 
-def test_it_comes_back_bit_for_bit(tmp_path: Path) -> None:
+def test_a_saved_head_is_loaded_unchanged(tmp_path: Path) -> None:
     made = head(4, 6, 3)
     digest = made.save(tmp_path / "head.safetensors")
     again = Head.load(tmp_path / "head.safetensors", digest)
     features = RANDOM.normal(size=(5, 4))
-    assert np.array_equal(again.chances(again.standard(features)), made.chances(made.standard(features)))
+    assert np.array_equal(
+        again.probabilities(again.standardise(features)), made.probabilities(made.standardise(features))
+    )
     assert made.save(tmp_path / "other") == digest
 
 
@@ -48,14 +50,14 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
     digest = head(4, 3).save(path)
     with pytest.raises(ModelError, match="must have a readable"):
         Head.load(tmp_path / "absent", digest)
-    with pytest.raises(ModelError, match=f"sha256 must be {'0' * 64}"):
+    with pytest.raises(ModelError, match=f"must have the sha256 {'0' * 64}"):
         Head.load(path, "0" * 64)
     import hashlib
 
     tensors = load_file(path)
     tensors["layers.0.bias"] = np.zeros(7)
     save_file(tensors, path)
-    with pytest.raises(ModelError, match="layers must fit"):
+    with pytest.raises(ModelError, match="layers that fit"):
         Head.load(path, hashlib.sha256(path.read_bytes()).hexdigest())
     path.write_bytes(b"not a head")
     with pytest.raises(ModelError, match="hold a head's tensors"):

@@ -54,15 +54,15 @@ def save(tmp_path: Path) -> Save:
     return write
 
 
-def told(labels: Labels, image: str) -> list[tuple[str, list[float]]]:
+def placed(labels: Labels, image: str) -> list[tuple[str, list[float]]]:
     return [(one.label, [round(v, 1) for v in one.geometry.bounds]) for one in labels.outlines[image]]
 
 
-def test_polygons_of_a_map_lie_where_they_were_drawn(save: Save) -> None:
+def test_polygons_of_a_map_are_placed_in_pixels(save: Save) -> None:
     path = save([feature(on_map(100, 50, 200, 150), label="water"), feature(on_map(300, 50, 400, 90), label="land")])
     labels = read_labels(path, [scene()])
-    assert told(labels, "scene") == [("water", [100, 50, 200, 150]), ("land", [300, 50, 400, 90])]
-    assert (labels.classes, labels.beyond, labels.bare) == (("land", "water"), 0, 0)
+    assert placed(labels, "scene") == [("water", [100, 50, 200, 150]), ("land", [300, 50, 400, 90])]
+    assert (labels.classes, labels.outside, labels.unlabelled) == (("land", "water"), 0, 0)
 
 
 def test_a_stated_crs_is_respected(save: Save) -> None:
@@ -84,15 +84,15 @@ def test_a_stated_crs_is_respected(save: Save) -> None:
     path = save(
         [feature(square, label="water")], crs={"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32618"}}
     )
-    assert told(read_labels(path, [scene()]), "scene") == [("water", [100, 50, 200, 150])]
+    assert placed(read_labels(path, [scene()]), "scene") == [("water", [100, 50, 200, 150])]
 
 
-def test_an_outline_lies_on_every_map_that_it_touches(save: Save) -> None:
+def test_an_outline_lies_on_every_map_that_it_intersects(save: Save) -> None:
     east = 440000.0 + 9000.0
     path = save([feature(on_map(850, 10, 950, 60), label="a"), feature(on_map(10, 10, 50, 50), label="b")])
     labels = read_labels(path, [scene(), scene("east", east)])
-    assert told(labels, "scene") == [("a", [850, 10, 950, 60]), ("b", [10, 10, 50, 50])]
-    assert told(labels, "east") == [("a", [0, 10, 50, 60])]
+    assert placed(labels, "scene") == [("a", [850, 10, 950, 60]), ("b", [10, 10, 50, 50])]
+    assert placed(labels, "east") == [("a", [0, 10, 50, 60])]
 
 
 @pytest.mark.parametrize(
@@ -106,20 +106,20 @@ def test_an_outline_lies_on_every_map_that_it_touches(save: Save) -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["labels.geojson", "labels.geojson.gz"])
-def test_the_label_is_found_as_qupath_and_others_write_it(
+def test_labels_of_qupath_and_other_programs_are_found(
     save: Save, properties: dict[str, Any], field: str, label: str, name: str
 ) -> None:
     path = save([feature(mapping(box(10, 20, 60, 80)), **properties)], name)
     slide = picture(origin=(100, 10))
-    assert told(read_labels(path, [slide], label_field=field), "field") == [(label, [110, 30, 160, 90])]
+    assert placed(read_labels(path, [slide], label_field=field), "field") == [(label, [110, 30, 160, 90])]
 
 
-def test_a_folder_has_a_file_for_each_picture(save: Save, tmp_path: Path) -> None:
+def test_a_folder_has_a_file_for_each_image(save: Save, tmp_path: Path) -> None:
     for name in ("one", "two"):
         save([feature(mapping(box(0, 0, 50, 50)), label=name)], f"drawn/{name}.geojson")
     labels = read_labels(str(tmp_path / "drawn"), [picture("one"), picture("two"), picture("three")])
-    assert told(labels, "one") == [("one", [0, 0, 50, 50])]
-    assert told(labels, "two") == [("two", [0, 0, 50, 50])]
+    assert placed(labels, "one") == [("one", [0, 0, 50, 50])]
+    assert placed(labels, "two") == [("two", [0, 0, 50, 50])]
     assert "three" not in labels.outlines
     assert list(labels.digests) == ["file 1", "file 2"]
     save([feature(mapping(box(0, 0, 50, 50)), label="x")], "drawn/other.geojson")
@@ -140,13 +140,17 @@ def test_a_csv_has_points_and_polygons_in_pixels_or_in_a_crs(tmp_path: Path) -> 
         "scene.tif,3,3,,, \n"
     )
     labels = read_labels(str(path), [scene(), scene("other")])
-    assert told(labels, "scene") == [("a", [5.5, 6.5, 5.5, 6.5]), ("b", [100, 50, 100, 50]), ("c", [100, 50, 200, 150])]
-    assert told(labels, "other") == [("d", [1, 1, 9, 9])]
-    assert labels.bare == 1
+    assert placed(labels, "scene") == [
+        ("a", [5.5, 6.5, 5.5, 6.5]),
+        ("b", [100, 50, 100, 50]),
+        ("c", [100, 50, 200, 150]),
+    ]
+    assert placed(labels, "other") == [("d", [1, 1, 9, 9])]
+    assert labels.unlabelled == 1
 
 
 @pytest.mark.parametrize(
-    ("rows", "words"),
+    ("rows", "message"),
     [
         ("image,x,label\nscene,1,a\n", "columns: image, x, label; no y"),
         ("image,x,y,kind\nscene,1,2,a\n", "no label"),
@@ -160,17 +164,17 @@ def test_a_csv_has_points_and_polygons_in_pixels_or_in_a_crs(tmp_path: Path) -> 
         ("image,x,y,label\nscene,-5,2,a\n", "they span x -5 to -5, y 2 to 2; scene spans"),
     ],
 )
-def test_a_csv_that_cannot_be_meant_is_refused_with_its_line(tmp_path: Path, rows: str, words: str) -> None:
+def test_an_invalid_csv_is_refused_with_its_line(tmp_path: Path, rows: str, message: str) -> None:
     path = tmp_path / "labels.csv"
     path.write_text(rows)
-    with pytest.raises(RequestError, match=words):
+    with pytest.raises(RequestError, match=message):
         read_labels(str(path), [picture("scene"), picture("other")])
 
 
-def test_outlines_beside_all_images_are_counted_and_all_of_them_refused(save: Save) -> None:
+def test_outlines_outside_the_images_are_counted(save: Save) -> None:
     far = on_map(5000, 50, 5100, 150)
     path = save([feature(on_map(100, 50, 200, 150), label="water"), feature(far, label="land")])
-    assert read_labels(path, [scene()]).beyond == 1
+    assert read_labels(path, [scene()]).outside == 1
     path = save([feature(far, label="land")])
     with pytest.raises(
         RequestError, match=r"1 beside all of them: they span longitude -75\.1.*; scene spans longitude -75\.6"
@@ -178,29 +182,29 @@ def test_outlines_beside_all_images_are_counted_and_all_of_them_refused(save: Sa
         read_labels(path, [scene()])
 
 
-def test_latitude_before_longitude_is_told_by_the_extents(save: Save) -> None:
+def test_swapped_latitude_and_longitude_are_reported_by_extents(save: Save) -> None:
     swapped = on_map(100, 50, 200, 150)
     swapped["coordinates"] = [[[lat, lon] for lon, lat in swapped["coordinates"][0]]]
     with pytest.raises(RequestError, match=r"span longitude 37.*latitude -75.*longitude first"):
         read_labels(save([feature(swapped, label="a")]), [scene()])
 
 
-def test_pixels_are_not_taken_for_a_map(save: Save) -> None:
-    with pytest.raises(RequestError, match=r"longitude must lie within ±180.*RFC 7946"):
+def test_pixel_coordinates_on_a_map_are_refused(save: Save) -> None:
+    with pytest.raises(RequestError, match=r"must have longitudes within ±180.*RFC 7946"):
         read_labels(save([feature(mapping(box(100, 200, 300, 400)), label="a")]), [scene()])
     with pytest.raises(RequestError, match=r"they span longitude 1.*; scene spans longitude -75"):
         read_labels(save([feature(mapping(box(1, 2, 30, 40)), label="a")]), [scene()])
 
 
-def test_a_map_s_coordinates_are_not_taken_for_pixels(save: Save) -> None:
+def test_map_coordinates_on_an_image_in_pixels_are_refused(save: Save) -> None:
     crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:OGC:1.3:CRS84"}}
-    with pytest.raises(RequestError, match=r"drawn on in pixels.*CRS84"):
+    with pytest.raises(RequestError, match=r"must be in pixels.*CRS84"):
         read_labels(save([feature(mapping(box(11, 48, 12, 49)), label="a")], crs=crs), [picture()])
     with pytest.raises(RequestError, match=r"they span x -75.*field spans x 0 to 300"):
         read_labels(save([feature(on_map(1, 2, 3, 4), label="a")]), [picture()])
 
 
-def test_an_unknown_field_lists_those_there_are(save: Save) -> None:
+def test_an_unknown_field_is_refused_with_the_known_ones(save: Save) -> None:
     path = save([feature(mapping(box(1, 2, 30, 40)), id=1, kind="a")])
     with pytest.raises(
         RequestError, match=r"classification, or in a field label or class.*fields: id, kind.*--label-field"
@@ -213,7 +217,7 @@ def test_an_unknown_field_lists_those_there_are(save: Save) -> None:
 def test_outlines_without_a_label_are_counted(save: Save) -> None:
     shape = mapping(box(1, 2, 30, 40))
     labels = read_labels(save([feature(shape, label="a"), feature(shape, label=None), feature(shape)]), [picture()])
-    assert labels.bare == 2
+    assert labels.unlabelled == 2
 
 
 @pytest.mark.parametrize(
@@ -227,22 +231,22 @@ def test_an_empty_file_is_refused(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(RequestError, match=r"absent.*must be a GeoJSON file"):
         read_labels(str(tmp_path / "absent.geojson"), [picture()])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RequestError, match="folder must hold GeoJSON files"):
+    with pytest.raises(RequestError, match="must hold GeoJSON files"):
         read_labels(str(tmp_path / "empty"), [picture()])
 
 
-def test_one_file_of_pixels_cannot_mean_several_pictures(save: Save) -> None:
+def test_one_file_in_pixels_for_several_images_is_refused(save: Save) -> None:
     path = save([feature(mapping(box(1, 2, 30, 40)), label="a")])
     with pytest.raises(RequestError, match=r"belong to one image.*a folder with a GeoJSON file for each"):
         read_labels(path, [picture("one"), picture("two")])
 
 
-def test_nobody_may_be_called_undecided(save: Save) -> None:
-    with pytest.raises(RequestError, match="no class may be called undecided"):
+def test_the_class_undecided_is_refused(save: Save) -> None:
+    with pytest.raises(RequestError, match="must not have a class undecided"):
         read_labels(save([feature(mapping(box(1, 2, 30, 40)), label="undecided")]), [picture()])
 
 
-def test_lines_that_cross_themselves_are_mended_in_pixels(save: Save) -> None:
+def test_self_intersecting_polygons_in_pixels_are_repaired(save: Save) -> None:
     bow = {"type": "Polygon", "coordinates": [[[0, 0], [20, 20], [20, 0], [0, 20], [0, 0]]]}
     [one] = read_labels(save([feature(bow, label="a")]), [picture()]).outlines["field"]
     assert one.geometry.is_valid

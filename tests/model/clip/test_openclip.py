@@ -1,4 +1,4 @@
-"""OpenCLIP's checkpoints: the same numbers as the architecture that OpenCLIP publishes, computed independently."""
+"""OpenCLIP checkpoints against an independent implementation of the published architecture."""
 
 import json
 import shutil
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from limner.model.clip.annotator import ZeroShot
+from limner.model.clip.checkpoint import MERGES, find_openclip
 from limner.model.clip.network import ClipNetwork
-from limner.model.clip.openclip_files import MERGES, find_openclip
 from limner.readers.errors import ModelError
 from limner.readers.options import make_plugin
 from torch import nn
@@ -21,7 +21,7 @@ SIDE, LENGTH = 32, 10
 
 @pytest.mark.parametrize("quick", [False, True])
 @pytest.mark.parametrize("pickled", [False, True])
-def test_the_numbers_are_openclips(quick: bool, pickled: bool, zoo: ModuleType, tmp_path: Path) -> None:
+def test_probabilities_match_the_reference(quick: bool, pickled: bool, zoo: ModuleType, tmp_path: Path) -> None:
     model = zoo.openclip(tmp_path, quick=quick, pickled=pickled)
     found = find_openclip(str(tmp_path), fetch=False)
     assert found is not None
@@ -37,7 +37,7 @@ def test_the_numbers_are_openclips(quick: bool, pickled: bool, zoo: ModuleType, 
     assert scores == pytest.approx(logits.softmax(dim=-1)[0].numpy(), abs=1e-5)
 
 
-def test_a_gelu_is_not_another(zoo: ModuleType, tmp_path: Path) -> None:
+def test_the_activation_matters(zoo: ModuleType, tmp_path: Path) -> None:
     zoo.openclip(tmp_path, quick=True)
     picture = np.full((SIDE, SIDE, 3), 90, dtype=np.uint8)
 
@@ -52,7 +52,7 @@ def test_a_gelu_is_not_another(zoo: ModuleType, tmp_path: Path) -> None:
 
 
 def spoil(folder: Path, *where: str, **changes: object) -> None:
-    """Change keys of the settings; None takes one away."""
+    """Change keys of the settings; None removes one."""
     path = folder / "open_clip_config.json"
     settings = json.loads(path.read_text())
     part = settings
@@ -65,7 +65,7 @@ def spoil(folder: Path, *where: str, **changes: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "changes", "words"),
+    ("where", "changes", "message"),
     [
         (("model_cfg", "text_cfg"), {"hf_model_name": "bert"}, "hf_model_name"),
         (("model_cfg", "vision_cfg"), {"timm_model_name": "vit"}, "timm_model_name"),
@@ -81,16 +81,16 @@ def spoil(folder: Path, *where: str, **changes: object) -> None:
         (("preprocess_cfg",), {"mode": "BGR"}, "in RGB"),
     ],
 )
-def test_what_is_not_a_plain_clip_is_refused(
-    where: tuple[str, ...], changes: dict[str, object], words: str, zoo: ModuleType, tmp_path: Path
+def test_other_models_are_refused(
+    where: tuple[str, ...], changes: dict[str, object], message: str, zoo: ModuleType, tmp_path: Path
 ) -> None:
     zoo.openclip(tmp_path)
     spoil(tmp_path, *where, **changes)
-    with pytest.raises(ModelError, match=words):
+    with pytest.raises(ModelError, match=message):
         find_openclip(str(tmp_path), fetch=False)
 
 
-def test_colours_are_as_the_settings_say(zoo: ModuleType, tmp_path: Path) -> None:
+def test_the_normalisation_is_that_of_the_settings(zoo: ModuleType, tmp_path: Path) -> None:
     zoo.openclip(tmp_path)
     found = find_openclip(str(tmp_path), fetch=False)
     assert found is not None
@@ -102,7 +102,7 @@ def test_colours_are_as_the_settings_say(zoo: ModuleType, tmp_path: Path) -> Non
     assert (found.mean, found.std, found.tile) == ((0.5,) * 3, (0.25,) * 3, SIDE)  # the network's own size, as there
 
 
-def test_a_tokenizer_of_another_library_is_not_told_lower_case(zoo: ModuleType, tmp_path: Path) -> None:
+def test_text_for_another_tokenizer_is_not_lowercased(zoo: ModuleType, tmp_path: Path) -> None:
     zoo.openclip(tmp_path)
     (tmp_path / MERGES).write_bytes(b"not for it")
     for name, lower in ((None, True), ("some/tokenizer", False)):
@@ -118,10 +118,10 @@ def test_weights_must_be_those_of_the_settings(zoo: ModuleType, tmp_path: Path) 
     one = make_plugin(ZeroShot, {"checkpoint": str(tmp_path), "labels": "cat,dog"})
     zoo.openclip(tmp_path)
     spoil(tmp_path, "model_cfg", "vision_cfg", layers=1)
-    with pytest.raises(ModelError, match="not known: vision_model"):
+    with pytest.raises(ModelError, match="unknown: vision_model"):
         one.load()
     spoil(tmp_path, "model_cfg", "vision_cfg", layers=3)
-    with pytest.raises(ModelError, match=r"absent: vision_model\.encoder\.layers\.2"):
+    with pytest.raises(ModelError, match=r"missing: vision_model\.encoder\.layers\.2"):
         make_plugin(ZeroShot, {"checkpoint": str(tmp_path), "labels": "cat,dog"}).load()
     spoil(tmp_path, "model_cfg", "vision_cfg", layers=2, image_size=64)
     with pytest.raises(ModelError, match="size mismatch"):
@@ -131,10 +131,10 @@ def test_weights_must_be_those_of_the_settings(zoo: ModuleType, tmp_path: Path) 
         make_plugin(ZeroShot, {"checkpoint": str(tmp_path), "labels": "cat,dog"}).check([])
 
 
-def test_the_tokenizer_must_be_there(zoo: ModuleType, tmp_path: Path) -> None:
+def test_a_missing_tokenizer_is_refused(zoo: ModuleType, tmp_path: Path) -> None:
     zoo.openclip(tmp_path)
     (tmp_path / "tokenizer.json").unlink()
-    with pytest.raises(ModelError, match="its tokenizer"):
+    with pytest.raises(ModelError, match="must have its tokenizer"):
         find_openclip(str(tmp_path), fetch=False)
 
 
@@ -146,9 +146,13 @@ def test_a_folder_in_both_formats_is_transformers(zoo: ModuleType, tmp_path: Pat
     assert find_openclip(str(made_checkpoints / "clip"), fetch=False) is None
 
 
-def test_its_files_are_in_the_record(zoo: ModuleType, tmp_path: Path) -> None:
+def test_identity_lists_its_files(zoo: ModuleType, tmp_path: Path) -> None:
     zoo.openclip(tmp_path)
     one = make_plugin(ZeroShot, {"checkpoint": str(tmp_path), "labels": "cat,dog"})
-    said = one.identity
-    assert set(said) >= {"sha256_open_clip_config.json", "sha256_open_clip_model.safetensors", "sha256_tokenizer.json"}
-    assert said["weights_sha256_clip"] == said["sha256_open_clip_model.safetensors"]
+    identity = one.identity
+    assert set(identity) >= {
+        "sha256_open_clip_config.json",
+        "sha256_open_clip_model.safetensors",
+        "sha256_tokenizer.json",
+    }
+    assert identity["weights_sha256_clip"] == identity["sha256_open_clip_model.safetensors"]

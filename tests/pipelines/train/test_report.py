@@ -1,4 +1,4 @@
-"""What training writes for people: plots whose colours say what their numbers say, and a page with every figure."""
+"""Reports of trainings: plots with the right colours, and a page with every metric."""
 
 import math
 from pathlib import Path
@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from limner.model.probe.card import ProbeCard
-from limner.pipelines.train.card_page import card_words
+from limner.pipelines.train.report import card_markdown
 from PIL import Image, ImageColor
 
 pytest.importorskip("matplotlib", reason="an extra")
 
-from limner.pipelines.train.plots import RIGHT, SIZE, WRONG, plot_confusion, plot_losses
+from limner.pipelines.train.report import RIGHT, SIZE, WRONG, plot_confusion, plot_losses
 
 FIGURE = {"value": 0.8, "low": 0.7, "high": 0.9}
 
@@ -64,7 +64,7 @@ def test_the_same_losses_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("losses", [[], [0.5], [0.0, 0.0], [1e9, 1e-9, 1.0]])
-def test_few_and_strange_losses_are_drawn_too(tmp_path: Path, losses: list[float]) -> None:
+def test_few_or_extreme_losses_are_plotted(tmp_path: Path, losses: list[float]) -> None:
     plot_losses(losses, tmp_path / "losses.png")
     with Image.open(tmp_path / "losses.png") as picture:
         picture.load()
@@ -90,9 +90,9 @@ def test_a_confusion_matrix_has_the_colours_of_its_shares(tmp_path: Path, count:
     assert cells(WRONG, 1.0) == 0
 
 
-def test_the_page_says_everything() -> None:
+def test_the_page_has_every_metric() -> None:
     made = card([[8, 2], [1, 9]], ["a|b", "c"], beside=True)
-    words = card_words(made)
+    words = card_markdown(made)
     for text in (
         "anything but tests",
         "at an edge: 7",
@@ -106,6 +106,6 @@ def test_the_page_says_everything() -> None:
     assert "adds 0.100 (-0.100 to 0.200)" in words
     assert "not more than chance may explain" in words
     assert "0.400 of the tiles" in words
-    alone = card_words(card([[8, 2], [1, 9]], ["a", "b"], beside=False))
-    assert "this probe, which is colour statistics" in alone
+    alone = card_markdown(card([[8, 2], [1, 9]], ["a", "b"], beside=False))
+    assert "| metric | colour statistics |" in alone
     assert "adds" not in alone

@@ -1,4 +1,4 @@
-"""The annotator: what it says of tiles, and what it refuses to look at."""
+"""The probe annotator: its answers, and the images and files that it refuses."""
 
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -79,7 +79,7 @@ def make_probe(tmp_path: Path) -> MakeProbe:
 
 
 def views(picture: Pictures, probe: Probe, **made: Any) -> tuple[list[View], Any]:
-    """A picture of 80 × 48 px whose tiles have known brightness, in regions of four tiles; a corner has no data."""
+    """A picture of 80 × 48 px whose tiles have known brightness, in regions of four tiles; a corner is nodata."""
     levels = np.random.default_rng(6).permutation(np.linspace(20, 235, 15)).reshape(3, 5)
     pixels = np.repeat(np.kron(levels, np.ones((16, 16)))[..., None], 3, axis=2).astype(np.uint8)
     mask = np.ones((48, 80), dtype=np.bool_)
@@ -103,7 +103,7 @@ def test_each_tile_gets_the_class_of_its_features(make_probe: MakeProbe, picture
         for view, answers in zip(shown, probe.annotate(shown), strict=True)
         for answer in answers
     }
-    assert len(found) == 14  # of fifteen, one holds no data
+    assert len(found) == 14  # of fifteen, one is nodata
     for (x, y), answer in found.items():
         z = (int(levels[y // 16, x // 16]) - 128) / 32 / 0.5
         logits = np.array([-z - 2, 0.0, z - 2])
@@ -126,7 +126,7 @@ def test_below_the_margin_a_tile_is_undecided(make_probe: MakeProbe, picture: Pi
     assert set(probe.colours) == {"undecided"}
 
 
-def test_tiles_that_see_each_other_are_fused_in_units_of_spread(make_probe: MakeProbe, picture: Pictures) -> None:
+def test_standardised_features_are_fused(make_probe: MakeProbe, picture: Pictures) -> None:
     folder = make_probe()
     fused = make_plugin(Probe, {"checkpoint": str(folder), "fusion": "attention,2,0.5"})
     shown, _ = views(picture, fused)
@@ -135,24 +135,24 @@ def test_tiles_that_see_each_other_are_fused_in_units_of_spread(make_probe: Make
     head = Head.load(folder / HEAD, card.head.sha256)
     for view, answers in zip(shown, fused.annotate(shown), strict=True):
         kept = [(tile, valid) for tile, valid in zip(view.tiles, view.valid, strict=True) if valid.any()]
-        standard = head.standard(np.array([encoder(*one) for one in kept]))
+        standard = head.standardise(np.array([encoder(*one) for one in kept]))
         assert view.global_view is not None
-        overall = head.standard(encoder(view.global_view.clip(0, 255), np.ones((16, 16), dtype=bool))[None])[0]
-        want = head.chances(Fusion(2.0, 0.5)(standard, overall))
+        overall = head.standardise(encoder(view.global_view.clip(0, 255), np.ones((16, 16), dtype=bool))[None])[0]
+        want = head.probabilities(Fusion(2.0, 0.5)(standard, overall))
         got = [[one.numbers[f"p.{name}"] for name in ("dark", "grey", "bright")] for one in answers]
         assert np.array(got) == pytest.approx(want, abs=1e-4)
 
 
-def test_labels_that_are_asked_for_are_kept(make_probe: MakeProbe, picture: Pictures) -> None:
+def test_only_chosen_labels_are_reported(make_probe: MakeProbe, picture: Pictures) -> None:
     folder = make_probe()
     probe = make_plugin(Probe, {"checkpoint": str(folder), "labels": "bright,undecided"})
     shown, _ = views(picture, probe)
     assert {one.label for answers in probe.annotate(shown) for one in answers} <= {"bright", "undecided"}
-    with pytest.raises(RequestError, match=r"been taught them.*wet.*Its labels: dark, grey, bright, undecided"):
+    with pytest.raises(RequestError, match=r"must name classes.*wet.*Choose among dark, grey, bright, undecided"):
         make_plugin(Probe, {"checkpoint": str(folder), "labels": "wet"}).check([])
 
 
-def test_answers_are_the_same_in_any_company(make_probe: MakeProbe, picture: Pictures) -> None:
+def test_answers_do_not_depend_on_the_batch(make_probe: MakeProbe, picture: Pictures) -> None:
     probe = make_plugin(Probe, {"checkpoint": str(make_probe()), "fusion": "attention"})
     shown, _ = views(picture, probe)
     assert list(probe.annotate(shown)) == [probe.annotate([view])[0] for view in shown]
@@ -162,26 +162,26 @@ def test_answers_are_the_same_in_any_company(make_probe: MakeProbe, picture: Pic
 
 def test_another_encoder_is_refused(make_probe: MakeProbe) -> None:
     probe = make_plugin(Probe, {"checkpoint": str(make_probe()), "encoder": "colour:red,green,blue"})
-    with pytest.raises(ModelError, match=r"its of must be red, green, blue as rendered.*train the probe again"):
+    with pytest.raises(ModelError, match=r"red, green, blue instead of red, green, blue as rendered.*train the"):
         probe.check([])
 
 
 def test_other_bands_are_refused(make_probe: MakeProbe, picture: Pictures) -> None:
     grey = picture(np.zeros((8, 8, 1), dtype=np.uint8)).info
-    with pytest.raises(ModelError, match=r"taught on red, green and blue.*one channel, as grey"):
+    with pytest.raises(ModelError, match=r"trained on: red, green and blue.*one grey channel"):
         make_plugin(Probe, {"checkpoint": str(make_probe())}).input_spec(grey)
     native = make_plugin(
         Probe, {"checkpoint": str(make_probe(bands=["red", "nir"], quantity="toa_reflectance", channels=2))}
     )
     four = picture(np.zeros((8, 8, 2), dtype=np.uint16), bands=("nir", "red"), quantity="toa_reflectance").info
     assert native.input_spec(four).bands == ("red", "nir")
-    with pytest.raises(ModelError, match=r"taught on red, nir in toa_reflectance.*no nir"):
+    with pytest.raises(ModelError, match=r"trained on: red, nir in toa_reflectance.*no nir"):
         native.input_spec(picture(np.zeros((8, 8, 3), dtype=np.uint16), bands=RGB, quantity="toa_reflectance").info)
     with pytest.raises(ModelError, match="values are number"):
         native.input_spec(picture(np.zeros((8, 8, 2), dtype=np.uint16), bands=("nir", "red")).info)
 
 
-def test_the_resolution_is_that_of_its_lesson(make_probe: MakeProbe, picture: Pictures) -> None:
+def test_the_resolution_is_that_of_its_training_set(make_probe: MakeProbe, picture: Pictures) -> None:
     info = picture(np.zeros((8, 8, 3), dtype=np.uint8), bands=RGB).info
     fine = make_plugin(Probe, {"checkpoint": str(make_probe(metres=2.5e-7))}).input_spec(info)
     assert (fine.resolution, fine.unit, fine.tolerates) == (0.25, "um", 1.5)
@@ -191,23 +191,23 @@ def test_the_resolution_is_that_of_its_lesson(make_probe: MakeProbe, picture: Pi
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         ({}, "option 'checkpoint'.*probe:FOLDER"),
         ({"margin": "2"}, "option 'margin'.*from 0 to 1"),
         ({"margin": "wide"}, "option 'margin'"),
         ({"fusion": "yes"}, "option 'fusion'"),
-        ({"templates": "a {}"}, "option 'templates'.*must be one of fetch, threads, checkpoint"),
+        ({"templates": "a {}"}, "option 'templates' of .* must be one of fetch, threads, checkpoint"),
         ({"threads": "many"}, "option 'threads'"),
     ],
 )
-def test_options_that_cannot_be_are_refused(options: dict[str, str], words: str) -> None:
-    with pytest.raises(RequestError, match=words):
+def test_invalid_options_are_refused(options: dict[str, str], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
         make_plugin(Probe, {**({"checkpoint": "x"} if options else {}), **options})
 
 
-def test_a_folder_that_is_no_probe_is_refused(tmp_path: Path, make_probe: MakeProbe) -> None:
-    with pytest.raises(ModelError, match=r"must hold card\.yaml.*train probe"):
+def test_other_folders_are_refused(tmp_path: Path, make_probe: MakeProbe) -> None:
+    with pytest.raises(ModelError, match=r"must be a folder with card\.yaml.*train probe"):
         make_plugin(Probe, {"checkpoint": str(tmp_path / "absent")}).check([])
     folder = make_probe()
     text = (folder / "card.yaml").read_text()
@@ -219,7 +219,7 @@ def test_a_folder_that_is_no_probe_is_refused(tmp_path: Path, make_probe: MakePr
         read_card(folder)
 
 
-def test_identity_names_everything_that_decides(make_probe: MakeProbe) -> None:
+def test_identity_covers_everything_that_decides_the_result(make_probe: MakeProbe) -> None:
     folder = make_probe()
     found = make_plugin(Probe, {"checkpoint": str(folder)}).identity
     assert found["sha256_head"] == read_card(folder).head.sha256

@@ -1,4 +1,4 @@
-"""Texts become the tokens that OpenCLIP's own tokenizer makes of them."""
+"""Tokens are those of OpenCLIP's own tokenizer."""
 
 import gzip
 import json
@@ -9,11 +9,10 @@ import pytest
 from limner.model.checkpoints.files import CheckpointFiles
 from limner.model.checkpoints.weights import locate
 from limner.model.clip.checkpoint import ClipCheckpoint, OpenClip
-from limner.model.clip.openclip_load import load_words
-from limner.model.clip.openclip_tokenizer import clean, read_merges
+from limner.model.clip.openclip_load import clean, load_clip_tokenizer, read_merges
 from limner.readers.errors import ModelError
 
-GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "openclip"
+GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "openclip"
 TEXTS: list[dict[str, Any]] = json.loads((GOLDEN / "texts.json").read_text())
 PUBLISHED = "pypi:open_clip_torch==3.3.0#open_clip/bpe_simple_vocab_16e6.txt.gz"
 SHA256 = "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a"
@@ -23,7 +22,7 @@ LONG_S = "\u017f long s '\u017f"
 
 def tokenizer(merges: Path, size: int) -> Any:
     known = OpenClip({"text_config": {"vocab_size": size}}, tokenizer=merges)
-    return load_words(ClipCheckpoint(CheckpointFiles("x", merges.parent), "clip", 32, 1 / 255, (), (), known))
+    return load_clip_tokenizer(ClipCheckpoint(CheckpointFiles("x", merges.parent), "clip", 32, 1 / 255, (), (), known))
 
 
 def differing(merges: Path, size: int, key: str) -> list[str]:
@@ -35,13 +34,13 @@ def differing(merges: Path, size: int, key: str) -> list[str]:
     ]
 
 
-def test_awkward_texts_become_openclips_tokens() -> None:
+def test_tokens_of_difficult_texts_are_those_of_openclip() -> None:
     assert len(TEXTS) == 300
     assert differing(GOLDEN / "merges.txt.gz", 704, "small") == [LONG_S]
 
 
 @pytest.mark.network
-def test_with_the_published_vocabulary_too() -> None:
+def test_tokens_with_the_published_vocabulary_are_those_of_openclip() -> None:
     try:
         path = locate(PUBLISHED, SHA256, fetch=True)
     except ModelError as error:
@@ -54,7 +53,7 @@ def test_a_text_is_cleaned() -> None:
     assert clean("ΟΔΟΣ schÃ¶n", lower=False) == "ΟΔΟΣ schön"
 
 
-def test_a_vocabulary_is_bytes_then_merges_then_the_marks(tmp_path: Path) -> None:
+def test_a_vocabulary_is_bytes_then_merges_then_special_tokens(tmp_path: Path) -> None:
     path = tmp_path / "merges.txt.gz"
     path.write_bytes(gzip.compress(b"#version\na b</w>\nt h\nmore than fits\n"))
     vocabulary, merges = read_merges(path, 516, "x")
@@ -65,7 +64,7 @@ def test_a_vocabulary_is_bytes_then_merges_then_the_marks(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         pytest.param(b"#version\na b\n", "Not a gzipped file", id="not gzip"),
         pytest.param(gzip.compress(b"#version\na b\nc d\n", mtime=0)[:-12], "end-of-stream", id="truncated"),
@@ -78,9 +77,9 @@ def test_a_vocabulary_is_bytes_then_merges_then_the_marks(tmp_path: Path) -> Non
         pytest.param(gzip.compress(b"#version\na b\nabc\n", mtime=0), "1 pairs", id="a line of one token"),
     ],
 )
-def test_what_is_no_file_of_merges_is_refused(content: bytes, said: str, tmp_path: Path) -> None:
+def test_an_invalid_file_of_merges_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "merges.txt.gz"
     path.write_bytes(content)
     with pytest.raises(ModelError, match="OpenCLIP's file of merges") as caught:
         read_merges(path, 516, "x")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
