@@ -14,7 +14,7 @@ import pytest
 from limner.readers.contract import scan_with
 from limner.readers.dicom.pixels import Frames
 from limner.readers.dicom.reader import DicomReader
-from limner.readers.dicom.voi_lut import Modality, Table, Voi, grey8, padded, steps
+from limner.readers.dicom.voi_lut import LookupTable, ModalityLut, VoiLut, grey_levels, padding_mask, to_grey
 from limner.readers.image import ImageInfo
 from limner.readers.render import Stretch, display_stretch, fit_stretch, render, window_stretch
 
@@ -35,34 +35,34 @@ def dcmtk(path: Path, *options: str) -> np.ndarray:
 
 def test_padding_is_judged_on_stored_values_in_either_order() -> None:
     stored = np.array([[-2000, -1999, -1000, 5]])
-    assert padded(stored, -2000, None).tolist() == [[True, False, False, False]]
-    assert padded(stored, -1000, -2000).tolist() == [[True, True, True, False]]
-    assert not padded(stored, None, None).any()
+    assert padding_mask(stored, -2000, None).tolist() == [[True, False, False, False]]
+    assert padding_mask(stored, -1000, -2000).tolist() == [[True, True, True, False]]
+    assert not padding_mask(stored, None, None).any()
 
 
 def test_rescale_is_not_cast_back() -> None:
-    values = Modality(slope=0.001, intercept=-0.5)(np.array([1, 65535], dtype=np.uint16))
+    values = ModalityLut(slope=0.001, intercept=-0.5)(np.array([1, 65535], dtype=np.uint16))
     assert values.dtype == np.float64
     assert np.allclose(values, [-0.499, 65.035])
 
 
 def test_a_linear_window_follows_the_standard() -> None:
-    low, high = Voi(2048, 4096).ends()
+    low, high = VoiLut(2048, 4096).limits()
     assert (low, high) == (0.0, 4095.0)  # PS3.3 C.11.2.1.2.1, note 3
-    assert Voi(2048, 1).ends() == (2047.5, 2047.5)
-    assert Voi(100, 50, "LINEAR_EXACT").ends() == (75.0, 125.0)
+    assert VoiLut(2048, 1).limits() == (2047.5, 2047.5)
+    assert VoiLut(100, 50, "LINEAR_EXACT").limits() == (75.0, 125.0)
 
 
 def test_inversion_comes_last_and_padding_stays_black() -> None:
     values = np.array([[0.0, 127.5, 255.0, np.nan]])
     valid = np.array([[True, True, True, False]])
-    voi = Voi(127.5, 255.0, "LINEAR_EXACT")
-    assert grey8(values, valid, voi, inverted=False).tolist() == [[0, 128, 255, 0]]
-    assert grey8(values, valid, voi, inverted=True).tolist() == [[255, 128, 0, 0]]
+    voi = VoiLut(127.5, 255.0, "LINEAR_EXACT")
+    assert to_grey(values, valid, voi, inverted=False).tolist() == [[0, 128, 255, 0]]
+    assert to_grey(values, valid, voi, inverted=True).tolist() == [[255, 128, 0, 0]]
 
 
 def test_a_table_clamps_at_its_ends() -> None:
-    table = Table(10.0, np.array([0.0, 100.0, 200.0]), 8)
+    table = LookupTable(10.0, np.array([0.0, 100.0, 200.0]), 8)
     assert table(np.array([-5.0, 10.0, 11.0, 12.0, 99.0])).tolist() == [0, 0, 100, 200, 200]
 
 
@@ -145,7 +145,7 @@ def seen(path: Path) -> tuple[np.ndarray, np.ndarray, ImageInfo]:
     return render(values, valid, recorded)[..., 0].astype(int), valid, info
 
 
-def frame(path: Path) -> tuple[np.ndarray, Voi]:
+def frame(path: Path) -> tuple[np.ndarray, VoiLut]:
     """The first frame's modality values (H, W), padding NaN, and the VOI that the file states."""
     with path.open("rb") as file:
         frames = Frames(file)
@@ -161,7 +161,7 @@ def test_the_stated_stretch_renders_what_the_pipeline_renders(
 ) -> None:
     path = shown(making, tmp_path / "a.dcm", voi, photometric)
     values, window = frame(path)
-    expected = grey8(values, ~np.isnan(values), window, inverted=photometric == "MONOCHROME1")
+    expected = to_grey(values, ~np.isnan(values), window, inverted=photometric == "MONOCHROME1")
     ours, valid, info = seen(path)
     assert np.array_equal(valid, ~np.isnan(values))
     assert np.abs(ours - expected).max() <= (0 if window.table is not None else 1)
@@ -179,17 +179,19 @@ def test_a_table_between_whole_numbers_holds_what_it_held_below(tmp_path: Path, 
     numbers = np.random.default_rng(1).uniform(-100, 900, (40, 50))
     everywhere = np.ones(numbers.shape, dtype=bool)
     ours = render(numbers[..., None].astype(np.float32), everywhere, stretch)[..., 0]
-    assert np.array_equal(ours, grey8(numbers.astype(np.float32), everywhere, voi, inverted=False))
+    assert np.array_equal(ours, to_grey(numbers.astype(np.float32), everywhere, voi, inverted=False))
 
 
 def test_steps_are_as_few_as_tell_the_table() -> None:
-    assert steps(Voi(0, 0, "LUT", Table(10.0, np.array([0.0, 0.4, 200.0, 255.0, 255.0]), 8)), inverted=False) == (
+    assert grey_levels(
+        VoiLut(0, 0, "LUT", LookupTable(10.0, np.array([0.0, 0.4, 200.0, 255.0, 255.0]), 8)), inverted=False
+    ) == (
         (10.0, 0),
         (12.0, 200),
         (13.0, 255),
     )
-    assert steps(Voi(40, 400), inverted=False) == ()
-    assert steps(Voi(40, 1), inverted=True) == ((39.5, 255), (np.nextafter(39.5, 40), 0))
+    assert grey_levels(VoiLut(40, 400), inverted=False) == ()
+    assert grey_levels(VoiLut(40, 1), inverted=True) == ((39.5, 255), (np.nextafter(39.5, 40), 0))
 
 
 def test_a_damaged_table_gives_way_to_the_window_and_says_so(tmp_path: Path, making: ModuleType) -> None:
@@ -198,7 +200,7 @@ def test_a_damaged_table_gives_way_to_the_window_and_says_so(tmp_path: Path, mak
     for name, tags in (("with", {"WindowCenter": 300, "WindowWidth": 400}), ("without", {})):
         data = making.image(making.ramp().astype(np.uint16), sop_class=making.CR, VOILUTSequence=short, **tags)
         (info,) = scan_with(READER, str(making.save(data, tmp_path / f"{name}.dcm")), {})
-        assert "the lookup table by which the file renders it is damaged and was not used" in info.notes
+        assert "its VOI lookup table is damaged and was not used" in info.notes
         assert dict(info.facts).get("window_used", "").startswith("300/400 LINEAR" if tags else "")
         assert (window_stretch(info) is None) == (not tags)
         (wished,) = scan_with(READER, str(tmp_path / f"{name}.dcm"), {"window": "300,400"})
@@ -243,7 +245,7 @@ def test_renderings_equal_dcmtk(tmp_path: Path, making: ModuleType, voi: str, ph
     values, window = frame(path)
     valid = ~np.isnan(values)
     theirs = dcmtk(path, "+Wl" if window.table is not None else "+Wi", "1").astype(int)
-    pipeline = grey8(values, valid, window, inverted=photometric == "MONOCHROME1")
+    pipeline = to_grey(values, valid, window, inverted=photometric == "MONOCHROME1")
     ours, _, _ = seen(path)
     assert valid.mean() > 0.9
     for picture in (pipeline, ours):
@@ -262,7 +264,7 @@ def test_pydicoms_files_render_like_the_pipeline_and_dcmtk(
     shutil.copy(pydicom_files / name, path)
     if kind != "window":  # none of them has these: they get one that spans their own window
         data = pydicom.dcmread(path)
-        (low, high) = frame(path)[1].ends()
+        (low, high) = frame(path)[1].limits()
         if kind == "sigmoid":
             data.VOILUTFunction = "SIGMOID"
         else:
@@ -272,7 +274,7 @@ def test_pydicoms_files_render_like_the_pipeline_and_dcmtk(
     values, voi = frame(path)
     ours, valid, info = seen(path)
     assert dict(info.facts).get("window_curve", "") == {"sigmoid": "sigmoid", "table": "steps"}.get(kind, "")
-    expected = grey8(values, valid, voi, inverted=dict(info.facts).get("inverted") == "yes")
+    expected = to_grey(values, valid, voi, inverted=dict(info.facts).get("inverted") == "yes")
     assert np.unique(expected).size > 15
     assert np.abs(ours - expected).max() <= 1
     if DCMTK is not None:

@@ -11,9 +11,11 @@ from types import ModuleType
 
 import pytest
 from limner.readers.contract import scan_with
+from limner.readers.dicom import decoder as decoder_module
 from limner.readers.dicom.decoder import Decoder
 from limner.readers.dicom.faults import FaultError
 from limner.readers.dicom.reader import DicomReader
+from limner.readers.dicom.scan import scan_input
 from limner.readers.sandbox import MEMORY_MB, SandboxedProcess
 
 pytestmark = pytest.mark.slow
@@ -22,21 +24,21 @@ pytest.importorskip("resource", reason="memory limits need a POSIX system")
 
 EXPECTED = {
     "good": "1 read",
-    "deflate bomb": "grow only to the budget",
-    "65535² run-length": "must fit the budget",
-    "8000² run-length of 116 bytes": "only as far as their coding can",
-    "native pixels cut short": "as long as its header says",
-    "60000² native, no pixels behind it": "must fit the budget",
-    "two thousand million frames": "so many frames",
-    "sequences nested 3000 deep": "nested only so deep",
-    "an element longer than the file": "must hold an image",
+    "deflate bomb": "must not inflate beyond the limit",
+    "65535² run-length": "frames within the decoding limit",
+    "8000² run-length of 116 bytes": "more pixels than its compression can hold",
+    "native pixels cut short": "of the length that its header states",
+    "60000² native, no pixels behind it": "frames within the decoding limit",
+    "two thousand million frames": "more frames than the limit",
+    "sequences nested 3000 deep": "must not nest sequences",
+    "an element longer than the file": "must have a DICOM image",
     "path-like UIDs": "1 read",
     "a lookup table shorter than it says": "lookup table",
     "a palette shorter than it says": "palette",
     "random bytes after a preamble": "",
-    "zip slip": "2 × names in an archive must stay inside it",
-    "zip bomb": "grow only to the budget",
-    "a zip cut short": "archive must be readable",
+    "zip slip": "2 × must have a name inside its archive",
+    "zip bomb": "must not inflate beyond the limit",
+    "a zip cut short": "must be a readable archive",
     "a program and a DICOM file in one": "1 read",
 }
 
@@ -46,43 +48,45 @@ def hostile(making: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dic
     return making.hostile(tmp_path_factory.mktemp("hostile"))
 
 
-def test_each_costs_one_row_and_the_parent_stays_small(hostile: dict[str, Path]) -> None:
+def test_each_file_costs_one_outcome_and_little_memory(hostile: dict[str, Path]) -> None:
     script = Path(__file__).with_name("attack.py")
     command = [sys.executable, str(script), str(hostile["good"].parents[1])]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     assert done.stderr == ""
-    rows = {case: (outcome, mine, theirs) for case, outcome, mine, theirs in json.loads(done.stdout)}
+    rows = {case: (outcome, own, sandbox) for case, outcome, own, sandbox in json.loads(done.stdout)}
     assert set(rows) == set(EXPECTED) == set(hostile)
     for case, expected in EXPECTED.items():
         assert expected in rows[case][0], case
-    assert max(mine for _, mine, _ in rows.values()) < 700
-    assert max(theirs for _, _, theirs in rows.values()) < MEMORY_MB
+    assert max(own for _, own, _ in rows.values()) < 700
+    assert max(sandbox for _, _, sandbox in rows.values()) < MEMORY_MB
 
 
-def test_together_in_one_folder_each_still_has_one_row(hostile: dict[str, Path]) -> None:
+def test_each_file_of_a_folder_has_one_outcome(hostile: dict[str, Path]) -> None:
     folder = hostile["good"].parents[1]
-    fates = DicomReader().survey(str(folder), DicomReader.Options()).fates
-    assert sorted(fate.source for fate in fates) == sorted(str(path) for path in hostile.values())
-    statuses = {Path(fate.source).parent.name: fate.status for fate in fates}
+    outcomes = scan_input(str(folder), Decoder()).outcomes
+    assert sorted(outcome.source for outcome in outcomes) == sorted(str(path) for path in hostile.values())
+    statuses = {Path(outcome.source).parent.name: outcome.status for outcome in outcomes}
     assert statuses["good"] == statuses["path-like UIDs"] == "read"
-    assert [fate.reason for fate in fates if "program" in fate.source] == ["its preamble begins like a program"]
+    assert [outcome.reason for outcome in outcomes if "program" in outcome.source] == [
+        "its preamble begins like a program"
+    ]
 
 
-def test_nothing_escapes_from_an_archive(hostile: dict[str, Path]) -> None:
+def test_archives_write_nothing_outside(hostile: dict[str, Path]) -> None:
     path = hostile["zip slip"]
     scan_with(DicomReader(), str(path), {})
     assert [p.name for p in path.parent.iterdir()] == ["a.zip"]
     assert not (path.parents[2] / "escaped.dcm").exists()
 
 
-def test_a_process_that_dies_is_one_fault_and_the_next_question_is_answered(hostile: dict[str, Path]) -> None:
+def test_a_process_that_hangs_is_one_fault_and_is_restarted(hostile: dict[str, Path]) -> None:
     decoder = Decoder(SandboxedProcess())
     good = str(hostile["good"])
     decoder.header(good)
     assert decoder.process.pid is not None
     os.kill(decoder.process.pid, signal.SIGSTOP)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decoder, "HEADER_SECONDS", 0.2)
+        patch.setattr(decoder_module, "HEADER_SECONDS", 0.2)
         start = time.monotonic()
         with pytest.raises(FaultError, match="time"):
             decoder.header(good)
@@ -101,7 +105,7 @@ def test_memory_is_limited(tmp_path: Path, making: ModuleType) -> None:
     assert Decoder().frame(str(path), 0, 0, 5000).shape == (5000, 5000)
 
 
-def test_the_process_that_reads_images_holds_no_dicom_library() -> None:
+def test_the_calling_process_imports_no_dicom_library() -> None:
     names = "limner.readers.dicom.reader, limner.readers.dicom.decoder_worker, limner.reports.studies"
     code = f"import sys, {names}; print('pydicom' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,7 +9,9 @@ from types import ModuleType
 import pytest
 from limner.readers import registry
 from limner.readers.contract import scan_with
+from limner.readers.dicom.decoder import Decoder
 from limner.readers.dicom.reader import DicomReader
+from limner.readers.dicom.scan import scan_input
 from limner.readers.dicom.source import sniff
 from limner.readers.errors import ReadError, RequestError
 from limner.readers.pseudonyms import NameOptions, Pseudonyms
@@ -18,10 +20,10 @@ from limner.readers.registry import scan
 READER = DicomReader()
 
 
-def fates(path: Path) -> dict[str, tuple[str, str]]:
+def outcomes(path: Path) -> dict[str, tuple[str, str]]:
     """Every file below `path` → (status, reason)."""
-    found = READER.survey(str(path), DicomReader.Options()).fates
-    rows = {os.path.relpath(fate.source, path): (fate.status, fate.reason) for fate in found}
+    found = scan_input(str(path), Decoder()).outcomes
+    rows = {os.path.relpath(outcome.source, path): (outcome.status, outcome.reason) for outcome in found}
     assert len(rows) == len(found)
     return rows
 
@@ -38,7 +40,7 @@ def test_text_is_never_dicom(tmp_path: Path) -> None:
 def test_a_bare_data_set_is_found_and_said_to_be_one(tmp_path: Path, making: ModuleType) -> None:
     whole = making.save(making.slices(1)[0], tmp_path / "a.dcm").read_bytes()
     start = 132 + 12 + int.from_bytes(whole[140:144], "little")
-    bare = tmp_path / "bare"
+    bare = tmp_path / "no-preamble"
     bare.write_bytes(whole[start:])
     assert READER.identify(str(bare), bare.read_bytes()[:4096]) > 0
     (info,) = scan_with(READER, str(bare), {})
@@ -49,7 +51,7 @@ def test_a_bare_data_set_is_found_and_said_to_be_one(tmp_path: Path, making: Mod
 
 @pytest.mark.parametrize("name", ["ExplVR_BigEndNoMeta.dcm", "ExplVR_LitEndNoMeta.dcm", "rtstruct.dcm"])
 def test_bare_files_of_three_encodings_are_recognised(pydicom_files: Path, name: str) -> None:
-    assert sniff((pydicom_files / name).read_bytes()[:4096]) == "bare"
+    assert sniff((pydicom_files / name).read_bytes()[:4096]) == "no-preamble"
 
 
 def test_every_file_has_one_fate(tmp_path: Path, making: ModuleType) -> None:
@@ -67,7 +69,7 @@ def test_every_file_has_one_fate(tmp_path: Path, making: ModuleType) -> None:
     (tmp_path / "notes.txt").write_text("nothing\n" * 99, encoding="utf-8")
     whole = (tmp_path / "002.dcm").read_bytes()
     (tmp_path / "cut.dcm").write_bytes(whole[:-20])
-    rows = fates(tmp_path)
+    rows = outcomes(tmp_path)
     assert rows["copy.dcm"] == ("skipped", "a duplicate, byte for byte, of another file")
     statuses = {name: status for name, (status, _) in rows.items()}
     assert sorted([statuses["001.dcm"], statuses["other.dcm"]]) == ["failed", "read"]
@@ -75,7 +77,7 @@ def test_every_file_has_one_fate(tmp_path: Path, making: ModuleType) -> None:
     assert "structured report" in rows["report.dcm"][1]
     assert "slide reader" in rows["slide.dcm"][1]
     assert statuses["cut.dcm"] == "failed"
-    assert "as long as its header says" in rows["cut.dcm"][1]
+    assert "of the length that its header states" in rows["cut.dcm"][1]
     assert len(rows) == 3 + 6
     scanned = READER.scan_folder(str(tmp_path), READER.Options())
     told = [path for info in scanned.infos for path in info.files]
@@ -106,7 +108,7 @@ def test_an_archive_is_a_folder(tmp_path: Path, making: ModuleType) -> None:
     (folder,), (zipped,) = scan_with(READER, str(images), {}), scan_with(READER, str(packed), {})
     assert [plane.name for plane in folder.planes] == [plane.name for plane in zipped.planes]
     assert zipped.files == (str(packed),)
-    assert "archives inside archives are not opened" in zipped.notes[-1]
+    assert "must not be an archive inside an archive" in zipped.notes[-1]
     with READER.open(folder) as a, READER.open(zipped) as b:
         assert (a.read(folder.box, folder.size)[0] == b.read(zipped.box, zipped.size)[0]).all()
 
@@ -118,7 +120,7 @@ def test_what_a_dicomdir_lists_and_is_not_there_has_a_row(tmp_path: Path, pydico
         other.unlink()
     shutil.rmtree(tree / "TINY_ALPHA")
     (tree / "77654033" / "CT2" / "17106").unlink()
-    rows = fates(tree)
+    rows = outcomes(tree)
     assert rows["DICOMDIR"][0] == "skipped"
     lost = [name for name, (status, _) in rows.items() if status == "failed"]
     assert [name.replace("\\", "/") for name in lost] == ["DICOMDIR!/77654033/CT2/17106"]
@@ -138,7 +140,7 @@ def test_a_pipe_does_not_stop_the_walk(tmp_path: Path, making: ModuleType) -> No
         pytest.skip("this system has no named pipes")
     os.mkfifo(tmp_path / "pipe")
     making.save(making.slices(1)[0], tmp_path / "a.dcm")
-    assert fates(tmp_path)["pipe"][0] == "skipped"
+    assert outcomes(tmp_path)["pipe"][0] == "skipped"
 
 
 def test_a_file_of_several_stacks_keeps_them_all(

@@ -50,7 +50,7 @@ def test_other_frames_are_not_touched(tmp_path: Path, making: ModuleType) -> Non
         pixels, valid = image.read(info.box, (6, 8), 1)
         assert valid.all()
         assert np.array_equal(pixels[..., 0], making.ramp())
-        with pytest.raises(ReadError, match="slice 1 of 3: its pixels must be decodable"):
+        with pytest.raises(ReadError, match="slice 1 of 3 must have decodable pixel data"):
             image.read(info.box, (6, 8))
 
 
