@@ -25,7 +25,7 @@ from limner.model.checkpoints.untrusted import UntrustedDict, parse_yaml, read_j
 from limner.model.checkpoints.weights import locate
 from limner.model.clip.annotator import ZeroShot
 from limner.model.clip.checkpoint import find_checkpoint
-from limner.model.clip.openclip_tokenizer import read_merges
+from limner.model.clip.openclip_load import read_merges
 from limner.model.segmentation.annotator import Segmenter
 from limner.model.segmentation.deepness import Deepness
 from limner.readers.errors import ModelError
@@ -323,9 +323,9 @@ def test_a_small_file_is_read_in_little_memory(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"small")
     code = (
         "import resource, sys\nfrom pathlib import Path\nfrom limner.model.checkpoints.untrusted import read_bytes\n"
-        "from limner.readers.files import read_whole\n"
+        "from limner.readers.files import read_file\n"
         "resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))\n"
-        "print(read_bytes(Path(sys.argv[1]), 'x', most=2**34), read_whole(sys.argv[1], most=2**34))"
+        "print(read_bytes(Path(sys.argv[1]), 'x', most=2**34), read_file(sys.argv[1], max_bytes=2**34))"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "a"], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("b'small' b'small'\n", "")

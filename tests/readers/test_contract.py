@@ -293,17 +293,17 @@ def strict(good: Any, box: Box, size: tuple[int, int]) -> tuple[Array, Array]:
 @pytest.mark.parametrize(
     ("reader", "sentence"),
     [
-        (Spoiled(moved), "truth|own scale"),
-        (Spoiled(nearest), "mean of its valid ground|half of its ground"),
+        (Spoiled(moved), "native scale"),
+        (Spoiled(nearest), "mean of its valid footprint|half of its footprint"),
         (Spoiled(window_bound), "from whatever box"),
         (Spoiled(invented), "validity|outside"),
         (Spoiled(widened), "native dtype"),
-        (Spoiled(strict), "half of its ground"),
-        (Spoiled(lambda good, box, size: good(box, size)), "a plane that an image has not"),
+        (Spoiled(strict), "half of its footprint"),
+        (Spoiled(lambda good, box, size: good(box, size)), "a plane that an image does not have"),
         (Spoiled(id=str), "scanning twice"),
         (Spoiled(files=()), "files that the image is made of"),
         (Spoiled(placement=Placement.pixels()), "known points"),
-        (Spoiled(reader="other"), "names? the reader"),
+        (Spoiled(reader="other"), "name the reader"),
     ],
 )
 def test_a_broken_reader_is_caught(write_raster: WriteRaster, places: Places, reader: Spoiled, sentence: str) -> None:

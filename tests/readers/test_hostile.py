@@ -165,7 +165,7 @@ def test_a_name_that_is_no_text(write_raster: WriteRaster, tmp_path: Path) -> No
     path = os.fsencode(write_raster("a.tif", np.ones((8, 8, 1), np.uint8)))
     odd = os.fsencode(tmp_path) + b"/\xff.tif"
     Path(os.fsdecode(path)).rename(os.fsdecode(odd))
-    refused(os.fsdecode(odd), "its name must be UTF-8")
+    refused(os.fsdecode(odd), "must have a name in UTF-8")
 
 
 def test_damage_beside_a_raster(write_raster: WriteRaster) -> None:

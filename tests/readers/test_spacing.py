@@ -53,7 +53,7 @@ def test_a_stated_spacing_goes_before_the_files_and_says_so_once() -> None:
     placement, [note] = stated("a.svs", VENDOR, {"microns_per_pixel": "0.5,0.51"})
     assert (placement.matrix[0][0], placement.matrix[1][1]) == (0.5, 0.51)
     assert placement.source == "--microns-per-pixel"
-    assert "the file says 0.25 × 0.2501 µm/px (aperio header)" in note
+    assert "the file has 0.25 × 0.2501 µm/px (aperio header)" in note
     assert stated("a.svs", VENDOR, {"microns_per_pixel": "0.2501"})[1] == ()
     assert stated("a.svs", None, {"microns_per_pixel": "0.5"})[1] == ()
 

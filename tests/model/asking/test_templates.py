@@ -56,7 +56,7 @@ def test_a_good_folder_is_tried_once(quick: None, tmp_path: Path, monkeypatch: p
     (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content[1].text }}")
     try_templates(tmp_path, "x")
     tried: list[str] = []
-    monkeypatch.setattr(chat_templates, "run_limited", lambda *_, **__: tried.append("again"))
+    monkeypatch.setattr(chat_templates, "run_sandboxed", lambda *_, **__: tried.append("again"))
     try_templates(tmp_path, "x")
     assert tried == []
     (tmp_path / "chat_template.jinja").write_text("{{ messages[0].role }}")

@@ -1,0 +1,34 @@
+"""The manifest, and differences that prevent resuming a run."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from limner.pipelines.run.manifest import refuse_difference
+from limner.readers.errors import RequestError
+
+Limner = Callable[..., Any]
+
+
+def test_libraries_that_were_not_loaded_may_differ() -> None:
+    same: dict[str, Any] = {"config": {}, "annotator": {}, "images": [], "files": []}
+    loaded = same | {"versions": {"rasterio": "1.4.3", "gdal": "3.10.3"}}
+    refuse_difference(loaded, same | {"versions": {"rasterio": "1.4.3"}}, "run")
+    refuse_difference(same | {"versions": {"rasterio": "1.4.3"}}, loaded, "run")
+    for other in ({"rasterio": "1.4.4", "gdal": "3.10.3"}, {"rasterio": "1.4.3", "gdal": "3.11.0"}, {"gdal": "3.10.3"}):
+        with pytest.raises(RequestError, match="must not hold another run"):
+            refuse_difference(loaded, same | {"versions": other}, "run")
+
+
+def test_the_manifest_is_deterministic(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
+    limner("run", scene, "--out", tmp_path / "a", "--model", card)
+    limner("run", scene, "--out", tmp_path / "b", "--model", card)
+    assert (tmp_path / "a" / "manifest.json").read_bytes() == (tmp_path / "b" / "manifest.json").read_bytes()
+    manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
+    assert manifest["config"]["inputs"] == [str(scene)]
+    assert manifest["images"][0]["info"]["fingerprint"]
+    assert manifest["images"][0]["stretch"]["channels"] == ["red"]
+    assert {"limner", "gdal", "onnxruntime", "geos"} <= set(manifest["versions"])
+    assert "/a" not in json.dumps(manifest).replace(str(scene), "")

@@ -1,0 +1,259 @@
+"""End-to-end runs on radiology studies."""
+
+import csv
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from limner.pipelines.config import Settings
+from limner.pipelines.run.plan import reader_options, scan_inputs
+from limner.pipelines.run.reporting import read_record
+from limner.readers.dicom.voi_lut import LookupTable, VoiLut, to_grey
+from limner.readers.geometry import Placement
+from limner.readers.image import ImageInfo, Plane
+from limner.readers.overview import MAX_MONTAGE_PLANES, Montage
+
+pytestmark = pytest.mark.slow
+
+Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
+
+
+@pytest.fixture(autouse=True)
+def same_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pseudonyms that are the same in every run."""
+    monkeypatch.setenv("LIMNER_PSEUDONYM_KEY", "0123456789abcdef0123456789abcdef")
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every report of a run."""
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.suffix not in {".json", ".jsonl"}}
+
+
+@pytest.mark.parametrize("hd_num", [1, 4, 9, 25])
+def test_findings_name_their_slice(
+    tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner, hd_num: int
+) -> None:
+    folder = making.save_all(making.slices(7), tmp_path / "ct", order=[3, 1, 6, 0, 5, 2, 4])
+    out = tmp_path / "out"
+    output = limner("run", folder, "--model", per_tile, "--out", out, "--hd-num", hd_num)
+    assert output.code == 0, output.err
+    found = rows(out / "findings.csv")
+    assert sorted(int(row["slice"]) for row in found) == list(range(1, 8))
+    assert len({row["sop_uid"] for row in found}) == 7
+    place = {int(row["slice"]): float(row["slice_position_mm"]) for row in found}
+    assert [place[k + 1] - place[k] for k in range(1, 7)] == [2.5] * 6
+    for row in found:
+        assert row["instance_number"] == row["slice"], "made in the order of their places"
+        assert float(row["centre_lps_z_mm"]) == 30 + 2.5 * (int(row["slice"]) - 1)
+        assert row["spacing_source"] == "pixel_spacing"
+    (image,) = read_record(out).images
+    (summary,) = rows(out / "summary.csv")
+    slice_mm2 = math.prod(float(dict(image.info.facts)[key]) for key in ("rows", "row_mm", "columns", "col_mm"))
+    assert float(summary["analysed_mm2"]) == pytest.approx(7 * slice_mm2)
+    assert float(summary["per_mm2.seen"]) == pytest.approx(1 / slice_mm2)
+    assert [f.plane for f in image.findings()] == list(range(7))
+    assert {f.geometry.bounds for f in image.findings()} == {(0.0, 0.0, 6.0, 8.0)}
+
+
+def test_a_finding_keeps_its_uid_however_slices_are_cut(
+    tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
+) -> None:
+    folder = making.save_all(making.slices(7), tmp_path / "ct")
+    uids = []
+    for hd_num in (1, 4, 25):
+        out = tmp_path / str(hd_num)
+        assert limner("run", folder, "--model", per_tile, "--out", out, "--hd-num", hd_num).code == 0
+        uids.append({row["sop_uid"]: row["finding_uid"] for row in rows(out / "findings.csv")})
+    assert uids[0] == uids[1] == uids[2]
+    assert len(set(uids[0].values())) == 7
+
+
+def test_engines_and_batches_give_the_same_bytes(
+    tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
+) -> None:
+    folder = making.save_all(making.slices(9), tmp_path / "ct")
+    made = []
+    for engine, batch in (("inline", 1), ("inline", 3), ("local", 1), ("local", 3)):
+        out = tmp_path / f"{engine}{batch}"
+        words = ("--hd-num", 1, "--engine", engine, "--workers", 2, "--batch", batch)
+        output = limner("run", folder, "--model", per_tile, "--out", out, *words)
+        assert output.code == 0, output.err
+        made.append(contents(out))
+    assert made[0] == made[1] == made[2] == made[3]
+
+
+def test_a_large_radiograph_is_analysed_at_full_resolution(
+    tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
+) -> None:
+    path = making.save(making.image(making.ramp(40, 50), sop_class=making.CR), tmp_path / "cr.dcm")
+    assert limner("run", path, "--model", per_tile, "--out", tmp_path / "out").code == 0
+    (image,) = read_record(tmp_path / "out").images
+    assert image.scale == (1.0, 1.0)
+    assert len(image.findings()) == 12
+
+
+def test_a_window_that_the_file_states_is_used(
+    tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
+) -> None:
+    images = making.slices(4, WindowCenter=500, WindowWidth=2000)
+    folder = making.save_all(images, tmp_path / "ct")
+    assert limner("run", folder, "--model", per_tile, "--out", tmp_path / "out").code == 0
+    (image,) = read_record(tmp_path / "out").images
+    assert image.analysis["Window"].startswith("500/2000")
+    stretch = json.loads((tmp_path / "out" / "manifest.json").read_text())["images"][0]["stretch"]
+    assert (stretch["low"], stretch["high"]) == ([-500.0], [1499.0])  # PS3.3 C.11.2.1.2
+
+
+def test_a_stretch_is_refused_for_studies(tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner) -> None:
+    folder = making.save_all(making.slices(4, WindowCenter=500, WindowWidth=2000), tmp_path / "ct")
+    output = limner("run", folder, "--model", per_tile, "--stretch", "0,100", "--out", tmp_path / "out")
+    assert output.code == 2
+    assert "seen through a window" in output.err
+    assert "reader_options.window" in output.err
+
+
+@pytest.mark.parametrize("kind", ["sigmoid", "table"])
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_model_and_overview_use_the_files_rendering(
+    tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner, kind: str, photometric: str
+) -> None:
+    """The oracle: the grey pipeline on the file's own numbers."""
+    pixels = making.ramp(32, 48).astype(np.uint16)
+    pixels[:16, :16] = 5000
+    tags: dict[str, object] = {"WindowCenter": 1500, "WindowWidth": 1200, "VOILUTFunction": "SIGMOID"}
+    voi = VoiLut(1500, 1200, "SIGMOID")
+    if kind == "table":
+        entries = (np.linspace(0, 1, 3000) ** 3 * 1023).astype(np.uint16)
+        table = making.item(LUTDescriptor=[3000, 100, 10], LUTData=entries.tobytes())
+        table[0]["LUTDescriptor"].VR, table[0]["LUTData"].VR = "US", "OW"
+        tags["VOILUTSequence"], voi = table, VoiLut(0, 0, "LUT", LookupTable(100.0, entries.astype(float), 10))
+    data = making.image(
+        pixels, sop_class=making.CR, PhotometricInterpretation=photometric, PixelPaddingValue=5000, **tags
+    )
+    out = tmp_path / "out"
+    path = making.save(data, tmp_path / "cr.dcm")
+    assert limner("run", path, "--model", per_tile, "--out", out).code == 0
+    expected = to_grey(pixels.astype(float), pixels != 5000, voi, inverted=photometric == "MONOCHROME1").astype(int)
+    (image,) = read_record(out).images
+    assert len(image.findings()) == 5  # one of six tiles is all padding
+    for finding in image.findings():
+        x, y = (int(value) for value in finding.geometry.bounds[:2])
+        mean = expected[y : y + 16, x : x + 16].mean() / 255
+        assert finding.score == pytest.approx(mean, abs=1 / 255)
+    overview = image.overview()
+    assert overview is not None
+    assert overview.scale == (1.0, 1.0)
+    assert np.abs(overview.pixels[..., 1].astype(int) - expected).max() <= 1
+    assert {"sigmoid": "1500/1200 SIGMOID", "table": "3000 entries from 100 LUT"}[kind] in image.analysis["Window"]
+
+
+def test_metadata_does_not_depend_on_the_model(tmp_path: Path, making: ModuleType) -> None:
+    folder = str(making.save_all(making.slices(7), tmp_path / "ct"))
+    seen = []
+    for changes in ({"hd_num": 9}, {"hd_num": 25, "overlap": 8}, {"hd_num": 1, "batch": 3, "skip_empty": False}):
+        settings = Settings.resolve({"inputs": [folder], **changes})
+        (*_, last) = (row.infos for row in scan_inputs(settings, reader_options(settings)) if row.infos)
+        seen.append(last)
+    assert seen[0] == seen[1] == seen[2]
+    assert seen[0][0].size == (6, 8)
+
+
+def test_anisotropic_pixels_are_resampled_to_squares(
+    tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
+) -> None:
+    folder = making.save_all(making.slices(3, PixelSpacing=[1.0, 0.5]), tmp_path / "ct")
+    assert limner("run", folder, "--model", per_tile, "--out", tmp_path / "out").code == 0
+    (image,) = read_record(tmp_path / "out").images
+    assert image.scale == (1.0, 0.5)  # mm between rows are twice those between columns
+    assert {f.geometry.bounds for f in image.findings()} == {(0.0, 0.0, 6.0, 8.0)}
+    overview = image.overview()
+    assert overview is not None
+    assert overview.montage is not None
+    assert overview.montage.planes == (0, 1, 2)
+
+
+def test_a_long_stack_shows_the_slices_with_findings() -> None:
+    info = ImageInfo(
+        "u",
+        "dicom",
+        (4, 4),
+        (),
+        Placement.pixels(),
+        planes=tuple(Plane(Placement.pixels(), f"{k}") for k in range(200)),
+    )
+    assert len(Montage.of(info).planes) == MAX_MONTAGE_PLANES
+    assert {3, 150} <= set(Montage.of(info, [150, 3]).planes)
+    crowded = Montage.of(info, range(100, 200)).planes
+    assert len(crowded) == MAX_MONTAGE_PLANES
+    assert min(crowded) >= 100
+
+
+def test_a_run_without_a_model_describes_the_images(tmp_path: Path, making: ModuleType, limner: Limner) -> None:
+    folder = making.save_all(making.slices(5), tmp_path / "ct")
+    out = tmp_path / "out"
+    planned = limner("plan", folder, "--preset", "radiology")
+    assert planned.code == 0, planned.err
+    assert "No model was chosen" in planned.out
+    output = limner("run", folder, "--preset", "radiology", "--out", out)
+    assert output.code == 0, output.err
+    assert "No model was chosen" in output.out
+    assert [row["status"] for row in rows(out / "files.csv")] == ["read"] * 5
+    for name in ("series.csv", "studies.csv"):
+        assert [(row["status"], row["n_findings"]) for row in rows(out / name)] == [("not assessed", "")]
+    assert {row["status"] for row in rows(out / "summary.csv")} == {"not assessed"}
+    assert {row["findings"] for row in rows(out / "summary.csv")} == {""}
+    assert rows(out / "findings.csv") == []
+    (image,) = read_record(out).images
+    assert {(area.status, area.reason): area.pixels for area in image.areas}["skipped", "no model"] > 0
+    assert sum(area.pixels for area in image.areas) == image.info.size[0] * image.info.size[1] * 5
+    assert image.unanalysed == ()
+    assert image.overview() is not None
+    assert (out / f"overview-{image.info.id}.png").stat().st_size > 1000
+    assert not list(out.glob("*.qupath.geojson*")), "a study is no slide"
+
+
+def test_every_member_of_an_archive_has_a_row(
+    tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
+) -> None:
+    folder = making.save_all(making.slices(3), tmp_path / "ct")
+    members = {f"in/{path.name}": path.read_bytes() for path in sorted(folder.iterdir())}
+    packed = tmp_path / "study.zip"
+    packed.write_bytes(making.archive(members | {"read me.txt": b"no"}))
+    for name, given in (("file", packed), ("folder", tmp_path / "inbox")):
+        if name == "folder":
+            given.mkdir()
+            (given / "study.zip").write_bytes(packed.read_bytes())
+        out = tmp_path / f"out-{name}"
+        output = limner("run", given, "--model", per_tile, "--out", out, "--set", "names=show")
+        assert output.code == 0, output.err
+        found = {Path(row["path"]).name: (row["status"], row["image"]) for row in rows(out / "files.csv")}
+        read = ("read", "study1-ct1")
+        assert found == {
+            "study.zip": read,
+            "000.dcm": read,
+            "001.dcm": read,
+            "002.dcm": read,
+            "read me.txt": ("skipped", ""),
+        }
+
+
+def test_a_dicom_slide_among_slices_is_read_as_a_slide(
+    tmp_path: Path, making: ModuleType, shared_data: Path, limner: Limner
+) -> None:
+    folder = making.save_all(making.slices(3), tmp_path / "mixed")
+    slide = shared_data / "slides" / "dicom_wsi_camelyon" / "camelyon_multiframe_jpeg2000_lossless.dcm"
+    (folder / "slide.dcm").write_bytes(slide.read_bytes())
+    out = tmp_path / "out"
+    output = limner("run", folder, "--model", "none", "--out", out)
+    assert output.code == 0, output.err
+    assert sorted(row["reader"] for row in rows(out / "files.csv")) == ["dicom", "dicom", "dicom", "slide"]
