@@ -101,10 +101,10 @@ class SandboxedProcess:
         request = {"call": function, "arguments": arguments, "seconds": seconds, "folder": os.getcwd()}
         with self._lock:
             process = self._start()
-            overdue = threading.Event()
+            timed_out = threading.Event()
 
             def kill() -> None:
-                overdue.set()
+                timed_out.set()
                 process.kill()
 
             timer = threading.Timer(WALL_CLOCK_FACTOR * seconds, kill)
@@ -112,7 +112,7 @@ class SandboxedProcess:
             try:
                 answer, array = _exchange(process, json.dumps(request).encode() + b"\n")
             except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-                late = self._stop(1.0) in _TIMEOUTS or overdue.is_set()
+                late = self._stop(1.0) in _TIMEOUTS or timed_out.is_set()
                 raise SandboxError("time" if late else "died") from error
             except BaseException:
                 self._stop()  # interrupted: its answer would be taken for that of the next call

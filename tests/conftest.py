@@ -178,7 +178,7 @@ def tiny_clip(monkeypatch: pytest.MonkeyPatch) -> Path:
 
     They are `tiny`, `tiny-resnet`, and both with `-quickgelu`.
     """
-    from limner.model.clip.openclip_architectures import ARCHITECTURES
+    from limner.model.clip.openclip import ARCHITECTURES
 
     class Tiny:
         quick = True

@@ -9,8 +9,6 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
 from ...readers.errors import ModelError
 from .files import CheckpointFiles
 
@@ -87,6 +85,8 @@ SIGNS = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory", "C
 @contextmanager
 def memory_errors() -> Generator[None]:
     """Says of torch's own ways to run out of memory that memory has run out, by `MemoryError`."""
+    import torch
+
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -100,5 +100,7 @@ def memory_errors() -> Generator[None]:
 
 def free_gpu_memory(device: str) -> float:
     """Bytes that are free on a GPU by torch's name for it, or on all of them together where that is "split"."""
+    import torch
+
     several = range(torch.cuda.device_count()) if device == "split" else [torch.device(device)]
     return float(sum(torch.cuda.mem_get_info(one)[0] for one in several))

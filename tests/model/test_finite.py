@@ -90,7 +90,7 @@ def test_heads() -> None:
     layers = ((np.array([[np.inf, 1.0]]), np.zeros(2)),)
     head = Head(np.zeros(1), np.ones(1), layers)
     with pytest.raises(ModelError, match="head of the probe must have finite logits"):
-        head.chances(np.ones((1, 1)))
+        head.probabilities(np.ones((1, 1)))
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from limner.model.checkpoints.untrusted import UntrustedDict, parse_yaml, read_j
 from limner.model.checkpoints.weights import locate
 from limner.model.clip.annotator import ZeroShot
 from limner.model.clip.checkpoint import find_checkpoint
-from limner.model.clip.openclip_tokenizer import read_merges
+from limner.model.clip.openclip_load import read_merges
 from limner.model.segmentation.annotator import Segmenter
 from limner.model.segmentation.deepness import Deepness
 from limner.readers.errors import ModelError

@@ -32,7 +32,7 @@ from limner.pipelines.run.worker import RegionJob
 
 NETWORKS = {
     "limner.model.vlm.image_text": ["ImageText"],
-    "limner.model.clip.network": ["ClipNetwork", "ClipImageEncoder"],
+    "limner.model.clip.network": ["ClipImageEncoder"],
     "limner.model.vlm.fourkhd.network": ["FourKhd"],
     "limner.model.checkpoints.onnx": ["Network"],
     "limner.model.probe.vision_backbones": ["Backbone"],

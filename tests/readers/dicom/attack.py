@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from limner.readers.contract import scan_with
-from limner.readers.dicom.decoder import decoder
+from limner.readers.dicom.decoder import Decoder
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.errors import LimnerError
 
@@ -40,7 +40,7 @@ if __name__ == "__main__":
     rows: list[tuple[str, str, int, int]] = []
     for case in sorted(Path(sys.argv[1]).iterdir()):
         outcome = attack(next(case.iterdir()))
-        decoder().close()  # so that its memory is counted
+        Decoder().close()  # so that its memory is counted
         theirs = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
         rows.append((case.name, outcome, peak(), theirs))
     json.dump(rows, sys.stdout)
