@@ -210,6 +210,28 @@ def test_a_checkpoint_that_will_not_do_is_refused(vlm: Make, spoil: Callable[[Pa
         processor(folder)
 
 
+@pytest.mark.parametrize(
+    ("family", "name", "values", "rule"),
+    [
+        ("internvl", "processor_config.json", {"image_seq_length": 2**31}, "8388608 tokens"),
+        ("internvl", "preprocessor_config.json", {"max_patches": 10**6}, "4096 patches"),
+        ("internvl", "preprocessor_config.json", {"size": {"height": 10**6, "width": 56}}, "4096 pixels along a side"),
+        ("internvl", "preprocessor_config.json", {"size": {"height": 4096, "width": 4096}, "min_patches": 9}, "pixels"),
+        ("llava", "preprocessor_config.json", {"size": {"shortest_edge": 30000}}, "4096 pixels along a side"),
+        ("llava", "processor_config.json", {"num_additional_image_tokens": 10**12}, "tokens"),
+        ("qwen2_vl", "preprocessor_config.json", {"size": {"shortest_edge": 2**31, "longest_edge": 2**31}}, "pixels"),
+    ],
+)
+def test_settings_that_would_fill_the_memory_are_refused(
+    vlm: Make, family: str, name: str, values: dict[str, object], rule: str
+) -> None:
+    """transformers makes as many pixels and tokens of a picture as its settings state."""
+    folder = vlm(family)
+    change(folder, name, **values)
+    with pytest.raises(ModelError, match=rf"processor settings .*must make at most .*{rule}"):
+        processor(folder)
+
+
 def test_a_clip_checkpoint_is_for_another_annotator(made_checkpoints: Path) -> None:
     with pytest.raises(ModelError, match="--model zero-shot"):
         processor(made_checkpoints / "clip")
