@@ -5,7 +5,6 @@ that may write white space anywhere may never stop.
 """
 
 import random
-import re
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,9 +20,6 @@ from .annotator import CUT
 if TYPE_CHECKING:
     import torch
     from llguidance._lib import JsonCompileOptions
-
-BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # a SentencePiece token of a single byte
-SPACE = "\u2581"  # a space in SentencePiece
 
 LAYOUT: "JsonCompileOptions" = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 MAX_TRIAL, MAX_DEPTH = 4000, 100  # bytes of a trial text under a schema, and its nesting
@@ -54,11 +50,6 @@ class Vocabulary:
         """The vocabulary of the bytes of each token. `special` tokens and `ends` never write text."""
         wrapped = TokenizerWrapper(_Tokens(tokens, ends[0], sorted({*special, *ends})))
         return cls(LLTokenizer(wrapped, eos_token=[int(end) for end in ends], slices=[]))
-
-    @classmethod
-    def of_pieces(cls, pieces: Sequence[str], *, ends: Sequence[int], special: Collection[int]) -> Self:
-        """The vocabulary of a SentencePiece model's pieces: `▁` writes a space, `<0x0A>` the byte 10."""
-        return cls.of_tokens([piece_bytes(piece) for piece in pieces], ends=ends, special=special)
 
     @property
     def size(self) -> int:
@@ -201,12 +192,6 @@ def check_satisfiable(schema: str, *, subject: str) -> None:
             value=" ".join(error.split())[:200],
             remedy="Correct what contradicts itself, such as a minimum above its maximum or an empty enum",
         )
-
-
-def piece_bytes(piece: str) -> bytes:
-    """The bytes that a piece of a SentencePiece model writes."""
-    byte = BYTE.fullmatch(piece)
-    return bytes([int(byte[1], 16)]) if byte else piece.replace(SPACE, " ").encode()
 
 
 def _trial_error(schema: str) -> str:

@@ -225,7 +225,7 @@ def test_a_checkpoint_that_will_not_do_is_refused(vlm: Make, spoil: Callable[[Pa
 def test_settings_that_would_fill_the_memory_are_refused(
     vlm: Make, family: str, name: str, values: dict[str, object], rule: str
 ) -> None:
-    """transformers makes as many pixels and tokens of a picture as its settings state."""
+    """Transformers makes as many pixels and tokens of a picture as its settings state."""
     folder = vlm(family)
     change(folder, name, **values)
     with pytest.raises(ModelError, match=rf"processor settings .*must make at most .*{rule}"):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from limner.model.vlm.fourkhd import runtime
 from limner.model.vlm.fourkhd.generator import Generator
-from limner.model.vlm.question import KNOWN
+from limner.model.vlm.question import SPECIAL_TOKEN
 from limner.readers import plugins
 from limner.readers.raster.geotiff import RasterImage
 from PIL import Image
@@ -91,7 +91,7 @@ def test_special_tokens_in_labels_and_schemas(
 def test_special_tokens_of_the_checkpoint(
     models: dict[str, tuple[str, ...]], made_vlms: Made, refused: Refused
 ) -> None:
-    assert not KNOWN.search("<turn>")
+    assert not SPECIAL_TOKEN.search("<turn>")
     refused("--model", f"vlm:{made_vlms('gemma3')}", "--ask", "what <turn> is it", say="may not hold the marks")
     refused(*models["4khd"], "--set", "model_options.system=You are <s>", "--ask", "what", say="option 'system'")
 
@@ -100,14 +100,14 @@ def test_special_tokens_of_the_checkpoint(
     "text", ["a < b and b > c", "Is x<y?", "[see below]", "ships | boats", "C</p>", "100 <m> wide", "in [brackets]"]
 )
 def test_plain_words_are_no_special_tokens(text: str) -> None:
-    assert not KNOWN.search(text)
+    assert not SPECIAL_TOKEN.search(text)
 
 
 @pytest.mark.parametrize(
     "mark", ["<|im_start|>", "<image>", "<img>", "<IMG_CONTEXT>", "<end_of_turn>", "<eos>", "<<SYS>>"]
 )
 def test_known_special_tokens(mark: str) -> None:
-    assert KNOWN.search(f"a {mark} b")
+    assert SPECIAL_TOKEN.search(f"a {mark} b")
 
 
 @pytest.mark.parametrize("family", ["4khd", "vlm"])
