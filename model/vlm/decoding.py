@@ -4,6 +4,9 @@ The only file that imports llguidance. JSON is written on one line, with a space
 that may write white space anywhere may never stop.
 """
 
+# torch's types do not state what some of its functions return:
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+
 import random
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -142,7 +145,7 @@ class Decoding:
         allowed = torch.zeros(scores.shape, dtype=torch.bool)
         for row, (constraint, ended) in enumerate(zip(self._constraints, self._ended, strict=True)):
             mask = np.ones(scores.shape[1], dtype=np.bool_) if ended else constraint.mask()[: scores.shape[1]]
-            allowed[row, : len(mask)] = torch.from_numpy(mask)  # pyright: ignore[reportUnknownMemberType]
+            allowed[row, : len(mask)] = torch.from_numpy(mask)
         return scores.masked_fill(~allowed.to(scores.device), -torch.inf)
 
     def texts(self, written: Sequence[Sequence[int]], decode: Callable[[list[int]], str], *, limit: int) -> list[str]:

@@ -83,12 +83,13 @@ class TransformersBackend:
             raise invalid_option("views", "vlm", rule, value="tiles", remedy="Leave it out")
         self._resized: dict[tuple[int, int], tuple[int, int]] = {}
 
-    @cached_property
+    @property
     def identity(self) -> Mapping[str, str]:
-        """The checkpoint's files, how it is shown pictures, and what runs it. Raises `ModelError`.
+        """The checkpoint's files, how it is shown pictures, and what runs it. Raises `ModelError`."""
+        return self._identity
 
-        Cached: its weights are large, and do not change during a run.
-        """
+    @cached_property
+    def _identity(self) -> dict[str, str]:  # cached: hashing large weights takes time
         device, family = self._device, self._processor.family
         shown_as = {"canvas": "the region as one picture", "tiles": "the global view, then each tile"}
         square = ", laid on a white square" if self._processor.fit == "letterbox" else ""
