@@ -102,12 +102,9 @@ class ServedModel:
     def read(cls, answer: Json, *, served: str) -> Self:
         """The entry of `served` in a server's list of models. Raises `ModelError` with the list where it has none."""
         data: object = answer.get("data")
-        entries = (
-            [cast("Json", one) for one in cast("list[object]", data) if isinstance(one, dict)]
-            if isinstance(data, list)
-            else []
-        )
-        models = {name: entry for entry in entries if isinstance(name := entry.get("id"), str)}
+        entries = cast("list[object]", data) if isinstance(data, list) else []
+        listed = [cast("Json", entry) for entry in entries if isinstance(entry, dict)]
+        models = {name: entry for entry in listed if isinstance(name := entry.get("id"), str)}
         if served in models:
             owner, root = (models[served].get(key) for key in ("owned_by", "root"))
             return cls(*(excerpt(text) if isinstance(text, str) else "" for text in (owner, root)))

@@ -70,7 +70,7 @@ def refused(tmp_path: Path, photo: Path, limner: Limner, monkeypatch: pytest.Mon
 def test_special_tokens_in_a_question(
     models: dict[str, tuple[str, ...]], refused: Refused, family: str, mark: str
 ) -> None:
-    refused(*models[family], "--ask", f"a {mark} and {mark} b", say="may not hold the marks")
+    refused(*models[family], "--ask", f"a {mark} and {mark} b", say="must not hold the special tokens")
 
 
 @pytest.mark.parametrize("family", ["4khd", "vlm", "endpoint"])
@@ -92,7 +92,9 @@ def test_special_tokens_of_the_checkpoint(
     models: dict[str, tuple[str, ...]], made_vlms: Made, refused: Refused
 ) -> None:
     assert not SPECIAL_TOKEN.search("<turn>")
-    refused("--model", f"vlm:{made_vlms('gemma3')}", "--ask", "what <turn> is it", say="may not hold the marks")
+    refused(
+        "--model", f"vlm:{made_vlms('gemma3')}", "--ask", "what <turn> is it", say="must not hold the special tokens"
+    )
     refused(*models["4khd"], "--set", "model_options.system=You are <s>", "--ask", "what", say="option 'system'")
 
 
@@ -163,9 +165,7 @@ def test_contradictory_options_of_a_server(
     file = tmp_path / "schema.json"
     wrong = {"n": {"type": "integer", "minimum": 5, "maximum": 1}}
     file.write_text(json.dumps({"type": "object", "properties": wrong, "required": ["n"]}))
-    refused(
-        *models["endpoint"], "--answer", "extract", "--schema-file", file, say="some answer must be able to obey it"
-    )
+    refused(*models["endpoint"], "--answer", "extract", "--schema-file", file, say="must allow at least one answer")
 
 
 def test_labels(models: dict[str, tuple[str, ...]], refused: Refused) -> None:
@@ -180,9 +180,9 @@ def test_labels(models: dict[str, tuple[str, ...]], refused: Refused) -> None:
 
 @pytest.mark.parametrize("family", ["4khd", "vlm"])
 def test_questions_that_do_not_fit(models: dict[str, tuple[str, ...]], refused: Refused, family: str) -> None:
-    refused(*models[family], "--ask", "what is it " * 3000, say="4096 tokens that the model reads")
+    refused(*models[family], "--ask", "what is it " * 3000, say="model's 4096 tokens")
     tokens = ("--set", "model_options.max_tokens=5000")
-    refused(*models[family], "--ask", "what is it", *tokens, say="4096 tokens that the model reads")
+    refused(*models[family], "--ask", "what is it", *tokens, say="model's 4096 tokens")
     refused(*models[family], "--ask", "what", "--set", "model_options.max_tokens=0", say="from 1 to")
 
 
@@ -194,7 +194,7 @@ def test_a_checkpoint_that_is_not_on_this_machine(
 
     asked = ("--labels", "cat,dog", "--set")
     monkeypatch.setattr(runtime.torch.cuda, "device_count", lambda: 0)
-    refused(*models["4khd"], *asked, "model_options.device=cuda:0", say="the GPU must be here")
+    refused(*models["4khd"], *asked, "model_options.device=cuda:0", say="must name a GPU")
     refused(*models["4khd"], *asked, "model_options.dtype=float8", say="option 'dtype'")
     refused(*models["4khd"], *asked, "model_options.attention=magic", say="option 'attention'")
     refused(*models["vlm"], *asked, "model_options.device=cuda:9", say="device cuda:9")
