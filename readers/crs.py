@@ -7,7 +7,7 @@ from pyproj.exceptions import ProjError
 from pyproj.network import set_network_enabled  # pyright: ignore[reportPrivateImportUsage] - documented, not re-exported
 
 from .errors import ReadError, RequestError, shown
-from .raster.georeference import Crs, leads_to_files
+from .raster.metadata import Crs, names_local_file
 
 
 def parse_crs(wkt: str) -> pyproj.CRS:
@@ -17,7 +17,7 @@ def parse_crs(wkt: str) -> pyproj.CRS:
         texts = (wkt, crs.to_wkt())
     except (ProjError, UnicodeError) as error:
         raise _unusable(wkt, str(error)) from error
-    if any(map(leads_to_files, texts)):
+    if any(map(names_local_file, texts)):
         raise _unusable(wkt, "it names a file that is not one of PROJ's own")
     return crs
 

@@ -12,9 +12,18 @@ from .geometry import Placement
 from .image import UNDECLARED, Channel, ImageInfo
 from .options import options_of
 from .pseudonyms import NameOptions
-from .raster.bands import COMMON_NAMES, Sensor, band_token, canonical, describe, is_sentinel, sensor_named
-from .raster.georeference import HOW_TO_STATE_A_CRS, Crs, polynomial_note
-from .raster.products import metadata_beside, radiometry_beside
+from .raster.bands import (
+    COMMON_NAMES,
+    Sensor,
+    canonical_band,
+    describe_channels,
+    find_product_metadata,
+    find_sensor,
+    is_sentinel2,
+    match_band,
+    read_radiometry,
+)
+from .raster.metadata import CRS_ADVICE, Crs, gcp_notes
 from .slide.spacing import NOTE, Spacing, SpacingTable, differ, place
 
 NODATA: Final = "default_nodata"
@@ -53,7 +62,7 @@ class Overrides(NameOptions):
     @field_validator("sensor")
     @classmethod
     def _is_known(cls, value: str) -> str:
-        return sensor_named(value).name if value else ""
+        return find_sensor(value).name if value else ""
 
     @field_validator("bands")
     @classmethod
@@ -91,7 +100,7 @@ class Stated:
     def _sensor(self, info: ImageInfo) -> Sensor | None:
         """What took a map: as stated, or else as the product's name says."""
         name = self._said.sensor or info.sensor
-        return sensor_named(name) if name and info.kind == "map" else None
+        return find_sensor(name) if name and info.kind == "map" else None
 
     def _sized(self, info: ImageInfo) -> ImageInfo:
         """With the pixel size that is stated of a slide: its row in the table goes before the number for all slides."""
@@ -118,19 +127,19 @@ def _described(info: ImageInfo, reader: object, sensor: Sensor | None, bands: tu
     channels = _named(info, sensor, bands) if bands else list(info.channels)
     if info.kind != "map":
         return replace(info, channels=tuple(channels))
-    token = band_token(re.split(r"[/\\]", info.uri)[-1])
+    token = match_band(re.split(r"[/\\]", info.uri)[-1])
     if sensor and token and not bands and [channel.name for channel in channels] == ["1"]:
-        channels = [replace(channels[0], name=canonical(token[0], sentinel=is_sentinel(sensor, [])))]
+        channels = [replace(channels[0], name=canonical_band(token[0], sentinel=is_sentinel2(sensor, [])))]
     measured, metadata = None, None
     if sensor is not None and not is_remote(info.uri):
         beside = (info.files or (info.uri,))[0]
-        measured, metadata = radiometry_beside(beside, sensor), metadata_beside(beside, sensor)
-    described, notes = describe(channels, sensor, measured)
+        measured, metadata = read_radiometry(beside, sensor), find_product_metadata(beside, sensor)
+    described, notes = describe_channels(channels, sensor, measured)
     options = dict(info.options)
     undeclared = UNDECLARED in info.facts and "nodata" not in options and NODATA in options_of(reader).model_fields
     if sensor is not None and sensor.nodata is not None and undeclared:
         options[NODATA] = f"{sensor.nodata:g}"
-        notes.append(f"No-data value {sensor.nodata:g} by the product specification of {sensor.name}.")
+        notes.append(f"Nodata value {sensor.nodata:g} by the product specification of {sensor.name}.")
     files = dict.fromkeys((*info.files, *([] if metadata is None else [str(metadata)])))
     described = replace(
         info,
@@ -154,7 +163,7 @@ def _named(info: ImageInfo, sensor: Sensor | None, bands: tuple[str, ...]) -> li
     return [
         replace(
             channel,
-            name=name if sensor is None else sensor.band_called(name),
+            name=name if sensor is None else sensor.find_band(name),
             common=name.lower() if name.lower() in COMMON_NAMES else None,
         )
         for channel, name in zip(info.channels, bands, strict=True)
@@ -169,11 +178,11 @@ def _placed(info: ImageInfo, stated: Crs | None) -> ImageInfo:
         return _noted(info, *(["--crs was not used: the file names its own coordinate system."] if differs else []))
     if stated is not None:
         placed = replace(own, unit=stated.unit, crs=stated.wkt)
-        return _noted(replace(info, placement=placed), *polynomial_note(placed))
+        return _noted(replace(info, placement=placed), *gcp_notes(placed))
     what = "a geotransform" if own.warp is None else "control points"
     note = (
         f"The file has {what} but names no coordinate system, so that its unit is unknown and positions are given in "
-        f"pixels; {HOW_TO_STATE_A_CRS}."
+        f"pixels; {CRS_ADVICE}."
     )
     pixels = Placement.pixels(f"none ({what.removeprefix('a ')} without a CRS)")
     return _noted(replace(info, placement=pixels), note)

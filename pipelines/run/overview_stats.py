@@ -12,7 +12,7 @@ from ...model.annotator import Annotator, Fitting, InputSpec
 from ...readers.errors import ReadError, RequestError
 from ...readers.image import Image, ImageInfo
 from ...readers.overview import read_overview
-from ...readers.raster.bands import resolve
+from ...readers.raster.bands import find_channels
 from ...readers.registry import open_image
 from ...readers.render import Stretch, fit_stretch, image_stretch, render, rgb_channels
 from ...readers.slide.tissue import drawn_mask, overview_limit
@@ -37,7 +37,7 @@ def channel_names(info: ImageInfo, spec: InputSpec, stretch: Stretch | None) -> 
     """Names of the channels that a spec needs, in its order: its bands, or the stretch's channels for RGB."""
     if spec.bands is None:
         return () if stretch is None else stretch.channels
-    return resolve(info.channels, spec.bands)
+    return find_channels(info.channels, spec.bands)
 
 
 def glance(info: ImageInfo, spec: InputSpec, settings: Settings, annotator: Annotator | None) -> OverviewStats:

@@ -1,4 +1,4 @@
-"""Damaged and hostile rasters: each is one error that says what is wrong, soon and in little memory."""
+"""Damaged and hostile rasters raise one `ReadError` that names the fault, in little time and memory."""
 
 import os
 import struct
@@ -16,10 +16,9 @@ from limner.readers.contract import scan_with
 from limner.readers.errors import ReadError
 from limner.readers.geometry import Box
 from limner.readers.raster import gdal, metadata
-from limner.readers.raster.bands import sensor_named
-from limner.readers.raster.georeference import ControlPoint, Crs, affine_placement, control_placement
+from limner.readers.raster.bands import MAX_METADATA_BYTES, find_sensor, read_radiometry
 from limner.readers.raster.geotiff import RasterReader
-from limner.readers.raster.products import MOST_BYTES, radiometry_beside
+from limner.readers.raster.metadata import ControlPoint, Crs, affine_placement, gcp_placement
 from rasterio import io as rio_io
 from rasterio._err import CPLE_BaseError
 
@@ -32,7 +31,7 @@ def refused(path: Path | str, what: str) -> None:
 
 
 def sparse(path: Path, width: int, height: int, count: int = 1, **profile: Any) -> Path:
-    """A TIFF that says much and holds nothing."""
+    """A TIFF of any stated size without stored pixels."""
     settings = {"driver": "GTiff", "dtype": "uint8", "SPARSE_OK": True, "BIGTIFF": "YES"} | profile
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -43,7 +42,7 @@ def sparse(path: Path, width: int, height: int, count: int = 1, **profile: Any) 
 
 @pytest.mark.parametrize("number", [b"inf", b"nan"])
 @pytest.mark.parametrize("at", [0, 4])
-def test_a_geotransform_that_is_not_finite(write_raster: WriteRaster, number: bytes, at: int) -> None:
+def test_geotransform_must_be_finite(write_raster: WriteRaster, number: bytes, at: int) -> None:
     """In a TIFF the pixel size and the tie point are six and three doubles."""
     path = Path(write_raster("a.tif", np.ones((8, 8, 1), np.uint8)))
     content = path.read_bytes()
@@ -55,7 +54,7 @@ def test_a_geotransform_that_is_not_finite(write_raster: WriteRaster, number: by
     refused(path, "finite")
 
 
-def test_a_place_that_is_not_finite() -> None:
+def test_placement_must_be_finite() -> None:
     crs = Crs("EPSG:32618", "m", "EPSG:32618")
     with pytest.raises(ReadError, match="finite"):
         affine_placement(((float("inf"), 0, 0), (0, 1, 0)), crs)
@@ -64,11 +63,11 @@ def test_a_place_that_is_not_finite() -> None:
             affine_placement(((size, 0, 3e5), (0, -size, 4e6)), crs)
     corners = ((0, 0), (9, 0), (0, 9))
     with pytest.raises(ReadError, match="finite"):
-        control_placement([ControlPoint(corner, (corner[0], float("nan"))) for corner in corners], crs)
+        gcp_placement([ControlPoint(corner, (corner[0], float("nan"))) for corner in corners], crs)
 
 
-def test_what_gdal_says_late(write_raster: WriteRaster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it could not understand while opening, such as GeoKeys, comes up at a later question."""
+def test_late_gdal_error(write_raster: WriteRaster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GDAL reports what it could not parse while opening, such as GeoKeys, at a later call."""
 
     class Late(rio_io.DatasetReader):
         @property
@@ -77,11 +76,11 @@ def test_what_gdal_says_late(write_raster: WriteRaster, monkeypatch: pytest.Monk
 
     path = write_raster("a.tif", np.ones((8, 8, 1), np.uint8))
     monkeypatch.setattr(rio_io, "DatasetReader", Late)
-    refused(path, "understood.*Key 0")
+    refused(path, "metadata.*Key 0")
 
 
-def test_all_that_rasterio_raises_is_one_error() -> None:
-    """Its classes that are no OSErrors among them, and those that it does not show."""
+def test_every_rasterio_exception_becomes_a_read_error() -> None:
+    """Also the classes that are no OSErrors, and private ones."""
     from rasterio import _err, errors  # pyright: ignore[reportAttributeAccessIssue] - compiled
 
     classes = [
@@ -94,38 +93,38 @@ def test_all_that_rasterio_raises_is_one_error() -> None:
     assert len(raised) > 30
     for kind in raised:
         error = kind(1, 1, "words") if issubclass(kind, CPLE_BaseError) else kind("words")
-        with pytest.raises(ReadError, match="words"), gdal.reading("a.tif", "it must be good", "Mend it"):
+        with pytest.raises(ReadError, match="words"), gdal.gdal_errors("a.tif", "must be good", "Repair it"):
             raise error
 
 
-def test_thousands_of_bands(tmp_path: Path) -> None:
-    refused(sparse(tmp_path / "a.tif", 8, 8, gdal.MOST_BANDS + 1, interleave="pixel"), "bands")
+def test_number_of_bands_is_limited(tmp_path: Path) -> None:
+    refused(sparse(tmp_path / "a.tif", 8, 8, gdal.MAX_BANDS + 1, interleave="pixel"), "bands")
 
 
 @pytest.mark.parametrize("size", [(8_388_609, 8), (8, 8_388_609)])
-def test_a_picture_longer_than_any(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_raster_size_is_limited(tmp_path: Path, size: tuple[int, int]) -> None:
     refused(sparse(tmp_path / "a.tif", *size), "at most 8388608 pixels a side")
 
 
-def test_many_bands_are_looked_at_once(tmp_path: Path) -> None:
-    """Every list of rasterio's costs as much as there are bands: it is asked for once, not for each band."""
-    asked: list[str] = []
+def test_band_lists_are_read_once(tmp_path: Path) -> None:
+    """Not once per band: rasterio builds each list anew from all bands."""
+    accesses: list[str] = []
     known = ("descriptions", "dtypes", "scales", "offsets", "nodatavals", "colorinterp", "mask_flag_enums")
 
-    class Asked:
+    class Recorder:
         def __init__(self, raster: Any) -> None:
             self._raster = raster
 
         def __getattr__(self, name: str) -> Any:
-            asked.append(name)
+            accesses.append(name)
             return getattr(self._raster, name)
 
     path = sparse(tmp_path / "a.tif", 8, 8, 500)
     with rasterio.open(path) as raster:
-        layout = metadata.layout_of(Asked(raster))
-        metadata.nodata_of(Asked(raster), layout, metadata.RasterOptions(default_nodata=0))
-        metadata.has_complex(Asked(raster), layout.bands)
-    assert max(asked.count(name) for name in known) <= 4
+        layout = metadata.band_layout(Recorder(raster))
+        metadata.nodata_values(Recorder(raster), layout, metadata.RasterOptions(default_nodata=0))
+        metadata.has_complex(Recorder(raster), layout.bands)
+    assert max(accesses.count(name) for name in known) <= 4
     assert len(layout.channels) == 500
 
 
@@ -136,45 +135,45 @@ def test_many_bands_are_looked_at_once(tmp_path: Path) -> None:
         ({"tiled": True, "blockxsize": 8192, "blockysize": 8192, "interleave": "pixel", "dtype": "float32"}, 2),
     ],
 )
-def test_a_block_that_cannot_be_held(tmp_path: Path, profile: dict[str, Any], count: int) -> None:
+def test_block_size_is_limited(tmp_path: Path, profile: dict[str, Any], count: int) -> None:
     refused(sparse(tmp_path / "a.tif", 40_000, 40_000, count, **profile), "256 MiB")
 
 
-def test_a_block_of_an_overview_that_cannot_be_held(tmp_path: Path) -> None:
-    """Beside the file, where it is refused whole, as the bytes of the picture cannot be told from it."""
+def test_block_size_of_an_overview_is_limited(tmp_path: Path) -> None:
+    """An external overview with too large blocks makes the whole file refused."""
     path = sparse(tmp_path / "a.tif", 40_000, 40_000, tiled=True)
     sparse(tmp_path / "a.tif.ovr", 20_000, 20_000, tiled=True, blockxsize=16384, blockysize=16400)
     refused(path, "256 MiB")
 
 
-def test_a_picture_as_large_as_can_be_said(tmp_path: Path) -> None:
+def test_terapixel_raster_can_be_scanned(tmp_path: Path) -> None:
     path = sparse(tmp_path / "a.tif", 1_000_000, 1_000_000, tiled=True, blockxsize=4096, blockysize=4096)
     (info,) = scan_with(RasterReader(), str(path), {})
     assert info.size == (1_000_000, 1_000_000)
 
 
-def test_words_that_are_no_text(write_raster: WriteRaster) -> None:
+def test_description_that_is_no_utf8(write_raster: WriteRaster) -> None:
     path = Path(write_raster("a.tif", np.ones((8, 8, 2), np.uint8), names=["depth___", "height__"]))
     content = path.read_bytes()
     assert b"depth___" in content
     path.write_bytes(content.replace(b"depth___", b"d\xff\xfe\xfdh___"))
-    refused(path, "understood")
+    refused(path, "metadata")
 
 
-def test_a_name_that_is_no_text(write_raster: WriteRaster, tmp_path: Path) -> None:
+def test_file_name_that_is_no_utf8(write_raster: WriteRaster, tmp_path: Path) -> None:
     path = os.fsencode(write_raster("a.tif", np.ones((8, 8, 1), np.uint8)))
     odd = os.fsencode(tmp_path) + b"/\xff.tif"
     Path(os.fsdecode(path)).rename(os.fsdecode(odd))
-    refused(os.fsdecode(odd), "its name must be UTF-8")
+    refused(os.fsdecode(odd), "name in UTF-8")
 
 
-def test_damage_beside_a_raster(write_raster: WriteRaster) -> None:
-    """What cannot be read beside it is named, or left alone as GDAL leaves it; nothing else happens."""
+def test_damaged_sidecar_files(write_raster: WriteRaster) -> None:
+    """They are named, or ignored as GDAL ignores them."""
     path = Path(write_raster("a.tif", np.ones((64, 64, 1), np.uint8)))
     for ending in (".ovr", ".msk"):
         side = Path(f"{path}{ending}")
         side.write_bytes(path.read_bytes()[:120])
-        refused(path, f"a.tif{ending} beside it")
+        refused(path, f"a.tif{ending} beside")
         side.unlink()
     bomb = (
         '<!DOCTYPE a [<!ENTITY b "bbbbbbbbbb"><!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;&b;">]><PAMDataset>&c;</PAMDataset>'
@@ -187,12 +186,13 @@ def test_damage_beside_a_raster(write_raster: WriteRaster) -> None:
             continue
         assert info.size == (64, 64)
     with Path(f"{path}.aux.xml").open("wb") as file:
-        file.truncate(gdal.MOST_SIDE_BYTES + 1)
+        file.truncate(gdal.MAX_AUX_XML_BYTES + 1)
     refused(path, "32 MiB")
 
 
-def test_reads_raise_one_error_too(write_raster: WriteRaster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where rasterio raises what is no OSError."""
+def test_read_turns_rasterio_exceptions_into_read_errors(
+    write_raster: WriteRaster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write_raster("a.tif", np.ones((64, 64, 1), np.uint8))
     (info,) = scan_with(RasterReader(), path, {})
 
@@ -200,7 +200,7 @@ def test_reads_raise_one_error_too(write_raster: WriteRaster, monkeypatch: pytes
         raise CPLE_BaseError(1, 1, "of another kind")
 
     with RasterReader().open(info) as image:
-        monkeypatch.setattr(image, "_native", fail)
+        monkeypatch.setattr(image, "_read_window", fail)
         with pytest.raises(ReadError, match="of another kind"):
             image.read(Box(0, 0, 64, 64), (8, 8))
 
@@ -219,7 +219,7 @@ LANDSAT = "SUN_ELEVATION = {}\nREFLECTANCE_MULT_BAND_2 = {}\nREFLECTANCE_ADD_BAN
         ("MTD_MSIL1C.xml", SENTINEL.format("10000", "-1.0.0")),
         ("MTD_MSIL1C.xml", SENTINEL.format("10000", "nan")),
         ("MTD_MSIL1C.xml", "<QUANTIFICATION_VALUE " * 500_000),
-        ("MTD_MSIL1C.xml", "x" * (MOST_BYTES + 1)),
+        ("MTD_MSIL1C.xml", "x" * (MAX_METADATA_BYTES + 1)),
         ("a_MTL.txt", LANDSAT.format("1.2.3", "2e-5")),
         ("a_MTL.txt", LANDSAT.format("40", "nan")),
         ("a_MTL.txt", LANDSAT.format("0", "2e-5")),
@@ -231,26 +231,26 @@ LANDSAT = "SUN_ELEVATION = {}\nREFLECTANCE_MULT_BAND_2 = {}\nREFLECTANCE_ADD_BAN
     ],
     ids=lambda text: text[:30],
 )
-def test_a_products_metadata_that_makes_no_sense(tmp_path: Path, name: str, text: str) -> None:
+def test_invalid_product_metadata_is_refused(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
-    sensor = sensor_named("sentinel-2-l1c" if "MSIL1C" in name else "landsat-8-l1")
+    sensor = find_sensor("sentinel-2-l1c" if "MSIL1C" in name else "landsat-8-l1")
     with pytest.raises(ReadError, match=name):
-        radiometry_beside(str(tmp_path / "a_B2.TIF"), sensor)
+        read_radiometry(str(tmp_path / "a_B2.TIF"), sensor)
 
 
-def test_good_metadata_is_still_understood(tmp_path: Path) -> None:
+def test_product_metadata_with_other_line_ends_and_tags(tmp_path: Path) -> None:
     listed = SENTINEL.replace("<QUANT", "<QUANTIFICATION_VALUES_LIST>\n <BOA_QUANT", 1)
     (tmp_path / "MTD_MSIL1C.xml").write_text(listed.format("10000", "-1000"))
     (tmp_path / "a_MTL.txt").write_text("GROUP = L1\r\n" + LANDSAT.format("30", "2e-5").replace("\n", "\r\n"))
-    sentinel = radiometry_beside(str(tmp_path / "a_B2.TIF"), sensor_named("sentinel-2-l1c"))
+    sentinel = read_radiometry(str(tmp_path / "a_B2.TIF"), find_sensor("sentinel-2-l1c"))
     assert (sentinel["B02"].scale, sentinel["B02"].offset, sentinel["B03"].offset) == (1e-4, -0.1, 0.0)
-    landsat = radiometry_beside(str(tmp_path / "a_B2.TIF"), sensor_named("landsat-8-l1"))
+    landsat = read_radiometry(str(tmp_path / "a_B2.TIF"), find_sensor("landsat-8-l1"))
     assert landsat["B2"].scale == pytest.approx(4e-5)
 
 
 @pytest.mark.slow
-def test_the_files_found_by_mutation(shared_data: Path) -> None:
-    """Each in a process with 2 GB of address space and 20 s: read, or refused by one error."""
+def test_files_found_by_mutation(shared_data: Path) -> None:
+    """Each is read or refused in a process with 2 GB of address space within 20 s."""
     folder = shared_data.parent / "cases" / "hostile"
     if not folder.is_dir():
         pytest.skip("no files found by mutation")

@@ -1,4 +1,4 @@
-"""What the raster reader says of a file, and how it reads it, against rasterio."""
+"""Facts and pixels of the raster reader, against rasterio."""
 
 import http.server
 import threading
@@ -26,14 +26,14 @@ def facts(path: str, **options: str) -> ImageInfo:
     return info
 
 
-def test_colours_are_stated_never_guessed(write_raster: WriteRaster, places: Places) -> None:
-    picture = places(9, 7, 3, "uint8")
-    stated = facts(write_raster("a.tif", picture, photometric="RGB"))
+def test_colour_interpretation_is_not_guessed(write_raster: WriteRaster, places: Places) -> None:
+    pixels_in = places(9, 7, 3, "uint8")
+    stated = facts(write_raster("a.tif", pixels_in, photometric="RGB"))
     assert [(c.name, c.common) for c in stated.channels] == [(n, n) for n in ("red", "green", "blue")]
-    unstated = facts(write_raster("b.tif", picture, photometric="MINISBLACK"))
+    unstated = facts(write_raster("b.tif", pixels_in, photometric="MINISBLACK"))
     assert [(c.name, c.common) for c in unstated.channels] == [("1", None), ("2", None), ("3", None)]
     swapped = [ColorInterp.blue, ColorInterp.green, ColorInterp.red]
-    other = facts(write_raster("c.tif", picture, colours=swapped))
+    other = facts(write_raster("c.tif", pixels_in, colours=swapped))
     assert [channel.common for channel in other.channels] == ["blue", "green", "red"]
 
 
@@ -43,7 +43,7 @@ def test_descriptions_name_channels(write_raster: WriteRaster, places: Places) -
     assert [channel.common for channel in info.channels] == [None, None, None, "nir"]
 
 
-def test_the_option_bands_names_channels(write_raster: WriteRaster, places: Places) -> None:
+def test_bands_option_names_channels(write_raster: WriteRaster, places: Places) -> None:
     path = write_raster("a.tif", places(9, 7, 3))
     info = facts(path, bands="blue, green,red")
     assert [(c.name, c.common) for c in info.channels] == [(n, n) for n in ("blue", "green", "red")]
@@ -51,27 +51,27 @@ def test_the_option_bands_names_channels(write_raster: WriteRaster, places: Plac
     assert [channel.common for channel in sensed.channels] == ["red", "nir", "swir16"]
 
 
-def test_scale_and_offset_stay_beside_the_native_numbers(write_raster: WriteRaster, places: Places) -> None:
-    picture = places(9, 7, 2, "int16")
-    info = facts(write_raster("a.tif", picture, scales=(0.5, 2.0), offsets=(10.0, -1.0)))
+def test_scale_and_offset_do_not_change_native_values(write_raster: WriteRaster, places: Places) -> None:
+    pixels_in = places(9, 7, 2, "int16")
+    info = facts(write_raster("a.tif", pixels_in, scales=(0.5, 2.0), offsets=(10.0, -1.0)))
     assert [(c.scale, c.offset, c.dtype) for c in info.channels] == [(0.5, 10.0, "int16"), (2.0, -1.0, "int16")]
     with RasterReader().open(info) as image:
-        assert np.array_equal(image.read(info.box, info.size)[0], picture)
+        assert np.array_equal(image.read(info.box, info.size)[0], pixels_in)
 
 
-def test_a_nodata_tag_that_float32_rounds(write_raster: WriteRaster, places: Places) -> None:
-    picture = places(9, 7, 1, "float32")
-    picture[2, 3] = -9999.9
-    info = facts(write_raster("a.tif", picture, nodata=np.float32(-9999.9).item()))
+def test_nodata_rounded_to_float32(write_raster: WriteRaster, places: Places) -> None:
+    pixels_in = places(9, 7, 1, "float32")
+    pixels_in[2, 3] = -9999.9
+    info = facts(write_raster("a.tif", pixels_in, nodata=np.float32(-9999.9).item()))
     with RasterReader().open(info) as image:
         assert np.argwhere(~image.read(info.box, info.size)[1]).tolist() == [[2, 3]]
 
 
-def test_nodata_is_where_all_bands_say_so(write_raster: WriteRaster, places: Places) -> None:
+def test_pixel_is_nodata_where_all_bands_are(write_raster: WriteRaster, places: Places) -> None:
     """Also where only some of the bands are read."""
-    picture = places(9, 7, 3)
-    picture[0, 0], picture[1, 1, :2], picture[2, 2, 0] = 0, 0, 0
-    path = write_raster("a.tif", picture, nodata=0)
+    pixels_in = places(9, 7, 3)
+    pixels_in[0, 0], pixels_in[1, 1, :2], pixels_in[2, 2, 0] = 0, 0, 0
+    path = write_raster("a.tif", pixels_in, nodata=0)
     with rasterio.open(path) as file:
         expected = file.dataset_mask() != 0
     for channels in (None, ["1"], ["1", "2"], ["3"]):
@@ -79,25 +79,25 @@ def test_nodata_is_where_all_bands_say_so(write_raster: WriteRaster, places: Pla
             assert np.array_equal(image.read(Box(0, 0, 9, 7), (9, 7))[1], expected)
 
 
-def test_alpha_and_nodata_must_both_allow_a_pixel(write_raster: WriteRaster, places: Places) -> None:
-    picture = np.dstack([places(9, 7, 3, "uint8"), np.full((7, 9, 1), 255, np.uint8)])
-    picture[0, 0, :3], picture[1, 1, 3] = 0, 0
+def test_alpha_and_nodata_combine(write_raster: WriteRaster, places: Places) -> None:
+    pixels_in = np.dstack([places(9, 7, 3, "uint8"), np.full((7, 9, 1), 255, np.uint8)])
+    pixels_in[0, 0, :3], pixels_in[1, 1, 3] = 0, 0
     colours = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha]
-    info = facts(write_raster("a.tif", picture, nodata=0, colours=colours))
+    info = facts(write_raster("a.tif", pixels_in, nodata=0, colours=colours))
     with RasterReader().open(info) as image:
         assert np.argwhere(~image.read(info.box, info.size)[1]).tolist() == [[0, 0], [1, 1]]
 
 
 def test_lossy_compression_is_noted(write_raster: WriteRaster, places: Places) -> None:
-    picture = places(64, 64, 3, "uint8")
-    assert any("loss" in n for n in facts(write_raster("a.tif", picture, compress="jpeg", photometric="ycbcr")).notes)
-    assert any("loss" in n for n in facts(write_raster("a.jp2", picture, driver="JP2OpenJPEG", QUALITY="10")).notes)
+    pixels_in = places(64, 64, 3, "uint8")
+    assert any("loss" in n for n in facts(write_raster("a.tif", pixels_in, compress="jpeg", photometric="ycbcr")).notes)
+    assert any("loss" in n for n in facts(write_raster("a.jp2", pixels_in, driver="JP2OpenJPEG", QUALITY="10")).notes)
     lossless = {"driver": "JP2OpenJPEG", "QUALITY": "100", "REVERSIBLE": "YES", "YCC": "NO"}
-    assert not any("loss" in n for n in facts(write_raster("b.jp2", picture, **lossless)).notes)
-    assert not any("loss" in n for n in facts(write_raster("b.tif", picture, compress="deflate")).notes)
+    assert not any("loss" in n for n in facts(write_raster("b.jp2", pixels_in, **lossless)).notes)
+    assert not any("loss" in n for n in facts(write_raster("b.tif", pixels_in, compress="deflate")).notes)
 
 
-def test_the_fingerprint_is_of_the_bytes(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
+def test_fingerprint_is_of_the_content(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
     path = Path(write_raster("a.tif", places(64, 64)))
     first = facts(str(path)).fingerprint
     moved = tmp_path / "moved.tif"
@@ -109,8 +109,8 @@ def test_the_fingerprint_is_of_the_bytes(write_raster: WriteRaster, places: Plac
     assert facts(str(moved)).fingerprint != first
 
 
-def test_the_nearest_finer_overview_is_read(write_raster: WriteRaster) -> None:
-    """Each overview is filled with its own number, so that what comes out tells which was read."""
+def test_nearest_finer_overview_is_read(write_raster: WriteRaster) -> None:
+    """Each overview is filled with its own value, which shows which one was read."""
     path = write_raster("a.tif", np.ones((512, 512, 1), np.uint8), overviews=[2, 4, 8], tiled=True)
     for level in range(3):
         with rasterio.open(path, "r+", overview_level=level) as file:
@@ -126,7 +126,7 @@ def test_the_nearest_finer_overview_is_read(write_raster: WriteRaster) -> None:
         assert np.unique(stretched).tolist() == [2]
 
 
-def test_overviews_are_masked_as_the_picture_is(write_raster: WriteRaster) -> None:
+def test_masks_of_overviews(write_raster: WriteRaster) -> None:
     mask = np.zeros((256, 256), dtype=bool)
     mask[:, :100] = True
     path = write_raster("a.tif", np.full((256, 256, 1), 9, np.uint8), mask=mask, overviews=[2, 4], tiled=True)
@@ -136,8 +136,8 @@ def test_overviews_are_masked_as_the_picture_is(write_raster: WriteRaster) -> No
     assert np.array_equal(valid, np.broadcast_to(np.arange(32) < 13, (32, 32)))  # the 13th is half valid
 
 
-def test_only_the_window_is_read(tmp_path: Path) -> None:
-    """Memory stays that of the window in a picture of 10 gigapixels, of which only the last block holds anything."""
+def test_window_of_a_huge_raster_needs_little_memory(tmp_path: Path) -> None:
+    """A sparse raster of 10 gigapixels whose last blocks hold data."""
     path = tmp_path / "a.tif"
     profile = {
         "driver": "GTiff",
@@ -159,7 +159,7 @@ def test_only_the_window_is_read(tmp_path: Path) -> None:
 
 
 class Ranges(http.server.SimpleHTTPRequestHandler):
-    """Serves ranges of bytes, and counts them."""
+    """Serves byte ranges and records their sizes."""
 
     sent: list[int]
 
@@ -182,7 +182,7 @@ class Ranges(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[str, list[int]]]:
-    """(address of the folder `tmp_path`, sizes of the ranges sent)."""
+    """(URL of the folder `tmp_path`, sizes of the ranges sent)."""
     sent: list[int] = []
     handler = type("Counting", (Ranges,), {"sent": sent})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(tmp_path)))
@@ -193,14 +193,16 @@ def served(tmp_path: Path) -> Iterator[tuple[str, list[int]]]:
 
 
 @pytest.mark.parametrize("prefix", ["", "/vsicurl/"])
-def test_a_remote_file_is_read_by_ranges(write_raster: WriteRaster, served: tuple[str, list[int]], prefix: str) -> None:
+def test_remote_file_is_read_by_byte_ranges(
+    write_raster: WriteRaster, served: tuple[str, list[int]], prefix: str
+) -> None:
     address, sent = served
-    picture = np.random.default_rng(0).integers(0, 60000, (2048, 1024, 1)).astype(np.uint16)
-    path = Path(write_raster("a.tif", picture, tiled=True, blockxsize=256, blockysize=256))
+    pixels_in = np.random.default_rng(0).integers(0, 60000, (2048, 1024, 1)).astype(np.uint16)
+    path = Path(write_raster("a.tif", pixels_in, tiled=True, blockxsize=256, blockysize=256))
     info = facts(f"{prefix}{address}/a.tif")
     assert (info.fingerprint, info.files) == ("", (info.uri,))
     with RasterReader().open(info) as image:
         pixels, valid = image.read(Box(600, 1100, 700, 1200), (100, 100))
-    assert np.array_equal(pixels, picture[1100:1200, 600:700])
+    assert np.array_equal(pixels, pixels_in[1100:1200, 600:700])
     assert valid.all()
     assert 0 < sum(sent) < path.stat().st_size / 4

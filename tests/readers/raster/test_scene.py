@@ -1,4 +1,4 @@
-"""A folder of bands as one image."""
+"""Folders of single-band files read as one scene."""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ LANDSAT = "LC08_L1TP_224078_20200518_20200525_02_T1"
 
 
 def ramp(width: int, height: int, step: float, origin: tuple[float, float] = (0.0, 0.0)) -> np.ndarray[Any, Any]:
-    """A plane over the ground, so that every grid sees the same values where it looks at the same place."""
+    """A linear ramp in map coordinates: all resolutions have the same value at the same place."""
     x = origin[0] + (np.arange(width) + 0.5) * step
     y = origin[1] + (np.arange(height) + 0.5) * step
     return (1000 + 2 * x[None, :] + 3 * y[:, None])[:, :, None].astype(np.float32)
@@ -39,7 +39,7 @@ def scene(folder: Path, options: Mapping[str, str] | None = None) -> ImageInfo:
     return info
 
 
-def test_bands_of_three_resolutions_see_the_same_ground(write_raster: WriteRaster, tmp_path: Path) -> None:
+def test_bands_of_three_resolutions_agree(write_raster: WriteRaster, tmp_path: Path) -> None:
     write_raster("s/S2_B02.tif", ramp(60, 48, 10), transform=at(0, 0, 10))
     write_raster("s/S2_B11.tif", ramp(30, 24, 20), transform=at(0, 0, 20))
     write_raster("s/S2_B09.tif", ramp(10, 8, 60), transform=at(0, 0, 60))
@@ -56,8 +56,8 @@ def test_bands_of_three_resolutions_see_the_same_ground(write_raster: WriteRaste
     assert off[:, :, 2].max() < 0.05 + 5 * 20 / 12  # 1½ pixels cannot be averaged to better than 1/12 of one
 
 
-def test_nothing_is_resampled_twice(write_raster: WriteRaster, tmp_path: Path) -> None:
-    """A fine band seen coarsely is the average of its own pixels; a coarse band at its own scale is untouched."""
+def test_bands_are_resampled_once(write_raster: WriteRaster, tmp_path: Path) -> None:
+    """A reduced fine band is the mean of its own pixels; a coarse band at its own resolution is unchanged."""
     random = np.random.default_rng(0)
     fine, coarse = (random.integers(1, 60000, (s, s, 1)).astype(np.uint16) for s in (60, 30))
     write_raster("s/S2_B02.tif", fine, transform=at(0, 0, 10))
@@ -71,8 +71,8 @@ def test_nothing_is_resampled_twice(write_raster: WriteRaster, tmp_path: Path) -
     assert np.array_equal(pixels[:, :, 1], coarse[:, :, 0])
 
 
-def test_a_band_that_stops_short_is_invalid_there(write_raster: WriteRaster, tmp_path: Path) -> None:
-    """As in crops of real scenes: sizes round up or down, corners differ by a part of the coarse pixel."""
+def test_shorter_band_is_invalid_beyond_its_edge(write_raster: WriteRaster, tmp_path: Path) -> None:
+    """As in crops of real scenes: sizes are rounded up or down, corners differ by a part of the coarse pixel."""
     write_raster("s/S2_B02.tif", ramp(61, 59, 10), transform=at(10, 20, 10))
     write_raster("s/S2_B09.tif", ramp(10, 10, 60), transform=at(0, 0, 60))
     info = scene(tmp_path / "s")
@@ -91,7 +91,7 @@ def open_and_read(info: ImageInfo, channels: list[str]) -> tuple[np.ndarray[Any,
         return image.read(info.box, info.size)
 
 
-def test_a_pixel_is_the_same_from_whatever_box(write_raster: WriteRaster, tmp_path: Path) -> None:
+def test_pixel_does_not_depend_on_the_box(write_raster: WriteRaster, tmp_path: Path) -> None:
     random = np.random.default_rng(1)
     for name, size, step in (("B02", 66, 10), ("B11", 33, 20), ("B09", 11, 60)):
         write_raster(f"s/S2_{name}.tif", random.random((size, size, 1)).astype(np.float32), transform=at(0, 0, step))
@@ -108,15 +108,15 @@ def test_a_pixel_is_the_same_from_whatever_box(write_raster: WriteRaster, tmp_pa
 @pytest.mark.parametrize(
     ("profile", "message"),
     [
-        ({"crs": "EPSG:32619"}, "coordinate system"),
-        ({"transform": at(40, 0, 20)}, "same ground"),
-        ({"transform": at(0, -40, 20)}, "same ground"),
+        ({"crs": "EPSG:32619"}, "CRS"),
+        ({"transform": at(40, 0, 20)}, "same extent"),
+        ({"transform": at(0, -40, 20)}, "same extent"),
         ({"transform": Affine(20, 3, 3e5, 3, -20, 4e6)}, "parallel"),
         ({"transform": Affine(20, 0, 3e5, 0, 20, 4e6 - 400)}, "parallel"),
-        ({"crs": None, "transform": None}, "coordinate system"),
+        ({"crs": None, "transform": None}, "CRS"),
     ],
 )
-def test_bands_that_do_not_fit_are_named(
+def test_mismatched_bands_are_named(
     write_raster: WriteRaster, tmp_path: Path, profile: dict[str, Any], message: str
 ) -> None:
     write_raster("s/S2_B02.tif", ramp(40, 40, 10), transform=at(0, 0, 10))
@@ -128,7 +128,7 @@ def test_bands_that_do_not_fit_are_named(
 
 
 @pytest.mark.parametrize(("size", "fits"), [(20, True), (21, True), (19, True), (22, False), (18, False)])
-def test_a_band_may_round_up_or_down_by_less_than_a_pixel(
+def test_band_sizes_may_differ_by_less_than_a_pixel(
     write_raster: WriteRaster, tmp_path: Path, size: int, *, fits: bool
 ) -> None:
     write_raster("s/S2_B02.tif", ramp(41 if size == 21 else 39, 40, 10), transform=at(0, 0, 10))
@@ -136,37 +136,35 @@ def test_a_band_may_round_up_or_down_by_less_than_a_pixel(
     if fits:
         assert scene(tmp_path / "s").size[1] == 40
     else:
-        with pytest.raises(ReadError, match="same ground"):
+        with pytest.raises(ReadError, match="same extent"):
             scene(tmp_path / "s")
 
 
-def test_two_files_of_one_band_are_named(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
+def test_duplicate_band_is_refused(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
     for name in ("B04", "B4", "B8A"):
         write_raster(f"s/S2_{name}.tif", places(8, 8))
     with pytest.raises(ReadError, match=r"S2_B04\.tif and .*S2_B4\.tif"):
         scene(tmp_path / "s")
 
 
-def test_a_file_of_several_bands_is_no_band(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
+def test_multiband_file_in_a_scene_is_refused(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
     write_raster("s/S2_B02.tif", places(8, 8, 3))
     write_raster("s/S2_B03.tif", places(8, 8))
-    with pytest.raises(ReadError, match=r"S2_B02\.tif.*one band"):
+    with pytest.raises(ReadError, match=r"S2_B02\.tif.*single band"):
         scene(tmp_path / "s")
 
 
-def test_a_folder_without_bands_is_not_claimed(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
+def test_folder_without_bands_is_not_claimed(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
     write_raster("s/S2_B02.tif", places(8, 8))
     write_raster("s/plan.tif", places(8, 8))
     (tmp_path / "s" / "S2_B03.txt").write_text("not a band", encoding="utf-8")
     assert SceneReader().claim(str(tmp_path / "s"), b"").strength == 0
     assert SceneReader().claim(str(tmp_path / "s" / "plan.tif"), b"II*\0").strength == 0
-    with pytest.raises(ReadError, match="two bands"):
+    with pytest.raises(ReadError, match="two single-band files"):
         scan_with(SceneReader(), str(tmp_path / "s"), {})
 
 
-def test_the_sensor_is_an_option_or_the_products_name(
-    write_raster: WriteRaster, places: Places, tmp_path: Path
-) -> None:
+def test_sensor_from_option(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
     for band in ("B02", "B8A"):
         write_raster(f"s/S2_{band}.tif", places(8, 8))
     plain = scene(tmp_path / "s")
@@ -177,16 +175,16 @@ def test_the_sensor_is_an_option_or_the_products_name(
     assert (plain.id, plain.uri, plain.part) == ("s", str(tmp_path / "s"), "S2_{}.tif")
 
 
-def test_a_safe_product(write_raster: WriteRaster, tmp_path: Path) -> None:
-    """L2A: each band once, the finest; quality layers and pictures are side files; the offset is the metadata's."""
+def test_safe_product(write_raster: WriteRaster, tmp_path: Path) -> None:
+    """L2A: each band at its finest resolution; quality layers and previews are side files; offsets from metadata."""
     granule = f"{SAFE}/GRANULE/L2A_T32UNU"
     stem = "T32UNU_20220125T102221"
     for resolution, bands in ((10, ("B02", "B03", "TCI")), (20, ("B02", "B03", "B8A", "SCL")), (60, ("B02", "B09"))):
         for band in bands:
             size = 120 // resolution
-            picture = ramp(size, size, resolution).astype(np.uint16)
+            pixels = ramp(size, size, resolution).astype(np.uint16)
             name = f"{granule}/IMG_DATA/R{resolution}m/{stem}_{band}_{resolution}m.jp2"
-            write_raster(name, picture, transform=at(0, 0, resolution))
+            write_raster(name, pixels, transform=at(0, 0, resolution))
     write_raster(f"{granule}/QI_DATA/MSK_CLDPRB_20m.jp2", ramp(6, 6, 20).astype(np.uint16))
     offsets = "".join(f'<BOA_ADD_OFFSET band_id="{n}">-1000</BOA_ADD_OFFSET>' for n in range(13))
     (tmp_path / SAFE / "MTD_MSIL2A.xml").write_text(
@@ -203,7 +201,7 @@ def test_a_safe_product(write_raster: WriteRaster, tmp_path: Path) -> None:
     assert "MTD_MSIL2A.xml" in {Path(name).name for name in info.files}
 
 
-def test_a_landsat_folder(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
+def test_landsat_folder(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
     for band in ("B2", "B3", "B4", "B5", "B10", "QA_PIXEL"):
         write_raster(f"l/{LANDSAT}_{band}.TIF", places(9, 9))
     write_raster("l/other.tif", places(9, 9))
@@ -222,7 +220,7 @@ def test_a_landsat_folder(write_raster: WriteRaster, places: Places, tmp_path: P
     assert rows["other.tif"].infos[0].id == "other"
 
 
-def test_one_broken_scene_does_not_hide_the_other(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
+def test_broken_scene_fails_alone(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
     for stem in ("good", "bad"):
         for band in ("B02", "B03"):
             write_raster(f"s/{stem}_{band}.tif", places(8, 8))
@@ -239,7 +237,7 @@ def test_one_broken_scene_does_not_hide_the_other(write_raster: WriteRaster, pla
     assert [info.id for row in rows.values() for info in row.infos] == ["good"]
 
 
-def test_only_the_asked_bands_are_opened(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
+def test_only_requested_bands_are_opened(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
     for band in ("B02", "B03", "B04"):
         write_raster(f"s/S2_{band}.tif", places(8, 8))
     info = scene(tmp_path / "s")
@@ -249,7 +247,7 @@ def test_only_the_asked_bands_are_opened(write_raster: WriteRaster, places: Plac
         SceneReader().open(info)
 
 
-def test_the_virginia_scene(shared_data: Path, tmp_path: Path) -> None:
+def test_virginia_scene(shared_data: Path, tmp_path: Path) -> None:
     folder = shared_data / "geo" / "sentinel2_virginia_l1c"
     rows = scan([str(folder)], {"sensor": "sentinel-2-l1c"})
     infos = {info.id: info for row in rows for info in row.infos}

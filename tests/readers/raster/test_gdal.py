@@ -1,4 +1,4 @@
-"""What strangers' rasters may make GDAL do: nothing but read the pixels that lie with them."""
+"""Untrusted rasters make GDAL read nothing but the pixels in their own folder."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ Listener = Any  # of conftest, which tests cannot import
 
 
 def scan(path: Path | str, **options: str) -> ImageInfo:
-    """The only image of a file, read once as a whole."""
+    """Scan and read the only image of a file."""
     (info,) = scan_with(RasterReader(), str(path), options)
     with RasterReader().open(info) as image:
         image.read(info.box, (16, 16))
@@ -34,7 +34,7 @@ def scan(path: Path | str, **options: str) -> ImageInfo:
 
 
 def vrt(body: str, *, head: str = "", band: str = "") -> str:
-    """A virtual raster of one band."""
+    """A VRT of one band."""
     return (
         f'<VRTDataset rasterXSize="{SIDE}" rasterYSize="{SIDE}">{head}'
         f'<VRTRasterBand dataType="Byte" band="1"{band}>{body}</VRTRasterBand></VRTDataset>'
@@ -42,7 +42,7 @@ def vrt(body: str, *, head: str = "", band: str = "") -> str:
 
 
 def wms(address: str, cache: str = "") -> str:
-    """GDAL's description of a web map."""
+    """GDAL's description of a web map service."""
     corner = (
         "<UpperLeftX>0</UpperLeftX><UpperLeftY>1</UpperLeftY><LowerRightX>1</LowerRightX><LowerRightY>0</LowerRightY>"
     )
@@ -109,10 +109,10 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_mosaic_leads_nowhere(
+def test_vrt_sources_outside_the_folder_are_refused(
     tile: Path, listener: Listener, write_raster: WriteRaster, tmp_path: Path, kind: str
 ) -> None:
-    """Every source that is no raster in the folder is refused, whatever it stands in; nothing is asked or written."""
+    """Every source that is no raster in the folder is refused in every element; nothing is requested or written."""
     secret = write_raster("secret.tif", np.ones((SIDE, SIDE, 1), np.uint8))
     box = tile.parent
     (box / "sub").mkdir()
@@ -132,8 +132,8 @@ def test_a_mosaic_leads_nowhere(
         assert sorted(tmp_path.rglob("*")) == before, case
 
 
-def test_a_good_name_in_those_mosaics_reads(tile: Path) -> None:
-    """So it is the name that is refused above, but for raw bytes, which are refused whatever they are of."""
+def test_vrt_sources_in_the_folder_are_read(tile: Path) -> None:
+    """The same VRTs as above with a good source; raw bytes are refused with any source."""
     for kind, text in KINDS.items():
         (tile.parent / "a.vrt").write_text(text.format(tile if "not" in kind else tile.name))
         if kind == "raw":
@@ -155,7 +155,7 @@ def test_a_good_name_in_those_mosaics_reads(tile: Path) -> None:
         "/dev/zero",
     ],
 )
-def test_a_name_is_a_file_or_an_address(listener: Listener, name: str) -> None:
+def test_input_names_are_files_or_urls(listener: Listener, name: str) -> None:
     named = name.format(listener.address) if name != "{}" else wms(listener.address)
     with pytest.raises(ReadError):
         scan(named)
@@ -182,7 +182,7 @@ def refused(path: Path, what: str) -> None:
         ("<?xml version='1.0'?><?go now?>" + vrt(""), "declarations"),
         (vrt(f"<SimpleSource>{FILE}</SimpleSource>".format("tile.tif<!-- -->/x")), "declarations"),
         (vrt(f"<SimpleSource>{FILE}</SimpleSource>".format(" tile.tif")), "source"),
-        (vrt("<SimpleSource><SourceBand>1</SourceBand></SimpleSource>"), "names a file"),
+        (vrt("<SimpleSource><SourceBand>1</SourceBand></SimpleSource>"), "name a file"),
         (vrt("") * 2, "well-formed"),
         (vrt("")[:-3], "well-formed"),
         (vrt("").replace('"64"', '"0"', 1), "whole number"),
@@ -204,14 +204,14 @@ def refused(path: Path, what: str) -> None:
     ],
     ids=lambda text: text[:40] if text else None,
 )
-def test_what_a_mosaic_may_not_say(tile: Path, text: str, what: str) -> None:
+def test_vrt_elements_off_the_allow_list_are_refused(tile: Path, text: str, what: str) -> None:
     path = tile.parent / "a.vrt"
     path.write_text(text)
     refused(path, what)
 
 
-def test_a_mosaic_under_another_name(tile: Path, listener: Listener) -> None:
-    """The bytes decide, wherever in the first of them GDAL would look."""
+def test_vrt_is_recognised_by_content(tile: Path, listener: Listener) -> None:
+    """Wherever in the first bytes GDAL would look for it, whatever the file is called."""
     text = KINDS["simple"].format(f"/vsicurl/{listener.address}/a.tif")
     for name, content in {
         "a.tif": text.encode(),
@@ -226,27 +226,27 @@ def test_a_mosaic_under_another_name(tile: Path, listener: Listener) -> None:
     assert not listener.heard
 
 
-def test_mosaics_within_mosaics(tile: Path) -> None:
-    """As deep as is stated, never round, and not more to read than is stated."""
+def test_nested_vrts_are_limited(tile: Path) -> None:
+    """In depth, without cycles, and in the number of files that one read opens."""
     simple = "<SimpleSource>" + FILE + "</SimpleSource>"
-    names = [tile.name, *(f"{depth}.vrt" for depth in range(gdal.DEEPEST + 1))]
+    names = [tile.name, *(f"{depth}.vrt" for depth in range(gdal.MAX_VRT_DEPTH + 1))]
     for inner, outer in pairwise(names):
         (tile.parent / outer).write_text(vrt(simple.format(inner)))
     scan(tile.parent / names[-2])
-    refused(tile.parent / names[-1], "in one another")
+    refused(tile.parent / names[-1], "nested")
     for one, other in (("x.vrt", "x.vrt"), ("y.vrt", "z.vrt"), ("z.vrt", "y.vrt")):
         (tile.parent / one).write_text(vrt(simple.format(other)))
-    refused(tile.parent / "x.vrt", "of its own")
-    refused(tile.parent / "y.vrt", "of its own")
+    refused(tile.parent / "x.vrt", "source of itself")
+    refused(tile.parent / "y.vrt", "source of itself")
     for inner, outer in zip(names[:3], ("1.vrt", "2.vrt", "3.vrt"), strict=True):
         (tile.parent / outer).write_text(
             vrt(simple.format(inner if inner == tile.name else f"{int(outer[0]) - 1}.vrt") * 60)
         )
-    refused(tile.parent / "3.vrt", "may open at most")
+    refused(tile.parent / "3.vrt", "not open more than")
 
 
-def test_what_gdal_makes_of_good_mosaics(tile: Path, write_raster: WriteRaster) -> None:
-    """Scales, tables, masks, averages and statistics read as GDAL reads them."""
+def test_vrts_read_as_gdal_reads_them(tile: Path, write_raster: WriteRaster) -> None:
+    """Scales, lookup tables, masks, averages and statistics."""
     write_raster("box/sub/masked.tif", np.full((SIDE, SIDE, 1), 7, np.uint8), mask=np.eye(SIDE) > 0)
     rect = f'xOff="0" yOff="0" xSize="{SIDE}" ySize="{SIDE}"'
     about = (
@@ -297,8 +297,8 @@ def test_what_gdal_makes_of_good_mosaics(tile: Path, write_raster: WriteRaster) 
 @pytest.mark.parametrize(
     "case", ["tag", "aux.xml", "ovr, wms", "ovr, wcs", "msk, wcs", "ovr, vrt", "msk, vrt", "parts", "vrt's"]
 )
-def test_what_lies_beside_a_raster_leads_nowhere(tile: Path, listener: Listener, case: str) -> None:
-    """Overviews and masks are opened by their names, and a file may name those of its own."""
+def test_untrusted_sidecar_files_are_refused(tile: Path, listener: Listener, case: str) -> None:
+    """GDAL opens overviews and masks by their names, or by names that the file states."""
     elsewhere = f"WCS:{listener.address}/?COVERAGE=x"
     named = f'<Metadata domain="OVERVIEWS"><MDI key="OVERVIEW_FILE">{elsewhere}</MDI></Metadata>'
     path, beside = tile, ""
@@ -324,16 +324,16 @@ def test_what_lies_beside_a_raster_leads_nowhere(tile: Path, listener: Listener,
     assert not listener.heard
 
 
-def test_files_beside_a_raster_lie_with_it(tile: Path, write_raster: WriteRaster) -> None:
+def test_sidecar_link_out_of_the_folder_is_refused(tile: Path, write_raster: WriteRaster) -> None:
     tile.with_name("tile.tif.ovr").symlink_to(write_raster("secret.tif", np.ones((32, 32, 1), np.uint8)))
-    refused(tile, "tile.tif.ovr beside it")
+    refused(tile, "tile.tif.ovr beside")
 
 
 PIPES = ("pipe.tif", "a.vrt", "tile.tif.ovr", "tile.tif.msk", "tile.tif.aux.xml", "tile.tfw", "TILE.IMD", "folder")
 
 
 @pytest.mark.parametrize("pipe", PIPES)
-def test_no_pipe_is_waited_for(tile: Path, pipe: str) -> None:
+def test_named_pipes_do_not_block(tile: Path, pipe: str) -> None:
     path = tile
     if pipe == "folder":
         path = tile.parent
@@ -355,9 +355,7 @@ def test_no_pipe_is_waited_for(tile: Path, pipe: str) -> None:
     assert "regular" in done.stdout
 
 
-def test_a_remote_raster_leads_nowhere_else(
-    tile: Path, listener: Listener, served_folder: Callable[[Path], str]
-) -> None:
+def test_remote_raster_opens_no_other_url(tile: Path, listener: Listener, served_folder: Callable[[Path], str]) -> None:
     here = served_folder(tile.parent)
     scan(f"{here}/tile.tif")
     (tile.parent / "a.vrt").write_text(KINDS["simple"].format(f"/vsicurl/{listener.address}/a.tif"))
@@ -370,7 +368,7 @@ def test_a_remote_raster_leads_nowhere_else(
     assert not listener.heard
 
 
-def test_a_scene_has_no_mosaic_that_leads_away(tile: Path, listener: Listener) -> None:
+def test_untrusted_vrt_as_a_band_of_a_scene(tile: Path, listener: Listener) -> None:
     folder = tile.parent / "scene"
     folder.mkdir()
     for band in ("B02", "B03"):
@@ -382,8 +380,8 @@ def test_a_scene_has_no_mosaic_that_leads_away(tile: Path, listener: Listener) -
     assert not listener.heard
 
 
-def test_a_coordinate_system_leads_nowhere(tile: Path) -> None:
-    """PROJ opens the grids that one names; a pipe among them is waited for by whoever asks for a longitude."""
+def test_crs_that_names_a_file_is_refused(tile: Path) -> None:
+    """PROJ opens the grid files that a CRS names, and would block on a pipe."""
     grid = tile.with_name("grid.gsb")
     os.mkfifo(grid)
     path = tile.with_name("a.vrt")
@@ -394,9 +392,9 @@ def test_a_coordinate_system_leads_nowhere(tile: Path) -> None:
             "<GeoTransform>3e5, 10, 0, 4e6, 0, -10</GeoTransform>",
         )
     )
-    refused(path, "coordinate system")
+    refused(path, "CRS")
     srs = f"<PAMDataset><SRS>+proj=utm +zone=18 +nadgrids={grid} +no_defs</SRS></PAMDataset>"
     aside = tile.with_name("tile.tif.aux.xml")
     aside.write_text(srs.replace("grids", "&#103;rids"))
-    refused(tile, "coordinate system")
+    refused(tile, "CRS")
     aside.unlink()

@@ -1,4 +1,4 @@
-"""Where pixels are: the table of `tests/bench/georeference_table.py`, and what is said where nothing is known."""
+"""Placement of rasters: the table of `tests/bench/georeference_table.py`, and files without a full georeference."""
 
 import importlib.util
 import sys
@@ -35,19 +35,19 @@ def bench(root: Path) -> ModuleType:
     return module
 
 
-def test_every_case_is_within_a_millionth_of_a_pixel(bench: ModuleType, tmp_path: Path) -> None:
+def test_placements_are_exact_to_a_millionth_of_a_pixel(bench: ModuleType, tmp_path: Path) -> None:
     rows = bench.table(tmp_path)
     assert len(rows) == 13
     assert {name: errors for name, *errors in rows if max(errors) >= LIMIT} == {}
 
 
-def test_real_files_are_within_a_millionth_of_a_pixel(bench: ModuleType, tmp_path: Path, shared_data: Path) -> None:
+def test_real_files_are_exact_to_a_millionth_of_a_pixel(bench: ModuleType, tmp_path: Path, shared_data: Path) -> None:
     rows = bench.table(tmp_path, shared_data / "geo")
     assert {name for name, *_ in rows} >= set(bench.REAL)
     assert {name: errors for name, *errors in rows if max(errors) >= LIMIT} == {}
 
 
-def test_the_table_would_show_half_a_pixel(bench: ModuleType, tmp_path: Path) -> None:
+def test_table_detects_half_a_pixel(bench: ModuleType, tmp_path: Path) -> None:
     name, path, affine = next(iter(bench.cases(tmp_path, None)))
     off, _ = bench.measure(path, affine @ Affine.translation(0.5, 0.5))
     assert name == "north-up, UTM"
@@ -58,7 +58,7 @@ def test_the_table_would_show_half_a_pixel(bench: ModuleType, tmp_path: Path) ->
     ("crs", "unit"),
     [("EPSG:32618", "m"), ("EPSG:4326", "deg"), ("EPSG:2225", "crs"), ("EPSG:4807", "crs"), ("EPSG:3857", "m")],
 )
-def test_the_unit_is_the_coordinate_systems_own(write_raster: WriteRaster, places: Places, crs: str, unit: str) -> None:
+def test_unit_of_the_crs(write_raster: WriteRaster, places: Places, crs: str, unit: str) -> None:
     transform = Affine(0.01, 0, 2.0, 0, -0.01, 48.0)
     (info,) = scan_with(RasterReader(), write_raster("a.tif", places(9, 7), crs=crs, transform=transform), {})
     assert info.placement.unit == unit
@@ -66,7 +66,7 @@ def test_the_unit_is_the_coordinate_systems_own(write_raster: WriteRaster, place
     assert info.placement.source == "geotransform"
 
 
-def test_control_points_say_how_well_they_are_met(bench: ModuleType, tmp_path: Path) -> None:
+def test_residual_of_control_points(bench: ModuleType, tmp_path: Path) -> None:
     points = bench.control_points(49, 5.0)
     path = bench.write(tmp_path / "a.tif", gcps=(points, CRS.from_epsg(4326)))
     (info,) = scan_with(RasterReader(), str(path), {})
@@ -74,8 +74,8 @@ def test_control_points_say_how_well_they_are_met(bench: ModuleType, tmp_path: P
     assert warp is not None
     assert len(warp.terms) == 6
     pixel = np.array([(p.col, p.row) for p in points])
-    miss = info.placement.to_pixel([(p.x, p.y) for p in points]) - pixel
-    assert warp.residual_px == pytest.approx(np.sqrt((miss**2).sum(axis=1).mean()), rel=1e-3)
+    residual = info.placement.to_pixel([(p.x, p.y) for p in points]) - pixel
+    assert warp.residual_px == pytest.approx(np.sqrt((residual**2).sum(axis=1).mean()), rel=1e-3)
     assert any("49 control points" in note and f"{warp.residual_px:.3g} px" in note for note in info.notes)
     affine = np.asarray(info.placement.matrix)
     assert np.abs(pixel @ affine[:, :2].T + affine[:, 2] - info.placement.to_world(pixel)).max() < 0.02
@@ -100,7 +100,7 @@ def test_control_points_on_a_line_are_refused(bench: ModuleType, tmp_path: Path)
         scan_with(RasterReader(), str(path), {})
 
 
-def test_without_a_coordinate_system_nothing_is_guessed(write_raster: WriteRaster, places: Places) -> None:
+def test_missing_crs_is_not_guessed(write_raster: WriteRaster, places: Places) -> None:
     path = write_raster("a.tif", places(9, 7), crs=None)
     (info,) = scan_with(RasterReader(), path, {})
     assert (info.placement.unit, info.placement.crs) == ("px", None)
@@ -111,7 +111,7 @@ def test_without_a_coordinate_system_nothing_is_guessed(write_raster: WriteRaste
     assert stated.placement.to_world([(0, 0)]).tolist() == [[3e5, 4e6]]
 
 
-def test_the_files_own_coordinate_system_goes_before_the_option(write_raster: WriteRaster, places: Places) -> None:
+def test_crs_of_the_file_wins_over_the_option(write_raster: WriteRaster, places: Places) -> None:
     path = write_raster("a.tif", places(9, 7))
     (info,) = scan_with(RasterReader(), path, {"crs": "EPSG:4326"})
     assert CRS.from_wkt(info.placement.crs).to_epsg() == 32618
@@ -120,20 +120,20 @@ def test_the_files_own_coordinate_system_goes_before_the_option(write_raster: Wr
     assert same.notes == ()
 
 
-def test_a_nonsense_coordinate_system_is_a_wrong_request(write_raster: WriteRaster, places: Places) -> None:
+def test_invalid_crs_option(write_raster: WriteRaster, places: Places) -> None:
     with pytest.raises(RequestError, match="EPSG:32618"):
         scan_with(RasterReader(), write_raster("a.tif", places(9, 7), crs=None), {"crs": "north of here"})
 
 
-def test_nothing_at_all_is_said(write_raster: WriteRaster, places: Places) -> None:
+def test_missing_georeference_is_noted(write_raster: WriteRaster, places: Places) -> None:
     (info,) = scan_with(
         RasterReader(), write_raster("a.tif", places(9, 7), crs=None, transform=None), {"crs": "EPSG:32618"}
     )
     assert not info.placement.known
-    assert any("says nothing about where" in note for note in info.notes)
+    assert any("has no georeference" in note for note in info.notes)
 
 
-def test_rational_polynomials_alone_are_not_a_place(write_raster: WriteRaster, places: Places) -> None:
+def test_rpc_alone_is_no_placement(write_raster: WriteRaster, places: Places) -> None:
     path = write_raster("a.tif", places(9, 7), crs=None, transform=None)
     ones = [1.0] + [0.0] * 19
     with rasterio.open(path, "r+") as file:
@@ -143,7 +143,7 @@ def test_rational_polynomials_alone_are_not_a_place(write_raster: WriteRaster, p
     assert any("RPC" in note for note in info.notes)
 
 
-def test_a_world_file_places_a_picture(write_raster: WriteRaster, places: Places) -> None:
+def test_world_file(write_raster: WriteRaster, places: Places) -> None:
     path = write_raster("a.png", places(9, 7, 1, "uint8"), driver="PNG", crs=None, transform=None)
     Path(path).with_suffix(".pgw").write_text("2.0\n0\n0\n-3.0\n1001.0\n1998.5\n", encoding="ascii")
     (info,) = scan_with(RasterReader(), path, {"crs": "EPSG:32618"})
@@ -151,7 +151,7 @@ def test_a_world_file_places_a_picture(write_raster: WriteRaster, places: Places
     assert "a.pgw" in {Path(name).name for name in info.files}
 
 
-def test_a_flat_grid_is_refused(write_raster: WriteRaster, places: Places) -> None:
+def test_degenerate_geotransform_is_refused(write_raster: WriteRaster, places: Places) -> None:
     path = write_raster("a.tif", places(9, 7), transform=Affine(10, 10, 3e5, 10, 10, 4e6))
     with pytest.raises(ReadError, match="two directions"):
         scan_with(RasterReader(), path, {})
