@@ -224,7 +224,7 @@ def _pixel_notes(raster: Any, layout: BandLayout) -> list[str]:
     if (lossy and not reversibility.startswith("LOSSLESS")) or reversibility == "LOSSY":
         notes.append(f"The pixels were stored with lossy compression ({codec or raster.driver}).")
     if layout.palette is not None:
-        notes.append("Palette indices were expanded to red, green and blue.")
+        notes.append("Colour indices were expanded to red, green and blue by the palette.")
     if any(channel.quantity == "amplitude" for channel in layout.channels):
         notes.append("Complex numbers are read as amplitudes, without phase.")
     if raster.subdatasets:
@@ -297,9 +297,7 @@ def gcp_placement(points: Sequence[ControlPoint], crs: Crs | None) -> tuple[Plac
     world = np.array([point.world for point in points], dtype=np.float64)
     if crs is not None and crs.unit == "deg" and float(np.ptp(world[:, 0])) > 180:
         world[:, 0] = np.where(world[:, 0] < 0, world[:, 0] + 360, world[:, 0])
-        notes.append(
-            "The control points lie on both sides of the antimeridian; longitudes continue beyond 180 degrees."
-        )
+        notes.append("The control points cross the antimeridian; longitudes continue beyond 180 degrees.")
     plane = _fit_polynomial(pixel, world, FIRST_ORDER)
     warp = plane if len(points) < SECOND_ORDER_POINTS else _fit_polynomial(pixel, world, SECOND_ORDER)
     slope = plane.jacobian(np.zeros((1, 2)))[0]

@@ -131,7 +131,7 @@ class _Parser:
         parser = expat.ParserCreate()
         parser.StartElementHandler = self._start
         parser.EndElementHandler = self._end
-        parser.CharacterDataHandler = lambda data: self._texts[-1].append(data)
+        parser.CharacterDataHandler = self._characters
         try:
             parser.Parse(text, True)
         except expat.ExpatError as error:
@@ -166,32 +166,38 @@ class _Parser:
         self._attributes.append(attributes)
         self._texts.append([])
 
+    def _characters(self, text: str) -> None:
+        self._texts[-1].append(text)
+
     def _end(self, name: str) -> None:
         text = "".join(self._texts.pop())
         attributes = self._attributes.pop()
         self._open.pop()
+        if name in {"SourceFilename", "SourceDataset"}:
+            self._add_source(text, attributes)
+        elif name.endswith("Source"):
+            if not self._source:
+                raise self._refusal("must name a file for each source", f"<{name}>")
+            self._result.properties.setdefault(self._source, set()).update(self._properties)
+        else:
+            self._check_text(name, text)
+
+    def _check_text(self, name: str, text: str) -> None:
         if name.endswith("SRS"):
             self._check_crs(text)
-        elif name in {"SourceFilename", "SourceDataset"}:
-            self._add_source(text, attributes)
-        elif name == "WarpMemoryLimit":
-            if not 0 <= _number(text) <= _MAX_WARP_MEMORY:
-                rule = f"must not use more than {_MAX_WARP_MEMORY} bytes for warping"
-                raise self._refusal(rule, f"<WarpMemoryLimit> {shown(text)!r}")
         elif name in _SIZES:
             self._check_size("VRTDataset", name, text)
+        elif name == "WarpMemoryLimit" and not 0 <= _number(text) <= _MAX_WARP_MEMORY:
+            rule = f"must not use more than {_MAX_WARP_MEMORY} bytes for warping"
+            raise self._refusal(rule, f"<WarpMemoryLimit> {shown(text)!r}")
+        elif name == "SourceBand" and not re.fullmatch(r"\d{1,6}|mask(,\d{1,6})?", text):
+            raise self._refusal("must name each source's band by its number or as mask", shown(text))
         elif name == "OverviewList":
             factors = re.split(r"[\s,]+", text.strip())
             if len(factors) > _MAX_OVERVIEWS:
                 raise self._refusal(f"must have at most {_MAX_OVERVIEWS} overviews", str(len(factors)))
             for factor in factors:
                 self._check_size(name, "factor", factor)
-        elif name == "SourceBand" and not re.fullmatch(r"\d{1,6}|mask(,\d{1,6})?", text):
-            raise self._refusal("must name each source's band by its number or as mask", shown(text))
-        elif name.endswith("Source"):
-            if not self._source:
-                raise self._refusal("must name a file for each source", f"<{name}>")
-            self._result.properties.setdefault(self._source, set()).update(self._properties)
 
     def _check_crs(self, text: str) -> None:
         if names_local_file(text):

@@ -121,5 +121,5 @@ def test_warped_vrt_off_the_allow_list_is_refused(tile: Path, old: str, new: str
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
-    with pytest.raises(ReadError, match="virtual raster .*must"):
+    with pytest.raises(ReadError, match=r"virtual raster .*must"):
         scan_with(RasterReader(), str(path), {})

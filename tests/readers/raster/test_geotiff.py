@@ -27,13 +27,13 @@ def facts(path: str, **options: str) -> ImageInfo:
 
 
 def test_colour_interpretation_is_not_guessed(write_raster: WriteRaster, places: Places) -> None:
-    pixels_in = places(9, 7, 3, "uint8")
-    stated = facts(write_raster("a.tif", pixels_in, photometric="RGB"))
+    data = places(9, 7, 3, "uint8")
+    stated = facts(write_raster("a.tif", data, photometric="RGB"))
     assert [(c.name, c.common) for c in stated.channels] == [(n, n) for n in ("red", "green", "blue")]
-    unstated = facts(write_raster("b.tif", pixels_in, photometric="MINISBLACK"))
+    unstated = facts(write_raster("b.tif", data, photometric="MINISBLACK"))
     assert [(c.name, c.common) for c in unstated.channels] == [("1", None), ("2", None), ("3", None)]
     swapped = [ColorInterp.blue, ColorInterp.green, ColorInterp.red]
-    other = facts(write_raster("c.tif", pixels_in, colours=swapped))
+    other = facts(write_raster("c.tif", data, colours=swapped))
     assert [channel.common for channel in other.channels] == ["blue", "green", "red"]
 
 
@@ -52,26 +52,26 @@ def test_bands_option_names_channels(write_raster: WriteRaster, places: Places) 
 
 
 def test_scale_and_offset_do_not_change_native_values(write_raster: WriteRaster, places: Places) -> None:
-    pixels_in = places(9, 7, 2, "int16")
-    info = facts(write_raster("a.tif", pixels_in, scales=(0.5, 2.0), offsets=(10.0, -1.0)))
+    data = places(9, 7, 2, "int16")
+    info = facts(write_raster("a.tif", data, scales=(0.5, 2.0), offsets=(10.0, -1.0)))
     assert [(c.scale, c.offset, c.dtype) for c in info.channels] == [(0.5, 10.0, "int16"), (2.0, -1.0, "int16")]
     with RasterReader().open(info) as image:
-        assert np.array_equal(image.read(info.box, info.size)[0], pixels_in)
+        assert np.array_equal(image.read(info.box, info.size)[0], data)
 
 
 def test_nodata_rounded_to_float32(write_raster: WriteRaster, places: Places) -> None:
-    pixels_in = places(9, 7, 1, "float32")
-    pixels_in[2, 3] = -9999.9
-    info = facts(write_raster("a.tif", pixels_in, nodata=np.float32(-9999.9).item()))
+    data = places(9, 7, 1, "float32")
+    data[2, 3] = -9999.9
+    info = facts(write_raster("a.tif", data, nodata=np.float32(-9999.9).item()))
     with RasterReader().open(info) as image:
         assert np.argwhere(~image.read(info.box, info.size)[1]).tolist() == [[2, 3]]
 
 
 def test_pixel_is_nodata_where_all_bands_are(write_raster: WriteRaster, places: Places) -> None:
     """Also where only some of the bands are read."""
-    pixels_in = places(9, 7, 3)
-    pixels_in[0, 0], pixels_in[1, 1, :2], pixels_in[2, 2, 0] = 0, 0, 0
-    path = write_raster("a.tif", pixels_in, nodata=0)
+    data = places(9, 7, 3)
+    data[0, 0], data[1, 1, :2], data[2, 2, 0] = 0, 0, 0
+    path = write_raster("a.tif", data, nodata=0)
     with rasterio.open(path) as file:
         expected = file.dataset_mask() != 0
     for channels in (None, ["1"], ["1", "2"], ["3"]):
@@ -80,21 +80,21 @@ def test_pixel_is_nodata_where_all_bands_are(write_raster: WriteRaster, places: 
 
 
 def test_alpha_and_nodata_combine(write_raster: WriteRaster, places: Places) -> None:
-    pixels_in = np.dstack([places(9, 7, 3, "uint8"), np.full((7, 9, 1), 255, np.uint8)])
-    pixels_in[0, 0, :3], pixels_in[1, 1, 3] = 0, 0
+    data = np.dstack([places(9, 7, 3, "uint8"), np.full((7, 9, 1), 255, np.uint8)])
+    data[0, 0, :3], data[1, 1, 3] = 0, 0
     colours = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha]
-    info = facts(write_raster("a.tif", pixels_in, nodata=0, colours=colours))
+    info = facts(write_raster("a.tif", data, nodata=0, colours=colours))
     with RasterReader().open(info) as image:
         assert np.argwhere(~image.read(info.box, info.size)[1]).tolist() == [[0, 0], [1, 1]]
 
 
 def test_lossy_compression_is_noted(write_raster: WriteRaster, places: Places) -> None:
-    pixels_in = places(64, 64, 3, "uint8")
-    assert any("loss" in n for n in facts(write_raster("a.tif", pixels_in, compress="jpeg", photometric="ycbcr")).notes)
-    assert any("loss" in n for n in facts(write_raster("a.jp2", pixels_in, driver="JP2OpenJPEG", QUALITY="10")).notes)
+    data = places(64, 64, 3, "uint8")
+    assert any("loss" in n for n in facts(write_raster("a.tif", data, compress="jpeg", photometric="ycbcr")).notes)
+    assert any("loss" in n for n in facts(write_raster("a.jp2", data, driver="JP2OpenJPEG", QUALITY="10")).notes)
     lossless = {"driver": "JP2OpenJPEG", "QUALITY": "100", "REVERSIBLE": "YES", "YCC": "NO"}
-    assert not any("loss" in n for n in facts(write_raster("b.jp2", pixels_in, **lossless)).notes)
-    assert not any("loss" in n for n in facts(write_raster("b.tif", pixels_in, compress="deflate")).notes)
+    assert not any("loss" in n for n in facts(write_raster("b.jp2", data, **lossless)).notes)
+    assert not any("loss" in n for n in facts(write_raster("b.tif", data, compress="deflate")).notes)
 
 
 def test_fingerprint_is_of_the_content(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
@@ -193,16 +193,14 @@ def served(tmp_path: Path) -> Iterator[tuple[str, list[int]]]:
 
 
 @pytest.mark.parametrize("prefix", ["", "/vsicurl/"])
-def test_remote_file_is_read_by_byte_ranges(
-    write_raster: WriteRaster, served: tuple[str, list[int]], prefix: str
-) -> None:
+def test_remote_reads_use_byte_ranges(write_raster: WriteRaster, served: tuple[str, list[int]], prefix: str) -> None:
     address, sent = served
-    pixels_in = np.random.default_rng(0).integers(0, 60000, (2048, 1024, 1)).astype(np.uint16)
-    path = Path(write_raster("a.tif", pixels_in, tiled=True, blockxsize=256, blockysize=256))
+    data = np.random.default_rng(0).integers(0, 60000, (2048, 1024, 1)).astype(np.uint16)
+    path = Path(write_raster("a.tif", data, tiled=True, blockxsize=256, blockysize=256))
     info = facts(f"{prefix}{address}/a.tif")
     assert (info.fingerprint, info.files) == ("", (info.uri,))
     with RasterReader().open(info) as image:
         pixels, valid = image.read(Box(600, 1100, 700, 1200), (100, 100))
-    assert np.array_equal(pixels, pixels_in[1100:1200, 600:700])
+    assert np.array_equal(pixels, data[1100:1200, 600:700])
     assert valid.all()
     assert 0 < sum(sent) < path.stat().st_size / 4

@@ -190,9 +190,7 @@ def test_damaged_sidecar_files(write_raster: WriteRaster) -> None:
     refused(path, "32 MiB")
 
 
-def test_read_turns_rasterio_exceptions_into_read_errors(
-    write_raster: WriteRaster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rasterio_exceptions_while_reading(write_raster: WriteRaster, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_raster("a.tif", np.ones((64, 64, 1), np.uint8))
     (info,) = scan_with(RasterReader(), path, {})
 
