@@ -21,7 +21,7 @@ from ..readers.image import ImageInfo, Reader
 from ..readers.options import make_plugin, options_of
 from ..readers.overview import read_overview
 from ..readers.raster.bands import find_channels
-from ..readers.regions import Grid, cut
+from ..readers.regions import Grid, cut_regions
 from ..readers.render import fit_stretch, render, rgb_channels
 from .annotator import Annotator, Answer, Fitting, InputSpec, View
 from .finding import Kind
@@ -90,7 +90,7 @@ def _views(reader: Reader, info: ImageInfo, spec: InputSpec) -> list[View]:
         if spec.bands is None:
             seen = read_overview(image)
             stretch = fit_stretch(seen.pixels, seen.valid, image.channels)
-        regions = cut(Grid(info.id, info.size, (1.0, 1.0)), tile=spec.tile, halo=spec.halo, hd_num=4)
+        regions = cut_regions(Grid(info.id, info.size, (1.0, 1.0)), tile=spec.tile, halo=spec.halo, hd_num=4)
         views = [read_view(image, region, spec, stretch=stretch) for region in regions[:REGIONS]]
     return [view for view in views if view.keep_mask.any()]
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from ..readers.errors import ModelError, nearest
+from ..readers.errors import ModelError, did_you_mean
 from ..readers.options import NEUTRAL, Options
 
 
@@ -54,6 +54,6 @@ def among(asked: Sequence[str], labels: Sequence[str], model: str) -> tuple[str,
         raise ModelError(
             f"label {unknown[0]!r}",
             f"it must be one that {model} knows",
-            remedy=f"{nearest(unknown[0], labels)}Its labels: {some}",
+            remedy=f"{did_you_mean(unknown[0], labels)}Its labels: {some}",
         )
     return tuple(label for label in dict.fromkeys(labels) if not asked or label in asked)

@@ -9,7 +9,7 @@ import shapely
 from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
-from ..readers.geodesy import boxes_m2
+from ..readers.geodesy import box_areas_m2
 from ..readers.geometry import Placement
 from ..readers.image import Image, Mask, Pixels
 from ..readers.regions import Region, Span
@@ -182,7 +182,7 @@ def cover(view: View, placement: Placement, area: BaseGeometry | None = None) ->
         for mask in (wanted, within & ~seen[rows, columns], ~within)
     ]
     px = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    m2 = boxes_m2(boxes, placement)
+    m2 = box_areas_m2(boxes, placement)
     valid_px, invalid_px, outside_px = (math.fsum(share * px) for share in shares)
     valid_m2, invalid_m2, outside_m2 = (None if m2 is None else math.fsum(share * m2) for share in shares)
     return Coverage(valid_px, invalid_px, valid_m2, invalid_m2, outside_px, outside_m2)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Unpack
 
-from ..readers.array import crs_of, hold_array
+from ..readers.array import crs_of, register_array
 from ..readers.errors import ReadError, RequestError
-from ..readers.registry import Scanned
+from ..readers.registry import ScannedFile
 from .cli.progress import watch
 from .cli.text import describe_plan
 from .config import Settings
@@ -54,7 +54,7 @@ def open(path: str | os.PathLike[str], *, image: str | None = None, **settings: 
     return OpenedImage(chosen[0], names.info(chosen[0]))
 
 
-class Scan(list[Scanned]):
+class Scan(list[ScannedFile]):
     """What became of each input file: a row a file, with its images or the reason why there are none."""
 
     def __repr__(self) -> str:
@@ -122,7 +122,7 @@ def annotate(
     """
     given: dict[str, Any] = dict(settings)
     microns = given.pop("microns_per_pixel", None)
-    held = hold_array(array, name=name, transform=transform, microns_per_pixel=_pair(microns))
+    held = register_array(array, name=name, transform=transform, microns_per_pixel=_pair(microns))
     given["crs"] = given.get("crs") or crs_of(array)
     made = _settings(held.info.uri, {"names": "show", **given, "reader": "array"})
     with watch() as listen:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self, cast, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from ..readers.errors import RequestError, nearest, shown
+from ..readers.errors import RequestError, did_you_mean, excerpt
 from ..readers.plugins import Group, installed
 from .run.resolution import Resolution
 from .settings_file import presets, read_preset, read_settings
@@ -209,7 +209,7 @@ class Settings(BaseModel):
         if file:
             layers.append((file, read_settings(file)))
         layers.append((source, dict(flags)))
-        layers.extend((shown(f"--set {change}"), _parse_change(change)) for change in changes)
+        layers.extend((excerpt(f"--set {change}"), _parse_change(change)) for change in changes)
         for where, layer in layers:
             _refuse_unknown(layer, where)
         named = [layer["preset"] for _, layer in layers if "preset" in layer]
@@ -261,7 +261,7 @@ def _parse_change(change: str) -> dict[str, Any]:
     key, equals, text = change.partition("=")
     name, dot, part = key.strip().partition(".")
     if not equals or not name or (dot and not part):
-        raise RequestError(shown(f"--set {change}"), "it must be key=value", remedy="For example --set hd_num=9")
+        raise RequestError(excerpt(f"--set {change}"), "it must be key=value", remedy="For example --set hd_num=9")
     if dot:
         return {name: {part: text.strip()}}
     field = Settings.model_fields.get(name)
@@ -283,7 +283,7 @@ def _refuse_unknown(settings: Mapping[str, Any], source: str) -> None:
             raise RequestError(
                 f"setting {key!r} in {source}",
                 "there is no such setting",
-                remedy=f"{nearest(key, known)}Settings: {', '.join(known)}",
+                remedy=f"{did_you_mean(key, known)}Settings: {', '.join(known)}",
             )
 
 
@@ -298,7 +298,7 @@ def _as_request(error: ValidationError, sources: Mapping[str, str]) -> RequestEr
     return RequestError(
         f"setting {path!r} in {sources.get(key, 'the settings')}",
         first["msg"][0].lower() + first["msg"][1:],
-        value=shown(repr(first["input"])),
+        value=excerpt(repr(first["input"])),
         remedy="Correct the value",
     )
 

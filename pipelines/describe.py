@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..readers.image import ImageInfo
-from ..readers.registry import Scanned
-from ..reports.measures import crs_name, label_areas, share, total
+from ..readers.registry import ScannedFile
+from ..reports.measures import area_share, crs_name, label_areas, total_area
 from ..reports.writer import ImageRecord, Record
 from .cli.terminal import visible
 from .run.analysis_resolution import ground_metres
@@ -161,7 +161,7 @@ def image_json(info: ImageInfo) -> dict[str, Any]:
     }
 
 
-def scanned_text(scanned: Sequence[Scanned]) -> str:
+def scanned_text(scanned: Sequence[ScannedFile]) -> str:
     """What was found in the inputs: images with their facts, then files that are none."""
     parts: list[str] = []
     for info in (info for row in scanned for info in row.infos):
@@ -170,7 +170,7 @@ def scanned_text(scanned: Sequence[Scanned]) -> str:
     return "\n".join(parts).rstrip()
 
 
-def scanned_json(scanned: Sequence[Scanned]) -> dict[str, Any]:
+def scanned_json(scanned: Sequence[ScannedFile]) -> dict[str, Any]:
     """The same for programs: images, and what became of each file."""
     return {
         "images": [image_json(info) for row in scanned for info in row.infos],
@@ -200,11 +200,13 @@ def findings_rows(record: Record, image: ImageRecord) -> list[tuple[str, str, st
 
 def area_rows(image: ImageRecord) -> list[tuple[str, str, str, str, str]]:
     """What became of an image's area, under a heading."""
-    whole = total(image.areas)
+    whole = total_area(image.areas)
     rows = [("area", "regions", "size", "share", "")]
     for area in image.areas:
         size = format_area(area.pixels, area.m2, image.info.kind)
-        rows.append((area.status, str(area.regions), size, format_share(share(total([area]), whole)), area.reason))
+        rows.append(
+            (area.status, str(area.regions), size, format_share(area_share(total_area([area]), whole)), area.reason)
+        )
     return rows
 
 

@@ -9,7 +9,7 @@ from ..readers.geometry import Box
 from ..readers.image import Image, ImageInfo, Mask, Pixels
 from ..readers.overview import read_overview
 from ..readers.registry import open_image
-from ..readers.render import fit_stretch, image_stretch, render, rgb_channels
+from ..readers.render import display_stretch, fit_stretch, render, rgb_channels
 from .describe import html_table, image_rows, indent, table
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class OpenedImage:
         self._handle()
         with open_image(self._opened, rgb_channels(self._opened.channels)) as image:
             pixels, valid, _, _ = read_overview(image, limit=limit)
-            stretch = image_stretch(self._opened, fit_stretch(pixels, valid, image.channels))
+            stretch = display_stretch(self._opened, fit_stretch(pixels, valid, image.channels))
             return Picture.fromarray(render(pixels, valid, stretch))
 
     def close(self) -> None:

@@ -102,9 +102,9 @@ class Run:
 
         `image` is an id, needed where there are several. Raises `RequestError` for an unknown one.
         """
-        from ..reports.overview.writer import overview_sheet
+        from ..reports.overview.writer import overview_page
 
-        return overview_sheet(self.record, self._image(image))
+        return overview_page(self.record, self._image(image))
 
     def _image(self, name: str | None) -> ImageRecord:
         known = self.record.images

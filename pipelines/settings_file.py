@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
-from ..readers.errors import RequestError, nearest, shown
-from ..readers.files import read_whole
+from ..readers.errors import RequestError, did_you_mean, excerpt
+from ..readers.files import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,7 +35,7 @@ _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _m
 def read_settings(path: str) -> dict[str, Any]:
     """The settings in a YAML file, not yet checked against each other. Raises `RequestError`."""
     try:
-        text = read_whole(path, most=_MOST).decode("utf-8")
+        text = read_file(path, max_bytes=_MOST).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(
             path, "the configuration file must be readable text", value=str(error), remedy="Check the path of --config"
@@ -56,7 +56,7 @@ def read_preset(name: str) -> dict[str, Any]:
         raise RequestError(
             f"preset {name!r}",
             "it must be one that ships",
-            remedy=f"{nearest(name, known)}Presets: {', '.join(known)}",
+            remedy=f"{did_you_mean(name, known)}Presets: {', '.join(known)}",
         )
     text = files("limner.pipelines").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8")
     return _parse_settings(text, f"preset {name}")
@@ -68,7 +68,7 @@ def _parse_settings(text: str, source: str) -> dict[str, Any]:
         found: object = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader that is stricter still
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, a number of too many digits
         raise RequestError(
-            source, "it must be valid YAML", value=shown(str(error), 200), remedy="Correct the line it names"
+            source, "it must be valid YAML", value=excerpt(str(error), 200), remedy="Correct the line it names"
         ) from error
     if found is None:
         return {}

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from .errors import RequestError
 from .geometry import Box, Placement
-from .image import BaseImage, Channel, Claim, ImageInfo, Mask, Pixels
-from .resample import lattice, resample, taps
+from .image import BaseImage, Channel, ImageInfo, Mask, Pixels
+from .resample import axis_weights, pixel_edges, resample
 
 SCHEME: Final = "memory://"
 _MOST_CHANNELS: Final = 512
@@ -23,7 +23,7 @@ _EVEN: Final = 1e-3  # of a step: how far coordinates may lie from an even spaci
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
-class HeldArray:
+class ArrayHandle:
     """An array with its facts, readable by `ArrayReader` as `info.uri` for as long as this object lives."""
 
     info: ImageInfo
@@ -31,17 +31,17 @@ class HeldArray:
     valid: Mask | None
 
 
-_HELD: WeakValueDictionary[str, HeldArray] = WeakValueDictionary()
+_HELD: WeakValueDictionary[str, ArrayHandle] = WeakValueDictionary()
 _NUMBERS = count(1)
 
 
-def hold_array(
+def register_array(
     array: Any,
     *,
     name: str = "array",
     transform: Sequence[float] | None = None,
     microns_per_pixel: Sequence[float] | None = None,
-) -> HeldArray:
+) -> ArrayHandle:
     """Hold an array for reading: (H, W) or (H, W, C) of numbers, or an xarray.DataArray of y, x and at most one more.
 
     Three channels of uint8 are red, green and blue, as image libraries have them; others have no colour until they are
@@ -80,7 +80,7 @@ def hold_array(
         kind="map" if microns_per_pixel is None or matrix is not None else "slide",
         personal=False,
     )
-    held = HeldArray(info, pixels, valid)
+    held = ArrayHandle(info, pixels, valid)
     _HELD[info.uri] = held
     return held
 
@@ -91,9 +91,9 @@ class ArrayReader:
     name = "array"
     isolated = True  # there is nothing to parse, and no other process has the array
 
-    def claim(self, uri: str, head: bytes) -> Claim:  # noqa: ARG002 - an array has no bytes of a file
+    def identify(self, uri: str, head: bytes) -> int:  # noqa: ARG002 - an array has no bytes of a file
         """Certain of what is held here."""
-        return Claim(100, "an array in memory") if uri in _HELD else Claim(0)
+        return 100 if uri in _HELD else 0
 
     def scan(self, uri: str, options: object) -> Sequence[ImageInfo]:  # noqa: ARG002 - an array has none
         """The array's facts. Raises `RequestError` where it is gone."""
@@ -113,18 +113,18 @@ class ArrayImage(BaseImage):
     def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         held = self._held
         height, width = held.pixels.shape[:2]
-        x = taps(lattice(box.x0, box.x1, size[0]), width)
-        y = taps(lattice(box.y0, box.y1, size[1]), height)
+        x = axis_weights(pixel_edges(box.x0, box.x1, size[0]), width)
+        y = axis_weights(pixel_edges(box.y0, box.y1, size[1]), height)
         if x is None or y is None:
-            blank = np.zeros((size[1], size[0], len(self._places)), dtype=held.pixels.dtype)
+            blank = np.zeros((size[1], size[0], len(self._channel_indices)), dtype=held.pixels.dtype)
             return blank, np.zeros(blank.shape[:2], dtype=np.bool_)
         columns = slice(x.start, x.stop)
 
         def rows(top: int, bottom: int) -> tuple[Pixels, Mask | None]:
-            native = held.pixels[top:bottom, columns][..., self._places]
+            native = held.pixels[top:bottom, columns][..., self._channel_indices]
             return native, None if held.valid is None else held.valid[top:bottom, columns]
 
-        return resample(rows, y, x, len(self._places), held.pixels.dtype)
+        return resample(rows, y, x, len(self._channel_indices), held.pixels.dtype)
 
     def _close(self) -> None:
         pass
@@ -224,7 +224,7 @@ def _pixels(found: _Labelled) -> tuple[Pixels, Mask | None]:
     return values, None if bool(valid.all()) else valid
 
 
-def _held(uri: str) -> HeldArray:
+def _held(uri: str) -> ArrayHandle:
     held = _HELD.get(uri)
     if held is None:
         raise RequestError(uri, "the array must still be in memory", remedy="Keep what limner.annotate returned")

@@ -16,16 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import LimnerError
-from .fingerprint import has_changed
+from .files import has_changed
 from .geometry import Box
 from .image import Image, ImageInfo, Mask, Pixels, Reader
 from .options import options_of, parse_options
-from .overrides import Overrides, Stated
-from .pseudonyms import forms, longest_first, replace_in
+from .overrides import Overrides, PreparedOverrides
+from .pseudonyms import longest_first, path_variants, redact_text
 
 
 @dataclass(frozen=True, slots=True)
-class Truth:
+class ExpectedImage:
     """What the picture holds: `native` (H, W, C) and `valid` (H, W) of level 0, known from elsewhere.
 
     `points` are rows (pixel x, pixel y, world …) that the placement must give within `tolerance_px`. `exact` says that
@@ -42,7 +42,7 @@ class Truth:
     plane: int = 0
 
 
-def check_reader(reader: Reader, uri: str, truth: Truth, *, image: int = 0) -> ImageInfo:
+def check_reader(reader: Reader, uri: str, truth: ExpectedImage, *, image: int = 0) -> ImageInfo:
     """Hold a reader to the seam on one file, of which image number `image` is the one in `truth`; returns its facts.
 
     Of a stack each plane is checked by a call with a truth of its own.
@@ -61,8 +61,8 @@ def check_reader(reader: Reader, uri: str, truth: Truth, *, image: int = 0) -> I
         _check_planes(opened)
         again = _whole(opened, truth.plane)
     _check_closed(opened)
-    with reader.open(info) as reopened:
-        _same(_whole(reopened, truth.plane), again, "an image that was closed and opened again reads the same")
+    with reader.open(info) as scan_options:
+        _same(_whole(scan_options, truth.plane), again, "an image that was closed and opened again reads the same")
     _check_channels(reader, info, truth)
     _check_renamed(reader, info, truth)
     return info
@@ -74,7 +74,7 @@ def scan_with(reader: Reader, uri: str, options: Mapping[str, object]) -> list[I
     own = {name: value for name, value in options.items() if name in model.model_fields}
     stated = {name: value for name, value in options.items() if name in Overrides.model_fields or name not in own}
     infos = reader.scan(uri, parse_options(model, own, f"reader {reader.name!r}"))
-    applied = Stated(parse_options(Overrides, stated, "readers"))
+    applied = PreparedOverrides(parse_options(Overrides, stated, "readers"))
     return [applied.apply(info, reader) for info in infos]
 
 
@@ -99,7 +99,7 @@ def area_average(native: Pixels, valid: Mask, factor: int) -> tuple[npt.NDArray[
     return np.where(enough, blocks(values) / np.maximum(share, 1), 0.0), enough[:, :, 0]
 
 
-def _check_scan(reader: Reader, uri: str, truth: Truth, image: int) -> ImageInfo:
+def _check_scan(reader: Reader, uri: str, truth: ExpectedImage, image: int) -> ImageInfo:
     infos = scan_with(reader, uri, truth.options)
     _require(infos == scan_with(reader, uri, truth.options), "scanning twice gives the same facts")
     info = infos[image]
@@ -125,15 +125,15 @@ def _check_privacy(reader: Reader, info: ImageInfo) -> None:
     facts = [value for _, value in info.facts]
     names = [channel.name for channel in info.channels]
     for text in (info.part, info.study, info.placement.source, *info.notes, *facts, *names):
-        told = dict.fromkeys((form for path in {info.uri, *info.files} for form in forms(path)), "")
+        told = dict.fromkeys((form for path in {info.uri, *info.files} for form in path_variants(path)), "")
         _require(
-            replace_in(text, longest_first(told)) == text,
+            redact_text(text, longest_first(told)) == text,
             "where names are personal, no fact but uri, files and options tells a file's name",
             text,
         )
 
 
-def _check_placement(info: ImageInfo, truth: Truth) -> None:
+def _check_placement(info: ImageInfo, truth: ExpectedImage) -> None:
     _require(info.placement == info.planes[0].placement, "the placement of an image is that of its first plane")
     placement = info.planes[truth.plane].placement
     width, height = info.size
@@ -149,7 +149,7 @@ def _check_placement(info: ImageInfo, truth: Truth) -> None:
         _require(world.shape == table[:, 2:].shape, "the world has as many axes as the known points", world.shape)
 
 
-def _check_native(image: Image, truth: Truth) -> None:
+def _check_native(image: Image, truth: ExpectedImage) -> None:
     info = image.info
     pixels, valid = _whole(image, truth.plane)
     _require(pixels.dtype == truth.native.dtype, "pixels come in the native dtype", pixels.dtype)
@@ -164,7 +164,7 @@ def _check_native(image: Image, truth: Truth) -> None:
     _require(np.array_equal(part[usable], truth.native[y0:, x0:][usable]), "a part of the picture is that part")
 
 
-def _check_beyond(image: Image, truth: Truth) -> None:
+def _check_beyond(image: Image, truth: ExpectedImage) -> None:
     width, height = image.info.size
     pixels, valid = image.read(Box(-3, -2, width + 5, height + 4), (width + 8, height + 6), truth.plane)
     _require(pixels.shape == (height + 6, width + 8, len(image.channels)), "pixels are (height, width, channels)")
@@ -192,7 +192,7 @@ def _check_windows(image: Image, plane: int) -> None:
                 _same(part, whole, f"a pixel is the same from whatever box it is read, at {scale:g} px a pixel")
 
 
-def _check_enlarged(image: Image, truth: Truth) -> None:
+def _check_enlarged(image: Image, truth: ExpectedImage) -> None:
     width, height = image.info.size
     pixels, valid = image.read(Box(0, 0, width, height), (2 * width, 2 * height), truth.plane)
     nearest = np.repeat(np.repeat(truth.valid, 2, axis=0), 2, axis=1)
@@ -206,7 +206,7 @@ def _check_enlarged(image: Image, truth: Truth) -> None:
         )
 
 
-def _check_reduced(image: Image, truth: Truth) -> None:
+def _check_reduced(image: Image, truth: ExpectedImage) -> None:
     if not truth.exact:
         return
     width, height = image.info.size
@@ -237,7 +237,7 @@ def _check_closed(image: Image) -> None:
     _require(False, "a closed image refuses to be read with an error of limner's")
 
 
-def _check_channels(reader: Reader, info: ImageInfo, truth: Truth) -> None:
+def _check_channels(reader: Reader, info: ImageInfo, truth: ExpectedImage) -> None:
     order = list(range(len(info.channels)))[::-1]
     with reader.open(info, [info.channels[at].name for at in order]) as image:
         _require(image.channels == tuple(info.channels[at] for at in order), "chosen channels come in the order asked")
@@ -255,7 +255,7 @@ def _check_channels(reader: Reader, info: ImageInfo, truth: Truth) -> None:
     _require(False, "an unknown channel is refused with an error of limner's")
 
 
-def _check_renamed(reader: Reader, info: ImageInfo, truth: Truth) -> None:
+def _check_renamed(reader: Reader, info: ImageInfo, truth: ExpectedImage) -> None:
     """The user names channels with --bands: then they are known by those names."""
     renamed = tuple(replace(channel, name=f"named {at}") for at, channel in enumerate(info.channels))
     with reader.open(replace(info, channels=renamed), [renamed[-1].name]) as image:

@@ -1,48 +1,55 @@
-"""The base error. Each error names the subject, the rule, the value that was found and the remedy."""
+"""The base error and its kinds. An error names its subject, the rule, what was found and the remedy."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class LimnerError(Exception):
-    """An error in four parts that read as one sentence, `SUBJECT must RULE (found: VALUE). REMEDY.`, to be acted on.
+    """An error whose four parts read as a sentence, `SUBJECT RULE (found: VALUE). REMEDY.`, and advice.
 
-    Line breaks in the parts become spaces and unprintable characters are escaped, since a part may quote a file.
-    Errors pickle, so that they can be sent between processes.
+    For example: `--hd-num must be at least 1 (found: 0). Give --hd-num 1 or more.`
 
-    subject: A noun phrase: a file, an option, a region.
-    rule: What must hold, as the rest of the sentence: it begins with "must".
-    value: What was found instead; "" where there is nothing to show.
-    remedy: What the user can do now, as a sentence without its full stop.
+    Line breaks in the parts become spaces and unprintable characters are escaped, since a part may quote a file. Errors
+    pickle, so that they can be sent between processes.
     """
 
+    subject: str
+    """A noun phrase: a file, an option, a region."""
+    rule: str
+    """What must hold; it begins with "must"."""
+    value: str
+    """What was found; "" where there is nothing to show."""
+    remedy: str
+    """What the user can do: a sentence in the imperative, without its full stop."""
+
     def __init__(self, subject: str, rule: str, *, remedy: str, value: str = "") -> None:
-        subject, rule, remedy, value = map(_printable, (subject, rule, remedy, value))
-        super().__init__(subject, rule, remedy, value)
-        self.subject = subject
-        self.rule = rule
-        self.remedy = remedy
-        self.value = value
+        self.subject, self.rule, self.remedy, self.value = map(_escape, (subject, rule, remedy, value))
+        super().__init__(*self.parts)
+
+    @property
+    def parts(self) -> tuple[str, str, str, str]:
+        """Subject, rule, value and remedy."""
+        return self.subject, self.rule, self.value, self.remedy
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.subject, self.rule, self.remedy, self.value)
+        return _rebuild, (type(self), *self.parts)
 
     def __str__(self) -> str:
         found = f" (found: {self.value})" if self.value else ""
         return f"{self.subject} {self.rule}{found}. {self.remedy}."
 
     def lines(self) -> list[str]:
-        """The four parts, a line each."""
+        """The error as lines for a terminal: the broken rule, what was found, what to try."""
         found = [f"  found:  {self.value}"] if self.value else []
         return [f"limner: {self.subject} {self.rule}.", *found, f"  try:    {self.remedy}."]
 
     def _render_traceback_(self) -> list[str]:
-        """What a notebook shows: the four parts, without the way through limner's code."""
+        """The lines that IPython shows instead of a traceback."""
         return self.lines()
 
 
 class RequestError(LimnerError):
-    """What was asked for cannot be done as asked: an option, a setting, a combination of the two."""
+    """An option, a setting or a combination of them cannot be used."""
 
 
 class ReadError(LimnerError):
@@ -53,27 +60,27 @@ class ModelError(LimnerError):
     """A model, its card or its weights cannot be found, trusted or used on this image."""
 
 
-def shown(text: str, most: int = 100) -> str:
-    """Words of somebody else's as an error may show them: on one line, nothing unseen, at most `most` characters."""
+def excerpt(text: str, limit: int = 100) -> str:
+    """Shorten untrusted text for an error message: one line of printable characters, at most `limit` of them."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= most else f"{line[: most - 1]}…"
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Say "Did you mean 'x'? " of the known name most like `name`, to begin a remedy with; "" where none is like it.
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return "Did you mean 'x'? " for the known name closest to `name`, as the start of a remedy; "" if none is close.
 
-    >>> nearest("watr", ["land", "water"])
+    >>> did_you_mean("watr", ["land", "water"])
     "Did you mean 'water'? "
     """
     close = get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"Did you mean {close[0]!r}? " if close else ""
 
 
-def _printable(text: str) -> str:
+def _escape(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
 
 
-def _rebuild(kind: type[LimnerError], subject: str, rule: str, remedy: str, value: str) -> LimnerError:
-    return kind(subject, rule, remedy=remedy, value=value)
+def _rebuild(kind: type[LimnerError], subject: str, rule: str, value: str, remedy: str) -> LimnerError:
+    return kind(subject, rule, value=value, remedy=remedy)

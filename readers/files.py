@@ -1,42 +1,48 @@
-"""Files read whole, within a size and a depth where they are JSON, and files written whole or not at all."""
+"""Local files: size-limited reading, strict JSON, atomic writing, and fingerprints of inputs."""
 
 import errno
+import hashlib
 import json
 import math
 import os
 import shutil
 import stat
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, cast
+from typing import Any, BinaryIO, Final, NoReturn, cast
 
-DEEPEST = 64
-"""Levels of lists and objects that a JSON text may have: GeoJSON needs 10."""
+from .errors import ReadError
+from .image import ImageInfo
 
-MOST = 2**28
-"""Bytes of a file that is read whole."""
+MAX_JSON_DEPTH: Final = 64
+"""Deepest nesting of lists and objects in a JSON text: GeoJSON needs 10."""
+
+MAX_FILE_BYTES: Final = 2**28
+"""Largest file that is read into memory."""
+
+_SAMPLE: Final = 2**20  # bytes at each end of a file that its fingerprint covers
 
 
-def read_whole(path: str | Path, *, most: int = MOST, regular: bool = False) -> bytes:
-    """The bytes of a file. A `regular` one is neither a pipe nor a device, so that reading it ends.
+def read_file(path: str | Path, *, max_bytes: int = MAX_FILE_BYTES, regular: bool = False) -> bytes:
+    """Read a file; a `regular` one must be neither a pipe nor a device, so that reading it ends.
 
-    Raises `OSError`, also for a file of more than `most` bytes and for a name that no file can have.
+    Raises `OSError`, also for a file of more than `max_bytes` and for an invalid name.
     """
     with open_regular(path) if regular else _open(path) as file:
         found = os.fstat(file.fileno())
-        large = found.st_size > most
-        wanted = found.st_size if stat.S_ISREG(found.st_mode) and found.st_size else most  # as much memory is asked for
-        content = b"" if large else file.read(wanted + 1)
-    if large or len(content) > most:
-        raise OSError(errno.EFBIG, f"it has more than {most // 2**20} MiB")
+        large = found.st_size > max_bytes
+        size = found.st_size if stat.S_ISREG(found.st_mode) and found.st_size else max_bytes  # read() allocates it
+        content = b"" if large else file.read(size + 1)
+    if large or len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"it has more than {max_bytes // 2**20} MiB")
     return content
 
 
 def open_regular(path: str | Path, flags: int = os.O_RDONLY, mode: str = "rb") -> BinaryIO:
-    """Open a regular file, unbuffered, with these flags of `os.open`; to write to, one that is no link either.
+    """Open a regular file, unbuffered, with flags of `os.open`; for writing it must not be a link.
 
-    Raises `OSError` for whatever else lies there, at once.
+    Raises `OSError` at once for a folder, a pipe or a device.
     """
     if flags & (os.O_WRONLY | os.O_RDWR):
         flags |= getattr(os, "O_NOFOLLOW", 0)
@@ -59,22 +65,19 @@ def open_regular(path: str | Path, flags: int = os.O_RDONLY, mode: str = "rb") -
 
 
 def write_atomic(path: Path, content: bytes, *, private: bool = False) -> None:
-    """Write a file whole or not at all, as `replacing` does; a `private` one is readable by its owner only.
-
-    Raises `OSError`.
-    """
-    with replacing(path) as part:
+    """Write a file as `atomic_path` does; a `private` one is readable by its owner only. Raises `OSError`."""
+    with atomic_path(path) as part:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
 
 
 @contextmanager
-def replacing(path: Path) -> Generator[Path]:
-    """Yield a name beside `path` that nothing has, to write a file or a folder to; on success it becomes `path`.
+def atomic_path(path: Path) -> Generator[Path]:
+    """Yield a temporary path beside `path` for a file or a folder, which replaces `path` on success.
 
-    What was written is flushed to the disk before it is renamed, so that a `path` that exists is complete. On failure
-    it is removed, and what `path` was stays. A link is replaced, never written through. Raises `OSError`.
+    Its content is flushed to disk before it is renamed, so that `path` is complete whenever it exists. On failure it is
+    removed and `path` is unchanged. A link is replaced, never written through. Raises `OSError`.
     """
     part = path.with_name(f".part-{path.name}")
     _remove(part)
@@ -83,42 +86,81 @@ def replacing(path: Path) -> Generator[Path]:
         for written in part.rglob("*") if part.is_dir() else (part,):
             _flush(written)
         if part.is_dir():
-            _remove(path)  # no system replaces a folder that holds something
+            _remove(path)  # a folder that is not empty cannot be replaced
         part.replace(path)
     finally:
         with suppress(OSError):
             _remove(part)
 
 
-def parse_json(content: bytes | str, *, constants: bool = False) -> Any:
-    """What a JSON text says, where every name of an object is given once; NaN and infinity only with `constants`.
+def parse_json(content: bytes | str, *, allow_nan: bool = False) -> Any:
+    """Parse JSON without duplicate names, and with NaN and infinity only where they are allowed.
 
-    Raises `ValueError` only, also where it is nested too deeply, or a number is too large for a float (1e999). The
-    error names no value, which may be of a patient.
+    Raises `ValueError` only, also for nesting beyond `MAX_JSON_DEPTH` and a number too large for a float (1e999). Its
+    message quotes no value, which could be personal.
     """
-    numbers: dict[str, Any] = {} if constants else {"parse_float": _finite, "parse_int": _within}
+    hooks: dict[str, Any] = {"parse_float": _finite, "parse_int": _within, "parse_constant": _refuse}
     try:
-        value: Any = json.loads(
-            content, parse_constant=None if constants else _refuse, object_pairs_hook=unique_names, **numbers
-        )
+        value = json.loads(content, object_pairs_hook=reject_duplicate_names, **({} if allow_nan else hooks))
     except RecursionError:
         raise _too_deep() from None
-    inner = [value]
-    for _ in range(DEEPEST):
+    inner: list[Any] = [value]
+    for _ in range(MAX_JSON_DEPTH):
         inner = [one for outer in inner for one in _members(outer) if isinstance(one, (dict, list))]
         if not inner:
             return value
     raise _too_deep()
 
 
-def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of these names and values. Raises `ValueError` where a name is given twice."""
+def reject_duplicate_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of names and values. Raises `ValueError` for a name that is given twice."""
     content = dict(pairs)
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]
         msg = f"the name {next(name for name in names if names.count(name) > 1)!r} is given twice"
         raise ValueError(msg)
     return content
+
+
+def is_remote(uri: str) -> bool:
+    """Whether a name is read over a network or a GDAL virtual file system."""
+    return uri.startswith("/vsi") or "://" in uri
+
+
+def require_local(uri: str) -> None:
+    """Raise `ReadError` for a slide that is not a local file."""
+    if is_remote(uri):
+        remedy = "Copy the slide to this machine, with the files that belong to it"
+        raise ReadError(uri, "must be a local file, as for all slides", remedy=remedy)
+
+
+def fingerprint(files: Sequence[str]) -> str:
+    """The sha256, in hexadecimal, over each file's size, first MiB and last MiB, in the order given.
+
+    Images have gigabytes, and a rewritten file practically always changes its size, header or last block. "" if any
+    file is remote. Raises `ReadError` where a file cannot be read.
+    """
+    if any(is_remote(name) for name in files):
+        return ""
+    digest = hashlib.sha256()
+    for name in files:
+        try:
+            with Path(name).open("rb") as file:
+                size = file.seek(0, 2)
+                file.seek(0)
+                digest.update(size.to_bytes(8, "little") + file.read(_SAMPLE))
+                file.seek(max(0, size - _SAMPLE))
+                digest.update(file.read(_SAMPLE))
+        except OSError as error:
+            remedy = "Check the path and permissions"
+            raise ReadError(name, "must be a readable file", value=str(error), remedy=remedy) from None
+    return digest.hexdigest()
+
+
+def has_changed(info: ImageInfo) -> bool:
+    """Whether an image's files changed since its scan; False for remote ones. Raises `ReadError` if all are gone."""
+    present = [name for name in info.files if os.path.isfile(name)]
+    return bool(info.fingerprint and info.files) and fingerprint(present or info.files) != info.fingerprint
 
 
 def _finite(text: str) -> float:
@@ -132,6 +174,21 @@ def _finite(text: str) -> float:
 def _within(text: str) -> int:
     _finite(text)
     return int(text)
+
+
+def _refuse(constant: str) -> NoReturn:
+    msg = f"{constant} is no number of JSON"
+    raise ValueError(msg)
+
+
+def _too_deep() -> ValueError:
+    return ValueError(f"it is nested more than {MAX_JSON_DEPTH} levels deep")
+
+
+def _members(value: object) -> list[Any]:
+    if isinstance(value, dict):
+        return list(cast("dict[str, Any]", value).values())
+    return cast("list[Any]", value) if isinstance(value, list) else []
 
 
 def _open(path: str | Path) -> BinaryIO:
@@ -152,18 +209,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _members(value: object) -> list[Any]:
-    if isinstance(value, dict):
-        return list(cast("dict[str, Any]", value).values())
-    return cast("list[Any]", value) if isinstance(value, list) else []
-
-
-def _refuse(constant: str) -> NoReturn:
-    msg = f"{constant} is no number of JSON"
-    raise ValueError(msg)
-
-
-def _too_deep() -> ValueError:
-    return ValueError(f"it is nested more than {DEEPEST} levels deep")

@@ -215,7 +215,7 @@ def recognise_folder(folder: str) -> Format | None:
     return _FORMATS["zarr" if plain and not path.name.lower().endswith(".ome.zarr") else "ome-zarr"]
 
 
-def recognise_words(description: str, software: str) -> Format | None:
+def recognise_description(description: str, software: str) -> Format | None:
     """The format that a picture's own words state, where its file cannot be looked at: it may lie elsewhere."""
     page = Page({}, {DESCRIPTION: description, SOFTWARE: software}, frozenset(), 0, reduced=False)
     return _FORMATS.get("label" if is_label(description) else _scanner(page, (page,)))
@@ -313,7 +313,7 @@ def _listed(uri: str) -> bool:
 def _lists(folder: str, changed: int) -> str:
     """What all .vms and .vmu files of a folder say, in small letters."""
     del changed
-    names = sorted(name for name in os.listdir(folder) if name.lower().endswith((".vms", ".vmu")))  # noqa: PTH208 - names
+    names = sorted(name for name in os.listdir(folder) if name.lower().endswith((".vms", ".vmu")))
     return "\n".join(_beginning(Path(folder) / name).decode("latin-1").lower() for name in names)
 
 

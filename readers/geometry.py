@@ -1,7 +1,7 @@
-"""Boxes and placements: where pixels are, in the picture and in the world.
+"""Boxes and placements: where pixels lie in the image and in the world.
 
-One convention everywhere: level-0 pixels, x right, y down, corners not centres, boxes half-open. The centre of the
-first pixel is (0.5, 0.5). A reader whose format counts pixel centres converts at its door.
+Level-0 pixels everywhere: x right, y down, corners not centres, boxes half-open. The centre of the first pixel is
+(0.5, 0.5). A reader whose format counts pixel centres converts when it scans.
 """
 
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ import numpy.typing as npt
 from .errors import ReadError
 
 Points = npt.NDArray[np.float64]
-MOST_SIDE: Final = 2**23
-"""Pixels: the longest side of a picture that is read. A longer one is damage, or a trap for who looks at all of it."""
+MAX_SIDE: Final = 2**23
+"""Longest side in pixels of an image that is read. A longer one is a damaged or malicious header."""
 
 Unit = Literal["px", "um", "mm", "m", "deg", "crs"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Box:
-    """A half-open box `[x0, x1) × [y0, y1)` in level-0 pixels; may reach beyond the picture; cannot be empty."""
+    """A non-empty half-open box `[x0, x1) × [y0, y1)` in level-0 pixels; it may reach beyond the image."""
 
     x0: float
     y0: float
@@ -44,7 +44,7 @@ class Box:
         return self.y1 - self.y0
 
     def clip(self, width: float, height: float) -> Self | None:
-        """The part inside a picture of that size in level-0 pixels, or None where nothing is left.
+        """Clip to an image of that size in level-0 pixels; None where nothing is left.
 
         >>> Box(-10, 5, 40, 60).clip(30, 30)
         Box(x0=0.0, y0=5, x1=30, y1=30)
@@ -56,10 +56,9 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Polynomial:
-    """A smooth pixel → world mapping that is not affine: a least-squares polynomial through ground control points.
+    """A pixel → world polynomial fitted to ground control points by least squares.
 
-    World = Σ c[i] · u^p v^q over `terms` (p, q), with u, v = (pixel - centre) / scale. `residual_px` is the root mean
-    square distance in pixels between the control points and the fit: what the georeference itself is worth.
+    World = Σ c[i] · u^p v^q over `terms` (p, q), with u, v = (pixel - centre) / scale.
     """
 
     terms: tuple[tuple[int, int], ...]
@@ -68,39 +67,50 @@ class Polynomial:
     centre: tuple[float, float]
     scale: float
     residual_px: float
+    """Root mean square distance in pixels between the control points and the fit."""
 
     def __call__(self, xy: Points) -> Points:
         """Level-0 pixels (N, 2) → world (N, 2)."""
-        u = (xy - np.asarray(self.centre)) / self.scale
-        basis = np.stack([u[:, 0] ** p * u[:, 1] ** q for p, q in self.terms], axis=1)
-        return basis @ np.stack([self.x_coefficients, self.y_coefficients], axis=1)
+        u, v = self._normalised(xy)
+        return np.stack([u**p * v**q for p, q in self.terms], axis=1) @ self._coefficients()
 
     def jacobian(self, xy: Points) -> Points:
         """∂world/∂pixel at level-0 pixels (N, 2) → (N, 2, 2)."""
-        u = (xy - np.asarray(self.centre)) / self.scale
-        weights = np.stack([self.x_coefficients, self.y_coefficients], axis=1)
-        du = np.stack([p * u[:, 0] ** max(p - 1, 0) * u[:, 1] ** q for p, q in self.terms], axis=1) @ weights
-        dv = np.stack([q * u[:, 0] ** p * u[:, 1] ** max(q - 1, 0) for p, q in self.terms], axis=1) @ weights
-        return np.stack([du, dv], axis=2) / self.scale
+        u, v = self._normalised(xy)
+        du = np.stack([p * u ** max(p - 1, 0) * v**q for p, q in self.terms], axis=1)
+        dv = np.stack([q * u**p * v ** max(q - 1, 0) for p, q in self.terms], axis=1)
+        return np.stack([du @ self._coefficients(), dv @ self._coefficients()], axis=2) / self.scale
+
+    def _normalised(self, xy: Points) -> Points:
+        return ((xy - np.asarray(self.centre)) / self.scale).T
+
+    def _coefficients(self) -> Points:
+        return np.stack([self.x_coefficients, self.y_coefficients], axis=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Level-0 pixels → world.
+    """The mapping from level-0 pixels to the world.
 
-    `matrix` has a row per world axis and three columns: world = matrix @ (x, y, 1). Two rows for a map or a slide,
-    three for a patient (mm, LPS). Where `warp` is given it is the true mapping and `matrix` its affine approximation.
-    `unit` is the unit of the world axes, "px" where nothing is known and "crs" where it is another one that the CRS
-    states (feet, say). `crs` is WKT, for maps only. `frame` is a frame-of-reference UID, for patients only. `source`
-    says where the numbers were read.
+    (0, 0) ── x, columns ──▶            world x │ a  b  c │   │ x │
+       │   ┌─────┬─────┐                world y │ d  e  f │ · │ y │
+       y   │·    │     │  · = (0.5, 0.5)                      │ 1 │
+     rows  ├─────┼─────┤
+       ▼   │     │     │                a, e: pixel size; b, d: rotation; c, f: world of pixel corner (0, 0)
     """
 
     matrix: tuple[tuple[float, float, float], ...]
+    """World = matrix @ (x, y, 1): two rows for a map or a slide, three for a patient (LPS)."""
     unit: Unit
+    """Unit of the world axes: "px" if unknown, "crs" for another unit that the CRS defines (feet, say)."""
     crs: str | None = None
+    """WKT of a map's coordinate reference system."""
     frame: str | None = None
+    """DICOM frame-of-reference UID of a study."""
     source: str = "none"
+    """Where in the file the numbers were found."""
     warp: Polynomial | None = None
+    """The exact mapping where it is not affine; `matrix` then approximates it."""
 
     def __post_init__(self) -> None:
         linear = np.asarray(self.matrix, dtype=np.float64)
@@ -108,20 +118,17 @@ class Placement:
             msg = f"a placement's matrix has 2 or 3 rows of 3 finite numbers: {self.matrix}"
             raise ValueError(msg)
         if np.linalg.matrix_rank(linear[:, :2]) < 2:
-            raise ReadError(
-                f"placement from {self.source}",
-                "the pixel grid must span two directions",
-                value=str(self.matrix),
-                remedy="Repair the file's georeference, or remove it to work in pixels",
-            )
+            rule = "must span two directions"
+            remedy = "Correct the file's georeference, or remove it to work in pixels"
+            raise ReadError(f"the pixel grid of {self.source}", rule, value=str(self.matrix), remedy=remedy)
 
     @classmethod
     def pixels(cls, source: str = "none") -> Self:
-        """The placement of a picture of which nothing is known: world is pixels."""
+        """The identity placement of an image without georeference or pixel size."""
         return cls(((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)), "px", source=source)
 
     @property
-    def known(self) -> bool:
+    def has_unit(self) -> bool:
         """Whether the world axes have a physical unit."""
         return self.unit != "px"
 
@@ -140,21 +147,26 @@ class Placement:
         return points @ matrix[:, :2].T + matrix[:, 2]
 
     def to_pixel(self, world_xy: npt.ArrayLike) -> Points:
-        """World (N, 2 or 3) → level-0 pixels (N, 2): the exact inverse; a patient point is projected on the plane."""
+        """World (N, 2 or 3) → level-0 pixels (N, 2): the inverse of `to_world`; patient points are projected first.
+
+        Raises `ReadError` where the polynomial cannot be inverted.
+        """
         matrix = np.asarray(self.matrix, dtype=np.float64)
         world = np.asarray(world_xy, dtype=np.float64).reshape(-1, len(matrix))
         inverse = np.linalg.pinv(matrix[:, :2])
         points = (world - matrix[:, 2]) @ inverse.T
         if self.warp is None:
             return points
-        for _ in range(20):  # Newton; a georeference polynomial is nearly affine, so a handful of steps suffice
+        for _ in range(
+            20
+        ):  # Newton's method: a georeference polynomial is nearly affine, so it converges in a few steps
             step = np.linalg.solve(self.warp.jacobian(points), (world - self.warp(points))[:, :, None])[:, :, 0]
             points = points + step
             if not step.size or np.abs(step).max() < 1e-10:
                 return points
         raise ReadError(
-            f"placement from {self.source}",
-            "world coordinates must lie where the control points' polynomial can be inverted",
+            f"world coordinates for {self.source}",
+            "must lie where the polynomial of the control points can be inverted",
             value=str(world[0].tolist()),
-            remedy="Keep coordinates within the picture, or warp the picture to a map grid first",
+            remedy="Keep coordinates within the image, or warp the image to a map grid first",
         )

@@ -1,4 +1,4 @@
-"""The reading seam: facts about an image, and an open handle that reads pixels from it."""
+"""The reader interface: metadata of an image, and an open image that reads pixels."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -20,84 +20,87 @@ Pixels = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 Kind = Literal["map", "slide", "study"]
 
-UNDECLARED: Final = ("validity", "not stated")
-"""The fact of an image whose file does not say which pixels are valid."""
+VALIDITY_UNKNOWN: Final = ("validity", "not stated")
+"""The entry of `ImageInfo.facts` for a file with neither a nodata value nor a mask."""
 
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """One channel of an image.
-
-    `name` is how the format names it, `common` the STAC common name (blue, green, red, nir, swir16, …) where the
-    sensor or the file states it. Physical value = native · `scale` + `offset`, and is a `quantity`: "toa_reflectance",
-    "surface_reflectance", "amplitude", or "number" where the file does not say what its numbers are.
-    """
+    """One channel of an image. Physical value = native · `scale` + `offset`."""
 
     name: str
+    """The name in the file."""
     common: str | None = None
+    """STAC common name (blue, green, red, nir, swir16, …) if the sensor or the file defines it."""
     dtype: str = "uint8"
     scale: float = 1.0
     offset: float = 0.0
     quantity: str = "number"
+    """"toa_reflectance", "surface_reflectance" or "amplitude"; "number" if the file does not define it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """One slice of a stack: a level-0 frame of its own. A map or a slide has one plane, of which only this is known.
-
-    `placement` maps its pixels to the world. `source` is what the reader opens and `frame` the slice's number in it,
-    from 1; `name` is its own identifier as it may be reported, `instance` its number in the series where the file
-    states one, and `position_mm` its place along the stack's normal where that is known.
-    """
+    """One slice of a stack, a level-0 frame of its own. Maps and slides have one plane, with a `placement` only."""
 
     placement: Placement
     source: str = ""
+    """The file that the reader opens."""
     frame: int = 1
+    """Frame number in `source`, from 1."""
     name: str = ""
+    """Identifier of the slice as reports may show it."""
     position_mm: float | None = None
+    """Position along the normal of the stack."""
     instance: int | None = None
+    """Instance number in the series."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """Facts about one image; pickles, and opens nothing. A whitelist: nothing about a patient is in it.
+    """Metadata of one image: it pickles, opens nothing, and is a whitelist that holds nothing about a patient.
 
-    `uri` is what the reader named `reader` opens (a path, a folder, a `/vsi…` or `s3://` path); `part` chooses among
-    several images in one file; `files` are the paths it is made of. `id` is unique in a run and names the image in
-    every report; `study` groups images. `size` is a plane's (width, height) in level-0 pixels. `options` are the
-    settings that the reader needs to open it the same way again. `fingerprint` identifies the bytes ("" where they are
-    remote). `notes` are sentences a person should read before trusting the numbers. `origin` is the level-0 pixel that
-    other programs count from, where they crop a slide to its scanned part. `planes` are the slices of a stack, in
-    order, all of one size and pixel spacing, and `placement` is the first one's; other images have one plane. `facts`
-    are what else the reader knows and reports may show, by the name of a report's column. `kind` is what is shown: a
-    map, a slide of tissue, or a study of a patient. `personal` says that names and paths of its files may be names of
-    people, so that nothing that is written or logged tells them: always so for slides and studies, and for a map unless
-    its reader says otherwise. `sensor` is what took a map, one of `bands.SENSORS`, where its product's name or the user
-    says so. A reader gives the channels as its file has them, and a placement without a coordinate system the unit
-    "crs"; what sensor and user make of them is added by the registry.
+    Readers return channels as the file defines them, and the unit "crs" for a placement without a CRS; the registry
+    then applies the sensor and the user's overrides.
     """
 
     uri: str
+    """What the reader opens: a path, a folder, a `/vsi…` or `s3://` path."""
     reader: str
+    """Name of the reader."""
     size: tuple[int, int]
+    """(width, height) of a plane in level-0 pixels."""
     channels: tuple[Channel, ...]
     placement: Placement
+    """Placement of the first plane."""
     id: str = ""
+    """Name in reports, unique in a run."""
     part: str = ""
+    """Which image of a file that holds several."""
     study: str = ""
+    """Identifier that groups images."""
     files: tuple[str, ...] = ()
+    """Paths of all files that the image is made of."""
     fingerprint: str = ""
+    """`files.fingerprint` of `files`, "" for remote ones."""
     options: tuple[tuple[str, str], ...] = ()
+    """Reader options that `open` needs."""
     notes: tuple[str, ...] = ()
+    """Sentences that a user should read before trusting the numbers."""
     origin: tuple[int, int] = (0, 0)
+    """Level-0 pixel that other programs count from, where they crop a slide to its scanned part."""
     planes: tuple[Plane, ...] = ()
+    """Slices in order, all of one size and spacing; a single one for maps and slides."""
     facts: tuple[tuple[str, str], ...] = ()
+    """Other metadata for reports, by column name."""
     kind: Kind = "map"
+    """A map, a slide of tissue, or a study of a patient."""
     personal: bool = True
+    """Whether file names may be names of people, so that they are redacted; always True for slides and studies."""
     sensor: str = ""
+    """Sensor of a map, one of `bands.SENSORS`, from the product's name or `--sensor`."""
 
     def __post_init__(self) -> None:
-        """A picture in micrometres is a slide, and names of slides and studies are personal, whatever is stated."""
         if len(self.planes) < 2 and not any(plane.source for plane in self.planes):
             object.__setattr__(self, "planes", (Plane(self.placement),))
         if self.kind == "map" and self.placement.unit == "um":
@@ -107,11 +110,11 @@ class ImageInfo:
 
     @property
     def box(self) -> Box:
-        """The whole of a plane."""
+        """The box of a whole plane."""
         return Box(0.0, 0.0, float(self.size[0]), float(self.size[1]))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values that `json` writes."""
+        """Convert to values that `json` writes."""
         record: dict[str, Any] = _adapter().dump_python(self, mode="json")
         if self.planes == (Plane(self.placement),):
             del record["planes"]
@@ -119,25 +122,23 @@ class ImageInfo:
 
     @classmethod
     def from_json(cls, record: object) -> "ImageInfo":
-        """The inverse of `to_json`. Raises `ValueError` where a value has another type."""
+        """Invert `to_json`. Raises `ValueError` for a value of a wrong type."""
         return _adapter().validate_python(record)
 
-    def choose(self, names: Sequence[str] | None) -> tuple[Channel, ...]:
-        """The named channels, in that order, all by default. Raises `ReadError` that lists what is there."""
+    def select_channels(self, names: Sequence[str] | None) -> tuple[Channel, ...]:
+        """The named channels in that order, all by default. Raises `ReadError` for an unknown name."""
         if names is None:
             return self.channels
-        whose = self.id or self.uri
+        image = self.id or self.uri
         if not names:
-            raise ReadError(whose, "at least one channel must be asked for", remedy="Name a channel, or none for all")
+            remedy = "Name a channel, or pass None for all channels"
+            raise ReadError(f"the channels to read of {image}", "must be at least one", remedy=remedy)
         known = {channel.name: channel for channel in self.channels}
         for name in names:
             if name not in known:
-                raise ReadError(
-                    f"channel {name!r} of {whose}",
-                    "it must be one of the image's",
-                    value=", ".join(known),
-                    remedy="Name channels as `limner info` shows them",
-                )
+                rule = f"must be one of {', '.join(known)}"
+                remedy = "Name channels as `limner info` shows them"
+                raise ReadError(f"the channel to read of {image}", rule, value=name, remedy=remedy)
         return tuple(known[name] for name in names)
 
 
@@ -149,31 +150,31 @@ def _adapter() -> "TypeAdapter[ImageInfo]":
 
 
 class Image(Protocol):
-    """An open image: one handle, for one worker. `channels` are the ones that `read` delivers, in that order."""
+    """An open image: one handle, for one worker."""
 
     @property
     def info(self) -> ImageInfo:
-        """The facts it was opened from."""
+        """The metadata that it was opened with."""
         ...
 
     @property
     def channels(self) -> tuple[Channel, ...]:
-        """The channels delivered, in order."""
+        """The channels that `read` returns, in order."""
         ...
 
     def read(self, box: Box, size: tuple[int, int], plane: int = 0) -> tuple[Pixels, Mask]:
-        """Native pixels of `box` of a plane seen at `size` = (width, height), and where they are valid.
+        """Read `box` of a plane, resampled to `size` = (width, height).
 
-        Returns (height, width, channels) in one native dtype, and (height, width) booleans. A pixel is valid where at
-        least half of its footprint inside the picture is; an invalid pixel's value means nothing. What lies outside
-        the picture is invalid, never invented. Enlarging is bilinear and reducing averages areas, valid pixels only; at
-        the picture's own scale pixels pass untouched. The value of a pixel does not depend on the box it is read with.
-        Raises `ReadError` where the file cannot deliver.
+        Returns pixels (height, width, channels) in the native dtype and a validity mask (height, width). A pixel is
+        valid where at least half of its footprint inside the image is; values of invalid pixels mean nothing. Pixels
+        outside the image are invalid. Enlarging is bilinear and reducing averages areas, of valid pixels only; at the
+        native scale values are unchanged. The value of a pixel does not depend on the box it is read with. Raises
+        `ReadError` where the file cannot be read.
         """
         ...
 
     def close(self) -> None:
-        """Let the handle go."""
+        """Release the handle."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -184,17 +185,16 @@ class Image(Protocol):
 
 
 class BaseImage(ABC):
-    """What all open images share: facts, channels, and a handle that is let go once.
+    """Base class of open images: metadata, channel selection, and a handle that is released once.
 
-    A reader's image says how its handle is opened (`_open`), read (`_read`) and let go (`_close`). It may assume that
-    `_read` is called while it is open, and must expect `_close` after an `_open` that failed half way. One of stacks
-    has `_read_plane` as well.
+    A reader implements `_open`, `_close` and `_read`, or `_read_plane` for stacks. `_read` is called only while the
+    image is open; `_close` also after an `_open` that failed half way.
     """
 
     def __init__(self, info: ImageInfo, channels: Sequence[str] | None = None) -> None:
         self._info = info
-        self.channels = info.choose(channels)
-        self._places = [info.channels.index(channel) for channel in self.channels]
+        self.channels = info.select_channels(channels)
+        self._channel_indices = [info.channels.index(channel) for channel in self.channels]
         self._closed = False
         try:
             self._open()
@@ -204,21 +204,21 @@ class BaseImage(ABC):
 
     @property
     def info(self) -> ImageInfo:
-        """The facts it was opened from."""
+        """The metadata that it was opened with."""
         return self._info
 
     def read(self, box: Box, size: tuple[int, int], plane: int = 0) -> tuple[Pixels, Mask]:
-        """See `Image.read`. Raises `ReadError`, also after `close`, and for a plane that the image has not."""
+        """See `Image.read`. Raises `ReadError`, also after `close` and for a plane that does not exist."""
         subject, count = self._info.id or self._info.uri, len(self._info.planes)
         if self._closed:
-            raise ReadError(subject, "it must be open to be read", remedy="Open the image again")
+            raise ReadError(subject, "must be open to be read", remedy="Open the image again")
         if not 0 <= plane < count:
-            rule = f"its planes have the numbers 0 to {count - 1}"
-            raise ReadError(subject, rule, value=str(plane), remedy="Ask for one of these")
+            rule = f"must be read at a plane from 0 to {count - 1}"
+            raise ReadError(subject, rule, value=f"plane {plane}", remedy="Choose one of these planes")
         return self._read_plane(box, size, plane)
 
     def close(self) -> None:
-        """Let the handle go; again, it does nothing."""
+        """Release the handle; calling it again does nothing."""
         if not self._closed:
             self._closed = True
             self._close()
@@ -240,82 +240,76 @@ class BaseImage(ABC):
         """See `Image.read`."""
 
     def _read_plane(self, box: Box, size: tuple[int, int], plane: int) -> tuple[Pixels, Mask]:
-        """See `Image.read`. Most images have a single plane."""
+        """See `Image.read`; stacks override it."""
         del plane
         return self._read(box, size)
 
     @abstractmethod
     def _close(self) -> None:
-        """Let go of what `_open` has opened."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A reader's claim on an input: `strength` 0 (not mine) to 100 (certainly mine), judged from its first bytes."""
-
-    strength: int
-    reason: str = ""
+        """Release what `_open` opened."""
 
 
 class Reader(Protocol):
-    """One format family behind the entry point group `limner.readers`. Cheap to import and to make.
+    """A reader of one family of formats, registered under the entry point group `limner.readers`.
 
-    Its class may declare `Options` (see `options`); one that does not takes none.
+    Cheap to import and to construct. It may define `Options`, a subclass of `options.Options`; without one it takes no
+    options.
     """
 
     name: str
 
-    def claim(self, uri: str, head: bytes) -> Claim:
-        """How surely `uri` is this reader's; `head` is its first 4 KiB (empty for a folder or a remote path)."""
+    def identify(self, uri: str, head: bytes) -> int:
+        """Return the confidence, 0 to 100, that this reader reads `uri`; the reader with the highest one opens it.
+
+        `head` is the first 4 KiB of the file, empty for a folder or a remote path.
+        """
         ...
 
     def scan(self, uri: str, options: Any) -> Sequence[ImageInfo]:
-        """The images in `uri`, without reading pixels, by validated options. Raises `ReadError`."""
+        """List the images in `uri` without reading pixels; `options` are validated. Raises `ReadError`."""
         ...
 
     def open(self, info: ImageInfo, channels: Sequence[str] | None = None) -> Image:
-        """Open for reading the named channels (`Channel.name`), all of them by default. Raises `ReadError`.
+        """Open an image to read the named channels, all by default. Raises `ReadError`.
 
-        Channels are known by the names in `info`, which may be others than the file's.
+        Channels have the names in `info`, which may differ from those in the file.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class FolderScan:
-    """What a reader that reads folders as images found in one.
-
-    `failed` are groups of files that should have been an image, with what was wrong; `side` files that belong to an
-    image or product and hold none of their own, with the reason. All other files are left to the other readers.
-    """
+    """The images that a `FolderReader` found in a folder. Files it does not list are left to other readers."""
 
     infos: tuple[ImageInfo, ...]
     failed: tuple[tuple[tuple[str, ...], ReadError], ...] = ()
+    """Groups of files that should have been an image, with the error."""
     side: tuple[tuple[str, str], ...] = ()
+    """Files that belong to an image or a product without being one, with the reason."""
 
 
 @runtime_checkable
 class FolderReader(Protocol):
-    """A reader that can claim a folder: it then accounts for each of the folder's files that it uses."""
+    """A reader that can read a folder as images; it lists each file of the folder that it uses."""
 
     def scan_folder(self, folder: str, options: Any) -> FolderScan:
-        """The images in a folder; one that cannot be read does not hide the others."""
+        """List the images in a folder; one that cannot be read does not hide the others."""
         ...
 
 
 @runtime_checkable
 class ArchiveReader(FolderReader, Protocol):
-    """A reader of files that hold files, each of which is accounted for."""
+    """A reader of archives, whose `scan_folder` lists the files inside."""
 
-    def holds_files(self, uri: str, head: bytes) -> bool:
-        """Whether a file, whose first bytes are `head`, holds or lists others: `scan_folder` then accounts for it."""
+    def is_archive(self, uri: str, head: bytes) -> bool:
+        """Whether a file, whose first bytes are `head`, contains or lists other files."""
         ...
 
 
 @runtime_checkable
 class NumberingReader(Protocol):
-    """A reader whose ids are numbers, which must run through all inputs of a scan."""
+    """A reader whose ids are numbers, counted over all inputs of a scan."""
 
     def number(self, infos: Sequence[ImageInfo]) -> Sequence[ImageInfo]:
-        """The images that this reader has found in any input, with ids that do not depend on the inputs' order."""
+        """Give ids to all images of this reader; they do not depend on the order of the inputs."""
         ...

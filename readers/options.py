@@ -1,8 +1,7 @@
-"""Options of readers, annotators and writers: one pydantic model each, checked before anything runs.
+"""Options of readers, annotators and writers: one pydantic model each, validated before anything runs.
 
-A plug-in declares `class Options(limner.readers.options.Options)` with a description for every field, and gets an
-instance of it. A plug-in without `Options` takes none. The same declaration is what `limner plugins`, `limner models
-show` and the documents list.
+A plug-in declares `class Options(limner.readers.options.Options)` with a description for every field, and receives an
+instance of it; without `Options` it takes none. `limner plugins`, `limner models show` and docs/plugins.md list them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,20 +11,20 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, get_args, get_origi
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
-from .errors import RequestError, nearest, shown
+from .errors import RequestError, did_you_mean, excerpt
 
 if TYPE_CHECKING:
     from .image import ImageInfo
 
 NEUTRAL: Final[Any] = {"neutral": True}
-"""`json_schema_extra` of an option that cannot change an answer: a run may go on with another value of it."""
+"""`json_schema_extra` of an option that cannot change results: a run can be resumed with another value of it."""
 
 
 class Options(BaseModel):
-    """Options of one plug-in; this base has none. Frozen, and unknown names are refused.
+    """Base class of a plug-in's options: frozen, and unknown names are errors.
 
-    Texts, as a command line gives them, become the fields' types: "0.5" a float, "true" a bool, "a, b" a tuple (a field
-    with `json_schema_extra={"separator": ";"}` is cut there). An empty text is the default of a field that is no text.
+    Text is converted to a field's type: "0.5" to a float, "true" to a bool, "a, b" to a tuple (split at the separator
+    in `json_schema_extra={"separator": ";"}`). Empty text means the default, except for a text field.
     """
 
     model_config = ConfigDict(
@@ -34,17 +33,17 @@ class Options(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _cut_texts(cls, value: object, about: ValidationInfo) -> object:
+    def _split_text(cls, value: object, about: ValidationInfo) -> object:
         field = cls.model_fields[about.field_name or ""]
         if isinstance(value, str) and field.annotation is bool and value not in {"true", "false"}:
-            msg = "it is true or false"
+            msg = "must be true or false"
             raise ValueError(msg)
         if not isinstance(value, str) or not _is_tuple(field):
             return value
         return tuple(part.strip() for part in value.split(_separator(field)) if part.strip())
 
     def texts(self) -> dict[str, str]:
-        """Every option that is not at its default, as a text that `parse_options` reads back; sorted by name."""
+        """The options that are not at their defaults, as text for `parse_options`, sorted by name."""
         found: dict[str, str] = {}
         for name, field in sorted(type(self).model_fields.items()):
             value = cast("object", getattr(self, name))
@@ -54,88 +53,87 @@ class Options(BaseModel):
 
     @classmethod
     def neutral(cls) -> frozenset[str]:
-        """Names of the options that cannot change an answer."""
+        """Names of the options that cannot change results."""
         return frozenset(name for name, field in cls.model_fields.items() if _extra(field).get("neutral"))
 
 
 P = TypeVar("P")
-O = TypeVar("O", bound=Options)  # noqa: E741 - the options' own type
+O = TypeVar("O", bound=Options)  # noqa: E741 - O for Options
 
 
 @dataclass(frozen=True, slots=True)
 class OptionRow:
-    """One option as lists and documents show it; `default` is "" where it must be given or has none."""
+    """One option as lists and documentation show it."""
 
     name: str
     type: str
     default: str
+    """"" where the option is required or has no default."""
     description: str
     neutral: bool = False
+    """Whether it cannot change results."""
 
 
 def options_of(plugin: object) -> type[Options]:
-    """The options that a reader, annotator or writer declares; none where it declares none. Raises `RequestError`."""
+    """The options class of a plug-in. Raises `RequestError` where it is no subclass of `Options`."""
     found = getattr(plugin, "Options", Options)
     if not (isinstance(found, type) and issubclass(found, Options)):
-        raise RequestError(
-            f"plug-in {getattr(plugin, '__qualname__', type(plugin).__qualname__)}",
-            "its Options must be a subclass of limner.readers.options.Options",
-            remedy="Correct the plug-in, or uninstall the package that brings it",
-        )
+        name = getattr(plugin, "__qualname__", type(plugin).__qualname__)
+        rule = "must be a subclass of limner.readers.options.Options"
+        remedy = "Correct the plug-in, or uninstall its package"
+        raise RequestError(f"the class Options of the plug-in {name}", rule, remedy=remedy)
     return found
 
 
 def parse_options(model: type[O], given: Mapping[str, object], owner: str) -> O:
-    """The validated options of `owner`, such as "reader 'raster'", who is named in errors.
+    """Validate options of `owner`, which errors name, such as "reader 'raster'".
 
-    Raises `RequestError` for an unknown name, with the nearest known one, and for a value that does not fit.
+    Raises `RequestError` for an unknown name, with the closest known one, and for an invalid value.
     """
     known = model.model_fields
     for name in given:
         if name not in known:
             raise unknown_option(name, list(known), owner)
     try:
-        return model.model_validate(
-            {name: value for name, value in given.items() if not _left_open(known[name], value)}
-        )
+        return model.model_validate({name: value for name, value in given.items() if not _is_unset(known[name], value)})
     except ValidationError as error:
         raise _as_request(error, model, owner) from None
 
 
 def make_plugin(maker: Callable[..., P], given: Mapping[str, object], owner: str = "plug-in") -> P:
-    """An annotator or writer: one that declares `Options` is called with its own, another with nothing.
-
-    Raises `RequestError` as `parse_options` does.
-    """
+    """Construct an annotator or writer, with its options if it declares any. Raises `RequestError`."""
     model = options_of(maker)
     options = parse_options(model, given, owner)
     return maker() if model is Options else maker(options)
 
 
-def reopened(model: type[O], info: "ImageInfo") -> O:
-    """The options with which an image was scanned, to open it the same way."""
+def scan_options(model: type[O], info: "ImageInfo") -> O:
+    """The options that an image was scanned with, to open it the same way."""
     return parse_options(model, dict(info.options), f"reader {info.reader!r}")
 
 
 def unknown_option(name: str, known: Sequence[str], owner: str) -> RequestError:
     """The error about an option that does not exist."""
-    listed = f"Its options: {', '.join(known)}" if known else "It takes none"
-    return RequestError(f"option {name!r} of {owner}", "there is no such option", remedy=nearest(name, known) + listed)
+    rule = f"must be one of {', '.join(known)}" if known else "must not be given, since there are none"
+    remedy = f"{did_you_mean(name, known)}Correct its name or leave it out"
+    return RequestError(f"option {name!r} of {owner}", rule, remedy=remedy)
 
 
-def wrong_option(name: str, owner: str, rule: str, *, value: str = "", remedy: str = "Correct it") -> RequestError:
-    """The error about an option whose value turns out later not to fit."""
-    return RequestError(f"option {name!r} of {owner}", rule, value=shown(value), remedy=remedy)
+def invalid_option(name: str, owner: str, rule: str, *, value: str = "", remedy: str = "Correct it") -> RequestError:
+    """The error about an option whose value turns out to be wrong after validation."""
+    return RequestError(f"option {name!r} of {owner}", rule, value=excerpt(value), remedy=remedy)
 
 
 def list_options(model: type[Options]) -> list[OptionRow]:
-    """A row for each option, in the order of declaration."""
+    """List the options in the order of declaration."""
     properties = cast("dict[str, Any]", model.model_json_schema().get("properties", {}))
     return [
         OptionRow(
             name,
             _kind(properties[name], _separator(field)),
-            "" if field.is_required() or field.default is None else shown(_text(field.default, _separator(field)), 40),
+            ""
+            if field.is_required() or field.default is None
+            else excerpt(_text(field.default, _separator(field)), 40),
             " ".join((field.description or "").split()),
             neutral=bool(_extra(field).get("neutral")),
         )
@@ -144,7 +142,7 @@ def list_options(model: type[Options]) -> list[OptionRow]:
 
 
 def options_table(model: type[Options]) -> str:
-    """The options as a table in Markdown; a sentence where there are none."""
+    """The options as a Markdown table, or a sentence that there are none."""
     rows = list_options(model)
     if not rows:
         return "It takes no options.\n"
@@ -153,8 +151,7 @@ def options_table(model: type[Options]) -> str:
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
-def _left_open(field: FieldInfo, value: object) -> bool:
-    """Whether nothing is said: an empty text, for an option that is no text."""
+def _is_unset(field: FieldInfo, value: object) -> bool:
     return value is None or (value == "" and field.annotation is not str)
 
 
@@ -182,7 +179,7 @@ def _text(value: object, separator: str) -> str:
 
 
 def _kind(schema: Mapping[str, Any], separator: str) -> str:
-    """What a value is, in words, from its JSON schema: "a whole number from 0 to 9"."""
+    """Describe the values of a JSON schema: "a whole number from 0 to 9"."""
     several = [_kind(one, separator) for one in schema.get("anyOf", ()) if one.get("type") != "null"]
     if several:
         return " or ".join(several)
@@ -191,16 +188,16 @@ def _kind(schema: Mapping[str, Any], separator: str) -> str:
         return f"{', '.join(choices[:-1])} or {choices[-1]}" if len(choices) > 1 else choices[0]
     if "const" in schema:
         return str(schema["const"])
-    if schema.get("type") == "array":
-        cut = "commas" if separator == "," else f"{separator!r}"
+    kind = str(schema.get("type"))
+    if kind == "array":
         inner = schema.get("prefixItems") or [schema.get("items", {})]
-        what = {"number": "numbers", "integer": "whole numbers"}.get(inner[0].get("type", ""), "texts")
-        count = f"{len(inner)} " if "prefixItems" in schema else ""
-        count = f"at least {schema['minItems']} " if not count and schema.get("minItems", 0) > 1 else count
-        return f"{count}{what} with {cut} between"
-    if schema.get("type") in {"integer", "number"}:
-        return f"a {'whole ' if schema['type'] == 'integer' else ''}number{_bounds(schema)}"
-    return {"boolean": "true or false", "string": "text"}.get(str(schema.get("type")), "a value")
+        items = {"number": "numbers", "integer": "whole numbers"}.get(inner[0].get("type", ""), "texts")
+        least = f"at least {schema['minItems']} " if schema.get("minItems", 0) > 1 else ""
+        count = f"{len(inner)} " if "prefixItems" in schema else least
+        return f"{count}{items} separated by {'commas' if separator == ',' else repr(separator)}"
+    if kind in {"integer", "number"}:
+        return f"a {'whole ' if kind == 'integer' else ''}number{_bounds(schema)}"
+    return {"boolean": "true or false", "string": "text"}.get(kind, "a value")
 
 
 def _bounds(schema: Mapping[str, Any]) -> str:
@@ -209,22 +206,22 @@ def _bounds(schema: Mapping[str, Any]) -> str:
 
 
 def _as_request(error: ValidationError, model: type[Options], owner: str) -> RequestError:
-    """The first of pydantic's complaints as one of ours."""
+    """Convert the first error of pydantic."""
     first = error.errors()[0]
     name = str(first["loc"][0]) if first["loc"] else ""
     field = model.model_fields.get(name)
-    subject = f"option {name!r} of {owner}" if name else f"options of {owner}"
-    cause = first.get("ctx", {}).get("error")
-    example = f"For example {field.examples[0]}" if field and field.examples else ""
+    subject = f"option {name!r} of {owner}" if name else f"the options of {owner}"
+    remedy = f"Give, for example, {field.examples[0]}" if field and field.examples else "Correct it"
     if first["type"] in {"missing", "string_too_short"} and len(first["loc"]) == 1:
-        return RequestError(subject, "it must be given", remedy=example or "Give it")
+        return RequestError(subject, "must be given", remedy=remedy.replace("Correct", "Give"))
+    cause = first.get("ctx", {}).get("error")
     if isinstance(cause, ValueError):
-        rule = str(cause)
+        rule = str(cause) if str(cause).startswith("must ") else f"must be valid: {cause}"
     elif field is not None:
         properties = cast("dict[str, Any]", model.model_json_schema()["properties"])
-        rule = f"it is {_kind(properties[name], _separator(field))}"
+        rule = f"must be {_kind(properties[name], _separator(field))}"
     else:
-        rule = first["msg"][0].lower() + first["msg"][1:]
+        rule = f"must be valid: {first['msg'][0].lower()}{first['msg'][1:]}"
     value = cast("object", first["input"])
     found = "" if isinstance(value, Mapping) else value if isinstance(value, str) else _text(value, ", ")
-    return RequestError(subject, rule, value=shown(found), remedy=example or "Correct it")
+    return RequestError(subject, rule, value=excerpt(found), remedy=remedy)

@@ -1,4 +1,4 @@
-"""What the user states about files, applied to the facts that any reader returned: bands, sensor, CRS, pixel size."""
+"""User overrides of image metadata, whichever reader scanned it: bands, sensor, CRS and pixel size."""
 
 import re
 from dataclasses import replace
@@ -7,9 +7,9 @@ from typing import Final
 from pydantic import Field, field_validator
 
 from .errors import ReadError
-from .fingerprint import is_remote
+from .files import is_remote
 from .geometry import Placement
-from .image import UNDECLARED, Channel, ImageInfo
+from .image import VALIDITY_UNKNOWN, Channel, ImageInfo
 from .options import options_of
 from .pseudonyms import NameOptions
 from .raster.bands import (
@@ -27,15 +27,15 @@ from .raster.metadata import CRS_ADVICE, Crs, gcp_notes
 from .slide.spacing import NOTE, Spacing, SpacingTable, differ, place
 
 NODATA: Final = "default_nodata"
-"""The option of readers that need to know the no-data value of files that state none."""
+"""The option of readers for the nodata value of files that declare none."""
 
 
 class Overrides(NameOptions):
-    """What the user states about the inputs, whichever reader opens them."""
+    """Options that override the metadata of the inputs."""
 
     sensor: str = Field(
         default="",
-        description="What took the images, such as sentinel-2-l1c; `--sensor` sets it.",
+        description="The sensor of the images, such as sentinel-2-l1c; `--sensor` sets it.",
         examples=["sentinel-2-l1c"],
     )
     bands: tuple[str, ...] = Field(
@@ -45,7 +45,7 @@ class Overrides(NameOptions):
     )
     crs: str = Field(
         default="",
-        description="The coordinate system of files that name none; `--crs` sets it.",
+        description="The coordinate reference system of files that have none; `--crs` sets it.",
         examples=["--crs EPSG:32618"],
     )
     microns_per_pixel: tuple[float, ...] = Field(
@@ -68,7 +68,7 @@ class Overrides(NameOptions):
     @classmethod
     def _differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(value)) < len(value):
-            msg = "each channel has a name of its own"
+            msg = "must be different names"
             raise ValueError(msg)
         return value
 
@@ -76,55 +76,52 @@ class Overrides(NameOptions):
     @classmethod
     def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if not all(number > 0 for number in value):
-            msg = "micrometres a pixel are a positive number"
+            msg = "must be positive"
             raise ValueError(msg)
         return value
 
 
-class Stated:
-    """Overrides that are ready to be applied. Raises `RequestError` where a CRS or a table cannot be understood."""
+class PreparedOverrides:
+    """Overrides with their CRS and spacing table parsed. Raises `RequestError` where these are invalid."""
 
     def __init__(self, overrides: Overrides) -> None:
-        self._said = overrides
-        self._crs = _crs(overrides.crs)
+        self._overrides = overrides
+        self._crs = _parse_crs(overrides.crs)
         self._table = SpacingTable.read(overrides.spacing_csv) if overrides.spacing_csv else None
 
     def apply(self, info: ImageInfo, reader: object) -> ImageInfo:
-        """The facts that `reader` returned with what the user states, and notes on what was decided.
+        """Apply the overrides and the sensor to the metadata that `reader` returned, with notes on what was decided.
 
-        Raises `ReadError` where the two do not fit each other, or a product's metadata cannot be understood.
+        Raises `ReadError` where they do not fit the image, or a product's metadata is invalid.
         """
-        info = _described(info, reader, self._sensor(info), self._said.bands)
-        return self._sized(_placed(info, self._crs))
+        name = self._overrides.sensor or info.sensor
+        sensor = find_sensor(name) if name and info.kind == "map" else None
+        info = _with_sensor(info, reader, sensor, self._overrides.bands)
+        return self._with_spacing(_with_crs(info, self._crs))
 
-    def _sensor(self, info: ImageInfo) -> Sensor | None:
-        """What took a map: as stated, or else as the product's name says."""
-        name = self._said.sensor or info.sensor
-        return find_sensor(name) if name and info.kind == "map" else None
-
-    def _sized(self, info: ImageInfo) -> ImageInfo:
-        """With the pixel size that is stated of a slide: its row in the table goes before the number for all slides."""
-        numbers = self._said.microns_per_pixel
+    def _with_spacing(self, info: ImageInfo) -> ImageInfo:
+        """Apply a slide's pixel size: its row in the table wins over --microns-per-pixel."""
+        numbers = self._overrides.microns_per_pixel
         stated = None if self._table is None else self._table.find(info.uri)
         if stated is None and numbers:
             stated = Spacing(numbers[0], numbers[-1], "--microns-per-pixel")
         if stated is None:
             return info
         if info.kind != "slide":
-            return _noted(info, *(["--microns-per-pixel was not used: it is for slides."] if numbers else []))
+            return _with_notes(info, *(["--microns-per-pixel was not used: it is for slides."] if numbers else []))
         (x, _, _), (_, y, _) = info.placement.matrix[:2]
         found = Spacing(x, y, info.placement.source) if info.placement.unit == "um" else None
         notes = [note for note in info.notes if not note.startswith(NOTE)]
         if found is not None and differ(stated, found):
-            notes.append(f"{NOTE} {stated} is used as stated; the file says {found}.")
+            notes.append(f"{NOTE} {stated} is used as given; the file has {found}.")
         if stated.doubt:
-            notes.append(f"{NOTE} {stated} is used as stated, although {stated.doubt}.")
+            notes.append(f"{NOTE} {stated} is used as given, although {stated.doubt}.")
         return replace(info, placement=place(stated), notes=tuple(notes))
 
 
-def _described(info: ImageInfo, reader: object, sensor: Sensor | None, bands: tuple[str, ...]) -> ImageInfo:
-    """With the names of bands, and of a map with what its sensor says of their numbers."""
-    channels = _named(info, sensor, bands) if bands else list(info.channels)
+def _with_sensor(info: ImageInfo, reader: object, sensor: Sensor | None, bands: tuple[str, ...]) -> ImageInfo:
+    """Name the channels, and apply the radiometry of a map's sensor."""
+    channels = _with_band_names(info, sensor, bands) if bands else list(info.channels)
     if info.kind != "map":
         return replace(info, channels=tuple(channels))
     token = match_band(re.split(r"[/\\]", info.uri)[-1])
@@ -136,7 +133,9 @@ def _described(info: ImageInfo, reader: object, sensor: Sensor | None, bands: tu
         measured, metadata = read_radiometry(beside, sensor), find_product_metadata(beside, sensor)
     described, notes = describe_channels(channels, sensor, measured)
     options = dict(info.options)
-    undeclared = UNDECLARED in info.facts and "nodata" not in options and NODATA in options_of(reader).model_fields
+    undeclared = (
+        VALIDITY_UNKNOWN in info.facts and "nodata" not in options and NODATA in options_of(reader).model_fields
+    )
     if sensor is not None and sensor.nodata is not None and undeclared:
         options[NODATA] = f"{sensor.nodata:g}"
         notes.append(f"Nodata value {sensor.nodata:g} by the product specification of {sensor.name}.")
@@ -148,18 +147,15 @@ def _described(info: ImageInfo, reader: object, sensor: Sensor | None, bands: tu
         files=tuple(files),
         options=tuple(sorted(options.items())),
     )
-    return _noted(described, *notes)
+    return _with_notes(described, *notes)
 
 
-def _named(info: ImageInfo, sensor: Sensor | None, bands: tuple[str, ...]) -> list[Channel]:
-    """Channels with the names that the user gives them, in order."""
+def _with_band_names(info: ImageInfo, sensor: Sensor | None, bands: tuple[str, ...]) -> list[Channel]:
+    """The channels with the names in --bands."""
     if len(bands) != len(info.channels):
-        raise ReadError(
-            f"{info.uri} with --bands",
-            f"it must name each of the {len(info.channels)} channels once",
-            value=",".join(bands),
-            remedy=f"The file's channels are {', '.join(channel.name for channel in info.channels)}",
-        )
+        rule = f"must name each of the {len(info.channels)} channels of {info.uri} once"
+        remedy = f"Name its channels, {', '.join(channel.name for channel in info.channels)}, in this order"
+        raise ReadError("--bands", rule, value=",".join(bands), remedy=remedy)
     return [
         replace(
             channel,
@@ -170,37 +166,33 @@ def _named(info: ImageInfo, sensor: Sensor | None, bands: tuple[str, ...]) -> li
     ]
 
 
-def _placed(info: ImageInfo, stated: Crs | None) -> ImageInfo:
-    """With a place on Earth where the file lacks nothing but the coordinate system that is stated, else in pixels."""
+def _with_crs(info: ImageInfo, stated: Crs | None) -> ImageInfo:
+    """Apply a CRS to a file that has a geotransform or control points but no CRS; without one work in pixels."""
     own = info.placement
     if own.unit != "crs" or own.crs is not None:
-        differs = own.crs is not None and stated is not None and _differ(own.crs, stated.wkt)
-        return _noted(info, *(["--crs was not used: the file names its own coordinate system."] if differs else []))
+        differs = own.crs is not None and stated is not None and _is_other_crs(own.crs, stated.wkt)
+        return _with_notes(info, *(["--crs was not used: the file has a CRS."] if differs else []))
     if stated is not None:
         placed = replace(own, unit=stated.unit, crs=stated.wkt)
-        return _noted(replace(info, placement=placed), *gcp_notes(placed))
+        return _with_notes(replace(info, placement=placed), *gcp_notes(placed))
     what = "a geotransform" if own.warp is None else "control points"
-    note = (
-        f"The file has {what} but names no coordinate system, so that its unit is unknown and positions are given in "
-        f"pixels; {CRS_ADVICE}."
+    note = f"The file has {what} but no CRS, so its unit is unknown and positions are in pixels; {CRS_ADVICE}."
+    return _with_notes(
+        replace(info, placement=Placement.pixels(f"none ({what.removeprefix('a ')} without a CRS)")), note
     )
-    pixels = Placement.pixels(f"none ({what.removeprefix('a ')} without a CRS)")
-    return _noted(replace(info, placement=pixels), note)
 
 
-def _crs(text: str) -> Crs | None:
-    if not text:
-        return None
-    from .crs import stated_crs
+def _parse_crs(text: str) -> Crs | None:
+    from .geodesy import stated_crs
 
-    return stated_crs(text)
+    return stated_crs(text) if text else None
 
 
-def _differ(one: str, other: str) -> bool:
-    from .crs import parse_crs
+def _is_other_crs(one: str, other: str) -> bool:
+    from .geodesy import parse_crs
 
     return one != other and bool(parse_crs(one) != parse_crs(other))
 
 
-def _noted(info: ImageInfo, *notes: str) -> ImageInfo:
+def _with_notes(info: ImageInfo, *notes: str) -> ImageInfo:
     return replace(info, notes=tuple(dict.fromkeys((*info.notes, *notes))))

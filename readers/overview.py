@@ -1,45 +1,47 @@
-"""The whole picture, reduced: what a stretch is fitted to, where the ground is empty, what a person sees first."""
+"""The overview of an image, which is the whole image reduced, and operations on masks of its size."""
+# scipy has no types:
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from .errors import ReadError
 from .geometry import Box
 from .image import Image, ImageInfo, Mask, Pixels
 
-_BYTES: Final = 64 << 20  # native pixels behind one piece
-SHOWN: Final = 25
-"""How many planes of a stack a montage shows at most."""
-_SIDE: Final = 32  # overview pixels: a piece that cannot be read is halved until it is this small
+Values = npt.NDArray[np.float64]
+
+MAX_MONTAGE_PLANES: Final = 25
+_BYTES: Final = 64 << 20  # native pixels read at a time
+_SMALLEST: Final = 32  # overview pixels: a block that cannot be read is halved until it has this side
 
 
 @dataclass(frozen=True, slots=True)
 class Montage:
-    """Planes of an image side by side, `columns` a row: how a stack is shown at a glance, and a picture as itself.
-
-    `size` is a plane's own, (width, height) in level-0 pixels.
-    """
+    """Planes of a stack side by side, `columns` per row; a single plane for any other image."""
 
     size: tuple[int, int]
+    """(width, height) of a plane in level-0 pixels."""
     planes: tuple[int, ...] = (0,)
 
     @classmethod
     def of(cls, info: ImageInfo, first: Iterable[int] = ()) -> Self:
-        """At most `SHOWN` planes: some of those that should come `first`, then others, evenly spread."""
+        """Choose at most `MAX_MONTAGE_PLANES` planes: those in `first`, then others, both evenly spread."""
         count = len(info.planes)
-        wanted = sorted(set(first))
-        shown = {wanted[at] for at in _spread(len(wanted), min(SHOWN, len(wanted)))}
-        others = [plane for plane in range(count) if plane not in shown]
-        shown |= {others[at] for at in _spread(len(others), min(SHOWN, count) - len(shown))}
-        return cls(info.size, tuple(sorted(shown)))
+        preferred = sorted(set(first))
+        chosen = {preferred[at] for at in _spread(len(preferred), min(MAX_MONTAGE_PLANES, len(preferred)))}
+        others = [plane for plane in range(count) if plane not in chosen]
+        chosen |= {others[at] for at in _spread(len(others), min(MAX_MONTAGE_PLANES, count) - len(chosen))}
+        return cls(info.size, tuple(sorted(chosen)))
 
     @property
     def columns(self) -> int:
-        """Planes a row."""
+        """Planes per row."""
         return math.ceil(math.sqrt(len(self.planes)))
 
     @property
@@ -55,27 +57,28 @@ class Montage:
         return column, row
 
 
-class ReducedPicture(NamedTuple):
-    """A whole picture reduced to (H, W): native `pixels` (H, W, C), where they are `valid`, and where `readable`.
-
-    What is not readable is not valid either. `scale` is level-0 pixels a reduced pixel along (x, y).
-    """
+class ReducedImage(NamedTuple):
+    """A whole image reduced to (H, W)."""
 
     pixels: Pixels
+    """Native values (H, W, C)."""
     valid: Mask
+    """Validity (H, W)."""
     readable: Mask
+    """False (H, W) where the file is damaged; such pixels are invalid, too."""
     scale: tuple[float, float]
+    """Level-0 pixels (x, y) per reduced pixel."""
 
 
 def read_overview(
     image: Image, *, limit: int = 2048, montage: Montage | None = None, aspect: tuple[float, float] = (1.0, 1.0)
-) -> ReducedPicture:
-    """The whole picture at no more than `limit` pixels on its long side, never enlarged; of a stack a montage.
+) -> ReducedImage:
+    """Read the whole image, or a montage of a stack, at no more than `limit` pixels on its long side, never enlarged.
 
-    `aspect` is in proportion to the level-0 pixels (x, y) behind a reduced one, which makes pixels that are not square
-    square. Read in pieces of whole reduced pixels with at most 64 MiB of native pixels behind each, so that memory is
-    bounded whatever the file. A piece that raises `ReadError` is halved until it is 32 reduced pixels wide and high, so
-    that a damaged file loses little; nothing is raised even where all is lost.
+    aspect: proportions (x, y) of the level-0 pixels behind a reduced pixel, to make the reduced ones square.
+
+    Reads blocks with at most 64 MiB of native pixels each, so that memory is bounded. A block that raises `ReadError`
+    is halved down to 32 reduced pixels, so that little of a damaged file is lost. Raises nothing itself.
     """
     montage = montage or Montage.of(image.info)
     width, height = image.info.size
@@ -85,46 +88,86 @@ def read_overview(
     scale = (width / columns, height / rows)
     dtype = np.result_type(*(np.dtype(channel.dtype) for channel in image.channels))
     shape = (rows * montage.rows, columns * montage.columns)
-    result = ReducedPicture(
-        np.zeros((*shape, len(image.channels)), dtype=dtype), np.zeros(shape, np.bool_), np.ones(shape, np.bool_), scale
-    )
+    pixels = np.zeros((*shape, len(image.channels)), dtype=dtype)
+    result = ReducedImage(pixels, np.zeros(shape, np.bool_), np.ones(shape, np.bool_), scale)
     pixel_bytes = scale[0] * scale[1] * len(image.channels) * dtype.itemsize
     wide = max(1, min(columns, int(_BYTES / pixel_bytes)))
     high = max(1, min(rows, int(_BYTES / (pixel_bytes * wide))))
     for plane in montage.planes:
         column, row = montage.place(plane) or (0, 0)
         part = np.s_[row * rows : (row + 1) * rows, column * columns : (column + 1) * columns]
-        of_plane = ReducedPicture(result.pixels[part], result.valid[part], result.readable[part], scale)
+        of_plane = ReducedImage(result.pixels[part], result.valid[part], result.readable[part], scale)
         of_plane.readable[...] = False
         for top in range(0, rows, high):
             for left in range(0, columns, wide):
-                piece = (left, top, min(left + wide, columns), min(top + high, rows))
-                _fill(of_plane, image, piece, plane)
+                _read_block(of_plane, image, (left, top, min(left + wide, columns), min(top + high, rows)), plane)
     return result
 
 
-def _spread(count: int, wanted: int) -> list[int]:
-    """`wanted` of `count` places, evenly spread."""
-    return [(2 * at + 1) * count // (2 * wanted) for at in range(wanted)]
+def _spread(count: int, chosen: int) -> list[int]:
+    """`chosen` of `count` indices, evenly spread."""
+    return [(2 * at + 1) * count // (2 * chosen) for at in range(chosen)]
 
 
-def _fill(result: ReducedPicture, image: Image, piece: tuple[int, int, int, int], plane: int) -> None:
-    """Read a piece (x0, y0, x1, y1) in reduced pixels into the result, or halve it along its longer side."""
-    x0, y0, x1, y1 = piece
+def _read_block(result: ReducedImage, image: Image, block: tuple[int, int, int, int], plane: int) -> None:
+    """Read a block (x0, y0, x1, y1) of reduced pixels into the result, or halve it along its longer side."""
+    x0, y0, x1, y1 = block
     sx, sy = result.scale
     try:
         pixels, valid = image.read(Box(x0 * sx, y0 * sy, x1 * sx, y1 * sy), (x1 - x0, y1 - y0), plane)
     except ReadError:
-        if max(x1 - x0, y1 - y0) <= _SIDE:
+        if max(x1 - x0, y1 - y0) <= _SMALLEST:
             return
-        if y1 - y0 >= x1 - x0:
-            middle = (y0 + y1) // 2
-            halves = ((x0, y0, x1, middle), (x0, middle, x1, y1))
-        else:
-            middle = (x0 + x1) // 2
-            halves = ((x0, y0, middle, y1), (middle, y0, x1, y1))
-        for half in halves:
-            _fill(result, image, half, plane)
+        x, y = (x0 + x1) // 2, (y0 + y1) // 2
+        tall = y1 - y0 >= x1 - x0
+        for half in ((x0, y0, x1, y), (x0, y, x1, y1)) if tall else ((x0, y0, x, y1), (x, y0, x1, y1)):
+            _read_block(result, image, half, plane)
         return
     here = np.s_[y0:y1, x0:x1]
     result.pixels[here], result.valid[here], result.readable[here] = pixels, valid, True
+
+
+def box_mean(values: npt.NDArray[np.floating | np.bool_], radius: tuple[int, int]) -> Values:
+    """The mean of `values` (H, W) in a window of ±radius (x, y) around each pixel, clipped at the border."""
+    result = values.astype(np.float64)
+    for axis, reach in ((1, radius[0]), (0, radius[1])):
+        length = result.shape[axis]
+        total = np.concatenate([np.zeros_like(np.take(result, [0], axis)), np.cumsum(result, axis)], axis)
+        low = np.maximum(np.arange(length) - reach, 0)
+        high = np.minimum(np.arange(length) + reach + 1, length)
+        shape = [1, 1]
+        shape[axis] = length
+        result = (np.take(total, high, axis) - np.take(total, low, axis)) / (high - low).reshape(shape)
+    return result
+
+
+def dilate(mask: Mask, radius: tuple[int, int]) -> Mask:
+    """Dilate a mask (H, W) by a rectangle of ±radius (x, y) pixels."""
+    from scipy import ndimage
+
+    size = (2 * radius[1] + 1, 2 * radius[0] + 1)
+    return np.asarray(ndimage.maximum_filter(mask, size, mode="constant", cval=0), dtype=bool)
+
+
+def keep_components(mask: Mask, counted: Mask, least: int = 1) -> Mask:
+    """Keep the 4-connected components of a mask with at least `least` of the `counted` pixels."""
+    components, count = _label(mask)
+    inside = np.bincount(components[counted], minlength=count + 1)
+    return mask & (inside >= least)[components]
+
+
+def fill_holes(mask: Mask, limit: int) -> Mask:
+    """Fill the holes of a mask that have fewer than `limit` pixels and do not touch the border of the image."""
+    components, count = _label(~mask)
+    small = np.bincount(components.ravel(), minlength=count + 1) < limit
+    for border in (components[0], components[-1], components[:, 0], components[:, -1]):
+        small[border] = False
+    return mask | small[components]
+
+
+def _label(mask: Mask) -> tuple[npt.NDArray[np.intp], int]:
+    """Number the 4-connected components (H, W) from 1, and count them."""
+    from scipy import ndimage
+
+    found: Any = ndimage.label(mask)
+    return found

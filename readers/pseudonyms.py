@@ -1,8 +1,8 @@
-"""Pseudonyms: names that stand for people's identifiers, the same for the same key and of no use without it.
+"""Pseudonyms of personal identifiers: the same for the same key, and irreversible without it.
 
-HMAC-SHA256 under a secret key. Who has the key can test a guess, nobody can go back. A key comes from a file or from
-the environment; a run that was given neither makes its own at random and keeps it in its folder, readable by its owner
-only, so that the run can be resumed with the same names and nobody can link two runs.
+HMAC-SHA256 under a secret key: its owner can test a guess, nobody can invert it. The key comes from a file or from the
+environment. A run without one makes a random key and keeps it in its folder, readable by its owner only, so that it can
+be resumed with the same names while two runs cannot be linked.
 """
 
 import hashlib
@@ -13,27 +13,27 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field
 
 from .errors import LimnerError, RequestError
-from .files import read_whole
+from .files import read_file
 from .options import Options
 
-KEY_VARIABLE = "LIMNER_PSEUDONYM_KEY"
-KEY_FILE = "pseudonym.key"
-_LONGEST = 2**20  # bytes
-_SHORTEST = 16  # bytes: 128 bits, where guessing ends
-_VARIETY = 6  # different bytes: a key is not a repeated letter
-_BARE = 4  # characters of a bare name: shorter ones are words
-_SUFFIXES = {".dcm", ".dicom", ".ima", ".img", ".tif", ".tiff", ".zip"}
+KEY_VARIABLE: Final = "LIMNER_PSEUDONYM_KEY"
+KEY_FILE: Final = "pseudonym.key"
+_MAX_KEY_BYTES: Final = 2**20
+_MIN_KEY_BYTES: Final = 16  # 128 bits cannot be guessed
+_MIN_DISTINCT_BYTES: Final = 6  # a key is not a repeated letter
+_MIN_NAME: Final = 4  # characters of a file name: shorter ones are words
+_SUFFIXES: Final = {".dcm", ".dicom", ".ima", ".img", ".tif", ".tiff", ".zip"}
 
 _PROCESS_KEY = secrets.token_bytes(32)
 
 
 class NameOptions(Options):
-    """Options that say whether names of people are told."""
+    """Options that control whether personal names are shown."""
 
     names: Literal["hide", "show"] = Field(
         default="hide",
@@ -44,32 +44,31 @@ class NameOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class Pseudonyms:
-    """Pseudonyms under one key. With `show` names stay as they are: the person asked for that in so many words."""
+    """Pseudonyms under one key."""
 
     key: bytes = field(repr=False)
     show: bool = False
+    """Whether names stay as they are, because the user asked for it."""
 
     @classmethod
     def of(cls, options: NameOptions) -> Self:
-        """As the options `names` and `key_file` say.
+        """Use the key file, else the environment's `LIMNER_PSEUDONYM_KEY`, else a random key of this process.
 
-        Without a key file the environment's `LIMNER_PSEUDONYM_KEY` counts, and without that a random key that lasts as
-        long as this process. Raises `RequestError` for a weak or unreadable key.
+        Raises `RequestError` for a weak or unreadable key.
         """
-        wish, path = options.names, options.key_file
-        if path:
+        show = options.names == "show"
+        if options.key_file:
             try:
-                key = read_whole(path, most=_LONGEST, regular=True).strip()
+                key = read_file(options.key_file, max_bytes=_MAX_KEY_BYTES, regular=True).strip()
             except OSError as error:
-                raise RequestError(
-                    "option key_file", "it must be readable", value=str(error.strerror), remedy="Check path and rights"
-                ) from None
-            return cls(checked(key, "option key_file"), wish == "show")
+                rule, remedy = "must name a readable file", "Check its path and permissions"
+                raise RequestError("option key_file", rule, value=str(error.strerror), remedy=remedy) from None
+            return cls(check_key(key, "the key in option key_file"), show)
         stated = os.environ.get(KEY_VARIABLE, "").encode()
-        return cls(checked(stated, KEY_VARIABLE) if stated else _PROCESS_KEY, wish == "show")
+        return cls(check_key(stated, f"the key in {KEY_VARIABLE}") if stated else _PROCESS_KEY, show)
 
     def uid(self, uid: str) -> str:
-        """A DICOM UID's pseudonym: `2.25.` and a 128-bit number (PS3.5 B.2; the UUID is of version 8, RFC 9562)."""
+        """Replace a DICOM UID: `2.25.` and a 128-bit number (PS3.5 B.2; the UUID is of version 8, RFC 9562)."""
         if self.show:
             return uid
         number = int.from_bytes(self._digest("uid", uid)[:16], "big")
@@ -78,7 +77,7 @@ class Pseudonyms:
         return f"2.25.{number}"
 
     def path(self, path: str) -> str:
-        """A path's pseudonym: `file-` and 16 hexadecimal digits; the suffix stays where it is a format's."""
+        """Replace a path: `file-` and 16 hexadecimal digits, with the suffix if it is that of a known format."""
         if self.show:
             return path
         suffix = PurePosixPath(path).suffix.lower()
@@ -88,65 +87,61 @@ class Pseudonyms:
         return hmac.digest(self.key, f"{kind}\0{text}".encode("utf-8", "surrogateescape"), hashlib.sha256)
 
 
-def checked(key: bytes, subject: str) -> bytes:
-    """The key, where it is one. Raises `RequestError` where it could be guessed; the key is not repeated in it."""
-    if len(key) < _SHORTEST or len(set(key)) < _VARIETY:
-        raise RequestError(
-            subject,
-            f"a key has at least {_SHORTEST} bytes, not all alike",
-            value=f"{len(key)} bytes, {len(set(key))} different",
-            remedy="Make one with: python -c 'import secrets; print(secrets.token_hex(32))'",
-        )
+def check_key(key: bytes, subject: str) -> bytes:
+    """Return a key. Raises `RequestError`, which does not contain the key, where it could be guessed."""
+    if len(key) < _MIN_KEY_BYTES or len(set(key)) < _MIN_DISTINCT_BYTES:
+        rule = f"must have at least {_MIN_KEY_BYTES} bytes, {_MIN_DISTINCT_BYTES} of them different"
+        remedy = "Make one with: python -c 'import secrets; print(secrets.token_hex(32))'"
+        raise RequestError(subject, rule, value=f"{len(key)} bytes, {len(set(key))} different", remedy=remedy)
     return key
 
 
-def forms(path: str) -> list[str]:
-    """A path as it may be met in a text: as given, absolute, resolved, quoted by Python, its bare name, its stem.
+def path_variants(path: str) -> list[str]:
+    """The forms of a path in texts: as given, absolute, resolved, quoted by Python, name and stem only.
 
-    A bare name without a suffix, a short one, and what is in small letters only may be any word and are left out; so is
-    a path as given that is "." or such a word.
+    Left out is what may be any word: a name without a suffix or shorter than 4 characters, a stem or a path as given
+    that is lower-case letters only.
     """
-    word = len(path) < _BARE or re.fullmatch(r"[a-z.]+", path)
-    whole = [*([] if word else [path]), os.path.abspath(path), _resolved(path)]  # noqa: PTH100 - a name may be no valid path
+    word = len(path) < _MIN_NAME or re.fullmatch(r"[a-z.]+", path)
+    whole = [*([] if word else [path]), os.path.abspath(path), _resolved(path)]
     name, stem = PurePosixPath(path).name, PurePosixPath(path).stem
-    bare = [name] if PurePosixPath(path).suffix and len(name) >= _BARE else []  # a folder's may be any word
+    bare = [name] if PurePosixPath(path).suffix and len(name) >= _MIN_NAME else []
     if bare and stem:
         whole += [one[: -len(name)] + stem for one in whole if one.endswith(name) and one != name]
-        bare += [stem] if len(stem) >= _BARE and not re.fullmatch(r"[a-z]+", stem) else []
+        bare += [stem] if len(stem) >= _MIN_NAME and not re.fullmatch(r"[a-z]+", stem) else []
     return list(dict.fromkeys([form for one in (*whole, *bare) for form in (one, repr(one)[1:-1])]))
 
 
 def _resolved(path: str) -> str:
-    """Where a path leads; itself where no file can have such a name, as a member of an archive may."""
     try:
         return os.path.realpath(path)
-    except ValueError:
+    except ValueError:  # a member of an archive may have a name that no file can have
         return path
 
 
-def longest_first(told: Mapping[str, str]) -> dict[str, str]:
-    """What is told instead of names, in the order in which they are to be replaced: a path before its own end."""
-    return dict(sorted(told.items(), key=lambda item: (-len(item[0]), item[0])))
+def longest_first(aliases: Mapping[str, str]) -> dict[str, str]:
+    """Sort names for `redact_text`, so that a path is replaced before its own end."""
+    return dict(sorted(aliases.items(), key=lambda item: (-len(item[0]), item[0])))
 
 
-def replace_in(text: str, told: Mapping[str, str]) -> str:
-    """A text in which each name in `told`, where it stands for itself, is replaced, in their order."""
-    for form, alias in told.items():
+def redact_text(text: str, aliases: Mapping[str, str]) -> str:
+    """Replace each name in `aliases`, in their order, where it stands alone in a text."""
+    for form, alias in aliases.items():
         if form in text:
             text = re.sub(rf"(?<![\w.-]){re.escape(form)}(?![\w-])", lambda _, alias=alias: alias, text)
     return text
 
 
-def replace_names(error: LimnerError, told: Mapping[str, str]) -> LimnerError:
-    """An error whose words tell no name in `told`."""
-    parts = [replace_in(part, told) for part in (error.subject, error.rule, error.value, error.remedy)]
-    return type(error)(parts[0], parts[1], value=parts[2], remedy=parts[3])
+def redact_error(error: LimnerError, aliases: Mapping[str, str]) -> LimnerError:
+    """Replace names in the parts of an error."""
+    subject, rule, value, remedy = (redact_text(part, aliases) for part in error.parts)
+    return type(error)(subject, rule, value=value, remedy=remedy)
 
 
-def run_key(folder: Path) -> Path:
-    """The path of a run's own key, for the option `key_file`; made at random where there is none yet.
+def run_key_file(folder: Path) -> Path:
+    """The path of a run's own key, made at random if there is none, readable by its owner only.
 
-    Readable by its owner only. It makes the run's pseudonyms repeatable; delete it to make them irreversible for good.
+    The run's pseudonyms can be repeated as long as it exists.
     """
     path = folder / KEY_FILE
     temporary = folder / f".part-{KEY_FILE}-{os.getpid()}"
@@ -156,7 +151,7 @@ def run_key(folder: Path) -> Path:
         with os.fdopen(descriptor, "wb") as file:
             file.write(secrets.token_hex(32).encode() + b"\n")
         try:
-            os.link(temporary, path)  # never over a key that another process has made meanwhile
+            os.link(temporary, path)  # never over a key that another process has just made
         except FileExistsError:
             pass
         finally:

@@ -1,10 +1,13 @@
-"""Resampling that gives a pixel the same value whatever window it is read with.
+"""Resampling in which the value of a pixel does not depend on the window that it is read with.
 
-A picture is sampled on a lattice: `lattice` says where the edges of the output pixels of a box lie, from absolute
-level-0 coordinates, so two boxes on one lattice agree on every edge bit for bit. `taps` turns the edges of one axis
-into source pixels and weights: reducing averages areas, enlarging is bilinear between pixel centres. `resample` then
-adds the taps in a fixed order, elementwise, in float64: no output pixel knows of the others, and cutting the work into
-bands of rows (which bounds the memory) changes nothing. Only valid source pixels count.
+`pixel_edges` computes the edges of output pixels from absolute level-0 coordinates, so that two boxes on one grid agree
+on every edge bit for bit. `axis_weights` turns the edges of one axis into source pixels and weights: area averages for
+reducing, bilinear interpolation between pixel centres for enlarging. `resample` adds the weighted source pixels in a
+fixed order, elementwise, in float64, so that working in bands of rows (which bounds memory) changes nothing.
+
+    source pixels    │  0  │  1  │  2  │  3  │  4  │      reduced 2.5 times:
+    edges            0           2.5           5.0        pixel 0 = (1·s0 + 1·s1 + 0.5·s2) / 2.5
+    output pixels    │      0      │      1      │        pixel 1 = (0.5·s2 + 1·s3 + 1·s4) / 2.5
 """
 
 from collections.abc import Callable
@@ -19,38 +22,41 @@ from .image import Mask, Pixels
 Edges = npt.NDArray[np.float64]
 Rows = Callable[[int, int], tuple[Pixels, Mask | None]]
 
-SNAP = 1e-6  # pixels: an edge this near a source pixel's edge is on it, so that no sliver of a neighbour is read
+SNAP = 1e-6  # pixels: an edge this close to a source pixel's edge is moved onto it, so that no sliver is read
 BAND = 8 * 2**20  # bytes of float64 sums held at a time
 
 
 @dataclass(frozen=True, slots=True)
-class Taps:
-    """How the output pixels of one axis draw on source pixels.
-
-    Output pixels `first:last` of `count` touch the source and draw on its pixels `start:stop`. For those, `index` and
-    `weight` (taps, last - first) are source pixels and weights of the value, `cover_index` and `cover` the same for
-    the footprint: how much of each source pixel, in source pixels, the output pixel covers. `total` is the length of
-    the footprint inside the picture. `exact` means that output pixels are source pixels.
-    """
+class AxisWeights:
+    """Source pixels and weights of the output pixels of one axis; N = last - first."""
 
     count: int
+    """Output pixels."""
     first: int
     last: int
+    """Output pixels `first:last` overlap the source."""
     start: int
     stop: int
+    """They are made of source pixels `start:stop`."""
     index: npt.NDArray[np.intp]
+    """Source pixels (taps, N)."""
     weight: Edges
+    """Weights (taps, N) of `index`."""
     cover_index: npt.NDArray[np.intp]
+    """Source pixels (taps, N) under the footprint."""
     cover: Edges
+    """Length (taps, N) of the footprint in each of `cover_index`, in source pixels."""
     total: Edges
+    """Length (N,) of the footprint inside the image."""
     exact: bool
+    """Whether output pixels are source pixels."""
 
 
-def lattice(low: float, high: float, count: int) -> Edges:
-    """The `count` + 1 edges of the pixels that divide `[low, high)`, in the unit of `low` and `high`.
+def pixel_edges(low: float, high: float, count: int) -> Edges:
+    """Compute the `count` + 1 edges of the pixels that divide `[low, high)`, in the unit of `low` and `high`.
 
-    Boxes cut from one lattice (origin + k · step) get identical edges although their own bounds are rounded: the step
-    is recovered from the bound that knows it best and kept to 40 significant bits, the origin to a 2⁻²⁰ of a step.
+    Boxes cut from one grid (origin + k · step) get identical edges although their own bounds are rounded: the step is
+    computed from the bound that determines it best and rounded to 40 significant bits, the origin to 2⁻²⁰ of a step.
     """
     step = (high - low) / count
     first = round(low / step)
@@ -63,24 +69,25 @@ def lattice(low: float, high: float, count: int) -> Edges:
     return (np.arange(first, first + count + 1, dtype=np.float64) + phase) * step
 
 
-def taps(edges: Edges, length: int, *, low: float = 0.0, high: float | None = None) -> Taps | None:
-    """The taps of one axis: `edges` in source pixels (ascending), a source of `length` pixels; None where none touch.
+def axis_weights(edges: Edges, length: int, *, low: float = 0.0, high: float | None = None) -> AxisWeights | None:
+    """Compute the weights of one axis from ascending `edges` in source pixels; None where none overlap the source.
 
-    `low` and `high` bound the picture in source pixels where that is not the source's own extent (a band of a scene
-    may stop short of it): a footprint's share is reckoned of what lies between them.
+    length: source pixels.
+    low, high: the extent of the image in source pixels, where it is not that of the source (a band of a scene may stop
+        short of it): `total` is counted within it.
     """
     whole = np.rint(edges)
     edges = np.where(np.abs(edges - whole) < SNAP, whole, edges)
     top = float(length) if high is None else high
     left, right = np.clip(edges[:-1], 0, length), np.clip(edges[1:], 0, length)
-    touching = np.flatnonzero(right > left)
-    if not touching.size:
+    overlapping = np.flatnonzero(right > left)
+    if not overlapping.size:
         return None
-    first, last = int(touching[0]), int(touching[-1]) + 1
+    first, last = int(overlapping[0]), int(overlapping[-1]) + 1
     inside = slice(first, last)
     left, right = left[inside], right[inside]
     total = (np.clip(edges[1:], low, top) - np.clip(edges[:-1], low, top))[inside]
-    cover_index, cover = _areas(left, right)
+    cover_index, cover = _overlaps(left, right)
     step = float(edges[-1] - edges[0]) / (len(edges) - 1)
     exact = bool(np.array_equal(edges, np.arange(len(edges)) + edges[0])) and float(edges[0]).is_integer()
     if step >= 1 - SNAP:
@@ -92,41 +99,42 @@ def taps(edges: Edges, length: int, *, low: float = 0.0, high: float | None = No
         index = np.clip(np.stack([below, below + 1]), 0, length - 1).astype(np.intp)
         weight = np.stack([1 - share, share])
     start, stop = int(index.min()), int(index.max()) + 1
-    return Taps(len(edges) - 1, first, last, start, stop, index, weight, cover_index, cover, total, exact)
+    return AxisWeights(len(edges) - 1, first, last, start, stop, index, weight, cover_index, cover, total, exact)
 
 
-def resample(rows: Rows, y: Taps, x: Taps, channels: int, dtype: np.dtype[Any]) -> tuple[Pixels, Mask]:
-    """Sample a source through the taps of its two axes.
+def resample(rows: Rows, y: AxisWeights, x: AxisWeights, channels: int, dtype: np.dtype[Any]) -> tuple[Pixels, Mask]:
+    """Resample a source with the weights of its two axes.
 
-    `rows(y0, y1)` gives source rows y0:y1, columns `x.start:x.stop`, as (rows, columns, channels) of `dtype`, and where
-    they are valid (None: everywhere). Returns (y.count, x.count, channels) of `dtype` and (y.count, x.count) validity.
-    Integers are rounded half to even. Holds a band of rows at a time, besides the result.
+    rows: `rows(y0, y1)` reads source rows y0:y1 of columns `x.start:x.stop`, as (rows, columns, channels) of `dtype`,
+        and their validity (rows, columns), None where all are valid.
+
+    Returns pixels (y.count, x.count, channels) of `dtype` and validity (y.count, x.count). Integers are rounded half to
+    even. Holds one band of rows at a time besides the result.
     """
-    untouched = x.exact and y.exact
-    if untouched and (y.last - y.first, x.last - x.first) == (y.count, x.count):
+    native_scale = x.exact and y.exact
+    if native_scale and (y.last - y.first, x.last - x.first) == (y.count, x.count):
         native, usable = rows(y.start, y.stop)
         return native, np.ones(native.shape[:2], dtype=bool) if usable is None else usable
     pixels = np.zeros((y.count, x.count, channels), dtype=dtype)
     valid = np.zeros((y.count, x.count), dtype=bool)
     columns = slice(x.first, x.last)
-    reach = max(1, len(y.index))
-    height = max(1, BAND // (8 * channels * (x.stop - x.start) * (1 + (reach if y.weight is y.cover else 1))))
+    taps = len(y.index) if y.weight is y.cover else 1
+    height = max(1, BAND // (8 * channels * (x.stop - x.start) * (1 + taps)))
     for begin in range(0, y.last - y.first, height):
-        end = min(begin + height, y.last - y.first)
-        here = slice(begin, end)
-        low, high = int(y.index[:, here].min()), int(y.index[:, here].max()) + 1
+        band = slice(begin, min(begin + height, y.last - y.first))
+        low, high = int(y.index[:, band].min()), int(y.index[:, band].max()) + 1
         native, usable = rows(low, high)
-        out = slice(y.first + begin, y.first + end)
-        if untouched:
+        out = slice(y.first + band.start, y.first + band.stop)
+        if native_scale:
             pixels[out, columns] = native
             valid[out, columns] = True if usable is None else usable
-            continue
-        pixels[out, columns], valid[out, columns] = _band(native, usable, y, x, here, low)
+        else:
+            pixels[out, columns], valid[out, columns] = _resample_band(native, usable, y, x, band, low)
     return pixels, valid
 
 
-def _areas(left: Edges, right: Edges) -> tuple[npt.NDArray[np.intp], Edges]:
-    """How much of each source pixel the intervals `[left, right)` cover: (taps, n) index and length."""
+def _overlaps(left: Edges, right: Edges) -> tuple[npt.NDArray[np.intp], Edges]:
+    """Overlap of the intervals `[left, right)` with each source pixel: index and length, both (taps, N)."""
     first = np.floor(left)
     final = np.ceil(right) - 1
     index = first + np.arange(int((final - first).max()) + 1)[:, None]
@@ -134,32 +142,31 @@ def _areas(left: Edges, right: Edges) -> tuple[npt.NDArray[np.intp], Edges]:
     return np.minimum(index, final).astype(np.intp), cover
 
 
-def _band(native: Pixels, usable: Mask | None, y: Taps, x: Taps, here: slice, low: int) -> tuple[Pixels, Mask]:
-    """Output rows `here` (counted from `y.first`) from the source rows that begin at `low`."""
+def _resample_band(
+    native: Pixels, usable: Mask | None, y: AxisWeights, x: AxisWeights, band: slice, low: int
+) -> tuple[Pixels, Mask]:
+    """Compute output rows `band` (counted from `y.first`) from the source rows that begin at `low`."""
     dtype = native.dtype
-    row_index, row_weight = y.index[:, here] - low, y.weight[:, here]
+    row_index, row_weight = y.index[:, band] - low, y.weight[:, band]
     column_index = x.index - x.start
-    if usable is not None and bool(usable.all()):
-        usable = None
-    if usable is None:
-        tall = _weigh(np.ones((native.shape[0], 1)), row_index, row_weight, axis=0)
+    if usable is None or bool(usable.all()):
+        tall = _weighted_sum(np.ones((native.shape[0], 1)), row_index, row_weight, axis=0)
         spread = np.broadcast_to(tall, (tall.shape[0], native.shape[1]))
-        share = _weigh(spread, column_index, x.weight, axis=1)
-        area = y.cover[:, here].sum(axis=0)[:, None] * x.cover.sum(axis=0)
+        share = _weighted_sum(spread, column_index, x.weight, axis=1)
+        area = y.cover[:, band].sum(axis=0)[:, None] * x.cover.sum(axis=0)
     else:
         native = np.where(usable[:, :, None], native, native.dtype.type(0))
         weights = usable.astype(np.float64)
-        share = _weigh(_weigh(weights, row_index, row_weight, axis=0), column_index, x.weight, axis=1)
-        if x.weight is x.cover and y.weight is y.cover:
-            area = share
-        else:
-            tall = _weigh(weights, y.cover_index[:, here] - low, y.cover[:, here], axis=0)
-            area = _weigh(tall, x.cover_index - x.start, x.cover, axis=1)
-    valid = (area >= (0.5 - SNAP) * (y.total[here, None] * x.total)) & (share > 0)
+        tall = _weighted_sum(weights, row_index, row_weight, axis=0)
+        area = share = _weighted_sum(tall, column_index, x.weight, axis=1)
+        if x.weight is not x.cover or y.weight is not y.cover:
+            tall = _weighted_sum(weights, y.cover_index[:, band] - low, y.cover[:, band], axis=0)
+            area = _weighted_sum(tall, x.cover_index - x.start, x.cover, axis=1)
+    valid = (area >= (0.5 - SNAP) * (y.total[band, None] * x.total)) & (share > 0)
     kind = _accumulator(dtype, row_weight, x.weight)
-    sums = _weigh(_weigh(native, row_index, row_weight, axis=0, kind=kind), column_index, x.weight, axis=1, kind=kind)
-    values = sums / np.where(valid, share, 1.0)[:, :, None]
-    values += 0.0  # no negative zero, which would tell how many empty taps a window had
+    tall = _weighted_sum(native, row_index, row_weight, axis=0, kind=kind)
+    values = _weighted_sum(tall, column_index, x.weight, axis=1, kind=kind) / np.where(valid, share, 1.0)[:, :, None]
+    values += 0.0  # no negative zero, which would depend on the number of empty taps of a window
     if not valid.all():
         values[~valid] = 0
     if np.issubdtype(dtype, np.integer):
@@ -171,16 +178,13 @@ def _band(native: Pixels, usable: Mask | None, y: Taps, x: Taps, here: slice, lo
 
 
 def _accumulator(dtype: np.dtype[Any], rows: Edges, columns: Edges) -> type[np.int32] | type[np.float64]:
-    """What holds the sums: 32-bit integers where they give what float64 gives, bit for bit, in half the memory.
-
-    That is where small integers are added whole, none of them in part.
-    """
+    """Choose the type of the sums: int32 where small integers have weights 0 or 1, which gives the bits of float64."""
     small = dtype.kind in "iu" and max(-np.iinfo(dtype).min, np.iinfo(dtype).max) * len(rows) * len(columns) < 2**31
     whole = all(bool(((weight == 0) | (weight == 1)).all()) for weight in (rows, columns))
     return np.int32 if small and whole else np.float64
 
 
-def _weigh(
+def _weighted_sum(
     source: Pixels,
     index: npt.NDArray[np.intp],
     weight: Edges,
@@ -196,11 +200,11 @@ def _weigh(
         if not by.any():
             continue
         part = _select(source, at, axis)
-        if bool((by == 1).all()):
-            total = part.astype(kind) if total is None else np.add(total, part, out=total)
-        else:
+        if not bool((by == 1).all()):
             part = part * by.astype(kind).reshape(shape)
-            total = part if total is None else np.add(total, part, out=total)
+        elif total is None:
+            part = part.astype(kind)
+        total = part if total is None else np.add(total, part, out=total)
     if total is None:
         total = np.zeros((*source.shape[:axis], index.shape[1], *source.shape[axis + 1 :]), dtype=kind)
     return total

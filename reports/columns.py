@@ -11,10 +11,10 @@ import numpy as np
 
 from ..model.finding import Finding
 from ..readers.image import Kind
-from .csv_safety import plain
+from .csv_safety import clean_text
 from .measures import FindingsBatch, crs_name
-from .patient_geometry import boxes_mm, centres_mm, positions_mm, sides, uids
-from .table import KINDS, About, Column, Typed, chosen, distinct
+from .patient_geometry import box_sizes_mm, centres_lps_mm, finding_uids, lateralities, slice_positions_mm
+from .table import KINDS, Column, Topic, Typed, columns_for, with_unique_names
 from .writer import Record
 
 
@@ -43,11 +43,11 @@ def _axes(
     unit: str,
     decimals: int | Callable[[FindingsBatch], int] = 3,
     kinds: tuple[Kind, ...] = KINDS,
-    about: About = "place",
+    topic: Topic = "place",
 ) -> list[Column[FindingsBatch]]:
     """A column for each column of (N, K) values."""
     return [
-        Column(name, "float64", description, lambda batch, at=at: values(batch)[:, at], unit, decimals, kinds, about)
+        Column(name, "float64", description, lambda batch, at=at: values(batch)[:, at], unit, decimals, kinds, topic)
         for at, name in enumerate(names.split())
     ]
 
@@ -69,21 +69,21 @@ _UID = "the same finding's in any run with the same key: a UUID made from what i
 _SIDE = "left, right or both: of the plane x = 0 mm, of a patient who lay on the back; else empty"
 
 IMAGE: Column[Any] = Column(
-    "image", "category", "the image's id in this run", lambda batch: batch.image.info.id, about="identity"
+    "image", "category", "the image's id in this run", lambda batch: batch.image.info.id, topic="identity"
 )
 NAME: Column[Any] = Column(
     "name",
     "category",
     "the name of its file or folder; its id where that may be a person's name",
     lambda batch: batch.image.name or batch.image.info.id,
-    about="identity",
+    topic="identity",
 )
 MODEL: tuple[Column[Any], ...] = (
-    Column("model", "category", "name of the model", _run(lambda run: run.model.get("name", "")), about="run"),
-    Column("model_version", "category", "its version", _run(lambda run: run.model.get("version", "")), about="run"),
-    Column("weights_sha256", "category", "of its weights", _run(lambda run: run.model.get("sha256", "")), about="run"),
-    Column("limner", "category", "version of limner", _run(lambda run: run.version), about="run"),
-    Column("use", "category", "what these numbers may be used for", _run(lambda run: run.use), about="run"),
+    Column("model", "category", "name of the model", _run(lambda run: run.model.get("name", "")), topic="run"),
+    Column("model_version", "category", "its version", _run(lambda run: run.model.get("version", "")), topic="run"),
+    Column("weights_sha256", "category", "of its weights", _run(lambda run: run.model.get("sha256", "")), topic="run"),
+    Column("limner", "category", "version of limner", _run(lambda run: run.version), topic="run"),
+    Column("use", "category", "what these numbers may be used for", _run(lambda run: run.use), topic="run"),
 )
 """The last columns of tables: the same in every row, so that a row that is copied elsewhere keeps its origin."""
 
@@ -95,7 +95,7 @@ FINDINGS: tuple[Column[FindingsBatch], ...] = (
         "int64",
         "its number within the image, from 1",
         lambda b: b.first + np.arange(len(b)),
-        about="identity",
+        topic="identity",
     ),
     Column("label", "category", "what was found", _found("label")),
     Column("kind", "category", "of the geometry: area (traced from a class map), box, tile or region", _found("kind")),
@@ -125,9 +125,9 @@ FINDINGS: tuple[Column[FindingsBatch], ...] = (
         "world_unit",
         "category",
         "m, deg, or crs for another that the CRS states",
-        lambda batch: batch.image.info.placement.unit if batch.image.info.placement.known else None,
+        lambda batch: batch.image.info.placement.unit if batch.image.info.placement.has_unit else None,
         kinds=MAP,
-        about="world",
+        topic="world",
     ),
     Column(
         "crs",
@@ -135,12 +135,12 @@ FINDINGS: tuple[Column[FindingsBatch], ...] = (
         "authority and code of the image's CRS where exact, else its name; empty without one",
         lambda batch: crs_name(batch.image.info.placement.crs) or None,
         kinds=MAP,
-        about="world",
+        topic="world",
     ),
     *_axes("x_um y_um", "the point from the slide's upper left", _um(lambda batch: batch.world), "µm", 3, SLIDE),
     *_axes("x0_um y0_um x1_um y1_um", "bounding box", _um(lambda batch: batch.world_bounds), "µm", 3, SLIDE),
     Column("text", "string", "what the model said; data, not instructions", _found("text")),
-    Column("finding_uid", "string", _UID, lambda b: uids(b.image.info, b.findings), kinds=STUDY),
+    Column("finding_uid", "string", _UID, lambda b: finding_uids(b.image.info, b.findings), kinds=STUDY),
     Column("study_uid", "category", "the study, as a pseudonym", lambda b: b.image.info.study or None, kinds=STUDY),
     Column("series_uid", "category", "the series, as a pseudonym", fact("series_uid"), kinds=STUDY),
     Column(
@@ -155,18 +155,18 @@ FINDINGS: tuple[Column[FindingsBatch], ...] = (
     Column(
         "slice", "Int64", "its place in the stack, from 1", lambda b: [one.plane + 1 for one in b.findings], kinds=STUDY
     ),
-    *_axes("slice_position_mm", "along the stack's normal", lambda b: positions_mm(b.planes), "mm", 3, STUDY),
+    *_axes("slice_position_mm", "along the stack's normal", lambda b: slice_positions_mm(b.planes), "mm", 3, STUDY),
     *_axes(
         "centre_lps_x_mm centre_lps_y_mm centre_lps_z_mm",
         "the point in the patient, towards left, back and head",
-        lambda batch: centres_mm(batch.planes, batch.point),
+        lambda batch: centres_lps_mm(batch.planes, batch.point),
         "mm",
         kinds=STUDY,
     ),
     *_axes(
         "bbox_w_mm bbox_h_mm",
         "the box along the slice's rows and columns; see spacing_source",
-        lambda batch: boxes_mm(batch.image.info, batch.bounds),
+        lambda batch: box_sizes_mm(batch.image.info, batch.bounds),
         "mm",
         kinds=STUDY,
     ),
@@ -177,7 +177,7 @@ FINDINGS: tuple[Column[FindingsBatch], ...] = (
         fact("spacing_source"),
         kinds=STUDY,
     ),
-    Column("laterality_geometry", "category", _SIDE, lambda b: sides(b.image.info, b.findings), kinds=STUDY),
+    Column("laterality_geometry", "category", _SIDE, lambda b: lateralities(b.image.info, b.findings), kinds=STUDY),
     Column("review_status", "string", "for a reader to fill", lambda _: None, kinds=STUDY),
 )
 """Columns of findings. After them come `own_columns`, then `MODEL`."""
@@ -193,14 +193,16 @@ def findings_columns(record: Record, findings: Sequence[Finding] | None = None) 
             numbers.update(one.numbers)
             notes.update(one.notes)
     own = [_number(key) for key in sorted(numbers)] + [_note(key) for key in sorted(notes)]
-    return [*chosen(FINDINGS, (image.info.kind for image in record.images)), *distinct(own), *MODEL]
+    return [*columns_for(FINDINGS, (image.info.kind for image in record.images)), *with_unique_names(own), *MODEL]
 
 
 def _number(key: str) -> Column[FindingsBatch]:
     said = "a number of the model's own"
-    return Column(f"number.{plain(key)}", "float64", said, lambda batch: [f.numbers.get(key) for f in batch.findings])
+    return Column(
+        f"number.{clean_text(key)}", "float64", said, lambda batch: [f.numbers.get(key) for f in batch.findings]
+    )
 
 
 def _note(key: str) -> Column[FindingsBatch]:
     said = "a text of the model's own"
-    return Column(f"note.{plain(key)}", "string", said, lambda batch: [f.notes.get(key) for f in batch.findings])
+    return Column(f"note.{clean_text(key)}", "string", said, lambda batch: [f.notes.get(key) for f in batch.findings])

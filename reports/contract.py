@@ -19,11 +19,11 @@ import numpy as np
 import shapely
 
 from ..model.finding import Finding
-from ..readers.crs import parse_crs
+from ..readers.geodesy import parse_crs
 from ..readers.geometry import Box, Placement
 from ..readers.image import Channel, ImageInfo, Kind, Plane
-from .csv_safety import cell, plain
-from .writer import DISCLAIMER, Area, FileRow, ImageRecord, Overview, Patch, Record, Writer
+from .csv_safety import clean_text, csv_cell
+from .writer import DISCLAIMER, Area, FileRow, ImageRecord, Overview, Record, UnanalysedRegion, Writer
 
 _PERSON: Final = "JANE-DOE"  # a name of a person, which no report tells
 _LABEL: Final = "lymphocyte"
@@ -37,7 +37,7 @@ def check_writer(writer: Writer, record: Record | None, folder: Path) -> None:
 
     `folder` is an empty folder, in which it makes others.
     """
-    _require(bool(writer.name) and writer.name == plain(writer.name), "a writer has a name", writer.name)
+    _require(bool(writer.name) and writer.name == clean_text(writer.name), "a writer has a name", writer.name)
     hostile = hostile_record()
     bare = replace(hostile.images[0], findings=tuple, areas=(Area("unreadable", "cut short", 1.0, None, 1),))
     runs = {
@@ -98,8 +98,8 @@ def _image(kind: Kind, name: str, placement: Placement) -> ImageRecord:
         lambda: Overview(np.full((80, 100, 3), 90, dtype=np.uint8), seen, seen, (1.0, 1.0)),
         (Area("analysed", "", 7000.0, 0.5, 3), Area("skipped", _HOSTILE, 1000.0, 0.1, 1)),
         failures=((f"{name}/x0", _HOSTILE),),
-        seen={"Tiles": _HOSTILE},
-        patches=(Patch(Box(0, 60, 100, 80), "skipped", _HOSTILE),),
+        analysis={"Tiles": _HOSTILE},
+        unanalysed=(UnanalysedRegion(Box(0, 60, 100, 80), "skipped", _HOSTILE),),
     )
 
 
@@ -145,7 +145,7 @@ def _check_contents(paths: Sequence[Path]) -> None:
             _require(said, f"a report that tells of findings says: {DISCLAIMER}", path.name)
         if text is None or "\0" in text:
             continue
-        seen = "\n".join(plain(line) for line in text.split("\n"))
+        seen = "\n".join(clean_text(line) for line in text.split("\n"))
         _require(text == seen, "texts hold no control, bidirectional or other unseen characters", path.name)
         if path.suffix in {".csv", ".tsv"}:
             _check_table(path, text)
@@ -159,7 +159,7 @@ def _check_table(path: Path, text: str) -> None:
     _require(lines[-1] == "" and len(rows) == len(lines) - 1, "each row of a table is a line", path.name)
     _require(len({len(row) for row in rows}) <= 1, "each row of a table has all columns", path.name)
     for one in (one for row in rows for one in row):
-        _require(bool(_NUMBER.fullmatch(one)) or cell(one) == one, "no cell of a table is a formula", one)
+        _require(bool(_NUMBER.fullmatch(one)) or csv_cell(one) == one, "no cell of a table is a formula", one)
 
 
 def _check_failure(writer: Writer, run: Record, folder: Path) -> None:

@@ -9,7 +9,7 @@ _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format (bidirectional and z
 _REPLACEMENT = "\ufffd"
 
 
-def plain(text: str) -> str:
+def clean_text(text: str) -> str:
     """`text` on one line: line breaks and tabs become spaces, other unseen characters U+FFFD.
 
     Unseen are Unicode's control, format (bidirectional overrides, zero-width characters), surrogate and separator
@@ -20,7 +20,7 @@ def plain(text: str) -> str:
     return "".join(_seen(character) for character in text)
 
 
-def cell(text: str) -> str:
+def csv_cell(text: str) -> str:
     """`text` as a spreadsheet cell that stays text: `plain`, and an apostrophe before what would be a formula.
 
     A formula begins with = + - @ or a full-width form of these, also after spaces, and with a tab or a line break.
@@ -29,7 +29,7 @@ def cell(text: str) -> str:
     >>> cell("=1+1"), cell("one; =1+1"), cell("1+1")
     ("'=1+1", "one; '=1+1", '1+1')
     """
-    seen = _AFTER_SEMICOLON.sub(r"\1'", plain(text))
+    seen = _AFTER_SEMICOLON.sub(r"\1'", clean_text(text))
     risky = seen.lstrip()[:1]
     return f"'{seen}" if (risky and risky in _FORMULA) or text[:1] in {"\t", "\r", "\n"} else seen
 

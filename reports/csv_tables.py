@@ -14,32 +14,34 @@ from typing import TypeVar
 
 import pandas as pd
 
-from ..readers.files import replacing
+from ..readers.files import atomic_path
 from .columns import findings_columns
-from .csv_safety import cell
+from .csv_safety import csv_cell
 from .measures import FindingsBatch
 from .summary import AREAS, AreaFacts, ImageSummary, summary_columns
-from .table import Batch, Column, Rows, chosen, each
+from .table import Batch, Column, Rows, attribute, columns_for
 from .writer import FileRow, Record
 
 B = TypeVar("B", bound=Batch)
 
 FILES: tuple[Column[Rows[FileRow]], ...] = (
-    Column("path", "string", "the input file", each("path")),
-    Column("status", "category", "read, skipped or failed", each("status")),
-    Column("image", "category", "id of the image that it became part of", each("image")),
-    Column("reader", "category", "the reader that took it", each("reader")),
-    Column("reason", "string", "why it was skipped or failed", each("reason")),
+    Column("path", "string", "the input file", attribute("path")),
+    Column("status", "category", "read, skipped or failed", attribute("status")),
+    Column("image", "category", "id of the image that it became part of", attribute("image")),
+    Column("reader", "category", "the reader that took it", attribute("reader")),
+    Column("reason", "string", "why it was skipped or failed", attribute("reason")),
 )
 """Columns of files.csv."""
 
 
 def write_table(path: Path, columns: Sequence[Column[B]], batches: Iterable[B]) -> Path:
     """Write a CSV table, batch by batch; returns its path."""
-    with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-        pd.DataFrame(columns=[cell(column.name) for column in columns]).to_csv(file, index=False, lineterminator="\n")
+    with atomic_path(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        pd.DataFrame(columns=[csv_cell(column.name) for column in columns]).to_csv(
+            file, index=False, lineterminator="\n"
+        )
         for batch in batches:
-            rows = {column.name: column.cells(batch) for column in columns}
+            rows = {column.name: column.csv_cells(batch) for column in columns}
             pd.DataFrame(rows, dtype=object).to_csv(file, index=False, header=False, lineterminator="\n")
     return path
 
@@ -71,7 +73,7 @@ class SummaryCsv:
         rows = [ImageSummary.of(record, image) for image in record.images]
         return [
             write_table(folder / "summary.csv", summary_columns(record, rows), rows),
-            write_table(folder / "areas.csv", chosen(AREAS, {row.kind for row in rows}), map(AreaFacts.of, rows)),
+            write_table(folder / "areas.csv", columns_for(AREAS, {row.kind for row in rows}), map(AreaFacts.of, rows)),
         ]
 
     def omitted(self, record: Record) -> Mapping[str, str]:  # noqa: ARG002 - a table holds any image

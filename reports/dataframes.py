@@ -18,7 +18,7 @@ from .columns import findings_columns
 from .csv_tables import FILES
 from .measures import FindingsBatch, Shapes, crs_name
 from .patient_geometry import in_patient
-from .rfc7946 import to_globe, to_world
+from .rfc7946 import to_wgs84, to_world
 from .summary import ImageSummary, summary_columns
 from .table import Batch, Column, Rows
 from .writer import ImageRecord, Record
@@ -79,7 +79,7 @@ def _frame(columns: Sequence[Column[B]], batches: Sequence[B]) -> pd.DataFrame:
 
 
 def _series(column: Column[B], batches: Iterable[B]) -> Any:
-    values = [column.typed(batch) for batch in batches]
+    values = [column.array(batch) for batch in batches]
     return pd.array(np.concatenate(values) if values else np.empty(0, dtype=object), dtype=column.dtype)
 
 
@@ -113,4 +113,4 @@ def _geometries(batch: FindingsBatch, where: str) -> Shapes:
         return shapely.transform(batch.geometries, placement.to_world) if placement.unit == "um" else none
     if placement.crs == where:
         return to_world(batch.geometries, placement)
-    return to_globe(batch.geometries, placement) if geodesy.on_earth(placement) else none
+    return to_wgs84(batch.geometries, placement) if geodesy.on_earth(placement) else none

@@ -10,13 +10,13 @@ import numpy as np
 import shapely
 
 from ..readers import geodesy
-from ..readers.files import replacing
+from ..readers.files import atomic_path
 from ..readers.geometry import Points
 from .columns import findings_columns
-from .csv_safety import plain
+from .csv_safety import clean_text
 from .measures import FindingsBatch, Shapes, crs_name
 from .palette import Palette
-from .rfc7946 import DECIMALS, bounding_box, part_boxes, to_globe
+from .rfc7946 import DECIMALS, bounding_box, part_boxes, to_wgs84
 from .table import Column
 from .writer import ImageRecord, Record
 
@@ -39,25 +39,25 @@ class GeoJson:
         """Write findings.geojson into `folder`, feature by feature."""
         path = folder / "findings.geojson"
         palette = Palette.of(record.labels, record.colours)
-        about = {
+        topic = {
             "title": "Findings in WGS84 longitude and latitude",
-            "use": plain(record.use),
-            "model": {key: plain(value) for key, value in sorted(record.model.items())},
+            "use": clean_text(record.use),
+            "model": {key: clean_text(value) for key, value in sorted(record.model.items())},
             "version": record.version,
-            "omitted": {plain(image): plain(why) for image, why in self.omitted(record).items()},
+            "omitted": {clean_text(image): clean_text(why) for image, why in self.omitted(record).items()},
         }
-        with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-            file.write(f'{{"type":"FeatureCollection",\n"limner":{_json(about)},\n"features":[')
+        with atomic_path(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+            file.write(f'{{"type":"FeatureCollection",\n"limner":{_json(topic)},\n"features":[')
             boxes = [np.empty((0, 4))]
             between = "\n"
             for image in record.images:
                 if not geodesy.on_earth(image.info.placement):
                     continue
                 findings = image.findings()
-                columns = [one for one in findings_columns(record, findings) if one.about in {"identity", "finding"}]
+                columns = [one for one in findings_columns(record, findings) if one.topic in {"identity", "finding"}]
                 for start in range(0, len(findings), _BATCH):
                     batch = FindingsBatch(record, image, findings[start : start + _BATCH], start + 1)
-                    placed = to_globe(batch.geometries, image.info.placement)
+                    placed = to_wgs84(batch.geometries, image.info.placement)
                     boxes.append(part_boxes(placed))
                     for feature, geometry in zip(
                         _features(batch, columns, placed, palette), _geometries(batch, placed), strict=True
@@ -103,10 +103,10 @@ def _features(
     batch: FindingsBatch, columns: Sequence[Column[FindingsBatch]], placed: Shapes, palette: Palette
 ) -> Iterator[dict[str, Any]]:
     """Each finding as a feature without its geometry. Of the model's own columns only those that it has."""
-    image = plain(batch.image.info.id)
+    image = clean_text(batch.image.info.id)
     names = [column.name for column in columns]
     own = {name for name in names if name.startswith(("number.", "note."))}
-    rows = zip(*(column.told(batch) for column in columns), strict=True)
+    rows = zip(*(column.json_values(batch) for column in columns), strict=True)
     for number, (finding, shape, row) in enumerate(zip(batch.findings, placed, rows, strict=True), batch.first):
         told = zip(names, row, strict=True)
         properties = {name: value for name, value in told if value is not None or name not in own}

@@ -17,9 +17,9 @@ from pyogrio import raw
 from pyogrio.errors import DataLayerError, DataSourceError
 
 from ..readers.errors import RequestError
-from ..readers.files import replacing
+from ..readers.files import atomic_path
 from .columns import findings_columns
-from .csv_safety import plain
+from .csv_safety import clean_text
 from .measures import FindingsBatch, all_labels, crs_name
 from .palette import Palette, rgb
 from .rfc7946 import to_world
@@ -33,7 +33,7 @@ _MOMENT = (
 )
 _POLYGONAL = {3, 6}  # shapely's type numbers of Polygon and MultiPolygon
 _ABOUT = "about"
-_SAID = {"world", "run"}  # of columns: what a layer's geometry and CRS, and the table `about`, say already
+_SAID = {"world", "run"}  # of columns: what a layer's geometry and CRS, and the table `topic`, say already
 _STYLES = "layer_styles"
 
 
@@ -42,7 +42,7 @@ class GeoPackage:
     """findings.gpkg: a layer an image with the columns of findings.csv, coordinates in the image's source CRS.
 
     Affine pictures keep their exact vertices; where a picture was placed by control points, edges get vertices first,
-    so that they stay true. Pictures without a CRS are left out: a map would set them down somewhere. A table `about`
+    so that they stay true. Pictures without a CRS are left out: a map would set them down somewhere. A table `topic`
     states use, model and what was left out, and `layer_styles` gives QGIS the labels' colours.
     """
 
@@ -51,14 +51,14 @@ class GeoPackage:
     def write(self, record: Record, folder: Path) -> Sequence[Path]:
         """Write findings.gpkg into `folder`."""
         path = folder / "findings.gpkg"
-        columns = [one for one in findings_columns(record) if one.about not in _SAID]
+        columns = [one for one in findings_columns(record) if one.topic not in _SAID]
         mapped = [image for image in record.images if image.info.placement.crs]
         names = _unique([image.info.id for image in mapped], taken=(_ABOUT, _STYLES))
         palette = Palette.of(record.labels, record.colours)
         styles: dict[str, str] = {}
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _MOMENT})
         try:
-            with replacing(path) as part:
+            with atomic_path(path) as part:
                 _table(part, _ABOUT, _about(record, self.omitted(record)), append=False)
                 for image, layer in zip(mapped, names, strict=True):
                     batch = FindingsBatch(record, image, image.findings())
@@ -94,7 +94,7 @@ def _layer(path: Path, layer: str, batch: FindingsBatch, columns: Sequence[Colum
     data: list[Values] = []
     masks: list[Values | None] = []
     for column in columns:
-        values = column.typed(batch)
+        values = column.array(batch)
         missing = np.array([value is None for value in values], dtype=np.bool_) if values.dtype == object else None
         if column.dtype == "Int64" and missing is not None:
             values = np.where(missing, 0, values).astype(np.int64)
@@ -153,8 +153,8 @@ def _style_columns(styles: Mapping[str, str]) -> Mapping[str, Values]:
 def _style(labels: Sequence[str], palette: Palette) -> str:
     """A QGIS layer style: a fill a label."""
     categories = "".join(
-        f'<category render="true" symbol="{place}" value="{html.escape(plain(label))}"'
-        f' label="{html.escape(plain(label))}"/>'
+        f'<category render="true" symbol="{place}" value="{html.escape(clean_text(label))}"'
+        f' label="{html.escape(clean_text(label))}"/>'
         for place, label in enumerate(labels)
     )
     symbols = "".join(_symbol(place, rgb(palette[label])) for place, label in enumerate(labels))
@@ -187,7 +187,7 @@ def _unique(names: Sequence[str], *, taken: Sequence[str] = (), keep: str = "") 
     used = {name.casefold() for name in taken}
     result: list[str] = []
     for name in names:
-        base = re.sub(rf"[^\w\-{re.escape(keep)}]", "_", plain(name)) or "image"
+        base = re.sub(rf"[^\w\-{re.escape(keep)}]", "_", clean_text(name)) or "image"
         if base.casefold().startswith(("gpkg", "rtree_", "sqlite")):
             base = f"image_{base}"
         candidate, count = base, 1
@@ -200,4 +200,4 @@ def _unique(names: Sequence[str], *, taken: Sequence[str] = (), keep: str = "") 
 
 
 def _texts(values: Sequence[str]) -> Values:
-    return np.array([plain(value) for value in values], dtype=object)
+    return np.array([clean_text(value) for value in values], dtype=object)

@@ -20,7 +20,7 @@ from ..readers import geodesy
 from ..readers.errors import ReadError
 from ..readers.geometry import Placement, Points
 from ..readers.image import ImageInfo, Kind, Plane
-from .patient_geometry import pixel_m2, planes_of
+from .patient_geometry import pixel_area_m2, planes_of
 from .writer import Area, ImageRecord, Record
 
 Shapes = npt.NDArray[np.object_]
@@ -110,7 +110,7 @@ class FindingsBatch:
 
 def on_plane(placement: Placement) -> bool:
     """Whether the world is known, and has two axes."""
-    return placement.known and len(placement.matrix) == 2
+    return placement.has_unit and len(placement.matrix) == 2
 
 
 def shapes(findings: Sequence[Finding]) -> Shapes:
@@ -127,7 +127,7 @@ def areas_m2(geometries: Shapes, info: ImageInfo) -> Numbers:
     """
     areas = geodesy.areas_m2(geometries, info.placement)
     if areas is None:
-        return shapely.area(geometries) * (pixel_m2(info) or math.nan)
+        return shapely.area(geometries) * (pixel_area_m2(info) or math.nan)
     return areas
 
 
@@ -177,7 +177,7 @@ def label_areas(record: Record, image: ImageRecord, findings: Sequence[Finding])
     geometries = shapes(findings)
     valid = np.array([finding.numbers.get("valid", 1.0) for finding in findings], dtype=np.float64)
     pixels, m2 = shapely.area(geometries) * valid, areas_m2(geometries, image.info) * valid
-    analysed = total(area for area in image.areas if area.status == "analysed")
+    analysed = total_area(area for area in image.areas if area.status == "analysed")
     labels = np.array([finding.label for finding in findings], dtype=object)
     within = np.array([finding.kind != "region" for finding in findings], dtype=np.bool_)
     counted = within if within.any() else ~within
@@ -186,11 +186,11 @@ def label_areas(record: Record, image: ImageRecord, findings: Sequence[Finding])
         here = labels == label
         spread = here & counted
         covered = math.fsum(pixels[spread]), math.nan if math.isnan(analysed[1]) else math.fsum(m2[spread])
-        result.append(LabelArea(label, int(here.sum()), *covered, share(covered, analysed)))
+        result.append(LabelArea(label, int(here.sum()), *covered, area_share(covered, analysed)))
     return result
 
 
-def total(areas: Iterable[Area]) -> tuple[float, float]:
+def total_area(areas: Iterable[Area]) -> tuple[float, float]:
     """Pixels and m² of areas; m² is NaN where one is not known."""
     every = list(areas)
     return (
@@ -199,7 +199,7 @@ def total(areas: Iterable[Area]) -> tuple[float, float]:
     )
 
 
-def share(part: tuple[float, float], whole: tuple[float, float]) -> float:
+def area_share(part: tuple[float, float], whole: tuple[float, float]) -> float:
     """The part of a whole, both in pixels and m²: by m² where known, else by pixels; NaN of nothing."""
     a, b = (part[0], whole[0]) if math.isnan(whole[1]) else (part[1], whole[1])
     return a / b if b else math.nan

@@ -37,7 +37,7 @@ def spacing_mm(info: ImageInfo) -> tuple[float, float]:
     return x, y
 
 
-def pixel_m2(info: ImageInfo) -> float | None:
+def pixel_area_m2(info: ImageInfo) -> float | None:
     """m² of a level-0 pixel of a study by its pixel spacing; None of another image, or where that is not known."""
     x, y = spacing_mm(info)
     if info.kind != "study" or math.isnan(x * y):
@@ -50,17 +50,17 @@ def planes_of(info: ImageInfo, findings: Sequence[Finding]) -> list[Plane]:
     return [info.planes[finding.plane] for finding in findings]
 
 
-def positions_mm(planes: Sequence[Plane]) -> Numbers:
+def slice_positions_mm(planes: Sequence[Plane]) -> Numbers:
     """(N, 1) places of slices along their stack's normal; NaN where not known."""
     return np.array([[plane.position_mm] for plane in planes], np.float64).reshape(-1, 1)
 
 
-def boxes_mm(info: ImageInfo, bounds: Numbers) -> Numbers:
+def box_sizes_mm(info: ImageInfo, bounds: Numbers) -> Numbers:
     """(N, 2) width and height in mm of boxes (N, 4) in a slice's pixels."""
     return (bounds[:, 2:] - bounds[:, :2]) * spacing_mm(info)
 
 
-def centres_mm(planes: Sequence[Plane], points: Points) -> Numbers:
+def centres_lps_mm(planes: Sequence[Plane], points: Points) -> Numbers:
     """(N, 3) where in the patient (LPS, mm) level-0 pixels (N, 2) of slices are; NaN where not known."""
     centres = np.full((len(planes), 3), np.nan)
     for number, (plane, point) in enumerate(zip(planes, points, strict=True)):
@@ -74,7 +74,7 @@ def in_patient(plane: Plane) -> bool:
     return plane.placement.unit == "mm" and len(plane.placement.matrix) == 3
 
 
-def sides(info: ImageInfo, findings: Sequence[Finding]) -> list[str]:
+def lateralities(info: ImageInfo, findings: Sequence[Finding]) -> list[str]:
     """The side of the patient on which each finding lies, as `_side` tells it."""
     return [_side(info, finding) for finding in findings]
 
@@ -97,7 +97,7 @@ def _rounded(xy: Points) -> Points:
     return np.round(xy, _DECIMALS) + 0.0  # never -0
 
 
-def uids(info: ImageInfo, findings: Sequence[Finding]) -> list[str]:
+def finding_uids(info: ImageInfo, findings: Sequence[Finding]) -> list[str]:
     """A UID for each finding, of the form 2.25.… (PS3.5 B.2), from what is said of which pixels of which slice.
 
     Findings that say the same get one each.

@@ -21,13 +21,13 @@ import numpy as np
 import shapely
 
 from ..model.finding import Kind
-from ..readers.files import replacing
+from ..readers.files import atomic_path
 from ..readers.image import ImageInfo
 from .columns import findings_columns
-from .csv_safety import plain
+from .csv_safety import clean_text
 from .measures import FindingsBatch
 from .palette import Palette, rgb
-from .writer import ImageRecord, Record, image_file, write_each
+from .writer import ImageRecord, Record, image_file, write_per_image
 
 Suffix = Literal[".geojson", ".geojson.gz"]
 
@@ -58,11 +58,11 @@ class QuPath:
 
         def write_one(image: ImageRecord) -> Path:
             path = image_file(folder, "", image.info.id, f".qupath{self.suffix}")
-            with replacing(path) as part, _text(part, compressed=self.suffix.endswith(".gz")) as file:
+            with atomic_path(path) as part, _text(part, compressed=self.suffix.endswith(".gz")) as file:
                 _write(record, image, palette, file)
             return path
 
-        return write_each([image for image in record.images if image.info.id not in omitted], write_one)
+        return write_per_image([image for image in record.images if image.info.id not in omitted], write_one)
 
     def omitted(self, record: Record) -> Mapping[str, str]:
         """Images that are no slides: maps and studies."""
@@ -98,23 +98,23 @@ def _text(path: Path, *, compressed: bool) -> Generator[TextIO]:
 
 
 def _write(record: Record, image: ImageRecord, palette: Palette, file: TextIO) -> None:
-    about = {
+    topic = {
         "title": "Findings in pixels, for QuPath",
-        "use": plain(record.use),
-        "image": plain(image.info.id),
-        "name": plain(image.name or image.info.id),
+        "use": clean_text(record.use),
+        "image": clean_text(image.info.id),
+        "name": clean_text(image.name or image.info.id),
         "origin": list(image.info.origin),
-        "model": {plain(key): plain(value) for key, value in sorted(record.model.items())},
+        "model": {clean_text(key): clean_text(value) for key, value in sorted(record.model.items())},
         "version": record.version,
     }
-    file.write(f'{{"type":"FeatureCollection",\n"limner":{_json(about)},\n"features":[')
+    file.write(f'{{"type":"FeatureCollection",\n"limner":{_json(topic)},\n"features":[')
     batch = FindingsBatch(record, image, image.findings())
     names = _names(batch)
     between = "\n"
     for name, finding, geometry, (measured, said) in zip(
         names, batch.findings, _geometries(batch), _values(batch), strict=True
     ):
-        label, colour = plain(finding.label), list(rgb(palette[finding.label]))
+        label, colour = clean_text(finding.label), list(rgb(palette[finding.label]))
         properties: dict[str, Any] = {
             "objectType": _OBJECTS[finding.kind],
             "name": f"{label} {said['finding']}",
@@ -136,7 +136,14 @@ def _names(batch: FindingsBatch) -> Iterator[str]:
     seen: dict[uuid.UUID, int] = {}
     shapes = shapely.to_wkb(shapely.normalize(batch.geometries), hex=True, byte_order=1)
     for finding, where in zip(batch.findings, shapes, strict=True):
-        said = [info.fingerprint or info.id, info.part, finding.kind, plain(finding.label), plain(finding.text), where]
+        said = [
+            info.fingerprint or info.id,
+            info.part,
+            finding.kind,
+            clean_text(finding.label),
+            clean_text(finding.text),
+            where,
+        ]
         name = uuid.uuid5(_NAMESPACE, _json(said))
         seen[name] = seen.get(name, -1) + 1
         yield str(uuid.uuid5(name, str(seen[name])) if seen[name] else name)
@@ -147,8 +154,8 @@ def _values(batch: FindingsBatch) -> Iterator[tuple[dict[str, float], dict[str, 
 
     Measurements are finite numbers only: one text among them, and QuPath refuses the file.
     """
-    columns = [one for one in findings_columns(batch.record, batch.findings) if one.about in {"identity", "finding"}]
-    told = [(one.name, one.dtype == "float64", one.told(batch)) for one in columns]
+    columns = [one for one in findings_columns(batch.record, batch.findings) if one.topic in {"identity", "finding"}]
+    told = [(one.name, one.dtype == "float64", one.json_values(batch)) for one in columns]
     for row in range(len(batch)):
         known = [(name, number, values[row]) for name, number, values in told if values[row] not in {None, ""}]
         yield (

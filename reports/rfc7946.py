@@ -29,7 +29,7 @@ _EARTH_M = 40_075_017.0  # around the equator
 _POLE = 90.0 - 10.0**-DECIMALS
 
 
-def to_globe(geometries: Shapes, placement: Placement) -> Shapes:
+def to_wgs84(geometries: Shapes, placement: Placement) -> Shapes:
     """Polygons in level-0 pixels → valid polygons in WGS84 degrees by RFC 7946, rounded to `DECIMALS`.
 
     None where nothing is left: a shape smaller than the rounding, or a place that the CRS cannot map. Shapes of other
@@ -76,7 +76,7 @@ def to_world(geometries: Shapes, placement: Placement) -> Shapes:
 
 
 def part_boxes(placed: Shapes) -> Numbers:
-    """West, south, east, north (M, 4) of every polygon of shapes from `to_globe`."""
+    """West, south, east, north (M, 4) of every polygon of shapes from `to_wgs84`."""
     return shapely.bounds(shapely.get_parts(placed[~shapely.is_missing(placed)])).reshape(-1, 4)
 
 

@@ -13,7 +13,7 @@ from ..readers.image import Kind
 from .columns import IMAGE, MODEL, NAME, fact
 from .csv_tables import write_table
 from .table import Column
-from .writer import ImageRecord, Record, Standing
+from .writer import AnalysisStatus, ImageRecord, Record
 
 _FACTS: Mapping[str, str] = {
     "modality": "as the file codes it",
@@ -97,9 +97,9 @@ class StudyRow:
         return self.record.count(sum(len(image.findings()) for image in self.images))
 
     @property
-    def status(self) -> Standing:
+    def status(self) -> AnalysisStatus:
         """Whether all of it was analysed."""
-        return self.record.standing(self.images)
+        return self.record.status_of(self.images)
 
 
 _COUNTED = "findings; empty where nothing was looked for"

@@ -9,9 +9,9 @@ from typing import Literal
 from ..readers import geodesy
 from ..readers.image import Kind
 from .columns import IMAGE, MAP, MODEL, NAME, SLIDE, STUDY, TISSUE
-from .csv_safety import plain
-from .measures import LabelArea, label_areas, share, total
-from .table import KINDS, Column, Dtype, chosen, distinct, each
+from .csv_safety import clean_text
+from .measures import LabelArea, area_share, label_areas, total_area
+from .table import KINDS, Column, Dtype, attribute, columns_for, with_unique_names
 from .writer import ImageRecord, Record
 
 _KM2, _MM2 = 1e-6, 1e6  # of a m²
@@ -44,17 +44,17 @@ class ImageSummary:
     @cached_property
     def whole(self) -> tuple[float, float]:
         """The image's area in level-0 pixels and m², NaN where not known."""
-        return total(self.image.areas)
+        return total_area(self.image.areas)
 
     @cached_property
     def analysed(self) -> tuple[float, float]:
         """The analysed area in level-0 pixels and m², NaN where not known."""
-        return total(area for area in self.image.areas if area.status == "analysed")
+        return total_area(area for area in self.image.areas if area.status == "analysed")
 
     def label(self, name: str) -> LabelArea:
         """What a label covers: nothing, where it was not found."""
         nothing = (0.0, 0.0 * self.analysed[1])
-        return self.labels.get(name) or LabelArea(name, 0, *nothing, share(nothing, self.analysed))
+        return self.labels.get(name) or LabelArea(name, 0, *nothing, area_share(nothing, self.analysed))
 
     def density(self, of: LabelArea, unit: float) -> float:
         """Findings for each unit of the analysed area, of which a m² has `unit`."""
@@ -96,7 +96,7 @@ SUMMARY: tuple[Column[ImageSummary], ...] = (
     IMAGE,
     NAME,
     Column("kind", "category", "map, slide or study", lambda row: row.kind),
-    Column("status", "category", _STATUS, lambda row: row.record.standing([row.image])),
+    Column("status", "category", _STATUS, lambda row: row.record.status_of([row.image])),
     Column("findings", "Int64", _COUNTED, lambda row: row.findings),
     Column("regions", "Int64", "regions", lambda row: row.regions),
     Column("failures", "Int64", "regions that failed: areas.csv has reasons", lambda row: len(row.image.failures)),
@@ -107,7 +107,7 @@ SUMMARY: tuple[Column[ImageSummary], ...] = (
         "analysed_share",
         "float64",
         "its part of the image, by area where known, else by pixels",
-        lambda row: share(row.analysed, row.whole),
+        lambda row: area_share(row.analysed, row.whole),
         decimals=6,
     ),
     *_pixels("m", 1.0, MAP),
@@ -129,7 +129,7 @@ def label_columns(label: str) -> list[Column[ImageSummary]]:
     ) -> Column[ImageSummary]:
         dtype: Dtype = "Int64" if name == "count" else "float64"
         decimals = 6 if name == "share" else None
-        told = f"{name}.{plain(label)}"
+        told = f"{name}.{clean_text(label)}"
         return Column(told, dtype, said, lambda row: value(row, row.label(label)), unit, decimals, kinds)
 
     return [
@@ -147,7 +147,7 @@ def summary_columns(record: Record, rows: Sequence[ImageSummary]) -> list[Column
     """The columns of a run's summary: those of each label that the model has, or that was found."""
     labels = dict.fromkeys([*record.labels, *sorted({label for row in rows for label in row.labels})])
     own = [column for label in labels for column in label_columns(label)]
-    return [*chosen([*SUMMARY, *distinct(own)], {row.kind for row in rows}), *MODEL]
+    return [*columns_for([*SUMMARY, *with_unique_names(own)], {row.kind for row in rows}), *MODEL]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,11 +192,23 @@ class AreaFacts:
             AreaFact("label", of.label, of.pixels, of.m2, of.share, findings=of.findings) for of in row.labels.values()
         ]
         facts += [
-            AreaFact("area", one.status, *total([one]), share(total([one]), row.whole), one.reason, regions=one.regions)
+            AreaFact(
+                "area",
+                one.status,
+                *total_area([one]),
+                area_share(total_area([one]), row.whole),
+                one.reason,
+                regions=one.regions,
+            )
             for one in row.image.areas
         ]
         everything = AreaFact(
-            "image", "whole image", *row.whole, share(row.whole, row.whole), findings=row.findings, regions=row.regions
+            "image",
+            "whole image",
+            *row.whole,
+            area_share(row.whole, row.whole),
+            findings=row.findings,
+            regions=row.regions,
         )
         return cls(row.record, row.image, [*facts, everything])
 
@@ -204,22 +216,26 @@ class AreaFacts:
 AREAS: tuple[Column[AreaFacts], ...] = (
     IMAGE,
     NAME,
-    Column("entry", "category", "label, area (what became of a part of the image) or image (all of it)", each("entry")),
-    Column("item", "category", "the label; analysed, no data, skipped or unreadable; or whole image", each("item")),
-    Column("reason", "string", "why an area was not analysed", each("reason")),
-    Column("findings", "Int64", _COUNTED, each("findings")),
-    Column("regions", "Int64", "regions", each("regions")),
-    Column("area_px", "float64", "level-0 pixels; findings that overlap count twice", each("area_px"), "px²", 2),
-    Column("area_m2", "float64", "area on the ellipsoid", each("area_m2"), "m²", kinds=MAP),
-    Column("area_mm2", "float64", "area", each("area_mm2"), "mm²", kinds=TISSUE),
+    Column(
+        "entry", "category", "label, area (what became of a part of the image) or image (all of it)", attribute("entry")
+    ),
+    Column(
+        "item", "category", "the label; analysed, no data, skipped or unreadable; or whole image", attribute("item")
+    ),
+    Column("reason", "string", "why an area was not analysed", attribute("reason")),
+    Column("findings", "Int64", _COUNTED, attribute("findings")),
+    Column("regions", "Int64", "regions", attribute("regions")),
+    Column("area_px", "float64", "level-0 pixels; findings that overlap count twice", attribute("area_px"), "px²", 2),
+    Column("area_m2", "float64", "area on the ellipsoid", attribute("area_m2"), "m²", kinds=MAP),
+    Column("area_mm2", "float64", "area", attribute("area_mm2"), "mm²", kinds=TISSUE),
     Column(
         "share",
         "float64",
         "of the analysed area for a label, else of the image (by area where known, else by pixels)",
-        each("share"),
+        attribute("share"),
         decimals=6,
     ),
-    Column("status", "category", "the image's, as in summary.csv", lambda batch: batch.record.standing([batch.image])),
+    Column("status", "category", "the image's, as in summary.csv", lambda batch: batch.record.status_of([batch.image])),
     *MODEL,
 )
 """Columns of areas.csv: filtering by `entry` and pivoting by `item` give any table."""

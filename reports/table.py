@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..readers.image import Kind
-from .csv_safety import cell, plain
+from .csv_safety import clean_text, csv_cell
 
 Dtype = Literal["int64", "Int64", "float64", "string", "category"]
 """What pandas calls the type: "Int64" holds missing values, "int64" none; "category" is a text of few values."""
 
-About = Literal["identity", "finding", "place", "world", "run"]
+Topic = Literal["identity", "finding", "place", "world", "run"]
 """What a column speaks of: which finding it is, what was found, where it lies in the picture and on Earth, or in the
 image's own CRS, or the run (the same in every row)."""
 
@@ -61,9 +61,9 @@ class Column(Generic[B_contra]):
     unit: str = ""
     decimals: int | Callable[[B_contra], int] | None = None
     kinds: tuple[Kind, ...] = KINDS
-    about: About = "finding"
+    topic: Topic = "finding"
 
-    def typed(self, batch: B_contra) -> Typed:
+    def array(self, batch: B_contra) -> Typed:
         """The values of a batch (N,): float64 with NaN, or int64, or objects (int or str) with None, all as told."""
         values = None if batch.kind is not None and batch.kind not in self.kinds else self.values(batch)
         if isinstance(values, str | int | float | None):
@@ -73,24 +73,26 @@ class Column(Generic[B_contra]):
             return _rounded(np.array(rows, dtype=np.float64), self._places(batch))
         if self.dtype == "int64":
             return np.array(rows, dtype=np.int64)
-        known: dict[object, object] = {one: plain(one) if isinstance(one, str) else one for one in set(rows)}
+        known: dict[object, object] = {one: clean_text(one) if isinstance(one, str) else one for one in set(rows)}
         objects = np.empty(len(batch), dtype=object)
         objects[:] = [known[one] for one in rows]
         return objects
 
-    def cells(self, batch: B_contra) -> list[str]:
+    def csv_cells(self, batch: B_contra) -> list[str]:
         """The values of a batch as cells of a spreadsheet: empty where not known; no text can become a formula."""
-        values = self.typed(batch).tolist()
+        values = self.array(batch).tolist()
         if self.dtype != "float64":
-            known = {one: "" if one is None else cell(one) if isinstance(one, str) else str(one) for one in set(values)}
+            known = {
+                one: "" if one is None else csv_cell(one) if isinstance(one, str) else str(one) for one in set(values)
+            }
             return [known[one] for one in values]
         places = self._places(batch)
         form = _digits if places is None else f"{{:.{places}f}}".format
         return [form(value) if value == value else "" for value in values]  # noqa: PLR0124 - NaN is not itself
 
-    def told(self, batch: B_contra) -> list[Any]:
+    def json_values(self, batch: B_contra) -> list[Any]:
         """The values of a batch as JSON knows them: None where not known."""
-        typed = self.typed(batch)
+        typed = self.array(batch)
         if self.dtype == "float64" and np.isnan(typed).any():
             return [None if math.isnan(value) else value for value in typed.tolist()]
         return typed.tolist()
@@ -122,18 +124,18 @@ class Rows(Generic[R]):
         return len(self.rows)
 
 
-def each(name: str) -> Callable[[Any], object]:
+def attribute(name: str) -> Callable[[Any], object]:
     """The attribute `name` of each of a batch's `rows`."""
     return lambda batch: [getattr(row, name) for row in batch.rows]
 
 
-def chosen(columns: Iterable[Column[B_contra]], kinds: Iterable[Kind]) -> list[Column[B_contra]]:
+def columns_for(columns: Iterable[Column[B_contra]], kinds: Iterable[Kind]) -> list[Column[B_contra]]:
     """The columns that speak of one of these kinds of image; without any, those that speak of all."""
     there = set(kinds)
     return [one for one in columns if (there & {*one.kinds} if there else one.kinds == KINDS)]
 
 
-def distinct(columns: Iterable[Column[B_contra]]) -> list[Column[B_contra]]:
+def with_unique_names(columns: Iterable[Column[B_contra]]) -> list[Column[B_contra]]:
     """Columns whose names differ: a later one that has the name of another gets a number."""
     taken: set[str] = set()
     result: list[Column[B_contra]] = []

@@ -20,7 +20,7 @@ DISCLAIMER = "Research use only. Not for clinical, safety-critical or legal deci
 _LONGEST = 120  # characters of an id in a file's name: encrypting file systems take 143 with what is around it
 
 FileStatus = Literal["read", "skipped", "failed"]
-Standing = Literal["complete", "partial", "not assessed"]
+AnalysisStatus = Literal["complete", "partial", "not assessed"]
 AreaStatus = Literal["analysed", "no data", "skipped", "unreadable"]
 
 
@@ -50,7 +50,7 @@ class Area:
 
 
 @dataclass(frozen=True, slots=True)
-class Patch:
+class UnanalysedRegion:
     """A region that was not analysed: its core `box` in level-0 pixels of a plane, why, and with which outcome."""
 
     box: Box
@@ -82,8 +82,8 @@ class ImageRecord:
     it, from 1. It reads from the run folder anew each time, so that only one image's findings are in memory.
     `overview()` likewise. `areas` sum to the image; `failures` are the (region, error) pairs of what failed.
     `seen` is how the image was looked at: effective resolution, tile, regions and the like, in words.
-    `scale` is level-0 pixels (x, y) a pixel as seen, so that 1 is the picture's own resolution. `patches` are the
-    regions that were not analysed, `interest` the area of interest in level-0 pixels, None for all of it. `name` is
+    `scale` is level-0 pixels (x, y) a pixel as seen, so that 1 is the picture's own resolution. `unanalysed` are the
+    regions that were not analysed, `roi` the area of interest in level-0 pixels, None for all of it. `name` is
     that of the image's file or folder where it may be told, else empty: reports then say its id.
     """
 
@@ -92,10 +92,10 @@ class ImageRecord:
     overview: Callable[[], Overview | None]
     areas: tuple[Area, ...]
     failures: tuple[tuple[str, str], ...] = ()
-    seen: Mapping[str, str] = field(default_factory=dict[str, str])
+    analysis: Mapping[str, str] = field(default_factory=dict[str, str])
     scale: tuple[float, float] = (1.0, 1.0)
-    patches: tuple[Patch, ...] = ()
-    interest: BaseGeometry | None = None
+    unanalysed: tuple[UnanalysedRegion, ...] = ()
+    roi: BaseGeometry | None = None
     name: str = ""
 
     @property
@@ -122,7 +122,7 @@ class Record:
     colours: Mapping[str, str] = field(default_factory=dict[str, str])
     assessed: bool = True
 
-    def standing(self, images: Sequence[ImageRecord]) -> Standing:
+    def status_of(self, images: Sequence[ImageRecord]) -> AnalysisStatus:
         """Whether all that was planned of these images was analysed; "not assessed" where nothing was looked for."""
         if not self.assessed:
             return "not assessed"
@@ -183,7 +183,7 @@ def image_file(folder: Path, prefix: str, image: str, suffix: str) -> Path:
     return folder / f"{prefix}{name}{suffix}"
 
 
-def write_each(images: Sequence[ImageRecord], write: Callable[[ImageRecord], Path]) -> list[Path]:
+def write_per_image(images: Sequence[ImageRecord], write: Callable[[ImageRecord], Path]) -> list[Path]:
     """Write a file an image. Raises `PartlyWrittenError` after the last where some could not be written."""
     paths: list[Path] = []
     omitted: dict[str, str] = {}

@@ -16,7 +16,7 @@ from limner.model.checkpoints.weights import locate
 from limner.readers.errors import ModelError, ReadError
 from limner.readers.geometry import Box, Placement
 from limner.readers.image import Channel, ImageInfo
-from limner.readers.resample import lattice, resample, taps
+from limner.readers.resample import axis_weights, pixel_edges, resample
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -104,8 +104,8 @@ class ArrayImage:
         for hole in self.damaged:
             if box.x0 < hole.x1 and hole.x0 < box.x1 and box.y0 < hole.y1 and hole.y0 < box.y1:
                 raise ReadError(self.info.uri, "these pixels must be whole", remedy="Read elsewhere")
-        x = taps(lattice(box.x0, box.x1, size[0]), self.info.size[0])
-        y = taps(lattice(box.y0, box.y1, size[1]), self.info.size[1])
+        x = axis_weights(pixel_edges(box.x0, box.x1, size[0]), self.info.size[0])
+        y = axis_weights(pixel_edges(box.y0, box.y1, size[1]), self.info.size[1])
         if x is None or y is None:
             blank = np.zeros((size[1], size[0], len(self.channels)), dtype=self.pixels.dtype)
             return blank, np.zeros(blank.shape[:2], dtype=np.bool_)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ...readers.errors import ModelError, nearest, shown
+from ...readers.errors import ModelError, did_you_mean, excerpt
 from .untrusted import WIDEST, Settings, parse_yaml, read_yaml
 from .weights import is_path
 
@@ -163,7 +163,7 @@ def find_card(name_or_path: str) -> Card:
         raise ModelError(
             f"model {name_or_path!r}",
             "it must be the name of a shipped card or the path of a card's .yaml file",
-            remedy=f"{nearest(name_or_path, shipped)}Known: {', '.join(shipped)}",
+            remedy=f"{did_you_mean(name_or_path, shipped)}Known: {', '.join(shipped)}",
         )
     if not path.is_file():
         raise ModelError(
@@ -206,13 +206,13 @@ def _card(content: Settings) -> Card:
             raise ModelError(
                 subject,
                 "it has a key that no card has",
-                value=shown(where),
-                remedy=f"{nearest(str(first['loc'][-1]), known)}Known: {', '.join(known)}",
+                value=excerpt(where),
+                remedy=f"{did_you_mean(str(first['loc'][-1]), known)}Known: {', '.join(known)}",
             ) from error
         raise ModelError(
             subject,
             f"{where or 'card'}: {first['msg']}",
-            value=shown(str(first["input"]), 80),
+            value=excerpt(str(first["input"]), 80),
             remedy="Correct the file",
         ) from error
 

@@ -3,7 +3,7 @@
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from ...readers.errors import LimnerError, ModelError, shown
+from ...readers.errors import LimnerError, ModelError, excerpt
 
 MOST = 300
 """Characters of somebody else's message that are shown."""
@@ -31,4 +31,4 @@ def foreign(
 def reason(error: BaseException) -> str:
     """The type of somebody else's exception and the first two lines of what it says, on one line."""
     said = " ".join(str(error).strip().splitlines()[:2])
-    return shown(f"{type(error).__name__}: {said}" if said else type(error).__name__, MOST)
+    return excerpt(f"{type(error).__name__}: {said}" if said else type(error).__name__, MOST)

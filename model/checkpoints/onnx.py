@@ -12,8 +12,8 @@ from typing import Any, Final, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from ...readers.errors import ModelError, shown
-from ...readers.sandbox import LimitError, run_limited
+from ...readers.errors import ModelError, excerpt
+from ...readers.sandbox import SandboxError, run_sandboxed
 from .foreign import foreign
 from .onnx_header import external_files
 from .untrusted import MIB, read_bytes
@@ -112,7 +112,7 @@ def check_external(content: bytes, beside: Mapping[str, object], name: str) -> N
         raise ModelError(
             f"network {name}",
             "its weights must be in its own file, or in those that its card names as companions",
-            value=shown(", ".join(others)),
+            value=excerpt(", ".join(others)),
             remedy="Save it with its weights inside, or write a card that names the files with their sha256",
         )
 
@@ -133,8 +133,8 @@ def try_out(path: Path, *, layout: Layout, tile: int, channels: int, beside: Map
         megabytes = MEGABYTES + -(-more // 1024) * 1024
         arguments = (str(path), layout, tile, channels, files)
         try:
-            run_limited(f"{__name__}:load_and_run", *arguments, seconds=SECONDS, megabytes=megabytes)
-        except LimitError as error:
+            run_sandboxed(f"{__name__}:load_and_run", *arguments, seconds=SECONDS, megabytes=megabytes)
+        except SandboxError as error:
             raise ModelError(
                 f"network {path.name}",
                 f"it must load and answer one tile within {SECONDS} s and {megabytes} MiB, without a crash",

@@ -15,7 +15,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, cast
 
-from ...readers.errors import ModelError, shown
+from ...readers.errors import ModelError, excerpt
 from .foreign import foreign
 from .untrusted import WIDEST, check_archive, open_file
 
@@ -126,7 +126,7 @@ def check_numbers(stated: object, *, tensors: int, numbers: int, subject: str, k
         if stated > most:
             raise ModelError(
                 subject,
-                f"{shown(key)} in its settings must be at most {most}, as far as its weights tell",
+                f"{excerpt(key)} in its settings must be at most {most}, as far as its weights tell",
                 value=str(stated),
                 remedy="Check that its files belong together",
             )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from ...readers.errors import ModelError, shown
+from ...readers.errors import ModelError, excerpt
 from . import untrusted, weights
 from .untrusted import WIDEST, Settings
 
@@ -74,7 +74,7 @@ class Files:
                 f"checkpoint {self.source}",
                 f"its weights must be here, as {' or '.join(name for name in self.kept if not name.endswith('.json'))}"
                 + (", or as parts with their index" if INDEX in self.kept else ""),
-                value=f"no {shown(absent[0])}",
+                value=f"no {excerpt(absent[0])}",
                 remedy="Complete the folder; for a hub id add --fetch where there is a network",
             )
         return names
@@ -173,7 +173,7 @@ def find_checkpoint(source: str, *, fetch: bool) -> Checkpoint:
         raise ModelError(
             f"checkpoint {source}",
             "its model_type must be clip or siglip",
-            value=shown(kind) or "none is stated",
+            value=excerpt(kind) or "none is stated",
             remedy="Name another checkpoint",
         )
     check_tokenizer(files)

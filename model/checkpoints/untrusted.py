@@ -18,8 +18,8 @@ from typing import Any, BinaryIO, Final, Self, cast
 import yaml
 
 from ...readers import files
-from ...readers.errors import ModelError, shown
-from ...readers.files import DEEPEST
+from ...readers.errors import ModelError, excerpt
+from ...readers.files import MAX_JSON_DEPTH
 from .foreign import foreign
 
 MIB: Final = 2**20
@@ -58,7 +58,7 @@ def check_size(size: int, most: int | None, name: str, subject: str) -> None:
     """Raise `ModelError` where a file is larger than it may be."""
     if most is not None and size > most:
         remedy = "Check that it is the right file"
-        raise ModelError(subject, f"{shown(name)} may have at most {most} bytes", value=str(size), remedy=remedy)
+        raise ModelError(subject, f"{excerpt(name)} may have at most {most} bytes", value=str(size), remedy=remedy)
 
 
 def check_kind(mode: int, name: str, subject: str) -> None:
@@ -67,7 +67,7 @@ def check_kind(mode: int, name: str, subject: str) -> None:
         kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket"}
         raise ModelError(
             subject,
-            f"{shown(name)} must be a regular file",
+            f"{excerpt(name)} must be a regular file",
             value=kinds.get(stat.S_IFMT(mode), "a device"),
             remedy="Put the model's own file there",
         )
@@ -174,8 +174,8 @@ class Settings(dict[str, Any]):
         """The error of a value that is not of its kind."""
         return ModelError(
             self.where,
-            f"{shown(self._before + key)} must be {kind}",
-            value=shown(str(self.get(key)), 80),
+            f"{excerpt(self._before + key)} must be {kind}",
+            value=excerpt(str(self.get(key)), 80),
             remedy="Correct the file, or get it again from where the model comes from",
         )
 
@@ -184,13 +184,13 @@ def read_json(path: Path, subject: str) -> Settings:
     """The mapping in a JSON file. Raises `ModelError` for anything else, and for what `_check` refuses."""
     content = read_bytes(path, subject, most=MOST_JSON)
     with foreign(subject, _readable(path), remedy=COMPLETE):
-        found: object = files.parse_json(content.decode("utf-8"), constants=True)
+        found: object = files.parse_json(content.decode("utf-8"), allow_nan=True)
     return _mapping(found, f"{path.name} of {subject}")
 
 
 def parse_json(text: str, subject: str) -> Any:
     """What a JSON text holds. Raises `ValueError` where it is none, `ModelError` for what `_check` refuses."""
-    found = files.parse_json(text, constants=True)  # `_check` says which number is not finite
+    found = files.parse_json(text, allow_nan=True)  # `_check` says which number is not finite
     _check(found, subject)
     return found
 
@@ -224,7 +224,7 @@ def parse_yaml(text: str, subject: str) -> Settings:
 
 
 def _readable(path: Path) -> str:
-    return f"it must have a readable {shown(path.name)}"
+    return f"it must have a readable {excerpt(path.name)}"
 
 
 def _mapping(found: object, where: str) -> Settings:
@@ -240,17 +240,17 @@ def _mapping(found: object, where: str) -> Settings:
 
 
 def _check(content: object, where: str) -> None:
-    """Raise `ModelError` for values nested deeper than `DEEPEST`, too many, keys that are no text, odd numbers."""
+    """Raise `ModelError` for too many values, too deep nesting, keys that are not text and odd numbers."""
     remedy = "Correct the file, or get it again"
     for count, (path, value) in enumerate(_walk(content)):
-        if count >= MOST_VALUES or len(path) > DEEPEST:
-            rule = f"it may hold {MOST_VALUES} values, nested {DEEPEST} deep at most"
-            raise ModelError(where, rule, value=shown(".".join(map(str, path)), 60), remedy=remedy)
+        if count >= MOST_VALUES or len(path) > MAX_JSON_DEPTH:
+            rule = f"it may hold {MOST_VALUES} values, nested {MAX_JSON_DEPTH} deep at most"
+            raise ModelError(where, rule, value=excerpt(".".join(map(str, path)), 60), remedy=remedy)
         if isinstance(value, float) and not abs(value) < float("inf"):
-            rule = f"{shown('.'.join(map(str, path)))} must be a finite number"
+            rule = f"{excerpt('.'.join(map(str, path)))} must be a finite number"
             raise ModelError(where, rule, value=str(value), remedy=remedy)
         if isinstance(value, int) and abs(value) >= LARGEST:
-            rule = f"{shown('.'.join(map(str, path)))} must be below 10^40"
+            rule = f"{excerpt('.'.join(map(str, path)))} must be below 10^40"
             raise ModelError(where, rule, value=f"{value.bit_length()} bits", remedy=remedy)
 
 
@@ -280,8 +280,8 @@ class _Loader(yaml.SafeLoader):
         return super().add_indent(column)
 
     def _check_depth(self, levels: int) -> None:
-        if levels > DEEPEST:
-            msg = f"it is nested more than {DEEPEST} deep"
+        if levels > MAX_JSON_DEPTH:
+            msg = f"it is nested more than {MAX_JSON_DEPTH} deep"
             raise ValueError(msg)
 
 
@@ -291,7 +291,9 @@ def _mapping_once(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[str, 
     if bad:
         msg = f"the key {bad[0]!r} must be text, and no merge"
         raise ValueError(msg)
-    return files.unique_names([(cast("str", key), loader.construct_object(value, deep=True)) for key, value in pairs])
+    return files.reject_duplicate_names(
+        [(cast("str", key), loader.construct_object(value, deep=True)) for key, value in pairs]
+    )
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_once)

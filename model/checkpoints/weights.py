@@ -16,8 +16,8 @@ from typing import Any, cast
 
 from platformdirs import user_cache_path
 
-from ...readers.errors import ModelError, shown
-from ...readers.files import parse_json, read_whole, write_atomic
+from ...readers.errors import ModelError, excerpt
+from ...readers.files import parse_json, read_file, write_atomic
 from .foreign import foreign
 from .untrusted import COMPLETE, open_file, read_bytes
 
@@ -140,7 +140,7 @@ def snapshot(repo: str, revision: str, names: Sequence[str], *, fetch: bool) -> 
 
 
 def _checked(path: Path, sha256: str, source: str) -> Path:
-    found = _digest(path, f"weights {shown(source)}", "Correct the path in the card")
+    found = _digest(path, f"weights {excerpt(source)}", "Correct the path in the card")
     if found != sha256:
         raise _differs(source, sha256, found)
     return path
@@ -183,7 +183,7 @@ def _hashes() -> dict[str, list[Any]]:
     try:
         state = path.stat()
         own = not hasattr(os, "getuid") or (state.st_uid == os.getuid() and not state.st_mode & 0o022)
-        found: object = parse_json(read_whole(path, regular=True)) if own else {}
+        found: object = parse_json(read_file(path, regular=True)) if own else {}
     except (OSError, ValueError):
         return {}
     known = cast("dict[str, Any]", found) if isinstance(found, dict) else {}

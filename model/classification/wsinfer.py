@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from ...readers.errors import ModelError, shown
+from ...readers.errors import ModelError, excerpt
 from ...readers.image import ImageInfo
 from ..annotator import Answer, Cost, InputSpec, View
 from ..checkpoints import weights
@@ -198,5 +198,8 @@ def _order(settings: Settings) -> tuple[str, ...]:
 
 def _wrong(settings: Settings, key: str, rule: str, source: str) -> ModelError:
     return ModelError(
-        f"{SETTINGS} of {source}", f"{key}: {rule}", value=shown(str(settings.get(key)), 80), remedy="Correct the file"
+        f"{SETTINGS} of {source}",
+        f"{key}: {rule}",
+        value=excerpt(str(settings.get(key)), 80),
+        remedy="Correct the file",
     )

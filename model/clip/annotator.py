@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydantic import Field, field_validator
 
 from ...readers.image import ImageInfo
-from ...readers.options import wrong_option
+from ...readers.options import invalid_option
 from ..annotator import Answer, Cost, InputSpec, View
 from ..checkpoints.footprint import held_bytes
 from ..checkpoints.transformers_files import Checkpoint, fetch_weights, find_checkpoint
@@ -177,7 +177,7 @@ class ZeroShot:
         if Path(self._source).is_file():
             return find_bare(self._source, self._options.architecture, tokenizer=self._options.tokenizer)
         if self._options.architecture:
-            raise wrong_option(
+            raise invalid_option(
                 "architecture",
                 "zero-shot",
                 "it is for a file of weights alone, since a folder states its own",
@@ -186,7 +186,7 @@ class ZeroShot:
             )
         found = find_openclip(self._source, fetch=self._options.fetch, tokenizer=self._options.tokenizer)
         if found is None and self._options.tokenizer:
-            raise wrong_option(
+            raise invalid_option(
                 "tokenizer",
                 "zero-shot",
                 "it is for checkpoints of OpenCLIP, since one in transformers' format has its own",

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ...readers.errors import ModelError, nearest
+from ...readers.errors import ModelError, did_you_mean
 from .openclip_files import SETTINGS, SHRINKS, STAGES, sizes
 
 MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
@@ -95,7 +95,7 @@ def named(name: str, source: str) -> dict[str, Any]:
             f"checkpoint {source}",
             "its architecture must be one of OpenCLIP's plain CLIPs, by OpenCLIP's name",
             value=name,
-            remedy=f"{nearest(name, names())}Known: {', '.join(names())}",
+            remedy=f"{did_you_mean(name, names())}Known: {', '.join(names())}",
         )
     plain = name.removesuffix(QUICK)
     return sizes(ARCHITECTURES[plain].settings(quick=name != plain), source)

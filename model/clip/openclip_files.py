@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from ...readers.errors import ModelError, shown
+from ...readers.errors import ModelError, excerpt
 from ..checkpoints.transformers_files import (
     CHANNELS,
     TOKENIZER,
@@ -84,7 +84,7 @@ def find_openclip(source: str, *, fetch: bool, tokenizer: str = "", words: bool 
         raise ModelError(
             f"checkpoint {source}",
             "its preprocess_cfg must ask for pictures in RGB",
-            value=shown(f"mode: {scaling['mode']}", 60),
+            value=excerpt(f"mode: {scaling['mode']}", 60),
             remedy="Name another checkpoint",
         )
     other = bool(stated.part("model_cfg").part("text_cfg").get("hf_tokenizer_name"))
@@ -239,6 +239,6 @@ def _refused(source: str, key: str, value: object) -> ModelError:
     return ModelError(
         f"checkpoint {source}",
         "its model_cfg must describe a plain CLIP: OpenCLIP's own vision transformer or ResNet and text transformer",
-        value=shown(f"{key}: {value}", 80),
+        value=excerpt(f"{key}: {value}", 80),
         remedy="Name another checkpoint, or one in transformers' format",
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, field_validator
 
 from ...readers.image import ImageInfo, Mask, Pixels
-from ...readers.options import wrong_option
+from ...readers.options import invalid_option
 from ..annotator import Answer, Cost, InputSpec, View
 from ..checkpoints.footprint import held_bytes
 from ..checkpoints.transformers_files import Files, fetch_weights, find_files
@@ -129,7 +129,7 @@ class Transformers:
         halo = 0 if recipe.task == "classify" else recipe.tile // SHARE if stated is None else stated
         if recipe.tile <= 2 * halo:
             rule = f"a tile of {recipe.tile} px must be wider than its two rims"
-            raise wrong_option("halo", "transformers", rule, value=str(halo), remedy="Lower it")
+            raise invalid_option("halo", "transformers", rule, value=str(halo), remedy="Lower it")
         return InputSpec(tile=recipe.tile, halo=halo, variant=recipe.family)
 
     def check(self, specs: Sequence[InputSpec]) -> None:
@@ -138,7 +138,7 @@ class Transformers:
         recipe = self._read()
         if recipe.task == "find" and not self._options.labels:
             rule = "what to look for must be named"
-            raise wrong_option("labels", "transformers", rule, remedy='Add --labels "ship,aircraft"')
+            raise invalid_option("labels", "transformers", rule, remedy='Add --labels "ship,aircraft"')
         _ = self.labels
         fetch_weights(recipe.files, fetch=self._options.fetch)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from ...readers.errors import ModelError, shown
+from ...readers.errors import ModelError, excerpt
 from ..checkpoints.transformers_files import Files, check_tokenizer, scaling
 from ..checkpoints.untrusted import WIDEST, Settings
 
@@ -112,7 +112,7 @@ def read_task_config(files: Files) -> TaskConfig:
         raise ModelError(
             f"checkpoint {files.source}",
             "its image processor may do only what is known here to a picture",
-            value=shown(", ".join(sorted(unknown))),
+            value=excerpt(", ".join(sorted(unknown))),
             remedy="Name another checkpoint: what this one would see is not known",
         )
     labels = () if task == "find" else _labels(config, files.source)
@@ -156,7 +156,7 @@ def _task(config: Settings, family: str, source: str) -> Task:
     raise ModelError(
         f"checkpoint {source}",
         "its architecture must classify pictures, segment them by class, or detect objects, in a way that is known",
-        value=shown(f"{architecture or 'none is stated'} of type {family or 'not stated'}"),
+        value=excerpt(f"{architecture or 'none is stated'} of type {family or 'not stated'}"),
         remedy=f"Detectors that are known: {', '.join((*sorted(DETECTORS), *FINDERS))}; for segmentation by masks "
         f"{', '.join(MASKS)}; image-text models go with --model zero-shot",
     )
@@ -170,7 +170,7 @@ def _check_channels(config: Settings, source: str) -> None:
         raise ModelError(
             f"checkpoint {source}",
             "it must see pictures of three channels: red, green and blue",
-            value=shown(f"num_channels {stated}"),
+            value=excerpt(f"num_channels {stated}"),
             remedy="For a network of other bands, export it to ONNX and write a model card, which names them",
         )
 
@@ -207,7 +207,7 @@ def _tile(settings: Settings, config: Settings, source: str) -> int:
         raise ModelError(
             f"checkpoint {source}",
             f"its image processor must say how large a square picture the network sees, {WIDEST} pixels at most",
-            value=shown(", ".join(map(str, sorted(sizes)))) or "no size",
+            value=excerpt(", ".join(map(str, sorted(sizes)))) or "no size",
             remedy="Name another checkpoint, or correct the size in preprocessor_config.json",
         )
     side, whole = sizes.pop(), settings.whole("ensure_multiple_of", 1, most=WIDEST)

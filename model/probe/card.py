@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ...readers.errors import ModelError, shown
+from ...readers.errors import ModelError, excerpt
 from ...readers.files import write_atomic
 from ..checkpoints.untrusted import WIDEST, read_yaml
 
@@ -178,6 +178,6 @@ def read_card(folder: Path) -> ProbeCard:
         raise ModelError(
             f"{subject}, {CARD}",
             f"{where}: {first['msg']}",
-            value=shown(str(first["input"]), 80),
+            value=excerpt(str(first["input"]), 80),
             remedy="Train it again",
         ) from error

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ...readers.errors import ModelError, RequestError, shown
+from ...readers.errors import ModelError, RequestError, excerpt
 from ..checkpoints.footprint import held_bytes
 from ..checkpoints.transformers_files import (
     SETTINGS,
@@ -263,7 +263,7 @@ def _backbone(files: Files, kind: str, *, fetch: bool, threads: int) -> NetworkE
         raise ModelError(
             f"checkpoint {files.source}",
             f"its config or its processor must say how large its pictures are, {WIDEST} pixels at most",
-            value=shown(f"model type {kind or 'not stated'}, {' or '.join(LENGTHS)} {length or 'not stated'}"),
+            value=excerpt(f"model type {kind or 'not stated'}, {' or '.join(LENGTHS)} {length or 'not stated'}"),
             remedy="Name another encoder",
         )
 

@@ -14,9 +14,9 @@ from typing import Any, cast
 import numpy as np
 from pydantic import Field
 
-from ...readers.errors import ModelError, shown
+from ...readers.errors import ModelError, excerpt
 from ...readers.image import ImageInfo, Mask, Pixels
-from ...readers.options import wrong_option
+from ...readers.options import invalid_option
 from ..annotator import Answer, Cost, InputSpec, View
 from ..checkpoints import onnx, weights
 from ..checkpoints.footprint import file_bytes
@@ -135,7 +135,7 @@ class Deepness:
             halo = self._options.halo
         if about.tile <= 2 * halo:
             rule = f"a tile of {about.tile} px must be wider than its two rims"
-            raise wrong_option("halo", "deepness", rule, value=str(halo), remedy="State a smaller one")
+            raise invalid_option("halo", "deepness", rule, value=str(halo), remedy="State a smaller one")
         return InputSpec(tile=about.tile, halo=halo, resolution=about.metres, variant=about.kind)
 
     def check(self, specs: Sequence[InputSpec]) -> None:
@@ -164,7 +164,7 @@ class Deepness:
         mean, std = (np.asarray(values) for values in (about.mean, about.std))
         least, name = self._least(about), self._path.name
 
-        def shown(tile: Pixels) -> Values:
+        def excerpt(tile: Pixels) -> Values:
             values: Values = ((tile / 255 - mean) / std).astype(np.float32)
             return values[None]
 
@@ -172,7 +172,7 @@ class Deepness:
 
             def detect(tile: Pixels, valid: Mask) -> list[Detection]:
                 del valid
-                output = network.output(shown(tile))
+                output = network.output(excerpt(tile))
                 layout = LAYOUTS[about.det_type]
                 return read_boxes(
                     output, layout, about.classes, threshold=least, overlap=about.suppression, network=name
@@ -181,7 +181,7 @@ class Deepness:
             return tile_detections(view, detect, threshold=least, of=f"network {name}")
 
         def see(tile: Pixels, valid: Mask) -> Values:
-            values = network(shown(tile if valid.all() else spread(tile, valid)))[0]
+            values = network(excerpt(tile if valid.all() else spread(tile, valid)))[0]
             require_shares(values, of=f"network {name}")
             return _two(values, least) if about.single else values
 
@@ -340,7 +340,7 @@ class _Metadata:
         return ModelError(
             f"metadata {key!r} of network {self.name}",
             rule,
-            value=shown(self.values.get(key, ""), 80) or "none",
+            value=excerpt(self.values.get(key, ""), 80) or "none",
             remedy=remedy,
         )
 

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ...readers.extras import missing, require_extra
+from ...readers.plugins import missing_packages, require_extra
 from ..finite import softmax
 from ..probe.head import Head
 from .scores import balance
@@ -166,7 +166,7 @@ def _limits() -> Any:
         for name in ("sklearn.linear_model", "sklearn.neural_network"):
             import_module(name)
     except ImportError as error:
-        raise missing(*_NEEDS, [error.name or "scikit-learn"], otherwise=_UNLIKE) from error
+        raise missing_packages(*_NEEDS, [error.name or "scikit-learn"], otherwise=_UNLIKE) from error
     return threadpool_limits
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from ...readers.files import replacing
+from ...readers.files import atomic_path
 from ..checkpoints.foreign import foreign
 from ..checkpoints.untrusted import read_json
 
@@ -41,7 +41,7 @@ def keep(folder: Path, standing: Standing) -> Path:
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in standing.trained.items()}
     state = {"step": standing.step, "asked": dict(standing.asked)}
     whole = folder / f"step-{standing.step:08d}"
-    with replacing(whole) as part:
+    with atomic_path(whole) as part:
         part.mkdir()
         save_file(tensors, part / _TRAINED)
         torch.save({key: tensor.detach().cpu() for key, tensor in standing.optimizer.items()}, part / _OPTIMIZER)

@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from ...readers.errors import ModelError, shown
+from ...readers.errors import ModelError, excerpt
 from ..annotator import View
 from .pictures import Layout, pictures_of
 
@@ -87,7 +87,7 @@ class Reply:
             raise ModelError(
                 "server's model",
                 f"the answer must be that of {model}, and of no other",
-                value=shown(told),
+                value=excerpt(told),
                 remedy="Name that one if you mean it: --set model_options.served=NAME; or --set "
                 "model_options.answers_as=NAME if one stands for the other",
             )
@@ -96,9 +96,9 @@ class Reply:
         text, ended = parts.get("content"), choice.get("finish_reason")
         refusal = parts.get("refusal")
         if ended == "content_filter" or (isinstance(refusal, str) and refusal):
-            raise _empty("there must be an answer", f"a refusal, finish_reason {shown(str(ended))}")
+            raise _empty("there must be an answer", f"a refusal, finish_reason {excerpt(str(ended))}")
         if not isinstance(text, str) or not text.strip():
-            raise _empty("the answer must hold a text", f"none, finish_reason {shown(str(ended))}")
+            raise _empty("the answer must hold a text", f"none, finish_reason {excerpt(str(ended))}")
         try:
             text.encode()
         except UnicodeEncodeError:
@@ -162,7 +162,7 @@ def weigh_first(first: Sequence[tuple[str, float]], options: Sequence[str]) -> l
         raise ModelError(
             "labels",
             "first tokens must tell them apart",
-            value=f"{shown(max(shared)[1])!r} begins two",
+            value=f"{excerpt(max(shared)[1])!r} begins two",
             remedy="Choose other words, or ask for votes: --set model_options.likelihood=votes",
         )
     return [math.log(part) if part else -math.inf for part in sums]
@@ -191,7 +191,7 @@ def _candidates(logprobs: object) -> tuple[tuple[str, float], ...]:
     for one in listed(tokens[0].get("top_logprobs")) if tokens else []:
         token, likelihood = one.get("token"), one.get("logprob")
         if not isinstance(token, str) or not isinstance(likelihood, (int, float)) or not likelihood <= 1e-6:
-            raise _empty("each token must have a likelihood of at most 1", shown(str(likelihood)))
+            raise _empty("each token must have a likelihood of at most 1", excerpt(str(likelihood)))
         candidates.append((token, float(max(likelihood, _NEVER))))
     return tuple(candidates)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from ...readers.errors import ModelError
-from ...readers.sandbox import LimitError, run_limited
+from ...readers.sandbox import SandboxError, run_sandboxed
 from ..checkpoints.foreign import foreign
 
 SECONDS: Final = 10.0
@@ -31,8 +31,8 @@ def try_templates(folder: Path, source: str) -> None:
     if not files or key in _TRIED:
         return
     try:
-        run_limited(f"{__name__}:write_talks", [str(path) for path in files], seconds=SECONDS, megabytes=MEGABYTES)
-    except LimitError as error:
+        run_sandboxed(f"{__name__}:write_talks", [str(path) for path in files], seconds=SECONDS, megabytes=MEGABYTES)
+    except SandboxError as error:
         raise ModelError(
             f"checkpoint {source}",
             f"its chat template must write a short talk within {SECONDS:g} s and {MEGABYTES} MiB",

@@ -21,7 +21,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import httpx2
 
-from ...readers.errors import ModelError, RequestError, shown
+from ...readers.errors import ModelError, RequestError, excerpt
 from .address import Address
 
 CONNECT = 10.0  # seconds until a connection stands
@@ -325,4 +325,4 @@ def _clean(text: str, key: str) -> str:
     if key:
         text = text.replace(key, "[key]")
     text = re.sub(r"data:[\w/+.-]*;base64,?[\w+/=]*", "[picture]", text)
-    return shown(text, _SHOWN)
+    return excerpt(text, _SHOWN)

@@ -24,7 +24,7 @@ from transformers.models.auto.processing_auto import (
     processor_class_from_name,
 )
 
-from ...readers.errors import ModelError, shown
+from ...readers.errors import ModelError, excerpt
 from ..checkpoints.foreign import foreign
 from ..checkpoints.loading import silent
 from ..checkpoints.transformers_files import Files, check_tokenizer
@@ -86,7 +86,7 @@ class Processor:
         known, whole = self._encode(asked), self._encode(asked + placed)
         return whole[len(known) :] if whole[: len(known)] == known else self._encode(placed)
 
-    def shown(self, picture: Picture) -> tuple[int, int]:
+    def excerpt(self, picture: Picture) -> tuple[int, int]:
         """(width, height) of a picture as the processor resizes it, where it says so; else its own."""
         grid = self._run([picture], self._render("", 1)).get("image_grid_thw")
         patch = getattr(self._processor.image_processor, "patch_size", None)
@@ -243,7 +243,7 @@ def _family(files: Files) -> str:
         raise ModelError(
             f"checkpoint {files.source}",
             "it must be one that answers questions about pictures, as the installed transformers knows them",
-            value=shown(f"model_type {family}") if family else "no model_type is stated",
+            value=excerpt(f"model_type {family}") if family else "no model_type is stated",
             remedy="Use it with --model zero-shot" if compared else "Name another checkpoint",
         )
     return family

@@ -10,8 +10,8 @@ from typing import Literal, Self, cast
 
 from pydantic import Field
 
-from ...readers.errors import RequestError, shown
-from ...readers.options import wrong_option
+from ...readers.errors import RequestError, excerpt
+from ...readers.options import invalid_option
 from ..annotator import UNDECIDED
 from ..options import NetworkOptions, Redactor
 from .box_format import BoxFormat
@@ -169,7 +169,7 @@ class Question:
 def _check_labels(labels: Sequence[str], answer: str, of: str) -> None:
     unseen = [label for label in labels if not label.isprintable()]
     if unseen:
-        raise _wrong("labels", of, "each is one line of what can be seen", shown(unseen[0]), "Correct it")
+        raise _wrong("labels", of, "each is one line of what can be seen", excerpt(unseen[0]), "Correct it")
     if len(labels) > MOST_LABELS:
         rule = f"there may be at most {MOST_LABELS}, since all are read with every question"
         raise _wrong("labels", of, rule, str(len(labels)), "Use --model zero-shot for more, or ask in several runs")
@@ -198,7 +198,7 @@ def _read_schema(text: str, answer: str, of: str) -> str:
         content: object = parse_json(text)
         json.dumps(content, ensure_ascii=False).encode()  # halves of characters are no text
     except (ValueError, RecursionError) as error:
-        raise _wrong("json_schema", of, "it must be JSON", shown(str(error)), "Correct the file") from error
+        raise _wrong("json_schema", of, "it must be JSON", excerpt(str(error)), "Correct the file") from error
     if not isinstance(content, dict) or cast("dict[str, object]", content).get("type") != "object":
         rule = 'it must describe an object: "type": "object" at the top'
         raise _wrong("json_schema", of, rule, text[:80], "Put the values into its properties")
@@ -210,4 +210,4 @@ def _read_schema(text: str, answer: str, of: str) -> str:
 
 
 def _wrong(name: str, of: str, rule: str, value: str, remedy: str) -> RequestError:
-    return wrong_option(name, of, rule, value=value, remedy=remedy)
+    return invalid_option(name, of, rule, value=value, remedy=remedy)

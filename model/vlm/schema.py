@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError
 from jsonschema.validators import validator_for
 
-from ...readers.errors import ModelError, RequestError, shown
+from ...readers.errors import ModelError, RequestError, excerpt
 from .strict_json import parse_json
 
 _FENCED = re.compile(r"\s*```(?:json)?[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
@@ -48,7 +48,7 @@ class Schema:
             raise RequestError(
                 f"option 'json_schema' of {of}",
                 "it must be a JSON schema",
-                value=shown(error.message),
+                value=excerpt(error.message),
                 remedy="Correct it",
             ) from None
         outside = sorted(set(_named(content, _REFERENCES)) - {"#"} - set(_places(content)))
@@ -56,7 +56,7 @@ class Schema:
             raise RequestError(
                 f"option 'json_schema' of {of}",
                 "it must hold what it refers to, since nothing is fetched",
-                value=shown(outside[0]),
+                value=excerpt(outside[0]),
                 remedy="Put that into its $defs, and refer to #/$defs/NAME",
             )
         return cls(text, content)
@@ -93,7 +93,7 @@ def _refused(why: str) -> ModelError:
     return ModelError(
         "model's answer",
         "it must obey the schema",
-        value=shown(why),
+        value=excerpt(why),
         remedy="Ask in simpler words, or for less; a server that knows no schemas seldom keeps to one",
     )
 

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from ...readers.errors import ModelError, RequestError, nearest, shown
-from ...readers.options import NEUTRAL, wrong_option
+from ...readers.errors import ModelError, RequestError, did_you_mean, excerpt
+from ...readers.options import NEUTRAL, invalid_option
 from ..annotator import InputSpec, View
 from ..options import OneLine
 from ..tiling import TILE
@@ -117,14 +117,14 @@ class Introduction:
         models = {name: one for one in listed(answer.get("data")) if isinstance(name := one.get("id"), str)}
         if served in models:
             told = {part: models[served].get(key) for part, key in (("owner", "owned_by"), ("root", "root"))}
-            return cls(**{part: shown(text) for part, text in told.items() if isinstance(text, str)})
+            return cls(**{part: excerpt(text) for part, text in told.items() if isinstance(text, str)})
         names = sorted(models)
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
         raise ModelError(
             f"served model {served!r}" if served else "option 'served' of endpoint",
             "the server must have it" if served else "it must name one of the server's models",
-            value=f"it has {shown(', '.join(names[:10]), 400)}{more}" if names else "it lists none",
-            remedy=f"{nearest(served, map(shown, names))}Name one: --set model_options.served=NAME",
+            value=f"it has {excerpt(', '.join(names[:10]), 400)}{more}" if names else "it lists none",
+            remedy=f"{did_you_mean(served, map(excerpt, names))}Name one: --set model_options.served=NAME",
         )
 
 
@@ -364,4 +364,4 @@ def _unquoted(text: str) -> str:
 
 
 def _wrong(name: str, rule: str, value: str, remedy: str) -> RequestError:
-    return wrong_option(name, "endpoint", rule, value=value, remedy=remedy)
+    return invalid_option(name, "endpoint", rule, value=value, remedy=remedy)

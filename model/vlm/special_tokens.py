@@ -7,7 +7,7 @@ as plain text, which many tokenizers cannot do, and which nobody could see from 
 import re
 from collections.abc import Callable, Mapping
 
-from ...readers.errors import RequestError, shown
+from ...readers.errors import RequestError, excerpt
 
 _NAMES = (
     "image|img|im_start|im_end|im_patch|video|audio|pad|eos|bos|unk|mask|sep|cls|ctx|box|ref|quad|fim_\\w+|think|SYS"
@@ -36,6 +36,6 @@ def refuse_marks(texts: Mapping[str, str], *, of: str, own: Callable[[str], str]
             raise RequestError(
                 f"option {name!r} of {of}",
                 "it may not hold the marks by which models tell pictures and turns of the chat apart",
-                value=shown(mark),
+                value=excerpt(mark),
                 remedy="Leave the mark out, or write it in other words",
             )

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from ...readers.errors import ModelError, shown
-from ...readers.options import wrong_option
+from ...readers.errors import ModelError, excerpt
+from ...readers.options import invalid_option
 from ..annotator import Cost, InputSpec, View
 from ..checkpoints.transformers_files import SETTINGS, TOKENIZER, Files, fetch_weights, find_files
 from ..tiling import TILE, WHITE
@@ -88,7 +88,7 @@ class TransformersBackend:
         self._locates = locates
         if locates and options.views == "tiles":
             rule = "locate needs one picture, whose coordinates boxes are in"
-            raise wrong_option("views", "vlm", rule, value="tiles", remedy="Leave it out")
+            raise invalid_option("views", "vlm", rule, value="tiles", remedy="Leave it out")
         self._files: Files | None = None
         self._named: dict[str, str] | None = None
         self._made: Processor | None = None
@@ -202,7 +202,7 @@ class TransformersBackend:
             raise ModelError(
                 f"checkpoint {self._source}",
                 "to locate, the coordinates that it names boxes in must be known",
-                value=shown(f"nothing is known of model_type {family}"),
+                value=excerpt(f"nothing is known of model_type {family}"),
                 remedy=f"Look them up and say them: --set model_options.boxes={'|'.join(get_args(Unit))}",
             )
         return unit

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, get_args
 
 from ...model.checkpoints.cards import find_card, shipped_cards
 from ...model.vlm.fourkhd.files import SHIPPED, Files
-from ...readers.errors import ModelError, shown
+from ...readers.errors import ModelError, excerpt
 from ...readers.options import Options, list_options, options_of
 from ...readers.overrides import Overrides
 from ...readers.plugins import Group, installed
@@ -157,7 +157,7 @@ def _option_rows(point: EntryPoint) -> list[tuple[str, str, str, str]]:
     try:
         return _rows_of(options_of(point.load()))
     except Exception as error:  # noqa: BLE001 - whatever a stranger's module raises
-        return [("cannot be used", shown(str(error)), "", "")]
+        return [("cannot be used", excerpt(str(error)), "", "")]
 
 
 def _rows_of(model: type[Options]) -> list[tuple[str, str, str, str]]:

@@ -11,7 +11,7 @@ from typing import Any
 from ...model.annotator import Annotator, InputSpec, Remote
 from ...model.finding import Result
 from ...readers.errors import LimnerError, ModelError, RequestError
-from ...readers.fingerprint import is_remote
+from ...readers.files import is_remote
 from ...readers.image import ImageInfo
 from ...readers.regions import Region
 from ...readers.registry import check_options as check_reading

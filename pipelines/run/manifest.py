@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 import shapely
 from pydantic import BaseModel
 
-from ...readers.errors import RequestError, shown
+from ...readers.errors import RequestError, excerpt
 from ...reports.writer import FileStatus
 from ..config import NEUTRAL, Settings
 from .model_selection import NONE, AnnotatorChoice
@@ -113,7 +113,7 @@ def load_manifest(folder: Path) -> dict[str, Any]:
         raise StoreError(
             str(folder / MANIFEST),
             f"it must be as this version of limner ({version('limner')}) writes it",
-            value=shown(f"{type(error).__name__}: {error}", 300),
+            value=excerpt(f"{type(error).__name__}: {error}", 300),
             remedy="Use the version of limner that made it, or run again into another folder",
         ) from error
     return manifest

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import cast
 
 from ...model.annotator import Annotator
-from ...readers.errors import LimnerError, RequestError, shown
-from ...readers.files import parse_json, read_whole
+from ...readers.errors import LimnerError, RequestError, excerpt
+from ...readers.files import parse_json, read_file
 from ...readers.image import ImageInfo
 from ...readers.options import make_plugin, options_of
 from ...readers.plugins import installed, load
@@ -89,7 +89,7 @@ def choose_labels(settings: Settings, choice: AnnotatorChoice | None, annotator:
         raise RequestError(
             "labels",
             "the model must know them",
-            value=shown(", ".join(unknown)),
+            value=excerpt(", ".join(unknown)),
             remedy=f"Its labels: {', '.join(annotator.labels)}",
         )
     return tuple(label for label in annotator.labels if label in settings.labels)
@@ -114,10 +114,10 @@ def _schema(path: str) -> str:
     if not path:
         return ""
     try:
-        text = read_whole(path, most=_MOST_SCHEMA).decode("utf-8")
+        text = read_file(path, max_bytes=_MOST_SCHEMA).decode("utf-8")
         parse_json(text)
     except (OSError, ValueError) as error:
         raise RequestError(
-            f"schema {path}", "the file must be readable JSON", value=shown(str(error)), remedy="Check --schema-file"
+            f"schema {path}", "the file must be readable JSON", value=excerpt(str(error)), remedy="Check --schema-file"
         ) from error
     return text

@@ -14,7 +14,7 @@ from ...readers.image import Image, ImageInfo
 from ...readers.overview import read_overview
 from ...readers.raster.bands import find_channels
 from ...readers.registry import open_image
-from ...readers.render import Stretch, fit_stretch, image_stretch, render, rgb_channels
+from ...readers.render import Stretch, display_stretch, fit_stretch, render, rgb_channels
 from ...readers.slide.tissue import drawn_mask, overview_limit
 from ..config import Settings
 from .roi import RegionOfInterest, find_roi
@@ -58,7 +58,7 @@ def glance(info: ImageInfo, spec: InputSpec, settings: Settings, annotator: Anno
         stretch = None
         if shown:
             pixels, channels = seen.pixels[..., : len(shown)], image.channels[: len(shown)]
-            stretch = image_stretch(info, fit_stretch(pixels, seen.valid, channels, _limits(info, spec, settings)))
+            stretch = display_stretch(info, fit_stretch(pixels, seen.valid, channels, _limits(info, spec, settings)))
         interest = find_roi(info, settings, seen)
         if isinstance(annotator, Fitting) and stretch is not None and spec.bands is None:
             spec = _fit(annotator, image, spec, stretch, interest.area)

@@ -21,8 +21,8 @@ from shapely.geometry.base import BaseGeometry
 from ...model.annotator import Annotator, InputSpec
 from ...readers.errors import LimnerError, ReadError, RequestError
 from ...readers.image import ImageInfo
-from ...readers.regions import Grid, Region, cut
-from ...readers.registry import Scanned, known_options, scan
+from ...readers.regions import Grid, Region, cut_regions
+from ...readers.registry import ScannedFile, known_options, scan
 from ...readers.render import Stretch
 from ...reports.writer import FileRow
 from ..config import HD_NUM, Settings
@@ -76,7 +76,9 @@ class ImagePlan:
     @cached_property
     def regions(self) -> tuple[Region, ...]:
         """All its regions, plane by plane and row by row, also those skipped."""
-        return tuple(cut(self.grid, tile=self.spec.tile, halo=self.spec.halo, overlap=self.overlap, hd_num=self.hd_num))
+        return tuple(
+            cut_regions(self.grid, tile=self.spec.tile, halo=self.spec.halo, overlap=self.overlap, hd_num=self.hd_num)
+        )
 
     @property
     def analysis_metres(self) -> tuple[float, float] | None:
@@ -132,7 +134,7 @@ class Plan:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def make_plan(settings: Settings, scanned: Sequence[Scanned], annotator: Annotator | None) -> Plan:
+def make_plan(settings: Settings, scanned: Sequence[ScannedFile], annotator: Annotator | None) -> Plan:
     """Plan every image that can be read and seen; the others become failed rows. Without an annotator all is skipped.
 
     Raises the first error where no image is left: `ReadError` where nothing could be read, `RequestError` or
@@ -162,7 +164,7 @@ def reading_options(settings: Settings, key: str = "") -> dict[str, str]:
     return {option: value for option, value in follow.items() if option in known} | settings.reading()
 
 
-def scan_inputs(settings: Settings, options: Mapping[str, str]) -> list[Scanned]:
+def scan_inputs(settings: Settings, options: Mapping[str, str]) -> list[ScannedFile]:
     """What the inputs are; neither the results of this run nor those of others. Raises `RequestError` for none."""
     if not settings.inputs:
         raise RequestError("inputs", "at least one file or folder is needed", remedy="limner run INPUT... --out DIR")
@@ -202,7 +204,7 @@ def _plan_image(info: ImageInfo, annotator: Annotator | None, settings: Settings
     return replace(plan, skipped={key: reason for key, reason in reasons.items() if reason})
 
 
-def _nothing_left(scanned: Sequence[Scanned], failed: Sequence[LimnerError]) -> LimnerError:
+def _nothing_left(scanned: Sequence[ScannedFile], failed: Sequence[LimnerError]) -> LimnerError:
     """The error to raise where no image can be looked at: what was asked for counts before what could not be read."""
     for error in failed:
         if not isinstance(error, ReadError):
@@ -219,7 +221,7 @@ def _nothing_left(scanned: Sequence[Scanned], failed: Sequence[LimnerError]) -> 
     )
 
 
-def _file_rows(scanned: Sequence[Scanned], failed: Mapping[str, LimnerError]) -> list[FileRow]:
+def _file_rows(scanned: Sequence[ScannedFile], failed: Mapping[str, LimnerError]) -> list[FileRow]:
     """A row for every input file; files of an image that cannot be planned have failed with it, or are skipped."""
     image_of: dict[str, list[str]] = {}
     for info in (info for row in scanned for info in row.infos):

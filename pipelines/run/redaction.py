@@ -16,20 +16,20 @@ from typing import Any, Self, cast
 
 from ...model.finding import Result
 from ...readers.errors import LimnerError
-from ...readers.files import parse_json, read_whole, write_atomic
+from ...readers.files import parse_json, read_file, write_atomic
 from ...readers.image import ImageInfo
 from ...readers.pseudonyms import (
     KEY_FILE,
     KEY_VARIABLE,
     NameOptions,
     Pseudonyms,
-    forms,
     longest_first,
-    replace_in,
-    replace_names,
-    run_key,
+    path_variants,
+    redact_error,
+    redact_text,
+    run_key_file,
 )
-from ...readers.registry import Scanned
+from ...readers.registry import ScannedFile
 from ...reports.writer import FileRow
 from ..config import Settings
 from .plan import Plan, reading_options, scan_inputs
@@ -52,7 +52,7 @@ class Redactor:
     def of(
         cls,
         settings: Settings,
-        scanned: Sequence[Scanned],
+        scanned: Sequence[ScannedFile],
         options: Mapping[str, str],
         further: Sequence[str] = (),
     ) -> Self:
@@ -67,7 +67,7 @@ class Redactor:
         paths = [*settings.inputs, *filter(None, beside), *further, *(path for row in scanned for path in _paths(row))]
         told: dict[str, str] = {}
         for path in dict.fromkeys(paths):
-            for form in forms(path):
+            for form in path_variants(path):
                 told.setdefault(form, pseudonyms.path(path))
         return cls(pseudonyms, longest_first(told))
 
@@ -77,11 +77,11 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """A text, with every path in it that is known, and every known file's bare name, told as its pseudonym."""
-        return replace_in(text, self.told)
+        return redact_text(text, self.told)
 
     def error(self, error: LimnerError) -> LimnerError:
         """An error whose words tell no path."""
-        return replace_names(error, self.told)
+        return redact_error(error, self.told)
 
     def results(self, results: Iterable[Result]) -> list[Result]:
         """Results whose reasons tell no path."""
@@ -110,7 +110,7 @@ class Redactor:
             placement=replace(info.placement, source=self.text(info.placement.source)),
         )
 
-    def scanned(self, row: Scanned) -> Scanned:
+    def scanned(self, row: ScannedFile) -> ScannedFile:
         """What became of an input file, told without paths."""
         infos = tuple(self.info(info) for info in row.infos)
         return replace(row, path=self.path(row.path), infos=infos, reason=self.text(row.reason))
@@ -139,7 +139,7 @@ class Redactor:
         return replace(row, path=self.path(row.path), reason=self.text(row.reason))
 
 
-def scan_with_redaction(settings: Settings) -> tuple[list[Scanned], Redactor]:
+def scan_with_redaction(settings: Settings) -> tuple[list[ScannedFile], Redactor]:
     """What the inputs are, with their paths, and how these are told. Raises `RequestError`."""
     options = reading_options(settings)
     scanned = scan_inputs(settings, options)
@@ -171,7 +171,7 @@ def key_for(folder: Path, settings: Settings) -> Generator[str]:
         yield ""
     else:
         with tempfile.TemporaryDirectory(prefix="limner-") as temporary:
-            yield str(run_key(Path(temporary)))
+            yield str(run_key_file(Path(temporary)))
 
 
 def keep(folder: Path, key: str, sources: Mapping[str, str]) -> None:
@@ -188,7 +188,7 @@ def read_sources(folder: Path) -> dict[str, str]:
     Raises `StoreError` where it cannot be told, since the file is damaged.
     """
     try:
-        found: object = parse_json(read_whole(folder / SOURCES, regular=True))
+        found: object = parse_json(read_file(folder / SOURCES, regular=True))
         if not isinstance(found, dict) or not all(
             isinstance(one, str) for one in cast("dict[str, Any]", found).values()
         ):
@@ -206,7 +206,7 @@ def read_sources(folder: Path) -> dict[str, str]:
     return cast("dict[str, str]", found)
 
 
-def _paths(row: Scanned) -> list[str]:
+def _paths(row: ScannedFile) -> list[str]:
     return [row.path, *(path for info in row.infos for path in _all(info))]
 
 

@@ -11,16 +11,16 @@ from shapely.errors import ShapelyError
 
 from ...model.finding import Finding, Result
 from ...model.merging import join
-from ...readers.errors import LimnerError, RequestError, nearest, shown
-from ...readers.fingerprint import has_changed
-from ...readers.geodesy import boxes_m2
+from ...readers.errors import LimnerError, RequestError, did_you_mean, excerpt
+from ...readers.files import has_changed
+from ...readers.geodesy import box_areas_m2
 from ...readers.image import ImageInfo
 from ...readers.options import make_plugin
 from ...readers.overview import Montage, read_overview
 from ...readers.plugins import installed, load
 from ...readers.registry import open_image
 from ...readers.render import render
-from ...reports.patient_geometry import pixel_m2
+from ...reports.patient_geometry import pixel_area_m2
 from ...reports.writer import (
     Area,
     AreaStatus,
@@ -28,8 +28,8 @@ from ...reports.writer import (
     ImageRecord,
     Overview,
     PartlyWrittenError,
-    Patch,
     Record,
+    UnanalysedRegion,
     Writer,
 )
 from .manifest import load_manifest
@@ -66,7 +66,7 @@ def load_writers(names: Sequence[str], options: Mapping[str, str] | None = None)
             raise RequestError(
                 f"setting report_options.{key}",
                 "it must be report_options.WRITER.OPTION",
-                remedy=f"{nearest(name, known)}Writers: {', '.join(known)}",
+                remedy=f"{did_you_mean(name, known)}Writers: {', '.join(known)}",
             )
         given.setdefault(name, {})[option] = value
     chosen = {name: load("limner.writers", name) for name in sorted({*(names or known), *given})}
@@ -90,7 +90,7 @@ def write_reports(record: Record, folder: Path, writers: Sequence[Writer]) -> It
                 writer.name, error=f"{folder}: it must be writable (found: {error}). Make room, then: limner report"
             )
         except Exception as error:  # noqa: BLE001 - a library's, over values that no check foresaw, or a plug-in's own
-            why = shown(f"{type(error).__name__}: {error}", 200)
+            why = excerpt(f"{type(error).__name__}: {error}", 200)
             yield Made(
                 writer.name,
                 error=f"{folder}: the writer must be able to make sense of the results (found: {why}). "
@@ -157,7 +157,7 @@ class _Shelf:
                 raise StoreError(
                     self.place,
                     f"its findings on {plan.info.id} must be shapes on it that can be joined, as they were written",
-                    value=shown(str(error)),
+                    value=excerpt(str(error)),
                     remedy="Restore it from a copy, or run again into another folder",
                 ) from error
             self.image = plan.info.id
@@ -183,15 +183,15 @@ def _image_record(
     regions = plan.regions
     found = [entries.get(region.key) for region in regions]
     done = [entry for entry in found if entry is not None and entry.status == "done"]
-    patches = [
-        Patch(
+    unanalysed = [
+        UnanalysedRegion(
             region.core,
             "unreadable" if entry and entry.status == "failed" else "skipped",
             entry.error if entry else NOT_RUN,
             region.plane,
         )
         for region, entry in zip(regions, found, strict=True)
-        if entry is None or (entry.status != "done" and entry.error != NO_MODEL)
+        if entry is None or (entry.status != "done" and entry.error not in {NO_MODEL, EMPTY})
     ]
     return ImageRecord(
         info=plan.info,
@@ -199,10 +199,10 @@ def _image_record(
         overview=lambda: _overview(plan, sources, lambda: shelf.take(plan, done)),
         areas=_areas(plan, found),
         failures=tuple((entry.region, entry.error) for entry in found if entry and entry.status == "failed"),
-        seen=_seen(plan),
+        analysis=_analysis(plan),
         scale=plan.grid.scale,
-        patches=tuple(patches),
-        interest=plan.area,
+        unanalysed=tuple(unanalysed),
+        roi=plan.area,
     )
 
 
@@ -217,8 +217,8 @@ def _file_name(info: ImageInfo, *, shown: bool) -> str:
 def _areas(plan: ImagePlan, found: Sequence[Entry | None]) -> tuple[Area, ...]:
     """What became of the image's area; the parts sum to it, since cores partition it."""
     cores = [region.core for region in plan.regions]
-    m2 = boxes_m2([(core.x0, core.y0, core.x1, core.y1) for core in cores], plan.info.placement)
-    pixel = pixel_m2(plan.info)
+    m2 = box_areas_m2([(core.x0, core.y0, core.x1, core.y1) for core in cores], plan.info.placement)
+    pixel = pixel_area_m2(plan.info)
     parts: dict[tuple[AreaStatus, str], list[tuple[float, float | None, int]]] = {("analysed", ""): []}
     for i, (core, entry) in enumerate(zip(cores, found, strict=True)):
         whole = (core.width * core.height, None if m2 is None else float(m2[i]))
@@ -268,12 +268,12 @@ def _parts(entry: Entry | None, whole: tuple[float, float | None], beyond: str) 
     return [part for part in parts if part[1] > 0 or part[3]]
 
 
-def _seen(plan: ImagePlan) -> dict[str, str]:
-    """How the image was looked at, in words."""
+def _analysis(plan: ImagePlan) -> dict[str, str]:
+    """How the image was analysed: rows of the overview picture."""
     region = max(plan.regions, key=lambda one: one.tiles[0] * one.tiles[1])
     words = {
         "Regions": f"{len(plan.regions)} of {region.size[0]} × {region.size[1]} px",
-        "Tiles": f"{plan.spec.tile} px, rim of {plan.spec.halo} px",
+        "Tiles": f"{plan.spec.tile} px, halo {plan.spec.halo} px",
         "Bands": "RGB" if plan.spec.bands is None else ", ".join(plan.spec.bands),
     }
     facts = dict(plan.info.facts)

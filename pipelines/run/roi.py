@@ -15,13 +15,12 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from ...model.class_map_polygons import polygonise
-from ...readers.area import place_area, read_area
+from ...readers.annotations import read_roi, roi_to_pixels
 from ...readers.errors import RequestError
 from ...readers.geodesy import on_earth
 from ...readers.geometry import Box, Points
 from ...readers.image import ImageInfo, Mask
-from ...readers.masks import grown
-from ...readers.overview import ReducedPicture
+from ...readers.overview import ReducedImage, dilate
 from ...readers.slide.tissue import find_tissue, read_drawn
 from ..config import Settings
 
@@ -88,7 +87,7 @@ def drawn_on(path: str, info: ImageInfo) -> BaseGeometry:
         return read_drawn(path, info)
     try:
         stamp = Path(path).stat().st_mtime_ns if Path(path).is_file() else 0
-        return place_area(_on_earth(path, stamp), info)
+        return roi_to_pixels(_on_earth(path, stamp), info)
     except RequestError as error:
         if on_earth(info.placement):
             raise OutsideAreaError(error.subject, error.rule, value=error.value, remedy=error.remedy) from error
@@ -97,15 +96,15 @@ def drawn_on(path: str, info: ImageInfo) -> BaseGeometry:
 
 @lru_cache(maxsize=1)
 def _on_earth(path: str, _: int) -> BaseGeometry:
-    return read_area(path)
+    return read_roi(path)
 
 
-def find_roi(info: ImageInfo, settings: Settings, seen: ReducedPicture) -> RegionOfInterest:
+def find_roi(info: ImageInfo, settings: Settings, seen: ReducedImage) -> RegionOfInterest:
     """Where to look on an image, from its overview. Raises `RequestError` as `drawn_on` does."""
     drawn = drawn_on(settings.area, info) if settings.area else None
     filled = None
     if settings.skip_empty and len(info.planes) == 1:
-        filled = grown(seen.valid | ~seen.readable, DILATION)
+        filled = dilate(seen.valid | ~seen.readable, DILATION)
     if settings.tissue == "off" or info.kind != "slide":
         return RegionOfInterest(drawn, filled=filled, scale=seen.scale)
     microns = None

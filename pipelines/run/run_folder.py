@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Final, Self, cast, get_args
 
 from ...model.finding import Coverage, Finding, Result, Status
 from ...readers.errors import LimnerError, RequestError
-from ...readers.files import open_regular, parse_json, read_whole, write_atomic
+from ...readers.files import open_regular, parse_json, read_file, write_atomic
 from ...readers.pseudonyms import KEY_FILE
 
 MANIFEST = "manifest.json"
@@ -144,7 +144,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises `RequestError` where the folder is not a run's, `StoreError` where the manifest is damaged.
     """
     try:
-        manifest = parse_json(read_whole(folder / MANIFEST, most=MOST_MANIFEST, regular=True))
+        manifest = parse_json(read_file(folder / MANIFEST, max_bytes=MOST_MANIFEST, regular=True))
         if not isinstance(manifest, dict):
             raise ValueError(type(manifest).__name__)  # noqa: TRY004, TRY301 - a text that is no manifest
         stated = cast("dict[str, Any]", manifest).pop(_SEAL, None)  # manifests of before have none

@@ -15,8 +15,8 @@ from ...model.training.dataset import read_samples
 from ...model.vlm.fourkhd.files import Files
 from ...model.vlm.fourkhd.tokenizer import Tokenizer
 from ...readers.errors import RequestError
-from ...readers.extras import require_extra
-from ...readers.files import replacing, write_atomic
+from ...readers.files import atomic_path, write_atomic
+from ...readers.plugins import require_extra
 
 if TYPE_CHECKING:
     from ...model.training.align import Alignment, Row
@@ -81,7 +81,7 @@ def align(  # noqa: PLR0913 - as many as a training has sides
 
     aligner.run(after)
     plot_losses([float(line.split(",")[1]) for line in rows[1:]], out / PICTURE)
-    with replacing(out / MODEL) as part:
+    with atomic_path(out / MODEL) as part:
         convert(files, part, dtype=dtype, instead=aligner.trained, stated={"layout": settings.layout})
     return out / MODEL
 

@@ -21,10 +21,16 @@ from shapely.geometry.base import BaseGeometry
 
 from ...model.annotator import UNDECIDED
 from ...model.training.training_tiles import Outline
-from ...readers.annotations import Drawing, Shape, from_crs
-from ...readers.area import lonlat_bounds, lonlat_words, place_all
+from ...readers.annotations import (
+    AnnotatedPolygon,
+    format_bounds,
+    from_crs,
+    lonlat_bounds,
+    polygons_to_pixels,
+    read_polygons,
+)
 from ...readers.errors import ReadError, RequestError
-from ...readers.files import read_whole
+from ...readers.files import read_file
 from ...readers.geodesy import from_lonlat, on_earth
 from ...readers.image import ImageInfo
 
@@ -158,11 +164,13 @@ def _read_geojson(path: Path, infos: Sequence[ImageInfo], label_field: str, foun
         )
     for some, frame in ((pixels, "pixels"), (maps, "lonlat")):
         if some:
-            shapes = Drawing(str(path), subject, "pixels" if frame == "pixels" else "lonlat").shapes()
+            shapes = read_polygons(str(path), subject, "pixels" if frame == "pixels" else "lonlat")
             _place(_labelled(shapes, subject, label_field, found), some, found, prefix=f"{number}:")
 
 
-def _labelled(shapes: Sequence[Shape], subject: str, label_field: str, found: _Found) -> list[tuple[str, Shape]]:
+def _labelled(
+    shapes: Sequence[AnnotatedPolygon], subject: str, label_field: str, found: _Found
+) -> list[tuple[str, AnnotatedPolygon]]:
     """(label, shape) of each shape that has one. Raises `RequestError` that lists fields where none has."""
     if not shapes:
         return []
@@ -193,13 +201,15 @@ def _text(value: object) -> str:
     return str(value).strip() if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
 
 
-def _place(labelled: Sequence[tuple[str, Shape]], infos: Sequence[ImageInfo], found: _Found, *, prefix: str) -> None:
+def _place(
+    labelled: Sequence[tuple[str, AnnotatedPolygon]], infos: Sequence[ImageInfo], found: _Found, *, prefix: str
+) -> None:
     """Put shapes on the images that they touch, and count those that touch none."""
     found.drawn += len(labelled)
     touched: Counter[int] = Counter()
     for info in infos:
         geometries = [shape.geometry for _, shape in labelled]
-        placed = _on_picture(geometries, info) if in_pixels(info) else place_all(geometries, info)
+        placed = _on_picture(geometries, info) if in_pixels(info) else polygons_to_pixels(geometries, info)
         for index, ((label, shape), geometry) in enumerate(zip(labelled, placed, strict=True)):
             touched[index] += found.put(info, label, geometry, f"{prefix}{shape.feature}")
     missed = [shape.geometry for index, (_, shape) in enumerate(labelled) if not touched[index]]
@@ -221,13 +231,13 @@ def _extents(missed: Sequence[BaseGeometry], info: ImageInfo) -> str:
     if in_pixels(info):
         whole = f"{info.id} spans x 0 to {info.size[0]}, y 0 to {info.size[1]}"
         return f"they span x {x0:g} to {x1:g}, y {y0:g} to {y1:g}; {whole}"
-    return f"they span {lonlat_words((x0, y0, x1, y1))}; {info.id} spans {lonlat_words(lonlat_bounds(info))}"
+    return f"they span {format_bounds((x0, y0, x1, y1))}; {info.id} spans {format_bounds(lonlat_bounds(info))}"
 
 
 def _read_csv(path: Path, infos: Sequence[ImageInfo], label_field: str, found: _Found) -> None:
     subject = f"labels {path}"
     try:
-        text = read_whole(path).decode("utf-8-sig")
+        text = read_file(path).decode("utf-8-sig")
         rows = list(csv.DictReader(io.StringIO(text, newline=""), restkey="", restval=""))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise RequestError(
@@ -299,7 +309,7 @@ def _geometry(row: Mapping[str, str], info: ImageInfo) -> BaseGeometry:
         return shape if shape.geom_type == "Point" else shapely.make_valid(shape)
     lonlat = shapely.transform(shape, lambda xy: from_crs(crs, xy))
     if shape.geom_type != "Point":
-        [placed] = place_all([lonlat], info)
+        [placed] = polygons_to_pixels([lonlat], info)
         return placed
     point = shapely.transform(lonlat, lambda xy: from_lonlat(info.placement, xy))
     return point.intersection(shapely.box(0.0, 0.0, *info.size))

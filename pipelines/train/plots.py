@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from ...model.probe.card import Figure as Estimate
 from ...model.probe.card import ProbeCard
-from ...readers.files import replacing
+from ...readers.files import atomic_path
 from ...reports.writer import DISCLAIMER
 
 SIZE = (1000, 600)
@@ -76,7 +76,7 @@ def plot_confusion(card: ProbeCard, path: Path) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    with replacing(path) as part:
+    with atomic_path(path) as part:
         FigureCanvasAgg(figure).print_png(part, metadata={"Software": None, "Comment": DISCLAIMER})
 
 

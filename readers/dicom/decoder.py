@@ -5,7 +5,7 @@ from typing import Any, Final, cast
 import numpy as np
 import numpy.typing as npt
 
-from ..sandbox import MEGABYTES, LimitedProcess, LimitError, shared_process
+from ..sandbox import MEMORY_MB, SandboxedProcess, SandboxError, shared_process
 from .faults import FaultError
 from .metadata import FileMetadata
 from .source import Kind
@@ -19,13 +19,13 @@ FRAME_TYPES: Final = ("<f4", "|u1")
 class Decoder:
     """Asks a limited process; by default the one that this process shares. Safe to share between threads."""
 
-    def __init__(self, process: LimitedProcess | None = None) -> None:
+    def __init__(self, process: SandboxedProcess | None = None) -> None:
         self._process = process
 
     @property
-    def process(self) -> LimitedProcess:
+    def process(self) -> SandboxedProcess:
         """The limited process."""
-        return self._process or shared_process(MEGABYTES)
+        return self._process or shared_process(MEMORY_MB)
 
     def header(self, source: str) -> FileMetadata:
         """A file's facts. Raises `FaultError`."""
@@ -74,7 +74,7 @@ class Decoder:
             return self.process.call(
                 f"{__package__}.{module}:{function}", *arguments, seconds=seconds or HEADER_SECONDS
             )
-        except LimitError as error:
+        except SandboxError as error:
             raised = error.code == "raised"
             raise FaultError("damaged" if raised else error.code, error.value) from error
 

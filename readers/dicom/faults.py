@@ -5,7 +5,7 @@ of these codes and, at most, numbers.
 """
 
 from ..errors import ReadError
-from ..sandbox import LimitError
+from ..sandbox import SandboxError
 
 _WHOLE = "Get an undamaged copy of the file"
 _LARGE = "Split the file, or convert it to smaller frames"
@@ -41,7 +41,7 @@ FAULTS: dict[str, tuple[str, str]] = {
 """Code → the rule that is broken and what to do."""
 
 
-class FaultError(LimitError):
+class FaultError(SandboxError):
     """A fault by its code; `value` says numbers only."""
 
 

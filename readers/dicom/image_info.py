@@ -7,10 +7,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..fingerprint import fingerprint
+from ..files import fingerprint
 from ..geometry import Placement
 from ..image import Channel, ImageInfo, Plane
-from ..options import wrong_option
+from ..options import invalid_option
 from ..pseudonyms import Pseudonyms
 from .faults import FaultError
 from .geometry import normal, place, place_notes, spacing
@@ -143,7 +143,7 @@ def _named_window(stack: Stack, wanted: str) -> tuple[Voi, str] | None:
     if wanted in PRESETS:
         return (Voi(*PRESETS[wanted]), f"preset {wanted}") if stack.first.facts.quantity == "HU" else None
     rule = "it is centre,width, a preset, or a name that the file gives one of its windows"
-    raise wrong_option("window", "reader 'dicom'", rule, value=wanted, remedy=f"Presets: {', '.join(PRESETS)}")
+    raise invalid_option("window", "reader 'dicom'", rule, value=wanted, remedy=f"Presets: {', '.join(PRESETS)}")
 
 
 def _stated_table(stack: Stack, tables: Tables) -> tuple[Voi, str] | None:

@@ -18,9 +18,9 @@ from pydantic import Field
 
 from ..errors import ReadError
 from ..geometry import Box
-from ..image import BaseImage, Claim, FolderScan, ImageInfo, Mask, Pixels
+from ..image import BaseImage, FolderScan, ImageInfo, Mask, Pixels
 from ..pseudonyms import NameOptions, Pseudonyms
-from ..resample import lattice, resample, taps
+from ..resample import axis_weights, pixel_edges, resample
 from .decoder import decoder
 from .faults import FaultError, as_error
 from .image_info import describe, told_uri
@@ -52,17 +52,17 @@ class DicomReader:
     def __init__(self) -> None:
         self._order: dict[tuple[tuple[str, ...], str], tuple[object, ...]] = {}  # of each image that was scanned
 
-    def claim(self, uri: str, head: bytes) -> Claim:
+    def identify(self, uri: str, head: bytes) -> int:
         """DICOM by its first bytes; a folder or an archive that holds some. Whole-slide images are left to others."""
         if not head:
             found = Path(uri).is_dir() and has_dicom(uri)
-            return Claim(70, "a folder with DICOM files") if found else Claim(0)
+            return 70 if found else 0
         kind = sniff(head)
         if kind == "zip":
-            return Claim(70, "an archive with DICOM files") if _archive_has_dicom(uri) else Claim(0)
+            return 70 if _archive_has_dicom(uri) else 0
         if kind and _WHOLE_SLIDE.search(head):
-            return Claim(0, "a whole-slide image")
-        return Claim({"dicom": 95, "bare": 60}.get(kind, 0), "DICOM" if kind else "")
+            return 0
+        return {"dicom": 95, "bare": 60}.get(kind, 0)
 
     def scan(self, uri: str, options: DicomOptions) -> Sequence[ImageInfo]:
         """The images in a file, folder, archive or DICOMDIR. Raises `ReadError` where there is none."""
@@ -79,7 +79,7 @@ class DicomReader:
         why = "; ".join(sorted({fate.reason for fate in found.fates if not fate.foreign})) or "no DICOM images"
         raise ReadError(subject, "it must hold an image", value=why, remedy="Leave it out, or give the study's images")
 
-    def holds_files(self, uri: str, head: bytes) -> bool:
+    def is_archive(self, uri: str, head: bytes) -> bool:
         """Archives and DICOMDIRs hold files."""
         return sniff(head) == "zip" or Path(uri).name == LISTING
 
@@ -163,18 +163,18 @@ class DicomImage(BaseImage):
     def _read_plane(self, box: Box, size: tuple[int, int], plane: int) -> tuple[Pixels, Mask]:
         """See `Image.read`. Only that slice is decoded."""
         width, height = self._info.size
-        down = taps(lattice(box.y0, box.y1, size[1]), height)
-        across = taps(lattice(box.x0, box.x1, size[0]), width)
+        down = axis_weights(pixel_edges(box.y0, box.y1, size[1]), height)
+        across = axis_weights(pixel_edges(box.x0, box.x1, size[0]), width)
         if down is None or across is None:
             shape = (size[1], size[0])
-            return np.zeros((*shape, len(self._places)), dtype=self._dtype), np.zeros(shape, dtype=np.bool_)
+            return np.zeros((*shape, len(self._channel_indices)), dtype=self._dtype), np.zeros(shape, dtype=np.bool_)
         window = slice(across.start, across.stop)
 
         def rows(start: int, stop: int) -> tuple[Pixels, Mask | None]:
             native, usable = self._rows(plane, start, stop)
             return native[:, window], None if usable is None else usable[:, window]
 
-        return resample(rows, down, across, len(self._places), self._dtype)
+        return resample(rows, down, across, len(self._channel_indices), self._dtype)
 
     def _close(self) -> None:
         self._frames.clear()
@@ -183,7 +183,7 @@ class DicomImage(BaseImage):
         """Native rows start:stop of slice `number` (from 0), and where they are valid."""
         frame = self._frame(number)[start:stop]
         if frame.ndim == 3:
-            return frame[..., self._places], None
+            return frame[..., self._channel_indices], None
         usable = ~np.isnan(frame)
         return np.where(usable, frame, np.float32(0))[..., None], usable
 

@@ -84,7 +84,7 @@ def walk(root: str) -> Iterator[str]:
     """Files in a folder and below, sorted; what begins with a dot is not looked at, links to folders not followed."""
     for place, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (os.path.join(place, name) for name in sorted(names) if not name.startswith("."))  # noqa: PTH118 - keeps the path as given
+        yield from (os.path.join(place, name) for name in sorted(names) if not name.startswith("."))
 
 
 def _sources(uri: str, decoder: Decoder) -> Iterator[tuple[str, Kind, str]]:
@@ -116,7 +116,7 @@ def _missing(listing: str, decoder: Decoder) -> Iterator[tuple[str, Kind, str]]:
         return  # it has a row of its own
     there = {os.path.normcase(os.path.relpath(name, root)) for name in walk(str(root))}
     for parts in listed:
-        name = os.path.normcase(os.path.join(*parts)) if parts else ""  # noqa: PTH118 - compared as text, never opened
+        name = os.path.normcase(os.path.join(*parts)) if parts else ""
         if name and name not in there:
             yield f"{listing}{JOINT}{'/'.join(parts)}", "", "listed"
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from ..errors import ReadError, RequestError, nearest, shown
+from ..errors import ReadError, RequestError, did_you_mean, excerpt
 from ..image import Channel
 
 
@@ -118,7 +118,7 @@ def find_sensor(name: str) -> Sensor:
     """The sensor of that name. Raises `RequestError` that lists them."""
     if name in SENSORS:
         return SENSORS[name]
-    remedy = f"{nearest(name, SENSORS)}Name one of these, or leave it out and work with digital numbers"
+    remedy = f"{did_you_mean(name, SENSORS)}Name one of these, or leave it out and work with digital numbers"
     raise RequestError("--sensor", f"must be one of {', '.join(SENSORS)}", value=name, remedy=remedy)
 
 
@@ -280,7 +280,7 @@ def _sentinel_radiometry(text: str, path: Path) -> Mapping[str, Radiometry]:
             raise ValueError(value)  # noqa: TRY301 - reported like a text that is no number
     except ValueError as error:
         rule = "must state the quantification value and the offsets as numbers"
-        raise ReadError(str(path), rule, value=shown(str(error)), remedy=_REFETCH) from error
+        raise ReadError(str(path), rule, value=excerpt(str(error)), remedy=_REFETCH) from error
     return {band: Radiometry(1 / divisor, known.get(band, 0.0) / divisor, quantity) for band in bands}
 
 
@@ -301,7 +301,7 @@ def _landsat_radiometry(text: str, path: Path) -> Mapping[str, Radiometry]:
             raise ValueError("numbers that are not finite")  # noqa: TRY301 - reported like all others
     except (KeyError, ValueError, ArithmeticError, RecursionError) as error:
         rule = "must state SUN_ELEVATION and the reflectance factors as numbers"
-        raise ReadError(str(path), rule, value=shown(str(error)), remedy=_REFETCH) from error
+        raise ReadError(str(path), rule, value=excerpt(str(error)), remedy=_REFETCH) from error
     if sine <= 0:
         found = f"SUN_ELEVATION {values['SUN_ELEVATION']}"
         remedy = "Remove the metadata file to work with digital numbers"

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
-from ..errors import LimnerError, ReadError, shown
-from ..fingerprint import is_remote
-from ..geometry import MOST_SIDE
+from ..errors import LimnerError, ReadError, excerpt
+from ..files import is_remote
+from ..geometry import MAX_SIDE
 from .metadata import band_dtype, names_local_file
 from .vrt import VrtSources, is_below, parse_vrt
 
@@ -85,7 +85,7 @@ def gdal_errors(name: str, rule: str, remedy: str) -> Generator[None]:
     except UnicodeEncodeError as error:
         raise ReadError(name, "must have a name in UTF-8, which GDAL requires", remedy="Rename it") from error
     except (RasterioError, CPLE_BaseError, *_GDAL_ERRORS) as error:
-        found = shown(str(error.__cause__ or error) or type(error).__name__, 300)
+        found = excerpt(str(error.__cause__ or error) or type(error).__name__, 300)
         raise ReadError(name, rule, value=found, remedy=remedy) from error
 
 
@@ -162,7 +162,7 @@ class _SafeOpener:
         path = _gdal_path(name)
         own = re.escape(path)
         if part and not re.fullmatch(rf'(?i:netcdf):"?{own}"?:[^/:]+|(?i:nitf_im):\d+:{own}', part):
-            raise ReadError(name, "must contain its own subdatasets", value=shown(part), remedy="Leave it out")
+            raise ReadError(name, "must contain its own subdatasets", value=excerpt(part), remedy="Leave it out")
         opens = 1
         if not is_remote(name):
             self._check_sidecars(name)
@@ -203,7 +203,7 @@ class _SafeOpener:
         for key, value in sorted(vrt.properties.get(file, ())):
             if key in true and value != str(true[key]):
                 rule = f"must state the properties of its sources correctly: {key} is {true[key]}"
-                raise ReadError(subject, rule, value=shown(value), remedy="Make the VRT again with gdalbuildvrt")
+                raise ReadError(subject, rule, value=excerpt(value), remedy="Make the VRT again with gdalbuildvrt")
 
     def _check_sidecars(self, name: str) -> None:
         """Check the files that GDAL opens because of their names: overviews, masks and metadata beside the raster."""
@@ -244,7 +244,7 @@ def _is_dangling_link(entry: "os.DirEntry[str]") -> bool:
 
 def _sidecar_error(name: str, sidecar: str, rule: str) -> ReadError:
     remedy = "Remove that file; the raster may be complete without it"
-    return ReadError(f"{shown(sidecar)} beside {name}", rule, remedy=remedy)
+    return ReadError(f"{excerpt(sidecar)} beside {name}", rule, remedy=remedy)
 
 
 def _check_aux_xml(name: str, path: str) -> None:
@@ -290,14 +290,14 @@ def _check_dataset(raster: Any, name: str) -> None:
     if raster.count > MAX_BANDS:
         remedy = "Extract the bands that you need with gdal_translate -b"
         raise ReadError(name, f"must have at most {MAX_BANDS} bands", value=str(raster.count), remedy=remedy)
-    if max(raster.width, raster.height) > MOST_SIDE:
-        rule, found = f"must have at most {MOST_SIDE} pixels a side", f"{raster.width} × {raster.height} px"
+    if max(raster.width, raster.height) > MAX_SIDE:
+        rule, found = f"must have at most {MAX_SIDE} pixels a side", f"{raster.width} × {raster.height} px"
         raise ReadError(name, rule, value=found, remedy="Cut it with gdal_translate -srcwin")
     _ = raster.colorinterp  # GDAL reports what it could not parse while opening at the next call
     overviews = raster.tags(ns="OVERVIEWS")
     if "OVERVIEW_FILE" in {key.upper() for key in overviews}:  # before GDAL opens it
         remedy = "Remove OVERVIEW_FILE from its metadata, or the .aux.xml beside it"
-        raise ReadError(name, "must not name an overview file elsewhere", value=shown(str(overviews)), remedy=remedy)
+        raise ReadError(name, "must not name an overview file elsewhere", value=excerpt(str(overviews)), remedy=remedy)
     _check_blocks(raster, name)
     if is_remote(name):
         return
@@ -306,7 +306,7 @@ def _check_dataset(raster: Any, name: str) -> None:
         path = os.path.realpath(file)
         if path != own and not any(is_below(path, root) for root in roots):
             rule = "must have all its files in its own folder"
-            raise ReadError(name, rule, value=shown(file), remedy="Put them together")
+            raise ReadError(name, rule, value=excerpt(file), remedy="Put them together")
 
 
 def _check_blocks(raster: Any, name: str) -> None:

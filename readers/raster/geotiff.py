@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import ReadError
-from ..fingerprint import is_remote
+from ..files import is_remote
 from ..geometry import Box
-from ..image import BaseImage, Claim, ImageInfo, Mask, Pixels
-from ..options import reopened
-from ..resample import Edges, lattice, resample, taps
+from ..image import BaseImage, ImageInfo, Mask, Pixels
+from ..options import scan_options
+from ..resample import Edges, axis_weights, pixel_edges, resample
 from .gdal import gdal_env, gdal_errors, open_raster
 from .metadata import (
     RasterOptions,
@@ -48,7 +48,7 @@ MAGIC = (
     (b"NITF", 50, "NITF"),
     (b"EHFA_HEADER_TAG", 50, "ERDAS Imagine"),
 )
-"""(magic number, strength of the claim, format)."""
+"""(magic number, confidence, format)."""
 GEO_TAGS = {33550, 33922, 34264, 34735}  # ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory
 MAX_SUBDATASETS = 1000
 _PIXELS = ("must have readable pixels", "The file may be truncated or damaged: fetch it again")
@@ -64,17 +64,17 @@ class RasterReader:
     kind = "map"
     Options = RasterOptions
 
-    def claim(self, uri: str, head: bytes) -> Claim:
-        """By magic number, more strongly for a TIFF with georeference tags; remote names get a weak claim."""
+    def identify(self, uri: str, head: bytes) -> int:
+        """By magic number; higher for a TIFF with georeference tags, low for a remote name."""
         if not head:
-            return Claim(30, "a remote raster") if is_remote(uri) else Claim(0)
+            return 30 if is_remote(uri) else 0
         start = head.lstrip()
-        for magic, strength, kind in MAGIC:
+        for magic, confidence, kind in MAGIC:
             if head.startswith(magic) or (magic.startswith(b"<") and start.startswith(magic)):
                 if "TIFF" in kind and _first_tags(head) & GEO_TAGS:
-                    return Claim(70, f"{kind} with georeference tags")
-                return Claim(strength, kind)
-        return Claim(0)
+                    return 70
+                return confidence
+        return 0
 
     def scan(self, uri: str, options: RasterOptions) -> Sequence[ImageInfo]:
         """One image, or one for each subdataset of a container. Raises `ReadError`."""
@@ -119,7 +119,7 @@ class RasterImage(BaseImage):
         self._layout = band_layout(raster)
         self._dtype = np.result_type(*(np.dtype(channel.dtype) for channel in self.channels))
         self._complex = has_complex(raster, self._layout.bands)
-        self._nodata = nodata_values(raster, self._layout, reopened(RasterOptions, self._info))
+        self._nodata = nodata_values(raster, self._layout, scan_options(RasterOptions, self._info))
         self._flags = raster.mask_flag_enums
         self._masked = has_mask(self._flags[0])
         # an overview of complex numbers is the mean of numbers with different phases
@@ -128,7 +128,7 @@ class RasterImage(BaseImage):
     def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         """See `Image.read`: the nearest overview that is not coarser than requested, reduced further by averaging."""
         try:
-            return self.sample(lattice(box.y0, box.y1, size[1]), lattice(box.x0, box.x1, size[0]))
+            return self.sample(pixel_edges(box.y0, box.y1, size[1]), pixel_edges(box.x0, box.x1, size[0]))
         except ReadError as error:
             where = f"box x {box.x0:g}…{box.x1:g}, y {box.y0:g}…{box.y1:g} of {self._name}"
             raise ReadError(where, error.rule, value=error.value, remedy=error.remedy) from error
@@ -145,8 +145,8 @@ class RasterImage(BaseImage):
             raster = self._choose_level((x[-1] - x[0]) / (len(x) - 1), (y[-1] - y[0]) / (len(y) - 1))
         (across, right), (down, below) = self._level_grid(raster)
         x0, y0, x1, y1 = bounds or (0.0, 0.0, float(width), float(height))
-        rows = taps(y / down + below, raster.height, low=y0 / down + below, high=y1 / down + below)
-        columns = taps(x / across + right, raster.width, low=x0 / across + right, high=x1 / across + right)
+        rows = axis_weights(y / down + below, raster.height, low=y0 / down + below, high=y1 / down + below)
+        columns = axis_weights(x / across + right, raster.width, low=x0 / across + right, high=x1 / across + right)
         if rows is None or columns is None:
             shape = (len(y) - 1, len(x) - 1)
             return np.zeros((*shape, len(self.channels)), dtype=self._dtype), np.zeros(shape, dtype=bool)
@@ -208,8 +208,8 @@ class RasterImage(BaseImage):
         if layout.palette is not None and layout.opaque is not None:
             index = raster.read(layout.bands[0], window=window)
             valid = layout.opaque[index] & self._read_valid(raster, window, {layout.bands[0]: index})
-            return layout.palette[index][:, :, self._places], valid
-        bands = [layout.bands[place] for place in self._places]
+            return layout.palette[index][:, :, self._channel_indices], valid
+        bands = [layout.bands[place] for place in self._channel_indices]
         if self._complex:
             stored = [raster.read(band, window=window) for band in bands]
             real = (np.abs(band) if np.iscomplexobj(band) else band for band in stored)

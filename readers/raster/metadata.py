@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from ..errors import ReadError, shown
-from ..fingerprint import fingerprint, is_remote
-from ..formats import recognise_words
+from ..errors import ReadError, excerpt
+from ..files import fingerprint, is_remote
+from ..formats import recognise_description
 from ..geometry import Placement, Points, Polynomial, Unit
-from ..image import UNDECLARED, Channel, ImageInfo, Mask, Pixels
+from ..image import VALIDITY_UNKNOWN, Channel, ImageInfo, Mask, Pixels
 from ..options import Options
 from .bands import sensor_from_name
 
@@ -101,7 +101,7 @@ def describe_raster(raster: Any, uri: str, options: RasterOptions) -> ImageInfo:
     Raises `ReadError` where the georeference is invalid, or the file belongs to a slide format.
     """
     tags = raster.tags()
-    slide = recognise_words(tags.get("TIFFTAG_IMAGEDESCRIPTION", ""), tags.get("TIFFTAG_SOFTWARE", ""))
+    slide = recognise_description(tags.get("TIFFTAG_IMAGEDESCRIPTION", ""), tags.get("TIFFTAG_SOFTWARE", ""))
     if slide is not None and slide.strict:
         raise slide.refusal(uri)
     layout = band_layout(raster)
@@ -120,7 +120,7 @@ def describe_raster(raster: Any, uri: str, options: RasterOptions) -> ImageInfo:
         fingerprint=fingerprint([uri] if is_remote(uri) else [f for f in files if os.path.isfile(f)]),
         options=tuple(options.texts().items()),
         notes=(*notes, *_pixel_notes(raster, layout)),
-        facts=() if any(declares_validity(raster)) else (UNDECLARED,),
+        facts=() if any(declares_validity(raster)) else (VALIDITY_UNKNOWN,),
         personal=False,
         sensor="" if sensor is None else sensor.name,
     )
@@ -262,7 +262,7 @@ def _crs(crs: Any) -> Crs | None:
     wkt = crs.to_wkt(version="WKT2_2019")
     if names_local_file(wkt):
         remedy = "Remove it from the file, and state it with --crs"
-        raise ReadError("CRS", "must not name files on this machine", value=shown(wkt), remedy=remedy)
+        raise ReadError("CRS", "must not name files on this machine", value=excerpt(wkt), remedy=remedy)
     return Crs(wkt, kind, crs.to_string())
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ReadError
-from ..fingerprint import fingerprint, is_remote
+from ..files import fingerprint, is_remote
 from ..formats import recognise
 from ..geometry import Box
-from ..image import BaseImage, Claim, FolderScan, ImageInfo, Mask, Pixels
-from ..options import reopened
-from ..resample import lattice
+from ..image import BaseImage, FolderScan, ImageInfo, Mask, Pixels
+from ..options import scan_options
+from ..resample import pixel_edges
 from .bands import canonical_band, find_product_metadata, is_sentinel2, match_band, sensor_from_name
 from .geotiff import RasterImage, RasterReader
 from .metadata import RasterOptions
@@ -48,15 +48,15 @@ class SceneReader:
     kind = "map"
     Options = RasterOptions
 
-    def claim(self, uri: str, head: bytes) -> Claim:
+    def identify(self, uri: str, head: bytes) -> int:
         """A folder that holds at least two bands of one scene."""
         del head
         groups = _group_bands(uri) if Path(uri).is_dir() else {}
         if not groups:
-            return Claim(0)
+            return 0
         names = {name for group in groups.values() for files in group.values() for name in files}
         product = _is_safe(uri) or any(sensor_from_name(Path(name).name) for name in names)
-        return Claim(90 if product else 60, f"a folder with {len(names)} bands")
+        return 90 if product else 60
 
     def scan(self, uri: str, options: RasterOptions) -> Sequence[ImageInfo]:
         """The scenes in a folder. Raises `ReadError` where one of them cannot be read."""
@@ -106,18 +106,18 @@ class SceneImage(BaseImage):
         info = self._info
         self._dtype = np.result_type(*(np.dtype(channel.dtype) for channel in self.channels))
         self._bands: list[tuple[RasterImage, BandGrid]] = []
-        options = reopened(RasterOptions, info)
+        options = scan_options(RasterOptions, info)
         finest = dict(info.facts).get("grid", "")
         if not (finest.isdecimal() and int(finest) < len(info.files)):
             raise ReadError(info.uri, "must have the facts of its scan", value=finest, remedy="Scan it again")
         grid = _scan_band(info.files[int(finest)], options)
-        for place in self._places:
+        for place in self._channel_indices:
             band = _scan_band(info.files[place], options)
             self._bands.append((RasterImage(band), _align(grid, band)))
 
     def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         """See `Image.read`. A pixel is valid where all its channels are."""
-        x, y = lattice(box.x0, box.x1, size[0]), lattice(box.y0, box.y1, size[1])
+        x, y = pixel_edges(box.x0, box.x1, size[0]), pixel_edges(box.y0, box.y1, size[1])
         width, height = self._info.size
         pixels = np.zeros((size[1], size[0], len(self._bands)), dtype=self._dtype)
         valid = np.ones((size[1], size[0]), dtype=bool)
@@ -179,7 +179,7 @@ def _is_raster(path: str) -> bool:
     with open(path, "rb") as file:
         head = file.read(HEAD_BYTES)
     found = recognise(path, head)
-    return (found is None or not found.strict) and RasterReader().claim(path, head).strength > 0
+    return (found is None or not found.strict) and RasterReader().identify(path, head) > 0
 
 
 def _band_order(band: str) -> tuple[str, float, str]:
@@ -275,7 +275,7 @@ def _align(scene: ImageInfo, band: ImageInfo) -> BandGrid:
         raise mismatch("must share a CRS as bands of a scene", "two different ones")
     if place.warp is not None and (band.placement, band.size) != (place, size):
         raise mismatch("must share control points and size as bands of a scene", f"{band.size} and {size}")
-    if not place.known and band.size != size:
+    if not place.has_unit and band.size != size:
         raise mismatch("must have the same size, being bands without georeference", f"{band.size} and {size}")
     own, joint = (np.vstack([p.matrix, [0, 0, 1]]) for p in (band.placement, place))
     (across, skew_x, right), (skew_y, down, below) = np.linalg.solve(own, joint)[:2].tolist()

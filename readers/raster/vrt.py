@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
-from ..errors import ReadError, shown
+from ..errors import ReadError, excerpt
 from .metadata import names_local_file
 
 MAX_BYTES = 32 * 2**20
@@ -127,7 +127,7 @@ class _Parser:
         text = re.sub(r"\A<\?xml[^<>]*\?>", "", text)
         if found := re.search(r"<[!?]", text):
             snippet = text[found.start() : found.start() + 40]
-            raise self._refusal("must not have declarations, comments or CDATA", shown(snippet))
+            raise self._refusal("must not have declarations, comments or CDATA", excerpt(snippet))
         parser = expat.ParserCreate()
         parser.StartElementHandler = self._start
         parser.EndElementHandler = self._end
@@ -145,17 +145,17 @@ class _Parser:
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         parent = self._open[-1]
         if name not in _ELEMENTS.get(parent, ("", ""))[1].split():
-            raise self._refusal(_ALLOWED, f"<{shown(name)}>" + (f" in <{parent}>" if parent else ""))
+            raise self._refusal(_ALLOWED, f"<{excerpt(name)}>" + (f" in <{parent}>" if parent else ""))
         self._check_crs(attributes.get("Projection", ""))
         for key, value in attributes.items():
             if key not in _ELEMENTS.get(name, ("", ""))[0].split():
-                raise self._refusal(_ALLOWED, f"<{name} {shown(key)}={shown(value)!r}>")
+                raise self._refusal(_ALLOWED, f"<{name} {excerpt(key)}={excerpt(value)!r}>")
             if key in _SIZES:
                 self._check_size(name, key, value)
             if key == "subClass" and value != _SUBCLASSES[name]:
-                raise self._refusal("must not read raw bytes or run functions", f"<{name} subClass={shown(value)!r}>")
+                raise self._refusal("must not read raw bytes or run functions", f"<{name} subClass={excerpt(value)!r}>")
         if name == "Option" and not {*attributes.values()} <= _WARP_OPTIONS:
-            raise self._refusal("must only set options of the warping", f"<Option> {shown(str(attributes))}")
+            raise self._refusal("must only set options of the warping", f"<Option> {excerpt(str(attributes))}")
         if name in {"SrcRect", "DstRect"}:
             self._check_rectangle(name, attributes)
         elif name == "SourceProperties":
@@ -189,9 +189,9 @@ class _Parser:
             self._check_size("VRTDataset", name, text)
         elif name == "WarpMemoryLimit" and not 0 <= _number(text) <= _MAX_WARP_MEMORY:
             rule = f"must not use more than {_MAX_WARP_MEMORY} bytes for warping"
-            raise self._refusal(rule, f"<WarpMemoryLimit> {shown(text)!r}")
+            raise self._refusal(rule, f"<WarpMemoryLimit> {excerpt(text)!r}")
         elif name == "SourceBand" and not re.fullmatch(r"\d{1,6}|mask(,\d{1,6})?", text):
-            raise self._refusal("must name each source's band by its number or as mask", shown(text))
+            raise self._refusal("must name each source's band by its number or as mask", excerpt(text))
         elif name == "OverviewList":
             factors = re.split(r"[\s,]+", text.strip())
             if len(factors) > _MAX_OVERVIEWS:
@@ -201,29 +201,29 @@ class _Parser:
 
     def _check_crs(self, text: str) -> None:
         if names_local_file(text):
-            raise self._refusal("must not have a CRS that names files", shown(text))
+            raise self._refusal("must not have a CRS that names files", excerpt(text))
 
     def _check_size(self, name: str, key: str, value: str) -> None:
         if not re.fullmatch(r"[0-9]{1,10}", value) or not 0 < int(value) < _MAX_NUMBER:
-            raise self._refusal("must have sizes that are whole numbers from 1 on", f"<{name}> {key} {shown(value)!r}")
+            raise self._refusal("must have sizes that are positive integers", f"<{name}> {key} {excerpt(value)!r}")
 
     def _check_rectangle(self, name: str, attributes: dict[str, str]) -> None:
         for key, value in attributes.items():
             number = _number(value)
             if not abs(number) < _MAX_NUMBER or (number <= 0 and key.endswith("Size")):
-                raise self._refusal("must place each source in a finite rectangle", f"<{name} {key}={shown(value)!r}>")
+                raise self._refusal("must place sources in finite rectangles", f"<{name} {key}={excerpt(value)!r}>")
 
     def _add_source(self, name: str, attributes: dict[str, str]) -> None:
         """Record a source. Its name must be a plain path: GDAL gives meaning to many other forms."""
         relative = attributes.get("relativeToVRT", "0")
         plain = name == name.strip() and name.isprintable() and name != ""
         if not plain or name.startswith(("<", "/vsi", "{")) or ":" in name.partition("/")[0] or "://" in name:
-            raise self._refusal("must only have plain files as sources", f"source {shown(name)!r}")
+            raise self._refusal("must only have plain files as sources", f"source {excerpt(name)!r}")
         if relative not in {"0", "1"}:
-            raise self._refusal("must state relativeToVRT as 0 or 1", shown(relative))
+            raise self._refusal("must state relativeToVRT as 0 or 1", excerpt(relative))
         path = os.path.realpath(os.path.join(self._folder, name) if relative == "1" else name)
         if not is_below(path, self._folder):
-            raise self._refusal("must have its sources in or below its folder", f"source {shown(name)!r}")
+            raise self._refusal("must have its sources in or below its folder", f"source {excerpt(name)!r}")
         self._source = path
         self._result.counts[path] += 1
         if len(self._result.counts) > MAX_FILES:

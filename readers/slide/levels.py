@@ -14,7 +14,7 @@ import numpy as np
 
 from ..geometry import Box
 from ..image import Mask, Pixels
-from ..resample import lattice, resample, taps
+from ..resample import axis_weights, pixel_edges, resample
 
 Fetch = Callable[[int, int, int], tuple[Pixels, Mask | None]]
 
@@ -65,12 +65,12 @@ class TiledPyramid:
     def read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         """See `Image.read`: the nearest finer level, resampled to exactly `size`. Raises `ReadError`."""
         width, height = size
-        edges_x, edges_y = lattice(box.x0, box.x1, width), lattice(box.y0, box.y1, height)
+        edges_x, edges_y = pixel_edges(box.x0, box.x1, width), pixel_edges(box.y0, box.y1, height)
         place = self._choose((edges_x[-1] - edges_x[0]) / width, (edges_y[-1] - edges_y[0]) / height)
         level = self._levels[place]
         full = self._levels[0].size
-        x = taps(edges_x / level.scale[0], level.size[0], high=full[0] / level.scale[0])
-        y = taps(edges_y / level.scale[1], level.size[1], high=full[1] / level.scale[1])
+        x = axis_weights(edges_x / level.scale[0], level.size[0], high=full[0] / level.scale[0])
+        y = axis_weights(edges_y / level.scale[1], level.size[1], high=full[1] / level.scale[1])
         if x is None or y is None:
             return np.zeros((height, width, self._channels), dtype=self._dtype), np.zeros((height, width), dtype=bool)
         start, stop = x.start, x.stop

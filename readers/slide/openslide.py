@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ..errors import ReadError, shown
-from ..fingerprint import fingerprint, is_remote, local_only
+from ..errors import ReadError, excerpt
+from ..files import fingerprint, is_remote, require_local
 from ..formats import recognise
-from ..geometry import MOST_SIDE, Box
-from ..image import BaseImage, Channel, Claim, ImageInfo, Mask, Pixels
+from ..geometry import MAX_SIDE, Box
+from ..image import BaseImage, Channel, ImageInfo, Mask, Pixels
 from ..options import Options
 from .levels import Level, TiledPyramid
 from .spacing import Spacing, in_micrometres, place_slide
@@ -44,21 +44,21 @@ class SlideReader:
     name = "slide"
     kind = "slide"
 
-    def claim(self, uri: str, head: bytes) -> Claim:
+    def identify(self, uri: str, head: bytes) -> int:
         """Strong for a scanner's format, whole or damaged; a tiled TIFF of no such format is left to others."""
         if is_remote(uri) or not head:
-            return Claim(0)
+            return 0
         found = recognise(uri, head)
         if found is not None and found.reader == self.name:
-            return Claim(90, found.name)
+            return 90
         directories = None if found is not None and found.strict else Directories.read(uri, 1)
         tiled = directories is not None and any(TILE_WIDTH in page.tags for page in directories.pages)
-        return Claim(30, "a tiled TIFF") if tiled else Claim(0)
+        return 30 if tiled else 0
 
     def scan(self, uri: str, options: Options) -> Sequence[ImageInfo]:
         """The one slide in `uri`. Any file of a DICOM series gives the same slide, equal in every field."""
         del options
-        local_only(uri)
+        require_local(uri)
         files = _files(uri)
         with _open(files[0]) as slide:
             properties = _properties(slide)
@@ -117,7 +117,7 @@ class Slide(BaseImage):
             Level.below(info.size, size, _tile(properties, place))
             for place, size in enumerate(self._slide.level_dimensions)
         ]
-        self._pyramid = TiledPyramid(self._levels, len(self._places), np.dtype(np.uint8), self._fetch)
+        self._pyramid = TiledPyramid(self._levels, len(self._channel_indices), np.dtype(np.uint8), self._fetch)
 
     def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         return self._pyramid.read(box, size)
@@ -141,13 +141,13 @@ class Slide(BaseImage):
             raise ReadError(
                 f"{self._info.id or self._info.uri}, level {place}, pixels {x}–{x + size[0]}, {y}–{y + size[1]}",
                 "the tile must be readable",
-                value=shown(str(error), 300),
+                value=excerpt(str(error), 300),
                 remedy="Copy the file again from its source; regions that need this tile are left out",
             ) from error
         valid = rgba[..., 3] > _OPAQUE // 2
         across, down = (self._inside(level, axis, start, size[axis]) for axis, start in enumerate((x, y)))
         valid &= down[:, None] & across
-        return rgba[..., self._places], None if bool(valid.all()) else valid
+        return rgba[..., self._channel_indices], None if bool(valid.all()) else valid
 
     def _inside(self, level: Level, axis: int, start: int, length: int) -> Mask:
         """Which of `length` pixels of a level from `start` along an axis (0 is x) have their middle in the scan."""
@@ -168,7 +168,7 @@ def _open(uri: str) -> "OpenSlide":
         raise ReadError(
             uri,
             "OpenSlide must be able to open it",
-            value=_fault(uri) or shown(str(error), 300) or "not a format that it knows",
+            value=_fault(uri) or excerpt(str(error), 300) or "not a format that it knows",
             remedy="Check that the file is complete, with the files that belong beside it",
         ) from error
     _check_sizes(uri, slide)
@@ -196,7 +196,7 @@ def _check_sizes(uri: str, slide: "OpenSlide") -> None:
     size, levels, steps = slide.dimensions, slide.level_dimensions, slide.level_downsamples
     if not (
         0 < len(levels) <= _LEVELS
-        and all(0 < side <= MOST_SIDE for side in size)
+        and all(0 < side <= MAX_SIDE for side in size)
         and all(0 < side <= full for level in levels for side, full in zip(level, size, strict=True))
         and all(math.isfinite(step) and step > 0 for step in steps)
     ):
@@ -275,7 +275,7 @@ def _scanned(uri: str, properties: Mapping[str, str], size: tuple[int, int]) -> 
     raise ReadError(
         uri,
         "the scanned part must lie within the picture",
-        value=shown(
+        value=excerpt(
             ", ".join(properties.get(f"openslide.bounds-{name}", "") for name in ("x", "y", "width", "height"))
         ),
         remedy="Copy it again from its source",

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 
-from ..errors import ReadError, shown
-from ..fingerprint import fingerprint, is_remote, local_only
+from ..errors import ReadError, excerpt
+from ..files import fingerprint, is_remote, require_local
 from ..formats import recognise
 from ..geometry import Box
-from ..image import BaseImage, Claim, ImageInfo, Mask, Pixels
-from ..options import reopened
+from ..image import BaseImage, ImageInfo, Mask, Pixels
+from ..options import scan_options
 from .codestreams import check_declared
 from .levels import Level, TiledPyramid
 from .ome import OmeMetadata, qptiff_names
@@ -47,19 +47,19 @@ class PyramidReader:
     kind = "slide"
     Options = PlaneOptions
 
-    def claim(self, uri: str, head: bytes) -> Claim:
+    def identify(self, uri: str, head: bytes) -> int:
         """Strong for OME-TIFF, QPTIFF and pyramids of tiles, whole or damaged; scanners' formats are left to others."""
         if is_remote(uri) or head[:4] not in MAGIC:
-            return Claim(0)
+            return 0
         found = recognise(uri, head)
         if found is not None and found.reader == self.name:
-            return Claim(85 if found.strict else 80, found.name)
+            return 85 if found.strict else 80
         directories = Directories.read(uri, 1)
-        return Claim(20, "another TIFF") if directories is not None and directories.pages else Claim(0)
+        return 20 if directories is not None and directories.pages else 0
 
     def scan(self, uri: str, options: PlaneOptions) -> Sequence[ImageInfo]:
         """The first picture of the file. Raises `ReadError`, and `RequestError` for an option that does not fit."""
-        local_only(uri)
+        require_local(uri)
         with open_tiff(uri) as tiff, believed(uri):
             series = first_picture(tiff, uri)
             ome = OmeMetadata.parse(tiff.ome_metadata or "") if tiff.is_ome else OmeMetadata(None, ())
@@ -111,13 +111,13 @@ class Pyramid(BaseImage):
                 f"it must still be the file of {info.size[0]} × {info.size[1]} px that was looked at first",
                 remedy="Run again in a new folder",
             )
-        samples, self._alpha = _planes(series, info.uri).places(reopened(PlaneOptions, info))
-        self._samples = [samples[place] for place in self._places]
+        samples, self._alpha = _planes(series, info.uri).places(scan_options(PlaneOptions, info))
+        self._samples = [samples[place] for place in self._channel_indices]
         levels = levels_of(series)
         self._pages = [level.pages for level in levels]
         self._levels = [_level(info.size, level.keyframe) for level in levels]
         self._dtype = np.dtype(series.dtype).newbyteorder("=")
-        self._pyramid = TiledPyramid(self._levels, len(self._places), self._dtype, self._fetch)
+        self._pyramid = TiledPyramid(self._levels, len(self._channel_indices), self._dtype, self._fetch)
 
     def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         return self._pyramid.read(box, size)
@@ -182,7 +182,7 @@ class Pyramid(BaseImage):
         except ReadError:
             raise
         except Exception as error:  # every codec has exceptions of its own
-            raise _unreadable(where, shown(f"{type(error).__name__}: {error}", 300)) from error
+            raise _unreadable(where, excerpt(f"{type(error).__name__}: {error}", 300)) from error
         if len(data) < count:
             raise _unreadable(where, f"{len(data)} of its {count} bytes are there")
         return None if segment is None else cast("Pixels", segment[0])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from ..errors import RequestError, shown
+from ..errors import RequestError, excerpt
 from ..geometry import Placement
 
 FINEST, COARSEST = 0.05, 10.0  # µm/px: no light microscope sees finer, and nothing coarser is a slide's level 0
@@ -129,7 +129,7 @@ class SpacingTable:
 
 
 def _unreadable(subject: str, error: Exception) -> RequestError:
-    return RequestError(subject, "it must be a readable CSV file", value=shown(str(error)), remedy="Check the path")
+    return RequestError(subject, "it must be a readable CSV file", value=excerpt(str(error)), remedy="Check the path")
 
 
 def _text(table: Path) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from ..image import Channel
-from ..options import Options, wrong_option
+from ..options import Options, invalid_option
 
 _COLOURS: Final = ("red", "green", "blue")
 _CHOSEN: Final = {"Z": "z", "T": "t"}  # axes of which one place is read, and the option that names it
@@ -99,5 +99,5 @@ class Planes:
         name = _CHOSEN.get(axis)
         place = 0 if name is None else int(getattr(options, name))
         if place >= length:
-            raise wrong_option(name or axis, "reader 'pyramid'", f"it is 0 to {length - 1} here", value=str(place))
+            raise invalid_option(name or axis, "reader 'pyramid'", f"it is 0 to {length - 1} here", value=str(place))
         return place

@@ -70,7 +70,7 @@ class Directories:
     @classmethod
     def read(cls, path: str, most: int = MOST_PAGES) -> Self | None:
         """The first `most` pages of a file, None where it is no TIFF. Raises `OSError` where it cannot be read."""
-        with open(path, "rb") as file:  # noqa: PTH123 - a name may be no valid path elsewhere
+        with open(path, "rb") as file:
             head = file.read(16)
             if head[:4] not in MAGIC:
                 return None

@@ -9,9 +9,9 @@ import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from ..errors import LimnerError, ReadError, shown
+from ..errors import LimnerError, ReadError, excerpt
 from ..formats import is_label
-from ..geometry import MOST_SIDE
+from ..geometry import MAX_SIDE
 from .ome import LONGEST, bomb
 from .tiff_directories import PAGE_NAME, PIECES, SUBFILE, Directories
 
@@ -84,7 +84,7 @@ def _check_directories(uri: str) -> None:
 
 def damaged(uri: str, why: str) -> ReadError:
     """The error of a TIFF that cannot be what it says."""
-    return ReadError(uri, "it must be a readable TIFF", value=shown(why, 300), remedy="Copy it again from its source")
+    return ReadError(uri, "it must be a readable TIFF", value=excerpt(why, 300), remedy="Copy it again from its source")
 
 
 @contextmanager
@@ -172,10 +172,10 @@ def _impossible_level(number: int, page: "TiffPage", first: "TiffPage") -> str:
     size, tile, full = (page.imagewidth, page.imagelength), tile_size(page), (first.imagewidth, first.imagelength)
     said = f"level {number} of {size[0]} × {size[1]} px in tiles or strips of {tile[0]} × {tile[1]} px"
     if page.imagedepth != 1 or not all(
-        0 < side <= min(MOST_SIDE, whole) for side, whole in zip(size, full, strict=True)
+        0 < side <= min(MAX_SIDE, whole) for side, whole in zip(size, full, strict=True)
     ):
         return said
-    if not all(0 < side <= (_TILE_SIDE if page.is_tiled else MOST_SIDE) for side in tile):
+    if not all(0 < side <= (_TILE_SIDE if page.is_tiled else MAX_SIDE) for side in tile):
         return said
     if _kind(page) != _kind(first):
         return f"{said}, with other numbers than the picture"

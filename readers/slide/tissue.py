@@ -15,11 +15,11 @@ import numpy.typing as npt
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from ..annotations import Drawing
+from ..annotations import read_polygons
 from ..errors import RequestError
 from ..geometry import Points
 from ..image import ImageInfo, Mask, Pixels
-from ..masks import box_mean, fill_holes, grown, holding
+from ..overview import box_mean, dilate, fill_holes, keep_components
 
 Light = Literal["bright", "dark"]
 Values = npt.NDArray[np.float64]
@@ -83,7 +83,7 @@ def find_tissue(pixels: Pixels, valid: Mask, *, microns: tuple[float, float] | N
         area = microns[0] * microns[1] * 1e-6
         speck, hole = math.ceil(_SPECK / area), math.ceil(_HOLE / area)
         sizes = f"{_SPECK:g} and {_HOLE:g} mm²"
-    mask = fill_holes(holding(mask, mask, speck), hole) & valid & ~ink
+    mask = fill_holes(keep_components(mask, mask, speck), hole) & valid & ~ink
     mask &= ~_rim(mask, sharp <= threshold, radius)
     method = (
         f"{what} above {threshold:.3g} (Otsu 1979, kept between {floor[0]:.3g} and {floor[1]:.3g}), without patches "
@@ -93,8 +93,8 @@ def find_tissue(pixels: Pixels, valid: Mask, *, microns: tuple[float, float] | N
 
 def _rim(mask: Mask, glass: Mask, radius: tuple[int, int]) -> Mask:
     """The glass that averaging has drawn into a mask: no further in than that, and connected with the outside."""
-    near = grown(~mask, (radius[0] + 1, radius[1] + 1))
-    return mask & holding(~mask | (glass & near), ~mask)
+    near = dilate(~mask, (radius[0] + 1, radius[1] + 1))
+    return mask & keep_components(~mask | (glass & near), ~mask)
 
 
 def otsu(values: npt.NDArray[np.floating]) -> float:
@@ -150,7 +150,7 @@ def _ink(density: Values) -> Mask:
     share = red / (density.sum(axis=2) + 1e-9)
     clear = ((red - green > 0.15) & (red > 0.25)) | ((share < 0.12) & (green > 0.5) & (blue > 0.85 * green))
     like = ((red - green > 0.02) & (red > 0.1)) | ((share < 0.15) & (green > 0.1) & (blue > 0.9 * green))
-    return holding(clear | like, clear, 9)
+    return keep_components(clear | like, clear, 9)
 
 
 def _glow(values: Values, valid: Mask, radius: tuple[int, int], light: Light) -> _Signal:
@@ -177,10 +177,10 @@ def read_drawn(path: str, info: ImageInfo) -> BaseGeometry:
     """The union of the polygons that a person drew in QuPath, in level-0 pixels of a slide, cut to the picture.
 
     In pixels that count from the slide's scanned part: `info.origin` is added. Raises `RequestError` as
-    `Drawing.shapes` does, and where nothing drawn lies on the picture.
+    `read_polygons` does, and where nothing drawn lies on the picture.
     """
     subject = f"tissue of {path}"
-    drawn = [shape.geometry for shape in Drawing(path, subject, "pixels").shapes()]
+    drawn = [shape.geometry for shape in read_polygons(path, subject, "pixels")]
 
     def shift(xy: Points) -> Points:
         return xy + np.asarray(info.origin, dtype=np.float64)

@@ -1,57 +1,62 @@
-"""The picture with findings on it: fills and outlines by label, and plain marks on what was not looked at.
+"""The picture with its findings: fills and outlines by label, and hatching on what was not analysed.
 
-Everything is drawn at twice the size and reduced, which makes edges smooth; nothing depends on the machine.
+Findings are drawn at twice the size and reduced, which makes edges smooth; masks are exact to the pixel.
 """
 # shapely leaves its functions' **kwargs untyped:
 # pyright: reportUnknownMemberType=false
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import shapely
 from PIL import Image, ImageDraw
 from shapely import Polygon
+from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 
 from ...model.finding import Finding
-from ...readers.geometry import Points
+from ...readers.geometry import Box, Points
 from ...readers.image import Mask
+from ...readers.overview import Montage
 from ..measures import Shapes, shapes
 from ..palette import Palette, rgb
 from ..writer import ImageRecord, Overview
 
-Numbers = npt.NDArray[np.uint8]
+Bytes = npt.NDArray[np.uint8]
 
 LONGEST = 1600
+"""The long side of a shown picture is at most this many px."""
 SHORTEST = 1200
-"""A picture's long side is shown at no more than `LONGEST` px; one below `SHORTEST` is enlarged by whole pixels."""
-
-NOTHING = ((236, 236, 236), (216, 216, 216))
-"""The two greys of the checker where there is no data."""
-
+"""A picture whose long side is shorter is enlarged by a whole factor."""
+NODATA = ((236, 236, 236), (216, 216, 216))
+"""The two greys of the checkerboard on nodata."""
 UNREADABLE = (205, 30, 45)
-SKIPPED = (95, 99, 104)
-"""Colours of the hatches on what could not be read and on what was skipped."""
+SKIPPED = (130, 134, 140)
+"""Colours of the hatching on what could not be read and on what was skipped."""
 
-_FINE = 2  # pixels drawn per pixel shown
-_RIM = 3  # drawn pixels: how wide the outline of an area is, on its inner side
-_FILL = 105  # of 255: how much of the label's colour lies on the picture
-_SMALL = 7.0  # px: findings that are not areas are drawn at least as large
-_MANY = 255  # labels that a map of bytes can tell apart, beside nothing
+_SUPERSAMPLING = 2  # drawn pixels per shown pixel
+_OUTLINE = 3  # drawn pixels: width of an area's outline, on its inner side
+_FILL_ALPHA = 105  # of 255
+_SMALLEST = 7.0  # px: boxes and tiles are drawn at least this large
+_CODES = 255  # labels that an 8-bit image can tell apart, beside 0
 
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """How level-0 pixels meet the shown picture: `size` (width, height) px, `scale` shown px a level-0 pixel (x, y)."""
+    """How level-0 pixels map to the shown picture."""
 
     size: tuple[int, int]
+    """(width, height) in px."""
     scale: tuple[float, float]
+    """Shown px per level-0 pixel (x, y)."""
 
     @classmethod
-    def of(cls, image: ImageRecord, overview: Overview | None) -> "Canvas":
-        """The canvas for an image: its overview's pixels, reduced to `LONGEST` or enlarged above `SHORTEST`."""
+    def of(cls, image: ImageRecord, overview: Overview | None) -> Self:
+        """The canvas of an image: its overview's size, reduced to `LONGEST` or enlarged to at least `SHORTEST`."""
         width, height = image.info.size
         shown = (width, height) if overview is None else (overview.pixels.shape[1], overview.pixels.shape[0])
         longest = max(shown)
@@ -60,148 +65,187 @@ class Canvas:
         return cls((columns, rows), (columns / width, rows / height))
 
 
-def bare(overview: Overview | None, canvas: Canvas) -> Image.Image:
-    """The picture without findings: a grey checker where there is no data, red hatches where it cannot be read."""
-    empty = Image.fromarray(_checker(canvas.size))
+def on_montage(image: ImageRecord, overview: Overview | None, findings: Sequence[Finding]) -> ImageRecord:
+    """The image in the coordinates of its overview: of a stack a montage of slices, with the findings on those.
+
+    A picture of one plane only gets `findings`.
+    """
+    montage = None if overview is None else overview.montage
+    if montage is None or len(image.info.planes) == 1:
+        return replace(image, findings=lambda: findings)
+    width, height = montage.size
+    moved = [
+        replace(finding, geometry=_moved(finding.geometry, montage, finding.plane))
+        for finding in findings
+        if montage.place(finding.plane) is not None
+    ]
+    unanalysed = [
+        replace(region, box=Box(*_moved(_polygon(region.box), montage, region.plane).bounds))
+        for region in image.unanalysed
+        if montage.place(region.plane) is not None
+    ]
+    roi = None
+    if image.roi is not None:
+        empty = [divmod(cell, montage.columns) for cell in range(len(montage.planes), montage.columns * montage.rows)]
+        cells = [shapely.box(x * width, y * height, (x + 1) * width, (y + 1) * height) for y, x in empty]
+        roi = shapely.union_all([*(_moved(image.roi, montage, plane) for plane in montage.planes), *cells])
+    info = replace(image.info, size=(montage.columns * width, montage.rows * height))
+    return replace(image, info=info, findings=lambda: moved, unanalysed=tuple(unanalysed), roi=roi)
+
+
+def _moved(geometry: BaseGeometry, montage: Montage, plane: int) -> BaseGeometry:
+    """A geometry on a slice, in level-0 pixels of the montage."""
+    column, row = montage.place(plane) or (0, 0)
+    return translate(geometry, column * montage.size[0], row * montage.size[1])
+
+
+def draw_base(overview: Overview | None, canvas: Canvas) -> Image.Image:
+    """The picture without findings: a grey checkerboard on nodata, red hatching where it cannot be read."""
+    y, x = np.indices(canvas.size[::-1]) // 10
+    checkerboard = Image.fromarray(np.array(NODATA, dtype=np.uint8)[(x + y) % 2])
     if overview is None:
-        return _hatched(empty, np.ones(canvas.size[::-1], dtype=np.bool_), UNREADABLE)
-    smooth = Image.Resampling.BOX if overview.pixels.shape[1] > canvas.size[0] else Image.Resampling.NEAREST
-    picture = Image.fromarray(overview.pixels).resize(canvas.size, smooth)
-    picture.paste(empty, mask=Image.fromarray(~_resized(overview.valid, canvas.size)))
-    return _hatched(picture, ~_resized(overview.readable, canvas.size), UNREADABLE)
+        return hatched(checkerboard, np.ones(canvas.size[::-1], dtype=np.bool_), UNREADABLE)
+    resampling = Image.Resampling.BOX if overview.pixels.shape[1] > canvas.size[0] else Image.Resampling.NEAREST
+    picture = Image.fromarray(overview.pixels).resize(canvas.size, resampling)
+    picture.paste(checkerboard, mask=Image.fromarray(~_resized(overview.valid, canvas.size)))
+    return hatched(picture, ~_resized(overview.readable, canvas.size), UNREADABLE)
 
 
-def painted(picture: Image.Image, image: ImageRecord, findings: Sequence[Finding], palette: Palette) -> Image.Image:
-    """`picture` with the image's findings, its regions that were not analysed, and its area of interest."""
-    scale = (picture.width / image.info.size[0], picture.height / image.info.size[1])
-    result = _marked(picture, image, scale)
+def draw_findings(base: Image.Image, image: ImageRecord, findings: Sequence[Finding], palette: Palette) -> Image.Image:
+    """`base` with hatching on what was not analysed, and the findings on top."""
+    scale = (base.width / image.info.size[0], base.height / image.info.size[1])
+    skipped, unreadable = unanalysed_masks(image, base.size)
+    result = hatched(hatched(base, skipped, SKIPPED), unreadable, UNREADABLE)
     placed = shapely.transform(shapes(findings), lambda xy: xy * scale)
     labels = sorted({finding.label for finding in findings})
-    for first in range(0, len(labels), _MANY):
-        some = labels[first : first + _MANY]
-        chosen = [place for place, finding in enumerate(findings) if finding.label in set(some)]
-        codes = np.array([some.index(findings[place].label) + 1 for place in chosen], dtype=np.int64)
-        kinds = np.array([findings[place].kind == "area" for place in chosen], dtype=np.bool_)
-        _colour(result, placed[chosen], codes, kinds, [rgb(palette[label]) for label in some])
+    for first in range(0, len(labels), _CODES):
+        codes = {label: code for code, label in enumerate(labels[first : first + _CODES], start=1)}
+        chosen = [place for place, finding in enumerate(findings) if finding.label in codes]
+        _draw_shapes(
+            result,
+            placed[chosen],
+            [codes[findings[place].label] for place in chosen],
+            [findings[place].kind == "area" for place in chosen],
+            [rgb(palette[label]) for label in codes],
+        )
     return result
 
 
-def _colour(
+def unanalysed_masks(image: ImageRecord, size: tuple[int, int]) -> tuple[Mask, Mask]:
+    """(skipped, unreadable) of an image's record: masks (H, W) of a picture of `size` (width, height).
+
+    Skipped is what lies outside the region of interest or in a skipped region, and not in an unreadable one.
+    """
+    scale = (size[0] / image.info.size[0], size[1] / image.info.size[1])
+    skipped, unreadable = (
+        rasterise(
+            shapely.union_all([_polygon(region.box) for region in image.unanalysed if region.status == status]),
+            size,
+            scale,
+        )
+        for status in ("skipped", "unreadable")
+    )
+    if image.roi is not None:
+        skipped |= ~rasterise(image.roi, size, scale)
+    return skipped & ~unreadable, unreadable
+
+
+def rasterise(geometry: BaseGeometry, size: tuple[int, int], scale: tuple[float, float]) -> Mask:
+    """Which pixels (H, W) have their centre in a valid polygonal geometry: even-odd rule, scan line by scan line.
+
+    `scale` is px per unit of the geometry (x, y).
+
+        ring      x-------x         each edge toggles its row from the first pixel centre right of it on,
+        row     . | . . . | .       and the running parity along the row is the mask
+        mask    0 0 1 1 1 0 0
+    """
+    width, height = size
+    toggles = np.zeros((height, width + 1), dtype=np.int32)
+    for part in shapely.get_parts(geometry):
+        for ring in _rings(part):
+            xy = ring * scale
+            for (x0, y0), (x1, y1) in pairwise(xy):
+                top, bottom = (int(np.clip(np.ceil(y - 0.5), 0, height)) for y in sorted((y0, y1)))
+                if top < bottom:
+                    rows = np.arange(top, bottom)
+                    crossings = x0 + (rows + 0.5 - y0) * (x1 - x0) / (y1 - y0)
+                    np.add.at(toggles, (rows, np.clip(np.ceil(crossings - 0.5), 0, width).astype(np.intp)), 1)
+    return (np.cumsum(toggles, axis=1)[:, :width] % 2).astype(np.bool_)
+
+
+def _draw_shapes(
     picture: Image.Image,
     placed: Shapes,
-    codes: npt.NDArray[np.int64],
-    areas: Mask,
+    codes: Sequence[int],
+    areas: Sequence[bool],
     colours: Sequence[tuple[int, int, int]],
 ) -> None:
-    """Paint shapes in shown pixels; `codes` are their colours from 1, `areas` says which were traced from a map."""
-    size = (picture.width * _FINE, picture.height * _FINE)
-    fill = Image.new("L", size)
-    line = Image.new("L", size)
+    """Draw shapes in shown px onto `picture`; `codes` index `colours` from 1, `areas` are outlined on the inside."""
+    size = (picture.width * _SUPERSAMPLING, picture.height * _SUPERSAMPLING)
+    fill, line = Image.new("L", size), Image.new("L", size)
     fill_pen, line_pen = ImageDraw.Draw(fill), ImageDraw.Draw(line)
     parts, owner = shapely.get_parts(placed, return_index=True)
-    order = np.argsort(-shapely.area(shapely.envelope(parts)), kind="stable")  # what lies inside is painted later
-    for place in order:
-        code, is_area = int(codes[owner[place]]), bool(areas[owner[place]])
-        for depth, ring in enumerate(_rings(parts[int(place)]) if is_area else [_at_least(parts[int(place)])]):
-            way = [(float(x), float(y)) for x, y in ring * _FINE]
-            fill_pen.polygon(way, fill=0 if depth else code)
+    for place in np.argsort(-shapely.area(shapely.envelope(parts)), kind="stable"):  # what lies inside comes later
+        code, is_area = codes[owner[place]], areas[owner[place]]
+        for depth, ring in enumerate(_rings(parts[place]) if is_area else [_visible(parts[place])]):
+            path = [(float(x), float(y)) for x, y in ring * _SUPERSAMPLING]
+            fill_pen.polygon(path, fill=0 if depth else code)
             if not is_area:
-                line_pen.line(way, fill=code, width=2 * _FINE, joint="curve")
-    covered, lines = np.asarray(fill), np.asarray(line).copy()
-    rim = _rim(covered, _RIM)
-    lines = np.where((lines == 0) & rim, covered, lines)
+                line_pen.line(path, fill=code, width=2 * _SUPERSAMPLING, joint="curve")
+    filled, lines = np.asarray(fill), np.asarray(line)
+    lines = np.where((lines == 0) & _outlines(filled, _OUTLINE), filled, lines)
     for code, colour in enumerate(colours, start=1):
-        picture.paste(colour, mask=_share(covered == code, _FILL))
-        picture.paste(colour, mask=_share(lines == code, 255))
-
-
-def _marked(picture: Image.Image, image: ImageRecord, scale: tuple[float, float]) -> Image.Image:
-    result = picture.copy()
-    for status, colour in (("skipped", SKIPPED), ("unreadable", UNREADABLE)):
-        where = Image.new("L", picture.size)
-        pen = ImageDraw.Draw(where)
-        for patch in image.patches:
-            if patch.status == status:
-                box = patch.box
-                x0, x1 = (round(x * scale[0]) for x in (box.x0, box.x1))
-                y0, y1 = (round(y * scale[1]) for y in (box.y0, box.y1))
-                pen.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), fill=255)
-        result = _hatched(result, np.asarray(where) > 0, colour)
-    if image.interest is None:
-        return result
-    outside = Image.new("L", picture.size, 255)
-    pen = ImageDraw.Draw(outside)
-    rings = [
-        (depth, ring * scale) for part in shapely.get_parts(image.interest) for depth, ring in enumerate(_rings(part))
-    ]
-    for depth, ring in rings:
-        pen.polygon([(float(x), float(y)) for x, y in ring], fill=255 if depth else 0)
-    result.paste((255, 255, 255), mask=outside.point([value * 150 // 255 for value in range(256)]))
-    pen = ImageDraw.Draw(result)
-    for _, ring in rings:
-        way = [(float(x), float(y)) for x, y in ring]
-        pen.line(way, fill=(0, 0, 0), width=4, joint="curve")
-        pen.line(way, fill=(255, 255, 255), width=2, joint="curve")
-    return result
+        picture.paste(colour, mask=_alpha(filled == code, _FILL_ALPHA))
+        picture.paste(colour, mask=_alpha(lines == code, 255))
 
 
 def _rings(part: BaseGeometry) -> Iterator[Points]:
-    """A polygon's exterior and then its holes (N, 2); nothing for what is no polygon."""
+    """A polygon's exterior and then its holes (N, 2); nothing for other geometries."""
     if isinstance(part, Polygon) and not part.is_empty:
         for ring in (part.exterior, *part.interiors):
             yield shapely.get_coordinates(ring)
 
 
-def _at_least(part: BaseGeometry) -> Points:
+def _visible(part: BaseGeometry) -> Points:
     """A shape's outline, or a small square where it would be too small to see."""
     x0, y0, x1, y1 = part.bounds
-    if max(x1 - x0, y1 - y0) < _SMALL:
-        x, y, half = (x0 + x1) / 2, (y0 + y1) / 2, _SMALL / 2
+    if max(x1 - x0, y1 - y0) < _SMALLEST:
+        x, y, half = (x0 + x1) / 2, (y0 + y1) / 2, _SMALLEST / 2
         part = shapely.box(x - half, y - half, x + half, y + half)
     return next(_rings(part), np.empty((0, 2)))
 
 
-def _rim(codes: Numbers, width: int) -> Mask:
+def _outlines(codes: Bytes, width: int) -> Mask:
     """Where a code other than 0 lies within `width` pixels of another code, inside the picture."""
-    inner = np.zeros(codes.shape, dtype=np.bool_)
-    for axis in (0, 1):
+    near = np.zeros(codes.shape, dtype=np.bool_)
+    for here, marks in ((codes, near), (codes.T, near.T)):
         for step in range(1, width + 1):
-            differs = np.take(codes, range(step, codes.shape[axis]), axis) != np.take(
-                codes, range(codes.shape[axis] - step), axis
-            )
-            ahead, behind = [slice(None)] * 2, [slice(None)] * 2
-            ahead[axis], behind[axis] = slice(step, None), slice(codes.shape[axis] - step)
-            inner[tuple(ahead)] |= differs
-            inner[tuple(behind)] |= differs
-    return inner & (codes > 0)
+            differs = here[step:] != here[:-step]
+            marks[step:] |= differs
+            marks[:-step] |= differs
+    return near & (codes > 0)
 
 
-def _share(where: Mask, full: int) -> Image.Image:
-    """A mask at the shown size: `full` where all of a pixel is meant, less where a part of it is."""
-    return Image.fromarray(where.view(np.uint8) * np.uint8(full)).reduce(_FINE)
+def _alpha(mask: Mask, full: int) -> Image.Image:
+    """A supersampled mask as opacity at the shown size: `full` where all of a pixel is covered."""
+    return Image.fromarray(mask.view(np.uint8) * np.uint8(full)).reduce(_SUPERSAMPLING)
+
+
+def _polygon(box: Box) -> Polygon:
+    return shapely.box(box.x0, box.y0, box.x1, box.y1)
 
 
 def _resized(mask: Mask, size: tuple[int, int]) -> Mask:
     return np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
 
 
-def _checker(size: tuple[int, int], side: int = 10) -> Numbers:
-    y, x = np.indices((size[1], size[0])) // side
-    return np.array(NOTHING, dtype=np.uint8)[(x + y) % 2]
-
-
-def hatch(size: tuple[int, int], pitch: int = 14, width: int = 4) -> Mask:
-    """Diagonal stripes (H, W): `width` px of every `pitch` px."""
-    y, x = np.indices((size[1], size[0]))
-    return (x + y) % pitch < width
-
-
-def _hatched(picture: Image.Image, where: Mask, colour: tuple[int, int, int]) -> Image.Image:
-    if not where.any():
-        return picture
+def hatched(
+    picture: Image.Image, mask: Mask, colour: tuple[int, int, int], *, pitch: int = 12, width: int = 2
+) -> Image.Image:
+    """`picture` with diagonal stripes (`width` px of every `pitch`) and a white veil where `mask` is true."""
     result = picture.copy()
-    stripes = np.where(where & hatch(picture.size), np.uint8(215), np.uint8(0))
-    veil = np.where(where, np.uint8(60), np.uint8(0))
-    result.paste((255, 255, 255), mask=Image.fromarray(veil))
-    result.paste(colour, mask=Image.fromarray(stripes))
+    y, x = np.indices(mask.shape)
+    stripes = mask & ((x + y) % pitch < width)
+    result.paste((255, 255, 255), mask=Image.fromarray(np.where(mask, np.uint8(60), np.uint8(0))))
+    result.paste(colour, mask=Image.fromarray(np.where(stripes, np.uint8(215), np.uint8(0))))
     return result

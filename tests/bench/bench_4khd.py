@@ -22,7 +22,7 @@ from limner.model.vlm.fourkhd import scoring
 from limner.model.vlm.fourkhd.cost import prefill, visual_tokens, weight_bytes
 from limner.model.vlm.fourkhd.network import FourKhd, FourKhdConfig
 from limner.model.vlm.fourkhd.sizes import CLIP_MEAN, CLIP_STD, LINEARS, LanguageSizes, Plora, Sizes, VisionSizes
-from limner.readers.regions import tile_budget
+from limner.readers.regions import tiles_per_region
 from PIL import Image
 
 RELEASED = Sizes(
@@ -66,7 +66,7 @@ def timed(do: Callable[[], object], device: torch.device, repeats: int = 3) -> f
 
 def grid_of(hd_num: int) -> tuple[int, int]:
     """(columns, rows) of a full region."""
-    return tile_budget(100, 100, hd_num)
+    return tiles_per_region(100, 100, hd_num)
 
 
 def arithmetic() -> str:

@@ -23,7 +23,7 @@ from limner.readers.contract import scan_with
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.errors import LimnerError
 from limner.readers.image import ImageInfo
-from limner.readers.render import Stretch, render, stated_stretch
+from limner.readers.render import Stretch, render, window_stretch
 from pydicom.uid import ImplicitVRLittleEndian
 
 HERE = Path(__file__).resolve().parent
@@ -52,7 +52,7 @@ def rendering(name: str, path: Path, info: ImageInfo, room: Path) -> str:
             values, valid = image.read(info.box, info.size)
         except LimnerError as error:
             return f"{name}: not read: {error.rule}"
-    stretch = stated_stretch(info)
+    stretch = window_stretch(info)
     option = ["+Wl" if stretch is not None and " LUT (" in stretch.source else "+Wi", "1"]
     if stretch is None or "(file" not in stretch.source:
         low, high = float(values[valid].min()), float(values[valid].max())

@@ -31,7 +31,7 @@ from limner.model.vlm.fourkhd.build import build
 from limner.model.vlm.fourkhd.vocabulary import make_vocabulary, read_texts
 from limner.pipelines.train.align import MODEL, align
 from limner.readers.options import make_plugin
-from limner.readers.regions import Grid, cut
+from limner.readers.regions import Grid, cut_regions
 from PIL import Image
 from small_tower import TILE, save, teach
 
@@ -200,7 +200,7 @@ def write_samples(data: Path, out: Path, name: str, *, varied: bool, seed: int) 
 def view(pixels: npt.NDArray[np.uint8], spec: InputSpec, *, hd_num: int, enlarge: bool) -> View:
     """A picture as `limner run` shows it in one region, enlarged or as it is."""
     height, width = pixels.shape[:2]
-    [region] = cut(Grid("picture", (width, height), (1.0, 1.0)), tile=spec.tile, hd_num=hd_num)
+    [region] = cut_regions(Grid("picture", (width, height), (1.0, 1.0)), tile=spec.tile, hd_num=hd_num)
     if enlarge:
         grid = TileGrid.fit(width, height, hd_num=hd_num, tile=spec.tile)
         canvas = lay(pixels, grid)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from limner.pipelines.cli.main import app
-from limner.readers import extras
+from limner.readers import plugins
 from limner.readers.errors import RequestError
-from limner.readers.extras import install_hint, require_extra, requirements
+from limner.readers.plugins import install_hint, require_extra, requirements
 from typer.testing import CliRunner
 
 BY_NAME = re.compile(
@@ -80,7 +80,7 @@ def test_what_is_missing_is_said_with_the_command(monkeypatch: pytest.MonkeyPatc
             raise PackageNotFoundError(name)
         return "1"
 
-    monkeypatch.setattr(extras, "version", version)
+    monkeypatch.setattr(plugins, "version", version)
     require_extra("quantize", "something")
     with pytest.raises(RequestError) as caught:
         require_extra("train", "something", otherwise="or go without")
@@ -92,7 +92,7 @@ def test_what_is_missing_is_said_with_the_command(monkeypatch: pytest.MonkeyPatc
 def test_training_a_probe_asks_for_its_packages_before_it_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extras, "version", _none)
+    monkeypatch.setattr(plugins, "version", _none)
     said = CliRunner().invoke(
         app, ["train", "probe", str(tmp_path / "no.tif"), "--labels", "no.geojson", "--out", str(tmp_path / "out")]
     )

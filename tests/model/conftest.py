@@ -17,7 +17,7 @@ from limner.model.annotator import InputSpec, View
 from limner.model.views import read_view
 from limner.readers.geometry import Box, Placement
 from limner.readers.image import Channel, ImageInfo
-from limner.readers.regions import Grid, cut
+from limner.readers.regions import Grid, cut_regions
 from limner.readers.render import Stretch
 
 
@@ -150,7 +150,7 @@ def views(picture: Callable[..., Picture]) -> list[View]:
     pixels = np.random.default_rng(5).integers(0, 256, size=(64, 96, 3), dtype=np.uint8)
     image = picture(pixels)
     as_it_is = Stretch(("red", "green", "blue"), (0.0, 0.0, 0.0), (255.0, 255.0, 255.0), "as it is")
-    regions = cut(Grid("rossi-jane", image.info.size, (1.0, 1.0)), tile=32, halo=0, hd_num=4, overlap=0)
+    regions = cut_regions(Grid("rossi-jane", image.info.size, (1.0, 1.0)), tile=32, halo=0, hd_num=4, overlap=0)
     return [read_view(image, region, InputSpec(tile=32, overall=True), stretch=as_it_is) for region in regions]
 
 
@@ -178,7 +178,9 @@ def use(picture: Callable[..., Picture]) -> Callable[[object], None]:
         subject.check([spec])
         subject.load()
         if spec.tile <= 256:
-            region = next(iter(cut(Grid("p", image.info.size, (1.0, 1.0)), tile=spec.tile, halo=spec.halo, hd_num=1)))
+            region = next(
+                iter(cut_regions(Grid("p", image.info.size, (1.0, 1.0)), tile=spec.tile, halo=spec.halo, hd_num=1))
+            )
             bands = spec.bands or ("red", "green", "blue")
             opened = picture(pixels[..., : len(bands)], bands=bands)
             subject.annotate([read_view(opened, region, spec, stretch=plain)])

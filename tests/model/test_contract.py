@@ -13,7 +13,7 @@ from limner.model.annotator import Answer, InputSpec, View
 from limner.model.contract import check_annotator
 from limner.model.views import kept_tiles
 from limner.readers.geometry import Box, Placement
-from limner.readers.image import BaseImage, Channel, Claim, ImageInfo, Mask, Pixels, Reader
+from limner.readers.image import BaseImage, Channel, ImageInfo, Mask, Pixels, Reader
 from limner.readers.options import Options
 from pydantic import Field
 from shapely import box
@@ -30,15 +30,15 @@ class Held(BaseImage):
         y, x = (np.arange(n) + int(start) for n, start in ((size[1], box.y0), (size[0], box.x0)))
         inside = (y < len(PICTURE))[:, None] & (x < PICTURE.shape[1])
         rows, columns = y.clip(0, len(PICTURE) - 1), x.clip(0, PICTURE.shape[1] - 1)
-        return PICTURE[rows][:, columns][..., self._places], inside
+        return PICTURE[rows][:, columns][..., self._channel_indices], inside
 
 
 class HeldReader:
     name = "held"
 
-    def claim(self, uri: str, head: bytes) -> Claim:
+    def identify(self, uri: str, head: bytes) -> int:
         del uri, head
-        return Claim(0)
+        return 0
 
     def scan(self, uri: str, options: Options) -> Sequence[ImageInfo]:
         del uri, options

@@ -14,7 +14,7 @@ from limner.readers.errors import LimnerError, ModelError
 from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo
 from limner.readers.options import make_plugin
-from limner.readers.regions import Grid, cut
+from limner.readers.regions import Grid, cut_regions
 
 pytest.importorskip("onnx", reason="networks for tests are written with the onnx package")
 
@@ -26,7 +26,7 @@ def show(one: Deepness, pixels: npt.NDArray[np.uint8]) -> View:
     """A picture as large as a tile."""
     spec = one.input_spec(INFO)
     side = spec.tile
-    (region,) = cut(Grid("map", (side, side), (1.0, 1.0)), tile=side, halo=spec.halo)
+    (region,) = cut_regions(Grid("map", (side, side), (1.0, 1.0)), tile=side, halo=spec.halo)
     everywhere = np.ones((side, side), dtype=np.bool_)
     grid = TileGrid.exact(1, 1, tile=side, overlap=2 * spec.halo)
     return View(region, spec, grid, pixels[None], everywhere[None], everywhere)

@@ -19,7 +19,7 @@ from limner.model.tiling import TileGrid
 from limner.model.views import core_window
 from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo
-from limner.readers.regions import Grid, Region, cut
+from limner.readers.regions import Grid, Region, cut_regions
 from shapely.geometry import box
 
 Corners = npt.NDArray[np.float64]
@@ -52,7 +52,7 @@ class Cutting:
     @property
     def regions(self) -> list[Region]:
         """All of them."""
-        return cut(self.grid, tile=self.tile, halo=self.halo, overlap=self.overlap, hd_num=self.hd_num)
+        return cut_regions(self.grid, tile=self.tile, halo=self.halo, overlap=self.overlap, hd_num=self.hd_num)
 
     def view(self, region: Region) -> View:
         """A view whose tiles are one pixel that holds the tile's own place on the grid."""

@@ -290,7 +290,7 @@ def test_a_server_that_lists_nothing_may_be_asked_all_the_same(model_server: Ser
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"checkpoint": ""}, "must be given. For example --model endpoint:http"),
+        ({"checkpoint": ""}, "must be given. Give, for example, --model endpoint:http"),
         ({"temprature": "1"}, "'temprature'"),
         ({"timeout": "0"}, "'timeout'"),
         ({"timeout": "nan"}, "'timeout'"),

@@ -13,7 +13,7 @@ from limner.model.image_coordinates import to_image_coordinates
 from limner.model.tiling import TileGrid, cut_tiles, join_tiles, lay
 from limner.model.views import core_window, cover, kept_share, on_region, read_view
 from limner.readers.image import Image as OpenImage
-from limner.readers.regions import Grid, Region, cut
+from limner.readers.regions import Grid, Region, cut_regions
 from limner.readers.render import Stretch
 from PIL import Image
 
@@ -24,7 +24,7 @@ Make = Callable[..., OpenImage]
 
 
 def regions(size: tuple[int, int], tile: int, hd_num: int, overlap: int = 0) -> list[Region]:
-    return cut(Grid("picture", size, (1.0, 1.0)), tile=tile, hd_num=hd_num, overlap=overlap)
+    return cut_regions(Grid("picture", size, (1.0, 1.0)), tile=tile, hd_num=hd_num, overlap=overlap)
 
 
 @pytest.mark.parametrize("name", sorted(HD_NUM))

@@ -15,7 +15,7 @@ from limner.model.tiling import TileGrid
 from limner.model.vlm.backend import CUT
 from limner.model.vlm.decoding import Decoding
 from limner.readers.errors import ModelError
-from limner.readers.regions import Grid, cut
+from limner.readers.regions import Grid, cut_regions
 from shapely.geometry import box
 
 SIDE = 8
@@ -24,7 +24,7 @@ SIDE = 8
 @pytest.fixture
 def view() -> View:
     """One tile of 8 × 8 pixels."""
-    (region,) = cut(Grid("map", (SIDE, SIDE), (1.0, 1.0)), tile=SIDE, halo=0)
+    (region,) = cut_regions(Grid("map", (SIDE, SIDE), (1.0, 1.0)), tile=SIDE, halo=0)
     everywhere = np.ones((SIDE, SIDE), dtype=np.bool_)
     grid = TileGrid.exact(1, 1, tile=SIDE)
     return View(region, InputSpec(SIDE), grid, np.zeros((1, SIDE, SIDE, 3), np.uint8), everywhere[None], everywhere)

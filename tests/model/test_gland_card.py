@@ -22,7 +22,7 @@ from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo
 from limner.readers.options import make_plugin
 from limner.readers.overview import read_overview
-from limner.readers.regions import Grid, cut
+from limner.readers.regions import Grid, cut_regions
 from limner.readers.render import fit_stretch
 from limner.readers.slide.pyramid import PyramidReader
 from limner.readers.slide.tissue import find_tissue, overview_limit
@@ -93,7 +93,7 @@ def test_glands_of_a_real_prostate(shared_data: Path) -> None:
         assert isinstance(area, BaseGeometry)
         stretch = fit_stretch(seen.pixels, seen.valid, image.channels)
         found = []
-        for region in cut(Grid("prostate", info.size, (4.0, 4.0)), tile=spec.tile, halo=spec.halo, hd_num=1):
+        for region in cut_regions(Grid("prostate", info.size, (4.0, 4.0)), tile=spec.tile, halo=spec.halo, hd_num=1):
             view = read_view(image, region, spec, stretch=stretch, area=area)
             [answers] = segmenter.annotate([view])
             found += [to_image_coordinates(answer, view) for answer in answers]

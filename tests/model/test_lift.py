@@ -11,7 +11,7 @@ from limner.model.finding import Finding
 from limner.model.image_coordinates import to_image_coordinates
 from limner.model.tiling import TileGrid
 from limner.readers.errors import ModelError
-from limner.readers.regions import Grid, Region, cut
+from limner.readers.regions import Grid, Region, cut_regions
 from shapely.geometry import box
 
 
@@ -24,7 +24,7 @@ def view(region: Region, grid: TileGrid | None = None) -> View:
 
 
 def regions(size: tuple[int, int], scale: float, *, overlap: int = 0) -> list[Region]:
-    return cut(Grid("picture", size, (scale, scale)), tile=10, hd_num=4, overlap=overlap)
+    return cut_regions(Grid("picture", size, (scale, scale)), tile=10, hd_num=4, overlap=overlap)
 
 
 def on(region: Region, *canvas: float, kind: str = "area") -> Finding:
@@ -70,7 +70,7 @@ def test_what_reaches_beyond_the_picture_ends_at_its_rim() -> None:
 
 def test_the_last_grid_line_is_the_rim_even_where_the_scale_falls_short() -> None:
     scale = 10 * (1 - 1e-11)
-    (region,) = cut(Grid("picture", (30, 30), (scale, scale)), tile=3)
+    (region,) = cut_regions(Grid("picture", (30, 30), (scale, scale)), tile=3)
     assert 3 * scale < 30
     assert on(region, 0, 0, 3, 3).geometry.bounds == (0, 0, 30, 30)
 

@@ -19,7 +19,7 @@ from limner.model.views import read_view
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.image import Image
 from limner.readers.options import make_plugin
-from limner.readers.regions import Grid, cut
+from limner.readers.regions import Grid, cut_regions
 from limner.readers.render import Stretch
 
 Pictures = Callable[..., Image]
@@ -87,7 +87,7 @@ def views(picture: Pictures, probe: Probe, **made: Any) -> tuple[list[View], Any
     mask[:16, :16] = False
     image = picture(pixels, mask=mask, bands=RGB, **made)
     spec = probe.input_spec(image.info)
-    regions = cut(Grid("picture", image.info.size, (1.0, 1.0)), tile=16, hd_num=4)
+    regions = cut_regions(Grid("picture", image.info.size, (1.0, 1.0)), tile=16, hd_num=4)
     return [read_view(image, region, spec, stretch=PLAIN) for region in regions], levels
 
 
@@ -198,7 +198,7 @@ def test_the_resolution_is_that_of_its_lesson(make_probe: MakeProbe, picture: Pi
         ({"margin": "2"}, "option 'margin'.*from 0 to 1"),
         ({"margin": "wide"}, "option 'margin'"),
         ({"fusion": "yes"}, "option 'fusion'"),
-        ({"templates": "a {}"}, "option 'templates'.*Its options: fetch, threads, checkpoint"),
+        ({"templates": "a {}"}, "option 'templates'.*must be one of fetch, threads, checkpoint"),
         ({"threads": "many"}, "option 'threads'"),
     ],
 )

@@ -17,7 +17,7 @@ from limner.model.image_coordinates import to_image_coordinates
 from limner.model.merging import join
 from limner.model.tiling import TileGrid
 from limner.model.views import core_window
-from limner.readers.regions import Grid, Region, cut
+from limner.readers.regions import Grid, Region, cut_regions
 from shapely.geometry import box
 
 
@@ -52,7 +52,7 @@ def pieces(
     overlap: int = 0,
 ) -> list[Finding]:
     """The findings of all regions, through the run folder's JSON."""
-    regions = cut(grid, tile=tile, hd_num=hd_num, overlap=overlap)
+    regions = cut_regions(grid, tile=tile, hd_num=hd_num, overlap=overlap)
     found = [finding for region in regions for finding in trace(region, classes, scores, tile)]
     return [Finding.from_json(json.loads(json.dumps(finding.to_json()))) for finding in found]
 

@@ -23,7 +23,7 @@ from limner.readers.errors import ModelError, RequestError
 from limner.readers.geodesy import metres_per_pixel
 from limner.readers.image import Image
 from limner.readers.options import make_plugin
-from limner.readers.regions import Grid, cut
+from limner.readers.regions import Grid, cut_regions
 from limner.readers.registry import open_image, scan
 from numpy.lib.stride_tricks import sliding_window_view
 from shapely.geometry import box
@@ -42,7 +42,7 @@ def annotate(
     """All findings of an image, not joined, shown in batches."""
     spec = segmenter.input_spec(image.info)
     grid = Grid("picture", image.info.size, (scale, scale))
-    regions = cut(grid, tile=spec.tile, halo=spec.halo, hd_num=hd_num, overlap=overlap)
+    regions = cut_regions(grid, tile=spec.tile, halo=spec.halo, hd_num=hd_num, overlap=overlap)
     found: list[Finding] = []
     for i in range(0, len(regions), batch):
         views = [read_view(image, region, spec) for region in regions[i : i + batch]]

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from limner.model.annotator import InputSpec
 from limner.model.finding import Coverage, Result
 from limner.model.views import core_window, cover, inside, read_view
-from limner.readers.geodesy import area_m2, boxes_m2
+from limner.readers.geodesy import area_m2, box_areas_m2
 from limner.readers.geometry import Placement
 from limner.readers.image import Image
-from limner.readers.regions import Grid, Region, cut
+from limner.readers.regions import Grid, Region, cut_regions
 from limner.readers.render import Stretch
 from shapely.geometry import Polygon, box
 
@@ -31,7 +31,7 @@ def coordinates(height: int, width: int) -> np.ndarray:
 
 def cuts(image: Image, spec: InputSpec, *, scale: float = 1.0, hd_num: int = 4, overlap: int = 0) -> list[Region]:
     grid = Grid("picture", image.info.size, (scale, scale))
-    return cut(grid, tile=spec.tile, halo=spec.halo, overlap=overlap, hd_num=hd_num)
+    return cut_regions(grid, tile=spec.tile, halo=spec.halo, overlap=overlap, hd_num=hd_num)
 
 
 def test_tiles_hold_physical_values_where_they_belong(picture: Make) -> None:
@@ -125,7 +125,7 @@ def test_each_grid_pixel_is_wanted_once(
 def test_inside_is_what_a_question_for_each_pixel_gives(points: list[tuple[float, float]], scale: float) -> None:
     area = shapely.make_valid(Polygon(points)).buffer(0)
     grid = Grid("picture", (300, 200), (scale, scale))
-    for region in cut(grid, tile=128, hd_num=2):
+    for region in cut_regions(grid, tile=128, hd_num=2):
         c, r = region.columns, region.rows
         x = np.arange(c.core_start, c.core_stop) * scale + scale / 2
         y = np.arange(r.core_start, r.core_stop) * scale + scale / 2
@@ -175,7 +175,7 @@ def test_square_metres_follow_latitude_inside_a_region(picture: Make) -> None:
     spec = InputSpec(tile=1000, bands=("red", "nir"))
     (region,) = cuts(image, spec)
     found = cover(read_view(image, region, spec), DEGREES)
-    rows = boxes_m2(np.array([[0.0, y, 300.0, y + 1.0] for y in range(1000)]), DEGREES)
+    rows = box_areas_m2(np.array([[0.0, y, 300.0, y + 1.0] for y in range(1000)]), DEGREES)
     assert rows is not None
     assert found.valid_m2 == pytest.approx(rows[:333].sum(), rel=3e-5)
     assert found.invalid_m2 == pytest.approx(rows[333:].sum(), rel=3e-5)

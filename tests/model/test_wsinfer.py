@@ -14,7 +14,7 @@ from limner.readers.errors import ModelError
 from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo
 from limner.readers.options import make_plugin
-from limner.readers.regions import Grid, cut
+from limner.readers.regions import Grid, cut_regions
 from PIL import Image
 
 
@@ -28,7 +28,7 @@ def test_a_patch_is_seen_as_wsinfer_sees_it(zoo: ModuleType, tmp_path: Path) -> 
     spec = one.input_spec(slide())
     assert (spec.tile, spec.resolution, spec.unit, spec.bands, spec.halo) == (40, 1.0, "um", None, 0)
     pixels = np.random.default_rng(1).integers(0, 255, (40, 40, 3)).astype(np.uint8)
-    (region,) = cut(Grid("slide", (40, 40), (1.0, 1.0)), tile=40)
+    (region,) = cut_regions(Grid("slide", (40, 40), (1.0, 1.0)), tile=40)
     grid = TileGrid.exact(1, 1, tile=40)
     everywhere = np.ones((40, 40), dtype=np.bool_)
     view = View(region, spec, grid, pixels[None], everywhere[None], everywhere)

@@ -22,7 +22,7 @@ from limner.model.views import core_window, read_view
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.image import Image
 from limner.readers.options import make_plugin
-from limner.readers.regions import Grid, cut
+from limner.readers.regions import Grid, cut_regions
 from limner.readers.render import Stretch
 from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
@@ -40,7 +40,7 @@ def views(picture: Pictures, spec: InputSpec, *, overlap: int = 0) -> list[View]
     mask[:70, :70] = False
     image = picture(pixels, mask=mask)
     grid = Grid("picture", image.info.size, (1.0, 1.0))
-    regions = cut(grid, tile=spec.tile, halo=spec.halo, hd_num=4, overlap=overlap)
+    regions = cut_regions(grid, tile=spec.tile, halo=spec.halo, hd_num=4, overlap=overlap)
     return [read_view(image, region, spec, stretch=PLAIN) for region in regions]
 
 
@@ -178,7 +178,7 @@ def test_making_one_and_planning_load_no_network(checkpoints: Make) -> None:
         ({"labels": ""}, "at least 2 texts|must be given"),
         ({"labels": "cat,dog, cat"}, r"named once, and cat is named again"),
         ({"templates": "a photo of {}.;a drawing"}, r"must have \{\}.*a drawing"),
-        ({"templates": " ; "}, r"texts with ';' between.*For example a photo of \{\}"),
+        ({"templates": " ; "}, r"texts separated by ';'.*for example, a photo of \{\}"),
         ({"aggregate": "slide"}, "both, tile or region"),
         ({"threads": "-1"}, "whole number"),
         ({"fetch": "yes"}, "true or false"),

@@ -34,7 +34,7 @@ CASES: dict[str, Sequence[str]] = {
     "readers/geometry.py": ["readers/test_geometry.py", "readers/test_hostile.py::test_a_picture_longer_than_any"],
     "readers/geodesy.py": ["readers/test_geodesy.py"],
     "readers/slide/tissue.py": ["readers/test_tissue.py"],
-    "readers/masks.py": ["readers/test_tissue.py"],
+    "readers/overview.py": ["readers/test_tissue.py"],
     "model/tiling.py": ["model/test_tiling.py"],
     "model/merging.py": ["model/test_seams.py", "model/test_detections.py"],
     "model/detection/tile_detections.py": ["model/test_detections.py"],

@@ -226,7 +226,7 @@ def test_the_plan_states_tokens_and_memory(colours: Path, model: str, limner: Li
         (("--answer", "sing"), ("answer", "describe")),
         (("--labels", "a,b", "--set", "model_options.margin=2"), ("margin", "0 to 1")),
         (("--labels", "a,b", "--set", "model_options.layout=poem"), ("layout", "benchmark")),
-        (("--labels", "a,b", "--set", "model_options.colour=red"), ("colour", "Its options")),
+        (("--labels", "a,b", "--set", "model_options.colour=red"), ("colour", "must be one of")),
         (("--ask", "what[UNUSED_TOKEN_145]"), ("marks",)),
         (("--labels", "a,b", "--hd-num", "66"), ("65",)),
     ],

@@ -11,7 +11,7 @@ from limner.model.finding import Result
 from limner.pipelines.run.engine import Engine, InlineEngine
 from limner.pipelines.run.process_pool import ProcessPoolEngine, WorkerFaultError
 from limner.readers.errors import ModelError
-from limner.readers.regions import Grid, Region, cut
+from limner.readers.regions import Grid, Region, cut_regions
 
 pytestmark = pytest.mark.slow
 
@@ -76,7 +76,7 @@ def make_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., A
 
 
 def regions(count: int) -> list[Region]:
-    found = cut(Grid("image", (10 * count, 10), (1.0, 1.0)), tile=10, hd_num=1)
+    found = cut_regions(Grid("image", (10 * count, 10), (1.0, 1.0)), tile=10, hd_num=1)
     assert len(found) == count
     return found
 

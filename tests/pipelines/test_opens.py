@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from limner.readers.raster.geotiff import RasterReader
-from limner.readers.image import Claim
 
 LOG = Path(__file__).with_name("log.txt")
 
@@ -27,8 +26,8 @@ class CountingReader(RasterReader):
     name = "counting"
     isolated = True
 
-    def claim(self, uri, head):
-        return Claim(99 if uri.endswith(".counted") else 0)
+    def identify(self, uri, head):
+        return 99 if uri.endswith(".counted") else 0
 
     def scan(self, uri, options):
         note("scan")

@@ -21,7 +21,7 @@ from limner.model.vlm.transformers_backend import TransformersVlmAnnotator
 from limner.pipelines.run import estimate, machine
 from limner.pipelines.run.estimate import middle_tile
 from limner.readers.options import make_plugin
-from limner.readers.regions import Grid, cut
+from limner.readers.regions import Grid, cut_regions
 
 pytestmark = pytest.mark.slow
 
@@ -280,7 +280,7 @@ def test_quantised_weights_are_as_large_as_was_said(made_4khd: Path) -> None:
 
 def test_the_middle_tile_of_a_region_is_its_own_region() -> None:
     for halo in (0, 4):
-        for region in cut(Grid("image", (150, 110), (2.0, 2.0)), tile=32, halo=halo, hd_num=9):
+        for region in cut_regions(Grid("image", (150, 110), (2.0, 2.0)), tile=32, halo=halo, hd_num=9):
             one = middle_tile(region, InputSpec(tile=32, halo=halo))
             assert one.tiles == (1, 1)
             assert one.size == (32, 32)

@@ -11,7 +11,7 @@ import pytest
 from limner.model.vlm.fourkhd import load
 from limner.model.vlm.fourkhd.generator import Generator
 from limner.model.vlm.special_tokens import KNOWN
-from limner.readers import extras
+from limner.readers import plugins
 from limner.readers.raster.geotiff import RasterImage
 from PIL import Image
 
@@ -194,7 +194,7 @@ def test_what_is_not_on_this_machine(
     refused(*models["4khd"], *asked, "model_options.dtype=float8", say="option 'dtype'")
     refused(*models["4khd"], *asked, "model_options.attention=magic", say="option 'attention'")
     refused(*models["vlm"], *asked, "model_options.device=cuda:9", say="device cuda:9")
-    monkeypatch.setattr(extras, "version", version)
+    monkeypatch.setattr(plugins, "version", version)
     refused(*models["4khd"], *asked, "model_options.quantize=4bit", say="pip install 'bitsandbytes>=0.46'")
 
 

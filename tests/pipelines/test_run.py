@@ -141,9 +141,9 @@ def test_only_the_area_of_interest_is_looked_at(tmp_path: Path, scene: Path, car
     parts = {area.status: area.pixels for area in image.areas}
     assert set(parts) == {"analysed", "skipped"}
     assert sum(parts.values()) == 150 * 110
-    assert image.interest is not None
-    assert parts["analysed"] == pytest.approx(image.interest.area, rel=0.03)
-    assert all(f.geometry.centroid.distance(image.interest) < 1 for f in image.findings())
+    assert image.roi is not None
+    assert parts["analysed"] == pytest.approx(image.roi.area, rel=0.03)
+    assert all(f.geometry.centroid.distance(image.roi) < 1 for f in image.findings())
     statuses = [entry.status for entry in read_entries(out).values()]
     assert statuses.count("skipped") > statuses.count("done")
 

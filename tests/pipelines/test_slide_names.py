@@ -18,7 +18,7 @@ from limner.pipelines.run.reporting import read_record
 from limner.readers import plugins
 from limner.readers.errors import ReadError, RequestError
 from limner.readers.geometry import Placement
-from limner.readers.image import Claim, ImageInfo
+from limner.readers.image import ImageInfo
 from limner.readers.options import Options
 from limner.readers.slide.pyramid import PyramidReader
 
@@ -35,10 +35,10 @@ class PluginReader:
     name = "otherslide"
     isolated = True  # the limited process does not know it
 
-    def claim(self, uri: str, head: bytes) -> Claim:
+    def identify(self, uri: str, head: bytes) -> int:
         """Files of its own kind."""
         del head
-        return Claim(99, uri) if uri.endswith(".oslide") else Claim(0)
+        return 99 if uri.endswith(".oslide") else 0
 
     def scan(self, uri: str, options: Options) -> Sequence[ImageInfo]:
         """A slide in micrometres whose id, part, study, notes and facts all hold the file's name."""

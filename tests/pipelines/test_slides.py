@@ -86,8 +86,8 @@ def test_glass_is_left_out_and_accounted_for(tmp_path: Path, slide: Path, card: 
     assert 0.9 < parts["analysed", ""].pixels / disc < 1.15
     reasons = {entry.error for entry in read_entries(out).values() if entry.status == "skipped"}
     assert reasons == {"no tissue"}
-    assert image.interest is not None
-    outside = [f for f in image.findings() if f.geometry.difference(image.interest.buffer(2.1)).area > 0]
+    assert image.roi is not None
+    outside = [f for f in image.findings() if f.geometry.difference(image.roi.buffer(2.1)).area > 0]
     assert not outside
     manifest = json.loads((out / "manifest.json").read_text())
     assert "Otsu" in manifest["images"][0]["tissue"]

@@ -16,7 +16,7 @@ from limner.pipelines.run.reporting import read_record
 from limner.readers.dicom.voi_lut import Table, Voi, grey8
 from limner.readers.geometry import Placement
 from limner.readers.image import ImageInfo, Plane
-from limner.readers.overview import SHOWN, Montage
+from limner.readers.overview import MAX_MONTAGE_PLANES, Montage
 
 pytestmark = pytest.mark.slow
 
@@ -109,7 +109,7 @@ def test_a_window_that_the_file_states_is_used(
     folder = making.save_all(images, tmp_path / "ct")
     assert limner("run", folder, "--model", per_tile, "--out", tmp_path / "out").code == 0
     (image,) = read_record(tmp_path / "out").images
-    assert image.seen["Window"].startswith("500/2000")
+    assert image.analysis["Window"].startswith("500/2000")
     stretch = json.loads((tmp_path / "out" / "manifest.json").read_text())["images"][0]["stretch"]
     assert (stretch["low"], stretch["high"]) == ([-500.0], [1499.0])  # PS3.3 C.11.2.1.2
 
@@ -154,7 +154,7 @@ def test_the_model_and_the_picture_see_what_the_file_wants_shown(
     assert overview is not None
     assert overview.scale == (1.0, 1.0)
     assert np.abs(overview.pixels[..., 1].astype(int) - expected).max() <= 1
-    assert {"sigmoid": "1500/1200 SIGMOID", "table": "3000 entries from 100 LUT"}[kind] in image.seen["Window"]
+    assert {"sigmoid": "1500/1200 SIGMOID", "table": "3000 entries from 100 LUT"}[kind] in image.analysis["Window"]
 
 
 def test_facts_do_not_depend_on_any_budget_of_a_model(tmp_path: Path, making: ModuleType) -> None:
@@ -191,10 +191,10 @@ def test_a_long_stack_shows_the_slices_with_findings() -> None:
         Placement.pixels(),
         planes=tuple(Plane(Placement.pixels(), f"{k}") for k in range(200)),
     )
-    assert len(Montage.of(info).planes) == SHOWN
+    assert len(Montage.of(info).planes) == MAX_MONTAGE_PLANES
     assert {3, 150} <= set(Montage.of(info, [150, 3]).planes)
     crowded = Montage.of(info, range(100, 200)).planes
-    assert len(crowded) == SHOWN
+    assert len(crowded) == MAX_MONTAGE_PLANES
     assert min(crowded) >= 100
 
 
@@ -218,7 +218,7 @@ def test_a_run_without_a_model_says_so_and_shows_what_there_is(
     (image,) = read_record(out).images
     assert {(area.status, area.reason): area.pixels for area in image.areas}["skipped", "no model"] > 0
     assert sum(area.pixels for area in image.areas) == image.info.size[0] * image.info.size[1] * 5
-    assert image.patches == ()
+    assert image.unanalysed == ()
     assert image.overview() is not None
     assert (out / f"overview-{image.info.id}.png").stat().st_size > 1000
     assert not list(out.glob("*.qupath.geojson*")), "a study is no slide"

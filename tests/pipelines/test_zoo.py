@@ -162,7 +162,7 @@ def test_detection_by_words(name: str, tmp_path: Path, scene: Path, zoo_folder: 
 
 def test_mistakes_are_told(tmp_path: Path, scene: Path, zoo_folder: Folder, limner: Limner) -> None:
     for words, told in (
-        (["--model", "transformers"], "For example --model transformers:FOLDER"),
+        (["--model", "transformers"], "for example, --model transformers:FOLDER"),
         (["--model", f"transformers:{tmp_path / 'gone'}"], "a folder on this machine"),
         (["--model", f"transformers:{tmp_path}"], "must have a readable config.json"),
         (["--set", "model_options.halo=32"], "wider than its two rims"),

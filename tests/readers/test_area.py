@@ -9,7 +9,7 @@ import pyproj
 import pytest
 import shapely
 from limner.readers import geodesy
-from limner.readers.area import place_area, read_area
+from limner.readers.annotations import read_roi, roi_to_pixels
 from limner.readers.errors import RequestError
 from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo
@@ -55,13 +55,13 @@ VIRGINIA = scene(32618, 10.0, 399960.0, 4100040.0, (10980, 10980))
     ],
 )
 def test_every_way_to_write_polygons_is_taken(saved: Save, record: object) -> None:
-    assert read_area(saved(record)).equals(shapely.box(10, 20, 12, 22))
+    assert read_roi(saved(record)).equals(shapely.box(10, 20, 12, 22))
 
 
 def test_polygons_are_joined_and_holes_are_kept(saved: Save) -> None:
     hole = [[10.5, 20.5], [10.5, 21], [11, 21], [11, 20.5], [10.5, 20.5]]
     next_door = [[[12, 20], [13, 20], [13, 22], [12, 22], [12, 20]]]
-    area = read_area(saved({"type": "MultiPolygon", "coordinates": [[SQUARE, hole], next_door]}))
+    area = read_roi(saved({"type": "MultiPolygon", "coordinates": [[SQUARE, hole], next_door]}))
     assert area.equals(shapely.box(10, 20, 13, 22).difference(shapely.box(10.5, 20.5, 11, 21)))
 
 
@@ -82,9 +82,9 @@ def test_polygons_are_joined_and_holes_are_kept(saved: Save) -> None:
                     },
                 ],
             },
-            r"features\[1\].geometry.*must be valid.*Self-intersection\[1 1\]",
+            r"features\[1\].geometry.*must be a valid.*Self-intersection\[1 1\]",
         ),
-        ({"type": "FeatureCollection", "features": []}, "must hold a polygon"),
+        ({"type": "FeatureCollection", "features": []}, "must contain a polygon"),
         ({"type": "FeatureCollection"}, "features.*a list"),
         ({"type": "Polygon", "coordinates": []}, "must have a ring"),
         ({"type": "Polygon", "coordinates": [SQUARE[:-1]]}, "ring 0.*end where it begins"),
@@ -93,19 +93,19 @@ def test_polygons_are_joined_and_holes_are_kept(saved: Save) -> None:
         ({"type": "Polygon", "coordinates": [[[0, 0], [1], [1, 1], [0, 0]]]}, "longitude, latitude"),
         ({"type": "Polygon", "coordinates": [[[5e5, 4e6], [6e5, 4e6], [6e5, 4.1e6], [5e5, 4e6]]]}, "within ±180"),
         ({"type": "Polygon", "coordinates": [[[0, 0], [float("nan"), 1], [1, 1], [0, 0]]]}, "within ±180"),
-        (POLYGON | {"crs": {"type": "name", "properties": {"name": "EPSG:99999"}}}, "PROJ knows.*99999"),
-        (POLYGON | {"crs": {"type": "name"}}, "crs must be named"),
+        (POLYGON | {"crs": {"type": "name", "properties": {"name": "EPSG:99999"}}}, "PROJ can read.*99999"),
+        (POLYGON | {"crs": {"type": "name"}}, "crs by name"),
     ],
 )
 def test_anything_else_is_refused_with_its_place(saved: Save, record: object, words: str) -> None:
     with pytest.raises(RequestError, match=words):
-        read_area(saved(record))
+        read_roi(saved(record))
 
 
 def test_the_crs_that_a_file_states_is_respected(saved: Save) -> None:
     corners = [[440760.0, 4162740.0], [450660.0, 4162740.0], [450660.0, 4172940.0], [440760.0, 4162740.0]]
     crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32618"}}
-    area = read_area(saved({"type": "Polygon", "coordinates": [corners], "crs": crs}))
+    area = read_roi(saved({"type": "Polygon", "coordinates": [corners], "crs": crs}))
     to_lonlat = pyproj.Transformer.from_crs(32618, 4326, always_xy=True)
     there = [to_lonlat.transform(x, y) for x, y in corners]
     bow = shapely.hausdorff_distance(area, shapely.Polygon(there))
@@ -119,7 +119,7 @@ def test_a_file_that_is_not_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "area.kml").write_text("<kml/>")
     for name in ("area.kml", "missing.geojson"):
         with pytest.raises(RequestError, match=f"{name}.*must be a GeoJSON file"):
-            read_area(str(tmp_path / name))
+            read_roi(str(tmp_path / name))
 
 
 def lonlat_of(info: ImageInfo, box: tuple[float, float, float, float]) -> shapely.Polygon:
@@ -139,13 +139,13 @@ def lonlat_of(info: ImageInfo, box: tuple[float, float, float, float]) -> shapel
     ],
 )
 def test_an_area_comes_to_lie_where_it_was_drawn(info: ImageInfo) -> None:
-    placed = place_area(lonlat_of(info, (100, 200, 900, 700)), info)
+    placed = roi_to_pixels(lonlat_of(info, (100, 200, 900, 700)), info)
     assert shapely.hausdorff_distance(placed, shapely.segmentize(shapely.box(100, 200, 900, 700), 20.0)) < 0.1
 
 
 def test_long_edges_are_straight_in_longitude_and_latitude() -> None:
     area = shapely.Polygon([(-76.3, 36.2), (-75.0, 36.1), (-75.1, 36.9), (-76.2, 36.95)])
-    placed = place_area(area, VIRGINIA)
+    placed = roi_to_pixels(area, VIRGINIA)
     along = shapely.get_coordinates(shapely.segmentize(area, 0.001))
     points = geodesy.from_lonlat(VIRGINIA.placement, along)
     inside = ((points >= 0) & (points <= VIRGINIA.size)).all(axis=1)
@@ -158,7 +158,7 @@ def test_long_edges_are_straight_in_longitude_and_latitude() -> None:
 def test_an_edge_shaped_like_an_s_is_seen() -> None:
     """Through the point where equator and central meridian cross, one half's bow is the other's turned round."""
     info = scene(32733, 1000.0, -500000.0, 11000000.0, (2000, 2000))
-    placed = place_area(shapely.Polygon([(8, -8), (8.01, -8), (22, 8), (21.99, 8)]), info)
+    placed = roi_to_pixels(shapely.Polygon([(8, -8), (8.01, -8), (22, 8), (21.99, 8)]), info)
     along = np.stack([np.linspace(8.01, 22, 999), np.linspace(-8, 8, 999)], axis=1)
     points = shapely.points(geodesy.from_lonlat(info.placement, along))
     assert shapely.distance(points, placed.boundary).max() <= 0.051
@@ -168,11 +168,11 @@ def test_an_edge_shaped_like_an_s_is_seen() -> None:
     "area", [shapely.box(-180, -90, 180, 90), shapely.box(-125, 24, -66, 50), shapely.box(-77, 30, -74, 40)]
 )
 def test_an_area_far_larger_than_the_picture_is_all_of_it(area: shapely.Polygon) -> None:
-    assert place_area(area, VIRGINIA).equals(shapely.box(0, 0, *VIRGINIA.size))
+    assert roi_to_pixels(area, VIRGINIA).equals(shapely.box(0, 0, *VIRGINIA.size))
 
 
 def test_an_area_is_cut_at_the_rim_of_the_picture() -> None:
-    placed = place_area(lonlat_of(VIRGINIA, (-500, -500, 300, 200)), VIRGINIA)
+    placed = roi_to_pixels(lonlat_of(VIRGINIA, (-500, -500, 300, 200)), VIRGINIA)
     assert placed.bounds == pytest.approx((0, 0, 300, 200), abs=0.1)
 
 
@@ -190,7 +190,7 @@ def test_an_area_is_cut_at_the_rim_of_the_picture() -> None:
 )
 def test_an_area_split_at_the_antimeridian_is_whole_on_the_picture(info: ImageInfo) -> None:
     split = shapely.MultiPolygon([shapely.box(179.5, 64, 180, 65.5), shapely.box(-180, 64, -179.5, 65.5)])
-    placed = place_area(split, info)
+    placed = roi_to_pixels(split, info)
     assert isinstance(placed, shapely.Polygon)
     assert placed.area > 1000
     middle = geodesy.from_lonlat(info.placement, [[180.0, 65.0]])[0]
@@ -201,7 +201,7 @@ def test_an_area_split_at_the_antimeridian_is_whole_on_the_picture(info: ImageIn
 
 def test_a_grid_from_0_to_360_finds_the_west() -> None:
     world = scene(4326, 0.25, 0.0, 90.0, (1440, 720))
-    assert place_area(shapely.box(-10, -20, 20, 30), world).equals(
+    assert roi_to_pixels(shapely.box(-10, -20, 20, 30), world).equals(
         shapely.union(shapely.box(1400, 240, 1440, 440), shapely.box(0, 240, 80, 440))
     )
 
@@ -209,7 +209,7 @@ def test_a_grid_from_0_to_360_finds_the_west() -> None:
 def test_the_cap_around_the_pole_is_a_disc() -> None:
     for west, north, lat in [(-3e6, 3e6, 75), (-3e6, 1.9e6, 75), (-1000.0, 1000.0, 85), (-1e4, 5e6, 60)]:
         arctic = scene(3413, 2000.0, west, north, (3000, 3000))
-        placed = place_area(shapely.box(-180, lat, 180, 90), arctic)
+        placed = roi_to_pixels(shapely.box(-180, lat, 180, 90), arctic)
         assert isinstance(placed, shapely.Polygon)
         assert not placed.interiors
         pole = shapely.Point(-west / 2000, north / 2000)
@@ -222,31 +222,31 @@ def test_the_cap_around_the_pole_is_a_disc() -> None:
 
 def test_a_disc_of_the_earth_takes_an_area_on_it() -> None:
     disc = scene("+proj=geos +h=35785831 +lon_0=0 +sweep=y +ellps=WGS84", 3000.0, -5570000.0, 5570000.0, (3713, 3713))
-    placed = place_area(shapely.box(5, 40, 10, 45), disc)
+    placed = roi_to_pixels(shapely.box(5, 40, 10, 45), disc)
     x, y = geodesy.from_lonlat(disc.placement, [[7.5, 42.5]])[0]
     assert placed.contains(shapely.Point(x, y))
 
 
 def test_an_area_beside_the_picture_is_refused_with_both_places() -> None:
     with pytest.raises(
-        RequestError, match=r"scene.*must touch.*longitude 10.0000 to 12.0000.*the picture longitude -7"
+        RequestError, match=r"scene.*must overlap.*longitude 10.0000 to 12.0000.*the image longitude -7"
     ):
-        place_area(shapely.box(10, 20, 12, 22), VIRGINIA)
+        roi_to_pixels(shapely.box(10, 20, 12, 22), VIRGINIA)
     near = lonlat_of(VIRGINIA, (-200, 0, -1, 50))
     with pytest.raises(RequestError, match="must touch"):
-        place_area(near, VIRGINIA)
+        roi_to_pixels(near, VIRGINIA)
 
 
 def test_without_a_place_on_the_earth_there_is_no_area() -> None:
     nowhere = ImageInfo("photo.png", "array", (10, 10), (Channel("1"),), Placement.pixels())
     with pytest.raises(RequestError, match=r"photo.png.*coordinate reference system.*--crs"):
-        place_area(shapely.box(0, 0, 1, 1), nowhere)
-    with pytest.raises(RequestError, match="Earth only"):
-        place_area(shapely.box(0, 0, 1, 1), scene("IAU_2015:49910", 100.0, 0.0, 0.0))
+        roi_to_pixels(shapely.box(0, 0, 1, 1), nowhere)
+    with pytest.raises(RequestError, match="on the Earth"):
+        roi_to_pixels(shapely.box(0, 0, 1, 1), scene("IAU_2015:49910", 100.0, 0.0, 0.0))
 
 
 def test_an_area_nested_too_deep_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "deep.geojson"
     path.write_text('{"type": "Polygon", "coordinates": ' + "[" * 100_000)
     with pytest.raises(RequestError, match="GeoJSON file"):
-        read_area(str(path))
+        read_roi(str(path))

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from limner.readers.contract import Truth, area_average, check_reader, scan_with
+from limner.readers.contract import ExpectedImage, area_average, check_reader, scan_with
 from limner.readers.geometry import Box, Placement
-from limner.readers.image import Claim, ImageInfo
+from limner.readers.image import ImageInfo
 from limner.readers.raster.geotiff import RasterImage, RasterReader
 from limner.readers.raster.metadata import RasterOptions
 from limner.readers.raster.scene import SceneReader
@@ -40,7 +40,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 def test_layouts(write_raster: WriteRaster, places: Places, layout: str, channels: int) -> None:
     picture = places(83, 61, channels)
     path = write_raster("a.tif", picture, **LAYOUTS[layout])
-    check_reader(RasterReader(), path, Truth(picture, np.ones((61, 83), dtype=bool), CORNER))
+    check_reader(RasterReader(), path, ExpectedImage(picture, np.ones((61, 83), dtype=bool), CORNER))
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"])
@@ -48,7 +48,7 @@ def test_dtypes_with_nodata(write_raster: WriteRaster, places: Places, dtype: st
     picture, valid = places(41, 53, 3, dtype), np.random.default_rng(5).random((53, 41)) > 0.4
     picture[~valid] = 0
     path = write_raster("a.tif", picture, nodata=0)
-    check_reader(RasterReader(), path, Truth(picture, valid, CORNER))
+    check_reader(RasterReader(), path, ExpectedImage(picture, valid, CORNER))
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "complex_int16", "complex128"])
@@ -57,7 +57,7 @@ def test_complex_numbers_are_amplitudes(write_raster: WriteRaster, places: Place
     stored = picture.astype("complex128" if dtype == "complex128" else "complex64")
     path = write_raster("a.tif", stored, dtype=dtype)
     native = np.abs(np.moveaxis(rasterio.open(path).read(), 0, 2)).astype(np.float32)
-    info = check_reader(RasterReader(), path, Truth(native, np.ones((23, 31), dtype=bool), CORNER))
+    info = check_reader(RasterReader(), path, ExpectedImage(native, np.ones((23, 31), dtype=bool), CORNER))
     assert {channel.quantity for channel in info.channels} == {"amplitude"}
     assert any("amplitude" in note for note in info.notes)
 
@@ -66,8 +66,8 @@ def test_nan_and_infinity_are_invalid(write_raster: WriteRaster, places: Places)
     picture = places(30, 20, 1, "float32")
     picture[3, 4:9], picture[10, 11] = np.nan, np.inf
     valid = np.isfinite(picture[:, :, 0])
-    check_reader(RasterReader(), write_raster("a.tif", picture, nodata=np.nan), Truth(picture, valid))
-    check_reader(RasterReader(), write_raster("b.tif", picture), Truth(picture, valid))
+    check_reader(RasterReader(), write_raster("a.tif", picture, nodata=np.nan), ExpectedImage(picture, valid))
+    check_reader(RasterReader(), write_raster("b.tif", picture), ExpectedImage(picture, valid))
 
 
 def test_an_alpha_band_is_a_mask_and_no_channel(write_raster: WriteRaster, places: Places) -> None:
@@ -75,13 +75,13 @@ def test_an_alpha_band_is_a_mask_and_no_channel(write_raster: WriteRaster, place
     alpha[5:20, 3:30], alpha[8:12, 8:12] = 255, 1
     colours = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha]
     path = write_raster("a.tif", np.dstack([picture, alpha]), colours=colours, photometric="RGB")
-    info = check_reader(RasterReader(), path, Truth(picture, alpha > 0, CORNER))
+    info = check_reader(RasterReader(), path, ExpectedImage(picture, alpha > 0, CORNER))
     assert [channel.common for channel in info.channels] == ["red", "green", "blue"]
 
 
 def test_an_internal_mask(write_raster: WriteRaster, places: Places) -> None:
     picture, mask = places(33, 27, 3, "uint8"), np.random.default_rng(2).random((27, 33)) > 0.5
-    check_reader(RasterReader(), write_raster("a.tif", picture, mask=mask), Truth(picture, mask, CORNER))
+    check_reader(RasterReader(), write_raster("a.tif", picture, mask=mask), ExpectedImage(picture, mask, CORNER))
 
 
 def test_a_mask_beside_the_file(write_raster: WriteRaster, places: Places) -> None:
@@ -89,7 +89,7 @@ def test_a_mask_beside_the_file(write_raster: WriteRaster, places: Places) -> No
     path = write_raster("a.tif", picture)
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as file:
         file.write_mask(mask.astype(np.uint8) * 255)
-    info = check_reader(RasterReader(), path, Truth(picture, mask, CORNER))
+    info = check_reader(RasterReader(), path, ExpectedImage(picture, mask, CORNER))
     assert [Path(name).name for name in info.files] == ["a.tif", "a.tif.msk"]
 
 
@@ -102,7 +102,7 @@ def test_a_palette_becomes_colours(write_raster: WriteRaster) -> None:
     with rasterio.open(path) as file:  # not every format keeps an entry's transparency
         opaque = np.array([file.colormap(1)[at][3] > 0 for at in range(4)])
     native = np.array([table[at][:3] for at in range(4)], dtype=np.uint8)[index[:, :, 0]]
-    info = check_reader(RasterReader(), path, Truth(native, opaque[index[:, :, 0]], CORNER))
+    info = check_reader(RasterReader(), path, ExpectedImage(native, opaque[index[:, :, 0]], CORNER))
     assert any("palette" in note for note in info.notes)
 
 
@@ -120,7 +120,7 @@ def test_a_transparent_palette_entry_is_invalid(write_raster: WriteRaster, tmp_p
         encoding="utf-8",
     )
     native = np.array([colour[:3] for colour in colours], dtype=np.uint8)[index[:, :, 0]]
-    check_reader(RasterReader(), str(path), Truth(native, index[:, :, 0] > 0))
+    check_reader(RasterReader(), str(path), ExpectedImage(native, index[:, :, 0] > 0))
 
 
 @pytest.mark.parametrize("driver", ["JP2OpenJPEG", "PNG", "GTiff"])
@@ -129,7 +129,7 @@ def test_formats(write_raster: WriteRaster, places: Places, driver: str) -> None
     profile = {"QUALITY": "100", "REVERSIBLE": "YES", "YCC": "NO"} if driver == "JP2OpenJPEG" else {}
     path = write_raster("picture.bin", picture, driver=driver, **profile)
     whole = np.ones((130, 150), dtype=bool)
-    check_reader(RasterReader(), path, Truth(picture, whole, CORNER, exact=driver != "JP2OpenJPEG"))
+    check_reader(RasterReader(), path, ExpectedImage(picture, whole, CORNER, exact=driver != "JP2OpenJPEG"))
 
 
 def test_a_zip_archive_and_a_part_of_it(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_zip_archive_and_a_part_of_it(write_raster: WriteRaster, places: Place
     path = Path(write_raster("a.tif", picture))
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.write(path, "inside/a.tif")
-    truth = Truth(picture, np.ones((25, 35), dtype=bool), CORNER)
+    truth = ExpectedImage(picture, np.ones((25, 35), dtype=bool), CORNER)
     info = check_reader(RasterReader(), f"/vsizip/{tmp_path}/a.zip/inside/a.tif", truth)
     assert info.fingerprint == ""
 
@@ -146,14 +146,14 @@ def test_a_zip_archive_and_a_part_of_it(write_raster: WriteRaster, places: Place
 def test_tiny_pictures(write_raster: WriteRaster, places: Places, width: int, height: int) -> None:
     picture = places(width, height, 2)
     path = write_raster("a.tif", picture)
-    check_reader(RasterReader(), path, Truth(picture, np.ones((height, width), dtype=bool)))
+    check_reader(RasterReader(), path, ExpectedImage(picture, np.ones((height, width), dtype=bool)))
 
 
 def test_overviews_serve_what_they_can(write_raster: WriteRaster) -> None:
     y, x = np.mgrid[:300, :410]
     picture = np.stack([x, y], axis=2).astype(np.float32)
     path = write_raster("a.tif", picture, overviews=[2, 4, 8], tiled=True, blockxsize=64, blockysize=64)
-    truth = Truth(picture, np.ones((300, 410), dtype=bool), CORNER, exact=False)
+    truth = ExpectedImage(picture, np.ones((300, 410), dtype=bool), CORNER, exact=False)
     info = check_reader(RasterReader(), path, truth)
     mean, _ = area_average(picture, truth.valid, 6)
     with RasterReader().open(info) as image:
@@ -188,7 +188,7 @@ def test_a_scene_of_files(write_raster: WriteRaster, places: Places, tmp_path: P
     picture = places(64, 48, 4)
     for at, band in enumerate(("B02", "B03", "B04", "B8A")):
         write_raster(f"scene/S2_{band}.tif", picture[:, :, at : at + 1])
-    truth = Truth(picture, np.ones((48, 64), dtype=bool), CORNER)
+    truth = ExpectedImage(picture, np.ones((48, 64), dtype=bool), CORNER)
     info = check_reader(SceneReader(), str(tmp_path / "scene"), truth)
     assert [channel.common for channel in info.channels] == ["blue", "green", "red", "nir08"]
 
@@ -198,7 +198,7 @@ def test_a_scene_with_holes_in_each_band(write_raster: WriteRaster, places: Plac
     picture[holes] = 0
     for at, band in enumerate(("B02", "B03")):
         write_raster(f"scene/S2_{band}.tif", picture[:, :, at : at + 1])
-    truth = Truth(picture, np.logical_not(holes.any(axis=2)), exact=False, options={"sensor": "sentinel-2-l1c"})
+    truth = ExpectedImage(picture, np.logical_not(holes.any(axis=2)), exact=False, options={"sensor": "sentinel-2-l1c"})
     check_reader(SceneReader(), str(tmp_path / "scene"), truth)
 
 
@@ -221,7 +221,7 @@ def test_real_files(shared_data: Path, name: str) -> None:
     path = str(shared_data / "geo" / name)
     with rasterio.open(path) as file:
         native = np.moveaxis(file.read(), 0, 2)
-        truth = Truth(native, file.dataset_mask() != 0, exact=not file.overviews(1))
+        truth = ExpectedImage(native, file.dataset_mask() != 0, exact=not file.overviews(1))
     check_reader(RasterReader(), path, truth)
 
 
@@ -234,9 +234,9 @@ class Spoiled:
     def __init__(self, how: Callable[..., tuple[Array, Array]] | None = None, **facts: Any) -> None:
         self.how, self.facts, self.scans = how, facts, 0
 
-    def claim(self, uri: str, head: bytes) -> Claim:
+    def identify(self, uri: str, head: bytes) -> int:
         """As the good reader."""
-        return RasterReader().claim(uri, head)
+        return RasterReader().identify(uri, head)
 
     def scan(self, uri: str, options: RasterOptions) -> Sequence[ImageInfo]:
         """With some facts changed."""
@@ -310,7 +310,7 @@ def test_a_broken_reader_is_caught(write_raster: WriteRaster, places: Places, re
     picture, valid = places(40, 30, 2), np.random.default_rng(5).random((30, 40)) > 0.3
     picture[~valid] = 0
     path = write_raster("a.tif", picture, nodata=0)
-    truth = Truth(picture, valid, CORNER)
+    truth = ExpectedImage(picture, valid, CORNER)
     check_reader(Spoiled(), path, truth)
     with pytest.raises(AssertionError, match=sentence):
         check_reader(reader, path, truth)
@@ -328,7 +328,7 @@ def test_control_points(write_raster: WriteRaster, places: Places) -> None:
         file.gcps = points, CRS.from_epsg(32618)
     affine = from_gcps(points)
     known = tuple((x, y, *(affine * (x, y))) for x, y in ((0, 0), (40, 30), (12.5, 3.25)))
-    check_reader(RasterReader(), path, Truth(picture, np.ones((30, 40), dtype=bool), known))
+    check_reader(RasterReader(), path, ExpectedImage(picture, np.ones((30, 40), dtype=bool), known))
 
 
 def test_the_oracle_is_right() -> None:

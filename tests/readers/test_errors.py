@@ -1,10 +1,10 @@
 """Errors in four parts, and the name that was meant."""
 
-from limner.readers.errors import nearest
+from limner.readers.errors import did_you_mean
 
 
 def test_the_name_that_is_most_like_the_one_given_is_offered() -> None:
-    assert nearest("tresh", ["tile", "threshold", "trash"]) == "Did you mean 'trash'? "
-    assert nearest("hd_nmu", iter({"hd_num": 9})) == "Did you mean 'hd_num'? "
-    assert nearest("hd_num", ["model", "out"]) == ""
-    assert nearest("x", []) == ""
+    assert did_you_mean("tresh", ["tile", "threshold", "trash"]) == "Did you mean 'trash'? "
+    assert did_you_mean("hd_nmu", iter({"hd_num": 9})) == "Did you mean 'hd_num'? "
+    assert did_you_mean("hd_num", ["model", "out"]) == ""
+    assert did_you_mean("x", []) == ""

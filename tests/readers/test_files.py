@@ -9,10 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from limner.readers.annotations import Drawing
-from limner.readers.area import read_area
+from limner.readers.annotations import read_polygons, read_roi
 from limner.readers.errors import RequestError
-from limner.readers.files import DEEPEST, open_regular, parse_json, read_whole, replacing, write_atomic
+from limner.readers.files import MAX_JSON_DEPTH, atomic_path, open_regular, parse_json, read_file, write_atomic
 
 SQUARE = [[0, 0], [0, 1], [1, 1], [1, 0], [0, 0]]
 
@@ -21,7 +20,7 @@ SQUARE = [[0, 0], [0, 1], [1, 1], [1, 0], [0, 0]]
     "text",
     [
         "[" * 100_000,
-        "[" * (DEEPEST + 2) + "]" * (DEEPEST + 2),
+        "[" * (MAX_JSON_DEPTH + 2) + "]" * (MAX_JSON_DEPTH + 2),
         '{"a":' * 3000 + "1" + "}" * 3000,
         *("NaN", "[1e1, Infinity]", "9" * 5000, "{", "", "\x00", '{"a": 1}{"b": 2}'),
     ],
@@ -33,18 +32,18 @@ def test_json_that_is_none_is_a_value_error(text: str) -> None:
 
 
 def test_json_within_the_depth_is_read() -> None:
-    assert parse_json("[" * DEEPEST + "]" * DEEPEST)
+    assert parse_json("[" * MAX_JSON_DEPTH + "]" * MAX_JSON_DEPTH)
     assert parse_json('{"a": [1, {"b": null}]}') == {"a": [1, {"b": None}]}
-    assert math.isnan(parse_json("[NaN]", constants=True)[0])
+    assert math.isnan(parse_json("[NaN]", allow_nan=True)[0])
 
 
 def test_a_file_is_read_within_a_size(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"12345")
-    assert read_whole(path, most=5) == b"12345"
+    assert read_file(path, max_bytes=5) == b"12345"
     for most, place in ((4, path), (2**20, Path("/dev/zero"))):
         with pytest.raises(OSError, match="MiB"):
-            read_whole(place, most=most)
+            read_file(place, max_bytes=most)
 
 
 def _make_pipe(path: Path) -> None:
@@ -55,7 +54,7 @@ def _make_pipe(path: Path) -> None:
 def test_what_is_no_regular_file_is_told_at_once(make: Callable[[Path], object], tmp_path: Path) -> None:
     make(tmp_path / "it")
     with pytest.raises(OSError, match=r"not a file|directory"):
-        read_whole(tmp_path / "it", regular=True)
+        read_file(tmp_path / "it", regular=True)
     with pytest.raises(OSError, match=r"not a file|directory"):
         open_regular(tmp_path / "it", os.O_RDWR | os.O_CREAT, "r+b")
 
@@ -63,7 +62,7 @@ def test_what_is_no_regular_file_is_told_at_once(make: Callable[[Path], object],
 def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "target").write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path / "target")
-    assert read_whole(tmp_path / "link", regular=True) == b"mine"
+    assert read_file(tmp_path / "link", regular=True) == b"mine"
     with pytest.raises(OSError, match="a link"):
         open_regular(tmp_path / "link", os.O_RDWR, "r+b")
 
@@ -89,7 +88,7 @@ def test_an_area_that_is_none_is_one_sentence(text: str, tmp_path: Path) -> None
     path = tmp_path / "area.json"
     path.write_text(text)
     with pytest.raises(RequestError) as error:
-        read_area(str(path))
+        read_roi(str(path))
     assert len(str(error.value)) < 1000
 
 
@@ -97,17 +96,17 @@ def test_an_outline_of_many_vertices_is_read(tmp_path: Path) -> None:
     turns = [2 * math.pi * i / 300_000 for i in range(300_000)]
     ring = [[10 * math.cos(turn), 10 * math.sin(turn)] for turn in turns]
     (tmp_path / "area.json").write_text(json.dumps({"type": "Polygon", "coordinates": [[*ring, ring[0]]]}))
-    assert read_area(str(tmp_path / "area.json")).area == pytest.approx(100 * math.pi, rel=1e-6)
+    assert read_roi(str(tmp_path / "area.json")).area == pytest.approx(100 * math.pi, rel=1e-6)
 
 
 def test_a_packed_drawing_does_not_unfold_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("limner.readers.annotations.MOST", 2**20)
+    monkeypatch.setattr("limner.readers.annotations.MAX_FILE_BYTES", 2**20)
     (tmp_path / "bomb.geojson.gz").write_bytes(gzip.compress(b" " * 2**22))
     with pytest.raises(RequestError, match="1 MiB"):
-        Drawing(str(tmp_path / "bomb.geojson.gz"), "drawing", "pixels").shapes()
+        read_polygons(str(tmp_path / "bomb.geojson.gz"), "drawing", "pixels")
     (tmp_path / "torn.geojson.gz").write_bytes(gzip.compress(b"[]")[:-3])
     with pytest.raises(RequestError, match="GeoJSON"):
-        Drawing(str(tmp_path / "torn.geojson.gz"), "drawing", "pixels").shapes()
+        read_polygons(str(tmp_path / "torn.geojson.gz"), "drawing", "pixels")
 
 
 def test_a_file_is_written_whole_and_never_through_a_link(tmp_path: Path) -> None:
@@ -132,7 +131,7 @@ def test_what_fails_leaves_the_old_and_nothing_beside_it(tmp_path: Path, name: s
     path = tmp_path / "a"
 
     def write(content: bytes, error: type[BaseException] | None = None) -> None:
-        with replacing(path) as part:
+        with atomic_path(path) as part:
             assert not os.path.lexists(part)
             (part / name).parent.mkdir(exist_ok=True)
             (part / name).write_bytes(content)
@@ -158,7 +157,7 @@ def test_what_is_written_is_on_the_disk_before_it_has_its_name(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     def write() -> None:
-        with replacing(path) as part:
+        with atomic_path(path) as part:
             (part / name).parent.mkdir(exist_ok=True)
             (part / name).write_bytes(b"new")
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import tifffile
 from limner.readers import registry
-from limner.readers.contract import Truth, check_reader, scan_with
+from limner.readers.contract import ExpectedImage, check_reader, scan_with
 from limner.readers.errors import ReadError
 from limner.readers.formats import recognise, recognise_folder
-from limner.readers.image import Claim, ImageInfo
+from limner.readers.image import ImageInfo
 from limner.readers.options import Options
 from limner.readers.raster.geotiff import RasterReader
-from limner.readers.registry import Scanned, open_image, scan
+from limner.readers.registry import ScannedFile, open_image, scan
 from limner.readers.slide.pyramid import PyramidReader
 
 LABEL = 7  # what every pixel of a label or of the glass is in these files, and no pixel of a scan
@@ -92,7 +92,7 @@ def here(tmp_path: Path) -> Path:
     return folder
 
 
-def only(path: Path, reader: str | None = None) -> Scanned:
+def only(path: Path, reader: str | None = None) -> ScannedFile:
     (row,) = scan([str(path)], {}, reader=reader)
     return row
 
@@ -148,7 +148,9 @@ def test_a_slide_without_its_suffix_is_known_by_its_words(here: Path) -> None:
 def test_a_qptiff_is_read_with_all_channels_its_size_and_nothing_of_the_label(here: Path) -> None:
     planes = np.stack([tissue(200, 300)[..., i] for i in range(3)])
     path = qptiff(here / "slide.qptiff", planes)
-    truth = Truth(np.moveaxis(planes, 0, 2), np.ones((200, 300), dtype=bool), ((10.0, 20.0, 5.0, 10.0),), exact=False)
+    truth = ExpectedImage(
+        np.moveaxis(planes, 0, 2), np.ones((200, 300), dtype=bool), ((10.0, 20.0, 5.0, 10.0),), exact=False
+    )
     info = check_reader(PyramidReader(), str(path), truth)
     assert [channel.name for channel in info.channels] == ["DAPI", "CD3", "PanCK"]
     assert info.placement.unit == "um"
@@ -344,9 +346,10 @@ class Plugin:
     def __init__(self, formats: tuple[str, ...]) -> None:
         self.formats = formats
 
-    def claim(self, uri: str, head: bytes) -> Claim:
+    def identify(self, uri: str, head: bytes) -> int:
         """Always the same, for files."""
-        return Claim(99 if head else 0, uri)
+        del uri
+        return 99 if head else 0
 
     def scan(self, uri: str, options: Options) -> Sequence[ImageInfo]:
         """What the raster reader says."""

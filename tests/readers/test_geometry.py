@@ -69,7 +69,7 @@ def test_an_affine_placement_goes_there_and_back(placement: Placement, points: l
 def test_corners_not_centres() -> None:
     placement = Placement(((10.0, 0.0, 500000.0), (0.0, -10.0, 4000000.0)), "m")
     assert placement.to_world([(0.5, 0.5)]).tolist() == [[500005.0, 3999995.0]]
-    assert placement.known
+    assert placement.has_unit
 
 
 def test_a_patient_point_is_projected_on_the_plane() -> None:
@@ -145,6 +145,6 @@ def test_small_pixels_are_not_taken_for_flat(pixel: float) -> None:
 
 def test_an_unknown_placement_is_pixels_and_pickles() -> None:
     placement = Placement.pixels()
-    assert not placement.known
+    assert not placement.has_unit
     assert placement.to_world([(3.5, 4.5)]).tolist() == [[3.5, 4.5]]
     assert pickle.loads(pickle.dumps(placement)) == placement  # noqa: S301 - our own bytes

@@ -21,7 +21,7 @@ class Counted(BaseImage):
 
     def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         assert box == INFO.box
-        return np.array(self._places), np.ones(size, dtype=bool)
+        return np.array(self._channel_indices), np.ones(size, dtype=bool)
 
     def _close(self) -> None:
         type(self).closed += 1
@@ -33,7 +33,7 @@ def test_an_image_is_read_while_it_is_open_and_let_go_once() -> None:
         assert image.channels == (CHANNELS[2], CHANNELS[0])
         assert image.read(INFO.box, (1, 1))[0].tolist() == [2, 0]
         image.close()
-        with pytest.raises(ReadError, match="uri: it must be open"):
+        with pytest.raises(ReadError, match="uri must be open"):
             image.read(INFO.box, (1, 1))
     assert Counted.closed == before + 1
 

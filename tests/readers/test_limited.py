@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from limner.readers.errors import ReadError
-from limner.readers.sandbox import LimitedProcess, LimitError, run_limited
+from limner.readers.sandbox import SandboxedProcess, SandboxError, run_sandboxed
 
 pytest.importorskip("resource", reason="memory limits need a POSIX system")
 
@@ -34,7 +34,7 @@ def nest(): return nest()
 def crash(): os.kill(os.getpid(), signal.SIGSEGV)
 def leave(): raise SystemExit(0)
 def foreign(): raise KeyError("Doe^John")
-def refuse(): raise ReadError("a.tif", "it must be whole", value="half", remedy="Copy it again")
+def refuse(): raise ReadError("a.tif", "must be whole", value="half", remedy="Copy it again")
 def write(path):
     try:
         with open(path, "w") as file: file.write("x")
@@ -45,27 +45,27 @@ def variables(): return sorted(os.environ)
 
 
 @pytest.fixture(scope="module")
-def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LimitedProcess]:
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxedProcess]:
     """A limited process of 400 MiB that can import the functions above."""
     folder = tmp_path_factory.mktemp("calls")
     (folder / f"{HERE}.py").write_text(CALLS, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(folder))
         patch.setenv("LIMNER_PSEUDONYM_KEY", "a key that nobody must be told")
-        one = LimitedProcess(megabytes=400)
+        one = SandboxedProcess(megabytes=400)
         yield one
         one.close()
 
 
 def test_paths_are_relative_to_the_folder_of_who_asks(
-    process: LimitedProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    process: SandboxedProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert process.call(f"{HERE}:folder", seconds=30) == str(Path.cwd())
     monkeypatch.chdir(tmp_path)
     assert process.call(f"{HERE}:folder", seconds=30) == str(tmp_path.resolve())
 
 
-def test_json_and_arrays_come_back(process: LimitedProcess) -> None:
+def test_json_and_arrays_come_back(process: SandboxedProcess) -> None:
     assert process.call(f"{HERE}:double", 21, seconds=30) == 42
     assert process.call(f"{HERE}:name", "Größe \udcff", seconds=30) == "Größe \udcff"
     image = process.call(f"{HERE}:image", 300, 500, seconds=30)
@@ -87,11 +87,11 @@ def test_json_and_arrays_come_back(process: LimitedProcess) -> None:
     ],
 )
 def test_what_goes_wrong_is_a_code_and_the_next_call_is_answered(
-    process: LimitedProcess, call: str, arguments: tuple[int, ...], code: str
+    process: SandboxedProcess, call: str, arguments: tuple[int, ...], code: str
 ) -> None:
     process.call(f"{HERE}:double", 1, seconds=60)  # it is running, so that the time below is the call's own
     start = time.monotonic()
-    with pytest.raises(LimitError) as caught:
+    with pytest.raises(SandboxError) as caught:
         process.call(f"{HERE}:{call}", *arguments, seconds=0.5 if code == "time" else 60)
     assert caught.value.code == code
     assert "Doe" not in str(caught.value)
@@ -99,24 +99,24 @@ def test_what_goes_wrong_is_a_code_and_the_next_call_is_answered(
     assert process.call(f"{HERE}:double", 1, seconds=60) == 2
 
 
-def test_our_own_errors_arrive_as_they_are(process: LimitedProcess) -> None:
+def test_our_own_errors_arrive_as_they_are(process: SandboxedProcess) -> None:
     with pytest.raises(ReadError) as caught:
         process.call(f"{HERE}:refuse", seconds=30)
-    assert str(caught.value) == "a.tif: it must be whole (found: half). Copy it again"
+    assert str(caught.value) == "a.tif must be whole (found: half). Copy it again."
 
 
-def test_it_writes_nothing_into_files_and_knows_no_key(process: LimitedProcess, tmp_path: Path) -> None:
+def test_it_writes_nothing_into_files_and_knows_no_key(process: SandboxedProcess, tmp_path: Path) -> None:
     assert process.call(f"{HERE}:write", str(tmp_path / "a"), seconds=30) is not None
     assert not (tmp_path / "a").exists() or (tmp_path / "a").stat().st_size == 0
     assert "LIMNER_PSEUDONYM_KEY" not in process.call(f"{HERE}:variables", seconds=30)
 
 
-def test_what_a_library_prints_is_no_answer(process: LimitedProcess) -> None:
+def test_what_a_library_prints_is_no_answer(process: SandboxedProcess) -> None:
     assert process.call(f"{HERE}:chatter", seconds=30) == "quiet"
 
 
 def test_a_call_ends_where_nobody_waits_for_it_any_more(
-    process: LimitedProcess, monkeypatch: pytest.MonkeyPatch
+    process: SandboxedProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when the process that asked was killed: no timer of its own is left to end the call."""
 
@@ -128,21 +128,21 @@ def test_a_call_ends_where_nobody_waits_for_it_any_more(
     process.call(f"{HERE}:double", 1, seconds=60)
     monkeypatch.setattr("limner.readers.sandbox.threading.Timer", Never)
     for call in ("stubborn", "sleep"):
-        with pytest.raises(LimitError, match="time"):
+        with pytest.raises(SandboxError, match="time"):
             process.call(f"{HERE}:{call}", *([60] if call == "sleep" else []), seconds=0.2)
 
 
 def test_a_forked_process_gets_another() -> None:
-    mine = run_limited("os:getpid", seconds=60)
+    mine = run_sandboxed("os:getpid", seconds=60)
     child = os.fork()
     if child == 0:
-        os._exit(0 if run_limited("os:getpid", seconds=60) != mine else 1)
+        os._exit(0 if run_sandboxed("os:getpid", seconds=60) != mine else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert run_limited("os:getpid", seconds=60) == mine
+    assert run_sandboxed("os:getpid", seconds=60) == mine
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-def test_a_process_that_was_killed_is_started_again(process: LimitedProcess) -> None:
+def test_a_process_that_was_killed_is_started_again(process: SandboxedProcess) -> None:
     process.call(f"{HERE}:double", 1, seconds=60)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)

@@ -27,7 +27,7 @@ class Made(Options):
     @classmethod
     def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(value)) < len(value):
-            msg = "each is named once"
+            msg = "must be valid: each is named once"
             raise ValueError(msg)
         return value
 
@@ -50,15 +50,15 @@ def test_an_empty_text_is_the_default_but_of_a_text() -> None:
 @pytest.mark.parametrize(
     ("given", "rule"),
     [
-        ({"tile": "7"}, "it is a whole number from 8 to 4096"),
-        ({"tile": "a"}, "it is a whole number from 8 to 4096"),
-        ({"tile": "9" * 5000}, "it is a whole number from 8 to 4096"),
-        ({"share": "nan"}, "it is a number from 0 to 1"),
-        ({"share": "1.5"}, "it is a number from 0 to 1"),
-        ({"box": "1"}, "it is 2 numbers with commas between"),
-        ({"unit": "metres"}, "it is nothing, pixels or unit"),
-        ({"fetch": "yes"}, "it is true or false"),
-        ({"labels": "a,a"}, "each is named once"),
+        ({"tile": "7"}, "must be a whole number from 8 to 4096"),
+        ({"tile": "a"}, "must be a whole number from 8 to 4096"),
+        ({"tile": "9" * 5000}, "must be a whole number from 8 to 4096"),
+        ({"share": "nan"}, "must be a number from 0 to 1"),
+        ({"share": "1.5"}, "must be a number from 0 to 1"),
+        ({"box": "1"}, "must be 2 numbers separated by commas"),
+        ({"unit": "metres"}, "must be nothing, pixels or unit"),
+        ({"fetch": "yes"}, "must be true or false"),
+        ({"labels": "a,a"}, "must be valid: each is named once"),
     ],
 )
 def test_a_value_that_does_not_fit_is_one_error_that_says_what_would(given: dict[str, str], rule: str) -> None:
@@ -72,13 +72,16 @@ def test_a_value_that_does_not_fit_is_one_error_that_says_what_would(given: dict
 def test_an_unknown_option_is_refused_with_the_nearest_known() -> None:
     with pytest.raises(RequestError) as error:
         parse(label="a")
-    assert str(error.value).startswith("option 'label' of made: there is no such option. Did you mean 'labels'? ")
-    with pytest.raises(RequestError, match=r"option 'x' of bare: there is no such option. It takes none"):
+    assert str(error.value).startswith("option 'label' of made must be one of ")
+    assert "Did you mean 'labels'? Correct its name" in str(error.value)
+    with pytest.raises(RequestError, match=r"option 'x' of bare must not be given, since there are none"):
         parse_options(Options, {"x": "1"}, "bare")
 
 
 def test_what_must_be_given_says_how() -> None:
-    with pytest.raises(RequestError, match=r"'checkpoint' of made: it must be given. For example --model made:FOLDER"):
+    with pytest.raises(
+        RequestError, match=r"'checkpoint' of made must be given. Give, for example, --model made:FOLDER"
+    ):
         parse_options(Made, {}, "made")
 
 
@@ -96,7 +99,7 @@ def test_one_declaration_feeds_the_list_and_the_document() -> None:
     rows = {row.name: row for row in list_options(Made)}
     assert (rows["tile"].type, rows["tile"].default) == ("a whole number from 8 to 4096", "256")
     assert (rows["share"].type, rows["share"].default) == ("a number from 0 to 1", "")
-    assert rows["templates"].type == "texts with ';' between"
+    assert rows["templates"].type == "texts separated by ';'"
     assert [name for name, row in rows.items() if row.neutral] == ["fetch"]
     assert Made.neutral() == {"fetch"}
     assert "| `tile` | a whole number from 8 to 4096 | `256` | Pixels a side. |\n" in options_table(Made)

@@ -3,9 +3,9 @@
 import pytest
 from limner.readers.errors import ReadError, RequestError
 from limner.readers.geometry import Placement, Polynomial
-from limner.readers.image import UNDECLARED, Channel, ImageInfo
+from limner.readers.image import VALIDITY_UNKNOWN, Channel, ImageInfo
 from limner.readers.options import Options, parse_options
-from limner.readers.overrides import Overrides, Stated
+from limner.readers.overrides import Overrides, PreparedOverrides
 from pydantic import Field
 
 PIXELS = Placement.pixels()
@@ -30,20 +30,20 @@ def facts(count: int = 3, placement: Placement = PIXELS, **further: object) -> I
 
 
 def apply(info: ImageInfo, **options: str) -> ImageInfo:
-    return Stated(parse_options(Overrides, options, "readers")).apply(info, Reader())
+    return PreparedOverrides(parse_options(Overrides, options, "readers")).apply(info, Reader())
 
 
 def test_bands_name_the_channels_of_any_reader() -> None:
     found = apply(facts(), bands="Red,green,DAPI").channels
     assert [(channel.name, channel.common) for channel in found] == [("Red", "red"), ("green", "green"), ("DAPI", None)]
-    with pytest.raises(ReadError, match="each of the 3 channels once"):
+    with pytest.raises(ReadError, match="each of the 3 channels"):
         apply(facts(), bands="red")
     with pytest.raises(RequestError, match="'bands' of readers: each channel has a name of its own"):
         apply(facts(), bands="red,red,blue")
 
 
 def test_a_sensor_says_what_numbers_are_and_what_is_no_data() -> None:
-    info = apply(facts(2, facts=(UNDECLARED,)), sensor="sentinel-2-l1c", bands="blue,nir")
+    info = apply(facts(2, facts=(VALIDITY_UNKNOWN,)), sensor="sentinel-2-l1c", bands="blue,nir")
     assert [(c.name, c.common, c.scale, c.quantity) for c in info.channels] == [
         ("B02", "blue", 1e-4, "toa_reflectance"),
         ("B08", "nir", 1e-4, "toa_reflectance"),
@@ -74,9 +74,9 @@ def test_a_coordinate_system_is_used_where_nothing_else_is_missing() -> None:
     assert apply(facts(), crs="EPSG:32618").placement == PIXELS
     own = apply(facts(placement=placed), crs="EPSG:4326")
     assert own.placement == placed
-    assert own.notes == ("--crs was not used: the file names its own coordinate system.",)
+    assert own.notes == ("--crs was not used: the file has a CRS.",)
     assert apply(facts(placement=placed), crs="EPSG:32618").notes == ()
-    with pytest.raises(RequestError, match="must name a coordinate system"):
+    with pytest.raises(RequestError, match="must be a CRS"):
         apply(facts(), crs="north of here")
 
 
@@ -86,7 +86,7 @@ def test_control_points_say_what_they_are_worth_once_they_are_placed() -> None:
     placed = apply(facts(placement=points), crs="EPSG:32618")
     assert placed.placement.warp == warp
     assert any("first-order polynomial through 4 control points" in note for note in placed.notes)
-    assert any("control points but names no" in note for note in apply(facts(placement=points)).notes)
+    assert any("control points but no CRS" in note for note in apply(facts(placement=points)).notes)
 
 
 def test_a_pixel_size_is_for_slides() -> None:

@@ -6,8 +6,8 @@ from itertools import count
 import numpy as np
 import pytest
 import shapely
+from limner.readers.geodesy import polygon_area, polygon_edges
 from limner.readers.geometry import Points
-from limner.readers.polygon_area import area_of, edges_of
 
 KM2 = 1e6
 
@@ -22,23 +22,23 @@ def of_fan(points: Points) -> float:
 def test_bent_edges_holes_and_parts(metres: float) -> None:
     ring = shapely.box(2, 0, 4, 3).difference(shapely.box(2.5, 1, 3, 2))
     expected = (16 - 4) / 2 * 3 - (9 - 6.25) / 2
-    assert area_of(ring, of_fan, metres) == pytest.approx(expected * KM2, rel=1e-8)
+    assert polygon_area(ring, of_fan, metres) == pytest.approx(expected * KM2, rel=1e-8)
     both = shapely.GeometryCollection([shapely.union(ring, shapely.box(5, 0, 6, 3)), shapely.Point(9, 9)])
-    assert area_of(both, of_fan, metres) == pytest.approx((expected + (36 - 25) / 2 * 3) * KM2, rel=1e-8)
+    assert polygon_area(both, of_fan, metres) == pytest.approx((expected + (36 - 25) / 2 * 3) * KM2, rel=1e-8)
     spiral = shapely.Polygon([(1, 0), (4, 3), (1, 3)])  # from 1 + angle inwards to 1
-    assert area_of(spiral, of_fan, metres) == pytest.approx(((4**3 - 1) / 6 - 3 / 2) * KM2, rel=1e-8)
-    assert area_of(shapely.Polygon(), of_fan, metres) == 0
+    assert polygon_area(spiral, of_fan, metres) == pytest.approx(((4**3 - 1) / 6 - 3 / 2) * KM2, rel=1e-8)
+    assert polygon_area(shapely.Polygon(), of_fan, metres) == 0
 
 
 def test_what_is_off_the_map_or_never_settles_has_no_area() -> None:
-    assert math.isnan(area_of(shapely.box(2, 0, 4, 3), lambda xy: of_fan(np.where(xy < 4, xy, np.nan)), 1e3))
+    assert math.isnan(polygon_area(shapely.box(2, 0, 4, 3), lambda xy: of_fan(np.where(xy < 4, xy, np.nan)), 1e3))
     more = count(1)
-    assert math.isnan(area_of(shapely.box(2, 0, 4, 3), lambda _: float(next(more)), 1e3))
+    assert math.isnan(polygon_area(shapely.box(2, 0, 4, 3), lambda _: float(next(more)), 1e3))
 
 
 def test_edges_know_their_owner() -> None:
     triangle = shapely.Polygon([(-1, -1), (1, -1), (1, 1)])
     shapes = np.array([shapely.box(0, 0, 1, 1), shapely.Point(0, 0), triangle], dtype=object)
-    owner, start, end = edges_of(shapes)
+    owner, start, end = polygon_edges(shapes)
     assert np.bincount(owner, minlength=3).tolist() == [4, 0, 3]
     assert {tuple(p) for p in start[owner == 2]} == {tuple(p) for p in end[owner == 2]} == {(-1, -1), (1, -1), (1, 1)}

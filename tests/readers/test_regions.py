@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from limner.readers.errors import RequestError
-from limner.readers.regions import Grid, Region, Span, cut, snap_scale, spans, tile_budget
+from limner.readers.regions import Grid, Region, Span, cut_axis, cut_regions, snap_scale, tiles_per_region
 
 plain = settings(deadline=None, derandomize=True, max_examples=300)
 
@@ -34,7 +34,7 @@ def axes(draw: st.DrawFn) -> tuple[int, int, int, int, int]:
 @example((100, 10, 4, 2, 4))
 def test_an_axis_is_partitioned_with_room_around_every_core(axis: tuple[int, int, int, int, int]) -> None:
     length, tile, overlap, tiles, margin = axis
-    cuts = list(spans(length, tile=tile, overlap=overlap, tiles=tiles, margin=margin))
+    cuts = list(cut_axis(length, tile=tile, overlap=overlap, tiles=tiles, margin=margin))
     step = tile - overlap
     assert [pixel for s in cuts for pixel in range(s.core_start, s.core_stop)] == list(range(length))
     for span in cuts:
@@ -57,7 +57,7 @@ def test_an_axis_is_partitioned_with_room_around_every_core(axis: tuple[int, int
 
 def test_a_region_must_be_wider_than_what_it_shares() -> None:
     with pytest.raises(RequestError, match="Lower --overlap"):
-        list(spans(100, tile=10, overlap=0, tiles=2, margin=10))
+        list(cut_axis(100, tile=10, overlap=0, tiles=2, margin=10))
 
 
 @plain
@@ -66,7 +66,7 @@ def test_a_region_must_be_wider_than_what_it_shares() -> None:
 @example(2, 30, 25)
 @example(30, 3, 25)
 def test_a_budget_is_kept_and_used(columns: int, rows: int, hd_num: int) -> None:
-    wide, high = tile_budget(columns, rows, hd_num)
+    wide, high = tiles_per_region(columns, rows, hd_num)
     assert 1 <= wide <= columns
     assert 1 <= high <= rows
     assert wide * high <= hd_num
@@ -87,7 +87,7 @@ def plans(draw: st.DrawFn) -> tuple[Grid, dict[str, int], list[Region]]:
         "hd_num": draw(st.integers(1, 30)),
     }
     try:
-        return grid, how, cut(grid, **how)
+        return grid, how, cut_regions(grid, **how)
     except RequestError:  # an overlap too wide for the budget has its own test
         assume(False)
         raise
@@ -174,7 +174,7 @@ def test_a_grid_covers_the_picture_and_owns_no_empty_column(length: int, scale: 
 
 
 def test_hd_num_25_cuts_a_sentinel_scene_into_squares_of_1680_px() -> None:
-    regions = cut(Grid("s2", (10980, 10980), (1.0, 1.0)), tile=336, hd_num=25)
+    regions = cut_regions(Grid("s2", (10980, 10980), (1.0, 1.0)), tile=336, hd_num=25)
     assert len(regions) == 49
     assert regions[0].size == (1680, 1680)
     assert regions[-1].tiles == (3, 3)
@@ -182,7 +182,7 @@ def test_hd_num_25_cuts_a_sentinel_scene_into_squares_of_1680_px() -> None:
 
 
 def test_a_narrow_picture_gets_long_regions() -> None:
-    (region,) = cut(Grid("strip", (300, 8000), (1.0, 1.0)), tile=336, hd_num=25)
+    (region,) = cut_regions(Grid("strip", (300, 8000), (1.0, 1.0)), tile=336, hd_num=25)
     assert region.tiles == (1, 24)
 
 
@@ -192,7 +192,7 @@ def test_a_narrow_picture_gets_long_regions() -> None:
 )
 def test_what_cannot_be_cut_is_refused(how: dict[str, int]) -> None:
     with pytest.raises(RequestError):
-        cut(Grid("scene", (5000, 5000), (1.0, 1.0)), **{"hd_num": 4} | how)
+        cut_regions(Grid("scene", (5000, 5000), (1.0, 1.0)), **{"hd_num": 4} | how)
 
 
 @pytest.mark.parametrize(
@@ -231,18 +231,18 @@ def test_a_resolution_must_be_positive(wanted: float) -> None:
 def test_the_last_core_ends_with_the_picture_though_the_scale_is_rounded() -> None:
     grid = Grid("scene", (7, 7), (7 / (3 + 5e-10), 7 / (3 + 5e-10)))
     assert grid.shape == (3, 3)
-    assert cut(grid, tile=2)[-1].core.x1 == 7.0
+    assert cut_regions(grid, tile=2)[-1].core.x1 == 7.0
 
 
 def test_a_span_of_one_pixel() -> None:
-    assert list(spans(1, tile=336, overlap=0, tiles=5, margin=0)) == [Span(0, 336, 0, 1, 1)]
+    assert list(cut_axis(1, tile=336, overlap=0, tiles=5, margin=0)) == [Span(0, 336, 0, 1, 1)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("size", "overlap"), [((10**12, 10**12), 0), ((10**9, 1), 0), ((60_000, 60_000), 330)])
 def test_there_is_an_end_to_regions(size: tuple[int, int], overlap: int) -> None:
     with pytest.raises(RequestError, match="at most 1000000 regions"):
-        cut(Grid("image", size, (1.0, 1.0)), tile=336, overlap=overlap, hd_num=1)
+        cut_regions(Grid("image", size, (1.0, 1.0)), tile=336, overlap=overlap, hd_num=1)
 
 
 @pytest.mark.parametrize(("size", "scale"), [((0, 5), (1.0, 1.0)), ((5, 5), (0.0, 1.0)), ((5, 5), (1.0, float("nan")))])

@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from limner.readers import registry, search
+from limner.readers import registry
 from limner.readers.errors import RequestError
-from limner.readers.image import Claim, ImageInfo
+from limner.readers.image import ImageInfo
 from limner.readers.options import Options
 from limner.readers.raster.geotiff import RasterReader
-from limner.readers.registry import open_image, readers, scan
-from limner.readers.search import Scanned, find_reader
+from limner.readers.registry import ScannedFile, find_reader, open_image, readers, scan
 
 WriteRaster = Callable[..., str]
 Places = Callable[..., np.ndarray[Any, Any]]
@@ -30,9 +29,10 @@ class Other:
     def __init__(self, strength: int = 70) -> None:
         self.strength = strength
 
-    def claim(self, uri: str, head: bytes) -> Claim:
+    def identify(self, uri: str, head: bytes) -> int:
         """Always the same, for files."""
-        return Claim(self.strength if head else 0, uri)
+        del uri
+        return self.strength if head else 0
 
     def scan(self, uri: str, options: Options) -> Sequence[ImageInfo]:
         """What the raster reader says."""
@@ -44,7 +44,7 @@ class Other:
         return RasterReader().open(info, channels)
 
 
-def row(rows: Sequence[Scanned], name: str) -> Scanned:
+def row(rows: Sequence[ScannedFile], name: str) -> ScannedFile:
     (found,) = [row for row in rows if Path(row.path).name == name]
     return found
 
@@ -91,7 +91,7 @@ def test_a_tie_names_both_and_the_flag() -> None:
     ],
 )
 def test_claims_are_by_content(head: bytes, strength: int) -> None:
-    assert RasterReader().claim("some.tif", head).strength == strength
+    assert RasterReader().identify("some.tif", head) == strength
 
 
 def test_a_georeferenced_tiff_is_claimed_more_surely(
@@ -99,14 +99,14 @@ def test_a_georeferenced_tiff_is_claimed_more_surely(
 ) -> None:
     # COG and BigTIFF keep their directory in front
     path = write_raster("a.tif", places(20, 20), BIGTIFF="YES", driver="GTiff")
-    assert RasterReader().claim(path, Path(path).read_bytes()[:4096]).strength in {50, 70}
+    assert RasterReader().identify(path, Path(path).read_bytes()[:4096]) in {50, 70}
     misnamed = shared_data / "geo" / "sentinel2_virginia_l1c" / "s2_B01.jp2"
-    assert RasterReader().claim(str(misnamed), misnamed.read_bytes()[:4096]).strength == 70
+    assert RasterReader().identify(str(misnamed), misnamed.read_bytes()[:4096]) == 70
 
 
 @pytest.mark.parametrize("uri", ["/vsicurl/https://x/a.tif", "s3://bucket/a.tif", "https://x/a.tif", "/vsizip/a.zip/b"])
 def test_remote_names_are_claimed_by_their_form(uri: str) -> None:
-    assert RasterReader().claim(uri, b"").strength == 30
+    assert RasterReader().identify(uri, b"") == 30
 
 
 def test_every_file_of_a_folder_has_a_row(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
@@ -231,8 +231,8 @@ def test_a_folder_that_cannot_be_listed_is_a_row(
             raise PermissionError(13, "Permission denied", path)
         return listed(path)
 
-    monkeypatch.setattr(search.os, "listdir", refuse)  # the tests may run as root, who may list everything
-    monkeypatch.setattr(search.os, "access", lambda path, mode: Path(path) != closed and allowed(path, mode))
+    monkeypatch.setattr(registry.os, "listdir", refuse)  # the tests may run as root, who may list everything
+    monkeypatch.setattr(registry.os, "access", lambda path, mode: Path(path) != closed and allowed(path, mode))
     rows = scan([str(tmp_path / "in")], {})
     assert [(Path(row.path).name, row.status) for row in rows] == [("a.tif", "read"), ("closed", "failed")]
     assert "Permission denied" in rows[1].reason
@@ -270,8 +270,8 @@ import os, time
 from limner.readers.raster.geotiff import RasterReader
 class Reader(RasterReader):
     name = "crashing"
-    def claim(self, uri, head):
-        return super().claim(uri, head).__class__(99 if head else 0, "")
+    def identify(self, uri, head):
+        return 99 if head else 0
     def scan(self, uri, options):
         if uri.endswith("b.tif"): os.abort()
         if uri.endswith("c.tif"): bytearray(1 << 40)
@@ -293,7 +293,7 @@ def test_a_library_that_crashes_hangs_or_fills_memory_costs_one_row(
     (plugin / "METADATA").write_text("Metadata-Version: 2.1\nName: crashing\nVersion: 1.0\n", encoding="utf-8")
     (plugin / "entry_points.txt").write_text("[limner.readers]\ncrashing = crashing:Reader\n", encoding="utf-8")
     code = (
-        "import json, sys\nfrom limner.readers import isolation, registry\nisolation.SCAN_SECONDS = 8\n"
+        "import json, sys\nfrom limner.readers import registry, sandbox\nsandbox.SCAN_SECONDS = 8\n"
         "rows = registry.scan([sys.argv[1]], {})\n"
         "print(json.dumps([[row.status, row.reader, row.reason] for row in rows]))"
     )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from limner.readers import resample as module
-from limner.readers.resample import lattice, resample, taps
+from limner.readers.resample import axis_weights, pixel_edges, resample
 
 Array = np.ndarray[Any, Any]
 
@@ -16,8 +16,8 @@ def read(
     source: np.ndarray[Any, Any], valid: np.ndarray[Any, Any], box: tuple[float, ...], size: tuple[int, int]
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """`source` (H, W, C) seen through a box, as a reader would do it."""
-    y = taps(lattice(box[1], box[3], size[1]), source.shape[0])
-    x = taps(lattice(box[0], box[2], size[0]), source.shape[1])
+    y = axis_weights(pixel_edges(box[1], box[3], size[1]), source.shape[0])
+    x = axis_weights(pixel_edges(box[0], box[2], size[0]), source.shape[1])
     if y is None or x is None:
         return np.zeros((size[1], size[0], source.shape[2]), source.dtype), np.zeros((size[1], size[0]), dtype=bool)
     columns = slice(x.start, x.stop)
@@ -155,8 +155,8 @@ def test_a_pixel_does_not_depend_on_its_box(scale: float, start: int, length: in
 )
 def test_boxes_of_one_lattice_agree_on_its_edges(scale: float, start: int, length: int, cut: int) -> None:
     cut = min(cut, length - 1)
-    whole = lattice(start * scale, (start + length) * scale, length)
-    part = lattice((start + cut) * scale, (start + length) * scale, length - cut)
+    whole = pixel_edges(start * scale, (start + length) * scale, length)
+    part = pixel_edges((start + cut) * scale, (start + length) * scale, length - cut)
     assert np.abs(whole[cut:] - part).max() <= 1e-11 * max(1.0, abs(whole).max())
     assert np.abs(whole - np.arange(start, start + length + 1) * scale).max() <= 1e-6 * scale + 1e-11 * abs(whole).max()
 
@@ -165,9 +165,9 @@ def test_boxes_of_one_lattice_agree_on_its_edges(scale: float, start: int, lengt
     "scale", [1.0, 3.0, 0.1, 1 / 3, 10 / 3, 1.7, 29.9976, 100.01290322580645 / 30, 0.0044008110671]
 )
 def test_boxes_of_one_lattice_agree_bit_for_bit(scale: float) -> None:
-    whole = lattice(0.0, 60_000 * scale, 60_000)
+    whole = pixel_edges(0.0, 60_000 * scale, 60_000)
     for start, stop in ((0, 1), (1, 3), (59_997, 60_000), (12_345, 13_689), (41_111, 41_112), (58_999, 59_007)):
-        assert np.array_equal(lattice(start * scale, stop * scale, stop - start), whole[start : stop + 1])
+        assert np.array_equal(pixel_edges(start * scale, stop * scale, stop - start), whole[start : stop + 1])
 
 
 def test_cutting_the_work_into_bands_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +182,7 @@ def test_cutting_the_work_into_bands_changes_nothing(monkeypatch: pytest.MonkeyP
 
 
 def test_only_what_is_needed_is_read() -> None:
-    y, x = taps(lattice(100, 120, 10), 1000), taps(lattice(0, 30, 60), 1000)
+    y, x = axis_weights(pixel_edges(100, 120, 10), 1000), axis_weights(pixel_edges(0, 30, 60), 1000)
     assert y is not None
     assert x is not None
     assert (y.start, y.stop) == (100, 120)

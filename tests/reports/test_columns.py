@@ -18,7 +18,7 @@ from limner.reports.geopackage import GeoPackage
 from limner.reports.measures import FindingsBatch
 from limner.reports.qupath import QuPath
 from limner.reports.summary import ImageSummary
-from limner.reports.table import Column, Dtype, Rows, distinct, each, markdown
+from limner.reports.table import Column, Dtype, Rows, attribute, markdown, with_unique_names
 from limner.reports.writer import ImageRecord, Record
 from pyogrio import raw
 
@@ -51,8 +51,8 @@ MICRONS = Placement(((0.5, 0.0, 0.0), (0.0, 0.5, 0.0)), "um")
 def test_values_have_one_form(dtype: Dtype, decimals: int | None, values: object, cells: list[str]) -> None:
     column = Column("c", dtype, "said", lambda _: values, decimals=decimals)
     batch = Rows([object()] * len(cells))
-    assert column.cells(batch) == cells
-    told = column.told(batch)
+    assert column.csv_cells(batch) == cells
+    told = column.json_values(batch)
     json.dumps(told, allow_nan=False)
     assert ["" if one is None else one for one in told] == [
         float(cell) if cell and dtype == "float64" else int(cell) if cell and "nt64" in dtype else cell.lstrip("'")
@@ -61,14 +61,14 @@ def test_values_have_one_form(dtype: Dtype, decimals: int | None, values: object
 
 
 def test_a_column_of_other_kinds_of_image_is_empty() -> None:
-    column = Column("c", "float64", "said", each("real"), kinds=("slide",))
-    assert column.cells(Rows([1.0, 2.0], "map")) == ["", ""]
-    assert column.cells(Rows([1.0, 2.0], "slide")) == ["1", "2"]
+    column = Column("c", "float64", "said", attribute("real"), kinds=("slide",))
+    assert column.csv_cells(Rows([1.0, 2.0], "map")) == ["", ""]
+    assert column.csv_cells(Rows([1.0, 2.0], "slide")) == ["1", "2"]
 
 
 def test_names_that_are_the_same_get_a_number() -> None:
-    column = Column("c", "float64", "said", each("real"))
-    assert [one.name for one in distinct([column, column, column])] == ["c", "c_2", "c_3"]
+    column = Column("c", "float64", "said", attribute("real"))
+    assert [one.name for one in with_unique_names([column, column, column])] == ["c", "c_2", "c_3"]
 
 
 def test_a_new_column_is_one_declaration(

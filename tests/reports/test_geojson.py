@@ -84,12 +84,12 @@ def test_it_says_what_it_is(placement: MakePlacement, image: MakeImage, record: 
         image("snap", Placement.pixels(), findings),
     )
     read = written(run, out)
-    about = read["limner"]
-    assert about["use"] == DISCLAIMER
-    assert about["model"] == {"name": "toy", "sha256": "0" * 64, "version": "1"}
-    assert set(about["omitted"]) == {"mars", "snap"} == set(GeoJson().omitted(run))
-    assert "not on Earth" in about["omitted"]["mars"]
-    assert "no CRS" in about["omitted"]["snap"]
+    topic = read["limner"]
+    assert topic["use"] == DISCLAIMER
+    assert topic["model"] == {"name": "toy", "sha256": "0" * 64, "version": "1"}
+    assert set(topic["omitted"]) == {"mars", "snap"} == set(GeoJson().omitted(run))
+    assert "not on Earth" in topic["omitted"]["mars"]
+    assert "no CRS" in topic["omitted"]["snap"]
     assert [feature["properties"]["image"] for feature in read["features"]] == ["map"]
 
 

@@ -96,7 +96,7 @@ def test_a_layer_an_image_with_the_columns_of_the_table(
     (path,) = GeoPackage().write(run, out)
     assert [name for name in layers(path) if name in "ab"] == ["b", "a"]
     columns, shapes, _ = read(path, "b")
-    assert list(columns) == [column.name for column in findings_columns(run) if column.about not in {"world", "run"}]
+    assert list(columns) == [column.name for column in findings_columns(run) if column.topic not in {"world", "run"}]
     assert {"number.deep", "note.why", "name"} <= set(columns)
     assert columns["finding"].tolist() == [1, 2]
     assert columns["text"].tolist() == ["one two", ""]
@@ -104,10 +104,10 @@ def test_a_layer_an_image_with_the_columns_of_the_table(
     assert math.isnan(columns["number.deep"][1])
     assert columns["note.why"].tolist() == [None, "dry"]
     assert all(shape.geom_type == "MultiPolygon" and shape.is_valid for shape in shapes)
-    about, _, _ = (dict(zip(*raw.read(path, layer="about")[3], strict=True)), None, None)
-    assert about["use"] == DISCLAIMER
-    assert about["model name"] == "toy"
-    assert about["CRS of b"] == "EPSG:32618"
+    topic, _, _ = (dict(zip(*raw.read(path, layer="about")[3], strict=True)), None, None)
+    assert topic["use"] == DISCLAIMER
+    assert topic["model name"] == "toy"
+    assert topic["CRS of b"] == "EPSG:32618"
     with sqlite3.connect(path) as base:
         described = base.execute("select description from gpkg_contents where table_name = 'b'").fetchall()
     assert described == [(DISCLAIMER,)]
@@ -159,8 +159,8 @@ def test_what_has_no_crs_is_named(placement: MakePlacement, image: MakeImage, re
     assert "mars" in layers(path), "another planet has a CRS of its own"
     assert "3396190" in read(path, "mars")[2]
     assert list(GeoPackage().omitted(run)) == ["snap"]
-    about = dict(zip(*raw.read(path, layer="about")[3], strict=True))
-    assert "no CRS" in about["left out: snap"]
+    topic = dict(zip(*raw.read(path, layer="about")[3], strict=True))
+    assert "no CRS" in topic["left out: snap"]
 
 
 def test_the_style_has_every_label(placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path) -> None:

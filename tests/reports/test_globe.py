@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from limner.readers import geodesy
 from limner.readers.errors import ReadError
 from limner.readers.geometry import Placement
-from limner.reports.rfc7946 import bounding_box, part_boxes, to_globe
+from limner.reports.rfc7946 import bounding_box, part_boxes, to_wgs84
 from pyproj import Geod
 from rasterio.crs import CRS
 from rasterio.warp import transform
@@ -54,7 +54,7 @@ def ground_m2(shape: BaseGeometry) -> float:
 def globe(shape: BaseGeometry, placement: Placement) -> BaseGeometry:
     shapes = np.empty(1, dtype=object)
     shapes[0] = shape
-    return to_globe(shapes, placement)[0]
+    return to_wgs84(shapes, placement)[0]
 
 
 def expected_m2(shape: BaseGeometry, placement: Placement) -> float:
@@ -79,8 +79,8 @@ def check(shape: BaseGeometry, placement: Placement, *, near: float = 1.0) -> Ba
     placed = globe(shape, placement)
     assert rules(placed) == []
     expected = expected_m2(shape, placement)
-    pixel_m2 = expected / shape.area
-    off = shape.length * (0.05 * pixel_m2 + 0.006 * np.sqrt(pixel_m2))
+    pixel_area_m2 = expected / shape.area
+    off = shape.length * (0.05 * pixel_area_m2 + 0.006 * np.sqrt(pixel_area_m2))
     assert ground_m2(placed) == pytest.approx(expected, abs=near * off)
     return placed
 
@@ -197,7 +197,7 @@ def test_a_shape_that_touches_the_pole_in_a_picture_of_meridians(placement: Make
 def test_a_shape_too_small_for_seven_decimals_is_none(placement: MakePlacement) -> None:
     place = placement(32618, 1e-3, 0.0, 500_000.0, 0.0, -1e-3, 4_000_000.0)
     shapes = np.array([shapely.box(0, 0, 1, 1), shapely.box(0, 0, 1000, 1000)], dtype=object)
-    small, large = to_globe(shapes, place)
+    small, large = to_wgs84(shapes, place)
     assert small is None
     assert rules(large) == []
 
@@ -216,25 +216,25 @@ def test_past_the_limb_of_the_earth_there_is_no_place() -> None:
     crs = CRS.from_string("+proj=geos +h=35785831 +lon_0=-75 +sweep=x +ellps=GRS80 +units=m")
     place = Placement(((10_000.0, 0.0, -5e6), (0.0, -10_000.0, 5e6)), "m", crs.to_wkt())
     shapes = np.array([shapely.box(490, 490, 510, 510), shapely.box(0, 0, 10, 10)], dtype=object)
-    on, off = to_globe(shapes, place)
+    on, off = to_wgs84(shapes, place)
     assert rules(on) == []
     assert off is None
 
 
 def test_no_shapes() -> None:
-    assert len(to_globe(np.empty(0, dtype=object), Placement.pixels())) == 0
+    assert len(to_wgs84(np.empty(0, dtype=object), Placement.pixels())) == 0
     assert bounding_box(np.empty((0, 4))) is None
 
 
 def test_the_box_crosses_the_antimeridian_where_the_shapes_do(dateline: Placement, placement: MakePlacement) -> None:
-    across = to_globe(np.array([shapely.box(100, 100, 900, 700)], dtype=object), dateline)
+    across = to_wgs84(np.array([shapely.box(100, 100, 900, 700)], dtype=object), dateline)
     west, south, east, north = bounding_box(part_boxes(across)) or (0, 0, 0, 0)
     assert west > east
     assert west > 179
     assert east < -179
     assert 51 < south < north < 53
     here = placement(32618, 10.0, 0.0, 500_000.0, 0.0, -10.0, 4_000_000.0)
-    plain = to_globe(np.array([shapely.box(100, 100, 900, 700), shapely.box(0, 0, 9, 9)], dtype=object), here)
+    plain = to_wgs84(np.array([shapely.box(100, 100, 900, 700), shapely.box(0, 0, 9, 9)], dtype=object), here)
     assert bounding_box(part_boxes(plain)) == tuple(shapely.total_bounds(plain))
 
 
@@ -276,4 +276,4 @@ PLACES = {
 def test_a_pixel_is_smaller_than_the_earth() -> None:
     place = Placement(((1e6, 0.0, -4e6), (0.0, -1e6, 4e6)), "deg", "EPSG:4326", source="a mistake")
     with pytest.raises(ReadError, match="smaller than the Earth"):
-        to_globe(np.array([shapely.box(0, 0, 8, 8)]), place)
+        to_wgs84(np.array([shapely.box(0, 0, 8, 8)]), place)

@@ -1,23 +1,37 @@
-"""The picture a person looks at first."""
+"""The overview picture: findings, hatching, legend and units."""
 
 import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import shapely
 from limner.model.finding import Finding
 from limner.readers.geometry import Box, Placement
+from limner.readers.image import Plane
+from limner.readers.overview import Montage
 from limner.reports.overview import writer as overview
-from limner.reports.overview.painting import LONGEST, NOTHING, SHORTEST, UNREADABLE, Canvas, bare, painted
-from limner.reports.overview.scale_bar import ScaleBar, area_words, length_words, north, share_words
-from limner.reports.overview.text import cut, spelled, width
+from limner.reports.overview.painting import (
+    LONGEST,
+    NODATA,
+    SHORTEST,
+    UNREADABLE,
+    Canvas,
+    draw_base,
+    draw_findings,
+    on_montage,
+    rasterise,
+    unanalysed_masks,
+)
+from limner.reports.overview.scale_bar import ScaleBar, format_area, format_length, format_share, north
+from limner.reports.overview.text import draw_text, text_width, to_font_characters, wrap
 from limner.reports.overview.writer import OverviewPng
 from limner.reports.palette import Palette
-from limner.reports.writer import DISCLAIMER, Area, ImageRecord, Overview, Patch, Record
-from PIL import Image
+from limner.reports.writer import DISCLAIMER, Area, ImageRecord, Overview, Record, UnanalysedRegion
+from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngImageFile
 
 MakeImage = Callable[..., ImageRecord]
@@ -31,11 +45,29 @@ GREY = (120, 120, 120)
 
 def picture(image: ImageRecord, findings: list[Finding]) -> np.ndarray:
     overview = image.overview()
-    plate = bare(overview, Canvas.of(image, overview))
-    return np.asarray(painted(plate, image, findings, RED))
+    base = draw_base(overview, Canvas.of(image, overview))
+    return np.asarray(draw_findings(base, image, findings, RED))
 
 
-def test_findings_are_where_they_are(image: MakeImage) -> None:
+@pytest.fixture
+def drawn_texts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every line that is drawn on a page, and a check that it lies on its page."""
+    texts: list[str] = []
+    draw = overview.draw_text
+
+    def record_text(pen: ImageDraw.ImageDraw, xy: tuple[float, float], text: str, *how: Any) -> None:
+        anchor = how[2] if len(how) > 2 else "la"
+        left = xy[0] - {"l": 0.0, "m": 0.5, "r": 1.0}[anchor[0]] * text_width(text, how[1])
+        assert left >= -0.5
+        assert left + text_width(text, how[1]) <= pen.im.size[0] + 0.5, text
+        texts.append(text)
+        draw(pen, xy, text, *how)
+
+    monkeypatch.setattr(overview, "draw_text", record_text)
+    return texts
+
+
+def test_findings_are_drawn_in_place(image: MakeImage) -> None:
     """A square of level-0 pixels is coloured to the pixel: 1000 × 800 px are shown as 1200 × 960."""
     shown = picture(image("a", Placement.pixels()), [Finding("water", shapely.box(250, 100, 500, 200), "area")])
     assert shown.shape == (960, 1200, 3)
@@ -50,7 +82,7 @@ def test_findings_are_where_they_are(image: MakeImage) -> None:
     inside = shown[180, 450]
     assert inside[0] > 150
     assert inside[1] == inside[2] < 100
-    assert (shown[180, 300] == (255, 0, 0)).all(), "the rim has the full colour"
+    assert (shown[180, 300] == (255, 0, 0)).all(), "the outline has the full colour"
 
 
 def test_a_hole_shows_the_picture_and_an_island_in_it_its_own_colour(image: MakeImage) -> None:
@@ -73,31 +105,85 @@ def test_a_tiny_detection_can_be_seen(image: MakeImage) -> None:
     assert coloured.sum() > 16
 
 
-def test_what_was_not_seen_is_marked(image: MakeImage) -> None:
+def test_nodata_is_a_checkerboard_and_unreadable_pixels_are_hatched(image: MakeImage) -> None:
     pixels = np.full((80, 100, 3), 120, dtype=np.uint8)
     valid, readable = np.ones((80, 100), dtype=np.bool_), np.ones((80, 100), dtype=np.bool_)
     valid[:20, :20] = False
     readable[60:, 80:] = valid[60:, 80:] = False
-    seen = image(
+    shown = picture(
+        image("a", Placement.pixels(), overview=lambda: Overview(pixels, valid, readable, (10.0, 10.0))), []
+    )
+    assert {tuple(colour) for colour in shown[:240, :240].reshape(-1, 3)} == set(NODATA)
+    lost = shown[740:, 980:].reshape(-1, 3).astype(int)
+    assert (np.abs(lost - UNREADABLE).sum(axis=1) < 120).mean() > 0.1
+    assert (shown[:720, 240:] == GREY).all()
+
+
+def test_hatching_is_exactly_on_what_was_skipped(image: MakeImage) -> None:
+    """Outside the region of interest and in skipped regions; 1000 × 800 level-0 pixels are shown as 1200 × 960."""
+    roi = shapely.Polygon([(100.3, 100.1), (700.7, 130.2), (650.9, 700.6), (200.4, 600.8)]).difference(
+        shapely.box(300, 300, 400, 400)
+    )
+    regions = (
+        UnanalysedRegion(Box(500, 200, 600, 300), "skipped", "not run yet"),
+        UnanalysedRegion(Box(0, 700, 1000, 800), "unreadable", "truncated"),
+    )
+    black = np.zeros((80, 100, 3), dtype=np.uint8)
+    valid = np.ones((80, 100), dtype=np.bool_)
+    partial = image(
         "a",
         Placement.pixels(),
-        overview=lambda: Overview(pixels, valid, readable, (10.0, 10.0)),
-        patches=(Patch(Box(400, 300, 600, 500), "skipped", "outside the area of interest"),),
+        roi=roi,
+        unanalysed=regions,
+        overview=lambda: Overview(black, valid, valid, (10.0, 10.0)),
     )
-    shown = picture(seen, [])
-    assert {tuple(colour) for colour in shown[:200, :200].reshape(-1, 3)} == set(NOTHING)
-    lost = shown[740:, 980:].reshape(-1, 3).astype(int)
-    assert (np.abs(lost - UNREADABLE).sum(axis=1) < 120).mean() > 0.2
-    skipped = shown[360:600, 480:720].reshape(-1, 3)
-    assert (skipped != GREY).any(axis=1).mean() > 0.5
-    assert tuple(shown[100, 600]) == GREY
+    x, y = np.meshgrid((np.arange(1200) + 0.5) / 1.2, (np.arange(960) + 0.5) / 1.2)
+    unreadable = y > 700
+    skipped = ~(shapely.contains_xy(roi, x, y)) | shapely.contains_xy(shapely.box(500, 200, 600, 300), x, y)
+    skipped &= ~unreadable
+    masks = unanalysed_masks(partial, (1200, 960))
+    assert (masks[0] == skipped).all()
+    assert (masks[1] == unreadable).all()
+    shown = picture(partial, [])
+    assert ((shown != 0).any(axis=2) == skipped | unreadable).all()
+    red = (shown[..., 0] > 150) & (shown[..., 1] < 100)
+    assert red[unreadable].any()
+    assert not red[~unreadable].any()
+    stripes = (shown[..., 0] > 100) & skipped
+    assert 0.1 < stripes[skipped].mean() < 0.25
 
 
-def test_what_lies_outside_the_area_of_interest_is_pale(image: MakeImage) -> None:
-    seen = image("a", Placement.pixels(), interest=shapely.box(200, 200, 600, 600))
-    shown = picture(seen, [])
-    assert tuple(shown[480, 480]) == GREY
-    assert shown[900, 1100].min() > 180
+def test_a_whole_image_has_no_hatching(image: MakeImage) -> None:
+    whole = image("a", Placement.pixels())
+    assert (picture(whole, []) == GREY).all()
+    assert not any(mask.any() for mask in unanalysed_masks(whole, (100, 80)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_mask_has_the_pixels_whose_centre_lies_inside(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    blobs = [shapely.Point(*random.uniform(-5, 45, 2)).buffer(random.uniform(2, 15)) for _ in range(6)]
+    shape = shapely.union_all(blobs[:4]).difference(shapely.union_all(blobs[4:]))
+    x, y = np.meshgrid(np.arange(60) + 0.5, np.arange(40) + 0.5)
+    assert (rasterise(shape, (60, 40), (1.5, 1.0)) == shapely.contains_xy(shape, x / 1.5, y)).all()
+
+
+def test_empty_cells_of_a_montage_are_not_skipped(image: MakeImage) -> None:
+    """Three slices on a 2 × 2 montage: the fourth cell holds no slice."""
+    stack = image("a", Placement.pixels(), size=(10, 10), roi=shapely.box(0, 0, 5, 10))
+    plane = Plane(Placement.pixels(), "a")
+    stack = replace(stack, info=replace(stack.info, planes=(plane,) * 3))
+    overview = Overview(
+        np.zeros((20, 20, 3), dtype=np.uint8),
+        np.ones((20, 20), dtype=np.bool_),
+        np.ones((20, 20), dtype=np.bool_),
+        (1.0, 1.0),
+        Montage((10, 10), (0, 1, 2)),
+    )
+    skipped, _ = unanalysed_masks(on_montage(stack, overview, []), (20, 20))
+    expected = np.zeros((20, 20), dtype=np.bool_)
+    expected[:10, 5:10] = expected[:10, 15:] = expected[10:, 5:10] = True
+    assert (skipped == expected).all()
 
 
 @pytest.mark.parametrize(
@@ -110,7 +196,7 @@ def test_what_lies_outside_the_area_of_interest_is_pale(image: MakeImage) -> Non
         ((1400, 100), (1400, 100), (1400, 100)),
     ],
 )
-def test_a_canvas_that_one_can_see(
+def test_the_size_of_the_canvas(
     size: tuple[int, int], shown: tuple[int, int], expected: tuple[int, int], image: MakeImage
 ) -> None:
     width, height = shown
@@ -118,10 +204,10 @@ def test_a_canvas_that_one_can_see(
     overview = Overview(np.zeros((height, width, 3), dtype=np.uint8), seen, seen, (size[0] / width, size[1] / height))
     canvas = Canvas.of(image("a", Placement.pixels(), size=size), overview)
     assert canvas.size == expected
-    assert bare(overview, canvas).size == expected
+    assert draw_base(overview, canvas).size == expected
 
 
-def test_a_picture_an_image_with_the_words_that_must_be_there(
+def test_a_picture_per_image_with_the_disclaimer(
     placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path
 ) -> None:
     findings = [
@@ -141,12 +227,12 @@ def test_a_picture_an_image_with_the_words_that_must_be_there(
     assert [path.name for path in paths] == ["overview-a.png", "overview-lost.png"]
     assert sorted(out.iterdir()) == sorted(paths)
     for path in paths:
-        with Image.open(path) as sheet:
-            sheet.load()
-            assert isinstance(sheet, PngImageFile)
-            assert sheet.text == {"Software": "limner 0.1.0", "Comment": DISCLAIMER}
-            assert sheet.width > 1000
-            last_line = np.asarray(sheet.convert("L"))[-60:-30, 36:600]
+        with Image.open(path) as page:
+            page.load()
+            assert isinstance(page, PngImageFile)
+            assert page.text == {"Software": "limner 0.1.0", "Comment": DISCLAIMER}
+            assert page.width > 1000
+            last_line = np.asarray(page.convert("L"))[-60:-30, 36:600]
             assert (last_line < 100).mean() > 0.02, "the disclaimer is written there"
 
 
@@ -162,14 +248,14 @@ def test_the_same_record_gives_the_same_bytes(
     assert written[0] == written[1]
 
 
-def test_the_scale_bar_is_as_long_as_the_ground(placement: MakePlacement) -> None:
+def test_the_scale_bar_is_true_to_scale(placement: MakePlacement) -> None:
     bar = ScaleBar.of(placement(32618, *NORTH_UP), (1000, 800), 2.0, 2000)
     assert bar is not None
     assert bar.metres == 2000
     assert bar.pixels == pytest.approx(400, rel=1e-3)
     slide = ScaleBar.of(Placement(((0.25, 0, 0), (0, 0.25, 0)), "um"), (40_000, 30_000), 0.04, 1600)
     assert slide is not None
-    assert length_words(slide.metres) == "2 mm"
+    assert format_length(slide.metres) == "2 mm"
     assert slide.pixels == pytest.approx(320)
     assert ScaleBar.of(Placement.pixels(), (1000, 800), 2.0, 2000) is None
 
@@ -178,13 +264,13 @@ def test_a_scale_bar_of_just_a_quarter_of_the_picture() -> None:
     """800 px of 0.5 µm: a quarter is 100 µm but for a rounding."""
     bar = ScaleBar.of(Placement(((0.5, 0, 0), (0, 0.5, 0)), "um"), (800, 800), 1.0, 800)
     assert bar is not None
-    assert length_words(bar.metres) == "0.1 mm"
+    assert format_length(bar.metres) == "0.1 mm"
     assert bar.pixels == pytest.approx(200)
 
 
 @pytest.mark.parametrize("turn", [0.0, 30.0, 135.0, -100.0])
 @pytest.mark.parametrize("south_of_equator", [False, True])
-def test_north_is_where_the_map_says(turn: float, placement: MakePlacement, *, south_of_equator: bool) -> None:
+def test_north_follows_the_map(turn: float, placement: MakePlacement, *, south_of_equator: bool) -> None:
     """On the central meridian grid north is true north; the picture is turned by `turn`."""
     cos, sin = 10 * math.cos(math.radians(turn)), 10 * math.sin(math.radians(turn))
     epsg, middle = (32718, 6_000_000.0) if south_of_equator else (32618, 4_000_000.0)
@@ -195,26 +281,26 @@ def test_north_is_where_the_map_says(turn: float, placement: MakePlacement, *, s
     assert (direction - turn + 180) % 360 - 180 == pytest.approx(0, abs=0.1)
 
 
-def test_there_is_no_one_north_around_a_pole(placement: MakePlacement) -> None:
+def test_north_is_undefined_around_a_pole(placement: MakePlacement) -> None:
     assert north(placement(3031, 1000.0, 0.0, -5e5, 0.0, -1000.0, 5e5), (1000, 1000)) is None
     assert north(Placement.pixels(), (1000, 1000)) is None
 
 
-def test_quantities_in_words() -> None:
-    assert [length_words(m) for m in (2000, 10.0036, 0.5, 0.05, 2.5e-7)] == [
+def test_quantities_are_formatted_with_their_units() -> None:
+    assert [format_length(m) for m in (2000, 10.0036, 0.5, 0.05, 2.5e-7)] == [
         "2 km",
         "10 m",
         "0.5 m",
         "50 mm",
         "0.25 µm",
     ]
-    assert area_words(2.06e8, 0) == "206 km²"
-    assert area_words(1234.5, 0) == "1,234 m²"
-    assert area_words(2.5e-13, 0, "slide") == "0.25 µm²"
-    assert area_words(0.0116, 0, "study") == "11,600 mm²"
-    assert area_words(math.nan, 12345) == "12,345 px"
-    assert area_words(0.0, 0) == "0"
-    assert [share_words(part) for part in (0.0, 1e-9, 0.4567, 1.0, math.nan)] == [
+    assert format_area(2.06e8, 0) == "206 km²"
+    assert format_area(1234.5, 0) == "1,234 m²"
+    assert format_area(2.5e-13, 0, "slide") == "0.25 µm²"
+    assert format_area(0.0116, 0, "study") == "11,600 mm²"
+    assert format_area(math.nan, 12345) == "12,345 px"
+    assert format_area(0.0, 0) == "0"
+    assert [format_share(part) for part in (0.0, 1e-9, 0.4567, 1.0, math.nan)] == [
         "0.0 %",
         "<0.1 %",
         "45.7 %",
@@ -223,30 +309,63 @@ def test_quantities_in_words() -> None:
     ]
 
 
-def test_words_are_spelled_in_letters_that_the_font_has() -> None:
-    assert spelled("Küste – 10 µm × 5 m²: 水\n") == "Kuste - 10 um x 5 m²: ? "
-    assert width("m²", 20) > width("m", 20)
-    (line,) = cut("a very long name of an image", 20, 100)
-    assert line.endswith("...")
-    assert width(line, 20) <= 100
-    assert cut("", 20, 100) == [""]
+def test_text_is_drawn_with_the_characters_of_the_font() -> None:
+    assert to_font_characters("Küste – 10 μm × 5 m²: 水\n") == "Kuste - 10 µm x 5 m²: ? "
+    assert text_width("m²", 20) > text_width("m", 20)
+    assert text_width("µ", 20) == text_width("u", 20)
+
+
+def test_a_micro_sign_has_a_stem_below_the_baseline() -> None:
+    inked: dict[str, int] = {}
+    for letter in "uµ":
+        canvas = Image.new("L", (60, 60))
+        draw_text(ImageDraw.Draw(canvas), (10, 40), letter, 255, 40, "ls")  # type: ignore[arg-type]
+        inked[letter] = int((np.asarray(canvas)[42:] > 128).sum())
+    assert inked["u"] == 0
+    assert inked["µ"] > 10
+
+
+@pytest.mark.parametrize("width", [30, 100, 480])
+@pytest.mark.parametrize(
+    "text",
+    ["bright field at 7.96 × 7.96 µm a pixel: colour in optical density above 0.03", "x" * 300, "", "a  b", "m² " * 40],
+)
+def test_text_is_wrapped_and_never_cut(text: str, width: int) -> None:
+    lines = wrap(text, 20, width)
+    assert "".join("".join(lines).split()) == "".join(to_font_characters(text).split())
+    assert all(text_width(line, 20) <= width for line in lines)
+
+
+@pytest.mark.parametrize("kind", ["map", "slide", "study"])
+def test_no_text_of_a_page_is_cut(
+    kind: str, image: MakeImage, record: MakeRecord, out: Path, drawn_texts: list[str]
+) -> None:
+    """Long ids, labels, reasons, methods and terms of use: each word of them is on the page."""
+    placed = image(
+        "an-id-" + "long-" * 20,
+        Placement(((0.5, 0, 0), (0, 0.5, 0)), "um"),
+        [Finding("a label of many words that no legend has room for on one line", shapely.box(0, 0, 9, 9), "area")],
+        analysis={"Tissue": "bright field at 7.97 × 7.96 µm a pixel: " + "optical density " * 20, "Bands": "RGB"},
+        areas=(Area("analysed", "", 5e5, 1e-6, 4), Area("skipped", "a reason " * 12, 3e5, 1e-6, 3)),
+    )
+    placed = replace(placed, name="name " * 30, info=replace(placed.info, kind=kind))
+    model = {"name": "toy", "version": "1", "use": "only for " + "very careful readers " * 60}
+    OverviewPng().write(record(placed, model=model), out)
+    page = " ".join("".join(drawn_texts).split())
+    squeezed = page.replace(" ", "")
+    for text in (placed.info.id, placed.name, *placed.analysis.values(), model["use"], "a reason " * 12):
+        assert to_font_characters(text).replace(" ", "") in squeezed
+    assert "..." not in page
+    assert "0.5 µm" in page
+    assert "ground" not in page
 
 
 @pytest.mark.parametrize("assessed", [True, False])
-def test_without_a_model_the_picture_says_that_nothing_was_looked_for(
-    image: MakeImage, record: MakeRecord, out: Path, monkeypatch: pytest.MonkeyPatch, *, assessed: bool
+def test_a_page_states_whether_a_model_was_run(
+    image: MakeImage, record: MakeRecord, out: Path, drawn_texts: list[str], *, assessed: bool
 ) -> None:
-    said: list[str] = []
-    put = overview.write
-
-    def listening(pen: object, place: tuple[float, float], words: str, *how: object) -> None:
-        said.append(words)
-        put(pen, place, words, *how)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(overview, "write", listening)
     run = replace(record(image("a", Placement.pixels()), labels=()), assessed=assessed)
     OverviewPng().write(run, out)
-    text = "\n".join(said)
-    assert ("Complete" in text) == assessed
-    assert ("No findings" in text) == assessed
-    assert ("Nothing was looked for" in text) != assessed
+    assert ("Complete" in drawn_texts) == assessed
+    assert ("No findings, share of the analysed area" in drawn_texts) == assessed
+    assert ("Not analysed: no model was chosen" in drawn_texts) != assessed

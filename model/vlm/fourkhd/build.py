@@ -15,7 +15,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from ....readers.errors import ModelError, RequestError
-from ....readers.files import replacing, write_atomic
+from ....readers.files import atomic_path, write_atomic
 from ...checkpoints.transformers_files import INDEX, SAFE
 from .convert import write_json
 from .files import CONFIG, EXTRA, Files
@@ -75,7 +75,7 @@ def build(
         name = SAFE if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
         kept = {key: tensor.to(DTYPES[dtype]).contiguous() for key, tensor in tensors.items()}
         made.append(out / name)
-        with replacing(made[-1]) as part:
+        with atomic_path(made[-1]) as part:
             save_file(kept, part, metadata={"format": "pt"})
         where |= dict.fromkeys(kept, name)
     write_json(out / CONFIG, _config(sizes, dtype))

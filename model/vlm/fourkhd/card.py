@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from ....readers.errors import ModelError, shown
+from ....readers.errors import ModelError, excerpt
 from ...checkpoints.cards import Part, Text
 from ...checkpoints.untrusted import read_yaml
 
@@ -51,7 +51,7 @@ def read_card(path: Path, source: str) -> CheckpointCard:
         return CheckpointCard.model_validate(read_yaml(path, f"checkpoint {source}"))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        value = shown(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+        value = excerpt(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
         raise ModelError(
             f"checkpoint {source}",
             f"its {CARD} must be a card",

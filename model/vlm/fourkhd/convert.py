@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType] - its paths
 
 from ....readers.errors import ModelError, RequestError
-from ....readers.files import replacing, write_atomic
+from ....readers.files import atomic_path, write_atomic
 from ...checkpoints.transformers_files import INDEX, SAFE
 from .files import CONFIG, Files, compare
 from .runtime import DTYPES
@@ -50,7 +50,7 @@ def convert(
         name = SAFE if whole else f"model-{number:05d}-of-{len(files.names):05d}.safetensors"
         kept = {key: _cast(tensor, replaced.get(key), dtype) for key, tensor in tensors.items() if key not in extra}
         made.append(out / name)
-        with replacing(made[-1]) as part:
+        with atomic_path(made[-1]) as part:
             save_file(kept, part, metadata={"format": "pt"})
         where |= dict.fromkeys(kept, name)
     config = {**files.config, **sizes.to_json()} | ({"torch_dtype": dtype} if dtype else {}) | dict(stated or {})

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ....readers.errors import RequestError
-from ....readers.extras import missing
+from ....readers.plugins import missing_packages
 from .cost import weight_bytes
 from .files import Files, compare
 from .language import PloraLinear
@@ -129,7 +129,9 @@ def _quantized(weight: torch.Tensor, device: str, how: Quantization) -> nn.Modul
     try:
         import bitsandbytes
     except ImportError as error:
-        raise missing("quantize", "option 'quantize'", ["bitsandbytes"], otherwise="or leave the option out") from error
+        raise missing_packages(
+            "quantize", "option 'quantize'", ["bitsandbytes"], otherwise="or leave the option out"
+        ) from error
     layers: Any = bitsandbytes.nn
     out, into = weight.shape
     if how == "4bit":

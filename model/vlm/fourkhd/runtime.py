@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from ....readers.errors import RequestError
-from ....readers.extras import require_extra
+from ....readers.plugins import require_extra
 
 Quantization = Literal["", "4bit", "8bit"]
 Kernel = Literal["sdpa", "flash_attention_2", "eager"]

@@ -12,7 +12,7 @@ from limner.model.annotator import View
 from limner.model.views import read_view
 from limner.model.vlm.annotator import VlmAnnotator
 from limner.readers.image import Image
-from limner.readers.regions import Grid, cut
+from limner.readers.regions import Grid, cut_regions
 from limner.readers.render import Stretch
 
 PLAIN = Stretch(("red", "green", "blue"), (0.0, 0.0, 0.0), (255.0, 255.0, 255.0), "as it is")
@@ -45,7 +45,7 @@ def show(picture: Callable[..., Image]) -> Callable[..., list[View]]:
         image = picture(pixels)
         spec = asker.input_spec(image.info)
         grid = Grid("picture", image.info.size, (scale, scale))
-        regions = cut(grid, tile=spec.tile, halo=spec.halo, hd_num=hd_num)
+        regions = cut_regions(grid, tile=spec.tile, halo=spec.halo, hd_num=hd_num)
         return [read_view(image, region, spec, stretch=PLAIN) for region in regions]
 
     return views

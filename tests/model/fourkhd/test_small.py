@@ -18,7 +18,7 @@ from limner.model.vlm.fourkhd.tokenizer import Tokenizer
 from limner.pipelines.cli.main import app
 from limner.readers.errors import ModelError
 from limner.readers.options import make_plugin
-from limner.readers.regions import Grid, cut
+from limner.readers.regions import Grid, cut_regions
 from limner.readers.render import Stretch, render
 from PIL import Image
 from rasterio.io import MemoryFile
@@ -47,7 +47,7 @@ class Film:
 def view(pixels: npt.NDArray[np.uint8], *, hd_num: int) -> View:
     """A picture (h, w, 3), enlarged or reduced to fill its tiles, as `limner run --enlarge` shows it."""
     height, width = pixels.shape[:2]
-    region = cut(Grid("picture", (width, height), (1.0, 1.0)), tile=32, hd_num=25)[0]
+    region = cut_regions(Grid("picture", (width, height), (1.0, 1.0)), tile=32, hd_num=25)[0]
     grid = TileGrid.fit(width, height, hd_num=hd_num, tile=32)
     canvas = lay(pixels, grid)
     inside = np.ones(canvas.shape[:2], dtype=np.bool_)

@@ -11,7 +11,7 @@ from limner.model.annotator import InputSpec, View
 from limner.model.tiling import TileGrid
 from limner.model.vlm.fourkhd.build import build
 from limner.model.vlm.fourkhd.vocabulary import make_vocabulary
-from limner.readers.regions import Grid, cut
+from limner.readers.regions import Grid, cut_regions
 from PIL import Image
 
 COLOURS = {"red": (200, 30, 40), "green": (30, 180, 50), "blue": (40, 50, 210)}
@@ -74,7 +74,7 @@ def view() -> Callable[[tuple[int, int, int]], View]:
     """Make a view of one tile of 16 px in one colour."""
 
     def make(colour: tuple[int, int, int]) -> View:
-        [region] = cut(Grid("picture", (16, 16), (1.0, 1.0)), tile=16, hd_num=1)
+        [region] = cut_regions(Grid("picture", (16, 16), (1.0, 1.0)), tile=16, hd_num=1)
         tiles = np.full((1, 16, 16, 3), colour, dtype=np.uint8)
         inside = np.ones((16, 16), dtype=np.bool_)
         spec = InputSpec(tile=16, overall=True)

@@ -7,7 +7,7 @@ from limner.model.image_coordinates import _to_grid
 from limner.model.training.training_tiles import Outline, block_of, judge, overlaps, tile_boxes
 from limner.model.views import View
 from limner.readers.geometry import Box
-from limner.readers.regions import Grid, cut
+from limner.readers.regions import Grid, cut_regions
 from shapely import Point, box
 from shapely.geometry.base import BaseGeometry
 
@@ -76,7 +76,7 @@ def test_overlaps_are_told_by_class() -> None:
 def test_tiles_lie_where_answers_come_to_lie() -> None:
     grid = Grid("image", (150, 110), (2.0, 2.0))
     spec = InputSpec(tile=16)
-    for region in cut(grid, tile=16, hd_num=4):
+    for region in cut_regions(grid, tile=16, hd_num=4):
         for one, (x0, y0, x1, y1) in zip(tile_boxes(region, spec), _grid(region).boxes(), strict=True):
             view = View(region, spec, _grid(region), None, None, None)  # type: ignore[arg-type]
             placed = _to_grid(np.array([[x0, y0], [x1, y1]], dtype=np.float64), view) * 2.0

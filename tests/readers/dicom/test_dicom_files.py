@@ -29,7 +29,7 @@ def fates(path: Path) -> dict[str, tuple[str, str]]:
 def test_text_is_never_dicom(tmp_path: Path) -> None:
     text = tmp_path / "hello.dcm"
     text.write_bytes(b"hello world, this is no DICOM file, whatever a forced parser makes of it " * 9)
-    assert READER.claim(str(text), text.read_bytes()[:4096]).strength == 0
+    assert READER.identify(str(text), text.read_bytes()[:4096]) == 0
     assert sniff(b"\x08\x00") == ""
     with pytest.raises(ReadError, match="must be a DICOM file"):
         scan_with(READER, str(text), {})
@@ -40,7 +40,7 @@ def test_a_bare_data_set_is_found_and_said_to_be_one(tmp_path: Path, making: Mod
     start = 132 + 12 + int.from_bytes(whole[140:144], "little")
     bare = tmp_path / "bare"
     bare.write_bytes(whole[start:])
-    assert READER.claim(str(bare), bare.read_bytes()[:4096]).strength > 0
+    assert READER.identify(str(bare), bare.read_bytes()[:4096]) > 0
     (info,) = scan_with(READER, str(bare), {})
     assert "its files have no DICOM preamble" in info.notes
     with READER.open(info) as image:
@@ -87,14 +87,14 @@ def test_every_file_has_one_fate(tmp_path: Path, making: ModuleType) -> None:
 
 def test_a_slide_is_left_to_the_slide_reader(tmp_path: Path, making: ModuleType) -> None:
     slide = making.save(making.image(making.ramp(), sop_class="1.2.840.10008.5.1.4.1.1.77.1.6"), tmp_path / "s.dcm")
-    assert READER.claim(str(slide), slide.read_bytes()[:4096]).strength == 0
+    assert READER.identify(str(slide), slide.read_bytes()[:4096]) == 0
 
 
 def test_a_folder_is_claimed_for_what_lies_deep_in_it(tmp_path: Path, making: ModuleType) -> None:
-    assert READER.claim(str(tmp_path), b"").strength == 0
+    assert READER.identify(str(tmp_path), b"") == 0
     (tmp_path / "a.txt").write_text("text", encoding="utf-8")
     making.save(making.slices(1)[0], tmp_path / "x" / "y" / "IM0")
-    assert READER.claim(str(tmp_path), b"").strength > 0
+    assert READER.identify(str(tmp_path), b"") > 0
 
 
 def test_an_archive_is_a_folder(tmp_path: Path, making: ModuleType) -> None:
@@ -102,7 +102,7 @@ def test_an_archive_is_a_folder(tmp_path: Path, making: ModuleType) -> None:
     members = {f"deep/{path.name}": path.read_bytes() for path in sorted(images.iterdir())}
     packed = tmp_path / "study.zip"
     packed.write_bytes(making.archive(members | {"read me.txt": b"no", "inner.zip": making.archive(members)}))
-    assert READER.claim(str(packed), packed.read_bytes()[:4096]).strength > 0
+    assert READER.identify(str(packed), packed.read_bytes()[:4096]) > 0
     (folder,), (zipped,) = scan_with(READER, str(images), {}), scan_with(READER, str(packed), {})
     assert [plane.name for plane in folder.planes] == [plane.name for plane in zipped.planes]
     assert zipped.files == (str(packed),)

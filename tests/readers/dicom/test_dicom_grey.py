@@ -16,7 +16,7 @@ from limner.readers.dicom.pixels import Frames
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.dicom.voi_lut import Modality, Table, Voi, grey8, padded, steps
 from limner.readers.image import ImageInfo
-from limner.readers.render import Stretch, fit_stretch, image_stretch, render, stated_stretch
+from limner.readers.render import Stretch, display_stretch, fit_stretch, render, window_stretch
 
 READER = DicomReader()
 DCMTK = shutil.which("dcmj2pnm")
@@ -136,7 +136,7 @@ def shown(making: ModuleType, path: Path, voi: str, photometric: str) -> Path:
 def seen(path: Path) -> tuple[np.ndarray, np.ndarray, ImageInfo]:
     """A file's first image as the reader and its recorded stretch show it: grey (H, W), valid (H, W), and its facts."""
     (info,) = scan_with(READER, str(path), {})
-    stretch = stated_stretch(info)
+    stretch = window_stretch(info)
     assert stretch is not None
     recorded = Stretch.from_json(json.loads(json.dumps(stretch.to_json())))
     assert recorded == stretch
@@ -173,7 +173,7 @@ def test_the_stated_stretch_renders_what_the_pipeline_renders(
 def test_a_table_between_whole_numbers_holds_what_it_held_below(tmp_path: Path, making: ModuleType) -> None:
     path = shown(making, tmp_path / "a.dcm", "table", "MONOCHROME2")
     (info,) = scan_with(READER, str(path), {})
-    stretch = stated_stretch(info)
+    stretch = window_stretch(info)
     assert stretch is not None
     _, voi = frame(path)
     numbers = np.random.default_rng(1).uniform(-100, 900, (40, 50))
@@ -200,7 +200,7 @@ def test_a_damaged_table_gives_way_to_the_window_and_says_so(tmp_path: Path, mak
         (info,) = scan_with(READER, str(making.save(data, tmp_path / f"{name}.dcm")), {})
         assert "the lookup table by which the file renders it is damaged and was not used" in info.notes
         assert dict(info.facts).get("window_used", "").startswith("300/400 LINEAR" if tags else "")
-        assert (stated_stretch(info) is None) == (not tags)
+        assert (window_stretch(info) is None) == (not tags)
         (wished,) = scan_with(READER, str(tmp_path / f"{name}.dcm"), {"window": "300,400"})
         assert not any("lookup table" in note for note in wished.notes)
 
@@ -224,10 +224,10 @@ def test_without_a_window_low_values_of_monochrome1_are_white_all_the_same(tmp_p
         pixels[0, 0] = 99
         data = making.image(pixels, sop_class=making.CR, PhotometricInterpretation=photometric, PixelPaddingValue=99)
         (info,) = scan_with(READER, str(making.save(data, tmp_path / f"{photometric}.dcm")), {})
-        assert stated_stretch(info) is None
+        assert window_stretch(info) is None
         with READER.open(info) as image:
             values, valid = image.read(info.box, info.size)
-        stretch = image_stretch(info, fit_stretch(values, valid, info.channels))
+        stretch = display_stretch(info, fit_stretch(values, valid, info.channels))
         greys[photometric] = render(values, valid, stretch)[..., 0].astype(int)
     assert greys["MONOCHROME1"][0, 0] == greys["MONOCHROME2"][0, 0] == 0
     total = (greys["MONOCHROME1"] + greys["MONOCHROME2"]).ravel()[1:]

@@ -14,7 +14,7 @@ from limner.readers.contract import scan_with
 from limner.readers.dicom.decoder import Decoder
 from limner.readers.dicom.faults import FaultError
 from limner.readers.dicom.reader import DicomReader
-from limner.readers.sandbox import MEGABYTES, LimitedProcess
+from limner.readers.sandbox import MEMORY_MB, SandboxedProcess
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +56,7 @@ def test_each_costs_one_row_and_the_parent_stays_small(hostile: dict[str, Path])
     for case, expected in EXPECTED.items():
         assert expected in rows[case][0], case
     assert max(mine for _, mine, _ in rows.values()) < 700
-    assert max(theirs for _, _, theirs in rows.values()) < MEGABYTES
+    assert max(theirs for _, _, theirs in rows.values()) < MEMORY_MB
 
 
 def test_together_in_one_folder_each_still_has_one_row(hostile: dict[str, Path]) -> None:
@@ -76,7 +76,7 @@ def test_nothing_escapes_from_an_archive(hostile: dict[str, Path]) -> None:
 
 
 def test_a_process_that_dies_is_one_fault_and_the_next_question_is_answered(hostile: dict[str, Path]) -> None:
-    decoder = Decoder(LimitedProcess())
+    decoder = Decoder(SandboxedProcess())
     good = str(hostile["good"])
     decoder.header(good)
     assert decoder.process.pid is not None
@@ -94,7 +94,7 @@ def test_a_process_that_dies_is_one_fault_and_the_next_question_is_answered(host
 def test_memory_is_limited(tmp_path: Path, making: ModuleType) -> None:
     big = making.image(making.ramp(5000, 5000), number=1)
     path = making.save(big, tmp_path / "a.dcm")
-    small = Decoder(LimitedProcess(megabytes=500))
+    small = Decoder(SandboxedProcess(megabytes=500))
     with pytest.raises(FaultError, match=r"memory|died"):
         small.frame(str(path), 0, 0, 5000)
     small.close()

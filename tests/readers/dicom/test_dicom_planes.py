@@ -5,7 +5,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from limner.readers.contract import Truth, check_reader, scan_with
+from limner.readers.contract import ExpectedImage, check_reader, scan_with
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.errors import ReadError
 from limner.readers.image import ImageInfo
@@ -42,7 +42,9 @@ def test_a_stack_keeps_the_seams_contract(tmp_path: Path, making: ModuleType, sp
         stored = making.ramp(add=1000 * k)
         points = ((0.5, 0.5, -10.0, -20.0, 30 + 2.5 * k),)
         check_reader(
-            READER, str(folder), Truth((stored - 1024.0).astype(np.float32)[..., None], stored != 304, points, plane=k)
+            READER,
+            str(folder),
+            ExpectedImage((stored - 1024.0).astype(np.float32)[..., None], stored != 304, points, plane=k),
         )
 
 
@@ -60,7 +62,7 @@ def test_a_radiograph_keeps_the_seams_contract(tmp_path: Path, making: ModuleTyp
     native = (pixels * 0.5 + 3).astype(np.float32)[..., None]
     points = ((0.0, 0.0, 0.0, 0.0), (71.0, 53.0, 7.1, 10.6))
     path = making.save(data, tmp_path / "a.dcm")
-    check_reader(READER, str(path), Truth(native, np.ones((53, 71), dtype=bool), points))
+    check_reader(READER, str(path), ExpectedImage(native, np.ones((53, 71), dtype=bool), points))
 
 
 def test_one_picture_keeps_the_seams_contract(tmp_path: Path, making: ModuleType) -> None:
@@ -72,4 +74,4 @@ def test_one_picture_keeps_the_seams_contract(tmp_path: Path, making: ModuleType
     valid = pixels != -2000
     native = np.where(valid, pixels - 1024.0, 0).astype(np.float32)[..., None]
     points = ((0.5, 0.5, -10.0, -20.0, 30.0), (46.5, 60.5, -10 + 23.0, -20 + 30.0, 30.0))
-    check_reader(READER, str(path), Truth(native=native, valid=valid, points=points))
+    check_reader(READER, str(path), ExpectedImage(native=native, valid=valid, points=points))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from limner.readers.errors import RequestError
-from limner.readers.pseudonyms import NameOptions, Pseudonyms, checked, forms, run_key
+from limner.readers.pseudonyms import NameOptions, Pseudonyms, check_key, path_variants, run_key_file
 
 ONE, OTHER = Pseudonyms(b"0123456789abcdef"), Pseudonyms(b"fedcba9876543210")
 
@@ -34,7 +34,7 @@ def test_a_paths_suffix_stays_only_where_it_is_a_formats() -> None:
 def test_a_key_that_can_be_guessed_is_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for weak in (b"short", b"aaaaaaaaaaaaaaaaaaaaaaaa", b"abababababababababababab"):
         with pytest.raises(RequestError) as error:
-            checked(weak, "key")
+            check_key(weak, "key")
         assert weak.decode() not in str(error.value)
     monkeypatch.setenv("LIMNER_PSEUDONYM_KEY", "password")
     with pytest.raises(RequestError, match="LIMNER_PSEUDONYM_KEY"):
@@ -44,10 +44,10 @@ def test_a_key_that_can_be_guessed_is_refused_and_not_repeated(monkeypatch: pyte
 
 
 def test_a_run_keeps_its_key_to_its_owner(tmp_path: Path) -> None:
-    path = run_key(tmp_path / "run")
+    path = run_key_file(tmp_path / "run")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert run_key(tmp_path / "run").read_bytes() == path.read_bytes()
-    assert run_key(tmp_path / "other").read_bytes() != path.read_bytes()
+    assert run_key_file(tmp_path / "run").read_bytes() == path.read_bytes()
+    assert run_key_file(tmp_path / "other").read_bytes() != path.read_bytes()
     options = NameOptions(key_file=str(path))
     assert Pseudonyms.of(options) == Pseudonyms.of(options)
     assert [p.name for p in path.parent.iterdir()] == [path.name]
@@ -60,14 +60,14 @@ def test_a_key_does_not_show_itself() -> None:
 @pytest.mark.parametrize("path", [".", "..", "in", "scans"])
 def test_a_path_that_may_be_any_word_is_no_form(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert path not in forms(path)
-    assert str(Path(path).absolute()) in forms(path) or path in {".", ".."}
+    assert path not in path_variants(path)
+    assert str(Path(path).absolute()) in path_variants(path) or path in {".", ".."}
 
 
 @pytest.mark.parametrize("path", ["Doe^John", "DOE_JOHN", "in/scans", "doe.dcm", "/doe"])
 def test_a_path_that_may_be_a_name_is_one(path: str) -> None:
-    assert path in forms(path)
+    assert path in path_variants(path)
 
 
 def test_a_name_that_no_file_can_have_has_forms_too() -> None:
-    assert forms("study.zip!/a\0b.dcm")[0] == "study.zip!/a\0b.dcm"
+    assert path_variants("study.zip!/a\0b.dcm")[0] == "study.zip!/a\0b.dcm"

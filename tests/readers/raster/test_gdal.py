@@ -185,7 +185,7 @@ def refused(path: Path, what: str) -> None:
         (vrt("<SimpleSource><SourceBand>1</SourceBand></SimpleSource>"), "name a file"),
         (vrt("") * 2, "well-formed"),
         (vrt("")[:-3], "well-formed"),
-        (vrt("").replace('"64"', '"0"', 1), "whole number"),
+        (vrt("").replace('"64"', '"0"', 1), "positive integers"),
         ("<VRTDataset>" * 10_000, "<VRTDataset> in <VRTDataset>"),
         (
             vrt(

@@ -158,8 +158,8 @@ def test_folder_without_bands_is_not_claimed(write_raster: WriteRaster, places: 
     write_raster("s/S2_B02.tif", places(8, 8))
     write_raster("s/plan.tif", places(8, 8))
     (tmp_path / "s" / "S2_B03.txt").write_text("not a band", encoding="utf-8")
-    assert SceneReader().claim(str(tmp_path / "s"), b"").strength == 0
-    assert SceneReader().claim(str(tmp_path / "s" / "plan.tif"), b"II*\0").strength == 0
+    assert SceneReader().identify(str(tmp_path / "s"), b"") == 0
+    assert SceneReader().identify(str(tmp_path / "s" / "plan.tif"), b"II*\0") == 0
     with pytest.raises(ReadError, match="two single-band files"):
         scan_with(SceneReader(), str(tmp_path / "s"), {})
 

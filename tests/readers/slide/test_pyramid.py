@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from limner.readers.contract import Truth, check_reader, scan_with
+from limner.readers.contract import ExpectedImage, check_reader, scan_with
 from limner.readers.errors import ReadError, RequestError
 from limner.readers.geometry import Box
 from limner.readers.slide.levels import Level
@@ -58,7 +58,7 @@ def everywhere(pixels: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
 def test_a_plain_pyramid_keeps_the_contract(tmp_path: Path, *, subifds: bool, compression: str | None) -> None:
     pixels = coordinates(151, 203)
     path = plain(tmp_path / "p.tif", pixels, subifds=subifds, compression=compression)
-    info = check_reader(PyramidReader(), str(path), Truth(pixels, everywhere(pixels), exact=False))
+    info = check_reader(PyramidReader(), str(path), ExpectedImage(pixels, everywhere(pixels), exact=False))
     assert [(c.name, c.common, c.dtype) for c in info.channels] == [(n, n, "uint8") for n in ("red", "green", "blue")]
 
 
@@ -77,7 +77,7 @@ def test_other_layouts_of_16_bits_keep_the_contract(tmp_path: Path, kind: str) -
     order = ">" if kind == "big-endian" else "<"
     with tifffile.TiffWriter(path, byteorder=order, bigtiff=kind == "bigtiff") as file:
         file.write(data, photometric="rgb", metadata=None, **how)
-    check_reader(PyramidReader(), str(path), Truth(pixels, everywhere(pixels)))
+    check_reader(PyramidReader(), str(path), ExpectedImage(pixels, everywhere(pixels)))
 
 
 def test_alpha_hides_and_is_no_channel(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_alpha_hides_and_is_no_channel(tmp_path: Path) -> None:
     rgba = np.concatenate([pixels, np.where(valid, 255, 0).astype(np.uint8)[..., None]], axis=2)
     path = tmp_path / "p.tif"
     tifffile.imwrite(path, rgba, photometric="rgb", extrasamples=["unassalpha"], tile=(32, 32), metadata=None)
-    check_reader(PyramidReader(), str(path), Truth(pixels, valid))
+    check_reader(PyramidReader(), str(path), ExpectedImage(pixels, valid))
 
 
 def fluorescence(path: Path, pixels: npt.NDArray[np.generic], **metadata: object) -> Path:
@@ -110,7 +110,7 @@ def test_ome_tiff_keeps_the_contract_with_its_channels_names_and_sizes(tmp_path:
     points = ((10.0, 20.0, 5.0, 10.2),)
     for z, options in ((0, {}), (1, {"z": "1"})):
         native = np.moveaxis(stack[:, z], 0, 2)
-        truth = Truth(native, everywhere(native), points, exact=False, options=options)
+        truth = ExpectedImage(native, everywhere(native), points, exact=False, options=options)
         info = check_reader(PyramidReader(), str(path), truth)
         assert [c.name for c in info.channels] == ["DAPI", "FITC", "DAPI (3)"]
         assert (info.placement.unit, info.placement.source) == ("um", "OME-XML PhysicalSize")
@@ -276,7 +276,7 @@ def test_one_giant_piece_is_refused_before_it_is_read(tmp_path: Path) -> None:
 
 
 def claim(path: Path) -> int:
-    return PyramidReader().claim(str(path), path.read_bytes()[:4096]).strength
+    return PyramidReader().identify(str(path), path.read_bytes()[:4096])
 
 
 def test_what_it_claims(tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_what_it_claims(tmp_path: Path) -> None:
     logging.disable(logging.CRITICAL)
     assert claim(tmp_path / "text.tif") == 0
     logging.disable(logging.NOTSET)
-    assert PyramidReader().claim("/vsicurl/http://example.com/p.tif", b"").strength == 0
+    assert PyramidReader().identify("/vsicurl/http://example.com/p.tif", b"") == 0
 
 
 @pytest.mark.slow
@@ -309,7 +309,7 @@ def test_real_slides(shared_data: Path) -> None:
         assert info.placement.matrix[0][0] == pytest.approx(spacing, abs=1e-6)
         assert (info.kind, info.personal) == ("slide", True)
         truth = tifffile.imread(slides / name)
-        check_reader(PyramidReader(), str(slides / name), Truth(truth, everywhere(truth), exact=False))
+        check_reader(PyramidReader(), str(slides / name), ExpectedImage(truth, everywhere(truth), exact=False))
     prostate = slides / "generic_pyramid_prostate" / "slide.tiff"
     assert claim(prostate) == 80
     [info] = scan_with(PyramidReader(), str(prostate), {})

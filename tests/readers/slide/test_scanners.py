@@ -8,8 +8,8 @@ from types import ModuleType
 import numpy as np
 import openslide
 import pytest
-from limner.readers import sandboxed_scan
-from limner.readers.contract import Truth, check_reader, scan_with
+from limner.readers import sandbox
+from limner.readers.contract import ExpectedImage, check_reader, scan_with
 from limner.readers.geometry import Box
 from limner.readers.image import ImageInfo
 from limner.readers.registry import scan
@@ -61,7 +61,7 @@ def test_openslide_takes_it_for_what_it_is(made: Made) -> None:
 
 
 def test_pixels_places_and_bounds(made: Made) -> None:
-    assert READER.claim(str(made.path), made.path.read_bytes()[:4096]).strength == 90
+    assert READER.identify(str(made.path), made.path.read_bytes()[:4096]) == 90
     info = only(made.path)
     assert info.origin == made.first
     assert info.placement.matrix == ((0.25, 0.0, 0.0), (0.0, 0.25, 0.0))
@@ -113,7 +113,7 @@ def test_they_keep_the_contract(made: Made) -> None:
     valid = np.zeros(native.shape[:2], dtype=bool)
     valid[int(made.part.y0) : int(made.part.y1), int(made.part.x0) : int(made.part.x1)] = True
     points = ((8.0, 4.0, 2.0, 1.0), (*made.first, made.first[0] / 4, made.first[1] / 4))
-    check_reader(READER, str(made.path), Truth(native, valid, points, exact=False))
+    check_reader(READER, str(made.path), ExpectedImage(native, valid, points, exact=False))
 
 
 def test_one_level_keeps_the_contract_exactly(tmp_path: Path, scanners: ModuleType) -> None:
@@ -121,7 +121,7 @@ def test_one_level_keeps_the_contract_exactly(tmp_path: Path, scanners: ModuleTy
     info = only(path)
     valid = np.zeros(info.size[::-1], dtype=bool)
     valid[64:192, 192:384] = True
-    check_reader(READER, str(path), Truth(opened(path, info.box), valid))
+    check_reader(READER, str(path), ExpectedImage(opened(path, info.box), valid))
 
 
 def test_a_folder_of_slides_has_a_row_for_every_file(tmp_path: Path, scanners: ModuleType) -> None:
@@ -155,7 +155,7 @@ def test_a_broken_index_is_an_error(tmp_path: Path, scanners: ModuleType, spoil:
 def test_a_slide_that_makes_openslide_hang_costs_one_row(
     tmp_path: Path, scanners: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sandboxed_scan, "SCAN_SECONDS", 3.0)
+    monkeypatch.setattr(sandbox, "SCAN_SECONDS", 3.0)
     scanners.mirax(tmp_path / "a.mrxs", scanners.smooth(192, 320))
     settings = tmp_path / "a" / "Slidedat.ini"
     levels = settings.read_text(encoding="utf-8").rsplit("OVERLAP_X = 0.0", 1)

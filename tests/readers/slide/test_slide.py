@@ -9,7 +9,7 @@ import openslide
 import pydicom
 import pytest
 import tifffile
-from limner.readers.contract import Truth, check_reader, scan_with
+from limner.readers.contract import ExpectedImage, check_reader, scan_with
 from limner.readers.errors import ReadError, RequestError
 from limner.readers.geometry import Box
 from limner.readers.registry import scan
@@ -65,7 +65,7 @@ def everywhere(pixels: Rgb) -> npt.NDArray[np.bool_]:
 def test_an_aperio_slide_keeps_the_contract(tmp_path: Path) -> None:
     path = aperio(tmp_path / "a.svs", smooth(301, 517), levels=(1,))
     truth = opened_whole(path)
-    info = check_reader(SlideReader(), str(path), Truth(truth, everywhere(truth), ((8.0, 4.0, 2.0, 1.0),)))
+    info = check_reader(SlideReader(), str(path), ExpectedImage(truth, everywhere(truth), ((8.0, 4.0, 2.0, 1.0),)))
     assert np.abs(truth.astype(int) - smooth(301, 517)).mean() < 1.5
     assert (info.placement.unit, info.placement.source) == ("um", "aperio header")
 
@@ -75,7 +75,7 @@ def test_a_slide_of_several_levels_keeps_the_contract_and_reduces_where_it_shoul
     pixels = smooth(1201, 1807)
     path = aperio(tmp_path / "a.svs", pixels, levels=(1, 4, 16))
     truth = opened_whole(path)
-    info = check_reader(SlideReader(), str(path), Truth(truth, everywhere(truth), exact=False))
+    info = check_reader(SlideReader(), str(path), ExpectedImage(truth, everywhere(truth), exact=False))
     with SlideReader().open(info) as image:
         for factor in (2, 4, 5.5, 16, 20):
             rows, columns = (int(side / factor) - 1 for side in pixels.shape[:2])
@@ -170,7 +170,7 @@ def test_spacing(tmp_path: Path, mpp: str, unit: str, says: str | None) -> None:
 
 
 def claim(path: Path) -> int:
-    return SlideReader().claim(str(path), path.read_bytes()[:4096]).strength
+    return SlideReader().identify(str(path), path.read_bytes()[:4096])
 
 
 def test_what_it_claims(tmp_path: Path) -> None:
@@ -182,8 +182,8 @@ def test_what_it_claims(tmp_path: Path) -> None:
     assert claim(tmp_path / "n.txt") == claim(tmp_path / "e.svs") == 0
     (tmp_path / "ct.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"1.2.840.10008.5.1.4.1.1.2")
     assert claim(tmp_path / "ct.dcm") == 0
-    assert SlideReader().claim(str(tmp_path), b"").strength == 0
-    assert SlideReader().claim("s3://bucket/a.svs", b"").strength == 0
+    assert SlideReader().identify(str(tmp_path), b"") == 0
+    assert SlideReader().identify("s3://bucket/a.svs", b"") == 0
 
 
 def test_a_file_that_is_no_slide_or_not_there_is_an_error(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_any_file_of_a_dicom_series_is_the_whole_slide(tmp_path: Path) -> None:
     assert one.files == (str(tmp_path / "a.dcm"), str(tmp_path / "b.dcm"))
     assert (one.placement.matrix[0][0], one.placement.source) == (0.25, "DICOM PixelSpacing")
     assert PLANTED not in repr(one)
-    check_reader(SlideReader(), str(tmp_path / "b.dcm"), Truth(pixels, everywhere(pixels), exact=False))
+    check_reader(SlideReader(), str(tmp_path / "b.dcm"), ExpectedImage(pixels, everywhere(pixels), exact=False))
     with SlideReader().open(one) as image:
         assert np.array_equal(image.read(one.box, (210, 150))[0], half)
 

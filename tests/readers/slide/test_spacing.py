@@ -8,7 +8,7 @@ from limner.readers.errors import RequestError
 from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo
 from limner.readers.options import parse_options
-from limner.readers.overrides import Overrides, Stated
+from limner.readers.overrides import Overrides, PreparedOverrides
 from limner.readers.slide.spacing import Spacing, in_micrometres, place_slide
 
 VENDOR = Spacing(0.25, 0.2501, "aperio header")
@@ -19,7 +19,7 @@ def stated(uri: str, found: Spacing | None, options: dict[str, str]) -> tuple[Pl
     placement, notes = place_slide(found)
     channels = tuple(Channel(name, name) for name in ("red", "green", "blue"))
     info = ImageInfo(uri, "other", (9, 9), channels, placement, notes=notes, kind="slide")
-    info = Stated(parse_options(Overrides, options, "readers")).apply(info, object())
+    info = PreparedOverrides(parse_options(Overrides, options, "readers")).apply(info, object())
     return info.placement, info.notes
 
 

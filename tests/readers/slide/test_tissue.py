@@ -14,8 +14,7 @@ from limner.readers.contract import scan_with
 from limner.readers.errors import RequestError
 from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo
-from limner.readers.masks import box_mean, fill_holes, grown, holding
-from limner.readers.overview import read_overview
+from limner.readers.overview import box_mean, dilate, fill_holes, keep_components, read_overview
 from limner.readers.slide.openslide import SlideReader
 from limner.readers.slide.pyramid import PyramidReader
 from limner.readers.slide.tissue import drawn_mask, find_tissue, otsu, overview_limit, read_drawn
@@ -241,14 +240,14 @@ def test_patches_are_those_of_a_flood(mask: Mask, least: int) -> None:
         rim = any(r in {0, mask.shape[0] - 1} or c in {0, mask.shape[1] - 1} for r, c in patch)
         for pixel in patch:
             filled[pixel] = not rim and len(patch) < least
-    assert np.array_equal(holding(mask, mask, least), kept)
+    assert np.array_equal(keep_components(mask, mask, least), kept)
     assert np.array_equal(fill_holes(mask, least), filled)
 
 
 @settings(deadline=None, derandomize=True, max_examples=100)
 @given(masks, st.tuples(st.integers(0, 4), st.integers(0, 4)))
 def test_a_pixels_box_has_a_mean_and_makes_it_grow(mask: Mask, radius: tuple[int, int]) -> None:
-    found, near = box_mean(mask, radius), grown(mask, radius)
+    found, near = box_mean(mask, radius), dilate(mask, radius)
     for row, column in np.ndindex(*mask.shape):
         here = mask[max(0, row - radius[1]) : row + radius[1] + 1, max(0, column - radius[0]) : column + radius[0] + 1]
         assert found[row, column] == pytest.approx(here.mean())
