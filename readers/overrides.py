@@ -24,7 +24,7 @@ from .raster.bands import (
     read_radiometry,
 )
 from .raster.metadata import CRS_ADVICE, Crs, gcp_notes
-from .slide.spacing import NOTE, Spacing, SpacingTable, differ, place
+from .slide.spacing import NOTE_PREFIX, Spacing, SpacingTable
 
 NODATA: Final = "default_nodata"
 """The option of readers for the nodata value of files that declare none."""
@@ -111,12 +111,12 @@ class PreparedOverrides:
             return _with_notes(info, *(["--microns-per-pixel was not used: it is for slides."] if numbers else []))
         (x, _, _), (_, y, _) = info.placement.matrix[:2]
         found = Spacing(x, y, info.placement.source) if info.placement.unit == "um" else None
-        notes = [note for note in info.notes if not note.startswith(NOTE)]
-        if found is not None and differ(stated, found):
-            notes.append(f"{NOTE} {stated} is used as given; the file has {found}.")
-        if stated.doubt:
-            notes.append(f"{NOTE} {stated} is used as given, although {stated.doubt}.")
-        return replace(info, placement=place(stated), notes=tuple(notes))
+        notes = [note for note in info.notes if not note.startswith(NOTE_PREFIX)]
+        if found is not None and stated.differs_from(found):
+            notes.append(f"{NOTE_PREFIX} {stated} is used as given; the file has {found}.")
+        if stated.implausible:
+            notes.append(f"{NOTE_PREFIX} {stated} is used as given, although {stated.implausible}.")
+        return replace(info, placement=stated.placement(), notes=tuple(notes))
 
 
 def _with_sensor(info: ImageInfo, reader: object, sensor: Sensor | None, bands: tuple[str, ...]) -> ImageInfo:

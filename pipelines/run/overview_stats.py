@@ -15,7 +15,7 @@ from ...readers.overview import read_overview
 from ...readers.raster.bands import find_channels
 from ...readers.registry import open_image
 from ...readers.render import Stretch, display_stretch, fit_stretch, render, rgb_channels
-from ...readers.slide.tissue import drawn_mask, overview_limit
+from ...readers.slide.tissue import overview_side, polygon_mask
 from ..config import Settings
 from .roi import RegionOfInterest, find_roi
 
@@ -54,7 +54,7 @@ def glance(info: ImageInfo, spec: InputSpec, settings: Settings, annotator: Anno
         raise ReadError(info.uri, f"the model sees pictures in RGB, and {unseen}", remedy="Name the bands with --bands")
     names = tuple(dict.fromkeys([*shown, *channel_names(info, spec, None)])) or (info.channels[0].name,)
     with open_image(info, names) as image:
-        seen = read_overview(image, limit=overview_limit(info)) if info.kind == "slide" else read_overview(image)
+        seen = read_overview(image, limit=overview_side(info)) if info.kind == "slide" else read_overview(image)
         stretch = None
         if shown:
             pixels, channels = seen.pixels[..., : len(shown)], image.channels[: len(shown)]
@@ -102,9 +102,9 @@ def _fit(annotator: Fitting, image: Image, spec: InputSpec, stretch: Stretch, ar
     if area is not None and area.is_empty:
         return spec
     microns = spec.resolution if spec.unit == "um" else None
-    limit = overview_limit(image.info) if microns is None else overview_limit(image.info, microns)
+    limit = overview_side(image.info) if microns is None else overview_side(image.info, microns)
     pixels, valid, _, scale = read_overview(image, limit=limit)
     inside = np.ones_like(valid)
     if area is not None and len(image.info.planes) == 1:  # no montage
-        inside = drawn_mask(area, valid.shape, scale)
+        inside = polygon_mask(area, valid.shape, scale)
     return annotator.fit(spec, render(pixels, valid, stretch), inside & valid, valid)

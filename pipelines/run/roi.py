@@ -21,7 +21,7 @@ from ...readers.geodesy import on_earth
 from ...readers.geometry import Box, Points
 from ...readers.image import ImageInfo, Mask
 from ...readers.overview import ReducedImage, dilate
-from ...readers.slide.tissue import find_tissue, read_drawn
+from ...readers.slide.tissue import find_tissue, read_tissue_annotation
 from ..config import Settings
 
 DILATION = (2, 2)  # overview pixels: what is valid by less than half of one must not be lost
@@ -84,7 +84,7 @@ def drawn_on(path: str, info: ImageInfo) -> BaseGeometry:
     `OutsideAreaError` off a map, another `RequestError` where the file is no area or does not fit.
     """
     if info.kind != "map":
-        return read_drawn(path, info)
+        return read_tissue_annotation(path, info)
     try:
         stamp = Path(path).stat().st_mtime_ns if Path(path).is_file() else 0
         return roi_to_pixels(_on_earth(path, stamp), info)
@@ -113,7 +113,7 @@ def find_roi(info: ImageInfo, settings: Settings, seen: ReducedImage) -> RegionO
         microns = (abs(x) * seen.scale[0], abs(y) * seen.scale[1])
     found = find_tissue(seen.pixels, seen.valid, microns=microns)
     at = "at an unknown scale" if microns is None else f"at {microns[0]:.3g} × {microns[1]:.3g} µm a pixel"
-    method = f"{found.light} field {at}: {found.method}"
+    method = f"{found.illumination} field {at}: {found.method}"
     return RegionOfInterest(drawn, outline(found.mask, seen.scale), method, filled, seen.scale)
 
 

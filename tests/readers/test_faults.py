@@ -26,7 +26,7 @@ def facts(path: str) -> ImageInfo:
 def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.tif"
     path.write_bytes(content)
-    with pytest.raises(ReadError, match=r"a\.tif: it must be a raster that GDAL can open"):
+    with pytest.raises(ReadError, match=r"a\.tif must be a raster that GDAL can open"):
         scan_with(RasterReader(), str(path), {})
 
 
@@ -71,7 +71,7 @@ def test_a_truncated_file_loses_only_what_is_gone(
 def test_a_file_that_changed_since_it_was_scanned(write_raster: WriteRaster, places: Places) -> None:
     info = facts(write_raster("a.tif", places(20, 10)))
     write_raster("a.tif", places(10, 20))
-    with pytest.raises(ReadError, match="Scan again"):
+    with pytest.raises(ReadError, match="Scan it again"):
         RasterReader().open(info)
     Path(info.uri).unlink()
     with pytest.raises(ReadError, match="No such file"):

@@ -13,7 +13,7 @@ UNPLACED = Placement(((10.0, 0.0, 3e5), (0.0, -10.0, 4e6)), "crs", source="geotr
 
 
 class NodataOptions(Options):
-    """Of a reader that wants to know the no-data value."""
+    """A reader with the option `default_nodata`."""
 
     default_nodata: float | None = Field(default=None, description="No data.")
 
@@ -49,7 +49,7 @@ def test_a_sensor_says_what_numbers_are_and_what_is_no_data() -> None:
         ("B08", "nir", 1e-4, "toa_reflectance"),
     ]
     assert (info.sensor, info.options) == ("sentinel-2-l1c", (("default_nodata", "0"),))
-    assert "No-data value 0 by the product specification of sentinel-2-l1c." in info.notes
+    assert "Nodata value 0 by the product specification of sentinel-2-l1c." in info.notes
     assert apply(facts(2), sensor="sentinel-2-l1c").options == ()  # the file says itself what is valid
     assert apply(facts(2, kind="study"), sensor="sentinel-2-l1c") == facts(2, kind="study")
 

@@ -129,7 +129,7 @@ def test_missing_georeference_is_noted(write_raster: WriteRaster, places: Places
     (info,) = scan_with(
         RasterReader(), write_raster("a.tif", places(9, 7), crs=None, transform=None), {"crs": "EPSG:32618"}
     )
-    assert not info.placement.known
+    assert not info.placement.has_unit
     assert any("has no georeference" in note for note in info.notes)
 
 
@@ -139,7 +139,7 @@ def test_rpc_alone_is_no_placement(write_raster: WriteRaster, places: Places) ->
     with rasterio.open(path, "r+") as file:
         file.rpcs = RPC(0.0, 1.0, 50.0, 1.0, ones, ones, 0.0, 1.0, 8.0, 1.0, ones, ones, 0.0, 1.0)  # pyright: ignore[reportCallIssue] - rasterio states no types
     (info,) = scan_with(RasterReader(), path, {})
-    assert not info.placement.known
+    assert not info.placement.has_unit
     assert any("RPC" in note for note in info.notes)
 
 

@@ -1,4 +1,4 @@
-"""OME-TIFF and plain pyramids of tiles, against pictures whose pixels are known."""
+"""OME-TIFF and plain TIFF pyramids, against known pixels."""
 
 import logging
 from pathlib import Path
@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from limner.readers.contract import ExpectedImage, check_reader, scan_with
 from limner.readers.errors import ReadError, RequestError
 from limner.readers.geometry import Box
-from limner.readers.slide.levels import Level
-from limner.readers.slide.ome import OmeMetadata
 from limner.readers.slide.pyramid import PyramidReader
+from limner.readers.slide.tiff import OmeMetadata
+from limner.readers.slide.tiled_pyramid import Level
 
 
 def coordinates(height: int, width: int, dtype: str = "uint8") -> npt.NDArray[np.generic]:
@@ -55,7 +55,7 @@ def everywhere(pixels: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
 
 @pytest.mark.parametrize("subifds", [False, True])
 @pytest.mark.parametrize("compression", [None, "deflate", "lzw"])
-def test_a_plain_pyramid_keeps_the_contract(tmp_path: Path, *, subifds: bool, compression: str | None) -> None:
+def test_plain_pyramid_passes_the_contract(tmp_path: Path, *, subifds: bool, compression: str | None) -> None:
     pixels = coordinates(151, 203)
     path = plain(tmp_path / "p.tif", pixels, subifds=subifds, compression=compression)
     info = check_reader(PyramidReader(), str(path), ExpectedImage(pixels, everywhere(pixels), exact=False))
@@ -63,7 +63,7 @@ def test_a_plain_pyramid_keeps_the_contract(tmp_path: Path, *, subifds: bool, co
 
 
 @pytest.mark.parametrize("kind", ["strips", "planes", "big-endian", "bigtiff", "one level"])
-def test_other_layouts_of_16_bits_keep_the_contract(tmp_path: Path, kind: str) -> None:
+def test_tiff_layouts_pass_the_contract(tmp_path: Path, kind: str) -> None:
     pixels = coordinates(97, 130, "uint16")
     path = tmp_path / "p.tif"
     how = {
@@ -80,7 +80,7 @@ def test_other_layouts_of_16_bits_keep_the_contract(tmp_path: Path, kind: str) -
     check_reader(PyramidReader(), str(path), ExpectedImage(pixels, everywhere(pixels)))
 
 
-def test_alpha_hides_and_is_no_channel(tmp_path: Path) -> None:
+def test_alpha_is_a_mask_and_no_channel(tmp_path: Path) -> None:
     pixels = coordinates(70, 90)
     valid = np.zeros((70, 90), dtype=bool)
     valid[10:60, 5:80] = True
@@ -91,7 +91,7 @@ def test_alpha_hides_and_is_no_channel(tmp_path: Path) -> None:
 
 
 def fluorescence(path: Path, pixels: npt.NDArray[np.generic], **metadata: object) -> Path:
-    """OME-TIFF of axes C Z Y X in 16 bits with one reduced level as SubIFDs, and a second picture."""
+    """OME-TIFF of axes C Z Y X in 16 bits with one reduced level as SubIFDs, and a second image."""
     names = {"Channel": {"Name": ["DAPI", "FITC", "DAPI"]}}
     with tifffile.TiffWriter(path, ome=True) as file:
         file.write(pixels, tile=(64, 64), subifds=1, metadata={"axes": "CZYX", **names, **metadata})
@@ -100,7 +100,7 @@ def fluorescence(path: Path, pixels: npt.NDArray[np.generic], **metadata: object
     return path
 
 
-def test_ome_tiff_keeps_the_contract_with_its_channels_names_and_sizes(tmp_path: Path) -> None:
+def test_ome_tiff_passes_the_contract(tmp_path: Path) -> None:
     stack = (
         np.moveaxis(coordinates(151, 203, "uint16"), 2, 0)[:, None].astype(np.uint16)
         + np.array([0, 7], dtype=np.uint16)[:, None, None]
@@ -114,9 +114,9 @@ def test_ome_tiff_keeps_the_contract_with_its_channels_names_and_sizes(tmp_path:
         info = check_reader(PyramidReader(), str(path), truth)
         assert [c.name for c in info.channels] == ["DAPI", "FITC", "DAPI (3)"]
         assert (info.placement.unit, info.placement.source) == ("um", "OME-XML PhysicalSize")
-        assert f"It has 2 places along Z; {z} is read (reader option z)." in info.notes
-        assert "The file holds 2 pictures; only the first is read." in info.notes
-    with pytest.raises(RequestError, match="it is 0 to 1 here"):
+        assert f"The file has 2 positions along axis Z; {z} is read (--reader-options z=…)." in info.notes
+        assert "The file holds 2 images; only the first is read." in info.notes
+    with pytest.raises(RequestError, match="must be from 0 to 1 for this file"):
         scan_with(PyramidReader(), str(path), {"z": "2"})
     [named] = scan_with(PyramidReader(), str(path), {"bands": "blue,green,red"})
     assert [c.common for c in named.channels] == ["blue", "green", "red"]
@@ -143,12 +143,12 @@ OME = (
         ("<OME/>", None),
     ],
 )
-def test_what_an_ome_header_says_of_sizes(text: str, spacing: tuple[float, float] | None) -> None:
+def test_spacing_of_ome_xml(text: str, spacing: tuple[float, float] | None) -> None:
     found = OmeMetadata.parse(text).spacing
     assert (found and (found.x, found.y)) == spacing
 
 
-def test_reduced_reads_come_from_the_level_and_lie_where_they_should(tmp_path: Path) -> None:
+def test_reduced_reads_are_aligned(tmp_path: Path) -> None:
     rows, columns = np.mgrid[:2500, :2500]
     pixels = np.stack([columns / 10, rows / 10, (rows + columns) / 20], axis=2).astype(np.uint8)
     path = plain(tmp_path / "p.tif", pixels, levels=5)
@@ -164,7 +164,7 @@ def test_reduced_reads_come_from_the_level_and_lie_where_they_should(tmp_path: P
 
 
 @pytest.mark.parametrize("full", [(2500, 1333), (46000, 32914), (1101, 1101), (1000, 1)])
-def test_levels_made_by_halving_have_whole_scales(full: tuple[int, int]) -> None:
+def test_levels_made_by_halving_have_integer_scales(full: tuple[int, int]) -> None:
     down = up = full
     for level in range(1, 12):
         down = (max(1, down[0] // 2), max(1, down[1] // 2))
@@ -172,13 +172,13 @@ def test_levels_made_by_halving_have_whole_scales(full: tuple[int, int]) -> None
         if max(down) < 8:
             break  # a handful of pixels fits several factors
         if min(full) >> level:
-            assert Level.below(full, down, (64, 64)).scale == (2**level, 2**level)
-        assert Level.below(full, up, (64, 64)).scale == (2**level, 2**level)
-    assert Level.below(full, full, (64, 64)).scale == (1, 1)
+            assert Level.of(full, down, (64, 64)).scale == (2**level, 2**level)
+        assert Level.of(full, up, (64, 64)).scale == (2**level, 2**level)
+    assert Level.of(full, full, (64, 64)).scale == (1, 1)
 
 
-def test_a_level_of_no_whole_factor_spans_the_picture() -> None:
-    assert Level.below((1000, 500), (700, 350), (64, 64)).scale == (1000 / 700, 500 / 350)
+def test_level_of_another_factor_spans_the_image() -> None:
+    assert Level.of((1000, 500), (700, 350), (64, 64)).scale == (1000 / 700, 500 / 350)
 
 
 @settings(deadline=None, derandomize=True, max_examples=40)
@@ -187,7 +187,7 @@ def test_a_level_of_no_whole_factor_spans_the_picture() -> None:
     at=st.tuples(st.integers(0, 40), st.integers(0, 40)),
     size=st.tuples(st.integers(1, 30), st.integers(1, 30)),
 )
-def test_a_pixel_is_the_same_in_any_box(
+def test_pixel_does_not_depend_on_the_box(
     tmp_path_factory: pytest.TempPathFactory, scale: float, at: tuple[int, int], size: tuple[int, int]
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "same.tif"
@@ -204,7 +204,7 @@ def test_a_pixel_is_the_same_in_any_box(
     assert np.array_equal(part[valid], whole[here][valid])
 
 
-def test_a_broken_tile_costs_only_the_boxes_that_need_it(tmp_path: Path) -> None:
+def test_unreadable_tile_fails_only_boxes_that_need_it(tmp_path: Path) -> None:
     pixels = coordinates(256, 256)
     path = plain(tmp_path / "p.tif", pixels, levels=2, compression="deflate")
     with tifffile.TiffFile(path) as tiff:
@@ -232,7 +232,7 @@ def test_a_broken_tile_costs_only_the_boxes_that_need_it(tmp_path: Path) -> None
         assert image.read(info.box, (128, 128))[1].all()  # the level below is whole
 
 
-def test_a_file_cut_short_is_readable_as_far_as_it_goes(tmp_path: Path) -> None:
+def test_truncated_file_is_readable_up_to_its_end(tmp_path: Path) -> None:
     pixels = coordinates(256, 256)
     path = tmp_path / "p.tif"
     tifffile.imwrite(path, pixels, photometric="rgb", tile=(64, 64), metadata=None)
@@ -246,7 +246,7 @@ def test_a_file_cut_short_is_readable_as_far_as_it_goes(tmp_path: Path) -> None:
             image.read(Box(192, 192, 256, 256), (64, 64))
 
 
-def test_a_tile_left_out_is_invalid_and_not_painted(tmp_path: Path) -> None:
+def test_missing_tile_is_invalid(tmp_path: Path) -> None:
     path = tmp_path / "p.tif"
     pixels = coordinates(64, 128)
     tiles = [pixels[:, :64], None]
@@ -268,30 +268,30 @@ def test_a_tile_left_out_is_invalid_and_not_painted(tmp_path: Path) -> None:
     assert np.array_equal(seen[:, :64], pixels[:, :64])
 
 
-def test_one_giant_piece_is_refused_before_it_is_read(tmp_path: Path) -> None:
+def test_single_giant_strip_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "p.tif"
     tifffile.imwrite(path, shape=(20000, 20000), dtype="uint8", rowsperstrip=20000, metadata=None)
-    with pytest.raises(ReadError, match="one piece of 381 MiB"):
+    with pytest.raises(ReadError, match="one strip or tile of 381 MiB"):
         scan_with(PyramidReader(), str(path), {})
 
 
-def claim(path: Path) -> int:
+def confidence(path: Path) -> int:
     return PyramidReader().identify(str(path), path.read_bytes()[:4096])
 
 
-def test_what_it_claims(tmp_path: Path) -> None:
+def test_identify(tmp_path: Path) -> None:
     pixels = coordinates(256, 256)
-    assert claim(plain(tmp_path / "p.tif", pixels)) == 80
-    assert claim(plain(tmp_path / "one.tif", pixels, levels=1)) < 70
+    assert confidence(plain(tmp_path / "p.tif", pixels)) == 80
+    assert confidence(plain(tmp_path / "one.tif", pixels, levels=1)) < 70
     georeferenced = plain(tmp_path / "map.tif", pixels, extratags=[(33550, 12, 3, (10.0, 10.0, 0.0), True)])
-    assert claim(georeferenced) < 70
+    assert confidence(georeferenced) < 70
     tifffile.imwrite(tmp_path / "o.ome.tif", pixels, photometric="rgb")
-    assert claim(tmp_path / "o.ome.tif") == 85
+    assert confidence(tmp_path / "o.ome.tif") == 85
     aperio = plain(tmp_path / "a.svs", pixels, description="Aperio Image Library v1|MPP = 0.25")
-    assert claim(aperio) < 70
+    assert confidence(aperio) < 70
     (tmp_path / "text.tif").write_bytes(b"II*\0 this is no TIFF")
     logging.disable(logging.CRITICAL)
-    assert claim(tmp_path / "text.tif") == 0
+    assert confidence(tmp_path / "text.tif") == 0
     logging.disable(logging.NOTSET)
     assert PyramidReader().identify("/vsicurl/http://example.com/p.tif", b"") == 0
 
@@ -304,17 +304,17 @@ def test_real_slides(shared_data: Path) -> None:
         ("ometiff_os2_ki67/OS-2-vsi.ome.tif", (1445, 1445), 0.3460533),
     ):
         [info] = scan_with(PyramidReader(), str(slides / name), {})
-        assert claim(slides / name) == 85
+        assert confidence(slides / name) == 85
         assert info.size == size
         assert info.placement.matrix[0][0] == pytest.approx(spacing, abs=1e-6)
         assert (info.kind, info.personal) == ("slide", True)
         truth = tifffile.imread(slides / name)
         check_reader(PyramidReader(), str(slides / name), ExpectedImage(truth, everywhere(truth), exact=False))
     prostate = slides / "generic_pyramid_prostate" / "slide.tiff"
-    assert claim(prostate) == 80
+    assert confidence(prostate) == 80
     [info] = scan_with(PyramidReader(), str(prostate), {})
-    assert not info.placement.known
-    assert any("896" in note and "not believed" in note for note in info.notes)
+    assert not info.placement.has_unit
+    assert any("896" in note and "implausible" in note for note in info.notes)
     with PyramidReader().open(info) as image:
         seen, valid = image.read(Box(0, 0, 2496, 2496), (312, 312))
         near, _ = image.read(Box(0, 0, 2496, 2496), (624, 624))

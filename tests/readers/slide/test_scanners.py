@@ -1,4 +1,4 @@
-"""Slides that lie somewhere on a larger glass, as MIRAX and Leica scanners write them: places, pixels and bounds."""
+"""MIRAX and Leica slides with bounds: a scanned area somewhere on a larger glass."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ READER = SlideReader()
 
 
 @dataclass(frozen=True)
-class Made:
-    """A slide, what was scanned, and where that lies in level-0 pixels."""
+class MadeSlide:
+    """A synthetic slide: the scanned pixels, and where they lie in level-0 pixels."""
 
     path: Path
     pixels: np.ndarray
@@ -29,21 +29,21 @@ class Made:
 
     @property
     def part(self) -> Box:
-        """The scanned part."""
+        """The scanned area."""
         (x, y), (height, width) = self.first, self.pixels.shape[:2]
         return Box(x, y, x + width, y + height)
 
 
 @pytest.fixture(params=["mirax", "mirax that overlaps", "leica"])
-def made(request: pytest.FixtureRequest, tmp_path: Path, scanners: ModuleType) -> Made:
+def made(request: pytest.FixtureRequest, tmp_path: Path, scanners: ModuleType) -> MadeSlide:
     if request.param == "leica":
         pixels = scanners.smooth(320, 384)
-        return Made(scanners.leica(tmp_path / "a.scn", pixels, first=(140, 90)), pixels, (140, 90), "leica")
+        return MadeSlide(scanners.leica(tmp_path / "a.scn", pixels, first=(140, 90)), pixels, (140, 90), "leica")
     overlap = 8 if "overlaps" in request.param else 0
     step = 64 - overlap
     pixels = scanners.smooth(3 * step + overlap, 5 * step + overlap)
     path = scanners.mirax(tmp_path / "a.mrxs", pixels, first=(2, 2), overlap=overlap)
-    return Made(path, pixels, (2 * step, 2 * step), "mirax")
+    return MadeSlide(path, pixels, (2 * step, 2 * step), "mirax")
 
 
 def only(path: Path) -> ImageInfo:
@@ -51,7 +51,7 @@ def only(path: Path) -> ImageInfo:
     return info
 
 
-def test_openslide_takes_it_for_what_it_is(made: Made) -> None:
+def test_openslide_detects_the_format(made: MadeSlide) -> None:
     assert openslide.OpenSlide.detect_format(made.path) == made.vendor
     with openslide.OpenSlide(made.path) as slide:
         bounds = tuple(int(slide.properties[f"openslide.bounds-{side}"]) for side in ("x", "y", "width", "height"))
@@ -60,7 +60,7 @@ def test_openslide_takes_it_for_what_it_is(made: Made) -> None:
         assert float(slide.properties["openslide.mpp-x"]) == 0.25
 
 
-def test_pixels_places_and_bounds(made: Made) -> None:
+def test_pixels_and_bounds(made: MadeSlide) -> None:
     assert READER.identify(str(made.path), made.path.read_bytes()[:4096]) == 90
     info = only(made.path)
     assert info.origin == made.first
@@ -85,8 +85,8 @@ def opened(path: Path, part: Box) -> np.ndarray:
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4])
-def test_a_coarse_level_shows_the_same_places_and_nothing_beyond_the_scan(made: Made, factor: int) -> None:
-    """A coarse MIRAX tile is filled up with the colour of glass where nothing was scanned."""
+def test_coarse_level_is_aligned_and_invalid_outside_the_scan(made: MadeSlide, factor: int) -> None:
+    """A coarse MIRAX tile is padded with the colour of glass where nothing was scanned."""
     info = only(made.path)
     columns, rows = (side // factor for side in info.size)
     with READER.open(info) as image:
@@ -96,9 +96,9 @@ def test_a_coarse_level_shows_the_same_places_and_nothing_beyond_the_scan(made: 
     down = (y - factor / 2 >= made.part.y0) & (y + factor / 2 <= made.part.y1)
     inner = down[:, None] & across
     assert valid[inner].all()
-    beyond = (x < made.part.x0) | (x > made.part.x1), (y < made.part.y0) | (y > made.part.y1)
-    assert not valid[:, beyond[0]].any()
-    assert not valid[beyond[1]].any()
+    outside = (x < made.part.x0) | (x > made.part.x1), (y < made.part.y0) | (y > made.part.y1)
+    assert not valid[:, outside[0]].any()
+    assert not valid[outside[1]].any()
     height, width = made.pixels.shape[:2]
     ramps = np.broadcast_arrays(
         (x - made.part.x0)[None, :] * 200 / width + 30, (y - made.part.y0)[:, None] * 200 / height + 30
@@ -107,7 +107,7 @@ def test_a_coarse_level_shows_the_same_places_and_nothing_beyond_the_scan(made: 
         assert np.abs(pixels[..., channel] - ramp)[inner].mean() < 2
 
 
-def test_they_keep_the_contract(made: Made) -> None:
+def test_slides_with_bounds_pass_the_contract(made: MadeSlide) -> None:
     info = only(made.path)
     native = opened(made.path, info.box)
     valid = np.zeros(native.shape[:2], dtype=bool)
@@ -116,7 +116,7 @@ def test_they_keep_the_contract(made: Made) -> None:
     check_reader(READER, str(made.path), ExpectedImage(native, valid, points, exact=False))
 
 
-def test_one_level_keeps_the_contract_exactly(tmp_path: Path, scanners: ModuleType) -> None:
+def test_single_level_passes_the_exact_contract(tmp_path: Path, scanners: ModuleType) -> None:
     path = scanners.mirax(tmp_path / "a.mrxs", scanners.smooth(128, 192), first=(3, 1), levels=1)
     info = only(path)
     valid = np.zeros(info.size[::-1], dtype=bool)
@@ -124,7 +124,7 @@ def test_one_level_keeps_the_contract_exactly(tmp_path: Path, scanners: ModuleTy
     check_reader(READER, str(path), ExpectedImage(opened(path, info.box), valid))
 
 
-def test_a_folder_of_slides_has_a_row_for_every_file(tmp_path: Path, scanners: ModuleType) -> None:
+def test_folder_has_a_row_for_every_file(tmp_path: Path, scanners: ModuleType) -> None:
     scanners.mirax(tmp_path / "in" / "one.mrxs", scanners.smooth(128, 128))
     rows = {Path(row.path).name: (row.status, row.reader) for row in scan([str(tmp_path / "in")], {})}
     assert rows["one.mrxs"] == ("read", "slide")
@@ -133,26 +133,26 @@ def test_a_folder_of_slides_has_a_row_for_every_file(tmp_path: Path, scanners: M
     assert [Path(name).name for name in info.files] == ["one.mrxs", "Data0000.dat", "Index.dat", "Slidedat.ini"]
 
 
-def test_nothing_about_people_leaves_the_reader(made: Made, scanners: ModuleType) -> None:
+def test_personal_data_stays_in_the_file(made: MadeSlide, scanners: ModuleType) -> None:
     with openslide.OpenSlide(made.path) as slide:
         assert any(scanners.PLANTED in value for value in slide.properties.values())
-    told = repr(only(made.path))
-    assert scanners.PLANTED not in told
-    assert "2009" not in told
+    text = repr(only(made.path))
+    assert scanners.PLANTED not in text
+    assert "2009" not in text
 
 
 @pytest.mark.parametrize("spoil", [lambda b: b[:40], lambda b: b.replace(b"01.02", b"99.99"), lambda _: b""])
-def test_a_broken_index_is_an_error(tmp_path: Path, scanners: ModuleType, spoil: Callable[[bytes], bytes]) -> None:
+def test_broken_index_is_refused(tmp_path: Path, scanners: ModuleType, spoil: Callable[[bytes], bytes]) -> None:
     path = scanners.mirax(tmp_path / "a.mrxs", scanners.smooth(128, 128))
     index = path.with_suffix("") / "Index.dat"
     index.write_bytes(spoil(index.read_bytes()))
     (row,) = scan([str(path)], {})
     assert row.status == "failed"
-    assert "OpenSlide must be able to open it" in row.reason
+    assert "must be a slide that OpenSlide can open" in row.reason
 
 
 @pytest.mark.slow
-def test_a_slide_that_makes_openslide_hang_costs_one_row(
+def test_slide_that_hangs_openslide_fails_alone(
     tmp_path: Path, scanners: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sandbox, "SCAN_SECONDS", 3.0)

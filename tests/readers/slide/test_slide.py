@@ -1,4 +1,4 @@
-"""Slides through OpenSlide: made ones whose pixels are known, damaged ones, and real ones."""
+"""Slides through OpenSlide: synthetic, damaged and real ones."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ PLANTED = "DOE^JANE"
 
 
 def smooth(height: int, width: int) -> Rgb:
-    """Pixels that say where they are, and that JPEG hardly changes: ramps of x, y and their sum."""
+    """Ramps of x, y and their sum: pixels encode their position, and JPEG hardly changes them."""
     rows, columns = np.mgrid[:height, :width]
     ramps = [columns * 200 / width + 30, rows * 200 / height + 30, (columns / width + rows / height) * 90 + 60]
     return np.stack(ramps, axis=2).astype(np.uint8)
@@ -62,7 +62,7 @@ def everywhere(pixels: Rgb) -> npt.NDArray[np.bool_]:
     return np.ones(pixels.shape[:2], dtype=bool)
 
 
-def test_an_aperio_slide_keeps_the_contract(tmp_path: Path) -> None:
+def test_aperio_slide_passes_the_contract(tmp_path: Path) -> None:
     path = aperio(tmp_path / "a.svs", smooth(301, 517), levels=(1,))
     truth = opened_whole(path)
     info = check_reader(SlideReader(), str(path), ExpectedImage(truth, everywhere(truth), ((8.0, 4.0, 2.0, 1.0),)))
@@ -71,7 +71,7 @@ def test_an_aperio_slide_keeps_the_contract(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_slide_of_several_levels_keeps_the_contract_and_reduces_where_it_should(tmp_path: Path) -> None:
+def test_slide_of_several_levels_passes_the_contract(tmp_path: Path) -> None:
     pixels = smooth(1201, 1807)
     path = aperio(tmp_path / "a.svs", pixels, levels=(1, 4, 16))
     truth = opened_whole(path)
@@ -87,7 +87,7 @@ def test_a_slide_of_several_levels_keeps_the_contract_and_reduces_where_it_shoul
             assert np.abs(seen[:, :, 1] - y[:, None]).mean() < 1.5
 
 
-def test_nothing_about_people_leaves_the_reader(tmp_path: Path) -> None:
+def test_personal_data_stays_in_the_file(tmp_path: Path) -> None:
     path = aperio(tmp_path / f"{PLANTED}.svs", smooth(300, 300), levels=(1,))
     assert PLANTED in openslide.OpenSlide(path).properties.values()
     [info] = scan_with(SlideReader(), str(path), {})
@@ -103,7 +103,7 @@ def test_nothing_about_people_leaves_the_reader(tmp_path: Path) -> None:
 
 
 def break_tile(path: Path, page: int, index: int) -> None:
-    """Overwrite one JPEG tile with what is no JPEG."""
+    """Overwrite one JPEG tile with zeros."""
     with tifffile.TiffFile(path) as tiff:
         offset, count = tiff.pages[page].dataoffsets[index], tiff.pages[page].databytecounts[index]
     content = bytearray(path.read_bytes())
@@ -111,7 +111,7 @@ def break_tile(path: Path, page: int, index: int) -> None:
     path.write_bytes(content)
 
 
-def test_an_unreadable_tile_costs_only_the_boxes_that_need_it(tmp_path: Path) -> None:
+def test_unreadable_tile_fails_only_boxes_that_need_it(tmp_path: Path) -> None:
     path = aperio(tmp_path / "a.svs", smooth(720, 960), levels=(1, 4))
     truth = opened_whole(path)
     break_tile(path, 0, 5)  # of 4 columns: column 1, row 1
@@ -131,14 +131,14 @@ def test_an_unreadable_tile_costs_only_the_boxes_that_need_it(tmp_path: Path) ->
                         assert np.array_equal(seen, truth[y : y + 240, x : x + 240])
         assert lost == [(1, 1, True)] * 2
         assert image.read(info.box, (240, 180))[1].all()  # the level below is whole
-    with openslide.OpenSlide(path) as slide:  # what this is about: openslide alone does not get over it
+    with openslide.OpenSlide(path) as slide:  # an OpenSlide handle fails for good after its first error
         with pytest.raises(openslide.OpenSlideError):
             slide.read_region((240, 240), 0, (240, 240))
         with pytest.raises(openslide.OpenSlideError):
             slide.read_region((0, 0), 0, (240, 240))
 
 
-def test_what_was_not_scanned_is_invalid(tmp_path: Path) -> None:
+def test_unscanned_area_is_invalid(tmp_path: Path) -> None:
     pixels = smooth(480, 480)
     path = tmp_path / "sparse.tif"
     tiles = [pixels[:240, :240], None, None, pixels[240:, 240:]]
@@ -157,7 +157,7 @@ def test_what_was_not_scanned_is_invalid(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("mpp", "unit", "says"),
-    [("MPP = 0.2500", "um", None), ("Q = 1", "px", "states none"), ("MPP = 0.0010", "px", "not believed")],
+    [("MPP = 0.2500", "um", None), ("Q = 1", "px", "states none"), ("MPP = 0.0010", "px", "implausible")],
 )
 def test_spacing(tmp_path: Path, mpp: str, unit: str, says: str | None) -> None:
     path = aperio(tmp_path / "a.svs", smooth(300, 300), levels=(1,), mpp=mpp, resolution=(1, 1), resolutionunit="none")
@@ -166,27 +166,27 @@ def test_spacing(tmp_path: Path, mpp: str, unit: str, says: str | None) -> None:
     assert says is None or any(says in note for note in info.notes)
     [stated] = scan_with(SlideReader(), str(path), {"microns_per_pixel": "0.5"})
     assert stated.placement.matrix[0][0] == 0.5
-    assert not any("states none" in note or "not believed" in note for note in stated.notes)
+    assert not any("states none" in note or "implausible" in note for note in stated.notes)
 
 
-def claim(path: Path) -> int:
+def confidence(path: Path) -> int:
     return SlideReader().identify(str(path), path.read_bytes()[:4096])
 
 
-def test_what_it_claims(tmp_path: Path) -> None:
-    assert claim(aperio(tmp_path / "a.svs", smooth(300, 300))) == 90
+def test_identify(tmp_path: Path) -> None:
+    assert confidence(aperio(tmp_path / "a.svs", smooth(300, 300))) == 90
     tifffile.imwrite(tmp_path / "t.tif", smooth(300, 300), tile=(64, 64), photometric="rgb", metadata=None)
-    assert 0 < claim(tmp_path / "t.tif") < 70
+    assert 0 < confidence(tmp_path / "t.tif") < 70
     (tmp_path / "n.txt").write_text("no slide")
     (tmp_path / "e.svs").write_bytes(b"")
-    assert claim(tmp_path / "n.txt") == claim(tmp_path / "e.svs") == 0
+    assert confidence(tmp_path / "n.txt") == confidence(tmp_path / "e.svs") == 0
     (tmp_path / "ct.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"1.2.840.10008.5.1.4.1.1.2")
-    assert claim(tmp_path / "ct.dcm") == 0
+    assert confidence(tmp_path / "ct.dcm") == 0
     assert SlideReader().identify(str(tmp_path), b"") == 0
     assert SlideReader().identify("s3://bucket/a.svs", b"") == 0
 
 
-def test_a_file_that_is_no_slide_or_not_there_is_an_error(tmp_path: Path) -> None:
+def test_missing_or_changed_slide_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.svs"
     path.write_bytes(b"II*\0" + b"\0" * 100)
     for uri in (str(path), str(tmp_path / "none.svs")):
@@ -195,7 +195,7 @@ def test_a_file_that_is_no_slide_or_not_there_is_an_error(tmp_path: Path) -> Non
     aperio(path, smooth(300, 300))
     [info] = scan_with(SlideReader(), str(path), {})
     aperio(path, smooth(300, 310))
-    with pytest.raises(ReadError, match="it must still be the file"):
+    with pytest.raises(ReadError, match="must still have 300 × 300 px"):
         SlideReader().open(info)
 
 
@@ -233,7 +233,7 @@ def dicom_level(path: Path, pixels: Rgb, series: str, spacing: float, number: in
     data.save_as(path, enforce_file_format=True)
 
 
-def test_any_file_of_a_dicom_series_is_the_whole_slide(tmp_path: Path) -> None:
+def test_any_file_of_a_dicom_series_opens_the_slide(tmp_path: Path) -> None:
     pixels = smooth(300, 420)
     half = pixels.reshape(150, 2, 210, 2, 3).mean(axis=(1, 3)).astype(np.uint8)
     dicom_level(tmp_path / "b.dcm", pixels, "1.2.3.4", 0.00025, 1)
@@ -251,7 +251,7 @@ def test_any_file_of_a_dicom_series_is_the_whole_slide(tmp_path: Path) -> None:
 
 def test_real_aperio(shared_data: Path) -> None:
     path = shared_data / "slides" / "aperio_cmu1_small_region" / "CMU-1-Small-Region.svs"
-    assert claim(path) == 90
+    assert confidence(path) == 90
     [info] = scan_with(SlideReader(), str(path), {})
     assert info.placement.matrix == ((0.499, 0.0, 0.0), (0.0, 0.499, 0.0))
     assert not any(secret in repr(info) for secret in ("CPAPERIOCS", "b414003d", "12/29/09", "1004486"))
@@ -268,7 +268,7 @@ def test_real_aperio(shared_data: Path) -> None:
 def test_real_hamamatsu(shared_data: Path) -> None:
     path = shared_data / "slides" / "hamamatsu_ndpi_tritc" / "test3-TRITC-2-560.ndpi"
     [info] = scan_with(SlideReader(), str(path), {})
-    assert claim(path) == 90
+    assert confidence(path) == 90
     assert info.size == (3968, 4864)
     assert info.placement.matrix[0][0] == pytest.approx(0.2281750559)
     with SlideReader().open(info) as image:
@@ -283,12 +283,12 @@ def test_real_hamamatsu(shared_data: Path) -> None:
 def test_real_dicom(shared_data: Path) -> None:
     path = shared_data / "slides" / "dicom_wsi_camelyon" / "camelyon_multiframe_jpeg2000_lossless.dcm"
     [info] = scan_with(SlideReader(), str(path), {})
-    assert claim(path) == 90
+    assert confidence(path) == 90
     told = repr(info).replace(str(path), "")
     assert not any(name in told for name in ("GenLast", "PN-1-692", "GO-1692", "16340811", "Camelyon16"))
-    assert any("28.969 × 28.968 µm/px (DICOM PixelSpacing), which is not believed" in note for note in info.notes)
+    assert any("28.969 × 28.968 µm/px (DICOM PixelSpacing) is implausible" in note for note in info.notes)
     [stated] = scan_with(SlideReader(), str(path), {"microns_per_pixel": "28.969,28.968"})
-    assert stated.placement.known
+    assert stated.placement.has_unit
     with SlideReader().open(info) as image:
         seen, valid = image.read(info.box, info.size)
     assert valid.all()

@@ -1,4 +1,4 @@
-"""Where a slide holds tissue: made pictures whose truth is known, and real ones."""
+"""Tissue segmentation of synthetic slides with known tissue, and of real ones."""
 
 import gzip
 import json
@@ -17,7 +17,7 @@ from limner.readers.image import Channel, ImageInfo
 from limner.readers.overview import box_mean, dilate, fill_holes, keep_components, read_overview
 from limner.readers.slide.openslide import SlideReader
 from limner.readers.slide.pyramid import PyramidReader
-from limner.readers.slide.tissue import drawn_mask, find_tissue, otsu, overview_limit, read_drawn
+from limner.readers.slide.tissue import find_tissue, otsu, overview_side, polygon_mask, read_tissue_annotation
 from PIL import Image
 from shapely.geometry import box, mapping
 
@@ -33,20 +33,20 @@ def disc(size: int, x: int, y: int, radius: int) -> Mask:
     return (columns - x) ** 2 + (rows - y) ** 2 <= radius**2
 
 
-def painted(size: int, *layers: tuple[Mask, tuple[int, int, int]]) -> npt.NDArray[np.uint8]:
-    """A picture with the noise of a camera and a fall of light towards one side."""
-    picture = np.full((size, size, 3), GLASS, dtype=np.float64)
+def noisy_image(size: int, *layers: tuple[Mask, tuple[int, int, int]]) -> npt.NDArray[np.uint8]:
+    """An image with camera noise and a brightness gradient."""
+    image = np.full((size, size, 3), GLASS, dtype=np.float64)
     for mask, colour in layers:
-        picture[mask] = colour
-    noise = np.random.default_rng(1).normal(0, 1, picture.shape)
-    return np.clip(picture * np.linspace(1, 0.97, size)[:, None] + noise, 0, 255).astype(np.uint8)
+        image[mask] = colour
+    noise = np.random.default_rng(1).normal(0, 1, image.shape)
+    return np.clip(image * np.linspace(1, 0.97, size)[:, None] + noise, 0, 255).astype(np.uint8)
 
 
-def drawn(shape: tuple[int, int], where: Mask, colour: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
-    """A picture without noise: glass, and a colour."""
-    picture = np.full((*shape, 3), GLASS, dtype=np.uint8)
-    picture[where] = colour
-    return picture
+def flat_image(shape: tuple[int, int], where: Mask, colour: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
+    """An image without noise: glass and one colour."""
+    image = np.full((*shape, 3), GLASS, dtype=np.uint8)
+    image[where] = colour
+    return image
 
 
 def agreement(found: Mask, truth: Mask) -> float:
@@ -54,56 +54,56 @@ def agreement(found: Mask, truth: Mask) -> float:
     return float((found & truth).sum() / (found | truth).sum())
 
 
-def everywhere(picture: npt.NDArray[np.generic]) -> Mask:
-    return np.ones(picture.shape[:2], dtype=bool)
+def everywhere(image: npt.NDArray[np.generic]) -> Mask:
+    return np.ones(image.shape[:2], dtype=bool)
 
 
 @pytest.mark.parametrize("colour", [HAEMATOXYLIN, EOSIN, DAB, PALE])
-def test_stained_tissue_is_found_whatever_the_stain(colour: tuple[int, int, int]) -> None:
+def test_stains(colour: tuple[int, int, int]) -> None:
     truth = disc(300, 150, 150, 80)
-    found = find_tissue(picture := painted(300, (truth, colour)), everywhere(picture), microns=MICRONS)
-    assert found.light == "bright"
+    found = find_tissue(image := noisy_image(300, (truth, colour)), everywhere(image), microns=MICRONS)
+    assert found.illumination == "bright"
     assert agreement(found.mask, truth) > 0.95
     assert not found.ink.any()
     assert "Otsu" in found.method
 
 
-def test_glass_and_grey_dust_hold_none() -> None:
-    picture = painted(300, (disc(300, 100, 100, 30), (90, 90, 92)))
-    assert not find_tissue(picture, everywhere(picture), microns=MICRONS).mask.any()
+def test_glass_and_grey_dust_are_no_tissue() -> None:
+    image = noisy_image(300, (disc(300, 100, 100, 30), (90, 90, 92)))
+    assert not find_tissue(image, everywhere(image), microns=MICRONS).mask.any()
 
 
 @pytest.mark.parametrize("ink", sorted(INKS))
-def test_pen_marks_are_no_tissue_on_glass_nor_on_tissue(ink: str) -> None:
+def test_pen_marks_are_no_tissue(ink: str) -> None:
     tissue, stroke = disc(300, 150, 150, 80), np.zeros((300, 300), dtype=bool)
     stroke[20:280, 140:156] = True
-    picture = painted(300, (tissue, EOSIN), (stroke, INKS[ink]))
-    found = find_tissue(picture, everywhere(picture), microns=MICRONS)
+    image = noisy_image(300, (tissue, EOSIN), (stroke, INKS[ink]))
+    found = find_tissue(image, everywhere(image), microns=MICRONS)
     assert found.mask[stroke].mean() < 0.02
     assert found.ink[stroke].mean() > 0.95
     assert found.mask[tissue & ~stroke].mean() > 0.9
     assert found.mask[~tissue].mean() < 0.01
 
 
-def test_lumens_belong_to_the_tissue_and_open_glass_does_not() -> None:
+def test_small_holes_are_tissue_and_large_ones_are_not() -> None:
     tissue = disc(400, 200, 200, 150)
     lumen, cavity = disc(400, 150, 200, 20), disc(400, 260, 200, 45)  # 0.08 and 0.41 mm²
-    picture = painted(400, (tissue, EOSIN), (lumen | cavity, GLASS))
-    found = find_tissue(picture, everywhere(picture), microns=MICRONS)
+    image = noisy_image(400, (tissue, EOSIN), (lumen | cavity, GLASS))
+    found = find_tissue(image, everywhere(image), microns=MICRONS)
     assert found.mask[lumen].all()
     assert found.mask[cavity].mean() < 0.1
 
 
-def test_invalid_pixels_are_no_tissue_and_do_not_count() -> None:
+def test_invalid_pixels_are_ignored() -> None:
     truth = disc(300, 150, 150, 80)
-    picture = painted(300, (truth, EOSIN))
+    image = noisy_image(300, (truth, EOSIN))
     valid = np.ones((300, 300), dtype=bool)
     valid[:, :150] = False
-    picture[~valid] = 0
-    found = find_tissue(picture, valid, microns=MICRONS)
+    image[~valid] = 0
+    found = find_tissue(image, valid, microns=MICRONS)
     assert not found.mask[~valid].any()
     assert agreement(found.mask, truth & valid) > 0.95
-    assert not find_tissue(picture, np.zeros_like(valid), microns=MICRONS).mask.any()
+    assert not find_tissue(image, np.zeros_like(valid), microns=MICRONS).mask.any()
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
@@ -112,95 +112,98 @@ def test_fluorescence_is_dark_field(dtype: str, channels: int) -> None:
     truth = disc(300, 150, 150, 80)
     generator = np.random.default_rng(2)
     base, glow = (5, 25) if dtype == "uint8" else (300, 1500)
-    picture = generator.poisson(base, (300, 300, channels))
-    picture[truth, channels - 1] += generator.poisson(glow, int(truth.sum()))
-    picture[140:143, 140:143] = 250 if dtype == "uint8" else 60000  # something glares
-    found = find_tissue(picture.astype(dtype), everywhere(picture), microns=MICRONS)
-    assert found.light == "dark"
-    assert found.method.startswith("light over the background in doublings")
+    image = generator.poisson(base, (300, 300, channels))
+    image[truth, channels - 1] += generator.poisson(glow, int(truth.sum()))
+    image[140:143, 140:143] = 250 if dtype == "uint8" else 60000  # a bright artefact
+    found = find_tissue(image.astype(dtype), everywhere(image), microns=MICRONS)
+    assert found.illumination == "dark"
+    assert found.method.startswith("light over the background in powers of two")
     assert agreement(found.mask, truth) > 0.9
 
 
-def test_grey_pictures_on_lit_glass_hold_tissue_where_light_is_lost() -> None:
+def test_grey_bright_field() -> None:
     truth = disc(300, 150, 150, 80)
-    picture = painted(300, (truth, (0, 0, 0)))[..., :1]
-    found = find_tissue(picture, everywhere(picture), microns=MICRONS)
+    image = noisy_image(300, (truth, (0, 0, 0)))[..., :1]
+    found = find_tissue(image, everywhere(image), microns=MICRONS)
     assert agreement(found.mask, truth) > 0.95
-    assert (found.light, found.method[:24]) == ("bright", "light lost in halvings a")
+    assert (found.illumination, found.method[:24]) == ("bright", "light lost in powers of ")
 
 
-def test_unknown_spacing_is_said() -> None:
-    picture = painted(300, (disc(300, 150, 150, 80), EOSIN))
-    assert "unknown" in find_tissue(picture, everywhere(picture), microns=None).method
+def test_unknown_spacing_is_in_the_method() -> None:
+    image = noisy_image(300, (disc(300, 150, 150, 80), EOSIN))
+    assert "unknown" in find_tissue(image, everywhere(image), microns=None).method
 
 
 @pytest.mark.parametrize(("across", "microns"), [(True, (1.0, 2.0)), (False, (2.0, 1.0))])
-def test_stain_is_averaged_over_12_micrometres_on_either_side(across: bool, microns: tuple[float, float]) -> None:
-    for gap, one in ((24, True), (25, False)):  # µm of glass between strands of stain: its middle sees both, or none
+def test_stain_is_averaged_within_12_micrometres(across: bool, microns: tuple[float, float]) -> None:
+    for gap, one in (
+        (24, True),
+        (25, False),
+    ):  # µm of glass between two strands: its middle averages both or none
         strand = np.arange(10 * (gap + 10) + 10) % (gap + 10) < 10
         stained = np.broadcast_to(strand if across else strand[:, None], (len(strand), len(strand)))
-        picture = drawn((len(strand), len(strand)), stained, DENSE)
-        mask = find_tissue(picture, everywhere(picture), microns=microns).mask
+        image = flat_image((len(strand), len(strand)), stained, DENSE)
+        mask = find_tissue(image, everywhere(image), microns=microns).mask
         assert mask.all() if one else np.array_equal(mask, stained)
 
 
 @pytest.mark.parametrize(
     ("width", "height", "kept"), [(3, 3, True), (4, 2, False), (2, 4, False)], ids=["25 px", "24 px", "upright"]
 )
-def test_without_a_spacing_dust_is_less_than_25_pixels_once_averaged(width: int, height: int, kept: bool) -> None:
+def test_dust_is_less_than_25_pixels_without_spacing(width: int, height: int, kept: bool) -> None:
     spot = np.zeros((60, 60), dtype=bool)
     spot[20 : 20 + height, 20 : 20 + width] = True
-    found = find_tissue(picture := drawn(spot.shape, spot, DENSE), everywhere(picture), microns=None)
+    found = find_tissue(image := flat_image(spot.shape, spot, DENSE), everywhere(image), microns=None)
     assert np.array_equal(found.mask, spot & kept)
 
 
 @pytest.mark.parametrize(("width", "height", "filled"), [(23, 21, True), (22, 22, False)], ids=["399 px", "400 px"])
-def test_without_a_spacing_lumens_are_less_than_400_pixels_once_averaged(
+def test_lumens_are_less_than_400_pixels_without_spacing(
     width: int,
     height: int,
     filled: bool,
 ) -> None:
     stained = np.ones((80, 80), dtype=bool)
     stained[20 : 20 + height, 20 : 20 + width] = False
-    found = find_tissue(picture := drawn(stained.shape, stained, DENSE), everywhere(picture), microns=None)
+    found = find_tissue(image := flat_image(stained.shape, stained, DENSE), everywhere(image), microns=None)
     assert np.array_equal(found.mask, stained | filled)
 
 
-def test_a_few_coloured_glints_do_not_colour_the_glass() -> None:
-    picture = drawn((100, 100), np.zeros((100, 100), dtype=bool), GLASS)
-    picture[::20, ::10] = (255, 240, 240)  # 0.5 % of it: white is what 99 % do not exceed
-    assert not find_tissue(picture, everywhere(picture), microns=None).mask.any()
+def test_few_coloured_pixels_do_not_change_white() -> None:
+    image = flat_image((100, 100), np.zeros((100, 100), dtype=bool), GLASS)
+    image[::20, ::10] = (255, 240, 240)  # 0.5 % of it: white is what 99 % do not exceed
+    assert not find_tissue(image, everywhere(image), microns=None).mask.any()
 
 
 @pytest.mark.parametrize(("median", "light"), [(69, "dark"), (70, "bright")])
-def test_dark_field_is_darker_than_35_percent_of_white(median: int, light: str) -> None:
-    picture = np.full((100, 100, 1), median, dtype=np.uint16)
-    picture[:40] = 200
-    assert find_tissue(picture, everywhere(picture), microns=None).light == light
+def test_dark_field_threshold(median: int, light: str) -> None:
+    image = np.full((100, 100, 1), median, dtype=np.uint16)
+    image[:40] = 200
+    assert find_tissue(image, everywhere(image), microns=None).illumination == light
 
 
 @pytest.mark.parametrize(("size", "ink"), [(25, 9), (20, 0)])
-def test_a_mark_has_at_least_nine_pixels_of_clear_ink(size: int, ink: int) -> None:
-    """Of a spot whose averaged rim is too pale: 5 × 5 pixels have a core of nine, 5 × 4 of six."""
+def test_pen_mark_has_nine_pixels_of_clear_ink(size: int, ink: int) -> None:
+    """The averaged border of a spot is too pale: 5 × 5 pixels have a core of nine, 5 × 4 of six."""
     spot = np.zeros((60, 60), dtype=bool)
     spot[20 : 20 + size // 5, 20:25] = True
-    found = find_tissue(picture := drawn(spot.shape, spot, (76, 112, 150)), everywhere(picture), microns=None)
+    found = find_tissue(image := flat_image(spot.shape, spot, (76, 112, 150)), everywhere(image), microns=None)
     assert found.ink[21:24, 21:24].sum() == ink
 
 
 @pytest.mark.parametrize(("ink", "pale"), [("red", (235, 170, 172)), ("blue", (180, 200, 235))])
-def test_a_mark_is_all_that_has_its_colour_and_hangs_on_what_clearly_is(ink: str, pale: tuple[int, int, int]) -> None:
+def test_pen_mark_grows_from_clear_ink(ink: str, pale: tuple[int, int, int]) -> None:
     stroke, core = np.zeros((100, 100), dtype=bool), np.zeros((100, 100), dtype=bool)
     stroke[20:80, 40:60] = True
     core[20:80, 46:54] = True
-    picture = drawn(stroke.shape, stroke, pale)
-    assert not find_tissue(picture, everywhere(picture), microns=None).ink.any()
-    picture[core] = INKS[ink]
-    found = find_tissue(picture, everywhere(picture), microns=None)
-    assert found.ink[21:79, 41:59].all(), "but for its averaged rim"
+    image = flat_image(stroke.shape, stroke, pale)
+    assert not find_tissue(image, everywhere(image), microns=None).ink.any()
+    image[core] = INKS[ink]
+    found = find_tissue(image, everywhere(image), microns=None)
+    assert found.ink[21:79, 41:59].all(), "except for its averaged border"
 
 
-def test_otsu_parts_two_groups() -> None:
+def test_otsu() -> None:
     generator = np.random.default_rng(3)
     values = np.concatenate([generator.normal(0, 0.1, 5000), generator.normal(1, 0.1, 500)])
     assert 0.3 < otsu(values) < 0.75
@@ -210,7 +213,7 @@ def test_otsu_parts_two_groups() -> None:
 
 
 def flood(mask: Mask) -> list[set[tuple[int, int]]]:
-    """4-connected patches, one pixel at a time."""
+    """4-connected components by flood fill."""
     left = set(zip(*map(list, np.nonzero(mask)), strict=True))
     found = []
     while left:
@@ -231,22 +234,22 @@ masks = arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9)))
 
 @settings(deadline=None, derandomize=True, max_examples=300)
 @given(masks, st.integers(1, 6))
-def test_patches_are_those_of_a_flood(mask: Mask, least: int) -> None:
+def test_components_equal_a_flood_fill(mask: Mask, least: int) -> None:
     kept, filled = np.zeros_like(mask), mask.copy()
     for patch in flood(mask):
         for pixel in patch:
             kept[pixel] = len(patch) >= least
     for patch in flood(~mask):
-        rim = any(r in {0, mask.shape[0] - 1} or c in {0, mask.shape[1] - 1} for r, c in patch)
+        border = any(r in {0, mask.shape[0] - 1} or c in {0, mask.shape[1] - 1} for r, c in patch)
         for pixel in patch:
-            filled[pixel] = not rim and len(patch) < least
+            filled[pixel] = not border and len(patch) < least
     assert np.array_equal(keep_components(mask, mask, least), kept)
     assert np.array_equal(fill_holes(mask, least), filled)
 
 
 @settings(deadline=None, derandomize=True, max_examples=100)
 @given(masks, st.tuples(st.integers(0, 4), st.integers(0, 4)))
-def test_a_pixels_box_has_a_mean_and_makes_it_grow(mask: Mask, radius: tuple[int, int]) -> None:
+def test_box_mean_and_dilation(mask: Mask, radius: tuple[int, int]) -> None:
     found, near = box_mean(mask, radius), dilate(mask, radius)
     for row, column in np.ndindex(*mask.shape):
         here = mask[max(0, row - radius[1]) : row + radius[1] + 1, max(0, column - radius[0]) : column + radius[0] + 1]
@@ -259,14 +262,14 @@ def slide(size: tuple[int, int], spacing: float, origin: tuple[int, int] = (0, 0
     return ImageInfo("a.svs", "slide", size, (Channel("red"),), placement, origin=origin)
 
 
-def test_the_overview_is_at_a_stated_size() -> None:
-    assert overview_limit(slide((40000, 20000), 0.25)) == 1250
-    assert overview_limit(slide((400000, 20000), 0.25)) == 4096
-    assert overview_limit(slide((40000, 20000), 0)) == 2048
+def test_overview_side() -> None:
+    assert overview_side(slide((40000, 20000), 0.25)) == 1250
+    assert overview_side(slide((400000, 20000), 0.25)) == 4096
+    assert overview_side(slide((40000, 20000), 0)) == 2048
 
 
 @pytest.mark.parametrize("form", ["collection", "list", "feature", "bare", "gz"])
-def test_a_drawn_mask_takes_its_place_and_counts_from_the_scanned_part(tmp_path: Path, form: str) -> None:
+def test_annotation_replaces_the_mask(tmp_path: Path, form: str) -> None:
     feature = {"type": "Feature", "geometry": mapping(box(10, 20, 30, 60)), "properties": {"objectType": "annotation"}}
     point = {"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 2]}}
     record = {
@@ -279,9 +282,9 @@ def test_a_drawn_mask_takes_its_place_and_counts_from_the_scanned_part(tmp_path:
     path = tmp_path / ("t.geojson.gz" if form == "gz" else "t.geojson")
     content = json.dumps(record).encode()
     path.write_bytes(gzip.compress(content) if form == "gz" else content)
-    area = read_drawn(str(path), slide((200, 100), 0.5, origin=(100, 10)))
+    area = read_tissue_annotation(str(path), slide((200, 100), 0.5, origin=(100, 10)))
     assert area.equals(box(110, 30, 130, 70))
-    mask = drawn_mask(area, (50, 100), (2.0, 2.0))
+    mask = polygon_mask(area, (50, 100), (2.0, 2.0))
     want = np.zeros((50, 100), dtype=bool)
     want[15:35, 55:65] = True
     assert np.array_equal(mask, want)
@@ -298,11 +301,11 @@ def test_a_drawn_mask_takes_its_place_and_counts_from_the_scanned_part(tmp_path:
         json.dumps(mapping(box(900, 0, 950, 9))).encode(),
     ],
 )
-def test_a_drawing_that_is_none_is_an_error(tmp_path: Path, content: bytes) -> None:
+def test_invalid_annotation_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "t.geojson"
     path.write_bytes(content)
-    with pytest.raises(RequestError, match=r"tissue of .*t\.geojson"):
-        read_drawn(str(path), slide((200, 100), 0.5))
+    with pytest.raises(RequestError, match=r"tissue annotation .*t\.geojson"):
+        read_tissue_annotation(str(path), slide((200, 100), 0.5))
 
 
 def test_real_slides(shared_data: Path) -> None:
@@ -314,10 +317,10 @@ def test_real_slides(shared_data: Path) -> None:
         (PyramidReader(), "ometiff_os2_ki67/OS-2-vsi.ome.tif", {}, "bright", (0.6, 0.85)),
     ):
         [info] = scan_with(reader, str(slides / name), options)
-        with reader.open(info) as image:
-            seen = read_overview(image, limit=overview_limit(info))
+        with reader.open(info) as opened:
+            seen = read_overview(opened, limit=overview_side(info))
         found = find_tissue(seen.pixels, seen.valid, microns=MICRONS)
-        assert found.light == light
+        assert found.illumination == light
         assert share[0] < found.mask.mean() < share[1], name
         assert found.ink.mean() < 0.001
     for name, ink, part in (
@@ -325,8 +328,8 @@ def test_real_slides(shared_data: Path) -> None:
         ("tcga-red-pen.png", 0.15, np.s_[250:400, 40:120]),
         ("wsi-blue-pen.png", 0.02, np.s_[60:75, 150:170]),
     ):
-        picture = np.asarray(Image.open(slides / "pen_marks" / name).convert("RGB"))
-        found = find_tissue(picture, everywhere(picture), microns=None)
+        image = np.asarray(Image.open(slides / "pen_marks" / name).convert("RGB"))
+        found = find_tissue(image, everywhere(image), microns=None)
         assert found.ink.mean() > ink, name
         assert found.mask[part].mean() < 0.4, name
         assert found.mask.mean() > 0.3, name
