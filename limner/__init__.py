@@ -4,16 +4,16 @@
     run = limner.run("scene.tif", model="csmask", out="runs/a")
     run.findings
 
-Everything here loads when it is first used, so that `import limner` is quick.
+Names are loaded when they are first used, so that `import limner` is fast.
 """
 
 from pkgutil import extend_path
 from typing import TYPE_CHECKING
 
-__path__ = extend_path(__path__, __name__)  # in a checkout this folder is found before the installed packages
+__path__ = extend_path(__path__, __name__)  # in a checkout, this folder shadows the installed package
 
 if TYPE_CHECKING:
-    from limner.pipelines.api import annotate, open, plan, run, scan  # noqa: A004 - `limner.open`, as PIL has it
+    from limner.pipelines.api import annotate, open, plan, run, scan  # noqa: A004 - `limner.open`, as in PIL
     from limner.pipelines.run_result import Run
 
     __version__: str
@@ -22,7 +22,7 @@ __all__ = ["Run", "__version__", "annotate", "open", "plan", "run", "scan"]
 
 
 def __getattr__(name: str) -> object:
-    """Load a name of the interface when it is first used."""
+    """Load a public name when it is first used."""
     if name not in __all__:
         msg = f"module 'limner' has no attribute {name!r}"
         raise AttributeError(msg)
@@ -36,5 +36,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """The names of the interface, for completion."""
+    """The public names, for completion."""
     return __all__

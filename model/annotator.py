@@ -1,4 +1,4 @@
-"""What an annotator is: it says what it wants to see, is shown views, and answers each of them."""
+"""The annotator contract: what an annotator declares, the views that it is given, and the answers that it returns."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from .finding import Kind
 from .tiling import TileGrid
 
 UNDECIDED: Final = "undecided"
-"""The label where none is far enough ahead of the next."""
+"""The label where no score is far enough ahead of the next."""
 
 UNDECIDED_COLOUR: Final = "#9aa0a6"
 """A grey, so that it does not look like a finding."""
@@ -22,82 +22,80 @@ UNDECIDED_COLOUR: Final = "#9aa0a6"
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """What an annotator wants to see of an image.
-
-    `bands` None means rendered 8-bit RGB; else STAC common names of native bands, delivered as physical values in
-    `quantity`. `resolution` is the pixel size it was made for, in `unit`, and `tolerates` the factor by which it may
-    differ either way (1 = not at all); None means any. `limits` are what is black and what is white in rendered
-    pictures, in native numbers, "own" what each picture's own are; None means either. `tile` pixels is its input;
-    `halo` the rim of a tile whose answers are not kept. `overall` asks for the global view. Where `enlarge` is not 0,
-    the region's part of the picture is enlarged to fill as many tiles as it can of that number, on white, as 4KHD's own
-    transform does. `variant` is the annotator's own mark of which of its networks this is for. `fitted` is what it
-    learnt from the image's overview (see `Fitting`), in words of its own.
-    """
+    """The input that an annotator needs of an image."""
 
     tile: int
+    """Pixels a side of the network's input."""
     halo: int = 0
+    """Pixels at each border of a tile whose answers are dropped."""
     bands: tuple[str, ...] | None = None
+    """STAC common names of native bands, delivered as physical values; None for rendered 8-bit RGB."""
     quantity: str = ""
+    """The physical quantity of the bands, such as "toa_reflectance"; "" for any."""
     resolution: float | None = None
+    """The pixel size that the network was made for, in `unit`; None for any."""
     unit: Literal["m", "um"] = "m"
     tolerates: float = 2.0
+    """The factor by which the pixel size may differ either way; 1 for not at all."""
     limits: tuple[float, float] | Literal["own"] | None = None
+    """Native values of black and white in rendered RGB; "own" for those of each picture; None for either."""
     overall: bool = False
+    """Whether views have the global view."""
     enlarge: int = 0
+    """Enlarge a region's part of the picture to fill at most so many tiles, on white, as 4KHD's transform does."""
     variant: str = ""
+    """The annotator's name for the one of its networks that this is for."""
     fitted: str = ""
+    """What was fitted to the image's overview (see `SupportsFit`), in the annotator's own format."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One region as the annotator sees it.
-
-    `tiles` is (n, tile, tile, channels): uint8 RGB, or float32 physical values where native bands were asked for, NaN
-    where nothing is valid. `valid` is (n, tile, tile). `wanted` (H, W) on the canvas is true where an answer is kept:
-    in the region's core, valid, and inside the area of interest. `overall` is the whole canvas squashed to
-    (tile, tile, channels), float32 in the tiles' own values, or None. `seconds` is what reading it took.
-    """
+    """One region as the annotator gets it."""
 
     region: Region
     spec: InputSpec
     grid: TileGrid
     tiles: npt.NDArray[Any]
+    """(n, tile, tile, channels): uint8 RGB, or float32 physical values with NaN where they are not valid."""
     valid: npt.NDArray[np.bool_]
+    """(n, tile, tile)"""
     keep_mask: npt.NDArray[np.bool_]
-    overall: npt.NDArray[Any] | None = None
+    """(H, W) on the canvas: where answers are kept, in the region's core, valid, and in the region of interest."""
+    global_view: npt.NDArray[Any] | None = None
+    """The whole canvas squashed to (tile, tile, channels), float32 in the tiles' own values."""
     seconds: float = 0.0
+    """Time that reading took."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One thing an annotator says of a view. `geometry` is in canvas pixels, None for the whole region.
-
-    `seen` is what of the canvas the annotator looked at when it found a "box", (x0, y0, x1, y1) in canvas pixels: the
-    tile, or None for all of it. Boxes that several looks found are made one by it (see `detections`).
-    """
+    """One object, area or label that an annotator found in a view."""
 
     label: str
     geometry: BaseGeometry | None
+    """In canvas pixels; None for the whole region."""
     kind: Kind
     score: float | None = None
     text: str = ""
     numbers: Mapping[str, float] = field(default_factory=dict[str, float])
     notes: Mapping[str, str] = field(default_factory=dict[str, str])
-    seen: tuple[float, float, float, float] | None = None
+    window: tuple[float, float, float, float] | None = None
+    """Of a "box": the part (x0, y0, x1, y1) of the canvas that the detector had, None for all: see `merging`."""
 
 
 class Annotator(Protocol):
     """A model behind the entry point group `limner.annotators`; lives in one worker.
 
     The entry point is a class whose `Options` are a `limner.readers.options.Options`, and which is called with an
-    instance of them; one without is called with none. Making one is cheap and touches neither weights nor network. The
-    process that plans calls `spec` and `check`; each process that annotates makes one of its own and calls `check`,
-    `load` and then `annotate`, so that the process that plans loads no network.
+    instance of them; one without is called with none. Constructing it is cheap and touches neither weights nor network.
+    The process that plans calls `input_spec` and `check`; each process that annotates constructs its own and calls
+    `check`, `load` and then `annotate`, so that the process that plans loads no network.
     """
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """`name`, `version`, and whatever else decides its answers, the weights' sha256 and licence among it.
+        """`name`, `version`, and whatever else decides its answers, with the weights' sha256 and licence.
 
         Goes into the manifest, and its name and version into every report.
         """
@@ -114,13 +112,13 @@ class Annotator(Protocol):
         ...
 
     def input_spec(self, info: ImageInfo) -> InputSpec:
-        """What it wants to see of this image. Raises `ModelError` where it cannot work on it, with what would do."""
+        """The input it needs of this image. Raises `ModelError`, with a remedy, where it cannot work on the image."""
         ...
 
     def check(self, specs: Sequence[InputSpec]) -> None:
-        """Verify that it can do what is asked, and that all files that those specs need are here and unchanged.
+        """Verify that the request can be met, and that all files that the specs need are here and unchanged.
 
-        Reads headers and hashes files (see `hashes`); loads no network. Raises `RequestError`, `ModelError`.
+        Reads headers and hashes files; loads no network. Raises `RequestError`, `ModelError`.
         """
         ...
 
@@ -138,22 +136,24 @@ class Annotator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What annotating one region takes, known before anything is loaded.
-
-    Bytes of the `weights` as they are held, of the keys and values that a language model keeps (`cache`), and of the
-    `activations` at their peak; `loading` is the most that is held while the weights are read, where that is more.
-    `numbers` says what type the weights have. `device` is "cpu", or the GPU that holds all of this. `tokens` is the
-    length of a language model's sequence, 0 without one. `work` is proportional to the time that the region takes.
-    """
+    """What annotating one region takes, estimated before anything is loaded."""
 
     weights: float
-    numbers: str
+    """Bytes of the weights in memory."""
+    dtype: str
+    """Their number type."""
     work: float
+    """Proportional to the time that the region takes."""
     cache: float = 0.0
+    """Bytes of a language model's key-value cache."""
     activations: float = 0.0
+    """Bytes of the activations at their peak."""
     loading: float = 0.0
+    """Bytes at the peak of loading the weights, where that is more than the rest."""
     tokens: int = 0
+    """Length of a language model's sequence; 0 without one."""
     device: str = "cpu"
+    """"cpu", or the GPU that holds all of this."""
 
     @property
     def memory(self) -> float:
@@ -162,8 +162,8 @@ class Cost:
 
 
 @runtime_checkable
-class Costing(Protocol):
-    """An annotator that knows what a region costs without loading a network."""
+class SupportsCost(Protocol):
+    """An annotator that can estimate the cost of a region without loading a network."""
 
     def cost(self, specs: Sequence[InputSpec], tiles: tuple[int, int]) -> Cost | None:
         """The cost of a region of (columns, rows) tiles in a process that has loaded what those specs need.
@@ -174,11 +174,11 @@ class Costing(Protocol):
 
 
 @runtime_checkable
-class Fitting(Protocol):
-    """An annotator that must see the whole image once before any part of it.
+class SupportsFit(Protocol):
+    """An annotator that is fitted to the whole image once, before any part of it.
 
-    Where `spec` asks for rendered RGB, the planner shows it the overview at about the spec's resolution, and keeps
-    the spec that it returns.
+    Where `input_spec` asks for rendered RGB, the planner passes the overview at about the spec's resolution, and keeps
+    the spec that `fit` returns.
     """
 
     def fit(
@@ -188,18 +188,18 @@ class Fitting(Protocol):
         tissue: npt.NDArray[np.bool_],
         valid: npt.NDArray[np.bool_],
     ) -> InputSpec:
-        """The spec with `fitted` filled: from (H, W, 3) RGB, where there is tissue, and what is valid (H, W).
+        """The spec with `fitted` filled: from (H, W, 3) RGB, and the masks (H, W) of tissue and of valid pixels.
 
-        Returns the spec as it was where it needs nothing. Raises `ModelError` where the image does not suit.
+        Returns the spec unchanged where nothing is to be fitted. Raises `ModelError` where the image does not suit.
         """
         ...
 
 
 @runtime_checkable
-class Remote(Protocol):
-    """An annotator that may show views to another program, perhaps of somebody else's and for money."""
+class RemoteAnnotator(Protocol):
+    """An annotator that may send views to another program, perhaps on another machine and for money."""
 
     @property
     def host(self) -> str:
-        """Whose; "" where it works by itself. A plan asks it nothing."""
+        """The receiver; "" where everything runs in this process. A plan sends nothing."""
         ...

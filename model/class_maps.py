@@ -1,88 +1,151 @@
-"""Class maps: what a segmentation network says of every pixel becomes areas, whatever kind of file it came from."""
+"""Class maps: run a segmentation network on every tile of a view, and trace its classes as polygons.
+
+The tracing is GDAL's polygoniser, through rasterio: it follows pixel edges rather than pixel centres, its rings are
+always valid, and no other library is as fast. This is the one file of the package that imports rasterio, and no raster
+file is involved. The mean score within a polygon is a sum over its corners, from an integral image (Crow 1984,
+Summed-area tables for texture mapping; Green's theorem for outlines of pixel edges): rasterising the polygons again
+would take minutes on a large map.
+"""
+
+# rasterio has no types:
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import shapely
+from shapely.geometry import Polygon
 
 from ..readers.errors import ModelError
 from ..readers.image import Mask, Pixels
 from .annotator import Answer, View
-from .class_map_polygons import polygonise
-from .finite import require_finite, require_shares
+from .scores import require_finite, require_probabilities
 
-Values = npt.NDArray[np.float32]
+ClassScores = npt.NDArray[np.float32]
 
-_REMEDY = "Check the network's file, the region's pixel values, and the mean and std that are stated for the network"
+SegmentTile = Callable[[Pixels, Mask], ClassScores]
+"""A tile (H, W, C) and its valid mask (H, W) → scores or logits (H, W, classes), which depend on nothing else."""
 
-See = Callable[[Pixels, Mask], Values]
-"""A tile (H, W, C) and where it is valid (H, W) → the network's values (H, W, classes). Depends on nothing else."""
+STEPS = 2**24  # a float32 between a half and one has no finer step
 
 
 def class_map_to_polygons(
     view: View,
-    see: See,
-    squash: Callable[[Values], Values],
+    segment: SegmentTile,
+    to_scores: Callable[[ClassScores], ClassScores] = lambda values: values,
     *,
     classes: Sequence[str],
     background: Collection[int] = (),
-    least: float = 0.0,
+    threshold: float = 0.0,
     network: str,
 ) -> list[Answer]:
-    """The areas of a view: 4-connected patches of the class with the highest score, with the mean of that score.
+    """Trace the 4-connected areas of the class with the highest score, each with the mean of that score.
 
-    `squash` makes scores from 0 to 1 of a network's values. Classes whose place is in `background` give no areas, nor
-    do pixels whose highest score is below `least`. Tiles are shown one at a time, so that an answer cannot depend on
-    what else is in the batch; where nothing of a tile's share is wanted the network is not asked. `network` names it
-    in errors. Raises `ModelError` where its answer has another shape, is not finite,
-    or is no score from 0 to 1 once squashed.
+    `to_scores` makes scores from 0 to 1 of the network's values. Classes whose index is in `background` give no areas,
+    nor do pixels whose highest score is below `threshold`. Tiles are run one at a time, so that an answer cannot depend
+    on the batch; a tile without a kept pixel in its core is not run. `network` names the network in errors. Raises
+    `ModelError` where its values have another shape, are not finite, or are no scores from 0 to 1.
     """
+    of = f"network {network}"
     found = np.zeros(view.keep_mask.shape, dtype=np.uint8)
     scores = np.zeros(view.keep_mask.shape, dtype=np.float32)
     for tile, valid, (left, top, _, _), (x0, y0, x1, y1) in zip(
-        view.tiles, view.valid, view.grid.boxes(), view.grid.shares(), strict=True
+        view.tiles, view.valid, view.grid.boxes(), view.grid.core_boxes(), strict=True
     ):
         if not view.keep_mask[y0:y1, x0:x1].any():
             continue
-        values = see(tile, valid)
+        values = segment(tile, valid)
         if values.shape != (*valid.shape, len(classes)):
-            raise ModelError(
-                f"network {network}",
-                f"it must answer {(*valid.shape, len(classes))} values a tile, one per class",
-                value=str(values.shape),
-                remedy="Correct the classes or the layout that are stated for it",
-            )
-        share = values[y0 - top : y1 - top, x0 - left : x1 - left]
-        require_finite(share, "values of a tile", of=f"network {network}", at=f"on {view.region.key}", remedy=_REMEDY)
-        chances = require_shares(squash(share), of=f"network {network}")
-        found[y0:y1, x0:x1] = chances.argmax(axis=2)
-        scores[y0:y1, x0:x1] = chances.max(axis=2)
-    worth = view.keep_mask & ~np.isin(found, list(background)) & (scores >= least)
+            rule = f"must return {(*valid.shape, len(classes))} values a tile, one per class"
+            remedy = "Correct the classes or the layout that are stated for it"
+            raise ModelError(of, rule, value=str(values.shape), remedy=remedy)
+        core = values[y0 - top : y1 - top, x0 - left : x1 - left]
+        remedy = "Check its file, the region's pixel values, and the mean and std that are stated for it"
+        require_finite(core, "values of a tile", of=of, at=f"on {view.region.key}", remedy=remedy)
+        probabilities = require_probabilities(to_scores(core), of=of)
+        found[y0:y1, x0:x1] = probabilities.argmax(axis=2)
+        scores[y0:y1, x0:x1] = probabilities.max(axis=2)
+    keep = view.keep_mask & ~np.isin(found, list(background)) & (scores >= threshold)
     return [
-        Answer(
-            label=classes[patch.value],
-            geometry=patch.polygon,
-            kind="area",
-            score=min(1.0, patch.score),
-            numbers={"pixels": float(patch.pixels)},
-        )
-        for patch in polygonise(found, scores, worth)
+        Answer(classes[one.value], one.polygon, "area", min(1.0, one.score), numbers={"pixels": float(one.pixels)})
+        for one in polygonise(found, scores, keep)
     ]
 
 
-def spread(tile: Pixels, valid: Mask) -> Pixels:
+@dataclass(frozen=True, slots=True)
+class ClassPolygon:
+    """One 4-connected patch of a class."""
+
+    value: int
+    """The class."""
+    polygon: Polygon
+    """In pixel corners."""
+    pixels: int
+    """How many pixels are inside."""
+    score: float
+    """Their mean score."""
+
+
+def polygonise(
+    classes: npt.NDArray[np.uint8], scores: npt.NDArray[np.float32], keep_mask: npt.NDArray[np.bool_]
+) -> list[ClassPolygon]:
+    """Trace all 4-connected patches of a class map (H, W) within `keep_mask`, and average their `scores` (0 to 1).
+
+    Polygons are valid, have whole-numbered vertices only where their outline turns, and partition `keep_mask`. Sums are
+    exact in steps of 2^-24, so a mean does not depend on what else is on the map.
+    """
+    from rasterio.features import shapes
+
+    corners: list[tuple[float, float]] = []
+    rings, polygons, values = [0], [0], list[int]()
+    for traced, value in shapes(classes, mask=keep_mask, connectivity=4):
+        for ring in traced["coordinates"]:
+            corners += ring
+            rings.append(len(corners))
+        polygons.append(len(rings) - 1)
+        values.append(int(value))
+    if not values:
+        return []
+    xy = np.asarray(corners, dtype=np.float64)
+    outlines = shapely.from_ragged_array(shapely.GeometryType.POLYGON, xy, (np.asarray(rings), np.asarray(polygons)))
+    pixels = np.rint(shapely.area(outlines)).astype(np.int64)
+    table = np.zeros((classes.shape[0] + 1, classes.shape[1] + 1), dtype=np.int64)
+    np.cumsum(np.rint(scores * STEPS).astype(np.int64), axis=0, out=table[1:, 1:])
+    np.cumsum(table, axis=1, out=table)
+    totals = _polygon_sums(table, xy.astype(np.intp), np.asarray(rings), np.asarray(polygons))
+    return [
+        ClassPolygon(value, outline, count, total / STEPS / count)
+        for value, outline, count, total in zip(values, outlines, pixels.tolist(), totals.tolist(), strict=True)
+    ]
+
+
+def _polygon_sums(
+    table: npt.NDArray[np.int64], xy: npt.NDArray[np.intp], rings: npt.NDArray[np.intp], polygons: npt.NDArray[np.intp]
+) -> npt.NDArray[np.int64]:
+    """Exact sums of an image within polygons of pixel edges, (n,), from its integral image `table` (H + 1, W + 1).
+
+    Ring i is the closed chain `xy[rings[i]:rings[i + 1]]`, polygon j the rings `polygons[j]:polygons[j + 1]`, outer
+    ring first. A vertical edge from y0 to y1 at x counts all pixels left of it, with the sign of its direction.
+    """
+    x, y = xy.T
+    edges = np.where(x[1:] == x[:-1], table[y[1:], x[:-1]] - table[y[:-1], x[:-1]], 0)
+    edges[rings[1:-1] - 1] = 0  # from one ring's end to the next one's beginning
+    sums = -np.abs(np.add.reduceat(edges, rings[:-1]))
+    sums[polygons[:-1]] *= -1  # outer rings are added, holes subtracted
+    return np.add.reduceat(sums, polygons[:-1])
+
+
+def fill_invalid(tile: Pixels, valid: Mask) -> Pixels:
     """A tile (H, W, C) whose invalid pixels repeat the nearest valid one of their row, or of the nearest row with any.
 
-    A constant there makes an edge that networks answer to: at the rim of a scene it changes several times as many
-    classes as repeating the rim does.
+    A constant would make an edge that networks respond to: at the border of a scene, it changes several times as many
+    classes as repeated border pixels do.
     """
     row = _nearest(np.any(valid, axis=1, keepdims=True).T)[0]
     return tile[row[:, None], _nearest(valid)[row]]
-
-
-def sigmoid(logits: Values) -> Values:
-    """Scores of classes that do not exclude each other, from logits."""
-    return (1 / (1 + np.exp(-logits))).astype(np.float32)
 
 
 def _nearest(valid: Mask) -> npt.NDArray[np.intp]:

@@ -23,7 +23,7 @@ from ..readers.overview import read_overview
 from ..readers.raster.bands import find_channels
 from ..readers.regions import Grid, cut_regions
 from ..readers.render import fit_stretch, render, rgb_channels
-from .annotator import Annotator, Answer, Fitting, InputSpec, View
+from .annotator import Annotator, Answer, InputSpec, SupportsFit, View
 from .finding import Kind
 from .views import read_view
 
@@ -72,7 +72,7 @@ def _begun(
     _require(pickle.loads(pickle.dumps(spec)) == spec, "a spec pickles")  # noqa: S301 - our own bytes
     plain = TypeAdapter(InputSpec)
     _require(plain.validate_json(plain.dump_json(spec)) == spec, "a spec survives JSON")
-    if isinstance(annotator, Fitting) and spec.bands is None:
+    if isinstance(annotator, SupportsFit) and spec.bands is None:
         spec = _fitted(annotator, spec, reader, info)
     annotator.check([spec])
     _check_words(annotator)
@@ -95,7 +95,7 @@ def _views(reader: Reader, info: ImageInfo, spec: InputSpec) -> list[View]:
     return [view for view in views if view.keep_mask.any()]
 
 
-def _fitted(annotator: Fitting, spec: InputSpec, reader: Reader, info: ImageInfo) -> InputSpec:
+def _fitted(annotator: SupportsFit, spec: InputSpec, reader: Reader, info: ImageInfo) -> InputSpec:
     with reader.open(info, rgb_channels(info.channels)) as image:
         seen = read_overview(image)
         stretch = fit_stretch(seen.pixels, seen.valid, image.channels)

@@ -1,4 +1,4 @@
-"""Findings and results: what was seen, in level-0 pixels, and what became of each region."""
+"""Findings in level-0 pixels, and the result of each region."""
 
 import json
 import math
@@ -16,27 +16,28 @@ Status = Literal["done", "skipped", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing seen. `geometry` is in level-0 pixels of the image's `plane`, a stack's slice from 0.
-
-    `kind` says what the geometry is: an "area" traced from a class map, a detection's "box", a whole "tile" or
-    "region". `score` is 0 to 1, None where the model gives none. `cut` is true where the geometry touches the rim of
-    its region's core and may go on in the neighbour. `numbers` and `notes` are further columns: finite measurements,
-    and texts that are data, never markup. An area's numbers are amounts, so that those of its pieces add up; its
-    "pixels" is how many analysis pixels its score is the mean of. A tile's or region's "valid" is the part of it that
-    holds data and was asked for, 1 where it is not given. `seen` is the window (x0, y0, x1, y1) in which a "box" was
-    seen, in level-0 pixels within the picture; None once all sightings of a thing are one.
-    """
+    """One object, area or label that a model found in an image."""
 
     label: str
     geometry: BaseGeometry
+    """In level-0 pixels of the image's `plane`."""
     kind: Kind
+    """What the geometry is: an "area" traced from a class map, a detection's "box", a whole "tile" or "region"."""
     score: float | None = None
+    """From 0 to 1; None where the model gives none."""
     text: str = ""
     cut: bool = False
+    """Whether the geometry reaches the border of its region's core and may go on in the neighbour."""
     numbers: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Further columns of finite measurements. Those of an area are amounts, so that those of its pieces add up; its
+    "pixels" are the analysis pixels that its score is the mean of. "valid" of a tile or region is the share of it that
+    is valid and in the region of interest, 1 by default. "tiles" of a box is how many tiles have it."""
     notes: Mapping[str, str] = field(default_factory=dict[str, str])
-    seen: tuple[float, float, float, float] | None = None
+    """Further columns of texts, which are data, never markup."""
+    window: tuple[float, float, float, float] | None = None
+    """Of a "box": the tile (x0, y0, x1, y1) that the detector had, in level-0 pixels; None once boxes are merged."""
     plane: int = 0
+    """Of a stack: the slice, from 0."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that `json` writes; coordinates keep every bit."""
@@ -50,16 +51,16 @@ class Finding:
             record["numbers"] = dict(sorted(self.numbers.items()))
         if self.notes:
             record["notes"] = dict(sorted(self.notes.items()))
-        if self.seen:
-            record["seen"] = list(self.seen)
+        if self.window:
+            record["seen"] = list(self.window)
         if self.plane:
             record["plane"] = self.plane
         return record
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """The inverse of `to_json`. Raises where a value is of another kind than that writes."""
-        numbers, notes, seen = record.get("numbers", {}), record.get("notes", {}), record.get("seen")
+        """The inverse of `to_json`. Raises where a value has another type than `to_json` writes."""
+        numbers, notes, window = record.get("numbers", {}), record.get("notes", {}), record.get("seen")
         found = cls(
             label=record["label"],
             geometry=shapely.geometry.shape(record["geometry"]),
@@ -69,11 +70,11 @@ class Finding:
             cut=record.get("cut", False),
             numbers=numbers,
             notes=notes,
-            seen=None if seen is None else tuple(seen),
+            window=None if window is None else tuple(window),
             plane=record.get("plane", 0),
         )
         texts = (found.label, found.text, *notes, *notes.values(), *numbers)
-        measured = [*numbers.values(), *(seen or ()), *([] if found.score is None else [found.score])]
+        measured = [*numbers.values(), *(window or ()), *([] if found.score is None else [found.score])]
         if (
             not all(isinstance(text, str) for text in texts)
             or not all(math.isfinite(number) for number in measured)
@@ -81,16 +82,16 @@ class Finding:
             or found.kind not in get_args(Kind)
             or record.get("cut", False) not in {False, True}
             or type(found.plane) is not int
-            or (seen is not None and len(seen) != 4)
+            or (window is not None and len(window) != 4)
         ):
-            msg = "a value of another kind"
+            msg = "a value of another type"
             raise TypeError(msg)
         return found
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How much of a region's core was looked at, held no valid pixel, or lay outside the area of interest.
+    """How much of a region's core was analysed, has no valid pixel, or lies outside the region of interest.
 
     In level-0 pixels, and in square metres on the ellipsoid where the placement is known (else None). The three add up
     to the core.
@@ -106,7 +107,7 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One region's outcome. `error` is data: a failed region has one, and no findings."""
+    """One region's outcome; a failed region has an `error` and no findings."""
 
     region: str
     image: str

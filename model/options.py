@@ -1,18 +1,19 @@
-"""Options that several annotators have in common, and the choice among a model's labels."""
+"""What annotators that load a network share: their options, the choice among a model's labels, and a base class."""
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Generic, TypeVar
 
 from pydantic import AfterValidator, Field
 
 from ..readers.errors import ModelError, did_you_mean
 from ..readers.options import NEUTRAL, Options
+from .annotator import Answer, InputSpec, View
 
 
-def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        msg = f"each may be named once, and {', '.join(twice)} is named again"
+def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        msg = f"each may be named once, and {', '.join(repeated)} is named again"
         raise ValueError(msg)
     return names
 
@@ -24,8 +25,8 @@ def _one_line(text: str) -> str:
     return text
 
 
-Redactor = Annotated[tuple[str, ...], AfterValidator(_each_once)]
-"""Names with commas between, each once."""
+Names = Annotated[tuple[str, ...], AfterValidator(_unique)]
+"""Names separated by commas, each once."""
 
 OneLine = Annotated[str, AfterValidator(_one_line)]
 """Text of one line without spaces around it."""
@@ -46,14 +47,57 @@ class NetworkOptions(Options):
     )
 
 
-def among(asked: Sequence[str], labels: Sequence[str], model: str) -> tuple[str, ...]:
+class CheckpointOptions(NetworkOptions):
+    """Options of every annotator that is named by a checkpoint."""
+
+    checkpoint: str = Field(min_length=1)
+
+
+O = TypeVar("O", bound=CheckpointOptions)  # noqa: E741 - the options' own type
+
+
+class CheckpointAnnotator(Generic[O]):
+    """Base of annotators that run the one network of a checkpoint and keep the answers of some of its labels."""
+
+    def __init__(self, options: O) -> None:
+        self._options = options
+        self._source = options.checkpoint
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that it can give, or those of them that were asked for. Raises `ModelError`."""
+        raise NotImplementedError
+
+    @property
+    def colours(self) -> Mapping[str, str]:
+        """No colours of its own."""
+        return {}
+
+    def load(self) -> None:
+        """See `Annotator`."""
+        raise NotImplementedError
+
+    def check(self, specs: Sequence[InputSpec]) -> None:
+        """Read the configuration. Raises `ModelError`."""
+        del specs
+        _ = self.labels
+
+    def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
+        """The answers to each view that have one of `labels`. Raises `ModelError`."""
+        self.load()
+        kept = frozenset(self.labels)
+        return [[answer for answer in self.answer(view) if answer.label in kept] for view in views]
+
+    def answer(self, view: View) -> Sequence[Answer]:
+        """The network's answers to a view, for all of its labels. Raises `ModelError`."""
+        raise NotImplementedError
+
+
+def select_labels(asked: Sequence[str], labels: Sequence[str], model: str) -> tuple[str, ...]:
     """The labels that were asked for, in the model's order; all where none was. Raises `ModelError` for another."""
     unknown = [label for label in asked if label not in labels]
     if unknown:
         some = f"{', '.join(labels[:20])}{', …' if len(labels) > 20 else ''}"
-        raise ModelError(
-            f"label {unknown[0]!r}",
-            f"it must be one that {model} knows",
-            remedy=f"{did_you_mean(unknown[0], labels)}Its labels: {some}",
-        )
+        remedy = f"{did_you_mean(unknown[0], labels)}Its labels: {some}"
+        raise ModelError(f"label {unknown[0]!r}", f"must be a label of {model}", remedy=remedy)
     return tuple(label for label in dict.fromkeys(labels) if not asked or label in asked)

@@ -1,7 +1,13 @@
-"""The 4KHD tiler: how a picture is laid on a grid of tiles, and the way back.
+"""The 4KHD tiler: place a picture on a grid of tiles, cut it, and convert coordinates both ways.
 
-Source of the method: InternLM-XComposer2-4KHD, arXiv 2404.06512. Frames: `region_xy` is the picture that was given,
-`canvas_xy` the padded picture that is cut into tiles. Corners, not centres, in both.
+Method: InternLM-XComposer2-4KHD, arXiv 2404.06512. Frames: `region_xy` are pixels of the given picture, `canvas_xy`
+those of the padded picture that is cut into tiles; corners, not centres, in both. Two tiles of a row with overlap:
+
+     ├────────── tile 0 ──────────┤                 Tiles lie `tile - overlap` apart. The core box of a tile is the
+     ├──── core 0 ──────┤                           part of the canvas whose answers are taken from it: neighbours
+                   ├────────── tile 1 ──────────┤   share their overlap, half each, and tiles at the border of the
+                        ├────── core 1 ─────────┤   canvas extend to it, so that the core boxes partition the canvas.
+                   ├ overlap ─┤
 """
 
 import math
@@ -22,17 +28,18 @@ Sample = TypeVar("Sample", bound=np.generic)
 
 @dataclass(frozen=True, slots=True)
 class TileGrid:
-    """A picture of `source` = (width, height) laid at `content` = (x0, y0, x1, y1) on a canvas of cols × rows tiles.
-
-    Tiles are `tile` pixels wide and lie `tile - overlap` apart; 4KHD's do not overlap. All values are canvas pixels.
-    """
+    """A picture placed on a canvas of cols × rows tiles."""
 
     source: tuple[int, int]
+    """(width, height) of the picture."""
     cols: int
     rows: int
     content: tuple[int, int, int, int]
+    """(x0, y0, x1, y1) of the picture on the canvas."""
     tile: int = TILE
+    """Pixels a side of a tile."""
     overlap: int = 0
+    """Canvas pixels that neighbouring tiles share; 0 for 4KHD."""
 
     @classmethod
     def fit(cls, width: int, height: int, *, hd_num: int, tile: int = TILE) -> Self:
@@ -46,13 +53,10 @@ class TileGrid:
         TileGrid(source=(1600, 900), cols=3, rows=2, content=(0, 52, 1008, 619), tile=336, overlap=0)
         """
         if width < 1 or height < 1:
-            raise RequestError(
-                "picture", "it must have pixels", value=f"{width} × {height}", remedy="Give a picture that is not empty"
-            )
+            size = f"{width} × {height}"
+            raise RequestError("picture", "must have pixels", value=size, remedy="Give a picture that is not empty")
         if hd_num < 1:
-            raise RequestError(
-                "hd-num", "a view holds at least one tile", value=str(hd_num), remedy="Give --hd-num 1 or more"
-            )
+            raise RequestError("hd-num", "must be 1 or more", value=str(hd_num), remedy="Raise --hd-num")
         if width < height:
             upright = cls.fit(height, width, hd_num=hd_num, tile=tile)
             x0, y0, x1, y1 = upright.content
@@ -64,19 +68,16 @@ class TileGrid:
         new_width = tile * columns
         new_height = int(new_width / ratio)
         if new_height < 1:
-            raise RequestError(
-                "picture",
-                f"its long side may be at most {tile * columns} times its short side to hold a pixel in {hd_num} tiles",
-                value=f"{width} × {height}",
-                remedy="Raise --hd-num or cut the picture into shorter regions",
-            )
+            rule = f"must not be more than {tile * columns} times as long as it is wide, to fit into {hd_num} tiles"
+            remedy = "Raise --hd-num or cut the picture into shorter regions"
+            raise RequestError("picture", rule, value=f"{width} × {height}", remedy=remedy)
         rows = math.ceil(new_height / tile)
         top = (rows * tile - new_height) // 2
         return cls((width, height), columns, rows, (0, top, new_width, top + new_height), tile)
 
     @classmethod
     def exact(cls, cols: int, rows: int, *, tile: int = TILE, overlap: int = 0) -> Self:
-        """The grid of a picture that fills cols × rows tiles as it is: nothing is resampled, nothing is padded."""
+        """The grid of a picture that fills cols × rows tiles without resampling or padding."""
         width = cols * (tile - overlap) + overlap
         height = rows * (tile - overlap) + overlap
         return cls((width, height), cols, rows, (0, 0, width, height), tile, overlap)
@@ -89,10 +90,9 @@ class TileGrid:
 
     @property
     def tokens(self) -> int:
-        """Visual tokens that 4KHD makes of this grid: global view, separator and local view, with row ends."""
-        merged = (self.tile // 28) ** 2
+        """Visual tokens of 4KHD for this grid: global view, separator and local view, with row ends."""
         side = self.tile // 28
-        return (self.rows * self.cols + 1) * merged + 1 + (self.rows + 1) * side
+        return (self.rows * self.cols + 1) * side**2 + 1 + (self.rows + 1) * side
 
     def boxes(self) -> list[tuple[int, int, int, int]]:
         """(x0, y0, x1, y1) of each tile on the canvas, row by row."""
@@ -103,11 +103,8 @@ class TileGrid:
             for c in range(self.cols)
         ]
 
-    def shares(self) -> list[tuple[int, int, int, int]]:
-        """(x0, y0, x1, y1) of the part of the canvas that each tile answers for, row by row.
-
-        Neighbours own half of what they both see, tiles at the canvas's rim own up to the rim: shares partition it.
-        """
+    def core_boxes(self) -> list[tuple[int, int, int, int]]:
+        """(x0, y0, x1, y1) of each tile's core on the canvas, row by row; they partition it."""
         columns, rows = (self._cuts(n) for n in (self.cols, self.rows))
         return [(columns[c], rows[r], columns[c + 1], rows[r + 1]) for r in range(self.rows) for c in range(self.cols)]
 
@@ -129,7 +126,7 @@ class TileGrid:
 
 
 def cut_tiles(canvas: npt.NDArray[Sample], grid: TileGrid) -> npt.NDArray[Sample]:
-    """Canvas (H, W, …) → tiles (cols · rows, tile, tile, …), row by row."""
+    """Cut a canvas (H, W, …) into tiles (cols · rows, tile, tile, …), row by row."""
     if canvas.shape[:2] != grid.size[::-1]:
         msg = f"canvas {canvas.shape[:2]} does not fit the grid's {grid.size[::-1]}"
         raise ValueError(msg)
@@ -137,18 +134,18 @@ def cut_tiles(canvas: npt.NDArray[Sample], grid: TileGrid) -> npt.NDArray[Sample
 
 
 def join_tiles(tiles: npt.NDArray[Sample], grid: TileGrid) -> npt.NDArray[Sample]:
-    """Tiles (cols · rows, tile, tile, …), row by row → the canvas (H, W, …) that they were cut from."""
+    """Join tiles (cols · rows, tile, tile, …), row by row, to the canvas (H, W, …) that they were cut from."""
     canvas = np.empty((grid.size[1], grid.size[0], *tiles.shape[3:]), dtype=tiles.dtype)
     for tile, (x0, y0, x1, y1) in zip(tiles, grid.boxes(), strict=True):
         canvas[y0:y1, x0:x1] = tile
     return canvas
 
 
-def lay(picture: npt.NDArray[np.uint8], grid: TileGrid) -> npt.NDArray[np.uint8]:
-    """An RGB picture (h, w, 3) laid on its grid's canvas (H, W, 3): resized bilinearly, the rest white.
+def place_on_canvas(picture: npt.NDArray[np.uint8], grid: TileGrid) -> npt.NDArray[np.uint8]:
+    """Place an RGB picture (h, w, 3) on its grid's canvas (H, W, 3): resized bilinearly, padded with white.
 
-    A portrait is resized as its transpose, like the reference, whose filter rounds between its two passes. A picture
-    that fills its canvas as it is comes back untouched.
+    A portrait is resized as its transpose, as in the reference, whose filter rounds between its two passes. A picture
+    that fills its canvas without resampling is returned unchanged.
     """
     if picture.shape != (grid.source[1], grid.source[0], 3):
         msg = f"picture {picture.shape} is not the grid's source {grid.source}"
@@ -158,29 +155,28 @@ def lay(picture: npt.NDArray[np.uint8], grid: TileGrid) -> npt.NDArray[np.uint8]
         return picture
     canvas = np.full((grid.size[1], grid.size[0], 3), WHITE, dtype=np.uint8)
     if grid.source[0] < grid.source[1]:
-        canvas[y0:y1, x0:x1] = resize(picture.transpose(1, 0, 2), y1 - y0, x1 - x0).transpose(1, 0, 2)
+        canvas[y0:y1, x0:x1] = resize_bilinear(picture.transpose(1, 0, 2), y1 - y0, x1 - x0).transpose(1, 0, 2)
     else:
-        canvas[y0:y1, x0:x1] = resize(picture, x1 - x0, y1 - y0)
+        canvas[y0:y1, x0:x1] = resize_bilinear(picture, x1 - x0, y1 - y0)
     return canvas
 
 
-def resize(picture: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArray[np.uint8]:
-    """An RGB picture (h, w, 3) at `width` × `height`, bilinearly with antialiasing, as Pillow does it."""
+def resize_bilinear(picture: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArray[np.uint8]:
+    """Resize an RGB picture (h, w, 3) to `width` × `height`, bilinearly with antialiasing, as Pillow does."""
     from PIL import Image
 
     resized = Image.fromarray(np.ascontiguousarray(picture)).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(resized, dtype=np.uint8)
 
 
-def overall(canvas: npt.NDArray[np.float32], tile: int = TILE) -> npt.NDArray[np.float32]:
-    """The global view: the whole canvas (H, W, C) squashed to (tile, tile, C).
+def squash_to_tile(canvas: npt.NDArray[np.float32], tile: int = TILE) -> npt.NDArray[np.float32]:
+    """Squash the whole canvas (H, W, C) to the global view (tile, tile, C).
 
-    Bicubic (a = -0.75), corners not aligned, no antialiasing, edges repeated: what the reference does to the padded,
+    Bicubic (a = -0.75), corners not aligned, no antialiasing, edges repeated, as the reference does with the padded,
     normalised canvas in float32.
     """
-    rows = _bicubic(canvas.shape[0], tile)
+    tall = sum(weight[:, None, None] * canvas[index] for index, weight in _bicubic(canvas.shape[0], tile))
     columns = _bicubic(canvas.shape[1], tile)
-    tall = sum(weight[:, None, None] * canvas[index] for index, weight in rows)
     squashed = sum(weight[None, :, None] * np.asarray(tall)[:, index] for index, weight in columns)
     return np.asarray(squashed, dtype=np.float32)
 

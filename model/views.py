@@ -1,4 +1,18 @@
-"""Views: a region is read once and becomes an annotator's tiles; what of it counts is decided here."""
+"""Views: read a region once as an annotator's tiles, mask what counts, and map answers back to the image.
+
+Frames, all with x to the right and y down, pixel corners and half-open boxes:
+
+    level-0 pixels ──(÷ grid scale)──▶ analysis grid ──(− region origin)──▶ region_xy ──(TileGrid)──▶ canvas_xy
+
+    ┌─ picture on the analysis grid ──────────────┐
+    │   ┌─ region: canvas, cut into tiles ─┐      │    The core is the part of a region for which its answers are
+    │   │  ┌─ core ──────────────┐         │      │    kept; cores tile the picture. Between core and region lies
+    │   │  │  keep_mask: valid,  │  halo   │      │    the halo, which neighbours share, so that a network sees the
+    │   │  │  in the ROI         │         │      │    surroundings of each pixel that it is asked about.
+    │   │  └─────────────────────┘         │      │
+    │   └──────────────────────────────────┘      │    A region that spec.enlarge enlarges has a canvas of its own
+    └─────────────────────────────────────────────┘    grid: see `TileGrid.fit`.
+"""
 
 import math
 from dataclasses import dataclass
@@ -9,17 +23,19 @@ import shapely
 from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
+from ..readers.errors import ModelError
 from ..readers.geodesy import box_areas_m2
-from ..readers.geometry import Placement
+from ..readers.geometry import Placement, Points
 from ..readers.image import Image, Mask, Pixels
 from ..readers.regions import Region, Span
 from ..readers.render import Stretch, render
-from .annotator import InputSpec, View
-from .finding import Coverage
-from .tiling import TileGrid, cut_tiles, join_tiles, lay, overall
+from .annotator import Answer, InputSpec, View
+from .finding import Coverage, Finding
+from .scores import require_finite
+from .tiling import TileGrid, cut_tiles, join_tiles, place_on_canvas, squash_to_tile
 
-BLOCK = 16  # grid pixels; a pixel's share of the ground hardly changes within such a block, on any map
-LEAF = 64  # grid pixels; below this, asking for each pixel is cheaper than dividing on
+BLOCK = 16  # grid pixels: within such a block, a pixel's area on the ground hardly changes on any map
+LEAF = 64  # grid pixels: below this, testing each pixel is cheaper than dividing on
 
 
 def read_view(
@@ -28,164 +44,43 @@ def read_view(
     spec: InputSpec,
     *,
     stretch: Stretch | None = None,
-    area: BaseGeometry | None = None,
+    roi: BaseGeometry | None = None,
 ) -> View:
-    """Read a region once and cut it into the tiles that `spec` asks for.
+    """Read a region once and cut it into the tiles of `spec`.
 
-    Where the spec says so the picture is enlarged to fill its tiles, and the view's grid says how; else the tiles hold
-    the region's pixels as they were read. `image` is open with exactly the spec's bands, in their order, or with the
-    stretch's channels where the spec is rendered RGB. `area` is an area of interest in level-0 pixels: a pixel counts
-    where its centre lies inside. Raises `ReadError` where the pixels cannot be read, `ValueError` where image, region
-    and spec do not belong together.
+    `image` is open with exactly the spec's bands, in their order, or with the stretch's channels where the spec is
+    rendered RGB. `roi` is a region of interest in level-0 pixels: a pixel counts where its centre lies inside. Raises
+    `ReadError` where the pixels cannot be read, `ValueError` where image, region and spec do not belong together.
     """
     grid = TileGrid.exact(*region.tiles, tile=spec.tile, overlap=2 * spec.halo)
     if grid.size != region.size:
         msg = f"region {region.key} of {region.size} px was not cut for this spec's grid of {grid.size} px"
         raise ValueError(msg)
     pixels, valid = image.read(region.box, region.size, region.plane)
-    if spec.bands is None:
-        if stretch is None:
-            msg = f"region {region.key}: an RGB spec needs the image's stretch"
-            raise ValueError(msg)
-        canvas: Pixels = render(pixels, valid, stretch)
-    else:
+    if spec.bands is not None:
         canvas, valid = _physical(image, spec.bands, spec.quantity, pixels, valid)
-    wanted = np.zeros(valid.shape, dtype=np.bool_)
-    rows, columns = core_window(region)
-    wanted[rows, columns] = valid[rows, columns] & inside(region, area)
-    larger = _enlarged(region, spec)
+    elif stretch is not None:
+        canvas = render(pixels, valid, stretch)
+    else:
+        msg = f"region {region.key}: an RGB spec needs the image's stretch"
+        raise ValueError(msg)
+    keep = np.zeros(valid.shape, dtype=np.bool_)
+    core = core_window(region)
+    keep[core] = valid[core] & roi_mask(region, roi)
+    larger = _enlarged_grid(region, spec)
     if larger is not None:
         grid, (width, height) = larger, larger.source
-        canvas = lay(np.ascontiguousarray(canvas[:height, :width]), grid)
-        valid, wanted = (_onto_canvas(mask, grid) for mask in (valid, wanted))
+        canvas = place_on_canvas(np.ascontiguousarray(canvas[:height, :width]), grid)
+        valid, keep = (_to_canvas_mask(mask, grid) for mask in (valid, keep))
     return View(
         region=region,
         spec=spec,
         grid=grid,
         tiles=cut_tiles(canvas, grid),
         valid=cut_tiles(valid, grid),
-        keep_mask=wanted,
-        overall=overall(canvas.astype(np.float32), spec.tile) if spec.overall else None,
+        keep_mask=keep,
+        global_view=squash_to_tile(canvas.astype(np.float32), spec.tile) if spec.overall else None,
     )
-
-
-def tiles_of(region: Region, spec: InputSpec) -> tuple[int, int]:
-    """(columns, rows) of the tiles in which a region is shown: its own, or those that it is enlarged to fill."""
-    larger = _enlarged(region, spec)
-    return region.tiles if larger is None else (larger.cols, larger.rows)
-
-
-def on_region(mask: Mask, view: View) -> Mask:
-    """A mask of a view's canvas (H, W) as one of its region's pixels, (H, W) of `region.size`.
-
-    A pixel has what the canvas has at its centre; one that is not on the canvas, since it is not in the picture, has
-    nothing.
-    """
-    if view.grid.source == view.grid.size == view.region.size:
-        return mask
-    width, height = view.grid.source
-    x, y = (_centres(view.grid, axis, length) for axis, length in ((0, width), (1, height)))
-    found = np.zeros(view.region.size[::-1], dtype=np.bool_)
-    found[:height, :width] = mask[np.ix_(y, x)]
-    return found
-
-
-def kept_share(view: View) -> float:
-    """The part of a region's core that holds data and was asked for, 0 to 1."""
-    core = on_region(view.keep_mask, view)[core_window(view.region)]
-    return float(core.mean())
-
-
-def core_window(region: Region) -> tuple[slice, slice]:
-    """(rows, columns) of a region's core on its canvas."""
-    return _window(region.rows), _window(region.columns)
-
-
-def inside(region: Region, area: BaseGeometry | None) -> Mask:
-    """Where the centres of the core's grid pixels lie inside `area` (level-0 pixels): booleans of the core's shape.
-
-    A block wholly inside or outside is answered at once, so that only the area's edge costs anything. A centre on the
-    very edge is outside.
-    """
-    c, r = region.columns, region.rows
-    mask = np.zeros((r.core_stop - r.core_start, c.core_stop - c.core_start), dtype=np.bool_)
-    if area is None:
-        mask[...] = True
-        return mask
-    shapely.prepare(area)
-    sx, sy = region.grid.scale
-    x, y = np.arange(c.core_start, c.core_stop + 1) * sx, np.arange(r.core_start, r.core_stop + 1) * sy
-    centre_x, centre_y = x[:-1] + sx / 2, y[:-1] + sy / 2
-    open_blocks = [(0, len(centre_y), 0, len(centre_x))]
-    while open_blocks:
-        y0, y1, x0, x1 = open_blocks.pop()
-        block = box(x[x0], y[y0], x[x1], y[y1])
-        if not area.intersects(block):
-            continue
-        if area.covers(block):
-            mask[y0:y1, x0:x1] = True
-        elif max(y1 - y0, x1 - x0) <= LEAF:
-            mesh_x, mesh_y = np.meshgrid(centre_x[x0:x1], centre_y[y0:y1])
-            mask[y0:y1, x0:x1] = shapely.contains_xy(area, mesh_x, mesh_y)
-        else:
-            ym, xm = (y0 + y1 + 1) // 2, (x0 + x1 + 1) // 2
-            halves = [(a, b, e, f) for a, b in ((y0, ym), (ym, y1)) for e, f in ((x0, xm), (xm, x1))]
-            open_blocks += [q for q in halves if q[0] < q[1] and q[2] < q[3]]
-    return mask
-
-
-@dataclass(frozen=True, slots=True)
-class KeepMask:
-    """A tile that is answered for: its `place` among the view's tiles, and its share of the region's core.
-
-    `share` is in canvas pixels; `valid` is the part of it that is wanted, from 0 to 1.
-    """
-
-    place: int
-    share: BaseGeometry
-    valid: float
-
-
-def kept_tiles(view: View) -> list[KeepMask]:
-    """The tiles with a wanted pixel in their share of the core, row by row. Shares lie side by side and fill it."""
-    rows, columns = core_window(view.region)
-    kept: list[KeepMask] = []
-    for place, (x0, y0, x1, y1) in enumerate(view.grid.shares()):
-        left, right = max(x0, columns.start), min(x1, columns.stop)
-        top, bottom = max(y0, rows.start), min(y1, rows.stop)
-        wanted = view.keep_mask[y0:y1, x0:x1]
-        if wanted.any():
-            part = float(view.keep_mask[top:bottom, left:right].mean())
-            kept.append(KeepMask(place, box(left, top, right, bottom), part))
-    return kept
-
-
-def cover(view: View, placement: Placement, area: BaseGeometry | None = None) -> Coverage:
-    """How much of a view's core counts, is not valid, or lies outside `area`, the same as was given to `look`.
-
-    Each grid pixel counts with its part inside the picture. Square metres are those of small blocks of the core,
-    shared by pixel counts, so that a change of scale with latitude inside a region is respected; None where the
-    placement does not know them.
-    """
-    region = view.region
-    rows, columns = core_window(region)
-    seen = on_region(join_tiles(view.valid, view.grid), view)
-    within = inside(region, area)
-    wanted = on_region(view.keep_mask, view)[rows, columns]
-    width, height = region.grid.shape
-    x_cuts = _cuts(region.columns, width)
-    y_cuts = _cuts(region.rows, height)
-    boxes = _boxes(region, x_cuts, y_cuts)
-    cells = np.multiply.outer(np.diff(y_cuts), np.diff(x_cuts)).ravel()
-    shares = [
-        _count(mask, x_cuts - x_cuts[0], y_cuts - y_cuts[0]) / cells
-        for mask in (wanted, within & ~seen[rows, columns], ~within)
-    ]
-    px = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    m2 = box_areas_m2(boxes, placement)
-    valid_px, invalid_px, outside_px = (math.fsum(share * px) for share in shares)
-    valid_m2, invalid_m2, outside_m2 = (None if m2 is None else math.fsum(share * m2) for share in shares)
-    return Coverage(valid_px, invalid_px, valid_m2, invalid_m2, outside_px, outside_m2)
 
 
 def _physical(
@@ -207,10 +102,16 @@ def _physical(
     return canvas, valid
 
 
-def _enlarged(region: Region, spec: InputSpec) -> TileGrid | None:
+def grid_of(region: Region, spec: InputSpec) -> tuple[int, int]:
+    """(columns, rows) of a region's tiles: its own, or those that it is enlarged to fill."""
+    larger = _enlarged_grid(region, spec)
+    return region.tiles if larger is None else (larger.cols, larger.rows)
+
+
+def _enlarged_grid(region: Region, spec: InputSpec) -> TileGrid | None:
     """The grid on which the region's part of the picture fills as many tiles as `spec.enlarge` allows.
 
-    None where it would not be larger: a view never shows less than the region's pixels.
+    None where it would not be larger: a view never has fewer pixels than the region.
     """
     if not spec.enlarge:
         return None
@@ -222,28 +123,125 @@ def _enlarged(region: Region, spec: InputSpec) -> TileGrid | None:
     return grid if x1 - x0 > width and y1 - y0 > height else None
 
 
-def _onto_canvas(mask: Mask, grid: TileGrid) -> Mask:
+def core_window(region: Region) -> tuple[slice, slice]:
+    """(rows, columns) of a region's core among its pixels."""
+    rows, columns = (slice(s.core_start - s.start, s.core_stop - s.start) for s in (region.rows, region.columns))
+    return rows, columns
+
+
+def roi_mask(region: Region, roi: BaseGeometry | None) -> Mask:
+    """Where the centres of the core's grid pixels lie inside `roi` (level-0 pixels): booleans of the core's shape.
+
+    Blocks that are wholly inside or outside are decided at once, so that only the ROI's border costs time. A centre on
+    the border itself is outside.
+    """
+    c, r = region.columns, region.rows
+    mask = np.zeros((r.core_stop - r.core_start, c.core_stop - c.core_start), dtype=np.bool_)
+    if roi is None:
+        mask[...] = True
+        return mask
+    shapely.prepare(roi)
+    sx, sy = region.grid.scale
+    x, y = np.arange(c.core_start, c.core_stop + 1) * sx, np.arange(r.core_start, r.core_stop + 1) * sy
+    centre_x, centre_y = x[:-1] + sx / 2, y[:-1] + sy / 2
+    undecided = [(0, len(centre_y), 0, len(centre_x))]
+    while undecided:
+        y0, y1, x0, x1 = undecided.pop()
+        block = box(x[x0], y[y0], x[x1], y[y1])
+        if not roi.intersects(block):
+            continue
+        if roi.covers(block):
+            mask[y0:y1, x0:x1] = True
+        elif max(y1 - y0, x1 - x0) <= LEAF:
+            mask[y0:y1, x0:x1] = shapely.contains_xy(roi, *np.meshgrid(centre_x[x0:x1], centre_y[y0:y1]))
+        else:
+            ym, xm = (y0 + y1 + 1) // 2, (x0 + x1 + 1) // 2
+            quarters = [(a, b, e, f) for a, b in ((y0, ym), (ym, y1)) for e, f in ((x0, xm), (xm, x1))]
+            undecided += [q for q in quarters if q[0] < q[1] and q[2] < q[3]]
+    return mask
+
+
+def _to_canvas_mask(mask: Mask, grid: TileGrid) -> Mask:
     """A region's mask on its enlarged canvas: each canvas pixel has what the pixel around its centre has."""
     x0, y0, x1, y1 = grid.content
-    x = np.floor(grid.to_region(np.stack([np.arange(x0, x1) + 0.5, np.zeros(x1 - x0)], axis=1))[:, 0]).astype(np.intp)
-    y = np.floor(grid.to_region(np.stack([np.zeros(y1 - y0), np.arange(y0, y1) + 0.5], axis=1))[:, 1]).astype(np.intp)
+    x = np.floor(grid.to_region([(i + 0.5, 0) for i in range(x0, x1)])[:, 0]).astype(np.intp)
+    y = np.floor(grid.to_region([(0, i + 0.5) for i in range(y0, y1)])[:, 1]).astype(np.intp)
     found = np.zeros(grid.size[::-1], dtype=np.bool_)
     found[y0:y1, x0:x1] = mask[np.ix_(y, x)]
     return found
 
 
-def _centres(grid: TileGrid, axis: int, length: int) -> npt.NDArray[np.intp]:
-    """Canvas pixels that hold the centres of a region's `length` columns (axis 0) or rows (axis 1)."""
-    points = np.zeros((length, 2))
-    points[:, axis] = np.arange(length) + 0.5
-    return np.floor(grid.to_canvas(points)[:, axis]).astype(np.intp)
+def to_region_mask(mask: Mask, view: View) -> Mask:
+    """A mask of a view's canvas (H, W) as one of its region's pixels, (H, W) of `region.size`.
+
+    A pixel has what the canvas has at its centre; a pixel outside the picture, which is not on the canvas, is False.
+    """
+    if view.grid.source == view.grid.size == view.region.size:
+        return mask
+    width, height = view.grid.source
+    x = np.floor(view.grid.to_canvas([(i + 0.5, 0) for i in range(width)])[:, 0]).astype(np.intp)
+    y = np.floor(view.grid.to_canvas([(0, i + 0.5) for i in range(height)])[:, 1]).astype(np.intp)
+    found = np.zeros(view.region.size[::-1], dtype=np.bool_)
+    found[:height, :width] = mask[np.ix_(y, x)]
+    return found
 
 
-def _window(span: Span) -> slice:
-    return slice(span.core_start - span.start, span.core_stop - span.start)
+def valid_share(view: View) -> float:
+    """The share of a region's core that is valid and in the region of interest, 0 to 1."""
+    return float(to_region_mask(view.keep_mask, view)[core_window(view.region)].mean())
 
 
-def _cuts(span: Span, length: int) -> npt.NDArray[np.intp]:
+@dataclass(frozen=True, slots=True)
+class KeptTile:
+    """A tile with at least one kept pixel in its core."""
+
+    index: int
+    """Among the view's tiles."""
+    core: BaseGeometry
+    """The tile's core within the region's core, in canvas pixels."""
+    valid_share: float
+    """The share of that core which is valid and in the region of interest, 0 to 1."""
+
+
+def kept_tiles(view: View) -> list[KeptTile]:
+    """The tiles with a kept pixel in their core, row by row. Their cores lie side by side in the region's core."""
+    rows, columns = core_window(view.region)
+    kept: list[KeptTile] = []
+    for index, (x0, y0, x1, y1) in enumerate(view.grid.core_boxes()):
+        left, right = max(x0, columns.start), min(x1, columns.stop)
+        top, bottom = max(y0, rows.start), min(y1, rows.stop)
+        if view.keep_mask[y0:y1, x0:x1].any():
+            share = float(view.keep_mask[top:bottom, left:right].mean())
+            kept.append(KeptTile(index, box(left, top, right, bottom), share))
+    return kept
+
+
+def measure_coverage(view: View, placement: Placement, roi: BaseGeometry | None = None) -> Coverage:
+    """How much of a view's core counts, is not valid, or lies outside the `roi` with which it was read.
+
+    Each grid pixel counts with its part inside the picture. Square metres are those of small blocks of the core,
+    shared out by pixel counts, so that a change of scale with latitude inside a region is respected; None where the
+    placement does not have them.
+    """
+    region, core = view.region, core_window(view.region)
+    valid = to_region_mask(join_tiles(view.valid, view.grid), view)[core]
+    inside = roi_mask(region, roi)
+    width, height = region.grid.shape
+    x_cuts, y_cuts = _block_cuts(region.columns, width), _block_cuts(region.rows, height)
+    boxes = _block_boxes(region, x_cuts, y_cuts)
+    cells = np.multiply.outer(np.diff(y_cuts), np.diff(x_cuts)).ravel()
+    shares = [
+        _count(mask, x_cuts - x_cuts[0], y_cuts - y_cuts[0]) / cells
+        for mask in (to_region_mask(view.keep_mask, view)[core], inside & ~valid, ~inside)
+    ]
+    px = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    m2 = box_areas_m2(boxes, placement)
+    valid_px, invalid_px, outside_px = (math.fsum(share * px) for share in shares)
+    valid_m2, invalid_m2, outside_m2 = (None if m2 is None else math.fsum(share * m2) for share in shares)
+    return Coverage(valid_px, invalid_px, valid_m2, invalid_m2, outside_px, outside_m2)
+
+
+def _block_cuts(span: Span, length: int) -> npt.NDArray[np.intp]:
     """Grid lines that cut a core into blocks; the picture's last pixel, which may be partial, is a block of its own."""
     lines = {*range(span.core_start, span.core_stop, BLOCK), span.core_stop}
     if span.core_stop == length:
@@ -251,7 +249,7 @@ def _cuts(span: Span, length: int) -> npt.NDArray[np.intp]:
     return np.array(sorted(lines))
 
 
-def _boxes(region: Region, x_cuts: npt.NDArray[np.intp], y_cuts: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+def _block_boxes(region: Region, x_cuts: npt.NDArray[np.intp], y_cuts: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
     """(N, 4) boxes of the blocks in level-0 pixels, row by row, within the picture."""
     x = np.minimum(x_cuts * region.grid.scale[0], region.grid.size[0])
     y = np.minimum(y_cuts * region.grid.scale[1], region.grid.size[1])
@@ -264,3 +262,64 @@ def _count(mask: Mask, x_cuts: npt.NDArray[np.intp], y_cuts: npt.NDArray[np.intp
     """How many pixels of each block are true, row by row."""
     per_row = np.add.reduceat(mask.astype(np.intp), x_cuts[:-1], axis=1)
     return np.add.reduceat(per_row, y_cuts[:-1], axis=0).ravel()
+
+
+def to_image_coordinates(answer: Answer, view: View) -> Finding:
+    """Convert an answer in canvas pixels to a finding in level-0 pixels.
+
+    Canvas pixels become absolute pixels of the image's analysis grid, and only those are scaled, so that two regions
+    compute the same bits for a shared border. Coordinates are clipped to the picture. An answer without geometry
+    stands for the region's core. Raises `ModelError` for an answer that lies wholly outside the picture or holds a
+    number that is not finite.
+    """
+    region = view.region
+    subject = f"answer {answer.label!r} on {region.key}"
+    numbers = [*answer.numbers.values(), *([] if answer.score is None else [answer.score])]
+    corners = () if answer.geometry is None else shapely.get_coordinates(answer.geometry).ravel()
+    require_finite(np.array([*numbers, *corners], dtype=np.float64), "numbers", of=subject)
+    if answer.geometry is None:
+        geometry = box(region.core.x0, region.core.y0, region.core.x1, region.core.y1)
+        cut = False
+    else:
+        gridded = shapely.transform(answer.geometry, lambda xy: _to_grid(xy, view))
+        geometry = shapely.transform(gridded, lambda xy: _to_level0(xy, region))
+        if geometry.area <= 0.0 < gridded.area:
+            remedy = "Report this to the annotator's author: the region is listed as failed"
+            raise ModelError(subject, "must lie on the picture", value=str(answer.geometry.bounds), remedy=remedy)
+        x0, y0, x1, y1 = gridded.bounds
+        width, height = region.grid.shape
+        cut = _reaches_border(x0, x1, region.columns, width) or _reaches_border(y0, y1, region.rows, height)
+    window = None
+    if answer.kind == "box":
+        x0, y0, x1, y1 = answer.window or (0.0, 0.0, *view.grid.size)
+        (x0, y0), (x1, y1) = _to_level0(_to_grid(np.array([[x0, y0], [x1, y1]]), view), region).tolist()
+        window = x0, y0, x1, y1
+    return Finding(
+        label=answer.label,
+        geometry=geometry,
+        kind=answer.kind,
+        score=answer.score,
+        text=answer.text,
+        cut=cut,
+        numbers=answer.numbers,
+        notes=answer.notes,
+        window=window,
+        plane=region.plane,
+    )
+
+
+def _to_grid(canvas_xy: Points, view: View) -> Points:
+    """Canvas pixels (N, 2) → absolute pixels of the analysis grid (N, 2)."""
+    return view.grid.to_region(canvas_xy) + np.array([view.region.columns.start, view.region.rows.start])
+
+
+def _to_level0(grid_xy: Points, region: Region) -> Points:
+    """Analysis grid (N, 2) → level-0 pixels (N, 2) within the picture, whose border the last grid line is."""
+    size = np.asarray(region.grid.size, dtype=np.float64)
+    inner = np.clip(grid_xy * np.asarray(region.grid.scale), 0.0, size)
+    return np.where(grid_xy >= np.asarray(region.grid.shape), size, inner)
+
+
+def _reaches_border(low: float, high: float, span: Span, length: int) -> bool:
+    """Whether low to high reaches a border of the core that is not the picture's own."""
+    return (low <= span.core_start and span.core_start > 0) or (high >= span.core_stop and span.core_stop < length)

@@ -1,46 +1,91 @@
-"""What a run is asked to do: one frozen set of settings, from a preset, a YAML file and flags, in that precedence.
+"""Settings of a run, merged from a preset, a YAML file and flags or keywords, in rising order of precedence.
 
-It knows names and types of settings. It does not know whether an image or a model can meet them: `plan.py` does.
+Only the names and types of settings are checked here. `run/plan.py` checks that images and models can meet them.
 """
 
 import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
 from typing import Annotated, Any, Literal, Self, cast, get_args, get_origin
 
+import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from ..readers.errors import RequestError, did_you_mean, excerpt
+from ..readers.files import read_file
 from ..readers.plugins import Group, installed
-from .run.resolution import Resolution
-from .settings_file import presets, read_preset, read_settings
+
+HD_NUM = range(1, 66)
+"""Allowed numbers of tiles in a region. 65 is the largest with which 4KHD was evaluated."""
+
+PATHS = ("inputs", "out", "area", "schema_file", "model", "reader_options", "model_options")
+"""Settings that may name files, whose names may contain any bytes."""
+
+NEUTRAL = ("out", "engine", "workers", "batch", "reports", "report_options", "fetch")
+"""Settings that cannot change a result: a run may be resumed with other values of them."""
+
+_METRES = {"m": 1.0, "um": 1e-6, "µm": 1e-6, "μm": 1e-6, "mm": 1e-3, "cm": 1e-2, "km": 1e3}
+_MAX_BYTES = 2**20  # of a settings file
+_MAX_DEPTH = 8  # nested lists and maps in a settings file
+_MAX_DIGITS = 18  # of an integer
 
 
-def _as_tuple(value: object) -> object:
-    """A list, or a text with commas, as a tuple of texts; anything else is left for the type to refuse."""
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    if isinstance(value, os.PathLike):
-        return (os.fspath(cast("os.PathLike[str]", value)),)
-    return tuple(map(_as_text, cast("Sequence[object]", value))) if isinstance(value, list | tuple) else value
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """A pixel size to analyse images at."""
+
+    metres: float | None
+    """Size on the ground or on the glass; None for the image's own pixels ("native")."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Read "10m", "0.5um" or "native"; "" → None, the annotator's own. Raises `RequestError`.
+
+        >>> Resolution.parse("2cm"), Resolution.parse("native")
+        (Resolution(metres=0.02), Resolution(metres=None))
+        """
+        if not text:
+            return None
+        if text.strip() == "native":
+            return cls(None)
+        found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(m|um|µm|μm|mm|cm|km)\s*", text)
+        if not found or float(found[1]) == 0:
+            raise RequestError(
+                "resolution",
+                "must be a positive number with a unit, or native",
+                value=text,
+                remedy="For example --resolution 10m, --resolution 0.5um or --resolution native",
+            )
+        return cls(float(found[1]) * _METRES[found[2]])
 
 
 def _as_text(value: object) -> object:
-    """A number, a path or numbers in a row as a text; anything else is left for the type to refuse."""
+    """Convert a number, a path or a list of numbers to text; leave anything else for pydantic to refuse."""
     if isinstance(value, os.PathLike):
         return os.fspath(cast("os.PathLike[str]", value))
     if isinstance(value, list | tuple):
-        return ",".join(str(_as_text(one)) for one in cast("Sequence[object]", value))
+        return ",".join(str(_as_text(item)) for item in cast("Sequence[object]", value))
     return repr(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
+def _as_tuple(value: object) -> object:
+    """Convert a list, a path or comma-separated text to a tuple of texts; leave anything else for pydantic."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    if isinstance(value, os.PathLike):
+        return (_as_text(cast("object", value)),)
+    return tuple(map(_as_text, cast("Sequence[object]", value))) if isinstance(value, list | tuple) else value
+
+
 def _as_texts(value: object) -> object:
-    """A mapping whose values are texts: True is "true". Anything else is left for the type to refuse."""
+    """Convert the values of a mapping to text, True to "true"; leave anything else for pydantic to refuse."""
     if not isinstance(value, Mapping):
         return value
-    given = cast("Mapping[object, object]", value)
-    return {key: str(one).lower() if isinstance(one, bool) else _as_text(one) for key, one in given.items()}
+    items = cast("Mapping[object, object]", value).items()
+    return {key: str(item).lower() if isinstance(item, bool) else _as_text(item) for key, item in items}
 
 
 Text = Annotated[str, BeforeValidator(_as_text)]
@@ -49,82 +94,72 @@ Options = Annotated[dict[str, str], BeforeValidator(_as_texts)]
 
 
 class Settings(BaseModel):
-    """Everything that decides a run: the flags of the commands, the keys of a YAML file, the keywords of `limner.run`.
+    """All settings of a run: the flags of the commands, the keys of a YAML file and the keywords of `limner.run`.
 
-    The three have the same names; the descriptions here are their documentation. Resolved values go into the manifest.
+    All three use the same names, and the descriptions here are their documentation.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    inputs: Texts = Field(default=(), description="Files, folders or remote paths (/vsi…, s3://, https://) of images.")
+    inputs: Texts = Field((), description="Images: files, folders or remote paths (/vsi…, s3://, https://).")
     out: Text = Field(
-        default="",
-        description="Folder for the results. A run that was cut off goes on when it is given the same folder.",
+        "", description="Output folder. An interrupted run resumes when it is given the same folder again."
     )
     preset: str = Field(
-        default="neutral", description="Settings that ship for a kind of image; all others win over it."
+        "neutral", description="Settings that ship for one kind of image. All other settings override them."
     )
     model: Text = Field(
-        default="",
+        "",
         description="Model card by name or path, or annotator with its checkpoint, such as probe:FOLDER. "
-        "Default: csmask, where every image has the bands that it needs. "
-        "none annotates nothing: the run reports what there is.",
+        "Default: csmask, if every image has the bands it needs. "
+        "With none, nothing is annotated and the run only describes the images.",
     )
     labels: Texts = Field(
-        default=(), description="Labels to report, or to choose from where the model takes words. Default: all."
+        (), description="Labels to report; for models that take label texts, the candidates. Default: all."
     )
-    ask: str = Field(default="", description="Question to a vision-language model about each region.")
+    ask: str = Field("", description="Question that a vision-language model is asked about each region.")
     answer: Literal["", "describe", "classify", "locate", "extract"] = Field(
-        default="",
-        description="Kind of answer: describe is a text, classify one of the labels, locate boxes of the labels, "
-        "extract the values of schema_file.",
+        "",
+        description="Type of answer: describe (free text), classify (one of the labels), locate (boxes of the "
+        "labels) or extract (values that follow schema_file).",
     )
-    schema_file: Text = Field(default="", description="JSON schema file of the values to extract.")
+    schema_file: Text = Field("", description="JSON schema file of the values to extract.")
     resolution: str = Field(
-        default="",
-        description="Pixel size at which regions are analysed: 10m, 0.5um or native. Default: the model's own.",
+        "", description="Pixel size at which images are analysed: 10m, 0.5um or native. Default: the model's own."
     )
     stretch: Texts = Field(
-        default=(),
-        description="Native numbers that become black and white in pictures of more than 8 bits, such as 0,2750. "
+        (),
+        description="Pixel values rendered as black and white, for images of more than 8 bits, such as 0,2750. "
         "Default: percentiles of each image.",
     )
     hd_num: int = Field(
-        default=25, description="Most tiles of a region, 1 to 65; larger images are cut into more regions."
+        25, description="Maximum number of tiles in a region, 1 to 65. Larger images are split into more regions."
     )
     enlarge: bool = Field(
-        default=False, description="Enlarge small pictures to fill hd_num tiles, as 4KHD's own transform always does."
+        default=False, description="Enlarge small images until they fill hd_num tiles, as 4KHD's own transform does."
     )
-    overlap: int = Field(
-        default=0, ge=0, description="Pixels, at the analysed resolution, that neighbouring regions share."
-    )
+    overlap: int = Field(0, ge=0, description="Overlap of neighbouring regions, in pixels at the analysis resolution.")
     area: Text = Field(
-        default="",
-        description="GeoJSON file of the area of interest: longitude and latitude for maps, pixels as QuPath exports "
-        "them for slides and studies.",
+        "",
+        description="GeoJSON file of the region of interest: in longitude and latitude for maps, in pixels as "
+        "exported by QuPath for slides and studies.",
     )
     tissue: Literal["auto", "off"] = Field(
-        default="auto", description="auto leaves out what of a slide holds no tissue."
+        "auto", description="auto detects the tissue on slides and skips the rest; off analyses the whole slide."
     )
-    skip_empty: bool = Field(default=True, description="Leave out regions in which the overview shows no valid pixel.")
+    skip_empty: bool = Field(default=True, description="Skip regions in which the overview has no valid pixel.")
     reader: str = Field(
-        default="", description="Reader that opens the inputs. Default: the one that knows their format best."
+        "", description="Reader that opens the inputs. Default: the one that supports their format best."
     )
-    sensor: str = Field(
-        default="", description="Sensor and processing level of the images, where their files do not say it."
-    )
-    bands: Texts = Field(
-        default=(), description="Names of the file's channels, in its order, such as blue,green,red,nir."
-    )
-    crs: str = Field(
-        default="", description="Coordinate reference system, such as EPSG:32618, of files that have none."
-    )
+    sensor: str = Field("", description="Sensor and processing level of images whose files do not state them.")
+    bands: Texts = Field((), description="Names of the channels, in the order of the file, such as blue,green,red,nir.")
+    crs: str = Field("", description="Coordinate reference system of files that have none, such as EPSG:32618.")
     microns_per_pixel: Text = Field(
-        default="", description="Pixel size of slides that do not state it: one number, or two as x,y."
+        "", description="Pixel size in µm of slides that do not state it: one number, or two as x,y."
     )
     names: Literal["hide", "show"] = Field(
-        default="hide",
-        description="hide replaces names and paths of slides and studies by pseudonyms in all output.",
+        "hide",
+        description="hide replaces the names and paths of slides and studies by pseudonyms in all output.",
     )
     reader_options: Options = Field(
         default_factory=dict, description="Options of the readers, such as window=40,400; `limner plugins` lists them."
@@ -136,61 +171,57 @@ class Settings(BaseModel):
         default_factory=dict, description="Options of the writers, as WRITER.OPTION=VALUE; `limner plugins` lists them."
     )
     engine: Literal["inline", "local"] = Field(
-        default="inline", description="inline works in this process, local in several processes of this machine."
+        "inline", description="inline runs in this process, local in several processes on this machine."
     )
-    workers: int = Field(default=0, ge=0, description="Processes of the engine local. Default: one for each core.")
-    batch: int = Field(default=1, ge=1, le=1024, description="Regions that are annotated together.")
-    reports: Texts = Field(default=(), description="Kinds of reports to write. Default: all.")
-    fetch: bool = Field(default=False, description="Allow the network for the model's weights.")
+    workers: int = Field(0, ge=0, description="Number of processes of the local engine. Default: one per core.")
+    batch: int = Field(1, ge=1, le=1024, description="Number of regions annotated per batch.")
+    reports: Texts = Field((), description="Kinds of reports to write. Default: all.")
+    fetch: bool = Field(default=False, description="Allow downloading the model's weights.")
 
     @field_validator("*")
     @classmethod
-    def _texts_are_text(cls, value: object, about: ValidationInfo) -> object:
+    def _check_text(cls, value: object, about: ValidationInfo) -> object:
         texts = cast("Mapping[str, str]", value).values() if isinstance(value, dict) else value
-        whole = "" if isinstance(texts, int) else "".join(cast("Iterable[str]", texts))
-        if "\0" in whole or (about.field_name not in PATHS and re.search("[\ud800-\udfff]", whole)):
-            msg = "it must be text: neither NUL nor bytes that are not UTF-8"
+        joined = "" if isinstance(texts, int) else "".join(cast("Iterable[str]", texts))
+        if "\0" in joined or (about.field_name not in PATHS and re.search("[\ud800-\udfff]", joined)):
+            msg = "must be valid UTF-8 without NUL characters"
             raise ValueError(msg)
         return cast("object", value)
 
     @field_validator("resolution")
     @classmethod
-    def _resolution_has_a_unit(cls, value: str) -> str:
+    def _check_resolution(cls, value: str) -> str:
         Resolution.parse(value)
         return value
 
     @field_validator("stretch")
     @classmethod
-    def _stretch_is_two_numbers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_stretch(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if value:
-            _limits(value)
+            _parse_stretch(value)
         return value
 
     @field_validator("hd_num")
     @classmethod
-    def _tiles_of_a_region(cls, value: int) -> int:
+    def _check_hd_num(cls, value: int) -> int:
         if value not in HD_NUM:
             raise RequestError(
-                "hd-num",
-                f"a region has at least {HD_NUM[0]} tile, and at most the {HD_NUM[-1]} that 4KHD was measured with",
+                "hd_num",
+                f"must be from {HD_NUM[0]} to {HD_NUM[-1]} tiles",
                 value=str(value),
-                remedy="Give --hd-num 9, 16, 25 or 55; larger pictures are cut into more regions",
+                remedy="Give --hd-num 9, 16, 25 or 55; larger images are split into more regions",
             )
         return value
 
-    def reading(self) -> dict[str, str]:
-        """The reader's options: what the person says of the files where the files do not say it themselves."""
-        said = {"sensor": self.sensor, "bands": ",".join(self.bands), "crs": self.crs}
-        said["microns_per_pixel"] = self.microns_per_pixel
-        return {**self.reader_options, **{key: value for key, value in said.items() if value}}
+    def stated_options(self) -> dict[str, str]:
+        """Reader options, together with the facts that the user states about the files."""
+        stated = {"sensor": self.sensor, "bands": ",".join(self.bands), "crs": self.crs}
+        stated["microns_per_pixel"] = self.microns_per_pixel
+        return {**self.reader_options, **{key: value for key, value in stated.items() if value}}
 
-    def limits(self) -> tuple[float, float] | None:
-        """Black and white, in native numbers; None where each picture has its own."""
-        return _limits(self.stretch) if self.stretch else None
-
-    def deciding(self) -> dict[str, Any]:
-        """The settings that can change a result, as plain values: what two halves of one run must agree on."""
-        return self.model_dump(mode="json", exclude=set(NEUTRAL))
+    def stretch_limits(self) -> tuple[float, float] | None:
+        """Pixel values of black and white; None where each image is stretched by its own percentiles."""
+        return _parse_stretch(self.stretch) if self.stretch else None
 
     @classmethod
     def resolve(
@@ -201,47 +232,37 @@ class Settings(BaseModel):
         changes: Sequence[str] = (),
         source: str = "the command line",
     ) -> Self:
-        """Preset < file < flags < `changes` ("key=value" or "key.part=value"). Raises `RequestError`.
+        """Merge the preset, the file, the flags and the `--set` changes. Raises `RequestError`.
 
-        `source` says where the flags come from.
+        `source` names the origin of the flags in messages.
         """
-        layers: list[tuple[str, Mapping[str, Any]]] = []
-        if file:
-            layers.append((file, read_settings(file)))
+        layers: list[tuple[str, Mapping[str, Any]]] = [(file, read_settings(file))] if file else []
         layers.append((source, dict(flags)))
-        layers.extend((excerpt(f"--set {change}"), _parse_change(change)) for change in changes)
+        layers += [(excerpt(f"--set {change}"), _parse_change(change)) for change in changes]
         for where, layer in layers:
-            _refuse_unknown(layer, where)
+            for key in (key for key in layer if key not in cls.model_fields):
+                raise RequestError(
+                    f"setting {key!r} in {where}",
+                    "must exist",
+                    remedy=f"{did_you_mean(key, cls.model_fields)}Settings: {', '.join(cls.model_fields)}",
+                )
         named = [layer["preset"] for _, layer in layers if "preset" in layer]
         preset = str(named[-1]) if named else cls.model_fields["preset"].default
-        layers.insert(0, (f"preset {preset}", read_preset(preset)))
         merged: dict[str, Any] = {}
         sources: dict[str, str] = {}
-        for where, layer in layers:
+        for where, layer in [(f"preset {preset}", read_preset(preset)), *layers]:
             for key, value in layer.items():
-                old = merged.get(key)
-                mixed = isinstance(old, dict) and isinstance(value, dict)
-                merged[key] = {**cast("dict[str, Any]", old), **cast("dict[str, Any]", value)} if mixed else value
+                both = isinstance(merged.get(key), dict) and isinstance(value, dict)
+                merged[key] = {**merged[key], **value} if both else value
                 sources[key] = where
         try:
             return cls.model_validate(merged)
         except ValidationError as error:
-            raise _as_request(error, sources) from None
+            raise _as_request_error(error, sources) from None
 
 
-_DIGITS = 18  # of a whole number
-HD_NUM = range(1, 66)
-"""How many tiles a region may have; 65 is the most that 4KHD was ever measured with."""
-
-# Settings that name files, whose names may be any bytes.
-PATHS = ("inputs", "out", "area", "schema_file", "model", "reader_options", "model_options")
-
-# Settings that cannot change a result: a run may go on with others.
-NEUTRAL = ("out", "engine", "workers", "batch", "reports", "report_options", "fetch")
-
-
-def _limits(stretch: Sequence[str]) -> tuple[float, float]:
-    """Black and white of a stretch as given. Raises `RequestError`."""
+def _parse_stretch(stretch: Sequence[str]) -> tuple[float, float]:
+    """Read the pixel values of black and white. Raises `RequestError`."""
     try:
         low, high = (float(number) for number in stretch)
     except ValueError:
@@ -249,62 +270,45 @@ def _limits(stretch: Sequence[str]) -> tuple[float, float]:
     if not (math.isfinite(low) and math.isfinite(high)) or low == high:
         raise RequestError(
             "stretch",
-            "it is two different numbers, of what is black and of what is white",
+            "must be two different numbers: the pixel values of black and of white",
             value=",".join(stretch),
-            remedy="For example --stretch 0,2750, in the numbers that the files hold",
+            remedy="For example --stretch 0,2750",
         )
     return low, high
 
 
 def _parse_change(change: str) -> dict[str, Any]:
-    """One `--set`: "hd_num=9" or "model_options.threads=2". The value is read as YAML."""
+    """Parse one `--set`: "hd_num=9" or "model_options.threads=2"."""
     key, equals, text = change.partition("=")
     name, dot, part = key.strip().partition(".")
+    text = text.strip()
     if not equals or not name or (dot and not part):
-        raise RequestError(excerpt(f"--set {change}"), "it must be key=value", remedy="For example --set hd_num=9")
+        raise RequestError(excerpt(f"--set {change}"), "must be key=value", remedy="For example --set hd_num=9")
     if dot:
-        return {name: {part: text.strip()}}
+        return {name: {part: text}}
     field = Settings.model_fields.get(name)
-    written = field is not None and isinstance(field.default, str | tuple)
-    return {name: text.strip() if written else _scalar(text.strip())}
+    if field is not None and isinstance(field.default, str | tuple):
+        return {name: text}
+    if text.isdecimal() and len(text) <= _MAX_DIGITS:
+        return {name: int(text)}
+    return {name: {"true": True, "false": False}.get(text, text)}
 
 
-def _scalar(text: str) -> int | bool | str:
-    """A flag's value as YAML would read it: a whole number, true or false, or else the text for its type to refuse."""
-    if text.isdecimal() and len(text) <= _DIGITS:
-        return int(text)
-    return {"true": True, "false": False}.get(text, text)
-
-
-def _refuse_unknown(settings: Mapping[str, Any], source: str) -> None:
-    known = list(Settings.model_fields)
-    for key in settings:
-        if key not in known:
-            raise RequestError(
-                f"setting {key!r} in {source}",
-                "there is no such setting",
-                remedy=f"{did_you_mean(key, known)}Settings: {', '.join(known)}",
-            )
-
-
-def _as_request(error: ValidationError, sources: Mapping[str, str]) -> RequestError:
-    """The first of pydantic's complaints as one of ours."""
+def _as_request_error(error: ValidationError, sources: Mapping[str, str]) -> RequestError:
+    """The first of pydantic's errors as a `RequestError`."""
     first = error.errors()[0]
-    key = str(first["loc"][0]) if first["loc"] else ""
-    cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, RequestError):
-        return cause
     path = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ").replace("Input should be ", "must be ")
     return RequestError(
-        f"setting {path!r} in {sources.get(key, 'the settings')}",
-        first["msg"][0].lower() + first["msg"][1:],
+        f"setting {path!r} in {sources.get(path.partition('.')[0], 'the settings')}",
+        message if message.startswith("must ") else f"must be valid: {message[0].lower()}{message[1:]}",
         value=excerpt(repr(first["input"])),
         remedy="Correct the value",
     )
 
 
 def flag_of(name: str) -> str:
-    """How the command line spells a setting, in code: `--hd-num`; inputs have no flag."""
+    """A setting's flag as Markdown code, such as `--hd-num`; inputs have none."""
     if name == "inputs":
         return "`INPUTS...`"
     flag = name.replace("_", "-")
@@ -312,7 +316,7 @@ def flag_of(name: str) -> str:
 
 
 def known_values(name: str) -> list[str]:
-    """The values that a setting may have, where these can be listed: for help, completion and documents."""
+    """The possible values of a setting, [] where they cannot be listed: for help, completion and documents."""
     annotation = Settings.model_fields[name].annotation
     if get_origin(annotation) is Literal:
         return [value for value in get_args(annotation) if value]
@@ -324,8 +328,79 @@ def known_values(name: str) -> list[str]:
         from ..model.checkpoints.cards import shipped_cards
 
         others = sorted(set(installed("limner.annotators")) - {"segment"})
-        return [*shipped_cards(), *(f"{one}:" for one in others), "none"]
+        return [*shipped_cards(), *(f"{annotator}:" for annotator in others), "none"]
     if name == "preset":
         return presets()
     groups: dict[str, Group] = {"reader": "limner.readers", "reports": "limner.writers"}
-    return [one for one in installed(groups[name]) if one != "array"] if name in groups else []  # array reads no file
+    return [entry for entry in installed(groups[name]) if entry != "array"] if name in groups else []
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """A YAML loader that refuses duplicate keys."""
+
+
+def _construct_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys: set[str] = set()
+    for key, _ in node.value:
+        name = str(key.value)
+        if name in keys:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} is given twice", node.start_mark)
+        keys.add(name)
+    return loader.construct_mapping(node, deep=True)
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
+
+
+def read_settings(path: str) -> dict[str, Any]:
+    """Read the settings of a YAML file, not yet validated. Raises `RequestError`."""
+    try:
+        text = read_file(path, max_bytes=_MAX_BYTES).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(
+            path, "must be readable text", value=str(error), remedy="Check the path of --config"
+        ) from error
+    return _parse_settings(text, path)
+
+
+def presets() -> list[str]:
+    """Names of the presets that ship, sorted."""
+    folder = files("limner.pipelines").joinpath("presets")
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """Read the settings of a preset. Raises `RequestError` that suggests the nearest name."""
+    known = presets()
+    if name not in known:
+        remedy = f"{did_you_mean(name, known)}Presets: {', '.join(known)}"
+        raise RequestError(f"preset {name!r}", "must be one that ships with limner", remedy=remedy)
+    text = files("limner.pipelines").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8")
+    return _parse_settings(text, f"preset {name}")
+
+
+def _parse_settings(text: str, source: str) -> dict[str, Any]:
+    try:
+        _check_yaml(text)
+        found: object = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a stricter SafeLoader
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an invalid date, a number of too many digits
+        problem = excerpt(str(error), 200)
+        raise RequestError(source, "must be valid YAML", value=problem, remedy="Correct the line it names") from error
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        kind = type(found).__name__
+        raise RequestError(source, "must consist of `setting: value` lines", value=kind, remedy="See docs/settings.md")
+    return {str(key): value for key, value in cast("dict[object, object]", found).items()}
+
+
+def _check_yaml(text: str) -> None:
+    """Raise `YAMLError` for anchors, aliases, tags and deep nesting: settings need none, and attacks use them."""
+    depth = 0
+    events = yaml.parse(text, Loader=yaml.SafeLoader)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    for event in cast("Iterable[Any]", events):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        named = isinstance(event, yaml.NodeEvent) and (event.anchor or getattr(event, "tag", None))
+        if named or depth > _MAX_DEPTH:
+            problem = f"settings must have no anchors, aliases or tags, and at most {_MAX_DEPTH} levels"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)

@@ -1,30 +1,33 @@
-"""What images and runs are: rows of text, HTML for notebooks, JSON for programs, in each kind's own units."""
+"""Descriptions of images, plans and runs: text for the terminal, HTML for notebooks, JSON for programs."""
 
 import base64
 import html
 import io
 import math
+import shlex
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..readers.image import ImageInfo
+from ..readers.image import ImageInfo, Kind
 from ..readers.registry import ScannedFile
 from ..reports.measures import area_share, crs_name, label_areas, total_area
+from ..reports.overview.scale_bar import format_area
 from ..reports.writer import ImageRecord, Record
-from .cli.terminal import visible
-from .run.analysis_resolution import ground_metres
-from .run.events import plural
+from .cli.terminal import plural, visible
+from .run.plan import ImagePlan, format_pixel_size, ground_metres
 
 if TYPE_CHECKING:
     from PIL import Image as Picture
 
+    from .run.estimate import Estimate, Timing
+    from .run.execute import PreparedRun
+    from .run_result import Run
+
 Row = tuple[str, str]
 
-NO_MODEL_SAID = (
-    "No model was chosen, so nothing was looked for: this shows what there is. "
-    "Choose one with --model; `limner models` lists them."
-)
+NO_MODEL_CHOSEN = "No model is chosen, so nothing is annotated. Choose one with --model; `limner models` lists them."
 
 _STUDY = {
     "modality": "modality",
@@ -34,47 +37,47 @@ _STUDY = {
     "patient_position": "patient position",
     "window_used": "window",
 }
-"""Facts of a study → what they are called."""
-
-_SQUARE = {"map": (1e6, "km²", 1.0, "m²"), "slide": (1e-6, "mm²", 1e-12, "µm²"), "study": (1e-6, "mm²", 1e-6, "mm²")}
-"""Kind of image → the large unit of area in m² and its sign, and the small one."""
+"""Facts of a study → their names in text."""
 
 _STYLE = "<style>.limner td{text-align:left;vertical-align:top;padding:1px 12px 1px 0}</style>"
+_REGIONS = "regions to analyse"
+_MINUTE, _HOUR = 60.0, 3600.0
 
 
 def table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
-    """Rows as aligned columns, two spaces apart, a line each; those numbered in `right` are set flush right."""
+    """Rows as aligned columns, two spaces apart; the columns numbered in `right` are right-aligned."""
     rows = [[visible(cell) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
-    lines = [
-        "  ".join(
-            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    aligned = (
+        [
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
         for row in rows
-    ]
-    return "\n".join(line.rstrip() for line in lines)
+    )
+    return "\n".join("  ".join(cells).rstrip() for cells in aligned)
 
 
-def indent(text: str, *, first: str = "") -> str:
-    """Text moved right by two, under a first line that is not."""
-    return (f"{visible(first)}\n" if first else "") + textwrap.indent(text, "  ")
+def indent(text: str, *, title: str = "") -> str:
+    """Text indented by two spaces under a title."""
+    return (f"{visible(title)}\n" if title else "") + textwrap.indent(text, "  ")
 
 
 def html_table(rows: Sequence[Sequence[str]], *, title: str = "", picture: "Picture.Image | None" = None) -> str:
-    """Rows as a table of HTML that needs nothing else, under a title and beside a small picture. Escapes all text."""
+    """Rows as a self-contained HTML table with a title, beside a small picture. Escapes all text."""
     body = "".join(
         f"<tr>{''.join(f'<td>{html.escape(visible(cell))}</td>' for cell in row)}</tr>" for row in rows if any(row)
     )
-    shown = "" if picture is None else f'<img alt="overview" style="max-width:320px" src="{data_url(picture)}"/>'
+    image = "" if picture is None else f'<img alt="overview" style="max-width:320px" src="{_data_url(picture)}"/>'
     head = f"<b>{html.escape(visible(title))}</b>" if title else ""
     return (
         f'{_STYLE}<div class="limner">{head}<div style="display:flex;gap:16px;align-items:flex-start">'
-        f"{shown}<table>{body}</table></div></div>"
+        f"{image}<table>{body}</table></div></div>"
     )
 
 
-def data_url(picture: "Picture.Image", *, limit: int = 320) -> str:
-    """A picture of at most `limit` pixels on its long side as a `data:` address."""
+def _data_url(picture: "Picture.Image", *, limit: int = 320) -> str:
+    """A picture of at most `limit` pixels on its long side as a `data:` URL."""
     small = picture.convert("RGB")
     small.thumbnail((limit, limit))
     stream = io.BytesIO()
@@ -82,47 +85,29 @@ def data_url(picture: "Picture.Image", *, limit: int = 320) -> str:
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
 
 
-def format_length(metres: float, kind: str = "map") -> str:
-    """A pixel size in the unit of its kind of image, to four digits: 30 m, 0.5 µm, 0.6615 mm."""
-    if kind == "study":
-        return f"{metres * 1e3:.4g} mm"
-    return f"{metres:.4g} m" if kind == "map" and metres >= 1e-3 else f"{metres * 1e6:.4g} µm"
-
-
-def format_pair(metres: tuple[float, float], kind: str = "map") -> str:
+def _pixel_size(metres: tuple[float, float], kind: Kind = "map") -> str:
     """A pixel's width and height, once where they are equal."""
-    x, y = (format_length(one, kind) for one in metres)
+    x, y = (format_pixel_size(side, kind) for side in metres)
     return x if x == y else f"{x} × {y}"
 
 
-def format_area(pixels: float, m2: float | None, kind: str = "map") -> str:
-    """An area in the unit of its kind of image: km² or m², mm² or µm², mm²; in pixels where their size is unknown."""
-    if m2 is None or math.isnan(m2):
-        return f"{pixels:.0f} px"
-    large, sign, small, small_sign = _SQUARE[kind]
-    if m2 >= large / 100:
-        return f"{m2 / large:.3f} {sign}"
-    return f"{m2 / small:.4g} {small_sign}"
+def _area(pixels: float, m2: float | None, kind: Kind) -> str:
+    return format_area(math.nan if m2 is None else m2, pixels, kind)
 
 
-def format_share(share: float) -> str:
-    """A share in percent, "–" where there is nothing to share."""
-    return "–" if math.isnan(share) else f"{100 * share:.2f} %"
+def _percent(part: float) -> str:
+    return "–" if math.isnan(part) else f"{100 * part:.2f} %"
 
 
 def image_rows(info: ImageInfo) -> list[Row]:
-    """An image's facts as its field says them; notes come last, a row each."""
-    own = {"map": _map_rows, "slide": _slide_rows, "study": _study_rows}[info.kind](info)
-    return [
-        ("path", info.uri),
-        ("kind", f"{info.kind}, read by {info.reader}"),
-        *own,
-        *(("note", note) for note in info.notes),
-    ]
+    """An image's metadata in the terms of its field; notes come last, a row each."""
+    rows = [("path", info.uri), ("kind", f"{info.kind}, read by {info.reader}")]
+    rows += {"map": _map_rows, "slide": _slide_rows, "study": _study_rows}[info.kind](info)
+    return rows + [("note", note) for note in info.notes]
 
 
 def image_json(info: ImageInfo) -> dict[str, Any]:
-    """An image's facts as plain values: a whitelist, in each kind's own units; what is not known is null."""
+    """An image's metadata for JSON: a whitelist, in the units of each kind of image; unknown values are null."""
     metres = ground_metres(info)
     facts = dict(info.facts)
     common: dict[str, Any] = {
@@ -142,10 +127,9 @@ def image_json(info: ImageInfo) -> dict[str, Any]:
         size = {"crs": crs_name(info.placement.crs) or None, "pixel_m": None if metres is None else list(metres)}
         return common | size
     if info.kind == "slide":
-        microns = None if metres is None else [one * 1e6 for one in metres]
         objective, levels = facts.get("objective"), facts.get("levels")
         return common | {
-            "microns_per_pixel": microns,
+            "microns_per_pixel": None if metres is None else [side * 1e6 for side in metres],
             "objective": None if objective is None else float(objective),
             "levels": None if levels is None else int(levels),
         }
@@ -162,16 +146,16 @@ def image_json(info: ImageInfo) -> dict[str, Any]:
 
 
 def scanned_text(scanned: Sequence[ScannedFile]) -> str:
-    """What was found in the inputs: images with their facts, then files that are none."""
+    """The images of the inputs with their metadata, then the other files."""
     parts: list[str] = []
     for info in (info for row in scanned for info in row.infos):
-        parts += [indent(table(image_rows(info)), first=info.id), ""]
+        parts += [indent(table(image_rows(info)), title=info.id), ""]
     parts += [visible(f"{row.path}: {row.status}. {row.reason}") for row in scanned if row.status != "read"]
     return "\n".join(parts).rstrip()
 
 
 def scanned_json(scanned: Sequence[ScannedFile]) -> dict[str, Any]:
-    """The same for programs: images, and what became of each file."""
+    """The images of the inputs and the outcome of every file, for JSON."""
     return {
         "images": [image_json(info) for row in scanned for info in row.infos],
         "files": [
@@ -187,103 +171,184 @@ def scanned_json(scanned: Sequence[ScannedFile]) -> dict[str, Any]:
     }
 
 
+def plan_text(prepared: "PreparedRun", known: "Estimate", *, workers: int) -> str:
+    """A plan: how each image is analysed, and the estimated memory."""
+    plan = prepared.redacted_plan
+    parts: list[str] = []
+    for image in plan.images:
+        parts += [indent(table(_plan_rows(image)), title=image.info.id), ""]
+    parts += [visible(f"{row.path}: {row.status}. {row.reason}") for row in plan.files if row.status == "failed"]
+    skipped = Counter(row.reason for row in plan.files if row.status == "skipped")
+    parts += [visible(f"{plural(count, 'file')} skipped: {reason}") for reason, count in sorted(skipped.items())]
+    if prepared.annotator is None:
+        parts.append(NO_MODEL_CHOSEN)
+    rows = [(_REGIONS, str(known.regions)), ("tiles to analyse", str(known.tiles)), *_memory_rows(known)]
+    if known.cost is not None and known.cost.tokens:
+        rows.append(("tokens per region", f"up to {known.cost.tokens}, including question and answer"))
+    return "\n".join([*parts, table([*rows, ("workers", str(workers))])])
+
+
+def time_text(timing: "Timing", *, workers: int) -> str:
+    """The last rows of a plan: the time and memory that were measured."""
+    if timing.seconds is None:
+        return f"{'time'.ljust(len(_REGIONS))}  cannot be measured. {timing.how}"
+    by = f" with {plural(workers, 'worker')}" if workers > 1 else ""
+    rows = [("time".ljust(len(_REGIONS)), f"about {_duration(timing.seconds)} on this machine{by}, {timing.how}")]
+    if timing.peak:
+        rows.append(("memory measured", f"{_bytes(timing.peak)} on one tile"))
+    return table(rows)
+
+
+def run_text(run: "Run", folder: str) -> str:
+    """The result of a run: findings by label, analysed area, paths of the reports."""
+    lines = [record_text(run.record)]
+    lines += [f"{row.path} failed: the reason is above and in files.csv" for row in run.failed_files]
+    lines += ["Results", *(f"  {path}" for path in run.paths)]
+    lines += [f"To write the reports again: limner report {shlex.quote(folder)}", run.record.use]
+    return "\n".join([lines[0], *map(visible, lines[1:])])
+
+
 def findings_rows(record: Record, image: ImageRecord) -> list[tuple[str, str, str, str]]:
-    """What was found on an image by label: count, area, and share of what was analysed, under a heading."""
+    """The findings on an image by label: count, area and share of the analysed area, with a header."""
+    kind = image.info.kind
     return [
-        ("found", "count", "size", "share of what was analysed"),
+        ("found", "count", "size", "share of analysed area"),
         *(
-            (of.label, str(of.findings), format_area(of.pixels, of.m2, image.info.kind), format_share(of.share))
+            (of.label, str(of.findings), _area(of.pixels, of.m2, kind), _percent(of.share))
             for of in label_areas(record, image, image.findings())
         ),
     ]
 
 
 def area_rows(image: ImageRecord) -> list[tuple[str, str, str, str, str]]:
-    """What became of an image's area, under a heading."""
+    """An image's area by outcome, with a header."""
     whole = total_area(image.areas)
     rows = [("area", "regions", "size", "share", "")]
     for area in image.areas:
-        size = format_area(area.pixels, area.m2, image.info.kind)
+        size = _area(area.pixels, area.m2, image.info.kind)
         rows.append(
-            (area.status, str(area.regions), size, format_share(area_share(total_area([area]), whole)), area.reason)
+            (area.status, str(area.regions), size, _percent(area_share(total_area([area]), whole)), area.reason)
         )
     return rows
 
 
 def record_text(record: Record) -> str:
-    """A run's images: findings by label, and what became of the area."""
+    """The images of a run: findings by label and area by outcome."""
     parts: list[str] = []
     for image in record.images:
         parts.append(visible(f"{image.info.id}  {image.info.uri}"))
         parts += [indent(table(findings_rows(record, image), right=(1, 2, 3))), ""] if record.assessed else []
         parts += [indent(table(area_rows(image), right=(1, 2, 3))), ""]
     if not record.assessed:
-        parts += [NO_MODEL_SAID, ""]
+        parts += [NO_MODEL_CHOSEN, ""]
     failed = sum(len(image.failures) for image in record.images)
     if failed:
-        again = "it" if failed == 1 else "them"
-        parts.append(f"{plural(failed, 'region')} failed; running again tries {again} again.")
+        parts.append(f"{plural(failed, 'region')} failed. Run the same command again to retry.")
     return "\n".join(parts)
 
 
-def _size(info: ImageInfo) -> str:
-    return f"{info.size[0]} × {info.size[1]} px"
+def _channels(info: ImageInfo) -> Row:
+    names = (f"{c.name} ({c.common})" if c.common and c.common != c.name else c.name for c in info.channels)
+    return "channels", ", ".join(f"{name} {c.dtype}" for name, c in zip(names, info.channels, strict=True))
 
 
-def _channels(info: ImageInfo) -> str:
-    return ", ".join(
-        f"{c.name}{f' ({c.common})' if c.common and c.common != c.name else ''} {c.dtype}" for c in info.channels
-    )
-
-
-def _values(info: ImageInfo) -> str:
-    return ", ".join(dict.fromkeys(c.quantity for c in info.channels))
+def _values(info: ImageInfo) -> Row:
+    return "values", ", ".join(dict.fromkeys(c.quantity for c in info.channels))
 
 
 def _map_rows(info: ImageInfo) -> list[Row]:
     metres = ground_metres(info)
-    ground = "size unknown" if metres is None else f"{format_pair(metres)} on the ground, in the middle"
+    size = "size unknown" if metres is None else f"{_pixel_size(metres)} on the ground at the centre"
     return [
-        ("size", _size(info)),
-        ("channels", _channels(info)),
-        ("values", _values(info)),
+        ("size", f"{info.size[0]} × {info.size[1]} px"),
+        _channels(info),
+        _values(info),
         ("crs", crs_name(info.placement.crs) or "none"),
-        ("pixel", f"{ground} ({info.placement.source})"),
+        ("pixel", f"{size} ({info.placement.source})"),
     ]
 
 
 def _slide_rows(info: ImageInfo) -> list[Row]:
     metres, facts = ground_metres(info), dict(info.facts)
-    known = "size unknown" if metres is None else f"{format_pair(metres, 'slide')}/px"
+    size = "size unknown" if metres is None else f"{_pixel_size(metres, 'slide')}/px"
     return [
-        ("size", _size(info)),
-        ("pixel", f"{known} ({info.placement.source})"),
+        ("size", f"{info.size[0]} × {info.size[1]} px"),
+        ("pixel", f"{size} ({info.placement.source})"),
         *([("objective", f"{facts['objective']}×")] if "objective" in facts else []),
         *([("levels", facts["levels"])] if "levels" in facts else []),
-        ("channels", _channels(info)),
+        _channels(info),
     ]
 
 
 def _study_rows(info: ImageInfo) -> list[Row]:
     facts, pair = dict(info.facts), _slice_mm(info)
-    known = "size unknown" if pair is None else format_pair((pair[0] / 1e3, pair[1] / 1e3), "study")
+    size = "size unknown" if pair is None else _pixel_size((pair[0] / 1e3, pair[1] / 1e3), "study")
     source = facts.get("spacing_source", "")
     step, slices = facts.get("step_mm_median"), len(info.planes)
-    apart = f", {float(step):.4g} mm apart" if step else ""
+    spacing = f", {float(step):.4g} mm apart" if step else ""
     return [
         *((name, facts[key]) for key, name in _STUDY.items() if key in facts),
         *([("study", info.study)] if info.study else []),
         *([("series", facts["series_uid"])] if "series_uid" in facts else []),
-        ("slices", f"{slices} of {facts.get('columns', info.size[0])} × {facts.get('rows', info.size[1])} px{apart}"),
-        ("pixel", known if source in {"", "none"} else f"{known} ({source})"),
-        ("channels", _channels(info)),
-        ("values", _values(info)),
+        ("slices", f"{slices} of {facts.get('columns', info.size[0])} × {facts.get('rows', info.size[1])} px{spacing}"),
+        ("pixel", size if source in {"", "none"} else f"{size} ({source})"),
+        _channels(info),
+        _values(info),
     ]
 
 
 def _slice_mm(info: ImageInfo) -> tuple[float, float] | None:
-    """Millimetres of a slice's pixel along x and y, where they hold in all of it."""
+    """Millimetres per pixel of a slice along x and y, where they hold for the whole slice."""
     facts = dict(info.facts)
     if facts.get("spacing_source") == "us_region" or not {"col_mm", "row_mm"} <= set(facts):
         return None
     return float(facts["col_mm"]), float(facts["row_mm"])
+
+
+def _plan_rows(image: ImagePlan) -> list[Row]:
+    metres, region = image.analysis_metres, image.largest_region
+    own = "its own pixels" if image.grid.scale == (1.0, 1.0) else "one slice per tile"
+    count = f"{len(image.regions)} of up to {region.size[0]} × {region.size[1]} px"
+    skipped = Counter((image.skipped or {}).values())
+    rows = [
+        *[row for row in image_rows(image.info) if row[0] != "note"],
+        ("analysed at", own if metres is None else _pixel_size(metres, image.info.kind)),
+        ("analysed as", "RGB" if image.spec.bands is None else ", ".join(image.spec.bands)),
+        ("regions", f"{count}, {region.tiles[0]} × {region.tiles[1]} tiles of {image.spec.tile} px"),
+        *([("tissue", image.tissue)] if image.tissue else []),
+        *(("skipped", f"{plural(count, 'region')}: {reason}") for reason, count in sorted(skipped.items())),
+    ]
+    if min(image.grid.scale) < 1:
+        rows.append(("note", "pixels are enlarged, which adds no detail"))
+    return rows + [("note", note) for note in image.info.notes]
+
+
+def _memory_rows(known: "Estimate") -> list[Row]:
+    """The estimated memory of a worker, and the free memory."""
+    cost, place = known.cost, "on this machine"
+    worker = f"about {_bytes(known.memory)}, estimated"
+    rows: list[Row] = []
+    if cost is None:
+        worker += ", without the model"
+    else:
+        parts = ((f"weights in {cost.dtype}", cost.weights), ("keys and values", cost.cache))
+        sizes = ", ".join(
+            f"{name} {_bytes(size)}" for name, size in (*parts, ("activations", cost.activations)) if size
+        )
+        if cost.device == "cpu":
+            worker += f": {sizes}, and images and libraries"
+        else:
+            place = "on all GPUs" if cost.device == "split" else f"on {cost.device}"
+            rows.append(("GPU memory per worker", f"about {_bytes(cost.memory)}, estimated: {sizes}"))
+    free = "unknown" if known.free is None else f"{_bytes(known.free)} {place}"
+    return [("memory per worker", worker), *rows, ("memory free", free)]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < _MINUTE:
+        return f"{max(1, math.ceil(seconds))} s"
+    return f"{seconds / _MINUTE:.0f} min" if seconds < _HOUR else f"{seconds / _HOUR:.1f} h"
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

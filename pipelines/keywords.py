@@ -11,55 +11,55 @@ class Keywords(TypedDict, total=False):
     config: str | os.PathLike[str] | None
     """YAML file of settings; keywords win over it."""
     out: str | os.PathLike[str] | None
-    """Folder for the results. A run that was cut off goes on when it is given the same folder."""
+    """Output folder. An interrupted run resumes when it is given the same folder again."""
     preset: str | None
-    """Settings that ship for a kind of image; all others win over it."""
+    """Settings that ship for one kind of image. All other settings override them."""
     model: str | os.PathLike[str] | None
-    """Model card by name or path, or annotator with its checkpoint, such as probe:FOLDER. Default: csmask, where every
-    image has the bands that it needs. none annotates nothing: the run reports what there is.
+    """Model card by name or path, or annotator with its checkpoint, such as probe:FOLDER. Default: csmask, if every
+    image has the bands it needs. With none, nothing is annotated and the run only describes the images.
     """
     labels: str | Sequence[str] | None
-    """Labels to report, or to choose from where the model takes words. Default: all."""
+    """Labels to report; for models that take label texts, the candidates. Default: all."""
     ask: str | None
-    """Question to a vision-language model about each region."""
+    """Question that a vision-language model is asked about each region."""
     answer: Literal["", "describe", "classify", "locate", "extract"] | None
-    """Kind of answer: describe is a text, classify one of the labels, locate boxes of the labels, extract the values of
-    schema_file.
+    """Type of answer: describe (free text), classify (one of the labels), locate (boxes of the labels) or extract
+    (values that follow schema_file).
     """
     schema_file: str | os.PathLike[str] | None
     """JSON schema file of the values to extract."""
     resolution: str | None
-    """Pixel size at which regions are analysed: 10m, 0.5um or native. Default: the model's own."""
+    """Pixel size at which images are analysed: 10m, 0.5um or native. Default: the model's own."""
     stretch: str | tuple[float, float] | None
-    """Native numbers that become black and white in pictures of more than 8 bits, such as 0,2750. Default: percentiles
-    of each image.
+    """Pixel values rendered as black and white, for images of more than 8 bits, such as 0,2750. Default: percentiles of
+    each image.
     """
     hd_num: int | None
-    """Most tiles of a region, 1 to 65; larger images are cut into more regions."""
+    """Maximum number of tiles in a region, 1 to 65. Larger images are split into more regions."""
     enlarge: bool | None
-    """Enlarge small pictures to fill hd_num tiles, as 4KHD's own transform always does."""
+    """Enlarge small images until they fill hd_num tiles, as 4KHD's own transform does."""
     overlap: int | None
-    """Pixels, at the analysed resolution, that neighbouring regions share."""
+    """Overlap of neighbouring regions, in pixels at the analysis resolution."""
     area: str | os.PathLike[str] | None
-    """GeoJSON file of the area of interest: longitude and latitude for maps, pixels as QuPath exports them for slides
-    and studies.
+    """GeoJSON file of the region of interest: in longitude and latitude for maps, in pixels as exported by QuPath for
+    slides and studies.
     """
     tissue: Literal["auto", "off"] | None
-    """auto leaves out what of a slide holds no tissue."""
+    """auto detects the tissue on slides and skips the rest; off analyses the whole slide."""
     skip_empty: bool | None
-    """Leave out regions in which the overview shows no valid pixel."""
+    """Skip regions in which the overview has no valid pixel."""
     reader: str | None
-    """Reader that opens the inputs. Default: the one that knows their format best."""
+    """Reader that opens the inputs. Default: the one that supports their format best."""
     sensor: str | None
-    """Sensor and processing level of the images, where their files do not say it."""
+    """Sensor and processing level of images whose files do not state them."""
     bands: str | Sequence[str] | None
-    """Names of the file's channels, in its order, such as blue,green,red,nir."""
+    """Names of the channels, in the order of the file, such as blue,green,red,nir."""
     crs: str | None
-    """Coordinate reference system, such as EPSG:32618, of files that have none."""
+    """Coordinate reference system of files that have none, such as EPSG:32618."""
     microns_per_pixel: float | tuple[float, float] | str | None
-    """Pixel size of slides that do not state it: one number, or two as x,y."""
+    """Pixel size in µm of slides that do not state it: one number, or two as x,y."""
     names: Literal["hide", "show"] | None
-    """hide replaces names and paths of slides and studies by pseudonyms in all output."""
+    """hide replaces the names and paths of slides and studies by pseudonyms in all output."""
     reader_options: Mapping[str, str | float | Sequence[str | float]] | None
     """Options of the readers, such as window=40,400; `limner plugins` lists them."""
     model_options: Mapping[str, str | float | Sequence[str | float]] | None
@@ -67,12 +67,12 @@ class Keywords(TypedDict, total=False):
     report_options: Mapping[str, str | float | Sequence[str | float]] | None
     """Options of the writers, as WRITER.OPTION=VALUE; `limner plugins` lists them."""
     engine: Literal["inline", "local"] | None
-    """inline works in this process, local in several processes of this machine."""
+    """inline runs in this process, local in several processes on this machine."""
     workers: int | None
-    """Processes of the engine local. Default: one for each core."""
+    """Number of processes of the local engine. Default: one per core."""
     batch: int | None
-    """Regions that are annotated together."""
+    """Number of regions annotated per batch."""
     reports: str | Sequence[str] | None
     """Kinds of reports to write. Default: all."""
     fetch: bool | None
-    """Allow the network for the model's weights."""
+    """Allow downloading the model's weights."""

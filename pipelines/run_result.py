@@ -1,4 +1,4 @@
-"""What a run gave: its findings, areas and files as data frames, its pictures, and whether all of it was done."""
+"""The result of a run: findings, areas and files as data frames, pictures, and what failed."""
 
 import os
 from dataclasses import dataclass
@@ -8,72 +8,72 @@ from typing import TYPE_CHECKING, Self
 
 from ..readers.errors import RequestError
 from ..reports.writer import FileRow, ImageRecord, Record
+from .cli.terminal import plural
 from .describe import area_rows, findings_rows, html_table, image_json, record_text
-from .run.events import plural
-from .run.reporting import Made, read_record
+from .run.reporting import WrittenReport, read_record
 
 if TYPE_CHECKING:
     import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
     from PIL import Image as Picture
 
-_DRAWN = 8  # images that a notebook shows of a run
+_MAX_IMAGES = 8  # shown in a notebook
 ALL_DONE, SOME_FAILED, NOTHING_READ = 0, 1, 3
 
 
 @dataclass(frozen=True)
 class Run:
-    """The results of a run: what `limner.run` and `limner.annotate` return, and `Run.open` finds in a folder."""
+    """The result of `limner.run` and `limner.annotate`; `Run.open` reads it from a folder."""
 
     record: Record
-    """Images, files, labels and areas, as report writers are given them."""
+    """Images, files, labels and areas, as report writers get them."""
     folder: Path | None = None
-    """Where the results lie; None where they are in memory only."""
-    made: tuple[Made, ...] = ()
-    """What each report writer made in this process."""
+    """The run folder; None where the results are in memory only."""
+    reports: tuple[WrittenReport, ...] = ()
+    """What each report writer wrote in this process."""
     source: object = None
-    """What must stay in memory for the images to be read again."""
+    """What must stay in memory so that the images can be read again."""
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Self:
-        """The run in a folder, as far as it went. Raises `RequestError` or `StoreError` where it is none."""
+        """Read the run in a folder, as far as it went. Raises `RequestError` or `StoreError`."""
         return cls(read_record(Path(folder)), Path(folder))
 
     @cached_property
     def findings(self) -> "pd.DataFrame":
-        """A row a finding: a GeoDataFrame with its CRS for maps, a DataFrame in µm for slides and mm for studies."""
+        """A row per finding: a GeoDataFrame with a CRS for maps, a DataFrame in µm for slides and mm for studies."""
         from ..reports.dataframes import findings_frame
 
         return findings_frame(self.record)
 
     @cached_property
     def summary(self) -> "pd.DataFrame":
-        """A row an image: areas, shares, counts and densities by label."""
+        """A row per image: areas, shares, counts and densities by label."""
         from ..reports.dataframes import summary_frame
 
         return summary_frame(self.record)
 
     @cached_property
     def files(self) -> "pd.DataFrame":
-        """A row an input file: what became of it, and why."""
+        """A row per input file: its outcome and the reason."""
         from ..reports.dataframes import files_frame
 
         return files_frame(self.record)
 
     @cached_property
     def images(self) -> "pd.DataFrame":
-        """A row an image: the facts that `limner info --json` gives."""
+        """A row per image: the metadata that `limner info --json` prints."""
         import pandas as pd  # pyright: ignore[reportMissingTypeStubs] - the same
 
         return pd.DataFrame([image_json(image.info) for image in self.record.images])
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The reports that were written, in order."""
-        return tuple(path for one in self.made for path in one.paths)
+        """The files of the reports that were written, in order."""
+        return tuple(path for report in self.reports for path in report.paths)
 
     @property
     def failed_files(self) -> tuple[FileRow, ...]:
-        """Input files that could not be read or planned, with the reason."""
+        """The input files that could not be read."""
         return tuple(row for row in self.record.files if row.status == "failed")
 
     @property
@@ -81,11 +81,11 @@ class Run:
         """(what, why) for every region that failed, file that could not be read and report that was not written."""
         regions = [failure for image in self.record.images for failure in image.failures]
         files = [(row.path, row.reason) for row in self.failed_files]
-        return (*regions, *files, *((one.writer, one.error) for one in self.made if one.error))
+        return (*regions, *files, *((report.writer, report.error) for report in self.reports if report.error))
 
     @property
     def exit_code(self) -> int:
-        """0 where everything was done; 1 where something failed; 3 where nothing could be read."""
+        """0 where nothing failed; 1 where something did; 3 where nothing could be read."""
         failed = any(image.failures for image in self.record.images)
         done = any(area.regions for image in self.record.images for area in image.areas if area.status == "analysed")
         if failed and not done:
@@ -94,11 +94,11 @@ class Run:
 
     @property
     def complete(self) -> bool:
-        """Whether everything was done: nothing failed."""
+        """Whether nothing failed."""
         return not self.failures
 
     def show(self, image: str | None = None) -> "Picture.Image":
-        """The overview of an image with its findings, its legend and its areas; notebooks display it.
+        """The overview of an image with findings and legend; notebooks display it.
 
         `image` is an id, needed where there are several. Raises `RequestError` for an unknown one.
         """
@@ -108,18 +108,18 @@ class Run:
 
     def _image(self, name: str | None) -> ImageRecord:
         known = self.record.images
-        found = [one for one in known if name in {None, one.info.id}]
+        found = [image for image in known if name in {None, image.info.id}]
         if len(found) == 1:
             return found[0]
         raise RequestError(
             "image" if name is None else f"image {name!r}",
-            "it must be one of the run's",
+            "must be one of the run",
             value=plural(len(known), "image"),
-            remedy=f"Name one: {', '.join(repr(one.info.id) for one in known[:20])}",
+            remedy=f"Give one of {', '.join(repr(image.info.id) for image in known[:20])}",
         )
 
     def __repr__(self) -> str:
-        """Findings by label and areas of each image, where the results lie, and what failed."""
+        """Findings and areas of each image, the folder, and what failed."""
         where = "in memory" if self.folder is None else str(self.folder)
         state = "complete" if self.complete else f"{plural(len(self.failures), 'failure')}: see .failures"
         return f"limner run {where}, {state}\n{record_text(self.record).rstrip()}\n{self.record.use}"
@@ -127,11 +127,11 @@ class Run:
     def _repr_html_(self) -> str:
         """The same for notebooks, with a small picture of each image."""
         parts: list[str] = []
-        for image in self.record.images[:_DRAWN]:
+        for image in self.record.images[:_MAX_IMAGES]:
             rows = [*(findings_rows(self.record, image) if self.record.assessed else []), *area_rows(image)]
             parts.append(html_table(rows, title=image.info.id, picture=self.show(image.info.id)))
         left = len(self.record.images) - len(parts)
-        closing = [("further", f"{plural(left, 'image')}: see .summary")] if left else []
+        closing = [("more", f"{plural(left, 'image')}: see .summary")] if left else []
         closing += [("results", "in memory" if self.folder is None else str(self.folder))]
         closing += [("failed", f"{what}: {why}") for what, why in self.failures[:20]]
         return "".join([*parts, html_table([*closing, ("use", self.record.use)])])

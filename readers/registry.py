@@ -184,8 +184,10 @@ class Search:
             if first is not None:
                 read[first] = (*read[first], info)
         yield from (ScannedFile(path, "read", infos, name) for path, infos in read.items())
-        for files, error in found.failed:
-            yield from (ScannedFile(path, "failed", (), name, str(error)) for path in files if self._new(path))
+        for files, error in found.failed:  # one refusal per image, on the row of its first file
+            own = [path for path in files if self._new(path)]
+            yield from (ScannedFile(path, "failed", (), name, str(error)) for path in own[:1])
+            yield from (ScannedFile(path, "skipped", (), name, _part_of(own[0])) for path in own[1:])
         for path, reason in side.items():
             if self._new(path):
                 yield ScannedFile(path, "skipped", (), name, reason)
@@ -395,22 +397,26 @@ def _checked(
 def _overridden(
     rows: Sequence[ScannedFile], among: Mapping[str, Reader], stated: PreparedOverrides
 ) -> list[ScannedFile]:
-    """The rows with what the user states; an image that it does not suit fails with its files."""
+    """The rows with what the user states; an image that it does not suit fails, and its other files are skipped."""
     found: list[ScannedFile] = []
-    lost: dict[str, str] = {}
+    owner: dict[str, str] = {}
     for row in rows:
         try:
             infos = tuple(stated.apply(info, among[row.reader]) for info in row.infos)
             found.append(replace(row, infos=infos))
         except ReadError as error:
-            lost |= {path: str(error) for info in row.infos for path in info.files}
+            owner |= {path: row.path for info in row.infos for path in info.files}
             found.append(replace(row, status="failed", infos=(), reason=str(error)))
     return [
-        replace(row, status="failed", reason=lost[row.path])
-        if row.status == "read" and not row.infos and row.path in lost
+        replace(row, status="skipped", reason=_part_of(owner[row.path]))
+        if row.status == "read" and not row.infos and row.path in owner
         else row
         for row in found
     ]
+
+
+def _part_of(path: str) -> str:
+    return f"a part of the image of {path}, which failed"
 
 
 def _numbered(rows: Sequence[ScannedFile], among: Mapping[str, Reader]) -> list[ScannedFile]:

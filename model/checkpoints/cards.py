@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ...readers.errors import ModelError, did_you_mean, excerpt
-from .untrusted import WIDEST, Settings, parse_yaml, read_yaml
+from .untrusted import MAX_TILE, UntrustedDict, parse_yaml, read_yaml
 from .weights import is_path
 
 Text = Annotated[str, Field(min_length=1)]
@@ -20,13 +20,13 @@ Colour = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
 _SOURCES: Final[Any] = {"variants": {"__all__": {"weights": True, "companions": {"__all__": {"weights"}}}}}
 
 
-class Part(BaseModel):
+class CardPart(BaseModel):
     """A strict, frozen part of a card: unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Class(Part):
+class CardClass(CardPart):
     """One class. `background` is true where it is not worth a finding."""
 
     name: Text
@@ -34,7 +34,7 @@ class Class(Part):
     background: bool = False
 
 
-class Resolution(Part):
+class PixelSize(CardPart):
     """The pixel size that the network was made for, and the factor by which it may differ either way."""
 
     value: Annotated[float, Field(gt=0)]
@@ -42,7 +42,7 @@ class Resolution(Part):
     tolerates: Annotated[float, Field(ge=1)] = 2.0
 
 
-class Companion(Part):
+class Companion(CardPart):
     """A file that a network's file refers to by `name`: weights kept outside of it, as ONNX allows."""
 
     name: Text
@@ -50,7 +50,7 @@ class Companion(Part):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Variant(Part):
+class CardVariant(CardPart):
     """One network of a card.
 
     `bands` are STAC common names in the network's order; where a band has several names in use, a list of them, best
@@ -85,7 +85,7 @@ class Variant(Part):
         return self
 
 
-class Card(Part):
+class ModelCard(CardPart):
     """A model card. `classes` are in the network's order of outputs; `variants` in order of preference.
 
     `halo` is the rim of a tile, in pixels, whose answers are dropped. `fill` is what an invalid pixel becomes for the
@@ -101,14 +101,14 @@ class Card(Part):
     homepage: Text
     not_for: Annotated[tuple[Text, ...], Field(min_length=1)]
     known_mistakes: tuple[Text, ...] = ()
-    classes: Annotated[tuple[Class, ...], Field(min_length=2, max_length=255)]
-    resolution: Resolution
-    tile: Annotated[int, Field(gt=0, le=WIDEST)]
+    classes: Annotated[tuple[CardClass, ...], Field(min_length=2, max_length=255)]
+    resolution: PixelSize
+    tile: Annotated[int, Field(gt=0, le=MAX_TILE)]
     halo: Annotated[int, Field(ge=0)]
     layout: Literal["NHWC", "NCHW"]
     output: Literal["logits", "probabilities", "sigmoid"]
     fill: Literal["nearest", "mean"] = "nearest"
-    variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
+    variants: Annotated[tuple[CardVariant, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -149,7 +149,7 @@ def shipped_digests() -> frozenset[str]:
     return frozenset(part.sha256 for variant in variants for part in (variant, *variant.companions))
 
 
-def find_card(name_or_path: str) -> Card:
+def find_card(name_or_path: str) -> ModelCard:
     """A shipped card by name, or a YAML file by path; its weights' path counts from the file's folder.
 
     Raises `ModelError`: no such card, not YAML, unknown or missing keys, values that break a rule.
@@ -189,15 +189,15 @@ def _beside(path: Path, source: str) -> str:
     return str(path.parent / source) if is_path(source) else source
 
 
-def read_card(text: str, *, subject: str) -> Card:
+def read_card(text: str, *, subject: str) -> ModelCard:
     """A card from YAML text; `subject` names it in errors. Raises `ModelError`."""
     return _card(parse_yaml(text, subject))
 
 
-def _card(content: Settings) -> Card:
+def _card(content: UntrustedDict) -> ModelCard:
     subject = content.where
     try:
-        return Card.model_validate(content)
+        return ModelCard.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(step) for step in first["loc"])
@@ -219,9 +219,9 @@ def _card(content: Settings) -> Card:
 
 def _keys(where: tuple[int | str, ...]) -> Iterable[str]:
     """The keys that may stand at a place in a card."""
-    part: type[Part] = Card
+    part: type[CardPart] = ModelCard
     for step in where[:-1]:
-        part = {"classes": Class, "companions": Companion, "resolution": Resolution, "variants": Variant}.get(
+        part = {"classes": CardClass, "companions": Companion, "resolution": PixelSize, "variants": CardVariant}.get(
             str(step), part
         )
     return part.model_fields

@@ -17,10 +17,10 @@ from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging
 
 from ...readers.errors import ModelError
-from .foreign import foreign
-from .memory import memory
-from .tensors import check_numbers, numbers_in, read_shapes
-from .transformers_files import Files
+from .files import CheckpointFiles
+from .memory import memory_errors
+from .tensors import check_config_integers, count_elements, read_shapes
+from .untrusted import wrap_errors
 
 REMEDY = (
     "Check that its files are whole, and install the package that it names, where it names one; a SentencePiece "
@@ -31,7 +31,7 @@ ROOM, LEAST = 4, 2**24
 BACKBONE, COUNTER = "backbone.", ".num_batches_tracked"  # a part of a network; and what only training reads
 
 
-class Scaling(Protocol):
+class Normalisation(Protocol):
     """How a picture's values 0 to 255 reach a network: (value · rescale - mean) / std, by channel."""
 
     @property
@@ -50,7 +50,7 @@ class Scaling(Protocol):
         ...
 
 
-def tensor(pictures: npt.NDArray[Any], scaling: Scaling) -> torch.Tensor:
+def to_tensor(pictures: npt.NDArray[Any], scaling: Normalisation) -> torch.Tensor:
     """Pictures (n, tile, tile, 3) of values 0 to 255 → what the network sees, float32 (n, 3, tile, tile).
 
     What the checkpoint's processor does with pictures that have its size. Values that bicubic filtering has thrown
@@ -64,7 +64,7 @@ def tensor(pictures: npt.NDArray[Any], scaling: Scaling) -> torch.Tensor:
 
 def load_model(
     kind: Any,
-    files: Files,
+    files: CheckpointFiles,
     *,
     unused: tuple[str, ...] = (),
     settings: Mapping[str, Any] | None = None,
@@ -77,9 +77,9 @@ def load_model(
     weight would be random since the files lack it, but for those whose names begin with one of `unused`.
     """
     safe = not files.pickled()
-    with quiet(files.source):
+    with loading_errors(files.source):
         config = _config(files) if settings is None else AutoConfig.for_model(**settings)
-        check_sizes(kind, config, settings or files.read("config.json"), files)
+        check_config_size(kind, config, settings or files.read("config.json"), files)
         other = {} if settings is None else {"config": config}
         model, report = kind.from_pretrained(
             files.folder,
@@ -104,25 +104,28 @@ def load_model(
     return model.eval()
 
 
-def _config(files: Files) -> Any:
+def _config(files: CheckpointFiles) -> Any:
     return AutoConfig.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
 
 
-def load_tokenizer(files: Files) -> Any:
+def load_tokenizer(files: CheckpointFiles) -> Any:
     """Its tokenizer. Raises `ModelError`."""
-    with quiet(files.source):
+    with loading_errors(files.source):
         return AutoTokenizer.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
 
 
 @contextmanager
-def quiet(source: str) -> Generator[None]:
+def loading_errors(source: str) -> Generator[None]:
     """Keep transformers from talking, and turn whatever it raises into a `ModelError` about the checkpoint."""
-    with silent(), foreign(f"checkpoint {source}", "transformers must be able to load it", remedy=REMEDY):
+    with (
+        silence_transformers(),
+        wrap_errors(f"checkpoint {source}", "transformers must be able to load it", remedy=REMEDY),
+    ):
         yield
 
 
 @contextmanager
-def silent() -> Generator[None]:
+def silence_transformers() -> Generator[None]:
     """Keep transformers from talking to a person: what matters is an error of ours."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
@@ -136,14 +139,17 @@ def silent() -> Generator[None]:
 
 
 @contextmanager
-def running(source: str) -> Generator[None]:
+def inference_errors(source: str) -> Generator[None]:
     """Turn what a network raises on a tile into a `ModelError` about the checkpoint, but for `MemoryError`."""
     remedy = "Check that its files belong together, or name another checkpoint"
-    with foreign(f"checkpoint {source}", "its network must be able to answer", remedy=remedy, running=True), memory():
+    with (
+        wrap_errors(f"checkpoint {source}", "its network must be able to answer", remedy=remedy, running=True),
+        memory_errors(),
+    ):
         yield
 
 
-def check_sizes(kind: Any, config: Any, stated: Mapping[str, Any], files: Files) -> None:
+def check_config_size(kind: Any, config: Any, stated: Mapping[str, Any], files: CheckpointFiles) -> None:
     """Raise `ModelError` where settings describe a network that is much larger than its weights.
 
     Numbers that decide how much is allocated are compared with the weights before anything is allocated: counts with
@@ -155,14 +161,14 @@ def check_sizes(kind: Any, config: Any, stated: Mapping[str, Any], files: Files)
     for name in files.weights():
         if not name.endswith(".json"):
             shapes |= read_shapes(files.folder / name, subject)
-    held = numbers_in(shapes)
-    check_numbers(stated, tensors=len(shapes), numbers=held, subject=subject)
+    held = count_elements(shapes)
+    check_config_integers(stated, tensors=len(shapes), numbers=held, subject=subject)
     make = getattr(kind, "from_config", None) or kind._from_config  # noqa: SLF001 - transformers' own name for it
     with torch.device("meta"):
-        check_described(make(config), held, files.source)
+        check_network_size(make(config), held, files.source)
 
 
-def check_described(network: torch.nn.Module, held: int, source: str) -> None:
+def check_network_size(network: torch.nn.Module, held: int, source: str) -> None:
     """Raise `ModelError` where a network built without memory is much larger than its weights of `held` numbers."""
     described = sum(part.numel() for part in (*network.parameters(), *network.buffers()))
     if described > ROOM * held + LEAST:

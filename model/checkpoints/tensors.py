@@ -16,8 +16,7 @@ from pickle import UnpicklingError
 from typing import Any, cast
 
 from ...readers.errors import ModelError, excerpt
-from .foreign import foreign
-from .untrusted import WIDEST, check_archive, open_file
+from .untrusted import MAX_TILE, check_archive, open_file, wrap_errors
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -40,10 +39,12 @@ def read_shapes(path: Path, subject: str) -> dict[str, tuple[int, ...]]:
 def read_tensors(path: Path, subject: str) -> dict[str, Any]:
     """The tensors of a file of weights by name, on the processor, mapped where it allows that. Raises `ModelError`."""
     with damage(path, subject):
-        return {str(key): value for key, value in load(path, subject).items() if hasattr(value, "untyped_storage")}
+        return {
+            str(key): value for key, value in load_weights(path, subject).items() if hasattr(value, "untyped_storage")
+        }
 
 
-def load(path: Path, subject: str) -> Any:
+def load_weights(path: Path, subject: str) -> Any:
     """What a file of weights holds: tensors by name, or whatever a pickle has around them. Raises `ModelError`.
 
     A pickle is read by torch with weights only; one that unpacks to much more than its size is refused, and so is a
@@ -72,7 +73,7 @@ def load(path: Path, subject: str) -> Any:
 
 def damage(path: Path, subject: str) -> AbstractContextManager[None]:
     """Say of whatever a library raises over a file of weights that the file is damaged."""
-    return foreign(subject, f"its file {path.name} must be whole, and hold nothing but tensors", remedy=WHOLE)
+    return wrap_errors(subject, f"its file {path.name} must be whole, and hold nothing but tensors", remedy=WHOLE)
 
 
 def _tensors(held: Any) -> Iterator[tuple[str, Any]]:
@@ -91,7 +92,7 @@ def _reason(error: Exception) -> str:
     return f"it asks for {asked[1]}" if asked else said.strip() or type(error).__name__
 
 
-def numbers_in(shapes: Shapes) -> int:
+def count_elements(shapes: Shapes) -> int:
     """How many numbers tensors of those shapes hold."""
     return sum(math.prod(shape) for shape in shapes.values())
 
@@ -104,21 +105,21 @@ FEW, MANY, LARGE = 2**8, 2**16, 2**24
 """Whole numbers up to here cost little: of layers, of other things that are counted, and all others."""
 
 
-def check_numbers(stated: object, *, tensors: int, numbers: int, subject: str, key: str = "") -> None:
+def check_config_integers(stated: object, *, tensors: int, numbers: int, subject: str, key: str = "") -> None:
     """Raise `ModelError` for a number in settings that no network has with so many tensors and numbers in them.
 
-    Small numbers pass; layers are at most as many as tensors, and sides at most `WIDEST` pixels.
+    Small numbers pass; layers are at most as many as tensors, and sides at most `MAX_TILE` pixels.
     """
     if isinstance(stated, dict):
         for name, part in cast("dict[str, object]", stated).items():
-            check_numbers(part, tensors=tensors, numbers=numbers, subject=subject, key=name)
+            check_config_integers(part, tensors=tensors, numbers=numbers, subject=subject, key=name)
     elif isinstance(stated, list):
         for part in cast("list[object]", stated):
-            check_numbers(part, tensors=tensors, numbers=numbers, subject=subject, key=key)
+            check_config_integers(part, tensors=tensors, numbers=numbers, subject=subject, key=key)
     elif isinstance(stated, int) and not isinstance(stated, bool) and not FREE.fullmatch(key):
         most = max(LARGE, numbers)
         if SIDES.fullmatch(key):
-            most = WIDEST
+            most = MAX_TILE
         elif COUNTS.fullmatch(key):
             most = max(FEW, tensors)
         elif NUMBERED.fullmatch(key):

@@ -1,6 +1,6 @@
-"""Files that a stranger wrote, opened and parsed with limits. All JSON and YAML of models is read here.
+"""Open and parse files from untrusted sources, with limits. All JSON and YAML of models is read here.
 
-What can be opened is a regular file: a named pipe would wait for ever, and a device has no end.
+Only regular files are opened: a named pipe would block for ever, and a device has no end.
 """
 
 # yaml has no types:
@@ -11,143 +11,171 @@ import io
 import os
 import stat
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Self, cast
 
 import yaml
 
 from ...readers import files
-from ...readers.errors import ModelError, excerpt
+from ...readers.errors import LimnerError, ModelError, excerpt
 from ...readers.files import MAX_JSON_DEPTH
-from .foreign import foreign
 
 MIB: Final = 2**20
-MOST_JSON = 32 * MIB
-MOST_YAML = MIB // 4
-MOST_TEXT = 256 * MIB
-"""Bytes of a file that is no weights: tokenizers, templates, settings that a library reads."""
-MOST_VALUES = 200_000
-"""How many values a file may hold, those that YAML's aliases repeat counted each time."""
+MAX_JSON = 32 * MIB
+MAX_YAML = MIB // 4
+MAX_TEXT = 256 * MIB
+"""Bytes of a file other than weights: tokenizers, templates, settings that a library reads."""
+MAX_VALUES = 200_000
+"""How many values a file may hold; those that YAML's aliases repeat are counted each time."""
 LARGEST = 10**40
-"""Beyond this no whole number is one that a model needs."""
-COMPLETE = "Check the path, or complete the folder; for a hub id add --fetch where there is a network"
-WIDEST = 4096
+"""No model needs larger whole numbers."""
+MAX_TILE = 4096
 """Pixels: the largest side of a tile."""
+MAX_MESSAGE = 300
+"""Characters of another library's message that are shown."""
+CHECK_PATH = "Check the path, or complete the folder; for a hub id add --fetch where there is a network"
+CHECK_FILE = "Correct the file, or get it again from where the model comes from"
+
+
+@contextmanager
+def wrap_errors(
+    subject: str, rule: str, *, remedy: str, running: bool = False, kind: type[LimnerError] = ModelError
+) -> Generator[None]:
+    """Turn every exception of another library over an untrusted file into a `ModelError`, or another `kind`.
+
+    Panics of Rust libraries, which are no `Exception`, are caught too. `KeyboardInterrupt`, `SystemExit` and limner's
+    errors pass. While a network is `running`, `MemoryError` passes as well, since fewer regions may fit.
+    """
+    try:
+        yield
+    except (LimnerError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        if running and isinstance(error, MemoryError):
+            raise
+        raise kind(subject, rule, value=error_text(error), remedy=remedy) from error
+
+
+def error_text(error: BaseException) -> str:
+    """The type of another library's exception and the first two lines of its message, on one line."""
+    message = " ".join(str(error).strip().splitlines()[:2])
+    return excerpt(f"{type(error).__name__}: {message}" if message else type(error).__name__, MAX_MESSAGE)
 
 
 def open_file(path: Path, subject: str, *, most: int | None = None) -> io.BufferedReader:
-    """A regular file of at most `most` bytes, open for reading. Raises `ModelError` that begins with `subject`."""
-    with foreign(subject, _readable(path), remedy=COMPLETE):
+    """Open a regular file of at most `most` bytes for reading. Raises `ModelError` about `subject`."""
+    with wrap_errors(subject, _readable(path), remedy=CHECK_PATH):
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-
-        def checked(_name: str, _flags: int) -> int:
-            return handle
-
         try:
-            found = os.fstat(handle)
-            check_kind(found.st_mode, path.name, subject)
-            check_size(found.st_size, most, path.name, subject)
-            return open(path, "rb", opener=checked)
+            status = os.fstat(handle)
+            _check_type(status.st_mode, path.name, subject)
+            _check_size(status.st_size, most, path.name, subject)
+            return open(path, "rb", opener=lambda _name, _flags: handle)
         except BaseException:
             os.close(handle)
             raise
 
 
-def check_size(size: int, most: int | None, name: str, subject: str) -> None:
-    """Raise `ModelError` where a file is larger than it may be."""
+def _check_size(size: int, most: int | None, name: str, subject: str) -> None:
     if most is not None and size > most:
-        remedy = "Check that it is the right file"
-        raise ModelError(subject, f"{excerpt(name)} may have at most {most} bytes", value=str(size), remedy=remedy)
+        rule, remedy = f"must have at most {most} bytes", "Check that it is the right file"
+        raise ModelError(f"{excerpt(name)} of {subject}", rule, value=str(size), remedy=remedy)
 
 
-def check_kind(mode: int, name: str, subject: str) -> None:
-    """Raise `ModelError` where a file of that mode (`st_mode`) is not a regular one."""
+def _check_type(mode: int, name: str, subject: str) -> None:
     if not stat.S_ISREG(mode):
-        kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket"}
-        raise ModelError(
-            subject,
-            f"{excerpt(name)} must be a regular file",
-            value=kinds.get(stat.S_IFMT(mode), "a device"),
-            remedy="Put the model's own file there",
-        )
+        types = {stat.S_IFIFO: "a named pipe", stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket"}
+        value, remedy = types.get(stat.S_IFMT(mode), "a device"), "Put the model's own file there"
+        raise ModelError(f"{excerpt(name)} of {subject}", "must be a regular file", value=value, remedy=remedy)
 
 
 def check_folder(folder: Path, subject: str) -> None:
-    """Check what libraries will open in a folder by themselves: regular files, text of at most `MOST_TEXT` bytes.
+    """Check the files that libraries will open in a folder: regular files, text of at most `MAX_TEXT` bytes.
 
-    Raises `ModelError`. Folders in it and links that lead nowhere are passed over.
+    Raises `ModelError`. Subfolders and broken links are ignored.
     """
-    with foreign(subject, "its folder must be readable", remedy="Check the path and its permissions"):
+    with wrap_errors(subject, "must have a readable folder", remedy="Check the path and its permissions"):
         for entry in sorted(os.scandir(folder), key=lambda one: one.name):
             try:
-                found = entry.stat()
+                status = entry.stat()
             except FileNotFoundError:
                 continue
-            if not stat.S_ISDIR(found.st_mode):
-                check_kind(found.st_mode, entry.name, subject)
+            if not stat.S_ISDIR(status.st_mode):
+                _check_type(status.st_mode, entry.name, subject)
             if entry.name.endswith((".json", ".txt", ".jinja", ".model")):
-                check_size(found.st_size, MOST_TEXT, entry.name, subject)
+                _check_size(status.st_size, MAX_TEXT, entry.name, subject)
 
 
 def read_bytes(path: Path, subject: str, *, most: int) -> bytes:
-    """The content of a regular file of at most `most` bytes. Raises `ModelError` that begins with `subject`."""
-    with (
-        foreign(subject, _readable(path), remedy=COMPLETE),
-        open_file(path, subject, most=most) as file,
-    ):
+    """The content of a regular file of at most `most` bytes. Raises `ModelError` about `subject`."""
+    with wrap_errors(subject, _readable(path), remedy=CHECK_PATH), open_file(path, subject, most=most) as file:
         return file.read(os.fstat(file.fileno()).st_size)  # to read `most` would ask for as much memory
 
 
-class Settings(dict[str, Any]):
-    """A mapping out of a file of a model: what it says under a key, once it is sure that it is of the right type.
+def check_archive(file: BinaryIO) -> None:
+    """Raise `ValueError` where a zip archive unpacks to more than `MAX_TEXT` bytes beyond its own size."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(one.file_size for one in archive.infolist())
+        if unpacked > size + MAX_TEXT:
+            msg = f"{size} bytes unpack to {unpacked}"
+            raise ValueError(msg)
+    file.seek(0)
 
-    `where` names file and model in errors, `before` the keys that lead to it. All methods raise `ModelError` that
-    names the file, the key and the value.
+
+class UntrustedDict(dict[str, Any]):
+    """A mapping from a file of a model, with getters that check types; all raise `ModelError`.
+
+    `where` names file and model in errors, `prefix` the keys that lead to this mapping. A value that is absent or null
+    is the getter's default.
     """
 
-    def __init__(self, content: Mapping[str, Any], where: str, before: str = "") -> None:
+    def __init__(self, content: Mapping[str, Any], where: str, prefix: str = "") -> None:
         super().__init__(content)
         self.where = where
-        self._before = before
+        self._prefix = prefix
 
     def part(self, key: str) -> Self:
-        """The mapping under a key, an empty one where there is none."""
+        """The mapping under a key; empty by default."""
         found = self.get(key)
         if found is not None and not isinstance(found, dict):
             raise self.wrong(key, "a mapping")
-        return type(self)(cast("dict[str, Any]", found or {}), self.where, f"{self._before}{key}.")
+        return type(self)(cast("dict[str, Any]", found or {}), self.where, f"{self._prefix}{key}.")
 
     def parts(self, key: str) -> list[Self]:
-        """The list of mappings under a key, an empty one where there is none."""
+        """The list of mappings under a key; empty by default."""
         several = self.list(key)
         if not all(isinstance(one, dict) for one in several):
             raise self.wrong(key, "a list of mappings")
-        return [type(self)(one, self.where, f"{self._before}{key}.{i}.") for i, one in enumerate(several)]
+        return [type(self)(one, self.where, f"{self._prefix}{key}.{i}.") for i, one in enumerate(several)]
 
     def list(self, key: str) -> list[Any]:
-        """The list under a key, an empty one where there is none."""
+        """The list under a key; empty by default."""
         found = self.get(key)
         if found is not None and not isinstance(found, list):
             raise self.wrong(key, "a list")
         return cast("list[Any]", found or [])
 
     def text(self, key: str, default: str = "") -> str:
-        """The text under a key, `default` where there is none."""
+        """The text under a key."""
         found = self.get(key)
         if found is not None and not isinstance(found, str):
             raise self.wrong(key, "text")
         return default if found is None else found
 
     def flag(self, key: str, *, default: bool) -> bool:
-        """True or false under a key, `default` where the key is absent; null is false."""
+        """True or false under a key; null is false."""
         found = self.get(key, default)
         if found is not None and not isinstance(found, bool):
             raise self.wrong(key, "true or false")
         return bool(found)
 
-    def whole(self, key: str, default: int, *, least: int = 1, most: int = LARGEST) -> int:
-        """The whole number under a key, `default` where there is none."""
+    def integer(self, key: str, default: int, *, least: int = 1, most: int = LARGEST) -> int:
+        """The whole number under a key."""
         found = self.get(key)
         if found is None:
             return default
@@ -155,14 +183,14 @@ class Settings(dict[str, Any]):
             raise self.wrong(key, f"a whole number from {least}" + (f" to {most}" if most < LARGEST else ""))
         return found
 
-    def needed(self, key: str, *, least: int = 1, most: int = LARGEST) -> int:
-        """The whole number that must stand under a key."""
+    def required_integer(self, key: str, *, least: int = 1, most: int = LARGEST) -> int:
+        """The whole number under a key that must be there."""
         if self.get(key) is None:
             raise self.wrong(key, "stated")
-        return self.whole(key, 0, least=least, most=most)
+        return self.integer(key, 0, least=least, most=most)
 
     def number(self, key: str, default: float, *, above: float | None = None) -> float:
-        """The number under a key, `default` where there is none."""
+        """The number under a key."""
         found = self.get(key)
         if found is None:
             return default
@@ -171,35 +199,28 @@ class Settings(dict[str, Any]):
         return float(found)
 
     def wrong(self, key: str, kind: str) -> ModelError:
-        """The error of a value that is not of its kind."""
-        return ModelError(
-            self.where,
-            f"{excerpt(self._before + key)} must be {kind}",
-            value=excerpt(str(self.get(key)), 80),
-            remedy="Correct the file, or get it again from where the model comes from",
-        )
+        """The error of a value that is not of its kind, a noun phrase."""
+        subject, value = f"{excerpt(self._prefix + key)} in {self.where}", excerpt(str(self.get(key)), 80)
+        return ModelError(subject, f"must be {kind}", value=value, remedy=CHECK_FILE)
 
 
-def read_json(path: Path, subject: str) -> Settings:
-    """The mapping in a JSON file. Raises `ModelError` for anything else, and for what `_check` refuses."""
-    content = read_bytes(path, subject, most=MOST_JSON)
-    with foreign(subject, _readable(path), remedy=COMPLETE):
+def read_json(path: Path, subject: str) -> UntrustedDict:
+    """The mapping in a JSON file. Raises `ModelError` for anything else, and beyond the limits of `_check`."""
+    content = read_bytes(path, subject, most=MAX_JSON)
+    with wrap_errors(subject, _readable(path), remedy=CHECK_PATH):
         found: object = files.parse_json(content.decode("utf-8"), allow_nan=True)
     return _mapping(found, f"{path.name} of {subject}")
 
 
 def parse_json(text: str, subject: str) -> Any:
-    """What a JSON text holds. Raises `ValueError` where it is none, `ModelError` for what `_check` refuses."""
-    found = files.parse_json(text, allow_nan=True)  # `_check` says which number is not finite
+    """The value of a JSON text. Raises `ValueError` for other text, `ModelError` beyond the limits of `_check`."""
+    found = files.parse_json(text, allow_nan=True)  # `_check` names the number that is not finite
     _check(found, subject)
     return found
 
 
-def python_value(text: str, subject: str) -> Any:
-    """What a text holds as Python writes dictionaries, lists and numbers; the text itself where it is a bare word.
-
-    Raises `ModelError` for what `_check` refuses.
-    """
+def parse_python_literal(text: str, subject: str) -> Any:
+    """The value of a Python literal; the text itself where it is none. Raises `ModelError` as `_check` does."""
     try:
         found: Any = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
@@ -208,50 +229,44 @@ def python_value(text: str, subject: str) -> Any:
     return found
 
 
-def read_yaml(path: Path, subject: str) -> Settings:
-    """The mapping in a YAML file. Raises `ModelError` for anything else, and for what `_check` refuses."""
-    content = read_bytes(path, subject, most=MOST_YAML)
-    with foreign(subject, _readable(path), remedy=COMPLETE):
+def read_yaml(path: Path, subject: str) -> UntrustedDict:
+    """The mapping in a YAML file. Raises `ModelError` for anything else, and beyond the limits of `_check`."""
+    content = read_bytes(path, subject, most=MAX_YAML)
+    with wrap_errors(subject, _readable(path), remedy=CHECK_PATH):
         text = content.decode("utf-8")
     return parse_yaml(text, subject)
 
 
-def parse_yaml(text: str, subject: str) -> Settings:
-    """The mapping in a YAML text. Raises `ModelError` for anything else, and for what `_check` refuses."""
-    with foreign(subject, "it must be YAML", remedy="Correct the file, or get it again"):
+def parse_yaml(text: str, subject: str) -> UntrustedDict:
+    """The mapping in a YAML text. Raises `ModelError` for anything else, and beyond the limits of `_check`."""
+    with wrap_errors(subject, "must be YAML", remedy=CHECK_FILE):
         found: object = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader that is stricter still
     return _mapping(found, subject)
 
 
 def _readable(path: Path) -> str:
-    return f"it must have a readable {excerpt(path.name)}"
+    return f"must have a readable {excerpt(path.name)}"
 
 
-def _mapping(found: object, where: str) -> Settings:
+def _mapping(found: object, where: str) -> UntrustedDict:
     if not isinstance(found, dict):
-        raise ModelError(
-            where,
-            "it must be a mapping of keys to values",
-            value=type(found).__name__,
-            remedy="Correct the file, or get it again",
-        )
+        raise ModelError(where, "must be a mapping of keys to values", value=type(found).__name__, remedy=CHECK_FILE)
     _check(found, where)
-    return Settings(cast("dict[str, Any]", found), where)
+    return UntrustedDict(cast("dict[str, Any]", found), where)
 
 
 def _check(content: object, where: str) -> None:
-    """Raise `ModelError` for too many values, too deep nesting, keys that are not text and odd numbers."""
-    remedy = "Correct the file, or get it again"
+    """Raise `ModelError` for too many or too deeply nested values, infinite and huge numbers."""
     for count, (path, value) in enumerate(_walk(content)):
-        if count >= MOST_VALUES or len(path) > MAX_JSON_DEPTH:
-            rule = f"it may hold {MOST_VALUES} values, nested {MAX_JSON_DEPTH} deep at most"
-            raise ModelError(where, rule, value=excerpt(".".join(map(str, path)), 60), remedy=remedy)
+        place = excerpt(".".join(map(str, path)), 60)
+        if count >= MAX_VALUES or len(path) > MAX_JSON_DEPTH:
+            rule = f"must hold at most {MAX_VALUES} values, nested at most {MAX_JSON_DEPTH} deep"
+            raise ModelError(where, rule, value=place, remedy=CHECK_FILE)
         if isinstance(value, float) and not abs(value) < float("inf"):
-            rule = f"{excerpt('.'.join(map(str, path)))} must be a finite number"
-            raise ModelError(where, rule, value=str(value), remedy=remedy)
+            raise ModelError(f"{place} in {where}", "must be a finite number", value=str(value), remedy=CHECK_FILE)
         if isinstance(value, int) and abs(value) >= LARGEST:
-            rule = f"{excerpt('.'.join(map(str, path)))} must be below 10^40"
-            raise ModelError(where, rule, value=f"{value.bit_length()} bits", remedy=remedy)
+            bits = f"{value.bit_length()} bits"
+            raise ModelError(f"{place} in {where}", "must be below 10^40", value=bits, remedy=CHECK_FILE)
 
 
 def _walk(content: object) -> Iterator[tuple[tuple[object, ...], object]]:
@@ -267,7 +282,7 @@ def _walk(content: object) -> Iterator[tuple[tuple[object, ...], object]]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader; every key of a mapping is text, and given once, and nothing is nested too deeply."""
+    """YAML's safe loader, with text keys that are given once and limited nesting."""
 
     def fetch_flow_collection_start(self, TokenClass: Any) -> None:  # noqa: N803 - its own name for it
         """Begin a list or mapping in brackets."""
@@ -285,7 +300,7 @@ class _Loader(yaml.SafeLoader):
             raise ValueError(msg)
 
 
-def _mapping_once(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[str, Any]:
+def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[str, Any]:
     pairs = [(loader.construct_object(key, deep=True), value) for key, value in node.value]
     bad = [key for key, _ in pairs if not isinstance(key, str) or key == "<<"]  # merged keys can grow without an end
     if bad:
@@ -296,17 +311,4 @@ def _mapping_once(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[str, 
     )
 
 
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_once)
-
-
-def check_archive(file: BinaryIO) -> None:
-    """Raise `ValueError` where a zip archive unpacks to more than `MOST_TEXT` bytes beyond its own size."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            unpacked = sum(one.file_size for one in archive.infolist())
-        if unpacked > size + MOST_TEXT:
-            msg = f"{size} bytes unpack to {unpacked}"
-            raise ValueError(msg)
-    file.seek(0)
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)

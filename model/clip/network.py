@@ -16,9 +16,9 @@ import torch
 from transformers import CLIPModel, SiglipModel
 
 from ...readers.errors import ModelError, RequestError
-from ..checkpoints.loading import load_model, running, tensor
-from ..checkpoints.transformers_files import Checkpoint
-from ..finite import require_choice, require_finite
+from ..checkpoints.loading import inference_errors, load_model, to_tensor
+from ..scores import require_distinct, require_finite
+from .checkpoint import ClipCheckpoint
 from .openclip_load import load_openclip, load_words
 from .openclip_tokenizer import clean
 
@@ -32,7 +32,7 @@ class ClipNetwork:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, labels: Sequence[str], templates: Sequence[str], *, threads: int = 0
+        self, checkpoint: ClipCheckpoint, labels: Sequence[str], templates: Sequence[str], *, threads: int = 0
     ) -> None:
         if threads:
             torch.set_num_threads(threads)
@@ -41,7 +41,7 @@ class ClipNetwork:
         self._tokenizer: Any
         self._tokenizer = load_words(checkpoint)
         self._model = _load(checkpoint)
-        with running(checkpoint.source), torch.inference_mode():
+        with inference_errors(checkpoint.source), torch.inference_mode():
             rows = [[self._read(template.replace("{}", label)) for template in templates] for label in labels]
             texts = _unit(torch.stack([_unit(torch.stack(row)).mean(dim=0) for row in rows]))
             self._texts = require_finite(texts, "features of the labels", of=f"checkpoint {checkpoint.source}")
@@ -59,10 +59,10 @@ class ClipNetwork:
 
     def compare(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Features (dimensions,) of length 1 → a probability for each label. Raises `ModelError`."""
-        with running(self._checkpoint.source), torch.inference_mode():
+        with inference_errors(self._checkpoint.source), torch.inference_mode():
             logits = torch.from_numpy(features[None]) @ self._texts.T * self._model.logit_scale.exp()
             apart = self._checkpoint.family == "siglip"
-            logits = require_choice(
+            logits = require_distinct(
                 logits + self._model.logit_bias if apart else logits, of=f"checkpoint {self._checkpoint.source}"
             )
             chances = torch.sigmoid(logits) if apart else torch.softmax(logits, dim=1)
@@ -109,7 +109,7 @@ class ClipNetwork:
 class ClipImageEncoder:
     """The image part of a checkpoint: what it sees, without words. Raises `ModelError` where it cannot be loaded."""
 
-    def __init__(self, checkpoint: Checkpoint, *, threads: int = 0) -> None:
+    def __init__(self, checkpoint: ClipCheckpoint, *, threads: int = 0) -> None:
         if threads:
             torch.set_num_threads(threads)
         self._checkpoint = checkpoint
@@ -120,16 +120,16 @@ class ClipImageEncoder:
         return _look(self._model, picture, self._checkpoint)
 
 
-def _load(checkpoint: Checkpoint) -> Any:
+def _load(checkpoint: ClipCheckpoint) -> Any:
     kind: Any = CLIPModel if checkpoint.family == "clip" else SiglipModel
     if checkpoint.open_clip is not None:
         return load_openclip(kind, checkpoint.files, checkpoint.open_clip)
     return load_model(kind, checkpoint.files)
 
 
-def _look(model: Any, picture: npt.NDArray[Any], checkpoint: Checkpoint) -> npt.NDArray[np.float32]:
-    with running(checkpoint.source), torch.inference_mode():
-        seen = model.get_image_features(pixel_values=tensor(picture[None], checkpoint)).pooler_output
+def _look(model: Any, picture: npt.NDArray[Any], checkpoint: ClipCheckpoint) -> npt.NDArray[np.float32]:
+    with inference_errors(checkpoint.source), torch.inference_mode():
+        seen = model.get_image_features(pixel_values=to_tensor(picture[None], checkpoint)).pooler_output
         features = require_finite(_unit(seen)[0], "features", of=f"checkpoint {checkpoint.source}")
         found: npt.NDArray[np.float32] = features.numpy()
     return found

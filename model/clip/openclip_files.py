@@ -12,18 +12,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from ...readers.errors import ModelError, excerpt
-from ..checkpoints.transformers_files import (
+from ..checkpoints.files import (
     CHANNELS,
     TOKENIZER,
     VOCABULARIES,
-    Checkpoint,
-    Files,
-    OpenClip,
+    CheckpointFiles,
+    as_numbers,
     find_files,
     has_tokenizer,
-    numbers,
 )
-from ..checkpoints.untrusted import WIDEST, Settings
+from ..checkpoints.untrusted import MAX_TILE, UntrustedDict
+from .checkpoint import ClipCheckpoint, OpenClip
 
 SETTINGS = "open_clip_config.json"
 MERGES = "bpe_simple_vocab_16e6.txt.gz"
@@ -56,7 +55,7 @@ PLAIN: Final[Mapping[str, tuple[Any, ...]]] = {
 NO_WEIGHTS: Final = frozenset({"input_resolution", "context_length", "vocab_size"})
 
 
-def find_openclip(source: str, *, fetch: bool, tokenizer: str = "", words: bool = True) -> Checkpoint | None:
+def find_openclip(source: str, *, fetch: bool, tokenizer: str = "", words: bool = True) -> ClipCheckpoint | None:
     """The checkpoint of a folder or hub id in OpenCLIP's format, None where it is in transformers' or in none.
 
     A folder in both formats is read as transformers'. `tokenizer` as for `with_tokenizer`, which is asked where `words`
@@ -71,7 +70,7 @@ def find_openclip(source: str, *, fetch: bool, tokenizer: str = "", words: bool 
     stated = files.read(SETTINGS)
     settings = sizes(stated, source)
     scaling = stated.part("preprocess_cfg")
-    mean, std = (numbers(scaling.get(key)) for key in ("mean", "std"))
+    mean, std = (as_numbers(scaling.get(key)) for key in ("mean", "std"))
     mean, std = (part * CHANNELS if len(part) == 1 else part for part in (mean, std))
     if len(mean) != CHANNELS or len(std) != CHANNELS or min(std) <= 0:
         raise ModelError(
@@ -92,10 +91,10 @@ def find_openclip(source: str, *, fetch: bool, tokenizer: str = "", words: bool 
     if words:
         files, read_by = with_tokenizer(files, tokenizer, merges=not other)
     known = OpenClip(settings, tokenizer=read_by, lower=not other)
-    return Checkpoint(files, "clip", settings["vision_config"]["image_size"], 1 / 255, mean, std, known)
+    return ClipCheckpoint(files, "clip", settings["vision_config"]["image_size"], 1 / 255, mean, std, known)
 
 
-def with_tokenizer(files: Files, named: str, *, merges: bool = True) -> tuple[Files, Path]:
+def with_tokenizer(files: CheckpointFiles, named: str, *, merges: bool = True) -> tuple[CheckpointFiles, Path]:
     """A checkpoint's files with those of its tokenizer, and what it is: a folder, or OpenCLIP's file of merges.
 
     `named` is the path of either, "" for what lies beside the weights, where with `merges` OpenCLIP's file comes first.
@@ -184,7 +183,7 @@ def sizes(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
     Of a residual network, which transformers does not have, `vision_config` says `residual_layers`: see `residual.py`.
     Raises `ModelError` where that is not a plain CLIP.
     """
-    model = Settings(settings, f"{SETTINGS} of checkpoint {source}").part("model_cfg")
+    model = UntrustedDict(settings, f"{SETTINGS} of checkpoint {source}").part("model_cfg")
     vision, text = model.part("vision_cfg"), model.part("text_cfg")
     for name, part, known in (("vision_cfg", vision, {*VISION, "image_size"}), ("text_cfg", text, {*TEXT})):
         for key, value in part.items():
@@ -194,30 +193,32 @@ def sizes(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
     for key in set(model) - {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text"}:
         if model[key]:
             raise _refused(source, key, model[key])
-    vision = Settings({**VISION, **vision}, model.where, "model_cfg.vision_cfg.")
-    text = Settings({**TEXT, **text}, model.where, "model_cfg.text_cfg.")
+    vision = UntrustedDict({**VISION, **vision}, model.where, "model_cfg.vision_cfg.")
+    text = UntrustedDict({**TEXT, **text}, model.where, "model_cfg.text_cfg.")
     if model.get("embed_dim") is None:
         raise _refused(source, "embed_dim", None)
-    sides = set(numbers(vision.get("image_size", 224)))
+    sides = set(as_numbers(vision.get("image_size", 224)))
     stages = vision.list("layers") if isinstance(vision["layers"], list) else []
     counted = all(type(count) is int and 0 < count <= MOST for count in stages)
     if len(stages) not in {0, STAGES} or len(sides) != 1 or not counted:
         raise _refused(source, "vision_cfg", {key: vision.get(key) for key in ("layers", "image_size")})
-    side = Settings({"image_size": sides.pop()}, model.where, "model_cfg.vision_cfg.").needed("image_size", most=WIDEST)
-    joint, width = model.needed("embed_dim", most=MOST), vision.needed("width", most=MOST)
-    head = vision.needed("head_width", most=MOST)
-    words = text.needed("vocab_size", least=3, most=MOST)
+    side = UntrustedDict({"image_size": sides.pop()}, model.where, "model_cfg.vision_cfg.").required_integer(
+        "image_size", most=MAX_TILE
+    )
+    joint, width = model.required_integer("embed_dim", most=MOST), vision.required_integer("width", most=MOST)
+    head = vision.required_integer("head_width", most=MOST)
+    words = text.required_integer("vocab_size", least=3, most=MOST)
     act = {"hidden_act": "quick_gelu" if model.flag("quick_gelu", default=False) else "gelu"}
     residual: dict[str, Any] = {"residual_layers": stages, "num_attention_heads": width * SHRINKS // head}
     transformer: dict[str, Any] = {}
     if not stages:
         transformer = {
             "intermediate_size": int(width * vision.number("mlp_ratio", 4.0, above=0)),
-            "num_hidden_layers": vision.needed("layers", most=MOST),
+            "num_hidden_layers": vision.required_integer("layers", most=MOST),
             "num_attention_heads": width // head,
-            "patch_size": vision.needed("patch_size", most=WIDEST),
+            "patch_size": vision.required_integer("patch_size", most=MAX_TILE),
         }
-    inner = text.needed("width", most=MOST)
+    inner = text.required_integer("width", most=MOST)
     return {
         "projection_dim": joint,
         "vision_config": act | {"hidden_size": width, "image_size": side} | (residual if stages else transformer),
@@ -225,9 +226,9 @@ def sizes(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
         | {
             "hidden_size": inner,
             "intermediate_size": int(inner * text.number("mlp_ratio", 4.0, above=0)),
-            "num_hidden_layers": text.needed("layers", most=MOST),
-            "num_attention_heads": text.needed("heads", most=MOST),
-            "max_position_embeddings": text.needed("context_length", most=MOST),
+            "num_hidden_layers": text.required_integer("layers", most=MOST),
+            "num_attention_heads": text.required_integer("heads", most=MOST),
+            "max_position_embeddings": text.required_integer("context_length", most=MOST),
             "vocab_size": words,
             "bos_token_id": words - 2,
             "eos_token_id": words - 1,  # the highest, whose place OpenCLIP looks for

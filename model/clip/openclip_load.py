@@ -15,16 +15,17 @@ import torch
 from transformers import CLIPConfig, CLIPTokenizer
 
 from ...readers.errors import ModelError
-from ..checkpoints.loading import check_described, load_tokenizer, quiet
-from ..checkpoints.tensors import check_numbers, load, numbers_in
-from ..checkpoints.transformers_files import Checkpoint, Files, OpenClip
+from ..checkpoints.files import CheckpointFiles
+from ..checkpoints.loading import check_network_size, load_tokenizer, loading_errors
+from ..checkpoints.tensors import check_config_integers, count_elements, load_weights
+from .checkpoint import ClipCheckpoint, OpenClip
 from .clip_resnet import ClipResNet
 from .openclip_architectures import check_shapes
 from .openclip_files import NO_WEIGHTS, renamed
 from .openclip_tokenizer import END, START, read_merges
 
 
-def load_openclip(kind: Any, files: Files, known: OpenClip) -> Any:
+def load_openclip(kind: Any, files: CheckpointFiles, known: OpenClip) -> Any:
     """A plain CLIP from OpenCLIP's weights as transformers' own class, in float32, for answering only.
 
     Raises `ModelError` where a weight is absent, is not known, or has another shape than the settings say.
@@ -34,11 +35,11 @@ def load_openclip(kind: Any, files: Files, known: OpenClip) -> Any:
     if known.architecture:
         check_shapes({name: tuple(value.shape) for name, value in theirs.items()}, known.architecture, files.source)
     shapes = {name: tuple(value.shape) for name, value in theirs.items()}
-    held = numbers_in(shapes)
-    check_numbers(known.settings, tensors=len(shapes), numbers=held, subject=f"checkpoint {files.source}")
-    with quiet(files.source):
+    held = count_elements(shapes)
+    check_config_integers(known.settings, tensors=len(shapes), numbers=held, subject=f"checkpoint {files.source}")
+    with loading_errors(files.source):
         with torch.device("meta"):
-            check_described(make_clip(kind, known.settings), held, files.source)
+            check_network_size(make_clip(kind, known.settings), held, files.source)
         model = make_clip(kind, known.settings)
         ours: dict[str, torch.Tensor] = {}
         unknown: list[str] = []
@@ -92,7 +93,7 @@ def read_weights(path: Path, source: str) -> dict[str, torch.Tensor]:
 
     Pickles are read by torch's weights-only reader, which runs nothing of them.
     """
-    content = load(path, f"checkpoint {source}")
+    content = load_weights(path, f"checkpoint {source}")
     inner = content.get("state_dict", content) if isinstance(content, dict) else content
     held = {name: value for name, value in inner.items() if name not in NO_WEIGHTS} if isinstance(inner, dict) else {}
     other = [name for name, value in held.items() if not (isinstance(name, str) and isinstance(value, torch.Tensor))]
@@ -106,7 +107,7 @@ def read_weights(path: Path, source: str) -> dict[str, torch.Tensor]:
     return held
 
 
-def load_words(checkpoint: Checkpoint) -> Any:
+def load_words(checkpoint: ClipCheckpoint) -> Any:
     """The tokenizer of an image-text checkpoint, also from OpenCLIP's file of merges. Raises `ModelError`."""
     known, files = checkpoint.open_clip, checkpoint.files
     if known is None or known.tokenizer is None:
@@ -115,7 +116,7 @@ def load_words(checkpoint: Checkpoint) -> Any:
         return load_tokenizer(replace(files, folder=known.tokenizer))
     merges: Any
     vocabulary, merges = read_merges(known.tokenizer, known.settings["text_config"]["vocab_size"], files.source)
-    with quiet(files.source):
+    with loading_errors(files.source):
         return CLIPTokenizer(
             vocab=vocabulary, merges=merges, bos_token=START, eos_token=END, unk_token=END, pad_token=END
         )

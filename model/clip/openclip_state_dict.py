@@ -3,14 +3,15 @@
 from pathlib import Path
 
 from ...readers.errors import ModelError
-from ..checkpoints.transformers_files import Checkpoint, Files, OpenClip
+from ..checkpoints.files import CheckpointFiles
+from .checkpoint import ClipCheckpoint, OpenClip
 from .openclip_architectures import MEAN, STD, check_shapes, named
 from .openclip_files import with_tokenizer
 
 SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 
 
-def find_bare(source: str, architecture: str, *, tokenizer: str = "", words: bool = True) -> Checkpoint:
+def find_bare(source: str, architecture: str, *, tokenizer: str = "", words: bool = True) -> ClipCheckpoint:
     """The checkpoint of a file that holds a CLIP's weights by OpenCLIP's names, and nothing else.
 
     `architecture` is OpenCLIP's name for the model. It says what the weights do not, and OpenCLIP's colours for models
@@ -31,8 +32,8 @@ def find_bare(source: str, architecture: str, *, tokenizer: str = "", words: boo
 
         check_shapes(read_shapes(path, source), architecture, source)
     settings = named(architecture, source)
-    files, read_by = Files(source, path.parent, (), (path.name,)), None
+    files, read_by = CheckpointFiles(source, path.parent, (), (path.name,)), None
     if words:
         files, read_by = with_tokenizer(files, tokenizer)
     known = OpenClip(settings, architecture, read_by)
-    return Checkpoint(files, "clip", settings["vision_config"]["image_size"], 1 / 255, MEAN, STD, known)
+    return ClipCheckpoint(files, "clip", settings["vision_config"]["image_size"], 1 / 255, MEAN, STD, known)

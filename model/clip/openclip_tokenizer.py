@@ -14,8 +14,7 @@ from typing import Final
 import ftfy
 
 from ...readers.errors import ModelError
-from ..checkpoints.foreign import reason
-from ..checkpoints.untrusted import open_file
+from ..checkpoints.untrusted import error_text, open_file
 
 MOST = 2**26
 """Bytes of the file of merges, unpacked."""
@@ -43,7 +42,7 @@ def read_merges(path: Path, size: int, source: str) -> tuple[dict[str, int], lis
             content = file.read(MOST + 1)
         lines = content.decode("utf-8").split("\n")[1 : 1 + max(wanted, 0)]
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise _bad(path, source, reason(error)) from error
+        raise _bad(path, source, error_text(error)) from error
     if len(content) > MOST:
         raise _bad(path, source, f"more than {MOST} bytes when unpacked")
     pairs = [tuple(line.split()) for line in lines]

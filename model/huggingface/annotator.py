@@ -9,18 +9,17 @@ from pydantic import Field, field_validator
 from ...readers.image import ImageInfo, Mask, Pixels
 from ...readers.options import invalid_option
 from ..annotator import Answer, Cost, InputSpec, View
-from ..checkpoints.footprint import held_bytes
-from ..checkpoints.transformers_files import Files, fetch_weights, find_files
-from ..class_maps import Values, class_map_to_polygons, spread
-from ..detection.tile_detections import tile_detections
-from ..finite import softmax
-from ..options import NetworkOptions, Redactor, among
-from ..top_label import top_label
+from ..checkpoints.files import CheckpointFiles, fetch_weights, find_files
+from ..checkpoints.memory import weight_bytes
+from ..class_maps import ClassScores, class_map_to_polygons, fill_invalid
+from ..detections import tile_detections
+from ..options import Names, NetworkOptions, select_labels
+from ..scores import softmax, top_label
 from ..views import kept_tiles
 from .task_config import TaskConfig, read_task_config
 
 if TYPE_CHECKING:
-    from .networks import Network
+    from .networks import TransformersNetwork
 
 THRESHOLD = 0.5
 FOUND = {"owlvit": 0.1, "owlv2": 0.1, "grounding-dino": 0.25, "mm-grounding-dino": 0.25}  # transformers' own defaults
@@ -37,10 +36,8 @@ class TransformersOptions(NetworkOptions):
         description="A folder or a hub id `OWNER/NAME@COMMIT`.",
         examples=["--model transformers:FOLDER, or transformers:OWNER/NAME@COMMIT"],
     )
-    labels: Redactor = Field(
-        default=(), description="Which of its labels to keep, or what a detector by words looks for."
-    )
-    background: Redactor = Field(
+    labels: Names = Field(default=(), description="Which of its labels to keep, or what a detector by words looks for.")
+    background: Names = Field(
         default=(), description="Classes of a segmentation that give no areas, besides one that is called background."
     )
     threshold: float | None = Field(
@@ -78,7 +75,7 @@ class Transformers:
         self._options = options
         self._source = options.checkpoint
         self._recipe: TaskConfig | None = None
-        self._network: Network | None = None
+        self._network: TransformersNetwork | None = None
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -112,7 +109,7 @@ class Transformers:
         if recipe.task == "find":
             return self._options.labels
         empty = {NOTHING, *(recipe.labels[i] for i in self._empty(recipe))}
-        return among(
+        return select_labels(
             self._options.labels, [label for label in recipe.labels if label not in empty], recipe.files.source
         )
 
@@ -149,25 +146,27 @@ class Transformers:
     def cost(self, specs: Sequence[InputSpec], tiles: tuple[int, int]) -> Cost:
         """See `Costing`."""
         del specs
-        return Cost(held_bytes(self._read().files, itemsize=4), "float32", work=tiles[0] * tiles[1])
+        return Cost(weight_bytes(self._read().files, itemsize=4), "float32", work=tiles[0] * tiles[1])
 
     def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
         """What the network says of each view. Raises `ModelError`."""
         network, kept = self._loaded(), frozenset(self.labels)
         return [[answer for answer in self._answers(view, network) if answer.label in kept] for view in views]
 
-    def _answers(self, view: View, network: "Network") -> list[Answer]:
+    def _answers(self, view: View, network: "TransformersNetwork") -> list[Answer]:
         recipe = self._read()
         if recipe.task == "classify":
             return [
-                top_label(recipe.labels, network.classify(view.tiles[one.place]), "tile", one.valid, geometry=one.share)
+                top_label(
+                    recipe.labels, network.classify(view.tiles[one.index]), "tile", one.valid_share, geometry=one.core
+                )
                 for one in kept_tiles(view)
             ]
         if recipe.task in {"detect", "find"}:
             return tile_detections(view, network.detect, threshold=self._least(recipe), of=f"checkpoint {self._source}")
 
-        def see(tile: Pixels, valid: Mask) -> Values:
-            return network.segment(tile if valid.all() else spread(tile, valid), valid)
+        def see(tile: Pixels, valid: Mask) -> ClassScores:
+            return network.segment(tile if valid.all() else fill_invalid(tile, valid), valid)
 
         return class_map_to_polygons(
             view,
@@ -188,21 +187,27 @@ class Transformers:
         """The classes that give no areas."""
         if not recipe.task.startswith("segment"):
             return ()
-        named = among(self._options.background, recipe.labels, recipe.files.source) if self._options.background else ()
+        named = (
+            select_labels(self._options.background, recipe.labels, recipe.files.source)
+            if self._options.background
+            else ()
+        )
         called = {label for label in recipe.labels if label.lower().strip("_") == "background"}
         return tuple(i for i, label in enumerate(recipe.labels) if label in (named or called))
 
     def _read(self) -> TaskConfig:
         if self._recipe is None:
-            files: Files = find_files(self._source, fetch=self._options.fetch)
+            files: CheckpointFiles = find_files(self._source, fetch=self._options.fetch)
             self._recipe = read_task_config(files)
         return self._recipe
 
-    def _loaded(self) -> "Network":
+    def _loaded(self) -> "TransformersNetwork":
         if self._network is None:
-            from .networks import Network
+            from .networks import TransformersNetwork
 
             recipe = self._read()
             labels = self._options.labels if recipe.task == "find" else recipe.labels
-            self._network = Network(recipe, labels, template=self._prompt(recipe), threads=self._options.threads)
+            self._network = TransformersNetwork(
+                recipe, labels, template=self._prompt(recipe), threads=self._options.threads
+            )
         return self._network

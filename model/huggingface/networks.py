@@ -19,12 +19,11 @@ import transformers
 
 from ...readers.errors import ModelError, RequestError
 from ...readers.image import Mask, Pixels
-from ..checkpoints.loading import load_model, load_tokenizer, running, tensor
-from ..checkpoints.transformers_files import Files
-from ..class_maps import Values
-from ..detection.tile_detections import Detection
-from ..finite import require_choice, require_finite
-from ..top_label import Chances
+from ..checkpoints.files import CheckpointFiles
+from ..checkpoints.loading import inference_errors, load_model, load_tokenizer, to_tensor
+from ..class_maps import ClassScores
+from ..detections import Detection
+from ..scores import Scores, require_distinct, require_finite
 from .task_config import Task, TaskConfig
 from .timm_resnet import NAMES, timm_resnet
 
@@ -42,7 +41,7 @@ BY_FAMILY = {
 ASKED = "the task is semantic"  # what a OneFormer was trained to be told when classes are wanted
 
 
-class Network:
+class TransformersNetwork:
     """A checkpoint, ready to answer. One tile at a time: an answer depends on nothing but its tile.
 
     `labels` are the names of its outputs, or the words to look for with the `template` around each. Runs on the
@@ -61,7 +60,7 @@ class Network:
         self._source = recipe.files.source
         self._words: dict[str, Any] = {}
         self._spans: list[list[int]] = []
-        with running(self._source):
+        with inference_errors(self._source):
             self._prepare(template)
 
     def _prepare(self, template: str) -> None:
@@ -71,21 +70,21 @@ class Network:
         elif self._recipe.family == "oneformer":
             self._words = {"task_inputs": self._task()}
 
-    def classify(self, tile: Pixels) -> Chances:
+    def classify(self, tile: Pixels) -> Scores:
         """A tile (tile, tile, 3) → a score for each label. Raises `ModelError`."""
-        with running(self._source), torch.inference_mode():
+        with inference_errors(self._source), torch.inference_mode():
             logits = self._model(pixel_values=self._shown(tile)).logits[0]
             self._check_count(logits.shape[-1], len(self._labels))
-            require_choice(logits, of=self._name)
+            require_distinct(logits, of=self._name)
             chances = torch.sigmoid(logits) if self._recipe.independent else torch.softmax(logits, dim=-1)
-        found: Chances = chances.numpy().astype(np.float64)
+        found: Scores = chances.numpy().astype(np.float64)
         return found
 
-    def segment(self, tile: Pixels, valid: Mask) -> Values:
+    def segment(self, tile: Pixels, valid: Mask) -> ClassScores:
         """A tile → values (tile, tile, classes): logits, or of masks each class's share of what they sum to."""
         del valid
         side = self._recipe.tile
-        with running(self._source), torch.inference_mode():
+        with inference_errors(self._source), torch.inference_mode():
             answer = self._model(pixel_values=self._shown(tile), **self._words)
             if self._recipe.task == "segment":
                 self._check_count(answer.logits.shape[1], len(self._labels))
@@ -95,13 +94,13 @@ class Network:
             self._check_count(classes.shape[-1], len(self._labels))
             masks = torch.sigmoid(_enlarged(answer.masks_queries_logits, side)[0])
             summed = torch.einsum("qc,qhw->hwc", classes, masks)
-            shares: Values = (summed / summed.sum(dim=-1, keepdim=True).clamp(min=1e-12)).numpy()
+            shares: ClassScores = (summed / summed.sum(dim=-1, keepdim=True).clamp(min=1e-12)).numpy()
         return shares
 
     def detect(self, tile: Pixels, valid: Mask) -> list[Detection]:
         """A tile → its boxes, each label that the network sees in one with its score. Raises `ModelError`."""
         del valid
-        with running(self._source), torch.inference_mode():
+        with inference_errors(self._source), torch.inference_mode():
             answer = self._model(pixel_values=self._shown(tile), **self._words)
             logits, boxes = answer.logits[0], require_finite(answer.pred_boxes[0], "boxes", of=self._name)
             if self._spans:  # beyond the words' own tokens, a network of words bars all others with -inf
@@ -136,7 +135,7 @@ class Network:
         ]
 
     def _shown(self, tile: Pixels) -> torch.Tensor:
-        return tensor((tile[..., ::-1] if self._recipe.flipped else tile)[None], self._recipe)
+        return to_tensor((tile[..., ::-1] if self._recipe.flipped else tile)[None], self._recipe)
 
     def _read(self, prompts: Sequence[str]) -> None:
         """Read the words to look for: each by itself, or all in one sentence of which each is a span of tokens."""
@@ -197,7 +196,7 @@ class Network:
             )
 
 
-def _loaded(kind: Any, files: Files) -> Any:
+def _loaded(kind: Any, files: CheckpointFiles) -> Any:
     """A network, with transformers' own ResNet in place of one of timm's."""
     config = files.read("config.json")
     resnet = timm_resnet(config)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from ...readers.errors import ModelError, excerpt
-from ..checkpoints.transformers_files import Files, check_tokenizer, scaling
-from ..checkpoints.untrusted import WIDEST, Settings
+from ..checkpoints.files import CheckpointFiles, check_tokenizer, normalisation
+from ..checkpoints.untrusted import MAX_TILE, UntrustedDict
 
 Task = Literal["classify", "segment", "segment by masks", "detect", "find"]
 
@@ -73,7 +73,7 @@ class TaskConfig:
     0 for as many as it has boxes.
     """
 
-    files: Files
+    files: CheckpointFiles
     task: Task
     family: str
     tile: int
@@ -96,7 +96,7 @@ class TaskConfig:
         return f"tiles of {self.tile} px, {order}; value × {self.rescale:.6g}; {numbers}"
 
 
-def read_task_config(files: Files) -> TaskConfig:
+def read_task_config(files: CheckpointFiles) -> TaskConfig:
     """What a folder's settings say. Raises `ModelError` where its task is not known, or its picture cannot be made."""
     config = files.read("config.json")
     family = config.text("model_type")
@@ -105,7 +105,7 @@ def read_task_config(files: Files) -> TaskConfig:
         check_tokenizer(files)
     _check_channels(config, files.source)
     stated = files.preprocessing()
-    settings = Settings({**UNSTATED.get(family, {}), **stated}, stated.where)
+    settings = UntrustedDict({**UNSTATED.get(family, {}), **stated}, stated.where)
     unknown = [key for key, value in settings.items() if key.startswith("do_") and value and key not in STEPS]
     unknown += [key for key in ("include_top", "rescale_offset") if settings.get(key)]
     if unknown:
@@ -123,7 +123,7 @@ def read_task_config(files: Files) -> TaskConfig:
             value=str(len(labels)),
             remedy="Name another checkpoint",
         )
-    rescale, mean, std = scaling(settings, files.source)
+    rescale, mean, std = normalisation(settings, files.source)
     return TaskConfig(
         files=files,
         task=task,
@@ -141,7 +141,7 @@ def read_task_config(files: Files) -> TaskConfig:
     )
 
 
-def _task(config: Settings, family: str, source: str) -> Task:
+def _task(config: UntrustedDict, family: str, source: str) -> Task:
     architecture = str((config.list("architectures") or [""])[0])
     if "ForImageClassification" in architecture:
         return "classify"
@@ -162,7 +162,7 @@ def _task(config: Settings, family: str, source: str) -> Task:
     )
 
 
-def _check_channels(config: Settings, source: str) -> None:
+def _check_channels(config: UntrustedDict, source: str) -> None:
     parts = [config, *(config.part(key) for key in ("vision_config", "backbone_config", "backbone_kwargs"))]
     said = [part[key] for part in parts for key in ("num_channels", "in_chans") if key in part]
     stated = next((number for number in said if number != CHANNELS), CHANNELS)
@@ -175,11 +175,11 @@ def _check_channels(config: Settings, source: str) -> None:
         )
 
 
-def _labels(config: Settings, source: str) -> tuple[str, ...]:
+def _labels(config: UntrustedDict, source: str) -> tuple[str, ...]:
     """Names of the outputs, in their order."""
     stated = config.part("id2label")
     names = {int(key): stated.text(key) for key in stated if key.isdecimal() and len(key) < 10}
-    count = config.whole("num_labels", len(names), least=0, most=MOST_NAMES)
+    count = config.integer("num_labels", len(names), least=0, most=MOST_NAMES)
     last = min(max([count - 1, *names]), MOST_NAMES)
     unnamed = sorted(set(range(last + 1)) - set(names))
     if not names or unnamed or count != len(names):
@@ -194,26 +194,26 @@ def _labels(config: Settings, source: str) -> tuple[str, ...]:
     return tuple(names[i] for i in range(len(names)))
 
 
-def _tile(settings: Settings, config: Settings, source: str) -> int:
+def _tile(settings: UntrustedDict, config: UntrustedDict, source: str) -> int:
     """The side of a square picture that its processor would leave as it is; whole multiples of its padding."""
     sizes: set[int] = set()
     if settings.get("do_center_crop") and settings.get("crop_size"):
         sizes = _sides(settings["crop_size"])
     elif settings.get("do_resize", True) and settings.get("size"):
-        sizes = _sides(settings["size"], settings.whole("max_size", 0, least=0) or None)
+        sizes = _sides(settings["size"], settings.integer("max_size", 0, least=0) or None)
     elif config.get("image_size"):
         sizes = _sides(config["image_size"])
-    if len(sizes) != 1 or not 1 <= min(sizes) <= WIDEST:
+    if len(sizes) != 1 or not 1 <= min(sizes) <= MAX_TILE:
         raise ModelError(
             f"checkpoint {source}",
-            f"its image processor must say how large a square picture the network sees, {WIDEST} pixels at most",
+            f"its image processor must say how large a square picture the network sees, {MAX_TILE} pixels at most",
             value=excerpt(", ".join(map(str, sorted(sizes)))) or "no size",
             remedy="Name another checkpoint, or correct the size in preprocessor_config.json",
         )
-    side, whole = sizes.pop(), settings.whole("ensure_multiple_of", 1, most=WIDEST)
+    side, whole = sizes.pop(), settings.integer("ensure_multiple_of", 1, most=MAX_TILE)
     side = side // PATCH * PATCH if config.get("model_type") == "yolos" else round(side / whole) * whole
-    divisor = settings.whole("size_divisor", 0, least=0, most=WIDEST)
-    step = divisor or settings.whole("size_divisibility", 0, least=0, most=WIDEST) or 1
+    divisor = settings.integer("size_divisor", 0, least=0, most=MAX_TILE)
+    step = divisor or settings.integer("size_divisibility", 0, least=0, most=MAX_TILE) or 1
     side = math.ceil(side / step) * step
     if side < 1:
         raise settings.wrong("size", f"a picture of {PATCH} pixels or more")

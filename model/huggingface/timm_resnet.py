@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..checkpoints.untrusted import Settings
+from ..checkpoints.untrusted import UntrustedDict
 
 FAMILIES = ("conditional_detr", "dab-detr", "deformable_detr", "detr", "table-transformer")
 DEFAULT = "resnet50"
@@ -54,7 +54,7 @@ class ResNet:
     widened: bool
 
 
-def timm_resnet(config: Settings) -> ResNet | None:
+def timm_resnet(config: UntrustedDict) -> ResNet | None:
     """What a detector's `config.json` becomes where its backbone is a plain ResNet of timm's; None where it is not.
 
     Then transformers loads it as it is, which for other networks of timm's needs that package.

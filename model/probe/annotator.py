@@ -13,8 +13,8 @@ from ...readers.render import rgb_channels
 from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Answer, Cost, InputSpec, View
 from ..checkpoints.weights import sha256_of
 from ..clip.fusion import Fusion, FusionText
-from ..options import NetworkOptions, Redactor
-from ..views import KeepMask, kept_tiles
+from ..options import Names, NetworkOptions
+from ..views import KeptTile, kept_tiles
 from .card import CARD, HEAD, ProbeCard, Seen, read_card
 from .encoders import Encoder, encode, find_encoder, same_encoder
 from .head import Head
@@ -41,7 +41,7 @@ class ProbeOptions(NetworkOptions):
         description="Probability by which the likeliest class must lead the next to be reported.",
     )
     fusion: FusionText = "off"
-    labels: Redactor = Field(default=(), description="The classes to report; all by default.")
+    labels: Names = Field(default=(), description="The classes to report; all by default.")
 
 
 class Probe:
@@ -147,7 +147,7 @@ class Probe:
         if not kept:
             return []
         where = f"region {view.region.key}"
-        features = np.array([encode(encoder, view.tiles[one.place], view.valid[one.place], where) for one in kept])
+        features = np.array([encode(encoder, view.tiles[one.index], view.valid[one.index], where) for one in kept])
         standard = head.standard(features)
         if self._fusion is not None:
             standard = self._fusion(standard, self._overall(view, encoder, head))
@@ -157,28 +157,28 @@ class Probe:
 
     def _overall(self, view: View, encoder: Encoder, head: Head) -> Features | None:
         """The global view's features (dimensions,), standardised; None where it holds nothing that can be seen."""
-        if view.overall is None:
+        if view.global_view is None:
             msg = f"region {view.region.key}: its global view is needed, and its spec did not ask for it"
             raise ValueError(msg)
-        valid = np.asarray(np.isfinite(view.overall).all(axis=2))
+        valid = np.asarray(np.isfinite(view.global_view).all(axis=2))
         if not valid.any():
             return None
-        seen = view.overall if encoder.bands is not None else view.overall.clip(0, 255)
+        seen = view.global_view if encoder.bands is not None else view.global_view.clip(0, 255)
         features = encode(encoder, seen, valid, f"the global view of {view.region.key}")
         return head.standard(features[None])[0]
 
-    def _answer(self, chances: Features, tile: KeepMask) -> Answer:
+    def _answer(self, chances: Features, tile: KeptTile) -> Answer:
         rounded = [round(float(chance), DIGITS) for chance in chances]
         order = sorted(range(len(rounded)), key=lambda place: -rounded[place])  # the first of equals
         decided = rounded[order[0]] - rounded[order[1]] >= self._options.margin
         return Answer(
             label=self.card.labels[order[0]] if decided else UNDECIDED,
-            geometry=tile.share,
+            geometry=tile.core,
             kind="tile",
             score=rounded[order[0]],
             numbers={
                 **{f"p.{label}": chance for label, chance in zip(self.card.labels, rounded, strict=True)},
-                "valid": round(tile.valid, 6),
+                "valid": round(tile.valid_share, 6),
             },
         )
 

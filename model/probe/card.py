@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...readers.errors import ModelError, excerpt
 from ...readers.files import write_atomic
-from ..checkpoints.untrusted import WIDEST, read_yaml
+from ..checkpoints.untrusted import MAX_TILE, read_yaml
 
 CARD: Final = "card.yaml"
 HEAD: Final = "head.safetensors"
@@ -46,7 +46,7 @@ class Seen(Part):
     3 colour). `limits` are the native numbers that pictures show black and white, None where each had its own.
     """
 
-    tile: Annotated[int, Field(gt=0, le=WIDEST)]
+    tile: Annotated[int, Field(gt=0, le=MAX_TILE)]
     metres: Annotated[float, Field(gt=0)] | None
     tolerates: Annotated[float, Field(ge=1)]
     bands: tuple[Text, ...] | None

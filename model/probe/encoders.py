@@ -13,20 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ...readers.errors import ModelError, RequestError, excerpt
-from ..checkpoints.footprint import held_bytes
-from ..checkpoints.transformers_files import (
-    SETTINGS,
-    Checkpoint,
-    Files,
-    fetch_weights,
-    find_checkpoint,
-    find_files,
-    numbers,
-)
-from ..checkpoints.untrusted import WIDEST
+from ..checkpoints.files import CONFIGS, CheckpointFiles, as_numbers, fetch_weights, find_files
+from ..checkpoints.memory import weight_bytes
+from ..checkpoints.untrusted import MAX_TILE
+from ..clip.checkpoint import ClipCheckpoint, find_checkpoint
 from ..clip.openclip_files import find_openclip
 from ..clip.openclip_state_dict import find_bare
-from ..finite import require_finite
+from ..scores import require_finite
 
 Vector = npt.NDArray[np.float32]
 Kind = Literal["colour", "image-text", "4khd", "backbone"]
@@ -184,7 +177,7 @@ def find_encoder(source: str, *, fetch: bool = False, threads: int = 0) -> Encod
     opened = _openclip(rest if name == "openclip" else "", source, fetch=fetch)
     if opened is not None:
         return _image_text(opened, fetch=fetch, threads=threads)
-    files = find_files(source, fetch=fetch, small=SETTINGS)
+    files = find_files(source, fetch=fetch, small=CONFIGS)
     kind = files.read("config.json").text("model_type")
     if kind in {"clip", "siglip"}:
         return _image_text(find_checkpoint(source, fetch=fetch), fetch=fetch, threads=threads)
@@ -193,7 +186,7 @@ def find_encoder(source: str, *, fetch: bool = False, threads: int = 0) -> Encod
     return _backbone(files, kind, fetch=fetch, threads=threads)
 
 
-def _openclip(named: str, source: str, *, fetch: bool) -> Checkpoint | None:
+def _openclip(named: str, source: str, *, fetch: bool) -> ClipCheckpoint | None:
     """A checkpoint of OpenCLIP's: `named` "ARCHITECTURE:FILE" where not "", else what `source` is; None if none."""
     architecture, _, file = named.partition(":")
     if named and not file:
@@ -219,7 +212,7 @@ def encode(encoder: Encoder, tile: npt.NDArray[Any], valid: npt.NDArray[np.bool_
     return require_finite(encoder(tile, valid), "features", of="encoder", at=f"for {where}", remedy=remedy)
 
 
-def _image_text(checkpoint: Checkpoint, *, fetch: bool, threads: int) -> NetworkEncoder:
+def _image_text(checkpoint: ClipCheckpoint, *, fetch: bool, threads: int) -> NetworkEncoder:
     def load() -> Callable[[npt.NDArray[Any]], Vector]:
         from ..clip.network import ClipImageEncoder
 
@@ -235,7 +228,7 @@ def _image_text(checkpoint: Checkpoint, *, fetch: bool, threads: int) -> Network
 
 def _fourkhd(source: str, *, fetch: bool, threads: int) -> NetworkEncoder:
     from ..vlm.fourkhd.cost import weight_bytes
-    from ..vlm.fourkhd.files import Files as FourKhdFiles
+    from ..vlm.fourkhd.files import CheckpointFiles as FourKhdFiles
     from ..vlm.fourkhd.sizes import VISION
 
     files = FourKhdFiles.find(source, fetch=fetch)
@@ -250,19 +243,19 @@ def _fourkhd(source: str, *, fetch: bool, threads: int) -> NetworkEncoder:
     return NetworkEncoder("4khd", source, sizes.vision.image, files.held.digests, load, lambda: held)
 
 
-def _backbone(files: Files, kind: str, *, fetch: bool, threads: int) -> NetworkEncoder:
+def _backbone(files: CheckpointFiles, kind: str, *, fetch: bool, threads: int) -> NetworkEncoder:
     """A checkpoint whose class transformers knows by its model type. Its own resizing is not done: a tile is whole."""
     config = files.read("config.json")
     lengths = [part.get(name) for name in LENGTHS for part in (config, config.part("vision_config"))]
     length = next((one for one in lengths if type(one) is int), 0)
     if not length:
         cut = files.preprocessing().get("crop_size") or files.preprocessing().get("size")
-        sides = set(numbers(cut))
+        sides = set(as_numbers(cut))
         length = next((one for one in sides if isinstance(one, int)), 0) if len(sides) == 1 else 0
-    if not 1 <= length <= WIDEST:
+    if not 1 <= length <= MAX_TILE:
         raise ModelError(
             f"checkpoint {files.source}",
-            f"its config or its processor must say how large its pictures are, {WIDEST} pixels at most",
+            f"its config or its processor must say how large its pictures are, {MAX_TILE} pixels at most",
             value=excerpt(f"model type {kind or 'not stated'}, {' or '.join(LENGTHS)} {length or 'not stated'}"),
             remedy="Name another encoder",
         )
@@ -276,5 +269,5 @@ def _backbone(files: Files, kind: str, *, fetch: bool, threads: int) -> NetworkE
     return NetworkEncoder("backbone", str(Path(files.source)), length, files.digests, load, _size(files))
 
 
-def _size(files: Files) -> Callable[[], float]:
-    return lambda: held_bytes(files, itemsize=4)
+def _size(files: CheckpointFiles) -> Callable[[], float]:
+    return lambda: weight_bytes(files, itemsize=4)

@@ -11,9 +11,8 @@ import numpy.typing as npt
 
 from ...readers.errors import ModelError
 from ...readers.files import write_atomic
-from ..checkpoints.foreign import foreign
-from ..checkpoints.untrusted import read_bytes
-from ..finite import require_finite, softmax
+from ..checkpoints.untrusted import read_bytes, wrap_errors
+from ..scores import require_finite, softmax
 
 MOST: Final = 2**28
 """Bytes of a head's file."""
@@ -95,7 +94,7 @@ class Head:
         found = hashlib.sha256(content).hexdigest()
         if found != sha256:
             raise ModelError(subject, f"its sha256 must be {sha256}, as its card says", value=found, remedy=remedy)
-        with foreign(subject, "it must hold a head's tensors", remedy=remedy):
+        with wrap_errors(subject, "it must hold a head's tensors", remedy=remedy):
             tensors = {name: np.asarray(tensor, dtype=np.float64) for name, tensor in load(content).items()}
             count = sum(name.endswith(".weight") for name in tensors)
             layers = tuple((tensors[f"layers.{i}.weight"], tensors[f"layers.{i}.bias"]) for i in range(count))

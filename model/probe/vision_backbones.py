@@ -15,9 +15,9 @@ import torch
 from transformers import AutoModel
 
 from ...readers.errors import ModelError
-from ..checkpoints.loading import load_model, running
-from ..checkpoints.transformers_files import Files, scaling
-from ..vlm.fourkhd.files import Files as FourKhdFiles
+from ..checkpoints.files import CheckpointFiles, normalisation
+from ..checkpoints.loading import inference_errors, load_model
+from ..vlm.fourkhd.files import CheckpointFiles as FourKhdFiles
 from ..vlm.fourkhd.load import RuntimeOptions, fill
 from ..vlm.fourkhd.sizes import VISION
 
@@ -37,7 +37,7 @@ class FourKhdVisionEncoder:
     def __call__(self, picture: npt.NDArray[Any]) -> Vector:
         """A picture (tile, tile, 3) of values 0 to 255 → the mean over its patches (hidden,)."""
         sizes = self._network.sizes.vision
-        with running(self._source), torch.inference_mode():
+        with inference_errors(self._source), torch.inference_mode():
             values = torch.from_numpy(picture.astype(np.float32)).permute(2, 0, 1)[None] / 255
             seen = self._network.features(_normal(values, sizes.mean, sizes.std))[0, int(sizes.class_token) :]
             return seen.mean(dim=0).numpy()
@@ -50,16 +50,16 @@ class Backbone:
     or cropped. Raises `ModelError` where it cannot be loaded, a weight is absent or the processor states no colours.
     """
 
-    def __init__(self, files: Files, *, threads: int = 0) -> None:
+    def __init__(self, files: CheckpointFiles, *, threads: int = 0) -> None:
         if threads:
             torch.set_num_threads(threads)
         self._files = files
-        self._rescale, self._mean, self._std = scaling(files.preprocessing(), files.source)
+        self._rescale, self._mean, self._std = normalisation(files.preprocessing(), files.source)
         self._model: Any = load_model(AutoModel, files, unused=POOLERS)
 
     def __call__(self, picture: npt.NDArray[Any]) -> Vector:
         """A picture (tile, tile, 3) of values 0 to 255 → the mean over its patches or places (hidden,)."""
-        with running(self._files.source), torch.inference_mode():
+        with inference_errors(self._files.source), torch.inference_mode():
             values = torch.from_numpy(picture.astype(np.float32)).permute(2, 0, 1)[None] * self._rescale
             seen = getattr(self._model(pixel_values=_normal(values, self._mean, self._std)), "last_hidden_state", None)
             if seen is None or seen.ndim not in {3, 4}:

@@ -14,11 +14,11 @@ from ...readers.errors import ModelError
 from ...readers.image import ImageInfo, Mask, Pixels
 from ..annotator import Answer, Cost, InputSpec, View
 from ..checkpoints import onnx, weights
-from ..checkpoints.cards import Card, Variant, find_card, shipped_cards, shipped_digests
-from ..checkpoints.footprint import file_bytes
-from ..class_maps import Values, class_map_to_polygons, sigmoid, spread
-from ..finite import softmax
+from ..checkpoints.cards import CardVariant, ModelCard, find_card, shipped_cards, shipped_digests
+from ..checkpoints.memory import file_bytes
+from ..class_maps import ClassScores, class_map_to_polygons, fill_invalid
 from ..options import NetworkOptions
+from ..scores import sigmoid, softmax
 from .stain import Stain, fit_stain
 
 DEFAULT = "csmask"
@@ -37,10 +37,10 @@ class Segmenter:
 
     def __init__(self, options: SegmenterOptions) -> None:
         self._options = options
-        self.card: Card = find_card(options.model)
+        self.card: ModelCard = find_card(options.model)
         self._variants = {variant.name: variant for variant in self.card.variants}
-        self._checked: tuple[Variant, ...] = ()
-        self._networks: dict[str, onnx.Network] = {}
+        self._checked: tuple[CardVariant, ...] = ()
+        self._networks: dict[str, onnx.OnnxNetwork] = {}
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -143,10 +143,14 @@ class Segmenter:
         mean = np.asarray(variant.mean, dtype=np.float32)
         std = np.asarray(variant.std, dtype=np.float32)
 
-        def see(tile: Pixels, valid: Mask) -> Values:
+        def see(tile: Pixels, valid: Mask) -> ClassScores:
             shown = (self._stained(tile, view.spec, variant) - mean) / std
             if not valid.all():
-                shown = spread(shown, valid) if self.card.fill == "nearest" else np.where(valid[..., None], shown, 0.0)
+                shown = (
+                    fill_invalid(shown, valid)
+                    if self.card.fill == "nearest"
+                    else np.where(valid[..., None], shown, 0.0)
+                )
             return network(shown[None])[0]
 
         return class_map_to_polygons(
@@ -158,7 +162,7 @@ class Segmenter:
             network=f"{self.card.name}/{variant.name}",
         )
 
-    def _stained(self, tile: npt.NDArray[Any], spec: InputSpec, variant: Variant) -> npt.NDArray[np.float32]:
+    def _stained(self, tile: npt.NDArray[Any], spec: InputSpec, variant: CardVariant) -> npt.NDArray[np.float32]:
         """A tile as the variant wants it: bands as they are, or red, green and blue as stains."""
         if variant.input == "bands":
             return tile
@@ -172,16 +176,16 @@ class Segmenter:
             return values
         return softmax(values) if self.card.output == "logits" else sigmoid(values)
 
-    def _files(self, variants: Sequence[Variant], *, fetch: bool) -> list[Path]:
+    def _files(self, variants: Sequence[CardVariant], *, fetch: bool) -> list[Path]:
         """The files of variants, each after that of the network those of its companions, with the card's hashes."""
         parts = [part for variant in variants for part in (variant, *variant.companions)]
         return [weights.locate(part.weights, part.sha256, fetch=fetch, name=self.card.name) for part in parts]
 
-    def _network(self, variant: Variant) -> onnx.Network:
+    def _network(self, variant: CardVariant) -> onnx.OnnxNetwork:
         if variant.name not in self._networks:
             if variant not in self._checked:
                 self.check([InputSpec(tile=self.card.tile, variant=variant.name)])
-            self._networks[variant.name] = onnx.Network(
+            self._networks[variant.name] = onnx.OnnxNetwork(
                 weights.read(variant.weights, variant.sha256, name=self.card.name),
                 name=f"{self.card.name}/{variant.name}",
                 layout=self.card.layout,
@@ -216,7 +220,7 @@ class Segmenter:
         return ModelError(subject, f"its values must be {' or '.join(needed)}", value=", ".join(known), remedy=remedy)
 
 
-def _choose(variant: Variant, has: Mapping[str, str]) -> list[str | None]:
+def _choose(variant: CardVariant, has: Mapping[str, str]) -> list[str | None]:
     """For each band of a variant, the name under which the image has it, or None."""
     wants = [(band,) if isinstance(band, str) else band for band in variant.bands]
     return [next((name for name in names if name in has), None) for names in wants]
@@ -226,7 +230,7 @@ def _say(band: str | tuple[str, ...]) -> str:
     return band if isinstance(band, str) else " or ".join(band)
 
 
-def _check_range(view: View, variant: Variant, name: str) -> None:
+def _check_range(view: View, variant: CardVariant, name: str) -> None:
     """Refuse numbers that cannot be what they are said to be: most valid values lie outside the variant's range."""
     values = view.tiles[view.valid]
     low, high = variant.valid_range

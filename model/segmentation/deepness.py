@@ -19,14 +19,13 @@ from ...readers.image import ImageInfo, Mask, Pixels
 from ...readers.options import invalid_option
 from ..annotator import Answer, Cost, InputSpec, View
 from ..checkpoints import onnx, weights
-from ..checkpoints.footprint import file_bytes
-from ..checkpoints.onnx_header import Header, read_header
-from ..checkpoints.untrusted import WIDEST, parse_json, python_value, read_bytes
-from ..class_maps import Values, class_map_to_polygons, spread
-from ..detection.tile_detections import Detection, tile_detections
-from ..detection.yolo import LAYOUTS, read_boxes
-from ..finite import require_shares
-from ..options import NetworkOptions, Redactor, among
+from ..checkpoints.memory import file_bytes
+from ..checkpoints.onnx import OnnxHeader, read_header
+from ..checkpoints.untrusted import MAX_TILE, parse_json, parse_python_literal, read_bytes
+from ..class_maps import ClassScores, class_map_to_polygons, fill_invalid
+from ..detections import YOLO_LAYOUTS, Detection, decode_yolo, tile_detections
+from ..options import Names, NetworkOptions, select_labels
+from ..scores import require_probabilities
 
 KINDS = ("Segmentor", "Detector")
 CHANNELS = 3
@@ -38,7 +37,7 @@ CONFIDENCE, OVERLAP, CERTAIN = 0.5, 0.4, 0.5  # where the file states none: of b
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class DeepnessConfig:
     """What a network's file says of itself: a `kind`, and what it sees and answers.
 
     `metres` a pixel, or None; `overlap` of neighbouring tiles in percent, or None. A pixel's value 0 to 255 becomes
@@ -63,7 +62,7 @@ class DeepnessOptions(NetworkOptions):
     """Options of `Deepness`."""
 
     checkpoint: str = Field(min_length=1, description="The ONNX file.", examples=["--model deepness:FILE.onnx"])
-    labels: Redactor = Field(default=(), description="Which of its classes to keep; all by default.")
+    labels: Names = Field(default=(), description="Which of its classes to keep; all by default.")
     threshold: float | None = Field(
         default=None,
         ge=0,
@@ -88,8 +87,8 @@ class Deepness:
     def __init__(self, options: DeepnessOptions) -> None:
         self._options = options
         self._path = Path(options.checkpoint)
-        self._about: About | None = None
-        self._network: onnx.Network | None = None
+        self._about: DeepnessConfig | None = None
+        self._network: onnx.OnnxNetwork | None = None
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -117,7 +116,9 @@ class Deepness:
         """Its classes without background, or those of them it was asked for. Raises `ModelError`."""
         about = self._read()
         empty = _background(about)
-        return among(self._options.labels, [n for i, n in enumerate(about.classes) if i not in empty], str(self._path))
+        return select_labels(
+            self._options.labels, [n for i, n in enumerate(about.classes) if i not in empty], str(self._path)
+        )
 
     @property
     def colours(self) -> Mapping[str, str]:
@@ -164,8 +165,8 @@ class Deepness:
         mean, std = (np.asarray(values) for values in (about.mean, about.std))
         least, name = self._least(about), self._path.name
 
-        def excerpt(tile: Pixels) -> Values:
-            values: Values = ((tile / 255 - mean) / std).astype(np.float32)
+        def excerpt(tile: Pixels) -> ClassScores:
+            values: ClassScores = ((tile / 255 - mean) / std).astype(np.float32)
             return values[None]
 
         if about.kind == "Detector":
@@ -173,16 +174,16 @@ class Deepness:
             def detect(tile: Pixels, valid: Mask) -> list[Detection]:
                 del valid
                 output = network.output(excerpt(tile))
-                layout = LAYOUTS[about.det_type]
-                return read_boxes(
+                layout = YOLO_LAYOUTS[about.det_type]
+                return decode_yolo(
                     output, layout, about.classes, threshold=least, overlap=about.suppression, network=name
                 )
 
             return tile_detections(view, detect, threshold=least, of=f"network {name}")
 
-        def see(tile: Pixels, valid: Mask) -> Values:
-            values = network(excerpt(tile if valid.all() else spread(tile, valid)))[0]
-            require_shares(values, of=f"network {name}")
+        def see(tile: Pixels, valid: Mask) -> ClassScores:
+            values = network(excerpt(tile if valid.all() else fill_invalid(tile, valid)))[0]
+            require_probabilities(values, of=f"network {name}")
             return _two(values, least) if about.single else values
 
         return class_map_to_polygons(
@@ -191,11 +192,11 @@ class Deepness:
             lambda scores: scores,
             classes=about.classes,
             background=_background(about),
-            least=0.0 if about.single else least,
+            threshold=0.0 if about.single else least,
             network=name,
         )
 
-    def _least(self, about: About) -> float:
+    def _least(self, about: DeepnessConfig) -> float:
         stated = self._options.threshold
         if stated is None:
             stated = about.threshold
@@ -203,19 +204,19 @@ class Deepness:
             return stated
         return CONFIDENCE if about.kind == "Detector" else CERTAIN if about.single else 0.0
 
-    def _read(self) -> About:
+    def _read(self) -> DeepnessConfig:
         if self._about is None:
             self._about = read_about(read_header(self._path), self._path.name, self._options)
         return self._about
 
-    def _loaded(self) -> onnx.Network:
+    def _loaded(self) -> onnx.OnnxNetwork:
         """The network, once it is sure that it is what the file's header says."""
         if self._network is None:
             about = self._read()
             onnx.try_out(self._path, layout="NCHW", tile=about.tile, channels=CHANNELS)
             content = read_bytes(self._path, f"network {self._path.name}", most=onnx.MOST)
-            network = onnx.Network(content, name=self._path.name, layout="NCHW", threads=self._options.threads)
-            found = Header(network.metadata, network.shapes, network.inputs)
+            network = onnx.OnnxNetwork(content, name=self._path.name, layout="NCHW", threads=self._options.threads)
+            found = OnnxHeader(network.metadata, network.shapes, network.inputs)
             if read_about(found, self._path.name, self._options) != about:
                 raise ModelError(
                     f"network {self._path.name}",
@@ -227,7 +228,7 @@ class Deepness:
         return self._network
 
 
-def read_about(network: Header, name: str, options: DeepnessOptions) -> About:
+def read_about(network: OnnxHeader, name: str, options: DeepnessOptions) -> DeepnessConfig:
     """What a network's metadata and shapes say, with what a person says of it. Raises `ModelError`, `RequestError`."""
     data = _Metadata(network.metadata, name)
     kind = (options.model_type or data.text("model_type")).capitalize()
@@ -254,16 +255,16 @@ def read_about(network: Header, name: str, options: DeepnessOptions) -> About:
     overlap = data.number("tiles_overlap")
     if overlap is not None and not 0 <= overlap < 100:
         raise data.wrong("tiles_overlap", "it must be a percentage below 100", "Correct it")
-    det_type = options.det_type or data.text("det_type") or next(iter(LAYOUTS))
-    if kind == "Detector" and det_type not in LAYOUTS:
-        raise data.wrong("det_type", f"it must be one of {', '.join(LAYOUTS)}", "Name another network")
+    det_type = options.det_type or data.text("det_type") or next(iter(YOLO_LAYOUTS))
+    if kind == "Detector" and det_type not in YOLO_LAYOUTS:
+        raise data.wrong("det_type", f"it must be one of {', '.join(YOLO_LAYOUTS)}", "Name another network")
     names = data.classes()
     outputs = network.shapes[network.inputs]
     single = kind == "Segmentor" and outputs[1:2] == (1,)
     if single and len(names) == 1:
         names = ("background", *names)  # one output is one class against all else
     suppression = data.number("det_iou_thresh")
-    return About(
+    return DeepnessConfig(
         kind=kind,
         classes=names,
         tile=_tile(network, data, options),
@@ -300,7 +301,9 @@ class _Metadata:
         try:
             return parse_json(text, subject)
         except ValueError:
-            return python_value(text, subject)  # as the plugin does: a dictionary as Python writes it, or a bare word
+            return parse_python_literal(
+                text, subject
+            )  # as the plugin does: a dictionary as Python writes it, or a bare word
 
     def text(self, key: str) -> str:
         found = self.json(key)
@@ -345,28 +348,28 @@ class _Metadata:
         )
 
 
-def _tile(network: Header, data: _Metadata, options: DeepnessOptions) -> int:
+def _tile(network: OnnxHeader, data: _Metadata, options: DeepnessOptions) -> int:
     """The side of the network's square input: as its shape says, or its metadata where that leaves it open."""
     stated = options.tile or data.number("tile_size") or data.number("tiles_size")
-    stated = min(stated, 2 * WIDEST) if stated else None
+    stated = min(stated, 2 * MAX_TILE) if stated else None
     sides = {side for side in network.shapes[0][2:] if side is not None} or ({int(stated)} if stated else set[int]())
-    if len(sides) != 1 or (stated and int(stated) not in sides) or not 1 <= min(sides) <= WIDEST:
+    if len(sides) != 1 or (stated and int(stated) not in sides) or not 1 <= min(sides) <= MAX_TILE:
         raise data.wrong(
             "tile_size",
-            f"it must be the side of the network's square input {network.shapes[0]}, {WIDEST} pixels at most",
+            f"it must be the side of the network's square input {network.shapes[0]}, {MAX_TILE} pixels at most",
             "State it with --set model_options.tile=512 where the file leaves it open",
         )
     return sides.pop()
 
 
-def _background(about: About) -> tuple[int, ...]:
+def _background(about: DeepnessConfig) -> tuple[int, ...]:
     """The classes of a segmentation that give no areas: one that is called background."""
     if about.kind == "Detector":
         return ()
     return tuple(i for i, label in enumerate(about.classes) if label.lower().strip("_") == "background")
 
 
-def _two(values: Values, least: float) -> Values:
+def _two(values: ClassScores, least: float) -> ClassScores:
     """One class's score (H, W, 1) → those of nothing and of it (H, W, 2), of which the one that holds is not 0."""
     sure = values >= least
     return np.concatenate([np.where(sure, 0.0, 1.0 - values), np.where(sure, values, 0.0)], axis=2, dtype=np.float32)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ...readers.errors import ModelError
 from ...readers.image import Mask
-from ..finite import require_finite
+from ..scores import require_finite
 
 Values = npt.NDArray[np.float64]
 Vector = tuple[float, float, float]

@@ -16,9 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...readers.errors import LimnerError, ReadError, RequestError
-from ..checkpoints.foreign import reason
-from ..checkpoints.untrusted import parse_json
-from ..tiling import WHITE, TileGrid, cut_tiles, lay, overall
+from ..checkpoints.untrusted import error_text, parse_json
+from ..tiling import WHITE, TileGrid, cut_tiles, place_on_canvas, squash_to_tile
 from .augmentation import WAYS
 
 KEYS = ("image", "question", "answer", "hd_num", "enlarge", "vary")
@@ -83,7 +82,7 @@ def load_picture(sample: Sample) -> npt.NDArray[np.uint8]:
         raise ReadError(
             subject,
             f"its picture must be a whole {', '.join(FORMATS)}",
-            value=reason(error).replace(str(sample.image), sample.image.name),
+            value=error_text(error).replace(str(sample.image), sample.image.name),
             remedy="Correct or leave out the line",
         ) from error
 
@@ -102,7 +101,7 @@ def show(
             grid = TileGrid.fit(width, height, hd_num=sample.hd_num, tile=tile)
         except LimnerError as error:
             raise sample.error(error.rule, value=error.value, remedy=error.remedy) from error
-        canvas = lay(picture, grid)
+        canvas = place_on_canvas(picture, grid)
     else:
         grid = TileGrid.exact(-(-width // tile), -(-height // tile), tile=tile)
         if grid.cols * grid.rows > sample.hd_num:
@@ -113,7 +112,7 @@ def show(
             )
         canvas = np.full((grid.size[1], grid.size[0], 3), WHITE, dtype=np.uint8)
         canvas[:height, :width] = picture
-    whole = overall(canvas.astype(np.float32), tile)
+    whole = squash_to_tile(canvas.astype(np.float32), tile)
     tiles = cut_tiles(canvas, grid).astype(np.float32)
     return (grid.rows, grid.cols), np.concatenate([whole[None], tiles])
 

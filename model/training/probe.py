@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...readers.plugins import missing_packages, require_extra
-from ..finite import softmax
 from ..probe.head import Head
+from ..scores import softmax
 from .scores import balance
 
 Values = npt.NDArray[np.float64]

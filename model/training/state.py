@@ -19,8 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ...readers.files import atomic_path
-from ..checkpoints.foreign import foreign
-from ..checkpoints.untrusted import read_json
+from ..checkpoints.untrusted import read_json, wrap_errors
 
 _TRAINED, _OPTIMIZER, _STATE = "trained.safetensors", "optimizer.pt", "state.json"
 
@@ -63,7 +62,7 @@ def last(folder: Path) -> Standing | None:
     if not found:
         return None
     remedy = "Remove that folder, and training goes on from the start"
-    with foreign(str(found[-1]), "a checkpoint must be whole to go on from it", remedy=remedy):
+    with wrap_errors(str(found[-1]), "a checkpoint must be whole to go on from it", remedy=remedy):
         state = read_json(found[-1] / _STATE, str(found[-1]))
         trained = load_file(found[-1] / _TRAINED)
         optimizer: Any = torch.load(found[-1] / _OPTIMIZER, map_location="cpu", weights_only=True)

@@ -6,9 +6,9 @@ from typing import Any, cast
 
 from ...readers.errors import ModelError
 from ...readers.image import ImageInfo
-from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Answer, Cost, InputSpec, Remote, View
-from ..finite import softmax
-from ..views import kept_share
+from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Answer, Cost, InputSpec, RemoteAnnotator, View
+from ..scores import softmax
+from ..views import valid_share
 from .backend import CUT, VlmBackend
 from .question import DESCRIPTION, RECORD, UNPLACED, Question
 from .strict_json import parse_json
@@ -41,7 +41,7 @@ class VlmAnnotator:
     @property
     def host(self) -> str:
         """Where the respondent is, if that is elsewhere; else ""."""
-        return self._respondent.host if isinstance(self._respondent, Remote) else ""
+        return self._respondent.host if isinstance(self._respondent, RemoteAnnotator) else ""
 
     def input_spec(self, info: ImageInfo) -> InputSpec:
         """The respondent's: any picture that can be rendered will do. Raises `ModelError`."""
@@ -156,7 +156,7 @@ def _about(
         kind="region",
         score=score,
         text=text,
-        numbers={**(numbers or {}), "valid": round(kept_share(view), 6)},
+        numbers={**(numbers or {}), "valid": round(valid_share(view), 6)},
         notes=notes or {},
     )
 

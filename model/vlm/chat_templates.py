@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 
 from ...readers.errors import ModelError
 from ...readers.sandbox import SandboxError, run_sandboxed
-from ..checkpoints.foreign import foreign
+from ..checkpoints.untrusted import wrap_errors
 
 SECONDS: Final = 10.0
 MEGABYTES: Final = 2048
@@ -25,7 +25,9 @@ def try_templates(folder: Path, source: str) -> None:
     What is wrong with them otherwise is told where they are used. Raises `ModelError` where one needs more than
     `SECONDS` or `MEGABYTES`.
     """
-    with foreign(f"checkpoint {source}", "its folder must be readable", remedy="Check the path and its permissions"):
+    with wrap_errors(
+        f"checkpoint {source}", "its folder must be readable", remedy="Check the path and its permissions"
+    ):
         files = [path for path in sorted(folder.glob("*")) if path.suffix == ".jinja" or path.name in _SETTINGS]
         key = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
     if not files or key in _TRIED:

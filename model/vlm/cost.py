@@ -11,8 +11,8 @@ import numpy as np
 from transformers import AutoConfig
 
 from ..annotator import Cost
-from ..checkpoints.footprint import held_bytes
-from ..checkpoints.loading import silent
+from ..checkpoints.loading import silence_transformers
+from ..checkpoints.memory import weight_bytes
 from .processor import WHITE, Processor, loading
 from .question import Question
 
@@ -33,7 +33,7 @@ def reckon(
     if dtype == "auto":
         dtype = str(getattr(config, "dtype", None) or getattr(text, "dtype", None) or "").removeprefix("torch.")
     itemsize = ITEMSIZE.get(dtype, 0)
-    weights = held_bytes(processor.files, itemsize=itemsize)
+    weights = weight_bytes(processor.files, itemsize=itemsize)
     each = itemsize or ITEMSIZE["float32"]
     white = [np.full((height, width, 3), WHITE, dtype=np.uint8) for width, height in pictures]
     prompts = question.prompts()
@@ -62,7 +62,7 @@ def reckon(
 
 
 def _settings(processor: Processor) -> Any:
-    with silent(), loading(processor.files):
+    with silence_transformers(), loading(processor.files):
         return AutoConfig.from_pretrained(processor.files.folder, local_files_only=True, trust_remote_code=False)
 
 

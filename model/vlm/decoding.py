@@ -14,7 +14,7 @@ import torch
 from transformers import LogitsProcessor
 
 from ...readers.errors import ModelError
-from ..finite import require_finite
+from ..scores import require_finite
 from .backend import CUT
 from .grammar import Constraint
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from ...readers.errors import ModelError, RequestError
-from ..checkpoints.foreign import foreign
+from ..checkpoints.untrusted import wrap_errors
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
@@ -90,7 +90,7 @@ class Vocabulary:
 
         Raises `ModelError` for one whose bytes cannot be known: neither byte-level nor with tokens for single bytes.
         """
-        with foreign(
+        with wrap_errors(
             f"tokenizer {getattr(tokenizer, 'name_or_path', '') or type(tokenizer).__name__}",
             "its tokens must be known as bytes, to hold an answer to a schema",
             remedy="Ask to describe or classify, or name a checkpoint with a byte-level tokenizer.json",

@@ -20,11 +20,11 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig, LogitsProcessorList
 
 from ...readers.errors import ModelError, RequestError
-from ..checkpoints.foreign import foreign, reason
-from ..checkpoints.loading import check_sizes, silent
-from ..checkpoints.memory import memory
-from ..checkpoints.transformers_files import Files
-from ..finite import require_finite
+from ..checkpoints.files import CheckpointFiles
+from ..checkpoints.loading import check_config_size, silence_transformers
+from ..checkpoints.memory import memory_errors
+from ..checkpoints.untrusted import error_text, wrap_errors
+from ..scores import require_finite
 from .decoding import Decoding
 from .grammar import Constraint, Vocabulary
 from .processor import Picture, Processor, loading
@@ -47,7 +47,7 @@ def resolve_device(device: str) -> str:
         raise RequestError(
             f"device {device}",
             "torch must be able to use it",
-            value=reason(error),
+            value=error_text(error),
             remedy="Name cpu, cuda or another device of this machine with model_options.device",
         ) from error
     return device
@@ -98,7 +98,7 @@ class ImageText:
         begin = inputs["input_ids"].shape[1]
         constraints = [Constraint(self._vocabulary, schema)] if schema else []
         decoding = Decoding(self._name, stops=self._processor.ends, begin=begin, constraints=constraints)
-        with _bounded(self._source), torch.inference_mode(), silent():
+        with _bounded(self._source), torch.inference_mode(), silence_transformers():
             written = self._model.generate(
                 **inputs, max_new_tokens=limit, logits_processor=LogitsProcessorList([decoding]), use_cache=True
             )
@@ -243,11 +243,11 @@ class ImageText:
         return Vocabulary.of_fast(self._processor.tokenizer, ends=self._processor.ends)
 
 
-def _load(files: Files, dtype: str) -> Any:
+def _load(files: CheckpointFiles, dtype: str) -> Any:
     """The network, from files on this machine, every weight of it."""
-    with silent(), loading(files):
+    with silence_transformers(), loading(files):
         config = AutoConfig.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
-        check_sizes(AutoModelForImageTextToText, config, files.read("config.json"), files)
+        check_config_size(AutoModelForImageTextToText, config, files.read("config.json"), files)
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             files.folder,
             local_files_only=True,
@@ -273,5 +273,5 @@ def _bounded(source: str) -> Generator[None]:
     """Where memory does not suffice, say so as Python does; whatever else a network raises is its region's error."""
     rule = "transformers must be able to run it on this picture"
     remedy = "Check that its files belong together, or try another --hd-num"
-    with foreign(f"checkpoint {source}", rule, remedy=remedy, running=True), memory():
+    with wrap_errors(f"checkpoint {source}", rule, remedy=remedy, running=True), memory_errors():
         yield

@@ -16,8 +16,8 @@ def pictures_of(view: View, layout: Layout) -> list[npt.NDArray[np.uint8]]:
     """A view's RGB pictures (H, W, 3) in the order in which they are shown."""
     if layout == "canvas":
         return [join_tiles(view.tiles, view.grid)]
-    if view.overall is None:
+    if view.global_view is None:
         msg = f"region {view.region.key}: tiles are shown after their global view"
         raise ValueError(msg)
-    whole = np.clip(np.rint(view.overall), 0, WHITE).astype(np.uint8)  # bicubic filtering overshoots
+    whole = np.clip(np.rint(view.global_view), 0, WHITE).astype(np.uint8)  # bicubic filtering overshoots
     return [whole, *view.tiles]

@@ -25,9 +25,9 @@ from transformers.models.auto.processing_auto import (
 )
 
 from ...readers.errors import ModelError, excerpt
-from ..checkpoints.foreign import foreign
-from ..checkpoints.loading import silent
-from ..checkpoints.transformers_files import Files, check_tokenizer
+from ..checkpoints.files import CheckpointFiles, check_tokenizer
+from ..checkpoints.loading import silence_transformers
+from ..checkpoints.untrusted import wrap_errors
 from .chat_templates import try_templates
 from .special_tokens import refuse_marks
 
@@ -46,10 +46,10 @@ class Processor:
     with squares. Raises `ModelError` where it cannot be made, or hides the rim of every picture.
     """
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: CheckpointFiles) -> None:
         self.files = files
         self.family = _family(files)
-        with silent(), loading(files):
+        with silence_transformers(), loading(files):
             self.tokenizer: Any = AutoTokenizer.from_pretrained(
                 files.folder, local_files_only=True, trust_remote_code=False
             )
@@ -97,7 +97,7 @@ class Processor:
 
     def _make(self) -> Any:
         """The processor of its image processor, its tokenizer and its settings, with nothing for sound and videos."""
-        with silent(), loading(self.files):
+        with silence_transformers(), loading(self.files):
             images = AutoImageProcessor.from_pretrained(
                 self.files.folder, backend="pil", local_files_only=True, trust_remote_code=False
             )
@@ -188,7 +188,7 @@ class Processor:
         further: dict[str, Any] = {"add_special_tokens": False} if begun else {}
         count = len(pictures)
         rule = f"its processor and chat template must take {count} picture{'s' if count > 1 else ''} at once"
-        with silent(), self._asked(rule):
+        with silence_transformers(), self._asked(rule):
             marks = [getattr(self._processor, name, None) for name in ("image_token", "boi_token")]
             places = {text.count(mark) for mark in marks if isinstance(mark, str)}
             if places and count not in places:  # not every version looks
@@ -214,26 +214,26 @@ class Processor:
     @cached_property
     def context(self) -> int:
         """How many tokens the network reads, 0 where its settings do not say."""
-        with silent(), loading(self.files):
+        with silence_transformers(), loading(self.files):
             settings = AutoConfig.from_pretrained(self.files.folder, local_files_only=True, trust_remote_code=False)
             return int(getattr(settings.get_text_config(), "max_position_embeddings", 0) or 0)
 
     @contextmanager
     def _asked(self, rule: str) -> Generator[None]:
         remedy = "Show one picture with --set model_options.views=canvas, or name another checkpoint"
-        with foreign(f"checkpoint {self.files.source}", rule, remedy=remedy, running=True):
+        with wrap_errors(f"checkpoint {self.files.source}", rule, remedy=remedy, running=True):
             yield
 
 
 @contextmanager
-def loading(files: Files) -> Generator[None]:
+def loading(files: CheckpointFiles) -> Generator[None]:
     """Whatever a library raises while it reads a checkpoint becomes a `ModelError`."""
     remedy = "Check that its files are whole, and that the installed transformers knows its type"
-    with foreign(f"checkpoint {files.source}", "transformers must be able to load it", remedy=remedy):
+    with wrap_errors(f"checkpoint {files.source}", "transformers must be able to load it", remedy=remedy):
         yield
 
 
-def _family(files: Files) -> str:
+def _family(files: CheckpointFiles) -> str:
     """The checkpoint's model_type. Raises `ModelError` for one that does not answer questions about pictures."""
     check_tokenizer(files)
     try_templates(files.folder, files.source)

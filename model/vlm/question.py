@@ -13,7 +13,7 @@ from pydantic import Field
 from ...readers.errors import RequestError, excerpt
 from ...readers.options import invalid_option
 from ..annotator import UNDECIDED
-from ..options import NetworkOptions, Redactor
+from ..options import Names, NetworkOptions
 from .box_format import BoxFormat
 from .special_tokens import refuse_marks
 from .strict_json import parse_json
@@ -46,7 +46,7 @@ class QuestionOptions(NetworkOptions):
         description="The kind of answer; by default extract where there is a schema, classify where there are labels, "
         "else describe.",
     )
-    labels: Redactor = Field(default=(), description="What to choose from, or to look for.")
+    labels: Names = Field(default=(), description="What to choose from, or to look for.")
     json_schema: str = Field(default="", description="A JSON schema of the values to extract; `--schema-file` sets it.")
     margin: float = Field(
         default=0.1,

@@ -11,7 +11,7 @@ from pydantic import Field
 from ...readers.errors import ModelError, excerpt
 from ...readers.options import invalid_option
 from ..annotator import Cost, InputSpec, View
-from ..checkpoints.transformers_files import SETTINGS, TOKENIZER, Files, fetch_weights, find_files
+from ..checkpoints.files import CONFIGS, TOKENIZER, CheckpointFiles, fetch_weights, find_files
 from ..tiling import TILE, WHITE
 from .annotator import VlmAnnotator
 from .backend import check_room
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .image_text import ImageText
     from .processor import Processor
 
-SMALL = (*SETTINGS, *TOKENIZER, "chat_template.jinja", "chat_template.json", "generation_config.json")
+SMALL = (*CONFIGS, *TOKENIZER, "chat_template.jinja", "chat_template.json", "generation_config.json")
 SMALLEST, LARGEST = 28, 2048  # pixels; what can be a tile
 
 BOXES: Mapping[str, Unit] = {
@@ -89,7 +89,7 @@ class TransformersBackend:
         if locates and options.views == "tiles":
             rule = "locate needs one picture, whose coordinates boxes are in"
             raise invalid_option("views", "vlm", rule, value="tiles", remedy="Leave it out")
-        self._files: Files | None = None
+        self._files: CheckpointFiles | None = None
         self._named: dict[str, str] | None = None
         self._made: Processor | None = None
         self._network: ImageText | None = None
@@ -192,7 +192,7 @@ class TransformersBackend:
     def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
         """(width, height) that the processor makes of a picture of that size."""
         if size not in self._sizes:
-            self._sizes[size] = self._processor().shown(np.full((size[1], size[0], 3), WHITE, dtype=np.uint8))
+            self._sizes[size] = self._processor().excerpt(np.full((size[1], size[0], 3), WHITE, dtype=np.uint8))
         return self._sizes[size]
 
     def _unit(self) -> Unit:
@@ -216,7 +216,7 @@ class TransformersBackend:
         """The type of number to compute in: unless it is told, float32 on a processor, else the checkpoint's own."""
         return self._options.dtype or ("float32" if device == "cpu" else "auto")
 
-    def _found(self) -> Files:
+    def _found(self) -> CheckpointFiles:
         if self._files is None:
             self._files = find_files(self._source, fetch=self._options.fetch, small=SMALL)
         return self._files
@@ -250,7 +250,7 @@ def letterbox(picture: Picture) -> Picture:
     return square
 
 
-def _own_tile(files: Files) -> int:
+def _own_tile(files: CheckpointFiles) -> int:
     """The side of the pictures that the vision tower was made for, or the multiple of its patches next to 336."""
     vision = files.read("config.json").part("vision_config")
     for stated in (vision.get("image_size"), files.preprocessing().get("crop_size")):

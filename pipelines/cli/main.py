@@ -1,8 +1,8 @@
-"""The command line. Standard out is data, standard error is talk.
+"""The command line. Results go to standard output, progress and messages to standard error.
 
-Exit codes: 0 all regions; 1 some failed, or results could not be kept or printed, listed; 2 the request was wrong; 3
-nothing could be read; 70 a mistake in limner; 128 + n stopped by signal n, so 130 by Ctrl-C. Commands import what they
-need when they run, so that `--help` is quick.
+Exit codes: 0 done; 1 some regions, files or reports failed; 2 invalid request; 3 nothing could be read; 70 a bug in
+limner; 128 + n stopped by signal n, so 130 by Ctrl-C. Commands import what they need when they run, so that `--help`
+is fast.
 """
 
 import json
@@ -10,24 +10,28 @@ import sys
 import traceback
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from ...readers.errors import LimnerError, ModelError, ReadError, RequestError
 from .models import models_app
 from .settings_options import PLANNING, READING, RUNNING, add_command, complete, with_settings
-from .terminal import Stopped, say, talk, terminal, visible
+from .terminal import Stopped, print_message, print_result, terminal, visible
 from .train import train_app
 
 if TYPE_CHECKING:
-    from ..config import Settings
+    from collections.abc import Sequence
 
-WRONG_REQUEST, NOTHING_READ, RESULTS_LOST, MISTAKE = 2, 3, 1, 70
+    from ..config import Settings
+    from ..run.reporting import WrittenReport
+
+SOME_FAILED, INVALID_REQUEST, NOTHING_READ, BUG = 1, 2, 3, 70
 
 app = typer.Typer(
     name="limner",
-    help="Annotates images too large to look at. Research use only.",
+    help="Annotate images too large to look at: satellite scenes, pathology slides, radiology studies. "
+    "For research use only.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
@@ -40,69 +44,70 @@ app.add_typer(train_app, name="train")
 
 @app.callback(invoke_without_command=True)
 def root(show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
-    """Annotates images too large to look at. Research use only."""
+    """Annotate images too large to look at. For research use only."""
     if show_version:
-        say(f"limner {version('limner')}")
+        print_result(f"limner {version('limner')}")
         raise typer.Exit
 
 
 @add_command(app, "run")
 @with_settings(RUNNING)
 def run_command(settings: "Settings") -> None:
-    """Annotate images and write reports; run again to go on where a run was cut off."""
+    """Annotate images and write reports; run the same command again to resume."""
+    from ..describe import run_text
+    from ..progress import TerminalProgress
     from ..run.execute import run
-    from .progress import Drawing
-    from .text import describe_run
 
     try:
-        with Drawing() as drawing:
-            done = run(settings, drawing)
+        with TerminalProgress() as progress:
+            result = run(settings, progress)
     except Stopped as stop:
-        talk("\nStopped. What was done is kept: the same command goes on from there.")
+        print_message("\nStopped. Results so far are kept; the same command resumes the run.")
         raise typer.Exit(stop.exit_code) from None
-    _say_made(done.made, asked=bool(settings.reports))
-    say(describe_run(done, settings.out))
-    raise typer.Exit(done.exit_code)
+    _print_problems(result.reports, requested=bool(settings.reports))
+    print_result(run_text(result, settings.out))
+    raise typer.Exit(result.exit_code)
 
 
 @add_command(app, "plan")
 @with_settings(PLANNING)
 def plan_command(settings: "Settings") -> None:
-    """Show what a run would do, and take: regions, tiles, memory, time. Writes nothing, fetches nothing."""
+    """Show what a run would do: regions, tiles, memory, time. Writes nothing, downloads nothing."""
+    from ..describe import plan_text, time_text
     from ..run.estimate import LIMIT_S, estimate, measure
-    from ..run.execute import crew, prepare
-    from .text import describe_plan, describe_time
+    from ..run.execute import prepare, workers_and_threads
 
     prepared = prepare(settings, only_plan=True)
     known = estimate(prepared, batch=settings.batch)
-    workers_used, threads = crew(settings)
-    say(describe_plan(prepared, known, workers=workers_used))
+    workers, threads = workers_and_threads(settings)
+    print_result(plan_text(prepared, known, workers=workers))
     if not known.untimed:
-        talk(f"Timing one tile in a process of its own, for at most {LIMIT_S:.0f} s")
-    say(describe_time(measure(prepared, known, workers=workers_used, threads=threads), workers=workers_used))
+        print_message(f"Timing one tile in a separate process, for at most {LIMIT_S:.0f} s")
+    print_result(time_text(measure(prepared, known, workers=workers, threads=threads), workers=workers))
     if any(row.status == "failed" for row in prepared.plan.files):
-        raise typer.Exit(1)
+        raise typer.Exit(SOME_FAILED)
 
 
 @add_command(app, "info")
 @with_settings(READING)
 def info_command(
     settings: "Settings",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show what images are: size, bands, coordinates or modality, and what is not known of them."""
+    """Show the metadata of images: size, bands, coordinate system or modality, and what is missing."""
     from ..describe import scanned_json, scanned_text
     from ..run.execute import check_options
     from ..run.redaction import scan_with_redaction
 
     check_options(settings)
-    found, names = scan_with_redaction(settings)
-    scanned = [names.scanned(row) for row in found]
-    say(json.dumps(scanned_json(scanned), indent=1, ensure_ascii=False) if as_json else scanned_text(scanned))
+    found, redactor = scan_with_redaction(settings)
+    scanned = [redactor.scanned(row) for row in found]
+    text = json.dumps(scanned_json(scanned), indent=1, ensure_ascii=False) if as_json else scanned_text(scanned)
+    print_result(text)
     if not any(row.infos for row in scanned):
         raise typer.Exit(NOTHING_READ)
     if any(row.status == "failed" for row in scanned):
-        raise typer.Exit(1)
+        raise typer.Exit(SOME_FAILED)
 
 
 @add_command(app, "report")
@@ -115,44 +120,42 @@ def report_command(
         ),
     ] = None,
 ) -> None:
-    """Write a run's reports again, the same bytes as before."""
+    """Write the reports of a run again; the files are identical."""
     from ..run.manifest import load_manifest
     from ..run.reporting import load_writers, read_record, write_reports
 
+    folder = Path(run_folder)
     named = [name for text in reports or () for name in text.split(",")]
-    if named:
-        load_writers(named)
-    config = load_manifest(Path(run_folder))["config"]
-    asked = named or config["reports"]
-    writers = load_writers(asked, config.get("report_options"))
-    record = read_record(Path(run_folder))
-    made = tuple(write_reports(record, Path(run_folder), writers))
-    _say_made(made, asked=bool(asked))
-    for path in (path for one in made for path in one.paths):
-        say(visible(str(path)))
-    if any(one.error for one in made):
-        raise typer.Exit(1)
+    load_writers(named)  # so that an unknown name comes before a missing folder
+    config = load_manifest(folder)["config"]
+    names = named or config["reports"]
+    writers = load_writers(names, config.get("report_options"))
+    written = tuple(write_reports(read_record(folder), folder, writers))
+    _print_problems(written, requested=bool(names))
+    for path in (path for report in written for path in report.paths):
+        print_result(visible(str(path)))
+    if any(report.error for report in written):
+        raise typer.Exit(SOME_FAILED)
 
 
 @add_command(app, "plugins")
 def plugins_command() -> None:
-    """List the installed readers, annotators and writers, and the package each comes from."""
-    from .text import describe_plugins
+    """List the installed readers, annotators and writers with their packages and options."""
+    from .listings import plugins_text
 
-    say(describe_plugins())
+    print_result(plugins_text())
 
 
 @add_command(app, "doctor")
 def doctor_command() -> None:
-    """Show what this machine offers: versions, formats, weights, cores, memory, disk."""
-    from ..describe import table
-    from .doctor import examine
+    """Show the environment: versions, formats, model weights, cores, memory, disk space."""
+    from .listings import doctor_text
 
-    say(table(list(examine())))
+    print_result(doctor_text())
 
 
 def main() -> NoReturn:
-    """Run the command line; every error becomes one clear block and an exit code."""
+    """Run the command line; every error becomes a message and an exit code."""
     with terminal():
         try:
             try:
@@ -160,34 +163,31 @@ def main() -> NoReturn:
             finally:
                 sys.stdout.flush()
         except LimnerError as error:
-            talk("\n".join(["", *map(visible, error.lines())]))
-            sys.exit(_code(error))
+            print_message("\n".join(["", *map(visible, error.lines())]))
+            invalid = isinstance(error, (RequestError, ModelError))
+            sys.exit(INVALID_REQUEST if invalid else NOTHING_READ if isinstance(error, ReadError) else SOME_FAILED)
         except Stopped as stop:
-            talk("\nStopped.")
+            print_message("\nStopped.")
             sys.exit(stop.exit_code)
-        except Exception:  # noqa: BLE001 - whatever it is, it is ours, and said so
+        except Exception:  # noqa: BLE001 - anything else is a bug, and reported as one
             traceback.print_exc()
-            talk(
-                "\nThis is a mistake in limner or in a plug-in, not in your files. Results so far are kept. "
+            print_message(
+                "\nThis is a bug in limner or in a plug-in, not in your files. Results so far are kept. "
                 "Please report the lines above with the output of `limner doctor`."
             )
-            sys.exit(MISTAKE)
+            sys.exit(BUG)
     sys.exit(0)
 
 
-def _say_made(made: tuple[Any, ...], *, asked: bool) -> None:
-    """What could not be written, and why, on standard error; not that a kind nobody named suits none of the images."""
-    for one in made:
-        if one.error:
-            talk(visible(f"{one.writer} was not written{' as a whole' if one.paths else ''}. {one.error}"))
-        for image, reason in sorted(one.omitted.items()) if asked or one.paths else ():
-            talk(visible(f"{one.writer} leaves out {image}: {reason}"))
-
-
-def _code(error: LimnerError) -> int:
-    if isinstance(error, (RequestError, ModelError)):
-        return WRONG_REQUEST
-    return NOTHING_READ if isinstance(error, ReadError) else RESULTS_LOST
+def _print_problems(reports: "Sequence[WrittenReport]", *, requested: bool) -> None:
+    """Print which reports failed, and which images they omit unless nobody requested a kind that suits no image."""
+    for report in reports:
+        if report.error:
+            print_message(
+                visible(f"{report.writer} was not written{' completely' if report.paths else ''}. {report.error}")
+            )
+        for image, reason in sorted(report.omitted.items()) if requested or report.paths else ():
+            print_message(visible(f"{report.writer} omits {image}: {reason}"))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Flags of the commands, made from `Settings`: a setting's name with dashes, its description, its values."""
+"""Command-line options generated from `Settings`."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, cast, get_args
 
 import typer
@@ -11,17 +11,17 @@ from ...readers.errors import RequestError
 from ..config import Settings, known_values
 
 READING = ("inputs", "preset", "reader", "sensor", "bands", "crs", "microns_per_pixel", "names", "reader_options")
-"""Settings that say how files are read."""
+"""Settings of reading images."""
 
 RUNNING = tuple(Settings.model_fields)
-"""Settings of a run: all."""
+"""Settings of a run."""
 
 PLANNING = tuple(name for name in RUNNING if name not in {"out", "reports"})
 """Settings of a plan, which writes nothing."""
 
 
 class _Command(TyperCommand):
-    """A command whose help lists the values of its settings, and which finds them only when its help is shown."""
+    """A command whose help lists the values of its settings, looked up only when the help is shown."""
 
     def get_help(self, ctx: Any) -> str:
         """The help, with values."""
@@ -34,7 +34,7 @@ class _Command(TyperCommand):
 
 
 def add_command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add a function as a command, listed with all of its first sentence, which typer would cut."""
+    """Register a command, listed with its whole first sentence, which typer would truncate."""
 
     def add(function: Callable[..., None]) -> Callable[..., None]:
         return app.command(name, cls=_Command, short_help=inspect.cleandoc(function.__doc__ or ""))(function)
@@ -43,9 +43,9 @@ def add_command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], 
 
 
 def with_settings(names: Sequence[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command a flag for each of these settings, and for a file of them.
+    """Add an option for each of these settings, `--config` and `--set` to a command.
 
-    The command is called with the resolved `Settings` and with its own options, which its other parameters declare.
+    The command is called with the resolved `Settings` and with its own options.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -53,9 +53,8 @@ def with_settings(names: Sequence[str]) -> Callable[[Callable[..., None]], Calla
 
         def call(**given: Any) -> None:
             flags = {name: _value(name, given[name]) for name in names if given[name] not in (None, [])}
-            further = {parameter.name: given[parameter.name] for parameter in own}
             settings = Settings.resolve(flags, file=given["config"] or "", changes=given["changes"] or ())
-            command(settings, **further)
+            command(settings, **{parameter.name: given[parameter.name] for parameter in own})
 
         parameters = [*(_parameter(name) for name in names), *own, *_SOURCES]
         call.__signature__ = inspect.Signature(  # pyright: ignore[reportFunctionMemberAccess]
@@ -69,7 +68,7 @@ def with_settings(names: Sequence[str]) -> Callable[[Callable[..., None]], Calla
 
 
 def complete(name: str) -> Callable[[str], list[str]]:
-    """A function that completes a value of a setting; of a list, the part behind the last comma."""
+    """A shell completion of a setting's values; in a list, of the part after the last comma."""
 
     def find(incomplete: str) -> list[str]:
         head, comma, tail = incomplete.rpartition(",")
@@ -79,26 +78,21 @@ def complete(name: str) -> Callable[[str], list[str]]:
 
 
 def _parameter(name: str) -> inspect.Parameter:
-    """A setting as a parameter that typer understands; its help lists no values yet."""
-    kind = Settings.model_fields[name].annotation
+    """A setting as a parameter for typer, whose help lists no values yet."""
+    kind, flag = Settings.model_fields[name].annotation, f"--{name.replace('_', '-')}"
     if name == "inputs":
-        how = typer.Argument(help=_help(name), show_default=False, metavar="INPUTS")
-        return _optional(name, list[str], how)
+        return _optional(name, list[str], typer.Argument(help=_help(name), show_default=False, metavar="INPUTS"))
     if kind is bool:
-        flag = name.replace("_", "-")
-        return _optional(name, bool, typer.Option(f"--{flag}/--no-{flag}", help=_help(name)))
+        return _optional(name, bool, typer.Option(f"{flag}/--no-{flag[2:]}", help=_help(name)))
     metavar = "NUMBER" if kind is int else "NAME=VALUE" if _is_mapping(name) else "|".join(_literals(name)) or "TEXT"
-    of = int if kind is int else list[str] if _is_list(name) or _is_mapping(name) else str
-    how = typer.Option(f"--{name.replace('_', '-')}", help=_help(name), metavar=metavar, autocompletion=complete(name))
-    return _optional(name, of, how)
+    repeatable = _is_mapping(name) or Settings.model_fields[name].default == ()
+    option = typer.Option(flag, help=_help(name), metavar=metavar, autocompletion=complete(name))
+    return _optional(name, int if kind is int else list[str] if repeatable else str, option)
 
 
-def _optional(name: str, kind: Any, how: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, how])
-
-
-def _is_list(name: str) -> bool:
-    return Settings.model_fields[name].default == ()
+def _optional(name: str, kind: Any, option: Any) -> inspect.Parameter:
+    annotation = Annotated[kind | None, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 def _is_mapping(name: str) -> bool:
@@ -113,42 +107,38 @@ def _help(name: str, values: Sequence[str] = ()) -> str:
     """A setting's description with its default, and its values where the metavar does not list them."""
     field = Settings.model_fields[name]
     default = field.default
-    said = [field.description or ""]
-    if isinstance(default, str | int) and default not in ("", False, 0) and "Default" not in said[0]:
-        said.append(f"Default: {str(default).lower() if isinstance(default, bool) else default}.")
+    parts = [field.description or ""]
+    if isinstance(default, str | int) and default not in ("", False, 0) and "Default" not in parts[0]:
+        parts.append(f"Default: {str(default).lower() if isinstance(default, bool) else default}.")
     if _is_mapping(name):
-        said.append("Repeatable.")
+        parts.append("Repeatable.")
     if values and not _literals(name):
-        said.append(f"One of: {', '.join(values)}.")
-    return " ".join(said)
+        parts.append(f"One of: {', '.join(values)}.")
+    return " ".join(parts)
 
 
 def _value(name: str, given: Any) -> Any:
-    """A flag's value as `Settings` takes it."""
+    """The value of an option as `Settings` takes it."""
     if name == "inputs" or not isinstance(given, list):
         return given
     texts = cast("list[str]", given)
-    return _pairs(name, texts) if _is_mapping(name) else ",".join(texts)
-
-
-def _pairs(name: str, texts: Sequence[str]) -> Mapping[str, str]:
-    found: dict[str, str] = {}
+    if not _is_mapping(name):
+        return ",".join(texts)
+    pairs: dict[str, str] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             flag = f"--{name.replace('_', '-')}"
-            raise RequestError(flag, "it must be NAME=VALUE", value=text, remedy=f"For example {flag} {_EXAMPLE[name]}")
-        found[key.strip()] = value.strip()
-    return found
+            raise RequestError(flag, "must be NAME=VALUE", value=text, remedy=f"For example {flag} {_EXAMPLE[name]}")
+        pairs[key.strip()] = value.strip()
+    return pairs
 
 
 _EXAMPLE = {"reader_options": "window=40,400", "model_options": "threads=2", "report_options": "qupath.name=VALUE"}
 
 _SOURCES = (
     _optional(
-        "config", str, typer.Option("--config", metavar="FILE", help="YAML file of settings; flags win over it.")
+        "config", str, typer.Option("--config", metavar="FILE", help="YAML file of settings; flags override it.")
     ),
-    _optional(
-        "changes", list[str], typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as key=value; repeatable.")
-    ),
+    _optional("changes", list[str], typer.Option("--set", metavar="KEY=VALUE", help="Set any setting; repeatable.")),
 )

@@ -1,7 +1,7 @@
-"""The one door to standard output and standard error: what goes out holds no control character of somebody else's.
+"""Safe standard output and standard error, and signals.
 
-File names, tags, answers of models and messages of libraries are written by strangers. Whatever of them a terminal
-would obey or hide is written as an escape. Signals that end a command are turned into `Stopped` here as well.
+File names, tags, answers of models and log messages come from untrusted sources: control characters and other
+unprintable ones are escaped before they reach a terminal.
 """
 
 import contextlib
@@ -19,127 +19,133 @@ from typing import TextIO
 from ...readers.errors import LimnerError
 
 _PRINTABLE = re.compile(r"[\x20-\x7e\n]*")
-_BYTE = range(0xDC80, 0xDD00)  # how Python spells a byte of a file name that is not UTF-8
+_SURROGATE_BYTES = range(0xDC80, 0xDD00)  # how Python decodes the bytes of a file name that are not UTF-8
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 class OutputError(LimnerError):
-    """Standard output takes nothing more."""
+    """Standard output cannot be written."""
 
 
 class Stopped(BaseException):
-    """A signal asked this process to end. `exit_code` is 128 and the signal's number, as shells have it."""
+    """A signal stopped this process."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.exit_code = 128 + number
+        """As shells report it."""
 
 
 def visible(text: str, *, keep: str = "") -> str:
-    """`text` with every character that does not print written as Python's escape of it, but those in `keep`.
+    """Escape unprintable characters as Python does, except those in `keep`.
 
-    Bytes of file names that are not UTF-8 come out as what they are: the letter x and two digits after a backslash.
+    Bytes of a file name that are not UTF-8 become a backslash, the letter x and two digits.
     """
     if _PRINTABLE.fullmatch(text) and (keep or "\n" not in text):
         return text
-    return "".join(one if one.isprintable() or one in keep else _escape(one) for one in text)
+    return "".join(char if char.isprintable() or char in keep else _escape(char) for char in text)
 
 
-def say(text: object) -> None:
-    """Print a result on standard output. Raises `OutputError` where it takes nothing more."""
+def plural(count: int, word: str) -> str:
+    """A count with its noun: "1 region", "2 regions"."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def print_result(text: object) -> None:
+    """Print to standard output. Raises `OutputError`."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
-def talk(text: object) -> None:
-    """Print a message on standard error, if anybody listens."""
+def print_message(text: object) -> None:
+    """Print to standard error."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
 
-class Outlet(io.TextIOBase):
-    """A stream that escapes what is written to it. A `needed` one raises `OutputError` where it takes nothing more.
+class EscapedStream(io.TextIOBase):
+    """A text stream that escapes what is written to another one.
 
-    `raw` is the same stream for our own control sequences, such as those of a progress bar.
+    A `required` stream raises `OutputError` where it cannot be written; others then drop the text.
     """
 
-    def __init__(self, stream: TextIO, *, needed: bool, escapes: bool = True) -> None:
+    def __init__(self, stream: TextIO, *, required: bool, escape: bool = True) -> None:
         super().__init__()
         self._stream = stream
-        self._needed = needed
-        self._escapes = escapes
-        self._fault = ""
+        self._required = required
+        self._escape = escape
+        self._problem = ""
         if isinstance(stream, io.TextIOWrapper) and not stream.closed:
-            stream.reconfigure(errors="backslashreplace")  # whatever the encoding of the locale cannot write
+            stream.reconfigure(errors="backslashreplace")  # for characters that the locale's encoding lacks
 
     @property
-    def raw(self) -> "Outlet":
-        """See the class."""
-        return Outlet(self._stream, needed=self._needed, escapes=False)
+    def raw(self) -> "EscapedStream":
+        """The same stream without escaping, for our own control sequences."""
+        return EscapedStream(self._stream, required=self._required, escape=False)
 
     @property
     def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The stream's."""
+        """The encoding of the wrapped stream."""
         return self._stream.encoding
 
     def isatty(self) -> bool:
-        """Whether it is a terminal."""
+        """Whether the wrapped stream is a terminal."""
         return self._stream.isatty()
 
     def fileno(self) -> int:
-        """The stream's."""
+        """The file descriptor of the wrapped stream."""
         return self._stream.fileno()
 
     def writable(self) -> bool:
-        """It is."""
+        """True."""
         return True
 
     def write(self, text: str, /) -> int:
-        """Write a text, escaped."""
-        with self._failing():
-            self._stream.write(visible(text, keep="\n") if self._escapes else text)
+        """Write text, escaped."""
+        with self._handle_errors():
+            self._stream.write(visible(text, keep="\n") if self._escape else text)
         return len(text)
 
     def flush(self) -> None:
-        """Let out what is held."""
-        with self._failing():
+        """Flush the wrapped stream."""
+        with self._handle_errors():
             if not self._stream.closed:
                 self._stream.flush()
 
     @contextlib.contextmanager
-    def _failing(self) -> Generator[None]:
+    def _handle_errors(self) -> Generator[None]:
         try:
             yield
-        except (OSError, ValueError) as error:  # ValueError: it is closed
-            self._fault = (error.strerror if isinstance(error, OSError) else "") or "it is closed"
-            with contextlib.suppress(OSError, ValueError):  # what is held still goes nowhere, also when Python ends
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, self._stream.fileno())
-                os.close(nowhere)
-        if self._fault and self._needed:  # again each time: libraries try a stream and hide what happens
+        except (OSError, ValueError) as error:  # ValueError: the stream is closed
+            self._problem = (error.strerror if isinstance(error, OSError) else "") or "it is closed"
+            with contextlib.suppress(OSError, ValueError):  # discard what is buffered, also when Python exits
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, self._stream.fileno())
+                os.close(null)
+        if self._problem and self._required:  # at every call: libraries swallow the first error
             raise OutputError(
                 "standard output",
-                "it must take what is printed",
-                value=self._fault,
-                remedy="What was done is kept; print it elsewhere, or make room",
+                "must be writable",
+                value=self._problem,
+                remedy="Results so far are kept; redirect the output elsewhere, or free disk space",
             )
 
 
 @contextlib.contextmanager
 def terminal() -> Generator[None]:
-    """Let everything that is printed within go through `Outlet`, and signals raise `Stopped`, once."""
+    """Escape all output and turn the first signal into `Stopped`, within a `with` block."""
     with contextlib.ExitStack() as stack:
         _open_standard_files()
-        stack.enter_context(contextlib.redirect_stderr(Outlet(sys.stderr or _closed(), needed=False)))
-        stack.enter_context(contextlib.redirect_stdout(Outlet(sys.stdout or _closed(), needed=True)))
+        stack.enter_context(contextlib.redirect_stderr(EscapedStream(sys.stderr or _null_stream(), required=False)))
+        stack.enter_context(contextlib.redirect_stdout(EscapedStream(sys.stdout or _null_stream(), required=True)))
         stack.enter_context(_signals())
         stack.callback(setattr, logging, "lastResort", logging.lastResort)
-        logging.lastResort = None  # libraries log the names of files, before it is known whether these may be told
+        logging.lastResort = None  # libraries log file names, which may have to be redacted
         yield
 
 
 def _open_standard_files() -> None:
-    """Give closed standard files a place: the next file that is opened would be taken for them otherwise."""
+    """Open closed standard file descriptors, since the next file to be opened would take their numbers."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -147,21 +153,21 @@ def _open_standard_files() -> None:
             os.open(os.devnull, os.O_RDWR)
 
 
-def _closed() -> TextIO:
+def _null_stream() -> TextIO:
     with Path(os.devnull).open("w", encoding="utf-8") as stream:
         return stream
 
 
 @contextlib.contextmanager
 def _signals() -> Generator[None]:
-    """Raise `Stopped` in the main thread at the first signal; the second ends the process at once."""
+    """Raise `Stopped` in the main thread at the first signal; the second one ends the process at once."""
     numbers = [number for name in _SIGNALS if (number := getattr(signal, name, None)) is not None]
     before = {number: signal.getsignal(number) for number in numbers}
-    before = {number: old for number, old in before.items() if old not in {None, signal.SIG_IGN}}  # as nohup asks
+    before = {number: old for number, old in before.items() if old not in {None, signal.SIG_IGN}}  # respect nohup
 
     def stop(number: int, _: FrameType | None) -> None:
-        for one in before:
-            signal.signal(one, signal.SIG_DFL)
+        for handled in before:
+            signal.signal(handled, signal.SIG_DFL)
         raise Stopped(number)
 
     for number in before:
@@ -173,6 +179,6 @@ def _signals() -> Generator[None]:
             signal.signal(number, handler)
 
 
-def _escape(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code - 0xDC00:02x}" if code in _BYTE else character.encode("unicode_escape").decode()
+def _escape(char: str) -> str:
+    code = ord(char)
+    return f"\\x{code - 0xDC00:02x}" if code in _SURROGATE_BYTES else char.encode("unicode_escape").decode()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .settings_options import add_command
-from .terminal import Stopped, say, talk, visible
+from .terminal import Stopped, print_message, print_result, visible
 from .train_probe import train_probe_command
 
 if TYPE_CHECKING:
@@ -90,12 +90,12 @@ def train_align(  # noqa: PLR0913, PLR0917 - as many as there are flags; typer c
             tell=_say,
         )
     except Stopped as stop:
-        talk("\nStopped. The same command goes on from the last checkpoint.")
+        print_message("\nStopped. The same command goes on from the last checkpoint.")
         raise typer.Exit(stop.exit_code) from None
-    say(visible(str(folder)))
+    print_result(visible(str(folder)))
 
 
 def _say(row: "Row", steps: int) -> None:
     """A line on standard error, for the first steps and then now and then."""
     if row.step in {1, 2, 5, 10, 20, steps} or row.step % 50 == 0:
-        talk(f"step {row.step} of {steps}: loss {row.loss:.4f}, rate {row.rate:.2e}")
+        print_message(f"step {row.step} of {steps}: loss {row.loss:.4f}, rate {row.rate:.2e}")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .settings_options import READING, with_settings
-from .terminal import say, visible
+from .terminal import print_result, visible
 
 if TYPE_CHECKING:
     from ..config import Settings
@@ -35,13 +35,13 @@ def train_probe_command(  # noqa: PLR0913, PLR0917 - as many as there are flags;
     features: Annotated[str, typer.Option("--features", help="Folder of kept features. Default: in --out.")] = "",
 ) -> None:
     """Teach a small head on a frozen encoder what you outlined; `limner run --model probe:OUT` then says it."""
+    from ..progress import TerminalProgress
     from ..train.probe import describe_probe, train_probe
     from ..train.probe_config import ProbeConfig
-    from .progress import Drawing
 
     request = ProbeConfig(labels, encoder, label_field, tile, head, folds, inside, rest, block, licence, features)
-    with Drawing() as drawing:
-        trained = train_probe(settings, request, drawing)
-    say(describe_probe(trained.card))
+    with TerminalProgress() as progress:
+        trained = train_probe(settings, request, progress)
+    print_result(describe_probe(trained.card))
     for path in trained.paths:
-        say(visible(str(path)))
+        print_result(visible(str(path)))

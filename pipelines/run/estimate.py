@@ -1,149 +1,150 @@
-"""What a run will take, before it runs: memory by arithmetic, then time by doing one tile of it, within limits."""
+"""Estimates the memory of a run by arithmetic, and its time by annotating one tile within limits."""
 
+import contextlib
+import os
+import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from ...model.annotator import Cost, Costing, InputSpec
-from ...model.views import tiles_of
+from ...model.annotator import Cost, InputSpec, SupportsCost
+from ...model.finding import Result
+from ...model.views import grid_of
 from ...readers.errors import LimnerError, RequestError
 from ...readers.regions import Region, Span
-from .execute import Prepared
-from .machine import free_memory
-from .model_selection import AnnotatorChoice
+from .engines import Job, Task, WorkerProcess
+from .execute import PreparedRun
 from .plan import ImagePlan
-from .process_pool import try_region
-from .worker import RegionJob
 
 LIMIT_S = 120.0
-"""Seconds that timing may take, loading the model among them."""
+"""Most seconds that timing may take, including loading the model."""
 
-_RGB = 3
-_FLOAT = 4  # bytes of a float32
-_COPIES = 3  # a region as read, its tiles, and what the network makes of them: measured on the shipped cards
-_LIBRARIES = 0.4 * 2**30  # of Python, torch and transformers in a process, before any weights: measured
-_LEFT, _SHARE = 1.0 * 2**30, 0.1  # of free memory is left to others: so much, and that part where it is more
-_WARM_S = 5.0  # what takes less is done twice, since the first time is slower
-_PLACES = (2, 3, 5, 7, 11)  # where in the list of regions a tile is tried: the middle first
+_RGB_CHANNELS = 3
+_FLOAT_BYTES = 4
+_COPIES = 3  # a region as read, its tiles, and the network's inputs: measured on the shipped cards
+_LIBRARIES = 0.4 * 2**30  # bytes of Python, torch and transformers in a process without weights: measured
+_RESERVE, _RESERVE_SHARE = 1.0 * 2**30, 0.1  # free memory to leave to other processes: bytes, or a share if more
+_WARM_UP_S = 5.0  # a region that takes less is timed a second time, since the first run is slower
+_PLACES = (2, 3, 5, 7, 11)  # fractions of the list of regions at which tiles are tried, the middle first
+_POLL_S = 0.02  # between two checks of a timed process, in which it allocates some tens of MB
+_CGROUPS, _OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+_CGROUP_V2 = ("memory.max", "memory.current")
+_CGROUP_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes")
 
-Tiles = tuple[int, int]
+TileShape = tuple[int, int]
+"""Columns and rows of tiles in a region."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What is known without loading a network.
-
-    `memory` bytes of the machine's own memory that a worker takes at its peak, of which `cost` is the annotator's for
-    the largest region where it is on no GPU; None where nobody knows it. `free` bytes of memory where the model runs,
-    None where the system does not say. `shapes` counts the regions to look at by their tiles, `work` is what each
-    kind costs. `untimed` says why time cannot be measured, "" where it can.
-    """
+    """What is known without loading a network."""
 
     memory: float
+    """Bytes of main memory of a worker at its peak."""
     cost: Cost | None
+    """The annotator's cost of the largest region; None where not known."""
     free: float | None
-    shapes: Mapping[Tiles, int]
-    work: Mapping[Tiles, float]
+    """Free bytes where the model runs; None where not known."""
+    shapes: Mapping[TileShape, int]
+    """Number of regions to analyse by their tiles."""
+    work: Mapping[TileShape, float]
+    """Work of a region by its tiles, proportional to time."""
     untimed: str = ""
+    """Why the time cannot be measured, "" where it can."""
 
     @property
     def regions(self) -> int:
-        """How many regions are to be looked at."""
+        """Number of regions to analyse."""
         return sum(self.shapes.values())
 
     @property
     def tiles(self) -> int:
-        """How many tiles they have."""
+        """Number of their tiles."""
         return sum(columns * rows * count for (columns, rows), count in self.shapes.items())
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """`seconds` for all regions, `how` that was found, and the `peak` bytes of memory that were seen meanwhile.
-
-    `seconds` is None where `how` says why it could not be measured.
-    """
+    """The measured time of a run."""
 
     seconds: float | None
+    """For all regions; None where it could not be measured."""
     how: str
+    """How it was measured, or why not."""
     peak: float = 0.0
+    """Most bytes of memory seen meanwhile."""
 
 
-def estimate(prepared: Prepared, *, batch: int) -> Estimate:
-    """Memory and tokens from headers and settings; loads no network and asks no server. Raises `RequestError`."""
+def estimate(prepared: PreparedRun, *, batch: int) -> Estimate:
+    """Estimate memory and tokens from headers and settings; loads no network, contacts no server.
+
+    Raises `RequestError`.
+    """
     images = prepared.plan.images
     views = max(view_bytes(image) for image in images) * batch * 2  # the next batch is read meanwhile
-    shapes = Counter(
-        tiles_of(region, image.spec)
-        for image in images
-        for region in image.regions
-        if region.key not in (image.skipped or {})
-    )
+    shapes = Counter(grid_of(region, image.spec) for image in images for region in image.remaining)
     work = {shape: float(shape[0] * shape[1]) for shape in shapes}
-    bare = Estimate(views + _LIBRARIES, None, free_memory(), shapes, work)
+    basic = Estimate(views + _LIBRARIES, None, free_memory(), shapes, work)
     annotator = prepared.annotator
     if annotator is None or not shapes:
-        return replace(bare, untimed="Nothing is to be looked at")
-    if prepared.lacking:
-        return replace(bare, untimed=prepared.lacking)
+        return replace(basic, untimed="There is nothing to analyse")
+    if prepared.unavailable or not isinstance(annotator, SupportsCost):
+        return replace(basic, untimed=prepared.unavailable)
     specs = [image.spec for image in images]
     try:
-        costs = (
-            {shape: annotator.cost(specs, shape) for shape in {*shapes, (1, 1)}}
-            if isinstance(annotator, Costing)
-            else {}
-        )
+        costs = {shape: annotator.cost(specs, shape) for shape in {*shapes, (1, 1)}}
         known = {shape: cost for shape, cost in costs.items() if cost is not None}
         if not known:
-            return bare
+            return basic
         cost = max((known[shape] for shape in shapes), key=lambda one: one.memory)
-        work = {shape: one.work for shape, one in known.items()}
+        found = replace(basic, cost=cost, work={shape: one.work for shape, one in known.items()})
         if cost.device == "cpu":
-            found = replace(bare, memory=bare.memory + cost.memory, cost=cost, work=work)
-            return replace(found, untimed=_too_large(found.memory, bare.free))
+            memory = basic.memory + cost.memory
+            return replace(found, memory=memory, untimed=_does_not_fit(memory, basic.free))
         from ...model.checkpoints.memory import free_gpu_memory
 
         free = free_gpu_memory(cost.device)
-        return replace(bare, cost=cost, work=work, free=free, untimed=_too_large(cost.memory, free))
+        return replace(found, free=free, untimed=_does_not_fit(cost.memory, free))
     except RequestError:
         raise
     except LimnerError as error:
-        return replace(bare, untimed=prepared.names.text(str(error)))
+        return replace(basic, untimed=prepared.redactor.text(str(error)))
 
 
-def measure(prepared: Prepared, known: Estimate, *, workers: int, threads: int) -> Timing:
-    """Do one real tile where it fits, in a process of its own that is ended past its limits, and extrapolate.
+def measure(prepared: PreparedRun, known: Estimate, *, workers: int, threads: int) -> Timing:
+    """Annotate one tile, if it fits, in a process that is ended at its limits, and extrapolate.
 
-    `workers` processes with `threads` computing threads each (see `run.crew`) will do the run.
+    The run will have `workers` processes with `threads` computing threads each.
     """
     if not known.shapes:
-        return Timing(0.0, "nothing to look at")
-    if known.untimed or prepared.choice is None:
+        return Timing(0.0, "nothing to analyse")
+    job = prepared.job(threads)
+    if known.untimed or job is None:
         return Timing(None, known.untimed)
-    images = {image.info.id: replace(image, spec=_smallest(image.spec)) for image in prepared.plan.images}
-    todo = [
-        region for image in prepared.plan.images for region in image.regions if region.key not in (image.skipped or {})
-    ]
-    tried = [todo[len(todo) // place] for place in _PLACES]
-    among = [middle_tile(region, images[region.grid.image].spec) for region in dict.fromkeys(tried)]
+    job = replace(
+        job, images={name: replace(image, spec=_no_enlarging(image.spec)) for name, image in job.images.items()}
+    )
+    todo = [region for image in prepared.plan.images for region in image.remaining]
+    regions = dict.fromkeys(todo[len(todo) // place] for place in _PLACES)
+    tiles = [middle_tile(region, job.images[region.grid.image].spec) for region in regions]
     free = free_memory()
-    memory = float("inf") if free is None else free - max(_LEFT, free * _SHARE)
-    job = _job(prepared, prepared.choice, images, threads)
-    trial = try_region(job, among, threads=threads, seconds=LIMIT_S, memory=memory, again=_WARM_S)
+    limit = float("inf") if free is None else free - _reserve(free)
+    trial = try_region(job, tiles, threads=threads, seconds=LIMIT_S, memory=limit)
     if trial.result is None:
-        return Timing(None, prepared.names.text(trial.why), trial.peak)
+        return Timing(None, prepared.redactor.text(trial.why), trial.peak)
     one = known.work.get((1, 1), 1.0)
-    whole = sum(known.work[shape] * count for shape, count in known.shapes.items())
-    seconds = trial.result.seconds * whole / one / max(1, min(workers, known.regions))
-    tile = f"one tile of {prepared.names.text(trial.result.region)}, {trial.result.seconds:.2g} s"
-    return Timing(seconds, f"extrapolated from {tile}" if whole != one else f"measured on {tile}", trial.peak)
+    total = sum(known.work[shape] * count for shape, count in known.shapes.items())
+    seconds = trial.result.seconds * total / one / max(1, min(workers, known.regions))
+    tile = f"one tile of {prepared.redactor.text(trial.result.region)}, {trial.result.seconds:.2g} s"
+    return Timing(seconds, f"{'extrapolated from' if total != one else 'measured on'} {tile}", trial.peak)
 
 
 def view_bytes(image: ImagePlan) -> int:
-    """Bytes that a region of that image takes while it is looked at."""
-    region = max(image.regions, key=lambda one: one.tiles[0] * one.tiles[1])
-    columns, rows = tiles_of(region, image.spec)
-    return columns * rows * image.spec.tile**2 * _channels(image.spec) * _FLOAT * _COPIES
+    """Bytes of the largest region of an image while it is analysed."""
+    columns, rows = grid_of(image.largest_region, image.spec)
+    channels = _RGB_CHANNELS if image.spec.bands is None else len(image.spec.bands)
+    return columns * rows * image.spec.tile**2 * channels * _FLOAT_BYTES * _COPIES
 
 
 def middle_tile(region: Region, spec: InputSpec) -> Region:
@@ -159,24 +160,162 @@ def _middle(span: Span, spec: InputSpec) -> Span:
     return Span(start, start + spec.tile, first, last, 1)
 
 
-def _smallest(spec: InputSpec) -> InputSpec:
-    """The spec with which a region of one tile stays one."""
+def _no_enlarging(spec: InputSpec) -> InputSpec:
+    """The spec with which a region of one tile is not enlarged."""
     return replace(spec, enlarge=1) if spec.enlarge else spec
 
 
-def _job(prepared: Prepared, choice: AnnotatorChoice, images: Mapping[str, ImagePlan], threads: int) -> RegionJob:
-    job = RegionJob.of(prepared.plan, choice, labels=prepared.labels, threads=threads)
-    return replace(job, images={name: replace(image, skipped=None) for name, image in images.items()})
+def _reserve(free: float) -> float:
+    """Bytes of free memory to leave to other processes."""
+    return max(_RESERVE, free * _RESERVE_SHARE)
 
 
-def _too_large(needed: float, free: float | None) -> str:
-    """Why what needs so many bytes is not tried; "" where it fits, with something left to others."""
-    left = 0.0 if free is None else max(_LEFT, free * _SHARE)
-    if free is None or needed <= free - left:
+def _does_not_fit(needed: float, free: float | None) -> str:
+    """Why so many bytes do not fit, "" where they do."""
+    if free is None or needed <= free - _reserve(free):
         return ""
-    gib = [f"{count / 2**30:.1f} GiB" for count in (needed, free, left)]
-    return f"It needs about {gib[0]} of memory, and {gib[1]} are free, of which {gib[2]} are left to others"
+    gib = [f"{count / 2**30:.1f} GiB" for count in (needed, free, _reserve(free))]
+    return f"It needs about {gib[0]} of memory, but {gib[1]} are free, of which {gib[2]} are reserved"
 
 
-def _channels(spec: InputSpec) -> int:
-    return _RGB if spec.bands is None else len(spec.bands)
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """The outcome of `try_region`."""
+
+    result: Result | None
+    why: str
+    """Why there is no result."""
+    peak: float
+    """Most bytes of memory that the process was seen to hold, without cached files."""
+
+
+class _LimitError(Exception):
+    """A process has reached one of its limits; the message is a sentence."""
+
+
+def try_region(job: Job, candidates: Sequence[Region], *, threads: int, seconds: float, memory: float) -> Trial:
+    """Annotate the first candidate that has valid pixels, in a process of its own, to measure time and memory.
+
+    The process is ended after `seconds`, including loading the model, or at `memory` bytes. A region that takes less
+    than 5 s is annotated twice, and the second run counts. Raises `WorkerFaultError`.
+    """
+    worker = WorkerProcess.start(job, threads)
+    monitor = _Monitor(worker, time.monotonic() + seconds, seconds, memory)
+    with contextlib.suppress(OSError):  # if memory runs out after all, this process is killed first
+        Path(f"/proc/{worker.process.pid}/oom_score_adj").write_text("1000", encoding="ascii")
+    result, why = None, "The tiles that were tried have no pixels to annotate"
+    try:
+        monitor.receive("The model was not loaded")
+        results = (monitor.annotate(region) for region in candidates)
+        tried = next((one for one in results if one.status != "skipped"), None)
+        if tried is not None and tried.status == "failed":
+            why = tried.error
+        elif tried is not None:
+            result, why = tried, ""
+    except (_LimitError, LimnerError) as error:
+        why = str(error)
+    except (EOFError, OSError):
+        why = f"The process that tried it died ({worker.exit_reason()})"
+    finally:
+        worker.stop()
+    return Trial(result, why, monitor.peak)
+
+
+@dataclass(slots=True)
+class _Monitor:
+    """Watches the time and memory of a worker process."""
+
+    worker: WorkerProcess
+    deadline: float
+    seconds: float
+    memory: float
+    peak: float = 0.0
+
+    def annotate(self, region: Region) -> Result:
+        """The result of a region, of the second run where the first is fast. Raises as `receive` does."""
+        results: list[Result] = []
+        while len(results) < 2 and all(one.status == "done" and one.seconds < _WARM_UP_S for one in results):
+            self.worker.send(Task([region]))
+            results += self.receive("One tile was not finished")
+        return results[-1]
+
+    def receive(self, late: str) -> list[Result]:
+        """The next results; `late` begins the message of a timeout. Raises `_LimitError`."""
+        while not self.worker.connection.poll(_POLL_S):
+            held = _parse_fields(Path(f"/proc/{self.worker.process.pid}/status")).get("RssAnon", 0.0)
+            self.peak = max(self.peak, held)
+            if held > self.memory:
+                msg = f"It took more than {self.memory / 2**30:.1f} GiB of memory and was stopped"
+                raise _LimitError(msg)
+            if time.monotonic() > self.deadline:
+                msg = f"{late} within {self.seconds:.0f} s, the time limit of a plan"
+                raise _LimitError(msg)
+        return self.worker.receive()
+
+
+def total_memory() -> float | None:
+    """Bytes of main memory; None where the system does not report it."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def free_memory() -> float | None:
+    """Bytes that this process and its children can allocate without swapping; None where not known.
+
+    The least of what the system reports as available and of what is left of the limits of the control groups
+    (containers, batch systems). Cached files count as free.
+    """
+    available = _parse_fields(Path("/proc/meminfo")).get("MemAvailable", total_memory())
+    known = [*_left_of_cgroups(), *([] if available is None else [available])]
+    return min(known) if known else None
+
+
+def _parse_fields(path: Path) -> dict[str, float]:
+    """Lines like "Name:  12 kB" as bytes by name; {} where there is no such file."""
+    fields: dict[str, float] = {}
+    with contextlib.suppress(OSError):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, rest = line.partition(":")
+            words = rest.split()
+            if len(words) == 2 and words[0].isdecimal() and words[1] == "kB":
+                fields[name] = float(words[0]) * 1024
+    return fields
+
+
+def _left_of_cgroups() -> Iterator[float]:
+    """Bytes left of each memory limit of this process: of its control group and of those that enclose it."""
+    try:
+        lines = _OWN_CGROUP.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root, names = (_CGROUPS / "memory", _CGROUP_V1) if controllers else (_CGROUPS, _CGROUP_V2)
+        own = root / path.lstrip("/")
+        for folder in (own, *own.parents):
+            if folder != root and root not in folder.parents:
+                break
+            limit, used = (_read_number(folder / name) for name in names)
+            if limit is not None and used is not None:
+                yield max(0.0, limit - used + _cached_bytes(folder))
+
+
+def _read_number(path: Path) -> float | None:
+    try:
+        return float(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # "max" where there is no limit
+        return None
+
+
+def _cached_bytes(folder: Path) -> float:
+    """Bytes of cached files of a control group, which the system drops when it needs memory."""
+    try:
+        lines = (folder / "memory.stat").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0.0
+    fields = dict(line.split(" ", 1) for line in lines if " " in line)
+    return float(fields.get("total_inactive_file", fields.get("inactive_file", 0)))

@@ -1,4 +1,4 @@
-"""A run from settings to reports: scan, choose, plan, annotate what is still to do, write the reports."""
+"""Executes a run: scan, select the model, plan, annotate the regions that are not done, write the reports."""
 
 import contextlib
 import os
@@ -8,89 +8,89 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ...model.annotator import Annotator, InputSpec, Remote
+from ...model.annotator import Annotator, InputSpec, RemoteAnnotator
 from ...model.finding import Result
 from ...readers.errors import LimnerError, ModelError, RequestError
 from ...readers.files import is_remote
 from ...readers.image import ImageInfo
 from ...readers.regions import Region
-from ...readers.registry import check_options as check_reading
+from ...readers.registry import check_options as check_reader_options
+from ..cli.terminal import plural
 from ..config import Settings
+from ..progress import EventHandler, Message, RegionDone, Started
 from ..run_result import Run
-from .engine import Engine, InlineEngine
-from .events import Listener, Message, RegionDone, Started, plural
-from .machine import cores
+from .engines import InlineEngine, ProcessPoolEngine, cores
 from .manifest import load_manifest, make_manifest, refuse_difference
 from .model_selection import AnnotatorChoice, choose_annotator, choose_labels
-from .plan import NO_MODEL, Plan, make_plan, reading_options, scan_inputs
-from .process_pool import ProcessPoolEngine
-from .redaction import Redactor, keep, key_for
+from .plan import NO_MODEL, Plan, make_plan, reader_options, scan_inputs
+from .redaction import Redactor, key_for, write_sources
 from .reporting import load_writers, read_record, record_in_memory, write_reports
 from .run_folder import RunFolder, as_store_errors, check_folder
 from .worker import RegionJob
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """A plan with the annotator that it was made for, if any. `labels` are the ones to keep, () for all.
-
-    `plan` holds the paths that are opened; `names` says how they are told, and `shown` is the plan as it may be told.
-    `lacking` says why the annotator cannot work on this machine yet, "" where it can or was not asked.
-    """
+class PreparedRun:
+    """A plan with its annotator, if any."""
 
     plan: Plan
+    """Holds real paths."""
     choice: AnnotatorChoice | None
     annotator: Annotator | None
     labels: tuple[str, ...]
-    names: Redactor
-    lacking: str = ""
+    """Labels to keep; () for all."""
+    redactor: Redactor
+    unavailable: str = ""
+    """Why the annotator cannot work on this machine yet, "" where it can or was not asked."""
 
     @property
-    def shown(self) -> Plan:
-        """The plan as it may be told."""
-        return self.names.plan(self.plan)
+    def redacted_plan(self) -> Plan:
+        """The plan as it may be shown."""
+        return self.redactor.plan(self.plan)
+
+    def job(self, threads: int = 0) -> RegionJob | None:
+        """The job of the run; None without an annotator."""
+        return self.choice and RegionJob.of(self.plan, self.choice, labels=self.labels, threads=threads)
 
 
 def check_options(settings: Settings) -> None:
-    """Raise `RequestError` for an option of a reader, the model or a writer that does not exist or does not fit.
-
-    Looks at no input, hashes no file and asks no network.
-    """
-    check_reading(reading_options(settings), settings.reader or None)
+    """Raise `RequestError` for an unknown or invalid option of a reader, the model or a writer. Reads no input."""
+    check_reader_options(reader_options(settings), settings.reader or None)
     load_writers(settings.reports, settings.report_options)
     choice = choose_annotator(settings, [])
     if choice is not None:
         choice.make()
 
 
-def prepare(settings: Settings, key: str = "", *, only_plan: bool = False) -> Prepared:
-    """Scan the inputs, choose and check the annotator, and plan. Raises `LimnerError` where no image can be looked at.
+def prepare(settings: Settings, key: str = "", *, only_plan: bool = False) -> PreparedRun:
+    """Scan the inputs, select and check the annotator, and plan. Raises `LimnerError` where no image can be analysed.
 
     `key` is the path of a key for pseudonyms; without one they last as long as this process. With `only_plan` a model
-    that is not on this machine is no error but `Prepared.lacking`, and a model on another machine is not asked.
+    that is not on this machine is no error but `PreparedRun.unavailable`, and a remote model is not contacted.
     """
     check_options(settings)
-    options = reading_options(settings, key)
+    options = reader_options(settings, key)
     scanned = scan_inputs(settings, options)
-    names = Redactor.of(settings, scanned, options)
+    redactor = Redactor.of(settings, scanned, options)
     try:
         infos = [info for row in scanned for info in row.infos]
         choice = choose_annotator(settings, infos)
         annotator = None if choice is None else choice.make(threads="0")
         labels = choose_labels(settings, choice, annotator)
-        lacking = "" if annotator is None else _check(annotator, infos, only_plan=only_plan)
-        return Prepared(make_plan(settings, scanned, annotator), choice, annotator, labels, names, names.text(lacking))
+        unavailable = "" if annotator is None else redactor.text(_check(annotator, infos, only_plan=only_plan))
+        plan = make_plan(settings, scanned, annotator)
     except LimnerError as error:
-        raise names.error(error) from None
+        raise redactor.error(error) from None
+    return PreparedRun(plan, choice, annotator, labels, redactor, unavailable)
 
 
 def _check(annotator: Annotator, infos: Sequence[ImageInfo], *, only_plan: bool) -> str:
-    """Check an annotator for the images that suit it, before any pixel is read: see `prepare`. Raises its errors."""
-    if only_plan and isinstance(annotator, Remote) and annotator.host:
-        return f"It is up to {annotator.host}, which a plan does not ask"
+    """Check an annotator for the images that suit it, before any pixel is read: see `prepare`."""
+    if only_plan and isinstance(annotator, RemoteAnnotator) and annotator.host:
+        return f"It depends on {annotator.host}, which a plan does not contact"
     specs: list[InputSpec] = []
     for info in infos:
-        with contextlib.suppress(LimnerError):  # the plan says so of that image
+        with contextlib.suppress(LimnerError):  # reported by the plan
             specs.append(annotator.input_spec(info))
     try:
         annotator.check(specs)
@@ -101,160 +101,156 @@ def _check(annotator: Annotator, infos: Sequence[ImageInfo], *, only_plan: bool)
     return ""
 
 
-def run(settings: Settings, listen: Listener) -> Run:
-    """Do everything that is asked, or go on with it where an earlier run was cut off.
+def run(settings: Settings, on_event: EventHandler) -> Run:
+    """Run, or resume a run that was interrupted; failed regions are tried again.
 
-    A failed region is tried again when the run is; its last outcome counts. Raises `RequestError` for settings that
-    cannot be met, `ModelError`, `ReadError` where nothing can be read, `StoreError` where results cannot be kept.
+    Raises `RequestError` for settings that cannot be met, `ModelError`, `ReadError` where nothing can be read,
+    `StoreError` where results cannot be written.
     """
     if not settings.out:
-        raise RequestError("out", "a folder for the results is needed", remedy="limner run INPUT... --out DIR")
+        raise RequestError("--out", "must name a folder for the results", remedy="limner run INPUT... --out DIR")
     folder = Path(settings.out)
     check_folder(folder)
     _refuse_results_as_inputs(settings)
     worker_count(settings)
-    listen(Message("Looking at the inputs"))
+    on_event(Message("Scanning the inputs"))
     with key_for(folder, settings) as key:
         prepared = prepare(settings, key)
         try:
-            return _carry_out(settings, prepared, key, listen)
+            return _run_prepared(settings, prepared, key, on_event)
         except LimnerError as error:
-            raise prepared.names.error(error) from None
+            raise prepared.redactor.error(error) from None
 
 
-def run_in_memory(settings: Settings, listen: Listener) -> Run:
-    """Do everything that is asked in this process, and keep the results in memory. Raises `LimnerError` as `run` does.
+def run_in_memory(settings: Settings, on_event: EventHandler) -> Run:
+    """Run in this process and keep the results in memory. Raises `LimnerError` as `run` does.
 
-    Settings of folders, reports and engines do not count.
+    Ignores the settings of folders, reports and engines.
     """
     prepared = prepare(settings)
     results = _skipped(prepared.plan)
-    todo = _todo(prepared.plan, {result.region for result in results})
-    listen(Started(len(prepared.plan.images), len(results) + len(todo), len(results), ""))
-    if todo and prepared.choice is not None:
-        job = RegionJob.of(prepared.plan, prepared.choice, labels=prepared.labels)
+    todo = [region for image in prepared.plan.images for region in image.remaining]
+    on_event(Started(len(prepared.plan.images), len(results) + len(todo), len(results), ""))
+    job = prepared.job()
+    if todo and job is not None:
         for batch in InlineEngine(job).annotate(_batches(todo, settings.batch)):
             results += batch
-            _tell_results(batch, listen)
-    return Run(record_in_memory(_manifest(settings, prepared), results))
+            _report_results(batch, on_event)
+    return Run(record_in_memory(_make_manifest(settings, prepared), results))
 
 
 def worker_count(settings: Settings) -> int:
-    """How many processes annotate. Raises `RequestError` for more than this machine can start with any use."""
+    """Number of processes that annotate. Raises `RequestError` where it is far beyond the number of cores."""
     if settings.engine != "local":
         return 1
     most = max(64, 4 * cores())
     if settings.workers > most:
         raise RequestError(
-            "workers",
-            f"this machine with its {plural(cores(), 'core')} starts at most {most}",
+            "--workers",
+            f"must be at most {most} on this machine with {plural(cores(), 'core')}",
             value=str(settings.workers),
-            remedy="Leave --workers out for one a core",
+            remedy="Leave --workers out for one per core",
         )
     return settings.workers or cores()
 
 
+def workers_and_threads(settings: Settings) -> tuple[int, int]:
+    """Number of processes that annotate, and of computing threads in each, 0 for one per core."""
+    workers = worker_count(settings)
+    return workers, 0 if settings.engine == "inline" else max(1, cores() // workers)
+
+
 def _refuse_results_as_inputs(settings: Settings) -> None:
-    """Raise `RequestError` where an input is, or lies in, the folder for results."""
+    """Raise `RequestError` where an input is, or lies in, the output folder."""
     out = os.path.realpath(settings.out)
     for path in settings.inputs:
         real = os.path.realpath(path)
         if not is_remote(path) and os.path.exists(real) and os.path.commonpath([out, real]) == out:  # noqa: PTH110 - no error
             raise RequestError(
                 path,
-                "an input must lie outside of the folder for results",
+                "must lie outside of the output folder",
                 value=f"--out {settings.out}",
-                remedy="Give another --out; it may lie in a folder of inputs",
+                remedy="Give another --out, which may lie in a folder of inputs",
             )
 
 
-def _carry_out(settings: Settings, prepared: Prepared, key: str, listen: Listener) -> Run:
-    """Do what is prepared, in the run's folder."""
+def _run_prepared(settings: Settings, prepared: PreparedRun, key: str, on_event: EventHandler) -> Run:
+    """Annotate and report in the run folder."""
     folder, writers = Path(settings.out), load_writers(settings.reports, settings.report_options)
-    _tell(prepared.shown, listen)
+    plan = prepared.redacted_plan
+    for row in plan.files:
+        if row.status == "failed":
+            on_event(Message(f"{row.path} is left out. {row.reason}"))
+    for note in sorted({f"{image.info.id}: {note}" for image in plan.images for note in image.info.notes}):
+        on_event(Message(note))
     with RunFolder.open(folder) as store:
-        manifest = _agreed(store, settings, prepared)
-        _annotate(store, settings, prepared, listen, lambda: _record(store, manifest, prepared, key))
-        listen(Message("Writing the reports"))
+        manifest = _make_manifest(settings, prepared)
+        if store.has_manifest:
+            refuse_difference(load_manifest(folder), manifest, str(folder))
+
+        def write_manifest() -> None:
+            if prepared.redactor.pseudonyms is not None:
+                with as_store_errors(folder):
+                    write_sources(folder, key, prepared.redactor.sources(prepared.plan))
+            if not store.has_manifest:
+                store.write_manifest(manifest)
+
+        _annotate(store, settings, prepared, on_event, write_manifest)
+        on_event(Message("Writing the reports"))
         record = read_record(folder)
         return Run(record, folder, tuple(write_reports(record, folder, writers)))
 
 
-def _tell(plan: Plan, listen: Listener) -> None:
-    """What a person should read before trusting the results: files left out, notes on images."""
-    for row in plan.files:
-        if row.status == "failed":
-            listen(Message(f"{row.path} is left out. {row.reason}"))
-    for note in sorted({f"{image.info.id}: {note}" for image in plan.images for note in image.info.notes}):
-        listen(Message(note))
-
-
 def _annotate(
-    store: RunFolder, settings: Settings, prepared: Prepared, listen: Listener, record: Callable[[], None]
+    store: RunFolder,
+    settings: Settings,
+    prepared: PreparedRun,
+    on_event: EventHandler,
+    write_manifest: Callable[[], None],
 ) -> None:
-    """Do the regions that are not settled yet. `record` is called once the model is loaded, before any result is kept.
+    """Annotate the regions that are not done.
 
-    A model that cannot be loaded so leaves nothing in the folder that binds another try.
+    `write_manifest` is called once the model is loaded: a model that cannot be loaded leaves no manifest, so that
+    another one may be tried in the same folder.
     """
     plan = prepared.plan
-    regions = [region for image in plan.images for region in image.regions]
     skipped = _skipped(plan)
-    settled = {entry.region for entry in store.entries.values() if entry.status != "failed"}
-    settled |= {result.region for result in skipped}
-    todo = _todo(plan, settled)
-    listen(Started(len(plan.images), len(regions), len(regions) - len(todo), str(store.folder)))
+    done = {entry.region for entry in store.entries.values() if entry.status != "failed"}
+    total = sum(len(image.regions) for image in plan.images)
+    todo = [region for image in plan.images for region in image.remaining if region.key not in done]
+    on_event(Started(len(plan.images), total, total - len(todo), str(store.folder)))
     work: Generator[list[Result], None, None] = (result for result in ())
-    if todo and prepared.choice is not None:
-        work = _engine(settings, prepared, prepared.choice).annotate(_batches(todo, settings.batch))
-    with contextlib.closing(work):  # workers end here, come what may
-        begun = next(work, list[Result]())
-        record()
+    workers, threads = workers_and_threads(settings)
+    job = prepared.job(threads)
+    if todo and job is not None:
+        engine = InlineEngine(job) if settings.engine == "inline" else ProcessPoolEngine(job, workers, threads)
+        work = engine.annotate(_batches(todo, settings.batch))
+    with contextlib.closing(work):  # ends the workers in any case
+        first = next(work, list[Result]())
+        write_manifest()
         store.append([result for result in skipped if result.region not in store.entries])
-        for batch in chain([begun], work):
-            results = prepared.names.results(batch)
+        for batch in chain([first], work):
+            results = prepared.redactor.results(batch)
             store.append(results)
-            _tell_results(results, listen)
+            _report_results(results, on_event)
 
 
-def _todo(plan: Plan, settled: set[str]) -> list[Region]:
-    """The regions that are not settled."""
-    return [region for image in plan.images for region in image.regions if region.key not in settled]
-
-
-def _tell_results(results: Sequence[Result], listen: Listener) -> None:
+def _report_results(results: Sequence[Result], on_event: EventHandler) -> None:
     for result in results:
-        listen(RegionDone(result.region, result.status, len(result.findings), result.error))
+        on_event(RegionDone(result.region, result.status, len(result.findings), result.error))
 
 
-def _agreed(store: RunFolder, settings: Settings, prepared: Prepared) -> dict[str, Any]:
-    """What is asked. Raises `RequestError` where the manifest in the folder asks for something else."""
-    manifest = _manifest(settings, prepared)
-    old = load_manifest(store.folder) if store.begun else None
-    if old is not None:
-        refuse_difference(old, manifest, str(store.folder))
-    return manifest
-
-
-def _manifest(settings: Settings, prepared: Prepared) -> dict[str, Any]:
+def _make_manifest(settings: Settings, prepared: PreparedRun) -> dict[str, Any]:
     annotator = prepared.annotator
     return make_manifest(
         settings,
         prepared.plan,
         prepared.choice,
-        names=prepared.names,
+        redactor=prepared.redactor,
         identity={"name": NO_MODEL} if annotator is None else annotator.identity,
         labels=prepared.labels or (() if annotator is None else annotator.labels),
         colours={} if annotator is None else annotator.colours,
     )
-
-
-def _record(store: RunFolder, manifest: dict[str, Any], prepared: Prepared, key: str) -> None:
-    """Write what is asked into the folder, and keep what names stand for."""
-    if prepared.names.pseudonyms is not None:
-        with as_store_errors(store.folder):
-            keep(store.folder, key, prepared.names.sources(prepared.plan))
-    if not store.begun:
-        store.write_manifest(manifest)
 
 
 def _skipped(plan: Plan) -> list[Result]:
@@ -266,22 +262,8 @@ def _skipped(plan: Plan) -> list[Result]:
     ]
 
 
-def crew(settings: Settings) -> tuple[int, int]:
-    """How many processes annotate, and how many computing threads each has, 0 for one per core."""
-    if settings.engine == "inline":
-        return 1, 0
-    workers = worker_count(settings)
-    return workers, max(1, cores() // workers)
-
-
-def _engine(settings: Settings, prepared: Prepared, choice: AnnotatorChoice) -> Engine:
-    workers, threads = crew(settings)
-    job = RegionJob.of(prepared.plan, choice, labels=prepared.labels, threads=threads)
-    return InlineEngine(job) if settings.engine == "inline" else ProcessPoolEngine(job, workers, threads)
-
-
 def _batches(regions: Sequence[Region], size: int) -> Iterator[Sequence[Region]]:
-    """At most `size` regions at a time, never of two images."""
+    """At most `size` regions at a time, all of one image."""
     start = 0
     while start < len(regions):
         image = regions[start].grid.image

@@ -1,4 +1,4 @@
-"""The manifest: what was asked, of what, by what. Two runs with the same one give the same results."""
+"""The manifest of a run: settings, versions, model and plan. Two runs with the same manifest give the same results."""
 
 import platform
 import sys
@@ -18,11 +18,9 @@ from .plan import RUN_FOLDER, ImagePlan, Plan, area_digest
 from .redaction import Redactor
 from .run_folder import MANIFEST, StoreError, read_manifest
 
-FORMAT = 2
-INNER = {"gdal": ("rasterio", "__gdal_version__"), "proj": ("pyproj", "__proj_version__")}
-"""Libraries inside packages, stated where a process has loaded them: where it has not, they changed no result."""
-
-DECIDING_PACKAGES = ("limner", "numpy", "onnxruntime", "pyproj", "rasterio", "shapely", "torch", "transformers")
+PACKAGES = ("limner", "numpy", "onnxruntime", "pyproj", "rasterio", "shapely", "torch", "transformers")
+BUNDLED = {"gdal": ("rasterio", "__gdal_version__"), "proj": ("pyproj", "__proj_version__")}
+"""C libraries inside packages, recorded where a process has loaded them: otherwise they changed no result."""
 
 
 def make_manifest(
@@ -30,22 +28,22 @@ def make_manifest(
     plan: Plan,
     choice: AnnotatorChoice | None,
     *,
-    names: Redactor,
+    redactor: Redactor,
     identity: Mapping[str, str],
     labels: tuple[str, ...],
     colours: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Everything that decides a run's results, as plain values that `json` writes.
+    """Everything that determines the results of a run, as values for JSON.
 
-    No clock, no name of a machine or person beyond the paths that were given, and of slides and studies not those.
-    Without an annotator its name is "none". Options that cannot change its answers are left out.
+    Contains no time, no host or user name, and the redacted paths only. The name of a missing annotator is "none".
+    Options that cannot change its answers are left out.
     """
-    shown = names.plan(plan)
+    redacted = redactor.plan(plan)
     options = () if choice is None else choice.options
     neutral = frozenset[str]() if choice is None else choice.neutral
     return {
-        "format": FORMAT,
-        "config": names.settings(settings).model_dump(mode="json", exclude={"out"}),
+        "format": 2,
+        "config": redactor.settings(settings).model_dump(mode="json", exclude={"out"}),
         "versions": versions(),
         "annotator": {
             "name": NONE if choice is None else choice.name,
@@ -58,10 +56,10 @@ def make_manifest(
         "area_sha256": area_digest(settings),
         "files": [
             {"path": row.path, "status": row.status, "image": row.image, "reader": row.reader, "reason": row.reason}
-            for row in shown.files
+            for row in redacted.files
         ],
-        "images": [image.to_json() for image in shown.images],
-        "plan_sha256": shown.digest,
+        "images": [image.to_json() for image in redacted.images],
+        "plan_sha256": redacted.digest,
     }
 
 
@@ -89,7 +87,7 @@ class _Config(BaseModel, strict=True):
 
 
 class _Manifest(BaseModel, strict=True):
-    """What every manifest holds; images are checked where they are made plans again."""
+    """The parts of every manifest; images are validated by `ImagePlan.from_json`."""
 
     format: Literal[2]
     config: _Config
@@ -102,7 +100,7 @@ class _Manifest(BaseModel, strict=True):
 
 
 def load_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a run, with every part in its place. Raises as `store.read_manifest` does."""
+    """Read and validate the manifest of a run. Raises as `read_manifest` does."""
     manifest = read_manifest(folder)
     try:
         checked = _Manifest.model_validate(manifest)
@@ -112,7 +110,7 @@ def load_manifest(folder: Path) -> dict[str, Any]:
     except Exception as error:
         raise StoreError(
             str(folder / MANIFEST),
-            f"it must be as this version of limner ({version('limner')}) writes it",
+            f"must be as this version of limner ({version('limner')}) writes it",
             value=excerpt(f"{type(error).__name__}: {error}", 300),
             remedy="Use the version of limner that made it, or run again into another folder",
         ) from error
@@ -120,95 +118,72 @@ def load_manifest(folder: Path) -> dict[str, Any]:
 
 
 def refuse_difference(old: Mapping[str, Any], new: Mapping[str, Any], folder: str) -> None:
-    """Raise `RequestError` that names what differs between a folder's manifest and what is asked for now.
+    """Raise `RequestError` with the differences between the manifest in a folder and the one of this run.
 
     Settings that cannot change a result may differ.
     """
-    changed = [f"{key}: {_short(before)} there, {_short(after)} now" for key, before, after in _differences(old, new)]
+    changed = [f"{key}: {excerpt(str(a), 60)} there, {excerpt(str(b), 60)} now" for key, a, b in _differences(old, new)]
     if changed:
         raise RequestError(
             folder,
-            "it holds another run, and results of two runs are never mixed",
+            "must not hold another run",
             value="; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else ""),
-            remedy="Give another --out, or ask for the same again to go on with that run",
+            remedy="Give another --out, or the same settings and inputs as before to resume that run",
         )
 
 
 def versions() -> dict[str, str]:
-    """Versions of what can change a result: our packages, and the libraries inside theirs where they say so."""
+    """Versions of the packages and C libraries that can change a result."""
     found: dict[str, str] = {"python": platform.python_version()}
-    for name in DECIDING_PACKAGES:
+    for name in PACKAGES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
     found["geos"] = ".".join(map(str, shapely.geos_version))
-    for inner, (package, attribute) in INNER.items():
+    for library, (package, attribute) in BUNDLED.items():
         if package in sys.modules:
-            found[inner] = str(getattr(sys.modules[package], attribute))
+            found[library] = str(getattr(sys.modules[package], attribute))
     return found
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, object, object]]:
-    """(what, before, now) for each deciding part, settings first."""
-    found: list[tuple[str, object, object]] = []
-    free = {f"model_options.{name}" for name in cast("list[str]", _section(new, "annotator").get("neutral", []))}
-    for part in ("config", "versions", "annotator"):
-        before, after = _section(old, part), _section(new, part)
-        neutral = {*NEUTRAL, *free} if part == "config" else {"labels", "neutral"}
-        keys = [
-            key for key in dict.fromkeys([*before, *after]) if not {key, key.partition(".")[0]} & {*neutral, "colours"}
-        ]
-        keys = [key for key in keys if key not in INNER or (key in before and key in after)]
-        found += [(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
-    prints_before, prints_after = _fingerprints(old), _fingerprints(new)
-    found += [
-        (f"content of {uri}", prints_before[uri], prints_after[uri])
-        for uri in prints_before
-        if uri in prints_after and prints_before[uri] != prints_after[uri]
-    ]
-    found += [
-        (f"file {path}", before, after)
-        for path, before, after in _joined(_statuses(old), _statuses(new))
-        if before != after
-    ]
-    if not found:
-        found += [
-            (key, old.get(key), new.get(key))
-            for key in ("format", "area_sha256", "plan_sha256")
-            if old.get(key) != new.get(key)
-        ]
-    return found
+    """(what, before, now) for everything that can change a result, settings first."""
+    neutral_options = {f"model_options.{name}" for name in new.get("annotator", {}).get("neutral", [])}
+    ignored = {
+        "config": {*NEUTRAL, *neutral_options},
+        "versions": {name for name in BUNDLED if not (name in old["versions"] and name in new["versions"])},
+        "annotator": {"labels", "neutral", "colours"},
+    }
+    pairs: list[tuple[str, object, object]] = []
+    for part, names in ignored.items():
+        before, after = _flatten(old.get(part, {})), _flatten(new.get(part, {}))
+        keys = [key for key in {**before, **after} if not {key, key.partition(".")[0]} & names]
+        pairs += [(key, before.get(key), after.get(key)) for key in keys]
+    before, after = _fingerprints(old), _fingerprints(new)
+    pairs += [(f"content of {uri}", before[uri], after[uri]) for uri in before if uri in after]
+    before, after = _statuses(old), _statuses(new)
+    pairs += [(f"file {key}", before.get(key, "absent"), after.get(key, "absent")) for key in {**before, **after}]
+    found = [pair for pair in pairs if pair[1] != pair[2]]
+    rest = [(key, old.get(key), new.get(key)) for key in ("format", "area_sha256", "plan_sha256")]
+    return found or [pair for pair in rest if pair[1] != pair[2]]
 
 
-def _section(manifest: Mapping[str, Any], part: str) -> dict[str, object]:
-    """One part of a manifest; maps within it come out as "map.key"."""
+def _flatten(part: Mapping[str, object]) -> dict[str, object]:
+    """A part of a manifest with the keys of nested maps as "map.key"."""
     flat: dict[str, object] = {}
-    for key, value in cast("dict[str, object]", manifest.get(part, {})).items():
+    for key, value in part.items():
         if isinstance(value, dict):
-            flat |= {f"{key}.{inner}": deep for inner, deep in cast("dict[str, object]", value).items()}
+            flat |= {f"{key}.{inner}": item for inner, item in cast("dict[str, object]", value).items()}
         else:
             flat[key] = value
     return flat
 
 
 def _fingerprints(manifest: Mapping[str, Any]) -> dict[str, str]:
-    images = cast("list[dict[str, Any]]", manifest.get("images", []))
-    return {image["info"]["uri"]: image["info"]["fingerprint"] for image in images}
+    return {image["info"]["uri"]: image["info"]["fingerprint"] for image in manifest.get("images", [])}
 
 
 def _statuses(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """What became of each file; folders of runs come and go, and count for nothing."""
-    files = cast("list[dict[str, Any]]", manifest.get("files", []))
-    return {row["path"]: row["status"] for row in files if row["reason"] != RUN_FOLDER}
-
-
-def _joined(before: Mapping[str, str], after: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    paths = dict.fromkeys([*before, *after])
-    return [(path, before.get(path, "absent"), after.get(path, "absent")) for path in paths]
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    limit = 60
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+    """The status of each file, without run folders, which come and go."""
+    return {row["path"]: row["status"] for row in manifest.get("files", []) if row["reason"] != RUN_FOLDER}

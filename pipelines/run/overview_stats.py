@@ -1,103 +1,166 @@
-"""A first glance at an image: what its overview tells before any region is read.
+"""Statistics of an image's overview, before any region is read: stretch, region of interest, fitted input spec."""
+# shapely leaves its functions' **kwargs untyped:
+# pyright: reportUnknownMemberType=false
 
-How it is rendered, where it is filled, where it is worth looking, and what an annotator learns from the whole of it.
-"""
-
+import math
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
 
 import numpy as np
+import shapely
 from shapely.geometry.base import BaseGeometry
 
-from ...model.annotator import Annotator, Fitting, InputSpec
+from ...model.annotator import Annotator, InputSpec, SupportsFit
+from ...model.class_maps import polygonise
+from ...readers.annotations import read_roi, roi_to_pixels
 from ...readers.errors import ReadError, RequestError
-from ...readers.image import Image, ImageInfo
-from ...readers.overview import read_overview
-from ...readers.raster.bands import find_channels
+from ...readers.geodesy import on_earth
+from ...readers.geometry import Box, Points
+from ...readers.image import Image, ImageInfo, Mask
+from ...readers.overview import ReducedImage, dilate, read_overview
+from ...readers.raster.bands import resolve
 from ...readers.registry import open_image
 from ...readers.render import Stretch, display_stretch, fit_stretch, render, rgb_channels
-from ...readers.slide.tissue import overview_side, polygon_mask
+from ...readers.slide.tissue import find_tissue, overview_side, polygon_mask, read_tissue_annotation
 from ..config import Settings
-from .roi import RegionOfInterest, find_roi
+
+DILATION = (2, 2)  # overview pixels: regions may have valid pixels that are too few for an overview pixel to be valid
+EMPTY = "no valid pixels"
+OUTSIDE = "outside the area of interest"
+NO_TISSUE = "no tissue"
+OUTSIDE_OR_NO_TISSUE = "outside the area of interest, or no tissue"
+
+
+class OutsideAreaError(RequestError):
+    """The area of interest does not touch this image, which is no error where it touches another one."""
+
+
+@dataclass(frozen=True)
+class RegionOfInterest:
+    """The part of an image that is analysed, in level-0 pixels."""
+
+    user_area: BaseGeometry | None = None
+    """The area of interest that the user gave; None for the whole image."""
+    tissue: BaseGeometry | None = None
+    """Tissue of a slide; None where it is not detected."""
+    tissue_method: str = ""
+    """How tissue was detected, in words."""
+    valid_mask: Mask | None = None
+    """Overview pixels that may hold valid pixels, dilated; None where that is not known before a region is read."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Level-0 pixels per overview pixel (x, y)."""
+
+    @cached_property
+    def area(self) -> BaseGeometry | None:
+        """The intersection of user area and tissue; None for the whole image."""
+        if self.user_area is None or self.tissue is None:
+            return self.tissue if self.user_area is None else self.user_area
+        shared = shapely.get_parts(shapely.intersection(self.user_area, self.tissue), return_index=False)
+        return shapely.union_all([part for part in shared if part.geom_type == "Polygon"])
+
+    @property
+    def outside_reason(self) -> str:
+        """The reason to report for the parts of a region that lie outside."""
+        if self.tissue is None:
+            return OUTSIDE
+        return NO_TISSUE if self.user_area is None else OUTSIDE_OR_NO_TISSUE
+
+    def skip_reason(self, core: Box) -> str:
+        """Why a region with this core need not be read; "" where it must be."""
+        box = shapely.box(core.x0, core.y0, core.x1, core.y1)
+        if self.user_area is not None and not self.user_area.intersects(box):
+            return OUTSIDE
+        if self.valid_mask is not None:
+            x0, x1 = math.floor(core.x0 / self.scale[0]), math.ceil(core.x1 / self.scale[0])
+            y0, y1 = math.floor(core.y0 / self.scale[1]), math.ceil(core.y1 / self.scale[1])
+            if not self.valid_mask[y0:y1, x0:x1].any():
+                return EMPTY
+        return "" if self.area is None or self.area.intersects(box) else NO_TISSUE
 
 
 @dataclass(frozen=True, slots=True)
 class OverviewStats:
-    """What an overview tells of an image that is seen as `spec`, in which is what the annotator learnt from it.
-
-    `stretch` is None where 8-bit RGB would be a guess, and `unseen` then says why.
-    """
+    """What the overview of an image determines."""
 
     spec: InputSpec
+    """The annotator's input spec, with what it has fitted on the overview."""
     stretch: Stretch | None
-    unseen: str
-    interest: RegionOfInterest
+    """How the image is rendered in 8-bit RGB; None where the channels of RGB are not known."""
+    no_rgb_reason: str
+    """Why `stretch` is None, else ""."""
+    roi: RegionOfInterest
 
 
 def channel_names(info: ImageInfo, spec: InputSpec, stretch: Stretch | None) -> tuple[str, ...]:
-    """Names of the channels that a spec needs, in its order: its bands, or the stretch's channels for RGB."""
+    """Names of the channels that a spec needs, in its order: its bands, or the channels of the stretch for RGB."""
     if spec.bands is None:
         return () if stretch is None else stretch.channels
-    return find_channels(info.channels, spec.bands)
+    return resolve(info.channels, spec.bands)
 
 
-def glance(info: ImageInfo, spec: InputSpec, settings: Settings, annotator: Annotator | None) -> OverviewStats:
-    """Look at the overview: a slide's at the scale at which tissue is told from glass. Opens the image once.
+def compute_overview_stats(
+    info: ImageInfo, spec: InputSpec, settings: Settings, annotator: Annotator | None
+) -> OverviewStats:
+    """Open an image once and evaluate its overview, for slides at the resolution at which tissue is detected.
 
-    Raises `LimnerError`, also where an annotator that sees rendered pictures cannot be shown one.
+    Raises `LimnerError`, also where an annotator needs RGB and the channels of RGB are not known.
     """
-    unseen = ""
+    no_rgb_reason = ""
     try:
-        shown = rgb_channels(info.channels)
+        rgb = rgb_channels(info.channels)
     except ReadError as error:
-        shown, unseen = (), f"{error.rule}{f' (found: {error.value})' if error.value else ''}"
-    if unseen and annotator is not None and spec.bands is None:
-        raise ReadError(info.uri, f"the model sees pictures in RGB, and {unseen}", remedy="Name the bands with --bands")
-    names = tuple(dict.fromkeys([*shown, *channel_names(info, spec, None)])) or (info.channels[0].name,)
+        rgb, no_rgb_reason = (), f"{error.rule}{f' (found: {error.value})' if error.value else ''}"
+        if annotator is not None and spec.bands is None:
+            remedy = "Name the bands with --bands, or choose another model"
+            raise ReadError(
+                info.uri, f"{error.rule}, since the model takes RGB", value=error.value, remedy=remedy
+            ) from error
+    names = tuple(dict.fromkeys([*rgb, *channel_names(info, spec, None)])) or (info.channels[0].name,)
     with open_image(info, names) as image:
-        seen = read_overview(image, limit=overview_side(info)) if info.kind == "slide" else read_overview(image)
+        overview = read_overview(image, limit=overview_side(info)) if info.kind == "slide" else read_overview(image)
         stretch = None
-        if shown:
-            pixels, channels = seen.pixels[..., : len(shown)], image.channels[: len(shown)]
-            stretch = display_stretch(info, fit_stretch(pixels, seen.valid, channels, _limits(info, spec, settings)))
-        interest = find_roi(info, settings, seen)
-        if isinstance(annotator, Fitting) and stretch is not None and spec.bands is None:
-            spec = _fit(annotator, image, spec, stretch, interest.area)
-    return OverviewStats(spec, stretch, unseen, interest)
+        if rgb:
+            pixels, channels = overview.pixels[..., : len(rgb)], image.channels[: len(rgb)]
+            limits = _stretch_limits(info, spec, settings)
+            stretch = display_stretch(info, fit_stretch(pixels, overview.valid, channels, limits))
+        roi = find_roi(info, settings, overview)
+        if isinstance(annotator, SupportsFit) and stretch is not None and spec.bands is None:
+            spec = _fit(annotator, image, spec, stretch, roi.area)
+    return OverviewStats(spec, stretch, no_rgb_reason, roi)
 
 
-def _limits(info: ImageInfo, spec: InputSpec, settings: Settings) -> tuple[float, float] | None:
-    """Black and white as the annotator needs them or a person gave them.
+def _stretch_limits(info: ImageInfo, spec: InputSpec, settings: Settings) -> tuple[float, float] | None:
+    """Pixel values of black and white, from the annotator or from the user.
 
-    Raises `RequestError` where these differ, and for a study, which has a window of its own.
+    Raises `RequestError` where the two differ, and for studies, which are rendered through a window.
     """
-    given = settings.limits()
+    given = settings.stretch_limits()
     if given and spec.limits and given != spec.limits:
-        taught = (
-            "each by its own stretch"
-            if spec.limits == "own"
-            else "from {:g} (black) to {:g} (white)".format(*spec.limits)
-        )
+        trained = "each stretched by its own percentiles" if spec.limits == "own" else "{:g},{:g}".format(*spec.limits)
         raise RequestError(
-            "stretch",
-            f"the model was taught with pictures {taught}",
+            "--stretch",
+            f"must be the stretch of the model's training images ({trained})",
             value=",".join(settings.stretch),
             remedy="Leave --stretch out",
         )
     limits = given or (None if spec.limits == "own" else spec.limits)
     if limits and info.kind == "study":
         raise RequestError(
-            "stretch",
-            "it is for maps and pictures; an image of a study is seen through a window",
+            "--stretch",
+            "must not be given for studies, which are rendered through a window",
             value=f"{limits[0]:g},{limits[1]:g}",
-            remedy="Give the reader option window, such as --set reader_options.window=40,400",
+            remedy="Give a window, such as --set reader_options.window=40,400",
         )
     return limits
 
 
-def _fit(annotator: Fitting, image: Image, spec: InputSpec, stretch: Stretch, area: BaseGeometry | None) -> InputSpec:
-    """The spec, with what the annotator learns from the overview at about the spec's own resolution.
+def _fit(
+    annotator: SupportsFit, image: Image, spec: InputSpec, stretch: Stretch, area: BaseGeometry | None
+) -> InputSpec:
+    """Fit the annotator on the overview at about the spec's resolution, at most 4096 pixels on the long side.
 
-    At most 4096 pixels on the long side. Nothing is learnt where there is nothing to look at. Raises `ModelError`.
+    Returns the spec unchanged where the area is empty. Raises `ModelError`.
     """
     if area is not None and area.is_empty:
         return spec
@@ -105,6 +168,57 @@ def _fit(annotator: Fitting, image: Image, spec: InputSpec, stretch: Stretch, ar
     limit = overview_side(image.info) if microns is None else overview_side(image.info, microns)
     pixels, valid, _, scale = read_overview(image, limit=limit)
     inside = np.ones_like(valid)
-    if area is not None and len(image.info.planes) == 1:  # no montage
+    if area is not None and len(image.info.planes) == 1:  # the overview of a stack is a montage
         inside = polygon_mask(area, valid.shape, scale)
     return annotator.fit(spec, render(pixels, valid, stretch), inside & valid, valid)
+
+
+def find_roi(info: ImageInfo, settings: Settings, overview: ReducedImage) -> RegionOfInterest:
+    """The region of interest of an image, from the settings and its overview. Raises `RequestError`."""
+    user_area = _read_user_area(settings.area, info) if settings.area else None
+    valid_mask = None
+    if settings.skip_empty and len(info.planes) == 1:
+        valid_mask = dilate(overview.valid | ~overview.readable, DILATION)
+    scale = overview.scale
+    if settings.tissue == "off" or info.kind != "slide":
+        return RegionOfInterest(user_area, valid_mask=valid_mask, scale=scale)
+    microns = None
+    if info.placement.unit == "um":
+        (x, *_), (_, y, _) = info.placement.matrix[:2]
+        microns = (abs(x) * scale[0], abs(y) * scale[1])
+    tissue = find_tissue(overview.pixels, overview.valid, microns=microns)
+    at = "at an unknown pixel size" if microns is None else f"at {microns[0]:.3g} × {microns[1]:.3g} µm/px"
+    method = f"{tissue.light} field {at}: {tissue.method}"
+    return RegionOfInterest(user_area, _mask_to_polygons(tissue.mask, scale), method, valid_mask, scale)
+
+
+def _read_user_area(path: str, info: ImageInfo) -> BaseGeometry:
+    """Read the area of interest, in level-0 pixels of an image; for a stack, on each of its slices.
+
+    The file holds longitude and latitude for maps, pixels as exported by QuPath otherwise. Raises `OutsideAreaError`
+    where it does not touch a map, another `RequestError` where the file is invalid or does not fit the image.
+    """
+    if info.kind != "map":
+        return read_tissue_annotation(path, info)
+    try:
+        modified = Path(path).stat().st_mtime_ns if Path(path).is_file() else 0
+        return roi_to_pixels(_read_lonlat_area(path, modified), info)
+    except RequestError as error:
+        if on_earth(info.placement):
+            raise OutsideAreaError(error.subject, error.rule, value=error.value, remedy=error.remedy) from error
+        raise
+
+
+@lru_cache(maxsize=1)
+def _read_lonlat_area(path: str, _modified: int) -> BaseGeometry:
+    return read_roi(path)
+
+
+def _mask_to_polygons(mask: Mask, scale: tuple[float, float]) -> BaseGeometry:
+    """A mask of an overview with `scale` level-0 pixels (x, y) per pixel → polygons in level-0 pixels."""
+
+    def to_level_0(xy: Points) -> Points:
+        return xy * np.asarray(scale)
+
+    patches = polygonise(mask.astype(np.uint8), np.ones(mask.shape, dtype=np.float32), mask)
+    return shapely.transform(shapely.union_all([patch.polygon for patch in patches]), to_level_0)

@@ -1,11 +1,12 @@
-"""The plan: which images, seen how finely, in which regions. Made before anything runs; data, not action.
+"""The plan of a run: which images are analysed, at which pixel size and in which regions. Made before anything runs.
 
-Every input file ends up with a row, every image's every pixel in a region, every region either to be looked at or
-skipped with its reason. What makes an image impossible is that image's row, and the other images go on.
+Every input file has a row, every pixel of an image is in a region, and every region is analysed or skipped with a
+reason. An image that cannot be analysed is a failed row, and the others go on.
 """
 
 import hashlib
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,28 +20,28 @@ from pydantic import BaseModel, Field, TypeAdapter
 from shapely.geometry.base import BaseGeometry
 
 from ...model.annotator import Annotator, InputSpec
-from ...readers.errors import LimnerError, ReadError, RequestError
-from ...readers.image import ImageInfo
-from ...readers.regions import Grid, Region, cut_regions
+from ...readers.errors import LimnerError, ModelError, ReadError, RequestError
+from ...readers.geodesy import metres_per_pixel
+from ...readers.image import ImageInfo, Kind
+from ...readers.regions import Grid, Region, cut_regions, snap_scale
 from ...readers.registry import ScannedFile, known_options, scan
 from ...readers.render import Stretch
 from ...reports.writer import FileRow
-from ..config import HD_NUM, Settings
-from .analysis_resolution import grid_scale, ground_metres
-from .events import plural
-from .overview_stats import glance
-from .roi import OUTSIDE, OutsideAreaError
-from .run_folder import is_run
+from ..cli.terminal import plural
+from ..config import HD_NUM, Resolution, Settings
+from .overview_stats import OUTSIDE, OutsideAreaError, compute_overview_stats
+from .run_folder import is_run_folder
 
-RUN_FOLDER = "the folder of a run: what it holds are results"
+RUN_FOLDER = "a run folder, which holds results"
 NO_MODEL = "no model"
-UNSEEING = InputSpec(tile=336)  # how an image is cut where there is no annotator: as vision encoders see it
+MAX_ENLARGEMENT = 16
+DEFAULT_INPUT_SPEC = InputSpec(tile=336)  # for runs without a model: the tile size of common vision encoders
 
-_SIGHT = TypeAdapter(InputSpec)
+_INPUT_SPEC = TypeAdapter(InputSpec)
 
 
-class _Rest(BaseModel):
-    """What else a plan says, as `ImagePlan.to_json` writes it."""
+class _PlanFields(BaseModel):
+    """The plain values of a plan, as `ImagePlan.to_json` writes them."""
 
     scale: tuple[float, float]
     hd_num: Annotated[int, Field(ge=HD_NUM[0], le=HD_NUM[-1])]
@@ -53,13 +54,7 @@ class _Rest(BaseModel):
 
 @dataclass(frozen=True)
 class ImagePlan:
-    """How one image is looked at.
-
-    `grid`, `spec`, `hd_num` and `overlap` decide its regions. `stretch` renders it in 8-bit RGB; where that would be
-    a guess it is None and `unseen` says why. `area` is where it is worth looking, in level-0 pixels: what was drawn,
-    and what is tissue (`tissue` says how it was found); what lies `beyond` is left out for that reason. `skipped` maps
-    keys of regions that need not be read to the reason.
-    """
+    """How one image is analysed. `grid`, `spec`, `hd_num` and `overlap` determine its regions."""
 
     info: ImageInfo
     spec: InputSpec
@@ -67,179 +62,262 @@ class ImagePlan:
     hd_num: int
     overlap: int
     stretch: Stretch | None = None
-    unseen: str = ""
+    """How the image is rendered in 8-bit RGB; None where the channels of RGB are not known."""
+    no_rgb_reason: str = ""
+    """Why `stretch` is None, else ""."""
     area: BaseGeometry | None = None
-    beyond: str = OUTSIDE
+    """The region of interest in level-0 pixels; None for the whole image."""
+    outside_reason: str = OUTSIDE
+    """The reason to report for what lies outside `area`."""
     tissue: str = ""
+    """How tissue was detected, in words; "" where it was not."""
     skipped: Mapping[str, str] | None = None
+    """Reasons by key of the regions that need not be read."""
 
     @cached_property
     def regions(self) -> tuple[Region, ...]:
-        """All its regions, plane by plane and row by row, also those skipped."""
+        """All regions, plane by plane and row by row, including those skipped."""
         return tuple(
             cut_regions(self.grid, tile=self.spec.tile, halo=self.spec.halo, overlap=self.overlap, hd_num=self.hd_num)
         )
 
     @property
+    def remaining(self) -> list[Region]:
+        """The regions that are not skipped."""
+        return [region for region in self.regions if region.key not in (self.skipped or {})]
+
+    @property
+    def largest_region(self) -> Region:
+        """A region with the most tiles."""
+        return max(self.regions, key=lambda region: region.tiles[0] * region.tiles[1])
+
+    @property
     def analysis_metres(self) -> tuple[float, float] | None:
-        """Metres on the ground of a pixel as seen, along x and y in the image's middle; None where not known."""
+        """Metres on the ground per analysed pixel along x and y, at the image centre; None where not known."""
         actual = ground_metres(self.info)
         return None if actual is None else (actual[0] * self.grid.scale[0], actual[1] * self.grid.scale[1])
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values that `json` writes, without the regions, which follow from them."""
+        """Values for JSON, without the regions, which follow from them."""
         return {
             "info": self.info.to_json(),
-            "spec": _SIGHT.dump_python(self.spec, mode="json"),
+            "spec": _INPUT_SPEC.dump_python(self.spec, mode="json"),
             "scale": list(self.grid.scale),
             "hd_num": self.hd_num,
             "overlap": self.overlap,
             "stretch": None if self.stretch is None else self.stretch.to_json(),
-            "unseen": self.unseen,
+            "unseen": self.no_rgb_reason,
             "area": None if self.area is None else json.loads(shapely.to_geojson(self.area)),
-            "beyond": self.beyond,
+            "beyond": self.outside_reason,
             "tissue": self.tissue,
         }
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """The inverse of `to_json`; what was skipped is in the results. Raises where a value is of another kind."""
+        """The inverse of `to_json`, without `skipped`. Raises where a value has the wrong type."""
         info = ImageInfo.from_json(record["info"])
-        rest = _Rest.model_validate(record)
+        fields = _PlanFields.model_validate(record)
         return cls(
             info=info,
-            spec=_SIGHT.validate_python(record["spec"]),
-            grid=Grid(info.id, info.size, rest.scale, len(info.planes)),
-            hd_num=rest.hd_num,
-            overlap=rest.overlap,
-            stretch=rest.stretch,
-            unseen=rest.unseen,
+            spec=_INPUT_SPEC.validate_python(record["spec"]),
+            grid=Grid(info.id, info.size, fields.scale, len(info.planes)),
+            hd_num=fields.hd_num,
+            overlap=fields.overlap,
+            stretch=fields.stretch,
+            no_rgb_reason=fields.unseen,
             area=None if record["area"] is None else shapely.geometry.shape(record["area"]),
-            beyond=rest.beyond,
-            tissue=rest.tissue,
+            outside_reason=fields.beyond,
+            tissue=fields.tissue,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All images of a run and what became of every input file."""
+    """All images of a run and the outcome of every input file."""
 
     images: tuple[ImagePlan, ...]
     files: tuple[FileRow, ...]
 
     @property
     def digest(self) -> str:
-        """A sha256 over everything that decides which pixels are looked at and how."""
+        """A sha256 of everything that determines which pixels are analysed and how."""
         content = [[image.to_json(), [region.key for region in image.regions], image.skipped] for image in self.images]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def make_plan(settings: Settings, scanned: Sequence[ScannedFile], annotator: Annotator | None) -> Plan:
-    """Plan every image that can be read and seen; the others become failed rows. Without an annotator all is skipped.
+    """Plan every image that can be analysed; the others become failed rows. Without an annotator all is skipped.
 
-    Raises the first error where no image is left: `ReadError` where nothing could be read, `RequestError` or
-    `ModelError` where what was asked does not suit any image.
+    Raises an image's error where no image is left: `RequestError` or `ModelError` where the settings suit no image,
+    `ReadError` where none could be read.
     """
     plans: list[ImagePlan] = []
     failed: dict[str, LimnerError] = {}
-    for row in scanned:
-        for info in row.infos:
-            try:
-                plans.append(_plan_image(info, annotator, settings))
-            except LimnerError as error:
-                failed[info.id] = error
+    for info in (info for row in scanned for info in row.infos):
+        try:
+            plans.append(_plan_image(info, annotator, settings))
+        except LimnerError as error:
+            failed[info.id] = error
     if not plans:
-        raise _nothing_left(scanned, list(failed.values()))
+        raise _no_image_left(scanned, list(failed.values()))
     return Plan(tuple(plans), tuple(_file_rows(scanned, failed)))
 
 
-def reading_options(settings: Settings, key: str = "") -> dict[str, str]:
-    """The readers' options: what a person says of the files, and what follows from settings for readers that care.
+def reader_options(settings: Settings, key: str = "") -> dict[str, str]:
+    """The readers' options: those of the settings, and what readers need of other settings.
 
-    `key` is a pseudonyms' key file.
+    `key` is the path of a key file for pseudonyms.
     """
     known = known_options(settings.reader or None)
-    follow = {"names": settings.names}
-    follow |= {"key_file": key} if key else {}
-    return {option: value for option, value in follow.items() if option in known} | settings.reading()
+    implied = {"names": settings.names} | ({"key_file": key} if key else {})
+    return {option: value for option, value in implied.items() if option in known} | settings.stated_options()
 
 
 def scan_inputs(settings: Settings, options: Mapping[str, str]) -> list[ScannedFile]:
-    """What the inputs are; neither the results of this run nor those of others. Raises `RequestError` for none."""
+    """Scan the inputs, without the run folders in them. Raises `RequestError` where there are no inputs."""
     if not settings.inputs:
-        raise RequestError("inputs", "at least one file or folder is needed", remedy="limner run INPUT... --out DIR")
+        raise RequestError("inputs", "must name at least one file or folder", remedy="limner run INPUT... --out DIR")
 
-    def apart(folder: str) -> str | None:
-        if settings.out and os.path.exists(settings.out) and os.path.samefile(folder, settings.out):  # noqa: PTH110, PTH121 - as the registry spells paths
+    def reason_to_skip(folder: str) -> str | None:
+        if settings.out and os.path.exists(settings.out) and os.path.samefile(folder, settings.out):  # noqa: PTH110, PTH121 - strings, as the registry has them
             return ""
-        return RUN_FOLDER if is_run(Path(folder)) else None
+        return RUN_FOLDER if is_run_folder(Path(folder)) else None
 
-    return scan(settings.inputs, options, reader=settings.reader or None, apart=apart)
+    return scan(settings.inputs, options, reader=settings.reader or None, apart=reason_to_skip)
 
 
 def area_digest(settings: Settings) -> str:
-    """Sha256 of the area-of-interest file, "" without one."""
+    """The sha256 of the area-of-interest file, "" without one."""
     return hashlib.sha256(Path(settings.area).read_bytes()).hexdigest() if settings.area else ""
 
 
+def ground_metres(info: ImageInfo) -> tuple[float, float] | None:
+    """Metres on the ground per level-0 pixel along x and y, at the image centre; None where not known."""
+    return metres_per_pixel(info.placement, (info.size[0] / 2, info.size[1] / 2))
+
+
+def format_pixel_size(metres: float, kind: Kind = "map") -> str:
+    """A pixel size in the unit of its kind of image, to four digits: 30 m, 0.5 µm, 0.6615 mm."""
+    if kind == "study":
+        return f"{metres * 1e3:.4g} mm"
+    return f"{metres:.4g} m" if kind == "map" and metres >= 1e-3 else f"{metres * 1e6:.4g} µm"
+
+
 def _plan_image(info: ImageInfo, annotator: Annotator | None, settings: Settings) -> ImagePlan:
-    """One image's plan. Raises `LimnerError` that says what about it cannot be done."""
-    spec = UNSEEING if annotator is None else annotator.input_spec(info)
-    scale = grid_scale(info, spec, settings)
-    seen = glance(info, spec, settings, annotator)
+    """Plan one image. Raises `LimnerError`."""
+    spec = DEFAULT_INPUT_SPEC if annotator is None else annotator.input_spec(info)
+    grid = Grid(info.id, info.size, grid_scale(info, spec, settings.resolution), len(info.planes))
+    stats = compute_overview_stats(info, spec, settings, annotator)
     plan = ImagePlan(
         info,
-        seen.spec,
-        Grid(info.id, info.size, scale, len(info.planes)),
+        stats.spec,
+        grid,
         settings.hd_num,
         settings.overlap,
-        stretch=seen.stretch,
-        unseen=seen.unseen,
-        area=seen.interest.area,
-        beyond=seen.interest.beyond,
-        tissue=seen.interest.method,
+        stretch=stats.stretch,
+        no_rgb_reason=stats.no_rgb_reason,
+        area=stats.roi.area,
+        outside_reason=stats.roi.outside_reason,
+        tissue=stats.roi.tissue_method,
     )
-    otherwise = NO_MODEL if annotator is None else ""
-    reasons = {region.key: seen.interest.why_skipped(region.core) or otherwise for region in plan.regions}
+    no_model = NO_MODEL if annotator is None else ""
+    reasons = {region.key: stats.roi.skip_reason(region.core) or no_model for region in plan.regions}
     return replace(plan, skipped={key: reason for key, reason in reasons.items() if reason})
 
 
-def _nothing_left(scanned: Sequence[ScannedFile], failed: Sequence[LimnerError]) -> LimnerError:
-    """The error to raise where no image can be looked at: what was asked for counts before what could not be read."""
+def grid_scale(info: ImageInfo, spec: InputSpec, resolution: str) -> tuple[float, float]:
+    """Level-0 pixels per grid pixel along x and y.
+
+    The requested resolution comes first, then the annotator's, then the image's own. Pixels that are not square are
+    made so, at the size of their shorter side, also where only the pixel aspect of a study is known. Raises
+    `RequestError` where the pixel size must be known and is not, `ModelError` where it does not suit the model.
+    """
+    model_metres = spec.resolution
+    if model_metres is not None and spec.unit == "um":
+        model_metres *= 1e-6
+    requested = Resolution.parse(resolution) or Resolution(model_metres)
+    actual = ground_metres(info)
+    if actual is None:
+        if requested.metres is None and model_metres is None:
+            sides = [float(side) for side in map(dict(info.facts).get, ("col_mm", "row_mm")) if side]
+            return snap_scale(min(sides), (sides[0], sides[1])) if sides else (1.0, 1.0)
+        cause = f"--resolution {resolution}" if requested.metres and resolution else "the model"
+        raise RequestError(
+            info.uri,
+            f"must have a known pixel size, since {cause} needs it",
+            value=f"no pixel size in {'its placement' if info.kind == 'map' else 'the file'} ({info.placement.source})",
+            remedy=_STATE_PIXEL_SIZE[info.kind],
+        )
+    metres = min(actual) if requested.metres is None else requested.metres
+    scale = snap_scale(metres, actual)
+    if min(scale) < 1 / MAX_ENLARGEMENT:
+        raise RequestError(
+            info.uri,
+            f"must not be enlarged more than {MAX_ENLARGEMENT} times",
+            value=f"pixels of {format_pixel_size(max(actual))} to be analysed at {format_pixel_size(metres)}",
+            remedy="Give a coarser --resolution",
+        )
+    if model_metres is not None:
+        _check_model_resolution(info, actual, scale, model_metres, spec.tolerates)
+    return scale
+
+
+_STATE_PIXEL_SIZE = {
+    "map": "State the coordinate reference system with --crs, such as --crs EPSG:32618, if the file has a geotransform",
+    "slide": "State it with --microns-per-pixel, such as --microns-per-pixel 0.5, "
+    "or for many slides with --set reader_options.spacing_csv=slides.csv",
+    "study": "Leave --resolution out, or choose a model that works at any pixel size",
+}
+
+
+def _check_model_resolution(
+    info: ImageInfo, actual: tuple[float, float], scale: tuple[float, float], model_metres: float, tolerance: float
+) -> None:
+    """Raise `ModelError` where the analysed pixels, or the detail in them where enlarged, do not suit the model."""
+    analysed = math.sqrt(actual[0] * scale[0] * actual[1] * scale[1])
+    detail = math.sqrt(actual[0] * actual[1] * max(1.0, scale[0]) * max(1.0, scale[1]))
+    limit = tolerance * (1.0 + 1e-6)
+    for metres, name in ((analysed, "analysed"), (detail, "image")):
+        if not 1 / limit <= metres / model_metres <= limit:
+            raise ModelError(
+                info.uri,
+                f"must have pixels within a factor {tolerance:g} of the {format_pixel_size(model_metres)} of the model",
+                value=f"{name} pixels of {format_pixel_size(metres)}",
+                remedy="Leave --resolution out if the image is fine enough, or choose another model",
+            )
+
+
+def _no_image_left(scanned: Sequence[ScannedFile], failed: Sequence[LimnerError]) -> LimnerError:
+    """The error to raise where no image can be analysed: wrong settings come before unreadable files."""
     for error in failed:
         if not isinstance(error, ReadError):
             return error
     reasons = [f"{row.path}: {row.reason}" for row in scanned if row.status == "failed"]
     reasons += [str(error) for error in failed]
-    left_out = Counter(row.reason for row in scanned if row.status == "skipped")
-    reasons += [f"{plural(number, 'file')} skipped: {reason}" for reason, number in sorted(left_out.items())]
+    skipped = Counter(row.reason for row in scanned if row.status == "skipped")
+    reasons += [f"{plural(number, 'file')} skipped: {reason}" for reason, number in sorted(skipped.items())]
     return ReadError(
         "inputs",
-        "at least one image must be readable",
+        "must hold at least one readable image",
         value="; ".join(reasons) or "no images",
-        remedy="`limner plugins` lists what can read which formats",
+        remedy="`limner plugins` lists the readers",
     )
 
 
 def _file_rows(scanned: Sequence[ScannedFile], failed: Mapping[str, LimnerError]) -> list[FileRow]:
-    """A row for every input file; files of an image that cannot be planned have failed with it, or are skipped."""
-    image_of: dict[str, list[str]] = {}
+    """A row for every input file. The files of images that cannot be planned are failed, or skipped."""
+    images_of: dict[str, list[str]] = {}
     for info in (info for row in scanned for info in row.infos):
         for path in dict.fromkeys([*info.files, *(plane.source for plane in info.planes)]):
-            image_of.setdefault(path, []).append(info.id)
+            images_of.setdefault(path, []).append(info.id)
     rows: list[FileRow] = []
     for row in scanned:
-        ids = [info.id for info in row.infos] or image_of.get(row.path, []) if row.status == "read" else []
-        reasons = [str(failed[one]) for one in ids if one in failed]
-        lost = bool(ids) and len(reasons) == len(ids)
-        beside = lost and all(isinstance(failed[one], OutsideAreaError) for one in ids)
-        rows.append(
-            FileRow(
-                path=row.path,
-                status="skipped" if beside else "failed" if lost else row.status,
-                image="" if lost else ", ".join(one for one in ids if one not in failed),
-                reader=row.reader,
-                reason=" ".join(reasons) or row.reason,
-            )
-        )
+        ids = [info.id for info in row.infos] or images_of.get(row.path, []) if row.status == "read" else []
+        errors = [failed[image] for image in ids if image in failed]
+        status, images = row.status, [image for image in ids if image not in failed]
+        if errors and not images:
+            outside = all(isinstance(error, OutsideAreaError) for error in errors)
+            status = "skipped" if outside else "failed"
+        reason = " ".join(map(str, errors)) or row.reason
+        rows.append(FileRow(row.path, status, ", ".join(images), row.reader, reason))
     return rows

@@ -1,8 +1,8 @@
-"""What files are called in public: paths of slides and studies are often case numbers or names of people.
+"""Replaces paths of slides and studies, which are often case numbers or patient names, by pseudonyms in all output.
 
-A run that reads any of those tells no path, unless asked to: each is told as a pseudonym, the same wherever it is told.
-The key to them lies in the run's folder, and beside it `sources.json`, which says which path each stands for, so that a
-report can look at an image again. Both are readable by their owner only, and never to be given away with a run.
+The pseudonym of a path is the same wherever it appears in a run. The run folder holds the key, and `sources.json` with
+the path behind each pseudonym, so that reports can read images again. Both are readable by their owner only, and must
+not be passed on with a run.
 """
 
 import contextlib
@@ -30,77 +30,77 @@ from ...readers.pseudonyms import (
     run_key_file,
 )
 from ...readers.registry import ScannedFile
-from ...reports.writer import FileRow
 from ..config import Settings
-from .plan import Plan, reading_options, scan_inputs
+from .plan import Plan, reader_options, scan_inputs
 from .run_folder import SOURCES, StoreError
 
-_PATHS = ("key_file", "spacing_csv")  # reader options that are paths
+_PATH_OPTIONS = ("key_file", "spacing_csv")  # reader options that are paths
 
 
 @dataclass(frozen=True, slots=True)
 class Redactor:
-    """How paths are told. `told` maps a path, in each form in which it may be met, to what is told instead.
-
-    Without `pseudonyms` everything is told as it is.
-    """
+    """Replaces paths by pseudonyms. Without `pseudonyms` it changes nothing."""
 
     pseudonyms: Pseudonyms | None = None
-    told: Mapping[str, str] = field(default_factory=dict[str, str])
+    replacements: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Pseudonyms by every form in which a path may occur in text."""
 
     @classmethod
     def of(
-        cls,
-        settings: Settings,
-        scanned: Sequence[ScannedFile],
-        options: Mapping[str, str],
-        further: Sequence[str] = (),
+        cls, settings: Settings, scanned: Sequence[ScannedFile], options: Mapping[str, str], further: Sequence[str] = ()
     ) -> Self:
-        """The names of a run. `options` are the reader's, with the key in them; `further` are paths that lie beside.
+        """The redactor of a run. `options` are the readers', with the key; `further` paths are redacted as well.
 
-        Raises `RequestError` for a bad key.
+        Raises `RequestError` for an invalid key.
         """
         if settings.names == "show" or not any(row.personal for row in scanned):
             return cls()
         pseudonyms = Pseudonyms.of(NameOptions(names="hide", key_file=options.get("key_file", "")))
-        beside = [settings.area, settings.schema_file, *(settings.reader_options.get(option, "") for option in _PATHS)]
-        paths = [*settings.inputs, *filter(None, beside), *further, *(path for row in scanned for path in _paths(row))]
-        told: dict[str, str] = {}
-        for path in dict.fromkeys(paths):
+        paths = [*settings.inputs, settings.area, settings.schema_file]
+        paths += [settings.reader_options.get(option, "") for option in _PATH_OPTIONS]
+        paths += further
+        for row in scanned:
+            paths += [row.path, *(path for info in row.infos for path in _paths(info))]
+        replacements: dict[str, str] = {}
+        for path in dict.fromkeys(filter(None, paths)):
             for form in path_variants(path):
-                told.setdefault(form, pseudonyms.path(path))
-        return cls(pseudonyms, longest_first(told))
+                replacements.setdefault(form, pseudonyms.path(path))
+        return cls(pseudonyms, longest_first(replacements))
 
     def path(self, path: str) -> str:
-        """What is told instead of a path."""
+        """The pseudonym of a path."""
         return path if self.pseudonyms is None or not path else self.pseudonyms.path(path)
 
     def text(self, text: str) -> str:
-        """A text, with every path in it that is known, and every known file's bare name, told as its pseudonym."""
-        return redact_text(text, self.told)
+        """A text with all known paths and file names replaced."""
+        return redact_text(text, self.replacements)
 
     def error(self, error: LimnerError) -> LimnerError:
-        """An error whose words tell no path."""
-        return redact_error(error, self.told)
+        """An error with all known paths replaced."""
+        return redact_error(error, self.replacements)
 
     def results(self, results: Iterable[Result]) -> list[Result]:
-        """Results whose reasons tell no path."""
+        """Results with redacted errors."""
         return [replace(result, error=self.text(result.error)) for result in results]
 
     def settings(self, settings: Settings) -> Settings:
-        """Settings without paths of inputs and of what belongs to them."""
-        options = {key: self.path(value) if key in _PATHS else value for key, value in settings.reader_options.items()}
-        inputs = tuple(self.path(path) for path in settings.inputs)
-        told = {"inputs": inputs, "area": self.path(settings.area), "schema_file": self.path(settings.schema_file)}
-        return settings.model_copy(update={**told, "reader_options": options})
+        """Settings with the paths of inputs and their companions redacted."""
+        options = settings.reader_options.items()
+        changes = {
+            "inputs": tuple(self.path(path) for path in settings.inputs),
+            "area": self.path(settings.area),
+            "schema_file": self.path(settings.schema_file),
+            "reader_options": {key: self.path(value) if key in _PATH_OPTIONS else value for key, value in options},
+        }
+        return settings.model_copy(update=changes)
 
     def info(self, info: ImageInfo) -> ImageInfo:
-        """An image's facts without paths: `reveal` is the inverse."""
+        """An image's metadata without paths; the inverse is `restore_paths`."""
         if self.pseudonyms is None:
             return info
         return replace(
             info,
-            uri=self.path(info.uri) if _is_path(info) else info.uri,
+            uri=self.path(info.uri) if _has_path(info) else info.uri,
             files=tuple(self.path(path) for path in info.files),
             planes=tuple(replace(plane, source=self.path(plane.source)) for plane in info.planes),
             notes=tuple(self.text(note) for note in info.notes),
@@ -111,7 +111,7 @@ class Redactor:
         )
 
     def scanned(self, row: ScannedFile) -> ScannedFile:
-        """What became of an input file, told without paths."""
+        """The row of an input file without paths."""
         infos = tuple(self.info(info) for info in row.infos)
         return replace(row, path=self.path(row.path), infos=infos, reason=self.text(row.reason))
 
@@ -120,34 +120,32 @@ class Redactor:
         if self.pseudonyms is None:
             return plan
         images = tuple(replace(image, info=self.info(image.info)) for image in plan.images)
-        return Plan(images, tuple(self._row(row) for row in plan.files))
+        files = (replace(row, path=self.path(row.path), reason=self.text(row.reason)) for row in plan.files)
+        return Plan(images, tuple(files))
 
     def sources(self, plan: Plan) -> dict[str, str]:
-        """Which path each pseudonym of a plan's images stands for."""
+        """The path behind each pseudonym of the images of a plan."""
         if self.pseudonyms is None:
             return {}
-        paths = {path for image in plan.images for path in _all(image.info)}
-        parts = {image.info.part for image in plan.images}
-        kept = {self._part(part): part for part in sorted(parts) if self._part(part) != part}
-        return kept | {self.path(path): path for path in sorted(paths)}
+        parts = sorted({image.info.part for image in plan.images})
+        paths = sorted({path for image in plan.images for path in _paths(image.info)})
+        kept = {self._part(part): part for part in parts if self._part(part) != part}
+        return kept | {self.path(path): path for path in paths}
 
     def _part(self, part: str) -> str:
-        """The name of an image within its file, as a whole a pseudonym where a path is in it."""
+        """The name of an image within its file; a pseudonym as a whole where it contains a path."""
         return part if self.text(part) == part else self.path(part)
-
-    def _row(self, row: FileRow) -> FileRow:
-        return replace(row, path=self.path(row.path), reason=self.text(row.reason))
 
 
 def scan_with_redaction(settings: Settings) -> tuple[list[ScannedFile], Redactor]:
-    """What the inputs are, with their paths, and how these are told. Raises `RequestError`."""
-    options = reading_options(settings)
+    """Scan the inputs; the rows hold real paths. Raises `RequestError`."""
+    options = reader_options(settings)
     scanned = scan_inputs(settings, options)
     return scanned, Redactor.of(settings, scanned, options)
 
 
-def reveal(info: ImageInfo, sources: Mapping[str, str]) -> ImageInfo:
-    """An image's facts with the paths by which it is opened, where they are known."""
+def restore_paths(info: ImageInfo, sources: Mapping[str, str]) -> ImageInfo:
+    """An image's metadata with real paths, where they are known."""
     return replace(
         info,
         uri=sources.get(info.uri, info.uri),
@@ -159,23 +157,22 @@ def reveal(info: ImageInfo, sources: Mapping[str, str]) -> ImageInfo:
 
 @contextlib.contextmanager
 def key_for(folder: Path, settings: Settings) -> Generator[str]:
-    """The path of a run's key while its inputs are looked at: its own, or a new one; "" where the person gave one.
+    """The path of a run's key while its inputs are scanned: an existing or a new one; "" where the user gave one.
 
-    A new one lies elsewhere until `keep` takes it into the folder: a run that cannot begin leaves nothing behind.
+    A new key is temporary until `write_sources` copies it into the folder: a run that cannot begin leaves nothing.
     """
-    if settings.reader_options.get("key_file"):
-        yield ""
-    elif (folder / KEY_FILE).exists():
+    given = settings.reader_options.get("key_file")
+    if not given and (folder / KEY_FILE).exists():
         yield str(folder / KEY_FILE)
-    elif os.environ.get(KEY_VARIABLE):
+    elif given or os.environ.get(KEY_VARIABLE):
         yield ""
     else:
         with tempfile.TemporaryDirectory(prefix="limner-") as temporary:
             yield str(run_key_file(Path(temporary)))
 
 
-def keep(folder: Path, key: str, sources: Mapping[str, str]) -> None:
-    """Put the key, where it is new, and the sources into a run's folder, readable by their owner only."""
+def write_sources(folder: Path, key: str, sources: Mapping[str, str]) -> None:
+    """Write a new key and the sources into a run folder, readable by their owner only."""
     if key and not (folder / KEY_FILE).exists():
         write_atomic(folder / KEY_FILE, Path(key).read_bytes(), private=True)
     text = json.dumps(dict(sources), indent=1, ensure_ascii=True) + "\n"
@@ -183,39 +180,31 @@ def keep(folder: Path, key: str, sources: Mapping[str, str]) -> None:
 
 
 def read_sources(folder: Path) -> dict[str, str]:
-    """Which path each pseudonym in a run's folder stands for; nothing where the run tells paths or has lost them.
-
-    Raises `StoreError` where it cannot be told, since the file is damaged.
-    """
+    """The path behind each pseudonym in a run folder; {} where there are none. Raises `StoreError` where damaged."""
     try:
         found: object = parse_json(read_file(folder / SOURCES, regular=True))
-        if not isinstance(found, dict) or not all(
-            isinstance(one, str) for one in cast("dict[str, Any]", found).values()
-        ):
-            msg = "no object of texts"
-            raise ValueError(msg)  # noqa: TRY301 - a text that is no such file
+        sources: dict[str, Any] = cast("dict[str, Any]", found) if isinstance(found, dict) else {"": None}
+        if not all(isinstance(path, str) for path in sources.values()):
+            msg = "no JSON object of texts"
+            raise ValueError(msg)  # noqa: TRY301 - handled like other damage
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise StoreError(
             str(folder / SOURCES),
-            "it must be as it was written",
+            "must be as limner wrote it",
             value=str(error),
-            remedy="Give the command of the run again, which writes it anew, or delete it: only pictures need it",
+            remedy="Run the same command again, which writes it anew, or delete it: only pictures need it",
         ) from error
-    return cast("dict[str, str]", found)
+    return sources
 
 
-def _paths(row: ScannedFile) -> list[str]:
-    return [row.path, *(path for info in row.infos for path in _all(info))]
-
-
-def _all(info: ImageInfo) -> list[str]:
-    """Every path in an image's facts."""
-    own = [info.uri] if _is_path(info) else []
+def _paths(info: ImageInfo) -> list[str]:
+    """Every path in an image's metadata."""
+    own = [info.uri] if _has_path(info) else []
     return [*own, *info.files, *filter(None, (plane.source for plane in info.planes))]
 
 
-def _is_path(info: ImageInfo) -> bool:
-    """Whether an image's uri is a path: a reader that puts images together from many files may tell a name instead."""
+def _has_path(info: ImageInfo) -> bool:
+    """Whether an image's uri is a path; readers that assemble an image from many files may give a name instead."""
     return info.kind != "study" or info.uri in info.files

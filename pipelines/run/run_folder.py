@@ -1,7 +1,7 @@
-"""A run's folder: the manifest that says what was asked, and one line for each result.
+"""A run folder: the manifest, and a file with one line for each result.
 
-Only the process that plans writes here, and one at a time: the results file is locked while it does. A line is whole
-or it is cut on opening, so a run may be killed at any moment. It knows neither what a plan nor what a report is.
+One process at a time writes, and the results file is locked meanwhile. A line that is not complete is cut when the
+folder is opened, so that a run may be killed at any moment.
 """
 
 import contextlib
@@ -25,21 +25,21 @@ from ...readers.pseudonyms import KEY_FILE
 MANIFEST = "manifest.json"
 RESULTS = "results.jsonl"
 SOURCES = "sources.json"
-_FIRST = (RESULTS, KEY_FILE, SOURCES)  # what lies in a folder before its manifest
-MOST_MANIFEST: Final = 2**30  # bytes
-LONGEST: Final = 2**28  # bytes of a line of results
-_SEAL: Final = "sha256"  # the last key of a manifest: of everything else in it
+MAX_MANIFEST_BYTES: Final = 2**30
+MAX_LINE_BYTES: Final = 2**28
+_BEFORE_MANIFEST = (RESULTS, KEY_FILE, SOURCES)  # files that are written first
+_CHECKSUM: Final = "sha256"  # the last key of a manifest: the digest of everything else in it
 _STATUSES: Final = get_args(Status)
-_FINDINGS = b',"findings":['  # cannot occur inside a JSON text, whose quotes are escaped
+_FINDINGS = b',"findings":['  # cannot occur inside a JSON string, where quotes are escaped
 
 
 class StoreError(LimnerError):
-    """The run's folder cannot be written or holds something damaged. What it holds already is not lost."""
+    """A run folder cannot be written, or holds something damaged. Results so far are not lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is known of one region without reading its findings; `start:stop` is its line in the results file."""
+    """The result of a region without its findings; `start:stop` is its line in the results file."""
 
     region: str
     image: str
@@ -51,7 +51,7 @@ class Entry:
 
 
 class RunFolder:
-    """A run's folder, open and locked for writing. Use as a context manager."""
+    """A run folder that is open and locked for writing. Use as a context manager."""
 
     def __init__(self, folder: Path, results: BinaryIO) -> None:
         self.folder = folder
@@ -60,10 +60,10 @@ class RunFolder:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Make the folder where it does not exist, lock it, cut a torn last line, and read what is there.
+        """Make the folder if necessary, lock it, cut an incomplete last line, and read the entries.
 
-        Raises `RequestError` where the folder holds something that is not a run or another process writes to it,
-        `StoreError` where it cannot be written or a line in the middle is damaged.
+        Raises `RequestError` where it is not a run folder or another process writes to it, `StoreError` where it
+        cannot be written or a line is damaged.
         """
         check_folder(folder)
         with as_store_errors(folder):
@@ -72,7 +72,7 @@ class RunFolder:
         try:
             _lock(results, folder)
             with as_store_errors(folder):
-                _cut_torn_line(folder / RESULTS)
+                _cut_incomplete_line(folder / RESULTS)
             return cls(folder, results)
         except BaseException:
             results.close()
@@ -87,23 +87,22 @@ class RunFolder:
         self._results.close()
 
     @property
-    def begun(self) -> bool:
-        """Whether the folder has a manifest, whole or damaged."""
+    def has_manifest(self) -> bool:
+        """Whether there is a manifest, intact or damaged."""
         return os.path.lexists(self.folder / MANIFEST)
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """Write what was asked, whole or not at all. Comes before the first result. Raises `StoreError`."""
-        sealed = {**manifest, _SEAL: _seal(manifest)}
-        text = json.dumps(sealed, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        """Write the manifest atomically, before the first result. Raises `StoreError`."""
+        text = json.dumps({**manifest, _CHECKSUM: _digest(manifest)}, indent=1, ensure_ascii=False, allow_nan=False)
         with as_store_errors(self.folder):
-            write_atomic(self.folder / MANIFEST, encoded(text))
+            write_atomic(self.folder / MANIFEST, encode_json(f"{text}\n"))
 
     def append(self, results: Sequence[Result]) -> None:
-        """Add a line for each result, safe on the disk when this returns. Raises `StoreError`, and then adds none."""
-        lines = b"".join(
-            sealed(encoded(json.dumps(result.to_json(), separators=(",", ":"), ensure_ascii=False, allow_nan=False)))
-            for result in results
+        """Append a line for each result and sync it to disk. Raises `StoreError`, and then appends none."""
+        texts = (
+            json.dumps(one.to_json(), separators=(",", ":"), ensure_ascii=False, allow_nan=False) for one in results
         )
+        lines = b"".join(add_checksum(encode_json(text)) for text in texts)
         start = self._results.seek(0, os.SEEK_END)
         try:
             view = memoryview(lines)
@@ -111,79 +110,77 @@ class RunFolder:
                 view = view[self._results.write(view) :]
             os.fsync(self._results.fileno())
         except OSError as error:
-            with contextlib.suppress(OSError):  # the torn line is cut on the next opening where it cannot be cut now
+            with contextlib.suppress(OSError):  # otherwise the line is cut when the folder is next opened
                 self._results.truncate(start)
             raise _as_store_error(self.folder, error) from error
 
 
 def check_folder(folder: Path) -> None:
-    """Raise `RequestError` where the folder cannot be a run's, since it holds other things. Writes nothing."""
+    """Raise `RequestError` where this is a file, or a folder with other things than a run. Writes nothing."""
     with as_store_errors(folder):
         if not folder.exists():
             return
-        if not folder.is_dir():
-            raise RequestError(str(folder), "results go into a folder, and this is a file", remedy="Give another --out")
-        strangers = sorted(p.name for p in folder.iterdir() if p.name not in _FIRST and not _temporary(p))
-        if strangers and not (folder / MANIFEST).exists():
-            raise RequestError(
-                str(folder),
-                "the folder for results must be new, empty or a run's",
-                value=", ".join(strangers[:3]),
-                remedy="Give another --out",
-            )
+        found = "a file"
+        if folder.is_dir():
+            names = sorted(path.name for path in folder.iterdir())
+            names = [name for name in names if name not in _BEFORE_MANIFEST and not name.startswith(".part-")]
+            if not names or (folder / MANIFEST).exists():
+                return
+            found = ", ".join(names[:3])
+        rule = "must be a new folder, an empty one or a run folder"
+        raise RequestError(str(folder), rule, value=found, remedy="Give another --out")
 
 
-def is_run(folder: Path) -> bool:
-    """Whether a folder looks like a run's."""
+def is_run_folder(folder: Path) -> bool:
+    """Whether a folder has the files of a run."""
     return os.path.isfile(folder / MANIFEST) and os.path.isfile(folder / RESULTS)  # noqa: PTH113 - False for any error
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a run.
+    """Read the manifest of a run and verify its checksum.
 
-    Raises `RequestError` where the folder is not a run's, `StoreError` where the manifest is damaged.
+    Raises `RequestError` where the folder is not a run folder, `StoreError` where the manifest is damaged.
     """
+    path = folder / MANIFEST
     try:
-        manifest = parse_json(read_file(folder / MANIFEST, max_bytes=MOST_MANIFEST, regular=True))
+        manifest = parse_json(read_file(path, max_bytes=MAX_MANIFEST_BYTES, regular=True))
         if not isinstance(manifest, dict):
-            raise ValueError(type(manifest).__name__)  # noqa: TRY004, TRY301 - a text that is no manifest
-        stated = cast("dict[str, Any]", manifest).pop(_SEAL, None)  # manifests of before have none
-        if stated is not None and stated != _seal(cast("dict[str, Any]", manifest)):
-            msg = "its sha256 is another"
-            raise ValueError(msg)  # noqa: TRY301 - the same
+            raise _damaged(path, f"JSON of type {type(manifest).__name__}")
+        checksum = cast("dict[str, Any]", manifest).pop(_CHECKSUM, None)  # missing in those of earlier versions
+        if checksum is not None and checksum != _digest(cast("dict[str, Any]", manifest)):
+            raise _damaged(path, "its sha256 does not match")
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise RequestError(
-            str(folder), f"a run's folder has a {MANIFEST}", remedy="Give the folder that --out named"
-        ) from error
+        remedy = "Give the folder that --out named"
+        raise RequestError(str(folder), f"must be a run folder, with a {MANIFEST}", remedy=remedy) from error
     except OSError as error:
-        raise _as_store_error(folder / MANIFEST, error) from error
+        raise _as_store_error(path, error) from error
     except ValueError as error:
-        raise StoreError(
-            str(folder / MANIFEST),
-            "it must be as it was written",
-            value=str(error),
-            remedy="Restore it from a copy, or run again into another folder",
-        ) from error
+        raise _damaged(path, str(error)) from error
     return cast("dict[str, Any]", manifest)
 
 
-def read_entries(folder: Path) -> dict[str, Entry]:
-    """The last outcome of each region, by region key; a torn last line is passed over.
+def _damaged(path: Path, problem: str) -> StoreError:
+    remedy = "Restore it from a backup, or run again into another folder"
+    return StoreError(str(path), "must be as limner wrote it", value=problem, remedy=remedy)
 
-    Findings are not read. Raises `StoreError` for a damaged line.
+
+def read_entries(folder: Path) -> dict[str, Entry]:
+    """The latest entry of each region, by region key, ignoring an incomplete last line.
+
+    Findings are not parsed. Raises `StoreError` for a damaged line.
     """
     entries: dict[str, Entry] = {}
     path = folder / RESULTS
     try:
         with io.BufferedReader(cast("io.RawIOBase", open_regular(path)), 1 << 20) as lines:
             start, number = 0, 1
-            while line := lines.readline(LONGEST):
+            while line := lines.readline(MAX_LINE_BYTES):
                 stop = start + len(line)
                 if line.endswith(b"\n"):
-                    entry = _read_entry(line, start, stop, f"{path}, line {number}")
+                    entry = _parse_entry(line, start, stop, f"{path}, line {number}")
                     entries[entry.region] = entry
-                elif len(line) == LONGEST:
-                    raise _damaged(f"{path}, line {number}", OverflowError(f"more than {LONGEST} bytes"))
+                elif len(line) == MAX_LINE_BYTES:
+                    raise _damaged_line(f"{path}, line {number}", _TOO_LONG)
                 start, number = stop, number + 1
     except OSError as error:
         raise _as_store_error(folder, error) from error
@@ -191,123 +188,113 @@ def read_entries(folder: Path) -> dict[str, Entry]:
 
 
 def read_findings(folder: Path, entries: Iterable[Entry]) -> list[Finding]:
-    """The findings of those regions, in the order given. Raises `StoreError` for a damaged line."""
+    """The findings of these regions, in the given order. Raises `StoreError` for a damaged line."""
     findings: list[Finding] = []
+    path = folder / RESULTS
     try:
-        with io.BufferedReader(cast("io.RawIOBase", open_regular(folder / RESULTS))) as lines:
+        with io.BufferedReader(cast("io.RawIOBase", open_regular(path))) as lines:
             for entry in entries:
                 lines.seek(entry.start)
                 line = lines.read(entry.stop - entry.start)
                 try:
-                    findings.extend(Result.from_json(parse_json(unsealed(line))).findings)
+                    findings.extend(Result.from_json(parse_json(remove_checksum(line))).findings)
                 except Exception as error:
-                    raise _damaged(f"{folder / RESULTS}, region {entry.region}", error) from error
+                    raise _damaged_line(f"{path}, region {entry.region}", error) from error
     except OSError as error:
         raise _as_store_error(folder, error) from error
     return findings
 
 
-def encoded(text: str) -> bytes:
-    """A JSON text as UTF-8. What is no character, such as a byte of a file name, becomes an escape of JSON."""
+def encode_json(text: str) -> bytes:
+    """JSON text as UTF-8; surrogates, which stand for other bytes of file names, become JSON escapes."""
     return text.encode("utf-8", "backslashreplace")
 
 
-def _seal(manifest: Mapping[str, Any]) -> str:
-    """The sha256 of all that a manifest says."""
+def _digest(manifest: Mapping[str, Any]) -> str:
+    """The sha256 of a manifest."""
     return hashlib.sha256(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _line_seal(record: bytes) -> bytes:
-    """The last member of a line of results: a checksum of the JSON object before it, and the line's end."""
+def _line_end(record: bytes) -> bytes:
+    """The end of a line of results: a checksum of the JSON object, as its last member, and a line break."""
     return b',"sha256":"%s"}\n' % hashlib.sha256(record).hexdigest()[:16].encode()
 
 
-_SEAL_LENGTH: Final = len(_line_seal(b""))
+_LINE_END_LENGTH: Final = len(_line_end(b""))
 
 
-def sealed(record: bytes) -> bytes:
-    """A JSON object as a line that says whether it is still as it was written."""
-    return record[:-1] + _line_seal(record)
+def add_checksum(record: bytes) -> bytes:
+    """A JSON object as a line with a checksum."""
+    return record[:-1] + _line_end(record)
 
 
-def unsealed(line: bytes) -> bytes:
-    """The JSON object of a line. Raises `ValueError` where its checksum is another."""
-    record = line[:-_SEAL_LENGTH] + b"}"
-    if line[-_SEAL_LENGTH:] != _line_seal(record):
-        msg = "the line's checksum is missing or another"
+def remove_checksum(line: bytes) -> bytes:
+    """The JSON object of a line. Raises `ValueError` where its checksum does not match."""
+    record = line[:-_LINE_END_LENGTH] + b"}"
+    if line[-_LINE_END_LENGTH:] != _line_end(record):
+        msg = "the checksum of the line is missing or does not match"
         raise ValueError(msg)
     return record
 
 
-def _read_entry(line: bytes, start: int, stop: int, where: str) -> Entry:
+def _parse_entry(line: bytes, start: int, stop: int, where: str) -> Entry:
     try:
-        head, found, _ = (line := unsealed(line)).partition(_FINDINGS)
+        head, found, _ = (line := remove_checksum(line)).partition(_FINDINGS)
         record: dict[str, Any] = json.loads(head + b"}" if found else line)
         cover = record["coverage"]
-        entry = Entry(
-            region=record["region"],
-            image=record["image"],
-            status=record["status"],
-            error=record["error"],
-            coverage=None if cover is None else Coverage(*cover),
-            start=start,
-            stop=stop,
-        )
+        coverage = None if cover is None else Coverage(*cover)
+        entry = Entry(record["region"], record["image"], record["status"], record["error"], coverage, start, stop)
         texts = all(isinstance(record[key], str) for key in ("region", "image", "error"))
-        numbers = all(one is None or math.isfinite(one) for one in cover or ())
+        numbers = all(number is None or math.isfinite(number) for number in cover or ())
         if not texts or not numbers or entry.status not in _STATUSES:
-            msg = "a value of another kind"
-            raise TypeError(msg)  # noqa: TRY301 - as what else is wrong with it
+            msg = "a value has the wrong type"
+            raise TypeError(msg)  # noqa: TRY301 - handled like the other errors
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise _damaged(where, error) from error
+        raise _damaged_line(where, error) from error
     return entry
 
 
-def _damaged(where: str, error: Exception) -> StoreError:
-    return StoreError(
-        where,
-        "every line must be one result, as it was written",
-        value=f"{type(error).__name__}: {error}",
-        remedy="Delete that line and run again: only its region is done anew",
-    )
+_TOO_LONG = OverflowError(f"more than {MAX_LINE_BYTES} bytes")
 
 
-def _cut_torn_line(path: Path) -> None:
-    """Cut what a killed run wrote after its last whole line."""
+def _damaged_line(where: str, error: Exception) -> StoreError:
+    problem = f"{type(error).__name__}: {error}"
+    remedy = "Delete that line and run again: only its region is analysed again"
+    return StoreError(where, "must be one result, as limner wrote it", value=problem, remedy=remedy)
+
+
+def _cut_incomplete_line(path: Path) -> None:
+    """Cut what a killed run wrote after its last complete line."""
     with open_regular(path, os.O_RDWR, "r+b") as file:
         end = file.seek(0, os.SEEK_END)
         position, tail = end, b""
         while position > 0 and b"\n" not in tail:
-            if end - position > LONGEST:
-                raise _damaged(f"{path}, its last line", OverflowError(f"more than {LONGEST} bytes"))
+            if end - position > MAX_LINE_BYTES:
+                raise _damaged_line(f"{path}, last line", _TOO_LONG)
             step = min(position, 1 << 16)
             position -= step
             file.seek(position)
             tail = file.read(step)
-        whole = position + tail.rfind(b"\n") + 1
-        if whole < end:
-            file.truncate(whole)
-
-
-def _temporary(path: Path) -> bool:
-    return path.name.startswith(".part-")
+        last = position + tail.rfind(b"\n") + 1
+        if last < end:
+            file.truncate(last)
 
 
 @contextlib.contextmanager
 def as_store_errors(folder: Path) -> Generator[None, None, None]:
-    """Turn the system's complaints into ours."""
+    """Raise `StoreError` for the errors of the operating system."""
     try:
         yield
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+    except (OSError, ValueError) as error:  # ValueError: an impossible file name
         raise _as_store_error(folder, error) from error
 
 
-def _as_store_error(folder: Path, error: OSError | ValueError) -> StoreError:
+def _as_store_error(path: Path, error: OSError | ValueError) -> StoreError:
     return StoreError(
-        str(folder),
-        "the results must be written and read here",
+        str(path),
+        "must be readable and writable",
         value=(error.strerror if isinstance(error, OSError) else "") or str(error),
-        remedy="Make room or give rights, then run the same command again: what is there is kept and the run goes on",
+        remedy="Free disk space or grant access, then run the same command again: it resumes the run",
     )
 
 
@@ -319,21 +306,18 @@ if sys.platform == "win32":
         try:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         except OSError as error:
-            raise _busy(folder) from error
+            raise _locked(folder) from error
 else:
     import fcntl
 
     def _lock(file: BinaryIO, folder: Path) -> None:
-        """Locked until closed; the system lets go of it when the process dies, however it dies."""
+        """Lock the file until it is closed; the system releases the lock of a process that dies."""
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise _busy(folder) from error
+            raise _locked(folder) from error
 
 
-def _busy(folder: Path) -> RequestError:
-    return RequestError(
-        str(folder),
-        "one run writes to a folder at a time, and another is at work here",
-        remedy="Wait for it or stop it, or give another --out",
-    )
+def _locked(folder: Path) -> RequestError:
+    remedy = "Wait for it or stop it, or give another --out"
+    return RequestError(str(folder), "must not be in use by another run", remedy=remedy)

@@ -1,8 +1,4 @@
-"""What happens to one batch of regions: open, look, annotate, lift, cover. The one place where a region may fail.
-
-A failure that belongs to a region is a result with its reason. A mistake of ours (a TypeError, say) is raised, and
-stops the run.
-"""
+"""Reads and annotates batches of regions. The failure of a region becomes a result; a bug stops the run."""
 
 import time
 from collections import OrderedDict
@@ -12,31 +8,29 @@ from typing import Self
 
 from ...model.annotator import Annotator, Answer, View
 from ...model.finding import Result
-from ...model.image_coordinates import to_image_coordinates
-from ...model.views import cover, read_view
+from ...model.views import measure_coverage, read_view, to_image_coordinates
 from ...readers.errors import LimnerError, ModelError
 from ...readers.image import Image
 from ...readers.regions import Region
 from ...readers.registry import open_image
 from .model_selection import AnnotatorChoice
-from .overview_stats import channel_names
+from .overview_stats import EMPTY, channel_names
 from .plan import ImagePlan, Plan
-from .roi import EMPTY
 
-HANDLES = 4  # open images that a process keeps; a batch seldom crosses from one image to another
+MAX_OPEN = 4  # images that a process keeps open; a batch rarely spans two images
 
 
 @dataclass
 class RegionJob:
-    """The work of a run: its images and its annotator. Small enough to send to any process until it has begun.
-
-    `labels` are the ones to keep, () for all; `threads` are computing threads, 0 for one per core. See `engine.Job`.
-    """
+    """The job of a run, see `engines.Job`: its images and its annotator."""
 
     images: Mapping[str, ImagePlan]
+    """Plans by image id."""
     choice: AnnotatorChoice | None = None
     labels: tuple[str, ...] = ()
+    """Labels to keep; () for all."""
     threads: int = 0
+    """Computing threads; 0 for one per core."""
     _annotator: Annotator | None = field(default=None, init=False)
     _open: OrderedDict[str, Image] = field(default_factory=OrderedDict[str, Image], init=False)
 
@@ -46,7 +40,7 @@ class RegionJob:
         return cls({image.info.id: replace(image, skipped=None) for image in plan.images}, choice, labels, threads)
 
     def begin(self) -> None:
-        """Make the annotator and load its networks, the only ones of this process. Raises `LimnerError`."""
+        """Make the annotator and load its networks. Raises `LimnerError`."""
         if self.choice is None:
             return
         self._annotator = self.choice.make(threads=str(self.threads))
@@ -55,27 +49,27 @@ class RegionJob:
             self._annotator.load()
         except MemoryError as error:
             raise ModelError(
-                "model",
-                "it must fit into memory",
+                "the model",
+                "must fit into memory",
                 value=str(error)[:200],
-                remedy="`limner plan` says what it needs. Use a smaller model, numbers of fewer bits where the "
-                "model has such an option, or fewer --workers",
+                remedy="Use a smaller model, its dtype or quantize option, or fewer --workers; "
+                "`limner plan` estimates the memory",
             ) from error
 
     def read(self, regions: Sequence[Region]) -> list[View | Result]:
-        """Read each region; where there is nothing to annotate, or it cannot be read, its result is known already."""
+        """Read each region. An unreadable one, or one without pixels to annotate, becomes its result."""
         return [self._read(region) for region in regions]
 
-    def annotate(self, looks: Sequence[View | Result]) -> list[Result]:
-        """A result for each look, in order. A region that the model cannot take fails alone, not with its batch.
+    def annotate(self, views: Sequence[View | Result]) -> list[Result]:
+        """A result for each view, in order.
 
-        A batch that does not go through, for want of memory say, is tried again in halves.
+        A batch that fails, out of memory for example, is retried in halves, so that a region fails alone.
         """
-        results = iter(self._annotate([one for one in looks if isinstance(one, View)]))
-        return [next(results) if isinstance(one, View) else one for one in looks]
+        results = iter(self._annotate([view for view in views if isinstance(view, View)]))
+        return [next(results) if isinstance(view, View) else view for view in views]
 
     def close(self) -> None:
-        """Let go of the annotator and of open images."""
+        """Release the annotator and close all images."""
         self._annotator = None
         while self._open:
             self._open.popitem()[1].close()
@@ -84,20 +78,20 @@ class RegionJob:
         start = time.perf_counter()
         plan = self.images[region.grid.image]
         try:
-            view = read_view(self._image(plan), region, plan.spec, stretch=plan.stretch, area=plan.area)
+            view = read_view(self._image(plan), region, plan.spec, stretch=plan.stretch, roi=plan.area)
             if view.keep_mask.any():
                 return replace(view, seconds=time.perf_counter() - start)
-            coverage = cover(view, plan.info.placement, plan.area)
+            coverage = measure_coverage(view, plan.info.placement, plan.area)
         except (LimnerError, MemoryError) as error:
             return _failure(region, error, time.perf_counter() - start)
-        reason = EMPTY if coverage.invalid_px > 0 else plan.beyond
-        spent = time.perf_counter() - start
-        return Result(region.key, region.grid.image, "skipped", coverage=coverage, error=reason, seconds=spent)
+        reason = EMPTY if coverage.invalid_px > 0 else plan.outside_reason
+        seconds = time.perf_counter() - start
+        return Result(region.key, region.grid.image, "skipped", coverage=coverage, error=reason, seconds=seconds)
 
     def _image(self, plan: ImagePlan) -> Image:
         key = plan.info.id
         if key not in self._open:
-            if len(self._open) >= HANDLES:
+            if len(self._open) >= MAX_OPEN:
                 self._open.popitem(last=False)[1].close()
             self._open[key] = open_image(plan.info, channel_names(plan.info, plan.spec, plan.stretch))
         self._open.move_to_end(key)
@@ -117,24 +111,24 @@ class RegionJob:
                 half = len(views) // 2
                 return self._annotate(views[:half]) + self._annotate(views[half:])
             return [_failure(views[0].region, error, views[0].seconds + time.perf_counter() - start)]
-        spent = (time.perf_counter() - start) / len(views)
-        return [self._to_image(view, given, spent) for view, given in zip(views, answers, strict=True)]
+        seconds = (time.perf_counter() - start) / len(views)
+        return [self._result(view, given, seconds) for view, given in zip(views, answers, strict=True)]
 
-    def _to_image(self, view: View, answers: Sequence[Answer], spent: float) -> Result:
+    def _result(self, view: View, answers: Sequence[Answer], seconds: float) -> Result:
         start, region = time.perf_counter(), view.region
-        plan = self.images[region.grid.image]
+        seconds += view.seconds
         try:
             kept = (answer for answer in answers if not self.labels or answer.label in self.labels)
             findings = tuple(to_image_coordinates(answer, view) for answer in kept)
-            coverage = cover(view, plan.info.placement, plan.area)
+            plan = self.images[region.grid.image]
+            coverage = measure_coverage(view, plan.info.placement, plan.area)
         except (LimnerError, MemoryError) as error:
-            return _failure(region, error, view.seconds + spent)
-        seconds = view.seconds + spent + time.perf_counter() - start
+            return _failure(region, error, seconds)
+        seconds += time.perf_counter() - start
         return Result(region.key, region.grid.image, "done", findings, coverage, seconds=seconds)
 
 
 def _failure(region: Region, error: LimnerError | MemoryError, seconds: float) -> Result:
-    reason = str(error)
-    if isinstance(error, MemoryError):
-        reason = "region: it must fit into memory. Lower --hd-num, --batch or --workers"
+    out_of_memory = "The region must fit into memory. Lower --hd-num, --batch or --workers."
+    reason = out_of_memory if isinstance(error, MemoryError) else str(error)
     return Result(region.key, region.grid.image, "failed", error=reason, seconds=seconds)

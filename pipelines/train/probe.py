@@ -28,9 +28,9 @@ from ...model.training.scores import RESAMPLES, SEED, Interval, Scores, balance,
 from ...readers.errors import RequestError
 from ...readers.files import write_atomic
 from ...reports.writer import DISCLAIMER
-from ..cli.text import table
 from ..config import Settings
-from ..run.events import Listener, Message
+from ..describe import table
+from ..progress import EventHandler, Message
 from ..run.manifest import versions
 from .card_page import card_words
 from .probe_config import ProbeConfig
@@ -51,7 +51,7 @@ class Trained:
     paths: tuple[Path, ...]
 
 
-def train_probe(settings: Settings, request: ProbeConfig, listen: Listener) -> Trained:
+def train_probe(settings: Settings, request: ProbeConfig, on_event: EventHandler) -> Trained:
     """Teach a probe and write its folder, `settings.out`; the card comes last, so that it being there means complete.
 
     Same images, labels and settings, same bytes. Raises `RequestError` for what cannot be taught, `ModelError` for an
@@ -61,11 +61,11 @@ def train_probe(settings: Settings, request: ProbeConfig, listen: Listener) -> T
     check_installed()  # before anything is read
     from .plots import plot_confusion
 
-    listen(Message("Looking at the inputs"))
-    lesson = gather(settings, request, listen)
+    on_event(Message("Looking at the inputs"))
+    lesson = gather(settings, request, on_event)
     count = len(lesson.names)
     heads = fits(request.folds, kind) * (1 if lesson.colour is None else 2)
-    listen(
+    on_event(
         Message(
             f"{len(lesson.classes)} tiles in {int(lesson.units.max()) + 1} {lesson.unit}s; fitting up to {heads} heads"
         )

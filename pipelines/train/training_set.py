@@ -15,10 +15,9 @@ from ...model.training.training_tiles import overlaps
 from ...readers.errors import LimnerError, RequestError
 from ...readers.image import ImageInfo
 from ..config import Settings
-from ..run.events import Listener, Message
-from ..run.plan import ImagePlan, make_plan, reading_options, scan_inputs
+from ..progress import EventHandler, Message
+from ..run.plan import ImagePlan, format_pixel_size, make_plan, reader_options, scan_inputs
 from ..run.redaction import Redactor
-from ..run.resolution import format_metres
 from .features import FeatureStore
 from .outlines import Labels, label_files, read_labels
 from .probe_config import ProbeConfig
@@ -67,29 +66,29 @@ class TrainingSet:
         return float(np.exp(np.mean(np.log(known)))) if known else None
 
 
-def gather(settings: Settings, request: ProbeConfig, listen: Listener) -> TrainingSet:
+def gather(settings: Settings, request: ProbeConfig, on_event: EventHandler) -> TrainingSet:
     """Read images and labels, and encode the tiles that teach. Raises `LimnerError` for what cannot teach.
 
     Images are planned and read as in a run, but that a slide's glass is not left out: what is outlined is meant.
     """
     _check(request)
     settings = settings.model_copy(update={"tissue": "off"})
-    options = reading_options(settings)
+    options = reader_options(settings)
     scanned = scan_inputs(settings, options)
     names = Redactor.of(settings, scanned, options, further=[str(path) for path in label_files(request.labels)])
     try:
         infos = [info for row in scanned for info in row.infos]
         labels = read_labels(request.labels, infos, label_field=request.label_field)
-        _tell_labels(labels, infos, names, listen)
+        _tell_labels(labels, infos, names, on_event)
         taught = [replace(row, infos=tuple(i for i in row.infos if i.id in labels.outlines)) for row in scanned]
         encoder = find_encoder(request.encoder, fetch=settings.fetch)
         watcher = Watcher(encoder, _tile(encoder, request.tile))
         plan = make_plan(settings, taught, watcher)
         for row in plan.files:
             if row.status == "failed":
-                listen(Message(f"{names.path(row.path)} is left out. {names.text(row.reason)}"))
+                on_event(Message(f"{names.path(row.path)} is left out. {names.text(row.reason)}"))
         _agree(plan.images)
-        return _lesson(plan.images, labels, encoder, settings, request, listen)
+        return _lesson(plan.images, labels, encoder, settings, request, on_event)
     except LimnerError as error:
         raise names.error(error) from None
 
@@ -112,22 +111,22 @@ def _tile(encoder: Encoder, asked: int) -> int:
     return encoder.tile or asked or TILE
 
 
-def _tell_labels(labels: Labels, infos: Sequence[ImageInfo], names: Redactor, listen: Listener) -> None:
+def _tell_labels(labels: Labels, infos: Sequence[ImageInfo], names: Redactor, on_event: EventHandler) -> None:
     """What a person should know of the labels before trusting what they teach."""
     counts = Counter(outline.label for some in labels.outlines.values() for outline in some)
-    listen(Message("Outlines: " + ", ".join(f"{name} {counts[name]}" for name in labels.classes)))
+    on_event(Message("Outlines: " + ", ".join(f"{name} {counts[name]}" for name in labels.classes)))
     if labels.beyond:
-        listen(Message(f"{labels.beyond} outlines lie on none of the images, and teach nothing"))
+        on_event(Message(f"{labels.beyond} outlines lie on none of the images, and teach nothing"))
     if labels.bare:
-        listen(Message(f"{labels.bare} outlines have no label, and teach nothing"))
+        on_event(Message(f"{labels.bare} outlines have no label, and teach nothing"))
     without = [info.id for info in infos if info.id not in labels.outlines]
     if without:
-        listen(Message(f"No outlines, so not looked at: {names.text(', '.join(without))}"))
+        on_event(Message(f"No outlines, so not looked at: {names.text(', '.join(without))}"))
     shared: Counter[tuple[str, str]] = Counter()
     for some in labels.outlines.values():
         shared.update(overlaps(some).keys())
     for (one, other), images in sorted(shared.items()):
-        listen(Message(f"Outlines of {one} and {other} overlap on {images} images: tiles there teach neither"))
+        on_event(Message(f"Outlines of {one} and {other} overlap on {images} images: tiles there teach neither"))
 
 
 def _seen(plan: ImagePlan) -> float | None:
@@ -148,7 +147,7 @@ def _agree(plans: Sequence[ImagePlan]) -> None:
     sizes = {plan.info.id: _seen(plan) for plan in plans}
     known = [size for size in sizes.values() if size is not None]
     if len(known) not in {0, len(sizes)} or (known and max(known) / min(known) > _ALIKE):
-        told = {name: "unknown" if size is None else format_metres(size) for name, size in sizes.items()}
+        told = {name: "unknown" if size is None else format_pixel_size(size) for name, size in sizes.items()}
         raise RequestError(
             "images",
             "all must be seen at one pixel size, since a probe is taught at one",
@@ -184,7 +183,7 @@ def _lesson(
     encoder: Encoder,
     settings: Settings,
     request: ProbeConfig,
-    listen: Listener,
+    on_event: EventHandler,
 ) -> TrainingSet:
     baseline = None if isinstance(encoder, ColourEncoder) else ColourEncoder()
     encoders = [encoder] if baseline is None else [encoder, baseline]
@@ -192,7 +191,7 @@ def _lesson(
     tiles = Tiles()
     for number, plan in enumerate(plans):
         done = collect(plan, number, labels.outlines[plan.info.id], encoders, store, tiles, request)
-        listen(Message(f"{plan.info.id}: {done} regions with outlines"))
+        on_event(Message(f"{plan.info.id}: {done} regions with outlines"))
     tiles.left_out["outlines on no image"] = labels.beyond
     tiles.left_out["outlines without a label"] = labels.bare
     names = tuple(sorted(set(tiles.labels)))
@@ -220,7 +219,7 @@ def _lesson(
         units,
         folds,
         unit,
-        settings.limits(),
+        settings.stretch_limits(),
         {fate: count for fate, count in sorted(tiles.left_out.items()) if count},
         tuple(plans),
         encoder,

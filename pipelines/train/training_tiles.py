@@ -15,9 +15,8 @@ from ...readers.errors import ModelError, RequestError
 from ...readers.geometry import Box
 from ...readers.image import ImageInfo
 from ...readers.regions import Region
-from ..run.analysis_resolution import ground_metres
-from ..run.plan import ImagePlan
-from ..run.resolution import Resolution
+from ..config import Resolution
+from ..run.plan import ImagePlan, ground_metres
 from ..run.worker import RegionJob
 from .features import Encoded, FeatureStore, encode
 from .probe_config import ProbeConfig

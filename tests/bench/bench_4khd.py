@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from limner.model.tiling import TILE, TileGrid, cut_tiles, lay, overall
+from limner.model.tiling import TILE, TileGrid, cut_tiles, place_on_canvas, squash_to_tile
 from limner.model.vlm.fourkhd import scoring
 from limner.model.vlm.fourkhd.cost import prefill, visual_tokens, weight_bytes
 from limner.model.vlm.fourkhd.network import FourKhd, FourKhdConfig
@@ -95,8 +95,10 @@ def tiling() -> str:
     mean, std = (torch.tensor(part)[:, None, None] for part in (CLIP_MEAN, CLIP_STD))
 
     def ours() -> torch.Tensor:
-        canvas = lay(picture, grid)
-        shown = np.concatenate([overall(canvas.astype(np.float32))[None], cut_tiles(canvas, grid).astype(np.float32)])
+        canvas = place_on_canvas(picture, grid)
+        shown = np.concatenate(
+            [squash_to_tile(canvas.astype(np.float32))[None], cut_tiles(canvas, grid).astype(np.float32)]
+        )
         return (torch.from_numpy(shown).permute(0, 3, 1, 2) / 255 - mean) / std
 
     def theirs() -> torch.Tensor:

@@ -17,13 +17,13 @@ import sys
 import numpy as np
 import numpy.typing as npt
 from limner.model.checkpoints import onnx, weights
-from limner.model.checkpoints.cards import Card, Variant, find_card
+from limner.model.checkpoints.cards import CardVariant, ModelCard, find_card
 from limner.readers.geodesy import metres_per_pixel
 from limner.readers.image import ImageInfo
 from limner.readers.registry import open_image, scan
 
 
-def read_scene(info: ImageInfo, card: Card, variant: Variant) -> npt.NDArray[np.float32]:
+def read_scene(info: ImageInfo, card: ModelCard, variant: CardVariant) -> npt.NDArray[np.float32]:
     """The whole scene at the card's resolution, normalised for the network, (H, W, bands)."""
     wants = [band if isinstance(band, str) else band[0] for band in variant.bands]
     names = [next(c.name for c in info.channels if c.common == want) for want in wants]
@@ -40,7 +40,7 @@ def read_scene(info: ImageInfo, card: Card, variant: Variant) -> npt.NDArray[np.
 
 
 def measure(
-    scene: npt.NDArray[np.float32], network: onnx.Network, tile: int, *, first: int, step: int
+    scene: npt.NDArray[np.float32], network: onnx.OnnxNetwork, tile: int, *, first: int, step: int
 ) -> npt.NDArray[np.float64]:
     """(tile / 2, 2): changed and seen pixels by whole pixels of distance from the tile's edge."""
     height, width = scene.shape[:2]
@@ -79,7 +79,7 @@ def main(name: str, folder: str, sensor: str) -> None:
             sys.stdout.write(f"{name}/{variant.name}: the scene has not its bands in {variant.quantity}\n")
             continue
         content = weights.read(variant.weights, variant.sha256, name=name)
-        network = onnx.Network(content, name=variant.name, layout=card.layout)
+        network = onnx.OnnxNetwork(content, name=variant.name, layout=card.layout)
         seen = read_scene(info, card, variant)
         for where, first, step in (("multiples of 32 px", 32, 32), ("anywhere", 19, 53)):
             counts = measure(seen, network, card.tile, first=first, step=step)

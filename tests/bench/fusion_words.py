@@ -48,9 +48,9 @@ from labelled import (
     wilson,
 )
 from limner.model.annotator import InputSpec
-from limner.model.checkpoints.loading import tensor
-from limner.model.checkpoints.transformers_files import find_checkpoint
+from limner.model.checkpoints.loading import to_tensor
 from limner.model.clip.annotator import ZeroShot
+from limner.model.clip.checkpoint import find_checkpoint
 from limner.model.clip.fusion import Fusion
 from limner.readers.options import make_plugin
 from small_4khd import CHEST, LAND, Picture, mosaic, view
@@ -182,7 +182,7 @@ def make(sets: dict[str, Tiles], tower: Path, out: Path) -> None:
         classes += [first + int(one) for one in tiles.classes]
         with torch.inference_mode():
             for some in np.array_split(tiles.pictures, math.ceil(len(tiles.pictures) / 256)):
-                values = tensor(np.stack([resized(one, checkpoint.tile) for one in some]), checkpoint)
+                values = to_tensor(np.stack([resized(one, checkpoint.tile) for one in some]), checkpoint)
                 looks.append(model.vision_model(values).last_hidden_state[:, 0])
     read = tokenizer(said, padding="max_length", max_length=LENGTH, return_tensors="pt")["input_ids"]
     teach(model, torch.cat(looks).clone(), torch.tensor(classes), read, torch.tensor(of))

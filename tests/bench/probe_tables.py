@@ -50,7 +50,7 @@ from labelled import (
 from limner.model.clip.fusion import Fusion
 from limner.model.probe.encoders import ColourEncoder, find_encoder
 from limner.model.probe.head import Head
-from limner.model.tiling import overall
+from limner.model.tiling import squash_to_tile
 from limner.model.training.folds import assign_folds
 from limner.model.training.probe import fit
 from limner.model.training.scores import balance, difference, score
@@ -166,7 +166,7 @@ def by_probe(head: Head, encode: Encode, some: Sequence[Field]) -> Judge:
     views: list[list[Values]] = []
     for field in some:
         squashed = [
-            overall(canvas(field, places).astype(np.float32), field.tiles.shape[1]) for places in regions(field)
+            squash_to_tile(canvas(field, places).astype(np.float32), field.tiles.shape[1]) for places in regions(field)
         ]
         views.append([head.standard(encode(one.clip(0, 255))[None])[0] for one in squashed])
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 from labelled import eurosat, pneumonia, shown, wilson
 from limner.model.annotator import Answer, InputSpec, View
-from limner.model.tiling import TileGrid, cut_tiles, lay, overall
+from limner.model.tiling import TileGrid, cut_tiles, place_on_canvas, squash_to_tile
 from limner.model.training.align import Alignment, Row
 from limner.model.vlm.fourkhd.annotator import FourKhdAnnotator
 from limner.model.vlm.fourkhd.build import build
@@ -203,13 +203,13 @@ def view(pixels: npt.NDArray[np.uint8], spec: InputSpec, *, hd_num: int, enlarge
     [region] = cut_regions(Grid("picture", (width, height), (1.0, 1.0)), tile=spec.tile, hd_num=hd_num)
     if enlarge:
         grid = TileGrid.fit(width, height, hd_num=hd_num, tile=spec.tile)
-        canvas = lay(pixels, grid)
+        canvas = place_on_canvas(pixels, grid)
     else:
         grid = TileGrid.exact(*region.tiles, tile=spec.tile)
         canvas = np.full((*grid.size[::-1], 3), 255, dtype=np.uint8)
         canvas[:height, :width] = pixels
     inside = np.ones(canvas.shape[:2], dtype=np.bool_)
-    whole = overall(canvas.astype(np.float32), spec.tile)
+    whole = squash_to_tile(canvas.astype(np.float32), spec.tile)
     return View(region, spec, grid, cut_tiles(canvas, grid), cut_tiles(inside, grid), inside, whole)
 
 

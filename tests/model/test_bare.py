@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from limner.model.checkpoints.loading import tensor
+from limner.model.checkpoints.loading import to_tensor
 from limner.model.clip.annotator import ZeroShot
 from limner.model.clip.network import ClipNetwork
 from limner.model.clip.openclip_files import MERGES, find_openclip
@@ -91,7 +91,7 @@ def test_the_numbers_are_openclips(writer: str, name: str, tiny_clip: Path, tmp_
 
 def test_pictures_are_scaled_as_openclip_does(tiny_clip: Path, bare: Path) -> None:
     want, _ = golden(tiny_clip)
-    seen = tensor(want["tiny pictures"][:1], find_bare(str(bare), "tiny")).numpy()
+    seen = to_tensor(want["tiny pictures"][:1], find_bare(str(bare), "tiny")).numpy()
     assert np.abs(seen - want["tiny seen"]).max() < 1e-6
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from limner.model.checkpoints.cards import Card, find_card, read_card, shipped_cards
+from limner.model.checkpoints.cards import ModelCard, find_card, read_card, shipped_cards
 from limner.readers.errors import ModelError
 
 
@@ -14,7 +14,7 @@ def content() -> dict[str, object]:
     return yaml.safe_load(find_card("csmask").model_dump_json())
 
 
-def read(content: dict[str, object]) -> Card:
+def read(content: dict[str, object]) -> ModelCard:
     return read_card(yaml.safe_dump(content), subject="card test")
 
 

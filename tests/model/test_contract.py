@@ -90,7 +90,7 @@ class Toy:
         self.calls += 1
         if self.how == "views":
             views[0].tiles[...] = 0
-        found = [[self._answer(view, place.place, len(views)) for place in kept_tiles(view)] for view in views]
+        found = [[self._answer(view, place.index, len(views)) for place in kept_tiles(view)] for view in views]
         return found[:-1] if self.how == "length" else found[::-1] if self.how == "order" else found
 
     def _answer(self, view: View, place: int, many: int) -> Answer:

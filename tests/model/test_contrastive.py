@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from limner.model.checkpoints.transformers_files import find_checkpoint
+from limner.model.clip.checkpoint import find_checkpoint
 from limner.model.clip.network import ClipNetwork, tensor
 from limner.readers.errors import ModelError, RequestError
 from PIL import Image
@@ -157,7 +157,7 @@ def test_a_tokenizer_of_another_checkpoint_is_noticed(checkpoints: Make) -> None
 
 
 def test_the_default_picture_size_is_transformers_own() -> None:
-    from limner.model.checkpoints.transformers_files import IMAGE_SIZE
+    from limner.model.clip.checkpoint import IMAGE_SIZE
 
     configs: list[Any] = [CLIPConfig(), SiglipConfig()]
     assert [config.vision_config.image_size for config in configs] == [IMAGE_SIZE] * 2

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from limner.model.annotator import View
-from limner.model.detection.yolo import LAYOUTS, read_boxes
+from limner.model.detections import YOLO_LAYOUTS, decode_yolo
 from limner.model.segmentation.deepness import Deepness
 from limner.model.tiling import TileGrid
 from limner.readers.errors import LimnerError, ModelError
@@ -102,18 +102,18 @@ def test_detection(upright: bool, zoo: ModuleType, tmp_path: Path) -> None:
 def test_candidates_that_overlap_are_one() -> None:
     rows = np.array([[20, 20, 10, 10, 0.9, 0.2, 0.8], [21, 20, 10, 10, 0.8, 0.9, 0.1], [40, 20, 8, 6, 0.7, 0.9, 0.1]])
     rows = np.concatenate([rows, [[20, 40, 10, 10, 0.5, 0.9, 0.1]]]).astype(np.float32)[None]
-    layout = LAYOUTS["YOLO_v5_or_v7_default"]
-    found = read_boxes(rows, layout, ("a", "b"), threshold=0.6, overlap=0.4, network="n")
+    layout = YOLO_LAYOUTS["YOLO_v5_or_v7_default"]
+    found = decode_yolo(rows, layout, ("a", "b"), threshold=0.6, overlap=0.4, network="n")
     assert [(one.label, round(one.score, 4), one.box) for one in found] == [
         ("b", 0.9, (15, 15, 25, 25)),
         ("a", 0.7, (36, 17, 44, 23)),
     ]
-    sixth = read_boxes(rows, LAYOUTS["YOLO_v6"], ("a", "b"), threshold=0.6, overlap=0.4, network="n")
+    sixth = decode_yolo(rows, YOLO_LAYOUTS["YOLO_v6"], ("a", "b"), threshold=0.6, overlap=0.4, network="n")
     assert [(one.label, round(one.score, 4)) for one in sixth] == [("b", 0.8), ("a", 0.9), ("a", 0.9)]
     with pytest.raises(ModelError, match="det_type"):
-        read_boxes(rows, LAYOUTS["YOLO_Ultralytics"], ("a", "b"), threshold=0.6, overlap=0.4, network="n")
+        decode_yolo(rows, YOLO_LAYOUTS["YOLO_Ultralytics"], ("a", "b"), threshold=0.6, overlap=0.4, network="n")
     with pytest.raises(ModelError, match="finite"):
-        read_boxes(rows * np.nan, layout, ("a", "b"), threshold=0.6, overlap=0.4, network="n")
+        decode_yolo(rows * np.nan, layout, ("a", "b"), threshold=0.6, overlap=0.4, network="n")
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_other_bands_and_other_files_are_refused(zoo: ModuleType, tmp_path: Path
     with pytest.raises(ModelError, match="must have a readable"):
         make_plugin(Deepness, {"checkpoint": str(tmp_path / "d.onnx")}).input_spec(INFO)
     logits = make_plugin(Deepness, {"checkpoint": str(zoo.segmentor(tmp_path / "e.onnx", last="Identity"))})
-    with pytest.raises(ModelError, match="scores must be from 0 to 1"):
+    with pytest.raises(ModelError, match="must return scores from 0 to 1"):
         logits.annotate([show(logits, stripes(32))])
     more = zoo.segmentor(tmp_path / "f.onnx", class_names={str(i): f"c{i}" for i in range(4)})
     with pytest.raises(LimnerError, match="one per class"):

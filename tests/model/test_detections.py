@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from limner.model.annotator import Answer, InputSpec, View
-from limner.model.detection.tile_detections import Detection, merge, suppress, tile_detections
+from limner.model.detections import Detection, suppress_overlaps, tile_detections
 from limner.model.finding import Finding
-from limner.model.image_coordinates import to_image_coordinates
-from limner.model.merging import join
+from limner.model.merging import merge_across_regions, merge_detections
 from limner.model.tiling import TileGrid
-from limner.model.views import core_window
+from limner.model.views import core_window, to_image_coordinates
 from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo
 from limner.readers.regions import Grid, Region, cut_regions
@@ -141,9 +140,9 @@ def test_every_box_is_found_once_and_exactly(
     cutting = Cutting(size, scale, tile, halo, min(overlap, tile - 2), hd_num)
     rng = np.random.default_rng(seed)
     scene = {"apart": apart(rng, cutting.size, 2.5 * tile, 150), "crowd": crowd(rng, cutting.size, 2 * halo, 60)}
-    joined = join(seen(cutting, scene, rng), cutting.info)
+    joined = merge_across_regions(seen(cutting, scene, rng), cutting.info)
     assert places(joined) == truth(scene, scale)
-    assert not any(finding.cut or finding.seen or "cut" in finding.notes for finding in joined)
+    assert not any(finding.cut or finding.window or "cut" in finding.notes for finding in joined)
 
 
 @pytest.mark.slow
@@ -159,7 +158,7 @@ def test_thousands_of_boxes_over_many_seams_in_seconds() -> None:
     assert len(truth(scene, 1.0)) == 9900
     assert len(found) > 15000
     start = time.perf_counter()
-    joined = join(found, cutting.info)
+    joined = merge_across_regions(found, cutting.info)
     assert time.perf_counter() - start < 15
     assert places(joined) == truth(scene, 1.0)
 
@@ -169,9 +168,11 @@ def test_order_does_not_matter() -> None:
     rng = np.random.default_rng(8)
     scene = {"a": apart(rng, cutting.size, 60, 200)}
     found = [replace(finding, score=round(rng.uniform(), 1)) for finding in seen(cutting, scene, rng)]
-    first = [finding.to_json() for finding in join(found, cutting.info)]
+    first = [finding.to_json() for finding in merge_across_regions(found, cutting.info)]
     for _ in range(3):
-        assert [f.to_json() for f in join([found[i] for i in rng.permutation(len(found))], cutting.info)] == first
+        assert [
+            f.to_json() for f in merge_across_regions([found[i] for i in rng.permutation(len(found))], cutting.info)
+        ] == first
 
 
 INFO = ImageInfo("memory", "array", (200, 100), (Channel("b0"),), Placement.pixels(), id="picture")
@@ -179,50 +180,53 @@ LEFT, RIGHT = (0.0, 0.0, 110.0, 100.0), (90.0, 0.0, 200.0, 100.0)
 
 
 def sighting(corners: Sequence[float], window: tuple[float, ...], score: float = 0.5, **changes: object) -> Finding:
-    values: dict[str, object] = {"label": "ship", "kind": "box", "score": score, "seen": window}
+    values: dict[str, object] = {"label": "ship", "kind": "box", "score": score, "window": window}
     return Finding(geometry=box(*corners), **(values | changes))  # pyright: ignore[reportArgumentType] - a test
 
 
 def test_a_piece_drops_where_the_neighbour_sees_the_whole_even_with_a_lower_score() -> None:
-    (one,) = merge([sighting((80, 10, 108, 30), LEFT, 0.4), sighting((90, 11, 107, 29), RIGHT, 0.9)], INFO)
+    (one,) = merge_detections([sighting((80, 10, 108, 30), LEFT, 0.4), sighting((90, 11, 107, 29), RIGHT, 0.9)], INFO)
     assert one.geometry.bounds == (80, 10, 108, 30)
     assert one.score == 0.9
-    assert one.numbers == {"sightings": 2.0}
+    assert one.numbers == {"tiles": 2.0}
 
 
 def test_a_sliver_drops_though_it_was_drawn_badly() -> None:
-    (one,) = merge([sighting((70, 10, 93, 30), LEFT), sighting((90, 8, 99, 33), RIGHT)], INFO)
+    (one,) = merge_detections([sighting((70, 10, 93, 30), LEFT), sighting((90, 8, 99, 33), RIGHT)], INFO)
     assert one.geometry.bounds == (70, 10, 93, 30)
 
 
 def test_what_no_window_shows_whole_is_put_together() -> None:
-    (one,) = merge([sighting((20, 10, 110, 30), LEFT, 0.6), sighting((90, 8, 170, 30), RIGHT, 0.5)], INFO)
+    (one,) = merge_detections([sighting((20, 10, 110, 30), LEFT, 0.6), sighting((90, 8, 170, 30), RIGHT, 0.5)], INFO)
     assert one.geometry.bounds == (20, 8, 170, 30)
     assert one.notes == {}
 
 
 def test_what_nobody_saw_the_end_of_says_so() -> None:
-    (one,) = merge([sighting((20, 10, 110, 30), LEFT)], INFO)
+    (one,) = merge_detections([sighting((20, 10, 110, 30), LEFT)], INFO)
     assert one.notes == {"cut": "right"}
-    (whole,) = merge([sighting((0, 0, 40, 100), LEFT)], INFO)
+    (whole,) = merge_detections([sighting((0, 0, 40, 100), LEFT)], INFO)
     assert whole.notes == {}
 
 
 def test_boxes_on_two_slices_are_two_things() -> None:
     found = [replace(sighting((60, 10, 100, 30), (0, 0, 100, 100)), plane=plane) for plane in (0, 0, 3)]
-    assert [(subject.plane, subject.numbers["sightings"]) for subject in join(found, INFO)] == [(0, 1.0), (3, 1.0)]
+    assert [(subject.plane, subject.numbers["tiles"]) for subject in merge_across_regions(found, INFO)] == [
+        (0, 1.0),
+        (3, 1.0),
+    ]
 
 
 def test_a_window_that_ends_with_the_picture_but_for_rounding_cuts_nothing() -> None:
-    (one,) = merge([sighting((150, 10, 200, 30), (90, 0, 200 + 1e-6, 100))], INFO)
+    (one,) = merge_detections([sighting((150, 10, 200, 30), (90, 0, 200 + 1e-6, 100))], INFO)
     assert one.notes == {}
 
 
 def test_of_two_in_a_window_only_the_nearer_is_the_same_thing() -> None:
     best = sighting((60, 10, 100, 30), LEFT, 0.9)
     nearer, other = sighting((90, 10, 100, 30), RIGHT, 0.8), sighting((90, 12, 100, 30), RIGHT, 0.7)
-    found = merge([best, nearer, other], INFO)
-    assert [(subject.score, subject.numbers["sightings"]) for subject in found] == [(0.9, 2.0), (0.7, 1.0)]
+    found = merge_detections([best, nearer, other], INFO)
+    assert [(subject.score, subject.numbers["tiles"]) for subject in found] == [(0.9, 2.0), (0.7, 1.0)]
 
 
 @pytest.mark.parametrize(
@@ -235,21 +239,24 @@ def test_of_two_in_a_window_only_the_nearer_is_the_same_thing() -> None:
     ids=["another label", "the same window", "little in common"],
 )
 def test_what_stays_apart(other: Finding) -> None:
-    assert len(merge([sighting((61, 11, 106, 31), LEFT), other], INFO)) == 2
+    assert len(merge_detections([sighting((61, 11, 106, 31), LEFT), other], INFO)) == 2
 
 
 def test_what_ends_before_a_cut_does_not_go_on_beyond_it_and_parts_of_pixels_count() -> None:
-    assert len(merge([sighting((20, 10, 110, 30), LEFT), sighting((101, 10, 109, 30), RIGHT)], INFO)) == 2
-    assert len(merge([sighting((95, 10, 95.5, 10.5), LEFT), sighting((95.25, 10, 95.75, 10.5), RIGHT)], INFO)) == 2
+    assert len(merge_detections([sighting((20, 10, 110, 30), LEFT), sighting((101, 10, 109, 30), RIGHT)], INFO)) == 2
+    assert (
+        len(merge_detections([sighting((95, 10, 95.5, 10.5), LEFT), sighting((95.25, 10, 95.75, 10.5), RIGHT)], INFO))
+        == 2
+    )
 
 
 def test_a_region_is_seen_again_where_regions_share_tiles() -> None:
-    assert len(merge([sighting((10, 10, 20, 20), LEFT)] * 2, INFO)) == 1
+    assert len(merge_detections([sighting((10, 10, 20, 20), LEFT)] * 2, INFO)) == 1
 
 
 def test_boxes_count_where_their_middle_lies() -> None:
     found = [sighting((10, 10, 30, 30), LEFT), sighting((40, 10, 60, 30), LEFT)]
-    assert [f.geometry.bounds[0] for f in join(found, INFO, box(0, 0, 49, 100))] == [10.0]
+    assert [f.geometry.bounds[0] for f in merge_across_regions(found, INFO, box(0, 0, 49, 100))] == [10.0]
 
 
 def test_boxes_are_kept_within_tile_and_picture() -> None:
@@ -271,7 +278,7 @@ def test_boxes_are_kept_within_tile_and_picture() -> None:
 
     found = [to_image_coordinates(answer, view) for answer in tile_detections(view, detect, threshold=0.3)]
     assert [(one.geometry.bounds, one.score) for one in found] == [((24, 2, 50, 20), 0.5679), ((24, 0, 33, 9), 0.3)]
-    assert [finding.seen for finding in found] == [(24, 0, 50, 20)] * 2
+    assert [finding.window for finding in found] == [(24, 0, 50, 20)] * 2
 
 
 def test_nothing_is_asked_about_a_tile_without_anything_wanted() -> None:
@@ -296,7 +303,7 @@ def test_a_box_without_a_window_of_its_own_was_seen_in_the_whole_region() -> Non
     region = cutting.regions[1]
     answer = Answer("a", box(0, 0, 5, 5), "box")
     c, r = region.columns, region.rows
-    assert to_image_coordinates(answer, cutting.view(region)).seen == (
+    assert to_image_coordinates(answer, cutting.view(region)).window == (
         2 * c.start,
         2 * r.start,
         min(200, 2 * c.stop),
@@ -306,6 +313,6 @@ def test_a_box_without_a_window_of_its_own_was_seen_in_the_whole_region() -> Non
 
 def test_suppression_keeps_the_best_of_what_overlaps() -> None:
     boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [20, 0, 30, 10], [0, 5, 10, 15]], dtype=np.float64)
-    assert suppress(boxes, np.array([0.5, 0.9, 0.9, 0.2]), 0.45).tolist() == [1, 2, 3]
-    assert suppress(boxes, np.array([0.5, 0.9, 0.9, 0.2]), 0.2).tolist() == [1, 2]
-    assert suppress(boxes[:0], np.empty(0), 0.5).tolist() == []
+    assert suppress_overlaps(boxes, np.array([0.5, 0.9, 0.9, 0.2]), 0.45).tolist() == [1, 2, 3]
+    assert suppress_overlaps(boxes, np.array([0.5, 0.9, 0.9, 0.2]), 0.2).tolist() == [1, 2]
+    assert suppress_overlaps(boxes[:0], np.empty(0), 0.5).tolist() == []

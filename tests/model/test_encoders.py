@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from limner.model.checkpoints.transformers_files import find_checkpoint
+from limner.model.clip.checkpoint import find_checkpoint
 from limner.model.clip.network import ClipNetwork
 from limner.model.probe.encoders import ColourEncoder, encode, find_encoder, same_encoder
 from limner.model.vlm.fourkhd.network import FourKhd, FourKhdConfig

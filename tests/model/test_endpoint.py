@@ -109,8 +109,8 @@ def test_a_description_of_tiles_after_their_global_view(model_server: Server, vi
     whole, *tiles = [pixels(url) for url in urls]
     assert len(tiles) == len(views[0].tiles) > 1
     assert np.array_equal(tiles, views[0].tiles)
-    assert views[0].overall is not None
-    assert np.abs(whole - np.clip(views[0].overall, 0, 255)).max() <= 0.5
+    assert views[0].global_view is not None
+    assert np.abs(whole - np.clip(views[0].global_view, 0, 255)).max() <= 0.5
     assert {one["image_url"]["detail"] for one in body["messages"][0]["content"][:-1]} == {"low"}
 
 

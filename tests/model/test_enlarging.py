@@ -9,9 +9,15 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from limner.model.annotator import Answer, InputSpec
-from limner.model.image_coordinates import to_image_coordinates
-from limner.model.tiling import TileGrid, cut_tiles, join_tiles, lay
-from limner.model.views import core_window, cover, kept_share, on_region, read_view
+from limner.model.tiling import TileGrid, cut_tiles, join_tiles, place_on_canvas
+from limner.model.views import (
+    core_window,
+    measure_coverage,
+    read_view,
+    to_image_coordinates,
+    to_region_mask,
+    valid_share,
+)
 from limner.readers.image import Image as OpenImage
 from limner.readers.regions import Grid, Region, cut_regions
 from limner.readers.render import Stretch
@@ -37,7 +43,7 @@ def test_a_small_picture_becomes_the_released_canvas(picture: Make, name: str) -
     canvas = join_tiles(view.tiles, view.grid)
     assert np.abs(canvas.astype(int) - expected).max() <= (0 if Image.__version__.startswith("13.") else 1)
     assert (view.keep_mask == (view.valid.any() & join_tiles(view.valid, view.grid))).all()
-    assert kept_share(view) == 1
+    assert valid_share(view) == 1
     plain = read_view(image, region, InputSpec(tile=336, overall=True), stretch=PLAIN)
     assert plain.grid.size == (336, 336)  # unasked, nothing is enlarged
     assert (plain.tiles[0][: source.shape[0], : source.shape[1]] == source).all()
@@ -60,14 +66,14 @@ def test_each_pixel_counts_once_and_where_it_is(
     found = np.zeros(size, dtype=int)
     whole = 0.0
     for region in regions(image.info.size, 16, hd_num, overlap):
-        view = read_view(image, region, InputSpec(tile=16, overall=True, enlarge=hd_num), stretch=PLAIN, area=area)
+        view = read_view(image, region, InputSpec(tile=16, overall=True, enlarge=hd_num), stretch=PLAIN, roi=area)
         assert view.grid.cols * view.grid.rows <= hd_num
         rows, columns = core_window(region)
-        kept = on_region(view.keep_mask, view)
+        kept = to_region_mask(view.keep_mask, view)
         c, r = region.columns, region.rows
         found[r.core_start : r.core_stop, c.core_start : c.core_stop] += kept[rows, columns]
         assert kept.sum() == kept[rows, columns].sum()
-        coverage = cover(view, image.info.placement, area)
+        coverage = measure_coverage(view, image.info.placement, area)
         whole += coverage.valid_px + coverage.invalid_px + coverage.outside_px
         assert coverage.valid_px == pytest.approx(kept.sum(), rel=1e-12)
     y, x = np.mgrid[: size[0], : size[1]] + 0.5
@@ -93,4 +99,4 @@ def test_tiles_join_to_the_canvas_they_were_cut_from() -> None:
     for grid in (TileGrid.exact(3, 2, tile=56), TileGrid.exact(5, 3, tile=40, overlap=8)):
         fitting = canvas[: grid.size[1], : grid.size[0]]
         assert (join_tiles(cut_tiles(fitting, grid), grid) == fitting).all()
-    assert lay(canvas, TileGrid.exact(3, 2, tile=56)) is canvas
+    assert place_on_canvas(canvas, TileGrid.exact(3, 2, tile=56)) is canvas

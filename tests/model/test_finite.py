@@ -7,11 +7,11 @@ import pytest
 import torch
 from limner.model.annotator import Answer, InputSpec, View
 from limner.model.class_maps import class_map_to_polygons
-from limner.model.detection.tile_detections import Detection, tile_detections
-from limner.model.finite import require_choice, require_finite, require_shares, softmax
-from limner.model.image_coordinates import to_image_coordinates
+from limner.model.detections import Detection, tile_detections
 from limner.model.probe.head import Head
+from limner.model.scores import require_distinct, require_finite, require_probabilities, softmax
 from limner.model.tiling import TileGrid
+from limner.model.views import to_image_coordinates
 from limner.model.vlm.backend import CUT
 from limner.model.vlm.decoding import Decoding
 from limner.readers.errors import ModelError
@@ -37,7 +37,7 @@ def test_what_is_not_finite_is_counted(kind: Any) -> None:
     bad = kind([[1.0, float("nan")], [float("inf"), -float("inf")]])
     with pytest.raises(ModelError) as caught:
         require_finite(bad, "logits", of="network n", at="at token 3")
-    told = "network n: its logits must be finite numbers (found: NaN in 1 and infinity in 2 of 4 at token 3). Check"
+    told = "network n must have finite logits (found: NaN in 1 and infinity in 2 of 4 at token 3). Check"
     assert str(caught.value).startswith(told)
     assert "float32" in caught.value.remedy
 
@@ -49,24 +49,24 @@ def test_half_precision_and_whole_numbers() -> None:
 
 
 def test_scores_tell_classes_apart() -> None:
-    require_choice(np.array([0.0, 0.1]), of="n")
-    require_choice(np.array([5.0]), of="n")
+    require_distinct(np.array([0.0, 0.1]), of="n")
+    require_distinct(np.array([5.0]), of="n")
     with pytest.raises(ModelError, match=r"apart \(found: all 3 are 2\)"):
-        require_choice(torch.full((1, 3), 2.0), of="n")
+        require_distinct(torch.full((1, 3), 2.0), of="n")
 
 
 def test_shares_are_from_0_to_1() -> None:
-    require_shares(np.array([0.0, 1.0005]), of="n")
+    require_probabilities(np.array([0.0, 1.0005]), of="n")
     for wrong in ([1.1], [-0.5], [np.nan]):
         with pytest.raises(ModelError):
-            require_shares(np.array(wrong), of="n")
+            require_probabilities(np.array(wrong), of="n")
 
 
 @pytest.mark.parametrize(
     ("score", "corners", "say"),
     [
-        (0.9, (5.0, 1.0, 2.0, 3.0), "width and a height"),
-        (0.9, (1.0, 1.0, np.inf, 3.0), "boxes must be finite"),
+        (0.9, (5.0, 1.0, 2.0, 3.0), "width and height"),
+        (0.9, (1.0, 1.0, np.inf, 3.0), "must have finite boxes"),
         (1.7, (1.0, 1.0, 2.0, 3.0), "from 0 to 1"),
     ],
 )
@@ -89,7 +89,7 @@ def test_class_maps(view: View, value: float) -> None:
 def test_heads() -> None:
     layers = ((np.array([[np.inf, 1.0]]), np.zeros(2)),)
     head = Head(np.zeros(1), np.ones(1), layers)
-    with pytest.raises(ModelError, match="head of the probe: its logits must be finite"):
+    with pytest.raises(ModelError, match="head of the probe must have finite logits"):
         head.chances(np.ones((1, 1)))
 
 
@@ -102,7 +102,7 @@ def test_heads() -> None:
     ],
 )
 def test_no_annotator_of_anybody_gets_them_into_a_report(view: View, answer: Answer) -> None:
-    with pytest.raises(ModelError, match="must be finite"):
+    with pytest.raises(ModelError, match="must have finite numbers"):
         to_image_coordinates(answer, view)
 
 

@@ -8,14 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import shapely
-from limner.model.annotator import Fitting
+from limner.model.annotator import SupportsFit
 from limner.model.checkpoints.cards import find_card, read_card
 from limner.model.checkpoints.weights import locate
-from limner.model.class_map_polygons import polygonise
-from limner.model.image_coordinates import to_image_coordinates
-from limner.model.merging import join
+from limner.model.class_maps import polygonise
+from limner.model.merging import merge_across_regions
 from limner.model.segmentation.annotator import Segmenter
-from limner.model.views import read_view
+from limner.model.views import read_view, to_image_coordinates
 from limner.readers.contract import scan_with
 from limner.readers.errors import ModelError
 from limner.readers.geometry import Placement
@@ -42,7 +41,7 @@ def test_it_sees_colours_of_8_bits_and_waits_for_the_overview() -> None:
     segmenter = make_plugin(Segmenter, {"model": "gland"})
     spec = segmenter.input_spec(slide())
     assert (spec.bands, spec.resolution, spec.unit, spec.fitted) == (None, 2.0, "um", "")
-    assert isinstance(segmenter, Fitting)
+    assert isinstance(segmenter, SupportsFit)
     assert segmenter.labels == ("lumen", "epithelium")
     with pytest.raises(ModelError, match="8 bits"):
         segmenter.input_spec(slide(dtype="uint16"))
@@ -94,10 +93,10 @@ def test_glands_of_a_real_prostate(shared_data: Path) -> None:
         stretch = fit_stretch(seen.pixels, seen.valid, image.channels)
         found = []
         for region in cut_regions(Grid("prostate", info.size, (4.0, 4.0)), tile=spec.tile, halo=spec.halo, hd_num=1):
-            view = read_view(image, region, spec, stretch=stretch, area=area)
+            view = read_view(image, region, spec, stretch=stretch, roi=area)
             [answers] = segmenter.annotate([view])
             found += [to_image_coordinates(answer, view) for answer in answers]
-    joined = join(found)
+    joined = merge_across_regions(found)
     share = {
         label: sum(f.geometry.area for f in joined if f.label == label) / (2500 * 2500)
         for label in ("lumen", "epithelium")

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from limner.model.annotator import Answer, InputSpec, View
 from limner.model.finding import Finding
-from limner.model.image_coordinates import to_image_coordinates
 from limner.model.tiling import TileGrid
+from limner.model.views import to_image_coordinates
 from limner.readers.errors import ModelError
 from limner.readers.regions import Grid, Region, cut_regions
 from shapely.geometry import box

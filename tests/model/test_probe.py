@@ -10,12 +10,11 @@ import pytest
 import shapely
 from limner.model.annotator import View
 from limner.model.clip.fusion import Fusion
-from limner.model.image_coordinates import to_image_coordinates
 from limner.model.probe.annotator import Probe
 from limner.model.probe.card import HEAD, ProbeCard, read_card, write_card
 from limner.model.probe.encoders import ColourEncoder
 from limner.model.probe.head import Head
-from limner.model.views import read_view
+from limner.model.views import read_view, to_image_coordinates
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.image import Image
 from limner.readers.options import make_plugin
@@ -131,14 +130,14 @@ def test_tiles_that_see_each_other_are_fused_in_units_of_spread(make_probe: Make
     folder = make_probe()
     fused = make_plugin(Probe, {"checkpoint": str(folder), "fusion": "attention,2,0.5"})
     shown, _ = views(picture, fused)
-    assert all(view.overall is not None for view in shown)
+    assert all(view.global_view is not None for view in shown)
     card, encoder = read_card(folder), ColourEncoder()
     head = Head.load(folder / HEAD, card.head.sha256)
     for view, answers in zip(shown, fused.annotate(shown), strict=True):
         kept = [(tile, valid) for tile, valid in zip(view.tiles, view.valid, strict=True) if valid.any()]
         standard = head.standard(np.array([encoder(*one) for one in kept]))
-        assert view.overall is not None
-        overall = head.standard(encoder(view.overall.clip(0, 255), np.ones((16, 16), dtype=bool))[None])[0]
+        assert view.global_view is not None
+        overall = head.standard(encoder(view.global_view.clip(0, 255), np.ones((16, 16), dtype=bool))[None])[0]
         want = head.chances(Fusion(2.0, 0.5)(standard, overall))
         got = [[one.numbers[f"p.{name}"] for name in ("dark", "grey", "bright")] for one in answers]
         assert np.array(got) == pytest.approx(want, abs=1e-4)

@@ -11,12 +11,11 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from limner.model.annotator import Answer, InputSpec, View
-from limner.model.class_map_polygons import polygonise
+from limner.model.class_maps import polygonise
 from limner.model.finding import Finding
-from limner.model.image_coordinates import to_image_coordinates
-from limner.model.merging import join
+from limner.model.merging import merge_across_regions
 from limner.model.tiling import TileGrid
-from limner.model.views import core_window
+from limner.model.views import core_window, to_image_coordinates
 from limner.readers.regions import Grid, Region, cut_regions
 from shapely.geometry import box
 
@@ -64,7 +63,7 @@ def facts(findings: Iterable[Finding]) -> list[tuple[str, bytes, float | None, d
 def whole(grid: Grid, classes: npt.NDArray[np.uint8], scores: npt.NDArray[np.float32]) -> list[Finding]:
     found = pieces(grid, classes, scores, max(classes.shape), 1)
     assert not any(finding.cut for finding in found)
-    return join(found)
+    return merge_across_regions(found)
 
 
 @settings(deadline=None, derandomize=True, max_examples=80)
@@ -84,7 +83,7 @@ def test_cut_and_joined_is_whole(
     classes = rng.choice(np.array([0, 0, 1, 255], dtype=np.uint8), size=grid.shape[::-1])
     scores = rng.random(classes.shape, dtype=np.float32)
     cut_up = pieces(grid, classes, scores, tile, hd_num, min(overlap, (tile - 1) // 2))
-    joined = join([cut_up[i] for i in rng.permutation(len(cut_up))])
+    joined = merge_across_regions([cut_up[i] for i in rng.permutation(len(cut_up))])
     assert facts(joined) == facts(whole(grid, classes, scores))
     outlines = [finding.geometry for finding in joined]
     assert all(shapely.is_valid(outlines))
@@ -107,7 +106,7 @@ def test_a_large_scene_of_blobs() -> None:
     for tile, hd_num in ((32, 4), (128, 2)):
         found = pieces(grid, classes, scores, tile, hd_num)
         assert sum(finding.cut for finding in found) > 100
-        assert facts(join(found)) == facts(expected)
+        assert facts(merge_across_regions(found)) == facts(expected)
 
 
 def area(x0: float, y0: float, x1: float, y1: float, **changes: object) -> Finding:
@@ -120,7 +119,7 @@ def bounds(findings: Sequence[Finding]) -> list[tuple[float, ...]]:
 
 
 def test_neighbours_become_one_with_a_weighted_score() -> None:
-    (one,) = join([area(0, 0, 2, 2, score=0.9), area(2, 0, 3, 2, score=0.3, numbers={"pixels": 2.0})])
+    (one,) = merge_across_regions([area(0, 0, 2, 2, score=0.9), area(2, 0, 3, 2, score=0.3, numbers={"pixels": 2.0})])
     assert one.geometry.equals(box(0, 0, 3, 2))
     assert isinstance(one.geometry, shapely.Polygon)
     assert len(one.geometry.exterior.coords) == 5
@@ -142,11 +141,11 @@ def test_neighbours_become_one_with_a_weighted_score() -> None:
     ids=["corner", "label", "text", "notes", "not cut", "not an area"],
 )
 def test_what_is_not_one_thing_stays_two(other: Finding) -> None:
-    assert len(join([area(0, 0, 2, 2), other])) == 2
+    assert len(merge_across_regions([area(0, 0, 2, 2), other])) == 2
 
 
 def test_a_joined_score_has_four_decimals_and_what_was_not_measured_adds_nothing() -> None:
-    (one,) = join(
+    (one,) = merge_across_regions(
         [area(0, 0, 2, 2, score=1.0, numbers={"depth": 2.5}), area(2, 0, 4, 4, score=0.0, numbers={"pixels": 8.0})]
     )
     assert one.score == 0.3333, "a third: 4 px² of one beside 8 pixels of the other"
@@ -154,18 +153,18 @@ def test_a_joined_score_has_four_decimals_and_what_was_not_measured_adds_nothing
 
 
 def test_sightings_of_one_thing_become_one_box() -> None:
-    found = [replace(area(4, 4, 8, 8, kind="box", cut=False), seen=seen) for seen in ((0, 0, 9, 9), (3, 0, 9, 9))]
-    (one,) = join(found)
-    assert (one.geometry.bounds, one.seen) == ((4, 4, 8, 8), None)
+    found = [replace(area(4, 4, 8, 8, kind="box", cut=False), window=seen) for seen in ((0, 0, 9, 9), (3, 0, 9, 9))]
+    (one,) = merge_across_regions(found)
+    assert (one.geometry.bounds, one.window) == ((4, 4, 8, 8), None)
 
 
 def test_of_things_at_one_place_that_without_a_score_comes_first() -> None:
     found = [area(0, 0, 2, 2, kind="tile", score=score) for score in (0.9, None, 0.0)]
-    assert [one.score for one in join(found)] == [None, 0.0, 0.9]
+    assert [one.score for one in merge_across_regions(found)] == [None, 0.0, 0.9]
 
 
 def test_a_missing_score_is_not_invented() -> None:
-    (one,) = join([area(0, 0, 2, 2, score=None), area(2, 0, 3, 2)])
+    (one,) = merge_across_regions([area(0, 0, 2, 2, score=None), area(2, 0, 3, 2)])
     assert one.score is None
 
 
@@ -173,9 +172,9 @@ def test_other_findings_pass_untouched_and_everything_is_sorted() -> None:
     box_b = area(5, 5, 6, 6, label="b", kind="box", score=0.123456)
     region = area(0, 0, 9, 9, label="a", kind="region", text="sea")
     found = [box_b, area(4, 0, 5, 1), area(0, 0, 1, 1), region]
-    joined = join(found)
+    joined = merge_across_regions(found)
     assert box_b in joined
     assert region in joined
     assert bounds(joined) == [(0, 0, 1, 1), (0, 0, 9, 9), (4, 0, 5, 1), (5, 5, 6, 6)]
-    assert joined == join(reversed(found))
-    assert join([]) == []
+    assert joined == merge_across_regions(reversed(found))
+    assert merge_across_regions([]) == []

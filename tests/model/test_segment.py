@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from limner.model.checkpoints import weights
 from limner.model.checkpoints.cards import find_card
 from limner.model.finding import Finding
-from limner.model.image_coordinates import to_image_coordinates
-from limner.model.merging import join
+from limner.model.merging import merge_across_regions
 from limner.model.segmentation.annotator import Segmenter
-from limner.model.views import read_view
+from limner.model.views import read_view, to_image_coordinates
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.geodesy import metres_per_pixel
 from limner.readers.image import Image
@@ -98,13 +97,13 @@ def test_findings_do_not_depend_on_tiles_or_regions(
     found = annotate(small, image, scale, hd_num, overlap=overlap)
     whole = annotate(large, image, scale, 1)
     assert not any(finding.cut for finding in whole)
-    assert facts(join(found)) == facts(join(whole))
+    assert facts(merge_across_regions(found)) == facts(merge_across_regions(whole))
     assert facts(annotate(small, image, scale, hd_num, overlap=overlap, batch=3)) == facts(found)
     if scale == 1.0:
         expected = classes_by_hand(pixels, mask)
         y, x = np.mgrid[: size[0], : size[1]] + 0.5
         drawn = np.full(size, -1)
-        for finding in join(found):
+        for finding in merge_across_regions(found):
             within = shapely.contains_xy(finding.geometry, x, y)
             assert (drawn[within] == -1).all()
             drawn[within] = int(finding.label.removeprefix("class "))
@@ -119,7 +118,7 @@ def test_squares_are_found_where_they_are(picture: Make, toy_card: Card, scale: 
         pixels[y0:y1, x0:x1] = 1
     image = picture(pixels, bands=["red"])
     segmenter = make_plugin(Segmenter, {"model": str(toy_card(THRESHOLD, tile=16, halo=1))})
-    found = [f for f in join(annotate(segmenter, image, scale, 2)) if f.label == "class 1"]
+    found = [f for f in merge_across_regions(annotate(segmenter, image, scale, 2)) if f.label == "class 1"]
     assert sorted(f.geometry.bounds for f in found) == sorted(squares)
     assert all(f.geometry.equals(box(*f.geometry.bounds)) for f in found)
     assert {f.score for f in found} == {round(float(np.e / (1 + np.e)), 4)}
@@ -281,7 +280,7 @@ def test_the_virginia_scene(shared_data: Path) -> None:
     assert spacing[0] == pytest.approx(10, rel=1e-3)
     names = {channel.common: channel.name for channel in scene.channels}
     with open_image(scene, [names[band] for band in spec.bands or ()]) as image:
-        found = join(annotate(segmenter, image, 3.0, 25))
+        found = merge_across_regions(annotate(segmenter, image, 3.0, 25))
     with open_image(scene, [names["green"], names["nir"]]) as image:
         pixels, _ = image.read(scene.box, scene.size)
     green, nir = pixels[..., 0].astype(float), pixels[..., 1].astype(float)

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from limner.model.checkpoints.transformers_files import Checkpoint, Files, OpenClip
+from limner.model.checkpoints.files import CheckpointFiles
 from limner.model.checkpoints.weights import locate
+from limner.model.clip.checkpoint import ClipCheckpoint, OpenClip
 from limner.model.clip.openclip_load import load_words
 from limner.model.clip.openclip_tokenizer import clean, read_merges
 from limner.readers.errors import ModelError
@@ -22,7 +23,7 @@ LONG_S = "\u017f long s '\u017f"
 
 def tokenizer(merges: Path, size: int) -> Any:
     known = OpenClip({"text_config": {"vocab_size": size}}, tokenizer=merges)
-    return load_words(Checkpoint(Files("x", merges.parent), "clip", 32, 1 / 255, (), (), known))
+    return load_words(ClipCheckpoint(CheckpointFiles("x", merges.parent), "clip", 32, 1 / 255, (), (), known))
 
 
 def differing(merges: Path, size: int, key: str) -> list[str]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from limner.model.tiling import TileGrid, cut_tiles, join_tiles, lay, overall
+from limner.model.tiling import TileGrid, cut_tiles, join_tiles, place_on_canvas, squash_to_tile
 from limner.readers.errors import RequestError
 from PIL import Image
 
@@ -57,7 +57,7 @@ def test_the_reference_has_errors_too() -> None:
 @pytest.mark.parametrize("name", sorted(HD_NUM))
 def test_the_canvas_is_the_reference_pixel_for_pixel(name: str) -> None:
     source, expected = golden_rgb(f"{name}_source_rgb"), golden_rgb(f"{name}_hd_rgb")
-    canvas = lay(source, TileGrid.fit(source.shape[1], source.shape[0], hd_num=HD_NUM[name]))
+    canvas = place_on_canvas(source, TileGrid.fit(source.shape[1], source.shape[0], hd_num=HD_NUM[name]))
     assert canvas.shape == expected.shape
     assert np.abs(canvas.astype(int) - expected).max() <= (0 if Image.__version__.startswith("13.") else 1)
 
@@ -68,7 +68,7 @@ def test_global_view_and_tiles_are_the_reference(name: str) -> None:
     canvas = (((golden_rgb(f"{name}_hd_rgb") / np.float32(255)) - MEAN) / STD).astype(np.float32)
     source = golden_rgb(f"{name}_source_rgb")
     grid = TileGrid.fit(source.shape[1], source.shape[0], hd_num=HD_NUM[name])
-    view = overall(canvas)
+    view = squash_to_tile(canvas)
     assert view.shape == (336, 336, 3)
     assert np.abs(view[::8, ::8].transpose(2, 0, 1) - golden[f"{name}_global_view_sub8"]).max() < 1e-4
     means = np.concatenate([view[None], cut_tiles(canvas, grid)]).mean(axis=(1, 2), dtype=np.float64)
@@ -77,17 +77,17 @@ def test_global_view_and_tiles_are_the_reference(name: str) -> None:
 
 def test_the_global_view_can_be_normalised_before_or_after() -> None:
     canvas = golden_rgb("A_hd_rgb").astype(np.float32)
-    after = (overall(canvas) / 255 - MEAN) / STD
-    assert np.abs(after - overall(((canvas / 255 - MEAN) / STD).astype(np.float32))).max() < 1e-4
+    after = (squash_to_tile(canvas) / 255 - MEAN) / STD
+    assert np.abs(after - squash_to_tile(((canvas / 255 - MEAN) / STD).astype(np.float32))).max() < 1e-4
 
 
 def test_a_picture_that_fills_its_tiles_is_not_touched() -> None:
     grid = TileGrid.exact(2, 1)
     source = np.random.default_rng(1).integers(0, 256, size=(336, 672, 3), dtype=np.uint8)
-    assert lay(source, grid) is source
+    assert place_on_canvas(source, grid) is source
     assert TileGrid.fit(672, 336, hd_num=2) == grid
     with pytest.raises(ValueError, match="source"):
-        lay(source[1:], grid)
+        place_on_canvas(source[1:], grid)
 
 
 @settings(deadline=None, derandomize=True, max_examples=300)
@@ -116,7 +116,7 @@ def test_tiles_and_shares_cover_the_canvas(cols: int, rows: int, tile: int, data
     grid = TileGrid.exact(cols, rows, tile=tile, overlap=data.draw(st.integers(0, tile - 1)))
     seen = np.zeros(grid.size[::-1], dtype=int)
     owned = np.zeros_like(seen)
-    for (x0, y0, x1, y1), (a, b, c, d) in zip(grid.boxes(), grid.shares(), strict=True):
+    for (x0, y0, x1, y1), (a, b, c, d) in zip(grid.boxes(), grid.core_boxes(), strict=True):
         assert (x1 - x0, y1 - y0) == (tile, tile)
         assert x0 <= a < c <= x1
         assert y0 <= b < d <= y1
@@ -126,7 +126,7 @@ def test_tiles_and_shares_cover_the_canvas(cols: int, rows: int, tile: int, data
     assert (seen >= 1).all()
     if grid.overlap == 0:
         assert (seen == 1).all()
-        assert grid.shares() == grid.boxes()
+        assert grid.core_boxes() == grid.boxes()
 
 
 def test_tiles_show_the_canvas_where_their_boxes_lie() -> None:

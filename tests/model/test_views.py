@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from limner.model.annotator import InputSpec
 from limner.model.finding import Coverage, Result
-from limner.model.views import core_window, cover, inside, read_view
+from limner.model.views import core_window, measure_coverage, read_view, roi_mask
 from limner.readers.geodesy import area_m2, box_areas_m2
 from limner.readers.geometry import Placement
 from limner.readers.image import Image
@@ -71,9 +71,9 @@ def test_rgb_is_rendered_with_the_stretch_and_white_where_nothing_is_valid(pictu
     assert (view.tiles[0, 3, 4] == 255).all()
     assert (view.tiles[3, 10, 10] == 255).all()
     assert abs(int(view.tiles[0, 0, 0, 0]) - 127) <= 1
-    assert view.overall is not None
-    assert view.overall.shape == (16, 16, 3)
-    assert view.overall[:8, :8].mean() < view.overall[12:, 12:].mean()
+    assert view.global_view is not None
+    assert view.global_view.shape == (16, 16, 3)
+    assert view.global_view[:8, :8].mean() < view.global_view[12:, 12:].mean()
     with pytest.raises(ValueError, match="stretch"):
         read_view(image, view.region, spec)
 
@@ -112,7 +112,7 @@ def test_each_grid_pixel_is_wanted_once(
         c, r = region.columns, region.rows
         counts[r.core_start : r.core_stop, c.core_start : c.core_stop] += view.keep_mask[rows, columns]
         assert view.keep_mask.sum() == view.keep_mask[rows, columns].sum()
-        total += cover(view, image.info.placement).valid_px
+        total += measure_coverage(view, image.info.placement).valid_px
     assert (counts == 1).all()
     assert total == pytest.approx(size[0] * size[1], rel=1e-12)
 
@@ -129,8 +129,8 @@ def test_inside_is_what_a_question_for_each_pixel_gives(points: list[tuple[float
         c, r = region.columns, region.rows
         x = np.arange(c.core_start, c.core_stop) * scale + scale / 2
         y = np.arange(r.core_start, r.core_stop) * scale + scale / 2
-        assert (inside(region, area) == shapely.contains_xy(area, *np.meshgrid(x, y))).all()
-        assert inside(region, None).all()
+        assert (roi_mask(region, area) == shapely.contains_xy(area, *np.meshgrid(x, y))).all()
+        assert roi_mask(region, None).all()
 
 
 def test_coverage_parts_add_up_with_an_area_and_missing_data(picture: Make) -> None:
@@ -140,7 +140,8 @@ def test_coverage_parts_add_up_with_an_area_and_missing_data(picture: Make) -> N
     spec = InputSpec(tile=32, halo=2, bands=("red", "nir"))
     area = box(20, 10, 120, 110)
     parts = [
-        cover(read_view(image, region, spec, area=area), UTM, area) for region in cuts(image, spec, scale=2.0, hd_num=4)
+        measure_coverage(read_view(image, region, spec, roi=area), UTM, area)
+        for region in cuts(image, spec, scale=2.0, hd_num=4)
     ]
     assert len(parts) > 3
     assert sum(p.valid_px for p in parts) == 80 * 100
@@ -155,7 +156,7 @@ def test_a_partial_pixel_at_the_edge_counts_its_part(picture: Make) -> None:
     image = picture(coordinates(50, 50), bands=("red", "nir"), placement=UTM)
     spec = InputSpec(tile=32, bands=("red", "nir"))
     (region,) = cuts(image, spec, scale=3.0)
-    found = cover(read_view(image, region, spec), UTM)
+    found = measure_coverage(read_view(image, region, spec), UTM)
     assert found.valid_px == pytest.approx(2500, rel=1e-12)
     assert found.valid_m2 == pytest.approx(area_m2(box(0, 0, 50, 50), UTM), rel=1e-9)
     assert (found.invalid_px, found.outside_px) == (0, 0)
@@ -163,7 +164,7 @@ def test_a_partial_pixel_at_the_edge_counts_its_part(picture: Make) -> None:
     mask[:, 48:] = False
     (region,) = cuts(image, spec, scale=4.0)
     image = picture(coordinates(50, 50), bands=("red", "nir"), mask=mask, placement=UTM)
-    found = cover(read_view(image, region, spec), UTM)
+    found = measure_coverage(read_view(image, region, spec), UTM)
     assert found.invalid_px == pytest.approx(2 * 50, rel=1e-12)
     assert found.valid_m2 == pytest.approx(area_m2(box(0, 0, 48, 50), UTM), rel=1e-9)
 
@@ -174,7 +175,7 @@ def test_square_metres_follow_latitude_inside_a_region(picture: Make) -> None:
     image = picture(coordinates(1000, 300), bands=("red", "nir"), mask=mask, placement=DEGREES)
     spec = InputSpec(tile=1000, bands=("red", "nir"))
     (region,) = cuts(image, spec)
-    found = cover(read_view(image, region, spec), DEGREES)
+    found = measure_coverage(read_view(image, region, spec), DEGREES)
     rows = box_areas_m2(np.array([[0.0, y, 300.0, y + 1.0] for y in range(1000)]), DEGREES)
     assert rows is not None
     assert found.valid_m2 == pytest.approx(rows[:333].sum(), rel=3e-5)
@@ -186,7 +187,9 @@ def test_coverage_without_a_placement_has_no_metres_and_survives_json(picture: M
     image = picture(coordinates(20, 20), bands=("red", "nir"))
     spec = InputSpec(tile=32, bands=("red", "nir"))
     (region,) = cuts(image, spec)
-    found = cover(read_view(image, region, spec, area=box(0, 0, 10, 10)), image.info.placement, box(0, 0, 10, 10))
+    found = measure_coverage(
+        read_view(image, region, spec, roi=box(0, 0, 10, 10)), image.info.placement, box(0, 0, 10, 10)
+    )
     assert found == Coverage(100, 0, None, None, 300, None)
     result = Result("r", "picture", "done", coverage=found)
     assert Result.from_json(result.to_json()) == result

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 from limner.model.annotator import View
-from limner.model.classification.torchscript import Script
-from limner.model.classification.wsinfer import WSInfer
+from limner.model.classification.wsinfer import TorchScript, WSInfer
 from limner.model.tiling import TileGrid
 from limner.readers.errors import ModelError
 from limner.readers.geometry import Placement
@@ -47,7 +46,7 @@ def test_a_patch_is_seen_as_wsinfer_sees_it(zoo: ModuleType, tmp_path: Path) -> 
 
 def test_one_class_is_a_sigmoid(zoo: ModuleType, tmp_path: Path) -> None:
     folder = zoo.wsinfer(tmp_path / "one", classes=1)
-    script = Script(folder / "torchscript_model.pt", 1)
+    script = TorchScript(folder / "torchscript_model.pt", 1)
     tile = np.zeros((8, 8, 3), dtype=np.uint8)
     tile[..., 2] = 51
     assert script(tile, mean=(0, 0, 0), std=(1, 1, 1)) == pytest.approx(1 / (1 + np.exp(-1.2)))
@@ -96,9 +95,9 @@ def test_a_script_that_is_not_one_or_answers_otherwise(zoo: ModuleType, tmp_path
     folder = zoo.wsinfer(tmp_path / "zoo")
     script = folder / "torchscript_model.pt"
     with pytest.raises(ModelError, match="2 numbers a tile"):
-        Script(script, 2)(np.zeros((8, 8, 3), dtype=np.uint8), mean=(0, 0, 0), std=(1, 1, 1))
+        TorchScript(script, 2)(np.zeros((8, 8, 3), dtype=np.uint8), mean=(0, 0, 0), std=(1, 1, 1))
     script.write_bytes(script.read_bytes()[:100])
-    with pytest.raises(ModelError, match="as TorchScript"):
+    with pytest.raises(ModelError, match="must load as TorchScript"):
         make_plugin(WSInfer, {"checkpoint": str(folder)}).load()
     script.unlink()
     with pytest.raises(ModelError, match="must have a readable torchscript_model"):

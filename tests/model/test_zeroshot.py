@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 import shapely
 from limner.model.annotator import Answer, InputSpec, View
-from limner.model.checkpoints.transformers_files import find_checkpoint
 from limner.model.clip.annotator import ZeroShot
+from limner.model.clip.checkpoint import find_checkpoint
 from limner.model.clip.fusion import Fusion
 from limner.model.clip.network import ClipNetwork
-from limner.model.image_coordinates import to_image_coordinates
-from limner.model.views import core_window, read_view
+from limner.model.views import core_window, read_view, to_image_coordinates
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.image import Image
 from limner.readers.options import make_plugin
@@ -79,8 +78,10 @@ def test_an_answer_is_what_the_network_says_of_its_tile(checkpoints: Make, pictu
             continue
         [region] = tiles
         assert (region.kind, region.geometry) == ("region", None)
-        assert view.overall is not None
-        check(region, (np.mean(chances, axis=0) + network(view.overall)) / 2, view.keep_mask.sum() / core(view).area)
+        assert view.global_view is not None
+        check(
+            region, (np.mean(chances, axis=0) + network(view.global_view)) / 2, view.keep_mask.sum() / core(view).area
+        )
         assert region.notes == {"made_of": f"half the mean of {len(chances)} tiles, half the global view"}
         regions += 1
     assert regions > 1
@@ -278,8 +279,8 @@ def test_tiles_may_see_each_other_before_they_are_judged(checkpoints: Make, pict
         )
         if not len(looks):
             continue
-        assert view.overall is not None
-        seen = Fusion(4.0, 0.5)(looks.astype(np.float64), network.encode_image(view.overall).astype(np.float64))
+        assert view.global_view is not None
+        seen = Fusion(4.0, 0.5)(looks.astype(np.float64), network.encode_image(view.global_view).astype(np.float64))
         seen /= np.linalg.norm(seen, axis=1, keepdims=True)
         chances = [network.compare(one) for one in seen.astype(np.float32)]
         tiles = [one for one in answers if one.kind == "tile"]

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from limner.model.checkpoints.loading import tensor
-from limner.model.checkpoints.transformers_files import find_files
+from limner.model.checkpoints.files import find_files
+from limner.model.checkpoints.loading import to_tensor
 from limner.model.huggingface.annotator import Transformers
-from limner.model.huggingface.networks import Network
+from limner.model.huggingface.networks import TransformersNetwork
 from limner.model.huggingface.task_config import TaskConfig, read_task_config
 from limner.readers.errors import ModelError
 from limner.readers.options import make_plugin
@@ -90,7 +90,7 @@ def test_settings_of_older_versions(name: str, tmp_path: Path) -> None:
     tile = np.random.default_rng(0).integers(0, 256, (found.tile, found.tile, 3), dtype=np.uint8)
     steps = {} if found.family != "mobilevit" else {"do_resize": False}  # it enlarges, then crops
     expected = theirs(Image.fromarray(tile), return_tensors="pt", **steps)["pixel_values"]
-    assert torch.allclose(tensor((tile[..., ::-1] if found.flipped else tile)[None], found), expected, atol=1e-3)
+    assert torch.allclose(to_tensor((tile[..., ::-1] if found.flipped else tile)[None], found), expected, atol=1e-3)
 
 
 def restated(folder: Path, to: Path, **changes: object) -> Path:
@@ -163,7 +163,10 @@ def _counted(folder: Path) -> None:
 def test_weights_in_another_layout(written: Callable[[Path], None], zoo_folder: Folder, tmp_path: Path) -> None:
     folder = restated(zoo_folder("detr"), tmp_path / "other")
     written(folder)
-    boxes = [Network(found, found.labels).detect(TILE, VALID) for found in (recipe(zoo_folder("detr")), recipe(folder))]
+    boxes = [
+        TransformersNetwork(found, found.labels).detect(TILE, VALID)
+        for found in (recipe(zoo_folder("detr")), recipe(folder))
+    ]
     assert boxes[0] == boxes[1]
 
 
@@ -178,7 +181,9 @@ def test_norms_by_their_old_names(zoo_folder: Folder, tmp_path: Path) -> None:
     assert set(named) != set(tensors)
     save_file(named, folder / "model.safetensors", {"format": "pt"})
     words = ("cat", "dog")
-    boxes = [Network(recipe(path), words).detect(TILE, VALID) for path in (zoo_folder("grounding-dino"), folder)]
+    boxes = [
+        TransformersNetwork(recipe(path), words).detect(TILE, VALID) for path in (zoo_folder("grounding-dino"), folder)
+    ]
     assert boxes[0] == boxes[1]
 
 
@@ -191,11 +196,11 @@ def test_a_oneformer_of_the_hub(zoo_folder: Folder, tmp_path: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     texts = {"model.text_mapper.prompt_ctx.weight": torch.zeros(2, 2)}  # what reads texts in training
     save_file(tensors | texts, folder / "model.safetensors", {"format": "pt"})
-    seen = [Network(found, found.labels) for found in (recipe(zoo_folder("oneformer")), recipe(folder))]
+    seen = [TransformersNetwork(found, found.labels) for found in (recipe(zoo_folder("oneformer")), recipe(folder))]
     assert np.array_equal(seen[0].segment(TILE, VALID), seen[1].segment(TILE, VALID))
     fewer = restated(folder, tmp_path / "fewer", text_encoder_vocab_size=len(words) - 1)
     with pytest.raises(ModelError, match=f"no more than the network's {len(words) - 1} tokens"):
-        Network(recipe(fewer), ("field", "water", "town"))
+        TransformersNetwork(recipe(fewer), ("field", "water", "town"))
     (folder / "vocab.json").unlink()
     with pytest.raises(ModelError, match="must have its tokenizer"):
         recipe(folder)

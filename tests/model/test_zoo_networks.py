@@ -12,10 +12,10 @@ import numpy.typing as npt
 import pytest
 import torch
 import transformers
-from limner.model.checkpoints.loading import tensor
-from limner.model.checkpoints.transformers_files import find_files
-from limner.model.detection.tile_detections import Detection
-from limner.model.huggingface.networks import Network
+from limner.model.checkpoints.files import find_files
+from limner.model.checkpoints.loading import to_tensor
+from limner.model.detections import Detection
+from limner.model.huggingface.networks import TransformersNetwork
 from limner.model.huggingface.task_config import DETECTORS, read_task_config
 from limner.readers.errors import ModelError, RequestError
 from PIL import Image
@@ -63,11 +63,11 @@ def tile() -> npt.NDArray[np.uint8]:
     return np.stack([x * 4 % 256, y * 4 % 256, (x * y) % 256], axis=-1).astype(np.uint8)
 
 
-def network(folder: Path, labels: tuple[str, ...] = (), threads: int = 0, template: str = "{}") -> Network:
+def network(folder: Path, labels: tuple[str, ...] = (), threads: int = 0, template: str = "{}") -> TransformersNetwork:
     recipe = read_task_config(find_files(str(folder), fetch=False))
     if recipe.task == "segment by masks":
         pytest.importorskip("scipy", reason="transformers' own class needs scipy")
-    return Network(recipe, labels or recipe.labels, threads=threads, template=template)
+    return TransformersNetwork(recipe, labels or recipe.labels, threads=threads, template=template)
 
 
 def processor(name: str, folder: Path) -> Any:
@@ -97,7 +97,7 @@ def test_a_tile_is_shown_as_the_processor_shows_it(name: str, zoo_folder: Folder
     assert recipe.tile == SIDE
     steps = {"do_resize": False, "do_center_crop": False} if name == "convnext" else {}  # it enlarges, then crops
     shown = processor(name, zoo_folder(name))(Image.fromarray(tile), return_tensors="pt", **steps)["pixel_values"]
-    ours = tensor((tile[..., ::-1] if recipe.flipped else tile)[None], recipe)
+    ours = to_tensor((tile[..., ::-1] if recipe.flipped else tile)[None], recipe)
     assert torch.allclose(ours, torch.as_tensor(shown), atol=1e-3)
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from limner.model.checkpoints.loading import tensor
-from limner.model.checkpoints.transformers_files import find_files
-from limner.model.checkpoints.untrusted import Settings
-from limner.model.huggingface.networks import Network
+from limner.model.checkpoints.files import find_files
+from limner.model.checkpoints.loading import to_tensor
+from limner.model.checkpoints.untrusted import UntrustedDict
+from limner.model.huggingface.networks import TransformersNetwork
 from limner.model.huggingface.task_config import read_task_config
 from limner.model.huggingface.timm_resnet import LAYERS, NAMES, timm_resnet
 from limner.readers.errors import ModelError
@@ -32,9 +32,9 @@ def restated(folder: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def network(folder: Path) -> Network:
+def network(folder: Path) -> TransformersNetwork:
     recipe = read_task_config(find_files(str(folder), fetch=False))
-    return Network(recipe, recipe.labels)
+    return TransformersNetwork(recipe, recipe.labels)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_detector_on_a_resnet_of_timm(
     recipe = read_task_config(find_files(str(tmp_path), fetch=False))
     assert recipe.tile == SIDE
     with torch.inference_mode():
-        answer = model(pixel_values=tensor(tile[None], recipe))
+        answer = model(pixel_values=to_tensor(tile[None], recipe))
     logits = answer.logits[0]
     scores = logits.sigmoid() if recipe.independent else logits.softmax(dim=-1)[:, :-1]
     assert scores.std() > 1e-3
@@ -79,7 +79,7 @@ def test_a_detector_on_a_resnet_of_timm(
 
 
 def test_the_ways_in_which_settings_say_so() -> None:
-    plain = timm_resnet(Settings(DETR, "config.json"))
+    plain = timm_resnet(UntrustedDict(DETR, "config.json"))
     assert plain is not None
     assert plain.settings["backbone_config"]["depths"] == [3, 4, 6, 3]  # transformers' default is resnet50
     assert not plain.widened
@@ -87,20 +87,20 @@ def test_the_ways_in_which_settings_say_so() -> None:
     options = {"in_chans": 3, "out_indices": [1, 2, 3, 4]}
     new = {"model_type": "timm_backbone", "backbone": "resnet50.a1_in1k", "out_indices": [1, 2, 3, -1]}
     for config in (old, old | {"backbone_kwargs": options}, DETR | {"backbone_config": new}):
-        assert timm_resnet(Settings(config, "config.json")) == plain
+        assert timm_resnet(UntrustedDict(config, "config.json")) == plain
     wide = (
         old | {"dilation": True},
         old | {"backbone_kwargs": options | {"output_stride": 16}},
         DETR | {"backbone_config": new | {"output_stride": 16}},
     )
     for config in wide:
-        found = timm_resnet(Settings(config, "config.json"))
+        found = timm_resnet(UntrustedDict(config, "config.json"))
         assert found is not None
         assert found.widened
         assert found.settings == plain.settings
     for levels, stages in ((1, ["stage4"]), (4, ["stage2", "stage3", "stage4"])):
         deformable = timm_resnet(
-            Settings({"model_type": "deformable_detr", "num_feature_levels": levels}, "config.json")
+            UntrustedDict({"model_type": "deformable_detr", "num_feature_levels": levels}, "config.json")
         )
         assert deformable is not None
         assert deformable.settings["backbone_config"]["out_features"] == stages
@@ -119,12 +119,12 @@ def test_the_ways_in_which_settings_say_so() -> None:
     ],
 )
 def test_other_backbones_are_left_to_transformers(config: dict[str, Any]) -> None:
-    assert timm_resnet(Settings(config, "config.json")) is None
+    assert timm_resnet(UntrustedDict(config, "config.json")) is None
 
 
 @pytest.mark.parametrize("name", sorted(LAYERS))
 def test_every_tensor_finds_its_place(name: str, zoo_resnets: ModuleType) -> None:
-    found = timm_resnet(Settings(DETR | {"backbone": name}, "config.json"))
+    found = timm_resnet(UntrustedDict(DETR | {"backbone": name}, "config.json"))
     assert found is not None
     settings = {key: value for key, value in found.settings["backbone_config"].items() if key != "model_type"}
     with torch.device("meta"):

@@ -1,10 +1,10 @@
-"""Breaks the code on purpose, a little, 400 times over, and says which breaks no test noticed.
+"""Mutation testing: makes 400 small changes to the code, one at a time, and lists those that no test notices.
 
     PYTHON tests/mutation/mutate.py [--sample 400] [--seed 1] [--only PATTERN] [--minutes 30]
 
-Each mutant lives in memory, in a process of its own that runs the tests of its module: no file is changed. They come
-in a random order, so that those tried before the time is over are a sample too. The exit code is 1 where fewer than
-90 % are killed. Mutants that do what the original does stand in `equivalent.py`.
+Each mutant is made in memory, in a process of its own that runs the tests of its module: no file is changed. The order
+is random, so that those tried before the time is over are a sample too. The exit code is 1 where fewer than 90 % are
+killed; some of the survivors are equivalent to the original.
 """
 
 import argparse
@@ -19,16 +19,15 @@ import random
 import signal
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import CodeType, ModuleType
 
 import changes
-from equivalent import EQUIVALENT
 
 ROOT = Path(__file__).resolve().parents[2]
-ENOUGH = 0.9
+MIN_KILLED = 0.9
 TABLES = tuple(f"reports/test_{name}.py" for name in ("columns", "tables", "studies", "frames"))
 CASES: dict[str, Sequence[str]] = {
     "readers/geometry.py": ["readers/test_geometry.py", "readers/test_hostile.py::test_a_picture_longer_than_any"],
@@ -37,8 +36,7 @@ CASES: dict[str, Sequence[str]] = {
     "readers/overview.py": ["readers/test_tissue.py"],
     "model/tiling.py": ["model/test_tiling.py"],
     "model/merging.py": ["model/test_seams.py", "model/test_detections.py"],
-    "model/detection/tile_detections.py": ["model/test_detections.py"],
-    "model/class_map_polygons.py": ["model/test_polygons.py"],
+    "model/class_maps.py": ["model/test_polygons.py"],
     "reports/csv_safety.py": ["reports/test_cells.py"],
     "reports/table.py": TABLES,
     "reports/columns.py": TABLES,
@@ -48,13 +46,13 @@ CASES: dict[str, Sequence[str]] = {
     "reports/summary.py": TABLES,
     "reports/csv_tables.py": TABLES,
     "reports/dataframes.py": TABLES,
-    "pipelines/run/run_folder.py": ["pipelines/test_store.py"],
+    "pipelines/run/run_folder.py": ["pipelines/run/test_run_folder.py"],
 }
-BEFOREHAND = ("numpy", "shapely", "rasterio", "pandas", "tifffile", "onnx", "yaml", "pydantic", "pyproj", "hypothesis")
+PRELOADED = ("numpy", "shapely", "rasterio", "pandas", "tifffile", "onnx", "yaml", "pydantic", "pyproj", "hypothesis")
 
 
-class Planted(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Gives one module other code than its file holds."""
+class MutantImporter(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """An importer that gives one module the code of a mutant."""
 
     def __init__(self, path: str, code: CodeType) -> None:
         self.name = "limner." + path.removesuffix(".py").replace("/", ".")
@@ -63,22 +61,19 @@ class Planted(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """As import asks: ours is the one module."""
+        """The spec of the one module."""
         del path, target
         if fullname != self.name:
             return None
         return importlib.util.spec_from_file_location(fullname, ROOT / self.path, loader=self)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run the code."""
-        exec(self.code, module.__dict__)  # noqa: S102 - what importing does
+        """Execute the code."""
+        exec(self.code, module.__dict__)  # noqa: S102 - as an import does
 
 
 def run(path: str, code: CodeType, limit: float, *, slow: bool = False) -> tuple[str, float]:
-    """What the tests of a module say of such code: "passed", "failed" or "too slow", and in how many seconds.
-
-    Those marked as slow are the others' second chance.
-    """
+    """Run the tests of a module with such code: "passed", "failed" or "too slow", and in how many seconds."""
     begun = time.monotonic()
     child = os.fork()
     if not child:
@@ -105,9 +100,9 @@ def _test(path: str, code: CodeType, which: str) -> int:
     import pytest
     from hypothesis import Phase, settings
 
-    settings.register_profile("mutants", phases=(Phase.explicit, Phase.generate))  # whatever fails will do
+    settings.register_profile("mutants", phases=(Phase.explicit, Phase.generate))  # no shrinking: any failure counts
     settings.load_profile("mutants")
-    sys.meta_path.insert(0, Planted(path, code))
+    sys.meta_path.insert(0, MutantImporter(path, code))
     options = ["-x", "-q", "-m", which, "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml")]
     options += ["--rootdir", str(ROOT), *(str(ROOT / "tests" / name) for name in CASES[path])]
     ended = pytest.main(options)
@@ -122,8 +117,8 @@ def main() -> int:
     parser.add_argument("--only", default="*", help="modules, such as 'model/*'")
     parser.add_argument("--minutes", type=float, default=math.inf, help="when to stop")
     asked = parser.parse_args()
-    for name in BEFOREHAND:
-        importlib.import_module(name)  # once for all children
+    for name in PRELOADED:
+        importlib.import_module(name)  # once, before forking
     sources = {
         path: (ROOT / path).read_text(encoding="utf-8") for path in CASES if fnmatch.fnmatchcase(path, asked.only)
     }
@@ -131,31 +126,24 @@ def main() -> int:
     every = [(path, number) for path, source in sources.items() for number in range(changes.count(source))]
     chosen = random.Random(asked.seed).sample(every, min(asked.sample, len(every)))  # noqa: S311 - a sample
     print(f"{len(chosen)} of {len(every)} mutants of {len(sources)} modules", flush=True)
-    became = {path: Counter[str]() for path in sources}
-    told = defaultdict[str, list[str]](list)
+    counts = {path: Counter[str]() for path in sources}
     end = time.monotonic() + 60 * asked.minutes
     for done, (path, number) in enumerate(chosen, start=1):
         if time.monotonic() > end:
             break
         mutant = changes.mutant(sources[path], number)
-        words = f"{path}:{mutant.line}\n    - " + "\n    + ".join(_differing(mutant.before, mutant.after))
-        if reason := EQUIVALENT.get((path, mutant.before, mutant.after)):
-            outcome, words = "equivalent", f"{words}\n    {reason}"
-        else:
-            outcome = _outcome(path, compile(mutant.tree, str(ROOT / path), "exec"), 20 + 5 * slowest[path])
-        became[path][outcome] += 1
-        told[outcome].append(words)
+        outcome = _outcome(path, compile(mutant.tree, str(ROOT / path), "exec"), 20 + 5 * slowest[path])
+        counts[path][outcome] += 1
         if outcome == "survived":
-            print(f"survived ({done} of {len(chosen)}): {words}", flush=True)
-    print("\nSurvivors", *told["survived"], "\nEquivalent", *told["equivalent"], sep="\n")
-    print(f"\n{'tried':>7} {'killed':>7} {'survived':>9} {'equivalent':>11}")
-    whole = sum(became.values(), Counter[str]())
-    for path, some in (*became.items(), ("all", whole)):
-        numbers = f"{some['killed']:7} {some['survived']:9} {some['equivalent']:11}"
-        print(f"{some.total():7} {numbers}  {path}")
+            text = f"{path}:{mutant.line}\n    - " + "\n    + ".join(_differing(mutant.before, mutant.after))
+            print(f"survived ({done} of {len(chosen)}): {text}", flush=True)
+    print(f"\n{'tried':>7} {'killed':>7} {'survived':>9}")
+    whole = sum(counts.values(), Counter[str]())
+    for path, some in (*counts.items(), ("all", whole)):
+        print(f"{some.total():7} {some['killed']:7} {some['survived']:9}  {path}")
     counted = whole["killed"] + whole["survived"]
     print(f"\nKilled {whole['killed']} of {counted} ({whole['killed'] / max(counted, 1):.1%})")
-    return int(whole["killed"] < ENOUGH * counted)
+    return int(whole["killed"] < MIN_KILLED * counted)
 
 
 def _outcome(path: str, code: CodeType, limit: float) -> str:
@@ -165,17 +153,17 @@ def _outcome(path: str, code: CodeType, limit: float) -> str:
 
 
 def _differing(before: str, after: str) -> tuple[str, str]:
-    """Two lines, shortened to what is around their difference where they are long."""
+    """Two lines, shortened to the part around their difference where they are long."""
     differs = (at for at, (one, two) in enumerate(zip(before, after, strict=False)) if one != two)
     start = max(0, next(differs, 0) - 60) if len(before) > 160 else 0
     return before[start : start + 160], after[start : start + 160]
 
 
 def _seconds(path: str, source: str) -> float:
-    """How long the tests of an unchanged module take. Ends the program where they fail."""
+    """How long the tests of the unchanged module take. Exits where they fail."""
     outcome, spent = run(path, compile(source, str(ROOT / path), "exec"), 600)
     if outcome != "passed":
-        sys.exit(f"The tests of {path} fail as it is")
+        sys.exit(f"The tests of {path} fail without a change")
     print(f"{path}: its tests take {spent:.1f} s", flush=True)
     return spent
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from ....readers.errors import ModelError, RequestError
 from ....readers.files import atomic_path, write_atomic
-from ...checkpoints.transformers_files import INDEX, SAFE
+from ...checkpoints.files import INDEX, SAFETENSORS
 from .convert import write_json
 from .files import CONFIG, EXTRA, Files
 from .model_config import NEW, language_sizes, ploras
@@ -72,7 +72,7 @@ def build(
     where: dict[str, str] = {}
     made: list[Path] = []
     for number, tensors in enumerate(_tensors(tower, words, sizes, seed), start=1):
-        name = SAFE if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
+        name = SAFETENSORS if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
         kept = {key: tensor.to(DTYPES[dtype]).contiguous() for key, tensor in tensors.items()}
         made.append(out / name)
         with atomic_path(made[-1]) as part:

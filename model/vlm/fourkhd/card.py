@@ -6,13 +6,13 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from ....readers.errors import ModelError, excerpt
-from ...checkpoints.cards import Part, Text
+from ...checkpoints.cards import CardPart, Text
 from ...checkpoints.untrusted import read_yaml
 
 CARD = "card.yaml"
 
 
-class Source(Part):
+class Source(CardPart):
     """Data that the checkpoint was trained on: its name, licence, whom to cite, and which part of it was used."""
 
     name: Text
@@ -21,7 +21,7 @@ class Source(Part):
     used: Text
 
 
-class Measured(Part):
+class Measured(CardPart):
     """A figure: of what, how much, its 95 % interval, and how many examples it rests on."""
 
     what: Text
@@ -31,7 +31,7 @@ class Measured(Part):
     count: Annotated[int, Field(gt=0)]
 
 
-class CheckpointCard(Part):
+class CheckpointCard(CardPart):
     """A card. `use` is the sentence that every report of the model repeats."""
 
     name: Text

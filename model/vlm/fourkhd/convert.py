@@ -10,7 +10,7 @@ from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariable
 
 from ....readers.errors import ModelError, RequestError
 from ....readers.files import atomic_path, write_atomic
-from ...checkpoints.transformers_files import INDEX, SAFE
+from ...checkpoints.files import INDEX, SAFETENSORS
 from .files import CONFIG, Files, compare
 from .runtime import DTYPES
 from .sizes import Sizes
@@ -47,7 +47,7 @@ def convert(
     whole = len(files.names) == 1
     replaced: Mapping[str, torch.Tensor] = instead or {}
     for number, (_, tensors) in enumerate(files.tensors(), start=1):
-        name = SAFE if whole else f"model-{number:05d}-of-{len(files.names):05d}.safetensors"
+        name = SAFETENSORS if whole else f"model-{number:05d}-of-{len(files.names):05d}.safetensors"
         kept = {key: _cast(tensor, replaced.get(key), dtype) for key, tensor in tensors.items() if key not in extra}
         made.append(out / name)
         with atomic_path(made[-1]) as part:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ....readers.errors import ModelError
-from ...checkpoints import transformers_files
+from ...checkpoints.files import CheckpointFiles, fetch_weights, find_files
 from ...checkpoints.tensors import read_shapes, read_tensors
-from ...checkpoints.untrusted import Settings
+from ...checkpoints.untrusted import UntrustedDict
 from .card import CARD, CheckpointCard, read_card
 from .sizes import Shapes, Sizes
 from .tokenizer import FILE
@@ -30,8 +30,8 @@ EXTRA = re.compile(r".*\.(?:post_layernorm\.(?:weight|bias)|position_ids|inv_fre
 class Files:
     """A 4KHD checkpoint on this machine: what its config.json says, and its weight files in order, without an index."""
 
-    held: transformers_files.Files
-    config: Settings
+    held: CheckpointFiles
+    config: UntrustedDict
     names: tuple[str, ...]
 
     @classmethod
@@ -43,11 +43,11 @@ class Files:
         """
         small = (CONFIG, GENERATION, FILE)
         if source in SHIPPED:
-            held = transformers_files.Files(source, Path(__file__).parent / source, small)
+            held = CheckpointFiles(source, Path(__file__).parent / source, small)
         else:
-            held = transformers_files.find_files(source, fetch=fetch, small=small)
+            held = find_files(source, fetch=fetch, small=small)
         config = held.read(CONFIG)
-        transformers_files.fetch_weights(held, fetch=fetch and source not in SHIPPED)
+        fetch_weights(held, fetch=fetch and source not in SHIPPED)
         return cls(held, config, tuple(name for name in held.weights() if not name.endswith(".json")))
 
     @property

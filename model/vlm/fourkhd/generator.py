@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from ...annotator import View
-from ...checkpoints.memory import memory
+from ...checkpoints.memory import memory_errors
 from ..decoding import Decoding
 from ..grammar import Constraint, Vocabulary
 from . import scoring
@@ -43,12 +43,12 @@ class Generator:
         self._tokenizer = tokenizer
         self._name = f"checkpoint {files.source}"
         self._overall = overall
-        with memory():
+        with memory_errors():
             self._network = fill(files, RuntimeOptions(**running))  # pyright: ignore[reportArgumentType] - checked before
 
     def generate(self, views: Sequence[View], prompts: Sequence[Prompt], *, limit: int, schema: str = "") -> list[str]:
         """A text for each view and its prompt, read together. See `VlmBackend`."""
-        with memory(), torch.inference_mode():
+        with memory_errors(), torch.inference_mode():
             seen = self._see(views)
             sequences = [_join(prompt, one) for prompt, one in zip(prompts, seen, strict=True)]
             longest = max(len(prompt) + len(one) for prompt, one in zip(prompts, seen, strict=True))
@@ -73,7 +73,7 @@ class Generator:
         before = Prompt((*prompts[0].parts[:-1], last[0][:shared]))
         suffixes = [part[shared:] for part in last]
         tokens = [self._tokenizer.encode(option) for option in options]
-        with memory(), torch.inference_mode():
+        with memory_errors(), torch.inference_mode():
             seen = self._see(views)
             longest = max(map(len, seen)) + len(before) + max(map(len, suffixes)) + max(map(len, tokens))
             scoring.check_length(self._network, longest)
@@ -90,10 +90,10 @@ class Generator:
 
 def tensor(view: View, sizes: VisionSizes) -> torch.Tensor:
     """A view as the vision tower wants it: the global view, then its tiles, float32 (1 + n, 3, tile, tile)."""
-    if view.overall is None:
+    if view.global_view is None:
         msg = f"region {view.region.key}: a 4KHD model needs the global view"
         raise ValueError(msg)
-    return normalised(np.concatenate([view.overall[None], view.tiles.astype(np.float32)]), sizes)
+    return normalised(np.concatenate([view.global_view[None], view.tiles.astype(np.float32)]), sizes)
 
 
 def normalised(pictures: npt.NDArray[np.float32], sizes: VisionSizes) -> torch.Tensor:

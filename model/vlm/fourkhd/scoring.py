@@ -13,7 +13,7 @@ import torch
 from transformers import DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from ....readers.errors import ModelError
-from ...finite import require_finite
+from ...scores import require_finite
 from .network import FourKhd
 
 Part = Sequence[int] | torch.Tensor  # token ids, or the visual tokens of a picture

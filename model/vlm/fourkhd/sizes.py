@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self, cast, get_args
 
 from ....readers.errors import ModelError
-from ...checkpoints.untrusted import WIDEST, Settings
+from ...checkpoints.untrusted import MAX_TILE, UntrustedDict
 
 Shapes = Mapping[str, tuple[int, ...]]
 Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
@@ -79,7 +79,7 @@ class LanguageSizes:
     def of(cls, shapes: Shapes, config: Mapping[str, Any], source: str) -> Self:
         """The sizes of an InternLM2 with those tensors and that config.json. Raises `ModelError`."""
         vocab, width = _shape(shapes, "model.tok_embeddings.weight", 2, source)
-        config = Settings(config, f"config.json of checkpoint {source}")
+        config = UntrustedDict(config, f"config.json of checkpoint {source}")
         _check_rope(config, source)
         return cls(
             vocab=vocab,
@@ -185,17 +185,17 @@ class Sizes:
         Raises `ModelError` for a sibling model, which it names, and for what cannot be told.
         """
         refuse_sibling(shapes, source)
-        config = Settings(config, f"config.json of checkpoint {source}")
+        config = UntrustedDict(config, f"config.json of checkpoint {source}")
         stated = config.part("vision")
         hidden, _, patch, _ = _shape(shapes, VISION + "embeddings.patch_embedding.weight", 4, source)
         positions = _shape(shapes, VISION + "embeddings.position_embedding.weight", 2, source)[0]
         class_token = VISION + "embeddings.class_embedding" in shapes
         side = math.isqrt(max(0, positions - class_token))
-        heads = stated.whole("heads", max(1, hidden // CLIP_HEAD))
-        if hidden % heads or not 1 <= side * patch <= WIDEST:
+        heads = stated.integer("heads", max(1, hidden // CLIP_HEAD))
+        if hidden % heads or not 1 <= side * patch <= MAX_TILE:
             raise ModelError(
                 f"checkpoint {source}",
-                f"its vision tower must see tiles of at most {WIDEST} pixels, and its width be a multiple of its heads",
+                f"its vision tower must take tiles of at most {MAX_TILE} pixels, its width be a multiple of its heads",
                 value=f"{side * patch} pixels, {hidden} wide, {heads} heads",
                 remedy="Check that config.json and the weights belong together",
             )
@@ -294,7 +294,7 @@ def refuse_sibling(shapes: Shapes, source: str) -> None:
         )
 
 
-def _ploras(shapes: Shapes, config: Settings, source: str) -> dict[str, Plora]:
+def _ploras(shapes: Shapes, config: UntrustedDict, source: str) -> dict[str, Plora]:
     stated = config.part("plora")
     found: dict[str, Plora] = {}
     for name in LINEARS:
@@ -312,7 +312,7 @@ def _ploras(shapes: Shapes, config: Settings, source: str) -> dict[str, Plora]:
     return found
 
 
-def _check_rope(config: Settings, source: str) -> None:
+def _check_rope(config: UntrustedDict, source: str) -> None:
     """Dynamic scaling changes nothing up to the model's own length, and longer sequences are refused anyway."""
     scaling = config.part("rope_scaling")
     kind = scaling.text("type", scaling.text("rope_type", "dynamic"))
@@ -348,7 +348,7 @@ def _three(values: Sequence[float]) -> tuple[float, float, float]:
     return float(red), float(green), float(blue)
 
 
-def _colours(stated: Settings, key: str, default: tuple[float, float, float]) -> tuple[float, float, float]:
+def _colours(stated: UntrustedDict, key: str, default: tuple[float, float, float]) -> tuple[float, float, float]:
     """Three numbers of red, green and blue; those of `std` above 0."""
     found = stated.list(key) or list(default)
     numbers = [value for value in found if isinstance(value, (int, float)) and (key == "mean" or value > 0)]
@@ -357,8 +357,8 @@ def _colours(stated: Settings, key: str, default: tuple[float, float, float]) ->
     return _three(numbers)
 
 
-def _whole(config: Settings, key: str, source: str) -> int:
-    value = config.whole(key, 0, most=MOST)
+def _whole(config: UntrustedDict, key: str, source: str) -> int:
+    value = config.integer(key, 0, most=MOST)
     if not value:
         raise ModelError(
             f"checkpoint {source}",

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ....readers.errors import ModelError, RequestError
-from ...checkpoints.foreign import foreign
-from ...checkpoints.untrusted import read_bytes
+from ...checkpoints.untrusted import read_bytes, wrap_errors
 
 if TYPE_CHECKING:
     from ..grammar import Vocabulary
@@ -71,7 +70,7 @@ class Tokenizer:
             )
         content = read_bytes(path, f"checkpoint {source}", most=MOST)
         self._pieces: Any = SentencePieceProcessor()
-        with foreign(
+        with wrap_errors(
             f"checkpoint {source}",
             f"its {FILE} must be a SentencePiece model",
             remedy="Copy the file again: it is damaged",

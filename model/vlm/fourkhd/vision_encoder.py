@@ -18,10 +18,9 @@ import torch
 from transformers import CLIPVisionConfig, SiglipVisionConfig, ViTConfig
 
 from ....readers.errors import ModelError
-from ...checkpoints.foreign import foreign
-from ...checkpoints.tensors import check_numbers, numbers_in
-from ...checkpoints.transformers_files import scaling
-from ...checkpoints.untrusted import Settings
+from ...checkpoints.files import normalisation
+from ...checkpoints.tensors import check_config_integers, count_elements
+from ...checkpoints.untrusted import UntrustedDict, wrap_errors
 from .files import Files
 from .model_config import NEW, check_heads, check_tile, vision_sizes
 from .sizes import VISION, Activation, VisionSizes, vision_tensors
@@ -161,8 +160,8 @@ def _stated(files: Files) -> tuple[VisionSizes, str]:
     inner: Any = files.config.part("vision_config") or files.config
     shapes = files.shapes()
     subject = f"checkpoint {files.source}"
-    check_numbers(inner, tensors=len(shapes), numbers=numbers_in(shapes), subject=subject)
-    with foreign(subject, "transformers must understand its config.json", remedy="Check that the file is whole"):
+    check_config_integers(inner, tensors=len(shapes), numbers=count_elements(shapes), subject=subject)
+    with wrap_errors(subject, "transformers must understand its config.json", remedy="Check that the file is whole"):
         stated = makers[kind](**inner)
         check_heads(subject, stated.hidden_size, stated.num_attention_heads)
         for side in (stated.patch_size, stated.image_size):
@@ -248,8 +247,8 @@ def _check(tensors: Tensors, sizes: VisionSizes, source: str) -> None:
 def _colours(files: Files) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """(mean, std) of red, green and blue from 0 to 1, as the checkpoint's processor states them."""
     stated = any((files.folder / name).is_file() for name in ("processor_config.json", "preprocessor_config.json"))
-    nothing = Settings({}, "preprocessor_config.json")
-    rescale, mean, std = scaling(files.held.preprocessing() if stated else nothing, files.source)
+    nothing = UntrustedDict({}, "preprocessor_config.json")
+    rescale, mean, std = normalisation(files.held.preprocessing() if stated else nothing, files.source)
     if rescale <= 0:
         raise ModelError(
             f"checkpoint {files.source}",

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from limner.model.checkpoints.transformers_files import find_files
+from limner.model.checkpoints.files import find_files
 from limner.model.vlm.backend import CUT
 from limner.model.vlm.image_text import ImageText, resolve_device
 from limner.model.vlm.processor import Processor

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from limner.model.checkpoints.transformers_files import find_files
+from limner.model.checkpoints.files import find_files
 from limner.model.vlm.processor import Processor
 from limner.model.vlm.transformers_backend import letterbox
 from limner.readers.errors import ModelError, RequestError

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from limner.model.annotator import Answer, View
-from limner.model.checkpoints.transformers_files import find_files
-from limner.model.image_coordinates import to_image_coordinates
+from limner.model.checkpoints.files import find_files
 from limner.model.tiling import join_tiles
+from limner.model.views import to_image_coordinates
 from limner.model.vlm.annotator import VlmAnnotator
 from limner.model.vlm.image_text import ImageText
 from limner.model.vlm.processor import Processor
@@ -139,8 +139,8 @@ def test_views_are_the_global_view_and_then_each_tile(made_vlms: Make, show: Sho
     view = show(one, noise(112, 112))[0]
     one.annotate([view])
     [pictures] = told.pictures
-    assert view.overall is not None
-    assert np.array_equal(pictures[0], np.clip(np.rint(view.overall), 0, 255).astype(np.uint8))
+    assert view.global_view is not None
+    assert np.array_equal(pictures[0], np.clip(np.rint(view.global_view), 0, 255).astype(np.uint8))
     assert np.array_equal(np.stack(pictures[1:]), view.tiles)
 
 

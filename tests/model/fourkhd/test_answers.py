@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from limner.model.checkpoints.memory import memory
+from limner.model.checkpoints.memory import memory_errors
 from limner.model.tiling import TileGrid
 from limner.model.vlm.fourkhd import attention, runtime, scoring
 from limner.model.vlm.fourkhd.annotator import FourKhdAnnotator, FourKhdBackend
@@ -133,11 +133,11 @@ def test_what_flash_attention_needs(
 
 def test_running_out_of_memory_is_told_apart_from_mistakes() -> None:
     for message in ("DefaultCPUAllocator: can't allocate memory: you tried", "not enough memory: you tried to"):
-        with pytest.raises(MemoryError), memory():
+        with pytest.raises(MemoryError), memory_errors():
             raise RuntimeError(message)
-    with pytest.raises(RuntimeError, match="shape"), memory():
+    with pytest.raises(RuntimeError, match="shape"), memory_errors():
         raise RuntimeError("a shape is wrong")
-    with pytest.raises(MemoryError), memory():
+    with pytest.raises(MemoryError), memory_errors():
         torch.empty(1 << 50)
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from limner.model.annotator import InputSpec, View
-from limner.model.tiling import TileGrid, cut_tiles, lay, overall
+from limner.model.tiling import TileGrid, cut_tiles, place_on_canvas, squash_to_tile
 from limner.model.vlm.decoding import Decoding
 from limner.model.vlm.fourkhd import scoring
 from limner.model.vlm.fourkhd.attention import Kernel
@@ -32,10 +32,10 @@ def shown(golden: Path, network: FourKhd, name: str) -> tuple[torch.Tensor, tupl
     """A source picture through our own transform: normalised tiles, and its grid's (rows, cols)."""
     source = np.asarray(Image.open(golden / f"{name}_source_rgb.png").convert("RGB"))
     grid = TileGrid.fit(source.shape[1], source.shape[0], hd_num=HD_NUM[name])
-    canvas = lay(source, grid)
+    canvas = place_on_canvas(source, grid)
     everything = np.ones(canvas.shape[:2], dtype=bool)
     view = View(None, InputSpec(336), grid, cut_tiles(canvas, grid), cut_tiles(everything, grid), everything,  # type: ignore[arg-type]
-                overall(canvas.astype(np.float32)))  # fmt: skip
+                squash_to_tile(canvas.astype(np.float32)))  # fmt: skip
     return tensor(view, network.sizes.vision), (grid.rows, grid.cols)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from limner.model.annotator import InputSpec, View
-from limner.model.tiling import TileGrid, cut_tiles, lay, overall
+from limner.model.tiling import TileGrid, cut_tiles, place_on_canvas, squash_to_tile
 from limner.model.vlm.fourkhd.annotator import FourKhdAnnotator
 from limner.model.vlm.fourkhd.card import read_card
 from limner.model.vlm.fourkhd.files import SHIPPED, Files
@@ -49,10 +49,10 @@ def view(pixels: npt.NDArray[np.uint8], *, hd_num: int) -> View:
     height, width = pixels.shape[:2]
     region = cut_regions(Grid("picture", (width, height), (1.0, 1.0)), tile=32, hd_num=25)[0]
     grid = TileGrid.fit(width, height, hd_num=hd_num, tile=32)
-    canvas = lay(pixels, grid)
+    canvas = place_on_canvas(pixels, grid)
     inside = np.ones(canvas.shape[:2], dtype=np.bool_)
     spec = InputSpec(tile=32, overall=True)
-    whole = overall(canvas.astype(np.float32), 32)
+    whole = squash_to_tile(canvas.astype(np.float32), 32)
     return View(region, spec, grid, cut_tiles(canvas, grid), cut_tiles(inside, grid), inside, whole)
 
 

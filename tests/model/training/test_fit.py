@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from limner.model.finite import softmax
+from limner.model.scores import softmax
 from limner.model.training.folds import assign_folds
 from limner.model.training.probe import STRENGTHS, fit, fits, temperature
 from limner.model.training.scores import balance

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from limner.model.tiling import TileGrid, cut_tiles, lay, overall
+from limner.model.tiling import TileGrid, cut_tiles, place_on_canvas, squash_to_tile
 from limner.model.training.augmentation import WAYS, varied
 from limner.model.training.dataset import Sample, load_picture, read_samples, show
 from limner.readers.errors import ReadError, RequestError
@@ -77,10 +77,10 @@ def test_pictures_are_shown_as_the_released_model_sees_them(lines: Lines) -> Non
     [sample] = read_samples(lines({**GOOD, "hd_num": 6}))
     grid = TileGrid.fit(33, 50, hd_num=6, tile=16)
     (rows, cols), tiles = show(picture, sample, tile=16)
-    canvas = lay(picture, grid)
+    canvas = place_on_canvas(picture, grid)
     assert (rows, cols) == (grid.rows, grid.cols) == (3, 2)
     assert np.array_equal(tiles[1:], cut_tiles(canvas, grid))
-    assert np.array_equal(tiles[0], overall(canvas.astype(np.float32), 16))
+    assert np.array_equal(tiles[0], squash_to_tile(canvas.astype(np.float32), 16))
 
 
 def test_pictures_that_are_not_enlarged_lie_on_white(lines: Lines) -> None:

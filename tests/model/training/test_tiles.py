@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 from limner.model.annotator import InputSpec
-from limner.model.image_coordinates import _to_grid
 from limner.model.training.training_tiles import Outline, block_of, judge, overlaps, tile_boxes
-from limner.model.views import View
+from limner.model.views import View, _to_grid
 from limner.readers.geometry import Box
 from limner.readers.regions import Grid, cut_regions
 from shapely import Point, box

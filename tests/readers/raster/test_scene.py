@@ -12,6 +12,7 @@ from limner.readers.contract import area_average, scan_with
 from limner.readers.errors import ReadError
 from limner.readers.geometry import Box
 from limner.readers.image import ImageInfo
+from limner.readers.raster.bands import SENSORS
 from limner.readers.raster.geotiff import RasterReader
 from limner.readers.raster.scene import SceneReader
 from limner.readers.registry import open_image, scan
@@ -231,10 +232,24 @@ def test_broken_scene_fails_alone(write_raster: WriteRaster, places: Places, tmp
         "good_B02.tif": "read",
         "good_B03.tif": "read",
         "bad_B02.tif": "failed",
-        "bad_B03.tif": "failed",
+        "bad_B03.tif": "skipped",
     }
     assert "bad_B03.tif" in rows["bad_B02.tif"].reason
+    assert rows["bad_B03.tif"].reason == f"a part of the image of {tmp_path / 's' / 'bad_B02.tif'}, which failed"
     assert [info.id for row in rows.values() for info in row.infos] == ["good"]
+
+
+@pytest.mark.parametrize(("channels", "options"), [(2, {}), (1, {"bands": "red,green"})])
+def test_fault_of_all_bands_is_one_refusal(
+    write_raster: WriteRaster, places: Places, tmp_path: Path, channels: int, options: dict[str, str]
+) -> None:
+    """Whether the reader refuses the scene or the user's `--bands` do not suit it."""
+    for band in SENSORS["sentinel-2-l1c"].bands:
+        write_raster(f"s/S2_{band}.tif", places(8, 8, channels))
+    rows = scan([str(tmp_path / "s")], options)
+    assert [Path(row.path).name for row in rows if row.status == "failed"] == ["S2_B01.tif"]
+    assert [row.status for row in rows].count("skipped") == 12
+    assert len({row.reason for row in rows}) == 2
 
 
 def test_only_requested_bands_are_opened(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:

@@ -2,19 +2,16 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from ...readers.errors import ModelError, excerpt
 from . import untrusted, weights
-from .untrusted import WIDEST, Settings
-
-Family = Literal["clip", "siglip"]
+from .untrusted import UntrustedDict
 
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
-SETTINGS = ("config.json", "preprocessor_config.json", "processor_config.json")
+CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 TOKENIZER = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -26,14 +23,13 @@ TOKENIZER = (
     "tokenizer.model",
 )
 VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",), ("tokenizer.model",))
-SAFE, INDEX, SHARDS = "model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"
+SAFETENSORS, INDEX, SHARDS = "model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"
 PICKLED, PICKLED_INDEX, PICKLED_SHARDS = "pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin"
-IMAGE_SIZE = 224  # what both types' vision configurations mean where a file says nothing
 CHANNELS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
+class CheckpointFiles:
     """The files of a checkpoint on this machine. `small` names those that decide an answer, but for the weights.
 
     One of them may be the whole path of a file that lies elsewhere. `kept` are the names that its weights, or their
@@ -42,14 +38,14 @@ class Files:
 
     source: str
     folder: Path
-    small: tuple[str, ...] = (*SETTINGS, *TOKENIZER)
-    kept: tuple[str, ...] = (SAFE, INDEX, PICKLED, PICKLED_INDEX)
+    small: tuple[str, ...] = (*CONFIGS, *TOKENIZER)
+    kept: tuple[str, ...] = (SAFETENSORS, INDEX, PICKLED, PICKLED_INDEX)
 
-    def read(self, name: str) -> Settings:
+    def read(self, name: str) -> UntrustedDict:
         """The mapping that a JSON file holds. Raises `ModelError` where it cannot be read, or is no mapping."""
         return untrusted.read_json(self.folder / name, f"checkpoint {self.source}")
 
-    def preprocessing(self) -> Settings:
+    def preprocessing(self) -> UntrustedDict:
         """The settings of its image processor, from the file that transformers would take. Raises `ModelError`.
 
         That is `processor_config.json` where it has an image processor, else `preprocessor_config.json`.
@@ -106,50 +102,13 @@ class Files:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class OpenClip:
-    """What a checkpoint in OpenCLIP's format is, in words of transformers.
-
-    `settings` are keyword arguments of `CLIPConfig` that mean the same model. `architecture` is its name where a person
-    gave it, "" where a file states the settings. `tokenizer` is a folder with a tokenizer in transformers' format, or
-    OpenCLIP's own file of merges; None where no words are to be read. `lower` says that texts are read in lower case.
-    """
-
-    settings: Mapping[str, Any]
-    architecture: str = ""
-    tokenizer: Path | None = None
-    lower: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """An image-text checkpoint of the CLIP or SigLIP type. `tile` is its pictures' side in pixels.
-
-    A picture's values 0 to 255 become (value · rescale - mean) / std, by channel: red, green, blue. `open_clip` is None
-    where its files are in transformers' format.
-    """
-
-    files: Files
-    family: Family
-    tile: int
-    rescale: float
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    open_clip: OpenClip | None = None
-
-    @property
-    def source(self) -> str:
-        """Where it was named to be."""
-        return self.files.source
-
-
 def find_files(
     source: str,
     *,
     fetch: bool,
-    small: tuple[str, ...] = (*SETTINGS, *TOKENIZER),
-    kept: tuple[str, ...] = (SAFE, INDEX, PICKLED, PICKLED_INDEX),
-) -> Files:
+    small: tuple[str, ...] = (*CONFIGS, *TOKENIZER),
+    kept: tuple[str, ...] = (SAFETENSORS, INDEX, PICKLED, PICKLED_INDEX),
+) -> CheckpointFiles:
     """The files of a folder, or of a hub id `OWNER/NAME@COMMIT` (40 hexadecimal digits).
 
     With `fetch` a hub's `small` files may be fetched, never the weights: see `fetch_weights`. Raises `ModelError` where
@@ -157,32 +116,10 @@ def find_files(
     """
     folder = _folder(source, small, fetch=fetch)
     untrusted.check_folder(folder, f"checkpoint {source}")
-    return Files(source, folder, small, kept)
+    return CheckpointFiles(source, folder, small, kept)
 
 
-def find_checkpoint(source: str, *, fetch: bool) -> Checkpoint:
-    """The checkpoint of a folder, or of a hub id `OWNER/NAME@COMMIT` (40 hexadecimal digits), and its settings.
-
-    With `fetch` a hub's small files may be fetched, never the weights: see `fetch_weights`. Raises `ModelError` where
-    it is not here, lacks a file, or is of a type that is not known.
-    """
-    files = find_files(source, fetch=fetch)
-    config = files.read("config.json")
-    kind = config.text("model_type")
-    if kind not in {"clip", "siglip"}:
-        raise ModelError(
-            f"checkpoint {source}",
-            "its model_type must be clip or siglip",
-            value=excerpt(kind) or "none is stated",
-            remedy="Name another checkpoint",
-        )
-    check_tokenizer(files)
-    tile = config.part("vision_config").whole("image_size", IMAGE_SIZE, most=WIDEST)
-    rescale, mean, std = _preprocessing(files, tile)
-    return Checkpoint(files, cast("Family", kind), tile, rescale, mean, std)
-
-
-def check_tokenizer(files: Files) -> None:
+def check_tokenizer(files: CheckpointFiles) -> None:
     """Raise `ModelError` where a checkpoint's files hold no vocabulary."""
     if not has_tokenizer(files.folder):
         raise ModelError(
@@ -198,7 +135,7 @@ def has_tokenizer(folder: Path) -> bool:
     return any(all((folder / name).is_file() for name in names) for names in VOCABULARIES)
 
 
-def fetch_weights(files: Files, *, fetch: bool) -> None:
+def fetch_weights(files: CheckpointFiles, *, fetch: bool) -> None:
     """Make sure that the weights are here; safetensors are preferred. Raises `ModelError`."""
     if fetch and not Path(files.source).exists():
         safe = tuple(name for name in files.kept if ".safetensors" in name)
@@ -222,26 +159,7 @@ def _folder(source: str, names: tuple[str, ...], *, fetch: bool) -> Path:
     )
 
 
-def _preprocessing(files: Files, tile: int) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
-    """(rescale, mean, std) as its processor has them, which must leave a picture of `tile` pixels whole."""
-    settings, source = files.preprocessing(), files.source
-    sizes = {
-        number
-        for key, asked in (("size", "do_resize"), ("crop_size", "do_center_crop"))
-        if settings.flag(asked, default=True)
-        for number in numbers(settings.get(key, tile))
-    }
-    if sizes != {tile} and sizes:
-        raise ModelError(
-            f"checkpoint {source}",
-            f"its processor must show the network whole pictures of {tile} pixels, as its config says",
-            value=", ".join(map(str, sorted(sizes))),
-            remedy="Name another checkpoint: this one enlarges and crops, which would hide the rim of every tile",
-        )
-    return scaling(settings, source)
-
-
-def scaling(settings: Settings, source: str) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
+def normalisation(settings: UntrustedDict, source: str) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
     """(rescale, mean, std) of an image processor's settings: values 0 to 255 become (value · rescale - mean) / std.
 
     Mean and std are by channel: red, green, blue. Raises `ModelError` where they are not stated.
@@ -249,7 +167,7 @@ def scaling(settings: Settings, source: str) -> tuple[float, tuple[float, ...], 
     rescale = settings.number("rescale_factor", 1 / 255) if settings.flag("do_rescale", default=True) else 1.0
     if not settings.flag("do_normalize", default=True):
         return rescale, (0.0,) * CHANNELS, (1.0,) * CHANNELS
-    mean, std = (numbers(settings.get(key)) for key in ("image_mean", "image_std"))
+    mean, std = (as_numbers(settings.get(key)) for key in ("image_mean", "image_std"))
     if len(mean) != CHANNELS or len(std) != CHANNELS or min(std) <= 0:
         raise ModelError(
             f"checkpoint {source}",
@@ -260,7 +178,7 @@ def scaling(settings: Settings, source: str) -> tuple[float, tuple[float, ...], 
     return rescale, mean, std
 
 
-def numbers(value: Any) -> tuple[float, ...]:
+def as_numbers(value: Any) -> tuple[float, ...]:
     """The numbers of a size or of channels, which files write as a number, a list or by name."""
     if isinstance(value, dict):
         several = list(cast("dict[str, Any]", value).values())

@@ -83,7 +83,7 @@ def test_a_plan_says_what_would_be_done_and_writes_nothing(limner: Limner, scene
     before = sorted(scene.parent.iterdir())
     said = limner("plan", scene, "--model", card, "--hd-num", 4, "--engine", "local", "--workers", 3)
     assert said.code == 0
-    for words in ("EPSG:32633", "10 m", "2 × 2 tiles of 32 px", "red", "memory a worker", "on this machine"):
+    for words in ("EPSG:32633", "10 m", "2 × 2 tiles of 32 px", "red", "memory per worker", "on this machine"):
         assert words in said.out
     assert sorted(scene.parent.iterdir()) == before
 

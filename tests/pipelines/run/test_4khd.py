@@ -211,9 +211,9 @@ def test_the_plan_states_tokens_and_memory(colours: Path, model: str, limner: Li
     said = limner("plan", colours, "--model", model, "--labels", "cat,dog", "--hd-num", 4)
     assert said.code == 0, said.err
     visual = 2 * 3 + 1 + 4 * 5  # a global view of 2 × 2, a separator, 4 × 4 with row ends
-    [line] = [line for line in said.out.splitlines() if "tokens a region" in line]
+    [line] = [line for line in said.out.splitlines() if "tokens per region" in line]
     assert int("".join(c for c in line.split("up to")[1].split(",")[0] if c.isdigit())) > visual
-    assert "memory a worker" in said.out
+    assert "memory per worker" in said.out
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_what_is_found_does_not_depend_on_how_the_picture_is_cut(
 KILLING = """
 import os, signal, sys, json
 from limner.pipelines.config import Settings
-from limner.pipelines.run.events import RegionDone
+from limner.pipelines.progress import RegionDone
 from limner.pipelines.run.execute import run
 if __name__ == "__main__":
     wish = json.loads(sys.argv[1])

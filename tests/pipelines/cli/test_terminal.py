@@ -10,9 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from limner.pipelines.cli.progress import Drawing, watch
-from limner.pipelines.cli.terminal import Outlet, visible
-from limner.pipelines.run.events import Message, RegionDone, Started
+from limner.pipelines.cli.terminal import EscapedStream, visible
+from limner.pipelines.progress import Message, RegionDone, Started, TerminalProgress, progress_display
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +34,7 @@ def test_what_a_terminal_would_obey_is_written_as_an_escape() -> None:
     assert visible("\ud800") == "\\ud800"
     assert visible("Fälle 一 × µ") == "Fälle 一 × µ"
     stream = io.StringIO()
-    Outlet(stream, needed=True).write("a\x1b\nb")
+    EscapedStream(stream, required=True).write("a\x1b\nb")
     assert stream.getvalue() == "a\\x1b\nb"
 
 
@@ -64,10 +63,10 @@ def test_every_command_writes_names_as_they_cannot_harm(tmp_path: Path, limner: 
 
 
 def test_progress_takes_no_markup_and_no_escapes(capsys: pytest.CaptureFixture[str]) -> None:
-    with Drawing() as drawing:
-        drawing(Message(EVIL))
-        drawing(Started(1, 1, 0, EVIL))
-        drawing(RegionDone(EVIL, "failed", 0, EVIL))
+    with TerminalProgress() as progress:
+        progress(Message(EVIL))
+        progress(Started(1, 1, 0, EVIL))
+        progress(RegionDone(EVIL, "failed", 0, EVIL))
     said = capsys.readouterr().err
     assert f"{SHOWN}\n" in said
     assert f"{SHOWN} failed. {SHOWN}\n" in said
@@ -83,11 +82,11 @@ def test_progress_in_a_notebook_is_drawn_in_its_cell(monkeypatch: pytest.MonkeyP
     shell = SimpleNamespace(kernel=None)
     notebook = SimpleNamespace(get_ipython=lambda: shell, display=SimpleNamespace(display=display))
     monkeypatch.setitem(sys.modules, "IPython", notebook)  # pyright: ignore[reportArgumentType] - all that is used
-    with watch() as listen:
-        listen(Message("<b>" + EVIL))
-        listen(Started(1, 4, 1, "out"))
-        listen(RegionDone("a", "done", 2))
-        listen(RegionDone("b", "failed", 0, "why"))
+    with progress_display() as on_event:
+        on_event(Message("<b>" + EVIL))
+        on_event(Started(1, 4, 1, "out"))
+        on_event(RegionDone("a", "done", 2))
+        on_event(RegionDone("b", "failed", 0, "why"))
     assert 'value="3" max="4"' in drawn[-1]
     assert "3 of 4 regions, 1 failed" in drawn[-1]
     assert f"&lt;b&gt;{SHOWN}" in drawn[-1]
@@ -95,9 +94,9 @@ def test_progress_in_a_notebook_is_drawn_in_its_cell(monkeypatch: pytest.MonkeyP
 
 
 def test_progress_of_a_program_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
-    with watch() as listen:
-        listen(Message("something"))
-        listen(Started(1, 4, 1, "out"))
+    with progress_display() as on_event:
+        on_event(Message("something"))
+        on_event(Started(1, 4, 1, "out"))
     assert capsys.readouterr() == ("", "")
 
 
@@ -119,7 +118,7 @@ def test_a_locale_that_cannot_write_it_gets_escapes(
 def test_what_libraries_log_is_not_printed(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import limner.pipelines.run.plan as plan, logging\n"
-        "plan.reading_options = lambda settings: logging.getLogger('tifffile').warning('JOHN DOE.svs') or {}\n"
+        "plan.reader_options = lambda settings: logging.getLogger('tifffile').warning('JOHN DOE.svs') or {}\n"
     )
     said = run(["info", tmp_path], env={**os.environ, "PYTHONPATH": str(tmp_path)})
     assert said.returncode == 3

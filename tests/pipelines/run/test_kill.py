@@ -25,7 +25,7 @@ import limner.reports.geojson, limner.reports.geopackage, limner.reports.overvie
 import onnxruntime, rasterio
 from limner.pipelines.run import execute as running, run_folder as storing
 from limner.pipelines.config import Settings
-from limner.pipelines.run.events import RegionDone, Message
+from limner.pipelines.progress import RegionDone, Message
 
 
 def die():

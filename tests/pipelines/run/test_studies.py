@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from limner.pipelines.config import Settings
-from limner.pipelines.run.plan import reading_options, scan_inputs
+from limner.pipelines.run.plan import reader_options, scan_inputs
 from limner.pipelines.run.reporting import read_record
 from limner.readers.dicom.voi_lut import Table, Voi, grey8
 from limner.readers.geometry import Placement
@@ -162,7 +162,7 @@ def test_facts_do_not_depend_on_any_budget_of_a_model(tmp_path: Path, making: Mo
     seen = []
     for changes in ({"hd_num": 9}, {"hd_num": 25, "overlap": 8}, {"hd_num": 1, "batch": 3, "skip_empty": False}):
         settings = Settings.resolve({"inputs": [folder], **changes})
-        (*_, last) = (row.infos for row in scan_inputs(settings, reading_options(settings)) if row.infos)
+        (*_, last) = (row.infos for row in scan_inputs(settings, reader_options(settings)) if row.infos)
         seen.append(last)
     assert seen[0] == seen[1] == seen[2]
     assert seen[0][0].size == (6, 8)

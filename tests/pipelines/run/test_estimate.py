@@ -18,7 +18,7 @@ from limner.model.clip.annotator import ZeroShot
 from limner.model.huggingface.annotator import Transformers
 from limner.model.vlm.fourkhd.annotator import FourKhdAnnotator
 from limner.model.vlm.transformers_backend import TransformersVlmAnnotator
-from limner.pipelines.run import estimate, machine
+from limner.pipelines.run import estimate
 from limner.pipelines.run.estimate import middle_tile
 from limner.readers.options import make_plugin
 from limner.readers.regions import Grid, cut_regions
@@ -29,7 +29,8 @@ Limner = Callable[..., Any]  # gives the class Said of conftest, which tests can
 GIB = 2**30
 RUN = """
 import atexit, re, sys
-from limner.pipelines.cli import main as cli, estimate
+from limner.pipelines.cli import main as cli
+from limner.pipelines.run import estimate
 
 atexit.register(lambda: sys.stderr.write(re.search("VmHWM.*", open("/proc/self/status").read())[0]))
 
@@ -98,13 +99,13 @@ def test_the_7b_is_planned_in_little_memory(
     assert done.returncode == 0, done.stderr
     assert int(done.stderr.rpartition("VmHWM:")[2].split()[0]) * 1024 < 0.55 * GIB
     assert weights in done.stdout
-    [memory] = [line for line in done.stdout.splitlines() if line.startswith("memory a worker")]
+    [memory] = [line for line in done.stdout.splitlines() if line.startswith("memory per worker")]
     needed = float(memory.split("about ")[1].split(" GiB")[0])
     assert most - 4 < needed < most
     assert (
-        f"cannot be measured. It needs about {needed} GiB of memory, and 8.0 GiB are free, of which 1.0" in done.stdout
+        f"cannot be measured. It needs about {needed} GiB of memory, but 8.0 GiB are free, of which 1.0" in done.stdout
     )
-    [tokens] = [line for line in done.stdout.splitlines() if line.startswith("tokens a region")]
+    [tokens] = [line for line in done.stdout.splitlines() if line.startswith("tokens per region")]
     visual = 12 * 13 + 1 + 60 * 61
     assert visual < int(tokens.split("up to ")[1].split(",")[0]) < visual + 2000
 
@@ -122,7 +123,7 @@ def test_what_is_known_is_printed_before_anything_is_tried(
     monkeypatch.setattr(estimate, "try_region", tried)
     said = limner("plan", colours, "--model", f"4khd:{made_4khd}", "--labels", "cat,dog")
     assert "as far as this test goes" in said.err
-    assert "memory a worker" in seen[0]
+    assert "memory per worker" in seen[0]
     assert "time" not in seen[0].splitlines()[-1]
 
 
@@ -188,10 +189,10 @@ def tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     ("mood", "said"),
     [
         ("", "extrapolated from one tile of colours/"),
-        ("sleep", "cannot be measured. One tile was not done within 15 s"),
+        ("sleep", "cannot be measured. One tile was not finished within 15 s"),
         ("die", "cannot be measured. The process that tried it died (killed by SIGKILL"),
-        ("eat", "cannot be measured. It took more than 0.8 GiB of memory, and was stopped"),
-        ("load", "cannot be measured. model: it must fit into memory (found: DefaultCPUAllocator)"),
+        ("eat", "cannot be measured. It took more than 0.8 GiB of memory and was stopped"),
+        ("load", "cannot be measured. the model must fit into memory (found: DefaultCPUAllocator)"),
     ],
 )
 def test_what_is_tried_has_limits(
@@ -201,7 +202,7 @@ def test_what_is_tried_has_limits(
     monkeypatch.setattr(estimate, "free_memory", lambda: 1.8 * GIB)
     done = limner("plan", colours, "--model", tried, "--set", f"model_options.mood={mood}", "--hd-num", 4)
     assert done.code == 0, done.err
-    assert "memory a worker" in done.out
+    assert "memory per worker" in done.out
     assert said in done.out, done.out
     if not mood:
         [time] = [line for line in done.out.splitlines() if line.startswith("time")]
@@ -292,8 +293,8 @@ def test_the_middle_tile_of_a_region_is_its_own_region() -> None:
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_free_memory_is_what_containers_leave(version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_CGROUPS", tmp_path)
-    monkeypatch.setattr(machine, "_OWN", tmp_path / "own")
+    monkeypatch.setattr(estimate, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(estimate, "_OWN_CGROUP", tmp_path / "own")
     (tmp_path / "own").write_text({1: "4:memory:/job/step\n1:cpu:/\n", 2: "0::/job/step\n"}[version])
     names = {1: ("memory.limit_in_bytes", "memory.usage_in_bytes"), 2: ("memory.max", "memory.current")}[version]
     job = (tmp_path / "memory" if version == 1 else tmp_path) / "job"
@@ -302,4 +303,4 @@ def test_free_memory_is_what_containers_leave(version: int, tmp_path: Path, monk
         (folder / names[0]).write_text(limit + "\n")
         (folder / names[1]).write_text(f"{200 * 2**20}\n")
         (folder / "memory.stat").write_text(f"anon 5\ninactive_file {50 * 2**20}\n")
-    assert machine.free_memory() == 150 * 2**20
+    assert estimate.free_memory() == 150 * 2**20

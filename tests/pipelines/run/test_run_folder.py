@@ -17,12 +17,12 @@ from limner.pipelines.run.run_folder import (
     RESULTS,
     RunFolder,
     StoreError,
-    is_run,
+    add_checksum,
+    is_run_folder,
     read_entries,
     read_findings,
     read_manifest,
-    sealed,
-    unsealed,
+    remove_checksum,
 )
 from limner.readers.errors import RequestError
 from shapely.geometry import box
@@ -115,7 +115,7 @@ def test_a_changed_digit_is_damage(tmp_path: Path, part: str) -> None:
 
 def test_findings_are_not_read_to_know_what_became_of_a_region(tmp_path: Path) -> None:
     line = b'{"region":"a","image":"i","status":"done","error":"","coverage":null,"findings":[what is this]}'
-    (tmp_path / RESULTS).write_bytes(sealed(line))
+    (tmp_path / RESULTS).write_bytes(add_checksum(line))
     entries = read_entries(tmp_path)
     assert entries["a"].status == "done"
     with pytest.raises(StoreError, match="region a"):
@@ -128,16 +128,16 @@ def test_findings_are_not_read_to_know_what_became_of_a_region(tmp_path: Path) -
 def test_a_value_of_another_kind_is_damage(tmp_path: Path, value: bytes) -> None:
     """JSON takes the last of two members of one name."""
     line = b'{"region":"a","image":"i","status":"done","error":"","coverage":null,%s,"findings":[]}' % value
-    (tmp_path / RESULTS).write_bytes(sealed(line))
+    (tmp_path / RESULTS).write_bytes(add_checksum(line))
     with pytest.raises(StoreError, match="line 1"):
         read_entries(tmp_path)
 
 
 def test_a_line_ends_with_16_digits_of_its_sha256() -> None:
-    assert sealed(b'{"a":1}') == b'{"a":1,"sha256":"015abd7f5cc57a2d"}\n'
-    assert unsealed(b'{"a":1,"sha256":"015abd7f5cc57a2d"}\n') == b'{"a":1}'
+    assert add_checksum(b'{"a":1}') == b'{"a":1,"sha256":"015abd7f5cc57a2d"}\n'
+    assert remove_checksum(b'{"a":1,"sha256":"015abd7f5cc57a2d"}\n') == b'{"a":1}'
     with pytest.raises(ValueError, match="checksum"):
-        unsealed(b'{"a":2,"sha256":"015abd7f5cc57a2d"}\n')
+        remove_checksum(b'{"a":2,"sha256":"015abd7f5cc57a2d"}\n')
 
 
 @pytest.mark.slow
@@ -151,7 +151,7 @@ def test_a_line_has_at_most_256_mib(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"line 2.*more than 268435456 bytes"):
         read_entries(tmp_path)
     os.truncate(path, len(whole) + most + 2**16)
-    with pytest.raises(StoreError, match=r"its last line.*more than 268435456 bytes"):
+    with pytest.raises(StoreError, match=r"last line .*more than 268435456 bytes"):
         RunFolder.open(tmp_path)
     os.truncate(path, len(whole) + most)
     with RunFolder.open(tmp_path):
@@ -160,29 +160,29 @@ def test_a_line_has_at_most_256_mib(tmp_path: Path) -> None:
 
 def test_a_manifest_is_an_indented_text_with_its_checksum(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path) as store:
-        assert not store.begun
+        assert not store.has_manifest
         store.write_manifest({"asked": "é"})
-        assert store.begun
+        assert store.has_manifest
     seal = hashlib.sha256(b'{"asked":"\\u00e9"}').hexdigest()
     path = tmp_path / "manifest.json"
     assert path.read_text(encoding="utf-8") == f'{{\n "asked": "é",\n "sha256": "{seal}"\n}}\n'
     path.write_text('{"asked": "e"}')
     assert read_manifest(tmp_path) == {"asked": "e"}, "those of earlier versions have none"
     path.write_text(f'{{"asked": "e", "sha256": "{seal}"}}')
-    with pytest.raises(StoreError, match="sha256 is another"):
+    with pytest.raises(StoreError, match="sha256 does not match"):
         read_manifest(tmp_path)
     with RunFolder.open(tmp_path) as store:
-        assert store.begun, "damaged as it is"
+        assert store.has_manifest, "damaged as it is"
 
 
 def test_a_run_has_a_manifest_and_results(tmp_path: Path) -> None:
-    assert not is_run(tmp_path)
+    assert not is_run_folder(tmp_path)
     (tmp_path / "manifest.json").touch()
-    assert not is_run(tmp_path)
+    assert not is_run_folder(tmp_path)
     (tmp_path / RESULTS).touch()
-    assert is_run(tmp_path)
+    assert is_run_folder(tmp_path)
     (tmp_path / "manifest.json").unlink()
-    assert not is_run(tmp_path)
+    assert not is_run_folder(tmp_path)
 
 
 def test_a_manifest_has_at_most_a_gib(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
 
 
 def test_two_runs_cannot_write_at_once(tmp_path: Path) -> None:
-    with RunFolder.open(tmp_path), pytest.raises(RequestError, match="another is at work"):
+    with RunFolder.open(tmp_path), pytest.raises(RequestError, match="another run"):
         RunFolder.open(tmp_path)
     with RunFolder.open(tmp_path):
         pass
@@ -218,7 +218,7 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
     holder = subprocess.Popen([sys.executable, "-c", f"{hold}; print('locked', flush=True); input()"], **PIPES)
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"locked\n"
-    with pytest.raises(RequestError, match="another is at work"):
+    with pytest.raises(RequestError, match="another run"):
         RunFolder.open(tmp_path)
     holder.kill()
     holder.communicate()
@@ -229,7 +229,7 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["thesis.docx", "findings.csv"])
 def test_a_folder_of_other_things_is_left_alone(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
-    with pytest.raises(RequestError, match="new, empty or a run's"):
+    with pytest.raises(RequestError, match="a new folder, an empty one"):
         RunFolder.open(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
@@ -248,7 +248,7 @@ def test_what_is_no_number_is_never_written(tmp_path: Path) -> None:
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
-    with pytest.raises(RequestError, match="this is a file"):
+    with pytest.raises(RequestError, match="found: a file"):
         RunFolder.open(tmp_path / "out")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from limner.pipelines.run.manifest import load_manifest
 from limner.pipelines.run.reporting import load_writers, read_record, write_reports
-from limner.pipelines.run.run_folder import RunFolder, StoreError, sealed
+from limner.pipelines.run.run_folder import RunFolder, StoreError, add_checksum
 from limner.readers.errors import RequestError
 
 pytestmark = pytest.mark.slow
@@ -191,6 +191,8 @@ def test_a_finding_far_outside_its_image_is_damage(ended: Path, tmp_path: Path, 
         text = text.replace(place[0], place[0].rpartition("[")[0] + "[64000000.0", 1)
     else:
         text = text.replace('{"label":', '{"plane":1,"label":', 1)
-    path.write_bytes(b"".join(sealed(line[: line.rindex(',"sha256"')].encode() + b"}") for line in text.splitlines()))
+    path.write_bytes(
+        b"".join(add_checksum(line[: line.rindex(',"sha256"')].encode() + b"}") for line in text.splitlines())
+    )
     said = " ".join(made.error for made in write_reports(read_record(folder), folder, load_writers(WRITERS)))
-    assert "must be shapes on it" in said
+    assert "must hold valid geometries on scene" in said

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 from limner.pipelines.run.reporting import read_record
-from limner.pipelines.run.run_folder import RunFolder, read_entries, sealed
+from limner.pipelines.run.run_folder import RunFolder, add_checksum, read_entries
 from rasterio.features import shapes
 from shapely.geometry import shape
 
@@ -217,7 +217,7 @@ def test_failed_regions_are_tried_again_and_the_last_outcome_counts(
     lines = journal.read_text().splitlines(keepends=True)
     failed = json.loads(lines[-1]) | {"status": "failed", "error": "a hiccup", "findings": [], "coverage": None}
     del failed["sha256"]
-    journal.write_bytes("".join(lines[:-1]).encode() + sealed(json.dumps(failed, separators=(",", ":")).encode()))
+    journal.write_bytes("".join(lines[:-1]).encode() + add_checksum(json.dumps(failed, separators=(",", ":")).encode()))
     assert limner("report", tmp_path / "out").code == 0
     assert contents(tmp_path / "out") != contents(tmp_path / "whole")
     assert limner(*words, "--out", tmp_path / "out").code == 0

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 from limner.model.finding import Result
-from limner.pipelines.run.engine import Engine, InlineEngine
-from limner.pipelines.run.process_pool import ProcessPoolEngine, WorkerFaultError
+from limner.pipelines.run.engines import Engine, InlineEngine, ProcessPoolEngine, WorkerFaultError
 from limner.readers.errors import ModelError
 from limner.readers.regions import Grid, Region, cut_regions
 

@@ -82,7 +82,7 @@ def test_detection(name: str, tmp_path: Path, scene: Path, zoo_folder: Folder, l
     found = run(limner, scene, tmp_path / "out", *model)
     assert {row["kind"] for row in found} == {"box"}
     assert all(float(row["score"]) >= 0.3 for row in found)
-    assert all(float(row["number.sightings"]) >= 1 for row in found)
+    assert all(float(row["number.tiles"]) >= 1 for row in found)
     engine = ("--set", "engine=local", "--set", "workers=1") if name == "detr" else ()
     other = limner("run", scene, *model, "--hd-num", 4, "--out", tmp_path / "again", "--batch", 3, *engine)
     assert other.code == 0, other.err

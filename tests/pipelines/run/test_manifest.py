@@ -18,7 +18,7 @@ def test_what_a_process_has_not_loaded_is_no_difference() -> None:
     refuse_difference(loaded, same | {"versions": {"rasterio": "1.4.3"}}, "run")
     refuse_difference(same | {"versions": {"rasterio": "1.4.3"}}, loaded, "run")
     for other in ({"rasterio": "1.4.4", "gdal": "3.10.3"}, {"rasterio": "1.4.3", "gdal": "3.11.0"}, {"gdal": "3.10.3"}):
-        with pytest.raises(RequestError, match="it holds another run"):
+        with pytest.raises(RequestError, match="must not hold another run"):
             refuse_difference(loaded, same | {"versions": other}, "run")
 
 

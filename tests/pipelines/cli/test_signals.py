@@ -100,7 +100,7 @@ def test_every_command_that_is_stopped_says_so(tmp_path: Path) -> None:
     site.mkdir()
     (site / "sitecustomize.py").write_text(
         "import limner.pipelines.run.plan as plan, time\n"
-        "plan.reading_options = lambda settings: (open('begun', 'w').close(), time.sleep(60))\n"
+        "plan.reader_options = lambda settings: (open('begun', 'w').close(), time.sleep(60))\n"
     )
     running = begin(["info", "x.tif"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(site)})
     wait_for((tmp_path / "begun").exists, running)

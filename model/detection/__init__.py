@@ -1,1 +1,0 @@
-"""Object detection: detections of tiles, decoded and merged."""

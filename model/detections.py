@@ -1,0 +1,176 @@
+"""Detections: run a detector on every tile of a view, and decode the outputs of YOLO networks.
+
+Box format: (x0, y0, x1, y1), corners of pixels, not centres. `merging` makes one box of the boxes that several tiles
+have of one object.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from shapely.geometry import box
+
+from ..readers.errors import ModelError
+from ..readers.image import Mask, Pixels
+from .annotator import Answer, View
+from .scores import SCORE_DIGITS, require_finite, require_probabilities
+
+SUBPIXELS = 16  # corners are rounded to 1/16 pixel: differences between machines and thread counts are smaller
+CORNERS = 4
+
+Boxes = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """One detected object, in pixels of its tile."""
+
+    label: str
+    score: float
+    """From 0 to 1."""
+    box: tuple[float, float, float, float]
+
+
+Detector = Callable[[Pixels, Mask], Iterable[Detection]]
+"""A tile (H, W, C) and its valid mask (H, W) → detections, which depend on nothing else."""
+
+
+def tile_detections(view: View, detector: Detector, *, threshold: float, of: str = "detector") -> list[Answer]:
+    """Run a detector on each tile whose core has a kept pixel; each box keeps its tile as its window.
+
+    The same tiles are therefore run however many tiles a region has, as long as regions overlap by the halo. Boxes are
+    clipped to the tile and the picture. Boxes without a valid pixel or an area, and those with a rounded score below
+    `threshold`, are dropped. `of` names the detector in errors. Raises `ModelError` for a box with a negative side and
+    a score outside 0 to 1: the numbers then have another meaning.
+    """
+    width, height = _picture_end(view)
+    answers: list[Answer] = []
+    for tile, valid, (left, top, right, bottom), (x0, y0, x1, y1) in zip(
+        view.tiles, view.valid, view.grid.boxes(), view.grid.core_boxes(), strict=True
+    ):
+        if not view.keep_mask[y0:y1, x0:x1].any():
+            continue
+        window = (float(left), float(top), float(right), float(bottom))
+        limits = np.array([min(right, width) - left, min(bottom, height) - top] * 2)
+        for found in detector(tile, valid):
+            score = round(float(found.score), SCORE_DIGITS)
+            if score < threshold:
+                continue
+            _check(found, of)
+            corners = np.rint(np.asarray(found.box, dtype=np.float64) * SUBPIXELS) / SUBPIXELS
+            west, north, east, south = np.clip(corners, 0.0, limits).tolist()
+            covered = valid[int(north) : int(np.ceil(south)), int(west) : int(np.ceil(east))]
+            if west < east and north < south and covered.any():
+                shape = box(left + west, top + north, left + east, top + south)
+                answers.append(Answer(found.label, shape, "box", score, window=window))
+    return answers
+
+
+def _picture_end(view: View) -> tuple[float, float]:
+    """The picture's right and lower border on a view's canvas (x, y)."""
+    region = view.region
+    (width, height), (sx, sy) = region.grid.size, region.grid.scale
+    return width / sx - region.columns.start, height / sy - region.rows.start
+
+
+def _check(found: Detection, of: str) -> None:
+    """Raise `ModelError` for a detection whose score or box cannot be one."""
+    require_probabilities(np.array([found.score]), of=of)
+    x0, y0, x1, y1 = require_finite(np.asarray(found.box), "boxes", of=of).tolist()
+    if x1 < x0 or y1 < y0:
+        size = f"{x1 - x0:g} × {y1 - y0:g} px"
+        remedy = "Check the box format of the detector: it must return corners, not a centre and a size"
+        raise ModelError(of, "must return boxes of non-negative width and height", value=size, remedy=remedy)
+
+
+@dataclass(frozen=True, slots=True)
+class YoloLayout:
+    """The layout of a YOLO network's output: per candidate a centre, a size, maybe an objectness, and class scores."""
+
+    objectness: bool
+    """Whether an objectness stands between the size and the class scores."""
+    transposed: bool
+    """Whether the candidates are columns, (1, numbers, candidates), instead of rows."""
+    objectness_is_score: bool
+    """Whether the objectness is the score of a candidate, instead of its best class score."""
+
+
+YOLO_LAYOUTS: Final[Mapping[str, YoloLayout]] = {
+    "YOLO_v5_or_v7_default": YoloLayout(objectness=True, transposed=False, objectness_is_score=True),
+    "YOLO_v6": YoloLayout(objectness=True, transposed=False, objectness_is_score=False),
+    "YOLO_v9": YoloLayout(objectness=False, transposed=True, objectness_is_score=False),
+    "YOLO_Ultralytics": YoloLayout(objectness=False, transposed=True, objectness_is_score=False),
+}
+"""`det_type` of the Deepness plugin → layout. YOLO_Ultralytics is the export of YOLOv8 and later.
+
+Source: `DetectorType` of PUTvision/qgis-plugin-deepness and its post-processing, from which scores, classes and the
+suppression across classes are taken. It truncates boxes to whole pixels; `decode_yolo` does not.
+"""
+
+
+def decode_yolo(
+    output: npt.NDArray[np.float32],
+    layout: YoloLayout,
+    labels: Sequence[str],
+    *,
+    threshold: float,
+    overlap: float,
+    network: str,
+) -> list[Detection]:
+    """Decode one tile's output (1, candidates, numbers), or transposed, with non-maximum suppression.
+
+    Candidates with a score below `threshold` are dropped, and those whose intersection over union with a better one is
+    above `overlap`. Raises `ModelError` for another shape than the layout's, and for numbers that are not finite.
+    """
+    first = CORNERS + layout.objectness
+    numbers = first + len(labels)
+    if output.ndim != 3 or len(output) != 1 or output.shape[1 if layout.transposed else 2] != numbers:
+        raise ModelError(
+            f"network {network}",
+            f"must return (1, {f'{numbers}, candidates' if layout.transposed else f'candidates, {numbers}'}) numbers "
+            f"for its {len(labels)} classes",
+            value=str(output.shape),
+            remedy=f"Set --set model_options.det_type=… to one of {', '.join(YOLO_LAYOUTS)}, or correct class_names",
+        )
+    rows = require_finite(output[0].T if layout.transposed else output[0], "candidates", of=f"network {network}")
+    classes = rows[:, first:].argmax(axis=1)
+    best = rows[:, first:].max(axis=1).astype(np.float64)
+    objectness = rows[:, CORNERS].astype(np.float64) if layout.objectness else best
+    scores = objectness if layout.objectness_is_score else best
+    likely = np.flatnonzero(scores >= threshold)
+    centre, half = rows[likely, :2].astype(np.float64), rows[likely, 2:CORNERS].astype(np.float64) / 2
+    boxes = np.concatenate([centre - half, centre + half], axis=1)
+    kept = suppress_overlaps(boxes, objectness[likely], overlap)
+    return [
+        Detection(labels[classes[i]], float(scores[i]), (float(x0), float(y0), float(x1), float(y1)))
+        for i, (x0, y0, x1, y1) in zip(likely[kept], boxes[kept], strict=True)
+    ]
+
+
+def suppress_overlaps(boxes: Boxes, scores: npt.NDArray[np.float64], overlap: float) -> npt.NDArray[np.intp]:
+    """Greedy non-maximum suppression of boxes (n, 4): the indices of those that are kept, best first.
+
+    A box is dropped where its intersection over union with a better one is above `overlap`; the first of equal scores
+    is the better one.
+    """
+    order = np.argsort(-scores, kind="stable")
+    kept: list[int] = []
+    while len(order):
+        best, others = order[0], order[1:]
+        kept.append(int(best))
+        common = box_areas(intersect_boxes(boxes[best][None], boxes[others]))
+        union = box_areas(boxes[best][None]) + box_areas(boxes[others]) - common
+        order = others[common <= overlap * union]
+    return np.array(kept, dtype=np.intp)
+
+
+def intersect_boxes(a: Boxes, b: Boxes) -> Boxes:
+    """The intersections (n, 4) of boxes, pair by pair; inverted where there is none."""
+    return np.concatenate([np.maximum(a[:, :2], b[:, :2]), np.minimum(a[:, 2:], b[:, 2:])], axis=1)
+
+
+def box_areas(boxes: Boxes) -> npt.NDArray[np.float64]:
+    """The areas (n,) of boxes; 0 for inverted ones."""
+    return np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0.0, None), axis=1)

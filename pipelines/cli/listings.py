@@ -1,0 +1,175 @@
+"""Listings of models, plug-ins and this machine, as the commands `models`, `plugins` and `doctor` print them."""
+
+import json
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint, PackageNotFoundError, version
+from pathlib import Path
+from typing import cast, get_args
+
+from ...model.checkpoints.cards import find_card, shipped_cards
+from ...model.checkpoints.weights import cache_folder, locate
+from ...model.vlm.fourkhd.files import SHIPPED, Files
+from ...readers.errors import ModelError, excerpt
+from ...readers.options import Options, list_options, options_of
+from ...readers.overrides import Overrides
+from ...readers.plugins import Group, installed
+from ..describe import indent, table
+from ..run.engines import cores
+from ..run.estimate import total_memory
+from ..run.model_selection import CARD_ANNOTATOR
+from .terminal import visible
+
+PACKAGES = (
+    *("limner", "numpy", "rasterio", "pyproj", "shapely", "pyogrio", "onnxruntime", "torch", "transformers"),
+    *("pydicom", "openslide-python", "pandas", "pillow", "pydantic", "typer"),
+)
+DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "VRT", "SAFE", "SENTINEL2", "NITF", "netCDF", "HDF5", "PNG", "JPEG")
+_GDAL_SCRIPT = """
+import json, rasterio
+with rasterio.Env() as env:
+    print(json.dumps([rasterio.__gdal_version__, list(env.drivers())]))
+"""
+_4KHD = "4khd:"  # prefix of the checkpoints that ship
+
+
+def models_text() -> str:
+    """The cards and checkpoints that ship, and the annotators that are installed."""
+    rows = [(name, find_card(name).summary, weights_state(name)) for name in shipped_cards()]
+    rows += [
+        (f"{_4KHD}{name}", card.summary, "ships with limner") for name in SHIPPED if (card := Files.find(name).card)
+    ]
+    rows += [(name, f"annotator of {_package(point)}", "") for name, point in installed("limner.annotators").items()]
+    return table(rows)
+
+
+def model_text(name: str) -> str:
+    """A model card, the card of a checkpoint after "4khd:", or an annotator by its name, with the options."""
+    if name in installed("limner.annotators"):
+        return f"{visible(name)}\n{_options_text(name)}"
+    if name.startswith(_4KHD):
+        return f"{_checkpoint_text(name)}\n{_options_text(_4KHD.removesuffix(':'))}"
+    card = find_card(name)
+    size = card.resolution
+    rows = [
+        ("summary", card.summary),
+        ("licence", card.licence),
+        ("citation", card.citation),
+        ("homepage", card.homepage),
+        ("labels", ", ".join(card.labels)),
+        ("pixel size", f"{size.value:g} {size.unit}, within a factor {size.tolerates:g}"),
+        ("tile", f"{card.tile} px, with a halo of {card.halo} px"),
+        *(("not for", text) for text in card.not_for),
+        *(("known error", text) for text in card.known_mistakes),
+    ]
+    for variant in card.variants:
+        bands = ", ".join(band if isinstance(band, str) else " or ".join(band) for band in variant.bands)
+        rows += [(f"variant {variant.name}", f"{bands} in {variant.quantity}"), ("weights", variant.weights)]
+        rows.append(("sha256", variant.sha256))
+    return f"{visible(card.name)}\n{table(rows)}\n{_options_text(CARD_ANNOTATOR)}"
+
+
+def _checkpoint_text(name: str) -> str:
+    card = Files.find(name.removeprefix(_4KHD)).card
+    if card is None:
+        raise ModelError(name, "must have a model card", remedy="See the files in its folder, or its page on the hub")
+    rows = [
+        ("summary", card.summary),
+        ("licence", card.licence),
+        ("use", card.use),
+        ("prompts", card.asked),
+        *(("not for", text) for text in card.not_for),
+        *(("known error", text) for text in card.known_mistakes),
+        *(("data", f"{data.name}, {data.licence}: {data.used}. {data.citation}") for data in card.data),
+        *(("measured", f"{m.what}: {m.value:g} ({m.low:g} to {m.high:g}, n = {m.count})") for m in card.measured),
+    ]
+    return f"{visible(name)}\n{table(rows)}"
+
+
+def weights_state(name: str) -> str:
+    """Which of a card's weights are on this machine. Uses no network."""
+    card = find_card(name)
+    here: list[str] = []
+    missing: list[str] = []
+    for variant in card.variants:
+        try:
+            locate(variant.weights, variant.sha256, fetch=False, name=card.name)
+            here.append(variant.name)
+        except ModelError:
+            missing.append(variant.name)
+    state = f"on this machine: {', '.join(here) or 'none'}"
+    return state + (f"; missing: {', '.join(missing)} (limner models fetch {name})" if missing else "")
+
+
+def plugins_text() -> str:
+    """Installed readers, annotators and writers, each with its package and its options."""
+    parts: list[str] = []
+    for group in get_args(Group):
+        for name, point in installed(group).items():
+            head = table([(group.removeprefix("limner."), name, point.value, _package(point))])
+            rows = _plugin_option_rows(point)
+            parts += [head, *([indent(table(rows))] if rows else [])]
+    return "\n".join([*parts, "options of every reader", indent(table(_option_rows(Overrides)))])
+
+
+def _plugin_option_rows(point: EntryPoint) -> list[tuple[str, str, str, str]]:
+    """A plug-in's options, or why it cannot be imported."""
+    try:
+        return _option_rows(options_of(point.load()))
+    except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
+        return [("cannot be used", excerpt(str(error)), "", "")]
+
+
+def _option_rows(model: type[Options]) -> list[tuple[str, str, str, str]]:
+    """Name, type, default and description."""
+    return [
+        (row.name, row.type, f"default {row.default}" if row.default else "", row.description)
+        for row in list_options(model)
+    ]
+
+
+def _options_text(name: str) -> str:
+    """The options of an annotator, with the keys that set them."""
+    rows = [(f"model_options.{row[0]}", *row[1:]) for row in _plugin_option_rows(installed("limner.annotators")[name])]
+    return f"options, such as --set {rows[0][0]}=VALUE\n{indent(table(rows))}" if rows else "no options"
+
+
+def _package(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else "unknown package"
+
+
+def doctor_text() -> str:
+    """Versions, formats, hardware and weights of this machine. Uses no network and changes nothing."""
+    return table(list(_doctor_rows()))
+
+
+def _doctor_rows() -> Iterator[tuple[str, str]]:
+    yield "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    for name in PACKAGES:
+        try:
+            yield name, version(name)
+        except PackageNotFoundError:
+            yield name, "not installed"
+    # in a process of its own: a library that cannot be loaded must not end this one
+    command = [sys.executable, "-c", _GDAL_SCRIPT]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own script
+    if done.returncode != 0:
+        yield "GDAL", f"cannot be loaded: {done.stderr.strip()[-300:]}"
+    else:
+        gdal, drivers = cast("tuple[str, list[str]]", json.loads(done.stdout))
+        yield "GDAL", gdal
+        yield "GDAL drivers", ", ".join(name for name in DRIVERS if name in drivers)
+        missing = [name for name in DRIVERS if name not in drivers]
+        if missing:
+            yield "GDAL lacks", ", ".join(missing)
+    yield "cores", str(cores())
+    memory = total_memory()
+    yield "memory", "unknown" if memory is None else f"{memory / 2**30:.1f} GiB"
+    for name, folder in (("weights cache", cache_folder()), ("working folder", Path.cwd())):
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        yield name, f"{folder} ({shutil.disk_usage(existing).free / 2**30:.1f} GiB free)"
+    for name in shipped_cards():
+        yield f"model {name}", weights_state(name)

@@ -1,0 +1,168 @@
+"""Events of a run, and handlers that show them: a progress bar in a terminal or a notebook, plain lines elsewhere."""
+
+import contextlib
+import html
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TextIO, cast
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from ..model.finding import Status
+from .cli.terminal import EscapedStream, plural, visible
+
+LINES = 10  # plain lines for a whole run
+_UPDATE_S = 0.2  # between two updates of a notebook
+_MAX_MESSAGES = 8  # shown in a notebook
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The plan is made and work on its regions begins."""
+
+    images: int
+    total: int
+    """Regions of all images."""
+    done: int
+    """Regions that need no work: skipped, or finished by an earlier, interrupted run."""
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegionDone:
+    """The result of a region is safely on disk."""
+
+    region: str
+    status: Status
+    findings: int
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A sentence for the user."""
+
+    text: str
+
+
+Event = Started | RegionDone | Message
+EventHandler = Callable[[Event], None]
+
+
+def progress_display() -> contextlib.AbstractContextManager[EventHandler]:
+    """An event handler for library use: shows progress in a terminal or a notebook, and nothing elsewhere."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if hasattr(shell, "kernel"):
+        return NotebookProgress()
+    if sys.stderr is not None and sys.stderr.isatty():
+        return TerminalProgress()
+    return contextlib.nullcontext(lambda _: None)
+
+
+class _Counts:
+    """Counts the regions that are done and failed."""
+
+    total = done = failed = 0
+
+    def update(self, event: Event) -> None:
+        if isinstance(event, Started):
+            self.total, self.done = event.total, event.done
+        elif isinstance(event, RegionDone):
+            self.done += 1
+            self.failed += event.status == "failed"
+
+    def __str__(self) -> str:
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"{self.done} of {plural(self.total, 'region')}{failed}"
+
+
+class TerminalProgress:
+    """An event handler that draws a progress bar on a terminal, else prints lines. Use as a context manager."""
+
+    def __init__(self) -> None:
+        file = sys.stderr.raw if isinstance(sys.stderr, EscapedStream) else sys.stderr
+        self._console = Console(file=cast("TextIO", file), highlight=False, soft_wrap=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
+        self._task: TaskID | None = None
+        self._counts = _Counts()
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        counts, before = self._counts, self._lines()
+        counts.update(event)
+        if isinstance(event, Message):
+            self._print(event.text)
+        elif isinstance(event, Started):
+            already = f", {event.done} of them done already" if event.done else ""
+            self._print(f"{plural(event.total, 'region')} in {plural(event.images, 'image')}{already}")
+            self._task = self._bar.add_task("regions", total=event.total, completed=event.done)
+        else:
+            if event.status == "failed":
+                self._print(f"{event.region} failed. {event.error}")
+            if self._task is not None:
+                self._bar.advance(self._task)
+            if not self._console.is_terminal and self._lines() > before:
+                self._print(str(counts))
+
+    def _lines(self) -> int:
+        return self._counts.done * LINES // max(1, self._counts.total)
+
+    def _print(self, text: str) -> None:
+        self._console.print(Text(visible(text)))  # no markup: [red] and :smile: are data
+
+
+class NotebookProgress:
+    """An event handler that draws in the output of a notebook's cell. Use as a context manager."""
+
+    def __init__(self) -> None:
+        self._messages: list[str] = []
+        self._counts = _Counts()
+        self._updated = 0.0
+        self._handle: Any = None
+
+    def __enter__(self) -> Self:
+        self._handle = sys.modules["IPython"].display.display(self, display_id=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._handle.update(self)
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        self._counts.update(event)
+        if isinstance(event, Message):
+            self._messages.append(event.text)
+        elif isinstance(event, RegionDone) and event.status == "failed":
+            self._messages.append(f"{event.region} failed. {event.error}")
+        if time.monotonic() - self._updated >= _UPDATE_S:
+            self._handle.update(self)
+            self._updated = time.monotonic()
+
+    def __repr__(self) -> str:
+        """The counts of regions."""
+        return str(self._counts)
+
+    def _repr_html_(self) -> str:
+        """A progress bar, the counts and the last messages."""
+        messages = "".join(
+            f"<div><small>{html.escape(visible(text))}</small></div>" for text in self._messages[-_MAX_MESSAGES:]
+        )
+        counts = self._counts
+        return f'<progress value="{counts.done}" max="{max(1, counts.total)}"></progress> {counts}{messages}'

@@ -1,0 +1,284 @@
+"""Engines run a job over batches of regions: inline in this process, or in a pool of worker processes.
+
+Every engine gives the same results, in any order, one list per batch. What happens to a region is up to the job.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import traceback
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any, Protocol, cast
+
+from ...model.finding import Result
+from ...readers.errors import LimnerError, ModelError
+from ...readers.regions import Region
+
+_TERMINAL_SIGNALS = tuple(
+    number for name in ("SIGINT", "SIGHUP") if (number := getattr(signal, name, None)) is not None
+)  # a terminal sends them to the whole process group; the parent decides
+_THREAD_VARIABLES: tuple[str, ...] = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+
+class Job(Protocol):
+    """What is done to regions. Pickles until it has begun; begun once in each process.
+
+    `read` may run in a thread of its own, one call at a time; so may `annotate`.
+    """
+
+    def begin(self) -> None:
+        """Load the model; open no image yet. Raises `LimnerError` where no work is possible at all."""
+        ...
+
+    def read(self, regions: Sequence[Region]) -> Sequence[Any]:
+        """Read the regions: one view each, in order."""
+        ...
+
+    def annotate(self, views: Sequence[Any]) -> list[Result]:
+        """A result for each view, in order. Failures of a region are results; exceptions stop the run."""
+        ...
+
+    def close(self) -> None:
+        """Release models and files."""
+        ...
+
+
+class Engine(Protocol):
+    """Runs a job over batches of regions."""
+
+    def annotate(self, batches: Iterable[Sequence[Region]]) -> Generator[list[Result], None, None]:
+        """Yield the results of each batch when it is done, and an empty list when a process has loaded its model.
+
+        Closing the generator stops the work.
+        """
+        ...
+
+
+def cores() -> int:
+    """Number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, slots=True)
+class InlineEngine:
+    """Works in this process, reading the next batch while the current one is annotated."""
+
+    job: Job
+
+    def annotate(self, batches: Iterable[Sequence[Region]]) -> Generator[list[Result], None, None]:
+        """See `Engine`."""
+        job = self.job
+        job.begin()
+        pending: deque[Future[Sequence[Any]]] = deque()
+        reader = ThreadPoolExecutor(1, thread_name_prefix="read")
+        try:
+            yield []
+            for batch in batches:
+                pending.append(reader.submit(job.read, batch))
+                if len(pending) > 1:
+                    yield job.annotate(pending.popleft().result())
+            while pending:
+                yield job.annotate(pending.popleft().result())
+        finally:
+            reader.shutdown(wait=True, cancel_futures=True)
+            job.close()
+
+
+class WorkerFaultError(RuntimeError):
+    """A bug of limner or of a plug-in in a worker process; the message is its traceback."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessPoolEngine:
+    """Works in `workers` spawned processes with `threads` computing threads each.
+
+    The regions of a process that dies are retried once, one by one, in new processes.
+    """
+
+    job: Job
+    workers: int
+    threads: int
+
+    def annotate(self, batches: Iterable[Sequence[Region]]) -> Generator[list[Result], None, None]:
+        """See `Engine`. A region whose process died twice is a failed result with the exit reason."""
+        queue = _TaskQueue(iter(batches))
+        workers: list[WorkerProcess] = []
+        try:
+            while True:
+                while len(workers) < self.workers and queue.has_more(sum(worker.task is None for worker in workers)):
+                    workers.append(WorkerProcess.start(self.job, self.threads))
+                for worker in workers:
+                    if worker.ready and worker.task is None and (task := queue.pop()) is not None:
+                        worker.send(task)
+                if not any(worker.task or not worker.ready for worker in workers):
+                    return
+                for connection in wait([worker.connection for worker in workers]):
+                    worker = next(one for one in workers if one.connection is connection)
+                    try:
+                        results = worker.receive()
+                    except (EOFError, OSError):
+                        workers.remove(worker)
+                        results = queue.retry_tasks_of(worker)
+                    yield results
+        finally:
+            for worker in workers:
+                worker.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A batch for one worker process."""
+
+    regions: Sequence[Region]
+    is_retry: bool = False
+
+
+@dataclass(slots=True)
+class _TaskQueue:
+    """Pending tasks: retries first, then new batches."""
+
+    batches: Iterator[Sequence[Region]]
+    retries: deque[Task] = field(default_factory=deque[Task])
+    fetched: deque[Task] = field(default_factory=deque[Task])
+
+    def has_more(self, count: int) -> bool:
+        """Whether more than `count` tasks are pending, so that another process is worth starting."""
+        while len(self.retries) + len(self.fetched) <= count:
+            batch = next(self.batches, None)
+            if batch is None:
+                return False
+            self.fetched.append(Task(batch))
+        return True
+
+    def pop(self) -> Task | None:
+        return (self.retries or self.fetched).popleft() if self.has_more(0) else None
+
+    def retry_tasks_of(self, worker: "WorkerProcess") -> list[Result]:
+        """Queue the regions of a dead worker again; those that were retried before become failed results."""
+        reason = worker.exit_reason()
+        if not worker.ready:
+            remedy = "Try --engine inline, which shows the cause"
+            raise ModelError("worker process", "must start", value=reason, remedy=remedy)
+        if worker.task is None:
+            return []
+        if not worker.task.is_retry:
+            self.retries.extend(Task([region], is_retry=True) for region in worker.task.regions)
+            return []
+        error = f"The worker process died twice ({reason})."
+        return [Result(region.key, region.grid.image, "failed", error=error) for region in worker.task.regions]
+
+
+@dataclass(slots=True)
+class WorkerProcess:
+    """A spawned process that runs a job, and the connection to it."""
+
+    process: SpawnProcess
+    connection: Connection
+    ready: bool = False
+    """Whether the job has begun."""
+    task: Task | None = None
+    """What it works on."""
+
+    @classmethod
+    def start(cls, job: Job, threads: int) -> "WorkerProcess":
+        """Spawn a process with so many computing threads, 0 for the default."""
+        context = multiprocessing.get_context("spawn")
+        here, there = context.Pipe()
+        process = context.Process(target=_serve, args=(there, job), daemon=True)
+        limits: dict[str, str] = dict.fromkeys(_THREAD_VARIABLES, str(threads)) if threads else {}
+        before = {name: os.environ.get(name) for name in limits}
+        os.environ.update(limits)  # inherited
+        try:
+            with _blocked_signals():
+                process.start()
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name, None)
+                os.environ.update({} if value is None else {name: value})
+        there.close()
+        return cls(process, here)
+
+    def send(self, task: Task) -> None:
+        """Give it a task."""
+        self.task = task
+        with contextlib.suppress(OSError):  # a process that has died is noticed by `receive`
+            self.connection.send(task.regions)
+
+    def receive(self) -> list[Result]:
+        """The results of its task, or [] when it has just become ready. Raises what stopped it."""
+        kind, content = cast("tuple[str, Any]", self.connection.recv())
+        if kind == "raised":
+            raise content
+        if kind == "fault":
+            raise WorkerFaultError(content)
+        if kind == "ready":
+            self.ready = True
+            return []
+        self.task = None
+        return content
+
+    def exit_reason(self) -> str:
+        """How the process ended."""
+        self.connection.close()
+        self.process.join(10)
+        code = self.process.exitcode
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
+            return f"killed by {name}" + (", perhaps out of memory" if name == "SIGKILL" else "")
+        return f"exit code {code}"
+
+    def stop(self) -> None:
+        """End the process."""
+        self.connection.close()
+        self.process.terminate()
+        self.process.join(10)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+
+def _serve(connection: Connection, job: Job) -> None:
+    """Main function of a worker process: begin the job, then annotate batches until the parent closes or dies."""
+    for number in _TERMINAL_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _TERMINAL_SIGNALS)
+    try:
+        job.begin()
+        connection.send(("ready", None))
+        while True:
+            try:
+                regions = connection.recv()
+            except EOFError:
+                return
+            connection.send(("results", job.annotate(job.read(regions))))
+    except LimnerError as error:
+        connection.send(("raised", error))
+    except (BrokenPipeError, ConnectionError):
+        return
+    except Exception:  # noqa: BLE001 - any bug is reported to the parent, which stops the run
+        connection.send(("fault", traceback.format_exc()))
+
+
+@contextlib.contextmanager
+def _blocked_signals() -> Generator[None, None, None]:
+    """Block the terminal's signals in a process that starts within, until it ignores them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _TERMINAL_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
