@@ -128,7 +128,7 @@ def test_the_sensors_are_those_named(root: Path) -> None:
     assert [row[0].strip("`") for row in table] == list(SENSORS)
     for name, values in table:
         quantities = {way.quantity.replace("_", " ") for way in SENSORS[name.strip("`")].radiometry.values()}
-        assert quantities <= {values} or (not quantities and values.startswith("plain numbers")), name
+        assert quantities <= {values} or (not quantities and values.startswith("digital numbers")), name
 
 
 @pytest.mark.parametrize("group", ["readers", "writers", "annotators"])

@@ -232,14 +232,10 @@ class _SafeOpener:
         """Names in a folder that are neither files nor folders: reading from a pipe would block forever."""
         if folder not in self._special:
             with os.scandir(folder) as entries:
-                self._special[folder] = tuple(
-                    sorted(e.name for e in entries if not (e.is_file() or e.is_dir() or _is_dangling_link(e)))
-                )
+                special = (e for e in entries if not (e.is_file() or e.is_dir()))  # dangling links among them
+                names = (e.name for e in special if not e.is_symlink() or os.path.exists(e.path))
+                self._special[folder] = tuple(sorted(names))
         return self._special[folder]
-
-
-def _is_dangling_link(entry: "os.DirEntry[str]") -> bool:
-    return entry.is_symlink() and not os.path.exists(entry.path)
 
 
 def _sidecar_error(name: str, sidecar: str, rule: str) -> ReadError:

@@ -35,20 +35,13 @@ from .metadata import (
 
 Window = tuple[tuple[int, int], tuple[int, int]]  # rows and columns, each from and to
 
-MAGIC = (
-    (b"II*\0", 50, "TIFF"),
-    (b"MM\0*", 50, "TIFF"),
-    (b"II+\0", 50, "BigTIFF"),
-    (b"MM\0+", 50, "BigTIFF"),
-    (b"\0\0\0\x0cjP  \r\n\x87\n", 50, "JPEG 2000"),
-    (b"\xff\x4f\xff\x51", 50, "JPEG 2000 codestream"),
-    (b"\x89PNG\r\n\x1a\n", 40, "PNG"),
-    (b"\xff\xd8\xff", 40, "JPEG"),
-    (b"<VRTDataset", 60, "GDAL virtual raster"),
-    (b"NITF", 50, "NITF"),
-    (b"EHFA_HEADER_TAG", 50, "ERDAS Imagine"),
-)
-"""(magic number, confidence, format)."""
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_CONFIDENCE = {
+    **dict.fromkeys(_TIFF, 50),
+    **dict.fromkeys((b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51", b"NITF", b"EHFA_HEADER_TAG"), 50),
+    **dict.fromkeys((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"), 40),
+}
+"""Magic number → confidence that this reader should open the file."""
 GEO_TAGS = {33550, 33922, 34264, 34735}  # ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory
 MAX_SUBDATASETS = 1000
 _PIXELS = ("must have readable pixels", "The file may be truncated or damaged: fetch it again")
@@ -68,13 +61,11 @@ class RasterReader:
         """By magic number; higher for a TIFF with georeference tags, low for a remote name."""
         if not head:
             return 30 if is_remote(uri) else 0
-        start = head.lstrip()
-        for magic, confidence, kind in MAGIC:
-            if head.startswith(magic) or (magic.startswith(b"<") and start.startswith(magic)):
-                if "TIFF" in kind and _first_tags(head) & GEO_TAGS:
-                    return 70
-                return confidence
-        return 0
+        if head.lstrip().startswith(b"<VRTDataset"):
+            return 60
+        if head.startswith(_TIFF) and _first_tags(head) & GEO_TAGS:
+            return 70
+        return next((confidence for magic, confidence in _CONFIDENCE.items() if head.startswith(magic)), 0)
 
     def scan(self, uri: str, options: RasterOptions) -> Sequence[ImageInfo]:
         """One image, or one for each subdataset of a container. Raises `ReadError`."""

@@ -62,7 +62,7 @@ def test_the_users_sensor_goes_before_the_products_and_a_files_own_scale_before_
     own = ImageInfo("a", "npy", (9, 7), (Channel("B04", scale=2e-4),), PIXELS)
     told = apply(own, sensor="sentinel-2-l1c")
     assert told.channels[0].scale == 2e-4
-    assert any("the file states scale 0.0002" in note for note in told.notes)
+    assert any("scale 0.0002 and offset 0 of the file are used" in note for note in told.notes)
 
 
 def test_a_coordinate_system_is_used_where_nothing_else_is_missing() -> None:
