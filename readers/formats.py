@@ -1,7 +1,7 @@
-"""Which formats there are: recognised by their bytes, by what lies beside a file, and by its name, in that order.
+"""Known file formats, recognised by first bytes, by neighbouring files and by name, in that order.
 
-A file of a format that is listed here is read by that format's reader or refused by that format's name. It never falls
-through to another reader: pages of a slide's file may be pictures of the glass label, with a patient's name on it.
+A file of a known format is opened by that format's reader or refused by name. It never falls through to another reader:
+pages of a slide's file may be pictures of the glass label, with a patient's name on it.
 """
 
 import os
@@ -13,85 +13,64 @@ from typing import Final
 
 from .errors import ReadError
 from .image import Kind
-from .slide.tiff_directories import (
-    DESCRIPTION,
-    MAGIC,
-    MAKE,
-    PAGE_NAME,
-    SOFTWARE,
-    SUBFILE,
-    TILE_WIDTH,
-    XMP,
-    Directories,
-    Page,
-)
+from .slide import tiff_directories as tiff
 
-_FEW: Final = 64  # directories that tell what a TIFF is
-_MAPS: Final = frozenset({33550, 33922, 34264, 34735, 42112, 42113})  # GeoTIFF's and GDAL's tags
-_WHOLE_SLIDE: Final = re.compile(
-    rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.77\.1\.6(?![.0-9])"
-)  # VL Whole Slide Microscopy Image Storage
-_SMALL: Final = 1 << 16  # bytes of a list or of a folder's attributes that are looked at
+_MAX_PAGES: Final = 64  # directories of a TIFF that are read
+_GEO_TAGS: Final = frozenset({33550, 33922, 34264, 34735, 42112, 42113})  # of GeoTIFF and GDAL
+_WHOLE_SLIDE: Final = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.77\.1\.6(?![.0-9])")  # its SOP class
+_MAX_BYTES: Final = 1 << 16  # of a list of files or a folder's attributes
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A format that we know of.
-
-    `key` is what a plug-in's reader lists in its attribute `formats` to be given such files. `kind` is None for what
-    holds no image. `reader` is ours that reads it, "" where none does: `why` and `remedy` then say more. A `strict`
-    format may hold pictures of a label: no other reader may open it, even where a user names one. What lies `aside`
-    belongs to an image or is none, and is passed over in a folder.
-    """
+    """A known format."""
 
     key: str
+    """Name by which plug-in readers claim it, in their attribute `formats`."""
     name: str
     kind: Kind | None
+    """None where it holds no image."""
     reader: str = ""
+    """The built-in reader, "" if there is none."""
     why: str = ""
+    """Why there is none."""
     remedy: str = ""
     strict: bool = True
-    aside: bool = False
+    """Whether no other reader may open it, even by --reader, because it may hold pictures of a label."""
+    auxiliary: bool = False
+    """Whether it belongs to an image or is none, so that it is skipped in a folder."""
 
     @property
     def personal(self) -> bool:
-        """Whether names of such files may be names of people."""
+        """Whether file names may be names of people."""
         return self.kind in {"slide", "study"}
 
     def read_by(self, name: str, reader: object) -> bool:
-        """Whether a reader is made for this format: ours, or one that lists the format's key."""
+        """Whether a reader reads this format: the built-in one, or one that lists the key."""
         return name == self.reader or self.key in getattr(reader, "formats", ())
 
     def refusal(self, subject: str) -> ReadError:
-        """The error that says that no reader may open such a file."""
+        """The error for a file that no reader may open, or only another one."""
         if self.reader:
-            return ReadError(
-                subject,
-                f"a file of the format {self.name} is opened by the reader {self.reader} and by no other",
-                value="another reader was named",
-                remedy="Leave --reader out",
-            )
+            rule = f"must be opened by the reader {self.reader}, since it is {self.name}"
+            return ReadError(subject, rule, remedy="Leave --reader out")
         found = f"{self.name} is not supported" + (f": {self.why}" if self.why else "")
-        return ReadError(subject, "it must be of a format that limner reads", value=found, remedy=self.remedy)
+        return ReadError(subject, "must be in a supported format", value=found, remedy=self.remedy)
 
 
 _OME: Final = "Convert it to OME-TIFF, for example with `bfconvert` of Bio-Formats"
-_SLIDE: Final = (
-    "Convert it to OME-TIFF, for example with `bfconvert` of Bio-Formats or `vips tiffsave --tile --pyramid`"
-)
+_ANY_TIFF: Final = f"{_OME} or `vips tiffsave --tile --pyramid`"
 _SDK: Final = "Export it as TIFF or OME-TIFF with Philips' tools or isyntax2raw"
 _LOSSLESS: Final = "Export it from the scanner's own viewer as OME-TIFF or SVS"
 _VOLUME: Final = "Give the DICOM series that it was made from"
-_GDAL: Final = (
-    "Write the variable that you mean as GeoTIFF, for example with `gdal_translate NETCDF:FILE:VARIABLE OUT.tif`"
-)
-_WHICH: Final = "which of its variables is meant is not known"
+_GDAL: Final = "Write the variable as GeoTIFF, for example with `gdal_translate NETCDF:FILE:VARIABLE OUT.tif`"
+_WHICH: Final = "it may hold several variables"
 _NO_IMAGE: Final = "Leave it out"
 
 _FORMATS: Final = {
     one.key: one
     for one in (
-        # slides and microscopy that one of our readers opens
+        # slides, microscopy and studies with a built-in reader
         Format("svs", "Aperio SVS", "slide", "slide"),
         Format("ndpi", "Hamamatsu NDPI", "slide", "slide"),
         Format("vms", "Hamamatsu VMS", "slide", "slide"),
@@ -106,13 +85,13 @@ _FORMATS: Final = {
         Format("qptiff", "PerkinElmer or Akoya QPTIFF", "slide", "pyramid"),
         Format("pyramid", "pyramid of tiles in TIFF", "slide", "pyramid", strict=False),
         Format("dicom", "DICOM", "study", "dicom"),
-        # those that none does
+        # those without
         Format("vsi", "Olympus VSI", "slide", "", "its own pages are overviews and the label", _OME),
-        Format("ets", "Olympus ETS", "slide", "", "it holds pixels of a VSI slide", _OME, aside=True),
-        Format("afi", "Aperio AFI", "slide", "", "it lists slides", "Give its .svs files", aside=True),
-        Format("ndpis", "Hamamatsu NDPIS", "slide", "", "it lists slides", "Give its .ndpi files", aside=True),
-        Format("vms-part", "part of a Hamamatsu VMS slide", "slide", "", "", "Give the .vms file", aside=True),
-        Format("label", "picture of a slide's label", "slide", "", "", "Leave it out", aside=True),
+        Format("ets", "Olympus ETS", "slide", "", "it holds pixels of a VSI slide", _OME, auxiliary=True),
+        Format("afi", "Aperio AFI", "slide", "", "it lists slides", "Give its .svs files", auxiliary=True),
+        Format("ndpis", "Hamamatsu NDPIS", "slide", "", "it lists slides", "Give its .ndpi files", auxiliary=True),
+        Format("vms-part", "part of a Hamamatsu VMS slide", "slide", "", "", "Give the .vms file", auxiliary=True),
+        Format("label", "picture of a slide's label", "slide", "", "", "Leave it out", auxiliary=True),
         Format("isyntax", "Philips iSyntax", "slide", "", "", _SDK),
         Format("czi", "Zeiss CZI", "slide", "", "", _OME),
         Format("zvi", "Zeiss ZVI", "slide", "", "", _OME),
@@ -129,19 +108,19 @@ _FORMATS: Final = {
         Format("tmap", "Unic TMAP", "slide", "", "", _LOSSLESS),
         Format("sdpc", "SQRAY SDPC", "slide", "", "", _LOSSLESS),
         Format("vsf", "Meyer VSF", "slide", "", "", _LOSSLESS),
-        Format("ome-zarr", "OME-Zarr", "slide", "", "limner does not read it yet", _SLIDE),
+        Format("ome-zarr", "OME-Zarr", "slide", "", "limner does not read it yet", _ANY_TIFF),
         Format("nifti", "NIfTI", "study", "", "", _VOLUME),
         Format("nrrd", "NRRD", "study", "", "", _VOLUME),
         Format("metaimage", "MetaImage (MHA, MHD)", "study", "", "", _VOLUME),
         Format("analyze", "Analyze or Interfile header", "study", "", "", _VOLUME),
-        # maps and what holds no image: whoever claims one may have it
-        Format("zarr", "Zarr", "map", "", "", "Write the array that you mean as GeoTIFF", strict=False),
+        # maps, and files without an image: any reader may open them
+        Format("zarr", "Zarr", "map", "", "", "Write the array as GeoTIFF", strict=False),
         Format("hdf5", "HDF5 or NetCDF 4", "map", "", _WHICH, _GDAL, strict=False),
         Format("netcdf", "NetCDF", "map", "", _WHICH, _GDAL, strict=False),
         Format("hdf4", "HDF 4", "map", "", "", _GDAL, strict=False),
-        Format("pdf", "PDF", None, "", "", _NO_IMAGE, strict=False, aside=True),
-        Format("video", "video", None, "", "", "Give single frames as PNG or TIFF", strict=False, aside=True),
-        Format("office", "Office document", None, "", "", _NO_IMAGE, strict=False, aside=True),
+        Format("pdf", "PDF", None, "", "", _NO_IMAGE, strict=False, auxiliary=True),
+        Format("video", "video", None, "", "", "Give single frames as PNG or TIFF", strict=False, auxiliary=True),
+        Format("office", "Office document", None, "", "", _NO_IMAGE, strict=False, auxiliary=True),
     )
 }  # fmt: skip
 
@@ -182,20 +161,20 @@ _BY_BYTES: Final = (
     (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "office"),
 )
 
-_NAMED: Final = frozenset({"svslide", "mrxs", "imaris", "zvi", "oib"})  # their names say more than their first bytes
+_BY_NAME_FIRST: Final = frozenset({"svslide", "mrxs", "imaris", "zvi", "oib"})  # first bytes of general containers
 _LABEL: Final = re.compile(r"(slide )?(label|macro|thumbnail|overview)([ _-]?image)?( \d+x\d+)?", re.IGNORECASE)
 
 
 def recognise(uri: str, head: bytes) -> Format | None:
-    """The format of a file, whose first 4 KiB are `head` (empty where they are not at hand); None for any other."""
+    """The known format of a file, whose first 4 KiB are `head` (empty for a remote file), or None."""
     by_name = _by_name(uri)
-    if by_name in _NAMED:
+    if by_name in _BY_NAME_FIRST:
         return _FORMATS[by_name]
-    if head[:4] in MAGIC:
+    if head[:4] in tiff.MAGIC:
         key = _tiff(uri, by_name)
     elif head[128:132] == b"DICM":
         key = "dicom-wsi" if _WHOLE_SLIDE.search(head) else "dicom"
-    elif head.startswith(b"\xff\xd8\xff") and _listed(uri):
+    elif head.startswith(b"\xff\xd8\xff") and _is_part_of_vms(uri):
         key = "vms-part"
     elif b"DPUfsImport" in head[:512]:
         key = "isyntax"
@@ -205,24 +184,24 @@ def recognise(uri: str, head: bytes) -> Format | None:
 
 
 def recognise_folder(folder: str) -> Format | None:
-    """The format of a folder that is one image of many files, None for any other."""
+    """The known format of a folder that is a single image, or None."""
     path = Path(folder)
     marks = [path / name for name in (".zattrs", "zarr.json", ".zgroup", ".zarray") if (path / name).is_file()]
     if not marks:
         return _FORMATS["ome-zarr"] if path.name.lower().endswith(".ome.zarr") else None
-    said = b"".join(_beginning(mark) for mark in marks)
-    plain = b'"multiscales"' not in said and b'"bioformats2raw' not in said and b'"plate"' not in said
+    text = b"".join(_beginning(mark) for mark in marks)
+    plain = not any(word in text for word in (b'"multiscales"', b'"bioformats2raw', b'"plate"'))
     return _FORMATS["zarr" if plain and not path.name.lower().endswith(".ome.zarr") else "ome-zarr"]
 
 
 def recognise_description(description: str, software: str) -> Format | None:
-    """The format that a picture's own words state, where its file cannot be looked at: it may lie elsewhere."""
-    page = Page({}, {DESCRIPTION: description, SOFTWARE: software}, frozenset(), 0, reduced=False)
-    return _FORMATS.get("label" if is_label(description) else _scanner(page, (page,)))
+    """The format by the TIFF tags ImageDescription and Software, where the file itself cannot be read here."""
+    page = tiff.Page({}, {tiff.DESCRIPTION: description, tiff.SOFTWARE: software}, frozenset(), 0, reduced=False)
+    return _FORMATS.get("label" if is_label(description) else _by_tags(page, (page,)))
 
 
 def is_label(text: str) -> bool:
-    """Whether a page's or picture's name says that it shows the slide's label, or the whole glass with it."""
+    """Whether a page's description is that of a picture of the slide's label, or of the glass with it."""
     lines = [line.strip() for line in text.strip().splitlines()]
     return any(_LABEL.fullmatch(line) for line in lines[:2])
 
@@ -235,49 +214,50 @@ def _by_name(uri: str) -> str:
 
 
 def _tiff(uri: str, by_name: str) -> str:
-    """What a TIFF is: by what lies beside it, by its first pages, by its name."""
-    if by_name == "vsi" or _has_frames(uri):
+    """The key of a TIFF by its neighbouring files, its first pages and its name."""
+    if by_name == "vsi" or _has_vsi_folder(uri):
         return "vsi"
     try:
-        found = Directories.read(uri, _FEW)
+        found = tiff.Directories.read(uri, _MAX_PAGES)
     except OSError:
         found = None
     pages = () if found is None else found.pages
-    key = _scanner(pages[0], pages) if pages else ""
+    key = _by_tags(pages[0], pages) if pages else ""
     if key or by_name:
         return key or by_name
-    if not pages or pages[0].tags & _MAPS:
+    if not pages or pages[0].tags & _GEO_TAGS:
         return ""
-    macro = pages[0].numbers.get(SUBFILE, 0) & 8  # a bit that scanners set for pictures of the whole glass
-    if macro or is_label(pages[0].text(DESCRIPTION)) or is_label(pages[0].text(PAGE_NAME)):
+    macro = pages[0].numbers.get(tiff.SUBFILE, 0) & 8  # the bit of scanners for pictures of the whole glass
+    if macro or is_label(pages[0].text(tiff.DESCRIPTION)) or is_label(pages[0].text(tiff.PAGE_NAME)):
         return "label"
-    tiled = TILE_WIDTH in pages[0].tags
-    return "pyramid" if tiled and (_has_level(pages) or (found is not None and found.fault)) else ""
+    tiled = tiff.TILE_WIDTH in pages[0].tags
+    return "pyramid" if tiled and (_is_pyramid(pages) or (found is not None and found.fault)) else ""
 
 
-def _scanner(page: Page, pages: tuple[Page, ...]) -> str:
-    """The format that the words and tags of a TIFF's first page state."""
-    says, made, software = page.text(DESCRIPTION), page.text(MAKE), page.text(SOFTWARE)
+def _by_tags(page: tiff.Page, pages: tuple[tiff.Page, ...]) -> str:
+    """The key of a TIFF by descriptions and tags of its first page."""
+    description, make, software = page.text(tiff.DESCRIPTION), page.text(tiff.MAKE), page.text(tiff.SOFTWARE)
     tests = {
-        "svs": says.startswith("Aperio"),
-        "ndpi": 65420 in page.tags or made.startswith("Hamamatsu"),
-        "scn": "leica-microsystems.com/scn" in says,
-        "bif": any("iScan" in one.text(XMP) for one in pages[:3]),
-        "philips": "DPUfsImport" in says or software.startswith("Philips DP"),
+        "svs": description.startswith("Aperio"),
+        "ndpi": 65420 in page.tags or make.startswith("Hamamatsu"),
+        "scn": "leica-microsystems.com/scn" in description,
+        "bif": any("iScan" in one.text(tiff.XMP) for one in pages[:3]),
+        "philips": "DPUfsImport" in description or software.startswith("Philips DP"),
         "trestle": software.startswith("MedScan"),
-        "qptiff": software.startswith("PerkinElmer-QPI") or "PerkinElmer-QPI-ImageDescription" in says,
-        "ome-tiff": "<OME" in says,
-        "imagej": says.startswith("ImageJ=") and re.search(r"^images=(?!1$)\d+", says, re.MULTILINE) is not None,
+        "qptiff": software.startswith("PerkinElmer-QPI") or "PerkinElmer-QPI-ImageDescription" in description,
+        "ome-tiff": "<OME" in description,
+        "imagej": description.startswith("ImageJ=")
+        and re.search(r"^images=(?!1$)\d+", description, re.MULTILINE) is not None,
         "lsm": 34412 in page.tags,
         "stk": 33629 in page.tags,
         "fluoview": 34361 in page.tags,
     }
-    georeferenced = bool(page.tags & _MAPS)
+    georeferenced = bool(page.tags & _GEO_TAGS)
     return next((key for key, holds in tests.items() if holds and not (key == "imagej" and georeferenced)), "")
 
 
-def _has_level(pages: tuple[Page, ...]) -> bool:
-    """Whether a page further on is the first one in small."""
+def _is_pyramid(pages: tuple[tiff.Page, ...]) -> bool:
+    """Whether a later page is the first one reduced."""
     (width, height), kind = pages[0].size, pages[0].numbers.get(262)
     if min(width, height) < 1 or kind not in {0, 1, 2, 6}:
         return False
@@ -290,8 +270,8 @@ def _has_level(pages: tuple[Page, ...]) -> bool:
     return False
 
 
-def _has_frames(uri: str) -> bool:
-    """Whether a VSI's folder of pixels lies beside a file: `_NAME_` with `stack…/frame_t….ets` in it."""
+def _has_vsi_folder(uri: str) -> bool:
+    """Whether the folder with a VSI's pixels lies beside a file: `_NAME_` with folders `stack…`."""
     path = Path(uri)
     folder = path.with_name(f"_{path.stem}_")
     try:
@@ -300,18 +280,18 @@ def _has_frames(uri: str) -> bool:
         return False
 
 
-def _listed(uri: str) -> bool:
-    """Whether a VMS or VMU slide in the same folder names this file as one of its own."""
+def _is_part_of_vms(uri: str) -> bool:
+    """Whether a VMS or VMU slide in the same folder lists this file."""
     path = Path(uri)
     try:
-        return path.name.lower() in _lists(str(path.parent), path.parent.stat().st_mtime_ns)
+        return path.name.lower() in _vms_texts(str(path.parent), path.parent.stat().st_mtime_ns)
     except OSError:
         return False
 
 
 @lru_cache(maxsize=8)
-def _lists(folder: str, changed: int) -> str:
-    """What all .vms and .vmu files of a folder say, in small letters."""
+def _vms_texts(folder: str, changed: int) -> str:
+    """The content of all .vms and .vmu files of a folder in lower case; `changed` invalidates the cache."""
     del changed
     names = sorted(name for name in os.listdir(folder) if name.lower().endswith((".vms", ".vmu")))
     return "\n".join(_beginning(Path(folder) / name).decode("latin-1").lower() for name in names)
@@ -322,6 +302,6 @@ def _beginning(path: Path) -> bytes:
         if not path.is_file():
             return b""
         with path.open("rb") as file:
-            return file.read(_SMALL)
+            return file.read(_MAX_BYTES)
     except OSError:
         return b""

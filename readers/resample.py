@@ -69,8 +69,8 @@ def pixel_edges(low: float, high: float, count: int) -> Edges:
     return (np.arange(first, first + count + 1, dtype=np.float64) + phase) * step
 
 
-def axis_weights(edges: Edges, length: int, *, low: float = 0.0, high: float | None = None) -> AxisWeights | None:
-    """Compute the weights of one axis from ascending `edges` in source pixels; None where none overlap the source.
+def axis_weights(edges: Edges, length: int, *, low: float = 0.0, high: float | None = None) -> AxisWeights:
+    """Compute the weights of one axis from ascending `edges` in source pixels.
 
     length: source pixels.
     low, high: the extent of the image in source pixels, where it is not that of the source (a band of a scene may stop
@@ -82,7 +82,10 @@ def axis_weights(edges: Edges, length: int, *, low: float = 0.0, high: float | N
     left, right = np.clip(edges[:-1], 0, length), np.clip(edges[1:], 0, length)
     overlapping = np.flatnonzero(right > left)
     if not overlapping.size:
-        return None
+        none = np.zeros((1, 0))
+        return AxisWeights(
+            len(edges) - 1, 0, 0, 0, 0, none.astype(np.intp), none, none.astype(np.intp), none, none[0], False
+        )
     first, last = int(overlapping[0]), int(overlapping[-1]) + 1
     inside = slice(first, last)
     left, right = left[inside], right[inside]
@@ -109,14 +112,16 @@ def resample(rows: Rows, y: AxisWeights, x: AxisWeights, channels: int, dtype: n
         and their validity (rows, columns), None where all are valid.
 
     Returns pixels (y.count, x.count, channels) of `dtype` and validity (y.count, x.count). Integers are rounded half to
-    even. Holds one band of rows at a time besides the result.
+    even. Reads nothing where the axes do not overlap the source, and one band of rows at a time.
     """
+    pixels = np.zeros((y.count, x.count, channels), dtype=dtype)
+    valid = np.zeros((y.count, x.count), dtype=bool)
     native_scale = x.exact and y.exact
     if native_scale and (y.last - y.first, x.last - x.first) == (y.count, x.count):
         native, usable = rows(y.start, y.stop)
         return native, np.ones(native.shape[:2], dtype=bool) if usable is None else usable
-    pixels = np.zeros((y.count, x.count, channels), dtype=dtype)
-    valid = np.zeros((y.count, x.count), dtype=bool)
+    if x.first == x.last:
+        return pixels, valid
     columns = slice(x.first, x.last)
     taps = len(y.index) if y.weight is y.cover else 1
     height = max(1, BAND // (8 * channels * (x.stop - x.start) * (1 + taps)))

@@ -4,7 +4,9 @@
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,59 +16,66 @@ from ..readers.image import Kind
 from .csv_safety import clean_text
 from .measures import FindingsBatch, crs_name
 from .patient_geometry import box_sizes_mm, centres_lps_mm, finding_uids, lateralities, slice_positions_mm
-from .table import KINDS, Column, Topic, Typed, columns_for, with_unique_names
+from .table import Column, Topic, Typed, columns_for, with_unique_names, write_csv
 from .writer import Record
-
-
-def _run(value: Callable[[Record], str]) -> Callable[[Any], str]:
-    return lambda batch: value(batch.record)
-
-
-def fact(key: str) -> Callable[[Any], str | None]:
-    """A fact that the reader gives of the whole image."""
-    return lambda batch: dict(batch.image.info.facts).get(key) or None
-
-
-def _found(name: str) -> Callable[[FindingsBatch], object]:
-    return lambda batch: [getattr(finding, name) for finding in batch.findings]
-
-
-def _slice(name: str) -> Callable[[FindingsBatch], object]:
-    """What is known of the slices that findings are on."""
-    return lambda batch: [getattr(plane, name) for plane in batch.planes]
-
-
-def _axes(
-    names: str,
-    description: str,
-    values: Callable[[FindingsBatch], Typed],
-    unit: str,
-    decimals: int | Callable[[FindingsBatch], int] = 3,
-    kinds: tuple[Kind, ...] = KINDS,
-    topic: Topic = "place",
-) -> list[Column[FindingsBatch]]:
-    """A column for each column of (N, K) values."""
-    return [
-        Column(name, "float64", description, lambda batch, at=at: values(batch)[:, at], unit, decimals, kinds, topic)
-        for at, name in enumerate(names.split())
-    ]
-
-
-def _um(values: Callable[[FindingsBatch], Typed]) -> Callable[[FindingsBatch], Typed]:
-    """Numbers of the world, where that is measured in µm."""
-    return lambda batch: values(batch) * (1.0 if batch.image.info.placement.unit == "um" else math.nan)
-
-
-def _fine(batch: FindingsBatch) -> int:
-    return 9 if batch.image.info.placement.unit == "deg" else 3
-
 
 MAP: tuple[Kind, ...] = ("map",)
 SLIDE: tuple[Kind, ...] = ("slide",)
 STUDY: tuple[Kind, ...] = ("study",)
 TISSUE: tuple[Kind, ...] = ("slide", "study")
-_UID = "the same finding's in any run with the same key: a UUID made from what is said of which pixels"
-_SIDE = "left, right or both: of the plane x = 0 mm, of a patient who lay on the back; else empty"
+COUNTED = "findings; empty without a model"
+
+Numbers = Callable[[FindingsBatch], Typed]
+
+
+def fact(key: str) -> Callable[[Any], str | None]:
+    """A fact of the image, as its reader states it."""
+    return lambda batch: dict(batch.image.info.facts).get(key) or None
+
+
+def _model(key: str) -> Callable[[Any], str]:
+    return lambda batch: batch.record.model.get(key, "")
+
+
+def _finding(name: str) -> Callable[[FindingsBatch], object]:
+    return lambda batch: [getattr(finding, name) for finding in batch.findings]
+
+
+def _plane(name: str) -> Callable[[FindingsBatch], object]:
+    """An attribute of the slice of each finding."""
+    return lambda batch: [getattr(plane, name) for plane in batch.planes]
+
+
+def _axes(
+    names: str, description: str, values: Numbers, unit: str, decimals: int | Callable[[FindingsBatch], int] = 3
+) -> list[Column[FindingsBatch]]:
+    """A column for each column of values (N, K)."""
+    return [
+        Column(name, "float64", description, lambda b, at=at: values(b)[:, at], unit, decimals, topic="place")
+        for at, name in enumerate(names.split())
+    ]
+
+
+def _only(
+    kinds: tuple[Kind, ...], columns: Sequence[Column[FindingsBatch]], topic: Topic | None = None
+) -> list[Column[FindingsBatch]]:
+    """The columns, for some kinds of image only."""
+    return [replace(one, kinds=kinds, topic=topic or one.topic) for one in columns]
+
+
+def _um(values: Numbers) -> Numbers:
+    """World coordinates where they are in µm, else NaN."""
+    return lambda batch: values(batch) * (1.0 if batch.image.info.placement.unit == "um" else math.nan)
+
+
+def _world_decimals(batch: FindingsBatch) -> int:
+    return 9 if batch.image.info.placement.unit == "deg" else 3
+
+
+def _world_unit(batch: FindingsBatch) -> str | None:
+    placement = batch.image.info.placement
+    return placement.unit if placement.has_unit else None
+
 
 IMAGE: Column[Any] = Column(
     "image", "category", "the image's id in this run", lambda batch: batch.image.info.id, topic="identity"
@@ -74,18 +83,24 @@ IMAGE: Column[Any] = Column(
 NAME: Column[Any] = Column(
     "name",
     "category",
-    "the name of its file or folder; its id where that may be a person's name",
+    "the name of its file or folder; its id where that may be a patient's name",
     lambda batch: batch.image.name or batch.image.info.id,
     topic="identity",
 )
 MODEL: tuple[Column[Any], ...] = (
-    Column("model", "category", "name of the model", _run(lambda run: run.model.get("name", "")), topic="run"),
-    Column("model_version", "category", "its version", _run(lambda run: run.model.get("version", "")), topic="run"),
-    Column("weights_sha256", "category", "of its weights", _run(lambda run: run.model.get("sha256", "")), topic="run"),
-    Column("limner", "category", "version of limner", _run(lambda run: run.version), topic="run"),
-    Column("use", "category", "what these numbers may be used for", _run(lambda run: run.use), topic="run"),
+    Column("model", "category", "name of the model", _model("name"), topic="run"),
+    Column("model_version", "category", "its version", _model("version"), topic="run"),
+    Column("weights_sha256", "category", "of its weights", _model("sha256"), topic="run"),
+    Column("limner", "category", "version of limner", lambda batch: batch.record.version, topic="run"),
+    Column("use", "category", "what these numbers may be used for", lambda batch: batch.record.use, topic="run"),
 )
 """The last columns of tables: the same in every row, so that a row that is copied elsewhere keeps its origin."""
+
+_UID = "the same finding's in any run with the same key: a UUID of its study, slice, geometry and texts"
+_SIDE = "left, right or both: of the plane x = 0 mm, of a patient who lay supine; else empty"
+_SPACING = "where mm come from, or why there are none; only pixel_spacing… holds in the patient"
+_CRS = "authority and code of the image's CRS where exact, else its name; empty without one"
+_WORLD_BOX = "bounding box in the image's CRS: least and most of its axes"
 
 FINDINGS: tuple[Column[FindingsBatch], ...] = (
     IMAGE,
@@ -97,99 +112,85 @@ FINDINGS: tuple[Column[FindingsBatch], ...] = (
         lambda b: b.first + np.arange(len(b)),
         topic="identity",
     ),
-    Column("label", "category", "what was found", _found("label")),
-    Column("kind", "category", "of the geometry: area (traced from a class map), box, tile or region", _found("kind")),
-    Column("score", "float64", "0 to 1 as the model gave it; empty where it gives none", _found("score"), decimals=4),
-    Column("area_m2", "float64", "area on the ellipsoid", lambda batch: batch.area_m2, "m²", kinds=MAP),
-    Column("area_um2", "float64", "area", lambda batch: batch.area_m2 * 1e12, "µm²", kinds=SLIDE),
+    Column("label", "category", "the class", _finding("label")),
+    Column(
+        "kind", "category", "of the geometry: area (traced from a class map), box, tile or region", _finding("kind")
+    ),
+    Column("score", "float64", "0 to 1 as the model gave it; empty where it gives none", _finding("score"), decimals=4),
+    Column("area_m2", "float64", "area on the ellipsoid", lambda b: b.area_m2, "m²", kinds=MAP),
+    Column("area_um2", "float64", "area", lambda b: b.area_m2 * 1e12, "µm²", kinds=SLIDE),
     Column(
         "area_mm2", "float64", "area; in studies see spacing_source", lambda b: b.area_m2 * 1e6, "mm²", kinds=TISSUE
     ),
-    Column("area_px", "float64", "area in level-0 pixels", lambda batch: batch.area_px, "px²", 2),
-    *_axes("x0_px y0_px x1_px y1_px", "bounding box from the image's upper left", lambda batch: batch.bounds, "px"),
-    *_axes("x_px y_px", "a point on the finding: its centroid, or one inside", lambda batch: batch.point, "px"),
-    *_axes("lon lat", "the same point, WGS84; empty off the Earth", lambda batch: batch.lonlat, "°", 7, MAP),
-    *_axes(
-        "world_x world_y", "the same point in the image's CRS", lambda b: b.world, "world_unit", _fine, MAP, "world"
-    ),
-    *_axes(
-        "world_x0 world_y0 world_x1 world_y1",
-        "bounding box in the image's CRS: least and most of its axes",
-        lambda batch: batch.world_bounds,
-        "world_unit",
-        _fine,
+    Column("area_px", "float64", "area in level-0 pixels", lambda b: b.area_px, "px²", 2),
+    *_axes("x0_px y0_px x1_px y1_px", "bounding box from the image's upper left", lambda b: b.bounds, "px"),
+    *_axes("x_px y_px", "a point on the finding: its centroid, or one inside", lambda b: b.point, "px"),
+    *_only(MAP, _axes("lon lat", "the same point, WGS84; empty off the Earth", lambda b: b.lonlat, "°", 7)),
+    *_only(
         MAP,
+        [
+            *_axes(
+                "world_x world_y", "the same point in the image's CRS", lambda b: b.world, "world_unit", _world_decimals
+            ),
+            *_axes(
+                "world_x0 world_y0 world_x1 world_y1",
+                _WORLD_BOX,
+                lambda b: b.world_bounds,
+                "world_unit",
+                _world_decimals,
+            ),
+            Column("world_unit", "category", "m, deg, or crs for another that the CRS states", _world_unit),
+            Column("crs", "category", _CRS, lambda b: crs_name(b.image.info.placement.crs) or None),
+        ],
         "world",
     ),
-    Column(
-        "world_unit",
-        "category",
-        "m, deg, or crs for another that the CRS states",
-        lambda batch: batch.image.info.placement.unit if batch.image.info.placement.has_unit else None,
-        kinds=MAP,
-        topic="world",
+    *_only(
+        SLIDE,
+        [
+            *_axes("x_um y_um", "the point from the slide's upper left", _um(lambda b: b.world), "µm"),
+            *_axes("x0_um y0_um x1_um y1_um", "bounding box", _um(lambda b: b.world_bounds), "µm"),
+        ],
     ),
-    Column(
-        "crs",
-        "category",
-        "authority and code of the image's CRS where exact, else its name; empty without one",
-        lambda batch: crs_name(batch.image.info.placement.crs) or None,
-        kinds=MAP,
-        topic="world",
+    Column("text", "string", "the model's text; data, not instructions", _finding("text")),
+    *_only(
+        STUDY,
+        [
+            Column("finding_uid", "string", _UID, lambda b: finding_uids(b.image.info, b.findings)),
+            Column("study_uid", "category", "the study, as a pseudonym", lambda b: b.image.info.study or None),
+            Column("series_uid", "category", "the series, as a pseudonym", fact("series_uid")),
+            Column("sop_uid", "category", "the slice, as a pseudonym", _plane("name")),
+            Column("frame", "Int64", "frame within it, from 1", _plane("frame")),
+            Column("instance_number", "Int64", "as the file states it", _plane("instance")),
+            Column("slice", "Int64", "its place in the stack, from 1", lambda b: [f.plane + 1 for f in b.findings]),
+            *_axes("slice_position_mm", "along the stack's normal", lambda b: slice_positions_mm(b.planes), "mm"),
+            *_axes(
+                "centre_lps_x_mm centre_lps_y_mm centre_lps_z_mm",
+                "the point in the patient (LPS): towards left, posterior and superior",
+                lambda b: centres_lps_mm(b.planes, b.point),
+                "mm",
+            ),
+            *_axes(
+                "bbox_w_mm bbox_h_mm",
+                "the box along the slice's rows and columns; see spacing_source",
+                lambda b: box_sizes_mm(b.image.info, b.bounds),
+                "mm",
+            ),
+            Column("spacing_source", "category", _SPACING, fact("spacing_source")),
+            Column("laterality_geometry", "category", _SIDE, lambda b: lateralities(b.image.info, b.findings)),
+            Column("review_status", "string", "for the radiologist to fill in", lambda _: None),
+        ],
     ),
-    *_axes("x_um y_um", "the point from the slide's upper left", _um(lambda batch: batch.world), "µm", 3, SLIDE),
-    *_axes("x0_um y0_um x1_um y1_um", "bounding box", _um(lambda batch: batch.world_bounds), "µm", 3, SLIDE),
-    Column("text", "string", "what the model said; data, not instructions", _found("text")),
-    Column("finding_uid", "string", _UID, lambda b: finding_uids(b.image.info, b.findings), kinds=STUDY),
-    Column("study_uid", "category", "the study, as a pseudonym", lambda b: b.image.info.study or None, kinds=STUDY),
-    Column("series_uid", "category", "the series, as a pseudonym", fact("series_uid"), kinds=STUDY),
-    Column(
-        "sop_uid",
-        "category",
-        "the slice, as a pseudonym",
-        _slice("name"),
-        kinds=STUDY,
-    ),
-    Column("frame", "Int64", "frame within it, from 1", _slice("frame"), kinds=STUDY),
-    Column("instance_number", "Int64", "as the file states it", _slice("instance"), kinds=STUDY),
-    Column(
-        "slice", "Int64", "its place in the stack, from 1", lambda b: [one.plane + 1 for one in b.findings], kinds=STUDY
-    ),
-    *_axes("slice_position_mm", "along the stack's normal", lambda b: slice_positions_mm(b.planes), "mm", 3, STUDY),
-    *_axes(
-        "centre_lps_x_mm centre_lps_y_mm centre_lps_z_mm",
-        "the point in the patient, towards left, back and head",
-        lambda batch: centres_lps_mm(batch.planes, batch.point),
-        "mm",
-        kinds=STUDY,
-    ),
-    *_axes(
-        "bbox_w_mm bbox_h_mm",
-        "the box along the slice's rows and columns; see spacing_source",
-        lambda batch: box_sizes_mm(batch.image.info, batch.bounds),
-        "mm",
-        kinds=STUDY,
-    ),
-    Column(
-        "spacing_source",
-        "category",
-        "where mm come from, or why there are none; only pixel_spacing… holds in the patient",
-        fact("spacing_source"),
-        kinds=STUDY,
-    ),
-    Column("laterality_geometry", "category", _SIDE, lambda b: lateralities(b.image.info, b.findings), kinds=STUDY),
-    Column("review_status", "string", "for a reader to fill", lambda _: None, kinds=STUDY),
 )
-"""Columns of findings. After them come `own_columns`, then `MODEL`."""
+"""Columns of findings. After them come the model's own columns, then `MODEL`."""
 
 
 def findings_columns(record: Record, findings: Sequence[Finding] | None = None) -> list[Column[FindingsBatch]]:
     """The columns of findings of a run's kinds of image, with the model's own: those of `findings`, or of all."""
-    every = [findings] if findings is not None else (image.findings() for image in record.images)
+    batches = [findings] if findings is not None else (image.findings() for image in record.images)
     numbers: set[str] = set()
     notes: set[str] = set()
-    for some in every:
-        for one in some:
+    for batch in batches:
+        for one in batch:
             numbers.update(one.numbers)
             notes.update(one.notes)
     own = [_number(key) for key in sorted(numbers)] + [_note(key) for key in sorted(notes)]
@@ -197,12 +198,26 @@ def findings_columns(record: Record, findings: Sequence[Finding] | None = None) 
 
 
 def _number(key: str) -> Column[FindingsBatch]:
-    said = "a number of the model's own"
-    return Column(
-        f"number.{clean_text(key)}", "float64", said, lambda batch: [f.numbers.get(key) for f in batch.findings]
-    )
+    name, description = f"number.{clean_text(key)}", "a number of the model's own"
+    return Column(name, "float64", description, lambda batch: [f.numbers.get(key) for f in batch.findings])
 
 
 def _note(key: str) -> Column[FindingsBatch]:
-    said = "a text of the model's own"
-    return Column(f"note.{clean_text(key)}", "string", said, lambda batch: [f.notes.get(key) for f in batch.findings])
+    name, description = f"note.{clean_text(key)}", "a text of the model's own"
+    return Column(name, "string", description, lambda batch: [f.notes.get(key) for f in batch.findings])
+
+
+@dataclass(frozen=True, slots=True)
+class FindingsCsv:
+    """findings.csv: a row per finding, in the order of images and findings."""
+
+    name: str = "findings-csv"
+
+    def write(self, record: Record, folder: Path) -> Sequence[Path]:
+        """Write findings.csv into `folder`, image by image."""
+        batches = (FindingsBatch(record, image, image.findings()) for image in record.images)
+        return [write_csv(folder / "findings.csv", findings_columns(record), batches)]
+
+    def omitted(self, record: Record) -> Mapping[str, str]:  # noqa: ARG002 - the table holds findings of any image
+        """Nothing: the table holds findings of any image."""
+        return {}

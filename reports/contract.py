@@ -1,8 +1,8 @@
-"""What every writer must do, ours or a plug-in's: run `check_writer` in a test of your own.
+"""A contract test for report writers, built in or of a plug-in: call `check_writer` in a test of your own.
 
     check_writer(MyWriter(), None, tmp_path)
 
-Each check is a sentence of the seam in `limner.reports.writer`, and raises `AssertionError` with that sentence.
+Each check raises `AssertionError` with the sentence of the contract in `limner.reports.writer` that does not hold.
 """
 
 import csv
@@ -25,7 +25,7 @@ from ..readers.image import Channel, ImageInfo, Kind, Plane
 from .csv_safety import clean_text, csv_cell
 from .writer import DISCLAIMER, Area, FileRow, ImageRecord, Overview, Record, UnanalysedRegion, Writer
 
-_PERSON: Final = "JANE-DOE"  # a name of a person, which no report tells
+_PATIENT: Final = "JANE-DOE"  # a patient's name, which must be in no report
 _LABEL: Final = "lymphocyte"
 _HOSTILE: Final = "=1+1\n\t</script>\u202e\ud800\x00"
 _IDS: Final = ("../../outside/=x", "slide \u202e " + "long " * 60, "study-1")
@@ -33,16 +33,16 @@ _NUMBER: Final = re.compile(r"[+-]?\d+(\.\d+)?")
 
 
 def check_writer(writer: Writer, record: Record | None, folder: Path) -> None:
-    """Hold a writer to the seam, on a record of your own or a hostile one, and on a run of nothing.
+    """Check a writer against the contract: on your own `record`, if given, a hostile one and an empty one.
 
-    `folder` is an empty folder, in which it makes others.
+    `folder` is an empty folder, in which others are made.
     """
-    _require(bool(writer.name) and writer.name == clean_text(writer.name), "a writer has a name", writer.name)
+    _require(bool(writer.name) and writer.name == clean_text(writer.name), "a writer must have a name", writer.name)
     hostile = hostile_record()
-    bare = replace(hostile.images[0], findings=tuple, areas=(Area("unreadable", "cut short", 1.0, None, 1),))
+    unread = replace(hostile.images[0], findings=tuple, areas=(Area("unreadable", "cut short", 1.0, None, 1),))
     runs = {
         "hostile": hostile,
-        "bare": replace(hostile, images=(bare,)),
+        "unread": replace(hostile, images=(unread,)),
         "empty": replace(hostile, images=(), files=(), labels=()),
     }
     for name, run in (runs if record is None else {"yours": record, **runs}).items():
@@ -53,7 +53,7 @@ def check_writer(writer: Writer, record: Record | None, folder: Path) -> None:
 
 
 def hostile_record() -> Record:
-    """A run of a map, a slide and a study whose ids, texts and paths are what a writer must not be misled by."""
+    """A run of a map, a slide and a study with hostile ids, texts and paths."""
     crs = parse_crs("EPSG:32618").to_wkt()
     in_patient = Placement(((0.5, 0.0, 100.0), (0.0, 1.0, 200.0), (0.0, 0.0, 5.0)), "mm", frame="2.25.9")
     placements: dict[Kind, Placement] = {
@@ -68,7 +68,7 @@ def hostile_record() -> Record:
 
 
 def _image(kind: Kind, name: str, placement: Placement) -> ImageRecord:
-    path = f"/{_PERSON}/{_PERSON}.tif"
+    path = f"/{_PATIENT}/{_PATIENT}.tif"
     planes = (Plane(placement, path, 1, "2.25.3", 5.0, 1),) if kind == "study" else ()
     facts = (("series_uid", "2.25.7"), ("row_mm", "1.0"), ("col_mm", "0.5")) if kind == "study" else ()
     info = ImageInfo(
@@ -91,11 +91,11 @@ def _image(kind: Kind, name: str, placement: Placement) -> ImageRecord:
         Finding(_HOSTILE, shapely.box(50, 50, 60, 60), "box", text=_HOSTILE, notes={_HOSTILE: _HOSTILE}),
         Finding(_LABEL, shapely.MultiPolygon([shapely.box(0, 0, 1, 1), shapely.box(2, 2, 3, 3)]), "region"),
     ]
-    seen = np.ones((80, 100), dtype=np.bool_)
+    valid = np.ones((80, 100), dtype=np.bool_)
     return ImageRecord(
         info,
         lambda: findings,
-        lambda: Overview(np.full((80, 100, 3), 90, dtype=np.uint8), seen, seen, (1.0, 1.0)),
+        lambda: Overview(np.full((80, 100, 3), 90, dtype=np.uint8), valid, valid, (1.0, 1.0)),
         (Area("analysed", "", 7000.0, 0.5, 3), Area("skipped", _HOSTILE, 1000.0, 0.1, 1)),
         failures=((f"{name}/x0", _HOSTILE),),
         analysis={"Tiles": _HOSTILE},
@@ -104,7 +104,7 @@ def _image(kind: Kind, name: str, placement: Placement) -> ImageRecord:
 
 
 def _check_files(writer: Writer, run: Record, folder: Path) -> Sequence[Path]:
-    """Where files are, that nothing else is there, and that the same record gives the same bytes."""
+    """Check that files are in the folder and nothing else, and that the same record gives the same bytes."""
     written: list[dict[str, bytes]] = []
     paths: Sequence[Path] = ()
     for name in ("two", "one", "one"):
@@ -112,41 +112,41 @@ def _check_files(writer: Writer, run: Record, folder: Path) -> Sequence[Path]:
         place.mkdir(parents=True, exist_ok=True)
         paths = writer.write(run, place)
         names = [path.name for path in paths]
-        _require(all(path.parent == place for path in paths), "files lie in the folder that was given", paths)
-        _require(len(set(names)) == len(names), "files have names of their own", names)
-        there = sorted(entry.name for entry in place.iterdir())
-        _require(there == sorted(names), "what is written is what is returned, and no temporary file is left", there)
-        _require(all(path.is_file() and not path.is_symlink() for path in paths), "files are plain files", paths)
+        _require(all(path.parent == place for path in paths), "files must be in the given folder", paths)
+        _require(len(set(names)) == len(names), "files must have different names", names)
+        present = sorted(entry.name for entry in place.iterdir())
+        _require(present == sorted(names), "all files must be returned, and no temporary file left", present)
+        _require(all(path.is_file() and not path.is_symlink() for path in paths), "files must be plain files", paths)
         written.append({path.name: path.read_bytes() for path in paths})
-    _require(written[0] == written[1], "the same record gives the same bytes in any folder")
-    _require(written[1] == written[2], "a report that is written again is the same")
+    _require(written[0] == written[1], "the same record must give the same bytes in any folder")
+    _require(written[1] == written[2], "a report that is written again must be the same")
     return paths
 
 
 def _check_omitted(writer: Writer, run: Record) -> None:
     omitted = writer.omitted(run)
     ids = [image.info.id for image in run.images]
-    _require(set(omitted) <= set(ids), "images that are left out are images of the run", list(omitted))
-    _require(all(omitted.values()), "an image is left out for a reason", omitted)
+    _require(set(omitted) <= set(ids), "omitted images must be images of the run", list(omitted))
+    _require(all(omitted.values()), "each omitted image must have a reason", omitted)
 
 
 def _check_contents(paths: Sequence[Path]) -> None:
     for path in paths:
         content = path.read_bytes()
         content = gzip.decompress(content) if path.suffix == ".gz" else content
-        told = _PERSON in path.name or _PERSON.encode() in content
-        _require(not told, "no report tells the names of files, which may be names of people", path.name)
+        leaked = _PATIENT in path.name or _PATIENT.encode() in content
+        _require(not leaked, "no report may hold paths, which may hold names of patients", path.name)
         try:
             text = content.decode("utf-8")
         except UnicodeDecodeError:
             text = None
         if text is None or _LABEL in text:
-            said = DISCLAIMER.encode() in content
-            _require(said, f"a report that tells of findings says: {DISCLAIMER}", path.name)
+            disclaimed = DISCLAIMER.encode() in content
+            _require(disclaimed, f"a report with findings must hold: {DISCLAIMER}", path.name)
         if text is None or "\0" in text:
             continue
-        seen = "\n".join(clean_text(line) for line in text.split("\n"))
-        _require(text == seen, "texts hold no control, bidirectional or other unseen characters", path.name)
+        clean = "\n".join(clean_text(line) for line in text.split("\n"))
+        _require(text == clean, "texts must hold no control, bidirectional or other invisible characters", path.name)
         if path.suffix in {".csv", ".tsv"}:
             _check_table(path, text)
         if "json" in path.name.rsplit(".", 2)[-1] or path.name.endswith("json.gz"):
@@ -156,14 +156,14 @@ def _check_contents(paths: Sequence[Path]) -> None:
 def _check_table(path: Path, text: str) -> None:
     lines = text.split("\n")
     rows = list(csv.reader(lines[:-1], delimiter="\t" if path.suffix == ".tsv" else ","))
-    _require(lines[-1] == "" and len(rows) == len(lines) - 1, "each row of a table is a line", path.name)
-    _require(len({len(row) for row in rows}) <= 1, "each row of a table has all columns", path.name)
+    _require(lines[-1] == "" and len(rows) == len(lines) - 1, "each row of a table must be a line", path.name)
+    _require(len({len(row) for row in rows}) <= 1, "each row of a table must have all columns", path.name)
     for one in (one for row in rows for one in row):
-        _require(bool(_NUMBER.fullmatch(one)) or csv_cell(one) == one, "no cell of a table is a formula", one)
+        _require(bool(_NUMBER.fullmatch(one)) or csv_cell(one) == one, "no cell of a table may be a formula", one)
 
 
 def _check_failure(writer: Writer, run: Record, folder: Path) -> None:
-    """A write that fails: the disk is full, say."""
+    """Check that a write that fails, on a full disk say, leaves no file."""
 
     def fail() -> Sequence[Finding]:
         raise OSError(28, "No space left on device")
@@ -172,7 +172,7 @@ def _check_failure(writer: Writer, run: Record, folder: Path) -> None:
     with suppress(Exception):
         writer.write(replace(run, images=tuple(replace(image, findings=fail) for image in run.images)), folder)
     after: Mapping[str, bytes] = dict(_contents(folder))
-    _require(set(after) == set(before), "a write that fails leaves nothing half-written", sorted(after))
+    _require(set(after) == set(before), "a write that fails must leave nothing half-written", sorted(after))
 
 
 def _contents(folder: Path) -> Iterator[tuple[str, bytes]]:
@@ -181,7 +181,7 @@ def _contents(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _refuse(word: str) -> None:
-    msg = f"{word} is no JSON"
+    msg = f"{word} is not JSON"
     raise AssertionError(msg)
 
 

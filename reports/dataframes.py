@@ -1,4 +1,4 @@
-"""A run's tables as data frames: the columns of the CSV files, as typed values. The only file that knows geopandas."""
+"""A run's tables as data frames: the columns of the CSV files, typed. The only file that imports geopandas."""
 # pandas and geopandas have their types in comments and stubs apart:
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 
@@ -15,11 +15,10 @@ from ..readers import geodesy
 from ..readers.errors import RequestError
 from ..readers.image import Kind
 from .columns import findings_columns
-from .csv_tables import FILES
 from .measures import FindingsBatch, Shapes, crs_name
 from .patient_geometry import in_patient
-from .rfc7946 import to_wgs84, to_world
-from .summary import ImageSummary, summary_columns
+from .rfc7946 import to_crs, to_wgs84
+from .summary import FILES, ImageSummary, summary_columns
 from .table import Batch, Column, Rows
 from .writer import ImageRecord, Record
 
@@ -31,20 +30,19 @@ WGS84 = "EPSG:4326"
 def findings_frame(record: Record, *, kind: Kind | None = None) -> pd.DataFrame:
     """A run's findings, a row each, with the columns of findings.csv and a `geometry`.
 
-    Maps give a `geopandas.GeoDataFrame` in the CRS that all of its images share, else in EPSG:4326, cut at the
-    antimeridian. Slides give a DataFrame whose shapely geometries are in µm from the slide's corner, studies one whose
-    geometries are in the patient, (x, y, z) in mm (LPS), where a finding is of one slice. Where none of the images has
-    a place in the world, geometries are in level-0 pixels; where some have, those of the others are None. `attrs`
-    states it: "geometry" is a CRS, "um", "mm" or "px".
+    Maps give a `geopandas.GeoDataFrame` in the CRS that all images share, else in EPSG:4326, cut at the antimeridian.
+    Slides give a DataFrame with shapely geometries in µm from the slide's corner, studies one in patient
+    coordinates, (x, y, z) in mm (LPS). Where no image has world coordinates, geometries are in level-0 pixels; where
+    some have, those of the others are None. `attrs["geometry"]` states which: a CRS, "um", "mm" or "px".
 
-    `kind` chooses the images of one kind. A run of several kinds has no frame in which all would lie: without `kind`
-    it gives a DataFrame without geometries. Raises `RequestError` for a kind that the run does not hold.
+    `kind` chooses images of one kind. A run of several kinds has no common coordinates: without `kind` it gives a
+    DataFrame without geometries. Raises `RequestError` for a kind that the run does not have.
     """
     kinds = sorted({image.info.kind for image in record.images})
     if kind is not None and kind not in kinds:
         raise RequestError(
             f"kind {kind!r}",
-            "it must be one of the kinds of the run's images",
+            "must be one of the kinds of the run's images",
             value=", ".join(kinds) or "no images",
             remedy="Leave it out for all findings",
         )
@@ -64,13 +62,13 @@ def findings_frame(record: Record, *, kind: Kind | None = None) -> pd.DataFrame:
 
 
 def summary_frame(record: Record) -> pd.DataFrame:
-    """What was found in each image, a row an image: the columns of summary.csv."""
+    """The findings of each image in numbers, a row per image: the columns of summary.csv."""
     rows = [ImageSummary.of(record, image) for image in record.images]
     return _frame(summary_columns(record, rows), rows)
 
 
 def files_frame(record: Record) -> pd.DataFrame:
-    """What became of each input file: the columns of files.csv."""
+    """The outcome of each input file: the columns of files.csv."""
     return _frame(FILES, [Rows(record.files)])
 
 
@@ -84,7 +82,7 @@ def _series(column: Column[B], batches: Iterable[B]) -> Any:
 
 
 def _world(images: Sequence[ImageRecord]) -> str:
-    """Where geometries of images of one kind can lie together: a CRS, "um", "mm" or "px"."""
+    """The coordinates that images of one kind have in common: a CRS, "um", "mm" or "px"."""
     placements = [image.info.placement for image in images]
     if not images or images[0].info.kind == "map":
         systems = {placement.crs for placement in placements if placement.crs is not None}
@@ -97,7 +95,7 @@ def _world(images: Sequence[ImageRecord]) -> str:
 
 
 def _geometries(batch: FindingsBatch, where: str) -> Shapes:
-    """Shapes (N,) where `_world` says; None for those that have no place there."""
+    """Geometries (N,) in the coordinates that `_world` chose; None for those without any."""
     placement = batch.image.info.placement
     none = np.full(len(batch), None, dtype=object)
     if where == "px":
@@ -112,5 +110,5 @@ def _geometries(batch: FindingsBatch, where: str) -> Shapes:
     if where == "um":
         return shapely.transform(batch.geometries, placement.to_world) if placement.unit == "um" else none
     if placement.crs == where:
-        return to_world(batch.geometries, placement)
+        return to_crs(batch.geometries, placement)
     return to_wgs84(batch.geometries, placement) if geodesy.on_earth(placement) else none

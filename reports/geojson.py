@@ -1,4 +1,4 @@
-"""GeoJSON by RFC 7946: longitude and latitude, for any map."""
+"""GeoJSON by RFC 7946: longitude and latitude, for any map program."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,16 +21,17 @@ from .table import Column
 from .writer import ImageRecord, Record
 
 _BATCH = 10_000  # findings that are transformed, and then written, at a time
+_NOTE = f"a point stands for a shape that {DECIMALS} decimals of a degree, or the image's CRS, cannot hold"
 
 
 @dataclass(frozen=True, slots=True)
 class GeoJson:
-    """findings.geojson: a FeatureCollection, a feature a line, streamed.
+    """findings.geojson: a FeatureCollection, streamed, one feature per line.
 
     Coordinates are WGS84 degrees with 7 decimals, rings follow the right-hand rule, shapes are cut at the antimeridian,
-    and there is no `crs` member. The member `limner` holds what a reader must know of the whole: use, model, versions
-    and the images that are not on the map. A finding too small for 7 decimals is a point there, and says so in
-    `geometry_note`. `fill`, `stroke` and `fill-opacity` are hints that many maps honour (simplestyle 1.1).
+    and there is no `crs` member. The member `limner` holds use, model, versions and the images that are left out. A
+    finding too small for 7 decimals is a point with a `geometry_note`. `fill`, `stroke` and `fill-opacity` are hints
+    that many map programs honour (simplestyle 1.1).
     """
 
     name: str = "geojson"
@@ -39,7 +40,7 @@ class GeoJson:
         """Write findings.geojson into `folder`, feature by feature."""
         path = folder / "findings.geojson"
         palette = Palette.of(record.labels, record.colours)
-        topic = {
+        about = {
             "title": "Findings in WGS84 longitude and latitude",
             "use": clean_text(record.use),
             "model": {key: clean_text(value) for key, value in sorted(record.model.items())},
@@ -47,23 +48,16 @@ class GeoJson:
             "omitted": {clean_text(image): clean_text(why) for image, why in self.omitted(record).items()},
         }
         with atomic_path(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-            file.write(f'{{"type":"FeatureCollection",\n"limner":{_json(topic)},\n"features":[')
+            file.write(f'{{"type":"FeatureCollection",\n"limner":{_json(about)},\n"features":[')
             boxes = [np.empty((0, 4))]
-            between = "\n"
-            for image in record.images:
-                if not geodesy.on_earth(image.info.placement):
-                    continue
-                findings = image.findings()
-                columns = [one for one in findings_columns(record, findings) if one.topic in {"identity", "finding"}]
-                for start in range(0, len(findings), _BATCH):
-                    batch = FindingsBatch(record, image, findings[start : start + _BATCH], start + 1)
-                    placed = to_wgs84(batch.geometries, image.info.placement)
-                    boxes.append(part_boxes(placed))
-                    for feature, geometry in zip(
-                        _features(batch, columns, placed, palette), _geometries(batch, placed), strict=True
-                    ):
-                        file.write(f'{between}{_json(feature)[:-1]},"geometry":{geometry}}}')
-                        between = ",\n"
+            separator = "\n"
+            for batch, columns in _batches(record):
+                placed = to_wgs84(batch.geometries, batch.image.info.placement)
+                boxes.append(part_boxes(placed))
+                features = _features(batch, columns, placed, palette)
+                for feature, geometry in zip(features, _geometries(batch, placed), strict=True):
+                    file.write(f'{separator}{_json(feature)[:-1]},"geometry":{geometry}}}')
+                    separator = ",\n"
             file.write("\n]")
             box = bounding_box(np.concatenate(boxes))
             if box is not None:
@@ -73,22 +67,27 @@ class GeoJson:
 
     def omitted(self, record: Record) -> Mapping[str, str]:
         """Images whose pixels have no longitude and latitude."""
-        return {image.info.id: why for image in record.images if (why := _off_the_map(image.info.placement.crs, image))}
+        return {image.info.id: reason for image in record.images if (reason := _omission(image))}
 
 
-_NOTE = f"a point stands for a shape that {DECIMALS} decimals of a degree, or the image's CRS, cannot hold"
-
-
-def _off_the_map(crs: str | None, image: ImageRecord) -> str:
+def _omission(image: ImageRecord) -> str:
+    crs = image.info.placement.crs
     if crs is None:
         return "it has no CRS, so its pixels have no longitude and latitude"
-    if not geodesy.on_earth(image.info.placement):
-        return f"its CRS is not on Earth: {crs_name(crs)}"
-    return ""
+    return "" if geodesy.on_earth(image.info.placement) else f"its CRS is not on Earth: {crs_name(crs)}"
+
+
+def _batches(record: Record) -> Iterator[tuple[FindingsBatch, list[Column[FindingsBatch]]]]:
+    for image in record.images:
+        if not _omission(image):
+            findings = image.findings()
+            columns = [one for one in findings_columns(record, findings) if one.topic in {"identity", "finding"}]
+            for start in range(0, len(findings), _BATCH):
+                yield FindingsBatch(record, image, findings[start : start + _BATCH], start + 1), columns
 
 
 def _geometries(batch: FindingsBatch, placed: Shapes) -> Iterator[str]:
-    """Each shape as GeoJSON text: a point where there is no shape, null where there is no place either."""
+    """Each shape as GeoJSON text: a point where there is no shape, null where there is no position either."""
     for place, text in enumerate(shapely.to_geojson(placed)):
         yield _point(batch.lonlat[place]) if text is None else str(text)
 
@@ -102,14 +101,14 @@ def _point(lonlat: Points) -> str:
 def _features(
     batch: FindingsBatch, columns: Sequence[Column[FindingsBatch]], placed: Shapes, palette: Palette
 ) -> Iterator[dict[str, Any]]:
-    """Each finding as a feature without its geometry. Of the model's own columns only those that it has."""
+    """Each finding as a feature without its geometry; the model's own columns only where the finding has them."""
     image = clean_text(batch.image.info.id)
     names = [column.name for column in columns]
     own = {name for name in names if name.startswith(("number.", "note."))}
     rows = zip(*(column.json_values(batch) for column in columns), strict=True)
     for number, (finding, shape, row) in enumerate(zip(batch.findings, placed, rows, strict=True), batch.first):
-        told = zip(names, row, strict=True)
-        properties = {name: value for name, value in told if value is not None or name not in own}
+        values = zip(names, row, strict=True)
+        properties = {name: value for name, value in values if value is not None or name not in own}
         colour = palette[finding.label]
         properties |= {"fill": colour, "stroke": colour, "fill-opacity": 0.4}
         if shape is None:

@@ -1,4 +1,4 @@
-"""GeoPackage: a layer an image, in the image's own CRS, for GIS programs. The only file that knows pyogrio."""
+"""GeoPackage: a layer per image, in the image's own CRS, for GIS programs. The only file that imports pyogrio."""
 # pyogrio and shapely leave some of their arguments untyped:
 # pyright: reportUnknownMemberType=false, reportMissingTypeStubs=false
 
@@ -22,28 +22,26 @@ from .columns import findings_columns
 from .csv_safety import clean_text
 from .measures import FindingsBatch, all_labels, crs_name
 from .palette import Palette, rgb
-from .rfc7946 import to_world
+from .rfc7946 import to_crs
 from .table import Column
 from .writer import DISCLAIMER, Record
 
 Values = npt.NDArray[Any]
 
-_MOMENT = (
-    "2000-01-01T00:00:00.000Z"  # the clock of `last_change`, stopped so that the same findings give the same bytes
-)
+_LAST_CHANGE = "2000-01-01T00:00:00.000Z"  # a fixed time, so that the same findings give the same bytes
 _POLYGONAL = {3, 6}  # shapely's type numbers of Polygon and MultiPolygon
 _ABOUT = "about"
-_SAID = {"world", "run"}  # of columns: what a layer's geometry and CRS, and the table `topic`, say already
+_REDUNDANT = {"world", "run"}  # topics of columns that the geometry, the CRS and the table `about` already state
 _STYLES = "layer_styles"
 
 
 @dataclass(frozen=True, slots=True)
 class GeoPackage:
-    """findings.gpkg: a layer an image with the columns of findings.csv, coordinates in the image's source CRS.
+    """findings.gpkg: a layer per image with the columns of findings.csv, coordinates in the image's own CRS.
 
-    Affine pictures keep their exact vertices; where a picture was placed by control points, edges get vertices first,
-    so that they stay true. Pictures without a CRS are left out: a map would set them down somewhere. A table `topic`
-    states use, model and what was left out, and `layer_styles` gives QGIS the labels' colours.
+    Affine images keep their exact vertices; on images placed by ground control points, edges are densified first.
+    Images without a CRS are left out, since a GIS would place them anywhere. The table `about` holds use, model and
+    omissions, and `layer_styles` the labels' colours for QGIS.
     """
 
     name: str = "geopackage"
@@ -51,12 +49,12 @@ class GeoPackage:
     def write(self, record: Record, folder: Path) -> Sequence[Path]:
         """Write findings.gpkg into `folder`."""
         path = folder / "findings.gpkg"
-        columns = [one for one in findings_columns(record) if one.topic not in _SAID]
+        columns = [one for one in findings_columns(record) if one.topic not in _REDUNDANT]
         mapped = [image for image in record.images if image.info.placement.crs]
         names = _unique([image.info.id for image in mapped], taken=(_ABOUT, _STYLES))
         palette = Palette.of(record.labels, record.colours)
         styles: dict[str, str] = {}
-        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _MOMENT})
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _LAST_CHANGE})
         try:
             with atomic_path(path) as part:
                 _table(part, _ABOUT, _about(record, self.omitted(record)), append=False)
@@ -68,12 +66,8 @@ class GeoPackage:
                 if styles:
                     _table(part, _STYLES, _style_columns(styles), append=True)
         except (DataSourceError, DataLayerError) as error:
-            raise RequestError(
-                str(path),
-                "GDAL must be able to write it",
-                value=str(error),
-                remedy="See that the disk has room and the folder may be written to, then make the report again",
-            ) from error
+            remedy = "Check disk space and permissions, then run: limner report"
+            raise RequestError(str(path), "must be writable", value=str(error), remedy=remedy) from error
         finally:
             pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
         return [path]
@@ -81,7 +75,7 @@ class GeoPackage:
     def omitted(self, record: Record) -> Mapping[str, str]:
         """Images without a CRS."""
         return {
-            image.info.id: "it has no CRS, so it has no place in a GIS"
+            image.info.id: "it has no CRS, so a GIS cannot place it"
             for image in record.images
             if not image.info.placement.crs
         }
@@ -89,7 +83,7 @@ class GeoPackage:
 
 def _layer(path: Path, layer: str, batch: FindingsBatch, columns: Sequence[Column[FindingsBatch]]) -> None:
     placement = batch.image.info.placement
-    placed = to_world(batch.geometries, placement)
+    placed = to_crs(batch.geometries, placement)
     polygonal = set(shapely.get_type_id(placed).tolist()) <= _POLYGONAL
     data: list[Values] = []
     masks: list[Values | None] = []
@@ -132,7 +126,7 @@ def _about(record: Record, omitted: Mapping[str, str]) -> Mapping[str, Values]:
 
 
 def _style_columns(styles: Mapping[str, str]) -> Mapping[str, Values]:
-    """The table in which QGIS looks for a layer's style."""
+    """The columns of the table in which QGIS stores layer styles."""
     rows = len(styles)
     return {
         "f_table_catalog": _texts([""] * rows),
@@ -146,12 +140,12 @@ def _style_columns(styles: Mapping[str, str]) -> Mapping[str, Values]:
         "description": _texts(["Colours of the labels"] * rows),
         "owner": _texts([""] * rows),
         "ui": _texts([""] * rows),
-        "update_time": np.array([_MOMENT.removesuffix("Z")] * rows, dtype="datetime64[ms]"),
+        "update_time": np.array([_LAST_CHANGE.removesuffix("Z")] * rows, dtype="datetime64[ms]"),
     }
 
 
 def _style(labels: Sequence[str], palette: Palette) -> str:
-    """A QGIS layer style: a fill a label."""
+    """A QGIS layer style: a fill per label."""
     categories = "".join(
         f'<category render="true" symbol="{place}" value="{html.escape(clean_text(label))}"'
         f' label="{html.escape(clean_text(label))}"/>'
@@ -183,7 +177,7 @@ def _symbol(place: int, colour: tuple[int, int, int]) -> str:
 
 
 def _unique(names: Sequence[str], *, taken: Sequence[str] = (), keep: str = "") -> list[str]:
-    """Names of letters, digits, _ and -, that differ from each other and from `taken` also without their case."""
+    """Names of letters, digits, _ and -, different from each other and from `taken` in any case."""
     used = {name.casefold() for name in taken}
     result: list[str] = []
     for name in names:

@@ -1,4 +1,4 @@
-"""What reports say of findings in numbers: areas, boxes, and one point on each in every frame.
+"""Measurements of findings for reports: areas, bounding boxes, and a point on each, in pixels and in the world.
 
 Vertices of many findings are transformed in one call, so that a hundred thousand findings take seconds.
 """
@@ -20,7 +20,7 @@ from ..readers import geodesy
 from ..readers.errors import ReadError
 from ..readers.geometry import Placement, Points
 from ..readers.image import ImageInfo, Kind, Plane
-from .patient_geometry import pixel_area_m2, planes_of
+from .patient_geometry import pixel_area_m2
 from .writer import Area, ImageRecord, Record
 
 Shapes = npt.NDArray[np.object_]
@@ -32,22 +32,20 @@ _ROOT_NAME = re.compile(r'^\s*\w+\s*\[\s*"([^"]*)"')
 
 @dataclass(frozen=True)
 class FindingsBatch:
-    """Findings of one image, and what is measured of them, each when it is first asked for: a row a finding, in order.
-
-    `first` is the number of the first one within the image. Where a place or size is not known, numbers are NaN.
-    """
+    """Findings of one image, and their measurements, computed on first use: a row per finding, NaN where not known."""
 
     record: Record
     image: ImageRecord
     findings: Sequence[Finding]
     first: int = 1
+    """The number of the first finding within the image."""
 
     def __len__(self) -> int:
         return len(self.findings)
 
     @property
     def kind(self) -> Kind:
-        """The kind of image that the findings are of."""
+        """The kind of the image."""
         return self.image.info.kind
 
     @cached_property
@@ -73,10 +71,10 @@ class FindingsBatch:
     @cached_property
     def point(self) -> Points:
         """(N, 2) a level-0 pixel on each finding: its centroid, or GEOS's point on surface where that lies outside."""
-        middle = shapely.centroid(self.geometries)
-        outside = ~shapely.intersects(self.geometries, middle)
-        middle[outside] = shapely.point_on_surface(self.geometries[outside])
-        return shapely.get_coordinates(middle).reshape(-1, 2)
+        points = shapely.centroid(self.geometries)
+        outside = ~shapely.intersects(self.geometries, points)
+        points[outside] = shapely.point_on_surface(self.geometries[outside])
+        return shapely.get_coordinates(points).reshape(-1, 2)
 
     @cached_property
     def lonlat(self) -> Points:
@@ -87,7 +85,7 @@ class FindingsBatch:
     def world(self) -> Points:
         """(N, 2) the point in the placement's unit."""
         placement = self.image.info.placement
-        return placement.to_world(self.point) if on_plane(placement) else np.full((len(self), 2), np.nan)
+        return placement.to_world(self.point) if _is_planar(placement) else np.full((len(self), 2), np.nan)
 
     @cached_property
     def world_bounds(self) -> Numbers:
@@ -95,21 +93,21 @@ class FindingsBatch:
         placement = self.image.info.placement
         vertices, owner = shapely.get_coordinates(self.geometries, return_index=True)
         bounds = np.full((len(self), 4), np.nan)
-        if on_plane(placement) and len(vertices):
+        if _is_planar(placement) and len(vertices):
             world = placement.to_world(vertices)
-            whose, starts = np.unique(owner, return_index=True)
-            bounds[whose, :2] = np.minimum.reduceat(world, starts)
-            bounds[whose, 2:] = np.maximum.reduceat(world, starts)
+            rows, starts = np.unique(owner, return_index=True)
+            bounds[rows, :2] = np.minimum.reduceat(world, starts)
+            bounds[rows, 2:] = np.maximum.reduceat(world, starts)
         return bounds
 
     @cached_property
     def planes(self) -> list[Plane]:
         """The plane of each finding."""
-        return planes_of(self.image.info, self.findings)
+        return [self.image.info.planes[finding.plane] for finding in self.findings]
 
 
-def on_plane(placement: Placement) -> bool:
-    """Whether the world is known, and has two axes."""
+def _is_planar(placement: Placement) -> bool:
+    """Whether world coordinates are known, and have two axes."""
     return placement.has_unit and len(placement.matrix) == 2
 
 
@@ -123,7 +121,7 @@ def shapes(findings: Sequence[Finding]) -> Shapes:
 def areas_m2(geometries: Shapes, info: ImageInfo) -> Numbers:
     """Areas (N,) of geometries in level-0 pixels, in m²: on the ellipsoid for maps; NaN where no pixel size is known.
 
-    A study without a place in the patient has the areas that follow from its pixel spacing.
+    In a study without a position in the patient they follow from its pixel spacing.
     """
     areas = geodesy.areas_m2(geometries, info.placement)
     if areas is None:
@@ -132,20 +130,20 @@ def areas_m2(geometries: Shapes, info: ImageInfo) -> Numbers:
 
 
 def lonlat(placement: Placement, xy: Points) -> Points:
-    """Level-0 pixels (N, 2) → WGS84 degrees (N, 2); NaN off the Earth: without a CRS on it, or beyond its limb."""
+    """Level-0 pixels (N, 2) → WGS84 degrees (N, 2); NaN off the Earth: without a CRS on it, or outside its limb."""
     if not geodesy.on_earth(placement):
         return np.full((len(xy), 2), np.nan)
     try:
         return geodesy.to_lonlat(placement, xy)
-    except ReadError:  # some pixel looks past the Earth: find out which
+    except ReadError:  # a pixel lies off the Earth: find out which
         if len(xy) == 1:
             return np.full((1, 2), np.nan)
-        middle = len(xy) // 2
-        return np.concatenate([lonlat(placement, xy[:middle]), lonlat(placement, xy[middle:])])
+        half = len(xy) // 2
+        return np.concatenate([lonlat(placement, xy[:half]), lonlat(placement, xy[half:])])
 
 
 def crs_name(crs: str | None) -> str:
-    """A CRS in a word: "EPSG:32618" where its WKT says that it is exactly that, else its name; "" without one."""
+    """A CRS in short: "EPSG:32618" where its WKT has that id, else its name; "" without one."""
     if not crs:
         return ""
     code = _ROOT_ID.search(crs)
@@ -157,22 +155,22 @@ def crs_name(crs: str | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LabelArea:
-    """What one label covers in one image: `m2` is NaN where unknown; findings that overlap count twice.
-
-    `share` is the part of the analysed area, by m² where known, else by pixels; NaN where nothing was analysed.
-    """
+    """The area of one label in one image; findings that overlap count twice."""
 
     label: str
     findings: int
+    """The number of findings."""
     pixels: float
     m2: float
+    """NaN where unknown."""
     share: float
+    """Of the analysed area, by m² where known, else by pixels; NaN where nothing was analysed."""
 
 
 def label_areas(record: Record, image: ImageRecord, findings: Sequence[Finding]) -> list[LabelArea]:
-    """What each label covers, in report order: also the model's labels that were not found.
+    """The area of each label, in report order: also the model's labels that were not found.
 
-    A tile or region counts with the part of it that is valid, and a region not where there are findings within regions.
+    Tiles and regions count with their valid part, and regions only where no finding is smaller than a region.
     """
     geometries = shapes(findings)
     valid = np.array([finding.numbers.get("valid", 1.0) for finding in findings], dtype=np.float64)
@@ -184,9 +182,9 @@ def label_areas(record: Record, image: ImageRecord, findings: Sequence[Finding])
     result: list[LabelArea] = []
     for label in all_labels(record, labels.tolist()):
         here = labels == label
-        spread = here & counted
-        covered = math.fsum(pixels[spread]), math.nan if math.isnan(analysed[1]) else math.fsum(m2[spread])
-        result.append(LabelArea(label, int(here.sum()), *covered, area_share(covered, analysed)))
+        summed = here & counted
+        area = math.fsum(pixels[summed]), math.nan if math.isnan(analysed[1]) else math.fsum(m2[summed])
+        result.append(LabelArea(label, int(here.sum()), *area, area_share(area, analysed)))
     return result
 
 

@@ -1,7 +1,6 @@
-"""Where a finding lies in a study: its slice, its box there, its place in the patient, and the side that follows.
+"""Geometry of findings in radiology studies: slice positions, boxes in mm, patient coordinates (LPS), laterality.
 
-Identifiers are those that the reader gives, which are pseudonyms unless a person asked otherwise. What is not known
-is an empty cell.
+Identifiers are the reader's: pseudonyms unless the user chose to show names.
 """
 # shapely leaves its functions' **kwargs untyped:
 # pyright: reportUnknownMemberType=false
@@ -24,34 +23,28 @@ from ..readers.image import ImageInfo, Plane
 Numbers = npt.NDArray[np.float64]
 
 _NAMESPACE: Final = uuid.UUID("0b9e9d0e-5d0f-5a55-8b8e-3d2f6f0c9a42")  # of limner's findings in studies
-_DECIMALS: Final = 6  # of a pixel: finer than any model places what it finds
-_ON_THE_BACK: Final = ("HFS", "FFS")
-_NOT_OF_ALL: Final = "us_region"  # a pixel size that holds in one region of the picture only
+_DECIMALS: Final = 6  # of a pixel: finer than any model localises
+_SUPINE: Final = ("HFS", "FFS")
 
 
 def spacing_mm(info: ImageInfo) -> tuple[float, float]:
-    """The sides (x, y) of a slice's pixel in mm; NaN where not known, or not the same in all of the picture."""
+    """The sides (x, y) of a slice's pixel in mm; NaN where not known, or known for a region of the picture only."""
     facts = dict(info.facts)
-    of_all = facts.get("spacing_source") != _NOT_OF_ALL
-    x, y = (float(facts.get(key) or math.nan) if of_all else math.nan for key in ("col_mm", "row_mm"))
-    return x, y
+    if facts.get("spacing_source") == "us_region":
+        return math.nan, math.nan
+    return float(facts.get("col_mm") or math.nan), float(facts.get("row_mm") or math.nan)
 
 
 def pixel_area_m2(info: ImageInfo) -> float | None:
-    """m² of a level-0 pixel of a study by its pixel spacing; None of another image, or where that is not known."""
+    """m² of a level-0 pixel of a study by its pixel spacing; None for other images, or where that is not known."""
     x, y = spacing_mm(info)
     if info.kind != "study" or math.isnan(x * y):
         return None
     return x * y * 1e-6
 
 
-def planes_of(info: ImageInfo, findings: Sequence[Finding]) -> list[Plane]:
-    """The slice of each finding of one image."""
-    return [info.planes[finding.plane] for finding in findings]
-
-
 def slice_positions_mm(planes: Sequence[Plane]) -> Numbers:
-    """(N, 1) places of slices along their stack's normal; NaN where not known."""
+    """(N, 1) positions of slices along their stack's normal; NaN where not known."""
     return np.array([[plane.position_mm] for plane in planes], np.float64).reshape(-1, 1)
 
 
@@ -61,7 +54,7 @@ def box_sizes_mm(info: ImageInfo, bounds: Numbers) -> Numbers:
 
 
 def centres_lps_mm(planes: Sequence[Plane], points: Points) -> Numbers:
-    """(N, 3) where in the patient (LPS, mm) level-0 pixels (N, 2) of slices are; NaN where not known."""
+    """(N, 3) patient coordinates (LPS, mm) of level-0 pixels (N, 2) of slices; NaN where not known."""
     centres = np.full((len(planes), 3), np.nan)
     for number, (plane, point) in enumerate(zip(planes, points, strict=True)):
         if in_patient(plane):
@@ -70,23 +63,22 @@ def centres_lps_mm(planes: Sequence[Plane], points: Points) -> Numbers:
 
 
 def in_patient(plane: Plane) -> bool:
-    """Whether a slice has a place in the patient."""
+    """Whether a slice has a position in the patient."""
     return plane.placement.unit == "mm" and len(plane.placement.matrix) == 3
 
 
 def lateralities(info: ImageInfo, findings: Sequence[Finding]) -> list[str]:
-    """The side of the patient on which each finding lies, as `_side` tells it."""
-    return [_side(info, finding) for finding in findings]
+    """The side of the plane x = 0 of each finding's box: left or right, "both" where it crosses, "" where not known.
 
-
-def _side(info: ImageInfo, finding: Finding) -> str:
-    """The side of the plane x = 0 on which all of a finding's box lies; "both" where it crosses; "" where not known.
-
-    x grows towards the patient's left whatever the posture (PS3.3 C.7.6.2.1.1). The plane is the scanner's middle, and
-    near enough the patient's only of who lay on the back.
+    x grows towards the patient's left in any position (PS3.3 C.7.6.2.1.1). The plane is the scanner's midplane, near
+    the patient's own only for a patient who lay supine.
     """
+    return [_laterality(info, finding) for finding in findings]
+
+
+def _laterality(info: ImageInfo, finding: Finding) -> str:
     plane = info.planes[finding.plane]
-    if not in_patient(plane) or dict(info.facts).get("patient_position") not in _ON_THE_BACK:
+    if not in_patient(plane) or dict(info.facts).get("patient_position") not in _SUPINE:
         return ""
     x0, y0, x1, y1 = finding.geometry.bounds
     x = plane.placement.to_world([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])[:, 0]
@@ -98,17 +90,17 @@ def _rounded(xy: Points) -> Points:
 
 
 def finding_uids(info: ImageInfo, findings: Sequence[Finding]) -> list[str]:
-    """A UID for each finding, of the form 2.25.… (PS3.5 B.2), from what is said of which pixels of which slice.
+    """A UID of the form 2.25.… (PS3.5 B.2) for each finding, from its study, slice, geometry and texts.
 
-    Findings that say the same get one each.
+    Identical findings get one each.
     """
     seen: Counter[uuid.UUID] = Counter()
     found: list[str] = []
     for finding in findings:
         plane = info.planes[finding.plane]
         where = shapely.to_wkb(shapely.normalize(shapely.transform(finding.geometry, _rounded)), hex=True, byte_order=1)
-        said = [info.study, [[plane.name, plane.frame]], finding.kind, finding.label, finding.text]
-        name = uuid.uuid5(_NAMESPACE, json.dumps([*said, where], ensure_ascii=True))
+        content = [info.study, [[plane.name, plane.frame]], finding.kind, finding.label, finding.text, where]
+        name = uuid.uuid5(_NAMESPACE, json.dumps(content, ensure_ascii=True))
         seen[name] += 1
         unique = name if seen[name] == 1 else uuid.uuid5(name, str(seen[name]))
         found.append(f"2.25.{unique.int}")

@@ -1,9 +1,14 @@
-"""Shapes in longitude and latitude as RFC 7946 wants them: true edges, counter-clockwise, cut at the antimeridian.
+"""Polygons in longitude and latitude by RFC 7946: densified, counter-clockwise, cut at the antimeridian.
 
-An edge that is straight in the picture is not straight in longitude and latitude, so edges get vertices before they are
-transformed. Shapes that cross the antimeridian or hold a pole are unrolled ring by ring on the endless strip of
-longitudes and cut into pieces of 360 degrees there, which stays exact however often a ragged edge goes to and fro.
-Within some 20 px of a pole an outline may be off by a few pixels, since short edges get no further vertices.
+An edge that is straight in the image is not straight in longitude and latitude, so edges are densified before they are
+transformed. Shapes that cross the antimeridian or contain a pole are unrolled, ring by ring, onto a plane of unbounded
+longitude and cut there every 360 degrees, which is exact however often an edge crosses:
+
+        -180      180      540
+    ------|--------|--------|--     a ring around a pole is closed along ±90 degrees of latitude;
+          |     [##|###]    |       the part right of 180 is moved back by 360
+
+Within some 20 px of a pole an outline may be off by a few pixels, since short edges are not densified.
 """
 # shapely leaves its functions' **kwargs untyped:
 # pyright: reportUnknownMemberType=false
@@ -24,7 +29,7 @@ from .measures import Numbers, Shapes, lonlat
 DECIMALS = 7
 """Decimals of a degree in a GeoJSON file: 11 mm."""
 
-_STEP_M = 500_000.0  # longer edges get vertices anyway, so that none can be mistaken for the other way round the globe
+_STEP_M = 500_000.0  # longer edges are densified anyway, so that none seems to run the other way around the Earth
 _EARTH_M = 40_075_017.0  # around the equator
 _POLE = 90.0 - 10.0**-DECIMALS
 
@@ -32,7 +37,7 @@ _POLE = 90.0 - 10.0**-DECIMALS
 def to_wgs84(geometries: Shapes, placement: Placement) -> Shapes:
     """Polygons in level-0 pixels → valid polygons in WGS84 degrees by RFC 7946, rounded to `DECIMALS`.
 
-    None where nothing is left: a shape smaller than the rounding, or a place that the CRS cannot map. Shapes of other
+    None where nothing is left: a shape smaller than the rounding, or outside the domain of the CRS. Geometries of other
     types are transformed vertex by vertex. Raises `ReadError` where the placement is not on Earth.
     """
     if not len(geometries):
@@ -42,7 +47,7 @@ def to_wgs84(geometries: Shapes, placement: Placement) -> Shapes:
     if ground and max(ground) > _EARTH_M:
         raise ReadError(
             f"placement from {placement.source}",
-            "a pixel must be smaller than the Earth",
+            "must have pixels smaller than the Earth",
             value=f"{max(ground):g} m",
             remedy="Repair the file's georeference, or remove it to work in pixels",
         )
@@ -60,16 +65,15 @@ def to_wgs84(geometries: Shapes, placement: Placement) -> Shapes:
     return _rounded(placed)
 
 
-def to_world(geometries: Shapes, placement: Placement) -> Shapes:
+def to_crs(geometries: Shapes, placement: Placement) -> Shapes:
     """Polygons in level-0 pixels → the same in the image's own CRS, exteriors counter-clockwise.
 
-    An affine picture keeps its vertices; where one was placed by control points, edges get vertices first, so that they
-    stay true.
+    On images placed by ground control points edges are densified first.
     """
     if placement.warp is not None and geodesy.on_earth(placement):
         geometries = geodesy.densify_all(geometries, placement)
     pixel = float(np.linalg.norm(np.asarray(placement.matrix)[:, :2], axis=0).min())
-    decimals = 8 - math.floor(math.log10(pixel))  # 1e-8 px: what lies below it is the arithmetic's own, and may vary
+    decimals = 8 - math.floor(math.log10(pixel))  # 1e-8 px: smaller digits are rounding errors, which may vary
     return shapely.orient_polygons(
         shapely.transform(geometries, lambda xy: np.round(placement.to_world(xy), decimals) + 0.0)
     )
@@ -99,9 +103,9 @@ def bounding_box(boxes: Numbers) -> tuple[float, float, float, float] | None:
 
 
 def _mirrors(placement: Placement, points: Points) -> bool:
-    """Whether turns change their sense between the picture and the globe, as they do where y points south.
+    """Whether orientation is reversed between image and Earth, as it is where y points south.
 
-    Asked at several points, since there may be a pole at one of them.
+    Tested at several points, since one of them may be a pole.
     """
     here = points[np.linspace(0, len(points) - 1, 9).astype(np.intp)]
     origin, right, down = (lonlat(placement, here + step) for step in ([0.0, 0.0], [1.0, 0.0], [0.0, 1.0]))
@@ -110,12 +114,12 @@ def _mirrors(placement: Placement, points: Points) -> bool:
 
 
 def _nearest(degrees: Points) -> Points:
-    """Differences of longitude and latitude, the short way round."""
+    """Differences of longitude and latitude, the short way around the Earth."""
     return degrees - [360.0, 0.0] * np.round(degrees / 360.0)
 
 
 def _crossing(placed: Shapes) -> npt.NDArray[np.intp]:
-    """Which shapes jump by more than half the globe between two vertices, or touch a pole."""
+    """Indices of shapes with more than 180 degrees of longitude between two vertices, or with a vertex at a pole."""
     rings, shape = shapely.get_rings(placed, return_index=True)
     degrees, ring = shapely.get_coordinates(rings, return_index=True)
     jumps = (ring[1:] == ring[:-1]) & (np.abs(np.diff(degrees[:, 0])) > 180.0)
@@ -123,9 +127,9 @@ def _crossing(placed: Shapes) -> npt.NDArray[np.intp]:
 
 
 def _cut(shape: BaseGeometry, *, meridians: bool) -> BaseGeometry:
-    """A polygon whose exterior runs counter-clockwise on the globe, cut at ±180 degrees and closed over the poles.
+    """A polygon whose exterior is counter-clockwise on the Earth, cut at ±180 degrees and closed over the poles.
 
-    `meridians`: the picture's own columns are meridians, so that also a point at a pole has a longitude.
+    `meridians`: the image's columns are meridians, so that a point at a pole has a longitude, too.
     """
     if not isinstance(shape, Polygon | MultiPolygon):
         return shape
@@ -143,7 +147,7 @@ def _unrolled(ring: Points) -> BaseGeometry:
     turns = -np.round(np.diff(ring[:, 0]) / 360.0)
     strip = ring + [360.0, 0.0] * np.concatenate([[0.0], np.cumsum(turns)])[:, None]
     around = turns.sum()
-    if around:  # once around a pole, which lies on the left: close the ring over it
+    if around:  # once around a pole on the left: close the ring along it
         pole = math.copysign(90.0, around)
         strip = np.concatenate([strip, [[strip[-1, 0], pole], [strip[0, 0], pole], strip[0]]])
     area = _polygonal(Polygon(strip))
@@ -157,9 +161,9 @@ def _unrolled(ring: Points) -> BaseGeometry:
 
 
 def _around_poles(ring: Points) -> Points:
-    """A vertex at a pole has any longitude: in its place goes a way from the longitude before it to that after it.
+    """A ring whose vertices at a pole, which have any longitude, are replaced by a path along it to the next longitude.
 
-    With the ring's area on the left, longitude falls on that way at the north pole and rises at the south pole.
+    With the ring's area on the left, longitude falls along that path at the north pole and rises at the south pole.
     """
     vertices = ring[:-1]
     at_pole = np.abs(vertices[:, 1]) > _POLE
@@ -167,15 +171,15 @@ def _around_poles(ring: Points) -> Points:
         return ring
     start = int(np.argmin(at_pole))
     vertices, at_pole = np.roll(vertices, -start, axis=0), np.roll(at_pole, -start)
-    way: list[tuple[float, float]] = []
+    path: list[tuple[float, float]] = []
     for (lon, lat), polar, (after, _) in zip(vertices, at_pole, np.roll(vertices, -1, axis=0), strict=True):
         if not polar:
-            way.append((lon, lat))
+            path.append((lon, lat))
             continue
-        before = way[-1][0]
+        before = path[-1][0]
         turn = math.copysign((math.copysign(1.0, -lat) * (after - before)) % 360.0, -lat)
-        way += [(before + turn * part, math.copysign(90.0, lat)) for part in (0.0, 0.25, 0.5, 0.75, 1.0)]
-    return np.array([*way, way[0]])
+        path += [(before + turn * part, math.copysign(90.0, lat)) for part in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    return np.array([*path, path[0]])
 
 
 def _rounded(placed: Shapes) -> Shapes:
@@ -189,7 +193,7 @@ def _rounded(placed: Shapes) -> Shapes:
 
 
 def _polygonal(shape: BaseGeometry) -> BaseGeometry:
-    """A valid shape of the polygons that `shape` covers, without the lines and points that may lie beside them."""
+    """The polygons of `shape`, valid, without lines and points."""
     if not shape.is_valid:
         shape = shapely.make_valid(shape, method="structure", keep_collapsed=False)
     if isinstance(shape, Polygon | MultiPolygon):

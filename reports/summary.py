@@ -1,33 +1,36 @@
-"""What a run found in each image, in two forms: `SUMMARY`, a row an image, and `AREAS`, a row a fact."""
+"""Tables of a whole run: summary.csv (a row per image), areas.csv (a row per label or status), files.csv (per file)."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal, Self
 
 from ..readers import geodesy
 from ..readers.image import Kind
-from .columns import IMAGE, MAP, MODEL, NAME, SLIDE, STUDY, TISSUE
+from .columns import COUNTED, IMAGE, MAP, MODEL, NAME, SLIDE, STUDY, TISSUE
 from .csv_safety import clean_text
 from .measures import LabelArea, area_share, label_areas, total_area
-from .table import KINDS, Column, Dtype, attribute, columns_for, with_unique_names
-from .writer import ImageRecord, Record
+from .table import KINDS, Column, Dtype, Rows, attribute, columns_for, with_unique_names, write_csv
+from .writer import FileRow, ImageRecord, Record
 
-_KM2, _MM2 = 1e-6, 1e6  # of a m²
+_KM2, _MM2 = 1e-6, 1e6  # per m²
 
 
 @dataclass(frozen=True)
 class ImageSummary:
-    """One image's row: `labels` are the areas of its labels by name, `findings` counts all, None without a model."""
+    """One image's row of summary.csv."""
 
     record: Record
     image: ImageRecord
     labels: dict[str, LabelArea]
+    """The area of each label by name."""
     findings: int | None
+    """The number of all findings; None without a model."""
 
     @classmethod
-    def of(cls, record: Record, image: ImageRecord) -> "ImageSummary":
+    def of(cls, record: Record, image: ImageRecord) -> Self:
         """The row of an image, whose findings are read once."""
         findings = image.findings()
         labels = {of.label: of for of in label_areas(record, image, findings)}
@@ -52,13 +55,13 @@ class ImageSummary:
         return total_area(area for area in self.image.areas if area.status == "analysed")
 
     def label(self, name: str) -> LabelArea:
-        """What a label covers: nothing, where it was not found."""
+        """The area of a label: 0 where it was not found."""
         nothing = (0.0, 0.0 * self.analysed[1])
         return self.labels.get(name) or LabelArea(name, 0, *nothing, area_share(nothing, self.analysed))
 
-    def density(self, of: LabelArea, unit: float) -> float:
-        """Findings for each unit of the analysed area, of which a m² has `unit`."""
-        area = self.analysed[1] * unit
+    def density(self, of: LabelArea, per_m2: float) -> float:
+        """Findings per unit of the analysed area, of which a m² has `per_m2`."""
+        area = self.analysed[1] * per_m2
         return of.findings / area if area else math.nan
 
     @property
@@ -67,37 +70,36 @@ class ImageSummary:
         return sum(area.regions for area in self.image.areas)
 
     @cached_property
-    def pixels(self) -> tuple[float, ...]:
-        """Metres of a level-0 pixel in the image's middle and of one as the model saw it (x, y, x, y); NaN unknown."""
+    def pixel_sizes(self) -> tuple[float, ...]:
+        """Metres of a level-0 pixel in the image's middle, and of a pixel in the analysis (x, y, x, y); NaN unknown."""
         (width, height), scale = self.image.info.size, self.image.scale
-        ground = geodesy.metres_per_pixel(self.image.info.placement, (width / 2, height / 2)) or (math.nan, math.nan)
-        return (*ground, ground[0] * scale[0], ground[1] * scale[1])
+        x, y = geodesy.metres_per_pixel(self.image.info.placement, (width / 2, height / 2)) or (math.nan, math.nan)
+        return x, y, x * scale[0], y * scale[1]
 
 
-def _pixels(unit: str, per_metre: float, kinds: tuple[Kind, ...]) -> list[Column[ImageSummary]]:
+def _pixel_columns(unit: str, per_metre: float, kinds: tuple[Kind, ...]) -> list[Column[ImageSummary]]:
     """The columns of an image's pixel size, in the unit of its kind."""
+    level_0, analysis = "size of a level-0 pixel in the image's middle", "size of a pixel in the analysis"
+    names = [("pixel_x", level_0), ("pixel_y", level_0), ("seen_x", analysis), ("seen_y", analysis)]
 
-    def column(name: str, said: str, at: int) -> Column[ImageSummary]:
-        suffix = f"{'xyxy'[at]}_{unit.replace('µ', 'u')}"
+    def value(at: int) -> Callable[[ImageSummary], float]:
+        return lambda row: float(f"{row.pixel_sizes[at] * per_metre:.6g}")
 
-        def value(row: ImageSummary) -> float:
-            return float(f"{row.pixels[at] * per_metre:.6g}")
-
-        return Column(f"{name}_{suffix}", "float64", said, value, unit, kinds=kinds)
-
-    first = [column("pixel", "size of a level-0 pixel in the image's middle", at) for at in (0, 1)]
-    return first + [column("seen", "size of a pixel as the model saw it", at) for at in (2, 3)]
+    suffix = unit.replace("µ", "u")
+    return [
+        Column(f"{name}_{suffix}", "float64", description, value(at), unit, kinds=kinds)
+        for at, (name, description) in enumerate(names)
+    ]
 
 
-_STATUS = "complete; partial where a planned region was not analysed; not assessed where nothing was looked for"
-_COUNTED = "findings; empty where nothing was looked for"
+_STATUS = "complete; partial where a planned region was not analysed; not assessed without a model"
 
 SUMMARY: tuple[Column[ImageSummary], ...] = (
     IMAGE,
     NAME,
     Column("kind", "category", "map, slide or study", lambda row: row.kind),
     Column("status", "category", _STATUS, lambda row: row.record.status_of([row.image])),
-    Column("findings", "Int64", _COUNTED, lambda row: row.findings),
+    Column("findings", "Int64", COUNTED, lambda row: row.findings),
     Column("regions", "Int64", "regions", lambda row: row.regions),
     Column("failures", "Int64", "regions that failed: areas.csv has reasons", lambda row: len(row.image.failures)),
     Column("analysed_px", "float64", "analysed area in level-0 pixels", lambda row: row.analysed[0], "px²", 2),
@@ -110,30 +112,30 @@ SUMMARY: tuple[Column[ImageSummary], ...] = (
         lambda row: area_share(row.analysed, row.whole),
         decimals=6,
     ),
-    *_pixels("m", 1.0, MAP),
-    *_pixels("µm", 1e6, SLIDE),
-    *_pixels("mm", 1e3, STUDY),
+    *_pixel_columns("m", 1.0, MAP),
+    *_pixel_columns("µm", 1e6, SLIDE),
+    *_pixel_columns("mm", 1e3, STUDY),
 )
-"""Columns of the summary, a row an image. After them come `label_columns` for each label, then `MODEL`."""
+"""Columns of summary.csv. After them come `label_columns` for each label, then `MODEL`."""
 
 
 def label_columns(label: str) -> list[Column[ImageSummary]]:
-    """The columns of one label in the summary. Findings that overlap count twice."""
+    """The columns of one label in summary.csv. Findings that overlap count twice."""
 
     def column(
         name: str,
-        said: str,
+        description: str,
         value: Callable[[ImageSummary, LabelArea], object],
         unit: str = "",
         kinds: tuple[Kind, ...] = KINDS,
     ) -> Column[ImageSummary]:
         dtype: Dtype = "Int64" if name == "count" else "float64"
         decimals = 6 if name == "share" else None
-        told = f"{name}.{clean_text(label)}"
-        return Column(told, dtype, said, lambda row: value(row, row.label(label)), unit, decimals, kinds)
+        full_name = f"{name}.{clean_text(label)}"
+        return Column(full_name, dtype, description, lambda row: value(row, row.label(label)), unit, decimals, kinds)
 
     return [
-        column("count", _COUNTED, lambda row, of: row.record.count(of.findings)),
+        column("count", COUNTED, lambda row, of: row.record.count(of.findings)),
         column("area_m2", "their area", lambda _, of: of.m2, "m²", MAP),
         column("area_km2", "the same", lambda _, of: of.m2 * _KM2, "km²", MAP),
         column("area_mm2", "their area", lambda _, of: of.m2 * _MM2, "mm²", TISSUE),
@@ -151,8 +153,8 @@ def summary_columns(record: Record, rows: Sequence[ImageSummary]) -> list[Column
 
 
 @dataclass(frozen=True, slots=True)
-class AreaFact:
-    """One row of `AREAS`: what a label covers, what became of a part of an image, or all of it."""
+class AreaRow:
+    """One row of areas.csv: the area of a label, of a status, or of the whole image."""
 
     entry: Literal["label", "area", "image"]
     item: str
@@ -170,12 +172,12 @@ class AreaFact:
 
 
 @dataclass(frozen=True)
-class AreaFacts:
-    """The rows of one image."""
+class AreaBatch:
+    """The rows of one image in areas.csv."""
 
     record: Record
     image: ImageRecord
-    rows: Sequence[AreaFact]
+    rows: Sequence[AreaRow]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -186,56 +188,81 @@ class AreaFacts:
         return self.image.info.kind
 
     @classmethod
-    def of(cls, row: ImageSummary) -> "AreaFacts":
-        """The rows of an image: its labels, its areas, and all of it."""
-        facts = [
-            AreaFact("label", of.label, of.pixels, of.m2, of.share, findings=of.findings) for of in row.labels.values()
+    def of(cls, row: ImageSummary) -> Self:
+        """The rows of an image: its labels, its areas by status, and all of it."""
+        rows = [
+            AreaRow("label", of.label, of.pixels, of.m2, of.share, findings=of.findings) for of in row.labels.values()
         ]
-        facts += [
-            AreaFact(
-                "area",
-                one.status,
-                *total_area([one]),
-                area_share(total_area([one]), row.whole),
-                one.reason,
-                regions=one.regions,
-            )
-            for one in row.image.areas
-        ]
-        everything = AreaFact(
-            "image",
-            "whole image",
-            *row.whole,
-            area_share(row.whole, row.whole),
-            findings=row.findings,
-            regions=row.regions,
-        )
-        return cls(row.record, row.image, [*facts, everything])
+        for one in row.image.areas:
+            size = total_area([one])
+            share = area_share(size, row.whole)
+            rows.append(AreaRow("area", one.status, *size, share, one.reason, regions=one.regions))
+        share = area_share(row.whole, row.whole)
+        rows.append(AreaRow("image", "whole image", *row.whole, share, findings=row.findings, regions=row.regions))
+        return cls(row.record, row.image, rows)
 
 
-AREAS: tuple[Column[AreaFacts], ...] = (
+_ENTRY = "label, area (a part of the image by what became of it) or image (all of it)"
+_ITEM = "the label; analysed, no data, skipped or unreadable; or whole image"
+_SHARE = "of the analysed area for a label, else of the image (by area where known, else by pixels)"
+
+AREAS: tuple[Column[AreaBatch], ...] = (
     IMAGE,
     NAME,
-    Column(
-        "entry", "category", "label, area (what became of a part of the image) or image (all of it)", attribute("entry")
-    ),
-    Column(
-        "item", "category", "the label; analysed, no data, skipped or unreadable; or whole image", attribute("item")
-    ),
+    Column("entry", "category", _ENTRY, attribute("entry")),
+    Column("item", "category", _ITEM, attribute("item")),
     Column("reason", "string", "why an area was not analysed", attribute("reason")),
-    Column("findings", "Int64", _COUNTED, attribute("findings")),
+    Column("findings", "Int64", COUNTED, attribute("findings")),
     Column("regions", "Int64", "regions", attribute("regions")),
     Column("area_px", "float64", "level-0 pixels; findings that overlap count twice", attribute("area_px"), "px²", 2),
     Column("area_m2", "float64", "area on the ellipsoid", attribute("area_m2"), "m²", kinds=MAP),
     Column("area_mm2", "float64", "area", attribute("area_mm2"), "mm²", kinds=TISSUE),
-    Column(
-        "share",
-        "float64",
-        "of the analysed area for a label, else of the image (by area where known, else by pixels)",
-        attribute("share"),
-        decimals=6,
-    ),
+    Column("share", "float64", _SHARE, attribute("share"), decimals=6),
     Column("status", "category", "the image's, as in summary.csv", lambda batch: batch.record.status_of([batch.image])),
     *MODEL,
 )
 """Columns of areas.csv: filtering by `entry` and pivoting by `item` give any table."""
+
+FILES: tuple[Column[Rows[FileRow]], ...] = (
+    Column("path", "string", "the input file", attribute("path")),
+    Column("status", "category", "read, skipped or failed", attribute("status")),
+    Column("image", "category", "id of the image that it became part of", attribute("image")),
+    Column("reader", "category", "the reader of the file", attribute("reader")),
+    Column("reason", "string", "why it was skipped or failed", attribute("reason")),
+)
+"""Columns of files.csv."""
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryCsv:
+    """summary.csv, a row per image, and areas.csv, a row per label and status."""
+
+    name: str = "summary-csv"
+
+    def write(self, record: Record, folder: Path) -> Sequence[Path]:
+        """Write summary.csv and areas.csv into `folder`."""
+        rows = [ImageSummary.of(record, image) for image in record.images]
+        areas: list[Column[Any]] = columns_for(AREAS, {row.kind for row in rows})
+        return [
+            write_csv(folder / "summary.csv", summary_columns(record, rows), rows),
+            write_csv(folder / "areas.csv", areas, map(AreaBatch.of, rows)),
+        ]
+
+    def omitted(self, record: Record) -> Mapping[str, str]:  # noqa: ARG002 - the table holds any image
+        """Nothing: the tables hold any image."""
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class FilesCsv:
+    """files.csv: a row per input file."""
+
+    name: str = "files-csv"
+
+    def write(self, record: Record, folder: Path) -> Sequence[Path]:
+        """Write files.csv into `folder`."""
+        return [write_csv(folder / "files.csv", FILES, [Rows(record.files)])]
+
+    def omitted(self, record: Record) -> Mapping[str, str]:  # noqa: ARG002 - the table holds any file
+        """Nothing: every file has a row."""
+        return {}

@@ -1,25 +1,31 @@
-"""What a column of a table is; `columns` declares those of findings.
+"""What a column of a table is, and how tables are written as CSV; `columns` declares the columns of findings.
 
-A column says its name, type, unit and meaning, of which kinds of image it speaks, and how its values are computed.
-`Column.typed` gives them as numbers and texts, rounded as they are told; `Column.cells` gives the same as CSV cells.
+CSV is UTF-8 without a byte-order mark, with commas, quotes doubled by RFC 4180, and one line per row: no cell holds a
+line break. An empty cell means that the value is not known, never zero. Number formats are fixed, so that the
+same record gives the same bytes, and no text can become a formula (`csv_safety.csv_cell`).
 """
+# pandas has its types in comments and stubs apart:
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
+from ..readers.files import atomic_path
 from ..readers.image import Kind
 from .csv_safety import clean_text, csv_cell
 
 Dtype = Literal["int64", "Int64", "float64", "string", "category"]
-"""What pandas calls the type: "Int64" holds missing values, "int64" none; "category" is a text of few values."""
+"""The type's name in pandas: "Int64" holds missing values, "int64" none; "category" is a text of few values."""
 
 Topic = Literal["identity", "finding", "place", "world", "run"]
-"""What a column speaks of: which finding it is, what was found, where it lies in the picture and on Earth, or in the
+"""What a column describes: which finding it is, what was found, where it lies in the image and on Earth, or in the
 image's own CRS, or the run (the same in every row)."""
 
 Typed = npt.NDArray[Any]
@@ -30,85 +36,80 @@ _TYPES = {"int64": "whole number", "Int64": "whole number", "float64": "number",
 
 
 class Batch(Protocol):
-    """Rows of which columns compute their values: those of one image, `kind` says of which kind; None of none."""
+    """Rows from which columns compute their values."""
 
     @property
     def kind(self) -> Kind | None:
-        """The kind of image that the rows are of."""
+        """The kind of image of all rows; None where they are of none."""
         ...
 
     def __len__(self) -> int: ...
 
 
 B_contra = TypeVar("B_contra", bound=Batch, contravariant=True)
+B = TypeVar("B", bound=Batch)
 R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
 class Column(Generic[B_contra]):
-    """One column of a table.
-
-    `values` computes a value for each row of a batch, or one for all of them; None or NaN where it is not known.
-    Numbers have `decimals` places (a function of the batch, where its unit decides), or 9 significant digits where that
-    is None. `kinds` are the kinds of image of which it speaks: it stands in a table only where one of those does, and
-    is empty for the others.
-    """
+    """One column of a table."""
 
     name: str
     dtype: Dtype
     description: str
     values: Callable[[B_contra], object]
+    """A value for each row of a batch, or one for all of them; None or NaN where it is not known."""
     unit: str = ""
     decimals: int | Callable[[B_contra], int] | None = None
+    """Decimals of numbers, where the unit decides a function of the batch; None for 9 significant digits."""
     kinds: tuple[Kind, ...] = KINDS
+    """The kinds of image that have it: it is in a table only with one of those, and empty for the others."""
     topic: Topic = "finding"
 
     def array(self, batch: B_contra) -> Typed:
-        """The values of a batch (N,): float64 with NaN, or int64, or objects (int or str) with None, all as told."""
+        """The values of a batch (N,), rounded: float64 with NaN, or int64, or objects (int or str) with None."""
         values = None if batch.kind is not None and batch.kind not in self.kinds else self.values(batch)
-        if isinstance(values, str | int | float | None):
-            values = [values] * len(batch)
-        rows: Any = values
+        rows: Any = [values] * len(batch) if isinstance(values, str | int | float | None) else values
         if self.dtype == "float64":
-            return _rounded(np.array(rows, dtype=np.float64), self._places(batch))
+            return _rounded(np.array(rows, dtype=np.float64), self._decimals(batch))
         if self.dtype == "int64":
             return np.array(rows, dtype=np.int64)
-        known: dict[object, object] = {one: clean_text(one) if isinstance(one, str) else one for one in set(rows)}
+        clean: dict[object, object] = {one: clean_text(one) if isinstance(one, str) else one for one in set(rows)}
         objects = np.empty(len(batch), dtype=object)
-        objects[:] = [known[one] for one in rows]
+        objects[:] = [clean[one] for one in rows]
         return objects
 
     def csv_cells(self, batch: B_contra) -> list[str]:
-        """The values of a batch as cells of a spreadsheet: empty where not known; no text can become a formula."""
+        """The values of a batch as CSV cells: empty where not known; no text can become a formula."""
         values = self.array(batch).tolist()
         if self.dtype != "float64":
-            known = {
-                one: "" if one is None else csv_cell(one) if isinstance(one, str) else str(one) for one in set(values)
+            cells = {
+                one: csv_cell(one) if isinstance(one, str) else "" if one is None else str(one) for one in set(values)
             }
-            return [known[one] for one in values]
-        places = self._places(batch)
-        form = _digits if places is None else f"{{:.{places}f}}".format
-        return [form(value) if value == value else "" for value in values]  # noqa: PLR0124 - NaN is not itself
+            return [cells[one] for one in values]
+        decimals = self._decimals(batch)
+        number_format = _significant if decimals is None else f"{{:.{decimals}f}}".format
+        return ["" if math.isnan(value) else number_format(value) for value in values]
 
     def json_values(self, batch: B_contra) -> list[Any]:
-        """The values of a batch as JSON knows them: None where not known."""
-        typed = self.array(batch)
-        if self.dtype == "float64" and np.isnan(typed).any():
-            return [None if math.isnan(value) else value for value in typed.tolist()]
-        return typed.tolist()
+        """The values of a batch for JSON: None where not known."""
+        return [
+            None if isinstance(value, float) and math.isnan(value) else value for value in self.array(batch).tolist()
+        ]
 
-    def _places(self, batch: B_contra) -> int | None:
+    def _decimals(self, batch: B_contra) -> int | None:
         return self.decimals(batch) if callable(self.decimals) else self.decimals
 
 
-def _rounded(values: npt.NDArray[np.float64], places: int | None) -> npt.NDArray[np.float64]:
+def _rounded(values: npt.NDArray[np.float64], decimals: int | None) -> npt.NDArray[np.float64]:
     values[~np.isfinite(values)] = np.nan
-    if places is not None:
-        return np.round(values, places) + 0.0  # never -0
+    if decimals is not None:
+        return np.round(values, decimals) + 0.0  # never -0
     return np.array([float(f"{value:.{_DIGITS}g}") for value in values.tolist()], dtype=np.float64) + 0.0
 
 
-def _digits(value: float) -> str:
+def _significant(value: float) -> str:
     text = f"{value:.{_DIGITS}g}"
     return np.format_float_positional(value, trim="-") if "e" in text else text
 
@@ -130,9 +131,9 @@ def attribute(name: str) -> Callable[[Any], object]:
 
 
 def columns_for(columns: Iterable[Column[B_contra]], kinds: Iterable[Kind]) -> list[Column[B_contra]]:
-    """The columns that speak of one of these kinds of image; without any, those that speak of all."""
-    there = set(kinds)
-    return [one for one in columns if (there & {*one.kinds} if there else one.kinds == KINDS)]
+    """The columns of tables that hold these kinds of image; without any, the columns that all kinds have."""
+    present = set(kinds)
+    return [one for one in columns if (present & {*one.kinds} if present else one.kinds == KINDS)]
 
 
 def with_unique_names(columns: Iterable[Column[B_contra]]) -> list[Column[B_contra]]:
@@ -149,14 +150,24 @@ def with_unique_names(columns: Iterable[Column[B_contra]]) -> list[Column[B_cont
     return result
 
 
+def write_csv(path: Path, columns: Sequence[Column[B]], batches: Iterable[B]) -> Path:
+    """Write a CSV table, batch by batch; returns its path."""
+    header = [csv_cell(column.name) for column in columns]
+    with atomic_path(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        pd.DataFrame(columns=header).to_csv(file, index=False, lineterminator="\n")
+        for batch in batches:
+            rows = {column.name: column.csv_cells(batch) for column in columns}
+            pd.DataFrame(rows, dtype=object).to_csv(file, index=False, header=False, lineterminator="\n")
+    return path
+
+
 def markdown(columns: Iterable[Column[Any]]) -> str:
     """The columns as a table for the documentation."""
     lines = ["| column | type | unit | of | what it is |", "| --- | --- | --- | --- | --- |"]
+    plural = {"map": "maps", "slide": "slides", "study": "studies"}
     for one in columns:
-        form = f", {one.decimals} decimals" if isinstance(one.decimals, int) else ""
-        kinds = (
-            "" if one.kinds == KINDS else ", ".join({"study": "studies"}.get(kind, f"{kind}s") for kind in one.kinds)
-        )
-        cells = (f"`{one.name}`", _TYPES[one.dtype] + form, one.unit, kinds, one.description)
+        decimals = f", {one.decimals} decimals" if isinstance(one.decimals, int) else ""
+        kinds = "" if one.kinds == KINDS else ", ".join(plural[kind] for kind in one.kinds)
+        cells = (f"`{one.name}`", _TYPES[one.dtype] + decimals, one.unit, kinds, one.description)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines).replace("|  |", "| |").replace("|  |", "| |")

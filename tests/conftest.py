@@ -106,9 +106,6 @@ class ArrayImage:
                 raise ReadError(self.info.uri, "these pixels must be whole", remedy="Read elsewhere")
         x = axis_weights(pixel_edges(box.x0, box.x1, size[0]), self.info.size[0])
         y = axis_weights(pixel_edges(box.y0, box.y1, size[1]), self.info.size[1])
-        if x is None or y is None:
-            blank = np.zeros((size[1], size[0], len(self.channels)), dtype=self.pixels.dtype)
-            return blank, np.zeros(blank.shape[:2], dtype=np.bool_)
         columns = slice(x.start, x.stop)
         return resample(
             lambda top, bottom: (self.pixels[top:bottom, columns], self.valid[top:bottom, columns]),

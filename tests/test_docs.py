@@ -16,9 +16,8 @@ from limner.pipelines.cli.main import app
 from limner.pipelines.config import Settings, presets
 from limner.readers.raster.bands import SENSORS
 from limner.reports.columns import FINDINGS, MODEL
-from limner.reports.csv_tables import FILES
 from limner.reports.studies import SERIES, STUDIES
-from limner.reports.summary import AREAS, SUMMARY, label_columns
+from limner.reports.summary import AREAS, FILES, SUMMARY, label_columns
 from limner.reports.table import Column, markdown
 
 pytestmark = pytest.mark.slow

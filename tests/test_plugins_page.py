@@ -104,7 +104,7 @@ def test_bands_that_do_not_fit_cost_their_file(place: Path, tmp_path: Path) -> N
     np.save(tmp_path / "a.npy", np.zeros((8, 8, 2), dtype=np.uint8))
     done = run(place, "info", tmp_path / "a.npy", "--bands", "red,green,blue")
     assert done.returncode == 3
-    assert "it must name each of the 2 channels once" in done.stdout
+    assert "must name each of the 2 channels" in done.stdout
 
 
 def test_the_page_lists_the_options_that_there_are(page: str) -> None:

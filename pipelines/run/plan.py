@@ -183,7 +183,7 @@ def scan_inputs(settings: Settings, options: Mapping[str, str]) -> list[ScannedF
             return ""
         return RUN_FOLDER if is_run_folder(Path(folder)) else None
 
-    return scan(settings.inputs, options, reader=settings.reader or None, apart=reason_to_skip)
+    return scan(settings.inputs, options, reader=settings.reader or None, skip_folder=reason_to_skip)
 
 
 def area_digest(settings: Settings) -> str:

@@ -165,9 +165,6 @@ class DicomImage(BaseImage):
         width, height = self._info.size
         down = axis_weights(pixel_edges(box.y0, box.y1, size[1]), height)
         across = axis_weights(pixel_edges(box.x0, box.x1, size[0]), width)
-        if down is None or across is None:
-            shape = (size[1], size[0])
-            return np.zeros((*shape, len(self._channel_indices)), dtype=self._dtype), np.zeros(shape, dtype=np.bool_)
         window = slice(across.start, across.stop)
 
         def rows(start: int, stop: int) -> tuple[Pixels, Mask | None]:

@@ -138,9 +138,6 @@ class RasterImage(BaseImage):
         x0, y0, x1, y1 = bounds or (0.0, 0.0, float(width), float(height))
         rows = axis_weights(y / down + below, raster.height, low=y0 / down + below, high=y1 / down + below)
         columns = axis_weights(x / across + right, raster.width, low=x0 / across + right, high=x1 / across + right)
-        if rows is None or columns is None:
-            shape = (len(y) - 1, len(x) - 1)
-            return np.zeros((*shape, len(self.channels)), dtype=self._dtype), np.zeros(shape, dtype=bool)
         start, stop = columns.start, columns.stop
 
         def read_rows(y0: int, y1: int) -> tuple[Pixels, Mask | None]:

@@ -75,8 +75,6 @@ class TiledPyramid:
         level, full = self._levels[number], self._levels[0].size
         x = axis_weights(edges_x / level.scale[0], level.size[0], high=full[0] / level.scale[0])
         y = axis_weights(edges_y / level.scale[1], level.size[1], high=full[1] / level.scale[1])
-        if x is None or y is None:
-            return np.zeros((height, width, self._channels), dtype=self._dtype), np.zeros((height, width), dtype=bool)
         start, stop = x.start, x.stop
         return resample(lambda y0, y1: self._window(number, (start, y0, stop, y1)), y, x, self._channels, self._dtype)
 

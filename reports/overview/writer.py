@@ -106,14 +106,16 @@ class _Panel:
         left = 0 if swatch is None else swatch.width + 12
         end = self.width - (100 if right else 0)
         room = end - left - (text_width(middle, 19) + 12 if middle else 0)
-        for number, line in enumerate(wrap(name, 21, room)):
-            centre = self._reserve(_LINE if number == 0 else 28) + _LINE // 2
-            draw_text(self.pen, (left, centre), line, INK, 21, "lm")
-            if number == 0:
-                if swatch is not None:
-                    self.page.paste(swatch, (0, centre - swatch.height // 2))
-                draw_text(self.pen, (end, centre), middle, QUIET, 19, "rm")
-                draw_text(self.pen, (self.width, centre), right, INK, 21, "rm")
+        first, *more = wrap(name, 21, room)
+        centre = self._reserve(_LINE) + _LINE // 2
+        if swatch is not None:
+            self.page.paste(swatch, (0, centre - swatch.height // 2))
+        draw_text(self.pen, (end, centre), middle, QUIET, 19, "rm")
+        draw_text(self.pen, (self.width, centre), right, INK, 21, "rm")
+        draw_text(self.pen, (left, centre), first, INK, 21, "lm")
+        for line in more:
+            top = self._reserve(28)
+            draw_text(self.pen, (left, top + 12), line, INK, 21, "lm")
 
     def fact(self, name: str, value: str) -> None:
         """A name and its value: on one line where they fit, else the value wrapped below the name."""

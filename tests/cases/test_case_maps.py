@@ -328,7 +328,7 @@ def test_an_area_of_interest_is_used(
     ("name", "fault"),
     [
         ("crossed.geojson", "Self-intersection"),
-        ("empty.geojson", "it must hold a polygon"),
+        ("empty.geojson", "must contain a polygon"),
         ("latitude first.geojson", "longitude first"),
         ("utm without its name.geojson", "longitude must lie within"),
     ],
@@ -373,7 +373,7 @@ def test_a_map_as_large_that_is_not_looked_at_is_known_at_once(maps: Made, child
     assert "200000 × 200000 px" in ended.out
 
 
-NO_READER = "an installed reader must know what it is: nothing says how it could be read"
+NO_READER = "must be recognised by an installed reader"
 
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason=NO_READER)

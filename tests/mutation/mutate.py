@@ -44,7 +44,6 @@ CASES: dict[str, Sequence[str]] = {
     "reports/patient_geometry.py": TABLES,
     "reports/studies.py": TABLES,
     "reports/summary.py": TABLES,
-    "reports/csv_tables.py": TABLES,
     "reports/dataframes.py": TABLES,
     "pipelines/run/run_folder.py": ["pipelines/run/test_run_folder.py"],
 }

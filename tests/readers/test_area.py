@@ -233,7 +233,7 @@ def test_an_area_beside_the_picture_is_refused_with_both_places() -> None:
     ):
         roi_to_pixels(shapely.box(10, 20, 12, 22), VIRGINIA)
     near = lonlat_of(VIRGINIA, (-200, 0, -1, 50))
-    with pytest.raises(RequestError, match="must touch"):
+    with pytest.raises(RequestError, match="must overlap"):
         roi_to_pixels(near, VIRGINIA)
 
 

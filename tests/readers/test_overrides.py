@@ -38,7 +38,7 @@ def test_bands_name_the_channels_of_any_reader() -> None:
     assert [(channel.name, channel.common) for channel in found] == [("Red", "red"), ("green", "green"), ("DAPI", None)]
     with pytest.raises(ReadError, match="each of the 3 channels"):
         apply(facts(), bands="red")
-    with pytest.raises(RequestError, match="'bands' of readers: each channel has a name of its own"):
+    with pytest.raises(RequestError, match="'bands' of readers must be different names"):
         apply(facts(), bands="red,red,blue")
 
 

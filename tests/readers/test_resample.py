@@ -18,8 +18,6 @@ def read(
     """`source` (H, W, C) seen through a box, as a reader would do it."""
     y = axis_weights(pixel_edges(box[1], box[3], size[1]), source.shape[0])
     x = axis_weights(pixel_edges(box[0], box[2], size[0]), source.shape[1])
-    if y is None or x is None:
-        return np.zeros((size[1], size[0], source.shape[2]), source.dtype), np.zeros((size[1], size[0]), dtype=bool)
     columns = slice(x.start, x.stop)
     return resample(lambda a, b: (source[a:b, columns], valid[a:b, columns]), y, x, source.shape[2], source.dtype)
 

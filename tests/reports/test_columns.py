@@ -10,14 +10,13 @@ import shapely
 from limner.model.finding import Finding
 from limner.readers.geometry import Placement
 from limner.reports import columns, summary
-from limner.reports.columns import findings_columns
-from limner.reports.csv_tables import FindingsCsv, SummaryCsv
+from limner.reports.columns import FindingsCsv, findings_columns
 from limner.reports.dataframes import findings_frame, summary_frame
 from limner.reports.geojson import GeoJson
 from limner.reports.geopackage import GeoPackage
 from limner.reports.measures import FindingsBatch
 from limner.reports.qupath import QuPath
-from limner.reports.summary import ImageSummary
+from limner.reports.summary import ImageSummary, SummaryCsv
 from limner.reports.table import Column, Dtype, Rows, attribute, markdown, with_unique_names
 from limner.reports.writer import ImageRecord, Record
 from pyogrio import raw

@@ -52,19 +52,19 @@ def test_a_writer_that_keeps_it_passes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("writer", "sentence"),
     [
-        (Texts("{use}", name=""), "a writer has a name"),
-        (Texts("{use}", file="../texts.txt"), "files lie in the folder"),
+        (Texts("{use}", name=""), "a writer must have a name"),
+        (Texts("{use}", file="../texts.txt"), "files must be in the given folder"),
         (Texts("{count}"), "the same bytes"),
-        (Texts("lymphocyte"), "says: Research use only"),
-        (Texts("{use} {uris}"), "no report tells the names of files"),
+        (Texts("lymphocyte"), "must hold: Research use only"),
+        (Texts("{use} {uris}"), "no report may hold paths"),
         (Texts("{use}\x07"), "no control"),
         (Texts("lymphocyte,=1+1,{use}\n", file="a.csv"), "formula"),
         (Texts("lymphocyte\n{use},b\n", file="a.csv"), "all columns"),
         (Texts("{use}", why={"another": "reason"}), "images of the run"),
-        (Texts("{use}", why={"study-1": ""}), "for a reason"),
+        (Texts("{use}", why={"study-1": ""}), "must have a reason"),
     ],
 )
-def test_a_broken_sentence_is_told(writer: Writer, sentence: str, tmp_path: Path) -> None:
+def test_a_broken_rule_is_reported(writer: Writer, sentence: str, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=sentence):
         check_writer(writer, None, tmp_path)
 

@@ -15,9 +15,10 @@ from limner.model.finding import Finding
 from limner.readers.errors import RequestError
 from limner.readers.geometry import Placement
 from limner.readers.image import Kind, Plane
-from limner.reports.csv_tables import FilesCsv, FindingsCsv, SummaryCsv
+from limner.reports.columns import FindingsCsv
 from limner.reports.dataframes import files_frame, findings_frame, summary_frame
 from limner.reports.geojson import GeoJson
+from limner.reports.summary import FilesCsv, SummaryCsv
 from limner.reports.writer import FileRow, ImageRecord, Record
 
 MakeImage = Callable[..., ImageRecord]

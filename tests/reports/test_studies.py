@@ -9,8 +9,7 @@ import pytest
 from limner.model.finding import Finding
 from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo, Plane
-from limner.reports.columns import FINDINGS
-from limner.reports.csv_tables import FindingsCsv
+from limner.reports.columns import FINDINGS, FindingsCsv
 from limner.reports.studies import SERIES, STUDIES, StudiesCsv
 from limner.reports.writer import ImageRecord, Record
 from shapely.geometry import box

@@ -13,8 +13,8 @@ import shapely
 from limner.model.finding import Finding
 from limner.readers import geodesy
 from limner.readers.geometry import Placement
-from limner.reports.columns import findings_columns
-from limner.reports.csv_tables import FILES, FilesCsv, FindingsCsv, SummaryCsv
+from limner.reports.columns import FindingsCsv, findings_columns
+from limner.reports.summary import FILES, FilesCsv, SummaryCsv
 from limner.reports.writer import DISCLAIMER, Area, FileRow, ImageRecord, Record
 from pyproj import Geod
 from rasterio.warp import transform

@@ -21,7 +21,7 @@ import json, os, signal, sys
 from pathlib import Path
 import limner.model.checkpoints.onnx, limner.model.segmentation.annotator
 import limner.readers.raster.geotiff, limner.readers.registry
-import limner.reports.geojson, limner.reports.geopackage, limner.reports.overview.writer, limner.reports.csv_tables
+import limner.reports.geojson, limner.reports.geopackage, limner.reports.overview.writer, limner.reports.summary
 import onnxruntime, rasterio
 from limner.pipelines.run import execute as running, run_folder as storing
 from limner.pipelines.config import Settings

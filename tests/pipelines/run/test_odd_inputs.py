@@ -82,7 +82,7 @@ def test_an_input_among_the_results_is_refused(tmp_path: Path, scene: Path, card
         (lambda _: None, "it holds no file"),
         (lambda folder: (folder / ".hidden").write_text("x"), "hidden files"),
         (lambda folder: (folder / "deep" / "deeper").mkdir(parents=True), "it holds no file"),
-        (lambda folder: (folder / "letter.txt").write_text("Dear Sir"), "no installed reader knows its first bytes"),
+        (lambda folder: (folder / "letter.txt").write_text("Dear Sir"), "no installed reader recognises"),
     ],
 )
 def test_a_folder_without_an_image_gets_a_sentence(
@@ -112,7 +112,7 @@ def test_a_name_that_is_no_text_is_read_and_reported(
     card = slide_card(tmp_path)
     said = limner("info", folder)
     assert said.code == 1
-    assert "its name must be UTF-8" in said.out  # GDAL takes no other
+    assert "must have a name in UTF-8" in said.out  # GDAL takes no other
     for how in ("hide", "show"):
         words = ("run", folder, "--model", card, "--hd-num", 4, "--out", out / how, "--set", f"names={how}")
         said = limner(*words)
