@@ -313,7 +313,7 @@ def _parse(
 def _with_overrides(
     rows: Sequence[ScannedFile], candidates: Mapping[str, Reader], overrides: PreparedOverrides
 ) -> list[ScannedFile]:
-    """Apply the overrides; an image that they do not fit fails with all its files."""
+    """Apply the overrides; an image that they do not fit fails, and its other files are skipped."""
     found: list[ScannedFile] = []
     owner: dict[str, str] = {}
     for row in rows:

@@ -250,7 +250,8 @@ class PyramidImage(BaseImage):
         tile = np.zeros((height, width, len(self._samples)), dtype=self._dtype)
         valid: Mask | None = None
         decoded: dict[tuple[int, int], Pixels | None] = {}
-        for i, sample in enumerate([*self._samples, *([self._alpha] if self._alpha else [])]):
+        samples = self._samples if self._alpha is None else [*self._samples, self._alpha]
+        for i, sample in enumerate(samples):
             key = (sample.page, sample.plane)
             if key not in decoded:
                 decoded[key] = self._segment(number, key, column, row)

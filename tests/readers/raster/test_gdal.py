@@ -128,7 +128,7 @@ def test_vrt_sources_outside_the_folder_are_refused(
         before = sorted(tmp_path.rglob("*"))
         with pytest.raises(ReadError):
             scan(path)
-        assert not listener.heard, case
+        assert not listener.received, case
         assert sorted(tmp_path.rglob("*")) == before, case
 
 
@@ -159,7 +159,7 @@ def test_input_names_are_files_or_urls(listener: Listener, name: str) -> None:
     named = name.format(listener.address) if name != "{}" else wms(listener.address)
     with pytest.raises(ReadError):
         scan(named)
-    assert not listener.heard
+    assert not listener.received
 
 
 def refused(path: Path, what: str) -> None:
@@ -223,7 +223,7 @@ def test_vrt_is_recognised_by_content(tile: Path, listener: Listener) -> None:
         (tile.parent / name).write_bytes(content)
         with pytest.raises(ReadError):
             scan(tile.parent / name)
-    assert not listener.heard
+    assert not listener.received
 
 
 def test_nested_vrts_are_limited(tile: Path) -> None:
@@ -321,7 +321,7 @@ def test_untrusted_sidecar_files_are_refused(tile: Path, listener: Listener, cas
         tile.with_name(beside).write_text(web[kind])
     with pytest.raises(ReadError, match=beside):
         scan(path)
-    assert not listener.heard
+    assert not listener.received
 
 
 def test_sidecar_link_out_of_the_folder_is_refused(tile: Path, write_raster: WriteRaster) -> None:
@@ -365,7 +365,7 @@ def test_remote_raster_opens_no_other_url(tile: Path, listener: Listener, served
     for name in ("a.vrt", "led.tif"):
         with pytest.raises(ReadError):
             scan(f"{here}/{name}")
-    assert not listener.heard
+    assert not listener.received
 
 
 def test_untrusted_vrt_as_a_band_of_a_scene(tile: Path, listener: Listener) -> None:
@@ -377,7 +377,7 @@ def test_untrusted_vrt_as_a_band_of_a_scene(tile: Path, listener: Listener) -> N
     (folder / "S2_B05.tif").write_text(KINDS["simple"].format(f"/vsicurl/{listener.address}/a.tif"))
     rows = registry.scan([str(folder)], {})
     assert {row.status for row in rows if "B05" in row.path} == {"failed"}
-    assert not listener.heard
+    assert not listener.received
 
 
 def test_crs_that_names_a_file_is_refused(tile: Path) -> None:

@@ -1,4 +1,4 @@
-"""The contract suite holds for our readers on every kind of file, and catches readers that break it."""
+"""Rasters and scenes of every layout pass the contract suite, which catches readers that break it."""
 
 import zipfile
 from collections.abc import Callable, Sequence
@@ -38,23 +38,23 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("channels", [1, 3, 7])
 def test_layouts(write_raster: WriteRaster, places: Places, layout: str, channels: int) -> None:
-    picture = places(83, 61, channels)
-    path = write_raster("a.tif", picture, **LAYOUTS[layout])
-    check_reader(RasterReader(), path, ExpectedImage(picture, np.ones((61, 83), dtype=bool), CORNER))
+    image = places(83, 61, channels)
+    path = write_raster("a.tif", image, **LAYOUTS[layout])
+    check_reader(RasterReader(), path, ExpectedImage(image, np.ones((61, 83), dtype=bool), CORNER))
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"])
 def test_dtypes_with_nodata(write_raster: WriteRaster, places: Places, dtype: str) -> None:
-    picture, valid = places(41, 53, 3, dtype), np.random.default_rng(5).random((53, 41)) > 0.4
-    picture[~valid] = 0
-    path = write_raster("a.tif", picture, nodata=0)
-    check_reader(RasterReader(), path, ExpectedImage(picture, valid, CORNER))
+    image, valid = places(41, 53, 3, dtype), np.random.default_rng(5).random((53, 41)) > 0.4
+    image[~valid] = 0
+    path = write_raster("a.tif", image, nodata=0)
+    check_reader(RasterReader(), path, ExpectedImage(image, valid, CORNER))
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "complex_int16", "complex128"])
 def test_complex_numbers_are_amplitudes(write_raster: WriteRaster, places: Places, dtype: str) -> None:
-    picture = (places(31, 23, 2).astype(np.float64) * np.array([0.6 + 0.8j, -1j])).astype(np.complex64)
-    stored = picture.astype("complex128" if dtype == "complex128" else "complex64")
+    image = (places(31, 23, 2).astype(np.float64) * np.array([0.6 + 0.8j, -1j])).astype(np.complex64)
+    stored = image.astype("complex128" if dtype == "complex128" else "complex64")
     path = write_raster("a.tif", stored, dtype=dtype)
     native = np.abs(np.moveaxis(rasterio.open(path).read(), 0, 2)).astype(np.float32)
     info = check_reader(RasterReader(), path, ExpectedImage(native, np.ones((23, 31), dtype=bool), CORNER))
@@ -63,37 +63,37 @@ def test_complex_numbers_are_amplitudes(write_raster: WriteRaster, places: Place
 
 
 def test_nan_and_infinity_are_invalid(write_raster: WriteRaster, places: Places) -> None:
-    picture = places(30, 20, 1, "float32")
-    picture[3, 4:9], picture[10, 11] = np.nan, np.inf
-    valid = np.isfinite(picture[:, :, 0])
-    check_reader(RasterReader(), write_raster("a.tif", picture, nodata=np.nan), ExpectedImage(picture, valid))
-    check_reader(RasterReader(), write_raster("b.tif", picture), ExpectedImage(picture, valid))
+    image = places(30, 20, 1, "float32")
+    image[3, 4:9], image[10, 11] = np.nan, np.inf
+    valid = np.isfinite(image[:, :, 0])
+    check_reader(RasterReader(), write_raster("a.tif", image, nodata=np.nan), ExpectedImage(image, valid))
+    check_reader(RasterReader(), write_raster("b.tif", image), ExpectedImage(image, valid))
 
 
-def test_an_alpha_band_is_a_mask_and_no_channel(write_raster: WriteRaster, places: Places) -> None:
-    picture, alpha = places(33, 27, 3, "uint8"), np.zeros((27, 33), dtype=np.uint8)
+def test_alpha_band_is_a_mask_and_no_channel(write_raster: WriteRaster, places: Places) -> None:
+    image, alpha = places(33, 27, 3, "uint8"), np.zeros((27, 33), dtype=np.uint8)
     alpha[5:20, 3:30], alpha[8:12, 8:12] = 255, 1
     colours = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha]
-    path = write_raster("a.tif", np.dstack([picture, alpha]), colours=colours, photometric="RGB")
-    info = check_reader(RasterReader(), path, ExpectedImage(picture, alpha > 0, CORNER))
+    path = write_raster("a.tif", np.dstack([image, alpha]), colours=colours, photometric="RGB")
+    info = check_reader(RasterReader(), path, ExpectedImage(image, alpha > 0, CORNER))
     assert [channel.common for channel in info.channels] == ["red", "green", "blue"]
 
 
-def test_an_internal_mask(write_raster: WriteRaster, places: Places) -> None:
-    picture, mask = places(33, 27, 3, "uint8"), np.random.default_rng(2).random((27, 33)) > 0.5
-    check_reader(RasterReader(), write_raster("a.tif", picture, mask=mask), ExpectedImage(picture, mask, CORNER))
+def test_internal_mask(write_raster: WriteRaster, places: Places) -> None:
+    image, mask = places(33, 27, 3, "uint8"), np.random.default_rng(2).random((27, 33)) > 0.5
+    check_reader(RasterReader(), write_raster("a.tif", image, mask=mask), ExpectedImage(image, mask, CORNER))
 
 
-def test_a_mask_beside_the_file(write_raster: WriteRaster, places: Places) -> None:
-    picture, mask = places(33, 27, 1, "uint8"), np.random.default_rng(2).random((27, 33)) > 0.5
-    path = write_raster("a.tif", picture)
+def test_external_mask(write_raster: WriteRaster, places: Places) -> None:
+    image, mask = places(33, 27, 1, "uint8"), np.random.default_rng(2).random((27, 33)) > 0.5
+    path = write_raster("a.tif", image)
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as file:
         file.write_mask(mask.astype(np.uint8) * 255)
-    info = check_reader(RasterReader(), path, ExpectedImage(picture, mask, CORNER))
+    info = check_reader(RasterReader(), path, ExpectedImage(image, mask, CORNER))
     assert [Path(name).name for name in info.files] == ["a.tif", "a.tif.msk"]
 
 
-def test_a_palette_becomes_colours(write_raster: WriteRaster) -> None:
+def test_palette_becomes_rgb(write_raster: WriteRaster) -> None:
     index = np.random.default_rng(4).integers(0, 4, (25, 35, 1)).astype(np.uint8)
     path = write_raster("a.tif", index, photometric="palette")
     table = {0: (0, 0, 0, 0), 1: (250, 10, 20, 255), 2: (5, 200, 30, 255), 3: (1, 2, 3, 255)}
@@ -106,7 +106,7 @@ def test_a_palette_becomes_colours(write_raster: WriteRaster) -> None:
     assert any("palette" in note for note in info.notes)
 
 
-def test_a_transparent_palette_entry_is_invalid(write_raster: WriteRaster, tmp_path: Path) -> None:
+def test_transparent_palette_entry_is_invalid(write_raster: WriteRaster, tmp_path: Path) -> None:
     index = np.random.default_rng(4).integers(0, 3, (25, 35, 1)).astype(np.uint8)
     source = write_raster("a.tif", index)
     colours = ((9, 9, 9, 0), (250, 10, 20, 255), (5, 200, 30, 255))
@@ -125,44 +125,44 @@ def test_a_transparent_palette_entry_is_invalid(write_raster: WriteRaster, tmp_p
 
 @pytest.mark.parametrize("driver", ["JP2OpenJPEG", "PNG", "GTiff"])
 def test_formats(write_raster: WriteRaster, places: Places, driver: str) -> None:
-    picture = places(150, 130, 3, "uint8")
+    image = places(150, 130, 3, "uint8")
     profile = {"QUALITY": "100", "REVERSIBLE": "YES", "YCC": "NO"} if driver == "JP2OpenJPEG" else {}
-    path = write_raster("picture.bin", picture, driver=driver, **profile)
+    path = write_raster("image.bin", image, driver=driver, **profile)
     whole = np.ones((130, 150), dtype=bool)
-    check_reader(RasterReader(), path, ExpectedImage(picture, whole, CORNER, exact=driver != "JP2OpenJPEG"))
+    check_reader(RasterReader(), path, ExpectedImage(image, whole, CORNER, exact=driver != "JP2OpenJPEG"))
 
 
-def test_a_zip_archive_and_a_part_of_it(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
-    picture = places(35, 25, 2)
-    path = Path(write_raster("a.tif", picture))
+def test_zip_archive(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
+    image = places(35, 25, 2)
+    path = Path(write_raster("a.tif", image))
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.write(path, "inside/a.tif")
-    truth = ExpectedImage(picture, np.ones((25, 35), dtype=bool), CORNER)
+    truth = ExpectedImage(image, np.ones((25, 35), dtype=bool), CORNER)
     info = check_reader(RasterReader(), f"/vsizip/{tmp_path}/a.zip/inside/a.tif", truth)
     assert info.fingerprint == ""
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 40), (40, 1), (2, 3)])
-def test_tiny_pictures(write_raster: WriteRaster, places: Places, width: int, height: int) -> None:
-    picture = places(width, height, 2)
-    path = write_raster("a.tif", picture)
-    check_reader(RasterReader(), path, ExpectedImage(picture, np.ones((height, width), dtype=bool)))
+def test_tiny_images(write_raster: WriteRaster, places: Places, width: int, height: int) -> None:
+    image = places(width, height, 2)
+    path = write_raster("a.tif", image)
+    check_reader(RasterReader(), path, ExpectedImage(image, np.ones((height, width), dtype=bool)))
 
 
 def test_overviews_serve_what_they_can(write_raster: WriteRaster) -> None:
     y, x = np.mgrid[:300, :410]
-    picture = np.stack([x, y], axis=2).astype(np.float32)
-    path = write_raster("a.tif", picture, overviews=[2, 4, 8], tiled=True, blockxsize=64, blockysize=64)
-    truth = ExpectedImage(picture, np.ones((300, 410), dtype=bool), CORNER, exact=False)
+    image = np.stack([x, y], axis=2).astype(np.float32)
+    path = write_raster("a.tif", image, overviews=[2, 4, 8], tiled=True, blockxsize=64, blockysize=64)
+    truth = ExpectedImage(image, np.ones((300, 410), dtype=bool), CORNER, exact=False)
     info = check_reader(RasterReader(), path, truth)
-    mean, _ = area_average(picture, truth.valid, 6)
+    mean, _ = area_average(image, truth.valid, 6)
     with RasterReader().open(info) as image:
         pixels, _ = image.read(Box(0, 0, 69 * 6, 50 * 6), (69, 50))
     assert np.abs(pixels - mean)[2:-2, 2:-2].max() < 0.4  # averaging averages: 1/12 of the overview's 4 px
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4, 8, 10])
-def test_reduced_jpeg_2000_lies_where_it_should(write_raster: WriteRaster, factor: int) -> None:
+def test_reduced_jpeg_2000_is_aligned(write_raster: WriteRaster, factor: int) -> None:
     y, x = np.mgrid[:600, :1101]
     path = write_raster(
         "a.jp2",
@@ -184,21 +184,21 @@ def test_reduced_jpeg_2000_lies_where_it_should(write_raster: WriteRaster, facto
     assert np.abs(off.mean(axis=(0, 1))).max() < 0.02 * factor  # unmoved: uncorrected it would be up to factor / 2
 
 
-def test_a_scene_of_files(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
-    picture = places(64, 48, 4)
+def test_scene(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
+    image = places(64, 48, 4)
     for at, band in enumerate(("B02", "B03", "B04", "B8A")):
-        write_raster(f"scene/S2_{band}.tif", picture[:, :, at : at + 1])
-    truth = ExpectedImage(picture, np.ones((48, 64), dtype=bool), CORNER)
+        write_raster(f"scene/S2_{band}.tif", image[:, :, at : at + 1])
+    truth = ExpectedImage(image, np.ones((48, 64), dtype=bool), CORNER)
     info = check_reader(SceneReader(), str(tmp_path / "scene"), truth)
     assert [channel.common for channel in info.channels] == ["blue", "green", "red", "nir08"]
 
 
-def test_a_scene_with_holes_in_each_band(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
-    picture, holes = places(64, 48, 2), np.random.default_rng(0).random((48, 64, 2)) > 0.8
-    picture[holes] = 0
+def test_scene_with_nodata_in_each_band(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
+    image, holes = places(64, 48, 2), np.random.default_rng(0).random((48, 64, 2)) > 0.8
+    image[holes] = 0
     for at, band in enumerate(("B02", "B03")):
-        write_raster(f"scene/S2_{band}.tif", picture[:, :, at : at + 1])
-    truth = ExpectedImage(picture, np.logical_not(holes.any(axis=2)), exact=False, options={"sensor": "sentinel-2-l1c"})
+        write_raster(f"scene/S2_{band}.tif", image[:, :, at : at + 1])
+    truth = ExpectedImage(image, np.logical_not(holes.any(axis=2)), exact=False, options={"sensor": "sentinel-2-l1c"})
     check_reader(SceneReader(), str(tmp_path / "scene"), truth)
 
 
@@ -225,8 +225,8 @@ def test_real_files(shared_data: Path, name: str) -> None:
     check_reader(RasterReader(), path, truth)
 
 
-class Spoiled:
-    """A reader that breaks one rule: `how` changes what a good image read."""
+class BrokenReader:
+    """A reader that breaks one rule: `how` changes what a correct image reads."""
 
     name = "raster"
     Options = RasterReader.Options
@@ -235,7 +235,7 @@ class Spoiled:
         self.how, self.facts, self.scans = how, facts, 0
 
     def identify(self, uri: str, head: bytes) -> int:
-        """As the good reader."""
+        """As the correct reader."""
         return RasterReader().identify(uri, head)
 
     def scan(self, uri: str, options: RasterOptions) -> Sequence[ImageInfo]:
@@ -250,37 +250,37 @@ class Spoiled:
         good = image.read
         if self.how is not None:
             how = self.how
-            image.read = lambda box, size, _=0: how(good, box, size)  # type: ignore[method-assign] # a fault, planted
+            image.read = lambda box, size, _=0: how(good, box, size)  # type: ignore[method-assign] # a deliberate fault
         return image
 
 
-def moved(good: Any, box: Box, size: tuple[int, int]) -> tuple[Array, Array]:
+def shifted(good: Any, box: Box, size: tuple[int, int]) -> tuple[Array, Array]:
     return good(Box(box.x0 + 1, box.y0, box.x1 + 1, box.y1), size)
 
 
-def nearest(good: Any, box: Box, size: tuple[int, int]) -> tuple[Array, Array]:
+def nearest_neighbour(good: Any, box: Box, size: tuple[int, int]) -> tuple[Array, Array]:
     fine, valid = good(box, (max(size[0], round(box.width)), max(size[1], round(box.height))))
     rows = np.arange(size[1]) * fine.shape[0] // size[1]
     columns = np.arange(size[0]) * fine.shape[1] // size[0]
     return fine[rows][:, columns], valid[rows][:, columns]
 
 
-def window_bound(good: Any, box: Box, size: tuple[int, int]) -> tuple[Array, Array]:
+def box_dependent(good: Any, box: Box, size: tuple[int, int]) -> tuple[Array, Array]:
     pixels, valid = good(box, size)
     return (pixels if float(box.width).is_integer() and box.width == size[0] else pixels + box.x0 % 2), valid
 
 
-def invented(good: Any, box: Box, size: tuple[int, int]) -> tuple[Array, Array]:
+def all_valid(good: Any, box: Box, size: tuple[int, int]) -> tuple[Array, Array]:
     pixels, valid = good(box, size)
     return pixels, np.ones_like(valid)
 
 
-def widened(good: Any, box: Box, size: tuple[int, int]) -> tuple[Array, Array]:
+def other_dtype(good: Any, box: Box, size: tuple[int, int]) -> tuple[Array, Array]:
     pixels, valid = good(box, size)
     return pixels.astype(np.float64), valid
 
 
-def strict(good: Any, box: Box, size: tuple[int, int]) -> tuple[Array, Array]:
+def all_of_footprint(good: Any, box: Box, size: tuple[int, int]) -> tuple[Array, Array]:
     """Valid only where all of the footprint is."""
     pixels, _ = good(box, size)
     _, valid = good(box, (max(size[0], round(box.width)), max(size[1], round(box.height))))
@@ -293,45 +293,45 @@ def strict(good: Any, box: Box, size: tuple[int, int]) -> tuple[Array, Array]:
 @pytest.mark.parametrize(
     ("reader", "sentence"),
     [
-        (Spoiled(moved), "truth|own scale"),
-        (Spoiled(nearest), "mean of its valid ground|half of its ground"),
-        (Spoiled(window_bound), "from whatever box"),
-        (Spoiled(invented), "validity|outside"),
-        (Spoiled(widened), "native dtype"),
-        (Spoiled(strict), "half of its ground"),
-        (Spoiled(lambda good, box, size: good(box, size)), "a plane that an image has not"),
-        (Spoiled(id=str), "scanning twice"),
-        (Spoiled(files=()), "files that the image is made of"),
-        (Spoiled(placement=Placement.pixels()), "known points"),
-        (Spoiled(reader="other"), "names? the reader"),
+        (BrokenReader(shifted), "truth|own scale"),
+        (BrokenReader(nearest_neighbour), "mean of its valid ground|half of its ground"),
+        (BrokenReader(box_dependent), "from whatever box"),
+        (BrokenReader(all_valid), "validity|outside"),
+        (BrokenReader(other_dtype), "native dtype"),
+        (BrokenReader(all_of_footprint), "half of its ground"),
+        (BrokenReader(lambda good, box, size: good(box, size)), "a plane that an image has not"),
+        (BrokenReader(id=str), "scanning twice"),
+        (BrokenReader(files=()), "files that the image is made of"),
+        (BrokenReader(placement=Placement.pixels()), "known points"),
+        (BrokenReader(reader="other"), "names? the reader"),
     ],
 )
-def test_a_broken_reader_is_caught(write_raster: WriteRaster, places: Places, reader: Spoiled, sentence: str) -> None:
-    picture, valid = places(40, 30, 2), np.random.default_rng(5).random((30, 40)) > 0.3
-    picture[~valid] = 0
-    path = write_raster("a.tif", picture, nodata=0)
-    truth = ExpectedImage(picture, valid, CORNER)
-    check_reader(Spoiled(), path, truth)
+def test_broken_reader_fails(write_raster: WriteRaster, places: Places, reader: BrokenReader, sentence: str) -> None:
+    image, valid = places(40, 30, 2), np.random.default_rng(5).random((30, 40)) > 0.3
+    image[~valid] = 0
+    path = write_raster("a.tif", image, nodata=0)
+    truth = ExpectedImage(image, valid, CORNER)
+    check_reader(BrokenReader(), path, truth)
     with pytest.raises(AssertionError, match=sentence):
         check_reader(reader, path, truth)
 
 
 def test_control_points(write_raster: WriteRaster, places: Places) -> None:
     """An affine through control points is the affine that GDAL fits."""
-    picture = places(40, 30, 1)
+    image = places(40, 30, 1)
     points = [
         GroundControlPoint(row, col, 3e5 + 10 * col + 2 * row, 4e6 - 10 * row + col)
         for row, col in ((0, 0), (0, 40), (30, 0), (30, 40))
     ]
-    path = write_raster("a.tif", picture, crs=None, transform=None)
+    path = write_raster("a.tif", image, crs=None, transform=None)
     with rasterio.open(path, "r+") as file:
         file.gcps = points, CRS.from_epsg(32618)
     affine = from_gcps(points)
     known = tuple((x, y, *(affine * (x, y))) for x, y in ((0, 0), (40, 30), (12.5, 3.25)))
-    check_reader(RasterReader(), path, ExpectedImage(picture, np.ones((30, 40), dtype=bool), known))
+    check_reader(RasterReader(), path, ExpectedImage(image, np.ones((30, 40), dtype=bool), known))
 
 
-def test_the_oracle_is_right() -> None:
+def test_area_average() -> None:
     native = np.arange(12.0).reshape(3, 4, 1)
     mean, enough = area_average(native, np.ones((3, 4), dtype=bool), 2)
     assert mean[:, :, 0].tolist() == [[2.5, 4.5], [8.5, 10.5]]

@@ -1,6 +1,6 @@
-"""Slides as scanners write them, made on the spot: pictures that lie somewhere on a larger glass.
+"""Synthetic MIRAX and Leica slides with bounds: scans that cover a part of a larger glass.
 
-Each is as small as OpenSlide accepts: what it knows of these formats is the standard that they are held to.
+Each is as small as OpenSlide accepts; no other specification of these formats is public.
 """
 
 import base64
@@ -22,7 +22,7 @@ _MIRAX_ID = "0123456789ABCDEF0123456789ABCDEF"
 
 
 def smooth(height: int, width: int) -> Rgb:
-    """Pixels that say where they are, and that JPEG hardly changes: ramps of x, y and their sum."""
+    """Ramps of x, y and their sum: pixels encode their position, and JPEG hardly changes them."""
     rows, columns = np.mgrid[:height, :width]
     ramps = [columns * 200 / width + 30, rows * 200 / height + 30, (columns / width + rows / height) * 90 + 60]
     return np.stack(ramps, axis=2).astype(np.uint8)
@@ -49,8 +49,8 @@ def mirax(
     """A MIRAX slide (.mrxs and the folder beside it) of `grid` camera images of 64 px, most of which were not taken.
 
     `pixels` is cut into whole images from image `first` = (column, row) on; neighbours share `overlap` px. Each further
-    level halves the one before and joins 2 × 2 of its images into one. The images lie between `beside` bytes that mean
-    nothing here, as they do between a scanner's other records.
+    level halves the one before and joins 2 × 2 of its images into one. The images lie between `beside` bytes of
+    padding, in place of a scanner's other records.
     """
     folder = path.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
@@ -195,13 +195,13 @@ def leica(
 ) -> Path:
     """A Leica slide (.scn) whose one scan lies at pixel `first` = (x, y) of a `glass` of so many level-0 pixels.
 
-    A BigTIFF: a picture of the whole glass, the scan, and the scan halved, with XML that says where they lie.
+    A BigTIFF: an image of the whole glass, the scan, and the scan at half size, placed by XML.
     """
     height, width = (side // 2 * 2 for side in pixels.shape[:2])
     pixels = pixels[:height, :width]
     half = np.floor(pixels.reshape(height // 2, 2, width // 2, 2, 3).mean(axis=(1, 3)) + 0.5).astype(np.uint8)
     macro = np.full((64, 96, 3), 77, dtype=np.uint8)
-    says = _LEICA.format(
+    xml = _LEICA.format(
         planted=PLANTED,
         barcode=base64.b64encode(PLANTED.encode()).decode(),
         across=glass[0] * nanometres,
@@ -220,8 +220,8 @@ def leica(
     common = {"tile": (64, 64), "photometric": "rgb", "compression": "jpeg", "compressionargs": {"level": 98}}
     per_cm = 1e7 / nanometres
     with tifffile.TiffWriter(path, bigtiff=True) as file:
-        file.write(macro, description=says, metadata=None, **common)
-        for level, picture in enumerate((pixels, half)):
+        file.write(macro, description=xml, metadata=None, **common)
+        for level, image in enumerate((pixels, half)):
             resolution = {"resolution": (per_cm / 2**level,) * 2, "resolutionunit": "CENTIMETER"}
-            file.write(picture, metadata=None, **common, **resolution)
+            file.write(image, metadata=None, **common, **resolution)
     return path

@@ -1,4 +1,4 @@
-"""Wrong input: each with its own clear message, and nothing else lost."""
+"""Wrong input: a clear message for each fault, and nothing else is lost."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ def facts(path: str) -> ImageInfo:
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"II*\0", b"II*\0\x08\0\0\0\xff\xff", b"\x89PNG\r\n\x1a\n123"])
-def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_file_that_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.tif"
     path.write_bytes(content)
     with pytest.raises(ReadError, match=r"a\.tif must be a raster that GDAL can open"):
@@ -38,37 +38,37 @@ def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
         {"blockysize": 16, "compress": "lzw"},
     ],
 )
-def test_a_truncated_file_loses_only_what_is_gone(
+def test_truncated_file_is_readable_up_to_its_end(
     write_raster: WriteRaster, places: Places, layout: dict[str, Any], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    picture = places(256, 256, 2) * 7
-    path = Path(write_raster("a.tif", picture, **layout, COPY_SRC_OVERVIEWS="NO"))
+    data = places(256, 256, 2) * 7
+    path = Path(write_raster("a.tif", data, **layout, COPY_SRC_OVERVIEWS="NO"))
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 6 // 10])
     info = facts(str(path))
-    good, bad, said = 0, 0, []
+    good, bad, messages = 0, 0, []
     with RasterReader().open(info) as image:
-        for _ in range(2):  # an error must not be remembered, nor forgotten
+        for _ in range(2):  # neither pixels nor errors may be cached wrongly
             for y in range(0, 256, 64):
                 box = Box(0, y, 256, y + 64)
                 try:
                     pixels, valid = image.read(box, (256, 64))
                 except ReadError as error:
                     bad += 1
-                    said.append((f"y {y}…{y + 64} of {path}", str(error)))
+                    messages.append((f"y {y}…{y + 64} of {path}", str(error)))
                 else:
                     good += 1
                     assert valid.all()
-                    assert np.array_equal(pixels, picture[y : y + 64])
+                    assert np.array_equal(pixels, data[y : y + 64])
         with pytest.raises(ReadError):
             image.read(info.box, (16, 16))
     assert good >= 4
     assert bad >= 2
-    assert all(where in message for where, message in said)
+    assert all(where in message for where, message in messages)
     assert capfd.readouterr().err == ""
 
 
-def test_a_file_that_changed_since_it_was_scanned(write_raster: WriteRaster, places: Places) -> None:
+def test_file_changed_since_its_scan(write_raster: WriteRaster, places: Places) -> None:
     info = facts(write_raster("a.tif", places(20, 10)))
     write_raster("a.tif", places(10, 20))
     with pytest.raises(ReadError, match="Scan it again"):
@@ -78,7 +78,7 @@ def test_a_file_that_changed_since_it_was_scanned(write_raster: WriteRaster, pla
         RasterReader().open(info)
 
 
-def test_a_channel_that_is_not_there_lists_those_that_are(write_raster: WriteRaster, places: Places) -> None:
+def test_unknown_channel_lists_the_known(write_raster: WriteRaster, places: Places) -> None:
     info = facts(write_raster("a.tif", places(20, 10, 2), names=["blue", "dust"]))
     with pytest.raises(ReadError, match=r"'red'.*blue, dust"):
         RasterReader().open(info, ["red"])
@@ -86,7 +86,7 @@ def test_a_channel_that_is_not_there_lists_those_that_are(write_raster: WriteRas
         RasterReader().open(info, [])
 
 
-def test_one_bad_file_among_good_ones(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
+def test_damaged_file_fails_alone(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         write_raster(f"in/{name}.tif", places(20, 10))
     (tmp_path / "in" / "b.tif").write_bytes(b"II*\0\x08\0\0\0 broken off")
@@ -111,8 +111,8 @@ def test_one_pixel(write_raster: WriteRaster, places: Places) -> None:
 
 
 def test_three_hundred_bands(write_raster: WriteRaster, places: Places) -> None:
-    picture = places(6, 5, 300)
-    info = facts(write_raster("a.tif", picture, interleave="pixel"))
+    data = places(6, 5, 300)
+    info = facts(write_raster("a.tif", data, interleave="pixel"))
     with RasterReader().open(info, ["300", "7"]) as image:
         pixels, _ = image.read(info.box, info.size)
-    assert np.array_equal(pixels, picture[:, :, [299, 6]])
+    assert np.array_equal(pixels, data[:, :, [299, 6]])
