@@ -57,9 +57,9 @@ def test_all_three_are_listed_with_their_options(place: Path) -> None:
     said = run(place, "plugins").stdout
     for name, value in (("npy", "npy:NpyReader"), ("bright", "bright:Bright"), ("counts", "counts:Counts")):
         assert re.search(rf"^\w+ +{name} +limner_bright\.{value} +limner-bright 1\.0$", said, re.MULTILINE)
-    assert "threshold  a number from 0 to 1  default 0.5    The mean, as a part of white" in said
-    assert "Which axis holds the channels." in said
-    assert "The lowest score that counts" in said
+    assert "threshold  a number from 0 to 1  default 0.5    Mean of a bright tile" in said
+    assert "Axis of the channels." in said
+    assert "Lowest score that is counted" in said
     assert "model_options.threshold" in run(place, "models", "show", "bright").stdout
 
 
@@ -108,5 +108,5 @@ def test_bands_that_do_not_fit_cost_their_file(place: Path, tmp_path: Path) -> N
 
 
 def test_the_page_lists_the_options_that_there_are(page: str) -> None:
-    listed = page.split("## Options of ours\n\n")[1]
+    listed = page.split("## Options of the built-in plug-ins\n\n")[1]
     assert listed == tables(), "make it again with tests/bench/options_tables.py"

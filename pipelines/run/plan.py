@@ -47,8 +47,8 @@ class _PlanFields(BaseModel):
     hd_num: Annotated[int, Field(ge=HD_NUM[0], le=HD_NUM[-1])]
     overlap: Annotated[int, Field(ge=0)]
     stretch: Stretch | None
-    unseen: str
-    beyond: str
+    no_rgb_reason: Annotated[str, Field(alias="unseen")]
+    outside_reason: Annotated[str, Field(alias="beyond")]
     tissue: str
 
 
@@ -124,9 +124,9 @@ class ImagePlan:
             hd_num=fields.hd_num,
             overlap=fields.overlap,
             stretch=fields.stretch,
-            no_rgb_reason=fields.unseen,
+            no_rgb_reason=fields.no_rgb_reason,
             area=None if record["area"] is None else shapely.geometry.shape(record["area"]),
-            outside_reason=fields.beyond,
+            outside_reason=fields.outside_reason,
             tissue=fields.tissue,
         )
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from limner.model.tiling import TILE, TileGrid, cut_tiles, place_on_canvas, squash_to_tile
 from limner.model.vlm.fourkhd import scoring
-from limner.model.vlm.fourkhd.cost import prefill, visual_tokens, weight_bytes
+from limner.model.vlm.fourkhd.cost import held_bytes, prefill, visual_tokens, widest
 from limner.model.vlm.fourkhd.network import FourKhd, FourKhdConfig
 from limner.model.vlm.fourkhd.sizes import CLIP_MEAN, CLIP_STD, LINEARS, LanguageSizes, Plora, Sizes, VisionSizes
 from limner.readers.regions import tiles_per_region
@@ -71,8 +71,10 @@ def grid_of(hd_num: int) -> tuple[int, int]:
 
 def arithmetic() -> str:
     """The released size, by hd_num: what the planner says before anything runs."""
-    rows = [("hd_num", "full region", "visual tokens", "keys and values", "peak memory", "prefill")]
-    weights = weight_bytes(RELEASED, "", 2)
+    rows = [("hd_num", "full region", "visual tokens", "keys and values", "bfloat16", "8bit", "4bit", "prefill")]
+    held = {
+        bits: held_bytes(RELEASED, 2, bits) + (2 * widest(RELEASED) if bits else 0) for bits in ("", "8bit", "4bit")
+    }
     for hd_num in HD_NUM:
         cols, tall = grid_of(hd_num)
         cost = prefill(RELEASED, tall, cols, text=TEXT, itemsize=2)
@@ -81,7 +83,7 @@ def arithmetic() -> str:
             f"{cols * TILE} × {tall * TILE}",
             str(cost.visual),
             f"{cost.cache / 2**20:.0f} MiB",
-            f"{(weights + cost.cache + cost.flowing) / 2**30:.1f} GiB",
+            *(f"{(weights + cost.cache + cost.flowing) / 2**30:.1f} GiB" for weights in held.values()),
             f"{(cost.seeing + cost.reading) / 1e12:.1f} TFLOP",
         ))  # fmt: skip
     return table(rows)

@@ -101,7 +101,7 @@ def signature(trace: str) -> str:
 
 def _told_last(trace: str) -> str:
     """The line of a traceback that names the exception; what the command line says after it is left out."""
-    return (trace.partition("\nThis is a mistake in limner")[0].strip().splitlines() or [""])[-1]
+    return (trace.partition("\nThis is a bug in limner")[0].strip().splitlines() or [""])[-1]
 
 
 def attempt(folder: Path, words: Sequence[str]) -> dict[str, Any]:

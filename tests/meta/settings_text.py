@@ -1,4 +1,4 @@
-"""Writes what follows from `Settings`: the keywords of `limner.run` as editors know them, and docs/settings.md.
+"""Generates pipelines/keywords.py and docs/settings.md from `Settings`.
 
 Run it after a change of `Settings`: python tests/meta/settings_text.py
 """

@@ -1,4 +1,4 @@
-"""Every process collects the same tests: no id depends on the clock, hash seed, time zone, locale, home or folder."""
+"""Test ids are deterministic: none depends on the clock, hash seed, time zone, locale, home or folder."""
 
 import os
 import subprocess
@@ -48,14 +48,14 @@ def ids(root: Path, tests: Path, folder: Path) -> tuple[list[str], list[str]]:
     return one, two
 
 
-def test_two_processes_collect_the_same_tests(root: Path, tmp_path: Path) -> None:
+def test_test_ids_are_deterministic(root: Path, tmp_path: Path) -> None:
     one, two = ids(root, root / "tests", tmp_path)
     assert len(one) > 2000
     assert one == two
     assert [name for name in one if len(name) > LONGEST or not (name.isascii() and name.isprintable())] == []
 
 
-def test_planted_differences_are_found(root: Path, tmp_path: Path) -> None:
+def test_nondeterministic_test_ids_are_found(root: Path, tmp_path: Path) -> None:
     made = ["gzip.compress(b'')", "hash('a')", "str(Path.home())", "time.time_ns()", "time.strftime('%H')"]
     lines = ["import gzip, time, pytest", "from pathlib import Path"]
     for number, value in enumerate(made):
@@ -68,5 +68,5 @@ def test_planted_differences_are_found(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"\x1f\x8b", b"text"])
-def test_bytes_are_no_ids(content: bytes, request: pytest.FixtureRequest) -> None:
+def test_bytes_are_not_used_as_ids(content: bytes, request: pytest.FixtureRequest) -> None:
     assert request.node.name.startswith("test_bytes_are_no_ids[content"), content

@@ -1,4 +1,4 @@
-"""Hints on what to install: they name real requirements, and never limner as if a package index had it."""
+"""Installation hints name real requirements, and never limner on a package index."""
 
 import re
 import tomllib
@@ -49,7 +49,7 @@ def test_the_pattern(text: str, *, found: bool) -> None:
     assert bool(BY_NAME.search(text)) == found
 
 
-def test_no_file_tells_to_install_limner_from_an_index(root: Path) -> None:
+def test_no_text_installs_limner_from_an_index(root: Path) -> None:
     found = [f"{path}: {match[0]}" for path, text in texts(root) if (match := BY_NAME.search(text))]
     assert not found
     assert sum("pip install" in text for _, text in texts(root)) > 3, "the files were read"
@@ -74,7 +74,7 @@ def test_an_extra_is_what_pyproject_says(root: Path) -> None:
         requirements("none")
 
 
-def test_what_is_missing_is_said_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_named_with_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     def version(name: str) -> str:
         if name == "threadpoolctl":
             raise PackageNotFoundError(name)

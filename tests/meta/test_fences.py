@@ -1,4 +1,4 @@
-"""Which package may import which library. A library that is not in the table may not be imported at all."""
+"""Which package may import which third-party library."""
 
 import ast
 import fnmatch
@@ -122,11 +122,11 @@ def violations(found: Mapping[str, set[str]]) -> list[str]:
     ]
 
 
-def test_no_file_climbs_a_fence(root: Path) -> None:
+def test_libraries_are_imported_only_where_allowed(root: Path) -> None:
     assert violations(imports(root)) == []
 
 
-def test_every_gate_is_used(root: Path) -> None:
+def test_every_allowed_import_is_used(root: Path) -> None:
     found = imports(root)
     unused = [
         f"{library} in {pattern}"
@@ -158,7 +158,7 @@ def test_a_planted_violation_is_caught(tmp_path: Path, package: str, line: str) 
     assert caught.startswith(f"{package}/planted.py imports ")
 
 
-def test_what_is_imported_is_required_and_what_is_required_is_imported(root: Path) -> None:
+def test_requirements_match_the_imports(root: Path) -> None:
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = [line for name, lines in project["optional-dependencies"].items() for line in lines if name not in OURS]
     required = {re.split(r"[<>=]", line)[0] for line in [*project["dependencies"], *extras]}
@@ -199,12 +199,12 @@ def test_the_probe_sees_what_is_loaded() -> None:
     assert loaded("import rasterio") == {"rasterio"}
 
 
-def test_the_reading_seam_loads_no_format_library() -> None:
+def test_the_reader_interface_loads_no_format_library() -> None:
     assert loaded("import " + ", ".join(f"limner.readers.{name}" for name in SEAMS)) == set()
 
 
 @pytest.mark.slow
-def test_only_modules_that_run_networks_load_what_runs_them(root: Path) -> None:
+def test_only_network_modules_load_torch(root: Path) -> None:
     names = modules(root, {"onnxruntime", "torch", "transformers", "safetensors"})
     assert "limner.pipelines.cli.main" in names
     assert loaded("import " + ", ".join(names)) & {"onnxruntime", "torch", "transformers"} == set()

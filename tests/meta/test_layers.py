@@ -1,4 +1,4 @@
-"""Our packages import only to the left: readers, model, reports, pipelines, and the door limner before them."""
+"""Packages import only to the left: readers, model, reports, pipelines."""
 
 import ast
 from collections.abc import Iterator
@@ -52,7 +52,7 @@ def test_packages_import_only_to_the_left(root: Path) -> None:
     assert violations(root) == []
 
 
-def test_the_four_folders_are_seen(root: Path) -> None:
+def test_imports_are_found(root: Path) -> None:
     seen = {package: [*imported(ast.parse(text))] for package in ORDER for text in [_all(root / package)]}
     assert {target for _, target in seen["model"]} >= {"readers"}
     assert {target for _, target in seen["reports"]} >= {"readers", "model"}
@@ -88,7 +88,7 @@ def test_a_planted_violation_is_caught(tmp_path: Path, package: str, line: str, 
     assert violations(tmp_path) == [f"{package}/planted.py:{line.count(chr(10)) + 1} imports {target}"]
 
 
-def test_a_room_within_a_room_keeps_the_order_too(tmp_path: Path) -> None:
+def test_subpackages_keep_the_order(tmp_path: Path) -> None:
     (tmp_path / "readers" / "dicom").mkdir(parents=True)
     planted = tmp_path / "readers" / "dicom" / "planted.py"
     planted.write_text("from ..geometry import Box\n", encoding="utf-8")

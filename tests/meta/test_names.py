@@ -1,4 +1,4 @@
-"""What every file of the project keeps to: length, docstrings, and nothing of the machine it was written on."""
+"""House rules for every file: length, docstrings, no local paths."""
 
 import ast
 from collections.abc import Iterator
@@ -39,30 +39,30 @@ def undocumented(source: str) -> list[str]:
     return found
 
 
-def test_the_files_are_seen(root: Path) -> None:
+def test_project_files_are_found(root: Path) -> None:
     seen = {path.relative_to(root).as_posix() for path in files(root)}
     assert {"README.md", "Makefile", ".ci/run", "pyproject.toml", "readers/geometry.py", "tests/conftest.py"} <= seen
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_every_public_name_says_what_it_is(root: Path, package: str) -> None:
+def test_every_public_name_has_a_docstring(root: Path, package: str) -> None:
     paths = sorted((root / package).rglob("*.py"))
     silent = {path.relative_to(root).as_posix(): undocumented(path.read_text(encoding="utf-8")) for path in paths}
     assert {name: names for name, names in silent.items() if names} == {}
 
 
-def test_a_silent_name_is_found() -> None:
+def test_a_missing_docstring_is_found() -> None:
     source = '"""A module."""\nclass A:\n    """A."""\n    def b(self): ...\n    def _c(self): ...\ndef d(): ...\n'
     assert undocumented(source) == ["A.b", "d"]
     assert undocumented("x = 1\n") == ["the module"]
 
 
-def test_no_file_is_longer_than_one_can_hold_in_mind(root: Path) -> None:
+def test_no_file_is_longer_than_500_lines(root: Path) -> None:
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in files(root) if path.suffix == ".py"}
     assert {path.relative_to(root).as_posix(): n for path, n in lengths.items() if n > LONGEST} == {}
 
 
-def test_no_file_names_a_folder_of_the_machine_it_was_written_on(root: Path) -> None:
+def test_no_file_contains_a_local_path(root: Path) -> None:
     folders = [f"/{name}/" for name in ("home", "Users", "work", "tmp/lab", "root")]
     found = [
         f"{path.relative_to(root).as_posix()}:{number}: {line.strip()}"

@@ -1,4 +1,4 @@
-"""What is shipped: the door and the four folders, all of them, and nothing else."""
+"""The distributions contain the packages, all of them, and nothing else."""
 
 import fnmatch
 import os

@@ -1,4 +1,4 @@
-"""The samples are what their READMEs say they are."""
+"""The samples match their READMEs."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""What is written from `Settings` is what is written: the keywords of the interface, and the table in the documents."""
+"""The files generated from `Settings` are up to date."""
 
 import sys
 from pathlib import Path
@@ -22,7 +22,7 @@ def writer(root: Path) -> ModuleType:
 
 
 @pytest.mark.parametrize("path", ["pipelines/keywords.py", "docs/settings.md"])
-def test_it_is_up_to_date(writer: ModuleType, root: Path, path: str) -> None:
+def test_generated_files_are_up_to_date(writer: ModuleType, root: Path, path: str) -> None:
     assert (root / path).read_text(encoding="utf-8") == writer.FILES[path](), "run tests/meta/settings_text.py"
 
 

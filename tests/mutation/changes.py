@@ -1,4 +1,4 @@
-"""Small changes to a module's source, each of which some test ought to notice."""
+"""Mutations of a module's source."""
 
 import ast
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Scenes whose pixels are known, a network small enough to check by hand, and the command line in this process."""
+"""Synthetic scenes and slides, a tiny network, and the command line in this process."""
 
 import hashlib
 import importlib.util
@@ -18,8 +18,8 @@ from limner.pipelines.cli import main as cli
 
 
 @dataclass(frozen=True)
-class Said:
-    """What the command line said and how it ended."""
+class CommandOutput:
+    """The output and exit code of a command."""
 
     code: int
     out: str
@@ -27,16 +27,16 @@ class Said:
 
 
 @pytest.fixture
-def limner(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+def limner(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., CommandOutput]:
     """Run the command line in this process."""
 
-    def invoke(*words: object) -> Said:
+    def invoke(*words: object) -> CommandOutput:
         monkeypatch.setattr(sys, "argv", ["limner", *map(str, words)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             cli.main()
-        said = capsys.readouterr()
-        return Said(int(ended.value.code or 0), said.out, said.err)
+        output = capsys.readouterr()
+        return CommandOutput(int(ended.value.code or 0), output.out, output.err)
 
     return invoke
 
@@ -155,16 +155,16 @@ from pydantic import Field
 
 
 class Painter:
-    """Sees RGB and says of each region where it is; `mood` is what it does otherwise."""
+    """Sees RGB and says of each region where it is; `behaviour` is what it does otherwise."""
 
     class Options(Options):
-        mood: str = Field("", description="What it does otherwise.")
+        behaviour: str = Field("", description="What it does otherwise.")
         trigger: str = Field("", description="A file that only one can delete.")
 
     def __init__(self, options):
         self.options = options
-        self.mood = options.mood
-        self.identity = {"name": "painter", "version": "1", "mood": self.mood}
+        self.behaviour = options.behaviour
+        self.identity = {"name": "painter", "version": "1", "behaviour": self.behaviour}
         self.labels = ()
         self.colours = {}
 
@@ -178,18 +178,18 @@ class Painter:
         pass
 
     def annotate(self, views):
-        if self.mood == "slow":
+        if self.behaviour == "slow":
             time.sleep(0.5)
-        if self.mood == "stubborn":
+        if self.behaviour == "stubborn":
             try:
                 time.sleep(60)
             except BaseException:
                 time.sleep(60)
-        if self.mood == "bug" and views[0].region.columns.start > 0:
+        if self.behaviour == "bug" and views[0].region.columns.start > 0:
             raise TypeError("painter spilled")
-        if self.mood == "memory" and (len(views) > 1 or views[0].region.columns.start > 0):
+        if self.behaviour == "memory" and (len(views) > 1 or views[0].region.columns.start > 0):
             raise MemoryError
-        if self.mood == "rogue":
+        if self.behaviour == "rogue":
             try:
                 os.unlink(self.options.trigger)  # only one worker can
             except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The functions of `limner`: images that are opened, runs and their tables, arrays in memory."""
+"""The functions of `limner`: opened images, runs and their data frames, arrays in memory."""
 
 import json
 import re
@@ -13,10 +13,10 @@ import pytest
 from limner.pipelines.describe import html_table
 from limner.readers.errors import ReadError, RequestError
 
-Limner = Callable[..., Any]  # gives what was said: `code`, `out`, `err`
+Limner = Callable[..., Any]  # returns `code`, `out`, `err`
 
 
-def test_an_opened_image_tells_its_facts_and_reads_its_pixels(scene: Path) -> None:
+def test_an_opened_image_has_metadata_and_pixels(scene: Path) -> None:
     with limner.open(scene) as image:
         pixels, valid = image.read((30, 30, 60, 50))
         assert pixels.shape == (20, 30, 1)
@@ -32,7 +32,7 @@ def test_an_opened_image_tells_its_facts_and_reads_its_pixels(scene: Path) -> No
         image.read()
 
 
-def test_html_escapes_what_files_say() -> None:
+def test_html_is_escaped() -> None:
     made = html_table([("<script>", "a & b\x1b")], title="<b>")
     assert "<script>" not in made
     assert "&lt;script&gt;" in made
@@ -41,7 +41,7 @@ def test_html_escapes_what_files_say() -> None:
     assert not re.search(r'(?:src|href)="(?!data:)', made)
 
 
-def test_a_path_of_several_images_says_which_to_choose(scene: Path, make_scene: Callable[..., Path]) -> None:
+def test_a_path_with_several_images_needs_an_id(scene: Path, make_scene: Callable[..., Path]) -> None:
     make_scene(scene.parent / "other.tif")
     with pytest.raises(RequestError, match=r"limner\.open\(path, image='other'\)") as error:
         limner.open(scene.parent)
@@ -59,7 +59,7 @@ def test_a_path_of_several_images_says_which_to_choose(scene: Path, make_scene: 
     assert "letter.txt: skipped. no installed reader" in repr(rows)
 
 
-def test_a_run_has_tables_and_is_opened_again(
+def test_a_run_has_data_frames_and_is_opened_again(
     scene: Path, card: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = repr(limner.plan(scene, model=card, hd_num=4))
@@ -83,7 +83,7 @@ def test_a_run_has_tables_and_is_opened_again(
         again.show("other")
 
 
-def test_an_array_gives_what_its_file_gives(scene: Path, card: Path, tmp_path: Path) -> None:
+def test_an_array_gives_the_results_of_its_file(scene: Path, card: Path, tmp_path: Path) -> None:
     run = limner.run(scene, model=card, out=tmp_path / "out")
     with limner.open(scene) as image:
         pixels, valid = image.read()
@@ -99,7 +99,7 @@ def test_an_array_gives_what_its_file_gives(scene: Path, card: Path, tmp_path: P
     assert held.show().size == run.show().size
 
 
-def test_an_xarray_says_where_it_lies(scene: Path, card: Path) -> None:
+def test_an_xarray_is_georeferenced(scene: Path, card: Path) -> None:
     xarray = pytest.importorskip("xarray", reason="only whoever has xarray gives its arrays")
     with limner.open(scene) as image:
         pixels, _ = image.read()
@@ -132,7 +132,7 @@ def test_an_xarray_says_where_it_lies(scene: Path, card: Path) -> None:
     ],
     ids=["axes", "complex", "empty", "spacing", "bands"],
 )
-def test_what_is_no_picture_is_refused(array: npt.NDArray[Any], settings: dict[str, Any], words: str) -> None:
+def test_invalid_arrays_are_refused(array: npt.NDArray[Any], settings: dict[str, Any], words: str) -> None:
     with pytest.raises((RequestError, ReadError), match=words):
         limner.annotate(array, model="none", **settings)
 
@@ -148,26 +148,26 @@ def test_info_as_json_holds_a_whitelist_and_no_path_of_a_slide(
     limner: Limner, make_slide: Callable[..., Path], scene: Path, tmp_path: Path
 ) -> None:
     path = make_slide(tmp_path / "Doe-John.tif", side=256)
-    said = limner("info", path, scene, "--json")
-    assert said.code == 0
-    assert "Doe" not in said.out
-    slide, one = json.loads(said.out)["images"]
+    output = limner("info", path, scene, "--json")
+    assert output.code == 0
+    assert "Doe" not in output.out
+    slide, one = json.loads(output.out)["images"]
     assert (slide["kind"], slide["microns_per_pixel"], slide["levels"]) == ("slide", [0.5, 0.5], 2)
     assert (one["kind"], one["crs"], one["width_px"]) == ("map", "EPSG:32633", 150)
-    assert {row["status"] for row in json.loads(said.out)["files"]} == {"read"}
+    assert {row["status"] for row in json.loads(output.out)["files"]} == {"read"}
     assert "Doe-John" in limner("info", path, "--json", "--names", "show").out
     words = limner("info", path).out
     assert "0.5 µm/px" in words
     assert "on the ground" not in words
 
 
-def test_info_speaks_of_studies_as_studies(limner: Limner) -> None:
+def test_info_of_a_study(limner: Limner) -> None:
     from pydicom.examples import get_path
 
-    said = limner("info", get_path("ct"))
+    output = limner("info", get_path("ct"))
     for words in ("modality  ", "CT", "1 of 128 × 128 px", "0.6615 mm (pixel_spacing)", "HU"):
-        assert words in said.out
-    assert "on the ground" not in said.out
+        assert words in output.out
+    assert "on the ground" not in output.out
     [study] = json.loads(limner("info", get_path("ct"), "--json").out)["images"]
     assert (study["modality"], study["slices"]) == ("CT", 1)
     assert study["pixel_mm"] == pytest.approx([0.661468, 0.661468])
@@ -175,14 +175,16 @@ def test_info_speaks_of_studies_as_studies(limner: Limner) -> None:
 
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("command", ["", "run", "plan", "info", "models", "train", "train probe", "report"])
-def test_help_is_whole_at_any_width(limner: Limner, monkeypatch: pytest.MonkeyPatch, command: str, width: int) -> None:
+def test_help_is_complete_at_any_width(
+    limner: Limner, monkeypatch: pytest.MonkeyPatch, command: str, width: int
+) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("TERMINAL_WIDTH", str(width))
-    said = limner(*command.split(), "-h")
-    assert said.code == 0
-    assert "..." not in said.out.replace("[ARGS]...", "").replace("[INPUTS]...", "")
-    assert max(map(len, said.out.splitlines())) <= width
-    assert said.out == limner(*command.split(), "--help").out
+    output = limner(*command.split(), "-h")
+    assert output.code == 0
+    assert "..." not in output.out.replace("[ARGS]...", "").replace("[INPUTS]...", "")
+    assert max(map(len, output.out.splitlines())) <= width
+    assert output.out == limner(*command.split(), "--help").out
 
 
 def test_help_lists_the_values_of_settings(limner: Limner) -> None:

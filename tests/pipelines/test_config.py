@@ -1,4 +1,4 @@
-"""Settings: presets, files and flags, and what happens to a word that is not known."""
+"""Settings from presets, files and flags, and their validation."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_lists_may_be_written_with_commas_or_as_yaml(tmp_path: Path) -> None:
         ("model_options: {a: {b: 1}}", ("model_options.a", "string")),
     ],
 )
-def test_a_wrong_file_says_what_is_wrong_and_what_would_do(tmp_path: Path, text: str, words: tuple[str, ...]) -> None:
+def test_an_invalid_settings_file(tmp_path: Path, text: str, words: tuple[str, ...]) -> None:
     file = tmp_path / "run.yaml"
     file.write_text(text)
     with pytest.raises(RequestError) as error:
@@ -79,7 +79,7 @@ def test_a_wrong_file_says_what_is_wrong_and_what_would_do(tmp_path: Path, text:
 
 
 @pytest.mark.parametrize("change", ["hd_num", "=3", "hd_num.=3", "hdnum=3", "hd_num=x", "hd_num.x=3"])
-def test_a_wrong_set_is_refused(change: str) -> None:
+def test_an_invalid_set_is_refused(change: str) -> None:
     with pytest.raises(RequestError):
         Settings.resolve({}, changes=[change])
 
@@ -97,22 +97,22 @@ def test_resolutions(text: str, metres: float | None) -> None:
     assert resolution.metres == metres
 
 
-def test_no_resolution_is_the_annotators_own() -> None:
+def test_an_empty_resolution_is_the_annotators_own() -> None:
     assert Resolution.parse("") is None
 
 
-def test_sizes_in_words() -> None:
+def test_format_pixel_size() -> None:
     assert (format_pixel_size(30.0), format_pixel_size(5e-7)) == ("30 m", "0.5 µm")
 
 
-def test_the_command_line_says_it_in_one_block(tmp_path: Path, limner: Callable[..., Any]) -> None:
+def test_an_unknown_setting_on_the_command_line(tmp_path: Path, limner: Callable[..., Any]) -> None:
     file = tmp_path / "run.yaml"
     file.write_text("hdnum: 9\n")
-    said = limner("run", "x.tif", "--out", tmp_path / "out", "--config", file)
-    assert said.code == 2
-    assert "Did you mean 'hd_num'?" in said.err
-    assert "Traceback" not in said.err
-    assert not said.out
+    output = limner("run", "x.tif", "--out", tmp_path / "out", "--config", file)
+    assert output.code == 2
+    assert "Did you mean 'hd_num'?" in output.err
+    assert "Traceback" not in output.err
+    assert not output.out
     assert not (tmp_path / "out").exists()
 
 
@@ -152,7 +152,7 @@ _LAUGHS = "a: &a [x, x]\n" + "".join(f"k{i}: &k{i} [*{'a' if i == 0 else f'k{i -
     ],
     ids=range(27),
 )
-def test_a_file_that_means_harm_is_one_sentence(text: str, tmp_path: Path) -> None:
+def test_a_malicious_settings_file_is_refused(text: str, tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_bytes(text.encode("utf-8"))
     with pytest.raises(RequestError) as error:
@@ -161,13 +161,13 @@ def test_a_file_that_means_harm_is_one_sentence(text: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("path", ["/dev/zero", "/", "/nowhere", "a\0b", "x" * 300, "x" * 5000])
-def test_a_path_that_is_no_file_of_settings(path: str) -> None:
+def test_an_unreadable_settings_file(path: str) -> None:
     with pytest.raises(RequestError, match="readable text"):
         Settings.resolve({}, file=path)
 
 
 @pytest.mark.parametrize("change", [f"hd_num={'9' * 5000}", "hd_num=9999999999", "batch=9999999999", "crs=\ud800"])
-def test_a_change_beyond_all_bounds(change: str) -> None:
+def test_oversized_values_are_refused(change: str) -> None:
     with pytest.raises(RequestError) as error:
         Settings.resolve({}, changes=[change])
     assert len(str(error.value)) < 1000

@@ -1,4 +1,4 @@
-"""`import limner`: what it gives, what it costs, and what editors and notebooks see of it."""
+"""`import limner`: public names, import time, and what editors and notebooks see."""
 
 import inspect
 import json
@@ -17,7 +17,7 @@ from limner.readers.errors import LimnerError, RequestError
 NAMES = ["Run", "__version__", "annotate", "open", "plan", "run", "scan"]
 
 
-def test_it_gives_seven_names() -> None:
+def test_the_public_names() -> None:
     assert dir(limner) == sorted(limner.__all__) == NAMES
     assert limner.__version__ == version("limner")
     for name in NAMES:
@@ -26,7 +26,7 @@ def test_it_gives_seven_names() -> None:
         limner.anotate  # noqa: B018 - what is tested
 
 
-def test_importing_it_loads_nothing_else_and_takes_no_time() -> None:
+def test_import_is_fast_and_lazy() -> None:
     code = "import sys; before = set(sys.modules); import limner; print(*sorted(set(sys.modules) - before))"
     started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -36,7 +36,7 @@ def test_importing_it_loads_nothing_else_and_takes_no_time() -> None:
     assert outside == {"limner"}
 
 
-def test_a_module_run_is_the_command(tmp_path: Path) -> None:
+def test_python_m_limner_is_the_command(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "limner", "--version"], capture_output=True, text=True, check=True, cwd=tmp_path
     )
@@ -54,7 +54,7 @@ def test_every_setting_is_a_documented_keyword(name: str) -> None:
         assert f"{setting}: {Settings.model_fields[setting].description}" in function.__doc__
 
 
-def test_a_keyword_that_is_unknown_names_the_nearest(tmp_path: Path) -> None:
+def test_an_unknown_keyword_suggests_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="Did you mean 'hd_num'"):
         limner.scan(tmp_path, hd_nums=9)  # pyright: ignore[reportCallIssue] - what is tested
 
@@ -93,7 +93,7 @@ def test_a_type_checker_knows_every_keyword(root: Path, tmp_path: Path) -> None:
         assert words_ in message
 
 
-def test_an_error_shows_its_four_parts_in_a_notebook() -> None:
+def test_errors_in_a_notebook() -> None:
     error = LimnerError("scene.tif", "must be a picture", value="0 bytes", remedy="Copy it again")
     assert error._render_traceback_() == [
         "limner: scene.tif must be a picture.",

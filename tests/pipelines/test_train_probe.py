@@ -20,7 +20,7 @@ from shapely.geometry import box, mapping
 
 pytestmark = pytest.mark.slow
 
-Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
+Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
 EAST, NORTH, PATCH, SIDE = 500000.0, 5200000.0, 48, 8
 TO_LONLAT = pyproj.Transformer.from_crs(32633, 4326, always_xy=True)
 COLOURS = {"field": (150, 140, 60), "water": (30, 50, 90), "wood": (20, 80, 30)}

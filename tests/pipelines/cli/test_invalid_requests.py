@@ -1,4 +1,4 @@
-"""What a person can type: every call ends with a sentence and a code, never with a mistake of ours, and soon."""
+"""Invalid requests end quickly with an error message and an exit code, never with a traceback."""
 
 import json
 import time
@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
+Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
 
 LONG, LONGER = "x" * 300, "x" * 5000
 NUMBER = "9" * 400
@@ -63,35 +63,35 @@ NUMBER = "9" * 400
         ("--set reader_options.nonsense=1", 2),
     ],
 )
-def test_a_plan_of_nonsense(words: str, code: int, scene: Path, limner: Limner) -> None:
+def test_plan_with_invalid_arguments(words: str, code: int, scene: Path, limner: Limner) -> None:
     begun = time.monotonic()
     given = [str(scene) if word == "SCENE" else word for word in words.split(" ")]
     model = [] if "--model" in given else ["--model", "none"]
-    said = limner("plan", scene, *model, *given)
-    assert said.code == code, said.err
-    assert "Traceback" not in said.err
-    assert len(said.out + said.err) < 12_000
+    output = limner("plan", scene, *model, *given)
+    assert output.code == code, output.err
+    assert "Traceback" not in output.err
+    assert len(output.out + output.err) < 12_000
     assert time.monotonic() - begun < 60
 
 
 @pytest.mark.parametrize("value", ["0", "nan", "inf", "-1", "1,2,3", "x", "1e-300"])
-def test_a_slide_of_impossible_pixels(
+def test_impossible_pixel_sizes_of_a_slide(
     value: str, tmp_path: Path, make_slide: Callable[..., Path], slide_card: Callable[[Path], Path], limner: Limner
 ) -> None:
     slide = make_slide(tmp_path / "slide.tif", side=256, microns=None)
-    said = limner("plan", slide, "--model", slide_card(tmp_path), f"--microns-per-pixel={value}")
-    assert said.code in {2, 3}
-    assert "Traceback" not in said.err
+    output = limner("plan", slide, "--model", slide_card(tmp_path), f"--microns-per-pixel={value}")
+    assert output.code in {2, 3}
+    assert "Traceback" not in output.err
 
 
 @pytest.mark.parametrize(
     ("out", "code"),
     [("", 2), ("SCENE", 2), ("/proc/x", 1), ("/dev/null/x", 1), (LONG, 1), (LONGER, 1), ("/dev/full", 2)],
 )
-def test_results_that_can_go_nowhere(out: str, code: int, scene: Path, limner: Limner) -> None:
-    said = limner("run", scene, "--model", "none", "--out", str(scene) if out == "SCENE" else out)
-    assert said.code == code, said.err
-    assert "Traceback" not in said.err
+def test_invalid_output_folders(out: str, code: int, scene: Path, limner: Limner) -> None:
+    output = limner("run", scene, "--model", "none", "--out", str(scene) if out == "SCENE" else out)
+    assert output.code == code, output.err
+    assert "Traceback" not in output.err
 
 
 @pytest.mark.parametrize(
@@ -128,11 +128,13 @@ def test_results_that_can_go_nowhere(out: str, code: int, scene: Path, limner: L
         ("train probe SCENE --labels SCENE --out OUT --tile -5", 2),
     ],
 )
-def test_other_commands_of_nonsense(words: str, code: int, scene: Path, tmp_path: Path, limner: Limner) -> None:
+def test_other_commands_with_invalid_arguments(
+    words: str, code: int, scene: Path, tmp_path: Path, limner: Limner
+) -> None:
     names = {"SCENE": str(scene), "OUT": str(tmp_path / "out"), "FOLDER": str(tmp_path)}
-    said = limner(*[names.get(word, word.replace("SCENE", str(scene))) for word in words.split(" ")])
-    assert said.code == code, said.err
-    assert "Traceback" not in said.err
+    output = limner(*[names.get(word, word.replace("SCENE", str(scene))) for word in words.split(" ")])
+    assert output.code == code, output.err
+    assert "Traceback" not in output.err
 
 
 @pytest.mark.parametrize(
@@ -144,22 +146,22 @@ def test_other_commands_of_nonsense(words: str, code: int, scene: Path, tmp_path
     ],
     ids=range(10),
 )
-def test_labels_that_are_none(text: str, scene: Path, tmp_path: Path, limner: Limner) -> None:
+def test_invalid_labels(text: str, scene: Path, tmp_path: Path, limner: Limner) -> None:
     (tmp_path / "labels.csv").write_text(text)
-    said = limner("train", "probe", scene, "--labels", tmp_path / "labels.csv", "--out", tmp_path / "out")
-    assert said.code == 2, said.err
+    output = limner("train", "probe", scene, "--labels", tmp_path / "labels.csv", "--out", tmp_path / "out")
+    assert output.code == 2, output.err
 
 
-def test_labels_by_the_hundred_thousand(scene: Path, card: Path, limner: Limner) -> None:
-    said = limner("plan", scene, "--model", card, "--labels", ",".join(f"label {i}" for i in range(100_000)))
-    assert said.code == 2
-    assert len(said.err) < 2000
+def test_a_hundred_thousand_labels(scene: Path, card: Path, limner: Limner) -> None:
+    output = limner("plan", scene, "--model", card, "--labels", ",".join(f"label {i}" for i in range(100_000)))
+    assert output.code == 2
+    assert len(output.err) < 2000
 
 
 @pytest.mark.parametrize("schema", ["[" * 5000, '{"type": NaN}', "\x00", json.dumps({"a": "b" * 2**21})], ids=range(4))
-def test_schemas_that_are_none(schema: str, scene: Path, tmp_path: Path, limner: Limner) -> None:
+def test_invalid_schemas(schema: str, scene: Path, tmp_path: Path, limner: Limner) -> None:
     (tmp_path / "schema.json").write_text(schema)
     words = ("--ask", "x", "--answer", "extract", "--schema-file", tmp_path / "schema.json")
-    said = limner("plan", scene, "--model", "4khd:/nowhere", *words)
-    assert said.code == 2
-    assert "schema" in said.err
+    output = limner("plan", scene, "--model", "4khd:/nowhere", *words)
+    assert output.code == 2
+    assert "schema" in output.err

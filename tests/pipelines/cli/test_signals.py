@@ -1,4 +1,4 @@
-"""A command that is told to end does so at once, keeps what was done, and says how to go on."""
+"""Signals stop a command at once; results are kept."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from limner.pipelines.run.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
 
-Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
+Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
 
 
 def begin(words: list[object], **further: Any) -> subprocess.Popen[str]:
@@ -54,11 +54,11 @@ def members(group: int) -> list[int]:
         ("local", signal.SIGHUP, "group"),
     ],
 )
-def test_a_signal_ends_a_run_that_can_go_on(
+def test_a_run_stopped_by_a_signal_can_be_resumed(
     engine: str, number: signal.Signals, whole_group: str, scene: Path, painter: str, tmp_path: Path, limner: Limner
 ) -> None:
     words: list[object] = ["run", scene, "--out", tmp_path / "out", "--model", painter, "--hd-num", 1]
-    words += ["--set", "model_options.mood=slow", "--engine", engine, "--workers", 2]
+    words += ["--set", "model_options.behaviour=slow", "--engine", engine, "--workers", 2]
     running = begin(words)
     journal = tmp_path / "out" / "results.jsonl"
     wait_for(lambda: journal.exists() and journal.read_bytes().count(b"done") > 0, running)
@@ -81,9 +81,9 @@ def test_a_signal_ends_a_run_that_can_go_on(
         assert [json.loads(line)["region"] for line in journal.read_text().splitlines()][: len(done)] == done
 
 
-def test_a_second_signal_ends_it_at_once(scene: Path, painter: str, tmp_path: Path) -> None:
+def test_a_second_signal_kills_at_once(scene: Path, painter: str, tmp_path: Path) -> None:
     words: list[object] = ["run", scene, "--out", tmp_path / "out", "--model", painter, "--hd-num", 1]
-    running = begin([*words, "--set", "model_options.mood=stubborn"])
+    running = begin([*words, "--set", "model_options.behaviour=stubborn"])
     wait_for((tmp_path / "out" / "manifest.json").exists, running)
     time.sleep(1.0)
     running.send_signal(signal.SIGTERM)
@@ -95,7 +95,7 @@ def test_a_second_signal_ends_it_at_once(scene: Path, painter: str, tmp_path: Pa
     assert "Traceback" not in talk
 
 
-def test_every_command_that_is_stopped_says_so(tmp_path: Path) -> None:
+def test_every_command_reports_a_signal(tmp_path: Path) -> None:
     site = tmp_path / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(

@@ -1,4 +1,4 @@
-"""What is printed: nothing that a terminal obeys, in any encoding, and a sentence where nobody takes it."""
+"""Terminal output: escaping, encodings, closed streams, progress."""
 
 import io
 import os
@@ -15,7 +15,7 @@ from limner.pipelines.progress import Message, RegionDone, Started, TerminalProg
 
 pytestmark = pytest.mark.slow
 
-Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
+Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
 
 EVIL = "a\x1b[31m\x9b2J\x7f\u202egpj.\u2066[red]\n:smile:\r\x07.tif"
 SHOWN = "a\\x1b[31m\\x9b2J\\x7f\\u202egpj.\\u2066[red]\\n:smile:\\r\\x07.tif"
@@ -27,7 +27,7 @@ def run(words: Sequence[str | Path], **further: Any) -> subprocess.CompletedProc
     return subprocess.run(command, **{**pipes, **further}, check=False)
 
 
-def test_what_a_terminal_would_obey_is_written_as_an_escape() -> None:
+def test_control_characters_are_escaped() -> None:
     assert visible(EVIL) == SHOWN
     assert visible("a\nb", keep="\n") == "a\nb"
     assert visible(os.fsdecode(b"\xff.tif")) == "\\xff.tif"
@@ -38,7 +38,7 @@ def test_what_a_terminal_would_obey_is_written_as_an_escape() -> None:
     assert stream.getvalue() == "a\\x1b\nb"
 
 
-def test_every_command_writes_names_as_they_cannot_harm(tmp_path: Path, limner: Limner) -> None:
+def test_every_command_escapes_file_names(tmp_path: Path, limner: Limner) -> None:
     folder = tmp_path / EVIL
     folder.mkdir()
     (folder / EVIL).write_bytes(b"II*\0" + b"nonsense")
@@ -54,25 +54,25 @@ def test_every_command_writes_names_as_they_cannot_harm(tmp_path: Path, limner: 
         ("info", "x.tif", "--config", EVIL),
         ("info", "x.tif", f"--{EVIL}"),
     ):
-        said = limner(*words)
-        assert said.code in {1, 2, 3}, words
-        text = said.out + said.err
+        output = limner(*words)
+        assert output.code in {1, 2, 3}, words
+        text = output.out + output.err
         assert text.replace("\n", "").isprintable(), words
         assert "[red]" in text, words
         assert "[red]\n" not in text, words
 
 
-def test_progress_takes_no_markup_and_no_escapes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_escapes_markup_and_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     with TerminalProgress() as progress:
         progress(Message(EVIL))
         progress(Started(1, 1, 0, EVIL))
         progress(RegionDone(EVIL, "failed", 0, EVIL))
-    said = capsys.readouterr().err
-    assert f"{SHOWN}\n" in said
-    assert f"{SHOWN} failed. {SHOWN}\n" in said
+    output = capsys.readouterr().err
+    assert f"{SHOWN}\n" in output
+    assert f"{SHOWN} failed. {SHOWN}\n" in output
 
 
-def test_progress_in_a_notebook_is_drawn_in_its_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[str] = []
 
     def display(_: object, *, display_id: bool) -> SimpleNamespace:
@@ -93,7 +93,7 @@ def test_progress_in_a_notebook_is_drawn_in_its_cell(monkeypatch: pytest.MonkeyP
     assert "b failed. why" in drawn[-1]
 
 
-def test_progress_of_a_program_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_of_a_script_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     with progress_display() as on_event:
         on_event(Message("something"))
         on_event(Started(1, 4, 1, "out"))
@@ -104,25 +104,25 @@ def test_progress_of_a_program_is_silent(capsys: pytest.CaptureFixture[str]) -> 
     "locale",
     [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"PYTHONIOENCODING": "ascii"}, {"LANG": "C"}],
 )
-def test_a_locale_that_cannot_write_it_gets_escapes(
+def test_characters_outside_the_locale_are_escaped(
     locale: dict[str, str], tmp_path: Path, make_slide: Callable[..., Path]
 ) -> None:
     path = make_slide(tmp_path / "plain.tif", side=256).rename(tmp_path / "ß × [red].tif")
-    said = run(["info", path, "--set", "names=show"], env={**os.environ, **locale})
-    assert said.returncode == 0, said.stderr
-    assert b"256" in said.stdout
-    assert b"[red].tif" in said.stdout
-    assert b"Traceback" not in said.stderr
+    output = run(["info", path, "--set", "names=show"], env={**os.environ, **locale})
+    assert output.returncode == 0, output.stderr
+    assert b"256" in output.stdout
+    assert b"[red].tif" in output.stdout
+    assert b"Traceback" not in output.stderr
 
 
-def test_what_libraries_log_is_not_printed(tmp_path: Path) -> None:
+def test_log_messages_of_libraries_are_not_printed(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import limner.pipelines.run.plan as plan, logging\n"
         "plan.reader_options = lambda settings: logging.getLogger('tifffile').warning('JOHN DOE.svs') or {}\n"
     )
-    said = run(["info", tmp_path], env={**os.environ, "PYTHONPATH": str(tmp_path)})
-    assert said.returncode == 3
-    assert b"JOHN" not in said.stdout + said.stderr
+    output = run(["info", tmp_path], env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert output.returncode == 3
+    assert b"JOHN" not in output.stdout + output.stderr
 
 
 def _no_output(words: Sequence[str | Path], case: str) -> subprocess.CompletedProcess[bytes]:
@@ -141,41 +141,41 @@ def _no_output(words: Sequence[str | Path], case: str) -> subprocess.CompletedPr
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
 @pytest.mark.parametrize("case", ["full", "closed", "gone"])
-def test_a_standard_output_that_takes_nothing_is_told(case: str, scene: Path, card: Path, tmp_path: Path) -> None:
+def test_an_unwritable_standard_output_is_an_error(case: str, scene: Path, card: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    said = _no_output(["run", scene, "--out", out, "--model", card], case)
-    assert said.returncode == 1
+    output = _no_output(["run", scene, "--out", out, "--model", card], case)
+    assert output.returncode == 1
     reason = {"full": b"No space left", "closed": b"it is closed", "gone": b"Broken pipe"}[case]
-    assert reason in said.stderr
-    assert b"standard output" in said.stderr
-    assert b"Traceback" not in said.stderr
-    assert b"Exception ignored" not in said.stderr
+    assert reason in output.stderr
+    assert b"standard output" in output.stderr
+    assert b"Traceback" not in output.stderr
+    assert b"Exception ignored" not in output.stderr
     assert (out / "findings.csv").exists()
     assert (out / "results.jsonl").read_bytes().startswith(b"{")
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["plugins"]])
 @pytest.mark.parametrize("case", ["full", "closed", "gone"])
-def test_so_it_is_for_every_command(case: str, words: list[str]) -> None:
-    said = _no_output(words, case)
-    assert said.returncode == 1
-    assert b"standard output" in said.stderr
-    assert b"Traceback" not in said.stderr
-    assert b"Exception ignored" not in said.stderr
+def test_an_unwritable_standard_output_of_every_command(case: str, words: list[str]) -> None:
+    output = _no_output(words, case)
+    assert output.returncode == 1
+    assert b"standard output" in output.stderr
+    assert b"Traceback" not in output.stderr
+    assert b"Exception ignored" not in output.stderr
 
 
 @pytest.mark.parametrize("case", ["full", "closed", "gone"])
-def test_nobody_needs_to_listen_to_talk(case: str, scene: Path, card: Path, tmp_path: Path) -> None:
+def test_standard_error_may_be_closed(case: str, scene: Path, card: Path, tmp_path: Path) -> None:
     words = ["run", scene, "--out", tmp_path / "out", "--model", card]
     if case == "full":
         with Path("/dev/full").open("wb") as full:
-            said = run(words, stderr=full)
+            output = run(words, stderr=full)
     elif case == "closed":
-        said = run(words, stderr=None, preexec_fn=lambda: os.close(2))
+        output = run(words, stderr=None, preexec_fn=lambda: os.close(2))
     else:
         read, write = os.pipe()
         os.close(read)
-        said = run(words, stderr=write)
+        output = run(words, stderr=write)
         os.close(write)
-    assert said.returncode == 0
-    assert b"Research use only" in said.stdout
+    assert output.returncode == 0
+    assert b"Research use only" in output.stdout

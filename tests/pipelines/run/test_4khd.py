@@ -14,7 +14,7 @@ from PIL import Image
 
 pytestmark = pytest.mark.slow
 
-Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
+Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
 CRS = "EPSG:32633"
 
 
@@ -52,11 +52,11 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     prompts: list[Any] = []
 
     def listening(real: Callable[..., Any]) -> Callable[..., Any]:
-        def listen(self: Generator, views: Any, asked: Any, *rest: Any, **more: Any) -> Any:
+        def on_event(self: Generator, views: Any, asked: Any, *rest: Any, **more: Any) -> Any:
             prompts.extend(self._tokenizer.decode(list(part)) for prompt in asked for part in prompt.parts)
             return real(self, views, asked, *rest, **more)
 
-        return listen
+        return on_event
 
     for name in ("tell", "weigh"):
         monkeypatch.setattr(Generator, name, listening(getattr(Generator, name)))
@@ -65,8 +65,8 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def test_classify(tmp_path: Path, colours: Path, model: str, limner: Limner, heard: list[str]) -> None:
     out = tmp_path / "out"
-    said = limner("run", colours, "--model", model, "--labels", "cat,dog,water", "--hd-num", 4, "--out", out)
-    assert said.code == 0, said.err
+    output = limner("run", colours, "--model", model, "--labels", "cat,dog,water", "--hd-num", 4, "--out", out)
+    assert output.code == 0, output.err
     found = rows(out / "findings.csv")
     assert len(found) == 2  # 3 × 2 tiles of 56 px, four a region
     for row in found:
@@ -118,10 +118,10 @@ def test_boxes_come_back_exactly(
 
     monkeypatch.setattr(Generator, "generate", generate)
     out = tmp_path / "out"
-    said = limner(
+    output = limner(
         "run", colours, "--model", model, "--labels", "ship,quay", "--answer", "locate", "--hd-num", 4, "--out", out
     )
-    assert said.code == 0, said.err
+    assert output.code == 0, output.err
     assert any("112 wide and 112 high" in text for text in asked)
     found = rows(out / "findings.csv")
     boxes = [row for row in found if row["label"] == "ship"]
@@ -150,8 +150,8 @@ def test_enlarging_is_asked_for_and_keeps_places(
 ) -> None:
     out = tmp_path / "out"
     words = ("--model", model, "--labels", "cat,dog", "--hd-num", 25, "--enlarge", "--out", out)
-    said = limner("run", colours, *words)
-    assert said.code == 0, said.err
+    output = limner("run", colours, *words)
+    assert output.code == 0, output.err
     [row] = rows(out / "findings.csv")
     assert row["number.valid"] == "1"
     [analysed] = [one for one in rows(out / "areas.csv") if one["item"] == "analysed"]
@@ -195,8 +195,8 @@ def test_memory_that_runs_out_halves_the_batch_and_then_fails_one_region(
     monkeypatch.setattr(Generator, "score_options", score_options)
     out = tmp_path / "out"
     words = ("--model", model, "--labels", "cat,dog", "--hd-num", 1, "--batch", 6, "--set", "model_options.together=6")
-    said = limner("run", colours, *words, "--out", out)
-    assert said.code == 1
+    output = limner("run", colours, *words, "--out", out)
+    assert output.code == 1
     assert sizes[0] == 6
     assert 3 in sizes
     assert sizes[-1] == 1
@@ -208,12 +208,12 @@ def test_memory_that_runs_out_halves_the_batch_and_then_fails_one_region(
 
 
 def test_the_plan_states_tokens_and_memory(colours: Path, model: str, limner: Limner) -> None:
-    said = limner("plan", colours, "--model", model, "--labels", "cat,dog", "--hd-num", 4)
-    assert said.code == 0, said.err
+    output = limner("plan", colours, "--model", model, "--labels", "cat,dog", "--hd-num", 4)
+    assert output.code == 0, output.err
     visual = 2 * 3 + 1 + 4 * 5  # a global view of 2 × 2, a separator, 4 × 4 with row ends
-    [line] = [line for line in said.out.splitlines() if "tokens per region" in line]
+    [line] = [line for line in output.out.splitlines() if "tokens per region" in line]
     assert int("".join(c for c in line.split("up to")[1].split(",")[0] if c.isdigit())) > visual
-    assert "memory per worker" in said.out
+    assert "memory per worker" in output.out
 
 
 @pytest.mark.parametrize(
@@ -234,9 +234,9 @@ def test_the_plan_states_tokens_and_memory(colours: Path, model: str, limner: Li
 def test_wrong_questions(
     tmp_path: Path, colours: Path, model: str, limner: Limner, words: tuple[str, ...], told: tuple[str, ...]
 ) -> None:
-    said = limner("run", colours, "--model", model, *words, "--out", tmp_path / "out")
-    assert said.code in {2, 3}
-    everything = said.err + "".join(p.read_text() for p in (tmp_path / "out").glob("results.jsonl"))
+    output = limner("run", colours, "--model", model, *words, "--out", tmp_path / "out")
+    assert output.code in {2, 3}
+    everything = output.err + "".join(p.read_text() for p in (tmp_path / "out").glob("results.jsonl"))
     for word in told:
         assert word in everything, everything
 
@@ -253,8 +253,8 @@ def test_the_thinnest_picture_is_cut_into_regions_that_can_be_enlarged(
 
 
 def test_a_checkpoint_converts_from_the_command_line(tmp_path: Path, made_4khd: Path, limner: Limner) -> None:
-    said = limner("models", "convert", made_4khd, tmp_path / "new", "--dtype", "bfloat16")
-    assert said.code == 0, said.err
+    output = limner("models", "convert", made_4khd, tmp_path / "new", "--dtype", "bfloat16")
+    assert output.code == 0, output.err
     assert (tmp_path / "new" / "model.safetensors").is_file()
     wrong = limner("models", "convert", made_4khd, tmp_path / "new")
     assert wrong.code == 2
@@ -278,8 +278,8 @@ def test_extract_always_parses(tmp_path: Path, colours: Path, model: str, limner
     words = ("run", colours, "--model", model, "--answer", "extract", "--schema-file", file, "--hd-num", 1)
     outs = [tmp_path / name for name in ("one", "together")]
     for out, together in zip(outs, (1, 4), strict=True):
-        said = limner(*words, "--batch", 4, "--set", f"model_options.together={together}", "--out", out)
-        assert said.code == 0, said.err
+        output = limner(*words, "--batch", 4, "--set", f"model_options.together={together}", "--out", out)
+        assert output.code == 0, output.err
         found = rows(out / "findings.csv")
         assert len(found) == 6
         for row in found:
@@ -297,8 +297,8 @@ def test_extract_always_parses(tmp_path: Path, colours: Path, model: str, limner
 def test_a_box_obeys_its_ruler(tmp_path: Path, colours: Path, model: str, limner: Limner) -> None:
     out = tmp_path / "out"
     words = ("--labels", "ship", "--answer", "locate", "--hd-num", 1, "--set", "model_options.max_tokens=400")
-    said = limner("run", colours, "--model", model, *words, "--out", out)
-    assert said.code in {0, 1, 3}
+    output = limner("run", colours, "--model", model, *words, "--out", out)
+    assert output.code in {0, 1, 3}
     for result in map(json.loads, (out / "results.jsonl").read_text().splitlines()):
         assert result["status"] == "done" or "must be whole within" in result["error"]
         for finding in result["findings"]:

@@ -1,4 +1,4 @@
-"""A run's folder that was damaged, or made to do damage: one sentence, and what it holds is kept."""
+"""Damaged and malicious run folders."""
 
 import copy
 import json
@@ -19,7 +19,7 @@ from limner.readers.errors import RequestError
 
 pytestmark = pytest.mark.slow
 
-Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
+Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
 
 OTHERS: list[Any] = [None, True, -1, 0.5, 10**30, "x", "\ud800", [], {}, [[1]], {"a": 1}]
 WRITERS = ("files-csv", "findings-csv", "geojson", "summary-csv")
@@ -86,23 +86,23 @@ def mutate(path: Path, chance: random.Random) -> None:
 
 def use(folder: Path) -> str:
     """Make reports of a folder and open it for going on; what was said of it, "" where all went well."""
-    said = ""
+    output = ""
     try:
         record = read_record(folder)
-        said = " ".join(made.error for made in write_reports(record, folder, load_writers(WRITERS)))
+        output = " ".join(made.error for made in write_reports(record, folder, load_writers(WRITERS)))
     except (StoreError, RequestError) as error:
-        said = str(error)
+        output = str(error)
     try:
         with RunFolder.open(folder):
             load_manifest(folder)
     except (StoreError, RequestError) as error:
-        said = str(error)
-    assert "\n" not in said
-    assert "a mistake of the writer" not in said
-    return said.strip()
+        output = str(error)
+    assert "\n" not in output
+    assert "a mistake of the writer" not in output
+    return output.strip()
 
 
-def test_no_damage_is_a_mistake_of_ours(ended: Path, tmp_path: Path) -> None:
+def test_damage_is_an_error_and_no_bug(ended: Path, tmp_path: Path) -> None:
     chance = random.Random(4)  # noqa: S311 - nothing secret
     told, begun = 0, time.monotonic()
     for number in range(240):
@@ -121,7 +121,9 @@ def test_no_damage_is_a_mistake_of_ours(ended: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["manifest.json", "results.jsonl", "sources.json", "pseudonym.key"])
 @pytest.mark.parametrize("kind", ["folder", "pipe", "link", "nothing there", "sparse"])
-def test_what_lies_in_a_files_place_is_told(name: str, kind: str, ended: Path, tmp_path: Path, limner: Limner) -> None:
+def test_other_things_in_place_of_files_are_reported(
+    name: str, kind: str, ended: Path, tmp_path: Path, limner: Limner
+) -> None:
     folder = shutil.copytree(ended / "run", tmp_path / "run")
     path = folder / name
     target = tmp_path / "target"
@@ -139,13 +141,13 @@ def test_what_lies_in_a_files_place_is_told(name: str, kind: str, ended: Path, t
         os.truncate(path, 10 * 2**30)
     again = ("run", ended / "slide.tif", "--model", ended / "toy.yaml", "--hd-num", 4, "--out", folder)
     for words in (("report", folder), again):
-        said = limner(*words)
-        assert said.code in {0, 1, 2}, said.err
-        assert "Traceback" not in said.err
+        output = limner(*words)
+        assert output.code in {0, 1, 2}, output.err
+        assert "Traceback" not in output.err
     assert target.read_text() == "a line of mine\nand a part of one"
 
 
-def test_a_number_that_was_changed_is_noticed(ended: Path, tmp_path: Path) -> None:
+def test_a_changed_number_is_detected(ended: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(ended / "run", tmp_path / "run")
     text = (folder / "manifest.json").read_text()
     assert text.count('"size": [\n    256') or "256" in text
@@ -154,7 +156,7 @@ def test_a_number_that_was_changed_is_noticed(ended: Path, tmp_path: Path) -> No
         read_record(folder)
 
 
-def test_a_manifest_of_another_version_is_told_as_that(ended: Path, tmp_path: Path) -> None:
+def test_a_manifest_of_another_version_is_reported(ended: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(ended / "run", tmp_path / "run")
     manifest = json.loads((folder / "manifest.json").read_text())
     for format_, changes in ((1, {}), (2, {"files": None})):
@@ -165,7 +167,7 @@ def test_a_manifest_of_another_version_is_told_as_that(ended: Path, tmp_path: Pa
             read_record(folder)
 
 
-def test_a_strangers_run_writes_nowhere_else(ended: Path, tmp_path: Path) -> None:
+def test_an_untrusted_run_writes_only_into_its_folder(ended: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(ended / "run", tmp_path / "a" / "run")
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest.pop("sha256")
@@ -194,5 +196,5 @@ def test_a_finding_far_outside_its_image_is_damage(ended: Path, tmp_path: Path, 
     path.write_bytes(
         b"".join(add_checksum(line[: line.rindex(',"sha256"')].encode() + b"}") for line in text.splitlines())
     )
-    said = " ".join(made.error for made in write_reports(read_record(folder), folder, load_writers(WRITERS)))
-    assert "must hold valid geometries on scene" in said
+    output = " ".join(made.error for made in write_reports(read_record(folder), folder, load_writers(WRITERS)))
+    assert "must hold valid geometries on scene" in output

@@ -1,4 +1,4 @@
-"""A model behind a URL, through the whole path."""
+"""End-to-end runs with a model server."""
 
 import csv
 import json
@@ -11,7 +11,7 @@ from limner.model.vlm import http_client
 
 pytestmark = pytest.mark.slow
 
-Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
+Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
 Server = Any  # the same
 Json = Any
 
@@ -72,8 +72,8 @@ def test_every_kind_of_answer(
 ) -> None:
     model_server.say = answer
     out = tmp_path / "out"
-    said = limner("run", scene, *words(model_server), *kinds[kind], "--batch", 3, "--out", out)
-    assert said.code == 0, said.err
+    output = limner("run", scene, *words(model_server), *kinds[kind], "--batch", 3, "--out", out)
+    assert output.code == 0, output.err
     found = rows(out / "findings.csv")
     assert len(found) >= 4
     labels = {
@@ -105,14 +105,14 @@ def test_engines_and_batches_make_the_same_bytes(
     for number, how in enumerate((["--batch", 1], ["--batch", 5], ["--engine", "local", "--workers", 2])):
         out = tmp_path / str(number)
         concurrency = f"concurrency={number + 1}"
-        said = limner("run", scene, *words(model_server, concurrency), *kinds["classify"], *how, "--out", out)
-        assert said.code == 0, said.err
+        output = limner("run", scene, *words(model_server, concurrency), *kinds["classify"], *how, "--out", out)
+        assert output.code == 0, output.err
         made.append([path.read_bytes() for path in sorted(out.glob("*.csv"))])
     assert made[0] == made[1] == made[2]
     assert len(made[0]) >= 3
 
 
-def test_a_run_goes_on_after_the_server_was_down(
+def test_a_run_resumes_after_the_server_was_down(
     tmp_path: Path, scene: Path, model_server: Server, kinds: dict[str, list[str]], limner: Limner
 ) -> None:
     s, out = model_server, tmp_path / "out"
@@ -122,10 +122,10 @@ def test_a_run_goes_on_after_the_server_was_down(
     questions = len(s.questions)
     s.script.extend([lambda h: s.send(h, 200, s.reply(answer(s.questions[-1])))] * 2)
     s.script.extend([lambda h: s.send(h, 503, {"error": "model is loading"})] * 99)
-    said = limner("run", scene, *words(s, "retries=1", "failures=2"), *kinds["describe"], "--out", out)
-    assert said.code == 1
-    assert "HTTP 503, model is loading" in said.err
-    assert "2 requests were given up one after the other" in said.err
+    output = limner("run", scene, *words(s, "retries=1", "failures=2"), *kinds["describe"], "--out", out)
+    assert output.code == 1
+    assert "HTTP 503, model is loading" in output.err
+    assert "2 requests were given up one after the other" in output.err
     assert len(s.questions) == questions + 2 + 2 * 2  # then it was left alone
     s.script.clear()
     again = limner("run", scene, *words(s, "timeout=60", "concurrency=2"), *kinds["describe"], "--out", out)
@@ -139,24 +139,24 @@ def test_a_run_goes_on_after_the_server_was_down(
     assert "identity.owner" in other.err
 
 
-def test_a_server_that_is_not_there_is_said_before_anything_runs(
+def test_an_unreachable_server_is_reported_before_anything_runs(
     tmp_path: Path, scene: Path, model_server: Server, limner: Limner
 ) -> None:
     model_server.close()
-    said = limner("run", scene, *words(model_server, "retries=1"), "--out", tmp_path / "out")
-    assert said.code == 2
-    assert "connect error" in said.err
+    output = limner("run", scene, *words(model_server, "retries=1"), "--out", tmp_path / "out")
+    assert output.code == 2
+    assert "connect error" in output.err
     assert not (tmp_path / "out").exists()
 
 
-def test_a_plan_asks_nobody(scene: Path, model_server: Server, limner: Limner) -> None:
-    said = limner("plan", scene, *words(model_server))
-    assert said.code == 0, said.err
-    assert f"It is up to {model_server.url.split('/')[2]}, which a plan does not ask" in said.out
+def test_a_plan_contacts_no_server(scene: Path, model_server: Server, limner: Limner) -> None:
+    output = limner("plan", scene, *words(model_server))
+    assert output.code == 0, output.err
+    assert f"It is up to {model_server.url.split('/')[2]}, which a plan does not ask" in output.out
     assert model_server.asked == []
 
 
-def test_neither_key_nor_file_is_told(
+def test_neither_key_nor_file_name_is_printed(
     tmp_path: Path,
     make_scene: Callable[..., Path],
     model_server: Server,
@@ -170,11 +170,11 @@ def test_neither_key_nor_file_is_told(
     scene = make_scene(folder / "rossi.tif")
     s = model_server
     s.script.extend([lambda h: s.send(h, 401, {"error": {"message": f"bad {h.headers['Authorization']}"}})] * 2)
-    said = limner("run", scene, *words(s, "key_variable=SEER_KEY"), *kinds["describe"], "--out", tmp_path / "out")
-    assert said.code == 1
-    assert "bad Bearer [key]" in said.err
+    output = limner("run", scene, *words(s, "key_variable=SEER_KEY"), *kinds["describe"], "--out", tmp_path / "out")
+    assert output.code == 1
+    assert "bad Bearer [key]" in output.err
     assert {one.headers["authorization"] for one in s.asked} == {"Bearer sk-0badc0ffee"}
-    told = [said.out, said.err, *(path.read_bytes().decode("latin-1") for path in (tmp_path / "out").glob("*.*"))]
+    told = [output.out, output.err, *(path.read_bytes().decode("latin-1") for path in (tmp_path / "out").glob("*.*"))]
     assert len(told) > 5
     assert all("0badc0ffee" not in text for text in told)
     sent = json.dumps([[one.path, dict(one.headers), one.body] for one in s.asked]).lower()
@@ -190,10 +190,10 @@ def test_neither_key_nor_file_is_told(
         ("endpoint:https://me:secret@192.0.2.7/v1", "key_variable"),
     ],
 )
-def test_what_is_refused_before_anything_is_sent(
+def test_invalid_options_are_refused_before_anything_is_sent(
     tmp_path: Path, scene: Path, limner: Limner, model: str, why: str
 ) -> None:
-    said = limner("run", scene, "--model", model, "--set", "model_options.served=x", "--out", tmp_path / "out")
-    assert said.code == 2
-    assert why in said.err
-    assert "secret" not in said.err + said.out
+    output = limner("run", scene, "--model", model, "--set", "model_options.served=x", "--out", tmp_path / "out")
+    assert output.code == 2
+    assert why in output.err
+    assert "secret" not in output.err + output.out

@@ -1,4 +1,4 @@
-"""Engines: every batch comes back whatever happens to the processes that work on it."""
+"""Engines return every batch, whatever happens to their worker processes."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -88,7 +88,7 @@ def results_of(engine: Engine, todo: Sequence[Region], batch: int) -> dict[str, 
 
 
 @pytest.mark.parametrize("batch", [1, 3, 7])
-def test_the_inline_engine_does_every_region_in_order_and_closes(
+def test_the_inline_engine_annotates_in_order_and_closes(
     make_job: Callable[..., Any], tmp_path: Path, batch: int
 ) -> None:
     todo = regions(10)
@@ -97,25 +97,25 @@ def test_the_inline_engine_does_every_region_in_order_and_closes(
     assert (tmp_path / "closed").exists()
 
 
-def test_no_work_is_no_trouble(make_job: Callable[..., Any]) -> None:
+def test_engines_accept_no_regions(make_job: Callable[..., Any]) -> None:
     assert results_of(InlineEngine(make_job()), [], 1) == {}
     assert results_of(ProcessPoolEngine(make_job(), 2, 1), [], 1) == {}
 
 
-def test_local_workers_share_the_work(make_job: Callable[..., Any]) -> None:
+def test_worker_processes_share_the_work(make_job: Callable[..., Any]) -> None:
     todo = regions(9)
     found = results_of(ProcessPoolEngine(make_job(**{f"p{i}": "slow" for i in range(9)}), 2, 1), todo, 2)
     assert set(found) == {region.key for region in todo}
     assert len({result.seconds for result in found.values()}) == 2
 
 
-def test_a_killed_worker_costs_no_region(make_job: Callable[..., Any]) -> None:
+def test_regions_of_a_killed_worker_are_retried(make_job: Callable[..., Any]) -> None:
     todo = regions(9)
     found = results_of(ProcessPoolEngine(make_job(p1="die once", p7="die once"), 2, 1), todo, 3)
     assert [found[region.key].status for region in todo] == ["done"] * 9
 
 
-def test_a_region_that_always_kills_its_worker_fails_alone_and_says_how(make_job: Callable[..., Any]) -> None:
+def test_a_region_that_kills_its_worker_twice_fails_alone(make_job: Callable[..., Any]) -> None:
     todo = regions(7)
     found = results_of(ProcessPoolEngine(make_job(p4="die"), 2, 1), todo, 3)
     failed = [region.key for region in todo if found[region.key].status == "failed"]
@@ -132,9 +132,7 @@ def test_a_bug_in_a_worker_stops_the_run_with_its_traceback(make_job: Callable[.
 
 
 @pytest.mark.parametrize("faults", [{"begin": "refuse"}, {"p0": "refuse"}])
-def test_an_error_of_ours_keeps_its_kind_between_processes(
-    make_job: Callable[..., Any], faults: dict[str, str]
-) -> None:
+def test_limner_errors_keep_their_class_between_processes(make_job: Callable[..., Any], faults: dict[str, str]) -> None:
     with pytest.raises(ModelError, match="Get it"):
         results_of(ProcessPoolEngine(make_job(**faults), 1, 1), regions(2), 1)
 

@@ -1,4 +1,4 @@
-"""A plan: what is known is printed first, what does not fit is not tried, and what is tried has limits."""
+"""Estimates of memory and time, and the limits of timing."""
 
 import json
 import math
@@ -25,7 +25,7 @@ from limner.readers.regions import Grid, cut_regions
 
 pytestmark = pytest.mark.slow
 
-Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
+Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
 GIB = 2**30
 RUN = """
 import atexit, re, sys
@@ -110,7 +110,7 @@ def test_the_7b_is_planned_in_little_memory(
     assert visual < int(tokens.split("up to ")[1].split(",")[0]) < visual + 2000
 
 
-def test_what_is_known_is_printed_before_anything_is_tried(
+def test_the_estimate_is_printed_before_timing(
     colours: Path, made_4khd: Path, limner: Limner, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
@@ -121,8 +121,8 @@ def test_what_is_known_is_printed_before_anything_is_tried(
         raise RuntimeError(msg)
 
     monkeypatch.setattr(estimate, "try_region", tried)
-    said = limner("plan", colours, "--model", f"4khd:{made_4khd}", "--labels", "cat,dog")
-    assert "as far as this test goes" in said.err
+    output = limner("plan", colours, "--model", f"4khd:{made_4khd}", "--labels", "cat,dog")
+    assert "as far as this test goes" in output.err
     assert "memory per worker" in seen[0]
     assert "time" not in seen[0].splitlines()[-1]
 
@@ -135,7 +135,7 @@ from pydantic import Field
 
 
 class TriedOptions(Options):
-    mood: str = Field("", description="How it misbehaves.")
+    behaviour: str = Field("", description="How it misbehaves.")
 
 
 class Tried:
@@ -145,7 +145,7 @@ class Tried:
     colours = {}
 
     def __init__(self, options):
-        self.mood, self.held = options.mood, []
+        self.behaviour, self.held = options.behaviour, []
 
     def input_spec(self, info):
         return InputSpec(tile=64)
@@ -154,16 +154,16 @@ class Tried:
         pass
 
     def load(self):
-        if self.mood == "load":
+        if self.behaviour == "load":
             raise MemoryError("DefaultCPUAllocator")
 
     def annotate(self, views):
         assert all(len(view.tiles) == 1 for view in views)
-        if self.mood == "sleep":
+        if self.behaviour == "sleep":
             time.sleep(600)
-        if self.mood == "die":
+        if self.behaviour == "die":
             os.kill(os.getpid(), signal.SIGKILL)
-        while self.mood == "eat":
+        while self.behaviour == "eat":
             self.held.append(bytearray(os.urandom(2**20)) * 32)
             time.sleep(0.05)
         time.sleep(0.2)
@@ -186,7 +186,7 @@ def tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize(
-    ("mood", "said"),
+    ("behaviour", "said"),
     [
         ("", "extrapolated from one tile of colours/"),
         ("sleep", "cannot be measured. One tile was not finished within 15 s"),
@@ -195,28 +195,28 @@ def tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         ("load", "cannot be measured. the model must fit into memory (found: DefaultCPUAllocator)"),
     ],
 )
-def test_what_is_tried_has_limits(
-    mood: str, said: str, colours: Path, tried: str, limner: Limner, monkeypatch: pytest.MonkeyPatch
+def test_timing_has_limits_of_time_and_memory(
+    behaviour: str, output: str, colours: Path, tried: str, limner: Limner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(estimate, "LIMIT_S", 15.0 if mood == "sleep" else 120.0)
+    monkeypatch.setattr(estimate, "LIMIT_S", 15.0 if behaviour == "sleep" else 120.0)
     monkeypatch.setattr(estimate, "free_memory", lambda: 1.8 * GIB)
-    done = limner("plan", colours, "--model", tried, "--set", f"model_options.mood={mood}", "--hd-num", 4)
+    done = limner("plan", colours, "--model", tried, "--set", f"model_options.behaviour={behaviour}", "--hd-num", 4)
     assert done.code == 0, done.err
     assert "memory per worker" in done.out
-    assert said in done.out, done.out
-    if not mood:
+    assert output in done.out, done.out
+    if not behaviour:
         [time] = [line for line in done.out.splitlines() if line.startswith("time")]
         tiles = math.ceil(1700 / 64) ** 2
         assert 0.15 * tiles < float(time.split("about ")[1].split()[0]) * (60 if " min" in time else 1) < 0.6 * tiles
 
 
-def test_a_wrong_request_is_refused_before_anything_is_printed(
+def test_an_invalid_request_is_refused_before_anything_is_printed(
     colours: Path, zoo_folder: Callable[[str], Path], limner: Limner
 ) -> None:
-    said = limner("plan", colours, "--model", f"transformers:{zoo_folder('owlvit')}")
-    assert said.code == 2
-    assert said.out == ""
-    assert "what to look for must be named" in said.err
+    output = limner("plan", colours, "--model", f"transformers:{zoo_folder('owlvit')}")
+    assert output.code == 2
+    assert output.out == ""
+    assert "what to look for must be named" in output.err
 
 
 def inner(one: object, *names: str) -> Any:
@@ -231,7 +231,7 @@ def parameters(module: torch.nn.Module) -> int:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_weights_are_as_large_as_was_said(
+def test_estimated_weights_match_the_loaded_network(
     dtype: str,
     made_4khd: Path,
     made_vlms: Callable[[str], Path],
@@ -261,7 +261,7 @@ def test_the_weights_are_as_large_as_was_said(
         assert other.cost([], (2, 2)).weights == parameters(inner(other, "_network", "_model"))
 
 
-def test_quantised_weights_are_as_large_as_was_said(made_4khd: Path) -> None:
+def test_estimated_quantised_weights_match_the_loaded_network(made_4khd: Path) -> None:
     pytest.importorskip("bitsandbytes", reason="an extra")
     for how in ("4bit", "8bit"):
         asked: Any = make_plugin(
@@ -292,7 +292,7 @@ def test_the_middle_tile_of_a_region_is_its_own_region() -> None:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_free_memory_is_what_containers_leave(version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_memory_respects_control_groups(version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate, "_CGROUPS", tmp_path)
     monkeypatch.setattr(estimate, "_OWN_CGROUP", tmp_path / "own")
     (tmp_path / "own").write_text({1: "4:memory:/job/step\n1:cpu:/\n", 2: "0::/job/step\n"}[version])

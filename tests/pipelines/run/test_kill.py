@@ -1,4 +1,4 @@
-"""A run that is killed, anywhere and as often as one likes, ends with the same bytes as one that is left alone.
+"""A run that is killed at any time resumes to the same bytes as an uninterrupted one.
 
 Runs are real processes that die by SIGKILL. A driver loads everything once and forks, so that dozens of runs take
 seconds; what it forks has opened nothing and started no thread.
@@ -148,7 +148,7 @@ def reports(folder: Path) -> dict[str, bytes]:
     return {name: content for name, content in contents(folder).items() if name != "manifest.json"}
 
 
-def test_the_uninterrupted_run_is_worth_comparing_with(whole: Path) -> None:
+def test_the_uninterrupted_run_has_findings_and_failures(whole: Path) -> None:
     lines = (whole / "results.jsonl").read_bytes().splitlines()
     assert len(lines) > 20
     assert len(reports(whole)) == 8
@@ -192,7 +192,7 @@ def test_killed_before_the_manifest_and_while_reports_are_written(
 
 
 @pytest.mark.parametrize("share", [0.0, 0.03, 0.31, 0.58, 0.83, 0.999])
-def test_cut_anywhere(tmp_path: Path, asked: dict[str, Any], whole: Path, forked: Run, share: float) -> None:
+def test_killed_at_any_time(tmp_path: Path, asked: dict[str, Any], whole: Path, forked: Run, share: float) -> None:
     out = tmp_path / "out"
     shutil.copytree(whole, out)
     journal = (out / "results.jsonl").read_bytes()

@@ -1,4 +1,4 @@
-"""What may differ between a run and the one that goes on with it."""
+"""The manifest, and differences that prevent resuming a run."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from limner.readers.errors import RequestError
 Limner = Callable[..., Any]
 
 
-def test_what_a_process_has_not_loaded_is_no_difference() -> None:
+def test_libraries_that_were_not_loaded_may_differ() -> None:
     same: dict[str, Any] = {"config": {}, "annotator": {}, "images": [], "files": []}
     loaded = same | {"versions": {"rasterio": "1.4.3", "gdal": "3.10.3"}}
     refuse_difference(loaded, same | {"versions": {"rasterio": "1.4.3"}}, "run")
@@ -22,9 +22,7 @@ def test_what_a_process_has_not_loaded_is_no_difference() -> None:
             refuse_difference(loaded, same | {"versions": other}, "run")
 
 
-def test_the_manifest_says_what_decides_and_nothing_else(
-    tmp_path: Path, scene: Path, card: Path, limner: Limner
-) -> None:
+def test_the_manifest_is_deterministic(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
     limner("run", scene, "--out", tmp_path / "a", "--model", card)
     limner("run", scene, "--out", tmp_path / "b", "--model", card)
     assert (tmp_path / "a" / "manifest.json").read_bytes() == (tmp_path / "b" / "manifest.json").read_bytes()

@@ -1,4 +1,4 @@
-"""Models in the field's own formats, from their files to a report."""
+"""End-to-end runs with every family of models, from checkpoint to report."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
+Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
 Folder = Callable[[str], Path]
 
 TABLES = ("findings.csv", "summary.csv", "findings.geojson")
@@ -29,8 +29,8 @@ def identity(out: Path) -> dict[str, str]:
 
 def run(limner: Limner, scene: Path, out: Path, *words: str) -> list[dict[str, str]]:
     """A run with small regions, so that there are seams."""
-    said = limner("run", scene, *words, "--hd-num", 4, "--out", out)
-    assert said.code == 0, said.err
+    output = limner("run", scene, *words, "--hd-num", 4, "--out", out)
+    assert output.code == 0, output.err
     return rows(out / "findings.csv")
 
 
@@ -42,22 +42,22 @@ def test_classification(tmp_path: Path, scene: Path, zoo_folder: Folder, limner:
         assert sum(float(row[f"number.p.{label}"]) for label in ("field", "water", "town")) == pytest.approx(
             1, abs=2e-4
         )
-    said = identity(tmp_path / "out")
-    assert said["task"] == "classify"
-    assert said["licence"].startswith("not known")
-    assert len(said["weights_sha256_vit"]) == 64
-    assert said["preprocessing"].startswith("tiles of 64 px, red, green, blue; value × 0.00392157; mean 0.5")
+    output = identity(tmp_path / "out")
+    assert output["task"] == "classify"
+    assert output["licence"].startswith("not known")
+    assert len(output["weights_sha256_vit"]) == 64
+    assert output["preprocessing"].startswith("tiles of 64 px, red, green, blue; value × 0.00392157; mean 0.5")
 
 
-def test_only_the_labels_that_were_asked_for(tmp_path: Path, scene: Path, zoo_folder: Folder, limner: Limner) -> None:
+def test_only_the_requested_labels(tmp_path: Path, scene: Path, zoo_folder: Folder, limner: Limner) -> None:
     model = f"transformers:{zoo_folder('vit')}"
     every = run(limner, scene, tmp_path / "all", "--model", model)
     asked = every[0]["label"]
     some = run(limner, scene, tmp_path / "some", "--model", model, "--labels", asked)
     assert [row["label"] for row in some] == [row["label"] for row in every if row["label"] == asked]
-    said = limner("run", scene, "--model", model, "--labels", "twon", "--out", tmp_path / "none")
-    assert said.code == 2
-    assert "Did you mean 'town'?" in said.err
+    output = limner("run", scene, "--model", model, "--labels", "twon", "--out", tmp_path / "none")
+    assert output.code == 2
+    assert "Did you mean 'town'?" in output.err
 
 
 @pytest.mark.parametrize("name", ["oneformer", "segformer", "upernet"])
@@ -109,7 +109,7 @@ def test_a_detector_on_a_resnet_of_timm(tmp_path: Path, scene: Path, zoo_resnets
 
 
 @pytest.mark.parametrize("name", ["detr", "segformer"])
-def test_what_stands_for_nothing_is_not_told(
+def test_background_classes_are_not_reported(
     name: str, tmp_path: Path, scene: Path, zoo_folder: Folder, limner: Limner
 ) -> None:
     folder = Path(shutil.copytree(zoo_folder(name), tmp_path / "model"))
@@ -122,15 +122,15 @@ def test_what_stands_for_nothing_is_not_told(
     assert {row["label"] for row in run(limner, scene, tmp_path / "named", *model)} == labels - {min(labels)}
 
 
-def test_a_detector_says_the_same_however_regions_are_cut(
+def test_detections_do_not_depend_on_the_regions(
     tmp_path: Path, scene: Path, zoo_folder: Folder, limner: Limner
 ) -> None:
     tables = []
     for number in (2, 30):
         model = ("--model", f"transformers:{zoo_folder('rt_detr')}", "--set", "model_options.threshold=0.3")
         out = tmp_path / str(number)
-        said = limner("run", scene, *model, "--hd-num", number, "--out", out)
-        assert said.code == 0, said.err
+        output = limner("run", scene, *model, "--hd-num", number, "--out", out)
+        assert output.code == 0, output.err
         tables.append((out / "findings.csv").read_bytes())
     assert len(tables[0].splitlines()) > 5
     assert tables[0] == tables[1]
@@ -149,18 +149,18 @@ def test_a_detection_on_a_stack_is_on_one_slice(
 
 
 @pytest.mark.parametrize("name", ["owlvit", "grounding-dino"])
-def test_detection_by_words(name: str, tmp_path: Path, scene: Path, zoo_folder: Folder, limner: Limner) -> None:
+def test_open_vocabulary_detection(name: str, tmp_path: Path, scene: Path, zoo_folder: Folder, limner: Limner) -> None:
     model = ("--model", f"transformers:{zoo_folder(name)}", "--set", "model_options.threshold=0.1")
     found = run(limner, scene, tmp_path / "out", *model, "--labels", "cat,water tower")
     assert {row["kind"] for row in found} == {"box"}
     assert {row["label"] for row in found} <= {"cat", "water tower"}
     assert identity(tmp_path / "out")["labels"] == "cat, water tower"
-    said = limner("run", scene, *model, "--out", tmp_path / "none")
-    assert said.code == 2
-    assert "what to look for must be named" in said.err
+    output = limner("run", scene, *model, "--out", tmp_path / "none")
+    assert output.code == 2
+    assert "what to look for must be named" in output.err
 
 
-def test_mistakes_are_told(tmp_path: Path, scene: Path, zoo_folder: Folder, limner: Limner) -> None:
+def test_errors_are_reported(tmp_path: Path, scene: Path, zoo_folder: Folder, limner: Limner) -> None:
     for words, told in (
         (["--model", "transformers"], "for example, --model transformers:FOLDER"),
         (["--model", f"transformers:{tmp_path / 'gone'}"], "a folder on this machine"),
@@ -171,9 +171,9 @@ def test_mistakes_are_told(tmp_path: Path, scene: Path, zoo_folder: Folder, limn
         (["--set", "model_options.template=a photo"], "where the label goes"),
     ):
         model = [] if "--model" in words else ["--model", f"transformers:{zoo_folder('detr')}"]
-        said = limner("run", scene, *model, *words, "--out", tmp_path / "out")
-        assert said.code == 2, (words, said.err)
-        assert told in " ".join(said.err.split()), (words, said.err)
+        output = limner("run", scene, *model, *words, "--out", tmp_path / "out")
+        assert output.code == 2, (words, output.err)
+        assert told in " ".join(output.err.split()), (words, output.err)
 
 
 def test_a_slide_by_a_model_of_the_wsinfer_zoo(
@@ -186,9 +186,9 @@ def test_a_slide_by_a_model_of_the_wsinfer_zoo(
     assert {row["label"] for row in found} <= {"nuclei", "stroma", "glass"}
     assert {float(row["x0_px"]) % 80 for row in found} == {0.0}  # 40 pixels of 1 um, where the slide's are 0.5 um
     assert len({row["score"] for row in found}) > 10
-    said = identity(tmp_path / "out")
-    assert said["preprocessing"].startswith("patches of 40 px of 1 um, shown at 56 px")
-    assert len(said["sha256_config.json"]) == len(said["weights_sha256_torchscript_model.pt"]) == 64
+    output = identity(tmp_path / "out")
+    assert output["preprocessing"].startswith("patches of 40 px of 1 um, shown at 56 px")
+    assert len(output["sha256_config.json"]) == len(output["weights_sha256_torchscript_model.pt"]) == 64
     unsized = make_slide(tmp_path / "unsized.tif", microns=None)
     refused = limner("run", unsized, "--model", f"wsinfer:{folder}", "--out", tmp_path / "none")
     assert refused.code != 0
@@ -210,10 +210,10 @@ def test_a_map_by_networks_with_the_metadata_of_deepness(
     boxes = run(limner, scene, tmp_path / "boxes", "--model", f"deepness:{detector}")
     assert {row["kind"] for row in boxes} == {"box"}
     assert {row["label"] for row in boxes} == {"car", "bus"}
-    said = identity(tmp_path / "boxes")
-    assert said["det_type"] == "YOLO_Ultralytics"
-    assert said["threshold"] == "0.6"
-    assert len(said["weights_sha256_Detector"]) == 64
+    output = identity(tmp_path / "boxes")
+    assert output["det_type"] == "YOLO_Ultralytics"
+    assert output["threshold"] == "0.6"
+    assert len(output["weights_sha256_Detector"]) == 64
     fine = zoo.segmentor(tmp_path / "fine.onnx", resolution=200)
     refused = limner("run", scene, "--model", f"deepness:{fine}", "--out", tmp_path / "none")
     assert refused.code != 0
@@ -242,9 +242,9 @@ def test_weights_alone_by_the_name_of_their_architecture(
         named = ("--set", f"model_options.architecture={name}", "--fetch")  # though there is nothing to fetch
         found = run(limner, scene, tmp_path / head, *asked, *words, *named)
         assert {row["kind"] for row in found} == {"tile", "region"}
-        said = identity(tmp_path / head)
-        assert said["architecture"] == name
-        assert len(said["sha256_RemoteCLIP-tiny.safetensors"]) == len(said["sha256_merges.txt.gz"]) == 64
+        output = identity(tmp_path / head)
+        assert output["architecture"] == name
+        assert len(output["sha256_RemoteCLIP-tiny.safetensors"]) == len(output["sha256_merges.txt.gz"]) == 64
     assert (tmp_path / "gelu" / "findings.csv").read_bytes() != (tmp_path / "quick_gelu" / "findings.csv").read_bytes()
     for further, told in (
         ((), "must be named"),

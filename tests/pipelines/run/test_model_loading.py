@@ -1,4 +1,4 @@
-"""Networks: each process that annotates loads what it needs once, and the process that plans loads none."""
+"""Each worker process loads its networks once, and the planning process loads none."""
 
 import gc
 import os
@@ -20,7 +20,7 @@ from rasterio.enums import ColorInterp
 
 pytestmark = pytest.mark.slow
 
-Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
+Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
 
 WATCH = '''
 """Writes a line for each network that is made: the process, what it is, and how many networks are alive then."""
@@ -143,8 +143,8 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(limner: Limner, colours: Path, taught: Path, encoder: str, out: Path) -> None:
     words = ("--labels", taught, "--encoder", encoder, "--folds", 3, "--block", "64px", "--out", out)
-    said = limner("train", "probe", colours, *words)
-    assert said.code == 0, said.err
+    output = limner("train", "probe", colours, *words)
+    assert output.code == 0, output.err
 
 
 def options(*pairs: str) -> list[str]:
@@ -173,7 +173,7 @@ def model(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], lis
         return get("make_card")(tmp_path, resolution=size, mean=[160.0], std=[32.0], valid_range=[0, 255])
 
     two = ["--labels", "cat,dog"]
-    said: dict[str, Callable[[], list[str]]] = {
+    output: dict[str, Callable[[], list[str]]] = {
         "4khd": lambda: [f"4khd:{get('made_4khd')}", *two],
         "deepness": lambda: [f"deepness:{get('zoo').segmentor(tmp_path / 'a.onnx', resolution=100)}"],
         "endpoint": lambda: [f"endpoint:{get('model_server').url}", *options("served=seer", "tile=64")],
@@ -191,7 +191,7 @@ def model(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], lis
         "zero-shot clip": lambda: [f"zero-shot:{get('made_checkpoints') / 'clip'}", *two],
         "zero-shot openclip": lambda: [f"zero-shot:{openclip()}", *two],
     }
-    return lambda name: ["--model", *said[name]()]
+    return lambda name: ["--model", *output[name]()]
 
 
 MODELS = {
@@ -235,13 +235,13 @@ def test_a_network_is_loaded_once_where_it_annotates(
     watched = request.getfixturevalue("watched")  # after a probe was trained
     if engine == "plan":
         monkeypatch.setattr(estimate, "free_memory", lambda: 0.0)  # so that nothing is timed
-        said = limner("plan", *words)
-        assert said.code == 0, said.err
-        assert "cannot be measured" in said.out
+        output = limner("plan", *words)
+        assert output.code == 0, output.err
+        assert "cannot be measured" in output.out
         assert watched.loads() == []
         return
-    said = limner("run", *words, "--engine", engine, "--workers", "1", "--out", tmp_path / "out")
-    assert said.code == 0, said.err
+    output = limner("run", *words, "--engine", engine, "--workers", "1", "--out", tmp_path / "out")
+    assert output.code == 0, output.err
     loads = watched.loads()
     if not MODELS[name]:
         assert loads == []

@@ -1,4 +1,4 @@
-"""Networks that say NaN or infinity: a failed region with the reason, whatever kind of network, and never a finding."""
+"""Networks whose outputs are NaN or infinite give failed regions and no findings."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 pytestmark = pytest.mark.slow
 
-Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
+Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
 Folder = Callable[[str], Path]
 
 SCHEMA = {
@@ -55,8 +55,8 @@ def nothing(tmp_path: Path, photo: Path, limner: Limner) -> Callable[..., None]:
 
     def check(*words: object) -> None:
         out = tmp_path / "out"
-        said = limner("run", photo, *words, "--hd-num", 1, "--out", out)
-        assert said.code == 3, said.out + said.err  # no region was analysed
+        output = limner("run", photo, *words, "--hd-num", 1, "--out", out)
+        assert output.code == 3, output.out + output.err  # no region was analysed
         results = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
         assert results
         for one in results:
@@ -78,7 +78,7 @@ def test_4khd(tmp_path: Path, made_4khd: Path, nothing: Callable[..., None], kin
     nothing("--model", f"4khd:{model}", *ASKED[kind], *schema)
 
 
-def test_4khd_whose_eyes_are_damaged(tmp_path: Path, made_4khd: Path, nothing: Callable[..., None]) -> None:
+def test_4khd_with_a_damaged_projector(tmp_path: Path, made_4khd: Path, nothing: Callable[..., None]) -> None:
     model = spoil(made_4khd, tmp_path / "spoilt", "vision_proj.2.weight", math.nan)
     nothing("--model", f"4khd:{model}", *ASKED["classify"])
 
@@ -115,13 +115,13 @@ def test_fused_features(tmp_path: Path, made_checkpoints: Path, nothing: Callabl
     nothing("--model", f"zero-shot:{model}", "--labels", "cat,dog", "--set", f"model_options.fusion={fusion}")
 
 
-def test_words_that_are_damaged_stop_the_run(
+def test_nonfinite_text_features_stop_the_run(
     tmp_path: Path, photo: Path, made_checkpoints: Path, limner: Limner
 ) -> None:
     model = spoil(made_checkpoints / "clip", tmp_path / "spoilt", "text_projection.weight", math.nan)
-    said = limner("run", photo, "--model", f"zero-shot:{model}", "--labels", "cat,dog", "--out", tmp_path / "out")
-    assert said.code == 2
-    assert "must have finite features of the labels" in said.err
+    output = limner("run", photo, "--model", f"zero-shot:{model}", "--labels", "cat,dog", "--out", tmp_path / "out")
+    assert output.code == 2
+    assert "must have finite features of the labels" in output.err
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_transformers(
     nothing("--model", f"transformers:{model}", *labels)
 
 
-def test_scores_that_all_are_the_same_tell_nothing(
+def test_equal_scores_of_all_classes_are_refused(
     tmp_path: Path, photo: Path, zoo_folder: Folder, limner: Limner
 ) -> None:
     model = tmp_path / "spoilt"
@@ -154,8 +154,8 @@ def test_scores_that_all_are_the_same_tell_nothing(
     tensors = load_file(model / "model.safetensors")
     dead = {key: np.zeros_like(one) if key.startswith("classifier.") else one for key, one in tensors.items()}
     save_file(dead, model / "model.safetensors", metadata={"format": "pt"})
-    said = limner("run", photo, "--model", f"transformers:{model}", "--out", tmp_path / "out")
-    assert said.code == 3
+    output = limner("run", photo, "--model", f"transformers:{model}", "--out", tmp_path / "out")
+    assert output.code == 3
     assert "must tell the classes apart" in (tmp_path / "out" / "results.jsonl").read_text()
 
 
@@ -165,6 +165,6 @@ def test_a_server(tmp_path: Path, photo: Path, model_server: object, limner: Lim
     body = json.dumps(server.reply("cat")).replace('"index": 0', f'"index": {number}').encode()  # type: ignore[attr-defined]
     server.script.extend([lambda handler: server.send(handler, 200, body)] * 20)  # type: ignore[attr-defined]
     words = ("--model", f"endpoint:{server.url}", "--set", "model_options.served=seer")  # type: ignore[attr-defined]
-    said = limner("run", photo, *words, "--ask", "what is it", "--hd-num", 1, "--out", tmp_path / "out")
-    assert said.code == 3, said.err
+    output = limner("run", photo, *words, "--ask", "what is it", "--hd-num", 1, "--out", tmp_path / "out")
+    assert output.code == 3, output.err
     assert "is no number of JSON" in (tmp_path / "out" / "results.jsonl").read_text()

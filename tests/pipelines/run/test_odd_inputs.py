@@ -1,4 +1,4 @@
-"""Inputs of odd names and in odd places: results among inputs, bytes that are no text, names as long as can be."""
+"""Unusual inputs: results among inputs, file names that are not UTF-8, very long names."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from limner.reports.writer import image_file
 
 pytestmark = pytest.mark.slow
 
-Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
+Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
 ODD = os.fsdecode(b"\xff\xfe.tif")
 
 
@@ -32,19 +32,19 @@ def test_results_may_lie_among_the_inputs(
     make_scene(folder / "scene.tif")
     make_scene(folder / "a" / "second.tif")
     words = ("run", folder, "--model", card, "--hd-num", 4, "--out", folder / place)
-    said = limner(*words)
-    assert said.code == 0, said.err
+    output = limner(*words)
+    assert output.code == 0, output.err
     before = contents(folder / place)
     assert b"overview" not in before["files.csv"]
-    said = limner(*words)
-    assert said.code == 0, said.err
+    output = limner(*words)
+    assert output.code == 0, output.err
     assert contents(folder / place) == before
     (folder / place / "overview-scene.png").unlink()
     assert limner("report", folder / place).code == 0
     assert contents(folder / place) == before
 
 
-def test_results_of_another_run_are_no_inputs(
+def test_results_of_other_runs_are_skipped(
     tmp_path: Path, make_scene: Callable[..., Path], card: Path, limner: Limner
 ) -> None:
     folder = tmp_path / "in"
@@ -58,11 +58,11 @@ def test_results_of_another_run_are_no_inputs(
     assert "the folder of a run" in text
     assert "overview" not in text
     before = contents(folder / "one")
-    said = limner(*first)  # "two" was not there when it began
-    assert said.code == 0, said.err
+    output = limner(*first)  # "two" was not there when it began
+    assert output.code == 0, output.err
     assert contents(folder / "one") == before
-    said = limner("info", folder)
-    assert said.out.count("the folder of a run") == 2
+    output = limner("info", folder)
+    assert output.out.count("the folder of a run") == 2
     assert limner("info", folder / "one").code == 3
 
 
@@ -71,9 +71,9 @@ def test_an_input_among_the_results_is_refused(tmp_path: Path, scene: Path, card
     assert limner("run", scene, "--model", card, "--out", out).code == 0
     (tmp_path / "link").symlink_to(out)
     for given in (out, out / "overview-scene.png", tmp_path / "link"):
-        said = limner("run", given, "--model", card, "--out", out)
-        assert said.code == 2
-        assert "outside of the folder for results" in said.err
+        output = limner("run", given, "--model", card, "--out", out)
+        assert output.code == 2
+        assert "outside of the folder for results" in output.err
 
 
 @pytest.mark.parametrize(
@@ -85,20 +85,18 @@ def test_an_input_among_the_results_is_refused(tmp_path: Path, scene: Path, card
         (lambda folder: (folder / "letter.txt").write_text("Dear Sir"), "no installed reader recognises"),
     ],
 )
-def test_a_folder_without_an_image_gets_a_sentence(
-    make: Callable[[Path], object], words: str, tmp_path: Path, limner: Limner
-) -> None:
+def test_a_folder_without_an_image(make: Callable[[Path], object], words: str, tmp_path: Path, limner: Limner) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     make(folder)
     for command in (("info", folder), ("plan", folder), ("run", folder, "--out", tmp_path / "out")):
-        said = limner(*command)
-        assert said.code == 3
-        assert words in said.out + said.err
+        output = limner(*command)
+        assert output.code == 3
+        assert words in output.out + output.err
     assert not (tmp_path / "out").exists()
 
 
-def test_a_name_that_is_no_text_is_read_and_reported(
+def test_a_file_name_that_is_not_utf8(
     tmp_path: Path,
     make_slide: Callable[..., Path],
     make_scene: Callable[..., Path],
@@ -110,15 +108,15 @@ def test_a_name_that_is_no_text_is_read_and_reported(
     make_slide(folder / ODD, side=256)
     make_scene(tmp_path / "map.tif").rename(folder / f"map{ODD}")
     card = slide_card(tmp_path)
-    said = limner("info", folder)
-    assert said.code == 1
-    assert "must have a name in UTF-8" in said.out  # GDAL takes no other
+    output = limner("info", folder)
+    assert output.code == 1
+    assert "must have a name in UTF-8" in output.out  # GDAL takes no other
     for how in ("hide", "show"):
         words = ("run", folder, "--model", card, "--hd-num", 4, "--out", out / how, "--set", f"names={how}")
-        said = limner(*words)
-        assert said.code == 1, said.err
-        assert (r"\xff\xfe.tif" in said.out) == (how == "show")
-        assert "mistake in limner" not in said.err
+        output = limner(*words)
+        assert output.code == 1, output.err
+        assert (r"\xff\xfe.tif" in output.out) == (how == "show")
+        assert "bug in limner" not in output.err
         before = contents(out / how)
         (picture,) = (name for name in before if name.startswith("overview-"))
         assert picture.isascii()
@@ -128,8 +126,8 @@ def test_a_name_that_is_no_text_is_read_and_reported(
         assert contents(out / how) == before
         json.loads(before["manifest.json"].decode("utf-8"))
     assert ODD in json.loads((out / "hide" / "sources.json").read_text()).popitem()[1]
-    said = limner("plan", folder / ODD, "--model", card)
-    assert said.code == 0, said.err
+    output = limner("plan", folder / ODD, "--model", card)
+    assert output.code == 0, output.err
 
 
 def test_a_locale_of_ascii_reads_slides_too(
@@ -139,13 +137,13 @@ def test_a_locale_of_ascii_reads_slides_too(
     command = [sys.executable, "-m", "limner.pipelines.cli.main", "run", path, "--model", slide_card(tmp_path)]
     locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
     for _ in range(2):
-        said = subprocess.run(
+        output = subprocess.run(
             [*command, "--out", tmp_path / "out"], env={**os.environ, **locale}, capture_output=True, check=False
         )
-        assert said.returncode == 0, said.stderr
+        assert output.returncode == 0, output.stderr
 
 
-def test_a_name_as_long_as_can_be_costs_nobody_a_picture(
+def test_a_very_long_file_name(
     tmp_path: Path, make_slide: Callable[..., Path], slide_card: Callable[[Path], Path], limner: Limner
 ) -> None:
     folder = tmp_path / "in"
@@ -155,8 +153,8 @@ def test_a_name_as_long_as_can_be_costs_nobody_a_picture(
     make_slide(folder / f"{long}c.tif", side=256)
     make_slide(folder / "short.tif", side=256)
     words = ("--hd-num", 4, "--set", "names=show", "--out", tmp_path / "out")
-    said = limner("run", folder, "--model", slide_card(tmp_path), *words)
-    assert said.code == 0, said.err
+    output = limner("run", folder, "--model", slide_card(tmp_path), *words)
+    assert output.code == 0, output.err
     names = [path.name for path in (tmp_path / "out").iterdir()]
     for suffix in (".png", ".qupath.geojson", ".qupath.geojson.gz"):
         assert sum(name.endswith(suffix) for name in names) == 3
@@ -164,7 +162,7 @@ def test_a_name_as_long_as_can_be_costs_nobody_a_picture(
     assert max(len(name.encode()) for name in names) <= 143
 
 
-def test_an_id_becomes_a_name_in_one_way(tmp_path: Path) -> None:
+def test_ids_become_unique_file_names(tmp_path: Path) -> None:
     assert image_file(tmp_path, "overview-", "s2.b-1_x", ".png") == tmp_path / "overview-s2.b-1_x.png"
     odd = ["a" * 121, "a" * 122, "../x", "..", "", ".x", "a/b", "a\\b", "a\0", "\ud800", "é", "a b"]
     paths = [image_file(tmp_path, "", one, ".png") for one in odd]
@@ -173,7 +171,7 @@ def test_an_id_becomes_a_name_in_one_way(tmp_path: Path) -> None:
     assert image_file(tmp_path, "", "a" * 121, ".png") == image_file(tmp_path, "", "a" * 121, ".png")
 
 
-def test_one_picture_that_cannot_be_written_costs_no_other(
+def test_a_picture_that_cannot_be_written_fails_alone(
     tmp_path: Path, make_scene: Callable[..., Path], card: Path, limner: Limner
 ) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
@@ -184,14 +182,14 @@ def test_one_picture_that_cannot_be_written_costs_no_other(
     (out / "overview-a.png").unlink()
     (out / "overview-a.png").mkdir()
     shutil.move(out / "overview-b.png", tmp_path / "before.png")
-    said = limner("report", out, "--reports", "overview-png")
-    assert said.code == 1
-    assert "overview-png leaves out a: its file must be writable (found: Is a directory)" in said.err
-    assert "1 of 2 could not be" in said.err
+    output = limner("report", out, "--reports", "overview-png")
+    assert output.code == 1
+    assert "overview-png leaves out a: its file must be writable (found: Is a directory)" in output.err
+    assert "1 of 2 could not be" in output.err
     assert (out / "overview-b.png").read_bytes() == (tmp_path / "before.png").read_bytes()
 
 
-def test_names_that_only_bytes_can_write_are_no_settings() -> None:
+def test_settings_must_be_utf8() -> None:
     from limner.pipelines.config import Settings
 
     with pytest.raises(RequestError, match="it must be text"):

@@ -68,13 +68,13 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, per_tile: str) -> Cal
 
 
 @pytest.mark.parametrize("engine", ["inline", "local"])
-def test_an_image_is_opened_once_at_each_stop(
+def test_each_stage_opens_an_image_once(
     engine: str, tmp_path: Path, scene: Path, per_tile: str, limner: Limner, asked: Callable[[], list[tuple[str, str]]]
 ) -> None:
     image = scene.rename(tmp_path / "scene.counted")
     out = tmp_path / "out"
-    said = limner("run", image, "--model", per_tile, "--hd-num", 4, "--engine", engine, "--workers", 2, "--out", out)
-    assert said.code == 0, said.err
+    output = limner("run", image, "--model", per_tile, "--hd-num", 4, "--engine", engine, "--workers", 2, "--out", out)
+    assert output.code == 0, output.err
     found = asked()
     opens = Counter(process for what, process in found if what == "open")
     assert [what for what, _ in found].count("scan") == 1

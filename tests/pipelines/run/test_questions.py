@@ -1,4 +1,4 @@
-"""Questions that cannot be asked are refused before the first pixel is read, by `limner plan` and `limner run`."""
+"""Invalid questions are refused by `limner plan` and `limner run` before any pixel is read."""
 
 import json
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from PIL import Image
 
 pytestmark = pytest.mark.slow
 
-Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
+Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
 Made = Callable[[str], Path]
 Refused = Callable[..., None]
 
@@ -55,9 +55,9 @@ def refused(tmp_path: Path, photo: Path, limner: Limner, monkeypatch: pytest.Mon
 
     def check(*words: object, say: str) -> None:
         for command in (("plan", photo), ("run", photo, "--out", tmp_path / "out")):
-            said = limner(*command, *words)
-            assert said.code == 2, said.out + said.err
-            assert say in said.err
+            output = limner(*command, *words)
+            assert output.code == 2, output.out + output.err
+            assert say in output.err
             assert not reads
 
     return check
@@ -67,12 +67,14 @@ def refused(tmp_path: Path, photo: Path, limner: Limner, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     "mark", ["<ImageHere>", "[UNUSED_TOKEN_145]", "<|im_end|>", "</s>", "<start_of_turn>", "[INST]"]
 )
-def test_marks_in_a_question(models: dict[str, tuple[str, ...]], refused: Refused, family: str, mark: str) -> None:
+def test_special_tokens_in_a_question(
+    models: dict[str, tuple[str, ...]], refused: Refused, family: str, mark: str
+) -> None:
     refused(*models[family], "--ask", f"a {mark} and {mark} b", say="may not hold the marks")
 
 
 @pytest.mark.parametrize("family", ["4khd", "vlm", "endpoint"])
-def test_marks_in_labels_and_schemas(
+def test_special_tokens_in_labels_and_schemas(
     tmp_path: Path, models: dict[str, tuple[str, ...]], refused: Refused, family: str
 ) -> None:
     refused(*models[family], "--labels", "a ship,<image>", say="option 'labels'")
@@ -86,7 +88,9 @@ def test_marks_in_labels_and_schemas(
         refused(*models[family], "--answer", "extract", "--schema-file", file, say="option 'json_schema'")
 
 
-def test_marks_of_the_checkpoint_alone(models: dict[str, tuple[str, ...]], made_vlms: Made, refused: Refused) -> None:
+def test_special_tokens_of_the_checkpoint(
+    models: dict[str, tuple[str, ...]], made_vlms: Made, refused: Refused
+) -> None:
     assert not KNOWN.search("<turn>")
     refused("--model", f"vlm:{made_vlms('gemma3')}", "--ask", "what <turn> is it", say="may not hold the marks")
     refused(*models["4khd"], "--set", "model_options.system=You are <s>", "--ask", "what", say="option 'system'")
@@ -95,14 +99,14 @@ def test_marks_of_the_checkpoint_alone(models: dict[str, tuple[str, ...]], made_
 @pytest.mark.parametrize(
     "text", ["a < b and b > c", "Is x<y?", "[see below]", "ships | boats", "C</p>", "100 <m> wide", "in [brackets]"]
 )
-def test_plain_words_are_no_marks(text: str) -> None:
+def test_plain_words_are_no_special_tokens(text: str) -> None:
     assert not KNOWN.search(text)
 
 
 @pytest.mark.parametrize(
     "mark", ["<|im_start|>", "<image>", "<img>", "<IMG_CONTEXT>", "<end_of_turn>", "<eos>", "<<SYS>>"]
 )
-def test_known_marks(mark: str) -> None:
+def test_known_special_tokens(mark: str) -> None:
     assert KNOWN.search(f"a {mark} b")
 
 
@@ -144,7 +148,7 @@ def test_schemas_that_cannot_be_decoded(
     ],
     ids=["nan", "large", "twice", "long", "deep", "half a character"],
 )
-def test_schemas_that_are_none(
+def test_invalid_schemas(
     tmp_path: Path, models: dict[str, tuple[str, ...]], refused: Refused, text: str, say: str
 ) -> None:
     file = tmp_path / "schema.json"
@@ -153,7 +157,7 @@ def test_schemas_that_are_none(
         refused(*words, "--answer", "extract", "--schema-file", file, say=say)
 
 
-def test_a_server_cannot_obey_what_contradicts_itself(
+def test_contradictory_options_of_a_server(
     tmp_path: Path, models: dict[str, tuple[str, ...]], refused: Refused
 ) -> None:
     file = tmp_path / "schema.json"
@@ -182,7 +186,7 @@ def test_questions_that_do_not_fit(models: dict[str, tuple[str, ...]], refused: 
     refused(*models[family], "--ask", "what", "--set", "model_options.max_tokens=0", say="from 1 to")
 
 
-def test_what_is_not_on_this_machine(
+def test_a_checkpoint_that_is_not_on_this_machine(
     models: dict[str, tuple[str, ...]], refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def version(name: str) -> str:
@@ -198,7 +202,7 @@ def test_what_is_not_on_this_machine(
     refused(*models["4khd"], *asked, "model_options.quantize=4bit", say="pip install 'bitsandbytes>=0.46'")
 
 
-def test_marks_in_labels_of_zero_shot(made_checkpoints: Path, refused: Refused) -> None:
+def test_special_tokens_in_labels_of_zero_shot(made_checkpoints: Path, refused: Refused) -> None:
     words = ("--model", f"zero-shot:{made_checkpoints / 'clip'}", "--labels")
     refused(*words, "cat,<|endoftext|>", say="option 'labels' of zero-shot")
     refused(*words, "cat,dog", "--set", "model_options.templates=a <image> of {}", say="option 'templates'")

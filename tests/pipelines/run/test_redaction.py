@@ -1,4 +1,4 @@
-"""A canary through every command: a patient's name in tags, file names and folder names comes out nowhere.
+"""A patient's name in tags, file names and folder names appears in no output of any command.
 
 The control shows the same run with names shown, in which it does.
 """
@@ -14,7 +14,7 @@ from limner.pipelines.run.redaction import Redactor
 from limner.pipelines.run.reporting import read_record
 from limner.readers.errors import ReadError
 
-Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
+Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
 NAME = "CANARYBIRD"
 PRIVATE = {"pseudonym.key", "sources.json"}
 
@@ -39,34 +39,34 @@ def ward(tmp_path: Path, making: ModuleType, make_slide: Callable[..., Path]) ->
     return folder
 
 
-def everything_told(ward: Path, out: Path, limner: Limner, model: str, *further: object) -> str:
+def all_output(ward: Path, out: Path, limner: Limner, model: str, *further: object) -> str:
     """All that the commands print and write on that folder, as one text."""
     told: list[str] = []
     inputs = [ward / "study", ward / "slides", ward / f"{NAME}_letter.txt", ward / "study" / f"{NAME}_gone.dcm"]
     words = ("--model", model, *further)
     for command in (("info", *inputs, *further), ("plan", *inputs, *words), ("run", *inputs, *words, "--out", out)):
-        said = limner(*command)
-        assert said.code in {0, 1}, said.err
-        told += [said.out, said.err]
+        output = limner(*command)
+        assert output.code in {0, 1}, output.err
+        told += [output.out, output.err]
     record = read_record(out)
     assert len(record.images) >= 2
     assert any(image.findings() for image in record.images)
     next(ward.glob("slides/*_A1.tif")).rename(ward / "slides" / "moved.tif")
-    said = limner("report", out)
-    told += [said.out, said.err]
+    output = limner("report", out)
+    told += [output.out, output.err]
     (ward / "slides" / "moved.tif").rename(ward / "slides" / f"{NAME}_A1.tif")
     for again in (("--hd-num", 4), ("--crs", "EPSG:32633"), ("--resolution", "10m"), ("--area", ward / "area.geojson")):
-        said = limner("run", *inputs, *words, *again, "--out", out)
-        assert said.code != 70
-        told += [said.out, said.err]
+        output = limner("run", *inputs, *words, *again, "--out", out)
+        assert output.code != 70
+        told += [output.out, output.err]
     for path in sorted(out.iterdir()):
         if path.name not in PRIVATE:
             told.append(f"{path.name}\n{path.read_bytes().decode('latin-1')}")
     return "\n".join(told)
 
 
-def test_nothing_of_a_patient_comes_out(tmp_path: Path, ward: Path, per_tile: str, limner: Limner) -> None:
-    told = everything_told(ward, tmp_path / "out", limner, per_tile)
+def test_no_output_contains_the_patient_name(tmp_path: Path, ward: Path, per_tile: str, limner: Limner) -> None:
+    told = all_output(ward, tmp_path / "out", limner, per_tile)
     where = [told[max(0, at - 200) : at + 60] for at in range(len(told)) if told.startswith(NAME, at)]
     assert not where, where[0]
     with (tmp_path / "out" / "files.csv").open() as table:
@@ -75,15 +75,13 @@ def test_nothing_of_a_patient_comes_out(tmp_path: Path, ward: Path, per_tile: st
     assert len(rows) >= 10
 
 
-def test_the_control_finds_it(tmp_path: Path, ward: Path, per_tile: str, limner: Limner) -> None:
-    told = everything_told(ward, tmp_path / "out", limner, per_tile, "--set", "names=show")
+def test_the_name_is_found_where_names_are_shown(tmp_path: Path, ward: Path, per_tile: str, limner: Limner) -> None:
+    told = all_output(ward, tmp_path / "out", limner, per_tile, "--set", "names=show")
     assert told.count(NAME) > 20
     assert not any((tmp_path / "out" / name).exists() for name in PRIVATE)
 
 
-def test_sources_stay_with_their_owner_and_open_the_images_again(
-    tmp_path: Path, ward: Path, per_tile: str, limner: Limner
-) -> None:
+def test_sources_are_private_and_restore_the_paths(tmp_path: Path, ward: Path, per_tile: str, limner: Limner) -> None:
     out = tmp_path / "out"
     assert limner("run", ward / "study", "--model", per_tile, "--out", out).code in {0, 1}
     for name in PRIVATE:
@@ -94,7 +92,7 @@ def test_sources_stay_with_their_owner_and_open_the_images_again(
     assert all(image.overview() is None for image in read_record(out).images)
 
 
-def test_another_run_does_not_touch_the_sources(tmp_path: Path, ward: Path, per_tile: str, limner: Limner) -> None:
+def test_a_refused_run_leaves_the_sources_unchanged(tmp_path: Path, ward: Path, per_tile: str, limner: Limner) -> None:
     out = tmp_path / "out"
     limner("run", ward / "study", "--model", per_tile, "--out", out)
     before = {name: (out / name).read_bytes() for name in PRIVATE}
@@ -102,14 +100,14 @@ def test_another_run_does_not_touch_the_sources(tmp_path: Path, ward: Path, per_
     assert {name: (out / name).read_bytes() for name in PRIVATE} == before
 
 
-def test_maps_are_called_by_their_paths(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
+def test_paths_of_maps_are_not_redacted(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
     limner("run", scene, "--out", tmp_path / "out", "--model", card)
     assert str(scene) in (tmp_path / "out" / "manifest.json").read_text()
     assert not any((tmp_path / "out" / name).exists() for name in PRIVATE)
 
 
-def test_a_known_name_is_replaced_and_a_part_of_a_word_is_not() -> None:
-    names = Redactor(told={"/data/x/DOE.svs": "file-1.svs", "DOE.svs": "file-1.svs", "case": "file-2"})
+def test_whole_names_are_replaced_and_parts_of_words_are_not() -> None:
+    names = Redactor(replacements={"/data/x/DOE.svs": "file-1.svs", "DOE.svs": "file-1.svs", "case": "file-2"})
     error = names.error(
         ReadError("/data/x/DOE.svs", "it must be", value="in 'DOE.svs', a case", remedy="cases in lowercase")
     )

@@ -1,4 +1,4 @@
-"""The run's folder: whole lines or none, one writer at a time, and nothing of another's."""
+"""The run folder: atomic writes, checksums, locking."""
 
 import errno
 import hashlib
@@ -37,7 +37,7 @@ def result(number: int, *, error: str = "") -> Result:
     return Result(f"image/{number}", "image", "done", (finding,) * number, Coverage(1.0, 2.0, 3.0, 4.0))
 
 
-def test_what_is_appended_is_read_back(tmp_path: Path) -> None:
+def test_appended_results_are_read_back(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "run"
     with RunFolder.open(folder) as store:
         store.write_manifest({"asked": "é"})
@@ -51,7 +51,7 @@ def test_what_is_appended_is_read_back(tmp_path: Path) -> None:
     assert [f.geometry.bounds for f in findings] == [(2, 0, 3, 1 / 3)] * 2 + [(1, 0, 2, 1 / 3)]
 
 
-def test_the_last_outcome_of_a_region_counts(tmp_path: Path) -> None:
+def test_the_latest_result_of_a_region_counts(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path) as store:
         store.append([result(1, error='broken: ","findings":[')])
         store.append([result(1)])
@@ -60,9 +60,7 @@ def test_the_last_outcome_of_a_region_counts(tmp_path: Path) -> None:
 
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(data=st.data())
-def test_a_torn_last_line_is_cut_wherever_it_was_torn(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
+def test_an_incomplete_last_line_is_cut(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     folder = tmp_path_factory.mktemp("run")
     with RunFolder.open(folder) as store:
         store.write_manifest({})
@@ -78,7 +76,7 @@ def test_a_torn_last_line_is_cut_wherever_it_was_torn(
     assert (folder / RESULTS).read_bytes() == whole
 
 
-def test_a_torn_line_longer_than_a_block_is_cut(tmp_path: Path) -> None:
+def test_an_incomplete_line_longer_than_a_block_is_cut(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path) as store:
         store.write_manifest({})
         store.append([result(1)])
@@ -113,7 +111,7 @@ def test_a_changed_digit_is_damage(tmp_path: Path, part: str) -> None:
         read_entries(tmp_path)
 
 
-def test_findings_are_not_read_to_know_what_became_of_a_region(tmp_path: Path) -> None:
+def test_entries_are_read_without_parsing_findings(tmp_path: Path) -> None:
     line = b'{"region":"a","image":"i","status":"done","error":"","coverage":null,"findings":[what is this]}'
     (tmp_path / RESULTS).write_bytes(add_checksum(line))
     entries = read_entries(tmp_path)
@@ -125,7 +123,7 @@ def test_findings_are_not_read_to_know_what_became_of_a_region(tmp_path: Path) -
 @pytest.mark.parametrize(
     "value", [b'"region":1', b'"image":null', b'"error":[]', b'"status":"gone"', b'"coverage":[NaN,0]', b'"coverage":3']
 )
-def test_a_value_of_another_kind_is_damage(tmp_path: Path, value: bytes) -> None:
+def test_a_value_of_the_wrong_type_is_damage(tmp_path: Path, value: bytes) -> None:
     """JSON takes the last of two members of one name."""
     line = b'{"region":"a","image":"i","status":"done","error":"","coverage":null,%s,"findings":[]}' % value
     (tmp_path / RESULTS).write_bytes(add_checksum(line))
@@ -193,7 +191,7 @@ def test_a_manifest_has_at_most_a_gib(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [".part-123", RESULTS, "sources.json", "pseudonym.key"])
-def test_what_a_run_leaves_before_its_manifest_is_its_own(tmp_path: Path, name: str) -> None:
+def test_files_written_before_the_manifest_are_accepted(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
     with RunFolder.open(tmp_path) as store:
         assert store.entries == {}
@@ -212,7 +210,7 @@ def test_two_runs_cannot_write_at_once(tmp_path: Path) -> None:
         pass
 
 
-def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
+def test_the_lock_of_a_dead_process_is_released(tmp_path: Path) -> None:
     opened = f"s = RunFolder.open(Path({str(tmp_path)!r}))"
     hold = f"from pathlib import Path; from limner.pipelines.run.run_folder import RunFolder; {opened}"
     holder = subprocess.Popen([sys.executable, "-c", f"{hold}; print('locked', flush=True); input()"], **PIPES)
@@ -227,39 +225,39 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["thesis.docx", "findings.csv"])
-def test_a_folder_of_other_things_is_left_alone(tmp_path: Path, name: str) -> None:
+def test_a_folder_with_other_files_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
     with pytest.raises(RequestError, match="a new folder, an empty one"):
         RunFolder.open(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_a_name_that_no_folder_can_have_is_an_error_of_ours(tmp_path: Path) -> None:
+def test_an_impossible_folder_name_is_a_store_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="null"):
         RunFolder.open(tmp_path / "a\0b")
 
 
-def test_what_is_no_number_is_never_written(tmp_path: Path) -> None:
+def test_nonfinite_numbers_are_never_written(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path) as store:
         with pytest.raises(ValueError, match="JSON compliant"):
             store.append([Result("image/0", "image", "done", (), Coverage(float("nan"), 0.0))])
         assert (tmp_path / RESULTS).read_bytes() == b""
 
 
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
+def test_a_file_instead_of_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(RequestError, match="found: a file"):
         RunFolder.open(tmp_path / "out")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_without_rights_is_an_error_of_ours(tmp_path: Path) -> None:
+def test_a_folder_without_permissions_is_a_store_error(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(StoreError):
         RunFolder.open(tmp_path / "run")
 
 
-def test_nothing_of_a_batch_is_left_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_part_of_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with RunFolder.open(tmp_path) as store:
         store.write_manifest({})
         store.append([result(0)])

@@ -1,4 +1,4 @@
-"""Names of slides' files come out nowhere: of a plug-in's, of broken ones, of those refused, beside a map or alone."""
+"""Names of slide files are redacted: of plug-ins' readers, broken files, refused files."""
 
 import csv
 import importlib.metadata
@@ -24,7 +24,7 @@ from limner.readers.slide.pyramid import PyramidReader
 
 pytestmark = pytest.mark.slow
 
-Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
+Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
 NAMES = ("JOHN", "DOE", "S21-1234")
 PRIVATE = {"pseudonym.key", "sources.json"}
 
@@ -98,7 +98,7 @@ def _load(real: Callable[[EntryPoint], Any]) -> Callable[[EntryPoint], Any]:
 
 def told(inputs: Sequence[Path], out: Path, limner: Limner, *words: object) -> str:
     """All that info, plan, run and report print and write on some inputs, and what is logged."""
-    said = []
+    output = []
     for command in (
         ("info", *inputs),
         ("plan", *inputs, *words),
@@ -108,12 +108,12 @@ def told(inputs: Sequence[Path], out: Path, limner: Limner, *words: object) -> s
     ):
         got = limner(*command)
         assert got.code in {0, 1, 2, 3}, got.err
-        said += [got.out, got.err]
+        output += [got.out, got.err]
     for path in sorted(out.rglob("*")) if out.is_dir() else ():
-        said.append(path.name)
+        output.append(path.name)
         if path.is_file() and path.name not in PRIVATE:
-            said.append(path.read_bytes().decode("latin-1"))
-    return "\n".join(said)
+            output.append(path.read_bytes().decode("latin-1"))
+    return "\n".join(output)
 
 
 def found_in(text: str) -> list[str]:
@@ -161,12 +161,12 @@ def test_a_plugins_slides_are_slides(
 
 
 @pytest.mark.usefixtures("plugin")
-def test_an_error_of_an_option_tells_no_name(ward: Path, limner: Limner, make_slide: Callable[..., Path]) -> None:
+def test_an_error_of_an_option_contains_no_name(ward: Path, limner: Limner, make_slide: Callable[..., Path]) -> None:
     make_slide(ward / "JOHN_DOE_optional.oslide")
-    said = limner("info", ward)
-    assert said.code == 2
-    assert not found_in(said.out + said.err)
-    assert "zoom" in said.err
+    output = limner("info", ward)
+    assert output.code == 2
+    assert not found_in(output.out + output.err)
+    assert "zoom" in output.err
 
 
 @pytest.mark.usefixtures("plugin")
@@ -229,7 +229,7 @@ def test_a_file_that_cannot_be_read_is_not_named(
     assert not found_in(text)
 
 
-def test_words_of_a_slides_header_and_label_come_out_nowhere(
+def test_text_of_a_slides_header_and_label_is_not_printed(
     tmp_path: Path, ward: Path, limner: Limner, per_tile: str
 ) -> None:
     text = told([svs(ward / "JOHN DOE.svs")], tmp_path / "out", limner, "--model", per_tile)
@@ -238,10 +238,10 @@ def test_words_of_a_slides_header_and_label_come_out_nowhere(
     assert "S21-1234" in (ward / "JOHN DOE.svs").read_bytes().decode("latin-1")
 
 
-def test_a_slide_that_is_not_there_is_not_named(ward: Path, limner: Limner) -> None:
-    said = limner("info", ward / "JOHN_DOE.svs")
-    assert said.code == 3
-    assert not found_in(said.out + said.err)
+def test_a_missing_slide_is_not_named(ward: Path, limner: Limner) -> None:
+    output = limner("info", ward / "JOHN_DOE.svs")
+    assert output.code == 3
+    assert not found_in(output.out + output.err)
 
 
 def test_kind_and_privacy_survive_the_manifest(tmp_path: Path, ward: Path, limner: Limner, per_tile: str) -> None:
@@ -261,13 +261,13 @@ def test_kind_and_privacy_survive_the_manifest(tmp_path: Path, ward: Path, limne
 
 
 @pytest.mark.parametrize("names", ["hide", "show"])
-def test_a_name_stands_beside_the_id_where_it_may_be_told(
+def test_a_name_is_shown_beside_the_id_on_request(
     tmp_path: Path, ward: Path, limner: Limner, per_tile: str, names: str
 ) -> None:
     svs(ward / "JOHN DOE.svs")
     out = tmp_path / "out"
-    said = limner("run", ward, "--model", per_tile, "--set", f"names={names}", "--out", out)
-    assert said.code == 0, said.err
+    output = limner("run", ward, "--model", per_tile, "--set", f"names={names}", "--out", out)
+    assert output.code == 0, output.err
     for table in ("findings.csv", "summary.csv", "areas.csv"):
         with (out / table).open(encoding="utf-8", newline="") as file:
             ((image, name),) = {(row["image"], row["name"]) for row in csv.DictReader(file)}
@@ -277,10 +277,10 @@ def test_a_name_stands_beside_the_id_where_it_may_be_told(
     assert read["limner"]["name"] == read["features"][0]["properties"]["metadata"]["name"] == name
 
 
-def test_a_maps_name_stands_beside_its_id(tmp_path: Path, scene: Path, limner: Limner, per_tile: str) -> None:
+def test_the_name_of_a_map_is_shown_beside_its_id(tmp_path: Path, scene: Path, limner: Limner, per_tile: str) -> None:
     out = tmp_path / "out"
-    said = limner("run", scene, "--model", per_tile, "--out", out)
-    assert said.code == 0, said.err
+    output = limner("run", scene, "--model", per_tile, "--out", out)
+    assert output.code == 0, output.err
     features = json.loads((out / "findings.geojson").read_text(encoding="utf-8"))["features"]
     assert {feature["properties"]["name"] for feature in features} == {scene.name}
     (image,) = read_record(out).images

@@ -1,4 +1,4 @@
-"""Slides through the whole path: their scale, their tissue, their areas of interest."""
+"""End-to-end runs on slides: pixel size, tissue, areas of interest."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ from shapely.geometry import shape
 
 pytestmark = pytest.mark.slow
 
-Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
+Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
 KEY = "0123456789abcdef0123456789abcdef"
 
 
@@ -47,15 +47,13 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_what_is_found_is_what_the_network_says_of_the_whole_slide_and_no_seam_shows(
-    tmp_path: Path, slide: Path, card: Path, limner: Limner
-) -> None:
+def test_findings_match_the_network_on_the_whole_slide(tmp_path: Path, slide: Path, card: Path, limner: Limner) -> None:
     """The oracle: the level that has just this scale, the same convolution in numpy, traced in one piece."""
     found = {}
     for hd_num in (1, 4, 25):
         out = tmp_path / str(hd_num)
-        said = limner("run", slide, "--out", out, "--model", card, "--hd-num", hd_num, "--set", "tissue=off")
-        assert said.code == 0, said.err
+        output = limner("run", slide, "--out", out, "--model", card, "--hd-num", hd_num, "--set", "tissue=off")
+        assert output.code == 0, output.err
         (image,) = read_record(out).images
         assert image.scale == (2.0, 2.0)
         found[hd_num] = [(f.label, f.geometry.wkt, f.score) for f in image.findings()]
@@ -74,7 +72,7 @@ def test_what_is_found_is_what_the_network_says_of_the_whole_slide_and_no_seam_s
         assert ours.intersection(inner).symmetric_difference(theirs.intersection(inner)).area == 0
 
 
-def test_glass_is_left_out_and_accounted_for(tmp_path: Path, slide: Path, card: Path, limner: Limner) -> None:
+def test_glass_is_skipped_and_counted(tmp_path: Path, slide: Path, card: Path, limner: Limner) -> None:
     out = tmp_path / "out"
     assert limner("run", slide, "--out", out, "--model", card, "--hd-num", 1).code == 0
     (image,) = read_record(out).images
@@ -93,7 +91,7 @@ def test_glass_is_left_out_and_accounted_for(tmp_path: Path, slide: Path, card: 
     assert "Otsu" in manifest["images"][0]["tissue"]
 
 
-def test_tissue_off_looks_at_everything(tmp_path: Path, slide: Path, card: Path, limner: Limner) -> None:
+def test_tissue_off_analyses_the_whole_slide(tmp_path: Path, slide: Path, card: Path, limner: Limner) -> None:
     assert limner("run", slide, "--out", tmp_path / "out", "--model", card, "--set", "tissue=off").code == 0
     (image,) = read_record(tmp_path / "out").images
     assert [(area.status, area.pixels) for area in image.areas] == [("analysed", 640 * 640)]
@@ -113,8 +111,8 @@ def test_an_area_drawn_in_qupath_limits_or_replaces_the_tissue(
     for tissue in ("auto", "off"):
         out = tmp_path / tissue
         words = ("--area", area, "--set", f"tissue={tissue}", "--hd-num", 1)
-        said = limner("run", slide, "--out", out, "--model", card, *words)
-        assert said.code == 0, said.err
+        output = limner("run", slide, "--out", out, "--model", card, *words)
+        assert output.code == 0, output.err
         (image,) = read_record(out).images
         assert math.fsum(one.pixels for one in image.areas) == 640 * 640
         pixels[tissue] = {(one.status, one.reason): one.pixels for one in image.areas}
@@ -124,16 +122,16 @@ def test_an_area_drawn_in_qupath_limits_or_replaces_the_tissue(
     assert pixels["auto"]["skipped", "outside the area of interest"] > 0
 
 
-def test_an_unknown_pixel_size_names_the_way_out(
+def test_an_unknown_pixel_size_names_the_remedy(
     tmp_path: Path, card: Path, make_slide: Callable[..., Path], limner: Limner
 ) -> None:
     slide = make_slide(tmp_path / "plain.tif", microns=None)
     words = ("run", slide, "--reader", "pyramid", "--model", card, "--out", tmp_path / "out")
-    said = limner(*words)
-    assert said.code == 2
-    assert "--microns-per-pixel" in said.err
-    assert "spacing_csv" in said.err
-    assert "--crs" not in said.err
+    output = limner(*words)
+    assert output.code == 2
+    assert "--microns-per-pixel" in output.err
+    assert "spacing_csv" in output.err
+    assert "--crs" not in output.err
     assert not (tmp_path / "out").exists()
     assert limner(*words, "--microns-per-pixel", "0.5").code == 0
     (tmp_path / "slides.csv").write_text("name,mpp_x,mpp_y\nplain,0.5,0.5\n")
@@ -152,7 +150,7 @@ def test_engines_and_batches_give_the_same_bytes(tmp_path: Path, slide: Path, ca
     assert len(made[0]["findings.csv"].splitlines()) > 20
 
 
-def test_a_run_makes_a_key_keeps_it_and_goes_on_with_it(
+def test_a_run_makes_and_keeps_a_key(
     tmp_path: Path, slide: Path, card: Path, limner: Limner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("LIMNER_PSEUDONYM_KEY")

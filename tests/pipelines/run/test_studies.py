@@ -1,4 +1,4 @@
-"""Studies through the whole path: a slice a tile, and what a run says without a model."""
+"""End-to-end runs on radiology studies."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ from limner.readers.overview import MAX_MONTAGE_PLANES, Montage
 
 pytestmark = pytest.mark.slow
 
-Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
+Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
 
 
 @pytest.fixture(autouse=True)
@@ -45,8 +45,8 @@ def test_findings_name_their_slice(
 ) -> None:
     folder = making.save_all(making.slices(7), tmp_path / "ct", order=[3, 1, 6, 0, 5, 2, 4])
     out = tmp_path / "out"
-    said = limner("run", folder, "--model", per_tile, "--out", out, "--hd-num", hd_num)
-    assert said.code == 0, said.err
+    output = limner("run", folder, "--model", per_tile, "--out", out, "--hd-num", hd_num)
+    assert output.code == 0, output.err
     found = rows(out / "findings.csv")
     assert sorted(int(row["slice"]) for row in found) == list(range(1, 8))
     assert len({row["sop_uid"] for row in found}) == 7
@@ -86,13 +86,13 @@ def test_engines_and_batches_give_the_same_bytes(
     for engine, batch in (("inline", 1), ("inline", 3), ("local", 1), ("local", 3)):
         out = tmp_path / f"{engine}{batch}"
         words = ("--hd-num", 1, "--engine", engine, "--workers", 2, "--batch", batch)
-        said = limner("run", folder, "--model", per_tile, "--out", out, *words)
-        assert said.code == 0, said.err
+        output = limner("run", folder, "--model", per_tile, "--out", out, *words)
+        assert output.code == 0, output.err
         made.append(contents(out))
     assert made[0] == made[1] == made[2] == made[3]
 
 
-def test_a_large_radiograph_is_seen_at_its_own_pixels(
+def test_a_large_radiograph_is_analysed_at_full_resolution(
     tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
 ) -> None:
     path = making.save(making.image(making.ramp(40, 50), sop_class=making.CR), tmp_path / "cr.dcm")
@@ -114,17 +114,17 @@ def test_a_window_that_the_file_states_is_used(
     assert (stretch["low"], stretch["high"]) == ([-500.0], [1499.0])  # PS3.3 C.11.2.1.2
 
 
-def test_a_stretch_is_not_for_studies(tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner) -> None:
+def test_a_stretch_is_refused_for_studies(tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner) -> None:
     folder = making.save_all(making.slices(4, WindowCenter=500, WindowWidth=2000), tmp_path / "ct")
-    said = limner("run", folder, "--model", per_tile, "--stretch", "0,100", "--out", tmp_path / "out")
-    assert said.code == 2
-    assert "seen through a window" in said.err
-    assert "reader_options.window" in said.err
+    output = limner("run", folder, "--model", per_tile, "--stretch", "0,100", "--out", tmp_path / "out")
+    assert output.code == 2
+    assert "seen through a window" in output.err
+    assert "reader_options.window" in output.err
 
 
 @pytest.mark.parametrize("kind", ["sigmoid", "table"])
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
-def test_the_model_and_the_picture_see_what_the_file_wants_shown(
+def test_model_and_overview_use_the_files_rendering(
     tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner, kind: str, photometric: str
 ) -> None:
     """The oracle: the grey pipeline on the file's own numbers."""
@@ -157,7 +157,7 @@ def test_the_model_and_the_picture_see_what_the_file_wants_shown(
     assert {"sigmoid": "1500/1200 SIGMOID", "table": "3000 entries from 100 LUT"}[kind] in image.analysis["Window"]
 
 
-def test_facts_do_not_depend_on_any_budget_of_a_model(tmp_path: Path, making: ModuleType) -> None:
+def test_metadata_does_not_depend_on_the_model(tmp_path: Path, making: ModuleType) -> None:
     folder = str(making.save_all(making.slices(7), tmp_path / "ct"))
     seen = []
     for changes in ({"hd_num": 9}, {"hd_num": 25, "overlap": 8}, {"hd_num": 1, "batch": 3, "skip_empty": False}):
@@ -168,7 +168,7 @@ def test_facts_do_not_depend_on_any_budget_of_a_model(tmp_path: Path, making: Mo
     assert seen[0][0].size == (6, 8)
 
 
-def test_pixels_that_are_not_square_are_seen_square(
+def test_anisotropic_pixels_are_resampled_to_squares(
     tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
 ) -> None:
     folder = making.save_all(making.slices(3, PixelSpacing=[1.0, 0.5]), tmp_path / "ct")
@@ -198,17 +198,15 @@ def test_a_long_stack_shows_the_slices_with_findings() -> None:
     assert min(crowded) >= 100
 
 
-def test_a_run_without_a_model_says_so_and_shows_what_there_is(
-    tmp_path: Path, making: ModuleType, limner: Limner
-) -> None:
+def test_a_run_without_a_model_describes_the_images(tmp_path: Path, making: ModuleType, limner: Limner) -> None:
     folder = making.save_all(making.slices(5), tmp_path / "ct")
     out = tmp_path / "out"
     planned = limner("plan", folder, "--preset", "radiology")
     assert planned.code == 0, planned.err
     assert "No model was chosen" in planned.out
-    said = limner("run", folder, "--preset", "radiology", "--out", out)
-    assert said.code == 0, said.err
-    assert "No model was chosen" in said.out
+    output = limner("run", folder, "--preset", "radiology", "--out", out)
+    assert output.code == 0, output.err
+    assert "No model was chosen" in output.out
     assert [row["status"] for row in rows(out / "files.csv")] == ["read"] * 5
     for name in ("series.csv", "studies.csv"):
         assert [(row["status"], row["n_findings"]) for row in rows(out / name)] == [("not assessed", "")]
@@ -236,8 +234,8 @@ def test_every_member_of_an_archive_has_a_row(
             given.mkdir()
             (given / "study.zip").write_bytes(packed.read_bytes())
         out = tmp_path / f"out-{name}"
-        said = limner("run", given, "--model", per_tile, "--out", out, "--set", "names=show")
-        assert said.code == 0, said.err
+        output = limner("run", given, "--model", per_tile, "--out", out, "--set", "names=show")
+        assert output.code == 0, output.err
         found = {Path(row["path"]).name: (row["status"], row["image"]) for row in rows(out / "files.csv")}
         read = ("read", "study1-ct1")
         assert found == {
@@ -256,6 +254,6 @@ def test_a_dicom_slide_among_slices_is_read_as_a_slide(
     slide = shared_data / "slides" / "dicom_wsi_camelyon" / "camelyon_multiframe_jpeg2000_lossless.dcm"
     (folder / "slide.dcm").write_bytes(slide.read_bytes())
     out = tmp_path / "out"
-    said = limner("run", folder, "--model", "none", "--out", out)
-    assert said.code == 0, said.err
+    output = limner("run", folder, "--model", "none", "--out", out)
+    assert output.code == 0, output.err
     assert sorted(row["reader"] for row in rows(out / "files.csv")) == ["dicom", "dicom", "dicom", "slide"]

@@ -1,4 +1,4 @@
-"""Slides as scanners write them, from file to report: bounds that do not begin at 0, 0, and a damaged tile."""
+"""End-to-end runs on slides as scanners write them: bounds offsets and damaged tiles."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ from limner.pipelines.run.run_folder import read_entries
 
 pytestmark = pytest.mark.slow
 
-Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
+Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
 
 
 @pytest.fixture(autouse=True)
@@ -39,14 +39,14 @@ def features(out: Path) -> list[dict]:
     return json.loads(path.read_text(encoding="utf-8"))["features"]
 
 
-def test_qupath_counts_from_the_scanned_part(
+def test_qupath_coordinates_start_at_the_scanned_part(
     tmp_path: Path, bounded: tuple[Path, np.ndarray], per_tile: str, limner: Limner
 ) -> None:
     """The oracle: at the place that QuPath is told, the scan is as bright as the finding says."""
     path, pixels = bounded
     out = tmp_path / "out"
-    said = limner("run", path, "--model", per_tile, "--out", out, "--set", "tissue=off", "--hd-num", 4)
-    assert said.code == 0, said.err
+    output = limner("run", path, "--model", per_tile, "--out", out, "--set", "tissue=off", "--hd-num", 4)
+    assert output.code == 0, output.err
     (image,) = read_record(out).images
     assert image.info.origin == (128, 128)
     found = features(out)
@@ -69,7 +69,7 @@ def test_qupath_counts_from_the_scanned_part(
     assert parts == {"analysed": 256 * 192, "no data": image.info.size[0] * image.info.size[1] - 256 * 192}
 
 
-def test_an_area_drawn_in_qupath_counts_from_there_too(
+def test_qupath_areas_start_at_the_scanned_part(
     tmp_path: Path, bounded: tuple[Path, np.ndarray], per_tile: str, limner: Limner
 ) -> None:
     square = {"type": "Polygon", "coordinates": [[[32, 16], [96, 16], [96, 64], [32, 64], [32, 16]]]}
@@ -87,8 +87,8 @@ def test_no_name_leaves_the_run(
     tmp_path: Path, bounded: tuple[Path, np.ndarray], per_tile: str, limner: Limner
 ) -> None:
     out = tmp_path / "out"
-    said = limner("run", bounded[0], "--model", per_tile, "--out", out, "--set", "tissue=off")
-    told = said.out + said.err
+    output = limner("run", bounded[0], "--model", per_tile, "--out", out, "--set", "tissue=off")
+    told = output.out + output.err
     told += "".join(p.read_text(errors="replace") for p in out.iterdir() if p.name != "sources.json")
     assert "DOE" not in told
     assert "JANE" in (out / "sources.json").read_text()
@@ -100,7 +100,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("engine", ["inline", "local"])
-def test_a_damaged_tile_costs_the_regions_that_need_it_until_it_is_repaired(
+def test_a_damaged_tile_fails_only_its_regions(
     tmp_path: Path,
     scanners: ModuleType,
     make_slide: Callable[..., Path],
@@ -121,8 +121,8 @@ def test_a_damaged_tile_costs_the_regions_that_need_it_until_it_is_repaired(
     assert min(offset, len(whole) - offset - length) >= 2**20, "a slide is told from another by its ends"
     data.write_bytes(whole[:offset] + bytes(length) + whole[offset + length :])
     out = tmp_path / "out"
-    said = limner(*words, "--out", out)
-    assert said.code == 1, said.err
+    output = limner(*words, "--out", out)
+    assert output.code == 1, output.err
     before, after = read_entries(sound), read_entries(out)
     assert set(before) == set(after)
     (image,) = read_record(out).images
@@ -150,13 +150,13 @@ def test_a_damaged_tile_costs_the_regions_that_need_it_until_it_is_repaired(
     assert sum(entry.status == "done" for entry in after.values()) > 2 * len(need)
     assert {key for key, _ in image.failures} == need
     assert not image.complete
-    assert f"{len(need)} regions failed" in said.out
+    assert f"{len(need)} regions failed" in output.out
     again = limner(*words, "--out", out)
     assert again.code == 1, "still damaged: tried again, failed again"
 
     data.write_bytes(whole)
-    said = limner(*words, "--out", out)
-    assert said.code == 0, said.err
+    output = limner(*words, "--out", out)
+    assert output.code == 0, output.err
     assert contents(out) == contents(sound)
     assert read_record(out).images[0].complete
 

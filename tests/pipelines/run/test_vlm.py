@@ -1,4 +1,4 @@
-"""A question and a vision-language checkpoint through the whole path: from files to findings.csv."""
+"""End-to-end runs with vision-language checkpoints."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ from limner.model.vlm.processor import Processor
 
 pytestmark = pytest.mark.slow
 
-Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
+Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
 Make = Callable[[str], Path]
 SCHEMA = {
     "type": "object",
@@ -78,11 +78,11 @@ def words(folder: Path, kind: str, tmp_path: Path) -> list[str]:
 def test_from_a_file_to_findings(
     tmp_path: Path, slide: Path, made_vlms: Make, limner: Limner, family: str, kind: str
 ) -> None:
-    said = words(made_vlms(family), kind, tmp_path)
+    output = words(made_vlms(family), kind, tmp_path)
     told = []
     for name in ("one", "two"):
         out = tmp_path / name
-        done = limner("run", slide, *said, "--out", out)
+        done = limner("run", slide, *output, "--out", out)
         assert done.code == 0, done.err
         told.append([(out / file).read_bytes() for file in ("findings.csv", "summary.csv")])
     assert told[0] == told[1]
@@ -108,7 +108,7 @@ def test_from_a_file_to_findings(
     assert identity["shown"].startswith("the region as one picture")
 
 
-def test_what_a_file_says_of_itself_never_enters_a_prompt(
+def test_file_metadata_never_enters_a_prompt(
     tmp_path: Path, slide: Path, made_vlms: Make, limner: Limner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
@@ -131,7 +131,7 @@ def test_what_a_file_says_of_itself_never_enters_a_prompt(
         )
 
 
-def test_a_checkpoint_that_will_not_do_stops_the_run(
+def test_an_unusable_checkpoint_stops_the_run(
     tmp_path: Path, slide: Path, made_checkpoints: Path, limner: Limner
 ) -> None:
     done = limner("run", slide, "--model", f"vlm:{made_checkpoints / 'clip'}", "--out", tmp_path / "out")
@@ -140,11 +140,11 @@ def test_a_checkpoint_that_will_not_do_stops_the_run(
     assert "--model zero-shot" in done.err
 
 
-def test_an_answer_that_is_cut_off_fails_its_region_alone(
+def test_a_truncated_answer_fails_its_region_alone(
     tmp_path: Path, slide: Path, made_vlms: Make, limner: Limner
 ) -> None:
-    said = [*words(made_vlms("internvl"), "extract", tmp_path), "--set", "model_options.max_tokens=4"]
-    done = limner("run", slide, *said, "--out", tmp_path / "out")
+    output = [*words(made_vlms("internvl"), "extract", tmp_path), "--set", "model_options.max_tokens=4"]
+    done = limner("run", slide, *output, "--out", tmp_path / "out")
     assert done.code in {1, 3}
     errors = [json.loads(line)["error"] for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     assert len(errors) == 4

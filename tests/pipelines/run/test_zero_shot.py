@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-Limner = Callable[..., Any]  # gives the class Said of conftest, which tests cannot import
+Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_a_scene(tmp_path: Path, scene: Path, words: list[str], limner: Limner) -> None:
-    said = limner("run", scene, *words, "--hd-num", 4, "--out", tmp_path / "out")
-    assert said.code == 0, said.err
+    output = limner("run", scene, *words, "--hd-num", 4, "--out", tmp_path / "out")
+    assert output.code == 0, output.err
     found = rows(tmp_path / "out" / "findings.csv")
     assert {row["kind"] for row in found} == {"tile", "region"}
     for row in found:
@@ -47,8 +47,8 @@ def test_a_slice_of_a_stack_is_named(
     batches = []
     for batch in (1, 3):
         out = tmp_path / f"out{batch}"
-        said = limner("run", folder, *words, "--hd-num", 4, "--batch", batch, "--out", out)
-        assert said.code == 0, said.err
+        output = limner("run", folder, *words, "--hd-num", 4, "--batch", batch, "--out", out)
+        assert output.code == 0, output.err
         batches.append([(out / name).read_bytes() for name in ("findings.csv", "areas.csv", "summary.csv")])
     assert batches[0] == batches[1]
     tiles = [row for row in rows(tmp_path / "out1" / "findings.csv") if row["kind"] == "tile"]

@@ -80,7 +80,7 @@ def test_file_changed_since_its_scan(write_raster: WriteRaster, places: Places) 
 
 def test_unknown_channel_lists_the_known(write_raster: WriteRaster, places: Places) -> None:
     info = facts(write_raster("a.tif", places(20, 10, 2), names=["blue", "dust"]))
-    with pytest.raises(ReadError, match=r"'red'.*blue, dust"):
+    with pytest.raises(ReadError, match="one of blue, dust"):
         RasterReader().open(info, ["red"])
     with pytest.raises(ReadError, match="at least one"):
         RasterReader().open(info, [])
