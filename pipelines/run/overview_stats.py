@@ -19,7 +19,7 @@ from ...readers.geodesy import on_earth
 from ...readers.geometry import Box, Points
 from ...readers.image import Image, ImageInfo, Mask
 from ...readers.overview import ReducedImage, dilate, read_overview
-from ...readers.raster.bands import resolve
+from ...readers.raster.bands import find_channels
 from ...readers.registry import open_image
 from ...readers.render import Stretch, display_stretch, fit_stretch, render, rgb_channels
 from ...readers.slide.tissue import find_tissue, overview_side, polygon_mask, read_tissue_annotation
@@ -96,7 +96,7 @@ def channel_names(info: ImageInfo, spec: InputSpec, stretch: Stretch | None) -> 
     """Names of the channels that a spec needs, in its order: its bands, or the channels of the stretch for RGB."""
     if spec.bands is None:
         return () if stretch is None else stretch.channels
-    return resolve(info.channels, spec.bands)
+    return find_channels(info.channels, spec.bands)
 
 
 def compute_overview_stats(
