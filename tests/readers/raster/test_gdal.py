@@ -376,8 +376,9 @@ def test_untrusted_vrt_as_a_band_of_a_scene(tile: Path, listener: Listener) -> N
     (folder / "S2_B04.vrt").write_text(KINDS["simple"].format(f"/vsicurl/{listener.address}/a.tif"))
     (folder / "S2_B05.tif").write_text(KINDS["simple"].format(f"/vsicurl/{listener.address}/a.tif"))
     rows = registry.scan([str(folder)], {})
-    (failed,) = [row for row in rows if row.status == "failed"]
-    assert "S2_B04.vrt" in failed.reason
+    failed = {Path(row.path).name: row.reason for row in rows if row.status == "failed"}
+    assert failed.keys() == {"S2_B02.tif", "S2_B04.vrt"}
+    assert "S2_B05.tif" in failed["S2_B02.tif"]
     assert not listener.received
 
 
