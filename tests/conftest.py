@@ -178,7 +178,7 @@ def tiny_clip(monkeypatch: pytest.MonkeyPatch) -> Path:
 
     They are `tiny`, `tiny-resnet`, and both with `-quickgelu`.
     """
-    from limner.model.clip.openclip_architectures import ARCHITECTURES
+    from limner.model.clip.openclip import ARCHITECTURES
 
     class Tiny:
         quick = True
@@ -257,7 +257,7 @@ def made_4khd(tmp_path_factory: pytest.TempPathFactory, small_tokenizer: Path) -
     """A 4KHD checkpoint's folder: tiles of 56 px, 2 layers, random weights, as anybody's is saved."""
     import shutil
 
-    from limner.model.vlm.fourkhd.sizes import LINEARS, LanguageSizes, Plora, Sizes, VisionSizes
+    from limner.model.vlm.fourkhd.model_config import LINEARS, LanguageSizes, Plora, Sizes, VisionSizes
     from safetensors.numpy import save_file
 
     sizes = Sizes(
@@ -284,7 +284,7 @@ def made_vlms(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
     Families: llava, qwen2_vl, qwen2_5_vl, qwen3_vl, internvl, gemma3.
     """
-    making = module("model/asking/making")
+    making = module("model/vlm/make_checkpoints")
     root = tmp_path_factory.mktemp("vlms")
 
     def find(family: str) -> Path:

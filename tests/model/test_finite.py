@@ -12,7 +12,7 @@ from limner.model.probe.head import Head
 from limner.model.scores import require_distinct, require_finite, require_probabilities, softmax
 from limner.model.tiling import TileGrid
 from limner.model.views import to_image_coordinates
-from limner.model.vlm.backend import CUT
+from limner.model.vlm.annotator import CUT
 from limner.model.vlm.decoding import Decoding
 from limner.readers.errors import ModelError
 from limner.readers.regions import Grid, cut_regions
@@ -90,7 +90,7 @@ def test_heads() -> None:
     layers = ((np.array([[np.inf, 1.0]]), np.zeros(2)),)
     head = Head(np.zeros(1), np.ones(1), layers)
     with pytest.raises(ModelError, match="head of the probe must have finite logits"):
-        head.chances(np.ones((1, 1)))
+        head.probabilities(np.ones((1, 1)))
 
 
 @pytest.mark.parametrize(

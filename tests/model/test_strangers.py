@@ -25,7 +25,7 @@ from limner.model.checkpoints.untrusted import UntrustedDict, parse_yaml, read_j
 from limner.model.checkpoints.weights import locate
 from limner.model.clip.annotator import ZeroShot
 from limner.model.clip.checkpoint import find_checkpoint
-from limner.model.clip.openclip_tokenizer import read_merges
+from limner.model.clip.openclip_load import read_merges
 from limner.model.segmentation.annotator import Segmenter
 from limner.model.segmentation.deepness import Deepness
 from limner.readers.errors import ModelError
@@ -210,7 +210,7 @@ def test_a_network_may_not_name_files(place: str, tmp_path: Path) -> None:
     nested = helper.make_node("If", ["x"], ["z"], then_branch=inner, else_branch=inner)
     for changed in (model, helper.make_model(helper.make_graph([nested], "g", [], []))):
         path.write_bytes(changed.SerializeToString())
-        with pytest.raises(ModelError, match=r"weights must be in its own file.*found: " + place.replace(".", r"\.")):
+        with pytest.raises(ModelError, match=r"weights in its own file.*found: " + place.replace(".", r"\.")):
             networks.OnnxNetwork(path.read_bytes(), name="n.onnx", layout="NCHW")
 
 
@@ -314,7 +314,7 @@ def test_an_index_may_name_only_files_of_the_folder(checkpoints: Callable[[str],
     (folder / "model.safetensors").rename(folder / "elsewhere")
     for index in ({"weight_map": {"a": "../elsewhere"}}, {"weight_map": {"a": 3}}, {"weight_map": []}, {}):
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-        with pytest.raises(ModelError, match=r"weights must be here|weight_map"):
+        with pytest.raises(ModelError, match=r"must have its weights as|weight_map"):
             find_files(str(folder), fetch=False).weights()
 
 
@@ -323,9 +323,9 @@ def test_a_small_file_is_read_in_little_memory(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"small")
     code = (
         "import resource, sys\nfrom pathlib import Path\nfrom limner.model.checkpoints.untrusted import read_bytes\n"
-        "from limner.readers.files import read_whole\n"
+        "from limner.readers.files import read_file\n"
         "resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))\n"
-        "print(read_bytes(Path(sys.argv[1]), 'x', most=2**34), read_whole(sys.argv[1], most=2**34))"
+        "print(read_bytes(Path(sys.argv[1]), 'x', most=2**34), read_file(sys.argv[1], max_bytes=2**34))"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "a"], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("b'small' b'small'\n", "")

@@ -37,7 +37,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("channels", [1, 3, 7])
-def test_layouts(write_raster: WriteRaster, places: Places, layout: str, channels: int) -> None:
+def test_tiff_layouts(write_raster: WriteRaster, places: Places, layout: str, channels: int) -> None:
     image = places(83, 61, channels)
     path = write_raster("a.tif", image, **LAYOUTS[layout])
     check_reader(RasterReader(), path, ExpectedImage(image, np.ones((61, 83), dtype=bool), CORNER))
@@ -149,7 +149,7 @@ def test_tiny_images(write_raster: WriteRaster, places: Places, width: int, heig
     check_reader(RasterReader(), path, ExpectedImage(image, np.ones((height, width), dtype=bool)))
 
 
-def test_overviews_serve_what_they_can(write_raster: WriteRaster) -> None:
+def test_overviews_are_used(write_raster: WriteRaster) -> None:
     y, x = np.mgrid[:300, :410]
     image = np.stack([x, y], axis=2).astype(np.float32)
     path = write_raster("a.tif", image, overviews=[2, 4, 8], tiled=True, blockxsize=64, blockysize=64)
@@ -293,17 +293,17 @@ def all_of_footprint(good: Any, box: Box, size: tuple[int, int]) -> tuple[Array,
 @pytest.mark.parametrize(
     ("reader", "sentence"),
     [
-        (BrokenReader(shifted), "truth|own scale"),
-        (BrokenReader(nearest_neighbour), "mean of its valid ground|half of its ground"),
+        (BrokenReader(shifted), "native scale"),
+        (BrokenReader(nearest_neighbour), "mean of its valid footprint|half of its footprint"),
         (BrokenReader(box_dependent), "from whatever box"),
         (BrokenReader(all_valid), "validity|outside"),
         (BrokenReader(other_dtype), "native dtype"),
-        (BrokenReader(all_of_footprint), "half of its ground"),
-        (BrokenReader(lambda good, box, size: good(box, size)), "a plane that an image has not"),
+        (BrokenReader(all_of_footprint), "half of its footprint"),
+        (BrokenReader(lambda good, box, size: good(box, size)), "a plane that an image does not have"),
         (BrokenReader(id=str), "scanning twice"),
         (BrokenReader(files=()), "files that the image is made of"),
         (BrokenReader(placement=Placement.pixels()), "known points"),
-        (BrokenReader(reader="other"), "names? the reader"),
+        (BrokenReader(reader="other"), "name the reader"),
     ],
 )
 def test_broken_reader_fails(write_raster: WriteRaster, places: Places, reader: BrokenReader, sentence: str) -> None:
