@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from ..readers.image import ImageInfo, Reader
 from ..readers.options import make_plugin, options_of
 from ..readers.overview import read_overview
-from ..readers.raster.bands import resolve
+from ..readers.raster.bands import find_channels
 from ..readers.regions import Grid, cut_regions
 from ..readers.render import fit_stretch, render, rgb_channels
 from .annotator import Annotator, Answer, InputSpec, SupportsFit, View
@@ -88,7 +88,7 @@ def _start(
 def _views(reader: Reader, info: ImageInfo, spec: InputSpec) -> list[View]:
     """Views of the first regions that have something to annotate."""
     stretch = None
-    names = resolve(info.channels, spec.bands) if spec.bands is not None else rgb_channels(info.channels)
+    names = find_channels(info.channels, spec.bands) if spec.bands is not None else rgb_channels(info.channels)
     with reader.open(info, names) as image:
         if spec.bands is None:
             seen = read_overview(image)

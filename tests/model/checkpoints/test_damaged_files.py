@@ -21,9 +21,8 @@ from limner.model.probe.card import HEAD, ProbeCard, write_card
 from limner.model.probe.encoders import ColourEncoder, find_encoder
 from limner.model.probe.head import Head
 from limner.model.segmentation.annotator import Segmenter
-from limner.model.vlm.fourkhd.convert import convert
-from limner.model.vlm.fourkhd.files import Files
-from limner.model.vlm.fourkhd.vision_encoder import find_tower
+from limner.model.vlm.fourkhd.checkpoint import FourKhdFiles, convert
+from limner.model.vlm.fourkhd.vision_encoder import make_vision_encoder
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.options import make_plugin
 from limner.readers.plugins import load
@@ -109,8 +108,8 @@ def kinds(
         "siglip": (lambda: made_checkpoints / "siglip", annotator("zero-shot", **words)),
         "encoder": (lambda: zoo_folder("convnext"), lambda path: find_encoder(str(path))),
         "4khd": (lambda: made_4khd, annotator("4khd", **asked)),
-        "convert": (lambda: made_4khd, lambda path: convert(Files.find(str(path)), path / "out")),
-        "build": (lambda: made_checkpoints / "clip", lambda path: find_tower(str(path))),
+        "convert": (lambda: made_4khd, lambda path: convert(FourKhdFiles.find(str(path)), path / "out")),
+        "build": (lambda: made_checkpoints / "clip", lambda path: make_vision_encoder(str(path))),
         "llava": (lambda: made_vlms("llava"), annotator("vlm", **asked | {"labels": "a,b"})),
         "vit": (lambda: zoo_folder("vit"), annotator("transformers")),
         "segformer": (lambda: zoo_folder("segformer"), annotator("transformers")),

@@ -24,7 +24,7 @@ from limner.readers.overview import read_overview
 from limner.readers.regions import Grid, cut_regions
 from limner.readers.render import fit_stretch
 from limner.readers.slide.pyramid import PyramidReader
-from limner.readers.slide.tissue import find_tissue, overview_limit
+from limner.readers.slide.tissue import find_tissue, overview_side
 from shapely.geometry.base import BaseGeometry
 
 pytestmark = pytest.mark.slow
@@ -84,7 +84,7 @@ def test_glands_of_a_real_prostate(shared_data: Path) -> None:
     info = replace(info, id="prostate")
     segmenter = make_plugin(Segmenter, {"model": "gland"})
     with PyramidReader().open(info) as image:
-        seen = read_overview(image, limit=overview_limit(info, 2.0))
+        seen = read_overview(image, limit=overview_side(info, 2.0))
         tissue = find_tissue(seen.pixels, seen.valid, microns=(2.0, 2.0))
         spec = segmenter.fit(segmenter.input_spec(info), seen.pixels, tissue.mask, seen.valid)
         assert "Macenko" in spec.fitted

@@ -12,7 +12,7 @@ from limner.readers.contract import scan_with
 from limner.readers.errors import ModelError
 from limner.readers.overview import read_overview
 from limner.readers.slide.pyramid import PyramidReader
-from limner.readers.slide.tissue import find_tissue, overview_limit
+from limner.readers.slide.tissue import find_tissue, overview_side
 
 Rgb = npt.NDArray[np.uint8]
 HAEMATOXYLIN, EOSIN = (np.array(v) / np.linalg.norm(v) for v in ((0.65, 0.70, 0.29), (0.12, 0.95, 0.28)))
@@ -123,7 +123,7 @@ def test_a_real_slide(shared_data: Path) -> None:
     path = str(shared_data / "slides" / "generic_pyramid_prostate" / "slide.tiff")
     [info] = scan_with(PyramidReader(), path, {"microns_per_pixel": "0.5"})
     with PyramidReader().open(info) as image:
-        seen = read_overview(image, limit=overview_limit(info, 2.0))
+        seen = read_overview(image, limit=overview_side(info, 2.0))
     tissue = find_tissue(seen.pixels, seen.valid, microns=(2.0, 2.0))
     stain = fit_stain(seen.pixels, tissue.mask, seen.valid)
     shown = stain(seen.pixels)
