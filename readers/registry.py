@@ -8,7 +8,7 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal, cast
 
@@ -71,7 +71,7 @@ def scan(
     """
     candidates, overrides, own = _parse(options, reader)
     prepared = PreparedOverrides(overrides)
-    scanner = _Scanner(candidates, own, overrides, forced=reader, skip_folder=skip_folder)
+    scanner = _Scanner(candidates, own, overrides, reader, skip_folder)
     rows = _without_parts(_with_overrides([row for item in inputs for row in scanner.scan(item)], candidates, prepared))
     rows = _numbered([scanner.mark_personal(row) for row in rows], candidates)
     return _with_ids(rows, candidates, hide=overrides.names == "hide")
@@ -105,25 +105,17 @@ def find_reader(uri: str, head: bytes, candidates: Mapping[str, Reader]) -> str 
     return names[0]
 
 
+@dataclass(frozen=True, slots=True)
 class _Scanner:
-    """One scan, with the files that it has accounted for."""
+    """One scan, with the files that it has accounted for and their formats. See `scan`."""
 
-    def __init__(
-        self,
-        candidates: Mapping[str, Reader],
-        options: Mapping[str, Options],
-        names: NameOptions,
-        *,
-        forced: str | None,
-        skip_folder: Callable[[str], str | None],
-    ) -> None:
-        self._candidates = candidates
-        self._options = options
-        self._names = names
-        self._forced = forced
-        self._skip_folder = skip_folder
-        self._done: set[str] = set()
-        self._formats: dict[str, Format | None] = {}
+    _candidates: Mapping[str, Reader]
+    _options: Mapping[str, Options]
+    _names: NameOptions
+    _forced: str | None
+    _skip_folder: Callable[[str], str | None]
+    _done: set[str] = field(default_factory=set[str])
+    _formats: dict[str, Format | None] = field(default_factory=dict[str, "Format | None"])
 
     def scan(self, item: str) -> Iterator[ScannedFile]:
         """The rows of one input."""

@@ -135,7 +135,7 @@ class ZeroShot:
         weights = weight_bytes(checkpoint.files, itemsize=4)
         images = tiles[0] * tiles[1] + any(spec.overall for spec in specs)
         loading = weights * (1.0 if checkpoint.open_clip is None else OPENCLIP_LOADING)
-        return Cost(weights=weights, numbers="float32", work=images, loading=loading)
+        return Cost(weights=weights, dtype="float32", work=images, loading=loading)
 
     def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
         """One answer for each tile that is kept, and one for the region. Raises `ModelError`."""

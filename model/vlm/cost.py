@@ -52,7 +52,7 @@ def reckon(
     asked = len(prompts) if question.answer == "locate" else 1
     return Cost(
         weights=weights,
-        numbers=dtype or "their own type",
+        dtype=dtype or "their own type",
         work=asked * (2 * weights / each * tokens + 2 * layers * heads * head * tokens**2),
         cache=float(cache * (_CACHES if choosing else 1)),
         activations=float((max(seen, told) + patches * _number(vision, "hidden_size") + shown) * each),

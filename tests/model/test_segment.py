@@ -179,7 +179,7 @@ def test_a_band_may_have_another_name(picture: Make) -> None:
     [
         (("red", "green", "blue"), "number", r"missing: nir or nir08 \(found: blue, green, red\).*--sensor"),
         ((None, None), "number", r"2 channels of which none is named\).*--sensor.*--bands"),
-        (BANDS, "number", r"must be toa_reflectance \(found: number\).*--sensor sentinel-2-l1c"),
+        (BANDS, "number", r"must have values of toa_reflectance \(found: number\).*--sensor sentinel-2-l1c"),
         (BANDS, "surface_reflectance", "Choose a model made for that: csmask-cloud"),
     ],
 )
@@ -201,7 +201,7 @@ def test_numbers_that_cannot_be_reflectance_are_refused(picture: Make, toy_card:
     ("changes", "message"),
     [
         ({"classes": [{"name": str(i), "colour": "#000000"} for i in range(3)]}, "one per class"),
-        ({"layout": "NHWC"}, "take tiles of the shape"),
+        ({"layout": "NHWC"}, "take tiles of the stated shape"),
     ],
 )
 def test_a_card_that_does_not_fit_its_network(
@@ -234,7 +234,7 @@ def test_numbers_that_are_none_are_no_answer(picture: Make, toy_card: Card) -> N
     image = picture(np.full((8, 8, 1), 3e37, np.float32), bands=["red"])
     card = toy_card(THRESHOLD * 1000, tile=16, halo=0)
     card.write_text(card.read_text().replace("1000000.0", "3.3e+38"))
-    with pytest.raises(ModelError, match="finite numbers"):
+    with pytest.raises(ModelError, match="must have finite values"):
         annotate(make_plugin(Segmenter, {"model": str(card)}), image, 1, 1)
 
 

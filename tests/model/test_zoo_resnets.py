@@ -82,7 +82,7 @@ def test_the_ways_in_which_settings_say_so() -> None:
     plain = timm_resnet(UntrustedDict(DETR, "config.json"))
     assert plain is not None
     assert plain.settings["backbone_config"]["depths"] == [3, 4, 6, 3]  # transformers' default is resnet50
-    assert not plain.widened
+    assert not plain.dilated
     old = DETR | {"backbone": "resnet50", "backbone_config": None, "use_timm_backbone": True}
     options = {"in_chans": 3, "out_indices": [1, 2, 3, 4]}
     new = {"model_type": "timm_backbone", "backbone": "resnet50.a1_in1k", "out_indices": [1, 2, 3, -1]}
@@ -96,7 +96,7 @@ def test_the_ways_in_which_settings_say_so() -> None:
     for config in wide:
         found = timm_resnet(UntrustedDict(config, "config.json"))
         assert found is not None
-        assert found.widened
+        assert found.dilated
         assert found.settings == plain.settings
     for levels, stages in ((1, ["stage4"]), (4, ["stage2", "stage3", "stage4"])):
         deformable = timm_resnet(

@@ -37,7 +37,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("channels", [1, 3, 7])
-def test_layouts(write_raster: WriteRaster, places: Places, layout: str, channels: int) -> None:
+def test_tiff_layouts(write_raster: WriteRaster, places: Places, layout: str, channels: int) -> None:
     picture = places(83, 61, channels)
     path = write_raster("a.tif", picture, **LAYOUTS[layout])
     check_reader(RasterReader(), path, ExpectedImage(picture, np.ones((61, 83), dtype=bool), CORNER))
@@ -143,13 +143,13 @@ def test_a_zip_archive_and_a_part_of_it(write_raster: WriteRaster, places: Place
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 40), (40, 1), (2, 3)])
-def test_tiny_pictures(write_raster: WriteRaster, places: Places, width: int, height: int) -> None:
+def test_tiny_images(write_raster: WriteRaster, places: Places, width: int, height: int) -> None:
     picture = places(width, height, 2)
     path = write_raster("a.tif", picture)
     check_reader(RasterReader(), path, ExpectedImage(picture, np.ones((height, width), dtype=bool)))
 
 
-def test_overviews_serve_what_they_can(write_raster: WriteRaster) -> None:
+def test_overviews_are_used(write_raster: WriteRaster) -> None:
     y, x = np.mgrid[:300, :410]
     picture = np.stack([x, y], axis=2).astype(np.float32)
     path = write_raster("a.tif", picture, overviews=[2, 4, 8], tiled=True, blockxsize=64, blockysize=64)
@@ -162,7 +162,7 @@ def test_overviews_serve_what_they_can(write_raster: WriteRaster) -> None:
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4, 8, 10])
-def test_reduced_jpeg_2000_lies_where_it_should(write_raster: WriteRaster, factor: int) -> None:
+def test_reduced_jpeg_2000_is_not_shifted(write_raster: WriteRaster, factor: int) -> None:
     y, x = np.mgrid[:600, :1101]
     path = write_raster(
         "a.jp2",
@@ -331,7 +331,7 @@ def test_control_points(write_raster: WriteRaster, places: Places) -> None:
     check_reader(RasterReader(), path, ExpectedImage(picture, np.ones((30, 40), dtype=bool), known))
 
 
-def test_the_oracle_is_right() -> None:
+def test_area_average() -> None:
     native = np.arange(12.0).reshape(3, 4, 1)
     mean, enough = area_average(native, np.ones((3, 4), dtype=bool), 2)
     assert mean[:, :, 0].tolist() == [[2.5, 4.5], [8.5, 10.5]]

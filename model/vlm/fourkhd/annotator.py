@@ -183,7 +183,7 @@ class FourKhdBackend:
         name = str(dtype).removeprefix("torch.")
         return Cost(
             weights=held,
-            numbers=f"{running.quantize.replace('bit', ' bits')} and {name}" if running.quantize else name,
+            dtype=f"{running.quantize.replace('bit', ' bits')} and {name}" if running.quantize else name,
             work=work * (read.seeing + read.reading + decoding(sizes, written)),
             cache=self._options.together * cache,
             activations=self._options.together * (read.flowing + scores) + unpacked,

@@ -336,7 +336,7 @@ def test_a_hub_is_not_asked_unasked() -> None:
     ("options", "said"),
     [
         ({"checkpoint": ""}, "must be given"),
-        ({"model": "llava"}, "no such option"),
+        ({"model": "llava"}, "must be one of"),
         ({"views": "all"}, "canvas or tiles"),
         ({"boxes": "metres"}, "pixels, thousandths or unit"),
         ({"dtype": "int8"}, "float32, bfloat16, float16 or auto"),

@@ -54,11 +54,11 @@ VIRGINIA = scene(32618, 10.0, 399960.0, 4100040.0, (10980, 10980))
         {"type": "Polygon", "coordinates": [[[*p, 100.0] for p in SQUARE]]},
     ],
 )
-def test_every_way_to_write_polygons_is_taken(saved: Save, record: object) -> None:
+def test_all_geojson_geometry_types_are_read(saved: Save, record: object) -> None:
     assert read_roi(saved(record)).equals(shapely.box(10, 20, 12, 22))
 
 
-def test_polygons_are_joined_and_holes_are_kept(saved: Save) -> None:
+def test_polygons_are_joined_and_holes_kept(saved: Save) -> None:
     hole = [[10.5, 20.5], [10.5, 21], [11, 21], [11, 20.5], [10.5, 20.5]]
     next_door = [[[12, 20], [13, 20], [13, 22], [12, 22], [12, 20]]]
     area = read_roi(saved({"type": "MultiPolygon", "coordinates": [[SQUARE, hole], next_door]}))
@@ -97,12 +97,12 @@ def test_polygons_are_joined_and_holes_are_kept(saved: Save) -> None:
         (POLYGON | {"crs": {"type": "name"}}, "crs by name"),
     ],
 )
-def test_anything_else_is_refused_with_its_place(saved: Save, record: object, words: str) -> None:
+def test_invalid_geojson_is_refused_with_its_place(saved: Save, record: object, words: str) -> None:
     with pytest.raises(RequestError, match=words):
         read_roi(saved(record))
 
 
-def test_the_crs_that_a_file_states_is_respected(saved: Save) -> None:
+def test_the_crs_member_of_a_file_is_used(saved: Save) -> None:
     corners = [[440760.0, 4162740.0], [450660.0, 4162740.0], [450660.0, 4172940.0], [440760.0, 4162740.0]]
     crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32618"}}
     area = read_roi(saved({"type": "Polygon", "coordinates": [corners], "crs": crs}))
@@ -123,7 +123,7 @@ def test_a_file_that_is_not_json_is_refused(tmp_path: Path) -> None:
 
 
 def lonlat_of(info: ImageInfo, box: tuple[float, float, float, float]) -> shapely.Polygon:
-    """A box of a picture, in longitude and latitude, with vertices enough."""
+    """A box of an image in longitude and latitude, densified."""
     dense = shapely.segmentize(shapely.box(*box), 20.0)
     return shapely.Polygon(geodesy.to_lonlat(info.placement, shapely.get_coordinates(dense)))
 
@@ -138,7 +138,7 @@ def lonlat_of(info: ImageInfo, box: tuple[float, float, float, float]) -> shapel
         scene(4267, 1 / 3600, -77.0, 45.0),
     ],
 )
-def test_an_area_comes_to_lie_where_it_was_drawn(info: ImageInfo) -> None:
+def test_a_roi_is_mapped_to_the_pixels_it_was_drawn_on(info: ImageInfo) -> None:
     placed = roi_to_pixels(lonlat_of(info, (100, 200, 900, 700)), info)
     assert shapely.hausdorff_distance(placed, shapely.segmentize(shapely.box(100, 200, 900, 700), 20.0)) < 0.1
 
@@ -155,7 +155,7 @@ def test_long_edges_are_straight_in_longitude_and_latitude() -> None:
     assert shapely.hausdorff_distance(straight, placed) > 10, "pixels between the corners alone would be far off"
 
 
-def test_an_edge_shaped_like_an_s_is_seen() -> None:
+def test_an_s_shaped_edge_is_detected() -> None:
     """Through the point where equator and central meridian cross, one half's bow is the other's turned round."""
     info = scene(32733, 1000.0, -500000.0, 11000000.0, (2000, 2000))
     placed = roi_to_pixels(shapely.Polygon([(8, -8), (8.01, -8), (22, 8), (21.99, 8)]), info)
@@ -167,11 +167,11 @@ def test_an_edge_shaped_like_an_s_is_seen() -> None:
 @pytest.mark.parametrize(
     "area", [shapely.box(-180, -90, 180, 90), shapely.box(-125, 24, -66, 50), shapely.box(-77, 30, -74, 40)]
 )
-def test_an_area_far_larger_than_the_picture_is_all_of_it(area: shapely.Polygon) -> None:
+def test_a_roi_larger_than_the_image_covers_it(area: shapely.Polygon) -> None:
     assert roi_to_pixels(area, VIRGINIA).equals(shapely.box(0, 0, *VIRGINIA.size))
 
 
-def test_an_area_is_cut_at_the_rim_of_the_picture() -> None:
+def test_a_roi_is_clipped_to_the_image() -> None:
     placed = roi_to_pixels(lonlat_of(VIRGINIA, (-500, -500, 300, 200)), VIRGINIA)
     assert placed.bounds == pytest.approx((0, 0, 300, 200), abs=0.1)
 
@@ -188,7 +188,7 @@ def test_an_area_is_cut_at_the_rim_of_the_picture() -> None:
         scene(4326, 0.01, -183.0, 66.0, (400, 300)),
     ],
 )
-def test_an_area_split_at_the_antimeridian_is_whole_on_the_picture(info: ImageInfo) -> None:
+def test_a_roi_split_at_the_antimeridian_is_joined(info: ImageInfo) -> None:
     split = shapely.MultiPolygon([shapely.box(179.5, 64, 180, 65.5), shapely.box(-180, 64, -179.5, 65.5)])
     placed = roi_to_pixels(split, info)
     assert isinstance(placed, shapely.Polygon)
@@ -199,7 +199,7 @@ def test_an_area_split_at_the_antimeridian_is_whole_on_the_picture(info: ImageIn
     assert placed.contains(shapely.Point(middle))
 
 
-def test_a_grid_from_0_to_360_finds_the_west() -> None:
+def test_a_grid_from_0_to_360_maps_western_longitudes() -> None:
     world = scene(4326, 0.25, 0.0, 90.0, (1440, 720))
     assert roi_to_pixels(shapely.box(-10, -20, 20, 30), world).equals(
         shapely.union(shapely.box(1400, 240, 1440, 440), shapely.box(0, 240, 80, 440))
@@ -220,14 +220,14 @@ def test_the_cap_around_the_pole_is_a_disc() -> None:
         assert placed.symmetric_difference(disc).area < 0.05 * disc.length
 
 
-def test_a_disc_of_the_earth_takes_an_area_on_it() -> None:
+def test_a_full_disc_image_takes_a_roi() -> None:
     disc = scene("+proj=geos +h=35785831 +lon_0=0 +sweep=y +ellps=WGS84", 3000.0, -5570000.0, 5570000.0, (3713, 3713))
     placed = roi_to_pixels(shapely.box(5, 40, 10, 45), disc)
     x, y = geodesy.from_lonlat(disc.placement, [[7.5, 42.5]])[0]
     assert placed.contains(shapely.Point(x, y))
 
 
-def test_an_area_beside_the_picture_is_refused_with_both_places() -> None:
+def test_a_roi_outside_the_image_is_refused_with_both_bounds() -> None:
     with pytest.raises(
         RequestError, match=r"scene.*must overlap.*longitude 10.0000 to 12.0000.*the image longitude -7"
     ):
@@ -237,7 +237,7 @@ def test_an_area_beside_the_picture_is_refused_with_both_places() -> None:
         roi_to_pixels(near, VIRGINIA)
 
 
-def test_without_a_place_on_the_earth_there_is_no_area() -> None:
+def test_a_roi_needs_an_image_on_the_earth() -> None:
     nowhere = ImageInfo("photo.png", "array", (10, 10), (Channel("1"),), Placement.pixels())
     with pytest.raises(RequestError, match=r"photo.png.*coordinate reference system.*--crs"):
         roi_to_pixels(shapely.box(0, 0, 1, 1), nowhere)
@@ -245,7 +245,7 @@ def test_without_a_place_on_the_earth_there_is_no_area() -> None:
         roi_to_pixels(shapely.box(0, 0, 1, 1), scene("IAU_2015:49910", 100.0, 0.0, 0.0))
 
 
-def test_an_area_nested_too_deep_is_refused(tmp_path: Path) -> None:
+def test_geojson_nested_too_deep_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "deep.geojson"
     path.write_text('{"type": "Polygon", "coordinates": ' + "[" * 100_000)
     with pytest.raises(RequestError, match="GeoJSON file"):

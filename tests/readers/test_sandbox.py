@@ -1,4 +1,4 @@
-"""The limited process: what a call may cost, what comes back, and that nothing is written."""
+"""The sandboxed process: what a call may cost, what comes back, and that nothing is written."""
 
 import os
 import signal
@@ -46,7 +46,7 @@ def variables(): return sorted(os.environ)
 
 @pytest.fixture(scope="module")
 def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxedProcess]:
-    """A limited process of 400 MiB that can import the functions above."""
+    """A sandboxed process of 400 MiB that can import the functions above."""
     folder = tmp_path_factory.mktemp("calls")
     (folder / f"{HERE}.py").write_text(CALLS, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
@@ -57,7 +57,7 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxedProce
         one.close()
 
 
-def test_paths_are_relative_to_the_folder_of_who_asks(
+def test_paths_are_relative_to_the_callers_folder(
     process: SandboxedProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert process.call(f"{HERE}:folder", seconds=30) == str(Path.cwd())
@@ -86,7 +86,7 @@ def test_json_and_arrays_come_back(process: SandboxedProcess) -> None:
         ("objects", (), "died"),
     ],
 )
-def test_what_goes_wrong_is_a_code_and_the_next_call_is_answered(
+def test_a_failed_call_has_a_code_and_the_next_one_works(
     process: SandboxedProcess, call: str, arguments: tuple[int, ...], code: str
 ) -> None:
     process.call(f"{HERE}:double", 1, seconds=60)  # it is running, so that the time below is the call's own
@@ -99,26 +99,24 @@ def test_what_goes_wrong_is_a_code_and_the_next_call_is_answered(
     assert process.call(f"{HERE}:double", 1, seconds=60) == 2
 
 
-def test_our_own_errors_arrive_as_they_are(process: SandboxedProcess) -> None:
+def test_limner_errors_are_passed_on(process: SandboxedProcess) -> None:
     with pytest.raises(ReadError) as caught:
         process.call(f"{HERE}:refuse", seconds=30)
     assert str(caught.value) == "a.tif must be whole (found: half). Copy it again."
 
 
-def test_it_writes_nothing_into_files_and_knows_no_key(process: SandboxedProcess, tmp_path: Path) -> None:
+def test_the_sandbox_cannot_write_files_and_has_no_key(process: SandboxedProcess, tmp_path: Path) -> None:
     assert process.call(f"{HERE}:write", str(tmp_path / "a"), seconds=30) is not None
     assert not (tmp_path / "a").exists() or (tmp_path / "a").stat().st_size == 0
     assert "LIMNER_PSEUDONYM_KEY" not in process.call(f"{HERE}:variables", seconds=30)
 
 
-def test_what_a_library_prints_is_no_answer(process: SandboxedProcess) -> None:
+def test_output_of_libraries_is_not_an_answer(process: SandboxedProcess) -> None:
     assert process.call(f"{HERE}:chatter", seconds=30) == "quiet"
 
 
-def test_a_call_ends_where_nobody_waits_for_it_any_more(
-    process: SandboxedProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As when the process that asked was killed: no timer of its own is left to end the call."""
+def test_a_call_ends_after_its_caller_has_died(process: SandboxedProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the caller had been killed, with its timer."""
 
     class Never:
         def __init__(self, *_: object) -> None: ...
@@ -142,7 +140,7 @@ def test_a_forked_process_gets_another() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-def test_a_process_that_was_killed_is_started_again(process: SandboxedProcess) -> None:
+def test_a_killed_process_is_restarted(process: SandboxedProcess) -> None:
     process.call(f"{HERE}:double", 1, seconds=60)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
