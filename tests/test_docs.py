@@ -179,7 +179,7 @@ def test_table_of_sensors_is_complete(root: Path) -> None:
     assert [row[0].strip("`") for row in table] == list(SENSORS)
     for name, values in table:
         quantities = {rule.quantity.replace("_", " ") for rule in SENSORS[name.strip("`")].radiometry.values()}
-        assert quantities <= {values} or (not quantities and values.startswith("plain numbers")), name
+        assert quantities <= {values} or (not quantities and values.startswith("digital numbers")), name
 
 
 @pytest.mark.parametrize("group", ["readers", "writers", "annotators"])

@@ -15,7 +15,7 @@ from ..checkpoints.memory import weight_bytes
 from ..options import Names, NetworkOptions
 from ..scores import top_label
 from ..views import kept_tiles, valid_share
-from ..vlm.special_tokens import refuse_marks
+from ..vlm.question import refuse_special_tokens
 from .checkpoint import ClipCheckpoint, find_checkpoint, find_image_text
 from .fusion import Fusion, FusionText, normalise
 
@@ -78,7 +78,9 @@ class ZeroShot:
     def __init__(self, options: ZeroShotOptions) -> None:
         self._options = options
         self._labels = options.labels
-        refuse_marks({"labels": ",".join(self._labels), "templates": ";".join(options.templates)}, of="zero-shot")
+        refuse_special_tokens(
+            {"labels": ",".join(self._labels), "templates": ";".join(options.templates)}, of="zero-shot"
+        )
         self._fusion = Fusion.parse(options.fusion)
         self._found: ClipCheckpoint | None = None
         self._loaded: ClipNetwork | None = None

@@ -187,8 +187,8 @@ def _draw_shapes(
     parts, owner = shapely.get_parts(placed, return_index=True)
     order = np.argsort(-shapely.area(shapely.envelope(parts)), kind="stable")  # what lies inside comes later
     for place in order.tolist():
-        code, is_area = codes[int(owner[place])], areas[int(owner[place])]
-        for depth, ring in enumerate(_rings(parts[place]) if is_area else [_visible(parts[place])]):
+        part, code, is_area = parts[int(place)], codes[int(owner[place])], areas[int(owner[place])]
+        for depth, ring in enumerate(_rings(part) if is_area else [_visible(part)]):
             path = [(float(x), float(y)) for x, y in ring * _SUPERSAMPLING]
             fill_pen.polygon(path, fill=0 if depth else code)
             if not is_area:

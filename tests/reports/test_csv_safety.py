@@ -1,4 +1,4 @@
-"""Cells that stay text."""
+"""Text that is safe in spreadsheets."""
 
 import unicodedata
 
@@ -41,7 +41,7 @@ def test_no_formula_after_a_semicolon() -> None:
     assert csv_cell("calm; =1+1;+2") == "calm; '=1+1;'+2"
 
 
-def test_unseen_characters_are_seen() -> None:
+def test_invisible_characters_become_visible() -> None:
     assert clean_text("a\r\nb\tc") == "a  b c"
     assert clean_text("evil\u202etxt.exe\u200b\u0000\ud800") == "evil\ufffdtxt.exe\ufffd\ufffd\ufffd"
 

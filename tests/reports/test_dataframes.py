@@ -1,4 +1,4 @@
-"""Data frames: typed columns, and geometries where their CRS or unit says."""
+"""Data frames: typed columns, and geometries in their CRS or unit."""
 
 import csv
 from collections.abc import Callable
@@ -34,7 +34,7 @@ FINDINGS = [
 
 
 def study(image: MakeImage, findings: list[Finding]) -> ImageRecord:
-    """A sagittal slice of 2 × 0.5 mm pixels at x = 7 mm: rows run towards the back, columns towards the feet."""
+    """A sagittal slice of 2 × 0.5 mm pixels at x = 7 mm: rows run to posterior, columns to inferior."""
     place = Placement(
         ((0.0, 0.0, 7.0), (2.0, 0.0, 100.0), (0.0, -0.5, 200.0)), "mm", frame="2.25.9", source="pixel_spacing"
     )
@@ -72,7 +72,7 @@ def test_a_map_is_a_geodataframe_with_typed_columns(
     assert isinstance(frame, gpd.GeoDataFrame)
 
 
-def test_maps_of_several_crs_meet_in_wgs84_as_in_geojson(
+def test_maps_of_several_crs_are_in_wgs84_as_in_geojson(
     placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path
 ) -> None:
     mars = placement("+proj=eqc +R=3396190 +units=m +no_defs", *NORTH_UP)
@@ -94,7 +94,7 @@ def test_maps_of_several_crs_meet_in_wgs84_as_in_geojson(
     assert frame.geometry[2].geom_type == "MultiPolygon", "cut at the antimeridian"
 
 
-def test_pictures_without_a_place_are_in_pixels_and_beside_maps_have_none(
+def test_images_without_a_crs_are_in_pixels_and_beside_maps_have_no_geometry(
     placement: MakePlacement, image: MakeImage, record: MakeRecord
 ) -> None:
     snap = image("snap", Placement.pixels(), FINDINGS)
@@ -115,7 +115,7 @@ def test_a_slide_is_in_micrometres(image: MakeImage, record: MakeRecord) -> None
     assert type(frame) is pd.DataFrame
 
 
-def test_a_study_is_in_the_patient(image: MakeImage, record: MakeRecord) -> None:
+def test_a_study_is_in_patient_coordinates(image: MakeImage, record: MakeRecord) -> None:
     everywhere = Finding("all", shapely.box(0, 0, 1000, 800), "region")
     frame: Any = findings_frame(record(study(image, [*FINDINGS, everywhere])))
     assert frame.attrs["geometry"] == "mm"
@@ -151,7 +151,7 @@ def test_several_kinds_have_no_geometry_until_one_is_chosen(
         findings_frame(replace(run, images=run.images[:1]), kind="study")
 
 
-def test_frames_say_what_the_csv_files_say(
+def test_data_frames_equal_the_csv_files(
     placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path
 ) -> None:
     files = [FileRow("a.tif", "read", "a", "raster"), FileRow("b.txt", "skipped", reason="no reader claims it")]
@@ -179,7 +179,7 @@ def test_frames_say_what_the_csv_files_say(
                 assert values == [text.removeprefix("'") for text in told], name
 
 
-def test_a_run_of_nothing_has_frames(record: MakeRecord) -> None:
+def test_an_empty_run_has_data_frames(record: MakeRecord) -> None:
     frame: Any = findings_frame(record())
     assert len(frame) == len(summary_frame(record())) == len(files_frame(record())) == 0
     assert str(frame["score"].dtype) == "float64"

@@ -1,4 +1,4 @@
-"""Shapes in longitude and latitude: the right-hand rule, the antimeridian, the poles, and what rounding leaves."""
+"""Polygons in longitude and latitude: the right-hand rule, the antimeridian, the poles, rounding."""
 
 from collections.abc import Callable
 
@@ -23,7 +23,7 @@ WGS84 = Geod(ellps="WGS84")
 
 
 def rules(shape: BaseGeometry) -> list[str]:
-    """What RFC 7946 forbids or advises against in a geometry, by its sections; nothing where all is well."""
+    """Violations of RFC 7946 in a geometry, by section."""
     broken: list[str] = []
     if not shape.is_valid:
         broken.append(f"not valid: {shapely.is_valid_reason(shape)}")
@@ -94,7 +94,7 @@ def test_a_plain_square_keeps_every_vertex(placement: MakePlacement) -> None:
 
 
 @pytest.mark.parametrize("flip", [(1, 1), (-1, 1), (1, -1), (-1, -1)])
-def test_right_hand_rule_whatever_way_the_picture_lies(flip: tuple[int, int], placement: MakePlacement) -> None:
+def test_rings_follow_the_right_hand_rule_in_any_orientation(flip: tuple[int, int], placement: MakePlacement) -> None:
     place = placement(32618, 10.0 * flip[0], 3.0, 500_000.0, -3.0, -10.0 * flip[1], 4_000_000.0)
     square = shapely.box(3, 4, 3000, 4000)
     for shape in (square, square.reverse()):
@@ -110,7 +110,7 @@ def test_a_shape_across_the_antimeridian_is_cut(dateline: Placement) -> None:
     assert touching == [-180.0, 180.0]
 
 
-def test_it_is_cut_where_the_antimeridian_package_cuts(dateline: Placement) -> None:
+def test_cuts_equal_those_of_the_antimeridian_package(dateline: Placement) -> None:
     shape = shapely.Polygon([(100, 100), (900, 120), (880, 700), (90, 650)])
     lonlat = geodesy.to_lonlat(dateline, shapely.get_coordinates(geodesy.densify(shape, dateline)))
     cut = antimeridian.fix_polygon(shapely.Polygon(lonlat), fix_winding=True, great_circle=False)
@@ -118,7 +118,7 @@ def test_it_is_cut_where_the_antimeridian_package_cuts(dateline: Placement) -> N
     assert placed.symmetric_difference(cut).area < 1e-6 * cut.area
 
 
-def test_a_ragged_edge_may_cross_a_thousand_times(dateline: Placement) -> None:
+def test_an_edge_that_crosses_the_antimeridian_a_thousand_times(dateline: Placement) -> None:
     y = np.arange(1500.0)
     x = np.where(y % 2 == 0, 300.0, 700.0)
     edge = np.repeat(np.column_stack([x, y]), 2, axis=0)
@@ -141,7 +141,7 @@ def test_a_vertex_and_an_edge_on_the_antimeridian_make_no_slivers(placement: Mak
 
 
 @pytest.mark.parametrize("west", [-180.0, 0.0, -30.0])
-def test_the_whole_world_is_the_whole_world(west: float, placement: MakePlacement) -> None:
+def test_an_image_of_the_whole_world(west: float, placement: MakePlacement) -> None:
     place = placement(4326, 1.0, 0.0, west, 0.0, -1.0, 90.0)
     placed = globe(shapely.box(0, 0, 360, 180), place)
     assert rules(placed) == []
@@ -157,7 +157,7 @@ def polar(request: pytest.FixtureRequest) -> Placement:
     return PLACES[request.param]
 
 
-def test_a_shape_that_holds_the_pole(polar: Placement) -> None:
+def test_a_shape_around_the_pole(polar: Placement) -> None:
     placed = check(shapely.box(300, 250, 720, 690), polar)
     assert placed.bounds[::2] == (-180.0, 180.0)
     assert 90.0 in (placed.bounds[3], -placed.bounds[1])
@@ -188,7 +188,7 @@ def test_an_edge_through_the_pole(polar: Placement) -> None:
     check(shapely.Polygon([(400, 400), (500, 400), (500, 500), (500, 600), (400, 600)]), polar)
 
 
-def test_a_shape_that_touches_the_pole_in_a_picture_of_meridians(placement: MakePlacement) -> None:
+def test_a_shape_that_touches_the_pole_in_a_plate_carree_image(placement: MakePlacement) -> None:
     place = placement(4326, 1.0, 0.0, -180.0, 0.0, -1.0, 90.0)
     assert globe(shapely.box(350, 0, 360, 9), place).equals(shapely.box(170, 81, 180, 90))
     check(shapely.Polygon([(100, 0), (120, 9), (80, 9)]), place)
@@ -202,7 +202,7 @@ def test_a_shape_too_small_for_seven_decimals_is_none(placement: MakePlacement) 
     assert rules(large) == []
 
 
-def test_what_rounding_breaks_is_mended(placement: MakePlacement) -> None:
+def test_shapes_that_rounding_makes_invalid_are_valid_again(placement: MakePlacement) -> None:
     place = placement(4326, 1e-6, 0.0, 0.0, 0.0, -1e-6, 0.0)
     comb = shapely.Polygon(  # teeth 0.01 px apart: 1e-8 degrees
         [(0, 0), (10, 0), (10, 10), (5.01, 10), (5.01, 0.02), (5.0, 0.02), (5.0, 10), (0, 10)]
@@ -212,7 +212,7 @@ def test_what_rounding_breaks_is_mended(placement: MakePlacement) -> None:
     assert placed.area == pytest.approx(1e-10, rel=0.02)
 
 
-def test_past_the_limb_of_the_earth_there_is_no_place() -> None:
+def test_pixels_off_the_limb_of_the_earth_have_no_coordinates() -> None:
     crs = CRS.from_string("+proj=geos +h=35785831 +lon_0=-75 +sweep=x +ellps=GRS80 +units=m")
     place = Placement(((10_000.0, 0.0, -5e6), (0.0, -10_000.0, 5e6)), "m", crs.to_wkt())
     shapes = np.array([shapely.box(490, 490, 510, 510), shapely.box(0, 0, 10, 10)], dtype=object)
@@ -245,7 +245,9 @@ def test_the_box_crosses_the_antimeridian_where_the_shapes_do(dateline: Placemen
     hole=st.booleans(),
 )
 @settings(deadline=None, derandomize=True, max_examples=100)
-def test_any_shape_anywhere(centre: tuple[float, float], radii: list[float], where: str, *, hole: bool) -> None:
+def test_random_shapes_are_valid_and_keep_their_area(
+    centre: tuple[float, float], radii: list[float], where: str, *, hole: bool
+) -> None:
     place = PLACES[where]
     turn = np.linspace(0, 2 * np.pi, len(radii), endpoint=False)
     star = np.array(centre) + np.array(radii)[:, None] * np.column_stack([np.cos(turn), np.sin(turn)])
@@ -273,7 +275,7 @@ PLACES = {
 }
 
 
-def test_a_pixel_is_smaller_than_the_earth() -> None:
+def test_pixels_larger_than_the_earth_are_refused() -> None:
     place = Placement(((1e6, 0.0, -4e6), (0.0, -1e6, 4e6)), "deg", "EPSG:4326", source="a mistake")
     with pytest.raises(ReadError, match="smaller than the Earth"):
         to_wgs84(np.array([shapely.box(0, 0, 8, 8)]), place)

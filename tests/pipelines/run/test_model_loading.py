@@ -31,7 +31,7 @@ from pathlib import Path
 from limner.pipelines.run.worker import RegionJob
 
 NETWORKS = {
-    "limner.model.vlm.image_text": ["ImageText"],
+    "limner.model.vlm.image_text": ["ImageTextModel"],
     "limner.model.clip.network": ["ClipImageEncoder"],
     "limner.model.vlm.fourkhd.network": ["FourKhd"],
     "limner.model.checkpoints.onnx": ["Network"],

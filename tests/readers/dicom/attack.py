@@ -16,7 +16,7 @@ from limner.readers.errors import LimnerError
 
 
 def attack(path: Path) -> str:
-    """What becomes of one file: its images read whole, or the error."""
+    """The outcome of one file: its images read as a whole, or the error."""
     reader = DicomReader()
     try:
         infos = scan_with(reader, str(path), {})

@@ -1,4 +1,4 @@
-"""Frames: read one at a time, each with its own rescale, window and place."""
+"""Frames: read one at a time, each with its own rescale, window and placement."""
 
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +16,7 @@ from pydicom.uid import RLELossless
 READER = DicomReader()
 
 
-def test_enhanced_frames_have_their_own_place_and_rescale(tmp_path: Path, making: ModuleType) -> None:
+def test_enhanced_frames_have_their_own_position_and_rescale(tmp_path: Path, making: ModuleType) -> None:
     data = making.enhanced([30.0, 10.0, 20.0], slopes=[1.0, 2.0, 4.0])  # not in spatial order
     (info,) = scan_with(READER, str(making.save(data, tmp_path / "e.dcm")), {})
     assert [plane.frame for plane in info.planes] == [2, 3, 1]
@@ -28,14 +28,14 @@ def test_enhanced_frames_have_their_own_place_and_rescale(tmp_path: Path, making
     assert np.allclose(values, making.ramp(add=2000) * 4.0 + 5)
 
 
-def test_frames_at_one_place_are_parted_by_time(tmp_path: Path, making: ModuleType) -> None:
+def test_frames_at_one_position_are_split_by_time(tmp_path: Path, making: ModuleType) -> None:
     data = making.enhanced([1.0, 1.0, 2.0, 2.0], slopes=[1.0] * 4, times=[1, 2, 1, 2])
     infos = scan_with(READER, str(making.save(data, tmp_path / "e.dcm")), {})
     assert [[plane.frame for plane in info.planes] for info in infos] == [[1, 3], [2, 4]]
     assert {dict(info.facts)["split_by"] for info in infos} == {"temporal position"}
 
 
-def test_other_frames_are_not_touched(tmp_path: Path, making: ModuleType) -> None:
+def test_only_the_requested_frame_is_decoded(tmp_path: Path, making: ModuleType) -> None:
     single = making.image(making.ramp())
     single.compress(RLELossless, generate_instance_uid=False)
     good = get_frame(single.PixelData, 0, number_of_frames=1)
@@ -54,13 +54,13 @@ def test_other_frames_are_not_touched(tmp_path: Path, making: ModuleType) -> Non
             image.read(info.box, (6, 8))
 
 
-def test_a_frame_that_is_not_there_is_an_error(tmp_path: Path, making: ModuleType) -> None:
+def test_a_missing_frame_is_an_error(tmp_path: Path, making: ModuleType) -> None:
     path = making.save(making.slices(1)[0], tmp_path / "a.dcm")
     with pytest.raises(FaultError):
         Decoder().frame(str(path), 1, 0, 8)
 
 
-def test_colour_arrives_as_red_green_blue(tmp_path: Path, making: ModuleType) -> None:
+def test_colour_is_read_as_rgb(tmp_path: Path, making: ModuleType) -> None:
     rgb = np.stack([making.ramp() % 251, making.ramp() % 13, making.ramp() % 7], axis=2).astype(np.uint8)
     data = making.image(
         rgb, sop_class=making.SC, SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0
@@ -73,7 +73,7 @@ def test_colour_arrives_as_red_green_blue(tmp_path: Path, making: ModuleType) ->
     assert np.array_equal(pixels, rgb[..., [2, 0]])
 
 
-def test_a_palette_becomes_colours(tmp_path: Path, making: ModuleType) -> None:
+def test_palette_colour_is_read_as_rgb(tmp_path: Path, making: ModuleType) -> None:
     data = making.image((making.ramp() % 4).astype(np.uint8), PhotometricInterpretation="PALETTE COLOR")
     table = np.array([[0, 0, 0], [255, 0, 0], [0, 128, 0], [1, 2, 255]], dtype=np.uint16) * 257
     for at, colour in enumerate(("Red", "Green", "Blue")):

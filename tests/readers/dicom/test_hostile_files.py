@@ -1,4 +1,4 @@
-"""Hostile files cost one row each: the parent stays small, finishes, and reads the good file among them."""
+"""Hostile files cost one outcome each: the calling process stays small and reads the good file among them."""
 
 import json
 import os

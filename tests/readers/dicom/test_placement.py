@@ -1,4 +1,4 @@
-"""Where pixels are: SimpleITK is the oracle for slices; projections are placed only where their size is calibrated."""
+"""Placements: SimpleITK is the oracle for slices; projections are placed only where they are calibrated."""
 
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +22,7 @@ def test_spacing_is_rows_then_columns_and_centres_become_corners(tmp_path: Path,
     assert info.placement.frame.startswith("2.25.")
 
 
-def test_places_equal_simpleitk(pydicom_files: Path) -> None:
+def test_placements_equal_simpleitk(pydicom_files: Path) -> None:
     itk = pytest.importorskip("SimpleITK")
     itk.ProcessObject.SetGlobalWarningDisplay(False)
     compared = 0
@@ -44,7 +44,7 @@ def test_places_equal_simpleitk(pydicom_files: Path) -> None:
     assert compared >= 39
 
 
-def test_a_skewed_orientation_is_made_orthogonal_and_told(tmp_path: Path, making: ModuleType) -> None:
+def test_a_skewed_orientation_is_made_orthogonal_with_a_note(tmp_path: Path, making: ModuleType) -> None:
     itk = pytest.importorskip("SimpleITK")
     itk.ProcessObject.SetGlobalWarningDisplay(False)
     data = making.slices(1)[0]
@@ -88,7 +88,7 @@ def test_a_projection_is_placed_only_where_calibrated(
         assert np.allclose(info.placement.to_world([[1, 1]]), [[0.2, 0.1]])
 
 
-def test_an_ultrasound_region_is_not_the_whole_picture(tmp_path: Path, making: ModuleType) -> None:
+def test_the_spacing_of_an_ultrasound_region_is_not_that_of_the_image(tmp_path: Path, making: ModuleType) -> None:
     region = making.item(PhysicalUnitsXDirection=3, PhysicalUnitsYDirection=3, PhysicalDeltaX=0.02, PhysicalDeltaY=0.03)
     data = making.image(
         making.ramp(), sop_class="1.2.840.10008.5.1.4.1.1.6.1", Modality="US", SequenceOfUltrasoundRegions=region

@@ -1,4 +1,4 @@
-"""A stack's planes: each slice has its own pixels, validity and place, and is read alone."""
+"""Planes of a stack: each slice has its own pixels, mask and placement, and is read alone."""
 
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +13,7 @@ from limner.readers.image import ImageInfo
 READER = DicomReader()
 
 
-def test_a_slice_has_its_own_pixels_and_place(tmp_path: Path, making: ModuleType) -> None:
+def test_a_slice_has_its_own_pixels_and_placement(tmp_path: Path, making: ModuleType) -> None:
     folder = making.save_all(making.slices(7), tmp_path, order=[4, 0, 6, 2, 1, 5, 3])
     (info,) = scan_with(READER, str(folder), {})
     assert (info.size, len(info.planes)) == ((6, 8), 7)
@@ -28,14 +28,14 @@ def test_a_slice_has_its_own_pixels_and_place(tmp_path: Path, making: ModuleType
                 image.read(info.box, info.size, absent)
 
 
-def test_facts_of_a_stack_survive_json(tmp_path: Path, making: ModuleType) -> None:
+def test_the_info_of_a_stack_survives_json(tmp_path: Path, making: ModuleType) -> None:
     (info,) = scan_with(READER, str(making.save_all(making.slices(3), tmp_path)), {})
     assert ImageInfo.from_json(info.to_json()) == info
     assert info.placement == info.planes[0].placement
 
 
 @pytest.mark.parametrize("spacing", [[0.5, 0.5], [1.0, 0.5]])
-def test_a_stack_keeps_the_seams_contract(tmp_path: Path, making: ModuleType, spacing: list[float]) -> None:
+def test_a_stack_fulfils_the_reader_contract(tmp_path: Path, making: ModuleType, spacing: list[float]) -> None:
     slices = making.slices(4, PixelSpacing=spacing, PixelPaddingValue=304)
     folder = making.save_all(slices, tmp_path / "in", order=[2, 0, 3, 1])
     for k in (0, 3):
@@ -48,7 +48,7 @@ def test_a_stack_keeps_the_seams_contract(tmp_path: Path, making: ModuleType, sp
         )
 
 
-def test_a_radiograph_keeps_the_seams_contract(tmp_path: Path, making: ModuleType) -> None:
+def test_a_radiograph_fulfils_the_reader_contract(tmp_path: Path, making: ModuleType) -> None:
     pixels = np.random.default_rng(3).integers(0, 4000, (53, 71)).astype(np.uint16)
     data = making.image(
         pixels,
@@ -65,7 +65,7 @@ def test_a_radiograph_keeps_the_seams_contract(tmp_path: Path, making: ModuleTyp
     check_reader(READER, str(path), ExpectedImage(native, np.ones((53, 71), dtype=bool), points))
 
 
-def test_one_picture_keeps_the_seams_contract(tmp_path: Path, making: ModuleType) -> None:
+def test_a_single_image_fulfils_the_reader_contract(tmp_path: Path, making: ModuleType) -> None:
     pixels = (np.random.default_rng(2).integers(-500, 3000, (61, 47))).astype(np.int16)
     pixels[5:20, 3:9] = -2000
     data = making.slices(1, PixelPaddingValue=-2000)[0]

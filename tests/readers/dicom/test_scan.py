@@ -1,4 +1,4 @@
-"""Finding DICOM: what is claimed, what every file becomes, and that nothing is dropped in silence."""
+"""Identifying and scanning DICOM: every file has an outcome."""
 
 import itertools
 import os
@@ -37,7 +37,7 @@ def test_text_is_never_dicom(tmp_path: Path) -> None:
         scan_with(READER, str(text), {})
 
 
-def test_a_bare_data_set_is_found_and_said_to_be_one(tmp_path: Path, making: ModuleType) -> None:
+def test_a_data_set_without_preamble_is_found_and_noted(tmp_path: Path, making: ModuleType) -> None:
     whole = making.save(making.slices(1)[0], tmp_path / "a.dcm").read_bytes()
     start = 132 + 12 + int.from_bytes(whole[140:144], "little")
     bare = tmp_path / "no-preamble"
@@ -50,11 +50,11 @@ def test_a_bare_data_set_is_found_and_said_to_be_one(tmp_path: Path, making: Mod
 
 
 @pytest.mark.parametrize("name", ["ExplVR_BigEndNoMeta.dcm", "ExplVR_LitEndNoMeta.dcm", "rtstruct.dcm"])
-def test_bare_files_of_three_encodings_are_recognised(pydicom_files: Path, name: str) -> None:
+def test_data_sets_without_preamble_in_three_encodings_are_recognised(pydicom_files: Path, name: str) -> None:
     assert sniff((pydicom_files / name).read_bytes()[:4096]) == "no-preamble"
 
 
-def test_every_file_has_one_fate(tmp_path: Path, making: ModuleType) -> None:
+def test_every_file_has_one_outcome(tmp_path: Path, making: ModuleType) -> None:
     images = making.slices(3)
     making.save_all(images, tmp_path)
     shutil.copy(tmp_path / "000.dcm", tmp_path / "copy.dcm")
@@ -92,14 +92,14 @@ def test_a_slide_is_left_to_the_slide_reader(tmp_path: Path, making: ModuleType)
     assert READER.identify(str(slide), slide.read_bytes()[:4096]) == 0
 
 
-def test_a_folder_is_claimed_for_what_lies_deep_in_it(tmp_path: Path, making: ModuleType) -> None:
+def test_a_folder_is_identified_by_files_deep_in_it(tmp_path: Path, making: ModuleType) -> None:
     assert READER.identify(str(tmp_path), b"") == 0
     (tmp_path / "a.txt").write_text("text", encoding="utf-8")
     making.save(making.slices(1)[0], tmp_path / "x" / "y" / "IM0")
     assert READER.identify(str(tmp_path), b"") > 0
 
 
-def test_an_archive_is_a_folder(tmp_path: Path, making: ModuleType) -> None:
+def test_an_archive_is_scanned_like_a_folder(tmp_path: Path, making: ModuleType) -> None:
     images = making.save_all(making.slices(4), tmp_path / "study")
     members = {f"deep/{path.name}": path.read_bytes() for path in sorted(images.iterdir())}
     packed = tmp_path / "study.zip"
@@ -113,7 +113,7 @@ def test_an_archive_is_a_folder(tmp_path: Path, making: ModuleType) -> None:
         assert (a.read(folder.box, folder.size)[0] == b.read(zipped.box, zipped.size)[0]).all()
 
 
-def test_what_a_dicomdir_lists_and_is_not_there_has_a_row(tmp_path: Path, pydicom_files: Path) -> None:
+def test_missing_files_of_a_dicomdir_have_an_outcome(tmp_path: Path, pydicom_files: Path) -> None:
     tree = tmp_path / "disc"
     shutil.copytree(pydicom_files / "dicomdirtests", tree)
     for other in tree.glob("DICOMDIR-*"):
@@ -129,13 +129,13 @@ def test_what_a_dicomdir_lists_and_is_not_there_has_a_row(tmp_path: Path, pydico
 
 
 @pytest.mark.parametrize(("option", "value"), [("columns", "5"), ("names", "maybe"), ("window", "nonsense")])
-def test_an_option_that_means_nothing_is_refused(tmp_path: Path, making: ModuleType, option: str, value: str) -> None:
+def test_an_unknown_window_is_refused(tmp_path: Path, making: ModuleType, option: str, value: str) -> None:
     path = making.save(making.slices(1)[0], tmp_path / "a.dcm")
     with pytest.raises(RequestError, match=option):
         scan_with(READER, str(path), {option: value})
 
 
-def test_a_pipe_does_not_stop_the_walk(tmp_path: Path, making: ModuleType) -> None:
+def test_a_pipe_does_not_block_the_scan(tmp_path: Path, making: ModuleType) -> None:
     if not hasattr(os, "mkfifo"):
         pytest.skip("this system has no named pipes")
     os.mkfifo(tmp_path / "pipe")
@@ -160,7 +160,7 @@ def test_a_file_of_several_stacks_keeps_them_all(
     ]
 
 
-def test_studies_are_numbered_across_all_inputs_whatever_their_order(tmp_path: Path, making: ModuleType) -> None:
+def test_study_numbers_do_not_depend_on_the_order_of_inputs(tmp_path: Path, making: ModuleType) -> None:
     made = {}
     for k, (study, series, modality) in enumerate(
         [(30, 1, "CR"), (10, 2, "CR"), (10, 1, "DX"), (20, 1, "CR"), (10, 3, "CR")]

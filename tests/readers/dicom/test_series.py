@@ -1,4 +1,4 @@
-"""Grouping and sorting: the same stacks whatever the order of the files, and every oddity told."""
+"""Grouping and sorting: the same stacks for any order of files, with notes on irregularities."""
 
 import random
 from pathlib import Path
@@ -85,7 +85,7 @@ def test_a_tilted_gantry_is_measured(tmp_path: Path, making: ModuleType) -> None
     assert any("tilted gantry" in note for note in info.notes)
 
 
-def test_repeated_places_are_parted_by_what_tells_them_apart(tmp_path: Path, making: ModuleType) -> None:
+def test_repeated_positions_are_split_by_the_distinguishing_attribute(tmp_path: Path, making: ModuleType) -> None:
     images = []
     for echo in (30.0, 60.0, 90.0):
         for k, data in enumerate(making.slices(4, sop_class=making.MR, EchoTime=echo)):
@@ -103,13 +103,13 @@ def test_repeated_places_are_parted_by_what_tells_them_apart(tmp_path: Path, mak
     assert {dict(info.facts)["split_by"] for info in infos} == {"instance number"}
 
 
-def test_real_time_series_become_one_stack_a_time(shared_data: Path) -> None:
+def test_real_time_series_become_one_stack_per_time(shared_data: Path) -> None:
     infos = scan(shared_data / "dicom" / "mr_brain_epi_ge" / "mr_0004.zip")
     assert [len(info.planes) for info in infos] == [15] * 10
     assert all(np.allclose(np.diff(positions(info)), 5.0, atol=1e-3) for info in infos)
 
 
-def test_directions_in_one_series_are_apart(pydicom_files: Path) -> None:
+def test_orientations_in_one_series_are_separate_stacks(pydicom_files: Path) -> None:
     infos = scan(pydicom_files / "dicomdirtests" / "98892003")
     assert len(infos) == 17
     assert all(len(info.planes) == 1 for info in infos)
@@ -136,7 +136,7 @@ def test_a_real_series_with_empty_uids_is_one_stack(shared_data: Path) -> None:
     assert info.channels[0].quantity == "HU"
 
 
-def test_radiographs_of_one_series_stay_pictures(tmp_path: Path, making: ModuleType) -> None:
+def test_radiographs_of_one_series_are_separate_images(tmp_path: Path, making: ModuleType) -> None:
     for k in (1, 2):
         making.save(making.image(making.ramp(), sop_class=making.CR, number=k), tmp_path / f"{k}.dcm")
     infos = scan(tmp_path)

@@ -33,7 +33,7 @@ def dcmtk(path: Path, *options: str) -> np.ndarray:
     return np.frombuffer(whole[head.end() :], np.uint8).reshape(int(head[2]), int(head[1]))
 
 
-def test_padding_is_judged_on_stored_values_in_either_order() -> None:
+def test_padding_is_a_range_of_stored_values() -> None:
     stored = np.array([[-2000, -1999, -1000, 5]])
     assert padding_mask(stored, -2000, None).tolist() == [[True, False, False, False]]
     assert padding_mask(stored, -1000, -2000).tolist() == [[True, True, True, False]]
@@ -61,7 +61,7 @@ def test_inversion_comes_last_and_padding_stays_black() -> None:
     assert to_grey(values, valid, voi, inverted=True).tolist() == [[255, 128, 0, 0]]
 
 
-def test_a_table_clamps_at_its_ends() -> None:
+def test_a_lookup_table_clamps_at_its_ends() -> None:
     table = LookupTable(10.0, np.array([0.0, 100.0, 200.0]), 8)
     assert table(np.array([-5.0, 10.0, 11.0, 12.0, 99.0])).tolist() == [0, 0, 100, 200, 200]
 
@@ -81,7 +81,7 @@ def test_values_are_hounsfield_units_and_padding_is_invalid(tmp_path: Path, maki
 
 
 def lut(making: ModuleType, *, first: int, bits: int, entries: np.ndarray, vr: str = "US") -> Any:
-    """A lookup table's sequence."""
+    """A sequence with a lookup table."""
     sequence = making.item(
         LUTDescriptor=[len(entries) & 0xFFFF, first if vr == "SS" else first & 0xFFFF, bits],
         LUTData=entries.astype(np.uint16).tobytes(),
@@ -116,7 +116,7 @@ VOIS: dict[str, dict[str, Any]] = {
 
 
 def shown(making: ModuleType, path: Path, voi: str, photometric: str) -> Path:
-    """A radiograph with that VOI."""
+    """A radiograph with a VOI."""
     rise, sheer = np.linspace(0, 1, 700) ** 2 * 4095, np.linspace(0, 1, 4096) ** 0.5 * 4095
     made = {
         "table": {"first": 50, "bits": 12, "entries": rise},
@@ -134,7 +134,7 @@ def shown(making: ModuleType, path: Path, voi: str, photometric: str) -> Path:
 
 
 def seen(path: Path) -> tuple[np.ndarray, np.ndarray, ImageInfo]:
-    """A file's first image as the reader and its recorded stretch show it: grey (H, W), valid (H, W), and its facts."""
+    """A file's first image rendered with its stretch: grey (H, W), valid (H, W), and its facts."""
     (info,) = scan_with(READER, str(path), {})
     stretch = window_stretch(info)
     assert stretch is not None
@@ -156,7 +156,7 @@ def frame(path: Path) -> tuple[np.ndarray, VoiLut]:
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 @pytest.mark.parametrize("voi", VOIS)
-def test_the_stated_stretch_renders_what_the_pipeline_renders(
+def test_the_stretch_of_an_image_renders_like_the_grey_pipeline(
     tmp_path: Path, making: ModuleType, photometric: str, voi: str
 ) -> None:
     path = shown(making, tmp_path / "a.dcm", voi, photometric)
@@ -170,7 +170,7 @@ def test_the_stated_stretch_renders_what_the_pipeline_renders(
     assert not any("window" in note or "table" in note or "sigmoid" in note for note in info.notes)
 
 
-def test_a_table_between_whole_numbers_holds_what_it_held_below(tmp_path: Path, making: ModuleType) -> None:
+def test_a_lookup_table_rounds_inputs_down(tmp_path: Path, making: ModuleType) -> None:
     path = shown(making, tmp_path / "a.dcm", "table", "MONOCHROME2")
     (info,) = scan_with(READER, str(path), {})
     stretch = window_stretch(info)
@@ -182,7 +182,7 @@ def test_a_table_between_whole_numbers_holds_what_it_held_below(tmp_path: Path, 
     assert np.array_equal(ours, to_grey(numbers.astype(np.float32), everywhere, voi, inverted=False))
 
 
-def test_steps_are_as_few_as_tell_the_table() -> None:
+def test_grey_levels_are_minimal() -> None:
     assert grey_levels(
         VoiLut(0, 0, "LUT", LookupTable(10.0, np.array([0.0, 0.4, 200.0, 255.0, 255.0]), 8)), inverted=False
     ) == (
@@ -194,7 +194,7 @@ def test_steps_are_as_few_as_tell_the_table() -> None:
     assert grey_levels(VoiLut(40, 1), inverted=True) == ((39.5, 255), (np.nextafter(39.5, 40), 0))
 
 
-def test_a_damaged_table_gives_way_to_the_window_and_says_so(tmp_path: Path, making: ModuleType) -> None:
+def test_a_damaged_lookup_table_is_replaced_by_the_window_with_a_note(tmp_path: Path, making: ModuleType) -> None:
     short = lut(making, first=0, bits=12, entries=np.arange(5))
     short[0].LUTDescriptor = [700, 0, 12]
     for name, tags in (("with", {"WindowCenter": 300, "WindowWidth": 400}), ("without", {})):
@@ -207,7 +207,7 @@ def test_a_damaged_table_gives_way_to_the_window_and_says_so(tmp_path: Path, mak
         assert not any("lookup table" in note for note in wished.notes)
 
 
-def test_of_slices_with_different_tables_most_decide(tmp_path: Path, making: ModuleType) -> None:
+def test_the_most_common_lookup_table_of_a_stack_is_used(tmp_path: Path, making: ModuleType) -> None:
     slices = making.slices(5, RescaleIntercept=0)
     for k, data in enumerate(slices):
         rise = np.linspace(0, 255, 100 if k in {0, 3} else 200)
@@ -219,7 +219,7 @@ def test_of_slices_with_different_tables_most_decide(tmp_path: Path, making: Mod
     assert dict(wished.facts)["window_used"] == "40/400 LINEAR (option window)"
 
 
-def test_without_a_window_low_values_of_monochrome1_are_white_all_the_same(tmp_path: Path, making: ModuleType) -> None:
+def test_monochrome1_is_inverted_without_a_window(tmp_path: Path, making: ModuleType) -> None:
     greys = {}
     for photometric in ("MONOCHROME1", "MONOCHROME2"):
         pixels = making.ramp(rows=9, columns=80).astype(np.uint16)
@@ -257,7 +257,7 @@ PYDICOMS = ("MR_small.dcm", "MR_small_RLE.dcm", "examples_overlay.dcm", "dicomdi
 
 @pytest.mark.parametrize("kind", ["window", "sigmoid", "table"])
 @pytest.mark.parametrize("name", PYDICOMS)
-def test_pydicoms_files_render_like_the_pipeline_and_dcmtk(
+def test_files_of_pydicom_render_like_the_pipeline_and_dcmtk(
     tmp_path: Path, pydicom_files: Path, making: ModuleType, name: str, kind: str
 ) -> None:
     path = tmp_path / "a.dcm"
@@ -281,7 +281,7 @@ def test_pydicoms_files_render_like_the_pipeline_and_dcmtk(
         assert np.abs(ours - dcmtk(path, "+Wl" if kind == "table" else "+Wi", "1"))[valid].max() <= 1
 
 
-def test_the_window_is_a_choice_that_is_recorded(tmp_path: Path, making: ModuleType) -> None:
+def test_the_chosen_window_is_recorded(tmp_path: Path, making: ModuleType) -> None:
     tags = {"WindowCenter": [40, 300], "WindowWidth": [400, 1500], "WindowCenterWidthExplanation": ["WINDOW1", "BONE"]}
     path = making.save(making.slices(1, **tags)[0], tmp_path / "a.dcm")
     bare = making.save(making.slices(1)[0], tmp_path / "b.dcm")
