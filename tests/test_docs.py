@@ -1,18 +1,22 @@
-"""What README and docs say can be checked, is."""
+"""README and docs: commands run, names and paths exist, tables and figures are those of the code."""
 
+import importlib
 import re
 import shlex
-import subprocess
+import shutil
 import sys
-from collections.abc import Iterator
-from importlib.metadata import entry_points
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import rasterio
 import typer.main
+import yaml
 from limner.model.checkpoints.cards import find_card, read_card, shipped_cards
-from limner.pipelines.cli.main import app
+from limner.pipelines.cli.main import app, main
 from limner.pipelines.config import Settings, presets
 from limner.readers.raster.bands import SENSORS
 from limner.reports.columns import FINDINGS, MODEL
@@ -22,11 +26,13 @@ from limner.reports.table import Column, markdown
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "notebooks/samples/virginia/README.md")
+NOT_RUN = re.compile(r"<!-- not run in a test.*?: \S[^\n]* -->\n```(?:sh|console)\n.*?^```$", re.MULTILINE | re.DOTALL)
 
 
 def pages(root: Path) -> dict[str, str]:
-    """Path → text of every page for people."""
+    """Path → text of every page."""
     paths = [path for name in PAGES for path in ([root / name] if name.endswith(".md") else (root / name).glob("*.md"))]
     return {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in sorted(paths)}
 
@@ -37,7 +43,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def section(text: str, title: str) -> str:
-    """What stands under a heading, down to the next one of any rank."""
+    """The text below a heading, down to the next heading of any level."""
     return re.split(r"^#+ ", text.split(f"# {title}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
 
 
@@ -48,7 +54,7 @@ def rows(text: str) -> list[list[str]]:
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """Every `limner …` command line of a page: in a block, one a line, or between backticks."""
+    """The arguments of every `limner …` command of a page: one per line in a block, or between backticks."""
     shell = "\n".join(blocks(text, "(?:sh|console)")).replace("\\\n", " ")
     inline = re.findall(r"`(limner [^`]*)`", text.replace("\n", " "))
     for line in [*shell.splitlines(), *inline]:
@@ -56,13 +62,13 @@ def commands(text: str) -> Iterator[list[str]]:
             yield shlex.split(line.lstrip("$ "), comments=True)[1:]
 
 
-def test_pages_are_seen(root: Path) -> None:
+def test_pages_are_found(root: Path) -> None:
     found = pages(root)
     assert {"README.md", "CHANGELOG.md", "docs/models.md", "docs/readers.md", "docs/reports.md"} <= set(found)
     assert sum(1 for text in found.values() for _ in commands(text)) >= 5
 
 
-def test_every_command_exists_with_its_flags(root: Path) -> None:
+def test_commands_and_flags_exist(root: Path) -> None:
     top = typer.main.get_command(app)
     for page, text in pages(root).items():
         for words in commands(text):
@@ -79,14 +85,14 @@ def test_every_command_exists_with_its_flags(root: Path) -> None:
             assert flags <= known, (page, words, flags - known)
 
 
-def test_every_target_of_make_exists(root: Path) -> None:
+def test_make_targets_exist(root: Path) -> None:
     targets = set(re.findall(r"^([a-z]+):", (root / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     for page, text in pages(root).items():
         named = set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.MULTILINE))
         assert named <= targets, page
 
 
-def test_links_lead_somewhere(root: Path) -> None:
+def test_links_resolve(root: Path) -> None:
     for page, text in pages(root).items():
         for target in re.findall(r"\]\(([^)\s]+)\)", text):
             if not re.match(r"[a-z]+:", target):
@@ -98,13 +104,59 @@ def test_links_lead_somewhere(root: Path) -> None:
                     assert anchor in {re.sub(r"[^\w\- ]", "", h).strip().lower().replace(" ", "-") for h in headings}
 
 
-def test_files_that_are_named_exist(root: Path) -> None:
+def test_paths_exist(root: Path) -> None:
     for page, text in pages(root).items():
-        for name in re.findall(r"`((?:tests|docs|notebooks|readers|model|reports|pipelines)/[\w./-]+\.\w+)`", text):
-            assert (root / name).exists(), (page, name)
+        if page != "CHANGELOG.md":
+            for name in re.findall(
+                r"`((?:tests|docs|notebooks|readers|model|reports|pipelines|limner)/[\w./-]*)`", text
+            ):
+                assert (root / name).exists(), (page, name)
 
 
-def test_the_cards_that_ship_are_those_named(root: Path) -> None:
+def resolve(name: str) -> object:
+    """The module, class or function of a dotted name. Raises `AttributeError` where there is none."""
+    parts = name.split(".")
+    found: object = importlib.import_module(parts[0])
+    for number, part in enumerate(parts[1:], 2):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            try:
+                found = importlib.import_module(".".join(parts[:number]))
+            except ModuleNotFoundError as error:
+                raise AttributeError(name) from error
+    return found
+
+
+def test_dotted_names_exist(root: Path) -> None:
+    groups = {"limner.readers", "limner.annotators", "limner.writers"}
+    for page, text in pages(root).items():
+        if page != "CHANGELOG.md":
+            for name in set(re.findall(r"\b(limner(?:\.[A-Za-z_]\w*)+)(?![\w/:])", text)) - groups:
+                assert resolve(name) is not None, (page, name)
+            for module, names in re.findall(r"^from (limner(?:\.\w+)*) import (.+)$", text, re.MULTILINE):
+                assert all(hasattr(resolve(module), one) for one in names.split(", ")), (page, module, names)
+
+
+def test_new_names_in_the_changelog_exist(root: Path) -> None:
+    table = rows(section(pages(root)["CHANGELOG.md"], "Renamed modules and classes"))
+    new = [name for row in table for name in re.findall(r"`([\w.]+)`", row[1])]
+    assert len(new) > 50
+    for name in new:
+        assert resolve(f"limner.{name}") is not None, name
+
+
+def test_classes_of_the_architecture_exist(root: Path) -> None:
+    sources = [p for folder in ("readers", "model", "reports", "pipelines") for p in (root / folder).rglob("*.py")]
+    defined = set(re.findall(r"^class (\w+)", "\n".join(p.read_text(encoding="utf-8") for p in sources), re.MULTILINE))
+    text = pages(root)["docs/architecture.md"]
+    assert set(re.findall(r"`([A-Z]\w+)(?:\.\w+)?`", text)) <= defined
+    packages = {p.parent.relative_to(root).as_posix() for p in sources if p.parent.parent != root}
+    named = {name.rstrip("/") for row in rows(section(text, "Rooms")) for name in re.findall(r"`([\w/]+)`", row[0])}
+    assert packages <= named
+
+
+def test_table_of_cards_is_complete(root: Path) -> None:
     text = pages(root)["docs/models.md"]
     table = {row[0].strip("`"): row for row in rows(section(text, "Cards that ship"))}
     assert set(table) == set(shipped_cards())
@@ -117,27 +169,27 @@ def test_the_cards_that_ship_are_those_named(root: Path) -> None:
         assert f"- {mistake}\n" in text
 
 
-def test_the_card_to_start_from_is_one(root: Path) -> None:
+def test_example_card_is_valid(root: Path) -> None:
     [example] = blocks(pages(root)["docs/models.md"], "yaml")
     assert read_card(example, subject="docs/models.md").labels == ("maize", "wheat")
 
 
-def test_the_sensors_are_those_named(root: Path) -> None:
-    table = rows(section(pages(root)["docs/readers.md"], "Settings"))
+def test_table_of_sensors_is_complete(root: Path) -> None:
+    table = rows(section(pages(root)["docs/readers.md"], "Sensors"))
     assert [row[0].strip("`") for row in table] == list(SENSORS)
     for name, values in table:
-        quantities = {way.quantity.replace("_", " ") for way in SENSORS[name.strip("`")].radiometry.values()}
-        assert quantities <= {values} or (not quantities and values.startswith("plain numbers")), name
+        quantities = {rule.quantity.replace("_", " ") for rule in SENSORS[name.strip("`")].radiometry.values()}
+        assert quantities <= {values} or (not quantities and values.startswith("digital numbers")), name
 
 
 @pytest.mark.parametrize("group", ["readers", "writers", "annotators"])
-def test_the_plug_ins_are_those_named(root: Path, group: str) -> None:
+def test_plugins_are_documented(root: Path, group: str) -> None:
     page = {"readers": "docs/readers.md", "writers": "docs/reports.md", "annotators": "docs/models.md"}[group]
-    ours = {point.name for point in entry_points(group=f"limner.{group}") if point.value.startswith("limner.")}
-    named = set(re.findall(r"`([a-z0-9-]+)`", pages(root)[page]))
-    assert ours <= named
+    built_in = {point.name for point in entry_points(group=f"limner.{group}") if point.value.startswith("limner.")}
+    named = set(re.findall(r"`([a-z0-9-]+):?[^`]*`", pages(root)[page]))
+    assert built_in <= named
     if group == "writers":
-        assert {row[0].strip("`") for row in rows(section(pages(root)[page], "Kinds of report"))} == ours
+        assert {row[0].strip("`") for row in rows(section(pages(root)[page], "Kinds of report"))} == built_in
 
 
 @pytest.mark.parametrize(
@@ -152,48 +204,127 @@ def test_the_plug_ins_are_those_named(root: Path, group: str) -> None:
     ],
     ids=["findings", "summary", "areas", "files", "studies", "series"],
 )
-def test_the_columns_are_those_declared(root: Path, title: str, columns: list[Column[Any]]) -> None:
+def test_column_tables_are_up_to_date(root: Path, title: str, columns: list[Column[Any]]) -> None:
     table = [line for line in section(pages(root)["docs/reports.md"], title).splitlines() if line.startswith("|")]
     assert table == markdown(columns).splitlines()
 
 
-def test_the_presets_are_those_named(root: Path) -> None:
-    named = re.findall(r"`--preset ([\w-]+)`|--preset ([\w-]+)", pages(root)["README.md"])
-    assert {first or second for first, second in named} <= set(presets())
+def test_table_of_presets_is_complete(root: Path) -> None:
+    table = {row[0].strip("`"): row[2] for row in rows(section(pages(root)["docs/running.md"], "Presets"))}
+    assert set(table) == set(presets())
+    for name, cell in table.items():
+        text = (root / "pipelines" / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+        values = {k: ", ".join(v) if isinstance(v, list) else str(v) for k, v in yaml.safe_load(text).items()}
+        assert dict(re.findall(r"`(\w+): ([^`]+)`", cell)) == values, name
 
 
-def test_settings_in_yaml_are_settings(root: Path, tmp_path: Path) -> None:
-    for number, block in enumerate(blocks(pages(root)["README.md"], "yaml")):
+def test_yaml_settings_are_valid(root: Path, tmp_path: Path) -> None:
+    for number, block in enumerate(blocks(pages(root)["docs/running.md"], "yaml")):
         file = tmp_path / f"{number}.yaml"
         file.write_text(block, encoding="utf-8")
         Settings.resolve({}, file=str(file))
 
 
-def test_the_scripts_that_measure_figures_exist(root: Path) -> None:
+def test_benchmark_scripts_exist(root: Path) -> None:
     scripts = {path.name for path in (root / "tests" / "bench").glob("*.py")}
-    told = set(re.findall(r"tests/bench/(\w+\.py)", pages(root)["docs/figures.md"]))
+    named = set(re.findall(r"tests/bench/(\w+\.py)", pages(root)["docs/figures.md"]))
     run = set(re.findall(r"tests/bench/(\w+\.py)", (root / "Makefile").read_text(encoding="utf-8")))
-    assert told
-    assert told <= run <= scripts
+    assert named
+    assert named <= run <= scripts
+
+
+def test_citation_is_of_this_version(root: Path) -> None:
+    cited = yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (cited["cff-version"], str(cited["version"])) == ("1.2.0", version("limner"))
+
+
+def test_figures_of_the_readme_are_measured(root: Path) -> None:
+    readme, figures = pages(root)["README.md"], section(pages(root)["docs/figures.md"], "A large scene")
+    for figure in ("40,000 km²", "270 s", "20,000 × 20,000 px"):
+        assert figure in readme
+        assert figure in figures
+
+
+def test_memory_table_of_the_7b_is_up_to_date(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(root / "tests" / "bench"))
+    arithmetic = importlib.import_module("bench_4khd").arithmetic()
+    assert arithmetic in pages(root)["docs/asking.md"]
+
+
+# Running the commands of the documents
+
+
+def runnable() -> Iterator[Any]:
+    """Every block of commands that is not marked as not run, with its page and commands."""
+    for page, text in pages(ROOT).items():
+        for number, block in enumerate(blocks(NOT_RUN.sub("", text), "(?:sh|console)")):
+            marks = [pytest.mark.network] if "--fetch" in block or "models fetch" in block else []
+            yield pytest.param(block, marks=marks, id=f"{page}-{number}")
+
+
+@pytest.fixture
+def workspace(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    made_4khd: Path,
+    made_vlms: Callable[[str], Path],
+    made_checkpoints: Path,
+    zoo_folder: Callable[[str], Path],
+) -> Path:
+    """The working folder of the documents' commands: the samples, and a small file for each name that they use."""
+    from pydicom.examples import get_path
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
+    made = {"checkpoint": made_4khd, "qwen2_vl": made_vlms("qwen2_vl"), "clip": made_checkpoints / "clip"}
+    for name, folder in (made | {"detr": zoo_folder("detr")}).items():
+        shutil.copytree(folder, tmp_path / name)
+    (tmp_path / "study").mkdir()
+    shutil.copy(get_path("ct"), tmp_path / "study")
+    random = np.random.default_rng(3)
+    place: dict[str, Any] = {"crs": "EPSG:32618", "transform": rasterio.Affine(10, 0, 440760, 0, -10, 4172940)}
+    rgb: dict[str, Any] = {"driver": "GTiff", "count": 3, "dtype": "uint16", "photometric": "RGB", **place}
+    with rasterio.open(tmp_path / "scene.tif", "w", width=64, height=64, **rgb) as file:
+        file.write(random.integers(100, 2500, (3, 64, 64)).astype(np.uint16))
+    with rasterio.open(tmp_path / "film.png", "w", driver="PNG", width=28, height=28, count=1, dtype="uint8") as file:
+        file.write(random.integers(0, 255, (1, 28, 28)).astype(np.uint8))
+    (tmp_path / "ships.json").write_text(blocks(pages(ROOT)["docs/asking.md"], "json")[0], encoding="utf-8")
+    return tmp_path
+
+
+def run(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of `limner` in this process."""
+    monkeypatch.setattr(sys, "argv", ["limner", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    written = capsys.readouterr()
+    return int(ended.value.code or 0), written.out, written.err
 
 
 def account(text: str) -> dict[str, float]:
-    """Label → its share in percent, from the account that a run prints."""
-    lines = re.findall(r"^  ([\w/ ]+?) +\d+ +[\d.]+ k?m² +([\d.]+) %$", text, re.MULTILINE)
+    """Label → its share in percent, from what a run prints."""
+    lines = re.findall(r"^  ([\w/ ]+?) +\d+ +[\d.]+(?: [kmµ]?m²)? +([\d.]+) %", text, re.MULTILINE)
     return {label: float(share) for label, share in lines}
 
 
+@pytest.mark.parametrize("block", list(runnable()))
+@pytest.mark.usefixtures("workspace")
+def test_commands_run(block: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    found = list(commands(f"```sh\n{block}```"))
+    assert found, "a block without commands of limner must be marked: <!-- not run in a test: why -->"
+    printed = ""
+    for words in found:
+        code, out, err = run(words, monkeypatch, capsys)
+        assert code == 0, f"{words}\n{out}\n{err}"
+        printed += out
+    assert account(printed) == pytest.approx(account(block), abs=0.2) or not account(
+        block
+    )  # processors round differently
+
+
 @pytest.mark.network
-@pytest.mark.usefixtures("csmask")
-def test_the_account_of_the_readme_is_what_is_printed(root: Path, tmp_path: Path) -> None:
-    [told] = [block for block in blocks(pages(root)["README.md"], "console") if "limner run" in block]
-    words = next(words for words in commands(pages(root)["README.md"]) if words[0] == "run")
-    words[words.index("--out") + 1] = str(tmp_path / "run")
-    code = "from limner.pipelines.cli.main import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words], cwd=root, capture_output=True, encoding="utf-8", check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(account(told)) == 6  # five labels, and what became of the area
-    assert account(done.stdout) == pytest.approx(account(told), abs=0.2)  # another processor rounds differently
-    assert {path.name for path in (tmp_path / "run").iterdir()} >= {"findings.csv", "findings.geojson", "findings.gpkg"}
+@pytest.mark.parametrize("page", ["README.md", "docs/running.md"])
+@pytest.mark.usefixtures("workspace", "csmask")
+def test_python_examples_run(page: str) -> None:
+    [block] = blocks(pages(ROOT)[page], "python")
+    exec(compile(block, page, "exec"), {})  # noqa: S102 - what a user would run

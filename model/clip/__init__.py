@@ -1,1 +1,1 @@
-"""Image-text models of the CLIP and SigLIP family: zero-shot classification and OpenCLIP checkpoints."""
+"""Image-text models of the CLIP and SigLIP type: zero-shot classification, OpenCLIP checkpoints, feature fusion."""

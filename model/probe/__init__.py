@@ -1,1 +1,1 @@
-"""Probes: a frozen encoder turns a tile into numbers, and a small head that was taught says what they mean."""
+"""Probes: a frozen encoder's features of each tile, classified by a small trained head."""

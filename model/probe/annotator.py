@@ -1,4 +1,4 @@
-"""The `probe` annotator: which of the classes that a person taught by example each tile belongs to."""
+"""The `probe` annotator: classify tiles with a head that `limner train probe` fitted on a frozen encoder's features."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,14 +12,16 @@ from ...readers.image import ImageInfo
 from ...readers.render import rgb_channels
 from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Answer, Cost, InputSpec, View
 from ..checkpoints.weights import sha256_of
+from ..clip.annotator import global_view_of
 from ..clip.fusion import Fusion, FusionText
 from ..options import Names, NetworkOptions
 from ..views import KeptTile, kept_tiles
-from .card import CARD, HEAD, ProbeCard, Seen, read_card
-from .encoders import Encoder, encode, find_encoder, same_encoder
+from .card import CARD, HEAD, ProbeCard, ProbeInput, read_card
+from .encoders import Encoder, encode, encoder_difference, find_encoder
 from .head import Head
 
-DIGITS = 4  # of probabilities: what differs between machines and numbers of threads lies below
+DIGITS = 4
+"""Of probabilities: further digits depend on the machine and the number of threads."""
 MILLIMETRE = 1e-3
 
 Features = npt.NDArray[np.float64]
@@ -45,7 +47,7 @@ class ProbeOptions(NetworkOptions):
 
 
 class Probe:
-    """An annotator that `limner train probe` made: a frozen encoder, and a head of the user's own classes."""
+    """A frozen encoder with a trained head."""
 
     Options = ProbeOptions
 
@@ -53,22 +55,22 @@ class Probe:
         self._options = options
         self._folder = Path(options.checkpoint)
         self._fusion = Fusion.parse(options.fusion)
-        self._read: ProbeCard | None = None
+        self._card: ProbeCard | None = None
         self._found: tuple[Encoder, Head] | None = None
 
     @property
     def card(self) -> ProbeCard:
         """Its card. Raises `ModelError`."""
-        if self._read is None:
-            self._read = read_card(self._folder)
-        return self._read
+        if self._card is None:
+            self._card = read_card(self._folder)
+        return self._card
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """The card, the head and the encoder, each by its sha256. Raises `ModelError` where one is not here."""
+        """Card, head and encoder, each with its sha256. Raises `ModelError` where one is missing."""
         card = self.card
         digest = sha256_of(self._folder / CARD)
-        encoder, _ = self._ready()
+        encoder, _ = self._parts()
         return {
             "name": "probe",
             "version": f"card {digest[:12]}",
@@ -77,7 +79,7 @@ class Probe:
             "licence": card.licence,
             "score": "softmax over the classes, calibrated; each class as frequent as any other",
             "margin": f"{self._options.margin:g}",
-            "fusion": "off" if self._fusion is None else self._fusion.words(),
+            "fusion": str(self._fusion or "off"),
             "classes": ", ".join(card.labels),
             "not_for": " ".join(card.not_for),
             "weights_sha256_probe": card.head.sha256,
@@ -88,88 +90,76 @@ class Probe:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The classes that are reported, and "undecided". Raises `RequestError` for one that it was not taught."""
+        """The classes to report, and "undecided". Raises `RequestError` for an unknown one."""
         known = (*self.card.labels, UNDECIDED)
         unknown = sorted(set(self._options.labels) - set(known))
         if unknown:
             raise RequestError(
-                "labels",
-                "the probe must have been taught them",
+                "option 'labels' of probe",
+                "must name classes of the probe",
                 value=", ".join(unknown),
-                remedy=f"Its labels: {', '.join(known)}",
+                remedy=f"Choose among {', '.join(known)}",
             )
         return tuple(label for label in known if not self._options.labels or label in self._options.labels)
 
     @property
     def colours(self) -> Mapping[str, str]:
-        """Grey for what is undecided; the others get one from a palette."""
+        """Grey for undecided tiles."""
         return {UNDECIDED: UNDECIDED_COLOUR}
 
     def input_spec(self, info: ImageInfo) -> InputSpec:
-        """As the training tiles were seen. Raises `ModelError` where this image has other bands or quantities."""
-        seen = self.card.seen
-        _refuse_other_bands(info, seen)
-        small = seen.metres is not None and seen.metres < MILLIMETRE
+        """The spec of the training images. Raises `ModelError` for an image with other bands or quantities."""
+        trained = self.card.seen
+        _check_bands(info, trained)
+        small = trained.metres is not None and trained.metres < MILLIMETRE
         return InputSpec(
-            tile=seen.tile,
-            bands=seen.bands,
-            quantity=seen.quantity if seen.bands is not None else "",
-            resolution=None if seen.metres is None else round(seen.metres * (1e6 if small else 1.0), 9),
+            tile=trained.tile,
+            bands=trained.bands,
+            quantity=trained.quantity if trained.bands is not None else "",
+            resolution=None if trained.metres is None else round(trained.metres * (1e6 if small else 1.0), 9),
             unit="um" if small else "m",
-            tolerates=seen.tolerates,
-            limits=None if seen.bands is not None else seen.limits or "own",
+            tolerates=trained.tolerates,
+            limits=None if trained.bands is not None else trained.limits or "own",
             overall=self._fusion is not None,
             variant="probe",
         )
 
     def check(self, specs: Sequence[InputSpec]) -> None:
-        """Find head and encoder, and check that they are the card's. Raises `ModelError`, `RequestError`."""
+        """Find head and encoder, and compare them with the card. Raises `ModelError`, `RequestError`."""
         del specs
-        self._ready()
-        self.labels  # noqa: B018 - refuses labels that it was not taught
+        self._parts()
+        self.labels  # noqa: B018 - raises for unknown ones
 
     def load(self) -> None:
         """See `Annotator`."""
-        self._ready()[0].prepare()
+        self._parts()[0].prepare()
 
     def cost(self, specs: Sequence[InputSpec], tiles: tuple[int, int]) -> Cost:
         """See `Costing`."""
-        looks = tiles[0] * tiles[1] + any(spec.overall for spec in specs)
-        return Cost(self._ready()[0].held(), "float32", work=looks)
+        images = tiles[0] * tiles[1] + any(spec.overall for spec in specs)
+        return Cost(self._parts()[0].weight_bytes(), "float32", work=images)
 
     def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
-        """One answer for each tile with a wanted pixel. Raises `ModelError`."""
+        """One answer for each tile that is kept. Raises `ModelError`."""
         return [self._answers(view) for view in views]
 
     def _answers(self, view: View) -> list[Answer]:
-        encoder, head = self._ready()
+        encoder, head = self._parts()
         kept = kept_tiles(view)
         if not kept:
             return []
         where = f"region {view.region.key}"
         features = np.array([encode(encoder, view.tiles[one.index], view.valid[one.index], where) for one in kept])
-        standard = head.standard(features)
+        standard = head.standardise(features)
         if self._fusion is not None:
-            standard = self._fusion(standard, self._overall(view, encoder, head))
-        reported = set(self.labels)
-        answers = [self._answer(chances, one) for chances, one in zip(head.chances(standard), kept, strict=True)]
-        return [answer for answer in answers if answer.label in reported]
+            standard = self._fusion(standard, _overall_features(view, encoder, head))
+        labels = set(self.labels)
+        answers = [self._answer(each, tile) for each, tile in zip(head.probabilities(standard), kept, strict=True)]
+        return [answer for answer in answers if answer.label in labels]
 
-    def _overall(self, view: View, encoder: Encoder, head: Head) -> Features | None:
-        """The global view's features (dimensions,), standardised; None where it holds nothing that can be seen."""
-        if view.global_view is None:
-            msg = f"region {view.region.key}: its global view is needed, and its spec did not ask for it"
-            raise ValueError(msg)
-        valid = np.asarray(np.isfinite(view.global_view).all(axis=2))
-        if not valid.any():
-            return None
-        seen = view.global_view if encoder.bands is not None else view.global_view.clip(0, 255)
-        features = encode(encoder, seen, valid, f"the global view of {view.region.key}")
-        return head.standard(features[None])[0]
-
-    def _answer(self, chances: Features, tile: KeptTile) -> Answer:
-        rounded = [round(float(chance), DIGITS) for chance in chances]
-        order = sorted(range(len(rounded)), key=lambda place: -rounded[place])  # the first of equals
+    def _answer(self, probabilities: Features, tile: KeptTile) -> Answer:
+        rounded = [round(float(one), DIGITS) for one in probabilities]
+        order = sorted(range(len(rounded)), key=lambda index: -rounded[index])  # the first of equals
         decided = rounded[order[0]] - rounded[order[1]] >= self._options.margin
         return Answer(
             label=self.card.labels[order[0]] if decided else UNDECIDED,
@@ -177,61 +167,71 @@ class Probe:
             kind="tile",
             score=rounded[order[0]],
             numbers={
-                **{f"p.{label}": chance for label, chance in zip(self.card.labels, rounded, strict=True)},
+                **{f"p.{label}": one for label, one in zip(self.card.labels, rounded, strict=True)},
                 "valid": round(tile.valid_share, 6),
             },
         )
 
-    def _ready(self) -> tuple[Encoder, Head]:
-        """Encoder and head, once it is sure that they are those of the card."""
+    def _parts(self) -> tuple[Encoder, Head]:
+        """Encoder and head, after a comparison with the card."""
         if self._found is None:
             card = self.card
             source = self._options.encoder or card.encoder.source
             encoder = find_encoder(source, fetch=self._options.fetch, threads=self._options.threads)
-            differs = same_encoder(card.encoder.identity, encoder.identity)
-            if differs is not None:
-                what, before, now = differs
+            difference = encoder_difference(card.encoder.identity, encoder.identity)
+            if difference is not None:
+                key, before, now = difference
                 raise ModelError(
                     f"encoder {source}",
-                    f"its {what} must be {before}, as when the probe {self._folder} was trained",
-                    value=now,
+                    f"must be the one that the probe {self._folder} was trained with",
+                    value=f"its {key} is {now} instead of {before}",
                     remedy="Name that encoder with --set model_options.encoder=…, or train the probe again",
                 )
             head = Head.load(self._folder / HEAD, card.head.sha256)
             if (head.dimensions, head.classes) != (card.head.dimensions, len(card.labels)):
                 raise ModelError(
                     f"head of {self._folder}",
-                    f"it must take {card.head.dimensions} features and know {len(card.labels)} classes, as on its card",
+                    f"must have {card.head.dimensions} features and {len(card.labels)} classes, as its card states",
                     value=f"{head.dimensions} and {head.classes}",
-                    remedy="Train the probe again, or get its whole folder from where it was trained",
+                    remedy="Train the probe again, or copy its whole folder again",
                 )
             self._found = encoder, head
         return self._found
 
 
-def _refuse_other_bands(info: ImageInfo, seen: Seen) -> None:
-    """Raise `ModelError` where an image cannot be seen as the training images were."""
-    if seen.bands is None:
+def _overall_features(view: View, encoder: Encoder, head: Head) -> Features | None:
+    """The standardised features (dimensions,) of the global view; None where all of it is nodata."""
+    overall = global_view_of(view)
+    valid = np.asarray(np.isfinite(overall).all(axis=2))
+    if not valid.any():
+        return None
+    pixels = overall if encoder.bands is not None else overall.clip(0, 255)
+    features = encode(encoder, pixels, valid, f"the global view of {view.region.key}")
+    return head.standardise(features[None])[0]
+
+
+def _check_bands(info: ImageInfo, trained: ProbeInput) -> None:
+    """Raise `ModelError` for an image with other channels than the training images."""
+    if trained.bands is None:
         try:
-            shown = len(rgb_channels(info.channels))
+            count = len(rgb_channels(info.channels))
         except ReadError:
-            return  # the planner says what is missing
-        if shown != seen.channels:
-            words = {1: "one channel, as grey", 3: "red, green and blue"}
-            raise ModelError(
-                info.uri,
-                f"the probe was taught on {words.get(seen.channels, 'other channels')}",
-                value=words.get(shown, str(shown)),
-                remedy="Train a probe on images of this kind, or name the file's channels with --bands",
-            )
-        return
-    known = {channel.common: channel.quantity for channel in info.channels if channel.common}
-    absent = [band for band in seen.bands if band not in known]
-    other = sorted({known[band] for band in seen.bands if band in known} - {seen.quantity})
-    if absent or (other and seen.quantity):
-        raise ModelError(
-            info.uri,
-            f"the probe was taught on {', '.join(seen.bands)} in {seen.quantity or 'any quantity'}",
-            value=f"no {', '.join(absent)}" if absent else f"values are {', '.join(other)}",
-            remedy="Say what the file holds with --sensor or --bands, or train a probe on images of this kind",
-        )
+            return  # planning raises it again
+        kinds = {1: "one grey channel", 3: "red, green and blue"}
+        needed, found = kinds.get(trained.channels, "other channels"), kinds.get(count, str(count))
+        if count == trained.channels:
+            return
+    else:
+        known = {channel.common: channel.quantity for channel in info.channels if channel.common}
+        missing = [band for band in trained.bands if band not in known]
+        other = sorted({known[band] for band in trained.bands if band in known} - {trained.quantity})
+        needed = f"{', '.join(trained.bands)} in {trained.quantity or 'any quantity'}"
+        found = f"no {', '.join(missing)}" if missing else f"values are {', '.join(other)}"
+        if not missing and not (other and trained.quantity):
+            return
+    raise ModelError(
+        info.uri,
+        f"must have the channels that the probe was trained on: {needed}",
+        value=found,
+        remedy="State what the file holds with --sensor or --bands, or train a probe on images of this kind",
+    )

@@ -1,12 +1,12 @@
-"""Vision networks as encoders: a picture in, one vector out. Only transformers' and our own classes are made.
+"""Vision networks as encoders: the mean of the last layer's patch tokens, not the class token. Imports torch.
 
-A picture's vector is the mean over its patches after the last layer: a class token learns its task, and a probe's is
-another.
+Only transformers' own classes and ours are made, never code of a checkpoint.
 """
 
 # transformers' types do not say what its classes return:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,62 +17,64 @@ from transformers import AutoModel
 from ...readers.errors import ModelError
 from ..checkpoints.files import CheckpointFiles, normalisation
 from ..checkpoints.loading import inference_errors, load_model
-from ..vlm.fourkhd.files import CheckpointFiles as FourKhdFiles
-from ..vlm.fourkhd.load import RuntimeOptions, fill
-from ..vlm.fourkhd.sizes import VISION
+from ..vlm.fourkhd.checkpoint import FourKhdFiles
+from ..vlm.fourkhd.model_config import VISION
+from ..vlm.fourkhd.runtime import RuntimeOptions, load_network
 
 Vector = npt.NDArray[np.float32]
-POOLERS = ("pooler.", "head.", "classifier.")  # what stands behind the features, and is not used
+UNUSED = ("pooler.", "head.", "classifier.")
+"""Prefixes of weights that do not contribute to the features."""
 
 
 class FourKhdVisionEncoder:
-    """The vision tower of a 4KHD checkpoint, in float32 on the processor. Raises `ModelError` as loading does."""
+    """The vision encoder of a 4KHD checkpoint, in float32 on the CPU. Raises `ModelError` as loading does."""
 
     def __init__(self, files: FourKhdFiles, *, threads: int = 0) -> None:
         if threads:
             torch.set_num_threads(threads)
         self._source = files.source
-        self._network = fill(files, RuntimeOptions(dtype="float32", device="cpu"), only=VISION)
+        self._network = load_network(files, RuntimeOptions(dtype="float32", device="cpu"), prefix=VISION)
 
     def __call__(self, picture: npt.NDArray[Any]) -> Vector:
-        """A picture (tile, tile, 3) of values 0 to 255 → the mean over its patches (hidden,)."""
+        """The features (hidden,) of an image (tile, tile, 3) of values 0 to 255."""
         sizes = self._network.sizes.vision
         with inference_errors(self._source), torch.inference_mode():
-            values = torch.from_numpy(picture.astype(np.float32)).permute(2, 0, 1)[None] / 255
-            seen = self._network.features(_normal(values, sizes.mean, sizes.std))[0, int(sizes.class_token) :]
-            return seen.mean(dim=0).numpy()
+            pixels = _normalised(_tensor(picture) / 255, sizes.mean, sizes.std)
+            return self._network.vision_features(pixels)[0, int(sizes.class_token) :].mean(dim=0).numpy()
 
 
 class Backbone:
-    """Any vision network that transformers knows by its model type, in float32 on the processor.
+    """A vision network that transformers knows by its model type, in float32 on the CPU.
 
-    Red, green and blue become (value · rescale - mean) / std by what the checkpoint's processor says; it is not resized
-    or cropped. Raises `ModelError` where it cannot be loaded, a weight is absent or the processor states no colours.
+    Images are normalised as the checkpoint's processor states, neither resized nor cropped. Raises `ModelError` where
+    it cannot be loaded, a weight is missing or the processor states no normalisation.
     """
 
     def __init__(self, files: CheckpointFiles, *, threads: int = 0) -> None:
         if threads:
             torch.set_num_threads(threads)
-        self._files = files
+        self._source = files.source
         self._rescale, self._mean, self._std = normalisation(files.preprocessing(), files.source)
-        self._model: Any = load_model(AutoModel, files, unused=POOLERS)
+        self._model: Any = load_model(AutoModel, files, unused=UNUSED)
 
     def __call__(self, picture: npt.NDArray[Any]) -> Vector:
-        """A picture (tile, tile, 3) of values 0 to 255 → the mean over its patches or places (hidden,)."""
-        with inference_errors(self._files.source), torch.inference_mode():
-            values = torch.from_numpy(picture.astype(np.float32)).permute(2, 0, 1)[None] * self._rescale
-            seen = getattr(self._model(pixel_values=_normal(values, self._mean, self._std)), "last_hidden_state", None)
-            if seen is None or seen.ndim not in {3, 4}:
+        """The features (hidden,) of an image (tile, tile, 3) of values 0 to 255."""
+        with inference_errors(self._source), torch.inference_mode():
+            pixels = _normalised(_tensor(picture) * self._rescale, self._mean, self._std)
+            features = getattr(self._model(pixel_values=pixels), "last_hidden_state", None)
+            if features is None or features.ndim not in {3, 4}:
                 raise ModelError(
-                    f"checkpoint {self._files.source}",
-                    "its network must answer a picture with features of its patches or places",
+                    f"network of checkpoint {self._source}",
+                    "must return features of patches, or a feature map",
                     remedy="Name another encoder",
                 )
-            if seen.ndim == 4:
-                return seen[0].mean(dim=(1, 2)).numpy()
-            return seen[0].mean(dim=0).numpy()
+            return features[0].mean(dim=0 if features.ndim == 3 else (1, 2)).numpy()
 
 
-def _normal(values: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
-    by_channel = (torch.tensor(part, dtype=torch.float32)[:, None, None] for part in (mean, std))
-    return (values - next(by_channel)) / next(by_channel)
+def _tensor(picture: npt.NDArray[Any]) -> torch.Tensor:
+    return torch.from_numpy(picture.astype(np.float32)).permute(2, 0, 1)[None]
+
+
+def _normalised(values: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    mean_, std_ = (torch.tensor(part, dtype=torch.float32)[:, None, None] for part in (mean, std))
+    return (values - mean_) / std_

@@ -1,1 +1,1 @@
-"""Training: a head on frozen features, and the alignment of pictures with words. Loads nothing by itself."""
+"""Training: classification heads on frozen features, and the alignment of a 4KHD model with image-text samples."""

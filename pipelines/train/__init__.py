@@ -1,1 +1,1 @@
-"""Training: probes on frozen encoders, and the alignment of a 4KHD model."""
+"""`limner train`: probes on frozen encoders, and the alignment of a 4KHD model."""

@@ -1,4 +1,4 @@
-"""`limner train probe`: a lesson becomes a probe's folder. How a head is fitted and judged is `model.training`'s."""
+"""`limner train probe`: fit and evaluate a head on a training set, and write the probe's folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,185 +11,158 @@ from ...model.probe.card import (
     CARD,
     HEAD,
     NOT_FOR,
-    ClassFigures,
-    EncoderPart,
-    Figure,
-    Figures,
-    HeadPart,
+    ClassMetrics,
+    EncoderRecord,
+    HeadRecord,
+    Interval,
     Margin,
     ProbeCard,
-    Seen,
-    TaughtClass,
+    ProbeClass,
+    ProbeInput,
+    ProbeMetrics,
     Validation,
     write_card,
 )
-from ...model.training.probe import Fitted, check_installed, fit, fits
-from ...model.training.scores import RESAMPLES, SEED, Interval, Scores, balance, difference, margins, score
+from ...model.training.fit import Fitted, check_installed, fit_head, max_fits
+from ...model.training.metrics import RESAMPLES, SEED, Metrics, accuracy_gain, class_weights, compute_metrics, margins
 from ...readers.errors import RequestError
 from ...readers.files import write_atomic
-from ...reports.writer import DISCLAIMER
 from ..config import Settings
-from ..describe import table
 from ..progress import EventHandler, Message
 from ..run.manifest import versions
-from .card_page import card_words
-from .probe_config import ProbeConfig
-from .training_set import TOLERATES, TrainingSet, gather, quantity_of
+from .report import card_markdown, plot_confusion
+from .training_set import TOLERATES, ProbeConfig, TrainingSet, build_training_set, quantity_of
 
 CONFUSION: Final = "confusion.png"
-WORDS: Final = "README.md"
+README: Final = "README.md"
 MARGINS: Final = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7)
-_OURS: Final = {CARD, HEAD, CONFUSION, WORDS, "features"}
+_OWN_FILES: Final = {CARD, HEAD, CONFUSION, README, "features"}
 _DIGITS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
-    """A probe that is done: its card, and the files that were written, in order."""
+class TrainedProbe:
+    """A trained probe."""
 
     card: ProbeCard
     paths: tuple[Path, ...]
+    """The files that were written, in order."""
 
 
-def train_probe(settings: Settings, request: ProbeConfig, on_event: EventHandler) -> Trained:
-    """Teach a probe and write its folder, `settings.out`; the card comes last, so that it being there means complete.
+def train_probe(settings: Settings, config: ProbeConfig, on_event: EventHandler) -> TrainedProbe:
+    """Train a probe and write its folder, `settings.out`; the card is written last and shows that it is complete.
 
-    Same images, labels and settings, same bytes. Raises `RequestError` for what cannot be taught, `ModelError` for an
-    encoder that cannot be used, `ReadError` where images cannot be read.
+    Deterministic: same images, labels and settings, same bytes. Raises `RequestError`, `ModelError`, `ReadError`.
     """
-    folder, kind = _folder(settings.out), request.kind
-    check_installed()  # before anything is read
-    from .plots import plot_confusion
-
-    on_event(Message("Looking at the inputs"))
-    lesson = gather(settings, request, on_event)
-    count = len(lesson.names)
-    heads = fits(request.folds, kind) * (1 if lesson.colour is None else 2)
-    on_event(
-        Message(
-            f"{len(lesson.classes)} tiles in {int(lesson.units.max()) + 1} {lesson.unit}s; fitting up to {heads} heads"
-        )
-    )
-    fitted = fit(lesson.features, lesson.classes, lesson.folds, count=count, kind=kind)
+    folder = _output_folder(settings.out)
+    check_installed()
+    on_event(Message("Reading the inputs"))
+    data = build_training_set(settings, config, on_event)
+    count, kind = len(data.names), config.head
+    fits = max_fits(config.folds, kind) * (1 if data.colour is None else 2)
+    units = f"{int(data.units.max()) + 1} {data.unit}s"
+    on_event(Message(f"{len(data.classes)} tiles in {units}; fitting up to {fits} heads"))
+    fitted = fit_head(data.features, data.classes, data.folds, count=count, kind=kind)
     colour = None
-    if lesson.colour is not None:
-        colour = fit(lesson.colour, lesson.classes, lesson.folds, count=count, kind=kind)
+    if data.colour is not None:
+        colour = fit_head(data.colour, data.classes, data.folds, count=count, kind=kind)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CARD).unlink(missing_ok=True)
     sha256 = fitted.head.save(folder / HEAD)
-    card = make_card(lesson, request, fitted, colour, sha256)
+    card = make_card(data, config, fitted, colour, sha256)
     plot_confusion(card, folder / CONFUSION)
-    write_atomic(folder / WORDS, card_words(card).encode())
-    return Trained(card, (folder / HEAD, folder / CONFUSION, folder / WORDS, write_card(card, folder)))
+    write_atomic(folder / README, card_markdown(card).encode())
+    return TrainedProbe(card, (folder / HEAD, folder / CONFUSION, folder / README, write_card(card, folder)))
 
 
-def make_card(
-    lesson: TrainingSet, request: ProbeConfig, fitted: Fitted, colour: Fitted | None, sha256: str
-) -> ProbeCard:
-    """The card of a head that was fitted on a lesson; `colour` is what the colour statistics gave."""
-    classes, units, names = lesson.classes, lesson.units, lesson.names
-    scores = _score(fitted.chances, lesson)
-    plan = lesson.plans[0]
-    identity = dict(lesson.encoder.identity)
+def make_card(data: TrainingSet, config: ProbeConfig, fitted: Fitted, colour: Fitted | None, sha256: str) -> ProbeCard:
+    """The card of a fitted head; `colour` is the head that was fitted on colour statistics."""
+    classes, units, names = data.classes, data.units, data.names
+    metrics = _compute(fitted.probabilities, data)
+    plan = data.plans[0]
     return ProbeCard(
-        summary=f"Tells {', '.join(names)} apart, by the features of {request.encoder}.",
-        licence=request.licence,
+        summary=f"Tells {', '.join(names)} apart, by the features of {config.encoder}.",
+        licence=config.licence,
         classes=tuple(
-            TaughtClass(name=name, tiles=int((classes == place).sum()), units=len(np.unique(units[classes == place])))
-            for place, name in enumerate(names)
+            ProbeClass(name=name, tiles=int((classes == index).sum()), units=len(np.unique(units[classes == index])))
+            for index, name in enumerate(names)
         ),
-        seen=Seen(
+        seen=ProbeInput(
             tile=plan.spec.tile,
-            metres=None if lesson.metres is None else float(f"{lesson.metres:.6g}"),
+            metres=None if data.metres is None else float(f"{data.metres:.6g}"),
             tolerates=TOLERATES,
             bands=plan.spec.bands,
             quantity=quantity_of(plan),
             channels=len(plan.spec.bands or (plan.stretch.channels if plan.stretch is not None else ())),
-            limits=lesson.limits if plan.spec.bands is None else None,
+            limits=data.limits if plan.spec.bands is None else None,
         ),
-        encoder=EncoderPart(source=request.encoder, identity=identity),
-        head=HeadPart(
-            kind=request.kind,
+        encoder=EncoderRecord(source=config.encoder, identity=dict(data.encoder.identity)),
+        head=HeadRecord(
+            kind=config.head,
             sha256=sha256,
             dimensions=fitted.head.dimensions,
             strength=f"{fitted.strength:g}",
             temperature=round(fitted.head.temperature, 6),
         ),
         validation=Validation(
-            folds=request.folds,
-            unit=f"{lesson.unit} of {request.block}" if lesson.unit == "block" else lesson.unit,
+            folds=config.folds,
+            unit=f"{data.unit} of {config.block}" if data.unit == "block" else data.unit,
             units=int(units.max()) + 1,
-            inside=request.inside,
-            interval=f"95 %, percentile bootstrap over {lesson.unit}s, {RESAMPLES} resamples, seed {SEED}",
-            left_out=dict(lesson.left_out),
+            inside=config.inside,
+            interval=f"95 %, percentile bootstrap over {data.unit}s, {RESAMPLES} resamples, seed {SEED}",
+            left_out=dict(data.left_out),
         ),
-        figures=_figures(scores, _score(fitted.before, lesson)),
+        figures=_probe_metrics(metrics, fitted, data),
         by_class=tuple(
-            ClassFigures(name=name, precision=_figure(p), recall=_figure(r), f1=_figure(f))
-            for name, (p, r, f) in zip(names, scores.by_class, strict=True)
+            ClassMetrics(name=name, precision=_rounded(p), recall=_rounded(r), f1=_rounded(f))
+            for name, (p, r, f) in zip(names, metrics.by_class, strict=True)
         ),
-        confusion=tuple(tuple(int(cell) for cell in row) for row in scores.confusion),
+        confusion=tuple(tuple(int(cell) for cell in row) for row in metrics.confusion),
         margins=tuple(
-            Margin(margin=at, decided=round(decided, _DIGITS), accuracy=round(right, _DIGITS))
-            for at, decided, right in margins(fitted.chances, classes, MARGINS)
+            Margin(margin=at, decided=round(decided, _DIGITS), accuracy=round(accuracy, _DIGITS))
+            for at, decided, accuracy in margins(fitted.probabilities, classes, MARGINS)
         ),
         majority=round(float(np.bincount(classes).max() / len(classes)), _DIGITS),
-        colour=None if colour is None else _figures(_score(colour.chances, lesson), _score(colour.before, lesson)),
-        gain=None if colour is None else _figure(difference(fitted.chances, colour.chances, classes, units)),
-        labels_sha256=dict(lesson.digests),
-        versions=_versions(),
+        colour=None if colour is None else _probe_metrics(_compute(colour.probabilities, data), colour, data),
+        gain=None
+        if colour is None
+        else _rounded(accuracy_gain(fitted.probabilities, colour.probabilities, classes, units)),
+        labels_sha256=dict(data.digests),
+        versions={name: text for name, text in versions().items() if name in {"limner", "numpy", "python", "torch"}},
         not_for=NOT_FOR,
     )
 
 
-def describe_probe(card: ProbeCard) -> str:
-    """A trained probe in words: what it was taught, and how well it does on what was held out."""
-    rows = [("class", "tiles", card.validation.unit + "s", "precision", "recall")]
-    for taught, fared in zip(card.classes, card.by_class, strict=True):
-        shares = (f"{fared.precision.value:.3f}", f"{fared.recall.value:.3f}")
-        rows.append((taught.name, str(taught.tiles), str(taught.units), *shares))
-    kinds: list[tuple[str, ...]] = [("held-out tiles", "this probe", *(() if card.colour is None else ("colour",)))]
-    for name in ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error"):
-        each = [getattr(one, name) for one in (card.figures, card.colour) if one is not None]
-        kinds.append((name.replace("_", " "), *(f"{f.value:.3f} ({f.low:.3f} to {f.high:.3f})" for f in each)))
-    left = ", ".join(f"{what} {count}" for what, count in card.validation.left_out.items())
-    closing = [f"Left out: {left}"] if left else []
-    return "\n".join([table(rows, right=(1, 2, 3, 4)), "", table(kinds), *closing, DISCLAIMER])
+def _compute(probabilities: npt.NDArray[np.float64], data: TrainingSet) -> Metrics:
+    return compute_metrics(probabilities, data.classes, data.units, class_weights(data.classes, len(data.names)))
 
 
-def _score(chances: npt.NDArray[np.float64], lesson: TrainingSet) -> Scores:
-    return score(chances, lesson.classes, lesson.units, balance(lesson.classes, len(lesson.names)))
-
-
-def _figures(after: Scores, before: Scores) -> Figures:
-    return Figures(
-        accuracy=_figure(after.accuracy),
-        balanced_accuracy=_figure(after.balanced_accuracy),
-        macro_f1=_figure(after.macro_f1),
-        calibration_error_before=_figure(before.calibration_error),
-        calibration_error=_figure(after.calibration_error),
+def _probe_metrics(metrics: Metrics, fitted: Fitted, data: TrainingSet) -> ProbeMetrics:
+    return ProbeMetrics(
+        accuracy=_rounded(metrics.accuracy),
+        balanced_accuracy=_rounded(metrics.balanced_accuracy),
+        macro_f1=_rounded(metrics.macro_f1),
+        calibration_error_before=_rounded(_compute(fitted.uncalibrated, data).calibration_error),
+        calibration_error=_rounded(metrics.calibration_error),
     )
 
 
-def _figure(interval: Interval) -> Figure:
-    value, low, high = (round(one, _DIGITS) for one in (interval.value, interval.low, interval.high))
-    return Figure(value=value, low=low, high=high)
+def _rounded(interval: Interval) -> Interval:
+    return Interval(**{name: round(value, _DIGITS) for name, value in interval.model_dump().items()})
 
 
-def _versions() -> dict[str, str]:
-    return {name: text for name, text in versions().items() if name in {"limner", "numpy", "python", "torch"}}
-
-
-def _folder(out: str) -> Path:
+def _output_folder(out: str) -> Path:
     """The folder to write to: a new one, an empty one, or an earlier probe's. Raises `RequestError`."""
     if not out:
-        raise RequestError("out", "a folder for the probe is needed", remedy="limner train probe INPUT... --out DIR")
+        raise RequestError(
+            "--out", "must name a folder for the probe", remedy="Give limner train probe INPUT... --out DIR"
+        )
     folder = Path(out)
-    other = sorted({one.name for one in folder.iterdir()} - _OURS) if folder.is_dir() else []
+    other = sorted({one.name for one in folder.iterdir()} - _OWN_FILES) if folder.is_dir() else []
     if other or (folder.exists() and not folder.is_dir()):
         raise RequestError(
-            f"out {folder}",
-            "it must be empty, new, or an earlier probe's folder: nothing else is written over",
+            f"output folder {folder}",
+            "must be new, empty, or an earlier probe's",
             value=", ".join(other[:3]) or "a file",
             remedy="Give another --out",
         )

@@ -1,227 +1,408 @@
-"""What a probe is taught: images and outlines become tiles, their features, classes, units and folds."""
+"""Build a probe's training set: label the tiles of the images by the user's outlines, encode them, assign folds."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from ...model.probe.encoders import ColourEncoder, Encoder, find_encoder
-from ...model.training.folds import assign_folds, number_units
-from ...model.training.training_tiles import overlaps
-from ...readers.errors import LimnerError, RequestError
+from ...model.annotator import Answer, InputSpec, View
+from ...model.probe.encoders import COLOUR, ColourEncoder, Encoder, find_encoder
+from ...model.training.fit import HeadKind, assign_folds, number_units
+from ...model.training.tile_labels import INSIDE, Outline, block_of, label_tiles, overlaps, tile_boxes
+from ...readers.errors import LimnerError, ModelError, RequestError
+from ...readers.geometry import Box
 from ...readers.image import ImageInfo
-from ..config import Settings
+from ...readers.regions import Region
+from ..config import Resolution, Settings
 from ..progress import EventHandler, Message
-from ..run.plan import ImagePlan, format_pixel_size, make_plan, reader_options, scan_inputs
+from ..run.plan import ImagePlan, format_pixel_size, ground_metres, make_plan, reader_options, scan_inputs
 from ..run.redaction import Redactor
-from .features import FeatureStore
+from ..run.worker import RegionJob
+from .feature_cache import FeatureCache, TileFeatures, encode_tiles
 from .outlines import Labels, label_files, read_labels
-from .probe_config import ProbeConfig
-from .training_tiles import Tiles, Watcher, collect
 
 TILE: Final = 64
-"""Pixels of a tile where the encoder takes any."""
-
+"""Side of a tile in pixels where the encoder takes any."""
 VALID: Final = 0.5
-"""The least share of a tile that must hold data."""
-
+"""Minimum share of valid pixels in a tile."""
 TOLERATES: Final = 1.5
-"""By what factor pixels may differ in size from those that taught: less than a doubling changes most textures."""
+"""Factor by which the pixel size of later images may differ: less than a doubling changes most textures."""
+_SAME_SIZE: Final = 1.02
+"""Factor within which pixel sizes count as equal, as scales are snapped."""
 
-_ALIKE: Final = 1.02  # the same pixel size, as scales are snapped
+
+@dataclass(frozen=True, slots=True)
+class ProbeConfig:
+    """A probe's settings, apart from those that say which images are read, and how."""
+
+    labels: str
+    """A file, or a folder of GeoJSON files."""
+    encoder: str = COLOUR
+    label_field: str = ""
+    """Property or column with the label; "" for the usual names."""
+    tile: int = 0
+    """Side of a tile in pixels where the encoder takes any; 0 for `TILE`."""
+    head: HeadKind = "linear"
+    folds: int = 5
+    inside: float = INSIDE
+    """Minimum share of a tile inside the outlines of its class."""
+    rest: str = ""
+    """Class of everything that is not outlined; "" for none."""
+    block: str = ""
+    """Cross-validation unit: "outline", "image", or the size of blocks (500m, 200um, 512px)."""
+    licence: str = "not stated"
+    features: str = ""
+    """Folder of cached features; "" for one in the probe's folder."""
+
+    def __post_init__(self) -> None:
+        """Raise `RequestError` for a value that is not allowed."""
+        if self.head not in {"linear", "mlp"}:
+            raise RequestError("--head", "must be linear or mlp", value=self.head, remedy="Give --head linear")
+        if not 0 < self.inside <= 1:
+            raise RequestError(
+                "--inside",
+                "must be a share above 0 and up to 1",
+                value=str(self.inside),
+                remedy="Give --inside 0.5, say",
+            )
+
+    @property
+    def unit(self) -> str:
+        """`block` or its default: images where there is a `rest`, which no outline bounds, else outlines."""
+        return self.block or ("image" if self.rest else "outline")
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSet:
-    """The tiles that teach, in the order of images and from top to bottom.
-
-    `features` are the encoder's (n, dimensions), `colour` the colour statistics' of the same tiles, None where the
-    encoder is those. `classes` (n,) are places in `names`; `units` (n,) and `folds` (n,) as `model.training.folds` has
-    them, `unit` what a unit is called. `limits` are what every picture shows black and white, None where each had its
-    own. `left_out` counts tiles and outlines that teach nothing, by the reason.
-    """
+    """Labelled tiles with features, sorted by image and then from top to bottom."""
 
     names: tuple[str, ...]
+    """The classes."""
     features: npt.NDArray[np.float32]
+    """The encoder's, (n, dimensions)."""
     colour: npt.NDArray[np.float32] | None
+    """Colour statistics of the same tiles; None where they are the encoder's features."""
     classes: npt.NDArray[np.intp]
+    """Indices into `names`, (n,)."""
     units: npt.NDArray[np.intp]
+    """Cross-validation units, (n,)."""
     folds: npt.NDArray[np.intp]
     unit: str
+    """"outline", "image" or "block"."""
     limits: tuple[float, float] | None
+    """Native values that are rendered black and white in every image; None where each has its own."""
     left_out: Mapping[str, int]
+    """Number of tiles and outlines that are not used, by reason."""
     plans: tuple[ImagePlan, ...]
     encoder: Encoder
     digests: Mapping[str, str]
+    """The sha256 of each label file."""
 
     @property
     def metres(self) -> float | None:
-        """Metres of a pixel as seen; None where no image says."""
-        sizes = [_seen(plan) for plan in self.plans]
-        known = [size for size in sizes if size is not None]
+        """The pixel size; None where no image states one."""
+        known = [size for size in map(_pixel_size, self.plans) if size is not None]
         return float(np.exp(np.mean(np.log(known)))) if known else None
 
 
-def gather(settings: Settings, request: ProbeConfig, on_event: EventHandler) -> TrainingSet:
-    """Read images and labels, and encode the tiles that teach. Raises `LimnerError` for what cannot teach.
+@dataclass(slots=True)
+class _Tiles:
+    """Labelled tiles while they are collected."""
 
-    Images are planned and read as in a run, but that a slide's glass is not left out: what is outlined is meant.
+    positions: list[tuple[int, float, float]] = field(default_factory=list[tuple[int, float, float]])
+    """(index of the image, y, x)."""
+    features: list[list[npt.NDArray[np.float32]]] = field(default_factory=list[list[npt.NDArray[np.float32]]])
+    """Of each encoder."""
+    labels: list[str] = field(default_factory=list[str])
+    groups: list[list[Hashable]] = field(default_factory=list[list[Hashable]])
+    """The outlines, block or image that a tile belongs to."""
+    left_out: Counter[str] = field(default_factory=Counter[str])
+
+
+@dataclass(frozen=True, slots=True)
+class _EncoderInput:
+    """An annotator without answers, for planning and reading images as in a run."""
+
+    encoder: Encoder
+    tile: int
+    identity: Mapping[str, str] = field(default_factory=dict[str, str])
+    labels: tuple[str, ...] = ()
+    colours: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def input_spec(self, info: ImageInfo) -> InputSpec:
+        del info
+        return InputSpec(tile=self.tile, bands=self.encoder.bands, variant="probe")
+
+    def check(self, specs: Sequence[InputSpec]) -> None:
+        pass
+
+    def load(self) -> None:
+        pass
+
+    def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
+        return [[] for _ in views]
+
+
+def build_training_set(settings: Settings, config: ProbeConfig, on_event: EventHandler) -> TrainingSet:
+    """Read images and labels, and encode the labelled tiles. Raises `LimnerError` where they cannot be used.
+
+    Images are planned and read as in a run, but without tissue detection on slides.
     """
-    _check(request)
     settings = settings.model_copy(update={"tissue": "off"})
     options = reader_options(settings)
     scanned = scan_inputs(settings, options)
-    names = Redactor.of(settings, scanned, options, further=[str(path) for path in label_files(request.labels)])
+    names = Redactor.of(settings, scanned, options, further=[str(path) for path in label_files(config.labels)])
     try:
         infos = [info for row in scanned for info in row.infos]
-        labels = read_labels(request.labels, infos, label_field=request.label_field)
-        _tell_labels(labels, infos, names, on_event)
-        taught = [replace(row, infos=tuple(i for i in row.infos if i.id in labels.outlines)) for row in scanned]
-        encoder = find_encoder(request.encoder, fetch=settings.fetch)
-        watcher = Watcher(encoder, _tile(encoder, request.tile))
-        plan = make_plan(settings, taught, watcher)
+        labels = read_labels(config.labels, infos, label_field=config.label_field)
+        _report_labels(labels, infos, names, on_event)
+        outlined = [replace(row, infos=tuple(i for i in row.infos if i.id in labels.outlines)) for row in scanned]
+        encoder = find_encoder(config.encoder, fetch=settings.fetch)
+        plan = make_plan(settings, outlined, _EncoderInput(encoder, _tile_size(encoder, config.tile)))
         for row in plan.files:
             if row.status == "failed":
                 on_event(Message(f"{names.path(row.path)} is left out. {names.text(row.reason)}"))
-        _agree(plan.images)
-        return _lesson(plan.images, labels, encoder, settings, request, on_event)
+        _check_alike(plan.images)
+        return _encode(plan.images, labels, encoder, settings, config, on_event)
     except LimnerError as error:
         raise names.error(error) from None
 
 
-def _check(request: ProbeConfig) -> None:
-    if not 0 < request.inside <= 1:
-        raise RequestError(
-            "inside", "it is a share above 0 and up to 1", value=str(request.inside), remedy="Give --inside 0.5, say"
-        )
-
-
-def _tile(encoder: Encoder, asked: int) -> int:
-    if encoder.tile and asked not in {0, encoder.tile}:
-        raise RequestError(
-            "tile",
-            f"the encoder's tiles are {encoder.tile} px",
-            value=str(asked),
-            remedy="Leave --tile out, and choose with --resolution how much of the ground a tile shows",
-        )
-    return encoder.tile or asked or TILE
-
-
-def _tell_labels(labels: Labels, infos: Sequence[ImageInfo], names: Redactor, on_event: EventHandler) -> None:
-    """What a person should know of the labels before trusting what they teach."""
-    counts = Counter(outline.label for some in labels.outlines.values() for outline in some)
-    on_event(Message("Outlines: " + ", ".join(f"{name} {counts[name]}" for name in labels.classes)))
-    if labels.beyond:
-        on_event(Message(f"{labels.beyond} outlines lie on none of the images, and teach nothing"))
-    if labels.bare:
-        on_event(Message(f"{labels.bare} outlines have no label, and teach nothing"))
-    without = [info.id for info in infos if info.id not in labels.outlines]
-    if without:
-        on_event(Message(f"No outlines, so not looked at: {names.text(', '.join(without))}"))
-    shared: Counter[tuple[str, str]] = Counter()
-    for some in labels.outlines.values():
-        shared.update(overlaps(some).keys())
-    for (one, other), images in sorted(shared.items()):
-        on_event(Message(f"Outlines of {one} and {other} overlap on {images} images: tiles there teach neither"))
-
-
-def _seen(plan: ImagePlan) -> float | None:
-    metres = plan.analysis_metres
-    return None if metres is None else float(np.sqrt(metres[0] * metres[1]))
-
-
-def _agree(plans: Sequence[ImagePlan]) -> None:
-    """Raise `RequestError` where an image has slices, or images are not seen alike: by resolution and channels."""
-    for plan in plans:
-        if len(plan.info.planes) > 1:
-            raise RequestError(
-                plan.info.id,
-                "what is outlined on it must say on which slice, which outlines do not",
-                value=f"{len(plan.info.planes)} slices",
-                remedy="Leave it out, or give the slices that were outlined as images of their own",
-            )
-    sizes = {plan.info.id: _seen(plan) for plan in plans}
-    known = [size for size in sizes.values() if size is not None]
-    if len(known) not in {0, len(sizes)} or (known and max(known) / min(known) > _ALIKE):
-        told = {name: "unknown" if size is None else format_pixel_size(size) for name, size in sizes.items()}
-        raise RequestError(
-            "images",
-            "all must be seen at one pixel size, since a probe is taught at one",
-            value=", ".join(f"{name} at {size}" for name, size in list(told.items())[:6]),
-            remedy="Give --resolution, or train on images of one kind",
-        )
-    kinds = {_kind(plan): plan.info.id for plan in plans}
-    if len(kinds) > 1:
-        raise RequestError(
-            "images",
-            "all must show the same channels in the same quantity",
-            value="; ".join(f"{name}: {' '.join(map(str, kind))}" for kind, name in kinds.items()),
-            remedy="Train on images of one kind; --sensor and --bands say what files do not",
-        )
-
-
-def _kind(plan: ImagePlan) -> tuple[object, ...]:
-    """(how many channels, in which quantities) an image is seen."""
-    if plan.spec.bands is None:
-        return (len(plan.stretch.channels) if plan.stretch else 0, "channels")
-    return (len(plan.spec.bands), quantity_of(plan))
-
-
 def quantity_of(plan: ImagePlan) -> str:
-    """The quantity of the native bands that are seen; several with a slash. "" for rendered pictures."""
+    """The quantities of the native bands of a plan, joined by a slash; "" for rendered images."""
     bands = plan.spec.bands or ()
     return "/".join(sorted({one.quantity for one in plan.info.channels if one.common in bands}))
 
 
-def _lesson(
+def _tile_size(encoder: Encoder, given: int) -> int:
+    if encoder.tile and given not in {0, encoder.tile}:
+        raise RequestError(
+            "--tile",
+            f"must be {encoder.tile}, the encoder's own size",
+            value=str(given),
+            remedy="Leave --tile out, and choose with --resolution how much of the ground a tile shows",
+        )
+    return encoder.tile or given or TILE
+
+
+def _report_labels(labels: Labels, infos: Sequence[ImageInfo], names: Redactor, on_event: EventHandler) -> None:
+    counts = Counter(outline.label for several in labels.outlines.values() for outline in several)
+    on_event(Message("Outlines: " + ", ".join(f"{name} {counts[name]}" for name in labels.classes)))
+    if labels.outside:
+        on_event(Message(f"{labels.outside} outlines lie on none of the images and are not used"))
+    if labels.unlabelled:
+        on_event(Message(f"{labels.unlabelled} outlines have no label and are not used"))
+    without = [info.id for info in infos if info.id not in labels.outlines]
+    if without:
+        on_event(Message(f"Images without outlines, not used: {names.text(', '.join(without))}"))
+    shared: Counter[tuple[str, str]] = Counter()
+    for several in labels.outlines.values():
+        shared.update(overlaps(several).keys())
+    for (one, other), images in sorted(shared.items()):
+        on_event(Message(f"Outlines of {one} and {other} overlap on {images} images: tiles there are not used"))
+
+
+def _pixel_size(plan: ImagePlan) -> float | None:
+    metres = plan.analysis_metres
+    return None if metres is None else float(np.sqrt(metres[0] * metres[1]))
+
+
+def _check_alike(plans: Sequence[ImagePlan]) -> None:
+    """Raise `RequestError` for a stack, or for images that differ in pixel size or channels."""
+    for plan in plans:
+        if len(plan.info.planes) > 1:
+            raise RequestError(
+                plan.info.id,
+                "must have one slice, since outlines do not name a slice",
+                value=f"{len(plan.info.planes)} slices",
+                remedy="Leave it out, or give the slices that were outlined as images of their own",
+            )
+    sizes = {plan.info.id: _pixel_size(plan) for plan in plans}
+    known = [size for size in sizes.values() if size is not None]
+    if len(known) not in {0, len(sizes)} or (known and max(known) / min(known) > _SAME_SIZE):
+        texts = [f"{name} at {'unknown' if size is None else format_pixel_size(size)}" for name, size in sizes.items()]
+        raise RequestError(
+            "training images",
+            "must have one pixel size",
+            value=", ".join(texts[:6]),
+            remedy="Give --resolution, or train on images of one kind",
+        )
+    kinds: dict[tuple[int, str], str] = {}
+    for plan in plans:
+        channels = plan.spec.bands or (plan.stretch.channels if plan.stretch else ())
+        kinds[len(channels), quantity_of(plan) or "channels"] = plan.info.id
+    if len(kinds) > 1:
+        raise RequestError(
+            "training images",
+            "must have the same channels in the same quantity",
+            value="; ".join(f"{name}: {count} {quantity}" for (count, quantity), name in kinds.items()),
+            remedy="Train on images of one kind, and state with --sensor and --bands what files do not",
+        )
+
+
+def _encode(
     plans: Sequence[ImagePlan],
     labels: Labels,
     encoder: Encoder,
     settings: Settings,
-    request: ProbeConfig,
+    config: ProbeConfig,
     on_event: EventHandler,
 ) -> TrainingSet:
-    baseline = None if isinstance(encoder, ColourEncoder) else ColourEncoder()
-    encoders = [encoder] if baseline is None else [encoder, baseline]
-    store = FeatureStore(Path(request.features or Path(settings.out) / "features"))
-    tiles = Tiles()
+    encoders = [encoder] if isinstance(encoder, ColourEncoder) else [encoder, ColourEncoder()]
+    cache = FeatureCache(Path(config.features or Path(settings.out) / "features"))
+    tiles = _Tiles()
     for number, plan in enumerate(plans):
-        done = collect(plan, number, labels.outlines[plan.info.id], encoders, store, tiles, request)
+        done = _add_image(tiles, plan, number, labels.outlines[plan.info.id], encoders, cache, config)
         on_event(Message(f"{plan.info.id}: {done} regions with outlines"))
-    tiles.left_out["outlines on no image"] = labels.beyond
-    tiles.left_out["outlines without a label"] = labels.bare
+    tiles.left_out["outlines on no image"] = labels.outside
+    tiles.left_out["outlines without a label"] = labels.unlabelled
     names = tuple(sorted(set(tiles.labels)))
-    lost = sorted({*labels.classes, *([request.rest] if request.rest else [])} - set(names))
-    if lost or len(names) < 2:
-        why = ", ".join(f"{count} tiles {fate}" for fate, count in sorted(tiles.left_out.items()) if count)
-        raise RequestError(
-            "labels",
-            "each class must fill some tiles" if lost else "there must be two classes or more to tell apart",
-            value=(f"none of {', '.join(lost)}" if lost else f"only {', '.join(names)}") + (f"; {why}" if why else ""),
-            remedy="Outline larger places, or let tiles be smaller with --tile or a finer --resolution"
-            if lost
-            else "Outline a second class, or name with --rest what everything else is",
-        )
-    unit = request.unit if request.unit in {"outline", "image"} else "block"
-    order = sorted(range(len(tiles.places)), key=lambda at: tiles.places[at])  # how regions were cut decides nothing
-    units = number_units([tiles.members[at] for at in order])
-    classes = np.array([names.index(tiles.labels[at]) for at in order], dtype=np.intp)
-    folds = assign_folds(units, classes, names, folds=request.folds, unit=unit)
+    _check_classes(names, {*labels.classes, *filter(None, [config.rest])}, tiles.left_out)
+    unit = config.unit if config.unit in {"outline", "image"} else "block"
+    order = sorted(range(len(tiles.positions)), key=lambda i: tiles.positions[i])  # independent of the regions
+    units = number_units([tiles.groups[i] for i in order])
+    classes = np.array([names.index(tiles.labels[i]) for i in order], dtype=np.intp)
+    features = [np.stack(one) for one in zip(*(tiles.features[i] for i in order), strict=True)]
     return TrainingSet(
-        names,
-        np.stack([tiles.features[at] for at in order]),
-        np.stack([tiles.colour[at] for at in order]) if baseline is not None else None,
-        classes,
-        units,
-        folds,
-        unit,
-        settings.stretch_limits(),
-        {fate: count for fate, count in sorted(tiles.left_out.items()) if count},
-        tuple(plans),
-        encoder,
-        labels.digests,
+        names=names,
+        features=features[0],
+        colour=features[1] if len(features) > 1 else None,
+        classes=classes,
+        units=units,
+        folds=assign_folds(units, classes, names, folds=config.folds, unit=unit),
+        unit=unit,
+        limits=settings.stretch_limits(),
+        left_out={reason: count for reason, count in sorted(tiles.left_out.items()) if count},
+        plans=tuple(plans),
+        encoder=encoder,
+        digests=labels.digests,
     )
+
+
+def _check_classes(names: Sequence[str], expected: set[str], left_out: Mapping[str, int]) -> None:
+    """Raise `RequestError` where a class has no tiles, or there are fewer than two classes."""
+    lost = sorted(expected - set(names))
+    if not lost and len(names) > 1:
+        return
+    reasons = [f"{count} tiles {reason}" for reason, count in sorted(left_out.items()) if count]
+    found = f"none of {', '.join(lost)}" if lost else f"only {', '.join(names)}"
+    raise RequestError(
+        "labels",
+        "must fill some tiles with each class" if lost else "must have two classes or more",
+        value=f"{found}; {', '.join(reasons)}" if reasons else found,
+        remedy="Outline larger places, or make tiles smaller with --tile or a finer --resolution"
+        if lost
+        else "Outline a second class, or name with --rest the class of everything else",
+    )
+
+
+def _add_image(
+    tiles: _Tiles,
+    plan: ImagePlan,
+    number: int,
+    outlines: Sequence[Outline],
+    encoders: Sequence[Encoder],
+    cache: FeatureCache,
+    config: ProbeConfig,
+) -> int:
+    """Add the labelled tiles of one image, the `number`th, with their features; returns how many regions have some.
+
+    Raises `LimnerError` where a region with labelled tiles cannot be read or encoded.
+    """
+    block = _block_size(plan, config.unit)
+    job = RegionJob({plan.info.id: plan})
+    done = 0
+    try:
+        for region in plan.regions:
+            boxes = tile_boxes(region, plan.spec)
+            found = label_tiles(boxes, outlines, image=plan.info.box, inside=config.inside, rest=config.rest)
+            tiles.left_out.update(one.outcome for one in found if one.outcome in {"at an edge", "two classes"})
+            labelled = [index for index, one in enumerate(found) if one.outcome == "labelled"]
+            if not labelled:
+                continue
+            encoded = _encode_region(plan, region, labelled, encoders, cache, job)
+            done += 1
+            for index in labelled:
+                if encoded[0].valid[index] < VALID:
+                    tiles.left_out["without data"] += 1
+                    continue
+                tiles.positions.append((number, boxes[index].y0, boxes[index].x0))
+                tiles.features.append([one.features[index] for one in encoded])
+                tiles.labels.append(found[index].label)
+                tiles.groups.append(_groups(plan, boxes[index], found[index].outlines, block))
+    finally:
+        job.close()
+    return done
+
+
+def _encode_region(
+    plan: ImagePlan,
+    region: Region,
+    indices: Sequence[int],
+    encoders: Sequence[Encoder],
+    cache: FeatureCache,
+    job: RegionJob,
+) -> list[TileFeatures]:
+    """Each encoder's features of a region's tiles, from the cache or from its pixels."""
+    cached = [cache.read(plan, region, encoder) for encoder in encoders]
+    if all(set(indices) <= set(one.valid) for one in cached):
+        return cached
+    [view] = job.read([region])
+    if not isinstance(view, View):
+        if view.status == "failed":
+            raise ModelError(
+                f"region {region.key}",
+                "must be readable, since outlines lie on it",
+                value=view.error,
+                remedy="Repair the file, or leave those outlines out",
+            )
+        return [TileFeatures({}, dict.fromkeys(indices, 0.0)) for _ in encoders]
+    result: list[TileFeatures] = []
+    for encoder, known in zip(encoders, cached, strict=True):
+        fresh = encode_tiles(view, [index for index in indices if index not in known.valid], encoder)
+        whole = TileFeatures({**known.features, **fresh.features}, {**known.valid, **fresh.valid})
+        cache.write(plan, region, encoder, whole)
+        result.append(whole)
+    return result
+
+
+def _groups(plan: ImagePlan, box: Box, outlines: Sequence[str], block: tuple[float, float] | str) -> list[Hashable]:
+    """What a tile belongs to that must stay in one fold."""
+    image = plan.info.id
+    if isinstance(block, tuple):
+        return [(image, *block_of(box, block))]
+    if block == "outline" and outlines:
+        return [(image, name) for name in outlines]
+    return [(image,)]
+
+
+def _block_size(plan: ImagePlan, text: str) -> tuple[float, float] | str:
+    """The size of blocks in level-0 pixels (x, y), or "outline" or "image". Raises `RequestError` for anything else."""
+    if text in {"outline", "image"}:
+        return text
+    try:
+        pixels = float(text.removesuffix("px")) if text.endswith("px") else 0.0
+        length = None if pixels > 0 else Resolution.parse(text)
+    except (ValueError, RequestError):
+        pixels, length = 0.0, None
+    if pixels > 0:
+        return pixels, pixels
+    if length is None or length.metres is None:
+        raise RequestError(
+            "--block",
+            "must be outline, image, or a length",
+            value=text,
+            remedy="Give --block 500m, 200um or 512px, say",
+        )
+    actual = ground_metres(plan.info)
+    if actual is None:
+        raise RequestError(
+            plan.info.id,
+            f"must have a known pixel size for blocks of {text}",
+            remedy="State blocks in pixels, such as --block 512px",
+        )
+    return length.metres / actual[0], length.metres / actual[1]

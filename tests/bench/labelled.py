@@ -18,8 +18,8 @@ import numpy.typing as npt
 import rasterio
 from limner.model.clip.fusion import Fusion
 from limner.model.tiling import TileGrid, cut_tiles
-from limner.model.training.scores import difference
-from limner.model.training.training_tiles import Outline, judge
+from limner.model.training.metrics import accuracy_gain
+from limner.model.training.tile_labels import Outline, label_tiles
 from limner.readers.geometry import Box
 from limner.readers.render import Stretch, render
 from PIL import Image
@@ -140,7 +140,7 @@ def fields(source: Iterator[tuple[Pixels, list[Outline]]], side: int, names: Seq
         grid = TileGrid.exact(cols, rows, tile=side)
         boxes = [Box(*map(float, one)) for one in grid.boxes()]
         whole = Box(0.0, 0.0, float(picture.shape[1]), float(picture.shape[0]))
-        verdicts = judge(boxes, outlines, picture=whole, inside=0.5, rest=names[0])
+        verdicts = label_tiles(boxes, outlines, image=whole, inside=0.5, rest=names[0])
         classes = [names.index(one.label) if one.fate == "taught" else -1 for one in verdicts]
         tiles = cut_tiles(picture[: rows * side, : cols * side], grid)
         found.append(Field(tiles, cols, np.array(classes, dtype=np.intp)))
@@ -206,7 +206,7 @@ def fusion_table(title: str, judged: Judge, some: Sequence[Field]) -> None:
         tiles = len(chances)
         low, high = wilson(right, tiles)
         before = chances if before is None else before
-        gain = difference(chances, before, judges.classes, judges.units)
+        gain = accuracy_gain(chances, before, judges.classes, judges.units)
         name = "off" if fusion is None else f"scale {fusion.scale:g}, mix {fusion.mix:g}"
         more = "" if fusion is None else f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
         say(f"| {name} | {right / tiles:.3f} ({low:.3f} to {high:.3f}) | {more} | {isolated} | {tiles} |")

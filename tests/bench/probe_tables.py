@@ -51,9 +51,8 @@ from limner.model.clip.fusion import Fusion
 from limner.model.probe.encoders import ColourEncoder, find_encoder
 from limner.model.probe.head import Head
 from limner.model.tiling import squash_to_tile
-from limner.model.training.folds import assign_folds
-from limner.model.training.probe import fit
-from limner.model.training.scores import balance, difference, score
+from limner.model.training.fit import assign_folds, fit_head
+from limner.model.training.metrics import accuracy_gain, class_weights, compute_metrics
 
 Encode = Callable[[Pixels], npt.NDArray[np.float32]]
 
@@ -127,8 +126,8 @@ def teach(seen: npt.NDArray[np.float32], tiles: Tiles, count: int, kind: Any = "
     """A head, and what it says of held-out tiles."""
     names = [str(one) for one in range(count)]
     folds = assign_folds(tiles.units, tiles.classes, names, folds=5, unit="unit")
-    fitted = fit(seen, tiles.classes, folds, count=count, kind=kind)
-    return fitted.head, fitted.chances
+    fitted = fit_head(seen, tiles.classes, folds, count=count, kind=kind)
+    return fitted.head, fitted.probabilities
 
 
 def table(title: str, train: Tiles, test: Tiles | None, names: dict[str, Encode], kinds: Sequence[str]) -> None:
@@ -147,35 +146,35 @@ def table(title: str, train: Tiles, test: Tiles | None, names: dict[str, Encode]
         spent = time.perf_counter() - start
         for kind in kinds:
             head, held = teach(taught, train, count, kind)
-            chances = held if test is None else head.chances(head.standard(judged))
-            marks = score(chances, where.classes, where.units, balance(where.classes, count))
+            chances = held if test is None else head.probabilities(head.standardise(judged))
+            marks = compute_metrics(chances, where.classes, where.units, class_weights(where.classes, count))
             cells = [marks.accuracy, marks.balanced_accuracy, marks.macro_f1, marks.calibration_error]
             told = [f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})" for one in cells]
             if test is not None:  # rows that stand alone have an exact interval
                 low, high = wilson(round(marks.accuracy.value * len(where.classes)), len(where.classes))
                 told[0] = f"{marks.accuracy.value:.3f} ({low:.3f} to {high:.3f})"
             colour = chances if colour is None else colour
-            gain = difference(chances, colour, where.classes, where.units)
+            gain = accuracy_gain(chances, colour, where.classes, where.units)
             more = "" if chances is colour else f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
             say(f"| {name} | {kind} | {' | '.join(told)} | {more} | {spent:.0f} |")
 
 
 def by_probe(head: Head, encode: Encode, some: Sequence[Field]) -> Judge:
     """What a head says of fields' tiles, region by region as the annotator `probe` does."""
-    seen = [head.standard(features(encode, field.tiles)) for field in some]
+    seen = [head.standardise(features(encode, field.tiles)) for field in some]
     views: list[list[Values]] = []
     for field in some:
         squashed = [
             squash_to_tile(canvas(field, places).astype(np.float32), field.tiles.shape[1]) for places in regions(field)
         ]
-        views.append([head.standard(encode(one.clip(0, 255))[None])[0] for one in squashed])
+        views.append([head.standardise(encode(one.clip(0, 255))[None])[0] for one in squashed])
 
     def judged(number: int, fusion: Fusion | None) -> Values:
         field, standard = some[number], seen[number].copy()
         for places, glance in zip(regions(field), views[number], strict=True):
             flat = places.ravel()
             standard[flat] = standard[flat] if fusion is None else fusion(standard[flat], glance)
-        return head.chances(standard)
+        return head.probabilities(standard)
 
     return judged
 

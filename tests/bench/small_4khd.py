@@ -25,10 +25,10 @@ import torch
 from labelled import eurosat, pneumonia, shown, wilson
 from limner.model.annotator import Answer, InputSpec, View
 from limner.model.tiling import TileGrid, cut_tiles, place_on_canvas, squash_to_tile
-from limner.model.training.align import Alignment, Row
+from limner.model.training.align import AlignmentConfig, StepRecord
 from limner.model.vlm.fourkhd.annotator import FourKhdAnnotator
 from limner.model.vlm.fourkhd.build import build
-from limner.model.vlm.fourkhd.vocabulary import make_vocabulary, read_texts
+from limner.model.vlm.fourkhd.tokenizer import read_texts, train_tokenizer
 from limner.pipelines.train.align import MODEL, align
 from limner.readers.options import make_plugin
 from limner.readers.regions import Grid, cut_regions
@@ -40,7 +40,7 @@ VOCAB = 768
 SEED = 4
 THREADS = 1
 
-TRAINING = Alignment(
+TRAINING = AlignmentConfig(
     language=True,
     peak=1e-3,
     warmup=0.05,
@@ -227,7 +227,7 @@ def asked(
 ) -> list[Answer]:
     """The annotator's answer about each picture."""
     asker = make_plugin(
-        FourKhdAnnotator, {"checkpoint": str(model), "together": "16", "threads": str(THREADS), **options}
+        FourKhdAnnotator, {"checkpoint": str(model), "batch_size": "16", "threads": str(THREADS), **options}
     )
     spec = InputSpec(tile=TILE, overall=True)
     views = [view(picture.pixels, spec, hd_num=hd_num, enlarge=enlarge) for picture in pictures]
@@ -308,7 +308,7 @@ def told(what: str, said: Sequence[str], truth: Sequence[str]) -> str:
     return f"{what}: {right} of {len(truth)} = {right / len(truth):.3f} ({low:.3f} to {high:.3f})"
 
 
-def say(row: Row, steps: int) -> None:
+def say(row: StepRecord, steps: int) -> None:
     """A line now and then, on standard error."""
     if row.step % 10 == 0:
         sys.stderr.write(f"{row.step} of {steps}: {row.loss:.4f}\n")
@@ -328,17 +328,17 @@ def main() -> None:
     start = given.out / "start"
     tower = given.out / "tower"
     if not (tower / "preprocessor_config.json").is_file():
-        save(teach(given.data, tell=lambda line: sys.stderr.write(f"{line}\n")), tower)
+        save(teach(given.data, on_step=lambda line: sys.stderr.write(f"{line}\n")), tower)
     if not (start / "model.safetensors").is_file():
         shutil.rmtree(start, ignore_errors=True)
-        make_vocabulary(read_texts([samples]), VOCAB, given.out / "tokenizer.model")
+        train_tokenizer(read_texts([samples]), VOCAB, given.out / "tokenizer.model")
         build(str(tower), LANGUAGE, start, tokenizer=str(given.out / "tokenizer.model"), seed=SEED)
     made = start
     for name, lines, settings in (("aligned", samples, TRAINING), ("settled", closing, SETTLING)):
         base, made = made, given.out / name / MODEL
         if not made.is_dir():
             common: dict[str, Any] = {"every": 100, "dtype": "float16", "device": "cpu", "threads": THREADS}
-            align(str(base), lines, given.out / name, settings, tell=say, **common)
+            align(str(base), lines, given.out / name, settings, on_step=say, **common)
     for line in (*figures(given.data, made, given.parts), *baselines(given.data, given.parts)):
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()

@@ -43,5 +43,5 @@ def test_it_runs(
     assert (run.exit_code, run.failures) == (0, ())
     assert set(run.findings["label"]) >= {"water", "land"}
     assert [*limner.Run.open(run.folder).summary["image"]] == ["virginia"]
-    assert names["image"].info.id == "virginia"
+    assert names["scene"].info.id == "virginia"
     assert "% valid" in capsys.readouterr().out

@@ -1,14 +1,14 @@
-"""Folds: what belongs together stays together, and no class is absent from one."""
+"""Folds: units stay whole, and each fold holds every class."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from limner.model.training.folds import assign_folds, number_units
+from limner.model.training.fit import assign_folds, number_units
 from limner.readers.errors import RequestError
 
 
-def test_what_shares_a_tile_is_one_unit() -> None:
+def test_groups_that_share_a_tile_are_one_unit() -> None:
     members = [["a"], ["b"], ["c", "a"], ["d"], ["d", "b"], ["e"]]
     assert number_units(members).tolist() == [0, 1, 0, 1, 1, 2]
 
@@ -41,5 +41,5 @@ def test_a_class_with_fewer_units_than_folds_is_refused_by_name() -> None:
     numbers = np.arange(8)
     with pytest.raises(RequestError, match=r"class 'sand'.*as many outlines.*3 for 5 folds.*--folds 3.*--block 500m"):
         assign_folds(numbers, classes, ("land", "sand"), folds=5, unit="outline")
-    with pytest.raises(RequestError, match="three or more"):
+    with pytest.raises(RequestError, match="3 or more"):
         assign_folds(numbers, classes, ("land", "sand"), folds=2, unit="outline")
