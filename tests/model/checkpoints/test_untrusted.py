@@ -305,7 +305,7 @@ def test_a_network_larger_than_its_weights_is_never_built(key: str, checkpoints:
     (folder / "config.json").write_text(json.dumps(settings))
     before = time.perf_counter()
     with pytest.raises(
-        ModelError, match=r"must have the weights of the network|must hold every weight|mismatched_sizes"
+        ModelError, match="must have the weights of|must hold every|mismatched_sizes"
     ):
         make_plugin(ZeroShot, {"checkpoint": str(folder), "labels": "cat,dog"}).load()
     assert time.perf_counter() - before < 30
