@@ -228,9 +228,8 @@ def from_lonlat(placement: Placement, lonlat: npt.ArrayLike) -> Points:
     lost = ~np.isfinite(world).all(axis=1)
     if lost.any():
         subject = f"every point on the placement from {placement.source}"
-        value = f"longitude, latitude {points[lost][0].tolist()}"
-        rule = "must lie where its CRS is defined"
-        raise ReadError(subject, rule, value=value, remedy="Keep coordinates near the image")
+        value, remedy = f"longitude, latitude {points[lost][0].tolist()}", "Keep coordinates near the image"
+        raise ReadError(subject, "must lie where its CRS is defined", value=value, remedy=remedy)
     return placement.to_pixel(world)
 
 

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import replace
-from typing import Final
+from typing import Annotated, Final
 
 from pydantic import Field, field_validator
 
@@ -48,7 +48,7 @@ class Overrides(NameOptions):
         description="The coordinate reference system of files that have none; `--crs` sets it.",
         examples=["--crs EPSG:32618"],
     )
-    microns_per_pixel: tuple[float, ...] = Field(
+    microns_per_pixel: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         default=(),
         max_length=2,
         description="The pixel size of slides, one number or two as x,y; `--microns-per-pixel` sets it.",
@@ -69,14 +69,6 @@ class Overrides(NameOptions):
     def _differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(value)) < len(value):
             msg = "must be different names"
-            raise ValueError(msg)
-        return value
-
-    @field_validator("microns_per_pixel")
-    @classmethod
-    def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if not all(number > 0 for number in value):
-            msg = "must be positive"
             raise ValueError(msg)
         return value
 

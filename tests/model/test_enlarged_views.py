@@ -34,7 +34,7 @@ def regions(size: tuple[int, int], tile: int, hd_num: int, overlap: int = 0) -> 
 
 
 @pytest.mark.parametrize("name", sorted(HD_NUM))
-def test_a_small_picture_becomes_the_released_canvas(picture: Make, name: str) -> None:
+def test_an_enlarged_view_equals_the_reference_canvas(picture: Make, name: str) -> None:
     source = np.asarray(Image.open(GOLDEN / f"{name}_source_rgb.png").convert("RGB"))
     expected = np.asarray(Image.open(GOLDEN / f"{name}_hd_rgb.png").convert("RGB"))
     image = picture(source, bands=("red", "green", "blue"))
@@ -56,7 +56,7 @@ def test_a_small_picture_becomes_the_released_canvas(picture: Make, name: str) -
     st.integers(0, 4),
     st.integers(0, 2**32 - 1),
 )
-def test_each_pixel_counts_once_and_where_it_is(
+def test_each_pixel_of_an_enlarged_view_counts_once(
     picture: Make, size: tuple[int, int], hd_num: int, overlap: int, seed: int
 ) -> None:
     random = np.random.default_rng(seed)
@@ -82,7 +82,7 @@ def test_each_pixel_counts_once_and_where_it_is(
 
 
 @pytest.mark.parametrize("size", [(200, 130), (90, 160), (33, 33), (700, 300)])
-def test_what_is_seen_on_the_canvas_is_found_in_the_picture(picture: Make, size: tuple[int, int]) -> None:
+def test_boxes_on_an_enlarged_canvas_map_back_to_the_picture(picture: Make, size: tuple[int, int]) -> None:
     width, height = size
     image = picture(np.zeros((height, width, 3), dtype=np.uint8), bands=("red", "green", "blue"))
     for region in regions(size, 56, 9):

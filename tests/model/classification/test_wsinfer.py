@@ -22,7 +22,7 @@ def slide(dtype: str = "uint8", names: tuple[str | None, ...] = ("red", "green",
     return ImageInfo("slide", "slide", (100, 80), channels, Placement.pixels(), id="slide")
 
 
-def test_a_patch_is_seen_as_wsinfer_sees_it(zoo: ModuleType, tmp_path: Path) -> None:
+def test_preprocessing_equals_wsinfer(zoo: ModuleType, tmp_path: Path) -> None:
     one = make_plugin(WSInfer, {"checkpoint": str(zoo.wsinfer(tmp_path / "zoo")), "threads": "1"})
     spec = one.input_spec(slide())
     assert (spec.tile, spec.resolution, spec.unit, spec.bands, spec.halo) == (40, 1.0, "um", None, 0)
@@ -69,7 +69,7 @@ def test_one_class_is_a_sigmoid(zoo: ModuleType, tmp_path: Path) -> None:
         ({"transform": [{"name": "Resize", "arguments": {"size": [3, 4]}}, {"name": "ToTensor"}]}, "Resize"),
     ],
 )
-def test_what_breaks_the_format_is_named(
+def test_invalid_configurations_are_named(
     changes: dict[str, object], words: str, zoo: ModuleType, tmp_path: Path
 ) -> None:
     one = make_plugin(WSInfer, {"checkpoint": str(zoo.wsinfer(tmp_path / "bad", **changes))})
@@ -77,7 +77,7 @@ def test_what_breaks_the_format_is_named(
         one.input_spec(slide())
 
 
-def test_a_size_may_be_left_alone_or_written_twice(zoo: ModuleType, tmp_path: Path) -> None:
+def test_resize_may_be_absent_or_give_two_sides(zoo: ModuleType, tmp_path: Path) -> None:
     bare = make_plugin(WSInfer, {"checkpoint": str(zoo.wsinfer(tmp_path / "bare", transform=[{"name": "ToTensor"}]))})
     assert "shown at 40 px; mean 0, 0, 0; std 1, 1, 1" in bare.identity["preprocessing"]
     steps = [{"name": "Resize", "arguments": {"size": [56, 56]}}, {"name": "ToTensor"}]
@@ -86,12 +86,12 @@ def test_a_size_may_be_left_alone_or_written_twice(zoo: ModuleType, tmp_path: Pa
 
 
 @pytest.mark.parametrize("info", [slide("uint16"), slide(names=(None,)), slide(names=("red", "green", "nir"))])
-def test_only_stained_colours_of_8_bits(info: ImageInfo, zoo: ModuleType, tmp_path: Path) -> None:
+def test_other_channels_are_refused(info: ImageInfo, zoo: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="red, green and blue of 8 bits"):
         make_plugin(WSInfer, {"checkpoint": str(zoo.wsinfer(tmp_path / "zoo"))}).input_spec(info)
 
 
-def test_a_script_that_is_not_one_or_answers_otherwise(zoo: ModuleType, tmp_path: Path) -> None:
+def test_invalid_scripts_are_refused(zoo: ModuleType, tmp_path: Path) -> None:
     folder = zoo.wsinfer(tmp_path / "zoo")
     script = folder / "torchscript_model.pt"
     with pytest.raises(ModelError, match="2 numbers a tile"):
@@ -104,7 +104,7 @@ def test_a_script_that_is_not_one_or_answers_otherwise(zoo: ModuleType, tmp_path
         make_plugin(WSInfer, {"checkpoint": str(folder)}).check([])
 
 
-def test_nothing_runs_before_it_is_asked_to(zoo: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_planning_does_not_load_the_script(zoo: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object, **__: object) -> None:
         raise AssertionError("the script was loaded")
 

@@ -31,7 +31,7 @@ def flood(classes: npt.NDArray[np.uint8], wanted: npt.NDArray[np.bool_]) -> npt.
 
 @settings(deadline=None, derandomize=True, max_examples=200)
 @given(st.data(), st.tuples(st.integers(1, 9), st.integers(1, 9)))
-def test_patches_are_the_four_connected_components(data: st.DataObject, shape: tuple[int, int]) -> None:
+def test_polygons_are_the_four_connected_components(data: st.DataObject, shape: tuple[int, int]) -> None:
     classes = data.draw(hnp.arrays(np.uint8, shape, elements=st.integers(0, 2)))
     wanted = data.draw(hnp.arrays(np.bool_, shape, elements=st.sampled_from([True, True, True, False])))
     scores = np.linspace(0, 1, classes.size, dtype=np.float32).reshape(shape)
@@ -53,12 +53,12 @@ def test_patches_are_the_four_connected_components(data: st.DataObject, shape: t
     assert (covered == wanted).all()
 
 
-def test_nothing_wanted_is_no_polygon() -> None:
+def test_an_empty_mask_has_no_polygons() -> None:
     blank = np.zeros((3, 3), dtype=np.uint8)
     assert polygonise(blank, blank.astype(np.float32), blank.astype(np.bool_)) == []
 
 
-def test_a_ring_has_a_hole_and_turns_only_at_corners() -> None:
+def test_a_ring_has_a_hole_and_vertices_only_at_corners() -> None:
     classes = np.ones((5, 5), dtype=np.uint8)
     classes[2, 2] = 7
     ring, dot = sorted(polygonise(classes, np.ones((5, 5), np.float32), np.ones((5, 5), bool)), key=lambda p: p.value)

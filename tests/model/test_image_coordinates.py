@@ -31,7 +31,7 @@ def on(region: Region, *canvas: float, kind: str = "area") -> Finding:
     return to_image_coordinates(Answer("a", box(*canvas), kind, 0.5), view(region))  # pyright: ignore[reportArgumentType] - a test
 
 
-def test_a_square_lands_where_it_was_seen() -> None:
+def test_a_box_is_mapped_to_level_0() -> None:
     first, second = regions((60, 40), 2.0)
     assert on(first, 3, 4, 5, 6).geometry.equals(box(6, 8, 10, 12))
     assert on(second, 3, 4, 5, 6).geometry.equals(box(46, 8, 50, 12))
@@ -39,7 +39,7 @@ def test_a_square_lands_where_it_was_seen() -> None:
 
 @settings(deadline=None, derandomize=True, max_examples=200)
 @given(st.floats(0.3, 20), st.integers(50, 3000), st.integers(0, 3))
-def test_neighbours_agree_on_their_seam_bit_for_bit(scale: float, width: int, overlap: int) -> None:
+def test_neighbouring_regions_share_their_border_bit_for_bit(scale: float, width: int, overlap: int) -> None:
     row = [region for region in regions((width, 40), scale, overlap=overlap) if region.rows.start == 0]
     for left, right in pairwise(row):
         stop = left.columns.core_stop
@@ -52,7 +52,7 @@ def test_neighbours_agree_on_their_seam_bit_for_bit(scale: float, width: int, ov
     assert on(last, 0, 0, *last.size).geometry.bounds[2] == width
 
 
-def test_cut_is_only_at_an_inner_rim() -> None:
+def test_cut_is_set_only_at_an_inner_border() -> None:
     first, second = regions((25, 12), 1.0)
     assert (first.columns.core_stop, second.columns.core_start) == (20, 20)
     assert not on(first, 0, 0, 19, 12).cut
@@ -61,21 +61,21 @@ def test_cut_is_only_at_an_inner_rim() -> None:
     assert on(second, 0, 0, 1, 1).cut
 
 
-def test_what_reaches_beyond_the_picture_ends_at_its_rim() -> None:
+def test_geometries_are_clipped_to_the_picture() -> None:
     second = regions((25, 12), 1.0)[1]
     assert on(second, 2, 3, 10, 20, kind="box").geometry.equals(box(22, 3, 25, 12))
     with pytest.raises(ModelError, match="on the picture"):
         on(second, 6, 3, 10, 5)
 
 
-def test_the_last_grid_line_is_the_rim_even_where_the_scale_falls_short() -> None:
+def test_the_last_grid_line_is_the_pictures_border_at_any_scale() -> None:
     scale = 10 * (1 - 1e-11)
     (region,) = cut_regions(Grid("picture", (30, 30), (scale, scale)), tile=3)
     assert 3 * scale < 30
     assert on(region, 0, 0, 3, 3).geometry.bounds == (0, 0, 30, 30)
 
 
-def test_an_answer_without_geometry_is_about_the_core() -> None:
+def test_an_answer_without_geometry_covers_the_core() -> None:
     second = regions((25, 12), 1.0, overlap=4)[1]
     found = to_image_coordinates(Answer("sea", None, "region", None, text="water", notes={"why": "blue"}), view(second))
     core = second.core
@@ -85,7 +85,7 @@ def test_an_answer_without_geometry_is_about_the_core() -> None:
     assert not found.cut
 
 
-def test_a_fitted_canvas_is_unfitted_first() -> None:
+def test_coordinates_of_a_resampled_canvas() -> None:
     (region,) = regions((20, 10), 1.0)
     grid = TileGrid.fit(20, 10, hd_num=6)
     answer = Answer("a", box(*grid.to_canvas([[2, 3], [5, 7]]).ravel()[:4].tolist()), "box", None)

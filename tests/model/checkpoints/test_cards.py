@@ -48,7 +48,7 @@ def test_a_card_reads_itself_back(content: dict[str, object]) -> None:
         ({"annotator": "other"}, "annotator"),
     ],
 )
-def test_what_is_wrong_is_said(content: dict[str, object], change: dict[str, object], message: str) -> None:
+def test_errors_of_a_card_are_named(content: dict[str, object], change: dict[str, object], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         read(content | change)
 
@@ -63,16 +63,14 @@ def test_what_is_wrong_is_said(content: dict[str, object], change: dict[str, obj
         ({"bnads": []}, r"variants.0.bnads\). Did you mean 'bands'"),
     ],
 )
-def test_what_is_wrong_with_a_variant_is_said(
-    content: dict[str, object], change: dict[str, object], message: str
-) -> None:
+def test_errors_of_a_variant_are_named(content: dict[str, object], change: dict[str, object], message: str) -> None:
     first, *_ = content["variants"]  # pyright: ignore[reportGeneralTypeIssues, reportUnknownVariableType] - plain YAML
     with pytest.raises(ModelError, match=message):
         read(content | {"variants": [first | change]})
 
 
 @pytest.mark.parametrize(("text", "message"), [("a: [", "must be YAML"), ("- a", "a mapping"), ("", "a mapping")])
-def test_text_that_is_no_card(text: str, message: str) -> None:
+def test_other_text_is_refused(text: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         read_card(text, subject="card test")
 
@@ -92,6 +90,6 @@ def test_a_card_by_path_counts_its_weights_from_its_own_folder(tmp_path: Path, c
     ("name", "message"),
     [("csmsk", "Did you mean 'csmask'"), ("gone.yaml", "readable text file"), ("x", "Known: csmask")],
 )
-def test_no_such_card(name: str, message: str) -> None:
+def test_unknown_cards(name: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         find_card(name)

@@ -92,7 +92,7 @@ def asked(name: str, folder: Path, tile: npt.NDArray[np.uint8], **words: Any) ->
 
 
 @pytest.mark.parametrize("name", sorted(PROCESSORS))
-def test_a_tile_is_shown_as_the_processor_shows_it(name: str, zoo_folder: Folder, tile: npt.NDArray[np.uint8]) -> None:
+def test_preprocessing_equals_the_processor(name: str, zoo_folder: Folder, tile: npt.NDArray[np.uint8]) -> None:
     recipe = read_task_config(find_files(str(zoo_folder(name)), fetch=False))
     assert recipe.tile == SIDE
     steps = {"do_resize": False, "do_center_crop": False} if name == "convnext" else {}  # it enlarges, then crops
@@ -195,7 +195,7 @@ def test_an_answer_does_not_depend_on_threads(zoo_folder: Folder, tile: npt.NDAr
     assert np.allclose([one.box for one in first], [one.box for one in second], atol=1e-4)
 
 
-def test_words_must_fit(zoo_folder: Folder) -> None:
+def test_labels_that_are_too_long_are_refused(zoo_folder: Folder) -> None:
     for name in ("owlvit", "grounding-dino"):
         with pytest.raises(RequestError, match="fit into the"):
             network(zoo_folder(name), ("cat " * 40,))
@@ -235,7 +235,7 @@ def spoilt(folder: Path, to: Path, **changes: object) -> Path:
         ({"p_do_color_quantize": True}, "do_color_quantize"),
     ],
 )
-def test_what_cannot_be_known_is_refused(
+def test_unsupported_configurations_are_refused(
     changes: dict[str, object], words: str, zoo_folder: Folder, tmp_path: Path
 ) -> None:
     folder = spoilt(zoo_folder("vit"), tmp_path / "spoilt", **changes)
@@ -249,7 +249,7 @@ def test_a_number_of_classes_that_the_weights_do_not_have(zoo_folder: Folder, tm
         network(folder)
 
 
-def test_weights_that_are_absent_or_torn(zoo_folder: Folder, tmp_path: Path) -> None:
+def test_absent_and_truncated_weights(zoo_folder: Folder, tmp_path: Path) -> None:
     torn = spoilt(zoo_folder("vit"), tmp_path / "torn")
     whole = (torn / "model.safetensors").read_bytes()
     (torn / "model.safetensors").write_bytes(whole[: len(whole) // 2])

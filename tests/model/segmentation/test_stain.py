@@ -59,7 +59,7 @@ def everywhere(pixels: Rgb) -> npt.NDArray[np.bool_]:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_stains_are_those_of_the_plain_computation(seed: int) -> None:
+def test_stains_equal_the_plain_computation(seed: int) -> None:
     pixels, tissue, _ = slide(seed)
     stain = fit_stain(pixels, tissue, everywhere(pixels))
     assert stain(pixels).dtype == np.float32
@@ -83,14 +83,14 @@ def test_a_tile_is_the_same_alone_as_in_the_slide() -> None:
     assert np.array_equal(stain(pixels)[40:60, 50:90], stain(pixels[40:60, 50:90]))
 
 
-def test_what_was_fitted_travels_with_every_bit() -> None:
+def test_a_stain_survives_json_bit_for_bit() -> None:
     pixels, tissue, _ = slide()
     stain = fit_stain(pixels, tissue, everywhere(pixels))
     assert Stain.from_json(stain.to_json()) == stain
     assert "Macenko 2009 on 13000 overview pixels of tissue, glass measured at 238.7" in stain.source
 
 
-def test_invalid_pixels_count_for_nothing() -> None:
+def test_invalid_pixels_do_not_count() -> None:
     pixels, tissue, _ = slide()
     stain = fit_stain(pixels, tissue, everywhere(pixels))
     wider = np.concatenate([pixels, np.zeros_like(pixels)])
@@ -132,7 +132,7 @@ def test_a_real_slide(shared_data: Path) -> None:
     assert (shown[tissue.mask].mean(axis=0) > 0.2).all()
 
 
-def test_fluorescence_is_refused() -> None:
+def test_dark_field_is_refused() -> None:
     pixels = np.zeros((60, 80, 3), dtype=np.uint8)
     pixels[20:40, 20:60, 0] = 120
     tissue = pixels[..., 0] > 0

@@ -55,7 +55,7 @@ def test_segmentation(zoo: ModuleType, tmp_path: Path) -> None:
     assert found["park"].kind == "area"
 
 
-def test_pixels_below_the_threshold_are_nothing(zoo: ModuleType, tmp_path: Path) -> None:
+def test_pixels_below_the_threshold_have_no_area(zoo: ModuleType, tmp_path: Path) -> None:
     dim = stripes(32) // 16  # of 8/16 logits, hardly above a third
     path = zoo.segmentor(tmp_path / "a.onnx", seg_thresh=0.6)
     assert make_plugin(Deepness, {"checkpoint": str(path)}).annotate(
@@ -99,7 +99,7 @@ def test_detection(upright: bool, zoo: ModuleType, tmp_path: Path) -> None:
         assert found == [("car", 0.8, (49, 17, 63, 31))]
 
 
-def test_candidates_that_overlap_are_one() -> None:
+def test_overlapping_candidates_are_suppressed() -> None:
     rows = np.array([[20, 20, 10, 10, 0.9, 0.2, 0.8], [21, 20, 10, 10, 0.8, 0.9, 0.1], [40, 20, 8, 6, 0.7, 0.9, 0.1]])
     rows = np.concatenate([rows, [[20, 40, 10, 10, 0.5, 0.9, 0.1]]]).astype(np.float32)[None]
     layout = YOLO_LAYOUTS["YOLO_v5_or_v7_default"]
@@ -134,14 +134,12 @@ def test_candidates_that_overlap_are_one() -> None:
         ({"tile": None}, "model_options.tile"),
     ],
 )
-def test_metadata_that_cannot_be_is_named(
-    changes: dict[str, object], words: str, zoo: ModuleType, tmp_path: Path
-) -> None:
+def test_invalid_metadata_is_named(changes: dict[str, object], words: str, zoo: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=words):
         make_plugin(Deepness, {"checkpoint": str(zoo.segmentor(tmp_path / "a.onnx", **changes))}).input_spec(INFO)
 
 
-def test_what_the_file_leaves_open_can_be_said(zoo: ModuleType, tmp_path: Path) -> None:
+def test_options_complete_the_metadata(zoo: ModuleType, tmp_path: Path) -> None:
     path = zoo.segmentor(tmp_path / "a.onnx", tile=None, model_type=None, resolution=None, tiles_overlap=None)
     one = make_plugin(Deepness, {"checkpoint": str(path), "tile": "48", "model_type": "segmentor", "halo": "3"})
     spec = one.input_spec(INFO)
