@@ -214,8 +214,10 @@ class _Scanner:
             if first is not None:
                 read[first] = (*read[first], info)
         yield from (ScannedFile(path, "read", infos, name) for path, infos in read.items())
-        for files, error in found.failed:
-            yield from (ScannedFile(path, "failed", (), name, str(error)) for path in files if self._mark_done(path))
+        for files, error in found.failed:  # one refusal per image, on the row of its first file
+            own = [path for path in files if self._mark_done(path)]
+            yield from (ScannedFile(path, "failed", (), name, str(error)) for path in own[:1])
+            yield from (ScannedFile(path, "skipped", (), name, _part_of(own[0])) for path in own[1:])
         yield from (ScannedFile(path, "skipped", (), name, why) for path, why in side.items() if self._mark_done(path))
 
     def _file(self, path: str, *, named: bool) -> Iterator[ScannedFile]:
@@ -303,22 +305,26 @@ def _parse(
 def _with_overrides(
     rows: Sequence[ScannedFile], candidates: Mapping[str, Reader], overrides: PreparedOverrides
 ) -> list[ScannedFile]:
-    """Apply the overrides; an image that they do not fit fails with all its files."""
+    """Apply the overrides; an image that they do not fit fails, and its other files are skipped."""
     found: list[ScannedFile] = []
-    failed: dict[str, str] = {}
+    owner: dict[str, str] = {}
     for row in rows:
         try:
             infos = tuple(overrides.apply(info, candidates[row.reader]) for info in row.infos)
             found.append(replace(row, infos=infos))
         except ReadError as error:
-            failed |= {path: str(error) for info in row.infos for path in info.files}
+            owner |= {path: row.path for info in row.infos for path in info.files}
             found.append(replace(row, status="failed", infos=(), reason=str(error)))
     return [
-        replace(row, status="failed", reason=failed[row.path])
-        if row.status == "read" and not row.infos and row.path in failed
+        replace(row, status="skipped", reason=_part_of(owner[row.path]))
+        if row.status == "read" and not row.infos and row.path in owner
         else row
         for row in found
     ]
+
+
+def _part_of(path: str) -> str:
+    return f"a part of the image of {path}, which failed"
 
 
 def _without_parts(rows: Sequence[ScannedFile]) -> list[ScannedFile]:

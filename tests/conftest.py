@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def module(name: str) -> ModuleType:
-    """A module of the tests' folder, which is no package: "readers/scanners"."""
+    """A module of the tests' folder, which is no package: "readers/slide/scanners"."""
     spec = importlib.util.spec_from_file_location(name.replace("/", "_"), ROOT / "tests" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -152,8 +152,8 @@ def model_server() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def scanners() -> ModuleType:
-    """The module `readers/scanners.py` beside this file: slides as scanners write them."""
-    return module("readers/scanners")
+    """The module `readers/slide/scanners.py` beside this file: slides as scanners write them."""
+    return module("readers/slide/scanners")
 
 
 @pytest.fixture(scope="session")

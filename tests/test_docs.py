@@ -6,7 +6,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +179,7 @@ def test_table_of_sensors_is_complete(root: Path) -> None:
     assert [row[0].strip("`") for row in table] == list(SENSORS)
     for name, values in table:
         quantities = {rule.quantity.replace("_", " ") for rule in SENSORS[name.strip("`")].radiometry.values()}
-        assert quantities <= {values} or (not quantities and values.startswith("plain numbers")), name
+        assert quantities <= {values} or (not quantities and values.startswith("digital numbers")), name
 
 
 @pytest.mark.parametrize("group", ["readers", "writers", "annotators"])
@@ -231,6 +231,11 @@ def test_benchmark_scripts_exist(root: Path) -> None:
     run = set(re.findall(r"tests/bench/(\w+\.py)", (root / "Makefile").read_text(encoding="utf-8")))
     assert named
     assert named <= run <= scripts
+
+
+def test_citation_is_of_this_version(root: Path) -> None:
+    cited = yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (cited["cff-version"], str(cited["version"])) == ("1.2.0", version("limner"))
 
 
 def test_figures_of_the_readme_are_measured(root: Path) -> None:

@@ -49,7 +49,7 @@ def test_a_sensor_sets_quantity_and_nodata() -> None:
         ("B08", "nir", 1e-4, "toa_reflectance"),
     ]
     assert (info.sensor, info.options) == ("sentinel-2-l1c", (("default_nodata", "0"),))
-    assert "No-data value 0 by the product specification of sentinel-2-l1c." in info.notes
+    assert "Nodata value 0 by the product specification of sentinel-2-l1c." in info.notes
     assert apply(facts(2), sensor="sentinel-2-l1c").options == ()  # the file says itself what is valid
     assert apply(facts(2, kind="study"), sensor="sentinel-2-l1c") == facts(2, kind="study")
 
@@ -62,7 +62,7 @@ def test_precedence_of_file_user_and_product() -> None:
     own = ImageInfo("a", "npy", (9, 7), (Channel("B04", scale=2e-4),), PIXELS)
     told = apply(own, sensor="sentinel-2-l1c")
     assert told.channels[0].scale == 2e-4
-    assert any("the file states scale 0.0002" in note for note in told.notes)
+    assert any("scale 0.0002 and offset 0 of the file are used" in note for note in told.notes)
 
 
 def test_crs_is_used_for_files_that_lack_only_that() -> None:

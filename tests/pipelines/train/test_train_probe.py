@@ -134,11 +134,11 @@ def test_another_or_no_resolution_is_refused(tmp_path: Path, scene: Path, labels
     assert limner("train", "probe", scene, "--labels", labels, "--tile", 16, "--out", probe).code == 0
     said = limner("run", scene, "--model", f"probe:{probe}", "--resolution", "30m", "--out", tmp_path / "run")
     assert said.code == 2
-    assert "made for pixels of 10 m and works within a factor 1.5" in said.err
+    assert "within a factor 1.5 of the 10 m of the model" in said.err
     Image.fromarray(np.zeros((64, 64, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
     said = limner("run", tmp_path / "photo.png", "--model", f"probe:{probe}", "--out", tmp_path / "run")
     assert said.code in {2, 3}
-    assert "size of its pixels must be known" in said.err
+    assert "must have a known pixel size" in said.err
     card = probe / "card.yaml"
     content = yaml.safe_load(card.read_text())
     content["encoder"]["identity"]["statistics"] = "mean"
