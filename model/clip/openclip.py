@@ -16,30 +16,13 @@ from ..checkpoints.untrusted import MAX_TILE, UntrustedDict
 
 SETTINGS: Final = "open_clip_config.json"
 
-VISION_DEFAULTS: Final[Mapping[str, Any]] = {
-    "width": 768,
-    "head_width": 64,
-    "mlp_ratio": 4.0,
-    "patch_size": 16,
-    "layers": 12,
-}
-TEXT_DEFAULTS: Final[Mapping[str, Any]] = {
-    "context_length": 77,
-    "vocab_size": 49408,
-    "width": 512,
-    "heads": 8,
-    "layers": 12,
-    "mlp_ratio": 4.0,
-}
-PLAIN: Final[Mapping[str, tuple[Any, ...]]] = {
-    "pool_type": ("tok", "argmax"),
-    "hf_tokenizer_name": (),
-    "patch_dropout": (),
-    "text_mask": (),
-    "pad_id": (),
-    "eos_id": (),
-}
-"""Other settings that are allowed in a plain CLIP, with their allowed values; () allows any."""
+_BOTH: Final[Mapping[str, Any]] = {"layers": 12, "mlp_ratio": 4.0}
+VISION_DEFAULTS: Final[Mapping[str, Any]] = {**_BOTH, "width": 768, "head_width": 64, "patch_size": 16}
+TEXT_DEFAULTS: Final[Mapping[str, Any]] = {**_BOTH, "context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8}
+POOLING: Final = ("tok", "argmax")
+"""Values of `pool_type` that are allowed in a plain CLIP."""
+IGNORED: Final = frozenset({"hf_tokenizer_name", "patch_dropout", "text_mask", "pad_id", "eos_id"})
+"""Settings that do not change the network."""
 
 LARGEST: Final = 2**24
 """Limit on every size."""
@@ -128,8 +111,8 @@ def clip_config(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
         ("text_cfg", text, {*TEXT_DEFAULTS}),
     ):
         for key, value in part.items():
-            allowed = PLAIN.get(key)
-            if value and key not in known and (allowed is None or (allowed and all(value != one for one in allowed))):
+            allowed = key in known | IGNORED or (key == "pool_type" and value in POOLING)
+            if value and not allowed:
                 raise _not_plain(source, f"{name}.{key}", value)
     for key in set(model) - {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text"}:
         if model[key]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ...model.annotator import Answer, InputSpec, View
 from ...model.probe.encoders import COLOUR, ColourEncoder, Encoder, find_encoder
 from ...model.training.fit import HeadKind, assign_folds, number_units
-from ...model.training.tile_labels import INSIDE, Outline, block_of, label_tiles, overlaps, tile_boxes
+from ...model.training.tile_labels import INSIDE, Outline, block_of, label_tiles, overlapping_classes, tile_boxes
 from ...readers.errors import LimnerError, ModelError, RequestError
 from ...readers.geometry import Box
 from ...readers.image import ImageInfo
@@ -201,7 +201,7 @@ def _report_labels(labels: Labels, infos: Sequence[ImageInfo], names: Redactor, 
         on_event(Message(f"Images without outlines, not used: {names.text(', '.join(without))}"))
     shared: Counter[tuple[str, str]] = Counter()
     for several in labels.outlines.values():
-        shared.update(overlaps(several).keys())
+        shared.update(overlapping_classes(several))
     for (one, other), images in sorted(shared.items()):
         on_event(Message(f"Outlines of {one} and {other} overlap on {images} images: tiles there are not used"))
 
