@@ -203,12 +203,12 @@ def check_shapes(shapes: Shapes, name: str, source: str) -> None:
         return
     folder = f"put the file into a folder, as open_clip_pytorch_model.bin or .safetensors, with an {SETTINGS}"
     if not name:
-        seen = ", ".join(f"{key} {value}" for key, value in found.items()) or "no vision encoder of OpenCLIP's"
+        sizes = ", ".join(f"{key} {value}" for key, value in found.items()) or "no vision encoder of OpenCLIP's"
         option = "add --set model_options.architecture=NAME, or call an encoder openclip:NAME:FILE"
         raise ModelError(
             f"checkpoint {source}",
             "must have its architecture named, since weights tell neither the number of heads nor the activation",
-            value=f"shapes of {' and of '.join(fits)}" if fits else f"unknown: {seen}",
+            value=f"shapes of {' and of '.join(fits)}" if fits else f"unknown: {sizes}",
             remedy=f"Look up the name that its authors use with OpenCLIP, and {option if fits else folder}",
         )
     wrong = [

@@ -177,15 +177,15 @@ def quantity_of(plan: ImagePlan) -> str:
     return "/".join(sorted({one.quantity for one in plan.info.channels if one.common in bands}))
 
 
-def _tile_size(encoder: Encoder, given: int) -> int:
-    if encoder.tile and given not in {0, encoder.tile}:
+def _tile_size(encoder: Encoder, tile: int) -> int:
+    if encoder.tile and tile not in {0, encoder.tile}:
         raise RequestError(
             "--tile",
             f"must be {encoder.tile}, the encoder's own size",
-            value=str(given),
+            value=str(tile),
             remedy="Leave --tile out, and choose with --resolution how much of the ground a tile shows",
         )
-    return encoder.tile or given or TILE
+    return encoder.tile or tile or TILE
 
 
 def _report_labels(labels: Labels, infos: Sequence[ImageInfo], names: Redactor, on_event: EventHandler) -> None:
