@@ -144,7 +144,7 @@ def decode_yolo(
     boxes = np.concatenate([centre - half, centre + half], axis=1)
     kept = suppress_overlaps(boxes, objectness[likely], overlap)
     return [
-        Detection(labels[classes[i]], float(scores[i]), (float(x0), float(y0), float(x1), float(y1)))
+        Detection(labels[int(classes[i])], float(scores[i]), (float(x0), float(y0), float(x1), float(y1)))
         for i, (x0, y0, x1, y1) in zip(likely[kept], boxes[kept], strict=True)
     ]
 

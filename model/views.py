@@ -16,6 +16,7 @@ Frames, all with x to the right and y down, pixel corners and half-open boxes:
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -70,7 +71,8 @@ def read_view(
     larger = _enlarged_grid(region, spec)
     if larger is not None:
         grid, (width, height) = larger, larger.source
-        canvas = place_on_canvas(np.ascontiguousarray(canvas[:height, :width]), grid)
+        picture = cast("npt.NDArray[np.uint8]", np.ascontiguousarray(canvas[:height, :width]))
+        canvas = place_on_canvas(picture, grid)
         valid, keep = (_to_canvas_mask(mask, grid) for mask in (valid, keep))
     return View(
         region=region,

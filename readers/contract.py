@@ -59,10 +59,10 @@ def check_reader(reader: Reader, uri: str, expected: ExpectedImage, *, image: in
         for plane in (-1, len(info.planes)):
             sentence = "reading a plane that an image does not have raises a LimnerError"
             _refuses(lambda plane=plane: opened.read(info.box, (1, 1), plane), sentence)
-        again = _whole(opened, expected.plane)
+        before = _whole(opened, expected.plane)
     _refuses(lambda: opened.read(info.box, (1, 1)), "reading a closed image raises a LimnerError")
-    with reader.open(info) as reopened:
-        _same(_whole(reopened, expected.plane), again, "an image that is closed and opened again reads the same")
+    with reader.open(info) as again:
+        _same(_whole(again, expected.plane), before, "an image that is closed and opened again reads the same")
     _check_channels(reader, info, expected)
     return info
 

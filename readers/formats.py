@@ -65,64 +65,51 @@ _LOSSLESS: Final = "Export it from the scanner's own viewer as OME-TIFF or SVS"
 _VOLUME: Final = "Give the DICOM series that it was made from"
 _GDAL: Final = "Write the variable as GeoTIFF, for example with `gdal_translate NETCDF:FILE:VARIABLE OUT.tif`"
 _WHICH: Final = "it may hold several variables"
-_NO_IMAGE: Final = "Leave it out"
+
+_GROUPS: Final[tuple[tuple[Kind, str, str, dict[str, str]], ...]] = (  # kind, reader, remedy, name by key
+    ("slide", "slide", "", {
+        "svs": "Aperio SVS", "ndpi": "Hamamatsu NDPI", "vms": "Hamamatsu VMS", "scn": "Leica SCN",
+        "mrxs": "Mirax MRXS of 3DHISTECH", "bif": "Ventana BIF", "philips": "Philips TIFF", "trestle": "Trestle TIFF",
+        "svslide": "Sakura SVSLIDE", "dicom-wsi": "DICOM whole-slide image",
+    }),
+    ("slide", "pyramid", "", {"ome-tiff": "OME-TIFF", "qptiff": "PerkinElmer or Akoya QPTIFF"}),
+    ("study", "dicom", "", {"dicom": "DICOM"}),
+    ("slide", "", _OME, {
+        "czi": "Zeiss CZI", "zvi": "Zeiss ZVI", "lsm": "Zeiss LSM", "lif": "Leica LIF", "oib": "Olympus OIB or OIF",
+        "nd2": "Nikon ND2", "stk": "MetaMorph STK", "fluoview": "Olympus FluoView TIFF", "imaris": "Imaris",
+    }),
+    ("slide", "", _SDK, {"isyntax": "Philips iSyntax"}),
+    ("slide", "", _LOSSLESS, {
+        "mds": "Motic MDS or MDSX", "kfb": "KFBIO KFB", "tmap": "Unic TMAP", "sdpc": "SQRAY SDPC", "vsf": "Meyer VSF",
+    }),
+    ("study", "", _VOLUME, {
+        "nifti": "NIfTI", "nrrd": "NRRD", "metaimage": "MetaImage (MHA, MHD)", "analyze": "Analyze or Interfile header",
+    }),
+)  # fmt: skip
 
 _FORMATS: Final = {
     one.key: one
     for one in (
-        # slides, microscopy and studies with a built-in reader
-        Format("svs", "Aperio SVS", "slide", "slide"),
-        Format("ndpi", "Hamamatsu NDPI", "slide", "slide"),
-        Format("vms", "Hamamatsu VMS", "slide", "slide"),
-        Format("scn", "Leica SCN", "slide", "slide"),
-        Format("mrxs", "Mirax MRXS of 3DHISTECH", "slide", "slide"),
-        Format("bif", "Ventana BIF", "slide", "slide"),
-        Format("philips", "Philips TIFF", "slide", "slide"),
-        Format("trestle", "Trestle TIFF", "slide", "slide"),
-        Format("svslide", "Sakura SVSLIDE", "slide", "slide"),
-        Format("dicom-wsi", "DICOM whole-slide image", "slide", "slide"),
-        Format("ome-tiff", "OME-TIFF", "slide", "pyramid"),
-        Format("qptiff", "PerkinElmer or Akoya QPTIFF", "slide", "pyramid"),
+        *(Format(key, name, kind, own, "", fix) for kind, own, fix, names in _GROUPS for key, name in names.items()),
         Format("pyramid", "pyramid of tiles in TIFF", "slide", "pyramid", strict=False),
-        Format("dicom", "DICOM", "study", "dicom"),
-        # those without
         Format("vsi", "Olympus VSI", "slide", "", "its own pages are overviews and the label", _OME),
+        Format("imagej", "ImageJ stack", "slide", "", "its channels and planes lie in one piece", _OME),
+        Format("ome-zarr", "OME-Zarr", "slide", "", "limner does not read it yet", _ANY_TIFF),
         Format("ets", "Olympus ETS", "slide", "", "it holds pixels of a VSI slide", _OME, auxiliary=True),
         Format("afi", "Aperio AFI", "slide", "", "it lists slides", "Give its .svs files", auxiliary=True),
         Format("ndpis", "Hamamatsu NDPIS", "slide", "", "it lists slides", "Give its .ndpi files", auxiliary=True),
         Format("vms-part", "part of a Hamamatsu VMS slide", "slide", "", "", "Give the .vms file", auxiliary=True),
         Format("label", "picture of a slide's label", "slide", "", "", "Leave it out", auxiliary=True),
-        Format("isyntax", "Philips iSyntax", "slide", "", "", _SDK),
-        Format("czi", "Zeiss CZI", "slide", "", "", _OME),
-        Format("zvi", "Zeiss ZVI", "slide", "", "", _OME),
-        Format("lsm", "Zeiss LSM", "slide", "", "", _OME),
-        Format("lif", "Leica LIF", "slide", "", "", _OME),
-        Format("oib", "Olympus OIB or OIF", "slide", "", "", _OME),
-        Format("nd2", "Nikon ND2", "slide", "", "", _OME),
-        Format("stk", "MetaMorph STK", "slide", "", "", _OME),
-        Format("fluoview", "Olympus FluoView TIFF", "slide", "", "", _OME),
-        Format("imaris", "Imaris", "slide", "", "", _OME),
-        Format("imagej", "ImageJ stack", "slide", "", "its channels and planes lie in one piece", _OME),
-        Format("mds", "Motic MDS or MDSX", "slide", "", "", _LOSSLESS),
-        Format("kfb", "KFBIO KFB", "slide", "", "", _LOSSLESS),
-        Format("tmap", "Unic TMAP", "slide", "", "", _LOSSLESS),
-        Format("sdpc", "SQRAY SDPC", "slide", "", "", _LOSSLESS),
-        Format("vsf", "Meyer VSF", "slide", "", "", _LOSSLESS),
-        Format("ome-zarr", "OME-Zarr", "slide", "", "limner does not read it yet", _ANY_TIFF),
-        Format("nifti", "NIfTI", "study", "", "", _VOLUME),
-        Format("nrrd", "NRRD", "study", "", "", _VOLUME),
-        Format("metaimage", "MetaImage (MHA, MHD)", "study", "", "", _VOLUME),
-        Format("analyze", "Analyze or Interfile header", "study", "", "", _VOLUME),
         # maps, and files without an image: any reader may open them
         Format("zarr", "Zarr", "map", "", "", "Write the array as GeoTIFF", strict=False),
         Format("hdf5", "HDF5 or NetCDF 4", "map", "", _WHICH, _GDAL, strict=False),
         Format("netcdf", "NetCDF", "map", "", _WHICH, _GDAL, strict=False),
         Format("hdf4", "HDF 4", "map", "", "", _GDAL, strict=False),
-        Format("pdf", "PDF", None, "", "", _NO_IMAGE, strict=False, auxiliary=True),
+        Format("pdf", "PDF", None, "", "", "Leave it out", strict=False, auxiliary=True),
         Format("video", "video", None, "", "", "Give single frames as PNG or TIFF", strict=False, auxiliary=True),
-        Format("office", "Office document", None, "", "", _NO_IMAGE, strict=False, auxiliary=True),
+        Format("office", "Office document", None, "", "", "Leave it out", strict=False, auxiliary=True),
     )
-}  # fmt: skip
+}
 
 _BY_NAME: Final = {
     "svs": "svs", "afi": "afi", "ndpi": "ndpi", "ndpis": "ndpis", "vms": "vms", "vmu": "vms", "scn": "scn",
@@ -137,29 +124,14 @@ _BY_NAME: Final = {
     "xls": "office", "ppt": "office", "odt": "office", "ods": "office", "odp": "office",
 }  # fmt: skip
 
-_BY_BYTES: Final = (
-    (0, b"ZISRAWFILE", "czi"),
-    (0, b"\xda\xce\xbe\x0a", "nd2"),
-    (344, b"n+1\0", "nifti"),
-    (344, b"ni1\0", "nifti"),
-    (4, b"n+2\0", "nifti"),
-    (4, b"ni2\0", "nifti"),
-    (0, b"NRRD000", "nrrd"),
-    (0, b"ObjectType = Image", "metaimage"),
-    (0, b"SIS\0", "ets"),
-    (0, b"\x89HDF\r\n\x1a\n", "hdf5"),
-    (0, b"CDF\x01", "netcdf"),
-    (0, b"CDF\x02", "netcdf"),
-    (0, b"CDF\x05", "netcdf"),
-    (0, b"\x0e\x03\x13\x01", "hdf4"),
-    (0, b"%PDF-", "pdf"),
-    (4, b"ftypisom", "video"),
-    (4, b"ftypmp4", "video"),
-    (4, b"ftypqt", "video"),
-    (0, b"\x1a\x45\xdf\xa3", "video"),
-    (8, b"AVI LIST", "video"),
+_BY_BYTES: Final = (  # offset, bytes, key
+    (0, b"ZISRAWFILE", "czi"), (0, b"\xda\xce\xbe\x0a", "nd2"), (344, b"n+1\0", "nifti"), (344, b"ni1\0", "nifti"),
+    (4, b"n+2\0", "nifti"), (4, b"ni2\0", "nifti"), (0, b"NRRD000", "nrrd"), (0, b"ObjectType = Image", "metaimage"),
+    (0, b"SIS\0", "ets"), (0, b"\x89HDF\r\n\x1a\n", "hdf5"), (0, b"CDF\x01", "netcdf"), (0, b"CDF\x02", "netcdf"),
+    (0, b"CDF\x05", "netcdf"), (0, b"\x0e\x03\x13\x01", "hdf4"), (0, b"%PDF-", "pdf"), (4, b"ftypisom", "video"),
+    (4, b"ftypmp4", "video"), (4, b"ftypqt", "video"), (0, b"\x1a\x45\xdf\xa3", "video"), (8, b"AVI LIST", "video"),
     (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "office"),
-)
+)  # fmt: skip
 
 _BY_NAME_FIRST: Final = frozenset({"svslide", "mrxs", "imaris", "zvi", "oib"})  # first bytes of general containers
 _LABEL: Final = re.compile(r"(slide )?(label|macro|thumbnail|overview)([ _-]?image)?( \d+x\d+)?", re.IGNORECASE)

@@ -29,7 +29,7 @@ from shapely.geometry.base import BaseGeometry
 
 from .errors import ReadError, RequestError, excerpt
 from .geometry import Placement, Points
-from .raster.georeference import Crs, leads_to_files
+from .raster.metadata import Crs, names_local_file
 
 Values = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
@@ -106,7 +106,7 @@ def parse_crs(text: str) -> pyproj.CRS:
         texts = (text, crs.to_wkt())
     except (ProjError, UnicodeError) as error:
         raise _unusable_crs(text, str(error)) from error
-    if any(map(leads_to_files, texts)):
+    if any(map(names_local_file, texts)):
         raise _unusable_crs(text, "it refers to a file that is not one of PROJ's own")
     return crs
 
@@ -228,9 +228,8 @@ def from_lonlat(placement: Placement, lonlat: npt.ArrayLike) -> Points:
     lost = ~np.isfinite(world).all(axis=1)
     if lost.any():
         subject = f"every point on the placement from {placement.source}"
-        value = f"longitude, latitude {points[lost][0].tolist()}"
-        rule = "must lie where its CRS is defined"
-        raise ReadError(subject, rule, value=value, remedy="Keep coordinates near the image")
+        value, remedy = f"longitude, latitude {points[lost][0].tolist()}", "Keep coordinates near the image"
+        raise ReadError(subject, "must lie where its CRS is defined", value=value, remedy=remedy)
     return placement.to_pixel(world)
 
 

@@ -2,9 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -149,7 +149,7 @@ def _adapter() -> "TypeAdapter[ImageInfo]":
     return TypeAdapter(ImageInfo)
 
 
-class Image(Protocol):
+class Image(AbstractContextManager["Image", None], Protocol):
     """An open image: one handle, for one worker."""
 
     @property
@@ -176,12 +176,6 @@ class Image(Protocol):
     def close(self) -> None:
         """Release the handle."""
         ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
 
 
 class BaseImage(ABC):
@@ -226,9 +220,7 @@ class BaseImage(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @abstractmethod

@@ -192,6 +192,7 @@ def _kind(schema: Mapping[str, Any], separator: str) -> str:
     if kind == "array":
         inner = schema.get("prefixItems") or [schema.get("items", {})]
         items = {"number": "numbers", "integer": "whole numbers"}.get(inner[0].get("type", ""), "texts")
+        items += _bounds(inner[0])
         least = f"at least {schema['minItems']} " if schema.get("minItems", 0) > 1 else ""
         count = f"{len(inner)} " if "prefixItems" in schema else least
         return f"{count}{items} separated by {'commas' if separator == ',' else repr(separator)}"

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import replace
-from typing import Final
+from typing import Annotated, Final
 
 from pydantic import Field, field_validator
 
@@ -12,10 +12,19 @@ from .geometry import Placement
 from .image import VALIDITY_UNKNOWN, Channel, ImageInfo
 from .options import options_of
 from .pseudonyms import NameOptions
-from .raster.bands import COMMON_NAMES, Sensor, band_token, canonical, describe, is_sentinel, sensor_named
-from .raster.georeference import HOW_TO_STATE_A_CRS, Crs, polynomial_note
-from .raster.products import metadata_beside, radiometry_beside
-from .slide.spacing import NOTE, Spacing, SpacingTable, differ, place
+from .raster.bands import (
+    COMMON_NAMES,
+    Sensor,
+    canonical_band,
+    describe_channels,
+    find_product_metadata,
+    find_sensor,
+    is_sentinel2,
+    match_band,
+    read_radiometry,
+)
+from .raster.metadata import CRS_ADVICE, Crs, gcp_notes
+from .slide.spacing import NOTE_PREFIX, Spacing, SpacingTable
 
 NODATA: Final = "default_nodata"
 """The option of readers for the nodata value of files that declare none."""
@@ -39,7 +48,7 @@ class Overrides(NameOptions):
         description="The coordinate reference system of files that have none; `--crs` sets it.",
         examples=["--crs EPSG:32618"],
     )
-    microns_per_pixel: tuple[float, ...] = Field(
+    microns_per_pixel: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         default=(),
         max_length=2,
         description="The pixel size of slides, one number or two as x,y; `--microns-per-pixel` sets it.",
@@ -53,21 +62,13 @@ class Overrides(NameOptions):
     @field_validator("sensor")
     @classmethod
     def _is_known(cls, value: str) -> str:
-        return sensor_named(value).name if value else ""
+        return find_sensor(value).name if value else ""
 
     @field_validator("bands")
     @classmethod
     def _differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(value)) < len(value):
             msg = "must be different names"
-            raise ValueError(msg)
-        return value
-
-    @field_validator("microns_per_pixel")
-    @classmethod
-    def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if not all(number > 0 for number in value):
-            msg = "must be positive"
             raise ValueError(msg)
         return value
 
@@ -86,7 +87,7 @@ class PreparedOverrides:
         Raises `ReadError` where they do not fit the image, or a product's metadata is invalid.
         """
         name = self._overrides.sensor or info.sensor
-        sensor = sensor_named(name) if name and info.kind == "map" else None
+        sensor = find_sensor(name) if name and info.kind == "map" else None
         info = _with_sensor(info, reader, sensor, self._overrides.bands)
         return self._with_spacing(_with_crs(info, self._crs))
 
@@ -102,12 +103,12 @@ class PreparedOverrides:
             return _with_notes(info, *(["--microns-per-pixel was not used: it is for slides."] if numbers else []))
         (x, _, _), (_, y, _) = info.placement.matrix[:2]
         found = Spacing(x, y, info.placement.source) if info.placement.unit == "um" else None
-        notes = [note for note in info.notes if not note.startswith(NOTE)]
-        if found is not None and differ(stated, found):
-            notes.append(f"{NOTE} {stated} is used as given; the file has {found}.")
-        if stated.doubt:
-            notes.append(f"{NOTE} {stated} is used as given, although {stated.doubt}.")
-        return replace(info, placement=place(stated), notes=tuple(notes))
+        notes = [note for note in info.notes if not note.startswith(NOTE_PREFIX)]
+        if found is not None and stated.differs_from(found):
+            notes.append(f"{NOTE_PREFIX} {stated} is used as given; the file has {found}.")
+        if stated.implausible:
+            notes.append(f"{NOTE_PREFIX} {stated} is used as given, although {stated.implausible}.")
+        return replace(info, placement=stated.placement(), notes=tuple(notes))
 
 
 def _with_sensor(info: ImageInfo, reader: object, sensor: Sensor | None, bands: tuple[str, ...]) -> ImageInfo:
@@ -115,21 +116,21 @@ def _with_sensor(info: ImageInfo, reader: object, sensor: Sensor | None, bands: 
     channels = _with_band_names(info, sensor, bands) if bands else list(info.channels)
     if info.kind != "map":
         return replace(info, channels=tuple(channels))
-    token = band_token(re.split(r"[/\\]", info.uri)[-1])
+    token = match_band(re.split(r"[/\\]", info.uri)[-1])
     if sensor and token and not bands and [channel.name for channel in channels] == ["1"]:
-        channels = [replace(channels[0], name=canonical(token[0], sentinel=is_sentinel(sensor, [])))]
+        channels = [replace(channels[0], name=canonical_band(token[0], sentinel=is_sentinel2(sensor, [])))]
     measured, metadata = None, None
     if sensor is not None and not is_remote(info.uri):
         beside = (info.files or (info.uri,))[0]
-        measured, metadata = radiometry_beside(beside, sensor), metadata_beside(beside, sensor)
-    described, notes = describe(channels, sensor, measured)
+        measured, metadata = read_radiometry(beside, sensor), find_product_metadata(beside, sensor)
+    described, notes = describe_channels(channels, sensor, measured)
     options = dict(info.options)
     undeclared = (
         VALIDITY_UNKNOWN in info.facts and "nodata" not in options and NODATA in options_of(reader).model_fields
     )
     if sensor is not None and sensor.nodata is not None and undeclared:
         options[NODATA] = f"{sensor.nodata:g}"
-        notes.append(f"No-data value {sensor.nodata:g} by the product specification of {sensor.name}.")
+        notes.append(f"Nodata value {sensor.nodata:g} by the product specification of {sensor.name}.")
     files = dict.fromkeys((*info.files, *([] if metadata is None else [str(metadata)])))
     described = replace(
         info,
@@ -150,7 +151,7 @@ def _with_band_names(info: ImageInfo, sensor: Sensor | None, bands: tuple[str, .
     return [
         replace(
             channel,
-            name=name if sensor is None else sensor.band_called(name),
+            name=name if sensor is None else sensor.find_band(name),
             common=name.lower() if name.lower() in COMMON_NAMES else None,
         )
         for channel, name in zip(info.channels, bands, strict=True)
@@ -165,9 +166,9 @@ def _with_crs(info: ImageInfo, stated: Crs | None) -> ImageInfo:
         return _with_notes(info, *(["--crs was not used: the file has a CRS."] if differs else []))
     if stated is not None:
         placed = replace(own, unit=stated.unit, crs=stated.wkt)
-        return _with_notes(replace(info, placement=placed), *polynomial_note(placed))
+        return _with_notes(replace(info, placement=placed), *gcp_notes(placed))
     what = "a geotransform" if own.warp is None else "control points"
-    note = f"The file has {what} but no CRS, so its unit is unknown and positions are in pixels; {HOW_TO_STATE_A_CRS}."
+    note = f"The file has {what} but no CRS, so its unit is unknown and positions are in pixels; {CRS_ADVICE}."
     return _with_notes(
         replace(info, placement=Placement.pixels(f"none ({what.removeprefix('a ')} without a CRS)")), note
     )

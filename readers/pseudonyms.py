@@ -105,11 +105,11 @@ def path_variants(path: str) -> list[str]:
     word = len(path) < _MIN_NAME or re.fullmatch(r"[a-z.]+", path)
     whole = [*([] if word else [path]), os.path.abspath(path), _resolved(path)]
     name, stem = PurePosixPath(path).name, PurePosixPath(path).stem
-    bare = [name] if PurePosixPath(path).suffix and len(name) >= _MIN_NAME else []
-    if bare and stem:
+    alone = [name] if PurePosixPath(path).suffix and len(name) >= _MIN_NAME else []
+    if alone and stem:
         whole += [one[: -len(name)] + stem for one in whole if one.endswith(name) and one != name]
-        bare += [stem] if len(stem) >= _MIN_NAME and not re.fullmatch(r"[a-z]+", stem) else []
-    return list(dict.fromkeys([form for one in (*whole, *bare) for form in (one, repr(one)[1:-1])]))
+        alone += [stem] if len(stem) >= _MIN_NAME and not re.fullmatch(r"[a-z]+", stem) else []
+    return list(dict.fromkeys([form for one in (*whole, *alone) for form in (one, repr(one)[1:-1])]))
 
 
 def _resolved(path: str) -> str:

@@ -8,7 +8,7 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal, cast
 
@@ -71,7 +71,7 @@ def scan(
     """
     candidates, overrides, own = _parse(options, reader)
     prepared = PreparedOverrides(overrides)
-    scanner = _Scanner(candidates, own, overrides, forced=reader, skip_folder=skip_folder)
+    scanner = _Scanner(candidates, own, overrides, reader, skip_folder)
     rows = _without_parts(_with_overrides([row for item in inputs for row in scanner.scan(item)], candidates, prepared))
     rows = _numbered([scanner.mark_personal(row) for row in rows], candidates)
     return _with_ids(rows, candidates, hide=overrides.names == "hide")
@@ -105,25 +105,17 @@ def find_reader(uri: str, head: bytes, candidates: Mapping[str, Reader]) -> str 
     return names[0]
 
 
+@dataclass(frozen=True, slots=True)
 class _Scanner:
-    """One scan, with the files that it has accounted for."""
+    """One scan, with the files that it has accounted for and their formats. See `scan`."""
 
-    def __init__(
-        self,
-        candidates: Mapping[str, Reader],
-        options: Mapping[str, Options],
-        names: NameOptions,
-        *,
-        forced: str | None,
-        skip_folder: Callable[[str], str | None],
-    ) -> None:
-        self._candidates = candidates
-        self._options = options
-        self._names = names
-        self._forced = forced
-        self._skip_folder = skip_folder
-        self._done: set[str] = set()
-        self._formats: dict[str, Format | None] = {}
+    _candidates: Mapping[str, Reader]
+    _options: Mapping[str, Options]
+    _names: NameOptions
+    _forced: str | None
+    _skip_folder: Callable[[str], str | None]
+    _done: set[str] = field(default_factory=set[str])
+    _formats: dict[str, Format | None] = field(default_factory=dict[str, "Format | None"])
 
     def scan(self, item: str) -> Iterator[ScannedFile]:
         """The rows of one input."""
@@ -222,8 +214,10 @@ class _Scanner:
             if first is not None:
                 read[first] = (*read[first], info)
         yield from (ScannedFile(path, "read", infos, name) for path, infos in read.items())
-        for files, error in found.failed:
-            yield from (ScannedFile(path, "failed", (), name, str(error)) for path in files if self._mark_done(path))
+        for files, error in found.failed:  # one refusal per image, on the row of its first file
+            own = [path for path in files if self._mark_done(path)]
+            yield from (ScannedFile(path, "failed", (), name, str(error)) for path in own[:1])
+            yield from (ScannedFile(path, "skipped", (), name, _part_of(own[0])) for path in own[1:])
         yield from (ScannedFile(path, "skipped", (), name, why) for path, why in side.items() if self._mark_done(path))
 
     def _file(self, path: str, *, named: bool) -> Iterator[ScannedFile]:
@@ -311,22 +305,26 @@ def _parse(
 def _with_overrides(
     rows: Sequence[ScannedFile], candidates: Mapping[str, Reader], overrides: PreparedOverrides
 ) -> list[ScannedFile]:
-    """Apply the overrides; an image that they do not fit fails with all its files."""
+    """Apply the overrides; an image that they do not fit fails, and its other files are skipped."""
     found: list[ScannedFile] = []
-    failed: dict[str, str] = {}
+    owner: dict[str, str] = {}
     for row in rows:
         try:
             infos = tuple(overrides.apply(info, candidates[row.reader]) for info in row.infos)
             found.append(replace(row, infos=infos))
         except ReadError as error:
-            failed |= {path: str(error) for info in row.infos for path in info.files}
+            owner |= {path: row.path for info in row.infos for path in info.files}
             found.append(replace(row, status="failed", infos=(), reason=str(error)))
     return [
-        replace(row, status="failed", reason=failed[row.path])
-        if row.status == "read" and not row.infos and row.path in failed
+        replace(row, status="skipped", reason=_part_of(owner[row.path]))
+        if row.status == "read" and not row.infos and row.path in owner
         else row
         for row in found
     ]
+
+
+def _part_of(path: str) -> str:
+    return f"a part of the image of {path}, which failed"
 
 
 def _without_parts(rows: Sequence[ScannedFile]) -> list[ScannedFile]:

@@ -21,9 +21,8 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -62,8 +61,6 @@ _RULES: Final = {
     "died": ("must not crash the library that reads it", _DAMAGED),
     "nested": ("must not be nested deeper than Python's recursion limit", "Get an undamaged copy of the file"),
 }
-
-_T = TypeVar("_T")
 
 
 class SandboxError(Exception):
@@ -104,10 +101,10 @@ class SandboxedProcess:
         request = {"call": function, "arguments": arguments, "seconds": seconds, "folder": os.getcwd()}
         with self._lock:
             process = self._start()
-            overdue = threading.Event()
+            timed_out = threading.Event()
 
             def kill() -> None:
-                overdue.set()
+                timed_out.set()
                 process.kill()
 
             timer = threading.Timer(WALL_CLOCK_FACTOR * seconds, kill)
@@ -115,7 +112,7 @@ class SandboxedProcess:
             try:
                 answer, array = _exchange(process, json.dumps(request).encode() + b"\n")
             except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-                late = self._stop(1.0) in _TIMEOUTS or overdue.is_set()
+                late = self._stop(1.0) in _TIMEOUTS or timed_out.is_set()
                 raise SandboxError("time" if late else "died") from error
             except BaseException:
                 self._stop()  # interrupted: its answer would be taken for that of the next call
@@ -274,32 +271,50 @@ def _set_timers(processor: float, clock: float) -> None:
 
 
 def identify(name: str, reader: Reader, uri: str, head: bytes) -> int:
-    """`Reader.identify` of the reader named `name`, in the sandbox. Raises `ReadError` where the file breaks it."""
-    if not _is_sandboxed(name, type(reader)):
-        return _guarded(name, uri, lambda: reader.identify(uri, head))
-    return int(_call("answer_identify", name, uri, head.decode("latin-1"), seconds=_seconds(uri, IDENTIFY_SECONDS)))
+    """Call `Reader.identify` of the reader `name`. Raises `LimnerError`, also where the file breaks the reader."""
+    return int(_ask("identify", name, reader, uri, head.decode("latin-1"), IDENTIFY_SECONDS))
 
 
 def scan_file(name: str, reader: Reader, uri: str, options: Options) -> tuple[ImageInfo, ...]:
-    """`Reader.scan` of the reader named `name`, in the sandbox. Raises `LimnerError`, also where the file breaks it."""
-    if not _is_sandboxed(name, type(reader)):
-        return _guarded(name, uri, lambda: tuple(reader.scan(uri, options)))
-    return _infos(_call("answer_scan", name, uri, options.texts(), seconds=_seconds(uri, SCAN_SECONDS)))
+    """Call `Reader.scan` of the reader `name`. Raises `LimnerError`, also where the file breaks the reader."""
+    return tuple(map(ImageInfo.from_json, _ask("scan_file", name, reader, uri, options.texts(), SCAN_SECONDS)))
 
 
 def scan_folder(name: str, reader: Reader, folder: str, options: Options) -> FolderScan:
-    """`FolderReader.scan_folder`, or `Reader.scan` of a folder, in the sandbox. Raises `LimnerError`."""
-    if not _is_sandboxed(name, type(reader)):
-        return _guarded(name, folder, lambda: _scan_folder(reader, folder, options))
-    infos, failed, side = _call("answer_folder", name, folder, options.texts(), seconds=FOLDER_SECONDS)
+    """Call `FolderReader.scan_folder`, or else `Reader.scan` for a folder. Raises `LimnerError` likewise."""
+    infos, failed, side = _ask("scan_folder", name, reader, folder, options.texts(), FOLDER_SECONDS)
     return FolderScan(
-        _infos(infos),
+        tuple(map(ImageInfo.from_json, infos)),
         tuple(
             (tuple(files), ReadError(subject, rule, value=value, remedy=remedy))
             for files, (subject, rule, value, remedy) in failed
         ),
         tuple((str(path), str(reason)) for path, reason in side),
     )
+
+
+def _ask(method: str, name: str, reader: Reader, uri: str, argument: Any, seconds: float) -> Any:
+    """`run_reader` in the sandbox where that can import the reader, else in this process."""
+    try:
+        if not _is_sandboxed(name, type(reader)):
+            return _run(method, reader, name, uri, argument)
+        seconds = REMOTE_SECONDS if is_remote(uri) else seconds
+        call = f"{__name__}:run_reader"
+        return run_sandboxed(call, method, name, uri, argument, seconds=seconds, megabytes=SCAN_MEMORY_MB)
+    except LimnerError:
+        raise
+    except Exception as error:
+        code = error.code if isinstance(error, SandboxError) else "raised"
+        kind = error.value if isinstance(error, SandboxError) else type(error).__name__
+        if kind == "UnicodeEncodeError":
+            rule = f"must have a name in UTF-8 for the reader {name!r}"
+            raise ReadError(uri, rule, remedy="Rename the file") from error
+        if code == "raised":
+            rule, value = f"must be a file that the reader {name!r} can parse", f"{kind} in the reader"
+            remedy = "Get an undamaged copy of the file, or report a defect of the reader if it is undamaged"
+            raise ReadError(uri, rule, value=value, remedy=remedy) from error
+        rule, remedy = _RULES[code]
+        raise ReadError(uri, rule, value=kind, remedy=remedy) from error
 
 
 @cache
@@ -309,72 +324,25 @@ def _is_sandboxed(name: str, kind: Any) -> bool:
     return load("limner.readers", name) is kind
 
 
-def _seconds(uri: str, local: float) -> float:
-    return REMOTE_SECONDS if is_remote(uri) else local
-
-
-def _call(function: str, name: str, uri: str, *arguments: Any, seconds: float) -> Any:
-    try:
-        return run_sandboxed(f"{__name__}:{function}", name, uri, *arguments, seconds=seconds, megabytes=SCAN_MEMORY_MB)
-    except SandboxError as error:
-        if error.code == "raised":
-            raise _reader_fault(name, uri, error.value) from error
-        rule, remedy = _RULES[error.code]
-        raise ReadError(uri, rule, value=error.value, remedy=remedy) from error
-
-
-def _guarded(name: str, uri: str, function: Callable[[], _T]) -> _T:
-    try:
-        return function()
-    except LimnerError:
-        raise
-    except Exception as error:
-        raise _reader_fault(name, uri, type(error).__name__) from error
-
-
-def _reader_fault(name: str, uri: str, kind: str) -> ReadError:
-    if kind == "UnicodeEncodeError":
-        return ReadError(uri, f"must have a name in UTF-8 for the reader {name!r}", remedy="Rename the file")
-    rule, value = f"must be a file that the reader {name!r} can parse", f"{kind} in the reader"
-    remedy = "Get an undamaged copy of the file, or report a defect of the reader if it is undamaged"
-    return ReadError(uri, rule, value=value, remedy=remedy)
-
-
-def _infos(records: Sequence[object]) -> tuple[ImageInfo, ...]:
-    return tuple(ImageInfo.from_json(record) for record in records)
-
-
-def _scan_folder(reader: Reader, folder: str, options: Options) -> FolderScan:
-    if isinstance(reader, FolderReader):
-        return reader.scan_folder(folder, options)
-    return FolderScan(tuple(reader.scan(folder, options)))
-
-
-# What the sandboxed process runs:
-
-
 @cache
 def _reader(name: str) -> Reader:
     make: Any = load("limner.readers", name)
     return make()
 
 
-def _options(name: str, texts: dict[str, str]) -> Options:
-    return parse_options(options_of(_reader(name)), texts, f"reader {name!r}")
+def run_reader(method: str, name: str, uri: str, argument: Any) -> Any:
+    """Call a method of an installed reader with a value from JSON, and return its result as JSON."""
+    return _run(method, _reader(name), name, uri, argument)
 
 
-def answer_identify(name: str, uri: str, head: str) -> int:
-    """`Reader.identify`."""
-    return _reader(name).identify(uri, head.encode("latin-1"))
-
-
-def answer_scan(name: str, uri: str, options: dict[str, str]) -> list[Any]:
-    """`Reader.scan` as JSON."""
-    return [info.to_json() for info in _reader(name).scan(uri, _options(name, options))]
-
-
-def answer_folder(name: str, folder: str, options: dict[str, str]) -> list[Any]:
-    """`FolderReader.scan_folder` as JSON."""
-    found = _scan_folder(_reader(name), folder, _options(name, options))
+def _run(method: str, reader: Reader, name: str, uri: str, argument: Any) -> Any:
+    if method == "identify":
+        return reader.identify(uri, argument.encode("latin-1"))
+    options = parse_options(options_of(reader), argument, f"reader {name!r}")
+    if method == "scan_file":
+        return [info.to_json() for info in reader.scan(uri, options)]
+    if not isinstance(reader, FolderReader):
+        return [info.to_json() for info in reader.scan(uri, options)], [], []
+    found = reader.scan_folder(uri, options)
     failed = [[list(files), error.parts] for files, error in found.failed]
-    return [[info.to_json() for info in found.infos], failed, [list(pair) for pair in found.side]]
+    return [info.to_json() for info in found.infos], failed, found.side

@@ -77,16 +77,12 @@ def _world_unit(batch: FindingsBatch) -> str | None:
     return placement.unit if placement.has_unit else None
 
 
+_NAME = "the name of its file or folder; its id where that may be a patient's name"
+
 IMAGE: Column[Any] = Column(
-    "image", "category", "the image's id in this run", lambda batch: batch.image.info.id, topic="identity"
+    "image", "category", "the image's id in this run", lambda b: b.image.info.id, topic="identity"
 )
-NAME: Column[Any] = Column(
-    "name",
-    "category",
-    "the name of its file or folder; its id where that may be a patient's name",
-    lambda batch: batch.image.name or batch.image.info.id,
-    topic="identity",
-)
+NAME: Column[Any] = Column("name", "category", _NAME, lambda b: b.image.name or b.image.info.id, topic="identity")
 MODEL: tuple[Column[Any], ...] = (
     Column("model", "category", "name of the model", _model("name"), topic="run"),
     Column("model_version", "category", "its version", _model("version"), topic="run"),
@@ -96,32 +92,30 @@ MODEL: tuple[Column[Any], ...] = (
 )
 """The last columns of tables: the same in every row, so that a row that is copied elsewhere keeps its origin."""
 
+_NUMBER = "its number within the image, from 1"
+_KIND = "of the geometry: area (traced from a class map), box, tile or region"
+_AREA = "area; in studies see spacing_source"
 _UID = "the same finding's in any run with the same key: a UUID of its study, slice, geometry and texts"
 _SIDE = "left, right or both: of the plane x = 0 mm, of a patient who lay supine; else empty"
 _SPACING = "where mm come from, or why there are none; only pixel_spacing… holds in the patient"
 _CRS = "authority and code of the image's CRS where exact, else its name; empty without one"
+_WORLD = "the same point in the image's CRS"
+_WORLD_AXES = "world_x0 world_y0 world_x1 world_y1"
+_LPS = "the point in the patient (LPS): towards left, posterior and superior"
+_LPS_AXES = "centre_lps_x_mm centre_lps_y_mm centre_lps_z_mm"
+_SIZE = "the box along the slice's rows and columns; see spacing_source"
 _WORLD_BOX = "bounding box in the image's CRS: least and most of its axes"
 
 FINDINGS: tuple[Column[FindingsBatch], ...] = (
     IMAGE,
     NAME,
-    Column(
-        "finding",
-        "int64",
-        "its number within the image, from 1",
-        lambda b: b.first + np.arange(len(b)),
-        topic="identity",
-    ),
+    Column("finding", "int64", _NUMBER, lambda b: b.first + np.arange(len(b)), topic="identity"),
     Column("label", "category", "the class", _finding("label")),
-    Column(
-        "kind", "category", "of the geometry: area (traced from a class map), box, tile or region", _finding("kind")
-    ),
+    Column("kind", "category", _KIND, _finding("kind")),
     Column("score", "float64", "0 to 1 as the model gave it; empty where it gives none", _finding("score"), decimals=4),
     Column("area_m2", "float64", "area on the ellipsoid", lambda b: b.area_m2, "m²", kinds=MAP),
     Column("area_um2", "float64", "area", lambda b: b.area_m2 * 1e12, "µm²", kinds=SLIDE),
-    Column(
-        "area_mm2", "float64", "area; in studies see spacing_source", lambda b: b.area_m2 * 1e6, "mm²", kinds=TISSUE
-    ),
+    Column("area_mm2", "float64", _AREA, lambda b: b.area_m2 * 1e6, "mm²", kinds=TISSUE),
     Column("area_px", "float64", "area in level-0 pixels", lambda b: b.area_px, "px²", 2),
     *_axes("x0_px y0_px x1_px y1_px", "bounding box from the image's upper left", lambda b: b.bounds, "px"),
     *_axes("x_px y_px", "a point on the finding: its centroid, or one inside", lambda b: b.point, "px"),
@@ -129,16 +123,8 @@ FINDINGS: tuple[Column[FindingsBatch], ...] = (
     *_only(
         MAP,
         [
-            *_axes(
-                "world_x world_y", "the same point in the image's CRS", lambda b: b.world, "world_unit", _world_decimals
-            ),
-            *_axes(
-                "world_x0 world_y0 world_x1 world_y1",
-                _WORLD_BOX,
-                lambda b: b.world_bounds,
-                "world_unit",
-                _world_decimals,
-            ),
+            *_axes("world_x world_y", _WORLD, lambda b: b.world, "world_unit", _world_decimals),
+            *_axes(_WORLD_AXES, _WORLD_BOX, lambda b: b.world_bounds, "world_unit", _world_decimals),
             Column("world_unit", "category", "m, deg, or crs for another that the CRS states", _world_unit),
             Column("crs", "category", _CRS, lambda b: crs_name(b.image.info.placement.crs) or None),
         ],
@@ -163,18 +149,8 @@ FINDINGS: tuple[Column[FindingsBatch], ...] = (
             Column("instance_number", "Int64", "as the file states it", _plane("instance")),
             Column("slice", "Int64", "its place in the stack, from 1", lambda b: [f.plane + 1 for f in b.findings]),
             *_axes("slice_position_mm", "along the stack's normal", lambda b: slice_positions_mm(b.planes), "mm"),
-            *_axes(
-                "centre_lps_x_mm centre_lps_y_mm centre_lps_z_mm",
-                "the point in the patient (LPS): towards left, posterior and superior",
-                lambda b: centres_lps_mm(b.planes, b.point),
-                "mm",
-            ),
-            *_axes(
-                "bbox_w_mm bbox_h_mm",
-                "the box along the slice's rows and columns; see spacing_source",
-                lambda b: box_sizes_mm(b.image.info, b.bounds),
-                "mm",
-            ),
+            *_axes(_LPS_AXES, _LPS, lambda b: centres_lps_mm(b.planes, b.point), "mm"),
+            *_axes("bbox_w_mm bbox_h_mm", _SIZE, lambda b: box_sizes_mm(b.image.info, b.bounds), "mm"),
             Column("spacing_source", "category", _SPACING, fact("spacing_source")),
             Column("laterality_geometry", "category", _SIDE, lambda b: lateralities(b.image.info, b.findings)),
             Column("review_status", "string", "for the radiologist to fill in", lambda _: None),

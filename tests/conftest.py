@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def module(name: str) -> ModuleType:
-    """A module of the tests' folder, which is no package: "readers/scanners"."""
+    """A module of the tests' folder, which is no package: "readers/slide/scanners"."""
     spec = importlib.util.spec_from_file_location(name.replace("/", "_"), ROOT / "tests" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -152,8 +152,8 @@ def model_server() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def scanners() -> ModuleType:
-    """The module `readers/scanners.py` beside this file: slides as scanners write them."""
-    return module("readers/scanners")
+    """The module `readers/slide/scanners.py` beside this file: slides as scanners write them."""
+    return module("readers/slide/scanners")
 
 
 @pytest.fixture(scope="session")
@@ -257,7 +257,7 @@ def made_4khd(tmp_path_factory: pytest.TempPathFactory, small_tokenizer: Path) -
     """A 4KHD checkpoint's folder: tiles of 56 px, 2 layers, random weights, as anybody's is saved."""
     import shutil
 
-    from limner.model.vlm.fourkhd.sizes import LINEARS, LanguageSizes, Plora, Sizes, VisionSizes
+    from limner.model.vlm.fourkhd.model_config import LINEARS, LanguageSizes, Plora, Sizes, VisionSizes
     from safetensors.numpy import save_file
 
     sizes = Sizes(
@@ -284,7 +284,7 @@ def made_vlms(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
     Families: llava, qwen2_vl, qwen2_5_vl, qwen3_vl, internvl, gemma3.
     """
-    making = module("model/asking/making")
+    making = module("model/vlm/make_checkpoints")
     root = tmp_path_factory.mktemp("vlms")
 
     def find(family: str) -> Path:

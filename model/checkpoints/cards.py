@@ -1,11 +1,10 @@
-"""Model cards: what a network is, what it wants, what it answers, and what it must not be used for."""
+"""Model cards: a segmentation network's weights, input, classes, licence and limitations, in YAML."""
 
 import hashlib
-from collections.abc import Iterable
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -14,8 +13,7 @@ from .untrusted import MAX_TILE, UntrustedDict, parse_yaml, read_yaml
 from .weights import is_path
 
 Text = Annotated[str, Field(min_length=1)]
-Colour = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
-
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 _SOURCES: Final[Any] = {"variants": {"__all__": {"weights": True, "companions": {"__all__": {"weights"}}}}}
 
@@ -27,71 +25,68 @@ class CardPart(BaseModel):
 
 
 class CardClass(CardPart):
-    """One class. `background` is true where it is not worth a finding."""
+    """A class of a network."""
 
     name: Text
-    colour: Colour
+    colour: Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
     background: bool = False
+    """Whether it gives no findings."""
 
 
 class PixelSize(CardPart):
-    """The pixel size that the network was made for, and the factor by which it may differ either way."""
+    """The pixel size that a network was made for."""
 
     value: Annotated[float, Field(gt=0)]
     unit: Literal["m", "um"]
     tolerates: Annotated[float, Field(ge=1)] = 2.0
+    """The factor by which it may differ either way."""
 
 
 class Companion(CardPart):
-    """A file that a network's file refers to by `name`: weights kept outside of it, as ONNX allows."""
+    """A file with weights outside the network's own, as ONNX allows."""
 
     name: Text
+    """The name in the network's file."""
     weights: Text
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Sha256
 
 
 class CardVariant(CardPart):
-    """One network of a card.
-
-    `bands` are STAC common names in the network's order; where a band has several names in use, a list of them, best
-    first. Their values are a `quantity`, lie within `valid_range` where they are what they claim to be, and reach the
-    network as (value - mean) / std. `weights` says where the file comes from, `sha256` what it must be. With `input`
-    "macenko-ehod" the bands are red, green and blue of 8 bits, and become eosin, haematoxylin and optical density from
-    0 to 1 (see `stain`) before that.
-    """
+    """One network of a card. Bands reach it as (value - mean) / std."""
 
     name: Text
     weights: Text
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """The source of the file: see `weights.locate`."""
+    sha256: Sha256
     bands: Annotated[tuple[Text | Annotated[tuple[Text, ...], Field(min_length=1)], ...], Field(min_length=1)]
+    """STAC common names in the network's order, or a list of names for a band with several, best first."""
     quantity: Text
+    """The physical quantity of the bands."""
     valid_range: tuple[float, float]
+    """The range of the quantity's values: most values outside mean that the stated quantity is wrong."""
     mean: tuple[float, ...]
     std: tuple[Annotated[float, Field(gt=0)], ...]
     input: Literal["bands", "macenko-ehod"] = "bands"
+    """With "macenko-ehod", red, green and blue of 8 bits become eosin, haematoxylin and optical density from 0 to 1
+    first (see `stain`)."""
     companions: tuple[Companion, ...] = ()
 
     @model_validator(mode="after")
-    def _one_value_a_band(self) -> Self:
+    def _consistent(self) -> Self:
+        msg = ""
         if not len(self.bands) == len(self.mean) == len(self.std):
             msg = f"bands, mean and std must have one value each: {len(self.bands)}, {len(self.mean)}, {len(self.std)}"
-            raise ValueError(msg)
-        if self.valid_range[0] >= self.valid_range[1]:
+        elif self.valid_range[0] >= self.valid_range[1]:
             msg = "valid_range must be ordered"
-            raise ValueError(msg)
-        if self.input == "macenko-ehod" and self.bands != ("red", "green", "blue"):
-            msg = "stains are told apart from the bands red, green, blue"
+        elif self.input == "macenko-ehod" and self.bands != ("red", "green", "blue"):
+            msg = "stains are separated from the bands red, green, blue"
+        if msg:
             raise ValueError(msg)
         return self
 
 
 class ModelCard(CardPart):
-    """A model card. `classes` are in the network's order of outputs; `variants` in order of preference.
-
-    `halo` is the rim of a tile, in pixels, whose answers are dropped. `fill` is what an invalid pixel becomes for the
-    network: the "nearest" valid pixel of its tile, or the "mean". `output` says whether the network gives logits,
-    probabilities, or "sigmoid": logits of classes that do not exclude each other.
-    """
+    """A model card."""
 
     name: Text
     annotator: Literal["segment"]
@@ -102,25 +97,30 @@ class ModelCard(CardPart):
     not_for: Annotated[tuple[Text, ...], Field(min_length=1)]
     known_mistakes: tuple[Text, ...] = ()
     classes: Annotated[tuple[CardClass, ...], Field(min_length=2, max_length=255)]
+    """In the order of the network's outputs."""
     resolution: PixelSize
     tile: Annotated[int, Field(gt=0, le=MAX_TILE)]
     halo: Annotated[int, Field(ge=0)]
+    """Pixels at each border of a tile whose answers are dropped."""
     layout: Literal["NHWC", "NCHW"]
     output: Literal["logits", "probabilities", "sigmoid"]
+    """Of the network: "sigmoid" stands for logits of independent classes."""
     fill: Literal["nearest", "mean"] = "nearest"
+    """The value of an invalid pixel: the "nearest" valid pixel of its tile, or the "mean"."""
     variants: Annotated[tuple[CardVariant, ...], Field(min_length=1)]
+    """In order of preference."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        msg = ""
         for what, names in (("class", [c.name for c in self.classes]), ("variant", [v.name for v in self.variants])):
             if len(set(names)) < len(names):
                 msg = f"two {what} names are the same"
-                raise ValueError(msg)
         if self.tile <= 2 * self.halo:
             msg = "a tile must be wider than its two halos"
-            raise ValueError(msg)
         if all(c.background for c in self.classes):
             msg = "at least one class must not be background"
+        if msg:
             raise ValueError(msg)
         return self
 
@@ -131,9 +131,8 @@ class ModelCard(CardPart):
 
     @property
     def digest(self) -> str:
-        """A sha256 of everything that decides the answers and the words; where the weights come from does not."""
-        content = self.model_dump_json(exclude=_SOURCES)
-        return hashlib.sha256(content.encode()).hexdigest()
+        """The sha256 of everything that decides answers and texts, without the sources of the weights."""
+        return hashlib.sha256(self.model_dump_json(exclude=_SOURCES).encode()).hexdigest()
 
 
 def shipped_cards() -> tuple[str, ...]:
@@ -144,84 +143,65 @@ def shipped_cards() -> tuple[str, ...]:
 
 @cache
 def shipped_digests() -> frozenset[str]:
-    """The sha256 of every file of weights that a shipped card names."""
+    """The sha256 of every weight file that a shipped card names."""
     variants = [variant for name in shipped_cards() for variant in find_card(name).variants]
     return frozenset(part.sha256 for variant in variants for part in (variant, *variant.companions))
 
 
 def find_card(name_or_path: str) -> ModelCard:
-    """A shipped card by name, or a YAML file by path; its weights' path counts from the file's folder.
+    """A shipped card by name, or a YAML file by path, from whose folder relative paths of weights count.
 
-    Raises `ModelError`: no such card, not YAML, unknown or missing keys, values that break a rule.
+    Raises `ModelError`: no such card, not YAML, unknown or missing keys, invalid values.
     """
     shipped = shipped_cards()
     if name_or_path in shipped:
         text = (resources.files(__package__ or "") / "cards" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
         return read_card(text, subject=f"card {name_or_path}")
-    path = Path(name_or_path)
+    path, known = Path(name_or_path), ", ".join(shipped)
     if path.suffix not in {".yaml", ".yml"}:
-        raise ModelError(
-            f"model {name_or_path!r}",
-            "it must be the name of a shipped card or the path of a card's .yaml file",
-            remedy=f"{did_you_mean(name_or_path, shipped)}Known: {', '.join(shipped)}",
-        )
+        rule = "must be the name of a shipped card or the path of a card's .yaml file"
+        remedy = f"{did_you_mean(name_or_path, shipped)}Known: {known}"
+        raise ModelError(f"model {name_or_path!r}", rule, remedy=remedy)
     if not path.is_file():
-        raise ModelError(
-            f"card {name_or_path}",
-            "it must be a readable text file",
-            remedy=f"Check the path, or name a shipped card: {', '.join(shipped)}",
+        remedy = f"Check the path, or name a shipped card: {known}"
+        raise ModelError(f"card {name_or_path}", "must be a readable text file", remedy=remedy)
+    card = _validate(read_yaml(path, f"card {name_or_path}"))
+    variants = [
+        _in_folder(variant, path).model_copy(
+            update={"companions": tuple(_in_folder(c, path) for c in variant.companions)}
         )
-    card = _card(read_yaml(path, f"card {name_or_path}"))
-    variants = tuple(
-        v.model_copy(
-            update={
-                "weights": _beside(path, v.weights),
-                "companions": tuple(c.model_copy(update={"weights": _beside(path, c.weights)}) for c in v.companions),
-            }
-        )
-        for v in card.variants
-    )
-    return card.model_copy(update={"variants": variants})
+        for variant in card.variants
+    ]
+    return card.model_copy(update={"variants": tuple(variants)})
 
 
-def _beside(path: Path, source: str) -> str:
-    """A source of weights as a card at `path` means it."""
-    return str(path.parent / source) if is_path(source) else source
+WithWeights = TypeVar("WithWeights", CardVariant, Companion)
+
+
+def _in_folder(part: WithWeights, path: Path) -> WithWeights:
+    """A part of a card at `path`, with the path of its weights from the card's folder."""
+    return part.model_copy(update={"weights": str(path.parent / part.weights)}) if is_path(part.weights) else part
 
 
 def read_card(text: str, *, subject: str) -> ModelCard:
     """A card from YAML text; `subject` names it in errors. Raises `ModelError`."""
-    return _card(parse_yaml(text, subject))
+    return _validate(parse_yaml(text, subject))
 
 
-def _card(content: UntrustedDict) -> ModelCard:
-    subject = content.where
+def _validate(content: UntrustedDict) -> ModelCard:
     try:
         return ModelCard.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(step) for step in first["loc"])
         if first["type"] == "extra_forbidden":
-            known = list(_keys(first["loc"]))
-            raise ModelError(
-                subject,
-                "it has a key that no card has",
-                value=excerpt(where),
-                remedy=f"{did_you_mean(str(first['loc'][-1]), known)}Known: {', '.join(known)}",
-            ) from error
-        raise ModelError(
-            subject,
-            f"{where or 'card'}: {first['msg']}",
-            value=excerpt(str(first["input"]), 80),
-            remedy="Correct the file",
-        ) from error
-
-
-def _keys(where: tuple[int | str, ...]) -> Iterable[str]:
-    """The keys that may stand at a place in a card."""
-    part: type[CardPart] = ModelCard
-    for step in where[:-1]:
-        part = {"classes": CardClass, "companions": Companion, "resolution": PixelSize, "variants": CardVariant}.get(
-            str(step), part
-        )
-    return part.model_fields
+            part: type[CardPart] = ModelCard
+            parts = {"classes": CardClass, "companions": Companion, "resolution": PixelSize, "variants": CardVariant}
+            for step in first["loc"][:-1]:
+                part = parts.get(str(step), part)
+            rule, value = "must have known keys only", excerpt(where)
+            remedy = f"{did_you_mean(str(first['loc'][-1]), part.model_fields)}Known: {', '.join(part.model_fields)}"
+        else:
+            rule, value = f"must be valid at {where or 'its top'}: {first['msg']}", excerpt(str(first["input"]), 80)
+            remedy = "Correct the file"
+        raise ModelError(content.where, rule, value=value, remedy=remedy) from error

@@ -1,4 +1,8 @@
-"""A network in ONNX form, on the processor. The one file that imports onnxruntime, when a network is loaded."""
+"""ONNX networks: read a file's header from its bytes, try an untrusted network in a sandbox, and run it on the CPU.
+
+Formats: onnx.proto (fields and their numbers), and Protocol Buffers' encoding (varints, lengths). onnxruntime is
+imported only when a network is loaded.
+"""
 
 # onnxruntime has no types:
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -19,152 +23,19 @@ from ...readers.sandbox import SandboxError, run_sandboxed
 from .untrusted import MIB, open_file, read_bytes, wrap_errors
 
 AxisOrder = Literal["NHWC", "NCHW"]
+"""Order of a network's axes: batch, height, width, channels, or as in torch."""
 
-MOST: Final = 2**31
-"""Bytes of a network's file, as its format has it."""
-SECONDS: Final = 120
-"""In which a stranger's network must load and answer one tile."""
-MEGABYTES: Final = 3072
-"""Address space in which it must do so, and four times its file's size more."""
+Shape = tuple[int | None, ...]
+"""The shape of an input or output; None for an axis that the file leaves open."""
 
-_TRIED: set[tuple[object, ...]] = set()
+MAX_BYTES: Final = 2**31  # of a network's file, by its format
+SECONDS: Final = 120  # in which an untrusted network must load and run on one tile
+MEGABYTES: Final = 3072  # of address space in which it must do so, beside four times its file's size
 
+_tried: set[tuple[object, ...]] = set()
 
-def runtime() -> str:
-    """What runs the network, with its version; imports nothing."""
-    return f"onnxruntime {version('onnxruntime')}"
-
-
-class OnnxNetwork:
-    """One input. `layout` is the order of its axes: batch, height, width, channels, or as torch has it.
-
-    `metadata` is what its file says of itself. `shapes` are those of its input and its outputs, in order; an axis that
-    the file leaves open is None.
-    """
-
-    def __init__(
-        self,
-        content: bytes,
-        *,
-        name: str,
-        layout: AxisOrder,
-        threads: int = 0,
-        beside: Mapping[str, bytes] | None = None,
-    ) -> None:
-        """Load from the bytes that were checked. `threads` 0 takes one per core. Raises `ModelError`.
-
-        `beside` are the files that hold weights outside the network's own, by the name it calls them; it may name no
-        others.
-        """
-        import onnxruntime
-
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = threads
-        settings.inter_op_num_threads = 1
-        settings.log_severity_level = 3  # errors only
-        self._name = name
-        self._layout: AxisOrder = layout
-        with wrap_errors(
-            f"network {name}",
-            "it must be an ONNX network that this onnxruntime can load",
-            remedy="Check that the card names the right file, or upgrade onnxruntime",
-        ):
-            check_external(content, beside or {}, name)
-            if beside:
-                settings.add_external_initializers_from_files_in_memory(
-                    list(beside), list(beside.values()), [len(part) for part in beside.values()]
-                )
-            self._session = onnxruntime.InferenceSession(content, settings, providers=["CPUExecutionProvider"])
-            inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-            self._input, self._output = cast("str", inputs[0].name), cast("str", outputs[0].name)
-            self.metadata = dict(cast("dict[str, str]", self._session.get_modelmeta().custom_metadata_map))
-            self.shapes = tuple(
-                tuple(axis if isinstance(axis, int) else None for axis in cast("list[object]", one.shape))
-                for one in (*inputs, *outputs)
-            )
-            self.inputs = len(inputs)
-
-    def __call__(self, tiles: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Tiles (n, height, width, channels), normalised → values (n, height, width, classes). Raises `ModelError`."""
-        values = self.output(tiles)
-        if values.ndim != tiles.ndim or len(values) != len(tiles):
-            raise ModelError(
-                f"network {self._name}",
-                f"it must answer {len(tiles)} tiles with a map of values each, {self._layout}",
-                value=str(values.shape),
-                remedy="Name a network that segments, or correct its layout in its card where it has one",
-            )
-        return values if self._layout == "NHWC" else values.transpose(0, 2, 3, 1)
-
-    def output(self, tiles: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Tiles (n, height, width, channels), normalised → its first output as it is. Raises `ModelError`."""
-        given = tiles if self._layout == "NHWC" else np.ascontiguousarray(tiles.transpose(0, 3, 1, 2))
-        with wrap_errors(
-            f"network {self._name}",
-            f"it must take tiles of the shape {given.shape} that is stated for it, and answer with numbers",
-            remedy="Correct its tile, bands or layout, in its card where it has one",
-            running=True,
-        ):
-            value: Any = self._session.run([self._output], {self._input: given})[0]
-            if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
-                raise TypeError(type(value))
-            return value.astype(np.float32, copy=False)
-
-
-def check_external(content: bytes, beside: Mapping[str, object], name: str) -> None:
-    """Raise `ModelError` where a network has weights in files that nobody gave it: it could name any file."""
-    others = sorted(external_files(content) - set(beside))
-    if others:
-        raise ModelError(
-            f"network {name}",
-            "its weights must be in its own file, or in those that its card names as companions",
-            value=excerpt(", ".join(others)),
-            remedy="Save it with its weights inside, or write a card that names the files with their sha256",
-        )
-
-
-def try_out(
-    path: Path, *, layout: AxisOrder, tile: int, channels: int, beside: Mapping[str, Path] | None = None
-) -> None:
-    """Load a stranger's network in the limited process, and run it on one tile of noise; `tile` 0 loads it only.
-
-    Whatever it does to the process, it does not do here. What was tried is remembered by path, size and time of change.
-    Raises `ModelError` where it is refused, crashes, or needs more than `SECONDS` or the address space.
-    """
-    files = {name: str(one) for name, one in (beside or {}).items()}
-    with wrap_errors(f"network {path.name}", "it must be a readable file", remedy="Check the path"):
-        found = [(one, one.stat()) for one in (path, *map(Path, files.values()))]
-    sizes = [(str(one), status.st_size, status.st_mtime_ns) for one, status in found]
-    key = (*sizes, layout, tile, channels)
-    if key not in _TRIED:
-        more = 4 * sum(size for _, size, _ in sizes) // MIB
-        megabytes = MEGABYTES + -(-more // 1024) * 1024
-        arguments = (str(path), layout, tile, channels, files)
-        try:
-            run_sandboxed(f"{__name__}:load_and_run", *arguments, seconds=SECONDS, megabytes=megabytes)
-        except SandboxError as error:
-            raise ModelError(
-                f"network {path.name}",
-                f"it must load and answer one tile within {SECONDS} s and {megabytes} MiB, without a crash",
-                value=f"{error.code} {error.value}".strip(),
-                remedy="Do not use this file, or have it exported again",
-            ) from error
-        _TRIED.add(key)
-
-
-def load_and_run(path: str, layout: AxisOrder, tile: int, channels: int, beside: Mapping[str, str]) -> None:
-    """What `try_out` does in the limited process."""
-    subject = f"network {Path(path).name}"
-    parts = {name: read_bytes(Path(one), subject, most=MOST) for name, one in beside.items()}
-    content = read_bytes(Path(path), subject, most=MOST)
-    network = OnnxNetwork(content, name=Path(path).name, layout=layout, threads=1, beside=parts)
-    if tile:
-        noise = np.random.default_rng(0).random((1, tile, tile, channels), dtype=np.float32)
-        network.output(noise)
-
-
-_VARINT, _EIGHT, _LENGTH, _FOUR = 0, 1, 2, 5
-_PARTS: Final[Mapping[str, Mapping[int, str]]] = {
+# field numbers of onnx.proto: message → field that holds another message → its type
+_MESSAGES: Final[Mapping[str, Mapping[int, str]]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
     "node": {5: "attribute"},
@@ -175,39 +46,151 @@ _PARTS: Final[Mapping[str, Mapping[int, str]]] = {
     "tensor": {13: "entry"},
     "entry": {},
 }
-"""Message → number of a field that holds another message → which."""
 _KEY, _VALUE, _LOCATION = 1, 2, b"location"  # of StringStringEntryProto
 _GRAPH, _METADATA = 7, 14  # of ModelProto
 _INITIALIZER, _INPUT, _OUTPUT = 5, 11, 12  # of GraphProto
 _TENSOR_NAME = 8  # of TensorProto
 _NAME, _TYPE = 1, 2  # of ValueInfoProto
 _TENSOR, _SHAPE, _AXIS, _AXIS_LENGTH = 1, 2, 1, 1  # of TypeProto, its Tensor, TensorShapeProto and its Dimension
+_VARINT, _EIGHT, _LENGTH, _FOUR = 0, 1, 2, 5  # wire types
 
-Shape = tuple[int | None, ...]
+
+def runtime() -> str:
+    """The runtime and its version; imports nothing."""
+    return f"onnxruntime {version('onnxruntime')}"
 
 
 @dataclass(frozen=True, slots=True)
 class OnnxHeader:
-    """`shapes` are those of the `inputs` inputs and then of the outputs, in order; an open axis is None."""
+    """Metadata and shapes of an ONNX file."""
 
     metadata: Mapping[str, str]
     shapes: tuple[Shape, ...]
+    """Of the inputs and then of the outputs, in order."""
     inputs: int
+    """How many of them are inputs."""
+
+
+class OnnxNetwork:
+    """An ONNX network on the CPU, with one input of which it returns the first output."""
+
+    def __init__(
+        self,
+        content: bytes,
+        *,
+        name: str,
+        layout: AxisOrder,
+        threads: int = 0,
+        companions: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Load from bytes that were checked. `threads` 0 takes one per core. Raises `ModelError`.
+
+        `companions` are the files with weights outside the network's own, by the name in the network; it may name no
+        others.
+        """
+        import onnxruntime
+
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = threads
+        settings.inter_op_num_threads = 1
+        settings.log_severity_level = 3  # errors only
+        self._subject = f"network {name}"
+        self._layout: AxisOrder = layout
+        remedy = "Check that it is the right file, or upgrade onnxruntime"
+        with wrap_errors(self._subject, "must be an ONNX network for this onnxruntime", remedy=remedy):
+            _check_external_files(content, companions or {}, self._subject)
+            if companions:
+                settings.add_external_initializers_from_files_in_memory(
+                    list(companions), list(companions.values()), [len(part) for part in companions.values()]
+                )
+            self._session = onnxruntime.InferenceSession(content, settings, providers=["CPUExecutionProvider"])
+            inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+            self._input, self._output = cast("str", inputs[0].name), cast("str", outputs[0].name)
+            shapes = [cast("list[object]", one.shape) for one in (*inputs, *outputs)]
+            self.header = OnnxHeader(
+                dict(cast("dict[str, str]", self._session.get_modelmeta().custom_metadata_map)),
+                tuple(tuple(axis if isinstance(axis, int) else None for axis in shape) for shape in shapes),
+                len(inputs),
+            )
+
+    def segment(self, tiles: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Normalised tiles (n, height, width, channels) → values (n, height, width, classes). Raises `ModelError`."""
+        values = self.output(tiles)
+        if values.ndim != tiles.ndim or len(values) != len(tiles):
+            rule = f"must return a map of values for each of {len(tiles)} tiles, in the order {self._layout}"
+            remedy = "Name a network that segments, or correct its layout in its card where it has one"
+            raise ModelError(self._subject, rule, value=str(values.shape), remedy=remedy)
+        return values if self._layout == "NHWC" else values.transpose(0, 2, 3, 1)
+
+    def output(self, tiles: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Normalised tiles (n, height, width, channels) → the first output as it is. Raises `ModelError`."""
+        batch = tiles if self._layout == "NHWC" else np.ascontiguousarray(tiles.transpose(0, 3, 1, 2))
+        rule = f"must take tiles of the stated shape {batch.shape} and return numbers"
+        remedy = "Correct its tile, bands or layout, in its card where it has one"
+        with wrap_errors(self._subject, rule, remedy=remedy, running=True):
+            value: Any = self._session.run([self._output], {self._input: batch})[0]
+            if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
+                raise TypeError(type(value))
+            return value.astype(np.float32, copy=False)
+
+
+def _check_external_files(content: bytes, companions: Mapping[str, object], subject: str) -> None:
+    """Raise `ModelError` where a network has weights in files other than its companions: it could name any file."""
+    others = sorted(external_files(content) - set(companions))
+    if others:
+        rule = "must have its weights in its own file, or in the companions of its card"
+        remedy = "Save it with its weights inside, or write a card that names the files with their sha256"
+        raise ModelError(subject, rule, value=excerpt(", ".join(others)), remedy=remedy)
+
+
+def try_in_sandbox(
+    path: Path, *, layout: AxisOrder, tile: int, channels: int, companions: Mapping[str, Path] | None = None
+) -> None:
+    """Load an untrusted network in a sandboxed process, and run it on one tile of noise; `tile` 0 only loads it.
+
+    Networks that passed are remembered by path, size and time of change. Raises `ModelError` where it is refused,
+    crashes, or needs more than `SECONDS` or the address space.
+    """
+    subject = f"network {path.name}"
+    files = {name: str(one) for name, one in (companions or {}).items()}
+    with wrap_errors(subject, "must be a readable file", remedy="Check the path"):
+        found = [(one, one.stat()) for one in (path, *map(Path, files.values()))]
+    key = (*((str(one), status.st_size, status.st_mtime_ns) for one, status in found), layout, tile, channels)
+    if key in _tried:
+        return
+    size = 4 * sum(status.st_size for _, status in found) // MIB
+    megabytes = MEGABYTES + -(-size // 1024) * 1024
+    arguments = (str(path), layout, tile, channels, files)
+    try:
+        run_sandboxed(f"{__name__}:load_and_run", *arguments, seconds=SECONDS, megabytes=megabytes)
+    except SandboxError as error:
+        rule = f"must load and run on one tile within {SECONDS} s and {megabytes} MiB, without a crash"
+        remedy = "Do not use this file, or have it exported again"
+        raise ModelError(subject, rule, value=f"{error.code} {error.value}".strip(), remedy=remedy) from error
+    _tried.add(key)
+
+
+def load_and_run(path: str, layout: AxisOrder, tile: int, channels: int, companions: Mapping[str, str]) -> None:
+    """The part of `try_in_sandbox` that runs in the sandboxed process."""
+    subject = f"network {Path(path).name}"
+    parts = {name: read_bytes(Path(one), subject, most=MAX_BYTES) for name, one in companions.items()}
+    content = read_bytes(Path(path), subject, most=MAX_BYTES)
+    network = OnnxNetwork(content, name=Path(path).name, layout=layout, threads=1, companions=parts)
+    if tile:
+        network.output(np.random.default_rng(0).random((1, tile, tile, channels), dtype=np.float32))
 
 
 def read_header(path: Path) -> OnnxHeader:
-    """The header of an ONNX file. Raises `ModelError` where it cannot be read or is none."""
+    """The header of an ONNX file, without loading its network. Raises `ModelError` where it cannot be read."""
     subject = f"network {path.name}"
-    with (
-        wrap_errors(subject, "it must be an ONNX network", remedy="Check that it is the right file, and whole"),
-        open_file(path, subject) as file,
-    ):
+    remedy = "Check that it is the right file, and whole"
+    with wrap_errors(subject, "must be an ONNX network", remedy=remedy), open_file(path, subject) as file:
         whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        metadata = {_text(entry, _KEY): _text(entry, _VALUE) for entry in _parts(whole, _METADATA)}
-        graph = _parts(whole, _GRAPH)[-1]
-        constants = {_text(one, _TENSOR_NAME) for one in _parts(graph, _INITIALIZER)}
-        inputs = [one for one in _parts(graph, _INPUT) if _text(one, _NAME) not in constants]
-        outputs = _parts(graph, _OUTPUT)
+        metadata = {_text(entry, _KEY): _text(entry, _VALUE) for entry in _submessages(whole, _METADATA)}
+        graph = _submessages(whole, _GRAPH)[-1]
+        constants = {_text(one, _TENSOR_NAME) for one in _submessages(graph, _INITIALIZER)}
+        inputs = [one for one in _submessages(graph, _INPUT) if _text(one, _NAME) not in constants]
+        outputs = _submessages(graph, _OUTPUT)
         if not inputs or not outputs:
             msg = f"it has {len(inputs)} inputs and {len(outputs)} outputs"
             raise ValueError(msg)
@@ -215,7 +198,7 @@ def read_header(path: Path) -> OnnxHeader:
 
 
 def external_files(content: bytes) -> set[str]:
-    """The files that hold tensors of a network outside its own file, by the names that it gives them.
+    """The files that hold tensors of a network outside its own file, by their names in the network.
 
     Raises `ValueError` for bytes that are no protocol buffer.
     """
@@ -223,38 +206,37 @@ def external_files(content: bytes) -> set[str]:
     waiting = [("model", memoryview(content))]
     while waiting:
         kind, message = waiting.pop()
-        parts = _PARTS[kind]
         entry: dict[int, bytes] = {}
-        for field, value in _fields(message):
+        for number, value in _fields(message):
             if isinstance(value, int):
                 continue
-            if field in parts:
-                waiting.append((parts[field], value))
+            if number in _MESSAGES[kind]:
+                waiting.append((_MESSAGES[kind][number], value))
             elif kind == "entry":
-                entry[field] = bytes(value)
+                entry[number] = bytes(value)
         if entry.get(_KEY) == _LOCATION:
             found.add(entry.get(_VALUE, b"").decode("utf-8", errors="replace"))
     return found
 
 
 def _shape(value: memoryview) -> Shape:
-    """The shape that an input or output states; () where it states none."""
+    """The shape of an input or output; () where the file states none."""
     found = [value]
     for number in (_TYPE, _TENSOR, _SHAPE):
-        found = [part for one in found for part in _parts(one, number)]
-    axes = [axis for one in found for axis in _parts(one, _AXIS)]
+        found = [part for one in found for part in _submessages(one, number)]
+    axes = [axis for one in found for axis in _submessages(one, _AXIS)]
     lengths = [[n for number, n in _fields(axis) if number == _AXIS_LENGTH and isinstance(n, int)] for axis in axes]
     return tuple(length[0] if length else None for length in lengths)
 
 
 def _text(message: memoryview, number: int) -> str:
-    found = _parts(message, number)
+    found = _submessages(message, number)
     return bytes(found[-1]).decode() if found else ""
 
 
-def _parts(message: memoryview, wanted: int) -> list[memoryview]:
-    """The messages, texts or bytes of that number in a message."""
-    return [value for number, value in _fields(message) if number == wanted and isinstance(value, memoryview)]
+def _submessages(message: memoryview, field: int) -> list[memoryview]:
+    """The messages, texts or bytes with that field number in a message."""
+    return [value for number, value in _fields(message) if number == field and isinstance(value, memoryview)]
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
@@ -262,21 +244,21 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     at, end = 0, len(message)
     while at < end:
         tag, at = _varint(message, at)
-        wire = tag & 7
-        if wire == _VARINT:
+        kind = tag & 7
+        if kind == _VARINT:
             value, at = _varint(message, at)
             yield tag >> 3, value
-        elif wire == _LENGTH:
+        elif kind == _LENGTH:
             size, at = _varint(message, at)
             if size > end - at:
                 msg = "a field is longer than its message"
                 raise ValueError(msg)
             yield tag >> 3, message[at : at + size]
             at += size
-        elif wire in {_EIGHT, _FOUR}:
-            at += 8 if wire == _EIGHT else 4
+        elif kind in {_EIGHT, _FOUR}:
+            at += 8 if kind == _EIGHT else 4
         else:
-            msg = f"no field is of the kind {wire}"
+            msg = f"no field has the wire type {kind}"
             raise ValueError(msg)
 
 

@@ -141,10 +141,7 @@ class UntrustedDict(dict[str, Any]):
 
     def part(self, key: str) -> Self:
         """The mapping under a key; empty by default."""
-        found = self.get(key)
-        if found is not None and not isinstance(found, dict):
-            raise self.wrong(key, "a mapping")
-        return type(self)(cast("dict[str, Any]", found or {}), self.where, f"{self._prefix}{key}.")
+        return type(self)(self._get(key, {}, dict, "a mapping"), self.where, f"{self._prefix}{key}.")
 
     def parts(self, key: str) -> list[Self]:
         """The list of mappings under a key; empty by default."""
@@ -155,32 +152,22 @@ class UntrustedDict(dict[str, Any]):
 
     def list(self, key: str) -> list[Any]:
         """The list under a key; empty by default."""
-        found = self.get(key)
-        if found is not None and not isinstance(found, list):
-            raise self.wrong(key, "a list")
-        return cast("list[Any]", found or [])
+        return self._get(key, [], list, "a list")
 
     def text(self, key: str, default: str = "") -> str:
         """The text under a key."""
-        found = self.get(key)
-        if found is not None and not isinstance(found, str):
-            raise self.wrong(key, "text")
-        return default if found is None else found
+        return self._get(key, default, str, "text")
 
     def flag(self, key: str, *, default: bool) -> bool:
         """True or false under a key; null is false."""
-        found = self.get(key, default)
-        if found is not None and not isinstance(found, bool):
-            raise self.wrong(key, "true or false")
-        return bool(found)
+        return self._get(key, default and key not in self, bool, "true or false")
 
     def integer(self, key: str, default: int, *, least: int = 1, most: int = LARGEST) -> int:
         """The whole number under a key."""
-        found = self.get(key)
-        if found is None:
-            return default
-        if isinstance(found, bool) or not isinstance(found, int) or not least <= found <= most:
-            raise self.wrong(key, f"a whole number from {least}" + (f" to {most}" if most < LARGEST else ""))
+        kind = f"a whole number from {least}" + (f" to {most}" if most < LARGEST else "")
+        found = self._get(key, default, int, kind)
+        if self.get(key) is not None and not least <= found <= most:
+            raise self.wrong(key, kind)
         return found
 
     def required_integer(self, key: str, *, least: int = 1, most: int = LARGEST) -> int:
@@ -191,12 +178,19 @@ class UntrustedDict(dict[str, Any]):
 
     def number(self, key: str, default: float, *, above: float | None = None) -> float:
         """The number under a key."""
+        kind = "a number" if above is None else f"a number above {above:g}"
+        found = float(self._get(key, default, (int, float), kind))
+        if self.get(key) is not None and above is not None and found <= above:
+            raise self.wrong(key, kind)
+        return found
+
+    def _get(self, key: str, default: Any, types: type | tuple[type, ...], kind: str) -> Any:
         found = self.get(key)
         if found is None:
             return default
-        if isinstance(found, bool) or not isinstance(found, (int, float)) or (above is not None and found <= above):
-            raise self.wrong(key, "a number" if above is None else f"a number above {above:g}")
-        return float(found)
+        if not isinstance(found, types) or (isinstance(found, bool) and types is not bool):
+            raise self.wrong(key, kind)
+        return found
 
     def wrong(self, key: str, kind: str) -> ModelError:
         """The error of a value that is not of its kind, a noun phrase."""

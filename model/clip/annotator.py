@@ -15,7 +15,7 @@ from ..checkpoints.memory import weight_bytes
 from ..options import CheckpointAnnotator, CheckpointOptions, Names
 from ..scores import top_label
 from ..views import kept_tiles, valid_share
-from ..vlm.special_tokens import refuse_marks
+from ..vlm.question import refuse_special_tokens
 from .checkpoint import ClipCheckpoint, find_checkpoint, find_image_text
 from .fusion import Fusion, FusionText, normalise
 
@@ -78,7 +78,9 @@ class ZeroShot(CheckpointAnnotator[ZeroShotOptions]):
     def __init__(self, options: ZeroShotOptions) -> None:
         super().__init__(options)
         self._labels = options.labels
-        refuse_marks({"labels": ",".join(self._labels), "templates": ";".join(options.templates)}, of="zero-shot")
+        refuse_special_tokens(
+            {"labels": ",".join(self._labels), "templates": ";".join(options.templates)}, of="zero-shot"
+        )
         self._fusion = Fusion.parse(options.fusion)
         self._found: ClipCheckpoint | None = None
         self._loaded: ClipNetwork | None = None
@@ -130,7 +132,7 @@ class ZeroShot(CheckpointAnnotator[ZeroShotOptions]):
         weights = weight_bytes(checkpoint.files, itemsize=4)
         images = tiles[0] * tiles[1] + any(spec.overall for spec in specs)
         loading = weights * (1.0 if checkpoint.open_clip is None else OPENCLIP_LOADING)
-        return Cost(weights=weights, numbers="float32", work=images, loading=loading)
+        return Cost(weights=weights, dtype="float32", work=images, loading=loading)
 
     def answer(self, view: View) -> list[Answer]:
         """One answer for each tile that is kept, and one for the region. Raises `ModelError`.

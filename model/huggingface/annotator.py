@@ -1,6 +1,7 @@
-"""The `transformers` annotator: a folder of classification, segmentation or detection, by what its settings say."""
+"""The `transformers` annotator: classification, segmentation and detection checkpoints, by their `config.json`."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,11 @@ from pydantic import Field, field_validator
 from ...readers.image import ImageInfo, Mask, Pixels
 from ...readers.options import invalid_option
 from ..annotator import Answer, Cost, InputSpec, View
-from ..checkpoints.files import CheckpointFiles, fetch_weights, find_files
+from ..checkpoints.files import fetch_weights, find_files
 from ..checkpoints.memory import weight_bytes
 from ..class_maps import ClassScores, class_map_to_polygons, fill_invalid
 from ..detections import tile_detections
-from ..options import Names, NetworkOptions, select_labels
+from ..options import CheckpointAnnotator, CheckpointOptions, Names, select_labels
 from ..scores import softmax, top_label
 from ..views import kept_tiles
 from .task_config import TaskConfig, read_task_config
@@ -22,13 +23,13 @@ if TYPE_CHECKING:
     from .networks import TransformersNetwork
 
 THRESHOLD = 0.5
-FOUND = {"owlvit": 0.1, "owlv2": 0.1, "grounding-dino": 0.25, "mm-grounding-dino": 0.25}  # transformers' own defaults
-TEMPLATES = {"owlvit": "a photo of a {}", "owlv2": "a photo of a {}"}  # as its authors asked; others take bare words
-NOTHING = "N/A"  # what COCO's checkpoints call the numbers that no class has
-SHARE = 8  # a tile's rim is this part of it: neighbours share a quarter, and most things are whole in one
+THRESHOLDS = {"owlvit": 0.1, "owlv2": 0.1, "grounding-dino": 0.25, "mm-grounding-dino": 0.25}  # transformers' defaults
+TEMPLATES = {"owlvit": "a photo of a {}", "owlv2": "a photo of a {}"}  # of their authors; others take bare words
+NO_CLASS = "N/A"  # label of outputs without a class in checkpoints for COCO
+HALO_SHARE = 8  # the halo is a tile / 8: neighbours share a quarter, and most objects are whole in one
 
 
-class TransformersOptions(NetworkOptions):
+class TransformersOptions(CheckpointOptions):
     """Options of `Transformers`."""
 
     checkpoint: str = Field(
@@ -59,155 +60,131 @@ class TransformersOptions(NetworkOptions):
 
     @field_validator("template")
     @classmethod
-    def _has_a_place(cls, value: str) -> str:
+    def _has_placeholder(cls, value: str) -> str:
         if value and "{}" not in value:
             msg = "it must have {} where the label goes"
             raise ValueError(msg)
         return value
 
 
-class Transformers:
-    """An annotator for folders that transformers saved: its `config.json` says what the network does."""
+class Transformers(CheckpointAnnotator[TransformersOptions]):
+    """An annotator for checkpoints that transformers saved: `config.json` decides the task."""
 
     Options = TransformersOptions
 
-    def __init__(self, options: TransformersOptions) -> None:
-        self._options = options
-        self._source = options.checkpoint
-        self._recipe: TaskConfig | None = None
-        self._network: TransformersNetwork | None = None
+    @cached_property
+    def _config(self) -> TaskConfig:
+        return read_task_config(find_files(self._source, fetch=self._options.fetch))
+
+    @cached_property
+    def _network(self) -> "TransformersNetwork":
+        from .networks import TransformersNetwork
+
+        labels = self._options.labels if self._config.task == "find" else self._config.labels
+        return TransformersNetwork(self._config, labels, template=self._template, threads=self._options.threads)
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """The checkpoint's files, what it sees, and what runs it. Raises `ModelError` where the files are not here."""
-        recipe = self._read()
-        further = {"threshold": f"{self._least(recipe):g}"} if recipe.task in {"detect", "find"} else {}
-        if recipe.task == "find":
-            further |= {"labels": ", ".join(self._options.labels), "template": self._prompt(recipe)}
-        if recipe.task.startswith("segment"):
-            further |= {"background": ", ".join(recipe.labels[i] for i in self._empty(recipe))}
-        scores = "sigmoid of each label" if recipe.independent or recipe.task == "find" else "softmax over the labels"
+        """The checkpoint's files, preprocessing and runtime. Raises `ModelError` where the files are not here."""
+        config = self._config
+        further = {"threshold": f"{self._threshold:g}"} if config.task in {"detect", "find"} else {}
+        if config.task == "find":
+            further |= {"labels": ", ".join(self._options.labels), "template": self._template}
+        if config.task.startswith("segment"):
+            further |= {"background": ", ".join(config.labels[i] for i in self._background)}
+        scores = "sigmoid of each label" if config.independent or config.task == "find" else "softmax over the labels"
         return {
             "name": "transformers",
             "annotator": "transformers",
-            **recipe.files.identity(recipe.family),
-            "task": recipe.task,
-            "family": recipe.family,
-            "preprocessing": recipe.preprocessing,
+            **config.files.identity(config.family),
+            "task": config.task,
+            "family": config.family,
+            "preprocessing": config.preprocessing,
             "runtime": f"torch {version('torch')}, transformers {version('transformers')}",
-            "score": "share of a class in its masks" if recipe.task == "segment by masks" else scores,
+            "score": "share of a class in its masks" if config.task == "segment by masks" else scores,
             **further,
         }
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Those it was asked for, or all it has, without background and outputs that stand for nothing.
+        """Those that were asked for, or all that it has, without background and outputs without a class.
 
         Raises `ModelError`.
         """
-        recipe = self._read()
-        if recipe.task == "find":
+        config = self._config
+        if config.task == "find":
             return self._options.labels
-        empty = {NOTHING, *(recipe.labels[i] for i in self._empty(recipe))}
-        return select_labels(
-            self._options.labels, [label for label in recipe.labels if label not in empty], recipe.files.source
-        )
-
-    @property
-    def colours(self) -> Mapping[str, str]:
-        """None of its own."""
-        return {}
+        without = {NO_CLASS, *(config.labels[i] for i in self._background)}
+        return select_labels(self._options.labels, [one for one in config.labels if one not in without], self._source)
 
     def input_spec(self, info: ImageInfo) -> InputSpec:
         """Rendered RGB in tiles of the network's size, at any resolution. Raises `ModelError`."""
         del info
-        recipe = self._read()
-        stated = self._options.halo
-        halo = 0 if recipe.task == "classify" else recipe.tile // SHARE if stated is None else stated
-        if recipe.tile <= 2 * halo:
-            rule = f"a tile of {recipe.tile} px must be wider than its two rims"
+        config, halo = self._config, self._options.halo
+        if config.task == "classify":
+            halo = 0
+        elif halo is None:
+            halo = config.tile // HALO_SHARE
+        if config.tile <= 2 * halo:
+            rule = f"must leave a core in a tile of {config.tile} px, which has two halos"
             raise invalid_option("halo", "transformers", rule, value=str(halo), remedy="Lower it")
-        return InputSpec(tile=recipe.tile, halo=halo, variant=recipe.family)
+        return InputSpec(config.tile, halo=halo, variant=config.family)
 
     def check(self, specs: Sequence[InputSpec]) -> None:
         """Find the checkpoint and its weights. Raises `ModelError`, `RequestError`."""
-        del specs
-        recipe = self._read()
-        if recipe.task == "find" and not self._options.labels:
-            rule = "what to look for must be named"
+        if self._config.task == "find" and not self._options.labels:
+            rule = "must name what to look for"
             raise invalid_option("labels", "transformers", rule, remedy='Add --labels "ship,aircraft"')
-        _ = self.labels
-        fetch_weights(recipe.files, fetch=self._options.fetch)
+        super().check(specs)
+        fetch_weights(self._config.files, fetch=self._options.fetch)
 
     def load(self) -> None:
-        """See `Annotator`."""
-        self._loaded()
+        """Load the network. Raises `ModelError`."""
+        _ = self._network
 
     def cost(self, specs: Sequence[InputSpec], tiles: tuple[int, int]) -> Cost:
-        """See `Costing`."""
+        """See `SupportsCost`."""
         del specs
-        return Cost(weight_bytes(self._read().files, itemsize=4), "float32", work=tiles[0] * tiles[1])
+        return Cost(weight_bytes(self._config.files, itemsize=4), "float32", work=tiles[0] * tiles[1])
 
-    def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
-        """What the network says of each view. Raises `ModelError`."""
-        network, kept = self._loaded(), frozenset(self.labels)
-        return [[answer for answer in self._answers(view, network) if answer.label in kept] for view in views]
-
-    def _answers(self, view: View, network: "TransformersNetwork") -> list[Answer]:
-        recipe = self._read()
-        if recipe.task == "classify":
+    def answer(self, view: View) -> list[Answer]:
+        """The labels, areas or boxes of a view. Raises `ModelError`."""
+        config, network = self._config, self._network
+        if config.task == "classify":
             return [
-                top_label(
-                    recipe.labels, network.classify(view.tiles[one.index]), "tile", one.valid_share, geometry=one.core
-                )
-                for one in kept_tiles(view)
+                top_label(config.labels, network.classify(view.tiles[i.index]), "tile", i.valid_share, geometry=i.core)
+                for i in kept_tiles(view)
             ]
-        if recipe.task in {"detect", "find"}:
-            return tile_detections(view, network.detect, threshold=self._least(recipe), of=f"checkpoint {self._source}")
+        if config.task in {"detect", "find"}:
+            of = f"checkpoint {self._source}"
+            return tile_detections(view, network.detect, threshold=self._threshold, of=of)
 
-        def see(tile: Pixels, valid: Mask) -> ClassScores:
-            return network.segment(tile if valid.all() else fill_invalid(tile, valid), valid)
+        def segment(tile: Pixels, valid: Mask) -> ClassScores:
+            return network.segment(tile if valid.all() else fill_invalid(tile, valid))
 
         return class_map_to_polygons(
             view,
-            see,
-            softmax if recipe.task == "segment" else (lambda shares: shares),
-            classes=recipe.labels,
-            background=self._empty(recipe),
-            network=recipe.files.source,
+            segment,
+            softmax if config.task == "segment" else (lambda shares: shares),
+            classes=config.labels,
+            background=self._background,
+            network=self._source,
         )
 
-    def _least(self, recipe: TaskConfig) -> float:
-        return FOUND.get(recipe.family, THRESHOLD) if self._options.threshold is None else self._options.threshold
+    @property
+    def _threshold(self) -> float:
+        stated = self._options.threshold
+        return THRESHOLDS.get(self._config.family, THRESHOLD) if stated is None else stated
 
-    def _prompt(self, recipe: TaskConfig) -> str:
-        return self._options.template or TEMPLATES.get(recipe.family, "{}")
+    @property
+    def _template(self) -> str:
+        return self._options.template or TEMPLATES.get(self._config.family, "{}")
 
-    def _empty(self, recipe: TaskConfig) -> tuple[int, ...]:
-        """The classes that give no areas."""
-        if not recipe.task.startswith("segment"):
+    @property
+    def _background(self) -> tuple[int, ...]:
+        """Indices of the classes that give no areas."""
+        config, stated = self._config, self._options.background
+        if not config.task.startswith("segment"):
             return ()
-        named = (
-            select_labels(self._options.background, recipe.labels, recipe.files.source)
-            if self._options.background
-            else ()
-        )
-        called = {label for label in recipe.labels if label.lower().strip("_") == "background"}
-        return tuple(i for i, label in enumerate(recipe.labels) if label in (named or called))
-
-    def _read(self) -> TaskConfig:
-        if self._recipe is None:
-            files: CheckpointFiles = find_files(self._source, fetch=self._options.fetch)
-            self._recipe = read_task_config(files)
-        return self._recipe
-
-    def _loaded(self) -> "TransformersNetwork":
-        if self._network is None:
-            from .networks import TransformersNetwork
-
-            recipe = self._read()
-            labels = self._options.labels if recipe.task == "find" else recipe.labels
-            self._network = TransformersNetwork(
-                recipe, labels, template=self._prompt(recipe), threads=self._options.threads
-            )
-        return self._network
+        names = set(select_labels(stated, config.labels, self._source)) if stated else set[str]()
+        return tuple(i for i, one in enumerate(config.labels) if one in names or one.lower().strip("_") == "background")

@@ -1,8 +1,8 @@
-"""Detectors that were trained on timm's ResNets: transformers' own ResNet is the same network under other names.
+"""Convert detectors with timm's ResNets to transformers' own ResNet, the same network under other names.
 
-No torch. Sources: timm's `ResNet` (He et al., arXiv 1512.03385, with the stride in a block's 3 x 3 convolution), whose
-depths and names of tensors are here; transformers 5, which of its detectors has which timm backbone where a
-`config.json` leaves it open; DC5, the last stage widened instead of halved, arXiv 2005.12872.
+No torch. Sources: timm's `ResNet` (He et al., arXiv 1512.03385, with the stride in a block's 3 x 3 convolution) for
+depths and names of tensors; transformers 5 for the timm backbone of a detector whose `config.json` leaves it open; DC5,
+the last stage dilated instead of strided, arXiv 2005.12872.
 """
 
 from collections.abc import Mapping
@@ -21,12 +21,19 @@ LAYERS: Final[Mapping[str, tuple[str, tuple[int, ...]]]] = {
     "resnet101": ("bottleneck", (3, 4, 23, 3)),
     "resnet152": ("bottleneck", (3, 8, 36, 3)),
 }
-"""timm's name → its kind of block, and how many there are in each of its four stages."""
+"""timm's name → its type of block, and the number of blocks in each of its four stages."""
 
 WIDTHS = {"basic": (64, 128, 256, 512), "bottleneck": (256, 512, 1024, 2048)}
-STAGES, MOST = 4, 3  # stages of a network, and convolutions in a block
-STRIDES: Final[Mapping[int | None, bool]] = {None: False, 32: False, 16: True}
-STATED = ("backbone", "backbone_config", "backbone_kwargs", "dilation", "use_pretrained_backbone", "use_timm_backbone")
+STAGES, CONVOLUTIONS = 4, 3  # stages of a network, and the most convolutions of a block
+DILATED: Final[Mapping[int | None, bool]] = {None: False, 32: False, 16: True}  # by output stride
+BACKBONE_KEYS = (
+    "backbone",
+    "backbone_config",
+    "backbone_kwargs",
+    "dilation",
+    "use_pretrained_backbone",
+    "use_timm_backbone",
+)
 
 _INSIDE = r"conv_encoder\.model\.(?:_backbone\.)?"
 _BLOCK = r"(conv_encoder\.model\.encoder\.stages\.\d\.layers\.\d+)"
@@ -37,27 +44,29 @@ NAMES: Final[Mapping[str, str]] = {
         rf"{_INSIDE}layer{stage + 1}\.(\d+)\.": rf"conv_encoder.model.encoder.stages.{stage}.layers.\1."
         for stage in range(STAGES)
     },
-    **{rf"{_BLOCK}\.{old}{place + 1}\.": rf"\1.layer.{place}.{new}." for place in range(MOST) for old, new in _PARTS},
+    **{
+        rf"{_BLOCK}\.{old}{place + 1}\.": rf"\1.layer.{place}.{new}."
+        for place in range(CONVOLUTIONS)
+        for old, new in _PARTS
+    },
     **{rf"{_BLOCK}\.downsample\.{place}\.": rf"\1.shortcut.{new}." for place, (_, new) in enumerate(_PARTS)},
 }
-"""What is in the name of a tensor, as patterns → what transformers' own network has there, one after the other."""
+"""Patterns in timm's names of tensors → their replacement in transformers' names, applied one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResNet:
-    """A detector's `settings`, with transformers' own ResNet in place of timm's.
-
-    `widened` says that its last stage is not halved but looks twice as far apart, for which there is no setting.
-    """
+    """A detector's configuration with transformers' own ResNet in place of timm's."""
 
     settings: Mapping[str, Any]
-    widened: bool
+    dilated: bool
+    """Whether the last stage is dilated instead of strided, for which transformers has no setting."""
 
 
 def timm_resnet(config: UntrustedDict) -> ResNet | None:
-    """What a detector's `config.json` becomes where its backbone is a plain ResNet of timm's; None where it is not.
+    """Convert a detector's `config.json` whose backbone is a plain ResNet of timm's; None for any other.
 
-    Then transformers loads it as it is, which for other networks of timm's needs that package.
+    transformers then loads it unchanged, which for other networks of timm's needs that package.
     """
     if config.get("model_type") not in FAMILIES:
         return None
@@ -69,7 +78,7 @@ def timm_resnet(config: UntrustedDict) -> ResNet | None:
     default = [4] if levels == 1 else [2, 3, 4] if levels else [1, 2, 3, 4]
     outputs = [STAGES if i == -1 else i for i in own.list("out_indices") or more.list("out_indices") or default]
     stride = own.get("output_stride") or more.get("output_stride") or (16 if config.get("dilation") else None)
-    known = name in LAYERS and any(stride == one for one in STRIDES)
+    known = name in LAYERS and any(stride == one for one in DILATED)
     if not known or not all(isinstance(i, int) and 0 < i <= STAGES for i in outputs):
         return None
     kind, depths = LAYERS[name]
@@ -81,5 +90,5 @@ def timm_resnet(config: UntrustedDict) -> ResNet | None:
         "hidden_sizes": list(WIDTHS[kind]),
         "out_features": [f"stage{i}" for i in outputs],
     }
-    kept = {key: value for key, value in config.items() if key not in STATED}
-    return ResNet({**kept, "backbone_config": backbone}, widened=STRIDES[stride])
+    kept = {key: value for key, value in config.items() if key not in BACKBONE_KEYS}
+    return ResNet({**kept, "backbone_config": backbone}, dilated=DILATED[stride])

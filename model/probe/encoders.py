@@ -177,9 +177,8 @@ def _image_text(checkpoint: ClipCheckpoint, *, fetch: bool, threads: int) -> Net
 
 
 def _fourkhd(source: str, *, fetch: bool, threads: int) -> NetworkEncoder:
-    from ..vlm.fourkhd.cost import weight_bytes
-    from ..vlm.fourkhd.files import Files as FourKhdFiles
-    from ..vlm.fourkhd.sizes import VISION
+    from ..vlm.fourkhd.checkpoint import FourKhdFiles
+    from ..vlm.fourkhd.model_config import VISION
 
     files = FourKhdFiles.find(source, fetch=fetch)
 
@@ -189,7 +188,7 @@ def _fourkhd(source: str, *, fetch: bool, threads: int) -> NetworkEncoder:
         return FourKhdVisionEncoder(files, threads=threads)
 
     sizes = files.sizes()
-    return NetworkEncoder("4khd", sizes.vision.image, files.held.digests, make, lambda: weight_bytes(sizes, VISION, 4))
+    return NetworkEncoder("4khd", sizes.vision.image, files.held.digests, make, lambda: sizes.weight_bytes(VISION, 4))
 
 
 def _backbone(files: CheckpointFiles, *, fetch: bool, threads: int) -> NetworkEncoder:

@@ -17,9 +17,9 @@ from transformers import AutoModel
 from ...readers.errors import ModelError
 from ..checkpoints.files import CheckpointFiles, normalisation
 from ..checkpoints.loading import inference_errors, load_model
-from ..vlm.fourkhd.files import Files as FourKhdFiles
-from ..vlm.fourkhd.load import RuntimeOptions, fill
-from ..vlm.fourkhd.sizes import VISION
+from ..vlm.fourkhd.checkpoint import FourKhdFiles
+from ..vlm.fourkhd.model_config import VISION
+from ..vlm.fourkhd.runtime import RuntimeOptions, load_network
 
 Vector = npt.NDArray[np.float32]
 UNUSED = ("pooler.", "head.", "classifier.")
@@ -33,14 +33,14 @@ class FourKhdVisionEncoder:
         if threads:
             torch.set_num_threads(threads)
         self._source = files.source
-        self._network = fill(files, RuntimeOptions(dtype="float32", device="cpu"), only=VISION)
+        self._network = load_network(files, RuntimeOptions(dtype="float32", device="cpu"), prefix=VISION)
 
     def __call__(self, picture: npt.NDArray[Any]) -> Vector:
         """The features (hidden,) of an image (tile, tile, 3) of values 0 to 255."""
         sizes = self._network.sizes.vision
         with inference_errors(self._source), torch.inference_mode():
             pixels = _normalised(_tensor(picture) / 255, sizes.mean, sizes.std)
-            return self._network.features(pixels)[0, int(sizes.class_token) :].mean(dim=0).numpy()
+            return self._network.vision_features(pixels)[0, int(sizes.class_token) :].mean(dim=0).numpy()
 
 
 class Backbone:

@@ -1,10 +1,9 @@
-"""The `segment` annotator: a semantic-segmentation network sees native bands, and its class map becomes areas."""
+"""The `segment` annotator: a semantic-segmentation network with a model card, on native bands."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +30,7 @@ class SegmenterOptions(NetworkOptions):
 
 
 class Segmenter:
-    """An annotator that a model card describes. Raises `ModelError` for a card that is not one."""
+    """An annotator with a model card. Raises `ModelError` for an invalid card."""
 
     Options = SegmenterOptions
 
@@ -63,50 +62,47 @@ class Segmenter:
     @property
     def colours(self) -> Mapping[str, str]:
         """The card's colours."""
-        return {kind.name: kind.colour for kind in self.card.classes}
+        return {one.name: one.colour for one in self.card.classes}
 
     def input_spec(self, info: ImageInfo) -> InputSpec:
         """The bands of the first variant that the image has, in the quantity it needs.
 
-        Raises `ModelError` that says which bands are missing, or what is not known of the numbers.
+        Raises `ModelError` that names the missing bands, or the quantity.
         """
         quantities = {c.common: c.quantity for c in reversed(info.channels) if c.common}
         for variant in self.card.variants:
-            bands = _choose(variant, quantities)
-            depths = {c.dtype for c in info.channels if c.common in bands}
-            if variant.input == "macenko-ehod" and depths and depths != {"uint8"}:
-                raise ModelError(
-                    f"{info.id or info.uri} with model {self.card.name}",
-                    "stains are told apart in colours of 8 bits",
-                    value=", ".join(sorted(depths)),
-                    remedy="Choose another model",
-                )
+            bands = _choose_bands(variant, quantities)
+            dtypes = {c.dtype for c in info.channels if c.common in bands}
+            if variant.input == "macenko-ehod" and dtypes and dtypes != {"uint8"}:
+                subject, rule = self._on(info.id or info.uri), "must have 8-bit colours, of which stains are separated"
+                raise ModelError(subject, rule, value=", ".join(sorted(dtypes)), remedy="Choose another model")
             if None not in bands and {quantities[band] for band in bands if band} == {variant.quantity}:
+                native = variant.input == "bands"
                 return InputSpec(
                     tile=self.card.tile,
                     halo=self.card.halo,
-                    bands=tuple(band for band in bands if band) if variant.input == "bands" else None,
-                    quantity=variant.quantity if variant.input == "bands" else "",
+                    bands=tuple(band for band in bands if band) if native else None,
+                    quantity=variant.quantity if native else "",
                     resolution=self.card.resolution.value,
                     unit=self.card.resolution.unit,
                     tolerates=self.card.resolution.tolerates,
                     variant=variant.name,
                 )
-        raise self._cannot_see(info, quantities)
+        raise self._no_variant(info, quantities)
 
     def check(self, specs: Sequence[InputSpec]) -> None:
-        """Find and check the weights that those specs need; a stranger's are tried out. Raises `ModelError`."""
+        """Find and verify the weights that those specs need; untrusted ones run in a sandbox. Raises `ModelError`."""
         self._checked = tuple(self._variants[name] for name in sorted({spec.variant for spec in specs}))
         for variant in self._checked:
-            found, *others = self._files([variant], fetch=self._options.fetch)
+            path, *others = self._files([variant], fetch=self._options.fetch)
             if not {part.sha256 for part in (variant, *variant.companions)} <= shipped_digests():
                 names = [part.name for part in variant.companions]
-                onnx.try_out(
-                    found,
+                onnx.try_in_sandbox(
+                    path,
                     layout=self.card.layout,
                     tile=self.card.tile,
                     channels=len(variant.bands),
-                    beside=dict(zip(names, others, strict=True)),
+                    companions=dict(zip(names, others, strict=True)),
                 )
 
     def load(self) -> None:
@@ -115,7 +111,7 @@ class Segmenter:
             self._network(variant)
 
     def cost(self, specs: Sequence[InputSpec], tiles: tuple[int, int]) -> Cost:
-        """See `Costing`. Files are held beside the networks that are made of them."""
+        """See `SupportsCost`. While they are loaded, files are in memory beside the networks."""
         variants = [self._variants[name] for name in sorted({spec.variant for spec in specs})]
         held = file_bytes(self._files(variants, fetch=False))
         return Cost(held, "their own type", work=tiles[0] * tiles[1], loading=2 * held)
@@ -127,57 +123,50 @@ class Segmenter:
         tissue: npt.NDArray[np.bool_],
         valid: npt.NDArray[np.bool_],
     ) -> InputSpec:
-        """See `Fitting`: the slide's stains, where the card asks for them."""
+        """See `SupportsFit`: the slide's stains, where the card asks for them."""
         if self._variants[spec.variant].input == "bands":
             return spec
         return replace(spec, fitted=json.dumps(fit_stain(overview, tissue, valid).to_json()))
 
     def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
         """The areas of each view. Raises `ModelError`."""
-        return [self._areas(view) for view in views]
+        return [self._annotate(view) for view in views]
 
-    def _areas(self, view: View) -> list[Answer]:
+    def _annotate(self, view: View) -> list[Answer]:
         variant = self._variants[view.spec.variant]
-        _check_range(view, variant, self.card.name)
+        self._check_range(view, variant)
         network = self._network(variant)
-        mean = np.asarray(variant.mean, dtype=np.float32)
-        std = np.asarray(variant.std, dtype=np.float32)
+        mean, std = (np.asarray(values, dtype=np.float32) for values in (variant.mean, variant.std))
+        stain: Stain | None = None
+        if variant.input == "macenko-ehod":
+            if not view.spec.fitted:
+                msg = f"model {self.card.name} must be fitted to the overview before it annotates"
+                raise ValueError(msg)
+            stain = Stain.from_json(json.loads(view.spec.fitted))
 
-        def see(tile: Pixels, valid: Mask) -> ClassScores:
-            shown = (self._stained(tile, view.spec, variant) - mean) / std
+        def segment(tile: Pixels, valid: Mask) -> ClassScores:
+            values = ((tile if stain is None else stain(tile)) - mean) / std
             if not valid.all():
-                shown = (
-                    fill_invalid(shown, valid)
-                    if self.card.fill == "nearest"
-                    else np.where(valid[..., None], shown, 0.0)
-                )
-            return network(shown[None])[0]
+                nearest = self.card.fill == "nearest"
+                values = fill_invalid(values, valid) if nearest else np.where(valid[..., None], values, 0.0)
+            return network.segment(values[None])[0]
 
         return class_map_to_polygons(
             view,
-            see,
+            segment,
             self._probabilities,
-            classes=[kind.name for kind in self.card.classes],
-            background=[i for i, kind in enumerate(self.card.classes) if kind.background],
+            classes=[one.name for one in self.card.classes],
+            background=[i for i, one in enumerate(self.card.classes) if one.background],
             network=f"{self.card.name}/{variant.name}",
         )
 
-    def _stained(self, tile: npt.NDArray[Any], spec: InputSpec, variant: CardVariant) -> npt.NDArray[np.float32]:
-        """A tile as the variant wants it: bands as they are, or red, green and blue as stains."""
-        if variant.input == "bands":
-            return tile
-        if not spec.fitted:
-            msg = f"model {self.card.name} must be fitted to the overview before it is shown a tile"
-            raise ValueError(msg)
-        return Stain.from_json(json.loads(spec.fitted))(tile)
-
-    def _probabilities(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def _probabilities(self, values: ClassScores) -> ClassScores:
         if self.card.output == "probabilities":
             return values
         return softmax(values) if self.card.output == "logits" else sigmoid(values)
 
     def _files(self, variants: Sequence[CardVariant], *, fetch: bool) -> list[Path]:
-        """The files of variants, each after that of the network those of its companions, with the card's hashes."""
+        """The files of variants, each network's followed by its companions', with the card's hashes."""
         parts = [part for variant in variants for part in (variant, *variant.companions)]
         return [weights.locate(part.weights, part.sha256, fetch=fetch, name=self.card.name) for part in parts]
 
@@ -185,59 +174,57 @@ class Segmenter:
         if variant.name not in self._networks:
             if variant not in self._checked:
                 self.check([InputSpec(tile=self.card.tile, variant=variant.name)])
+            name = self.card.name
             self._networks[variant.name] = onnx.OnnxNetwork(
-                weights.read(variant.weights, variant.sha256, name=self.card.name),
-                name=f"{self.card.name}/{variant.name}",
+                weights.read_weights(variant.weights, variant.sha256, name=name),
+                name=f"{name}/{variant.name}",
                 layout=self.card.layout,
                 threads=self._options.threads,
-                beside={c.name: weights.read(c.weights, c.sha256, name=self.card.name) for c in variant.companions},
+                companions={c.name: weights.read_weights(c.weights, c.sha256, name=name) for c in variant.companions},
             )
         return self._networks[variant.name]
 
-    def _cannot_see(self, info: ImageInfo, quantities: Mapping[str, str]) -> ModelError:
-        """Why no variant can work on an image, and what would do."""
-        subject = f"{info.id or info.uri} with model {self.card.name}"
-        complete = [v for v in self.card.variants if None not in _choose(v, quantities)]
+    def _on(self, image: str) -> str:
+        return f"{image} with model {self.card.name}"
+
+    def _no_variant(self, info: ImageInfo, quantities: Mapping[str, str]) -> ModelError:
+        """The error of an image that suits no variant, with a remedy."""
+        subject = self._on(info.id or info.uri)
+        complete = [v for v in self.card.variants if None not in _choose_bands(v, quantities)]
         if not complete:
             least = min(self.card.variants, key=lambda v: len(v.bands))
-            lacking = [
-                _say(want) for want, band in zip(least.bands, _choose(least, quantities), strict=True) if not band
-            ]
+            names = [band if isinstance(band, str) else " or ".join(band) for band in least.bands]
+            chosen = _choose_bands(least, quantities)
+            missing = [name for name, band in zip(names, chosen, strict=True) if not band]
             return ModelError(
                 subject,
-                f"the image must have the bands {', '.join(_say(want) for want in least.bands)}; "
-                f"missing: {', '.join(lacking)}",
+                f"must have the bands {', '.join(names)}; missing: {', '.join(missing)}",
                 value=", ".join(quantities) or f"{len(info.channels)} channels of which none is named",
                 remedy="State the sensor with --sensor or name the channels with --bands, or choose another model",
             )
-        known = sorted({quantities[band] for band in _choose(complete[0], quantities) if band})
+        found = sorted({quantities[band] for band in _choose_bands(complete[0], quantities) if band})
         needed = sorted({variant.quantity for variant in self.card.variants})
-        if "number" in known:
+        if "number" in found:
             remedy = "State the sensor and its level with --sensor, for example --sensor sentinel-2-l1c"
         else:
-            able = [n for n in shipped_cards() if any([v.quantity] == known for v in find_card(n).variants)]
+            able = [n for n in shipped_cards() if any([v.quantity] == found for v in find_card(n).variants)]
             remedy = f"Choose a model made for that: {', '.join(able) or 'none is shipped'}"
-        return ModelError(subject, f"its values must be {' or '.join(needed)}", value=", ".join(known), remedy=remedy)
+        return ModelError(subject, f"must have values of {' or '.join(needed)}", value=", ".join(found), remedy=remedy)
+
+    def _check_range(self, view: View, variant: CardVariant) -> None:
+        """Refuse a wrong quantity: most valid values lie outside the variant's range."""
+        values = view.tiles[view.valid]
+        low, high = variant.valid_range
+        if values.size and np.mean((values < low) | (values > high)) > 0.5:
+            raise ModelError(
+                self._on(view.region.key),
+                f"must have values of {variant.quantity} between {low:g} and {high:g}",
+                value=f"median {np.median(values):g}",
+                remedy="Check the file's scale and offset, or state the right sensor with --sensor",
+            )
 
 
-def _choose(variant: CardVariant, has: Mapping[str, str]) -> list[str | None]:
+def _choose_bands(variant: CardVariant, has: Mapping[str, str]) -> list[str | None]:
     """For each band of a variant, the name under which the image has it, or None."""
-    wants = [(band,) if isinstance(band, str) else band for band in variant.bands]
-    return [next((name for name in names if name in has), None) for names in wants]
-
-
-def _say(band: str | tuple[str, ...]) -> str:
-    return band if isinstance(band, str) else " or ".join(band)
-
-
-def _check_range(view: View, variant: CardVariant, name: str) -> None:
-    """Refuse numbers that cannot be what they are said to be: most valid values lie outside the variant's range."""
-    values = view.tiles[view.valid]
-    low, high = variant.valid_range
-    if values.size and np.mean((values < low) | (values > high)) > 0.5:
-        raise ModelError(
-            f"{view.region.key} with model {name}",
-            f"values of {variant.quantity} must lie between {low:g} and {high:g}",
-            value=f"median {np.median(values):g}",
-            remedy="Check the file's scale and offset, or state the right sensor with --sensor",
-        )
+    choices = [(band,) if isinstance(band, str) else band for band in variant.bands]
+    return [next((name for name in names if name in has), None) for names in choices]

@@ -1,11 +1,11 @@
-"""Stains of a slide: how much eosin and haematoxylin a pixel holds, by what the whole slide's colours say.
+"""Stain separation: convert the colours of an H&E slide to amounts of eosin and haematoxylin.
 
-The two stains' colours are found with the method of Macenko et al. 2009 ("A method for normalizing histology slides
-for quantitative analysis", ISBI), once a slide from its overview, so that one gland looks the same in every tile.
+The two stains' colours are found by the method of Macenko et al. 2009 ("A method for normalizing histology slides for
+quantitative analysis", ISBI), once per slide on its overview, so that one gland looks the same in every tile.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
 import numpy as np
@@ -18,30 +18,33 @@ from ..scores import require_finite
 Values = npt.NDArray[np.float64]
 Vector = tuple[float, float, float]
 
-_FAINT: Final = 0.15  # optical density: fainter pixels say nothing of a stain's colour
-_EXTREMES: Final = (1.0, 99.0)  # percentiles: of angles, and of what becomes 0 and 1
-_LEAST: Final = 500  # stained pixels that colours can be judged from
+_MIN_DENSITY: Final = 0.15  # optical density: fainter pixels tell nothing of a stain's colour
+_EXTREMES: Final = (1.0, 99.0)  # percentiles: of angles, and of the values that become 0 and 1
+_MIN_PIXELS: Final = 500  # stained pixels from which colours can be estimated
 _GLASS: Final = (0.83, 0.12)  # lit glass is brighter than this share of white, and less saturated
-_WHITE: Final = 240.0  # where a slide shows too little glass
-_LIT: Final = 0.35  # of white: a picture that is mostly darker is dark field
-_APART: Final = 0.02  # radians between the two colours: closer ones are one stain
+_WHITE: Final = 240.0  # where a slide has too little glass
+_DARK_FIELD: Final = 0.35  # of white: a picture that is mostly darker is dark field
+_MIN_ANGLE: Final = 0.02  # radians between the two colours: closer ones are one stain
 
 
 @dataclass(frozen=True, slots=True)
 class Stain:
-    """Red, green and blue of 8 bits → eosin, haematoxylin and optical density, each 0 to 1.
+    """Converts 8-bit red, green and blue to eosin, haematoxylin and optical density, each 0 to 1.
 
-    `white` is the light that passes glass, 0 to 255. Optical density is -log10(value / white), value from 1 to `white`;
-    `eosin` and `haematoxylin` weigh its three channels into concentrations. `low` and `high` become 0 and 1, in the
-    order eosin, haematoxylin, optical density (the mean over channels). `source` says what it was judged from.
+    Optical density is -log10(value / white), value from 1 to `white`; the third amount is its mean over channels.
     """
 
     white: float
+    """The value, 0 to 255, of light that passes glass."""
     eosin: Vector
+    """Weights of the three channels' optical densities."""
     haematoxylin: Vector
     low: Vector
+    """The eosin, haematoxylin and optical density that become 0."""
     high: Vector
+    """Those that become 1."""
     source: str
+    """What it was estimated from."""
 
     def __call__(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """(…, 3) uint8 red, green, blue → (…, 3) float32 eosin, haematoxylin, optical density, 0 to 1."""
@@ -51,8 +54,7 @@ class Stain:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that `json` writes; numbers keep every bit."""
-        vectors = {key: list(getattr(self, key)) for key in ("eosin", "haematoxylin", "low", "high")}
-        return {"white": self.white, **vectors, "source": self.source}
+        return asdict(self)
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
@@ -62,28 +64,23 @@ class Stain:
 
 
 def fit_stain(pixels: npt.NDArray[np.uint8], tissue: Mask, valid: Mask) -> Stain:
-    """The stain of a slide from its overview: (H, W, 3) uint8, where there is tissue, and where pixels are valid.
+    """Fit the stain of a slide to its overview (H, W, 3) uint8, with the masks of tissue and of valid pixels.
 
     Raises `ModelError` in dark field, where too little is stained, or with one stain only.
     """
     seen = pixels[valid].reshape(-1, 3)
-    brightest = seen.max(axis=1, initial=0)
-    if seen.size and float(np.median(brightest)) < _LIT * 255:
-        raise ModelError(
-            "stain",
-            "the slide must be lit from behind: stained tissue on bright glass",
-            value=f"half of its pixels are darker than {np.median(brightest):.0f} of 255",
-            remedy="This model is for H&E only",
-        )
-    spread = brightest - seen.min(axis=1, initial=255)
-    glass = (brightest > _GLASS[0] * 255) & (spread < _GLASS[1] * brightest) & (seen.min(axis=1, initial=255) < 255)
-    enough = int(glass.sum()) >= _LEAST
-    white = float(np.clip(seen[glass].mean(dtype=np.float64), 200.0, 255.0)) if enough else _WHITE
-    colours = _colours(_density(pixels[valid & tissue], white))
+    brightest, darkest = seen.max(axis=1, initial=0), seen.min(axis=1, initial=255)
+    if seen.size and float(np.median(brightest)) < _DARK_FIELD * 255:
+        value = f"half of the pixels are darker than {np.median(brightest):.0f} of 255"
+        raise _unsuitable("must show stained tissue on bright glass", value, "Choose another model: this is for H&E")
+    glass = (brightest > _GLASS[0] * 255) & (brightest - darkest < _GLASS[1] * brightest) & (darkest < 255)
+    measured = int(glass.sum()) >= _MIN_PIXELS
+    white = float(np.clip(seen[glass].mean(dtype=np.float64), 200.0, 255.0)) if measured else _WHITE
+    colours = _stain_colours(_density(pixels[valid & tissue], white))
     inverse = np.linalg.inv(np.stack([*colours, np.cross(*colours)], axis=1))
     haematoxylin, eosin = _vector(inverse[0]), _vector(inverse[1])
     amounts = _density(seen, white) @ _weights(eosin, haematoxylin)
-    low, high = require_finite(np.percentile(amounts, _EXTREMES, axis=0), "amounts", of="stain")
+    low, high = require_finite(np.percentile(amounts, _EXTREMES, axis=0), "amounts", of="stain of the slide")
     return Stain(
         white=white,
         eosin=eosin,
@@ -91,7 +88,7 @@ def fit_stain(pixels: npt.NDArray[np.uint8], tissue: Mask, valid: Mask) -> Stain
         low=_vector(low),
         high=_vector(np.maximum(high, low + 1e-6)),
         source=f"Macenko 2009 on {int((valid & tissue).sum())} overview pixels of tissue, "
-        f"glass {'measured' if enough else 'assumed'} at {white:.1f}",
+        f"glass {'measured' if measured else 'assumed'} at {white:.1f}",
     )
 
 
@@ -101,11 +98,11 @@ def _density(pixels: npt.NDArray[np.uint8], white: float) -> Values:
 
 
 def _weights(eosin: Vector, haematoxylin: Vector) -> Values:
-    """(3 channels, 3 amounts): what an amount takes of each channel's density."""
+    """(3 channels, 3 amounts): the weight of each channel's density in an amount."""
     return np.stack([eosin, haematoxylin, (1 / 3, 1 / 3, 1 / 3)], axis=1)
 
 
-def _colours(density: Values) -> tuple[Values, Values]:
+def _stain_colours(density: Values) -> tuple[Values, Values]:
     """The unit vectors of haematoxylin and eosin in optical density, from stained pixels (N, 3).
 
     The pixels' densities lie near a plane; the stains are its extreme directions. Haematoxylin, which is blue, absorbs
@@ -114,25 +111,21 @@ def _colours(density: Values) -> tuple[Values, Values]:
     _, _, axes = np.linalg.svd(density.T @ density)
     plane = axes[:2] * np.sign(axes[:2].sum(axis=1, keepdims=True))
     flat = density @ plane.T
-    flat = flat[np.hypot(flat[:, 0], flat[:, 1]) > _FAINT]
-    if len(flat) < _LEAST:
-        raise ModelError(
-            "stain",
-            f"at least {_LEAST} overview pixels of tissue must be stained",
-            value=str(len(flat)),
-            remedy="Check that the slide is H&E, and its tissue mask",
-        )
+    flat = flat[np.hypot(flat[:, 0], flat[:, 1]) > _MIN_DENSITY]
+    if len(flat) < _MIN_PIXELS:
+        rule = f"must have at least {_MIN_PIXELS} stained overview pixels of tissue"
+        raise _unsuitable(rule, str(len(flat)), "Check that the slide is H&E, and its tissue mask")
     first, last = np.percentile(np.arctan2(flat[:, 1], flat[:, 0]), _EXTREMES)
-    if last - first < _APART:
-        raise ModelError(
-            "stain",
-            "the slide must hold two stains of different colour",
-            value=f"{np.degrees(last - first):.2f}° apart",
-            remedy="This model is for H&E only",
-        )
+    if last - first < _MIN_ANGLE:
+        value = f"{np.degrees(last - first):.2f}° apart"
+        raise _unsuitable("must have two stains of different colour", value, "Choose another model: this is for H&E")
     both = [np.cos(angle) * plane[0] + np.sin(angle) * plane[1] for angle in (first, last)]
     haematoxylin, eosin = sorted(both, key=lambda colour: -float(colour[0]))
     return haematoxylin, eosin
+
+
+def _unsuitable(rule: str, value: str, remedy: str) -> ModelError:
+    return ModelError("slide", rule, value=value, remedy=remedy)
 
 
 def _vector(values: npt.NDArray[Any]) -> Vector:

@@ -24,12 +24,11 @@ from safetensors.torch import load_file, save_file
 from ...readers.errors import ModelError, RequestError
 from ...readers.files import atomic_path
 from ..checkpoints.untrusted import read_json, wrap_errors
-from ..vlm.fourkhd.cost import visual_tokens
-from ..vlm.fourkhd.generator import normalised
+from ..vlm.fourkhd.generator import normalize
 from ..vlm.fourkhd.language import PloraLinear
+from ..vlm.fourkhd.model_config import VISION
 from ..vlm.fourkhd.network import FourKhd
-from ..vlm.fourkhd.sizes import VISION
-from ..vlm.fourkhd.tokenizer import IMAGE, Layout, Tokenizer
+from ..vlm.fourkhd.tokenizer import IMAGE, PromptLayout, Tokenizer
 from .dataset import IGNORED, Sample, answer_offset, augment, conversation, image_tiles, load_image, training_targets
 
 BRIDGE: Final = re.compile(r"plora_(?:glb|sub)_GN|vision_proj\..*|.*\.Plora_[AB]\.weight")
@@ -49,7 +48,7 @@ class AlignmentConfig:
     """Train the vision encoder too."""
     language: bool = False
     """Train the language model too."""
-    layout: Layout = "training"
+    layout: PromptLayout = "training"
     peak: float = 2e-4
     """Highest learning rate."""
     warmup: float = 0.01
@@ -276,7 +275,7 @@ class Aligner:
         for module in network.modules():
             if isinstance(module, PloraLinear):
                 module.dropout = config.dropout
-        network.model.recompute = network.tower.recompute = config.recompute
+        network.model.recompute = network.vision_model.recompute = config.recompute
 
     @property
     def trained(self) -> Mapping[str, torch.Tensor]:
@@ -372,11 +371,11 @@ class Aligner:
         if IMAGE in sample.question:
             raise sample.error(f"must not have {IMAGE} in its question: the layout places the image")
         before, after = conversation(self._tokenizer, sample.question, sample.answer, self._config.layout)
-        visual = visual_tokens(sizes.vision, *grid)
+        visual = sizes.vision.image_tokens(*grid)
         most = self._config.limit or sizes.language.positions
         after = after[: max(0, most - visual - len(before))]
         ids = [*before, *([IGNORED] * visual), *after]
-        every = training_targets(ids, end=self._tokenizer.end, eos=self._tokenizer.eos, offset=self._offset)
+        every = training_targets(ids, end=self._tokenizer.turn_end, eos=self._tokenizer.eos, offset=self._offset)
         targets = tuple(every[len(before) + visual :])
         if all(target == IGNORED for target in targets):
             raise sample.error(
@@ -384,17 +383,22 @@ class Aligner:
                 value=f"{len(before) + visual} before the question",
                 remedy="Lower its hd_num, or shorten the question",
             )
-        return _Example(normalised(tiles, sizes.vision), grid, before, after, targets)
+        return _Example(normalize(tiles, sizes.vision), grid, before, after, targets)
 
     def _loss(self, examples: Sequence[_Example]) -> torch.Tensor:
         """The sum of the cross-entropy of all target tokens of a batch."""
         network = self._network
         device = network.model.tok_embeddings.weight.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self._config.bf16):
-            features = network.see(torch.cat([one.tiles for one in examples]), [one.grid for one in examples])
+            features = network.image_tokens(torch.cat([one.tiles for one in examples]), [one.grid for one in examples])
             parts = [[one.before, visual, one.after] for one, visual in zip(examples, features, strict=True)]
-            mixed = network.mix([[part for part in sequence if len(part)] for sequence in parts])
-            made = network(inputs_embeds=mixed.hidden, attention_mask=mixed.real, im_mask=mixed.image, logits_to_keep=1)
+            batch = network.embed([[part for part in sequence if len(part)] for sequence in parts])
+            made = network(
+                inputs_embeds=batch.hidden,
+                attention_mask=batch.attention_mask,
+                im_mask=batch.image_mask,
+                logits_to_keep=1,
+            )
             hidden = cast("tuple[torch.Tensor, ...]", made.hidden_states)[0]
             length = hidden.shape[1]
             targets = torch.full(hidden.shape[:2], IGNORED)

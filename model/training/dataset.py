@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from ...readers.errors import LimnerError, ReadError, RequestError, excerpt
 from ..checkpoints.untrusted import error_text, parse_json
 from ..tiling import WHITE, TileGrid, cut_tiles, place_on_canvas, squash_to_tile
-from ..vlm.fourkhd.tokenizer import END, IMAGE, TURN, Layout, Tokenizer, ask
+from ..vlm.fourkhd.tokenizer import IMAGE, TURN_END, TURN_START, PromptLayout, Tokenizer, build_prompt
 
 Picture = npt.NDArray[np.uint8]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
@@ -235,7 +235,7 @@ AUGMENTATIONS: Final = {"zoom": _zoom, "shift": _shift, "mirror": _mirror, "turn
 
 def answer_offset(tokenizer: Tokenizer) -> int:
     """The number of tokens between the end of a user's turn and the answer: a line break and the turn's opening."""
-    return len(tokenizer.encode(f"{END}\n{TURN}assistant\n")) - 1
+    return len(tokenizer.encode(f"{TURN_END}\n{TURN_START}assistant\n")) - 1
 
 
 def training_targets(ids: Sequence[int], *, end: int, eos: int, offset: int) -> list[int]:
@@ -264,15 +264,15 @@ def training_targets(ids: Sequence[int], *, end: int, eos: int, offset: int) -> 
 
 
 def conversation(
-    tokenizer: Tokenizer, question: str, answer: str, layout: Layout
+    tokenizer: Tokenizer, question: str, answer: str, layout: PromptLayout
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Token ids before and after the image: the question without a system prompt, the answer, and the end tokens.
 
     Raises `RequestError` for texts that contain the vocabulary's special tokens.
     """
-    prompt = ask(tokenizer, question, layout=layout, system="", earlier=())
-    if END in answer or TURN in answer:
-        ask(tokenizer, answer, layout=layout, system="")  # raises
+    prompt = build_prompt(tokenizer, question, layout=layout, system="", earlier=())
+    if TURN_END in answer or TURN_START in answer:
+        build_prompt(tokenizer, answer, layout=layout, system="")  # raises
     if prompt.pictures != 1 or IMAGE in answer:
         raise RequestError(
             "question of a sample",
@@ -281,4 +281,4 @@ def conversation(
             remedy=f"Write {IMAGE} at most once, in the question",
         )
     before, after = prompt.parts
-    return before, (*after, *tokenizer.encode(f"{answer}{END}"), tokenizer.eos)
+    return before, (*after, *tokenizer.encode(f"{answer}{TURN_END}"), tokenizer.eos)

@@ -1,146 +1,226 @@
-"""The annotator that asks: a question goes to a respondent, and what it says becomes answers on the view."""
+"""The annotator of vision-language models: a question goes to a backend, and its texts and scores become answers."""
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Literal, Protocol, cast
 
-from ...readers.errors import ModelError
+import numpy as np
+import numpy.typing as npt
+
+from ...readers.errors import ModelError, RequestError
 from ...readers.image import ImageInfo
 from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Answer, Cost, InputSpec, RemoteAnnotator, View
 from ..scores import softmax
+from ..tiling import WHITE, join_tiles
 from ..views import valid_share
-from .backend import CUT, VlmBackend
+from .box_format import BoxFormat
 from .question import DESCRIPTION, RECORD, UNPLACED, Question
-from .strict_json import parse_json
+from .schema import parse_json
 
-DIGITS = 4  # of probabilities: what differs between machines and batches lies below
+Picture = npt.NDArray[np.uint8]
+"""RGB (H, W, 3)."""
+PictureLayout = Literal["canvas", "tiles"]
+"""A region as one picture of the whole canvas, or as its global view and then its tiles, row by row."""
+
+CUT = " […]"
+"""Ends a text that reached its limit of tokens."""
+DIGITS = 4  # of probabilities: differences between machines and batches are smaller
 
 
-class VlmAnnotator:
-    """An annotator made of a question and a respondent. Every answer is about a region, but for boxes."""
+class VlmBackend(Protocol):
+    """A vision-language model that generates texts and scores options; lives in one worker.
 
-    def __init__(self, question: Question, respondent: VlmBackend) -> None:
-        self._question = question
-        self._respondent = respondent
+    Making one is cheap and loads neither weights nor network.
+    """
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """The respondent's, and the question's parts. Raises `ModelError` where the model is not here."""
-        return {**self._respondent.identity, **self._question.identity}
+        """`name`, `version`, and all else that decides its answers. Raises `ModelError` where a file is absent."""
+        ...
+
+    def check(self, question: Question) -> None:
+        """Verify its files, and that it can answer this question. Raises `RequestError`, `ModelError`."""
+        ...
+
+    def input_spec(self) -> InputSpec:
+        """Its views: rendered RGB, the size of a tile, and whether it needs the global view. Raises `ModelError`."""
+        ...
+
+    def load(self) -> None:
+        """Load its network, where it has one, and keep it. Raises `ModelError`, `RequestError`, `MemoryError`."""
+        ...
+
+    def cost(self, tiles: tuple[int, int], question: Question) -> Cost | None:
+        """The cost of this question about a region of (columns, rows) tiles; None where it is unknown.
+
+        Raises `ModelError`, `RequestError`.
+        """
+        ...
+
+    def box_format(self, view: View) -> BoxFormat:
+        """The coordinates in which it names boxes on that view."""
+        ...
+
+    def generate(self, views: Sequence[View], prompts: Sequence[str], *, limit: int, schema: str = "") -> list[str]:
+        """A text for each view and its prompt, decoded greedily, so that it is the same every time.
+
+        A text has at most `limit` tokens, and ends with `CUT` where it was cut off. With a JSON `schema` it obeys that,
+        or an error is raised. Raises `ModelError`, or `MemoryError` where the batch does not fit into memory.
+        """
+        ...
+
+    def score_options(
+        self, views: Sequence[View], prompts: Sequence[str], options: Sequence[str]
+    ) -> npt.NDArray[np.float64]:
+        """Natural log-likelihoods (views, prompts, options) of each option as the whole answer to each prompt.
+
+        -inf where a model only tells which option it chooses. Raises as `generate` does.
+        """
+        ...
+
+
+class VlmAnnotator:
+    """A question and a backend. Every answer is about a region, except for boxes."""
+
+    def __init__(self, question: Question, backend: VlmBackend) -> None:
+        self._question = question
+        self._backend = backend
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """The identity of the backend, and the parts of the question. Raises `ModelError` where a file is absent."""
+        return {**self._backend.identity, **self._question.identity}
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The question's labels, and limner's word for where none can be given."""
+        """The question's labels, and limner's own for answers without one."""
         return self._question.findings
 
     @property
     def colours(self) -> Mapping[str, str]:
-        """Grey for what is undecided; the others get one from a palette."""
+        """Grey for undecided regions; the others get colours from a palette."""
         return {UNDECIDED: UNDECIDED_COLOUR} if UNDECIDED in self.labels else {}
 
     @property
     def host(self) -> str:
-        """Where the respondent is, if that is elsewhere; else ""."""
-        return self._respondent.host if isinstance(self._respondent, RemoteAnnotator) else ""
+        """The host of a remote backend; else ""."""
+        return self._backend.host if isinstance(self._backend, RemoteAnnotator) else ""
 
     def input_spec(self, info: ImageInfo) -> InputSpec:
-        """The respondent's: any picture that can be rendered will do. Raises `ModelError`."""
+        """The backend's, for any image. Raises `ModelError`."""
         del info
-        return self._respondent.input_spec()
+        return self._backend.input_spec()
 
     def check(self, specs: Sequence[InputSpec]) -> None:
-        """Verify that the respondent is here and can be asked this question. Raises `RequestError`, `ModelError`."""
+        """See `VlmBackend.check`."""
         del specs
-        self._respondent.check(self._question)
+        self._backend.check(self._question)
 
     def load(self) -> None:
         """See `VlmBackend.load`."""
-        self._respondent.load()
+        self._backend.load()
 
     def cost(self, specs: Sequence[InputSpec], tiles: tuple[int, int]) -> Cost | None:
-        """What a region of (columns, rows) tiles costs, where the respondent knows. See `Costing`."""
+        """See `VlmBackend.cost`."""
         del specs
-        return self._respondent.cost(tiles, self._question)
+        return self._backend.cost(tiles, self._question)
 
     def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
         """The answers of each view. Raises `ModelError`, `MemoryError`."""
-        ask = {"classify": self._classify, "locate": self._locate, "extract": self._extract}
-        return ask.get(self._question.answer, self._describe)(views)
+        kinds = {"classify": self._classify, "locate": self._locate, "extract": self._extract}
+        return kinds.get(self._question.answer, self._describe)(views)
 
     def _describe(self, views: Sequence[View]) -> list[list[Answer]]:
-        texts = self._tell(views, self._question.prompt())
-        for text in texts:
-            if not text.removesuffix(CUT).strip():
-                raise ModelError(
-                    "model's answer", "it must hold a text", value="none", remedy="Ask in other words, or another model"
-                )
-        return [[_about(view, DESCRIPTION, text=text.strip())] for view, text in zip(views, texts, strict=True)]
+        texts = self._generate(views, self._question.prompt())
+        if not all(text.removesuffix(CUT).strip() for text in texts):
+            remedy = "Ask in other words, or another model"
+            raise ModelError("model's answer", "must hold a text", value="none", remedy=remedy)
+        return [[_region_answer(view, DESCRIPTION, text=text.strip())] for view, text in zip(views, texts, strict=True)]
 
     def _extract(self, views: Sequence[View]) -> list[list[Answer]]:
-        """Numbers and truths become columns of numbers, other values texts; what is nested keeps its JSON."""
-        texts = self._tell(views, self._question.prompt(), schema=self._question.schema)
+        """Numbers and booleans become columns of numbers, other values texts; nested values stay JSON."""
+        texts = self._generate(views, self._question.prompt(), schema=self._question.schema)
         answers: list[list[Answer]] = []
         for view, text in zip(views, texts, strict=True):
-            values = _values(text, view)
+            values = _parse_record(text, view)
             numbers = {k: float(v) for k, v in values.items() if isinstance(v, (int, float))}
-            notes = {
-                k: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False, sort_keys=True)
-                for k, v in values.items()
-                if k not in numbers
-            }
-            text = json.dumps(values, ensure_ascii=False, sort_keys=True)  # noqa: PLW2901 - the same, canonical
-            answers.append([_about(view, RECORD, text=text, numbers=numbers, notes=notes)])
+            others = {k: v for k, v in values.items() if k not in numbers}
+            notes = {k: v if isinstance(v, str) else _canonical_json(v) for k, v in others.items()}
+            answers.append([_region_answer(view, RECORD, text=_canonical_json(values), numbers=numbers, notes=notes)])
         return answers
 
     def _classify(self, views: Sequence[View]) -> list[list[Answer]]:
-        """Probabilities are softmaxes of the options' likelihoods, averaged over the orders of listing them.
+        """Probabilities are softmaxes of the options' log-likelihoods, averaged over the orders of listing them.
 
-        `agreement` is the part of the orders that put the winner first by themselves, `margin` how far it is ahead.
+        `agreement` is the share of the orders that by themselves put the winner first, `margin` its lead.
         """
         labels = self._question.labels
-        weighed = self._respondent.score_options(views, self._question.classify_prompts(), labels)
+        scores = self._backend.score_options(views, self._question.classify_prompts(), labels)
         answers: list[list[Answer]] = []
-        for view, by_order in zip(views, softmax(weighed), strict=True):
+        for view, by_order in zip(views, softmax(scores), strict=True):
             mean = [round(float(p), DIGITS) for p in by_order.mean(axis=0)]
             best = mean.index(max(mean))  # the first of equals
-            ahead = round(mean[best] - max(p for i, p in enumerate(mean) if i != best), DIGITS)
+            lead = round(mean[best] - max(p for i, p in enumerate(mean) if i != best), DIGITS)
             agreement = round(float((by_order.argmax(axis=1) == best).mean()), DIGITS)
-            decided = ahead >= self._question.margin
+            decided = lead >= self._question.margin
             numbers = {f"p.{label}": p for label, p in zip(labels, mean, strict=True)}
-            numbers |= {"agreement": agreement, "margin": ahead}
+            numbers |= {"agreement": agreement, "margin": lead}
             notes = {} if decided else {"nearest": labels[best]}
             label = labels[best] if decided else UNDECIDED
-            answers.append([_about(view, label, score=mean[best], numbers=numbers, notes=notes)])
+            answers.append([_region_answer(view, label, score=mean[best], numbers=numbers, notes=notes)])
         return answers
 
     def _locate(self, views: Sequence[View]) -> list[list[Answer]]:
-        """A box for each that the model names; what cannot be placed is an answer about the region that says why."""
-        rulers = [self._respondent.box_format(view) for view in views]
+        """A box for each that the model names; boxes that cannot be placed become one answer about the region."""
+        formats = [self._backend.box_format(view) for view in views]
         answers: list[list[Answer]] = [[] for _ in views]
+        limit = self._question.max_tokens
         for label in self._question.labels:
-            prompts = [self._question.locate_prompt(label, ruler.words) for ruler in rulers]
-            schemas = {ruler.schema for ruler in rulers}
+            prompts = [self._question.locate_prompt(label, box_format.description) for box_format in formats]
+            schemas = {box_format.schema for box_format in formats}
             if len(schemas) == 1:
-                limit = self._question.max_tokens
-                texts = self._respondent.generate(views, prompts, limit=limit, schema=schemas.pop())
+                texts = self._backend.generate(views, prompts, limit=limit, schema=schemas.pop())
             else:
                 texts = [
-                    self._respondent.generate([view], [prompt], limit=self._question.max_tokens, schema=ruler.schema)[0]
-                    for view, prompt, ruler in zip(views, prompts, rulers, strict=True)
+                    self._backend.generate([view], [prompt], limit=limit, schema=box_format.schema)[0]
+                    for view, prompt, box_format in zip(views, prompts, formats, strict=True)
                 ]
-            for view, ruler, text, kept in zip(views, rulers, texts, answers, strict=True):
-                boxes, wrong = ruler.read(text)
-                kept += [Answer(label=label, geometry=one, kind="box") for one in boxes]
-                if wrong:
-                    kept.append(_about(view, UNPLACED, text=text.strip(), notes={"looked_for": label, "why": wrong}))
+            for view, box_format, text, found in zip(views, formats, texts, answers, strict=True):
+                boxes, errors = box_format.read(text)
+                found += [Answer(label=label, geometry=box, kind="box") for box in boxes]
+                if errors:
+                    notes = {"looked_for": label, "why": errors}
+                    found.append(_region_answer(view, UNPLACED, text=text.strip(), notes=notes))
         return answers
 
-    def _tell(self, views: Sequence[View], prompt: str, *, schema: str = "") -> list[str]:
+    def _generate(self, views: Sequence[View], prompt: str, *, schema: str = "") -> list[str]:
         limit = self._question.max_tokens
-        return self._respondent.generate(views, [prompt] * len(views), limit=limit, schema=schema)
+        return self._backend.generate(views, [prompt] * len(views), limit=limit, schema=schema)
 
 
-def _about(
+def view_pictures(view: View, layout: PictureLayout) -> list[Picture]:
+    """A view's pictures in the order in which the model gets them."""
+    if layout == "canvas":
+        return [join_tiles(view.tiles, view.grid)]
+    if view.global_view is None:
+        msg = f"region {view.region.key}: tiles come after their global view"
+        raise ValueError(msg)
+    overall = np.clip(np.rint(view.global_view), 0, WHITE).astype(np.uint8)  # bicubic filtering overshoots
+    return [overall, *view.tiles]
+
+
+def check_context(subject: str, tokens: int, context: int) -> None:
+    """Raise `RequestError` where a question, its answer and the smallest region exceed a context; 0 is unknown."""
+    if context and tokens > context:
+        raise RequestError(
+            subject,
+            f"must fit, with its answer and a region of one tile, into the model's {context} tokens",
+            value=str(tokens),
+            remedy="Shorten the question, or lower --set model_options.max_tokens",
+        )
+
+
+def _region_answer(
     view: View,
     label: str,
     *,
@@ -149,26 +229,23 @@ def _about(
     numbers: Mapping[str, float] | None = None,
     notes: Mapping[str, str] | None = None,
 ) -> Answer:
-    """An answer about a whole region, with how much of its core holds data that was asked for."""
-    return Answer(
-        label=label,
-        geometry=None,
-        kind="region",
-        score=score,
-        text=text,
-        numbers={**(numbers or {}), "valid": round(valid_share(view), 6)},
-        notes=notes or {},
-    )
+    """An answer about a whole region, with the share of its core that is valid and inside the region of interest."""
+    numbers = {**(numbers or {}), "valid": round(valid_share(view), 6)}
+    return Answer(label, None, "region", score=score, text=text, numbers=numbers, notes=notes or {})
 
 
-def _values(text: str, view: View) -> dict[str, Any]:
-    """The values of a record, in which JSON lets numbers be as large as one likes. Raises `ModelError`."""
+def _canonical_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def _parse_record(text: str, view: View) -> dict[str, Any]:
+    """The values of a record, whose numbers JSON does not bound. Raises `ModelError`."""
     try:
         return cast("dict[str, Any]", parse_json(text))
     except (ValueError, RecursionError) as error:
         raise ModelError(
             f"answer on {view.region.key}",
-            "it must be JSON whose numbers are finite and whose names are told once",
+            "must be JSON with finite numbers and each name only once",
             value=str(error),
             remedy="Bound numbers with minimum and maximum in the schema",
         ) from None

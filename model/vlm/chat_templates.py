@@ -1,4 +1,4 @@
-"""A stranger's chat templates, tried out in the limited process: a template is a program, and may have no end."""
+"""Trial of a checkpoint's chat templates in the sandboxed process: a template is a program, and may never end."""
 
 import json
 from collections.abc import Iterator
@@ -11,51 +11,55 @@ from ..checkpoints.untrusted import wrap_errors
 
 SECONDS: Final = 10.0
 MEGABYTES: Final = 2048
-"""Processor time and address space in which a template must write a short talk."""
+"""CPU time and address space in which a template must render a short conversation."""
 
 _SETTINGS: Final = ("chat_template.json", "processor_config.json", "tokenizer_config.json")
-_TALK: Final = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What does it show?"}]}]
+_CONVERSATION: Final = [
+    {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What does it show?"}]}
+]
 
-_TRIED: set[tuple[object, ...]] = set()
+_CHECKED: set[tuple[object, ...]] = set()
 
 
-def try_templates(folder: Path, source: str) -> None:
-    """Let a folder's chat templates write a short talk, apart from this process; remembered by size and time.
+def check_templates(folder: Path, source: str) -> None:
+    """Render a short conversation by a folder's chat templates in the sandbox; remembered by size and time.
 
-    What is wrong with them otherwise is told where they are used. Raises `ModelError` where one needs more than
-    `SECONDS` or `MEGABYTES`.
+    Other errors of a template appear where it is used. Raises `ModelError` where one needs more than `SECONDS` or
+    `MEGABYTES`.
     """
     with wrap_errors(
-        f"checkpoint {source}", "its folder must be readable", remedy="Check the path and its permissions"
+        f"checkpoint {source}", "must have a readable folder", remedy="Check the path and its permissions"
     ):
         files = [path for path in sorted(folder.glob("*")) if path.suffix == ".jinja" or path.name in _SETTINGS]
         key = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
-    if not files or key in _TRIED:
+    if not files or key in _CHECKED:
         return
     try:
-        run_sandboxed(f"{__name__}:write_talks", [str(path) for path in files], seconds=SECONDS, megabytes=MEGABYTES)
+        run_sandboxed(
+            f"{__name__}:render_templates", [str(path) for path in files], seconds=SECONDS, megabytes=MEGABYTES
+        )
     except SandboxError as error:
         raise ModelError(
-            f"checkpoint {source}",
-            f"its chat template must write a short talk within {SECONDS:g} s and {MEGABYTES} MiB",
+            f"chat template of checkpoint {source}",
+            f"must render a short conversation within {SECONDS:g} s and {MEGABYTES} MiB",
             value=f"{error.code} {error.value}".strip(),
-            remedy="Do not use this checkpoint, or get it again from where it comes from",
+            remedy="Do not use this checkpoint, or get it again from its source",
         ) from error
-    _TRIED.add(key)
+    _CHECKED.add(key)
 
 
-def write_talks(files: list[str]) -> None:
-    """What `try_templates` does in the limited process."""
+def render_templates(files: list[str]) -> None:
+    """Render the conversation by all templates in the files. Runs in the sandboxed process."""
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    made = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
+    environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
     for path in map(Path, files):
         try:
             for template in _templates(path):
-                made.from_string(template).render(messages=_TALK, add_generation_prompt=True)
+                environment.from_string(template).render(messages=_CONVERSATION, add_generation_prompt=True)
         except (MemoryError, RecursionError):
             raise
-        except Exception:  # noqa: BLE001, S112 - told where it is used
+        except Exception:  # noqa: BLE001, S112 - reported where the template is used
             continue
 
 
@@ -65,9 +69,8 @@ def _templates(path: Path) -> Iterator[str]:
     if path.suffix == ".jinja":
         yield text
         return
-    found: Any = json.loads(text).get("chat_template")
-    several = cast("list[Any]", found) if isinstance(found, list) else [found]
-    for one in several:
+    content: Any = json.loads(text).get("chat_template")
+    for one in cast("list[Any]", content) if isinstance(content, list) else [content]:
         template: Any = cast("dict[str, Any]", one).get("template") if isinstance(one, dict) else one
         if isinstance(template, str):
             yield template

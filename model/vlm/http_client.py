@@ -1,13 +1,13 @@
-"""The wire: requests to one server and their answers as JSON, however the server behaves.
+"""A client that sends JSON requests to one server, however the server behaves.
 
-It knows neither pictures nor questions. What was named is asked and nothing else: no redirect is followed, no cookie is
-kept. An answer is bounded in time and size, a failure is tried again with growing pauses where that can help, and a
-server that fails again and again is left alone.
+It sends to the named address and nowhere else: it follows no redirect and keeps no cookie. An answer is limited in time
+and size, a failure is retried with growing pauses where that can help, and after failures in a row it gives up.
 """
 
 import asyncio
 import hashlib
 import http.cookiejar
+import ipaddress
 import json
 import math
 import os
@@ -17,196 +17,243 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Self, TypeVar, cast
+from urllib.parse import urlsplit
 
 import httpx2
 
 from ...readers.errors import ModelError, RequestError, excerpt
-from .address import Address
 
-CONNECT = 10.0  # seconds until a connection stands
+CONNECT_TIMEOUT = 10.0  # seconds
 BACKOFF = 1.0  # seconds of the first pause; each further one is twice as long
-LONGEST_PAUSE = 30.0
-LONGEST_WAIT = 120.0  # seconds that a server may ask for; more is a failure that says so
-LARGEST = 8 * 2**20  # bytes of an answer: a thousand times a long one
-LARGEST_COMPLAINT = 64 * 2**10
-SECRET = 12  # characters of a key; shorter ones are words such as EMPTY, which local servers are content with
-_SHOWN = 200  # characters of what a server says of a failure
-_AGAIN = (408, 409, 429)  # with all of 500 and above, failures that may pass
-_ABOUT_A_REQUEST = (400, 413, 422)  # the server is well and cannot take this one
-_OFTEN = 10**6
+MAX_PAUSE = 30.0
+MAX_RETRY_AFTER = 120.0  # seconds that a server may ask to wait; more is a failure
+MAX_ANSWER = 8 * 2**20  # bytes: a thousand times a long one
+MAX_ERROR_BODY = 64 * 2**10
+MIN_KEY = 12  # characters of a secret key; shorter ones are placeholders such as EMPTY, for local servers
+_SHOWN = 200  # characters of a server's error message
+_RETRIED = (408, 409, 429)  # and all from 500
+_ABOUT_THE_REQUEST = (400, 413, 422)  # the server is well and refuses this request
+_UNLIMITED = 10**6
 
 Json = Mapping[str, Any]
 T = TypeVar("T")
 
-_KEY = "Name the environment variable that holds a key for it: --set model_options.key_variable=NAME"
-_REMEDIES = {
-    401: _KEY,
-    403: _KEY,
-    404: "Check the URL, which often ends in /v1, and the model's name",
-    413: "Lower --hd-num: the picture of a region is too large for it",
-}
+_KEY = "Name the environment variable with its key: --set model_options.key_variable=NAME"
+_CHECK_URL = "Check the URL, which often ends in /v1, and the model's name"
+_REMEDIES = {401: _KEY, 403: _KEY, 404: _CHECK_URL, 413: "Lower --hd-num: the picture of a region is too large for it"}
 _REFUSED = (
-    "If it is about the picture's size lower --hd-num; if about response_format, --set model_options.structured=none"
+    "If the picture is too large lower --hd-num; if response_format is refused, --set model_options.structured=none"
 )
 _NUMBERS = "Its model may compute in numbers that overflow: have the server use float32 or bfloat16"
-_UNWELL = "See what the server says of itself, then give the same command: failed regions are asked again"
+_SLOW = "Allow more: --set model_options.timeout=SECONDS; or lower --hd-num, max_tokens or concurrency"
+_UNWELL = "See the server's own log, then give the same command again: failed regions are retried"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """The address of a server."""
+
+    url: str
+    """Without a slash at its end."""
+    host: str
+    """With the port."""
+    loopback: bool
+    """Whether it is this machine."""
+
+    @classmethod
+    def parse(cls, text: str, *, insecure: bool) -> Self:
+        """The address in a URL. Raises `RequestError`, which never shows credentials.
+
+        Plain http to another machine is refused unless `insecure`: pictures would travel unencrypted.
+        """
+        subject, remedy = "endpoint's URL", "For example --model endpoint:http://127.0.0.1:8000/v1"
+        try:
+            parts = urlsplit(text)
+            port = parts.port
+        except ValueError:
+            raise RequestError(subject, "must be a URL", remedy=remedy) from None
+        if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+            raise RequestError(
+                subject,
+                "must not hold a name, password, query or fragment, since it is written into the manifest",
+                remedy="Put the key into an environment variable: --set model_options.key_variable=NAME",
+            )
+        name = parts.hostname or ""
+        valid = parts.scheme in {"http", "https"} and port != 0 and _is_host(name)
+        if not valid or not text.isascii() or not text.isprintable() or " " in text:
+            raise RequestError(subject, "must begin with http:// or https:// and name a host", remedy=remedy)
+        if parts.path.rstrip("/").endswith("/chat/completions"):
+            raise RequestError(subject, "must end before /chat/completions", remedy=remedy)
+        host = (f"[{name}]" if ":" in name else name) + (f":{port}" if port is not None else "")
+        address = _ip_address(name)
+        loopback = name == "localhost" or (address is not None and address.is_loopback)
+        if parts.scheme == "http" and not loopback and not insecure:
+            raise RequestError(
+                f"endpoint {host}",
+                "must use https: pictures, which may be of patients, and the key would travel unencrypted",
+                value="http",
+                remedy="Give an https URL, or where the network is safe --set model_options.insecure=true",
+            )
+        return cls(f"{parts.scheme}://{host}{parts.path.rstrip('/')}", host, loopback)
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How long a server is borne with.
-
-    `timeout` seconds for a whole answer; `retries` after a failure that may pass, of which a time-out gets one;
-    `concurrency` requests at a time. Once `failures` requests were given up one after the other, nothing more is asked.
-    """
+    """How long a failing server is retried."""
 
     timeout: float = 180.0
+    """Seconds for a whole answer."""
     retries: int = 4
+    """After a failure that may pass; a timeout gets one."""
     concurrency: int = 4
+    """Requests at a time."""
     failures: int = 5
+    """Requests given up in a row, after which no more are sent."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ask(Generic[T]):
-    """One thing to ask: `bodies` are sent to `path` in turn until `read` accepts an answer; None asks with GET.
-
-    `read` raises `ModelError` for an answer that it refuses. `key` is what distinguishes this from other things.
-    """
+class HttpRequest(Generic[T]):
+    """A request to a path of the server."""
 
     path: str
     bodies: tuple[Json | None, ...]
+    """Sent in turn until `read` accepts an answer; None is a GET request."""
     read: Callable[[Json], T]
+    """Raises `ModelError` for an answer that it refuses."""
     key: str = ""
+    """Distinguishes this request from others."""
 
 
 class HttpClient:
-    """Asks one server. `key_variable` names the environment variable that holds the key, "" where it wants none."""
+    """A client of one server. `key_variable` names the environment variable with its key, "" for none."""
 
-    def __init__(self, address: Address, patience: RetryPolicy, key_variable: str = "") -> None:
+    def __init__(self, address: Address, policy: RetryPolicy, key_variable: str = "") -> None:
         self.address = address
-        self._patience = patience
+        self._policy = policy
         self._variable = key_variable
-        self._failed = 0  # requests that were given up, one after the other
-        self._last = ""
+        self._failed = 0  # requests that were given up in a row
+        self._last_failure = ""
 
-    def ask(self, asks: Sequence[Ask[T]]) -> list[T | ModelError]:
-        """What each is answered, in order, or why it is not. Raises `RequestError` where nothing can be asked."""
-        return _run(self._all(asks)) if asks else []
+    def send(self, requests: Sequence[HttpRequest[T]]) -> list[T | ModelError]:
+        """The answer to each request, in order, or its error. Raises `RequestError` where nothing can be sent."""
+        return _run(self._send_all(requests)) if requests else []
 
-    async def _all(self, asks: Sequence[Ask[T]]) -> list[T | ModelError]:
-        gate = asyncio.Semaphore(self._patience.concurrency)
+    async def _send_all(self, requests: Sequence[HttpRequest[T]]) -> list[T | ModelError]:
+        slots = asyncio.Semaphore(self._policy.concurrency)
         key = self._key()
         async with self._client(key) as client:
-            return await asyncio.gather(*(self._one(client, gate, ask, key) for ask in asks))
+            return await asyncio.gather(*(self._send_one(client, slots, request, key) for request in requests))
 
-    async def _one(self, client: httpx2.AsyncClient, gate: asyncio.Semaphore, ask: Ask[T], key: str) -> T | ModelError:
-        refused = ModelError(f"server {self.address.host}", "it must be asked something", remedy=_UNWELL)
-        async with gate:
-            for body in ask.bodies:
+    async def _send_one(
+        self, client: httpx2.AsyncClient, slots: asyncio.Semaphore, request: HttpRequest[T], key: str
+    ) -> T | ModelError:
+        refused: ModelError | None = None
+        async with slots:
+            for body in request.bodies:
                 try:
-                    return ask.read(await self._send(client, ask, body, key))
+                    return request.read(await self._retry(client, request, body, key))
                 except _GivenUpError as error:
                     return error.plain()
                 except ModelError as error:
                     refused = error
-        return refused
+        return refused or self._given_up("no request", _UNWELL)
 
-    async def _send(self, client: httpx2.AsyncClient, ask: Ask[Any], body: Json | None, key: str) -> Json:
-        """The JSON that a body is answered with, after as many tries as it takes. Raises `_GivenUpError`."""
+    async def _retry(self, client: httpx2.AsyncClient, request: HttpRequest[Any], body: Json | None, key: str) -> Json:
+        """The JSON answer to a body, after as many tries as it takes. Raises `_GivenUpError`."""
         content = None if body is None else json.dumps(body).encode()
         attempt = 0
         while True:
-            if self._failed >= self._patience.failures:
-                times = f"{self._failed} requests were given up one after the other, the last: {self._last}"
-                raise _GivenUpError(f"server {self.address.host}", "it must answer", value=times, remedy=_UNWELL)
+            if self._failed >= self._policy.failures:
+                value = f"{self._failed} requests failed one after the other, the last: {self._last_failure}"
+                raise self._given_up(value, _UNWELL)
             try:
-                async with asyncio.timeout(self._patience.timeout):
-                    answer = await self._exchange(client, ask.path, content, key)
+                async with asyncio.timeout(self._policy.timeout):
+                    answer = await self._exchange(client, request.path, content, key)
             except TimeoutError:
-                fault = _FaultError(f"no whole answer within {self._patience.timeout:g} s", retries=1, remedy=_SLOW)
+                failure = _FailureError(f"no whole answer within {self._policy.timeout:g} s", retries=1, remedy=_SLOW)
             except httpx2.HTTPError as error:
-                fault = _FaultError(_in_words(error, key), retries=_OFTEN)
-            except _FaultError as error:
-                fault = error
+                failure = _FailureError(_message(error, key), retries=_UNLIMITED)
+            except _FailureError as error:
+                failure = error
             else:
                 self._failed = 0
                 return answer
-            if attempt >= min(self._patience.retries, fault.retries):
-                self._failed = self._failed + 1 if fault.counts else 0
-                self._last = fault.reason
-                raise _GivenUpError(
-                    f"server {self.address.host}", "it must answer", value=fault.reason, remedy=fault.remedy
-                )
-            await asyncio.sleep(max(fault.wait, pause(attempt, ask.key)))
+            if attempt >= min(self._policy.retries, failure.retries):
+                self._failed = self._failed + 1 if failure.counts else 0
+                self._last_failure = failure.reason
+                raise self._given_up(failure.reason, failure.remedy)
+            await asyncio.sleep(max(failure.wait, pause(attempt, request.key)))
             attempt += 1
 
     async def _exchange(self, client: httpx2.AsyncClient, path: str, content: bytes | None, key: str) -> Json:
-        """One request and its answer. Raises `_FaultError`, `httpx2.HTTPError`."""
+        """One request and its answer. Raises `_FailureError`, `httpx2.HTTPError`."""
         method = "GET" if content is None else "POST"
         headers = {} if content is None else {"Content-Type": "application/json"}
         async with client.stream(method, self.address.url + path, content=content, headers=headers) as response:
             if response.is_redirect:
                 where = _clean(response.headers.get("location", "elsewhere"), key)
-                remedy = "limner follows no redirect. If you trust that place, name its URL"
-                raise _FaultError(f"it points elsewhere, to {where}", remedy=remedy)
+                remedy = "limner follows no redirect: if you trust that address, name its URL"
+                raise _FailureError(f"a redirect to {where}", remedy=remedy)
             if not response.is_success:
-                raise await _complaint(response, key)
-            raw = await _read(response, LARGEST)
+                raise await _status_failure(response, key)
+            raw = await _read(response, MAX_ANSWER)
         try:
             text = raw.decode("utf-8")
-            answer: object = json.loads(text, parse_constant=_no_number, parse_float=_finite)
-        except _FaultError:
+            answer: object = json.loads(text, parse_constant=_constant, parse_float=_finite)
+        except _FailureError:
             raise
-        except (ValueError, RecursionError):  # what is not UTF-8 is a ValueError too
-            answer = None
-        else:
-            if len(key) >= SECRET and key in text:
-                raise _FaultError("its answer repeats the key that it was sent", remedy="Do not trust this server")
+        except (ValueError, RecursionError):  # a UnicodeDecodeError is a ValueError
+            raise _FailureError("an answer that is no JSON", retries=_UNLIMITED, remedy=_CHECK_URL) from None
+        if len(key) >= MIN_KEY and key in text:
+            raise _FailureError("an answer that repeats the key", remedy="Do not trust this server")
         if not isinstance(answer, dict):
-            raise _FaultError("its answer is not a JSON object", retries=_OFTEN, remedy=_REMEDIES[404])
+            raise _FailureError("an answer that is no JSON object", retries=_UNLIMITED, remedy=_CHECK_URL)
         return cast("Json", answer)
 
     def _client(self, key: str) -> httpx2.AsyncClient:
-        """A client that says no more of itself than it must. Raises `RequestError` for proxies that cannot be used."""
+        """A client that sends no more headers than needed. Raises `RequestError` for unusable proxies."""
         headers = {"User-Agent": "limner", "Accept": "application/json", "Accept-Encoding": "identity"}
         if key:
             headers["Authorization"] = f"Bearer {key}"
-        most = self._patience.concurrency
+        most = self._policy.concurrency
         try:
             return httpx2.AsyncClient(
                 headers=headers,
                 cookies=http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[])),
-                trust_env=not self.address.loopback,  # proxies: a request to this machine never leaves it
+                trust_env=not self.address.loopback,  # no proxies: a request to this machine never leaves it
                 follow_redirects=False,
-                timeout=httpx2.Timeout(None, connect=min(CONNECT, self._patience.timeout)),
+                timeout=httpx2.Timeout(None, connect=min(CONNECT_TIMEOUT, self._policy.timeout)),
                 limits=httpx2.Limits(max_connections=most, max_keepalive_connections=most),
             )
-        except (ImportError, ValueError) as error:  # its text may hold a proxy's password
+        except (ImportError, ValueError) as error:  # its message may hold a proxy's password
             raise RequestError(
                 "proxy in the environment",
-                "it must be an http or https proxy",
+                "must be an http or https proxy",
                 value=type(error).__name__,
                 remedy="Correct HTTPS_PROXY or ALL_PROXY, or name the host in NO_PROXY",
             ) from None
 
     def _key(self) -> str:
-        """The key, "" where none is wanted. Raises `RequestError`, which never shows it."""
+        """The key, "" for none. Raises `RequestError`, which never shows it."""
         if not self._variable:
             return ""
         key = os.environ.get(self._variable, "").strip()
         if not key or not key.isascii() or not key.isprintable() or " " in key:
             raise RequestError(
                 f"environment variable {self._variable}",
-                "it must hold the key, in plain characters",
+                "must hold the key, in printable ASCII characters",
                 value="" if key else "nothing",
-                remedy="Set it where limner runs, or leave out key_variable where the server wants no key",
+                remedy="Set it where limner runs, or leave out key_variable where the server needs no key",
             )
         return key
 
+    def _given_up(self, value: str, remedy: str) -> "_GivenUpError":
+        return _GivenUpError(f"server {self.address.host}", "must answer", value=value, remedy=remedy)
 
-class _FaultError(Exception):
-    """A request that failed: why, how often it may be tried again, and how long the server asked to wait.
+
+class _FailureError(Exception):
+    """A failed request: its reason, how often it may be retried, and the seconds that the server asked to wait.
 
     It `counts` against the server, unless it is about this one request.
     """
@@ -226,11 +273,28 @@ class _GivenUpError(ModelError):
     """A server that does not answer, as opposed to an answer that is refused."""
 
     def plain(self) -> ModelError:
-        """The same as what everybody knows."""
+        """The same as a `ModelError`."""
         return ModelError(self.subject, self.rule, value=self.value, remedy=self.remedy)
 
 
-_SLOW = "Allow more: --set model_options.timeout=SECONDS; or lower --hd-num, max_tokens or concurrency"
+def pause(attempt: int, key: str) -> float:
+    """Seconds before the next try: twice as long each time, spread evenly by the request's key, not at random."""
+    spread = hashlib.sha256(f"{attempt} {key}".encode()).digest()[0] / 255
+    return min(MAX_PAUSE, BACKOFF * 2.0 ** min(attempt, 10)) * (0.5 + 0.5 * spread)
+
+
+def _is_host(name: str) -> bool:
+    """Whether a name can be a host: an IP address, or labels of at most 63 letters, digits, - and _."""
+    if ":" in name:
+        return "%" not in name and _ip_address(name) is not None  # no zones
+    return len(name) < 254 and re.fullmatch(r"(?!-)[\w-]{1,63}(\.[\w-]{1,63})*\.?", name, re.ASCII) is not None
+
+
+def _ip_address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(name)
+    except ValueError:
+        return None
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
@@ -238,66 +302,67 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(work)
-    with ThreadPoolExecutor(1) as thread:  # a notebook has a loop of its own in this one
+    with ThreadPoolExecutor(1) as thread:  # a notebook has a loop of its own in this thread
         return thread.submit(asyncio.run, work).result()
 
 
 async def _read(response: httpx2.Response, limit: int) -> bytes:
-    """A body as it was sent, which nothing can unpack into more. Raises `_FaultError` beyond `limit` bytes."""
-    coding = response.headers.get("content-encoding", "identity").strip().lower()
-    if coding not in {"", "identity"}:
-        raise _FaultError("its answer is compressed, which it was asked not to do", retries=0)
-    whole = bytearray()
+    """A body as it was sent, without decompression. Raises `_FailureError` beyond `limit` bytes."""
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in {"", "identity"}:
+        raise _FailureError("a compressed answer, though none was accepted")
+    body = bytearray()
     async for chunk in response.aiter_raw():
-        whole += chunk
-        if len(whole) > limit:
-            raise _FaultError(f"its answer is longer than {limit // 2**10} KiB", remedy="Is this URL a model server's?")
-    return bytes(whole)
+        body += chunk
+        if len(body) > limit:
+            remedy = "Check that this URL is a model server's"
+            raise _FailureError(f"an answer longer than {limit // 2**10} KiB", remedy=remedy)
+    return bytes(body)
 
 
-async def _complaint(response: httpx2.Response, key: str) -> _FaultError:
-    """What a status other than success means, with what the server says of it."""
+async def _status_failure(response: httpx2.Response, key: str) -> _FailureError:
+    """The failure of an error status, with the server's message."""
     status = response.status_code
     try:
-        said = _said(await _read(response, LARGEST_COMPLAINT))
-    except _FaultError:
-        said = ""
-    reason = f"HTTP {status}" + (f", {_clean(said, key)}" if said else "")
-    if status not in _AGAIN and status < 500:
-        return _FaultError(reason, remedy=_REMEDIES.get(status, _REFUSED), counts=status not in _ABOUT_A_REQUEST)
-    wait = _asked_to_wait(response.headers)
-    if wait > LONGEST_WAIT:
-        return _FaultError(f"{reason}; it asks to wait {wait:.0f} s", remedy="Give the same command again after that")
-    return _FaultError(reason, retries=_OFTEN, wait=wait)
+        message = _error_message(await _read(response, MAX_ERROR_BODY))
+    except _FailureError:
+        message = ""
+    reason = f"HTTP {status}" + (f", {_clean(message, key)}" if message else "")
+    if status not in _RETRIED and status < 500:
+        return _FailureError(reason, remedy=_REMEDIES.get(status, _REFUSED), counts=status not in _ABOUT_THE_REQUEST)
+    wait = _retry_after(response.headers)
+    if wait > MAX_RETRY_AFTER:
+        return _FailureError(f"{reason}; it asks to wait {wait:.0f} s", remedy="Give the same command again after that")
+    return _FailureError(reason, retries=_UNLIMITED, wait=wait)
 
 
-def _no_number(name: str) -> float:
-    """What is no JSON: -Infinity, by which servers tell the likelihood of nothing, and others, which are refused."""
+def _constant(name: str) -> float:
+    """-Infinity, which servers write as the log-likelihood of impossible tokens; others are refused."""
     if name == "-Infinity":
         return -math.inf
-    raise _FaultError(f"its answer holds {name}, which is no number of JSON's", remedy=_NUMBERS, counts=False)
+    raise _FailureError(f"an answer with {name}, which is no number in JSON", remedy=_NUMBERS, counts=False)
 
 
 def _finite(text: str) -> float:
     number = float(text)
-    return _no_number("a number beyond all bounds") if number == math.inf else number
+    return _constant("a number that overflows") if number == math.inf else number
 
 
-def _said(raw: bytes) -> str:
-    """The message in the body of a failure, in the forms that servers use; "" where there is none, as in a page."""
+def _error_message(raw: bytes) -> str:
+    """The message in an error body, in the forms that servers use; "" where there is none, as in an HTML page."""
     try:
-        said: object = json.loads(raw.decode("utf-8"))
+        content: object = json.loads(raw.decode("utf-8"))
     except (ValueError, RecursionError):
         return ""
     for _ in range(2):
-        if isinstance(said, dict):
-            parts = cast("dict[str, object]", said)
-            said = next((parts[name] for name in ("error", "message", "detail") if parts.get(name)), "")
-    return said if isinstance(said, str) else ""
+        if isinstance(content, dict):
+            parts = cast("dict[str, object]", content)
+            content = next((parts[name] for name in ("error", "message", "detail") if parts.get(name)), "")
+    return content if isinstance(content, str) else ""
 
 
-def _asked_to_wait(headers: httpx2.Headers) -> float:
-    """Seconds in a Retry-After header, which holds either seconds or a date (RFC 9110, section 10.2.3); else 0."""
+def _retry_after(headers: httpx2.Headers) -> float:
+    """Seconds in a Retry-After header, which holds seconds or a date (RFC 9110, section 10.2.3); else 0."""
     text = headers.get("retry-after", "").strip()
     if re.fullmatch(r"\d{1,9}(\.\d+)?", text):
         return float(text)
@@ -307,22 +372,15 @@ def _asked_to_wait(headers: httpx2.Headers) -> float:
         return 0.0
 
 
-def pause(attempt: int, key: str) -> float:
-    """Seconds before the next try: twice as long each time, spread evenly by what is asked rather than by chance."""
-    spread = hashlib.sha256(f"{attempt} {key}".encode()).digest()[0] / 255
-    return min(LONGEST_PAUSE, BACKOFF * 2.0 ** min(attempt, 10)) * (0.5 + 0.5 * spread)
-
-
-def _in_words(error: httpx2.HTTPError, key: str) -> str:
-    """What went wrong on the way: the kind of failure, and what the library says of it."""
+def _message(error: httpx2.HTTPError, key: str) -> str:
+    """The kind of a connection failure, and the library's message."""
     kind = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()
-    said = _clean(str(error), key)
-    return f"{kind}: {said}" if said else kind
+    message = _clean(str(error), key)
+    return f"{kind}: {message}" if message else kind
 
 
 def _clean(text: str, key: str) -> str:
-    """What a server says, fit to be shown: one short line without the key, and without any picture it repeats."""
+    """A server's text as one short line, without the key and without any picture that it repeats."""
     if key:
         text = text.replace(key, "[key]")
-    text = re.sub(r"data:[\w/+.-]*;base64,?[\w+/=]*", "[picture]", text)
-    return excerpt(text, _SHOWN)
+    return excerpt(re.sub(r"data:[\w/+.-]*;base64,?[\w+/=]*", "[picture]", text), _SHOWN)

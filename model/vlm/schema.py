@@ -1,4 +1,4 @@
-"""JSON schemas: what a model's text must obey before anything is made of it."""
+"""JSON schemas, and the check that a model's text obeys one."""
 
 # jsonschema's types leave open what a schema holds:
 # pyright: reportUnknownMemberType=false
@@ -13,8 +13,8 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError
 from jsonschema.validators import validator_for
 
+from ...readers import files
 from ...readers.errors import ModelError, RequestError, excerpt
-from .strict_json import parse_json
 
 _FENCED = re.compile(r"\s*```(?:json)?[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
@@ -22,51 +22,42 @@ _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """A JSON schema, as its text. `content` is the same, read."""
+    """A JSON schema."""
 
     text: str
     content: Any
+    """The parsed text."""
 
     @classmethod
     def parse(cls, text: str, *, of: str) -> Self:
-        """A schema; `of` names the annotator in errors. Raises `RequestError` where it is none.
+        """A schema; `of` is the annotator in errors. Raises `RequestError` for an invalid one.
 
-        It must say everything itself: a reference that leads out of it is refused, since nothing is fetched.
+        References that lead out of the schema are refused, since nothing is fetched.
         """
         content: Any = json.loads(text)
-        if any(True for one in content.values() for _ in _named(one, ("$id",))):
-            raise RequestError(
-                f"option 'json_schema' of {of}",
-                "it is one schema",
-                value="$id within it",
-                remedy="Leave out what is not at the top",
-            )
-        kind = cast("Any", validator_for(content, default=Draft202012Validator))
+        subject = f"option 'json_schema' of {of}"
+        if any(True for one in content.values() for _ in _find(one, ("$id",))):
+            raise RequestError(subject, "must be one schema", value="$id within it", remedy="Remove inner $id keys")
         try:
-            kind.check_schema(content)
+            _validator(content).check_schema(content)
         except SchemaError as error:
-            raise RequestError(
-                f"option 'json_schema' of {of}",
-                "it must be a JSON schema",
-                value=excerpt(error.message),
-                remedy="Correct it",
-            ) from None
-        outside = sorted(set(_named(content, _REFERENCES)) - {"#"} - set(_places(content)))
+            value = excerpt(error.message)
+            raise RequestError(subject, "must be a JSON schema", value=value, remedy="Correct it") from None
+        outside = sorted(set(_find(content, _REFERENCES)) - {"#"} - set(_targets(content)))
         if outside:
             raise RequestError(
-                f"option 'json_schema' of {of}",
-                "it must hold what it refers to, since nothing is fetched",
+                subject,
+                "must hold all that it refers to, since nothing is fetched",
                 value=excerpt(outside[0]),
                 remedy="Put that into its $defs, and refer to #/$defs/NAME",
             )
         return cls(text, content)
 
     def read(self, text: str) -> str:
-        """A model's text as canonical JSON, where it obeys the schema. Raises `ModelError` that says where it does not.
+        """A model's text as canonical JSON. Raises `ModelError` with the place where it breaks the schema.
 
-        The whole text must be one JSON value, alone or in one fenced block. What JSON does not define is refused: a
-        name given twice or that cannot be seen, numbers that are not finite or too large for a column, halves of a
-        character. The error never quotes the text, which may be of a patient.
+        The whole text must be one JSON value, alone or in one fenced block. The error never quotes the text, which may
+        be about a patient.
         """
         fenced = _FENCED.fullmatch(text)
         try:
@@ -74,43 +65,62 @@ class Schema:
             canonical = json.dumps(value, ensure_ascii=False, sort_keys=True)
             canonical.encode()
         except (ValueError, RecursionError) as error:
-            raise _refused(f"it is not JSON: {type(error).__name__}, {error}") from None
-        kind = cast("Any", validator_for(self.content, default=Draft202012Validator))
+            raise _broken(f"not JSON: {type(error).__name__}, {error}") from None
         try:
-            wrong = cast("list[ValidationError]", list(kind(self.content).iter_errors(value)))
+            errors = cast("list[ValidationError]", list(_validator(self.content)(self.content).iter_errors(value)))
         except RecursionError:
-            raise _refused("it is nested too deeply") from None
-        if wrong:
-            first = min(wrong, key=lambda error: (list(map(str, error.absolute_path)), error.message))
+            raise _broken("nested too deeply") from None
+        if errors:
+            first = min(errors, key=lambda error: (list(map(str, error.absolute_path)), error.message))
             place = "/".join(map(str, first.absolute_path))
-            raise _refused(
-                f"{f'at {place} ' if place else ''}not {first.validator} {json.dumps(first.validator_value)}"
-            )
+            rule = f"not {first.validator} {json.dumps(first.validator_value)}"
+            raise _broken(f"at {place} {rule}" if place else rule)
         return canonical
 
 
-def _refused(why: str) -> ModelError:
-    return ModelError(
-        "model's answer",
-        "it must obey the schema",
-        value=excerpt(why),
-        remedy="Ask in simpler words, or for less; a server that knows no schemas seldom keeps to one",
-    )
+def parse_json(text: str) -> Any:
+    """The value of a JSON text whose names can all be names of columns, by the rules of `readers.files.parse_json`.
+
+    Raises `ValueError` where it is not JSON, or a name holds unprintable characters.
+    """
+    value = files.parse_json(text)
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            members = cast("dict[str, Any]", part)
+            if not all(name.isprintable() for name in members):
+                msg = "a name holds unprintable characters"
+                raise ValueError(msg)
+            waiting.extend(members.values())
+        elif isinstance(part, list):
+            waiting.extend(cast("list[Any]", part))
+    return value
 
 
-def _named(content: Any, names: Sequence[str]) -> Iterator[str]:
-    """Every text that one of the names has, anywhere."""
+def _validator(content: Any) -> Any:
+    """The validator class of the schema's own draft."""
+    return validator_for(content, default=Draft202012Validator)
+
+
+def _broken(value: str) -> ModelError:
+    remedy = "Ask in simpler words, or for less; a server without support for schemas seldom keeps to one"
+    return ModelError("model's answer", "must obey the schema", value=excerpt(value), remedy=remedy)
+
+
+def _find(content: Any, names: Sequence[str]) -> Iterator[str]:
+    """Every text under one of the names, at any depth."""
     if isinstance(content, dict):
         parts = cast("dict[str, Any]", content)
         yield from (parts[name] for name in names if isinstance(parts.get(name), str))
         content = list(parts.values())
     if isinstance(content, list):
         for one in cast("list[Any]", content):
-            yield from _named(one, names)
+            yield from _find(one, names)
 
 
-def _places(content: Any) -> Iterator[str]:
-    """What can be referred to: definitions by their pointer, and whatever has an anchor."""
+def _targets(content: Any) -> Iterator[str]:
+    """Valid targets of references: definitions by their pointer, and anchors."""
     for key in ("$defs", "definitions"):
         yield from (f"#/{key}/{name}" for name in cast("dict[str, Any]", content.get(key, {})))
-    yield from (f"#{anchor}" for anchor in _named(content, ("$anchor", "$dynamicAnchor")))
+    yield from (f"#{anchor}" for anchor in _find(content, ("$anchor", "$dynamicAnchor")))

@@ -1,7 +1,4 @@
-"""The `endpoint` annotator: a vision-language model that a server of OpenAI's form answers for.
-
-The server is the one whose URL the person names, and no other is asked anything.
-"""
+"""The `endpoint` annotator: a vision-language model behind a server with OpenAI's API, at the user's URL."""
 
 import hashlib
 import json
@@ -16,39 +13,35 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from ...readers.errors import ModelError, RequestError, did_you_mean, excerpt
+from ...readers.errors import ModelError, did_you_mean, excerpt
 from ...readers.options import NEUTRAL, invalid_option
 from ..annotator import InputSpec, View
 from ..options import OneLine
 from ..tiling import TILE
-from .address import Address
-from .annotator import VlmAnnotator
-from .backend import CUT
+from .annotator import CUT, VlmAnnotator
 from .box_format import BoxFormat, Unit
-from .chat import CANDIDATES, Form, Reply, listed, pick, weigh_first
-from .http_client import Ask, HttpClient, Json, RetryPolicy
+from .chat_completions import TOP_LOGPROBS, Reply, RequestFormat, match_option, score_by_first_token
+from .http_client import Address, HttpClient, HttpRequest, Json, RetryPolicy
 from .question import Question, QuestionOptions
 from .schema import Schema
 
-Likelihood = Literal["votes", "first-token"]
-
-SEEDS = (0, 1)  # of a question, and of the one time that it is asked again
-KEPT = 1024  # replies: a batch in which one region failed is asked again region by region
+SEEDS = (0, 1)  # of a request, and of its one repetition after a refused answer
+MAX_CACHED = 1024  # answers: after a failure a batch is annotated again, region by region
 
 T = TypeVar("T")
 
 
 class EndpointOptions(QuestionOptions):
-    """Options of `endpoint`, those of the question among them."""
+    """Options of `endpoint`, including those of the question."""
 
     checkpoint: str = Field(
         min_length=1, description="The server's URL.", examples=["--model endpoint:http://127.0.0.1:8000/v1"]
     )
     served: OneLine = Field(default="", description="The model's name at the server.")
-    answers_as: OneLine = Field(default="", description="The name by which it answers, where that is another.")
+    answers_as: OneLine = Field(default="", description="The name in its answers, where that is another.")
     listed: bool = Field(default=True, description="Whether the server lists its models.")
     key_variable: OneLine = Field(
-        default="", description="The environment variable that holds the server's key.", json_schema_extra=NEUTRAL
+        default="", description="The environment variable with the server's key.", json_schema_extra=NEUTRAL
     )
     insecure: bool = Field(
         default=False, description="Whether plain http to another machine is allowed.", json_schema_extra=NEUTRAL
@@ -71,10 +64,10 @@ class EndpointOptions(QuestionOptions):
         default="canvas",
         description="Whether a region is shown as one picture, or as its global view and then each tile.",
     )
-    detail: Literal["", "low", "high", "auto"] = Field(default="", description="The detail that is asked of pictures.")
-    tile: int = Field(default=TILE, ge=8, le=4096, description="Pixels a side of a tile.")
+    detail: Literal["", "low", "high", "auto"] = Field(default="", description="OpenAI's detail of pictures.")
+    tile: int = Field(default=TILE, ge=8, le=4096, description="Side of a tile in pixels.")
     structured: Literal["json_schema", "guided_json", "none"] = Field(
-        default="json_schema", description="How the server is told that an answer must obey a schema."
+        default="json_schema", description="How a request states the schema of an answer."
     )
     likelihood: Literal["votes", "first-token"] = Field(
         default="votes", description="How labels are scored: by choices in several orders, or by first tokens."
@@ -85,283 +78,254 @@ class EndpointOptions(QuestionOptions):
 
 
 class EndpointAnnotator(VlmAnnotator):
-    """The annotator `endpoint`. Raises `RequestError` for options that do not fit together."""
+    """The annotator `endpoint`. Raises `RequestError` for options that contradict each other."""
 
     Options = EndpointOptions
 
     def __init__(self, options: EndpointOptions) -> None:
-        question = Question.of(options, "endpoint")
-        respondent = EndpointBackend(options)
+        question = Question.from_options(options, "endpoint")
+        backend = EndpointBackend(options)
         if question.schema:
-            from .grammar import check_possible
+            from .decoding import check_satisfiable
 
             Schema.parse(question.schema, of="endpoint")
-            check_possible(question.schema, subject="option 'json_schema' of endpoint")
+            check_satisfiable(question.schema, subject="option 'json_schema' of endpoint")
         if question.answer == "locate":
-            respondent.check_boxes()
+            backend.check_boxes()
         if question.answer == "classify":
-            respondent.check_labels(question.labels)
-        super().__init__(question, respondent)
+            backend.check_labels(question.labels)
+        super().__init__(question, backend)
 
 
 @dataclass(frozen=True, slots=True)
-class Introduction:
-    """What a server says of the model that is asked for, of whose it is (`owner`) and from what it is made (`root`)."""
+class ServedModel:
+    """A model as the server lists it."""
 
     owner: str = ""
     root: str = ""
+    """The model that it is made of."""
 
     @classmethod
     def read(cls, answer: Json, *, served: str) -> Self:
         """The entry of `served` in a server's list of models. Raises `ModelError` with the list where it has none."""
-        models = {name: one for one in listed(answer.get("data")) if isinstance(name := one.get("id"), str)}
+        data: object = answer.get("data")
+        entries = (
+            [cast("Json", one) for one in cast("list[object]", data) if isinstance(one, dict)]
+            if isinstance(data, list)
+            else []
+        )
+        models = {name: entry for entry in entries if isinstance(name := entry.get("id"), str)}
         if served in models:
-            told = {part: models[served].get(key) for part, key in (("owner", "owned_by"), ("root", "root"))}
-            return cls(**{part: excerpt(text) for part, text in told.items() if isinstance(text, str)})
+            owner, root = (models[served].get(key) for key in ("owned_by", "root"))
+            return cls(*(excerpt(text) if isinstance(text, str) else "" for text in (owner, root)))
         names = sorted(models)
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
         raise ModelError(
             f"served model {served!r}" if served else "option 'served' of endpoint",
-            "the server must have it" if served else "it must name one of the server's models",
+            "must be one of the server's models",
             value=f"it has {excerpt(', '.join(names[:10]), 400)}{more}" if names else "it lists none",
             remedy=f"{did_you_mean(served, map(excerpt, names))}Name one: --set model_options.served=NAME",
         )
 
 
 class EndpointBackend:
-    """A respondent behind a URL. Raises `RequestError` for a URL that cannot be used."""
+    """A model behind a URL; see `VlmBackend`. Raises `RequestError` for an unusable URL."""
 
     def __init__(self, options: EndpointOptions) -> None:
         self._options = options
         self._answers_as = options.answers_as or options.served
-        patience = RetryPolicy(options.timeout, options.retries, options.concurrency, options.failures)
-        self._wire = HttpClient(
-            Address.parse(options.checkpoint, insecure=options.insecure), patience, options.key_variable
-        )
-        self._form = Form(options.served, options.views, options.detail, options.structured)
-        self._introduction: Introduction | None = None
-        self._kept: OrderedDict[str, Any] = OrderedDict()
+        policy = RetryPolicy(options.timeout, options.retries, options.concurrency, options.failures)
+        address = Address.parse(options.checkpoint, insecure=options.insecure)
+        self._client = HttpClient(address, policy, options.key_variable)
+        self._format = RequestFormat(options.served, options.views, options.detail, options.structured)
+        self._served: ServedModel | None = None
+        self._cache: OrderedDict[str, Any] = OrderedDict()
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """The server's host, what it says of the model, and how that is asked. Asks it where `check` has not.
+        """The server's host, the model as it lists it, and how that is prompted. May ask the server.
 
-        Raises `ModelError`. A model that is exchanged under its name cannot be told from here.
+        A model that is exchanged under its name cannot be detected. Raises `ModelError`.
         """
-        told = self._introduce()
-        form = self._form
-        optional = {"owner": told.owner, "root": told.root, "detail": form.detail, "boxes": self._options.boxes}
-        if self._answers_as != self._options.served:
+        model, options = self._served_model(), self._options
+        optional = {"owner": model.owner, "root": model.root, "detail": options.detail, "boxes": options.boxes}
+        if self._answers_as != options.served:
             optional["answers_as"] = self._answers_as
+        scores = {
+            "votes": "share of the orders that chose it",
+            "first-token": "softmax of first tokens, averaged over the orders",
+        }
         return {
             "name": "endpoint",
-            "version": f"served {self._options.served}",
+            "version": f"served {options.served}",
             "annotator": "endpoint",
-            "served": self._options.served,
+            "served": options.served,
             "host": self.host,
             "licence": "not known: the served model's own",
             "runtime": ", ".join(f"{name} {version(name)}" for name in ("httpx2", "jsonschema", "pillow")),
             "decoding": "temperature 0, seed 0, once more with seed 1 where an answer is refused",
-            "views": form.layout,
-            "tile": str(self._options.tile),
-            "structured": form.structured,
-            "likelihood": self._options.likelihood,
-            "score": "share of the orders that chose it"
-            if self._options.likelihood == "votes"
-            else "softmax of first tokens, averaged over the orders",
+            "views": options.views,
+            "tile": str(options.tile),
+            "structured": options.structured,
+            "likelihood": options.likelihood,
+            "score": scores[options.likelihood],
             **{key: value for key, value in optional.items() if value},
         }
 
     @property
     def host(self) -> str:
-        """The server's, with its port."""
-        return self._wire.address.host
+        """The server's host with its port."""
+        return self._client.address.host
 
     def input_spec(self) -> InputSpec:
-        """Rendered RGB at any resolution; the global view where tiles are shown."""
-        return InputSpec(tile=self._options.tile, overall=self._form.layout == "tiles")
+        """Rendered RGB at any resolution; with the global view where tiles are shown."""
+        return InputSpec(tile=self._options.tile, overall=self._options.views == "tiles")
 
     def check(self, question: Question) -> None:
-        """Ask the server for its models, and find the one that is asked for. Shows it no picture.
+        """Find the model in the server's list, without sending a picture.
 
-        Nothing is known of its tokenizer and its context. Raises `ModelError`, `RequestError`.
+        Its tokenizer and context are unknown. Raises `ModelError`, `RequestError`.
         """
         del question
-        self._introduce()
+        self._served_model()
 
     def cost(self, tiles: tuple[int, int], question: Question) -> None:
-        """Not known."""
+        """Unknown."""
 
     def load(self) -> None:
-        """Nothing: the network is the server's."""
+        """Nothing: the server has the network."""
 
     def check_boxes(self) -> None:
-        """Raise `RequestError` where boxes cannot be asked for."""
+        """Raise `RequestError` where the options do not suffice to locate."""
         if not self._options.boxes:
-            raise _wrong(
-                "boxes",
-                "locate needs it, since a URL does not say in what unit a model was trained to name boxes",
-                "",
-                "See the model's own page, then --set model_options.boxes=pixels, thousandths or unit",
-            )
-        if self._form.layout != "canvas":
-            raise _wrong("views", "locate needs one picture", self._form.layout, "--set model_options.views=canvas")
+            rule = "must be given to locate, since a URL does not tell in what unit the model names boxes"
+            remedy = "See the model's own page, then --set model_options.boxes=pixels, thousandths or unit"
+            raise invalid_option("boxes", "endpoint", rule, remedy=remedy)
+        if self._options.views != "canvas":
+            rule, remedy = "must be canvas to locate, for boxes in one picture", "--set model_options.views=canvas"
+            raise invalid_option("views", "endpoint", rule, value=self._options.views, remedy=remedy)
 
     def check_labels(self, labels: Sequence[str]) -> None:
-        """Raise `RequestError` where first tokens cannot tell labels apart: one begins another."""
-        begun = [
-            (one, other)
-            for one in labels
-            for other in labels
-            if one != other and other.casefold().startswith(one.casefold())
-        ]
+        """Raise `RequestError` where first tokens cannot distinguish labels, since one begins another."""
+        pairs = ((one, other) for one in labels for other in labels if one != other)
+        begun = next((f"{a} begins {b}" for a, b in pairs if b.casefold().startswith(a.casefold())), "")
         if self._options.likelihood == "first-token" and begun:
-            raise _wrong(
-                "labels",
-                "first tokens must tell them apart",
-                f"{begun[0][0]} begins {begun[0][1]}",
-                "Choose other words, or ask for votes: --set model_options.likelihood=votes",
-            )
+            remedy = "Choose other words, or use votes: --set model_options.likelihood=votes"
+            raise invalid_option("labels", "endpoint", "must differ in their first tokens", value=begun, remedy=remedy)
 
     def box_format(self, view: View) -> BoxFormat:
-        """The whole canvas in the unit that was named. Raises `RequestError` where none was."""
+        """The whole canvas in the unit of the options. Raises `RequestError` where none is given."""
         self.check_boxes()
         width, height = view.grid.size
         return BoxFormat.of(cast("Unit", self._options.boxes), (0.0, 0.0, float(width), float(height)), (width, height))
 
     def generate(self, views: Sequence[View], prompts: Sequence[str], *, limit: int, schema: str = "") -> list[str]:
-        """See `VlmBackend.generate`. Without a schema, a text that reached its limit ends with " […]"."""
+        """See `VlmBackend.generate`."""
         obeyed = Schema.parse(schema, of="endpoint") if schema else None
 
         def read(answer: Json) -> str:
-            reply = self._read(answer)
+            reply = Reply.read(answer, model=self._answers_as)
             if obeyed is None:
                 return reply.text + (CUT if reply.cut else "")
-            return obeyed.read(_whole(reply).text)
+            if reply.cut:
+                rule, remedy = "must end before its limit of tokens", "Raise --set model_options.max_tokens=NUMBER"
+                raise ModelError("model's answer", rule, remedy=f"{remedy}, or ask for less")
+            return obeyed.read(reply.text)
 
         content = None if obeyed is None else obeyed.content
-        shared = [self._form.pictures(view) for view in views]
-        asks = [
-            self._ask(pictures, prompt, read, what=f"tell {limit} {schema}", limit=limit, schema=content)
-            for pictures, prompt in zip(shared, prompts, strict=True)
-        ]
-        return self._answers(asks, together=len(views) > 1)
+        requests: list[HttpRequest[str]] = []
+        for view, prompt in zip(views, prompts, strict=True):
+            pictures = self._format.pictures(view)
+            body = self._format.body(pictures, prompt, limit=limit, schema=content)
+            requests.append(_request(body, read, f"generate {limit} {schema}", prompt, pictures))
+        return self._send(requests, batch=len(views) > 1)
 
     def score_options(
         self, views: Sequence[View], prompts: Sequence[str], options: Sequence[str]
     ) -> npt.NDArray[np.float64]:
-        """See `VlmBackend.score_options`. Votes are 0 for the option that is chosen and -inf for the others.
+        """See `VlmBackend.score_options`. Votes are 0 for the chosen option and -inf for the others.
 
         By first tokens an option has the likelihood of those that begin it and no other, -inf where there is none.
         """
-        votes = self._options.likelihood == "votes"
-        choice = Schema.parse(_enumeration(options), of="endpoint")
+        enum = json.dumps({"type": "string", "enum": list(options)}, ensure_ascii=False)
+        choice = Schema.parse(enum, of="endpoint")
 
         def vote(answer: Json) -> list[float]:
-            reply = self._read(answer)
-            text = reply.text if self._form.structured == "none" else _unquoted(reply.text)
-            chosen = pick(text + (CUT if reply.cut else ""), options)
+            reply = Reply.read(answer, model=self._answers_as)
+            text = reply.text if self._options.structured == "none" else _unquoted(reply.text)
+            chosen = match_option(text + (CUT if reply.cut else ""), options)
             return [0.0 if place == chosen else -math.inf for place in range(len(options))]
 
-        def first(answer: Json) -> list[float]:
-            return weigh_first(self._read(answer).first, options)
+        def first_token(answer: Json) -> list[float]:
+            return score_by_first_token(Reply.read(answer, model=self._answers_as).first, options)
 
+        votes = self._options.likelihood == "votes"
         longest = max(len(option.encode()) for option in options) + 16  # tokens, whatever the tokenizer
-        asks = [
-            self._ask(
-                pictures,
-                prompt,
-                vote if votes else first,
-                what=f"weigh {self._options.likelihood} {choice.text}",
-                limit=longest if votes else 1,
-                schema=choice.content if votes else None,
-                further={} if votes else {"logprobs": True, "top_logprobs": CANDIDATES},
-            )
-            for pictures in (self._form.pictures(view) for view in views)
-            for prompt in prompts
-        ]
-        weights = self._answers(asks, together=len(views) > 1)
-        return np.array(weights, dtype=np.float64).reshape(len(views), len(prompts), len(options))
+        requests: list[HttpRequest[list[float]]] = []
+        for view in views:
+            pictures = self._format.pictures(view)
+            for prompt in prompts:
+                if votes:
+                    body = self._format.body(pictures, prompt, limit=longest, schema=choice.content)
+                else:
+                    body = self._format.body(pictures, prompt, limit=1)
+                    body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+                key = f"score {self._options.likelihood} {choice.text}"
+                requests.append(_request(body, vote if votes else first_token, key, prompt, pictures))
+        scores = self._send(requests, batch=len(views) > 1)
+        return np.array(scores, dtype=np.float64).reshape(len(views), len(prompts), len(options))
 
-    def _ask(
-        self,
-        pictures: Sequence[str],
-        prompt: str,
-        read: Callable[[Json], T],
-        *,
-        what: str,
-        limit: int,
-        schema: Mapping[str, Any] | None,
-        further: Mapping[str, Any] | None = None,
-    ) -> Ask[T]:
-        body = self._form.body(pictures, prompt, limit=limit, schema=schema) | dict(further or {})
-        key = hashlib.sha256("\n".join([what, prompt, *pictures]).encode()).hexdigest()
-        return Ask("/chat/completions", tuple(body | {"seed": seed} for seed in SEEDS), read, key)
+    def _send(self, requests: Sequence[HttpRequest[T]], *, batch: bool) -> list[T]:
+        """The answers in order, from the cache where it has them. Raises the first failure.
 
-    def _answers(self, asks: Sequence[Ask[T]], *, together: bool) -> list[T]:
-        """What is answered, in order; what was answered before is not asked again. Raises the first failure.
-
-        Where views were asked about `together` and one failed, each is about to be asked for alone: then what failed
-        fails once more without being asked, and the others are not paid for twice.
+        After a failure in a `batch` of views each is annotated alone: the failure is then raised once more without a
+        request, and the other answers come from the cache.
         """
-        found: dict[str, Any] = {ask.key: self._kept[ask.key] for ask in asks if ask.key in self._kept}
-        new = [ask for ask in asks if ask.key not in found]
+        found: dict[str, Any] = {one.key: self._cache[one.key] for one in requests if one.key in self._cache}
+        new = [one for one in requests if one.key not in found]
         for key, answer in found.items():
             if isinstance(answer, ModelError):
-                del self._kept[key]
-        for ask, answer in zip(new, self._wire.ask(new), strict=True):
-            found[ask.key] = answer
-            if together or not isinstance(answer, ModelError):
-                self._kept[ask.key] = answer
-        while len(self._kept) > KEPT:
-            self._kept.popitem(last=False)
-        failed = [found[ask.key] for ask in asks if isinstance(found[ask.key], ModelError)]
-        if failed:
-            raise failed[0]
-        return [found[ask.key] for ask in asks]
+                del self._cache[key]
+        for request, answer in zip(new, self._client.send(new), strict=True):
+            found[request.key] = answer
+            if batch or not isinstance(answer, ModelError):
+                self._cache[request.key] = answer
+        while len(self._cache) > MAX_CACHED:
+            self._cache.popitem(last=False)
+        answers = [found[request.key] for request in requests]
+        for answer in answers:
+            if isinstance(answer, ModelError):
+                raise answer
+        return answers
 
-    def _read(self, answer: Json) -> Reply:
-        return Reply.read(answer, model=self._answers_as)
-
-    def _introduce(self) -> Introduction:
-        if self._introduction is None and not self._options.listed:
+    def _served_model(self) -> ServedModel:
+        if self._served is None and not self._options.listed:
             if not self._options.served:
-                raise _wrong("served", "it must name the model", "", "--set model_options.served=NAME")
-            self._introduction = Introduction()
-        if self._introduction is None:
-            ask = Ask("/models", (None,), lambda answer: Introduction.read(answer, served=self._options.served))
-            [told] = self._wire.ask([ask])
-            if isinstance(told, ModelError):
+                rule = "must name the model where the server lists none"
+                raise invalid_option("served", "endpoint", rule, remedy="--set model_options.served=NAME")
+            self._served = ServedModel()
+        if self._served is None:
+            request = HttpRequest("/models", (None,), lambda one: ServedModel.read(one, served=self._options.served))
+            [model] = self._client.send([request])
+            if isinstance(model, ModelError):
                 unlisted = "Where a server is well but does not list it, --set model_options.listed=false"
-                raise ModelError(told.subject, told.rule, value=told.value, remedy=f"{told.remedy}. {unlisted}")
-            self._introduction = told
-        return self._introduction
+                raise ModelError(model.subject, model.rule, value=model.value, remedy=f"{model.remedy}. {unlisted}")
+            self._served = model
+        return self._served
 
 
-def _whole(reply: Reply) -> Reply:
-    """A reply that was not cut off. Raises `ModelError`."""
-    if reply.cut:
-        raise ModelError(
-            "model's answer",
-            "it must end before its limit of tokens",
-            remedy="Raise it: --set model_options.max_tokens=NUMBER; or ask for less",
-        )
-    return reply
-
-
-def _enumeration(options: Sequence[str]) -> str:
-    """The schema of one of the options."""
-    return json.dumps({"type": "string", "enum": list(options)}, ensure_ascii=False)
+def _request(
+    body: Mapping[str, Any], read: Callable[[Json], T], kind: str, prompt: str, pictures: Sequence[str]
+) -> HttpRequest[T]:
+    """A request for a chat completion, once for each of `SEEDS`, with a key of all that decides its answer."""
+    key = hashlib.sha256("\n".join([kind, prompt, *pictures]).encode()).hexdigest()
+    return HttpRequest("/chat/completions", tuple({**body, "seed": seed} for seed in SEEDS), read, key)
 
 
 def _unquoted(text: str) -> str:
-    """The string that a JSON text is; any other text as it is, for a server that did not keep to the schema."""
+    """The string in a JSON text; any other text unchanged, for a server that did not keep to the schema."""
     try:
         value: object = json.loads(text)
     except (ValueError, RecursionError):
         return text
     return value if isinstance(value, str) else text
-
-
-def _wrong(name: str, rule: str, value: str, remedy: str) -> RequestError:
-    return invalid_option(name, "endpoint", rule, value=value, remedy=remedy)

@@ -12,7 +12,7 @@ from typing import cast, get_args
 
 from ...model.checkpoints.cards import find_card, shipped_cards
 from ...model.checkpoints.weights import cache_folder, locate
-from ...model.vlm.fourkhd.files import SHIPPED, Files
+from ...model.vlm.fourkhd.checkpoint import SHIPPED, FourKhdFiles
 from ...readers.errors import ModelError, excerpt
 from ...readers.options import Options, list_options, options_of
 from ...readers.overrides import Overrides
@@ -40,7 +40,9 @@ def models_text() -> str:
     """The cards and checkpoints that ship, and the annotators that are installed."""
     rows = [(name, find_card(name).summary, weights_state(name)) for name in shipped_cards()]
     rows += [
-        (f"{_4KHD}{name}", card.summary, "ships with limner") for name in SHIPPED if (card := Files.find(name).card)
+        (f"{_4KHD}{name}", card.summary, "ships with limner")
+        for name in SHIPPED
+        if (card := FourKhdFiles.find(name).card)
     ]
     rows += [(name, f"annotator of {_package(point)}", "") for name, point in installed("limner.annotators").items()]
     return table(rows)
@@ -73,7 +75,7 @@ def model_text(name: str) -> str:
 
 
 def _checkpoint_text(name: str) -> str:
-    card = Files.find(name.removeprefix(_4KHD)).card
+    card = FourKhdFiles.find(name.removeprefix(_4KHD)).card
     if card is None:
         raise ModelError(name, "must have a model card", remedy="See the files in its folder, or its page on the hub")
     rows = [

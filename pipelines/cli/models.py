@@ -55,10 +55,9 @@ def models_convert(
     fetch: Annotated[bool, typer.Option("--fetch", help="Allow downloading the checkpoint.")] = False,
 ) -> None:
     """Convert a 4KHD checkpoint to safetensors, which load faster and contain no pickles."""
-    from ...model.vlm.fourkhd.convert import convert
-    from ...model.vlm.fourkhd.files import Files
+    from ...model.vlm.fourkhd.checkpoint import FourKhdFiles, convert
 
-    for path in convert(Files.find(source, fetch=fetch), Path(out), dtype=dtype):
+    for path in convert(FourKhdFiles.find(source, fetch=fetch), Path(out), dtype=dtype):
         print_result(visible(str(path)))
 
 
@@ -71,9 +70,9 @@ def models_tokenizer(
     vocab: Annotated[int, typer.Option("--vocab", help="Vocabulary size, at least 512.")] = 1024,
 ) -> None:
     """Train a SentencePiece tokenizer for a small 4KHD model."""
-    from ...model.vlm.fourkhd.vocabulary import make_vocabulary, read_texts
+    from ...model.vlm.fourkhd.tokenizer import read_texts, train_tokenizer
 
-    make_vocabulary(read_texts([Path(text) for text in texts]), vocab, Path(out))
+    train_tokenizer(read_texts([Path(text) for text in texts]), vocab, Path(out))
     print_result(out)
 
 

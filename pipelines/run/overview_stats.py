@@ -19,10 +19,10 @@ from ...readers.geodesy import on_earth
 from ...readers.geometry import Box, Points
 from ...readers.image import Image, ImageInfo, Mask
 from ...readers.overview import ReducedImage, dilate, read_overview
-from ...readers.raster.bands import resolve
+from ...readers.raster.bands import find_channels
 from ...readers.registry import open_image
 from ...readers.render import Stretch, display_stretch, fit_stretch, render, rgb_channels
-from ...readers.slide.tissue import drawn_mask, find_tissue, overview_limit, read_drawn
+from ...readers.slide.tissue import find_tissue, overview_side, polygon_mask, read_tissue_annotation
 from ..config import Settings
 
 DILATION = (2, 2)  # overview pixels: regions may have valid pixels that are too few for an overview pixel to be valid
@@ -96,7 +96,7 @@ def channel_names(info: ImageInfo, spec: InputSpec, stretch: Stretch | None) -> 
     """Names of the channels that a spec needs, in its order: its bands, or the channels of the stretch for RGB."""
     if spec.bands is None:
         return () if stretch is None else stretch.channels
-    return resolve(info.channels, spec.bands)
+    return find_channels(info.channels, spec.bands)
 
 
 def compute_overview_stats(
@@ -118,7 +118,7 @@ def compute_overview_stats(
             ) from error
     names = tuple(dict.fromkeys([*rgb, *channel_names(info, spec, None)])) or (info.channels[0].name,)
     with open_image(info, names) as image:
-        overview = read_overview(image, limit=overview_limit(info)) if info.kind == "slide" else read_overview(image)
+        overview = read_overview(image, limit=overview_side(info)) if info.kind == "slide" else read_overview(image)
         stretch = None
         if rgb:
             pixels, channels = overview.pixels[..., : len(rgb)], image.channels[: len(rgb)]
@@ -165,11 +165,11 @@ def _fit(
     if area is not None and area.is_empty:
         return spec
     microns = spec.resolution if spec.unit == "um" else None
-    limit = overview_limit(image.info) if microns is None else overview_limit(image.info, microns)
+    limit = overview_side(image.info) if microns is None else overview_side(image.info, microns)
     pixels, valid, _, scale = read_overview(image, limit=limit)
     inside = np.ones_like(valid)
     if area is not None and len(image.info.planes) == 1:  # the overview of a stack is a montage
-        inside = drawn_mask(area, valid.shape, scale)
+        inside = polygon_mask(area, valid.shape, scale)
     return annotator.fit(spec, render(pixels, valid, stretch), inside & valid, valid)
 
 
@@ -199,7 +199,7 @@ def _read_user_area(path: str, info: ImageInfo) -> BaseGeometry:
     where it does not touch a map, another `RequestError` where the file is invalid or does not fit the image.
     """
     if info.kind != "map":
-        return read_drawn(path, info)
+        return read_tissue_annotation(path, info)
     try:
         modified = Path(path).stat().st_mtime_ns if Path(path).is_file() else 0
         return roi_to_pixels(_read_lonlat_area(path, modified), info)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...model.training.dataset import read_samples
-from ...model.vlm.fourkhd.files import Files
+from ...model.vlm.fourkhd.checkpoint import FourKhdFiles, convert
 from ...model.vlm.fourkhd.tokenizer import Tokenizer
 from ...readers.errors import RequestError
 from ...readers.files import atomic_path, write_atomic
@@ -45,22 +45,21 @@ def align(  # noqa: PLR0913 - as many as a training has settings
     Raises `RequestError`, `ModelError`, `ReadError`.
     """
     from ...model.training.align import Aligner, load_state, save_state
-    from ...model.vlm.fourkhd.convert import convert
-    from ...model.vlm.fourkhd.load import RuntimeOptions, fill
+    from ...model.vlm.fourkhd.runtime import RuntimeOptions, load_network
 
     require_extra("train", "limner train align")
     config.check()
     if every < 1:
         raise RequestError("--every", "must be 1 or more", value=str(every), remedy="Give another --every")
     samples = read_samples(data, hd_num=hd_num)
-    files = Files.find(model)
+    files = FourKhdFiles.find(model)
     tokenizer = Tokenizer(files.tokenizer, model)
     settings = _settings(files, data, config, hd_num)
     state = load_state(out / CHECKPOINTS)
     if state is not None:
         _check_same(state.settings, settings, out)
-    half = config.bf16 and RuntimeOptions(device=device).first().type == "cuda"  # frozen weights need no more
-    network = fill(files, RuntimeOptions(dtype="bfloat16" if half else "float32", device=device))
+    half = config.bf16 and RuntimeOptions(device=device).image_device().type == "cuda"  # frozen weights need no more
+    network = load_network(files, RuntimeOptions(dtype="bfloat16" if half else "float32", device=device))
     aligner = Aligner(network, tokenizer, samples, config, threads=threads)
     if state is not None:
         aligner.resume(state)
@@ -79,11 +78,11 @@ def align(  # noqa: PLR0913 - as many as a training has settings
     aligner.run(record)
     plot_losses([float(line.split(",")[1]) for line in lines[1:]], out / PLOT)
     with atomic_path(out / MODEL) as part:
-        convert(files, part, dtype=dtype, instead=aligner.trained, stated={"layout": config.layout})
+        convert(files, part, dtype=dtype, replaced=aligner.trained, stated={"layout": config.layout})
     return out / MODEL
 
 
-def _settings(files: Files, data: Path, config: "AlignmentConfig", hd_num: int) -> dict[str, str]:
+def _settings(files: FourKhdFiles, data: Path, config: "AlignmentConfig", hd_num: int) -> dict[str, str]:
     """Everything that decides the steps, as text."""
     digests = "".join(f"{name} {digest}\n" for name, digest in files.held.digests().items())
     return {

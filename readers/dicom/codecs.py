@@ -1,43 +1,38 @@
-"""Which codec decodes which transfer syntax: a pinned order, since lossy pictures differ between codecs.
+"""The codecs of each transfer syntax, in a fixed order, since decoded lossy pixels differ between codecs.
 
 All are permissively licensed: python-gdcm (Apache-2.0), pylibjpeg with openjpeg and rle (MIT), pyjpegls (MIT), Pillow
-(MIT-CMU). pylibjpeg-libjpeg, which alone reads 12-bit extended JPEG, is GPL-3.0: used, last, where a person has
-installed it.
+(MIT-CMU). pylibjpeg-libjpeg, the only one that reads 12-bit extended JPEG, is GPL-3.0: it is used last, where the user
+has installed it.
 """
 
 from importlib.metadata import PackageNotFoundError, version
 
-_RLE = "1.2.840.10008.1.2.5"
-_JPEG = "1.2.840.10008.1.2.4."
 _NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"}
+_JPEG = "1.2.840.10008.1.2.4."
+_GDCM, _PILLOW, _LIBJPEG = ("gdcm", "python-gdcm"), ("pillow", "pillow"), ("pylibjpeg", "pylibjpeg-libjpeg")
+_OPENJPEG, _JPEGLS = ("pylibjpeg", "pylibjpeg-openjpeg"), ("pyjpegls", "pyjpegls")
 
-ORDER: dict[str, tuple[tuple[str, str], ...]] = {
-    _RLE: (("pylibjpeg", "pylibjpeg-rle"), ("pydicom", "pydicom")),
-    **{
-        f"{_JPEG}{n}": (("gdcm", "python-gdcm"), ("pillow", "pillow"), ("pylibjpeg", "pylibjpeg-libjpeg"))
-        for n in (50, 51)
-    },
-    **{f"{_JPEG}{n}": (("gdcm", "python-gdcm"), ("pylibjpeg", "pylibjpeg-libjpeg")) for n in (57, 70)},
-    **{f"{_JPEG}{n}": (("pyjpegls", "pyjpegls"), ("gdcm", "python-gdcm")) for n in (80, 81)},
-    **{
-        f"{_JPEG}{n}": (("pylibjpeg", "pylibjpeg-openjpeg"), ("gdcm", "python-gdcm"), ("pillow", "pillow"))
-        for n in (90, 91)
-    },
-    **{f"{_JPEG}{n}": (("pylibjpeg", "pylibjpeg-openjpeg"),) for n in (201, 202, 203)},
+CODECS: dict[str, tuple[tuple[str, str], ...]] = {
+    "1.2.840.10008.1.2.5": (("pylibjpeg", "pylibjpeg-rle"), ("pydicom", "pydicom")),
+    **dict.fromkeys((f"{_JPEG}50", f"{_JPEG}51"), (_GDCM, _PILLOW, _LIBJPEG)),
+    **dict.fromkeys((f"{_JPEG}57", f"{_JPEG}70"), (_GDCM, _LIBJPEG)),
+    **dict.fromkeys((f"{_JPEG}80", f"{_JPEG}81"), (_JPEGLS, _GDCM)),
+    **dict.fromkeys((f"{_JPEG}90", f"{_JPEG}91"), (_OPENJPEG, _GDCM, _PILLOW)),
+    **dict.fromkeys((f"{_JPEG}201", f"{_JPEG}202", f"{_JPEG}203"), (_OPENJPEG,)),
 }
-"""Transfer syntax UID → (pydicom's plug-in, the package that does the work), in the order in which they are tried."""
+"""Transfer syntax UID → (pydicom's plug-in, the package behind it), in the order in which they are tried."""
 
 
 def plugins(syntax: str) -> list[str]:
-    """Installed codecs for a transfer syntax as pydicom names them, in order; [""] where it is not compressed."""
-    return [""] if syntax in _NATIVE else [plugin for plugin, package in ORDER.get(syntax, ()) if _version(package)]
+    """Installed codecs of a transfer syntax by pydicom's names, in order; [""] where it is not compressed."""
+    return [""] if syntax in _NATIVE else [plugin for plugin, package in CODECS.get(syntax, ()) if _version(package)]
 
 
-def decoders(syntax: str) -> list[str]:
-    """The same with their packages and versions, for the record; "native" where it is not compressed."""
+def codec_versions(syntax: str) -> list[str]:
+    """The same as packages with versions; ["native"] where it is not compressed."""
     if syntax in _NATIVE:
         return ["native"]
-    found = [(package, _version(package)) for _, package in ORDER.get(syntax, ())]
+    found = [(package, _version(package)) for _, package in CODECS.get(syntax, ())]
     return [f"{package} {number}" for package, number in found if number]
 
 

@@ -1,4 +1,9 @@
-"""What the limited process does for studies: parses and decodes DICOM; its answers are facts, codes and pixels only."""
+"""The functions that run in the sandboxed process: they parse and decode DICOM, and return metadata, codes and pixels.
+
+Each may raise `FaultError`, and whatever a parser or decoder raises.
+"""
+# pydicom's values have the type of their tag, which is known only when it is read:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import hashlib
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -6,85 +11,89 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from . import source
 from .faults import FaultError
+from .source import members, modified_ns, open_source
 
 if TYPE_CHECKING:
     from .pixels import Frames
 
+__all__ = ["dicomdir", "digest", "frame", "header", "members", "table"]
 
-class _LastFile:
-    """The last file, kept open for the next frame of it."""
+_MAX_RECORDS = 200_000  # in a DICOMDIR
+
+
+class _OpenFile:
+    """The file that was read last, kept open for its next frame."""
 
     def __init__(self) -> None:
-        self._name: tuple[str, int] | None = None
+        self._version: tuple[str, int] | None = None
         self._file: BinaryIO | None = None
         self._frames: Frames | None = None
 
     def frames(self, name: str) -> "Frames":
-        """The frames of a source. Raises `FaultError`."""
+        """The frames of a source."""
         from .pixels import Frames
 
-        version = name, source.written(name)
-        if self._frames is None or version != self._name:
+        version = name, modified_ns(name)
+        if self._frames is None or version != self._version:
             self.close()
-            self._file = source.open_source(name)
+            self._file = open_source(name)
             self._frames = Frames(self._file)
-            self._name = version
+            self._version = version
         return self._frames
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         if self._file is not None:
             self._file.close()
-        self._name, self._file, self._frames = None, None, None
+        self._version, self._file, self._frames = None, None, None
 
 
-_LAST = _LastFile()
+_OPEN = _OpenFile()
 
 
 def header(name: str) -> dict[str, Any]:
-    """A file's facts, as JSON. Raises `FaultError`, and whatever a parser raises."""
+    """A file's metadata, as JSON."""
     from .header import read_header
 
-    with source.open_source(name) as file:
+    with open_source(name) as file:
         return read_header(file)
 
 
 def frame(name: str, index: int, start: int, stop: int) -> npt.NDArray[Any]:
-    """Rows start:stop of frame `index` (from 0). Raises `FaultError`, and whatever a decoder raises."""
+    """Rows start:stop of frame `index` (from 0)."""
     try:
-        return np.ascontiguousarray(_LAST.frames(name).read(index)[start:stop])
+        return np.ascontiguousarray(_OPEN.frames(name).read(index)[start:stop])
     except BaseException:
-        _LAST.close()
+        _OPEN.close()
         raise
 
 
 def table(name: str, index: int) -> dict[str, Any]:
-    """The VOI lookup table of frame `index` (from 0). Raises `FaultError`, and whatever a parser raises."""
+    """The VOI lookup table of frame `index` (from 0)."""
     try:
-        voi = _LAST.frames(name).voi(index)
+        voi = _OPEN.frames(name).voi(index)
     except BaseException:
-        _LAST.close()
+        _OPEN.close()
         raise
     if voi is None or voi.table is None:
         raise FaultError("damaged", "lookup table")
-    found = voi.table
-    return {"first": found.first, "bits": found.bits, "entries": [int(entry) for entry in found.entries]}
+    return {"first": voi.table.first, "bits": voi.table.bits, "entries": [int(entry) for entry in voi.table.entries]}
 
 
-def listing(name: str) -> list[list[str]]:
-    """See `listing.read_listing`."""
-    from .dicomdir import read_listing
+def dicomdir(name: str) -> list[list[str]]:
+    """The path, in parts, of every file that a DICOMDIR lists, sorted (PS3.3 F.3)."""
+    from .header import parse
 
-    with source.open_source(name) as file:
-        return read_listing(file)
+    with open_source(name) as file:
+        records = list(parse(file)[0].get("DirectoryRecordSequence") or [])
+        if len(records) > _MAX_RECORDS:
+            raise FaultError("too-many-frames", f"{len(records)} records")
+        ids = [found for record in records if (found := record.get("ReferencedFileID"))]
+        return sorted([one] if isinstance(one, str) else [str(part) for part in one] for one in ids)
 
 
 def digest(name: str) -> str:
-    """The sha256 of a source's bytes, in hexadecimal. Raises `FaultError`."""
-    with source.open_source(name) as file:
-        found = hashlib.sha256()
-        while piece := file.read(2**20):
-            found.update(piece)
-    return found.hexdigest()
+    """The sha256 of a source's bytes, in hexadecimal."""
+    with open_source(name) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,57 +1,59 @@
-"""What can be wrong with a DICOM file, in words that hold nothing of its content.
+"""Faults of DICOM files as codes, which hold nothing of the file's content.
 
-A parser's own message may quote a patient's name, so messages stay in the process that parses; what leaves it is one
-of these codes and, at most, numbers.
+A parser's own message may quote a patient's name, so it stays in the sandboxed process, which only codes and numbers
+leave.
 """
 
 from ..errors import ReadError
 from ..sandbox import SandboxError
 
-_WHOLE = "Get an undamaged copy of the file"
-_LARGE = "Split the file, or convert it to smaller frames"
+_COPY = "Get an undamaged copy of the file"
+_SPLIT = "Split the file, or convert it to smaller frames"
+_SUSPECT = "Leave the file out unless you trust its source"
+_UNPACK = "Unpack the archive and give the folder"
 
 FAULTS: dict[str, tuple[str, str]] = {
-    "not-dicom": ("it must be a DICOM file", "Leave it out"),
-    "damaged": ("its header must be readable", _WHOLE),
-    "nested": ("sequences may be nested only so deep as Python can follow", _WHOLE),
-    "no-pixels": ("it must hold pixels", "Nothing can be looked at in it: leave it out"),
-    "no-size": ("it must state rows, columns and bits of its pixels", _WHOLE),
-    "short": ("its pixel data must be as long as its header says", _WHOLE),
-    "too-large": ("a frame must fit the budget for decoding", _LARGE),
-    "too-many-frames": ("it may hold so many frames as the budget allows", _LARGE),
-    "inflated": ("what is deflated may grow only to the budget", "Treat it with suspicion: it may be a deflate bomb"),
-    "ratio": ("compressed pixels may grow only as far as their coding can", "Treat it with suspicion"),
+    "not-dicom": ("must be a DICOM file", "Leave it out"),
+    "damaged": ("must have a readable header", _COPY),
+    "nested": ("must not nest sequences deeper than Python's recursion limit", _COPY),
+    "no-pixels": ("must have pixel data", "Leave it out"),
+    "no-size": ("must state the rows, columns and bits of its pixels", _COPY),
+    "short": ("must have pixel data of the length that its header states", _COPY),
+    "too-large": ("must have frames within the decoding limit", _SPLIT),
+    "too-many-frames": ("must not have more frames than the limit", _SPLIT),
+    "inflated": ("must not inflate beyond the limit", _SUSPECT),
+    "ratio": ("must not claim more pixels than its compression can hold", _SUSPECT),
     "codec": (
-        "its transfer syntax must be one that an installed codec reads",
+        "must have a transfer syntax that an installed codec supports",
         "Decompress it with dcmdjpeg or gdcmconv",
     ),
-    "decode": ("its pixels must be decodable", _WHOLE),
-    "memory": ("reading it must fit the memory limit", _LARGE),
-    "palette": ("its colour palette must be complete", _WHOLE),
-    "unsafe-name": ("names in an archive must stay inside it", "Treat the archive with suspicion"),
-    "archive": ("the archive must be readable", _WHOLE),
-    "archive-size": ("an archive may hold so much as the budget allows", "Unpack it and give the folder"),
-    "nested-archive": ("archives inside archives are not opened", "Unpack it and give the folder"),
-    "encrypted": ("members of an archive must not be encrypted", "Unpack it and give the folder"),
-    "listed": ("every file that a DICOMDIR lists must be there", "Copy the whole medium again"),
-    "missing": ("it must still be there", "Check the path and rights"),
-    "died": ("reading it must not bring its process down", "Treat it with suspicion"),
-    "time": ("reading it must end in time", "Treat it with suspicion"),
+    "decode": ("must have decodable pixel data", _COPY),
+    "memory": ("must be readable within the memory limit", _SPLIT),
+    "palette": ("must have a complete colour palette", _COPY),
+    "unsafe-name": ("must have a name inside its archive", _SUSPECT),
+    "archive": ("must be a readable archive", _COPY),
+    "archive-size": ("must not hold more than the limit for archives", _UNPACK),
+    "nested-archive": ("must not be an archive inside an archive", _UNPACK),
+    "encrypted": ("must not be encrypted", _UNPACK),
+    "listed": ("must exist, since a DICOMDIR lists it", "Copy the whole medium again"),
+    "missing": ("must be readable", "Check the path and permissions"),
+    "died": ("must not crash the sandboxed process", _SUSPECT),
+    "time": ("must be readable in time", _SUSPECT),
 }
-"""Code → the rule that is broken and what to do."""
+"""Code → the rule that is broken, and the remedy."""
 
 
 class FaultError(SandboxError):
-    """A fault by its code; `value` says numbers only."""
+    """A fault by its code; `value` holds numbers only."""
 
 
 def as_error(subject: str, fault: FaultError) -> ReadError:
-    """A fault of `subject` (a name that may be shown) as an error for a person."""
+    """A fault of `subject` (a name that may be shown) as an error for the user."""
     rule, remedy = FAULTS.get(fault.code, FAULTS["damaged"])
     return ReadError(subject, rule, value=fault.value, remedy=remedy)
 
 
 def reason(fault: FaultError) -> str:
-    """A fault as a ledger's reason, without the thing."""
+    """A fault as the reason in files.csv, without its subject."""
     rule, remedy = FAULTS.get(fault.code, FAULTS["damaged"])
     return f"{rule}{f' (found: {fault.value})' if fault.value else ''}. {remedy}"

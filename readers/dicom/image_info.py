@@ -1,4 +1,4 @@
-"""A stack in the words of the reading seam: channels, placement, planes, facts for the tables, and notes."""
+"""The `ImageInfo` of a stack: channels, placement, planes, facts for the tables, and notes for the user."""
 
 import statistics
 from collections import Counter
@@ -13,301 +13,230 @@ from ..image import Channel, ImageInfo, Plane
 from ..options import invalid_option
 from ..pseudonyms import Pseudonyms
 from .faults import FaultError
-from .geometry import normal, place, place_notes, spacing
+from .geometry import placement_notes, placement_of, spacing
 from .metadata import Window
-from .scan import FileOutcome
+from .scan import DUPLICATE, FileOutcome
 from .series import Slice, Stack
 from .sop_classes import burned_in_risk, is_secondary
-from .source import split
-from .voi_lut import PRESETS, Function, Table, Voi, parse_window, steps
+from .source import split_member
+from .voi_lut import PRESETS, Function, LookupTable, VoiLut, grey_levels, parse_window
 
-FACTS: Mapping[str, str] = {
-    "series_uid": "the series, as a pseudonym",
-    "modality": "as the file codes it",
-    "body_part": "as the file codes it, where that is a usual code",
-    "laterality": "R, L, U (unpaired) or B (both), as the file codes it",
-    "view": "view position of a projection",
-    "patient_orientation": "towards which side rows and columns run, of a projection",
-    "patient_position": "how the patient lay",
-    "rows": "pixels of a slice, down",
-    "columns": "pixels of a slice, across",
-    "n_images": "slices or frames in the stack",
-    "sort_basis": "what the order of slices rests on",
-    "split_by": "what tells the stack from others at the same places",
-    "spacing_source": "where the pixel size comes from",
-    "row_mm": "mm between rows",
-    "col_mm": "mm between columns",
-    "step_mm_min": "mm between neighbouring slices, least",
-    "step_mm_median": "the median",
-    "step_mm_max": "the most",
-    "tilt_deg": "degrees between the stack's direction and the slices' normal",
-    "missing_slices": "slices missing at the stack's own step",
-    "irregular_spacing": "whether steps differ otherwise: yes or no",
-    "duplicates": "files of the study left out as duplicates",
-    "uid_synthesised": "whether UIDs were missing and made from content: yes or no",
-    "is_localiser": "yes or no",
-    "is_secondary": "a capture of a screen or film: yes or no",
-    "burned_in_risk": "of identifying text in the pixels: yes (stated), none (stated), low or high",
-    "recognisable_features": "YES or NO as the file says",
-    "identity_removed": "YES or NO as the file says",
-    "transfer_syntax": "UID",
-    "lossy": "01 where pixels were once compressed with loss, 00 where not, as the file says",
-    "decoder": "codecs for this transfer syntax, in the order in which they are tried",
-    "quantity": "what grey values are: HU, …, or number",
-    "padding": "whether the file marks padding: yes or no",
-    "window_used": "centre/width, or a table's entries, and function and source of the window for rendering",
-    "window_low": "the value that becomes black",
-    "window_high": "the value that becomes white",
-    "window_curve": "sigmoid or steps, where values in between are not in proportion",
-    "window_steps": "of steps: value:grey, each grey from its value up to the next",
-    "inverted": "yes where the file shows low values as white (MONOCHROME1)",
-    "study_read": "files of the study that were read",
-    "study_skipped": "files of the study that were left out",
-    "study_failed": "files of the study that failed",
-    "study_related": "objects of the study that are no images",
-}
-"""What is known of a stack besides the seam's own facts, and what it means; absent where it is not known."""
+_T = TypeVar("_T", bound=Hashable)
 
-
-_Stated = TypeVar("_Stated", bound=Hashable)
-
-Tables = Callable[[str, int], Table]
+Tables = Callable[[str, int], LookupTable]
 """(source, frame from 0) → its VOI lookup table. Raises `FaultError` where that cannot be read."""
 
+Chosen = tuple[VoiLut, str]
+"""A VOI, and where it is from."""
 
-def describe(
-    stack: Stack, name: str, names: Pseudonyms, *, window: str, fates: Sequence[FileOutcome], tables: Tables
+
+def image_info(
+    stack: Stack, name: str, names: Pseudonyms, *, window: str, outcomes: Sequence[FileOutcome], tables: Tables
 ) -> ImageInfo:
-    """The facts of one stack. `fates` are those of its study's files. Raises `RequestError` for an unknown window."""
+    """The facts of one stack; `outcomes` are of its study's files. Raises `RequestError` for an unknown window."""
     first = stack.first
-    facts = first.facts
-    source, size = spacing(facts, first.own)
-    frame = names.uid(facts.frame_of_reference) if facts.frame_of_reference else ""
-    planes = tuple(_plane(one, place(one.facts, one.own, frame), names) for one in stack.slices)
-    files = tuple(sorted({str(split(one.file.source)[0]) for one in stack.slices}))
-    seen = None if _is_colour(first) else choose_window(stack, window, tables)
-    inverted = facts.photometric == "MONOCHROME1"
+    metadata = first.metadata
+    frame = names.uid(metadata.frame_of_reference) if metadata.frame_of_reference else ""
+    planes = tuple(_plane(one, placement_of(one.metadata, one.own, frame), names) for one in stack.slices)
+    files = tuple(sorted({str(split_member(one.file.source)[0]) for one in stack.slices}))
+    voi = None if first.file.is_colour else choose_window(stack, window, tables)
+    inverted = metadata.photometric == "MONOCHROME1"
     study = names.uid(first.file.study)
+    grey = Channel("grey", dtype="float32", quantity=metadata.quantity)
+    facts = {
+        **_header_facts(stack, names),
+        **_geometry_facts(stack),
+        **(_window_facts(voi, inverted=inverted) if voi else {}),
+        "inverted": "yes" if inverted else "",
+        **_study_facts(outcomes),
+    }
     return ImageInfo(
-        uri=files[0] if names.show else told_uri(study, name),
+        uri=files[0] if names.show else pseudonymous_uri(study, name),
         reader="dicom",
         kind="study",
-        size=(facts.columns, facts.rows),
-        channels=_channels(first),
+        size=(metadata.columns, metadata.rows),
+        channels=tuple(Channel(c, common=c) for c in ("red", "green", "blue")) if first.file.is_colour else (grey,),
         placement=planes[0].placement,
         id=name,
         part="",
         study=study,
         files=files,
         fingerprint=fingerprint(files),
-        notes=tuple(_notes(stack, seen, wished=parse_window(window) is not None)),
+        notes=tuple(_notes(stack, voi, chosen_by_user=parse_window(window) is not None)),
         planes=planes,
-        facts=tuple(
-            (key, text)
-            for key, text in {
-                **_plain_facts(stack, names),
-                **_geometry_facts(stack, source, size),
-                **(_window_facts(seen, inverted=inverted) if seen else {}),
-                "inverted": "yes" if inverted else "",
-                **_study_facts(fates),
-            }.items()
-            if text
-        ),
+        facts=tuple((key, text) for key, text in facts.items() if text),
     )
 
 
-def told_uri(study: str, name: str) -> str:
-    """What stands for an image's path where paths are not told."""
+def pseudonymous_uri(study: str, name: str) -> str:
+    """The URI of an image where paths may not be shown."""
     return f"dicom:{study}/{name}"
 
 
-def choose_window(stack: Stack, wish: str, tables: Tables) -> tuple[Voi, str] | None:
-    """The window through which a whole stack is seen, with its source in words; None where its pixels must decide.
+def choose_window(stack: Stack, option: str, tables: Tables) -> Chosen | None:
+    """The VOI of a whole stack and its source; None where its pixels must decide.
 
-    A person's wish counts before a file's lookup table, that before its first window, and for CT's own slices without
-    any the abdomen's. Of slices that differ, what most of them say counts, else the middle one. Raises `RequestError`
-    for a wish that names nothing.
+    In order: the option `window`, the file's lookup table, its first window, and for original CT slices the abdomen
+    preset. Where slices differ, the value of most of them, else of the middle one. Raises `RequestError` for an
+    unknown name.
     """
-    wanted = parse_window(wish)
-    if isinstance(wanted, tuple):
-        return Voi(*wanted), "option window"
-    if wanted is not None:
-        return _named_window(stack, wanted)
+    window = parse_window(option)
+    if isinstance(window, tuple):
+        return VoiLut(*window), "option window"
+    if window is not None:
+        return _named_window(stack, window)
     return _stated_table(stack, tables) or _stated_window(stack)
 
 
-def _named_window(stack: Stack, wanted: str) -> tuple[Voi, str] | None:
-    named = [_voi(one, w) for one in stack.slices for w in one.own.windows if w.name.lower() == wanted]
+def _named_window(stack: Stack, name: str) -> Chosen | None:
+    named = [_voi(one, w) for one in stack.slices for w in one.own.windows if w.name.lower() == name]
     if named:
-        return named[0], f"file, window {wanted}"
-    if wanted in PRESETS:
-        return (Voi(*PRESETS[wanted]), f"preset {wanted}") if stack.first.facts.quantity == "HU" else None
-    rule = "it is centre,width, a preset, or a name that the file gives one of its windows"
-    raise invalid_option("window", "reader 'dicom'", rule, value=wanted, remedy=f"Presets: {', '.join(PRESETS)}")
+        return named[0], f"file, window {name}"
+    if name in PRESETS:
+        return (VoiLut(*PRESETS[name]), f"preset {name}") if stack.first.metadata.quantity == "HU" else None
+    rule = "must be centre,width, a preset, or the file's name for one of its windows"
+    raise invalid_option("window", "reader 'dicom'", rule, value=name, remedy=f"Presets: {', '.join(PRESETS)}")
 
 
-def _stated_table(stack: Stack, tables: Tables) -> tuple[Voi, str] | None:
-    """The lookup table that most slices state, else the middle one's; None without any, or where it is damaged."""
-    stated = [one for one in stack.slices if one.own.tables]
+def _stated_table(stack: Stack, tables: Tables) -> Chosen | None:
+    """The lookup table of most slices, else the middle one's; None without any, or where it is damaged."""
+    stated = {one.own.tables[0]: one for one in reversed(stack.slices) if one.own.tables}
     if not stated:
         return None
-    chosen = _usual([one.own.tables[0] for one in stated])
-    first = next(one for one in stated if one.own.tables[0] == chosen)
-    different = len({one.own.tables[0] for one in stated})
+    chosen = stated[_most_common([one.own.tables[0] for one in stack.slices if one.own.tables])]
     try:
-        table = tables(first.file.source, first.frame - 1)
+        table = tables(chosen.file.source, chosen.frame - 1)
     except FaultError:
         return None
-    return Voi(0.0, 0.0, "LUT", table), "file" if different == 1 else f"file, one of {different}"
+    return VoiLut(0.0, 0.0, "LUT", table), "file" if len(stated) == 1 else f"file, one of {len(stated)}"
 
 
-def _stated_window(stack: Stack) -> tuple[Voi, str] | None:
+def _stated_window(stack: Stack) -> Chosen | None:
     firsts = [_voi(one, one.own.windows[0]) for one in stack.slices if one.own.windows]
     if firsts:
         different = len(set(firsts))
-        return _usual(firsts), "file, first window" if different == 1 else f"file, one of {different} windows"
-    if stack.first.facts.quantity == "HU":
-        return Voi(*PRESETS["abdomen"]), "preset abdomen, for want of a window in the file"
+        return _most_common(firsts), "file, first window" if different == 1 else f"file, one of {different} windows"
+    if stack.first.metadata.quantity == "HU":
+        return VoiLut(*PRESETS["abdomen"]), "preset abdomen, since the file has no window"
     return None
 
 
-def _usual(stated: Sequence[_Stated]) -> _Stated:
-    """What most say, else what the middle one says."""
-    chosen, count = Counter(stated).most_common(1)[0]
-    return chosen if 2 * count > len(stated) else stated[len(stated) // 2]
+def _most_common(values: Sequence[_T]) -> _T:
+    """The value of more than half, else the middle one."""
+    value, count = Counter(values).most_common(1)[0]
+    return value if 2 * count > len(values) else values[len(values) // 2]
 
 
-def _voi(one: Slice, window: Window) -> Voi:
+def _voi(one: Slice, window: Window) -> VoiLut:
     functions: Mapping[str, Function] = {"LINEAR_EXACT": "LINEAR_EXACT", "SIGMOID": "SIGMOID"}
-    return Voi(window.centre, window.width, functions.get(one.own.voi, "LINEAR"))
-
-
-def _is_colour(one: Slice) -> bool:
-    return one.facts.samples > 1 or one.facts.photometric == "PALETTE COLOR"
-
-
-def _channels(one: Slice) -> tuple[Channel, ...]:
-    if _is_colour(one):
-        return tuple(Channel(colour, common=colour) for colour in ("red", "green", "blue"))
-    return (Channel("grey", dtype="float32", quantity=one.facts.quantity),)
+    return VoiLut(window.centre, window.width, functions.get(one.own.voi, "LINEAR"))
 
 
 def _plane(one: Slice, placement: Placement, names: Pseudonyms) -> Plane:
-    position = None
-    if one.own.position is not None and one.own.orientation is not None:
-        direction = normal(one.own.orientation)
-        position = None if direction is None else round(float(direction @ np.asarray(one.own.position)), 6)
+    normal = one.normal
     return Plane(
         placement=placement,
         source=one.file.source,
         frame=one.frame,
         name=names.uid(one.file.sop),
-        position_mm=position,
-        instance=one.facts.instance,
+        position_mm=None if normal is None else round(float(normal @ np.asarray(one.own.position)), 6),
+        instance=one.metadata.instance,
     )
 
 
-def _notes(stack: Stack, seen: tuple[Voi, str] | None, *, wished: bool) -> list[str]:
-    first = stack.first
-    facts = first.facts
-    found = [*place_notes(facts, first.own), *stack.notes()]
-    if any(one.file.made for one in stack.slices):
-        found.append("UIDs that its files lack were made from their content")
-    if any(not one.facts.header for one in stack.slices):
-        found.append("its files have no DICOM preamble")
-    if facts.presentation == "FOR PROCESSING":
-        found.append("it is raw data for processing, not for looking at: its grey values mean nothing yet")
-    if facts.scaled:
-        found.append("a real-world value mapping is in the file and was not applied")
-    unused = not wished and (seen is None or seen[0].table is None)
-    if unused and any(one.own.tables for one in stack.slices):
-        found.append("the lookup table by which the file renders it is damaged and was not used")
-    if burned_in_risk(facts) in {"yes", "high"}:
-        found.append("identifying text may be drawn in its pixels")
-    if seen is None and not _is_colour(first):
-        found.append("the file states no window: its pixels decide")
+def _notes(stack: Stack, voi: Chosen | None, *, chosen_by_user: bool) -> list[str]:
+    metadata = stack.first.metadata
+    table_unused = not chosen_by_user and (voi is None or voi[0].table is None)
     windows = {(one.own.tables[:1], one.own.windows[:1], one.own.voi) for one in stack.slices}
-    if len(windows) > 1 and seen is not None:
-        found.append("its slices state different windows; one is used for all, so that slices compare")
-    return found
+    notes = {
+        "UIDs that its files lack were made from their content": any(one.file.synthesised for one in stack.slices),
+        "its files have no DICOM preamble": any(not one.metadata.header for one in stack.slices),
+        "it is raw data for processing: its grey values are not for display": metadata.presentation == "FOR PROCESSING",
+        "its real-world value mapping was not applied": metadata.scaled,
+        "its VOI lookup table is damaged and was not used": table_unused
+        and any(one.own.tables for one in stack.slices),
+        "identifying text may be burned into its pixels": burned_in_risk(metadata) in {"yes", "high"},
+        "the file states no window: its pixels decide": voi is None and not stack.first.file.is_colour,
+        "its slices state different windows; one is used for all, so that slices compare": len(windows) > 1
+        and voi is not None,
+    }
+    found = [*placement_notes(metadata, stack.first.own), *stack.notes()]
+    return found + [note for note, holds in notes.items() if holds]
 
 
-def _plain_facts(stack: Stack, names: Pseudonyms) -> dict[str, str]:
-    facts = stack.first.facts
+def _header_facts(stack: Stack, names: Pseudonyms) -> dict[str, str]:
+    first, metadata = stack.first, stack.first.metadata
     return {
-        "series_uid": names.uid(stack.first.file.series),
-        "modality": facts.modality,
-        "body_part": facts.body_part,
-        "laterality": facts.laterality,
-        "view": facts.view,
-        "patient_orientation": facts.patient_orientation,
-        "patient_position": facts.patient_position,
-        "rows": str(facts.rows),
-        "columns": str(facts.columns),
+        "series_uid": names.uid(first.file.series),
+        "modality": metadata.modality,
+        "body_part": metadata.body_part,
+        "laterality": metadata.laterality,
+        "view": metadata.view,
+        "patient_orientation": metadata.patient_orientation,
+        "patient_position": metadata.patient_position,
+        "rows": str(metadata.rows),
+        "columns": str(metadata.columns),
         "n_images": str(len(stack.slices)),
-        "uid_synthesised": _yes(any(one.file.made for one in stack.slices)),
-        "is_localiser": _yes("LOCALIZER" in facts.image_type),
-        "is_secondary": _yes(is_secondary(facts)),
-        "burned_in_risk": burned_in_risk(facts),
-        "recognisable_features": facts.recognisable,
-        "identity_removed": facts.identity_removed,
-        "transfer_syntax": facts.transfer_syntax,
-        "lossy": facts.lossy,
-        "decoder": facts.decoder,
-        "quantity": "" if _is_colour(stack.first) else facts.quantity,
-        "padding": _yes(facts.padding),
+        "uid_synthesised": _yes_no(any(one.file.synthesised for one in stack.slices)),
+        "is_localiser": _yes_no("LOCALIZER" in metadata.image_type),
+        "is_secondary": _yes_no(is_secondary(metadata)),
+        "burned_in_risk": burned_in_risk(metadata),
+        "recognisable_features": metadata.recognisable,
+        "identity_removed": metadata.identity_removed,
+        "transfer_syntax": metadata.transfer_syntax,
+        "lossy": metadata.lossy,
+        "decoder": metadata.decoder,
+        "quantity": "" if first.file.is_colour else metadata.quantity,
+        "padding": _yes_no(metadata.padding),
     }
 
 
-def _geometry_facts(stack: Stack, source: str, size: tuple[float, float] | None) -> dict[str, str]:
-    steps = stack.steps
-    return {
-        "sort_basis": stack.sort_basis if len(stack.slices) > 1 else "",
-        "split_by": stack.split_by,
-        "spacing_source": source,
-        "row_mm": repr(size[0]) if size else "",
-        "col_mm": repr(size[1]) if size else "",
-        "step_mm_min": f"{min(steps):.6f}" if steps else "",
-        "step_mm_median": f"{statistics.median(steps):.6f}" if steps else "",
-        "step_mm_max": f"{max(steps):.6f}" if steps else "",
-        "tilt_deg": "" if stack.tilt is None else f"{stack.tilt:.4f}",
-        "missing_slices": str(stack.missing) if steps else "",
-        "irregular_spacing": _yes(stack.irregular) if steps else "",
-    }
+def _geometry_facts(stack: Stack) -> dict[str, str]:
+    source, size = spacing(stack.first.metadata, stack.first.own)
+    facts = {"sort_basis": stack.sort_basis if len(stack.slices) > 1 else "", "split_by": stack.split_by}
+    facts["spacing_source"] = source
+    if size:
+        facts |= {"row_mm": repr(size[0]), "col_mm": repr(size[1])}
+    if stack.steps:
+        facts |= {
+            "step_mm_min": f"{min(stack.steps):.6f}",
+            "step_mm_median": f"{statistics.median(stack.steps):.6f}",
+            "step_mm_max": f"{max(stack.steps):.6f}",
+            "tilt_deg": "" if stack.tilt is None else f"{stack.tilt:.4f}",
+            "missing_slices": str(stack.missing),
+            "irregular_spacing": _yes_no(stack.irregular),
+        }
+    return facts
 
 
-def _window_facts(seen: tuple[Voi, str], *, inverted: bool) -> dict[str, str]:
-    voi, source = seen
-    low, high = voi.ends()
-    if inverted:
-        low, high = high, low
-    what = f"{voi.centre:g}/{voi.width:g}"
+def _window_facts(chosen: Chosen, *, inverted: bool) -> dict[str, str]:
+    voi, source = chosen
+    low, high = reversed(voi.limits()) if inverted else voi.limits()
+    text = f"{voi.centre:g}/{voi.width:g}"
     if voi.table is not None:
-        what = f"{len(voi.table.entries)} entries from {voi.table.first:g}"
-    stepped = steps(voi, inverted=inverted)
+        text = f"{len(voi.table.entries)} entries from {voi.table.first:g}"
+    levels = grey_levels(voi, inverted=inverted)
     return {
-        "window_used": f"{what} {voi.function} ({source}){', inverted' if inverted else ''}",
+        "window_used": f"{text} {voi.function} ({source}){', inverted' if inverted else ''}",
         "window_low": repr(low),
         "window_high": repr(high),
-        "window_curve": "steps" if stepped else "sigmoid" if voi.function == "SIGMOID" else "",
-        "window_steps": " ".join(f"{number!r}:{grey}" for number, grey in stepped),
+        "window_curve": "steps" if levels else "sigmoid" if voi.function == "SIGMOID" else "",
+        "window_steps": " ".join(f"{value!r}:{grey}" for value, grey in levels),
     }
 
 
-def _study_facts(fates: Sequence[FileOutcome]) -> dict[str, str]:
-    counts = Counter(fate.status for fate in fates)
-    related = Counter(
-        fate.reason.removeprefix("not an image: ") for fate in fates if fate.reason.startswith("not an image: ")
-    )
-    duplicates = sum(fate.reason.startswith("a duplicate") for fate in fates)
+def _study_facts(outcomes: Sequence[FileOutcome]) -> dict[str, str]:
+    counts = Counter(outcome.status for outcome in outcomes)
+    prefix = "not an image: "
+    related = Counter(one.reason.removeprefix(prefix) for one in outcomes if one.reason.startswith(prefix))
     return {
-        "duplicates": str(duplicates),
+        "duplicates": str(sum(outcome.reason == DUPLICATE for outcome in outcomes)),
         "study_read": str(counts["read"]),
         "study_skipped": str(counts["skipped"]),
         "study_failed": str(counts["failed"]),
-        "study_related": "; ".join(f"{count} {what}" for what, count in sorted(related.items())),
+        "study_related": "; ".join(f"{count} {name}" for name, count in sorted(related.items())),
     }
 
 
-def _yes(fact: bool) -> str:
+def _yes_no(fact: bool) -> str:
     return "yes" if fact else "no"

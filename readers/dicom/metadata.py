@@ -1,16 +1,18 @@
-"""Facts of a DICOM file that leave the process which parses it: a whitelist, and plain values.
+"""The metadata of a DICOM file that leaves the sandboxed process: a whitelist of plain values.
 
-No name, date or free text is among them. UIDs are, for grouping; they are turned into pseudonyms before anything else
-sees them. What tells frames apart beyond geometry travels as digests.
+It holds no name, date or free text. UIDs are there for grouping, and become pseudonyms before anything else sees them.
+Attributes that distinguish frames beyond geometry are digests.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Self, cast
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import TypeAdapter
 
 Vector = tuple[float, float, float]
 
-SPLITS = (
+SPLIT_ATTRIBUTES = (
     "stack",
     "acquisition",
     "echo time",
@@ -20,63 +22,54 @@ SPLITS = (
     "image type",
     "content time",
 )
-"""What may tell apart frames at the same place, in the order in which it is tried."""
+"""Attributes that may distinguish frames at the same position, in the order in which they are tried."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A VOI window as a file states it: `name` only where it is one of the usual words."""
+    """A VOI window as the file states it."""
 
     centre: float
     width: float
     name: str = ""
+    """Its explanation, where that is a usual word."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrameMetadata:
-    """One frame: patient position (mm, LPS, centre of the first pixel), direction cosines of a row and a column.
-
-    `spacing` is mm (between rows, between columns). `splits` go with `SPLITS`, "" where a frame has none. `voi` is the
-    function of its `windows`: LINEAR, LINEAR_EXACT or SIGMOID. `tables` are digests of its VOI lookup tables.
-    """
+    """One frame."""
 
     position: Vector | None = None
+    """Image Position (Patient): the centre of the first pixel in mm (LPS)."""
     orientation: tuple[Vector, Vector] | None = None
+    """Image Orientation (Patient): direction cosines of a row and a column."""
     spacing: tuple[float, float] | None = None
+    """Pixel Spacing: mm (between rows, between columns)."""
     windows: tuple[Window, ...] = ()
     voi: str = "LINEAR"
+    """VOI LUT Function of `windows`: LINEAR, LINEAR_EXACT or SIGMOID."""
     splits: tuple[str, ...] = ()
+    """Digests of `SPLIT_ATTRIBUTES`; "" where the frame has none."""
     tables: tuple[str, ...] = ()
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """The inverse of `dataclasses.asdict` through JSON."""
-        position, orientation = record["position"], record["orientation"]
-        return cls(
-            position=None if position is None else _vector(position),
-            orientation=None if orientation is None else (_vector(orientation[0]), _vector(orientation[1])),
-            spacing=_pair(record["spacing"]),
-            windows=tuple(Window(float(w["centre"]), float(w["width"]), str(w["name"])) for w in record["windows"]),
-            voi=str(record["voi"]),
-            splits=tuple(str(text) for text in record["splits"]),
-            tables=tuple(str(text) for text in record["tables"]),
-        )
+    """Digests of its VOI lookup tables."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileMetadata:
-    """One file. Empty texts and None mean that the file does not say, or says it in words that are not known."""
+    """One file; empty texts and None where the file does not state a value, or not one that is known."""
 
     sop_class: str
     sop: str
     study: str
     series: str
     frame_of_reference: str
-    identity: str  # digest of what tells studies apart, for files without a study UID
+    identity: str
+    """Digest of what distinguishes studies, for files without a Study Instance UID."""
     modality: str
     transfer_syntax: str
     decoder: str
-    header: bool  # whether it has the preamble and meta group of a DICOM file
+    header: bool
+    """Whether it has the preamble and file meta group of a DICOM file."""
     rows: int
     columns: int
     samples: int
@@ -85,6 +78,7 @@ class FileMetadata:
     image_type: tuple[str, ...]
     conversion_type: str
     quantity: str
+    """The unit of modality values: HU, …, or number."""
     instance: int | None
     body_part: str
     laterality: str
@@ -96,38 +90,29 @@ class FileMetadata:
     recognisable: str
     identity_removed: str
     padding: bool
+    """Whether it marks padding pixels."""
     pixel_spacing: tuple[float, float] | None
     imager_spacing: tuple[float, float] | None
     magnification: float | None
     calibration: str
     us_region: tuple[float, float] | None
-    spacing_between: float | None
+    """mm (between rows, between columns) of an ultrasound's only region."""
     presentation: str
     scaled: bool
+    """Whether it has a real-world value mapping."""
     frames: tuple[FrameMetadata, ...]
 
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """From the parsing process's answer. Raises `KeyError`, `TypeError` or `ValueError` where that is not whole."""
-        values = {field.name: record[field.name] for field in fields(cls)}
-        frames = tuple(FrameMetadata.from_json(one) for one in record["frames"])
+    @staticmethod
+    def from_json(record: Mapping[str, Any]) -> "FileMetadata":
+        """Validate an answer of the sandboxed process: the fields, and the `count` of frames if one stands for all.
+
+        Raises `KeyError` or `ValueError`.
+        """
+        found = _FILE.validate_python(dict(record))
         count = int(record["count"])
-        if len(frames) == 1 < count:
-            frames *= count
-        for name in ("pixel_spacing", "imager_spacing", "us_region"):
-            values[name] = _pair(record[name])
-        values["image_type"] = tuple(str(text) for text in cast("list[object]", record["image_type"]))
-        values["frames"] = frames
-        return cls(**values)
+        if len(found.frames) == 1 < count:
+            return replace(found, frames=found.frames * count)
+        return found
 
 
-def _vector(values: Any) -> Vector:
-    x, y, z = values
-    return float(x), float(y), float(z)
-
-
-def _pair(values: Any) -> tuple[float, float] | None:
-    if values is None:
-        return None
-    first, second = values
-    return float(first), float(second)
+_FILE = TypeAdapter(FileMetadata)

@@ -1,11 +1,10 @@
-"""DICOM studies: files, folders, archives and DICOMDIRs become images; a stack has a plane for each slice.
+"""The reader "dicom": files, folders, archives and DICOMDIRs of radiology studies; a stack has a plane per slice.
 
-Pixels are modality values (Hounsfield units, where the file says so) in float32, padding invalid; colour is red, green
-and blue of 8 bits. Nothing about a person is in an image's facts: UIDs and paths are pseudonyms (`pseudonym.py`) unless
-the option `names` says show. This file holds no DICOM library: the limited process does (`decode.py`).
+Pixels are modality values (Hounsfield units, where the file states them) in float32, padding invalid; colour is 8-bit
+RGB. No patient's name or id is in an image's facts: UIDs and paths are pseudonyms unless the option `names` is "show".
+No DICOM library is imported here: the sandboxed process parses and decodes.
 """
 
-import os
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
@@ -21,15 +20,16 @@ from ..geometry import Box
 from ..image import BaseImage, FolderScan, ImageInfo, Mask, Pixels
 from ..pseudonyms import NameOptions, Pseudonyms
 from ..resample import axis_weights, pixel_edges, resample
-from .decoder import decoder
+from .decoder import Decoder
 from .faults import FaultError, as_error
-from .image_info import describe, told_uri
-from .scan import LISTING, DicomScan, has_dicom, survey
-from .sop_classes import FOR_SLIDES
-from .source import sniff, split
+from .image_info import image_info, pseudonymous_uri
+from .scan import DICOMDIR, DicomScan, has_dicom, scan_input
+from .sop_classes import WHOLE_SLIDE_REASON
+from .source import sniff, split_member
 
 _CACHE: Final = 128 * 2**20  # bytes of decoded frames that an open image keeps
 _WHOLE_SLIDE: Final = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.77\.1\.6(?![.0-9])")
+_Key = tuple[tuple[str, ...], str]
 
 
 class DicomOptions(NameOptions):
@@ -37,7 +37,7 @@ class DicomOptions(NameOptions):
 
     window: str = Field(
         default="",
-        description="How grey is seen: centre,width, a CT preset such as lung, or the file's name for a window.",
+        description="VOI window of grey images: centre,width, a CT preset such as lung, or the file's name for one.",
     )
 
 
@@ -45,115 +45,115 @@ class DicomReader:
     """The reader named "dicom"."""
 
     name = "dicom"
-    isolated = True  # the limited process parses (`decode.py`)
+    isolated = True  # parses in the sandboxed process only
     kind = "study"
     Options = DicomOptions
 
     def __init__(self) -> None:
-        self._order: dict[tuple[tuple[str, ...], str], tuple[object, ...]] = {}  # of each image that was scanned
+        self._order: dict[_Key, tuple[object, ...]] = {}
+        """The sort key of each image that was scanned."""
 
     def identify(self, uri: str, head: bytes) -> int:
-        """DICOM by its first bytes; a folder or an archive that holds some. Whole-slide images are left to others."""
+        """The confidence for DICOM files, folders and archives; 0 for whole slides, which the slide reader opens."""
         if not head:
-            found = Path(uri).is_dir() and has_dicom(uri)
-            return 70 if found else 0
+            return 70 if Path(uri).is_dir() and has_dicom(uri) else 0
         kind = sniff(head)
         if kind == "zip":
             return 70 if _archive_has_dicom(uri) else 0
         if kind and _WHOLE_SLIDE.search(head):
             return 0
-        return {"dicom": 95, "bare": 60}.get(kind, 0)
+        return {"dicom": 95, "no-preamble": 60}.get(kind, 0)
 
     def scan(self, uri: str, options: DicomOptions) -> Sequence[ImageInfo]:
         """The images in a file, folder, archive or DICOMDIR. Raises `ReadError` where there is none."""
         names = Pseudonyms.of(options)
-        found = self.survey(uri, options)
+        found = self._scan(uri, names)
         infos = self._infos(uri, found, names, options)
         if infos:
             return infos
         subject = names.path(uri)
-        own = [fate for fate in found.fates if fate.status == "failed" or len(found.fates) == 1]
-        fault = next((fate.fault for fate in own if fate.fault is not None), None)
-        if fault is not None:
-            raise as_error(subject, fault)
-        why = "; ".join(sorted({fate.reason for fate in found.fates if not fate.foreign})) or "no DICOM images"
-        raise ReadError(subject, "it must hold an image", value=why, remedy="Leave it out, or give the study's images")
+        for one in found.outcomes:
+            if one.fault is not None and (one.status == "failed" or len(found.outcomes) == 1):
+                raise as_error(subject, one.fault)
+        why = "; ".join(sorted({one.reason for one in found.outcomes if not one.foreign})) or "no DICOM images"
+        raise ReadError(
+            subject, "must have a DICOM image", value=why, remedy="Leave it out, or give the study's images"
+        )
 
     def is_archive(self, uri: str, head: bytes) -> bool:
         """Archives and DICOMDIRs hold files."""
-        return sniff(head) == "zip" or Path(uri).name == LISTING
+        return sniff(head) == "zip" or Path(uri).name == DICOMDIR
 
     def scan_folder(self, folder: str, options: DicomOptions) -> FolderScan:
-        """The images in a folder and below, files that failed, and DICOM files that are no images."""
+        """The images in a folder and below, files that failed, and DICOM files that are not images."""
         names = Pseudonyms.of(options)
-        found = self.survey(folder, options)
+        found = self._scan(folder, names)
         failed: list[tuple[tuple[str, ...], ReadError]] = []
         side: list[tuple[str, str]] = []
-        for fate in found.fates:
-            if fate.status == "failed":
-                subject = names.path(fate.source)
-                error = as_error(subject, fate.fault) if fate.fault else _conflict(subject, fate.reason)
-                failed.append(((fate.source,), error))
-            elif fate.status == "skipped" and not (
-                Path(folder).is_dir() and (fate.foreign or fate.reason == FOR_SLIDES)
-            ):
-                side.append((fate.source, fate.reason))
+        others_read = Path(folder).is_dir()  # other readers scan its other files
+        for one in found.outcomes:
+            if one.status == "failed":
+                subject = names.path(one.source)
+                error = as_error(subject, one.fault) if one.fault else _conflict(subject, one.reason)
+                failed.append(((one.source,), error))
+            elif one.status == "skipped" and not (others_read and (one.foreign or one.reason == WHOLE_SLIDE_REASON)):
+                side.append((one.source, one.reason))
         return FolderScan(tuple(self._infos(folder, found, names, options)), tuple(failed), tuple(side))
 
     def number(self, infos: Sequence[ImageInfo]) -> list[ImageInfo]:
-        """Images of any inputs, with ids that count studies, and a study's images of a modality, from 1.
+        """Give images of any inputs ids that count studies, and the images of a modality in a study, from 1.
 
-        They are counted in the order of their UIDs as the files have them, which no order of inputs changes.
+        They are counted in the order of the files' own UIDs, whatever the order of inputs.
         """
         order = sorted(
             range(len(infos)),
-            key=lambda at: (*self._order.get(_place(infos[at]), ()), infos[at].fingerprint, infos[at].files),
+            key=lambda at: (*self._order.get(_key(infos[at]), ()), infos[at].fingerprint, infos[at].files),
         )
         studies = list(dict.fromkeys(infos[at].study for at in order))
         numbers: Counter[tuple[str, str]] = Counter()
         named = list(infos)
         for at in order:
             info = infos[at]
-            kind = _kind(dict(info.facts).get("modality", ""))
+            kind = dict(info.facts).get("modality", "image").lower()
             numbers[info.study, kind] += 1
             name = f"study{studies.index(info.study) + 1}-{kind}{numbers[info.study, kind]}"
-            uri = told_uri(info.study, name) if info.uri == told_uri(info.study, info.id) else info.uri
+            uri = pseudonymous_uri(info.study, name) if info.uri == pseudonymous_uri(info.study, info.id) else info.uri
             named[at] = replace(info, id=name, uri=uri)
         return named
-
-    def survey(self, uri: str, options: DicomOptions) -> DicomScan:
-        """Every file of an input with its fate, and the stacks. Raises `ReadError` where it cannot be opened at all."""
-        try:
-            return survey(uri, decoder())
-        except FaultError as fault:
-            raise as_error(Pseudonyms.of(options).path(uri), fault) from None
 
     def open(self, info: ImageInfo, channels: Sequence[str] | None = None) -> "DicomImage":
         """Open for reading the named channels. Raises `ReadError`."""
         return DicomImage(info, channels)
 
+    def _scan(self, uri: str, names: Pseudonyms) -> DicomScan:
+        """Scan an input. Raises `ReadError` where it cannot be opened at all."""
+        try:
+            return scan_input(uri, Decoder())
+        except FaultError as fault:
+            raise as_error(names.path(uri), fault) from None
+
     def _infos(self, uri: str, found: DicomScan, names: Pseudonyms, options: DicomOptions) -> list[ImageInfo]:
-        window, tables = options.window, decoder().table
-        inside = Path(uri).is_file() and Path(uri).name != LISTING  # other files' fates are told in notes
+        window, tables = options.window, Decoder().table
+        archive = Path(uri).is_file() and Path(uri).name != DICOMDIR  # one row in files.csv: notes list its other files
         infos: list[ImageInfo] = []
-        for place, stack in enumerate(found.series.stacks):
+        for number, stack in enumerate(found.grouped.stacks):
             first = stack.first
-            fates = found.of_study(first.file.study)
-            info = describe(stack, f"stack{place}", names, window=window, fates=fates, tables=tables)
-            infos.append(_with_archive_notes(info, found) if inside else info)
-            self._order[_place(info)] = first.file.study, first.file.series, *first.order
+            outcomes = found.of_study(first.file.study)
+            info = image_info(stack, f"stack{number}", names, window=window, outcomes=outcomes, tables=tables)
+            infos.append(_with_archive_note(info, found) if archive else info)
+            self._order[_key(info)] = first.file.study, first.file.series, *first.order
         return self.number(infos)
 
 
 class DicomImage(BaseImage):
-    """An open image: asks the limited process for frames, and keeps a few of them."""
+    """An open image, with a cache of decoded frames."""
 
     def _open(self) -> None:
         info = self._info
         self._frames: OrderedDict[int, Pixels] = OrderedDict()
         self._dtype = np.dtype(info.channels[0].dtype)
-        self._decoder = decoder()
-        for path in sorted({str(split(plane.source)[0]) for plane in info.planes}):
+        self._decoder = Decoder()
+        for path in sorted({str(split_member(plane.source)[0]) for plane in info.planes}):
             if not Path(path).is_file():
                 raise as_error(info.id or info.uri, FaultError("missing"))
 
@@ -161,15 +161,15 @@ class DicomImage(BaseImage):
         return self._read_plane(box, size, 0)
 
     def _read_plane(self, box: Box, size: tuple[int, int], plane: int) -> tuple[Pixels, Mask]:
-        """See `Image.read`. Only that slice is decoded."""
+        """See `Image.read`; only that slice is decoded."""
         width, height = self._info.size
         down = axis_weights(pixel_edges(box.y0, box.y1, size[1]), height)
         across = axis_weights(pixel_edges(box.x0, box.x1, size[0]), width)
         window = slice(across.start, across.stop)
 
         def rows(start: int, stop: int) -> tuple[Pixels, Mask | None]:
-            native, usable = self._rows(plane, start, stop)
-            return native[:, window], None if usable is None else usable[:, window]
+            native, valid = self._rows(plane, start, stop)
+            return native[:, window], None if valid is None else valid[:, window]
 
         return resample(rows, down, across, len(self._channel_indices), self._dtype)
 
@@ -181,8 +181,8 @@ class DicomImage(BaseImage):
         frame = self._frame(number)[start:stop]
         if frame.ndim == 3:
             return frame[..., self._channel_indices], None
-        usable = ~np.isnan(frame)
-        return np.where(usable, frame, np.float32(0))[..., None], usable
+        valid = ~np.isnan(frame)
+        return np.where(valid, frame, np.float32(0))[..., None], valid
 
     def _frame(self, number: int) -> Pixels:
         if number not in self._frames:
@@ -201,18 +201,14 @@ class DicomImage(BaseImage):
         return self._frames[number]
 
 
-def _place(info: ImageInfo) -> tuple[tuple[str, ...], str]:
-    """What tells an image from all others of a scan, whatever its id: its files, and its first slice in them."""
+def _key(info: ImageInfo) -> _Key:
+    """What identifies an image among all that were scanned: its files, and its first slice in them."""
     return info.files, f"{info.planes[0].source} {info.planes[0].frame}"
-
-
-def _kind(modality: str) -> str:
-    return (modality or "image").lower()
 
 
 def _archive_has_dicom(uri: str) -> bool:
     try:
-        return any(kind for _, kind, _ in decoder().members(os.fspath(uri)))
+        return any(kind for _, kind, _ in Decoder().members(uri))
     except FaultError:
         return False
 
@@ -221,13 +217,10 @@ def _conflict(subject: str, why: str) -> ReadError:
     return ReadError(subject, why, remedy="Find out which of the two files is right, and remove the other")
 
 
-def _with_archive_notes(info: ImageInfo, found: DicomScan) -> ImageInfo:
-    """The image with a note on what its archive holds besides: an archive has one row among the input files."""
-    counts: dict[str, int] = {}
-    for fate in found.fates:
-        if fate.status != "read":
-            counts[fate.reason] = counts.get(fate.reason, 0) + 1
+def _with_archive_note(info: ImageInfo, found: DicomScan) -> ImageInfo:
+    """The image with a note on the other files of its archive, which has one row in files.csv."""
+    counts = Counter(outcome.reason for outcome in found.outcomes if outcome.status != "read")
     if not counts:
         return info
-    left = "; ".join(f"{count} × {why}" for why, count in sorted(counts.items()))
-    return replace(info, notes=(*info.notes, f"left out of its archive: {left}"))
+    rest = "; ".join(f"{count} × {reason}" for reason, count in sorted(counts.items()))
+    return replace(info, notes=(*info.notes, f"left out of its archive: {rest}"))

@@ -1,32 +1,17 @@
-"""What kind of object a DICOM file is, by its SOP class (PS3.4 B.5), never by its modality alone."""
+"""The kind of a DICOM object by its SOP class (PS3.4 B.5), never by its modality alone."""
 
 from .metadata import FileMetadata
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 DIRECTORY = "1.2.840.10008.1.3.10"
 WHOLE_SLIDE = f"{_STORAGE}77.1.6"
-FOR_SLIDES = "a whole-slide image: the slide reader opens it"
+WHOLE_SLIDE_REASON = "a whole-slide image: the slide reader opens it"
 
 _IMAGES = (
-    "1",
-    "2",
-    "3",
-    "3.1",
-    "4",
-    "5",
-    "6",
-    "6.1",
-    "6.2",
-    "7",
-    "12",
-    "13.1",
-    "14",
-    "20",
-    "77.1",
-    "128",
-    "128.1",
-    "130",
+    *("1", "2", "3", "3.1", "4", "5", "6", "6.1", "6.2", "7", "12", "13.1", "14", "20"),
+    *("77.1", "128", "128.1", "130", "481.1"),
 )
+_NOT_IMAGES = ("4.2", "77.1.5.3")
 _RELATED = {
     "4.2": "MR spectroscopy",
     "9": "waveform",
@@ -49,55 +34,51 @@ _RELATED = {
     "481.8": "radiotherapy plan",
 }
 _CROSS_SECTIONAL = ("2", "4", "20", "128", "130")
-_SECONDARY = f"{_STORAGE}7"
-_RADIOTHERAPY_IMAGE = f"{_STORAGE}481.1"
+_CROSS_SECTIONAL_MODALITIES = {"CT", "MR", "PT", "NM"}
 
 
-def why_skipped(facts: FileMetadata) -> str:
-    """Why a file is no image to be looked at here; "" where it is one."""
-    uid = facts.sop_class
+def skip_reason(file: FileMetadata) -> str:
+    """Why a file is skipped, since it is not a radiology image; "" where it is one."""
+    uid = file.sop_class
     if uid == WHOLE_SLIDE:
-        return FOR_SLIDES
+        return WHOLE_SLIDE_REASON
     if uid == DIRECTORY:
         return "a directory of other files"
-    if uid and not _is_image(uid):
-        name = next((name for name in _nearest(uid) if name), "")
+    if uid and (not _is_in(uid, _IMAGES) or _is_in(uid, _NOT_IMAGES)):
+        name = _related_object(uid)
         if name:
             return f"not an image: {name}"
         if uid.startswith(_STORAGE):
             return "not an image"
-    return "" if facts.frames else "it holds no pixels"
+    return "" if file.frames else "it has no pixel data"
 
 
-def is_stackable(facts: FileMetadata) -> bool:
-    """Whether single frames without a position may still be one stack: slices of CT, MR, PET and nuclear medicine."""
-    uid = facts.sop_class
-    known = any(uid == _STORAGE + one or uid.startswith(f"{_STORAGE}{one}.") for one in _CROSS_SECTIONAL)
-    return known or (not uid and facts.modality in {"CT", "MR", "PT", "NM"})
+def is_stackable(file: FileMetadata) -> bool:
+    """Whether single frames without a position may be one stack: slices of CT, MR, PET and nuclear medicine."""
+    uid = file.sop_class
+    return _is_in(uid, _CROSS_SECTIONAL) or (not uid and file.modality in _CROSS_SECTIONAL_MODALITIES)
 
 
-def is_secondary(facts: FileMetadata) -> bool:
-    """Whether this is a capture of a screen or film, whatever modality it names."""
-    return facts.sop_class == _SECONDARY or facts.sop_class.startswith(f"{_SECONDARY}.") or bool(facts.conversion_type)
+def is_secondary(file: FileMetadata) -> bool:
+    """Whether this is a secondary capture of a screen or film, whatever its modality."""
+    return _is_in(file.sop_class, ("7",)) or bool(file.conversion_type)
 
 
-def burned_in_risk(facts: FileMetadata) -> str:
-    """How likely identifying text is drawn in the pixels: "none" (stated), "low" or "high"; "yes" where stated."""
-    if facts.burned_in:
-        return "yes" if facts.burned_in == "YES" else "none"
-    original = facts.image_type[:2] == ("ORIGINAL", "PRIMARY") and not is_secondary(facts)
-    return "low" if facts.modality in {"CT", "MR", "PT", "NM"} and original else "high"
+def burned_in_risk(file: FileMetadata) -> str:
+    """The risk of identifying text in the pixels: "yes" or "none" where stated, else "low" or "high"."""
+    if file.burned_in:
+        return "yes" if file.burned_in == "YES" else "none"
+    original = file.image_type[:2] == ("ORIGINAL", "PRIMARY") and not is_secondary(file)
+    return "low" if file.modality in _CROSS_SECTIONAL_MODALITIES and original else "high"
 
 
-def _is_image(uid: str) -> bool:
-    if uid == _RADIOTHERAPY_IMAGE:
-        return True
-    if uid in {f"{_STORAGE}4.2", f"{_STORAGE}77.1.5.3"}:
-        return False
-    return any(uid == _STORAGE + one or uid.startswith(f"{_STORAGE}{one}.") for one in _IMAGES)
+def _is_in(uid: str, families: tuple[str, ...]) -> bool:
+    """Whether a SOP class is one of the storage classes, or belongs to one."""
+    return any(uid == _STORAGE + one or uid.startswith(f"{_STORAGE}{one}.") for one in families)
 
 
-def _nearest(uid: str) -> list[str]:
-    """Names of the object and of the families that it belongs to, nearest first."""
+def _related_object(uid: str) -> str:
+    """The name of an object that is not an image, or of the nearest family that it belongs to; "" without one."""
     parts = uid.removeprefix(_STORAGE).split(".") if uid.startswith(_STORAGE) else []
-    return [_RELATED.get(".".join(parts[:count]), "") for count in range(len(parts), 0, -1)]
+    names = (_RELATED.get(".".join(parts[:count]), "") for count in range(len(parts), 0, -1))
+    return next(filter(None, names), "")

@@ -1,16 +1,20 @@
-"""Sensors as data: which band is which colour, and what a band's numbers are.
+"""Sensors and bands: common names, radiometry and nodata by kind of product, and the metadata of single products.
 
-Sources: Sentinel-2 products specification (S2-PDGS-TAS-DI-PSD) for band numbers, quantification value, no-data 0 and
+Sources: Sentinel-2 products specification (S2-PDGS-TAS-DI-PSD) for band numbers, quantification value, nodata 0 and
 the offset of processing baseline 04.00; Landsat 8-9 and Landsat 4-7 data format control books for band numbers and fill
 0; Landsat Collection 2 Level 2 product guide for the surface reflectance scale. Common names are those of the STAC
 electro-optical extension.
 """
 
+import json
+import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
 
-from ..errors import ReadError, RequestError, did_you_mean
+from ..errors import ReadError, RequestError, did_you_mean, excerpt
 from ..image import Channel
 
 
@@ -25,21 +29,21 @@ class Radiometry:
 
 @dataclass(frozen=True, slots=True)
 class Sensor:
-    """One kind of product: band id → common name, band id → radiometry, and the value that means no data.
-
-    `ordered` says that the product always holds these bands in this order, so that they need no names in the file.
-    `advice` is what to tell a person where the radiometry is not fixed by the kind of product.
-    """
+    """One kind of product of a sensor."""
 
     name: str
     bands: Mapping[str, str]
+    """Band id → common name."""
     radiometry: Mapping[str, Radiometry]
+    """Band id → radiometry, where the kind of product fixes it."""
     nodata: float | None = 0
     ordered: bool = False
+    """Whether files always hold these bands in this order, so that they need no names."""
     advice: str = ""
+    """A note for the user where the radiometry is not fixed by the kind of product."""
 
-    def band_called(self, name: str) -> str:
-        """The id of the band whose common name that is; the name itself where it is no common name of the sensor."""
+    def find_band(self, name: str) -> str:
+        """The id of the band with that common name, else the name itself."""
         return next((band for band, common in self.bands.items() if common == name.lower()), name)
 
 
@@ -61,23 +65,22 @@ _OLI_L2 = {f"SR_B{n}": _OLI[f"B{n}"] for n in range(1, 8)} | {"ST_B10": "lwir11"
 _TM_L2 = {f"SR_B{n}": _TM[f"B{n}"] for n in (1, 2, 3, 4, 5, 7)} | {"ST_B6": "lwir"}
 
 _LANDSAT_ADVICE = (
-    "Top-of-atmosphere reflectance needs the scene's metadata: keep its MTL.txt or MTL.json beside the bands. Until "
-    "then the values are plain numbers."
+    "Top-of-atmosphere reflectance needs the scene's metadata: keep its MTL.txt or MTL.json beside the bands. Without "
+    "it the values are digital numbers."
 )
 
 
-def _sensor(
-    name: str, bands: Mapping[str, str], radiometry: Radiometry | None, *, nodata: float | None = 0
-) -> tuple[str, Sensor]:
+def _sensor(name: str, bands: Mapping[str, str], radiometry: Radiometry | None, *, nodata: float | None = 0) -> Sensor:
     optical = {band: radiometry for band in bands if radiometry is not None and not band.startswith("ST_")}
     advice = "" if radiometry or not name.startswith("landsat") else _LANDSAT_ADVICE
-    return name, Sensor(name, bands, optical, nodata, ordered=nodata is None, advice=advice)
+    return Sensor(name, bands, optical, nodata, ordered=nodata is None, advice=advice)
 
 
 _LANDSAT_SURFACE = Radiometry(2.75e-5, -0.2, "surface_reflectance")
 
-SENSORS: Mapping[str, Sensor] = dict(
-    (
+SENSORS: Mapping[str, Sensor] = {
+    sensor.name: sensor
+    for sensor in (
         _sensor("sentinel-2-l1c", _SENTINEL_2, Radiometry(1e-4, 0.0, "toa_reflectance")),
         _sensor("sentinel-2-l1c-n0400", _SENTINEL_2, Radiometry(1e-4, -0.1, "toa_reflectance")),
         _sensor("sentinel-2-l2a", _SENTINEL_2, Radiometry(1e-4, 0.0, "surface_reflectance")),
@@ -91,37 +94,36 @@ SENSORS: Mapping[str, Sensor] = dict(
         _sensor("planetscope-4", {"blue": "blue", "green": "green", "red": "red", "nir": "nir"}, None, nodata=None),
         _sensor("naip-4", {"red": "red", "green": "green", "blue": "blue", "nir": "nir"}, None, nodata=None),
     )
-)
+}
 """Every sensor that `--sensor` may name. "landsat-8-…" is Landsat 8 and 9, "landsat-5-…" 4 and 5."""
 
 COMMON_NAMES = frozenset(name for sensor in SENSORS.values() for name in sensor.bands.values())
+MAX_METADATA_BYTES = 16 * 2**20
 
 _BAND = re.compile(r"(?<![A-Za-z0-9])((?:SR_|ST_)?B(?:6_VCID_[12]|8A|1[0-2]|0?[1-9]))(?![A-Za-z0-9])", re.IGNORECASE)
 _LANDSAT = re.compile(r"(?<![A-Za-z0-9])L([CETO])0([45789])_L([12])[A-Z]{2}_")
 _SAFE = re.compile(r"(?<![A-Za-z0-9])S2[A-Z]_MSI(L1C|L2A)_\w*?_N(\d{4})_")
 _BASELINE_WITH_OFFSET = 400
+_LEVELS_UP = 4  # from IMG_DATA/R10m to the product folder
+_REFETCH = "Fetch the product's metadata again, or remove it to work with digital numbers"
 
 
-def band_token(name: str) -> re.Match[str] | None:
-    """Where a file or band name holds its band's id (the last place), or None: `B02`, `B8A`, `SR_B4`, `B6_VCID_1`."""
+def match_band(name: str) -> re.Match[str] | None:
+    """Where a file or band name holds a band id (the last place), or None: `B02`, `B8A`, `SR_B4`, `B6_VCID_1`."""
     found = list(_BAND.finditer(name))
     return found[-1] if found else None
 
 
-def sensor_named(name: str) -> Sensor:
+def find_sensor(name: str) -> Sensor:
     """The sensor of that name. Raises `RequestError` that lists them."""
     if name in SENSORS:
         return SENSORS[name]
-    raise RequestError(
-        "--sensor",
-        f"it is one of {', '.join(SENSORS)}",
-        value=name,
-        remedy=f"{did_you_mean(name, SENSORS)}Name one of these, or leave it out and work with plain numbers",
-    )
+    remedy = f"{did_you_mean(name, SENSORS)}Name one of these, or leave it out and work with digital numbers"
+    raise RequestError("--sensor", f"must be one of {', '.join(SENSORS)}", value=name, remedy=remedy)
 
 
-def sensor_of_product(name: str) -> Sensor | None:
-    """The sensor that a product's or file's name states by its mission's naming convention, or None.
+def sensor_from_name(name: str) -> Sensor | None:
+    """The sensor that a product or file name states by its mission's naming convention, or None.
 
     A Sentinel-2 name states its processing baseline; from 04.00 on the numbers carry an offset of -1000.
     """
@@ -134,17 +136,18 @@ def sensor_of_product(name: str) -> Sensor | None:
     return None
 
 
-def band_names(sensor: Sensor | None, names: Iterable[str]) -> Mapping[str, str]:
-    """Band id → common name for names as files spell them ("B2" and "b02" are Sentinel-2's B02).
+def common_names(sensor: Sensor | None, names: Iterable[str]) -> Mapping[str, str]:
+    """Name as files spell it ("B2", "b02") → common name.
 
-    Without a sensor only where the numbering is unmistakable: `B8A` or two digits (`B02`) are Sentinel-2's, while plain
-    `B2` is blue for one mission and green for another and gets no colour.
+    Without a sensor only where the numbering is unambiguous: `B8A` or two digits (`B02`) are Sentinel-2's, while `B2`
+    is blue for one mission and green for another and gets no common name.
     """
     given = list(names)
-    bands = sensor.bands if sensor else _numbering(given)
+    sentinel = is_sentinel2(sensor, given)
+    bands = sensor.bands if sensor else _SENTINEL_2 if sentinel else {}
     known: dict[str, str] = {}
     for name in given:
-        band = name if name in bands else canonical(name, sentinel=bands is _SENTINEL_2)
+        band = name if name in bands else canonical_band(name, sentinel=sentinel)
         if band in bands:
             known[name] = bands[band]
         elif name.lower() in COMMON_NAMES:
@@ -152,42 +155,37 @@ def band_names(sensor: Sensor | None, names: Iterable[str]) -> Mapping[str, str]
     return known
 
 
-def canonical(name: str, *, sentinel: bool = False) -> str:
+def canonical_band(name: str, *, sentinel: bool = False) -> str:
     """A band id as its mission writes it: capitals, and for Sentinel-2 two digits."""
     upper = name.upper()
     return f"B{int(upper[1:]):02d}" if sentinel and re.fullmatch(r"B\d{1,2}", upper) else upper
 
 
-def is_sentinel(sensor: Sensor | None, names: Iterable[str]) -> bool:
+def is_sentinel2(sensor: Sensor | None, names: Iterable[str]) -> bool:
     """Whether band ids follow Sentinel-2's numbering."""
-    return (sensor.bands if sensor else _numbering(list(names))) is _SENTINEL_2
+    if sensor:
+        return sensor.bands is _SENTINEL_2
+    return any(re.fullmatch(r"B8A|B0[1-9]", name.upper()) for name in names)
 
 
-def _numbering(names: Sequence[str]) -> Mapping[str, str]:
-    upper = [name.upper() for name in names]
-    if any(re.fullmatch(r"B8A|B0[1-9]", name) for name in upper):
-        return _SENTINEL_2
-    return {}
-
-
-def describe(
+def describe_channels(
     channels: Sequence[Channel], sensor: Sensor | None, measured: Mapping[str, Radiometry] | None = None
 ) -> tuple[tuple[Channel, ...], list[str]]:
-    """Channels with the common names and radiometry that a sensor gives them, and notes.
+    """Channels with the common names and radiometry of a sensor, and notes.
 
-    `measured` is what the scene's own metadata says, band id → radiometry, and goes before the sensor's. A scale or
-    offset that a channel already has was stated by its file and goes before both; where they disagree a note says so.
+    `measured` is the radiometry in the scene's own metadata by band id and wins over the sensor's. A scale or offset
+    that the file states for a channel wins over both; a note tells where they differ.
     """
     if sensor is not None and sensor.ordered and len(channels) == len(sensor.bands):
         bands = tuple(sensor.bands)
         if not any(channel.common for channel in channels):
             channels = [replace(channel, name=band) for channel, band in zip(channels, bands, strict=True)]
-    common = band_names(sensor, (channel.name for channel in channels))
-    sentinel = is_sentinel(sensor, (channel.name for channel in channels))
+    common = common_names(sensor, (channel.name for channel in channels))
+    sentinel = is_sentinel2(sensor, (channel.name for channel in channels))
     described: list[Channel] = []
     notes: list[str] = []
     for channel in channels:
-        band = canonical(channel.name, sentinel=sentinel)
+        band = canonical_band(channel.name, sentinel=sentinel)
         stated = (measured or {}).get(band) or (sensor.radiometry.get(band) if sensor else None)
         named = replace(channel, common=common.get(channel.name, channel.common))
         if stated is not None:
@@ -196,36 +194,125 @@ def describe(
                 named = replace(named, scale=stated.scale, offset=stated.offset)
             elif own != (stated.scale, stated.offset):
                 notes.append(
-                    f"Channel {channel.name}: the file states scale {own[0]:g} and offset {own[1]:g}, which are used; "
-                    f"{sensor.name if sensor else 'the metadata'} would be {stated.scale:g} and {stated.offset:g}."
+                    f"Channel {channel.name}: scale {own[0]:g} and offset {own[1]:g} of the file are used; "
+                    f"{sensor.name if sensor else 'the metadata'} has {stated.scale:g} and {stated.offset:g}."
                 )
             named = replace(named, quantity=stated.quantity)
         described.append(named)
     if sensor is not None and sensor.advice and not measured:
         notes.append(sensor.advice)
-    if sensor is None and any(band_token(name) for name in common):
+    if sensor is None and any(match_band(name) for name in common):
         notes.append(
-            "The bands are named as a known sensor's, but nothing says which product this is, so that the values are "
-            f"plain numbers; state it with --sensor, one of {', '.join(SENSORS)}."
+            "The bands have names of a known sensor, but the product is unknown, so the values are digital numbers; "
+            f"state it with --sensor, one of {', '.join(SENSORS)}."
         )
     return tuple(described), notes
 
 
-def resolve(channels: Sequence[Channel], wanted: Sequence[str]) -> tuple[str, ...]:
-    """The `Channel.name` of each wanted common name, in that order.
+def find_channels(channels: Sequence[Channel], common: Sequence[str]) -> tuple[str, ...]:
+    """The `Channel.name` of each common name, in that order.
 
-    Raises `ReadError` that lists what is there, where one is missing or more than one channel claims it.
+    Raises `ReadError` that lists the channels, where none or more than one has a name.
     """
     names: list[str] = []
-    for common in wanted:
-        found = [channel.name for channel in channels if channel.common == common]
+    for name in common:
+        found = [channel.name for channel in channels if channel.common == name]
         if len(found) != 1:
-            there = ", ".join(f"{c.name} ({c.common})" if c.common else c.name for c in channels)
+            listed = ", ".join(f"{c.name} ({c.common})" if c.common else c.name for c in channels)
             raise ReadError(
-                f"band {common!r}",
-                "the image must have exactly one channel of each wanted name",
-                value=f"{len(found)} of them; the image has {there}",
+                f"band {name!r}",
+                "must be exactly one channel of the image",
+                value=f"{len(found)} of its channels {listed}",
                 remedy="Give the missing file, or name the channels with --sensor and --bands",
             )
         names.append(found[0])
     return tuple(names)
+
+
+def read_radiometry(uri: str, sensor: Sensor) -> Mapping[str, Radiometry]:
+    """Band id → radiometry from the product metadata of a band's file (or folder); empty where there is none.
+
+    Landsat level 1: top-of-atmosphere reflectance = (REFLECTANCE_MULT · Q + REFLECTANCE_ADD) / sin(SUN_ELEVATION), by
+    the Landsat data format control books; thermal bands stay digital numbers. Sentinel-2: (Q + ADD_OFFSET) /
+    QUANTIFICATION_VALUE. Raises `ReadError` where the metadata cannot be read.
+    """
+    path = find_product_metadata(uri, sensor)
+    if path is None:
+        return {}
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_METADATA_BYTES + 1)
+    except OSError as error:
+        raise ReadError(str(path), "must be readable", value=str(error), remedy="Check the path and rights") from error
+    if len(content) > MAX_METADATA_BYTES:
+        raise ReadError(str(path), f"must not be larger than {MAX_METADATA_BYTES // 2**20} MiB", remedy=_REFETCH)
+    text = content.decode("utf-8", errors="replace")
+    return _sentinel_radiometry(text, path) if sensor.name.startswith("sentinel") else _landsat_radiometry(text, path)
+
+
+def find_product_metadata(uri: str, sensor: Sensor) -> Path | None:
+    """The metadata file (MTD or MTL) of the product that a file or folder belongs to, or None."""
+    start = Path(uri)
+    folder = start if start.is_dir() else start.parent
+    if sensor.name.startswith("sentinel"):
+        level = "L1C" if "l1c" in sensor.name else "L2A"
+        places = (place / f"MTD_MSI{level}.xml" for place in (folder, *folder.resolve().parents[:_LEVELS_UP]))
+        return next((path for path in places if path.is_file()), None)
+    if not re.fullmatch(r"landsat-\d-l1", sensor.name):
+        return None
+    for ending in ("MTL.json", "MTL.txt"):
+        for found in sorted(folder.glob(f"*{ending}")):
+            if start.is_dir() or start.name.startswith(found.name.removesuffix(ending)):
+                return found
+    return None
+
+
+def _sentinel_radiometry(text: str, path: Path) -> Mapping[str, Radiometry]:
+    quantity = "toa_reflectance" if "L1C" in path.name else "surface_reflectance"
+    bands = tuple(_SENTINEL_2)  # in the order of their numbers in the metadata
+    found = re.search(r"<(?:BOA_)?QUANTIFICATION_VALUE(?:\s[^<>]*)?>([^<]*)", text)
+    offsets = re.findall(r'<(?:RADIO|BOA)_ADD_OFFSET\s+band_id="(\d+)"\s*>([^<]*)', text)
+    value = f"{found[1]}" if found else "none"
+    try:
+        divisor = float(found[1]) if found else 0.0
+        known = {bands[int(at)]: float(offset) for at, offset in offsets if int(at) < len(bands)}
+        if not (0 < divisor < math.inf and all(map(math.isfinite, known.values()))):
+            raise ValueError(value)  # noqa: TRY301 - reported like a text that is no number
+    except ValueError as error:
+        rule = "must state the quantification value and the offsets as numbers"
+        raise ReadError(str(path), rule, value=excerpt(str(error)), remedy=_REFETCH) from error
+    return {band: Radiometry(1 / divisor, known.get(band, 0.0) / divisor, quantity) for band in bands}
+
+
+def _landsat_radiometry(text: str, path: Path) -> Mapping[str, Radiometry]:
+    try:
+        if path.suffix == ".json":
+            values = dict(_flatten(json.loads(text)))
+        else:
+            pairs = re.findall(r"^[ \t]*(\w+)[ \t]*=[ \t]*(\S+)[ \t\r]*$", text, re.MULTILINE)
+            values = {key: value.strip('"') for key, value in pairs}
+        sine = math.sin(math.radians(float(values["SUN_ELEVATION"])))
+        bands: dict[str, Radiometry] = {}
+        for key, value in values.items():
+            if found := re.fullmatch(r"REFLECTANCE_MULT_BAND_(\w+)", key):
+                add = float(values[f"REFLECTANCE_ADD_BAND_{found[1]}"])
+                bands[f"B{found[1]}"] = Radiometry(float(value) / sine, add / sine, "toa_reflectance")
+        if not all(math.isfinite(number) for band in bands.values() for number in (band.scale, band.offset)):
+            raise ValueError("numbers that are not finite")  # noqa: TRY301 - reported like all others
+    except (KeyError, ValueError, ArithmeticError, RecursionError) as error:
+        rule = "must state SUN_ELEVATION and the reflectance factors as numbers"
+        raise ReadError(str(path), rule, value=excerpt(str(error)), remedy=_REFETCH) from error
+    if sine <= 0:
+        found = f"SUN_ELEVATION {values['SUN_ELEVATION']}"
+        remedy = "Remove the metadata file to work with digital numbers"
+        raise ReadError(str(path), "must state a sun above the horizon", value=found, remedy=remedy)
+    return bands
+
+
+def _flatten(tree: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(tree, dict):
+        for key, value in cast("dict[str, Any]", tree).items():
+            if isinstance(value, dict):
+                yield from _flatten(cast("dict[str, Any]", value))
+            else:
+                yield key, str(value)

@@ -1,16 +1,16 @@
-"""What an open raster says of itself: its channels, what is valid in it, where it lies. Needs no format library.
+"""Metadata of an open raster: bands and nodata, CRS and placement. Imports no format library.
 
-`raster` is always an open dataset of rasterio, whose classes have no types; this file only asks it for what it says.
+`raster` is always an open rasterio dataset, which has no type stubs.
 """
 
-# what comes out of rasterio is unknown to pyright
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
+import math
 import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,60 +20,95 @@ from pydantic import Field
 from ..errors import ReadError, excerpt
 from ..files import fingerprint, is_remote
 from ..formats import recognise_description
-from ..geometry import Placement
+from ..geometry import Placement, Points, Polynomial, Unit
 from ..image import VALIDITY_UNKNOWN, Channel, ImageInfo, Mask, Pixels
 from ..options import Options
-from .bands import sensor_of_product
-from .georeference import ControlPoint, Crs, affine_placement, control_placement, leads_to_files
+from .bands import sensor_from_name
 
-PALETTE = ("red", "green", "blue")
-_EXPAND = "Write it without its palette, such as with gdal_translate -expand rgb"
-LOSSY = ("JPEG", "WEBP", "LERC", "JXL")
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """How channels come out of a file's bands: computed from the file alone, so that scan and open agree.
-
-    `bands` are the band numbers of `channels`, `alpha` that of the transparency, if any. Where there is a palette, one
-    band of indices makes three channels: `palette` (entries, 3) and `opaque` (entries,), False where an entry is
-    transparent.
-    """
-
-    bands: tuple[int, ...]
-    channels: tuple[Channel, ...]
-    alpha: int | None
-    palette: npt.NDArray[np.uint8] | None
-    opaque: npt.NDArray[np.bool_] | None
+RGB = ("red", "green", "blue")
+LOSSY_CODECS = ("JPEG", "WEBP", "LERC", "JXL")
+FIRST_ORDER = ((0, 0), (1, 0), (0, 1))
+SECOND_ORDER = (*FIRST_ORDER, (2, 0), (1, 1), (0, 2))
+SECOND_ORDER_POINTS = 6
+"""Control points from which GDAL's default fits a second-order polynomial."""
+MAX_COORDINATE = 1e15
+"""World coordinates beyond it, and pixel sizes below its inverse, are refused."""
+CRS_ADVICE = "if you know it, state it with --crs, such as --crs EPSG:32618"
+# A CRS may name grid files. A plain name is one of PROJ's own files; a path may be any file on this machine.
+_FILE_PARAMETER = re.compile(r"PARAMETERFILE|PROJ4_GRIDS|(?:grids|file|model|init)\s*=", re.IGNORECASE)
+_PLAIN_FILE_PARAMETER = re.compile(
+    r"""PARAMETERFILE\s*[\[(]\s*"[^"]*"\s*,\s*"[\w@.,:-]*"|PROJ4_GRIDS"\s*,\s*"[\w@.,:-]*"|"""
+    r"""(?:grids|file|model|init)\s*=\s*[\w@.,:-]*(?=[\s"]|$)""",
+    re.IGNORECASE,
+)
+_REPAIR = "Repair the file's georeference, or remove it to work in pixels"
 
 
 class RasterOptions(Options):
-    """Options of rasters and of scenes."""
+    """Options of the readers "raster" and "scene"."""
 
     nodata: float | None = Field(
         default=None,
         allow_inf_nan=True,
-        description="The no-data value, or nan, instead of the file's.",
+        description="The nodata value, or nan, instead of the file's.",
         examples=["nodata=0"],
     )
     default_nodata: float | None = Field(
-        default=None, allow_inf_nan=True, description="The no-data value of files that state none; a sensor sets it."
+        default=None,
+        allow_inf_nan=True,
+        description="The nodata value of files that state none; a sensor sets it.",
     )
 
 
-def describe_raster(raster: Any, uri: str, options: RasterOptions) -> ImageInfo:
-    """The facts of an open raster, as the file has them.
+@dataclass(frozen=True, slots=True)
+class BandLayout:
+    """How the bands of a file become channels; it depends on the file alone, so that scan and open agree."""
 
-    Raises `ReadError` where the place makes no sense, or the picture says that it belongs to a slide.
+    bands: tuple[int, ...]
+    """Band numbers, from 1, of `channels`; with a palette, the one band of indices."""
+    channels: tuple[Channel, ...]
+    alpha: int | None = None
+    """Number of the alpha band."""
+    palette: npt.NDArray[np.uint8] | None = None
+    """(entries, 3): the colour of each index."""
+    opaque: npt.NDArray[np.bool_] | None = None
+    """(entries,): False where a palette entry is transparent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crs:
+    """A coordinate reference system."""
+
+    wkt: str
+    unit: Unit
+    """Unit of its axes, "crs" where it is neither metre nor degree."""
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPoint:
+    """A ground control point (GCP)."""
+
+    pixel: tuple[float, float]
+    """Level-0 pixels, corner convention."""
+    world: tuple[float, float]
+    """(east or longitude, north or latitude)."""
+
+
+def describe_raster(raster: Any, uri: str, options: RasterOptions) -> ImageInfo:
+    """The facts of an open raster as its file states them.
+
+    Raises `ReadError` where the georeference is invalid, or the file belongs to a slide format.
     """
-    words = raster.tags()
-    slide = recognise_description(words.get("TIFFTAG_IMAGEDESCRIPTION", ""), words.get("TIFFTAG_SOFTWARE", ""))
+    tags = raster.tags()
+    slide = recognise_description(tags.get("TIFFTAG_IMAGEDESCRIPTION", ""), tags.get("TIFFTAG_SOFTWARE", ""))
     if slide is not None and slide.strict:
         raise slide.refusal(uri)
-    layout = layout_of(raster)
-    product = reversed(re.split(r"[/\\]", uri))
-    sensor = next((found for name in product if (found := sensor_of_product(name))), None)
-    files = (uri,) if is_remote(uri) else (uri, *sorted(f for f in map(str, raster.files) if not _same(f, uri)))
+    layout = band_layout(raster)
+    names = reversed(re.split(r"[/\\]", uri))
+    sensor = next((found for name in names if (found := sensor_from_name(name))), None)
+    own = os.path.abspath(uri)
+    files = (uri,) if is_remote(uri) else (uri, *sorted(f for f in map(str, raster.files) if os.path.abspath(f) != own))
     placement, notes = _placement(raster)
     return ImageInfo(
         uri=uri,
@@ -84,111 +119,117 @@ def describe_raster(raster: Any, uri: str, options: RasterOptions) -> ImageInfo:
         files=files,
         fingerprint=fingerprint([uri] if is_remote(uri) else [f for f in files if os.path.isfile(f)]),
         options=tuple(options.texts().items()),
-        notes=(*notes, *_remarks(raster, layout)),
-        facts=() if any(declared(raster)) else (VALIDITY_UNKNOWN,),
+        notes=(*notes, *_pixel_notes(raster, layout)),
+        facts=() if any(declares_validity(raster)) else (VALIDITY_UNKNOWN,),
         personal=False,
         sensor="" if sensor is None else sensor.name,
     )
 
 
-def _same(one: str, other: str) -> bool:
-    return os.path.abspath(one) == os.path.abspath(other)
+def band_dtype(name: str) -> np.dtype[Any]:
+    """The numpy type of a rasterio type; numpy has no complex integers."""
+    return np.dtype("complex64" if name == "complex_int16" else name)
 
 
 def has_complex(raster: Any, bands: Sequence[int]) -> bool:
     """Whether any of these bands holds complex numbers."""
     types = raster.dtypes
-    return any(_dtype(types[band - 1]).kind == "c" for band in bands)
+    return any(band_dtype(types[band - 1]).kind == "c" for band in bands)
 
 
-def _dtype(name: str) -> np.dtype[Any]:
-    return np.dtype("complex64" if name == "complex_int16" else name)  # numpy has no complex integers
-
-
-def _colour(interpretation: Any, otherwise: str | None = None) -> Any:
-    return interpretation.name if interpretation.name in PALETTE else otherwise
-
-
-def layout_of(raster: Any) -> Layout:
+def band_layout(raster: Any) -> BandLayout:
     """The channels of an open raster by its descriptions, colour interpretation and palette."""
-    colours = list(raster.colorinterp)
-    alpha = next((at + 1 for at, colour in enumerate(colours) if colour.name == "alpha"), None)
-    types = raster.dtypes  # each of rasterio's lists is made anew, of all bands, whenever it is asked for
+    colours = [colour.name for colour in raster.colorinterp]
+    types = raster.dtypes  # rasterio builds each of its lists of all bands anew on every access
+    alpha = colours.index("alpha") + 1 if "alpha" in colours else None
     bands = tuple(band for band in range(1, raster.count + 1) if band != alpha) or (1,)
     alpha = alpha if raster.count > 1 else None
-    if len(bands) == 1 and colours[bands[0] - 1].name == "palette":
-        table = raster.colormap(bands[0])
-        kind = _dtype(types[bands[0] - 1])
-        if kind not in {np.dtype(np.uint8), np.dtype(np.uint16)}:
-            raise ReadError(raster.name, "a palette is for numbers of 8 or 16 bit", value=kind.name, remedy=_EXPAND)
-        entries = 2 ** (8 * kind.itemsize)
-        palette = np.zeros((entries, 3), dtype=np.uint8)
-        opaque = np.zeros(entries, dtype=bool)
-        for index, (*rgb, opacity) in table.items():
-            palette[index], opaque[index] = rgb, opacity > 0
-        return Layout(bands, tuple(Channel(name, name) for name in PALETTE), alpha, palette, opaque)
+    if len(bands) == 1 and colours[bands[0] - 1] == "palette":
+        return _palette_layout(raster, bands[0], alpha)
     descriptions, scales, offsets = raster.descriptions, raster.scales, raster.offsets
-    names = [descriptions[band - 1] or _colour(colours[band - 1], str(band)) for band in bands]
-    often = Counter(names)
-    names = [f"{n} ({band})" if often[n] > 1 else n for n, band in zip(names, bands, strict=True)]
+    common = [colours[band - 1] if colours[band - 1] in RGB else None for band in bands]
+    names = [descriptions[band - 1] or colour or str(band) for band, colour in zip(bands, common, strict=True)]
+    counts = Counter(names)
+    names = [f"{name} ({band})" if counts[name] > 1 else name for name, band in zip(names, bands, strict=True)]
     channels: list[Channel] = []
-    for name, band in zip(names, bands, strict=True):
-        dtype = _dtype(types[band - 1])
-        channels.append(
-            Channel(
-                name=name,
-                common=_colour(colours[band - 1]),
-                dtype="float32" if dtype.kind == "c" else dtype.name,
-                scale=float(scales[band - 1]),
-                offset=float(offsets[band - 1]),
-                quantity="amplitude" if dtype.kind == "c" else "number",
-            )
-        )
-    return Layout(bands, tuple(channels), alpha, None, None)
+    for name, colour, band in zip(names, common, bands, strict=True):
+        dtype = band_dtype(types[band - 1])
+        kind, quantity = ("float32", "amplitude") if dtype.kind == "c" else (dtype.name, "number")
+        channels.append(Channel(name, colour, kind, float(scales[band - 1]), float(offsets[band - 1]), quantity))
+    return BandLayout(bands, tuple(channels), alpha)
 
 
-def declared(raster: Any) -> list[bool]:
-    """Whether the file itself says anything about validity, band by band."""
+def _palette_layout(raster: Any, band: int, alpha: int | None) -> BandLayout:
+    dtype = band_dtype(raster.dtypes[band - 1])
+    if dtype not in {np.dtype(np.uint8), np.dtype(np.uint16)}:
+        remedy = "Write it without its palette, for example with gdal_translate -expand rgb"
+        raise ReadError(raster.name, "must have 8 or 16 bits to use a palette", value=dtype.name, remedy=remedy)
+    entries = 2 ** (8 * dtype.itemsize)
+    palette, opaque = np.zeros((entries, 3), dtype=np.uint8), np.zeros(entries, dtype=bool)
+    for index, (*rgb, opacity) in raster.colormap(band).items():
+        palette[index], opaque[index] = rgb, opacity > 0
+    return BandLayout((band,), tuple(Channel(name, name) for name in RGB), alpha, palette, opaque)
+
+
+def declares_validity(raster: Any) -> list[bool]:
+    """Whether the file itself states validity (nodata, alpha or a mask), band by band."""
     return [all(flag.name != "all_valid" for flag in flags) for flags in raster.mask_flag_enums]
 
 
 def has_mask(flags: Sequence[Any]) -> bool:
-    """Whether a band, by its flags, has a mask of its own that is no band of transparency."""
+    """Whether a band, by its mask flags, has a mask that is no alpha band."""
     names = {flag.name for flag in flags}
     return "per_dataset" in names and "alpha" not in names
 
 
-def nodata_of(raster: Any, layout: Layout, options: RasterOptions) -> dict[int, float | int | None]:
+def nodata_values(raster: Any, layout: BandLayout, options: RasterOptions) -> dict[int, float | None]:
     """Band → nodata value: the option's, else the file's, else the default; empty where none is stated."""
     types = raster.dtypes
     if options.nodata is not None:
-        return {band: _stored(options.nodata, types[band - 1]) for band in layout.bands}
+        return {band: _as_stored(options.nodata, types[band - 1]) for band in layout.bands}
     values = raster.nodatavals
-    stated = {band: _stored(values[band - 1], types[band - 1]) for band in layout.bands}
+    stated = {band: _as_stored(values[band - 1], types[band - 1]) for band in layout.bands}
     if any(value is not None for value in stated.values()):
         return stated
-    if options.default_nodata is not None and not any(declared(raster)):
+    if options.default_nodata is not None and not any(declares_validity(raster)):
         return dict.fromkeys(layout.bands, options.default_nodata)
     return {}
 
 
-def _stored(value: float | None, dtype: str) -> float | None:
-    """A nodata value as a band of that type holds it: -9999.9 is another number in float32."""
+def _as_stored(value: float | None, dtype: str) -> float | None:
+    """A nodata value as a band of that type stores it: -9999.9 is another number in float32."""
     return float(np.float32(value)) if value is not None and dtype == "float32" else value
 
 
-def holds(values: Pixels, nodata: float | None) -> Mask:
-    """Where a band holds its nodata value; a band without one never does."""
+def is_nodata(values: Pixels, nodata: float | None) -> Mask:
+    """Where a band equals its nodata value; nowhere without one."""
+    nowhere = np.zeros(values.shape, dtype=bool)
     if nodata is None:
-        return np.zeros(values.shape, dtype=bool)
+        return nowhere
     if np.isnan(nodata):
-        return np.isnan(values) if values.dtype.kind in "fc" else np.zeros(values.shape, dtype=bool)
+        return np.isnan(values) if values.dtype.kind in "fc" else nowhere
     if values.dtype.kind in "iu":
         limits = np.iinfo(values.dtype)
         if nodata != int(nodata) or not limits.min <= int(nodata) <= limits.max:
-            return np.zeros(values.shape, dtype=bool)
+            return nowhere
         return values == values.dtype.type(int(nodata))
     return values == values.dtype.type(nodata)
+
+
+def _pixel_notes(raster: Any, layout: BandLayout) -> list[str]:
+    notes: list[str] = []
+    structure = raster.tags(ns="IMAGE_STRUCTURE")
+    codec, reversibility = structure.get("COMPRESSION", ""), structure.get("COMPRESSION_REVERSIBILITY", "")
+    lossy = raster.driver == "JPEG" or any(kind in codec.upper() for kind in LOSSY_CODECS)
+    if (lossy and not reversibility.startswith("LOSSLESS")) or reversibility == "LOSSY":
+        notes.append(f"The pixels were stored with lossy compression ({codec or raster.driver}).")
+    if layout.palette is not None:
+        notes.append("Colour indices were expanded to red, green and blue by the palette.")
+    if any(channel.quantity == "amplitude" for channel in layout.channels):
+        notes.append("Complex numbers are read as amplitudes, without phase.")
+    if raster.subdatasets:
+        notes.append(f"The file holds {len(raster.subdatasets)} images; only the first is read.")
+    return notes
 
 
 def _placement(raster: Any) -> tuple[Placement, list[str]]:
@@ -197,18 +238,17 @@ def _placement(raster: Any) -> tuple[Placement, list[str]]:
     t = raster.transform
     try:
         if not t.is_identity:
-            return affine_placement(((t.a, t.b, t.c), (t.d, t.e, t.f)), crs)
+            return affine_placement(((t.a, t.b, t.c), (t.d, t.e, t.f)), crs), []
         if points:
-            return control_placement([ControlPoint((p.col, p.row), (p.x, p.y)) for p in points], crs)
+            return gcp_placement([ControlPoint((p.col, p.row), (p.x, p.y)) for p in points], crs)
     except ReadError:
         if crs is not None:
             raise
-        said = "What the file says of its place makes no sense, and it names no coordinate system"
-        return Placement.pixels(), [f"{said}; positions are given in pixels."]
+        return Placement.pixels(), ["The georeference is invalid and names no CRS; positions are given in pixels."]
     if raster.rpcs is not None:
-        said = "Rational polynomials (RPC) alone place this file; they need ground heights"
-        return Placement.pixels("none (rational polynomial only)"), [f"{said}. Positions are given in pixels."]
-    return Placement.pixels(), ["The file says nothing about where on Earth it lies; positions are given in pixels."]
+        note = "The file is placed by rational polynomials (RPC) alone, which need terrain heights; positions are given"
+        return Placement.pixels("none (rational polynomial only)"), [f"{note} in pixels."]
+    return Placement.pixels(), ["The file has no georeference; positions are given in pixels."]
 
 
 def _crs(crs: Any) -> Crs | None:
@@ -216,32 +256,90 @@ def _crs(crs: Any) -> Crs | None:
         return None
     unit, factor = crs.units_factor
     if crs.is_geographic:
-        kind = "deg" if unit.lower() == "degree" else "crs"
+        kind: Unit = "deg" if unit.lower() == "degree" else "crs"
     else:
         kind = "m" if factor == 1.0 and unit.lower() in {"metre", "meter", "m"} else "crs"
     wkt = crs.to_wkt(version="WKT2_2019")
-    if leads_to_files(wkt):
-        raise ReadError(
-            "coordinate system",
-            "it may not name files of this machine",
-            value=excerpt(wkt),
-            remedy="Remove it from the file, and state it with --crs",
-        )
+    if names_local_file(wkt):
+        remedy = "Remove it from the file, and state it with --crs"
+        raise ReadError("CRS", "must not name files on this machine", value=excerpt(wkt), remedy=remedy)
     return Crs(wkt, kind, crs.to_string())
 
 
-def _remarks(raster: Any, layout: Layout) -> list[str]:
+def names_local_file(crs: str) -> bool:
+    """Whether a CRS, as WKT or PROJ string, names a file by a path, which PROJ would open."""
+    return len(_FILE_PARAMETER.findall(crs)) != len(_PLAIN_FILE_PARAMETER.findall(crs))
+
+
+def affine_placement(matrix: tuple[tuple[float, float, float], ...], crs: Crs | None) -> Placement:
+    """The placement of a geotransform; without a CRS its unit is "crs".
+
+    Raises `ReadError` where its numbers are not finite or a pixel has no area.
+    """
+    _check_finite("geotransform", [number for row in matrix for number in row])
+    sides = [math.hypot(matrix[0][axis], matrix[1][axis]) for axis in (0, 1)]
+    if min(sides) < 1 / MAX_COORDINATE:
+        rule, found = f"must have pixel sides above {1 / MAX_COORDINATE:g}", " × ".join(map(str, sides))
+        raise ReadError("geotransform", rule, value=found, remedy=_REPAIR)
+    unit, wkt = ("crs", None) if crs is None else (crs.unit, crs.wkt)
+    return Placement(matrix, unit, wkt, source="geotransform")
+
+
+def gcp_placement(points: Sequence[ControlPoint], crs: Crs | None) -> tuple[Placement, list[str]]:
+    """The placement of control points, and notes: a least-squares polynomial of the order that GDAL takes by default.
+
+    Second order from six points on, else first. Longitudes that jump at the antimeridian are unwrapped to 0…360. Raises
+    `ReadError` where the points are not finite or do not determine the polynomial.
+    """
     notes: list[str] = []
-    structure = raster.tags(ns="IMAGE_STRUCTURE")
-    compression = structure.get("COMPRESSION", "")
-    lossless = structure.get("COMPRESSION_REVERSIBILITY", "").startswith("LOSSLESS")
-    lossy = raster.driver == "JPEG" or any(kind in compression.upper() for kind in LOSSY)
-    if (lossy and not lossless) or structure.get("COMPRESSION_REVERSIBILITY") == "LOSSY":
-        notes.append(f"The pixels were compressed with possible loss ({compression or raster.driver}).")
-    if layout.palette is not None:
-        notes.append("Colour indices were expanded to red, green and blue by the file's palette.")
-    if any(channel.quantity == "amplitude" for channel in layout.channels):
-        notes.append("Complex numbers are given as their amplitude; the phase is left out.")
-    if raster.subdatasets:
-        notes.append(f"The file holds {len(raster.subdatasets)} pictures; this is the first.")
-    return notes
+    _check_finite("control points", [number for point in points for number in (*point.pixel, *point.world)])
+    pixel = np.array([point.pixel for point in points], dtype=np.float64)
+    world = np.array([point.world for point in points], dtype=np.float64)
+    if crs is not None and crs.unit == "deg" and float(np.ptp(world[:, 0])) > 180:
+        world[:, 0] = np.where(world[:, 0] < 0, world[:, 0] + 360, world[:, 0])
+        notes.append("The control points cross the antimeridian; longitudes continue beyond 180 degrees.")
+    plane = _fit_polynomial(pixel, world, FIRST_ORDER)
+    warp = plane if len(points) < SECOND_ORDER_POINTS else _fit_polynomial(pixel, world, SECOND_ORDER)
+    slope = plane.jacobian(np.zeros((1, 2)))[0]
+    origin = plane(np.zeros((1, 2)))[0]
+    matrix = tuple((float(slope[i, 0]), float(slope[i, 1]), float(origin[i])) for i in range(2))
+    residual = np.linalg.solve(warp.jacobian(pixel), (warp(pixel) - world)[:, :, None])[:, :, 0]
+    warp = replace(warp, residual_px=float(np.sqrt((residual**2).sum(axis=1).mean())))
+    unit, wkt = ("crs", None) if crs is None else (crs.unit, crs.wkt)
+    placement = Placement(matrix, unit, wkt, source=f"{len(points)} control points", warp=warp)
+    return placement, [*notes, *([] if crs is None else gcp_notes(placement))]
+
+
+def gcp_notes(placement: Placement) -> list[str]:
+    """How well a placement meets its control points; empty for other placements."""
+    if placement.warp is None:
+        return []
+    order = "first" if placement.warp.terms == FIRST_ORDER else "second"
+    error = f"root mean square error {placement.warp.residual_px:.3g} px"
+    return [f"Placed by a {order}-order polynomial through {placement.source}, {error}."]
+
+
+def _check_finite(subject: str, numbers: Sequence[float]) -> None:
+    if odd := [number for number in numbers if not abs(number) < MAX_COORDINATE]:
+        rule = f"must have finite numbers below {MAX_COORDINATE:g}"
+        raise ReadError(subject, rule, value=", ".join(map(str, odd[:3])), remedy=_REPAIR)
+
+
+def _fit_polynomial(pixel: Points, world: Points, terms: tuple[tuple[int, int], ...]) -> Polynomial:
+    centre = (pixel.min(axis=0) + pixel.max(axis=0)) / 2
+    scale = float(np.ptp(pixel, axis=0).max()) / 2 or 1.0
+    u = (pixel - centre) / scale
+    basis = np.stack([u[:, 0] ** p * u[:, 1] ** q for p, q in terms], axis=1)
+    mean = world.mean(axis=0)
+    rank = int(np.linalg.matrix_rank(basis))
+    if rank < len(terms):
+        raise ReadError(
+            "control points",
+            f"must include {len(terms)} points that lie on no common line or conic",
+            value=f"{len(pixel)} points of rank {rank}",
+            remedy="Give the file more control points, or remove them to work in pixels",
+        )
+    solution = np.asarray(np.linalg.lstsq(basis, world - mean, rcond=None)[0], dtype=np.float64)
+    solution[0] += mean
+    x, y = (tuple(map(float, column)) for column in solution.T)
+    return Polynomial(terms, x, y, (float(centre[0]), float(centre[1])), scale, 0.0)

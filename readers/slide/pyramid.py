@@ -1,54 +1,173 @@
-"""OME-TIFF, QPTIFF and plain pyramids of tiles in TIFF.
+"""OME-TIFF, QPTIFF and plain TIFF pyramids.
 
-Only the tiles that a box needs are read and decoded, whatever their number, depth and compression.
+Only the tiles that a box needs are read and decoded, whatever their number, bit depth and compression.
 """
 
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
+from pydantic import Field
 
 from ..errors import ReadError, excerpt
 from ..files import fingerprint, is_remote, require_local
 from ..formats import recognise
 from ..geometry import Box
-from ..image import BaseImage, ImageInfo, Mask, Pixels
-from ..options import scan_options
-from .codestreams import check_declared
-from .levels import Level, TiledPyramid
-from .ome import OmeMetadata, qptiff_names
-from .spacing import Spacing, place_slide
-from .tiff_axes import PlaneOptions, Planes
-from .tiff_directories import MAGIC, Directories
-from .tiff_layout import (
-    SEGMENT,
-    believed,
-    damaged,
-    descriptions,
-    first_picture,
-    levels_of,
+from ..image import BaseImage, Channel, ImageInfo, Mask, Pixels
+from ..options import Options, invalid_option, scan_options
+from .spacing import Spacing, slide_placement
+from .tiff import (
+    MAX_SEGMENT_BYTES,
+    OmeMetadata,
+    check_tile,
+    damaged_tiff,
+    first_series,
     open_tiff,
+    page_descriptions,
+    pyramid_levels,
+    qptiff_channel,
     tag_value,
+    tiff_errors,
     tile_size,
 )
+from .tiff_directories import MAGIC, Directories
+from .tiled_pyramid import Level, Tile, TiledPyramid
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage, TiffPageSeries
 
-_PICTURE: Final = frozenset("YXS")
+_RGB: Final = ("red", "green", "blue")
+_PAGE_AXES: Final = frozenset({"Y", "X", "S"})  # within a page
+_OPTION_AXES: Final = {"Z": "z", "T": "t"}  # axes of which one position is read, and the option that chooses it
+
+
+class PyramidOptions(Options):
+    """Options of the reader "pyramid"."""
+
+    z: int = Field(default=0, ge=0, description="The focal plane to read, counted from 0.")
+    t: int = Field(default=0, ge=0, description="The time point to read, counted from 0.")
+
+
+@dataclass(frozen=True, slots=True)
+class SampleLocation:
+    """Where the samples of a channel lie."""
+
+    page: int
+    plane: int
+    """The plane of the page where samples are stored separately, else 0."""
+    sample: int
+    """The sample within a pixel where samples are interleaved, else 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class TiffAxes:
+    """How pages and samples make up channels. All of axis C is read, and one position of Z and T."""
+
+    axes: tuple[str, ...]
+    """Axes beyond those of a page, slowest first."""
+    lengths: tuple[int, ...]
+    samples: int
+    """Samples per pixel of a page."""
+    separate: bool
+    """Whether each sample is stored as a plane of its own."""
+    colour: bool
+    """Whether the first three samples are red, green and blue."""
+    alpha: bool
+    """Whether the last sample is alpha."""
+    dtype: str
+
+    @classmethod
+    def of(cls, series: "TiffPageSeries", uri: str) -> "TiffAxes":
+        """The axes of an image. Raises `ReadError` where they do not match its pages."""
+        page = series.keyframe
+        pairs = [(axis, n) for axis, n in zip(series.axes, series.shape, strict=True) if axis not in _PAGE_AXES]
+        if math.prod(n for _, n in pairs) != len(series.pages):
+            raise damaged_tiff(uri, f"{len(series.pages)} pages for {' × '.join(f'{n} {axis}' for axis, n in pairs)}")
+        return cls(
+            axes=tuple(axis for axis, _ in pairs),
+            lengths=tuple(n for _, n in pairs),
+            samples=page.samplesperpixel,
+            separate=page.planarconfig == 2,
+            colour=page.photometric in {2, 6},
+            alpha=page.photometric == 2 and page.samplesperpixel == 4 and tuple(page.extrasamples)[:1] in {(1,), (2,)},
+            dtype=np.dtype(series.dtype).newbyteorder("=").name,
+        )
+
+    def locate(self, options: PyramidOptions) -> tuple[list[SampleLocation], SampleLocation | None]:
+        """Where each channel, in order, and alpha lie. Raises `RequestError` for an option out of range."""
+        position = [_position(axis, length, options) for axis, length in zip(self.axes, self.lengths, strict=True)]
+        found: list[SampleLocation] = []
+        for channel in range(self._channels):
+            for i, axis in enumerate(self.axes):
+                position[i] = channel if axis == "C" else position[i]
+            page = int(np.ravel_multi_index(position, self.lengths)) if position else 0
+            samples = range(self.samples)
+            found += [SampleLocation(page, n, 0) if self.separate else SampleLocation(page, 0, n) for n in samples]
+        return (found[: self._visible], found[self._visible]) if self.alpha else (found, None)
+
+    def channels(self, names: Sequence[str]) -> tuple[Channel, ...]:
+        """The channels, called by the header's `names`, by colour or by number; each name is unique."""
+        found: list[Channel] = []
+        for c in range(self._channels):
+            name = names[c] if self._channels > 1 and c < len(names) else ""
+            if self._visible == 1:
+                found.append(Channel(name or f"channel-{c + 1}", dtype=self.dtype))
+                continue
+            for s in range(self._visible):
+                colour = _RGB[s] if self.colour and s < len(_RGB) else f"sample-{s + 1}"
+                common = colour if self._channels == 1 and colour in _RGB else None
+                full = f"{name or c + 1} {colour}" if self._channels > 1 else colour
+                found.append(Channel(full, common, self.dtype))
+        seen: set[str] = set()
+        for i, channel in enumerate(found):
+            if channel.name in seen:
+                found[i] = replace(channel, name=f"{channel.name} ({i + 1})")
+            seen.add(found[i].name)
+        return tuple(found)
+
+    def notes(self, options: PyramidOptions) -> list[str]:
+        """What is not read of the file."""
+        notes: list[str] = []
+        for axis, length in zip(self.axes, self.lengths, strict=True):
+            if axis == "C" or length == 1:
+                continue
+            option = _OPTION_AXES.get(axis)
+            read = (
+                f"{getattr(options, option)} is read (--reader-options {option}=…)" if option else "the first is read"
+            )
+            notes.append(f"The file has {length} positions along axis {axis}; {read}.")
+        return notes
+
+    @property
+    def _visible(self) -> int:
+        return self.samples - self.alpha
+
+    @property
+    def _channels(self) -> int:
+        return self.lengths[self.axes.index("C")] if "C" in self.axes else 1
+
+
+def _position(axis: str, length: int, options: PyramidOptions) -> int:
+    option = _OPTION_AXES.get(axis)
+    position = int(getattr(options, option)) if option else 0
+    if position >= length:
+        rule = f"must be from 0 to {length - 1} for this file"
+        raise invalid_option(option or axis, "reader 'pyramid'", rule, value=str(position))
+    return position
 
 
 class PyramidReader:
-    """OME-TIFF and QPTIFF (the first picture, all its channels), and plain pyramidal TIFF without georeference."""
+    """The reader named "pyramid": the first image of OME-TIFF and QPTIFF, and TIFF pyramids without georeference."""
 
     name = "pyramid"
     kind = "slide"
-    Options = PlaneOptions
+    Options = PyramidOptions
 
     def identify(self, uri: str, head: bytes) -> int:
-        """Strong for OME-TIFF, QPTIFF and pyramids of tiles, whole or damaged; scanners' formats are left to others."""
+        """High for OME-TIFF, QPTIFF and TIFF pyramids, even damaged; 0 for scanners' formats."""
         if is_remote(uri) or head[:4] not in MAGIC:
             return 0
         found = recognise(uri, head)
@@ -57,22 +176,21 @@ class PyramidReader:
         directories = Directories.read(uri, 1)
         return 20 if directories is not None and directories.pages else 0
 
-    def scan(self, uri: str, options: PlaneOptions) -> Sequence[ImageInfo]:
-        """The first picture of the file. Raises `ReadError`, and `RequestError` for an option that does not fit."""
+    def scan(self, uri: str, options: PyramidOptions) -> Sequence[ImageInfo]:
+        """The first image of the file. Raises `ReadError`, and `RequestError` for an option out of range."""
         require_local(uri)
-        with open_tiff(uri) as tiff, believed(uri):
-            series = first_picture(tiff, uri)
-            ome = OmeMetadata.parse(tiff.ome_metadata or "") if tiff.is_ome else OmeMetadata(None, ())
+        with open_tiff(uri) as tiff, tiff_errors(uri):
+            series = first_series(tiff, uri)
+            ome = OmeMetadata.parse(tiff.ome_metadata or "") if tiff.is_ome else OmeMetadata()
             page = series.keyframe
-            planes = _planes(series, uri)
-            names = qptiff_names(descriptions(series)) if tiff.is_qpi else ome.channels
-            channels = planes.channels(names)
-            planes.places(options)  # an option that is out of range is refused here
-            notes = (*_notes(tiff, series), *planes.notes(options))
-            found = ome.spacing or _resolution_tag(page)
-            size, levels = (page.imagewidth, page.imagelength), len(levels_of(series))
-        placement, said = place_slide(found)
-        mark = fingerprint([uri])
+            axes = TiffAxes.of(series, uri)
+            names = [qptiff_channel(text) for text in page_descriptions(series)] if tiff.is_qpi else ome.channels
+            channels = axes.channels(names)
+            axes.locate(options)  # refuses an option out of range
+            notes = (*_notes(tiff, series), *axes.notes(options))
+            stored = ome.spacing or _resolution_tag(page)
+            size, levels = (page.imagewidth, page.imagelength), len(pyramid_levels(series))
+        placement, spacing_notes = slide_placement(stored)
         return (
             ImageInfo(
                 uri=uri,
@@ -81,41 +199,41 @@ class PyramidReader:
                 channels=channels,
                 placement=placement,
                 files=(uri,),
-                fingerprint=mark,
+                fingerprint=fingerprint([uri]),
                 options=tuple(options.texts().items()),
-                notes=(*said, *notes),
+                notes=(*spacing_notes, *notes),
                 kind="slide",
                 facts=(("levels", str(levels)),),
             ),
         )
 
-    def open(self, info: ImageInfo, channels: Sequence[str] | None = None) -> "Pyramid":
-        """Open for reading."""
-        return Pyramid(info, channels)
+    def open(self, info: ImageInfo, channels: Sequence[str] | None = None) -> "PyramidImage":
+        """Open for reading the named channels. Raises `ReadError`."""
+        return PyramidImage(info, channels)
 
 
-class Pyramid(BaseImage):
-    """An open pyramid. See `Image`. A tile that the file leaves out, or that its alpha hides, is invalid."""
+class PyramidImage(BaseImage):
+    """An open TIFF pyramid, for one worker. A tile that is missing in the file, or transparent, is invalid."""
 
     def _open(self) -> None:
-        self._held = ExitStack()
-        self._tiff = self._held.enter_context(open_tiff(self._info.uri))
-        with believed(self._info.uri):
+        self._handles = ExitStack()
+        self._tiff = self._handles.enter_context(open_tiff(self._info.uri))
+        with tiff_errors(self._info.uri):
             self._prepare()
 
     def _prepare(self) -> None:
-        info, series = self._info, first_picture(self._tiff, self._info.uri)
-        if (series.keyframe.imagewidth, series.keyframe.imagelength) != info.size:
-            raise ReadError(
-                info.uri,
-                f"it must still be the file of {info.size[0]} × {info.size[1]} px that was looked at first",
-                remedy="Run again in a new folder",
-            )
-        samples, self._alpha = _planes(series, info.uri).places(scan_options(PlaneOptions, info))
+        info, series = self._info, first_series(self._tiff, self._info.uri)
+        page = series.keyframe
+        if (page.imagewidth, page.imagelength) != info.size:
+            rule = f"must still have {info.size[0]} × {info.size[1]} px"
+            found = f"{page.imagewidth} × {page.imagelength} px"
+            raise ReadError(info.uri, rule, value=found, remedy="Run again in a new folder")
+        samples, self._alpha = TiffAxes.of(series, info.uri).locate(scan_options(PyramidOptions, info))
         self._samples = [samples[place] for place in self._channel_indices]
-        levels = levels_of(series)
+        levels = pyramid_levels(series)
         self._pages = [level.pages for level in levels]
-        self._levels = [_level(info.size, level.keyframe) for level in levels]
+        frames = [level.keyframe for level in levels]
+        self._levels = [Level.of(info.size, (one.imagewidth, one.imagelength), tile_size(one)) for one in frames]
         self._dtype = np.dtype(series.dtype).newbyteorder("=")
         self._pyramid = TiledPyramid(self._levels, len(self._channel_indices), self._dtype, self._fetch)
 
@@ -123,104 +241,73 @@ class Pyramid(BaseImage):
         return self._pyramid.read(box, size)
 
     def _close(self) -> None:
-        self._held.close()
+        self._handles.close()
 
-    def _fetch(self, place: int, column: int, row: int) -> tuple[Pixels, Mask | None]:
+    def _fetch(self, number: int, column: int, row: int) -> Tile:
         """One tile of a level, all channels."""
-        level = self._levels[place]
-        size = tuple(min(level.tile[i], level.size[i] - at * level.tile[i]) for i, at in enumerate((column, row)))
-        tile = np.zeros((size[1], size[0], len(self._samples)), dtype=self._dtype)
+        level = self._levels[number]
+        width, height = (min(level.tile[i], level.size[i] - at * level.tile[i]) for i, at in enumerate((column, row)))
+        tile = np.zeros((height, width, len(self._samples)), dtype=self._dtype)
         valid: Mask | None = None
-        wanted = [*self._samples, *([] if self._alpha is None else [self._alpha])]
         decoded: dict[tuple[int, int], Pixels | None] = {}
-        for i, sample in enumerate(wanted):
+        samples = self._samples if self._alpha is None else [*self._samples, self._alpha]
+        for i, sample in enumerate(samples):
             key = (sample.page, sample.plane)
             if key not in decoded:
-                decoded[key] = self._segment(place, key, column, row)
+                decoded[key] = self._segment(number, key, column, row)
             segment = decoded[key]
             if segment is None:
                 return tile, np.zeros(tile.shape[:2], dtype=bool)
-            if segment.shape[0] < size[1] or segment.shape[1] < size[0] or segment.shape[2] <= sample.sample:
+            if segment.shape[0] < height or segment.shape[1] < width or segment.shape[2] <= sample.sample:
                 shape = f"{segment.shape[1]} × {segment.shape[0]} px of {segment.shape[2]} samples"
-                raise _unreadable(self._where(place, column, row), f"it holds {shape}")
-            values = segment[: size[1], : size[0], sample.sample]
+                raise _unreadable(self._where(number, column, row), f"it holds {shape}")
+            values = segment[:height, :width, sample.sample]
             if i < len(self._samples):
                 tile[..., i] = values
             else:
                 valid = values >= (np.iinfo(values.dtype).max + 1) // 2
         return tile, valid
 
-    def _where(self, place: int, column: int, row: int) -> str:
-        return f"{self._info.id or self._info.uri}, level {place}, tile {column}, {row}"
+    def _where(self, number: int, column: int, row: int) -> str:
+        return f"{self._info.id or self._info.uri}, level {number}, tile {column}, {row},"
 
-    def _stored(self, offset: int, count: int, where: str) -> bytes:
-        """The bytes of a tile as they lie in the file, as far as they are there."""
-        if not 0 <= count <= SEGMENT:
-            raise _unreadable(where, f"{count} bytes of one tile")
-        self._tiff.filehandle.seek(offset)
-        return self._tiff.filehandle.read(count)
-
-    def _segment(self, place: int, key: tuple[int, int], column: int, row: int) -> Pixels | None:
-        """The decoded tile or strip of a page's plane, (height, width, samples); None where the file left it out."""
-        level = self._levels[place]
-        where = self._where(place, column, row)
+    def _segment(self, number: int, key: tuple[int, int], column: int, row: int) -> Pixels | None:
+        """The decoded tile or strip (height, width, samples) of a (page, plane); None where the file has none."""
+        level = self._levels[number]
+        where = self._where(number, column, row)
         across, down = (-(-level.size[i] // level.tile[i]) for i in (0, 1))
         index = (key[1] * down + row) * across + column
         try:
-            page = self._pages[place][key[0]]
+            page = self._pages[number][key[0]]
             keyframe = None if page is None else page.keyframe
             if page is None or keyframe is None:
                 return None
             count = page.databytecounts[index]
-            data = self._stored(page.dataoffsets[index], count, where)
-            check_declared(data, int(keyframe.compression), level.tile, where)
-            segment = (
-                keyframe.decode(data, index, jpegtables=page.jpegtables, jpegheader=keyframe.jpegheader)[0]
-                if len(data) == count > 0
-                else None
-            )
+            if not 0 <= count <= MAX_SEGMENT_BYTES:
+                raise _unreadable(where, f"{count} bytes of one tile")  # noqa: TRY301 - like the faults below
+            self._tiff.filehandle.seek(page.dataoffsets[index])
+            data = self._tiff.filehandle.read(count)
+            check_tile(data, int(keyframe.compression), level.tile, where)
+            decoded = None
+            if len(data) == count > 0:
+                tables, header = page.jpegtables, keyframe.jpegheader
+                decoded = keyframe.decode(data, index, jpegtables=tables, jpegheader=header)[0]
         except ReadError:
             raise
         except Exception as error:  # every codec has exceptions of its own
             raise _unreadable(where, excerpt(f"{type(error).__name__}: {error}", 300)) from error
         if len(data) < count:
             raise _unreadable(where, f"{len(data)} of its {count} bytes are there")
-        return None if segment is None else cast("Pixels", segment[0])
+        return None if decoded is None else cast("Pixels", decoded[0])
 
 
 def _unreadable(where: str, why: str) -> ReadError:
-    return ReadError(
-        where,
-        "the tile must be readable",
-        value=why,
-        remedy="Copy the file again from its source; regions that need this tile are left out",
-    )
-
-
-def _level(full: tuple[int, int], page: "TiffPage") -> Level:
-    return Level.below(full, (page.imagewidth, page.imagelength), tile_size(page))
-
-
-def _planes(series: "TiffPageSeries", uri: str) -> Planes:
-    """The picture's axes beyond a page's own, slowest first, and what a page holds. Raises `ReadError`."""
-    page = series.keyframe
-    pairs = [(axis, n) for axis, n in zip(series.axes, series.shape, strict=True) if axis not in _PICTURE]
-    if math.prod(n for _, n in pairs) != len(series.pages):
-        raise damaged(uri, f"{len(series.pages)} pages for {' × '.join(f'{n} {axis}' for axis, n in pairs)}")
-    extra = tuple(page.extrasamples)[:1]
-    return Planes(
-        axes=tuple(axis for axis, _ in pairs),
-        lengths=tuple(n for _, n in pairs),
-        samples=page.samplesperpixel,
-        separate=page.planarconfig == 2,
-        colour=page.photometric in {2, 6},
-        alpha=page.photometric == 2 and page.samplesperpixel == 4 and extra in {(1,), (2,)},
-        dtype=np.dtype(series.dtype).newbyteorder("=").name,
-    )
+    remedy = "Copy the file again from its source; regions that need this tile are left out"
+    return ReadError(where, "must be readable", value=why, remedy=remedy)
 
 
 def _resolution_tag(page: "TiffPage") -> Spacing | None:
-    """Pixels an inch or a centimetre, which many programs fill with a number for printers."""
+    """The TIFF resolution (pixels per inch or centimetre), which many programs fill with a value for printers."""
     stated = tag_value(page, 296)
     unit = {2: 25400.0, 3: 10000.0}.get(stated) if isinstance(stated, int) else None
     across = [_ratio(tag_value(page, code)) for code in (282, 283)]
@@ -235,12 +322,12 @@ def _ratio(value: object) -> float:
     return numbers[0] / numbers[1] if len(numbers) == 2 and numbers[1] else 0.0
 
 
-def _notes(tiff: "TiffFile", series: "TiffPageSeries") -> tuple[str, ...]:
+def _notes(tiff: "TiffFile", series: "TiffPageSeries") -> list[str]:
     notes: list[str] = []
     if len(tiff.series) > 1:
-        notes.append(f"The file holds {len(tiff.series)} pictures; only the first is read.")
+        notes.append(f"The file holds {len(tiff.series)} images; only the first is read.")
     if series.keyframe.photometric == 0:
-        notes.append("White is zero in this file; its numbers are delivered as they are stored.")
+        notes.append("Zero is white in this file; its values are not inverted.")
     if 34675 in series.keyframe.tags:
-        notes.append("Colours are as stored: the file's ICC profile is not applied.")
-    return tuple(notes)
+        notes.append("The ICC profile of the file is not applied.")
+    return notes

@@ -1,7 +1,7 @@
-"""Where a slide holds tissue, judged on an overview: so that glass, ink and dust are not analysed.
+"""Tissue segmentation on an overview of a slide, so that glass, pen marks and dust are not analysed.
 
-Bright field (stained tissue on lit glass) and dark field (fluorescence) are told apart by the background. A mask that
-a person drew in QuPath takes this one's place.
+Bright field (stained tissue on lit glass) and dark field (fluorescence) are told apart by the background. An annotation
+that the user drew in QuPath may replace the mask.
 """
 # shapely leaves its functions' **kwargs untyped:
 # pyright: reportUnknownMemberType=false
@@ -21,84 +21,96 @@ from ..geometry import Points
 from ..image import ImageInfo, Mask, Pixels
 from ..overview import box_mean, dilate, fill_holes, keep_components
 
-Light = Literal["bright", "dark"]
+Illumination = Literal["bright", "dark"]
 Values = npt.NDArray[np.float64]
-_Signal = tuple[Values, Values, Mask, tuple[float, float], str]  # sharp, averaged, ink, bounds of the threshold, words
 
-MICRONS: Final = 8.0
-"""µm a pixel of the overview on which tissue is looked for: cells vanish, and the smallest biopsy is many pixels."""
+TISSUE_MPP: Final = 8.0
+"""µm/px of the overview on which tissue is segmented: single cells vanish, the smallest biopsy has many pixels."""
 
-_LIMIT: Final = 4096  # pixels on the long side of an overview
-_BLUR: Final = 12.0  # µm either side over which stain is averaged: nuclei and fibres become tissue
-_SPECK: Final = 0.005  # mm²: smaller patches are dust
-_HOLE: Final = 0.25  # mm²: smaller holes are lumens and vessels, which belong to the tissue
-_SPECK_PX, _HOLE_PX = 25, 400  # the same in overview pixels where their size is not known
-_BRIGHT: Final = 0.35  # of white: a darker background is dark field
-_STAIN: Final = (0.015, 0.03)  # optical density: bounds of the threshold, for pictures that are all glass or all tissue
+_MAX_SIDE: Final = 4096  # px of an overview
+_AVERAGE_UM: Final = 12.0  # half width of the box over which stain is averaged: nuclei and fibres become tissue
+_MIN_TISSUE_MM2: Final = 0.005  # smaller components are dust
+_MAX_HOLE_MM2: Final = 0.25  # smaller holes are lumens and vessels, which belong to the tissue
+_MIN_TISSUE_PX, _MAX_HOLE_PX = 25, 400  # the same in overview pixels where the spacing is unknown
+_DARK_FIELD: Final = 0.35  # of white: a darker background is dark field
+_STAIN_BOUNDS: Final = (0.015, 0.03)  # optical density: bounds of the threshold, for slides all glass or all tissue
 _BINS: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Tissue:
-    """A tissue mask (H, W) of an overview. `ink` (H, W) is what looks like a pen's, and is no tissue.
-
-    `light` is the kind of picture, `threshold` the number that parts tissue from background, `method` how, in words.
-    """
+    """A tissue mask of an overview."""
 
     mask: Mask
+    """(H, W)."""
     ink: Mask
-    light: Light
+    """(H, W): pen marks, which are not part of the mask."""
+    illumination: Illumination
     threshold: float
+    """Of the signal named in `method`."""
     method: str
+    """How the mask was found, as a phrase."""
 
 
-def overview_limit(info: ImageInfo, microns: float = MICRONS) -> int:
-    """Pixels on the long side of an overview at `microns` µm a pixel, at most 4096; 2048 where spacing is unknown."""
+@dataclass(frozen=True, slots=True)
+class _Signal:
+    """What is thresholded."""
+
+    sharp: Values
+    averaged: Values
+    ink: Mask
+    bounds: tuple[float, float]
+    """Of the threshold."""
+    name: str
+
+
+def overview_side(info: ImageInfo, microns: float = TISSUE_MPP) -> int:
+    """Pixels on the long side of an overview at `microns` µm/px, at most 4096; 2048 where the spacing is unknown."""
     if info.placement.unit != "um":
         return 2048
     (x, *_), (_, y, _) = info.placement.matrix[:2]
-    return max(1, min(_LIMIT, math.ceil(max(info.size[0] * x, info.size[1] * y) / microns)))
+    return max(1, min(_MAX_SIDE, math.ceil(max(info.size[0] * x, info.size[1] * y) / microns)))
 
 
 def find_tissue(pixels: Pixels, valid: Mask, *, microns: tuple[float, float] | None) -> Tissue:
-    """Tissue on an overview: native pixels (H, W, C), where they are valid, and µm an overview pixel (x, y).
+    """The tissue on an overview of native pixels (H, W, C), their validity, and its spacing in µm/px (x, y).
 
-    Dark field where the median background is darker than 35 % of white. `microns` None means unknown: then sizes are
-    counted in overview pixels, and `method` says so.
+    Dark field where the median background is darker than 35 % of white. With an unknown spacing (None) sizes are
+    counted in overview pixels, and `method` tells so.
     """
     values = pixels.astype(np.float64)
     if not valid.any():
         nothing = np.zeros(valid.shape, dtype=bool)
         return Tissue(nothing, nothing, "bright", math.nan, "no valid pixel")
-    light = _light(values, valid, pixels.dtype)
-    colour = pixels.dtype == np.uint8 and pixels.shape[2] == 3
-    radius = (1, 1) if microns is None else (round(_BLUR / microns[0]), round(_BLUR / microns[1]))
-    sharp, signal, ink, floor, what = (
-        _stain(values, valid, radius) if light == "bright" and colour else _glow(values, valid, radius, light)
-    )
-    threshold = float(np.clip(otsu(signal[valid]), *floor))
-    mask = (signal > threshold) & valid & ~ink
-    speck, hole, sizes = _SPECK_PX, _HOLE_PX, f"{_SPECK_PX} and {_HOLE_PX} overview pixels, since its size is unknown"
-    if microns is not None:
-        area = microns[0] * microns[1] * 1e-6
-        speck, hole = math.ceil(_SPECK / area), math.ceil(_HOLE / area)
-        sizes = f"{_SPECK:g} and {_HOLE:g} mm²"
-    mask = fill_holes(keep_components(mask, mask, speck), hole) & valid & ~ink
-    mask &= ~_rim(mask, sharp <= threshold, radius)
-    method = (
-        f"{what} above {threshold:.3g} (Otsu 1979, kept between {floor[0]:.3g} and {floor[1]:.3g}), without patches "
-    )
-    return Tissue(mask, ink, light, threshold, method + f"and holes smaller than {sizes}")
+    illumination = _illumination(values, valid, pixels.dtype)
+    stained = illumination == "bright" and pixels.dtype == np.uint8 and pixels.shape[2] == 3
+    radius = (1, 1) if microns is None else (round(_AVERAGE_UM / microns[0]), round(_AVERAGE_UM / microns[1]))
+    signal = _stain(values, valid, radius) if stained else _intensity(values, valid, radius, illumination)
+    low, high = signal.bounds
+    threshold = float(np.clip(otsu(signal.averaged[valid]), low, high))
+    if microns is None:
+        min_tissue, max_hole = _MIN_TISSUE_PX, _MAX_HOLE_PX
+        sizes = f"{_MIN_TISSUE_PX} and {_MAX_HOLE_PX} overview pixels, since the spacing is unknown"
+    else:
+        pixel_mm2 = microns[0] * microns[1] * 1e-6
+        min_tissue, max_hole = math.ceil(_MIN_TISSUE_MM2 / pixel_mm2), math.ceil(_MAX_HOLE_MM2 / pixel_mm2)
+        sizes = f"{_MIN_TISSUE_MM2:g} and {_MAX_HOLE_MM2:g} mm²"
+    mask = (signal.averaged > threshold) & valid & ~signal.ink
+    mask = fill_holes(keep_components(mask, mask, min_tissue), max_hole) & valid & ~signal.ink
+    mask &= ~_blurred_border(mask, signal.sharp <= threshold, radius)
+    method = f"{signal.name} above {threshold:.3g} (Otsu 1979, limited to {low:.3g} to {high:.3g}), "
+    method += f"without components and holes smaller than {sizes}"
+    return Tissue(mask, signal.ink, illumination, threshold, method)
 
 
-def _rim(mask: Mask, glass: Mask, radius: tuple[int, int]) -> Mask:
-    """The glass that averaging has drawn into a mask: no further in than that, and connected with the outside."""
+def _blurred_border(mask: Mask, glass: Mask, radius: tuple[int, int]) -> Mask:
+    """The glass that averaging has added to a mask: within the radius of its border and connected with the outside."""
     near = dilate(~mask, (radius[0] + 1, radius[1] + 1))
     return mask & keep_components(~mask | (glass & near), ~mask)
 
 
 def otsu(values: npt.NDArray[np.floating]) -> float:
-    """The threshold that parts values into two groups with the greatest variance between them (Otsu 1979)."""
+    """The threshold that splits values into two groups with the greatest variance between them (Otsu 1979)."""
     low, high = float(values.min()), float(values.max())
     if not high > low:
         return low
@@ -112,39 +124,40 @@ def otsu(values: npt.NDArray[np.floating]) -> float:
     return float(edges[1 + int(np.argmax(below * above * (mean_below - mean_above) ** 2))])
 
 
-def _light(values: Values, valid: Mask, dtype: np.dtype[Any]) -> Light:
-    """Bright or dark, by the median brightness of all valid pixels, tissue or not: stain dims glass, but not so much.
+def _illumination(values: Values, valid: Mask, dtype: np.dtype[Any]) -> Illumination:
+    """Bright or dark field by the median brightness of all valid pixels, since stain dims glass less than dark field.
 
-    White is 255 where samples have 8 bits, else the 99.9th percentile, since cameras seldom fill their bits.
+    White is 255 where samples have 8 bits, else the 99.9th percentile, since cameras seldom use their full range.
     """
     brightness = values.max(axis=2)
     white = 255.0 if dtype == np.uint8 else float(np.percentile(brightness[valid], 99.9))
-    return "dark" if float(np.median(brightness[valid])) < _BRIGHT * white else "bright"
+    return "dark" if float(np.median(brightness[valid])) < _DARK_FIELD * white else "bright"
 
 
 def _smooth(values: Values, valid: Mask, radius: tuple[int, int]) -> Values:
-    """The mean of valid values round each pixel, 0 where it is invalid itself."""
+    """The mean of valid values around each pixel, 0 where the pixel itself is invalid."""
     weight = box_mean(valid, radius)
     total = box_mean(np.where(valid, values, 0.0), radius)
     return np.divide(total, weight, out=np.zeros_like(weight), where=valid)
 
 
 def _stain(values: Values, valid: Mask, radius: tuple[int, int]) -> _Signal:
-    """How much stain: the spread of optical density over red, green and blue; grey shadows and dust have none."""
+    """Stain as the range of optical density over red, green and blue; grey shadows and dust have none."""
     white = np.maximum(np.percentile(values[valid], 99, axis=0), 200.0)
     density = np.maximum(-np.log10((values + 1) / (white + 1)), 0.0)
     smooth = np.stack([_smooth(density[..., i], valid, radius) for i in range(3)], axis=2)
     colour = np.ptp(density, axis=2)  # before averaging, in which brown and blue nuclei would cancel
-    return colour, _smooth(colour, valid, radius), _ink(smooth) & valid, _STAIN, "colour in optical density"
+    averaged = _smooth(colour, valid, radius)
+    return _Signal(colour, averaged, _pen_marks(smooth) & valid, _STAIN_BOUNDS, "colour in optical density")
 
 
-def _ink(density: Values) -> Mask:
-    """Pen marks by their colour: no stain of tissue absorbs in these proportions.
+def _pen_marks(density: Values) -> Mask:
+    """Pen marks, by proportions of absorbance (H, W, 3) that no tissue stain has.
 
     Haematoxylin, eosin and DAB absorb green or blue most (Ruifrok & Johnston 2001); on slides without pen marks red
     was never more than 0.18 over green. Blue and green ink absorb red most, up to 0.6 over green; red ink absorbs blue
-    as much as green, and red hardly. A mark is all that is coloured like ink and connected with what clearly is. Black
-    ink cannot be told from pigment and counts as tissue.
+    as much as green, and red hardly. A mark is a component of ink-like pixels that contains clear ones. Black ink
+    cannot be told from pigment and counts as tissue.
     """
     red, green, blue = (density[..., i] for i in range(3))
     share = red / (density.sum(axis=2) + 1e-9)
@@ -153,52 +166,51 @@ def _ink(density: Values) -> Mask:
     return keep_components(clear | like, clear, 9)
 
 
-def _glow(values: Values, valid: Mask, radius: tuple[int, int], light: Light) -> _Signal:
-    """How much light, or how much less in bright pictures that are not 8-bit colour: in doublings of the background.
+def _intensity(values: Values, valid: Mask, radius: tuple[int, int], illumination: Illumination) -> _Signal:
+    """Light gained over the background (dark field) or lost (bright field other than 8-bit RGB), in powers of two.
 
-    The background is the 5th percentile, its noise the spread of the darker (or brighter) half round that.
+    The background is the 5th percentile, its noise the spread of the darker (or brighter) half around it.
     """
-    seen = _strongest(values, valid) if light == "dark" else -np.log2(np.maximum(values, 0.0) + 1.0).mean(axis=2)
-    level = float(np.percentile(seen[valid], 5))
-    noise = 1.4826 * float(np.median(np.abs(seen[valid][seen[valid] <= np.median(seen[valid])] - level)))
-    rise = np.maximum(seen - level, 0.0)
-    what = "light over the background in doublings" if light == "dark" else "light lost in halvings"
+    if illumination == "dark":  # the channel that rises most over its own background
+        base = np.percentile(values[valid], 5, axis=0)
+        light = np.log2((np.maximum(values, 0.0) + 4.0) / (base + 4.0)).max(axis=2)
+        name = "light over the background in powers of two"
+    else:
+        light = -np.log2(np.maximum(values, 0.0) + 1.0).mean(axis=2)
+        name = "light lost in powers of two"
+    level = float(np.percentile(light[valid], 5))
+    noise = 1.4826 * float(np.median(np.abs(light[valid][light[valid] <= np.median(light[valid])] - level)))
+    rise = np.maximum(light - level, 0.0)
     bounds = (min(0.3, max(0.05, 3 * noise)), 3.0)
-    return rise, _smooth(rise, valid, radius), np.zeros(valid.shape, dtype=bool), bounds, what
+    return _Signal(rise, _smooth(rise, valid, radius), np.zeros(valid.shape, dtype=bool), bounds, name)
 
 
-def _strongest(values: Values, valid: Mask) -> Values:
-    """The channel that rises most over its own background, pixel by pixel, in doublings."""
-    base = np.percentile(values[valid], 5, axis=0)
-    return np.log2((np.maximum(values, 0.0) + 4.0) / (base + 4.0)).max(axis=2)
+def read_tissue_annotation(path: str, info: ImageInfo) -> BaseGeometry:
+    """The union of the polygons of a QuPath annotation in level-0 pixels, cut to the slide.
 
-
-def read_drawn(path: str, info: ImageInfo) -> BaseGeometry:
-    """The union of the polygons that a person drew in QuPath, in level-0 pixels of a slide, cut to the picture.
-
-    In pixels that count from the slide's scanned part: `info.origin` is added. Raises `RequestError` as
-    `read_polygons` does, and where nothing drawn lies on the picture.
+    QuPath counts pixels from the slide's scanned area, so `info.origin` is added. Raises `RequestError` as
+    `read_polygons` does, and where no polygon lies on the slide.
     """
-    subject = f"tissue of {path}"
-    drawn = [shape.geometry for shape in read_polygons(path, subject, "pixels")]
+    subject = f"tissue annotation {path}"
+    polygons = [shape.geometry for shape in read_polygons(path, subject, "pixels")]
 
     def shift(xy: Points) -> Points:
         return xy + np.asarray(info.origin, dtype=np.float64)
 
-    whole = shapely.transform(shapely.union_all(drawn), shift)
+    whole = shapely.transform(shapely.union_all(polygons), shift)
     area = whole.intersection(shapely.box(0, 0, *info.size))
     if area.area <= 0:
         raise RequestError(
-            f"{subject} on {info.id or info.uri}",
-            "it must cover a part of the picture",
-            value=f"{len(drawn)} polygons within {whole.bounds}",
+            f"{subject} for {info.id or info.uri}",
+            "must cover a part of the slide",
+            value=f"{len(polygons)} polygons within {whole.bounds}",
             remedy="Check that it was drawn on this slide, in pixels",
         )
     return area
 
 
-def drawn_mask(area: BaseGeometry, shape: tuple[int, int], scale: tuple[float, float]) -> Mask:
-    """Where the centres of an overview's pixels (H, W), `scale` level-0 pixels (x, y) each, lie in an area."""
+def polygon_mask(area: BaseGeometry, shape: tuple[int, int], scale: tuple[float, float]) -> Mask:
+    """Which pixels (H, W) of an overview, `scale` level-0 pixels (x, y) each, have their centres in an area."""
     shapely.prepare(area)
     x, y = (np.arange(shape[1]) + 0.5) * scale[0], (np.arange(shape[0]) + 0.5) * scale[1]
     mesh_x, mesh_y = np.meshgrid(x, y)

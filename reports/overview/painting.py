@@ -185,9 +185,10 @@ def _draw_shapes(
     fill, line = Image.new("L", size), Image.new("L", size)
     fill_pen, line_pen = ImageDraw.Draw(fill), ImageDraw.Draw(line)
     parts, owner = shapely.get_parts(placed, return_index=True)
-    for place in np.argsort(-shapely.area(shapely.envelope(parts)), kind="stable"):  # what lies inside comes later
-        code, is_area = codes[owner[place]], areas[owner[place]]
-        for depth, ring in enumerate(_rings(parts[place]) if is_area else [_visible(parts[place])]):
+    order = np.argsort(-shapely.area(shapely.envelope(parts)), kind="stable")  # what lies inside comes later
+    for place in order.tolist():
+        part, code, is_area = parts[int(place)], codes[int(owner[place])], areas[int(owner[place])]
+        for depth, ring in enumerate(_rings(part) if is_area else [_visible(part)]):
             path = [(float(x), float(y)) for x, y in ring * _SUPERSAMPLING]
             fill_pen.polygon(path, fill=0 if depth else code)
             if not is_area:

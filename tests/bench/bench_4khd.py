@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from limner.model.tiling import TILE, TileGrid, cut_tiles, place_on_canvas, squash_to_tile
-from limner.model.vlm.fourkhd import scoring
-from limner.model.vlm.fourkhd.cost import held_bytes, prefill, visual_tokens, widest
+from limner.model.vlm.fourkhd import generator
+from limner.model.vlm.fourkhd.annotator import prefill_cost
+from limner.model.vlm.fourkhd.model_config import CLIP_MEAN, CLIP_STD, LINEARS, LanguageSizes, Plora, Sizes, VisionSizes
 from limner.model.vlm.fourkhd.network import FourKhd, FourKhdConfig
-from limner.model.vlm.fourkhd.sizes import CLIP_MEAN, CLIP_STD, LINEARS, LanguageSizes, Plora, Sizes, VisionSizes
 from limner.readers.regions import tiles_per_region
 from PIL import Image
 
@@ -72,19 +72,18 @@ def grid_of(hd_num: int) -> tuple[int, int]:
 def arithmetic() -> str:
     """The released size, by hd_num: what the planner says before anything runs."""
     rows = [("hd_num", "full region", "visual tokens", "keys and values", "bfloat16", "8bit", "4bit", "prefill")]
-    held = {
-        bits: held_bytes(RELEASED, 2, bits) + (2 * widest(RELEASED) if bits else 0) for bits in ("", "8bit", "4bit")
-    }
+    largest = 2 * RELEASED.language.largest_linear
+    held = {bits: RELEASED.quantized_bytes(2, bits) + (largest if bits else 0) for bits in ("", "8bit", "4bit")}
     for hd_num in HD_NUM:
         cols, tall = grid_of(hd_num)
-        cost = prefill(RELEASED, tall, cols, text=TEXT, itemsize=2)
+        cost = prefill_cost(RELEASED, tall, cols, text=TEXT, itemsize=2)
         rows.append((
             str(hd_num),
             f"{cols * TILE} × {tall * TILE}",
-            str(cost.visual),
-            f"{cost.cache / 2**20:.0f} MiB",
-            *(f"{(weights + cost.cache + cost.flowing) / 2**30:.1f} GiB" for weights in held.values()),
-            f"{(cost.seeing + cost.reading) / 1e12:.1f} TFLOP",
+            str(cost.image_tokens),
+            f"{cost.cache_bytes / 2**20:.0f} MiB",
+            *(f"{(weights + cost.cache_bytes + cost.activation_bytes) / 2**30:.1f} GiB" for weights in held.values()),
+            f"{(cost.vision_flops + cost.language_flops) / 1e12:.1f} TFLOP",
         ))  # fmt: skip
     return table(rows)
 
@@ -126,7 +125,7 @@ def tiling() -> str:
 def awake(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> FourKhd:
     """A network with random weights."""
     with torch.device("meta"):
-        network = FourKhd(FourKhdConfig.of(sizes))
+        network = FourKhd(FourKhdConfig.from_sizes(sizes))
     network = network.type(dtype).to_empty(device=device)
     with torch.no_grad():
         for name, weight in network.named_parameters():
@@ -148,14 +147,14 @@ def measured(sizes: Sizes, device: torch.device, dtype: torch.dtype, most: int) 
     rows: list[Sequence[str]] = [(*heading, "of the rate", "decode, tokens a second")]
     for hd_num in (n for n in HD_NUM if n <= most):
         cols, tall = grid_of(hd_num)
-        cost = prefill(sizes, tall, cols, text=TEXT, itemsize=dtype.itemsize)
+        cost = prefill_cost(sizes, tall, cols, text=TEXT, itemsize=dtype.itemsize)
         tiles = torch.randn(cols * tall + 1, 3, TILE, TILE, device=device, dtype=dtype)
         rate = matrix_rate(device, dtype, 8192 if device.type == "cuda" else 1536)  # at every row: others use it too
         with torch.inference_mode():
-            seeing = timed(lambda tiles=tiles, grid=(tall, cols): network.see(tiles, [grid]), device)
-            [picture] = network.see(tiles, [(tall, cols)])
-            mixed = network.mix([[[1] * (TEXT // 2), picture, [1] * (TEXT // 2)]])
-            read = {"inputs_embeds": mixed.hidden, "im_mask": mixed.image, "logits_to_keep": 1}
+            seeing = timed(lambda tiles=tiles, grid=(tall, cols): network.image_tokens(tiles, [grid]), device)
+            [picture] = network.image_tokens(tiles, [(tall, cols)])
+            embedded = network.embed([[[1] * (TEXT // 2), picture, [1] * (TEXT // 2)]])
+            read = {"inputs_embeds": embedded.hidden, "im_mask": embedded.image_mask, "logits_to_keep": 1}
             reading = timed(lambda read=read: network(**read), device)
             kept = network(**read, use_cache=True).past_key_values
             word = torch.tensor([[5]], device=device)
@@ -165,7 +164,7 @@ def measured(sizes: Sizes, device: torch.device, dtype: torch.dtype, most: int) 
                     network(input_ids=word, past_key_values=kept)
 
             saying = timed(say, device) / 16
-        done = ((cost.seeing, seeing), (cost.reading, reading))
+        done = ((cost.vision_flops, seeing), (cost.language_flops, reading))
         shares = [f"{operations / spent / rate:.0%}" for operations, spent in done]
         rates = [f"{len(tiles) / seeing:.1f}", f"{cost.tokens / reading:.0f}", f"{1 / saying:.1f}"]
         row = (str(hd_num), str(cost.tokens), f"{rate / 1e12:.3g} TFLOP/s")
@@ -182,13 +181,13 @@ def weighing(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> str:
     options = [[*random.integers(3, vocab, LABEL).tolist()] for _ in range(LABELS)]
     suffixes = [[*random.integers(3, vocab, LABELS * (LABEL + 1) + 15).tolist()] for _ in range(ORDERS)]
     with torch.inference_mode():
-        tokens = visual_tokens(sizes.vision, tall, cols)
+        tokens = sizes.vision.image_tokens(tall, cols)
         picture = torch.randn(tokens, sizes.language.hidden, device=device, dtype=dtype)
         beginning: list[Sequence[int] | torch.Tensor] = [[1] * (TEXT // 2), picture]
 
         def read(text: Sequence[int]) -> None:
-            mixed = network.mix([[*beginning, text]])
-            network(inputs_embeds=mixed.hidden, im_mask=mixed.image, logits_to_keep=1)
+            embedded = network.embed([[*beginning, text]])
+            network(inputs_embeds=embedded.hidden, im_mask=embedded.image_mask, logits_to_keep=1)
 
         def apart() -> None:
             for option in options:
@@ -198,10 +197,10 @@ def weighing(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> str:
         ways = {
             "one prefill, nothing weighed": once,
             f"{LABELS} labels, 1 order, shared": timed(
-                lambda: scoring.score_options(network, [beginning], suffixes[:1], options, end=2), device
+                lambda: generator.score_options(network, [beginning], suffixes[:1], options, end=2), device
             ),
             f"{LABELS} labels, {ORDERS} orders, shared": timed(
-                lambda: scoring.score_options(network, [beginning], suffixes, options, end=2), device
+                lambda: generator.score_options(network, [beginning], suffixes, options, end=2), device
             ),
             f"{LABELS} labels, 1 order, each from the start": timed(apart, device, 1),
         }
@@ -218,12 +217,12 @@ def memory_of(hd_num: int) -> None:
     network = awake(sizes, device, torch.float32)
     cols, tall = grid_of(hd_num)
     with torch.inference_mode():
-        network.see(torch.randn(2, 3, TILE, TILE), [(1, 1)])
+        network.image_tokens(torch.randn(2, 3, TILE, TILE), [(1, 1)])
         gc.collect()
         before = held()
-        [picture] = network.see(torch.randn(cols * tall + 1, 3, TILE, TILE), [(tall, cols)])
-        mixed = network.mix([[[1] * TEXT, picture]])
-        network(inputs_embeds=mixed.hidden, im_mask=mixed.image, logits_to_keep=1, use_cache=True)
+        [picture] = network.image_tokens(torch.randn(cols * tall + 1, 3, TILE, TILE), [(tall, cols)])
+        embedded = network.embed([[[1] * TEXT, picture]])
+        network(inputs_embeds=embedded.hidden, im_mask=embedded.image_mask, logits_to_keep=1, use_cache=True)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)  # noqa: T201 - what the parent reads
 
 
@@ -237,8 +236,8 @@ def memory() -> str:
     rows = [("hd_num", "planned over the weights", "measured over the weights", "measured / planned")]
     for hd_num in HD_NUM:
         cols, tall = grid_of(hd_num)
-        cost = prefill(SMALL, tall, cols, text=TEXT, itemsize=4)
-        planned = cost.cache + cost.flowing
+        cost = prefill_cost(SMALL, tall, cols, text=TEXT, itemsize=4)
+        planned = cost.cache_bytes + cost.activation_bytes
         command = [sys.executable, __file__, MEMORY, str(hd_num)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         seen = float(done.stdout)

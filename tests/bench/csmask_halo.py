@@ -46,7 +46,7 @@ def measure(
     height, width = scene.shape[:2]
 
     def classes(y: int, x: int) -> npt.NDArray[np.intp]:
-        return network(scene[None, y : y + tile, x : x + tile])[0].argmax(axis=2)
+        return network.segment(scene[None, y : y + tile, x : x + tile])[0].argmax(axis=2)
 
     margin, middle = 3 * tile // 8, tile // 4
     reference = np.full((height, width), -1)
@@ -78,7 +78,7 @@ def main(name: str, folder: str, sensor: str) -> None:
         if any(quantity.get(want) != variant.quantity for want in wants):
             sys.stdout.write(f"{name}/{variant.name}: the scene has not its bands in {variant.quantity}\n")
             continue
-        content = weights.read(variant.weights, variant.sha256, name=name)
+        content = weights.read_weights(variant.weights, variant.sha256, name=name)
         network = onnx.OnnxNetwork(content, name=variant.name, layout=card.layout)
         seen = read_scene(info, card, variant)
         for where, first, step in (("multiples of 32 px", 32, 32), ("anywhere", 19, 53)):

@@ -28,7 +28,7 @@ from limner.model.tiling import TileGrid, cut_tiles, place_on_canvas, squash_to_
 from limner.model.training.align import AlignmentConfig, StepRecord
 from limner.model.vlm.fourkhd.annotator import FourKhdAnnotator
 from limner.model.vlm.fourkhd.build import build
-from limner.model.vlm.fourkhd.vocabulary import make_vocabulary, read_texts
+from limner.model.vlm.fourkhd.tokenizer import read_texts, train_tokenizer
 from limner.pipelines.train.align import MODEL, align
 from limner.readers.options import make_plugin
 from limner.readers.regions import Grid, cut_regions
@@ -227,7 +227,7 @@ def asked(
 ) -> list[Answer]:
     """The annotator's answer about each picture."""
     asker = make_plugin(
-        FourKhdAnnotator, {"checkpoint": str(model), "together": "16", "threads": str(THREADS), **options}
+        FourKhdAnnotator, {"checkpoint": str(model), "batch_size": "16", "threads": str(THREADS), **options}
     )
     spec = InputSpec(tile=TILE, overall=True)
     views = [view(picture.pixels, spec, hd_num=hd_num, enlarge=enlarge) for picture in pictures]
@@ -331,7 +331,7 @@ def main() -> None:
         save(teach(given.data, on_step=lambda line: sys.stderr.write(f"{line}\n")), tower)
     if not (start / "model.safetensors").is_file():
         shutil.rmtree(start, ignore_errors=True)
-        make_vocabulary(read_texts([samples]), VOCAB, given.out / "tokenizer.model")
+        train_tokenizer(read_texts([samples]), VOCAB, given.out / "tokenizer.model")
         build(str(tower), LANGUAGE, start, tokenizer=str(given.out / "tokenizer.model"), seed=SEED)
     made = start
     for name, lines, settings in (("aligned", samples, TRAINING), ("settled", closing, SETTLING)):

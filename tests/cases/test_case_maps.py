@@ -330,7 +330,7 @@ def test_an_area_of_interest_is_used(
         ("crossed.geojson", "Self-intersection"),
         ("empty.geojson", "must contain a polygon"),
         ("latitude first.geojson", "longitude first"),
-        ("utm without its name.geojson", "longitude must lie within"),
+        ("utm without its name.geojson", "longitudes within"),
     ],
 )
 def test_an_area_of_interest_is_refused_with_its_fault(

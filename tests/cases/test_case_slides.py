@@ -44,7 +44,7 @@ def fine_card(tmp_path: Path, make_card: Callable[..., Path]) -> Path:
 def test_a_slide_that_is_cut_off_is_said_to_be(tmp_path: Path, slides: Made, card: Path, limner: Limner) -> None:
     said = limner("run", slides("truncated"), "--model", card, "--out", tmp_path / "out")
     assert said.code == 3
-    assert "cut off" in said.err
+    assert "truncated" in said.err
     assert "--crs" not in said.err
 
 

@@ -94,7 +94,7 @@ def vlm(family: str) -> Callable[[Path], None]:
         import torch
 
         torch.manual_seed(5)
-        seeds.module("model/asking/making").MAKERS[family](folder / "model")
+        seeds.module("model/vlm/make_checkpoints").MAKERS[family](folder / "model")
 
     return with_scene(make)
 
@@ -116,10 +116,10 @@ def wsinfer(folder: Path) -> None:
 
 def fourkhd(folder: Path) -> None:
     """A tiny 4KHD checkpoint: tiles of 56 px, two layers."""
-    from limner.model.vlm.fourkhd.sizes import LINEARS, LanguageSizes, Plora, Sizes, VisionSizes
+    from limner.model.vlm.fourkhd.model_config import LINEARS, LanguageSizes, Plora, Sizes, VisionSizes
     from safetensors.numpy import save_file
 
-    small = Path(__import__("limner.model.fourkhd", fromlist=["x"]).__file__).parent / "small"
+    small = Path(__import__("limner.model.vlm.fourkhd", fromlist=["x"]).__file__).parent / "small"
     sizes = Sizes(
         VisionSizes(hidden=16, layers=2, heads=2, mlp=32, image=56),
         LanguageSizes(vocab=_pieces(small), hidden=32, layers=1, heads=4, kv_heads=2, mlp=64, positions=4096),

@@ -115,8 +115,9 @@ def hamamatsu(folder: Path) -> None:
 
 
 def scanned(name: str, suffix: str) -> Callable[[Path], object]:
-    """A slide of `readers/scanners.py`."""
-    return lambda folder: getattr(seeds.module("readers/scanners"), name)(folder / f"a.{suffix}", colours(130, 200))
+    """A slide of `readers/slide/scanners.py`."""
+    module = "readers/slide/scanners"
+    return lambda folder: getattr(seeds.module(module), name)(folder / f"a.{suffix}", colours(130, 200))
 
 
 SLIDES: dict[str, Seed] = {

@@ -117,11 +117,11 @@ def test_an_annotator_that_keeps_the_contract_passes() -> None:
 @pytest.mark.parametrize(
     ("how", "sentence"),
     [
-        ("network", "making an annotator asks no network"),
+        ("network", "constructing an annotator uses no network"),
         ("identity", "identity is texts by name"),
         ("labels", "labels differ"),
         ("colours", "colours are written #rrggbb"),
-        ("views", "an annotator does not change what it is shown"),
+        ("views", "an annotator does not change its views"),
         ("length", "there is a list of answers for each view"),
         ("order", "an answer does not depend|answers are in the order of the views"),
         ("label", "an answer's label is one of `labels`"),
@@ -131,10 +131,10 @@ def test_an_annotator_that_keeps_the_contract_passes() -> None:
         ("geometry", "a geometry lies on the canvas"),
         ("empty", "a geometry is valid, and not empty"),
         ("batch", "an answer does not depend on the other views"),
-        ("state", "asked again, it answers the same"),
+        ("state", "a second call returns the same answers"),
     ],
 )
-def test_another_is_told_which_sentence_it_breaks(how: str, sentence: str) -> None:
+def test_the_broken_sentence_is_named(how: str, sentence: str) -> None:
     with pytest.raises(AssertionError, match=sentence):
         check_annotator(Toy, {"how": how}, READER, INFO)
 
@@ -159,5 +159,5 @@ class Silent:
         return [[] for _ in views]
 
 
-def test_one_without_options_is_called_with_nothing() -> None:
+def test_an_annotator_without_options_is_called_without_arguments() -> None:
     assert check_annotator(cast("Any", Silent), {}, READER, INFO) == [[]] * 4

@@ -134,7 +134,7 @@ EVEN = st.integers(30, 120).map(lambda half: 2 * half)
     st.integers(1, 9),
     st.integers(0, 2**32 - 1),
 )
-def test_every_box_is_found_once_and_exactly(
+def test_every_object_has_one_exact_box(
     size: tuple[int, int], scale: float, tile: int, halo: int, overlap: int, hd_num: int, seed: int
 ) -> None:
     cutting = Cutting(size, scale, tile, halo, min(overlap, tile - 2), hd_num)
@@ -146,7 +146,7 @@ def test_every_box_is_found_once_and_exactly(
 
 
 @pytest.mark.slow
-def test_thousands_of_boxes_over_many_seams_in_seconds() -> None:
+def test_thousands_of_boxes_merge_in_seconds() -> None:
     cutting = Cutting((6000, 5000), 1.0, 256, 32, 0, 9)
     rng = np.random.default_rng(3)
     scene: Scene = {}
@@ -163,7 +163,7 @@ def test_thousands_of_boxes_over_many_seams_in_seconds() -> None:
     assert places(joined) == truth(scene, 1.0)
 
 
-def test_order_does_not_matter() -> None:
+def test_merging_does_not_depend_on_order() -> None:
     cutting = Cutting((200, 150), 1.0, 32, 4, 0, 4)
     rng = np.random.default_rng(8)
     scene = {"a": apart(rng, cutting.size, 60, 200)}
@@ -184,32 +184,32 @@ def sighting(corners: Sequence[float], window: tuple[float, ...], score: float =
     return Finding(geometry=box(*corners), **(values | changes))  # pyright: ignore[reportArgumentType] - a test
 
 
-def test_a_piece_drops_where_the_neighbour_sees_the_whole_even_with_a_lower_score() -> None:
+def test_a_whole_box_replaces_a_cut_one_even_with_a_lower_score() -> None:
     (one,) = merge_detections([sighting((80, 10, 108, 30), LEFT, 0.4), sighting((90, 11, 107, 29), RIGHT, 0.9)], INFO)
     assert one.geometry.bounds == (80, 10, 108, 30)
     assert one.score == 0.9
     assert one.numbers == {"tiles": 2.0}
 
 
-def test_a_sliver_drops_though_it_was_drawn_badly() -> None:
+def test_an_inexact_sliver_is_merged() -> None:
     (one,) = merge_detections([sighting((70, 10, 93, 30), LEFT), sighting((90, 8, 99, 33), RIGHT)], INFO)
     assert one.geometry.bounds == (70, 10, 93, 30)
 
 
-def test_what_no_window_shows_whole_is_put_together() -> None:
+def test_boxes_cut_in_every_window_merge_to_their_bounds() -> None:
     (one,) = merge_detections([sighting((20, 10, 110, 30), LEFT, 0.6), sighting((90, 8, 170, 30), RIGHT, 0.5)], INFO)
     assert one.geometry.bounds == (20, 8, 170, 30)
     assert one.notes == {}
 
 
-def test_what_nobody_saw_the_end_of_says_so() -> None:
+def test_sides_cut_in_every_window_are_noted() -> None:
     (one,) = merge_detections([sighting((20, 10, 110, 30), LEFT)], INFO)
     assert one.notes == {"cut": "right"}
     (whole,) = merge_detections([sighting((0, 0, 40, 100), LEFT)], INFO)
     assert whole.notes == {}
 
 
-def test_boxes_on_two_slices_are_two_things() -> None:
+def test_boxes_on_two_planes_are_two_objects() -> None:
     found = [replace(sighting((60, 10, 100, 30), (0, 0, 100, 100)), plane=plane) for plane in (0, 0, 3)]
     assert [(subject.plane, subject.numbers["tiles"]) for subject in merge_across_regions(found, INFO)] == [
         (0, 1.0),
@@ -217,12 +217,12 @@ def test_boxes_on_two_slices_are_two_things() -> None:
     ]
 
 
-def test_a_window_that_ends_with_the_picture_but_for_rounding_cuts_nothing() -> None:
+def test_a_window_at_the_pictures_border_cuts_nothing_despite_rounding() -> None:
     (one,) = merge_detections([sighting((150, 10, 200, 30), (90, 0, 200 + 1e-6, 100))], INFO)
     assert one.notes == {}
 
 
-def test_of_two_in_a_window_only_the_nearer_is_the_same_thing() -> None:
+def test_each_window_adds_only_its_nearest_box() -> None:
     best = sighting((60, 10, 100, 30), LEFT, 0.9)
     nearer, other = sighting((90, 10, 100, 30), RIGHT, 0.8), sighting((90, 12, 100, 30), RIGHT, 0.7)
     found = merge_detections([best, nearer, other], INFO)
@@ -238,11 +238,11 @@ def test_of_two_in_a_window_only_the_nearer_is_the_same_thing() -> None:
     ],
     ids=["another label", "the same window", "little in common"],
 )
-def test_what_stays_apart(other: Finding) -> None:
+def test_boxes_that_are_not_merged(other: Finding) -> None:
     assert len(merge_detections([sighting((61, 11, 106, 31), LEFT), other], INFO)) == 2
 
 
-def test_what_ends_before_a_cut_does_not_go_on_beyond_it_and_parts_of_pixels_count() -> None:
+def test_boxes_that_end_before_the_cut_and_subpixel_boxes_are_not_merged() -> None:
     assert len(merge_detections([sighting((20, 10, 110, 30), LEFT), sighting((101, 10, 109, 30), RIGHT)], INFO)) == 2
     assert (
         len(merge_detections([sighting((95, 10, 95.5, 10.5), LEFT), sighting((95.25, 10, 95.75, 10.5), RIGHT)], INFO))
@@ -250,16 +250,16 @@ def test_what_ends_before_a_cut_does_not_go_on_beyond_it_and_parts_of_pixels_cou
     )
 
 
-def test_a_region_is_seen_again_where_regions_share_tiles() -> None:
+def test_regions_that_share_tiles() -> None:
     assert len(merge_detections([sighting((10, 10, 20, 20), LEFT)] * 2, INFO)) == 1
 
 
-def test_boxes_count_where_their_middle_lies() -> None:
+def test_boxes_count_where_their_centre_lies() -> None:
     found = [sighting((10, 10, 30, 30), LEFT), sighting((40, 10, 60, 30), LEFT)]
     assert [f.geometry.bounds[0] for f in merge_across_regions(found, INFO, box(0, 0, 49, 100))] == [10.0]
 
 
-def test_boxes_are_kept_within_tile_and_picture() -> None:
+def test_boxes_are_clipped_to_tile_and_picture() -> None:
     cutting = Cutting((50, 20), 1.0, 32, 4, 0, 9)
     view = cutting.view(cutting.regions[0])
 
@@ -281,7 +281,7 @@ def test_boxes_are_kept_within_tile_and_picture() -> None:
     assert [finding.window for finding in found] == [(24, 0, 50, 20)] * 2
 
 
-def test_nothing_is_asked_about_a_tile_without_anything_wanted() -> None:
+def test_tiles_without_kept_pixels_are_not_run() -> None:
     cutting = Cutting((50, 20), 1.0, 32, 4, 0, 9)
     view = cutting.view(cutting.regions[0])
     asked: list[float] = []
@@ -298,7 +298,7 @@ def test_nothing_is_asked_about_a_tile_without_anything_wanted() -> None:
     assert asked == [0.0, 24.0, 24.0]
 
 
-def test_a_box_without_a_window_of_its_own_was_seen_in_the_whole_region() -> None:
+def test_a_box_without_a_window_has_the_whole_region() -> None:
     cutting = Cutting((100, 40), 2.0, 32, 0, 8, 2)
     region = cutting.regions[1]
     answer = Answer("a", box(0, 0, 5, 5), "box")
@@ -311,7 +311,7 @@ def test_a_box_without_a_window_of_its_own_was_seen_in_the_whole_region() -> Non
     )
 
 
-def test_suppression_keeps_the_best_of_what_overlaps() -> None:
+def test_suppression_keeps_the_best_of_overlapping_boxes() -> None:
     boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [20, 0, 30, 10], [0, 5, 10, 15]], dtype=np.float64)
     assert suppress_overlaps(boxes, np.array([0.5, 0.9, 0.9, 0.2]), 0.45).tolist() == [1, 2, 3]
     assert suppress_overlaps(boxes, np.array([0.5, 0.9, 0.9, 0.2]), 0.2).tolist() == [1, 2]

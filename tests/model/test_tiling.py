@@ -27,7 +27,7 @@ def golden_rgb(name: str) -> npt.NDArray[np.uint8]:
 @pytest.mark.parametrize(
     "row", ROWS["cases"] + ROWS["edge_cases"], ids=lambda r: f"{r['width']}x{r['height']}@{r['hd_num']}"
 )
-def test_every_row_of_the_reference(row: dict[str, Any]) -> None:
+def test_grids_equal_every_row_of_the_reference(row: dict[str, Any]) -> None:
     if "error" in row:
         with pytest.raises(RequestError, match=r"hd-num|long side"):
             TileGrid.fit(row["width"], row["height"], hd_num=row["hd_num"])
@@ -48,14 +48,14 @@ def test_a_picture_without_pixels_is_refused(size: tuple[int, int]) -> None:
         TileGrid.fit(*size, hd_num=4)
 
 
-def test_the_reference_has_errors_too() -> None:
+def test_pictures_that_the_reference_refuses() -> None:
     assert len(ROWS["cases"]) == 156
     assert len(ROWS["edge_cases"]) == 60
     assert any("error" in row for row in ROWS["edge_cases"])
 
 
 @pytest.mark.parametrize("name", sorted(HD_NUM))
-def test_the_canvas_is_the_reference_pixel_for_pixel(name: str) -> None:
+def test_the_canvas_equals_the_reference_pixel_for_pixel(name: str) -> None:
     source, expected = golden_rgb(f"{name}_source_rgb"), golden_rgb(f"{name}_hd_rgb")
     canvas = place_on_canvas(source, TileGrid.fit(source.shape[1], source.shape[0], hd_num=HD_NUM[name]))
     assert canvas.shape == expected.shape
@@ -63,7 +63,7 @@ def test_the_canvas_is_the_reference_pixel_for_pixel(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(HD_NUM))
-def test_global_view_and_tiles_are_the_reference(name: str) -> None:
+def test_global_view_and_tiles_equal_the_reference(name: str) -> None:
     golden = np.load(GOLDEN / "views.npz")
     canvas = (((golden_rgb(f"{name}_hd_rgb") / np.float32(255)) - MEAN) / STD).astype(np.float32)
     source = golden_rgb(f"{name}_source_rgb")
@@ -81,7 +81,7 @@ def test_the_global_view_can_be_normalised_before_or_after() -> None:
     assert np.abs(after - squash_to_tile(((canvas / 255 - MEAN) / STD).astype(np.float32))).max() < 1e-4
 
 
-def test_a_picture_that_fills_its_tiles_is_not_touched() -> None:
+def test_a_picture_that_fills_its_tiles_is_not_resampled() -> None:
     grid = TileGrid.exact(2, 1)
     source = np.random.default_rng(1).integers(0, 256, size=(336, 672, 3), dtype=np.uint8)
     assert place_on_canvas(source, grid) is source
@@ -112,7 +112,7 @@ def test_fitting_is_invertible(width: int, height: int, hd_num: int, points: lis
 
 @settings(deadline=None, derandomize=True, max_examples=200)
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 24), st.data())
-def test_tiles_and_shares_cover_the_canvas(cols: int, rows: int, tile: int, data: st.DataObject) -> None:
+def test_tiles_and_cores_cover_the_canvas(cols: int, rows: int, tile: int, data: st.DataObject) -> None:
     grid = TileGrid.exact(cols, rows, tile=tile, overlap=data.draw(st.integers(0, tile - 1)))
     seen = np.zeros(grid.size[::-1], dtype=int)
     owned = np.zeros_like(seen)
@@ -129,7 +129,7 @@ def test_tiles_and_shares_cover_the_canvas(cols: int, rows: int, tile: int, data
         assert grid.core_boxes() == grid.boxes()
 
 
-def test_tiles_show_the_canvas_where_their_boxes_lie() -> None:
+def test_tiles_hold_the_canvas_in_their_boxes() -> None:
     grid = TileGrid.exact(3, 2, tile=16, overlap=4)
     y, x = np.mgrid[: grid.size[1], : grid.size[0]]
     tiles = cut_tiles(np.stack([x, y], axis=2), grid)

@@ -34,7 +34,7 @@ def cuts(image: Image, spec: InputSpec, *, scale: float = 1.0, hd_num: int = 4, 
     return cut_regions(grid, tile=spec.tile, halo=spec.halo, overlap=overlap, hd_num=hd_num)
 
 
-def test_tiles_hold_physical_values_where_they_belong(picture: Make) -> None:
+def test_tiles_hold_physical_values_at_their_place(picture: Make) -> None:
     image = picture(coordinates(90, 131), bands=("red", "nir"), quantity="toa_reflectance", scale=0.5, offset=-3.0)
     spec = InputSpec(tile=32, halo=4, bands=("red", "nir"), quantity="toa_reflectance")
     for region in cuts(image, spec):
@@ -58,7 +58,7 @@ def test_a_nan_in_one_band_makes_a_pixel_invalid_and_amplitudes_are_taken(pictur
     assert (view.tiles[view.valid] == 5).all()
 
 
-def test_rgb_is_rendered_with_the_stretch_and_white_where_nothing_is_valid(picture: Make) -> None:
+def test_rgb_is_rendered_with_the_stretch_and_white_where_invalid(picture: Make) -> None:
     pixels = np.full((20, 20, 3), 100, dtype=np.uint16)
     mask = np.ones((20, 20), dtype=bool)
     mask[3, 4] = False
@@ -78,7 +78,7 @@ def test_rgb_is_rendered_with_the_stretch_and_white_where_nothing_is_valid(pictu
         read_view(image, view.region, spec)
 
 
-def test_image_region_and_sight_must_belong_together(picture: Make) -> None:
+def test_image_region_and_spec_must_belong_together(picture: Make) -> None:
     image = picture(coordinates(40, 40), bands=("red", "nir"))
     spec = InputSpec(tile=16, bands=("red", "nir"))
     region = cuts(image, spec)[0]
@@ -98,7 +98,7 @@ def test_image_region_and_sight_must_belong_together(picture: Make) -> None:
     st.integers(0, 5),
     st.integers(1, 9),
 )
-def test_each_grid_pixel_is_wanted_once(
+def test_each_grid_pixel_is_kept_once(
     picture: Make, size: tuple[int, int], scale: float, halo: int, overlap: int, hd_num: int
 ) -> None:
     image = picture(coordinates(*size), bands=("red", "nir"))
@@ -122,7 +122,7 @@ def test_each_grid_pixel_is_wanted_once(
     st.lists(st.tuples(st.floats(-50, 350), st.floats(-50, 350)), min_size=3, max_size=9),
     st.sampled_from([1.0, 2.0, 0.7]),
 )
-def test_inside_is_what_a_question_for_each_pixel_gives(points: list[tuple[float, float]], scale: float) -> None:
+def test_the_roi_mask_equals_a_test_of_each_pixel(points: list[tuple[float, float]], scale: float) -> None:
     area = shapely.make_valid(Polygon(points)).buffer(0)
     grid = Grid("picture", (300, 200), (scale, scale))
     for region in cut_regions(grid, tile=128, hd_num=2):
@@ -133,7 +133,7 @@ def test_inside_is_what_a_question_for_each_pixel_gives(points: list[tuple[float
         assert roi_mask(region, None).all()
 
 
-def test_coverage_parts_add_up_with_an_area_and_missing_data(picture: Make) -> None:
+def test_coverage_adds_up_with_a_roi_and_nodata(picture: Make) -> None:
     mask = np.ones((150, 200), dtype=bool)
     mask[:, :40] = False
     image = picture(coordinates(150, 200), bands=("red", "nir"), mask=mask, placement=UTM)

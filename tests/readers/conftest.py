@@ -21,7 +21,7 @@ WriteRaster = Callable[..., str]
 
 @pytest.fixture
 def write_raster(tmp_path: Path) -> WriteRaster:
-    """`write_raster(name, pixels (H, W, C), **profile) -> path`: in UTM 18 N at 10 m unless told otherwise.
+    """`write_raster(name, pixels (H, W, C), **profile) -> path`: by default in UTM 18 N at 10 m.
 
     `names` are band descriptions, `colours` their interpretations, `mask` (H, W) an internal mask, `overviews` factors.
     """
@@ -57,7 +57,7 @@ def write_raster(tmp_path: Path) -> WriteRaster:
 
 @pytest.fixture
 def places() -> Callable[..., np.ndarray[Any, Any]]:
-    """`places(width, height, channels, dtype)`: a picture whose pixels say where and in which channel they are."""
+    """`places(width, height, channels, dtype)`: an image whose pixels encode position and channel."""
 
     def make(width: int, height: int, channels: int = 1, dtype: str = "uint16") -> np.ndarray[Any, Any]:
         y, x = np.mgrid[:height, :width]
@@ -68,7 +68,7 @@ def places() -> Callable[..., np.ndarray[Any, Any]]:
 
 
 class _Ranges(http.server.SimpleHTTPRequestHandler):
-    """Serves ranges of bytes of the files in a folder."""
+    """Serves byte ranges of the files in a folder."""
 
     def do_GET(self) -> None:
         """One range."""
@@ -92,7 +92,7 @@ class _Ranges(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def served_folder() -> Iterator[Callable[[Path], str]]:
-    """`served_folder(folder) -> http address` of a folder's files, served by ranges while the test runs."""
+    """`served_folder(folder) -> URL` of a folder's files, served by byte ranges while the test runs."""
     servers: list[http.server.ThreadingHTTPServer] = []
 
     def serve(folder: Path) -> str:
@@ -108,10 +108,10 @@ def served_folder() -> Iterator[Callable[[Path], str]]:
 
 
 class Listener:
-    """Counts whoever connects to `address` (http://127.0.0.1:PORT)."""
+    """Records connections to `address` (http://127.0.0.1:PORT)."""
 
     def __init__(self) -> None:
-        self.heard: list[bytes] = []
+        self.received: list[bytes] = []
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.address = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         threading.Thread(target=self._listen, daemon=True).start()
@@ -119,18 +119,18 @@ class Listener:
     def _listen(self) -> None:
         while True:
             try:
-                caller, _ = self._socket.accept()
+                client, _ = self._socket.accept()
             except OSError:
                 return
-            with caller:
-                caller.settimeout(1)
+            with client:
+                client.settimeout(1)
                 try:
-                    self.heard.append(caller.recv(99))
+                    self.received.append(client.recv(99))
                 except OSError:
-                    self.heard.append(b"")
+                    self.received.append(b"")
 
     def close(self) -> None:
-        """Hear no more."""
+        """Stop listening."""
         self._socket.close()
 
 
@@ -143,6 +143,6 @@ def listener() -> Iterator[Listener]:
 
 @pytest.fixture
 def tile(write_raster: WriteRaster) -> Path:
-    """A good tile, in a folder of its own."""
-    picture = np.arange(64 * 64).reshape(64, 64, 1) % 251
-    return Path(write_raster("box/tile.tif", picture.astype(np.uint8)))
+    """A valid raster, in a folder of its own."""
+    pixels = np.arange(64 * 64).reshape(64, 64, 1) % 251
+    return Path(write_raster("box/tile.tif", pixels.astype(np.uint8)))

@@ -3,7 +3,7 @@
 from limner.readers.errors import did_you_mean
 
 
-def test_the_name_that_is_most_like_the_one_given_is_offered() -> None:
+def test_did_you_mean() -> None:
     assert did_you_mean("tresh", ["tile", "threshold", "trash"]) == "Did you mean 'trash'? "
     assert did_you_mean("hd_nmu", iter({"hd_num": 9})) == "Did you mean 'hd_num'? "
     assert did_you_mean("hd_num", ["model", "out"]) == ""

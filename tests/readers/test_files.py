@@ -26,18 +26,18 @@ SQUARE = [[0, 0], [0, 1], [1, 1], [1, 0], [0, 0]]
     ],
     ids=range(10),
 )
-def test_json_that_is_none_is_a_value_error(text: str) -> None:
+def test_invalid_json_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_json(text)
 
 
-def test_json_within_the_depth_is_read() -> None:
+def test_json_at_the_depth_limit_is_read() -> None:
     assert parse_json("[" * MAX_JSON_DEPTH + "]" * MAX_JSON_DEPTH)
     assert parse_json('{"a": [1, {"b": null}]}') == {"a": [1, {"b": None}]}
     assert math.isnan(parse_json("[NaN]", allow_nan=True)[0])
 
 
-def test_a_file_is_read_within_a_size(tmp_path: Path) -> None:
+def test_a_file_is_read_up_to_a_size(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"12345")
     assert read_file(path, max_bytes=5) == b"12345"
@@ -51,7 +51,7 @@ def _make_pipe(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, _make_pipe, lambda path: path.symlink_to("/dev/zero")])
-def test_what_is_no_regular_file_is_told_at_once(make: Callable[[Path], object], tmp_path: Path) -> None:
+def test_a_file_that_is_not_regular_is_refused_at_once(make: Callable[[Path], object], tmp_path: Path) -> None:
     make(tmp_path / "it")
     with pytest.raises(OSError, match=r"not a file|directory"):
         read_file(tmp_path / "it", regular=True)
@@ -84,7 +84,7 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
     ],
     ids=range(11),
 )
-def test_an_area_that_is_none_is_one_sentence(text: str, tmp_path: Path) -> None:
+def test_an_invalid_roi_file_is_one_sentence(text: str, tmp_path: Path) -> None:
     path = tmp_path / "area.json"
     path.write_text(text)
     with pytest.raises(RequestError) as error:
@@ -92,14 +92,14 @@ def test_an_area_that_is_none_is_one_sentence(text: str, tmp_path: Path) -> None
     assert len(str(error.value)) < 1000
 
 
-def test_an_outline_of_many_vertices_is_read(tmp_path: Path) -> None:
+def test_a_polygon_of_many_vertices_is_read(tmp_path: Path) -> None:
     turns = [2 * math.pi * i / 300_000 for i in range(300_000)]
     ring = [[10 * math.cos(turn), 10 * math.sin(turn)] for turn in turns]
     (tmp_path / "area.json").write_text(json.dumps({"type": "Polygon", "coordinates": [[*ring, ring[0]]]}))
     assert read_roi(str(tmp_path / "area.json")).area == pytest.approx(100 * math.pi, rel=1e-6)
 
 
-def test_a_packed_drawing_does_not_unfold_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decompression_of_annotations_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("limner.readers.annotations.MAX_FILE_BYTES", 2**20)
     (tmp_path / "bomb.geojson.gz").write_bytes(gzip.compress(b" " * 2**22))
     with pytest.raises(RequestError, match="1 MiB"):
@@ -109,7 +109,7 @@ def test_a_packed_drawing_does_not_unfold_without_end(tmp_path: Path, monkeypatc
         read_polygons(str(tmp_path / "torn.geojson.gz"), "drawing", "pixels")
 
 
-def test_a_file_is_written_whole_and_never_through_a_link(tmp_path: Path) -> None:
+def test_writing_is_atomic_and_replaces_links(tmp_path: Path) -> None:
     other, path = tmp_path / "other", tmp_path / "a"
     other.write_bytes(b"other")
     for name in (path, tmp_path / ".part-a"):  # what a stranger, or a process that was killed, left
@@ -120,14 +120,14 @@ def test_a_file_is_written_whole_and_never_through_a_link(tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(os.name != "posix", reason="rights are otherwise elsewhere")
-def test_a_private_file_is_its_owners_only(tmp_path: Path) -> None:
+def test_a_private_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     (tmp_path / "a").touch(0o644)
     write_atomic(tmp_path / "a", b"key", private=True)
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("name", ["", "b"])  # a file, and one in a folder
-def test_what_fails_leaves_the_old_and_nothing_beside_it(tmp_path: Path, name: str) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, name: str) -> None:
     path = tmp_path / "a"
 
     def write(content: bytes, error: type[BaseException] | None = None) -> None:
@@ -147,9 +147,7 @@ def test_what_fails_leaves_the_old_and_nothing_beside_it(tmp_path: Path, name: s
 
 
 @pytest.mark.parametrize("name", ["", "b"])
-def test_what_is_written_is_on_the_disk_before_it_has_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_content_is_flushed_before_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     path = tmp_path / "a"
 
     def full(_: int) -> None:

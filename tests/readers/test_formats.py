@@ -98,16 +98,14 @@ def only(path: Path, reader: str | None = None) -> ScannedFile:
 
 
 def shown(info: ImageInfo) -> np.ndarray:
-    """All that an image shows."""
+    """All pixels of an image."""
     with open_image(info) as image:
         return image.read(info.box, info.size)[0]
 
 
 @pytest.mark.parametrize("name", ["slide.vsi", "slide.tif"])
 @pytest.mark.parametrize("forced", [None, "raster", "pyramid", "slide"])
-def test_a_vsi_is_refused_whatever_it_is_called_and_whoever_is_to_read_it(
-    here: Path, name: str, forced: str | None
-) -> None:
+def test_a_vsi_is_refused_whatever_its_name_and_reader(here: Path, name: str, forced: str | None) -> None:
     row = only(vsi(here, name), reader=forced)
     assert (row.status, row.infos, row.personal) == ("failed", (), True)
     assert "Olympus VSI is not supported: its own pages are overviews and the label" in row.reason
@@ -122,16 +120,16 @@ def test_a_folder_with_a_vsi_has_one_failed_row_and_one_for_its_pixels(here: Pat
 
 
 @pytest.mark.parametrize("kept", [8, 100, 5000, 20000])
-def test_a_slide_that_is_cut_off_stays_a_slide(here: Path, kept: int) -> None:
+def test_a_truncated_slide_is_still_recognised(here: Path, kept: int) -> None:
     path = aperio(here / "slide.svs")
     path.write_bytes(path.read_bytes()[:kept])
     row = only(path)
     assert (row.status, row.reader, row.personal) == ("failed", "slide", True)
-    assert "the slide is cut off" in row.reason
+    assert "the file is truncated" in row.reason
     assert "crs" not in row.reason
 
 
-def test_no_other_reader_opens_a_slide_where_it_is_named(here: Path) -> None:
+def test_reader_option_cannot_open_a_slide_with_another_reader(here: Path) -> None:
     path = aperio(here / "slide.svs")
     assert only(path).reader == "slide"
     for reader in ("raster", "pyramid"):
@@ -140,7 +138,7 @@ def test_no_other_reader_opens_a_slide_where_it_is_named(here: Path) -> None:
         assert "must be opened by the reader slide, since it is Aperio SVS" in row.reason
 
 
-def test_a_slide_without_its_suffix_is_known_by_its_words(here: Path) -> None:
+def test_a_slide_without_suffix_is_recognised_by_its_description(here: Path) -> None:
     row = only(aperio(here / "slide.svs").rename(here / "slide.tif"))
     assert (row.status, row.reader) == ("read", "slide")
 
@@ -219,7 +217,7 @@ def test_a_damaged_pyramid_stays_with_its_reader(here: Path) -> None:
     path.write_bytes(path.read_bytes()[:cut])
     row = only(path)
     assert (row.status, row.reader, row.personal) == ("failed", "pyramid", True)
-    assert "the slide is cut off" in row.reason
+    assert "the file is truncated" in row.reason
 
 
 NOT_READ = {
@@ -241,7 +239,7 @@ NOT_READ = {
 
 
 @pytest.mark.parametrize("name", NOT_READ)
-def test_what_none_reads_is_refused_by_the_formats_name(here: Path, name: str) -> None:
+def test_an_unsupported_format_is_refused_by_name(here: Path, name: str) -> None:
     content, format_name = NOT_READ[name]
     (here / name).write_bytes(content)
     row = only(here / name)
@@ -256,14 +254,14 @@ def test_what_none_reads_is_refused_by_the_formats_name(here: Path, name: str) -
     )
 
 
-def test_an_imagej_stack_is_refused_and_a_single_picture_is_not(here: Path) -> None:
+def test_an_imagej_stack_is_refused_and_a_single_image_read(here: Path) -> None:
     tifffile.imwrite(here / "stack.tif", np.zeros((3, 64, 64), dtype=np.uint8), imagej=True)
     tifffile.imwrite(here / "one.tif", np.zeros((64, 64), dtype=np.uint8), imagej=True)
     assert "ImageJ stack is not supported" in only(here / "stack.tif").reason
     assert only(here / "one.tif").status == "read"
 
 
-def test_a_mirax_slide_without_its_folder_is_no_picture(here: Path, scanners: ModuleType) -> None:
+def test_a_mirax_slide_without_its_folder_is_not_a_jpeg(here: Path, scanners: ModuleType) -> None:
     """Its .mrxs file is a JPEG."""
     path = scanners.mirax(here / "a.mrxs", scanners.smooth(128, 128))
     (here / "a").rename(here / "elsewhere")
@@ -273,7 +271,7 @@ def test_a_mirax_slide_without_its_folder_is_no_picture(here: Path, scanners: Mo
     assert only(path, reader="raster").status == "failed"
 
 
-def test_pictures_of_a_vms_slide_are_not_shown(here: Path) -> None:
+def test_jpeg_files_of_a_vms_slide_are_skipped(here: Path) -> None:
     picture = b"\xff\xd8\xff\xe0" + bytes(90)
     (here / "a_macro.jpg").write_bytes(picture)
     (here / "b.jpg").write_bytes(picture)
@@ -296,7 +294,7 @@ def test_an_ome_zarr_is_one_row(here: Path, mark: str) -> None:
     assert recognise_folder(str(here)) is None
 
 
-def test_dicom_slides_and_studies_are_told_apart() -> None:
+def test_dicom_slides_and_studies_are_distinguished() -> None:
     head = bytes(128) + b"DICM" + b"1.2.840.10008.5.1.4.1.1.77.1.6\0"
     assert [found and (found.reader, found.kind) for found in (recognise("a", head), recognise("a", head[:132]))] == [
         ("slide", "slide"),
@@ -305,12 +303,12 @@ def test_dicom_slides_and_studies_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("uri", ["/vsicurl/https://example.com/a.svs", "s3://bucket/a.vsi", "/vsizip/a.zip/x.mrxs"])
-def test_a_slide_elsewhere_is_no_map(uri: str) -> None:
+def test_a_remote_slide_is_not_a_map(uri: str) -> None:
     (row,) = scan([uri], {})
     assert (row.status, row.personal) == ("failed", True)
 
 
-def test_a_slide_elsewhere_that_is_called_like_a_map_is_known_by_its_words(here: Path) -> None:
+def test_a_remote_slide_named_like_a_map_is_recognised_by_its_description(here: Path) -> None:
     path = aperio(here / "slide.svs").rename(here / "map.tif")
     archive = here / "maps.zip"
     with zipfile.ZipFile(archive, "w") as file:
@@ -331,7 +329,7 @@ def test_a_georeferenced_pyramid_of_tiles_is_a_map(here: Path) -> None:
     assert row.infos[0].kind == "map"
 
 
-def test_slides_that_are_called_like_bands_are_no_scene(here: Path) -> None:
+def test_slides_named_like_bands_are_not_a_scene(here: Path) -> None:
     for band in ("B02", "B03"):
         aperio(here / "a.svs").rename(here / f"S2_{band}.tif")
     rows = scan([str(here)], {})
@@ -339,7 +337,7 @@ def test_slides_that_are_called_like_bands_are_no_scene(here: Path) -> None:
 
 
 class Plugin:
-    """A plug-in's reader that claims every TIFF, and says that it knows VSI where it is told to."""
+    """A plug-in reader for every TIFF, and for VSI if it lists that."""
 
     name = "plugin"
 
@@ -352,13 +350,13 @@ class Plugin:
         return 99 if head else 0
 
     def scan(self, uri: str, options: Options) -> Sequence[ImageInfo]:
-        """What the raster reader says."""
+        """As the raster reader."""
         del options
         return RasterReader().scan(uri, RasterReader.Options())
 
 
 @pytest.mark.parametrize("formats", [(), ("vsi",)])
-def test_a_plugin_gets_files_of_a_known_format_where_it_says_that_it_reads_it(
+def test_a_plugin_gets_files_of_the_formats_it_lists(
     here: Path, monkeypatch: pytest.MonkeyPatch, formats: tuple[str, ...]
 ) -> None:
     real = registry.readers()
@@ -378,7 +376,7 @@ def ring(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_directories_in_a_circle_end(here: Path) -> None:
+def test_circular_tiff_directories_end(here: Path) -> None:
     path = here / "slide.tif"
     with tifffile.TiffWriter(path) as file:
         for step in (1, 2):
@@ -386,7 +384,7 @@ def test_directories_in_a_circle_end(here: Path) -> None:
     ring(path)
     row = only(path)
     assert (row.status, row.reader) == ("failed", "pyramid")
-    assert "its directories run in a circle" in row.reason
+    assert "its directories form a loop" in row.reason
 
 
 def test_hostile_files(shared_data: Path) -> None:

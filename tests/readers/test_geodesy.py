@@ -1,7 +1,11 @@
 """Distances, areas, longitudes and latitudes, against geodesics, equal-area maps and known numbers."""
 
 import math
-from itertools import pairwise
+import os
+import subprocess
+import sys
+from itertools import count, pairwise
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -12,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from limner.readers import geodesy
 from limner.readers.errors import ReadError
-from limner.readers.geometry import Placement, Polynomial, Unit
+from limner.readers.geodesy import polygon_area, polygon_edges
+from limner.readers.geometry import Placement, Points, Polynomial, Unit
 from shapely.geometry.base import BaseGeometry
 
 plain = settings(deadline=None, derandomize=True)
@@ -109,12 +114,12 @@ def test_known_areas() -> None:
     ), "a pixel around the pole, where the map's scale is known"
 
 
-def test_a_grid_that_reaches_beyond_the_poles_has_no_ground_there() -> None:
+def test_a_grid_beyond_the_poles_has_no_area_there() -> None:
     centred = north_up(4326, 1.0, -0.5, 90.5)
     assert geodesy.area_m2(shapely.box(0, 0, 360, 181), centred) == pytest.approx(WGS84_SURFACE, rel=1e-12)
 
 
-def test_the_middle_of_a_warped_picture_measures_like_the_map_it_is_warped_from() -> None:
+def test_a_warped_image_has_the_areas_of_its_map() -> None:
     x = (450000.0, 50000.0, 900.0, 800.0, -500.0, 300.0)
     y = (4e6, 700.0, -50000.0, 200.0, 900.0, 0.0)
     warp = Polynomial(TERMS, x, y, (5000.0, 5000.0), 5000.0, 0.1)
@@ -144,7 +149,7 @@ def test_without_a_crs_the_matrix_and_its_unit_decide(unit: str) -> None:
     assert geodesy.area_m2(shapely.box(0, 0, 2, 2), patient) == pytest.approx(0.5e-6)
 
 
-def test_a_local_grid_has_its_own_unit_and_no_place_on_the_earth() -> None:
+def test_a_local_crs_has_a_unit_but_no_longitude() -> None:
     site = Placement(((2.0, 0.0, 0.0), (0.0, -2.0, 0.0)), "crs", crs=SITE)
     assert geodesy.metres_per_pixel(site, (0, 0)) == pytest.approx((0.6096, 0.6096))
     assert geodesy.area_m2(shapely.box(0, 0, 10, 10), site) == pytest.approx(100 * 0.6096**2)
@@ -153,7 +158,7 @@ def test_a_local_grid_has_its_own_unit_and_no_place_on_the_earth() -> None:
         geodesy.to_lonlat(site, [(0, 0)])
 
 
-def test_nothing_is_measured_where_nothing_is_known() -> None:
+def test_without_a_unit_there_are_no_areas() -> None:
     unknown = Placement.pixels()
     assert geodesy.metres_per_pixel(unknown, (0, 0)) is None
     assert geodesy.area_m2(shapely.box(0, 0, 1, 1), unknown) is None
@@ -180,7 +185,7 @@ def test_only_polygons_have_areas_and_holes_and_parts_count() -> None:
     assert len(none) == 0
 
 
-def test_what_leaves_the_map_has_no_area() -> None:
+def test_a_geometry_off_the_map_has_no_area() -> None:
     disc = north_up("+proj=geos +h=35785831 +lon_0=0 +sweep=y +ellps=WGS84", 3000.0, -5570000.0, 5570000.0)
     inside, limb = shapely.box(1600, 1600, 2000, 2000), shapely.box(0, 0, 1000, 1000)
     areas = geodesy.areas_m2([inside, limb], disc)
@@ -197,7 +202,7 @@ def test_what_leaves_the_map_has_no_area() -> None:
 
 @st.composite
 def partitions(draw: st.DrawFn) -> list[shapely.Geometry]:
-    """A picture of 10 980 px cut into a few rectilinear pieces with holes and parts: cells of a grid, by label."""
+    """An image of 10 980 px cut into a few rectilinear pieces with holes and parts: cells of a grid, by label."""
     cuts = [sorted(draw(st.sets(st.integers(1, 10979), min_size=2, max_size=5))) for _ in range(2)]
     xs, ys = ([0, *cut, 10980] for cut in cuts)
     cells: dict[int, list[shapely.Geometry]] = {}
@@ -229,7 +234,7 @@ def test_an_area_does_not_depend_on_the_others_of_the_call(name: str) -> None:
     assert together.tolist() == [geodesy.area_m2(shape, PLACEMENTS[name]) for shape in shapes]
 
 
-def test_boxes_measure_like_polygons() -> None:
+def test_boxes_have_the_areas_of_polygons() -> None:
     boxes = [(0, 0, 1, 1), (10, 20, 4000, 3000)]
     ours, theirs = (
         geodesy.box_areas_m2(boxes, VIRGINIA),
@@ -291,7 +296,7 @@ def test_longitude_and_latitude_agree_with_proj_and_come_back(name: str) -> None
     assert np.abs(geodesy.from_lonlat(placement, lonlat) - xy).max() < back
 
 
-def test_there_is_no_wgs84_on_mars() -> None:
+def test_mars_has_no_longitude_on_wgs84() -> None:
     mars = PLACEMENTS["Mars, metres"]
     assert not geodesy.on_earth(mars)
     with pytest.raises(ReadError, match=r"Mars.*3396190 m.*source CRS"):
@@ -302,7 +307,7 @@ def test_there_is_no_wgs84_on_mars() -> None:
     assert all(geodesy.on_earth(PLACEMENTS[name]) for name in EARTHLY)
 
 
-def test_a_crs_that_is_none_is_refused() -> None:
+def test_an_unknown_crs_is_refused() -> None:
     with pytest.raises(ReadError, match="PROJ can read"):
         geodesy.on_earth(Placement(((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)), "m", crs="Middle Earth"))
 
@@ -322,7 +327,7 @@ def strays(dense: BaseGeometry, original: BaseGeometry, placement: Placement) ->
 
 
 @pytest.mark.parametrize("name", EARTHLY)
-def test_densified_edges_stay_true(name: str) -> None:
+def test_densified_edges_are_within_the_tolerance(name: str) -> None:
     placement = PLACEMENTS[name]
     rng = np.random.default_rng(5)
     for polygon in [shapely.box(50, 60, 2900, 2800), shapely.Polygon(rng.uniform(0, 2900, (3, 2)))]:
@@ -335,7 +340,7 @@ def test_densified_edges_stay_true(name: str) -> None:
         assert dense.is_valid
 
 
-def test_an_edge_shaped_like_an_s_is_seen() -> None:
+def test_an_s_shaped_edge_is_detected() -> None:
     """Through the point where equator and central meridian cross, one half's bow is the other's turned round."""
     placement = north_up(32733, 1000.0, -500000.0, 11000000.0)
     line = shapely.LineString([(0.0, 0.0), (2000.0, 2000.0)])
@@ -343,7 +348,7 @@ def test_an_edge_shaped_like_an_s_is_seen() -> None:
     assert strays(geodesy.densify(line, placement), line, placement) <= 0.055
 
 
-def test_what_needs_no_vertices_gets_none() -> None:
+def test_straight_edges_get_no_vertices() -> None:
     shapes = [shapely.box(0, 0, 40, 60), shapely.Point(3, 3), shapely.MultiPolygon([shapely.box(0, 0, 9, 9)])]
     shapes += [shapely.Polygon([(0, 0), (60, 60), (0, 60)]), shapely.LineString([(60, 0), (0, 60)])]
     assert geodesy.densify_all(shapes, VIRGINIA).tolist() == shapes
@@ -372,7 +377,7 @@ def test_parts_and_holes_are_densified() -> None:
 
 
 @pytest.mark.parametrize("away", [False, True])
-def test_an_edge_that_ends_at_the_limb_stays_true(away: bool) -> None:
+def test_an_edge_at_the_limb_is_densified(away: bool) -> None:
     disc = north_up("+proj=geos +h=35785831 +lon_0=0 +sweep=y +ellps=GRS80 +units=m", 11_000.0, -5.5e6, 5.5e6)
     ends = [(60.0, 300.0), (400.0, 450.0)]
     line = shapely.LineString(ends[::-1] if away else ends)
@@ -380,13 +385,13 @@ def test_an_edge_that_ends_at_the_limb_stays_true(away: bool) -> None:
     assert strays(geodesy.densify(line, disc), line, disc) <= 0.055
 
 
-def test_a_whole_turn_of_longitude_keeps_its_way_round() -> None:
+def test_a_full_turn_of_longitude_keeps_its_direction() -> None:
     line = shapely.LineString([(0, 100), (1440, 100), (1440, 500)])
     lon = geodesy.to_lonlat(GLOBE, shapely.get_coordinates(geodesy.densify(line, GLOBE)))[:, 0]
     assert np.ptp(np.unwrap(lon, period=360)) == pytest.approx(360)
 
 
-def test_an_edge_through_the_pole_comes_to_an_end() -> None:
+def test_densifying_an_edge_through_the_pole_ends() -> None:
     pole = north_up(3413, 1000.0, -3e6, 3e6)
     dense = geodesy.densify(shapely.box(3000, 0, 5000, 5000), pole)
     assert shapely.get_num_coordinates(dense) < 3000
@@ -401,3 +406,56 @@ def test_a_wide_picture_that_is_warped_without_a_crs_is_measured_on_its_plane() 
         placement = Placement(((10.0, 0.0, 0.0), (0.0, -10.0, 10000.0)), unit, crs, warp=warp)
         half = geodesy.area_m2(shapely.box(500, 0, 1000, 1000), placement)
         assert half == pytest.approx((5000 + 500) * 10000 * m2, rel=1e-9)
+
+
+KM2 = 1e6
+
+
+def of_fan(points: Points) -> float:
+    """The signed area in m² of points (radius in km, angle): edges along a radius stay straight, all others bend."""
+    x, y = points[:, 0] * np.cos(points[:, 1]), points[:, 0] * np.sin(points[:, 1])
+    return float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum()) / 2 * KM2
+
+
+@pytest.mark.parametrize("metres", [1e3, 1e5, 3e6])  # the last is wide enough to be cut into parts
+def test_curved_edges_holes_and_parts(metres: float) -> None:
+    ring = shapely.box(2, 0, 4, 3).difference(shapely.box(2.5, 1, 3, 2))
+    expected = (16 - 4) / 2 * 3 - (9 - 6.25) / 2
+    assert polygon_area(ring, of_fan, metres) == pytest.approx(expected * KM2, rel=1e-8)
+    both = shapely.GeometryCollection([shapely.union(ring, shapely.box(5, 0, 6, 3)), shapely.Point(9, 9)])
+    assert polygon_area(both, of_fan, metres) == pytest.approx((expected + (36 - 25) / 2 * 3) * KM2, rel=1e-8)
+    spiral = shapely.Polygon([(1, 0), (4, 3), (1, 3)])  # from 1 + angle inwards to 1
+    assert polygon_area(spiral, of_fan, metres) == pytest.approx(((4**3 - 1) / 6 - 3 / 2) * KM2, rel=1e-8)
+    assert polygon_area(shapely.Polygon(), of_fan, metres) == 0
+
+
+def test_an_area_off_the_map_or_without_convergence_is_nan() -> None:
+    assert math.isnan(polygon_area(shapely.box(2, 0, 4, 3), lambda xy: of_fan(np.where(xy < 4, xy, np.nan)), 1e3))
+    more = count(1)
+    assert math.isnan(polygon_area(shapely.box(2, 0, 4, 3), lambda _: float(next(more)), 1e3))
+
+
+def test_polygon_edges() -> None:
+    triangle = shapely.Polygon([(-1, -1), (1, -1), (1, 1)])
+    shapes = np.array([shapely.box(0, 0, 1, 1), shapely.Point(0, 0), triangle], dtype=object)
+    owner, start, end = polygon_edges(shapes)
+    assert np.bincount(owner, minlength=3).tolist() == [4, 0, 3]
+    assert {tuple(p) for p in start[owner == 2]} == {tuple(p) for p in end[owner == 2]} == {(-1, -1), (1, -1), (1, 1)}
+
+
+def test_a_crs_cannot_open_files(tmp_path: Path) -> None:
+    """Opening a pipe among the grids would block."""
+    grid = tmp_path / "grid.gsb"
+    os.mkfifo(grid)
+    code = (
+        "import sys, pyproj\nfrom limner.readers import geodesy\nfrom limner.readers.errors import ReadError\n"
+        "from limner.readers.geometry import Placement\n"
+        "for text in sys.argv[1:]:\n    for wkt in (text, pyproj.CRS.from_user_input(text).to_wkt()):\n"
+        "        try:\n            geodesy.lonlat_or_nan(Placement(((9, 0, 3e5), (0, -9, 4e6)), 'm', wkt), [[0, 0]])\n"
+        "            print('placed')\n        except ReadError:\n            print('refused')"
+    )
+    crs = "+proj=utm +zone=18 +ellps=WGS84 +nadgrids={} +units=m +no_defs +type=crs"
+    asked = [crs.format(name) for name in (grid, f"@{grid}", f"@null,{grid}", "../grid.gsb", "none.gsb", "@null")]
+    command = [sys.executable, "-c", code, *asked]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["refused"] * 10 + ["placed"] * 2

@@ -25,7 +25,7 @@ def test_a_box_cannot_be_empty(corners: tuple[float, float, float, float]) -> No
 
 @plain
 @given(numbers, numbers, st.floats(1, 1e6), st.floats(1, 1e6), st.floats(1, 1e6), st.floats(1, 1e6))
-def test_a_clipped_box_is_what_both_share(x: float, y: float, w: float, h: float, width: float, height: float) -> None:
+def test_clip_is_the_intersection(x: float, y: float, w: float, h: float, width: float, height: float) -> None:
     box = Box(x, y, x + w, y + h)
     inside = box.clip(width, height)
     if inside is None:
@@ -61,7 +61,7 @@ def affines(draw: st.DrawFn) -> Placement:
 
 @plain
 @given(affines(), st.lists(st.tuples(st.floats(-1e5, 1e5), st.floats(-1e5, 1e5)), max_size=5))
-def test_an_affine_placement_goes_there_and_back(placement: Placement, points: list[tuple[float, float]]) -> None:
+def test_affine_round_trip(placement: Placement, points: list[tuple[float, float]]) -> None:
     xy = np.array(points, dtype=float).reshape(-1, 2)
     assert np.abs(placement.to_pixel(placement.to_world(xy)) - xy).max(initial=0) < 1e-6
 
@@ -96,14 +96,14 @@ def warps(draw: st.DrawFn) -> Placement:
 
 @plain
 @given(warps(), st.lists(st.tuples(st.floats(-500, 10500), st.floats(-500, 10500)), max_size=5))
-def test_a_polynomial_placement_goes_there_and_back(placement: Placement, points: list[tuple[float, float]]) -> None:
+def test_polynomial_round_trip(placement: Placement, points: list[tuple[float, float]]) -> None:
     xy = np.array(points, dtype=float).reshape(-1, 2)
     assert np.abs(placement.to_pixel(placement.to_world(xy)) - xy).max(initial=0) < 1e-6
 
 
 @plain
 @given(warps(), st.floats(0, 10000), st.floats(0, 10000))
-def test_a_jacobian_is_the_slope(placement: Placement, x: float, y: float) -> None:
+def test_jacobian(placement: Placement, x: float, y: float) -> None:
     warp = placement.warp
     assert warp is not None
     at = np.array([(x, y)])
@@ -112,7 +112,7 @@ def test_a_jacobian_is_the_slope(placement: Placement, x: float, y: float) -> No
         assert np.allclose(warp.jacobian(at)[0, :, axis], slope, rtol=1e-6, atol=1e-6)
 
 
-def test_a_world_that_the_polynomial_never_reaches_is_refused() -> None:
+def test_world_coordinates_outside_the_polynomial_are_refused() -> None:
     warp = Polynomial(
         ((0, 0), (1, 0), (0, 1), (2, 0)), (0.0, 0.0, 0.0, 1.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0), 1.0, 0.0
     )
@@ -131,14 +131,14 @@ def test_a_matrix_has_rows_of_three_finite_numbers(matrix: tuple[tuple[float, fl
         Placement(matrix, "m")
 
 
-def test_a_flat_georeference_is_refused_with_its_source() -> None:
+def test_a_singular_georeference_is_refused_with_its_source() -> None:
     for easting in (0.0, 500_000.0):
         with pytest.raises(ReadError, match=r"geotransform.*two directions"):
             Placement(((1.0, 2.0, easting), (2.0, 4.0, 0.0)), "m", source="geotransform")
 
 
 @pytest.mark.parametrize("pixel", [1.0, 1e-4, 1e-9])
-def test_small_pixels_are_not_taken_for_flat(pixel: float) -> None:
+def test_small_pixels_are_not_singular(pixel: float) -> None:
     placement = Placement(((pixel, 0.0, 10.0), (0.0, -pixel, 50.0)), "deg")
     assert np.allclose(placement.to_pixel(placement.to_world([(3.0, 4.0)])), [(3.0, 4.0)], rtol=0, atol=1e-4)
 

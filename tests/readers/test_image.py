@@ -11,7 +11,7 @@ INFO = ImageInfo("uri", "test", (2, 2), CHANNELS, Placement.pixels("none"))
 
 
 class Counted(BaseImage):
-    """An image that counts how often its handle is let go; it cannot be opened where its uri is "bad"."""
+    """An image that counts how often its handle is closed; it cannot be opened where its uri is "bad"."""
 
     closed = 0
 
@@ -27,7 +27,7 @@ class Counted(BaseImage):
         type(self).closed += 1
 
 
-def test_an_image_is_read_while_it_is_open_and_let_go_once() -> None:
+def test_an_image_is_read_while_open_and_closed_once() -> None:
     before = Counted.closed
     with Counted(INFO, ["c", "a"]) as image:
         assert image.channels == (CHANNELS[2], CHANNELS[0])
@@ -38,7 +38,7 @@ def test_an_image_is_read_while_it_is_open_and_let_go_once() -> None:
     assert Counted.closed == before + 1
 
 
-def test_what_an_opening_that_fails_has_opened_is_let_go() -> None:
+def test_a_failed_open_closes_the_handle() -> None:
     before = Counted.closed
     with pytest.raises(ReadError, match="it must be good"):
         Counted(ImageInfo("bad", "test", (2, 2), CHANNELS, Placement.pixels("none")))

@@ -36,13 +36,13 @@ def parse(**given: object) -> Made:
     return parse_options(Made, {"checkpoint": "x", **given}, "made")
 
 
-def test_texts_of_a_command_line_become_the_fields_types() -> None:
+def test_text_is_converted_to_the_fields_types() -> None:
     found = parse(tile="512", share="0.5", labels="a, b,", templates="{}; one {}", box="1,2", fetch="true")
     assert (found.tile, found.share, found.labels, found.templates) == (512, 0.5, ("a", "b"), ("{}", "one {}"))
     assert (found.box, found.fetch, found.unit) == ((1.0, 2.0), True, "")
 
 
-def test_an_empty_text_is_the_default_but_of_a_text() -> None:
+def test_empty_text_is_the_default_except_for_text_fields() -> None:
     found = parse(tile="", share="", labels="", unit="", checkpoint="")
     assert found == Made.model_validate({"checkpoint": ""})
 
@@ -61,7 +61,7 @@ def test_an_empty_text_is_the_default_but_of_a_text() -> None:
         ({"labels": "a,a"}, "must be valid: each is named once"),
     ],
 )
-def test_a_value_that_does_not_fit_is_one_error_that_says_what_would(given: dict[str, str], rule: str) -> None:
+def test_an_invalid_value_is_one_error_with_the_valid_ones(given: dict[str, str], rule: str) -> None:
     with pytest.raises(RequestError) as error:
         parse(**given)
     assert error.value.subject == f"option {next(iter(given))!r} of made"
@@ -69,7 +69,7 @@ def test_a_value_that_does_not_fit_is_one_error_that_says_what_would(given: dict
     assert len(error.value.value) <= 100
 
 
-def test_an_unknown_option_is_refused_with_the_nearest_known() -> None:
+def test_an_unknown_option_is_refused_with_the_closest_one() -> None:
     with pytest.raises(RequestError) as error:
         parse(label="a")
     assert str(error.value).startswith("option 'label' of made must be one of ")
@@ -78,14 +78,14 @@ def test_an_unknown_option_is_refused_with_the_nearest_known() -> None:
         parse_options(Options, {"x": "1"}, "bare")
 
 
-def test_what_must_be_given_says_how() -> None:
+def test_a_missing_option_is_refused_with_an_example() -> None:
     with pytest.raises(
         RequestError, match=r"'checkpoint' of made must be given. Give, for example, --model made:FOLDER"
     ):
         parse_options(Made, {}, "made")
 
 
-def test_options_are_frozen_pickle_and_come_back_from_their_texts() -> None:
+def test_options_are_frozen_and_survive_pickle_and_text() -> None:
     found = parse(tile="512", share="0.25", labels="a,b", templates="{};one {}", box="1,2.5", unit="unit", fetch="true")
     assert pickle.loads(pickle.dumps(found)) == found  # noqa: S301 - our own
     assert parse_options(Made, found.texts(), "made") == found
@@ -95,7 +95,7 @@ def test_options_are_frozen_pickle_and_come_back_from_their_texts() -> None:
         found.tile = 8  # pyright: ignore[reportAttributeAccessIssue] - this is what is refused
 
 
-def test_one_declaration_feeds_the_list_and_the_document() -> None:
+def test_list_and_table_of_options() -> None:
     rows = {row.name: row for row in list_options(Made)}
     assert (rows["tile"].type, rows["tile"].default) == ("a whole number from 8 to 4096", "256")
     assert (rows["share"].type, rows["share"].default) == ("a number from 0 to 1", "")
@@ -106,7 +106,7 @@ def test_one_declaration_feeds_the_list_and_the_document() -> None:
     assert options_table(Options) == "It takes no options.\n"
 
 
-def test_a_plug_in_without_options_takes_none_and_wrong_ones_are_refused() -> None:
+def test_options_of_a_plugin() -> None:
     class Bare: ...
 
     class Wrong:

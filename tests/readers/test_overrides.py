@@ -13,7 +13,7 @@ UNPLACED = Placement(((10.0, 0.0, 3e5), (0.0, -10.0, 4e6)), "crs", source="geotr
 
 
 class NodataOptions(Options):
-    """Of a reader that wants to know the no-data value."""
+    """Options of a reader that takes a nodata value."""
 
     default_nodata: float | None = Field(default=None, description="No data.")
 
@@ -42,19 +42,19 @@ def test_bands_name_the_channels_of_any_reader() -> None:
         apply(facts(), bands="red,red,blue")
 
 
-def test_a_sensor_says_what_numbers_are_and_what_is_no_data() -> None:
+def test_a_sensor_sets_quantity_and_nodata() -> None:
     info = apply(facts(2, facts=(VALIDITY_UNKNOWN,)), sensor="sentinel-2-l1c", bands="blue,nir")
     assert [(c.name, c.common, c.scale, c.quantity) for c in info.channels] == [
         ("B02", "blue", 1e-4, "toa_reflectance"),
         ("B08", "nir", 1e-4, "toa_reflectance"),
     ]
     assert (info.sensor, info.options) == ("sentinel-2-l1c", (("default_nodata", "0"),))
-    assert "No-data value 0 by the product specification of sentinel-2-l1c." in info.notes
+    assert "Nodata value 0 by the product specification of sentinel-2-l1c." in info.notes
     assert apply(facts(2), sensor="sentinel-2-l1c").options == ()  # the file says itself what is valid
     assert apply(facts(2, kind="study"), sensor="sentinel-2-l1c") == facts(2, kind="study")
 
 
-def test_the_users_sensor_goes_before_the_products_and_a_files_own_scale_before_both() -> None:
+def test_precedence_of_file_user_and_product() -> None:
     named = facts(2, sensor="sentinel-2-l2a")
     assert {c.quantity for c in apply(named, bands="blue,nir").channels} == {"surface_reflectance"}
     stated = apply(named, bands="blue,nir", sensor="sentinel-2-l1c")
@@ -62,10 +62,10 @@ def test_the_users_sensor_goes_before_the_products_and_a_files_own_scale_before_
     own = ImageInfo("a", "npy", (9, 7), (Channel("B04", scale=2e-4),), PIXELS)
     told = apply(own, sensor="sentinel-2-l1c")
     assert told.channels[0].scale == 2e-4
-    assert any("the file states scale 0.0002" in note for note in told.notes)
+    assert any("scale 0.0002 and offset 0 of the file are used" in note for note in told.notes)
 
 
-def test_a_coordinate_system_is_used_where_nothing_else_is_missing() -> None:
+def test_crs_is_used_for_files_that_lack_only_that() -> None:
     placed = apply(facts(placement=UNPLACED), crs="EPSG:32618").placement
     assert (placed.unit, placed.matrix) == ("m", UNPLACED.matrix)
     left = apply(facts(placement=UNPLACED))
@@ -80,7 +80,7 @@ def test_a_coordinate_system_is_used_where_nothing_else_is_missing() -> None:
         apply(facts(), crs="north of here")
 
 
-def test_control_points_say_what_they_are_worth_once_they_are_placed() -> None:
+def test_the_residual_of_control_points_is_noted() -> None:
     warp = Polynomial(((0, 0), (1, 0), (0, 1)), (3e5, 10.0, 0.0), (4e6, 0.0, -10.0), (0.0, 0.0), 1.0, 0.25)
     points = Placement(UNPLACED.matrix, "crs", source="4 control points", warp=warp)
     placed = apply(facts(placement=points), crs="EPSG:32618")

@@ -13,7 +13,7 @@ from limner.readers.overview import read_overview
 Make = Callable[..., Any]
 
 
-def test_a_small_picture_is_not_enlarged(array_image: Make, coordinates: Make) -> None:
+def test_a_small_image_is_not_enlarged(array_image: Make, coordinates: Make) -> None:
     image = array_image(coordinates(30, 20))
     pixels, valid, readable, scale = read_overview(image, limit=2048)
     assert (pixels == image.pixels).all()
@@ -23,7 +23,7 @@ def test_a_small_picture_is_not_enlarged(array_image: Make, coordinates: Make) -
 
 
 @pytest.mark.parametrize(("width", "height", "limit"), [(1000, 600, 100), (997, 31, 64), (3, 5000, 64), (64, 64, 64)])
-def test_every_pixel_is_where_it_should_be(
+def test_overview_pixels_are_in_place(
     array_image: Make, coordinates: Make, width: int, height: int, limit: int
 ) -> None:
     """The mean of a footprint's coordinates is its middle, but for the pixels at its ends that it shares."""
@@ -40,7 +40,7 @@ def test_every_pixel_is_where_it_should_be(
 
 
 @pytest.mark.slow
-def test_pieces_are_bounded_in_memory_and_change_nothing(
+def test_blocks_bound_memory_and_change_nothing(
     array_image: Make, coordinates: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = array_image(coordinates(1000, 700))
@@ -59,7 +59,7 @@ def test_pieces_are_bounded_in_memory_and_change_nothing(
         ), "nothing is read twice"
 
 
-def test_a_damaged_picture_loses_little_more_than_what_is_damaged(array_image: Make, coordinates: Make) -> None:
+def test_only_damaged_blocks_are_lost(array_image: Make, coordinates: Make) -> None:
     damaged = Box(300, 350, 700, 1000)
     image = array_image(coordinates(1000, 1000), damaged=[damaged])
     pixels, valid, readable, scale = read_overview(image, limit=500)
@@ -75,7 +75,7 @@ def test_a_damaged_picture_loses_little_more_than_what_is_damaged(array_image: M
     )
 
 
-def test_a_picture_that_cannot_be_read_at_all_is_a_fact(array_image: Make, coordinates: Make) -> None:
+def test_an_unreadable_image_has_an_empty_overview(array_image: Make, coordinates: Make) -> None:
     image = array_image(coordinates(100, 80), damaged=[Box(-1, -1, 101, 81)])
     pixels, valid, readable, _ = read_overview(image)
     assert pixels.shape == (80, 100, 2)

@@ -32,7 +32,7 @@ def axes(draw: st.DrawFn) -> tuple[int, int, int, int, int]:
 @example((336, 336, 0, 1, 0))
 @example((337, 336, 0, 1, 0))
 @example((100, 10, 4, 2, 4))
-def test_an_axis_is_partitioned_with_room_around_every_core(axis: tuple[int, int, int, int, int]) -> None:
+def test_spans_partition_an_axis_with_margins(axis: tuple[int, int, int, int, int]) -> None:
     length, tile, overlap, tiles, margin = axis
     cuts = list(cut_axis(length, tile=tile, overlap=overlap, tiles=tiles, margin=margin))
     step = tile - overlap
@@ -55,7 +55,7 @@ def test_an_axis_is_partitioned_with_room_around_every_core(axis: tuple[int, int
     assert last.tiles == 1 or last.stop - step < length, "one tile fewer would do"
 
 
-def test_a_region_must_be_wider_than_what_it_shares() -> None:
+def test_a_region_must_be_wider_than_its_overlap() -> None:
     with pytest.raises(RequestError, match="Lower --overlap"):
         list(cut_axis(100, tile=10, overlap=0, tiles=2, margin=10))
 
@@ -65,7 +65,7 @@ def test_a_region_must_be_wider_than_what_it_shares() -> None:
 @example(1, 30, 25)
 @example(2, 30, 25)
 @example(30, 3, 25)
-def test_a_budget_is_kept_and_used(columns: int, rows: int, hd_num: int) -> None:
+def test_tiles_per_region_uses_the_budget(columns: int, rows: int, hd_num: int) -> None:
     wide, high = tiles_per_region(columns, rows, hd_num)
     assert 1 <= wide <= columns
     assert 1 <= high <= rows
@@ -95,7 +95,7 @@ def plans(draw: st.DrawFn) -> tuple[Grid, dict[str, int], list[Region]]:
 
 @plain
 @given(plans())
-def test_cores_own_every_grid_pixel_once(plan: tuple[Grid, dict[str, int], list[Region]]) -> None:
+def test_cores_cover_every_grid_pixel_once(plan: tuple[Grid, dict[str, int], list[Region]]) -> None:
     grid, how, regions = plan
     width, height = grid.shape
     owned = Counter(
@@ -125,7 +125,7 @@ def test_every_pixel_of_a_core_has_its_halo_and_its_overlap(plan: tuple[Grid, di
 
 @plain
 @given(plans())
-def test_cores_tile_the_picture_in_level0_pixels(plan: tuple[Grid, dict[str, int], list[Region]]) -> None:
+def test_cores_tile_the_image_in_level0_pixels(plan: tuple[Grid, dict[str, int], list[Region]]) -> None:
     grid, _, regions = plan
     width, height = grid.size
     cores = [region.core for region in regions]
@@ -145,7 +145,7 @@ def test_cores_tile_the_picture_in_level0_pixels(plan: tuple[Grid, dict[str, int
 
 @plain
 @given(plans())
-def test_neighbours_say_the_same_of_their_seam(plan: tuple[Grid, dict[str, int], list[Region]]) -> None:
+def test_neighbours_share_the_same_border(plan: tuple[Grid, dict[str, int], list[Region]]) -> None:
     grid, _, regions = plan
     left = {(r.columns.core_start, r.rows.core_start): r.core for r in regions}
     for region in regions:
@@ -157,7 +157,7 @@ def test_neighbours_say_the_same_of_their_seam(plan: tuple[Grid, dict[str, int],
 
 @plain
 @given(plans())
-def test_keys_are_unique_and_say_where(plan: tuple[Grid, dict[str, int], list[Region]]) -> None:
+def test_keys_are_unique_positions(plan: tuple[Grid, dict[str, int], list[Region]]) -> None:
     _, _, regions = plan
     assert len({region.key for region in regions}) == len(regions)
     assert all(region.key.startswith("scene/x") for region in regions)
@@ -167,7 +167,7 @@ def test_keys_are_unique_and_say_where(plan: tuple[Grid, dict[str, int], list[Re
 @given(st.integers(1, 10**7), st.one_of(st.floats(0.01, 100.0), st.sampled_from([1 / 3, 0.1, 0.7, 3.0, 1.1])))
 @example(10980, 10980 / 3660)
 @example(3, 0.1)
-def test_a_grid_covers_the_picture_and_owns_no_empty_column(length: int, scale: float) -> None:
+def test_a_grid_covers_the_image_without_empty_columns(length: int, scale: float) -> None:
     columns, _ = Grid("scene", (length, 1), (scale, 1.0)).shape
     assert (columns - 1) * scale < length
     assert columns * scale >= length * (1 - 1e-9) - 1e-9 * scale
@@ -181,7 +181,7 @@ def test_hd_num_25_cuts_a_sentinel_scene_into_squares_of_1680_px() -> None:
     assert regions[0].key == "s2/x0y0w1680h1680"
 
 
-def test_a_narrow_picture_gets_long_regions() -> None:
+def test_a_narrow_image_gets_long_regions() -> None:
     (region,) = cut_regions(Grid("strip", (300, 8000), (1.0, 1.0)), tile=336, hd_num=25)
     assert region.tiles == (1, 24)
 
@@ -190,7 +190,7 @@ def test_a_narrow_picture_gets_long_regions() -> None:
     "how",
     [{"tile": 10, "halo": 5}, {"tile": 10, "overlap": -1}, {"tile": 10, "hd_num": 0}, {"tile": 10, "overlap": 100}],
 )
-def test_what_cannot_be_cut_is_refused(how: dict[str, int]) -> None:
+def test_impossible_tiles_are_refused(how: dict[str, int]) -> None:
     with pytest.raises(RequestError):
         cut_regions(Grid("scene", (5000, 5000), (1.0, 1.0)), **{"hd_num": 4} | how)
 
@@ -207,7 +207,7 @@ def test_what_cannot_be_cut_is_refused(how: dict[str, int]) -> None:
         (10.0, (10.3, 10.0), (10.0 / 10.3, 1.0)),
     ],
 )
-def test_a_scale_near_a_whole_factor_is_that_factor(
+def test_a_scale_near_a_whole_factor_is_snapped(
     wanted: float, actual: tuple[float, float], scale: tuple[float, float]
 ) -> None:
     assert snap_scale(wanted, actual) == scale
@@ -228,7 +228,7 @@ def test_a_resolution_must_be_positive(wanted: float) -> None:
         snap_scale(wanted, (10.0, 10.0))
 
 
-def test_the_last_core_ends_with_the_picture_though_the_scale_is_rounded() -> None:
+def test_the_last_core_ends_with_the_image() -> None:
     grid = Grid("scene", (7, 7), (7 / (3 + 5e-10), 7 / (3 + 5e-10)))
     assert grid.shape == (3, 3)
     assert cut_regions(grid, tile=2)[-1].core.x1 == 7.0
@@ -240,12 +240,12 @@ def test_a_span_of_one_pixel() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("size", "overlap"), [((10**12, 10**12), 0), ((10**9, 1), 0), ((60_000, 60_000), 330)])
-def test_there_is_an_end_to_regions(size: tuple[int, int], overlap: int) -> None:
+def test_the_number_of_regions_is_limited(size: tuple[int, int], overlap: int) -> None:
     with pytest.raises(RequestError, match="at most 1000000 regions"):
         cut_regions(Grid("image", size, (1.0, 1.0)), tile=336, overlap=overlap, hd_num=1)
 
 
 @pytest.mark.parametrize(("size", "scale"), [((0, 5), (1.0, 1.0)), ((5, 5), (0.0, 1.0)), ((5, 5), (1.0, float("nan")))])
-def test_a_grid_of_nothing_is_none(size: tuple[int, int], scale: tuple[float, float]) -> None:
+def test_an_empty_grid_is_refused(size: tuple[int, int], scale: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="positive"):
         Grid("image", size, scale)

@@ -22,7 +22,7 @@ Places = Callable[..., np.ndarray[Any, Any]]
 
 
 class Other:
-    """A plug-in's reader that claims everything with a given strength."""
+    """A plug-in reader with a fixed confidence for every file."""
 
     name = "other"
 
@@ -35,12 +35,12 @@ class Other:
         return self.strength if head else 0
 
     def scan(self, uri: str, options: Options) -> Sequence[ImageInfo]:
-        """What the raster reader says."""
+        """As the raster reader."""
         del options
         return RasterReader().scan(uri, RasterReader.Options())
 
     def open(self, info: ImageInfo, channels: Sequence[str] | None = None) -> Any:
-        """What the raster reader opens."""
+        """As the raster reader."""
         return RasterReader().open(info, channels)
 
 
@@ -49,7 +49,7 @@ def row(rows: Sequence[ScannedFile], name: str) -> ScannedFile:
     return found
 
 
-def test_ours_are_installed() -> None:
+def test_built_in_readers_are_installed() -> None:
     assert {"raster", "scene"} <= set(readers())
 
 
@@ -62,13 +62,13 @@ def test_importing_readers_loads_no_format_library() -> None:
 
 
 @pytest.mark.parametrize(("strength", "winner"), [(60, "raster"), (80, "other")])
-def test_the_strongest_claim_wins(strength: int, winner: str) -> None:
+def test_the_highest_confidence_wins(strength: int, winner: str) -> None:
     tiff = b"II*\0\x08\0\0\0\x01\0" + b"\xaf\x87\x03\0\x04\0\0\0\0\0\0\0"  # one tag, the GeoKey directory
     assert find_reader("a.tif", tiff, {"other": Other(strength), "raster": RasterReader()}) == winner
     assert find_reader("a.tif", b"hello", {"raster": RasterReader()}) is None
 
 
-def test_a_tie_names_both_and_the_flag() -> None:
+def test_a_tie_is_refused_with_both_names_and_the_flag() -> None:
     with pytest.raises(RequestError, match=r"other and raster.*--reader other or --reader raster"):
         find_reader("a.tif", b"II*\0", {"other": Other(50), "raster": RasterReader()})
 
@@ -90,11 +90,11 @@ def test_a_tie_names_both_and_the_flag() -> None:
         (b"II+\0\x08\0\0\0" + b"\xff" * 8, 50),
     ],
 )
-def test_claims_are_by_content(head: bytes, strength: int) -> None:
+def test_raster_confidence_by_first_bytes(head: bytes, strength: int) -> None:
     assert RasterReader().identify("some.tif", head) == strength
 
 
-def test_a_georeferenced_tiff_is_claimed_more_surely(
+def test_a_georeferenced_tiff_has_higher_confidence(
     write_raster: WriteRaster, places: Places, shared_data: Path
 ) -> None:
     # COG and BigTIFF keep their directory in front
@@ -105,7 +105,7 @@ def test_a_georeferenced_tiff_is_claimed_more_surely(
 
 
 @pytest.mark.parametrize("uri", ["/vsicurl/https://x/a.tif", "s3://bucket/a.tif", "https://x/a.tif", "/vsizip/a.zip/b"])
-def test_remote_names_are_claimed_by_their_form(uri: str) -> None:
+def test_raster_confidence_of_remote_paths(uri: str) -> None:
     assert RasterReader().identify(uri, b"") == 30
 
 
@@ -141,7 +141,7 @@ def test_a_file_named_twice_is_one_image(write_raster: WriteRaster, places: Plac
     assert len(scan([path, path, str(Path(path).parent)], {})) == 1
 
 
-def test_a_named_file_that_nobody_knows_fails_and_lists_the_readers(tmp_path: Path) -> None:
+def test_an_unrecognised_file_fails_with_the_readers(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_text("hello", encoding="utf-8")
     (tmp_path / "b.tif").touch()
     rows = scan([str(tmp_path / name) for name in ("a.tif", "b.tif", "c.tif")], {})
@@ -174,7 +174,7 @@ def test_an_unknown_option_names_the_nearest(tmp_path: Path) -> None:
         scan([str(tmp_path)], {"sensr": "sentinel-2-l1c"}, reader="raster")
 
 
-def test_options_that_mean_nothing_are_a_wrong_request(write_raster: WriteRaster, places: Places) -> None:
+def test_invalid_overrides(write_raster: WriteRaster, places: Places) -> None:
     path = write_raster("a.tif", places(8, 8, 2))
     with pytest.raises(RequestError, match="--sensor"):
         scan([path], {"sensor": "spotnik"})
@@ -239,13 +239,13 @@ def test_a_folder_that_cannot_be_listed_is_a_row(
 
 
 @pytest.mark.parametrize("name", ["a\0b.tif", "a" * 5000 + ".tif", "/dev/full/a.tif"])
-def test_a_name_that_no_file_can_have_is_a_row(name: str) -> None:
+def test_an_invalid_file_name_is_a_row(name: str) -> None:
     (found,) = scan([name], {})
     assert found.status == "failed"
 
 
 class Failing(Other):
-    """A plug-in's reader with a mistake in it."""
+    """A plug-in reader with a defect."""
 
     def scan(self, uri: str, options: Options) -> Sequence[ImageInfo]:
         """Fails for some files."""
@@ -254,7 +254,7 @@ class Failing(Other):
         return super().scan(uri, options)
 
 
-def test_a_reader_that_raises_costs_one_row(
+def test_an_exception_of_a_reader_fails_one_row(
     write_raster: WriteRaster, places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in "abc":
@@ -281,10 +281,10 @@ class Reader(RasterReader):
 
 
 @pytest.mark.slow
-def test_a_library_that_crashes_hangs_or_fills_memory_costs_one_row(
+def test_a_crash_timeout_or_memory_bomb_fails_one_row(
     write_raster: WriteRaster, places: Places, tmp_path: Path
 ) -> None:
-    """A plug-in that is installed is asked in the limited process, like ours."""
+    """An installed plug-in runs in the sandbox, like built-in readers."""
     for name in "abcde":
         write_raster(f"in/{name}.tif", places(8, 8))
     plugin = tmp_path / "plugin" / "crashing-1.0.dist-info"

@@ -20,7 +20,7 @@ def everywhere(pixels: np.ndarray) -> np.ndarray:
     return np.ones(pixels.shape[:2], dtype=bool)
 
 
-def test_colours_are_found_wherever_they_are() -> None:
+def test_rgb_channels_in_any_order() -> None:
     bands = [Channel("B02", "blue"), Channel("B08", "nir"), Channel("B04", "red"), Channel("B03", "green")]
     assert rgb_channels(bands) == ("B04", "B03", "B02")
     assert rgb_channels([Channel("VV")]) == ("VV",)
@@ -40,14 +40,14 @@ def test_colours_are_never_guessed(channels: list[Channel]) -> None:
         rgb_channels(channels)
 
 
-def test_8_bit_colour_stays_as_it_is() -> None:
+def test_8_bit_colour_is_unchanged() -> None:
     pixels = np.arange(256, dtype=np.uint8)[:, None, None].repeat(3, axis=2)
     stretch = fit_stretch(pixels, everywhere(pixels), RGB8)
     assert (stretch.low, stretch.high) == ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0))
     assert (render(pixels, everywhere(pixels), stretch) == pixels).all()
 
 
-def test_given_limits_are_black_and_white_whatever_the_picture_holds() -> None:
+def test_given_limits_are_black_and_white() -> None:
     pixels = np.array([[[0, 2750, 5000], [1375, 11, 300]]], dtype=np.uint16)
     stretch = fit_stretch(pixels, everywhere(pixels), RGB16, (0.0, 2750.0))
     assert (stretch.low, stretch.high) == ((0.0,) * 3, (2750.0,) * 3)
@@ -81,7 +81,7 @@ def test_a_stretch_takes_its_channels_out_of_many_in_order() -> None:
     assert stretch.low[0] >= 300 > stretch.low[1] >= 200 > stretch.low[2] >= 100
 
 
-def test_a_tile_looks_the_same_alone_and_in_the_whole() -> None:
+def test_a_tile_is_rendered_as_in_the_whole_image() -> None:
     pixels = np.random.default_rng(2).normal(3.0, 2.0, (40, 40, 1)).astype(np.float32)
     channels = (Channel("h", dtype="float32"),)
     stretch = fit_stretch(pixels, everywhere(pixels), channels)
@@ -91,7 +91,7 @@ def test_a_tile_looks_the_same_alone_and_in_the_whole() -> None:
     assert (whole[..., 0] == whole[..., 2]).all(), "one channel is grey"
 
 
-def test_nothing_that_is_not_a_number_is_counted_or_shown() -> None:
+def test_nan_is_neither_counted_nor_shown() -> None:
     pixels = np.linspace(0, 1, 101, dtype=np.float32).reshape(1, 101, 1)
     pixels = np.concatenate([pixels, np.full_like(pixels, np.nan), np.full_like(pixels, np.inf)])
     stretch = fit_stretch(pixels, everywhere(pixels), (Channel("h", dtype="float32"),))
@@ -102,7 +102,7 @@ def test_nothing_that_is_not_a_number_is_counted_or_shown() -> None:
     assert (seen[0, 0] == 0).all()
 
 
-def test_radar_is_stretched_in_decibels() -> None:
+def test_amplitude_is_stretched_in_decibels() -> None:
     amplitude = np.logspace(-2, 2, 401, dtype=np.float32).reshape(1, 401, 1)  # -40 … 40 dB
     dark = np.zeros((1, 401, 1), dtype=np.float32)
     pixels = np.concatenate([amplitude, dark])
@@ -116,7 +116,7 @@ def test_radar_is_stretched_in_decibels() -> None:
     assert (seen[1] == 0).all(), "an amplitude of 0 is black, not white"
 
 
-def test_complex_radar_shows_its_magnitude() -> None:
+def test_complex_amplitude_shows_its_magnitude() -> None:
     pixels = np.exp(1j * np.linspace(0, 6, 50)).astype(np.complex64).reshape(1, 50, 1) * np.linspace(1, 9, 50)[:, None]
     channels = (Channel("HH", dtype="complex64", quantity="amplitude"),)
     stretch = fit_stretch(pixels, everywhere(pixels), channels)
@@ -124,7 +124,7 @@ def test_complex_radar_shows_its_magnitude() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "float32", "int16"])
-def test_a_constant_picture_is_grey(dtype: str) -> None:
+def test_a_constant_image_is_grey(dtype: str) -> None:
     pixels = np.full((5, 5, 1), 7, dtype=dtype)
     stretch = fit_stretch(pixels, everywhere(pixels), (Channel("h", dtype=dtype),))
     pixels[0, 0], pixels[0, 1] = 6, 8
@@ -132,7 +132,7 @@ def test_a_constant_picture_is_grey(dtype: str) -> None:
     assert (seen[0, 0], seen[0, 1], seen[4, 4]) == (0, 255, 128)
 
 
-def test_a_picture_without_a_valid_pixel_is_white() -> None:
+def test_an_image_without_valid_pixels_is_white() -> None:
     pixels = np.zeros((4, 4, 1), dtype=np.uint16)
     nothing = np.zeros((4, 4), dtype=bool)
     stretch = fit_stretch(pixels, nothing, GREY16)
@@ -140,7 +140,7 @@ def test_a_picture_without_a_valid_pixel_is_white() -> None:
     assert (render(pixels, nothing, stretch) == 255).all()
 
 
-def test_pixels_must_be_those_of_the_stretch() -> None:
+def test_pixels_must_match_the_channels_of_the_stretch() -> None:
     stretch = Stretch(("a",), (0.0,), (1.0,), "test")
     with pytest.raises(ValueError, match="channels"):
         render(np.zeros((2, 2, 3), dtype=np.uint8), np.ones((2, 2), dtype=bool), stretch)
@@ -150,7 +150,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 
 
 @pytest.mark.parametrize("part", ["channels", "low", "high"])
-def test_json_whose_parts_do_not_belong_together_is_refused(part: str) -> None:
+def test_inconsistent_json_is_refused(part: str) -> None:
     record = Stretch(("red", "green", "blue"), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "a test").to_json()
     for wrong in (record[part][:2], [*record[part], record[part][0]], []):
         with pytest.raises(ValueError, match="one or three channels"):
@@ -167,7 +167,7 @@ def test_json_keeps_every_bit(low: tuple[float, ...], high: tuple[float, ...], c
     assert Stretch.from_json(json.loads(json.dumps(table.to_json()))) == table
 
 
-def test_a_record_of_before_there_were_tables_is_read() -> None:
+def test_json_without_steps_is_read() -> None:
     record = {"channels": ["g"], "low": [1.5], "high": [2.5], "source": "words", "curve": "linear"}
     stretch = Stretch.from_json(record)
     assert stretch == Stretch(("g",), (1.5,), (2.5,), "words")

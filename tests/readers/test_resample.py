@@ -15,7 +15,7 @@ Array = np.ndarray[Any, Any]
 def read(
     source: np.ndarray[Any, Any], valid: np.ndarray[Any, Any], box: tuple[float, ...], size: tuple[int, int]
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """`source` (H, W, C) seen through a box, as a reader would do it."""
+    """`source` (H, W, C) read through a box, as a reader does it."""
     y = axis_weights(pixel_edges(box[1], box[3], size[1]), source.shape[0])
     x = axis_weights(pixel_edges(box[0], box[2], size[0]), source.shape[1])
     columns = slice(x.start, x.stop)
@@ -86,7 +86,7 @@ CASES = [
 
 @pytest.mark.parametrize(("box", "size"), CASES)
 @pytest.mark.parametrize("holes", [0.0, 0.4, 1.0])
-def test_it_is_what_the_definition_says(box: tuple[float, ...], size: tuple[int, int], holes: float) -> None:
+def test_resampling_agrees_with_its_definition(box: tuple[float, ...], size: tuple[int, int], holes: float) -> None:
     random = np.random.default_rng(1)
     source = random.random((9, 12, 2))
     valid = random.random((9, 12)) >= holes
@@ -97,7 +97,7 @@ def test_it_is_what_the_definition_says(box: tuple[float, ...], size: tuple[int,
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int64", "float32"])
-def test_at_its_own_scale_nothing_is_touched(dtype: str) -> None:
+def test_native_scale_is_unchanged(dtype: str) -> None:
     source = np.arange(9 * 12).reshape(9, 12, 1).astype(dtype)
     pixels, usable = read(source, np.ones((9, 12), dtype=bool), (3, 2, 9, 7), (6, 5))
     assert pixels.dtype == dtype
@@ -117,7 +117,7 @@ def test_the_largest_integers_do_not_wrap() -> None:
     assert pixels[0, 0, 0] > np.iinfo(np.int64).max - 2048
 
 
-def test_an_invalid_value_leaks_into_nothing() -> None:
+def test_invalid_values_do_not_leak() -> None:
     source = np.ones((8, 8, 1), dtype=np.float32)
     valid = np.ones((8, 8), dtype=bool)
     source[3, 3], valid[3, 3] = np.nan, False
@@ -151,7 +151,7 @@ def test_a_pixel_does_not_depend_on_its_box(scale: float, start: int, length: in
 @given(
     scale=st.floats(0.05, 300.0), start=st.integers(-3000, 60000), length=st.integers(1, 4000), cut=st.integers(0, 4000)
 )
-def test_boxes_of_one_lattice_agree_on_its_edges(scale: float, start: int, length: int, cut: int) -> None:
+def test_boxes_of_one_grid_agree_on_its_edges(scale: float, start: int, length: int, cut: int) -> None:
     cut = min(cut, length - 1)
     whole = pixel_edges(start * scale, (start + length) * scale, length)
     part = pixel_edges((start + cut) * scale, (start + length) * scale, length - cut)
@@ -162,13 +162,13 @@ def test_boxes_of_one_lattice_agree_on_its_edges(scale: float, start: int, lengt
 @pytest.mark.parametrize(
     "scale", [1.0, 3.0, 0.1, 1 / 3, 10 / 3, 1.7, 29.9976, 100.01290322580645 / 30, 0.0044008110671]
 )
-def test_boxes_of_one_lattice_agree_bit_for_bit(scale: float) -> None:
+def test_boxes_of_one_grid_agree_bit_for_bit(scale: float) -> None:
     whole = pixel_edges(0.0, 60_000 * scale, 60_000)
     for start, stop in ((0, 1), (1, 3), (59_997, 60_000), (12_345, 13_689), (41_111, 41_112), (58_999, 59_007)):
         assert np.array_equal(pixel_edges(start * scale, stop * scale, stop - start), whole[start : stop + 1])
 
 
-def test_cutting_the_work_into_bands_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bands_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(3)
     source, valid = random.random((60, 50, 3)).astype(np.float32), random.random((60, 50)) > 0.2
     at_once = [read(source, valid, (0, 0, 50, 60), size) for size in ((20, 25), (75, 90), (50, 60))]

@@ -1,4 +1,4 @@
-"""Records of runs that never happened, for the writers."""
+"""Synthetic records of runs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -61,7 +61,7 @@ def image() -> MakeImage:
 
 @pytest.fixture(scope="session")
 def record() -> MakeRecord:
-    """A run's record around images."""
+    """A run's record of some images."""
 
     def make(
         *images: ImageRecord,

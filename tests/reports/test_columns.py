@@ -1,4 +1,4 @@
-"""A column is declared once, and every output has it."""
+"""Columns are declared once, and every output has them."""
 
 import csv
 import json
@@ -47,7 +47,9 @@ MICRONS = Placement(((0.5, 0.0, 0.0), (0.0, 0.5, 0.0)), "um")
         ("category", None, "x", ["x"] * 3),
     ],
 )
-def test_values_have_one_form(dtype: Dtype, decimals: int | None, values: object, cells: list[str]) -> None:
+def test_csv_json_and_arrays_have_the_same_values(
+    dtype: Dtype, decimals: int | None, values: object, cells: list[str]
+) -> None:
     column = Column("c", dtype, "said", lambda _: values, decimals=decimals)
     batch = Rows([object()] * len(cells))
     assert column.csv_cells(batch) == cells
@@ -65,7 +67,7 @@ def test_a_column_of_other_kinds_of_image_is_empty() -> None:
     assert column.csv_cells(Rows([1.0, 2.0], "slide")) == ["1", "2"]
 
 
-def test_names_that_are_the_same_get_a_number() -> None:
+def test_equal_names_get_a_number() -> None:
     column = Column("c", "float64", "said", attribute("real"))
     assert [one.name for one in with_unique_names([column, column, column])] == ["c", "c_2", "c_3"]
 

@@ -1,4 +1,4 @@
-"""Every writer keeps the contract, and one that breaks a sentence of it is told which."""
+"""Every built-in writer fulfils the contract, and each broken rule of a writer is reported."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ OURS = sorted(point.name for point in entry_points(group="limner.writers") if po
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_our_writers_keep_the_contract(name: str, tmp_path: Path) -> None:
+def test_built_in_writers_fulfil_the_contract(name: str, tmp_path: Path) -> None:
     (writer,) = load_writers([name])
     check_writer(writer, None, tmp_path)
 
 
 @dataclass
 class Texts:
-    """A writer whose text `{}` stands for what a record says; the first of its names is the file's."""
+    """A writer of a text file with placeholders for parts of the record."""
 
     text: str
     file: str = "texts.txt"
@@ -45,7 +45,7 @@ class Texts:
         return self.why or {}
 
 
-def test_a_writer_that_keeps_it_passes(tmp_path: Path) -> None:
+def test_a_correct_writer_passes(tmp_path: Path) -> None:
     check_writer(Texts("lymphocyte: {use}\n"), hostile_record(), tmp_path)
 
 
@@ -75,16 +75,16 @@ def test_json_is_strict(tmp_path: Path) -> None:
 
 
 class Untidy(Texts):
-    """Leaves something behind where it fails."""
+    """A writer that leaves a file behind when it fails."""
 
     def write(self, record: Record, folder: Path) -> Sequence[Path]:
-        """Write the text, with something beside it in between."""
+        """Write the text, with another file beside it for a while."""
         (folder / ".part").write_text(DISCLAIMER, encoding="utf-8")
         paths = super().write(record, folder)
         (folder / ".part").unlink()
         return paths
 
 
-def test_what_a_failure_leaves_behind_is_told(tmp_path: Path) -> None:
+def test_files_left_behind_by_a_failure_are_reported(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="half-written"):
         check_writer(Untidy("{use}"), None, tmp_path)

@@ -1,4 +1,4 @@
-"""findings.geojson, read as a map reads it."""
+"""findings.geojson, read as map programs read it."""
 
 import json
 import re
@@ -48,7 +48,7 @@ def ring_area(ring: list[list[float]]) -> float:
     return float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum() / 2)
 
 
-def test_the_letter_of_rfc_7946(placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path) -> None:
+def test_features_follow_rfc_7946(placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path) -> None:
     lake = shapely.box(10, 10, 90, 90).difference(shapely.box(40, 40, 60, 60))
     findings = [Finding("water", lake, "area", 0.123456), Finding("land", shapely.box(40, 40, 60, 60), "area")]
     place = placement(32618, *NORTH_UP)
@@ -75,7 +75,9 @@ def test_the_letter_of_rfc_7946(placement: MakePlacement, image: MakeImage, reco
     assert np.allclose([east, north], corners.max(axis=0), atol=1e-4)
 
 
-def test_it_says_what_it_is(placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path) -> None:
+def test_the_file_states_use_model_and_version(
+    placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path
+) -> None:
     mars = placement("+proj=eqc +R=3396190 +units=m +no_defs", *NORTH_UP)
     findings = [Finding("water", shapely.box(0, 0, 9, 9), "box")]
     run = record(
@@ -107,7 +109,7 @@ def test_across_the_antimeridian(placement: MakePlacement, image: MakeImage, rec
         assert max(lons) - min(lons) < 1
 
 
-def test_what_is_too_small_is_a_point_that_says_so(
+def test_a_shape_too_small_is_a_point_with_a_note(
     placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path
 ) -> None:
     place = placement(32618, 1e-3, 0.0, 500_000.0, 0.0, -1e-3, 4_000_000.0)

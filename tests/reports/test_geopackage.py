@@ -50,7 +50,7 @@ def read(path: Path, layer: str) -> tuple[dict[str, np.ndarray], np.ndarray, str
     ],
     ids=["north up", "south up", "rotated", "not square", "degrees", "polar"],
 )
-def test_vertices_are_where_the_raster_says(
+def test_vertices_follow_the_geotransform(
     crs: int,
     matrix: tuple[float, ...],
     placement: MakePlacement,
@@ -69,7 +69,7 @@ def test_vertices_are_where_the_raster_says(
     assert columns["area_px"].tolist() == [round(SHAPE.area, 2)]
 
 
-def test_a_picture_placed_by_control_points_keeps_its_bent_edges(
+def test_edges_are_densified_on_images_with_ground_control_points(
     image: MakeImage, record: MakeRecord, out: Path
 ) -> None:
     bend = Polynomial(((0, 0), (1, 0), (0, 1), (0, 2)), (10, 0.5, 0, 0.3), (50, 0, -0.5, 0), (500.0, 400.0), 500.0, 0.1)
@@ -81,7 +81,7 @@ def test_a_picture_placed_by_control_points_keeps_its_bent_edges(
     assert max(box.distance(shapely.Point(xy)) for xy in places) < 0.06
 
 
-def test_a_layer_an_image_with_the_columns_of_the_table(
+def test_each_image_has_a_layer_with_the_columns_of_findings(
     placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path
 ) -> None:
     findings = [
@@ -112,10 +112,8 @@ def test_a_layer_an_image_with_the_columns_of_the_table(
     assert described == [(DISCLAIMER,)]
 
 
-def test_numbers_are_those_of_the_table(
-    placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path
-) -> None:
-    """Bits below what a table shows depend on the processor and on what else runs, so they are not written."""
+def test_values_equal_findings_csv(placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path) -> None:
+    """Digits below the precision of a table depend on the processor, so they are not written."""
     findings = [Finding("w", shapely.affinity.translate(SHAPE, place / 7, place / 3), "area") for place in range(9)]
     run = record(image("a", placement(32618, *NORTH_UP), findings))
     (package,) = GeoPackage().write(run, out)
@@ -128,7 +126,7 @@ def test_numbers_are_those_of_the_table(
     assert (world == world.round(7)).all(), "1e-8 of a pixel of 10 m"
 
 
-def test_names_that_sqlite_cannot_tell_apart_are_made_different(
+def test_layer_names_differ_regardless_of_case(
     placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path
 ) -> None:
     names = ["scene", "Scene", "about", "gpkg_contents", 'x"; drop table about; --', "layer_styles"]
@@ -150,7 +148,9 @@ def test_names_that_sqlite_cannot_tell_apart_are_made_different(
     assert columns["number.a_2"].tolist() == [2.0]
 
 
-def test_what_has_no_crs_is_named(placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path) -> None:
+def test_images_without_a_crs_are_omitted(
+    placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path
+) -> None:
     mars = placement("+proj=eqc +R=3396190 +units=m +no_defs", *NORTH_UP)
     findings = [Finding("water", SHAPE, "area")]
     run = record(image("mars", mars, findings), image("snap", Placement.pixels(), findings))
@@ -174,7 +174,7 @@ def test_the_style_has_every_label(placement: MakePlacement, image: MakeImage, r
     assert 'k="color" v="1,2,255,102"' in style["styleQML"]
 
 
-def test_runs_without_findings_or_images_give_a_file_that_opens(
+def test_empty_runs_give_a_valid_file(
     placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path
 ) -> None:
     (path,) = GeoPackage().write(record(), out)

@@ -11,7 +11,7 @@ def test_a_given_colour_is_kept_and_not_given_twice() -> None:
     assert [palette[label] for label in "abc"] == [PALETTE[1], PALETTE[0], PALETTE[2]]
 
 
-def test_more_labels_than_colours_begin_again() -> None:
+def test_more_labels_than_colours_repeat_the_palette() -> None:
     labels = [f"l{place}" for place in range(len(PALETTE) + 1)]
     palette = Palette.of(labels, {})
     assert palette[labels[-1]] == PALETTE[0]
@@ -24,7 +24,7 @@ def test_a_label_that_the_model_did_not_list_has_a_colour() -> None:
 
 
 @pytest.mark.parametrize("colour", ["red", "#12345", "#1234567", '#12345"', "#12345\n"])
-def test_a_colour_that_is_none_is_refused(colour: str) -> None:
+def test_an_invalid_colour_is_refused(colour: str) -> None:
     with pytest.raises(RequestError, match="#rrggbb"):
         Palette.of(["a"], {"a": colour})
 

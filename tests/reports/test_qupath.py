@@ -1,4 +1,4 @@
-"""QuPath's dialect of GeoJSON, read back by a mirror of its parser's rules."""
+"""QuPath's GeoJSON, read back by a reimplementation of its parser's rules."""
 
 import gzip
 import json
@@ -24,7 +24,7 @@ MICRONS = Placement(((0.5, 0.0, 0.0), (0.0, 0.25, 0.0)), "um", source="aperio he
 
 
 class QuPathParser:
-    """What QuPath does with a file, rule by rule; raises where QuPath would refuse it."""
+    """QuPath's import of a file, rule by rule; raises where QuPath would refuse it."""
 
     TYPES = ("annotation", "detection", "tile", "cell", "tmaCore")
 
@@ -114,7 +114,7 @@ def write(folder: Path, what: Record, writer: QuPath | None = None) -> list[dict
     return QuPathParser().read(path.read_bytes())
 
 
-def test_every_finding_arrives_with_its_type_class_colour_measurements_and_texts(tmp_path: Path) -> None:
+def test_a_feature_has_type_class_colour_measurements_and_metadata(tmp_path: Path) -> None:
     objects = write(tmp_path, record(FINDINGS))
     assert [one["kind"] for one in objects] == [
         "detection",
@@ -151,7 +151,7 @@ def test_every_finding_arrives_with_its_type_class_colour_measurements_and_texts
     assert sixth["roi"].geom_type == "Point"
 
 
-def test_the_file_says_what_it_may_be_used_for_and_nothing_of_where_it_came_from(tmp_path: Path) -> None:
+def test_the_file_states_its_use_and_no_path(tmp_path: Path) -> None:
     [path] = QuPath().write(record(FINDINGS), tmp_path)
     assert path.name == "slide-01234567.qupath.geojson"
     content = json.loads(path.read_text(encoding="utf-8"))
@@ -159,7 +159,7 @@ def test_the_file_says_what_it_may_be_used_for_and_nothing_of_where_it_came_from
     assert "a.svs" not in path.read_text(encoding="utf-8")
 
 
-def test_coordinates_count_from_the_scanned_part(tmp_path: Path) -> None:
+def test_coordinates_start_at_the_corner_of_the_scanned_area(tmp_path: Path) -> None:
     here = write(tmp_path, record(FINDINGS, info(origin=(1000, 300))))
     for one, finding in zip(here[:4], FINDINGS, strict=False):
         assert one["roi"].equals(shapely.transform(finding.geometry, lambda xy: xy - (1000, 300)))
@@ -179,7 +179,7 @@ def test_ids_follow_content_not_order(tmp_path: Path) -> None:
     assert changed[0]["id"] != forward[0]["id"]
 
 
-def test_gzip_holds_the_same_text_in_the_same_bytes(tmp_path: Path) -> None:
+def test_gzip_files_are_reproducible(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     [plain] = QuPath().write(record(FINDINGS), tmp_path)
@@ -192,11 +192,11 @@ def test_gzip_holds_the_same_text_in_the_same_bytes(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [one.name]
 
 
-def test_nothing_found_is_a_file_too(tmp_path: Path) -> None:
+def test_a_slide_without_findings_has_a_file(tmp_path: Path) -> None:
     assert write(tmp_path, record([])) == []
 
 
-def test_maps_and_patients_are_left_out_with_the_reason(tmp_path: Path) -> None:
+def test_maps_and_studies_are_omitted_with_a_reason(tmp_path: Path) -> None:
     world = Placement(((10.0, 0.0, 0.0), (0.0, -10.0, 0.0)), "m", crs="EPSG:32618")
     patient = Placement(((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 5.0)), "mm", frame="1.2.3")
     bare = info(Placement.pixels(), id="bare")
@@ -218,7 +218,7 @@ texts = st.text(max_size=30)
     numbers=st.dictionaries(texts, st.floats(), max_size=3),
     notes=st.dictionaries(texts, texts, max_size=3),
 )
-def test_whatever_a_model_says_the_file_imports(
+def test_any_text_of_a_model_can_be_imported(
     tmp_path_factory: pytest.TempPathFactory,
     corners: list[tuple[float, float]],
     label: str,

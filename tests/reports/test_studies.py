@@ -1,4 +1,4 @@
-"""Studies: a finding names its slice and its place, and a study tells what became of its files."""
+"""Tables of studies: slices and patient coordinates of findings, and outcomes of files."""
 
 import csv
 import re
@@ -77,7 +77,7 @@ def in_slice(number: int, x0: float, y0: float, x1: float, y1: float, label: str
     return Finding(label, box(x0, y0, x1, y1), "box", 0.75, plane=number)
 
 
-def test_findings_csv_itself_tells_slice_and_place(tmp_path: Path) -> None:
+def test_findings_csv_has_slice_and_patient_coordinates(tmp_path: Path) -> None:
     (row,) = findings_csv(tmp_path, (stack(), [replace(in_slice(3, 2, 2, 4, 4), text="=evil()")]))
     assert set(OF_STUDIES) <= set(row)
     assert row["text"] == "'=evil()"
@@ -111,7 +111,7 @@ def test_findings_csv_itself_tells_slice_and_place(tmp_path: Path) -> None:
     assert re.fullmatch(r"2\.25\.[0-9]{30,39}", row["finding_uid"])
 
 
-def test_a_findings_uid_is_its_own_and_the_same_again(tmp_path: Path) -> None:
+def test_finding_uids_are_unique_and_reproducible(tmp_path: Path) -> None:
     one, other = in_slice(3, 2, 2, 4, 4), in_slice(3, 2, 2, 4, 5)
     named = [
         row["finding_uid"] for row in findings_csv(tmp_path, (stack(), [one, other, one, in_slice(1, 2, 2, 4, 4)]))
@@ -149,7 +149,9 @@ def test_uids_are_the_same_in_any_version(tmp_path: Path) -> None:
         ("", 100.0, ""),
     ],
 )
-def test_the_side_follows_from_mm_of_who_lay_on_the_back(tmp_path: Path, position: str, x: float, side: str) -> None:
+def test_laterality_follows_from_patient_coordinates_of_a_supine_patient(
+    tmp_path: Path, position: str, x: float, side: str
+) -> None:
     info = stack(patient_position=position)
     place = Placement(((0.5, 0.0, x), (0.0, 1.0, 0.0), (0.0, 0.0, 0.0)), "mm", frame="2.25.9", source="pixel_spacing")
     info = replace(info, planes=tuple(replace(plane, placement=place) for plane in info.planes))
@@ -157,7 +159,7 @@ def test_the_side_follows_from_mm_of_who_lay_on_the_back(tmp_path: Path, positio
     assert row["laterality_geometry"] == side
 
 
-def test_without_a_place_in_the_patient_there_is_no_centre_and_a_region_has_no_size(tmp_path: Path) -> None:
+def test_without_patient_coordinates_there_is_no_centre_and_no_size(tmp_path: Path) -> None:
     def flat(source: str, place: Placement) -> ImageInfo:
         stated = {"spacing_source": source, "patient_position": "HFS", "row_mm": "2.0"}
         facts = tuple((FACTS | stated).items())
@@ -177,7 +179,7 @@ def test_without_a_place_in_the_patient_there_is_no_centre_and_a_region_has_no_s
         assert [row[f"{edge}_px"] for edge in ("x0", "y1")] == ["2.000", "4.000"]
 
 
-def test_scenes_keep_their_own_columns_and_beside_studies_leave_theirs_empty(tmp_path: Path) -> None:
+def test_columns_of_scenes_and_studies_in_one_run(tmp_path: Path) -> None:
     scene = ImageInfo("a.tif", "raster", (40, 40), (Channel("1"),), Placement.pixels(), id="a")
     finding = Finding("lake", box(1, 1, 5, 5), "box")
     (row,) = findings_csv(tmp_path, (scene, [finding]))
@@ -216,7 +218,7 @@ def test_a_run_without_studies_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_images_of_no_study_are_named_beside_studies() -> None:
+def test_images_outside_studies_are_listed_as_omitted() -> None:
     scene = ImageInfo("a.tif", "raster", (4, 4), (Channel("1"),), Placement.pixels(), id="a")
 
     def omitted(*images: ImageInfo) -> dict[str, str]:

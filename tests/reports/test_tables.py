@@ -31,7 +31,9 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_row_a_finding(placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path) -> None:
+def test_findings_csv_has_a_row_per_finding(
+    placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path
+) -> None:
     bay = shapely.Polygon([(0, 0), (90, 0), (90, 10), (10, 10), (10, 80), (90, 80), (90, 90), (0, 90)])
     findings = [
         Finding("water", bay, "area", 0.25, text='salt, or "fresh"', numbers={"depth": 1 / 3}),
@@ -95,7 +97,7 @@ def test_areas_are_those_on_the_ellipsoid(
     assert area != pytest.approx(1e6, rel=1e-4), "a grid square is not a square kilometre"
 
 
-def test_places_in_degrees_have_nine_decimals(
+def test_coordinates_in_degrees_have_nine_decimals(
     placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path
 ) -> None:
     fine = placement(4326, 1e-5, 0.0, -70.0, 0.0, -1e-5, 40.0)
@@ -105,7 +107,7 @@ def test_places_in_degrees_have_nine_decimals(
     assert (row["lon"], row["lat"]) == ("-69.9999950", "39.9999950")
 
 
-def test_without_a_place_cells_are_empty_not_zero(image: MakeImage, record: MakeRecord, out: Path) -> None:
+def test_unknown_coordinates_are_empty_cells(image: MakeImage, record: MakeRecord, out: Path) -> None:
     (path,) = FindingsCsv().write(
         record(image("plain", Placement.pixels(), [Finding("land", shapely.box(0, 0, 1, 1), "box")])), out
     )
@@ -147,7 +149,7 @@ def test_another_planet_has_no_longitude_here(
     assert row["crs"] == "unknown", "the name that its WKT gives it"
 
 
-def test_what_lies_beyond_the_limb_has_no_longitude(
+def test_pixels_off_the_limb_have_no_longitude(
     placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path
 ) -> None:
     disc = "+proj=geos +h=35785831 +lon_0=0 +sweep=y +ellps=GRS80 +units=m"
@@ -256,7 +258,7 @@ def test_the_summary_adds_up(placement: MakePlacement, image: MakeImage, record:
     assert {second[key] for key in ("analysed_km2", "area_m2.water", "per_km2.water", "pixel_x_m")} == {""}
 
 
-def test_pixel_sizes_are_those_in_the_middle_and_as_the_model_saw_it(
+def test_pixel_sizes_at_level_0_and_in_the_analysis(
     placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path
 ) -> None:
     turned = placement(4326, 0.01, 0.02, -70.0, 0.05, -0.03, 30.0)  # degrees: both ways a pixel's size changes
@@ -292,7 +294,7 @@ def test_each_kind_has_its_own_pixel_size_and_areas(
     assert whole == [("80000000", ""), ("", "0.8"), ("", "840000")]
 
 
-def test_a_slides_summary_speaks_of_mm(image: MakeImage, record: MakeRecord, out: Path) -> None:
+def test_a_slides_summary_is_in_mm(image: MakeImage, record: MakeRecord, out: Path) -> None:
     slide = Placement(((0.5, 0.0, 0.0), (0.0, 0.5, 0.0)), "um", source="tag")
     areas = (Area("analysed", "", 400_000.0, 1e-7, 4), Area("skipped", "no tissue", 400_000.0, 1e-7, 4))
     cells = [Finding("cell", shapely.box(x, 0, x + 10, 10), "box") for x in range(0, 50, 10)]
@@ -306,7 +308,7 @@ def test_a_slides_summary_speaks_of_mm(image: MakeImage, record: MakeRecord, out
     assert "area_m2" not in facts[0]
 
 
-def test_an_image_of_which_nothing_was_analysed_has_no_shares(image: MakeImage, record: MakeRecord, out: Path) -> None:
+def test_an_image_without_analysed_area_has_no_shares(image: MakeImage, record: MakeRecord, out: Path) -> None:
     lost = image("a", Placement.pixels(), areas=(Area("unreadable", "truncated", 800_000.0, None, 4),))
     summary, facts = map(rows, SummaryCsv().write(record(lost), out))
     assert [row["share"] for row in facts] == ["", "", "1.000000", "1.000000"]
@@ -380,7 +382,7 @@ def test_a_report_that_fails_leaves_nothing_half_written(
     assert [entry.name for entry in out.iterdir()] == ["findings.csv"]
 
 
-def test_what_is_said_of_a_region_adds_no_area_to_its_tiles(
+def test_regions_add_no_area_to_their_tiles(
     image: MakeImage, record: MakeRecord, placement: MakePlacement, out: Path
 ) -> None:
     tiles = [Finding("land", shapely.box(x, 0, x + 10, 10), "tile", 0.9) for x in (0, 10)]
@@ -392,7 +394,7 @@ def test_what_is_said_of_a_region_adds_no_area_to_its_tiles(
         assert (row["item"], row["findings"], row["area_px"]) == ("land", str(len(said)), pixels)
 
 
-def test_a_tile_counts_with_the_part_of_it_that_is_valid(image: MakeImage, record: MakeRecord, out: Path) -> None:
+def test_tiles_count_with_their_valid_part(image: MakeImage, record: MakeRecord, out: Path) -> None:
     slide = Placement(((0.5, 0.0, 0.0), (0.0, 0.5, 0.0)), "um")
     half = Finding("land", shapely.box(0, 0, 100, 100), "tile", numbers={"valid": 0.5})
     SummaryCsv().write(record(image("s", slide, [half], m2=2e-7), labels=()), out)

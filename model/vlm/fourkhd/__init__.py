@@ -1,4 +1,4 @@
-"""InternLM-XComposer2-4KHD: the model, its files, its prompts, and the respondent that limner asks.
+"""InternLM-XComposer2-4KHD: its network, files and prompts, and the backend that answers questions with it.
 
-Source: arXiv 2404.06512. Native PyTorch on transformers' base classes; no code of a checkpoint is ever run.
+Source: arXiv 2404.06512. Native PyTorch on transformers' base classes; code that comes with a checkpoint is never run.
 """

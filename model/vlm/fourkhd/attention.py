@@ -1,6 +1,6 @@
-"""Attention, computed by the kernel that was chosen for the network."""
+"""Attention by the kernel that was chosen for the network."""
 
-# transformers' types do not say what its functions return:
+# transformers' types do not state what its functions return:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import AttentionInterface
 
-from .runtime import Kernel
+from .model_config import Kernel
 
 _INTERFACE = AttentionInterface()
 
@@ -23,20 +23,18 @@ def attend(
     *,
     kernel: Kernel,
     causal: bool,
-    scale: float,
 ) -> torch.Tensor:
     """Attention of `query` (B, heads, Q, d) over `key` and `value` (B, kv heads, K, d) → (B, Q, heads · d).
 
-    `mask` is boolean (B, 1, Q, K), true where a query sees a key, or for flash attention (B, K), true where a key is no
-    padding; None where all are seen, or all before where `causal`. `module` has `num_key_value_groups`, queries a key.
+    `mask` is boolean: (B, 1, Q, K), true where a query attends to a key, or (B, K) for flash attention, false at
+    padding. None attends to all keys, or to all earlier ones where `causal`. `module` has `num_key_value_groups`.
     """
+    scale = query.shape[-1] ** -0.5
     if kernel == "eager":
-        seen = _eager(query, key, value, mask, causal=causal, scale=scale)
-    else:
-        further: dict[str, Any] = {"is_causal": causal and mask is None} if kernel == "sdpa" else {"is_causal": causal}
-        function: Any = _INTERFACE[kernel]
-        seen = function(module, query, key, value, mask, dropout=0.0, scaling=scale, **further)[0]
-    return seen.flatten(2)
+        return _eager(query, key, value, mask, causal=causal, scale=scale).flatten(2)
+    causal = causal and (mask is None or kernel == "flash_attention_2")
+    function: Any = _INTERFACE[kernel]
+    return function(module, query, key, value, mask, dropout=0.0, scaling=scale, is_causal=causal)[0].flatten(2)
 
 
 def _eager(
@@ -48,7 +46,7 @@ def _eager(
     causal: bool,
     scale: float,
 ) -> torch.Tensor:
-    """The definition, scores and all, softmax in float32 → (B, Q, heads, d)."""
+    """Attention by its definition, softmax in float32 → (B, Q, heads, d)."""
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scores = (query @ key.transpose(2, 3)).float() * scale

@@ -1,10 +1,10 @@
-"""InternLM-XComposer2-4KHD as one network: tiles become visual tokens, and those stand among words.
+"""InternLM-XComposer2-4KHD as one network: tiles become image tokens, which stand among text tokens.
 
-Source: arXiv 2404.06512. Names and shapes of its tensors are the released checkpoint's. Nothing here knows files,
-prompts or pictures: `tokens.py` writes prompts, `load.py` fills the network.
+Source: arXiv 2404.06512. Tensors have the names and shapes of the released checkpoint. Files, prompts and pictures are
+handled in `runtime.py`, `tokenizer.py` and `generator.py`.
 """
 
-# transformers' types do not say what its classes take and return:
+# transformers' types do not state what its classes take and return:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportMissingParameterType=false, reportIncompatibleMethodOverride=false, reportIncompatibleVariableOverride=false
 
@@ -17,16 +17,18 @@ from torch import nn
 from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from .attention import Kernel
 from .language import Context, LanguageModel
-from .sizes import Sizes
+from .model_config import Kernel, Sizes
 from .vision import VisionModel, merge_patches
 
-TILES_AT_ONCE = 64  # tiles that go through the vision tower together, so that a batch of regions bounds its memory
+Part = Sequence[int] | torch.Tensor
+"""A part of a sequence: token ids, or the image tokens (N, hidden) of a picture."""
+
+TILES_AT_ONCE = 64  # in the vision encoder, so that a batch of regions bounds its memory
 
 
 class FourKhdConfig(PreTrainedConfig):
-    """transformers' configuration of a 4KHD model: `Sizes`, and how it is run."""
+    """transformers' configuration of a 4KHD model."""
 
     model_type = "internlmxcomposer2"
     keys_to_ignore_at_inference = ("past_key_values",)
@@ -35,31 +37,30 @@ class FourKhdConfig(PreTrainedConfig):
         super().__init__(**settings)
 
     @classmethod
-    def of(cls, sizes: Sizes, **settings: Any) -> "FourKhdConfig":
+    def from_sizes(cls, sizes: Sizes) -> "FourKhdConfig":
         """The configuration of a model of those sizes."""
-        ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
-        return cls(**{**ids, "tie_word_embeddings": False, **settings, **sizes.to_json()})
+        return cls(bos_token_id=1, eos_token_id=2, pad_token_id=2, tie_word_embeddings=False, **sizes.to_json())
 
     @property
     def sizes(self) -> Sizes:
-        """What it describes."""
+        """The sizes that it describes."""
         return Sizes.from_json(self.to_dict())
 
 
 @dataclass(frozen=True, slots=True)
-class Mixed:
-    """Sequences of words and visual tokens, padded on the left: what the language model reads.
-
-    `hidden` (B, L, width); `image` (B, L), true at visual tokens; `real` (B, L), false at padding.
-    """
+class EmbeddedBatch:
+    """Sequences of text and image tokens, padded on the left, as input of the language model."""
 
     hidden: torch.Tensor
-    image: torch.Tensor
-    real: torch.Tensor
+    """(B, L, width)"""
+    image_mask: torch.Tensor
+    """(B, L), true at image tokens."""
+    attention_mask: torch.Tensor
+    """(B, L), false at padding."""
 
 
 class FourKhd(PreTrainedModel, GenerationMixin):
-    """The whole network. `kernel` is how attention is computed. `load.from_pretrained` makes one from files."""
+    """The whole network; `runtime.load_network` makes one from files."""
 
     config_class = FourKhdConfig
     main_input_name = "input_ids"
@@ -82,73 +83,80 @@ class FourKhd(PreTrainedModel, GenerationMixin):
         )
 
     @property
-    def tower(self) -> VisionModel:
-        """The vision tower."""
+    def vision_model(self) -> VisionModel:
+        """The vision encoder."""
         return cast("VisionModel", cast("Any", self.vit)["vision_tower"]["vision_model"])
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Nothing: `load.py` fills every tensor, or refuses."""
+        """Leave the weights alone: `runtime.load_network` sets every tensor, or refuses."""
 
     def get_input_embeddings(self) -> nn.Module:
-        """The words' embeddings."""
+        """The token embeddings."""
         return self.model.tok_embeddings
 
     def get_output_embeddings(self) -> nn.Module:
-        """The map to words."""
+        """The linear map to logits."""
         return self.output
 
-    def features(self, tiles: torch.Tensor) -> torch.Tensor:
-        """Normalised tiles (n, 3, tile, tile) → (n, positions, hidden) of the vision tower, each tile by itself."""
-        weight = self.tower.embeddings.patch_embedding.weight
-        parts = [self.tower(part.to(weight.device, weight.dtype), self.kernel) for part in tiles.split(TILES_AT_ONCE)]
+    def vision_features(self, tiles: torch.Tensor) -> torch.Tensor:
+        """Normalized tiles (n, 3, tile, tile) → (n, positions, hidden) of the vision encoder."""
+        encoder = self.vision_model
+        weight = encoder.embeddings.patch_embedding.weight
+        parts = [encoder(part.to(weight.device, weight.dtype), self.kernel) for part in tiles.split(TILES_AT_ONCE)]
         return torch.cat(parts)
 
-    def merge(
+    def arrange(
         self, features: torch.Tensor, grids: Sequence[tuple[int, int]], *, overall: bool = True
     ) -> list[torch.Tensor]:
-        """Features of each picture's global tile, then its tiles, row by row → (N, merged) visual tokens of each.
+        """Features of each picture's global view and its tiles, row by row → (N, merged) image tokens of each.
 
-        `grids` are (rows, cols) of tiles. The global view comes first, then a separator, then all tiles as one map;
-        every row of either ends with the same row end. Without `overall` the map stands alone.
+        `grids` are (rows, cols) of tiles. Without `overall` only the local view remains. For 1 × 2 tiles::
+
+            global view          local view: one map over all tiles
+            g g g E              a a a b b b E
+            g g g E  separator   a a a b b b E        E: row end
+            g g g E              a a a b b b E
         """
         sizes = self.sizes.vision
-        patches = features[:, int(sizes.class_token) :].unflatten(1, (sizes.side, sizes.side))
-        merged = merge_patches(patches)
+        side = sizes.patches_per_side
+        merged = merge_patches(features[:, int(sizes.class_token) :].unflatten(1, (side, side)))
         found: list[torch.Tensor] = []
         start = 0
         for rows, cols in grids:
             view, tiles = merged[start], merged[start + 1 : start + 1 + rows * cols]
             start += 1 + rows * cols
             side = view.shape[0]
-            whole = tiles.reshape(rows, cols, side, side, -1).transpose(1, 2).reshape(rows * side, cols * side, -1)
-            first = [self._rows(view), self.plora_glb_GN[0]] if overall else []
-            found.append(torch.cat([*first, self._rows(whole)]))
+            local = tiles.reshape(rows, cols, side, side, -1).transpose(1, 2).reshape(rows * side, cols * side, -1)
+            first = [self._with_row_ends(view), self.plora_glb_GN[0]] if overall else []
+            found.append(torch.cat([*first, self._with_row_ends(local)]))
         return found
 
-    def see(self, tiles: torch.Tensor, grids: Sequence[tuple[int, int]], *, overall: bool = True) -> list[torch.Tensor]:
-        """Normalised tiles of several pictures, as `merge` has them → (N, hidden) visual tokens of each.
+    def image_tokens(
+        self, tiles: torch.Tensor, grids: Sequence[tuple[int, int]], *, overall: bool = True
+    ) -> list[torch.Tensor]:
+        """Normalized tiles of several pictures, in the order of `arrange` → (N, hidden) image tokens of each.
 
-        A picture of one tile that is its own global view is looked at once.
+        The tile of a picture with one tile is encoded once where it equals its own global view.
         """
-        seen: list[int] = []  # for each tile the place of the one that is looked at
+        encoded: list[int] = []  # for each tile its place among `kept`
         kept: list[int] = []
         for rows, cols in grids:
             for i in range(1 + rows * cols):
-                place = len(seen)
+                place = len(encoded)
                 if not (i == 1 and rows * cols == 1 and torch.equal(tiles[place], tiles[place - 1])):
                     kept.append(place)
-                seen.append(len(kept) - 1)
-        features = self.features(tiles if len(kept) == len(seen) else tiles[kept])
-        merged = self.merge(features if len(kept) == len(seen) else features[seen], grids, overall=overall)
+                encoded.append(len(kept) - 1)
+        features = self.vision_features(tiles if len(kept) == len(encoded) else tiles[kept])
+        merged = self.arrange(features if len(kept) == len(encoded) else features[encoded], grids, overall=overall)
         return list(self.vision_proj(torch.cat(merged)).split([len(one) for one in merged]))
 
-    def _rows(self, view: torch.Tensor) -> torch.Tensor:
-        """A map (H, W, merged), a row end after each row → (H · (W + 1), merged)."""
+    def _with_row_ends(self, view: torch.Tensor) -> torch.Tensor:
+        """A map (H, W, merged) with a row end after each row → (H · (W + 1), merged)."""
         ends = self.plora_sub_GN[0].expand(len(view), 1, -1)
         return torch.cat([view, ends], dim=1).flatten(0, 1)
 
-    def mix(self, sequences: Sequence[Sequence[Sequence[int] | torch.Tensor]]) -> Mixed:
-        """Sequences of parts, each token ids or the (N, hidden) visual tokens of a picture, padded on the left."""
+    def embed(self, sequences: Sequence[Sequence[Part]]) -> EmbeddedBatch:
+        """Embed sequences of text and image tokens, padded on the left."""
         table = self.model.tok_embeddings.weight
         rows: list[torch.Tensor] = []
         marks: list[torch.Tensor] = []
@@ -159,17 +167,16 @@ class FourKhd(PreTrainedModel, GenerationMixin):
                 else nn.functional.embedding(torch.tensor(part, dtype=torch.long, device=table.device), table)
                 for part in sequence
             ]
-            seen = [isinstance(part, torch.Tensor) for part in sequence]
             rows.append(torch.cat(parts))
-            marks.append(torch.cat([torch.full((len(p),), s) for p, s in zip(parts, seen, strict=True)]))
+            marks.append(torch.cat([torch.full((len(p),), isinstance(p, torch.Tensor)) for p in sequence]))
         longest = max(len(row) for row in rows)
         hidden = table.new_zeros(len(rows), longest, table.shape[1])
-        image = torch.zeros(len(rows), longest, dtype=torch.bool, device=table.device)
-        real = torch.zeros_like(image)
+        image_mask = torch.zeros(len(rows), longest, dtype=torch.bool, device=table.device)
+        attention_mask = torch.zeros_like(image_mask)
         for i, (row, mark) in enumerate(zip(rows, marks, strict=True)):
-            hidden[i, longest - len(row) :], image[i, longest - len(row) :] = row, mark.to(table.device)
-            real[i, longest - len(row) :] = True
-        return Mixed(hidden, image, real)
+            begin = longest - len(row)
+            hidden[i, begin:], image_mask[i, begin:], attention_mask[i, begin:] = row, mark.to(table.device), True
+        return EmbeddedBatch(hidden, image_mask, attention_mask)
 
     def forward(
         self,
@@ -183,11 +190,11 @@ class FourKhd(PreTrainedModel, GenerationMixin):
         logits_to_keep: int = 0,
         **_: Any,
     ) -> CausalLMOutputWithPast:
-        """Read token ids (B, L), or what `mix` made of them, and say what comes next.
+        """Next-token logits of token ids (B, L), or of what `embed` returned.
 
-        `attention_mask` is (B, all keys), 0 at padding, or boolean (B, 1, L, all keys), true where a token sees a key.
-        `im_mask` (B, L) is true at visual tokens. Logits are float32 (B, L, vocab), of the last `logits_to_keep` tokens
-        where that is not 0. `hidden_states` is what they were made of, after the last norm.
+        `attention_mask` is (B, all keys), 0 at padding, or boolean (B, 1, L, all keys), true where a token attends to a
+        key. `im_mask` (B, L) is true at image tokens. Logits are float32 (B, L, vocab), or only of the last
+        `logits_to_keep` tokens. `hidden_states` are after the final norm.
         """
         if inputs_embeds is None:
             inputs_embeds = cast("torch.Tensor", self.model.tok_embeddings(input_ids))
@@ -196,34 +203,24 @@ class FourKhd(PreTrainedModel, GenerationMixin):
         before = 0 if past_key_values is None else int(past_key_values.get_seq_length())
         length, device = inputs_embeds.shape[1], inputs_embeds.device
         if position_ids is None:
-            position_ids = self._positions(attention_mask, before, length, device)
+            position_ids = _positions(attention_mask, before, length, device)
         mask, causal = self._mask(attention_mask, before, length, device)
-        image = None
+        image_mask = None
         if im_mask is not None and bool(im_mask.any()):
-            image = im_mask[..., None].to(device, inputs_embeds.dtype)
+            image_mask = im_mask[..., None].to(device, inputs_embeds.dtype)
         rotation = self.model.rotation(position_ids.to(device))
         kernel: Kernel = "sdpa" if mask is not None and mask.ndim == 4 and self.kernel != "eager" else self.kernel
-        context = Context(rotation, mask, image, past_key_values, kernel, causal)
-        hidden = self.model(inputs_embeds, context)
+        hidden = self.model(inputs_embeds, Context(rotation, mask, image_mask, past_key_values, kernel, causal))
         logits = self.output(hidden[:, -logits_to_keep:] if logits_to_keep else hidden).float()
         return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values, hidden_states=(hidden,))
-
-    def _positions(
-        self, attention_mask: torch.Tensor | None, before: int, length: int, device: torch.device
-    ) -> torch.Tensor:
-        """Places of the tokens in their sequences, padding not counted."""
-        if attention_mask is None or attention_mask.ndim != 2:
-            return torch.arange(before, before + length, device=device)[None]
-        places = attention_mask.long().cumsum(dim=-1) - 1
-        return places[:, -length:].clamp(min=0)
 
     def _mask(
         self, attention_mask: torch.Tensor | None, before: int, length: int, device: torch.device
     ) -> tuple[torch.Tensor | None, bool]:
-        """(mask, causal) as `attend` wants them.
+        """(mask, causal) for `attend`.
 
-        A token of padding sees itself, so that no row is empty. Nothing is masked where nothing is padded and either
-        there is one token only or nothing was before it.
+        A padding token attends to itself, so that no row is empty. There is no mask where nothing is padded and either
+        there is one token only or no token came before.
         """
         if attention_mask is not None and attention_mask.ndim == 4:
             return attention_mask.to(device), False
@@ -241,15 +238,18 @@ class FourKhd(PreTrainedModel, GenerationMixin):
         return mask, False
 
     def prepare_inputs_for_generation(
-        self,
-        input_ids: torch.Tensor,
-        *args: Any,
-        inputs_embeds: torch.Tensor | None = None,
-        **kwargs: Any,
+        self, input_ids: torch.Tensor, *args: Any, inputs_embeds: torch.Tensor | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        """What transformers prepares, without the mask of visual tokens once they have been read: words follow."""
+        """Prepare inputs as transformers does, with the mask of image tokens for the prompt only."""
         prepare = cast("Any", GenerationMixin).prepare_inputs_for_generation
-        made = prepare(self, input_ids, *args, inputs_embeds=inputs_embeds, **kwargs)
+        prepared = prepare(self, input_ids, *args, inputs_embeds=inputs_embeds, **kwargs)
         if not kwargs.get("is_first_iteration", False):
-            made.pop("im_mask", None)
-        return made
+            prepared.pop("im_mask", None)
+        return prepared
+
+
+def _positions(attention_mask: torch.Tensor | None, before: int, length: int, device: torch.device) -> torch.Tensor:
+    """Positions of the tokens in their sequences, not counting padding."""
+    if attention_mask is None or attention_mask.ndim != 2:
+        return torch.arange(before, before + length, device=device)[None]
+    return (attention_mask.long().cumsum(dim=-1) - 1)[:, -length:].clamp(min=0)

@@ -1,10 +1,10 @@
-"""The vision tower: CLIP's ViT, or SigLIP's, up to its last layer, and no norm after it.
+"""The vision encoder: the ViT of CLIP or SigLIP up to its last layer, without the norm after it.
 
-Source: CLIP, arXiv 2103.00020. Modules are named as in transformers, so that their checkpoints fit. Each tile is seen
-alone: nothing here lets tiles meet.
+Source: CLIP, arXiv 2103.00020. Modules have transformers' names, so that its checkpoints fit. Each tile is encoded by
+itself: there is no attention between tiles.
 """
 
-# torch's types do not say what recomputing returns:
+# torch's types do not state what recomputing returns:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
 from typing import cast
@@ -14,12 +14,12 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from .attention import Kernel, attend
-from .sizes import VisionSizes
+from .attention import attend
+from .model_config import Kernel, VisionSizes
 
 
-class Embeddings(nn.Module):
-    """Patches of a tile, with their positions."""
+class VisionEmbeddings(nn.Module):
+    """Patch and position embeddings of a tile."""
 
     def __init__(self, sizes: VisionSizes) -> None:
         super().__init__()
@@ -30,15 +30,15 @@ class Embeddings(nn.Module):
 
     def forward(self, tiles: torch.Tensor) -> torch.Tensor:
         """(n, 3, image, image) → (n, positions, hidden)."""
-        seen = self.patch_embedding(tiles).flatten(2).transpose(1, 2)
+        patches = self.patch_embedding(tiles).flatten(2).transpose(1, 2)
         if hasattr(self, "class_embedding"):
-            first = self.class_embedding.expand(len(seen), 1, -1)
-            seen = torch.cat([first, seen], dim=1)
-        return seen + self.position_embedding.weight
+            first = self.class_embedding.expand(len(patches), 1, -1)
+            patches = torch.cat([first, patches], dim=1)
+        return patches + self.position_embedding.weight
 
 
-class SelfAttention(nn.Module):
-    """Every patch of a tile sees every other."""
+class VisionAttention(nn.Module):
+    """Attention among all patches of a tile."""
 
     num_key_value_groups = 1
 
@@ -56,12 +56,11 @@ class SelfAttention(nn.Module):
             projection(hidden).unflatten(2, (self.heads, -1)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        scale = query.shape[-1] ** -0.5
-        return self.out_proj(attend(self, query, key, value, None, kernel=kernel, causal=False, scale=scale))
+        return self.out_proj(attend(self, query, key, value, None, kernel=kernel, causal=False))
 
 
 class Mlp(nn.Module):
-    """Two linear maps."""
+    """Two linear maps with an activation between them."""
 
     def __init__(self, sizes: VisionSizes) -> None:
         super().__init__()
@@ -77,12 +76,12 @@ class Mlp(nn.Module):
         return self.fc2(functional.gelu(wide, approximate="tanh" if self.activation == "gelu_tanh" else "none"))
 
 
-class Layer(nn.Module):
-    """Attention and MLP, each after a norm and beside what was."""
+class VisionLayer(nn.Module):
+    """Attention and MLP, each with a norm before it and a residual connection."""
 
     def __init__(self, sizes: VisionSizes) -> None:
         super().__init__()
-        self.self_attn = SelfAttention(sizes)
+        self.self_attn = VisionAttention(sizes)
         self.layer_norm1 = nn.LayerNorm(sizes.hidden, eps=sizes.eps)
         self.mlp = Mlp(sizes)
         self.layer_norm2 = nn.LayerNorm(sizes.hidden, eps=sizes.eps)
@@ -93,31 +92,24 @@ class Layer(nn.Module):
         return hidden + self.mlp(self.layer_norm2(hidden))
 
 
-class Encoder(nn.Module):
-    """The layers."""
-
-    def __init__(self, sizes: VisionSizes) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(Layer(sizes) for _ in range(sizes.layers))
-
-
 class VisionModel(nn.Module):
-    """A vision tower without a norm at its end."""
+    """A vision encoder without a final norm."""
 
     def __init__(self, sizes: VisionSizes) -> None:
         super().__init__()
-        self.embeddings = Embeddings(sizes)
+        self.embeddings = VisionEmbeddings(sizes)
         if sizes.pre_norm:
             self.pre_layrnorm = nn.LayerNorm(sizes.hidden, eps=sizes.eps)
-        self.encoder = Encoder(sizes)
-        self.recompute = False  # in training: keep no activations of the layers, compute them again
+        self.encoder = nn.ModuleDict({"layers": nn.ModuleList(VisionLayer(sizes) for _ in range(sizes.layers))})
+        self.recompute = False
+        """Training only: keep no activations of the layers, recompute them (gradient checkpointing)."""
 
     def forward(self, tiles: torch.Tensor, kernel: Kernel) -> torch.Tensor:
-        """Normalised tiles (n, 3, image, image) → (n, positions, hidden), the class token first where there is one."""
+        """Normalized tiles (n, 3, image, image) → (n, positions, hidden), any class token first."""
         hidden = self.embeddings(tiles)
         if hasattr(self, "pre_layrnorm"):
             hidden = self.pre_layrnorm(hidden)
-        for layer in self.encoder.layers:
+        for layer in cast("nn.ModuleList", self.encoder["layers"]):
             if self.recompute and self.training and torch.is_grad_enabled():
                 hidden = cast("torch.Tensor", checkpoint(layer, hidden, kernel, use_reentrant=False))
             else:
@@ -126,9 +118,12 @@ class VisionModel(nn.Module):
 
 
 def merge_patches(patches: torch.Tensor) -> torch.Tensor:
-    """Patches (n, side, side, C) → (n, side / 2, side / 2, 4 C): 2 × 2 neighbours side by side.
+    """Patches (n, side, side, C) → (n, side / 2, side / 2, 4 C): each 2 × 2 block becomes one vector.
 
-    Upper left, upper right, lower left, lower right. An odd last row or column has no partner: sides are even.
+    ::
+
+        a b | …
+        c d | …   →   [a, b, c, d] | …
     """
     n, side, _, width = patches.shape
     blocks = patches.reshape(n, side // 2, 2, side // 2, 2, width).permute(0, 1, 3, 2, 4, 5)

@@ -1,16 +1,16 @@
-"""A vision tower for a new model: taken from another checkpoint, or made anew.
+"""The vision encoder of a new 4KHD model: taken from another checkpoint, or new.
 
-As the released model's was made from OpenAI's CLIP: the layers as they are, without the norm after the last and what
-follows it. Sources: CLIP, arXiv 2103.00020; SigLIP, arXiv 2303.15343; ViT, arXiv 2010.11929.
+As the released model's was taken from OpenAI's CLIP: all layers, without the norm after the last and what follows it.
+Sources: CLIP, arXiv 2103.00020; SigLIP, arXiv 2303.15343; ViT, arXiv 2010.11929.
 """
 
-# transformers' and torch's types do not say what some of their functions return:
+# transformers' and torch's types do not state what some of their functions return:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import hashlib
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -21,98 +21,106 @@ from ....readers.errors import ModelError
 from ...checkpoints.files import normalisation
 from ...checkpoints.tensors import check_config_integers, count_elements
 from ...checkpoints.untrusted import UntrustedDict, wrap_errors
-from .files import Files
-from .model_config import NEW, check_heads, check_tile, vision_sizes
-from .sizes import VISION, Activation, VisionSizes, vision_tensors
+from .checkpoint import FourKhdFiles
+from .model_config import (
+    NEW,
+    RGB,
+    SEPARATOR,
+    VISION,
+    Activation,
+    VisionSizes,
+    check_heads,
+    check_tile,
+    new_vision_sizes,
+)
 
 Tensors = dict[str, torch.Tensor]
-Draw = Callable[[str, tuple[int, ...]], torch.Tensor]
 
-_EMBEDDED = "embeddings.patch_embedding.weight"
+_PATCHES = "embeddings.patch_embedding.weight"
 _POSITIONS, _CLASS = "embeddings.position_embedding.weight", "embeddings.class_embedding"
 _ACTIVATIONS: Final[Mapping[str, Activation]] = {
     "quick_gelu": "quick_gelu",
     "gelu": "gelu",
     "gelu_pytorch_tanh": "gelu_tanh",
 }
-_AFTER = re.compile(r"post_layernorm\..*|head\..*|layernorm\..*|pooler\..*|embeddings\.position_ids|.*mask_token")
-"""What follows a tower's last layer, or is no weight."""
-
-_VIT: Final = (
+_CONFIGS: Final[Mapping[str, Any]] = {"clip": CLIPVisionConfig, "siglip": SiglipVisionConfig, "vit": ViTConfig}
+_UNUSED = re.compile(r"post_layernorm\..*|head\..*|layernorm\..*|pooler\..*|embeddings\.position_ids|.*mask_token")
+"""Tensors that follow the last layer, or are no weights."""
+_VIT_NAMES: Final = (
     (r"embeddings\.cls_token", _CLASS),
     (r"embeddings\.position_embeddings", _POSITIONS),
     (r"embeddings\.patch_embeddings\.projection\.(.*)", r"embeddings.patch_embedding.\1"),
-    (r"encoder\.layer\.(\d+)\.attention\.attention\.(query|key|value)\.(.*)", r"encoder.layers.\1.self_attn.\2.\3"),
+    (r"encoder\.layer\.(\d+)\.attention\.attention\.([qkv])\w+\.(.*)", r"encoder.layers.\1.self_attn.\2_proj.\3"),
     (r"encoder\.layer\.(\d+)\.attention\.output\.dense\.(.*)", r"encoder.layers.\1.self_attn.out_proj.\2"),
     (r"encoder\.layer\.(\d+)\.intermediate\.dense\.(.*)", r"encoder.layers.\1.mlp.fc1.\2"),
     (r"encoder\.layer\.(\d+)\.output\.dense\.(.*)", r"encoder.layers.\1.mlp.fc2.\2"),
     (r"encoder\.layer\.(\d+)\.layernorm_before\.(.*)", r"encoder.layers.\1.layer_norm1.\2"),
     (r"encoder\.layer\.(\d+)\.layernorm_after\.(.*)", r"encoder.layers.\1.layer_norm2.\2"),
 )
-_TAUGHT_CLASSES: Final = (
-    "The vision encoder is a ViT, which was taught classes and not to agree with text: its features hold what tells "
-    "those classes apart, and the projector finds little else in them. Prefer a CLIP or SigLIP encoder."
+"""A ViT's names in transformers → CLIP's."""
+_CLASSIFIER: Final = (
+    "The vision encoder is a ViT that was trained to classify, not to agree with text: its features separate its "
+    "classes, and the projector finds little else in them. Prefer a CLIP or SigLIP encoder."
 )
-_ALONE: Final = (
-    "The vision encoder comes without its text encoder, so that nothing shows that it was trained to agree with text: "
-    "make sure that it is the image half of a CLIP or SigLIP model."
+_IMAGE_HALF: Final = (
+    "The vision encoder comes without its text encoder, so nothing shows that it was trained to agree with text: make "
+    "sure that it is the image half of a CLIP or SigLIP model."
 )
-_SHORT: Final = {".query.": ".q_proj.", ".key.": ".k_proj.", ".value.": ".v_proj."}
+_UNTRAINED: Final = "The vision encoder is untrained: train it too, on many pictures (--train encoder)."
 
 
 @dataclass(frozen=True, slots=True)
-class Tower:
-    """A vision tower: its sizes, and its tensors by transformers' names, float32.
-
-    `concerns` are reasons to expect a poor alignment, as sentences.
-    """
+class VisionEncoder:
+    """The weights of a vision encoder."""
 
     sizes: VisionSizes
     tensors: Tensors
+    """float32, by transformers' names."""
     concerns: tuple[str, ...] = ()
+    """Reasons to expect a poor alignment, as sentences."""
 
 
-def find_tower(source: str, *, tile: int = 0, seed: int = 0) -> Tower:
-    """The tower of a folder (see `from_clip`), or a new one of sizes as `blueprint` reads them, for tiles of `tile` px.
+def make_vision_encoder(source: str, *, tile: int = 0, seed: int = 0) -> VisionEncoder:
+    """The encoder of a folder (see `load_vision_encoder`), or a new one from text (see `new_vision_sizes`).
 
-    Raises `ModelError`, `RequestError`.
+    `tile` is the side of its tiles in pixels, 0 for its own. Raises `ModelError`, `RequestError`.
     """
     if not source.startswith(NEW):
-        return from_clip(source, tile=tile)
-    sizes = vision_sizes(source)
+        return load_vision_encoder(source, tile=tile)
+    sizes = new_vision_sizes(source)
     sizes = replace(sizes, image=tile or sizes.image)
     check_tile(sizes.image, sizes.patch)
-    draw = draws(seed)
-    tensors = {name: draw(VISION + name, shape) for name, shape in vision_tensors(sizes).items()}
-    new = "The vision encoder is new, and knows nothing: train it too, with many pictures (--train encoder)."
-    return Tower(sizes, tensors, (new,))
+    tensors = {name: initial_tensor(seed, VISION + name, shape) for name, shape in sizes.tensors().items()}
+    return VisionEncoder(sizes, tensors, (_UNTRAINED,))
 
 
-def from_clip(source: str, *, tile: int = 0) -> Tower:
-    """The vision tower of a checkpoint in transformers' format: CLIP, SigLIP, another 4KHD, or a ViT with a concern.
+def load_vision_encoder(source: str, *, tile: int = 0) -> VisionEncoder:
+    """The vision encoder of a folder in transformers' format: CLIP, SigLIP, another 4KHD, or a ViT with a concern.
 
-    `source` is a folder. Where `tile` pixels, 0 for the encoder's own, make another grid of patches, its position
-    embeddings are interpolated bicubically; the class token's stays. Raises `ModelError` where the folder holds no such
-    encoder or does not state its colours, `RequestError` where the tile cannot be cut into pairs of patches.
+    Where `tile` pixels, 0 for the encoder's own, make another grid of patches, the position embeddings are interpolated
+    bicubically, without the class token's. Raises `ModelError` where the folder holds no such encoder or does not state
+    mean and std, `RequestError` where the tile is no even number of patches.
     """
-    files = Files.find(source)
+    files = FourKhdFiles.find(source)
     shapes = files.shapes()
-    if "plora_glb_GN" in shapes:
+    if SEPARATOR in shapes:
         sizes, kind = files.sizes().vision, "4khd"
     else:
-        sizes, kind = _stated(files)
-    tensors = _rename(_part(files), kind)
-    _check(tensors, sizes, source)
-    tensors = {name: tensors[name] for name in vision_tensors(sizes)}
-    wanted = tile or sizes.image // sizes.patch * sizes.patch
-    check_tile(wanted, sizes.patch)
-    tensors[_POSITIONS] = interpolate(tensors[_POSITIONS], wanted // sizes.patch, class_token=sizes.class_token)
-    alone = kind in {"clip", "siglip"} and not any("text_model." in name for name in shapes)
-    return Tower(replace(sizes, image=wanted), tensors, _concerns(kind, alone=alone))
+        sizes, kind = _read_sizes(files)
+    tensors = _read_tensors(files, kind)
+    _check_tensors(tensors, sizes, source)
+    tensors = {name: tensors[name] for name in sizes.tensors()}
+    side = tile or sizes.patches_per_side * sizes.patch
+    check_tile(side, sizes.patch)
+    tensors[_POSITIONS] = interpolate(tensors[_POSITIONS], side // sizes.patch, class_token=sizes.class_token)
+    concern = _CLASSIFIER if kind == "vit" else ""
+    if kind in {"clip", "siglip"} and not any("text_model." in name for name in shapes):
+        concern = _IMAGE_HALF
+    return VisionEncoder(replace(sizes, image=side), tensors, (concern,) if concern else ())
 
 
 def interpolate(positions: torch.Tensor, side: int, *, class_token: bool) -> torch.Tensor:
-    """Position embeddings (n, width) of a square grid → those of side × side patches, the class token's kept apart.
+    """Position embeddings (n, width) of a square grid → those of side × side patches, the class token's unchanged.
 
     Bicubic, corners not aligned, without antialiasing, as transformers does it.
     """
@@ -125,66 +133,61 @@ def interpolate(positions: torch.Tensor, side: int, *, class_token: bool) -> tor
     return torch.cat([first, wider.permute(0, 2, 3, 1).reshape(side * side, -1)])
 
 
-def draws(seed: int) -> Draw:
-    """How new tensors are filled: each from the seed and its own name, so that their order does not matter.
+def initial_tensor(seed: int, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """A new tensor, random by the seed and its own name, so that the order of tensors does not matter.
 
-    Norms are 1, biases 0, `Plora_B` 0, so that Partial LoRA changes nothing at first; position and class embeddings and
-    the separators have a deviation of 0.02, and maps that of "small" initialisation, sqrt(2 / (5 inputs)) (arXiv
-    1910.05895).
+    Norms are 1, biases and `Plora_B` 0, so that Partial LoRA changes nothing at first. Position and class embeddings
+    and the separators have a standard deviation of 0.02, and linear maps "small" initialization, sqrt(2 / (5 inputs))
+    (arXiv 1910.05895).
     """
-
-    def draw(name: str, shape: tuple[int, ...]) -> torch.Tensor:
-        if name.endswith(("norm.weight", "norm1.weight", "norm2.weight", "pre_layrnorm.weight")):
-            return torch.ones(shape)
-        if name.endswith((".bias", "Plora_B.weight")):
-            return torch.zeros(shape)
-        random = torch.Generator().manual_seed(int(hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()[:12], 16))
-        table = "_GN" in name or "embedding.weight" in name or name.endswith((_CLASS, "tok_embeddings.weight"))
-        deviation = 0.02 if table and _EMBEDDED not in name else math.sqrt(0.4 / math.prod(shape[1:]))
-        return torch.randn(shape, generator=random) * deviation
-
-    return draw
+    if name.endswith(("norm.weight", "norm1.weight", "norm2.weight", "pre_layrnorm.weight")):
+        return torch.ones(shape)
+    if name.endswith((".bias", "Plora_B.weight")):
+        return torch.zeros(shape)
+    random = torch.Generator().manual_seed(int(hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()[:12], 16))
+    table = "_GN" in name or "embedding.weight" in name or name.endswith((_CLASS, "tok_embeddings.weight"))
+    deviation = 0.02 if table and _PATCHES not in name else math.sqrt(0.4 / math.prod(shape[1:]))
+    return torch.randn(shape, generator=random) * deviation
 
 
-def _stated(files: Files) -> tuple[VisionSizes, str]:
-    """(sizes, kind) from a transformers folder's settings, whose own defaults stand for what they leave out."""
+def _read_sizes(files: FourKhdFiles) -> tuple[VisionSizes, str]:
+    """(sizes, model type) from a transformers folder's config.json, with transformers' own defaults."""
     kind = files.config.text("model_type").removesuffix("_vision_model")
-    makers: dict[str, Any] = {"clip": CLIPVisionConfig, "siglip": SiglipVisionConfig, "vit": ViTConfig}
-    if kind not in makers:
+    subject = f"checkpoint {files.source}"
+    if kind not in _CONFIGS:
         raise ModelError(
-            f"checkpoint {files.source}",
-            "its model_type must be clip, siglip or vit, or it must be a 4KHD: of others the layers are not known",
-            value=kind or "none is stated",
+            f"model_type of {subject}",
+            "must be clip, siglip or vit, or that of a 4KHD",
+            value=kind or "none",
             remedy="Name the folder of a CLIP or SigLIP checkpoint in transformers' format",
         )
     inner: Any = files.config.part("vision_config") or files.config
     shapes = files.shapes()
-    subject = f"checkpoint {files.source}"
     check_config_integers(inner, tensors=len(shapes), numbers=count_elements(shapes), subject=subject)
-    with wrap_errors(subject, "transformers must understand its config.json", remedy="Check that the file is whole"):
-        stated = makers[kind](**inner)
-        check_heads(subject, stated.hidden_size, stated.num_attention_heads)
-        for side in (stated.patch_size, stated.image_size):
-            if side < 1 or stated.num_hidden_layers < 1:
-                raise ValueError(side)
-    activation = _ACTIVATIONS.get(str(stated.hidden_act))
-    if activation is None or stated.num_channels != 3:
+    remedy = "Check that the file is complete"
+    with wrap_errors(subject, "must have a config.json that transformers can read", remedy=remedy):
+        config = _CONFIGS[kind](**inner)
+        check_heads(subject, config.hidden_size, config.num_attention_heads)
+        if min(config.patch_size, config.image_size, config.num_hidden_layers) < 1:
+            raise ValueError(config.image_size)
+    activation = _ACTIVATIONS.get(str(config.hidden_act))
+    if activation is None or config.num_channels != 3:
         raise ModelError(
-            f"checkpoint {files.source}",
-            f"it must see three colours, and its activation must be {', '.join(_ACTIVATIONS)}",
-            value=f"{stated.num_channels} and {stated.hidden_act}",
+            f"vision encoder of {subject}",
+            f"must have three channels and one of the activations {', '.join(_ACTIVATIONS)}",
+            value=f"{config.num_channels} and {config.hidden_act}",
             remedy="Name another checkpoint",
         )
-    mean, std = _colours(files)
+    mean, std = _mean_and_std(files)
     sizes = VisionSizes(
-        hidden=stated.hidden_size,
-        layers=stated.num_hidden_layers,
-        heads=stated.num_attention_heads,
-        mlp=stated.intermediate_size,
-        patch=stated.patch_size,
-        image=stated.image_size,
+        hidden=config.hidden_size,
+        layers=config.num_hidden_layers,
+        heads=config.num_attention_heads,
+        mlp=config.intermediate_size,
+        patch=config.patch_size,
+        image=config.image_size,
         activation=activation,
-        eps=float(stated.layer_norm_eps),
+        eps=float(config.layer_norm_eps),
         class_token=kind != "siglip",
         pre_norm=kind == "clip",
         patch_bias=kind != "clip",
@@ -194,42 +197,32 @@ def _stated(files: Files) -> tuple[VisionSizes, str]:
     return sizes, kind
 
 
-def _part(files: Files) -> Tensors:
-    """The tensors of the tower alone, without what stands before their names, float32."""
-    found: Tensors = {}
+def _read_tensors(files: FourKhdFiles, kind: str) -> Tensors:
+    """The encoder's tensors by CLIP's names without what precedes them, float32."""
     prefix = ""
     for name in files.shapes():
-        for last in (_EMBEDDED, "embeddings.patch_embeddings.projection.weight"):
+        for last in (_PATCHES, "embeddings.patch_embeddings.projection.weight"):
             if name.endswith(last):
                 prefix = name.removesuffix(last)
-    for _, tensors in files.tensors():
+    found: Tensors = {}
+    for tensors in files.tensors():
         for name, tensor in tensors.items():
             inner = name.removeprefix(prefix)
             if name.startswith(prefix) and inner.startswith(("embeddings.", "encoder.", "pre_layrnorm.")):
-                found[inner] = tensor.to(torch.float32, copy=True)
+                copy = tensor.to(torch.float32, copy=True)
+                for pattern, to in _VIT_NAMES if kind == "vit" else ():
+                    inner = re.sub(f"^{pattern}$", to, inner)
+                if kind == "vit" and inner in {_CLASS, _POSITIONS}:
+                    copy = copy.flatten() if inner == _CLASS else copy[0]
+                found[inner] = copy
     return found
 
 
-def _rename(tensors: Tensors, kind: str) -> Tensors:
-    """A ViT's tensors by CLIP's names; others as they are."""
-    if kind != "vit":
-        return tensors
-    found: Tensors = {}
-    for name, tensor in tensors.items():
-        ours = name
-        for pattern, to in _VIT:
-            ours = re.sub(f"^{pattern}$", to, ours)
-        for long, short in _SHORT.items():
-            ours = ours.replace(long, short)
-        found[ours] = tensor.flatten() if ours == _CLASS else tensor[0] if ours == _POSITIONS else tensor
-    return found
-
-
-def _check(tensors: Tensors, sizes: VisionSizes, source: str) -> None:
-    """Raise `ModelError` where the tensors are not exactly those of such a tower."""
-    expected = vision_tensors(sizes)
+def _check_tensors(tensors: Tensors, sizes: VisionSizes, source: str) -> None:
+    """Raise `ModelError` where the tensors are not exactly those of an encoder of these sizes."""
+    expected = sizes.tensors()
     wrong = [f"no {name}" for name in expected if name not in tensors]
-    wrong += [f"{name}, which is unknown" for name in tensors if name not in expected and not _AFTER.fullmatch(name)]
+    wrong += [f"unknown {name}" for name in tensors if name not in expected and not _UNUSED.fullmatch(name)]
     wrong += [
         f"{name} of {tuple(tensors[name].shape)}, not {shape}"
         for name, shape in expected.items()
@@ -237,31 +230,25 @@ def _check(tensors: Tensors, sizes: VisionSizes, source: str) -> None:
     ]
     if wrong:
         raise ModelError(
-            f"checkpoint {source}",
-            "its vision encoder must have the layers that its config.json states, and no others",
+            f"vision encoder of checkpoint {source}",
+            "must have the layers that its config.json states, and no others",
             value=wrong[0],
             remedy="Check that the files belong together, or name another checkpoint",
         )
 
 
-def _colours(files: Files) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """(mean, std) of red, green and blue from 0 to 1, as the checkpoint's processor states them."""
+def _mean_and_std(files: FourKhdFiles) -> tuple[RGB, RGB]:
+    """(mean, std) of red, green and blue from 0 to 1, as the checkpoint's image processor states them."""
     stated = any((files.folder / name).is_file() for name in ("processor_config.json", "preprocessor_config.json"))
     nothing = UntrustedDict({}, "preprocessor_config.json")
     rescale, mean, std = normalisation(files.held.preprocessing() if stated else nothing, files.source)
     if rescale <= 0:
         raise ModelError(
-            f"checkpoint {files.source}",
-            "its processor must multiply what it shows by a number above 0",
+            f"rescale_factor of checkpoint {files.source}",
+            "must be above 0",
             value=f"{rescale:g}",
-            remedy="Correct rescale_factor in preprocessor_config.json",
+            remedy="Correct it in preprocessor_config.json",
         )
-    whole = 255 * rescale  # what the processor makes of white, before it takes the mean away
-    red, green, blue = ((m / whole, s / whole) for m, s in zip(mean, std, strict=True))
+    white = 255 * rescale  # before the mean is subtracted
+    red, green, blue = ((m / white, s / white) for m, s in zip(mean, std, strict=True))
     return (red[0], green[0], blue[0]), (red[1], green[1], blue[1])
-
-
-def _concerns(kind: str, *, alone: bool) -> tuple[str, ...]:
-    if kind == "vit":
-        return (_TAUGHT_CLASSES,)
-    return (_ALONE,) if alone else ()

@@ -206,7 +206,7 @@ def change(folder: Path, name: str, **values: object) -> None:
         (lambda folder: change(folder, "config.json", model_type="blip"), "clip or siglip.*found: blip"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "must have its tokenizer"),
         (lambda folder: (folder / "tokenizer.json").write_text("{}"), "must be able to load it"),
-        (lambda folder: (folder / "model.safetensors").unlink(), "its weights must be here"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "its must have its weights as"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"weights"), "must be whole"),
         (lambda folder: (folder / "preprocessor_config.json").unlink(), "readable preprocessor_config.json"),
         (lambda folder: change(folder, "preprocessor_config.json", image_mean=None), "image_mean"),

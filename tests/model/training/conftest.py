@@ -10,7 +10,7 @@ import pytest
 from limner.model.annotator import InputSpec, View
 from limner.model.tiling import TileGrid
 from limner.model.vlm.fourkhd.build import build
-from limner.model.vlm.fourkhd.vocabulary import make_vocabulary
+from limner.model.vlm.fourkhd.tokenizer import train_tokenizer
 from limner.readers.regions import Grid, cut_regions
 from PIL import Image
 
@@ -24,7 +24,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base")
     words = [QUESTION.format("; ".join(COLOURS)), *COLOURS, "a red picture", "a green picture", "a blue picture"]
     lines = [f"{word} {line}" for word in words for line in Path(__file__).read_text(encoding="utf-8").splitlines()]
-    make_vocabulary(lines, 560, folder / "tokenizer.model")
+    train_tokenizer(lines, 560, folder / "tokenizer.model")
     build(
         "new:hidden=32,layers=2,heads=2,mlp=48,patch=4,tile=16",
         "new:hidden=32,layers=2,heads=4,kv_heads=2,mlp=48,theta=10000,positions=512",

@@ -24,8 +24,8 @@ from limner.model.training.align import (
 )
 from limner.model.training.dataset import read_samples
 from limner.model.vlm.fourkhd.annotator import FourKhdAnnotator
-from limner.model.vlm.fourkhd.files import Files
-from limner.model.vlm.fourkhd.load import RuntimeOptions, fill
+from limner.model.vlm.fourkhd.checkpoint import FourKhdFiles
+from limner.model.vlm.fourkhd.runtime import RuntimeOptions, load_network
 from limner.model.vlm.fourkhd.tokenizer import Tokenizer
 from limner.pipelines.cli.main import app
 from limner.pipelines.cli.terminal import Stopped
@@ -41,8 +41,8 @@ SETTINGS = AlignmentConfig(peak=3e-3, warmup=0.1, steps=6, batch=2, seed=7)
 
 
 def aligner(base: Path, data: Path, **changes: Any) -> Aligner:
-    files = Files.find(str(base))
-    network = fill(files, RuntimeOptions(device="cpu", dtype=changes.pop("dtype", "float32")))
+    files = FourKhdFiles.find(str(base))
+    network = load_network(files, RuntimeOptions(device="cpu", dtype=changes.pop("dtype", "float32")))
     return Aligner(network, Tokenizer(files.tokenizer, "x"), read_samples(data), replace(SETTINGS, **changes))
 
 
@@ -279,7 +279,7 @@ def test_the_command_trains(tmp_path: Path, base: Path, colours: Path) -> None:
     done = CliRunner().invoke(app, [*asked, "--steps", "2", "--train", "encoder", "--recompute", "--device", "cpu"])
     assert done.exit_code == 0, done.output
     assert "step 2 of 2: loss" in done.output
-    assert Files.find(str(tmp_path / "out" / "model")).sizes().vision.image == 16
+    assert FourKhdFiles.find(str(tmp_path / "out" / "model")).sizes().vision.image == 16
     for wrong, said in ((["--train", "all"], "encoder or language"), (["--layout", "x"], "benchmark")):
         refused = CliRunner().invoke(app, [*asked, *wrong])
         assert isinstance(refused.exception, RequestError)

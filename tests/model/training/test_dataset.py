@@ -18,7 +18,7 @@ from limner.model.training.dataset import (
     read_samples,
     training_targets,
 )
-from limner.model.vlm.fourkhd.tokenizer import END, TURN, Tokenizer, ask
+from limner.model.vlm.fourkhd.tokenizer import TURN_END, TURN_START, Tokenizer, build_prompt
 from limner.readers.errors import ReadError, RequestError
 from PIL import Image
 
@@ -162,19 +162,19 @@ def test_tokens_after_the_end_are_ignored() -> None:
 def test_a_conversation_is_the_prompt_and_then_the_answer(base: Path, layout: str) -> None:
     words = Tokenizer(base / "tokenizer.model", "x")
     before, after = conversation(words, "What is it?", "a red picture", layout)  # type: ignore[arg-type]
-    asked = ask(words, "What is it?", layout=layout, system="")  # type: ignore[arg-type]
-    answer = (*words.encode("a red picture"), words.end, words.eos)
+    asked = build_prompt(words, "What is it?", layout=layout, system="")  # type: ignore[arg-type]
+    answer = (*words.encode("a red picture"), words.turn_end, words.eos)
     assert before == asked.parts[0]
     assert after == (*asked.parts[1], *answer)
     learnt = training_targets(
-        [*before, IGNORED, IGNORED, *after], end=words.end, eos=words.eos, offset=answer_offset(words)
+        [*before, IGNORED, IGNORED, *after], end=words.turn_end, eos=words.eos, offset=answer_offset(words)
     )
     assert learnt == [*[IGNORED] * (len(before) + 2 + len(asked.parts[1])), *answer]
 
 
 def test_texts_with_special_tokens_are_refused(base: Path) -> None:
     words = Tokenizer(base / "tokenizer.model", "x")
-    for question, answer in ((f"a{END}", "b"), ("a", f"b{TURN}")):
+    for question, answer in ((f"a{TURN_END}", "b"), ("a", f"b{TURN_START}")):
         with pytest.raises(RequestError, match=r"marks|tokens"):
             conversation(words, question, answer, "training")
 

@@ -173,7 +173,7 @@ def test_regions_read_together_say_the_same(tmp_path: Path, colours: Path, model
     words = ("run", colours, "--model", model, "--labels", "cat,dog,water", "--hd-num", 2, "--batch", 4)
     for together in (1, 4):
         out = tmp_path / str(together)
-        assert limner(*words, "--set", f"model_options.together={together}", "--out", out).code == 0
+        assert limner(*words, "--set", f"model_options.batch_size={together}", "--out", out).code == 0
     one, four = (rows(tmp_path / name / "findings.csv") for name in ("1", "4"))
     for first, second in zip(one, four, strict=True):
         for key in ("number.p.cat", "number.p.dog", "number.p.water"):
@@ -276,7 +276,7 @@ def test_extract_always_parses(tmp_path: Path, colours: Path, model: str, limner
     file = tmp_path / "schema.json"
     file.write_text(json.dumps(schema))
     words = ("run", colours, "--model", model, "--answer", "extract", "--schema-file", file, "--hd-num", 1)
-    outs = [tmp_path / name for name in ("one", "together")]
+    outs = [tmp_path / name for name in ("one", "batch_size")]
     for out, together in zip(outs, (1, 4), strict=True):
         output = limner(*words, "--batch", 4, "--set", f"model_options.together={together}", "--out", out)
         assert output.code == 0, output.err

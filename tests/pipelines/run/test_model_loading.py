@@ -31,7 +31,7 @@ from pathlib import Path
 from limner.pipelines.run.worker import RegionJob
 
 NETWORKS = {
-    "limner.model.vlm.image_text": ["ImageText"],
+    "limner.model.vlm.image_text": ["ImageTextModel"],
     "limner.model.clip.network": ["ClipImageEncoder"],
     "limner.model.vlm.fourkhd.network": ["FourKhd"],
     "limner.model.checkpoints.onnx": ["Network"],
@@ -291,7 +291,7 @@ def test_another_process_hashes_no_checkpoint_again(
     monkeypatch.setattr(estimate, "free_memory", lambda: 0.0)  # so that nothing is timed
     words = ("--model", f"zero-shot:{made_checkpoints / 'clip'}", "--labels", "cat,dog", "--hd-num", 1)
     for name in ("one", "two"):
-        monkeypatch.setattr(weights, "_known", {})  # as in another process
+        monkeypatch.setattr(weights, "_hashes", {})  # as in another process
         out = ("--out", tmp_path / name) if command == "run" else ()
         assert limner(command, colours, *words, *out).code == 0
     assert read.count("model.safetensors") == (command == "run")
@@ -307,7 +307,7 @@ def test_files_are_hashed_once_however_many_annotators_are_made(
         read.append(Path(str(file.name)).name)
         return digest(file, name)
 
-    monkeypatch.setattr(weights, "_known", {})
+    monkeypatch.setattr(weights, "_hashes", {})
     monkeypatch.setattr(weights.hashlib, "file_digest", counted)
     words = ("--model", f"zero-shot:{made_checkpoints / 'clip'}", "--labels", "cat,dog", "--hd-num", 1)
     for name in ("one", "two"):

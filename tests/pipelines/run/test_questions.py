@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from limner.model.vlm.fourkhd import load
+from limner.model.vlm.fourkhd import runtime
 from limner.model.vlm.fourkhd.generator import Generator
-from limner.model.vlm.special_tokens import KNOWN
+from limner.model.vlm.question import KNOWN
 from limner.readers import plugins
 from limner.readers.raster.geotiff import RasterImage
 from PIL import Image
@@ -193,7 +193,7 @@ def test_a_checkpoint_that_is_not_on_this_machine(
         raise PackageNotFoundError(name)
 
     asked = ("--labels", "cat,dog", "--set")
-    monkeypatch.setattr(load.torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(runtime.torch.cuda, "device_count", lambda: 0)
     refused(*models["4khd"], *asked, "model_options.device=cuda:0", say="the GPU must be here")
     refused(*models["4khd"], *asked, "model_options.dtype=float8", say="option 'dtype'")
     refused(*models["4khd"], *asked, "model_options.attention=magic", say="option 'attention'")

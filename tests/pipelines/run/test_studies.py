@@ -13,7 +13,7 @@ import pytest
 from limner.pipelines.config import Settings
 from limner.pipelines.run.plan import reader_options, scan_inputs
 from limner.pipelines.run.reporting import read_record
-from limner.readers.dicom.voi_lut import Table, Voi, grey8
+from limner.readers.dicom.voi_lut import LookupTable, VoiLut, to_grey
 from limner.readers.geometry import Placement
 from limner.readers.image import ImageInfo, Plane
 from limner.readers.overview import MAX_MONTAGE_PLANES, Montage
@@ -131,19 +131,19 @@ def test_model_and_overview_use_the_files_rendering(
     pixels = making.ramp(32, 48).astype(np.uint16)
     pixels[:16, :16] = 5000
     tags: dict[str, object] = {"WindowCenter": 1500, "WindowWidth": 1200, "VOILUTFunction": "SIGMOID"}
-    voi = Voi(1500, 1200, "SIGMOID")
+    voi = VoiLut(1500, 1200, "SIGMOID")
     if kind == "table":
         entries = (np.linspace(0, 1, 3000) ** 3 * 1023).astype(np.uint16)
         table = making.item(LUTDescriptor=[3000, 100, 10], LUTData=entries.tobytes())
         table[0]["LUTDescriptor"].VR, table[0]["LUTData"].VR = "US", "OW"
-        tags["VOILUTSequence"], voi = table, Voi(0, 0, "LUT", Table(100.0, entries.astype(float), 10))
+        tags["VOILUTSequence"], voi = table, VoiLut(0, 0, "LUT", LookupTable(100.0, entries.astype(float), 10))
     data = making.image(
         pixels, sop_class=making.CR, PhotometricInterpretation=photometric, PixelPaddingValue=5000, **tags
     )
     out = tmp_path / "out"
     path = making.save(data, tmp_path / "cr.dcm")
     assert limner("run", path, "--model", per_tile, "--out", out).code == 0
-    expected = grey8(pixels.astype(float), pixels != 5000, voi, inverted=photometric == "MONOCHROME1").astype(int)
+    expected = to_grey(pixels.astype(float), pixels != 5000, voi, inverted=photometric == "MONOCHROME1").astype(int)
     (image,) = read_record(out).images
     assert len(image.findings()) == 5  # one of six tiles is all padding
     for finding in image.findings():

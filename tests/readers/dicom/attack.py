@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 
 from limner.readers.contract import scan_with
-from limner.readers.dicom.decoder import decoder
+from limner.readers.dicom.decoder import Decoder
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.errors import LimnerError
 
 
 def attack(path: Path) -> str:
-    """What becomes of one file: its images read whole, or the error."""
+    """The outcome of one file: its images read as a whole, or the error."""
     reader = DicomReader()
     try:
         infos = scan_with(reader, str(path), {})
@@ -40,7 +40,7 @@ if __name__ == "__main__":
     rows: list[tuple[str, str, int, int]] = []
     for case in sorted(Path(sys.argv[1]).iterdir()):
         outcome = attack(next(case.iterdir()))
-        decoder().close()  # so that its memory is counted
+        Decoder().close()  # so that its memory is counted
         theirs = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
         rows.append((case.name, outcome, peak(), theirs))
     json.dump(rows, sys.stdout)

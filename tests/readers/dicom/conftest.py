@@ -1,4 +1,4 @@
-"""Files for the tests of DICOM, made on the spot, and the key that makes their pseudonyms repeatable."""
+"""Synthetic DICOM files, and a fixed key for their pseudonyms."""
 
 import importlib.util
 import sys

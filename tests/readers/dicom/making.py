@@ -1,4 +1,4 @@
-"""Making DICOM files for tests: slices whose pixels encode where they are, enhanced frames, and hostile files."""
+"""Synthetic DICOM files: slices whose pixels encode their coordinates, enhanced frames, and hostile files."""
 
 import io
 import struct
@@ -28,7 +28,7 @@ def uid(number: int) -> str:
 
 
 def ramp(rows: int = 8, columns: int = 6, add: int = 0) -> np.ndarray:
-    """Pixels that tell their own place: 100 · row + column + `add`."""
+    """Pixels that encode their coordinates: 100 · row + column + `add`."""
     return (100 * np.arange(rows)[:, None] + np.arange(columns) + add).astype(np.int16)
 
 
@@ -128,7 +128,7 @@ def enhanced(positions: Sequence[float], *, slopes: Sequence[float], times: Sequ
 
 
 def hostile(folder: Path) -> dict[str, Path]:
-    """Files that mean harm, and one good slice among them, each in a folder of its own: name → path."""
+    """Hostile files, and one good slice among them, each in a folder of its own: name → path."""
     made: dict[str, Path] = {}
 
     def keep(name: str, content: bytes, suffix: str = ".dcm") -> None:

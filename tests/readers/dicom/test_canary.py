@@ -1,4 +1,4 @@
-"""A canary: a patient's name planted wherever text can stand comes out nowhere, and the control shows that it could."""
+"""A patient's name planted in every text is in no output; a control shows that the test would find it."""
 
 import json
 import logging
@@ -82,7 +82,7 @@ def streams(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str])
 
 
 def everything_told(folder: Path, out: Path, identities: Literal["hide", "show"], streams: Streams) -> str:
-    """All that comes out of scanning, reading, failing and writing tables, as one text."""
+    """All output of scanning, reading, failing and writing tables, as one text."""
     caplog, capfd = streams
     options = {"names": identities}
     told: list[str] = []
@@ -131,14 +131,14 @@ def _whitelisted(info: ImageInfo) -> dict[str, object]:
     }
 
 
-def test_nothing_of_a_patient_comes_out(aviary: Path, tmp_path: Path, streams: Streams) -> None:
+def test_no_patient_data_is_in_any_output(aviary: Path, tmp_path: Path, streams: Streams) -> None:
     told = everything_told(aviary, tmp_path / "out", "hide", streams)
     assert NAME not in told.upper()
     assert "19340203" not in told
     assert "1.2.826.0.1.3680043.8.498" not in told
 
 
-def test_the_control_finds_it(aviary: Path, tmp_path: Path, streams: Streams) -> None:
+def test_the_control_finds_planted_patient_data(aviary: Path, tmp_path: Path, streams: Streams) -> None:
     told = everything_told(aviary, tmp_path / "out", "show", streams)
     assert NAME in told.upper()
     assert "1.2.826.0.1.3680043.8.498" in told

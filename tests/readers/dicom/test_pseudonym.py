@@ -1,4 +1,4 @@
-"""Pseudonyms: repeatable with the key, useless without it."""
+"""Pseudonyms: reproducible with the key, meaningless without it."""
 
 import stat
 from pathlib import Path
@@ -10,13 +10,13 @@ from limner.readers.pseudonyms import NameOptions, Pseudonyms, check_key, path_v
 ONE, OTHER = Pseudonyms(b"0123456789abcdef"), Pseudonyms(b"fedcba9876543210")
 
 
-def test_names_depend_on_the_key_and_on_nothing_else() -> None:
+def test_pseudonyms_depend_on_the_key_only() -> None:
     assert ONE.uid("1.2.3") == Pseudonyms(b"0123456789abcdef").uid("1.2.3")
     assert len({ONE.uid("1.2.3"), OTHER.uid("1.2.3"), ONE.uid("1.2.4"), ONE.path("1.2.3")}) == 4
     assert Pseudonyms(b"0123456789abcdef", show=True).uid("1.2.3") == "1.2.3"
 
 
-def test_a_uid_is_one_by_the_standard() -> None:
+def test_a_pseudonymous_uid_is_valid() -> None:
     for number in range(50):
         name = ONE.uid(str(number))
         value = int(name.removeprefix("2.25."))
@@ -26,12 +26,12 @@ def test_a_uid_is_one_by_the_standard() -> None:
         assert (value >> 62) & 0x3 == 2
 
 
-def test_a_paths_suffix_stays_only_where_it_is_a_formats() -> None:
+def test_only_suffixes_of_formats_are_kept() -> None:
     assert ONE.path("/data/DOE^JOHN/scan.DCM").endswith(".dcm")
     assert "." not in ONE.path("/data/scan.DOE")
 
 
-def test_a_key_that_can_be_guessed_is_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_weak_key_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for weak in (b"short", b"aaaaaaaaaaaaaaaaaaaaaaaa", b"abababababababababababab"):
         with pytest.raises(RequestError) as error:
             check_key(weak, "key")
@@ -43,7 +43,7 @@ def test_a_key_that_can_be_guessed_is_refused_and_not_repeated(monkeypatch: pyte
         Pseudonyms.of(NameOptions(key_file=str(tmp_path / "none")))
 
 
-def test_a_run_keeps_its_key_to_its_owner(tmp_path: Path) -> None:
+def test_the_key_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     path = run_key_file(tmp_path / "run")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert run_key_file(tmp_path / "run").read_bytes() == path.read_bytes()
@@ -53,7 +53,7 @@ def test_a_run_keeps_its_key_to_its_owner(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-def test_a_key_does_not_show_itself() -> None:
+def test_the_key_is_not_in_the_repr() -> None:
     assert "0123456789abcdef" not in repr(ONE)
 
 

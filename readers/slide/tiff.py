@@ -1,0 +1,385 @@
+"""Reading untrusted TIFF slides through tifffile: directories, XML and compressed tiles are checked first.
+
+tifffile and the codecs reserve memory for whatever a file states, and follow it wherever it points. So everything is
+parsed with limits before, and what exceeds them is a `ReadError`.
+"""
+
+import logging
+import math
+import re
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, cast
+from xml.etree import ElementTree as ET
+from xml.parsers import expat
+
+from ..errors import LimnerError, ReadError, excerpt
+from ..formats import is_label
+from ..geometry import MAX_SIDE
+from .spacing import Spacing, to_micrometres
+from .tiff_directories import MAX_SEGMENTS, PAGE_NAME, SUBFILE, Directories
+
+if TYPE_CHECKING:
+    import numpy as np
+    from tifffile import TiffFile, TiffPage, TiffPageSeries
+
+MAX_SEGMENT_BYTES: Final = 256 << 20  # of one decoded tile or strip
+MAX_XML_BYTES: Final = 16 << 20
+MAX_TILE_PIXELS: Final = 32 << 20  # of one compressed tile, unless the directory states larger tiles
+
+_OTHER_FORMATS: Final = (  # that tifffile knows; other readers open them
+    *("lsm", "mmstack", "micromanager", "imagej", "ndtiff", "fluoview", "stk", "sis", "svs", "scn", "ndpi", "bif"),
+    *("avs", "eer", "philips", "scanimage", "indica", "nih", "mdgel"),
+)
+_MAX_TILE_SIDE: Final = 1 << 15
+_MAX_LEVELS: Final = 64
+_MAX_CHANNELS: Final = 1024
+_MAX_XML_DEPTH: Final = 64
+_MAX_XML_COUNT: Final = 1_000_000  # elements, and image planes that they count
+_PHOTOMETRIC: Final = {0: "white is zero", 1: "black is zero", 2: "RGB", 6: "YCbCr"}
+_MACRO: Final = 8  # bit of NewSubfileType that scanners set for images of the whole glass
+
+
+def open_tiff(uri: str) -> "TiffFile":
+    """The open file, without files that an OME header may name, nor formats of other readers. Raises `ReadError`."""
+    import tifffile
+
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())  # its warnings repeat our errors
+    _check_directories(uri)
+    try:
+        others: Mapping[str, Any] = {f"is_{kind}": False for kind in _OTHER_FORMATS}
+        tiff = tifffile.TiffFile(uri, _multifile=False, **others)
+        xml = tiff.ome_metadata if tiff.is_ome else ""
+    except Exception as error:  # TiffFileError, struct.error, OSError and more, by what is broken
+        raise damaged_tiff(uri, str(error)) from error
+    if why := xml_bomb(xml or ""):
+        tiff.close()
+        raise damaged_tiff(uri, why)
+    return tiff
+
+
+def _check_directories(uri: str) -> None:
+    try:
+        found = Directories.read(uri)
+    except OSError as error:
+        raise damaged_tiff(uri, error.strerror or str(error)) from error
+    if found is None:
+        raise damaged_tiff(uri, "it does not begin as a TIFF")
+    if found.fault:
+        raise damaged_tiff(uri, f"the file is truncated: {found.fault}" if found.truncated else found.fault)
+    if (size := found.pages[0].description_bytes) > MAX_XML_BYTES:
+        raise damaged_tiff(uri, f"a description of {size} bytes, at most {MAX_XML_BYTES} are read")
+
+
+def damaged_tiff(uri: str, why: str) -> ReadError:
+    """The error of a TIFF that is damaged or inconsistent."""
+    return ReadError(uri, "must be a readable TIFF", value=excerpt(why, 300), remedy="Copy it again from its source")
+
+
+@contextmanager
+def tiff_errors(uri: str) -> Generator[None]:
+    """Turn whatever tifffile raises for a file that passed the checks into a `ReadError`."""
+    try:
+        yield
+    except LimnerError:
+        raise
+    except Exception as error:  # a damaged directory shows in many ways
+        raise damaged_tiff(uri, f"{type(error).__name__}: {error}") from error
+
+
+def first_series(tiff: "TiffFile", uri: str) -> "TiffPageSeries":
+    """The first image. Raises `ReadError` where it is a label, or cannot be read tile by tile."""
+    with tiff_errors(uri):
+        series = tiff.series[0]
+        page = series.keyframe
+        kind = int(page.photometric)
+        dtype = cast("np.dtype[Any] | None", series.dtype)
+        label = _is_label(page, series.name)
+        why = "" if label else _inconsistency(series)
+        levels = [level.keyframe for level in pyramid_levels(series)]
+        largest = max(math.prod(tile_size(level)) * level.samplesperpixel for level in levels)
+    if why:
+        raise damaged_tiff(uri, why)
+    if label:
+        found = "an image of the slide's label, which is never shown"
+        remedy = "Write the scan alone as OME-TIFF, for example with `bfconvert -series`"
+        raise ReadError(uri, "must have the scan as its first image", value=found, remedy=remedy)
+    if kind not in _PHOTOMETRIC or dtype is None or dtype.kind not in "uif":
+        rule = f"must have numeric pixels, grey, RGB or separate channels ({', '.join(_PHOTOMETRIC.values())})"
+        remedy = "Write it as RGB, for example with `vips tiffsave --tile --pyramid`"
+        raise ReadError(uri, rule, value=f"photometric interpretation {kind}, {dtype}", remedy=remedy)
+    if (size := largest * dtype.itemsize) > MAX_SEGMENT_BYTES:
+        rule, found = "must be stored in tiles or short strips", f"one strip or tile of {size >> 20} MiB"
+        remedy = "Store it as tiles, for example with `vips tiffsave --tile --pyramid`"
+        raise ReadError(uri, rule, value=found, remedy=remedy)
+    return series
+
+
+def pyramid_levels(series: "TiffPageSeries") -> list["TiffPageSeries"]:
+    """The levels of an image, finest first, without pages among them that show the label or the whole glass."""
+    first = series.keyframe
+    return [
+        level
+        for number, level in enumerate(series.levels)
+        if number == 0 or (level.keyframe.is_tiled == first.is_tiled and not _is_label(level.keyframe))
+    ]
+
+
+def page_descriptions(series: "TiffPageSeries") -> list[str]:
+    """The description of each page of an image."""
+    return [str(getattr(page, "description", "")) for page in series.pages]
+
+
+def _is_label(page: "TiffPage", name: str = "") -> bool:
+    texts = (page.description, str(tag_value(page, PAGE_NAME) or ""), name)
+    return bool(int(tag_value(page, SUBFILE) or 0) & _MACRO) or any(is_label(text) for text in texts)
+
+
+def _inconsistency(series: "TiffPageSeries") -> str:
+    """Why an image cannot be read tile by tile; "" where it can."""
+    levels = [level.keyframe for level in pyramid_levels(series)]
+    first = levels[0]
+    lengths = [length for axis, length in zip(series.axes, series.shape, strict=True) if axis in "CS"]
+    channels = max([first.samplesperpixel, *lengths])
+    if len(levels) > _MAX_LEVELS or channels > _MAX_CHANNELS or first.samplesperpixel < 1:
+        return f"{len(levels)} levels of {channels} channels"
+    if first.planarconfig not in {1, 2}:
+        return f"planar configuration {int(first.planarconfig)} instead of 1 or 2"
+    if any(len(level.pages) != len(series.pages) for level in pyramid_levels(series)):
+        return "a level with other pages than the image"
+    return next(filter(None, (_level_inconsistency(number, page, first) for number, page in enumerate(levels))), "")
+
+
+def _level_inconsistency(number: int, page: "TiffPage", first: "TiffPage") -> str:
+    size, tile, full = (page.imagewidth, page.imagelength), tile_size(page), (first.imagewidth, first.imagelength)
+    found = f"level {number} of {size[0]} × {size[1]} px in tiles or strips of {tile[0]} × {tile[1]} px"
+    fits = all(0 < side <= min(MAX_SIDE, whole) for side, whole in zip(size, full, strict=True))
+    if page.imagedepth != 1 or not fits:
+        return found
+    if not all(0 < side <= (_MAX_TILE_SIDE if page.is_tiled else MAX_SIDE) for side in tile):
+        return found
+    if _pixel_format(page) != _pixel_format(first):
+        return f"{found}, with another pixel format than level 0"
+    segments = math.prod(-(-side // part) for side, part in zip(size, tile, strict=True))
+    segments *= page.samplesperpixel if page.planarconfig == 2 else 1
+    if segments > MAX_SEGMENTS or min(len(page.dataoffsets), len(page.databytecounts)) < segments:
+        return f"{found}, with offsets of {len(page.dataoffsets)} of {segments}"
+    return ""
+
+
+def _pixel_format(page: "TiffPage") -> tuple[object, ...]:
+    return page.samplesperpixel, page.planarconfig, int(page.photometric), page.dtype
+
+
+def tile_size(page: "TiffPage") -> tuple[int, int]:
+    """(width, height) of a page's tiles, or strips."""
+    if page.is_tiled:
+        return page.tilewidth, page.tilelength
+    return page.imagewidth, min(page.rowsperstrip, page.imagelength)
+
+
+def tag_value(page: "TiffPage", code: int) -> Any:
+    """The value of a page's tag, None where it has none."""
+    tag = page.tags.get(code)
+    return None if tag is None else tag.value
+
+
+# XML in image descriptions
+
+
+@dataclass(frozen=True, slots=True)
+class OmeMetadata:
+    """What is used of OME-XML."""
+
+    spacing: Spacing | None = None
+    channels: tuple[str, ...] = ()
+    """Channel names, "" where one has none."""
+
+    @classmethod
+    def parse(cls, text: str) -> "OmeMetadata":
+        """The metadata of the first `Image`; empty where the text is no OME-XML, or is refused by `xml_bomb`."""
+        root = _parse_xml(text)
+        pixels = None if root is None else root.find("{*}Image/{*}Pixels")
+        if pixels is None:
+            return cls()
+        x, y = (
+            to_micrometres(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+            for axis in "XY"
+        )
+        names = tuple(channel.get("Name", "") for channel in pixels.iterfind("{*}Channel"))
+        if x is None or y is None or not (math.isfinite(x) and math.isfinite(y)):
+            return cls(None, names)
+        return cls(Spacing(x, y, "OME-XML PhysicalSize"), names)
+
+
+def qptiff_channel(description: str) -> str:
+    """The name of a QPTIFF channel from the description of its page: the biomarker, else the filter."""
+    root = _parse_xml(description)
+    return "" if root is None else (root.findtext("Biomarker") or root.findtext("Name") or "").strip()
+
+
+def _parse_xml(text: str) -> ET.Element | None:
+    if xml_bomb(text):
+        return None
+    try:
+        return ET.fromstring(text)  # noqa: S314 - entities are refused above
+    except (ET.ParseError, ValueError):  # a lone surrogate is the latter
+        return None
+
+
+def xml_bomb(text: str) -> str:
+    """Why parsing XML would need excessive time or memory; "" where it would not, also where it is malformed.
+
+    A document type declaration is refused: OME-XML never has one, and entity bombs need it.
+    """
+    if len(text) > MAX_XML_BYTES:
+        return f"{len(text)} characters of XML, at most {MAX_XML_BYTES} are read"
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        return "XML with a document type declaration"
+    counter = _XmlCounter()
+    parser = expat.ParserCreate()
+    parser.StartElementHandler, parser.EndElementHandler = counter.start, counter.end
+    try:
+        parser.Parse(text, True)
+    except (expat.ExpatError, UnicodeError, ValueError, OverflowError):
+        return ""
+    except _BombError as error:
+        return str(error)
+    return ""
+
+
+class _BombError(Exception):
+    pass
+
+
+class _XmlCounter:
+    """Counts elements, their depth, and the image planes that OME-XML states."""
+
+    def __init__(self) -> None:
+        self.depth = self.elements = self.planes = 0
+
+    def start(self, name: str, values: Mapping[str, str]) -> None:
+        self.depth += 1
+        self.elements += 1
+        kind = name.rpartition(":")[2]
+        if kind == "Pixels":
+            self.planes += math.prod(max(1, _integer(values.get(f"Size{axis}"))) for axis in "ZCT")
+        elif kind == "TiffData":
+            self.planes += _integer(values.get("PlaneCount", values.get("NumPlanes", "1")))
+            self.planes += max(_integer(values.get(key)) for key in ("IFD", "FirstZ", "FirstC", "FirstT"))
+        elif kind.startswith("ModuloAlong"):
+            self.planes += _modulo_steps(values)
+        if self.depth > _MAX_XML_DEPTH:
+            raise _BombError(f"XML of more than {_MAX_XML_DEPTH} nested elements")
+        if max(self.elements, self.planes) > _MAX_XML_COUNT:
+            raise _BombError(f"XML of more than {_MAX_XML_COUNT} elements or planes")
+
+    def end(self, name: str) -> None:
+        del name
+        self.depth -= 1
+
+
+def _integer(text: str | None) -> int:
+    """A whole number, 0 where there is none; one of many digits counts as too large."""
+    found = re.fullmatch(r"\s*\+?([0-9]+)\s*", text or "")
+    return 0 if found is None else int(found[1]) if len(found[1]) < 10 else _MAX_XML_COUNT + 1
+
+
+def _modulo_steps(values: Mapping[str, str]) -> int:
+    try:
+        start, end, step = (float(values.get(key, default)) for key, default in (("Start", 0), ("End", 0), ("Step", 1)))
+        return math.ceil(abs((end - start) / step))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        return _MAX_XML_COUNT + 1
+
+
+# Headers of compressed tiles
+
+_BOUNDED_CODECS: Final = frozenset({1, 5, 8, 32946, 32773, 34925, 34926, 50000})  # they are given the output size
+_JPEG: Final = frozenset({6, 7, 33007, 34892})
+_JPEG_2000: Final = frozenset({33003, 33004, 33005, 34712})
+_WEBP, _PNG, _JPEG_XL = 50001, 34933, frozenset({50002, 52546})
+_BARE_MARKERS: Final = frozenset({0xD8, 0x01, *range(0xD0, 0xD8)})  # JPEG markers without a length
+_NO_FRAME: Final = frozenset({0xC4, 0xC8, 0xCC})  # markers between 0xC0 and 0xCF that begin no frame
+
+
+def check_tile(data: bytes, compression: int, tile: tuple[int, int], where: str) -> None:
+    """Raise `ReadError` where a codec is not supported, or would decode far more pixels than a tile has."""
+    if compression in _BOUNDED_CODECS or not data:
+        return
+    size = codestream_size(data, compression)
+    if size is not None and 0 < size[0] * size[1] <= max(MAX_TILE_PIXELS, tile[0] * tile[1]):
+        return
+    found = f"compression {compression}"
+    if size is not None:
+        found = f"{size[0]} × {size[1]} px in a tile of {tile[0]} × {tile[1]}"
+    rule = "must hold no more than a tile, in a supported codec"
+    remedy = "Store the image as tiles of JPEG, JPEG 2000 or deflate"
+    raise ReadError(where, rule, value=found, remedy=remedy)
+
+
+def codestream_size(data: bytes, compression: int) -> tuple[int, int] | None:
+    """(width, height) in the header of a compressed tile, (0, 0) where it is damaged; None for unknown codecs."""
+    if compression in _JPEG:
+        return _jpeg_size(data)
+    if compression in _JPEG_2000:
+        at = data.find(b"\xff\x4f\xff\x51", 0, 4096)
+        return (_big(data, at + 8, 4), _big(data, at + 12, 4)) if at >= 0 else (0, 0)
+    if compression == _PNG:
+        return _big(data, 16, 4), _big(data, 20, 4)
+    if compression == _WEBP:
+        return _webp_size(data)
+    return _jpeg_xl_size(data) if compression in _JPEG_XL else None
+
+
+def _big(data: bytes, at: int, size: int) -> int:
+    return int.from_bytes(data[at : at + size], "big")
+
+
+def _little(data: bytes, at: int, size: int) -> int:
+    return int.from_bytes(data[at : at + size], "little")
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """The size of the first frame, found from marker to marker."""
+    at = 0
+    while (found := re.compile(rb"\xff+([^\xff\0])", re.DOTALL).search(data, at)) is not None:
+        marker, at = found[1][0], found.end()
+        if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAME:
+            return _big(data, at + 5, 2), _big(data, at + 3, 2)
+        if marker not in _BARE_MARKERS:
+            at += max(2, _big(data, at, 2))
+    return 0, 0
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return _little(data, 24, 3) + 1, _little(data, 27, 3) + 1
+    if kind == b"VP8L":
+        bits = _little(data, 21, 4)
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    return (_little(data, 26, 2) & 0x3FFF, _little(data, 28, 2) & 0x3FFF) if kind == b"VP8 " else (0, 0)
+
+
+def _jpeg_xl_size(data: bytes) -> tuple[int, int]:
+    """The size header, a bit field (ISO/IEC 18181-1, 9.2)."""
+    start = data.find(b"\xff\x0a", 0, 4096)
+    if start < 0:
+        return 0, 0
+    bits, at = _little(data, start + 2, 24), 0
+
+    def take(count: int) -> int:
+        nonlocal at
+        at += count
+        return bits >> (at - count) & ((1 << count) - 1)
+
+    def side(*, small: bool) -> int:
+        return 8 * (take(5) + 1) if small else take((9, 13, 18, 30)[take(2)]) + 1
+
+    small = bool(take(1))
+    height = side(small=small)
+    ratio = take(3)
+    across, down = ((0, 0), (1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio]
+    return (height * across // down if ratio else side(small=small)), height

