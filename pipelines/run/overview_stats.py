@@ -188,7 +188,7 @@ def find_roi(info: ImageInfo, settings: Settings, overview: ReducedImage) -> Reg
         microns = (abs(x) * scale[0], abs(y) * scale[1])
     tissue = find_tissue(overview.pixels, overview.valid, microns=microns)
     at = "at an unknown pixel size" if microns is None else f"at {microns[0]:.3g} × {microns[1]:.3g} µm/px"
-    method = f"{tissue.light} field {at}: {tissue.method}"
+    method = f"{tissue.illumination} field {at}: {tissue.method}"
     return RegionOfInterest(user_area, _mask_to_polygons(tissue.mask, scale), method, valid_mask, scale)
 
 

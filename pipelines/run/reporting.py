@@ -265,7 +265,7 @@ def _analysis_summary(plan: ImagePlan) -> dict[str, str]:
     """How the image was analysed, as rows of a report."""
     region = plan.largest_region
     rows = {
-        "Regions": f"{len(plan.regions)} of {region.size[0]} × {region.size[1]} px",
+        "Regions": f"{len(plan.regions)} (up to {region.size[0]} × {region.size[1]} px)",
         "Tiles": f"{plan.spec.tile} px, halo {plan.spec.halo} px",
         "Bands": "RGB" if plan.spec.bands is None else ", ".join(plan.spec.bands),
     }

@@ -14,7 +14,7 @@ from .faults import FaultError, reason
 from .metadata import FileMetadata
 from .series import GroupedFiles, ImageFile, group_into_stacks
 from .sop_classes import skip_reason
-from .source import HEAD_BYTES, MEMBER_SEPARATOR, Kind, looks_executable, sniff
+from .source import HEAD_BYTES, MEMBER_SEPARATOR, Kind, is_executable, sniff
 
 DICOMDIR = "DICOMDIR"
 DUPLICATE = "a duplicate, byte for byte, of another file"
@@ -151,6 +151,6 @@ def _outcome(file: ImageFile, kept: ImageFile | None, grouped: GroupedFiles) -> 
     notes = [
         "it has no DICOM preamble" if not file.metadata.header else "",
         "UIDs that it lacks were made from its content" if kept and kept.synthesised else "",
-        "its preamble begins like a program" if looks_executable(_head(file.source)) else "",
+        "its preamble begins like a program" if is_executable(_head(file.source)) else "",
     ]
     return FileOutcome(file.source, "read", "; ".join(filter(None, notes)), study)

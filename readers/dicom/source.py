@@ -43,7 +43,7 @@ def sniff(head: bytes) -> Kind:
     return "no-preamble" if _is_data_set(head) else ""
 
 
-def looks_executable(head: bytes) -> bool:
+def is_executable(head: bytes) -> bool:
     """Whether a preamble begins like a program: such a file is both DICOM and executable."""
     return head.startswith(_EXECUTABLE)
 

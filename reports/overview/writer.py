@@ -192,7 +192,7 @@ def _panel(
             )
 
     panel.heading("Analysis" if record.assessed else "Image")
-    for name, value in _analysis(image):
+    for name, value in _properties(record, image):
         panel.fact(name, value)
 
     if base is None:
@@ -213,19 +213,21 @@ def _status(record: Record, image: ImageRecord) -> tuple[str, Colour]:
     return ("Complete", GOOD) if image.complete else (partial, UNREADABLE)
 
 
-def _analysis(image: ImageRecord) -> list[tuple[str, str]]:
-    """How the image was analysed, as names and values."""
+def _properties(record: Record, image: ImageRecord) -> list[tuple[str, str]]:
+    """The image's size and CRS and how it was analysed, as names and values."""
     columns, lines = image.info.size
     rows = [("Size", f"{columns:,} × {lines:,} px")]
     metres = geodesy.metres_per_pixel(image.info.placement, (columns / 2, lines / 2))
     if metres is not None:
         rows.append(("Pixel size", _format_size(*metres)))
+    if metres is not None and record.assessed:
         rows.append(
             ("Pixel size in the analysis", _format_size(metres[0] * image.scale[0], metres[1] * image.scale[1]))
         )
     if image.info.placement.crs:
         rows.append(("CRS", crs_name(image.info.placement.crs)))
-    return [*rows, *image.analysis.items()]
+    grid = set() if record.assessed else {"Regions", "Tiles", "Bands"}
+    return [*rows, *((name, value) for name, value in image.analysis.items() if name not in grid)]
 
 
 def _format_size(x: float, y: float) -> str:

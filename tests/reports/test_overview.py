@@ -364,8 +364,11 @@ def test_no_text_of_a_page_is_cut(
 def test_a_page_states_whether_a_model_was_run(
     image: MakeImage, record: MakeRecord, out: Path, drawn_texts: list[str], *, assessed: bool
 ) -> None:
-    run = replace(record(image("a", Placement.pixels()), labels=()), assessed=assessed)
+    one = image("a", Placement.pixels(), analysis={"Tiles": "256 px", "Window": "40/400"})
+    run = replace(record(one, labels=()), assessed=assessed)
     OverviewPng().write(run, out)
     assert ("Complete" in drawn_texts) == assessed
     assert ("No findings, share of the analysed area" in drawn_texts) == assessed
     assert ("Not analysed: no model was chosen" in drawn_texts) != assessed
+    assert ("256 px" in drawn_texts) == assessed
+    assert "40/400" in drawn_texts
