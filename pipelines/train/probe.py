@@ -42,7 +42,7 @@ def train_probe(settings: Settings, config: ProbeConfig, on_event: EventHandler)
     """
     folder = _output_folder(settings.out)
     check_installed()
-    on_event(Message("Reading the inputs"))
+    on_event(Message("Scanning the inputs"))
     data = build_training_set(settings, config, on_event)
     count, kind = len(data.names), config.head
     fits = max_fits(config.folds, kind) * (1 if data.colour is None else 2)

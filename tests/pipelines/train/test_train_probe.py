@@ -134,11 +134,11 @@ def test_another_or_no_resolution_is_refused(tmp_path: Path, scene: Path, labels
     assert limner("train", "probe", scene, "--labels", labels, "--tile", 16, "--out", probe).code == 0
     result = limner("run", scene, "--model", f"probe:{probe}", "--resolution", "30m", "--out", tmp_path / "run")
     assert result.code == 2
-    assert "made for pixels of 10 m and works within a factor 1.5" in result.err
+    assert "within a factor 1.5 of the 10 m of the model" in result.err
     Image.fromarray(np.zeros((64, 64, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
     result = limner("run", tmp_path / "photo.png", "--model", f"probe:{probe}", "--out", tmp_path / "run")
     assert result.code in {2, 3}
-    assert "size of its pixels must be known" in result.err
+    assert "must have a known pixel size" in result.err
     card = probe / "card.yaml"
     content = yaml.safe_load(card.read_text())
     content["encoder"]["identity"]["statistics"] = "mean"
@@ -156,7 +156,7 @@ def test_a_probe_renders_images_as_in_training(tmp_path: Path, scene: Path, labe
     assert "10 black and 90 white" in (probe / "README.md").read_text(encoding="utf-8")
     result = limner("run", scene, "--model", f"probe:{probe}", "--hd-num", 4, "--stretch", "0,255", "--out", run)
     assert result.code == 2
-    assert "from 10 (black) to 90 (white)" in result.err
+    assert "stretch of the model's training images (10,90)" in result.err
     assert limner("run", scene, "--model", f"probe:{probe}", "--hd-num", 4, "--out", run).code == 0
     stretch = json.loads((run / "manifest.json").read_text())["images"][0]["stretch"]
     assert (stretch["low"], stretch["high"]) == ([10.0] * 3, [90.0] * 3)
@@ -165,7 +165,7 @@ def test_a_probe_renders_images_as_in_training(tmp_path: Path, scene: Path, labe
         "run", scene, "--model", f"probe:{tmp_path / 'own'}", "--stretch", "0,255", "--out", tmp_path / "no"
     )
     assert result.code == 2
-    assert "taught with pictures each by its own stretch" in result.err
+    assert "each stretched by its own percentiles" in result.err
 
 
 def test_an_encoder_is_compared_with_colour_statistics(
@@ -316,7 +316,7 @@ def test_features_that_are_not_finite_are_refused(
     monkeypatch.setattr(ColourEncoder, "__call__", lambda *_: np.full(21, np.nan, dtype=np.float32))
     result = limner("train", "probe", scene, "--labels", labels, "--tile", 16, "--out", tmp_path / "probe")
     assert result.code == 2
-    assert "finite numbers" in result.err
+    assert "must have finite features" in result.err
     assert "of 21 for tile" in result.err
 
 
