@@ -99,32 +99,39 @@ class Annotator(Protocol):
 
         Goes into the manifest, and its name and version into every report.
         """
+        ...
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Every label it can give, in the order in which reports list them; empty for free text."""
+        ...
 
     @property
     def colours(self) -> Mapping[str, str]:
         """The colour (`#rrggbb`) in which reports draw a label; a label without one gets one from a palette."""
+        ...
 
     def input_spec(self, info: ImageInfo) -> InputSpec:
         """The input it needs of this image. Raises `ModelError`, with a remedy, where it cannot work on the image."""
+        ...
 
     def check(self, specs: Sequence[InputSpec]) -> None:
         """Verify that the request can be met, and that all files that the specs need are here and unchanged.
 
         Reads headers and hashes files; loads no network. Raises `RequestError`, `ModelError`.
         """
+        ...
 
     def load(self) -> None:
         """Load the networks that the checked specs need, once. Called after `check`, before any region.
 
         Raises `ModelError`, `RequestError`, or `MemoryError` where they do not fit into memory.
         """
+        ...
 
     def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
         """Answers for each view: same order, same length. An answer never depends on the other views of the call."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +170,7 @@ class SupportsCost(Protocol):
 
         None where it is not known. Raises `ModelError`, `RequestError`.
         """
+        ...
 
 
 @runtime_checkable
@@ -184,6 +192,7 @@ class SupportsFit(Protocol):
 
         Returns the spec unchanged where nothing is to be fitted. Raises `ModelError` where the image does not suit.
         """
+        ...
 
 
 @runtime_checkable
@@ -193,3 +202,4 @@ class RemoteAnnotator(Protocol):
     @property
     def host(self) -> str:
         """The receiver; "" where everything runs in this process. A plan sends nothing."""
+        ...

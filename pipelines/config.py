@@ -96,87 +96,79 @@ Options = Annotated[dict[str, str], BeforeValidator(_as_texts)]
 class Settings(BaseModel):
     """All settings of a run: the flags of the commands, the keys of a YAML file and the keywords of `limner.run`.
 
-    All three use the same names, and the descriptions here are their documentation.
+    All three use the same names, and the docstrings of the attributes are their documentation.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
-    inputs: Texts = Field((), description="Images: files, folders or remote paths (/vsi…, s3://, https://).")
-    out: Text = Field(
-        "", description="Output folder. An interrupted run resumes when it is given the same folder again."
-    )
-    preset: str = Field(
-        "neutral", description="Settings that ship for one kind of image. All other settings override them."
-    )
-    model: Text = Field(
-        "",
-        description="Model card by name or path, or annotator with its checkpoint, such as probe:FOLDER. "
-        "Default: csmask, if every image has the bands it needs. "
-        "With none, nothing is annotated and the run only describes the images.",
-    )
-    labels: Texts = Field(
-        (), description="Labels to report; for models that take label texts, the candidates. Default: all."
-    )
-    ask: str = Field("", description="Question that a vision-language model is asked about each region.")
-    answer: Literal["", "describe", "classify", "locate", "extract"] = Field(
-        "",
-        description="Type of answer: describe (free text), classify (one of the labels), locate (boxes of the "
-        "labels) or extract (values that follow schema_file).",
-    )
-    schema_file: Text = Field("", description="JSON schema file of the values to extract.")
-    resolution: str = Field(
-        "", description="Pixel size at which images are analysed: 10m, 0.5um or native. Default: the model's own."
-    )
-    stretch: Texts = Field(
-        (),
-        description="Pixel values rendered as black and white, for images of more than 8 bits, such as 0,2750. "
-        "Default: percentiles of each image.",
-    )
-    hd_num: int = Field(
-        25, description="Maximum number of tiles in a region, 1 to 65. Larger images are split into more regions."
-    )
-    enlarge: bool = Field(
-        default=False, description="Enlarge small images until they fill hd_num tiles, as 4KHD's own transform does."
-    )
-    overlap: int = Field(0, ge=0, description="Overlap of neighbouring regions, in pixels at the analysis resolution.")
-    area: Text = Field(
-        "",
-        description="GeoJSON file of the region of interest: in longitude and latitude for maps, in pixels as "
-        "exported by QuPath for slides and studies.",
-    )
-    tissue: Literal["auto", "off"] = Field(
-        "auto", description="auto detects the tissue on slides and skips the rest; off analyses the whole slide."
-    )
-    skip_empty: bool = Field(default=True, description="Skip regions in which the overview has no valid pixel.")
-    reader: str = Field(
-        "", description="Reader that opens the inputs. Default: the one that supports their format best."
-    )
-    sensor: str = Field("", description="Sensor and processing level of images whose files do not state them.")
-    bands: Texts = Field((), description="Names of the channels, in the order of the file, such as blue,green,red,nir.")
-    crs: str = Field("", description="Coordinate reference system of files that have none, such as EPSG:32618.")
-    microns_per_pixel: Text = Field(
-        "", description="Pixel size in µm of slides that do not state it: one number, or two as x,y."
-    )
-    names: Literal["hide", "show"] = Field(
-        "hide",
-        description="hide replaces the names and paths of slides and studies by pseudonyms in all output.",
-    )
-    reader_options: Options = Field(
-        default_factory=dict, description="Options of the readers, such as window=40,400; `limner plugins` lists them."
-    )
-    model_options: Options = Field(
-        default_factory=dict, description="Options of the model; `limner models show NAME` lists them."
-    )
-    report_options: Options = Field(
-        default_factory=dict, description="Options of the writers, as WRITER.OPTION=VALUE; `limner plugins` lists them."
-    )
-    engine: Literal["inline", "local"] = Field(
-        "inline", description="inline runs in this process, local in several processes on this machine."
-    )
-    workers: int = Field(0, ge=0, description="Number of processes of the local engine. Default: one per core.")
-    batch: int = Field(1, ge=1, le=1024, description="Number of regions annotated per batch.")
-    reports: Texts = Field((), description="Kinds of reports to write. Default: all.")
-    fetch: bool = Field(default=False, description="Allow downloading the model's weights.")
+    inputs: Texts = ()
+    """Images: files, folders or remote paths (/vsi…, s3://, https://)."""
+    out: Text = ""
+    """Output folder. An interrupted run resumes when it is given the same folder again."""
+    preset: str = "neutral"
+    """Settings that ship for one kind of image. All other settings override them."""
+    model: Text = ""
+    """Model card by name or path, or annotator with its checkpoint, such as probe:FOLDER. Default: csmask, if every
+    image has the bands it needs. With none, nothing is annotated and the run only describes the images.
+    """
+    labels: Texts = ()
+    """Labels to report; for models that take label texts, the candidates. Default: all."""
+    ask: str = ""
+    """Question that a vision-language model is asked about each region."""
+    answer: Literal["", "describe", "classify", "locate", "extract"] = ""
+    """Type of answer: describe (free text), classify (one of the labels), locate (boxes of the labels) or extract
+    (values that follow schema_file).
+    """
+    schema_file: Text = ""
+    """JSON schema file of the values to extract."""
+    resolution: str = ""
+    """Pixel size at which images are analysed: 10m, 0.5um or native. Default: the model's own."""
+    stretch: Texts = ()
+    """Pixel values rendered as black and white, for images of more than 8 bits, such as 0,2750. Default: percentiles of
+    each image.
+    """
+    hd_num: int = 25
+    """Maximum number of tiles in a region, 1 to 65. Larger images are split into more regions."""
+    enlarge: bool = False
+    """Enlarge small images until they fill hd_num tiles, as 4KHD's own transform does."""
+    overlap: int = Field(0, ge=0)
+    """Overlap of neighbouring regions, in pixels at the analysis resolution."""
+    area: Text = ""
+    """GeoJSON file of the region of interest: in longitude and latitude for maps, in pixels as exported by QuPath for
+    slides and studies.
+    """
+    tissue: Literal["auto", "off"] = "auto"
+    """auto detects the tissue on slides and skips the rest; off analyses the whole slide."""
+    skip_empty: bool = True
+    """Skip regions in which the overview has no valid pixel."""
+    reader: str = ""
+    """Reader that opens the inputs. Default: the one that supports their format best."""
+    sensor: str = ""
+    """Sensor and processing level of images whose files do not state them."""
+    bands: Texts = ()
+    """Names of the channels, in the order of the file, such as blue,green,red,nir."""
+    crs: str = ""
+    """Coordinate reference system of files that have none, such as EPSG:32618."""
+    microns_per_pixel: Text = ""
+    """Pixel size in µm of slides that do not state it: one number, or two as x,y."""
+    names: Literal["hide", "show"] = "hide"
+    """hide replaces the names and paths of slides and studies by pseudonyms in all output."""
+    reader_options: Options = Field(default_factory=dict)
+    """Options of the readers, such as window=40,400; `limner plugins` lists them."""
+    model_options: Options = Field(default_factory=dict)
+    """Options of the model; `limner models show NAME` lists them."""
+    report_options: Options = Field(default_factory=dict)
+    """Options of the writers, as WRITER.OPTION=VALUE; `limner plugins` lists them."""
+    engine: Literal["inline", "local"] = "inline"
+    """inline runs in this process, local in several processes on this machine."""
+    workers: int = Field(0, ge=0)
+    """Number of processes of the local engine. Default: one per core."""
+    batch: int = Field(1, ge=1, le=1024)
+    """Number of regions annotated per batch."""
+    reports: Texts = ()
+    """Kinds of reports to write. Default: all."""
+    fetch: bool = False
+    """Allow downloading the model's weights."""
 
     @field_validator("*")
     @classmethod
@@ -259,6 +251,10 @@ class Settings(BaseModel):
             return cls.model_validate(merged)
         except ValidationError as error:
             raise _as_request_error(error, sources) from None
+
+
+for _field in Settings.model_fields.values():
+    _field.description = " ".join((_field.description or "").split())
 
 
 def _parse_stretch(stretch: Sequence[str]) -> tuple[float, float]:

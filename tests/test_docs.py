@@ -6,7 +6,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +231,11 @@ def test_benchmark_scripts_exist(root: Path) -> None:
     run = set(re.findall(r"tests/bench/(\w+\.py)", (root / "Makefile").read_text(encoding="utf-8")))
     assert named
     assert named <= run <= scripts
+
+
+def test_citation_is_of_this_version(root: Path) -> None:
+    cited = yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (cited["cff-version"], str(cited["version"])) == ("1.2.0", version("limner"))
 
 
 def test_figures_of_the_readme_are_measured(root: Path) -> None:

@@ -33,14 +33,17 @@ class Normalisation(Protocol):
     @property
     def rescale(self) -> float:
         """The factor of a value."""
+        ...
 
     @property
     def mean(self) -> Sequence[float]:
         """By channel."""
+        ...
 
     @property
     def std(self) -> Sequence[float]:
         """By channel."""
+        ...
 
 
 def to_tensor(pictures: npt.NDArray[Any], scaling: Normalisation) -> torch.Tensor:

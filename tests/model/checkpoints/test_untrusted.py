@@ -186,7 +186,7 @@ def test_an_untrusted_card_runs_in_the_sandbox_first(
     toy_card: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[Path] = []
-    monkeypatch.setattr(networks, "try_out", lambda path, **_: tried.append(path))
+    monkeypatch.setattr(networks, "try_in_sandbox", lambda path, **_: tried.append(path))
     card = make_plugin(Segmenter, {"model": str(toy_card(np.ones((2, 1, 1), np.float32), tile=8, halo=0))})
     card.check([InputSpec(tile=8, variant="one-band")])
     assert len(tried) == 1
@@ -223,9 +223,9 @@ def test_external_files_of_a_network_are_refused(place: str, tmp_path: Path) -> 
         (
             helper.make_node("SequenceConstruct", ["x"], ["y"]),
             helper.make_tensor_sequence_value_info("y", 1, None),
-            "answer with numbers",
+            "return numbers",
         ),
-        (helper.make_node("Magic", ["x"], ["y"], domain="evil"), None, "can load"),
+        (helper.make_node("Magic", ["x"], ["y"], domain="evil"), None, "must be an ONNX network"),
     ],
 )
 def test_outputs_of_another_type_are_refused(
@@ -293,7 +293,7 @@ def test_a_file_of_merges_that_grows_is_refused(tmp_path: Path) -> None:
 )
 def test_settings_describe_no_more_than_the_weights_hold(numbers: dict[str, Any]) -> None:
     check_config_integers({"rope_theta": 10**9, "num_hidden_layers": 80}, tensors=3, numbers=9, subject="checkpoint x")
-    with pytest.raises(ModelError, match="as far as its weights tell"):
+    with pytest.raises(ModelError, match="for its weights"):
         check_config_integers(numbers, tensors=3, numbers=9, subject="checkpoint x")
 
 
@@ -304,7 +304,7 @@ def test_a_network_larger_than_its_weights_is_never_built(key: str, checkpoints:
     settings["text_config"][key] = 10**6 if key != "num_hidden_layers" else 200
     (folder / "config.json").write_text(json.dumps(settings))
     before = time.perf_counter()
-    with pytest.raises(ModelError, match=r"settings must describe the network|hold every weight|mismatched_sizes"):
+    with pytest.raises(ModelError, match=r"must have the weights of|must hold every|mismatched_sizes"):
         make_plugin(ZeroShot, {"checkpoint": str(folder), "labels": "cat,dog"}).load()
     assert time.perf_counter() - before < 30
 

@@ -203,7 +203,7 @@ def test_memory_that_runs_out_halves_the_batch_and_then_fails_one_region(
     assert len(rows(out / "findings.csv")) == 4
     results = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     assert {one["error"] for one in results if one["status"] == "failed"} == {
-        "region: it must fit into memory. Lower --hd-num, --batch or --workers"
+        "The region must fit into memory. Lower --hd-num, --batch or --workers."
     }
 
 

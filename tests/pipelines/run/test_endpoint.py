@@ -152,7 +152,7 @@ def test_an_unreachable_server_is_reported_before_anything_runs(
 def test_a_plan_contacts_no_server(scene: Path, model_server: Server, limner: Limner) -> None:
     output = limner("plan", scene, *words(model_server))
     assert output.code == 0, output.err
-    assert f"It is up to {model_server.url.split('/')[2]}, which a plan does not ask" in output.out
+    assert f"It depends on {model_server.url.split('/')[2]}, which a plan does not contact" in output.out
     assert model_server.asked == []
 
 

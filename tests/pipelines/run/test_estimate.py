@@ -186,7 +186,7 @@ def tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "said"),
+    ("behaviour", "output"),
     [
         ("", "extrapolated from one tile of colours/"),
         ("sleep", "cannot be measured. One tile was not finished within 15 s"),
