@@ -72,13 +72,13 @@ def frame(name: str, index: int, start: int, stop: int) -> npt.NDArray[Any]:
 def table(name: str, index: int) -> dict[str, Any]:
     """The VOI lookup table of frame `index` (from 0)."""
     try:
-        voi = _OPEN.frames(name).voi(index)
+        found = _OPEN.frames(name).voi_table(index)
     except BaseException:
         _OPEN.close()
         raise
-    if voi is None or voi.table is None:
+    if found is None:
         raise FaultError("damaged", "lookup table")
-    return {"first": voi.table.first, "bits": voi.table.bits, "entries": [int(entry) for entry in voi.table.entries]}
+    return {"first": found.first, "bits": found.bits, "entries": [int(entry) for entry in found.entries]}
 
 
 def dicomdir(name: str) -> list[list[str]]:

@@ -19,7 +19,7 @@ from .codecs import plugins
 from .faults import FaultError
 from .header import check_compression_ratio, functional_group, functional_groups, integer, parse, transfer_syntax_of
 from .source import inflate
-from .voi_lut import LookupTable, ModalityLut, VoiLut, padding_mask
+from .voi_lut import LookupTable, ModalityLut, padding_mask
 
 _PALETTES = ("RedPaletteColorLookupTable", "GreenPaletteColorLookupTable", "BluePaletteColorLookupTable")
 _BYTE = 8
@@ -60,25 +60,14 @@ class Frames:
         within = self._group(index, "PixelValueTransformationSequence")
         if tables := list(within.get("ModalityLUTSequence") or []):
             return ModalityLut(table=_table(tables[0], self.dataset, signed=self._stored_range()[0] < 0))
-        slope, intercept = within.get("RescaleSlope"), within.get("RescaleIntercept")
-        return ModalityLut(
-            1.0 if slope in {None, ""} else float(slope), 0.0 if intercept in {None, ""} else float(intercept)
-        )
+        slope, intercept = _numbers(within.get("RescaleSlope")), _numbers(within.get("RescaleIntercept"))
+        return ModalityLut(slope[0] if slope else 1.0, intercept[0] if intercept else 0.0)
 
-    def voi(self, index: int, choice: int = 0) -> VoiLut | None:
-        """The VOI of frame `index`: its lookup table, else window number `choice`; None without one."""
-        within = self._group(index, "FrameVOILUTSequence")
-        if tables := list(within.get("VOILUTSequence") or []):
-            minimum = self.modality(index).minimum(*self._stored_range())
-            table = _table(tables[min(choice, len(tables) - 1)], self.dataset, signed=minimum < 0)
-            return VoiLut(0.0, 0.0, "LUT", table)
-        centres, widths = _numbers(within.get("WindowCenter")), _numbers(within.get("WindowWidth"))
-        if choice >= min(len(centres), len(widths)) or widths[choice] <= 0:
-            return None
-        function = within.get("VOILUTFunction") or "LINEAR"
-        if function not in {"LINEAR", "LINEAR_EXACT", "SIGMOID"}:
-            function = "LINEAR"
-        return VoiLut(centres[choice], widths[choice], function)
+    def voi_table(self, index: int) -> LookupTable | None:
+        """The VOI lookup table of frame `index`; None without one."""
+        tables = list(self._group(index, "FrameVOILUTSequence").get("VOILUTSequence") or [])
+        minimum = self.modality(index).minimum(*self._stored_range())
+        return _table(tables[0], self.dataset, signed=minimum < 0) if tables else None
 
     def _group(self, index: int, name: str) -> Dataset:
         return functional_group(self._groups[index] if self._groups else [], name, self.dataset)

@@ -26,13 +26,13 @@ class Other:
 
     name = "other"
 
-    def __init__(self, strength: int = 70) -> None:
-        self.strength = strength
+    def __init__(self, confidence: int = 70) -> None:
+        self.confidence = confidence
 
     def identify(self, uri: str, head: bytes) -> int:
         """Always the same, for files."""
         del uri
-        return self.strength if head else 0
+        return self.confidence if head else 0
 
     def scan(self, uri: str, options: Options) -> Sequence[ImageInfo]:
         """As the raster reader."""
@@ -61,10 +61,10 @@ def test_importing_readers_loads_no_format_library() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"
 
 
-@pytest.mark.parametrize(("strength", "winner"), [(60, "raster"), (80, "other")])
-def test_the_highest_confidence_wins(strength: int, winner: str) -> None:
+@pytest.mark.parametrize(("confidence", "winner"), [(60, "raster"), (80, "other")])
+def test_the_highest_confidence_wins(confidence: int, winner: str) -> None:
     tiff = b"II*\0\x08\0\0\0\x01\0" + b"\xaf\x87\x03\0\x04\0\0\0\0\0\0\0"  # one tag, the GeoKey directory
-    assert find_reader("a.tif", tiff, {"other": Other(strength), "raster": RasterReader()}) == winner
+    assert find_reader("a.tif", tiff, {"other": Other(confidence), "raster": RasterReader()}) == winner
     assert find_reader("a.tif", b"hello", {"raster": RasterReader()}) is None
 
 
@@ -74,7 +74,7 @@ def test_a_tie_is_refused_with_both_names_and_the_flag() -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "strength"),
+    ("head", "confidence"),
     [
         (b"II*\0\x08\0\0\0", 50),
         (b"MM\0*\0\0\0\x08", 50),
@@ -90,8 +90,8 @@ def test_a_tie_is_refused_with_both_names_and_the_flag() -> None:
         (b"II+\0\x08\0\0\0" + b"\xff" * 8, 50),
     ],
 )
-def test_raster_confidence_by_first_bytes(head: bytes, strength: int) -> None:
-    assert RasterReader().identify("some.tif", head) == strength
+def test_raster_confidence_by_first_bytes(head: bytes, confidence: int) -> None:
+    assert RasterReader().identify("some.tif", head) == confidence
 
 
 def test_a_georeferenced_tiff_has_higher_confidence(

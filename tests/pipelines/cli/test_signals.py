@@ -65,7 +65,7 @@ def test_a_run_stopped_by_a_signal_can_be_resumed(
     (os.killpg if whole_group else os.kill)(running.pid, number)
     _, talk = running.communicate(timeout=60)
     assert running.returncode == 128 + number, talk
-    assert "the same command goes on" in talk
+    assert "the same command resumes" in talk
     assert "Traceback" not in talk
     for _ in range(100):  # multiprocessing's own helper ends a moment after us
         if not members(running.pid):

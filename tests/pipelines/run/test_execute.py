@@ -310,7 +310,7 @@ def test_two_runs_at_once(tmp_path: Path, scene: Path, card: Path, limner: Limne
     with RunFolder.open(tmp_path / "out"):
         output = limner("run", scene, "--out", tmp_path / "out", "--model", card)
     assert output.code == 2
-    assert "another is at work" in output.err
+    assert "another run" in output.err
 
 
 @pytest.mark.parametrize("box", [(10.0, 46.0, 10.1, 46.1), (15.0, -46.9, 15.1, -46.8)])

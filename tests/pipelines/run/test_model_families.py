@@ -196,7 +196,7 @@ def test_a_slide_by_a_model_of_the_wsinfer_zoo(
     coarse = make_slide(tmp_path / "coarse.tif", microns=4.0)
     refused = limner("run", coarse, "--model", f"wsinfer:{folder}", "--out", tmp_path / "none")
     assert refused.code != 0
-    assert "made for pixels of 1 µm" in refused.err
+    assert "of the 1 µm of the model" in refused.err
 
 
 def test_a_map_by_networks_with_the_metadata_of_deepness(
@@ -217,7 +217,7 @@ def test_a_map_by_networks_with_the_metadata_of_deepness(
     fine = zoo.segmentor(tmp_path / "fine.onnx", resolution=200)
     refused = limner("run", scene, "--model", f"deepness:{fine}", "--out", tmp_path / "none")
     assert refused.code != 0
-    assert "made for pixels of 2 m" in refused.err
+    assert "of the 2 m of the model" in refused.err
 
 
 def test_words_and_pictures_by_a_checkpoint_of_openclip(

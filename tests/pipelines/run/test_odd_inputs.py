@@ -73,7 +73,7 @@ def test_an_input_among_the_results_is_refused(tmp_path: Path, scene: Path, card
     for given in (out, out / "overview-scene.png", tmp_path / "link"):
         output = limner("run", given, "--model", card, "--out", out)
         assert output.code == 2
-        assert "outside of the folder for results" in output.err
+        assert "outside of the output folder" in output.err
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_a_picture_that_cannot_be_written_fails_alone(
     shutil.move(out / "overview-b.png", tmp_path / "before.png")
     output = limner("report", out, "--reports", "overview-png")
     assert output.code == 1
-    assert "overview-png leaves out a: its file must be writable (found: Is a directory)" in output.err
+    assert "overview-png omits a: its file must be writable (found: Is a directory)" in output.err
     assert "1 of 2 could not be" in output.err
     assert (out / "overview-b.png").read_bytes() == (tmp_path / "before.png").read_bytes()
 
@@ -192,6 +192,6 @@ def test_a_picture_that_cannot_be_written_fails_alone(
 def test_settings_must_be_utf8() -> None:
     from limner.pipelines.config import Settings
 
-    with pytest.raises(RequestError, match="it must be text"):
+    with pytest.raises(RequestError, match="must be valid UTF-8"):
         Settings.resolve({"crs": "\udcff"})
     assert Settings.resolve({"inputs": [ODD]}).inputs == (ODD,)

@@ -118,7 +118,7 @@ def test_a_stretch_is_refused_for_studies(tmp_path: Path, making: ModuleType, pe
     folder = making.save_all(making.slices(4, WindowCenter=500, WindowWidth=2000), tmp_path / "ct")
     output = limner("run", folder, "--model", per_tile, "--stretch", "0,100", "--out", tmp_path / "out")
     assert output.code == 2
-    assert "seen through a window" in output.err
+    assert "rendered through a window" in output.err
     assert "reader_options.window" in output.err
 
 
@@ -203,10 +203,10 @@ def test_a_run_without_a_model_describes_the_images(tmp_path: Path, making: Modu
     out = tmp_path / "out"
     planned = limner("plan", folder, "--preset", "radiology")
     assert planned.code == 0, planned.err
-    assert "No model was chosen" in planned.out
+    assert "No model is chosen" in planned.out
     output = limner("run", folder, "--preset", "radiology", "--out", out)
     assert output.code == 0, output.err
-    assert "No model was chosen" in output.out
+    assert "No model is chosen" in output.out
     assert [row["status"] for row in rows(out / "files.csv")] == ["read"] * 5
     for name in ("series.csv", "studies.csv"):
         assert [(row["status"], row["n_findings"]) for row in rows(out / name)] == [("not assessed", "")]

@@ -10,6 +10,8 @@ import pytest
 from limner.readers import registry
 from limner.readers.contract import scan_with
 from limner.readers.dicom.decoder import Decoder
+from limner.readers.dicom.faults import FaultError
+from limner.readers.dicom.header import read_header
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.dicom.scan import scan_input
 from limner.readers.dicom.source import sniff
@@ -191,3 +193,21 @@ def test_study_numbers_do_not_depend_on_the_order_of_inputs(tmp_path: Path, maki
         assert {info.uri for info in infos} == {f"dicom:{info.study}/{info.id}" for info in infos}
     shown = [info for row in scan(paths, {"names": "show"}) for info in row.infos]
     assert {info.uri for info in shown} == set(paths)
+
+
+@pytest.mark.parametrize("change", [{"rows": "many"}, {"frames": [{"position": [0, 0]}]}, {"count": None}, {}])
+def test_an_invalid_answer_of_the_sandboxed_process_is_a_fault(
+    change: dict[str, object], tmp_path: Path, making: ModuleType
+) -> None:
+    path = making.save(making.image(making.ramp(8, 8)), tmp_path / "a.dcm")
+    with path.open("rb") as file:
+        answer = read_header(file) | change
+    if not change:
+        del answer["sop"]
+
+    class Process:
+        def call(self, *_: object, **__: object) -> object:
+            return answer
+
+    with pytest.raises(FaultError, match="damaged"):
+        Decoder(Process()).header("a.dcm")  # type: ignore[arg-type]

@@ -12,6 +12,8 @@ import numpy as np
 import pydicom
 import pytest
 from limner.readers.contract import scan_with
+from limner.readers.dicom.header import read_header
+from limner.readers.dicom.metadata import FileMetadata
 from limner.readers.dicom.pixels import Frames
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.dicom.voi_lut import LookupTable, ModalityLut, VoiLut, grey_levels, padding_mask, to_grey
@@ -149,9 +151,11 @@ def frame(path: Path) -> tuple[np.ndarray, VoiLut]:
     """The first frame's modality values (H, W), padding NaN, and the VOI that the file states."""
     with path.open("rb") as file:
         frames = Frames(file)
-        values, voi = frames.read(0), frames.voi(0)
-    assert voi is not None
-    return values, voi
+        values, table = frames.read(0), frames.voi_table(0)
+        own = FileMetadata.from_json(read_header(file)).frames[0]
+    if table is not None:
+        return values, VoiLut(0.0, 0.0, "LUT", table)
+    return values, VoiLut(own.windows[0].centre, own.windows[0].width, own.voi)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
