@@ -12,7 +12,7 @@ from ...readers.image import ImageInfo
 from ..annotator import Answer, Cost, InputSpec, View
 from ..checkpoints.files import fetch_weights
 from ..checkpoints.memory import weight_bytes
-from ..options import Names, NetworkOptions
+from ..options import CheckpointAnnotator, CheckpointOptions, Names
 from ..scores import top_label
 from ..views import kept_tiles, valid_share
 from ..vlm.question import refuse_special_tokens
@@ -26,7 +26,7 @@ OPENCLIP_LOADING = 2.5
 """Peak memory while loading OpenCLIP's weights, as a multiple of their size: as read, renamed, and in the network."""
 
 
-class ZeroShotOptions(NetworkOptions):
+class ZeroShotOptions(CheckpointOptions):
     """Options of `ZeroShot`."""
 
     checkpoint: str = Field(
@@ -67,7 +67,7 @@ class ZeroShotOptions(NetworkOptions):
         return value
 
 
-class ZeroShot:
+class ZeroShot(CheckpointAnnotator[ZeroShotOptions]):
     """Classifies tiles and regions without training.
 
     Raises `RequestError` where labels or templates contain the special tokens of a chat.
@@ -76,7 +76,7 @@ class ZeroShot:
     Options = ZeroShotOptions
 
     def __init__(self, options: ZeroShotOptions) -> None:
-        self._options = options
+        super().__init__(options)
         self._labels = options.labels
         refuse_special_tokens(
             {"labels": ",".join(self._labels), "templates": ";".join(options.templates)}, of="zero-shot"
@@ -107,11 +107,6 @@ class ZeroShot:
         """The labels of the options, in their order."""
         return self._labels
 
-    @property
-    def colours(self) -> Mapping[str, str]:
-        """No colours of its own."""
-        return {}
-
     def input_spec(self, info: ImageInfo) -> InputSpec:
         """Rendered RGB in tiles of the checkpoint's size, at any resolution. Raises `ModelError`."""
         del info  # any image that can be rendered
@@ -132,21 +127,19 @@ class ZeroShot:
         self._network()
 
     def cost(self, specs: Sequence[InputSpec], tiles: tuple[int, int]) -> Cost:
-        """See `Costing`."""
+        """See `SupportsCost`."""
         checkpoint = self._checkpoint()
         weights = weight_bytes(checkpoint.files, itemsize=4)
         images = tiles[0] * tiles[1] + any(spec.overall for spec in specs)
         loading = weights * (1.0 if checkpoint.open_clip is None else OPENCLIP_LOADING)
         return Cost(weights=weights, dtype="float32", work=images, loading=loading)
 
-    def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
-        """One answer for each tile that is kept, and one for the region. Raises `ModelError`."""
-        network = self._network()
-        return [self._answers(view, network) for view in views]
+    def answer(self, view: View) -> list[Answer]:
+        """One answer for each tile that is kept, and one for the region. Raises `ModelError`.
 
-    def _answers(self, view: View, network: "ClipNetwork") -> list[Answer]:
-        """A region's probabilities are half the mean of its tiles' and half those of the global view."""
-        kept = kept_tiles(view)
+        The region's probabilities are half the mean of its tiles' and half those of the global view.
+        """
+        network, kept = self._network(), kept_tiles(view)
         if not kept:
             return []
         features = np.array([network.encode_image(view.tiles[one.index]) for one in kept])

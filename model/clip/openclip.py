@@ -16,30 +16,13 @@ from ..checkpoints.untrusted import MAX_TILE, UntrustedDict
 
 SETTINGS: Final = "open_clip_config.json"
 
-VISION_DEFAULTS: Final[Mapping[str, Any]] = {
-    "width": 768,
-    "head_width": 64,
-    "mlp_ratio": 4.0,
-    "patch_size": 16,
-    "layers": 12,
-}
-TEXT_DEFAULTS: Final[Mapping[str, Any]] = {
-    "context_length": 77,
-    "vocab_size": 49408,
-    "width": 512,
-    "heads": 8,
-    "layers": 12,
-    "mlp_ratio": 4.0,
-}
-PLAIN: Final[Mapping[str, tuple[Any, ...]]] = {
-    "pool_type": ("tok", "argmax"),
-    "hf_tokenizer_name": (),
-    "patch_dropout": (),
-    "text_mask": (),
-    "pad_id": (),
-    "eos_id": (),
-}
-"""Other settings that are allowed in a plain CLIP, with their allowed values; () allows any."""
+_BOTH: Final[Mapping[str, Any]] = {"layers": 12, "mlp_ratio": 4.0}
+VISION_DEFAULTS: Final[Mapping[str, Any]] = {**_BOTH, "width": 768, "head_width": 64, "patch_size": 16}
+TEXT_DEFAULTS: Final[Mapping[str, Any]] = {**_BOTH, "context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8}
+POOLING: Final = ("tok", "argmax")
+"""Values of `pool_type` that are allowed in a plain CLIP."""
+IGNORED: Final = frozenset({"hf_tokenizer_name", "patch_dropout", "text_mask", "pad_id", "eos_id"})
+"""Settings that do not change the network."""
 
 LARGEST: Final = 2**24
 """Limit on every size."""
@@ -128,8 +111,8 @@ def clip_config(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
         ("text_cfg", text, {*TEXT_DEFAULTS}),
     ):
         for key, value in part.items():
-            allowed = PLAIN.get(key)
-            if value and key not in known and (allowed is None or (allowed and all(value != one for one in allowed))):
+            allowed = key in known | IGNORED or (key == "pool_type" and value in POOLING)
+            if value and not allowed:
                 raise _not_plain(source, f"{name}.{key}", value)
     for key in set(model) - {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text"}:
         if model[key]:
@@ -220,12 +203,12 @@ def check_shapes(shapes: Shapes, name: str, source: str) -> None:
         return
     folder = f"put the file into a folder, as open_clip_pytorch_model.bin or .safetensors, with an {SETTINGS}"
     if not name:
-        seen = ", ".join(f"{key} {value}" for key, value in found.items()) or "no vision encoder of OpenCLIP's"
+        sizes = ", ".join(f"{key} {value}" for key, value in found.items()) or "no vision encoder of OpenCLIP's"
         option = "add --set model_options.architecture=NAME, or call an encoder openclip:NAME:FILE"
         raise ModelError(
             f"checkpoint {source}",
             "must have its architecture named, since weights tell neither the number of heads nor the activation",
-            value=f"shapes of {' and of '.join(fits)}" if fits else f"unknown: {seen}",
+            value=f"shapes of {' and of '.join(fits)}" if fits else f"unknown: {sizes}",
             remedy=f"Look up the name that its authors use with OpenCLIP, and {option if fits else folder}",
         )
     wrong = [

@@ -14,7 +14,7 @@ from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Answer, Cost, InputSpec, Vi
 from ..checkpoints.weights import sha256_of
 from ..clip.annotator import global_view_of
 from ..clip.fusion import Fusion, FusionText
-from ..options import Names, NetworkOptions
+from ..options import CheckpointAnnotator, CheckpointOptions, Names
 from ..views import KeptTile, kept_tiles
 from .card import CARD, HEAD, ProbeCard, ProbeInput, read_card
 from .encoders import Encoder, encode, encoder_difference, find_encoder
@@ -27,7 +27,7 @@ MILLIMETRE = 1e-3
 Features = npt.NDArray[np.float64]
 
 
-class ProbeOptions(NetworkOptions):
+class ProbeOptions(CheckpointOptions):
     """Options of `Probe`."""
 
     checkpoint: str = Field(
@@ -46,13 +46,13 @@ class ProbeOptions(NetworkOptions):
     labels: Names = Field(default=(), description="The classes to report; all by default.")
 
 
-class Probe:
+class Probe(CheckpointAnnotator[ProbeOptions]):
     """A frozen encoder with a trained head."""
 
     Options = ProbeOptions
 
     def __init__(self, options: ProbeOptions) -> None:
-        self._options = options
+        super().__init__(options)
         self._folder = Path(options.checkpoint)
         self._fusion = Fusion.parse(options.fusion)
         self._card: ProbeCard | None = None
@@ -126,24 +126,20 @@ class Probe:
 
     def check(self, specs: Sequence[InputSpec]) -> None:
         """Find head and encoder, and compare them with the card. Raises `ModelError`, `RequestError`."""
-        del specs
         self._parts()
-        self.labels  # noqa: B018 - raises for unknown ones
+        super().check(specs)
 
     def load(self) -> None:
         """See `Annotator`."""
         self._parts()[0].prepare()
 
     def cost(self, specs: Sequence[InputSpec], tiles: tuple[int, int]) -> Cost:
-        """See `Costing`."""
+        """See `SupportsCost`."""
         images = tiles[0] * tiles[1] + any(spec.overall for spec in specs)
         return Cost(self._parts()[0].weight_bytes(), "float32", work=images)
 
-    def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
+    def answer(self, view: View) -> list[Answer]:
         """One answer for each tile that is kept. Raises `ModelError`."""
-        return [self._answers(view) for view in views]
-
-    def _answers(self, view: View) -> list[Answer]:
         encoder, head = self._parts()
         kept = kept_tiles(view)
         if not kept:
@@ -153,9 +149,7 @@ class Probe:
         standard = head.standardise(features)
         if self._fusion is not None:
             standard = self._fusion(standard, _overall_features(view, encoder, head))
-        labels = set(self.labels)
-        answers = [self._answer(each, tile) for each, tile in zip(head.probabilities(standard), kept, strict=True)]
-        return [answer for answer in answers if answer.label in labels]
+        return [self._answer(each, tile) for each, tile in zip(head.probabilities(standard), kept, strict=True)]
 
     def _answer(self, probabilities: Features, tile: KeptTile) -> Answer:
         rounded = [round(float(one), DIGITS) for one in probabilities]

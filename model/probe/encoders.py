@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,40 +24,6 @@ IMAGE_SIZE_KEYS: Final = ("image_size", "img_size")
 """Names that configurations give the side of their images."""
 
 
-class Encoder(Protocol):
-    """A frozen encoder; used in one process."""
-
-    @property
-    def identity(self) -> Mapping[str, str]:
-        """Everything that decides its features: its `kind`, and the sha256 of its files. Raises `ModelError`."""
-        ...
-
-    @property
-    def tile(self) -> int:
-        """The side of its tiles in pixels; 0 for any."""
-        ...
-
-    @property
-    def bands(self) -> tuple[str, ...] | None:
-        """STAC common names of the native bands that it takes as physical values; None for rendered RGB."""
-        ...
-
-    def prepare(self) -> None:
-        """Load its weights. Raises `ModelError`."""
-        ...
-
-    def weight_bytes(self) -> float:
-        """Bytes of its weights once loaded; loads nothing. Raises `ModelError`."""
-        ...
-
-    def __call__(self, tile: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> Vector:
-        """The features (dimensions,) of one tile (tile, tile, channels) with its mask of valid pixels.
-
-        RGB is 0 to 255, invalid pixels white. Tiles are not batched, so that features depend on their tile only.
-        """
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class ColourEncoder:
     """Colour statistics: mean, standard deviation and percentiles of each channel's valid pixels.
@@ -66,22 +32,19 @@ class ColourEncoder:
     """
 
     bands: tuple[str, ...] | None = None
-    """Native bands as physical values; None for red, green and blue from 0 to 255."""
+    """STAC common names of native bands, as physical values; None for rendered RGB from 0 to 255."""
+    tile: int = 0
+    """Side of its tiles in pixels; 0 for any."""
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """See `Encoder`."""
+        """Everything that decides its features."""
         percentiles = ", ".join(map(str, PERCENTILES))
         return {
             "kind": "colour",
             "statistics": f"mean, standard deviation, percentiles {percentiles}",
             "of": "red, green, blue as rendered" if self.bands is None else ", ".join(self.bands),
         }
-
-    @property
-    def tile(self) -> int:
-        """Any."""
-        return 0
 
     def prepare(self) -> None:
         """Nothing to load."""
@@ -91,7 +54,7 @@ class ColourEncoder:
         return 0.0
 
     def __call__(self, tile: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> Vector:
-        """See `Encoder`."""
+        """The features (dimensions,) of one tile (tile, tile, channels) with its mask of valid pixels."""
         pixels = tile[valid].astype(np.float64)
         parts = [pixels.mean(axis=0), pixels.std(axis=0), *np.percentile(pixels, PERCENTILES, axis=0)]
         return np.concatenate(parts).astype(np.float32)
@@ -99,28 +62,27 @@ class ColourEncoder:
 
 @dataclass(slots=True)
 class NetworkEncoder:
-    """A network's features of rendered RGB."""
+    """A network's features of rendered RGB; used in one process."""
 
     kind: Literal["image-text", "4khd", "backbone"]
     tile: int
+    """Side of its tiles in pixels."""
     digests: Callable[[], Mapping[str, str]]
     """The sha256 of each file, by name."""
     make: Callable[[], ImageFunction]
-    """Loads the network."""
+    """Loads the network. Raises `ModelError`."""
     weight_bytes: Callable[[], float]
+    """Bytes of the weights once loaded, from their files' headers. Raises `ModelError`."""
     stated: Mapping[str, str] = field(default_factory=dict[str, str])
     """What the user stated that decides the features."""
+    bands: tuple[str, ...] | None = None
+    """Rendered RGB."""
     _network: ImageFunction | None = field(default=None, init=False)
     _identity: Mapping[str, str] | None = field(default=None, init=False)
 
     @property
-    def bands(self) -> tuple[str, ...] | None:
-        """Rendered RGB."""
-        return None
-
-    @property
     def identity(self) -> Mapping[str, str]:
-        """See `Encoder`."""
+        """Everything that decides its features: its kind, library versions, and the sha256 of its files."""
         if self._identity is None:  # a checkpoint may be gigabytes
             runtime = f"torch {version('torch')}, transformers {version('transformers')}"
             digests = {f"sha256_{name}": digest for name, digest in self.digests().items()}
@@ -128,18 +90,22 @@ class NetworkEncoder:
         return self._identity
 
     def prepare(self) -> None:
-        """See `Encoder`."""
-        self._loaded()
-
-    def __call__(self, tile: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> Vector:
-        """See `Encoder`. Invalid pixels are white."""
-        del valid
-        return self._loaded()(tile)
-
-    def _loaded(self) -> ImageFunction:
+        """Load the network. Raises `ModelError`."""
         if self._network is None:
             self._network = self.make()
-        return self._network
+
+    def __call__(self, tile: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> Vector:
+        """The features (dimensions,) of one tile (tile, tile, 3) of values 0 to 255; invalid pixels are white.
+
+        Tiles are not batched, so that features depend on their tile only.
+        """
+        del valid
+        if self._network is None:
+            self._network = self.make()
+        return self._network(tile)
+
+
+Encoder = ColourEncoder | NetworkEncoder
 
 
 def find_encoder(source: str, *, fetch: bool = False, threads: int = 0) -> Encoder:

@@ -273,11 +273,11 @@ def conversation(
     prompt = build_prompt(tokenizer, question, layout=layout, system="", earlier=())
     if TURN_END in answer or TURN_START in answer:
         build_prompt(tokenizer, answer, layout=layout, system="")  # raises
-    if prompt.pictures != 1 or IMAGE in answer:
+    if len(prompt.parts) != 2 or IMAGE in answer:
         raise RequestError(
             "question of a sample",
             "must be about one image, whose placeholder must not be in the answer",
-            value=f"{IMAGE}, {prompt.pictures} in the question",
+            value=f"{IMAGE}, {len(prompt.parts) - 1} in the question",
             remedy=f"Write {IMAGE} at most once, in the question",
         )
     before, after = prompt.parts

@@ -72,18 +72,15 @@ def tile_boxes(region: Region, spec: InputSpec) -> list[Box]:
     ]
 
 
-def overlaps(outlines: Sequence[Outline]) -> dict[tuple[str, str], float]:
-    """The area in square level-0 pixels that outlines of two classes share, by sorted pair of labels."""
+def overlapping_classes(outlines: Sequence[Outline]) -> set[tuple[str, str]]:
+    """The sorted pairs of labels whose outlines overlap."""
     shapes = [outline.geometry for outline in outlines]
-    shared: dict[tuple[str, str], float] = defaultdict(float)
     pairs: list[tuple[int, int]] = shapely.STRtree(shapes).query(shapes, predicate="intersects").T.tolist()
-    for a, b in pairs:
-        if a < b and outlines[a].label != outlines[b].label:
-            area = shapes[a].intersection(shapes[b]).area
-            if area > 0:
-                one, other = sorted((outlines[a].label, outlines[b].label))
-                shared[one, other] += area
-    return dict(sorted(shared.items()))
+    return {
+        (outlines[a].label, outlines[b].label)
+        for a, b in pairs
+        if outlines[a].label < outlines[b].label and shapes[a].intersection(shapes[b]).area > 0
+    }
 
 
 def block_of(box: Box, size: tuple[float, float]) -> tuple[int, int]:

@@ -4,8 +4,10 @@ The only file that imports llguidance. JSON is written on one line, with a space
 that may write white space anywhere may never stop.
 """
 
+# torch's types do not state what some of its functions return:
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+
 import random
-import re
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,9 +23,6 @@ from .annotator import CUT
 if TYPE_CHECKING:
     import torch
     from llguidance._lib import JsonCompileOptions
-
-BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # a SentencePiece token of a single byte
-SPACE = "\u2581"  # a space in SentencePiece
 
 LAYOUT: "JsonCompileOptions" = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 MAX_TRIAL, MAX_DEPTH = 4000, 100  # bytes of a trial text under a schema, and its nesting
@@ -54,11 +53,6 @@ class Vocabulary:
         """The vocabulary of the bytes of each token. `special` tokens and `ends` never write text."""
         wrapped = TokenizerWrapper(_Tokens(tokens, ends[0], sorted({*special, *ends})))
         return cls(LLTokenizer(wrapped, eos_token=[int(end) for end in ends], slices=[]))
-
-    @classmethod
-    def of_pieces(cls, pieces: Sequence[str], *, ends: Sequence[int], special: Collection[int]) -> Self:
-        """The vocabulary of a SentencePiece model's pieces: `▁` writes a space, `<0x0A>` the byte 10."""
-        return cls.of_tokens([piece_bytes(piece) for piece in pieces], ends=ends, special=special)
 
     @property
     def size(self) -> int:
@@ -151,7 +145,7 @@ class Decoding:
         allowed = torch.zeros(scores.shape, dtype=torch.bool)
         for row, (constraint, ended) in enumerate(zip(self._constraints, self._ended, strict=True)):
             mask = np.ones(scores.shape[1], dtype=np.bool_) if ended else constraint.mask()[: scores.shape[1]]
-            allowed[row, : len(mask)] = torch.from_numpy(mask)  # pyright: ignore[reportUnknownMemberType]
+            allowed[row, : len(mask)] = torch.from_numpy(mask)
         return scores.masked_fill(~allowed.to(scores.device), -torch.inf)
 
     def texts(self, written: Sequence[Sequence[int]], decode: Callable[[list[int]], str], *, limit: int) -> list[str]:
@@ -201,12 +195,6 @@ def check_satisfiable(schema: str, *, subject: str) -> None:
             value=" ".join(error.split())[:200],
             remedy="Correct what contradicts itself, such as a minimum above its maximum or an empty enum",
         )
-
-
-def piece_bytes(piece: str) -> bytes:
-    """The bytes that a piece of a SentencePiece model writes."""
-    byte = BYTE.fullmatch(piece)
-    return bytes([int(byte[1], 16)]) if byte else piece.replace(SPACE, " ").encode()
 
 
 def _trial_error(schema: str) -> str:

@@ -151,22 +151,25 @@ class HttpClient:
         refused: ModelError | None = None
         async with slots:
             for body in request.bodies:
+                answer = await self._retry(client, request, body, key)
+                if isinstance(answer, ModelError):
+                    return answer
                 try:
-                    return request.read(await self._retry(client, request, body, key))
-                except _GivenUpError as error:
-                    return error.plain()
+                    return request.read(answer)
                 except ModelError as error:
                     refused = error
         return refused or self._given_up("no request", _UNWELL)
 
-    async def _retry(self, client: httpx2.AsyncClient, request: HttpRequest[Any], body: Json | None, key: str) -> Json:
-        """The JSON answer to a body, after as many tries as it takes. Raises `_GivenUpError`."""
+    async def _retry(
+        self, client: httpx2.AsyncClient, request: HttpRequest[Any], body: Json | None, key: str
+    ) -> Json | ModelError:
+        """The JSON answer to a body, after as many tries as it takes, or the error after the last."""
         content = None if body is None else json.dumps(body).encode()
         attempt = 0
         while True:
             if self._failed >= self._policy.failures:
                 value = f"{self._failed} requests failed one after the other, the last: {self._last_failure}"
-                raise self._given_up(value, _UNWELL)
+                return self._given_up(value, _UNWELL)
             try:
                 async with asyncio.timeout(self._policy.timeout):
                     answer = await self._exchange(client, request.path, content, key)
@@ -182,7 +185,7 @@ class HttpClient:
             if attempt >= min(self._policy.retries, failure.retries):
                 self._failed = self._failed + 1 if failure.counts else 0
                 self._last_failure = failure.reason
-                raise self._given_up(failure.reason, failure.remedy)
+                return self._given_up(failure.reason, failure.remedy)
             await asyncio.sleep(max(failure.wait, pause(attempt, request.key)))
             attempt += 1
 
@@ -248,8 +251,8 @@ class HttpClient:
             )
         return key
 
-    def _given_up(self, value: str, remedy: str) -> "_GivenUpError":
-        return _GivenUpError(f"server {self.address.host}", "must answer", value=value, remedy=remedy)
+    def _given_up(self, value: str, remedy: str) -> ModelError:
+        return ModelError(f"server {self.address.host}", "must answer", value=value, remedy=remedy)
 
 
 class _FailureError(Exception):
@@ -267,14 +270,6 @@ class _FailureError(Exception):
         self.wait = wait
         self.remedy = remedy
         self.counts = counts
-
-
-class _GivenUpError(ModelError):
-    """A server that does not answer, as opposed to an answer that is refused."""
-
-    def plain(self) -> ModelError:
-        """The same as a `ModelError`."""
-        return ModelError(self.subject, self.rule, value=self.value, remedy=self.remedy)
 
 
 def pause(attempt: int, key: str) -> float:

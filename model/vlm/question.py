@@ -73,6 +73,18 @@ class QuestionOptions(NetworkOptions):
     max_tokens: int = Field(default=512, ge=1, le=32768, description="The most tokens of a text.")
 
 
+class PictureOptions(QuestionOptions):
+    """Options of annotators whose models take pictures of any size."""
+
+    views: Literal["canvas", "tiles"] = Field(
+        default="canvas",
+        description="Whether a region is shown as one picture, or as its global view and then each tile.",
+    )
+    boxes: Literal["", "pixels", "thousandths", "unit"] = Field(
+        default="", description="The unit in which the model names boxes, where it is not known."
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """A question about each region, and the kind of answer."""

@@ -22,7 +22,7 @@ from .annotator import CUT, VlmAnnotator
 from .box_format import BoxFormat, Unit
 from .chat_completions import TOP_LOGPROBS, Reply, RequestFormat, match_option, score_by_first_token
 from .http_client import Address, HttpClient, HttpRequest, Json, RetryPolicy
-from .question import Question, QuestionOptions
+from .question import PictureOptions, Question
 from .schema import Schema
 
 SEEDS = (0, 1)  # of a request, and of its one repetition after a refused answer
@@ -31,7 +31,7 @@ MAX_CACHED = 1024  # answers: after a failure a batch is annotated again, region
 T = TypeVar("T")
 
 
-class EndpointOptions(QuestionOptions):
+class EndpointOptions(PictureOptions):
     """Options of `endpoint`, including those of the question."""
 
     checkpoint: str = Field(
@@ -60,10 +60,6 @@ class EndpointOptions(QuestionOptions):
         description="Failed requests in a row after which it gives up.",
         json_schema_extra=NEUTRAL,
     )
-    views: Literal["canvas", "tiles"] = Field(
-        default="canvas",
-        description="Whether a region is shown as one picture, or as its global view and then each tile.",
-    )
     detail: Literal["", "low", "high", "auto"] = Field(default="", description="OpenAI's detail of pictures.")
     tile: int = Field(default=TILE, ge=8, le=4096, description="Side of a tile in pixels.")
     structured: Literal["json_schema", "guided_json", "none"] = Field(
@@ -71,9 +67,6 @@ class EndpointOptions(QuestionOptions):
     )
     likelihood: Literal["votes", "first-token"] = Field(
         default="votes", description="How labels are scored: by choices in several orders, or by first tokens."
-    )
-    boxes: Literal["", "pixels", "thousandths", "unit"] = Field(
-        default="", description="The unit in which the model names boxes."
     )
 
 
@@ -109,12 +102,9 @@ class ServedModel:
     def read(cls, answer: Json, *, served: str) -> Self:
         """The entry of `served` in a server's list of models. Raises `ModelError` with the list where it has none."""
         data: object = answer.get("data")
-        entries = (
-            [cast("Json", one) for one in cast("list[object]", data) if isinstance(one, dict)]
-            if isinstance(data, list)
-            else []
-        )
-        models = {name: entry for entry in entries if isinstance(name := entry.get("id"), str)}
+        entries = cast("list[object]", data) if isinstance(data, list) else []
+        listed = [cast("Json", entry) for entry in entries if isinstance(entry, dict)]
+        models = {name: entry for entry in listed if isinstance(name := entry.get("id"), str)}
         if served in models:
             owner, root = (models[served].get(key) for key in ("owned_by", "root"))
             return cls(*(excerpt(text) if isinstance(text, str) else "" for text in (owner, root)))

@@ -17,7 +17,7 @@ from ..checkpoints.files import CONFIGS, TOKENIZER, CheckpointFiles, as_numbers,
 from ..tiling import TILE, WHITE
 from .annotator import Picture, VlmAnnotator, check_context, view_pictures
 from .box_format import BoxFormat, Unit
-from .question import Question, QuestionOptions, refuse_special_tokens
+from .question import PictureOptions, Question, refuse_special_tokens
 
 if TYPE_CHECKING:
     from .image_text import ImageTextModel
@@ -40,7 +40,7 @@ _ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 _CACHES = 3  # held to classify: of all prompts' common part, of one prompt, and of an option
 
 
-class TransformersVlmOptions(QuestionOptions):
+class TransformersVlmOptions(PictureOptions):
     """Options of `vlm`, including those of the question."""
 
     checkpoint: str = Field(
@@ -48,15 +48,8 @@ class TransformersVlmOptions(QuestionOptions):
         description="A folder in transformers' format, or a hub id `OWNER/NAME@COMMIT`.",
         examples=["--model vlm:FOLDER, or vlm:OWNER/NAME@COMMIT"],
     )
-    views: Literal["canvas", "tiles"] = Field(
-        default="canvas",
-        description="Whether a region is shown as one picture, or as its global view and then each tile.",
-    )
     tile: int | None = Field(
         default=None, ge=MIN_TILE, le=MAX_TILE, description="Side of a tile in pixels; by default the checkpoint's own."
-    )
-    boxes: Literal["", "pixels", "thousandths", "unit"] = Field(
-        default="", description="The unit in which it names boxes, for families whose unit is unknown."
     )
     dtype: Literal["", "float32", "bfloat16", "float16", "auto"] = Field(
         default="", description="Type of number; by default float32 on a CPU, else the checkpoint's own."
@@ -90,12 +83,13 @@ class TransformersBackend:
             raise invalid_option("views", "vlm", rule, value="tiles", remedy="Leave it out")
         self._resized: dict[tuple[int, int], tuple[int, int]] = {}
 
-    @cached_property
+    @property
     def identity(self) -> Mapping[str, str]:
-        """The checkpoint's files, how it is shown pictures, and what runs it. Raises `ModelError`.
+        """The checkpoint's files, how it is shown pictures, and what runs it. Raises `ModelError`."""
+        return self._identity
 
-        Cached: its weights are large, and do not change during a run.
-        """
+    @cached_property
+    def _identity(self) -> dict[str, str]:  # cached: hashing large weights takes time
         device, family = self._device, self._processor.family
         shown_as = {"canvas": "the region as one picture", "tiles": "the global view, then each tile"}
         square = ", laid on a white square" if self._processor.fit == "letterbox" else ""

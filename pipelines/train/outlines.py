@@ -80,11 +80,11 @@ class _Found:
 
 def label_files(path: str) -> list[Path]:
     """The label files at a path: the file, or the GeoJSON files of a folder, sorted. Raises `RequestError`."""
-    given = Path(path)
-    if not given.is_dir():
-        return [given]
+    folder = Path(path)
+    if not folder.is_dir():
+        return [folder]
     try:
-        files = sorted(one for one in given.iterdir() if one.name.endswith(_SUFFIXES) and not one.name.startswith("."))
+        files = sorted(one for one in folder.iterdir() if one.name.endswith(_SUFFIXES) and not one.name.startswith("."))
     except OSError as error:
         raise RequestError(
             f"label folder {path}", "must be readable", value=str(error), remedy="Check the path and its permissions"

@@ -7,22 +7,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ...model.probe.card import (
-    CARD,
-    HEAD,
-    NOT_FOR,
-    ClassMetrics,
-    EncoderRecord,
-    HeadRecord,
-    Interval,
-    Margin,
-    ProbeCard,
-    ProbeClass,
-    ProbeInput,
-    ProbeMetrics,
-    Validation,
-    write_card,
-)
+from ...model.probe import card as cards
+from ...model.probe.card import CARD, HEAD, Interval, ProbeCard, ProbeMetrics
 from ...model.training.fit import Fitted, check_installed, fit_head, max_fits
 from ...model.training.metrics import RESAMPLES, SEED, Metrics, accuracy_gain, class_weights, compute_metrics, margins
 from ...readers.errors import RequestError
@@ -56,7 +42,7 @@ def train_probe(settings: Settings, config: ProbeConfig, on_event: EventHandler)
     """
     folder = _output_folder(settings.out)
     check_installed()
-    on_event(Message("Reading the inputs"))
+    on_event(Message("Scanning the inputs"))
     data = build_training_set(settings, config, on_event)
     count, kind = len(data.names), config.head
     fits = max_fits(config.folds, kind) * (1 if data.colour is None else 2)
@@ -72,7 +58,7 @@ def train_probe(settings: Settings, config: ProbeConfig, on_event: EventHandler)
     card = make_card(data, config, fitted, colour, sha256)
     plot_confusion(card, folder / CONFUSION)
     write_atomic(folder / README, card_markdown(card).encode())
-    return TrainedProbe(card, (folder / HEAD, folder / CONFUSION, folder / README, write_card(card, folder)))
+    return TrainedProbe(card, (folder / HEAD, folder / CONFUSION, folder / README, cards.write_card(card, folder)))
 
 
 def make_card(data: TrainingSet, config: ProbeConfig, fitted: Fitted, colour: Fitted | None, sha256: str) -> ProbeCard:
@@ -84,10 +70,12 @@ def make_card(data: TrainingSet, config: ProbeConfig, fitted: Fitted, colour: Fi
         summary=f"Tells {', '.join(names)} apart, by the features of {config.encoder}.",
         licence=config.licence,
         classes=tuple(
-            ProbeClass(name=name, tiles=int((classes == index).sum()), units=len(np.unique(units[classes == index])))
+            cards.ProbeClass(
+                name=name, tiles=int((classes == index).sum()), units=len(np.unique(units[classes == index]))
+            )
             for index, name in enumerate(names)
         ),
-        seen=ProbeInput(
+        seen=cards.ProbeInput(
             tile=plan.spec.tile,
             metres=None if data.metres is None else float(f"{data.metres:.6g}"),
             tolerates=TOLERATES,
@@ -96,15 +84,15 @@ def make_card(data: TrainingSet, config: ProbeConfig, fitted: Fitted, colour: Fi
             channels=len(plan.spec.bands or (plan.stretch.channels if plan.stretch is not None else ())),
             limits=data.limits if plan.spec.bands is None else None,
         ),
-        encoder=EncoderRecord(source=config.encoder, identity=dict(data.encoder.identity)),
-        head=HeadRecord(
+        encoder=cards.EncoderRecord(source=config.encoder, identity=dict(data.encoder.identity)),
+        head=cards.HeadRecord(
             kind=config.head,
             sha256=sha256,
             dimensions=fitted.head.dimensions,
             strength=f"{fitted.strength:g}",
             temperature=round(fitted.head.temperature, 6),
         ),
-        validation=Validation(
+        validation=cards.Validation(
             folds=config.folds,
             unit=f"{data.unit} of {config.block}" if data.unit == "block" else data.unit,
             units=int(units.max()) + 1,
@@ -114,12 +102,12 @@ def make_card(data: TrainingSet, config: ProbeConfig, fitted: Fitted, colour: Fi
         ),
         figures=_probe_metrics(metrics, fitted, data),
         by_class=tuple(
-            ClassMetrics(name=name, precision=_rounded(p), recall=_rounded(r), f1=_rounded(f))
+            cards.ClassMetrics(name=name, precision=_rounded(p), recall=_rounded(r), f1=_rounded(f))
             for name, (p, r, f) in zip(names, metrics.by_class, strict=True)
         ),
         confusion=tuple(tuple(int(cell) for cell in row) for row in metrics.confusion),
         margins=tuple(
-            Margin(margin=at, decided=round(decided, _DIGITS), accuracy=round(accuracy, _DIGITS))
+            cards.Margin(margin=at, decided=round(decided, _DIGITS), accuracy=round(accuracy, _DIGITS))
             for at, decided, accuracy in margins(fitted.probabilities, classes, MARGINS)
         ),
         majority=round(float(np.bincount(classes).max() / len(classes)), _DIGITS),
@@ -129,7 +117,7 @@ def make_card(data: TrainingSet, config: ProbeConfig, fitted: Fitted, colour: Fi
         else _rounded(accuracy_gain(fitted.probabilities, colour.probabilities, classes, units)),
         labels_sha256=dict(data.digests),
         versions={name: text for name, text in versions().items() if name in {"limner", "numpy", "python", "torch"}},
-        not_for=NOT_FOR,
+        not_for=cards.NOT_FOR,
     )
 
 

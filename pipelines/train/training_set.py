@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ...model.annotator import Answer, InputSpec, View
 from ...model.probe.encoders import COLOUR, ColourEncoder, Encoder, find_encoder
 from ...model.training.fit import HeadKind, assign_folds, number_units
-from ...model.training.tile_labels import INSIDE, Outline, block_of, label_tiles, overlaps, tile_boxes
+from ...model.training.tile_labels import INSIDE, Outline, block_of, label_tiles, overlapping_classes, tile_boxes
 from ...readers.errors import LimnerError, ModelError, RequestError
 from ...readers.geometry import Box
 from ...readers.image import ImageInfo
@@ -109,18 +109,17 @@ class TrainingSet:
         return float(np.exp(np.mean(np.log(known)))) if known else None
 
 
-@dataclass(slots=True)
-class _Tiles:
-    """Labelled tiles while they are collected."""
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    """A labelled tile."""
 
-    positions: list[tuple[int, float, float]] = field(default_factory=list[tuple[int, float, float]])
+    position: tuple[int, float, float]
     """(index of the image, y, x)."""
-    features: list[list[npt.NDArray[np.float32]]] = field(default_factory=list[list[npt.NDArray[np.float32]]])
+    features: Sequence[npt.NDArray[np.float32]]
     """Of each encoder."""
-    labels: list[str] = field(default_factory=list[str])
-    groups: list[list[Hashable]] = field(default_factory=list[list[Hashable]])
-    """The outlines, block or image that a tile belongs to."""
-    left_out: Counter[str] = field(default_factory=Counter[str])
+    label: str
+    groups: Sequence[Hashable]
+    """The outlines, block or image that it belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,15 +177,15 @@ def quantity_of(plan: ImagePlan) -> str:
     return "/".join(sorted({one.quantity for one in plan.info.channels if one.common in bands}))
 
 
-def _tile_size(encoder: Encoder, given: int) -> int:
-    if encoder.tile and given not in {0, encoder.tile}:
+def _tile_size(encoder: Encoder, tile: int) -> int:
+    if encoder.tile and tile not in {0, encoder.tile}:
         raise RequestError(
             "--tile",
             f"must be {encoder.tile}, the encoder's own size",
-            value=str(given),
+            value=str(tile),
             remedy="Leave --tile out, and choose with --resolution how much of the ground a tile shows",
         )
-    return encoder.tile or given or TILE
+    return encoder.tile or tile or TILE
 
 
 def _report_labels(labels: Labels, infos: Sequence[ImageInfo], names: Redactor, on_event: EventHandler) -> None:
@@ -201,7 +200,7 @@ def _report_labels(labels: Labels, infos: Sequence[ImageInfo], names: Redactor, 
         on_event(Message(f"Images without outlines, not used: {names.text(', '.join(without))}"))
     shared: Counter[tuple[str, str]] = Counter()
     for several in labels.outlines.values():
-        shared.update(overlaps(several).keys())
+        shared.update(overlapping_classes(several))
     for (one, other), images in sorted(shared.items()):
         on_event(Message(f"Outlines of {one} and {other} overlap on {images} images: tiles there are not used"))
 
@@ -254,19 +253,20 @@ def _encode(
 ) -> TrainingSet:
     encoders = [encoder] if isinstance(encoder, ColourEncoder) else [encoder, ColourEncoder()]
     cache = FeatureCache(Path(config.features or Path(settings.out) / "features"))
-    tiles = _Tiles()
+    tiles: list[_Tile] = []
+    left_out: Counter[str] = Counter()
     for number, plan in enumerate(plans):
-        done = _add_image(tiles, plan, number, labels.outlines[plan.info.id], encoders, cache, config)
+        done = _add_image(tiles, left_out, plan, number, labels.outlines[plan.info.id], encoders, cache, config)
         on_event(Message(f"{plan.info.id}: {done} regions with outlines"))
-    tiles.left_out["outlines on no image"] = labels.outside
-    tiles.left_out["outlines without a label"] = labels.unlabelled
-    names = tuple(sorted(set(tiles.labels)))
-    _check_classes(names, {*labels.classes, *filter(None, [config.rest])}, tiles.left_out)
+    left_out["outlines on no image"] = labels.outside
+    left_out["outlines without a label"] = labels.unlabelled
+    names = tuple(sorted({tile.label for tile in tiles}))
+    _check_classes(names, {*labels.classes, *filter(None, [config.rest])}, left_out)
     unit = config.unit if config.unit in {"outline", "image"} else "block"
-    order = sorted(range(len(tiles.positions)), key=lambda i: tiles.positions[i])  # independent of the regions
-    units = number_units([tiles.groups[i] for i in order])
-    classes = np.array([names.index(tiles.labels[i]) for i in order], dtype=np.intp)
-    features = [np.stack(one) for one in zip(*(tiles.features[i] for i in order), strict=True)]
+    tiles.sort(key=lambda tile: tile.position)  # independent of the regions
+    units = number_units([tile.groups for tile in tiles])
+    classes = np.array([names.index(tile.label) for tile in tiles], dtype=np.intp)
+    features = [np.stack(one) for one in zip(*(tile.features for tile in tiles), strict=True)]
     return TrainingSet(
         names=names,
         features=features[0],
@@ -276,7 +276,7 @@ def _encode(
         folds=assign_folds(units, classes, names, folds=config.folds, unit=unit),
         unit=unit,
         limits=settings.stretch_limits(),
-        left_out={reason: count for reason, count in sorted(tiles.left_out.items()) if count},
+        left_out={reason: count for reason, count in sorted(left_out.items()) if count},
         plans=tuple(plans),
         encoder=encoder,
         digests=labels.digests,
@@ -301,7 +301,8 @@ def _check_classes(names: Sequence[str], expected: set[str], left_out: Mapping[s
 
 
 def _add_image(
-    tiles: _Tiles,
+    tiles: list[_Tile],
+    left_out: Counter[str],
     plan: ImagePlan,
     number: int,
     outlines: Sequence[Outline],
@@ -320,7 +321,7 @@ def _add_image(
         for region in plan.regions:
             boxes = tile_boxes(region, plan.spec)
             found = label_tiles(boxes, outlines, image=plan.info.box, inside=config.inside, rest=config.rest)
-            tiles.left_out.update(one.outcome for one in found if one.outcome in {"at an edge", "two classes"})
+            left_out.update(one.outcome for one in found if one.outcome in {"at an edge", "two classes"})
             labelled = [index for index, one in enumerate(found) if one.outcome == "labelled"]
             if not labelled:
                 continue
@@ -328,12 +329,12 @@ def _add_image(
             done += 1
             for index in labelled:
                 if encoded[0].valid[index] < VALID:
-                    tiles.left_out["without data"] += 1
+                    left_out["without data"] += 1
                     continue
-                tiles.positions.append((number, boxes[index].y0, boxes[index].x0))
-                tiles.features.append([one.features[index] for one in encoded])
-                tiles.labels.append(found[index].label)
-                tiles.groups.append(_groups(plan, boxes[index], found[index].outlines, block))
+                position = (number, boxes[index].y0, boxes[index].x0)
+                groups = _groups(plan, boxes[index], found[index].outlines, block)
+                features = [one.features[index] for one in encoded]
+                tiles.append(_Tile(position, features, found[index].label, groups))
     finally:
         job.close()
     return done

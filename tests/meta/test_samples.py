@@ -1,13 +1,17 @@
 """The samples match their READMEs."""
 
 import hashlib
+import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import openslide
 import pytest
 import rasterio
+import shapely.geometry
+from rasterio.warp import transform_bounds
 
 BANDS = {"B02": 10, "B03": 10, "B04": 10, "B08": 10, "B11": 20, "B12": 20}
 
@@ -66,3 +70,13 @@ def test_all_samples_together_are_small(root: Path) -> None:
     assert (
         sum(path.stat().st_size for path in (root / "notebooks" / "samples").rglob("*") if path.is_file()) <= 10_000_000
     )
+
+
+def test_the_labels_lie_on_the_scene(root: Path, virginia: Path) -> None:
+    content = json.loads((root / "notebooks" / "samples" / "virginia-labels.geojson").read_text(encoding="utf-8"))
+    shapes = [shapely.geometry.shape(feature["geometry"]) for feature in content["features"]]
+    with rasterio.open(virginia / "S2_B02.tif") as band:
+        scene = shapely.box(*transform_bounds(band.crs, "EPSG:4326", *band.bounds))
+    assert all(shape.is_valid and scene.contains(shape) for shape in shapes)
+    counts = Counter(feature["properties"]["label"] for feature in content["features"])
+    assert counts == {"field": 8, "forest": 7, "marsh": 7, "water": 8}

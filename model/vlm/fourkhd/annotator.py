@@ -170,7 +170,8 @@ class FourKhdBackend:
     def _layout(self) -> PromptLayout:
         """The layout that the user names, else the checkpoint, else "chat"."""
         stated = self._files.config.text("layout")
-        return self._options.layout or next((layout for layout in LAYOUTS if layout == stated), "chat")
+        aligned: list[PromptLayout] = [layout for layout in LAYOUTS if layout == stated]
+        return self._options.layout or (aligned[0] if aligned else "chat")
 
     def _prompt(self, question: str) -> Prompt:
         return build_prompt(self._tokenizer, question, layout=self._layout(), system=self._options.system)

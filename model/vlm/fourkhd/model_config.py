@@ -404,7 +404,8 @@ def new_vision_sizes(text: str) -> VisionSizes:
     siglip = text.removeprefix(NEW).startswith(_SIGLIP)
     text, colours = _new_colours(text.removeprefix(NEW).removeprefix(_SIGLIP))
     asked = _new_sizes("--vision", text, _VISION_NAMES, {})
-    sizes = VisionSizes(*(asked[name] for name in _VISION_NAMES), **colours)
+    sizes = VisionSizes(asked["hidden"], asked["layers"], asked["heads"], asked["mlp"], asked["patch"], asked["tile"])
+    sizes = replace(sizes, **colours)
     if siglip:
         sizes = replace(sizes, class_token=False, pre_norm=False, patch_bias=True, activation="gelu_tanh", eps=1e-6)
     check_heads("--vision", sizes.hidden, sizes.heads)

@@ -54,6 +54,11 @@ class Prompt:
     parts: tuple[tuple[int, ...], ...]
     """One part more than there are pictures; the first and the last may be empty."""
 
+    @property
+    def pictures(self) -> int:
+        """The number of pictures."""
+        return len(self.parts) - 1
+
     def __len__(self) -> int:
         """Tokens of text."""
         return sum(map(len, self.parts))

@@ -54,9 +54,9 @@ def test_values_of_a_global_view_are_clipped(checkpoints: Make) -> None:
     checkpoint = find_checkpoint(str(checkpoints("clip")), fetch=False)
     shown = pictures(1)
     assert torch.equal(to_tensor(shown, checkpoint), to_tensor(shown.astype(np.float32), checkpoint))
-    beyond = np.where(shown > 127, np.float32(280.0), np.float32(-9.0))
+    outside = np.where(shown > 127, np.float32(280.0), np.float32(-9.0))
     within = np.where(shown > 127, np.float32(255.0), np.float32(0.0))
-    assert torch.equal(to_tensor(beyond, checkpoint), to_tensor(within, checkpoint))
+    assert torch.equal(to_tensor(outside, checkpoint), to_tensor(within, checkpoint))
 
 
 @pytest.mark.parametrize("family", ["clip", "siglip"])

@@ -274,19 +274,19 @@ def test_fusion_is_applied_before_classification(checkpoints: Make, picture: Pic
     differing = 0
     for view, answers in zip(shown, fused.annotate(shown), strict=True):
         boxes = zip(view.tiles, view.grid.boxes(), strict=True)
-        looks = np.array(
+        features = np.array(
             [network.encode_image(t) for t, (x0, y0, x1, y1) in boxes if view.keep_mask[y0:y1, x0:x1].any()]
         )
-        if not len(looks):
+        if not len(features):
             continue
         assert view.global_view is not None
-        seen = Fusion(4.0, 0.5)(looks.astype(np.float64), network.encode_image(view.global_view).astype(np.float64))
+        seen = Fusion(4.0, 0.5)(features.astype(np.float64), network.encode_image(view.global_view).astype(np.float64))
         seen /= np.linalg.norm(seen, axis=1, keepdims=True)
         chances = [network.compare(one) for one in seen.astype(np.float32)]
         tiles = [one for one in answers if one.kind == "tile"]
         for answer, one in zip(tiles, chances, strict=True):
             assert [answer.numbers[f"p.{label}"] for label in LABELS.split(",")] == pytest.approx(one, abs=6e-5)
-        differing += sum(abs(network.compare(a) - b).max() > 2e-4 for a, b in zip(looks, chances, strict=True))
+        differing += sum(abs(network.compare(a) - b).max() > 2e-4 for a, b in zip(features, chances, strict=True))
         assert len(answers) - len(tiles) == (aggregate == "both")
     assert differing > 0
     assert fused.identity["fusion"].startswith("attention")

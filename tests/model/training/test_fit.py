@@ -77,9 +77,9 @@ def test_two_classes_have_two_logits(kind: str) -> None:
 def test_the_temperature_is_recovered() -> None:
     random = np.random.default_rng(2)
     truth = random.normal(size=(3000, 3))
-    drawn = np.array([random.choice(3, p=row) for row in softmax(truth)])
-    assert temperature(truth, drawn, 3) == pytest.approx(1.0, abs=0.15)
-    assert temperature(4 * truth, drawn, 3) == pytest.approx(4.0, abs=0.5)
+    sampled = np.array([random.choice(3, p=row) for row in softmax(truth)])
+    assert temperature(truth, sampled, 3) == pytest.approx(1.0, abs=0.15)
+    assert temperature(4 * truth, sampled, 3) == pytest.approx(4.0, abs=0.5)
 
 
 def test_fitting_is_deterministic(data: Data) -> None:

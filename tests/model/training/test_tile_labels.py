@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from limner.model.annotator import InputSpec
-from limner.model.training.tile_labels import Outline, block_of, label_tiles, overlaps, tile_boxes
+from limner.model.training.tile_labels import Outline, block_of, label_tiles, overlapping_classes, tile_boxes
 from limner.model.views import View, _to_grid
 from limner.readers.geometry import Box
 from limner.readers.regions import Grid, cut_regions
@@ -62,14 +62,14 @@ def test_a_tile_names_the_outlines_that_it_lies_in() -> None:
     assert found.outlines == ("left", "right")
 
 
-def test_overlaps_are_summed_by_class() -> None:
+def test_overlapping_classes_are_found() -> None:
     annotated = [
         Outline("b", box(0, 0, 10, 10), "1"),
         Outline("a", box(5, 0, 15, 10), "2"),
         Outline("a", box(8, 0, 12, 10), "3"),
         Outline("c", box(15, 0, 20, 10), "4"),
     ]
-    assert overlaps(annotated) == {("a", "b"): 70.0}
+    assert overlapping_classes(annotated) == {("a", "b")}
 
 
 def test_tile_boxes_agree_with_the_coordinates_of_answers() -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints to ask, and views to show them."""
+"""Vision-language checkpoints, and views for them."""
 
 import shutil
 from collections.abc import Callable, Iterator

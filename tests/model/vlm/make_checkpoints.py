@@ -1,4 +1,4 @@
-"""Vision-language checkpoints small enough for a test: made from settings, filled at random, saved as anybody's are.
+"""Small vision-language checkpoints with random weights, saved as transformers saves them.
 
 Tests find it by the fixture `made_vlms`.
 """

@@ -1,4 +1,4 @@
-"""Addresses: what is a URL of a server, and which would let others read along."""
+"""Addresses of servers: valid URLs, and refusal of unencrypted ones."""
 
 import json
 
@@ -30,7 +30,7 @@ def test_addresses(text: str, url: str, host: str, loopback: bool) -> None:
         *("https://me:secret@a/v1", "https://secret@a/v1", "https://a/v1?key=secret", "https://a/v1#secret"),
     ],
 )
-def test_what_is_no_address(text: str) -> None:
+def test_invalid_addresses_are_refused(text: str) -> None:
     with pytest.raises(RequestError) as caught:
         Address.parse(text, insecure=True)
     assert "secret" not in json.dumps(caught.value.args)
@@ -39,7 +39,7 @@ def test_what_is_no_address(text: str) -> None:
 @pytest.mark.parametrize(
     "host", ["example.org", "192.168.1.7:8000", "10.0.0.1", "localhost.example.org", "[2001:db8::1]"]
 )
-def test_pictures_do_not_travel_in_clear(host: str) -> None:
+def test_plain_http_is_refused(host: str) -> None:
     with pytest.raises(RequestError, match="insecure=true"):
         Address.parse(f"http://{host}/v1", insecure=False)
     assert Address.parse(f"http://{host}/v1", insecure=True).host == host

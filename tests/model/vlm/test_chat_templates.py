@@ -1,4 +1,4 @@
-"""Chat templates of strangers are tried out where they can do no harm."""
+"""Untrusted chat templates are tried in the sandboxed process."""
 
 import json
 import time
@@ -35,7 +35,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=["endless", "growing", "of a processor", "one of several", "in settings"],
 )
-def test_a_template_without_an_end_is_refused(quick: None, tmp_path: Path, name: str, content: Any) -> None:
+def test_endless_template_is_refused(quick: None, tmp_path: Path, name: str, content: Any) -> None:
     del quick
     (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
     begun = time.monotonic()
@@ -44,14 +44,14 @@ def test_a_template_without_an_end_is_refused(quick: None, tmp_path: Path, name:
     assert time.monotonic() - begun < 30
 
 
-def test_what_is_merely_wrong_is_told_where_it_is_used(quick: None, tmp_path: Path) -> None:
+def test_invalid_template_passes_the_trial(quick: None, tmp_path: Path) -> None:
     del quick
     (tmp_path / "chat_template.jinja").write_text("{% nothing %}")
     (tmp_path / "processor_config.json").write_text("[]")
     check_templates(tmp_path, "x")
 
 
-def test_a_good_folder_is_tried_once(quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trial_result_is_cached(quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     del quick
     (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content[1].text }}")
     check_templates(tmp_path, "x")

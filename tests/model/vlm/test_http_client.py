@@ -1,4 +1,4 @@
-"""The wire: an answer comes whole or as a reason, whatever the server does, and nobody else is asked."""
+"""The HTTP client: every request ends in an answer or an error, and no other host is contacted."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ Handler = Any  # of its requests
 Json = Any
 Bad = Callable[[Handler], None] | bytes
 KEY = "sk-7f3a9c51e2"
-HASTE = RetryPolicy(timeout=5.0, retries=3)
+FAST = RetryPolicy(timeout=5.0, retries=3)
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def ask(number: int = 0, read: Callable[[Any], Any] = text_of, bodies: int = 1) 
     )
 
 
-def one(server: Server, policy: RetryPolicy = HASTE, key_variable: str = "") -> Json:
+def one(server: Server, policy: RetryPolicy = FAST, key_variable: str = "") -> Json:
     address = Address.parse(server.url, insecure=False)
     [answer] = HttpClient(address, policy, key_variable).send([ask()])
     return answer
@@ -48,7 +48,7 @@ def why(answer: object) -> str:
     return str(answer)
 
 
-def test_an_answer_and_what_it_took(model_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_request_and_its_headers(model_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # where nobody listens: not for this machine
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     assert one(model_server) == "Nothing much."
@@ -60,7 +60,7 @@ def test_an_answer_and_what_it_took(model_server: Server, monkeypatch: pytest.Mo
     assert asked.headers["user-agent"] == "limner"
 
 
-def test_failures_that_pass(model_server: Server) -> None:
+def test_transient_failures_are_retried(model_server: Server) -> None:
     s = model_server
     s.script.extend(
         [
@@ -74,7 +74,7 @@ def test_failures_that_pass(model_server: Server) -> None:
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504])
-def test_tried_again_and_no_more_than_asked(model_server: Server, status: int) -> None:
+def test_retries_are_limited(model_server: Server, status: int) -> None:
     s = model_server
     s.script.extend([lambda h: s.send(h, status, {"error": "busy"})] * 9)
     assert f"HTTP {status}, busy" in why(one(s))
@@ -85,7 +85,7 @@ def test_tried_again_and_no_more_than_asked(model_server: Server, status: int) -
     ("status", "word"),
     [(400, "structured"), (401, "key_variable"), (403, "key_variable"), (404, "/v1"), (413, "hd-num")],
 )
-def test_failures_that_stay(model_server: Server, status: int, word: str) -> None:
+def test_permanent_failures_are_not_retried(model_server: Server, status: int, word: str) -> None:
     s = model_server
     s.script.append(lambda h: s.send(h, status, {"error": {"message": "no\x1b[31m way", "code": 1}}))
     said = why(one(s))
@@ -95,7 +95,7 @@ def test_failures_that_stay(model_server: Server, status: int, word: str) -> Non
 
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
-def test_a_server_may_ask_to_wait(model_server: Server, form: str) -> None:
+def test_retry_after_is_obeyed(model_server: Server, form: str) -> None:
     s = model_server
     wait = "1" if form == "seconds" else formatdate(time.time() + 2, usegmt=True)  # whole seconds, cut off
     s.script.append(lambda h: s.send(h, 429, {}, {"Retry-After": wait}))
@@ -104,7 +104,7 @@ def test_a_server_may_ask_to_wait(model_server: Server, form: str) -> None:
     assert 0.9 < time.monotonic() - start < 15
 
 
-def test_but_not_for_ever(model_server: Server) -> None:
+def test_retry_after_is_limited(model_server: Server) -> None:
     s = model_server
     s.script.append(lambda h: s.send(h, 503, {}, {"Retry-After": "3600"}))
     assert "asks to wait 3600 s" in why(one(s))
@@ -127,9 +127,7 @@ def drip_headers(handler: Handler, server: Server) -> None:
 
 
 @pytest.mark.parametrize("slow", [lambda _, s: s.release.wait(9), drip, drip_headers])
-def test_a_time_out_is_of_the_whole_answer_and_gets_one_more_try(
-    model_server: Server, slow: Callable[..., None]
-) -> None:
+def test_timeout_covers_the_whole_answer_and_is_retried_once(model_server: Server, slow: Callable[..., None]) -> None:
     s = model_server
     s.script.extend([lambda h: slow(h, s)] * 9)
     start = time.monotonic()
@@ -163,7 +161,7 @@ def cut_off(handler: Handler) -> None:
         b'{"n": ' + b"9" * 5000 + b"}",
     ],
 )
-def test_what_is_not_an_answer_is_none(model_server: Server, bad: Bad) -> None:
+def test_invalid_json_is_retried_then_refused(model_server: Server, bad: Bad) -> None:
     s = model_server
     spoil = bad if callable(bad) else lambda h: s.send(h, 200, bad)
     s.script.append(spoil)
@@ -175,7 +173,7 @@ def test_what_is_not_an_answer_is_none(model_server: Server, bad: Bad) -> None:
 
 
 @pytest.mark.parametrize("declared", [True, False])
-def test_an_answer_without_end_is_left(model_server: Server, declared: bool) -> None:
+def test_endless_answer_is_cut_off(model_server: Server, declared: bool) -> None:
     s, sent = model_server, []
 
     def flood(handler: Handler) -> None:
@@ -196,7 +194,7 @@ def test_an_answer_without_end_is_left(model_server: Server, declared: bool) -> 
     assert len(sent) < 50
 
 
-def test_nothing_is_unpacked(model_server: Server) -> None:
+def test_compressed_answer_is_refused(model_server: Server) -> None:
     s = model_server
     s.script.append(lambda h: s.send(h, 200, b"\x1f\x8b", {"Content-Encoding": "gzip"}))
     assert "compressed" in why(one(s))
@@ -238,7 +236,7 @@ def test_answers_are_in_order_however_they_come(model_server: Server) -> None:
     assert link.send([]) == []
 
 
-def test_no_more_at_a_time_than_asked(model_server: Server) -> None:
+def test_concurrency_is_limited(model_server: Server) -> None:
     s, now, most = model_server, [], []
 
     def say(_: object) -> str:
@@ -253,21 +251,21 @@ def test_no_more_at_a_time_than_asked(model_server: Server) -> None:
     assert max(most) == 3
 
 
-def test_waiting_for_ones_turn_is_no_time_out(model_server: Server) -> None:
+def test_queued_requests_do_not_time_out(model_server: Server) -> None:
     model_server.say = lambda _: time.sleep(0.7) or "late"
     link = HttpClient(Address.parse(model_server.url, insecure=False), RetryPolicy(timeout=3, retries=0, concurrency=1))
     assert link.send([ask(i) for i in range(5)]) == ["late"] * 5
 
 
-def test_one_failure_is_one_alone(model_server: Server) -> None:
+def test_one_failure_leaves_the_other_answers(model_server: Server) -> None:
     s = model_server
     s.say = lambda body: "good" if body["number"] != 1 else 1 / 0  # the handler dies, and its connection
-    answers = HttpClient(Address.parse(s.url, insecure=False), HASTE).send([ask(i) for i in range(3)])
+    answers = HttpClient(Address.parse(s.url, insecure=False), FAST).send([ask(i) for i in range(3)])
     assert [answers[0], answers[2]] == ["good", "good"]
     assert "disconnected" in why(answers[1])
 
 
-def test_a_server_that_is_down_is_soon_left_alone(model_server: Server) -> None:
+def test_client_gives_up_on_a_failing_server(model_server: Server) -> None:
     s = model_server
     link = HttpClient(Address.parse(s.url, insecure=False), RetryPolicy(retries=1, failures=3))
     s.script.extend([lambda h: s.send(h, 500, b"")] * 99)
@@ -279,7 +277,7 @@ def test_a_server_that_is_down_is_soon_left_alone(model_server: Server) -> None:
     assert len(s.asked) == 6
 
 
-def test_a_server_that_answers_is_not_left_alone(model_server: Server) -> None:
+def test_an_answer_resets_the_failure_count(model_server: Server) -> None:
     s = model_server
     link = HttpClient(Address.parse(s.url, insecure=False), RetryPolicy(retries=0, failures=2))
     for status in (500, 200, 500, 400, 500):
@@ -289,14 +287,14 @@ def test_a_server_that_answers_is_not_left_alone(model_server: Server) -> None:
     assert link.send([ask()]) == ["Nothing much."]
 
 
-def test_nobody_there(model_server: Server) -> None:
+def test_connection_refused(model_server: Server) -> None:
     address = Address.parse(model_server.url, insecure=False)
     model_server.close()
-    [answer] = HttpClient(address, HASTE).send([ask()])
+    [answer] = HttpClient(address, FAST).send([ask()])
     assert "connect error" in why(answer)
 
 
-def test_an_answer_that_is_refused_is_asked_for_once_more(model_server: Server) -> None:
+def test_refused_answer_sends_the_next_body(model_server: Server) -> None:
     def read(answer: Json) -> str:
         if text_of(answer) == "bad":
             raise ModelError("answer", "it must be good", value="bad", remedy="HttpRequest again")
@@ -304,13 +302,13 @@ def test_an_answer_that_is_refused_is_asked_for_once_more(model_server: Server) 
 
     s = model_server
     s.say = lambda body: "good" if body["body"] == 1 else "bad"
-    link = HttpClient(Address.parse(s.url, insecure=False), HASTE)
+    link = HttpClient(Address.parse(s.url, insecure=False), FAST)
     assert link.send([ask(0, read, bodies=2)]) == ["good"]
     assert [body["body"] for body in s.questions] == [0, 1]
     assert "it must be good" in why(link.send([ask(0, read, bodies=1)])[0])
 
 
-def test_pauses_grow_and_are_the_same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pauses_grow_and_are_deterministic(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_client, "BACKOFF", 1.0)
     pauses = [http_client.pause(attempt, "key") for attempt in range(12)]
     assert pauses == [http_client.pause(attempt, "key") for attempt in range(12)]
@@ -319,7 +317,7 @@ def test_pauses_grow_and_are_the_same_every_time(monkeypatch: pytest.MonkeyPatch
     assert len({http_client.pause(0, str(i)) for i in range(50)}) > 20
 
 
-def test_the_key_goes_to_the_server_and_nowhere_else(
+def test_key_is_sent_only_to_the_server(
     model_server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MY_KEY", f"{KEY}\n")
@@ -335,21 +333,21 @@ def test_the_key_goes_to_the_server_and_nowhere_else(
     s.script.append(lambda h: s.send(h, 200, s.reply(f"The header said {KEY}.")))
     told = why(one(s, key_variable="MY_KEY"))
     assert "repeats the key" in told
-    link = HttpClient(Address.parse(s.url, insecure=False), HASTE, "MY_KEY")
+    link = HttpClient(Address.parse(s.url, insecure=False), FAST, "MY_KEY")
     link.send([ask()])
     everything = said + told + repr(link) + repr(vars(link)) + caplog.text
     assert KEY not in everything
     assert "authorization" not in s.asked[0].body
 
 
-def test_a_placeholder_for_a_key_may_be_said(model_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_placeholder_key_may_appear_in_an_answer(model_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "EMPTY")
     model_server.say = lambda _: "EMPTY fields."
     assert one(model_server, key_variable="MY_KEY") == "EMPTY fields."
 
 
 @pytest.mark.parametrize("value", ["", "  ", "two words", "schlüssel", "a\x00b"])
-def test_a_key_that_cannot_be(model_server: Server, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_invalid_key_is_refused(model_server: Server, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setattr(http_client.os, "environ", {"MY_KEY": value})
     with pytest.raises(RequestError, match="environment variable MY_KEY") as caught:
         one(model_server, key_variable="MY_KEY")
@@ -361,7 +359,7 @@ def test_a_proxy_of_the_environment_serves_other_hosts(model_server: Server, mon
     for name in ("NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy", "https_proxy", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", model_server.url.removesuffix("/v1"))
-    link = HttpClient(Address.parse("http://models.invalid/v1", insecure=True), HASTE)
+    link = HttpClient(Address.parse("http://models.invalid/v1", insecure=True), FAST)
     assert link.send([ask()]) == ["Nothing much."]
     assert model_server.asked[0].path == "http://models.invalid/v1/chat/completions"
     monkeypatch.setenv("http_proxy", "gopher://me:secret@127.0.0.1")
@@ -370,7 +368,7 @@ def test_a_proxy_of_the_environment_serves_other_hosts(model_server: Server, mon
     assert "secret" not in str(caught.value)
 
 
-def test_where_a_loop_is_running_already(model_server: Server) -> None:
+def test_send_inside_a_running_event_loop(model_server: Server) -> None:
     async def notebook() -> Json:
         return one(model_server)
 

@@ -1,4 +1,4 @@
-"""The network is the checkpoint's own: what it says and how likely it finds an answer is what its whole model says."""
+"""Texts and likelihoods equal those of the checkpoint's whole network in transformers."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -49,7 +49,7 @@ def kind_of(folder: Path) -> Any:
     return type(AutoModelForImageTextToText.from_pretrained(folder))
 
 
-def by_the_book(folder: Path, picture: npt.NDArray[np.uint8], prompts: Sequence[str]) -> npt.NDArray[np.float64]:
+def reference_scores(folder: Path, picture: npt.NDArray[np.uint8], prompts: Sequence[str]) -> npt.NDArray[np.float64]:
     """Each full sequence through the whole model, from scratch: log P(option's tokens, then one that ends)."""
     made = Processor(find_files(str(folder), fetch=False))
     model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
@@ -74,9 +74,9 @@ def by_the_book(folder: Path, picture: npt.NDArray[np.uint8], prompts: Sequence[
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_likelihoods_are_those_of_whole_sequences(made_vlms: Make, family: str) -> None:
+def test_likelihoods_equal_those_of_whole_sequences(made_vlms: Make, family: str) -> None:
     folder = made_vlms(family)
-    expected = by_the_book(folder, noise(), PROMPTS)
+    expected = reference_scores(folder, noise(), PROMPTS)
     found = network(folder).score_options([noise()], PROMPTS, OPTIONS)
     assert found.shape == (3, 5)
     assert np.ptp(expected) > 1
@@ -87,7 +87,7 @@ def test_likelihoods_are_those_of_whole_sequences(made_vlms: Make, family: str) 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_picture_is_looked_at_once(made_vlms: Make, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_picture_is_encoded_once(made_vlms: Make, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = made_vlms(family)
     one = network(folder)
     one.score_options([noise(1)], PROMPTS, OPTIONS)  # which also tries out whether it can go on
@@ -104,9 +104,7 @@ def test_a_picture_is_looked_at_once(made_vlms: Make, family: str, monkeypatch: 
     assert seen == [True, *[False] * (len(PROMPTS) * (1 + len(OPTIONS)))]
 
 
-def test_a_network_that_cannot_go_on_is_asked_for_whole_sequences(
-    made_vlms: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_whole_sequences_where_the_cache_fails(made_vlms: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Here one that forgets the place of what it goes on with."""
     folder = made_vlms("llava")
     expected = network(folder).score_options([noise()], PROMPTS, OPTIONS)
@@ -126,7 +124,7 @@ def test_a_network_that_cannot_go_on_is_asked_for_whole_sequences(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_text_is_the_likeliest_token_at_each_step(made_vlms: Make, family: str) -> None:
+def test_decoding_is_greedy(made_vlms: Make, family: str) -> None:
     """The checkpoints' own settings ask for chance at a temperature of 2."""
     folder = made_vlms(family)
     made = Processor(find_files(str(folder), fetch=False))
@@ -159,7 +157,7 @@ def test_a_text_obeys_its_schema(made_vlms: Make, family: str) -> None:
         jsonschema.validate(json.loads(text), COUNT)
 
 
-def test_a_text_that_the_limit_cuts_is_an_error(made_vlms: Make) -> None:
+def test_truncated_json_is_an_error(made_vlms: Make) -> None:
     with pytest.raises(ModelError, match=r"whole within 4 tokens.*max_tokens"):
         network(made_vlms("internvl")).generate([noise()], PROMPTS[2], limit=4, schema=json.dumps(COUNT))
 
@@ -196,7 +194,7 @@ class Planted:
         return Path.mkdir, (self.mark,)
 
 
-def test_code_beside_a_checkpoint_is_never_run(vlm: Make, tmp_path: Path) -> None:
+def test_remote_code_is_never_run(vlm: Make, tmp_path: Path) -> None:
     folder = vlm("internvl")
     mark = tmp_path / "was-here"
     (folder / "planted.py").write_text(f"open({str(mark)!r}, 'w')\nclass M: pass\n")
@@ -207,7 +205,7 @@ def test_code_beside_a_checkpoint_is_never_run(vlm: Make, tmp_path: Path) -> Non
     assert not mark.exists()
 
 
-def test_an_absent_weight_is_not_made_up(vlm: Make) -> None:
+def test_missing_weight_is_refused(vlm: Make) -> None:
     folder = vlm("qwen2_5_vl")
     weights = AutoModelForImageTextToText.from_pretrained(folder).state_dict()
     (folder / "model.safetensors").unlink()
@@ -216,7 +214,7 @@ def test_an_absent_weight_is_not_made_up(vlm: Make) -> None:
         network(folder)
 
 
-def test_a_network_with_a_decoder_apart_is_refused(vlm: Make) -> None:
+def test_encoder_decoder_is_refused(vlm: Make) -> None:
     folder = vlm("llava")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "is_encoder_decoder": True}))
@@ -224,7 +222,7 @@ def test_a_network_with_a_decoder_apart_is_refused(vlm: Make) -> None:
         network(folder)
 
 
-def test_weights_that_are_cut_off_are_refused(vlm: Make) -> None:
+def test_truncated_weights_are_refused(vlm: Make) -> None:
     folder = vlm("internvl")
     content = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
@@ -235,7 +233,7 @@ def test_weights_that_are_cut_off_are_refused(vlm: Make) -> None:
         network(folder)
 
 
-def test_a_network_of_what_is_not_a_number_is_noticed(vlm: Make) -> None:
+def test_nan_weights_are_noticed(vlm: Make) -> None:
     folder = vlm("llava")
     model: Any = AutoModelForImageTextToText.from_pretrained(folder)
     with torch.no_grad():
@@ -251,7 +249,7 @@ def test_a_network_of_what_is_not_a_number_is_noticed(vlm: Make) -> None:
             ask()
 
 
-def test_a_tokenizer_of_another_checkpoint_is_noticed(vlm: Make) -> None:
+def test_tokenizer_of_another_checkpoint_is_refused(vlm: Make) -> None:
     folder = vlm("llava")
     text = (folder / "tokenizer.json").read_text()
     (folder / "tokenizer.json").write_text(text.replace('"▁ship": 301', '"▁ship": 3010'))
@@ -269,7 +267,7 @@ def test_a_tokenizer_of_another_checkpoint_is_noticed(vlm: Make) -> None:
         (ValueError("aspect ratio"), ModelError, "run it on this picture.*aspect ratio"),
     ],
 )
-def test_what_does_not_fit_into_memory(
+def test_errors_of_the_network(
     made_vlms: Make,
     monkeypatch: pytest.MonkeyPatch,
     raised: Exception,
@@ -291,14 +289,14 @@ def test_what_does_not_fit_into_memory(
         one.generate([noise()], "a ship", limit=3)
 
 
-def test_half_precision_says_about_the_same(made_vlms: Make) -> None:
+def test_half_precision_is_close(made_vlms: Make) -> None:
     folder = made_vlms("internvl")
     expected = network(folder).score_options([noise()], PROMPTS, OPTIONS)
     found = network(folder, dtype="bfloat16").score_options([noise()], PROMPTS, OPTIONS)
     assert 0 < np.abs(found - expected).max() < 0.5
 
 
-def test_a_device_that_is_not_here_is_refused() -> None:
+def test_absent_device_is_refused() -> None:
     assert resolve_device("cpu") == "cpu"
     assert resolve_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
     for device in ("cuda:99", "abacus"):

@@ -1,4 +1,4 @@
-"""The processor is the checkpoint's own, and nothing of a picture is hidden from the network."""
+"""The checkpoint's own processor, with no part of a picture hidden from the network."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ def change(folder: Path, name: str, **values: object) -> None:
 
 
 @pytest.mark.parametrize("family", ["llava", "gemma3"])
-def test_it_makes_what_the_loader_of_transformers_makes(made_vlms: Make, family: str) -> None:
+def test_input_equals_that_of_transformers_own_loader(made_vlms: Make, family: str) -> None:
     folder = made_vlms(family)
     theirs: Any = AutoProcessor.from_pretrained(folder)
     picture = noise(70, 70)
@@ -56,7 +56,7 @@ def test_it_makes_what_the_loader_of_transformers_makes(made_vlms: Make, family:
         ("internvl", "<ctx>", 4 * (3 * 2 + 1)),  # tiles and a thumbnail, each of four tokens
     ],
 )
-def test_it_does_without_what_shows_videos(made_vlms: Make, family: str, mark: str, tokens: int) -> None:
+def test_processor_without_torchvision(made_vlms: Make, family: str, mark: str, tokens: int) -> None:
     made = processor(made_vlms(family))
     shape = (112, 168) if family == "internvl" else (112, 140)
     ids = [int(token) for token in made.read([noise(*shape)], "a ship")["input_ids"][0]]
@@ -78,7 +78,7 @@ def test_every_corner_reaches_the_network(made_vlms: Make, family: str, shape: t
             assert not np.array_equal(before, made.read([lay(marked)], "a ship")["pixel_values"])
 
 
-def test_the_rim_would_be_hidden(made_vlms: Make) -> None:
+def test_letterbox_keeps_the_border(made_vlms: Make) -> None:
     """What the letterbox is for: CLIP's processor cuts both ends off a picture that is not square."""
     made = processor(made_vlms("llava"))
     assert made.fit == "letterbox"
@@ -92,7 +92,7 @@ def test_the_rim_would_be_hidden(made_vlms: Make) -> None:
     assert not np.array_equal(*(made.read([one], "")["pixel_values"] for one in seen))
 
 
-def test_a_crop_that_hides_the_rim_of_squares_is_switched_off(vlm: Make) -> None:
+def test_crop_of_squares_is_switched_off(vlm: Make) -> None:
     folder = vlm("llava")
     plain = processor(folder)
     picture = noise(120, 120)
@@ -107,7 +107,7 @@ def test_a_crop_that_hides_the_rim_of_squares_is_switched_off(vlm: Make) -> None
     assert np.array_equal(made.read([picture], "")["pixel_values"], expected)
 
 
-def test_a_processor_that_hides_the_rim_whatever_one_does_is_refused(vlm: Make) -> None:
+def test_processor_that_always_hides_the_border_is_refused(vlm: Make) -> None:
     folder = vlm("llava")
     change(folder, "preprocessor_config.json", size={"shortest_edge": 80}, crop_size={"height": 60, "width": 40})
     with pytest.raises(ModelError, match=r"whole pictures.*corners of a square"):
@@ -118,7 +118,7 @@ def test_a_processor_that_hides_the_rim_whatever_one_does_is_refused(vlm: Make) 
     ("family", "pieces"),
     [("llava", ["▁ship"]), ("qwen2_vl", ["sh", "ip"]), ("internvl", ["sh", "ip"])],
 )
-def test_an_answer_stands_where_the_template_puts_it(made_vlms: Make, family: str, pieces: list[str]) -> None:
+def test_answer_tokens_follow_the_template(made_vlms: Make, family: str, pieces: list[str]) -> None:
     """LLaVA's puts a space before it, with which the word is one token."""
     made = processor(made_vlms(family))
     tail = made.answer_tokens("what is it", "ship", pictures=1)
@@ -128,13 +128,13 @@ def test_an_answer_stands_where_the_template_puts_it(made_vlms: Make, family: st
 @pytest.mark.parametrize(
     ("family", "ends"), [("llava", ["</s>"]), ("internvl", ["<|im_end|>"]), ("gemma3", ["</s>", "<over>"])]
 )
-def test_what_ends_an_answer(made_vlms: Make, family: str, ends: list[str]) -> None:
+def test_stop_tokens(made_vlms: Make, family: str, ends: list[str]) -> None:
     """Gemma's turns end with a mark that its tokenizer does not call an end."""
     made = processor(made_vlms(family))
     assert made.tokenizer.convert_ids_to_tokens(list(made.stop_tokens)) == ends
 
 
-def test_the_settings_of_generation_end_an_answer_too(vlm: Make) -> None:
+def test_stop_tokens_of_the_generation_config(vlm: Make) -> None:
     folder = vlm("qwen2_vl")
     change(folder, "generation_config.json", eos_token_id=[1, 5])
     assert processor(folder).stop_tokens == (1, 5)
@@ -142,7 +142,7 @@ def test_the_settings_of_generation_end_an_answer_too(vlm: Make) -> None:
     assert processor(folder).stop_tokens == (1, 5)
 
 
-def test_a_checkpoint_that_never_ends_is_refused(vlm: Make) -> None:
+def test_checkpoint_without_stop_token_is_refused(vlm: Make) -> None:
     folder = vlm("qwen2_vl")
     (folder / "generation_config.json").unlink()
     change(folder, "tokenizer_config.json", eos_token=None)
@@ -153,13 +153,13 @@ def test_a_checkpoint_that_never_ends_is_refused(vlm: Make) -> None:
 
 
 @pytest.mark.parametrize("family", ["qwen2_vl", "internvl", "llava", "gemma3"])
-def test_several_pictures_where_the_template_takes_them(made_vlms: Make, family: str) -> None:
+def test_several_pictures(made_vlms: Make, family: str) -> None:
     made = processor(made_vlms(family))
     one, two = (made.read([noise(56, 56)] * n, "a ship")["input_ids"].shape[1] for n in (1, 2))
     assert two > one
 
 
-def test_a_template_that_takes_one_picture_says_so(vlm: Make) -> None:
+def test_template_for_one_picture_refuses_two(vlm: Make) -> None:
     folder = vlm("qwen2_vl")
     template = folder / "chat_template.jinja"
     text = template.read_text().replace("{% if c.type == 'image' %}", "{% if c.type == 'image' and loop.first %}")
@@ -170,7 +170,7 @@ def test_a_template_that_takes_one_picture_says_so(vlm: Make) -> None:
 
 
 @pytest.mark.parametrize(("family", "mark"), [("qwen2_vl", "<|image_pad|>"), ("llava", "</s>"), ("internvl", "<img>")])
-def test_a_question_may_not_pretend_to_be_more(made_vlms: Make, family: str, mark: str) -> None:
+def test_special_tokens_in_a_question_are_refused(made_vlms: Make, family: str, mark: str) -> None:
     made = processor(made_vlms(family))
     with pytest.raises(RequestError, match=r"must not hold the special tokens.*found: "):
         made.read([noise(56, 56)], f"a {mark} ship")
@@ -178,7 +178,7 @@ def test_a_question_may_not_pretend_to_be_more(made_vlms: Make, family: str, mar
         made.answer_tokens("a ship", mark, pictures=1)
 
 
-def test_a_template_in_the_tokenizer_will_do(vlm: Make) -> None:
+def test_template_of_the_tokenizer_config(vlm: Make) -> None:
     folder = vlm("qwen2_5_vl")
     expected = processor(folder).read([noise(56, 56)], "a ship")["input_ids"]
     template = folder / "chat_template.jinja"
@@ -203,14 +203,36 @@ def test_a_template_in_the_tokenizer_will_do(vlm: Make) -> None:
         (lambda folder: change(folder, "config.json", model_type=""), "found: none"),
     ],
 )
-def test_a_checkpoint_that_will_not_do_is_refused(vlm: Make, spoil: Callable[[Path], object], said: str) -> None:
+def test_unusable_checkpoint_is_refused(vlm: Make, spoil: Callable[[Path], object], said: str) -> None:
     folder = vlm("qwen2_vl")
     spoil(folder)
     with pytest.raises(ModelError, match=said):
         processor(folder)
 
 
-def test_a_clip_checkpoint_is_for_another_annotator(made_checkpoints: Path) -> None:
+@pytest.mark.parametrize(
+    ("family", "name", "values", "rule"),
+    [
+        ("internvl", "processor_config.json", {"image_seq_length": 2**31}, "8388608 tokens"),
+        ("internvl", "preprocessor_config.json", {"max_patches": 10**6}, "4096 patches"),
+        ("internvl", "preprocessor_config.json", {"size": {"height": 10**6, "width": 56}}, "4096 pixels along a side"),
+        ("internvl", "preprocessor_config.json", {"size": {"height": 4096, "width": 4096}, "min_patches": 9}, "pixels"),
+        ("llava", "preprocessor_config.json", {"size": {"shortest_edge": 30000}}, "4096 pixels along a side"),
+        ("llava", "processor_config.json", {"num_additional_image_tokens": 10**12}, "tokens"),
+        ("qwen2_vl", "preprocessor_config.json", {"size": {"shortest_edge": 2**31, "longest_edge": 2**31}}, "pixels"),
+    ],
+)
+def test_settings_that_would_exhaust_memory_are_refused(
+    vlm: Make, family: str, name: str, values: dict[str, object], rule: str
+) -> None:
+    """Transformers makes as many pixels and tokens of a picture as its settings state."""
+    folder = vlm(family)
+    change(folder, name, **values)
+    with pytest.raises(ModelError, match=rf"processor settings .*must make at most .*{rule}"):
+        processor(folder)
+
+
+def test_clip_checkpoint_is_refused(made_checkpoints: Path) -> None:
     with pytest.raises(ModelError, match="--model zero-shot"):
         processor(made_checkpoints / "clip")
 
@@ -223,7 +245,7 @@ def test_a_clip_checkpoint_is_for_another_annotator(made_checkpoints: Path) -> N
         ("llava", "CLIPImageProcessor"),
     ],
 )
-def test_an_image_processor_by_any_of_its_names(vlm: Make, family: str, named: str) -> None:
+def test_image_processor_class_names(vlm: Make, family: str, named: str) -> None:
     """Checkpoints name classes that want another library; Pillow's do the same."""
     folder = vlm(family)
     expected = processor(folder).read([noise(56, 56)], "a ship")["pixel_values"]
@@ -231,7 +253,7 @@ def test_an_image_processor_by_any_of_its_names(vlm: Make, family: str, named: s
     assert np.array_equal(processor(folder).read([noise(56, 56)], "a ship")["pixel_values"], expected)
 
 
-def test_code_beside_a_checkpoint_is_never_run(vlm: Make, tmp_path: Path) -> None:
+def test_remote_code_is_never_run(vlm: Make, tmp_path: Path) -> None:
     folder = vlm("qwen2_vl")
     expected = processor(folder).read([noise(56, 56)], "a ship")["input_ids"]
     mark = tmp_path / "was-here"

@@ -1,4 +1,4 @@
-"""Schemas: a text obeys or is refused, and nothing is fetched."""
+"""JSON schemas: texts that obey and texts that do not, without any network access."""
 
 import json
 import socket
@@ -28,7 +28,7 @@ def schema(content: object = SHIPS) -> Schema:
         '```\n{"ships": 2, "kind": "ferry"}```\n',
     ],
 )
-def test_what_obeys_comes_back_in_one_form(text: str) -> None:
+def test_valid_text_becomes_canonical_json(text: str) -> None:
     assert schema().read(text) == '{"kind": "ferry", "ships": 2}'
 
 
@@ -56,7 +56,7 @@ def test_what_obeys_comes_back_in_one_form(text: str) -> None:
         ('{"ships": 2, "note": ' + "[" * 100_000 + "]" * 100_000 + "}", "not JSON"),
     ],
 )
-def test_what_does_not_obey_is_refused_and_not_repeated(text: str, why: str) -> None:
+def test_invalid_text_is_refused_and_not_quoted(text: str, why: str) -> None:
     with pytest.raises(ModelError, match=why) as caught:
         schema().read(text)
     assert "Rossi" not in str(caught.value)
@@ -75,7 +75,7 @@ def test_what_does_not_obey_is_refused_and_not_repeated(text: str, why: str) -> 
         {"type": "object", "properties": {"a": {"$id": "https://example.org/a", "$ref": "b"}}},
     ],
 )
-def test_what_is_no_schema(content: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_schemas_are_refused(content: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: pytest.fail("the network was touched"))
     with pytest.raises(RequestError, match="option 'json_schema' of tester"):
         schema(content)

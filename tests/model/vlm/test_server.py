@@ -1,4 +1,4 @@
-"""The `endpoint` annotator: what a server is asked, and what becomes of its answers."""
+"""The `endpoint` annotator: its requests, and the answers that it makes of replies."""
 
 import base64
 import io
@@ -71,7 +71,7 @@ def test_it_is_installed() -> None:
     assert point.load() is EndpointAnnotator
 
 
-def test_nothing_is_asked_before_it_must(model_server: Server, views: list[View]) -> None:
+def test_requests_are_sent_only_when_needed(model_server: Server, views: list[View]) -> None:
     annotator = make(model_server)
     assert annotator.input_spec(None) == InputSpec(tile=32)  # type: ignore[arg-type]
     assert annotator.labels == ("description",)
@@ -113,7 +113,7 @@ def test_a_description_of_tiles_after_their_global_view(model_server: Server, vi
     assert {one["image_url"]["detail"] for one in body["messages"][0]["content"][:-1]} == {"low"}
 
 
-def test_nothing_of_a_file_is_sent(model_server: Server, views: list[View]) -> None:
+def test_no_file_content_is_sent(model_server: Server, views: list[View]) -> None:
     make(model_server).annotate(views)
     for asked in model_server.asked:
         said = json.dumps([asked.path, dict(asked.headers), asked.body]).lower()
@@ -121,7 +121,7 @@ def test_nothing_of_a_file_is_sent(model_server: Server, views: list[View]) -> N
     assert [parts(body)[1] for body in model_server.questions] == ["Describe this image in detail."] * len(views)
 
 
-def test_a_description_that_was_cut_off_says_so(model_server: Server, views: list[View]) -> None:
+def test_truncated_description_is_marked(model_server: Server, views: list[View]) -> None:
     s = model_server
     s.script.append(lambda h: s.send(h, 200, s.reply("A long", finish_reason="length")))
     [answer] = make(s).annotate(views[:1])
@@ -142,9 +142,7 @@ def test_values_obey_their_schema(model_server: Server, views: list[View], struc
     assert body.get("guided_json") == (schema if structured == "guided_json" else None)
 
 
-def test_values_that_do_not_obey_are_asked_for_once_more_and_then_refused(
-    model_server: Server, views: list[View]
-) -> None:
+def test_invalid_values_are_requested_once_more(model_server: Server, views: list[View]) -> None:
     schema = '{"type": "object", "properties": {"ships": {"type": "integer"}}, "required": ["ships"]}'
     s = model_server
     s.say = lambda body: "{}" if body["seed"] == 0 else '{"ships": 3}'
@@ -160,7 +158,7 @@ def test_values_that_do_not_obey_are_asked_for_once_more_and_then_refused(
 
 
 @pytest.mark.parametrize(("unit", "said"), [("pixels", "[[8, 16, 40, 48]]"), ("unit", "[[0.125, 0.25, 0.625, 0.75]]")])
-def test_boxes_lie_where_the_unit_says(model_server: Server, views: list[View], unit: str, said: str) -> None:
+def test_boxes_by_unit(model_server: Server, views: list[View], unit: str, said: str) -> None:
     model_server.say = lambda body: said if "ship" in parts(body)[1] else "[]"
     assert views[0].grid.size == (64, 64)
     answer = only(make(model_server, labels="ship,quay", answer="locate", boxes=unit).annotate(views[:1])[0])
@@ -193,7 +191,7 @@ def test_a_box_outside_the_picture_is_refused(model_server: Server, views: list[
         ({"text": "yes", "model": "another-model"}, "answers_as=NAME"),
     ],
 )
-def test_what_is_no_answer_fails(model_server: Server, views: list[View], changes: dict[str, Any], why: str) -> None:
+def test_invalid_answers_fail(model_server: Server, views: list[View], changes: dict[str, Any], why: str) -> None:
     s = model_server
     s.script.extend([lambda h: s.send(h, 200, s.reply(**changes))] * 2)
     with pytest.raises(ModelError, match=why) as caught:
@@ -210,7 +208,7 @@ def test_an_answer_without_a_choice_fails(model_server: Server, views: list[View
         make(s).annotate(views[:1])
 
 
-def test_a_model_may_answer_by_another_name_that_was_said(model_server: Server, views: list[View]) -> None:
+def test_answers_as_another_name(model_server: Server, views: list[View]) -> None:
     s = model_server
     s.script.append(lambda h: s.send(h, 200, s.reply("yes", model="seer-2026-05")))
     annotator = make(s, answers_as="seer-2026-05")
@@ -218,7 +216,7 @@ def test_a_model_may_answer_by_another_name_that_was_said(model_server: Server, 
     assert annotator.identity["answers_as"] == "seer-2026-05"
 
 
-def test_a_region_that_failed_costs_the_others_nothing(model_server: Server, views: list[View]) -> None:
+def test_failed_region_does_not_repeat_the_others(model_server: Server, views: list[View]) -> None:
     s = model_server
     three = [views[0], views[1], views[0]]
     bad = pictures_of(views[1])
@@ -244,7 +242,7 @@ def pictures_of(view: View) -> list[str]:
     return [data_url(join_tiles(view.tiles, view.grid))]
 
 
-def test_what_it_says_of_itself(model_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_identity(model_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEER_KEY", "sk-12345")
     annotator = make(model_server, key_variable="SEER_KEY", boxes="unit", detail="high")
     said = annotator.identity
@@ -263,7 +261,7 @@ def test_what_it_says_of_itself(model_server: Server, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(("served", "why"), [("sear", "it has seer"), ("", "must be one of the server")])
-def test_the_model_must_be_there(model_server: Server, served: str, why: str) -> None:
+def test_unknown_served_model_is_refused(model_server: Server, served: str, why: str) -> None:
     with pytest.raises(ModelError, match=why):
         make(model_server, served=served).check([])
     model_server.models = []
@@ -275,7 +273,7 @@ def test_the_model_must_be_there(model_server: Server, served: str, why: str) ->
     assert "\x1b" not in str(caught.value)
 
 
-def test_a_server_that_lists_nothing_may_be_asked_all_the_same(model_server: Server, views: list[View]) -> None:
+def test_server_without_a_model_list(model_server: Server, views: list[View]) -> None:
     model_server.models = {"not": "a list"}
     with pytest.raises(ModelError, match="listed=false"):
         make(model_server).check([])
@@ -306,11 +304,11 @@ def test_a_server_that_lists_nothing_may_be_asked_all_the_same(model_server: Ser
         ({"json_schema": '{"type": "object", "properties": {"valid": {}}}'}, "'json_schema'"),
     ],
 )
-def test_options_that_cannot_be(options: dict[str, str], why: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, str], why: str) -> None:
     with pytest.raises(RequestError, match=why):
         make_plugin(EndpointAnnotator, {"checkpoint": "http://127.0.0.1:1/v1", "served": "seer", **options})
 
 
-def test_a_ruler_needs_its_unit(model_server: Server, views: list[View]) -> None:
+def test_box_format_needs_a_unit(model_server: Server, views: list[View]) -> None:
     with pytest.raises(RequestError, match="boxes=pixels"):
         EndpointBackend(EndpointAnnotator.Options(checkpoint=model_server.url)).box_format(views[0])

@@ -32,7 +32,7 @@ def only(answers: Any) -> Answer:
     return answer
 
 
-def test_votes_become_shares(model_server: Server, views: list[View]) -> None:
+def test_votes(model_server: Server, views: list[View]) -> None:
     def say(body: Json) -> str:
         assert body["response_format"]["json_schema"]["schema"] == {"type": "string", "enum": ["Ship", "quay", "crane"]}
         first = prompt(body).split("Options: ")[1].split(";")[0]
@@ -55,7 +55,7 @@ def test_a_vote_may_differ_in_case_and_spaces(model_server: Server, views: list[
 
 
 @pytest.mark.parametrize("said", ["a quay", "quay.", "Ship, quay", "The quay, Dr Rossi", '"quay"', "[]"])
-def test_whatever_else_is_said_is_no_vote(model_server: Server, views: list[View], said: str) -> None:
+def test_other_texts_are_no_vote(model_server: Server, views: list[View], said: str) -> None:
     model_server.say = lambda _: said
     with pytest.raises(ModelError, match="one of Ship, quay") as caught:
         make(model_server, labels="Ship,quay", structured="none").annotate(views[:1])
@@ -63,14 +63,14 @@ def test_whatever_else_is_said_is_no_vote(model_server: Server, views: list[View
     assert all("response_format" not in body for body in model_server.questions)
 
 
-def test_half_a_vote_is_none(model_server: Server, views: list[View]) -> None:
+def test_truncated_vote_is_refused(model_server: Server, views: list[View]) -> None:
     s = model_server
     s.script.extend([lambda h: s.send(h, 200, s.reply("Ship", finish_reason="length"))] * 4)
     with pytest.raises(ModelError, match="one of Ship, quay"):
         make(s, labels="Ship,quay").annotate(views[:1])
 
 
-def test_labels_that_differ_in_case_are_told_apart(model_server: Server, views: list[View]) -> None:
+def test_labels_that_differ_in_case(model_server: Server, views: list[View]) -> None:
     model_server.say = lambda _: "us"
     assert only(make(model_server, labels="US,us").annotate(views[:1])[0]).label == "us"
     model_server.say = lambda _: "Us"
@@ -84,7 +84,7 @@ def tokens(server: Server, *first: tuple[object, object]) -> Callable[[Any], Non
     return lambda h: server.send(h, 200, server.reply("x", finish_reason="length", logprobs=content))
 
 
-def test_first_tokens_weigh(model_server: Server, views: list[View]) -> None:
+def test_first_token_likelihoods(model_server: Server, views: list[View]) -> None:
     s = model_server
     told = [(" ship", math.log(0.5)), ("Ship", math.log(0.1)), ("qu", math.log(0.2)), ("The", math.log(0.1))]
     s.script.extend([tokens(s, *told)] * 3)
@@ -109,14 +109,14 @@ def test_first_tokens_weigh(model_server: Server, views: list[View]) -> None:
         ([(7, -1.0)], "must be a chat completion"),
     ],
 )
-def test_first_tokens_that_do_not_weigh(model_server: Server, views: list[View], first: Any, why: str) -> None:
+def test_invalid_first_tokens_are_refused(model_server: Server, views: list[View], first: Any, why: str) -> None:
     s = model_server
     s.script.extend([tokens(s, *first)] * 9)
     with pytest.raises(ModelError, match=why):
         make(s, labels="ship,shore", likelihood="first-token").annotate(views[:1])
 
 
-def test_fragments_that_hardly_count_do_not_count(model_server: Server, views: list[View]) -> None:
+def test_unlikely_shared_prefixes_are_ignored(model_server: Server, views: list[View]) -> None:
     s = model_server
     s.script.extend([tokens(s, ("ship", -0.1), ("s", -9.0), ("shore", -math.inf), ("sh", -(10**300)))] * 2)
     assert only(make(s, labels="ship,shore", likelihood="first-token").annotate(views[:1])[0]).score == 1.0

@@ -1,4 +1,4 @@
-"""The annotator: what a checkpoint says becomes answers on the view, exactly where it says."""
+"""The `vlm` annotator: pictures that the network gets, and texts that become answers on the view."""
 
 import hashlib
 import json
@@ -97,7 +97,7 @@ def test_it_is_installed() -> None:
     ("family", "tile"),
     [("llava", 56), ("internvl", 56), ("gemma3", 56), ("qwen2_vl", 336), ("qwen2_5_vl", 336), ("qwen3_vl", 320)],
 )
-def test_a_tile_is_the_checkpoints_own(made_vlms: Make, family: str, tile: int) -> None:
+def test_tile_size_of_the_checkpoint(made_vlms: Make, family: str, tile: int) -> None:
     """The side of its vision tower's pictures, or the multiple of its merged patches next to 336."""
     spec = TransformersBackend(TransformersVlmOptions(checkpoint=str(made_vlms(family)))).input_spec()
     assert (spec.tile, spec.overall, spec.variant, spec.bands) == (tile, False, family, None)
@@ -108,7 +108,7 @@ def test_a_tile_is_the_checkpoints_own(made_vlms: Make, family: str, tile: int) 
 
 
 @pytest.mark.parametrize("family", CORE)
-def test_the_network_is_shown_the_whole_canvas(made_vlms: Make, show: Show, dictate: Dictate, family: str) -> None:
+def test_network_gets_the_whole_canvas(made_vlms: Make, show: Show, dictate: Dictate, family: str) -> None:
     one = annotator(made_vlms(family))
     pixels = noise(300, 90)
     told = dictate(*["something"] * 9)
@@ -144,7 +144,7 @@ def test_views_are_the_global_view_and_then_each_tile(made_vlms: Make, show: Sho
     assert np.array_equal(np.stack(pictures[1:]), view.tiles)
 
 
-def test_a_network_can_do_with_several_pictures(made_vlms: Make, show: Show) -> None:
+def test_network_with_several_pictures(made_vlms: Make, show: Show) -> None:
     one = annotator(made_vlms("qwen2_vl"), views="tiles", labels="ship,crane")
     views = show(one, noise(112, 112)) + show(one, noise(112, 112, seed=1))
     found = [answer.numbers["p.ship"] for [answer] in one.annotate(views)]
@@ -154,7 +154,7 @@ def test_a_network_can_do_with_several_pictures(made_vlms: Make, show: Show) -> 
 
 @pytest.mark.parametrize("family", [*CORE, "qwen2_5_vl", "qwen3_vl"])
 @pytest.mark.parametrize("hd_num", [1, 2, 3, 4])
-def test_boxes_come_back_to_where_they_were_said(
+def test_boxes_round_trip_to_level_0_pixels(
     made_vlms: Make, show: Show, dictate: Dictate, family: str, hd_num: int
 ) -> None:
     """A box of the image is told in the family's own numbers, and comes back to the same level-0 pixels."""
@@ -190,9 +190,7 @@ def resized(folder: Path, view: View) -> tuple[int, int]:
     return rows * 14, columns * 14
 
 
-def test_pixels_are_those_of_the_picture_that_the_processor_makes(
-    made_vlms: Make, show: Show, dictate: Dictate
-) -> None:
+def test_pixel_boxes_are_of_the_resized_picture(made_vlms: Make, show: Show, dictate: Dictate) -> None:
     """It takes at most 140² pixels here: 196 × 168 become less, and coordinates are of these."""
     one = annotator(made_vlms("qwen2_5_vl"), labels="ship", answer="locate", tile="28")
     pixels = np.zeros((168, 196, 3), dtype=np.uint8)
@@ -206,7 +204,7 @@ def test_pixels_are_those_of_the_picture_that_the_processor_makes(
     assert to_image_coordinates(part, view).geometry.bounds == pytest.approx((98, 42, 196, 84))
 
 
-def test_what_lies_in_the_margin_alone_is_not_placed(made_vlms: Make, show: Show, dictate: Dictate) -> None:
+def test_box_in_the_margin_is_unplaced(made_vlms: Make, show: Show, dictate: Dictate) -> None:
     one = annotator(made_vlms("llava"), labels="ship", answer="locate")
     [view] = show(one, np.zeros((56, 168, 3), dtype=np.uint8))
     dictate("[[0.1, 0.1, 0.4, 0.3], [0.25, 0.3, 0.5, 0.5], [0.1, 0.2]]")
@@ -218,7 +216,7 @@ def test_what_lies_in_the_margin_alone_is_not_placed(made_vlms: Make, show: Show
     assert lost.notes["why"] == "[0.1, 0.1, 0.4, 0.3] lies in the margin of the picture; [0.1, 0.2] is no box"
 
 
-def test_small_numbers_are_read_as_they_are_written(made_vlms: Make, show: Show, dictate: Dictate) -> None:
+def test_exponents_in_boxes(made_vlms: Make, show: Show, dictate: Dictate) -> None:
     one = annotator(made_vlms("llava"), labels="ship", answer="locate")
     [view] = show(one, np.zeros((112, 112, 3), dtype=np.uint8))
     dictate("[[1e-3, 0.0, 5E-1, 1.0]]")
@@ -226,7 +224,7 @@ def test_small_numbers_are_read_as_they_are_written(made_vlms: Make, show: Show,
     assert to_image_coordinates(kept, view).geometry.bounds == pytest.approx((0.112, 0, 56, 112))
 
 
-def test_coordinates_that_nobody_knows_are_not_guessed(made_vlms: Make, show: Show, dictate: Dictate) -> None:
+def test_unknown_box_units_are_not_guessed(made_vlms: Make, show: Show, dictate: Dictate) -> None:
     folder = made_vlms("gemma3")
     one = annotator(folder, labels="ship", answer="locate")
     with pytest.raises(ModelError, match=r"coordinates.*must be known.*gemma3.*boxes=pixels\|thousandths\|unit"):
@@ -271,7 +269,7 @@ def test_the_four_kinds_of_answer(made_vlms: Make, show: Show, family: str) -> N
     assert record.numbers.keys() >= {"count", "seen", "valid"}
 
 
-def test_answers_are_the_same_in_any_company(made_vlms: Make, show: Show) -> None:
+def test_answers_do_not_depend_on_the_batch(made_vlms: Make, show: Show) -> None:
     one = annotator(made_vlms("qwen2_vl"), labels="ship,shipyard,crane")
     views = show(one, noise(168, 112), hd_num=2)
     together = one.annotate(views)
@@ -280,7 +278,7 @@ def test_answers_are_the_same_in_any_company(made_vlms: Make, show: Show) -> Non
     assert [*together] == alone
 
 
-def test_a_number_beyond_all_bounds_is_an_error(made_vlms: Make, show: Show, dictate: Dictate) -> None:
+def test_overflowing_number_is_an_error(made_vlms: Make, show: Show, dictate: Dictate) -> None:
     schema = json.dumps({"type": "object", "properties": {"n": {"type": "number"}}})
     one = annotator(made_vlms("internvl"), json_schema=schema)
     [view] = show(one, noise(56, 56))
@@ -290,7 +288,7 @@ def test_a_number_beyond_all_bounds_is_an_error(made_vlms: Make, show: Show, dic
             one.annotate([view])
 
 
-def test_identity_names_everything_that_decides(vlm: Make) -> None:
+def test_identity(vlm: Make) -> None:
     folder = vlm("llava")
     before = annotator(folder).identity
     assert before == annotator(folder).identity
@@ -307,7 +305,7 @@ def test_identity_names_everything_that_decides(vlm: Make) -> None:
     assert {key for key in before if before[key] != after[key]} == {"version", "sha256_chat_template.jinja"}
 
 
-def test_making_one_and_looking_load_no_network(made_vlms: Make) -> None:
+def test_annotator_imports_no_torch(made_vlms: Make) -> None:
     code = (
         "import sys\nfrom limner.model.vlm.transformers_backend import VlmAnnotator\n"
         f"one = VlmAnnotator(VlmAnnotator.Options(checkpoint={str(made_vlms('llava'))!r}, labels='a,b'))\n"
@@ -318,7 +316,7 @@ def test_making_one_and_looking_load_no_network(made_vlms: Make) -> None:
     assert done.stdout.strip() == "set()"
 
 
-def test_a_hub_is_not_asked_unasked() -> None:
+def test_no_network_access_without_fetch() -> None:
     code = (
         "import os, socket, sys\n"
         "def refuse(*_):\n    print('the network was touched'); os._exit(9)\n"
@@ -349,19 +347,19 @@ def test_a_hub_is_not_asked_unasked() -> None:
         ({"json_schema": '{"type": "object", "not": {}}'}, "held to it"),
     ],
 )
-def test_options_that_cannot_be_are_refused_at_once(options: dict[str, str], said: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, str], said: str) -> None:
     with pytest.raises(RequestError, match=said):
         make_plugin(TransformersVlmAnnotator, {"checkpoint": "somewhere", **options})
 
 
-def test_what_is_wrong_is_said_before_any_region(vlm: Make) -> None:
+def test_damaged_weights_fail_on_load(vlm: Make) -> None:
     folder = vlm("qwen2_vl")
     (folder / "model.safetensors").write_bytes(b"weights")
     with pytest.raises(ModelError, match="must be whole"):
         annotator(folder).load()
 
 
-def test_one_network_serves_all_questions_of_a_worker(made_vlms: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_network_is_loaded_once(made_vlms: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[ImageTextModel] = []
     load = ImageTextModel.__init__
 

@@ -221,13 +221,13 @@ def test_the_plan_states_tokens_and_memory(colours: Path, model: str, limner: Li
     [
         (("--labels", "cat"), ("labels", "at least 2")),
         (("--labels", "cat,cat"), ("once", "cat")),
-        (("--labels", "cat,undecided"), ("limner's own words",)),
+        (("--labels", "cat,undecided"), ("limner's own",)),
         (("--answer", "extract"), ("schema", "--schema-file")),
         (("--answer", "sing"), ("answer", "describe")),
         (("--labels", "a,b", "--set", "model_options.margin=2"), ("margin", "0 to 1")),
         (("--labels", "a,b", "--set", "model_options.layout=poem"), ("layout", "benchmark")),
         (("--labels", "a,b", "--set", "model_options.colour=red"), ("colour", "must be one of")),
-        (("--ask", "what[UNUSED_TOKEN_145]"), ("marks",)),
+        (("--ask", "what[UNUSED_TOKEN_145]"), ("special tokens",)),
         (("--labels", "a,b", "--hd-num", "66"), ("65",)),
     ],
 )
@@ -291,7 +291,7 @@ def test_extract_always_parses(tmp_path: Path, colours: Path, model: str, limner
     assert (outs[0] / "findings.csv").read_bytes() == (outs[1] / "findings.csv").read_bytes()
     short = limner(*words, "--set", "model_options.max_tokens=3", "--out", tmp_path / "short")
     assert short.code == 3  # no region's answer was whole
-    assert "must be whole within" in (tmp_path / "short" / "results.jsonl").read_text()
+    assert "must be complete within" in (tmp_path / "short" / "results.jsonl").read_text()
 
 
 def test_a_box_obeys_its_ruler(tmp_path: Path, colours: Path, model: str, limner: Limner) -> None:
@@ -300,6 +300,6 @@ def test_a_box_obeys_its_ruler(tmp_path: Path, colours: Path, model: str, limner
     output = limner("run", colours, "--model", model, *words, "--out", out)
     assert output.code in {0, 1, 3}
     for result in map(json.loads, (out / "results.jsonl").read_text().splitlines()):
-        assert result["status"] == "done" or "must be whole within" in result["error"]
+        assert result["status"] == "done" or "must be complete within" in result["error"]
         for finding in result["findings"]:
             assert finding["label"] in {"ship", "unplaced"}

@@ -125,7 +125,7 @@ def test_a_run_resumes_after_the_server_was_down(
     output = limner("run", scene, *words(s, "retries=1", "failures=2"), *kinds["describe"], "--out", out)
     assert output.code == 1
     assert "HTTP 503, model is loading" in output.err
-    assert "2 requests were given up one after the other" in output.err
+    assert "2 requests failed one after the other" in output.err
     assert len(s.questions) == questions + 2 + 2 * 2  # then it was left alone
     s.script.clear()
     again = limner("run", scene, *words(s, "timeout=60", "concurrency=2"), *kinds["describe"], "--out", out)

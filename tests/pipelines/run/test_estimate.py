@@ -241,17 +241,17 @@ def test_estimated_weights_match_the_loaded_network(
     options = {"labels": "ship,crane", "device": "cpu", "dtype": dtype}
     asked: Any = make_plugin(FourKhdAnnotator, {"checkpoint": str(made_4khd), **options})
     asked.load()
-    assert asked.cost([], (2, 2)).weights == parameters(inner(asked, "_respondent", "_speaker", "_network"))
+    assert asked.cost([], (2, 2)).weights == parameters(inner(asked, "_backend", "_generator", "_network"))
     for family in ("internvl", "qwen2_5_vl", "llava"):
         asked = make_plugin(TransformersVlmAnnotator, {"checkpoint": str(made_vlms(family)), **options})
         cost = asked.cost([], (2, 2))
         asked.load()
-        network = inner(asked, "_respondent", "_network")
+        network = inner(asked, "_backend", "_model")
         assert cost.weights == parameters(inner(network, "_model"))
-        side = 2 * inner(asked, "_respondent").input_spec().tile
+        side = 2 * inner(asked, "_backend").input_spec().tile
         read = inner(network, "_read")([np.zeros((side, side, 3), dtype=np.uint8)], "what", room=1)
         assert cost.tokens >= read["input_ids"].shape[1]
-        assert cost.cache_bytes > 0
+        assert cost.cache > 0
     if dtype == "float32":
         one: Any = make_plugin(ZeroShot, {"checkpoint": str(made_checkpoints / "clip"), "labels": "cat,dog"})
         one.load()
@@ -269,7 +269,7 @@ def test_estimated_quantised_weights_match_the_loaded_network(made_4khd: Path) -
         )
         asked.load()
         held = 0
-        for module in inner(asked, "_respondent", "_speaker", "_network").modules():
+        for module in inner(asked, "_backend", "_generator", "_network").modules():
             for weight in inner(module, "_parameters").values():
                 if weight is not None:
                     state = getattr(weight, "quant_state", None)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from limner.model.vlm.fourkhd import runtime
 from limner.model.vlm.fourkhd.generator import Generator
-from limner.model.vlm.question import KNOWN
+from limner.model.vlm.question import SPECIAL_TOKEN
 from limner.readers import plugins
 from limner.readers.raster.geotiff import RasterImage
 from PIL import Image
@@ -70,7 +70,7 @@ def refused(tmp_path: Path, photo: Path, limner: Limner, monkeypatch: pytest.Mon
 def test_special_tokens_in_a_question(
     models: dict[str, tuple[str, ...]], refused: Refused, family: str, mark: str
 ) -> None:
-    refused(*models[family], "--ask", f"a {mark} and {mark} b", say="may not hold the marks")
+    refused(*models[family], "--ask", f"a {mark} and {mark} b", say="must not hold the special tokens")
 
 
 @pytest.mark.parametrize("family", ["4khd", "vlm", "endpoint"])
@@ -91,8 +91,10 @@ def test_special_tokens_in_labels_and_schemas(
 def test_special_tokens_of_the_checkpoint(
     models: dict[str, tuple[str, ...]], made_vlms: Made, refused: Refused
 ) -> None:
-    assert not KNOWN.search("<turn>")
-    refused("--model", f"vlm:{made_vlms('gemma3')}", "--ask", "what <turn> is it", say="may not hold the marks")
+    assert not SPECIAL_TOKEN.search("<turn>")
+    refused(
+        "--model", f"vlm:{made_vlms('gemma3')}", "--ask", "what <turn> is it", say="must not hold the special tokens"
+    )
     refused(*models["4khd"], "--set", "model_options.system=You are <s>", "--ask", "what", say="option 'system'")
 
 
@@ -100,14 +102,14 @@ def test_special_tokens_of_the_checkpoint(
     "text", ["a < b and b > c", "Is x<y?", "[see below]", "ships | boats", "C</p>", "100 <m> wide", "in [brackets]"]
 )
 def test_plain_words_are_no_special_tokens(text: str) -> None:
-    assert not KNOWN.search(text)
+    assert not SPECIAL_TOKEN.search(text)
 
 
 @pytest.mark.parametrize(
     "mark", ["<|im_start|>", "<image>", "<img>", "<IMG_CONTEXT>", "<end_of_turn>", "<eos>", "<<SYS>>"]
 )
 def test_known_special_tokens(mark: str) -> None:
-    assert KNOWN.search(f"a {mark} b")
+    assert SPECIAL_TOKEN.search(f"a {mark} b")
 
 
 @pytest.mark.parametrize("family", ["4khd", "vlm"])
@@ -163,9 +165,7 @@ def test_contradictory_options_of_a_server(
     file = tmp_path / "schema.json"
     wrong = {"n": {"type": "integer", "minimum": 5, "maximum": 1}}
     file.write_text(json.dumps({"type": "object", "properties": wrong, "required": ["n"]}))
-    refused(
-        *models["endpoint"], "--answer", "extract", "--schema-file", file, say="some answer must be able to obey it"
-    )
+    refused(*models["endpoint"], "--answer", "extract", "--schema-file", file, say="must allow at least one answer")
 
 
 def test_labels(models: dict[str, tuple[str, ...]], refused: Refused) -> None:
@@ -180,9 +180,9 @@ def test_labels(models: dict[str, tuple[str, ...]], refused: Refused) -> None:
 
 @pytest.mark.parametrize("family", ["4khd", "vlm"])
 def test_questions_that_do_not_fit(models: dict[str, tuple[str, ...]], refused: Refused, family: str) -> None:
-    refused(*models[family], "--ask", "what is it " * 3000, say="4096 tokens that the model reads")
+    refused(*models[family], "--ask", "what is it " * 3000, say="model's 4096 tokens")
     tokens = ("--set", "model_options.max_tokens=5000")
-    refused(*models[family], "--ask", "what is it", *tokens, say="4096 tokens that the model reads")
+    refused(*models[family], "--ask", "what is it", *tokens, say="model's 4096 tokens")
     refused(*models[family], "--ask", "what", "--set", "model_options.max_tokens=0", say="from 1 to")
 
 
@@ -194,7 +194,7 @@ def test_a_checkpoint_that_is_not_on_this_machine(
 
     asked = ("--labels", "cat,dog", "--set")
     monkeypatch.setattr(runtime.torch.cuda, "device_count", lambda: 0)
-    refused(*models["4khd"], *asked, "model_options.device=cuda:0", say="the GPU must be here")
+    refused(*models["4khd"], *asked, "model_options.device=cuda:0", say="must name a GPU")
     refused(*models["4khd"], *asked, "model_options.dtype=float8", say="option 'dtype'")
     refused(*models["4khd"], *asked, "model_options.attention=magic", say="option 'attention'")
     refused(*models["vlm"], *asked, "model_options.device=cuda:9", say="device cuda:9")

@@ -148,4 +148,4 @@ def test_a_truncated_answer_fails_its_region_alone(
     assert done.code in {1, 3}
     errors = [json.loads(line)["error"] for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     assert len(errors) == 4
-    assert all("whole within 4 tokens" in error for error in errors)
+    assert all("complete within 4 tokens" in error for error in errors)

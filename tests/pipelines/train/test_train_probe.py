@@ -84,10 +84,10 @@ def test_classes_are_found_outside_the_outlines(
 ) -> None:
     probe = tmp_path / "probe"
     train = ("train", "probe", scene, "--labels", labels, "--tile", 16, "--out", probe)
-    said = limner(*train)
-    assert said.code == 0, said.err
-    assert "accuracy" in said.out
-    assert "Research use only" in said.out
+    result = limner(*train)
+    assert result.code == 0, result.err
+    assert "accuracy" in result.out
+    assert "Research use only" in result.out
     card = read_card(probe)
     assert card.labels == NAMES
     assert (card.seen.tile, card.seen.metres, card.seen.channels) == (16, pytest.approx(10, rel=1e-3), 3)
@@ -111,8 +111,8 @@ def test_classes_are_found_outside_the_outlines(
     assert (tmp_path / "other" / "card.yaml").read_bytes() == files["card.yaml"], "regions do not decide"
 
     run = ("run", scene, "--model", f"probe:{probe}", "--hd-num", 4, "--out", tmp_path / "run")
-    said = limner(*run)
-    assert said.code == 0, said.err
+    result = limner(*run)
+    assert result.code == 0, result.err
     found = findings(tmp_path / "run")
     assert len(found) == (SIDE * PATCH // 16) ** 2
     right = [
@@ -132,20 +132,20 @@ def _middle(row: dict[str, str]) -> tuple[float, float]:
 def test_another_or_no_resolution_is_refused(tmp_path: Path, scene: Path, labels: Path, limner: Limner) -> None:
     probe = tmp_path / "probe"
     assert limner("train", "probe", scene, "--labels", labels, "--tile", 16, "--out", probe).code == 0
-    said = limner("run", scene, "--model", f"probe:{probe}", "--resolution", "30m", "--out", tmp_path / "run")
-    assert said.code == 2
-    assert "within a factor 1.5 of the 10 m of the model" in said.err
+    result = limner("run", scene, "--model", f"probe:{probe}", "--resolution", "30m", "--out", tmp_path / "run")
+    assert result.code == 2
+    assert "within a factor 1.5 of the 10 m of the model" in result.err
     Image.fromarray(np.zeros((64, 64, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
-    said = limner("run", tmp_path / "photo.png", "--model", f"probe:{probe}", "--out", tmp_path / "run")
-    assert said.code in {2, 3}
-    assert "must have a known pixel size" in said.err
+    result = limner("run", tmp_path / "photo.png", "--model", f"probe:{probe}", "--out", tmp_path / "run")
+    assert result.code in {2, 3}
+    assert "must have a known pixel size" in result.err
     card = probe / "card.yaml"
     content = yaml.safe_load(card.read_text())
     content["encoder"]["identity"]["statistics"] = "mean"
     card.write_text(yaml.safe_dump(content))
-    said = limner("run", scene, "--model", f"probe:{probe}", "--out", tmp_path / "run")
-    assert said.code == 2
-    assert "instead of mean" in said.err
+    result = limner("run", scene, "--model", f"probe:{probe}", "--out", tmp_path / "run")
+    assert result.code == 2
+    assert "instead of mean" in result.err
 
 
 def test_a_probe_renders_images_as_in_training(tmp_path: Path, scene: Path, labels: Path, limner: Limner) -> None:
@@ -154,23 +154,25 @@ def test_a_probe_renders_images_as_in_training(tmp_path: Path, scene: Path, labe
     assert limner(*train).code == 0
     assert read_card(probe).seen.limits == (10, 90)
     assert "10 black and 90 white" in (probe / "README.md").read_text(encoding="utf-8")
-    said = limner("run", scene, "--model", f"probe:{probe}", "--hd-num", 4, "--stretch", "0,255", "--out", run)
-    assert said.code == 2
-    assert "from 10 (black) to 90 (white)" in said.err
+    result = limner("run", scene, "--model", f"probe:{probe}", "--hd-num", 4, "--stretch", "0,255", "--out", run)
+    assert result.code == 2
+    assert "stretch of the model's training images (10,90)" in result.err
     assert limner("run", scene, "--model", f"probe:{probe}", "--hd-num", 4, "--out", run).code == 0
     stretch = json.loads((run / "manifest.json").read_text())["images"][0]["stretch"]
     assert (stretch["low"], stretch["high"]) == ([10.0] * 3, [90.0] * 3)
     assert limner(*train[:7], "--out", tmp_path / "own").code == 0
-    said = limner("run", scene, "--model", f"probe:{tmp_path / 'own'}", "--stretch", "0,255", "--out", tmp_path / "no")
-    assert said.code == 2
-    assert "taught with pictures each by its own stretch" in said.err
+    result = limner(
+        "run", scene, "--model", f"probe:{tmp_path / 'own'}", "--stretch", "0,255", "--out", tmp_path / "no"
+    )
+    assert result.code == 2
+    assert "each stretched by its own percentiles" in result.err
 
 
 def test_an_encoder_is_compared_with_colour_statistics(
     tmp_path: Path, scene: Path, labels: Path, made_checkpoints: Path, limner: Limner
 ) -> None:
     probe = tmp_path / "probe"
-    said = limner(
+    result = limner(
         "train",
         "probe",
         scene,
@@ -183,7 +185,7 @@ def test_an_encoder_is_compared_with_colour_statistics(
         "--head",
         "mlp",
     )
-    assert said.code == 0, said.err
+    assert result.code == 0, result.err
     card = read_card(probe)
     assert card.seen.tile == 32
     assert card.head.kind == "mlp"
@@ -193,8 +195,8 @@ def test_an_encoder_is_compared_with_colour_statistics(
     assert "colour statistics of the same tiles" in (probe / "README.md").read_text(encoding="utf-8")
     for fusion in ("off", "attention"):
         options = ("--set", f"model_options.fusion={fusion}", "--hd-num", 4, "--out", tmp_path / fusion)
-        said = limner("run", scene, "--model", f"probe:{probe}", *options)
-        assert said.code == 0, said.err
+        result = limner("run", scene, "--model", f"probe:{probe}", *options)
+        assert result.code == 0, result.err
     off, on = (findings(tmp_path / fusion) for fusion in ("off", "attention"))
     assert len(off) == len(on)
     assert [row["number.p.water"] for row in off] != [row["number.p.water"] for row in on]
@@ -211,17 +213,17 @@ def test_native_bands_are_physical_values(tmp_path: Path, virginia: Path, limner
             shape = {"type": "Polygon", "coordinates": [[list(to_lonlat.transform(*corner)) for corner in corners]]}
             features.append({"type": "Feature", "properties": {"class": label}, "geometry": shape})
     probe = tmp_path / "probe"
-    said = limner(
+    result = limner(
         *("train", "probe", virginia, "--sensor", "sentinel-2-l1c", "--labels", save(tmp_path / "l.geojson", features)),
         *("--encoder", "colour:nir,swir16", "--tile", 8, "--folds", 3, "--out", probe),
     )
-    assert said.code == 0, said.err
+    assert result.code == 0, result.err
     card = read_card(probe)
     assert (card.seen.bands, card.seen.quantity) == (("nir", "swir16"), "toa_reflectance")
     assert card.figures.accuracy.value > 0.8  # of three places a class
-    said = limner("run", virginia, "--model", f"probe:{probe}", "--out", tmp_path / "run")
-    assert said.code == 2, "without the sensor the numbers are no reflectances"
-    assert "trained on: nir, swir16 in toa_reflectance" in said.err
+    result = limner("run", virginia, "--model", f"probe:{probe}", "--out", tmp_path / "run")
+    assert result.code == 2, "without the sensor the numbers are no reflectances"
+    assert "trained on: nir, swir16 in toa_reflectance" in result.err
 
 
 def test_blocks_and_the_rest_class(tmp_path: Path, limner: Limner) -> None:
@@ -240,27 +242,27 @@ def test_blocks_and_the_rest_class(tmp_path: Path, limner: Limner) -> None:
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(tmp_path / "fields" / f"f{number}.png")
         save(tmp_path / "drawn" / f"f{number}.geojson", features)
     train = ("train", "probe", tmp_path / "fields", "--labels", tmp_path / "drawn", "--tile", 16)
-    said = limner(*train, "--rest", "ground", "--out", tmp_path / "probe")
-    assert said.code == 0, said.err
+    result = limner(*train, "--rest", "ground", "--out", tmp_path / "probe")
+    assert result.code == 0, result.err
     card = read_card(tmp_path / "probe")
     assert card.labels == ("cell", "ground")
     assert (card.validation.unit, card.validation.units, card.seen.metres) == ("image", 6, None)
     assert card.figures.accuracy.value > 0.95
-    said = limner(*train, "--rest", "ground", "--block", "32px", "--out", tmp_path / "blocks")
-    assert said.code == 0, said.err
+    result = limner(*train, "--rest", "ground", "--block", "32px", "--out", tmp_path / "blocks")
+    assert result.code == 0, result.err
     assert read_card(tmp_path / "blocks").validation.unit == "block of 32px"
     assert read_card(tmp_path / "blocks").validation.units == 6 * 3 * 4
     for block, words in (("500m", "known pixel size"), ("wide", "must be outline, image, or a length")):
-        said = limner(*train, "--rest", "ground", "--block", block, "--out", tmp_path / "other")
-        assert (said.code, words in said.err) == (2, True), said.err
-    said = limner(*train, "--out", tmp_path / "other")
-    assert said.code == 2
-    assert "two classes or more" in said.err
-    assert "--rest" in said.err
+        result = limner(*train, "--rest", "ground", "--block", block, "--out", tmp_path / "other")
+        assert (result.code, words in result.err) == (2, True), result.err
+    result = limner(*train, "--out", tmp_path / "other")
+    assert result.code == 2
+    assert "two classes or more" in result.err
+    assert "--rest" in result.err
 
 
 @pytest.mark.parametrize(
-    ("only", "every", "options", "words"),
+    ("only", "every", "options", "message"),
     [
         (("water",), 2, (), "only water"),
         (NAMES, 9, (), "at least as many outlines as there are folds"),
@@ -273,32 +275,38 @@ def test_blocks_and_the_rest_class(tmp_path: Path, limner: Limner) -> None:
     ],
 )
 def test_invalid_requests_are_refused(
-    tmp_path: Path, scene: Path, limner: Limner, only: tuple[str, ...], every: int, options: tuple[Any, ...], words: str
+    tmp_path: Path,
+    scene: Path,
+    limner: Limner,
+    only: tuple[str, ...],
+    every: int,
+    options: tuple[Any, ...],
+    message: str,
 ) -> None:
-    drawn = save(tmp_path / "labels.geojson", outlined(every, only))
+    label_file = save(tmp_path / "labels.geojson", outlined(every, only))
     tile = () if "--tile" in options else ("--tile", 16)
-    said = limner("train", "probe", scene, "--labels", drawn, *tile, *options, "--out", tmp_path / "probe")
-    assert said.code == 2, said.err
-    assert words in said.err
+    result = limner("train", "probe", scene, "--labels", label_file, *tile, *options, "--out", tmp_path / "probe")
+    assert result.code == 2, result.err
+    assert message in result.err
     assert not (tmp_path / "probe" / "card.yaml").exists()
 
 
 def test_tiles_in_overlapping_outlines_are_left_out(tmp_path: Path, scene: Path, limner: Limner) -> None:
     features = outlined()
     twice = {**features[0], "properties": {"label": next(n for n in NAMES if n != features[0]["properties"]["label"])}}
-    drawn = save(tmp_path / "labels.geojson", [*features, twice])
-    said = limner("train", "probe", scene, "--labels", drawn, "--tile", 16, "--out", tmp_path / "probe")
-    assert said.code == 0, said.err
-    assert "overlap on 1 images: tiles there are not used" in said.err
+    label_file = save(tmp_path / "labels.geojson", [*features, twice])
+    result = limner("train", "probe", scene, "--labels", label_file, "--tile", 16, "--out", tmp_path / "probe")
+    assert result.code == 0, result.err
+    assert "overlap on 1 images: tiles there are not used" in result.err
     assert read_card(tmp_path / "probe").validation.left_out["two classes"] == 9
 
 
 def test_outlines_outside_the_image_are_counted(tmp_path: Path, scene: Path, limner: Limner) -> None:
     far = {"type": "Feature", "properties": {"label": "water"}, "geometry": on_map(9000, 9000, 9100, 9100)}
-    drawn = save(tmp_path / "labels.geojson", [*outlined(), far])
-    said = limner("train", "probe", scene, "--labels", drawn, "--tile", 16, "--out", tmp_path / "probe")
-    assert said.code == 0, said.err
-    assert "1 outlines lie on none of the images" in said.err
+    label_file = save(tmp_path / "labels.geojson", [*outlined(), far])
+    result = limner("train", "probe", scene, "--labels", label_file, "--tile", 16, "--out", tmp_path / "probe")
+    assert result.code == 0, result.err
+    assert "1 outlines lie on none of the images" in result.err
     assert read_card(tmp_path / "probe").validation.left_out["outlines on no image"] == 1
 
 
@@ -306,17 +314,17 @@ def test_features_that_are_not_finite_are_refused(
     tmp_path: Path, scene: Path, labels: Path, limner: Limner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ColourEncoder, "__call__", lambda *_: np.full(21, np.nan, dtype=np.float32))
-    said = limner("train", "probe", scene, "--labels", labels, "--tile", 16, "--out", tmp_path / "probe")
-    assert said.code == 2
-    assert "finite numbers" in said.err
-    assert "of 21 for tile" in said.err
+    result = limner("train", "probe", scene, "--labels", labels, "--tile", 16, "--out", tmp_path / "probe")
+    assert result.code == 2
+    assert "must have finite features" in result.err
+    assert "of 21 for tile" in result.err
 
 
 def test_other_folders_are_not_overwritten(tmp_path: Path, scene: Path, labels: Path, limner: Limner) -> None:
     (tmp_path / "thesis.docx").touch()
-    said = limner("train", "probe", scene, "--labels", labels, "--tile", 16, "--out", tmp_path)
-    assert said.code == 2
-    assert "thesis.docx" in said.err
+    result = limner("train", "probe", scene, "--labels", labels, "--tile", 16, "--out", tmp_path)
+    assert result.code == 2
+    assert "thesis.docx" in result.err
 
 
 def test_a_slide_s_name_is_redacted(tmp_path: Path, make_slide: Callable[..., Path], limner: Limner) -> None:
@@ -330,18 +338,18 @@ def test_a_slide_s_name_is_redacted(tmp_path: Path, make_slide: Callable[..., Pa
     save(tmp_path / "drawn" / "Smith-Jane-1961.geojson", features)
     probe = tmp_path / "probe"
     train = ("train", "probe", slide, "--tile", 16, "--folds", 3, "--out", probe, "--labels")
-    said = limner(*train, tmp_path / "drawn")
-    assert said.code == 0, said.err
+    result = limner(*train, tmp_path / "drawn")
+    assert result.code == 0, result.err
     written = "".join(str(path.relative_to(probe)) for path in probe.rglob("*"))
     written += "".join(path.read_bytes().decode("latin-1") for path in probe.rglob("*") if path.is_file())
-    for text in (said.err, written):
+    for text in (result.err, written):
         assert "Smith" not in text
         assert "1961" not in text
     assert read_card(probe).seen.metres == pytest.approx(5e-7)
     wrong = save(tmp_path / "drawn" / "Smith-Jane-1961.geojson", [])
-    said = limner(*train, wrong)
-    assert said.code == 2
-    assert "Smith" not in said.err
+    result = limner(*train, wrong)
+    assert result.code == 2
+    assert "Smith" not in result.err
 
 
 def test_openclip_weights_alone_are_an_encoder(
@@ -349,13 +357,13 @@ def test_openclip_weights_alone_are_an_encoder(
 ) -> None:
     probe, encoder = tmp_path / "probe", f"openclip:tiny:{tiny_clip / 'tiny.safetensors'}"
     train = ("train", "probe", scene, "--labels", labels, "--folds", 3, "--block", "48px", "--out", probe)
-    said = limner(*train, "--encoder", encoder, "--resolution", "10m", "--inside", "0.3")
-    assert said.code == 0, said.err
+    result = limner(*train, "--encoder", encoder, "--resolution", "10m", "--inside", "0.3")
+    assert result.code == 0, result.err
     card = read_card(probe)
     assert (card.encoder.source, card.encoder.identity["architecture"], card.seen.tile) == (encoder, "tiny", 32)
     run = ("run", scene, "--model", f"probe:{probe}", "--out", tmp_path / "run")
-    said = limner(*run)
-    assert said.code == 0, said.err
+    result = limner(*run)
+    assert result.code == 0, result.err
     assert {row["kind"] for row in findings(tmp_path / "run")} == {"tile"}
     other = encoder.replace("tiny:", "tiny-quickgelu:")
     refused = limner(*run[:-1], tmp_path / "none", "--set", f"model_options.encoder={other}")

@@ -1,4 +1,4 @@
-"""The golden vectors, and the tiny model that they were made with."""
+"""The golden vectors, and the tiny model of which they were made."""
 
 import json
 from pathlib import Path

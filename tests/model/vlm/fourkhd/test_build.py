@@ -1,4 +1,4 @@
-"""A new 4KHD of other parts: towers equal to transformers' own, Partial LoRA that changes nothing, files that load."""
+"""New 4KHD models: vision encoders equal to transformers' own, Partial LoRA that changes nothing, files that load."""
 
 import hashlib
 import json
@@ -103,7 +103,7 @@ def network(folder: Path) -> FourKhd:
 
 @pytest.mark.parametrize("kernel", ["sdpa", "eager"])
 @pytest.mark.parametrize("make", [clip, siglip])
-def test_a_tower_says_what_transformers_says_before_the_last_norm(
+def test_vision_encoder_equals_transformers_before_the_last_norm(
     tmp_path: Path, make: Callable[[], Any], kernel: Kernel
 ) -> None:
     model = make()
@@ -121,9 +121,7 @@ def test_a_tower_says_what_transformers_says_before_the_last_norm(
 
 @pytest.mark.parametrize("tile", [48, 16])
 @pytest.mark.parametrize("make", [clip, siglip])
-def test_another_tile_gets_interpolated_positions_as_in_transformers(
-    tmp_path: Path, make: Callable[[], Any], tile: int
-) -> None:
+def test_interpolated_positions_equal_transformers(tmp_path: Path, make: Callable[[], Any], tile: int) -> None:
     model = make()
     tower = load_vision_encoder(str(save(model, tmp_path)), tile=tile)
     assert tower.sizes.image == tile
@@ -142,7 +140,7 @@ def test_the_class_token_keeps_its_position() -> None:
     assert torch.equal(interpolate(positions, 4, class_token=True), positions)
 
 
-def test_a_vit_is_taken_with_a_reason_to_expect_little(tmp_path: Path) -> None:
+def test_vit_encoder_with_a_concern(tmp_path: Path) -> None:
     model: Any = shake(ViTModel(ViTConfig(**SEEN)))
     tower = load_vision_encoder(str(save(model, tmp_path)))
     tiles = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(4))
@@ -152,13 +150,13 @@ def test_a_vit_is_taken_with_a_reason_to_expect_little(tmp_path: Path) -> None:
     assert "trained to classify" in tower.concerns[0]
 
 
-def test_an_image_half_alone_and_a_new_tower_give_reasons_too(tmp_path: Path) -> None:
+def test_concerns_of_an_image_half_and_a_new_encoder(tmp_path: Path) -> None:
     half = save(shake(CLIPVisionModel(CLIPVisionConfig(**SEEN))), tmp_path)
     assert "without its text encoder" in load_vision_encoder(str(half)).concerns[0]
     assert "is untrained" in make_vision_encoder(VISION).concerns[0]
 
 
-def test_what_cannot_be_a_tower_is_refused(tmp_path: Path) -> None:
+def test_unusable_vision_encoders_are_refused(tmp_path: Path) -> None:
     folder = save(clip(), tmp_path / "clip")
     with pytest.raises(RequestError, match="--tile 16 or 32"):
         load_vision_encoder(str(folder), tile=24)
@@ -176,7 +174,7 @@ def test_what_cannot_be_a_tower_is_refused(tmp_path: Path) -> None:
         load_vision_encoder(str(folder))
 
 
-def test_partial_lora_begins_as_nothing(small: Path) -> None:
+def test_new_partial_lora_changes_nothing(small: Path) -> None:
     model = network(small)
     ids = torch.tensor([[1, 7, 300, 301, 302, 9]])
     mask = torch.tensor([[False, True, True, True, True, False]])
@@ -261,18 +259,18 @@ def test_an_internlm2_alone_is_a_language_model(tmp_path: Path, small: Path) -> 
         (f"{VISION},std=0", "std=0"),
     ],
 )
-def test_sizes_that_cannot_be_are_refused(text: str, said: str) -> None:
+def test_invalid_sizes_are_refused(text: str, said: str) -> None:
     with pytest.raises(RequestError, match=said):
         new_vision_sizes(text)
 
 
-def test_a_new_tower_may_have_colours_of_its_own() -> None:
+def test_mean_and_std_of_a_new_encoder() -> None:
     sizes = new_vision_sizes(f"{VISION},mean=0.2,std=.08")
     assert (sizes.mean, sizes.std) == ((0.2,) * 3, (0.08,) * 3)
     assert new_vision_sizes(VISION).mean == CLIP_MEAN
 
 
-def test_a_new_tower_may_be_of_the_other_kind(tmp_path: Path, vocabulary: Path) -> None:
+def test_new_siglip_encoder(tmp_path: Path, vocabulary: Path) -> None:
     asked = VISION.replace("new:", "new:siglip,")
     built = build(asked, LANGUAGE, tmp_path / "model", tokenizer=str(vocabulary))
     found = FourKhdFiles.find(str(tmp_path / "model")).sizes().vision
@@ -281,7 +279,7 @@ def test_a_new_tower_may_be_of_the_other_kind(tmp_path: Path, vocabulary: Path) 
     assert network(tmp_path / "model").vision_features(torch.zeros(2, 3, 16, 16)).shape == (2, 16, 16)
 
 
-def test_a_vocabulary_spells_everything_and_begins_answers_the_same_way(tmp_path: Path, vocabulary: Path) -> None:
+def test_trained_tokenizer_encodes_any_text(tmp_path: Path, vocabulary: Path) -> None:
     words = Tokenizer(vocabulary, "x")
     assert words.size == 600
     for text in ("forest", "  two  spaces ", "Größe 浦语 🛰", "a\n\nb\tc", "\u0000\u200b"):
@@ -300,7 +298,7 @@ def test_a_vocabulary_spells_everything_and_begins_answers_the_same_way(tmp_path
     assert not (tmp_path / "tokenizer.model").exists()
 
 
-def test_texts_come_from_lines_and_from_samples(tmp_path: Path) -> None:
+def test_read_texts(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\n\ntwo\n", encoding="utf-8")
     (tmp_path / "b.jsonl").write_text('{"question": "q", "answer": "a", "image": "x"}\n', encoding="utf-8")
     assert read_texts([tmp_path / "a.txt", tmp_path / "b.jsonl"]) == ["one", "two", "q\na"]
@@ -309,7 +307,7 @@ def test_texts_come_from_lines_and_from_samples(tmp_path: Path) -> None:
         read_texts([tmp_path / "c.jsonl"])
 
 
-def test_the_commands_make_a_model(tmp_path: Path) -> None:
+def test_commands_build_a_model(tmp_path: Path) -> None:
     run = CliRunner().invoke
     words = tmp_path / "tokenizer.model"
     made = run(app, ["models", "tokenizer", __file__, "--vocab", "600", "--out", str(words)])

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: whole and in parts, safe and pickled, damaged, foreign; and written anew."""
+"""Checkpoint files: in one or several shards, safetensors and pickles, damaged and foreign; conversion and loading."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def says(network: FourKhd) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("form", ["safe", "safe in parts", "pickled", "pickled in parts", "old pickle"])
-def test_every_form_of_files_gives_the_same_network(
+def test_every_weight_format_gives_the_same_network(
     folder: Path, tiny: FourKhd, tiny_weights: Weights, form: str
 ) -> None:
     if "parts" in form:
@@ -58,13 +58,13 @@ def test_every_form_of_files_gives_the_same_network(
     assert not any(weight.requires_grad for weight in network.parameters())
 
 
-def test_attention_can_be_computed_otherwise(folder: Path, tiny: FourKhd) -> None:
+def test_eager_attention(folder: Path, tiny: FourKhd) -> None:
     network = from_pretrained(str(folder), RuntimeOptions(attention="eager"))
     assert network.kernel == "eager"
     assert float((says(network) - says(tiny)).abs().max()) < 1e-4
 
 
-def test_numbers_can_have_another_type(folder: Path, tiny: FourKhd) -> None:
+def test_bfloat16_weights(folder: Path, tiny: FourKhd) -> None:
     network = from_pretrained(str(folder), RuntimeOptions(dtype="bfloat16"))
     assert {weight.dtype for weight in network.parameters()} == {torch.bfloat16}
     assert float((says(network).float() - says(tiny)).abs().max()) < 0.5
@@ -81,14 +81,14 @@ def test_numbers_can_have_another_type(folder: Path, tiny: FourKhd) -> None:
     ],
 )
 @pytest.mark.skipif(torch.cuda.is_available(), reason="what cannot be had without a GPU")
-def test_wishes_that_cannot_be_met(folder: Path, running: RuntimeOptions, words: tuple[str, ...]) -> None:
+def test_unusable_runtime_options_are_refused(folder: Path, running: RuntimeOptions, words: tuple[str, ...]) -> None:
     with pytest.raises(RequestError) as error:
         from_pretrained(str(folder), running)
     for word in words:
         assert word in str(error.value)
 
 
-def test_known_extras_are_tolerated_and_warned(
+def test_known_unused_tensors_are_logged(
     folder: Path, tiny: FourKhd, tiny_weights: Weights, caplog: pytest.LogCaptureFixture
 ) -> None:
     vision = "vit.vision_tower.vision_model"
@@ -119,7 +119,7 @@ def lacks(name: str) -> Callable[[Weights], Weights]:
         (lambda w: {**w, "plora_glb_GN": torch.ones(1, 1, 64)}, ("plora_glb_GN", "(1, 1, 128)")),
     ],
 )
-def test_what_is_missing_unknown_or_misshapen_is_named(
+def test_missing_unknown_and_misshapen_tensors_are_named(
     folder: Path, tiny_weights: Weights, change: Callable[[Weights], Weights], words: tuple[str, ...]
 ) -> None:
     save_file(change(tiny_weights), folder / "model.safetensors")
@@ -144,7 +144,7 @@ SIBLINGS = {
 
 
 @pytest.mark.parametrize("name", sorted(SIBLINGS))
-def test_a_sibling_is_recognised_and_named(golden: Path, name: str) -> None:
+def test_sibling_models_are_named(golden: Path, name: str) -> None:
     said, changed, absent, positions, rank = SIBLINGS[name]
     keys = json.loads((golden / "expected_checkpoint_keys.json").read_text(encoding="utf-8"))["keys"]
     shapes: dict[str, tuple[int, ...]] = {key: tuple(shape) for key, shape in keys.items() if key not in absent}
@@ -174,7 +174,7 @@ def test_scaled_positions_are_refused_unless_they_change_nothing(folder: Path, t
 
 
 @pytest.mark.parametrize("pickled", [False, True])
-def test_a_truncated_part_is_named(folder: Path, tiny_weights: Weights, pickled: bool) -> None:
+def test_truncated_shard_is_named(folder: Path, tiny_weights: Weights, pickled: bool) -> None:
     in_parts(tiny_weights, folder, pickled=pickled)
     [part] = folder.glob("*-00002-of-*")
     part.write_bytes(part.read_bytes()[:-2000])
@@ -184,7 +184,7 @@ def test_a_truncated_part_is_named(folder: Path, tiny_weights: Weights, pickled:
     assert "whole" in str(error.value)
 
 
-def test_a_missing_part_and_a_missing_config_are_named(folder: Path, tiny_weights: Weights) -> None:
+def test_missing_shard_and_missing_config_are_named(folder: Path, tiny_weights: Weights) -> None:
     in_parts(tiny_weights, folder, pickled=False)
     next(folder.glob("*-00003-of-*")).unlink()
     with pytest.raises(ModelError, match="model-00003-of-00003"):
@@ -201,7 +201,7 @@ class _Evil:
         return os.system, ("touch /tmp/never",)
 
 
-def test_a_pickle_that_would_run_something_is_refused(folder: Path) -> None:
+def test_pickle_with_code_is_refused(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     torch.save({"model.norm.weight": torch.ones(64), "x": _Evil()}, folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match="nothing but tensors"):
@@ -211,14 +211,14 @@ def test_a_pickle_that_would_run_something_is_refused(folder: Path) -> None:
         FourKhdFiles.find(str(folder)).shapes()
 
 
-def test_without_fetch_a_hub_is_not_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_download_without_fetch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ModelError, match="--fetch"):
         FourKhdFiles.find("internlm/internlm-xcomposer2-4khd-7b@" + "a" * 40)
 
 
 @pytest.mark.parametrize("pickled", [False, True])
-def test_converting_keeps_every_bit_and_needs_no_further_words(
+def test_convert_keeps_every_bit_and_states_all_sizes(
     folder: Path,
     tmp_path: Path,
     tiny: FourKhd,
@@ -247,7 +247,7 @@ def test_converting_keeps_every_bit_and_needs_no_further_words(
         convert(FourKhdFiles.find(str(folder)), out)
 
 
-def test_converting_may_change_the_numbers_type(folder: Path, tmp_path: Path) -> None:
+def test_convert_to_bfloat16(folder: Path, tmp_path: Path) -> None:
     convert(FourKhdFiles.find(str(folder)), tmp_path / "half", dtype="bfloat16")
     whole, half = folder / "model.safetensors", tmp_path / "half" / "model.safetensors"
     assert half.stat().st_size < 0.55 * whole.stat().st_size
@@ -272,7 +272,7 @@ print(most() - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from Linux")
 @pytest.mark.parametrize("pickled", [False, True])
-def test_loading_holds_little_more_than_the_model_and_one_file(tmp_path: Path, pickled: bool) -> None:
+def test_peak_memory_of_loading(tmp_path: Path, pickled: bool) -> None:
     sizes = Sizes(
         VisionSizes(hidden=64, layers=1, heads=1, mlp=64, image=56),
         LanguageSizes(vocab=1000, hidden=512, layers=12, heads=8, kv_heads=8, mlp=2048),
@@ -292,7 +292,7 @@ def test_loading_holds_little_more_than_the_model_and_one_file(tmp_path: Path, p
     assert float(done.stdout) > 0.9 * whole
 
 
-def test_layers_fill_the_gpus_in_order_and_what_must_stays_together() -> None:
+def test_split_layers_over_gpus() -> None:
     keys = Sizes(
         VisionSizes(hidden=1024, layers=24, heads=16, mlp=4096),
         LanguageSizes(vocab=92544, hidden=4096, layers=32, heads=32, kv_heads=8, mlp=14336),
@@ -314,7 +314,7 @@ def test_layers_fill_the_gpus_in_order_and_what_must_stays_together() -> None:
         split_layers(keys, [6 * 2**30, 6 * 2**30], 2)
 
 
-def test_parts_may_lie_on_different_devices(tiny: FourKhd) -> None:
+def test_layers_on_different_devices(tiny: FourKhd) -> None:
     """What flows follows the layers: shown with the meta device, where nothing has a value but all has a place."""
     for part in (tiny.model.layers[1], tiny.model.norm, tiny.output):
         part.to("meta")
@@ -326,7 +326,7 @@ def test_parts_may_lie_on_different_devices(tiny: FourKhd) -> None:
 
 
 @pytest.mark.parametrize(("how", "most"), [("8bit", 0.05), ("4bit", 0.5)])
-def test_fewer_bits_are_near(made_4khd: Path, how: str, most: float) -> None:
+def test_quantized_logits_are_close(made_4khd: Path, how: str, most: float) -> None:
     pytest.importorskip("bitsandbytes", reason="numbers of few bits are its work")
     whole, small = from_pretrained(str(made_4khd)), from_pretrained(str(made_4khd), RuntimeOptions(quantize=how))
     ids = torch.arange(3, 20)[None]

@@ -1,4 +1,4 @@
-"""Where tiles meet: not in the vision tower, but in the global view and in the language model's attention."""
+"""Tiles influence each other by the global view and the language model, not in the vision encoder."""
 
 import torch
 from limner.model.vlm.fourkhd.network import FourKhd
@@ -36,7 +36,7 @@ def read(network: FourKhd, shown: torch.Tensor, *, overall: bool = True) -> tupl
     return said.hidden_states[0][0, len(BEFORE) : len(BEFORE) + len(picture)], said.logits[0, -1]
 
 
-def test_the_vision_tower_sees_each_tile_alone(tiny: FourKhd) -> None:
+def test_vision_encoder_encodes_each_tile_alone(tiny: FourKhd) -> None:
     before = tiles(1)
     after = before.clone()
     after[1] = tiles(2)[1]
@@ -45,7 +45,7 @@ def test_the_vision_tower_sees_each_tile_alone(tiny: FourKhd) -> None:
     assert torch.equal(changed(first, second), of_tile(0))
 
 
-def test_a_tile_reaches_the_other_through_attention_forward_only(tiny: FourKhd) -> None:
+def test_tiles_influence_later_tiles_by_causal_attention(tiny: FourKhd) -> None:
     """The left tile changes: the right one's tokens know of it from the first row on, and so does the answer."""
     before = tiles(1)
     after = before.clone()
@@ -57,7 +57,7 @@ def test_a_tile_reaches_the_other_through_attention_forward_only(tiny: FourKhd) 
     assert changed(said[None], then[None]).all()
 
 
-def test_what_comes_later_reaches_what_came_first_only_by_the_global_view(tiny: FourKhd) -> None:
+def test_later_tiles_influence_earlier_ones_by_the_global_view_only(tiny: FourKhd) -> None:
     """The last row of the right tile changes: without the global view no token before it learns of that."""
     before = tiles(1)
     after = before.clone()
@@ -71,7 +71,7 @@ def test_what_comes_later_reaches_what_came_first_only_by_the_global_view(tiny: 
     assert changed(first, third)[of_tile(0) & earlier].all()
 
 
-def test_without_the_global_view_the_local_map_stands_alone(tiny: FourKhd) -> None:
+def test_local_view_without_global_view(tiny: FourKhd) -> None:
     shown = tiles(1)
     with torch.inference_mode():
         [whole], [alone] = (tiny.image_tokens(shown, [GRID], overall=overall) for overall in (True, False))

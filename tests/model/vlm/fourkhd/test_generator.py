@@ -1,4 +1,4 @@
-"""Weighing and telling, against reading every text from the start; and which kernel computes attention."""
+"""Scores and generated texts against reading each text from the start; attention kernels; cost."""
 
 import importlib.util
 from pathlib import Path
@@ -38,7 +38,7 @@ def from_the_start(network: FourKhd, before: list[Part], text: list[int], option
 
 
 @pytest.mark.parametrize("kernel", ["sdpa", "eager"])
-def test_options_weighed_together_equal_each_read_from_the_start(tiny: FourKhd, kernel: Kernel) -> None:
+def test_tree_scores_equal_scores_of_whole_sequences(tiny: FourKhd, kernel: Kernel) -> None:
     tiny.kernel = kernel
     first, second = pictures(tiny, 20, 31)
     sequences: list[list[Part]] = [[[1, 5, 6], first, [1, 9]], [[1, 5], second, [1, 9, 8]]]
@@ -59,7 +59,7 @@ def test_options_weighed_together_equal_each_read_from_the_start(tiny: FourKhd, 
     st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=4), min_size=1, max_size=4),
     st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=4), min_size=1, max_size=4),
 )
-def test_in_a_tree_a_token_sees_just_what_leads_to_it(suffixes: list[list[int]], options: list[list[int]]) -> None:
+def test_tree_tokens_attend_to_their_path_only(suffixes: list[list[int]], options: list[list[int]]) -> None:
     tree = generator.OptionTree.build(suffixes, options)
     for k, suffix in enumerate(suffixes):
         for n, option in enumerate(options):
@@ -71,7 +71,7 @@ def test_in_a_tree_a_token_sees_just_what_leads_to_it(suffixes: list[list[int]],
     assert not np.triu(tree.attends, 1).any()
 
 
-def test_the_shared_beginning_leaves_each_prompt_a_token() -> None:
+def test_common_prefix_leaves_a_token() -> None:
     assert generator.common_prefix([[1, 2, 3], [1, 2, 4]]) == 2
     assert generator.common_prefix([[1, 2], [1, 2]]) == 1
     assert generator.common_prefix([[1, 2], [1, 2, 3]]) == 1
@@ -90,9 +90,7 @@ def test_a_tokenizer_of_another_model_is_refused(folder: Path) -> None:
         FourKhdBackend(options).check(Question.from_options(options, "4khd"))
 
 
-def test_where_a_kernel_cannot_run_it_is_said_once(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kernel_fallback_is_logged_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "_warned", set())
     cpu = torch.device("cpu")
     for _ in range(2):
@@ -112,7 +110,7 @@ def test_where_a_kernel_cannot_run_it_is_said_once(
         (torch.bfloat16, (8, 0), True, ""),
     ],
 )
-def test_what_flash_attention_needs(
+def test_flash_attention_requirements(
     monkeypatch: pytest.MonkeyPatch,
     dtype: torch.dtype,
     capability: tuple[int, int],
@@ -130,7 +128,7 @@ def test_what_flash_attention_needs(
     assert words in "".join(said)
 
 
-def test_running_out_of_memory_is_told_apart_from_mistakes() -> None:
+def test_memory_errors_are_distinguished() -> None:
     for message in ("DefaultCPUAllocator: can't allocate memory: you tried", "not enough memory: you tried to"):
         with pytest.raises(MemoryError), memory_errors():
             raise RuntimeError(message)
@@ -147,7 +145,7 @@ def test_visual_tokens_are_those_of_the_grid(shape: tuple[int, int]) -> None:
     assert vision.image_tokens(rows, cols) == TileGrid.exact(cols, rows).tokens
 
 
-def test_the_cost_of_a_region_by_hand(tiny: FourKhd) -> None:
+def test_prefill_cost(tiny: FourKhd) -> None:
     sizes = tiny.sizes
     cost = prefill_cost(sizes, 2, 3, text=22, itemsize=4)
     assert (cost.image_tokens, cost.tokens) == (1045, 1067)
@@ -158,7 +156,7 @@ def test_the_cost_of_a_region_by_hand(tiny: FourKhd) -> None:
     assert more.language_flops > 3.5 * cost.language_flops
 
 
-def test_operations_are_those_that_torch_counts(tiny: FourKhd) -> None:
+def test_flops_equal_torchs_count(tiny: FourKhd) -> None:
     counter = pytest.importorskip("torch.utils.flop_counter")
     tiny.kernel = "eager"  # whose products it sees
     text = 22

@@ -1,4 +1,4 @@
-"""The network against the reference's arrays: float32 on a processor, at most 1e-4 apart, greedy ids equal."""
+"""The network against the reference's arrays: float32 on a CPU, at most 1e-4 apart, greedy ids equal."""
 
 import json
 from collections.abc import Sequence
@@ -51,9 +51,7 @@ def apart(found: torch.Tensor, expected: npt.NDArray[Any]) -> float:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_pictures_become_the_reference_s_visual_tokens(
-    golden: Path, tiny: FourKhd, vectors: Vectors, name: str
-) -> None:
+def test_image_tokens_equal_the_reference(golden: Path, tiny: FourKhd, vectors: Vectors, name: str) -> None:
     tiles, grid = shown(golden, tiny, name)
     with torch.inference_mode():
         features = tiny.vision_features(tiles)
@@ -68,7 +66,7 @@ def test_pictures_become_the_reference_s_visual_tokens(
 @pytest.mark.parametrize("kernel", ["sdpa", "eager"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", CASES)
-def test_the_language_model_says_what_the_reference_says(
+def test_logits_equal_the_reference(
     golden: Path, tiny: FourKhd, vectors: Vectors, name: str, layout: str, kernel: Kernel
 ) -> None:
     tiny.kernel = kernel
@@ -86,7 +84,7 @@ def test_the_language_model_says_what_the_reference_says(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_greedy_ids_are_the_reference_s_alone_and_in_one_batch(
+def test_greedy_ids_equal_the_reference_alone_and_in_a_batch(
     golden: Path, tiny: FourKhd, vectors: Vectors, layout: str
 ) -> None:
     seen = [shown(golden, tiny, name) for name in CASES]
@@ -133,7 +131,7 @@ def test_text_alone_and_two_pictures(golden: Path, tiny: FourKhd, vectors: Vecto
     assert apart(said.logits[0, vectors["two_images_positions"]], vectors["two_images_logits"]) < TOLERANCE
 
 
-def test_words_follow_from_kept_keys_and_values_as_from_the_whole(tiny: FourKhd) -> None:
+def test_cached_decoding_equals_the_whole_sequence(tiny: FourKhd) -> None:
     ids = torch.arange(3, 43)[None]
     with torch.inference_mode():
         whole = tiny(input_ids=ids).logits
@@ -144,7 +142,7 @@ def test_words_follow_from_kept_keys_and_values_as_from_the_whole(tiny: FourKhd)
     assert float((last.logits - whole[:, 33:34]).abs().max()) < TOLERANCE
 
 
-def test_bfloat16_is_as_near_as_the_reference_s(golden: Path, tiny: FourKhd, vectors: Vectors) -> None:
+def test_bfloat16_error_is_like_the_reference(golden: Path, tiny: FourKhd, vectors: Vectors) -> None:
     tiles, grid = shown(golden, tiny, "A")
     with torch.inference_mode():
         exact = torch.from_numpy(vectors["A_image_embeds"])

@@ -1,4 +1,4 @@
-"""Prompts, id for id, in both layouts; and what a question cannot do to them."""
+"""Prompts equal the reference id for id; questions with special tokens are refused."""
 
 import json
 from pathlib import Path
@@ -64,18 +64,18 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return Tokenizer(path, "released")
 
 
-def test_every_case_is_asked() -> None:
+def test_every_golden_case_is_covered() -> None:
     assert set(ASKED) == set(CASES)
 
 
 @pytest.mark.parametrize("name", sorted(ASKED))
-def test_a_prompt_is_the_reference_s_id_for_id(released: Tokenizer, name: str) -> None:
+def test_prompt_ids_equal_the_reference(released: Tokenizer, name: str) -> None:
     prompt = build_prompt(released, **ASKED[name])
     assert [list(part) for part in prompt.parts] == [part["ids"] for part in CASES[name]["parts"]]
-    assert len(prompt.parts) - 1 == len(CASES[name]["parts"]) - 1
+    assert prompt.pictures == len(CASES[name]["parts"]) - 1
 
 
-def test_the_instruction_is_the_reference_s(released: Tokenizer) -> None:
+def test_system_prompt_equals_the_reference(released: Tokenizer) -> None:
     first = CASES["chat_with_system"]["parts"][0]["text"]
     assert first == f"[UNUSED_TOKEN_146]system\n{SYSTEM}[UNUSED_TOKEN_145]\n[UNUSED_TOKEN_146]user\n"
     assert (released.bos, released.eos, released.turn_end) == (1, 2, 92542)
@@ -83,14 +83,14 @@ def test_the_instruction_is_the_reference_s(released: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize("mark", ["[UNUSED_TOKEN_145]", "[UNUSED_TOKEN_146]"])
-def test_a_question_cannot_end_its_own_turn(released: Tokenizer, mark: str) -> None:
+def test_turn_tokens_in_a_question_are_refused(released: Tokenizer, mark: str) -> None:
     with pytest.raises(RequestError, match="special tokens"):
         build_prompt(released, f"hello{mark}\nhello")
     with pytest.raises(RequestError, match="special tokens"):
         build_prompt(released, "hello", earlier=[("hello", mark)])
 
 
-def test_every_byte_can_be_warned(small_tokenizer: Path) -> None:
+def test_every_byte_can_be_encoded(small_tokenizer: Path) -> None:
     tokenizer = Tokenizer(small_tokenizer, "small")
     pieces = tokenizer.token_bytes()
     text = "Locate ü 浦\t\n{}"
@@ -99,7 +99,7 @@ def test_every_byte_can_be_warned(small_tokenizer: Path) -> None:
     assert pieces[tokenizer.turn_end] == pieces[tokenizer.eos] == b""
 
 
-def test_a_missing_a_damaged_and_a_foreign_tokenizer_are_told_apart(tmp_path: Path) -> None:
+def test_missing_damaged_and_foreign_tokenizers(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.model"
     with pytest.raises(ModelError, match=r"tokenizer\.model.*no such file"):
         Tokenizer(path, "here")

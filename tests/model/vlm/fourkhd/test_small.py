@@ -1,4 +1,4 @@
-"""The small 4KHD that ships: the files and code of the large one, and what it was taught."""
+"""The small 4KHD that ships: same files and code as the released one, and how well it answers."""
 
 import csv
 import json
@@ -84,7 +84,7 @@ def fields(shared_data: Path) -> list[tuple[str, npt.NDArray[np.uint8]]]:
     return found
 
 
-def test_it_is_small_and_whole() -> None:
+def test_shipped_checkpoint_is_small_and_complete() -> None:
     files = FourKhdFiles.find("small")
     assert SHIPPED == ("small",)
     assert sum(path.stat().st_size for path in files.folder.iterdir()) < MEGABYTES
@@ -96,7 +96,7 @@ def test_it_is_small_and_whole() -> None:
     assert not files.pickled
 
 
-def test_its_card_says_what_it_is_not_for() -> None:
+def test_card_of_the_shipped_checkpoint() -> None:
     card = FourKhdFiles.find("small").card
     assert card is not None
     assert "must not be used to diagnose" in card.use
@@ -110,7 +110,7 @@ def test_its_card_says_what_it_is_not_for() -> None:
     assert "4khd:small" in CliRunner().invoke(app, ["models"]).output
 
 
-def test_a_card_that_is_wrong_is_refused(tmp_path: Path) -> None:
+def test_invalid_card_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "card.yaml"
     path.write_text("name: x\nusage: all\n", encoding="utf-8")
     with pytest.raises(ModelError, match="must be a card"):
@@ -129,45 +129,47 @@ def test_figures_of_the_card_are_in_the_docs(root: Path) -> None:
         assert f"| {one.what} | {one.value:.3f} | {one.low:.3f} to {one.high:.3f} | {one.count} |" in page
 
 
-def test_it_tells_films_from_fields() -> None:
+def test_chest_films_and_land_are_distinguished() -> None:
     """No data needed: a soft grey ellipse with two dark lungs is no meadow, and green noise is no film."""
     y, x = np.mgrid[-1:1:28j, -1:1:28j]
     lungs = ((np.abs(x) - 0.45) / 0.3) ** 2 + (y / 0.7) ** 2 < 1
     film = np.where(lungs, 70, 170).astype(np.uint8)[..., None].repeat(3, axis=2)
     noise = np.random.default_rng(1).normal((60, 85, 70), 6, (64, 64, 3))
     field = np.clip(noise, 0, 255).astype(np.uint8)
-    asker = make_plugin(
+    annotator = make_plugin(
         FourKhdAnnotator, {"checkpoint": "small", "labels": f"no opacity,opacity,{LAND}", "margin": "0"}
     )
-    [[one], [other]] = asker.annotate([view(film, hd_num=1), view(field, hd_num=4)])
+    [[one], [other]] = annotator.annotate([view(film, hd_num=1), view(field, hd_num=4)])
     assert one.label in {"no opacity", "opacity"}
     assert other.label in LAND.split(",")
-    teller = make_plugin(FourKhdAnnotator, {"checkpoint": "small", "max_tokens": "20"})
-    [[one], [other]] = teller.annotate([view(film, hd_num=1), view(field, hd_num=4)])
+    describer = make_plugin(FourKhdAnnotator, {"checkpoint": "small", "max_tokens": "20"})
+    [[one], [other]] = describer.annotate([view(film, hd_num=1), view(field, hd_num=4)])
     assert "chest X-ray" in one.text
     assert "satellite" in other.text
 
 
-def test_it_answers_about_the_films_that_were_kept(films: Film) -> None:
-    asker = make_plugin(
+def test_accuracy_on_held_out_chest_films(films: Film) -> None:
+    annotator = make_plugin(
         FourKhdAnnotator, {"checkpoint": "small", "labels": "no opacity,opacity", "margin": "0", "batch_size": "16"}
     )
     views = [view(one[..., None].repeat(3, axis=2), hd_num=1) for one in films.pictures]
-    said = np.array([one.label == "opacity" for [one] in asker.annotate(views)])
+    said = np.array([one.label == "opacity" for [one] in annotator.annotate(views)])
     assert (said == films.labels).mean() >= 0.85
     for label in (0, 1):  # and not because most of them show one
         assert (said == films.labels)[films.labels == label].mean() >= 0.75
 
 
-def test_it_answers_about_land_better_than_by_chance(fields: list[tuple[str, npt.NDArray[np.uint8]]]) -> None:
+def test_land_accuracy_is_above_chance(fields: list[tuple[str, npt.NDArray[np.uint8]]]) -> None:
     """Of ten kinds, twice each: by chance 6 or more of twenty are right once in ninety times."""
-    asker = make_plugin(FourKhdAnnotator, {"checkpoint": "small", "labels": LAND, "margin": "0", "batch_size": "10"})
-    said = [one.label for [one] in asker.annotate([view(pixels, hd_num=4) for _, pixels in fields])]
+    annotator = make_plugin(
+        FourKhdAnnotator, {"checkpoint": "small", "labels": LAND, "margin": "0", "batch_size": "10"}
+    )
+    said = [one.label for [one] in annotator.annotate([view(pixels, hd_num=4) for _, pixels in fields])]
     assert len(said) == 20
     assert sum(label == truth for label, (truth, _) in zip(said, fields, strict=True)) >= 6
 
 
-def test_every_report_of_it_repeats_its_card(tmp_path: Path) -> None:
+def test_reports_repeat_the_card(tmp_path: Path) -> None:
     random = np.random.default_rng(2)
     Image.fromarray(random.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "field.png")
     asked = ["run", str(tmp_path / "field.png"), "--model", "4khd:small", "--labels", LAND, "--hd-num", "4"]
@@ -188,7 +190,7 @@ def test_every_report_of_it_repeats_its_card(tmp_path: Path) -> None:
         assert "must not be used" in str(sheet.info["Comment"])
 
 
-def test_a_folder_named_like_it_needs_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shipped_name_wins_over_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "small").mkdir()
     monkeypatch.chdir(tmp_path)
     assert FourKhdFiles.find("small").config["layout"] == "training"
