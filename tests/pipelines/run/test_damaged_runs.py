@@ -98,7 +98,7 @@ def use(folder: Path) -> str:
     except (StoreError, RequestError) as error:
         output = str(error)
     assert "\n" not in output
-    assert "a mistake of the writer" not in output
+    assert "a bug of the writer" not in output
     return output.strip()
 
 
