@@ -168,7 +168,7 @@ def recognise_folder(folder: str) -> Format | None:
 
 def recognise_description(description: str, software: str) -> Format | None:
     """The format by the TIFF tags ImageDescription and Software, where the file itself cannot be read here."""
-    page = tiff.Page({}, {tiff.DESCRIPTION: description, tiff.SOFTWARE: software}, frozenset(), 0, reduced=False)
+    page = tiff.Page({}, {tiff.DESCRIPTION: description, tiff.SOFTWARE: software}, frozenset(), 0)
     return _FORMATS.get("label" if is_label(description) else _by_tags(page, (page,)))
 
 

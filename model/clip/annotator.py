@@ -127,7 +127,7 @@ class ZeroShot(CheckpointAnnotator[ZeroShotOptions]):
         self._network()
 
     def cost(self, specs: Sequence[InputSpec], tiles: tuple[int, int]) -> Cost:
-        """See `Costing`."""
+        """See `SupportsCost`."""
         checkpoint = self._checkpoint()
         weights = weight_bytes(checkpoint.files, itemsize=4)
         images = tiles[0] * tiles[1] + any(spec.overall for spec in specs)

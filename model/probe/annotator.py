@@ -134,7 +134,7 @@ class Probe(CheckpointAnnotator[ProbeOptions]):
         self._parts()[0].prepare()
 
     def cost(self, specs: Sequence[InputSpec], tiles: tuple[int, int]) -> Cost:
-        """See `Costing`."""
+        """See `SupportsCost`."""
         images = tiles[0] * tiles[1] + any(spec.overall for spec in specs)
         return Cost(self._parts()[0].weight_bytes(), "float32", work=images)
 

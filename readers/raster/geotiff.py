@@ -23,15 +23,7 @@ from ..image import BaseImage, ImageInfo, Mask, Pixels
 from ..options import scan_options
 from ..resample import Edges, axis_weights, pixel_edges, resample
 from .gdal import gdal_env, gdal_errors, open_raster
-from .metadata import (
-    RasterOptions,
-    band_layout,
-    describe_raster,
-    has_complex,
-    has_mask,
-    is_nodata,
-    nodata_values,
-)
+from .metadata import RasterOptions, band_layout, describe_raster, has_complex, has_mask, is_nodata, nodata_values
 
 Window = tuple[tuple[int, int], tuple[int, int]]  # rows and columns, each from and to
 

@@ -300,7 +300,7 @@ _BOUNDED_CODECS: Final = frozenset({1, 5, 8, 32946, 32773, 34925, 34926, 50000})
 _JPEG: Final = frozenset({6, 7, 33007, 34892})
 _JPEG_2000: Final = frozenset({33003, 33004, 33005, 34712})
 _WEBP, _PNG, _JPEG_XL = 50001, 34933, frozenset({50002, 52546})
-_BARE_MARKERS: Final = frozenset({0xD8, 0x01, *range(0xD0, 0xD8)})  # JPEG markers without a length
+_LONE_MARKERS: Final = frozenset({0xD8, 0x01, *range(0xD0, 0xD8)})  # JPEG markers without a length
 _NO_FRAME: Final = frozenset({0xC4, 0xC8, 0xCC})  # markers between 0xC0 and 0xCF that begin no frame
 
 
@@ -348,7 +348,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
         marker, at = found[1][0], found.end()
         if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAME:
             return _big(data, at + 5, 2), _big(data, at + 3, 2)
-        if marker not in _BARE_MARKERS:
+        if marker not in _LONE_MARKERS:
             at += max(2, _big(data, at, 2))
     return 0, 0
 

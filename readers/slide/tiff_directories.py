@@ -42,8 +42,6 @@ class Page:
     tags: frozenset[int]
     description_bytes: int
     """Full length of the description."""
-    reduced: bool
-    """Whether it is a SubIFD."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -117,19 +115,19 @@ class _Parser:
         """The pages in order, each followed by its SubIFDs. Raises `_FaultError`."""
         offset = self._unpack(self._offset, self._head[8:16] if self._big else self._head[4:8])
         while offset:
-            page, children, following = self._directory(offset, reduced=False)
+            page, subifds, following = self._directory(offset)
             yield page
-            if len(children) > MAX_SUBIFDS:
+            if len(subifds) > MAX_SUBIFDS:
                 raise _FaultError(f"a page has more than {MAX_SUBIFDS} SubIFDs", unsafe=True)
-            for child in children:
-                yield self._directory(child, reduced=True)[0]
+            for subifd in subifds:
+                yield self._directory(subifd)[0]
             if len(self._seen) >= most:
                 if following and most == MAX_PAGES:
                     raise _FaultError(f"it has more than {most} directories", unsafe=True)
                 return
             offset = following
 
-    def _directory(self, offset: int, *, reduced: bool) -> tuple[Page, list[int], int]:
+    def _directory(self, offset: int) -> tuple[Page, list[int], int]:
         """The page at an offset, the offsets of its SubIFDs, and that of the next directory."""
         if offset in self._seen:
             raise _FaultError(f"its directories form a loop at byte {offset}", unsafe=True)
@@ -142,7 +140,7 @@ class _Parser:
         table = self._read(offset + head_size, end + link_size, "a directory")
         numbers: dict[int, int] = {}
         texts: dict[int, str] = {}
-        children: list[int] = []
+        subifds: list[int] = []
         tags: set[int] = set()
         description_bytes = 0
         for start in range(0, end, entry_size):
@@ -156,7 +154,7 @@ class _Parser:
                     text = self._value(value, place, min(size, _TEXT_BYTES))
                     texts[tag] = text.split(b"\0")[0].decode("utf-8", "replace")
                 elif tag == SUBIFDS and kind in _INTEGERS:
-                    children = [at for at in self._integers(kind, self._value(value, place, size)) if at]
+                    subifds = [at for at in self._integers(kind, self._value(value, place, size)) if at]
                 elif tag in _BYTE_COUNTS and kind in _INTEGERS:
                     self._check_byte_counts(self._integers(kind, self._value(value, place, size)))
                 elif kind in _INTEGERS and values:
@@ -166,8 +164,8 @@ class _Parser:
         width, height = numbers.get(TILE_WIDTH, 0), numbers.get(TILE_HEIGHT, 0)
         if width * height * numbers.get(277, 1) > MAX_TILE_SAMPLES:
             self.record(_FaultError(f"a tile of {width} × {height} px is too large", unsafe=True))
-        page = Page(numbers, texts, frozenset(tags), description_bytes, reduced)
-        return page, children[: MAX_SUBIFDS + 1], self._unpack(self._offset, table[end:])
+        page = Page(numbers, texts, frozenset(tags), description_bytes)
+        return page, subifds[: MAX_SUBIFDS + 1], self._unpack(self._offset, table[end:])
 
     def _entry(self, entry: bytes) -> tuple[int, int, int, bytes]:
         """(tag, type, number of values, the value or its offset)."""

@@ -226,8 +226,8 @@ def _properties(record: Record, image: ImageRecord) -> list[tuple[str, str]]:
         )
     if image.info.placement.crs:
         rows.append(("CRS", crs_name(image.info.placement.crs)))
-    grid = set() if record.assessed else {"Regions", "Tiles", "Bands"}
-    return [*rows, *((name, value) for name, value in image.analysis.items() if name not in grid)]
+    of_model = ("Regions", "Tiles", "Bands")
+    return rows + [(name, value) for name, value in image.analysis.items() if record.assessed or name not in of_model]
 
 
 def _format_size(x: float, y: float) -> str:

@@ -123,7 +123,7 @@ def rows() -> Callable[[Path], list[dict[str, str]]]:
 
 
 @pytest.fixture(scope="session")
-def core_boxes() -> Callable[[Path], dict[str, float]]:
+def shares() -> Callable[[Path], dict[str, float]]:
     """`shares(out)`: name of a label, or of what became of the area, → per cent, of a run of one image."""
     return lambda out: {
         row["item"]: 100 * float(row["share"])

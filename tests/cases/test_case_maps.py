@@ -329,7 +329,7 @@ def test_an_area_of_interest_is_used(
     [
         ("crossed.geojson", "Self-intersection"),
         ("empty.geojson", "must contain a polygon"),
-        ("latitude first.geojson", "longitude first"),
+        ("latitude first.geojson", "longitude before latitude"),
         ("utm without its name.geojson", "longitudes within"),
     ],
 )

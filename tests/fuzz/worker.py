@@ -23,7 +23,7 @@ from typing import Any
 MISTAKE = 70
 """The exit code of `limner` for an exception that is not its own."""
 
-OURS = re.compile(r"eport this as a mistake of the (reader|writer)")
+OURS = re.compile(r"eport this as a (?:bug|mistake) of the (reader|writer)")
 """Where limner went on after an exception that is not its own: a row or a report says so."""
 
 SPARE = 4 * 2**30

@@ -32,7 +32,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "PIL": ("model/*", "reports/*", "pipelines/*"),
     "matplotlib": ("pipelines/train/*",),
     "typer": ("pipelines/cli/*",),
-    "rich": ("pipelines/cli/*",),
+    "rich": ("pipelines/progress.py",),
     "yaml": ("model/*", "pipelines/*"),
     **dict.fromkeys(("numpy", "shapely", "scipy", "pydantic"), ("*",)),
 }

@@ -69,6 +69,7 @@ limner.annotate([[1]], tissue="of")
 """
 
 
+@pytest.mark.slow
 def test_a_type_checker_knows_every_keyword(root: Path, tmp_path: Path) -> None:
     checker = shutil.which("pyright", path=str(Path(sys.executable).parent)) or shutil.which("pyright")
     if checker is None:

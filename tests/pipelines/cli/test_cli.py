@@ -130,6 +130,7 @@ def test_a_region_that_does_not_fit_into_memory_fails_alone(
     assert len(image.findings()) == 3  # of the first column, whose uppermost region is empty
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced(limner: Limner, scene: Path, painter: str, tmp_path: Path) -> None:
     trigger = tmp_path / "trigger"
     trigger.touch()

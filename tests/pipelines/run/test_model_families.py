@@ -157,7 +157,7 @@ def test_open_vocabulary_detection(name: str, tmp_path: Path, scene: Path, zoo_f
     assert identity(tmp_path / "out")["labels"] == "cat, water tower"
     output = limner("run", scene, *model, "--out", tmp_path / "none")
     assert output.code == 2
-    assert "what to look for must be named" in output.err
+    assert "must name what to look for" in output.err
 
 
 def test_errors_are_reported(tmp_path: Path, scene: Path, zoo_folder: Folder, limner: Limner) -> None:
@@ -165,7 +165,7 @@ def test_errors_are_reported(tmp_path: Path, scene: Path, zoo_folder: Folder, li
         (["--model", "transformers"], "for example, --model transformers:FOLDER"),
         (["--model", f"transformers:{tmp_path / 'gone'}"], "a folder on this machine"),
         (["--model", f"transformers:{tmp_path}"], "must have a readable config.json"),
-        (["--set", "model_options.halo=32"], "wider than its two rims"),
+        (["--set", "model_options.halo=32"], "must leave a core in a tile"),
         (["--set", "model_options.threshold=2"], "a number from 0 to 1"),
         (["--set", "model_options.treshold=0.2"], "Did you mean 'threshold'?"),
         (["--set", "model_options.template=a photo"], "where the label goes"),

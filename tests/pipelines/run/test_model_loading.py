@@ -34,10 +34,10 @@ NETWORKS = {
     "limner.model.vlm.image_text": ["ImageTextModel"],
     "limner.model.clip.network": ["ClipImageEncoder"],
     "limner.model.vlm.fourkhd.network": ["FourKhd"],
-    "limner.model.checkpoints.onnx": ["Network"],
+    "limner.model.checkpoints.onnx": ["OnnxNetwork"],
     "limner.model.probe.vision_backbones": ["Backbone"],
-    "limner.model.huggingface.networks": ["Network"],
-    "limner.model.classification.torchscript": ["Script"],
+    "limner.model.huggingface.networks": ["TransformersNetwork"],
+    "limner.model.classification.wsinfer": ["TorchScript"],
 }
 made = []
 kept = []

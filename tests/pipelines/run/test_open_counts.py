@@ -67,6 +67,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, per_tile: str) -> Cal
     return since
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["inline", "local"])
 def test_each_stage_opens_an_image_once(
     engine: str, tmp_path: Path, scene: Path, per_tile: str, limner: Limner, asked: Callable[[], list[tuple[str, str]]]

@@ -65,6 +65,7 @@ def all_output(ward: Path, out: Path, limner: Limner, model: str, *further: obje
     return "\n".join(told)
 
 
+@pytest.mark.slow
 def test_no_output_contains_the_patient_name(tmp_path: Path, ward: Path, per_tile: str, limner: Limner) -> None:
     told = all_output(ward, tmp_path / "out", limner, per_tile)
     where = [told[max(0, at - 200) : at + 60] for at in range(len(told)) if told.startswith(NAME, at)]
@@ -75,6 +76,7 @@ def test_no_output_contains_the_patient_name(tmp_path: Path, ward: Path, per_til
     assert len(rows) >= 10
 
 
+@pytest.mark.slow
 def test_the_name_is_found_where_names_are_shown(tmp_path: Path, ward: Path, per_tile: str, limner: Limner) -> None:
     told = all_output(ward, tmp_path / "out", limner, per_tile, "--set", "names=show")
     assert told.count(NAME) > 20
