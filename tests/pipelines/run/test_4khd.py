@@ -58,7 +58,7 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
         return on_event
 
-    for name in ("tell", "weigh"):
+    for name in ("generate", "score_options"):
         monkeypatch.setattr(Generator, name, listening(getattr(Generator, name)))
     return prompts
 
