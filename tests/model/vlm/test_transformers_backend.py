@@ -227,7 +227,7 @@ def test_exponents_in_boxes(made_vlms: Make, show: Show, dictate: Dictate) -> No
 def test_unknown_box_units_are_not_guessed(made_vlms: Make, show: Show, dictate: Dictate) -> None:
     folder = made_vlms("gemma3")
     one = annotator(folder, labels="ship", answer="locate")
-    with pytest.raises(ModelError, match=r"coordinates.*must be known.*gemma3.*boxes=pixels\|thousandths\|unit"):
+    with pytest.raises(ModelError, match=r"box coordinates are known.*gemma3.*boxes=pixels\|thousandths\|unit"):
         one.check([])
     annotator(folder, labels="ship,crane").check([])  # to choose a label needs none
     one = annotator(folder, labels="ship", answer="locate", boxes="thousandths")
@@ -284,7 +284,7 @@ def test_overflowing_number_is_an_error(made_vlms: Make, show: Show, dictate: Di
     [view] = show(one, noise(56, 56))
     for number in ("1e999", "1" + "0" * 400):
         dictate(f'{{"n": {number}}}')
-        with pytest.raises(ModelError, match=r"answer on .*numbers are finite.*minimum and maximum"):
+        with pytest.raises(ModelError, match=r"answer on .*finite numbers.*minimum and maximum"):
             one.annotate([view])
 
 
@@ -307,8 +307,8 @@ def test_identity(vlm: Make) -> None:
 
 def test_annotator_imports_no_torch(made_vlms: Make) -> None:
     code = (
-        "import sys\nfrom limner.model.vlm.transformers_backend import VlmAnnotator\n"
-        f"one = VlmAnnotator(VlmAnnotator.Options(checkpoint={str(made_vlms('llava'))!r}, labels='a,b'))\n"
+        "import sys\nfrom limner.model.vlm.transformers_backend import TransformersVlmAnnotator as Vlm\n"
+        f"one = Vlm(Vlm.Options(checkpoint={str(made_vlms('llava'))!r}, labels='a,b'))\n"
         "one.input_spec(None), one.labels\n"
         "print({'torch', 'transformers', 'huggingface_hub', 'llguidance'} & set(sys.modules))"
     )
@@ -321,8 +321,8 @@ def test_no_network_access_without_fetch() -> None:
         "import os, socket, sys\n"
         "def refuse(*_):\n    print('the network was touched'); os._exit(9)\n"
         "socket.socket.connect = socket.getaddrinfo = refuse\n"
-        "from limner.model.vlm.transformers_backend import VlmAnnotator\n"
-        f"one = VlmAnnotator(VlmAnnotator.Options(checkpoint='nobody/nothing@{'0' * 40}'))\n"
+        "from limner.model.vlm.transformers_backend import TransformersVlmAnnotator as Vlm\n"
+        f"one = Vlm(Vlm.Options(checkpoint='nobody/nothing@{'0' * 40}'))\n"
         "try:\n    one.input_spec(None)\nexcept Exception as error:\n    print(type(error).__name__, error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -342,9 +342,9 @@ def test_no_network_access_without_fetch() -> None:
         ({"tile": "wide"}, "from 28 to 2048"),
         ({"threads": "-1"}, "whole number"),
         ({"fetch": "yes"}, "true or false"),
-        ({"labels": "ship", "answer": "locate", "views": "tiles"}, "locate needs one picture"),
-        ({"labels": "ship"}, "classify needs at least 2"),
-        ({"json_schema": '{"type": "object", "not": {}}'}, "held to it"),
+        ({"labels": "ship", "answer": "locate", "views": "tiles"}, "must be canvas to locate"),
+        ({"labels": "ship"}, "at least 2 to classify"),
+        ({"json_schema": '{"type": "object", "not": {}}'}, "held to while"),
     ],
 )
 def test_invalid_options_are_refused(options: dict[str, str], said: str) -> None:
