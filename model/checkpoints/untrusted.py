@@ -45,14 +45,17 @@ def wrap_errors(
 ) -> Generator[None]:
     """Turn every exception of another library over an untrusted file into a `ModelError`, or another `kind`.
 
-    Panics of Rust libraries, which are no `Exception`, are caught too. `KeyboardInterrupt`, `SystemExit` and limner's
-    errors pass. While a network is `running`, `MemoryError` passes as well, since fewer regions may fit.
+    Panics of Rust libraries, which are no `Exception`, are caught too. limner's errors pass, and so does what ends a
+    process: `KeyboardInterrupt`, `SystemExit`, a signal. While a network is `running`, `MemoryError` passes as well,
+    since fewer regions may fit.
     """
     try:
         yield
-    except (LimnerError, KeyboardInterrupt, SystemExit, GeneratorExit):
+    except LimnerError:
         raise
     except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         if running and isinstance(error, MemoryError):
             raise
         raise kind(subject, rule, value=error_text(error), remedy=remedy) from error
