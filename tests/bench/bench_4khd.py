@@ -71,7 +71,9 @@ def grid_of(hd_num: int) -> tuple[int, int]:
 
 def arithmetic() -> str:
     """The released size, by hd_num: what the planner says before anything runs."""
-    rows = [("hd_num", "full region", "visual tokens", "keys and values", "bfloat16", "8bit", "4bit", "prefill")]
+    rows: list[tuple[str, ...]] = [
+        ("hd_num", "full region", "visual tokens", "keys and values", "bfloat16", "8bit", "4bit", "prefill")
+    ]
     largest = 2 * RELEASED.language.largest_linear
     held = {bits: RELEASED.quantized_bytes(2, bits) + (largest if bits else 0) for bits in ("", "8bit", "4bit")}
     for hd_num in HD_NUM:

@@ -140,8 +140,8 @@ def fields(source: Iterator[tuple[Pixels, list[Outline]]], side: int, names: Seq
         grid = TileGrid.exact(cols, rows, tile=side)
         boxes = [Box(*map(float, one)) for one in grid.boxes()]
         whole = Box(0.0, 0.0, float(picture.shape[1]), float(picture.shape[0]))
-        verdicts = label_tiles(boxes, outlines, image=whole, inside=0.5, rest=names[0])
-        classes = [names.index(one.label) if one.fate == "taught" else -1 for one in verdicts]
+        labels = label_tiles(boxes, outlines, image=whole, inside=0.5, rest=names[0])
+        classes = [names.index(one.label) if one.outcome == "labelled" else -1 for one in labels]
         tiles = cut_tiles(picture[: rows * side, : cols * side], grid)
         found.append(Field(tiles, cols, np.array(classes, dtype=np.intp)))
     return found

@@ -328,7 +328,7 @@ def main() -> None:
     start = given.out / "start"
     tower = given.out / "tower"
     if not (tower / "preprocessor_config.json").is_file():
-        save(teach(given.data, on_step=lambda line: sys.stderr.write(f"{line}\n")), tower)
+        save(teach(given.data, tell=lambda line: sys.stderr.write(f"{line}\n")), tower)
     if not (start / "model.safetensors").is_file():
         shutil.rmtree(start, ignore_errors=True)
         train_tokenizer(read_texts([samples]), VOCAB, given.out / "tokenizer.model")

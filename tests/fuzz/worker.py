@@ -32,7 +32,7 @@ SPARE = 4 * 2**30
 
 def command_line(arguments: Sequence[str]) -> tuple[str, str]:
     """How `limner` ended and what it told."""
-    from limner.pipelines.cli.main import main as cli
+    from limner.pipelines.cli import main as cli
 
     said, told = io.StringIO(), io.StringIO()
     sys.argv = ["limner", *arguments]

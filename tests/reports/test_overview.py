@@ -55,13 +55,14 @@ def drawn_texts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     texts: list[str] = []
     draw = overview.draw_text
 
-    def record_text(pen: ImageDraw.ImageDraw, xy: tuple[float, float], text: str, *how: Any) -> None:
-        anchor = how[2] if len(how) > 2 else "la"
-        left = xy[0] - {"l": 0.0, "m": 0.5, "r": 1.0}[anchor[0]] * text_width(text, how[1])
+    def record_text(
+        pen: ImageDraw.ImageDraw, xy: tuple[float, float], text: str, colour: Any, size: int, anchor: str = "la"
+    ) -> None:
+        left = xy[0] - {"l": 0.0, "m": 0.5, "r": 1.0}[anchor[0]] * text_width(text, size)
         assert left >= -0.5
-        assert left + text_width(text, how[1]) <= pen.im.size[0] + 0.5, text
+        assert left + text_width(text, size) <= pen.im.size[0] + 0.5, text
         texts.append(text)
-        draw(pen, xy, text, *how)
+        draw(pen, xy, text, colour, size, anchor)
 
     monkeypatch.setattr(overview, "draw_text", record_text)
     return texts
