@@ -92,7 +92,7 @@ def _pixel_size(metres: tuple[float, float], kind: Kind = "map") -> str:
 
 
 def _area(pixels: float, m2: float | None, kind: Kind) -> str:
-    return format_area(math.nan if m2 is None else m2, pixels, kind)
+    return format_area(math.nan if m2 is None else m2, pixels, kind, exact=True)
 
 
 def _percent(part: float) -> str:

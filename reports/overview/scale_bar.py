@@ -66,17 +66,19 @@ def format_length(metres: float) -> str:
     return f"{_three_digits(metres / 1e-6)} µm"
 
 
-def format_area(m2: float, pixels: float, kind: Kind = "map") -> str:
+def format_area(m2: float, pixels: float, kind: Kind = "map", *, exact: bool = False) -> str:
     """An area in km² or m² for maps, mm² or µm² for others; in pixels where m² is NaN.
 
-    Three decimals of the larger unit, 4 significant digits of the smaller one.
+    3 significant digits; `exact` gives three decimals of the larger unit and 4 digits of the smaller one.
     """
     if math.isnan(m2):
         return f"{pixels:,.0f} px"
     large, large_unit, small, small_unit = (1e6, "km²", 1.0, "m²") if kind == "map" else (1e-6, "mm²", 1e-12, "µm²")
     if m2 >= large / 100:
-        return f"{m2 / large:,.3f} {large_unit}"
-    return f"{m2 / small:.4g} {small_unit}" if m2 > 0 else "0"
+        return f"{m2 / large:,.3f} {large_unit}" if exact else f"{_three_digits(m2 / large)} {large_unit}"
+    if m2 <= 0:
+        return f"0 {small_unit}" if exact else "0"
+    return f"{m2 / small:.4g} {small_unit}" if exact else f"{_three_digits(m2 / small)} {small_unit}"
 
 
 def format_share(share: float) -> str:
