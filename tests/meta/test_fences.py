@@ -81,7 +81,7 @@ HEAVY = (
 SEAMS = (
     "raster.bands",
     "errors",
-    "fingerprint",
+    "files",
     "geometry",
     "image",
     "plugins",

@@ -446,12 +446,9 @@ def check_tile(tile: int, patch: int) -> None:
     """Raise `RequestError` where a tile's side is not an even number of patches, which are merged two by two."""
     if tile % (2 * patch) or tile < 1:
         below = max(1, tile // (2 * patch)) * 2 * patch
-        raise RequestError(
-            "tile",
-            f"must be a multiple of two patches of {patch} pixels, since patches are merged two by two",
-            value=f"{tile} pixels",
-            remedy=f"Give --tile {below} or {below + 2 * patch}",
-        )
+        rule = f"must be a multiple of two patches of {patch} pixels, since patches are merged two by two"
+        remedy = f"Give --tile {below} or {below + 2 * patch}"
+        raise RequestError("tile", rule, value=f"{tile} pixels", remedy=remedy)
 
 
 def check_heads(subject: str, hidden: int, heads: int) -> None:
