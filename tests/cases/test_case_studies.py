@@ -263,20 +263,20 @@ def test_missing_slices_are_counted(look: Callable[[str], Path], rows: Rows) -> 
     assert "4 slices are missing" in series["notes"]
 
 
-def test_slices_of_the_same_place_are_told(look: Callable[[str], Path], rows: Rows) -> None:
+def test_slices_at_the_same_position_are_noted(look: Callable[[str], Path], rows: Rows) -> None:
     series = rows(look("doubled_places") / "series.csv")
     assert sorted(row["n_images"] for row in series) == ["2", "6"]
-    assert all("share places" in row["notes"] and row["split_by"] for row in series)
+    assert all("share positions" in row["notes"] and row["split_by"] for row in series)
 
 
-def test_different_slices_of_one_uid_are_told(look: Callable[..., Path], rows: Rows) -> None:
+def test_different_slices_of_one_uid_are_noted(look: Callable[..., Path], rows: Rows) -> None:
     out = look("same_uid", code=1)
     files = rows(out / "files.csv")
     assert sorted(row["status"] for row in files) == ["failed"] * 4 + ["read"]
-    assert all("same SOP Instance UID" in row["reason"] for row in files if row["status"] == "failed")
+    assert all("share its SOP Instance UID" in row["reason"] for row in files if row["status"] == "failed")
 
 
-def test_foreign_files_among_slices_are_told(look: Callable[[str], Path], rows: Rows) -> None:
+def test_foreign_files_among_slices_are_noted(look: Callable[[str], Path], rows: Rows) -> None:
     out = look("foreign_files")
     (series,) = rows(out / "series.csv")
     assert series["n_images"] == "3"

@@ -69,4 +69,4 @@ def test_nondeterministic_test_ids_are_found(root: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("content", [b"\x1f\x8b", b"text"])
 def test_bytes_are_not_used_as_ids(content: bytes, request: pytest.FixtureRequest) -> None:
-    assert request.node.name.startswith("test_bytes_are_no_ids[content"), content
+    assert request.node.name.startswith("test_bytes_are_not_used_as_ids[content"), content

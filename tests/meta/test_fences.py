@@ -166,16 +166,13 @@ def test_requirements_match_the_imports(root: Path) -> None:
     assert {DISTRIBUTIONS.get(name, name) for name in required - BEHIND} == set(ROOMS)
 
 
-def modules(root: Path, without: set[str]) -> list[str]:
-    """Modules of the packages that do not themselves import one of the libraries `without` at the top."""
-    names: list[str] = []
-    for path in sorted(path for package in PACKAGES[:-1] for path in (root / package).rglob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-        if not libraries(ast.unparse(tree)) & without:
-            name = path.relative_to(root).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
-            names.append(f"limner.{name}")
-    return names
+def modules(root: Path) -> list[str]:
+    """The modules of the packages other than `model`, and those of the annotators that plug-in entry points name."""
+    paths = sorted(path for package in PACKAGES[:-1] if package != "model" for path in (root / package).rglob("*.py"))
+    names = [path.relative_to(root).with_suffix("").as_posix().replace("/", ".") for path in paths]
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    annotators = [value.partition(":")[0] for value in project["entry-points"]["limner.annotators"].values()]
+    return [*(f"limner.{name.removesuffix('.__init__')}" for name in names), *annotators]
 
 
 def loaded(code: str) -> set[str]:
@@ -205,7 +202,7 @@ def test_the_reader_interface_loads_no_format_library() -> None:
 
 @pytest.mark.slow
 def test_only_network_modules_load_torch(root: Path) -> None:
-    names = modules(root, {"onnxruntime", "torch", "transformers", "safetensors"})
+    names = modules(root)
     assert "limner.pipelines.cli.main" in names
     assert loaded("import " + ", ".join(names)) & {"onnxruntime", "torch", "transformers"} == set()
 

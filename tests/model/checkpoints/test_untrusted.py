@@ -35,8 +35,12 @@ from onnx import helper
 pytestmark = pytest.mark.slow
 
 
+class PanicException(BaseException):
+    """As pyo3 raises it for a panic of Rust."""
+
+
 @pytest.mark.parametrize(
-    "raised", [KeyError("x"), ValueError, MemoryError(), BaseException("a panic"), RecursionError()]
+    "raised", [KeyError("x"), ValueError, MemoryError(), PanicException("a panic"), RecursionError()]
 )
 def test_exceptions_of_libraries_are_wrapped(raised: Any) -> None:
     name = type(raised).__name__ if isinstance(raised, BaseException) else "ValueError"
@@ -44,7 +48,9 @@ def test_exceptions_of_libraries_are_wrapped(raised: Any) -> None:
         raise raised
 
 
-@pytest.mark.parametrize("raised", [KeyboardInterrupt(), SystemExit(), ModelError("a", "b", remedy="c")])
+@pytest.mark.parametrize(
+    "raised", [KeyboardInterrupt(), SystemExit(), BaseException(), ModelError("a", "b", remedy="c")]
+)
 def test_limner_errors_and_interrupts_pass(raised: BaseException) -> None:
     with pytest.raises(type(raised)) as caught, wrap_errors("x", "y", remedy="z"):
         raise raised

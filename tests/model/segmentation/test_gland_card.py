@@ -43,7 +43,7 @@ def test_it_needs_8_bit_colours_and_a_fit() -> None:
     assert (spec.bands, spec.resolution, spec.unit, spec.fitted) == (None, 2.0, "um", "")
     assert isinstance(segmenter, SupportsFit)
     assert segmenter.labels == ("lumen", "epithelium")
-    with pytest.raises(ModelError, match="8 bits"):
+    with pytest.raises(ModelError, match="8-bit"):
         segmenter.input_spec(slide(dtype="uint16"))
     with pytest.raises(ModelError, match="missing: red, green, blue"):
         segmenter.input_spec(slide(common=False))

@@ -39,7 +39,7 @@ def test_endless_template_is_refused(quick: None, tmp_path: Path, name: str, con
     del quick
     (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
     begun = time.monotonic()
-    with pytest.raises(ModelError, match="must write a short talk within"):
+    with pytest.raises(ModelError, match="must render a short conversation within"):
         check_templates(tmp_path, "x")
     assert time.monotonic() - begun < 30
 

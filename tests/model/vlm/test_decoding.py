@@ -127,11 +127,11 @@ def test_a_tokenizer_without_bytes_is_refused() -> None:
 
 
 def test_rust_panic_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    class PanicError(BaseException):
+    class PanicException(BaseException):
         """As Rust's panics, no `Exception`."""
 
     def panic(*_: object, **__: object) -> None:
-        raise PanicError
+        raise PanicException
 
     monkeypatch.setattr("limner.model.vlm.decoding.LLTokenizer", panic)
     with pytest.raises(ModelError, match="known as bytes"):

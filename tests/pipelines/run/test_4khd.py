@@ -194,7 +194,8 @@ def test_memory_that_runs_out_halves_the_batch_and_then_fails_one_region(
 
     monkeypatch.setattr(Generator, "score_options", score_options)
     out = tmp_path / "out"
-    words = ("--model", model, "--labels", "cat,dog", "--hd-num", 1, "--batch", 6, "--set", "model_options.together=6")
+    words = ("--model", model, "--labels", "cat,dog", "--hd-num", 1, "--batch", 6)
+    words = (*words, "--set", "model_options.batch_size=6")
     output = limner("run", colours, *words, "--out", out)
     assert output.code == 1
     assert sizes[0] == 6
@@ -278,7 +279,7 @@ def test_extract_always_parses(tmp_path: Path, colours: Path, model: str, limner
     words = ("run", colours, "--model", model, "--answer", "extract", "--schema-file", file, "--hd-num", 1)
     outs = [tmp_path / name for name in ("one", "batch_size")]
     for out, together in zip(outs, (1, 4), strict=True):
-        output = limner(*words, "--batch", 4, "--set", f"model_options.together={together}", "--out", out)
+        output = limner(*words, "--batch", 4, "--set", f"model_options.batch_size={together}", "--out", out)
         assert output.code == 0, output.err
         found = rows(out / "findings.csv")
         assert len(found) == 6

@@ -247,7 +247,7 @@ def test_weights_alone_by_the_name_of_their_architecture(
         assert len(output["sha256_RemoteCLIP-tiny.safetensors"]) == len(output["sha256_merges.txt.gz"]) == 64
     assert (tmp_path / "gelu" / "findings.csv").read_bytes() != (tmp_path / "quick_gelu" / "findings.csv").read_bytes()
     for further, told in (
-        ((), "must be named"),
+        ((), "must have its architecture named"),
         (("--set", "model_options.architecture=ViT-B-32"), "packed with gzip"),
         (("--set", "model_options.architecture=tinny"), "Did you mean 'tiny'"),
     ):

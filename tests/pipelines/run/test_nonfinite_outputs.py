@@ -167,4 +167,4 @@ def test_a_server(tmp_path: Path, photo: Path, model_server: object, limner: Lim
     words = ("--model", f"endpoint:{server.url}", "--set", "model_options.served=seer")  # type: ignore[attr-defined]
     output = limner("run", photo, *words, "--ask", "what is it", "--hd-num", 1, "--out", tmp_path / "out")
     assert output.code == 3, output.err
-    assert "is no number of JSON" in (tmp_path / "out" / "results.jsonl").read_text()
+    assert "is no number in JSON" in (tmp_path / "out" / "results.jsonl").read_text()

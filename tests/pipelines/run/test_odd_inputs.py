@@ -55,14 +55,14 @@ def test_results_of_other_runs_are_skipped(
     assert limner(*first).code == 0
     assert limner(*second).code == 0
     text = (folder / "two" / "files.csv").read_text()
-    assert "the folder of a run" in text
+    assert "a run folder" in text
     assert "overview" not in text
     before = contents(folder / "one")
     output = limner(*first)  # "two" was not there when it began
     assert output.code == 0, output.err
     assert contents(folder / "one") == before
     output = limner("info", folder)
-    assert output.out.count("the folder of a run") == 2
+    assert output.out.count("a run folder") == 2
     assert limner("info", folder / "one").code == 3
 
 
@@ -184,7 +184,7 @@ def test_a_picture_that_cannot_be_written_fails_alone(
     shutil.move(out / "overview-b.png", tmp_path / "before.png")
     output = limner("report", out, "--reports", "overview-png")
     assert output.code == 1
-    assert "overview-png omits a: its file must be writable (found: Is a directory)" in output.err
+    assert "overview-png omits a: the file must be writable (found: Is a directory)" in output.err
     assert "1 of 2 could not be" in output.err
     assert (out / "overview-b.png").read_bytes() == (tmp_path / "before.png").read_bytes()
 
