@@ -232,7 +232,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, asked: dict[str, Any], whole:
     )
     assert full.returncode == 1, full.stderr
     assert "File too large" in full.stderr
-    assert "Make room" in full.stderr
+    assert "Free disk space" in full.stderr
     assert "Traceback" not in full.stderr
     journal = (tmp_path / "out" / "results.jsonl").read_bytes()
     assert 0 < len(journal) <= 9000

@@ -111,7 +111,7 @@ def test_paths_of_maps_are_not_redacted(tmp_path: Path, scene: Path, card: Path,
 def test_whole_names_are_replaced_and_parts_of_words_are_not() -> None:
     names = Redactor(replacements={"/data/x/DOE.svs": "file-1.svs", "DOE.svs": "file-1.svs", "case": "file-2"})
     error = names.error(
-        ReadError("/data/x/DOE.svs", "it must be", value="in 'DOE.svs', a case", remedy="cases in lowercase")
+        ReadError("/data/x/DOE.svs", "must be", value="in 'DOE.svs', a case", remedy="cases in lowercase")
     )
-    assert str(error) == "file-1.svs: it must be (found: in 'file-1.svs', a file-2). cases in lowercase"
+    assert str(error) == "file-1.svs must be (found: in 'file-1.svs', a file-2). cases in lowercase."
     assert type(error) is ReadError
