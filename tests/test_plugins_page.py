@@ -13,6 +13,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent / "bench"))
 from options_tables import tables  # pyright: ignore[reportMissingImports] - a script beside the tests
 
+pytestmark = pytest.mark.slow
+
 sys.path.pop(0)
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,6 +30,7 @@ def flood(classes: npt.NDArray[np.uint8], wanted: npt.NDArray[np.bool_]) -> npt.
     return owner
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=200)
 @given(st.data(), st.tuples(st.integers(1, 9), st.integers(1, 9)))
 def test_polygons_are_the_four_connected_components(data: st.DataObject, shape: tuple[int, int]) -> None:

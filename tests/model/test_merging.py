@@ -66,6 +66,7 @@ def whole(grid: Grid, classes: npt.NDArray[np.uint8], scores: npt.NDArray[np.flo
     return merge_across_regions(found)
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=80)
 @given(
     st.tuples(st.integers(2, 60), st.integers(2, 60)),

@@ -134,6 +134,7 @@ def test_outputs_and_lines(proof: dict[str, ModuleType]) -> None:
     assert compare.compare(old, new, compare.Rules((), tables, lines)).errors == {}
 
 
+@pytest.mark.slow
 def test_any_change_of_the_baseline_would_be_found(proof: dict[str, ModuleType]) -> None:
     """Each cell of one row of each output, changed: as many differences as cells."""
     tables = proof["reading"].read(Path(__file__).with_name("baseline.json.xz"))

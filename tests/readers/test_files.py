@@ -92,6 +92,7 @@ def test_an_invalid_roi_file_is_one_sentence(text: str, tmp_path: Path) -> None:
     assert len(str(error.value)) < 1000
 
 
+@pytest.mark.slow
 def test_a_polygon_of_many_vertices_is_read(tmp_path: Path) -> None:
     turns = [2 * math.pi * i / 300_000 for i in range(300_000)]
     ring = [[10 * math.cos(turn), 10 * math.sin(turn)] for turn in turns]

@@ -223,6 +223,7 @@ def test_pieces_add_up_to_the_whole(pieces: list[BaseGeometry], name: str) -> No
     assert areas.sum() == pytest.approx(geodesy.area_m2(shapely.box(0, 0, 10980, 10980), placement), rel=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["UTM", "degrees", "degrees, rotated", "polar stereographic"])
 def test_an_area_does_not_depend_on_the_others_of_the_call(name: str) -> None:
     rng = np.random.default_rng(3)

@@ -93,6 +93,7 @@ def plans(draw: st.DrawFn) -> tuple[Grid, dict[str, int], list[Region]]:
         raise
 
 
+@pytest.mark.slow
 @plain
 @given(plans())
 def test_cores_cover_every_grid_pixel_once(plan: tuple[Grid, dict[str, int], list[Region]]) -> None:
@@ -123,6 +124,7 @@ def test_every_pixel_of_a_core_has_its_halo_and_its_overlap(plan: tuple[Grid, di
             assert span.core_stop == length or span.stop - span.core_stop >= room
 
 
+@pytest.mark.slow
 @plain
 @given(plans())
 def test_cores_tile_the_image_in_level0_pixels(plan: tuple[Grid, dict[str, int], list[Region]]) -> None:

@@ -115,6 +115,7 @@ def test_output_of_libraries_is_not_an_answer(process: SandboxedProcess) -> None
     assert process.call(f"{HERE}:chatter", seconds=30) == "quiet"
 
 
+@pytest.mark.slow
 def test_a_call_ends_after_its_caller_has_died(process: SandboxedProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the caller had been killed, with its timer."""
 

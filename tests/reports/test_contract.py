@@ -13,6 +13,7 @@ from limner.reports.writer import DISCLAIMER, Record, Writer
 OURS = sorted(point.name for point in entry_points(group="limner.writers") if point.value.startswith("limner."))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OURS)
 def test_built_in_writers_fulfil_the_contract(name: str, tmp_path: Path) -> None:
     (writer,) = load_writers([name])

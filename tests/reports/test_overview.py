@@ -34,6 +34,8 @@ from limner.reports.writer import DISCLAIMER, Area, ImageRecord, Overview, Recor
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngImageFile
 
+pytestmark = pytest.mark.slow
+
 MakeImage = Callable[..., ImageRecord]
 MakeRecord = Callable[..., Record]
 MakePlacement = Callable[..., Placement]

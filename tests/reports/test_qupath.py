@@ -210,6 +210,7 @@ def test_maps_and_studies_are_omitted_with_a_reason(tmp_path: Path) -> None:
 texts = st.text(max_size=30)
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(
     corners=st.lists(st.tuples(st.floats(0, 500), st.floats(0, 400)), min_size=3, max_size=9),

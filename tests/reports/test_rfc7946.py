@@ -238,6 +238,7 @@ def test_the_box_crosses_the_antimeridian_where_the_shapes_do(dateline: Placemen
     assert bounding_box(part_boxes(plain)) == tuple(shapely.total_bounds(plain))
 
 
+@pytest.mark.slow
 @given(
     centre=st.tuples(st.floats(0, 1000), st.floats(0, 1000)),
     radii=st.lists(st.floats(1.0, 300.0), min_size=3, max_size=24),

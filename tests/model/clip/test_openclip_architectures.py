@@ -11,6 +11,8 @@ from limner.model.clip.openclip_load import make_clip
 from limner.readers.errors import ModelError
 from transformers import CLIPModel
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "openclip" / "architectures.json"
 TABLE: dict[str, dict[str, Any]] = json.loads(GOLDEN.read_text())
 

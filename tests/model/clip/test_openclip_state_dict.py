@@ -21,6 +21,8 @@ from limner.readers.errors import ModelError, RequestError
 from limner.readers.options import make_plugin
 from safetensors.torch import load_file, save_file
 
+pytestmark = pytest.mark.slow
+
 MODELS = ("tiny", "tiny-quickgelu", "tiny-resnet", "tiny-resnet-quickgelu")
 ALL = np.ones((32, 32), dtype=np.bool_)
 

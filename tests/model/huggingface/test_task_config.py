@@ -20,6 +20,8 @@ from limner.readers.options import make_plugin
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+pytestmark = pytest.mark.slow
+
 Folder = Callable[[str], Path]
 
 SIDE = 64

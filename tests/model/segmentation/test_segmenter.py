@@ -69,6 +69,7 @@ def classes_by_hand(pixels: npt.NDArray[np.int16], mask: npt.NDArray[np.bool_]) 
     return np.where(mask, logits.argmax(axis=2), -1)
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     size=st.tuples(st.integers(5, 90), st.integers(5, 90)),

@@ -13,6 +13,8 @@ from limner.model.vlm import http_client
 from limner.model.vlm.http_client import Address, HttpClient, HttpRequest, RetryPolicy
 from limner.readers.errors import ModelError, RequestError
 
+pytestmark = pytest.mark.slow
+
 Server = Any  # of conftest, which tests cannot import
 Handler = Any  # of its requests
 Json = Any

@@ -15,6 +15,8 @@ from limner.model.vlm.transformers_backend import letterbox
 from limner.readers.errors import ModelError, RequestError
 from transformers import AutoProcessor
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[[str], Path]
 FAMILIES = ("llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl", "gemma3")
 

@@ -22,6 +22,7 @@ def test_libraries_that_were_not_loaded_may_differ() -> None:
             refuse_difference(loaded, same | {"versions": other}, "run")
 
 
+@pytest.mark.slow
 def test_the_manifest_is_deterministic(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
     limner("run", scene, "--out", tmp_path / "a", "--model", card)
     limner("run", scene, "--out", tmp_path / "b", "--model", card)

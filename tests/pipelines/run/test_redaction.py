@@ -94,6 +94,7 @@ def test_sources_are_private_and_restore_the_paths(tmp_path: Path, ward: Path, p
     assert all(image.overview() is None for image in read_record(out).images)
 
 
+@pytest.mark.slow
 def test_a_refused_run_leaves_the_sources_unchanged(tmp_path: Path, ward: Path, per_tile: str, limner: Limner) -> None:
     out = tmp_path / "out"
     limner("run", ward / "study", "--model", per_tile, "--out", out)

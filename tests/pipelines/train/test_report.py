@@ -70,6 +70,7 @@ def test_few_or_extreme_losses_are_plotted(tmp_path: Path, losses: list[float]) 
         picture.load()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 9, 30])
 def test_a_confusion_matrix_has_the_colours_of_its_shares(tmp_path: Path, count: int) -> None:
     table = [[20 if r == c else 20 if c == (r + 1) % count else 0 for c in range(count)] for r in range(count)]

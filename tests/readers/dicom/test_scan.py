@@ -162,6 +162,7 @@ def test_a_file_of_several_stacks_keeps_them_all(
     ]
 
 
+@pytest.mark.slow
 def test_study_numbers_do_not_depend_on_the_order_of_inputs(tmp_path: Path, making: ModuleType) -> None:
     made = {}
     for k, (study, series, modality) in enumerate(

@@ -20,6 +20,8 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_gcps
 
+pytestmark = pytest.mark.slow
+
 Array = np.ndarray[Any, Any]
 WriteRaster = Callable[..., str]
 Places = Callable[..., Array]

@@ -148,6 +148,7 @@ def test_spacing_of_ome_xml(text: str, spacing: tuple[float, float] | None) -> N
     assert (found and (found.x, found.y)) == spacing
 
 
+@pytest.mark.slow
 def test_reduced_reads_are_aligned(tmp_path: Path) -> None:
     rows, columns = np.mgrid[:2500, :2500]
     pixels = np.stack([columns / 10, rows / 10, (rows + columns) / 20], axis=2).astype(np.uint8)
