@@ -17,8 +17,9 @@ from ..readers.registry import ScannedFile, open_image
 from ..readers.render import display_stretch, fit_stretch, render, rgb_channels
 from .cli.terminal import plural
 from .config import Settings
-from .describe import html_table, image_rows, indent, plan_text, scanned_text, table
+from .describe import html_table, image_rows, indent, scanned_text, table
 from .keywords import Keywords
+from .plan_text import plan_text
 from .progress import progress_display
 from .run.estimate import estimate
 from .run.execute import PreparedRun, prepare, run_in_memory, workers_and_threads

@@ -4,9 +4,7 @@ import base64
 import html
 import io
 import math
-import shlex
 import textwrap
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +14,10 @@ from ..reports.measures import area_share, crs_name, label_areas, total_area
 from ..reports.overview.scale_bar import format_area
 from ..reports.writer import ImageRecord, Record
 from .cli.terminal import plural, visible
-from .run.plan import ImagePlan, format_pixel_size, ground_metres
+from .run.plan import format_pixel_size, ground_metres
 
 if TYPE_CHECKING:
     from PIL import Image as Picture
-
-    from .run.estimate import Estimate, Timing
-    from .run.execute import PreparedRun
-    from .run_result import Run
 
 Row = tuple[str, str]
 
@@ -40,8 +34,6 @@ _STUDY = {
 """Facts of a study → their names in text."""
 
 _STYLE = "<style>.limner td{text-align:left;vertical-align:top;padding:1px 12px 1px 0}</style>"
-_REGIONS = "regions to analyse"
-_MINUTE, _HOUR = 60.0, 3600.0
 
 
 def table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
@@ -85,7 +77,7 @@ def _data_url(picture: "Picture.Image", *, limit: int = 320) -> str:
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
 
 
-def _pixel_size(metres: tuple[float, float], kind: Kind = "map") -> str:
+def pixel_size_text(metres: tuple[float, float], kind: Kind = "map") -> str:
     """A pixel's width and height, once where they are equal."""
     x, y = (format_pixel_size(side, kind) for side in metres)
     return x if x == y else f"{x} × {y}"
@@ -171,43 +163,6 @@ def scanned_json(scanned: Sequence[ScannedFile]) -> dict[str, Any]:
     }
 
 
-def plan_text(prepared: "PreparedRun", known: "Estimate", *, workers: int) -> str:
-    """A plan: how each image is analysed, and the estimated memory."""
-    plan = prepared.redacted_plan
-    parts: list[str] = []
-    for image in plan.images:
-        parts += [indent(table(_plan_rows(image)), title=image.info.id), ""]
-    parts += [visible(f"{row.path}: {row.status}. {row.reason}") for row in plan.files if row.status == "failed"]
-    skipped = Counter(row.reason for row in plan.files if row.status == "skipped")
-    parts += [visible(f"{plural(count, 'file')} skipped: {reason}") for reason, count in sorted(skipped.items())]
-    if prepared.annotator is None:
-        parts.append(NO_MODEL_CHOSEN)
-    rows = [(_REGIONS, str(known.regions)), ("tiles to analyse", str(known.tiles)), *_memory_rows(known)]
-    if known.cost is not None and known.cost.tokens:
-        rows.append(("tokens per region", f"up to {known.cost.tokens}, including question and answer"))
-    return "\n".join([*parts, table([*rows, ("workers", str(workers))])])
-
-
-def time_text(timing: "Timing", *, workers: int) -> str:
-    """The last rows of a plan: the time and memory that were measured."""
-    if timing.seconds is None:
-        return f"{'time'.ljust(len(_REGIONS))}  cannot be measured. {timing.how}"
-    by = f" with {plural(workers, 'worker')}" if workers > 1 else ""
-    rows = [("time".ljust(len(_REGIONS)), f"about {_duration(timing.seconds)} on this machine{by}, {timing.how}")]
-    if timing.peak:
-        rows.append(("memory measured", f"{_bytes(timing.peak)} on one tile"))
-    return table(rows)
-
-
-def run_text(run: "Run", folder: str) -> str:
-    """The result of a run: findings by label, analysed area, paths of the reports."""
-    lines = [record_text(run.record)]
-    lines += [f"{row.path} failed: the reason is above and in files.csv" for row in run.failed_files]
-    lines += ["Results", *(f"  {path}" for path in run.paths)]
-    lines += [f"To write the reports again: limner report {shlex.quote(folder)}", run.record.use]
-    return "\n".join([lines[0], *map(visible, lines[1:])])
-
-
 def findings_rows(record: Record, image: ImageRecord) -> list[tuple[str, str, str, str]]:
     """The findings on an image by label: count, area and share of the analysed area, with a header."""
     kind = image.info.kind
@@ -258,7 +213,7 @@ def _values(info: ImageInfo) -> Row:
 
 def _map_rows(info: ImageInfo) -> list[Row]:
     metres = ground_metres(info)
-    size = "size unknown" if metres is None else f"{_pixel_size(metres)} on the ground at the centre"
+    size = "size unknown" if metres is None else f"{pixel_size_text(metres)} on the ground at the centre"
     return [
         ("size", f"{info.size[0]} × {info.size[1]} px"),
         _channels(info),
@@ -270,7 +225,7 @@ def _map_rows(info: ImageInfo) -> list[Row]:
 
 def _slide_rows(info: ImageInfo) -> list[Row]:
     metres, facts = ground_metres(info), dict(info.facts)
-    size = "size unknown" if metres is None else f"{_pixel_size(metres, 'slide')}/px"
+    size = "size unknown" if metres is None else f"{pixel_size_text(metres, 'slide')}/px"
     return [
         ("size", f"{info.size[0]} × {info.size[1]} px"),
         ("pixel", f"{size} ({info.placement.source})"),
@@ -282,7 +237,7 @@ def _slide_rows(info: ImageInfo) -> list[Row]:
 
 def _study_rows(info: ImageInfo) -> list[Row]:
     facts, pair = dict(info.facts), _slice_mm(info)
-    size = "size unknown" if pair is None else _pixel_size((pair[0] / 1e3, pair[1] / 1e3), "study")
+    size = "size unknown" if pair is None else pixel_size_text((pair[0] / 1e3, pair[1] / 1e3), "study")
     source = facts.get("spacing_source", "")
     step, slices = facts.get("step_mm_median"), len(info.planes)
     spacing = f", {float(step):.4g} mm apart" if step else ""
@@ -303,52 +258,3 @@ def _slice_mm(info: ImageInfo) -> tuple[float, float] | None:
     if facts.get("spacing_source") == "us_region" or not {"col_mm", "row_mm"} <= set(facts):
         return None
     return float(facts["col_mm"]), float(facts["row_mm"])
-
-
-def _plan_rows(image: ImagePlan) -> list[Row]:
-    metres, region = image.analysis_metres, image.largest_region
-    own = "its own pixels" if image.grid.scale == (1.0, 1.0) else "one slice per tile"
-    count = f"{len(image.regions)} of up to {region.size[0]} × {region.size[1]} px"
-    skipped = Counter((image.skipped or {}).values())
-    rows = [
-        *[row for row in image_rows(image.info) if row[0] != "note"],
-        ("analysed at", own if metres is None else _pixel_size(metres, image.info.kind)),
-        ("analysed as", "RGB" if image.spec.bands is None else ", ".join(image.spec.bands)),
-        ("regions", f"{count}, {region.tiles[0]} × {region.tiles[1]} tiles of {image.spec.tile} px"),
-        *([("tissue", image.tissue)] if image.tissue else []),
-        *(("skipped", f"{plural(count, 'region')}: {reason}") for reason, count in sorted(skipped.items())),
-    ]
-    if min(image.grid.scale) < 1:
-        rows.append(("note", "pixels are enlarged, which adds no detail"))
-    return rows + [("note", note) for note in image.info.notes]
-
-
-def _memory_rows(known: "Estimate") -> list[Row]:
-    """The estimated memory of a worker, and the free memory."""
-    cost, place = known.cost, "on this machine"
-    worker = f"about {_bytes(known.memory)}, estimated"
-    rows: list[Row] = []
-    if cost is None:
-        worker += ", without the model"
-    else:
-        parts = ((f"weights in {cost.dtype}", cost.weights), ("keys and values", cost.cache))
-        sizes = ", ".join(
-            f"{name} {_bytes(size)}" for name, size in (*parts, ("activations", cost.activations)) if size
-        )
-        if cost.device == "cpu":
-            worker += f": {sizes}, and images and libraries"
-        else:
-            place = "on all GPUs" if cost.device == "split" else f"on {cost.device}"
-            rows.append(("GPU memory per worker", f"about {_bytes(cost.memory)}, estimated: {sizes}"))
-    free = "unknown" if known.free is None else f"{_bytes(known.free)} {place}"
-    return [("memory per worker", worker), *rows, ("memory free", free)]
-
-
-def _duration(seconds: float) -> str:
-    if seconds < _MINUTE:
-        return f"{max(1, math.ceil(seconds))} s"
-    return f"{seconds / _MINUTE:.0f} min" if seconds < _HOUR else f"{seconds / _HOUR:.1f} h"
-
-
-def _bytes(count: float) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

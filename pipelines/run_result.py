@@ -1,6 +1,7 @@
 """The result of a run: findings, areas and files as data frames, pictures, and what failed."""
 
 import os
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from ..readers.errors import RequestError
 from ..reports.writer import FileRow, ImageRecord, Record
-from .cli.terminal import plural
+from .cli.terminal import plural, visible
 from .describe import area_rows, findings_rows, html_table, image_json, record_text
 from .run.reporting import WrittenReport, read_record
 
@@ -135,3 +136,12 @@ class Run:
         closing += [("results", "in memory" if self.folder is None else str(self.folder))]
         closing += [("failed", f"{what}: {why}") for what, why in self.failures[:20]]
         return "".join([*parts, html_table([*closing, ("use", self.record.use)])])
+
+
+def run_text(run: Run, folder: str) -> str:
+    """The result of a run: findings by label, analysed area, paths of the reports."""
+    lines = [record_text(run.record)]
+    lines += [f"{row.path} failed: the reason is above and in files.csv" for row in run.failed_files]
+    lines += ["Results", *(f"  {path}" for path in run.paths)]
+    lines += [f"To write the reports again: limner report {shlex.quote(folder)}", run.record.use]
+    return "\n".join([lines[0], *map(visible, lines[1:])])

@@ -24,7 +24,7 @@ from ..checkpoints.files import (
     normalisation,
 )
 from ..checkpoints.untrusted import MAX_TILE
-from .openclip import SETTINGS, check_shapes, clip_config, named_config
+from .openclip import SETTINGS, check_shapes, clip_config, named_config, read_shapes
 
 Family = Literal["clip", "siglip"]
 
@@ -163,8 +163,6 @@ def find_state_dict(source: str, architecture: str, *, tokenizer: str = "", text
             remedy="Name the file of weights, or the folder that holds them with their settings",
         )
     if not architecture:
-        from .openclip_load import read_shapes
-
         check_shapes(read_shapes(path, source), architecture, source)
     settings = named_config(architecture, source)
     files, words = CheckpointFiles(source, path.parent, (), (path.name,)), None

@@ -8,11 +8,18 @@ is refused. No torch.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from ...readers.errors import ModelError, did_you_mean, excerpt
 from ..checkpoints.files import as_numbers
 from ..checkpoints.untrusted import MAX_TILE, UntrustedDict
+
+if TYPE_CHECKING:
+    import torch
+
+NO_WEIGHTS: Final = frozenset({"input_resolution", "context_length", "vocab_size"})
+"""Sizes that older files hold among their weights."""
 
 SETTINGS: Final = "open_clip_config.json"
 
@@ -297,3 +304,30 @@ def _sizes_of(config: Mapping[str, Any]) -> dict[str, int]:
         "vocabulary": text["vocab_size"],
         "joint width": config["projection_dim"],
     }
+
+
+def read_shapes(path: Path, source: str) -> dict[str, tuple[int, ...]]:
+    """The shapes of OpenCLIP's weights in a file, by their names. Raises `ModelError`."""
+    return {name: tuple(value.shape) for name, value in read_weights(path, source).items()}
+
+
+def read_weights(path: Path, source: str) -> "dict[str, torch.Tensor]":
+    """OpenCLIP's weights in a file by their names; also those of a training checkpoint. Raises `ModelError`."""
+    import torch
+
+    from ..checkpoints.tensors import load_weights
+
+    content: Any = load_weights(path, f"checkpoint {source}")
+    items = cast("dict[Any, Any]", content) if isinstance(content, dict) else {}
+    nested: Any = items.get("state_dict", items)
+    items = cast("dict[Any, Any]", nested) if isinstance(nested, dict) else {}
+    held = {name: value for name, value in items.items() if name not in NO_WEIGHTS}
+    other = [name for name, value in held.items() if not (isinstance(name, str) and isinstance(value, torch.Tensor))]
+    if other or not held:
+        raise ModelError(
+            f"file {path.name} of checkpoint {source}",
+            "must hold tensors by their names, at the top level or under state_dict",
+            value=f"other values: {', '.join(map(str, other[:5]))}" if other else "none",
+            remedy="Save the state_dict of the model alone",
+        )
+    return held

@@ -22,18 +22,16 @@ from transformers import CLIPConfig, CLIPTokenizer
 from ...readers.errors import ModelError
 from ..checkpoints.files import CheckpointFiles
 from ..checkpoints.loading import check_network_size, load_tokenizer, loading_errors
-from ..checkpoints.tensors import check_config_integers, count_elements, load_weights
+from ..checkpoints.tensors import check_config_integers, count_elements
 from ..checkpoints.untrusted import error_text, open_file
 from .checkpoint import ClipCheckpoint, OpenClip
 from .clip_resnet import ClipResNet
-from .openclip import check_shapes
+from .openclip import NO_WEIGHTS, check_shapes, read_weights
 
 LARGEST_MERGES: Final = 2**26
 """Bytes of the file of merges, unpacked."""
 START, END = "<start_of_text>", "<end_of_text>"
 LAST_OF_WORD: Final = "</w>"
-NO_WEIGHTS: Final = frozenset({"input_resolution", "context_length", "vocab_size"})
-"""Sizes that older files hold among their weights."""
 
 _BLOCK: Final = {
     "ln_1": "layer_norm1",
@@ -119,27 +117,6 @@ def make_clip(kind: Any, settings: Mapping[str, Any]) -> Any:
         )
         model.visual_projection = torch.nn.Identity()
     return model.to(torch.float32)
-
-
-def read_shapes(path: Path, source: str) -> dict[str, tuple[int, ...]]:
-    """The shapes of OpenCLIP's weights in a file, by their names. Raises `ModelError`."""
-    return {name: tuple(value.shape) for name, value in read_weights(path, source).items()}
-
-
-def read_weights(path: Path, source: str) -> dict[str, torch.Tensor]:
-    """OpenCLIP's weights in a file by their names; also those of a training checkpoint. Raises `ModelError`."""
-    content = load_weights(path, f"checkpoint {source}")
-    inner = content.get("state_dict", content) if isinstance(content, dict) else content
-    held = {name: value for name, value in inner.items() if name not in NO_WEIGHTS} if isinstance(inner, dict) else {}
-    other = [name for name, value in held.items() if not (isinstance(name, str) and isinstance(value, torch.Tensor))]
-    if other or not held:
-        raise ModelError(
-            f"file {path.name} of checkpoint {source}",
-            "must hold tensors by their names, at the top level or under state_dict",
-            value=f"other values: {', '.join(map(str, other[:5]))}" if other else "none",
-            remedy="Save the state_dict of the model alone",
-        )
-    return held
 
 
 def _renamed(names: Iterable[str]) -> Iterator[tuple[str, str, int | None, bool]]:

@@ -15,15 +15,13 @@ from ..tiling import WHITE, join_tiles
 from ..views import valid_share
 from .box_format import BoxFormat
 from .question import DESCRIPTION, RECORD, UNPLACED, Question
-from .schema import parse_json
+from .schema import CUT, parse_json
 
 Picture = npt.NDArray[np.uint8]
 """RGB (H, W, 3)."""
 PictureLayout = Literal["canvas", "tiles"]
 """A region as one picture of the whole canvas, or as its global view and then its tiles, row by row."""
 
-CUT = " […]"
-"""Ends a text that reached its limit of tokens."""
 DIGITS = 4  # of probabilities: differences between machines and batches are smaller
 
 

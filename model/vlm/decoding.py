@@ -18,7 +18,7 @@ from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 from ...readers.errors import ModelError, RequestError
 from ..checkpoints.untrusted import wrap_errors
 from ..scores import require_finite
-from .annotator import CUT
+from .schema import CUT
 
 if TYPE_CHECKING:
     import torch

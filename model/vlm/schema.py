@@ -16,6 +16,9 @@ from jsonschema.validators import validator_for
 from ...readers import files
 from ...readers.errors import ModelError, RequestError, excerpt
 
+CUT = " […]"
+"""Ends a text that reached its limit of tokens."""
+
 _FENCED = re.compile(r"\s*```(?:json)?[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 

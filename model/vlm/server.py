@@ -18,12 +18,12 @@ from ...readers.options import NEUTRAL, invalid_option
 from ..annotator import InputSpec, View
 from ..options import OneLine
 from ..tiling import TILE
-from .annotator import CUT, VlmAnnotator
+from .annotator import VlmAnnotator
 from .box_format import BoxFormat, Unit
 from .chat_completions import TOP_LOGPROBS, Reply, RequestFormat, match_option, score_by_first_token
 from .http_client import Address, HttpClient, HttpRequest, Json, RetryPolicy
 from .question import PictureOptions, Question
-from .schema import Schema
+from .schema import CUT, Schema
 
 SEEDS = (0, 1)  # of a request, and of its one repetition after a refused answer
 MAX_CACHED = 1024  # answers: after a failure a batch is annotated again, region by region

@@ -54,9 +54,9 @@ def root(show_version: Annotated[bool, typer.Option("--version", help="Print the
 @with_settings(RUNNING)
 def run_command(settings: "Settings") -> None:
     """Annotate images and write reports; run the same command again to resume."""
-    from ..describe import run_text
     from ..progress import TerminalProgress
     from ..run.execute import run
+    from ..run_result import run_text
 
     try:
         with TerminalProgress() as progress:
@@ -73,7 +73,7 @@ def run_command(settings: "Settings") -> None:
 @with_settings(PLANNING)
 def plan_command(settings: "Settings") -> None:
     """Show what a run would do: regions, tiles, memory, time. Writes nothing, downloads nothing."""
-    from ..describe import plan_text, time_text
+    from ..plan_text import plan_text, time_text
     from ..run.estimate import LIMIT_S, estimate, measure
     from ..run.execute import prepare, workers_and_threads
 

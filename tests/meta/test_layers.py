@@ -1,6 +1,7 @@
 """Packages import only to the left: readers, model, reports, pipelines."""
 
 import ast
+import graphlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,3 +96,33 @@ def test_subpackages_keep_the_order(tmp_path: Path) -> None:
     assert violations(tmp_path) == []
     planted.write_text("from ...reports.writer import Record\n", encoding="utf-8")
     assert violations(tmp_path) == ["readers/dicom/planted.py:1 imports reports"]
+
+
+def sibling_imports(root: Path) -> dict[str, set[str]]:
+    """Module → the modules of our packages that it imports, at the top, late, or for type checkers only."""
+    files = {
+        path.relative_to(root).with_suffix("").as_posix().replace("/", "."): path
+        for p in ORDER[:-1]
+        for path in (root / p).rglob("*.py")
+    }
+    graph: dict[str, set[str]] = {}
+    for module, path in files.items():
+        graph[module] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                base = ".".join([*module.split(".")[: -node.level], *([node.module] if node.module else [])])
+                graph[module] |= {
+                    name for name in (base, *(f"{base}.{alias.name}" for alias in node.names)) if name in files
+                }
+    return graph
+
+
+def test_no_modules_import_each_other(root: Path) -> None:
+    graph = sibling_imports(root)
+    assert "readers.geometry" in graph["readers.image"]
+    graphlib.TopologicalSorter(graph).prepare()  # which raises CycleError
+
+
+def test_a_circle_is_found() -> None:
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter({"a": {"b"}, "b": {"a"}}).prepare()

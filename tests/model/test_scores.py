@@ -12,8 +12,8 @@ from limner.model.probe.head import Head
 from limner.model.scores import MAX_LISTED, require_distinct, require_finite, require_probabilities, softmax, top_label
 from limner.model.tiling import TileGrid
 from limner.model.views import to_image_coordinates
-from limner.model.vlm.annotator import CUT
 from limner.model.vlm.decoding import Decoding
+from limner.model.vlm.schema import CUT
 from limner.readers.errors import ModelError
 from limner.readers.regions import Grid, cut_regions
 from shapely.geometry import box

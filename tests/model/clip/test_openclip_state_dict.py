@@ -15,7 +15,8 @@ from limner.model.checkpoints.loading import to_tensor
 from limner.model.clip.annotator import ZeroShot
 from limner.model.clip.checkpoint import MERGES, find_openclip, find_state_dict
 from limner.model.clip.network import ClipNetwork
-from limner.model.clip.openclip_load import load_clip_tokenizer, read_weights
+from limner.model.clip.openclip import read_weights
+from limner.model.clip.openclip_load import load_clip_tokenizer
 from limner.model.probe.encoders import encoder_difference, find_encoder
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.options import make_plugin

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pytest
 import torch
 from limner.model.checkpoints.files import find_files
-from limner.model.vlm.annotator import CUT
 from limner.model.vlm.image_text import ImageTextModel, resolve_device
 from limner.model.vlm.processor import Processor
+from limner.model.vlm.schema import CUT
 from limner.readers.errors import ModelError, RequestError
 from transformers import AutoModelForImageTextToText
 

@@ -13,7 +13,8 @@ import pytest
 from limner.model.annotator import Answer, InputSpec, View
 from limner.model.tiling import join_tiles
 from limner.model.vlm import http_client
-from limner.model.vlm.annotator import CUT, VlmAnnotator
+from limner.model.vlm.annotator import VlmAnnotator
+from limner.model.vlm.schema import CUT
 from limner.model.vlm.server import EndpointAnnotator, EndpointBackend
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.image import Image

@@ -1,0 +1,90 @@
+"""The text of a plan: how each image is analysed, the estimated memory and the measured time."""
+
+import math
+from collections import Counter
+
+from .cli.terminal import plural, visible
+from .describe import NO_MODEL_CHOSEN, Row, image_rows, indent, pixel_size_text, table
+from .run.estimate import Estimate, Timing
+from .run.execute import PreparedRun
+from .run.plan import ImagePlan
+
+_REGIONS = "regions to analyse"
+_MINUTE, _HOUR = 60.0, 3600.0
+
+
+def plan_text(prepared: PreparedRun, known: Estimate, *, workers: int) -> str:
+    """A plan: how each image is analysed, and the estimated memory."""
+    plan = prepared.redacted_plan
+    parts: list[str] = []
+    for image in plan.images:
+        parts += [indent(table(_plan_rows(image)), title=image.info.id), ""]
+    parts += [visible(f"{row.path}: {row.status}. {row.reason}") for row in plan.files if row.status == "failed"]
+    skipped = Counter(row.reason for row in plan.files if row.status == "skipped")
+    parts += [visible(f"{plural(count, 'file')} skipped: {reason}") for reason, count in sorted(skipped.items())]
+    if prepared.annotator is None:
+        parts.append(NO_MODEL_CHOSEN)
+    rows = [(_REGIONS, str(known.regions)), ("tiles to analyse", str(known.tiles)), *_memory_rows(known)]
+    if known.cost is not None and known.cost.tokens:
+        rows.append(("tokens per region", f"up to {known.cost.tokens}, including question and answer"))
+    return "\n".join([*parts, table([*rows, ("workers", str(workers))])])
+
+
+def time_text(timing: Timing, *, workers: int) -> str:
+    """The last rows of a plan: the time and memory that were measured."""
+    if timing.seconds is None:
+        return f"{'time'.ljust(len(_REGIONS))}  cannot be measured. {timing.how}"
+    by = f" with {plural(workers, 'worker')}" if workers > 1 else ""
+    rows = [("time".ljust(len(_REGIONS)), f"about {_duration(timing.seconds)} on this machine{by}, {timing.how}")]
+    if timing.peak:
+        rows.append(("memory measured", f"{_bytes(timing.peak)} on one tile"))
+    return table(rows)
+
+
+def _plan_rows(image: ImagePlan) -> list[Row]:
+    metres, region = image.analysis_metres, image.largest_region
+    own = "its own pixels" if image.grid.scale == (1.0, 1.0) else "one slice per tile"
+    count = f"{len(image.regions)} of up to {region.size[0]} × {region.size[1]} px"
+    skipped = Counter((image.skipped or {}).values())
+    rows = [
+        *[row for row in image_rows(image.info) if row[0] != "note"],
+        ("analysed at", own if metres is None else pixel_size_text(metres, image.info.kind)),
+        ("analysed as", "RGB" if image.spec.bands is None else ", ".join(image.spec.bands)),
+        ("regions", f"{count}, {region.tiles[0]} × {region.tiles[1]} tiles of {image.spec.tile} px"),
+        *([("tissue", image.tissue)] if image.tissue else []),
+        *(("skipped", f"{plural(count, 'region')}: {reason}") for reason, count in sorted(skipped.items())),
+    ]
+    if min(image.grid.scale) < 1:
+        rows.append(("note", "pixels are enlarged, which adds no detail"))
+    return rows + [("note", note) for note in image.info.notes]
+
+
+def _memory_rows(known: Estimate) -> list[Row]:
+    """The estimated memory of a worker, and the free memory."""
+    cost, place = known.cost, "on this machine"
+    worker = f"about {_bytes(known.memory)}, estimated"
+    rows: list[Row] = []
+    if cost is None:
+        worker += ", without the model"
+    else:
+        parts = ((f"weights in {cost.dtype}", cost.weights), ("keys and values", cost.cache))
+        sizes = ", ".join(
+            f"{name} {_bytes(size)}" for name, size in (*parts, ("activations", cost.activations)) if size
+        )
+        if cost.device == "cpu":
+            worker += f": {sizes}, and images and libraries"
+        else:
+            place = "on all GPUs" if cost.device == "split" else f"on {cost.device}"
+            rows.append(("GPU memory per worker", f"about {_bytes(cost.memory)}, estimated: {sizes}"))
+    free = "unknown" if known.free is None else f"{_bytes(known.free)} {place}"
+    return [("memory per worker", worker), *rows, ("memory free", free)]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < _MINUTE:
+        return f"{max(1, math.ceil(seconds))} s"
+    return f"{seconds / _MINUTE:.0f} min" if seconds < _HOUR else f"{seconds / _HOUR:.1f} h"
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
