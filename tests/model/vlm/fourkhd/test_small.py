@@ -93,7 +93,7 @@ def test_shipped_checkpoint_is_small_and_complete() -> None:
     assert sizes.parameters < 2_000_000
     assert Tokenizer(files.tokenizer, "small").size == sizes.language.vocab
     assert files.config["layout"] == "training"
-    assert not files.held.pickled
+    assert not files.held.pickled()
 
 
 def test_card_of_the_shipped_checkpoint() -> None:
