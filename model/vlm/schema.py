@@ -76,8 +76,8 @@ class Schema:
         if errors:
             first = min(errors, key=lambda error: (list(map(str, error.absolute_path)), error.message))
             place = "/".join(map(str, first.absolute_path))
-            rule = f"not {first.validator} {json.dumps(first.validator_value)}"
-            raise _broken(f"at {place} {rule}" if place else rule)
+            problem = f"not {first.validator} {json.dumps(first.validator_value)}"
+            raise _broken(f"at {place} {problem}" if place else problem)
         return canonical
 
 

@@ -7,17 +7,32 @@ from pathlib import Path
 import pytest
 
 PACKAGES = ("readers", "model", "reports", "pipelines")
-ERRORS = {"LimnerError", "RequestError", "ReadError", "ModelError", "StoreError", "OutputError", "OutsideAreaError"}
+ERRORS = {
+    "LimnerError",
+    "RequestError",
+    "ReadError",
+    "ModelError",
+    "StoreError",
+    "OutputError",
+    "OutsideAreaError",
+    "wrap_errors",
+}
 
 
 def rules(source: str) -> Iterator[tuple[int, str]]:
-    """(line, rule) of every error that is made with a literal rule, or an f-string that begins literally."""
+    """(line, rule) of every error, and variable `rule`, that is a literal or an f-string that begins with one."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ERRORS and len(node.args) > 1:
             rule = node.args[1]
-            first = rule.values[0] if isinstance(rule, ast.JoinedStr) else rule
-            if isinstance(first, ast.Constant) and isinstance(first.value, str):
-                yield node.lineno, first.value
+        elif isinstance(node, ast.Assign) and any(
+            isinstance(one, ast.Name) and one.id == "rule" for one in node.targets
+        ):
+            rule = node.value
+        else:
+            continue
+        first = rule.values[0] if isinstance(rule, ast.JoinedStr) else rule
+        if isinstance(first, ast.Constant) and isinstance(first.value, str):
+            yield node.lineno, first.value
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -33,3 +48,4 @@ def test_a_rule_begins_with_must(root: Path, package: str) -> None:
 
 def test_a_rule_is_found() -> None:
     assert [*rules("raise RequestError('option', f'it is {x}', remedy='Correct it')")] == [(1, "it is ")]
+    assert [*rules("rule = 'needs a band'")] == [(1, "needs a band")]
