@@ -53,13 +53,13 @@ class CheckpointOptions(NetworkOptions):
     checkpoint: str = Field(min_length=1)
 
 
-O = TypeVar("O", bound=CheckpointOptions)  # noqa: E741 - the options' own type
+OptionsT = TypeVar("OptionsT", bound=CheckpointOptions)
 
 
-class CheckpointAnnotator(Generic[O]):
+class CheckpointAnnotator(Generic[OptionsT]):
     """Base of annotators that run the one network of a checkpoint and keep the answers of some of its labels."""
 
-    def __init__(self, options: O) -> None:
+    def __init__(self, options: OptionsT) -> None:
         self._options = options
         self._source = options.checkpoint
 
