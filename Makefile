@@ -41,9 +41,8 @@ check: .venv-dev/ready
 .PHONY: check-types check-tests
 check-types:
 	.venv-dev/bin/pyright --pythonpath .venv-dev/bin/python
-	.venv-dev/bin/pyright --pythonpath .venv-dev/bin/python --project tests
 check-tests:
-	.venv-dev/bin/pytest -q -n auto -m "not slow and not network"
+	nice .venv-dev/bin/pytest -q -n auto -m "not slow and not network"
 
 # From a folder where the packages of the checkout cannot be imported, so that the installed wheel is tested.
 test: .venv-test/ready
@@ -55,7 +54,6 @@ lint: .venv-test/ready
 
 types: .venv-test/ready
 	.venv-test/bin/pyright --pythonpath .venv-test/bin/python
-	.venv-test/bin/pyright --pythonpath .venv-test/bin/python --project tests
 
 # Half an hour with two cores. Failures are kept in runs/fuzz, each input with its output.
 SEED ?= 1

@@ -89,6 +89,7 @@ def test_missing_packages_are_named_with_the_install_command(monkeypatch: pytest
     assert caught.value.remedy == f"Install what is missing: {hint}; or go without"
 
 
+@pytest.mark.slow
 def test_training_a_probe_asks_for_its_packages_before_it_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -192,10 +192,12 @@ def test_packages_cost_nothing_to_import() -> None:
     assert loaded("import limner, " + ", ".join(f"limner.{package}" for package in PACKAGES[:-1])) == set()
 
 
+@pytest.mark.slow
 def test_the_probe_sees_what_is_loaded() -> None:
     assert loaded("import rasterio") == {"rasterio"}
 
 
+@pytest.mark.slow
 def test_the_reader_interface_loads_no_format_library() -> None:
     assert loaded("import " + ", ".join(f"limner.readers.{name}" for name in SEAMS)) == set()
 
@@ -207,6 +209,7 @@ def test_only_network_modules_load_torch(root: Path) -> None:
     assert loaded("import " + ", ".join(names)) & {"onnxruntime", "torch", "transformers"} == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", ["--help", "run --help", "models --help", "plugins"])
 def test_help_is_quick_and_touches_neither_network_nor_models_nor_pixels(arguments: str) -> None:
     code = (

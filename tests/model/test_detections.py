@@ -163,6 +163,7 @@ def test_thousands_of_boxes_merge_in_seconds() -> None:
     assert places(joined) == truth(scene, 1.0)
 
 
+@pytest.mark.slow
 def test_merging_does_not_depend_on_order() -> None:
     cutting = Cutting((200, 150), 1.0, 32, 4, 0, 4)
     rng = np.random.default_rng(8)

@@ -49,6 +49,7 @@ def test_an_enlarged_view_equals_the_reference_canvas(picture: Make, name: str) 
     assert (plain.tiles[0][: source.shape[0], : source.shape[1]] == source).all()
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=40)
 @given(
     st.tuples(st.integers(1, 70), st.integers(1, 70)),

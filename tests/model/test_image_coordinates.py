@@ -37,6 +37,7 @@ def test_a_box_is_mapped_to_level_0() -> None:
     assert on(second, 3, 4, 5, 6).geometry.equals(box(46, 8, 50, 12))
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=200)
 @given(st.floats(0.3, 20), st.integers(50, 3000), st.integers(0, 3))
 def test_neighbouring_regions_share_their_border_bit_for_bit(scale: float, width: int, overlap: int) -> None:

@@ -90,6 +90,7 @@ def test_a_picture_that_fills_its_tiles_is_not_resampled() -> None:
         place_on_canvas(source[1:], grid)
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=300)
 @given(
     st.integers(1, 5000),
@@ -110,6 +111,7 @@ def test_fitting_is_invertible(width: int, height: int, hd_num: int, points: lis
     assert 0 <= grid.content[1] < grid.content[3] <= grid.size[1]
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=200)
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 24), st.data())
 def test_tiles_and_cores_cover_the_canvas(cols: int, rows: int, tile: int, data: st.DataObject) -> None:

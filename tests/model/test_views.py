@@ -117,6 +117,7 @@ def test_each_grid_pixel_is_kept_once(
     assert total == pytest.approx(size[0] * size[1], rel=1e-12)
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(
     st.lists(st.tuples(st.floats(-50, 350), st.floats(-50, 350)), min_size=3, max_size=9),

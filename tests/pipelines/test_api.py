@@ -41,6 +41,7 @@ def test_html_is_escaped() -> None:
     assert not re.search(r'(?:src|href)="(?!data:)', made)
 
 
+@pytest.mark.slow
 def test_a_path_with_several_images_needs_an_id(scene: Path, make_scene: Callable[..., Path]) -> None:
     make_scene(scene.parent / "other.tif")
     with pytest.raises(RequestError, match=r"limner\.open\(path, image='other'\)") as error:
@@ -59,6 +60,7 @@ def test_a_path_with_several_images_needs_an_id(scene: Path, make_scene: Callabl
     assert "letter.txt: skipped. no installed reader" in repr(rows)
 
 
+@pytest.mark.slow
 def test_a_run_has_data_frames_and_is_opened_again(
     scene: Path, card: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -83,6 +85,7 @@ def test_a_run_has_data_frames_and_is_opened_again(
         again.show("other")
 
 
+@pytest.mark.slow
 def test_an_array_gives_the_results_of_its_file(scene: Path, card: Path, tmp_path: Path) -> None:
     run = limner.run(scene, model=card, out=tmp_path / "out")
     with limner.open(scene) as image:
@@ -121,6 +124,7 @@ def test_an_xarray_is_georeferenced(scene: Path, card: Path) -> None:
     assert [*run.summary["image"]] == [*run.summary["name"]] == ["array"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("array", "settings", "words"),
     [
@@ -137,6 +141,7 @@ def test_invalid_arrays_are_refused(array: npt.NDArray[Any], settings: dict[str,
         limner.annotate(array, model="none", **settings)
 
 
+@pytest.mark.slow
 def test_a_slide_in_memory_is_measured_in_micrometres() -> None:
     run = limner.annotate(np.full((64, 64, 3), 200, dtype=np.uint8), model="none", microns_per_pixel=0.5)
     assert [*run.images["kind"]] == ["slide"]
@@ -144,6 +149,7 @@ def test_a_slide_in_memory_is_measured_in_micrometres() -> None:
     assert "1024 µm²" in repr(run)
 
 
+@pytest.mark.slow
 def test_info_as_json_holds_a_whitelist_and_no_path_of_a_slide(
     limner: Limner, make_slide: Callable[..., Path], scene: Path, tmp_path: Path
 ) -> None:
@@ -161,6 +167,7 @@ def test_info_as_json_holds_a_whitelist_and_no_path_of_a_slide(
     assert "on the ground" not in words
 
 
+@pytest.mark.slow
 def test_info_of_a_study(limner: Limner) -> None:
     from pydicom.examples import get_path
 
@@ -173,6 +180,7 @@ def test_info_of_a_study(limner: Limner) -> None:
     assert study["pixel_mm"] == pytest.approx([0.661468, 0.661468])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("command", ["", "run", "plan", "info", "models", "train", "train probe", "report"])
 def test_help_is_complete_at_any_width(

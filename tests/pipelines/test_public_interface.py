@@ -36,6 +36,7 @@ def test_import_is_fast_and_lazy() -> None:
     assert outside == {"limner"}
 
 
+@pytest.mark.slow
 def test_python_m_limner_is_the_command(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "limner", "--version"], capture_output=True, text=True, check=True, cwd=tmp_path

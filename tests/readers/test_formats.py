@@ -143,6 +143,7 @@ def test_a_slide_without_suffix_is_recognised_by_its_description(here: Path) -> 
     assert (row.status, row.reader) == ("read", "slide")
 
 
+@pytest.mark.slow
 def test_a_qptiff_is_read_with_all_channels_its_size_and_nothing_of_the_label(here: Path) -> None:
     planes = np.stack([tissue(200, 300)[..., i] for i in range(3)])
     path = qptiff(here / "slide.qptiff", planes)

@@ -83,6 +83,7 @@ def test_areas_agree_with_dense_geodesics(name: str) -> None:
         assert geodesy.area_m2(polygon, placement) == pytest.approx(geodesic_area(polygon, placement, pieces), rel=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("crs", "pixel", "west", "north"),
     [
@@ -212,6 +213,7 @@ def partitions(draw: st.DrawFn) -> list[shapely.Geometry]:
     return [shapely.union_all(boxes) for boxes in cells.values()]
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=25)
 @given(
     partitions(), st.sampled_from(["UTM", "rotated", "degrees", "web Mercator at 60° N", "UTM over the antimeridian"])
@@ -308,6 +310,7 @@ def test_mars_has_no_longitude_on_wgs84() -> None:
     assert all(geodesy.on_earth(PLACEMENTS[name]) for name in EARTHLY)
 
 
+@pytest.mark.slow
 def test_an_unknown_crs_is_refused() -> None:
     with pytest.raises(ReadError, match="PROJ can read"):
         geodesy.on_earth(Placement(((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)), "m", crs="Middle Earth"))
@@ -444,6 +447,7 @@ def test_polygon_edges() -> None:
     assert {tuple(p) for p in start[owner == 2]} == {tuple(p) for p in end[owner == 2]} == {(-1, -1), (1, -1), (1, 1)}
 
 
+@pytest.mark.slow
 def test_a_crs_cannot_open_files(tmp_path: Path) -> None:
     """Opening a pipe among the grids would block."""
     grid = tmp_path / "grid.gsb"

@@ -59,6 +59,7 @@ def affines(draw: st.DrawFn) -> Placement:
     return Placement(matrix, "m", source="test")
 
 
+@pytest.mark.slow
 @plain
 @given(affines(), st.lists(st.tuples(st.floats(-1e5, 1e5), st.floats(-1e5, 1e5)), max_size=5))
 def test_affine_round_trip(placement: Placement, points: list[tuple[float, float]]) -> None:
@@ -94,6 +95,7 @@ def warps(draw: st.DrawFn) -> Placement:
     return Placement(matrix, "m", warp=warp)
 
 
+@pytest.mark.slow
 @plain
 @given(warps(), st.lists(st.tuples(st.floats(-500, 10500), st.floats(-500, 10500)), max_size=5))
 def test_polynomial_round_trip(placement: Placement, points: list[tuple[float, float]]) -> None:
@@ -101,6 +103,7 @@ def test_polynomial_round_trip(placement: Placement, points: list[tuple[float, f
     assert np.abs(placement.to_pixel(placement.to_world(xy)) - xy).max(initial=0) < 1e-6
 
 
+@pytest.mark.slow
 @plain
 @given(warps(), st.floats(0, 10000), st.floats(0, 10000))
 def test_jacobian(placement: Placement, x: float, y: float) -> None:

@@ -65,6 +65,7 @@ def test_precedence_of_file_user_and_product() -> None:
     assert any("scale 0.0002 and offset 0 of the file are used" in note for note in told.notes)
 
 
+@pytest.mark.slow
 def test_crs_is_used_for_files_that_lack_only_that() -> None:
     placed = apply(facts(placement=UNPLACED), crs="EPSG:32618").placement
     assert (placed.unit, placed.matrix) == ("m", UNPLACED.matrix)

@@ -26,6 +26,7 @@ def axes(draw: st.DrawFn) -> tuple[int, int, int, int, int]:
     return length, tile, overlap, tiles, margin
 
 
+@pytest.mark.slow
 @plain
 @given(axes())
 @example((1, 336, 0, 5, 0))
@@ -113,6 +114,7 @@ def test_cores_cover_every_grid_pixel_once(plan: tuple[Grid, dict[str, int], lis
             assert seen == tiles * (how["tile"] - 2 * how["halo"]) + 2 * how["halo"]
 
 
+@pytest.mark.slow
 @plain
 @given(plans())
 def test_every_pixel_of_a_core_has_its_halo_and_its_overlap(plan: tuple[Grid, dict[str, int], list[Region]]) -> None:
@@ -145,6 +147,7 @@ def test_cores_tile_the_image_in_level0_pixels(plan: tuple[Grid, dict[str, int],
         assert seen.y0 < height
 
 
+@pytest.mark.slow
 @plain
 @given(plans())
 def test_neighbours_share_the_same_border(plan: tuple[Grid, dict[str, int], list[Region]]) -> None:
@@ -157,6 +160,7 @@ def test_neighbours_share_the_same_border(plan: tuple[Grid, dict[str, int], list
             assert left[region.columns.core_start, region.rows.core_stop].y0 == region.core.y1
 
 
+@pytest.mark.slow
 @plain
 @given(plans())
 def test_keys_are_unique_positions(plan: tuple[Grid, dict[str, int], list[Region]]) -> None:

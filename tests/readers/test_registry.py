@@ -53,6 +53,7 @@ def test_built_in_readers_are_installed() -> None:
     assert {"raster", "scene"} <= set(readers())
 
 
+@pytest.mark.slow
 def test_importing_readers_loads_no_format_library() -> None:
     code = (
         "import sys, limner.readers.registry as r; r.readers(); "

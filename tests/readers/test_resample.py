@@ -126,6 +126,7 @@ def test_invalid_values_do_not_leak() -> None:
         assert (pixels[usable] == 1).all()
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=150)
 @given(
     scale=st.one_of(st.sampled_from([1.0, 2.0, 3.0, 0.5, 0.25, 10 / 3, 1 / 3, 1.7]), st.floats(0.2, 9.0)),
@@ -147,6 +148,7 @@ def test_a_pixel_does_not_depend_on_its_box(scale: float, start: int, length: in
         assert np.array_equal(part[0], whole[0][10:25, low:high])
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=300)
 @given(
     scale=st.floats(0.05, 300.0), start=st.integers(-3000, 60000), length=st.integers(1, 4000), cut=st.integers(0, 4000)

@@ -57,6 +57,7 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxedProce
         one.close()
 
 
+@pytest.mark.slow
 def test_paths_are_relative_to_the_callers_folder(
     process: SandboxedProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,6 +74,7 @@ def test_json_and_arrays_come_back(process: SandboxedProcess) -> None:
     assert np.array_equal(image, np.arange(150_000, dtype=np.uint16).reshape(300, 500))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "arguments", "code"),
     [
@@ -131,6 +133,7 @@ def test_a_call_ends_after_its_caller_has_died(process: SandboxedProcess, monkey
             process.call(f"{HERE}:{call}", *([60] if call == "sleep" else []), seconds=0.2)
 
 
+@pytest.mark.slow
 def test_a_forked_process_gets_another() -> None:
     mine = run_sandboxed("os:getpid", seconds=60)
     child = os.fork()
@@ -140,6 +143,7 @@ def test_a_forked_process_gets_another() -> None:
     assert run_sandboxed("os:getpid", seconds=60) == mine
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_a_killed_process_is_restarted(process: SandboxedProcess) -> None:
     process.call(f"{HERE}:double", 1, seconds=60)

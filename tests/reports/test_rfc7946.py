@@ -118,6 +118,7 @@ def test_cuts_equal_those_of_the_antimeridian_package(dateline: Placement) -> No
     assert placed.symmetric_difference(cut).area < 1e-6 * cut.area
 
 
+@pytest.mark.slow
 def test_an_edge_that_crosses_the_antimeridian_a_thousand_times(dateline: Placement) -> None:
     y = np.arange(1500.0)
     x = np.where(y % 2 == 0, 300.0, 700.0)

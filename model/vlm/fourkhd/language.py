@@ -8,7 +8,7 @@ are moved along.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import nn
@@ -103,7 +103,7 @@ class LanguageAttention(nn.Module):
         key, value = packed[..., -2, :].transpose(1, 2), packed[..., -1, :].transpose(1, 2)
         query, key = rotate(query, context.rotation), rotate(key, context.rotation)
         if context.cache is not None:
-            key, value = cast("Any", context.cache).update(key, value, self.index)
+            key, value = context.cache.update(key, value, self.index)
         out = attend(self, query, key, value, context.mask, kernel=context.kernel, causal=context.causal)
         return self.wo(out, context.image_mask)
 

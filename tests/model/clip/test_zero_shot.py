@@ -126,6 +126,7 @@ def test_answers_do_not_depend_on_the_batch(checkpoints: Make, picture: Pictures
     assert list(batched) == alone
 
 
+@pytest.mark.slow
 def test_aggregate_chooses_tiles_or_regions(checkpoints: Make, picture: Pictures) -> None:
     folder = checkpoints("clip")
     info = picture(np.zeros((4, 4, 3), dtype=np.uint8)).info
@@ -161,6 +162,7 @@ def test_identity_covers_everything_that_decides_the_result(checkpoints: Make) -
     }
 
 
+@pytest.mark.slow
 def test_planning_imports_no_torch(checkpoints: Make) -> None:
     code = (
         "import sys\nfrom limner.model.clip.annotator import ZeroShot\n"
@@ -244,6 +246,7 @@ def test_all_shards_of_the_weights_are_required(checkpoints: Make) -> None:
         find_checkpoint(str(folder), fetch=False).files.weights()
 
 
+@pytest.mark.slow
 def test_no_network_access_without_fetch() -> None:
     code = (
         "import os, socket, sys\n"

@@ -40,6 +40,7 @@ def stripes(side: int) -> npt.NDArray[np.uint8]:
     return pixels
 
 
+@pytest.mark.slow
 def test_segmentation(zoo: ModuleType, tmp_path: Path) -> None:
     one = make_plugin(Deepness, {"checkpoint": str(zoo.segmentor(tmp_path / "a.onnx"))})
     assert one.labels == ("park", "lake")

@@ -200,6 +200,7 @@ def test_numbers_that_cannot_be_reflectance_are_refused(picture: Make, toy_card:
         annotate(make_plugin(Segmenter, {"model": str(card)}), image, 1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -249,6 +250,7 @@ def test_options_are_strict(options: dict[str, str]) -> None:
         make_plugin(Segmenter, options, "segment")
 
 
+@pytest.mark.slow
 def test_identity_has_everything_that_decides_answers() -> None:
     identity = make_plugin(Segmenter, {}).identity
     assert identity["name"] == "csmask"
@@ -257,6 +259,7 @@ def test_identity_has_everything_that_decides_answers() -> None:
     assert all(isinstance(value, str) for value in identity.values())
 
 
+@pytest.mark.slow
 def test_constructing_loads_no_heavy_library() -> None:
     code = (
         "import sys; from limner.model.segmentation.annotator import Segmenter;"

@@ -58,6 +58,7 @@ def everywhere(pixels: Rgb) -> npt.NDArray[np.bool_]:
     return np.ones(pixels.shape[:2], dtype=bool)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_stains_equal_the_plain_computation(seed: int) -> None:
     pixels, tissue, _ = slide(seed)
@@ -110,6 +111,7 @@ def test_a_slide_without_two_stains_is_refused() -> None:
         fit_stain(grey, tissue, everywhere(pixels))
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=50)
 @given(st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=1, max_size=20))
 def test_any_colour_gives_numbers_from_0_to_1(colours: list[tuple[int, int, int]]) -> None:
@@ -119,6 +121,7 @@ def test_any_colour_gives_numbers_from_0_to_1(colours: list[tuple[int, int, int]
     assert ((shown >= 0) & (shown <= 1)).all()
 
 
+@pytest.mark.slow
 def test_a_real_slide(shared_data: Path) -> None:
     path = str(shared_data / "slides" / "generic_pyramid_prostate" / "slide.tiff")
     [info] = scan_with(PyramidReader(), path, {"microns_per_pixel": "0.5"})

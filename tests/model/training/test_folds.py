@@ -13,6 +13,7 @@ def test_groups_that_share_a_tile_are_one_unit() -> None:
     assert number_units(members).tolist() == [0, 1, 0, 1, 1, 2]
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 9)), min_size=15, max_size=40), st.integers(3, 5))
 def test_units_stay_whole_and_every_fold_holds_every_class(units: list[tuple[int, int]], folds: int) -> None:

@@ -143,6 +143,7 @@ def test_values_obey_their_schema(model_server: Server, views: list[View], struc
     assert body.get("guided_json") == (schema if structured == "guided_json" else None)
 
 
+@pytest.mark.slow
 def test_invalid_values_are_requested_once_more(model_server: Server, views: list[View]) -> None:
     schema = '{"type": "object", "properties": {"ships": {"type": "integer"}}, "required": ["ships"]}'
     s = model_server

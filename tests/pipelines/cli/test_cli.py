@@ -14,6 +14,7 @@ from limner.readers.plugins import installed
 Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["models", "--help"], ["--version"]])
 def test_help_loads_nothing_heavy_and_touches_no_network(command: list[str]) -> None:
     spy = (
@@ -63,6 +64,7 @@ def test_fetch_finds_local_weights(limner: Limner, card: Path, tmp_path: Path) -
     assert (output.code, output.out.strip()) == (0, str(tmp_path / "toy.onnx"))
 
 
+@pytest.mark.slow
 def test_the_doctor_lists_versions_and_hardware(limner: Limner) -> None:
     output = limner("doctor")
     assert output.code == 0
@@ -70,6 +72,7 @@ def test_the_doctor_lists_versions_and_hardware(limner: Limner) -> None:
         assert words in output.out
 
 
+@pytest.mark.slow
 def test_info_of_an_image_and_of_none(limner: Limner, scene: Path, tmp_path: Path) -> None:
     output = limner("info", scene)
     assert output.code == 0
@@ -79,6 +82,7 @@ def test_info_of_an_image_and_of_none(limner: Limner, scene: Path, tmp_path: Pat
     assert limner("info", tmp_path / "letter.txt").code == 3
 
 
+@pytest.mark.slow
 def test_a_plan_describes_the_run_and_writes_nothing(limner: Limner, scene: Path, card: Path) -> None:
     before = sorted(scene.parent.iterdir())
     output = limner("plan", scene, "--model", card, "--hd-num", 4, "--engine", "local", "--workers", 3)
@@ -88,6 +92,7 @@ def test_a_plan_describes_the_run_and_writes_nothing(limner: Limner, scene: Path
     assert sorted(scene.parent.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_a_plan_without_the_weights_names_them(
     limner: Limner, scene: Path, make_card: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,6 +104,7 @@ def test_a_plan_without_the_weights_names_them(
     assert "models fetch" in output.out
 
 
+@pytest.mark.slow
 def test_an_annotator_plugin_gets_rgb(limner: Limner, scene: Path, painter: str, tmp_path: Path) -> None:
     output = limner("run", scene, "--out", tmp_path / "out", "--model", painter, "--hd-num", 4)
     assert output.code == 0, output.err
@@ -107,6 +113,7 @@ def test_an_annotator_plugin_gets_rgb(limner: Limner, scene: Path, painter: str,
     assert sum(f.geometry.area for f in image.findings()) == 150 * 110
 
 
+@pytest.mark.slow
 def test_a_bug_of_a_plugin_shows_its_traceback_and_keeps_results(
     limner: Limner, scene: Path, painter: str, tmp_path: Path
 ) -> None:
@@ -118,6 +125,7 @@ def test_a_bug_of_a_plugin_shows_its_traceback_and_keeps_results(
     assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) >= 1
 
 
+@pytest.mark.slow
 def test_a_region_that_does_not_fit_into_memory_fails_alone(
     limner: Limner, scene: Path, painter: str, tmp_path: Path
 ) -> None:

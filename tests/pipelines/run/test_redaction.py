@@ -83,6 +83,7 @@ def test_the_name_is_found_where_names_are_shown(tmp_path: Path, ward: Path, per
     assert not any((tmp_path / "out" / name).exists() for name in PRIVATE)
 
 
+@pytest.mark.slow
 def test_sources_are_private_and_restore_the_paths(tmp_path: Path, ward: Path, per_tile: str, limner: Limner) -> None:
     out = tmp_path / "out"
     assert limner("run", ward / "study", "--model", per_tile, "--out", out).code in {0, 1}
@@ -103,6 +104,7 @@ def test_a_refused_run_leaves_the_sources_unchanged(tmp_path: Path, ward: Path, 
     assert {name: (out / name).read_bytes() for name in PRIVATE} == before
 
 
+@pytest.mark.slow
 def test_paths_of_maps_are_not_redacted(tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
     limner("run", scene, "--out", tmp_path / "out", "--model", card)
     assert str(scene) in (tmp_path / "out" / "manifest.json").read_text()

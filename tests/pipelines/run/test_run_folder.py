@@ -58,6 +58,7 @@ def test_the_latest_result_of_a_region_counts(tmp_path: Path) -> None:
     assert read_entries(tmp_path)["image/1"].status == "done"
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(data=st.data())
 def test_an_incomplete_last_line_is_cut(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
@@ -210,6 +211,7 @@ def test_two_runs_cannot_write_at_once(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_dead_process_is_released(tmp_path: Path) -> None:
     opened = f"s = RunFolder.open(Path({str(tmp_path)!r}))"
     hold = f"from pathlib import Path; from limner.pipelines.run.run_folder import RunFolder; {opened}"

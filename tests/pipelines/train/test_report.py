@@ -50,6 +50,7 @@ def card(table: list[list[int]], names: list[str], *, beside: bool) -> ProbeCard
     )
 
 
+@pytest.mark.slow
 def test_the_same_losses_give_the_same_bytes(tmp_path: Path) -> None:
     losses = [4 * math.exp(-step / 60) + 0.1 for step in range(300)]
     for name in ("a.png", "b.png"):

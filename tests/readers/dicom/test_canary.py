@@ -131,6 +131,7 @@ def _whitelisted(info: ImageInfo) -> dict[str, object]:
     }
 
 
+@pytest.mark.slow
 def test_no_patient_data_is_in_any_output(aviary: Path, tmp_path: Path, streams: Streams) -> None:
     told = everything_told(aviary, tmp_path / "out", "hide", streams)
     assert NAME not in told.upper()
@@ -138,6 +139,7 @@ def test_no_patient_data_is_in_any_output(aviary: Path, tmp_path: Path, streams:
     assert "1.2.826.0.1.3680043.8.498" not in told
 
 
+@pytest.mark.slow
 def test_the_control_finds_planted_patient_data(aviary: Path, tmp_path: Path, streams: Streams) -> None:
     told = everything_told(aviary, tmp_path / "out", "show", streams)
     assert NAME in told.upper()

@@ -85,6 +85,7 @@ def test_palette_colour_is_read_as_rgb(tmp_path: Path, making: ModuleType) -> No
     assert np.array_equal(pixels, (table // 257)[making.ramp() % 4])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shape"),
     [

@@ -22,6 +22,7 @@ def test_spacing_is_rows_then_columns_and_centres_become_corners(tmp_path: Path,
     assert info.placement.frame.startswith("2.25.")
 
 
+@pytest.mark.slow
 def test_placements_equal_simpleitk(pydicom_files: Path) -> None:
     itk = pytest.importorskip("SimpleITK")
     itk.ProcessObject.SetGlobalWarningDisplay(False)

@@ -115,6 +115,7 @@ def test_an_archive_is_scanned_like_a_folder(tmp_path: Path, making: ModuleType)
         assert (a.read(folder.box, folder.size)[0] == b.read(zipped.box, zipped.size)[0]).all()
 
 
+@pytest.mark.slow
 def test_missing_files_of_a_dicomdir_have_an_outcome(tmp_path: Path, pydicom_files: Path) -> None:
     tree = tmp_path / "disc"
     shutil.copytree(pydicom_files / "dicomdirtests", tree)

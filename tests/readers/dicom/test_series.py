@@ -34,6 +34,7 @@ def test_slices_are_ordered_along_their_normal(tmp_path: Path, making: ModuleTyp
     assert np.allclose(firsts, [1000 * k - 1024 for k in range(7)])
 
 
+@pytest.mark.slow
 def test_shuffled_files_give_identical_facts(tmp_path: Path, making: ModuleType) -> None:
     images = making.slices(12) + making.slices(4, SeriesInstanceUID=making.uid(5), orientation=making.SAGITTAL)
     for k, data in enumerate(images):
@@ -103,6 +104,7 @@ def test_repeated_positions_are_split_by_the_distinguishing_attribute(tmp_path: 
     assert {dict(info.facts)["split_by"] for info in infos} == {"instance number"}
 
 
+@pytest.mark.slow
 def test_real_time_series_become_one_stack_per_time(shared_data: Path) -> None:
     infos = scan(shared_data / "dicom" / "mr_brain_epi_ge" / "mr_0004.zip")
     assert [len(info.planes) for info in infos] == [15] * 10

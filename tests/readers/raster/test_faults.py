@@ -86,6 +86,7 @@ def test_unknown_channel_lists_the_known(write_raster: WriteRaster, places: Plac
         RasterReader().open(info, [])
 
 
+@pytest.mark.slow
 def test_damaged_file_fails_alone(write_raster: WriteRaster, places: Places, tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         write_raster(f"in/{name}.tif", places(20, 10))

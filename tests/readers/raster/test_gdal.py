@@ -332,6 +332,7 @@ def test_sidecar_link_out_of_the_folder_is_refused(tile: Path, write_raster: Wri
 PIPES = ("pipe.tif", "a.vrt", "tile.tif.ovr", "tile.tif.msk", "tile.tif.aux.xml", "tile.tfw", "TILE.IMD", "folder")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pipe", PIPES)
 def test_named_pipes_do_not_block(tile: Path, pipe: str) -> None:
     path = tile

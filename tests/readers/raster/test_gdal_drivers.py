@@ -27,6 +27,7 @@ def test_listed_drivers_are_available() -> None:
         assert {*gdal.DRIVERS.values(), *gdal.HEADER_FILE_DRIVERS, "VRT"} <= set(env.drivers())
 
 
+@pytest.mark.slow
 def test_blocked_drivers_are_not_loaded() -> None:
     code = (
         "import json, rasterio\nfrom limner.readers.raster import gdal\n"

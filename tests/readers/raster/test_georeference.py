@@ -41,6 +41,7 @@ def test_placements_are_exact_to_a_millionth_of_a_pixel(bench: ModuleType, tmp_p
     assert {name: errors for name, *errors in rows if max(errors) >= LIMIT} == {}
 
 
+@pytest.mark.slow
 def test_real_files_are_exact_to_a_millionth_of_a_pixel(bench: ModuleType, tmp_path: Path, shared_data: Path) -> None:
     rows = bench.table(tmp_path, shared_data / "geo")
     assert {name for name, *_ in rows} >= set(bench.REAL)
@@ -120,6 +121,7 @@ def test_crs_of_the_file_wins_over_the_option(write_raster: WriteRaster, places:
     assert same.notes == ()
 
 
+@pytest.mark.slow
 def test_invalid_crs_option(write_raster: WriteRaster, places: Places) -> None:
     with pytest.raises(RequestError, match="EPSG:32618"):
         scan_with(RasterReader(), write_raster("a.tif", places(9, 7), crs=None), {"crs": "north of here"})

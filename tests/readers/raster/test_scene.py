@@ -262,6 +262,7 @@ def test_only_requested_bands_are_opened(write_raster: WriteRaster, places: Plac
         SceneReader().open(info)
 
 
+@pytest.mark.slow
 def test_virginia_scene(shared_data: Path, tmp_path: Path) -> None:
     folder = shared_data / "geo" / "sentinel2_virginia_l1c"
     rows = scan([str(folder)], {"sensor": "sentinel-2-l1c"})

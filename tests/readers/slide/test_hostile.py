@@ -133,6 +133,7 @@ def chain(path: Path, many: int) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_number_of_directories_is_limited(tmp_path: Path) -> None:
     most = Directories.read(str(chain(tmp_path / "a.tif", MAX_PAGES)))
     assert most is not None
@@ -364,6 +365,7 @@ def test_bounds_are_cut_to_the_slide(fake: Callable[..., str]) -> None:
     SlideReader().open(info).close()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 def test_files_found_by_fuzzing(shared_data: Path) -> None:
     """In a process of its own, whose peak memory is measured."""

@@ -182,6 +182,7 @@ def test_level_of_another_factor_spans_the_image() -> None:
     assert Level.of((1000, 500), (700, 350), (64, 64)).scale == (1000 / 700, 500 / 350)
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=40)
 @given(
     scale=st.floats(0.4, 40),

@@ -107,6 +107,7 @@ def test_coarse_level_is_aligned_and_invalid_outside_the_scan(made: MadeSlide, f
         assert np.abs(pixels[..., channel] - ramp)[inner].mean() < 2
 
 
+@pytest.mark.slow
 def test_slides_with_bounds_pass_the_contract(made: MadeSlide) -> None:
     info = only(made.path)
     native = opened(made.path, info.box)
@@ -116,6 +117,7 @@ def test_slides_with_bounds_pass_the_contract(made: MadeSlide) -> None:
     check_reader(READER, str(made.path), ExpectedImage(native, valid, points, exact=False))
 
 
+@pytest.mark.slow
 def test_single_level_passes_the_exact_contract(tmp_path: Path, scanners: ModuleType) -> None:
     path = scanners.mirax(tmp_path / "a.mrxs", scanners.smooth(128, 192), first=(3, 1), levels=1)
     info = only(path)
@@ -124,6 +126,7 @@ def test_single_level_passes_the_exact_contract(tmp_path: Path, scanners: Module
     check_reader(READER, str(path), ExpectedImage(opened(path, info.box), valid))
 
 
+@pytest.mark.slow
 def test_folder_has_a_row_for_every_file(tmp_path: Path, scanners: ModuleType) -> None:
     scanners.mirax(tmp_path / "in" / "one.mrxs", scanners.smooth(128, 128))
     rows = {Path(row.path).name: (row.status, row.reader) for row in scan([str(tmp_path / "in")], {})}

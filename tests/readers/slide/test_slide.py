@@ -62,6 +62,7 @@ def everywhere(pixels: Rgb) -> npt.NDArray[np.bool_]:
     return np.ones(pixels.shape[:2], dtype=bool)
 
 
+@pytest.mark.slow
 def test_aperio_slide_passes_the_contract(tmp_path: Path) -> None:
     path = aperio(tmp_path / "a.svs", smooth(301, 517), levels=(1,))
     truth = opened_whole(path)
@@ -233,6 +234,7 @@ def dicom_level(path: Path, pixels: Rgb, series: str, spacing: float, number: in
     data.save_as(path, enforce_file_format=True)
 
 
+@pytest.mark.slow
 def test_any_file_of_a_dicom_series_opens_the_slide(tmp_path: Path) -> None:
     pixels = smooth(300, 420)
     half = pixels.reshape(150, 2, 210, 2, 3).mean(axis=(1, 3)).astype(np.uint8)
@@ -249,6 +251,7 @@ def test_any_file_of_a_dicom_series_opens_the_slide(tmp_path: Path) -> None:
         assert np.array_equal(image.read(one.box, (210, 150))[0], half)
 
 
+@pytest.mark.slow
 def test_real_aperio(shared_data: Path) -> None:
     path = shared_data / "slides" / "aperio_cmu1_small_region" / "CMU-1-Small-Region.svs"
     assert confidence(path) == 90
@@ -280,6 +283,7 @@ def test_real_hamamatsu(shared_data: Path) -> None:
     assert valid.all()
 
 
+@pytest.mark.slow
 def test_real_dicom(shared_data: Path) -> None:
     path = shared_data / "slides" / "dicom_wsi_camelyon" / "camelyon_multiframe_jpeg2000_lossless.dcm"
     [info] = scan_with(SlideReader(), str(path), {})

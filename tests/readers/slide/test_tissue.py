@@ -232,6 +232,7 @@ def flood(mask: Mask) -> list[set[tuple[int, int]]]:
 masks = arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9)))
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=300)
 @given(masks, st.integers(1, 6))
 def test_components_equal_a_flood_fill(mask: Mask, least: int) -> None:
@@ -247,6 +248,7 @@ def test_components_equal_a_flood_fill(mask: Mask, least: int) -> None:
     assert np.array_equal(fill_holes(mask, least), filled)
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=100)
 @given(masks, st.tuples(st.integers(0, 4), st.integers(0, 4)))
 def test_box_mean_and_dilation(mask: Mask, radius: tuple[int, int]) -> None:
@@ -308,6 +310,7 @@ def test_invalid_annotation_is_refused(tmp_path: Path, content: bytes) -> None:
         read_tissue_annotation(str(path), slide((200, 100), 0.5))
 
 
+@pytest.mark.slow
 def test_real_slides(shared_data: Path) -> None:
     slides = shared_data / "slides"
     for reader, name, options, light, share in (

@@ -63,6 +63,7 @@ def test_image_tokens_equal_the_reference(golden: Path, tiny: FourKhd, vectors: 
     assert apart(embedded, vectors[f"{name}_image_embeds"]) < TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["sdpa", "eager"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", CASES)
@@ -83,6 +84,7 @@ def test_logits_equal_the_reference(
     assert apart(without, vectors[f"{name}_{layout}_logits"]) > 1  # Partial LoRA is there, and counts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_greedy_ids_equal_the_reference_alone_and_in_a_batch(
     golden: Path, tiny: FourKhd, vectors: Vectors, layout: str
@@ -104,6 +106,7 @@ def test_greedy_ids_equal_the_reference_alone_and_in_a_batch(
         )
 
 
+@pytest.mark.slow
 def test_a_batch_of_different_shapes_equals_one_by_one(golden: Path, tiny: FourKhd, vectors: Vectors) -> None:
     seen = [shown(golden, tiny, name) for name in CASES]
     with torch.inference_mode():
