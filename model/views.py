@@ -26,7 +26,7 @@ from shapely.geometry.base import BaseGeometry
 
 from ..readers.errors import ModelError
 from ..readers.geodesy import box_areas_m2
-from ..readers.geometry import Placement, Points
+from ..readers.geometry import Box, Placement, Points
 from ..readers.image import Image, Mask, Pixels
 from ..readers.regions import Region, Span
 from ..readers.render import Stretch, render
@@ -57,14 +57,7 @@ def read_view(
     if grid.size != region.size:
         msg = f"region {region.key} of {region.size} px was not cut for this spec's grid of {grid.size} px"
         raise ValueError(msg)
-    pixels, valid = image.read(region.box, region.size, region.plane)
-    if spec.bands is not None:
-        canvas, valid = _physical(image, spec.bands, spec.quantity, pixels, valid)
-    elif stretch is not None:
-        canvas = render(pixels, valid, stretch)
-    else:
-        msg = f"region {region.key}: an RGB spec needs the image's stretch"
-        raise ValueError(msg)
+    canvas, valid = read_canvas(image, region.box, region.size, region.plane, spec=spec, stretch=stretch)
     keep = np.zeros(valid.shape, dtype=np.bool_)
     core = core_window(region)
     keep[core] = valid[core] & roi_mask(region, roi)
@@ -83,6 +76,22 @@ def read_view(
         keep_mask=keep,
         global_view=squash_to_tile(canvas.astype(np.float32), spec.tile) if spec.overall else None,
     )
+
+
+def read_canvas(
+    image: Image, box: Box, size: tuple[int, int], plane: int = 0, *, spec: InputSpec, stretch: Stretch | None
+) -> tuple[Pixels, Mask]:
+    """A box of a plane as pixels (H, W, C) of a view with this `spec`, and where they are valid (H, W).
+
+    Raises as `read_view` does.
+    """
+    pixels, valid = image.read(box, size, plane)
+    if spec.bands is not None:
+        return _physical(image, spec.bands, spec.quantity, pixels, valid)
+    if stretch is None:
+        msg = "an RGB spec needs the image's stretch"
+        raise ValueError(msg)
+    return render(pixels, valid, stretch), valid
 
 
 def _physical(
