@@ -209,7 +209,7 @@ def _plan_image(info: ImageInfo, annotator: Annotator | None, settings: Settings
     grid = Grid(info.id, info.size, grid_scale(info, spec, settings.resolution), len(info.planes))
     stats = compute_overview_stats(info, spec, settings, annotator)
     plan = ImagePlan(
-        info,
+        replace(info, notes=(*info.notes, *filter(None, [stats.note]))),
         stats.spec,
         grid,
         settings.hd_num,
