@@ -11,6 +11,7 @@ from .files import is_remote
 from .geometry import Placement
 from .image import VALIDITY_UNKNOWN, Channel, ImageInfo
 from .options import options_of
+from .orientation import orientation_notes
 from .pseudonyms import NameOptions
 from .raster.bands import (
     COMMON_NAMES,
@@ -89,7 +90,8 @@ class PreparedOverrides:
         name = self._overrides.sensor or info.sensor
         sensor = find_sensor(name) if name and info.kind == "map" else None
         info = _with_sensor(info, reader, sensor, self._overrides.bands)
-        return self._with_spacing(_with_crs(info, self._crs))
+        info = self._with_spacing(_with_crs(info, self._crs))
+        return _with_notes(info, *orientation_notes(info.placement))
 
     def _with_spacing(self, info: ImageInfo) -> ImageInfo:
         """Apply a slide's pixel size: its row in the table wins over --microns-per-pixel."""

@@ -18,6 +18,7 @@ from ...readers.errors import ReadError, RequestError
 from ...readers.geodesy import on_earth
 from ...readers.geometry import Box, Points
 from ...readers.image import Image, ImageInfo, Mask
+from ...readers.orientation import find_orientation
 from ...readers.overview import ReducedImage, dilate, read_overview
 from ...readers.raster.bands import find_channels
 from ...readers.registry import open_image
@@ -170,7 +171,8 @@ def _fit(
     inside = np.ones_like(valid)
     if area is not None and len(image.info.planes) == 1:  # the overview of a stack is a montage
         inside = polygon_mask(area, valid.shape, scale)
-    return annotator.fit(spec, render(pixels, valid, stretch), inside & valid, valid)
+    turn = find_orientation(image.info.placement)[0].turn
+    return annotator.fit(spec, turn(render(pixels, valid, stretch)), turn(inside & valid), turn(valid))
 
 
 def find_roi(info: ImageInfo, settings: Settings, overview: ReducedImage) -> RegionOfInterest:
