@@ -11,9 +11,8 @@ import shapely
 
 from ...model.annotator import InputSpec, SupportsPictureFit
 from ...model.views import read_canvas
-from ...readers.geometry import Box
 from ...readers.image import ImageInfo, Mask, Pixels
-from ...readers.regions import Grid
+from ...readers.regions import Grid, Region, Span
 from ...readers.registry import open_image
 from .overview_stats import OverviewStats, RegionOfInterest, channel_names
 
@@ -50,7 +49,7 @@ def read_picture(info: ImageInfo, grid: Grid, stats: OverviewStats, limit: int =
     with open_image(info, channel_names(info, spec, stats.stretch)) as image:
 
         def read(place: Place, size: tuple[int, int]) -> tuple[Pixels, Mask]:
-            return read_canvas(image, _box(grid, place, size), size, place[0], spec=spec, stretch=stats.stretch)
+            return read_canvas(image, _block(grid, place, size), spec, stats.stretch)
 
         if grid.planes == 1 and width * height <= limit:
             return read((0, 0, 0), (width, height))
@@ -80,7 +79,7 @@ def _block_places(grid: Grid, size: tuple[int, int], roi: RegionOfInterest) -> l
         shapely.prepare(roi.area)
     for y in rows:
         for x in columns:
-            box = _box(grid, (0, x, y), size)
+            box = _block(grid, (0, x, y), size).core
             if not roi.skip_reason(box):
                 points = np.meshgrid(box.x0 + _SAMPLES * box.width, box.y0 + _SAMPLES * box.height)
                 shares[0, x, y] = 1.0 if roi.area is None else float(shapely.contains_xy(roi.area, *points).mean())
@@ -95,9 +94,11 @@ def _interleaved(column: int, row: int) -> int:
     return sum((column >> bit & 1) << 2 * bit | (row >> bit & 1) << 2 * bit + 1 for bit in range(_PLACES.bit_length()))
 
 
-def _box(grid: Grid, place: Place, size: tuple[int, int]) -> Box:
-    (sx, sy), (_, x, y) = grid.scale, place
-    return Box(x * sx, y * sy, (x + size[0]) * sx, (y + size[1]) * sy)
+def _block(grid: Grid, place: Place, size: tuple[int, int]) -> Region:
+    """A block as a region of one tile."""
+    plane, *corner = place
+    columns, rows = (Span(at, at + side, at, at + side, 1) for at, side in zip(corner, size, strict=True))
+    return Region(grid, columns, rows, plane)
 
 
 def _spread(items: Sequence[Item], count: int) -> list[Item]:
