@@ -32,7 +32,7 @@ from .tiff import (
     tiff_errors,
     tile_size,
 )
-from .tiff_directories import MAGIC, Directories
+from .tiff_directories import MAGIC, ORIENTATION, Directories, turn_note
 from .tiled_pyramid import Level, Tile, TiledPyramid
 
 if TYPE_CHECKING:
@@ -330,4 +330,5 @@ def _notes(series: "TiffPageSeries") -> list[str]:
         notes.append("Zero is white in this file; its values are not inverted.")
     if 34675 in series.keyframe.tags:
         notes.append("The ICC profile of the file is not applied.")
-    return notes
+    turned = turn_note(tag_value(series.keyframe, ORIENTATION))
+    return [*notes, turned] if turned else notes

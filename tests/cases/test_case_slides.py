@@ -144,7 +144,6 @@ def test_black_padding_is_no_data(tmp_path: Path, slides: Made, card: Path, limn
     assert found["analysed"] > 30.0
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="flat pictures are maps, and the scale is not looked at")
 @pytest.mark.parametrize("name", ["roi_png", "roi_jpg", "flat_tif"])
 def test_a_flat_picture_of_stated_scale_is_like_the_slide_it_was_cut_from(
     tmp_path: Path, slides: Made, card: Path, limner: Limner, shares: Shares, name: str
