@@ -9,7 +9,7 @@ from typing import Annotated, Final
 from pydantic import Field, field_validator
 
 from .errors import ReadError
-from .files import is_remote
+from .files import is_remote, split_variable
 from .geometry import Placement
 from .image import VALIDITY_UNKNOWN, Channel, ImageInfo
 from .options import options_of
@@ -201,7 +201,7 @@ def _choose_sensor(
 ) -> tuple[SensorChoice | None, Mapping[str, Radiometry], Path | None]:
     """The sensor of a map, and the radiometry in its product's metadata with their file. Raises `ReadError`."""
     named = find_sensor(info.sensor) if info.sensor else None
-    beside = (info.files or (info.uri,))[0]
+    beside, _ = split_variable((info.files or (info.uri,))[0])
     measured: Mapping[str, Radiometry] = {}
     metadata: Path | None = None
     if (sensor := stated or named) is not None and not is_remote(info.uri):

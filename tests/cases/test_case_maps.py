@@ -367,7 +367,6 @@ def test_a_map_as_large_that_is_not_looked_at_is_known_at_once(maps: Made, child
 NO_READER = "must be recognised by an installed reader"
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=NO_READER)
 def test_variables_of_a_netcdf_are_bands_or_named_in_the_refusal(maps: Made, limner: Limner) -> None:
     said = limner("info", maps("netcdf"))
     told = said.out + said.err
@@ -375,7 +374,6 @@ def test_variables_of_a_netcdf_are_bands_or_named_in_the_refusal(maps: Made, lim
     assert "nir" in told
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="the name of a variable is taken for that of a file")
 def test_a_variable_of_a_netcdf_is_read_by_its_name(maps: Made, limner: Limner) -> None:
     said = limner("info", f"NETCDF:{maps('netcdf')}:red")
     assert said.code == 0, said.err
