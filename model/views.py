@@ -59,15 +59,7 @@ def read_view(
     if grid.size != region.size:
         msg = f"region {region.key} of {region.size} px was not cut for this spec's grid of {grid.size} px"
         raise ValueError(msg)
-    turned = region.grid.orientation
-    pixels, valid = map(turned.turn, image.read(region.box, turned.swap(region.size), region.plane))
-    if spec.bands is not None:
-        canvas, valid = _physical(image, spec.bands, spec.quantity, pixels, valid)
-    elif stretch is not None:
-        canvas = render(pixels, valid, stretch)
-    else:
-        msg = f"region {region.key}: an RGB spec needs the image's stretch"
-        raise ValueError(msg)
+    canvas, valid = read_canvas(image, region, spec, stretch)
     keep = np.zeros(valid.shape, dtype=np.bool_)
     core = core_window(region)
     keep[core] = valid[core] & roi_mask(region, roi)
@@ -86,6 +78,21 @@ def read_view(
         keep_mask=keep,
         global_view=squash_to_tile(canvas.astype(np.float32), spec.tile) if spec.overall else None,
     )
+
+
+def read_canvas(image: Image, region: Region, spec: InputSpec, stretch: Stretch | None) -> tuple[Pixels, Mask]:
+    """The pixels (H, W, C) of a region as a view with this `spec` has them, and where they are valid (H, W).
+
+    Raises as `read_view` does.
+    """
+    turned = region.grid.orientation
+    pixels, valid = map(turned.turn, image.read(region.box, turned.swap(region.size), region.plane))
+    if spec.bands is not None:
+        return _physical(image, spec.bands, spec.quantity, pixels, valid)
+    if stretch is None:
+        msg = f"region {region.key}: an RGB spec needs the image's stretch"
+        raise ValueError(msg)
+    return render(pixels, valid, stretch), valid
 
 
 def _physical(

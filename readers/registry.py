@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Literal, cast
 
 from .errors import LimnerError, ReadError, RequestError
-from .files import is_remote
+from .files import is_remote, split_variable
 from .formats import Format, recognise, recognise_folder
 from .image import ArchiveReader, Image, ImageInfo, NumberingReader, Reader
 from .options import O, Options, options_of, parse_options, unknown_option
@@ -150,13 +150,14 @@ class _Scanner:
     def _choose(self, path: str, head: bytes, *, named: bool) -> str | None:
         """The reader of a file; None where its format has none, or none recognises it."""
         forced = self._forced if named else None
-        found = self._formats[path] = recognise(path, head)
+        file, _ = split_variable(path)
+        found = self._formats[path] = recognise(file, head)
         if found is None or not found.strict:
-            return forced or find_reader(path, head, self._candidates)
+            return forced or find_reader(file, head, self._candidates)
         able = {name: reader for name, reader in self._candidates.items() if found.read_by(name, reader)}
         if forced or not able:
             return forced if forced in able else None
-        return find_reader(path, head, able) or next(iter(able))
+        return find_reader(file, head, able) or next(iter(able))
 
     def _option_error(self, path: str, error: RequestError) -> LimnerError:
         """An error about an option, without the file's name where that is personal."""
@@ -337,7 +338,7 @@ def _without_parts(rows: Sequence[ScannedFile]) -> list[ScannedFile]:
         for row in rows
         for info in row.infos
         for path in info.files
-        if os.path.abspath(path) != os.path.abspath(row.path)
+        if os.path.abspath(path) != os.path.abspath(split_variable(row.path)[0])
     }
     kept: list[ScannedFile] = []
     for row in rows:
@@ -396,10 +397,11 @@ def _format_of(path: str) -> Format | None:
     """The format of an input that no reader was chosen for, by its name alone where it cannot be read."""
     if not is_remote(path) and os.path.isdir(path):
         return recognise_folder(path)
+    file, _ = split_variable(path)
     try:
-        return recognise(path, b"" if is_remote(path) else _head(path))
+        return recognise(file, b"" if is_remote(file) else _head(file))
     except LimnerError:
-        return recognise(path, b"")
+        return recognise(file, b"")
 
 
 def _why_empty(folder: str) -> str:
@@ -414,7 +416,11 @@ def _why_empty(folder: str) -> str:
 
 
 def _head(path: str) -> bytes:
-    """The first bytes of a regular file. Raises `ReadError` for others, since opening a pipe or a device may block."""
+    """The first bytes of a regular file, or of the one that holds a variable.
+
+    Raises `ReadError` for others, since opening a pipe or a device may block.
+    """
+    path, _ = split_variable(path)
     try:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):

@@ -22,6 +22,7 @@ from ...readers.image import Channel, Image, ImageInfo, Mask
 from ...readers.orientation import find_orientation
 from ...readers.overview import ReducedImage, dilate, read_overview
 from ...readers.raster.bands import find_channels
+from ...readers.raster.radiometry import implausible_values, offset_note
 from ...readers.registry import open_image
 from ...readers.render import Stretch, display_stretch, fit_stretch, render, rgb_channels
 from ...readers.slide.tissue import find_tissue, overview_side, polygon_mask, read_tissue_annotation
@@ -95,6 +96,8 @@ class OverviewStats:
     no_rgb_reason: str
     """Why `stretch` is None, else ""."""
     roi: RegionOfInterest
+    note: str = ""
+    """What the numbers say against the stated scale and offset."""
 
 
 def channel_names(info: ImageInfo, spec: InputSpec, stretch: Stretch | None) -> tuple[str, ...]:
@@ -109,7 +112,8 @@ def compute_overview_stats(
 ) -> OverviewStats:
     """Open an image once and evaluate its overview, for slides at the resolution at which tissue is detected.
 
-    Raises `LimnerError`, also where an annotator needs RGB and the channels of RGB are not known.
+    Raises `LimnerError`, also where an annotator needs RGB and the channels of RGB are not known, or physical values
+    and the numbers contradict the stated scale and offset. Where it does not need them, a note tells of it.
     """
     no_rgb_reason = ""
     try:
@@ -135,9 +139,14 @@ def compute_overview_stats(
             if info.kind == "slide" and len(rgb) > 1 and alike and pixels.dtype != np.uint8:  # tissue by its colours
                 overview = overview._replace(pixels=render(pixels, overview.valid, stretch))
         roi = find_roi(info, settings, overview)
+        numbers = (info, image.channels, overview.pixels, overview.valid)
+        fault = implausible_values(*numbers)
+        if fault is not None and spec.bands is not None:
+            raise fault
+        note = offset_note(*numbers) if fault is None else str(fault)
         if isinstance(annotator, SupportsFit) and stretch is not None and spec.bands is None:
             spec = _fit(annotator, image, spec, stretch, roi.area)
-    return OverviewStats(spec, stretch, no_rgb_reason, roi)
+    return OverviewStats(spec, stretch, no_rgb_reason, roi, note)
 
 
 def _check_values(info: ImageInfo, channels: Sequence[Channel], overview: ReducedImage, spec: InputSpec) -> None:

@@ -19,7 +19,7 @@ import shapely
 from pydantic import BaseModel, Field, TypeAdapter
 from shapely.geometry.base import BaseGeometry
 
-from ...model.annotator import Annotator, InputSpec
+from ...model.annotator import Annotator, InputSpec, SupportsPictureFit
 from ...readers.errors import LimnerError, ModelError, ReadError, RequestError
 from ...readers.geodesy import metres_per_pixel
 from ...readers.image import ImageInfo, Kind
@@ -31,6 +31,7 @@ from ...reports.writer import FileRow
 from ..cli.terminal import plural
 from ..config import HD_NUM, Resolution, Settings
 from .overview_stats import OUTSIDE, OutsideAreaError, compute_overview_stats
+from .picture import fit_to_picture
 from .run_folder import is_run_folder
 
 RUN_FOLDER = "a run folder, which holds results"
@@ -148,8 +149,12 @@ class Plan:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def make_plan(settings: Settings, scanned: Sequence[ScannedFile], annotator: Annotator | None) -> Plan:
+def make_plan(
+    settings: Settings, scanned: Sequence[ScannedFile], annotator: Annotator | None, *, ready: bool = True
+) -> Plan:
     """Plan every image that can be analysed; the others become failed rows. Without an annotator all is skipped.
+
+    An annotator that is not `ready`, since files are missing, is not fitted to the images' pixels.
 
     Raises an image's error where no image is left: `RequestError` or `ModelError` where the settings suit no image,
     `ReadError` where none could be read.
@@ -158,7 +163,7 @@ def make_plan(settings: Settings, scanned: Sequence[ScannedFile], annotator: Ann
     failed: dict[str, LimnerError] = {}
     for info in (info for row in scanned for info in row.infos):
         try:
-            plans.append(_plan_image(info, annotator, settings))
+            plans.append(_plan_image(info, annotator, settings, ready=ready))
         except LimnerError as error:
             failed[info.id] = error
     if not plans:
@@ -206,19 +211,22 @@ def format_pixel_size(metres: float, kind: Kind = "map") -> str:
     return f"{metres:.4g} m" if kind == "map" and metres >= 1e-3 else f"{metres * 1e6:.4g} µm"
 
 
-def _plan_image(info: ImageInfo, annotator: Annotator | None, settings: Settings) -> ImagePlan:
+def _plan_image(info: ImageInfo, annotator: Annotator | None, settings: Settings, *, ready: bool) -> ImagePlan:
     """Plan one image. Raises `LimnerError`."""
     spec = DEFAULT_INPUT_SPEC if annotator is None else annotator.input_spec(info)
     info = replace(info, notes=(*info.notes, *_size_notes(info, spec)))
     orientation, _ = find_orientation(info.placement)
     grid = Grid(info.id, info.size, grid_scale(info, spec, settings.resolution), len(info.planes), orientation)
     stats = compute_overview_stats(info, spec, settings, annotator)
+    picture_spec = stats.spec
+    if ready and isinstance(annotator, SupportsPictureFit):
+        picture_spec = fit_to_picture(annotator, info, grid, stats)
     plan = ImagePlan(
-        info,
-        stats.spec,
+        replace(info, notes=(*info.notes, *filter(None, [stats.note]))),
+        picture_spec,
         grid,
         settings.hd_num,
-        settings.overlap,
+        max(settings.overlap, stats.spec.overlap),
         stretch=stats.stretch,
         no_rgb_reason=stats.no_rgb_reason,
         area=stats.roi.area,
