@@ -302,6 +302,7 @@ def to_image_coordinates(answer: Answer, view: View) -> Finding:
         kind=answer.kind,
         score=answer.score,
         text=answer.text,
+        text_cut=answer.text_cut,
         cut=cut,
         numbers=answer.numbers,
         notes=answer.notes,
