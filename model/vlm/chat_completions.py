@@ -166,7 +166,7 @@ def match_option(text: str, options: Sequence[str]) -> tuple[int, str]:
     are understood. Raises `ModelError` for any other text, and where two options are meant as well.
     """
     plain = unwrap(text).strip()
-    for read, form in ((_inner_text, "between marks" if plain != text.strip() else ""), (_bare, "with punctuation")):
+    for read, form in ((_inner_text, "between marks" if plain != text.strip() else ""), (_plain, "with punctuation")):
         said, known = read(plain), [read(option) for option in options]
         found = [place for place, option in enumerate(known) if option == said]
         found = found or [place for place, option in enumerate(known) if option.casefold() == said.casefold()]
@@ -191,7 +191,7 @@ def _inner_text(text: str) -> str:
     return value.strip() if isinstance(value, str) else text
 
 
-def _bare(text: str) -> str:
+def _plain(text: str) -> str:
     """A text without a fence, emphasis, quotes and punctuation around it, and without "Answer:" or such before it."""
     fenced = FENCED.fullmatch(text)
     return _INTRODUCTION.sub("", _inner_text(fenced[1] if fenced else text).strip(_AROUND)).strip(_AROUND)

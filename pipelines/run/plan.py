@@ -10,7 +10,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -19,10 +19,11 @@ import shapely
 from pydantic import BaseModel, Field, TypeAdapter
 from shapely.geometry.base import BaseGeometry
 
-from ...model.annotator import Annotator, InputSpec
+from ...model.annotator import Annotator, InputSpec, SupportsPictureFit
 from ...readers.errors import LimnerError, ModelError, ReadError, RequestError
 from ...readers.geodesy import metres_per_pixel
 from ...readers.image import ImageInfo, Kind
+from ...readers.orientation import UPRIGHT, Orientation, find_orientation
 from ...readers.regions import Grid, Region, cut_regions, snap_scale
 from ...readers.registry import ScannedFile, known_options, scan
 from ...readers.render import Stretch
@@ -30,6 +31,7 @@ from ...reports.writer import FileRow
 from ..cli.terminal import plural
 from ..config import HD_NUM, Resolution, Settings
 from .overview_stats import OUTSIDE, OutsideAreaError, compute_overview_stats
+from .picture import fit_to_picture
 from .run_folder import is_run_folder
 
 RUN_FOLDER = "a run folder, which holds results"
@@ -50,6 +52,7 @@ class _PlanFields(BaseModel):
     no_rgb_reason: Annotated[str, Field(alias="unseen")]
     outside_reason: Annotated[str, Field(alias="beyond")]
     tissue: str
+    orientation: Orientation = UPRIGHT
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,7 @@ class ImagePlan:
             "area": None if self.area is None else json.loads(shapely.to_geojson(self.area)),
             "beyond": self.outside_reason,
             "tissue": self.tissue,
+            **({} if self.grid.orientation == UPRIGHT else {"orientation": asdict(self.grid.orientation)}),
         }
 
     @classmethod
@@ -120,7 +124,7 @@ class ImagePlan:
         return cls(
             info=info,
             spec=_INPUT_SPEC.validate_python(record["spec"]),
-            grid=Grid(info.id, info.size, fields.scale, len(info.planes)),
+            grid=Grid(info.id, info.size, fields.scale, len(info.planes), fields.orientation),
             hd_num=fields.hd_num,
             overlap=fields.overlap,
             stretch=fields.stretch,
@@ -145,8 +149,12 @@ class Plan:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def make_plan(settings: Settings, scanned: Sequence[ScannedFile], annotator: Annotator | None) -> Plan:
+def make_plan(
+    settings: Settings, scanned: Sequence[ScannedFile], annotator: Annotator | None, *, ready: bool = True
+) -> Plan:
     """Plan every image that can be analysed; the others become failed rows. Without an annotator all is skipped.
+
+    An annotator that is not `ready`, since files are missing, is not fitted to the images' pixels.
 
     Raises an image's error where no image is left: `RequestError` or `ModelError` where the settings suit no image,
     `ReadError` where none could be read.
@@ -155,7 +163,7 @@ def make_plan(settings: Settings, scanned: Sequence[ScannedFile], annotator: Ann
     failed: dict[str, LimnerError] = {}
     for info in (info for row in scanned for info in row.infos):
         try:
-            plans.append(_plan_image(info, annotator, settings))
+            plans.append(_plan_image(info, annotator, settings, ready=ready))
         except LimnerError as error:
             failed[info.id] = error
     if not plans:
@@ -203,17 +211,21 @@ def format_pixel_size(metres: float, kind: Kind = "map") -> str:
     return f"{metres:.4g} m" if kind == "map" and metres >= 1e-3 else f"{metres * 1e6:.4g} µm"
 
 
-def _plan_image(info: ImageInfo, annotator: Annotator | None, settings: Settings) -> ImagePlan:
+def _plan_image(info: ImageInfo, annotator: Annotator | None, settings: Settings, *, ready: bool) -> ImagePlan:
     """Plan one image. Raises `LimnerError`."""
     spec = DEFAULT_INPUT_SPEC if annotator is None else annotator.input_spec(info)
-    grid = Grid(info.id, info.size, grid_scale(info, spec, settings.resolution), len(info.planes))
+    orientation, _ = find_orientation(info.placement)
+    grid = Grid(info.id, info.size, grid_scale(info, spec, settings.resolution), len(info.planes), orientation)
     stats = compute_overview_stats(info, spec, settings, annotator)
+    picture_spec = stats.spec
+    if ready and isinstance(annotator, SupportsPictureFit):
+        picture_spec = fit_to_picture(annotator, info, grid, stats)
     plan = ImagePlan(
-        info,
-        stats.spec,
+        replace(info, notes=(*info.notes, *filter(None, [stats.note]))),
+        picture_spec,
         grid,
         settings.hd_num,
-        settings.overlap,
+        max(settings.overlap, stats.spec.overlap),
         stretch=stats.stretch,
         no_rgb_reason=stats.no_rgb_reason,
         area=stats.roi.area,

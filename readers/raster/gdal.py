@@ -144,7 +144,8 @@ def _drivers(name: str) -> tuple[str, ...]:
         return ("VRT",)
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         rule = "must not be HDF5 or NetCDF-4, which can take pixels from any file on this machine"
-        raise ReadError(name, rule, remedy="If you trust the file, convert it to GeoTIFF with gdal_translate")
+        remedy = "`gdalinfo FILE` lists its variables; if you trust it, convert one to GeoTIFF with "
+        raise ReadError(name, rule, remedy=remedy + "`gdal_translate 'NETCDF:\"FILE\":VARIABLE' OUT.tif`")
     return next(((driver,) for magic, driver in DRIVERS.items() if head.startswith(magic)), HEADER_FILE_DRIVERS)
 
 
@@ -270,7 +271,9 @@ def _open_checked(
 
     level = {} if overview is None else {"overview_level": overview}
     remedy = "Check the path; if the file is damaged or of another kind, fetch it again or leave it out"
-    with gdal_errors(name, "must be a raster that GDAL can open", remedy), catch_warnings():
+    rule = "must be a raster that GDAL can open"
+    rule += ": NetCDF without a variable that is a grid is not supported" if drivers == ("netCDF",) else ""
+    with gdal_errors(name, rule, remedy), catch_warnings():
         simplefilter("ignore", NotGeoreferencedWarning)
         raster = DatasetReader(part or path, driver=list(drivers), **level)
     try:

@@ -12,18 +12,28 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import ReadError
-from ..files import is_remote
+from ..errors import ReadError, did_you_mean, excerpt
+from ..files import is_remote, split_variable
 from ..geometry import Box
 from ..image import BaseImage, ImageInfo, Mask, Pixels
 from ..options import scan_options
 from ..resample import Edges, axis_weights, pixel_edges, resample
 from .gdal import gdal_env, gdal_errors, open_raster
-from .metadata import RasterOptions, band_layout, describe_raster, has_complex, has_mask, is_nodata, nodata_values
+from .metadata import (
+    RasterOptions,
+    band_layout,
+    describe_raster,
+    has_complex,
+    has_mask,
+    is_nodata,
+    nodata_values,
+    variable_name,
+)
 
 Window = tuple[tuple[int, int], tuple[int, int]]  # rows and columns, each from and to
 
@@ -60,13 +70,20 @@ class RasterReader:
         return next((confidence for magic, confidence in _CONFIDENCE.items() if head.startswith(magic)), 0)
 
     def scan(self, uri: str, options: RasterOptions) -> Sequence[ImageInfo]:
-        """One image, or one for each subdataset of a container. Raises `ReadError`."""
+        """One image, or one for each subdataset of a container or the one that is named. Raises `ReadError`."""
+        named, (uri, variable) = uri, split_variable(uri)
         with _opened(uri) as raster:
+            parts = list(raster.subdatasets)
+            known = [_variable(part) for part in parts] or ([found] if (found := variable_name(raster)) else [])
+            if variable and variable not in known:
+                listed = ", ".join(known) or f"none in a file that {raster.driver} reads"
+                remedy = f"{did_you_mean(variable, known)}Name one of these after the file"
+                raise ReadError(excerpt(named), "must name a variable of its file", value=listed, remedy=remedy)
             if raster.count:
                 return [_scan_dataset(raster, uri, "", options)]
-            parts = list(raster.subdatasets)
-        if not parts:
-            raise ReadError(uri, "must have at least one band", remedy="Give a file with pixels")
+            if not parts:
+                raise ReadError(uri, "must have at least one band", remedy="Give a file with pixels")
+            parts = [part for part in parts if not variable or _variable(part) == variable]
         if len(parts) > MAX_SUBDATASETS:
             rule = f"must have at most {MAX_SUBDATASETS} subdatasets"
             raise ReadError(uri, rule, value=str(len(parts)), remedy="Split it with gdal_translate")
@@ -233,7 +250,16 @@ def _scan_dataset(raster: Any, uri: str, part: str, options: RasterOptions) -> I
         info = describe_raster(raster, uri, options)
         if not is_remote(uri):
             _probe_levels(raster, uri, part)
-    return replace(info, part=part)
+    if not (part and raster.driver == "netCDF"):
+        return replace(info, part=part)
+    variable = _variable(part)
+    scene = (("scene_name", variable),)
+    return replace(info, part=part, id=f"{Path(uri).stem}-{variable}", facts=(*info.facts, *scene))
+
+
+def _variable(part: str) -> str:
+    """The variable that a subdataset's name ends with."""
+    return part.rpartition(":")[2]
 
 
 def _probe_levels(raster: Any, uri: str, part: str) -> None:

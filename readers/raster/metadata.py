@@ -149,6 +149,7 @@ def band_layout(raster: Any) -> BandLayout:
     descriptions, scales, offsets = raster.descriptions, raster.scales, raster.offsets
     common = [colours[band - 1] if colours[band - 1] in RGB else None for band in bands]
     names = [descriptions[band - 1] or colour or str(band) for band, colour in zip(bands, common, strict=True)]
+    names = [variable_name(raster) or names[0]] if len(bands) == 1 else names
     counts = Counter(names)
     names = [f"{name} ({band})" if counts[name] > 1 else name for name, band in zip(names, bands, strict=True)]
     channels: list[Channel] = []
@@ -157,6 +158,11 @@ def band_layout(raster: Any) -> BandLayout:
         kind, quantity = ("float32", "amplitude") if dtype.kind == "c" else (dtype.name, "number")
         channels.append(Channel(name, colour, kind, float(scales[band - 1]), float(offsets[band - 1]), quantity))
     return BandLayout(bands, tuple(channels), alpha)
+
+
+def variable_name(raster: Any) -> str:
+    """The variable of a NetCDF file that an open raster is, "" for other rasters."""
+    return raster.tags(1).get("NETCDF_VARNAME", "") if raster.driver == "netCDF" and raster.count else ""
 
 
 def _palette_layout(raster: Any, band: int, alpha: int | None) -> BandLayout:
@@ -248,7 +254,8 @@ def _placement(raster: Any) -> tuple[Placement, list[str]]:
     if raster.rpcs is not None:
         note = "The file is placed by rational polynomials (RPC) alone, which need terrain heights; positions are given"
         return Placement.pixels("none (rational polynomial only)"), [f"{note} in pixels."]
-    return Placement.pixels(), ["The file has no georeference; positions are given in pixels."]
+    rows = " from the last row of its arrays" if raster.driver == "netCDF" else ""  # GDAL takes them for south-up
+    return Placement.pixels(), [f"The file has no georeference; positions are given in pixels{rows}."]
 
 
 def _crs(crs: Any) -> Crs | None:

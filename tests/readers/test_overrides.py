@@ -57,8 +57,8 @@ def test_a_sensor_sets_quantity_and_nodata() -> None:
 def test_precedence_of_file_user_and_product() -> None:
     named = facts(2, sensor="sentinel-2-l2a")
     assert {c.quantity for c in apply(named, bands="blue,nir").channels} == {"surface_reflectance"}
-    stated = apply(named, bands="blue,nir", sensor="sentinel-2-l1c")
-    assert {c.quantity for c in stated.channels} == {"toa_reflectance"}
+    with pytest.raises(ReadError, match=r"sensor sentinel-2-l1c, .*found: sentinel-2-l2a by the name of the product"):
+        apply(named, bands="blue,nir", sensor="sentinel-2-l1c")
     own = ImageInfo("a", "npy", (9, 7), (Channel("B04", scale=2e-4),), PIXELS)
     told = apply(own, sensor="sentinel-2-l1c")
     assert told.channels[0].scale == 2e-4
