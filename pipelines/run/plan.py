@@ -50,6 +50,7 @@ class _PlanFields(BaseModel):
     no_rgb_reason: Annotated[str, Field(alias="unseen")]
     outside_reason: Annotated[str, Field(alias="beyond")]
     tissue: str
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class ImagePlan:
     """The reason to report for what lies outside `area`."""
     tissue: str = ""
     """How tissue was detected, in words; "" where it was not."""
+    warnings: tuple[str, ...] = ()
+    """Sentences on why the results must not be believed unseen."""
     skipped: Mapping[str, str] | None = None
     """Reasons by key of the regions that need not be read."""
 
@@ -110,6 +113,7 @@ class ImagePlan:
             "area": None if self.area is None else json.loads(shapely.to_geojson(self.area)),
             "beyond": self.outside_reason,
             "tissue": self.tissue,
+            "warnings": list(self.warnings),
         }
 
     @classmethod
@@ -128,6 +132,7 @@ class ImagePlan:
             area=None if record["area"] is None else shapely.geometry.shape(record["area"]),
             outside_reason=fields.outside_reason,
             tissue=fields.tissue,
+            warnings=fields.warnings,
         )
 
 
@@ -209,7 +214,7 @@ def _plan_image(info: ImageInfo, annotator: Annotator | None, settings: Settings
     grid = Grid(info.id, info.size, grid_scale(info, spec, settings.resolution), len(info.planes))
     stats = compute_overview_stats(info, spec, settings, annotator)
     plan = ImagePlan(
-        info,
+        stats.info,
         stats.spec,
         grid,
         settings.hd_num,
@@ -219,6 +224,7 @@ def _plan_image(info: ImageInfo, annotator: Annotator | None, settings: Settings
         area=stats.roi.area,
         outside_reason=stats.roi.outside_reason,
         tissue=stats.roi.tissue_method,
+        warnings=stats.roi.warnings,
     )
     no_model = NO_MODEL if annotator is None else ""
     reasons = {region.key: stats.roi.skip_reason(region.core) or no_model for region in plan.regions}
