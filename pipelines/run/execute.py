@@ -78,7 +78,7 @@ def prepare(settings: Settings, key: str = "", *, only_plan: bool = False) -> Pr
         annotator = None if choice is None else choice.make(threads="0")
         labels = choose_labels(settings, choice, annotator)
         unavailable = "" if annotator is None else redactor.text(_check(annotator, infos, only_plan=only_plan))
-        plan = make_plan(settings, scanned, annotator)
+        plan = make_plan(settings, scanned, annotator, ready=not unavailable)
     except LimnerError as error:
         raise redactor.error(error) from None
     return PreparedRun(plan, choice, annotator, labels, redactor, unavailable)

@@ -62,7 +62,7 @@ def annotator(folder: Path, **options: str) -> VlmAnnotator:
 
 @pytest.fixture
 def dictate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., "Dictated"]:
-    """`dictate(*texts)`: from now on networks say these, whatever they are shown; what that was is kept."""
+    """`dictate(*texts)`: networks answer with these texts from now on; their inputs are kept."""
 
     def start(*texts: str) -> Dictated:
         told = Dictated()
@@ -157,7 +157,7 @@ def test_network_with_several_pictures(made_vlms: Make, show: Show) -> None:
 def test_boxes_round_trip_to_level_0_pixels(
     made_vlms: Make, show: Show, dictate: Dictate, family: str, hd_num: int
 ) -> None:
-    """A box of the image is told in the family's own numbers, and comes back to the same level-0 pixels."""
+    """A box of the image in the family's own units comes back to the same level-0 pixels."""
     one = annotator(made_vlms(family), labels="ship", answer="locate")
     shown = show(one, np.full((800, 500, 3), 7, dtype=np.uint8), hd_num=hd_num, scale=4.0)
     assert len(shown) > 1

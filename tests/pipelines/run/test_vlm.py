@@ -51,7 +51,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def words(folder: Path, kind: str, tmp_path: Path) -> list[str]:
-    """What a person says to get each kind of answer."""
+    """The arguments for each kind of answer."""
     schema = tmp_path / "schema.json"
     schema.write_text(json.dumps(SCHEMA), encoding="utf-8")
     model = ["--model", f"vlm:{folder}", "--hd-num", "4", "--set", "model_options.device=cpu"]
