@@ -82,6 +82,8 @@ class Answer:
     kind: Kind
     score: float | None = None
     text: str = ""
+    text_cut: bool = False
+    """Whether the text ended at the model's limit of tokens."""
     numbers: Mapping[str, float] = field(default_factory=dict[str, float])
     notes: Mapping[str, str] = field(default_factory=dict[str, str])
     window: tuple[float, float, float, float] | None = None

@@ -230,9 +230,12 @@ def kept_tiles(view: View) -> list[KeptTile]:
     return kept
 
 
-def measure_coverage(view: View, placement: Placement, roi: BaseGeometry | None = None) -> Coverage:
+def measure_coverage(
+    view: View, placement: Placement, roi: BaseGeometry | None = None, *, invalid_first: bool = False
+) -> Coverage:
     """How much of a view's core counts, is not valid, or lies outside the `roi` with which it was read.
 
+    A pixel that is both invalid and outside counts as outside, with `invalid_first` as invalid.
     Each grid pixel counts with its part inside the picture. Square metres are those of small blocks of the core,
     shared out by pixel counts, so that a change of scale with latitude inside a region is respected; None where the
     placement does not have them.
@@ -240,13 +243,14 @@ def measure_coverage(view: View, placement: Placement, roi: BaseGeometry | None 
     region, core = view.region, core_window(view.region)
     valid = to_region_mask(join_tiles(view.valid, view.grid), view)[core]
     inside = roi_mask(region, roi)
+    invalid, outside = (~valid, ~inside & valid) if invalid_first else (inside & ~valid, ~inside)
     width, height = region.grid.shape
     x_cuts, y_cuts = _block_cuts(region.columns, width), _block_cuts(region.rows, height)
     boxes = _block_boxes(region, x_cuts, y_cuts)
     cells = np.multiply.outer(np.diff(y_cuts), np.diff(x_cuts)).ravel()
     shares = [
         _count(mask, x_cuts - x_cuts[0], y_cuts - y_cuts[0]) / cells
-        for mask in (to_region_mask(view.keep_mask, view)[core], inside & ~valid, ~inside)
+        for mask in (to_region_mask(view.keep_mask, view)[core], invalid, outside)
     ]
     px = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     m2 = box_areas_m2(boxes, placement)
@@ -318,6 +322,7 @@ def to_image_coordinates(answer: Answer, view: View) -> Finding:
         kind=answer.kind,
         score=answer.score,
         text=answer.text,
+        text_cut=answer.text_cut,
         cut=cut,
         numbers=answer.numbers,
         notes=answer.notes,

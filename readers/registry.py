@@ -71,7 +71,7 @@ def scan(
     """
     candidates, overrides, own = _parse(options, reader)
     prepared = PreparedOverrides(overrides)
-    scanner = _Scanner(candidates, own, overrides, reader, skip_folder)
+    scanner = _Scanner(candidates, own, overrides, prepared, reader, skip_folder)
     rows = _without_parts(_with_overrides([row for item in inputs for row in scanner.scan(item)], candidates, prepared))
     rows = _numbered([scanner.mark_personal(row) for row in rows], candidates)
     return _with_ids(rows, candidates, hide=overrides.names == "hide")
@@ -112,6 +112,7 @@ class _Scanner:
     _candidates: Mapping[str, Reader]
     _options: Mapping[str, Options]
     _stated: Overrides
+    _prepared: PreparedOverrides
     _forced: str | None
     _skip_folder: Callable[[str], str | None]
     _done: set[str] = field(default_factory=set[str])
@@ -136,6 +137,7 @@ class _Scanner:
             infos = tuple(replace(info, personal=True) for info in infos)
         kind = getattr(self._candidates.get(row.reader), "kind", "map" if row.infos or not row.reader else "slide")
         personal = (found is not None and found.personal) or kind != "map" or any(info.personal for info in infos)
+        personal |= not infos and self._prepared.makes_personal(row.path)
         return replace(row, infos=infos, personal=personal)
 
     def _mark_done(self, path: str) -> bool:

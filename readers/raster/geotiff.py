@@ -34,6 +34,7 @@ from .metadata import (
     nodata_values,
     variable_name,
 )
+from .pictures import keep_decoded, orientation_notes
 
 Window = tuple[tuple[int, int], tuple[int, int]]  # rows and columns, each from and to
 
@@ -43,7 +44,9 @@ _CONFIDENCE = {
     **dict.fromkeys((b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51", b"NITF", b"EHFA_HEADER_TAG"), 50),
     **dict.fromkeys((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"), 40),
 }
+
 """Magic number → confidence that this reader should open the file."""
+_BMP_HEADERS = {struct.pack("<I", size) for size in (12, 40, 52, 56, 64, 108, 124)}
 GEO_TAGS = {33550, 33922, 34264, 34735}  # ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory
 MAX_SUBDATASETS = 1000
 _PIXELS = ("must have readable pixels", "The file may be truncated or damaged: fetch it again")
@@ -67,6 +70,8 @@ class RasterReader:
             return 60
         if head.startswith(_TIFF) and _first_tags(head) & GEO_TAGS:
             return 70
+        if head[:4] + head[8:12] == b"RIFFWEBP" or (head[:2] == b"BM" and head[14:18] in _BMP_HEADERS):
+            return 40
         return next((confidence for magic, confidence in _CONFIDENCE.items() if head.startswith(magic)), 0)
 
     def scan(self, uri: str, options: RasterOptions) -> Sequence[ImageInfo]:
@@ -124,6 +129,10 @@ class RasterImage(BaseImage):
         self._masked = has_mask(self._flags[0])
         # an overview of complex numbers is the mean of numbers with different phases
         self._factors = [] if self._complex else [float(factor) for factor in raster.overviews(1)]
+        decoded = None if self._masked else keep_decoded(self._name, raster, partial(open_raster, self._name))
+        if decoded is not None:
+            raster.close()
+            self._levels[-1], self._factors = decoded, []
 
     def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         """See `Image.read`: the nearest overview that is not coarser than requested, reduced further by averaging."""
@@ -250,11 +259,12 @@ def _scan_dataset(raster: Any, uri: str, part: str, options: RasterOptions) -> I
         info = describe_raster(raster, uri, options)
         if not is_remote(uri):
             _probe_levels(raster, uri, part)
+    info = replace(info, part=part, notes=(*info.notes, *orientation_notes(uri)))
     if not (part and raster.driver == "netCDF"):
-        return replace(info, part=part)
+        return info
     variable = _variable(part)
     scene = (("scene_name", variable),)
-    return replace(info, part=part, id=f"{Path(uri).stem}-{variable}", facts=(*info.facts, *scene))
+    return replace(info, id=f"{Path(uri).stem}-{variable}", facts=(*info.facts, *scene))
 
 
 def _variable(part: str) -> str:
