@@ -29,7 +29,7 @@ from ..readers.geodesy import box_areas_m2
 from ..readers.geometry import Placement, Points
 from ..readers.image import Image, Mask, Pixels
 from ..readers.regions import Region, Span
-from ..readers.render import Stretch, render
+from ..readers.render import Stretch, render, visibility
 from .annotator import Answer, InputSpec, View
 from .finding import Coverage, Finding
 from .scores import require_finite
@@ -58,10 +58,12 @@ def read_view(
         msg = f"region {region.key} of {region.size} px was not cut for this spec's grid of {grid.size} px"
         raise ValueError(msg)
     pixels, valid = image.read(region.box, region.size, region.plane)
+    visible = True
     if spec.bands is not None:
         canvas, valid = _physical(image, spec.bands, spec.quantity, pixels, valid)
     elif stretch is not None:
         canvas = render(pixels, valid, stretch)
+        visible = visibility(image.info, pixels, valid, stretch) != "nothing"
     else:
         msg = f"region {region.key}: an RGB spec needs the image's stretch"
         raise ValueError(msg)
@@ -82,6 +84,7 @@ def read_view(
         valid=cut_tiles(valid, grid),
         keep_mask=keep,
         global_view=squash_to_tile(canvas.astype(np.float32), spec.tile) if spec.overall else None,
+        visible=visible,
     )
 
 

@@ -3,7 +3,8 @@
 # pyright: reportUnknownMemberType=false
 
 import math
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -14,19 +15,29 @@ from shapely.geometry.base import BaseGeometry
 from ...model.annotator import Annotator, InputSpec, SupportsFit
 from ...model.class_maps import polygonise
 from ...readers.annotations import read_roi, roi_to_pixels
-from ...readers.errors import ReadError, RequestError
+from ...readers.errors import ModelError, ReadError, RequestError
 from ...readers.geodesy import on_earth
 from ...readers.geometry import Box, Points
 from ...readers.image import Image, ImageInfo, Mask
-from ...readers.overview import ReducedImage, dilate, read_overview
+from ...readers.overview import Montage, ReducedImage, dilate, read_overview
 from ...readers.raster.bands import find_channels
 from ...readers.registry import open_image
-from ...readers.render import Stretch, display_stretch, fit_stretch, render, rgb_channels
+from ...readers.render import (
+    Stretch,
+    Visibility,
+    display_stretch,
+    fit_stretch,
+    render,
+    rgb_channels,
+    visibility,
+    with_window,
+)
 from ...readers.slide.tissue import find_tissue, overview_side, polygon_mask, read_tissue_annotation
 from ..config import Settings
 
 DILATION = (2, 2)  # overview pixels: regions may have valid pixels that are too few for an overview pixel to be valid
 EMPTY = "no valid pixels"
+NOT_VISIBLE = "nothing visible in this window"
 OUTSIDE = "outside the area of interest"
 NO_TISSUE = "no tissue"
 OUTSIDE_OR_NO_TISSUE = "outside the area of interest, or no tissue"
@@ -90,6 +101,8 @@ class OverviewStats:
     no_rgb_reason: str
     """Why `stretch` is None, else ""."""
     roi: RegionOfInterest
+    note: str = ""
+    """A note for the user on what the overview shows; "" without one."""
 
 
 def channel_names(info: ImageInfo, spec: InputSpec, stretch: Stretch | None) -> tuple[str, ...]:
@@ -119,15 +132,76 @@ def compute_overview_stats(
     names = tuple(dict.fromkeys([*rgb, *channel_names(info, spec, None)])) or (info.channels[0].name,)
     with open_image(info, names) as image:
         overview = read_overview(image, limit=overview_side(info)) if info.kind == "slide" else read_overview(image)
-        stretch = None
+        stretch, note = None, ""
         if rgb:
             pixels, channels = overview.pixels[..., : len(rgb)], image.channels[: len(rgb)]
             limits = _stretch_limits(info, spec, settings)
             stretch = display_stretch(info, fit_stretch(pixels, overview.valid, channels, limits))
+            if spec.bands is None:
+                note = visibility_note(info, overview._replace(pixels=pixels), Montage.of(info), stretch)
         roi = find_roi(info, settings, overview)
         if isinstance(annotator, SupportsFit) and stretch is not None and spec.bands is None:
             spec = _fit(annotator, image, spec, stretch, roi.area)
-    return OverviewStats(spec, stretch, no_rgb_reason, roi)
+    return OverviewStats(spec, stretch, no_rgb_reason, roi, note)
+
+
+def visibility_note(info: ImageInfo, overview: ReducedImage, montage: Montage, stretch: Stretch) -> str:
+    """A note on the slices of a study's overview that show nothing or a single grey; "" where all show more."""
+    if info.kind != "study":
+        return ""
+    if not overview.valid.any():
+        return "" if not overview.readable.all() else "it has no valid pixels: all are padding"
+    rows, columns = (
+        length // count for length, count in zip(overview.valid.shape, (montage.rows, montage.columns), strict=True)
+    )
+    found: Counter[Visibility] = Counter()
+    for plane in montage.planes:
+        column, row = montage.place(plane) or (0, 0)
+        part = np.s_[row * rows : (row + 1) * rows, column * columns : (column + 1) * columns]
+        found[visibility(info, overview.pixels[part], overview.valid[part], stretch)] += 1
+    if not found["nothing"] and not found["one grey"]:
+        return ""
+    what, count = (NOT_VISIBLE, found["nothing"]) if found["nothing"] else ("a single grey", found["one grey"])
+    where = "" if count == len(info.planes) else f" in {count} of {len(montage.planes)} slices looked at"
+    advice = "" if "flat" in dict(info.facts) else ": choose another with --set reader_options.window=CENTRE,WIDTH"
+    return f"{what}{where}, {stretch.source}{advice}"
+
+
+def with_visibility_note(info: ImageInfo) -> ImageInfo:
+    """A study with a note where its middle slice shows nothing; unchanged where that cannot be read."""
+    if info.kind != "study":
+        return info
+    montage = Montage(info.size, (len(info.planes) // 2,))
+    try:
+        with open_image(info) as image:
+            overview = read_overview(image, montage=montage)
+        fitted = fit_stretch(overview.pixels, overview.valid, info.channels)
+        note = visibility_note(info, overview, montage, display_stretch(info, fitted))
+    except ReadError:
+        return info
+    return replace(info, notes=(*info.notes, note)) if note else info
+
+
+def with_model_window(info: ImageInfo, spec: InputSpec, settings: Settings) -> ImageInfo:
+    """A study in Hounsfield units shown in the window that the model states, where it does; any other image as it is.
+
+    Raises `ModelError` for a study of other values, `RequestError` where the user states a window, too.
+    """
+    if info.kind != "study" or spec.bands is not None or not isinstance(spec.limits, tuple):
+        return info
+    stated = "{:g} to {:g}".format(*spec.limits)
+    if info.channels[0].quantity != "HU":
+        remedy = "Choose a model that states no window"
+        raise ModelError(
+            info.uri,
+            f"must have values in HU, as the model's window ({stated})",
+            value=info.channels[0].quantity,
+            remedy=remedy,
+        )
+    if window := settings.stated_options().get("window"):
+        rule = f"must be the window of the model's training images ({stated} HU)"
+        raise RequestError("reader_options.window", rule, value=window, remedy="Leave it out")
+    return with_window(info, spec.limits, "the window of the model's training images")
 
 
 def _stretch_limits(info: ImageInfo, spec: InputSpec, settings: Settings) -> tuple[float, float] | None:
@@ -144,15 +218,14 @@ def _stretch_limits(info: ImageInfo, spec: InputSpec, settings: Settings) -> tup
             value=",".join(settings.stretch),
             remedy="Leave --stretch out",
         )
-    limits = given or (None if spec.limits == "own" else spec.limits)
-    if limits and info.kind == "study":
+    if given and info.kind == "study":
         raise RequestError(
             "--stretch",
             "must not be given for studies, which are rendered through a window",
-            value=f"{limits[0]:g},{limits[1]:g}",
+            value=f"{given[0]:g},{given[1]:g}",
             remedy="Give a window, such as --set reader_options.window=40,400",
         )
-    return limits
+    return given or (None if spec.limits == "own" else spec.limits)
 
 
 def _fit(

@@ -29,7 +29,7 @@ from ...readers.render import Stretch
 from ...reports.writer import FileRow
 from ..cli.terminal import plural
 from ..config import HD_NUM, Resolution, Settings
-from .overview_stats import OUTSIDE, OutsideAreaError, compute_overview_stats
+from .overview_stats import OUTSIDE, OutsideAreaError, compute_overview_stats, with_model_window
 from .run_folder import is_run_folder
 
 RUN_FOLDER = "a run folder, which holds results"
@@ -206,10 +206,11 @@ def format_pixel_size(metres: float, kind: Kind = "map") -> str:
 def _plan_image(info: ImageInfo, annotator: Annotator | None, settings: Settings) -> ImagePlan:
     """Plan one image. Raises `LimnerError`."""
     spec = DEFAULT_INPUT_SPEC if annotator is None else annotator.input_spec(info)
+    info = with_model_window(info, spec, settings)
     grid = Grid(info.id, info.size, grid_scale(info, spec, settings.resolution), len(info.planes))
     stats = compute_overview_stats(info, spec, settings, annotator)
     plan = ImagePlan(
-        info,
+        replace(info, notes=(*info.notes, stats.note)) if stats.note else info,
         stats.spec,
         grid,
         settings.hd_num,

@@ -14,7 +14,7 @@ from ...readers.image import Image
 from ...readers.regions import Region
 from ...readers.registry import open_image
 from .model_selection import AnnotatorChoice
-from .overview_stats import EMPTY, channel_names
+from .overview_stats import EMPTY, NOT_VISIBLE, channel_names
 from .plan import ImagePlan, Plan
 
 MAX_OPEN = 4  # images that a process keeps open; a batch rarely spans two images
@@ -57,7 +57,7 @@ class RegionJob:
             ) from error
 
     def read(self, regions: Sequence[Region]) -> list[View | Result]:
-        """Read each region. An unreadable one, or one without pixels to annotate, becomes its result."""
+        """Read each region. One that cannot be read, or has no pixels to annotate, becomes its result."""
         return [self._read(region) for region in regions]
 
     def annotate(self, views: Sequence[View | Result]) -> list[Result]:
@@ -79,12 +79,13 @@ class RegionJob:
         plan = self.images[region.grid.image]
         try:
             view = read_view(self._image(plan), region, plan.spec, stretch=plan.stretch, roi=plan.area)
-            if view.keep_mask.any():
+            if view.visible and view.keep_mask.any():
                 return replace(view, seconds=time.perf_counter() - start)
             coverage = measure_coverage(view, plan.info.placement, plan.area)
         except (LimnerError, MemoryError) as error:
             return _failure(region, error, time.perf_counter() - start)
-        reason = EMPTY if coverage.invalid_px > 0 else plan.outside_reason
+        empty = EMPTY if coverage.invalid_px > 0 else plan.outside_reason
+        reason = NOT_VISIBLE if view.keep_mask.any() else empty
         seconds = time.perf_counter() - start
         return Result(region.key, region.grid.image, "skipped", coverage=coverage, error=reason, seconds=seconds)
 
