@@ -2,7 +2,8 @@
 
 Frames, all with x to the right and y down, pixel corners and half-open boxes:
 
-    level-0 pixels ──(÷ grid scale)──▶ analysis grid ──(− region origin)──▶ region_xy ──(TileGrid)──▶ canvas_xy
+    level-0 pixels ──(turned north-up, ÷ grid scale)──▶ analysis grid ──(− region origin)──▶ region_xy
+                                                                   region_xy ──(TileGrid)──▶ canvas_xy
 
     ┌─ picture on the analysis grid ──────────────┐
     │   ┌─ region: canvas, cut into tiles ─┐      │    The core is the part of a region for which its answers are
@@ -28,6 +29,7 @@ from ..readers.errors import ModelError
 from ..readers.geodesy import box_areas_m2
 from ..readers.geometry import Placement, Points
 from ..readers.image import Image, Mask, Pixels
+from ..readers.orientation import UPRIGHT
 from ..readers.regions import Region, Span
 from ..readers.render import Stretch, render, visibility
 from .annotator import Answer, InputSpec, View
@@ -57,16 +59,9 @@ def read_view(
     if grid.size != region.size:
         msg = f"region {region.key} of {region.size} px was not cut for this spec's grid of {grid.size} px"
         raise ValueError(msg)
-    pixels, valid = image.read(region.box, region.size, region.plane)
-    visible = True
-    if spec.bands is not None:
-        canvas, valid = _physical(image, spec.bands, spec.quantity, pixels, valid)
-    elif stretch is not None:
-        canvas = render(pixels, valid, stretch)
-        visible = visibility(image.info, pixels, valid, stretch) != "nothing"
-    else:
-        msg = f"region {region.key}: an RGB spec needs the image's stretch"
-        raise ValueError(msg)
+    native, valid = _read_native(image, region)
+    canvas, valid = _to_canvas(image, region, spec, stretch, native, valid)
+    visible = spec.bands is not None or stretch is None or visibility(image.info, native, valid, stretch) != "nothing"
     keep = np.zeros(valid.shape, dtype=np.bool_)
     core = core_window(region)
     keep[core] = valid[core] & roi_mask(region, roi)
@@ -86,6 +81,33 @@ def read_view(
         global_view=squash_to_tile(canvas.astype(np.float32), spec.tile) if spec.overall else None,
         visible=visible,
     )
+
+
+def read_canvas(image: Image, region: Region, spec: InputSpec, stretch: Stretch | None) -> tuple[Pixels, Mask]:
+    """The pixels (H, W, C) of a region as a view with this `spec` has them, and where they are valid (H, W).
+
+    Raises as `read_view` does.
+    """
+    return _to_canvas(image, region, spec, stretch, *_read_native(image, region))
+
+
+def _read_native(image: Image, region: Region) -> tuple[Pixels, Mask]:
+    """Native pixels (H, W, C) of a region, upright, and where they are valid (H, W)."""
+    turned = region.grid.orientation
+    pixels, valid = map(turned.turn, image.read(region.box, turned.swap(region.size), region.plane))
+    return pixels, valid
+
+
+def _to_canvas(
+    image: Image, region: Region, spec: InputSpec, stretch: Stretch | None, pixels: Pixels, valid: Mask
+) -> tuple[Pixels, Mask]:
+    """Native pixels as the spec has them, and where they are valid."""
+    if spec.bands is not None:
+        return _physical(image, spec.bands, spec.quantity, pixels, valid)
+    if stretch is None:
+        msg = f"region {region.key}: an RGB spec needs the image's stretch"
+        raise ValueError(msg)
+    return render(pixels, valid, stretch), valid
 
 
 def _physical(
@@ -145,8 +167,10 @@ def roi_mask(region: Region, roi: BaseGeometry | None) -> Mask:
     if roi is None:
         mask[...] = True
         return mask
+    turned, (sx, sy) = region.grid.orientation, region.grid.upright_scale
+    if turned != UPRIGHT:
+        roi = shapely.transform(roi, lambda xy: turned.to_upright(xy, region.grid.size))
     shapely.prepare(roi)
-    sx, sy = region.grid.scale
     x, y = np.arange(c.core_start, c.core_stop + 1) * sx, np.arange(r.core_start, r.core_stop + 1) * sy
     centre_x, centre_y = x[:-1] + sx / 2, y[:-1] + sy / 2
     undecided = [(0, len(centre_y), 0, len(centre_x))]
@@ -221,9 +245,12 @@ def kept_tiles(view: View) -> list[KeptTile]:
     return kept
 
 
-def measure_coverage(view: View, placement: Placement, roi: BaseGeometry | None = None) -> Coverage:
+def measure_coverage(
+    view: View, placement: Placement, roi: BaseGeometry | None = None, *, invalid_first: bool = False
+) -> Coverage:
     """How much of a view's core counts, is not valid, or lies outside the `roi` with which it was read.
 
+    A pixel that is both invalid and outside counts as outside, with `invalid_first` as invalid.
     Each grid pixel counts with its part inside the picture. Square metres are those of small blocks of the core,
     shared out by pixel counts, so that a change of scale with latitude inside a region is respected; None where the
     placement does not have them.
@@ -231,13 +258,14 @@ def measure_coverage(view: View, placement: Placement, roi: BaseGeometry | None 
     region, core = view.region, core_window(view.region)
     valid = to_region_mask(join_tiles(view.valid, view.grid), view)[core]
     inside = roi_mask(region, roi)
+    invalid, outside = (~valid, ~inside & valid) if invalid_first else (inside & ~valid, ~inside)
     width, height = region.grid.shape
     x_cuts, y_cuts = _block_cuts(region.columns, width), _block_cuts(region.rows, height)
     boxes = _block_boxes(region, x_cuts, y_cuts)
     cells = np.multiply.outer(np.diff(y_cuts), np.diff(x_cuts)).ravel()
     shares = [
         _count(mask, x_cuts - x_cuts[0], y_cuts - y_cuts[0]) / cells
-        for mask in (to_region_mask(view.keep_mask, view)[core], inside & ~valid, ~inside)
+        for mask in (to_region_mask(view.keep_mask, view)[core], invalid, outside)
     ]
     px = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     m2 = box_areas_m2(boxes, placement)
@@ -256,11 +284,14 @@ def _block_cuts(span: Span, length: int) -> npt.NDArray[np.intp]:
 
 def _block_boxes(region: Region, x_cuts: npt.NDArray[np.intp], y_cuts: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
     """(N, 4) boxes of the blocks in level-0 pixels, row by row, within the picture."""
-    x = np.minimum(x_cuts * region.grid.scale[0], region.grid.size[0])
-    y = np.minimum(y_cuts * region.grid.scale[1], region.grid.size[1])
+    grid = region.grid
+    (sx, sy), (width, height) = grid.upright_scale, grid.upright_size
+    x, y = np.minimum(x_cuts * sx, width), np.minimum(y_cuts * sy, height)
     y0, x0 = np.meshgrid(y[:-1], x[:-1], indexing="ij")
     y1, x1 = np.meshgrid(y[1:], x[1:], indexing="ij")
-    return np.stack([x0.ravel(), y0.ravel(), x1.ravel(), y1.ravel()], axis=1)
+    first, last = (np.stack([xs.ravel(), ys.ravel()], axis=1) for xs, ys in ((x0, y0), (x1, y1)))
+    first, last = (grid.orientation.to_level0(corners, grid.size) for corners in (first, last))
+    return np.concatenate([np.minimum(first, last), np.maximum(first, last)], axis=1)
 
 
 def _count(mask: Mask, x_cuts: npt.NDArray[np.intp], y_cuts: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
@@ -297,7 +328,8 @@ def to_image_coordinates(answer: Answer, view: View) -> Finding:
     window = None
     if answer.kind == "box":
         x0, y0, x1, y1 = answer.window or (0.0, 0.0, *view.grid.size)
-        (x0, y0), (x1, y1) = _to_level0(_to_grid(np.array([[x0, y0], [x1, y1]]), view), region).tolist()
+        corners = _to_level0(_to_grid(np.array([[x0, y0], [x1, y1]]), view), region)
+        (x0, y0), (x1, y1) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
         window = x0, y0, x1, y1
     return Finding(
         label=answer.label,
@@ -305,6 +337,7 @@ def to_image_coordinates(answer: Answer, view: View) -> Finding:
         kind=answer.kind,
         score=answer.score,
         text=answer.text,
+        text_cut=answer.text_cut,
         cut=cut,
         numbers=answer.numbers,
         notes=answer.notes,
@@ -320,9 +353,10 @@ def _to_grid(canvas_xy: Points, view: View) -> Points:
 
 def _to_level0(grid_xy: Points, region: Region) -> Points:
     """Analysis grid (N, 2) → level-0 pixels (N, 2) within the picture, whose border the last grid line is."""
-    size = np.asarray(region.grid.size, dtype=np.float64)
-    inner = np.clip(grid_xy * np.asarray(region.grid.scale), 0.0, size)
-    return np.where(grid_xy >= np.asarray(region.grid.shape), size, inner)
+    grid = region.grid
+    size = np.asarray(grid.upright_size, dtype=np.float64)
+    inner = np.clip(grid_xy * np.asarray(grid.upright_scale), 0.0, size)
+    return grid.orientation.to_level0(np.where(grid_xy >= np.asarray(grid.shape), size, inner), grid.size)
 
 
 def _reaches_border(low: float, high: float, span: Span, length: int) -> bool:

@@ -63,8 +63,10 @@ _ANY_TIFF: Final = f"{_OME} or `vips tiffsave --tile --pyramid`"
 _SDK: Final = "Export it as TIFF or OME-TIFF with Philips' tools or isyntax2raw"
 _LOSSLESS: Final = "Export it from the scanner's own viewer as OME-TIFF or SVS"
 _VOLUME: Final = "Give the DICOM series that it was made from"
-_GDAL: Final = "Write the variable as GeoTIFF, for example with `gdal_translate NETCDF:FILE:VARIABLE OUT.tif`"
-_WHICH: Final = "it may hold several variables"
+_GDAL: Final = (
+    "`gdalinfo FILE` lists its variables; if you trust it, convert one to GeoTIFF with "
+    "`gdal_translate 'NETCDF:\"FILE\":VARIABLE' OUT.tif`"
+)
 
 _GROUPS: Final[tuple[tuple[Kind, str, str, dict[str, str]], ...]] = (  # kind, reader, remedy, name by key
     ("slide", "slide", "", {
@@ -102,8 +104,8 @@ _FORMATS: Final = {
         Format("label", "picture of a slide's label", "slide", "", "", "Leave it out", auxiliary=True),
         # maps, and files without an image: any reader may open them
         Format("zarr", "Zarr", "map", "", "", "Write the array as GeoTIFF", strict=False),
-        Format("hdf5", "HDF5 or NetCDF 4", "map", "", _WHICH, _GDAL, strict=False),
-        Format("netcdf", "NetCDF", "map", "", _WHICH, _GDAL, strict=False),
+        Format("hdf5", "HDF5 or NetCDF 4", "map", "", "it can take pixels from any other file", _GDAL, strict=False),
+        Format("netcdf", "NetCDF", "map", "scene", strict=False),
         Format("hdf4", "HDF 4", "map", "", "", _GDAL, strict=False),
         Format("pdf", "PDF", None, "", "", "Leave it out", strict=False, auxiliary=True),
         Format("video", "video", None, "", "", "Give single frames as PNG or TIFF", strict=False, auxiliary=True),

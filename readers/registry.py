@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Final, Literal, cast
 
 from .errors import LimnerError, ReadError, RequestError
-from .files import is_remote
+from .files import is_remote, split_variable
 from .formats import Format, recognise, recognise_folder
 from .image import ArchiveReader, Image, ImageInfo, NumberingReader, Reader
 from .options import O, Options, options_of, parse_options, unknown_option
-from .overrides import Overrides, PreparedOverrides
+from .overrides import Overrides, PreparedOverrides, choose_scenes
 from .plugins import installed, load
-from .pseudonyms import NameOptions, Pseudonyms, longest_first, path_variants, redact_error
+from .pseudonyms import Pseudonyms, longest_first, path_variants, redact_error
 from .sandbox import identify, scan_file, scan_folder
 
 _HEAD_BYTES: Final = 4096
@@ -71,7 +71,7 @@ def scan(
     """
     candidates, overrides, own = _parse(options, reader)
     prepared = PreparedOverrides(overrides)
-    scanner = _Scanner(candidates, own, overrides, reader, skip_folder)
+    scanner = _Scanner(candidates, own, overrides, prepared, reader, skip_folder)
     rows = _without_parts(_with_overrides([row for item in inputs for row in scanner.scan(item)], candidates, prepared))
     rows = _numbered([scanner.mark_personal(row) for row in rows], candidates)
     return _with_ids(rows, candidates, hide=overrides.names == "hide")
@@ -111,7 +111,8 @@ class _Scanner:
 
     _candidates: Mapping[str, Reader]
     _options: Mapping[str, Options]
-    _names: NameOptions
+    _stated: Overrides
+    _prepared: PreparedOverrides
     _forced: str | None
     _skip_folder: Callable[[str], str | None]
     _done: set[str] = field(default_factory=set[str])
@@ -136,6 +137,7 @@ class _Scanner:
             infos = tuple(replace(info, personal=True) for info in infos)
         kind = getattr(self._candidates.get(row.reader), "kind", "map" if row.infos or not row.reader else "slide")
         personal = (found is not None and found.personal) or kind != "map" or any(info.personal for info in infos)
+        personal |= not infos and self._prepared.makes_personal(row.path)
         return replace(row, infos=infos, personal=personal)
 
     def _mark_done(self, path: str) -> bool:
@@ -148,20 +150,21 @@ class _Scanner:
     def _choose(self, path: str, head: bytes, *, named: bool) -> str | None:
         """The reader of a file; None where its format has none, or none recognises it."""
         forced = self._forced if named else None
-        found = self._formats[path] = recognise(path, head)
+        file, _ = split_variable(path)
+        found = self._formats[path] = recognise(file, head)
         if found is None or not found.strict:
-            return forced or find_reader(path, head, self._candidates)
+            return forced or find_reader(file, head, self._candidates)
         able = {name: reader for name, reader in self._candidates.items() if found.read_by(name, reader)}
         if forced or not able:
             return forced if forced in able else None
-        return find_reader(path, head, able) or next(iter(able))
+        return find_reader(file, head, able) or next(iter(able))
 
     def _option_error(self, path: str, error: RequestError) -> LimnerError:
         """An error about an option, without the file's name where that is personal."""
         row = self.mark_personal(ScannedFile(path, "failed", (), next(iter(self._candidates)) if self._forced else ""))
-        if not row.personal or self._names.names == "show":
+        if not row.personal or self._stated.names == "show":
             return error
-        alias = Pseudonyms.of(self._names).path(path)
+        alias = Pseudonyms.of(self._stated).path(path)
         return redact_error(error, longest_first(dict.fromkeys(path_variants(path), alias)))
 
     def _folder(self, folder: str) -> Iterator[ScannedFile]:
@@ -236,7 +239,8 @@ class _Scanner:
             if isinstance(reader, ArchiveReader) and reader.is_archive(path, head):
                 yield from self._archive(path, name)
             else:
-                yield ScannedFile(path, "read", scan_file(name, reader, path, self._options[name]), name)
+                infos = scan_file(name, reader, path, self._options[name])
+                yield ScannedFile(path, "read", choose_scenes(path, infos, self._stated.scene), name)
         except LimnerError as error:
             if isinstance(error, RequestError) and error.subject.startswith("option "):
                 raise self._option_error(path, error) from None
@@ -334,7 +338,7 @@ def _without_parts(rows: Sequence[ScannedFile]) -> list[ScannedFile]:
         for row in rows
         for info in row.infos
         for path in info.files
-        if os.path.abspath(path) != os.path.abspath(row.path)
+        if os.path.abspath(path) != os.path.abspath(split_variable(row.path)[0])
     }
     kept: list[ScannedFile] = []
     for row in rows:
@@ -371,6 +375,8 @@ def _with_ids(rows: Sequence[ScannedFile], candidates: Mapping[str, Reader], *, 
         slug = _slug(info.id or Path(re.split(r"[?#]", info.uri)[0]).stem)
         if hide and info.personal and not isinstance(candidates[rows[at].reader], NumberingReader):
             slug = _slug(f"{'image' if info.kind == 'map' else info.kind}-{info.fingerprint[:8]}")
+        if "scene" in dict(info.facts):
+            slug += f"-{_slug(info.part)}"
         name = slug
         while name in taken:
             counts[slug] += 1
@@ -391,10 +397,11 @@ def _format_of(path: str) -> Format | None:
     """The format of an input that no reader was chosen for, by its name alone where it cannot be read."""
     if not is_remote(path) and os.path.isdir(path):
         return recognise_folder(path)
+    file, _ = split_variable(path)
     try:
-        return recognise(path, b"" if is_remote(path) else _head(path))
+        return recognise(file, b"" if is_remote(file) else _head(file))
     except LimnerError:
-        return recognise(path, b"")
+        return recognise(file, b"")
 
 
 def _why_empty(folder: str) -> str:
@@ -409,7 +416,11 @@ def _why_empty(folder: str) -> str:
 
 
 def _head(path: str) -> bytes:
-    """The first bytes of a regular file. Raises `ReadError` for others, since opening a pipe or a device may block."""
+    """The first bytes of a regular file, or of the one that holds a variable.
+
+    Raises `ReadError` for others, since opening a pipe or a device may block.
+    """
+    path, _ = split_variable(path)
     try:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):

@@ -102,14 +102,17 @@ class StudyRow:
         return self.record.status_of(self.images)
 
 
-_STATUS = "complete; partial where a file or a planned region failed; not assessed without a model"
+_STATUS = (
+    "complete; partial where a file or a planned region failed; doubtful where an image has warnings; not assessed "
+    "without a model"
+)
 _STUDY: Column[StudyRow] = Column(
     "study_uid", "category", "the study, as a pseudonym", lambda row: row.image.info.study
 )
 
 
 def _status(row: StudyRow) -> str:
-    return "partial" if row.status == "complete" and row.largest("study_failed") else row.status
+    return "partial" if row.status in {"complete", "doubtful"} and row.largest("study_failed") else row.status
 
 
 STUDIES: tuple[Column[StudyRow], ...] = (

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from ...readers.errors import LimnerError, ModelError, ReadError, RequestError
+from .check import check_app
 from .models import models_app
 from .settings_options import PLANNING, READING, RUNNING, add_command, complete, with_settings
 from .terminal import Stopped, print_message, print_result, terminal, visible
@@ -41,6 +42,7 @@ app = typer.Typer(
 app.add_typer(models_app, name="models")
 app.add_typer(models_app, name="model", hidden=True)
 app.add_typer(train_app, name="train")
+app.add_typer(check_app, name="check")
 
 
 @app.callback(invoke_without_command=True)
@@ -98,8 +100,8 @@ def info_command(
     """Show the metadata of images: size, bands, coordinate system or modality, and what is missing."""
     from ..describe import scanned_json, scanned_text
     from ..run.execute import check_options
-    from ..run.overview_stats import with_visibility_note
     from ..run.redaction import scan_with_redaction
+    from ..run.windows import with_visibility_note
 
     check_options(settings)
     found, redactor = scan_with_redaction(settings)

@@ -3,7 +3,7 @@
 # pyright: reportUnknownMemberType=false
 
 import math
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -18,29 +18,28 @@ from ...readers.annotations import read_roi, roi_to_pixels
 from ...readers.errors import ModelError, ReadError, RequestError
 from ...readers.geodesy import on_earth
 from ...readers.geometry import Box, Points
-from ...readers.image import Image, ImageInfo, Mask
-from ...readers.overview import Montage, ReducedImage, dilate, read_overview
+from ...readers.image import Channel, Image, ImageInfo, Mask
+from ...readers.orientation import find_orientation
+from ...readers.overview import OVERVIEW_SIDE, Montage, ReducedImage, dilate, read_overview
 from ...readers.raster.bands import find_channels
-from ...readers.registry import open_image
-from ...readers.render import (
-    Stretch,
-    Visibility,
-    display_stretch,
-    fit_stretch,
-    render,
-    rgb_channels,
-    visibility,
-    with_window,
-)
-from ...readers.slide.tissue import find_tissue, overview_side, polygon_mask, read_tissue_annotation
+from ...readers.raster.radiometry import implausible_values, offset_note
+from ...readers.registry import known_options, open_image
+from ...readers.render import Stretch, display_stretch, fit_stretch, render, rgb_channels
+from ...readers.slide.padding import find_padding
+from ...readers.slide.tissue import Tissue, find_tissue, overview_side, polygon_mask, read_tissue_annotation
 from ..config import Settings
+from .windows import visibility_note
 
 DILATION = (2, 2)  # overview pixels: regions may have valid pixels that are too few for an overview pixel to be valid
+LEAST_TISSUE = 0.01
+"""Share of a slide's valid pixels: less tissue is a warning."""
 EMPTY = "no valid pixels"
-NOT_VISIBLE = "nothing visible in this window"
 OUTSIDE = "outside the area of interest"
 NO_TISSUE = "no tissue"
 OUTSIDE_OR_NO_TISSUE = "outside the area of interest, or no tissue"
+
+
+_WRONG_VALUES = 0.9  # of the overview's values: then it is their quantity that is wrong
 
 
 class OutsideAreaError(RequestError):
@@ -61,6 +60,8 @@ class RegionOfInterest:
     """Overview pixels that may hold valid pixels, dilated; None where that is not known before a region is read."""
     scale: tuple[float, float] = (1.0, 1.0)
     """Level-0 pixels per overview pixel (x, y)."""
+    warnings: tuple[str, ...] = ()
+    """Why tissue may have been missed."""
 
     @cached_property
     def area(self) -> BaseGeometry | None:
@@ -94,6 +95,8 @@ class RegionOfInterest:
 class OverviewStats:
     """What the overview of an image determines."""
 
+    info: ImageInfo
+    """The metadata of the image, with the padding of a slide among its options and notes."""
     spec: InputSpec
     """The annotator's input spec, with what it has fitted on the overview."""
     stretch: Stretch | None
@@ -102,7 +105,7 @@ class OverviewStats:
     """Why `stretch` is None, else ""."""
     roi: RegionOfInterest
     note: str = ""
-    """A note for the user on what the overview shows; "" without one."""
+    """What the numbers say against the stated scale and offset, or the window of a study."""
 
 
 def channel_names(info: ImageInfo, spec: InputSpec, stretch: Stretch | None) -> tuple[str, ...]:
@@ -117,7 +120,8 @@ def compute_overview_stats(
 ) -> OverviewStats:
     """Open an image once and evaluate its overview, for slides at the resolution at which tissue is detected.
 
-    Raises `LimnerError`, also where an annotator needs RGB and the channels of RGB are not known.
+    Raises `LimnerError`, also where an annotator needs RGB and the channels of RGB are not known, or physical values
+    and the numbers contradict the stated scale and offset. Where it does not need them, a note tells of it.
     """
     no_rgb_reason = ""
     try:
@@ -130,78 +134,67 @@ def compute_overview_stats(
                 info.uri, f"{error.rule}, since the model takes RGB", value=error.value, remedy=remedy
             ) from error
     names = tuple(dict.fromkeys([*rgb, *channel_names(info, spec, None)])) or (info.channels[0].name,)
+    limit = overview_side(info) if info.kind == "slide" else OVERVIEW_SIDE
+    info, overview = _without_padding(info, names, limit)
     with open_image(info, names) as image:
-        overview = read_overview(image, limit=overview_side(info)) if info.kind == "slide" else read_overview(image)
-        stretch, note = None, ""
+        overview = overview or read_overview(image, limit=limit)
+        _check_values(info, image.channels, overview, spec)
+        stretch = None
         if rgb:
             pixels, channels = overview.pixels[..., : len(rgb)], image.channels[: len(rgb)]
             limits = _stretch_limits(info, spec, settings)
-            stretch = display_stretch(info, fit_stretch(pixels, overview.valid, channels, limits))
-            if spec.bands is None:
-                note = visibility_note(info, overview._replace(pixels=pixels), Montage.of(info), stretch)
+            fitted = fit_stretch(pixels, overview.valid, channels, limits, keep_colours=info.kind == "slide")
+            stretch = display_stretch(info, fitted)
+            alike = len(set(zip(stretch.low, stretch.high, strict=True))) == 1
+            if info.kind == "slide" and len(rgb) > 1 and alike and pixels.dtype != np.uint8:  # tissue by its colours
+                overview = overview._replace(pixels=render(pixels, overview.valid, stretch))
         roi = find_roi(info, settings, overview)
+        numbers = (info, image.channels, overview.pixels, overview.valid)
+        fault = implausible_values(*numbers)
+        if fault is not None and spec.bands is not None:
+            raise fault
+        note = offset_note(*numbers) if fault is None else str(fault)
+        if info.kind == "study" and stretch is not None and spec.bands is None:
+            note = visibility_note(info, overview, Montage.of(info), stretch)
         if isinstance(annotator, SupportsFit) and stretch is not None and spec.bands is None:
             spec = _fit(annotator, image, spec, stretch, roi.area)
-    return OverviewStats(spec, stretch, no_rgb_reason, roi, note)
+    return OverviewStats(info, spec, stretch, no_rgb_reason, roi, note)
 
 
-def visibility_note(info: ImageInfo, overview: ReducedImage, montage: Montage, stretch: Stretch) -> str:
-    """A note on the slices of a study's overview that show nothing or a single grey; "" where all show more."""
-    if info.kind != "study":
-        return ""
-    if not overview.valid.any():
-        return "" if not overview.readable.all() else "it has no valid pixels: all are padding"
-    rows, columns = (
-        length // count for length, count in zip(overview.valid.shape, (montage.rows, montage.columns), strict=True)
-    )
-    found: Counter[Visibility] = Counter()
-    for plane in montage.planes:
-        column, row = montage.place(plane) or (0, 0)
-        part = np.s_[row * rows : (row + 1) * rows, column * columns : (column + 1) * columns]
-        found[visibility(info, overview.pixels[part], overview.valid[part], stretch)] += 1
-    if not found["nothing"] and not found["one grey"]:
-        return ""
-    what, count = (NOT_VISIBLE, found["nothing"]) if found["nothing"] else ("a single grey", found["one grey"])
-    where = "" if count == len(info.planes) else f" in {count} of {len(montage.planes)} slices looked at"
-    advice = "" if "flat" in dict(info.facts) else ": choose another with --set reader_options.window=CENTRE,WIDTH"
-    return f"{what}{where}, {stretch.source}{advice}"
+def _without_padding(info: ImageInfo, names: Sequence[str], limit: int) -> tuple[ImageInfo, ReducedImage | None]:
+    """A slide's metadata with its padding stated, which makes it no data; the overview where there is no padding."""
+    if info.kind != "slide" or "padding" in dict(info.options) or "padding" not in known_options(info.reader):
+        return info, None
+    with open_image(info, names) as image:
+        overview = read_overview(image, limit=limit)
+        padding = find_padding(image, overview) if len(image.channels) == len(info.channels) else ()
+    if not padding:
+        return info, overview
+    value = ",".join(map(str, padding))
+    note = f"Areas of the constant value {value} are padding, which is no data."
+    return replace(info, options=(*info.options, ("padding", value)), notes=(*info.notes, note)), None
 
 
-def with_visibility_note(info: ImageInfo) -> ImageInfo:
-    """A study with a note where its middle slice shows nothing; unchanged where that cannot be read."""
-    if info.kind != "study":
-        return info
-    montage = Montage(info.size, (len(info.planes) // 2,))
-    try:
-        with open_image(info) as image:
-            overview = read_overview(image, montage=montage)
-        fitted = fit_stretch(overview.pixels, overview.valid, info.channels)
-        note = visibility_note(info, overview, montage, display_stretch(info, fitted))
-    except ReadError:
-        return info
-    return replace(info, notes=(*info.notes, note)) if note else info
+def _check_values(info: ImageInfo, channels: Sequence[Channel], overview: ReducedImage, spec: InputSpec) -> None:
+    """Raise `ModelError` where nearly all values of the model's bands are ones that it cannot work with.
 
-
-def with_model_window(info: ImageInfo, spec: InputSpec, settings: Settings) -> ImageInfo:
-    """A study in Hounsfield units shown in the window that the model states, where it does; any other image as it is.
-
-    Raises `ModelError` for a study of other values, `RequestError` where the user states a window, too.
+    channels: those of the overview. A few regions may still fail, which the run reports.
     """
-    if info.kind != "study" or spec.bands is not None or not isinstance(spec.limits, tuple):
-        return info
-    stated = "{:g} to {:g}".format(*spec.limits)
-    if info.channels[0].quantity != "HU":
-        remedy = "Choose a model that states no window"
+    if spec.bands is None or spec.value_range is None or not overview.valid.any():
+        return
+    needed = channel_names(info, spec, None)
+    places = [place for place, channel in enumerate(channels) if channel.name in needed]
+    native = np.abs(overview.pixels[overview.valid][:, places])
+    values = native * [channels[place].scale for place in places] + [channels[place].offset for place in places]
+    low, high = spec.value_range
+    if np.mean((values < low) | (values > high)) > _WRONG_VALUES:
+        types = ", ".join(sorted({channels[place].dtype for place in places}))
         raise ModelError(
-            info.uri,
-            f"must have values in HU, as the model's window ({stated})",
-            value=info.channels[0].quantity,
-            remedy=remedy,
+            info.id or info.uri,
+            f"must have values of {spec.quantity} between {low:g} and {high:g} for the model",
+            value=f"median {np.median(values):g}, {types}",
+            remedy="Check the file's scale and offset, state the right sensor with --sensor, or give colours of 8 bits",
         )
-    if window := settings.stated_options().get("window"):
-        rule = f"must be the window of the model's training images ({stated} HU)"
-        raise RequestError("reader_options.window", rule, value=window, remedy="Leave it out")
-    return with_window(info, spec.limits, "the window of the model's training images")
 
 
 def _stretch_limits(info: ImageInfo, spec: InputSpec, settings: Settings) -> tuple[float, float] | None:
@@ -243,7 +236,8 @@ def _fit(
     inside = np.ones_like(valid)
     if area is not None and len(image.info.planes) == 1:  # the overview of a stack is a montage
         inside = polygon_mask(area, valid.shape, scale)
-    return annotator.fit(spec, render(pixels, valid, stretch), inside & valid, valid)
+    turn = find_orientation(image.info.placement)[0].turn
+    return annotator.fit(spec, turn(render(pixels, valid, stretch)), turn(inside & valid), turn(valid))
 
 
 def find_roi(info: ImageInfo, settings: Settings, overview: ReducedImage) -> RegionOfInterest:
@@ -262,7 +256,25 @@ def find_roi(info: ImageInfo, settings: Settings, overview: ReducedImage) -> Reg
     tissue = find_tissue(overview.pixels, overview.valid, microns=microns)
     at = "at an unknown pixel size" if microns is None else f"at {microns[0]:.3g} × {microns[1]:.3g} µm/px"
     method = f"{tissue.illumination} field {at}: {tissue.method}"
-    return RegionOfInterest(user_area, _mask_to_polygons(tissue.mask, scale), method, valid_mask, scale)
+    warnings = _tissue_warnings(tissue, overview.valid)
+    return RegionOfInterest(user_area, _mask_to_polygons(tissue.mask, scale), method, valid_mask, scale, warnings)
+
+
+def _tissue_warnings(tissue: Tissue, valid: Mask) -> tuple[str, ...]:
+    """Sentences on a mask that should not be trusted as it is."""
+    found: list[str] = []
+    share = float(tissue.mask.sum() / max(1, valid.sum()))
+    if share < LEAST_TISSUE:
+        found.append(
+            f"Tissue was found on {100 * share:.1f} % of the slide, so that hardly anything is analysed: it may be too "
+            "pale to be detected. Look at the overview, or analyse the whole slide with --tissue off."
+        )
+    if tissue.doubt:
+        found.append(
+            f"It is doubtful whether the slide is bright or dark field: {tissue.doubt}. Bright field is assumed; look "
+            "at the overview, or state the value of its padding with --set reader_options.padding=0,0,0."
+        )
+    return tuple(found)
 
 
 def _read_user_area(path: str, info: ImageInfo) -> BaseGeometry:

@@ -22,6 +22,7 @@ from ...readers.registry import open_image
 from ...readers.render import render
 from ...reports.patient_geometry import pixel_area_m2
 from ...reports.writer import (
+    NOT_RUN,
     Area,
     AreaStatus,
     FileRow,
@@ -34,12 +35,12 @@ from ...reports.writer import (
 )
 from .manifest import load_manifest
 from .model_selection import NONE
-from .overview_stats import EMPTY, NOT_VISIBLE
+from .overview_stats import EMPTY
 from .plan import NO_MODEL, ImagePlan
 from .redaction import read_sources, restore_paths
 from .run_folder import RESULTS, Entry, StoreError, read_entries, read_findings
+from .windows import NOT_VISIBLE
 
-NOT_RUN = "not run yet"
 FAILED = "failed: the reasons are listed with the regions"
 OVERVIEW = 2048  # pixels on the long side of a picture
 
@@ -200,19 +201,21 @@ def _image_record(
         for region, entry in zip(plan.regions, found, strict=True)
         if entry is None or (entry.status != "done" and entry.error not in {NO_MODEL, EMPTY})
     ]
+    areas = _areas(plan, found)
     path = PurePosixPath(plan.info.uri)
     name = path.parent.name if len(plan.info.planes) > 1 else path.name
     return ImageRecord(
         info=plan.info,
         findings=lambda: cache.get(plan, done),
         overview=lambda: _overview(plan, sources, lambda: cache.get(plan, done)),
-        areas=_areas(plan, found),
+        areas=areas,
         failures=tuple((entry.region, entry.error) for entry in found if entry and entry.status == "failed"),
         analysis=_analysis_summary(plan),
         scale=plan.grid.scale,
         unanalysed=tuple(unanalysed),
         roi=plan.area,
         name="" if plan.info.personal and not show_names else name,
+        warnings=plan.warnings or _nothing_analysed(areas),
     )
 
 
@@ -239,6 +242,15 @@ def _areas(plan: ImagePlan, found: Sequence[Entry | None]) -> tuple[Area, ...]:
         known = metres if m2 is not None else None if pixel is None else pixels * pixel
         areas.append(Area(status, reason, pixels, known, sum(share[2] for share in shares)))
     return tuple(areas)
+
+
+def _nothing_analysed(areas: Sequence[Area]) -> tuple[str, ...]:
+    """A warning where all regions were run or skipped, and not one pixel was analysed."""
+    analysed = any(area.status == "analysed" and area.pixels for area in areas)
+    if analysed or any(area.status == "unreadable" or area.reason in {NOT_RUN, NO_MODEL} for area in areas):
+        return ()
+    reasons = dict.fromkeys(area.reason for area in areas if area.pixels)
+    return (f"Nothing was analysed: {', '.join(reasons)}.",)
 
 
 def _area_parts(
@@ -306,5 +318,6 @@ def _overview(
             overview = read_overview(image, limit=OVERVIEW, montage=montage, aspect=aspect)
     except LimnerError:
         return None
-    pixels = render(overview.pixels, overview.valid, stretch)
-    return Overview(pixels, overview.valid, overview.readable, overview.scale, montage)
+    pixels, turned = render(overview.pixels, overview.valid, stretch), plan.grid.orientation
+    valid, readable = turned.turn(overview.valid), turned.turn(overview.readable)
+    return Overview(turned.turn(pixels), valid, readable, turned.swap(overview.scale), montage, turned)

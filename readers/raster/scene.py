@@ -1,4 +1,4 @@
-"""A folder of single-band rasters as one image: plain folders, Sentinel-2 SAFE products, Landsat product folders.
+"""Several single-band rasters as one image: folders, Sentinel-2 and Landsat products, variables of one NetCDF file.
 
 Files whose names differ only in the band id are one scene. Its level-0 grid is that of its finest band; every other
 band is resampled once, from its own grid straight to the requested size.
@@ -25,6 +25,7 @@ from .metadata import RasterOptions
 
 HEAD_BYTES = 4096
 MIN_BANDS = 2
+NETCDF = (b"CDF\x01", b"CDF\x02", b"CDF\x05")
 _RESOLUTION = re.compile(r"_(10|20|60)m(?![A-Za-z0-9])")
 _SENTINEL_TILE = re.compile(r"^(L\d_)?T\d{2}[A-Z]{3}_")  # names of the files of a Sentinel-2 granule
 _MAX_SKEW = 1e-9
@@ -49,8 +50,9 @@ class SceneReader:
     Options = RasterOptions
 
     def identify(self, uri: str, head: bytes) -> int:
-        """A folder that holds at least two bands of one scene."""
-        del head
+        """A folder that holds at least two bands of one scene, or a file of variables."""
+        if head.startswith(NETCDF):
+            return 60
         groups = _group_bands(uri) if Path(uri).is_dir() else {}
         if not groups:
             return 0
@@ -59,7 +61,9 @@ class SceneReader:
         return 90 if product else 60
 
     def scan(self, uri: str, options: RasterOptions) -> Sequence[ImageInfo]:
-        """The scenes in a folder. Raises `ReadError` where one of them cannot be read."""
+        """The scenes in a folder or a file of variables. Raises `ReadError` where one of them cannot be read."""
+        if not Path(uri).is_dir():
+            return _scan_variables(uri, options)
         found = self.scan_folder(uri, options)
         if found.failed:
             raise found.failed[0][1]
@@ -137,6 +141,30 @@ class SceneImage(BaseImage):
         for band, _ in self._bands:
             band.close()
         self._bands.clear()
+
+
+def _scan_variables(uri: str, options: RasterOptions) -> list[ImageInfo]:
+    """The images in a file of variables: those of one band that share a grid are the bands of one scene."""
+    infos = RasterReader().scan(uri, options)
+    grids: dict[object, list[ImageInfo]] = {}
+    for info in infos:
+        grids.setdefault((info.size, info.placement) if len(info.channels) == 1 else info.part, []).append(info)
+    return [group[0] if len(group) == 1 else _join_variables(group) for group in grids.values()]
+
+
+def _join_variables(group: Sequence[ImageInfo]) -> ImageInfo:
+    first = group[0]
+    names = [f'NETCDF:"{info.uri}":{info.channels[0].name}' for info in group]
+    return replace(
+        first,
+        reader="scene",
+        id="",
+        part=",".join(info.channels[0].name for info in group),
+        channels=tuple(info.channels[0] for info in group),
+        files=(*names, *first.files),
+        notes=tuple(dict.fromkeys(note for info in group for note in info.notes)),
+        facts=(("grid", "0"), *dict.fromkeys(fact for info in group for fact in info.facts if fact[0] != "scene_name")),
+    )
 
 
 def _is_safe(folder: str) -> bool:

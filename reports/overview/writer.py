@@ -11,15 +11,16 @@ from PIL import Image, ImageDraw, PngImagePlugin
 from ...model.finding import Finding
 from ...readers import geodesy
 from ...readers.files import atomic_path
+from ...readers.orientation import UPRIGHT, Orientation
 from ..measures import area_share, crs_name, label_areas, total_area
 from ..palette import Palette, rgb
-from ..writer import DISCLAIMER, ImageRecord, Record, image_file, write_per_image
+from ..writer import DISCLAIMER, NOT_RUN, ImageRecord, Record, image_file, write_per_image
 from .painting import NODATA, SKIPPED, UNREADABLE, Canvas, draw_base, draw_findings, hatched, on_montage
 from .scale_bar import ScaleBar, format_area, format_length, format_share, north
 from .text import Colour, draw_text, text_width, to_font_characters, wrap
 
 INK, QUIET, HAIRLINE, PAPER = (28, 31, 35), (104, 110, 118), (217, 220, 224), (255, 255, 255)
-GOOD = (24, 128, 72)
+GOOD, DOUBTFUL = (24, 128, 72), (168, 96, 0)
 
 _MARGIN, _PANEL, _FOOTER, _LINE = 36, 480, 84, 34
 _USE_LINE = 26  # px: a line of what the model may be used for
@@ -150,7 +151,8 @@ def overview_page(record: Record, image: ImageRecord) -> Image.Image:
     page.paste(picture, (_MARGIN, _MARGIN))
     page.paste(panel.page.crop((0, 0, _PANEL, panel.y)), (picture.width + 2 * _MARGIN, _MARGIN))
     pen = ImageDraw.Draw(page)
-    _footer(pen, image, canvas, (_MARGIN, _MARGIN + picture.height))
+    turned = UPRIGHT if overview is None else overview.orientation
+    _footer(pen, image, canvas, (_MARGIN, _MARGIN + picture.height), turned)
     first = height - _MARGIN - (len(lines) - 1) * _USE_LINE
     for number, line in enumerate(lines):
         draw_text(pen, (_MARGIN, first + number * _USE_LINE), line, INK, 20, "ls")
@@ -165,6 +167,8 @@ def _panel(
     panel.title(" - ".join(dict.fromkeys(filter(None, (image.name, image.info.id)))))
     panel.text(" ".join(filter(None, (record.model.get("name"), record.model.get("version")))), 20, QUIET)
     panel.pill(*_status(record, image))
+    for warning in image.warnings:
+        panel.text(warning, 19, DOUBTFUL)
     if record.assessed:
         count = f"{len(findings):,} {'finding' if len(findings) == 1 else 'findings'}" if findings else "No findings"
         panel.heading(f"{count}, share of the analysed area")
@@ -208,9 +212,14 @@ def _panel(
 def _status(record: Record, image: ImageRecord) -> tuple[str, Colour]:
     if not record.assessed:
         return "Not analysed: no model was chosen", QUIET
-    failed = len(image.failures)
-    partial = f"Partial: {failed} {'region' if failed == 1 else 'regions'} failed"
-    return ("Complete", GOOD) if image.complete else (partial, UNREADABLE)
+    status = record.status_of([image])
+    if status == "partial":
+        failed = len(image.failures)
+        left = sum(area.regions for area in image.areas if area.reason == NOT_RUN)
+        counts = [(failed, "failed"), (left, NOT_RUN)]
+        parts = [f"{count} {'region' if count == 1 else 'regions'} {what}" for count, what in counts if count]
+        return f"Partial: {', '.join(parts)}", UNREADABLE
+    return ("Doubtful: read the warning", DOUBTFUL) if status == "doubtful" else ("Complete", GOOD)
 
 
 def _properties(record: Record, image: ImageRecord) -> list[tuple[str, str]]:
@@ -235,11 +244,13 @@ def _format_size(x: float, y: float) -> str:
     return first if first == second else f"{first} × {second}"
 
 
-def _footer(pen: ImageDraw.ImageDraw, image: ImageRecord, canvas: Canvas, corner: tuple[int, int]) -> None:
+def _footer(
+    pen: ImageDraw.ImageDraw, image: ImageRecord, canvas: Canvas, corner: tuple[int, int], turned: Orientation
+) -> None:
     """Scale bar and north arrow under the picture, whose lower left corner is `corner`."""
     left, top = corner
     placement, size = image.info.placement, image.info.size
-    bar = ScaleBar.of(placement, size, canvas.scale[0], canvas.size[0])
+    bar = ScaleBar.of(placement, size, canvas.scale[0], canvas.size[0], turned)
     base = top + 56
     if bar is None:
         draw_text(pen, (left, top + 40), "No scale: the image does not state its pixel size", QUIET, 20, "ls")
@@ -247,7 +258,7 @@ def _footer(pen: ImageDraw.ImageDraw, image: ImageRecord, canvas: Canvas, corner
         right = left + bar.pixels
         pen.line((left, base - 10, left, base, right, base, right, base - 10), INK, 3)
         draw_text(pen, ((left + right) / 2, base - 10), format_length(bar.metres), INK, 22, "ms")
-    turn = north(placement, size)
+    turn = north(placement, size, turned)
     if turn is not None:
         _arrow(pen, (left + canvas.size[0] - 34, top + 40), turn)
 

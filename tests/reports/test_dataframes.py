@@ -28,7 +28,9 @@ MakePlacement = Callable[..., Placement]
 NORTH_UP = (10.0, 0.0, 500_000.0, 0.0, -10.0, 4_000_000.0)
 MICRONS = Placement(((0.5, 0.0, 0.0), (0.0, 0.25, 0.0)), "um")
 FINDINGS = [
-    Finding("water", shapely.box(10, 20, 30, 40), "area", 0.123456, text="=said", numbers={"depth": 1 / 3}),
+    Finding(
+        "water", shapely.box(10, 20, 30, 40), "area", 0.123456, text="=said", text_cut=True, numbers={"depth": 1 / 3}
+    ),
     Finding("land", shapely.box(100, 200, 110, 220), "box", notes={"why": "dry"}),
 ]
 
@@ -171,12 +173,14 @@ def test_data_frames_equal_the_csv_files(
             rows = list(csv.DictReader(file))
         assert list(frame) == list(rows[0])
         for name in frame:
-            told = [row[name] for row in rows]
+            output = [row[name] for row in rows]
             values = frame[name].astype(object).where(frame[name].notna(), "").tolist()
-            if pd.api.types.is_numeric_dtype(frame[name].dtype):
-                assert values == [float(text) if text else "" for text in told], name
+            if pd.api.types.is_bool_dtype(frame[name].dtype):
+                assert [str(value).lower() for value in values] == output, name
+            elif pd.api.types.is_numeric_dtype(frame[name].dtype):
+                assert values == [float(text) if text else "" for text in output], name
             else:
-                assert values == [text.removeprefix("'") for text in told], name
+                assert values == [text.removeprefix("'") for text in output], name
 
 
 def test_an_empty_run_has_data_frames(record: MakeRecord) -> None:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from limner.model.annotator import InputSpec
 from limner.pipelines.config import Settings
-from limner.pipelines.run.overview_stats import with_model_window
 from limner.pipelines.run.plan import reader_options, scan_inputs
 from limner.pipelines.run.reporting import read_record
+from limner.pipelines.run.windows import with_model_window
 from limner.readers.contract import scan_with
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.dicom.voi_lut import LookupTable, VoiLut, to_grey
