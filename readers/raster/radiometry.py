@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import ReadError, RequestError
 from ..image import Channel, ImageInfo, Mask, Pixels
 from .bands import BASELINE_WITH_OFFSET, LEVELS_UP, SENSORS, Radiometry, Sensor, find_level_metadata
+from .stac import ACQUIRED, BASELINE
 
 VALUES: Final = "values"
 """The fact of an image that says in words how its numbers become physical values."""
@@ -65,15 +66,16 @@ class SensorChoice:
 
 
 def choose_sensor(
-    path: str, stated: Sensor | None, named: Sensor | None, measured: Mapping[str, Radiometry], metadata: str
+    info: ImageInfo, path: str, stated: Sensor | None, measured: Mapping[str, Radiometry], metadata: str
 ) -> SensorChoice | None:
-    """The sensor of the image in `path`: the one that the user stated, else the one in the product's name.
+    """The sensor of an image with the file `path`: the one that the user stated, else the one in the product's name.
 
     `measured` is the radiometry in the product's metadata, the file named `metadata`. A stated Sentinel-2 sensor
     without the ending `-n0400` leaves the offset open. It then follows from the metadata, else from the processing
     baseline in the name, else from the date of acquisition in the name of the file or its folders; a note tells where
     these differ. Raises `ReadError` where the user's statement contradicts the metadata or the name.
     """
+    named = SENSORS.get(info.sensor)
     known = stated or named
     if known is None:
         return None
@@ -87,7 +89,7 @@ def choose_sensor(
         return SensorChoice(level, source)
     if stated is not None and (found := _other_level(path, level)):
         raise _contradiction(path, stated, found)
-    statements = _statements(path, stated, named, measured)
+    statements = _statements(info, path, stated, measured)
     if not statements:
         return SensorChoice(level, f"{source} (processing baseline not stated)", facts=(BASELINE_UNKNOWN,))
     first = statements[0]
@@ -129,10 +131,10 @@ def _other_level(path: str, level: Sensor) -> str:
 
 
 def _statements(
-    path: str, stated: Sensor | None, named: Sensor | None, measured: Mapping[str, Radiometry]
+    info: ImageInfo, path: str, stated: Sensor | None, measured: Mapping[str, Radiometry]
 ) -> list[_Statement]:
     """What is said of the offset, the most reliable first."""
-    statements: list[_Statement] = []
+    facts, statements = dict(info.facts), list[_Statement]()
     if measured:
         statements.append(_Statement("the product's metadata", any(one.offset for one in measured.values())))
     names = _names(path)
@@ -141,15 +143,20 @@ def _statements(
         statements.append(
             _Statement(f"processing baseline {_text(baseline)} in the product's name", baseline >= BASELINE_WITH_OFFSET)
         )
-    elif named is not None and named.name.endswith(WITH_OFFSET):
+    elif BASELINE in facts:
+        source = f"processing baseline {facts[BASELINE]} in the STAC item"
+        statements.append(_Statement(source, int(facts[BASELINE].replace(".", "")) >= BASELINE_WITH_OFFSET))
+    elif info.sensor.endswith(WITH_OFFSET):
         statements.append(_Statement("the processing baseline of the product", True))
     processed_again = any(one.offset for one in statements)
     if stated is not None and stated.name.endswith(WITH_OFFSET):
         statements.append(_Statement(f"the sensor {stated.name}", True))
-    days = acquisition_dates(path)
+    days, where = acquisition_dates(path), "its name"
+    if ACQUIRED in facts:
+        days, where = (date.fromisoformat(facts[ACQUIRED]),), "the STAC item"
     sides = {day >= OFFSET_SINCE for day in days}
     if len(sides) == 1 and not (processed_again and sides == {False}):
-        statements.append(_Statement(f"the date {days[0]} in its name", sides == {True}))
+        statements.append(_Statement(f"the date {days[0]} in {where}", sides == {True}))
     return statements
 
 

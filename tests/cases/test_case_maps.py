@@ -364,9 +364,6 @@ def test_a_map_as_large_that_is_not_looked_at_is_known_at_once(maps: Made, child
     assert "200000 × 200000 px" in ended.out
 
 
-NO_READER = "must be recognised by an installed reader"
-
-
 def test_variables_of_a_netcdf_are_bands_or_named_in_the_refusal(maps: Made, limner: Limner) -> None:
     said = limner("info", maps("netcdf"))
     told = said.out + said.err
@@ -381,7 +378,6 @@ def test_a_variable_of_a_netcdf_is_read_by_its_name(maps: Made, limner: Limner) 
     assert "nir" not in said.out
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=NO_READER)
 def test_a_stac_item_is_read_or_the_way_is_said(maps: Made, limner: Limner) -> None:
     said = limner("info", maps("stac_item"))
     told = said.out + said.err
