@@ -70,6 +70,8 @@ class View:
     """The whole canvas squashed to (tile, tile, channels), float32 in the tiles' own values."""
     seconds: float = 0.0
     """Time that reading took."""
+    visible: bool = True
+    """Whether its rendering shows anything: see `readers.render.visibility`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class Answer:
     kind: Kind
     score: float | None = None
     text: str = ""
+    text_cut: bool = False
+    """Whether the text ended at the model's limit of tokens."""
     numbers: Mapping[str, float] = field(default_factory=dict[str, float])
     notes: Mapping[str, str] = field(default_factory=dict[str, str])
     window: tuple[float, float, float, float] | None = None

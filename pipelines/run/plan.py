@@ -34,6 +34,7 @@ from ..config import HD_NUM, Resolution, Settings
 from .overview_stats import OUTSIDE, OutsideAreaError, compute_overview_stats
 from .picture import fit_to_picture
 from .run_folder import is_run_folder
+from .windows import with_model_window
 
 RUN_FOLDER = "a run folder, which holds results"
 NO_MODEL = "no model"
@@ -53,6 +54,7 @@ class _PlanFields(BaseModel):
     no_rgb_reason: Annotated[str, Field(alias="unseen")]
     outside_reason: Annotated[str, Field(alias="beyond")]
     tissue: str
+    warnings: tuple[str, ...] = ()
     orientation: Orientation = UPRIGHT
 
 
@@ -77,6 +79,8 @@ class ImagePlan:
     """The reason to report for what lies outside `area`."""
     tissue: str = ""
     """How tissue was detected, in words; "" where it was not."""
+    warnings: tuple[str, ...] = ()
+    """Sentences on why the results must not be believed unseen."""
     skipped: Mapping[str, str] | None = None
     """Reasons by key of the regions that need not be read."""
 
@@ -116,6 +120,7 @@ class ImagePlan:
             "area": None if self.area is None else json.loads(shapely.to_geojson(self.area)),
             "beyond": self.outside_reason,
             "tissue": self.tissue,
+            "warnings": list(self.warnings),
             **({} if self.grid.orientation == UPRIGHT else {"orientation": asdict(self.grid.orientation)}),
         }
 
@@ -135,6 +140,7 @@ class ImagePlan:
             area=None if record["area"] is None else shapely.geometry.shape(record["area"]),
             outside_reason=fields.outside_reason,
             tissue=fields.tissue,
+            warnings=fields.warnings,
         )
 
 
@@ -217,15 +223,17 @@ def format_pixel_size(metres: float, kind: Kind = "map") -> str:
 def _plan_image(info: ImageInfo, annotator: Annotator | None, settings: Settings, *, ready: bool) -> ImagePlan:
     """Plan one image. Raises `LimnerError`."""
     spec = DEFAULT_INPUT_SPEC if annotator is None else annotator.input_spec(info)
+    info = with_model_window(info, spec, settings)
     info = replace(info, notes=(*info.notes, *_size_notes(info, spec)))
     orientation, _ = find_orientation(info.placement)
     grid = Grid(info.id, info.size, grid_scale(info, spec, settings.resolution), len(info.planes), orientation)
     stats = compute_overview_stats(info, spec, settings, annotator)
+    info = replace(stats.info, notes=(*stats.info.notes, *filter(None, [stats.note])))
     picture_spec = stats.spec
     if ready and isinstance(annotator, SupportsPictureFit):
         picture_spec = fit_to_picture(annotator, info, grid, stats)
     plan = ImagePlan(
-        replace(info, notes=(*info.notes, *filter(None, [stats.note]))),
+        info,
         picture_spec,
         grid,
         settings.hd_num,
@@ -236,6 +244,7 @@ def _plan_image(info: ImageInfo, annotator: Annotator | None, settings: Settings
         user_area=stats.roi.user_area,
         outside_reason=stats.roi.outside_reason,
         tissue=stats.roi.tissue_method,
+        warnings=stats.roi.warnings,
     )
     no_model = NO_MODEL if annotator is None else ""
     reasons = {region.key: stats.roi.skip_reason(region.core) or no_model for region in plan.regions}

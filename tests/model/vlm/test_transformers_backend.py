@@ -19,6 +19,7 @@ from limner.model.views import to_image_coordinates
 from limner.model.vlm.annotator import VlmAnnotator
 from limner.model.vlm.image_text import ImageTextModel
 from limner.model.vlm.processor import Processor
+from limner.model.vlm.texts import GeneratedText
 from limner.model.vlm.transformers_backend import (
     BOX_UNITS,
     TransformersBackend,
@@ -68,11 +69,13 @@ def dictate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., "Dictated"]:
         told = Dictated()
         left = list(texts)
 
-        def generate(_: ImageTextModel, pictures: list[Picture], prompt: str, *, limit: int, schema: str = "") -> str:
+        def generate(
+            _: ImageTextModel, pictures: list[Picture], prompt: str, *, limit: int, schema: str = ""
+        ) -> GeneratedText:
             del limit, schema
             told.pictures.append(pictures)
             told.prompts.append(prompt)
-            return left.pop(0)
+            return GeneratedText.read(left.pop(0))
 
         monkeypatch.setattr(ImageTextModel, "generate", generate)
         return told
@@ -336,7 +339,7 @@ def test_no_network_access_without_fetch() -> None:
         ({"checkpoint": ""}, "must be given"),
         ({"model": "llava"}, "must be one of"),
         ({"views": "all"}, "canvas or tiles"),
-        ({"boxes": "metres"}, "pixels, thousandths or unit"),
+        ({"boxes": "metres"}, "pixels, thousandths, unit or"),
         ({"dtype": "int8"}, "float32, bfloat16, float16 or auto"),
         ({"tile": "12"}, "from 28 to 2048"),
         ({"tile": "wide"}, "from 28 to 2048"),

@@ -114,8 +114,8 @@ def test_file_metadata_never_enters_a_prompt(
     read: list[str] = []
     ask = Processor.read
 
-    def watched(self: Processor, pictures: Sequence[Any], prompt: str) -> dict[str, Any]:
-        inputs = ask(self, pictures, prompt)
+    def watched(self: Processor, pictures: Sequence[Any], prompt: str, *, thinks: bool = False) -> dict[str, Any]:
+        inputs = ask(self, pictures, prompt, thinks=thinks)
         read.append(str(self.tokenizer.decode(inputs["input_ids"][0])))
         return inputs
 
