@@ -70,6 +70,8 @@ class View:
     """The whole canvas squashed to (tile, tile, channels), float32 in the tiles' own values."""
     seconds: float = 0.0
     """Time that reading took."""
+    visible: bool = True
+    """Whether its rendering shows anything: see `readers.render.visibility`."""
 
 
 @dataclass(frozen=True, slots=True)

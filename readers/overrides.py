@@ -243,7 +243,7 @@ def _choose_sensor(
     metadata: Path | None = None
     if (sensor := stated or named) is not None and not is_remote(info.uri):
         measured, metadata = read_radiometry(beside, sensor), find_product_metadata(beside, sensor)
-    return choose_sensor(beside, stated, named, measured, metadata.name if metadata else ""), measured, metadata
+    return choose_sensor(info, beside, stated, measured, metadata.name if metadata else ""), measured, metadata
 
 
 def _with_numbers(info: ImageInfo, overrides: Overrides) -> ImageInfo:

@@ -20,7 +20,7 @@ from ...readers.geodesy import on_earth
 from ...readers.geometry import Box, Points
 from ...readers.image import Channel, Image, ImageInfo, Mask
 from ...readers.orientation import find_orientation
-from ...readers.overview import OVERVIEW_SIDE, ReducedImage, dilate, read_overview
+from ...readers.overview import OVERVIEW_SIDE, Montage, ReducedImage, dilate, read_overview
 from ...readers.raster.bands import find_channels
 from ...readers.raster.radiometry import implausible_values, offset_note
 from ...readers.registry import known_options, open_image
@@ -28,6 +28,7 @@ from ...readers.render import Stretch, display_stretch, fit_stretch, render, rgb
 from ...readers.slide.padding import find_padding
 from ...readers.slide.tissue import Tissue, find_tissue, overview_side, polygon_mask, read_tissue_annotation
 from ..config import Settings
+from .windows import visibility_note
 
 DILATION = (2, 2)  # overview pixels: regions may have valid pixels that are too few for an overview pixel to be valid
 LEAST_TISSUE = 0.01
@@ -104,7 +105,7 @@ class OverviewStats:
     """Why `stretch` is None, else ""."""
     roi: RegionOfInterest
     note: str = ""
-    """What the numbers say against the stated scale and offset."""
+    """What the numbers say against the stated scale and offset, or the window of a study."""
 
 
 def channel_names(info: ImageInfo, spec: InputSpec, stretch: Stretch | None) -> tuple[str, ...]:
@@ -153,6 +154,8 @@ def compute_overview_stats(
         if fault is not None and spec.bands is not None:
             raise fault
         note = offset_note(*numbers) if fault is None else str(fault)
+        if info.kind == "study" and stretch is not None and spec.bands is None:
+            note = visibility_note(info, overview, Montage.of(info), stretch)
         if isinstance(annotator, SupportsFit) and stretch is not None and spec.bands is None:
             spec = _fit(annotator, image, spec, stretch, roi.area)
     return OverviewStats(info, spec, stretch, no_rgb_reason, roi, note)
@@ -208,15 +211,14 @@ def _stretch_limits(info: ImageInfo, spec: InputSpec, settings: Settings) -> tup
             value=",".join(settings.stretch),
             remedy="Leave --stretch out",
         )
-    limits = given or (None if spec.limits == "own" else spec.limits)
-    if limits and info.kind == "study":
+    if given and info.kind == "study":
         raise RequestError(
             "--stretch",
             "must not be given for studies, which are rendered through a window",
-            value=f"{limits[0]:g},{limits[1]:g}",
+            value=f"{given[0]:g},{given[1]:g}",
             remedy="Give a window, such as --set reader_options.window=40,400",
         )
-    return limits
+    return given or (None if spec.limits == "own" else spec.limits)
 
 
 def _fit(

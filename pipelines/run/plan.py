@@ -33,6 +33,7 @@ from ..config import HD_NUM, Resolution, Settings
 from .overview_stats import OUTSIDE, OutsideAreaError, compute_overview_stats
 from .picture import fit_to_picture
 from .run_folder import is_run_folder
+from .windows import with_model_window
 
 RUN_FOLDER = "a run folder, which holds results"
 NO_MODEL = "no model"
@@ -219,6 +220,7 @@ def format_pixel_size(metres: float, kind: Kind = "map") -> str:
 def _plan_image(info: ImageInfo, annotator: Annotator | None, settings: Settings, *, ready: bool) -> ImagePlan:
     """Plan one image. Raises `LimnerError`."""
     spec = DEFAULT_INPUT_SPEC if annotator is None else annotator.input_spec(info)
+    info = with_model_window(info, spec, settings)
     info = replace(info, notes=(*info.notes, *_size_notes(info, spec)))
     orientation, _ = find_orientation(info.placement)
     grid = Grid(info.id, info.size, grid_scale(info, spec, settings.resolution), len(info.planes), orientation)
