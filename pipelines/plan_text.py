@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 
+from ..model.annotator import Cost
 from .cli.terminal import plural, visible
 from .describe import NO_MODEL_CHOSEN, Row, image_rows, indent, pixel_size_text, table
 from .run.estimate import Estimate, Timing
@@ -26,7 +27,7 @@ def plan_text(prepared: PreparedRun, known: Estimate, *, workers: int) -> str:
         parts.append(NO_MODEL_CHOSEN)
     rows = [(_REGIONS, str(known.regions)), ("tiles to analyse", str(known.tiles)), *_memory_rows(known)]
     if known.cost is not None and known.cost.tokens:
-        rows.append(("tokens per region", f"up to {known.cost.tokens}, including question and answer"))
+        rows.append(("tokens per region", _tokens_text(known.cost)))
     return "\n".join([*parts, table([*rows, ("workers", str(workers))])])
 
 
@@ -79,6 +80,16 @@ def _memory_rows(known: Estimate) -> list[Row]:
             rows.append(("GPU memory per worker", f"about {_bytes(cost.memory)}, estimated: {sizes}"))
     free = "unknown" if known.free is None else f"{_bytes(known.free)} {place}"
     return [("memory per worker", worker), *rows, ("memory free", free)]
+
+
+def _tokens_text(cost: Cost) -> str:
+    """The tokens of the largest region, and that they are too many where they are."""
+    question = cost.tokens - cost.image_tokens - cost.answer_tokens
+    parts = (("picture", cost.image_tokens), ("question", question), ("answer at most", cost.answer_tokens))
+    text = f"up to {cost.tokens}: " + ", ".join(f"{name} {count}" for name, count in parts if count)
+    if cost.context and cost.tokens > cost.context:
+        text += f". That is more than the model's {cost.context}: lower --hd-num, or these regions will fail"
+    return text
 
 
 def _duration(seconds: float) -> str:
