@@ -6,6 +6,7 @@ from collections import Counter
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from ..model.annotator import Cost
 from ..readers.geodesy import area_m2
 from ..reports.overview.scale_bar import format_area
 from .cli.terminal import plural, visible
@@ -31,7 +32,7 @@ def plan_text(prepared: PreparedRun, known: Estimate, *, workers: int) -> str:
         parts.append(NO_MODEL_CHOSEN)
     rows = [(_REGIONS, str(known.regions)), ("tiles to analyse", str(known.tiles)), *_memory_rows(known)]
     if known.cost is not None and known.cost.tokens:
-        rows.append(("tokens per region", f"up to {known.cost.tokens}, including question and answer"))
+        rows.append(("tokens per region", _tokens_text(known.cost)))
     return "\n".join([*parts, table([*rows, ("workers", str(workers))])])
 
 
@@ -95,6 +96,16 @@ def _memory_rows(known: Estimate) -> list[Row]:
             rows.append(("GPU memory per worker", f"about {_bytes(cost.memory)}, estimated: {sizes}"))
     free = "unknown" if known.free is None else f"{_bytes(known.free)} {place}"
     return [("memory per worker", worker), *rows, ("memory free", free)]
+
+
+def _tokens_text(cost: Cost) -> str:
+    """The tokens of the largest region, and that they are too many where they are."""
+    question = cost.tokens - cost.image_tokens - cost.answer_tokens
+    parts = (("picture", cost.image_tokens), ("question", question), ("answer at most", cost.answer_tokens))
+    text = f"up to {cost.tokens}: " + ", ".join(f"{name} {count}" for name, count in parts if count)
+    if cost.context and cost.tokens > cost.context:
+        text += f". That is more than the model's {cost.context}: lower --hd-num, or these regions will fail"
+    return text
 
 
 def _duration(seconds: float) -> str:

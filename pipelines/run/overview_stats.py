@@ -139,6 +139,10 @@ def compute_overview_stats(
     info, overview = _without_padding(info, names, limit)
     with open_image(info, names) as image:
         overview = overview or read_overview(image, limit=limit)
+        numbers = (info, image.channels, overview.pixels, overview.valid)
+        fault = implausible_values(*numbers)
+        if fault is not None and spec.bands is not None:
+            raise fault
         _check_values(info, image.channels, overview, spec)
         stretch = None
         if rgb:
@@ -150,10 +154,6 @@ def compute_overview_stats(
             if info.kind == "slide" and len(rgb) > 1 and alike and pixels.dtype != np.uint8:  # tissue by its colours
                 overview = overview._replace(pixels=render(pixels, overview.valid, stretch))
         roi = find_roi(info, settings, overview)
-        numbers = (info, image.channels, overview.pixels, overview.valid)
-        fault = implausible_values(*numbers)
-        if fault is not None and spec.bands is not None:
-            raise fault
         note = offset_note(*numbers) if fault is None else str(fault)
         if info.kind == "study" and stretch is not None and spec.bands is None:
             note = visibility_note(info, overview, Montage.of(info), stretch)
