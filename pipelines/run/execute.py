@@ -203,6 +203,8 @@ def _run_prepared(settings: Settings, prepared: PreparedRun, key: str, on_event:
             on_event(Message(f"{row.path} is left out. {row.reason}"))
     for note in sorted({f"{image.info.id}: {note}" for image in plan.images for note in image.info.notes}):
         on_event(Message(note))
+    for warning in (f"{image.info.id}: warning: {one}" for image in plan.images for one in image.warnings):
+        on_event(Message(warning))
     with RunFolder.open(folder) as store:
         manifest = _make_manifest(settings, prepared)
         if store.has_manifest:
