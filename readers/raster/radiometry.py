@@ -204,9 +204,9 @@ def formula(scale: float, offset: float, number: str = "DN") -> str:
     >>> formula(1e-4, -0.1), formula(2.75e-5, -0.2), formula(1.0, 0.0)
     ('DN/10000 − 0.1', 'DN · 2.75e-05 − 0.2', 'DN')
     """
-    divisor = 1 / scale if scale else 0.0
-    whole = round(divisor) > 1 and math.isclose(divisor, round(divisor), rel_tol=1e-6)
-    scaled = number if scale == 1 else f"{number}/{round(divisor)}" if whole else f"{number} · {scale:.6g}"
+    divisor = round(1 / scale) if 1e-12 < scale < 1 else 0
+    whole = divisor > 1 and math.isclose(1 / scale, divisor, rel_tol=1e-6)
+    scaled = number if scale == 1 else f"{number}/{divisor}" if whole else f"{number} · {scale:.6g}"
     return scaled + (f" {'+' if offset > 0 else '−'} {abs(offset):.6g}" if offset else "")
 
 

@@ -176,6 +176,17 @@ def test_tags_of_32_bits_are_no_contradiction(write_raster: WriteRaster) -> None
     assert not any("of the file are used" in note for note in info.notes)
 
 
+@pytest.mark.parametrize(
+    ("scale", "offset"), [(0.0, 0.0), (float("nan"), 0.0), (float("inf"), 0.0), (1e-4, float("inf"))]
+)
+def test_tags_that_are_no_conversion_are_refused(write_raster: WriteRaster, scale: float, offset: float) -> None:
+    path = write_raster("a.tif", np.full((8, 8, 1), 1500, np.uint16), scales=[scale], offsets=[offset])
+    with pytest.raises(ReadError, match=r"finite, and no scale of 0.*reader_options\.scale"):
+        scan_with(RasterReader(), path, {})
+    (info,) = scan_with(RasterReader(), path, {"scale": "0.5"})
+    assert (info.channels[0].scale, info.channels[0].offset) == (0.5, 0.0)
+
+
 def test_a_product_is_known_from_the_tag_that_gdal_copies(write_raster: WriteRaster) -> None:
     path = write_raster("a.tif", np.full((8, 8, 3), 1500, np.uint16))
     with rasterio.open(path, "r+") as raster:
