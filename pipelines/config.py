@@ -151,8 +151,10 @@ class Settings(BaseModel):
     """Coordinate reference system of files that have none, such as EPSG:32618."""
     microns_per_pixel: Text = ""
     """Pixel size in µm of slides that do not state it: one number, or two as x,y."""
-    names: Literal["hide", "show"] = "hide"
-    """hide replaces the names and paths of slides and studies by pseudonyms in all output."""
+    names: Literal["auto", "hide", "show"] = "auto"
+    """auto replaces the names and paths of slides and studies by pseudonyms, except on an interactive terminal; hide
+    there too; show nowhere, so that names are in everything that is written.
+    """
     reader_options: Options = Field(default_factory=dict)
     """Options of the readers, such as window=40,400; `limner plugins` lists them."""
     model_options: Options = Field(default_factory=dict)

@@ -58,8 +58,10 @@ class Keywords(TypedDict, total=False):
     """Coordinate reference system of files that have none, such as EPSG:32618."""
     microns_per_pixel: float | tuple[float, float] | str | None
     """Pixel size in µm of slides that do not state it: one number, or two as x,y."""
-    names: Literal["hide", "show"] | None
-    """hide replaces the names and paths of slides and studies by pseudonyms in all output."""
+    names: Literal["auto", "hide", "show"] | None
+    """auto replaces the names and paths of slides and studies by pseudonyms, except on an interactive terminal; hide
+    there too; show nowhere, so that names are in everything that is written.
+    """
     reader_options: Mapping[str, str | float | Sequence[str | float]] | None
     """Options of the readers, such as window=40,400; `limner plugins` lists them."""
     model_options: Mapping[str, str | float | Sequence[str | float]] | None

@@ -100,6 +100,8 @@ def info_command(
     from ..run.redaction import scan_with_redaction
 
     check_options(settings)
+    if as_json and settings.names == "auto":  # for programs, on a terminal too
+        settings = settings.model_copy(update={"names": "hide"})
     found, redactor = scan_with_redaction(settings)
     scanned = [redactor.scanned(row) for row in found]
     text = json.dumps(scanned_json(scanned), indent=1, ensure_ascii=False) if as_json else scanned_text(scanned)

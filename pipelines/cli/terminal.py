@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
@@ -63,6 +63,17 @@ def print_message(text: object) -> None:
     sys.stderr.flush()
 
 
+def filter_output(*, terminal: Callable[[str], str], elsewhere: Callable[[str], str]) -> bool:
+    """Pass standard output and standard error through functions, by whether they are an interactive terminal.
+
+    Returns whether any stream passes `elsewhere`. Does nothing outside of the command line.
+    """
+    streams = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, EscapedStream)]
+    for stream in streams:
+        stream.filter(terminal if stream.isatty() else elsewhere)
+    return not all(stream.isatty() for stream in streams)
+
+
 class EscapedStream(io.TextIOBase):
     """A text stream that escapes what is written to another one.
 
@@ -74,6 +85,7 @@ class EscapedStream(io.TextIOBase):
         self._stream = stream
         self._required = required
         self._escape = escape
+        self._filters: list[Callable[[str], str]] = []  # one at most, shared with `raw`
         self._problem = ""
         if isinstance(stream, io.TextIOWrapper) and not stream.closed:
             stream.reconfigure(errors="backslashreplace")  # for characters that the locale's encoding lacks
@@ -81,7 +93,9 @@ class EscapedStream(io.TextIOBase):
     @property
     def raw(self) -> "EscapedStream":
         """The same stream without escaping, for our own control sequences."""
-        return EscapedStream(self._stream, required=self._required, escape=False)
+        stream = EscapedStream(self._stream, required=self._required, escape=False)
+        stream._filters = self._filters
+        return stream
 
     @property
     def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -90,7 +104,7 @@ class EscapedStream(io.TextIOBase):
 
     def isatty(self) -> bool:
         """Whether the wrapped stream is a terminal."""
-        return self._stream.isatty()
+        return not self._stream.closed and self._stream.isatty()
 
     def fileno(self) -> int:
         """The file descriptor of the wrapped stream."""
@@ -100,10 +114,15 @@ class EscapedStream(io.TextIOBase):
         """True."""
         return True
 
+    def filter(self, function: Callable[[str], str]) -> None:
+        """From now on pass all text through a function first."""
+        self._filters[:] = [function]
+
     def write(self, text: str, /) -> int:
-        """Write text, escaped."""
+        """Write text, filtered and escaped."""
         with self._handle_errors():
-            self._stream.write(visible(text, keep="\n") if self._escape else text)
+            passed = self._filters[0](text) if self._filters else text
+            self._stream.write(visible(passed, keep="\n") if self._escape else passed)
         return len(text)
 
     def flush(self) -> None:

@@ -1,6 +1,7 @@
 """Writes reports from a run folder: a function of the manifest and the results, which may be repeated at any time."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -123,12 +124,14 @@ def _make_record(
 ) -> Record:
     plans = [ImagePlan.from_json(image) for image in manifest["images"]]
     annotator = cast("dict[str, Any]", manifest["annotator"])
-    show_names = manifest["config"].get("names") == "show"
+    names = _image_names([plan.info for plan in plans], show=manifest["config"].get("names") == "show")
     identity = cast("dict[str, str]", annotator["identity"])
     variants = sorted({plan.spec.variant for plan in plans})
     weights = [identity[key] for variant in variants if (key := f"weights_sha256_{variant}") in identity]
     return Record(
-        images=tuple(_image_record(plan, entries, cache, sources, show_names=show_names) for plan in plans),
+        images=tuple(
+            _image_record(plan, entries, cache, sources, name=name) for plan, name in zip(plans, names, strict=True)
+        ),
         files=tuple(FileRow(**row) for row in manifest["files"]),
         model={"sha256": " ".join(weights), **identity},
         labels=tuple(annotator["labels"]),
@@ -186,7 +189,7 @@ def _image_record(
     cache: _FindingsCache,
     sources: Mapping[str, str],
     *,
-    show_names: bool,
+    name: str,
 ) -> ImageRecord:
     found = [entries.get(region.key) for region in plan.regions]
     done = [entry for entry in found if entry is not None and entry.status == "done"]
@@ -200,8 +203,6 @@ def _image_record(
         for region, entry in zip(plan.regions, found, strict=True)
         if entry is None or (entry.status != "done" and entry.error not in {NO_MODEL, EMPTY})
     ]
-    path = PurePosixPath(plan.info.uri)
-    name = path.parent.name if len(plan.info.planes) > 1 else path.name
     return ImageRecord(
         info=plan.info,
         findings=lambda: cache.get(plan, done),
@@ -212,8 +213,24 @@ def _image_record(
         scale=plan.grid.scale,
         unanalysed=tuple(unanalysed),
         roi=plan.area,
-        name="" if plan.info.personal and not show_names else name,
+        name=name,
     )
+
+
+def _image_names(infos: Sequence[ImageInfo], *, show: bool) -> list[str]:
+    """The name of each image's file, or of the folder of a stack, with as many folders as tell different ones apart.
+
+    "" where it would name a study under a pseudonym, whose URI ends with its id.
+    """
+    paths = [PurePosixPath(info.uri).parts[: -1 if len(info.planes) > 1 else None] for info in infos]
+    distinct, names = set(paths), dict[tuple[str, ...], str]()
+    for length in range(1, 1 + max(map(len, paths), default=0)):
+        counts = Counter(path[-length:] for path in distinct)
+        for path in distinct - names.keys():
+            if counts[path[-length:]] == 1 or length == len(path):
+                names[path] = str(PurePosixPath(*path[-length:]))
+    hidden = [info.kind == "study" and not show for info in infos]
+    return ["" if hide else names.get(path, "") for path, hide in zip(paths, hidden, strict=True)]
 
 
 _AREA_STATUSES: tuple[AreaStatus, ...] = ("analysed", "no data", "skipped", "unreadable")  # in the order of reports
