@@ -32,6 +32,8 @@ class InputSpec:
     """STAC common names of native bands, delivered as physical values; None for rendered 8-bit RGB."""
     quantity: str = ""
     """The physical quantity of the bands, such as "toa_reflectance"; "" for any."""
+    value_range: tuple[float, float] | None = None
+    """The physical values of the bands that the network can work with; None for any."""
     resolution: float | None = None
     """The pixel size that the network was made for, in `unit`; None for any."""
     unit: Literal["m", "um"] = "m"

@@ -71,7 +71,7 @@ def tile_detections(view: View, detector: Detector, *, threshold: float, of: str
 def _picture_end(view: View) -> tuple[float, float]:
     """The picture's right and lower border on a view's canvas (x, y)."""
     region = view.region
-    (width, height), (sx, sy) = region.grid.size, region.grid.scale
+    (width, height), (sx, sy) = region.grid.upright_size, region.grid.upright_scale
     return width / sx - region.columns.start, height / sy - region.rows.start
 
 

@@ -2,7 +2,8 @@
 
 Frames, all with x to the right and y down, pixel corners and half-open boxes:
 
-    level-0 pixels ──(÷ grid scale)──▶ analysis grid ──(− region origin)──▶ region_xy ──(TileGrid)──▶ canvas_xy
+    level-0 pixels ──(turned north-up, ÷ grid scale)──▶ analysis grid ──(− region origin)──▶ region_xy
+                                                                   region_xy ──(TileGrid)──▶ canvas_xy
 
     ┌─ picture on the analysis grid ──────────────┐
     │   ┌─ region: canvas, cut into tiles ─┐      │    The core is the part of a region for which its answers are
@@ -28,6 +29,7 @@ from ..readers.errors import ModelError
 from ..readers.geodesy import box_areas_m2
 from ..readers.geometry import Placement, Points
 from ..readers.image import Image, Mask, Pixels
+from ..readers.orientation import UPRIGHT
 from ..readers.regions import Region, Span
 from ..readers.render import Stretch, render
 from .annotator import Answer, InputSpec, View
@@ -57,7 +59,8 @@ def read_view(
     if grid.size != region.size:
         msg = f"region {region.key} of {region.size} px was not cut for this spec's grid of {grid.size} px"
         raise ValueError(msg)
-    pixels, valid = image.read(region.box, region.size, region.plane)
+    turned = region.grid.orientation
+    pixels, valid = map(turned.turn, image.read(region.box, turned.swap(region.size), region.plane))
     if spec.bands is not None:
         canvas, valid = _physical(image, spec.bands, spec.quantity, pixels, valid)
     elif stretch is not None:
@@ -142,8 +145,10 @@ def roi_mask(region: Region, roi: BaseGeometry | None) -> Mask:
     if roi is None:
         mask[...] = True
         return mask
+    turned, (sx, sy) = region.grid.orientation, region.grid.upright_scale
+    if turned != UPRIGHT:
+        roi = shapely.transform(roi, lambda xy: turned.to_upright(xy, region.grid.size))
     shapely.prepare(roi)
-    sx, sy = region.grid.scale
     x, y = np.arange(c.core_start, c.core_stop + 1) * sx, np.arange(r.core_start, r.core_stop + 1) * sy
     centre_x, centre_y = x[:-1] + sx / 2, y[:-1] + sy / 2
     undecided = [(0, len(centre_y), 0, len(centre_x))]
@@ -253,11 +258,14 @@ def _block_cuts(span: Span, length: int) -> npt.NDArray[np.intp]:
 
 def _block_boxes(region: Region, x_cuts: npt.NDArray[np.intp], y_cuts: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
     """(N, 4) boxes of the blocks in level-0 pixels, row by row, within the picture."""
-    x = np.minimum(x_cuts * region.grid.scale[0], region.grid.size[0])
-    y = np.minimum(y_cuts * region.grid.scale[1], region.grid.size[1])
+    grid = region.grid
+    (sx, sy), (width, height) = grid.upright_scale, grid.upright_size
+    x, y = np.minimum(x_cuts * sx, width), np.minimum(y_cuts * sy, height)
     y0, x0 = np.meshgrid(y[:-1], x[:-1], indexing="ij")
     y1, x1 = np.meshgrid(y[1:], x[1:], indexing="ij")
-    return np.stack([x0.ravel(), y0.ravel(), x1.ravel(), y1.ravel()], axis=1)
+    first, last = (np.stack([xs.ravel(), ys.ravel()], axis=1) for xs, ys in ((x0, y0), (x1, y1)))
+    first, last = (grid.orientation.to_level0(corners, grid.size) for corners in (first, last))
+    return np.concatenate([np.minimum(first, last), np.maximum(first, last)], axis=1)
 
 
 def _count(mask: Mask, x_cuts: npt.NDArray[np.intp], y_cuts: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
@@ -294,7 +302,8 @@ def to_image_coordinates(answer: Answer, view: View) -> Finding:
     window = None
     if answer.kind == "box":
         x0, y0, x1, y1 = answer.window or (0.0, 0.0, *view.grid.size)
-        (x0, y0), (x1, y1) = _to_level0(_to_grid(np.array([[x0, y0], [x1, y1]]), view), region).tolist()
+        corners = _to_level0(_to_grid(np.array([[x0, y0], [x1, y1]]), view), region)
+        (x0, y0), (x1, y1) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
         window = x0, y0, x1, y1
     return Finding(
         label=answer.label,
@@ -317,9 +326,10 @@ def _to_grid(canvas_xy: Points, view: View) -> Points:
 
 def _to_level0(grid_xy: Points, region: Region) -> Points:
     """Analysis grid (N, 2) → level-0 pixels (N, 2) within the picture, whose border the last grid line is."""
-    size = np.asarray(region.grid.size, dtype=np.float64)
-    inner = np.clip(grid_xy * np.asarray(region.grid.scale), 0.0, size)
-    return np.where(grid_xy >= np.asarray(region.grid.shape), size, inner)
+    grid = region.grid
+    size = np.asarray(grid.upright_size, dtype=np.float64)
+    inner = np.clip(grid_xy * np.asarray(grid.upright_scale), 0.0, size)
+    return grid.orientation.to_level0(np.where(grid_xy >= np.asarray(grid.shape), size, inner), grid.size)
 
 
 def _reaches_border(low: float, high: float, span: Span, length: int) -> bool:

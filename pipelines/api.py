@@ -70,7 +70,9 @@ class OpenedImage:
         self._handle()
         with open_image(self._opened, rgb_channels(self._opened.channels)) as image:
             pixels, valid, _, _ = read_overview(image, limit=limit)
-            stretch = display_stretch(self._opened, fit_stretch(pixels, valid, image.channels))
+            stretch = display_stretch(
+                self._opened, fit_stretch(pixels, valid, image.channels, keep_colours=self._opened.kind == "slide")
+            )
             return Picture.fromarray(render(pixels, valid, stretch))
 
     def close(self) -> None:

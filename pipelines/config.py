@@ -151,6 +151,8 @@ class Settings(BaseModel):
     """Coordinate reference system of files that have none, such as EPSG:32618."""
     microns_per_pixel: Text = ""
     """Pixel size in µm of slides that do not state it: one number, or two as x,y."""
+    scene: Texts = ()
+    """Images to analyse of a file that holds several, by number or name. Default: all, each as an image of its own."""
     names: Literal["auto", "hide", "show"] = "auto"
     """auto replaces the names and paths of slides and studies by pseudonyms, except on an interactive terminal; hide
     there too; show nowhere, so that names are in everything that is written.
@@ -210,7 +212,7 @@ class Settings(BaseModel):
     def stated_options(self) -> dict[str, str]:
         """Reader options, together with the facts that the user states about the files."""
         stated = {"sensor": self.sensor, "bands": ",".join(self.bands), "crs": self.crs}
-        stated["microns_per_pixel"] = self.microns_per_pixel
+        stated |= {"microns_per_pixel": self.microns_per_pixel, "scene": ",".join(self.scene)}
         return {**self.reader_options, **{key: value for key, value in stated.items() if value}}
 
     def stretch_limits(self) -> tuple[float, float] | None:

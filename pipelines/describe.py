@@ -33,6 +33,9 @@ _STUDY = {
 }
 """Facts of a study → their names in text."""
 
+_SCENE = ("scene", "scene_name")
+"""Facts of an image in a file that holds several."""
+
 _STYLE = "<style>.limner td{text-align:left;vertical-align:top;padding:1px 12px 1px 0}</style>"
 
 
@@ -124,6 +127,7 @@ def image_json(info: ImageInfo) -> dict[str, Any]:
             "microns_per_pixel": None if metres is None else [side * 1e6 for side in metres],
             "objective": None if objective is None else float(objective),
             "levels": None if levels is None else int(levels),
+            **{key: facts.get(key) for key in _SCENE},
         }
     step = facts.get("step_mm_median")
     return common | {
@@ -233,6 +237,7 @@ def _slide_rows(info: ImageInfo) -> list[Row]:
         ("pixel", f"{size} ({info.placement.source})"),
         *([("objective", f"{facts['objective']}×")] if "objective" in facts else []),
         *([("levels", facts["levels"])] if "levels" in facts else []),
+        *([("scene", ", ".join(facts[key] for key in _SCENE if key in facts))] if "scene" in facts else []),
         _channels(info),
     ]
 

@@ -58,6 +58,8 @@ class Keywords(TypedDict, total=False):
     """Coordinate reference system of files that have none, such as EPSG:32618."""
     microns_per_pixel: float | tuple[float, float] | str | None
     """Pixel size in µm of slides that do not state it: one number, or two as x,y."""
+    scene: str | Sequence[str] | None
+    """Images to analyse of a file that holds several, by number or name. Default: all, each as an image of its own."""
     names: Literal["auto", "hide", "show"] | None
     """auto replaces the names and paths of slides and studies by pseudonyms, except on an interactive terminal; hide
     there too; show nowhere, so that names are in everything that is written.

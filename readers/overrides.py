@@ -1,6 +1,7 @@
 """User overrides of image metadata, whichever reader scanned it: bands, sensor, CRS and pixel size."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Final
 
@@ -11,7 +12,8 @@ from .files import is_remote
 from .geometry import Placement
 from .image import VALIDITY_UNKNOWN, Channel, ImageInfo
 from .options import options_of
-from .pseudonyms import NameOptions
+from .orientation import orientation_notes
+from .pseudonyms import NameOptions, harmless_name
 from .raster.bands import (
     COMMON_NAMES,
     Sensor,
@@ -54,6 +56,11 @@ class Overrides(NameOptions):
         description="The pixel size of slides, one number or two as x,y; `--microns-per-pixel` sets it.",
         examples=["--microns-per-pixel 0.5"],
     )
+    scene: tuple[str, ...] = Field(
+        default=(),
+        description="The images to read of a file that holds several, by number or name; `--scene` sets it.",
+        examples=["--scene 2"],
+    )
     spacing_csv: str = Field(
         default="",
         description="A table of slides' pixel sizes, with the columns `path` or `name`, `mpp_x` and `mpp_y`.",
@@ -73,6 +80,25 @@ class Overrides(NameOptions):
         return value
 
 
+def choose_scenes(path: str, infos: Sequence[ImageInfo], scenes: Sequence[str]) -> tuple[ImageInfo, ...]:
+    """The images of the file at `path` that `--scene` names, in the file's order; all where it names none.
+
+    An image is named by its number, counted from 1, by its name in the file, or by `ImageInfo.part`. Raises `ReadError`
+    for a scene that the file does not have.
+    """
+    names = [{str(at), info.part, _scene_name(info)} for at, info in enumerate(infos, start=1)]
+    for scene in scenes:
+        if not any(scene in own for own in names):
+            known = (f"{at}{f' ({name})' if name else ''}" for at, name in enumerate(map(_scene_name, infos), start=1))
+            rule, value = f"must be one of {path}: {', '.join(known)}", harmless_name(scene)
+            raise ReadError("--scene", rule, value=value, remedy="Give its number, or leave --scene out to read all")
+    return tuple(info for info, own in zip(infos, names, strict=True) if not scenes or own & set(scenes))
+
+
+def _scene_name(info: ImageInfo) -> str:
+    return dict(info.facts).get("scene_name", "")
+
+
 class PreparedOverrides:
     """Overrides with their CRS and spacing table parsed. Raises `RequestError` where these are invalid."""
 
@@ -89,7 +115,8 @@ class PreparedOverrides:
         name = self._overrides.sensor or info.sensor
         sensor = find_sensor(name) if name and info.kind == "map" else None
         info = _with_sensor(info, reader, sensor, self._overrides.bands)
-        return self._with_spacing(_with_crs(info, self._crs))
+        info = self._with_spacing(_with_crs(info, self._crs))
+        return _with_notes(info, *orientation_notes(info.placement))
 
     def _with_spacing(self, info: ImageInfo) -> ImageInfo:
         """Apply a slide's pixel size: its row in the table wins over --microns-per-pixel."""

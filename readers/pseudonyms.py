@@ -29,6 +29,10 @@ _MIN_KEY_BYTES: Final = 16  # 128 bits cannot be guessed
 _MIN_DISTINCT_BYTES: Final = 6  # a key is not a repeated letter
 _MIN_NAME: Final = 4  # characters of a file name: shorter ones are words
 _PSEUDONYM: Final = re.compile(r"(?<![\w.-])file-[0-9a-f]{16}(?:\.[a-z]+)?(?![\w-])")  # as `Pseudonyms.path` writes it
+_HARMLESS: Final = re.compile(
+    r"(?:(?:scene|series|image|region|position|scan|section|tissue|core|roi|slide|well)[ _:#-]*)+[0-9]{0,4}",
+    re.IGNORECASE,
+)
 _SUFFIXES: Final = {".dcm", ".dicom", ".ima", ".img", ".tif", ".tiff", ".zip"}
 
 _PROCESS_KEY = secrets.token_bytes(32)
@@ -124,6 +128,15 @@ def path_variants(path: str) -> list[str]:
         whole += [one[: -len(name)] + stem for one in whole if one.endswith(name) and one != name]
         alone += [stem] if len(stem) >= _MIN_NAME and not re.fullmatch(r"[a-z]+", stem) else []
     return list(dict.fromkeys([form for one in (*whole, *alone) for form in (one, repr(one)[1:-1])]))
+
+
+def harmless_name(text: str) -> str:
+    """A name that programs give to parts of a file, such as "Scene #1"; "" where it may be any other.
+
+    >>> harmless_name("ScanRegion0"), harmless_name("Doe John #1")
+    ('ScanRegion0', '')
+    """
+    return text.strip() if _HARMLESS.fullmatch(text.strip()) else ""
 
 
 def _resolved(path: str) -> str:

@@ -12,6 +12,7 @@ from typing import Final
 
 from .errors import RequestError
 from .geometry import Box
+from .orientation import UPRIGHT, Orientation
 
 SNAP: Final = 0.02
 MAX_REGIONS: Final = 1_000_000  # of one image: 336,000 px square in regions of one tile of 336 px
@@ -27,6 +28,8 @@ class Grid:
     scale: tuple[float, float]
     """Level-0 pixels (x, y) per grid pixel; they differ where pixels are not square on the ground."""
     planes: int = 1
+    orientation: Orientation = UPRIGHT
+    """How the image is turned north-up. Grid pixels are upright: they lie on the image as it is turned."""
 
     def __post_init__(self) -> None:
         if not all(math.isfinite(one) and one > 0 for one in (*self.size, *self.scale)):
@@ -36,8 +39,24 @@ class Grid:
     @property
     def shape(self) -> tuple[int, int]:
         """(width, height) in grid pixels; the last column and row may reach beyond the image."""
-        width, height = (math.ceil(side / step - 1e-9) for side, step in zip(self.size, self.scale, strict=True))
+        pairs = zip(self.upright_size, self.upright_scale, strict=True)
+        width, height = (math.ceil(side / step - 1e-9) for side, step in pairs)
         return max(1, width), max(1, height)
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """(width, height) of the upright image in level-0 pixels."""
+        return self.orientation.swap(self.size)
+
+    @property
+    def upright_scale(self) -> tuple[float, float]:
+        """Level-0 pixels per grid pixel along upright x and y."""
+        return self.orientation.swap(self.scale)
+
+    def level0_box(self, x0: float, y0: float, x1: float, y1: float) -> Box:
+        """A box of grid pixels in level-0 pixels."""
+        sx, sy = self.upright_scale
+        return self.orientation.box_to_level0(Box(x0 * sx, y0 * sy, x1 * sx, y1 * sy), self.size)
 
 
 def snap_scale(target_m: float, actual: tuple[float, float]) -> tuple[float, float]:
@@ -124,24 +143,20 @@ class Region:
     @property
     def box(self) -> Box:
         """The box that is read, in level-0 pixels; it may reach beyond the image."""
-        return self._box(self.columns.start, self.rows.start, self.columns.stop, self.rows.stop)
+        return self.grid.level0_box(self.columns.start, self.rows.start, self.columns.stop, self.rows.stop)
 
     @property
     def core(self) -> Box:
         """The box that is reported, in level-0 pixels, within the image."""
-        c, r = self.columns, self.rows
-        box = self._box(c.core_start, r.core_start, c.core_stop, r.core_stop)
-        right, bottom = self.grid.size
-        return Box(  # the last core ends with the image, wherever the rounded scale would put its end
-            box.x0,
-            box.y0,
-            float(right) if c.core_stop == self.grid.shape[0] else box.x1,
-            float(bottom) if r.core_stop == self.grid.shape[1] else box.y1,
+        c, r, grid = self.columns, self.rows, self.grid
+        (right, bottom), (sx, sy) = grid.upright_size, grid.upright_scale
+        upright = Box(  # the last core ends with the image, wherever the rounded scale would put its end
+            c.core_start * sx,
+            r.core_start * sy,
+            float(right) if c.core_stop == grid.shape[0] else c.core_stop * sx,
+            float(bottom) if r.core_stop == grid.shape[1] else r.core_stop * sy,
         )
-
-    def _box(self, x0: int, y0: int, x1: int, y1: int) -> Box:
-        sx, sy = self.grid.scale
-        return Box(x0 * sx, y0 * sy, x1 * sx, y1 * sy)
+        return grid.orientation.box_to_level0(upright, grid.size)
 
 
 def cut_axis(length: int, *, tile: int, overlap: int, tiles: int, margin: int) -> Iterator[Span]:

@@ -17,9 +17,9 @@ from .files import absolute, find_linked, is_remote
 from .formats import Format, recognise, recognise_folder
 from .image import ArchiveReader, Image, ImageInfo, NumberingReader, Reader
 from .options import O, Options, options_of, parse_options, unknown_option
-from .overrides import Overrides, PreparedOverrides
+from .overrides import Overrides, PreparedOverrides, choose_scenes
 from .plugins import installed, load
-from .pseudonyms import NameOptions, Pseudonyms, longest_first, path_variants, redact_error
+from .pseudonyms import Pseudonyms, longest_first, path_variants, redact_error
 from .sandbox import identify, scan_file, scan_folder
 
 COUNTED_ONCE: Final = "counted once"
@@ -116,7 +116,7 @@ class _Scanner:
 
     _candidates: Mapping[str, Reader]
     _options: Mapping[str, Options]
-    _names: NameOptions
+    _stated: Overrides
     _forced: str | None
     _skip_folder: Callable[[str], str | None]
     _done: set[str] = field(default_factory=set[str])
@@ -182,9 +182,9 @@ class _Scanner:
     def _option_error(self, path: str, error: RequestError) -> LimnerError:
         """An error about an option, without the file's name where that is personal."""
         row = self.mark_personal(ScannedFile(path, "failed", (), next(iter(self._candidates)) if self._forced else ""))
-        if not row.personal or self._names.names == "show":
+        if not row.personal or self._stated.names == "show":
             return error
-        alias = Pseudonyms.of(self._names).path(path)
+        alias = Pseudonyms.of(self._stated).path(path)
         return redact_error(error, longest_first(dict.fromkeys(path_variants(path), alias)))
 
     def _folder(self, folder: str) -> Iterator[ScannedFile]:
@@ -266,7 +266,8 @@ class _Scanner:
             if isinstance(reader, ArchiveReader) and reader.is_archive(path, head):
                 yield from self._archive(path, name)
             else:
-                yield ScannedFile(path, "read", scan_file(name, reader, path, self._options[name]), name)
+                infos = scan_file(name, reader, path, self._options[name])
+                yield ScannedFile(path, "read", choose_scenes(path, infos, self._stated.scene), name)
         except LimnerError as error:
             if isinstance(error, RequestError) and error.subject.startswith("option "):
                 raise self._option_error(path, error) from None
@@ -411,6 +412,8 @@ def _with_ids(rows: Sequence[ScannedFile], candidates: Mapping[str, Reader], *, 
         slug = _slug(info.id or Path(re.split(r"[?#]", info.uri)[0]).stem)
         if hide and info.personal and not isinstance(candidates[rows[at].reader], NumberingReader):
             slug = _slug(f"{'image' if info.kind == 'map' else info.kind}-{info.fingerprint[:8]}")
+        if "scene" in dict(info.facts):
+            slug += f"-{_slug(info.part)}"
         name = slug
         while name in taken:
             counts[slug] += 1

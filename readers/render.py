@@ -21,6 +21,7 @@ Values = npt.NDArray[np.float64]
 PERCENTILES: Final = (2.0, 98.0)
 _COLOURS: Final = ("red", "green", "blue")
 _WHITE: Final = 255
+_BRIGHT_FIELD: Final = 0.35  # of white: a slide with a darker median is dark field, whose channels are unrelated
 _WINDOW_CURVES: Final[Mapping[str, Curve]] = {"": "linear", "sigmoid": "sigmoid", "steps": "steps"}
 
 
@@ -96,14 +97,22 @@ def rgb_channels(channels: Sequence[Channel]) -> tuple[str, ...]:
 
 
 def fit_stretch(
-    pixels: Pixels, valid: Mask, channels: Sequence[Channel], limits: tuple[float, float] | None = None
+    pixels: Pixels,
+    valid: Mask,
+    channels: Sequence[Channel],
+    limits: tuple[float, float] | None = None,
+    *,
+    keep_colours: bool = False,
 ) -> Stretch:
     """Fit a stretch to an overview: native pixels (H, W, C), their validity (H, W) and their C channels.
 
     8-bit red, green and blue stay as they are. All else is stretched from the 2nd to the 98th percentile of the valid
     and finite pixels of each channel (linear interpolation between ranks), 0 to 1 where there are none; channels of
     "amplitude" (SAR) in dB, 20·log10 of the magnitude, since speckle is multiplicative. `limits` gives black and white
-    of every channel instead, in native values or dB. Raises `ReadError` as `rgb_channels` does.
+    of every channel instead, in native values or dB. With `keep_colours`, red, green and blue of a bright-field slide
+    have one window, which keeps their proportions as stains need it: 0 to the largest number of as many bits as the
+    brightest valid value takes, 8 at least.
+    Raises `ReadError` as `rgb_channels` does.
     """
     names = rgb_channels(channels)
     places = [next(i for i, channel in enumerate(channels) if channel.name == name) for name in names]
@@ -113,6 +122,13 @@ def fit_stretch(
         return Stretch(names, limits[:1] * len(names), limits[1:] * len(names), "as given", curve)
     if len(names) == len(_COLOURS) and all(channel.dtype == "uint8" for channel in chosen):
         return Stretch(names, (0.0,) * 3, (255.0,) * 3, "8-bit red, green and blue as they are")
+    if keep_colours and len(names) == len(_COLOURS) and pixels.dtype.kind == "u" and valid.any():
+        colours = pixels[..., places][valid]
+        brightness = colours.max(axis=1)
+        if np.median(brightness) > _BRIGHT_FIELD * np.percentile(brightness, 99.9):
+            bits = max(8, int(brightness.max()).bit_length())
+            source = f"0 to {2**bits - 1} in all colours, since the brightest overview value is {brightness.max()}"
+            return Stretch(names, (0.0,) * 3, (2.0**bits - 1,) * 3, source)
     ends: list[tuple[float, float]] = []
     counted = 0
     for place in places:

@@ -24,6 +24,7 @@ Rows = Callable[[int, int], tuple[Pixels, Mask | None]]
 
 SNAP = 1e-6  # pixels: an edge this close to a source pixel's edge is moved onto it, so that no sliver is read
 BAND = 8 * 2**20  # bytes of float64 sums held at a time
+MANY_TAPS = 1000.3  # source pixels of one output pixel from which each output is summed by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +199,8 @@ def _weighted_sum(
     kind: type[np.int32] | type[np.float64] = np.float64,
 ) -> npt.NDArray[Any]:
     """Σ over taps of weight · source along an axis, tap after tap, each elementwise."""
+    if weight.sum(axis=0).max(initial=0) > MANY_TAPS:
+        return _sum_many(source, index, weight, axis=axis, kind=kind)
     shape = [1] * source.ndim
     shape[axis] = index.shape[1]
     total: npt.NDArray[Any] | None = None
@@ -213,6 +216,25 @@ def _weighted_sum(
     if total is None:
         total = np.zeros((*source.shape[:axis], index.shape[1], *source.shape[axis + 1 :]), dtype=kind)
     return total
+
+
+def _sum_many(
+    source: Pixels, index: npt.NDArray[np.intp], weight: Edges, *, axis: int, kind: type[np.int32] | type[np.float64]
+) -> npt.NDArray[Any]:
+    """The same sum, output after output: first the pixels of weight 1, then the one or two that are cut.
+
+    The order of an output's additions depends on its own pixels alone, whatever the window: they are contiguous.
+    """
+    moved = np.moveaxis(source, axis, -1)
+    total = np.zeros((*moved.shape[:-1], index.shape[1]), dtype=kind)
+    for out, (at, by) in enumerate(zip(index.T, weight.T, strict=True)):
+        whole, cut = at[by == 1], np.flatnonzero((by != 0) & (by != 1))
+        if len(whole):
+            part = np.ascontiguousarray(moved[..., whole[0] : whole[-1] + 1], dtype=kind)
+            total[..., out] = part.sum(axis=-1, dtype=kind)
+        for tap in cut:
+            total[..., out] += moved[..., at[tap]] * by[tap]
+    return np.moveaxis(total, -1, axis)
 
 
 def _select(source: Pixels, index: npt.NDArray[np.intp], axis: int) -> Pixels:

@@ -13,6 +13,7 @@ from ..model.finding import Finding
 from ..readers.errors import LimnerError
 from ..readers.geometry import Box
 from ..readers.image import ImageInfo, Mask, Pixels
+from ..readers.orientation import UPRIGHT, Orientation
 from ..readers.overview import Montage
 
 DISCLAIMER = "Research use only. Not for clinical, safety-critical or legal decisions."
@@ -75,6 +76,8 @@ class Overview:
     """Level-0 pixels per pixel (x, y)."""
     montage: Montage | None = None
     """How the planes of a stack are laid out; None for one picture."""
+    orientation: Orientation = UPRIGHT
+    """How the image was turned to be this picture of a map, which is north-up; `scale` is along the picture's axes."""
 
 
 @dataclass(frozen=True, slots=True)

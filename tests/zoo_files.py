@@ -132,8 +132,8 @@ class Block(torch.nn.Module):
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """(n, length, width) → the same."""
-        seen = self.ln_1(x)
-        x = x + self.attn(seen, seen, seen, need_weights=False, attn_mask=mask)[0]
+        observed = self.ln_1(x)
+        x = x + self.attn(observed, observed, observed, need_weights=False, attn_mask=mask)[0]
         return x + self.mlp(self.ln_2(x))
 
 

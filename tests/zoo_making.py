@@ -203,8 +203,8 @@ def _oneformer() -> tuple[Any, Any, Any]:
     reader = CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[])
     sizes = {"conv_dim": 32, "mask_dim": 32, "hidden_dim": 32, "num_attention_heads": 2, "num_queries": 9}
     inner = {"encoder_layers": 1, "decoder_layers": 2, "encoder_feedforward_dim": 16, "dim_feedforward": 16}
-    told = {"task_seq_len": 24, "text_encoder_vocab_size": len(words), "query_dec_layers": 1}
-    config = OneFormerConfig(backbone_config=_swin(), **sizes, **inner, **told, **NAMED)
+    output = {"task_seq_len": 24, "text_encoder_vocab_size": len(words), "query_dec_layers": 1}
+    config = OneFormerConfig(backbone_config=_swin(), **sizes, **inner, **output, **NAMED)
     processor = OneFormerImageProcessorPil(size={"shortest_edge": TILE, "longest_edge": 2 * TILE})
     return OneFormerForUniversalSegmentation(config), processor, reader
 

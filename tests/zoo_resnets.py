@@ -41,11 +41,11 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(n, inside, h, w) → (n, outside, h / stride, w / stride)."""
-        seen = torch.relu(self.bn1(self.conv1(x)))
-        seen = self.bn2(self.conv2(seen))
+        observed = torch.relu(self.bn1(self.conv1(x)))
+        observed = self.bn2(self.conv2(observed))
         if self.bn3 is not None:
-            seen = self.bn3(self.conv3(torch.relu(seen)))
-        return torch.relu(seen + (x if self.downsample is None else self.downsample(x)))
+            observed = self.bn3(self.conv3(torch.relu(observed)))
+        return torch.relu(observed + (x if self.downsample is None else self.downsample(x)))
 
 
 class Reference(nn.Module):

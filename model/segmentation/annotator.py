@@ -73,7 +73,8 @@ class Segmenter:
         for variant in self.card.variants:
             bands = _choose_bands(variant, quantities)
             dtypes = {c.dtype for c in info.channels if c.common in bands}
-            if variant.input == "macenko-ehod" and dtypes and dtypes != {"uint8"}:
+            eight_bits = {"uint8", "uint16"} if info.kind == "slide" else {"uint8"}  # a slide's keep their proportions
+            if variant.input == "macenko-ehod" and not dtypes <= eight_bits:
                 subject, rule = self._on(info.id or info.uri), "must have 8-bit colours, of which stains are separated"
                 raise ModelError(subject, rule, value=", ".join(sorted(dtypes)), remedy="Choose another model")
             if None not in bands and {quantities[band] for band in bands if band} == {variant.quantity}:
@@ -83,6 +84,7 @@ class Segmenter:
                     halo=self.card.halo,
                     bands=tuple(band for band in bands if band) if native else None,
                     quantity=variant.quantity if native else "",
+                    value_range=variant.valid_range if native else None,
                     resolution=self.card.resolution.value,
                     unit=self.card.resolution.unit,
                     tolerates=self.card.resolution.tolerates,

@@ -65,11 +65,8 @@ def label_tiles(
 def tile_boxes(region: Region, spec: InputSpec) -> list[Box]:
     """The box of each tile of a region in level-0 pixels, row by row; it may extend beyond the image."""
     grid = TileGrid.exact(*region.tiles, tile=spec.tile, overlap=2 * spec.halo)
-    sx, sy = region.grid.scale
     left, top = region.columns.start, region.rows.start
-    return [
-        Box((left + x0) * sx, (top + y0) * sy, (left + x1) * sx, (top + y1) * sy) for x0, y0, x1, y1 in grid.boxes()
-    ]
+    return [region.grid.level0_box(left + x0, top + y0, left + x1, top + y1) for x0, y0, x1, y1 in grid.boxes()]
 
 
 def overlapping_classes(outlines: Sequence[Outline]) -> set[tuple[str, str]]:

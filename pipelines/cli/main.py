@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from ...readers.errors import LimnerError, ModelError, ReadError, RequestError
+from .check import check_app
 from .models import models_app
 from .settings_options import PLANNING, READING, RUNNING, add_command, complete, with_settings
 from .terminal import Stopped, print_message, print_result, terminal, visible
@@ -40,6 +41,7 @@ app = typer.Typer(
 app.add_typer(models_app, name="models")
 app.add_typer(models_app, name="model", hidden=True)
 app.add_typer(train_app, name="train")
+app.add_typer(check_app, name="check")
 
 
 @app.callback(invoke_without_command=True)

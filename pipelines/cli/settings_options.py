@@ -10,7 +10,10 @@ from typer.core import TyperArgument, TyperCommand, TyperOption
 from ...readers.errors import RequestError
 from ..config import Settings, known_values
 
-READING = ("inputs", "preset", "reader", "sensor", "bands", "crs", "microns_per_pixel", "names", "reader_options")
+READING = (
+    *("inputs", "preset", "reader", "sensor", "bands", "crs", "microns_per_pixel", "scene", "names"),
+    "reader_options",
+)
 """Settings of reading images."""
 
 RUNNING = tuple(Settings.model_fields)

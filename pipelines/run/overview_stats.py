@@ -3,6 +3,7 @@
 # pyright: reportUnknownMemberType=false
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -14,10 +15,11 @@ from shapely.geometry.base import BaseGeometry
 from ...model.annotator import Annotator, InputSpec, SupportsFit
 from ...model.class_maps import polygonise
 from ...readers.annotations import read_roi, roi_to_pixels
-from ...readers.errors import ReadError, RequestError
+from ...readers.errors import ModelError, ReadError, RequestError
 from ...readers.geodesy import on_earth
 from ...readers.geometry import Box, Points
-from ...readers.image import Image, ImageInfo, Mask
+from ...readers.image import Channel, Image, ImageInfo, Mask
+from ...readers.orientation import find_orientation
 from ...readers.overview import ReducedImage, dilate, read_overview
 from ...readers.raster.bands import find_channels
 from ...readers.registry import open_image
@@ -30,6 +32,9 @@ EMPTY = "no valid pixels"
 OUTSIDE = "outside the area of interest"
 NO_TISSUE = "no tissue"
 OUTSIDE_OR_NO_TISSUE = "outside the area of interest, or no tissue"
+
+
+_WRONG_VALUES = 0.9  # of the overview's values: then it is their quantity that is wrong
 
 
 class OutsideAreaError(RequestError):
@@ -119,15 +124,42 @@ def compute_overview_stats(
     names = tuple(dict.fromkeys([*rgb, *channel_names(info, spec, None)])) or (info.channels[0].name,)
     with open_image(info, names) as image:
         overview = read_overview(image, limit=overview_side(info)) if info.kind == "slide" else read_overview(image)
+        _check_values(info, image.channels, overview, spec)
         stretch = None
         if rgb:
             pixels, channels = overview.pixels[..., : len(rgb)], image.channels[: len(rgb)]
             limits = _stretch_limits(info, spec, settings)
-            stretch = display_stretch(info, fit_stretch(pixels, overview.valid, channels, limits))
+            fitted = fit_stretch(pixels, overview.valid, channels, limits, keep_colours=info.kind == "slide")
+            stretch = display_stretch(info, fitted)
+            alike = len(set(zip(stretch.low, stretch.high, strict=True))) == 1
+            if info.kind == "slide" and len(rgb) > 1 and alike and pixels.dtype != np.uint8:  # tissue by its colours
+                overview = overview._replace(pixels=render(pixels, overview.valid, stretch))
         roi = find_roi(info, settings, overview)
         if isinstance(annotator, SupportsFit) and stretch is not None and spec.bands is None:
             spec = _fit(annotator, image, spec, stretch, roi.area)
     return OverviewStats(spec, stretch, no_rgb_reason, roi)
+
+
+def _check_values(info: ImageInfo, channels: Sequence[Channel], overview: ReducedImage, spec: InputSpec) -> None:
+    """Raise `ModelError` where nearly all values of the model's bands are ones that it cannot work with.
+
+    channels: those of the overview. A few regions may still fail, which the run reports.
+    """
+    if spec.bands is None or spec.value_range is None or not overview.valid.any():
+        return
+    needed = channel_names(info, spec, None)
+    places = [place for place, channel in enumerate(channels) if channel.name in needed]
+    native = np.abs(overview.pixels[overview.valid][:, places])
+    values = native * [channels[place].scale for place in places] + [channels[place].offset for place in places]
+    low, high = spec.value_range
+    if np.mean((values < low) | (values > high)) > _WRONG_VALUES:
+        types = ", ".join(sorted({channels[place].dtype for place in places}))
+        raise ModelError(
+            info.id or info.uri,
+            f"must have values of {spec.quantity} between {low:g} and {high:g} for the model",
+            value=f"median {np.median(values):g}, {types}",
+            remedy="Check the file's scale and offset, state the right sensor with --sensor, or give colours of 8 bits",
+        )
 
 
 def _stretch_limits(info: ImageInfo, spec: InputSpec, settings: Settings) -> tuple[float, float] | None:
@@ -170,7 +202,8 @@ def _fit(
     inside = np.ones_like(valid)
     if area is not None and len(image.info.planes) == 1:  # the overview of a stack is a montage
         inside = polygon_mask(area, valid.shape, scale)
-    return annotator.fit(spec, render(pixels, valid, stretch), inside & valid, valid)
+    turn = find_orientation(image.info.placement)[0].turn
+    return annotator.fit(spec, turn(render(pixels, valid, stretch)), turn(inside & valid), turn(valid))
 
 
 def find_roi(info: ImageInfo, settings: Settings, overview: ReducedImage) -> RegionOfInterest:

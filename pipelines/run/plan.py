@@ -10,7 +10,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -23,6 +23,7 @@ from ...model.annotator import Annotator, InputSpec
 from ...readers.errors import LimnerError, ModelError, ReadError, RequestError
 from ...readers.geodesy import metres_per_pixel
 from ...readers.image import ImageInfo, Kind
+from ...readers.orientation import UPRIGHT, Orientation, find_orientation
 from ...readers.regions import Grid, Region, cut_regions, snap_scale
 from ...readers.registry import ScannedFile, known_options, scan
 from ...readers.render import Stretch
@@ -50,6 +51,7 @@ class _PlanFields(BaseModel):
     no_rgb_reason: Annotated[str, Field(alias="unseen")]
     outside_reason: Annotated[str, Field(alias="beyond")]
     tissue: str
+    orientation: Orientation = UPRIGHT
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ class ImagePlan:
             "area": None if self.area is None else json.loads(shapely.to_geojson(self.area)),
             "beyond": self.outside_reason,
             "tissue": self.tissue,
+            **({} if self.grid.orientation == UPRIGHT else {"orientation": asdict(self.grid.orientation)}),
         }
 
     @classmethod
@@ -120,7 +123,7 @@ class ImagePlan:
         return cls(
             info=info,
             spec=_INPUT_SPEC.validate_python(record["spec"]),
-            grid=Grid(info.id, info.size, fields.scale, len(info.planes)),
+            grid=Grid(info.id, info.size, fields.scale, len(info.planes), fields.orientation),
             hd_num=fields.hd_num,
             overlap=fields.overlap,
             stretch=fields.stretch,
@@ -208,7 +211,8 @@ def format_pixel_size(metres: float, kind: Kind = "map") -> str:
 def _plan_image(info: ImageInfo, annotator: Annotator | None, settings: Settings) -> ImagePlan:
     """Plan one image. Raises `LimnerError`."""
     spec = DEFAULT_INPUT_SPEC if annotator is None else annotator.input_spec(info)
-    grid = Grid(info.id, info.size, grid_scale(info, spec, settings.resolution), len(info.planes))
+    orientation, _ = find_orientation(info.placement)
+    grid = Grid(info.id, info.size, grid_scale(info, spec, settings.resolution), len(info.planes), orientation)
     stats = compute_overview_stats(info, spec, settings, annotator)
     plan = ImagePlan(
         info,

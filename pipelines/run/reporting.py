@@ -321,5 +321,6 @@ def _overview(
             overview = read_overview(image, limit=OVERVIEW, montage=montage, aspect=aspect)
     except LimnerError:
         return None
-    pixels = render(overview.pixels, overview.valid, stretch)
-    return Overview(pixels, overview.valid, overview.readable, overview.scale, montage)
+    pixels, turned = render(overview.pixels, overview.valid, stretch), plan.grid.orientation
+    valid, readable = turned.turn(overview.valid), turned.turn(overview.readable)
+    return Overview(turned.turn(pixels), valid, readable, turned.swap(overview.scale), montage, turned)

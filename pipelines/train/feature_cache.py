@@ -18,6 +18,7 @@ from ...model.probe import encoders
 from ...model.probe.encoders import Encoder
 from ...readers.errors import RequestError
 from ...readers.files import write_atomic
+from ...readers.orientation import UPRIGHT
 from ...readers.regions import Region
 from ..run.plan import ImagePlan
 
@@ -99,7 +100,7 @@ class FeatureCache:
         if not info.fingerprint:
             return None
         c, r = region.columns, region.rows
-        key = {
+        key: dict[str, object] = {
             "encoder": dict(encoder.identity),
             "image": [info.fingerprint, info.part, info.reader, *(list(option) for option in info.options)],
             "channels": [[one.name, one.common, one.scale, one.offset, one.quantity] for one in info.channels],
@@ -107,5 +108,7 @@ class FeatureCache:
             "stretch": None if plan.stretch is None else plan.stretch.to_json(),
             "region": [list(plan.grid.scale), region.plane, c.start, c.stop, r.start, r.stop],
         }
+        if plan.grid.orientation != UPRIGHT:
+            key["orientation"] = str(plan.grid.orientation)
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         return self.folder / name[:2] / f"{name}.safetensors"

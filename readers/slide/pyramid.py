@@ -18,13 +18,12 @@ from ..formats import recognise
 from ..geometry import Box
 from ..image import BaseImage, Channel, ImageInfo, Mask, Pixels
 from ..options import Options, invalid_option, scan_options
+from .scenes import Scene, find_scenes
 from .spacing import Spacing, slide_placement
 from .tiff import (
     MAX_SEGMENT_BYTES,
-    OmeMetadata,
     check_tile,
     damaged_tiff,
-    first_series,
     open_tiff,
     page_descriptions,
     pyramid_levels,
@@ -160,7 +159,7 @@ def _position(axis: str, length: int, options: PyramidOptions) -> int:
 
 
 class PyramidReader:
-    """The reader named "pyramid": the first image of OME-TIFF and QPTIFF, and TIFF pyramids without georeference."""
+    """The reader named "pyramid": every scan in OME-TIFF, the first image of QPTIFF and TIFF without georeference."""
 
     name = "pyramid"
     kind = "slide"
@@ -177,35 +176,12 @@ class PyramidReader:
         return 20 if directories is not None and directories.pages else 0
 
     def scan(self, uri: str, options: PyramidOptions) -> Sequence[ImageInfo]:
-        """The first image of the file. Raises `ReadError`, and `RequestError` for an option out of range."""
+        """The scenes of the file. Raises `ReadError`, and `RequestError` for an option out of range."""
         require_local(uri)
         with open_tiff(uri) as tiff, tiff_errors(uri):
-            series = first_series(tiff, uri)
-            ome = OmeMetadata.parse(tiff.ome_metadata or "") if tiff.is_ome else OmeMetadata()
-            page = series.keyframe
-            axes = TiffAxes.of(series, uri)
-            names = [qptiff_channel(text) for text in page_descriptions(series)] if tiff.is_qpi else ome.channels
-            channels = axes.channels(names)
-            axes.locate(options)  # refuses an option out of range
-            notes = (*_notes(tiff, series), *axes.notes(options))
-            stored = ome.spacing or _resolution_tag(page)
-            size, levels = (page.imagewidth, page.imagelength), len(pyramid_levels(series))
-        placement, spacing_notes = slide_placement(stored)
-        return (
-            ImageInfo(
-                uri=uri,
-                reader=self.name,
-                size=size,
-                channels=channels,
-                placement=placement,
-                files=(uri,),
-                fingerprint=fingerprint([uri]),
-                options=tuple(options.texts().items()),
-                notes=(*spacing_notes, *notes),
-                kind="slide",
-                facts=(("levels", str(levels)),),
-            ),
-        )
+            scenes, notes = find_scenes(tiff, uri)
+            infos = [_describe(tiff, scene, uri, options) for scene in scenes]
+        return [replace(info, fingerprint=fingerprint([uri]), notes=(*info.notes, *notes)) for info in infos]
 
     def open(self, info: ImageInfo, channels: Sequence[str] | None = None) -> "PyramidImage":
         """Open for reading the named channels. Raises `ReadError`."""
@@ -222,7 +198,9 @@ class PyramidImage(BaseImage):
             self._prepare()
 
     def _prepare(self) -> None:
-        info, series = self._info, first_series(self._tiff, self._info.uri)
+        info = self._info
+        scenes, _ = find_scenes(self._tiff, info.uri)
+        series = next((scene.series for scene in scenes if scene.part == info.part), scenes[0].series)
         page = series.keyframe
         if (page.imagewidth, page.imagelength) != info.size:
             rule = f"must still have {info.size[0]} × {info.size[1]} px"
@@ -301,6 +279,30 @@ class PyramidImage(BaseImage):
         return None if decoded is None else cast("Pixels", decoded[0])
 
 
+def _describe(tiff: "TiffFile", scene: Scene, uri: str, options: PyramidOptions) -> ImageInfo:
+    """The metadata of a scene."""
+    series, ome = scene.series, scene.ome
+    page = series.keyframe
+    axes = TiffAxes.of(series, uri)
+    names = [qptiff_channel(text) for text in page_descriptions(series)] if tiff.is_qpi else ome.channels
+    axes.locate(options)  # refuses an option out of range
+    placement, spacing_notes = slide_placement(ome.spacing or _resolution_tag(page))
+    levels = len(pyramid_levels(series))
+    return ImageInfo(
+        uri=uri,
+        reader=PyramidReader.name,
+        size=(page.imagewidth, page.imagelength),
+        channels=axes.channels(names),
+        placement=placement,
+        part=scene.part,
+        files=(uri,),
+        options=tuple(options.texts().items()),
+        notes=(*spacing_notes, *_notes(series), *axes.notes(options)),
+        kind="slide",
+        facts=(("levels", str(levels)), *scene.facts),
+    )
+
+
 def _unreadable(where: str, why: str) -> ReadError:
     remedy = "Copy the file again from its source; regions that need this tile are left out"
     return ReadError(where, "must be readable", value=why, remedy=remedy)
@@ -322,10 +324,8 @@ def _ratio(value: object) -> float:
     return numbers[0] / numbers[1] if len(numbers) == 2 and numbers[1] else 0.0
 
 
-def _notes(tiff: "TiffFile", series: "TiffPageSeries") -> list[str]:
+def _notes(series: "TiffPageSeries") -> list[str]:
     notes: list[str] = []
-    if len(tiff.series) > 1:
-        notes.append(f"The file holds {len(tiff.series)} images; only the first is read.")
     if series.keyframe.photometric == 0:
         notes.append("Zero is white in this file; its values are not inverted.")
     if 34675 in series.keyframe.tags:

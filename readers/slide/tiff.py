@@ -88,14 +88,13 @@ def tiff_errors(uri: str) -> Generator[None]:
         raise damaged_tiff(uri, f"{type(error).__name__}: {error}") from error
 
 
-def first_series(tiff: "TiffFile", uri: str) -> "TiffPageSeries":
-    """The first image. Raises `ReadError` where it is a label, or cannot be read tile by tile."""
+def check_series(series: "TiffPageSeries", uri: str) -> "TiffPageSeries":
+    """Return an image of the file. Raises `ReadError` where it is a label, or cannot be read tile by tile."""
     with tiff_errors(uri):
-        series = tiff.series[0]
         page = series.keyframe
         kind = int(page.photometric)
         dtype = cast("np.dtype[Any] | None", series.dtype)
-        label = _is_label(page, series.name)
+        label = shows_label(series)
         why = "" if label else _inconsistency(series)
         levels = [level.keyframe for level in pyramid_levels(series)]
         largest = max(math.prod(tile_size(level)) * level.samplesperpixel for level in levels)
@@ -114,6 +113,11 @@ def first_series(tiff: "TiffFile", uri: str) -> "TiffPageSeries":
         remedy = "Store it as tiles, for example with `vips tiffsave --tile --pyramid`"
         raise ReadError(uri, rule, value=found, remedy=remedy)
     return series
+
+
+def shows_label(series: "TiffPageSeries") -> bool:
+    """Whether an image of the file is a picture of the slide's label, or of the glass with it."""
+    return _is_label(series.keyframe, series.name)
 
 
 def pyramid_levels(series: "TiffPageSeries") -> list["TiffPageSeries"]:
@@ -190,27 +194,35 @@ def tag_value(page: "TiffPage", code: int) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class OmeMetadata:
-    """What is used of OME-XML."""
+    """What is used of an `Image` in OME-XML."""
 
     spacing: Spacing | None = None
     channels: tuple[str, ...] = ()
     """Channel names, "" where one has none."""
+    name: str = ""
+    size: tuple[int, int] = (0, 0)
+    """(width, height) in pixels, 0 where it is not stated."""
 
     @classmethod
-    def parse(cls, text: str) -> "OmeMetadata":
-        """The metadata of the first `Image`; empty where the text is no OME-XML, or is refused by `xml_bomb`."""
+    def parse(cls, text: str) -> "tuple[OmeMetadata, ...]":
+        """The metadata of each `Image`; none where the text is no OME-XML, or is refused by `xml_bomb`."""
         root = _parse_xml(text)
-        pixels = None if root is None else root.find("{*}Image/{*}Pixels")
-        if pixels is None:
-            return cls()
+        images = () if root is None else root.iterfind("{*}Image")
+        return tuple(cls._of(image, pixels) for image in images if (pixels := image.find("{*}Pixels")) is not None)
+
+    @classmethod
+    def _of(cls, image: ET.Element, pixels: ET.Element) -> "OmeMetadata":
         x, y = (
             to_micrometres(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm"))
             for axis in "XY"
         )
-        names = tuple(channel.get("Name", "") for channel in pixels.iterfind("{*}Channel"))
-        if x is None or y is None or not (math.isfinite(x) and math.isfinite(y)):
-            return cls(None, names)
-        return cls(Spacing(x, y, "OME-XML PhysicalSize"), names)
+        known = x is not None and y is not None and math.isfinite(x) and math.isfinite(y)
+        return cls(
+            Spacing(x, y, "OME-XML PhysicalSize") if known and x is not None and y is not None else None,
+            tuple(channel.get("Name", "") for channel in pixels.iterfind("{*}Channel")),
+            image.get("Name", ""),
+            (_integer(pixels.get("SizeX")), _integer(pixels.get("SizeY"))),
+        )
 
 
 def qptiff_channel(description: str) -> str:

@@ -21,6 +21,7 @@ from shapely.geometry.base import BaseGeometry
 from ...model.finding import Finding
 from ...readers.geometry import Box, Points
 from ...readers.image import Mask
+from ...readers.orientation import UPRIGHT, Orientation
 from ...readers.overview import Montage
 from ..measures import Shapes, shapes
 from ..palette import Palette, rgb
@@ -68,9 +69,11 @@ class Canvas:
 def on_montage(image: ImageRecord, overview: Overview | None, findings: Sequence[Finding]) -> ImageRecord:
     """The image in the coordinates of its overview: of a stack a montage of slices, with the findings on those.
 
-    A picture of one plane only gets `findings`.
+    A picture of one plane only gets `findings`, and is turned as its overview is.
     """
     montage = None if overview is None else overview.montage
+    if overview is not None and overview.orientation != UPRIGHT:
+        return _turned(image, overview.orientation, findings)
     if montage is None or len(image.info.planes) == 1:
         return replace(image, findings=lambda: findings)
     width, height = montage.size
@@ -91,6 +94,23 @@ def on_montage(image: ImageRecord, overview: Overview | None, findings: Sequence
         roi = shapely.union_all([*(_moved(image.roi, montage, plane) for plane in montage.planes), *cells])
     info = replace(image.info, size=(montage.columns * width, montage.rows * height))
     return replace(image, info=info, findings=lambda: moved, unanalysed=tuple(unanalysed), roi=roi)
+
+
+def _turned(image: ImageRecord, orientation: Orientation, findings: Sequence[Finding]) -> ImageRecord:
+    """The image in upright pixels; its placement stays that of level-0 pixels."""
+    size = image.info.size
+
+    def turn(geometry: BaseGeometry) -> BaseGeometry:
+        return shapely.transform(geometry, lambda xy: orientation.to_upright(xy, size))
+
+    unanalysed = [replace(region, box=Box(*turn(_polygon(region.box)).bounds)) for region in image.unanalysed]
+    return replace(
+        image,
+        info=replace(image.info, size=orientation.swap(size)),
+        findings=lambda: [replace(finding, geometry=turn(finding.geometry)) for finding in findings],
+        unanalysed=tuple(unanalysed),
+        roi=None if image.roi is None else turn(image.roi),
+    )
 
 
 def _moved(geometry: BaseGeometry, montage: Montage, plane: int) -> BaseGeometry:

@@ -10,6 +10,7 @@ from ...readers import geodesy
 from ...readers.errors import ReadError
 from ...readers.geometry import Placement
 from ...readers.image import Kind
+from ...readers.orientation import UPRIGHT, Orientation
 
 _NORTH_STEP = 1e-4  # degrees of latitude, some 11 m
 _LARGEST_TURN = 10.0  # degrees by which north may turn across a picture that gets one arrow
@@ -25,22 +26,26 @@ class ScaleBar:
     """Length in the world."""
 
     @classmethod
-    def of(cls, placement: Placement, size: tuple[int, int], shown: float, width: int) -> Self | None:
+    def of(
+        cls, placement: Placement, size: tuple[int, int], shown: float, width: int, turned: Orientation = UPRIGHT
+    ) -> Self | None:
         """A bar of 1, 2 or 5 · 10ⁿ metres, at most a quarter of `width` shown px; None where the scale is unknown.
 
-        `shown` is shown px per level-0 pixel along x, `size` the image's in level-0 pixels.
+        `shown` is shown px per level-0 pixel along x of the picture, `size` the image's in level-0 pixels, and `turned`
+        how the picture is turned.
         """
         metres_per_pixel = geodesy.metres_per_pixel(placement, (size[0] / 2, size[1] / 2))
         if metres_per_pixel is None:
             return None
-        most = metres_per_pixel[0] / shown * width / 4
+        along_x, _ = turned.swap(metres_per_pixel)
+        most = along_x / shown * width / 4
         power = 10.0 ** math.floor(math.log10(most))  # which may be a hair more than `most`
         metres = max((step * power for step in (2.0, 5.0) if step * power <= most), default=power)
-        return cls(metres * shown / metres_per_pixel[0], metres)
+        return cls(metres * shown / along_x, metres)
 
 
-def north(placement: Placement, size: tuple[int, int]) -> float | None:
-    """The direction of north on the picture, in degrees clockwise from up.
+def north(placement: Placement, size: tuple[int, int], turned: Orientation = UPRIGHT) -> float | None:
+    """The direction of north on the picture, `turned` from the image, in degrees clockwise from up.
 
     None where the image has no map coordinates on Earth, or where north turns by more than 10° across it.
     """
@@ -51,6 +56,7 @@ def north(placement: Placement, size: tuple[int, int]) -> float | None:
         lonlat = geodesy.to_lonlat(placement, points)
         step = np.where(lonlat[:, 1:] > 0, -_NORTH_STEP, _NORTH_STEP)  # towards the equator: there is no pole that way
         along = (geodesy.from_lonlat(placement, lonlat + step * [0.0, 1.0]) - points) * np.sign(step)
+        along = turned.to_upright(along, (0.0, 0.0))  # a direction has no origin
     except ReadError:
         return None
     angles = np.degrees(np.arctan2(along[:, 0], -along[:, 1]))

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, PngImagePlugin
 from ...model.finding import Finding
 from ...readers import geodesy
 from ...readers.files import atomic_path
+from ...readers.orientation import UPRIGHT, Orientation
 from ..measures import area_share, crs_name, label_areas, total_area
 from ..palette import Palette, rgb
 from ..writer import DISCLAIMER, ImageRecord, Record, image_file, write_per_image
@@ -150,7 +151,8 @@ def overview_page(record: Record, image: ImageRecord) -> Image.Image:
     page.paste(picture, (_MARGIN, _MARGIN))
     page.paste(panel.page.crop((0, 0, _PANEL, panel.y)), (picture.width + 2 * _MARGIN, _MARGIN))
     pen = ImageDraw.Draw(page)
-    _footer(pen, image, canvas, (_MARGIN, _MARGIN + picture.height))
+    turned = UPRIGHT if overview is None else overview.orientation
+    _footer(pen, image, canvas, (_MARGIN, _MARGIN + picture.height), turned)
     first = height - _MARGIN - (len(lines) - 1) * _USE_LINE
     for number, line in enumerate(lines):
         draw_text(pen, (_MARGIN, first + number * _USE_LINE), line, INK, 20, "ls")
@@ -235,11 +237,13 @@ def _format_size(x: float, y: float) -> str:
     return first if first == second else f"{first} × {second}"
 
 
-def _footer(pen: ImageDraw.ImageDraw, image: ImageRecord, canvas: Canvas, corner: tuple[int, int]) -> None:
+def _footer(
+    pen: ImageDraw.ImageDraw, image: ImageRecord, canvas: Canvas, corner: tuple[int, int], turned: Orientation
+) -> None:
     """Scale bar and north arrow under the picture, whose lower left corner is `corner`."""
     left, top = corner
     placement, size = image.info.placement, image.info.size
-    bar = ScaleBar.of(placement, size, canvas.scale[0], canvas.size[0])
+    bar = ScaleBar.of(placement, size, canvas.scale[0], canvas.size[0], turned)
     base = top + 56
     if bar is None:
         draw_text(pen, (left, top + 40), "No scale: the image does not state its pixel size", QUIET, 20, "ls")
@@ -247,7 +251,7 @@ def _footer(pen: ImageDraw.ImageDraw, image: ImageRecord, canvas: Canvas, corner
         right = left + bar.pixels
         pen.line((left, base - 10, left, base, right, base, right, base - 10), INK, 3)
         draw_text(pen, ((left + right) / 2, base - 10), format_length(bar.metres), INK, 22, "ms")
-    turn = north(placement, size)
+    turn = north(placement, size, turned)
     if turn is not None:
         _arrow(pen, (left + canvas.size[0] - 34, top + 40), turn)
 

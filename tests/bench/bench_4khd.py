@@ -161,14 +161,14 @@ def measured(sizes: Sizes, device: torch.device, dtype: torch.dtype, most: int) 
             kept = network(**read, use_cache=True).past_key_values
             word = torch.tensor([[5]], device=device)
 
-            def say(kept: object = kept, word: torch.Tensor = word) -> None:
+            def decode(kept: object = kept, word: torch.Tensor = word) -> None:
                 for _ in range(16):
                     network(input_ids=word, past_key_values=kept)
 
-            saying = timed(say, device) / 16
+            decoding = timed(decode, device) / 16
         done = ((cost.vision_flops, seeing), (cost.language_flops, reading))
         shares = [f"{operations / spent / rate:.0%}" for operations, spent in done]
-        rates = [f"{len(tiles) / seeing:.1f}", f"{cost.tokens / reading:.0f}", f"{1 / saying:.1f}"]
+        rates = [f"{len(tiles) / seeing:.1f}", f"{cost.tokens / reading:.0f}", f"{1 / decoding:.1f}"]
         row = (str(hd_num), str(cost.tokens), f"{rate / 1e12:.3g} TFLOP/s")
         rows.append([*row, rates[0], shares[0], rates[1], shares[1], rates[2]])
     return table(rows)
@@ -242,8 +242,8 @@ def memory() -> str:
         planned = cost.cache_bytes + cost.activation_bytes
         command = [sys.executable, __file__, MEMORY, str(hd_num)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        seen = float(done.stdout)
-        row = (str(hd_num), f"{planned / 2**20:.0f} MiB", f"{seen / 2**20:.0f} MiB", f"{seen / planned:.2f}")
+        observed = float(done.stdout)
+        row = (str(hd_num), f"{planned / 2**20:.0f} MiB", f"{observed / 2**20:.0f} MiB", f"{observed / planned:.2f}")
         rows.append(row)
     return table(rows)
 

@@ -123,14 +123,14 @@ def measured_run(command: list[str]) -> tuple[int, float, int]:
     return code, time.perf_counter() - start, peak
 
 
-def tell(line: str) -> None:
+def print_line(line: str) -> None:
     """One line on standard out, at once."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
 def main() -> int:
-    """Make, run, measure, tell."""
+    """Make the scene, run, and print the measurements."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--side", type=int, default=20000)
     parser.add_argument("--folder", type=Path)
@@ -144,7 +144,7 @@ def main() -> int:
         if not scene.exists():
             start = time.perf_counter()
             write_scene(scene, asked.side)
-            tell(f"scene written in {time.perf_counter() - start:.0f} s, {scene.stat().st_size / 1e9:.2f} GB")
+            print_line(f"scene written in {time.perf_counter() - start:.0f} s, {scene.stat().st_size / 1e9:.2f} GB")
         shutil.rmtree(out, ignore_errors=True)
         named = ["--preset", "sentinel2-l1c", "--bands", ",".join(BANDS), "--fetch"]
         command = [sys.executable, "-m", "limner.pipelines.cli.main", "run", str(scene), "--out", str(out), *named]
@@ -153,13 +153,13 @@ def main() -> int:
             return code
         statuses = Counter(entry.status for entry in read_entries(out).values())
         found = sum(len(image.findings()) for image in read_record(out).images)
-        tell(f"exit code        {code}")
-        tell(f"wall time        {seconds:.0f} s")
-        tell(f"peak memory      {peak / 2**20:.0f} MiB")
-        tell(f"regions          {dict(statuses)}")
-        tell(f"findings         {found}")
+        print_line(f"exit code        {code}")
+        print_line(f"wall time        {seconds:.0f} s")
+        print_line(f"peak memory      {peak / 2**20:.0f} MiB")
+        print_line(f"regions          {dict(statuses)}")
+        print_line(f"findings         {found}")
         for path in sorted(out.iterdir()):
-            tell(f"  {path.name:<24} {path.stat().st_size / 1e6:10.2f} MB")
+            print_line(f"  {path.name:<24} {path.stat().st_size / 1e6:10.2f} MB")
         return code
     finally:
         if not asked.keep:

@@ -2,7 +2,7 @@
 
     python tests/bench/csmask_halo.py csmask FOLDER SENSOR
 
-FOLDER is a scene as the scene reader takes it and SENSOR its sensor (sentinel-2-l1c, say); it is seen at the card's
+FOLDER is a scene for the scene reader, and SENSOR its sensor (for example sentinel-2-l1c); it is read at the card's
 resolution. The reference class of a pixel is the one it has within the middle quarter of a tile; the same pixels are
 then seen in tiles that lie elsewhere: at multiples of 32 px, as in a run, where tiles keep step with the network's
 pooling, and anywhere. Two figures for each halo: how many of the pixels that it keeps change their class, and how many
@@ -80,14 +80,14 @@ def main(name: str, folder: str, sensor: str) -> None:
             continue
         content = weights.read_weights(variant.weights, variant.sha256, name=name)
         network = onnx.OnnxNetwork(content, name=variant.name, layout=card.layout)
-        seen = read_scene(info, card, variant)
+        observed = read_scene(info, card, variant)
         for where, first, step in (("multiples of 32 px", 32, 32), ("anywhere", 19, 53)):
-            counts = measure(seen, network, card.tile, first=first, step=step)
+            counts = measure(observed, network, card.tile, first=first, step=step)
             lines = [f"{name}/{variant.name}, tiles at {where}: halo, % changed of what is kept, % of its rim"]
             for halo in range(0, 97, 8):
-                kept, rim = counts[halo:].sum(axis=0), counts[halo : halo + 8].sum(axis=0)
-                if rim[1]:
-                    lines.append(f"{halo:4d}  {100 * kept[0] / kept[1]:6.3f}  {100 * rim[0] / rim[1]:6.3f}")
+                kept, border = counts[halo:].sum(axis=0), counts[halo : halo + 8].sum(axis=0)
+                if border[1]:
+                    lines.append(f"{halo:4d}  {100 * kept[0] / kept[1]:6.3f}  {100 * border[0] / border[1]:6.3f}")
             sys.stdout.write("\n".join(lines) + "\n")
 
 

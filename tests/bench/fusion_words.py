@@ -1,14 +1,14 @@
 """What fusion across tiles does to `zero-shot`, with an image-text checkpoint whose training is known: it is made here.
 
-    python tests/bench/fusion_words.py DATA TOWER OUT
+    python tests/bench/fusion_words.py DATA ENCODER OUT
 
-DATA holds the labelled sets that `probe_tables.py` names. TOWER is the image half of a CLIP in transformers' format.
-OUT becomes a CLIP checkpoint: the tower as it is, which is locked, and words that are taught to agree with it, as in
-LiT (arXiv 2111.07991). All pictures and captions of a class belong together, as in UniCL (arXiv 2204.03610). Taught by
+DATA holds the labelled sets that `probe_tables.py` names. ENCODER is the image half of a CLIP in transformers' format.
+OUT becomes a CLIP checkpoint: the image encoder, frozen, and a text encoder trained to match it, as in
+LiT (arXiv 2111.07991). All pictures and captions of a class belong together, as in UniCL (arXiv 2204.03610). Trained on
 EuroSAT100's train rows, PneumoniaMNIST's, and every other field of nuclei and of blood cells; measured on the others,
 through the annotator. Three minutes on one thread.
 
-CLIP reads the class token, and a tower of which only the patches were taught has nothing there. So a layer without
+CLIP reads the class token, and an encoder trained by its patches alone has nothing there. So a layer without
 training is put on top, in which the class token attends to all tokens alike. What learns is the norm that follows, both
 projections, the words and the temperature.
 """
@@ -41,9 +41,9 @@ from labelled import (
     nuclei,
     pneumonia,
     pooled,
+    print_line,
     regions,
     resized,
-    say,
     shown,
     wilson,
 )
@@ -98,8 +98,8 @@ def reader() -> PreTrainedTokenizerFast:
     """A tokenizer that knows the words of all captions."""
     marks = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     split = pre_tokenizers.Whitespace()
-    said = [caption for classes in WORDS.values() for names in classes for caption in captions(names)]
-    known = sorted({word for caption in said for word, _ in split.pre_tokenize_str(caption)})
+    result = [caption for classes in WORDS.values() for names in classes for caption in captions(names)]
+    known = sorted({word for caption in result for word, _ in split.pre_tokenize_str(caption)})
     words = {word: number for number, word in enumerate([*marks.values(), *known])}
     made = Tokenizer(models.WordLevel(words, unk_token=marks["unk_token"]))
     made.pre_tokenizer = split
@@ -108,14 +108,14 @@ def reader() -> PreTrainedTokenizerFast:
 
 
 def start(folder: Path, vocabulary: int) -> CLIPModel:
-    """A CLIP of the tower, the layer that gathers its patches, and words that know nothing yet."""
-    tower = CLIPVisionModel.from_pretrained(folder)
-    vision = tower.config.to_dict() | {"num_hidden_layers": tower.config.num_hidden_layers + 1}
+    """A CLIP of the image encoder, the layer that gathers its patches, and an untrained text encoder."""
+    vision_encoder = CLIPVisionModel.from_pretrained(folder)
+    vision = vision_encoder.config.to_dict() | {"num_hidden_layers": vision_encoder.config.num_hidden_layers + 1}
     sizes = {"hidden_size": WIDTH, "intermediate_size": 2 * WIDTH, "num_hidden_layers": LAYERS}
     marks = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
     text = {**sizes, **marks, "num_attention_heads": HEADS, "vocab_size": vocabulary, "max_position_embeddings": LENGTH}
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=DIMENSIONS))
-    lacking = model.vision_model.load_state_dict(tower.state_dict(), strict=False)
+    lacking = model.vision_model.load_state_dict(vision_encoder.state_dict(), strict=False)
     last: Any = model.vision_model.encoder.layers[-1]
     if lacking.unexpected_keys or len(lacking.missing_keys) != len(last.state_dict()):
         raise SystemExit(f"{folder} is not the image half of a CLIP: {lacking}")
@@ -123,12 +123,14 @@ def start(folder: Path, vocabulary: int) -> CLIPModel:
         for weight in last.parameters():
             weight.zero_()  # no queries: the class token attends to all alike
         last.layer_norm1.weight.fill_(1.0)
-        last.self_attn.v_proj.weight.copy_(torch.eye(tower.config.hidden_size))
-        last.self_attn.out_proj.weight.copy_(GATHER * torch.eye(tower.config.hidden_size))
+        last.self_attn.v_proj.weight.copy_(torch.eye(vision_encoder.config.hidden_size))
+        last.self_attn.out_proj.weight.copy_(GATHER * torch.eye(vision_encoder.config.hidden_size))
     return model.eval()
 
 
-def teach(model: CLIPModel, seen: torch.Tensor, classes: torch.Tensor, said: torch.Tensor, of: torch.Tensor) -> None:
+def train_text_encoder(
+    model: CLIPModel, pictures_features: torch.Tensor, classes: torch.Tensor, result: torch.Tensor, of: torch.Tensor
+) -> None:
     """Features (n, hidden) of pictures of `classes`, and captions (m, LENGTH) `of` classes: what agrees is learnt.
 
     Each class is drawn as often as any other.
@@ -147,8 +149,8 @@ def teach(model: CLIPModel, seen: torch.Tensor, classes: torch.Tensor, said: tor
 
     for _ in range(STEPS):
         wanted = torch.randint(len(texts), (BATCH,), generator=chance)
-        looks = model.visual_projection(model.vision_model.post_layernorm(seen[drawn(pictures, wanted)]))
-        words: Any = model.get_text_features(input_ids=said[drawn(texts, wanted)]).pooler_output  # pyright: ignore[reportAttributeAccessIssue] - or a tuple, for who asks for one
+        looks = model.visual_projection(model.vision_model.post_layernorm(pictures_features[drawn(pictures, wanted)]))
+        words: Any = model.get_text_features(input_ids=result[drawn(texts, wanted)]).pooler_output  # pyright: ignore[reportAttributeAccessIssue] - or a tuple, for who asks for one
         agreement = functional.normalize(looks) @ functional.normalize(words).T * model.logit_scale.exp()
         same = (wanted[:, None] == wanted).float()
         truth = same / same.sum(dim=1, keepdim=True)
@@ -161,31 +163,31 @@ def teach(model: CLIPModel, seen: torch.Tensor, classes: torch.Tensor, said: tor
             model.logit_scale.clamp_(max=math.log(100))  # as CLIP does
 
 
-def make(sets: dict[str, Tiles], tower: Path, out: Path) -> None:
+def make(sets: dict[str, Tiles], vision_encoder: Path, out: Path) -> None:
     """Write the checkpoint to `out`."""
     torch.manual_seed(SEED)
     tokenizer = reader()
-    model = start(tower, len(tokenizer))
+    model = start(vision_encoder, len(tokenizer))
     for part in (model, tokenizer):
         part.save_pretrained(out)
-    shutil.copy(tower / "preprocessor_config.json", out)
+    shutil.copy(vision_encoder / "preprocessor_config.json", out)
     checkpoint = find_checkpoint(str(out), fetch=False)
     looks: list[torch.Tensor] = []
     classes: list[int] = []
-    said: list[str] = []
+    result: list[str] = []
     of: list[int] = []
     for name, tiles in sets.items():
         first = max(of, default=-1) + 1
         for number, names in enumerate(WORDS[name]):
-            said += captions(names)
+            result += captions(names)
             of += [first + number] * len(captions(names))
         classes += [first + int(one) for one in tiles.classes]
         with torch.inference_mode():
             for some in np.array_split(tiles.pictures, math.ceil(len(tiles.pictures) / 256)):
                 values = to_tensor(np.stack([resized(one, checkpoint.tile) for one in some]), checkpoint)
                 looks.append(model.vision_model(values).last_hidden_state[:, 0])
-    read = tokenizer(said, padding="max_length", max_length=LENGTH, return_tensors="pt")["input_ids"]
-    teach(model, torch.cat(looks).clone(), torch.tensor(classes), read, torch.tensor(of))
+    read = tokenizer(result, padding="max_length", max_length=LENGTH, return_tensors="pt")["input_ids"]
+    train_text_encoder(model, torch.cat(looks).clone(), torch.tensor(classes), read, torch.tensor(of))
     model.save_pretrained(out)
 
 
@@ -217,7 +219,7 @@ def by_words(folder: Path, names: Sequence[tuple[str, ...]], some: Sequence[Fiel
 def main() -> None:
     """Make the checkpoint, and print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    for name in ("data", "tower", "out"):
+    for name in ("data", "vision_encoder", "out"):
         parser.add_argument(name, type=Path)
     given = parser.parse_args()
     if not (given.data / "tiles").is_dir():
@@ -227,17 +229,19 @@ def main() -> None:
     train, test = (pneumonia(given.data, part) for part in ("train", "test"))
     cells = fields(nuclei(given.data), CELL, ("background", "nucleus"))
     smears = fields(blood(given.data), BLOOD, ("background", "cell"))
-    taught = {"nuclei": pooled(cells[::2]), "blood": pooled(smears[::2])}
-    make({"land": varied(shown(bands["train"]), VARIANTS), "films": train, **taught}, given.tower, given.out)
+    trained = {"nuclei": pooled(cells[::2]), "blood": pooled(smears[::2])}
+    make({"land": varied(shown(bands["train"]), VARIANTS), "films": train, **trained}, given.vision_encoder, given.out)
     films = [Field(test.pictures[i : i + 1], 1, test.classes[i : i + 1]) for i in range(len(test.classes))]
     judged = by_words(given.out, WORDS["films"], films)
     right = sum(int(judged(i, None).argmax() == one) for i, one in enumerate(test.classes))
-    say("PneumoniaMNIST, test rows: {:.3f} ({:.3f} to {:.3f})".format(right / len(films), *wilson(right, len(films))))
+    print_line(
+        "PneumoniaMNIST, test rows: {:.3f} ({:.3f} to {:.3f})".format(right / len(films), *wilson(right, len(films)))
+    )
     scenes = mosaics(shown(bands["val"]), 10)
     for title, some, name in (
         ("mosaics of EuroSAT100's val rows", scenes, "land"),
-        ("nuclei, the fields that did not teach", cells[1::2], "nuclei"),
-        ("blood cells, the fields that did not teach", smears[1::2], "blood"),
+        ("nuclei, the fields not used for training", cells[1::2], "nuclei"),
+        ("blood cells, the fields not used for training", smears[1::2], "blood"),
     ):
         fusion_table(title, by_words(given.out, WORDS[name], some), some)
 

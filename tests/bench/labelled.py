@@ -47,7 +47,7 @@ class Tiles:
     units: Numbers
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """A line of a table, at once."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
@@ -195,9 +195,9 @@ def fusion_table(title: str, judged: Judge, some: Sequence[Field]) -> None:
     """
     judges = pooled(some)
     before: Values | None = None
-    say(f"\n### Fusion, {title}\n")
-    say("| fusion | accuracy | more than off | isolated errors | tiles |")
-    say("| --- | --- | --- | --- | --- |")
+    print_line(f"\n### Fusion, {title}\n")
+    print_line("| fusion | accuracy | more than off | isolated errors | tiles |")
+    print_line("| --- | --- | --- | --- | --- |")
     for fusion in (None, *FUSIONS):
         every = [judged(number, fusion) for number in range(len(some))]
         chances = np.concatenate([one[field.classes >= 0] for field, one in zip(some, every, strict=True)])
@@ -209,13 +209,13 @@ def fusion_table(title: str, judged: Judge, some: Sequence[Field]) -> None:
         gain = accuracy_gain(chances, before, judges.classes, judges.units)
         name = "off" if fusion is None else f"scale {fusion.scale:g}, mix {fusion.mix:g}"
         more = "" if fusion is None else f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
-        say(f"| {name} | {right / tiles:.3f} ({low:.3f} to {high:.3f}) | {more} | {isolated} | {tiles} |")
+        print_line(f"| {name} | {right / tiles:.3f} ({low:.3f} to {high:.3f}) | {more} | {isolated} | {tiles} |")
 
 
-def alone(field: Field, said: Numbers) -> int:
+def alone(field: Field, result: Numbers) -> int:
     """Tiles that are wrong though all their neighbours are of their class and right."""
     rows = len(field.tiles) // field.cols
-    truth, named = field.classes.reshape(rows, -1), said.reshape(rows, -1)
+    truth, named = field.classes.reshape(rows, -1), result.reshape(rows, -1)
     count = 0
     for r in range(rows):
         for c in range(field.cols):

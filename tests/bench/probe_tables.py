@@ -41,9 +41,9 @@ from labelled import (
     nuclei,
     pneumonia,
     pooled,
+    print_line,
     regions,
     resized,
-    say,
     shown,
     wilson,
 )
@@ -122,11 +122,13 @@ def features(encode: Encode, pictures: Sequence[Pixels] | Pixels) -> npt.NDArray
     return np.stack([encode(picture) for picture in pictures])
 
 
-def teach(seen: npt.NDArray[np.float32], tiles: Tiles, count: int, kind: Any = "linear") -> tuple[Head, Values]:
+def fit_probe(
+    features_of_tiles: npt.NDArray[np.float32], tiles: Tiles, count: int, kind: Any = "linear"
+) -> tuple[Head, Values]:
     """A head, and what it says of held-out tiles."""
     names = [str(one) for one in range(count)]
     folds = assign_folds(tiles.units, tiles.classes, names, folds=5, unit="unit")
-    fitted = fit_head(seen, tiles.classes, folds, count=count, kind=kind)
+    fitted = fit_head(features_of_tiles, tiles.classes, folds, count=count, kind=kind)
     return fitted.head, fitted.probabilities
 
 
@@ -135,33 +137,33 @@ def table(title: str, train: Tiles, test: Tiles | None, names: dict[str, Encode]
     count = int(train.classes.max()) + 1
     where = test or train
     judges = "held-out folds" if test is None else str(len(where.classes))
-    say(f"\n### {title}: {len(train.classes)} tiles to learn, {judges} to judge\n")
-    say("| features | head | accuracy | balanced | macro F1 | calibration error | more than colour | seconds |")
-    say("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print_line(f"\n### {title}: {len(train.classes)} tiles to learn, {judges} to judge\n")
+    print_line("| features | head | accuracy | balanced | macro F1 | calibration error | more than colour | seconds |")
+    print_line("| --- | --- | --- | --- | --- | --- | --- | --- |")
     colour: Values | None = None
     for name, encode in names.items():
         start = time.perf_counter()
-        taught = features(encode, train.pictures)
-        judged = taught if test is None else features(encode, test.pictures)
+        trained = features(encode, train.pictures)
+        judged = trained if test is None else features(encode, test.pictures)
         spent = time.perf_counter() - start
         for kind in kinds:
-            head, held = teach(taught, train, count, kind)
+            head, held = fit_probe(trained, train, count, kind)
             chances = held if test is None else head.probabilities(head.standardise(judged))
             marks = compute_metrics(chances, where.classes, where.units, class_weights(where.classes, count))
             cells = [marks.accuracy, marks.balanced_accuracy, marks.macro_f1, marks.calibration_error]
-            told = [f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})" for one in cells]
+            output = [f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})" for one in cells]
             if test is not None:  # rows that stand alone have an exact interval
                 low, high = wilson(round(marks.accuracy.value * len(where.classes)), len(where.classes))
-                told[0] = f"{marks.accuracy.value:.3f} ({low:.3f} to {high:.3f})"
+                output[0] = f"{marks.accuracy.value:.3f} ({low:.3f} to {high:.3f})"
             colour = chances if colour is None else colour
             gain = accuracy_gain(chances, colour, where.classes, where.units)
             more = "" if chances is colour else f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
-            say(f"| {name} | {kind} | {' | '.join(told)} | {more} | {spent:.0f} |")
+            print_line(f"| {name} | {kind} | {' | '.join(output)} | {more} | {spent:.0f} |")
 
 
 def by_probe(head: Head, encode: Encode, some: Sequence[Field]) -> Judge:
     """What a head says of fields' tiles, region by region as the annotator `probe` does."""
-    seen = [head.standardise(features(encode, field.tiles)) for field in some]
+    features_of_tiles = [head.standardise(features(encode, field.tiles)) for field in some]
     views: list[list[Values]] = []
     for field in some:
         squashed = [
@@ -170,10 +172,10 @@ def by_probe(head: Head, encode: Encode, some: Sequence[Field]) -> Judge:
         views.append([head.standardise(encode(one.clip(0, 255))[None])[0] for one in squashed])
 
     def judged(number: int, fusion: Fusion | None) -> Values:
-        field, standard = some[number], seen[number].copy()
-        for places, glance in zip(regions(field), views[number], strict=True):
+        field, standard = some[number], features_of_tiles[number].copy()
+        for places, stats in zip(regions(field), views[number], strict=True):
             flat = places.ravel()
-            standard[flat] = standard[flat] if fusion is None else fusion(standard[flat], glance)
+            standard[flat] = standard[flat] if fusion is None else fusion(standard[flat], stats)
         return head.probabilities(standard)
 
     return judged
@@ -195,14 +197,14 @@ def main(data: Path, named: Sequence[str]) -> None:
         table("Nuclei and background, blocked by field", pooled(cells), None, known, ("linear",))
         smears = fields(blood(data), BLOOD, ("background", "cell"))
         for name, encode in known.items():
-            head, _ = teach(features(encode, rgb["train"].pictures), rgb["train"], 10)
+            head, _ = fit_probe(features(encode, rgb["train"].pictures), rgb["train"], 10)
             scenes = mosaics(rgb["val"], 10)
             fusion_table(f"mosaics of EuroSAT100's val rows, {name}", by_probe(head, encode, scenes), scenes)
             for title, every in (("nuclei", cells), ("blood cells", smears)):
                 half = pooled(every[::2])
-                head, _ = teach(features(encode, half.pictures), half, 2)
+                head, _ = fit_probe(features(encode, half.pictures), half, 2)
                 rest = every[1::2]
-                fusion_table(f"{title}, the fields that did not teach, {name}", by_probe(head, encode, rest), rest)
+                fusion_table(f"{title}, the fields not used for training, {name}", by_probe(head, encode, rest), rest)
 
 
 if __name__ == "__main__":

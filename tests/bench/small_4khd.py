@@ -1,10 +1,11 @@
-"""The small 4KHD that ships, made from its data again: tower, pictures and questions, vocabulary, alignment, figures.
+"""Train the small 4KHD that ships again from its data, and measure it.
 
     python small_4khd.py DATA OUT
 
 DATA holds `tiles/pneumoniamnist28/pneumoniamnist_dev.npz`, `tiles/eurosat100_ms/eurosat100_train_val.zip` with
-`split.csv`, and the scenes of `small_tower.py`, which makes the tower. The rest goes through `limner`'s own commands.
-One thread, under two hours; what was done is not done again. The figures are those of the annotator `4khd`,
+`split.csv`, and the scenes of `small_vision_encoder.py`, which trains the vision encoder. The vocabulary, the pictures
+with their questions and the alignment follow, through `limner`'s own commands. One thread, under two hours; steps that
+are complete are not repeated. The figures are those of the annotator `4khd`,
 asked as `limner run` asks: films with `--hd-num 1`, enlarged and as they are, and tiles of EuroSAT, which need no
 enlarging, with `--hd-num 4` and `--stretch 0,2750`.
 """
@@ -33,7 +34,7 @@ from limner.pipelines.train.align import MODEL, align
 from limner.readers.options import make_plugin
 from limner.readers.regions import Grid, cut_regions
 from PIL import Image
-from small_tower import TILE, save, teach
+from small_vision_encoder import TILE, distil, save
 
 LANGUAGE = "new:hidden=128,layers=2,heads=4,kv_heads=2,mlp=256,theta=10000,positions=2048"
 VOCAB = 768
@@ -175,8 +176,8 @@ def write_samples(data: Path, out: Path, name: str, *, varied: bool, seed: int) 
             gently = chance.random() < 0.5
             vary = ["shift"] * gently if of_chest else ["mirror", "turn", *["shift", "light"] * gently]
         fit = chance.choice(CHEST_SHOWN if of_chest else LAND_SHOWN)
-        said = {"image": file, "question": question, "answer": answer, "vary": vary, **fit}
-        lines.append(json.dumps(said, ensure_ascii=False))
+        result = {"image": file, "question": question, "answer": answer, "vary": vary, **fit}
+        lines.append(json.dumps(result, ensure_ascii=False))
 
     for number, film in enumerate(chest(data, "train")):
         for _ in range(CHEST_LINES):
@@ -226,12 +227,12 @@ def asked(
     model: Path, pictures: Sequence[Picture], options: dict[str, str], *, hd_num: int, enlarge: bool
 ) -> list[Answer]:
     """The annotator's answer about each picture."""
-    asker = make_plugin(
+    vlm_annotator = make_plugin(
         FourKhdAnnotator, {"checkpoint": str(model), "batch_size": "16", "threads": str(THREADS), **options}
     )
     spec = InputSpec(tile=TILE, overall=True)
     views = [view(picture.pixels, spec, hd_num=hd_num, enlarge=enlarge) for picture in pictures]
-    return [one for [one] in asker.annotate(views)]
+    return [one for [one] in vlm_annotator.annotate(views)]
 
 
 def figures(data: Path, model: Path, parts: Sequence[str]) -> Iterator[str]:
@@ -242,28 +243,30 @@ def figures(data: Path, model: Path, parts: Sequence[str]) -> Iterator[str]:
         truth = [labels[int(p.label)] if kind == "chest" else LAND[p.label][0] for p in pictures]
         for hd_num, enlarge, glance in SEEN[kind]:
             ranked = answers(model, pictures, labels, hd_num=hd_num, enlarge=enlarge, glance=glance)
-            said = [ranks[0] for ranks in ranked]
+            result = [ranks[0] for ranks in ranked]
             how = f"{kind} {part}, hd_num {hd_num}, {'enlarged' if enlarge else 'as it is'}"
-            line = told(how + ("" if glance else ", no global view"), said, truth)
+            line = accuracy_line(how + ("" if glance else ", no global view"), result, truth)
             if kind == "land":
                 among = [one if one in ranks[:3] else "" for one, ranks in zip(truth, ranked, strict=True)]
-                line += "\n" + told("  among the first three", among, truth)
+                line += "\n" + accuracy_line("  among the first three", among, truth)
             if kind == "chest":
-                hit = [[a == t for a, t in zip(said, truth, strict=True) if t == label] for label in labels]
+                hit = [[a == t for a, t in zip(result, truth, strict=True) if t == label] for label in labels]
                 line += f"; specificity {np.mean(hit[0]):.3f}, sensitivity {np.mean(hit[1]):.3f}"
             yield line
         hd_num, enlarge, _ = SEEN[kind][0]
-        told_of = asked(model, pictures, {"answer": "describe", "max_tokens": "24"}, hd_num=hd_num, enlarge=enlarge)
-        yield told(f"{kind} {part}, described", [one.text for one in told_of], [description(one) for one in pictures])
+        described = asked(model, pictures, {"answer": "describe", "max_tokens": "24"}, hd_num=hd_num, enlarge=enlarge)
+        yield accuracy_line(
+            f"{kind} {part}, described", [one.text for one in described], [description(one) for one in pictures]
+        )
 
 
 def logistic(
-    seen: npt.NDArray[np.float64], labels: Sequence[int], asked: npt.NDArray[np.float64], *, pull: float
+    observed: npt.NDArray[np.float64], labels: Sequence[int], asked: npt.NDArray[np.float64], *, pull: float
 ) -> list[int]:
     """What a logistic regression on standardised features (n, d), with a quadratic pull to 0, calls others (m, d)."""
-    mean, spread = seen.mean(axis=0), seen.std(axis=0) + 1e-3
-    known, others = (torch.tensor((part - mean) / spread, dtype=torch.float32) for part in (seen, asked))
-    weights = torch.zeros(seen.shape[1] + 1, max(labels) + 1, requires_grad=True)
+    mean, spread = observed.mean(axis=0), observed.std(axis=0) + 1e-3
+    known, others = (torch.tensor((part - mean) / spread, dtype=torch.float32) for part in (observed, asked))
+    weights = torch.zeros(observed.shape[1] + 1, max(labels) + 1, requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
@@ -293,22 +296,24 @@ def baselines(data: Path, parts: Sequence[str]) -> Iterator[str]:
     for part in parts:
         asked = chest(data, part)
         pixels = np.array([film.pixels[..., 0].ravel() / 255 for film in asked])
-        said = logistic(known, [int(film.label) for film in films], pixels, pull=1e-3)
-        yield told(f"chest {part}, logistic regression", [str(one) for one in said], [film.label for film in asked])
+        result = logistic(known, [int(film.label) for film in films], pixels, pull=1e-3)
+        yield accuracy_line(
+            f"chest {part}, logistic regression", [str(one) for one in result], [film.label for film in asked]
+        )
     asked = land(data, "val")
     known, features = (np.array([statistics(tile) for tile in part]) for part in (tiles, asked))
-    said = logistic(known, [names.index(tile.label) for tile in tiles], features, pull=1e-2)
-    yield told("land val, logistic regression", [names[one] for one in said], [tile.label for tile in asked])
+    result = logistic(known, [names.index(tile.label) for tile in tiles], features, pull=1e-2)
+    yield accuracy_line("land val, logistic regression", [names[one] for one in result], [tile.label for tile in asked])
 
 
-def told(what: str, said: Sequence[str], truth: Sequence[str]) -> str:
+def accuracy_line(what: str, result: Sequence[str], truth: Sequence[str]) -> str:
     """How many answers are right, and the 95 % interval of their share."""
-    right = sum(one == other for one, other in zip(said, truth, strict=True))
+    right = sum(one == other for one, other in zip(result, truth, strict=True))
     low, high = wilson(right, len(truth))
     return f"{what}: {right} of {len(truth)} = {right / len(truth):.3f} ({low:.3f} to {high:.3f})"
 
 
-def say(row: StepRecord, steps: int) -> None:
+def print_step(row: StepRecord, steps: int) -> None:
     """A line now and then, on standard error."""
     if row.step % 10 == 0:
         sys.stderr.write(f"{row.step} of {steps}: {row.loss:.4f}\n")
@@ -326,19 +331,19 @@ def main() -> None:
         write_samples(given.data, given.out, samples.name, varied=True, seed=SEED)
         write_samples(given.data, given.out, closing.name, varied=False, seed=SEED + 1)
     start = given.out / "start"
-    tower = given.out / "tower"
-    if not (tower / "preprocessor_config.json").is_file():
-        save(teach(given.data, tell=lambda line: sys.stderr.write(f"{line}\n")), tower)
+    encoder = given.out / "vision-encoder"
+    if not (encoder / "preprocessor_config.json").is_file():
+        save(distil(given.data, report=lambda line: sys.stderr.write(f"{line}\n")), encoder)
     if not (start / "model.safetensors").is_file():
         shutil.rmtree(start, ignore_errors=True)
         train_tokenizer(read_texts([samples]), VOCAB, given.out / "tokenizer.model")
-        build(str(tower), LANGUAGE, start, tokenizer=str(given.out / "tokenizer.model"), seed=SEED)
+        build(str(encoder), LANGUAGE, start, tokenizer=str(given.out / "tokenizer.model"), seed=SEED)
     made = start
     for name, lines, settings in (("aligned", samples, TRAINING), ("settled", closing, SETTLING)):
         base, made = made, given.out / name / MODEL
         if not made.is_dir():
             common: dict[str, Any] = {"every": 100, "dtype": "float16", "device": "cpu", "threads": THREADS}
-            align(str(base), lines, given.out / name, settings, on_step=say, **common)
+            align(str(base), lines, given.out / name, settings, on_step=print_step, **common)
     for line in (*figures(given.data, made, given.parts), *baselines(given.data, given.parts)):
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()

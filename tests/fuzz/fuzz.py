@@ -129,13 +129,13 @@ class Worker:
         whole: dict[str, Any] = {"outcome": "fine", "signature": "", "told": "", "peak": 0, "seconds": 0.0, "ends": []}
         for words in steps:
             start = time.monotonic()
-            said = self._step(json.dumps({"folder": str(folder), "step": words}), before)
-            whole["ends"].append(said["end"])
-            whole["peak"] = max(whole["peak"], said["peak"])
+            answer = self._step(json.dumps({"folder": str(folder), "step": words}), before)
+            whole["ends"].append(answer["end"])
+            whole["peak"] = max(whole["peak"], answer["peak"])
             whole["seconds"] += time.monotonic() - start
-            if said["end"] in BAD or (said["end"] == "refused" and whole["outcome"] == "fine"):
-                whole |= {"outcome": said["end"], "signature": said["signature"], "told": said["told"]}
-            if said["end"] in BAD:
+            if answer["end"] in BAD or (answer["end"] == "refused" and whole["outcome"] == "fine"):
+                whole |= {"outcome": answer["end"], "signature": answer["signature"], "told": answer["told"]}
+            if answer["end"] in BAD:
                 break
         self._tried += 1
         if whole["outcome"] in BAD or self._tried >= REUSED:
@@ -160,17 +160,17 @@ class Worker:
                 most, took = max(most, held - before), time.monotonic() - start
                 if most > BYTES or worked - seconds > SECONDS or took > 4 * SECONDS:
                     end = "memory" if most > BYTES else "slow"
-                    told = f"ended after {took:.1f} s, {worked - seconds:.1f} s of them of processor time"
-                    return {"end": end, "told": told, "signature": end, "peak": most}
+                    output = f"ended after {took:.1f} s, {worked - seconds:.1f} s of them of processor time"
+                    return {"end": end, "told": output, "signature": end, "peak": most}
         except BrokenPipeError:
             return self._died(most)
-        said: dict[str, Any] = json.loads(text)
-        said["peak"] = max(said["peak"], most)
-        return said | ({"end": "memory"} if said["peak"] > BYTES else {})
+        answer: dict[str, Any] = json.loads(text)
+        answer["peak"] = max(answer["peak"], most)
+        return answer | ({"end": "memory"} if answer["peak"] > BYTES else {})
 
     def _died(self, most: int) -> dict[str, Any]:
-        told = f"it ended with {self._process.wait()}" if self._process else ""
-        return {"end": "died", "told": told, "signature": "died", "peak": most}
+        output = f"it ended with {self._process.wait()}" if self._process else ""
+        return {"end": "died", "told": output, "signature": "died", "peak": most}
 
     def close(self) -> None:
         """End the process and what it started."""
@@ -244,39 +244,39 @@ class Fuzz:
         """Try one input."""
         if made.placed:
             with self.placing, self.kitchen.making:
-                said = self._twice(worker, made, self.kitchen.folder)
+                answer = self._twice(worker, made, self.kitchen.folder)
         else:
             folder = Path(tempfile.mkdtemp(prefix=f"{made.number}-", dir=self.out))
-            said = self._twice(worker, made, folder)
-        self._count(made, said)
-        return said
+            answer = self._twice(worker, made, folder)
+        self._count(made, answer)
+        return answer
 
     def _twice(self, worker: Worker, made: Input, folder: Path) -> dict[str, Any]:
         """Try an input, and again where it was slow: once may be the machine."""
-        said: dict[str, Any] = {"outcome": "slow"}
+        answer: dict[str, Any] = {"outcome": "slow"}
         for _ in range(2):
-            if said["outcome"] == "slow":
+            if answer["outcome"] == "slow":
                 write(made, folder)
-                said = worker.attempt(folder, made.steps)
+                answer = worker.attempt(folder, made.steps)
                 shutil.rmtree(folder, ignore_errors=True)
-        return said
+        return answer
 
-    def _count(self, made: Input, said: dict[str, Any]) -> None:
+    def _count(self, made: Input, answer: dict[str, Any]) -> None:
         with self.counting:
-            outcome = said["outcome"]
+            outcome = answer["outcome"]
             self.counts[made.area, outcome] += 1
-            self.seconds[made.area] += said["seconds"]
-            self.heaviest = max(self.heaviest, (said["peak"], made.number))
-            self.slowest = max(self.slowest, (said["seconds"], made.number))
+            self.seconds[made.area] += answer["seconds"]
+            self.heaviest = max(self.heaviest, (answer["peak"], made.number))
+            self.slowest = max(self.slowest, (answer["seconds"], made.number))
             if outcome not in BAD and not self.keep:
                 return
-            kind = f"{outcome}: {said['signature']}"
+            kind = f"{outcome}: {answer['signature']}"
             if outcome in {"slow", "memory", "died"}:  # no traceback: told apart by what was changed
                 kind = f"{kind} ({made.area}, {made.name}, {Path(made.changed).suffix})"
             numbers = self.found.setdefault(kind, [])
             numbers.append(made.number)
             if len(numbers) == 1:
-                report(made, said, kind, self.out / made.area / f"{made.number}", self.kitchen)
+                report(made, answer, kind, self.out / made.area / f"{made.number}", self.kitchen)
                 print(f"{made.area} {made.number} ({made.name}, {made.changed}): {kind}", flush=True)  # noqa: T201
 
     def table(self) -> str:
@@ -302,14 +302,14 @@ def write(made: Input, folder: Path) -> None:
         (folder / path).write_bytes(content.replace(PLACE, bytes(folder)))
 
 
-def report(made: Input, said: dict[str, Any], kind: str, folder: Path, of: Kitchen) -> None:
+def report(made: Input, answer: dict[str, Any], kind: str, folder: Path, of: Kitchen) -> None:
     """Keep an input with what was said of it."""
     shutil.rmtree(folder, ignore_errors=True)
     write(made, folder / "input")
     steps = "\n".join(" ".join(words) for words in made.steps)
     again = f"python tests/fuzz/fuzz.py --seed {of.seed} --area {','.join(of.areas)} --only {made.number}"
     text = f"{kind}\n\nseed {made.name!r}, changed: {made.changed}\nin the folder `input`:\n{steps}\n\n{again}\n\n"
-    text += f"{said['ends']}\n{said['told']}"
+    text += f"{answer['ends']}\n{answer['told']}"
     (folder / "found.txt").write_text(text, encoding="utf-8", errors="replace")
 
 
@@ -317,9 +317,9 @@ def unchanged(fuzz: Fuzz) -> int:
     """Try the seeds as they are, and name those that do not end well."""
     worker = Worker(fuzz.out)
     for made in fuzz.kitchen.unchanged():
-        said = fuzz.one(worker, made)
-        if said["outcome"] != "fine":
-            print(f"{made.area}, {made.name}: {said['outcome']}: {said['told']}")  # noqa: T201 - a script
+        answer = fuzz.one(worker, made)
+        if answer["outcome"] != "fine":
+            print(f"{made.area}, {made.name}: {answer['outcome']}: {answer['told']}")  # noqa: T201 - a script
     worker.close()
     print(fuzz.table())  # noqa: T201 - the same
     return int(any(outcome != "fine" for _, outcome in fuzz.counts))

@@ -159,16 +159,16 @@ def probe(folder: Path) -> None:
     names = ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error_before", "calibration_error")
     kind = {"kind": "linear", "sha256": head.save(out / HEAD), "dimensions": 21, "strength": "1", "temperature": 0.5}
     held = {"folds": 5, "unit": "outline", "units": 15, "inside": 0.5, "interval": "95 %", "left_out": {}}
-    seen = {"tile": 16, "metres": 10.0, "tolerates": 1.5, "bands": None, "quantity": "", "channels": 3}
-    said = {
+    observed = {"tile": 16, "metres": 10.0, "tolerates": 1.5, "bands": None, "quantity": "", "channels": 3}
+    result = {
         "summary": "Tells dark, grey and bright apart.", "licence": "CC0",
         "classes": [{"name": name, "tiles": 5, "units": 5} for name in ("dark", "grey", "bright")],
-        "seen": seen, "encoder": {"source": "colour", "identity": dict(ColourEncoder().identity)}, "head": kind,
+        "seen": observed, "encoder": {"source": "colour", "identity": dict(ColourEncoder().identity)}, "head": kind,
         "validation": held, "figures": dict.fromkeys(names, figure), "by_class": [],
         "confusion": [[5, 0, 0], [0, 5, 0], [0, 0, 5]], "margins": [], "majority": 0.3333, "colour": None, "gain": None,
         "labels_sha256": {}, "versions": {}, "not_for": ["anything but tests"],
     }  # fmt: skip
-    write_card(ProbeCard.model_validate(said), out)
+    write_card(ProbeCard.model_validate(result), out)
 
 
 ZOO = ("vit", "convnext", "segformer", "mask2former", "detr", "rt_detr", "yolos", "upernet", "dpt", "deimv2")

@@ -93,8 +93,8 @@ def philips(folder: Path) -> None:
     import tifffile
 
     with tifffile.TiffWriter(folder / "a.tiff") as file:
-        told = {"description": says, "software": "Philips DP v1.0", "metadata": None}
-        file.write(colours(), tile=(64, 64), photometric="rgb", compression="jpeg", **told)
+        output = {"description": says, "software": "Philips DP v1.0", "metadata": None}
+        file.write(colours(), tile=(64, 64), photometric="rgb", compression="jpeg", **output)
 
 
 def hamamatsu(folder: Path) -> None:

@@ -114,11 +114,11 @@ def test_what_must_not_happen_is_seen(
     attempt("limner", "info", "@a.tif")  # what is imported does not count
     if does == "wait":
         monkeypatch.setattr(fuzz, "SECONDS", 2)
-    told = (f"model_options.do={does}", "model_options.into=@made.txt")
-    words = [word for one in told for word in ("--set", one)]
-    said = attempt("limner", "plan", "@a.tif", "--model", "planted", *words)
-    assert said["outcome"] == outcome, said["told"]
+    output = (f"model_options.do={does}", "model_options.into=@made.txt")
+    words = [word for one in output for word in ("--set", one)]
+    result = attempt("limner", "plan", "@a.tif", "--model", "planted", *words)
+    assert result["outcome"] == outcome, result["told"]
     if does == "raise":
-        assert said["signature"].startswith("ZeroDivisionError readers/options.py:make_plugin"), said["signature"]
+        assert result["signature"].startswith("ZeroDivisionError readers/options.py:make_plugin"), result["signature"]
     again = attempt("limner", "info", "@a.tif")
     assert again["outcome"] == "fine"

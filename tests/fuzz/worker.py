@@ -34,16 +34,16 @@ def command_line(arguments: Sequence[str]) -> tuple[str, str]:
     """How `limner` ended and what it told."""
     from limner.pipelines.cli import main as cli
 
-    said, told = io.StringIO(), io.StringIO()
+    result, output = io.StringIO(), io.StringIO()
     sys.argv = ["limner", *arguments]
     try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(told):
+        with contextlib.redirect_stdout(result), contextlib.redirect_stderr(output):
             cli.main()
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 0
-        if code == MISTAKE or OURS.search(said.getvalue() + told.getvalue()):
-            return "foreign", told.getvalue() + said.getvalue()
-        return ("fine" if code == 0 else "refused"), told.getvalue()
+        if code == MISTAKE or OURS.search(result.getvalue() + output.getvalue()):
+            return "foreign", output.getvalue() + result.getvalue()
+        return ("fine" if code == 0 else "refused"), output.getvalue()
     return "foreign", "the command line returned"
 
 
@@ -110,13 +110,18 @@ def attempt(folder: Path, words: Sequence[str]) -> dict[str, Any]:
     held = resident()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
     before = set(folder.rglob("*"))
-    end, told = step(words)
+    end, output = step(words)
     made = set(folder.rglob("*")) - before
     if end in {"fine", "refused"} and made and "--out" not in words and words[1] != "report":
-        end, told = "wrote", f"wrote {sorted(str(path) for path in made)[:5]}"
-    if end == "foreign" and re.search(r"^MemoryError", _told_last(told)):
+        end, output = "wrote", f"wrote {sorted(str(path) for path in made)[:5]}"
+    if end == "foreign" and re.search(r"^MemoryError", _told_last(output)):
         end = "memory"
-    return {"end": end, "told": told, "signature": signature(told) if end == "foreign" else end, "peak": peak() - held}
+    return {
+        "end": end,
+        "told": output,
+        "signature": signature(output) if end == "foreign" else end,
+        "peak": peak() - held,
+    }
 
 
 def resident() -> int:

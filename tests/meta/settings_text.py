@@ -74,11 +74,11 @@ def table() -> str:
     rows = [TABLE]
     for name, field in Settings.model_fields.items():
         default = field.get_default(call_default_factory=True)
-        said = str(default).lower() if isinstance(default, bool) else str(default)
-        said = "" if default in ("", (), {}) or name == "workers" else f"`{said}`"
+        result = str(default).lower() if isinstance(default, bool) else str(default)
+        result = "" if default in ("", (), {}) or name == "workers" else f"`{result}`"
         values = ", ".join(f"`{value}`" for value in known_values(name))
         text = f"{field.description}{f' One of: {values}.' if values else ''}".replace("|", "\\|")
-        rows.append(f"| `{name}` | {flag_of(name)} | {said} | {text} |\n")
+        rows.append(f"| `{name}` | {flag_of(name)} | {result} | {text} |\n")
     return "".join(rows)
 
 

@@ -42,9 +42,9 @@ def ids(root: Path, tests: Path, folder: Path) -> tuple[list[str], list[str]]:
             PYTHONUTF8="0", PYTHONCOERCECLOCALE="0",
         ),
     ]  # fmt: skip
-    said = [process.communicate(timeout=600)[0] for process in started]
-    assert [process.returncode for process in started] == [0, 0], said
-    one, two = ([line for line in text.splitlines() if "::" in line] for text in said)
+    result = [process.communicate(timeout=600)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0], result
+    one, two = ([line for line in text.splitlines() if "::" in line] for text in result)
     return one, two
 
 

@@ -94,11 +94,11 @@ def test_training_a_probe_asks_for_its_packages_before_it_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plugins, "version", _none)
-    said = CliRunner().invoke(
+    result = CliRunner().invoke(
         app, ["train", "probe", str(tmp_path / "no.tif"), "--labels", "no.geojson", "--out", str(tmp_path / "out")]
     )
-    assert isinstance(said.exception, RequestError)
-    assert "scikit-learn" in str(said.exception)
+    assert isinstance(result.exception, RequestError)
+    assert "scikit-learn" in str(result.exception)
 
 
 def _none(name: str) -> str:

@@ -54,10 +54,10 @@ def test_packages_import_only_to_the_left(root: Path) -> None:
 
 
 def test_imports_are_found(root: Path) -> None:
-    seen = {package: [*imported(ast.parse(text))] for package in ORDER for text in [_all(root / package)]}
-    assert {target for _, target in seen["model"]} >= {"readers"}
-    assert {target for _, target in seen["reports"]} >= {"readers", "model"}
-    assert {target for _, target in seen["pipelines"]} >= {"readers", "model"}
+    observed = {package: [*imported(ast.parse(text))] for package in ORDER for text in [_all(root / package)]}
+    assert {target for _, target in observed["model"]} >= {"readers"}
+    assert {target for _, target in observed["reports"]} >= {"readers", "model"}
+    assert {target for _, target in observed["pipelines"]} >= {"readers", "model"}
 
 
 def _all(folder: Path) -> str:

@@ -40,8 +40,15 @@ def undocumented(source: str) -> list[str]:
 
 
 def test_project_files_are_found(root: Path) -> None:
-    seen = {path.relative_to(root).as_posix() for path in files(root)}
-    assert {"README.md", "Makefile", ".ci/run", "pyproject.toml", "readers/geometry.py", "tests/conftest.py"} <= seen
+    observed = {path.relative_to(root).as_posix() for path in files(root)}
+    assert {
+        "README.md",
+        "Makefile",
+        ".ci/run",
+        "pyproject.toml",
+        "readers/geometry.py",
+        "tests/conftest.py",
+    } <= observed
 
 
 @pytest.mark.parametrize("package", PACKAGES)

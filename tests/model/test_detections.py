@@ -88,8 +88,8 @@ def seen(cutting: Cutting, scene: Scene, rng: np.random.Generator) -> list[Findi
     for region in cutting.regions:
         view = cutting.view(region)
         for answer in tile_detections(view, detector, threshold=0.0):
-            told = json.dumps(to_image_coordinates(answer, view).to_json())
-            found.append(Finding.from_json(json.loads(told)))
+            output = json.dumps(to_image_coordinates(answer, view).to_json())
+            found.append(Finding.from_json(json.loads(output)))
     return [found[i] for i in rng.permutation(len(found))]
 
 

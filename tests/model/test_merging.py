@@ -154,7 +154,9 @@ def test_merged_scores_have_four_decimals_and_missing_numbers_count_as_0() -> No
 
 
 def test_boxes_of_one_object_merge() -> None:
-    found = [replace(area(4, 4, 8, 8, kind="box", cut=False), window=seen) for seen in ((0, 0, 9, 9), (3, 0, 9, 9))]
+    found = [
+        replace(area(4, 4, 8, 8, kind="box", cut=False), window=observed) for observed in ((0, 0, 9, 9), (3, 0, 9, 9))
+    ]
     (one,) = merge_across_regions(found)
     assert (one.geometry.bounds, one.window) == ((4, 4, 8, 8), None)
 

@@ -116,18 +116,18 @@ def test_fitting_is_invertible(width: int, height: int, hd_num: int, points: lis
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 24), st.data())
 def test_tiles_and_cores_cover_the_canvas(cols: int, rows: int, tile: int, data: st.DataObject) -> None:
     grid = TileGrid.exact(cols, rows, tile=tile, overlap=data.draw(st.integers(0, tile - 1)))
-    seen = np.zeros(grid.size[::-1], dtype=int)
-    owned = np.zeros_like(seen)
+    observed = np.zeros(grid.size[::-1], dtype=int)
+    owned = np.zeros_like(observed)
     for (x0, y0, x1, y1), (a, b, c, d) in zip(grid.boxes(), grid.core_boxes(), strict=True):
         assert (x1 - x0, y1 - y0) == (tile, tile)
         assert x0 <= a < c <= x1
         assert y0 <= b < d <= y1
-        seen[y0:y1, x0:x1] += 1
+        observed[y0:y1, x0:x1] += 1
         owned[b:d, a:c] += 1
     assert (owned == 1).all()
-    assert (seen >= 1).all()
+    assert (observed >= 1).all()
     if grid.overlap == 0:
-        assert (seen == 1).all()
+        assert (observed == 1).all()
         assert grid.core_boxes() == grid.boxes()
 
 

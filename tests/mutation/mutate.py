@@ -36,7 +36,7 @@ CASES: dict[str, Sequence[str]] = {
     "readers/overview.py": ["readers/slide/test_tissue.py"],
     "model/tiling.py": ["model/test_tiling.py"],
     "model/merging.py": ["model/test_merging.py", "model/test_detections.py"],
-    "model/class_maps.py": ["model/test_nonfinite_class_maps_are_refused.py"],
+    "model/class_maps.py": ["model/test_class_maps.py"],
     "reports/csv_safety.py": ["reports/test_csv_safety.py"],
     "reports/table.py": TABLES,
     "reports/columns.py": TABLES,

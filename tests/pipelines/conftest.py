@@ -3,7 +3,7 @@
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -79,14 +79,16 @@ def make_scene() -> Callable[..., Path]:
 def make_card() -> Callable[..., Path]:
     """Write a network of one 3 × 3 convolution over the band "red", and its card: dark is ground, bright is "bright".
 
-    Where the ground is brighter than a plane through its neighbours it is "ridge".
+    Where the ground is brighter than a plane through its neighbours it is "ridge"; `ridge` has other weights for it.
     """
     onnx = pytest.importorskip("onnx", reason="networks for tests are written with the onnx package")
 
-    def make(folder: Path, **changes: object) -> Path:
+    plane = ((0, -1, 0), (-1, 4, -1), (0, -1, 0))
+
+    def make(folder: Path, *, ridge: Sequence[Sequence[int]] = plane, **changes: object) -> Path:
         kernels = np.zeros((3, 1, 3, 3), dtype=np.float32)
         kernels[0, 0, 1, 1], kernels[1, 0, 1, 1] = -1.0, 1.0
-        kernels[2, 0] = [[0, -1, 0], [-1, 4, -1], [0, -1, 0]]
+        kernels[2, 0] = ridge
         shape = ["n", 1, "h", "w"]
         graph = onnx.helper.make_graph(
             [onnx.helper.make_node("Conv", ["x", "k"], ["y"], pads=[1] * 4)],

@@ -213,8 +213,8 @@ def test_the_cap_around_the_pole_is_a_disc() -> None:
         assert isinstance(placed, shapely.Polygon)
         assert not placed.interiors
         pole = shapely.Point(-west / 2000, north / 2000)
-        rim = geodesy.from_lonlat(arctic.placement, [(100.0, lat)])[0]
-        disc = pole.buffer(np.hypot(*(rim - (pole.x, pole.y))), quad_segs=500).intersection(
+        border = geodesy.from_lonlat(arctic.placement, [(100.0, lat)])[0]
+        disc = pole.buffer(np.hypot(*(border - (pole.x, pole.y))), quad_segs=500).intersection(
             shapely.box(0, 0, 3000, 3000)
         )
         assert placed.symmetric_difference(disc).area < 0.05 * disc.length

@@ -87,8 +87,8 @@ def test_validity_is_reduced_with_the_pixels(array_image: Make) -> None:
     valid = np.ones((40, 40), dtype=bool)
     valid[:20] = False
     image = array_image(np.full((40, 40, 3), 9, dtype=np.uint16), valid)
-    pixels, seen, readable, _ = read_overview(image, limit=10)
+    pixels, observed, readable, _ = read_overview(image, limit=10)
     assert pixels.dtype == np.uint16
-    assert not seen[:5].any()
-    assert seen[5:].all()
+    assert not observed[:5].any()
+    assert observed[5:].all()
     assert readable.all()

@@ -110,8 +110,8 @@ def test_cores_cover_every_grid_pixel_once(plan: tuple[Grid, dict[str, int], lis
     assert set(owned.values()) == {1}
     for region in regions:
         assert region.tiles[0] * region.tiles[1] <= how["hd_num"]
-        for seen, tiles in zip(region.size, region.tiles, strict=True):
-            assert seen == tiles * (how["tile"] - 2 * how["halo"]) + 2 * how["halo"]
+        for observed, tiles in zip(region.size, region.tiles, strict=True):
+            assert observed == tiles * (how["tile"] - 2 * how["halo"]) + 2 * how["halo"]
 
 
 @pytest.mark.slow
@@ -136,15 +136,15 @@ def test_cores_tile_the_image_in_level0_pixels(plan: tuple[Grid, dict[str, int],
     area = sum((Fraction(c.x1) - Fraction(c.x0)) * (Fraction(c.y1) - Fraction(c.y0)) for c in cores)
     assert area == width * height, "exact, in rational numbers: nothing lost, nothing twice"
     for region, core in zip(regions, cores, strict=True):
-        seen = region.box
+        observed = region.box
         assert 0 <= core.x0 < core.x1 <= width
         assert 0 <= core.y0 < core.y1 <= height
-        assert seen.x0 <= core.x0
-        assert seen.y0 <= core.y0
-        assert core.x1 <= seen.x1 * (1 + 1e-9)
-        assert core.y1 <= seen.y1 * (1 + 1e-9)
-        assert seen.x0 < width
-        assert seen.y0 < height
+        assert observed.x0 <= core.x0
+        assert observed.y0 <= core.y0
+        assert core.x1 <= observed.x1 * (1 + 1e-9)
+        assert core.y1 <= observed.y1 * (1 + 1e-9)
+        assert observed.x0 < width
+        assert observed.y0 < height
 
 
 @pytest.mark.slow

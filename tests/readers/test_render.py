@@ -203,3 +203,20 @@ def test_any_numbers_can_be_rendered(values: list[float], ends: tuple[float, flo
     order = np.argsort(pixels[0, :, 0], kind="stable")
     shown = seen[0, order, 0].astype(int)
     assert (np.diff(shown) >= 0).all(), "brighter stays brighter, NaN last and white"
+
+
+def test_colours_of_a_slide_in_16_bits_keep_their_proportions() -> None:
+    """One window of whole bits for all colours, so that the same slide in 8 bits gives the same pixels."""
+    eight = np.random.default_rng(0).integers(120, 250, (20, 30, 3)).astype(np.uint8)
+    for factor, white in ((257, 65535), (16, 4095)):
+        wide = eight.astype(np.uint16) * factor
+        stretch = fit_stretch(wide, everywhere(wide), RGB16, keep_colours=True)
+        assert (stretch.low, stretch.high) == ((0.0,) * 3, (float(white),) * 3)
+        assert str(white) in stretch.source
+        assert np.abs(render(wide, everywhere(wide), stretch).astype(int) - eight).max() <= (0 if factor == 257 else 1)
+
+
+def test_channels_of_a_dark_field_are_stretched_each() -> None:
+    dark = np.random.default_rng(0).integers(0, 300, (20, 30, 3)).astype(np.uint16)
+    dark[:2, :2] = 60000
+    assert fit_stretch(dark, everywhere(dark), RGB16, keep_colours=True) == fit_stretch(dark, everywhere(dark), RGB16)

@@ -170,6 +170,23 @@ def test_boxes_of_one_grid_agree_bit_for_bit(scale: float) -> None:
         assert np.array_equal(pixel_edges(start * scale, stop * scale, stop - start), whole[start : stop + 1])
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_thousands_of_pixels_in_one_agree_with_their_mean_and_bit_for_bit(dtype: str) -> None:
+    scale = 1234.56
+    source = np.random.default_rng(5).uniform(0, 255, (3, 9000, 2)).astype(dtype)
+    valid = np.ones(source.shape[:2], dtype=bool)
+    whole, usable = read(source, valid, (scale, 0, 7 * scale, 3), (6, 1))
+    assert usable.all()
+    for number in range(6):
+        low, high = (1 + number) * scale, (2 + number) * scale
+        one, _ = read(source, valid, (low, 0, high, 3), (1, 1))
+        assert one.tobytes() == whole[:, number : number + 1].tobytes()
+        at = np.arange(9000)
+        cover = np.clip(np.minimum(at + 1, high) - np.maximum(at, low), 0, None)
+        mean = (source.mean(axis=0, dtype=np.float64) * cover[:, None]).sum(axis=0) / cover.sum()
+        assert np.abs(one[0, 0] - mean).max() <= (0.5 if dtype == "uint8" else 1e-4)
+
+
 def test_bands_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(3)
     source, valid = random.random((60, 50, 3)).astype(np.float32), random.random((60, 50)) > 0.2

@@ -47,11 +47,11 @@ def image() -> MakeImage:
         **more: Any,
     ) -> ImageRecord:
         pixels = np.full((80, 100, 3), 120, dtype=np.uint8)
-        seen = np.ones((80, 100), dtype=np.bool_)
+        observed = np.ones((80, 100), dtype=np.bool_)
         facts: dict[str, Any] = {
             "info": ImageInfo(f"/data/{name}.tif", "raster", size, (Channel("b1"),), placement, id=name),
             "findings": lambda: findings,
-            "overview": lambda: Overview(pixels, seen, seen, (size[0] / 100, size[1] / 80)),
+            "overview": lambda: Overview(pixels, observed, observed, (size[0] / 100, size[1] / 80)),
             "areas": (Area("analysed", "", float(size[0] * size[1]), m2, 4),),
         }
         return ImageRecord(**(facts | more))

@@ -53,9 +53,9 @@ def test_csv_json_and_arrays_have_the_same_values(
     column = Column("c", dtype, "said", lambda _: values, decimals=decimals)
     batch = Rows([object()] * len(cells))
     assert column.csv_cells(batch) == cells
-    told = column.json_values(batch)
-    json.dumps(told, allow_nan=False)
-    assert ["" if one is None else one for one in told] == [
+    output = column.json_values(batch)
+    json.dumps(output, allow_nan=False)
+    assert ["" if one is None else one for one in output] == [
         float(cell) if cell and dtype == "float64" else int(cell) if cell and "nt64" in dtype else cell.lstrip("'")
         for cell in cells
     ]

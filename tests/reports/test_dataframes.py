@@ -171,12 +171,12 @@ def test_data_frames_equal_the_csv_files(
             rows = list(csv.DictReader(file))
         assert list(frame) == list(rows[0])
         for name in frame:
-            told = [row[name] for row in rows]
+            output = [row[name] for row in rows]
             values = frame[name].astype(object).where(frame[name].notna(), "").tolist()
             if pd.api.types.is_numeric_dtype(frame[name].dtype):
-                assert values == [float(text) if text else "" for text in told], name
+                assert values == [float(text) if text else "" for text in output], name
             else:
-                assert values == [text.removeprefix("'") for text in told], name
+                assert values == [text.removeprefix("'") for text in output], name
 
 
 def test_an_empty_run_has_data_frames(record: MakeRecord) -> None:

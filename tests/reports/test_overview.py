@@ -203,8 +203,10 @@ def test_the_size_of_the_canvas(
     size: tuple[int, int], shown: tuple[int, int], expected: tuple[int, int], image: MakeImage
 ) -> None:
     width, height = shown
-    seen = np.ones((height, width), dtype=np.bool_)
-    overview = Overview(np.zeros((height, width, 3), dtype=np.uint8), seen, seen, (size[0] / width, size[1] / height))
+    observed = np.ones((height, width), dtype=np.bool_)
+    overview = Overview(
+        np.zeros((height, width, 3), dtype=np.uint8), observed, observed, (size[0] / width, size[1] / height)
+    )
     canvas = Canvas.of(image("a", Placement.pixels(), size=size), overview)
     assert canvas.size == expected
     assert draw_base(overview, canvas).size == expected

@@ -157,11 +157,11 @@ def test_pixels_off_the_limb_have_no_longitude(
     at = [(500, 500), (10, 10), (990, 5), (20, 500)]
     found = [Finding("land", shapely.box(x - 1, y - 1, x + 1, y + 1), "box") for x, y in at]
     (path,) = FindingsCsv().write(record(image("disc", place, found, size=(1000, 1000))), out)
-    middle, *beyond, rim = [(row["lon"], row["lat"]) for row in rows(path)]
+    middle, *beyond, border = [(row["lon"], row["lat"]) for row in rows(path)]
     assert middle == ("0.0000000", "0.0000000")
     assert beyond == [("", "")] * 2
     (lon,), (lat,) = transform(place.crs, "EPSG:4326", [-5_280_000.0], [0.0])[:2]
-    assert rim == (f"{lon:.7f}", f"{lat:.7f}")
+    assert border == (f"{lon:.7f}", f"{lat:.7f}")
 
 
 def test_no_cell_is_a_formula_and_every_row_is_a_line(
@@ -250,10 +250,10 @@ def test_the_summary_adds_up(placement: MakePlacement, image: MakeImage, record:
         assert (first[f"area_m2.{label}"], first[f"share.{label}"]) == (fact["area_m2"], fact["share"])
         assert float(first[f"area_km2.{label}"]) == pytest.approx(float(fact["area_m2"]) / 1e6, rel=1e-8)
     assert float(first["per_km2.boat"]) == pytest.approx(2e6 / m2, rel=1e-8)
-    seen = geodesy.metres_per_pixel(place, (500.0, 400.0))
-    assert seen is not None
-    assert float(first["pixel_x_m"]) == pytest.approx(seen[0], rel=1e-5)
-    assert float(first["seen_x_m"]) == pytest.approx(2 * seen[0], rel=1e-5)
+    observed = geodesy.metres_per_pixel(place, (500.0, 400.0))
+    assert observed is not None
+    assert float(first["pixel_x_m"]) == pytest.approx(observed[0], rel=1e-5)
+    assert float(first["seen_x_m"]) == pytest.approx(2 * observed[0], rel=1e-5)
     assert (second["status"], second["analysed_share"], second["count.boat"]) == ("complete", "1.000000", "0")
     assert {second[key] for key in ("analysed_km2", "area_m2.water", "per_km2.water", "pixel_x_m")} == {""}
 
@@ -269,9 +269,9 @@ def test_pixel_sizes_at_level_0_and_in_the_analysis(
         ends = turned.to_world([(500 - x / 2, 400 - y / 2), (500 + x / 2, 400 + y / 2)])
         return geod.inv(*ends[0], *ends[1])[2]
 
-    told = [float(summary[0][f"{name}_m"]) for name in ("pixel_x", "pixel_y", "seen_x", "seen_y")]
+    output = [float(summary[0][f"{name}_m"]) for name in ("pixel_x", "pixel_y", "seen_x", "seen_y")]
     x, y = metres(1, 0), metres(0, 1)
-    assert told == pytest.approx([x, y, 2 * x, 3 * y], rel=1e-5)
+    assert output == pytest.approx([x, y, 2 * x, 3 * y], rel=1e-5)
 
 
 def test_each_kind_has_its_own_pixel_size_and_areas(
@@ -283,8 +283,8 @@ def test_each_kind_has_its_own_pixel_size_and_areas(
     study = replace(study, info=replace(study.info, kind="study", placement=body))
     run = record(image("map", placement(32618, *NORTH_UP), m2=8e7), image("slide", fine, m2=8e-7), study, labels=())
     summary, facts = map(rows, SummaryCsv().write(run, out))
-    told = ("pixel_x_um", "seen_y_um", "pixel_x_mm", "seen_y_mm")
-    assert [[row[key] for key in told] for row in summary] == [
+    output = ("pixel_x_um", "seen_y_um", "pixel_x_mm", "seen_y_mm")
+    assert [[row[key] for key in output] for row in summary] == [
         ["", "", "", ""],
         ["0.999999", "0.999999", "", ""],
         ["", "", "0.7", "1.5"],
@@ -300,8 +300,8 @@ def test_a_slides_summary_is_in_mm(image: MakeImage, record: MakeRecord, out: Pa
     cells = [Finding("cell", shapely.box(x, 0, x + 10, 10), "box") for x in range(0, 50, 10)]
     summary, facts = map(rows, SummaryCsv().write(record(image("s", slide, cells, areas=areas), labels=()), out))
     (row,) = summary
-    told = ("analysed_mm2", "analysed_share", "count.cell", "area_mm2.cell", "share.cell", "per_mm2.cell")
-    assert [row[key] for key in told] == ["0.1", "0.500000", "5", "0.000125", "0.001250", "50"]
+    output = ("analysed_mm2", "analysed_share", "count.cell", "area_mm2.cell", "share.cell", "per_mm2.cell")
+    assert [row[key] for key in output] == ["0.1", "0.500000", "5", "0.000125", "0.001250", "50"]
     assert (row["pixel_x_um"], row["seen_y_um"]) == ("0.5", "0.5")
     assert not [key for key in row if "km2" in key or key.endswith("_m2.cell") or key == "pixel_x_m"]
     assert [fact["area_mm2"] for fact in facts] == ["0.000125", "0.1", "0.1", "0.2"]
@@ -387,11 +387,11 @@ def test_regions_add_no_area_to_their_tiles(
 ) -> None:
     tiles = [Finding("land", shapely.box(x, 0, x + 10, 10), "tile", 0.9) for x in (0, 10)]
     region = Finding("land", shapely.box(0, 0, 20, 10), "region", 0.8)
-    for said, pixels in (([*tiles, region], "200.00"), ([region], "200.00"), (tiles[:1], "100.00")):
-        one = image("a", placement(32618, 10, 0, 4e5, 0, -10, 4e6), said)
+    for result, pixels in (([*tiles, region], "200.00"), ([region], "200.00"), (tiles[:1], "100.00")):
+        one = image("a", placement(32618, 10, 0, 4e5, 0, -10, 4e6), result)
         SummaryCsv().write(record(one, labels=("land",)), out)
         row = rows(out / "areas.csv")[0]
-        assert (row["item"], row["findings"], row["area_px"]) == ("land", str(len(said)), pixels)
+        assert (row["item"], row["findings"], row["area_px"]) == ("land", str(len(result)), pixels)
 
 
 def test_tiles_count_with_their_valid_part(image: MakeImage, record: MakeRecord, out: Path) -> None:

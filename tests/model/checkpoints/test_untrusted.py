@@ -63,7 +63,7 @@ def test_memory_passes_while_a_network_runs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "result"),
     [
         ('{"a": ' * 3000 + "1" + "}" * 3000, "nested more than 64 levels"),
         ('{"a": ' * 200 + "1" + "}" * 200, "nested more than 64 levels"),
@@ -77,9 +77,9 @@ def test_memory_passes_while_a_network_runs() -> None:
         ("\ufeff{}", "readable config.json"),
     ],
 )
-def test_json_is_refused(text: str, said: str, tmp_path: Path) -> None:
+def test_json_is_refused(text: str, result: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(ModelError, match=said):
+    with pytest.raises(ModelError, match=result):
         read_json(tmp_path / "config.json", "checkpoint x")
 
 
@@ -183,8 +183,8 @@ def test_networks_without_end_stop_in_the_sandbox(tmp_path: Path) -> None:
     )
     loop = helper.make_node("Loop", ["", "yes", "v0"], ["y"], body=body)
     hangs = network(tmp_path / "hangs.onnx", [loop], {"yes": np.array(True), "v0": np.float32(0)})
-    for path, said in ((eats, "llocate|memory"), (hangs, "found: time")):
-        with pytest.raises(ModelError, match=said):
+    for path, result in ((eats, "llocate|memory"), (hangs, "found: time")):
+        with pytest.raises(ModelError, match=result):
             make_plugin(Deepness, {"checkpoint": str(path)}).check([])
 
 
@@ -221,7 +221,7 @@ def test_external_files_of_a_network_are_refused(place: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("node", "answer", "said"),
+    ("node", "answer", "result"),
     [
         (helper.make_node("ReduceMean", ["x"], ["y"]), None, "must state the shape of its output"),
         (helper.make_node("ReduceMean", ["x"], ["y"], keepdims=0), None, "map of values"),
@@ -237,12 +237,12 @@ def test_external_files_of_a_network_are_refused(place: str, tmp_path: Path) -> 
 def test_outputs_of_another_type_are_refused(
     node: Any,
     answer: Any,
-    said: str,
+    result: str,
     tmp_path: Path,
     use: Callable[[object], None],
 ) -> None:
     path = network(tmp_path / "n.onnx", [node], answer=answer)
-    with pytest.raises(ModelError, match=said):
+    with pytest.raises(ModelError, match=result):
         use(make_plugin(Deepness, {"checkpoint": str(path)}))
 
 

@@ -9,11 +9,11 @@ def test_it_is_attention_over_tiles_and_the_global_view() -> None:
     random = np.random.default_rng(0)
     tiles, overall = random.normal(size=(5, 7)), random.normal(size=7)
     fused = Fusion(scale=3.0, mix=0.4)(tiles, overall)
-    seen = [*tiles, overall]
+    observed = [*tiles, overall]
     for place, tile in enumerate(tiles):
-        cosines = [tile @ other / np.linalg.norm(tile) / np.linalg.norm(other) for other in seen]
+        cosines = [tile @ other / np.linalg.norm(tile) / np.linalg.norm(other) for other in observed]
         weights = np.exp(3.0 * np.array(cosines))
-        mean = sum(w * other for w, other in zip(weights / weights.sum(), seen, strict=True))
+        mean = sum(w * other for w, other in zip(weights / weights.sum(), observed, strict=True))
         assert fused[place] == pytest.approx(0.6 * tile + 0.4 * mean)
 
 

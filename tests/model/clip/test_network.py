@@ -30,11 +30,11 @@ def pictures(count: int, seed: int = 0) -> npt.NDArray[np.uint8]:
 def reference(family: str, folder: Path, shown: npt.NDArray[np.uint8], prompts: list[str]) -> npt.NDArray[np.float64]:
     """The probabilities of transformers' own processor, tokenizer and whole model."""
     model = MODELS[family].from_pretrained(folder).eval()
-    seen = PROCESSORS[family].from_pretrained(folder)([Image.fromarray(p) for p in shown], return_tensors="pt")
+    observed = PROCESSORS[family].from_pretrained(folder)([Image.fromarray(p) for p in shown], return_tensors="pt")
     padding = {"padding": True} if family == "clip" else {"padding": "max_length", "max_length": 16}
     read = AutoTokenizer.from_pretrained(folder)(prompts, return_tensors="pt", **padding)
     with torch.no_grad():
-        logits = model(pixel_values=seen["pixel_values"], **read).logits_per_image
+        logits = model(pixel_values=observed["pixel_values"], **read).logits_per_image
     chances = logits.softmax(dim=1) if family == "clip" else logits.sigmoid()
     return chances.numpy().astype(np.float64)
 
@@ -86,8 +86,8 @@ def test_several_templates_are_averaged_as_features(checkpoints: Make) -> None:
             features = model.get_text_features(**read).pooler_output
             mean = (features / features.norm(dim=1, keepdim=True)).mean(dim=0)
             rows.append(mean / mean.norm())
-        seen = model.get_image_features(to_tensor(shown, checkpoint)).pooler_output[0]
-        logits = torch.stack(rows) @ (seen / seen.norm()) * model.logit_scale.exp()
+        observed = model.get_image_features(to_tensor(shown, checkpoint)).pooler_output[0]
+        logits = torch.stack(rows) @ (observed / observed.norm()) * model.logit_scale.exp()
     found = ClipNetwork(checkpoint, LABELS, templates)(shown[0])
     assert np.abs(found - logits.softmax(dim=0).numpy()).max() < 1e-4
     assert np.abs(found - ClipNetwork(checkpoint, LABELS, templates[:1])(shown[0])).max() > 1e-3

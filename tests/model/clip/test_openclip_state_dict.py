@@ -93,8 +93,8 @@ def test_results_are_those_of_openclip(writer: str, name: str, tiny_clip: Path, 
 
 def test_images_are_normalised_as_in_openclip(tiny_clip: Path, weights_file: Path) -> None:
     want, _ = golden(tiny_clip)
-    seen = to_tensor(want["tiny pictures"][:1], find_state_dict(str(weights_file), "tiny")).numpy()
-    assert np.abs(seen - want["tiny seen"]).max() < 1e-6
+    observed = to_tensor(want["tiny pictures"][:1], find_state_dict(str(weights_file), "tiny")).numpy()
+    assert np.abs(observed - want["tiny seen"]).max() < 1e-6
 
 
 def test_activations_differ_by_more_than_the_tolerance(tiny_clip: Path) -> None:

@@ -283,9 +283,11 @@ def test_fusion_is_applied_before_classification(checkpoints: Make, picture: Pic
         if not len(features):
             continue
         assert view.global_view is not None
-        seen = Fusion(4.0, 0.5)(features.astype(np.float64), network.encode_image(view.global_view).astype(np.float64))
-        seen /= np.linalg.norm(seen, axis=1, keepdims=True)
-        chances = [network.compare(one) for one in seen.astype(np.float32)]
+        observed = Fusion(4.0, 0.5)(
+            features.astype(np.float64), network.encode_image(view.global_view).astype(np.float64)
+        )
+        observed /= np.linalg.norm(observed, axis=1, keepdims=True)
+        chances = [network.compare(one) for one in observed.astype(np.float32)]
         tiles = [one for one in answers if one.kind == "tile"]
         for answer, one in zip(tiles, chances, strict=True):
             assert [answer.numbers[f"p.{label}"] for label in LABELS.split(",")] == pytest.approx(one, abs=6e-5)

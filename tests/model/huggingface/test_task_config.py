@@ -114,7 +114,7 @@ def test_outputs_without_a_class_give_no_answers(zoo_folder: Folder, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("names", "number", "told"),
+    ("names", "number", "output"),
     [
         ({"1": "cat", "2": "dog"}, None, "2 names, none for 0"),
         ({"0": "cat", "3": "dog"}, None, "2 names, none for 1, 2"),
@@ -123,13 +123,13 @@ def test_outputs_without_a_class_give_no_answers(zoo_folder: Folder, tmp_path: P
     ],
 )
 def test_missing_class_names_are_refused(
-    names: dict[str, str], number: int | None, told: str, zoo_folder: Folder, tmp_path: Path
+    names: dict[str, str], number: int | None, output: str, zoo_folder: Folder, tmp_path: Path
 ) -> None:
     stated: dict[str, object] = {} if number is None else {"num_labels": number}
     folder = restated(zoo_folder("vit"), tmp_path / "names", id2label=names, **stated)
     with pytest.raises(ModelError) as caught:
         recipe(folder)
-    assert f"(found: {told})" in str(caught.value)
+    assert f"(found: {output})" in str(caught.value)
 
 
 def _sharded(folder: Path) -> None:
@@ -198,8 +198,8 @@ def test_a_oneformer_of_the_hub(zoo_folder: Folder, tmp_path: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     texts = {"model.text_mapper.prompt_ctx.weight": torch.zeros(2, 2)}  # what reads texts in training
     save_file(tensors | texts, folder / "model.safetensors", {"format": "pt"})
-    seen = [TransformersNetwork(found, found.labels) for found in (recipe(zoo_folder("oneformer")), recipe(folder))]
-    assert np.array_equal(seen[0].segment(TILE), seen[1].segment(TILE))
+    observed = [TransformersNetwork(found, found.labels) for found in (recipe(zoo_folder("oneformer")), recipe(folder))]
+    assert np.array_equal(observed[0].segment(TILE), observed[1].segment(TILE))
     fewer = restated(folder, tmp_path / "fewer", text_encoder_vocab_size=len(words) - 1)
     with pytest.raises(ModelError, match=f"no more than the network's {len(words) - 1} tokens"):
         TransformersNetwork(recipe(fewer), ("field", "water", "town"))

@@ -26,10 +26,10 @@ COLOURS = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.25, 0.3], "rescal
 def test_colour_statistics_are_those_of_the_valid_pixels() -> None:
     valid = ALL.copy()
     valid[:, 20:] = False
-    seen = PICTURE[:, :20].reshape(-1, 3).astype(np.float64)
+    observed = PICTURE[:, :20].reshape(-1, 3).astype(np.float64)
     found = ColourEncoder()(PICTURE, valid)
-    ranks = np.quantile(seen, [0.05, 0.25, 0.5, 0.75, 0.95], axis=0)
-    want = np.concatenate([seen.mean(axis=0), seen.std(axis=0), *ranks])
+    ranks = np.quantile(observed, [0.05, 0.25, 0.5, 0.75, 0.95], axis=0)
+    want = np.concatenate([observed.mean(axis=0), observed.std(axis=0), *ranks])
     assert found == pytest.approx(want.astype(np.float32))
     assert found.dtype == np.float32
 

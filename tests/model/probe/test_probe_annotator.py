@@ -31,7 +31,7 @@ RGB = ("red", "green", "blue")
 def make_probe(tmp_path: Path) -> MakeProbe:
     """Write a probe by hand: dark, grey or bright by the mean of red, in tiles of 16 px."""
 
-    def make(**seen: Any) -> Path:
+    def make(**observed: Any) -> Path:
         weights = np.zeros((21, 3))
         weights[0] = [-1.0, 0.0, 1.0]
         head = Head(np.full(21, 128.0), np.full(21, 32.0), ((weights, np.array([-1.0, 0.0, -1.0])),), temperature=0.5)
@@ -49,7 +49,7 @@ def make_probe(tmp_path: Path) -> MakeProbe:
                 "bands": None,
                 "quantity": "",
                 "channels": 3,
-                **seen,
+                **observed,
             },
             "encoder": {"source": "colour", "identity": dict(ColourEncoder().identity)},
             "head": {"kind": "linear", "sha256": digest, "dimensions": 21, "strength": "1", "temperature": 0.5},

@@ -47,9 +47,9 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pixels = np.clip(random.normal(COLOURS[name], 25, (height, width, 3)), 0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{number}.png")
         listed = "; ".join(np.roll(list(COLOURS), number))
-        said: dict[str, Any] = {"image": f"{number}.png", "question": QUESTION.format(listed), "answer": name}
-        said |= {"hd_num": (1, 2, 6)[number % 3]} if number % 2 else {"vary": ["shift", "mirror", "turn", "light"]}
-        lines.append(json.dumps(said))
+        result: dict[str, Any] = {"image": f"{number}.png", "question": QUESTION.format(listed), "answer": name}
+        result |= {"hd_num": (1, 2, 6)[number % 3]} if number % 2 else {"vary": ["shift", "mirror", "turn", "light"]}
+        lines.append(json.dumps(result))
     path = folder / "train.jsonl"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path

@@ -239,14 +239,14 @@ def test_a_learning_rate_that_diverges_is_refused(tmp_path: Path, base: Path, co
 
 
 def test_long_conversations_are_truncated_or_refused(base: Path, lines: Callable[..., Path]) -> None:
-    said = {"image": "a.png", "question": "what?", "answer": "a red picture " * 40}
-    whole = aligner(base, lines(said), steps=1)._example(0, 0)  # noqa: SLF001 - what is learnt
-    cut = aligner(base, lines(said), steps=1, limit=60)._example(0, 0)  # noqa: SLF001 - the same
+    result = {"image": "a.png", "question": "what?", "answer": "a red picture " * 40}
+    whole = aligner(base, lines(result), steps=1)._example(0, 0)  # noqa: SLF001 - what is learnt
+    cut = aligner(base, lines(result), steps=1, limit=60)._example(0, 0)  # noqa: SLF001 - the same
     assert cut.after == whole.after[: len(cut.after)]
     assert len(cut.before) + len(cut.after) + 6 + 1 + 6 == 60
     assert 0 < cut.target_count < whole.target_count
     with pytest.raises(RequestError, match=r"train\.jsonl, line 1.*20 tokens"):
-        losses(aligner(base, lines(said), steps=1, limit=20))
+        losses(aligner(base, lines(result), steps=1, limit=20))
 
 
 def test_a_trained_model_answers_as_it_was_trained(tmp_path: Path, base: Path, colours: Path, view: Any) -> None:
@@ -280,7 +280,7 @@ def test_the_command_trains(tmp_path: Path, base: Path, colours: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "step 2 of 2: loss" in done.output
     assert FourKhdFiles.find(str(tmp_path / "out" / "model")).sizes().vision.image == 16
-    for wrong, said in ((["--train", "all"], "encoder or language"), (["--layout", "x"], "benchmark")):
+    for wrong, result in ((["--train", "all"], "encoder or language"), (["--layout", "x"], "benchmark")):
         refused = CliRunner().invoke(app, [*asked, *wrong])
         assert isinstance(refused.exception, RequestError)
-        assert said in str(refused.exception)
+        assert result in str(refused.exception)

