@@ -148,7 +148,7 @@ def find_linked(rows: Sequence[tuple[str, Sequence[Sequence[str]]]]) -> dict[int
         own = _file_id(path)
         sets = [{_file_id(name) for name in (path, *names)} for names in files]
         known = all(any(one <= whole for whole in images.get(own, [])) for one in sets)
-        if own in kept and known and absolute(path) not in used:
+        if own in kept and known and (files or absolute(path) not in used):
             found[at] = f"the same file as {kept[own]}, by a {'link' if linked[at] else 'hard link'}"
             continue
         kept.setdefault(own, path)

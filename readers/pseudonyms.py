@@ -11,7 +11,7 @@ import hmac
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal, Self
@@ -28,7 +28,7 @@ _MAX_KEY_BYTES: Final = 2**20
 _MIN_KEY_BYTES: Final = 16  # 128 bits cannot be guessed
 _MIN_DISTINCT_BYTES: Final = 6  # a key is not a repeated letter
 _MIN_NAME: Final = 4  # characters of a file name: shorter ones are words
-_PSEUDONYM: Final = re.compile(r"(?<![\w.-])file-[0-9a-f]{16}(?:\.[a-z]+)?(?![\w-])")  # as `Pseudonyms.path` writes it
+_PSEUDONYM: Final = re.compile(r"file-[0-9a-f]{16}(?:\.[a-z]+)?(?![\w-])")  # as `Pseudonyms.path` writes it
 _HARMLESS: Final = re.compile(
     r"(?:(?:scene|series|image|region|position|scan|section|tissue|core|roi|slide|well)[ _:#-]*)+[0-9]{0,4}",
     re.IGNORECASE,
@@ -159,9 +159,9 @@ def redact_text(text: str, aliases: Mapping[str, str]) -> str:
     return text
 
 
-def restore_text(text: str, originals: Mapping[str, str]) -> str:
-    """Replace the pseudonyms of paths that are in `originals`: the inverse of `redact_text`."""
-    return _PSEUDONYM.sub(lambda found: originals.get(found[0], found[0]), text)
+def restore_text(text: str, original: Callable[[str], str]) -> str:
+    """Replace every pseudonym of a path by what a function returns for it: the inverse of `redact_text`."""
+    return _PSEUDONYM.sub(lambda found: original(found[0]), text)
 
 
 def redact_error(error: LimnerError, aliases: Mapping[str, str]) -> LimnerError:

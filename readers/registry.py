@@ -133,13 +133,17 @@ class _Scanner:
             yield from (replace(row, status="failed") if row.path == item else row for row in rows)
             if not rows and (reason := _why_empty(item)):
                 yield ScannedFile(item, "failed", reason=reason)
-            elif not rows and self._skip_folder(item) is None:
+            elif not rows and self._skip_folder(item) is None and not self._has_repeated(item):
                 yield ScannedFile(item, "skipped", reason=f"its files are given twice: {COUNTED_ONCE}")
         elif self._mark_done(item):
             self._named.add(absolute(item))
             yield from self._file(item, named=True)
         else:
             self._repeated.add(absolute(item))
+
+    def _has_repeated(self, folder: str) -> bool:
+        """Whether a file in a folder was given by name too, and says so itself."""
+        return any(Path(absolute(folder)) in Path(path).parents for path in self._repeated)
 
     def tell_repeated(self, rows: Sequence[ScannedFile]) -> list[ScannedFile]:
         """The rows, with the reason of a file that was given twice."""

@@ -68,10 +68,9 @@ def filter_output(*, terminal: Callable[[str], str], elsewhere: Callable[[str], 
 
     Returns whether any stream passes `elsewhere`. Does nothing outside of the command line.
     """
-    streams = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, EscapedStream)]
-    for stream in streams:
+    for stream in _active:
         stream.filter(terminal if stream.isatty() else elsewhere)
-    return not all(stream.isatty() for stream in streams)
+    return not all(stream.isatty() for stream in _active)
 
 
 class EscapedStream(io.TextIOBase):
@@ -155,12 +154,19 @@ def terminal() -> Generator[None]:
     """Escape all output and turn the first signal into `Stopped`, within a `with` block."""
     with contextlib.ExitStack() as stack:
         _open_standard_files()
-        stack.enter_context(contextlib.redirect_stderr(EscapedStream(sys.stderr or _null_stream(), required=False)))
-        stack.enter_context(contextlib.redirect_stdout(EscapedStream(sys.stdout or _null_stream(), required=True)))
+        err = EscapedStream(sys.stderr or _null_stream(), required=False)
+        out = EscapedStream(sys.stdout or _null_stream(), required=True)
+        stack.enter_context(contextlib.redirect_stderr(err))
+        stack.enter_context(contextlib.redirect_stdout(out))
+        stack.callback(_active.clear)
+        _active[:] = [out, err]
         stack.enter_context(_signals())
         stack.callback(setattr, logging, "lastResort", logging.lastResort)
         logging.lastResort = None  # libraries log file names, which may have to be redacted
         yield
+
+
+_active: list[EscapedStream] = []  # those of `terminal`: a progress bar replaces sys.stdout and sys.stderr meanwhile
 
 
 def _open_standard_files() -> None:

@@ -141,7 +141,7 @@ class Redactor:
 
     def restored(self, text: str) -> str:
         """A text with the paths behind its pseudonyms, as a terminal may show it."""
-        return visible(restore_text(text, self.originals), keep="\n")
+        return restore_text(text, lambda name: visible(self.originals.get(name, name)))
 
     def _part(self, part: str) -> str:
         """The name of an image within its file; a pseudonym as a whole where it contains a path."""
@@ -158,12 +158,17 @@ def scan_with_redaction(
     options = reader_options(settings, key)
     scanned = scan_inputs(settings, options)
     redactor = Redactor.of(settings, scanned, options, further)
+    redact_output(redactor, settings.names)
+    return scanned, redactor
+
+
+def redact_output(redactor: Redactor, names: str) -> None:
+    """Redact what the command line prints from now on; on an interactive terminal show names if `names` is "auto"."""
     if redactor.pseudonyms is not None:
-        shown = redactor.restored if settings.names == "auto" else redactor.text
+        shown = redactor.restored if names == "auto" else redactor.text
         hidden = filter_output(terminal=shown, elsewhere=redactor.text)
         if hidden and redactor.pseudonyms.temporary:
             print_message(TEMPORARY)
-    return scanned, redactor
 
 
 def restore_paths(info: ImageInfo, sources: Mapping[str, str]) -> ImageInfo:
@@ -248,11 +253,11 @@ def read_sources(folder: Path) -> dict[str, str]:
 
 def _replacements(found: Mapping[str, str]) -> dict[str, str]:
     """Pseudonyms by every form of their paths, from those by path."""
-    forms: dict[str, str] = {}
+    aliases: dict[str, str] = {}
     for path, pseudonym in found.items():
         for form in path_variants(path):
-            forms.setdefault(form, pseudonym)
-    return longest_first(forms)
+            aliases.setdefault(form, pseudonym)
+    return longest_first(aliases)
 
 
 def _paths(info: ImageInfo) -> list[str]:
