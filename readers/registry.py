@@ -76,7 +76,7 @@ def scan(
     candidates, overrides, own = _parse(options, reader)
     prepared = PreparedOverrides(overrides)
     scanner = _Scanner(candidates, own, overrides, reader, skip_folder)
-    found = scanner.tell_repeated([row for item in inputs for row in scanner.scan(item)])
+    found = scanner.mark_repeated([row for item in inputs for row in scanner.scan(item)])
     rows = _without_parts(_with_overrides(_without_links(found), candidates, prepared))
     rows = _numbered([scanner.mark_personal(row) for row in rows], candidates)
     return _with_ids(rows, candidates, hide=overrides.names == "hide")
@@ -145,7 +145,7 @@ class _Scanner:
         """Whether a file in a folder was given by name too, and says so itself."""
         return any(Path(absolute(folder)) in Path(path).parents for path in self._repeated)
 
-    def tell_repeated(self, rows: Sequence[ScannedFile]) -> list[ScannedFile]:
+    def mark_repeated(self, rows: Sequence[ScannedFile]) -> list[ScannedFile]:
         """The rows, with the reason of a file that was given twice."""
         return [
             replace(row, reason=f"given twice: {COUNTED_ONCE}")

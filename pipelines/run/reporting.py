@@ -37,7 +37,7 @@ from .manifest import load_manifest
 from .model_selection import NONE
 from .overview_stats import EMPTY
 from .plan import NO_MODEL, ImagePlan
-from .redaction import read_sources, restore_paths
+from .redaction import Redactor, read_sources, restore_paths
 from .run_folder import RESULTS, Entry, StoreError, read_entries, read_findings
 
 NOT_RUN = "not run yet"
@@ -88,14 +88,23 @@ def write_reports(record: Record, folder: Path, writers: Sequence[Writer]) -> It
             omitted = {**writer.omitted(record), **error.omitted}
             yield WrittenReport(writer.name, error.paths, omitted, str(error))
         except LimnerError as error:
-            yield WrittenReport(writer.name, error=str(error))
+            yield WrittenReport(writer.name, error=_redact(folder, str(error)))
         except OSError as error:
-            why = f"{folder} must be writable (found: {error}). Free disk space, then run `limner report {folder}`."
+            found = _redact(folder, str(error))
+            why = f"{folder} must be writable (found: {found}). Free disk space, then run `limner report {folder}`."
             yield WrittenReport(writer.name, error=why)
         except Exception as error:  # noqa: BLE001 - a bug of the writer, a plug-in perhaps
-            found = excerpt(f"{type(error).__name__}: {error}", 200)
+            found = excerpt(_redact(folder, f"{type(error).__name__}: {error}"), 200)
             why = f"The writer must not fail (found: {found}). Report this as a bug of the writer."
             yield WrittenReport(writer.name, error=why)
+
+
+def _redact(folder: Path, text: str) -> str:
+    """A message without the paths of a run: a picture reads the images again, from where they are."""
+    try:
+        return Redactor.of_sources(read_sources(folder)).text(text)
+    except StoreError:
+        return "the reason may hold a name"
 
 
 def read_record(folder: Path) -> Record:

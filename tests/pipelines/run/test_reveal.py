@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from limner.pipelines.run import execute
+from limner.pipelines.run import execute, reporting
 from limner.pipelines.run.engines import WorkerFaultError
 
 Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
@@ -227,5 +227,22 @@ def test_a_traceback_holds_no_name(
     monkeypatch.setattr(execute, "make_manifest", fail)
     said = limner("run", path, *NO_MODEL, "--out", tmp_path / "out")
     assert said.code == 70
+    assert "cannot open file-" in said.err
+    assert NAME not in said.err + said.out
+
+
+@pytest.mark.slow
+def test_a_report_that_cannot_read_an_image_does_not_name_it(
+    tmp_path: Path, ward: Path, limner: Limner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = ward / f"{NAME} A1.tif", tmp_path / "out"
+    assert limner("run", path, "--model", "none", "--reports", "overview-png", "--out", out).code == 0
+
+    def fail(*_: object) -> None:
+        raise RuntimeError(f"cannot open {path!s}")
+
+    monkeypatch.setattr(reporting, "open_image", fail)
+    said = limner("report", out)
+    assert said.code == 1
     assert "cannot open file-" in said.err
     assert NAME not in said.err + said.out
