@@ -150,7 +150,9 @@ class Settings(BaseModel):
     crs: str = ""
     """Coordinate reference system of files that have none, such as EPSG:32618."""
     microns_per_pixel: Text = ""
-    """Pixel size in µm of slides that do not state it: one number, or two as x,y."""
+    """Pixel size in µm of slides that do not state it, and of pictures, which are slides then: one number, or x,y."""
+    metres_per_pixel: Text = ""
+    """Pixel size in metres of maps and pictures without a georeference: one number, or two as x,y."""
     scene: Texts = ()
     """Images to analyse of a file that holds several, by number or name. Default: all, each as an image of its own."""
     names: Literal["auto", "hide", "show"] = "auto"
@@ -212,7 +214,8 @@ class Settings(BaseModel):
     def stated_options(self) -> dict[str, str]:
         """Reader options, together with the facts that the user states about the files."""
         stated = {"sensor": self.sensor, "bands": ",".join(self.bands), "crs": self.crs}
-        stated |= {"microns_per_pixel": self.microns_per_pixel, "scene": ",".join(self.scene)}
+        stated |= {"microns_per_pixel": self.microns_per_pixel, "metres_per_pixel": self.metres_per_pixel}
+        stated |= {"scene": ",".join(self.scene)}
         return {**self.reader_options, **{key: value for key, value in stated.items() if value}}
 
     def stretch_limits(self) -> tuple[float, float] | None:

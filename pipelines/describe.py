@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..readers.image import ImageInfo, Kind
+from ..readers.raster.radiometry import VALUES
 from ..readers.registry import ScannedFile
 from ..reports.measures import area_share, crs_name, label_areas, total_area
 from ..reports.overview.scale_bar import format_area
@@ -113,14 +114,22 @@ def image_json(info: ImageInfo) -> dict[str, Any]:
         "width_px": info.size[0],
         "height_px": info.size[1],
         "channels": [
-            {"name": c.name, "common_name": c.common, "dtype": c.dtype, "quantity": c.quantity} for c in info.channels
+            {
+                "name": c.name,
+                "common_name": c.common,
+                "dtype": c.dtype,
+                "quantity": c.quantity,
+                "scale": c.scale,
+                "offset": c.offset,
+            }
+            for c in info.channels
         ],
         "pixel_size_source": info.placement.source,
         "notes": list(info.notes),
     }
     if info.kind == "map":
         size = {"crs": crs_name(info.placement.crs) or None, "pixel_m": None if metres is None else list(metres)}
-        return common | size
+        return common | size | {"values": _values(info)[1]}
     if info.kind == "slide":
         objective, levels = facts.get("objective"), facts.get("levels")
         return common | {
@@ -199,7 +208,8 @@ def record_text(record: Record) -> str:
     for image in record.images:
         parts.append(visible(f"{image.info.id}  {image.info.uri}"))
         parts += [indent(table(findings_rows(record, image), right=(1, 2, 3))), ""] if record.assessed else []
-        parts += [indent(table(area_rows(image), right=(1, 2, 3))), ""]
+        parts += [indent(table(area_rows(image), right=(1, 2, 3)))]
+        parts += [*(visible(f"  warning: {warning}") for warning in image.warnings), ""]
     if not record.assessed:
         parts += [NO_MODEL_CHOSEN, ""]
     failed = sum(len(image.failures) for image in record.images)
@@ -214,7 +224,8 @@ def _channels(info: ImageInfo) -> Row:
 
 
 def _values(info: ImageInfo) -> Row:
-    return "values", ", ".join(dict.fromkeys(c.quantity for c in info.channels))
+    """What the numbers of the channels are; for maps how they become that, and by whose word."""
+    return "values", dict(info.facts).get(VALUES) or ", ".join(dict.fromkeys(c.quantity for c in info.channels))
 
 
 def _map_rows(info: ImageInfo) -> list[Row]:

@@ -57,7 +57,9 @@ class Keywords(TypedDict, total=False):
     crs: str | None
     """Coordinate reference system of files that have none, such as EPSG:32618."""
     microns_per_pixel: float | tuple[float, float] | str | None
-    """Pixel size in µm of slides that do not state it: one number, or two as x,y."""
+    """Pixel size in µm of slides that do not state it, and of pictures, which are slides then: one number, or x,y."""
+    metres_per_pixel: float | tuple[float, float] | str | None
+    """Pixel size in metres of maps and pictures without a georeference: one number, or two as x,y."""
     scene: str | Sequence[str] | None
     """Images to analyse of a file that holds several, by number or name. Default: all, each as an image of its own."""
     names: Literal["auto", "hide", "show"] | None

@@ -59,6 +59,7 @@ def _plan_rows(image: ImagePlan) -> list[Row]:
     ]
     if min(image.grid.scale) < 1:
         rows.append(("note", "pixels are enlarged, which adds no detail"))
+    rows += [("warning", warning) for warning in image.warnings]
     return rows + [("note", note) for note in image.info.notes]
 
 

@@ -108,7 +108,7 @@ class TerminalProgress:
         if isinstance(event, Message):
             self._print(event.text)
         elif isinstance(event, Started):
-            already = f", {event.done} of them done already" if event.done else ""
+            already = f", {event.done} of them skipped or finished earlier" if event.done else ""
             self._print(f"{plural(event.total, 'region')} in {plural(event.images, 'image')}{already}")
             self._task = self._bar.add_task("regions", total=event.total, completed=event.done)
         else:

@@ -17,6 +17,8 @@ from .image import Image, ImageInfo, Mask, Pixels
 Values = npt.NDArray[np.float64]
 
 MAX_MONTAGE_PLANES: Final = 25
+OVERVIEW_SIDE: Final = 2048
+"""Pixels on the long side of an overview, unless something else is asked for."""
 _BYTES: Final = 64 << 20  # native pixels read at a time
 _SMALLEST: Final = 32  # overview pixels: a block that cannot be read is halved until it has this side
 
@@ -71,7 +73,11 @@ class ReducedImage(NamedTuple):
 
 
 def read_overview(
-    image: Image, *, limit: int = 2048, montage: Montage | None = None, aspect: tuple[float, float] = (1.0, 1.0)
+    image: Image,
+    *,
+    limit: int = OVERVIEW_SIDE,
+    montage: Montage | None = None,
+    aspect: tuple[float, float] = (1.0, 1.0),
 ) -> ReducedImage:
     """Read the whole image, or a montage of a stack, at no more than `limit` pixels on its long side, never enlarged.
 

@@ -32,7 +32,7 @@ def module(name: str) -> ModuleType:
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Bytes are no names of tests: they may hold a clock, as gzip's do, and say nothing to a reader."""
+    """Bytes get numbered test ids: they may contain a timestamp, as gzip's do, and are unreadable."""
     return argname if isinstance(val, bytes) else None
 
 
@@ -98,7 +98,7 @@ class ArrayImage:
         return self.info.channels
 
     def read(self, box: Box, size: tuple[int, int], plane: int = 0) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-        """As the protocol says."""
+        """As in the protocol."""
         del plane  # there is one
         self.reads.append((box, size))
         for hole in self.damaged:
@@ -144,7 +144,7 @@ def coordinates() -> Callable[[int, int], npt.NDArray[np.float64]]:
 
 @pytest.fixture
 def model_server() -> Iterator[Any]:
-    """A `ModelServer` of `model/serving.py` beside this file, which behaves until a test tells it otherwise."""
+    """A `ModelServer` of `model/serving.py` beside this file, which behaves until a test scripts it otherwise."""
     server = module("model/serving").ModelServer()
     yield server
     server.close()

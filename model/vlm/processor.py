@@ -13,6 +13,7 @@ import re
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -32,6 +33,7 @@ from ..tiling import WHITE
 from .annotator import Picture
 from .chat_templates import check_templates
 from .question import refuse_special_tokens
+from .texts import THOUGHT_MARKS
 
 if TYPE_CHECKING:
     from .decoding import Vocabulary
@@ -71,14 +73,15 @@ class Processor:
         self.stop_tokens = self._find_stop_tokens()
         """The tokens that end an answer, in order."""
 
-    def read(self, pictures: Sequence[Picture], prompt: str) -> dict[str, Any]:
+    def read(self, pictures: Sequence[Picture], prompt: str, *, thinks: bool = False) -> dict[str, Any]:
         """The network's input for pictures and a prompt: torch tensors by name, a batch of one.
 
-        Raises `RequestError` for a prompt with special tokens, `ModelError` where template or processor do not take the
-        pictures.
+        Where the chat template lets a model think before it answers, it may do so if it `thinks`; else its thought is
+        ended before it begins, so that the next token is the answer's. Raises `RequestError` for a prompt with special
+        tokens, `ModelError` where template or processor do not take the pictures.
         """
         refuse_special_tokens({"question": prompt}, of="vlm", find=self.special_token)
-        return self._run(pictures, self._render(prompt, len(pictures)))
+        return self._run(pictures, self._render(prompt, len(pictures), thinks=thinks))
 
     def answer_tokens(self, prompt: str, answer: str, *, pictures: int) -> list[int]:
         """The tokens of an answer after those of `read`, without its end, as the chat template places it.
@@ -183,16 +186,47 @@ class Processor:
             )
         return tuple(sorted(found))
 
-    def _render(self, prompt: str, pictures: int, *, answer: str = "") -> str:
+    @cached_property
+    def opened_thought(self) -> str:
+        """The mark with which the chat template begins a thought that the model goes on with, "" for none."""
+        text = self._render("", 1, thinks=True).rstrip()
+        return next((begin for begin, _ in THOUGHT_MARKS if text.endswith(begin)), "")
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, without special ones but for the marks of a thought."""
+        marks = self._thought_tokens
+        parts = [(marked, list(run)) for marked, run in groupby(tokens, marks.__contains__)]
+        return "".join(
+            "".join(marks[token] for token in run)
+            if marked
+            else str(self.tokenizer.decode(run, skip_special_tokens=True))
+            for marked, run in parts
+        )
+
+    @cached_property
+    def _thought_tokens(self) -> dict[int, str]:
+        """The special tokens that begin or end a thought, which decoding would leave out."""
+        known = {mark for pair in THOUGHT_MARKS for mark in pair}
+        added = self.tokenizer.added_tokens_decoder
+        return {place: token.content for place, token in added.items() if token.special and token.content in known}
+
+    def _render(self, prompt: str, pictures: int, *, answer: str = "", thinks: bool = False) -> str:
         """The conversation as text with a place for each picture, up to where the answer begins, or with it."""
         content: list[dict[str, str]] = [{"type": "image"}] * pictures + [{"type": "text", "text": prompt}]
         conversation: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if answer:
             conversation.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+        switch = (
+            {} if thinks or "enable_thinking" not in str(self._processor.chat_template) else {"enable_thinking": False}
+        )
         with self._running("must take pictures and a question", "chat template"):
-            return str(
-                self._processor.apply_chat_template(conversation, add_generation_prompt=not answer, tokenize=False)
+            text = str(
+                self._processor.apply_chat_template(
+                    conversation, add_generation_prompt=not answer, tokenize=False, **switch
+                )
             )
+        ends = [end for begin, end in THOUGHT_MARKS if text.rstrip().endswith(begin)]
+        return text if thinks or not ends else f"{text.rstrip()}\n\n{ends[0]}\n\n"
 
     def _run(self, pictures: Sequence[Picture], text: str) -> dict[str, Any]:
         has_bos = bool(self.tokenizer.bos_token) and text.startswith(self.tokenizer.bos_token)

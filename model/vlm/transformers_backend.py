@@ -7,7 +7,6 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from ...readers.errors import ModelError, excerpt
@@ -15,9 +14,10 @@ from ...readers.options import invalid_option
 from ..annotator import Cost, InputSpec, View
 from ..checkpoints.files import CONFIGS, TOKENIZER, CheckpointFiles, as_numbers, fetch_weights, find_files
 from ..tiling import TILE, WHITE
-from .annotator import Picture, VlmAnnotator, check_context, view_pictures
+from .annotator import OptionScores, Picture, VlmAnnotator, check_context, view_pictures
 from .box_format import BoxFormat, Unit
 from .question import PictureOptions, Question, refuse_special_tokens
+from .texts import GeneratedText
 
 if TYPE_CHECKING:
     from .image_text import ImageTextModel
@@ -153,16 +153,24 @@ class TransformersBackend:
             pixels = self._resized[pixels]
         return BoxFormat.of(unit, span, pixels, canvas=(float(width), float(height)))
 
-    def generate(self, views: Sequence[View], prompts: Sequence[str], *, limit: int, schema: str = "") -> list[str]:
-        """See `VlmBackend`: one view at a time."""
+    def generate(
+        self,
+        views: Sequence[View],
+        prompts: Sequence[str],
+        *,
+        limit: int,
+        schema: str = "",
+        formats: Sequence[BoxFormat] = (),
+    ) -> list[GeneratedText]:
+        """See `VlmBackend`: one view at a time, and boxes under their schema."""
+        del formats
         pairs = zip(views, prompts, strict=True)
         return [self._model.generate(self._pictures(view), text, limit=limit, schema=schema) for view, text in pairs]
 
-    def score_options(
-        self, views: Sequence[View], prompts: Sequence[str], options: Sequence[str]
-    ) -> npt.NDArray[np.float64]:
+    def score_options(self, views: Sequence[View], prompts: Sequence[str], options: Sequence[str]) -> OptionScores:
         """See `VlmBackend`: each view is read once for all prompts and options."""
-        return np.stack([self._model.score_options(self._pictures(view), prompts, options) for view in views])
+        scores = [self._model.score_options(self._pictures(view), prompts, options) for view in views]
+        return OptionScores(np.stack(scores))
 
     def _pictures(self, view: View) -> list[Picture]:
         """The pictures of a view as the network gets them."""

@@ -9,6 +9,7 @@ import json
 import sys
 import traceback
 from collections import Counter
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -101,12 +102,14 @@ def info_command(
     from ..describe import scanned_json, scanned_text
     from ..run.execute import check_options
     from ..run.redaction import scan_with_redaction
+    from ..run.windows import with_visibility_note
 
     check_options(settings)
     if as_json and settings.names == "auto":  # for programs, on a terminal too
         settings = settings.model_copy(update={"names": "hide"})
     found, redactor = scan_with_redaction(settings)
-    scanned = [redactor.scanned(row) for row in found]
+    noted = (replace(row, infos=tuple(map(with_visibility_note, row.infos))) for row in found)
+    scanned = [redactor.scanned(row) for row in noted]
     text = json.dumps(scanned_json(scanned), indent=1, ensure_ascii=False) if as_json else scanned_text(scanned)
     print_result(text)
     if not any(row.infos for row in scanned):

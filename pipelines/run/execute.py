@@ -83,7 +83,7 @@ def _prepare(
         annotator = None if choice is None else choice.make(threads="0")
         labels = choose_labels(settings, choice, annotator)
         unavailable = "" if annotator is None else redactor.text(_check(annotator, infos, only_plan=only_plan))
-        plan = make_plan(settings, scanned, annotator)
+        plan = make_plan(settings, scanned, annotator, ready=not unavailable)
     except LimnerError as error:
         raise redactor.error(error) from None
     return PreparedRun(plan, choice, annotator, labels, redactor, unavailable)
@@ -188,13 +188,7 @@ def _run_prepared(settings: Settings, prepared: PreparedRun, key: str, on_event:
     """Annotate and report in the run folder."""
     folder, writers = Path(settings.out), load_writers(settings.reports, settings.report_options)
     plan = prepared.redacted_plan
-    for row in plan.files:
-        if row.status == "failed":
-            on_event(Message(f"{row.path} is left out. {row.reason}"))
-        elif row.reason.endswith(COUNTED_ONCE):
-            on_event(Message(f"{row.path}: {row.reason}"))
-    for note in sorted({f"{image.info.id}: {note}" for image in plan.images for note in image.info.notes}):
-        on_event(Message(note))
+    _report_plan(plan, on_event)
     if prepared.redactor.pseudonyms is not None:
         on_event(Message(where_names_are(folder, key)))
     with RunFolder.open(folder) as store:
@@ -213,6 +207,19 @@ def _run_prepared(settings: Settings, prepared: PreparedRun, key: str, on_event:
         on_event(Message("Writing the reports"))
         record = read_record(folder)
         return Run(record, folder, tuple(write_reports(record, folder, writers)))
+
+
+def _report_plan(plan: Plan, on_event: EventHandler) -> None:
+    """Say which files are left out or counted once, and all notes and warnings."""
+    for row in plan.files:
+        if row.status == "failed":
+            on_event(Message(f"{row.path} is left out. {row.reason}"))
+        elif row.reason.endswith(COUNTED_ONCE):
+            on_event(Message(f"{row.path}: {row.reason}"))
+    for note in sorted({f"{image.info.id}: {note}" for image in plan.images for note in image.info.notes}):
+        on_event(Message(note))
+    for warning in (f"{image.info.id}: warning: {one}" for image in plan.images for one in image.warnings):
+        on_event(Message(warning))
 
 
 def _annotate(

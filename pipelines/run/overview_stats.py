@@ -4,7 +4,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -20,14 +20,19 @@ from ...readers.geodesy import on_earth
 from ...readers.geometry import Box, Points
 from ...readers.image import Channel, Image, ImageInfo, Mask
 from ...readers.orientation import find_orientation
-from ...readers.overview import ReducedImage, dilate, read_overview
+from ...readers.overview import OVERVIEW_SIDE, Montage, ReducedImage, dilate, read_overview
 from ...readers.raster.bands import find_channels
-from ...readers.registry import open_image
+from ...readers.raster.radiometry import implausible_values, offset_note
+from ...readers.registry import known_options, open_image
 from ...readers.render import Stretch, display_stretch, fit_stretch, render, rgb_channels
-from ...readers.slide.tissue import find_tissue, overview_side, polygon_mask, read_tissue_annotation
+from ...readers.slide.padding import find_padding
+from ...readers.slide.tissue import Tissue, find_tissue, overview_side, polygon_mask, read_tissue_annotation
 from ..config import Settings
+from .windows import visibility_note
 
 DILATION = (2, 2)  # overview pixels: regions may have valid pixels that are too few for an overview pixel to be valid
+LEAST_TISSUE = 0.01
+"""Share of a slide's valid pixels: less tissue is a warning."""
 EMPTY = "no valid pixels"
 OUTSIDE = "outside the area of interest"
 NO_TISSUE = "no tissue"
@@ -55,6 +60,8 @@ class RegionOfInterest:
     """Overview pixels that may hold valid pixels, dilated; None where that is not known before a region is read."""
     scale: tuple[float, float] = (1.0, 1.0)
     """Level-0 pixels per overview pixel (x, y)."""
+    warnings: tuple[str, ...] = ()
+    """Why tissue may have been missed."""
 
     @cached_property
     def area(self) -> BaseGeometry | None:
@@ -88,6 +95,8 @@ class RegionOfInterest:
 class OverviewStats:
     """What the overview of an image determines."""
 
+    info: ImageInfo
+    """The metadata of the image, with the padding of a slide among its options and notes."""
     spec: InputSpec
     """The annotator's input spec, with what it has fitted on the overview."""
     stretch: Stretch | None
@@ -95,6 +104,8 @@ class OverviewStats:
     no_rgb_reason: str
     """Why `stretch` is None, else ""."""
     roi: RegionOfInterest
+    note: str = ""
+    """What the numbers say against the stated scale and offset, or the window of a study."""
 
 
 def channel_names(info: ImageInfo, spec: InputSpec, stretch: Stretch | None) -> tuple[str, ...]:
@@ -109,7 +120,8 @@ def compute_overview_stats(
 ) -> OverviewStats:
     """Open an image once and evaluate its overview, for slides at the resolution at which tissue is detected.
 
-    Raises `LimnerError`, also where an annotator needs RGB and the channels of RGB are not known.
+    Raises `LimnerError`, also where an annotator needs RGB and the channels of RGB are not known, or physical values
+    and the numbers contradict the stated scale and offset. Where it does not need them, a note tells of it.
     """
     no_rgb_reason = ""
     try:
@@ -122,8 +134,10 @@ def compute_overview_stats(
                 info.uri, f"{error.rule}, since the model takes RGB", value=error.value, remedy=remedy
             ) from error
     names = tuple(dict.fromkeys([*rgb, *channel_names(info, spec, None)])) or (info.channels[0].name,)
+    limit = overview_side(info) if info.kind == "slide" else OVERVIEW_SIDE
+    info, overview = _without_padding(info, names, limit)
     with open_image(info, names) as image:
-        overview = read_overview(image, limit=overview_side(info)) if info.kind == "slide" else read_overview(image)
+        overview = overview or read_overview(image, limit=limit)
         _check_values(info, image.channels, overview, spec)
         stretch = None
         if rgb:
@@ -135,9 +149,30 @@ def compute_overview_stats(
             if info.kind == "slide" and len(rgb) > 1 and alike and pixels.dtype != np.uint8:  # tissue by its colours
                 overview = overview._replace(pixels=render(pixels, overview.valid, stretch))
         roi = find_roi(info, settings, overview)
+        numbers = (info, image.channels, overview.pixels, overview.valid)
+        fault = implausible_values(*numbers)
+        if fault is not None and spec.bands is not None:
+            raise fault
+        note = offset_note(*numbers) if fault is None else str(fault)
+        if info.kind == "study" and stretch is not None and spec.bands is None:
+            note = visibility_note(info, overview, Montage.of(info), stretch)
         if isinstance(annotator, SupportsFit) and stretch is not None and spec.bands is None:
             spec = _fit(annotator, image, spec, stretch, roi.area)
-    return OverviewStats(spec, stretch, no_rgb_reason, roi)
+    return OverviewStats(info, spec, stretch, no_rgb_reason, roi, note)
+
+
+def _without_padding(info: ImageInfo, names: Sequence[str], limit: int) -> tuple[ImageInfo, ReducedImage | None]:
+    """A slide's metadata with its padding stated, which makes it no data; the overview where there is no padding."""
+    if info.kind != "slide" or "padding" in dict(info.options) or "padding" not in known_options(info.reader):
+        return info, None
+    with open_image(info, names) as image:
+        overview = read_overview(image, limit=limit)
+        padding = find_padding(image, overview) if len(image.channels) == len(info.channels) else ()
+    if not padding:
+        return info, overview
+    value = ",".join(map(str, padding))
+    note = f"Areas of the constant value {value} are padding, which is no data."
+    return replace(info, options=(*info.options, ("padding", value)), notes=(*info.notes, note)), None
 
 
 def _check_values(info: ImageInfo, channels: Sequence[Channel], overview: ReducedImage, spec: InputSpec) -> None:
@@ -176,15 +211,14 @@ def _stretch_limits(info: ImageInfo, spec: InputSpec, settings: Settings) -> tup
             value=",".join(settings.stretch),
             remedy="Leave --stretch out",
         )
-    limits = given or (None if spec.limits == "own" else spec.limits)
-    if limits and info.kind == "study":
+    if given and info.kind == "study":
         raise RequestError(
             "--stretch",
             "must not be given for studies, which are rendered through a window",
-            value=f"{limits[0]:g},{limits[1]:g}",
+            value=f"{given[0]:g},{given[1]:g}",
             remedy="Give a window, such as --set reader_options.window=40,400",
         )
-    return limits
+    return given or (None if spec.limits == "own" else spec.limits)
 
 
 def _fit(
@@ -222,7 +256,25 @@ def find_roi(info: ImageInfo, settings: Settings, overview: ReducedImage) -> Reg
     tissue = find_tissue(overview.pixels, overview.valid, microns=microns)
     at = "at an unknown pixel size" if microns is None else f"at {microns[0]:.3g} × {microns[1]:.3g} µm/px"
     method = f"{tissue.illumination} field {at}: {tissue.method}"
-    return RegionOfInterest(user_area, _mask_to_polygons(tissue.mask, scale), method, valid_mask, scale)
+    warnings = _tissue_warnings(tissue, overview.valid)
+    return RegionOfInterest(user_area, _mask_to_polygons(tissue.mask, scale), method, valid_mask, scale, warnings)
+
+
+def _tissue_warnings(tissue: Tissue, valid: Mask) -> tuple[str, ...]:
+    """Sentences on a mask that should not be trusted as it is."""
+    found: list[str] = []
+    share = float(tissue.mask.sum() / max(1, valid.sum()))
+    if share < LEAST_TISSUE:
+        found.append(
+            f"Tissue was found on {100 * share:.1f} % of the slide, so that hardly anything is analysed: it may be too "
+            "pale to be detected. Look at the overview, or analyse the whole slide with --tissue off."
+        )
+    if tissue.doubt:
+        found.append(
+            f"It is doubtful whether the slide is bright or dark field: {tissue.doubt}. Bright field is assumed; look "
+            "at the overview, or state the value of its padding with --set reader_options.padding=0,0,0."
+        )
+    return tuple(found)
 
 
 def _read_user_area(path: str, info: ImageInfo) -> BaseGeometry:

@@ -103,8 +103,10 @@ MAX_METADATA_BYTES = 16 * 2**20
 _BAND = re.compile(r"(?<![A-Za-z0-9])((?:SR_|ST_)?B(?:6_VCID_[12]|8A|1[0-2]|0?[1-9]))(?![A-Za-z0-9])", re.IGNORECASE)
 _LANDSAT = re.compile(r"(?<![A-Za-z0-9])L([CETO])0([45789])_L([12])[A-Z]{2}_")
 _SAFE = re.compile(r"(?<![A-Za-z0-9])S2[A-Z]_MSI(L1C|L2A)_\w*?_N(\d{4})_")
-_BASELINE_WITH_OFFSET = 400
-_LEVELS_UP = 4  # from IMG_DATA/R10m to the product folder
+BASELINE_WITH_OFFSET = 400
+"""Processing baseline of Sentinel-2 from which on numbers have an offset: 04.00."""
+_BY_USERS = 9999
+LEVELS_UP = 4  # from IMG_DATA/R10m to the product folder
 _REFETCH = "Fetch the product's metadata again, or remove it to work with digital numbers"
 
 
@@ -125,11 +127,12 @@ def find_sensor(name: str) -> Sensor:
 def sensor_from_name(name: str) -> Sensor | None:
     """The sensor that a product or file name states by its mission's naming convention, or None.
 
-    A Sentinel-2 name states its processing baseline; from 04.00 on the numbers carry an offset of -1000.
+    A Sentinel-2 name states its processing baseline; from 04.00 on the numbers carry an offset of -1000. Users who run
+    the processor get the baseline 99.99, which says nothing.
     """
     if found := _SAFE.search(name):
-        level = "sentinel-2-" + found[1].lower()
-        return SENSORS[level + "-n0400" if int(found[2]) >= _BASELINE_WITH_OFFSET else level]
+        level, baseline = "sentinel-2-" + found[1].lower(), int(found[2])
+        return SENSORS[level + "-n0400" if BASELINE_WITH_OFFSET <= baseline != _BY_USERS else level]
     if found := _LANDSAT.search(name):
         family = {"8": "8", "9": "8", "7": "7", "5": "5", "4": "5"}[found[2]]
         return SENSORS[f"landsat-{family}-l{found[3]}"]
@@ -169,12 +172,16 @@ def is_sentinel2(sensor: Sensor | None, names: Iterable[str]) -> bool:
 
 
 def describe_channels(
-    channels: Sequence[Channel], sensor: Sensor | None, measured: Mapping[str, Radiometry] | None = None
+    channels: Sequence[Channel],
+    sensor: Sensor | None,
+    measured: Mapping[str, Radiometry] | None = None,
+    source: str = "",
 ) -> tuple[tuple[Channel, ...], list[str]]:
     """Channels with the common names and radiometry of a sensor, and notes.
 
     `measured` is the radiometry in the scene's own metadata by band id and wins over the sensor's. A scale or offset
-    that the file states for a channel wins over both; a note tells where they differ.
+    that the file states for a channel wins over both; one note tells where they differ. `source` is what states the
+    radiometry of the sensor or the metadata, in words.
     """
     if sensor is not None and sensor.ordered and len(channels) == len(sensor.bands):
         bands = tuple(sensor.bands)
@@ -183,22 +190,25 @@ def describe_channels(
     common = common_names(sensor, (channel.name for channel in channels))
     sentinel = is_sentinel2(sensor, (channel.name for channel in channels))
     described: list[Channel] = []
-    notes: list[str] = []
+    differing: dict[tuple[tuple[float, float], tuple[float, float]], list[str]] = {}
     for channel in channels:
         band = canonical_band(channel.name, sentinel=sentinel)
         stated = (measured or {}).get(band) or (sensor.radiometry.get(band) if sensor else None)
         named = replace(channel, common=common.get(channel.name, channel.common))
         if stated is not None:
-            own = (channel.scale, channel.offset)
+            own, of = (channel.scale, channel.offset), (stated.scale, stated.offset)
             if own == (1.0, 0.0):
                 named = replace(named, scale=stated.scale, offset=stated.offset)
-            elif own != (stated.scale, stated.offset):
-                notes.append(
-                    f"Channel {channel.name}: scale {own[0]:g} and offset {own[1]:g} of the file are used; "
-                    f"{sensor.name if sensor else 'the metadata'} has {stated.scale:g} and {stated.offset:g}."
-                )
+            elif own != of:
+                differing.setdefault((own, of), []).append(channel.name)
             named = replace(named, quantity=stated.quantity)
         described.append(named)
+    notes: list[str] = []
+    for (own, of), names in differing.items():
+        which = "" if len(names) == len(channels) else f" for {', '.join(names)}"
+        other = source or f"by the sensor {sensor.name if sensor else ''}"
+        numbers = f"scale {own[0]:g} and offset {own[1]:g} of the file are used{which}"
+        notes.append(f"The {numbers}, against {of[0]:g} and {of[1]:g} {other}.")
     if sensor is not None and sensor.advice and not measured:
         notes.append(sensor.advice)
     if sensor is None and any(match_band(name) for name in common):
@@ -253,11 +263,9 @@ def read_radiometry(uri: str, sensor: Sensor) -> Mapping[str, Radiometry]:
 def find_product_metadata(uri: str, sensor: Sensor) -> Path | None:
     """The metadata file (MTD or MTL) of the product that a file or folder belongs to, or None."""
     start = Path(uri)
-    folder = start if start.is_dir() else start.parent
     if sensor.name.startswith("sentinel"):
-        level = "L1C" if "l1c" in sensor.name else "L2A"
-        places = (place / f"MTD_MSI{level}.xml" for place in (folder, *folder.resolve().parents[:_LEVELS_UP]))
-        return next((path for path in places if path.is_file()), None)
+        return find_level_metadata(uri, "L1C" if "l1c" in sensor.name else "L2A")
+    folder = start if start.is_dir() else start.parent
     if not re.fullmatch(r"landsat-\d-l1", sensor.name):
         return None
     for ending in ("MTL.json", "MTL.txt"):
@@ -265,6 +273,14 @@ def find_product_metadata(uri: str, sensor: Sensor) -> Path | None:
             if start.is_dir() or start.name.startswith(found.name.removesuffix(ending)):
                 return found
     return None
+
+
+def find_level_metadata(uri: str, level: str) -> Path | None:
+    """The metadata of level "L1C" or "L2A" of the Sentinel-2 product that a file or folder belongs to, or None."""
+    start = Path(uri)
+    folder = start if start.is_dir() else start.parent
+    places = (place / f"MTD_MSI{level}.xml" for place in (folder, *folder.resolve().parents[:LEVELS_UP]))
+    return next((path for path in places if path.is_file()), None)
 
 
 def _sentinel_radiometry(text: str, path: Path) -> Mapping[str, Radiometry]:

@@ -72,7 +72,7 @@ def tiff(random: Random, content: bytes) -> bytes:  # noqa: C901, PLR0912 - a br
 
 
 def _directories(content: bytes, order: str, *, big: bool) -> tuple[list[int], list[int]]:
-    """Where the entries of all directories lie, and where the directories do."""
+    """The offsets of all directories' entries, and of the directories."""
     word, head, size = ("Q", 8, 20) if big else ("I", 2, 12)
     entries: list[int] = []
     links: list[int] = []
@@ -100,7 +100,7 @@ def _directories(content: bytes, order: str, *, big: bool) -> tuple[list[int], l
 
 
 def _link_places(content: bytes, order: str, *, big: bool) -> list[int]:
-    """Where the offset of each directory's next one lies, and that of the first."""
+    """The positions of the offsets of each directory's successor, and of the first directory's offset."""
     head, size = (8, 20) if big else (2, 12)
     _, links = _directories(content, order, big=big)
     ends = [at + head + size * struct.unpack_from(order + ("Q" if big else "H"), content, at)[0] for at in links]
@@ -203,7 +203,7 @@ def archive(random: Random, content: bytes, change: Callable[[Random, str, bytes
 
 
 def safetensors(random: Random, content: bytes) -> bytes:
-    """The header's length, or something that it says of a tensor, becomes another."""
+    """Change the header's length, or one entry of a tensor."""
     length = int.from_bytes(content[:8], "little")
     if not 2 <= length <= len(content) - 8:
         return content

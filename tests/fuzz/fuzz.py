@@ -1,9 +1,9 @@
-"""Give limner files that are almost right, and see that nothing but its own errors comes of it.
+"""Fuzz limner with slightly damaged files: only its own errors may result.
 
     python tests/fuzz/fuzz.py --seed 1 --inputs 20000 --jobs 2 --out runs/fuzz
 
 Each input is a small valid file or folder with one to four changes, which follow from the seed and the input's number
-alone: `--only NUMBER` makes one again. A process that is reused does with it what a person would (see `worker.py`).
+alone: `--only NUMBER` makes one again. A reused process runs a user's commands on it (see `worker.py`).
 Counted are those that end well or with an error of limner's own ("fine", "refused"), and those that must not be:
 "foreign" (another exception), "slow" (a step of over 30 s of processor time, or 120 s by the clock, twice), "memory"
 (over 1.5 GB more than before), "died" (the process did), "wrote" (a file where nothing was to be written). Exit code 1
@@ -303,7 +303,7 @@ def write(made: Input, folder: Path) -> None:
 
 
 def report(made: Input, answer: dict[str, Any], kind: str, folder: Path, of: Kitchen) -> None:
-    """Keep an input with what was said of it."""
+    """Keep an input with its output."""
     shutil.rmtree(folder, ignore_errors=True)
     write(made, folder / "input")
     steps = "\n".join(" ".join(words) for words in made.steps)

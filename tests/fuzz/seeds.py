@@ -37,7 +37,7 @@ def module(name: str) -> ModuleType:
 
 
 def looked_at(*inputs: str, flags: Sequence[str] = ()) -> Steps:
-    """What is done with images: said what they are, planned, read, and now and then run without a model."""
+    """The steps for images: info, plan, read, and sometimes a run without a model."""
     paths = [f"@{name}" for name in inputs]
     return [
         ["limner", "info", *paths, *flags],

@@ -18,7 +18,7 @@ SCENE = "scene.tif"
 
 
 def shown(*words: str, scene: str = SCENE) -> Steps:
-    """The picture is looked at with a model."""
+    """The image is annotated with a model."""
     run = ["limner", "run", f"@{scene}", *words, "--hd-num", "4", "--out", "@out", "--reports", "summary-csv"]
     return [run]
 
@@ -145,7 +145,7 @@ def _pieces(small: Path) -> int:
 
 
 def probe(folder: Path) -> None:
-    """A probe that was taught with colours alone."""
+    """A probe trained on colours alone."""
     from limner.model.probe.card import HEAD, ProbeCard, write_card
     from limner.model.probe.encoders import ColourEncoder
     from limner.model.probe.head import Head

@@ -1,4 +1,4 @@
-"""Folders of runs, and the files with which a person says what is wanted."""
+"""Run folders and configuration files."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Five hundred of the fuzzer's inputs; its seeds end well as they are; what must not happen is seen when it does."""
+"""Five hundred of the fuzzer's inputs; its undamaged seeds pass; each kind of failure is detected."""
 
 import os
 import subprocess
@@ -88,7 +88,7 @@ def test_an_input_follows_from_its_number(fuzz: ModuleType, tmp_path: Path) -> N
 
 @pytest.fixture
 def attempt(fuzz: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """Try something as the fuzzer tries inputs; an annotator `planted` does what it is told."""
+    """Try something as the fuzzer tries inputs; the annotator `planted` misbehaves as its options ask."""
     (tmp_path / "planted.py").write_text(ANNOTATOR, encoding="utf-8")
     about = tmp_path / "planted-1.dist-info"
     about.mkdir()

@@ -31,7 +31,7 @@ SPARE = 4 * 2**30
 
 
 def command_line(arguments: Sequence[str]) -> tuple[str, str]:
-    """How `limner` ended and what it told."""
+    """How `limner` ended, and its output."""
     from limner.pipelines.cli import main as cli
 
     result, output = io.StringIO(), io.StringIO()
@@ -105,7 +105,7 @@ def _told_last(trace: str) -> str:
 
 
 def attempt(folder: Path, words: Sequence[str]) -> dict[str, Any]:
-    """How one step of an input ended, with what was told or the traceback, and the memory that it took at most."""
+    """How one step of an input ended, with its output or traceback, and its peak memory."""
     words = [word.replace("@", f"{folder}/") for word in words]
     held = resident()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
@@ -148,7 +148,7 @@ def limit_address_space() -> None:
 
 
 def remember() -> None:
-    """Look up once what a process of its own for each command would look up each time: plug-ins, and the flags."""
+    """Look up plug-ins and flags once; a process for each command would look them up each time."""
     import typer.main
 
     importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)

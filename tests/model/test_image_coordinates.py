@@ -16,7 +16,7 @@ from shapely.geometry import box
 
 
 def view(region: Region, grid: TileGrid | None = None) -> View:
-    """An empty view: lifting looks at no pixel."""
+    """An empty view: converting coordinates reads no pixel."""
     exact = TileGrid.exact(*region.tiles, tile=region.size[0] // region.tiles[0])
     return View(
         region, InputSpec(10), grid or exact, np.zeros((0,)), np.zeros((0,), np.bool_), np.zeros((0,), np.bool_)

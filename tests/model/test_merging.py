@@ -1,4 +1,4 @@
-"""Joining areas across seams: as if the picture had been looked at in one piece."""
+"""Merging areas across region borders: the result equals that of one large region."""
 
 import json
 from collections.abc import Iterable, Sequence

@@ -1,6 +1,6 @@
 """Proof that nothing broke: makes every output of one version of limner, and compares it with another's by meaning.
 
-    PYTHON tests/proof/proof.py make FOLDER     with the environment whose limner is to be looked at
+    PYTHON tests/proof/proof.py make FOLDER     with the environment of the limner to be measured
     PYTHON tests/proof/proof.py compare OLD NEW
     PYTHON tests/proof/proof.py keep FOLDER     what of FOLDER's tables is worth keeping, as baseline.json.xz
 

@@ -1,4 +1,4 @@
-"""An area of interest: what is taken, what is refused, and where it comes to lie."""
+"""Areas of interest: accepted and refused files, and their positions."""
 
 import json
 from collections.abc import Callable

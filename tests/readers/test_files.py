@@ -1,4 +1,4 @@
-"""Small files of other people's making: what is too large, too deep or no file is told, and at once."""
+"""Small untrusted files: what is too large, too deep or not a file is refused at once."""
 
 import errno
 import gzip

@@ -35,7 +35,7 @@ def placement() -> MakePlacement:
 
 @pytest.fixture(scope="session")
 def image() -> MakeImage:
-    """An image's record: analysed as a whole, with a plain picture, unless said otherwise."""
+    """An image's record: analysed as a whole, with a plain picture, unless stated otherwise."""
 
     def make(
         name: str,

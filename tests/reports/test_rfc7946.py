@@ -71,7 +71,7 @@ def dateline(placement: MakePlacement) -> Placement:
 
 
 def check(shape: BaseGeometry, placement: Placement, *, near: float = 1.0) -> BaseGeometry:
-    """Place a shape and see that it keeps the rules and covers the ground that it should.
+    """Place a shape and check that it follows the rules and covers the expected ground.
 
     An edge may lie 0.05 px beside its true course, and a vertex half of 1e-7 degrees beside its place; `near` times
     that is allowed.

@@ -21,6 +21,7 @@ from ...annotator import View
 from ...checkpoints.memory import memory_errors
 from ...scores import require_finite
 from ..decoding import Constraint, Decoding, Vocabulary
+from ..texts import GeneratedText
 from .checkpoint import FourKhdFiles
 from .model_config import VisionSizes
 from .network import FourKhd, Part
@@ -54,7 +55,9 @@ class Generator:
         with memory_errors():
             self._network = load_network(files, options)
 
-    def generate(self, views: Sequence[View], prompts: Sequence[Prompt], *, limit: int, schema: str = "") -> list[str]:
+    def generate(
+        self, views: Sequence[View], prompts: Sequence[Prompt], *, limit: int, schema: str = ""
+    ) -> list[GeneratedText]:
         """A text for each view and its prompt, in one batch. See `VlmBackend.generate`."""
         with memory_errors(), torch.inference_mode():
             images = self._image_tokens(views)

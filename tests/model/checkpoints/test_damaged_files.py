@@ -127,7 +127,7 @@ def places(content: object, path: tuple[object, ...] = ()) -> list[tuple[object,
 
 
 def change(chance: random.Random, path: Path) -> str:
-    """Damage one file in one way; says how."""
+    """Damage one file in one way. Returns the description."""
     how = chance.choice(("value", "value", "value", "value", "without", "deep", *DAMAGES))
     files = sorted(one for one in path.rglob("*") if one.is_file())
     documents = [one for one in files if one.suffix in {".json", ".yaml"}]

@@ -1,4 +1,4 @@
-"""The segmenter: areas are exact whatever the tiles, and what it cannot see it says."""
+"""The segmenter: areas are exact whatever the tiles, and unreadable pixels are reported."""
 
 import subprocess
 import sys

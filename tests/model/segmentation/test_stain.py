@@ -31,7 +31,7 @@ def slide(seed: int = 1, *, eosin: float = 1.0) -> tuple[Rgb, npt.NDArray[np.boo
 
 
 def reference(pixels: Rgb, tissue: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Macenko's method pixel by pixel, as the paper's steps say it."""
+    """Macenko's method pixel by pixel, in the paper's steps."""
     glass = [
         p
         for p in pixels.reshape(-1, 3).tolist()

@@ -1,4 +1,4 @@
-"""A small model to train, and pictures that anybody can tell apart."""
+"""A small model to train, and images that are easy to tell apart."""
 
 import json
 from collections.abc import Callable

@@ -107,7 +107,7 @@ def save(folder: Path, family: str, *parts: Savable, processor: dict[str, Any] |
 
 
 def make_llava(folder: Path) -> Path:
-    """One picture of 56 pixels, of which CLIP's processor would cut the rim; a LLaMA tokenizer."""
+    """One picture of 56 pixels, of which CLIP's processor would crop the border; a LLaMA tokenizer."""
     tokenizer = sentencepiece()
     vision = CLIPVisionConfig(**VISION, image_size=56, patch_size=14, projection_dim=16)
     text = {"model_type": "llama", **TEXT, "vocab_size": len(tokenizer)}

@@ -19,6 +19,7 @@ from limner.model.views import to_image_coordinates
 from limner.model.vlm.annotator import VlmAnnotator
 from limner.model.vlm.image_text import ImageTextModel
 from limner.model.vlm.processor import Processor
+from limner.model.vlm.texts import GeneratedText
 from limner.model.vlm.transformers_backend import (
     BOX_UNITS,
     TransformersBackend,
@@ -62,17 +63,19 @@ def annotator(folder: Path, **options: str) -> VlmAnnotator:
 
 @pytest.fixture
 def dictate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., "Dictated"]:
-    """`dictate(*texts)`: from now on networks say these, whatever they are shown; what that was is kept."""
+    """`dictate(*texts)`: networks answer with these texts from now on; their inputs are kept."""
 
     def start(*texts: str) -> Dictated:
         told = Dictated()
         left = list(texts)
 
-        def generate(_: ImageTextModel, pictures: list[Picture], prompt: str, *, limit: int, schema: str = "") -> str:
+        def generate(
+            _: ImageTextModel, pictures: list[Picture], prompt: str, *, limit: int, schema: str = ""
+        ) -> GeneratedText:
             del limit, schema
             told.pictures.append(pictures)
             told.prompts.append(prompt)
-            return left.pop(0)
+            return GeneratedText.read(left.pop(0))
 
         monkeypatch.setattr(ImageTextModel, "generate", generate)
         return told
@@ -157,7 +160,7 @@ def test_network_with_several_pictures(made_vlms: Make, show: Show) -> None:
 def test_boxes_round_trip_to_level_0_pixels(
     made_vlms: Make, show: Show, dictate: Dictate, family: str, hd_num: int
 ) -> None:
-    """A box of the image is told in the family's own numbers, and comes back to the same level-0 pixels."""
+    """A box of the image in the family's own units comes back to the same level-0 pixels."""
     one = annotator(made_vlms(family), labels="ship", answer="locate")
     shown = show(one, np.full((800, 500, 3), 7, dtype=np.uint8), hd_num=hd_num, scale=4.0)
     assert len(shown) > 1
@@ -336,7 +339,7 @@ def test_no_network_access_without_fetch() -> None:
         ({"checkpoint": ""}, "must be given"),
         ({"model": "llava"}, "must be one of"),
         ({"views": "all"}, "canvas or tiles"),
-        ({"boxes": "metres"}, "pixels, thousandths or unit"),
+        ({"boxes": "metres"}, "pixels, thousandths, unit or"),
         ({"dtype": "int8"}, "float32, bfloat16, float16 or auto"),
         ({"tile": "12"}, "from 28 to 2048"),
         ({"tile": "wide"}, "from 28 to 2048"),

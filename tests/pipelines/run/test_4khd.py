@@ -109,7 +109,7 @@ def test_describe(tmp_path: Path, colours: Path, model: str, limner: Limner, hea
 def test_boxes_come_back_exactly(
     tmp_path: Path, colours: Path, model: str, limner: Limner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the network says is put into its mouth here: what is tested is the way from its pixels to the ground."""
+    """The network's answers are fixed here: tested is the conversion from its pixels to the ground."""
     asked: list[str] = []
 
     def generate(self: Generator, views: Sequence[Any], prompts: Sequence[Any], **_: Any) -> list[str]:
@@ -263,7 +263,7 @@ def test_a_checkpoint_converts_from_the_command_line(tmp_path: Path, made_4khd: 
 
 
 def test_extract_always_parses(tmp_path: Path, colours: Path, model: str, limner: Limner) -> None:
-    """A network of random weights says nothing of itself that parses: the grammar sees to it."""
+    """Random weights do not generate valid JSON by themselves: the grammar enforces it."""
     schema = {
         "type": "object",
         "properties": {

@@ -85,7 +85,7 @@ def mutate(path: Path, chance: random.Random) -> None:
 
 
 def use(folder: Path) -> str:
-    """Make reports of a folder and open it for going on; what was said of it, "" where all went well."""
+    """Write the reports of a folder and open it to resume. Returns the error, "" without one."""
     output = ""
     try:
         record = read_record(folder)

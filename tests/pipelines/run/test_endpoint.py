@@ -30,7 +30,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def words(server: Server, *options: str) -> list[str]:
-    """What a person says to ask that server."""
+    """The command-line arguments for that server."""
     further = ["served=seer", "tile=32", *options]
     asked = ["--model", f"endpoint:{server.url}", "--hd-num", "4", "--set", "skip_empty=false"]
     return [*asked, *(word for option in further for word in ("--set", f"model_options.{option}"))]

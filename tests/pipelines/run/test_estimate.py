@@ -173,7 +173,7 @@ class Tried:
 
 @pytest.fixture
 def tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An annotator of a package outside of limner that misbehaves as it is told."""
+    """An annotator of a package outside of limner that misbehaves as its options ask."""
     folder = tmp_path / "plugin"
     about = folder / "tried_plugin-1.dist-info"
     about.mkdir(parents=True)

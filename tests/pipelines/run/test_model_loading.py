@@ -153,7 +153,7 @@ def options(*pairs: str) -> list[str]:
 
 @pytest.fixture
 def model(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], list[str]]:
-    """What a person says to annotate with one of `MODELS`, each a tiny one."""
+    """The arguments to annotate with one of `MODELS`, each a tiny one."""
 
     def get(name: str) -> Any:
         return request.getfixturevalue(name)

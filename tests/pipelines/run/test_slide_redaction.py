@@ -31,7 +31,7 @@ PRIVATE = {"pseudonym.key", "sources.json"}
 
 
 class PluginReader:
-    """A plug-in's reader of slides: it says nothing of their kind, tells their names in words, and fails with them."""
+    """A plug-in's reader of slides: it does not state their kind, and names them in notes and errors."""
 
     name = "otherslide"
     isolated = True  # the limited process does not know it

@@ -42,7 +42,7 @@ def features(out: Path) -> list[dict]:
 def test_qupath_coordinates_start_at_the_scanned_part(
     tmp_path: Path, bounded: tuple[Path, np.ndarray], per_tile: str, limner: Limner
 ) -> None:
-    """The oracle: at the place that QuPath is told, the scan is as bright as the finding says."""
+    """The oracle: at the position in QuPath's file, the scan is as bright as the finding states."""
     path, pixels = bounded
     out = tmp_path / "out"
     output = limner("run", path, "--model", per_tile, "--out", out, "--set", "tissue=off", "--hd-num", 4)

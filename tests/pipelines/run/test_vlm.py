@@ -51,7 +51,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def words(folder: Path, kind: str, tmp_path: Path) -> list[str]:
-    """What a person says to get each kind of answer."""
+    """The arguments for each kind of answer."""
     schema = tmp_path / "schema.json"
     schema.write_text(json.dumps(SCHEMA), encoding="utf-8")
     model = ["--model", f"vlm:{folder}", "--hd-num", "4", "--set", "model_options.device=cpu"]
@@ -114,8 +114,8 @@ def test_file_metadata_never_enters_a_prompt(
     read: list[str] = []
     ask = Processor.read
 
-    def watched(self: Processor, pictures: Sequence[Any], prompt: str) -> dict[str, Any]:
-        inputs = ask(self, pictures, prompt)
+    def watched(self: Processor, pictures: Sequence[Any], prompt: str, *, thinks: bool = False) -> dict[str, Any]:
+        inputs = ask(self, pictures, prompt, thinks=thinks)
         read.append(str(self.tokenizer.decode(inputs["input_ids"][0])))
         return inputs
 

@@ -15,7 +15,7 @@ Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, whic
 
 @pytest.fixture
 def words(made_checkpoints: Path) -> list[str]:
-    """What a person says to compare with three words."""
+    """The arguments for zero-shot classification with three labels."""
     checkpoint = f"model_options.checkpoint={made_checkpoints / 'clip'}"
     return ["--model", "zero-shot", "--labels", "cat,dog,water", "--set", checkpoint]
 

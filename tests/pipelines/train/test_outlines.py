@@ -1,4 +1,4 @@
-"""What people draw, in every way they have of saying it; and what is said to them where it cannot be meant."""
+"""Outlines as users draw them, in every format and wording, and the errors for ambiguous ones."""
 
 import gzip
 import json

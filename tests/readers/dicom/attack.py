@@ -1,4 +1,4 @@
-"""Read everything in a folder of hostile cases, one process for all; say what each cost. Run: attack.py FOLDER.
+"""Read everything in a folder of hostile cases, one process for all; report the cost of each. Run: attack.py FOLDER.
 
 Prints a JSON list of [case, outcome, peak MB of this process so far, peak MB of its limited processes so far].
 """

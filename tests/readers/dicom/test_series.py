@@ -72,7 +72,8 @@ def test_gaps_and_uneven_steps_are_reported(tmp_path: Path, making: ModuleType) 
     (uneven,) = scan(making.save_all(images, tmp_path / "uneven"))
     assert dict(uneven.facts)["irregular_spacing"] == "yes"
     assert dict(uneven.facts)["missing_slices"] == "0"
-    (even,) = scan(making.save_all(making.slices(9), tmp_path / "even"))
+    shown = {"WindowCenter": 40, "WindowWidth": 400}
+    (even,) = scan(making.save_all(making.slices(9, **shown), tmp_path / "even"))
     assert dict(even.facts)["irregular_spacing"] == "no"
     assert even.notes == ()
 
@@ -92,16 +93,21 @@ def test_repeated_positions_are_split_by_the_distinguishing_attribute(tmp_path: 
         for k, data in enumerate(making.slices(4, sop_class=making.MR, EchoTime=echo)):
             number = int(echo) * 10 + k
             data.SOPInstanceUID, data.InstanceNumber = making.uid(4000 + number), k * 3 + int(echo // 30)
-            data.ContentTime = f"12{number // 60:02d}{number % 60:02d}"  # each its own: tells nothing apart
+            data.ContentTime = f"12{number // 60:02d}{number % 60:02d}"  # each its own
             images.append(data)
-    infos = scan(making.save_all(images, tmp_path))
-    assert [len(info.planes) for info in infos] == [4, 4, 4]
-    assert {dict(info.facts)["split_by"] for info in infos} == {"echo time"}
+
+    def splits(name: str) -> list[tuple[str, str]]:
+        infos = scan(making.save_all(images, tmp_path / name))
+        assert [len(info.planes) for info in infos] == [4, 4, 4]
+        return [(facts["split_by"], facts["split_value"]) for facts in (dict(info.facts) for info in infos)]
+
+    assert splits("echo") == [("echo time", "30 ms"), ("echo time", "60 ms"), ("echo time", "90 ms")]
     for data in images:
         data.EchoTime = 1
-    infos = scan(making.save_all(images, tmp_path / "order"))
-    assert [len(info.planes) for info in infos] == [4, 4, 4]
-    assert {dict(info.facts)["split_by"] for info in infos} == {"instance number"}
+    assert splits("clock") == [("content time", f"from {seconds} s") for seconds in (0, 300, 600)]
+    for data in images:
+        del data.ContentTime
+    assert splits("order") == [("instance number", str(turn)) for turn in (1, 2, 3)]
 
 
 @pytest.mark.slow

@@ -211,7 +211,7 @@ def test_vrt_elements_off_the_allow_list_are_refused(tile: Path, text: str, what
 
 
 def test_vrt_is_recognised_by_content(tile: Path, listener: Listener) -> None:
-    """Wherever in the first bytes GDAL would look for it, whatever the file is called."""
+    """At any position of the first bytes that GDAL reads, under any file name."""
     text = KINDS["simple"].format(f"/vsicurl/{listener.address}/a.tif")
     for name, content in {
         "a.tif": text.encode(),

@@ -11,7 +11,7 @@ BEFORE, AFTER = [1, 5], [1, 9, 8]
 
 
 def tiles(seed: int) -> torch.Tensor:
-    """A global view and two tiles: whatever they show, since nothing here looks at what it means."""
+    """A global view and two tiles: their contents do not matter here."""
     return torch.randn(3, 3, 336, 336, generator=torch.Generator().manual_seed(seed))
 
 

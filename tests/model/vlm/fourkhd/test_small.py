@@ -67,7 +67,7 @@ def films(shared_data: Path) -> Film:
 
 @pytest.fixture
 def fields(shared_data: Path) -> list[tuple[str, npt.NDArray[np.uint8]]]:
-    """Tiles of land that did not teach, as `limner run --stretch 0,2750` shows them, and what each is."""
+    """Tiles of land not used for training, as `limner run --stretch 0,2750` shows them, and what each is."""
     folder = shared_data / "tiles" / "eurosat100_ms"
     if not folder.is_dir():
         pytest.skip(f"no {folder}")
