@@ -148,6 +148,14 @@ def absolute(path: str) -> str:
     return path.replace(file, os.path.abspath(file), 1) if variable else os.path.abspath(path)
 
 
+def resolved(path: str) -> str:
+    """A path without links."""
+    try:
+        return os.path.realpath(path)
+    except ValueError:  # a NUL: a member of an archive may have a name that no file can have
+        return path
+
+
 def find_linked(rows: Sequence[tuple[str, Sequence[Sequence[str]]]]) -> dict[int, str]:
     """Find files that are the same as another one by a link: the index of each, and a reason that names the other.
 
@@ -158,7 +166,7 @@ def find_linked(rows: Sequence[tuple[str, Sequence[Sequence[str]]]]) -> dict[int
     images: dict[object, list[set[object]]] = {}  # the files of each image that is kept, by each of them
     used: set[str] = set()
     found: dict[int, str] = {}
-    linked = [not is_remote(path) and os.path.realpath(path) != absolute(path) for path, _ in rows]
+    linked = [not is_remote(path) and resolved(path) != absolute(path) for path, _ in rows]
     for at in sorted(range(len(rows)), key=lambda at: (not rows[at][1], linked[at])):
         path, files = rows[at]
         own = _file_id(path)

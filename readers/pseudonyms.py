@@ -19,7 +19,7 @@ from typing import Final, Literal, Self
 from pydantic import Field
 
 from .errors import LimnerError, RequestError
-from .files import absolute, read_file
+from .files import absolute, read_file, resolved
 from .options import Options
 
 KEY_VARIABLE: Final = "LIMNER_PSEUDONYM_KEY"
@@ -121,7 +121,7 @@ def path_variants(path: str) -> list[str]:
     that is lower-case letters only.
     """
     word = len(path) < _MIN_NAME or re.fullmatch(r"[a-z.]+", path)
-    whole = [*([] if word else [path]), os.path.abspath(path), _resolved(path)]
+    whole = [*([] if word else [path]), os.path.abspath(path), resolved(path)]
     name, stem = PurePosixPath(path).name, PurePosixPath(path).stem
     alone = [name] if PurePosixPath(path).suffix and len(name) >= _MIN_NAME else []
     if alone and stem:
@@ -137,13 +137,6 @@ def harmless_name(text: str) -> str:
     ('ScanRegion0', '')
     """
     return text.strip() if _HARMLESS.fullmatch(text.strip()) else ""
-
-
-def _resolved(path: str) -> str:
-    try:
-        return os.path.realpath(path)
-    except ValueError:  # a member of an archive may have a name that no file can have
-        return path
 
 
 def longest_first(aliases: Mapping[str, str]) -> dict[str, str]:

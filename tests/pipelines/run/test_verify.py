@@ -17,6 +17,7 @@ NO_MODEL = ("--model", "none", "--reports", "summary-csv,files-csv")
 @pytest.fixture
 def slide_run(tmp_path: Path, make_slide: Callable[..., Path], limner: Limner) -> Path:
     """The run of one slide."""
+    (tmp_path / "in").mkdir()
     make_slide(tmp_path / "in" / "JOHN_DOE.tif")
     assert limner("run", tmp_path / "in", *NO_MODEL, "--out", tmp_path / "out").code == 0
     return tmp_path / "out"
@@ -89,10 +90,10 @@ def test_reports_of_an_earlier_version_that_hold_a_name_or_a_label_are_named(
     tmp_path: Path, scene: Path, card: Path, limner: Limner
 ) -> None:
     """As the first versions read a .vsi: the pages of its label, as a map whose name is nobody's."""
-    out, vsi = tmp_path / "out", tmp_path / "S21-1234 DOE.vsi"
-    shutil.copyfile(scene, tmp_path / "s21-1234-doe.tif")
-    assert limner("run", tmp_path / "s21-1234-doe.tif", "--model", card, "--out", out).code == 0
-    manifest = json.loads((out / "manifest.json").read_text().replace(str(tmp_path / "s21-1234-doe.tif"), str(vsi)))
+    out, vsi = tmp_path / "out", tmp_path / "S21-1234 ROE.vsi"
+    shutil.copyfile(scene, tmp_path / "s21-1234-roe.tif")
+    assert limner("run", tmp_path / "s21-1234-roe.tif", "--model", card, "--out", out).code == 0
+    manifest = json.loads((out / "manifest.json").read_text().replace(str(tmp_path / "s21-1234-roe.tif"), str(vsi)))
     del manifest["sha256"]  # of earlier versions
     manifest["versions"]["limner"] = "0.0.9"
     (out / "manifest.json").write_text(json.dumps(manifest))
@@ -104,6 +105,6 @@ def test_reports_of_an_earlier_version_that_hold_a_name_or_a_label_are_named(
         assert {("fault", "names"), ("note", "version")} <= faults(said)
         assert "Olympus VSI" in said.out
         assert "overview" not in said.out  # a name of the file that holds the slide's name
-        assert "DOE" not in said.out.upper() + said.err.upper()
+        assert "ROE" not in said.out.upper() + said.err.upper()
         vsi.unlink()
         vsi.symlink_to("nowhere")
