@@ -65,10 +65,10 @@ def verify(folder: Path) -> list[Verified]:
     except LimnerError as error:
         found.append(Verified("fault", "manifest", str(error)))
     else:
-        found += _results(folder, manifest)
-        inputs = list(_inputs(images, sources))
-        found += inputs
-        found += _reports(folder, manifest, intact=all(one.status == "right" for one in inputs))
+        results, inputs = list(_results(folder, manifest)), list(_inputs(images, sources))
+        found += results + inputs
+        if any(one.status == "right" for one in results):  # else no report can be written again
+            found += _reports(folder, manifest, intact=all(one.status == "right" for one in inputs))
     return [*found, *unsafe.verified(folder), *_private_files(folder, images, manifest)]
 
 
