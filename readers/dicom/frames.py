@@ -24,6 +24,7 @@ _WINDOW_NAMES = words(
 _FUNCTIONS = words("LINEAR LINEAR_EXACT SIGMOID")
 _TYPES = ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence")
 _TIME = re.compile(r"^(\d\d):?(\d\d)?:?(\d\d(?:\.\d{1,6})?)?")
+_TIMES = {0x00181063, 0x00181065}  # Frame Time, Frame Time Vector: frames of one place
 _DAY = 86400.0  # seconds
 _DAYS = 1000  # days are counted modulo this, so that no date leaves the process
 
@@ -64,6 +65,8 @@ def read_frames(dataset: Dataset, count: int, mosaic: Mosaic | None) -> list[Fra
             )
             for one in found
         ]
+    if count > 1 and not _TIMES & {int(tag) for tag in numbers(dataset, "FrameIncrementPointer")}:
+        return [replace(frame, position=None)]  # the stated position is that of the first frame
     return [frame]
 
 

@@ -15,7 +15,7 @@ from limner.model.annotator import InputSpec
 from limner.pipelines.config import Settings
 from limner.pipelines.run.plan import reader_options, scan_inputs
 from limner.pipelines.run.reporting import read_record
-from limner.pipelines.run.windows import with_model_window
+from limner.pipelines.run.windows import with_model_window, with_visibility_note
 from limner.readers.contract import scan_with
 from limner.readers.dicom.reader import DicomReader
 from limner.readers.dicom.voi_lut import LookupTable, VoiLut, to_grey
@@ -321,3 +321,10 @@ def test_a_model_that_states_its_window_gets_it(tmp_path: Path, making: ModuleTy
     (radiograph,) = scan_with(DicomReader(), str(film), {})
     with pytest.raises(ModelError, match="must have values in HU"):
         with_model_window(radiograph, spec, Settings.model_validate({}))
+
+
+def test_an_image_that_is_all_padding_is_noted(tmp_path: Path, making: ModuleType) -> None:
+    data = making.slices(1, PixelPaddingValue=-5)[0]
+    data.PixelData = np.full((8, 6), -5, dtype=np.int16).tobytes()
+    (info,) = scan_with(DicomReader(), str(making.save(data, tmp_path / "ct.dcm")), {})
+    assert with_visibility_note(info).notes[-1] == "it has no valid pixels: all are padding"

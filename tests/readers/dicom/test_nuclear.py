@@ -59,6 +59,19 @@ def test_slices_lie_where_the_slice_vector_says_along_any_normal(tmp_path: Path,
     assert corners(info) == {k + 1: [-10, -20 + 5 * (5 - k), 50] for k in range(6)}
 
 
+@pytest.mark.parametrize("step", [5, -5])
+@pytest.mark.parametrize("orientation", [[1, 0, 0, 0, 1, 0], [0, 1, 0, 0, 0, -1], [0.6, 0.8, 0, 0, 0, -1]])
+def test_places_equal_simpleitk(tmp_path: Path, making: ModuleType, orientation: list[float], step: int) -> None:
+    itk = pytest.importorskip("SimpleITK")
+    detectors = [detector(orientation=orientation)]
+    (info,) = scan(making, tmp_path / "a.dcm", detectors=detectors, SpacingBetweenSlices=step)
+    picture = itk.ReadImage(str(tmp_path / "a.dcm"))
+    for plane in info.planes:
+        for x, y in ((0, 0), (5, 0), (2, 7)):
+            theirs = picture.TransformIndexToPhysicalPoint((x, y, plane.frame - 1))
+            assert np.allclose(plane.placement.to_world([[x + 0.5, y + 0.5]])[0], theirs, atol=1e-3)
+
+
 def test_gates_are_stacks_in_their_order(tmp_path: Path, making: ModuleType) -> None:
     tags: dict[str, Any] = {"SliceVector": [1, 2, 3, 1, 2, 3], "TimeSlotVector": [2, 2, 2, 1, 1, 1]}
     infos = scan(making, tmp_path / "a.dcm", kind="RECON GATED TOMO", **tags)
