@@ -239,7 +239,7 @@ def _with_sensor(info: ImageInfo, reader: object, overrides: Overrides) -> Image
 def _check_tags(path: str, channels: Sequence[Channel]) -> None:
     for one in channels:
         if not (math.isfinite(one.scale) and math.isfinite(one.offset) and one.scale):
-            rule, found = "must have tags of scale and offset that are finite, and no scale of 0", f"{one.scale:g}"
+            rule, found = "must have a scale and offset that are finite, and no scale of 0", f"{one.scale:g}"
             remedy = "State them with --set reader_options.scale=NUMBER and --set reader_options.offset=NUMBER"
             raise ReadError(path, rule, value=f"{one.name}: scale {found}, offset {one.offset:g}", remedy=remedy)
 

@@ -14,7 +14,7 @@ from shapely.geometry.base import BaseGeometry
 
 from ...model.annotator import Annotator, InputSpec, SupportsFit
 from ...model.class_maps import polygonise
-from ...readers.annotations import read_roi, roi_to_pixels
+from ...readers.annotations import in_pixels, read_roi, roi_to_pixels
 from ...readers.errors import ModelError, ReadError, RequestError
 from ...readers.geodesy import on_earth
 from ...readers.geometry import Box, Points
@@ -27,6 +27,7 @@ from ...readers.registry import known_options, open_image
 from ...readers.render import Stretch, display_stretch, fit_stretch, render, rgb_channels
 from ...readers.slide.padding import find_padding
 from ...readers.slide.tissue import Tissue, find_tissue, overview_side, polygon_mask, read_tissue_annotation
+from ...readers.vectors import split_layer
 from ..config import Settings
 from .windows import visibility_note
 
@@ -283,10 +284,11 @@ def _read_user_area(path: str, info: ImageInfo) -> BaseGeometry:
     The file holds longitude and latitude for maps, pixels as exported by QuPath otherwise. Raises `OutsideAreaError`
     where it does not touch a map, another `RequestError` where the file is invalid or does not fit the image.
     """
-    if info.kind != "map":
+    if in_pixels(info):
         return read_tissue_annotation(path, info)
     try:
-        modified = Path(path).stat().st_mtime_ns if Path(path).is_file() else 0
+        file = Path(split_layer(path)[0])
+        modified = file.stat().st_mtime_ns if file.is_file() else 0
         return roi_to_pixels(_read_lonlat_area(path, modified), info)
     except RequestError as error:
         if on_earth(info.placement):

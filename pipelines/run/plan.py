@@ -27,6 +27,7 @@ from ...readers.orientation import UPRIGHT, Orientation, find_orientation
 from ...readers.regions import Grid, Region, cut_regions, snap_scale
 from ...readers.registry import ScannedFile, known_options, scan
 from ...readers.render import Stretch
+from ...readers.vectors import vector_digest
 from ...reports.writer import FileRow
 from ..cli.terminal import plural
 from ..config import HD_NUM, Resolution, Settings
@@ -72,6 +73,8 @@ class ImagePlan:
     """Why `stretch` is None, else ""."""
     area: BaseGeometry | None = None
     """The region of interest in level-0 pixels; None for the whole image."""
+    user_area: BaseGeometry | None = None
+    """The part of `area` that the user gave, without regard to tissue, likewise; not kept in a manifest."""
     outside_reason: str = OUTSIDE
     """The reason to report for what lies outside `area`."""
     tissue: str = ""
@@ -201,8 +204,8 @@ def scan_inputs(settings: Settings, options: Mapping[str, str]) -> list[ScannedF
 
 
 def area_digest(settings: Settings) -> str:
-    """The sha256 of the area-of-interest file, "" without one."""
-    return hashlib.sha256(Path(settings.area).read_bytes()).hexdigest() if settings.area else ""
+    """The sha256 of the area-of-interest file, or of the files of a Shapefile; "" without one."""
+    return vector_digest(settings.area) if settings.area else ""
 
 
 def ground_metres(info: ImageInfo) -> tuple[float, float] | None:
@@ -238,6 +241,7 @@ def _plan_image(info: ImageInfo, annotator: Annotator | None, settings: Settings
         stretch=stats.stretch,
         no_rgb_reason=stats.no_rgb_reason,
         area=stats.roi.area,
+        user_area=stats.roi.user_area,
         outside_reason=stats.roi.outside_reason,
         tissue=stats.roi.tissue_method,
         warnings=stats.roi.warnings,

@@ -273,11 +273,15 @@ def _scan_item(uri: str, options: RasterOptions) -> ImageInfo:
     item = read_item(uri)
     bands: dict[str, ImageInfo] = {}
     left_out = list(item.left_out)
+    differing: dict[str, list[str]] = {}
     for asset in item.assets:
-        name = asset.name if asset.name not in bands else Path(asset.path).name
+        name = asset.name
         try:
-            if _is_raster(asset.path):
-                bands[name] = _describe_asset(asset, _scan_band(asset.path, options))
+            if name in bands:
+                left_out.append(f"{Path(asset.path).name}: another asset is the band {name}")
+            elif _is_raster(asset.path):
+                bands[name], against = _describe_asset(asset, _scan_band(asset.path, options))
+                differing.setdefault(against, []).append(name)
             else:
                 left_out.append(f"{name}: it is no raster")
         except ReadError as error:
@@ -288,7 +292,8 @@ def _scan_item(uri: str, options: RasterOptions) -> ImageInfo:
         raise ReadError(uri, rule, value="; ".join(left_out) or "no assets", remedy=remedy)
     joined = _join_bands(uri, bands, options, side=[uri])
     named = sensor_from_name(item.id + "_")
-    notes = [f"Assets of the STAC item that were not read: {'; '.join(left_out)}."] if left_out else []
+    notes = [f"Of {', '.join(names)} {against}." for against, names in differing.items() if against]
+    notes += [f"Assets of the STAC item that were not read: {'; '.join(left_out)}."] if left_out else []
     nodata = {asset.nodata for asset in item.assets}
     default = [("default_nodata", f"{number:g}") for number in nodata if number is not None and len(nodata) == 1]
     return replace(
@@ -301,17 +306,18 @@ def _scan_item(uri: str, options: RasterOptions) -> ImageInfo:
     )
 
 
-def _describe_asset(asset: Asset, band: ImageInfo) -> ImageInfo:
-    """A band with what its item states; scale and offset in the tags of the file win over the item's."""
-    channel, note = replace(band.channels[0], common=asset.common or band.channels[0].common), ""
-    own, stated = (channel.scale, channel.offset), (asset.scale or 1.0, asset.offset or 0.0)
+def _describe_asset(asset: Asset, band: ImageInfo) -> tuple[ImageInfo, str]:
+    """A band with what its item states; and what of that the tags of the file contradict, which win."""
+    channel, against = replace(band.channels[0], common=asset.common or band.channels[0].common), ""
+    own = channel.scale, channel.offset
+    stated = 1.0 if asset.scale is None else asset.scale, asset.offset or 0.0
     if own == (1.0, 0.0) != stated:
         channel = replace(channel, scale=stated[0], offset=stated[1])
         band = replace(band, facts=(*band.facts, (SCALE_SOURCE, "the STAC item")))
     elif own != stated and (asset.scale, asset.offset) != (None, None):
-        numbers = f"{own[0]:g} and offset {own[1]:g} of the file are used for {asset.name}"
-        note = f"The scale {numbers}, against {stated[0]:g} and {stated[1]:g} of the STAC item."
-    return replace(band, channels=(channel,), notes=(*band.notes, *filter(None, [note])))
+        numbers = "scale {:g} and offset {:g} in the file are used, against {:g} and {:g} in the STAC item"
+        against = numbers.format(*own, *stated)
+    return replace(band, channels=(channel,)), against
 
 
 def _scene_id(folder: str, key: str, *, alone: bool) -> str:

@@ -4,6 +4,7 @@ The truth for the crop of the sample scene is csmask's at 30 m; what has another
 """
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,11 +23,6 @@ Shares = Callable[[Path], dict[str, float]]
 TRUTH = {"shadow": 0.0, "water": 66.56, "snow/ice": 0.73, "land": 30.76, "cloud": 1.95}
 PRESET = ("--preset", "sentinel2-l1c", "--resolution", "30m")
 LOOK = ("--stretch", "0,4000", "--reports", "findings-csv", "--reports", "summary-csv", "--reports", "files-csv")
-
-
-def fails(*values: object, reason: str, raises: type[BaseException] = AssertionError) -> Any:
-    """A row of a table that is wrong today."""
-    return pytest.param(*values, marks=pytest.mark.xfail(strict=True, raises=raises, reason=reason))
 
 
 def labels(found: dict[str, float]) -> dict[str, float]:
@@ -305,7 +301,11 @@ def test_scenes_of_one_name_are_told_apart_in_every_table(
         ("heights.geojson", 22.0),
         ("utm.geojson", 22.0),
         ("twice.geojson", 22.0),
-        fails("square.gpkg", 22.0, reason="a GeoPackage is taken for text: the utf-8 codec cannot decode it"),
+        ("square.gpkg", 22.0),
+        ("square.fgb", 22.0),
+        ("square.shp", 22.0),
+        ("square.kml", 22.0),
+        ("layers.gpkg|layername=woods", 22.0),
     ],
 )
 def test_an_area_of_interest_is_used(
@@ -321,6 +321,16 @@ def test_an_area_of_interest_is_used(
     assert found["skipped"] == pytest.approx(100 - share, abs=0.01)
 
 
+def test_a_plan_tells_which_share_of_the_picture_an_area_is(
+    maps: Made, areas: Path, limner: Limner, per_tile: str
+) -> None:
+    said = limner("plan", maps("plain"), "--model", per_tile, "--area", areas / "square.gpkg")
+    assert said.code == 0, said.err
+    [share, km2] = re.findall(r"area of interest +([0-9.]+) % of the picture, ([0-9.]+) km²", said.out)[0]
+    assert float(share) == pytest.approx(22.0, abs=0.01)
+    assert float(km2) == pytest.approx(3.52, abs=0.01)
+
+
 @pytest.mark.parametrize(
     ("name", "fault"),
     [
@@ -328,6 +338,9 @@ def test_an_area_of_interest_is_used(
         ("empty.geojson", "must contain a polygon"),
         ("latitude first.geojson", "longitude before latitude"),
         ("utm without its name.geojson", "longitudes within"),
+        ("without its crs.shp", "must state its coordinate reference system"),
+        ("layers.gpkg", "fields (Polygon), woods (Polygon)"),
+        ("cut.gpkg", "must be a readable GeoPackage"),
     ],
 )
 def test_an_area_of_interest_is_refused_with_its_fault(

@@ -96,11 +96,29 @@ def test_an_item_states_date_baseline_and_what_was_subtracted(tmp_path: Path, ba
     assert any("boa_offset_applied" in note and "against -0.1" in note for note in info.notes)
 
 
-def test_tags_of_an_asset_win_over_the_item(tmp_path: Path, bands: Assets, write_raster: WriteRaster) -> None:
-    write_raster("red band.tif", np.full((8, 8, 1), 2000, np.uint16), scales=[2e-4], offsets=[0.5])
-    info = read(item(tmp_path, {"red": bands["red"]}))
-    assert (info.channels[0].scale, info.channels[0].offset) == (2e-4, 0.5)
-    assert any("0.0002" in note and "of the STAC item" in note for note in info.notes)
+def test_tags_of_assets_win_over_the_item_and_are_told_once(
+    tmp_path: Path, bands: Assets, write_raster: WriteRaster
+) -> None:
+    for name in ("red band.tif", "blue.tif"):
+        write_raster(name, np.full((8, 8, 1), 2000, np.uint16), scales=[2e-4], offsets=[0.5])
+    assets = {"red": bands["red"], "blue": bands["red"] | {"href": "blue.tif", "eo:bands": [{"name": "B02"}]}}
+    info = read(item(tmp_path, assets))
+    assert {(one.scale, one.offset) for one in info.channels} == {(2e-4, 0.5)}
+    assert [note for note in info.notes if "STAC" in note] == [
+        "Of B04, B02 scale 0.0002 and offset 0.5 in the file are used, against 0.0001 and -0.1 in the STAC item."
+    ]
+
+
+def test_two_assets_of_one_band_are_told(tmp_path: Path, bands: Assets, write_raster: WriteRaster) -> None:
+    write_raster("again.tif", np.full((8, 8, 1), 2000, np.uint16))
+    info = read(item(tmp_path, {"red": bands["red"], "red-jp2": bands["red"] | {"href": "again.tif"}}))
+    assert [one.name for one in info.channels] == ["B04"]
+    assert any("again.tif: another asset is the band B04" in note for note in info.notes)
+
+
+def test_a_scale_of_zero_in_an_item_is_refused(tmp_path: Path, bands: Assets) -> None:
+    row = only(item(tmp_path, {"red": bands["red"] | {"raster:bands": [{"scale": 0}]}}))
+    assert (row.status, "no scale of 0" in row.reason) == ("failed", True)
 
 
 @pytest.mark.parametrize(
