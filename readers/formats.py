@@ -9,9 +9,11 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from shlex import quote
 from typing import Final
 
 from .errors import ReadError
+from .files import split_variable
 from .image import Kind
 from .slide import tiff_directories as tiff
 
@@ -56,7 +58,11 @@ class Format:
             rule = f"must be opened by the reader {self.reader}, since it is {self.name}"
             return ReadError(subject, rule, remedy="Leave --reader out")
         found = f"{self.name} is not supported" + (f": {self.why}" if self.why else "")
-        return ReadError(subject, "must be in a supported format", value=found, remedy=self.remedy)
+        file, variable = split_variable(subject)
+        remedy = self.remedy.replace("FILE", quote(file)).replace(
+            "VARIABLE", quote(subject) if variable else "VARIABLE"
+        )
+        return ReadError(subject, "must be in a supported format", value=found, remedy=remedy)
 
 
 _OME: Final = "Convert it to OME-TIFF, for example with `bfconvert` of Bio-Formats"
@@ -65,8 +71,7 @@ _SDK: Final = "Export it as TIFF or OME-TIFF with Philips' tools or isyntax2raw"
 _LOSSLESS: Final = "Export it from the scanner's own viewer as OME-TIFF or SVS"
 _VOLUME: Final = "Give the DICOM series that it was made from"
 _GDAL: Final = (
-    "`gdalinfo FILE` lists its variables; if you trust it, convert one to GeoTIFF with "
-    "`gdal_translate 'NETCDF:\"FILE\":VARIABLE' OUT.tif`"
+    "If you trust it, convert a variable with `gdal_translate VARIABLE OUT.tif`; `gdalinfo FILE` lists the names of all"
 )
 
 _GROUPS: Final[tuple[tuple[Kind, str, str, dict[str, str]], ...]] = (  # kind, reader, remedy, name by key
