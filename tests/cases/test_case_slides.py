@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -151,6 +152,21 @@ def test_a_flat_picture_of_stated_scale_is_like_the_slide_it_was_cut_from(
         found.append(shares(out))
     assert found[0]["analysed"] > 50.0
     assert found[1] == pytest.approx(found[0], abs=1.0 if name == "roi_jpg" else 0.2)
+
+
+def test_the_name_of_a_flat_picture_that_is_a_slide_is_nowhere(
+    tmp_path: Path, slides: Made, per_tile: str, limner: Limner, everything: Callable[[Path], bytes]
+) -> None:
+    """Nor that of one that cannot be read."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    shutil.copy(slides("roi_png"), folder / "DOE_JOHN.png")
+    (folder / "DOE_JANE.png").write_bytes(b"\x89PNG\r\n\x1a\n and nothing else")
+    said = limner("run", folder, "--microns-per-pixel", "0.5", "--model", per_tile, "--out", out)
+    assert said.code == 1, said.err
+    written = everything(out) + (said.out + said.err).encode()
+    assert len(written) > 10_000
+    assert b"DOE" not in written
 
 
 @pytest.mark.parametrize(
