@@ -214,6 +214,7 @@ def _image_record(
         unanalysed=tuple(unanalysed),
         roi=plan.area,
         name="" if plan.info.personal and not show_names else name,
+        forced=plan.forced,
         warnings=plan.warnings or _nothing_analysed(areas),
     )
 
