@@ -71,6 +71,8 @@ class View:
     """The whole canvas squashed to (tile, tile, channels), float32 in the tiles' own values."""
     seconds: float = 0.0
     """Time that reading took."""
+    visible: bool = True
+    """Whether its rendering shows anything: see `readers.render.visibility`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,12 @@ class Cost:
     """Bytes at the peak of loading the weights, where that is more than the rest."""
     tokens: int = 0
     """Length of a language model's sequence; 0 without one."""
+    image_tokens: int = 0
+    """How many of them stand for the picture; 0 where it is not known."""
+    answer_tokens: int = 0
+    """How many of them at most are the answer."""
+    context: int = 0
+    """The most tokens that the language model takes; 0 where it is not known."""
     device: str = "cpu"
     """"cpu", or the GPU that holds all of this."""
 

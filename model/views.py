@@ -31,7 +31,7 @@ from ..readers.geometry import Placement, Points
 from ..readers.image import Image, Mask, Pixels
 from ..readers.orientation import UPRIGHT
 from ..readers.regions import Region, Span
-from ..readers.render import Stretch, render
+from ..readers.render import Stretch, render, visibility
 from .annotator import Answer, InputSpec, View
 from .finding import Coverage, Finding
 from .scores import require_finite
@@ -59,7 +59,9 @@ def read_view(
     if grid.size != region.size:
         msg = f"region {region.key} of {region.size} px was not cut for this spec's grid of {grid.size} px"
         raise ValueError(msg)
-    canvas, valid = read_canvas(image, region, spec, stretch)
+    native, valid = _read_native(image, region)
+    canvas, valid = _to_canvas(image, region, spec, stretch, native, valid)
+    visible = spec.bands is not None or stretch is None or visibility(image.info, native, valid, stretch) != "nothing"
     keep = np.zeros(valid.shape, dtype=np.bool_)
     core = core_window(region)
     keep[core] = valid[core] & roi_mask(region, roi)
@@ -77,6 +79,7 @@ def read_view(
         valid=cut_tiles(valid, grid),
         keep_mask=keep,
         global_view=squash_to_tile(canvas.astype(np.float32), spec.tile) if spec.overall else None,
+        visible=visible,
     )
 
 
@@ -85,8 +88,20 @@ def read_canvas(image: Image, region: Region, spec: InputSpec, stretch: Stretch 
 
     Raises as `read_view` does.
     """
+    return _to_canvas(image, region, spec, stretch, *_read_native(image, region))
+
+
+def _read_native(image: Image, region: Region) -> tuple[Pixels, Mask]:
+    """Native pixels (H, W, C) of a region, upright, and where they are valid (H, W)."""
     turned = region.grid.orientation
     pixels, valid = map(turned.turn, image.read(region.box, turned.swap(region.size), region.plane))
+    return pixels, valid
+
+
+def _to_canvas(
+    image: Image, region: Region, spec: InputSpec, stretch: Stretch | None, pixels: Pixels, valid: Mask
+) -> tuple[Pixels, Mask]:
+    """Native pixels as the spec has them, and where they are valid."""
     if spec.bands is not None:
         return _physical(image, spec.bands, spec.quantity, pixels, valid)
     if stretch is None:

@@ -136,8 +136,9 @@ class Settings(BaseModel):
     overlap: int = Field(0, ge=0)
     """Overlap of neighbouring regions, in pixels at the analysis resolution."""
     area: Text = ""
-    """GeoJSON file of the region of interest: in longitude and latitude for maps, in pixels as exported by QuPath for
-    slides and studies.
+    """File of the region of interest: GeoJSON, GeoPackage, FlatGeobuf, Shapefile or KML, in its own CRS for maps, in
+    pixels as exported by QuPath for slides, studies and images without a georeference. FILE|layername=NAME names a
+    layer.
     """
     tissue: Literal["auto", "off"] = "auto"
     """auto detects the tissue on slides and skips the rest; off analyses the whole slide."""

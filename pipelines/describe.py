@@ -31,6 +31,8 @@ _STUDY = {
     "view": "view",
     "patient_position": "patient position",
     "window_used": "window",
+    "split_by": "split by",
+    "split_value": "split value",
 }
 """Facts of a study → their names in text."""
 

@@ -43,8 +43,9 @@ class Keywords(TypedDict, total=False):
     overlap: int | None
     """Overlap of neighbouring regions, in pixels at the analysis resolution."""
     area: str | os.PathLike[str] | None
-    """GeoJSON file of the region of interest: in longitude and latitude for maps, in pixels as exported by QuPath for
-    slides and studies.
+    """File of the region of interest: GeoJSON, GeoPackage, FlatGeobuf, Shapefile or KML, in its own CRS for maps, in
+    pixels as exported by QuPath for slides, studies and images without a georeference. FILE|layername=NAME names a
+    layer.
     """
     tissue: Literal["auto", "off"] | None
     """auto detects the tissue on slides and skips the rest; off analyses the whole slide."""

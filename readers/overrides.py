@@ -1,5 +1,6 @@
 """User overrides of image metadata, whichever reader scanned it: bands, sensor, CRS and pixel size."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -207,6 +208,8 @@ def _with_sensor(info: ImageInfo, reader: object, overrides: Overrides) -> Image
     if sensor and token and not bands and [channel.name for channel in channels] == ["1"]:
         channels = [replace(channels[0], name=canonical_band(token[0], sentinel=is_sentinel2(sensor, [])))]
     tagged = any((channel.scale, channel.offset) != (1.0, 0.0) for channel in channels)
+    if not overrides.converts:
+        _check_tags(info.uri, channels)
     by = "" if choice is None else choice.source
     described, notes = describe_channels(channels, sensor, measured, by)
     if overrides.converts:  # the user's numbers replace those of which notes would tell
@@ -233,6 +236,14 @@ def _with_sensor(info: ImageInfo, reader: object, overrides: Overrides) -> Image
     return _with_notes(mapped, *notes, *(() if choice is None or tagged or overrides.converts else choice.notes))
 
 
+def _check_tags(path: str, channels: Sequence[Channel]) -> None:
+    for one in channels:
+        if not (math.isfinite(one.scale) and math.isfinite(one.offset) and one.scale):
+            rule, found = "must have a scale and offset that are finite, and no scale of 0", f"{one.scale:g}"
+            remedy = "State them with --set reader_options.scale=NUMBER and --set reader_options.offset=NUMBER"
+            raise ReadError(path, rule, value=f"{one.name}: scale {found}, offset {one.offset:g}", remedy=remedy)
+
+
 def _choose_sensor(
     info: ImageInfo, stated: Sensor | None
 ) -> tuple[SensorChoice | None, Mapping[str, Radiometry], Path | None]:
@@ -243,7 +254,7 @@ def _choose_sensor(
     metadata: Path | None = None
     if (sensor := stated or named) is not None and not is_remote(info.uri):
         measured, metadata = read_radiometry(beside, sensor), find_product_metadata(beside, sensor)
-    return choose_sensor(beside, stated, named, measured, metadata.name if metadata else ""), measured, metadata
+    return choose_sensor(info, beside, stated, measured, metadata.name if metadata else ""), measured, metadata
 
 
 def _with_numbers(info: ImageInfo, overrides: Overrides) -> ImageInfo:

@@ -152,6 +152,8 @@ class _Scanner:
         forced = self._forced if named else None
         file, _ = split_variable(path)
         found = self._formats[path] = recognise(file, head)
+        if found is not None and found.auxiliary and not named:
+            return None
         if found is None or not found.strict:
             return forced or find_reader(file, head, self._candidates)
         able = {name: reader for name, reader in self._candidates.items() if found.read_by(name, reader)}

@@ -239,14 +239,18 @@ def view_pictures(view: View, layout: PictureLayout) -> list[Picture]:
     return [overall, *view.tiles]
 
 
-def check_context(subject: str, tokens: int, context: int) -> None:
-    """Raise `RequestError` where a question, its answer and the smallest region exceed a context; 0 is unknown."""
+def check_context(subject: str, tokens: int, context: int, *, written: int) -> None:
+    """Raise `RequestError` where a question, its answer and the smallest region exceed a context; 0 is unknown.
+
+    `written` is the most tokens of a generated answer among them, 0 where labels are scored.
+    """
     if context and tokens > context:
         raise RequestError(
             subject,
             f"must fit, with its answer and a region of one tile, into the model's {context} tokens",
             value=str(tokens),
-            remedy="Shorten the question, or lower --set model_options.max_tokens",
+            remedy="Shorten the question"
+            + (f", or lower --set model_options.max_tokens from {written}" if written else " or the labels"),
         )
 
 

@@ -120,7 +120,7 @@ class ImageTextModel:
         """
         tails = [[self._answer_tokens(prompt, option, len(pictures)) for option in options] for prompt in prompts]
         room = 1 + max(len(tail) for row in tails for tail in row)
-        inputs = [self._read(pictures, prompt, room=room) for prompt in prompts]
+        inputs = [self._read(pictures, prompt, room=room, writes=False) for prompt in prompts]
         with _network_errors(self._name), torch.inference_mode():
             if self._cache_works:
                 rows = self._score_with_cache(inputs, tails)
@@ -214,7 +214,9 @@ class ImageTextModel:
         self._check_tokens(tokens)
         return tokens
 
-    def _read(self, pictures: Sequence[Picture], prompt: str, *, room: int, thinks: bool = False) -> dict[str, Any]:
+    def _read(
+        self, pictures: Sequence[Picture], prompt: str, *, room: int, thinks: bool = False, writes: bool = True
+    ) -> dict[str, Any]:
         inputs = self._processor.read(pictures, prompt, thinks=thinks)
         tokens = inputs["input_ids"].shape[1]
         if self._context and tokens + room > self._context:
@@ -222,7 +224,7 @@ class ImageTextModel:
                 f"question to {self._source}",
                 f"must fit, with its answer, into the model's {self._context} tokens",
                 value=f"{tokens} and {room} for the answer",
-                remedy="Lower --hd-num or --set model_options.max_tokens, or ask for less",
+                remedy=f"Lower --hd-num{' or --set model_options.max_tokens' if writes else ''}, or ask for less",
             )
         self._check_tokens([int(token) for token in inputs["input_ids"].unique()])
         return {

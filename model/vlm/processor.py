@@ -219,7 +219,7 @@ class Processor:
         switch = (
             {} if thinks or "enable_thinking" not in str(self._processor.chat_template) else {"enable_thinking": False}
         )
-        with self._running("must take pictures and a question", "chat template"):
+        with self._running("must take pictures and a question", "chat template", pictures):
             text = str(
                 self._processor.apply_chat_template(
                     conversation, add_generation_prompt=not answer, tokenize=False, **switch
@@ -233,7 +233,7 @@ class Processor:
         further: dict[str, Any] = {"add_special_tokens": False} if has_bos else {}
         count = len(pictures)
         rule = f"must take {count} picture{'s' if count > 1 else ''} at once"
-        with silence_transformers(), self._running(rule, "processor and chat template"):
+        with silence_transformers(), self._running(rule, "processor and chat template", count):
             marks = [getattr(self._processor, name, None) for name in ("image_token", "boi_token")]
             places = {text.count(mark) for mark in marks if isinstance(mark, str)}
             if places and count not in places:  # not every version of transformers checks
@@ -261,6 +261,12 @@ class Processor:
 
         return Vocabulary.of_fast(self.tokenizer, ends=self.stop_tokens)
 
+    def image_tokens(self, inputs: Mapping[str, Any]) -> int:
+        """How many tokens of an input stand for pictures; 0 where the settings do not name their token."""
+        names = ("image_token_id", "image_token_index")
+        mark = next((one for name in names if isinstance(one := getattr(self.config, name, None), int)), None)
+        return 0 if mark is None else int((inputs["input_ids"] == mark).sum())
+
     @cached_property
     def config(self) -> Any:
         """Transformers' configuration of the network."""
@@ -274,8 +280,9 @@ class Processor:
             return int(getattr(self.config.get_text_config(), "max_position_embeddings", 0) or 0)
 
     @contextmanager
-    def _running(self, rule: str, part: str) -> Generator[None]:
-        remedy = "Show one picture with --set model_options.views=canvas, or name another checkpoint"
+    def _running(self, rule: str, part: str, pictures: int) -> Generator[None]:
+        several = "Show one picture with --set model_options.views=canvas, or name another checkpoint"
+        remedy = several if pictures > 1 else "Name another checkpoint"
         with wrap_errors(f"{part} of checkpoint {self.files.source}", rule, remedy=remedy, running=True):
             yield
 
@@ -292,16 +299,44 @@ def _family(files: CheckpointFiles) -> str:
     """The checkpoint's model_type. Raises `ModelError` for one that does not answer questions about pictures."""
     check_tokenizer(files)
     check_templates(files.folder, files.source)
-    family = files.read("config.json").text("model_type")
+    config = files.read("config.json")
+    family = config.text("model_type")
     if family not in cast("Mapping[str, str]", MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES):
-        zero_shot = family in {"clip", "siglip"}
+        own_code = bool(config.part("auto_map"))
         raise ModelError(
             f"model_type of checkpoint {files.source}",
             "must be an image-text-to-text model of the installed transformers, which answers questions about pictures",
-            value=excerpt(family) or "none",
-            remedy="Use it with --model zero-shot" if zero_shot else "Name another checkpoint",
+            value=(excerpt(family) or "none") + (", which needs code that comes with it" if own_code else ""),
+            remedy=_other_way(family, own_code=own_code),
         )
     return family
+
+
+_WITHOUT_CODE: Mapping[str, str] = {
+    "GOT": "stepfun-ai/GOT-OCR-2.0-hf",
+    "internvl_chat": "OpenGVLab/InternVL3-8B-hf, or another size of InternVL3-…-hf or InternVL3_5-…-HF",
+    "llava_llama": "llava-hf/llava-1.5-7b-hf",
+    "llava_mistral": "llava-hf/llava-v1.6-mistral-7b-hf",
+    "llava_qwen": "llava-hf/llava-onevision-qwen2-7b-ov-hf",
+    "multi_modality": "deepseek-community/deepseek-vl-1.3b-chat, or deepseek-community/Janus-Pro-1B",
+    "ovis": "thisisiron/Ovis2-1B-hf",
+}
+"""model_type of a checkpoint with code of its own → the same model for transformers' own classes."""
+_FOR_OTHERS: Mapping[str, str] = {"clip": "zero-shot", "siglip": "zero-shot", "internlmxcomposer2": "4khd"}
+
+
+def _other_way(family: str, *, own_code: bool) -> str:
+    """The advice for a model_type that cannot be asked by transformers' own classes."""
+    if family in _FOR_OTHERS:
+        return f"Use it with --model {_FOR_OTHERS[family]}"
+    if family in _WITHOUT_CODE:
+        return f"Name the variant that needs no code of its own: {_WITHOUT_CODE[family]}"
+    if own_code:
+        return (
+            "limner runs no code of a checkpoint: look for a variant whose name ends in -hf, or serve it and use "
+            "--model endpoint:URL"
+        )
+    return "Name another checkpoint"
 
 
 def _check_settings(files: CheckpointFiles) -> None:

@@ -115,8 +115,9 @@ class TransformersBackend:
         refuse_special_tokens(question.texts, of="vlm", find=processor.special_token)
         pictures = [_white(self._tile, self._tile)] * (1 if self._options.views == "canvas" else 2)
         longest = max(len(processor.read(pictures, prompt)["input_ids"][0]) for prompt in question.prompts())
-        room = question.max_tokens if question.answer != "classify" else 1
-        check_context(f"question to {self._source}", longest + room, processor.context)
+        written = question.max_tokens if question.answer != "classify" else 0
+        tokens = longest + (written or 1)
+        check_context(f"question to {self._source}", tokens, processor.context, written=written)
         if question.schema:
             processor.vocabulary().check_schema(question.schema)
 
@@ -271,7 +272,8 @@ def _estimate_cost(
     inputs = processor.read([_white(*size) for size in pictures], max(prompts, key=len))
     read = int(inputs["input_ids"].shape[1])
     classify = question.answer == "classify"
-    tokens = read + (0 if classify else question.max_tokens)
+    written = 0 if classify else question.max_tokens
+    tokens = read + written
     heads, hidden, layers = (_size(text, name) for name in ("num_attention_heads", "hidden_size", "num_hidden_layers"))
     head_dim = _size(text, "head_dim") or (hidden // heads if heads else 0)
     cache = 2 * layers * (_size(text, "num_key_value_heads") or heads) * head_dim * tokens * itemsize
@@ -288,6 +290,9 @@ def _estimate_cost(
         cache=float(cache * (_CACHES if classify else 1)),
         activations=float((max(encoding, reading) + features + pixels) * itemsize),
         tokens=tokens,
+        image_tokens=processor.image_tokens(inputs),
+        answer_tokens=written,
+        context=processor.context,
         device=device,
     )
 

@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from .plan import NO_MODEL, Plan, make_plan, reader_options, scan_inputs
 from .redaction import Redactor, key_for, write_sources
 from .reporting import load_writers, read_record, record_in_memory, write_reports
 from .run_folder import RunFolder, as_store_errors, check_folder
+from .tiling_check import TilingCheck, check_tiling
 from .worker import RegionJob
 
 
@@ -137,6 +138,25 @@ def run_in_memory(settings: Settings, on_event: EventHandler) -> Run:
             results += batch
             _report_results(batch, on_event)
     return Run(record_in_memory(_make_manifest(settings, prepared), results))
+
+
+def check_tiling_of_inputs(
+    settings: Settings, *, shifts: Sequence[int], window: int, seed: int, on_image: Callable[[str], None]
+) -> Iterator[TilingCheck]:
+    """Check how far the model's answers depend on its tiles, image by image. Raises `LimnerError`."""
+    prepared = prepare(settings)
+    try:
+        if prepared.choice is None:
+            raise RequestError("--model", "must name the model to check", remedy="`limner models` lists models")
+        for image, shown in zip(prepared.plan.images, prepared.redacted_plan.images, strict=True):
+            on_image(f"Analysing {shown.info.id} with {len(shifts) + 1} grids of tiles, and for its halo")
+            annotator = prepared.choice.make(threads="0")
+            annotator.check([image.spec])
+            annotator.load()
+            found = check_tiling(image, annotator, shifts=shifts, window=window, seed=seed)
+            yield replace(found, image=shown.info.id)
+    except LimnerError as error:
+        raise prepared.redactor.error(error) from None
 
 
 def worker_count(settings: Settings) -> int:

@@ -14,13 +14,13 @@ from shapely.geometry.base import BaseGeometry
 
 from ...model.annotator import Annotator, InputSpec, SupportsFit
 from ...model.class_maps import polygonise
-from ...readers.annotations import read_roi, roi_to_pixels
+from ...readers.annotations import in_pixels, read_roi, roi_to_pixels
 from ...readers.errors import ModelError, ReadError, RequestError
 from ...readers.geodesy import on_earth
 from ...readers.geometry import Box, Points
 from ...readers.image import Channel, Image, ImageInfo, Mask
 from ...readers.orientation import find_orientation
-from ...readers.overview import OVERVIEW_SIDE, ReducedImage, dilate, read_overview
+from ...readers.overview import OVERVIEW_SIDE, Montage, ReducedImage, dilate, read_overview
 from ...readers.raster.bands import find_channels
 from ...readers.raster.radiometry import implausible_values, offset_note
 from ...readers.registry import known_options, open_image
@@ -28,7 +28,9 @@ from ...readers.render import Stretch, display_stretch, fit_stretch, render, rgb
 from ...readers.slide.padding import find_padding
 from ...readers.slide.staining import measure_stain
 from ...readers.slide.tissue import Tissue, find_tissue, overview_side, polygon_mask, read_tissue_annotation
+from ...readers.vectors import split_layer
 from ..config import Settings
+from .windows import visibility_note
 
 DILATION = (2, 2)  # overview pixels: regions may have valid pixels that are too few for an overview pixel to be valid
 LEAST_TISSUE = 0.01
@@ -105,7 +107,7 @@ class OverviewStats:
     """Why `stretch` is None, else ""."""
     roi: RegionOfInterest
     note: str = ""
-    """What the numbers say against the stated scale and offset."""
+    """What the numbers say against the stated scale and offset, or the window of a study."""
 
 
 def channel_names(info: ImageInfo, spec: InputSpec, stretch: Stretch | None) -> tuple[str, ...]:
@@ -138,6 +140,10 @@ def compute_overview_stats(
     info, overview = _without_padding(info, names, limit)
     with open_image(info, names) as image:
         overview = overview or read_overview(image, limit=limit)
+        numbers = (info, image.channels, overview.pixels, overview.valid)
+        fault = implausible_values(*numbers)
+        if fault is not None and spec.bands is not None:
+            raise fault
         _check_values(info, image.channels, overview, spec)
         stretch = None
         if rgb:
@@ -152,11 +158,9 @@ def compute_overview_stats(
         roi = find_roi(info, settings, overview, tissue)
         if tissue is not None:
             info = _with_stain(info, overview, tissue)
-        numbers = (info, image.channels, overview.pixels, overview.valid)
-        fault = implausible_values(*numbers)
-        if fault is not None and spec.bands is not None:
-            raise fault
         note = offset_note(*numbers) if fault is None else str(fault)
+        if info.kind == "study" and stretch is not None and spec.bands is None:
+            note = visibility_note(info, overview, Montage.of(info), stretch)
         if isinstance(annotator, SupportsFit) and stretch is not None and spec.bands is None:
             spec = _fit(annotator, image, spec, stretch, roi.area)
     return OverviewStats(info, spec, stretch, no_rgb_reason, roi, note)
@@ -212,15 +216,14 @@ def _stretch_limits(info: ImageInfo, spec: InputSpec, settings: Settings) -> tup
             value=",".join(settings.stretch),
             remedy="Leave --stretch out",
         )
-    limits = given or (None if spec.limits == "own" else spec.limits)
-    if limits and info.kind == "study":
+    if given and info.kind == "study":
         raise RequestError(
             "--stretch",
             "must not be given for studies, which are rendered through a window",
-            value=f"{limits[0]:g},{limits[1]:g}",
+            value=f"{given[0]:g},{given[1]:g}",
             remedy="Give a window, such as --set reader_options.window=40,400",
         )
-    return limits
+    return given or (None if spec.limits == "own" else spec.limits)
 
 
 def _fit(
@@ -304,10 +307,11 @@ def _read_user_area(path: str, info: ImageInfo) -> BaseGeometry:
     The file holds longitude and latitude for maps, pixels as exported by QuPath otherwise. Raises `OutsideAreaError`
     where it does not touch a map, another `RequestError` where the file is invalid or does not fit the image.
     """
-    if info.kind != "map":
+    if in_pixels(info):
         return read_tissue_annotation(path, info)
     try:
-        modified = Path(path).stat().st_mtime_ns if Path(path).is_file() else 0
+        file = Path(split_layer(path)[0])
+        modified = file.stat().st_mtime_ns if file.is_file() else 0
         return roi_to_pixels(_read_lonlat_area(path, modified), info)
     except RequestError as error:
         if on_earth(info.placement):

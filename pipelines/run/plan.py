@@ -27,6 +27,7 @@ from ...readers.orientation import UPRIGHT, Orientation, find_orientation
 from ...readers.regions import Grid, Region, cut_regions, snap_scale
 from ...readers.registry import ScannedFile, known_options, scan
 from ...readers.render import Stretch
+from ...readers.vectors import vector_digest
 from ...reports.writer import FileRow
 from ..cli.terminal import plural
 from ..config import HD_NUM, Resolution, Settings
@@ -34,6 +35,7 @@ from .domain_check import check_domain
 from .overview_stats import OUTSIDE, OutsideAreaError, compute_overview_stats
 from .picture import fit_to_picture
 from .run_folder import is_run_folder
+from .windows import with_model_window
 
 RUN_FOLDER = "a run folder, which holds results"
 NO_MODEL = "no model"
@@ -73,6 +75,8 @@ class ImagePlan:
     """Why `stretch` is None, else ""."""
     area: BaseGeometry | None = None
     """The region of interest in level-0 pixels; None for the whole image."""
+    user_area: BaseGeometry | None = None
+    """The part of `area` that the user gave, without regard to tissue, likewise; not kept in a manifest."""
     outside_reason: str = OUTSIDE
     """The reason to report for what lies outside `area`."""
     tissue: str = ""
@@ -206,8 +210,8 @@ def scan_inputs(settings: Settings, options: Mapping[str, str]) -> list[ScannedF
 
 
 def area_digest(settings: Settings) -> str:
-    """The sha256 of the area-of-interest file, "" without one."""
-    return hashlib.sha256(Path(settings.area).read_bytes()).hexdigest() if settings.area else ""
+    """The sha256 of the area-of-interest file, or of the files of a Shapefile; "" without one."""
+    return vector_digest(settings.area) if settings.area else ""
 
 
 def ground_metres(info: ImageInfo) -> tuple[float, float] | None:
@@ -225,6 +229,7 @@ def format_pixel_size(metres: float, kind: Kind = "map") -> str:
 def _plan_image(info: ImageInfo, annotator: Annotator | None, settings: Settings, *, ready: bool) -> ImagePlan:
     """Plan one image. Raises `LimnerError`."""
     spec = DEFAULT_INPUT_SPEC if annotator is None else annotator.input_spec(info)
+    info = with_model_window(info, spec, settings)
     info = replace(info, notes=(*info.notes, *_size_notes(info, spec)))
     orientation, _ = find_orientation(info.placement)
     grid = Grid(info.id, info.size, grid_scale(info, spec, settings.resolution), len(info.planes), orientation)
@@ -244,6 +249,7 @@ def _plan_image(info: ImageInfo, annotator: Annotator | None, settings: Settings
         stretch=stats.stretch,
         no_rgb_reason=stats.no_rgb_reason,
         area=stats.roi.area,
+        user_area=stats.roi.user_area,
         outside_reason=stats.roi.outside_reason,
         tissue=stats.roi.tissue_method,
         warnings=(*domain.warnings, *stats.roi.warnings),

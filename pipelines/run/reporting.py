@@ -39,6 +39,7 @@ from .overview_stats import EMPTY
 from .plan import NO_MODEL, ImagePlan
 from .redaction import read_sources, restore_paths
 from .run_folder import RESULTS, Entry, StoreError, read_entries, read_findings
+from .windows import NOT_VISIBLE
 
 FAILED = "failed: the reasons are listed with the regions"
 OVERVIEW = 2048  # pixels on the long side of a picture
@@ -193,7 +194,7 @@ def _image_record(
     unanalysed = [
         UnanalysedRegion(
             region.core,
-            "unreadable" if entry and entry.status == "failed" else "skipped",
+            "unreadable" if entry and (entry.status == "failed" or entry.error == NOT_VISIBLE) else "skipped",
             entry.error if entry else NOT_RUN,
             region.plane,
         )
@@ -264,9 +265,11 @@ def _area_parts(
     cover, empty = entry.coverage, entry.error == EMPTY
     if cover is None:
         return [(("no data", EMPTY) if empty else ("skipped", entry.error), (*whole, 1))]
-    skipped = entry.status == "skipped"
+    unseen = entry.error == NOT_VISIBLE
+    skipped = entry.status == "skipped" and not unseen
+    valid: _AreaKey = ("unreadable", NOT_VISIBLE) if unseen else ("analysed", "")
     parts: list[tuple[_AreaKey, _Share]] = [
-        (("analysed", ""), (cover.valid_px, cover.valid_m2, int(entry.status == "done"))),
+        (valid, (cover.valid_px, cover.valid_m2, int(not skipped))),
         (("no data", EMPTY), (cover.invalid_px, cover.invalid_m2, int(skipped and empty))),
         (("skipped", outside_reason), (cover.outside_px, cover.outside_m2, int(skipped and not empty))),
     ]

@@ -150,8 +150,7 @@ def _drivers(name: str) -> tuple[str, ...]:
         return ("VRT",)
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         rule = "must not be HDF5 or NetCDF-4, which can take pixels from any file on this machine"
-        remedy = "`gdalinfo FILE` lists its variables; if you trust it, convert one to GeoTIFF with "
-        raise ReadError(name, rule, remedy=remedy + "`gdal_translate 'NETCDF:\"FILE\":VARIABLE' OUT.tif`")
+        raise ReadError(name, rule, remedy="If you trust the file, convert its variable with gdal_translate")
     return next(((driver,) for magic, driver in DRIVERS.items() if head.startswith(magic)), HEADER_FILE_DRIVERS)
 
 

@@ -108,7 +108,7 @@ def describe_raster(raster: Any, uri: str, options: RasterOptions) -> ImageInfo:
     if slide is not None and slide.strict:
         raise slide.refusal(uri)
     layout = band_layout(raster)
-    names = reversed(re.split(r"[/\\]", uri))
+    names = [*re.split(r"[/\\]", uri)[::-1], tags.get("PRODUCT_URI", "")]  # the tag: GDAL's of Sentinel-2 products
     sensor = next((found for name in names if (found := sensor_from_name(name))), None)
     own = os.path.abspath(uri)
     files = (uri,) if is_remote(uri) else (uri, *sorted(f for f in map(str, raster.files) if os.path.abspath(f) != own))

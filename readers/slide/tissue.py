@@ -254,7 +254,7 @@ def read_tissue_annotation(path: str, info: ImageInfo) -> BaseGeometry:
     QuPath counts pixels from the slide's scanned area, so `info.origin` is added. Raises `RequestError` as
     `read_polygons` does, and where no polygon lies on the slide.
     """
-    subject = f"tissue annotation {path}"
+    subject = f"the area of interest {path}"
     polygons = [shape.geometry for shape in read_polygons(path, subject, "pixels")]
 
     def shift(xy: Points) -> Points:
@@ -265,7 +265,7 @@ def read_tissue_annotation(path: str, info: ImageInfo) -> BaseGeometry:
     if area.area <= 0:
         raise RequestError(
             f"{subject} for {info.id or info.uri}",
-            "must cover a part of the slide",
+            "must cover a part of the image",
             value=f"{len(polygons)} polygons within {whole.bounds}",
             remedy="Check that it was drawn on this slide, in pixels",
         )

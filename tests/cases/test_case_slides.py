@@ -154,6 +154,20 @@ def test_a_flat_picture_of_stated_scale_is_like_the_slide_it_was_cut_from(
     assert found[1] == pytest.approx(found[0], abs=1.0 if name == "roi_jpg" else 0.2)
 
 
+@pytest.mark.parametrize(
+    ("size", "told"), [("--microns-per-pixel", "0.090 mm²"), ("--metres-per-pixel", "0.090 km²"), ("", "360,000 px")]
+)
+def test_an_area_on_a_flat_picture_is_in_its_pixels(
+    tmp_path: Path, slides: Made, per_tile: str, limner: Limner, size: str, told: str
+) -> None:
+    ring = [[300, 300], [900, 300], [900, 900], [300, 900], [300, 300]]
+    (tmp_path / "area.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    words = ("--area", tmp_path / "area.geojson", "--model", per_tile, *((size, "0.5") if size else ()))
+    said = limner("plan", slides("roi_png"), *words)
+    assert said.code == 0, said.err
+    assert f"25.00 % of the picture, {told}" in said.out
+
+
 def test_colours_of_16_bits_are_stretched_or_refused_while_planning(
     tmp_path: Path, slides: Made, card: Path, limner: Limner
 ) -> None:

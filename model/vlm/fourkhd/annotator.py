@@ -113,7 +113,8 @@ class FourKhdBackend:
         answers = [len(tokenizer.encode(label)) + 1 for label in question.labels if question.answer == "classify"]
         smallest = prefill_cost(self._sizes, 1, 1, text=longest, itemsize=4).tokens
         tokens = smallest + max(answers, default=question.max_tokens)
-        check_context(f"question to {self._source}", tokens, language.positions)
+        written = 0 if answers else question.max_tokens
+        check_context(f"question to {self._source}", tokens, language.positions, written=written)
         if question.schema:
             tokenizer.vocabulary().check_schema(question.schema)
 
@@ -179,6 +180,9 @@ class FourKhdBackend:
             activations=self._options.batch_size * (read.activation_bytes + scores) + dequantized,
             loading=weights + dequantized,
             tokens=read.tokens + written,
+            image_tokens=read.image_tokens,
+            answer_tokens=written,
+            context=sizes.language.positions,
             device=options.device if options.device == "split" else str(device),
         )
 

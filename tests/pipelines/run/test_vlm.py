@@ -94,6 +94,12 @@ def test_from_a_file_to_findings(
         return
     assert len(found) == 4
     assert {row["kind"] for row in found} == {"region"}
+    assert {(row["cut"], row["text"].endswith(" […]")) for row in found} <= {
+        ("true", True),
+        ("false", False),
+        ("", False),
+    }
+    assert (kind == "describe") == any(row["cut"] == "true" for row in found)
     if kind == "classify":
         for row in found:
             scores = [float(row[f"number.p.{label}"]) for label in ("ship", "shipyard", "crane")]

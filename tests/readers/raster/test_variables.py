@@ -85,7 +85,7 @@ def test_the_file_of_a_variable_is_checked_like_any_other(tmp_path: Path) -> Non
     (tmp_path / "a.txt").write_text("no raster")
     for name, says in {
         f"HDF5:{tmp_path}/a.h5://group/red": "HDF5 or NetCDF 4 is not supported",
-        f'NETCDF:"{tmp_path}/a.h5":red': "gdal_translate 'NETCDF:",
+        f'NETCDF:"{tmp_path}/a.h5":red': f"""gdal_translate 'NETCDF:"{tmp_path}/a.h5":red' OUT.tif""",
         f"NETCDF:{tmp_path}/a.txt:red": "must be recognised by an installed reader",
         f"NETCDF:{tmp_path}:red": "must be a regular file",
         "NETCDF:/dev/zero:red": "must be a regular file",

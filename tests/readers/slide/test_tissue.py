@@ -306,7 +306,7 @@ def test_annotation_replaces_the_mask(tmp_path: Path, form: str) -> None:
 def test_invalid_annotation_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "t.geojson"
     path.write_bytes(content)
-    with pytest.raises(RequestError, match=r"tissue annotation .*t\.geojson"):
+    with pytest.raises(RequestError, match=r"the area of interest .*t\.geojson"):
         read_tissue_annotation(str(path), slide((200, 100), 0.5))
 
 
