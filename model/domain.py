@@ -128,16 +128,16 @@ def _compare(part: Domain, known: Mapping[str, str], info: ImageInfo, scale: tup
     unknown: list[str] = []
     doubts: list[str] = []
     for field, (name, _) in _PROPERTIES.items():
-        wanted: Texts = getattr(part, field)
+        accepted: Texts = getattr(part, field)
         value = known.get(name, "")
-        made_for = f"the model was made for {' or '.join(wanted)}"
-        if not wanted:
+        made_for = f"the model was made for {' or '.join(accepted)}"
+        if not accepted:
             continue
         if not value:
             unknown.append(f"{name} ({made_for})")
         elif value == DOUBTFUL:
             doubts.append(f"The {name} of the slide is doubtful, and {made_for}: {_stain_evidence(info)}.")
-        elif value not in wanted:
+        elif value not in accepted:
             evidence = f" ({_stain_evidence(info)})" if name == "stain" else ""
             mismatches.append(f"its {name} is {value}{evidence}, and {made_for}")
     if part.pixel_size is not None:

@@ -152,12 +152,12 @@ class Record:
     def use(self) -> str:
         """What the results may be used for: the disclaimer, the model's own restrictions, and a forced domain."""
         forced = [f"{image.info.id}: {image.forced}" for image in self.images if image.forced]
-        told = ""
+        domain = ""
         if forced:
             more = f"; and {len(forced) - _MOST_FORCED} more" if len(forced) > _MOST_FORCED else ""
             named = "; ".join(forced[:_MOST_FORCED])
-            told = f"Outside the domain of the model, forced with --force-domain: {named}{more}."
-        return " ".join(filter(None, (DISCLAIMER, self.model.get("use", ""), told)))
+            domain = f"Outside the domain of the model, forced with --force-domain: {named}{more}."
+        return " ".join(filter(None, (DISCLAIMER, self.model.get("use", ""), domain)))
 
 
 class Writer(Protocol):

@@ -44,6 +44,6 @@ def check_domain(
             remedy="Choose another model, or give --force-domain, which every report then tells",
         )
     forced = "; ".join(found.mismatches)
-    told = (f"Outside the domain of the model, forced with --force-domain: {forced}.",) if forced else ()
+    forced_warning = (f"Outside the domain of the model, forced with --force-domain: {forced}.",) if forced else ()
     notes = tuple([f"Not compared with the model's domain: {', '.join(found.unknown)}."] if found.unknown else [])
-    return DomainCheck(notes, (*told, *found.doubts), forced)
+    return DomainCheck(notes, (*forced_warning, *found.doubts), forced)
