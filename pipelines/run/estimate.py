@@ -1,6 +1,7 @@
 """Estimates the memory of a run by arithmetic, and its time by annotating one tile within limits."""
 
 import contextlib
+import ctypes
 import os
 import time
 from collections import Counter
@@ -13,9 +14,12 @@ from ...model.finding import Result
 from ...model.views import grid_of
 from ...readers.errors import LimnerError, RequestError
 from ...readers.regions import Region, Span
+from ...readers.registry import cache_bytes
+from ...readers.sandbox import release_sandbox
 from .engines import Job, Task, WorkerProcess
 from .execute import PreparedRun
 from .plan import ImagePlan
+from .worker import MAX_OPEN
 
 LIMIT_S = 120.0
 """Most seconds that timing may take, including loading the model."""
@@ -85,7 +89,8 @@ def estimate(prepared: PreparedRun, *, batch: int) -> Estimate:
     views = max(view_bytes(image) for image in images) * batch * 2  # the next batch is read meanwhile
     shapes = Counter(grid_of(region, image.spec) for image in images for region in image.remaining)
     work = {shape: float(shape[0] * shape[1]) for shape in shapes}
-    basic = Estimate(views + _LIBRARIES, None, free_memory(), shapes, work)
+    kept = cache_bytes([image.info for image in images], MAX_OPEN)
+    basic = Estimate(views + kept + _LIBRARIES, None, free_memory(), shapes, work)
     annotator = prepared.annotator
     if annotator is None or not shapes:
         return replace(basic, untimed="There is nothing to analyse")
@@ -128,6 +133,8 @@ def measure(prepared: PreparedRun, known: Estimate, *, workers: int, threads: in
     todo = [region for image in prepared.plan.images for region in image.remaining]
     regions = dict.fromkeys(todo[len(todo) // place] for place in _PLACES)
     tiles = [middle_tile(region, job.images[region.grid.image].spec) for region in regions]
+    release_sandbox()  # its memory is needed now
+    release_freed_memory()
     free = free_memory()
     limit = float("inf") if free is None else free - _reserve(free)
     trial = try_region(job, tiles, threads=threads, seconds=LIMIT_S, memory=limit)
@@ -251,6 +258,12 @@ class _Monitor:
                 msg = f"{late} within {self.seconds:.0f} s, the time limit of a plan"
                 raise _LimitError(msg)
         return self.worker.receive()
+
+
+def release_freed_memory() -> None:
+    """Give what this process has freed back to the system, where the C library can."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def total_memory() -> float | None:

@@ -62,7 +62,9 @@ def check_options(settings: Settings) -> None:
         choice.make()
 
 
-def prepare(settings: Settings, key: str = "", *, only_plan: bool = False) -> PreparedRun:
+def prepare(
+    settings: Settings, key: str = "", *, only_plan: bool = False, on_event: EventHandler = lambda _: None
+) -> PreparedRun:
     """Scan the inputs, select and check the annotator, and plan. Raises `LimnerError` where no image can be analysed.
 
     `key` is the path of a key for pseudonyms; without one they last as long as this process. With `only_plan` a model
@@ -78,7 +80,7 @@ def prepare(settings: Settings, key: str = "", *, only_plan: bool = False) -> Pr
         annotator = None if choice is None else choice.make(threads="0")
         labels = choose_labels(settings, choice, annotator)
         unavailable = "" if annotator is None else redactor.text(_check(annotator, infos, only_plan=only_plan))
-        plan = make_plan(settings, scanned, annotator)
+        plan = make_plan(settings, scanned, annotator, on_event)
     except LimnerError as error:
         raise redactor.error(error) from None
     return PreparedRun(plan, choice, annotator, labels, redactor, unavailable)
@@ -115,7 +117,7 @@ def run(settings: Settings, on_event: EventHandler) -> Run:
     worker_count(settings)
     on_event(Message("Scanning the inputs"))
     with key_for(folder, settings) as key:
-        prepared = prepare(settings, key)
+        prepared = prepare(settings, key, on_event=on_event)
         try:
             return _run_prepared(settings, prepared, key, on_event)
         except LimnerError as error:
@@ -127,7 +129,7 @@ def run_in_memory(settings: Settings, on_event: EventHandler) -> Run:
 
     Ignores the settings of folders, reports and engines.
     """
-    prepared = prepare(settings)
+    prepared = prepare(settings, on_event=on_event)
     results = _skipped(prepared.plan)
     todo = [region for image in prepared.plan.images for region in image.remaining]
     on_event(Started(len(prepared.plan.images), len(results) + len(todo), len(results), ""))

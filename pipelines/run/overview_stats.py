@@ -18,9 +18,9 @@ from ...readers.annotations import read_roi, roi_to_pixels
 from ...readers.errors import ModelError, ReadError, RequestError
 from ...readers.geodesy import on_earth
 from ...readers.geometry import Box, Points
-from ...readers.image import Channel, Image, ImageInfo, Mask
+from ...readers.image import Channel, Image, ImageInfo, Mask, SupportsLevels
 from ...readers.orientation import find_orientation
-from ...readers.overview import ReducedImage, dilate, read_overview
+from ...readers.overview import Progress, ReducedImage, dilate, overview_bytes, read_overview
 from ...readers.raster.bands import find_channels
 from ...readers.raster.radiometry import implausible_values, offset_note
 from ...readers.registry import open_image
@@ -28,6 +28,8 @@ from ...readers.render import Stretch, display_stretch, fit_stretch, render, rgb
 from ...readers.slide.tissue import find_tissue, overview_side, polygon_mask, read_tissue_annotation
 from ..config import Settings
 
+COSTLY_BYTES = 1 << 30  # native pixels of a slide's overview: above it only one is read
+DEFAULT_SIDE = 2048  # pixels on the long side of the overview of a map or a study
 DILATION = (2, 2)  # overview pixels: regions may have valid pixels that are too few for an overview pixel to be valid
 EMPTY = "no valid pixels"
 OUTSIDE = "outside the area of interest"
@@ -74,7 +76,8 @@ class RegionOfInterest:
 
     def skip_reason(self, core: Box) -> str:
         """Why a region with this core need not be read; "" where it must be."""
-        box = shapely.box(core.x0, core.y0, core.x1, core.y1)
+        area = self.area
+        box = None if area is None else shapely.box(core.x0, core.y0, core.x1, core.y1)
         if self.user_area is not None and not self.user_area.intersects(box):
             return OUTSIDE
         if self.valid_mask is not None:
@@ -82,7 +85,7 @@ class RegionOfInterest:
             y0, y1 = math.floor(core.y0 / self.scale[1]), math.ceil(core.y1 / self.scale[1])
             if not self.valid_mask[y0:y1, x0:x1].any():
                 return EMPTY
-        return "" if self.area is None or self.area.intersects(box) else NO_TISSUE
+        return "" if area is None or area.intersects(box) else NO_TISSUE
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +99,8 @@ class OverviewStats:
     no_rgb_reason: str
     """Why `stretch` is None, else ""."""
     roi: RegionOfInterest
-    note: str = ""
-    """What the numbers say against the stated scale and offset."""
+    notes: tuple[str, ...] = ()
+    """What the numbers say against the stated scale and offset, and how a huge image was looked at."""
 
 
 def channel_names(info: ImageInfo, spec: InputSpec, stretch: Stretch | None) -> tuple[str, ...]:
@@ -108,7 +111,11 @@ def channel_names(info: ImageInfo, spec: InputSpec, stretch: Stretch | None) -> 
 
 
 def compute_overview_stats(
-    info: ImageInfo, spec: InputSpec, settings: Settings, annotator: Annotator | None
+    info: ImageInfo,
+    spec: InputSpec,
+    settings: Settings,
+    annotator: Annotator | None,
+    on_progress: Progress = lambda _: None,
 ) -> OverviewStats:
     """Open an image once and evaluate its overview, for slides at the resolution at which tissue is detected.
 
@@ -127,7 +134,8 @@ def compute_overview_stats(
             ) from error
     names = tuple(dict.fromkeys([*rgb, *channel_names(info, spec, None)])) or (info.channels[0].name,)
     with open_image(info, names) as image:
-        overview = read_overview(image, limit=overview_side(info)) if info.kind == "slide" else read_overview(image)
+        fits = isinstance(annotator, SupportsFit) and spec.bands is None
+        seen = overview = read_overview(image, limit=_overview_limit(image, spec, fits=fits), on_progress=on_progress)
         _check_values(info, image.channels, overview, spec)
         stretch = None
         if rgb:
@@ -145,8 +153,47 @@ def compute_overview_stats(
             raise fault
         note = offset_note(*numbers) if fault is None else str(fault)
         if isinstance(annotator, SupportsFit) and stretch is not None and spec.bands is None:
-            spec = _fit(annotator, image, spec, stretch, roi.area)
-    return OverviewStats(spec, stretch, no_rgb_reason, roi, note)
+            spec = _fit(annotator, image, spec, stretch, roi.area, seen)
+    return OverviewStats(spec, stretch, no_rgb_reason, roi, tuple(filter(None, (note, _sampling_note(seen)))))
+
+
+def _sampling_note(overview: ReducedImage) -> str:
+    """What to tell of an image that was too large to be looked at whole, "" for others."""
+    if overview.sampled is None:
+        return ""
+    share = 100.0 * np.count_nonzero(overview.sampled) / overview.sampled.size
+    return (
+        f"The image is too large to be looked at whole while planning: the stretch is that of samples ({share:.2g} % "
+        "of the overview), and regions without data are found when they are read. Overviews in the file, which "
+        "gdaladdo adds, are read instead."
+    )
+
+
+def _overview_limit(image: Image, spec: InputSpec, *, fits: bool) -> int:
+    """Pixels on the long side of the overview of an image.
+
+    Of a slide whose overview has to be made from very many pixels, one is read for tissue and for what an annotator
+    fits, and from a stored level that may be up to twice as coarse.
+    """
+    info = image.info
+    if info.kind != "slide":
+        return DEFAULT_SIDE
+    limit, largest = overview_side(info), max(overview_side(info), _fit_side(info, spec) if fits else 0)
+    if overview_bytes(image, largest) <= COSTLY_BYTES:
+        return limit
+    whole = max(info.size)
+    if isinstance(image, SupportsLevels):
+        step = 2.0 * whole / largest
+        stored = math.floor(whole / max(image.stored_level((step, step)).scale))
+        if largest / 2 <= stored < largest:
+            return stored
+    return largest
+
+
+def _fit_side(info: ImageInfo, spec: InputSpec) -> int:
+    """Pixels on the long side of the overview that an annotator is fitted to."""
+    microns = spec.resolution if spec.unit == "um" else None
+    return overview_side(info) if microns is None else overview_side(info, microns)
 
 
 def _check_values(info: ImageInfo, channels: Sequence[Channel], overview: ReducedImage, spec: InputSpec) -> None:
@@ -197,17 +244,24 @@ def _stretch_limits(info: ImageInfo, spec: InputSpec, settings: Settings) -> tup
 
 
 def _fit(
-    annotator: SupportsFit, image: Image, spec: InputSpec, stretch: Stretch, area: BaseGeometry | None
+    annotator: SupportsFit,
+    image: Image,
+    spec: InputSpec,
+    stretch: Stretch,
+    area: BaseGeometry | None,
+    seen: ReducedImage,
 ) -> InputSpec:
     """Fit the annotator on the overview at about the spec's resolution, at most 4096 pixels on the long side.
+
+    Where that has to be made from very many pixels, it is the overview that was `seen` already.
 
     Returns the spec unchanged where the area is empty. Raises `ModelError`.
     """
     if area is not None and area.is_empty:
         return spec
-    microns = spec.resolution if spec.unit == "um" else None
-    limit = overview_side(image.info) if microns is None else overview_side(image.info, microns)
-    pixels, valid, _, scale = read_overview(image, limit=limit)
+    limit = _fit_side(image.info, spec)
+    costly = overview_bytes(image, limit) > COSTLY_BYTES
+    pixels, valid, _, scale, _ = seen if costly else read_overview(image, limit=limit)
     inside = np.ones_like(valid)
     if area is not None and len(image.info.planes) == 1:  # the overview of a stack is a montage
         inside = polygon_mask(area, valid.shape, scale)
@@ -220,7 +274,8 @@ def find_roi(info: ImageInfo, settings: Settings, overview: ReducedImage) -> Reg
     user_area = _read_user_area(settings.area, info) if settings.area else None
     valid_mask = None
     if settings.skip_empty and len(info.planes) == 1:
-        valid_mask = dilate(overview.valid | ~overview.readable, DILATION)
+        unknown = ~overview.readable if overview.sampled is None else ~(overview.readable & overview.sampled)
+        valid_mask = dilate(overview.valid | unknown, DILATION)
     scale = overview.scale
     if settings.tissue == "off" or info.kind != "slide":
         return RegionOfInterest(user_area, valid_mask=valid_mask, scale=scale)

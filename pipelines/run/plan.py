@@ -24,12 +24,14 @@ from ...readers.errors import LimnerError, ModelError, ReadError, RequestError
 from ...readers.geodesy import metres_per_pixel
 from ...readers.image import ImageInfo, Kind
 from ...readers.orientation import UPRIGHT, Orientation, find_orientation
+from ...readers.overview import Progress
 from ...readers.regions import Grid, Region, cut_regions, snap_scale
 from ...readers.registry import ScannedFile, known_options, scan
 from ...readers.render import Stretch
 from ...reports.writer import FileRow
 from ..cli.terminal import plural
 from ..config import HD_NUM, Resolution, Settings
+from ..progress import EventHandler, Inspecting
 from .overview_stats import OUTSIDE, OutsideAreaError, compute_overview_stats
 from .run_folder import is_run_folder
 
@@ -148,7 +150,12 @@ class Plan:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def make_plan(settings: Settings, scanned: Sequence[ScannedFile], annotator: Annotator | None) -> Plan:
+def make_plan(
+    settings: Settings,
+    scanned: Sequence[ScannedFile],
+    annotator: Annotator | None,
+    on_event: EventHandler = lambda _: None,
+) -> Plan:
     """Plan every image that can be analysed; the others become failed rows. Without an annotator all is skipped.
 
     Raises an image's error where no image is left: `RequestError` or `ModelError` where the settings suit no image,
@@ -156,9 +163,14 @@ def make_plan(settings: Settings, scanned: Sequence[ScannedFile], annotator: Ann
     """
     plans: list[ImagePlan] = []
     failed: dict[str, LimnerError] = {}
-    for info in (info for row in scanned for info in row.infos):
+    infos = [info for row in scanned for info in row.infos]
+    for number, info in enumerate(infos):
+
+        def on_progress(share: float, number: int = number, image: str = info.id) -> None:
+            on_event(Inspecting(image, number, len(infos), share))
+
         try:
-            plans.append(_plan_image(info, annotator, settings))
+            plans.append(_plan_image(info, annotator, settings, on_progress))
         except LimnerError as error:
             failed[info.id] = error
     if not plans:
@@ -206,14 +218,16 @@ def format_pixel_size(metres: float, kind: Kind = "map") -> str:
     return f"{metres:.4g} m" if kind == "map" and metres >= 1e-3 else f"{metres * 1e6:.4g} µm"
 
 
-def _plan_image(info: ImageInfo, annotator: Annotator | None, settings: Settings) -> ImagePlan:
+def _plan_image(
+    info: ImageInfo, annotator: Annotator | None, settings: Settings, on_progress: Progress = lambda _: None
+) -> ImagePlan:
     """Plan one image. Raises `LimnerError`."""
     spec = DEFAULT_INPUT_SPEC if annotator is None else annotator.input_spec(info)
     orientation, _ = find_orientation(info.placement)
     grid = Grid(info.id, info.size, grid_scale(info, spec, settings.resolution), len(info.planes), orientation)
-    stats = compute_overview_stats(info, spec, settings, annotator)
+    stats = compute_overview_stats(info, spec, settings, annotator, on_progress)
     plan = ImagePlan(
-        replace(info, notes=(*info.notes, *filter(None, [stats.note]))),
+        replace(info, notes=(*info.notes, *stats.notes)),
         stats.spec,
         grid,
         settings.hd_num,
