@@ -1,6 +1,6 @@
 """The annotator contract: what an annotator declares, the views that it is given, and the answers that it returns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol, runtime_checkable
 
@@ -48,7 +48,9 @@ class InputSpec:
     variant: str = ""
     """The annotator's name for the one of its networks that this is for."""
     fitted: str = ""
-    """What was fitted to the image's overview (see `SupportsFit`), in the annotator's own format."""
+    """What was fitted to the image (see `SupportsFit`, `SupportsPictureFit`), in the annotator's own format."""
+    overlap: int = 0
+    """Analysed pixels that neighbouring regions share at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class View:
     """The whole canvas squashed to (tile, tile, channels), float32 in the tiles' own values."""
     seconds: float = 0.0
     """Time that reading took."""
+    visible: bool = True
+    """Whether its rendering shows anything: see `readers.render.visibility`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,8 @@ class Answer:
     kind: Kind
     score: float | None = None
     text: str = ""
+    text_cut: bool = False
+    """Whether the text ended at the model's limit of tokens."""
     numbers: Mapping[str, float] = field(default_factory=dict[str, float])
     notes: Mapping[str, str] = field(default_factory=dict[str, str])
     window: tuple[float, float, float, float] | None = None
@@ -92,7 +98,7 @@ class Annotator(Protocol):
     The entry point is a class whose `Options` are a `limner.readers.options.Options`, and which is called with an
     instance of them; one without is called with none. Constructing it is cheap and touches neither weights nor network.
     The process that plans calls `input_spec` and `check`; each process that annotates constructs its own and calls
-    `check`, `load` and then `annotate`, so that the process that plans loads no network.
+    `check`, `load` and then `annotate`. The process that plans loads a network only to fit it to an image.
     """
 
     @property
@@ -154,6 +160,12 @@ class Cost:
     """Bytes at the peak of loading the weights, where that is more than the rest."""
     tokens: int = 0
     """Length of a language model's sequence; 0 without one."""
+    image_tokens: int = 0
+    """How many of them stand for the picture; 0 where it is not known."""
+    answer_tokens: int = 0
+    """How many of them at most are the answer."""
+    context: int = 0
+    """The most tokens that the language model takes; 0 where it is not known."""
     device: str = "cpu"
     """"cpu", or the GPU that holds all of this."""
 
@@ -193,6 +205,25 @@ class SupportsFit(Protocol):
         """The spec with `fitted` filled: from (H, W, 3) RGB, and the masks (H, W) of tissue and of valid pixels.
 
         Returns the spec unchanged where nothing is to be fitted. Raises `ModelError` where the image does not suit.
+        """
+        ...
+
+
+ReadPicture = Callable[[], tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]]
+"""Reads an image at its analysis resolution, or blocks of it side by side where it is too large.
+
+The pixels (H, W, C) are as in the tiles of a `View`, and the mask (H, W) says where they are valid.
+"""
+
+
+@runtime_checkable
+class SupportsPictureFit(Protocol):
+    """An annotator that is fitted to the pixels that its network will see, once for an image, after `SupportsFit`."""
+
+    def fit_picture(self, spec: InputSpec, read: ReadPicture) -> InputSpec:
+        """The spec with `fitted` filled. Returns the spec unchanged, without reading, where nothing is to be fitted.
+
+        Called after `check`, and only where all files are here. Raises `ModelError`.
         """
         ...
 

@@ -29,7 +29,19 @@ ClassScores = npt.NDArray[np.float32]
 SegmentTile = Callable[[Pixels, Mask], ClassScores]
 """A tile (H, W, C) and its valid mask (H, W) → scores or logits (H, W, classes), which depend on nothing else."""
 
+_FLIPS = (np.s_[:, :], np.s_[:, ::-1], np.s_[::-1, :], np.s_[::-1, ::-1])
+
 STEPS = 2**24  # a float32 between a half and one has no finer step
+
+
+@dataclass(frozen=True, slots=True)
+class Averaging:
+    """Which scores of a pixel are averaged before its class is chosen."""
+
+    blend: bool = False
+    """Those of all tiles that show it, weighted by sin² from 0 at a tile's edge to 1 at the end of its overlap."""
+    flips: bool = False
+    """Those of its tile and of its tile's three mirror images."""
 
 
 def class_map_to_polygons(
@@ -41,38 +53,69 @@ def class_map_to_polygons(
     background: Collection[int] = (),
     threshold: float = 0.0,
     network: str,
+    averaging: "Averaging | None" = None,
 ) -> list[Answer]:
     """Trace the 4-connected areas of the class with the highest score, each with the mean of that score.
 
     `to_scores` makes scores from 0 to 1 of the network's values. Classes whose index is in `background` give no areas,
     nor do pixels whose highest score is below `threshold`. Tiles are run one at a time, so that an answer cannot depend
-    on the batch; a tile without a kept pixel in its core is not run. `network` names the network in errors. Raises
-    `ModelError` where its values have another shape, are not finite, or are no scores from 0 to 1.
+    on the batch; a tile without a kept pixel in its core is not run. A pixel has the scores of the tile in whose core
+    it lies, unless `averaging` says otherwise. `network` names the network in errors. Raises `ModelError` where its
+    values have another shape, are not finite, or are no scores from 0 to 1.
     """
+    averaging = averaging or Averaging()
     of = f"network {network}"
-    found = np.zeros(view.keep_mask.shape, dtype=np.uint8)
-    scores = np.zeros(view.keep_mask.shape, dtype=np.float32)
-    for tile, valid, (left, top, _, _), (x0, y0, x1, y1) in zip(
-        view.tiles, view.valid, view.grid.boxes(), view.grid.core_boxes(), strict=True
-    ):
-        if not view.keep_mask[y0:y1, x0:x1].any():
-            continue
+
+    def scores_of(tile: Pixels, valid: Mask, used: tuple[slice, slice]) -> ClassScores:
         values = segment(tile, valid)
         if values.shape != (*valid.shape, len(classes)):
             rule = f"must return {(*valid.shape, len(classes))} values a tile, one per class"
             remedy = "Correct the classes or the layout that are stated for it"
             raise ModelError(of, rule, value=str(values.shape), remedy=remedy)
-        core = values[y0 - top : y1 - top, x0 - left : x1 - left]
         remedy = "Check its file, the region's pixel values, and the mean and std that are stated for it"
-        require_finite(core, "values of a tile", of=of, at=f"on {view.region.key}", remedy=remedy)
-        probabilities = require_probabilities(to_scores(core), of=of)
-        found[y0:y1, x0:x1] = probabilities.argmax(axis=2)
-        scores[y0:y1, x0:x1] = probabilities.max(axis=2)
+        require_finite(values[used], "values of a tile", of=of, at=f"on {view.region.key}", remedy=remedy)
+        return require_probabilities(to_scores(values[used]), of=of)
+
+    def mean_scores(tile: Pixels, valid: Mask, used: tuple[slice, slice]) -> ClassScores:
+        if not averaging.flips:
+            return scores_of(tile, valid, used)
+        whole = np.s_[:, :]
+        mirrored = [scores_of(tile[turn], valid[turn], whole)[turn][used] for turn in _FLIPS]
+        return np.asarray(np.mean(mirrored, axis=0, dtype=np.float32), dtype=np.float32)
+
+    found = np.zeros(view.keep_mask.shape, dtype=np.uint8)
+    scores = np.zeros(view.keep_mask.shape, dtype=np.float32)
+    boxes = view.grid.boxes()
+    total = np.zeros((*view.keep_mask.shape, len(classes) + 1), dtype=np.float32) if averaging.blend else None
+    weights = _blend_weights(view.grid.tile, view.grid.overlap)
+    for tile, valid, (left, top, right, bottom), core in zip(
+        view.tiles, view.valid, boxes, view.grid.core_boxes(), strict=True
+    ):
+        x0, y0, x1, y1 = (left, top, right, bottom) if averaging.blend else core
+        if not view.keep_mask[y0:y1, x0:x1].any():
+            continue
+        probabilities = mean_scores(tile, valid, np.s_[y0 - top : y1 - top, x0 - left : x1 - left])
+        if total is None:
+            found[y0:y1, x0:x1] = probabilities.argmax(axis=2)
+            scores[y0:y1, x0:x1] = probabilities.max(axis=2)
+        else:
+            total[y0:y1, x0:x1, :-1] += probabilities * weights
+            total[y0:y1, x0:x1, -1:] += weights
+    if total is not None:
+        found[...] = total[..., :-1].argmax(axis=2)
+        np.divide(total[..., :-1].max(axis=2), total[..., -1], out=scores, where=total[..., -1] > 0)
     keep = view.keep_mask & ~np.isin(found, list(background)) & (scores >= threshold)
     return [
         Answer(classes[one.value], one.polygon, "area", min(1.0, one.score), numbers={"pixels": float(one.pixels)})
         for one in polygonise(found, scores, keep)
     ]
+
+
+def _blend_weights(tile: int, overlap: int) -> npt.NDArray[np.float32]:
+    """The weight (tile, tile, 1) of each pixel of a tile; those of two neighbours add up to 1 where they overlap."""
+    edge = np.minimum(np.arange(tile), np.arange(tile)[::-1]) + 0.5
+    axis = np.sin(np.pi / 2 * np.minimum(1.0, edge / max(overlap, 0.5))) ** 2
+    return np.multiply.outer(axis, axis)[..., None].astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)

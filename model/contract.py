@@ -23,7 +23,7 @@ from ..readers.overview import read_overview
 from ..readers.raster.bands import find_channels
 from ..readers.regions import Grid, cut_regions
 from ..readers.render import fit_stretch, render, rgb_channels
-from .annotator import Annotator, Answer, InputSpec, SupportsFit, View
+from .annotator import Annotator, Answer, InputSpec, SupportsFit, SupportsPictureFit, View
 from .finding import Kind
 from .views import read_view
 
@@ -78,6 +78,12 @@ def _start(
         _require(replace(fitted, fitted=spec.fitted) == spec, "fitting changes nothing of a spec but `fitted`")
         spec = fitted
     annotator.check([spec])
+    if isinstance(annotator, SupportsPictureFit):
+        view = _views(reader, info, spec)[0]
+        fitted = annotator.fit_picture(spec, lambda: (view.tiles[0], view.valid[0]))
+        _require(replace(fitted, fitted=spec.fitted) == spec, "fitting changes nothing of a spec but `fitted`")
+        spec = fitted
+        annotator.check([spec])
     _check_declarations(annotator)
     annotator.load()
     views = _views(reader, info, spec)

@@ -26,6 +26,8 @@ class Finding:
     score: float | None = None
     """From 0 to 1; None where the model gives none."""
     text: str = ""
+    text_cut: bool = False
+    """Whether the text ended at the model's limit of tokens."""
     cut: bool = False
     """Whether the geometry reaches the border of its region's core and may go on in the neighbour."""
     numbers: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -45,6 +47,8 @@ class Finding:
         record: dict[str, Any] = {"label": self.label, "kind": self.kind, "geometry": geometry, "score": self.score}
         if self.text:
             record["text"] = self.text
+        if self.text_cut:
+            record["text_cut"] = True
         if self.cut:
             record["cut"] = True
         if self.numbers:
@@ -67,6 +71,7 @@ class Finding:
             kind=record["kind"],
             score=record["score"],
             text=record.get("text", ""),
+            text_cut=record.get("text_cut", False),
             cut=record.get("cut", False),
             numbers=numbers,
             notes=notes,
@@ -80,7 +85,7 @@ class Finding:
             or not all(math.isfinite(number) for number in measured)
             or not np.isfinite(shapely.get_coordinates(found.geometry)).all()
             or found.kind not in get_args(Kind)
-            or record.get("cut", False) not in {False, True}
+            or not {found.cut, found.text_cut} <= {False, True}
             or type(found.plane) is not int
             or (window is not None and len(window) != 4)
         ):

@@ -1,13 +1,14 @@
 """What annotators that load a network share: their options, the choice among a model's labels, and a base class."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 
 from ..readers.errors import ModelError, did_you_mean
 from ..readers.options import NEUTRAL, Options
 from .annotator import Answer, InputSpec, View
+from .class_maps import Averaging
 
 
 def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -45,6 +46,30 @@ class NetworkOptions(Options):
         description="Threads of the network; 0 is its library's choice.",
         json_schema_extra=NEUTRAL,
     )
+
+
+class SegmentationOptions(NetworkOptions):
+    """Options of every annotator that may run a segmentation network in tiles."""
+
+    normalise: Literal["image", "tile"] = Field(
+        default="image",
+        description="Where a network normalises by what a tile shows: by the whole image instead, or as it is.",
+    )
+    blend: bool = Field(
+        default=False, description="Average the scores of overlapping tiles, with less weight towards a tile's edge."
+    )
+    flips: bool = Field(default=False, description="Average the scores of a tile and of its three mirror images.")
+
+    @property
+    def averaging(self) -> Averaging:
+        """Which scores are averaged."""
+        return Averaging(self.blend, self.flips)
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What of it decides answers, for `Annotator.identity`; {} where it is as by default."""
+        stated = {"blend": self.blend, "flips": self.flips, "normalise": self.normalise == "tile" and "tile"}
+        return {name: str(value).lower() for name, value in stated.items() if value}
 
 
 class CheckpointOptions(NetworkOptions):

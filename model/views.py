@@ -31,7 +31,7 @@ from ..readers.geometry import Placement, Points
 from ..readers.image import Image, Mask, Pixels
 from ..readers.orientation import UPRIGHT
 from ..readers.regions import Region, Span
-from ..readers.render import Stretch, render
+from ..readers.render import Stretch, render, visibility
 from .annotator import Answer, InputSpec, View
 from .finding import Coverage, Finding
 from .scores import require_finite
@@ -59,15 +59,9 @@ def read_view(
     if grid.size != region.size:
         msg = f"region {region.key} of {region.size} px was not cut for this spec's grid of {grid.size} px"
         raise ValueError(msg)
-    turned = region.grid.orientation
-    pixels, valid = map(turned.turn, image.read(region.box, turned.swap(region.size), region.plane))
-    if spec.bands is not None:
-        canvas, valid = _physical(image, spec.bands, spec.quantity, pixels, valid)
-    elif stretch is not None:
-        canvas = render(pixels, valid, stretch)
-    else:
-        msg = f"region {region.key}: an RGB spec needs the image's stretch"
-        raise ValueError(msg)
+    native, valid = _read_native(image, region)
+    canvas, valid = _to_canvas(image, region, spec, stretch, native, valid)
+    visible = spec.bands is not None or stretch is None or visibility(image.info, native, valid, stretch) != "nothing"
     keep = np.zeros(valid.shape, dtype=np.bool_)
     core = core_window(region)
     keep[core] = valid[core] & roi_mask(region, roi)
@@ -85,7 +79,35 @@ def read_view(
         valid=cut_tiles(valid, grid),
         keep_mask=keep,
         global_view=squash_to_tile(canvas.astype(np.float32), spec.tile) if spec.overall else None,
+        visible=visible,
     )
+
+
+def read_canvas(image: Image, region: Region, spec: InputSpec, stretch: Stretch | None) -> tuple[Pixels, Mask]:
+    """The pixels (H, W, C) of a region as a view with this `spec` has them, and where they are valid (H, W).
+
+    Raises as `read_view` does.
+    """
+    return _to_canvas(image, region, spec, stretch, *_read_native(image, region))
+
+
+def _read_native(image: Image, region: Region) -> tuple[Pixels, Mask]:
+    """Native pixels (H, W, C) of a region, upright, and where they are valid (H, W)."""
+    turned = region.grid.orientation
+    pixels, valid = map(turned.turn, image.read(region.box, turned.swap(region.size), region.plane))
+    return pixels, valid
+
+
+def _to_canvas(
+    image: Image, region: Region, spec: InputSpec, stretch: Stretch | None, pixels: Pixels, valid: Mask
+) -> tuple[Pixels, Mask]:
+    """Native pixels as the spec has them, and where they are valid."""
+    if spec.bands is not None:
+        return _physical(image, spec.bands, spec.quantity, pixels, valid)
+    if stretch is None:
+        msg = f"region {region.key}: an RGB spec needs the image's stretch"
+        raise ValueError(msg)
+    return render(pixels, valid, stretch), valid
 
 
 def _physical(
@@ -223,9 +245,12 @@ def kept_tiles(view: View) -> list[KeptTile]:
     return kept
 
 
-def measure_coverage(view: View, placement: Placement, roi: BaseGeometry | None = None) -> Coverage:
+def measure_coverage(
+    view: View, placement: Placement, roi: BaseGeometry | None = None, *, invalid_first: bool = False
+) -> Coverage:
     """How much of a view's core counts, is not valid, or lies outside the `roi` with which it was read.
 
+    A pixel that is both invalid and outside counts as outside, with `invalid_first` as invalid.
     Each grid pixel counts with its part inside the picture. Square metres are those of small blocks of the core,
     shared out by pixel counts, so that a change of scale with latitude inside a region is respected; None where the
     placement does not have them.
@@ -233,13 +258,14 @@ def measure_coverage(view: View, placement: Placement, roi: BaseGeometry | None 
     region, core = view.region, core_window(view.region)
     valid = to_region_mask(join_tiles(view.valid, view.grid), view)[core]
     inside = roi_mask(region, roi)
+    invalid, outside = (~valid, ~inside & valid) if invalid_first else (inside & ~valid, ~inside)
     width, height = region.grid.shape
     x_cuts, y_cuts = _block_cuts(region.columns, width), _block_cuts(region.rows, height)
     boxes = _block_boxes(region, x_cuts, y_cuts)
     cells = np.multiply.outer(np.diff(y_cuts), np.diff(x_cuts)).ravel()
     shares = [
         _count(mask, x_cuts - x_cuts[0], y_cuts - y_cuts[0]) / cells
-        for mask in (to_region_mask(view.keep_mask, view)[core], inside & ~valid, ~inside)
+        for mask in (to_region_mask(view.keep_mask, view)[core], invalid, outside)
     ]
     px = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     m2 = box_areas_m2(boxes, placement)
@@ -311,6 +337,7 @@ def to_image_coordinates(answer: Answer, view: View) -> Finding:
         kind=answer.kind,
         score=answer.score,
         text=answer.text,
+        text_cut=answer.text_cut,
         cut=cut,
         numbers=answer.numbers,
         notes=answer.notes,

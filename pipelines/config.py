@@ -134,8 +134,9 @@ class Settings(BaseModel):
     overlap: int = Field(0, ge=0)
     """Overlap of neighbouring regions, in pixels at the analysis resolution."""
     area: Text = ""
-    """GeoJSON file of the region of interest: in longitude and latitude for maps, in pixels as exported by QuPath for
-    slides and studies.
+    """File of the region of interest: GeoJSON, GeoPackage, FlatGeobuf, Shapefile or KML, in its own CRS for maps, in
+    pixels as exported by QuPath for slides, studies and images without a georeference. FILE|layername=NAME names a
+    layer.
     """
     tissue: Literal["auto", "off"] = "auto"
     """auto detects the tissue on slides and skips the rest; off analyses the whole slide."""
@@ -150,7 +151,9 @@ class Settings(BaseModel):
     crs: str = ""
     """Coordinate reference system of files that have none, such as EPSG:32618."""
     microns_per_pixel: Text = ""
-    """Pixel size in µm of slides that do not state it: one number, or two as x,y."""
+    """Pixel size in µm of slides that do not state it, and of pictures, which are slides then: one number, or x,y."""
+    metres_per_pixel: Text = ""
+    """Pixel size in metres of maps and pictures without a georeference: one number, or two as x,y."""
     scene: Texts = ()
     """Images to analyse of a file that holds several, by number or name. Default: all, each as an image of its own."""
     names: Literal["hide", "show"] = "hide"
@@ -210,7 +213,8 @@ class Settings(BaseModel):
     def stated_options(self) -> dict[str, str]:
         """Reader options, together with the facts that the user states about the files."""
         stated = {"sensor": self.sensor, "bands": ",".join(self.bands), "crs": self.crs}
-        stated |= {"microns_per_pixel": self.microns_per_pixel, "scene": ",".join(self.scene)}
+        stated |= {"microns_per_pixel": self.microns_per_pixel, "metres_per_pixel": self.metres_per_pixel}
+        stated |= {"scene": ",".join(self.scene)}
         return {**self.reader_options, **{key: value for key, value in stated.items() if value}}
 
     def stretch_limits(self) -> tuple[float, float] | None:

@@ -206,7 +206,8 @@ def record_text(record: Record) -> str:
     for image in record.images:
         parts.append(visible(f"{image.info.id}  {image.info.uri}"))
         parts += [indent(table(findings_rows(record, image), right=(1, 2, 3))), ""] if record.assessed else []
-        parts += [indent(table(area_rows(image), right=(1, 2, 3))), ""]
+        parts += [indent(table(area_rows(image), right=(1, 2, 3)))]
+        parts += [*(visible(f"  warning: {warning}") for warning in image.warnings), ""]
     if not record.assessed:
         parts += [NO_MODEL_CHOSEN, ""]
     failed = sum(len(image.failures) for image in record.images)

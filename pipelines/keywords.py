@@ -41,8 +41,9 @@ class Keywords(TypedDict, total=False):
     overlap: int | None
     """Overlap of neighbouring regions, in pixels at the analysis resolution."""
     area: str | os.PathLike[str] | None
-    """GeoJSON file of the region of interest: in longitude and latitude for maps, in pixels as exported by QuPath for
-    slides and studies.
+    """File of the region of interest: GeoJSON, GeoPackage, FlatGeobuf, Shapefile or KML, in its own CRS for maps, in
+    pixels as exported by QuPath for slides, studies and images without a georeference. FILE|layername=NAME names a
+    layer.
     """
     tissue: Literal["auto", "off"] | None
     """auto detects the tissue on slides and skips the rest; off analyses the whole slide."""
@@ -57,7 +58,9 @@ class Keywords(TypedDict, total=False):
     crs: str | None
     """Coordinate reference system of files that have none, such as EPSG:32618."""
     microns_per_pixel: float | tuple[float, float] | str | None
-    """Pixel size in µm of slides that do not state it: one number, or two as x,y."""
+    """Pixel size in µm of slides that do not state it, and of pictures, which are slides then: one number, or x,y."""
+    metres_per_pixel: float | tuple[float, float] | str | None
+    """Pixel size in metres of maps and pictures without a georeference: one number, or two as x,y."""
     scene: str | Sequence[str] | None
     """Images to analyse of a file that holds several, by number or name. Default: all, each as an image of its own."""
     names: Literal["hide", "show"] | None

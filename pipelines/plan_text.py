@@ -3,6 +3,12 @@
 import math
 from collections import Counter
 
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from ..model.annotator import Cost
+from ..readers.geodesy import area_m2
+from ..reports.overview.scale_bar import format_area
 from .cli.terminal import plural, visible
 from .describe import NO_MODEL_CHOSEN, Row, image_rows, indent, pixel_size_text, table
 from .run.estimate import Estimate, Timing
@@ -26,7 +32,7 @@ def plan_text(prepared: PreparedRun, known: Estimate, *, workers: int) -> str:
         parts.append(NO_MODEL_CHOSEN)
     rows = [(_REGIONS, str(known.regions)), ("tiles to analyse", str(known.tiles)), *_memory_rows(known)]
     if known.cost is not None and known.cost.tokens:
-        rows.append(("tokens per region", f"up to {known.cost.tokens}, including question and answer"))
+        rows.append(("tokens per region", _tokens_text(known.cost)))
     return "\n".join([*parts, table([*rows, ("workers", str(workers))])])
 
 
@@ -51,12 +57,24 @@ def _plan_rows(image: ImagePlan) -> list[Row]:
         ("analysed at", own if metres is None else pixel_size_text(metres, image.info.kind)),
         ("analysed as", "RGB" if image.spec.bands is None else ", ".join(image.spec.bands)),
         ("regions", f"{count}, {region.tiles[0]} × {region.tiles[1]} tiles of {image.spec.tile} px"),
+        *([("area of interest", _area_text(image, image.user_area))] if image.user_area is not None else []),
         *([("tissue", image.tissue)] if image.tissue else []),
         *(("skipped", f"{plural(count, 'region')}: {reason}") for reason, count in sorted(skipped.items())),
     ]
     if min(image.grid.scale) < 1:
         rows.append(("note", "pixels are enlarged, which adds no detail"))
+    rows += [("warning", warning) for warning in image.warnings]
     return rows + [("note", note) for note in image.info.notes]
+
+
+def _area_text(image: ImagePlan, area: BaseGeometry) -> str:
+    """The share of an area in level-0 pixels in its image, and its size."""
+    info = image.info
+    whole = shapely.box(0, 0, *info.size)
+    m2, of_m2 = (area_m2(one, info.placement) for one in (area, whole))
+    share = area.area / whole.area if m2 is None or not of_m2 else m2 / of_m2
+    size = format_area(math.nan if m2 is None else m2, area.area, info.kind, exact=True)
+    return f"{100 * share:.2f} % of the {'picture' if len(info.planes) == 1 else 'slices'}, {size}"
 
 
 def _memory_rows(known: Estimate) -> list[Row]:
@@ -78,6 +96,16 @@ def _memory_rows(known: Estimate) -> list[Row]:
             rows.append(("GPU memory per worker", f"about {_bytes(cost.memory)}, estimated: {sizes}"))
     free = "unknown" if known.free is None else f"{_bytes(known.free)} {place}"
     return [("memory per worker", worker), *rows, ("memory free", free)]
+
+
+def _tokens_text(cost: Cost) -> str:
+    """The tokens of the largest region, and that they are too many where they are."""
+    question = cost.tokens - cost.image_tokens - cost.answer_tokens
+    parts = (("picture", cost.image_tokens), ("question", question), ("answer at most", cost.answer_tokens))
+    text = f"up to {cost.tokens}: " + ", ".join(f"{name} {count}" for name, count in parts if count)
+    if cost.context and cost.tokens > cost.context:
+        text += f". That is more than the model's {cost.context}: lower --hd-num, or these regions will fail"
+    return text
 
 
 def _duration(seconds: float) -> str:

@@ -21,6 +21,12 @@ _MAX_IMAGES = 8  # shown in a notebook
 ALL_DONE, SOME_FAILED, NOTHING_READ = 0, 1, 3
 
 
+def _unseen(image: ImageRecord) -> bool:
+    """Whether nothing of an image could be analysed, and some of it was unreadable."""
+    regions = {area.status: area.regions for area in image.areas}
+    return bool(regions.get("unreadable")) and not regions.get("analysed")
+
+
 @dataclass(frozen=True)
 class Run:
     """The result of `limner.run` and `limner.annotate`; `Run.open` reads it from a folder."""
@@ -86,12 +92,12 @@ class Run:
 
     @property
     def exit_code(self) -> int:
-        """0 where nothing failed; 1 where something did; 3 where nothing could be read."""
+        """0 where nothing failed; 1 where something did, or an image shows nothing; 3 where nothing could be read."""
         failed = any(image.failures for image in self.record.images)
         done = any(area.regions for image in self.record.images for area in image.areas if area.status == "analysed")
         if failed and not done:
             return NOTHING_READ
-        return SOME_FAILED if self.failures else ALL_DONE
+        return SOME_FAILED if self.failures or any(map(_unseen, self.record.images)) else ALL_DONE
 
     @property
     def complete(self) -> bool:

@@ -1,7 +1,8 @@
-"""Polygons that users draw: annotations and areas of interest in GeoJSON, and their place on an image.
+"""Polygons that users draw: annotations and areas of interest, and their place on an image.
 
-Maps are annotated in longitude and latitude (RFC 7946, or the `crs` member of GeoJSON 2008, which QGIS still writes),
-all other images in pixels, as QuPath exports them.
+They come as GeoJSON, or in another format that `vectors` turns into it. Maps are annotated in longitude and latitude
+(RFC 7946, or the `crs` member of GeoJSON 2008, which QGIS still writes), all other images in pixels, as QuPath exports
+them.
 """
 # shapely leaves its functions' **kwargs untyped:
 # pyright: reportUnknownMemberType=false
@@ -22,9 +23,10 @@ from shapely.geometry.base import BaseGeometry
 
 from .errors import ReadError, RequestError, excerpt
 from .files import MAX_FILE_BYTES, parse_json, read_file
-from .geodesy import POLYGON, from_lonlat, lonlat_or_nan, polygon_edges, to_lonlat
+from .geodesy import POLYGON, from_lonlat, lonlat_or_nan, on_earth, polygon_edges, to_lonlat
 from .geometry import Placement, Points
 from .image import ImageInfo
+from .vectors import read_vector, split_layer, vector_driver
 
 Frame = Literal["lonlat", "pixels"]
 Bounds = tuple[float, float, float, float]
@@ -38,7 +40,7 @@ _ROUNDS: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedPolygon:
-    """One polygon of a GeoJSON file."""
+    """One polygon of a file, whose places are those in the GeoJSON that it is or becomes."""
 
     where: str
     """Its place in the file, such as "features[3].geometry"."""
@@ -51,7 +53,10 @@ class AnnotatedPolygon:
 
 
 def read_polygons(path: str, subject: str, frame: Frame) -> list[AnnotatedPolygon]:
-    """Read all polygons of a GeoJSON file, in the file's order; `subject` names the file in errors.
+    """Read all polygons of a file, in the file's order; `subject` names the file in errors.
+
+    path: GeoJSON, or GeoPackage, FlatGeobuf, Shapefile or KML, whose CRS is respected; a layer is named as in
+    `vectors.split_layer`.
 
     Reads Polygon, MultiPolygon, Feature, FeatureCollection and GeometryCollection. In the frame "pixels" also lists of
     features and `.gz`, as QuPath exports them; points and lines are skipped and self-intersections repaired. Heights
@@ -64,14 +69,14 @@ def read_polygons(path: str, subject: str, frame: Frame) -> list[AnnotatedPolygo
 
 
 def read_roi(path: str) -> BaseGeometry:
-    """Read an area of interest: the union of the polygons of a GeoJSON file, in WGS84 longitude and latitude.
+    """Read an area of interest: the union of the polygons of a file, in WGS84 longitude and latitude.
 
     Raises `RequestError` as `read_polygons` does, and for a file without polygons.
     """
     subject = f"the area of interest {path}"
     found = read_polygons(path, subject, "lonlat")
     if not found:
-        raise RequestError(subject, "must contain a polygon", remedy="Draw a polygon in QGIS and save it as GeoJSON")
+        raise RequestError(subject, "must contain a polygon", remedy="Draw a polygon in QGIS and save it as GeoPackage")
     return shapely.union_all([one.geometry for one in found])
 
 
@@ -92,6 +97,11 @@ def roi_to_pixels(roi: BaseGeometry, info: ImageInfo) -> BaseGeometry:
         remedy = "Give an area inside the image, with longitude before latitude, or leave --area out"
         raise RequestError(subject, "must overlap the image", value=value, remedy=remedy)
     return placed
+
+
+def in_pixels(info: ImageInfo) -> bool:
+    """Whether polygons on an image are in pixels: those of slides, studies, and maps that are not on the Earth."""
+    return info.kind != "map" or not on_earth(info.placement)
 
 
 def polygons_to_pixels(polygons: Sequence[BaseGeometry], info: ImageInfo) -> list[BaseGeometry]:
@@ -226,15 +236,23 @@ class _GeoJson:
         return [one for one in found if not one.geometry.is_empty]
 
     def _record(self) -> object:
+        file, layer = split_layer(self.path)
         try:
+            if driver := vector_driver(file):
+                return read_vector(self.path, driver, self.subject, placed=self.frame == "lonlat")
+            if layer:
+                raise ValueError("GeoJSON has no layers")  # noqa: TRY301 - as a file that is no GeoJSON
             content = read_file(self.path)
+            if content.startswith(b"PK"):
+                raise ValueError("a ZIP archive, which is to be unpacked")  # noqa: TRY301 - likewise
             if self.path.endswith(".gz") and self.frame == "pixels":
                 content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(MAX_FILE_BYTES + 1)
             if len(content) > MAX_FILE_BYTES:
                 raise OSError(errno.EFBIG, f"it has more than {MAX_FILE_BYTES // 2**20} MiB")  # noqa: TRY301 - as `read_file`
             return parse_json(content.decode("utf-8-sig"), allow_nan=True)  # QuPath writes NaN measurements
         except (OSError, EOFError, zlib.error, ValueError) as error:
-            raise self._error("", "must be a GeoJSON file", excerpt(str(error))) from error
+            rule = "must be a GeoJSON file, or a GeoPackage, FlatGeobuf, Shapefile or KML"
+            raise self._error("", rule, excerpt(str(error))) from error
 
     def _error(self, where: str, rule: str, value: str) -> RequestError:
         remedy = "Give GeoJSON polygons in WGS84 longitude and latitude, such as QGIS saves with RFC 7946 ticked"

@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import stat
 from collections.abc import Generator, Sequence
@@ -21,6 +22,7 @@ MAX_JSON_DEPTH: Final = 64
 MAX_FILE_BYTES: Final = 2**28
 """Largest file that is read into memory."""
 
+_VARIABLE: Final = re.compile(r'(?:NETCDF|HDF5):("[^"]+"|.+?):(?://)?([^:"]+)', re.IGNORECASE)
 _SAMPLE: Final = 2**20  # bytes at each end of a file that its fingerprint covers
 
 
@@ -122,9 +124,20 @@ def reject_duplicate_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
+def split_variable(name: str) -> tuple[str, str]:
+    """A file and a variable in it, from GDAL's names for them; the name itself and "" for any other name.
+
+    >>> split_variable("NETCDF:a.nc:red"), split_variable('HDF5:"b 1.h5"://group/red'), split_variable("c.tif")
+    (('a.nc', 'red'), ('b 1.h5', 'group/red'), ('c.tif', ''))
+    """
+    found = _VARIABLE.fullmatch(name)
+    return (found[1].removeprefix('"').removesuffix('"'), found[2]) if found else (name, "")
+
+
 def is_remote(uri: str) -> bool:
-    """Whether a name is read over a network or a GDAL virtual file system."""
-    return uri.startswith("/vsi") or "://" in uri
+    """Whether a name, or the file of a variable, is read over a network or a GDAL virtual file system."""
+    file, _ = split_variable(uri)
+    return file.startswith("/vsi") or "://" in file
 
 
 def require_local(uri: str) -> None:

@@ -9,9 +9,11 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from shlex import quote
 from typing import Final
 
 from .errors import ReadError
+from .files import split_variable
 from .image import Kind
 from .slide import tiff_directories as tiff
 
@@ -19,6 +21,7 @@ _MAX_PAGES: Final = 64  # directories of a TIFF that are read
 _GEO_TAGS: Final = frozenset({33550, 33922, 34264, 34735, 42112, 42113})  # of GeoTIFF and GDAL
 _WHOLE_SLIDE: Final = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.77\.1\.6(?![.0-9])")  # its SOP class
 _MAX_BYTES: Final = 1 << 16  # of a list of files or a folder's attributes
+_STAC: Final = b'"stac_version"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,11 @@ class Format:
             rule = f"must be opened by the reader {self.reader}, since it is {self.name}"
             return ReadError(subject, rule, remedy="Leave --reader out")
         found = f"{self.name} is not supported" + (f": {self.why}" if self.why else "")
-        return ReadError(subject, "must be in a supported format", value=found, remedy=self.remedy)
+        file, variable = split_variable(subject)
+        remedy = self.remedy.replace("FILE", quote(file)).replace(
+            "VARIABLE", quote(subject) if variable else "VARIABLE"
+        )
+        return ReadError(subject, "must be in a supported format", value=found, remedy=remedy)
 
 
 _OME: Final = "Convert it to OME-TIFF, for example with `bfconvert` of Bio-Formats"
@@ -63,8 +70,9 @@ _ANY_TIFF: Final = f"{_OME} or `vips tiffsave --tile --pyramid`"
 _SDK: Final = "Export it as TIFF or OME-TIFF with Philips' tools or isyntax2raw"
 _LOSSLESS: Final = "Export it from the scanner's own viewer as OME-TIFF or SVS"
 _VOLUME: Final = "Give the DICOM series that it was made from"
-_GDAL: Final = "Write the variable as GeoTIFF, for example with `gdal_translate NETCDF:FILE:VARIABLE OUT.tif`"
-_WHICH: Final = "it may hold several variables"
+_GDAL: Final = (
+    "If you trust it, convert a variable with `gdal_translate VARIABLE OUT.tif`; `gdalinfo FILE` lists the names of all"
+)
 
 _GROUPS: Final[tuple[tuple[Kind, str, str, dict[str, str]], ...]] = (  # kind, reader, remedy, name by key
     ("slide", "slide", "", {
@@ -102,9 +110,10 @@ _FORMATS: Final = {
         Format("label", "picture of a slide's label", "slide", "", "", "Leave it out", auxiliary=True),
         # maps, and files without an image: any reader may open them
         Format("zarr", "Zarr", "map", "", "", "Write the array as GeoTIFF", strict=False),
-        Format("hdf5", "HDF5 or NetCDF 4", "map", "", _WHICH, _GDAL, strict=False),
-        Format("netcdf", "NetCDF", "map", "", _WHICH, _GDAL, strict=False),
+        Format("hdf5", "HDF5 or NetCDF 4", "map", "", "it can take pixels from any other file", _GDAL, strict=False),
+        Format("netcdf", "NetCDF", "map", "scene", strict=False),
         Format("hdf4", "HDF 4", "map", "", "", _GDAL, strict=False),
+        Format("stac", "STAC item", "map", "scene", strict=False, auxiliary=True, why="name it to read its assets"),
         Format("pdf", "PDF", None, "", "", "Leave it out", strict=False, auxiliary=True),
         Format("video", "video", None, "", "", "Give single frames as PNG or TIFF", strict=False, auxiliary=True),
         Format("office", "Office document", None, "", "", "Leave it out", strict=False, auxiliary=True),
@@ -150,6 +159,8 @@ def recognise(uri: str, head: bytes) -> Format | None:
         key = "vms-part"
     elif b"DPUfsImport" in head[:512]:
         key = "isyntax"
+    elif head.lstrip().startswith(b"{") and _is_stac(uri, head):
+        key = "stac"
     else:
         key = next((key for at, magic, key in _BY_BYTES if head.startswith(magic, at)), "") or by_name
     return _FORMATS.get(key)
@@ -250,6 +261,11 @@ def _has_vsi_folder(uri: str) -> bool:
         return any(one.name.startswith("stack") for one in os.scandir(folder) if one.is_dir())
     except (OSError, ValueError):
         return False
+
+
+def _is_stac(uri: str, head: bytes) -> bool:
+    """Whether JSON, which begins with `head`, states a version of STAC in its first 64 KiB."""
+    return _STAC in head or (uri.lower().endswith((".json", ".geojson")) and _STAC in _beginning(Path(uri)))
 
 
 def _is_part_of_vms(uri: str) -> bool:

@@ -1,5 +1,6 @@
 """User overrides of image metadata, whichever reader scanned it: bands, sensor, CRS and pixel size."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,8 +9,8 @@ from typing import Annotated, Final
 
 from pydantic import Field, field_validator
 
-from .errors import ReadError
-from .files import is_remote
+from .errors import ReadError, RequestError
+from .files import is_remote, split_variable
 from .geometry import Placement
 from .image import VALIDITY_UNKNOWN, Channel, ImageInfo
 from .options import options_of
@@ -27,9 +28,9 @@ from .raster.bands import (
     match_band,
     read_radiometry,
 )
-from .raster.metadata import CRS_ADVICE, Crs, gcp_notes
+from .raster.metadata import CRS_ADVICE, NO_GEOREFERENCE, Crs, gcp_notes
 from .raster.radiometry import BASELINE_UNKNOWN, SCALE_SOURCE, VALUES, SensorChoice, choose_sensor, values_text
-from .slide.spacing import NOTE_PREFIX, Spacing, SpacingTable
+from .slide.spacing import NOTE_PREFIX, Spacing, SpacingTable, stored_spacing
 
 NODATA: Final = "default_nodata"
 """The option of readers for the nodata value of files that declare none."""
@@ -68,8 +69,14 @@ class Overrides(NameOptions):
     microns_per_pixel: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         default=(),
         max_length=2,
-        description="The pixel size of slides, one number or two as x,y; `--microns-per-pixel` sets it.",
+        description="The pixel size of slides and pictures in µm, one number or two; `--microns-per-pixel` sets it.",
         examples=["--microns-per-pixel 0.5"],
+    )
+    metres_per_pixel: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        default=(),
+        max_length=2,
+        description="The pixel size of maps without a georeference, one number or two; `--metres-per-pixel` sets it.",
+        examples=["--metres-per-pixel 0.1"],
     )
     scene: tuple[str, ...] = Field(
         default=(),
@@ -126,34 +133,65 @@ class PreparedOverrides:
         self._overrides = overrides
         self._crs = _parse_crs(overrides.crs)
         self._table = SpacingTable.read(overrides.spacing_csv) if overrides.spacing_csv else None
+        if overrides.microns_per_pixel and overrides.metres_per_pixel:
+            rule, remedy = "must not be given with --microns-per-pixel", "Give the one for slides or the one for maps"
+            raise RequestError("--metres-per-pixel", rule, remedy=remedy)
 
     def apply(self, info: ImageInfo, reader: object) -> ImageInfo:
         """Apply the overrides and the sensor to the metadata that `reader` returned, with notes on what was decided.
 
         Raises `ReadError` where they do not fit the image, or a product's metadata is invalid.
         """
+        info = self._with_pixel_size(info)
         info = _with_numbers(_with_sensor(info, reader, self._overrides), self._overrides)
-        info = self._with_spacing(_with_crs(info, self._crs))
+        info = _with_crs(info, self._crs)
         return _with_notes(info, *orientation_notes(info.placement))
 
-    def _with_spacing(self, info: ImageInfo) -> ImageInfo:
-        """Apply a slide's pixel size: its row in the table wins over --microns-per-pixel."""
-        numbers = self._overrides.microns_per_pixel
+    def makes_personal(self, path: str) -> bool:
+        """Whether a file at `path` without a georeference is a slide, since its pixel size is stated in µm."""
+        return bool(self._overrides.microns_per_pixel) or (
+            self._table is not None and self._table.find(path) is not None
+        )
+
+    def _with_pixel_size(self, info: ImageInfo) -> ImageInfo:
+        """Apply the pixel size that the user states; a slide's row in the table wins over --microns-per-pixel.
+
+        A picture without a georeference becomes a slide by a size in µm, and a map in local metres by one in m.
+        """
+        microns, metres = self._overrides.microns_per_pixel, self._overrides.metres_per_pixel
         stated = None if self._table is None else self._table.find(info.uri)
-        if stated is None and numbers:
-            stated = Spacing(numbers[0], numbers[-1], "--microns-per-pixel")
-        if stated is None:
-            return info
-        if info.kind != "slide":
-            return _with_notes(info, *(["--microns-per-pixel was not used: it is for slides."] if numbers else []))
-        (x, _, _), (_, y, _) = info.placement.matrix[:2]
-        found = Spacing(x, y, info.placement.source) if info.placement.unit == "um" else None
-        notes = [note for note in info.notes if not note.startswith(NOTE_PREFIX)]
-        if found is not None and stated.differs_from(found):
-            notes.append(f"{NOTE_PREFIX} {stated} is used as given; the file has {found}.")
-        if stated.implausible:
-            notes.append(f"{NOTE_PREFIX} {stated} is used as given, although {stated.implausible}.")
-        return replace(info, placement=stated.placement(), notes=tuple(notes))
+        if stated is None and microns:
+            stated = Spacing(microns[0], microns[-1], "--microns-per-pixel")
+        own = info.placement
+        flat = info.kind == "map" and own.crs is None and (own.unit == "px" or (own.unit == "crs" and not self._crs))
+        if metres and flat:
+            return _with_metres(info, metres[0], metres[-1])
+        if info.kind == "slide" or (stated is not None and flat):
+            unused = ["--metres-per-pixel was not used: it is for maps."] if metres else []
+            return _with_notes(info if stated is None else _with_spacing(info, stated), *unused)
+        georeferenced = "the image has a georeference" if info.kind == "map" else "it is for slides and maps"
+        flags = (("--microns-per-pixel", microns), ("--metres-per-pixel", metres))
+        return _with_notes(info, *(f"{flag} was not used: {georeferenced}." for flag, numbers in flags if numbers))
+
+
+def _with_spacing(info: ImageInfo, stated: Spacing) -> ImageInfo:
+    """Apply the pixel size of a slide, and note where the file states another."""
+    (x, _, _), (_, y, _) = info.placement.matrix[:2]
+    found = Spacing(x, y, info.placement.source) if info.placement.unit == "um" else stored_spacing(info.facts)
+    notes = [note for note in info.notes if not note.startswith((NOTE_PREFIX, NO_GEOREFERENCE))]
+    if found is not None and stated.differs_from(found):
+        notes.append(f"{NOTE_PREFIX} {stated} is used as given; the file has {found}.")
+    if stated.implausible:
+        notes.append(f"{NOTE_PREFIX} {stated} is used as given, although {stated.implausible}.")
+    return replace(info, placement=stated.placement(), notes=tuple(notes), kind="slide", sensor="")
+
+
+def _with_metres(info: ImageInfo, x: float, y: float) -> ImageInfo:
+    """Place a map without a georeference in metres from its upper left corner."""
+    placed = Placement(((x, 0.0, 0.0), (0.0, y, 0.0)), "m", source="--metres-per-pixel")
+    notes = [note for note in info.notes if not note.startswith((NOTE_PREFIX, NO_GEOREFERENCE))]
+    notes.append("Positions are in metres from the upper left corner, x to the right and y down, on no map.")
+    return replace(info, placement=placed, notes=tuple(notes))
 
 
 def _with_sensor(info: ImageInfo, reader: object, overrides: Overrides) -> ImageInfo:
@@ -170,6 +208,8 @@ def _with_sensor(info: ImageInfo, reader: object, overrides: Overrides) -> Image
     if sensor and token and not bands and [channel.name for channel in channels] == ["1"]:
         channels = [replace(channels[0], name=canonical_band(token[0], sentinel=is_sentinel2(sensor, [])))]
     tagged = any((channel.scale, channel.offset) != (1.0, 0.0) for channel in channels)
+    if not overrides.converts:
+        _check_tags(info.uri, channels)
     by = "" if choice is None else choice.source
     described, notes = describe_channels(channels, sensor, measured, by)
     if overrides.converts:  # the user's numbers replace those of which notes would tell
@@ -196,17 +236,25 @@ def _with_sensor(info: ImageInfo, reader: object, overrides: Overrides) -> Image
     return _with_notes(mapped, *notes, *(() if choice is None or tagged or overrides.converts else choice.notes))
 
 
+def _check_tags(path: str, channels: Sequence[Channel]) -> None:
+    for one in channels:
+        if not (math.isfinite(one.scale) and math.isfinite(one.offset) and one.scale):
+            rule, found = "must have a scale and offset that are finite, and no scale of 0", f"{one.scale:g}"
+            remedy = "State them with --set reader_options.scale=NUMBER and --set reader_options.offset=NUMBER"
+            raise ReadError(path, rule, value=f"{one.name}: scale {found}, offset {one.offset:g}", remedy=remedy)
+
+
 def _choose_sensor(
     info: ImageInfo, stated: Sensor | None
 ) -> tuple[SensorChoice | None, Mapping[str, Radiometry], Path | None]:
     """The sensor of a map, and the radiometry in its product's metadata with their file. Raises `ReadError`."""
     named = find_sensor(info.sensor) if info.sensor else None
-    beside = (info.files or (info.uri,))[0]
+    beside, _ = split_variable((info.files or (info.uri,))[0])
     measured: Mapping[str, Radiometry] = {}
     metadata: Path | None = None
     if (sensor := stated or named) is not None and not is_remote(info.uri):
         measured, metadata = read_radiometry(beside, sensor), find_product_metadata(beside, sensor)
-    return choose_sensor(beside, stated, named, measured, metadata.name if metadata else ""), measured, metadata
+    return choose_sensor(info, beside, stated, measured, metadata.name if metadata else ""), measured, metadata
 
 
 def _with_numbers(info: ImageInfo, overrides: Overrides) -> ImageInfo:
@@ -244,8 +292,9 @@ def _with_crs(info: ImageInfo, stated: Crs | None) -> ImageInfo:
     """Apply a CRS to a file that has a geotransform or control points but no CRS; without one work in pixels."""
     own = info.placement
     if own.unit != "crs" or own.crs is not None:
-        differs = own.crs is not None and stated is not None and _is_other_crs(own.crs, stated.wkt)
-        return _with_notes(info, *(["--crs was not used: the file has a CRS."] if differs else []))
+        unused = "the file has a CRS" if own.crs is not None else "the image has no geotransform"
+        differs = stated is not None and (own.crs is None or _is_other_crs(own.crs, stated.wkt))
+        return _with_notes(info, *([f"--crs was not used: {unused}."] if differs else []))
     if stated is not None:
         placed = replace(own, unit=stated.unit, crs=stated.wkt)
         return _with_notes(replace(info, placement=placed), *gcp_notes(placed))

@@ -17,6 +17,8 @@ from .image import Image, ImageInfo, Mask, Pixels, StoredLevel, SupportsLevels
 Values = npt.NDArray[np.float64]
 
 MAX_MONTAGE_PLANES: Final = 25
+OVERVIEW_SIDE: Final = 2048
+"""Pixels on the long side of an overview, unless something else is asked for."""
 _BYTES: Final = 64 << 20  # native pixels read at a time
 WHOLE_BYTES: Final = 4 << 30
 """Most bytes of native pixels of a map that are read for an overview; of a larger one blocks are sampled."""
@@ -85,7 +87,7 @@ Progress = Callable[[float], None]
 def read_overview(
     image: Image,
     *,
-    limit: int = 2048,
+    limit: int = OVERVIEW_SIDE,
     montage: Montage | None = None,
     aspect: tuple[float, float] = (1.0, 1.0),
     on_progress: Progress = lambda _: None,

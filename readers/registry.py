@@ -15,7 +15,7 @@ from typing import Final, Literal, cast
 import numpy as np
 
 from .errors import LimnerError, ReadError, RequestError
-from .files import is_remote
+from .files import is_remote, split_variable
 from .formats import Format, recognise, recognise_folder
 from .image import ArchiveReader, Image, ImageInfo, NumberingReader, Reader
 from .options import O, Options, options_of, parse_options, unknown_option
@@ -90,7 +90,7 @@ def scan(
     """
     candidates, overrides, own = _parse(options, reader)
     prepared = PreparedOverrides(overrides)
-    scanner = _Scanner(candidates, own, overrides, reader, skip_folder)
+    scanner = _Scanner(candidates, own, overrides, prepared, reader, skip_folder)
     rows = _without_parts(_with_overrides([row for item in inputs for row in scanner.scan(item)], candidates, prepared))
     rows = _numbered([scanner.mark_personal(row) for row in rows], candidates)
     return _with_ids(rows, candidates, hide=overrides.names == "hide")
@@ -131,6 +131,7 @@ class _Scanner:
     _candidates: Mapping[str, Reader]
     _options: Mapping[str, Options]
     _stated: Overrides
+    _prepared: PreparedOverrides
     _forced: str | None
     _skip_folder: Callable[[str], str | None]
     _done: set[str] = field(default_factory=set[str])
@@ -155,6 +156,7 @@ class _Scanner:
             infos = tuple(replace(info, personal=True) for info in infos)
         kind = getattr(self._candidates.get(row.reader), "kind", "map" if row.infos or not row.reader else "slide")
         personal = (found is not None and found.personal) or kind != "map" or any(info.personal for info in infos)
+        personal |= not infos and self._prepared.makes_personal(row.path)
         return replace(row, infos=infos, personal=personal)
 
     def _mark_done(self, path: str) -> bool:
@@ -167,13 +169,16 @@ class _Scanner:
     def _choose(self, path: str, head: bytes, *, named: bool) -> str | None:
         """The reader of a file; None where its format has none, or none recognises it."""
         forced = self._forced if named else None
-        found = self._formats[path] = recognise(path, head)
+        file, _ = split_variable(path)
+        found = self._formats[path] = recognise(file, head)
+        if found is not None and found.auxiliary and not named:
+            return None
         if found is None or not found.strict:
-            return forced or find_reader(path, head, self._candidates)
+            return forced or find_reader(file, head, self._candidates)
         able = {name: reader for name, reader in self._candidates.items() if found.read_by(name, reader)}
         if forced or not able:
             return forced if forced in able else None
-        return find_reader(path, head, able) or next(iter(able))
+        return find_reader(file, head, able) or next(iter(able))
 
     def _option_error(self, path: str, error: RequestError) -> LimnerError:
         """An error about an option, without the file's name where that is personal."""
@@ -354,7 +359,7 @@ def _without_parts(rows: Sequence[ScannedFile]) -> list[ScannedFile]:
         for row in rows
         for info in row.infos
         for path in info.files
-        if os.path.abspath(path) != os.path.abspath(row.path)
+        if os.path.abspath(path) != os.path.abspath(split_variable(row.path)[0])
     }
     kept: list[ScannedFile] = []
     for row in rows:
@@ -413,10 +418,11 @@ def _format_of(path: str) -> Format | None:
     """The format of an input that no reader was chosen for, by its name alone where it cannot be read."""
     if not is_remote(path) and os.path.isdir(path):
         return recognise_folder(path)
+    file, _ = split_variable(path)
     try:
-        return recognise(path, b"" if is_remote(path) else _head(path))
+        return recognise(file, b"" if is_remote(file) else _head(file))
     except LimnerError:
-        return recognise(path, b"")
+        return recognise(file, b"")
 
 
 def _why_empty(folder: str) -> str:
@@ -431,7 +437,11 @@ def _why_empty(folder: str) -> str:
 
 
 def _head(path: str) -> bytes:
-    """The first bytes of a regular file. Raises `ReadError` for others, since opening a pipe or a device may block."""
+    """The first bytes of a regular file, or of the one that holds a variable.
+
+    Raises `ReadError` for others, since opening a pipe or a device may block.
+    """
+    path, _ = split_variable(path)
     try:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):

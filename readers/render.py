@@ -16,9 +16,13 @@ from .errors import ReadError
 from .image import Channel, ImageInfo, Mask, Pixels
 
 Curve = Literal["linear", "decibel", "sigmoid", "steps"]
+Visibility = Literal["detail", "one grey", "nothing"]
 Values = npt.NDArray[np.float64]
 
 PERCENTILES: Final = (2.0, 98.0)
+_FITTED: Final = "2nd to 98th percentile"
+CHOOSE_WINDOW: Final = "choose another with --set reader_options.window=NAME"
+"""The end of a note that names a window which neither the file nor the user stated."""
 _COLOURS: Final = ("red", "green", "blue")
 _WHITE: Final = 255
 _BRIGHT_FIELD: Final = 0.35  # of white: a slide with a darker median is dark field, whose channels are unrelated
@@ -138,7 +142,7 @@ def fit_stretch(
         low, high = np.percentile(values, PERCENTILES) if len(values) else (0.0, 1.0)
         ends.append((float(low), float(high)))
     unit = " of 20·log10 of the magnitude" if curve == "decibel" else ""
-    source = f"2nd to 98th percentile{unit}, {counted} valid overview pixels" if counted else "no valid pixel"
+    source = f"{_FITTED}{unit}, {counted} valid overview pixels" if counted else "no valid pixel"
     return Stretch(names, tuple(low for low, _ in ends), tuple(high for _, high in ends), source, curve)
 
 
@@ -162,6 +166,19 @@ def window_stretch(info: ImageInfo) -> Stretch | None:
     )
 
 
+def with_window(info: ImageInfo, limits: tuple[float, float], source: str) -> ImageInfo:
+    """A study of grey values shown with other values of black and white than its own window's, and why."""
+    facts, (low, high) = dict(info.facts), limits
+    kept = {key: text for key, text in facts.items() if not key.startswith("window_")}
+    used = f"{(low + high) / 2:g}/{high - low:g} LINEAR_EXACT ({source}"
+    if "window_used" in facts:
+        used += f", instead of {facts['window_used']}"
+    ends = (high, low) if "inverted" in facts else (low, high)
+    kept |= {"window_used": f"{used})", "window_low": repr(ends[0]), "window_high": repr(ends[1])}
+    notes = tuple(note for note in info.notes if not note.endswith(CHOOSE_WINDOW))
+    return replace(info, facts=tuple(kept.items()), notes=notes)
+
+
 def display_stretch(info: ImageInfo, fitted: Stretch) -> Stretch:
     """The stretch to show an image with: the window of a study if it has one, else the one `fitted` to its pixels.
 
@@ -173,6 +190,28 @@ def display_stretch(info: ImageInfo, fitted: Stretch) -> Stretch:
         return stated
     ends = (fitted.high, fitted.low) if "inverted" in dict(info.facts) else (fitted.low, fitted.high)
     return replace(fitted, low=ends[0], high=ends[1], blank=0)
+
+
+def visibility(info: ImageInfo, pixels: Pixels, valid: Mask, stretch: Stretch) -> Visibility:
+    """What a rendering of a study's native pixels (H, W, C) shows.
+
+    Where all valid pixels get the same grey, that is nothing if it is black or white, if it is the only grey of a
+    table, or if all values of the file are the same, since its rescale slope is 0. Otherwise it is one grey: also black
+    or white of values within a stretch that was fitted to the image. A region without valid pixels is no data, and maps
+    and slides show whatever they have: "detail".
+    """
+    if info.kind != "study":
+        return "detail"
+    shown = render(pixels, valid, stretch)[valid]
+    if not shown.size or (shown != shown[0]).any():
+        return "detail"
+    if "flat" in dict(info.facts) or len(stretch.steps) == 1:
+        return "nothing"
+    if stretch.source.startswith(_FITTED):
+        values = _to_curve_units(stretch.curve, pixels[valid])
+        low, high = np.minimum(stretch.low, stretch.high), np.maximum(stretch.low, stretch.high)
+        return "one grey" if ((low <= values) & (values <= high)).any() else "nothing"
+    return "nothing" if set(shown[0].tolist()) <= {0, _WHITE} else "one grey"
 
 
 def render(pixels: Pixels, valid: Mask, stretch: Stretch) -> npt.NDArray[np.uint8]:

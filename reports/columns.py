@@ -103,6 +103,7 @@ _WORLD = "the same point in the image's CRS"
 _WORLD_AXES = "world_x0 world_y0 world_x1 world_y1"
 _LPS = "the point in the patient (LPS): towards left, posterior and superior"
 _LPS_AXES = "centre_lps_x_mm centre_lps_y_mm centre_lps_z_mm"
+_CUT = "whether the text ended at the limit of tokens (max_tokens); empty without a text"
 _SIZE = "the box along the slice's rows and columns; see spacing_source"
 _WORLD_BOX = "bounding box in the image's CRS: least and most of its axes"
 
@@ -138,6 +139,7 @@ FINDINGS: tuple[Column[FindingsBatch], ...] = (
         ],
     ),
     Column("text", "string", "the model's text; data, not instructions", _finding("text")),
+    Column("cut", "boolean", _CUT, lambda b: [f.text_cut if f.text else None for f in b.findings]),
     *_only(
         STUDY,
         [

@@ -90,8 +90,8 @@ def _layer(path: Path, layer: str, batch: FindingsBatch, columns: Sequence[Colum
     for column in columns:
         values = column.array(batch)
         missing = np.array([value is None for value in values], dtype=np.bool_) if values.dtype == object else None
-        if column.dtype == "Int64" and missing is not None:
-            values = np.where(missing, 0, values).astype(np.int64)
+        if column.dtype in {"Int64", "boolean"} and missing is not None:
+            values = np.where(missing, 0, values).astype(np.int64 if column.dtype == "Int64" else np.bool_)
         data.append(np.ascontiguousarray(values))
         masks.append(missing)
     raw.write(

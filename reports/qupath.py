@@ -27,6 +27,7 @@ from .columns import findings_columns
 from .csv_safety import clean_text
 from .measures import FindingsBatch
 from .palette import Palette, rgb
+from .table import plain_text
 from .writer import ImageRecord, Record, image_file, write_per_image
 
 Suffix = Literal[".geojson", ".geojson.gz"]
@@ -149,7 +150,11 @@ def _values(batch: FindingsBatch) -> Iterator[tuple[dict[str, float], dict[str, 
         ]
         yield (
             {name: value for name, number, value in known if number},
-            {name: str(value) for name, number, value in known if not number},
+            {
+                name: value if isinstance(value, str) else plain_text(value)
+                for name, number, value in known
+                if not number
+            },
         )
 
 

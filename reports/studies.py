@@ -25,7 +25,8 @@ _FACTS: Mapping[str, str] = {
     "rows": "pixels of a slice, down",
     "columns": "pixels of a slice, across",
     "sort_basis": "what the order of slices is based on",
-    "split_by": "the attribute by which slices at the same positions were split into stacks",
+    "split_by": "the attributes by which the series, and slices at the same positions, were split into stacks",
+    "split_value": "their values in this stack, with units, in the same order; times by the clock from the earliest",
     "spacing_source": "of row_mm and col_mm; in the patient only pixel_spacing and pixel_spacing_calibrated hold",
     "row_mm": "mm between rows",
     "col_mm": "mm between columns",
@@ -101,14 +102,17 @@ class StudyRow:
         return self.record.status_of(self.images)
 
 
-_STATUS = "complete; partial where a file or a planned region failed; not assessed without a model"
+_STATUS = (
+    "complete; partial where a file or a planned region failed; doubtful where an image has warnings; not assessed "
+    "without a model"
+)
 _STUDY: Column[StudyRow] = Column(
     "study_uid", "category", "the study, as a pseudonym", lambda row: row.image.info.study
 )
 
 
 def _status(row: StudyRow) -> str:
-    return "partial" if row.status == "complete" and row.largest("study_failed") else row.status
+    return "partial" if row.status in {"complete", "doubtful"} and row.largest("study_failed") else row.status
 
 
 STUDIES: tuple[Column[StudyRow], ...] = (

@@ -92,13 +92,19 @@ def _pixel_columns(unit: str, per_metre: float, kinds: tuple[Kind, ...]) -> list
     ]
 
 
-_STATUS = "complete; partial where a planned region was not analysed; not assessed without a model"
+_STATUS = (
+    "complete; partial where a planned region was not analysed; doubtful where there are warnings; not assessed "
+    "without a model"
+)
 
 SUMMARY: tuple[Column[ImageSummary], ...] = (
     IMAGE,
     NAME,
     Column("kind", "category", "map, slide or study", lambda row: row.kind),
     Column("status", "category", _STATUS, lambda row: row.record.status_of([row.image])),
+    Column(
+        "warnings", "string", "why the results must not be believed unseen", lambda row: " ".join(row.image.warnings)
+    ),
     Column("findings", "Int64", COUNTED, lambda row: row.findings),
     Column("regions", "Int64", "regions", lambda row: row.regions),
     Column("failures", "Int64", "regions that failed: areas.csv has reasons", lambda row: len(row.image.failures)),

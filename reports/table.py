@@ -21,8 +21,8 @@ from ..readers.files import atomic_path
 from ..readers.image import Kind
 from .csv_safety import clean_text, csv_cell
 
-Dtype = Literal["int64", "Int64", "float64", "string", "category"]
-"""The type's name in pandas: "Int64" holds missing values, "int64" none; "category" is a text of few values."""
+Dtype = Literal["int64", "Int64", "float64", "boolean", "string", "category"]
+"""The type's name in pandas: all but "int64" hold missing values; "category" is a text of few values."""
 
 Topic = Literal["identity", "finding", "place", "world", "run"]
 """What a column describes: which finding it is, what was found, where it lies in the image and on Earth, or in the
@@ -32,7 +32,14 @@ Typed = npt.NDArray[Any]
 
 KINDS: tuple[Kind, ...] = ("map", "slide", "study")
 _DIGITS = 9
-_TYPES = {"int64": "whole number", "Int64": "whole number", "float64": "number", "string": "text", "category": "text"}
+_TYPES = {
+    "int64": "whole number",
+    "Int64": "whole number",
+    "float64": "number",
+    "boolean": "true or false",
+    "string": "text",
+    "category": "text",
+}
 
 
 class Batch(Protocol):
@@ -68,7 +75,7 @@ class Column(Generic[B_contra]):
     topic: Topic = "finding"
 
     def array(self, batch: B_contra) -> Typed:
-        """The values of a batch (N,), rounded: float64 with NaN, or int64, or objects (int or str) with None."""
+        """The values of a batch (N,), rounded: float64 with NaN, or int64, or objects (int, bool or str) with None."""
         values = None if batch.kind is not None and batch.kind not in self.kinds else self.values(batch)
         rows: Any = [values] * len(batch) if isinstance(values, str | int | float | None) else values
         if self.dtype == "float64":
@@ -84,9 +91,7 @@ class Column(Generic[B_contra]):
         """The values of a batch as CSV cells: empty where not known; no text can become a formula."""
         values = self.array(batch).tolist()
         if self.dtype != "float64":
-            cells = {
-                one: csv_cell(one) if isinstance(one, str) else "" if one is None else str(one) for one in set(values)
-            }
+            cells = {one: csv_cell(one) if isinstance(one, str) else plain_text(one) for one in set(values)}
             return [cells[one] for one in values]
         decimals = self._decimals(batch)
         number_format = _significant if decimals is None else f"{{:.{decimals}f}}".format
@@ -100,6 +105,11 @@ class Column(Generic[B_contra]):
 
     def _decimals(self, batch: B_contra) -> int | None:
         return self.decimals(batch) if callable(self.decimals) else self.decimals
+
+
+def plain_text(value: object) -> str:
+    """A whole number as text, and true, false, or "" for None."""
+    return "" if value is None else str(value).lower()
 
 
 def _rounded(values: npt.NDArray[np.float64], decimals: int | None) -> npt.NDArray[np.float64]:

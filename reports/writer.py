@@ -18,10 +18,13 @@ from ..readers.overview import Montage
 
 DISCLAIMER = "Research use only. Not for clinical, safety-critical or legal decisions."
 
+NOT_RUN = "not run yet"
+"""The reason of areas whose regions an interrupted run has not reached."""
+
 _LONGEST = 120  # characters of an id in a file name: encrypted file systems allow 143 with prefix and suffix
 
 FileStatus = Literal["read", "skipped", "failed"]
-AnalysisStatus = Literal["complete", "partial", "not assessed"]
+AnalysisStatus = Literal["complete", "partial", "doubtful", "not assessed"]
 AreaStatus = Literal["analysed", "no data", "skipped", "unreadable"]
 
 
@@ -102,11 +105,14 @@ class ImageRecord:
     """The region of interest in level-0 pixels; None for the whole image."""
     name: str = ""
     """The name of the image's file or folder; "" where it may identify a patient: reports then show the id."""
+    warnings: tuple[str, ...] = ()
+    """Sentences on why the results must not be believed unseen: hardly any tissue, a doubtful field and the like."""
 
     @property
     def complete(self) -> bool:
         """Whether everything that was planned was also analysed."""
-        return not self.failures and not any(area.status == "unreadable" for area in self.areas)
+        left = any(area.status == "unreadable" or area.reason == NOT_RUN for area in self.areas)
+        return not self.failures and not left
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +136,9 @@ class Record:
         """Whether all that was planned of these images was analysed; "not assessed" without a model."""
         if not self.assessed:
             return "not assessed"
-        return "complete" if all(image.complete for image in images) else "partial"
+        if not all(image.complete for image in images):
+            return "partial"
+        return "doubtful" if any(image.warnings for image in images) else "complete"
 
     def count(self, number: int) -> int | None:
         """A number of findings: None without a model, which is not 0."""

@@ -325,7 +325,10 @@ def save(name: str, folder: Path) -> Path:
 
 
 def save_contrastive(folder: Path) -> None:
-    """Checkpoints `clip` and `siglip` in `folder`: pictures of 32 px, texts of 16 tokens, ten words."""
+    """Checkpoints `clip` and `siglip` in `folder`: pictures of 32 px, texts of 16 tokens, ten words.
+
+    The filters of their patches are smooth, as training makes them.
+    """
     marks = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     words = {word: i for i, word in enumerate([*marks.values(), "a", "photo", "of", ".", "cat", "dog", "water"])}
     reader = Tokenizer(models.WordLevel(words, unk_token=marks["unk_token"]))
@@ -349,6 +352,8 @@ def save_contrastive(folder: Path) -> None:
             for key, weight in model.named_parameters():
                 if not key.startswith("logit"):
                     weight.normal_(0.0, 0.3, generator=random)
+                if weight.dim() == 4:
+                    weight.copy_(3 * torch.nn.functional.avg_pool2d(weight, 3, stride=1, padding=1))
             model.logit_scale.fill_(2.0)
             if isinstance(model, SiglipModel):
                 model.get_parameter("logit_bias").fill_(-0.7)

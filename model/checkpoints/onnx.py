@@ -1,7 +1,6 @@
 """ONNX networks: read a file's header from its bytes, try an untrusted network in a sandbox, and run it on the CPU.
 
-Formats: onnx.proto (fields and their numbers), and Protocol Buffers' encoding (varints, lengths). onnxruntime is
-imported only when a network is loaded.
+Format: onnx.proto (fields and their numbers). onnxruntime is imported only when a network is loaded.
 """
 
 # onnxruntime has no types:
@@ -9,7 +8,7 @@ imported only when a network is loaded.
 # pyright: reportUnknownArgumentType=false
 
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +19,8 @@ import numpy.typing as npt
 
 from ...readers.errors import ModelError, excerpt
 from ...readers.sandbox import SandboxError, run_sandboxed
+from .onnx_graph import GRAPH, INITIALIZER, INPUT, METADATA, NAME, OUTPUT, TENSOR_NAME, TYPE
+from .protobuf import fields, submessages, text_of
 from .untrusted import MIB, open_file, read_bytes, wrap_errors
 
 AxisOrder = Literal["NHWC", "NCHW"]
@@ -47,12 +48,7 @@ _MESSAGES: Final[Mapping[str, Mapping[int, str]]] = {
     "entry": {},
 }
 _KEY, _VALUE, _LOCATION = 1, 2, b"location"  # of StringStringEntryProto
-_GRAPH, _METADATA = 7, 14  # of ModelProto
-_INITIALIZER, _INPUT, _OUTPUT = 5, 11, 12  # of GraphProto
-_TENSOR_NAME = 8  # of TensorProto
-_NAME, _TYPE = 1, 2  # of ValueInfoProto
 _TENSOR, _SHAPE, _AXIS, _AXIS_LENGTH = 1, 2, 1, 1  # of TypeProto, its Tensor, TensorShapeProto and its Dimension
-_VARINT, _EIGHT, _LENGTH, _FOUR = 0, 1, 2, 5  # wire types
 
 
 def runtime() -> str:
@@ -105,7 +101,7 @@ class OnnxNetwork:
                 )
             self._session = onnxruntime.InferenceSession(content, settings, providers=["CPUExecutionProvider"])
             inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-            self._input, self._output = cast("str", inputs[0].name), cast("str", outputs[0].name)
+            self._input, self._outputs = cast("str", inputs[0].name), [cast("str", one.name) for one in outputs]
             shapes = [cast("list[object]", one.shape) for one in (*inputs, *outputs)]
             self.header = OnnxHeader(
                 dict(cast("dict[str, str]", self._session.get_modelmeta().custom_metadata_map)),
@@ -124,14 +120,22 @@ class OnnxNetwork:
 
     def output(self, tiles: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Normalised tiles (n, height, width, channels) → the first output as it is. Raises `ModelError`."""
-        batch = tiles if self._layout == "NHWC" else np.ascontiguousarray(tiles.transpose(0, 3, 1, 2))
+        return self._run(tiles, self._outputs[:1])[0].astype(np.float32, copy=False)
+
+    def outputs(self, tiles: npt.NDArray[np.float32]) -> list[npt.NDArray[Any]]:
+        """Normalised tiles (n, height, width, channels) → all outputs, in their own types. Raises `ModelError`."""
+        return self._run(tiles, self._outputs)
+
+    def _run(self, tiles: npt.NDArray[np.float32], outputs: Sequence[str]) -> list[npt.NDArray[Any]]:
+        batch = np.ascontiguousarray(tiles if self._layout == "NHWC" else tiles.transpose(0, 3, 1, 2))
         rule = f"must take tiles of the stated shape {batch.shape} and return numbers"
         remedy = "Correct its tile, bands or layout, in its card where it has one"
         with wrap_errors(self._subject, rule, remedy=remedy, running=True):
-            value: Any = self._session.run([self._output], {self._input: batch})[0]
-            if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
-                raise TypeError(type(value))
-            return value.astype(np.float32, copy=False)
+            values = cast("list[Any]", self._session.run(list(outputs), {self._input: batch}))
+            for value in values:
+                if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
+                    raise TypeError(type(value))
+            return values
 
 
 def _check_external_files(content: bytes, companions: Mapping[str, object], subject: str) -> None:
@@ -186,11 +190,11 @@ def read_header(path: Path) -> OnnxHeader:
     remedy = "Check that it is the right file, and whole"
     with wrap_errors(subject, "must be an ONNX network", remedy=remedy), open_file(path, subject) as file:
         whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        metadata = {_text(entry, _KEY): _text(entry, _VALUE) for entry in _submessages(whole, _METADATA)}
-        graph = _submessages(whole, _GRAPH)[-1]
-        constants = {_text(one, _TENSOR_NAME) for one in _submessages(graph, _INITIALIZER)}
-        inputs = [one for one in _submessages(graph, _INPUT) if _text(one, _NAME) not in constants]
-        outputs = _submessages(graph, _OUTPUT)
+        metadata = {text_of(entry, _KEY): text_of(entry, _VALUE) for entry in submessages(whole, METADATA)}
+        graph = submessages(whole, GRAPH)[-1]
+        constants = {text_of(one, TENSOR_NAME) for one in submessages(graph, INITIALIZER)}
+        inputs = [one for one in submessages(graph, INPUT) if text_of(one, NAME) not in constants]
+        outputs = submessages(graph, OUTPUT)
         if not inputs or not outputs:
             msg = f"it has {len(inputs)} inputs and {len(outputs)} outputs"
             raise ValueError(msg)
@@ -207,8 +211,8 @@ def external_files(content: bytes) -> set[str]:
     while waiting:
         kind, message = waiting.pop()
         entry: dict[int, bytes] = {}
-        for number, value in _fields(message):
-            if isinstance(value, int):
+        for number, value, _ in fields(message):
+            if not isinstance(value, memoryview):
                 continue
             if number in _MESSAGES[kind]:
                 waiting.append((_MESSAGES[kind][number], value))
@@ -222,52 +226,8 @@ def external_files(content: bytes) -> set[str]:
 def _shape(value: memoryview) -> Shape:
     """The shape of an input or output; () where the file states none."""
     found = [value]
-    for number in (_TYPE, _TENSOR, _SHAPE):
-        found = [part for one in found for part in _submessages(one, number)]
-    axes = [axis for one in found for axis in _submessages(one, _AXIS)]
-    lengths = [[n for number, n in _fields(axis) if number == _AXIS_LENGTH and isinstance(n, int)] for axis in axes]
+    for number in (TYPE, _TENSOR, _SHAPE):
+        found = [part for one in found for part in submessages(one, number)]
+    axes = [axis for one in found for axis in submessages(one, _AXIS)]
+    lengths = [[n for number, n, _ in fields(axis) if number == _AXIS_LENGTH and isinstance(n, int)] for axis in axes]
     return tuple(length[0] if length else None for length in lengths)
-
-
-def _text(message: memoryview, number: int) -> str:
-    found = _submessages(message, number)
-    return bytes(found[-1]).decode() if found else ""
-
-
-def _submessages(message: memoryview, field: int) -> list[memoryview]:
-    """The messages, texts or bytes with that field number in a message."""
-    return [value for number, value in _fields(message) if number == field and isinstance(value, memoryview)]
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """(number, value) of each field of a message that is a whole number or has a length. Raises `ValueError`."""
-    at, end = 0, len(message)
-    while at < end:
-        tag, at = _varint(message, at)
-        kind = tag & 7
-        if kind == _VARINT:
-            value, at = _varint(message, at)
-            yield tag >> 3, value
-        elif kind == _LENGTH:
-            size, at = _varint(message, at)
-            if size > end - at:
-                msg = "a field is longer than its message"
-                raise ValueError(msg)
-            yield tag >> 3, message[at : at + size]
-            at += size
-        elif kind in {_EIGHT, _FOUR}:
-            at += 8 if kind == _EIGHT else 4
-        else:
-            msg = f"no field has the wire type {kind}"
-            raise ValueError(msg)
-
-
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """A number of 7 bits a byte, and where it ends."""
-    found = 0
-    for place, byte in enumerate(message[at : at + 10]):
-        found |= (byte & 0x7F) << (7 * place)
-        if byte < 0x80:
-            return found, at + place + 1
-    msg = "a number has no end"
-    raise ValueError(msg)

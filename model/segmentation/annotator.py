@@ -1,7 +1,7 @@
 """The `segment` annotator: a semantic-segmentation network with a model card, on native bands."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,19 +11,19 @@ from pydantic import Field
 
 from ...readers.errors import ModelError
 from ...readers.image import ImageInfo, Mask, Pixels
-from ..annotator import Answer, Cost, InputSpec, View
-from ..checkpoints import onnx, weights
+from ..annotator import Answer, Cost, InputSpec, ReadPicture, View
+from ..checkpoints import onnx, tile_statistics, weights
 from ..checkpoints.cards import CardVariant, ModelCard, find_card, shipped_cards, shipped_digests
 from ..checkpoints.memory import file_bytes
 from ..class_maps import ClassScores, class_map_to_polygons, fill_invalid
-from ..options import NetworkOptions
+from ..options import SegmentationOptions
 from ..scores import sigmoid, softmax
 from .stain import Stain, fit_stain
 
 DEFAULT = "csmask"
 
 
-class SegmenterOptions(NetworkOptions):
+class SegmenterOptions(SegmentationOptions):
     """Options of `Segmenter`."""
 
     model: str = Field(default=DEFAULT, min_length=1, description="A shipped model card's name, or a card's path.")
@@ -39,7 +39,8 @@ class Segmenter:
         self.card: ModelCard = find_card(options.model)
         self._variants = {variant.name: variant for variant in self.card.variants}
         self._checked: tuple[CardVariant, ...] = ()
-        self._networks: dict[str, onnx.OnnxNetwork] = {}
+        self._fitted: dict[str, str] = {}
+        self._networks: dict[str, tuple[str, onnx.OnnxNetwork]] = {}
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -51,6 +52,7 @@ class Segmenter:
             "card_sha256": self.card.digest,
             "licence": self.card.licence,
             "runtime": onnx.runtime(),
+            **self._options.identity,
             **{f"weights_sha256_{variant.name}": variant.sha256 for variant in self.card.variants},
         }
 
@@ -89,12 +91,14 @@ class Segmenter:
                     unit=self.card.resolution.unit,
                     tolerates=self.card.resolution.tolerates,
                     variant=variant.name,
+                    overlap=self.card.tile if self._options.blend else 0,
                 )
         raise self._no_variant(info, quantities)
 
     def check(self, specs: Sequence[InputSpec]) -> None:
         """Find and verify the weights that those specs need; untrusted ones run in a sandbox. Raises `ModelError`."""
-        self._checked = tuple(self._variants[name] for name in sorted({spec.variant for spec in specs}))
+        self._fitted = {spec.variant: spec.fitted for spec in reversed(specs)}
+        self._checked = tuple(self._variants[name] for name in sorted(self._fitted))
         for variant in self._checked:
             path, *others = self._files([variant], fetch=self._options.fetch)
             if not {part.sha256 for part in (variant, *variant.companions)} <= shipped_digests():
@@ -108,9 +112,9 @@ class Segmenter:
                 )
 
     def load(self) -> None:
-        """Load the networks of the variants that were checked. Raises `ModelError`."""
+        """Load the networks of the variants that were checked, for the first image of each. Raises `ModelError`."""
         for variant in self._checked:
-            self._network(variant)
+            self._network(variant, self._fitted[variant.name])
 
     def cost(self, specs: Sequence[InputSpec], tiles: tuple[int, int]) -> Cost:
         """See `SupportsCost`. While they are loaded, files are in memory beside the networks."""
@@ -128,7 +132,24 @@ class Segmenter:
         """See `SupportsFit`: the slide's stains, where the card asks for them."""
         if self._variants[spec.variant].input == "bands":
             return spec
-        return replace(spec, fitted=json.dumps(fit_stain(overview, tissue, valid).to_json()))
+        return replace(spec, fitted=json.dumps({"stain": fit_stain(overview, tissue, valid).to_json()}))
+
+    def fit_picture(self, spec: InputSpec, read: ReadPicture) -> InputSpec:
+        """See `SupportsPictureFit`: the statistics over a tile in the network, measured on the whole image."""
+        variant = self._variants[spec.variant]
+        name, content = self._named(variant), self._content(variant)
+        if self._options.normalise == "tile" or not tile_statistics.find(content, name):
+            return spec
+        pixels, valid = read()
+        statistics = tile_statistics.measure(
+            content,
+            self._input(variant, spec.fitted)(pixels, valid),
+            tile=spec.tile,
+            layout=self.card.layout,
+            name=name,
+            companions=self._companions(variant),
+        )
+        return replace(spec, fitted=tile_statistics.add(statistics, spec.fitted))
 
     def annotate(self, views: Sequence[View]) -> Sequence[Sequence[Answer]]:
         """The areas of each view. Raises `ModelError`."""
@@ -137,21 +158,10 @@ class Segmenter:
     def _annotate(self, view: View) -> list[Answer]:
         variant = self._variants[view.spec.variant]
         self._check_range(view, variant)
-        network = self._network(variant)
-        mean, std = (np.asarray(values, dtype=np.float32) for values in (variant.mean, variant.std))
-        stain: Stain | None = None
-        if variant.input == "macenko-ehod":
-            if not view.spec.fitted:
-                msg = f"model {self.card.name} must be fitted to the overview before it annotates"
-                raise ValueError(msg)
-            stain = Stain.from_json(json.loads(view.spec.fitted))
+        network, to_input = self._network(variant, view.spec.fitted), self._input(variant, view.spec.fitted)
 
         def segment(tile: Pixels, valid: Mask) -> ClassScores:
-            values = ((tile if stain is None else stain(tile)) - mean) / std
-            if not valid.all():
-                nearest = self.card.fill == "nearest"
-                values = fill_invalid(values, valid) if nearest else np.where(valid[..., None], values, 0.0)
-            return network.segment(values[None])[0]
+            return network.segment(to_input(tile, valid)[None])[0]
 
         return class_map_to_polygons(
             view,
@@ -159,8 +169,29 @@ class Segmenter:
             self._probabilities,
             classes=[one.name for one in self.card.classes],
             background=[i for i, one in enumerate(self.card.classes) if one.background],
-            network=f"{self.card.name}/{variant.name}",
+            network=self._named(variant),
+            averaging=self._options.averaging,
         )
+
+    def _input(self, variant: CardVariant, fitted: str) -> Callable[[Pixels, Mask], ClassScores]:
+        """What makes the network's input (H, W, C) of pixels (H, W, C) and their validity (H, W)."""
+        mean, std = (np.asarray(values, dtype=np.float32) for values in (variant.mean, variant.std))
+        stain: Stain | None = None
+        if variant.input == "macenko-ehod":
+            if not fitted:
+                msg = f"model {self.card.name} must be fitted to the overview before it annotates"
+                raise ValueError(msg)
+            stain = Stain.from_json(json.loads(fitted)["stain"])
+
+        def to_input(pixels: Pixels, valid: Mask) -> ClassScores:
+            values: ClassScores = ((pixels if stain is None else stain(pixels)) - mean) / std
+            if valid.all():
+                return values
+            return (
+                fill_invalid(values, valid) if self.card.fill == "nearest" else np.where(valid[..., None], values, 0.0)
+            )
+
+        return to_input
 
     def _probabilities(self, values: ClassScores) -> ClassScores:
         if self.card.output == "probabilities":
@@ -172,19 +203,31 @@ class Segmenter:
         parts = [part for variant in variants for part in (variant, *variant.companions)]
         return [weights.locate(part.weights, part.sha256, fetch=fetch, name=self.card.name) for part in parts]
 
-    def _network(self, variant: CardVariant) -> onnx.OnnxNetwork:
-        if variant.name not in self._networks:
-            if variant not in self._checked:
-                self.check([InputSpec(tile=self.card.tile, variant=variant.name)])
-            name = self.card.name
-            self._networks[variant.name] = onnx.OnnxNetwork(
-                weights.read_weights(variant.weights, variant.sha256, name=name),
-                name=f"{name}/{variant.name}",
+    def _network(self, variant: CardVariant, fitted: str) -> onnx.OnnxNetwork:
+        """The network of a variant as fitted to an image; that for the image before is let go."""
+        if self._networks.get(variant.name, ("", None))[0] != fitted or variant.name not in self._networks:
+            self._networks.pop(variant.name, None)
+            name = self._named(variant)
+            network = onnx.OnnxNetwork(
+                tile_statistics.freeze(self._content(variant), tile_statistics.read(fitted), name),
+                name=name,
                 layout=self.card.layout,
                 threads=self._options.threads,
-                companions={c.name: weights.read_weights(c.weights, c.sha256, name=name) for c in variant.companions},
+                companions=self._companions(variant),
             )
-        return self._networks[variant.name]
+            self._networks[variant.name] = fitted, network
+        return self._networks[variant.name][1]
+
+    def _content(self, variant: CardVariant) -> bytes:
+        if variant not in self._checked:
+            self.check([InputSpec(tile=self.card.tile, variant=variant.name)])
+        return weights.read_weights(variant.weights, variant.sha256, name=self.card.name)
+
+    def _companions(self, variant: CardVariant) -> dict[str, bytes]:
+        return {c.name: weights.read_weights(c.weights, c.sha256, name=self.card.name) for c in variant.companions}
+
+    def _named(self, variant: CardVariant) -> str:
+        return f"{self.card.name}/{variant.name}"
 
     def _on(self, image: str) -> str:
         return f"{image} with model {self.card.name}"

@@ -7,7 +7,7 @@ divided by 255, standardised where the metadata has a mean and std, and return s
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -18,14 +18,14 @@ from pydantic import Field
 from ...readers.errors import ModelError, excerpt
 from ...readers.image import ImageInfo, Mask, Pixels
 from ...readers.options import invalid_option
-from ..annotator import Answer, Cost, InputSpec, View
-from ..checkpoints import onnx, weights
+from ..annotator import Answer, Cost, InputSpec, ReadPicture, View
+from ..checkpoints import onnx, tile_statistics, weights
 from ..checkpoints.memory import file_bytes
 from ..checkpoints.onnx import OnnxHeader, OnnxNetwork
 from ..checkpoints.untrusted import MAX_TILE, parse_json, parse_python_literal, read_bytes
 from ..class_maps import ClassScores, class_map_to_polygons, fill_invalid
 from ..detections import YOLO_LAYOUTS, Detection, decode_yolo, tile_detections
-from ..options import CheckpointAnnotator, CheckpointOptions, Names, select_labels
+from ..options import CheckpointAnnotator, CheckpointOptions, Names, SegmentationOptions, select_labels
 from ..scores import require_probabilities
 
 TYPES = ("Segmentor", "Detector")
@@ -36,7 +36,7 @@ HALO_SHARE = 8  # the halo is a tile / 8 where the file states no overlap: neigh
 CONFIDENCE, OVERLAP, CERTAIN = 0.5, 0.4, 0.5  # default thresholds: of boxes, their suppression, one class
 
 
-class DeepnessOptions(CheckpointOptions):
+class DeepnessOptions(CheckpointOptions, SegmentationOptions):
     """Options of `Deepness`."""
 
     checkpoint: str = Field(min_length=1, description="The ONNX file.", examples=["--model deepness:FILE.onnx"])
@@ -140,23 +140,34 @@ class Deepness(CheckpointAnnotator[DeepnessOptions]):
     def __init__(self, options: DeepnessOptions) -> None:
         super().__init__(options)
         self._path = Path(options.checkpoint)
+        self._fitted = ""
+        self._networks: dict[str, OnnxNetwork] = {}
 
     @cached_property
     def _config(self) -> DeepnessConfig:
         return DeepnessConfig.read(onnx.read_header(self._path), self._path.name, self._options)
 
-    @cached_property
-    def _network(self) -> OnnxNetwork:
-        """The network, once onnxruntime finds in it what the file's header states."""
-        self.check(())
-        content = read_bytes(self._path, f"network {self._path.name}", most=onnx.MAX_BYTES)
-        network = OnnxNetwork(content, name=self._path.name, layout="NCHW", threads=self._options.threads)
-        if DeepnessConfig.read(network.header, self._path.name, self._options) != self._config:
-            rule = "must state the shape of its output, as onnxruntime finds it"
-            value = str(network.header.shapes[network.header.inputs :])
-            remedy = "Export it again with its shapes stated"
-            raise ModelError(f"network {self._path.name}", rule, value=value, remedy=remedy)
-        return network
+    def _network(self, fitted: str) -> OnnxNetwork:
+        """The network as fitted to an image, once onnxruntime finds in it what the file's header states.
+
+        That for the image before is let go.
+        """
+        if fitted not in self._networks:
+            self.check(())
+            self._networks.clear()
+            content = tile_statistics.freeze(self._content, tile_statistics.read(fitted), self._path.name)
+            network = OnnxNetwork(content, name=self._path.name, layout="NCHW", threads=self._options.threads)
+            if DeepnessConfig.read(network.header, self._path.name, self._options) != self._config:
+                rule = "must state the shape of its output, as onnxruntime finds it"
+                value = str(network.header.shapes[network.header.inputs :])
+                remedy = "Export it again with its shapes stated"
+                raise ModelError(f"network {self._path.name}", rule, value=value, remedy=remedy)
+            self._networks[fitted] = network
+        return self._networks[fitted]
+
+    @property
+    def _content(self) -> bytes:
+        return read_bytes(self._path, f"network {self._path.name}", most=onnx.MAX_BYTES)
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -176,6 +187,7 @@ class Deepness(CheckpointAnnotator[DeepnessOptions]):
             "threshold": f"{config.threshold:g}",
             "runtime": onnx.runtime(),
             f"weights_sha256_{config.model_type}": digest,
+            **(self._options.identity if config.model_type == "Segmentor" else {}),
             **(detector if config.model_type == "Detector" else {}),
         }
 
@@ -197,16 +209,41 @@ class Deepness(CheckpointAnnotator[DeepnessOptions]):
         if config.tile <= 2 * halo:
             rule = f"must leave a core in a tile of {config.tile} px, which has two halos"
             raise invalid_option("halo", "deepness", rule, value=str(halo), remedy="State a smaller one")
-        return InputSpec(config.tile, halo=halo, resolution=config.metres_per_pixel, variant=config.model_type)
+        return InputSpec(
+            config.tile,
+            halo=halo,
+            resolution=config.metres_per_pixel,
+            variant=config.model_type,
+            overlap=config.tile if self._options.blend and config.model_type == "Segmentor" else 0,
+        )
 
     def check(self, specs: Sequence[InputSpec]) -> None:
         """Read the file's header, and try the network in a sandbox. Raises `ModelError`."""
         super().check(specs)
+        self._fitted = specs[0].fitted if specs else self._fitted
         onnx.try_in_sandbox(self._path, layout="NCHW", tile=self._config.tile, channels=CHANNELS)
 
     def load(self) -> None:
-        """Load the network. Raises `ModelError`."""
-        _ = self._network
+        """Load the network for the first image that was checked. Raises `ModelError`."""
+        if not self._networks:
+            self._network(self._fitted)
+
+    def fit_picture(self, spec: InputSpec, read: ReadPicture) -> InputSpec:
+        """See `SupportsPictureFit`: the statistics over a tile in a segmentation network, measured on the image."""
+        name, content = self._path.name, self._content
+        tiled = self._options.normalise == "tile" or self._config.model_type != "Segmentor"
+        if tiled or not tile_statistics.find(content, name):
+            return spec
+        pixels, valid = read()
+        canvas = self._input(pixels if valid.all() else fill_invalid(pixels, valid))
+        statistics = tile_statistics.measure(content, canvas, tile=spec.tile, layout="NCHW", name=name)
+        return replace(spec, fitted=tile_statistics.add(statistics, spec.fitted))
+
+    def _input(self, pixels: Pixels) -> ClassScores:
+        """The network's input (H, W, 3) of RGB (H, W, 3)."""
+        mean, std = (np.asarray(values) for values in (self._config.mean, self._config.std))
+        values: ClassScores = ((pixels / 255 - mean) / std).astype(np.float32)
+        return values
 
     def cost(self, specs: Sequence[InputSpec], tiles: tuple[int, int]) -> Cost:
         """See `SupportsCost`. While it is loaded, the file is in memory beside the network."""
@@ -216,22 +253,17 @@ class Deepness(CheckpointAnnotator[DeepnessOptions]):
 
     def answer(self, view: View) -> list[Answer]:
         """The areas or boxes of a view. Raises `ModelError`."""
-        network, config, name = self._network, self._config, self._path.name
-        mean, std = (np.asarray(values) for values in (config.mean, config.std))
-
-        def batch(tile: Pixels) -> ClassScores:
-            values: ClassScores = ((tile / 255 - mean) / std).astype(np.float32)
-            return values[None]
+        network, config, name = self._network(view.spec.fitted), self._config, self._path.name
 
         def detect(tile: Pixels, _valid: Mask) -> list[Detection]:
             layout, overlap = YOLO_LAYOUTS[config.det_type], config.suppression
-            output = network.output(batch(tile))
+            output = network.output(self._input(tile)[None])
             return decode_yolo(
                 output, layout, config.classes, threshold=config.threshold, overlap=overlap, network=name
             )
 
         def segment(tile: Pixels, valid: Mask) -> ClassScores:
-            values = network.segment(batch(tile if valid.all() else fill_invalid(tile, valid)))[0]
+            values = network.segment(self._input(tile if valid.all() else fill_invalid(tile, valid))[None])[0]
             require_probabilities(values, of=f"network {name}")
             return _two_classes(values, config.threshold) if config.single else values
 
@@ -244,6 +276,7 @@ class Deepness(CheckpointAnnotator[DeepnessOptions]):
             background=config.background,
             threshold=0.0 if config.single else config.threshold,
             network=name,
+            averaging=self._options.averaging,
         )
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
@@ -13,9 +14,10 @@ from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Answer, Cost, InputSpec, Re
 from ..scores import softmax
 from ..tiling import WHITE, join_tiles
 from ..views import valid_share
-from .box_format import BoxFormat
-from .question import DESCRIPTION, RECORD, UNPLACED, Question
-from .schema import CUT, parse_json
+from .box_format import BoxFormat, PlacedBox
+from .question import DESCRIPTION, FORM, RECORD, THOUGHT, UNPLACED, Question
+from .schema import parse_json
+from .texts import GeneratedText
 
 Picture = npt.NDArray[np.uint8]
 """RGB (H, W, 3)."""
@@ -59,22 +61,36 @@ class VlmBackend(Protocol):
         """The coordinates in which it names boxes on that view."""
         ...
 
-    def generate(self, views: Sequence[View], prompts: Sequence[str], *, limit: int, schema: str = "") -> list[str]:
+    def generate(
+        self,
+        views: Sequence[View],
+        prompts: Sequence[str],
+        *,
+        limit: int,
+        schema: str = "",
+        formats: Sequence[BoxFormat] = (),
+    ) -> list[GeneratedText]:
         """A text for each view and its prompt, decoded greedily, so that it is the same every time.
 
-        A text has at most `limit` tokens, and ends with `CUT` where it was cut off. With a JSON `schema` it obeys that,
-        or an error is raised. Raises `ModelError`, or `MemoryError` where the batch does not fit into memory.
+        A text has at most `limit` tokens. With a JSON `schema` it obeys that, or an error is raised; with the `formats`
+        of the views it names boxes, in the schema or in another form that the format of its view reads. Raises
+        `ModelError`, or `MemoryError` where the batch does not fit into memory.
         """
         ...
 
-    def score_options(
-        self, views: Sequence[View], prompts: Sequence[str], options: Sequence[str]
-    ) -> npt.NDArray[np.float64]:
-        """Natural log-likelihoods (views, prompts, options) of each option as the whole answer to each prompt.
-
-        -inf where a model only tells which option it chooses. Raises as `generate` does.
-        """
+    def score_options(self, views: Sequence[View], prompts: Sequence[str], options: Sequence[str]) -> "OptionScores":
+        """The scores of each option as the whole answer to each prompt. Raises as `generate` does."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class OptionScores:
+    """How likely a model finds each of several options."""
+
+    likelihoods: npt.NDArray[np.float64]
+    """Natural logarithms (views, prompts, options); -inf where a model only tells which option it chooses."""
+    form_by_view: tuple[str, ...] = ()
+    """For each view in what form its answers were found, "" as asked for; () where all are as asked for."""
 
 
 class VlmAnnotator:
@@ -129,21 +145,21 @@ class VlmAnnotator:
         return kinds.get(self._question.answer, self._describe)(views)
 
     def _describe(self, views: Sequence[View]) -> list[list[Answer]]:
-        texts = self._generate(views, self._question.prompt())
-        if not all(text.removesuffix(CUT).strip() for text in texts):
-            remedy = "Ask in other words, or another model"
-            raise ModelError("model's answer", "must hold a text", value="none", remedy=remedy)
-        return [[_region_answer(view, DESCRIPTION, text=text.strip())] for view, text in zip(views, texts, strict=True)]
+        texts = [text.check(self._question.max_tokens) for text in self._generate(views, self._question.prompt())]
+        return [
+            [_region_answer(view, DESCRIPTION, text=text.marked, cut=text.cut, notes=_notes(text))]
+            for view, text in zip(views, texts, strict=True)
+        ]
 
     def _extract(self, views: Sequence[View]) -> list[list[Answer]]:
         """Numbers and booleans become columns of numbers, other values texts; nested values stay JSON."""
         texts = self._generate(views, self._question.prompt(), schema=self._question.schema)
         answers: list[list[Answer]] = []
         for view, text in zip(views, texts, strict=True):
-            values = _parse_record(text, view)
+            values = _parse_record(text.text, view)
             numbers = {k: float(v) for k, v in values.items() if isinstance(v, (int, float))}
             others = {k: v for k, v in values.items() if k not in numbers}
-            notes = {k: v if isinstance(v, str) else _canonical_json(v) for k, v in others.items()}
+            notes = {k: v if isinstance(v, str) else _canonical_json(v) for k, v in others.items()} | _notes(text)
             answers.append([_region_answer(view, RECORD, text=_canonical_json(values), numbers=numbers, notes=notes)])
         return answers
 
@@ -154,8 +170,9 @@ class VlmAnnotator:
         """
         labels = self._question.labels
         scores = self._backend.score_options(views, self._question.classify_prompts(), labels)
+        form_by_view = scores.form_by_view or ("",) * len(views)
         answers: list[list[Answer]] = []
-        for view, by_order in zip(views, softmax(scores), strict=True):
+        for view, by_order, form in zip(views, softmax(scores.likelihoods), form_by_view, strict=True):
             mean = [round(float(p), DIGITS) for p in by_order.mean(axis=0)]
             best = mean.index(max(mean))  # the first of equals
             lead = round(mean[best] - max(p for i, p in enumerate(mean) if i != best), DIGITS)
@@ -163,7 +180,7 @@ class VlmAnnotator:
             decided = lead >= self._question.margin
             numbers = {f"p.{label}": p for label, p in zip(labels, mean, strict=True)}
             numbers |= {"agreement": agreement, "margin": lead}
-            notes = {} if decided else {"nearest": labels[best]}
+            notes = ({} if decided else {"nearest": labels[best]}) | ({FORM: form} if form else {})
             label = labels[best] if decided else UNDECIDED
             answers.append([_region_answer(view, label, score=mean[best], numbers=numbers, notes=notes)])
         return answers
@@ -174,24 +191,33 @@ class VlmAnnotator:
         answers: list[list[Answer]] = [[] for _ in views]
         limit = self._question.max_tokens
         for label in self._question.labels:
-            prompts = [self._question.locate_prompt(label, box_format.description) for box_format in formats]
+            prompts = [self._question.locate_prompt(label, box_format.request) for box_format in formats]
             schemas = {box_format.schema for box_format in formats}
             if len(schemas) == 1:
-                texts = self._backend.generate(views, prompts, limit=limit, schema=schemas.pop())
+                texts = self._backend.generate(views, prompts, limit=limit, schema=schemas.pop(), formats=formats)
             else:
                 texts = [
-                    self._backend.generate([view], [prompt], limit=limit, schema=box_format.schema)[0]
-                    for view, prompt, box_format in zip(views, prompts, formats, strict=True)
+                    self._backend.generate([view], [prompt], limit=limit, schema=one.schema, formats=[one])[0]
+                    for view, prompt, one in zip(views, prompts, formats, strict=True)
                 ]
             for view, box_format, text, found in zip(views, formats, texts, answers, strict=True):
-                boxes, errors = box_format.read(text)
-                found += [Answer(label=label, geometry=box, kind="box") for box in boxes]
+                placed, errors = box_format.read(text.text)
+                for one in placed:
+                    if self._is_another(one.name, label):
+                        errors = "; ".join(filter(None, (errors, f"a box is named {one.name}")))
+                    else:
+                        found.append(_box_answer(label, one, text.form))
                 if errors:
                     notes = {"looked_for": label, "why": errors}
-                    found.append(_region_answer(view, UNPLACED, text=text.strip(), notes=notes))
+                    found.append(_region_answer(view, UNPLACED, text=text.marked, cut=text.cut, notes=notes))
         return answers
 
-    def _generate(self, views: Sequence[View], prompt: str, *, schema: str = "") -> list[str]:
+    def _is_another(self, name: str, label: str) -> bool:
+        """Whether the name that a model gives a box is another one of the labels than the one that was looked for."""
+        others = {one.casefold() for one in self._question.labels} - {label.casefold()}
+        return name.casefold() in others
+
+    def _generate(self, views: Sequence[View], prompt: str, *, schema: str = "") -> list[GeneratedText]:
         limit = self._question.max_tokens
         return self._backend.generate(views, [prompt] * len(views), limit=limit, schema=schema)
 
@@ -207,14 +233,18 @@ def view_pictures(view: View, layout: PictureLayout) -> list[Picture]:
     return [overall, *view.tiles]
 
 
-def check_context(subject: str, tokens: int, context: int) -> None:
-    """Raise `RequestError` where a question, its answer and the smallest region exceed a context; 0 is unknown."""
+def check_context(subject: str, tokens: int, context: int, *, written: int) -> None:
+    """Raise `RequestError` where a question, its answer and the smallest region exceed a context; 0 is unknown.
+
+    `written` is the most tokens of a generated answer among them, 0 where labels are scored.
+    """
     if context and tokens > context:
         raise RequestError(
             subject,
             f"must fit, with its answer and a region of one tile, into the model's {context} tokens",
             value=str(tokens),
-            remedy="Shorten the question, or lower --set model_options.max_tokens",
+            remedy="Shorten the question"
+            + (f", or lower --set model_options.max_tokens from {written}" if written else " or the labels"),
         )
 
 
@@ -223,13 +253,28 @@ def _region_answer(
     label: str,
     *,
     text: str = "",
+    cut: bool = False,
     score: float | None = None,
     numbers: Mapping[str, float] | None = None,
     notes: Mapping[str, str] | None = None,
 ) -> Answer:
     """An answer about a whole region, with the share of its core that is valid and inside the region of interest."""
     numbers = {**(numbers or {}), "valid": round(valid_share(view), 6)}
-    return Answer(label, None, "region", score=score, text=text, numbers=numbers, notes=notes or {})
+    notes = notes or {}
+    return Answer(label, None, "region", score=score, text=text, text_cut=cut, numbers=numbers, notes=notes)
+
+
+def _box_answer(label: str, placed: PlacedBox, form: str) -> Answer:
+    """A box, with the form in which it was written and its name in the text, where these are not as asked for."""
+    form = ", ".join(filter(None, (placed.form, form)))
+    named = placed.name if placed.name.casefold() != label.casefold() else ""
+    notes = {key: value for key, value in ((FORM, form), ("named", named)) if value}
+    return Answer(label=label, geometry=placed.geometry, kind="box", notes=notes)
+
+
+def _notes(text: GeneratedText) -> dict[str, str]:
+    """The thought before a text, and in what form the answer was found, where there is any to tell."""
+    return {key: value for key, value in ((THOUGHT, text.thought), (FORM, text.form)) if value}
 
 
 def _canonical_json(value: Any) -> str:

@@ -6,10 +6,12 @@ model's text, which may be about a patient.
 
 import base64
 import io
+import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
@@ -17,9 +19,16 @@ from pydantic import BaseModel, Field, ValidationError
 from ...readers.errors import ModelError, excerpt
 from ..annotator import View
 from .annotator import Picture, PictureLayout, view_pictures
+from .schema import FENCED
+from .texts import GeneratedText, unwrap
 
-Structured = Literal["json_schema", "guided_json", "none"]
+if TYPE_CHECKING:
+    from .dialect import Json
 
+_AROUND = " \t\n*_`~#\"'.,;:!()[]{}<>\u201c\u201d\u2018\u2019\u201e\u00ab\u00bb\u3002\uff01"
+_INTRODUCTION = re.compile(
+    r"^(?:the )?(?:final |correct )?(?:answer|label|option|class)(?: is)?\s*[*_]*:", re.IGNORECASE
+)
 TOP_LOGPROBS = 20  # candidates of a first token: the most that servers return
 _OTHER_LIKELIHOOD = "--set model_options.likelihood=votes"
 
@@ -37,9 +46,26 @@ class _Logprobs(BaseModel):
     content: list[_TokenLogprobs] | None = None
 
 
+class _Part(BaseModel):
+    type: str
+    text: str = ""
+    thinking: Any = None
+
+
 class _Message(BaseModel):
-    content: str | None = None
+    content: str | list[_Part] | None = None
     refusal: str | None = None
+    reasoning: Any = None
+    reasoning_content: Any = None
+
+    def texts(self) -> tuple[str, str]:
+        """(answer, thought): servers write the thought into one of two fields, or into parts of the content."""
+        content, thoughts = self.content, [self.reasoning, self.reasoning_content]
+        if isinstance(content, list):
+            thoughts += [text for part in content for text in _texts(part.thinking)]
+            content = "".join(part.text for part in content if part.type == "text")
+        stated = dict.fromkeys(one.strip() for one in thoughts if isinstance(one, str) and one.strip())
+        return content or "", "\n".join(stated)
 
 
 class _Choice(BaseModel):
@@ -60,8 +86,6 @@ class RequestFormat:
     layout: PictureLayout = "canvas"
     detail: str = ""
     """OpenAI's detail of pictures; "" to leave it out."""
-    structured: Structured = "json_schema"
-    """How a request states a schema."""
 
     def pictures(self, view: View) -> list[str]:
         """A view's pictures as data URLs, in order."""
@@ -70,7 +94,10 @@ class RequestFormat:
     def body(
         self, pictures: Sequence[str], prompt: str, *, limit: int, schema: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """A request for a text of at most `limit` tokens, decoded greedily, that obeys any `schema`."""
+        """A request for a text of at most `limit` tokens, decoded greedily, that obeys any `schema` of an object.
+
+        `Dialect` writes it in the form that a server takes.
+        """
         detail = {"detail": self.detail} if self.detail else {}
         parts = [{"type": "image_url", "image_url": {"url": url, **detail}} for url in pictures]
         body: dict[str, Any] = {
@@ -79,11 +106,8 @@ class RequestFormat:
             "temperature": 0,
             "max_tokens": limit,
         }
-        if schema is not None and self.structured == "json_schema":
-            json_schema = {"name": "answer", "strict": True, "schema": schema}
-            body["response_format"] = {"type": "json_schema", "json_schema": json_schema}
-        elif schema is not None and self.structured == "guided_json":
-            body["guided_json"] = schema
+        if schema is not None:
+            body["response_format"] = {"type": "json_schema", "json_schema": {"schema": schema}}
         return body
 
 
@@ -91,42 +115,39 @@ class RequestFormat:
 class Reply:
     """A server's answer."""
 
-    text: str
-    cut: bool
-    """Whether the text ended at the limit of tokens."""
+    text: GeneratedText
     first: tuple[tuple[str, float], ...] = ()
     """The likeliest first tokens with their natural log-likelihoods; () where the server returns none."""
 
     @classmethod
-    def read(cls, answer: Mapping[str, Any], *, model: str) -> "Reply":
-        """The reply in an answer's body. Raises `ModelError` where there is none, or another model gives it."""
-        name = answer.get("model")
-        if isinstance(name, str) and name and name != model:
-            raise ModelError(
-                "server's answer",
-                f"must come from the model {model}",
-                value=excerpt(name),
-                remedy="If that model is meant, --set model_options.served=NAME; "
-                "if one name stands for the other, --set model_options.answers_as=NAME",
-            )
+    def read(cls, answer: Mapping[str, Any], *, limit: int) -> "Reply":
+        """The reply in an answer's body. Raises `ModelError` where there is none; `limit` is the option max_tokens."""
         try:
             choice = _Completion.model_validate(dict(answer), strict=True).choices[0]
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             value = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
             raise _unusable("must be a chat completion", excerpt(value)) from None
-        text, ended = choice.message.content or "", f"finish_reason {excerpt(str(choice.finish_reason))}"
+        ended = f"finish_reason {excerpt(str(choice.finish_reason))}"
         if choice.finish_reason == "content_filter" or choice.message.refusal:
             raise _unusable("must not be a refusal", ended)
-        if not text.strip():
+        content, thought = choice.message.texts()
+        text = GeneratedText.read(content, cut=choice.finish_reason == "length", thought=thought)
+        if not (text.text.strip() or text.thought or text.cut):
             raise _unusable("must hold a text", f"none, {ended}")
+        text.check(limit, subject="server's answer")
         try:
-            text.encode()
+            (text.text + text.thought).encode()
         except UnicodeEncodeError:
             raise _unusable("must be valid Unicode", "a lone surrogate") from None
         tokens = choice.logprobs.content if choice.logprobs else None
         candidates = tokens[0].top_logprobs if tokens else []
-        return cls(text, choice.finish_reason == "length", tuple((c.token, c.logprob) for c in candidates))
+        return cls(text, tuple((c.token, c.logprob) for c in candidates))
+
+
+def wrap_schema(schema: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The schema of an object with one member: strict servers take no other at the root."""
+    return {"type": "object", "properties": {name: schema}, "required": [name], "additionalProperties": False}
 
 
 def data_url(picture: Picture) -> str:
@@ -138,22 +159,42 @@ def data_url(picture: Picture) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def match_option(text: str, options: Sequence[str]) -> int:
-    """The index of the option that a text equals, exactly or except for case and surrounding spaces.
+def match_option(text: str, options: Sequence[str]) -> tuple[int, str]:
+    """(index, form) of the option that a text is; form is "" where it is nothing else, as asked for.
 
-    Raises `ModelError` for any other text, and where two options differ only in case.
+    Case and spaces around it do not count. Marks around it, a word such as "Answer:" before it and JSON with one text
+    are understood. Raises `ModelError` for any other text, and where two options are meant as well.
     """
-    text = text.strip()
-    found = [place for place, option in enumerate(options) if option == text]
-    found = found or [place for place, option in enumerate(options) if option.casefold() == text.casefold()]
-    if len(found) != 1:
-        raise ModelError(
-            "model's answer",
-            f"must be one of {', '.join(options)}",
-            value=f"another text, of {len(text)} characters",
-            remedy="Ask in simpler words, or have the server enforce it: --set model_options.structured=json_schema",
-        )
-    return found[0]
+    plain = unwrap(text).strip()
+    for read, form in ((_inner_text, "between marks" if plain != text.strip() else ""), (_plain, "with punctuation")):
+        said, known = read(plain), [read(option) for option in options]
+        found = [place for place, option in enumerate(known) if option == said]
+        found = found or [place for place, option in enumerate(known) if option.casefold() == said.casefold()]
+        if said and len(found) == 1:
+            return found[0], form
+    raise ModelError(
+        "model's answer",
+        f"must be one of {', '.join(options)}",
+        value=f"another text, of {len(text)} characters",
+        remedy="Ask in simpler words, or name another model",
+    )
+
+
+def _inner_text(text: str) -> str:
+    """The one text in JSON such as {"label": "quay"}; any other text unchanged."""
+    try:
+        value: object = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    if isinstance(value, dict) and len(cast("Json", value)) == 1:
+        [value] = cast("Json", value).values()
+    return value.strip() if isinstance(value, str) else text
+
+
+def _plain(text: str) -> str:
+    """A text without a fence, emphasis, quotes and punctuation around it, and without "Answer:" or such before it."""
+    fenced = FENCED.fullmatch(text)
+    return _INTRODUCTION.sub("", _inner_text(fenced[1] if fenced else text).strip(_AROUND)).strip(_AROUND)
 
 
 def score_by_first_token(first: Sequence[tuple[str, float]], options: Sequence[str]) -> list[float]:
@@ -189,6 +230,15 @@ def score_by_first_token(first: Sequence[tuple[str, float]], options: Sequence[s
             remedy=f"Choose other words, or use votes: {_OTHER_LIKELIHOOD}",
         )
     return [math.log(part) if part else -math.inf for part in sums]
+
+
+def _texts(value: Any) -> list[str]:
+    """The texts of a part's thinking: one, or those of further parts."""
+    if isinstance(value, str):
+        return [value]
+    parts = cast("list[Any]", value) if isinstance(value, list) else []
+    texts = [cast("Json", part).get("text") for part in parts if isinstance(part, dict)]
+    return [text for text in texts if isinstance(text, str)]
 
 
 def _unusable(rule: str, value: str) -> ModelError:

@@ -1,4 +1,4 @@
-"""Decoding a text token by token: finite logits, a JSON grammar where one is given, and a mark on texts that were cut.
+"""Decoding a text token by token: finite logits, a JSON grammar where one is given, and whether a text was cut off.
 
 The only file that imports llguidance. JSON is written on one line, with a space after each comma and colon: a model
 that may write white space anywhere may never stop.
@@ -18,7 +18,7 @@ from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 from ...readers.errors import ModelError, RequestError
 from ..checkpoints.untrusted import wrap_errors
 from ..scores import require_finite
-from .schema import CUT
+from .texts import GeneratedText, raise_limit
 
 if TYPE_CHECKING:
     import torch
@@ -148,19 +148,21 @@ class Decoding:
             allowed[row, : len(mask)] = torch.from_numpy(mask)
         return scores.masked_fill(~allowed.to(scores.device), -torch.inf)
 
-    def texts(self, written: Sequence[Sequence[int]], decode: Callable[[list[int]], str], *, limit: int) -> list[str]:
+    def texts(
+        self, written: Sequence[Sequence[int]], decode: Callable[[list[int]], str], *, limit: int
+    ) -> list[GeneratedText]:
         """The texts of the generated tokens, without those before `begin`; free texts come from `decode`.
 
-        A free text that did not end within `limit` tokens is marked by `CUT`. Raises `ModelError` for one that was cut
+        A free text is cut where it did not end within `limit` tokens. Raises `ModelError` for a text that was cut
         before it obeyed its schema.
         """
         if self._constraints:
             self._take(written)
-            return [_complete(self._of, constraint, limit) for constraint in self._constraints]
-        texts: list[str] = []
+            return [GeneratedText(_complete(self._of, constraint, limit)) for constraint in self._constraints]
+        texts: list[GeneratedText] = []
         for row in written:
             end = next((place for place, token in enumerate(row) if token in self._stops), None)
-            texts.append(decode(list(row[:end])) + (CUT if end is None else ""))
+            texts.append(GeneratedText.read(decode(list(row[:end])), cut=end is None))
         return texts
 
     def _take(self, rows: Sequence[Sequence[int]]) -> None:
@@ -270,6 +272,6 @@ def _complete(of: str, constraint: Constraint, limit: int) -> str:
             f"answer of {of}",
             f"must be complete within {limit} tokens to obey its schema",
             value=f"{len(constraint.text)} characters without an end",
-            remedy="Raise --set model_options.max_tokens, or bound texts and lists in the schema",
+            remedy=f"{raise_limit(limit)}, or bound texts and lists in the schema",
         )
     return constraint.text

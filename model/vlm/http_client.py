@@ -33,7 +33,9 @@ MAX_ERROR_BODY = 64 * 2**10
 MIN_KEY = 12  # characters of a secret key; shorter ones are placeholders such as EMPTY, for local servers
 _SHOWN = 200  # characters of a server's error message
 _RETRIED = (408, 409, 429)  # and all from 500
-_ABOUT_THE_REQUEST = (400, 413, 422)  # the server is well and refuses this request
+_ABOUT_THE_FORM = (400, 422)  # the server is well and refuses this request, perhaps for its form
+_ABOUT_THE_REQUEST = (*_ABOUT_THE_FORM, 413)
+_ABOUT_THE_SENDER = (0, 401, 403, 429)  # 0 is no status at all
 _UNLIMITED = 10**6
 
 Json = Mapping[str, Any]
@@ -41,12 +43,9 @@ T = TypeVar("T")
 
 _KEY = "Name the environment variable with its key: --set model_options.key_variable=NAME"
 _CHECK_URL = "Check the URL, which often ends in /v1, and the model's name"
-_REMEDIES = {401: _KEY, 403: _KEY, 404: _CHECK_URL, 413: "Lower --hd-num: the picture of a region is too large for it"}
-_REFUSED = (
-    "If the picture is too large lower --hd-num; if response_format is refused, --set model_options.structured=none"
-)
+_REMEDIES = {404: _CHECK_URL, 413: "Lower --hd-num: the picture of a region is too large for it"}
+_REFUSED = "Do what its message asks for; if the picture is too large, lower --hd-num"
 _NUMBERS = "Its model may compute in numbers that overflow: have the server use float32 or bfloat16"
-_SLOW = "Allow more: --set model_options.timeout=SECONDS; or lower --hd-num, max_tokens or concurrency"
 _UNWELL = "See the server's own log, then give the same command again: failed regions are retried"
 
 
@@ -111,6 +110,12 @@ class RetryPolicy:
     failures: int = 5
     """Requests given up in a row, after which no more are sent."""
 
+    @property
+    def slow_remedy(self) -> str:
+        """The advice after a timeout."""
+        others = "--hd-num, max_tokens or concurrency" if self.concurrency > 1 else "--hd-num or max_tokens"
+        return f"Allow more than {self.timeout:g}: --set model_options.timeout=SECONDS; or lower {others}"
+
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest(Generic[T]):
@@ -123,6 +128,12 @@ class HttpRequest(Generic[T]):
     """Raises `ModelError` for an answer that it refuses."""
     key: str = ""
     """Distinguishes this request from others."""
+    encode: Callable[[Json], Json] = dict
+    """The body as it is sent, in the form that the server is known to take at that moment."""
+    learn: Callable[[Json, str], bool] = lambda _sent, _why: False
+    """Whether a refusal of a sent body, with the server's message, says in what other form it is to be sent."""
+    without: Callable[[str], T] | None = None
+    """What stands for an answer that the server fails to give, from the reason; None where that is an error."""
 
 
 class HttpClient:
@@ -152,8 +163,10 @@ class HttpClient:
         async with slots:
             for body in request.bodies:
                 answer = await self._retry(client, request, body, key)
-                if isinstance(answer, ModelError):
-                    return answer
+                if isinstance(answer, _FailureError):
+                    if request.without is not None and answer.status not in _ABOUT_THE_SENDER:
+                        return request.without(answer.reason)
+                    return self._given_up(answer.reason, answer.remedy)
                 try:
                     return request.read(answer)
                 except ModelError as error:
@@ -162,19 +175,21 @@ class HttpClient:
 
     async def _retry(
         self, client: httpx2.AsyncClient, request: HttpRequest[Any], body: Json | None, key: str
-    ) -> Json | ModelError:
-        """The JSON answer to a body, after as many tries as it takes, or the error after the last."""
-        content = None if body is None else json.dumps(body).encode()
-        attempt = 0
+    ) -> "Json | _FailureError":
+        """The JSON answer to a body, after as many tries as it takes, or the last failure."""
+        attempt, most = 0, self._policy.retries if request.without is None else min(1, self._policy.retries)
         while True:
             if self._failed >= self._policy.failures:
                 value = f"{self._failed} requests failed one after the other, the last: {self._last_failure}"
-                return self._given_up(value, _UNWELL)
+                return _FailureError(value)
+            sent = None if body is None else request.encode(body)
+            content = None if sent is None else json.dumps(sent).encode()
             try:
                 async with asyncio.timeout(self._policy.timeout):
                     answer = await self._exchange(client, request.path, content, key)
             except TimeoutError:
-                failure = _FailureError(f"no whole answer within {self._policy.timeout:g} s", retries=1, remedy=_SLOW)
+                reason = f"no whole answer within {self._policy.timeout:g} s"
+                failure = _FailureError(reason, retries=1, remedy=self._policy.slow_remedy)
             except httpx2.HTTPError as error:
                 failure = _FailureError(_message(error, key), retries=_UNLIMITED)
             except _FailureError as error:
@@ -182,10 +197,13 @@ class HttpClient:
             else:
                 self._failed = 0
                 return answer
-            if attempt >= min(self._policy.retries, failure.retries):
-                self._failed = self._failed + 1 if failure.counts else 0
-                self._last_failure = failure.reason
-                return self._given_up(failure.reason, failure.remedy)
+            if sent is not None and failure.status in _ABOUT_THE_FORM and request.learn(sent, failure.reason):
+                continue
+            if attempt >= min(most, failure.retries):
+                if request.without is None:
+                    self._failed = self._failed + 1 if failure.counts else 0
+                    self._last_failure = failure.reason
+                return failure
             await asyncio.sleep(max(failure.wait, pause(attempt, request.key)))
             attempt += 1
 
@@ -199,7 +217,7 @@ class HttpClient:
                 remedy = "limner follows no redirect: if you trust that address, name its URL"
                 raise _FailureError(f"a redirect to {where}", remedy=remedy)
             if not response.is_success:
-                raise await _status_failure(response, key)
+                raise await self._status_failure(response, key)
             raw = await _read(response, MAX_ANSWER)
         try:
             text = raw.decode("utf-8")
@@ -213,6 +231,26 @@ class HttpClient:
         if not isinstance(answer, dict):
             raise _FailureError("an answer that is no JSON object", retries=_UNLIMITED, remedy=_CHECK_URL)
         return cast("Json", answer)
+
+    async def _status_failure(self, response: httpx2.Response, key: str) -> "_FailureError":
+        """The failure of an error status, with the server's message."""
+        status = response.status_code
+        try:
+            message = _error_message(await _read(response, MAX_ERROR_BODY))
+        except _FailureError:
+            message = ""
+        reason = f"HTTP {status}" + (f", {_clean(message, key)}" if message else "")
+        if status not in _RETRIED and status < 500:
+            remedy = _REMEDIES.get(status, _REFUSED)
+            if status in _ABOUT_THE_SENDER:
+                remedy = f"Check the key in the environment variable {self._variable}" if self._variable else _KEY
+            counts = status not in _ABOUT_THE_REQUEST
+            return _FailureError(reason, remedy=remedy, counts=counts, status=status)
+        wait = _retry_after(response.headers)
+        if wait > MAX_RETRY_AFTER:
+            remedy = "Give the same command again after that"
+            return _FailureError(f"{reason}; it asks to wait {wait:.0f} s", remedy=remedy, status=status)
+        return _FailureError(reason, retries=_UNLIMITED, wait=wait, status=status)
 
     def _client(self, key: str) -> httpx2.AsyncClient:
         """A client that sends no more headers than needed. Raises `RequestError` for unusable proxies."""
@@ -258,13 +296,21 @@ class HttpClient:
 class _FailureError(Exception):
     """A failed request: its reason, how often it may be retried, and the seconds that the server asked to wait.
 
-    It `counts` against the server, unless it is about this one request.
+    It `counts` against the server, unless it is about this one request. `status` is that of HTTP, 0 without one.
     """
 
     def __init__(
-        self, reason: str, *, retries: int = 0, wait: float = 0.0, remedy: str = _UNWELL, counts: bool = True
+        self,
+        reason: str,
+        *,
+        retries: int = 0,
+        wait: float = 0.0,
+        remedy: str = _UNWELL,
+        counts: bool = True,
+        status: int = 0,
     ) -> None:
         super().__init__(reason)
+        self.status = status
         self.reason = reason
         self.retries = retries
         self.wait = wait
@@ -315,22 +361,6 @@ async def _read(response: httpx2.Response, limit: int) -> bytes:
     return bytes(body)
 
 
-async def _status_failure(response: httpx2.Response, key: str) -> _FailureError:
-    """The failure of an error status, with the server's message."""
-    status = response.status_code
-    try:
-        message = _error_message(await _read(response, MAX_ERROR_BODY))
-    except _FailureError:
-        message = ""
-    reason = f"HTTP {status}" + (f", {_clean(message, key)}" if message else "")
-    if status not in _RETRIED and status < 500:
-        return _FailureError(reason, remedy=_REMEDIES.get(status, _REFUSED), counts=status not in _ABOUT_THE_REQUEST)
-    wait = _retry_after(response.headers)
-    if wait > MAX_RETRY_AFTER:
-        return _FailureError(f"{reason}; it asks to wait {wait:.0f} s", remedy="Give the same command again after that")
-    return _FailureError(reason, retries=_UNLIMITED, wait=wait)
-
-
 def _constant(name: str) -> float:
     """-Infinity, which servers write as the log-likelihood of impossible tokens; others are refused."""
     if name == "-Infinity":
@@ -349,10 +379,19 @@ def _error_message(raw: bytes) -> str:
         content: object = json.loads(raw.decode("utf-8"))
     except (ValueError, RecursionError):
         return ""
-    for _ in range(2):
-        if isinstance(content, dict):
-            parts = cast("dict[str, object]", content)
-            content = next((parts[name] for name in ("error", "message", "detail") if parts.get(name)), "")
+    return _message_in(cast("object", content)) if isinstance(content, dict) else ""
+
+
+def _message_in(content: object, depth: int = 4) -> str:
+    """The texts of a message: of an error, with the parameter that it names, or of a list of FastAPI's."""
+    if isinstance(content, list) and depth:
+        return "; ".join(filter(None, (_message_in(one, depth - 1) for one in cast("list[object]", content)[:20])))
+    if isinstance(content, dict) and depth:
+        parts = cast("dict[str, object]", content)
+        inner = next((parts[name] for name in ("error", "message", "detail", "msg") if parts.get(name)), "")
+        text, place = _message_in(inner, depth - 1), parts.get("param") or parts.get("loc")
+        named = ".".join(map(str, cast("list[object]", place))) if isinstance(place, list) else place
+        return f"{text} ({named})" if text and isinstance(named, str) and named not in text else text
     return content if isinstance(content, str) else ""
 
 

@@ -27,6 +27,7 @@ from ..scores import require_finite
 from .annotator import Picture
 from .decoding import Constraint, Decoding, Vocabulary
 from .processor import Processor, loading
+from .texts import GeneratedText
 
 TOKEN_INPUTS = ("attention_mask", "input_ids", "mm_token_type_ids", "moe_mm_token_type_ids", "token_type_ids")
 """Inputs with a value for each token; all others are of pictures."""
@@ -88,20 +89,25 @@ class ImageTextModel:
             pad_token_id=processor.stop_tokens[0] if pad is None else pad,
         )
 
-    def generate(self, pictures: Sequence[Picture], prompt: str, *, limit: int, schema: str = "") -> str:
+    def generate(self, pictures: Sequence[Picture], prompt: str, *, limit: int, schema: str = "") -> GeneratedText:
         """The answer to a prompt about pictures: the likeliest token at each step, at most `limit` of them.
 
-        With a JSON `schema` the likeliest that obeys it. Raises `MemoryError`, and `ModelError`, also where the prompt
-        is too long or `limit` cuts such an answer off.
+        With a JSON `schema` the likeliest that obeys it, without a thought before it. Raises `MemoryError`, and
+        `ModelError`, also where the prompt is too long or `limit` cuts such an answer off.
         """
-        inputs = self._read(pictures, prompt, room=limit)
+        inputs = self._read(pictures, prompt, room=limit, thinks=not schema)
         begin = inputs["input_ids"].shape[1]
         constraints = [Constraint(self._vocabulary, schema)] if schema else []
         decoding = Decoding(self._name, stops=self._processor.stop_tokens, begin=begin, constraints=constraints)
         processors = LogitsProcessorList([decoding])  # pyright: ignore[reportArgumentType] - any callable will do
         with _network_errors(self._name), torch.inference_mode(), silence_transformers():
             ids = self._model.generate(**inputs, max_new_tokens=limit, logits_processor=processors, use_cache=True)
-        [text] = decoding.texts(ids[:, begin:].tolist(), self._decode, limit=limit)
+        opened = self._processor.opened_thought
+
+        def decode(tokens: list[int]) -> str:
+            return opened + self._processor.decode(tokens)
+
+        [text] = decoding.texts(ids[:, begin:].tolist(), decode, limit=limit)
         return text
 
     def score_options(
@@ -114,7 +120,7 @@ class ImageTextModel:
         """
         tails = [[self._answer_tokens(prompt, option, len(pictures)) for option in options] for prompt in prompts]
         room = 1 + max(len(tail) for row in tails for tail in row)
-        inputs = [self._read(pictures, prompt, room=room) for prompt in prompts]
+        inputs = [self._read(pictures, prompt, room=room, writes=False) for prompt in prompts]
         with _network_errors(self._name), torch.inference_mode():
             if self._cache_works:
                 rows = self._score_with_cache(inputs, tails)
@@ -171,9 +177,6 @@ class ImageTextModel:
         """Logits (1, tokens, vocabulary) → log-probabilities (tokens, vocabulary). Raises `ModelError`."""
         return require_finite(logits[0], "logits", of=self._name).float().log_softmax(dim=-1)
 
-    def _decode(self, tokens: list[int]) -> str:
-        return str(self._processor.tokenizer.decode(tokens, skip_special_tokens=True))
-
     def _prefill(self, inputs: dict[str, Any], length: int) -> tuple[Any, torch.Tensor]:
         """(cache, log-probabilities of the next token) after the first `length` tokens and the pictures."""
         part = {name: value[:, :length] if name in TOKEN_INPUTS else value for name, value in inputs.items()}
@@ -211,15 +214,17 @@ class ImageTextModel:
         self._check_tokens(tokens)
         return tokens
 
-    def _read(self, pictures: Sequence[Picture], prompt: str, *, room: int) -> dict[str, Any]:
-        inputs = self._processor.read(pictures, prompt)
+    def _read(
+        self, pictures: Sequence[Picture], prompt: str, *, room: int, thinks: bool = False, writes: bool = True
+    ) -> dict[str, Any]:
+        inputs = self._processor.read(pictures, prompt, thinks=thinks)
         tokens = inputs["input_ids"].shape[1]
         if self._context and tokens + room > self._context:
             raise ModelError(
                 f"question to {self._source}",
                 f"must fit, with its answer, into the model's {self._context} tokens",
                 value=f"{tokens} and {room} for the answer",
-                remedy="Lower --hd-num or --set model_options.max_tokens, or ask for less",
+                remedy=f"Lower --hd-num{' or --set model_options.max_tokens' if writes else ''}, or ask for less",
             )
         self._check_tokens([int(token) for token in inputs["input_ids"].unique()])
         return {

@@ -13,6 +13,7 @@ import re
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -32,6 +33,7 @@ from ..tiling import WHITE
 from .annotator import Picture
 from .chat_templates import check_templates
 from .question import refuse_special_tokens
+from .texts import THOUGHT_MARKS
 
 if TYPE_CHECKING:
     from .decoding import Vocabulary
@@ -71,14 +73,15 @@ class Processor:
         self.stop_tokens = self._find_stop_tokens()
         """The tokens that end an answer, in order."""
 
-    def read(self, pictures: Sequence[Picture], prompt: str) -> dict[str, Any]:
+    def read(self, pictures: Sequence[Picture], prompt: str, *, thinks: bool = False) -> dict[str, Any]:
         """The network's input for pictures and a prompt: torch tensors by name, a batch of one.
 
-        Raises `RequestError` for a prompt with special tokens, `ModelError` where template or processor do not take the
-        pictures.
+        Where the chat template lets a model think before it answers, it may do so if it `thinks`; else its thought is
+        ended before it begins, so that the next token is the answer's. Raises `RequestError` for a prompt with special
+        tokens, `ModelError` where template or processor do not take the pictures.
         """
         refuse_special_tokens({"question": prompt}, of="vlm", find=self.special_token)
-        return self._run(pictures, self._render(prompt, len(pictures)))
+        return self._run(pictures, self._render(prompt, len(pictures), thinks=thinks))
 
     def answer_tokens(self, prompt: str, answer: str, *, pictures: int) -> list[int]:
         """The tokens of an answer after those of `read`, without its end, as the chat template places it.
@@ -183,23 +186,54 @@ class Processor:
             )
         return tuple(sorted(found))
 
-    def _render(self, prompt: str, pictures: int, *, answer: str = "") -> str:
+    @cached_property
+    def opened_thought(self) -> str:
+        """The mark with which the chat template begins a thought that the model goes on with, "" for none."""
+        text = self._render("", 1, thinks=True).rstrip()
+        return next((begin for begin, _ in THOUGHT_MARKS if text.endswith(begin)), "")
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, without special ones but for the marks of a thought."""
+        marks = self._thought_tokens
+        parts = [(marked, list(run)) for marked, run in groupby(tokens, marks.__contains__)]
+        return "".join(
+            "".join(marks[token] for token in run)
+            if marked
+            else str(self.tokenizer.decode(run, skip_special_tokens=True))
+            for marked, run in parts
+        )
+
+    @cached_property
+    def _thought_tokens(self) -> dict[int, str]:
+        """The special tokens that begin or end a thought, which decoding would leave out."""
+        known = {mark for pair in THOUGHT_MARKS for mark in pair}
+        added = self.tokenizer.added_tokens_decoder
+        return {place: token.content for place, token in added.items() if token.special and token.content in known}
+
+    def _render(self, prompt: str, pictures: int, *, answer: str = "", thinks: bool = False) -> str:
         """The conversation as text with a place for each picture, up to where the answer begins, or with it."""
         content: list[dict[str, str]] = [{"type": "image"}] * pictures + [{"type": "text", "text": prompt}]
         conversation: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if answer:
             conversation.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-        with self._running("must take pictures and a question", "chat template"):
-            return str(
-                self._processor.apply_chat_template(conversation, add_generation_prompt=not answer, tokenize=False)
+        switch = (
+            {} if thinks or "enable_thinking" not in str(self._processor.chat_template) else {"enable_thinking": False}
+        )
+        with self._running("must take pictures and a question", "chat template", pictures):
+            text = str(
+                self._processor.apply_chat_template(
+                    conversation, add_generation_prompt=not answer, tokenize=False, **switch
+                )
             )
+        ends = [end for begin, end in THOUGHT_MARKS if text.rstrip().endswith(begin)]
+        return text if thinks or not ends else f"{text.rstrip()}\n\n{ends[0]}\n\n"
 
     def _run(self, pictures: Sequence[Picture], text: str) -> dict[str, Any]:
         has_bos = bool(self.tokenizer.bos_token) and text.startswith(self.tokenizer.bos_token)
         further: dict[str, Any] = {"add_special_tokens": False} if has_bos else {}
         count = len(pictures)
         rule = f"must take {count} picture{'s' if count > 1 else ''} at once"
-        with silence_transformers(), self._running(rule, "processor and chat template"):
+        with silence_transformers(), self._running(rule, "processor and chat template", count):
             marks = [getattr(self._processor, name, None) for name in ("image_token", "boi_token")]
             places = {text.count(mark) for mark in marks if isinstance(mark, str)}
             if places and count not in places:  # not every version of transformers checks
@@ -227,6 +261,12 @@ class Processor:
 
         return Vocabulary.of_fast(self.tokenizer, ends=self.stop_tokens)
 
+    def image_tokens(self, inputs: Mapping[str, Any]) -> int:
+        """How many tokens of an input stand for pictures; 0 where the settings do not name their token."""
+        names = ("image_token_id", "image_token_index")
+        mark = next((one for name in names if isinstance(one := getattr(self.config, name, None), int)), None)
+        return 0 if mark is None else int((inputs["input_ids"] == mark).sum())
+
     @cached_property
     def config(self) -> Any:
         """Transformers' configuration of the network."""
@@ -240,8 +280,9 @@ class Processor:
             return int(getattr(self.config.get_text_config(), "max_position_embeddings", 0) or 0)
 
     @contextmanager
-    def _running(self, rule: str, part: str) -> Generator[None]:
-        remedy = "Show one picture with --set model_options.views=canvas, or name another checkpoint"
+    def _running(self, rule: str, part: str, pictures: int) -> Generator[None]:
+        several = "Show one picture with --set model_options.views=canvas, or name another checkpoint"
+        remedy = several if pictures > 1 else "Name another checkpoint"
         with wrap_errors(f"{part} of checkpoint {self.files.source}", rule, remedy=remedy, running=True):
             yield
 
@@ -258,16 +299,44 @@ def _family(files: CheckpointFiles) -> str:
     """The checkpoint's model_type. Raises `ModelError` for one that does not answer questions about pictures."""
     check_tokenizer(files)
     check_templates(files.folder, files.source)
-    family = files.read("config.json").text("model_type")
+    config = files.read("config.json")
+    family = config.text("model_type")
     if family not in cast("Mapping[str, str]", MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES):
-        zero_shot = family in {"clip", "siglip"}
+        own_code = bool(config.part("auto_map"))
         raise ModelError(
             f"model_type of checkpoint {files.source}",
             "must be an image-text-to-text model of the installed transformers, which answers questions about pictures",
-            value=excerpt(family) or "none",
-            remedy="Use it with --model zero-shot" if zero_shot else "Name another checkpoint",
+            value=(excerpt(family) or "none") + (", which needs code that comes with it" if own_code else ""),
+            remedy=_other_way(family, own_code=own_code),
         )
     return family
+
+
+_WITHOUT_CODE: Mapping[str, str] = {
+    "GOT": "stepfun-ai/GOT-OCR-2.0-hf",
+    "internvl_chat": "OpenGVLab/InternVL3-8B-hf, or another size of InternVL3-…-hf or InternVL3_5-…-HF",
+    "llava_llama": "llava-hf/llava-1.5-7b-hf",
+    "llava_mistral": "llava-hf/llava-v1.6-mistral-7b-hf",
+    "llava_qwen": "llava-hf/llava-onevision-qwen2-7b-ov-hf",
+    "multi_modality": "deepseek-community/deepseek-vl-1.3b-chat, or deepseek-community/Janus-Pro-1B",
+    "ovis": "thisisiron/Ovis2-1B-hf",
+}
+"""model_type of a checkpoint with code of its own → the same model for transformers' own classes."""
+_FOR_OTHERS: Mapping[str, str] = {"clip": "zero-shot", "siglip": "zero-shot", "internlmxcomposer2": "4khd"}
+
+
+def _other_way(family: str, *, own_code: bool) -> str:
+    """The advice for a model_type that cannot be asked by transformers' own classes."""
+    if family in _FOR_OTHERS:
+        return f"Use it with --model {_FOR_OTHERS[family]}"
+    if family in _WITHOUT_CODE:
+        return f"Name the variant that needs no code of its own: {_WITHOUT_CODE[family]}"
+    if own_code:
+        return (
+            "limner runs no code of a checkpoint: look for a variant whose name ends in -hf, or serve it and use "
+            "--model endpoint:URL"
+        )
+    return "Name another checkpoint"
 
 
 def _check_settings(files: CheckpointFiles) -> None:

@@ -17,12 +17,15 @@ from ..annotator import UNDECIDED
 from ..options import Names, NetworkOptions
 from .box_format import BoxFormat
 from .schema import parse_json
+from .texts import MAX_TOKENS
 
 AnswerKind = Literal["describe", "classify", "locate", "extract"]
 
 UNPLACED = "unplaced"  # the label of boxes that lie where none can be
 DESCRIPTION = "description"  # the label of a text
 RECORD = "record"  # the label of extracted values
+FORM = "answer_form"  # the note that says in what form an answer was found, where that is not the one asked for
+THOUGHT = "answer_thought"  # the note with what the model wrote before its answer
 
 MAX_LABELS = 256
 MAX_SCHEMA = 65536  # characters
@@ -34,7 +37,12 @@ _DEFAULT_QUESTIONS = {
     "extract": "What does this image show?",
 }
 _RESERVED = {UNDECIDED, UNPLACED}
-_VALID = "valid"  # a number of every answer about a region
+_OWN_NAMES = {
+    "valid": "limner's own share of valid pixels",
+    FORM: "limner's own form of the answer",
+    THOUGHT: "limner's own thought before the answer",
+}
+"""Numbers and notes of an answer about a region that are limner's own."""
 
 _NAMES = (
     "image|img|im_start|im_end|im_patch|video|audio|pad|eos|bos|unk|mask|sep|cls|ctx|box|ref|quad|fim_\\w+|think|SYS"
@@ -70,7 +78,7 @@ class QuestionOptions(NetworkOptions):
         le=100,
         description="Orders in which labels are listed; 0 is one for each label, at most four.",
     )
-    max_tokens: int = Field(default=512, ge=1, le=32768, description="The most tokens of a text.")
+    max_tokens: int = Field(default=512, ge=1, le=MAX_TOKENS, description="The most tokens of a text.")
 
 
 class PictureOptions(QuestionOptions):
@@ -80,8 +88,9 @@ class PictureOptions(QuestionOptions):
         default="canvas",
         description="Whether a region is shown as one picture, or as its global view and then each tile.",
     )
-    boxes: Literal["", "pixels", "thousandths", "unit"] = Field(
-        default="", description="The unit in which the model names boxes, where it is not known."
+    boxes: Literal["", "pixels", "thousandths", "unit", "thousandths-yx"] = Field(
+        default="",
+        description="The unit in which the model names boxes, where it is not known; -yx has y first.",
     )
 
 
@@ -152,7 +161,7 @@ class Question:
         if self.answer == "classify":
             return self.classify_prompts()
         if self.answer == "locate":
-            boxes = BoxFormat.of("pixels", (0.0, 0.0, 1.0, 1.0), (1000, 1000)).description
+            boxes = BoxFormat.of("pixels", (0.0, 0.0, 1.0, 1.0), (1000, 1000)).request
             return [self.locate_prompt(label, boxes) for label in self.labels]
         return [self.prompt()]
 
@@ -172,12 +181,9 @@ class Question:
         ]
 
     def locate_prompt(self, label: str, boxes: str) -> str:
-        """The prompt that looks for a label; `boxes` describes the coordinates."""
+        """The prompt that looks for a label; `boxes` asks for a form of boxes."""
         question = f"{self.text}\n" if self.text else ""
-        return (
-            f"{question}Locate every instance of: {label}.\nAnswer with a JSON list of boxes [x0, y0, x1, y1], {boxes},"
-            " and with [] where there is none."
-        )
+        return f"{question}Locate every instance of: {label}.\n{boxes}, and with [] where there is none."
 
     def prompt(self) -> str:
         """The prompt of a description, or of values to extract."""
@@ -250,7 +256,7 @@ def _read_schema(text: str, answer: str, of: str) -> str:
         rule = 'must describe an object, with "type": "object" at the top'
         raise wrong(rule, text[:80], "Put the values into its properties")
     properties: object = cast("dict[str, object]", content).get("properties", {})
-    if isinstance(properties, dict) and _VALID in properties:
-        rule = f"must not have the property {_VALID}, limner's own share of valid pixels"
-        raise wrong(rule, "", "Rename it")
+    for name, own in _OWN_NAMES.items():
+        if isinstance(properties, dict) and name in properties:
+            raise wrong(f"must not have the property {name}, {own}", "", "Rename it")
     return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))

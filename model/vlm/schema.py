@@ -15,11 +15,11 @@ from jsonschema.validators import validator_for
 
 from ...readers import files
 from ...readers.errors import ModelError, RequestError, excerpt
+from .texts import unwrap
 
-CUT = " […]"
-"""Ends a text that reached its limit of tokens."""
-
-_FENCED = re.compile(r"\s*```(?:json)?[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
+FENCED = re.compile(r"\s*```(?:json)?[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
+"""JSON in a fence of Markdown."""
+_MAX_STARTS = 64  # places in a text at which JSON may begin that are tried
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 
@@ -56,15 +56,38 @@ class Schema:
             )
         return cls(text, content)
 
-    def read(self, text: str) -> str:
-        """A model's text as canonical JSON. Raises `ModelError` with the place where it breaks the schema.
+    def read(self, text: str) -> tuple[str, str]:
+        """(a model's text as canonical JSON, in what form it was found: "" for JSON alone, as asked for).
 
-        The whole text must be one JSON value, alone or in one fenced block. The error never quotes the text, which may
-        be about a patient.
+        JSON may also stand between the marks of a family, in a fenced block or within prose, where it is the only one
+        that obeys the schema. Raises `ModelError` with the place where it breaks the schema. The error never quotes the
+        text, which may be about a patient.
         """
-        fenced = _FENCED.fullmatch(text)
         try:
-            value: Any = parse_json(fenced[1] if fenced else text)
+            return self._obey(text), ""
+        except ModelError as error:
+            refused = error
+        inner = unwrap(text)
+        fenced = FENCED.fullmatch(inner)
+        if inner != text or fenced:
+            return self._obey(fenced[1] if fenced else inner), "in a fence" if fenced else "between marks"
+        found: list[str] = []
+        errors: list[ModelError] = []
+        for part in _json_parts(text):
+            try:
+                found.append(self._obey(part))
+            except ModelError as error:
+                errors.append(error)
+        if len(set(found)) == 1:
+            return found[0], "within prose"
+        if found:
+            raise _broken(f"not JSON alone, but {len(set(found))} values that differ")
+        raise errors[0] if len(errors) == 1 else refused
+
+    def _obey(self, text: str) -> str:
+        """JSON as canonical text. Raises `ModelError` where it is none, or does not obey the schema."""
+        try:
+            value: Any = parse_json(text)
             canonical = json.dumps(value, ensure_ascii=False, sort_keys=True)
             canonical.encode()
         except (ValueError, RecursionError) as error:
@@ -79,6 +102,22 @@ class Schema:
             problem = f"not {first.validator} {json.dumps(first.validator_value)}"
             raise _broken(f"at {place} {problem}" if place else problem)
         return canonical
+
+
+def _json_parts(text: str) -> Iterator[str]:
+    """The JSON objects in a text, in order, which do not lie in one another."""
+    decoder, place = json.JSONDecoder(), 0
+    for _ in range(_MAX_STARTS):
+        place = text.find("{", place)
+        if place < 0:
+            return
+        try:
+            _, end = decoder.raw_decode(text, place)
+        except (ValueError, RecursionError):
+            place += 1
+            continue
+        yield text[place:end]
+        place = end
 
 
 def parse_json(text: str) -> Any:

@@ -3,14 +3,14 @@
 import hashlib
 import json
 import math
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any, Literal, Self, TypeVar, cast
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from ...readers.errors import ModelError, did_you_mean, excerpt
@@ -18,12 +18,21 @@ from ...readers.options import NEUTRAL, invalid_option
 from ..annotator import InputSpec, View
 from ..options import OneLine
 from ..tiling import TILE
-from .annotator import VlmAnnotator
-from .box_format import BoxFormat, Unit
-from .chat_completions import TOP_LOGPROBS, Reply, RequestFormat, match_option, score_by_first_token
+from .annotator import OptionScores, VlmAnnotator
+from .box_format import BoxFormat
+from .chat_completions import (
+    TOP_LOGPROBS,
+    Reply,
+    RequestFormat,
+    match_option,
+    score_by_first_token,
+    wrap_schema,
+)
+from .dialect import Dialect
 from .http_client import Address, HttpClient, HttpRequest, Json, RetryPolicy
 from .question import PictureOptions, Question
-from .schema import CUT, Schema
+from .schema import Schema
+from .texts import GeneratedText, raise_limit
 
 SEEDS = (0, 1)  # of a request, and of its one repetition after a refused answer
 MAX_CACHED = 1024  # answers: after a failure a batch is annotated again, region by region
@@ -62,8 +71,9 @@ class EndpointOptions(PictureOptions):
     )
     detail: Literal["", "low", "high", "auto"] = Field(default="", description="OpenAI's detail of pictures.")
     tile: int = Field(default=TILE, ge=8, le=4096, description="Side of a tile in pixels.")
-    structured: Literal["json_schema", "guided_json", "none"] = Field(
-        default="json_schema", description="How a request states the schema of an answer."
+    structured: Literal["json_schema", "structured_outputs", "guided_json", "json_object", "none"] = Field(
+        default="json_schema",
+        description="How a request first states the schema of an answer; if refused, other ways are tried.",
     )
     likelihood: Literal["votes", "first-token"] = Field(
         default="votes", description="How labels are scored: by choices in several orders, or by first tokens."
@@ -84,7 +94,7 @@ class EndpointAnnotator(VlmAnnotator):
             Schema.parse(question.schema, of="endpoint")
             check_satisfiable(question.schema, subject="option 'json_schema' of endpoint")
         if question.answer == "locate":
-            backend.check_boxes()
+            backend.check_views()
         if question.answer == "classify":
             backend.check_labels(question.labels)
         super().__init__(question, backend)
@@ -123,11 +133,13 @@ class EndpointBackend:
 
     def __init__(self, options: EndpointOptions) -> None:
         self._options = options
-        self._answers_as = options.answers_as or options.served
+        self._answers_as = {options.answers_as or options.served}
         policy = RetryPolicy(options.timeout, options.retries, options.concurrency, options.failures)
         address = Address.parse(options.checkpoint, insecure=options.insecure)
         self._client = HttpClient(address, policy, options.key_variable)
-        self._format = RequestFormat(options.served, options.views, options.detail, options.structured)
+        self._format = RequestFormat(options.served, options.views, options.detail)
+        self._dialect = Dialect(address.host, options.structured)
+        self._thinks = False
         self._served: ServedModel | None = None
         self._cache: OrderedDict[str, Any] = OrderedDict()
 
@@ -139,8 +151,8 @@ class EndpointBackend:
         """
         model, options = self._served_model(), self._options
         optional = {"owner": model.owner, "root": model.root, "detail": options.detail, "boxes": options.boxes}
-        if self._answers_as != options.served:
-            optional["answers_as"] = self._answers_as
+        if options.answers_as != options.served:
+            optional["answers_as"] = options.answers_as
         scores = {
             "votes": "share of the orders that chose it",
             "first-token": "softmax of first tokens, averaged over the orders",
@@ -153,7 +165,7 @@ class EndpointBackend:
             "host": self.host,
             "licence": "not known: the served model's own",
             "runtime": ", ".join(f"{name} {version(name)}" for name in ("httpx2", "jsonschema", "pillow")),
-            "decoding": "temperature 0, seed 0, once more with seed 1 where an answer is refused",
+            "decoding": "temperature 0 and seed 0 where the server takes them; seed 1 where an answer is refused",
             "views": options.views,
             "tile": str(options.tile),
             "structured": options.structured,
@@ -185,12 +197,8 @@ class EndpointBackend:
     def load(self) -> None:
         """Nothing: the server has the network."""
 
-    def check_boxes(self) -> None:
-        """Raise `RequestError` where the options do not suffice to locate."""
-        if not self._options.boxes:
-            rule = "must be given to locate, since a URL does not tell in what unit the model names boxes"
-            remedy = "See the model's own page, then --set model_options.boxes=pixels, thousandths or unit"
-            raise invalid_option("boxes", "endpoint", rule, remedy=remedy)
+    def check_views(self) -> None:
+        """Raise `RequestError` where the model would have to locate in several pictures."""
         if self._options.views != "canvas":
             rule, remedy = "must be canvas to locate, for boxes in one picture", "--set model_options.views=canvas"
             raise invalid_option("views", "endpoint", rule, value=self._options.views, remedy=remedy)
@@ -204,66 +212,122 @@ class EndpointBackend:
             raise invalid_option("labels", "endpoint", "must differ in their first tokens", value=begun, remedy=remedy)
 
     def box_format(self, view: View) -> BoxFormat:
-        """The whole canvas in the unit of the options. Raises `RequestError` where none is given."""
-        self.check_boxes()
+        """The whole canvas in the unit of the options; without one a model must answer in its family's own form."""
         width, height = view.grid.size
-        return BoxFormat.of(cast("Unit", self._options.boxes), (0.0, 0.0, float(width), float(height)), (width, height))
+        return BoxFormat.of(self._options.boxes, (0.0, 0.0, float(width), float(height)), (width, height))
 
-    def generate(self, views: Sequence[View], prompts: Sequence[str], *, limit: int, schema: str = "") -> list[str]:
+    def generate(
+        self,
+        views: Sequence[View],
+        prompts: Sequence[str],
+        *,
+        limit: int,
+        schema: str = "",
+        formats: Sequence[BoxFormat] = (),
+    ) -> list[GeneratedText]:
         """See `VlmBackend.generate`."""
-        obeyed = Schema.parse(schema, of="endpoint") if schema else None
+        obeyed = Schema.parse(schema, of="endpoint") if schema and not formats else None
+        content = obeyed.content if obeyed else wrap_schema(json.loads(schema), "boxes") if schema else None
 
-        def read(answer: Json) -> str:
-            reply = Reply.read(answer, model=self._answers_as)
-            if obeyed is None:
-                return reply.text + (CUT if reply.cut else "")
-            if reply.cut:
-                rule, remedy = "must end before its limit of tokens", "Raise --set model_options.max_tokens=NUMBER"
-                raise ModelError("model's answer", rule, remedy=f"{remedy}, or ask for less")
-            return obeyed.read(reply.text)
+        def reader(box_format: BoxFormat | None) -> Callable[[Json], GeneratedText]:
+            def read(answer: Json) -> GeneratedText:
+                text = self._reply(answer).text
+                if obeyed is None and box_format is None:
+                    return text
+                if text.cut:
+                    rule = "must end before its limit of tokens"
+                    raise ModelError("model's answer", rule, remedy=raise_limit(limit))
+                if obeyed is None:
+                    return text if box_format is None else _boxes(text, box_format)
+                canonical, form = obeyed.read(text.text)
+                return replace(text, text=canonical, form=form)
 
-        content = None if obeyed is None else obeyed.content
-        requests: list[HttpRequest[str]] = []
-        for view, prompt in zip(views, prompts, strict=True):
+            return read
+
+        requests: list[HttpRequest[GeneratedText]] = []
+        for view, prompt, box_format in zip(views, prompts, formats or [None] * len(views), strict=True):
             pictures = self._format.pictures(view)
             body = self._format.body(pictures, prompt, limit=limit, schema=content)
-            requests.append(_request(body, read, f"generate {limit} {schema}", prompt, pictures))
+            kind = f"generate {limit} {schema}"
+            requests.append(self._request(body, reader(box_format), kind, prompt, pictures))
         return self._send(requests, batch=len(views) > 1)
 
-    def score_options(
-        self, views: Sequence[View], prompts: Sequence[str], options: Sequence[str]
-    ) -> npt.NDArray[np.float64]:
+    def score_options(self, views: Sequence[View], prompts: Sequence[str], options: Sequence[str]) -> OptionScores:
         """See `VlmBackend.score_options`. Votes are 0 for the chosen option and -inf for the others.
 
         By first tokens an option has the likelihood of those that begin it and no other, -inf where there is none.
         """
-        enum = json.dumps({"type": "string", "enum": list(options)}, ensure_ascii=False)
-        choice = Schema.parse(enum, of="endpoint")
+        choice = wrap_schema({"type": "string", "enum": list(options)}, "label")
 
-        def vote(answer: Json) -> list[float]:
-            reply = Reply.read(answer, model=self._answers_as)
-            text = reply.text if self._options.structured == "none" else _unquoted(reply.text)
-            chosen = match_option(text + (CUT if reply.cut else ""), options)
-            return [0.0 if place == chosen else -math.inf for place in range(len(options))]
+        def vote(answer: Json) -> tuple[list[float], str]:
+            text = self._reply(answer).text
+            self._thinks = self._thinks or bool(text.thought)
+            chosen, form = match_option(text.marked, options)
+            return [0.0 if place == chosen else -math.inf for place in range(len(options))], form
 
-        def first_token(answer: Json) -> list[float]:
-            return score_by_first_token(Reply.read(answer, model=self._answers_as).first, options)
+        def first_token(answer: Json) -> tuple[list[float], str]:
+            return score_by_first_token(self._reply(answer).first, options), ""
 
         votes = self._options.likelihood == "votes"
-        longest = max(len(option.encode()) for option in options) + 16  # tokens, whatever the tokenizer
-        requests: list[HttpRequest[list[float]]] = []
+        longest = max(len(option.encode()) for option in options) + 32  # tokens, whatever the tokenizer
+        room = max(longest, self._options.max_tokens)  # for a thought before the label
+        requests: list[HttpRequest[tuple[list[float], str]]] = []
         for view in views:
             pictures = self._format.pictures(view)
             for prompt in prompts:
                 if votes:
-                    body = self._format.body(pictures, prompt, limit=longest, schema=choice.content)
+                    limit = room if self._thinks else longest
+                    body = self._format.body(pictures, prompt, limit=limit, schema=choice)
                 else:
                     body = self._format.body(pictures, prompt, limit=1)
                     body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
-                key = f"score {self._options.likelihood} {choice.text}"
-                requests.append(_request(body, vote if votes else first_token, key, prompt, pictures))
-        scores = self._send(requests, batch=len(views) > 1)
-        return np.array(scores, dtype=np.float64).reshape(len(views), len(prompts), len(options))
+                key = f"score {self._options.likelihood} {json.dumps(choice)}"
+                read = vote if votes else first_token
+                requests.append(self._request(body, read, key, prompt, pictures, room=room if votes else 1))
+        answers = self._send(requests, batch=len(views) > 1)
+        scores = np.array([likelihoods for likelihoods, _ in answers], dtype=np.float64)
+        count = len(prompts)
+        named = [sorted({form for _, form in answers[i : i + count] if form}) for i in range(0, len(answers), count)]
+        return OptionScores(scores.reshape(len(views), count, len(options)), tuple(map(", ".join, named)))
+
+    def _request(
+        self,
+        body: Json,
+        read: Callable[[Json], T],
+        kind: str,
+        prompt: str,
+        pictures: Sequence[str],
+        *,
+        room: int = 0,
+    ) -> HttpRequest[T]:
+        """A request for a chat completion, once for each of `SEEDS`, with a key of all that decides its answer.
+
+        The second has at least `room` for tokens.
+        """
+        key = hashlib.sha256("\n".join([kind, prompt, *pictures]).encode()).hexdigest()
+        first, second = ({**body, "seed": seed} for seed in SEEDS)
+        bodies = first, {**second, "max_tokens": max(room, body["max_tokens"])}
+        return HttpRequest("/chat/completions", bodies, read, key, self._dialect.encode, self._dialect.learn)
+
+    def _reply(self, answer: Json) -> Reply:
+        """A reply of the model that is meant. Raises `ModelError` where another gives it.
+
+        Its name may be followed by a revision, as transformers writes it, or by a date, as OpenAI does: the first such
+        name holds for the run.
+        """
+        name, served = answer.get("model"), self._options.served
+        if isinstance(name, str) and name and name not in self._answers_as:
+            if self._options.answers_as or len(self._answers_as) > 1 or not _same_model(name, served):
+                raise ModelError(
+                    "server's answer",
+                    f"must come from the model {' or '.join(sorted(self._answers_as))}",
+                    value=excerpt(name),
+                    remedy="If that model is meant, --set model_options.served=NAME; "
+                    "if one name stands for the other, --set model_options.answers_as=NAME",
+                )
+            self._answers_as.add(name)
+            self._dialect.warn(f"the model {served} answers as {excerpt(name)}")
+        return Reply.read(answer, limit=self._options.max_tokens)
 
     def _send(self, requests: Sequence[HttpRequest[T]], *, batch: bool) -> list[T]:
         """The answers in order, from the cache where it has them. Raises the first failure.
@@ -295,27 +359,42 @@ class EndpointBackend:
                 raise invalid_option("served", "endpoint", rule, remedy="--set model_options.served=NAME")
             self._served = ServedModel()
         if self._served is None:
-            request = HttpRequest("/models", (None,), lambda one: ServedModel.read(one, served=self._options.served))
+            request = HttpRequest(
+                "/models",
+                (None,),
+                lambda one: ServedModel.read(one, served=self._options.served),
+                without=self._not_listed if self._options.served else None,
+            )
             [model] = self._client.send([request])
             if isinstance(model, ModelError):
                 unlisted = "Where a server is well but does not list it, --set model_options.listed=false"
                 raise ModelError(model.subject, model.rule, value=model.value, remedy=f"{model.remedy}. {unlisted}")
             self._served = model
+            self._dialect.owner = model.owner
         return self._served
 
-
-def _request(
-    body: Mapping[str, Any], read: Callable[[Json], T], kind: str, prompt: str, pictures: Sequence[str]
-) -> HttpRequest[T]:
-    """A request for a chat completion, once for each of `SEEDS`, with a key of all that decides its answer."""
-    key = hashlib.sha256("\n".join([kind, prompt, *pictures]).encode()).hexdigest()
-    return HttpRequest("/chat/completions", tuple({**body, "seed": seed} for seed in SEEDS), read, key)
+    def _not_listed(self, reason: str) -> ServedModel:
+        """The model where the server fails to list any."""
+        self._dialect.warn(f"it does not list its models ({reason}), so that {self._options.served} is not checked")
+        return ServedModel()
 
 
-def _unquoted(text: str) -> str:
-    """The string in a JSON text; any other text unchanged, for a server that did not keep to the schema."""
+def _boxes(text: GeneratedText, box_format: BoxFormat) -> GeneratedText:
+    """A text that names boxes. Raises `ModelError` where they cannot all be placed."""
+    placed, errors = box_format.read(text.text)
+    if errors:
+        remedy = "Ask in simpler words, or look up in what form the model names boxes"
+        raise ModelError(
+            "model's answer", "must name boxes that can be placed", value=excerpt(errors, 300), remedy=remedy
+        )
     try:
-        value: object = json.loads(text)
+        json.loads(text.text)
     except (ValueError, RecursionError):
-        return text
-    return value if isinstance(value, str) else text
+        tagged = any(one.form.startswith("<") for one in placed)
+        return text if tagged else replace(text, form="within other text")
+    return text
+
+
+def _same_model(name: str, served: str) -> bool:
+    """Whether a name is that of the model, and then a revision or a date."""
+    return re.fullmatch(rf"{re.escape(served)}(?:@[\w./-]+|-\d{{4}}-\d{{2}}-\d{{2}})", name) is not None

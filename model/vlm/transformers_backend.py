@@ -7,7 +7,6 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from ...readers.errors import ModelError, excerpt
@@ -15,9 +14,10 @@ from ...readers.options import invalid_option
 from ..annotator import Cost, InputSpec, View
 from ..checkpoints.files import CONFIGS, TOKENIZER, CheckpointFiles, as_numbers, fetch_weights, find_files
 from ..tiling import TILE, WHITE
-from .annotator import Picture, VlmAnnotator, check_context, view_pictures
+from .annotator import OptionScores, Picture, VlmAnnotator, check_context, view_pictures
 from .box_format import BoxFormat, Unit
 from .question import PictureOptions, Question, refuse_special_tokens
+from .texts import GeneratedText
 
 if TYPE_CHECKING:
     from .image_text import ImageTextModel
@@ -115,8 +115,9 @@ class TransformersBackend:
         refuse_special_tokens(question.texts, of="vlm", find=processor.special_token)
         pictures = [_white(self._tile, self._tile)] * (1 if self._options.views == "canvas" else 2)
         longest = max(len(processor.read(pictures, prompt)["input_ids"][0]) for prompt in question.prompts())
-        room = question.max_tokens if question.answer != "classify" else 1
-        check_context(f"question to {self._source}", longest + room, processor.context)
+        written = question.max_tokens if question.answer != "classify" else 0
+        tokens = longest + (written or 1)
+        check_context(f"question to {self._source}", tokens, processor.context, written=written)
         if question.schema:
             processor.vocabulary().check_schema(question.schema)
 
@@ -153,16 +154,24 @@ class TransformersBackend:
             pixels = self._resized[pixels]
         return BoxFormat.of(unit, span, pixels, canvas=(float(width), float(height)))
 
-    def generate(self, views: Sequence[View], prompts: Sequence[str], *, limit: int, schema: str = "") -> list[str]:
-        """See `VlmBackend`: one view at a time."""
+    def generate(
+        self,
+        views: Sequence[View],
+        prompts: Sequence[str],
+        *,
+        limit: int,
+        schema: str = "",
+        formats: Sequence[BoxFormat] = (),
+    ) -> list[GeneratedText]:
+        """See `VlmBackend`: one view at a time, and boxes under their schema."""
+        del formats
         pairs = zip(views, prompts, strict=True)
         return [self._model.generate(self._pictures(view), text, limit=limit, schema=schema) for view, text in pairs]
 
-    def score_options(
-        self, views: Sequence[View], prompts: Sequence[str], options: Sequence[str]
-    ) -> npt.NDArray[np.float64]:
+    def score_options(self, views: Sequence[View], prompts: Sequence[str], options: Sequence[str]) -> OptionScores:
         """See `VlmBackend`: each view is read once for all prompts and options."""
-        return np.stack([self._model.score_options(self._pictures(view), prompts, options) for view in views])
+        scores = [self._model.score_options(self._pictures(view), prompts, options) for view in views]
+        return OptionScores(np.stack(scores))
 
     def _pictures(self, view: View) -> list[Picture]:
         """The pictures of a view as the network gets them."""
@@ -263,7 +272,8 @@ def _estimate_cost(
     inputs = processor.read([_white(*size) for size in pictures], max(prompts, key=len))
     read = int(inputs["input_ids"].shape[1])
     classify = question.answer == "classify"
-    tokens = read + (0 if classify else question.max_tokens)
+    written = 0 if classify else question.max_tokens
+    tokens = read + written
     heads, hidden, layers = (_size(text, name) for name in ("num_attention_heads", "hidden_size", "num_hidden_layers"))
     head_dim = _size(text, "head_dim") or (hidden // heads if heads else 0)
     cache = 2 * layers * (_size(text, "num_key_value_heads") or heads) * head_dim * tokens * itemsize
@@ -280,6 +290,9 @@ def _estimate_cost(
         cache=float(cache * (_CACHES if classify else 1)),
         activations=float((max(encoding, reading) + features + pixels) * itemsize),
         tokens=tokens,
+        image_tokens=processor.image_tokens(inputs),
+        answer_tokens=written,
+        context=processor.context,
         device=device,
     )
 

@@ -98,7 +98,8 @@ def weights_state(name: str) -> str:
     missing: list[str] = []
     for variant in card.variants:
         try:
-            locate(variant.weights, variant.sha256, fetch=False, name=card.name)
+            for part in (variant, *variant.companions):
+                locate(part.weights, part.sha256, fetch=False, name=card.name)
             here.append(variant.name)
         except ModelError:
             missing.append(variant.name)

@@ -8,6 +8,7 @@ is fast.
 import json
 import sys
 import traceback
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -102,10 +103,12 @@ def info_command(
     from ..describe import scanned_json, scanned_text
     from ..run.execute import check_options
     from ..run.redaction import scan_with_redaction
+    from ..run.windows import with_visibility_note
 
     check_options(settings)
     found, redactor = scan_with_redaction(settings)
-    scanned = [redactor.scanned(row) for row in found]
+    noted = (replace(row, infos=tuple(map(with_visibility_note, row.infos))) for row in found)
+    scanned = [redactor.scanned(row) for row in noted]
     text = json.dumps(scanned_json(scanned), indent=1, ensure_ascii=False) if as_json else scanned_text(scanned)
     print_result(text)
     if not any(row.infos for row in scanned):

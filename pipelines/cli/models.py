@@ -39,8 +39,8 @@ def models_fetch(name: Card) -> None:
     from ...model.checkpoints.weights import locate
 
     card = find_card(name)
-    for variant in card.variants:
-        print_result(locate(variant.weights, variant.sha256, fetch=True, name=card.name))
+    for part in (part for variant in card.variants for part in (variant, *variant.companions)):
+        print_result(locate(part.weights, part.sha256, fetch=True, name=card.name))
 
 
 @add_command(models_app, "convert")

@@ -11,8 +11,8 @@ from ...readers.errors import RequestError
 from ..config import Settings, known_values
 
 READING = (
-    *("inputs", "preset", "reader", "sensor", "bands", "crs", "microns_per_pixel", "scene", "names"),
-    "reader_options",
+    *("inputs", "preset", "reader", "sensor", "bands", "crs", "microns_per_pixel"),
+    *("metres_per_pixel", "scene", "names", "reader_options"),
 )
 """Settings of reading images."""
 

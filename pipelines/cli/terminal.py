@@ -131,6 +131,13 @@ class EscapedStream(io.TextIOBase):
             )
 
 
+class _OwnWarnings(logging.Handler):
+    """Shows warnings of limner's own, which hold no name of a file."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print_message(record.getMessage())
+
+
 @contextlib.contextmanager
 def terminal() -> Generator[None]:
     """Escape all output and turn the first signal into `Stopped`, within a `with` block."""
@@ -141,6 +148,9 @@ def terminal() -> Generator[None]:
         stack.enter_context(_signals())
         stack.callback(setattr, logging, "lastResort", logging.lastResort)
         logging.lastResort = None  # libraries log file names, which may have to be redacted
+        own, shown = logging.getLogger("limner"), _OwnWarnings(logging.WARNING)
+        own.addHandler(shown)
+        stack.callback(own.removeHandler, shown)
         yield
 
 

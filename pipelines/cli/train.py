@@ -26,7 +26,7 @@ def train_command() -> None:
 @with_settings((*READING, "out", "resolution", "stretch", "fetch"))
 def train_probe_command(  # noqa: PLR0913, PLR0917 - as many as there are flags; typer calls it by name
     settings: "Settings",
-    labels: Annotated[str, typer.Option("--labels", help="GeoJSON of QGIS or QuPath, a folder of it, or a CSV.")],
+    labels: Annotated[str, typer.Option("--labels", help="GeoJSON or GeoPackage, a folder of them, or a CSV.")],
     encoder: Annotated[
         str,
         typer.Option(

@@ -80,7 +80,7 @@ def prepare(
         annotator = None if choice is None else choice.make(threads="0")
         labels = choose_labels(settings, choice, annotator)
         unavailable = "" if annotator is None else redactor.text(_check(annotator, infos, only_plan=only_plan))
-        plan = make_plan(settings, scanned, annotator, on_event)
+        plan = make_plan(settings, scanned, annotator, on_event, ready=not unavailable)
     except LimnerError as error:
         raise redactor.error(error) from None
     return PreparedRun(plan, choice, annotator, labels, redactor, unavailable)
@@ -185,6 +185,8 @@ def _run_prepared(settings: Settings, prepared: PreparedRun, key: str, on_event:
             on_event(Message(f"{row.path} is left out. {row.reason}"))
     for note in sorted({f"{image.info.id}: {note}" for image in plan.images for note in image.info.notes}):
         on_event(Message(note))
+    for warning in (f"{image.info.id}: warning: {one}" for image in plan.images for one in image.warnings):
+        on_event(Message(warning))
     with RunFolder.open(folder) as store:
         manifest = _make_manifest(settings, prepared)
         if store.has_manifest:

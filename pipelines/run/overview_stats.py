@@ -3,8 +3,8 @@
 # pyright: reportUnknownMemberType=false
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -14,23 +14,35 @@ from shapely.geometry.base import BaseGeometry
 
 from ...model.annotator import Annotator, InputSpec, SupportsFit
 from ...model.class_maps import polygonise
-from ...readers.annotations import read_roi, roi_to_pixels
+from ...readers.annotations import in_pixels, read_roi, roi_to_pixels
 from ...readers.errors import ModelError, ReadError, RequestError
 from ...readers.geodesy import on_earth
 from ...readers.geometry import Box, Points
 from ...readers.image import Channel, Image, ImageInfo, Mask, SupportsLevels
 from ...readers.orientation import find_orientation
-from ...readers.overview import Progress, ReducedImage, dilate, overview_bytes, read_overview
+from ...readers.overview import (
+    OVERVIEW_SIDE,
+    Montage,
+    Progress,
+    ReducedImage,
+    dilate,
+    overview_bytes,
+    read_overview,
+)
 from ...readers.raster.bands import find_channels
 from ...readers.raster.radiometry import implausible_values, offset_note
-from ...readers.registry import open_image
+from ...readers.registry import known_options, open_image
 from ...readers.render import Stretch, display_stretch, fit_stretch, render, rgb_channels
-from ...readers.slide.tissue import find_tissue, overview_side, polygon_mask, read_tissue_annotation
+from ...readers.slide.padding import find_padding
+from ...readers.slide.tissue import Tissue, find_tissue, overview_side, polygon_mask, read_tissue_annotation
+from ...readers.vectors import split_layer
 from ..config import Settings
+from .windows import visibility_note
 
 COSTLY_BYTES = 1 << 30  # native pixels of a slide's overview: above it only one is read
-DEFAULT_SIDE = 2048  # pixels on the long side of the overview of a map or a study
 DILATION = (2, 2)  # overview pixels: regions may have valid pixels that are too few for an overview pixel to be valid
+LEAST_TISSUE = 0.01
+"""Share of a slide's valid pixels: less tissue is a warning."""
 EMPTY = "no valid pixels"
 OUTSIDE = "outside the area of interest"
 NO_TISSUE = "no tissue"
@@ -58,6 +70,8 @@ class RegionOfInterest:
     """Overview pixels that may hold valid pixels, dilated; None where that is not known before a region is read."""
     scale: tuple[float, float] = (1.0, 1.0)
     """Level-0 pixels per overview pixel (x, y)."""
+    warnings: tuple[str, ...] = ()
+    """Why tissue may have been missed."""
 
     @cached_property
     def area(self) -> BaseGeometry | None:
@@ -92,6 +106,8 @@ class RegionOfInterest:
 class OverviewStats:
     """What the overview of an image determines."""
 
+    info: ImageInfo
+    """The metadata of the image, with the padding of a slide among its options and notes."""
     spec: InputSpec
     """The annotator's input spec, with what it has fitted on the overview."""
     stretch: Stretch | None
@@ -99,8 +115,8 @@ class OverviewStats:
     no_rgb_reason: str
     """Why `stretch` is None, else ""."""
     roi: RegionOfInterest
-    notes: tuple[str, ...] = ()
-    """What the numbers say against the stated scale and offset, and how a huge image was looked at."""
+    note: str = ""
+    """What the numbers say against the stated scale and offset, or the window of a study, and whether it is sampled."""
 
 
 def channel_names(info: ImageInfo, spec: InputSpec, stretch: Stretch | None) -> tuple[str, ...]:
@@ -133,9 +149,18 @@ def compute_overview_stats(
                 info.uri, f"{error.rule}, since the model takes RGB", value=error.value, remedy=remedy
             ) from error
     names = tuple(dict.fromkeys([*rgb, *channel_names(info, spec, None)])) or (info.channels[0].name,)
+    fits = isinstance(annotator, SupportsFit) and spec.bands is None
+
+    def look(image: Image) -> ReducedImage:
+        return read_overview(image, limit=_overview_limit(image, spec, fits=fits), on_progress=on_progress)
+
+    info, overview = _without_padding(info, names, look)
     with open_image(info, names) as image:
-        fits = isinstance(annotator, SupportsFit) and spec.bands is None
-        seen = overview = read_overview(image, limit=_overview_limit(image, spec, fits=fits), on_progress=on_progress)
+        first = overview = overview or look(image)
+        numbers = (info, image.channels, overview.pixels, overview.valid)
+        fault = implausible_values(*numbers)
+        if fault is not None and spec.bands is not None:
+            raise fault
         _check_values(info, image.channels, overview, spec)
         stretch = None
         if rgb:
@@ -147,14 +172,12 @@ def compute_overview_stats(
             if info.kind == "slide" and len(rgb) > 1 and alike and pixels.dtype != np.uint8:  # tissue by its colours
                 overview = overview._replace(pixels=render(pixels, overview.valid, stretch))
         roi = find_roi(info, settings, overview)
-        numbers = (info, image.channels, overview.pixels, overview.valid)
-        fault = implausible_values(*numbers)
-        if fault is not None and spec.bands is not None:
-            raise fault
         note = offset_note(*numbers) if fault is None else str(fault)
+        if info.kind == "study" and stretch is not None and spec.bands is None:
+            note = visibility_note(info, overview, Montage.of(info), stretch)
         if isinstance(annotator, SupportsFit) and stretch is not None and spec.bands is None:
-            spec = _fit(annotator, image, spec, stretch, roi.area, seen)
-    return OverviewStats(spec, stretch, no_rgb_reason, roi, tuple(filter(None, (note, _sampling_note(seen)))))
+            spec = _fit(annotator, image, spec, stretch, roi.area, first)
+    return OverviewStats(info, spec, stretch, no_rgb_reason, roi, " ".join(filter(None, (note, _sampling_note(first)))))
 
 
 def _sampling_note(overview: ReducedImage) -> str:
@@ -177,7 +200,7 @@ def _overview_limit(image: Image, spec: InputSpec, *, fits: bool) -> int:
     """
     info = image.info
     if info.kind != "slide":
-        return DEFAULT_SIDE
+        return OVERVIEW_SIDE
     limit, largest = overview_side(info), max(overview_side(info), _fit_side(info, spec) if fits else 0)
     if overview_bytes(image, largest) <= COSTLY_BYTES:
         return limit
@@ -194,6 +217,22 @@ def _fit_side(info: ImageInfo, spec: InputSpec) -> int:
     """Pixels on the long side of the overview that an annotator is fitted to."""
     microns = spec.resolution if spec.unit == "um" else None
     return overview_side(info) if microns is None else overview_side(info, microns)
+
+
+def _without_padding(
+    info: ImageInfo, names: Sequence[str], look: Callable[[Image], ReducedImage]
+) -> tuple[ImageInfo, ReducedImage | None]:
+    """A slide's metadata with its padding stated, which makes it no data; the overview where there is no padding."""
+    if info.kind != "slide" or "padding" in dict(info.options) or "padding" not in known_options(info.reader):
+        return info, None
+    with open_image(info, names) as image:
+        overview = look(image)
+        padding = find_padding(image, overview) if len(image.channels) == len(info.channels) else ()
+    if not padding:
+        return info, overview
+    value = ",".join(map(str, padding))
+    note = f"Areas of the constant value {value} are padding, which is no data."
+    return replace(info, options=(*info.options, ("padding", value)), notes=(*info.notes, note)), None
 
 
 def _check_values(info: ImageInfo, channels: Sequence[Channel], overview: ReducedImage, spec: InputSpec) -> None:
@@ -232,15 +271,14 @@ def _stretch_limits(info: ImageInfo, spec: InputSpec, settings: Settings) -> tup
             value=",".join(settings.stretch),
             remedy="Leave --stretch out",
         )
-    limits = given or (None if spec.limits == "own" else spec.limits)
-    if limits and info.kind == "study":
+    if given and info.kind == "study":
         raise RequestError(
             "--stretch",
             "must not be given for studies, which are rendered through a window",
-            value=f"{limits[0]:g},{limits[1]:g}",
+            value=f"{given[0]:g},{given[1]:g}",
             remedy="Give a window, such as --set reader_options.window=40,400",
         )
-    return limits
+    return given or (None if spec.limits == "own" else spec.limits)
 
 
 def _fit(
@@ -249,11 +287,11 @@ def _fit(
     spec: InputSpec,
     stretch: Stretch,
     area: BaseGeometry | None,
-    seen: ReducedImage,
+    first: ReducedImage,
 ) -> InputSpec:
     """Fit the annotator on the overview at about the spec's resolution, at most 4096 pixels on the long side.
 
-    Where that has to be made from very many pixels, it is the overview that was `seen` already.
+    Where that has to be made from very many pixels, it is the `first` one, which was read already.
 
     Returns the spec unchanged where the area is empty. Raises `ModelError`.
     """
@@ -261,7 +299,7 @@ def _fit(
         return spec
     limit = _fit_side(image.info, spec)
     costly = overview_bytes(image, limit) > COSTLY_BYTES
-    pixels, valid, _, scale, _ = seen if costly else read_overview(image, limit=limit)
+    pixels, valid, _, scale, _ = first if costly else read_overview(image, limit=limit)
     inside = np.ones_like(valid)
     if area is not None and len(image.info.planes) == 1:  # the overview of a stack is a montage
         inside = polygon_mask(area, valid.shape, scale)
@@ -286,7 +324,25 @@ def find_roi(info: ImageInfo, settings: Settings, overview: ReducedImage) -> Reg
     tissue = find_tissue(overview.pixels, overview.valid, microns=microns)
     at = "at an unknown pixel size" if microns is None else f"at {microns[0]:.3g} × {microns[1]:.3g} µm/px"
     method = f"{tissue.illumination} field {at}: {tissue.method}"
-    return RegionOfInterest(user_area, _mask_to_polygons(tissue.mask, scale), method, valid_mask, scale)
+    warnings = _tissue_warnings(tissue, overview.valid)
+    return RegionOfInterest(user_area, _mask_to_polygons(tissue.mask, scale), method, valid_mask, scale, warnings)
+
+
+def _tissue_warnings(tissue: Tissue, valid: Mask) -> tuple[str, ...]:
+    """Sentences on a mask that should not be trusted as it is."""
+    found: list[str] = []
+    share = float(tissue.mask.sum() / max(1, valid.sum()))
+    if share < LEAST_TISSUE:
+        found.append(
+            f"Tissue was found on {100 * share:.1f} % of the slide, so that hardly anything is analysed: it may be too "
+            "pale to be detected. Look at the overview, or analyse the whole slide with --tissue off."
+        )
+    if tissue.doubt:
+        found.append(
+            f"It is doubtful whether the slide is bright or dark field: {tissue.doubt}. Bright field is assumed; look "
+            "at the overview, or state the value of its padding with --set reader_options.padding=0,0,0."
+        )
+    return tuple(found)
 
 
 def _read_user_area(path: str, info: ImageInfo) -> BaseGeometry:
@@ -295,10 +351,11 @@ def _read_user_area(path: str, info: ImageInfo) -> BaseGeometry:
     The file holds longitude and latitude for maps, pixels as exported by QuPath otherwise. Raises `OutsideAreaError`
     where it does not touch a map, another `RequestError` where the file is invalid or does not fit the image.
     """
-    if info.kind != "map":
+    if in_pixels(info):
         return read_tissue_annotation(path, info)
     try:
-        modified = Path(path).stat().st_mtime_ns if Path(path).is_file() else 0
+        file = Path(split_layer(path)[0])
+        modified = file.stat().st_mtime_ns if file.is_file() else 0
         return roi_to_pixels(_read_lonlat_area(path, modified), info)
     except RequestError as error:
         if on_earth(info.placement):

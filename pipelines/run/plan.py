@@ -19,7 +19,7 @@ import shapely
 from pydantic import BaseModel, Field, TypeAdapter
 from shapely.geometry.base import BaseGeometry
 
-from ...model.annotator import Annotator, InputSpec
+from ...model.annotator import Annotator, InputSpec, SupportsPictureFit
 from ...readers.errors import LimnerError, ModelError, ReadError, RequestError
 from ...readers.geodesy import metres_per_pixel
 from ...readers.image import ImageInfo, Kind
@@ -28,12 +28,15 @@ from ...readers.overview import Progress
 from ...readers.regions import Grid, Region, cut_regions, snap_scale
 from ...readers.registry import ScannedFile, known_options, scan
 from ...readers.render import Stretch
+from ...readers.vectors import vector_digest
 from ...reports.writer import FileRow
 from ..cli.terminal import plural
 from ..config import HD_NUM, Resolution, Settings
 from ..progress import EventHandler, Inspecting
 from .overview_stats import OUTSIDE, OutsideAreaError, compute_overview_stats
+from .picture import fit_to_picture
 from .run_folder import is_run_folder
+from .windows import with_model_window
 
 RUN_FOLDER = "a run folder, which holds results"
 NO_MODEL = "no model"
@@ -53,6 +56,7 @@ class _PlanFields(BaseModel):
     no_rgb_reason: Annotated[str, Field(alias="unseen")]
     outside_reason: Annotated[str, Field(alias="beyond")]
     tissue: str
+    warnings: tuple[str, ...] = ()
     orientation: Orientation = UPRIGHT
 
 
@@ -71,10 +75,14 @@ class ImagePlan:
     """Why `stretch` is None, else ""."""
     area: BaseGeometry | None = None
     """The region of interest in level-0 pixels; None for the whole image."""
+    user_area: BaseGeometry | None = None
+    """The part of `area` that the user gave, without regard to tissue, likewise; not kept in a manifest."""
     outside_reason: str = OUTSIDE
     """The reason to report for what lies outside `area`."""
     tissue: str = ""
     """How tissue was detected, in words; "" where it was not."""
+    warnings: tuple[str, ...] = ()
+    """Sentences on why the results must not be believed unseen."""
     skipped: Mapping[str, str] | None = None
     """Reasons by key of the regions that need not be read."""
 
@@ -114,6 +122,7 @@ class ImagePlan:
             "area": None if self.area is None else json.loads(shapely.to_geojson(self.area)),
             "beyond": self.outside_reason,
             "tissue": self.tissue,
+            "warnings": list(self.warnings),
             **({} if self.grid.orientation == UPRIGHT else {"orientation": asdict(self.grid.orientation)}),
         }
 
@@ -133,6 +142,7 @@ class ImagePlan:
             area=None if record["area"] is None else shapely.geometry.shape(record["area"]),
             outside_reason=fields.outside_reason,
             tissue=fields.tissue,
+            warnings=fields.warnings,
         )
 
 
@@ -155,8 +165,12 @@ def make_plan(
     scanned: Sequence[ScannedFile],
     annotator: Annotator | None,
     on_event: EventHandler = lambda _: None,
+    *,
+    ready: bool = True,
 ) -> Plan:
     """Plan every image that can be analysed; the others become failed rows. Without an annotator all is skipped.
+
+    An annotator that is not `ready`, since files are missing, is not fitted to the images' pixels.
 
     Raises an image's error where no image is left: `RequestError` or `ModelError` where the settings suit no image,
     `ReadError` where none could be read.
@@ -170,7 +184,7 @@ def make_plan(
             on_event(Inspecting(image, number, len(infos), share))
 
         try:
-            plans.append(_plan_image(info, annotator, settings, on_progress))
+            plans.append(_plan_image(info, annotator, settings, on_progress, ready=ready))
         except LimnerError as error:
             failed[info.id] = error
     if not plans:
@@ -202,8 +216,8 @@ def scan_inputs(settings: Settings, options: Mapping[str, str]) -> list[ScannedF
 
 
 def area_digest(settings: Settings) -> str:
-    """The sha256 of the area-of-interest file, "" without one."""
-    return hashlib.sha256(Path(settings.area).read_bytes()).hexdigest() if settings.area else ""
+    """The sha256 of the area-of-interest file, or of the files of a Shapefile; "" without one."""
+    return vector_digest(settings.area) if settings.area else ""
 
 
 def ground_metres(info: ImageInfo) -> tuple[float, float] | None:
@@ -219,28 +233,44 @@ def format_pixel_size(metres: float, kind: Kind = "map") -> str:
 
 
 def _plan_image(
-    info: ImageInfo, annotator: Annotator | None, settings: Settings, on_progress: Progress = lambda _: None
+    info: ImageInfo, annotator: Annotator | None, settings: Settings, on_progress: Progress, *, ready: bool
 ) -> ImagePlan:
     """Plan one image. Raises `LimnerError`."""
     spec = DEFAULT_INPUT_SPEC if annotator is None else annotator.input_spec(info)
+    info = with_model_window(info, spec, settings)
+    info = replace(info, notes=(*info.notes, *_size_notes(info, spec)))
     orientation, _ = find_orientation(info.placement)
     grid = Grid(info.id, info.size, grid_scale(info, spec, settings.resolution), len(info.planes), orientation)
     stats = compute_overview_stats(info, spec, settings, annotator, on_progress)
+    info = replace(stats.info, notes=(*stats.info.notes, *filter(None, [stats.note])))
+    picture_spec = stats.spec
+    if ready and isinstance(annotator, SupportsPictureFit):
+        picture_spec = fit_to_picture(annotator, info, grid, stats)
     plan = ImagePlan(
-        replace(info, notes=(*info.notes, *stats.notes)),
-        stats.spec,
+        info,
+        picture_spec,
         grid,
         settings.hd_num,
-        settings.overlap,
+        max(settings.overlap, stats.spec.overlap),
         stretch=stats.stretch,
         no_rgb_reason=stats.no_rgb_reason,
         area=stats.roi.area,
+        user_area=stats.roi.user_area,
         outside_reason=stats.roi.outside_reason,
         tissue=stats.roi.tissue_method,
+        warnings=stats.roi.warnings,
     )
     no_model = NO_MODEL if annotator is None else ""
     reasons = {region.key: stats.roi.skip_reason(region.core) or no_model for region in plan.regions}
     return replace(plan, skipped={key: reason for key, reason in reasons.items() if reason})
+
+
+def _size_notes(info: ImageInfo, spec: InputSpec) -> list[str]:
+    """What `--resolution native` leaves unchecked on an image whose pixel size is unknown."""
+    if spec.resolution is None or ground_metres(info) is not None:
+        return []
+    size = f"{spec.resolution:g} {'µm' if spec.unit == 'um' else 'm'}"
+    return [f"The pixel size is unknown, so it was not checked that the model, made for {size}, suits the picture."]
 
 
 def grid_scale(info: ImageInfo, spec: InputSpec, resolution: str) -> tuple[float, float]:
@@ -256,7 +286,7 @@ def grid_scale(info: ImageInfo, spec: InputSpec, resolution: str) -> tuple[float
     requested = Resolution.parse(resolution) or Resolution(model_metres)
     actual = ground_metres(info)
     if actual is None:
-        if requested.metres is None and model_metres is None:
+        if requested.metres is None and (model_metres is None or resolution):
             sides = [float(side) for side in map(dict(info.facts).get, ("col_mm", "row_mm")) if side]
             return snap_scale(min(sides), (sides[0], sides[1])) if sides else (1.0, 1.0)
         cause = f"--resolution {resolution}" if requested.metres and resolution else "the model"
@@ -264,7 +294,7 @@ def grid_scale(info: ImageInfo, spec: InputSpec, resolution: str) -> tuple[float
             info.uri,
             f"must have a known pixel size, since {cause} needs it",
             value=f"no pixel size in {'its placement' if info.kind == 'map' else 'the file'} ({info.placement.source})",
-            remedy=_STATE_PIXEL_SIZE[info.kind],
+            remedy=_STATE_PIXEL_SIZE[info.kind] if "CRS" not in info.placement.source else _STATE_CRS,
         )
     metres = min(actual) if requested.metres is None else requested.metres
     scale = snap_scale(metres, actual)
@@ -280,10 +310,12 @@ def grid_scale(info: ImageInfo, spec: InputSpec, resolution: str) -> tuple[float
     return scale
 
 
+_STATE_CRS = "State the coordinate reference system with --crs, such as --crs EPSG:32618"
+_OWN_PIXELS = "--resolution native shows the model the picture's own pixels, unchecked"
 _STATE_PIXEL_SIZE = {
-    "map": "State the coordinate reference system with --crs, such as --crs EPSG:32618, if the file has a geotransform",
+    "map": f"State --microns-per-pixel for a slide, or --metres-per-pixel for a map; {_OWN_PIXELS}",
     "slide": "State it with --microns-per-pixel, such as --microns-per-pixel 0.5, "
-    "or for many slides with --set reader_options.spacing_csv=slides.csv",
+    f"or for many slides with --set reader_options.spacing_csv=slides.csv; {_OWN_PIXELS}",
     "study": "Leave --resolution out, or choose a model that works at any pixel size",
 }
 

@@ -30,6 +30,7 @@ from ...readers.pseudonyms import (
     run_key_file,
 )
 from ...readers.registry import ScannedFile
+from ...readers.vectors import vector_files
 from ..config import Settings
 from .plan import Plan, reader_options, scan_inputs
 from .run_folder import SOURCES, StoreError
@@ -56,7 +57,7 @@ class Redactor:
         if settings.names == "show" or not any(row.personal for row in scanned):
             return cls()
         pseudonyms = Pseudonyms.of(NameOptions(names="hide", key_file=options.get("key_file", "")))
-        paths = [*settings.inputs, settings.area, settings.schema_file]
+        paths = [*settings.inputs, settings.area, *vector_files(settings.area), settings.schema_file]
         paths += [settings.reader_options.get(option, "") for option in _PATH_OPTIONS]
         paths += further
         for row in scanned:

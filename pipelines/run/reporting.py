@@ -22,6 +22,7 @@ from ...readers.registry import open_image
 from ...readers.render import render
 from ...reports.patient_geometry import pixel_area_m2
 from ...reports.writer import (
+    NOT_RUN,
     Area,
     AreaStatus,
     FileRow,
@@ -38,8 +39,8 @@ from .overview_stats import EMPTY
 from .plan import NO_MODEL, ImagePlan
 from .redaction import read_sources, restore_paths
 from .run_folder import RESULTS, Entry, StoreError, read_entries, read_findings
+from .windows import NOT_VISIBLE
 
-NOT_RUN = "not run yet"
 FAILED = "failed: the reasons are listed with the regions"
 OVERVIEW = 2048  # pixels on the long side of a picture
 
@@ -193,26 +194,28 @@ def _image_record(
     unanalysed = [
         UnanalysedRegion(
             region.core,
-            "unreadable" if entry and entry.status == "failed" else "skipped",
+            "unreadable" if entry and (entry.status == "failed" or entry.error == NOT_VISIBLE) else "skipped",
             entry.error if entry else NOT_RUN,
             region.plane,
         )
         for region, entry in zip(plan.regions, found, strict=True)
         if entry is None or (entry.status != "done" and entry.error not in {NO_MODEL, EMPTY})
     ]
+    areas = _areas(plan, found)
     path = PurePosixPath(plan.info.uri)
     name = path.parent.name if len(plan.info.planes) > 1 else path.name
     return ImageRecord(
         info=plan.info,
         findings=lambda: cache.get(plan, done),
         overview=lambda: _overview(plan, sources, lambda: cache.get(plan, done)),
-        areas=_areas(plan, found),
+        areas=areas,
         failures=tuple((entry.region, entry.error) for entry in found if entry and entry.status == "failed"),
         analysis=_analysis_summary(plan),
         scale=plan.grid.scale,
         unanalysed=tuple(unanalysed),
         roi=plan.area,
         name="" if plan.info.personal and not show_names else name,
+        warnings=plan.warnings or _nothing_analysed(areas),
     )
 
 
@@ -241,6 +244,15 @@ def _areas(plan: ImagePlan, found: Sequence[Entry | None]) -> tuple[Area, ...]:
     return tuple(areas)
 
 
+def _nothing_analysed(areas: Sequence[Area]) -> tuple[str, ...]:
+    """A warning where all regions were run or skipped, and not one pixel was analysed."""
+    analysed = any(area.status == "analysed" and area.pixels for area in areas)
+    if analysed or any(area.status == "unreadable" or area.reason in {NOT_RUN, NO_MODEL} for area in areas):
+        return ()
+    reasons = dict.fromkeys(area.reason for area in areas if area.pixels)
+    return (f"Nothing was analysed: {', '.join(reasons)}.",)
+
+
 def _area_parts(
     entry: Entry | None, whole: tuple[float, float | None], outside_reason: str
 ) -> list[tuple[_AreaKey, _Share]]:
@@ -252,9 +264,11 @@ def _area_parts(
     cover, empty = entry.coverage, entry.error == EMPTY
     if cover is None:
         return [(("no data", EMPTY) if empty else ("skipped", entry.error), (*whole, 1))]
-    skipped = entry.status == "skipped"
+    unseen = entry.error == NOT_VISIBLE
+    skipped = entry.status == "skipped" and not unseen
+    valid: _AreaKey = ("unreadable", NOT_VISIBLE) if unseen else ("analysed", "")
     parts: list[tuple[_AreaKey, _Share]] = [
-        (("analysed", ""), (cover.valid_px, cover.valid_m2, int(entry.status == "done"))),
+        (valid, (cover.valid_px, cover.valid_m2, int(not skipped))),
         (("no data", EMPTY), (cover.invalid_px, cover.invalid_m2, int(skipped and empty))),
         (("skipped", outside_reason), (cover.outside_px, cover.outside_m2, int(skipped and not empty))),
     ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from ...model.annotator import Annotator, Answer, View
-from ...model.finding import Result
+from ...model.finding import Coverage, Result
 from ...model.views import measure_coverage, read_view, to_image_coordinates
 from ...readers.errors import LimnerError, ModelError
 from ...readers.image import Image
@@ -16,6 +16,7 @@ from ...readers.registry import open_image
 from .model_selection import AnnotatorChoice
 from .overview_stats import EMPTY, channel_names
 from .plan import ImagePlan, Plan
+from .windows import NOT_VISIBLE
 
 MAX_OPEN = 4  # images that a process keeps open; a batch rarely spans two images
 
@@ -57,7 +58,7 @@ class RegionJob:
             ) from error
 
     def read(self, regions: Sequence[Region]) -> list[View | Result]:
-        """Read each region. An unreadable one, or one without pixels to annotate, becomes its result."""
+        """Read each region. One that cannot be read, or has no pixels to annotate, becomes its result."""
         return [self._read(region) for region in regions]
 
     def annotate(self, views: Sequence[View | Result]) -> list[Result]:
@@ -79,12 +80,15 @@ class RegionJob:
         plan = self.images[region.grid.image]
         try:
             view = read_view(self._image(plan), region, plan.spec, stretch=plan.stretch, roi=plan.area)
-            if view.keep_mask.any():
+            if view.visible and view.keep_mask.any():
                 return replace(view, seconds=time.perf_counter() - start)
-            coverage = measure_coverage(view, plan.info.placement, plan.area)
+            coverage = _coverage(view, plan)
         except (LimnerError, MemoryError) as error:
             return _failure(region, error, time.perf_counter() - start)
-        reason = EMPTY if coverage.invalid_px > 0 else plan.outside_reason
+        mostly_outside = coverage.invalid_px <= (coverage.outside_px if plan.tissue else 0.0)
+        reason = plan.outside_reason if mostly_outside else EMPTY
+        if view.keep_mask.any():
+            reason = NOT_VISIBLE
         seconds = time.perf_counter() - start
         return Result(region.key, region.grid.image, "skipped", coverage=coverage, error=reason, seconds=seconds)
 
@@ -121,11 +125,16 @@ class RegionJob:
             kept = (answer for answer in answers if not self.labels or answer.label in self.labels)
             findings = tuple(to_image_coordinates(answer, view) for answer in kept)
             plan = self.images[region.grid.image]
-            coverage = measure_coverage(view, plan.info.placement, plan.area)
+            coverage = _coverage(view, plan)
         except (LimnerError, MemoryError) as error:
             return _failure(region, error, seconds)
         seconds += time.perf_counter() - start
         return Result(region.key, region.grid.image, "done", findings, coverage, seconds=seconds)
+
+
+def _coverage(view: View, plan: ImagePlan) -> Coverage:
+    """The coverage of a view. Invalid pixels beside detected tissue are no data, rather than glass."""
+    return measure_coverage(view, plan.info.placement, plan.area, invalid_first=bool(plan.tissue))
 
 
 def _failure(region: Region, error: LimnerError | MemoryError, seconds: float) -> Result:

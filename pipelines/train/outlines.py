@@ -1,13 +1,13 @@
-"""Read the user's outlines and place them on the images: GeoJSON of QGIS or QuPath, a folder of it, or a CSV.
+"""Read the user's outlines and place them on the images: GeoJSON and its like of QGIS or QuPath, a folder, or a CSV.
 
-GeoJSON of maps is in longitude and latitude, or in the CRS that it states; that of all other images is in pixels, as
-QuPath exports it. A CSV is in pixels unless its rows state a `crs`.
+Its like are the formats of `readers.vectors`, for which all holds that is said of GeoJSON. GeoJSON of maps is in
+longitude and latitude, or in the CRS that it states; that of all other images is in pixels, as QuPath exports it. A CSV
+is in pixels unless its rows state a `crs`.
 """
 # shapely leaves its functions' **kwargs untyped:
 # pyright: reportUnknownMemberType=false
 
 import csv
-import hashlib
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,19 +25,21 @@ from ...readers.annotations import (
     AnnotatedPolygon,
     format_bounds,
     from_crs,
+    in_pixels,
     lonlat_bounds,
     polygons_to_pixels,
     read_polygons,
 )
 from ...readers.errors import ReadError, RequestError
 from ...readers.files import read_file
-from ...readers.geodesy import from_lonlat, on_earth
+from ...readers.geodesy import from_lonlat
 from ...readers.image import ImageInfo
+from ...readers.vectors import SUFFIXES, vector_digest
 
 FIELDS: Final = ("label", "class")
 """Properties with the label where no field is named, after QuPath's `classification`."""
 
-_SUFFIXES: Final = (".geojson.gz", ".geojson", ".json")
+_SUFFIXES: Final = (".geojson.gz", ".geojson", ".json", *SUFFIXES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class _Found:
 
 
 def label_files(path: str) -> list[Path]:
-    """The label files at a path: the file, or the GeoJSON files of a folder, sorted. Raises `RequestError`."""
+    """The label files at a path: the file, or the vector files of a folder, sorted. Raises `RequestError`."""
     folder = Path(path)
     if not folder.is_dir():
         return [folder]
@@ -125,7 +127,7 @@ def read_labels(path: str, infos: Sequence[ImageInfo], *, label_field: str = "")
             remedy="Check that they were drawn on these images: GeoJSON of maps has longitude first or states its crs, "
             "that of other images is in pixels",
         )
-    digests = {f"file {n}": hashlib.sha256(file.read_bytes()).hexdigest() for n, file in enumerate(files, start=1)}
+    digests = {f"file {n}": vector_digest(str(file)) for n, file in enumerate(files, start=1)}
     outlines = {image: tuple(several) for image, several in sorted(found.outlines.items())}
     labels = Labels(outlines, found.outside, found.unlabelled, digests)
     if UNDECIDED in labels.classes:
@@ -133,11 +135,6 @@ def read_labels(path: str, infos: Sequence[ImageInfo], *, label_field: str = "")
             subject, f"must not have a class {UNDECIDED}", remedy="Rename it: tiles between two classes are called that"
         )
     return labels
-
-
-def in_pixels(info: ImageInfo) -> bool:
-    """Whether outlines of an image are in pixels: those of slides, studies, and images without a georeference."""
-    return info.kind != "map" or not on_earth(info.placement)
 
 
 def _read_geojson(path: Path, infos: Sequence[ImageInfo], label_field: str, found: _Found, *, number: int) -> None:

@@ -30,6 +30,11 @@ FAULTS: dict[str, tuple[str, str]] = {
     "decode": ("must have decodable pixel data", _COPY),
     "memory": ("must be readable within the memory limit", _SPLIT),
     "palette": ("must have a complete colour palette", _COPY),
+    "mosaic": (
+        "must state in one way how many slices its mosaic has and where they lie",
+        "Keep (0019,xx0A) and the CSA header (0029,xx10) when removing private elements, or export single slices",
+    ),
+    "grid": ("must not be a grid of slices, which only Siemens mosaics may be", "Export single slices"),
     "unsafe-name": ("must have a name inside its archive", _SUSPECT),
     "archive": ("must be a readable archive", _COPY),
     "archive-size": ("must not hold more than the limit for archives", _UNPACK),

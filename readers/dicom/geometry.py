@@ -75,6 +75,28 @@ def normal(orientation: tuple[Vector, Vector] | None) -> Direction | None:
     return None if found is None else np.cross(found[0], found[1])
 
 
+def mean_shift_px(
+    a: tuple[Vector, Vector], b: tuple[Vector, Vector], size: tuple[int, int], spacing: tuple[float, float] | None
+) -> float:
+    """How far pixels of two orientations lie apart around the same middle: the root of the mean square, in pixels.
+
+    size: (width, height) of the picture; spacing: mm (between rows, between columns), square where it is None.
+    """
+    down, along = spacing or (1.0, 1.0)
+    row, column = (float(np.linalg.norm(np.subtract(x, y))) for x, y in zip(a, b, strict=True))
+    return math.hypot(row * size[0] * along, column * size[1] * down) / math.sqrt(12.0) / min(down, along)
+
+
+def plane_name(orientation: tuple[Vector, Vector] | None) -> str:
+    """The plane of slices in words, such as "axial" or "coronal, 12.5° oblique"."""
+    across = normal(orientation)
+    if across is None:
+        return "unknown"
+    axis = int(np.abs(across).argmax())
+    angle = math.degrees(math.acos(min(1.0, float(np.abs(across)[axis]))))
+    return ("sagittal", "coronal", "axial")[axis] + (f", {angle:.1f}° oblique" if angle >= 0.05 else "")
+
+
 def placement_of(file: FileMetadata, frame: FrameMetadata, uid: str) -> Placement:
     """The placement of a frame's pixels; `uid` is the frame of reference as it may be shown."""
     source, size = spacing(file, frame)

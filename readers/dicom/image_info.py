@@ -12,19 +12,26 @@ from ..geometry import Placement
 from ..image import Channel, ImageInfo, Plane
 from ..options import invalid_option
 from ..pseudonyms import Pseudonyms
+from ..render import CHOOSE_WINDOW
 from .faults import FaultError
 from .geometry import placement_notes, placement_of, spacing
-from .metadata import Window
+from .metadata import MOSAIC_NOTES, FileMetadata, Window
 from .scan import DUPLICATE, FileOutcome
 from .series import Slice, Stack
 from .sop_classes import burned_in_risk, is_secondary
 from .source import split_member
-from .voi_lut import PRESETS, Function, LookupTable, VoiLut, grey_levels, parse_window
+from .voi_lut import PRESET_OF_BODY_PART, PRESETS, Function, LookupTable, VoiLut, grey_levels, parse_window
 
 _T = TypeVar("_T", bound=Hashable)
 
 Tables = Callable[[str, int], LookupTable]
 """(source, frame from 0) → its VOI lookup table. Raises `FaultError` where that cannot be read."""
+
+_UNPLACED_NM = (
+    "its frames have no place in the patient: projections have none, and reconstructed slices need one position and"
+    " orientation in the detector's sequence, SpacingBetweenSlices and SliceVector"
+)
+_NO_WINDOW = "as the file has no window"
 
 Chosen = tuple[VoiLut, str]
 """A VOI, and where it is from."""
@@ -76,9 +83,9 @@ def pseudonymous_uri(study: str, name: str) -> str:
 def choose_window(stack: Stack, option: str, tables: Tables) -> Chosen | None:
     """The VOI of a whole stack and its source; None where its pixels must decide.
 
-    In order: the option `window`, the file's lookup table, its first window, and for original CT slices the abdomen
-    preset. Where slices differ, the value of most of them, else of the middle one. Raises `RequestError` for an
-    unknown name.
+    In order: the option `window`, the file's lookup table, its first window, and for original CT slices the preset for
+    their body part, or for soft tissue. Where slices differ, the value of most of them, else of the middle one. Raises
+    `RequestError` for an unknown name.
     """
     window = parse_window(option)
     if isinstance(window, tuple):
@@ -116,9 +123,15 @@ def _stated_window(stack: Stack) -> Chosen | None:
     if firsts:
         different = len(set(firsts))
         return _most_common(firsts), "file, first window" if different == 1 else f"file, one of {different} windows"
-    if stack.first.metadata.quantity == "HU":
-        return VoiLut(*PRESETS["abdomen"]), "preset abdomen, since the file has no window"
-    return None
+    return _default_window(stack.first.metadata) if stack.first.metadata.quantity == "HU" else None
+
+
+def _default_window(metadata: FileMetadata) -> Chosen:
+    """The preset for the body part that a file of HU states, else that for soft tissue."""
+    part = metadata.body_part
+    preset = PRESET_OF_BODY_PART.get(part, "soft_tissue")
+    why = f" for {metadata.body_part_source} {part}" if part else ", whatever its body part,"
+    return VoiLut(*PRESETS[preset]), f"preset {preset}{why} {_NO_WINDOW}"
 
 
 def _most_common(values: Sequence[_T]) -> _T:
@@ -147,6 +160,8 @@ def _plane(one: Slice, placement: Placement, names: Pseudonyms) -> Plane:
 def _notes(stack: Stack, voi: Chosen | None, *, chosen_by_user: bool) -> list[str]:
     metadata = stack.first.metadata
     table_unused = not chosen_by_user and (voi is None or voi[0].table is None)
+    source = voi[1] if voi else ""
+    flat = sum(one.own.flat for one in stack.slices)
     windows = {(one.own.tables[:1], one.own.windows[:1], one.own.voi) for one in stack.slices}
     notes = {
         "UIDs that its files lack were made from their content": any(one.file.synthesised for one in stack.slices),
@@ -157,6 +172,19 @@ def _notes(stack: Stack, voi: Chosen | None, *, chosen_by_user: bool) -> list[st
         and any(one.own.tables for one in stack.slices),
         "identifying text may be burned into its pixels": burned_in_risk(metadata) in {"yes", "high"},
         "the file states no window: its pixels decide": voi is None and not stack.first.file.is_colour,
+        f"it is shown in {source}: {CHOOSE_WINDOW}": source.endswith(_NO_WINDOW),
+        "a window of its file has no width above 0 and was not used": not chosen_by_user
+        and any(one.own.unusable_window for one in stack.slices),
+        "its window is at most 1 wide: all is black or white": voi is not None
+        and voi[0].table is None
+        and voi[0].function == "LINEAR"
+        and voi[0].width <= 1,
+        "its VOI lookup table has a single grey": voi is not None
+        and voi[0].table is not None
+        and len(grey_levels(voi[0], inverted=False)) == 1,
+        MOSAIC_NOTES[metadata.mosaic]: bool(MOSAIC_NOTES[metadata.mosaic]),
+        f"the rescale slope is 0 in {flat} of {len(stack.slices)} slices: all values of each are the same": flat > 0,
+        _UNPLACED_NM: metadata.modality == "NM" and stack.first.normal is None,
         "its slices state different windows; one is used for all, so that slices compare": len(windows) > 1
         and voi is not None,
     }
@@ -188,12 +216,18 @@ def _header_facts(stack: Stack, names: Pseudonyms) -> dict[str, str]:
         "decoder": metadata.decoder,
         "quantity": "" if first.file.is_colour else metadata.quantity,
         "padding": _yes_no(metadata.padding),
+        "flat": "yes" if all(one.own.flat for one in stack.slices) else "",
     }
 
 
 def _geometry_facts(stack: Stack) -> dict[str, str]:
     source, size = spacing(stack.first.metadata, stack.first.own)
-    facts = {"sort_basis": stack.sort_basis if len(stack.slices) > 1 else "", "split_by": stack.split_by}
+    splits = (*stack.divided_by, *stack.split_by)
+    facts = {
+        "sort_basis": stack.sort_basis if len(stack.slices) > 1 else "",
+        "split_by": ", ".join(one.name for one in splits),
+        "split_value": "; ".join(one.value for one in splits),
+    }
     facts["spacing_source"] = source
     if size:
         facts |= {"row_mm": repr(size[0]), "col_mm": repr(size[1])}

@@ -1,7 +1,7 @@
 """The metadata of a DICOM file that leaves the sandboxed process: a whitelist of plain values.
 
-It holds no name, date or free text. UIDs are there for grouping, and become pseudonyms before anything else sees them.
-Attributes that distinguish frames beyond geometry are digests.
+It holds no name or free text. UIDs and times are there for grouping: UIDs become pseudonyms, and times differences,
+before anything else sees them. Attributes that distinguish frames beyond geometry are numbers or digests.
 """
 
 from collections.abc import Mapping
@@ -12,17 +12,35 @@ from pydantic import TypeAdapter
 
 Vector = tuple[float, float, float]
 
-SPLIT_ATTRIBUTES = (
-    "stack",
-    "acquisition",
-    "echo time",
-    "temporal position",
-    "trigger time",
-    "b-value",
-    "image type",
-    "content time",
-)
-"""Attributes that may distinguish frames at the same position, in the order in which they are tried."""
+SPLIT_ATTRIBUTES: Mapping[str, str] = {
+    "stack": "",
+    "echo time": "ms",
+    "inversion time": "ms",
+    "b-value": "s/mm²",
+    "time offset": "s",
+    "temporal position": "",
+    "trigger time": "ms",
+    "cardiac phase": "%",
+    "frame reference time": "ms",
+    "energy window": "",
+    "R-R interval": "",
+    "time slot": "",
+    "acquisition": "",
+    "image type": "",
+    "acquisition time": "s",
+    "content time": "s",
+}
+"""Attributes that may distinguish frames at the same position, in the order in which they are tried → their units."""
+
+MOSAIC_NOTES: Mapping[str, str] = {
+    "": "",
+    "stated": "",
+    "assumed": "its mosaic does not state in which direction its slices follow: they were placed along row × column",
+    "unplaced": "its mosaic does not state the distance between its slices or their pixel size, so that they are not"
+    " placed in the patient",
+    "unlike": "it states that it is a mosaic of slices, but its image type does not: it was read as one slice",
+}
+"""What a file states of a mosaic → a note for the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +64,17 @@ class FrameMetadata:
     spacing: tuple[float, float] | None = None
     """Pixel Spacing: mm (between rows, between columns)."""
     windows: tuple[Window, ...] = ()
+    unusable_window: bool = False
+    """Whether it states a window that is none: without a width above 0."""
     voi: str = "LINEAR"
     """VOI LUT Function of `windows`: LINEAR, LINEAR_EXACT or SIGMOID."""
-    splits: tuple[str, ...] = ()
-    """Digests of `SPLIT_ATTRIBUTES`; "" where the frame has none."""
+    splits: tuple[float | str, ...] = ()
+    """Values of `SPLIT_ATTRIBUTES`: numbers, digests of other values, "" where the frame has none. Those by the clock
+    count from no fixed day, and only differences of them are shown."""
     tables: tuple[str, ...] = ()
     """Digests of its VOI lookup tables."""
+    flat: bool = False
+    """Whether its rescale slope is 0, so that all its values are the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +104,8 @@ class FileMetadata:
     """The unit of modality values: HU, …, or number."""
     instance: int | None
     body_part: str
+    body_part_source: str
+    """What states it: body part examined, anatomic region or procedure."""
     laterality: str
     view: str
     patient_orientation: str
@@ -98,6 +123,8 @@ class FileMetadata:
     us_region: tuple[float, float] | None
     """mm (between rows, between columns) of an ultrasound's only region."""
     presentation: str
+    mosaic: str
+    """A key of `MOSAIC_NOTES`."""
     scaled: bool
     """Whether it has a real-world value mapping."""
     frames: tuple[FrameMetadata, ...]

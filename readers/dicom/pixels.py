@@ -15,9 +15,12 @@ from pydicom.multival import MultiValue
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
 
+from .attributes import integer
 from .codecs import plugins
 from .faults import FaultError
-from .header import check_compression_ratio, functional_group, functional_groups, integer, parse, transfer_syntax_of
+from .frames import functional_group, functional_groups
+from .header import check_compression_ratio, parse, transfer_syntax_of
+from .mosaic import mosaic_of
 from .source import inflate
 from .voi_lut import LookupTable, ModalityLut, padding_mask
 
@@ -37,9 +40,20 @@ class Frames:
         self._count = max(1, integer(self.dataset, "NumberOfFrames") or 1)
         self._groups = functional_groups(self.dataset, self._count)
         check_compression_ratio(self.dataset, self._syntax, self._file.seek(0, 2))
+        self._mosaic = mosaic_of(self.dataset)
 
     def read(self, index: int) -> npt.NDArray[Any]:
-        """Frame `index` (from 0): (rows, columns) float32, NaN; or (rows, columns, 3) uint8. Raises `FaultError`."""
+        """Frame `index` (from 0): (rows, columns) float32, NaN; or (rows, columns, 3) uint8. Raises `FaultError`.
+
+        The frames of a mosaic are its slices.
+        """
+        if self._mosaic is not None:
+            if not 0 <= index < self._mosaic.count:
+                raise FaultError("damaged", f"slice {index + 1} of {self._mosaic.count}")
+            return self._read(0)[self._mosaic.box(index)]
+        return self._read(index)
+
+    def _read(self, index: int) -> npt.NDArray[Any]:
         if not 0 <= index < self._count:
             raise FaultError("damaged", f"frame {index + 1} of {self._count}")
         stored = self._decode(index)

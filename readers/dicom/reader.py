@@ -141,7 +141,7 @@ class DicomReader:
             outcomes = found.of_study(first.file.study)
             info = image_info(stack, f"stack{number}", names, window=window, outcomes=outcomes, tables=tables)
             infos.append(_with_archive_note(info, found) if archive else info)
-            self._order[_key(info)] = first.file.study, first.file.series, *first.order
+            self._order[_key(info)] = stack.order
         return self.number(infos)
 
 

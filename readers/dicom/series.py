@@ -13,14 +13,20 @@ from typing import Final
 
 import numpy as np
 
-from .geometry import Direction, normal, spacing
+from .geometry import Direction, mean_shift_px, normal, plane_name, spacing
 from .metadata import SPLIT_ATTRIBUTES, FileMetadata, FrameMetadata
 from .sop_classes import is_stackable
 
-_SAME_DIRECTION: Final = 1e-3  # difference of direction cosines
+_SAME_ORIENTATION: Final = 0.5  # pixels, by which those of two pictures in one place differ on average
+_SAME_ANGLE: Final = 0.5  # degrees: in small pictures, pixels move little
+_NOTED_ANGLE: Final = 0.06  # degrees, from which different orientations in a stack are noted: less is rounding
 _SAME_SPACING: Final = 1e-3  # mm
 _SAME_POSITION: Final = 0.01  # mm
 _TILT: Final = 1.0  # degrees: less arises from rounded numbers
+_TIMES: Final = ("trigger time", "frame reference time", "acquisition time", "content time")
+"""Attributes that may have a value of its own for every slice, and order the slices at each position."""
+_CLOCKS: Final = ("acquisition time", "content time")
+_NAMES: Final = tuple(SPLIT_ATTRIBUTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +47,9 @@ class ImageFile:
         return self.metadata.samples > 1 or self.metadata.photometric == "PALETTE COLOR"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Slice:
-    """One frame of a file."""
+    """One frame of a file, or one slice of a mosaic."""
 
     file: ImageFile
     frame: int
@@ -72,17 +78,38 @@ class Slice:
 
 
 @dataclass(frozen=True, slots=True)
+class Split:
+    """An attribute by which a series was split."""
+
+    name: str
+    value: str = ""
+    """Its value in this part, with its unit; "" where it cannot be shown."""
+
+
+def _splits_text(splits: Sequence[Split]) -> str:
+    return ", ".join(f"{one.name} (here: {one.value})" if one.value else one.name for one in splits)
+
+
+@dataclass(frozen=True, slots=True)
 class Stack:
     """Slices of one geometry, in order."""
 
     slices: tuple[Slice, ...]
     sort_basis: str
-    split_by: str = ""
-    """The attributes by which slices at the same positions were split into stacks."""
+    divided_by: tuple["Split", ...] = ()
+    """What tells the part of its series with this geometry from the others."""
+    split_by: tuple["Split", ...] = ()
+    """What tells it from other stacks at the same positions."""
+    part: tuple[object, ...] = ()
+    """The sort key of the part of its series with this geometry."""
+    rank: int = 0
+    """Its place among the stacks of that part: in the order of the values that tell them apart."""
     steps: tuple[float, ...] = ()
     """mm between neighbouring slices."""
     tilt: float | None = None
     """Degrees between the stack's direction and the slices' normal."""
+    angle: float = 0.0
+    """The most degrees between the orientation of a slice and that of the first."""
     missing: int = 0
     """Slices missing at the stack's own step."""
     irregular: bool = False
@@ -91,6 +118,11 @@ class Stack:
     def first(self) -> Slice:
         """The first slice."""
         return self.slices[0]
+
+    @property
+    def order(self) -> tuple[object, ...]:
+        """The sort key among the stacks of an input."""
+        return self.first.file.study, self.first.file.series, *self.part, self.rank, *self.first.order
 
     def notes(self) -> list[str]:
         """Notes on order and distances for the user."""
@@ -101,8 +133,14 @@ class Stack:
             found.append(f"slices are unevenly spaced: {min(self.steps):.4g} to {max(self.steps):.4g} mm apart")
         if self.tilt is not None and self.tilt > _TILT:
             found.append(f"the stack is sheared by {self.tilt:.2f}°, as by a tilted gantry")
+        if self.angle > _NOTED_ANGLE:
+            found.append(f"orientations of slices differ by up to {self.angle:.2g}°: each is placed by its own")
+        if self.divided_by:
+            found.append(f"the series was split by {_splits_text(self.divided_by)}")
         if self.split_by:
-            found.append(f"slices share positions with other stacks of the series, split by {self.split_by}")
+            found.append(
+                f"slices share positions with other stacks of the series, split by {_splits_text(self.split_by)}"
+            )
         if len(self.slices) > 1 and self.sort_basis not in {"position along the normal", "frame number"}:
             found.append(f"slices have no position: ordered by {self.sort_basis}")
         return found
@@ -131,10 +169,19 @@ def group_into_stacks(files: Iterable[ImageFile], digest: Callable[[str], str]) 
         for frame in range(1, len(file.metadata.frames) + 1):
             one = Slice(file, frame)
             groups[(*_signature(file), *_placement_key(one))].append(one)
+    parts: defaultdict[tuple[str, str], list[list[Slice]]] = defaultdict(list)
     for _, slices in sorted(groups.items(), key=lambda item: repr(item[0])):
         for same_grid in _split_by_grid(sorted(slices, key=lambda s: s.order)):
-            found.stacks.extend(_stacks(same_grid))
-    found.stacks.sort(key=lambda stack: (stack.first.file.study, stack.first.file.series, *stack.first.order))
+            parts[same_grid[0].file.study, same_grid[0].file.series].append(same_grid)
+    for of_series in parts.values():
+        firsts = [part[0] for part in of_series if _placement_key(part[0])[0] != "single"]
+        for part in of_series:
+            divided_by = _divided_by(part[0], firsts) if part[0] in firsts else ()
+            found.stacks += [
+                replace(stack, divided_by=divided_by, part=part[0].order, rank=rank)
+                for rank, stack in enumerate(_stacks(part))
+            ]
+    found.stacks.sort(key=lambda stack: stack.order)
     return found
 
 
@@ -218,16 +265,53 @@ def _split_by_grid(slices: Sequence[Slice]) -> list[list[Slice]]:
 
 
 def _same_grid(a: Slice, b: Slice) -> bool:
-    for x, y, tolerance in (
-        (a.own.orientation, b.own.orientation, _SAME_DIRECTION),
-        (spacing(a.metadata, a.own)[1], spacing(b.metadata, b.own)[1], _SAME_SPACING),
-    ):
-        if x is None or y is None:
-            if x is not y:
-                return False
-        elif float(np.abs(np.subtract(x, y)).max()) > tolerance:
-            return False
-    return True
+    return _same_orientation(a, b) and _same_spacing(a, b)
+
+
+def _same_orientation(a: Slice, b: Slice) -> bool:
+    """Whether pixels of two slices in one place would lie, on average, less than half a pixel apart."""
+    if a.own.orientation is None or b.own.orientation is None:
+        return a.own.orientation is b.own.orientation
+    size = a.metadata.columns, a.metadata.rows
+    shift = mean_shift_px(a.own.orientation, b.own.orientation, size, spacing(a.metadata, a.own)[1])
+    return shift < _SAME_ORIENTATION and _angle(a, b) < _SAME_ANGLE
+
+
+def _angle(a: Slice, b: Slice) -> float:
+    """Degrees between the rows or the columns of two slices, whichever is more."""
+    if a.own.orientation is None or b.own.orientation is None:
+        return 0.0
+    apart = (np.linalg.norm(np.subtract(x, y)) for x, y in zip(a.own.orientation, b.own.orientation, strict=True))
+    return math.degrees(2 * math.asin(min(1.0, float(max(apart)) / 2)))
+
+
+def _same_spacing(a: Slice, b: Slice) -> bool:
+    x, y = (spacing(one.metadata, one.own)[1] for one in (a, b))
+    if x is None or y is None:
+        return x is y
+    return float(np.abs(np.subtract(x, y)).max()) <= _SAME_SPACING
+
+
+def _divided_by(one: Slice, firsts: Sequence[Slice]) -> tuple[Split, ...]:
+    """What tells a part of a series from the others, each given by its first slice."""
+    size = spacing(one.metadata, one.own)[1]
+    m = one.metadata
+    exact: dict[str, tuple[Callable[[Slice], object], str]] = {
+        "kind of object": (lambda s: s.metadata.sop_class, ""),
+        "modality": (lambda s: s.metadata.modality, m.modality),
+        "size": (lambda s: (s.metadata.columns, s.metadata.rows), f"{m.columns} × {m.rows} px"),
+        "colours": (lambda s: "colour" if s.file.is_colour else s.metadata.photometric, m.photometric.lower()),
+        "unit of values": (lambda s: s.metadata.quantity, m.quantity),
+        "frame of reference": (lambda s: s.metadata.frame_of_reference, ""),
+        "placement": (lambda s: s.normal is None, "in pixels" if one.normal is None else "in the patient"),
+        "file": (lambda s: _placement_key(s) if s.normal is None else "", ""),
+    }
+    found = [Split(name, text) for name, (key, text) in exact.items() if len({key(first) for first in firsts}) > 1]
+    if not all(_same_orientation(firsts[0], first) for first in firsts):
+        found.append(Split("orientation", plane_name(one.own.orientation)))
+    if not all(_same_spacing(firsts[0], first) for first in firsts):
+        found.append(Split("pixel size", f"{size[1]:.5g} × {size[0]:.5g} mm" if size else "unknown"))
+    return tuple(found)
 
 
 def _stacks(slices: list[Slice]) -> list[Stack]:
@@ -238,10 +322,12 @@ def _stacks(slices: list[Slice]) -> list[Stack]:
             basis = "instance number, then UID"
         return [Stack(tuple(slices), basis)]
     along = {one: float(direction @ np.asarray(one.own.position)) for one in slices}
-    return [_measured(part, along, direction, why) for why, part in _split_repeats(slices, along)]
+    return [_measured(part, along, direction, splits) for splits, part in _split_repeats(slices, along, slices)]
 
 
-def _measured(slices: Sequence[Slice], along: Mapping[Slice, float], direction: Direction, split_by: str) -> Stack:
+def _measured(
+    slices: Sequence[Slice], along: Mapping[Slice, float], direction: Direction, split_by: tuple[Split, ...]
+) -> Stack:
     """A stack sorted by position along the normal, with its steps, gaps and tilt."""
     ordered = tuple(sorted(slices, key=lambda one: (along[one], one.order)))
     steps = tuple(along[b] - along[a] for a, b in pairwise(ordered))
@@ -257,40 +343,91 @@ def _measured(slices: Sequence[Slice], along: Mapping[Slice, float], direction: 
                     irregular = True
         shift = np.asarray(ordered[-1].own.position, dtype=np.float64) - np.asarray(ordered[0].own.position)
         tilt = math.degrees(math.atan2(float(np.linalg.norm(np.cross(direction, shift))), float(direction @ shift)))
-    return Stack(ordered, "position along the normal", split_by, steps, tilt, missing, irregular)
+    return Stack(
+        ordered,
+        "position along the normal",
+        split_by=split_by,
+        steps=steps,
+        tilt=tilt,
+        angle=max(_angle(ordered[0], one) for one in ordered),
+        missing=missing,
+        irregular=irregular,
+    )
+
+
+_Parts = list[tuple[tuple[Split, ...], Sequence[Slice]]]
 
 
 def _split_repeats(
-    slices: Sequence[Slice], along: Mapping[Slice, float], start: int = 0
-) -> list[tuple[str, Sequence[Slice]]]:
-    """(attributes, slices): split until no two of a part are at one position, by the first attribute that does it.
+    slices: Sequence[Slice], along: Mapping[Slice, float], whole: Sequence[Slice], start: int = 0
+) -> _Parts:
+    """Slices split until no two of a part are at one position, by the first attribute that does it, in its order.
 
     An attribute with a value of its own for every slice (a time, say) does not count. Where no attribute splits them,
-    slices at the same position are split by their order.
+    slices at the same position are split by their order in time, else by their instance numbers. Times by the clock are
+    shown as differences from the earliest of `whole`.
     """
     positions = _position_numbers(slices, along)
     most = max(Counter(positions.values()).values())
     if most == 1:
-        return [("", slices)]
-    for at in range(start, len(SPLIT_ATTRIBUTES)):
-        parts: dict[str, list[Slice]] = {}
+        return [((), slices)]
+    for at in range(start, len(_NAMES)):
+        parts: dict[float | str, list[Slice]] = {}
         for one in slices:
-            parts.setdefault(one.own.splits[at] if one.own.splits else "", []).append(one)
+            parts.setdefault(_split_value(one, at), []).append(one)
         if 1 < len(parts) <= most and all(
             max(Counter(positions[one] for one in part).values()) < most for part in parts.values()
         ):
-            name = SPLIT_ATTRIBUTES[at]
+            ordered = sorted(parts.items(), key=lambda item: _split_order(*item))
             return [
-                (f"{name}, {why}" if why else name, rest)
-                for part in parts.values()
-                for why, rest in _split_repeats(part, along, at + 1)
+                ((Split(_NAMES[at], _split_text(value, at, whole)), *rest), inner)
+                for value, part in ordered
+                for rest, inner in _split_repeats(part, along, whole, at + 1)
             ]
+    return _split_by_turn(slices, positions, whole)
+
+
+def _split_by_turn(slices: Sequence[Slice], positions: Mapping[Slice, int], whole: Sequence[Slice]) -> _Parts:
+    """The first slices at each position, the second ones, and so on: by the first time that orders them."""
+    keys: list[tuple[str, Callable[[Slice], float]]] = []
+    for name in _TIMES:
+        at = _NAMES.index(name)
+        times = {one: _split_value(one, at) for one in slices}
+        numbers = {one: time for one, time in times.items() if isinstance(time, float)}
+        if len({(positions[one], time) for one, time in numbers.items()}) == len(slices):
+            keys.append((name, numbers.__getitem__))
+    ranks = {one: float(rank) for rank, one in enumerate(sorted(slices, key=lambda s: s.order))}
+    name, key = [*keys, ("instance number", ranks.__getitem__)][0]
     turns: defaultdict[int, list[Slice]] = defaultdict(list)
     count: Counter[int] = Counter()
-    for one in sorted(slices, key=lambda s: s.order):
+    for one in sorted(slices, key=key):
         turns[count[positions[one]]].append(one)
         count[positions[one]] += 1
-    return [("instance number", part) for _, part in sorted(turns.items())]
+    return [
+        (
+            (Split(name, f"from {_split_text(key(part[0]), _NAMES.index(name), whole)}" if keys else str(turn + 1)),),
+            part,
+        )
+        for turn, part in sorted(turns.items())
+    ]
+
+
+def _split_value(one: Slice, at: int) -> float | str:
+    return one.own.splits[at] if one.own.splits else ""
+
+
+def _split_order(value: float | str, part: Sequence[Slice]) -> tuple[object, ...]:
+    """Numbers in their order; other values, which are digests, after them in the order of slices."""
+    return (0, value) if isinstance(value, float) else (1, *min(one.order for one in part))
+
+
+def _split_text(value: float | str, at: int, whole: Sequence[Slice]) -> str:
+    """A value with its unit; "" for a digest."""
+    if isinstance(value, str):
+        return "" if value else "none"
+    if _NAMES[at] in _CLOCKS:
+        value -= min(time for one in whole if isinstance(time := _split_value(one, at), float))
+    return f"{round(value, 3):.12g} {SPLIT_ATTRIBUTES[_NAMES[at]]}".strip()
 
 
 def _position_numbers(slices: Sequence[Slice], along: Mapping[Slice, float]) -> dict[Slice, int]:

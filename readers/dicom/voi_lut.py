@@ -25,8 +25,27 @@ PRESETS: dict[str, tuple[float, float]] = {
     "liver": (60, 160),
     "lung": (-600, 1500),
     "mediastinum": (40, 400),
+    "soft_tissue": (40, 400),
 }
 """Usual windows for CT in HU: name → (centre, width)."""
+
+_ABDOMEN: Final = (
+    "ABDOMEN ABDOMENPELVIS ADRENAL BLADDER COLON GALLBLADDER KIDNEY PANCREAS PELVIS PROSTATE SPLEEN UTERUS"
+)
+_BONES: Final = (
+    "ANKLE CALF CLAVICLE COCCYX CSPINE ELBOW EXTREMITY FEMUR FINGER FOOT FOREARM HAND HIP HUMERUS JAW KNEE LSPINE"
+    " LSSPINE MANDIBLE MAXILLA PATELLA RIB SCAPULA SHOULDER SKULL SPINE STERNUM TIBIA TOE TSPINE WRIST"
+)
+_PARTS: Final = {
+    "abdomen": _ABDOMEN,
+    "bone": _BONES,
+    "brain": "BRAIN HEAD",
+    "liver": "LIVER",
+    "lung": "LUNG",
+    "mediastinum": "AORTA CARDIAC CHEST HEART",
+}
+PRESET_OF_BODY_PART: Final = {part: preset for preset, parts in _PARTS.items() for part in parts.split()}
+"""Body part as DICOM codes it → the preset in which CT of it is shown where its file states no window."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,7 +199,7 @@ def describe_channels(
             own, of = (channel.scale, channel.offset), (stated.scale, stated.offset)
             if own == (1.0, 0.0):
                 named = replace(named, scale=stated.scale, offset=stated.offset)
-            elif own != of:
+            elif not all(math.isclose(a, b, rel_tol=1e-5) for a, b in zip(own, of, strict=True)):  # tags of 32 bits
                 differing.setdefault((own, of), []).append(channel.name)
             named = replace(named, quantity=stated.quantity)
         described.append(named)

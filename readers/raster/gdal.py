@@ -23,6 +23,8 @@ from ..errors import LimnerError, ReadError, excerpt
 from ..files import is_remote
 from ..geometry import MAX_SIDE
 from .metadata import band_dtype, names_local_file
+from .pictures import DRIVERS as PICTURES
+from .pictures import check_size
 from .vrt import VrtSources, is_below, parse_vrt
 
 HEAD_BYTES = 4096
@@ -31,6 +33,8 @@ MAX_BLOCK_BYTES = 256 * 2**20
 CACHE_BYTES = MAX_BLOCK_BYTES
 """Size of GDAL's cache of decoded blocks, one in each process: the largest block fits. GDAL's own default is 5 % of the
 machine's memory."""
+MAX_STREAMED_BYTES = 2**33
+"""Decoded size of a picture whose pixels can only be decoded from its beginning on."""
 MAX_BANDS = 2048
 """Above it a read takes minutes where bands are interleaved, since GDAL caches each band's blocks separately."""
 MAX_SOURCE_OPENS = 100_000
@@ -60,6 +64,8 @@ DRIVERS = {
     b"UHL1": "DTED",
 }
 """Magic number → driver. HDF5 is left out: such a file can take its pixels from any other file."""
+STREAMED_DRIVERS = ("PNG", "JPEG", "GIF", "WEBP")
+"""Drivers of pictures that are decoded from their beginning on, whatever part is read."""
 HEADER_FILE_DRIVERS = ("ENVI", "EHdr", "AAIGrid", "SRTMHGT")
 """Drivers of formats without a magic number; each reads numbers as described by a header file beside the data."""
 BLOCKED_DRIVERS = (
@@ -148,7 +154,7 @@ def _drivers(name: str) -> tuple[str, ...]:
         return ("VRT",)
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         rule = "must not be HDF5 or NetCDF-4, which can take pixels from any file on this machine"
-        raise ReadError(name, rule, remedy="If you trust the file, convert it to GeoTIFF with gdal_translate")
+        raise ReadError(name, rule, remedy="If you trust the file, convert its variable with gdal_translate")
     return next(((driver,) for magic, driver in DRIVERS.items() if head.startswith(magic)), HEADER_FILE_DRIVERS)
 
 
@@ -274,7 +280,9 @@ def _open_checked(
 
     level = {} if overview is None else {"overview_level": overview}
     remedy = "Check the path; if the file is damaged or of another kind, fetch it again or leave it out"
-    with gdal_errors(name, "must be a raster that GDAL can open", remedy), catch_warnings():
+    rule = "must be a raster that GDAL can open"
+    rule += ": NetCDF without a variable that is a grid is not supported" if drivers == ("netCDF",) else ""
+    with gdal_errors(name, rule, remedy), catch_warnings():
         simplefilter("ignore", NotGeoreferencedWarning)
         raster = DatasetReader(part or path, driver=list(drivers), **level)
     try:
@@ -322,6 +330,9 @@ def _check_blocks(raster: Any, name: str) -> None:
         high * wide * band_dtype(kind).itemsize
         for (high, wide), kind in zip(raster.block_shapes, raster.dtypes, strict=True)
     ]
+    if raster.driver in PICTURES:
+        decoded = raster.width * raster.height * sum(band_dtype(kind).itemsize for kind in raster.dtypes)
+        check_size(name, raster.driver, decoded)
     interleaved = raster.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL"
     size = sum(sizes) if interleaved else max(sizes)
     if size > MAX_BLOCK_BYTES:

@@ -12,12 +12,13 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import ReadError
-from ..files import is_remote
+from ..errors import ReadError, did_you_mean, excerpt
+from ..files import is_remote, split_variable
 from ..geometry import Box
 from ..image import BaseImage, ImageInfo, Mask, Pixels, StoredLevel
 from ..options import scan_options
@@ -32,7 +33,9 @@ from .metadata import (
     has_mask,
     is_nodata,
     nodata_values,
+    variable_name,
 )
+from .pictures import keep_decoded, orientation_notes
 from .stored_blocks import StoredBlocks
 
 Window = tuple[tuple[int, int], tuple[int, int]]  # rows and columns, each from and to
@@ -43,7 +46,9 @@ _CONFIDENCE = {
     **dict.fromkeys((b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51", b"NITF", b"EHFA_HEADER_TAG"), 50),
     **dict.fromkeys((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"), 40),
 }
+
 """Magic number → confidence that this reader should open the file."""
+_BMP_HEADERS = {struct.pack("<I", size) for size in (12, 40, 52, 56, 64, 108, 124)}
 GEO_TAGS = {33550, 33922, 34264, 34735}  # ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory
 MAX_SUBDATASETS = 1000
 _PIXELS = ("must have readable pixels", "The file may be truncated or damaged: fetch it again")
@@ -68,16 +73,25 @@ class RasterReader:
             return 60
         if head.startswith(_TIFF) and _first_tags(head) & GEO_TAGS:
             return 70
+        if head[:4] + head[8:12] == b"RIFFWEBP" or (head[:2] == b"BM" and head[14:18] in _BMP_HEADERS):
+            return 40
         return next((confidence for magic, confidence in _CONFIDENCE.items() if head.startswith(magic)), 0)
 
     def scan(self, uri: str, options: RasterOptions) -> Sequence[ImageInfo]:
-        """One image, or one for each subdataset of a container. Raises `ReadError`."""
+        """One image, or one for each subdataset of a container or the one that is named. Raises `ReadError`."""
+        named, (uri, variable) = uri, split_variable(uri)
         with _opened(uri) as raster:
+            parts = list(raster.subdatasets)
+            known = [_variable(part) for part in parts] or ([found] if (found := variable_name(raster)) else [])
+            if variable and variable not in known:
+                listed = ", ".join(known) or f"none in a file that {raster.driver} reads"
+                remedy = f"{did_you_mean(variable, known)}Name one of these after the file"
+                raise ReadError(excerpt(named), "must name a variable of its file", value=listed, remedy=remedy)
             if raster.count:
                 return [_scan_dataset(raster, uri, "", options)]
-            parts = list(raster.subdatasets)
-        if not parts:
-            raise ReadError(uri, "must have at least one band", remedy="Give a file with pixels")
+            if not parts:
+                raise ReadError(uri, "must have at least one band", remedy="Give a file with pixels")
+            parts = [part for part in parts if not variable or _variable(part) == variable]
         if len(parts) > MAX_SUBDATASETS:
             rule = f"must have at most {MAX_SUBDATASETS} subdatasets"
             raise ReadError(uri, rule, value=str(len(parts)), remedy="Split it with gdal_translate")
@@ -118,6 +132,10 @@ class RasterImage(BaseImage):
         self._masked = has_mask(self._flags[0])
         # an overview of complex numbers is the mean of numbers with different phases
         self._factors = [] if self._complex else [float(factor) for factor in raster.overviews(1)]
+        decoded = None if self._masked else keep_decoded(self._name, raster, partial(open_raster, self._name))
+        if decoded is not None:
+            raster.close()
+            self._levels[-1], self._factors = decoded, []
 
     def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         """See `Image.read`: the nearest overview that is not coarser than requested, reduced further by averaging."""
@@ -285,7 +303,17 @@ def _scan_dataset(raster: Any, uri: str, part: str, options: RasterOptions) -> I
         info = describe_raster(raster, uri, options)
         if not is_remote(uri):
             _probe_levels(raster, uri, part)
-    return replace(info, part=part)
+    info = replace(info, part=part, notes=(*info.notes, *orientation_notes(uri)))
+    if not (part and raster.driver == "netCDF"):
+        return info
+    variable = _variable(part)
+    scene = (("scene_name", variable),)
+    return replace(info, id=f"{Path(uri).stem}-{variable}", facts=(*info.facts, *scene))
+
+
+def _variable(part: str) -> str:
+    """The variable that a subdataset's name ends with."""
+    return part.rpartition(":")[2]
 
 
 def _probe_levels(raster: Any, uri: str, part: str) -> None:

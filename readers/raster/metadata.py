@@ -9,7 +9,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from ..formats import recognise_description
 from ..geometry import Placement, Points, Polynomial, Unit
 from ..image import VALIDITY_UNKNOWN, Channel, ImageInfo, Mask, Pixels
 from ..options import Options
+from ..slide.spacing import NOTE_PREFIX, STORED, Spacing
 from .bands import sensor_from_name
 
 RGB = ("red", "green", "blue")
@@ -34,6 +35,8 @@ SECOND_ORDER_POINTS = 6
 MAX_COORDINATE = 1e15
 """World coordinates beyond it, and pixel sizes below its inverse, are refused."""
 CRS_ADVICE = "if you know it, state it with --crs, such as --crs EPSG:32618"
+NO_GEOREFERENCE = "The file has no georeference"
+"""How the note on a picture without one begins."""
 # A CRS may name grid files. A plain name is one of PROJ's own files; a path may be any file on this machine.
 _FILE_PARAMETER = re.compile(r"PARAMETERFILE|PROJ4_GRIDS|(?:grids|file|model|init)\s*=", re.IGNORECASE)
 _PLAIN_FILE_PARAMETER = re.compile(
@@ -105,11 +108,16 @@ def describe_raster(raster: Any, uri: str, options: RasterOptions) -> ImageInfo:
     if slide is not None and slide.strict:
         raise slide.refusal(uri)
     layout = band_layout(raster)
-    names = reversed(re.split(r"[/\\]", uri))
+    names = [*re.split(r"[/\\]", uri)[::-1], tags.get("PRODUCT_URI", "")]  # the tag: GDAL's of Sentinel-2 products
     sensor = next((found for name in names if (found := sensor_from_name(name))), None)
     own = os.path.abspath(uri)
     files = (uri,) if is_remote(uri) else (uri, *sorted(f for f in map(str, raster.files) if os.path.abspath(f) != own))
     placement, notes = _placement(raster)
+    spacing = None if placement.has_unit else _resolution_tag(tags)
+    stored = () if spacing is None else ((STORED, f"{spacing.x!r} {spacing.y!r}"),)
+    if spacing is not None:
+        size = f"{spacing.x:.6g}" if spacing.x == spacing.y else f"{spacing.x:.6g},{spacing.y:.6g}"
+        notes.append(f"{NOTE_PREFIX} {spacing} is not used unless you state it, with --microns-per-pixel {size}.")
     return ImageInfo(
         uri=uri,
         reader="raster",
@@ -120,7 +128,7 @@ def describe_raster(raster: Any, uri: str, options: RasterOptions) -> ImageInfo:
         fingerprint=fingerprint([uri] if is_remote(uri) else [f for f in files if os.path.isfile(f)]),
         options=tuple(options.texts().items()),
         notes=(*notes, *_pixel_notes(raster, layout)),
-        facts=() if any(declares_validity(raster)) else (VALIDITY_UNKNOWN,),
+        facts=(*([] if any(declares_validity(raster)) else [VALIDITY_UNKNOWN]), *stored),
         personal=False,
         sensor="" if sensor is None else sensor.name,
     )
@@ -149,6 +157,7 @@ def band_layout(raster: Any) -> BandLayout:
     descriptions, scales, offsets = raster.descriptions, raster.scales, raster.offsets
     common = [colours[band - 1] if colours[band - 1] in RGB else None for band in bands]
     names = [descriptions[band - 1] or colour or str(band) for band, colour in zip(bands, common, strict=True)]
+    names = [variable_name(raster) or names[0]] if len(bands) == 1 else names
     counts = Counter(names)
     names = [f"{name} ({band})" if counts[name] > 1 else name for name, band in zip(names, bands, strict=True)]
     channels: list[Channel] = []
@@ -157,6 +166,11 @@ def band_layout(raster: Any) -> BandLayout:
         kind, quantity = ("float32", "amplitude") if dtype.kind == "c" else (dtype.name, "number")
         channels.append(Channel(name, colour, kind, float(scales[band - 1]), float(offsets[band - 1]), quantity))
     return BandLayout(bands, tuple(channels), alpha)
+
+
+def variable_name(raster: Any) -> str:
+    """The variable of a NetCDF file that an open raster is, "" for other rasters."""
+    return raster.tags(1).get("NETCDF_VARNAME", "") if raster.driver == "netCDF" and raster.count else ""
 
 
 def _palette_layout(raster: Any, band: int, alpha: int | None) -> BandLayout:
@@ -248,7 +262,21 @@ def _placement(raster: Any) -> tuple[Placement, list[str]]:
     if raster.rpcs is not None:
         note = "The file is placed by rational polynomials (RPC) alone, which need terrain heights; positions are given"
         return Placement.pixels("none (rational polynomial only)"), [f"{note} in pixels."]
-    return Placement.pixels(), ["The file has no georeference; positions are given in pixels."]
+    rows = " from the last row of its arrays" if raster.driver == "netCDF" else ""  # GDAL takes them for south-up
+    return Placement.pixels(), [f"{NO_GEOREFERENCE}; positions are given in pixels{rows}."]
+
+
+def _resolution_tag(tags: Mapping[str, str]) -> Spacing | None:
+    """The resolution that a TIFF states, where slides have such a one: most programs write that of printers."""
+    unit = {"2": 25400.0, "3": 10000.0}.get(tags.get("TIFFTAG_RESOLUTIONUNIT", "")[:1])
+    try:
+        across = [float(tags[f"TIFFTAG_{axis}RESOLUTION"]) for axis in "XY"]
+    except (KeyError, ValueError):
+        return None
+    if unit is None or not all(number > 0 for number in across):
+        return None
+    found = Spacing(unit / across[0], unit / across[1], "TIFF resolution tag")
+    return None if found.implausible else found
 
 
 def _crs(crs: Any) -> Crs | None:

@@ -14,10 +14,12 @@ from datetime import date
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import ReadError, RequestError
 from ..image import Channel, ImageInfo, Mask, Pixels
 from .bands import BASELINE_WITH_OFFSET, LEVELS_UP, SENSORS, Radiometry, Sensor, find_level_metadata
+from .stac import ACQUIRED, BASELINE
 
 VALUES: Final = "values"
 """The fact of an image that says in words how its numbers become physical values."""
@@ -44,6 +46,7 @@ _LARGEST_REFLECTANCE: Final = 2.0
 _LARGEST_PERCENT: Final = 120.0
 _SMALL_SCALE: Final = 1e-2  # of numbers that are not reflectance or per cent themselves
 _SCALE_OF_8_BITS: Final = 1e-3
+_SAMPLE: Final = 2**17  # pixels
 
 
 class _Statement(NamedTuple):
@@ -65,15 +68,16 @@ class SensorChoice:
 
 
 def choose_sensor(
-    path: str, stated: Sensor | None, named: Sensor | None, measured: Mapping[str, Radiometry], metadata: str
+    info: ImageInfo, path: str, stated: Sensor | None, measured: Mapping[str, Radiometry], metadata: str
 ) -> SensorChoice | None:
-    """The sensor of the image in `path`: the one that the user stated, else the one in the product's name.
+    """The sensor of an image with the file `path`: the one that the user stated, else the one in the product's name.
 
     `measured` is the radiometry in the product's metadata, the file named `metadata`. A stated Sentinel-2 sensor
     without the ending `-n0400` leaves the offset open. It then follows from the metadata, else from the processing
     baseline in the name, else from the date of acquisition in the name of the file or its folders; a note tells where
     these differ. Raises `ReadError` where the user's statement contradicts the metadata or the name.
     """
+    named = SENSORS.get(info.sensor)
     known = stated or named
     if known is None:
         return None
@@ -87,7 +91,7 @@ def choose_sensor(
         return SensorChoice(level, source)
     if stated is not None and (found := _other_level(path, level)):
         raise _contradiction(path, stated, found)
-    statements = _statements(path, stated, named, measured)
+    statements = _statements(info, path, stated, measured)
     if not statements:
         return SensorChoice(level, f"{source} (processing baseline not stated)", facts=(BASELINE_UNKNOWN,))
     first = statements[0]
@@ -129,10 +133,10 @@ def _other_level(path: str, level: Sensor) -> str:
 
 
 def _statements(
-    path: str, stated: Sensor | None, named: Sensor | None, measured: Mapping[str, Radiometry]
+    info: ImageInfo, path: str, stated: Sensor | None, measured: Mapping[str, Radiometry]
 ) -> list[_Statement]:
     """What is said of the offset, the most reliable first."""
-    statements: list[_Statement] = []
+    facts, statements = dict(info.facts), list[_Statement]()
     if measured:
         statements.append(_Statement("the product's metadata", any(one.offset for one in measured.values())))
     names = _names(path)
@@ -141,22 +145,27 @@ def _statements(
         statements.append(
             _Statement(f"processing baseline {_text(baseline)} in the product's name", baseline >= BASELINE_WITH_OFFSET)
         )
-    elif named is not None and named.name.endswith(WITH_OFFSET):
+    elif BASELINE in facts:
+        source = f"processing baseline {facts[BASELINE]} in the STAC item"
+        statements.append(_Statement(source, int(facts[BASELINE].replace(".", "")) >= BASELINE_WITH_OFFSET))
+    elif info.sensor.endswith(WITH_OFFSET):
         statements.append(_Statement("the processing baseline of the product", True))
     processed_again = any(one.offset for one in statements)
     if stated is not None and stated.name.endswith(WITH_OFFSET):
         statements.append(_Statement(f"the sensor {stated.name}", True))
-    days = acquisition_dates(path)
+    days, where = acquisition_dates(path), "its name"
+    if ACQUIRED in facts:
+        days, where = (date.fromisoformat(facts[ACQUIRED]),), "the STAC item"
     sides = {day >= OFFSET_SINCE for day in days}
     if len(sides) == 1 and not (processed_again and sides == {False}):
-        statements.append(_Statement(f"the date {days[0]} in its name", sides == {True}))
+        statements.append(_Statement(f"the date {days[0]} in {where}", sides == {True}))
     return statements
 
 
 def acquisition_dates(path: str) -> tuple[date, ...]:
     """The dates of acquisition in the name of a file, else in the names of its folders; () without one.
 
-    A time stamp such as 20230614T154911 counts in a file's name and in four folders above it, and only the first, since
+    A time stamp such as 20230614T154911 counts in a file's name and in five folders above it, and only the first, since
     later ones are of processing. A plain date (20230614, 2023-06-14) counts in the name of a file and its own folder.
     """
     names = _names(path)
@@ -195,9 +204,9 @@ def formula(scale: float, offset: float, number: str = "DN") -> str:
     >>> formula(1e-4, -0.1), formula(2.75e-5, -0.2), formula(1.0, 0.0)
     ('DN/10000 − 0.1', 'DN · 2.75e-05 − 0.2', 'DN')
     """
-    divisor = 1 / scale if scale else 0.0
-    whole = round(divisor) > 1 and math.isclose(divisor, round(divisor), rel_tol=1e-6)
-    scaled = number if scale == 1 else f"{number}/{round(divisor)}" if whole else f"{number} · {scale:.6g}"
+    divisor = round(1 / scale) if 1e-12 < scale < 1 else 0
+    whole = divisor > 1 and math.isclose(1 / scale, divisor, rel_tol=1e-6)
+    scaled = number if scale == 1 else f"{number}/{divisor}" if whole else f"{number} · {scale:.6g}"
     return scaled + (f" {'+' if offset > 0 else '−'} {abs(offset):.6g}" if offset else "")
 
 
@@ -228,11 +237,11 @@ def implausible_values(
     or offset.
     """
     places = [at for at, one in enumerate(channels) if one.quantity.endswith("reflectance")]
-    if not places or not valid.any():
+    numbers = _sample(pixels, valid, places)
+    if not numbers.size:
         return None
-    numbers = {channels[at].name: pixels[..., at][valid].astype(np.float64) for at in places}
     chosen = [channels[at] for at in places]
-    low, high = np.nanpercentile(np.concatenate(list(numbers.values())), (1, 99))
+    low, high = np.percentile(numbers, (1, 99))
     used = dict(info.facts).get(VALUES, "") or values_text(chosen, "")
     found = f"numbers from {low:.4g} to {high:.4g}, and {used}"
     largest = _LARGEST_PERCENT if any(one.dtype.startswith("float") for one in chosen) else _LARGEST_REFLECTANCE
@@ -245,8 +254,8 @@ def implausible_values(
         remedy = "Give the bands themselves and not a picture of them, or state --set reader_options.scale=NUMBER"
         rule = "must hold digital numbers of more than 8 bits for its scale"
         return RequestError(info.uri, rule, value=found, remedy=remedy)
-    for one in chosen:
-        physical = numbers[one.name] * one.scale + one.offset
+    for at, one in enumerate(chosen):
+        physical = numbers[:, at] * one.scale + one.offset
         outside = float(np.mean((physical < _POSSIBLE[0]) | (physical > _POSSIBLE[1])))
         if outside > _MOST_IMPOSSIBLE:
             value = f"{100 * outside:.0f} % of the pixels of {one.name} outside of it with {used}"
@@ -256,6 +265,14 @@ def implausible_values(
             )
             return RequestError(info.uri, "must have reflectance from about 0 to 1.6", value=value, remedy=remedy)
     return None
+
+
+def _sample(pixels: Pixels, valid: Mask, places: Sequence[int]) -> npt.NDArray[np.float64]:
+    """Evenly spread valid pixels as (N, channels), in the channels at `places`, where all of these are finite."""
+    index = np.flatnonzero(valid)
+    index = index[:: max(1, len(index) // _SAMPLE)]
+    numbers = pixels.reshape(valid.size, -1)[index][:, list(places)].astype(np.float64)
+    return numbers[np.isfinite(numbers).all(axis=1)]
 
 
 def offset_note(info: ImageInfo, channels: Sequence[Channel], pixels: Pixels, valid: Mask) -> str:

@@ -1,4 +1,4 @@
-"""A folder of single-band rasters as one image: plain folders, Sentinel-2 SAFE products, Landsat product folders.
+"""Several single-band rasters as one image: folders, Sentinel-2 and Landsat products, variables of one NetCDF file.
 
 Files whose names differ only in the band id are one scene. Its level-0 grid is that of its finest band; every other
 band is resampled once, from its own grid straight to the requested size.
@@ -23,9 +23,12 @@ from .bands import canonical_band, find_product_metadata, is_sentinel2, match_ba
 from .gdal import CACHE_BYTES
 from .geotiff import RasterImage, RasterReader
 from .metadata import RasterOptions
+from .radiometry import SCALE_SOURCE
+from .stac import Asset, read_item
 
 HEAD_BYTES = 4096
 MIN_BANDS = 2
+NETCDF = (b"CDF\x01", b"CDF\x02", b"CDF\x05")
 _RESOLUTION = re.compile(r"_(10|20|60)m(?![A-Za-z0-9])")
 _SENTINEL_TILE = re.compile(r"^(L\d_)?T\d{2}[A-Z]{3}_")  # names of the files of a Sentinel-2 granule
 _MAX_SKEW = 1e-9
@@ -51,8 +54,9 @@ class SceneReader:
     Options = RasterOptions
 
     def identify(self, uri: str, head: bytes) -> int:
-        """A folder that holds at least two bands of one scene."""
-        del head
+        """A folder that holds at least two bands of one scene, a file of variables, or a STAC item."""
+        if head.startswith(NETCDF) or (head and _is_item(uri)):
+            return 60
         groups = _group_bands(uri) if Path(uri).is_dir() else {}
         if not groups:
             return 0
@@ -61,7 +65,9 @@ class SceneReader:
         return 90 if product else 60
 
     def scan(self, uri: str, options: RasterOptions) -> Sequence[ImageInfo]:
-        """The scenes in a folder. Raises `ReadError` where one of them cannot be read."""
+        """The scenes in a folder, a file of variables or a STAC item. Raises `ReadError` where one cannot be read."""
+        if not Path(uri).is_dir():
+            return [_scan_item(uri, options)] if _is_item(uri) else _scan_variables(uri, options)
         found = self.scan_folder(uri, options)
         if found.failed:
             raise found.failed[0][1]
@@ -141,6 +147,35 @@ class SceneImage(BaseImage):
         self._bands.clear()
 
 
+def _scan_variables(uri: str, options: RasterOptions) -> list[ImageInfo]:
+    """The images in a file of variables: those of one band that share a grid are the bands of one scene."""
+    infos = RasterReader().scan(uri, options)
+    grids: dict[object, list[ImageInfo]] = {}
+    for info in infos:
+        grids.setdefault((info.size, info.placement) if len(info.channels) == 1 else info.part, []).append(info)
+    return [group[0] if len(group) == 1 else _join_variables(group) for group in grids.values()]
+
+
+def _join_variables(group: Sequence[ImageInfo]) -> ImageInfo:
+    first = group[0]
+    names = [f'NETCDF:"{info.uri}":{info.channels[0].name}' for info in group]
+    return replace(
+        first,
+        reader="scene",
+        id="",
+        part=",".join(info.channels[0].name for info in group),
+        channels=tuple(info.channels[0] for info in group),
+        files=(*names, *first.files),
+        notes=tuple(dict.fromkeys(note for info in group for note in info.notes)),
+        facts=(("grid", "0"), *dict.fromkeys(fact for info in group for fact in info.facts if fact[0] != "scene_name")),
+    )
+
+
+def _is_item(uri: str) -> bool:
+    found = None if is_remote(uri) else recognise(uri, b"{")
+    return found is not None and found.key == "stac"
+
+
 def _is_safe(folder: str) -> bool:
     return (Path(folder) / "GRANULE").is_dir()
 
@@ -205,30 +240,86 @@ def _describe_scene(
     paths = [_finest_file(folder, band, files) for band, files in group.items()]
     names = reversed(Path(paths[0]).resolve().parts)
     sensor = next((found for name in names if (found := sensor_from_name(name))), None)
-    bands = [_scan_band(path, options) for path in paths]
-    finest = min(bands, key=lambda band: (_pixel_area(band), -band.size[0] * band.size[1]))
-    for band in bands:
-        _align(finest, band)
-    channels = [replace(band.channels[0], name=name) for name, band in zip(group, bands, strict=True)]
     metadata = None if sensor is None else find_product_metadata(paths[0], sensor)
-    side = {name for band in bands for name in band.files[1:]} | ({str(metadata)} if metadata else set[str]())
-    files = (*paths, *sorted(side))
+    bands = {name: _scan_band(path, options) for name, path in zip(group, paths, strict=True)}
+    joined = _join_bands(folder, bands, options, side=[str(metadata)] if metadata else [])
+    named = "" if sensor is None else sensor.name
+    return replace(joined, id=_scene_id(folder, key, alone=alone), part=key, sensor=named)
+
+
+def _join_bands(uri: str, bands: Mapping[str, ImageInfo], options: RasterOptions, side: Sequence[str]) -> ImageInfo:
+    """A scene of bands by name, on the grid of the finest. `side` are files that belong to it. Raises `ReadError`."""
+    infos = list(bands.values())
+    finest = min(infos, key=lambda band: (_pixel_area(band), -band.size[0] * band.size[1]))
+    for band in infos:
+        _align(finest, band)
+    beside = {name for band in infos for name in band.files[1:]} | {*side}
+    files = (*(band.uri for band in infos), *sorted(beside))
     return ImageInfo(
-        uri=folder,
+        uri=uri,
         reader="scene",
         size=finest.size,
-        channels=tuple(channels),
+        channels=tuple(replace(band.channels[0], name=name) for name, band in bands.items()),
         placement=finest.placement,
-        id=_scene_id(folder, key, alone=alone),
-        part=key,
         files=files,
         fingerprint=fingerprint([name for name in files if is_remote(name) or Path(name).is_file()]),
         options=tuple(options.texts().items()),
-        notes=tuple(dict.fromkeys(note for band in bands for note in band.notes)),
-        facts=(("grid", str(bands.index(finest))), *dict.fromkeys(fact for band in bands for fact in band.facts)),
+        notes=tuple(dict.fromkeys(note for band in infos for note in band.notes)),
+        facts=(("grid", str(infos.index(finest))), *dict.fromkeys(fact for band in infos for fact in band.facts)),
         personal=False,
-        sensor="" if sensor is None else sensor.name,
     )
+
+
+def _scan_item(uri: str, options: RasterOptions) -> ImageInfo:
+    """The assets of a STAC item that are single bands in local files, as one scene. Raises `ReadError`."""
+    item = read_item(uri)
+    bands: dict[str, ImageInfo] = {}
+    left_out = list(item.left_out)
+    differing: dict[str, list[str]] = {}
+    for asset in item.assets:
+        name = asset.name
+        try:
+            if name in bands:
+                left_out.append(f"{Path(asset.path).name}: another asset is the band {name}")
+            elif _is_raster(asset.path):
+                bands[name], against = _describe_asset(asset, _scan_band(asset.path, options))
+                differing.setdefault(against, []).append(name)
+            else:
+                left_out.append(f"{name}: it is no raster")
+        except ReadError as error:
+            left_out.append(f"{name}: it {error.rule} ({error.value})")
+    if not bands:
+        rule = "must be a STAC item with assets that are single bands in files in or below its folder"
+        remedy = "Download its assets beside it under their relative hrefs, or give the downloaded files themselves"
+        raise ReadError(uri, rule, value="; ".join(left_out) or "no assets", remedy=remedy)
+    joined = _join_bands(uri, bands, options, side=[uri])
+    named = sensor_from_name(item.id + "_")
+    notes = [f"Of {', '.join(names)} {against}." for against, names in differing.items() if against]
+    notes += [f"Assets of the STAC item that were not read: {'; '.join(left_out)}."] if left_out else []
+    nodata = {asset.nodata for asset in item.assets}
+    default = [("default_nodata", f"{number:g}") for number in nodata if number is not None and len(nodata) == 1]
+    return replace(
+        joined,
+        id=item.id,
+        options=tuple(sorted({**dict(default), **dict(joined.options)}.items())),
+        notes=(*joined.notes, *notes, *filter(None, [item.note])),
+        facts=(*joined.facts, *item.facts),
+        sensor="" if named is None else named.name,
+    )
+
+
+def _describe_asset(asset: Asset, band: ImageInfo) -> tuple[ImageInfo, str]:
+    """A band with what its item states; and what of that the tags of the file contradict, which win."""
+    channel, against = replace(band.channels[0], common=asset.common or band.channels[0].common), ""
+    own = channel.scale, channel.offset
+    stated = 1.0 if asset.scale is None else asset.scale, asset.offset or 0.0
+    if own == (1.0, 0.0) != stated:
+        channel = replace(channel, scale=stated[0], offset=stated[1])
+        band = replace(band, facts=(*band.facts, (SCALE_SOURCE, "the STAC item")))
+    elif own != stated and (asset.scale, asset.offset) != (None, None):
+        numbers = "scale {:g} and offset {:g} in the file are used, against {:g} and {:g} in the STAC item"
+        against = numbers.format(*own, *stated)
+    return replace(band, channels=(channel,)), against
 
 
 def _scene_id(folder: str, key: str, *, alone: bool) -> str:

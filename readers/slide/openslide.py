@@ -18,7 +18,8 @@ from ..files import fingerprint, is_remote, require_local
 from ..formats import recognise
 from ..geometry import MAX_SIDE, Box
 from ..image import BaseImage, Channel, ImageInfo, Mask, Pixels, StoredLevel
-from ..options import Options
+from ..options import scan_options
+from .padding import SlideOptions
 from .spacing import Spacing, slide_placement, to_micrometres
 from .tiff_directories import TILE_WIDTH, Directories
 from .tiled_pyramid import CACHE_BYTES, Level, Tile, TiledPyramid
@@ -43,6 +44,7 @@ class SlideReader:
     name = "slide"
     kind = "slide"
     cache_bytes = CACHE_BYTES
+    Options = SlideOptions
 
     def identify(self, uri: str, head: bytes) -> int:
         """High for a scanner's format, even damaged; low for any other tiled TIFF."""
@@ -55,9 +57,9 @@ class SlideReader:
         tiled = directories is not None and any(TILE_WIDTH in page.tags for page in directories.pages)
         return 30 if tiled else 0
 
-    def scan(self, uri: str, options: Options) -> Sequence[ImageInfo]:
+    def scan(self, uri: str, options: SlideOptions) -> Sequence[ImageInfo]:
         """The one slide in `uri`; every file of a DICOM series gives the same facts. Raises `ReadError`."""
-        del options
+        options.padding_of(len(CHANNELS), "reader 'slide'")
         require_local(uri)
         files = _slide_files(uri)
         with _open_slide(files[0]) as slide:
@@ -76,6 +78,7 @@ class SlideReader:
                 placement=placement,
                 files=files,
                 fingerprint=fingerprint(files),
+                options=tuple(options.texts().items()),
                 notes=notes,
                 origin=_bounds(files[0], properties, size)[0],
                 kind="slide",
@@ -110,7 +113,9 @@ class SlideImage(BaseImage):
         self._downsamples = self._slide.level_downsamples
         sizes = self._slide.level_dimensions
         self._levels = [Level.of(info.size, size, _tile_size(properties, i)) for i, size in enumerate(sizes)]
-        self._pyramid = TiledPyramid(self._levels, len(self._channel_indices), np.dtype(np.uint8), self._fetch)
+        padding = scan_options(SlideOptions, info).padding_of(len(CHANNELS), "reader 'slide'")
+        padding = None if padding is None else padding[self._channel_indices]
+        self._pyramid = TiledPyramid(self._levels, len(self._channel_indices), np.dtype(np.uint8), self._fetch, padding)
 
     def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         return self._pyramid.read(box, size)

@@ -17,7 +17,8 @@ from ..files import fingerprint, is_remote, require_local
 from ..formats import recognise
 from ..geometry import Box
 from ..image import BaseImage, Channel, ImageInfo, Mask, Pixels, StoredLevel
-from ..options import Options, invalid_option, scan_options
+from ..options import invalid_option, scan_options
+from .padding import SlideOptions
 from .scenes import Scene, find_scenes
 from .spacing import Spacing, slide_placement
 from .tiff import (
@@ -32,7 +33,7 @@ from .tiff import (
     tiff_errors,
     tile_size,
 )
-from .tiff_directories import MAGIC, Directories
+from .tiff_directories import MAGIC, ORIENTATION, Directories, turn_note
 from .tiled_pyramid import CACHE_BYTES, Level, Tile, TiledPyramid
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ _PAGE_AXES: Final = frozenset({"Y", "X", "S"})  # within a page
 _OPTION_AXES: Final = {"Z": "z", "T": "t"}  # axes of which one position is read, and the option that chooses it
 
 
-class PyramidOptions(Options):
+class PyramidOptions(SlideOptions):
     """Options of the reader "pyramid"."""
 
     z: int = Field(default=0, ge=0, description="The focal plane to read, counted from 0.")
@@ -207,14 +208,17 @@ class PyramidImage(BaseImage):
             rule = f"must still have {info.size[0]} × {info.size[1]} px"
             found = f"{page.imagewidth} × {page.imagelength} px"
             raise ReadError(info.uri, rule, value=found, remedy="Run again in a new folder")
-        samples, self._alpha = TiffAxes.of(series, info.uri).locate(scan_options(PyramidOptions, info))
+        options = scan_options(PyramidOptions, info)
+        samples, self._alpha = TiffAxes.of(series, info.uri).locate(options)
         self._samples = [samples[place] for place in self._channel_indices]
         levels = pyramid_levels(series)
         self._pages = [level.pages for level in levels]
         frames = [level.keyframe for level in levels]
         self._levels = [Level.of(info.size, (one.imagewidth, one.imagelength), tile_size(one)) for one in frames]
         self._dtype = np.dtype(series.dtype).newbyteorder("=")
-        self._pyramid = TiledPyramid(self._levels, len(self._channel_indices), self._dtype, self._fetch)
+        padding = options.padding_of(len(info.channels), f"reader {info.reader!r}")
+        padding = None if padding is None else padding[self._channel_indices]
+        self._pyramid = TiledPyramid(self._levels, len(self._channel_indices), self._dtype, self._fetch, padding)
 
     def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         return self._pyramid.read(box, size)
@@ -294,14 +298,16 @@ def _describe(tiff: "TiffFile", scene: Scene, uri: str, options: PyramidOptions)
     page = series.keyframe
     axes = TiffAxes.of(series, uri)
     names = [qptiff_channel(text) for text in page_descriptions(series)] if tiff.is_qpi else ome.channels
+    channels = axes.channels(names)
     axes.locate(options)  # refuses an option out of range
+    options.padding_of(len(channels), f"reader {PyramidReader.name!r}")
     placement, spacing_notes = slide_placement(ome.spacing or _resolution_tag(page))
     levels = len(pyramid_levels(series))
     return ImageInfo(
         uri=uri,
         reader=PyramidReader.name,
         size=(page.imagewidth, page.imagelength),
-        channels=axes.channels(names),
+        channels=channels,
         placement=placement,
         part=scene.part,
         files=(uri,),
@@ -339,4 +345,5 @@ def _notes(series: "TiffPageSeries") -> list[str]:
         notes.append("Zero is white in this file; its values are not inverted.")
     if 34675 in series.keyframe.tags:
         notes.append("The ICC profile of the file is not applied.")
-    return notes
+    turned = turn_note(tag_value(series.keyframe, ORIENTATION))
+    return [*notes, turned] if turned else notes

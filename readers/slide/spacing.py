@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -67,6 +68,16 @@ def to_micrometres(value: str | float | None, unit: str) -> float | None:
         return None if value is None else float(value) * _UM[unit.strip()]
     except (KeyError, ValueError):
         return None
+
+
+STORED: Final = "stored_spacing"
+"""The entry of `ImageInfo.facts` for the µm/px, x and y, that a picture states without being known as a slide."""
+
+
+def stored_spacing(facts: Sequence[tuple[str, str]]) -> Spacing | None:
+    """The spacing in a picture's facts, which is used only to be compared with what the user states."""
+    numbers = dict(facts).get(STORED, "").split()
+    return Spacing(float(numbers[0]), float(numbers[1]), "TIFF resolution tag") if numbers else None
 
 
 def slide_placement(stored: Spacing | None) -> tuple[Placement, tuple[str, ...]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Final, Self
 
 MAGIC: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-DESCRIPTION, MAKE, PAGE_NAME, SOFTWARE, XMP = 270, 271, 285, 305, 700
+DESCRIPTION, MAKE, ORIENTATION, PAGE_NAME, SOFTWARE, XMP = 270, 271, 274, 285, 305, 700
 SUBFILE, WIDTH, HEIGHT, PHOTOMETRIC, SUBIFDS = 254, 256, 257, 262, 330
 TILE_WIDTH, TILE_HEIGHT = 322, 323
 
@@ -29,6 +29,17 @@ _TEXTS: Final = frozenset({DESCRIPTION, MAKE, PAGE_NAME, SOFTWARE, XMP})
 _SEGMENTS: Final = frozenset({273, 279, 324, 325})  # offsets and byte counts of tiles and strips
 _BYTE_COUNTS: Final = frozenset({279, 325})
 _SINGLE: Final = frozenset({SUBFILE, WIDTH, HEIGHT, 259, PHOTOMETRIC, 277, 278, 284, 317, TILE_WIDTH, TILE_HEIGHT})
+
+_TURNS: Final = {
+    2: "mirrored", 3: "turned by 180°", 4: "mirrored upside down", 5: "turned by 90° and mirrored",
+    6: "turned clockwise by 90°", 7: "turned by 90° and mirrored", 8: "turned counter-clockwise by 90°",
+}  # fmt: skip
+
+
+def turn_note(orientation: object) -> str:
+    """What the value of a TIFF or EXIF orientation tag means for a picture, "" where it is to be shown as it is."""
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    return f"Viewers show the picture {turn}, as its orientation tag says; here it is as it is stored." if turn else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import numpy as np
 from ..geometry import Box
 from ..image import Mask, Pixels, StoredLevel
 from ..resample import axis_weights, pixel_edges, resample
+from .padding import padding_mask
 
 Tile = tuple[Pixels, Mask | None]
 """Pixels (height, width, channels) and validity (None: all valid)."""
@@ -55,16 +56,22 @@ class TiledPyramid:
     """Reads boxes of a pyramid.
 
     `levels` are finest first. `fetch(level, column, row)` returns one tile of `dtype`, whole or cut at the edge of the
-    level, and raises `ReadError`.
+    level, and raises `ReadError`. Windows with the values of `padding` (channels,) are invalid.
     """
 
     def __init__(
-        self, levels: Sequence[Level], channels: int, dtype: np.dtype[Any], fetch: Callable[[int, int, int], Tile]
+        self,
+        levels: Sequence[Level],
+        channels: int,
+        dtype: np.dtype[Any],
+        fetch: Callable[[int, int, int], Tile],
+        padding: Pixels | None = None,
     ) -> None:
         self._levels = levels
         self._channels = channels
         self._dtype = dtype
         self._fetch = fetch
+        self._padding = padding
         self._cache: OrderedDict[tuple[int, int, int], Tile] = OrderedDict()
         self._bytes = 0
 
@@ -115,13 +122,19 @@ class TiledPyramid:
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        tile = self._cache[key] = self._fetch(number, column, row)
+        tile = self._cache[key] = self._without_padding(self._fetch(number, column, row))
         self._bytes += _tile_bytes(tile)
         level = self._levels[number]
         per_row = -(-level.size[0] // level.tile[0])  # `resample` reads bands of rows: keep a whole row of tiles
         while self._bytes > max(CACHE_BYTES, 2 * per_row * _tile_bytes(tile)) and len(self._cache) > 1:
             self._bytes -= _tile_bytes(self._cache.popitem(last=False)[1])
         return tile
+
+    def _without_padding(self, tile: Tile) -> Tile:
+        pixels, valid = tile
+        if self._padding is None or not (mask := padding_mask(pixels, self._padding)).any():
+            return tile
+        return pixels, ~mask if valid is None else valid & ~mask
 
 
 def _tile_bytes(tile: Tile) -> int:

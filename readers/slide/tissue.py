@@ -33,8 +33,15 @@ _MIN_TISSUE_MM2: Final = 0.005  # smaller components are dust
 _MAX_HOLE_MM2: Final = 0.25  # smaller holes are lumens and vessels, which belong to the tissue
 _MIN_TISSUE_PX, _MAX_HOLE_PX = 25, 400  # the same in overview pixels where the spacing is unknown
 _DARK_FIELD: Final = 0.35  # of white: a darker background is dark field
-_STAIN_BOUNDS: Final = (0.015, 0.03)  # optical density: bounds of the threshold, for slides all glass or all tissue
+_MAX_STAIN: Final = 0.03  # optical density: the highest threshold, for slides that are mostly tissue
+_GREY_LEVELS: Final = 3.0  # of 255, which stain must have over the glass: fewer are noise, compression or shading
+_DARKEST: Final = 25.0  # of 255: darker pixels tell no colour
+_GREY: Final = (0.15, 0.1)  # optical density, and the share of it below which colour is that of dust or black ink
 _BINS: Final = 512
+_DOUBTFUL: Final = (0.25, 0.05)  # shares of dark pixels, and of pixels lit in all channels, that contradict each other
+_LIT: Final = 0.6  # of white
+_GLASS: Final = 0.9  # of the brightest: pixels that are nearly as bright are glass
+_MARGIN: Final = 0.016  # of white: values that differ by less are one
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,8 @@ class Tissue:
     """Of the signal named in `method`."""
     method: str
     """How the mask was found, as a phrase."""
+    doubt: str = ""
+    """Why the illumination may be wrong, as a phrase; "" where it is clear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +69,7 @@ class _Signal:
     averaged: Values
     ink: Mask
     bounds: tuple[float, float]
-    """Of the threshold."""
+    """Lowest and highest threshold."""
     name: str
 
 
@@ -75,19 +84,27 @@ def overview_side(info: ImageInfo, microns: float = TISSUE_MPP) -> int:
 def find_tissue(pixels: Pixels, valid: Mask, *, microns: tuple[float, float] | None) -> Tissue:
     """The tissue on an overview of native pixels (H, W, C), their validity, and its spacing in µm/px (x, y).
 
-    Dark field where the median background is darker than 35 % of white. With an unknown spacing (None) sizes are
-    counted in overview pixels, and `method` tells so.
+    Dark field where the median pixel is darker than 35 % of white, unless other pixels are lit in all channels, as only
+    glass is: then the field is `Tissue.doubt`ful, and dark pixels are left out. The threshold is Otsu's, but at least
+    the glass and its noise: stain that is pale all over is found, too. With an unknown spacing (None) sizes are counted
+    in overview pixels, and `method` tells so.
     """
     values = pixels.astype(np.float64)
     if not valid.any():
         nothing = np.zeros(valid.shape, dtype=bool)
         return Tissue(nothing, nothing, "bright", math.nan, "no valid pixel")
-    illumination = _illumination(values, valid, pixels.dtype)
+    illumination, dark = _illumination(values, valid, pixels.dtype)
+    doubt = ""
+    if dark.any():
+        doubt = (
+            f"{100 * dark.sum() / valid.sum():.0f} % of the overview is black, and the rest is lit as bright field is"
+        )
+        valid = valid & ~dark
     stained = illumination == "bright" and pixels.dtype == np.uint8 and pixels.shape[2] == 3
     radius = (1, 1) if microns is None else (round(_AVERAGE_UM / microns[0]), round(_AVERAGE_UM / microns[1]))
     signal = _stain(values, valid, radius) if stained else _intensity(values, valid, radius, illumination)
     low, high = signal.bounds
-    threshold = float(np.clip(otsu(signal.averaged[valid]), low, high))
+    threshold = float(np.clip(otsu(signal.averaged[valid & ~signal.ink]), low, high))
     if microns is None:
         min_tissue, max_hole = _MIN_TISSUE_PX, _MAX_HOLE_PX
         sizes = f"{_MIN_TISSUE_PX} and {_MAX_HOLE_PX} overview pixels, since the spacing is unknown"
@@ -100,7 +117,25 @@ def find_tissue(pixels: Pixels, valid: Mask, *, microns: tuple[float, float] | N
     mask &= ~_blurred_border(mask, signal.sharp <= threshold, radius)
     method = f"{signal.name} above {threshold:.3g} (Otsu 1979, limited to {low:.3g} to {high:.3g}), "
     method += f"without components and holes smaller than {sizes}"
-    return Tissue(mask, signal.ink, illumination, threshold, method)
+    return Tissue(mask, signal.ink, illumination, threshold, method, doubt)
+
+
+def background_range(pixels: Pixels, valid: Mask) -> tuple[Values, Values]:
+    """Lowest and highest values (channels,) of the background of an overview (H, W, C).
+
+    Bright field: from the median of the pixels nearly as bright as the 99th percentiles to these. Dark field: the 5th
+    percentiles, and six times the noise of the darker half around them.
+    """
+    values = pixels[valid].astype(np.float64)
+    margin = _MARGIN * (255.0 if pixels.dtype == np.uint8 else float(np.percentile(values, 99.9)))
+    if _illumination(pixels.astype(np.float64), valid, pixels.dtype)[0] == "bright":
+        high = np.percentile(values, 99, axis=0)
+        glass = values[(values > _GLASS * high).all(axis=1)]
+        return (np.median(glass, axis=0) if len(glass) else high) - margin, high + margin
+    level = np.percentile(values, 5, axis=0)
+    rise = np.abs(values - level).max(axis=1)
+    margin = max(margin, 6 * 1.4826 * float(np.median(rise[rise <= np.median(rise)])))
+    return level - margin, level + margin
 
 
 def _blurred_border(mask: Mask, glass: Mask, radius: tuple[int, int]) -> Mask:
@@ -124,14 +159,20 @@ def otsu(values: npt.NDArray[np.floating]) -> float:
     return float(edges[1 + int(np.argmax(below * above * (mean_below - mean_above) ** 2))])
 
 
-def _illumination(values: Values, valid: Mask, dtype: np.dtype[Any]) -> Illumination:
+def _illumination(values: Values, valid: Mask, dtype: np.dtype[Any]) -> tuple[Illumination, Mask]:
     """Bright or dark field by the median brightness of all valid pixels, since stain dims glass less than dark field.
 
-    White is 255 where samples have 8 bits, else the 99.9th percentile, since cameras seldom use their full range.
+    White is 255 where samples have 8 bits, else the 99.9th percentile, since cameras seldom use their full range. Also
+    returns the dark pixels (H, W) where they contradict pixels that are lit in all of three channels or more.
     """
     brightness = values.max(axis=2)
     white = 255.0 if dtype == np.uint8 else float(np.percentile(brightness[valid], 99.9))
-    return "dark" if float(np.median(brightness[valid])) < _DARK_FIELD * white else "bright"
+    dark = (brightness < _DARK_FIELD * white) & valid
+    lit = values.min(axis=2)[valid] > _LIT * white
+    if values.shape[2] >= 3 and dark.sum() >= _DOUBTFUL[0] * valid.sum() and lit.mean() >= _DOUBTFUL[1]:
+        return "bright", dark
+    median = float(np.median(brightness[valid]))
+    return "dark" if median < _DARK_FIELD * white else "bright", np.zeros_like(dark)
 
 
 def _smooth(values: Values, valid: Mask, radius: tuple[int, int]) -> Values:
@@ -144,11 +185,27 @@ def _smooth(values: Values, valid: Mask, radius: tuple[int, int]) -> Values:
 def _stain(values: Values, valid: Mask, radius: tuple[int, int]) -> _Signal:
     """Stain as the range of optical density over red, green and blue; grey shadows and dust have none."""
     white = np.maximum(np.percentile(values[valid], 99, axis=0), 200.0)
-    density = np.maximum(-np.log10((values + 1) / (white + 1)), 0.0)
+    density = np.maximum(-np.log10((np.maximum(values, _DARKEST) + 1) / (white + 1)), 0.0)
     smooth = np.stack([_smooth(density[..., i], valid, radius) for i in range(3)], axis=2)
     colour = np.ptp(density, axis=2)  # before averaging, in which brown and blue nuclei would cancel
-    averaged = _smooth(colour, valid, radius)
-    return _Signal(colour, averaged, _pen_marks(smooth) & valid, _STAIN_BOUNDS, "colour in optical density")
+    averaged, mean = _smooth(colour, valid, radius), smooth.mean(axis=2)
+    averaged[(mean > _GREY[0]) & (averaged < _GREY[1] * mean)] = 0.0
+    averaged = np.minimum(averaged, 2 * _MAX_STAIN)  # deeper stain must not raise the threshold
+    ink = _pen_marks(smooth) & valid
+    level, noise = _background(averaged[valid & ~ink])
+    grey_level = float(np.log10(1 + 1 / white.min()))
+    lowest = min(level + max(_GREY_LEVELS * grey_level, 2 * noise), _MAX_STAIN / 2)
+    return _Signal(colour, averaged, ink, (lowest, _MAX_STAIN), "colour in optical density")
+
+
+def _background(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Level and noise of the lower of two groups of values: its median, and its spread below that."""
+    if not values.size:
+        return 0.0, 0.0
+    lower = values[values <= otsu(values)]
+    level = float(np.median(lower)) if lower.size else 0.0
+    below = lower[lower <= level]
+    return level, 1.4826 * float(np.median(level - below)) if below.size else 0.0
 
 
 def _pen_marks(density: Values) -> Mask:
@@ -191,7 +248,7 @@ def read_tissue_annotation(path: str, info: ImageInfo) -> BaseGeometry:
     QuPath counts pixels from the slide's scanned area, so `info.origin` is added. Raises `RequestError` as
     `read_polygons` does, and where no polygon lies on the slide.
     """
-    subject = f"tissue annotation {path}"
+    subject = f"the area of interest {path}"
     polygons = [shape.geometry for shape in read_polygons(path, subject, "pixels")]
 
     def shift(xy: Points) -> Points:
@@ -202,7 +259,7 @@ def read_tissue_annotation(path: str, info: ImageInfo) -> BaseGeometry:
     if area.area <= 0:
         raise RequestError(
             f"{subject} for {info.id or info.uri}",
-            "must cover a part of the slide",
+            "must cover a part of the image",
             value=f"{len(polygons)} polygons within {whole.bounds}",
             remedy="Check that it was drawn on this slide, in pixels",
         )

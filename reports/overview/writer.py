@@ -14,13 +14,13 @@ from ...readers.files import atomic_path
 from ...readers.orientation import UPRIGHT, Orientation
 from ..measures import area_share, crs_name, label_areas, total_area
 from ..palette import Palette, rgb
-from ..writer import DISCLAIMER, ImageRecord, Record, image_file, write_per_image
+from ..writer import DISCLAIMER, NOT_RUN, ImageRecord, Record, image_file, write_per_image
 from .painting import NODATA, SKIPPED, UNREADABLE, Canvas, draw_base, draw_findings, hatched, on_montage
 from .scale_bar import ScaleBar, format_area, format_length, format_share, north
 from .text import Colour, draw_text, text_width, to_font_characters, wrap
 
 INK, QUIET, HAIRLINE, PAPER = (28, 31, 35), (104, 110, 118), (217, 220, 224), (255, 255, 255)
-GOOD = (24, 128, 72)
+GOOD, DOUBTFUL = (24, 128, 72), (168, 96, 0)
 
 _MARGIN, _PANEL, _FOOTER, _LINE = 36, 480, 84, 34
 _USE_LINE = 26  # px: a line of what the model may be used for
@@ -167,6 +167,8 @@ def _panel(
     panel.title(" - ".join(dict.fromkeys(filter(None, (image.name, image.info.id)))))
     panel.text(" ".join(filter(None, (record.model.get("name"), record.model.get("version")))), 20, QUIET)
     panel.pill(*_status(record, image))
+    for warning in image.warnings:
+        panel.text(warning, 19, DOUBTFUL)
     if record.assessed:
         count = f"{len(findings):,} {'finding' if len(findings) == 1 else 'findings'}" if findings else "No findings"
         panel.heading(f"{count}, share of the analysed area")
@@ -210,9 +212,14 @@ def _panel(
 def _status(record: Record, image: ImageRecord) -> tuple[str, Colour]:
     if not record.assessed:
         return "Not analysed: no model was chosen", QUIET
-    failed = len(image.failures)
-    partial = f"Partial: {failed} {'region' if failed == 1 else 'regions'} failed"
-    return ("Complete", GOOD) if image.complete else (partial, UNREADABLE)
+    status = record.status_of([image])
+    if status == "partial":
+        failed = len(image.failures)
+        left = sum(area.regions for area in image.areas if area.reason == NOT_RUN)
+        counts = [(failed, "failed"), (left, NOT_RUN)]
+        parts = [f"{count} {'region' if count == 1 else 'regions'} {what}" for count, what in counts if count]
+        return f"Partial: {', '.join(parts)}", UNREADABLE
+    return ("Doubtful: read the warning", DOUBTFUL) if status == "doubtful" else ("Complete", GOOD)
 
 
 def _properties(record: Record, image: ImageRecord) -> list[tuple[str, str]]:

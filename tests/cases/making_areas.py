@@ -1,6 +1,7 @@
 """Areas of interest as people have them, in and about the crop that the maps are made of."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ NARROW = ((446500, 4166500), (447500, 4166500), (447500, 4167500), (446500, 4167
 
 
 def areas(folder: Path) -> Path:
-    """Areas of interest as people have them: in other coordinates, with holes and heights, crossed, twice, empty."""
+    """Areas of interest as people have them: in other coordinates and formats, with holes, crossed, cut off."""
     square, narrow = _degrees(SQUARE), _degrees(NARROW)
     polygon = {"type": "Polygon", "coordinates": [square]}
     metres = {"type": "Polygon", "coordinates": [[*SQUARE, SQUARE[0]]]}
@@ -34,8 +35,16 @@ def areas(folder: Path) -> Path:
     for name, content in kept.items():
         (folder / f"{name}.geojson").write_text(json.dumps(content))
     fields = {"field_data": [np.array(["a"])], "fields": ["name"], "geometry_type": "Polygon"}
-    outline = np.array([shapely.to_wkb(shapely.Polygon(SQUARE))], dtype=object)
-    pyogrio.raw.write(folder / "square.gpkg", outline, crs="EPSG:32618", driver="GPKG", layer="fields", **fields)
+    outline, degrees = (np.array([shapely.to_wkb(shapely.Polygon(ring))], dtype=object) for ring in (SQUARE, square))
+    for name, driver in (("gpkg", "GPKG"), ("fgb", "FlatGeobuf"), ("shp", "ESRI Shapefile")):
+        pyogrio.raw.write(folder / f"square.{name}", outline, crs="EPSG:32618", driver=driver, **fields)
+    pyogrio.raw.write(folder / "square.kml", degrees, crs="EPSG:4326", driver="KML", **fields)
+    for suffix in ("shp", "shx", "dbf"):
+        shutil.copy(folder / f"square.{suffix}", folder / f"without its crs.{suffix}")
+    for layer in ("fields", "woods"):
+        more = {"layer": layer, "append": layer == "woods", **fields}
+        pyogrio.raw.write(folder / "layers.gpkg", outline, crs="EPSG:32618", driver="GPKG", **more)
+    (folder / "cut.gpkg").write_bytes((folder / "square.gpkg").read_bytes()[:5000])
     return folder
 
 

@@ -58,7 +58,7 @@ def svs(path: Path, pixels: Rgb, *, mpp: str = "0.5", stated: str = "") -> Path:
 
 
 def ome(path: Path, scenes: Sequence[npt.NDArray[Any]], microns: tuple[float, float] = (0.5, 0.5)) -> Path:
-    """An OME-TIFF of one picture or more, each with a halved level below it."""
+    """An OME-TIFF of one picture or more, each with a level of the means of 2 × 2 pixels below it."""
     sizes = {"PhysicalSizeX": microns[0], "PhysicalSizeY": microns[1]}
     units = {"PhysicalSizeXUnit": "µm", "PhysicalSizeYUnit": "µm"}
     common = {"tile": (256, 256), "photometric": "rgb", "compression": "deflate"}
@@ -66,7 +66,9 @@ def ome(path: Path, scenes: Sequence[npt.NDArray[Any]], microns: tuple[float, fl
         for number, pixels in enumerate(scenes):
             about = {"axes": "YXS", "Name": f"scene{number}", **sizes, **units}
             file.write(np.ascontiguousarray(pixels), subifds=1, metadata=about, **common)
-            file.write(np.ascontiguousarray(pixels[::2, ::2]), subfiletype=1, **common)
+            high, wide = (side // 2 for side in pixels.shape[:2])
+            means = pixels[: 2 * high, : 2 * wide].reshape(high, 2, wide, 2, -1).mean(axis=(1, 3))
+            file.write(np.rint(means).astype(pixels.dtype), subfiletype=1, **common)
     return path
 
 

@@ -117,19 +117,23 @@ def mosaic(folder: Path, _: object) -> Path:
 
 
 def _four_phases(modality: str, tags: Any, *, shuffled: bool) -> list[Dataset]:
-    """Five places at four times; greys are 1000 + 100 · time. `tags(time, place)` are what tells times apart."""
+    """Five places at four times; greys are 1000 + 100 · time. `tags(time, place)` are what tells times apart.
+
+    All are within the window: of a picture beyond it, nothing would be asked.
+    """
     pictures = []
     for place in range(5):
         for when in range(4):
             number = 4 * place + when + 1
-            own = {"z": 2.0 * place, "InstanceNumber": number * 7 % 20 + 1 if shuffled else number}
+            window = {"WindowCenter": 1150 if modality == "MR" else 126, "WindowWidth": 400}
+            own = {"z": 2.0 * place, **window, "InstanceNumber": number * 7 % 20 + 1 if shuffled else number}
             pictures.append((flat(1000 + 100 * when), {**own, **tags(when, place)}))
     return stack(modality, pictures)
 
 
 def temporal_position(folder: Path, _: object) -> Path:
     def tags(when: int, _: int) -> dict[str, object]:
-        return {"TemporalPositionIdentifier": 21 + when, "WindowCenter": 1150, "WindowWidth": 400}
+        return {"TemporalPositionIdentifier": 21 + when}
 
     return save(folder, _four_phases("MR", tags, shuffled=True))
 

@@ -1,4 +1,4 @@
-"""Servers of chat completions as they are today, imitated, and what is right."""
+"""Servers of chat completions as they are today, imitated."""
 
 import json
 from collections.abc import Callable
@@ -16,11 +16,6 @@ Server = Any
 Json = Any
 
 SIDE = 128  # of the picture that is sent, in pixels
-
-
-def fails(*values: object, reason: str, raises: type[BaseException] = AssertionError) -> Any:
-    """A row of a table that is wrong today."""
-    return pytest.param(*values, marks=pytest.mark.xfail(strict=True, raises=raises, reason=reason))
 
 
 @pytest.fixture(autouse=True)
@@ -65,14 +60,13 @@ def always(server: Server, answer: Callable[[Json], tuple[int, Json]]) -> None:
 
 
 THOUGHT = "Hmm, harbour basins have straight edges. A beach? No."
-THINKING = "a thought is taken for the answer, or an answer of thought alone for none"
 
 
 @pytest.mark.parametrize(
     "parts",
     [
-        fails({"content": f"<think>{THOUGHT}</think>\n\nA harbour."}, reason=THINKING),
-        fails({"content": f"{THOUGHT}\n</think>\nA harbour."}, reason=THINKING),
+        {"content": f"<think>{THOUGHT}</think>\n\nA harbour."},
+        {"content": f"{THOUGHT}\n</think>\nA harbour."},
         {"content": "A harbour.", "reasoning": THOUGHT},
         {"content": "A harbour.", "reasoning_content": THOUGHT},
     ],
@@ -88,8 +82,8 @@ def test_a_thought_is_no_description(model_server: Server, ask: Callable[..., An
 @pytest.mark.parametrize(
     "content",
     [
-        fails(f"<think>{THOUGHT}</think>\n\nharbour", reason=THINKING),
-        fails(f"{THOUGHT}\n</think>\nharbour", reason=THINKING),
+        f"<think>{THOUGHT}</think>\n\nharbour",
+        f"{THOUGHT}\n</think>\nharbour",
     ],
     ids=["think", "only the end of think"],
 )
@@ -101,7 +95,6 @@ def test_a_label_is_looked_for_after_the_thought(model_server: Server, ask: Call
 
 
 @pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="it is not told that the model only thought")
 def test_a_model_that_only_thought_is_told_with_the_remedy(
     model_server: Server, ask: Callable[..., Any], field: str
 ) -> None:
@@ -140,7 +133,6 @@ def _is_pickier(body: Json) -> str:
     return _wants_completion_tokens(body) or _has_one_temperature(body)
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="a refusal of a parameter's form is final")
 @pytest.mark.parametrize(
     "refusal", [_wants_completion_tokens, _has_one_temperature, _is_pickier], ids=["tokens", "temperature", "both"]
 )
@@ -163,9 +155,6 @@ def test_a_server_is_asked_again_in_the_form_that_it_takes_and_that_is_remembere
     assert all("max_tokens" in body or "max_completion_tokens" in body for body in model_server.questions)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="boxes are asked for as a list, which strict servers refuse"
-)
 def test_a_strict_schema_has_an_object_at_its_root(model_server: Server, ask: Callable[..., Any]) -> None:
     def answer(body: Json) -> tuple[int, Json]:
         why = _wants_an_object(body)
@@ -188,10 +177,7 @@ def corners(found: list[dict[str, str]]) -> list[tuple[float, ...]]:
     return [tuple(float(row[key]) for key in keys) for row in found if row["label"] == "ship"]
 
 
-FORM = "only the bare label is understood"
-
-
-@pytest.mark.parametrize("content", [fails("Quay.", reason=FORM), fails("**quay**", reason=FORM), "quay", '"quay"'])
+@pytest.mark.parametrize("content", ["Quay.", "**quay**", "quay", '"quay"'])
 def test_an_unambiguous_label_is_understood(model_server: Server, ask: Callable[..., Any], content: str) -> None:
     always(model_server, lambda _: (200, model_server.reply(content)))
     said, found = ask("--labels", "beach,quay")
@@ -206,7 +192,6 @@ def test_an_ambiguous_label_is_not_understood(model_server: Server, ask: Callabl
     assert [row["label"] for row in found if row["label"] in {"beach", "quay"}] == []
 
 
-PROSE = "only an answer that is JSON and nothing else is understood"
 VALUES = '{"ships": 3}'
 
 
@@ -214,10 +199,10 @@ VALUES = '{"ships": 3}'
     "content",
     [
         VALUES,
-        fails(f"Here is what I see:\n\n```json\n{VALUES}\n```", reason=PROSE),
+        f"Here is what I see:\n\n```json\n{VALUES}\n```",
         f"```\n{VALUES}\n```",
-        fails(f"{VALUES}\n\nHope this helps!", reason=PROSE),
-        fails(f"<think>{THOUGHT} {{}}</think>{VALUES}", reason=PROSE),
+        f"{VALUES}\n\nHope this helps!",
+        f"<think>{THOUGHT} {{}}</think>{VALUES}",
     ],
     ids=["bare", "prose and a fence", "fence", "json and prose", "think"],
 )
@@ -247,24 +232,17 @@ def _yx(whole: float) -> str:
     return ", ".join(map(str, (y0, x0, y1, x1)))
 
 
-FAMILY = "the box is not in the one form that is understood"
-
-
 @pytest.mark.parametrize(
     ("content", "unit"),
     [
         ("[[16, 32, 48, 64]]", "pixels"),
         (f"[[{_xy(1000)}]]", "thousandths"),
-        fails('[{"bbox_2d": [16, 32, 48, 64], "label": "ship"}]', "pixels", reason=FAMILY),
-        fails(f'```json\n[{{"bbox_2d": [{_xy(1000)}], "label": "ship"}}]\n```', "thousandths", reason=FAMILY),
-        fails(
-            "<box>({},{}),({},{})</box>".format(*_scaled(1000)),
-            "thousandths",
-            reason=FAMILY,
-        ),
-        fails("<loc{1:04d}><loc{0:04d}><loc{3:04d}><loc{2:04d}> ship".format(*_scaled(1024)), "", reason=FAMILY),
-        fails(f'[{{"box_2d": [{_yx(1000)}], "label": "ship"}}]', "", reason=FAMILY),
-        fails(f"<|ref|>ship<|/ref|><|det|>[[{_xy(999)}]]<|/det|>", "", reason=FAMILY),
+        ('[{"bbox_2d": [16, 32, 48, 64], "label": "ship"}]', "pixels"),
+        (f'```json\n[{{"bbox_2d": [{_xy(1000)}], "label": "ship"}}]\n```', "thousandths"),
+        ("<box>({},{}),({},{})</box>".format(*_scaled(1000)), "thousandths"),
+        ("<loc{1:04d}><loc{0:04d}><loc{3:04d}><loc{2:04d}> ship".format(*_scaled(1024)), ""),
+        (f'[{{"box_2d": [{_yx(1000)}], "label": "ship"}}]', ""),
+        (f"<|ref|>ship<|/ref|><|det|>[[{_xy(999)}]]<|/det|>", ""),
     ],
     ids=["list", "thousandths", "bbox_2d", "bbox_2d fenced", "box", "loc", "box_2d", "det"],
 )
@@ -279,9 +257,6 @@ def test_boxes_are_placed_however_a_family_writes_them(
     assert box == pytest.approx((16, 32, 48, 64), abs=0.2)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="a list that fails, or a revision in the name, ends the run"
-)
 @pytest.mark.parametrize("listed", [True, False], ids=["listed", "list fails"])
 def test_a_server_that_answers_as_its_main_revision_works_and_that_is_told(
     model_server: Server, ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, *, listed: bool

@@ -16,11 +16,6 @@ Shares = Callable[[Path], dict[str, float]]
 Server = Any
 
 
-def fails(*values: object, reason: str, raises: type[BaseException] = AssertionError) -> Any:
-    """A row of a table that is wrong today."""
-    return pytest.param(*values, marks=pytest.mark.xfail(strict=True, raises=raises, reason=reason))
-
-
 @pytest.fixture
 def look(tmp_path: Path, studies: Made, limner: Limner, per_tile: str) -> Callable[[str], Path]:
     """`look(name)`: the folder of a run that says of 16 × 16 px each how bright they are shown, from 0 to 1."""
@@ -53,22 +48,12 @@ def brightness(found: list[dict[str, str]], corner: tuple[float, float] | None =
     ]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="a mosaic is read as one slice, at the stated corner of the whole picture",
-)
 def test_the_slices_of_a_mosaic_are_cut_out(look: Callable[[str], Path], rows: Rows) -> None:
     (series,) = rows(look("mosaic") / "series.csv")
     assert (series["n_images"], series["rows"], series["columns"]) == ("5", "72", "72")
     assert (float(series["row_mm"]), float(series["step_mm_median"])) == (3.0, 4.0)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="a mosaic is read as one slice, at the stated corner of the whole picture",
-)
 def test_the_slices_of_a_mosaic_lie_where_the_patient_was(look: Callable[[str], Path], rows: Rows) -> None:
     """The stated corner is the whole picture's as if it were one slice: each slice's is (216 − 72) / 2 px further."""
     found = rows(look("mosaic") / "findings.csv")
@@ -90,13 +75,7 @@ def test_the_slices_of_a_mosaic_lie_where_the_patient_was(look: Callable[[str], 
     assert sorted(heights, key=lambda z: abs(z + 8)) in ([-8, -4, 0, 4, 8], [-8, -12, -16, -20, -24])
 
 
-SHUFFLED = "stacks are numbered by the first instance number in each, not by what tells them apart"
-
-
-@pytest.mark.parametrize(
-    "name",
-    [fails("temporal_position", reason=SHUFFLED), fails("trigger_time", reason=SHUFFLED), "content_time"],
-)
+@pytest.mark.parametrize("name", ["temporal_position", "trigger_time", "content_time"])
 def test_stacks_of_one_series_are_in_the_order_of_time(look: Callable[[str], Path], rows: Rows, name: str) -> None:
     """Greys grow with time."""
     out = look(name)
@@ -108,9 +87,6 @@ def test_stacks_of_one_series_are_in_the_order_of_time(look: Callable[[str], Pat
     assert [one[0] for one in grey] == sorted({one[0] for one in grey})
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="what tells stacks apart is named without its value and unit"
-)
 @pytest.mark.parametrize(
     ("name", "what", "values", "unit"),
     [
@@ -135,20 +111,12 @@ def test_what_tells_stacks_apart_is_in_a_table_with_its_value_and_unit(
         assert [one for one in told if ("split" in one or what in one) and unit in one], stack
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="times are not looked at, so that instance numbers tell the stacks apart"
-)
 def test_stacks_that_only_the_clock_tells_apart_are_split_by_time(look: Callable[[str], Path], rows: Rows) -> None:
     split = {row["split_by"] for row in rows(look("content_time") / "series.csv")}
     assert len(split) == 1
     assert "time" in split.pop()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="the window or the slope makes it black, and a question is asked about it",
-)
 @pytest.mark.parametrize("name", ["window_black", "slope_zero"])
 def test_a_picture_in_which_nothing_is_visible_is_noted_and_not_asked_about(
     tmp_path: Path, studies: Made, limner: Limner, rows: Rows, model_server: Server, name: str
@@ -166,17 +134,11 @@ def test_planes_are_split(look: Callable[[str], Path], rows: Rows, name: str, st
     assert len(rows(look(name) / "series.csv")) == stacks
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="a series that was split by orientation does not say so")
 @pytest.mark.parametrize("name", ["mixed_orientation", "three_planes"])
 def test_it_is_said_that_planes_were_split_by_orientation(look: Callable[[str], Path], rows: Rows, name: str) -> None:
     assert {"orientation" in row["split_by"] for row in rows(look(name) / "series.csv")} == {True}
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="the detector's sequence is not looked at, so that it is placed in pixels",
-)
 def test_a_tomogram_is_placed_by_its_detectors_sequence(look: Callable[[str], Path], rows: Rows) -> None:
     out = look("tomogram")
     (series,) = rows(out / "series.csv")

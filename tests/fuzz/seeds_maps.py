@@ -1,5 +1,6 @@
 """Maps, small, as programs and agencies write them."""
 
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -149,6 +150,35 @@ def landsat(folder: Path) -> None:
     (folder / LANDSAT / f"{LANDSAT}_MTL.txt").write_text("\n".join(lines), encoding="ascii")
 
 
+def variables(folder: Path) -> None:
+    """A NetCDF file of two variables on one grid, with scale and offset."""
+    from scipy.io import netcdf_file
+
+    with netcdf_file(folder / "a.nc", "w") as file:
+        for axis, size in (("y", HEIGHT), ("x", WIDTH)):
+            file.createDimension(axis, size)
+            centres = file.createVariable(axis, "f8", (axis,))
+            centres[:] = 3e5 + 10.0 * np.arange(size)
+            centres.units, centres.standard_name = "m", f"projection_{axis}_coordinate"
+        for name in ("red", "nir"):
+            variable = file.createVariable(name, "i2", ("y", "x"))
+            variable[:] = pixels(1, "int16")[0]
+            variable.scale_factor, variable.add_offset = 1e-4, -0.1
+
+
+def stac(folder: Path) -> None:
+    """A STAC item with two bands."""
+    assets: dict[str, Any] = {"thumbnail": {"href": "https://127.0.0.1:9/a.png", "roles": ["thumbnail"]}}
+    for name, common in (("B04", "red"), ("B08", "nir")):
+        raster(folder / f"{name}.tif", pixels(1, "uint16"))
+        numbers = {"scale": 1e-4, "offset": -0.1, "nodata": 0}
+        band = {"name": name, "common_name": common}
+        assets[name] = {"href": f"./{name}.tif", "eo:bands": [band], "raster:bands": [numbers]}
+    properties = {"datetime": "2022-01-25T10:22:21Z", "s2:processing_baseline": "04.00"}
+    item = {"type": "Feature", "stac_version": "1.0.0", "id": "a", "properties": properties, "assets": assets}
+    (folder / "a.json").write_text(json.dumps(item), encoding="utf-8")
+
+
 RGB = {"photometric": "RGB"}
 ONE = looked_at("a.tif")
 MAPS: dict[str, Seed] = {
@@ -174,4 +204,6 @@ MAPS: dict[str, Seed] = {
     "bands": Seed(bands, looked_at("s")),
     "safe": Seed(safe, looked_at(SAFE)),
     "landsat": Seed(landsat, looked_at(LANDSAT)),
+    "variables": Seed(variables, looked_at("a.nc")),
+    "stac": Seed(stac, looked_at("a.json", flags=("--sensor", "sentinel-2-l2a"))),
 }

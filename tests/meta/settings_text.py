@@ -12,7 +12,7 @@ from limner.pipelines.config import Settings, flag_of, known_values
 ROOT = Path(__file__).resolve().parents[2]
 
 PYTHON = {
-    "microns_per_pixel": "float | tuple[float, float] | str",
+    **dict.fromkeys(("microns_per_pixel", "metres_per_pixel"), "float | tuple[float, float] | str"),
     "stretch": "str | tuple[float, float]",
     "reader_options": "Mapping[str, str | float | Sequence[str | float]]",
     "model_options": "Mapping[str, str | float | Sequence[str | float]]",

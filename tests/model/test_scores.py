@@ -13,7 +13,7 @@ from limner.model.scores import MAX_LISTED, require_distinct, require_finite, re
 from limner.model.tiling import TileGrid
 from limner.model.views import to_image_coordinates
 from limner.model.vlm.decoding import Decoding
-from limner.model.vlm.schema import CUT
+from limner.model.vlm.texts import CUT
 from limner.readers.errors import ModelError
 from limner.readers.regions import Grid, cut_regions
 from shapely.geometry import box
@@ -109,7 +109,8 @@ def test_nonfinite_answers_of_any_annotator_are_refused(view: View, answer: Answ
 def test_a_free_text_is_marked_where_it_was_cut() -> None:
     decoding = Decoding("n", stops=[9])
     words = decoding.texts([[1, 2, 9, 9], [1, 2, 3, 4]], lambda ids: "-".join(map(str, ids)), limit=4)
-    assert words == ["1-2", "1-2-3-4" + CUT]
+    assert [text.marked for text in words] == ["1-2", "1-2-3-4" + CUT]
+    assert [text.cut for text in words] == [False, True]
 
 
 def test_logits_are_checked_before_the_grammar_bars_tokens() -> None:

@@ -80,22 +80,32 @@ def make_card() -> Callable[..., Path]:
     """Write a network of one 3 × 3 convolution over the band "red", and its card: dark is ground, bright is "bright".
 
     Where the ground is brighter than a plane through its neighbours it is "ridge"; `ridge` has other weights for it.
+    With `normalises`, each of the three is normalised over the tile.
     """
     onnx = pytest.importorskip("onnx", reason="networks for tests are written with the onnx package")
 
     plane = ((0, -1, 0), (-1, 4, -1), (0, -1, 0))
 
-    def make(folder: Path, *, ridge: Sequence[Sequence[int]] = plane, **changes: object) -> Path:
+    def make(
+        folder: Path, *, ridge: Sequence[Sequence[int]] = plane, normalises: bool = False, **changes: object
+    ) -> Path:
         kernels = np.zeros((3, 1, 3, 3), dtype=np.float32)
         kernels[0, 0, 1, 1], kernels[1, 0, 1, 1] = -1.0, 1.0
         kernels[2, 0] = ridge
         shape = ["n", 1, "h", "w"]
+        nodes = [onnx.helper.make_node("Conv", ["x", "k"], ["c" if normalises else "y"], pads=[1] * 4)]
+        if normalises:
+            nodes.append(onnx.helper.make_node("InstanceNormalization", ["c", "one", "zero"], ["y"]))
         graph = onnx.helper.make_graph(
-            [onnx.helper.make_node("Conv", ["x", "k"], ["y"], pads=[1] * 4)],
+            nodes,
             "toy",
             [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
             [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 3, "h", "w"])],
-            [onnx.numpy_helper.from_array(kernels, "k")],
+            [
+                onnx.numpy_helper.from_array(kernels, "k"),
+                onnx.numpy_helper.from_array(np.ones(3, dtype=np.float32), "one"),
+                onnx.numpy_helper.from_array(np.zeros(3, dtype=np.float32), "zero"),
+            ],
         )
         model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
         content = model.SerializeToString()

@@ -90,8 +90,35 @@ def test_the_residual_of_control_points_is_noted() -> None:
     assert any("control points but no CRS" in note for note in apply(facts(placement=points)).notes)
 
 
-def test_a_pixel_size_is_for_slides() -> None:
+ON_MAP = Placement(((10.0, 0.0, 3e5), (0.0, -10.0, 4e6)), "m", crs="EPSG:32618", source="geotransform")
+
+
+def test_a_pixel_size_in_microns_is_for_slides_and_flat_pictures() -> None:
     slide = apply(facts(kind="slide"), microns_per_pixel="0.5,0.51").placement
     assert (slide.unit, slide.matrix[0][0], slide.matrix[1][1]) == ("um", 0.5, 0.51)
-    assert apply(facts(), microns_per_pixel="0.5").notes == ("--microns-per-pixel was not used: it is for slides.",)
+    flat = apply(facts(personal=False, sensor="naip-4"), microns_per_pixel="0.5,0.51")
+    assert (flat.placement, flat.kind, flat.personal, flat.sensor) == (slide, "slide", True, "")
+    placed = apply(facts(placement=ON_MAP), microns_per_pixel="0.5")
+    assert (placed.placement, placed.kind) == (ON_MAP, "map")
+    assert "--microns-per-pixel was not used: the image has a georeference." in placed.notes
     assert apply(facts(kind="study"), microns_per_pixel="0.5").placement == PIXELS
+
+
+def test_a_pixel_size_in_metres_is_for_maps_without_a_georeference() -> None:
+    for placement in (PIXELS, UNPLACED):
+        flat = apply(facts(placement=placement), metres_per_pixel="0.1")
+        assert (flat.kind, flat.placement.unit, flat.placement.crs) == ("map", "m", None)
+        assert flat.placement.to_world([(10, 20)]).tolist() == [[1.0, 2.0]]
+        assert not any("in pixels" in note for note in flat.notes)
+    stated = apply(facts(placement=UNPLACED), metres_per_pixel="0.1", crs="EPSG:32618")
+    assert stated.placement.crs is not None
+    assert any(note.startswith("--metres-per-pixel was not used") for note in stated.notes)
+    slide = apply(facts(kind="slide"), metres_per_pixel="0.1")
+    assert slide.placement == PIXELS
+    assert "--metres-per-pixel was not used: it is for maps." in slide.notes
+    with pytest.raises(RequestError, match="must not be given with --microns-per-pixel"):
+        apply(facts(), metres_per_pixel="0.1", microns_per_pixel="0.5")
+
+
+def test_a_crs_without_a_geotransform_is_told_to_be_unused() -> None:
+    assert "--crs was not used: the image has no geotransform." in apply(facts(), crs="EPSG:32618").notes

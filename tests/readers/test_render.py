@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from limner.readers.errors import ReadError
-from limner.readers.image import Channel
-from limner.readers.render import Curve, Stretch, fit_stretch, render, rgb_channels
+from limner.readers.geometry import Placement
+from limner.readers.image import Channel, ImageInfo
+from limner.readers.render import Curve, Stretch, fit_stretch, render, rgb_channels, visibility
 
 RGB8 = tuple(Channel(name, common) for name, common in [("r", "red"), ("g", "green"), ("b", "blue")])
 RGB16 = tuple(Channel(c.name, c.common, "uint16") for c in RGB8)
@@ -220,3 +221,69 @@ def test_channels_of_a_dark_field_are_stretched_each() -> None:
     dark = np.random.default_rng(0).integers(0, 300, (20, 30, 3)).astype(np.uint16)
     dark[:2, :2] = 60000
     assert fit_stretch(dark, everywhere(dark), RGB16, keep_colours=True) == fit_stretch(dark, everywhere(dark), RGB16)
+
+
+def study(**facts: str) -> ImageInfo:
+    return ImageInfo("a.dcm", "dicom", (4, 4), GREY16, Placement.pixels(), kind="study", facts=tuple(facts.items()))
+
+
+WINDOW = Stretch(("B1",), (100.0,), (200.0,), "40/400 LINEAR (file, first window)")
+INVERTED = Stretch(("B1",), (200.0,), (100.0,), "as above, inverted")
+FLAT_TABLE = Stretch(("B1",), (100.0,), (200.0,), "a table", "steps", ((100.0, 77),))
+
+
+@pytest.mark.parametrize(
+    ("stretch", "values", "shown"),
+    [
+        (WINDOW, (50, 99), "nothing"),
+        (WINDOW, (100, 100), "nothing"),
+        (WINDOW, (201, 900), "nothing"),
+        (INVERTED, (50, 99), "nothing"),
+        (INVERTED, (201, 900), "nothing"),
+        (WINDOW, (150, 150), "one grey"),
+        (WINDOW, (50, 150), "detail"),
+        (WINDOW, (50, 900), "detail"),
+        (FLAT_TABLE, (120, 180), "nothing"),
+        (None, (150, 150), "one grey"),
+        (None, (50, 900), "detail"),
+    ],
+)
+def test_a_study_shows_nothing_where_all_is_black_or_white(
+    stretch: Stretch | None, values: tuple[int, int], shown: str
+) -> None:
+    """None: a stretch that was fitted to these pixels. Invalid pixels show nothing."""
+    pixels = np.full((4, 4, 1), values[0], dtype=np.uint16)
+    pixels[2:] = values[1]
+    valid = everywhere(pixels)
+    stretch = stretch or fit_stretch(pixels, valid, GREY16)
+    assert visibility(study(), pixels, valid, stretch) == shown
+    valid[2:] = False
+    alone = visibility(study(), pixels[:2], valid[:2], stretch)
+    assert visibility(study(), pixels, valid, stretch) == alone
+    assert visibility(study(), pixels, ~everywhere(pixels), stretch) == "detail", "which is no data"
+    if shown != "detail":
+        assert visibility(study(flat="yes"), pixels, everywhere(pixels), stretch) == "nothing"
+        other = ImageInfo("a.tif", "raster", (4, 4), GREY16, Placement.pixels())
+        assert visibility(other, pixels, everywhere(pixels), stretch) == "detail", "maps show what they have"
+
+
+def test_slices_beyond_the_stretch_of_their_stack_show_nothing() -> None:
+    """A stretch fitted to a stack may leave out its darkest slices, but not one at its very end."""
+    stack = np.arange(1000, dtype=np.uint16).reshape(10, 100, 1)
+    stretch = fit_stretch(stack, everywhere(stack), GREY16)
+    for value, shown in (
+        (int(stretch.low[0]) - 5, "nothing"),
+        (int(stretch.high[0]) + 5, "nothing"),
+        (500, "one grey"),
+    ):
+        pixels = np.full((4, 4, 1), value, dtype=np.uint16)
+        assert visibility(study(), pixels, everywhere(pixels), stretch) == shown
+
+
+def test_a_black_colour_frame_shows_nothing() -> None:
+    pixels = np.zeros((4, 4, 3), dtype=np.uint8)
+    info = ImageInfo("a.dcm", "dicom", (4, 4), RGB8, Placement.pixels(), kind="study")
+    stretch = fit_stretch(pixels, everywhere(pixels), RGB8)
+    assert visibility(info, pixels, everywhere(pixels), stretch) == "nothing"
+    pixels[0, 0, 1] = 9
+    assert visibility(info, pixels, everywhere(pixels), stretch) == "detail"

@@ -28,7 +28,9 @@ MakePlacement = Callable[..., Placement]
 NORTH_UP = (10.0, 0.0, 500_000.0, 0.0, -10.0, 4_000_000.0)
 MICRONS = Placement(((0.5, 0.0, 0.0), (0.0, 0.25, 0.0)), "um")
 FINDINGS = [
-    Finding("water", shapely.box(10, 20, 30, 40), "area", 0.123456, text="=said", numbers={"depth": 1 / 3}),
+    Finding(
+        "water", shapely.box(10, 20, 30, 40), "area", 0.123456, text="=said", text_cut=True, numbers={"depth": 1 / 3}
+    ),
     Finding("land", shapely.box(100, 200, 110, 220), "box", notes={"why": "dry"}),
 ]
 
@@ -173,7 +175,9 @@ def test_data_frames_equal_the_csv_files(
         for name in frame:
             output = [row[name] for row in rows]
             values = frame[name].astype(object).where(frame[name].notna(), "").tolist()
-            if pd.api.types.is_numeric_dtype(frame[name].dtype):
+            if pd.api.types.is_bool_dtype(frame[name].dtype):
+                assert [str(value).lower() for value in values] == output, name
+            elif pd.api.types.is_numeric_dtype(frame[name].dtype):
                 assert values == [float(text) if text else "" for text in output], name
             else:
                 assert values == [text.removeprefix("'") for text in output], name

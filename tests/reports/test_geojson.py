@@ -29,6 +29,7 @@ PROPERTIES = {
     "kind",
     "score",
     "text",
+    "cut",
     "area_m2",
     "area_px",
     "fill",

@@ -30,7 +30,7 @@ from limner.reports.overview.scale_bar import ScaleBar, format_area, format_leng
 from limner.reports.overview.text import draw_text, text_width, to_font_characters, wrap
 from limner.reports.overview.writer import OverviewPng
 from limner.reports.palette import Palette
-from limner.reports.writer import DISCLAIMER, Area, ImageRecord, Overview, Record, UnanalysedRegion
+from limner.reports.writer import DISCLAIMER, NOT_RUN, Area, ImageRecord, Overview, Record, UnanalysedRegion
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngImageFile
 
@@ -377,3 +377,23 @@ def test_a_page_states_whether_a_model_was_run(
     assert ("Not analysed: no model was chosen" in drawn_texts) != assessed
     assert ("256 px" in drawn_texts) == assessed
     assert "40/400" in drawn_texts
+
+
+def test_the_badge_is_green_only_where_all_was_analysed_and_nothing_is_doubtful(
+    image: MakeImage, record: MakeRecord, out: Path, drawn_texts: list[str]
+) -> None:
+    one = image("a", Placement.pixels())
+    unfinished = (Area("analysed", "", 10.0, None, 1), Area("skipped", NOT_RUN, 30.0, None, 3))
+    for changes, badge, status in (
+        ({}, "Complete", "complete"),
+        ({"warnings": ("Hardly any tissue.",)}, "Doubtful: read the warning", "doubtful"),
+        ({"areas": unfinished}, "Partial: 3 regions not run yet", "partial"),
+        ({"failures": (("r", "broken"),), "warnings": ("Hardly any tissue.",)}, "Partial: 1 region failed", "partial"),
+    ):
+        drawn_texts.clear()
+        shown = replace(one, **changes)
+        OverviewPng().write(record(shown), out)
+        badges = [text for text in drawn_texts if text.startswith(("Complete", "Doubtful", "Partial"))]
+        assert badges == [badge]
+        assert ("Hardly any tissue." in drawn_texts) == bool(shown.warnings)
+        assert record(shown).status_of([shown]) == status

@@ -101,7 +101,14 @@ def record(findings: list[Finding], image: ImageInfo | None = None, *others: Ima
 
 FINDINGS = [
     Finding("gland", box(10, 20, 110, 70), "area", 0.93, numbers={"pixels": 5000.0, "bad": math.nan}),
-    Finding("tile class", box(0, 0, 336, 336), "tile", text='said "x" =1+1\nand more', notes={"_why": "a", "b": "ü"}),
+    Finding(
+        "tile class",
+        box(0, 0, 336, 336),
+        "tile",
+        text='said "x" =1+1\nand more',
+        text_cut=True,
+        notes={"_why": "a", "b": "ü"},
+    ),
     Finding("region", MultiPolygon([box(0, 0, 5, 5), box(9, 9, 12, 12)]), "region", 0.5),
     Finding("lumen", Polygon(box(0, 0, 50, 50).exterior, [box(5, 5, 9, 9).exterior]), "box"),
     Finding("lumen", MultiPolygon([box(1.004, 1, 2, 2)]), "area"),
@@ -142,6 +149,7 @@ def test_a_feature_has_type_class_colour_measurements_and_metadata(tmp_path: Pat
         "label": "tile class",
         "kind": "tile",
         "text": 'said "x" =1+1 and more',
+        "cut": "true",
         "note._why": "a",
         "note.b": "ü",
     }

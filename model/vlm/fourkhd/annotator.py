@@ -9,13 +9,13 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from ...annotator import Cost, InputSpec, View
-from ..annotator import VlmAnnotator, check_context
+from ..annotator import OptionScores, VlmAnnotator, check_context
 from ..box_format import BoxFormat
 from ..question import Question, QuestionOptions, refuse_special_tokens
+from ..texts import GeneratedText
 from .checkpoint import FourKhdFiles
 from .model_config import LINEARS, Sizes
 from .tokenizer import LAYOUTS, SYSTEM, Prompt, PromptLayout, Tokenizer, build_prompt
@@ -106,7 +106,8 @@ class FourKhdBackend:
         answers = [len(tokenizer.encode(label)) + 1 for label in question.labels if question.answer == "classify"]
         smallest = prefill_cost(self._sizes, 1, 1, text=longest, itemsize=4).tokens
         tokens = smallest + max(answers, default=question.max_tokens)
-        check_context(f"question to {self._source}", tokens, language.positions)
+        written = 0 if answers else question.max_tokens
+        check_context(f"question to {self._source}", tokens, language.positions, written=written)
         if question.schema:
             tokenizer.vocabulary().check_schema(question.schema)
 
@@ -124,21 +125,29 @@ class FourKhdBackend:
         x0, y0, x1, y1 = view.grid.content
         return BoxFormat.of("pixels", (float(x0), float(y0), float(x1), float(y1)), view.grid.source)
 
-    def generate(self, views: Sequence[View], prompts: Sequence[str], *, limit: int, schema: str = "") -> list[str]:
-        """See `VlmBackend`."""
+    def generate(
+        self,
+        views: Sequence[View],
+        prompts: Sequence[str],
+        *,
+        limit: int,
+        schema: str = "",
+        formats: Sequence[BoxFormat] = (),
+    ) -> list[GeneratedText]:
+        """See `VlmBackend`: boxes under their schema."""
+        del formats
         built = [self._prompt(prompt) for prompt in prompts]
-        texts: list[str] = []
+        texts: list[GeneratedText] = []
         for batch in self._batches(len(views)):
             texts += self._generator.generate(views[batch], built[batch], limit=limit, schema=schema)
         return texts
 
-    def score_options(
-        self, views: Sequence[View], prompts: Sequence[str], options: Sequence[str]
-    ) -> npt.NDArray[np.float64]:
+    def score_options(self, views: Sequence[View], prompts: Sequence[str], options: Sequence[str]) -> OptionScores:
         """See `VlmBackend`."""
         built = [self._prompt(prompt) for prompt in prompts]
         batches = self._batches(len(views))
-        return np.concatenate([self._generator.score_options(views[batch], built, options) for batch in batches])
+        scores = [self._generator.score_options(views[batch], built, options) for batch in batches]
+        return OptionScores(np.concatenate(scores))
 
     def cost(self, tiles: tuple[int, int], question: Question) -> Cost:
         """See `VlmBackend`: from the files' headers, for the type of number and the device that it runs on."""
@@ -164,6 +173,9 @@ class FourKhdBackend:
             activations=self._options.batch_size * (read.activation_bytes + scores) + dequantized,
             loading=weights + dequantized,
             tokens=read.tokens + written,
+            image_tokens=read.image_tokens,
+            answer_tokens=written,
+            context=sizes.language.positions,
             device=options.device if options.device == "split" else str(device),
         )
 

@@ -21,6 +21,7 @@ from ...annotator import View
 from ...checkpoints.memory import memory_errors
 from ...scores import require_finite
 from ..decoding import Constraint, Decoding, Vocabulary
+from ..texts import GeneratedText
 from .checkpoint import FourKhdFiles
 from .model_config import VisionSizes
 from .network import FourKhd, Part
@@ -54,12 +55,14 @@ class Generator:
         with memory_errors():
             self._network = load_network(files, options)
 
-    def generate(self, views: Sequence[View], prompts: Sequence[Prompt], *, limit: int, schema: str = "") -> list[str]:
+    def generate(
+        self, views: Sequence[View], prompts: Sequence[Prompt], *, limit: int, schema: str = ""
+    ) -> list[GeneratedText]:
         """A text for each view and its prompt, in one batch. See `VlmBackend.generate`."""
         with memory_errors(), torch.inference_mode():
             images = self._image_tokens(views)
             sequences = [_join(prompt, image) for prompt, image in zip(prompts, images, strict=True)]
-            check_context(self._network, max(sum(map(len, sequence)) for sequence in sequences) + limit)
+            check_context(self._network, max(sum(map(len, sequence)) for sequence in sequences) + limit, writes=True)
             stops, pad = self._tokenizer.stop_tokens, self._tokenizer.eos
             constraints = [Constraint(self._vocabulary, schema) for _ in views] if schema else []
             decoding = Decoding(self._name, stops=stops, constraints=constraints)
@@ -82,7 +85,7 @@ class Generator:
         with memory_errors(), torch.inference_mode():
             images = self._image_tokens(views)
             longest = max(map(len, images)) + len(prefix) + max(map(len, suffixes)) + max(map(len, tokens))
-            check_context(self._network, longest)
+            check_context(self._network, longest, writes=False)
             sequences = [_join(prefix, image) for image in images]
             end = self._tokenizer.turn_end
             return score_options(self._network, sequences, suffixes, tokens, end=end, name=self._name)
@@ -248,13 +251,13 @@ def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
     return length
 
 
-def check_context(network: FourKhd, tokens: int) -> None:
-    """Raise `ModelError` where a sequence is longer than the network's context."""
+def check_context(network: FourKhd, tokens: int, *, writes: bool) -> None:
+    """Raise `ModelError` where a sequence, of which the network may write a part, is longer than its context."""
     most = network.sizes.language.positions
     if tokens > most:
         raise ModelError(
             "region with its question and answer",
             f"must fit into the model's {most} tokens",
             value=str(tokens),
-            remedy="Lower --hd-num or --set model_options.max_tokens, or shorten the question",
+            remedy=f"Lower --hd-num{' or --set model_options.max_tokens' if writes else ''}, or shorten the question",
         )

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from transformers import CLIPVisionConfig, SiglipVisionConfig, ViTConfig
@@ -44,6 +44,7 @@ _ACTIVATIONS: Final[Mapping[str, Activation]] = {
     "gelu_pytorch_tanh": "gelu_tanh",
 }
 _CONFIGS: Final[Mapping[str, Any]] = {"clip": CLIPVisionConfig, "siglip": SiglipVisionConfig, "vit": ViTConfig}
+_NOISE: Final = 6.0  # standard deviations, which no random network reaches
 _UNUSED = re.compile(r"post_layernorm\..*|head\..*|layernorm\..*|pooler\..*|embeddings\.position_ids|.*mask_token")
 """Tensors that follow the last layer, or are no weights."""
 _VIT_NAMES: Final = (
@@ -98,8 +99,8 @@ def load_vision_encoder(source: str, *, tile: int = 0) -> VisionEncoder:
     """The vision encoder of a folder in transformers' format: CLIP, SigLIP, another 4KHD, or a ViT with a concern.
 
     Where `tile` pixels, 0 for the encoder's own, make another grid of patches, the position embeddings are interpolated
-    bicubically, without the class token's. Raises `ModelError` where the folder holds no such encoder or does not state
-    mean and std, `RequestError` where the tile is no even number of patches.
+    bicubically, without the class token's. Raises `ModelError` where the folder holds no such encoder, one that was not
+    trained, or does not state mean and std, `RequestError` where the tile is no even number of patches.
     """
     files = FourKhdFiles.find(source)
     shapes = files.shapes()
@@ -110,6 +111,8 @@ def load_vision_encoder(source: str, *, tile: int = 0) -> VisionEncoder:
     tensors = _read_tensors(files, kind)
     _check_tensors(tensors, sizes, source)
     tensors = {name: tensors[name] for name in sizes.tensors()}
+    if kind != "4khd":
+        check_trained(tensors, source, class_token=sizes.class_token)
     side = tile or sizes.patches_per_side * sizes.patch
     check_tile(side, sizes.patch)
     tensors[_POSITIONS] = interpolate(tensors[_POSITIONS], side // sizes.patch, class_token=sizes.class_token)
@@ -235,6 +238,49 @@ def _check_tensors(tensors: Tensors, sizes: VisionSizes, source: str) -> None:
             value=wrong[0],
             remedy="Check that the files belong together, or name another checkpoint",
         )
+
+
+def check_trained(tensors: Tensors, source: str, *, class_token: bool) -> None:
+    """Raise `ModelError` for an encoder that was initialized and not trained, whatever its config.json says.
+
+    Training moves norm layers away from 1 and 0. It also makes the filters of the patches smooth, and the position
+    embeddings of neighbours alike, unless one of these was held fixed: random numbers have neither.
+    """
+    norms = [tensor for name, tensor in tensors.items() if "norm" in name or "layrnorm" in name]
+    filters, positions = tensors[_PATCHES], tensors[_POSITIONS][int(class_token) :]
+    side = math.isqrt(len(positions))
+    grid = (positions - positions.mean(dim=0)).T.reshape(-1, side, side)
+    smooth, alike = _neighbour_correlation(filters), _neighbour_correlation(grid)
+    problem = ""
+    if all(bool((tensor == tensor.flatten()[0]).all()) for tensor in norms):
+        problem = "all norm layers have their initial values"
+    elif max(smooth.deviations, alike.deviations) < _NOISE:
+        problem = (
+            "patch filters and position embeddings are as random as noise: the correlation of neighbours is "
+            f"{smooth.value:.2f} and {alike.value:.2f}"
+        )
+    if problem:
+        raise ModelError(
+            f"vision encoder of checkpoint {source}",
+            "must be trained",
+            value=problem,
+            remedy="Name a trained CLIP or SigLIP; to begin with an untrained encoder, write --vision new:…",
+        )
+
+
+class _Correlation(NamedTuple):
+    value: float
+    deviations: float
+    """The same in standard deviations of what independent numbers have."""
+
+
+def _neighbour_correlation(grids: torch.Tensor) -> _Correlation:
+    """The correlation of neighbours along the last two axes of grids (…, rows, columns)."""
+    pairs = ((grids[..., 1:], grids[..., :-1]), (grids[..., 1:, :], grids[..., :-1, :]))
+    one, other = (torch.cat([pair[i].flatten() for pair in pairs]).double() for i in (0, 1))
+    size = math.sqrt(float(one.square().sum()) * float(other.square().sum()))
+    value = float(one @ other) / size if size else 0.0
+    return _Correlation(value, value * math.sqrt(len(one)))
 
 
 def _mean_and_std(files: FourKhdFiles) -> tuple[RGB, RGB]:

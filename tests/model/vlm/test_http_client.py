@@ -85,7 +85,7 @@ def test_retries_are_limited(model_server: Server, status: int) -> None:
 
 @pytest.mark.parametrize(
     ("status", "word"),
-    [(400, "structured"), (401, "key_variable"), (403, "key_variable"), (404, "/v1"), (413, "hd-num")],
+    [(400, "hd-num"), (401, "key_variable"), (403, "key_variable"), (404, "/v1"), (413, "hd-num")],
 )
 def test_permanent_failures_are_not_retried(model_server: Server, status: int, word: str) -> None:
     s = model_server

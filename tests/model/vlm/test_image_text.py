@@ -13,7 +13,7 @@ import torch
 from limner.model.checkpoints.files import find_files
 from limner.model.vlm.image_text import ImageTextModel, resolve_device
 from limner.model.vlm.processor import Processor
-from limner.model.vlm.schema import CUT
+from limner.model.vlm.texts import GeneratedText
 from limner.readers.errors import ModelError, RequestError
 from transformers import AutoModelForImageTextToText
 
@@ -144,7 +144,8 @@ def test_decoding_is_greedy(made_vlms: Make, family: str) -> None:
         if written[-1] in made.stop_tokens:
             break
     one = network(folder)
-    text = made.tokenizer.decode(written, skip_special_tokens=True) + ("" if written[-1] in made.stop_tokens else CUT)
+    words = made.tokenizer.decode(written, skip_special_tokens=True)
+    text = GeneratedText(words, cut=written[-1] not in made.stop_tokens)
     assert one.generate([noise()], PROMPTS[2], limit=6) == text
     assert one.generate([noise()], PROMPTS[2], limit=6) == network(folder).generate([noise()], PROMPTS[2], limit=6)
 
@@ -154,7 +155,7 @@ def test_a_text_obeys_its_schema(made_vlms: Make, family: str) -> None:
     one = network(made_vlms(family))
     for seed in range(3):
         text = one.generate([noise(seed)], PROMPTS[2], limit=200, schema=json.dumps(COUNT))
-        jsonschema.validate(json.loads(text), COUNT)
+        jsonschema.validate(json.loads(text.text), COUNT)
 
 
 def test_truncated_json_is_an_error(made_vlms: Make) -> None:

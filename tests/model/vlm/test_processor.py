@@ -171,6 +171,62 @@ def test_template_for_one_picture_refuses_two(vlm: Make) -> None:
         made.read([noise(56, 56)] * 2, "a ship")
 
 
+def test_a_thought_that_the_template_begins_is_ended_unless_the_model_thinks(vlm: Make) -> None:
+    """As Qwen3-VL's and GLM-4.1V's thinking models have it; their labels would be scored inside the thought."""
+    folder = vlm("qwen2_vl")
+    assert processor(folder).opened_thought == ""
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text().replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}"))
+    made = processor(folder)
+    assert made.opened_thought == "<think>"
+    thinks, ended = (
+        made.tokenizer.decode(made.read([noise(56, 56)], "a ship", thinks=one)["input_ids"][0]) for one in (True, False)
+    )
+    assert thinks.endswith("<|im_start|>assistant\n<think>\n")
+    assert ended.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert made.tokenizer.decode(made.answer_tokens("a ship", "quay", pictures=1)) == "quay"
+
+
+def test_a_template_with_a_switch_for_thoughts_is_told(vlm: Make) -> None:
+    folder = vlm("qwen2_vl")
+    template = folder / "chat_template.jinja"
+    switch = "{% if enable_thinking is defined and not enable_thinking %}<none>{% endif %}"
+    template.write_text(template.read_text().replace("assistant\n{% endif %}", f"assistant\n{switch}{{% endif %}}"))
+    made = processor(folder)
+    thinks, ended = (
+        made.tokenizer.decode(made.read([noise(56, 56)], "a ship", thinks=one)["input_ids"][0]) for one in (True, False)
+    )
+    assert (thinks.endswith("<none>"), ended.endswith("<none>")) == (False, True)
+
+
+def test_marks_of_a_thought_are_decoded_where_they_are_special(made_vlms: Make, vlm: Make) -> None:
+    made = processor(vlm("qwen2_vl"))
+    made.tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    tokens = made.tokenizer("<think>a</think>ship<|im_end|>", add_special_tokens=False)["input_ids"]
+    assert made.decode(tokens) == "<think>a</think>ship"
+    plain = processor(made_vlms("qwen2_vl"))
+    assert plain.decode(plain.tokenizer("ship<|im_end|>", add_special_tokens=False)["input_ids"]) == "ship"
+
+
+@pytest.mark.parametrize(
+    ("family", "way"),
+    [
+        ("internvl_chat", "OpenGVLab/InternVL3-8B-hf"),
+        ("GOT", "stepfun-ai/GOT-OCR-2.0-hf"),
+        ("internlmxcomposer2", "--model 4khd"),
+        ("phi_never_heard_of", "ends in -hf, or serve it and use --model endpoint:URL"),
+    ],
+)
+def test_a_checkpoint_with_code_of_its_own_is_refused_with_the_variant_without(
+    vlm: Make, family: str, way: str
+) -> None:
+    folder = vlm("qwen2_vl")
+    change(folder, "config.json", model_type=family, auto_map={"AutoModel": "modeling.Model"})
+    with pytest.raises(ModelError, match="which needs code that comes with it") as caught:
+        processor(folder)
+    assert way in str(caught.value)
+
+
 @pytest.mark.parametrize(("family", "mark"), [("qwen2_vl", "<|image_pad|>"), ("llava", "</s>"), ("internvl", "<img>")])
 def test_special_tokens_in_a_question_are_refused(made_vlms: Make, family: str, mark: str) -> None:
     made = processor(made_vlms(family))

@@ -20,16 +20,20 @@ def schema(content: object = SHIPS) -> Schema:
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "form"),
     [
-        '{"kind": "ferry", "ships": 2}',
-        ' {"ships":2,"kind":"ferry"}\n',
-        '```json\n{"ships": 2, "kind": "ferry"}\n```',
-        '```\n{"ships": 2, "kind": "ferry"}```\n',
+        ('{"kind": "ferry", "ships": 2}', ""),
+        (' {"ships":2,"kind":"ferry"}\n', ""),
+        ('```json\n{"ships": 2, "kind": "ferry"}\n```', "in a fence"),
+        ('```\n{"ships": 2, "kind": "ferry"}```\n', "in a fence"),
+        ('<answer>{"ships": 2, "kind": "ferry"}</answer>', "between marks"),
+        ('Here you are: {"ships": 2, "kind": "ferry"}', "within prose"),
+        ('I see:\n```json\n{"ships": 2, "kind": "ferry"}\n``` Hope this helps, Dr Rossi!', "within prose"),
+        ('Not {}, but {"ships": 2, "kind": "ferry"}, that is {"kind": "ferry", "ships": 2}.', "within prose"),
     ],
 )
-def test_valid_text_becomes_canonical_json(text: str) -> None:
-    assert schema().read(text) == '{"kind": "ferry", "ships": 2}'
+def test_valid_text_becomes_canonical_json(text: str, form: str) -> None:
+    assert schema().read(text) == ('{"kind": "ferry", "ships": 2}', form)
 
 
 @pytest.mark.parametrize(
@@ -38,9 +42,10 @@ def test_valid_text_becomes_canonical_json(text: str) -> None:
         ("two ferries, says Dr Rossi", "not JSON"),
         ("", "not JSON"),
         ('{"ships": 2', "not JSON"),
-        ('Here you are: {"ships": 2}', "not JSON"),
-        ('{"ships": 2} {"ships": 3}', "not JSON"),
-        ('```json\n{"ships": 2}\n``` Rossi', "not JSON"),
+        ('{"ships": 2} {"ships": 3}', "2 values that differ"),
+        ('{"ships": 2} or {"ships": 3}, says Rossi', "2 values that differ"),
+        ('Rossi: {"ships": -2}', "at ships not minimum"),
+        ('Rossi: {"ships": 2', "not JSON"),
         ('{"ships": -1, "kind": "Rossi"}', "at kind not enum"),
         ('{"ships": "Rossi"}', 'at ships not type "integer"'),
         ('{"kind": "ferry"}', "not required"),
@@ -89,7 +94,7 @@ def test_a_schema_may_refer_to_itself_and_to_anchors() -> None:
             "$defs": {"s": {"$anchor": "size", "type": "number"}},
         }
     )
-    assert tree.read('{"below": {"below": {"size": 1.5}}}') == '{"below": {"below": {"size": 1.5}}}'
+    assert tree.read('{"below": {"below": {"size": 1.5}}}') == ('{"below": {"below": {"size": 1.5}}}', "")
     with pytest.raises(ModelError, match="at below/below/size"):
         tree.read('{"below": {"below": {"size": "wide"}}}')
 
@@ -97,6 +102,6 @@ def test_a_schema_may_refer_to_itself_and_to_anchors() -> None:
 def test_an_older_draft_is_read_by_its_own_rules() -> None:
     draft4 = {"$schema": "http://json-schema.org/draft-04/schema#", "type": "object", "properties": {"a": {}}}
     strict = schema({**draft4, "properties": {"a": {"type": "number", "minimum": 1, "exclusiveMinimum": True}}})
-    assert strict.read('{"a": 2}') == '{"a": 2}'
+    assert strict.read('{"a": 2}') == ('{"a": 2}', "")
     with pytest.raises(ModelError):
         strict.read('{"a": 1}')

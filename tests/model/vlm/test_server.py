@@ -14,8 +14,8 @@ from limner.model.annotator import Answer, InputSpec, View
 from limner.model.tiling import join_tiles
 from limner.model.vlm import http_client
 from limner.model.vlm.annotator import VlmAnnotator
-from limner.model.vlm.schema import CUT
-from limner.model.vlm.server import EndpointAnnotator, EndpointBackend
+from limner.model.vlm.server import EndpointAnnotator
+from limner.model.vlm.texts import CUT
 from limner.readers.errors import ModelError, RequestError
 from limner.readers.image import Image
 from limner.readers.options import make_plugin
@@ -171,7 +171,7 @@ def test_boxes_by_unit(model_server: Server, views: list[View], unit: str, said:
 
 def test_a_box_outside_the_picture_is_refused(model_server: Server, views: list[View]) -> None:
     model_server.say = lambda _: "[[8, 16, 40, 4800]]"
-    with pytest.raises(ModelError, match="at 0/3 not maximum 64"):
+    with pytest.raises(ModelError, match="leaves the picture of 64 × 64"):
         make(model_server, labels="ship", answer="locate", boxes="pixels").annotate(views[:1])
 
 
@@ -300,7 +300,6 @@ def test_server_without_a_model_list(model_server: Server, views: list[View]) ->
         ({"likelihood": "guess"}, "'likelihood'"),
         ({"boxes": "inches"}, "'boxes'"),
         ({"served": "two\nlines"}, "'served'"),
-        ({"answer": "locate", "labels": "ship"}, "'boxes'"),
         ({"answer": "locate", "labels": "ship", "boxes": "pixels", "views": "tiles"}, "'views'"),
         ({"json_schema": '{"type": "object", "properties": {"a": {"type": "objet"}}}'}, "'json_schema'"),
         ({"json_schema": '{"type": "object", "properties": {"valid": {}}}'}, "'json_schema'"),
@@ -311,6 +310,9 @@ def test_invalid_options_are_refused(options: dict[str, str], why: str) -> None:
         make_plugin(EndpointAnnotator, {"checkpoint": "http://127.0.0.1:1/v1", "served": "seer", **options})
 
 
-def test_box_format_needs_a_unit(model_server: Server, views: list[View]) -> None:
-    with pytest.raises(RequestError, match="boxes=pixels"):
-        EndpointBackend(EndpointAnnotator.Options(checkpoint=model_server.url)).box_format(views[0])
+def test_boxes_in_a_unit_that_nothing_states_are_refused(model_server: Server, views: list[View]) -> None:
+    model_server.say = lambda _: "[[8, 16, 40, 48]]"
+    with pytest.raises(ModelError, match=r"nothing states: --set model_options\.boxes=pixels for Qwen2\.5-VL"):
+        make(model_server, answer="locate", labels="ship").annotate(views[:1])
+    assert "form that you were trained to write" in parts(model_server.questions[0])[1]
+    assert "response_format" not in model_server.questions[0]

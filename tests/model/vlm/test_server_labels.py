@@ -34,9 +34,11 @@ def only(answers: Any) -> Answer:
 
 def test_votes(model_server: Server, views: list[View]) -> None:
     def say(body: Json) -> str:
-        assert body["response_format"]["json_schema"]["schema"] == {"type": "string", "enum": ["Ship", "quay", "crane"]}
+        schema = body["response_format"]["json_schema"]["schema"]
+        assert (schema["type"], schema["required"], schema["additionalProperties"]) == ("object", ["label"], False)
+        assert schema["properties"] == {"label": {"type": "string", "enum": ["Ship", "quay", "crane"]}}
         first = prompt(body).split("Options: ")[1].split(";")[0]
-        return json.dumps("quay" if first == "Ship" else "Ship")
+        return json.dumps({"label": "quay" if first == "Ship" else "Ship"})
 
     model_server.say = say
     annotator = make(model_server, labels="Ship,quay,crane", question="What is it?")
@@ -51,10 +53,41 @@ def test_votes(model_server: Server, views: list[View]) -> None:
 @pytest.mark.parametrize("said", ["quay", " QUAY\n", '"quay"'])
 def test_a_vote_may_differ_in_case_and_spaces(model_server: Server, views: list[View], said: str) -> None:
     model_server.say = lambda _: said
-    assert only(make(model_server, labels="Ship,quay").annotate(views[:1])[0]).score == 1.0
+    answer = only(make(model_server, labels="Ship,quay").annotate(views[:1])[0])
+    assert (answer.score, answer.notes) == (1.0, {})
 
 
-@pytest.mark.parametrize("said", ["a quay", "quay.", "Ship, quay", "The quay, Dr Rossi", '"quay"', "[]"])
+@pytest.mark.parametrize(
+    ("said", "form"),
+    [
+        ("Quay.", "with punctuation"),
+        ("**quay**", "with punctuation"),
+        ("\u201cQuay\u201d!", "with punctuation"),
+        ("Answer: **Quay**", "with punctuation"),
+        ('```json\n{"label": "quay"}\n```', "with punctuation"),
+        ("<answer> quay </answer>", "between marks"),
+        ("<|begin_of_box|>quay<|end_of_box|>", "between marks"),
+    ],
+)
+def test_a_vote_with_marks_around_it_is_understood_and_marked(
+    model_server: Server, views: list[View], said: str, form: str
+) -> None:
+    model_server.say = lambda _: said
+    answer = only(make(model_server, labels="Ship,quay").annotate(views[:1])[0])
+    assert (answer.label, answer.notes) == ("quay", {"answer_form": form})
+
+
+def test_labels_that_differ_only_in_marks_are_told_apart_or_refused(model_server: Server, views: list[View]) -> None:
+    model_server.say = lambda _: "C."
+    assert only(make(model_server, labels="C.,C").annotate(views[:1])[0]).label == "C."
+    model_server.say = lambda _: "**C**"
+    with pytest.raises(ModelError, match=r"one of C\., C"):
+        make(model_server, labels="C.,C").annotate(views[:1])
+
+
+@pytest.mark.parametrize(
+    "said", ["a quay", "no quay.", "Ship, quay", "The quay, Dr Rossi", '{"a": "quay", "b": ""}', "[]"]
+)
 def test_other_texts_are_no_vote(model_server: Server, views: list[View], said: str) -> None:
     model_server.say = lambda _: said
     with pytest.raises(ModelError, match="one of Ship, quay") as caught:

@@ -19,6 +19,8 @@ from limner.model.views import to_image_coordinates
 from limner.model.vlm.annotator import VlmAnnotator
 from limner.model.vlm.image_text import ImageTextModel
 from limner.model.vlm.processor import Processor
+from limner.model.vlm.question import Question
+from limner.model.vlm.texts import GeneratedText
 from limner.model.vlm.transformers_backend import (
     BOX_UNITS,
     TransformersBackend,
@@ -68,11 +70,13 @@ def dictate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., "Dictated"]:
         told = Dictated()
         left = list(texts)
 
-        def generate(_: ImageTextModel, pictures: list[Picture], prompt: str, *, limit: int, schema: str = "") -> str:
+        def generate(
+            _: ImageTextModel, pictures: list[Picture], prompt: str, *, limit: int, schema: str = ""
+        ) -> GeneratedText:
             del limit, schema
             told.pictures.append(pictures)
             told.prompts.append(prompt)
-            return left.pop(0)
+            return GeneratedText.read(left.pop(0))
 
         monkeypatch.setattr(ImageTextModel, "generate", generate)
         return told
@@ -86,6 +90,26 @@ class Dictated:
 
     pictures: list[list[Picture]] = field(default_factory=list)
     prompts: list[str] = field(default_factory=list)
+
+
+def test_a_thought_is_no_description(made_vlms: Make, show: Show, dictate: Dictate) -> None:
+    one = annotator(made_vlms("qwen2_vl"), max_tokens="77")
+    [view] = show(one, noise(56, 56))
+    dictate("<think>Hmm.</think>\n\nA ship.", "<think>Hmm, wa")
+    [[answer]] = one.annotate([view])
+    assert (answer.text, answer.text_cut, answer.notes) == ("A ship.", False, {"answer_thought": "Hmm."})
+    with pytest.raises(ModelError, match=r"only thought.*Raise --set model_options\.max_tokens=NUMBER above 77"):
+        one.annotate([view])
+
+
+def test_the_cost_states_tokens(made_vlms: Make) -> None:
+    one = TransformersBackend(TransformersVlmOptions(checkpoint=str(made_vlms("qwen2_vl")), tile=56, device="cpu"))
+    question = Question("what does it show", max_tokens=100)
+    cost = one.cost((2, 1), question)
+    assert (cost.image_tokens, cost.answer_tokens, cost.context) == (2 * 1 * 2 * 2, 100, 4096)
+    assert cost.tokens > cost.image_tokens + cost.answer_tokens
+    labels = one.cost((2, 1), Question("what", "classify", ("a", "b")))
+    assert (labels.image_tokens, labels.answer_tokens) == (8, 0)
 
 
 def test_it_is_installed() -> None:
@@ -336,7 +360,7 @@ def test_no_network_access_without_fetch() -> None:
         ({"checkpoint": ""}, "must be given"),
         ({"model": "llava"}, "must be one of"),
         ({"views": "all"}, "canvas or tiles"),
-        ({"boxes": "metres"}, "pixels, thousandths or unit"),
+        ({"boxes": "metres"}, "pixels, thousandths, unit or"),
         ({"dtype": "int8"}, "float32, bfloat16, float16 or auto"),
         ({"tile": "12"}, "from 28 to 2048"),
         ({"tile": "wide"}, "from 28 to 2048"),

@@ -107,7 +107,8 @@ def test_the_7b_is_planned_in_little_memory(
     )
     [tokens] = [line for line in done.stdout.splitlines() if line.startswith("tokens per region")]
     visual = 12 * 13 + 1 + 60 * 61
-    assert visual < int(tokens.split("up to ")[1].split(",")[0]) < visual + 2000
+    assert f": picture {visual}, question" in tokens
+    assert visual < int(tokens.split("up to ")[1].split(":")[0]) < visual + 2000
 
 
 def test_the_estimate_is_printed_before_timing(

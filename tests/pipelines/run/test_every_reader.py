@@ -58,7 +58,8 @@ def case(kind: str, tmp_path: Path, per_tile: str, making: ModuleType, request: 
         return Case(ask("make_slide")(tmp_path / "a.tif", side=384), "pyramid", str(ask("slide_card")(tmp_path)))
     if kind == "stack":
         order = [*range(5, 11), *range(5)]
-        return Case(making.save_all(making.slices(11), tmp_path / "ct", order=order), "dicom", per_tile)
+        slices = making.slices(11, WindowCenter=5000, WindowWidth=12500)  # in which all of them show something
+        return Case(making.save_all(slices, tmp_path / "ct", order=order), "dicom", per_tile)
     pixels = (making.ramp(90, 130) % 3000).astype(np.uint16)
     window = {"WindowCenter": 1500, "WindowWidth": 2000, "VOILUTFunction": "SIGMOID"}
     data = making.image(pixels, sop_class=making.CR, PixelSpacing=[0.2, 0.2], **window)

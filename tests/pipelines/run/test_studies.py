@@ -4,22 +4,30 @@ import csv
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from limner.model.annotator import InputSpec
 from limner.pipelines.config import Settings
 from limner.pipelines.run.plan import reader_options, scan_inputs
 from limner.pipelines.run.reporting import read_record
+from limner.pipelines.run.windows import with_model_window, with_visibility_note
+from limner.readers.contract import scan_with
+from limner.readers.dicom.reader import DicomReader
 from limner.readers.dicom.voi_lut import LookupTable, VoiLut, to_grey
+from limner.readers.errors import ModelError, RequestError
 from limner.readers.geometry import Placement
 from limner.readers.image import ImageInfo, Plane
 from limner.readers.overview import MAX_MONTAGE_PLANES, Montage
+from limner.readers.render import window_stretch
 
 pytestmark = pytest.mark.slow
 
+WIDE = {"WindowCenter": 4000, "WindowWidth": 10000}  # a window in which all of `making.slices` shows something
 Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
 
 
@@ -43,7 +51,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_findings_name_their_slice(
     tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner, hd_num: int
 ) -> None:
-    folder = making.save_all(making.slices(7), tmp_path / "ct", order=[3, 1, 6, 0, 5, 2, 4])
+    folder = making.save_all(making.slices(7, **WIDE), tmp_path / "ct", order=[3, 1, 6, 0, 5, 2, 4])
     out = tmp_path / "out"
     output = limner("run", folder, "--model", per_tile, "--out", out, "--hd-num", hd_num)
     assert output.code == 0, output.err
@@ -68,7 +76,7 @@ def test_findings_name_their_slice(
 def test_a_finding_keeps_its_uid_however_slices_are_cut(
     tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
 ) -> None:
-    folder = making.save_all(making.slices(7), tmp_path / "ct")
+    folder = making.save_all(making.slices(7, **WIDE), tmp_path / "ct")
     uids = []
     for hd_num in (1, 4, 25):
         out = tmp_path / str(hd_num)
@@ -81,7 +89,7 @@ def test_a_finding_keeps_its_uid_however_slices_are_cut(
 def test_engines_and_batches_give_the_same_bytes(
     tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
 ) -> None:
-    folder = making.save_all(making.slices(9), tmp_path / "ct")
+    folder = making.save_all(making.slices(9, **WIDE), tmp_path / "ct")
     made = []
     for engine, batch in (("inline", 1), ("inline", 3), ("local", 1), ("local", 3)):
         out = tmp_path / f"{engine}{batch}"
@@ -158,7 +166,7 @@ def test_model_and_overview_use_the_files_rendering(
 
 
 def test_metadata_does_not_depend_on_the_model(tmp_path: Path, making: ModuleType) -> None:
-    folder = str(making.save_all(making.slices(7), tmp_path / "ct"))
+    folder = str(making.save_all(making.slices(7, **WIDE), tmp_path / "ct"))
     seen = []
     for changes in ({"hd_num": 9}, {"hd_num": 25, "overlap": 8}, {"hd_num": 1, "batch": 3, "skip_empty": False}):
         settings = Settings.resolve({"inputs": [folder], **changes})
@@ -171,7 +179,7 @@ def test_metadata_does_not_depend_on_the_model(tmp_path: Path, making: ModuleTyp
 def test_anisotropic_pixels_are_resampled_to_squares(
     tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
 ) -> None:
-    folder = making.save_all(making.slices(3, PixelSpacing=[1.0, 0.5]), tmp_path / "ct")
+    folder = making.save_all(making.slices(3, PixelSpacing=[1.0, 0.5], **WIDE), tmp_path / "ct")
     assert limner("run", folder, "--model", per_tile, "--out", tmp_path / "out").code == 0
     (image,) = read_record(tmp_path / "out").images
     assert image.scale == (1.0, 0.5)  # mm between rows are twice those between columns
@@ -199,7 +207,7 @@ def test_a_long_stack_shows_the_slices_with_findings() -> None:
 
 
 def test_a_run_without_a_model_describes_the_images(tmp_path: Path, making: ModuleType, limner: Limner) -> None:
-    folder = making.save_all(making.slices(5), tmp_path / "ct")
+    folder = making.save_all(making.slices(5, **WIDE), tmp_path / "ct")
     out = tmp_path / "out"
     planned = limner("plan", folder, "--preset", "radiology")
     assert planned.code == 0, planned.err
@@ -225,7 +233,7 @@ def test_a_run_without_a_model_describes_the_images(tmp_path: Path, making: Modu
 def test_every_member_of_an_archive_has_a_row(
     tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
 ) -> None:
-    folder = making.save_all(making.slices(3), tmp_path / "ct")
+    folder = making.save_all(making.slices(3, **WIDE), tmp_path / "ct")
     members = {f"in/{path.name}": path.read_bytes() for path in sorted(folder.iterdir())}
     packed = tmp_path / "study.zip"
     packed.write_bytes(making.archive(members | {"read me.txt": b"no"}))
@@ -250,10 +258,73 @@ def test_every_member_of_an_archive_has_a_row(
 def test_a_dicom_slide_among_slices_is_read_as_a_slide(
     tmp_path: Path, making: ModuleType, shared_data: Path, limner: Limner
 ) -> None:
-    folder = making.save_all(making.slices(3), tmp_path / "mixed")
+    folder = making.save_all(making.slices(3, **WIDE), tmp_path / "mixed")
     slide = shared_data / "slides" / "dicom_wsi_camelyon" / "camelyon_multiframe_jpeg2000_lossless.dcm"
     (folder / "slide.dcm").write_bytes(slide.read_bytes())
     out = tmp_path / "out"
     output = limner("run", folder, "--model", "none", "--out", out)
     assert output.code == 0, output.err
     assert sorted(row["reader"] for row in rows(out / "files.csv")) == ["dicom", "dicom", "dicom", "slide"]
+
+
+def test_a_slice_in_which_nothing_is_visible_is_unreadable_and_noted(
+    tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
+) -> None:
+    """Values grow by 1000 a slice: the window of the first two leaves the others white, or black where inverted."""
+    for photometric in ("MONOCHROME1", "MONOCHROME2"):
+        shown = {"WindowCenter": 0, "WindowWidth": 1900, "PhotometricInterpretation": photometric}
+        folder = making.save_all(making.slices(5, **shown), tmp_path / photometric)
+        output = limner("run", folder, "--model", per_tile, "--out", tmp_path / f"out-{photometric}")
+        assert output.code == 0, output.err
+        assert "nothing visible in this window in 3 of 5 slices" in output.err
+        (image,) = read_record(tmp_path / f"out-{photometric}").images
+        assert {finding.plane for finding in image.findings()} == {0, 1}
+        assert [(area.status, area.reason, area.pixels, area.regions) for area in image.areas] == [
+            ("analysed", "", 96.0, 2),
+            ("unreadable", "nothing visible in this window", 144.0, 3),
+        ]
+        assert {(one.status, one.plane) for one in image.unanalysed} == {("unreadable", k) for k in (2, 3, 4)}
+        assert not image.complete
+        assert not image.failures, "asking again would not help"
+
+
+def test_an_image_in_which_nothing_is_visible_is_a_failure(
+    tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
+) -> None:
+    folder = making.save_all(making.slices(2, WindowCenter=-9000, WindowWidth=10), tmp_path / "ct")
+    for command in ("info", "plan"):
+        more = ("--model", per_tile) if command == "plan" else ()
+        output = limner(command, folder, *more)
+        assert "nothing visible in this window" in output.out
+    output = limner("run", folder, "--model", per_tile, "--out", tmp_path / "out")
+    assert output.code == 1, output.err
+
+
+def test_a_model_that_states_its_window_gets_it(tmp_path: Path, making: ModuleType) -> None:
+    """In Hounsfield units alone, and not beside a window of the user's."""
+    spec = InputSpec(tile=16, limits=(-160.0, 240.0))
+    path = making.save(making.slices(1)[0], tmp_path / "ct.dcm")
+    (info,) = scan_with(DicomReader(), str(path), {})
+    assert any("choose another" in note for note in info.notes)
+    used = with_model_window(info, spec, Settings.model_validate({}))
+    stretch = window_stretch(used)
+    assert stretch is not None
+    assert (stretch.low, stretch.high, stretch.blank) == ((-160.0,), (240.0,), 0)
+    assert stretch.source.startswith(
+        "40/400 LINEAR_EXACT (the window of the model's training images, instead of 40/400"
+    )
+    assert not any("choose another" in note for note in used.notes)
+    assert with_model_window(info, replace(spec, limits=None), Settings.model_validate({})) == info
+    with pytest.raises(RequestError, match="model's training images"):
+        with_model_window(info, spec, Settings.model_validate({"reader_options": {"window": "lung"}}))
+    film = making.save(making.image(making.ramp(), sop_class=making.CR), tmp_path / "cr.dcm")
+    (radiograph,) = scan_with(DicomReader(), str(film), {})
+    with pytest.raises(ModelError, match="must have values in HU"):
+        with_model_window(radiograph, spec, Settings.model_validate({}))
+
+
+def test_an_image_that_is_all_padding_is_noted(tmp_path: Path, making: ModuleType) -> None:
+    data = making.slices(1, PixelPaddingValue=-5)[0]
+    data.PixelData = np.full((8, 6), -5, dtype=np.int16).tobytes()
+    (info,) = scan_with(DicomReader(), str(making.save(data, tmp_path / "ct.dcm")), {})
+    assert with_visibility_note(info).notes[-1] == "it has no valid pixels: all are padding"

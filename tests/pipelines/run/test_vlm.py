@@ -94,6 +94,12 @@ def test_from_a_file_to_findings(
         return
     assert len(found) == 4
     assert {row["kind"] for row in found} == {"region"}
+    assert {(row["cut"], row["text"].endswith(" […]")) for row in found} <= {
+        ("true", True),
+        ("false", False),
+        ("", False),
+    }
+    assert (kind == "describe") == any(row["cut"] == "true" for row in found)
     if kind == "classify":
         for row in found:
             scores = [float(row[f"number.p.{label}"]) for label in ("ship", "shipyard", "crane")]
@@ -114,8 +120,8 @@ def test_file_metadata_never_enters_a_prompt(
     read: list[str] = []
     ask = Processor.read
 
-    def watched(self: Processor, pictures: Sequence[Any], prompt: str) -> dict[str, Any]:
-        inputs = ask(self, pictures, prompt)
+    def watched(self: Processor, pictures: Sequence[Any], prompt: str, *, thinks: bool = False) -> dict[str, Any]:
+        inputs = ask(self, pictures, prompt, thinks=thinks)
         read.append(str(self.tokenizer.decode(inputs["input_ids"][0])))
         return inputs
 

@@ -1,6 +1,7 @@
 """Outlines as users draw them, in every format and wording, and the errors for ambiguous ones."""
 
 import gzip
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from limner.pipelines.train.outlines import Labels, read_labels
 from limner.readers.errors import RequestError
 from limner.readers.geometry import Placement
 from limner.readers.image import Channel, ImageInfo
+from pyogrio import raw
 from shapely.geometry import box, mapping
 
 Save = Callable[..., str]
@@ -63,6 +65,20 @@ def test_polygons_of_a_map_are_placed_in_pixels(save: Save) -> None:
     labels = read_labels(path, [scene()])
     assert placed(labels, "scene") == [("water", [100, 50, 200, 150]), ("land", [300, 50, 400, 90])]
     assert (labels.classes, labels.outside, labels.unlabelled) == (("land", "water"), 0, 0)
+
+
+def test_labels_of_a_geopackage_are_placed_and_its_file_is_in_the_digest(tmp_path: Path) -> None:
+    """In a folder beside GeoJSON, too."""
+    boxes = [shapely.box(441000, 4170500, 442000, 4171500), shapely.box(443000, 4171100, 444000, 4171500)]
+    outlines = np.array([shapely.to_wkb(one) for one in boxes], dtype=object)
+    names = np.array(["water", "land"], dtype=object)
+    path = tmp_path / "labels.gpkg"
+    raw.write(path, outlines, [names], ["label"], crs="EPSG:32618", driver="GPKG", geometry_type="Polygon", layer="a")
+    expected = [("water", [100.0, 50.0, 200.0, 150.0]), ("land", [300.0, 50.0, 400.0, 90.0])]
+    for given in (path, tmp_path):
+        labels = read_labels(str(given), [scene()])
+        assert placed(labels, "scene") == expected
+        assert labels.digests == {"file 1": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def test_a_stated_crs_is_respected(save: Save) -> None:

@@ -44,6 +44,22 @@ def plant(data: Dataset) -> int:
     return count
 
 
+def mosaic(making: ModuleType) -> Dataset:
+    """A mosaic with the name in its private header, its region's code and its procedure's, and a time of day."""
+    kind = ["ORIGINAL", "PRIMARY", "MOSAIC"]
+    data = making.image(making.ramp(), sop_class=making.MR, number=80, ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
+    plant(data)
+    data.ImageType, data.SOPInstanceUID = kind, making.uid(1080)
+    data.private_block(0x0019, "SIEMENS MR HEADER", create=True).add_new(0x0A, "US", 4)
+    header = b"SV10" + bytes(4) + struct.pack("<2I64si4s3i", 1, 77, NAME.encode(), 1, b"IS", 6, 1, 77)
+    header += struct.pack("<4i", 10, 10, 77, 10) + NAME.encode() + bytes(2)
+    data.private_block(0x0029, "SIEMENS CSA HEADER", create=True).add_new(0x10, "OB", header)
+    code = making.item(CodeValue=NAME, CodingSchemeDesignator="SCT", CodeMeaning=f"CT {NAME}")
+    data.AnatomicRegionSequence = data.ProcedureCodeSequence = code
+    data.AcquisitionDate, data.AcquisitionTime = "19340203", "123456.789"
+    return data
+
+
 @pytest.fixture
 def aviary(tmp_path: Path, making: ModuleType) -> Path:
     """A folder of studies whose every text, file name and folder name is the patient's, some of it damaged."""
@@ -54,6 +70,7 @@ def aviary(tmp_path: Path, making: ModuleType) -> Path:
         path = making.save(data, folder / f"{NAME}_{k}.{NAME}")
         assert NAME.encode() in path.read_bytes()
     whole = path.read_bytes()
+    making.save(mosaic(making), folder / f"{NAME}_mosaic.dcm")
     (folder / f"{NAME}_cut.dcm").write_bytes(whole[:-30])
     (folder / f"{NAME}_text.dcm").write_bytes(NAME.encode() * 99)
     radiograph = making.image(
@@ -136,6 +153,7 @@ def test_no_patient_data_is_in_any_output(aviary: Path, tmp_path: Path, streams:
     told = everything_told(aviary, tmp_path / "out", "hide", streams)
     assert NAME not in told.upper()
     assert "19340203" not in told
+    assert not {"123456.789", "45296.789"} & {word.strip(',"') for word in told.split()}, "the time of day, in seconds"
     assert "1.2.826.0.1.3680043.8.498" not in told
 
 

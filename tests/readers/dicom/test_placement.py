@@ -97,3 +97,16 @@ def test_the_spacing_of_an_ultrasound_region_is_not_that_of_the_image(tmp_path: 
     (info,) = scan_with(READER, str(making.save(data, tmp_path / "a.dcm")), {})
     facts = dict(info.facts)
     assert (facts["spacing_source"], facts["row_mm"], info.placement.unit) == ("us_region", "0.3", "px")
+
+
+@pytest.mark.parametrize(("pointer", "unit"), [(None, "px"), (0x00200013, "px"), (0x00181063, "mm")])
+def test_a_stated_position_is_that_of_the_first_frame_unless_frames_follow_in_time(
+    tmp_path: Path, making: ModuleType, pointer: int | None, unit: str
+) -> None:
+    pixels = np.stack([making.ramp(add=1000 * k) for k in range(3)])
+    place = {"ImagePositionPatient": [1, 2, 3], "ImageOrientationPatient": list(making.AXIAL), "PixelSpacing": [2, 2]}
+    tags = {**place, "FrameIncrementPointer": pointer, "FrameTime": 40}
+    data = making.image(pixels, sop_class=making.MR, frames=3, **tags)
+    infos = scan_with(READER, str(making.save(data, tmp_path / "a.dcm")), {})
+    assert {plane.placement.unit for info in infos for plane in info.planes} == {unit}
+    assert sum(len(info.planes) for info in infos) == 3

@@ -72,7 +72,8 @@ def test_gaps_and_uneven_steps_are_reported(tmp_path: Path, making: ModuleType) 
     (uneven,) = scan(making.save_all(images, tmp_path / "uneven"))
     assert dict(uneven.facts)["irregular_spacing"] == "yes"
     assert dict(uneven.facts)["missing_slices"] == "0"
-    (even,) = scan(making.save_all(making.slices(9), tmp_path / "even"))
+    shown = {"WindowCenter": 40, "WindowWidth": 400}
+    (even,) = scan(making.save_all(making.slices(9, **shown), tmp_path / "even"))
     assert dict(even.facts)["irregular_spacing"] == "no"
     assert even.notes == ()
 
@@ -92,16 +93,21 @@ def test_repeated_positions_are_split_by_the_distinguishing_attribute(tmp_path: 
         for k, data in enumerate(making.slices(4, sop_class=making.MR, EchoTime=echo)):
             number = int(echo) * 10 + k
             data.SOPInstanceUID, data.InstanceNumber = making.uid(4000 + number), k * 3 + int(echo // 30)
-            data.ContentTime = f"12{number // 60:02d}{number % 60:02d}"  # each its own: tells nothing apart
+            data.ContentTime = f"12{number // 60:02d}{number % 60:02d}"  # each its own
             images.append(data)
-    infos = scan(making.save_all(images, tmp_path))
-    assert [len(info.planes) for info in infos] == [4, 4, 4]
-    assert {dict(info.facts)["split_by"] for info in infos} == {"echo time"}
+
+    def splits(name: str) -> list[tuple[str, str]]:
+        infos = scan(making.save_all(images, tmp_path / name))
+        assert [len(info.planes) for info in infos] == [4, 4, 4]
+        return [(facts["split_by"], facts["split_value"]) for facts in (dict(info.facts) for info in infos)]
+
+    assert splits("echo") == [("echo time", "30 ms"), ("echo time", "60 ms"), ("echo time", "90 ms")]
     for data in images:
         data.EchoTime = 1
-    infos = scan(making.save_all(images, tmp_path / "order"))
-    assert [len(info.planes) for info in infos] == [4, 4, 4]
-    assert {dict(info.facts)["split_by"] for info in infos} == {"instance number"}
+    assert splits("clock") == [("content time", f"from {seconds} s") for seconds in (0, 300, 600)]
+    for data in images:
+        del data.ContentTime
+    assert splits("order") == [("instance number", str(turn)) for turn in (1, 2, 3)]
 
 
 @pytest.mark.slow
@@ -151,3 +157,86 @@ def test_screen_captures_are_not_slices_in_hounsfield_units(tmp_path: Path, maki
     (info,) = scan(making.save(capture, tmp_path / "a.dcm"))
     facts = dict(info.facts)
     assert (info.channels[0].quantity, facts["is_secondary"], facts["burned_in_risk"]) == ("number", "yes", "high")
+
+
+@pytest.mark.parametrize(("noise", "rows", "stacks"), [(2e-3, 64, 1), (2e-3, 512, 1), (6e-3, 512, 2), (3e-2, 8, 2)])
+def test_orientations_that_differ_by_noise_are_one_stack(
+    tmp_path: Path, making: ModuleType, noise: float, rows: int, stacks: int
+) -> None:
+    """One stack where pixels move by less than half of one on average, and the angle is less than half a degree."""
+    images = making.slices(6, WindowCenter=0, WindowWidth=9000)
+    for k, data in enumerate(images):
+        data.ImageOrientationPatient = [1, 0, 0, 0, 1, noise * (k % 2)]
+        data.Rows = data.Columns = rows
+        data.PixelData = bytes(2 * rows * rows)
+    infos = scan(making.save_all(images, tmp_path))
+    assert [len(info.planes) for info in infos] == [6 // stacks] * stacks
+    facts = [dict(info.facts) for info in infos]
+    assert {one.get("split_by", "") for one in facts} == ({""} if stacks == 1 else {"orientation"})
+    if stacks == 1:
+        assert (
+            f"orientations of slices differ by up to {np.degrees(noise):.2g}°: each is placed by its own"
+            in infos[0].notes
+        )
+        tilted = infos[0].planes[1].placement
+        assert np.allclose(np.subtract(*tilted.to_world([[0, 1], [0, 0]])), [0, 0.5, 0.5 * noise], atol=1e-5)
+
+
+def test_a_series_says_by_what_it_was_split(tmp_path: Path, making: ModuleType) -> None:
+    images = [
+        *making.slices(3),
+        *making.slices(2, orientation=making.SAGITTAL),
+        *making.slices(2, PixelSpacing=[0.75, 0.6]),
+        *making.slices(2, orientation=(1, 0, 0, 0, 0.9396926, 0.3420201)),
+    ]
+    for k, data in enumerate(images):
+        data.SOPInstanceUID, data.InstanceNumber = making.uid(5000 + k), k + 1
+    infos = scan(making.save_all(images, tmp_path))
+    assert [len(info.planes) for info in infos] == [3, 2, 2, 2]
+    facts = [dict(info.facts) for info in infos]
+    assert {one["split_by"] for one in facts} == {"orientation, pixel size"}
+    assert [one["split_value"] for one in facts] == [
+        "axial; 0.5 × 0.5 mm",
+        "sagittal; 0.5 × 0.5 mm",
+        "axial; 0.6 × 0.75 mm",
+        "axial, 20.0° oblique; 0.5 × 0.5 mm",
+    ]
+    assert all(any("the series was split by orientation (here: " in note for note in info.notes) for info in infos)
+
+
+def test_phases_are_in_the_order_of_trigger_times_that_differ_between_slices(
+    tmp_path: Path, making: ModuleType
+) -> None:
+    """Each slice has heartbeats of its own length, so that no two have a trigger time in common."""
+    images, numbers = [], list(range(1, 13))
+    random.Random(5).shuffle(numbers)  # noqa: S311 - only an order
+    for place in range(3):
+        for phase in range(4):
+            data = making.slices(3, sop_class=making.MR, TriggerTime=(200.0 + 7 * place) * phase + place)[place]
+            data.PixelData = making.ramp(add=1000 * phase).tobytes()
+            data.InstanceNumber = numbers[len(images)]
+            data.SOPInstanceUID = making.uid(6000 + len(images))
+            images.append(data)
+    infos = scan(making.save_all(images, tmp_path))
+    assert [len(info.planes) for info in infos] == [3] * 4
+    facts = [dict(info.facts) for info in infos]
+    assert [(one["split_by"], one["split_value"]) for one in facts] == [
+        ("trigger time", f"from {200 * phase} ms") for phase in range(4)
+    ]
+    for phase, info in enumerate(infos):
+        with READER.open(info) as image:
+            firsts = {float(image.read(info.box, info.size, k)[0][0, 0, 0]) for k in range(3)}
+        assert firsts == {1000.0 * phase - 1024}
+
+
+def test_acquisitions_across_midnight_are_in_the_order_of_time(tmp_path: Path, making: ModuleType) -> None:
+    images = []
+    for turn, (day, time) in enumerate((("20200102", "000010"), ("20200101", "235950.5"))):
+        for data in making.slices(3, sop_class=making.MR, AcquisitionDate=day, AcquisitionTime=time):
+            data.SOPInstanceUID = making.uid(7000 + len(images))
+            data.PixelData = making.ramp(add=1000 * turn).tobytes()
+            images.append(data)
+    infos = scan(making.save_all(images, tmp_path))
+    assert [dict(info.facts)["split_value"] for info in infos] == ["0 s", "19.5 s"]
+    with READER.open(infos[0]) as image:
+        assert image.read(infos[0].box, infos[0].size)[0][0, 0, 0] == 1000 - 1024

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from limner.pipelines.describe import image_json
 from limner.readers.contract import scan_with
 from limner.readers.errors import ReadError
@@ -166,6 +167,34 @@ def test_tags_of_the_file_win_and_name_what_they_beat(write_raster: WriteRaster)
     assert dict(info.facts)[VALUES] == "toa_reflectance = DN/10000, from the tags of the file"
     assert image_json(info)["values"] == dict(info.facts)[VALUES]
     assert {(one["scale"], one["offset"]) for one in image_json(info)["channels"]} == {(1e-4, 0.0)}
+
+
+def test_tags_of_32_bits_are_no_contradiction(write_raster: WriteRaster) -> None:
+    tag = float(np.float32(1e-4))
+    path = write_raster("a.tif", np.full((8, 8, 3), 1500, np.uint16), scales=[tag] * 3)
+    (info,) = scan_with(RasterReader(), path, {"sensor": "sentinel-2-l1c", "bands": "blue,green,red"})
+    assert not any("of the file are used" in note for note in info.notes)
+
+
+@pytest.mark.parametrize(
+    ("scale", "offset"), [(0.0, 0.0), (float("nan"), 0.0), (float("inf"), 0.0), (1e-4, float("inf"))]
+)
+def test_tags_that_are_no_conversion_are_refused(write_raster: WriteRaster, scale: float, offset: float) -> None:
+    path = write_raster("a.tif", np.full((8, 8, 1), 1500, np.uint16), scales=[scale], offsets=[offset])
+    with pytest.raises(ReadError, match=r"finite, and no scale of 0.*reader_options\.scale"):
+        scan_with(RasterReader(), path, {})
+    (info,) = scan_with(RasterReader(), path, {"scale": "0.5"})
+    assert (info.channels[0].scale, info.channels[0].offset) == (0.5, 0.0)
+
+
+def test_a_product_is_known_from_the_tag_that_gdal_copies(write_raster: WriteRaster) -> None:
+    path = write_raster("a.tif", np.full((8, 8, 3), 1500, np.uint16))
+    with rasterio.open(path, "r+") as raster:
+        raster.update_tags(PRODUCT_URI=SAFE.format("20180614", "0500"))
+    (info,) = scan_with(RasterReader(), path, {"bands": "blue,green,red"})
+    assert (info.sensor, info.channels[0].offset) == ("sentinel-2-l1c-n0400", -0.1)
+    with pytest.raises(ReadError, match="must be of the sensor landsat-8-l1"):
+        scan_with(RasterReader(), path, {"sensor": "landsat-8-l1"})
 
 
 def test_numbers_of_the_user_win_over_all(tmp_path: Path, write_raster: WriteRaster) -> None:

@@ -306,7 +306,7 @@ def test_annotation_replaces_the_mask(tmp_path: Path, form: str) -> None:
 def test_invalid_annotation_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "t.geojson"
     path.write_bytes(content)
-    with pytest.raises(RequestError, match=r"tissue annotation .*t\.geojson"):
+    with pytest.raises(RequestError, match=r"the area of interest .*t\.geojson"):
         read_tissue_annotation(str(path), slide((200, 100), 0.5))
 
 
@@ -336,3 +336,54 @@ def test_real_slides(shared_data: Path) -> None:
         assert found.ink.mean() > ink, name
         assert found.mask[part].mean() < 0.4, name
         assert found.mask.mean() > 0.3, name
+
+
+def pale_image(contrast: float) -> npt.NDArray[np.uint8]:
+    """Haematoxylin, eosin and DAB at a share of their contrast, beside glass, with camera noise."""
+
+    def faded(colour: tuple[int, int, int]) -> tuple[int, int, int]:
+        red, green, blue = (round(g - (g - c) * contrast) for g, c in zip(GLASS, colour, strict=True))
+        return red, green, blue
+
+    places = (disc(300, 80, 90, 60), disc(300, 215, 90, 60), disc(300, 150, 220, 60))
+    layers = [(m, faded(colour)) for m, colour in zip(places, (HAEMATOXYLIN, EOSIN, DAB), strict=True)]
+    return noisy_image(300, *layers)
+
+
+@pytest.mark.parametrize("contrast", [1.0, 0.5, 0.3, 0.2, 0.12])
+def test_pale_stain_is_found_against_the_noise_of_glass(contrast: float) -> None:
+    truth = disc(300, 80, 90, 60) | disc(300, 215, 90, 60) | disc(300, 150, 220, 60)
+    image = pale_image(contrast)
+    found = find_tissue(image, everywhere(image), microns=MICRONS)
+    assert agreement(found.mask, truth) > 0.9
+    assert not found.doubt
+
+
+def test_shaded_noisy_glass_is_no_tissue() -> None:
+    rng = np.random.default_rng(4)
+    for glass in ((243, 243, 243), (235, 228, 220), (205, 205, 205)):
+        shade = np.linspace(1.0, 0.95, 300)[:, None, None] * np.linspace(0.98, 1.0, 300)[:, None]
+        image = np.clip(np.array(glass) * shade + rng.normal(0, 0.5, (300, 300, 3)), 0, 255).astype(np.uint8)
+        assert find_tissue(image, everywhere(image), microns=MICRONS).mask.mean() < 0.001
+
+
+def test_pen_marks_do_not_hide_pale_tissue() -> None:
+    image = pale_image(0.2)
+    image[20:280, 145:155] = INKS["blue"]
+    found = find_tissue(image, everywhere(image), microns=MICRONS)
+    assert found.mask[disc(300, 80, 90, 50)].mean() > 0.9
+    assert found.mask[20:280, 145:155].mean() < 0.02
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_black_that_is_not_constant_does_not_make_dark_field(share: float) -> None:
+    truth = disc(300, 20, 150, 15)
+    image = noisy_image(300, (truth, EOSIN))
+    black = np.zeros((300, 300), dtype=bool)
+    black[:, round(300 * (1 - share)) :] = True
+    truth &= ~black
+    image[black] = np.random.default_rng(5).integers(0, 6, (int(black.sum()), 3))
+    found = find_tissue(image, everywhere(image), microns=MICRONS)
+    assert found.illumination == "bright"
+    assert agreement(found.mask, truth) > 0.85
+    assert f"{100 * share:.0f} % of the overview is black" in found.doubt

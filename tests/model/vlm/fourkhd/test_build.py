@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,13 @@ from limner.model.vlm.fourkhd.network import FourKhd
 from limner.model.vlm.fourkhd.runtime import RuntimeOptions, load_network
 from limner.model.vlm.fourkhd.tokenizer import TURN_END, TURN_START, Tokenizer, read_texts, train_tokenizer
 from limner.model.vlm.fourkhd.vision import VisionModel
-from limner.model.vlm.fourkhd.vision_encoder import VisionEncoder, interpolate, load_vision_encoder, make_vision_encoder
+from limner.model.vlm.fourkhd.vision_encoder import (
+    VisionEncoder,
+    check_trained,
+    interpolate,
+    load_vision_encoder,
+    make_vision_encoder,
+)
 from limner.pipelines.cli.main import app
 from limner.readers.errors import ModelError, RequestError
 from safetensors.torch import load_file, save_file
@@ -48,11 +55,13 @@ WORDS = ["What does this image show?", "Options: forest; river; opacity; no opac
 
 
 def shake(model: torch.nn.Module, seed: int = 5) -> torch.nn.Module:
-    """Random weights that are not near nothing, also in norms and biases."""
+    """Random weights that are not near nothing, also in norms and biases, with patch filters as smooth as trained."""
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for tensor in model.parameters():
             tensor.normal_(0.0, 0.3, generator=random)
+            if tensor.dim() == 4:
+                tensor.copy_(3 * torch.nn.functional.avg_pool2d(tensor, 3, stride=1, padding=1))
     return model.eval()
 
 
@@ -154,6 +163,36 @@ def test_concerns_of_an_image_half_and_a_new_encoder(tmp_path: Path) -> None:
     half = save(shake(CLIPVisionModel(CLIPVisionConfig(**SEEN))), tmp_path)
     assert "without its text encoder" in load_vision_encoder(str(half)).concerns[0]
     assert "is untrained" in make_vision_encoder(VISION).concerns[0]
+
+
+@pytest.mark.parametrize("make", [CLIPModel, SiglipModel, ViTModel])
+def test_an_untrained_encoder_is_refused_whatever_its_config_says(tmp_path: Path, make: Any) -> None:
+    settings = {CLIPModel: CLIPConfig, SiglipModel: SiglipConfig}.get(make)
+    text = {**SMALL, "vocab_size": 20, "max_position_embeddings": 8, "bos_token_id": 0, "eos_token_id": 1}
+    model = make(settings(text_config=text, vision_config=SEEN) if settings else ViTConfig(**SEEN))
+    with pytest.raises(ModelError, match=r"must be trained \(found: all norm layers have their initial.*--vision new:"):
+        load_vision_encoder(str(save(model, tmp_path / "new")))
+    random = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for tensor in model.parameters():
+            tensor.add_(torch.randn(tensor.shape, generator=random) * 0.1)
+    with pytest.raises(ModelError, match=r"as random as noise: the correlation of neighbours is -?0\.0"):
+        load_vision_encoder(str(save(model, tmp_path / "noise")))
+
+
+def test_a_trained_encoder_and_fixed_parts_of_one_are_accepted(small: Path) -> None:
+    """The shipped model's encoder is trained; MoCo v3's has random filters and smooth position embeddings."""
+    tensors = load_vision_encoder("small").tensors
+    check_trained(tensors, "shipped", class_token=True)
+    new = load_vision_encoder(str(small)).tensors
+    with pytest.raises(ModelError, match="must be trained"):
+        check_trained(new, "new", class_token=True)
+    patches, positions = "embeddings.patch_embedding.weight", "embeddings.position_embedding.weight"
+    fixed = {**tensors, patches: torch.randn(tensors[patches].shape, generator=torch.Generator().manual_seed(0))}
+    side = torch.linspace(-1, 1, math.isqrt(len(tensors[positions]) - 1))
+    waves = torch.cat([side[:, None].expand(-1, len(side)).flatten()[:, None], torch.zeros(len(side) ** 2, 1)], dim=1)
+    fixed[positions] = torch.cat([torch.zeros(1, waves.shape[1]), waves]).repeat(1, tensors[positions].shape[1] // 2)
+    check_trained(fixed, "fixed", class_token=True)
 
 
 def test_unusable_vision_encoders_are_refused(tmp_path: Path) -> None:
