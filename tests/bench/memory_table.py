@@ -1,17 +1,17 @@
 """Memory as `limner plan` predicts it for a worker, and the peak of that worker in a run of the same input.
 
 Inputs are made on the fly: a scene of six bands, and a slide. The peak is the anonymous memory of a process that loads
-the model and annotates a largest region (`RssAnon`, looked at every 20 ms), since files that the system has cached are
-no need of its own.
+the model and annotates the largest regions (`RssAnon`, looked at every 20 ms), since files that the system has cached
+are no need of its own.
 
     python tests/bench/memory_table.py [--side 12000] [--folder DIR]
 """
 
 import argparse
-import math
 import os
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,11 +21,13 @@ import numpy as np
 import rasterio
 import tifffile
 from limner.pipelines.config import Settings
-from limner.pipelines.run.estimate import estimate, try_region
+from limner.pipelines.run.engines import Task, WorkerProcess
+from limner.pipelines.run.estimate import estimate
 from limner.pipelines.run.execute import prepare
 from rasterio.windows import Window
 
 BANDS = ("B02", "B03", "B04", "B08", "B11", "B12")
+REGIONS = 4  # enough to fill the caches
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "scene of 6 bands, csmask": ("scene", {"model": "csmask", "preset": "sentinel2-l1c", "fetch": True}),
     "scene of 6 bands, csmask, 9 tiles": (
@@ -70,8 +72,17 @@ def write_slide(path: Path, side: int) -> None:
 MAKERS: dict[str, Callable[[Path, int], None]] = {"scene": write_scene, "slide": write_slide}
 
 
+def anonymous(pid: int) -> float:
+    """Bytes of memory that a process has allocated."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0.0
+    return next((float(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon")), 0.0)
+
+
 def measure(settings: Settings) -> tuple[float, float]:
-    """(predicted bytes, peak of a process that annotates the largest regions, one after the other)."""
+    """(predicted bytes, peak of a worker that annotates the largest regions, one after the other)."""
     prepared = prepare(settings)
     predicted = estimate(prepared, batch=settings.batch).memory
     job = prepared.job(1)
@@ -79,8 +90,25 @@ def measure(settings: Settings) -> tuple[float, float]:
         raise SystemExit("the case has no model")
     todo = [region for image in prepared.plan.images for region in image.remaining]
     todo.sort(key=lambda region: -region.tiles[0] * region.tiles[1])
-    trial = try_region(job, todo[:1], threads=1, seconds=600.0, memory=math.inf)
-    return predicted, trial.peak
+    worker = WorkerProcess.start(job, 1)
+    peak, ended = [0.0], threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.02):
+            peak[0] = max(peak[0], anonymous(worker.process.pid or 0))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        worker.receive()
+        for region in todo[:REGIONS]:
+            worker.send(Task([region]))
+            worker.receive()
+    finally:
+        ended.set()
+        watcher.join()
+        worker.stop()
+    return predicted, peak[0]
 
 
 def main() -> None:
