@@ -11,7 +11,7 @@ would take minutes on a large map.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -163,6 +163,20 @@ def polygonise(
         ClassPolygon(value, outline, count, total / STEPS / count)
         for value, outline, count, total in zip(values, outlines, pixels.tolist(), totals.tolist(), strict=True)
     ]
+
+
+def draw_labels(answers: Sequence[Answer], codes: Mapping[str, int], shape: tuple[int, int]) -> npt.NDArray[np.int16]:
+    """The inverse of `polygonise`: a map (H, W) with the code of the answer that covers a pixel's centre, 0 elsewhere.
+
+    Of answers that overlap, the one with the highest score counts.
+    """
+    from rasterio.features import rasterize
+
+    ranked = sorted(answers, key=lambda answer: answer.score or 0.0)
+    outlined = [(answer.geometry, codes[answer.label]) for answer in ranked if answer.geometry is not None]
+    if not outlined:
+        return np.zeros(shape, dtype=np.int16)
+    return np.asarray(rasterize(outlined, out_shape=shape, dtype="int16"), dtype=np.int16)
 
 
 def _polygon_sums(

@@ -156,8 +156,10 @@ class Settings(BaseModel):
     """Pixel size in metres of maps and pictures without a georeference: one number, or two as x,y."""
     scene: Texts = ()
     """Images to analyse of a file that holds several, by number or name. Default: all, each as an image of its own."""
-    names: Literal["hide", "show"] = "hide"
-    """hide replaces the names and paths of slides and studies by pseudonyms in all output."""
+    names: Literal["auto", "hide", "show"] = "auto"
+    """auto replaces the names and paths of slides and studies by pseudonyms, except on an interactive terminal; hide
+    there too; show nowhere, so that names are in everything that is written.
+    """
     reader_options: Options = Field(default_factory=dict)
     """Options of the readers, such as window=40,400; `limner plugins` lists them."""
     model_options: Options = Field(default_factory=dict)

@@ -31,6 +31,8 @@ _STUDY = {
     "view": "view",
     "patient_position": "patient position",
     "window_used": "window",
+    "split_by": "split by",
+    "split_value": "split value",
 }
 """Facts of a study → their names in text."""
 
@@ -155,7 +157,9 @@ def scanned_text(scanned: Sequence[ScannedFile]) -> str:
     parts: list[str] = []
     for info in (info for row in scanned for info in row.infos):
         parts += [indent(table(image_rows(info)), title=info.id), ""]
-    parts += [visible(f"{row.path}: {row.status}. {row.reason}") for row in scanned if row.status != "read"]
+    parts += [
+        visible(f"{row.path}: {row.status}. {row.reason}") for row in scanned if row.reason or row.status != "read"
+    ]
     return "\n".join(parts).rstrip()
 
 

@@ -8,6 +8,7 @@ from shapely.geometry.base import BaseGeometry
 
 from ..model.annotator import Cost
 from ..readers.geodesy import area_m2
+from ..readers.registry import COUNTED_ONCE
 from ..reports.overview.scale_bar import format_area
 from .cli.terminal import plural, visible
 from .describe import NO_MODEL_CHOSEN, Row, image_rows, indent, pixel_size_text, table
@@ -26,7 +27,9 @@ def plan_text(prepared: PreparedRun, known: Estimate, *, workers: int) -> str:
     for image in plan.images:
         parts += [indent(table(_plan_rows(image)), title=image.info.id), ""]
     parts += [visible(f"{row.path}: {row.status}. {row.reason}") for row in plan.files if row.status == "failed"]
-    skipped = Counter(row.reason for row in plan.files if row.status == "skipped")
+    parts += [visible(f"{row.path}: {row.reason}") for row in plan.files if row.reason.endswith(COUNTED_ONCE)]
+    others = (row.reason for row in plan.files if row.status == "skipped" and not row.reason.endswith(COUNTED_ONCE))
+    skipped = Counter(others)
     parts += [visible(f"{plural(count, 'file')} skipped: {reason}") for reason, count in sorted(skipped.items())]
     if prepared.annotator is None:
         parts.append(NO_MODEL_CHOSEN)

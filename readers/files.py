@@ -140,6 +140,58 @@ def is_remote(uri: str) -> bool:
     return file.startswith("/vsi") or "://" in file
 
 
+def absolute(path: str) -> str:
+    """A local path, also of a variable's file, from the root on, links as they are; a remote path unchanged."""
+    file, variable = split_variable(path)
+    if is_remote(file):
+        return path
+    return path.replace(file, os.path.abspath(file), 1) if variable else os.path.abspath(path)
+
+
+def resolved(path: str) -> str:
+    """A path without links."""
+    try:
+        return os.path.realpath(path)
+    except ValueError:  # a NUL: a member of an archive may have a name that no file can have
+        return path
+
+
+def find_linked(rows: Sequence[tuple[str, Sequence[Sequence[str]]]]) -> dict[int, str]:
+    """Find files that are the same as another one by a link: the index of each, and a reason that names the other.
+
+    A row is a file's path and the files of each of its images. One whose images hold files of no other image is left
+    out, and so is a part of an image that is. Of two names the one that is no link is kept, else the first.
+    """
+    kept: dict[object, str] = {}
+    images: dict[object, list[set[object]]] = {}  # the files of each image that is kept, by each of them
+    used: set[str] = set()
+    found: dict[int, str] = {}
+    linked = [not is_remote(path) and resolved(path) != absolute(path) for path, _ in rows]
+    for at in sorted(range(len(rows)), key=lambda at: (not rows[at][1], linked[at])):
+        path, files = rows[at]
+        own = _file_id(path)
+        sets = [{_file_id(name) for name in (path, *names)} for names in files]
+        known = all(any(one <= whole for whole in images.get(own, [])) for one in sets)
+        if own in kept and known and (files or absolute(path) not in used):
+            found[at] = f"the same file as {kept[own]}, by a {'link' if linked[at] else 'hard link'}"
+            continue
+        kept.setdefault(own, path)
+        used.update(absolute(name) for names in files for name in names)
+        for one in sets:
+            for part in one:
+                images.setdefault(part, []).append(one)
+    return found
+
+
+def _file_id(path: str) -> object:
+    """What two names of one file have in common."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return absolute(path)
+    return found.st_dev, found.st_ino
+
+
 def require_local(uri: str) -> None:
     """Raise `ReadError` for a slide that is not a local file."""
     if is_remote(uri):

@@ -2,7 +2,8 @@
 
 HMAC-SHA256 under a secret key: its owner can test a guess, nobody can invert it. The key comes from a file or from the
 environment. A run without one makes a random key and keeps it in its folder, readable by its owner only, so that it can
-be resumed with the same names while two runs cannot be linked.
+be resumed with the same names while two runs cannot be linked. Other commands without one use a random key of their
+process.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ import hmac
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal, Self
@@ -18,7 +19,7 @@ from typing import Final, Literal, Self
 from pydantic import Field
 
 from .errors import LimnerError, RequestError
-from .files import read_file
+from .files import absolute, read_file, resolved
 from .options import Options
 
 KEY_VARIABLE: Final = "LIMNER_PSEUDONYM_KEY"
@@ -27,6 +28,7 @@ _MAX_KEY_BYTES: Final = 2**20
 _MIN_KEY_BYTES: Final = 16  # 128 bits cannot be guessed
 _MIN_DISTINCT_BYTES: Final = 6  # a key is not a repeated letter
 _MIN_NAME: Final = 4  # characters of a file name: shorter ones are words
+_PSEUDONYM: Final = re.compile(r"file-[0-9a-f]{16}(?:\.[a-z]+)?(?![\w-])")  # as `Pseudonyms.path` writes it
 _HARMLESS: Final = re.compile(
     r"(?:(?:scene|series|image|region|position|scan|section|tissue|core|roi|slide|well)[ _:#-]*)+[0-9]{0,4}",
     re.IGNORECASE,
@@ -41,7 +43,7 @@ class NameOptions(Options):
 
     names: Literal["hide", "show"] = Field(
         default="hide",
-        description="Whether people's names are replaced by pseudonyms; `--set names=show` sets it.",
+        description="Whether people's names are replaced by pseudonyms; `--names show` sets it.",
     )
     key_file: str = Field(default="", description="The file of a secret key for pseudonyms, of at least 16 bytes.")
 
@@ -80,12 +82,24 @@ class Pseudonyms:
         number = number & ~(0x3 << 62) | (2 << 62)
         return f"2.25.{number}"
 
+    @property
+    def temporary(self) -> bool:
+        """Whether the key is lost when this process ends, and the pseudonyms with it."""
+        return self.key == _PROCESS_KEY
+
     def path(self, path: str) -> str:
-        """Replace a path: `file-` and 16 hexadecimal digits, with the suffix if it is that of a known format."""
+        """Replace a path: `file-` and 16 hexadecimal digits, with the suffix if it is that of a known format.
+
+        A path relative to the working directory has the pseudonym of the absolute one.
+        """
+        return path if self.show else self.name(absolute(path))
+
+    def name(self, text: str) -> str:
+        """Replace a text that holds a name, as `path` does, but whatever the working directory is."""
         if self.show:
-            return path
-        suffix = PurePosixPath(path).suffix.lower()
-        return f"file-{self._digest('path', path).hex()[:16]}{suffix if suffix in _SUFFIXES else ''}"
+            return text
+        suffix = PurePosixPath(text).suffix.lower()
+        return f"file-{self._digest('path', text).hex()[:16]}{suffix if suffix in _SUFFIXES else ''}"
 
     def _digest(self, kind: str, text: str) -> bytes:
         return hmac.digest(self.key, f"{kind}\0{text}".encode("utf-8", "surrogateescape"), hashlib.sha256)
@@ -107,7 +121,7 @@ def path_variants(path: str) -> list[str]:
     that is lower-case letters only.
     """
     word = len(path) < _MIN_NAME or re.fullmatch(r"[a-z.]+", path)
-    whole = [*([] if word else [path]), os.path.abspath(path), _resolved(path)]
+    whole = [*([] if word else [path]), os.path.abspath(path), resolved(path)]
     name, stem = PurePosixPath(path).name, PurePosixPath(path).stem
     alone = [name] if PurePosixPath(path).suffix and len(name) >= _MIN_NAME else []
     if alone and stem:
@@ -125,13 +139,6 @@ def harmless_name(text: str) -> str:
     return text.strip() if _HARMLESS.fullmatch(text.strip()) else ""
 
 
-def _resolved(path: str) -> str:
-    try:
-        return os.path.realpath(path)
-    except ValueError:  # a member of an archive may have a name that no file can have
-        return path
-
-
 def longest_first(aliases: Mapping[str, str]) -> dict[str, str]:
     """Sort names for `redact_text`, so that a path is replaced before its own end."""
     return dict(sorted(aliases.items(), key=lambda item: (-len(item[0]), item[0])))
@@ -143,6 +150,11 @@ def redact_text(text: str, aliases: Mapping[str, str]) -> str:
         if form in text:
             text = re.sub(rf"(?<![\w.-]){re.escape(form)}(?![\w-])", lambda _, alias=alias: alias, text)
     return text
+
+
+def restore_text(text: str, original: Callable[[str], str]) -> str:
+    """Replace every pseudonym of a path by what a function returns for it: the inverse of `redact_text`."""
+    return _PSEUDONYM.sub(lambda found: original(found[0]), text)
 
 
 def redact_error(error: LimnerError, aliases: Mapping[str, str]) -> LimnerError:

@@ -15,7 +15,7 @@ from typing import Final, Literal, cast
 import numpy as np
 
 from .errors import LimnerError, ReadError, RequestError
-from .files import is_remote, split_variable
+from .files import absolute, find_linked, is_remote, split_variable
 from .formats import Format, recognise, recognise_folder
 from .image import ArchiveReader, Image, ImageInfo, NumberingReader, Reader
 from .options import O, Options, options_of, parse_options, unknown_option
@@ -23,6 +23,9 @@ from .overrides import Overrides, PreparedOverrides, choose_scenes
 from .plugins import installed, load
 from .pseudonyms import Pseudonyms, longest_first, path_variants, redact_error
 from .sandbox import identify, scan_file, scan_folder
+
+COUNTED_ONCE: Final = "counted once"
+"""The end of the reason of a file that is given twice, or is the same file as another one."""
 
 _HEAD_BYTES: Final = 4096
 _SPECIAL: Final = {"a named pipe": stat.S_ISFIFO, "a socket": stat.S_ISSOCK, "a device": stat.S_ISCHR}
@@ -84,14 +87,16 @@ def scan(
     reader: the reader to use for files that are given by name.
     skip_folder: the reason to skip a folder, "" for no row at all, None to scan it.
 
-    A file given by name that no reader recognises fails; in a folder it is skipped. Images get unique ids: the slug of
+    A file given by name that no reader recognises fails; in a folder it is skipped. A file that is given twice, or is
+    the same file as another one by a link, is counted once, and its reason says so. Images get unique ids: the slug of
     the file's stem, or the kind and fingerprint where names are personal (unless the option `names` is "show"), with
     -2, -3, … in sorted order for duplicates. Raises `RequestError` for an unknown reader and an invalid option.
     """
     candidates, overrides, own = _parse(options, reader)
     prepared = PreparedOverrides(overrides)
     scanner = _Scanner(candidates, own, overrides, prepared, reader, skip_folder)
-    rows = _without_parts(_with_overrides([row for item in inputs for row in scanner.scan(item)], candidates, prepared))
+    found = scanner.mark_repeated([row for item in inputs for row in scanner.scan(item)])
+    rows = _without_parts(_with_overrides(_without_links(found), candidates, prepared))
     rows = _numbered([scanner.mark_personal(row) for row in rows], candidates)
     return _with_ids(rows, candidates, hide=overrides.names == "hide")
 
@@ -135,6 +140,10 @@ class _Scanner:
     _forced: str | None
     _skip_folder: Callable[[str], str | None]
     _done: set[str] = field(default_factory=set[str])
+    _named: set[str] = field(default_factory=set[str])
+    """Files that were given by name."""
+    _repeated: set[str] = field(default_factory=set[str])
+    """Files that were given by name again, or by name and in a folder."""
     _formats: dict[str, Format | None] = field(default_factory=dict[str, "Format | None"])
 
     def scan(self, item: str) -> Iterator[ScannedFile]:
@@ -144,8 +153,26 @@ class _Scanner:
             yield from (replace(row, status="failed") if row.path == item else row for row in rows)
             if not rows and (reason := _why_empty(item)):
                 yield ScannedFile(item, "failed", reason=reason)
+            elif not rows and self._skip_folder(item) is None and not self._has_repeated(item):
+                yield ScannedFile(item, "skipped", reason=f"its files are given twice: {COUNTED_ONCE}")
         elif self._mark_done(item):
+            self._named.add(absolute(item))
             yield from self._file(item, named=True)
+        else:
+            self._repeated.add(absolute(item))
+
+    def _has_repeated(self, folder: str) -> bool:
+        """Whether a file in a folder was given by name too, and says so itself."""
+        return any(Path(absolute(folder)) in Path(path).parents for path in self._repeated)
+
+    def mark_repeated(self, rows: Sequence[ScannedFile]) -> list[ScannedFile]:
+        """The rows, with the reason of a file that was given twice."""
+        return [
+            replace(row, reason=f"given twice: {COUNTED_ONCE}")
+            if row.status == "read" and absolute(row.path) in self._repeated
+            else row
+            for row in rows
+        ]
 
     def mark_personal(self, row: ScannedFile) -> ScannedFile:
         """Set `personal` of a row and its images by the format of the file and the kind of its reader."""
@@ -160,8 +187,8 @@ class _Scanner:
         return replace(row, infos=infos, personal=personal)
 
     def _mark_done(self, path: str) -> bool:
-        """Mark a file as accounted for; False where it was. A link is a file of its own."""
-        place = path if is_remote(path) else os.path.abspath(path)
+        """Mark a file as accounted for; False where it was. A link is a file of its own: see `_without_links`."""
+        place = absolute(path)
         new = place not in self._done
         self._done.add(place)
         return new
@@ -206,12 +233,19 @@ class _Scanner:
             return
         if name is not None:
             yield from self._scan_folder(folder, name)
-        paths = [os.path.join(folder, entry) for entry in entries]
-        for path in paths:
-            if not Path(path).is_dir() and self._mark_done(path):
+        yield from self._entries([os.path.join(folder, entry) for entry in entries])
+
+    def _entries(self, paths: Sequence[str]) -> Iterator[ScannedFile]:
+        """The rows of the files in a folder, then of its subfolders."""
+        for path in (path for path in paths if not Path(path).is_dir()):
+            if self._mark_done(path):
                 yield from self._file(path, named=False)
-        for path in paths:
-            if Path(path).is_dir() and not Path(path).is_symlink() and self._has_more(path):
+            elif absolute(path) in self._named:
+                self._repeated.add(absolute(path))
+        for path in (path for path in paths if Path(path).is_dir()):
+            if Path(path).is_symlink():
+                yield ScannedFile(path, "skipped", reason="a link to a folder, which is not followed")
+            elif self._has_more(path):
                 yield from self._folder(path)
 
     def _has_more(self, folder: str) -> bool:
@@ -268,7 +302,7 @@ class _Scanner:
             yield ScannedFile(path, "failed", (), name or "", str(error))
 
     def _archive(self, path: str, name: str) -> Iterator[ScannedFile]:
-        self._done.discard(os.path.abspath(path))
+        self._done.discard(absolute(path))
         rows = list(self._scan_folder(path, name))
         if all(row.path != path for row in rows):
             some = any(row.status == "read" for row in rows)
@@ -352,18 +386,28 @@ def _part_of(path: str) -> str:
     return f"a part of the image of {path}, which failed"
 
 
+def _without_links(rows: Sequence[ScannedFile]) -> list[ScannedFile]:
+    """Skip a file that is the same as another one, by a link, with its images unless they hold other files too."""
+    counted = [at for at, row in enumerate(rows) if row.status != "skipped"]
+    found = list(rows)
+    for at, reason in find_linked([(rows[at].path, [info.files for info in rows[at].infos]) for at in counted]).items():
+        row = rows[counted[at]]
+        found[counted[at]] = ScannedFile(row.path, "skipped", (), row.reader, f"{reason}: {COUNTED_ONCE}")
+    return found
+
+
 def _without_parts(rows: Sequence[ScannedFile]) -> list[ScannedFile]:
     """Skip files that are only a part of another image: masks and overviews beside it, sources of a mosaic."""
     owner = {
-        os.path.abspath(path): row.path
+        absolute(path): row.path
         for row in rows
         for info in row.infos
         for path in info.files
-        if os.path.abspath(path) != os.path.abspath(split_variable(row.path)[0])
+        if absolute(path) != absolute(split_variable(row.path)[0])
     }
     kept: list[ScannedFile] = []
     for row in rows:
-        whole = owner.get(os.path.abspath(row.path))
+        whole = owner.get(absolute(row.path))
         unread = row.status == "skipped" and not row.reader
         if whole is not None and (unread or any(info.uri == row.path for info in row.infos)):
             row = ScannedFile(row.path, "skipped", (), row.reader, f"a part of {whole}")  # noqa: PLW2901 - replaced whole

@@ -77,7 +77,7 @@ def _world_unit(batch: FindingsBatch) -> str | None:
     return placement.unit if placement.has_unit else None
 
 
-_NAME = "the name of its file or folder; its id where that may be a patient's name"
+_NAME = "its file or folder, with folders above where names are equal; a pseudonym or its id where personal"
 
 IMAGE: Column[Any] = Column(
     "image", "category", "the image's id in this run", lambda b: b.image.info.id, topic="identity"

@@ -104,7 +104,8 @@ class ImageRecord:
     roi: BaseGeometry | None = None
     """The region of interest in level-0 pixels; None for the whole image."""
     name: str = ""
-    """The name of the image's file or folder; "" where it may identify a patient: reports then show the id."""
+    """The name of the image's file or folder, after as many of its folders as tell it apart from others of the run. A
+    pseudonym where it may identify a patient, or "": reports then show the id."""
     warnings: tuple[str, ...] = ()
     """Sentences on why the results must not be believed unseen: hardly any tissue, a doubtful field and the like."""
 

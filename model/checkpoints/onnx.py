@@ -78,18 +78,19 @@ class OnnxNetwork:
         layout: AxisOrder,
         threads: int = 0,
         companions: Mapping[str, bytes] | None = None,
+        quiet: bool = False,
     ) -> None:
         """Load from bytes that were checked. `threads` 0 takes one per core. Raises `ModelError`.
 
         `companions` are the files with weights outside the network's own, by the name in the network; it may name no
-        others.
+        others. `quiet` keeps onnxruntime from printing the errors that are raised.
         """
         import onnxruntime
 
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = threads
         settings.inter_op_num_threads = 1
-        settings.log_severity_level = 3  # errors only
+        settings.log_severity_level = 4 if quiet else 3  # fatal errors, or all errors
         self._subject = f"network {name}"
         self._layout: AxisOrder = layout
         remedy = "Check that it is the right file, or upgrade onnxruntime"

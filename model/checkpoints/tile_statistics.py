@@ -16,7 +16,7 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,8 @@ from .untrusted import wrap_errors
 Values = npt.NDArray[np.float32]
 Statistics = Mapping[str, npt.NDArray[np.floating]]
 """Statistics by name, in the network's own number type."""
+
+Sample = TypeVar("Sample", bound=np.generic)
 
 _KEY: Final = "statistics"
 MAX_STRIDE: Final = 64  # a canvas is padded to a multiple of the largest power of 2 in a tile, up to this
@@ -95,7 +97,7 @@ def measure(
 
     def load(nodes: Sequence[Node], outputs: Collection[str]) -> OnnxNetwork:
         changed = rewrite(content, nodes, outputs=list(outputs))
-        return OnnxNetwork(changed, name=name, layout=layout, threads=1, companions=companions)
+        return OnnxNetwork(changed, name=name, layout=layout, threads=1, companions=companions, quiet=True)
 
     if not found.possible:
         return {}
@@ -107,7 +109,14 @@ def measure(
         except ModelError:
             continue
         return {key: one for key, one, two in zip(found.possible, whole, other, strict=True) if one.shape == two.shape}
-    return _tile_by_tile(found, _tiles(canvas, tile), load)
+    return _tile_by_tile(found, cut(canvas, tile), load)
+
+
+def cut(canvas: npt.NDArray[Sample], tile: int) -> list[npt.NDArray[Sample]]:
+    """A picture (H, W, channels) in tiles side by side, its last column and row repeated to fill them."""
+    padded = _padded(canvas, tile)
+    height, width = padded.shape[:2]
+    return [padded[y : y + tile, x : x + tile] for y in range(0, height, tile) for x in range(0, width, tile)]
 
 
 def add(statistics: Statistics, fitted: str) -> str:
@@ -147,7 +156,7 @@ def _tile_by_tile(
     return statistics
 
 
-def _padded(canvas: Values, step: int) -> Values:
+def _padded(canvas: npt.NDArray[Sample], step: int) -> npt.NDArray[Sample]:
     """A canvas whose sides are multiples of `step`, with its last column and row repeated."""
     height, width = canvas.shape[:2]
     return np.pad(canvas, ((0, -height % step), (0, -width % step), (0, 0)), mode="edge")
@@ -159,13 +168,6 @@ def _of_other_size(canvas: Values, tile: int, step: int) -> Values:
     side = max(multiple, tile // 2 // multiple * multiple)
     height, width = (side if length + -length % step != side else side + multiple for length in canvas.shape[:2])
     return np.pad(canvas, ((0, height), (0, width), (0, 0)), mode="edge")[:height, :width]
-
-
-def _tiles(canvas: Values, tile: int) -> list[Values]:
-    """The canvas in tiles side by side."""
-    padded = _padded(canvas, tile)
-    height, width = padded.shape[:2]
-    return [padded[y : y + tile, x : x + tile] for y in range(0, height, tile) for x in range(0, width, tile)]
 
 
 def _with_constants(nodes: Sequence[Node], statistics: Statistics) -> list[Node]:

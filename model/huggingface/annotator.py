@@ -1,6 +1,7 @@
 """The `transformers` annotator: classification, segmentation and detection checkpoints, by their `config.json`."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -9,12 +10,13 @@ from pydantic import Field, field_validator
 
 from ...readers.image import ImageInfo, Mask, Pixels
 from ...readers.options import invalid_option
-from ..annotator import Answer, Cost, InputSpec, View
+from ..annotator import Answer, Cost, InputSpec, ReadPicture, View
+from ..checkpoints import tile_statistics
 from ..checkpoints.files import fetch_weights, find_files
 from ..checkpoints.memory import weight_bytes
 from ..class_maps import ClassScores, class_map_to_polygons, fill_invalid
 from ..detections import tile_detections
-from ..options import CheckpointAnnotator, CheckpointOptions, Names, select_labels
+from ..options import CheckpointAnnotator, CheckpointOptions, Names, SegmentationOptions, select_labels
 from ..scores import softmax, top_label
 from ..views import kept_tiles
 from .task_config import TaskConfig, read_task_config
@@ -26,10 +28,11 @@ THRESHOLD = 0.5
 THRESHOLDS = {"owlvit": 0.1, "owlv2": 0.1, "grounding-dino": 0.25, "mm-grounding-dino": 0.25}  # transformers' defaults
 TEMPLATES = {"owlvit": "a photo of a {}", "owlv2": "a photo of a {}"}  # of their authors; others take bare words
 NO_CLASS = "N/A"  # label of outputs without a class in checkpoints for COCO
+MOST_TILES = 8  # of an image, on which statistics over a tile are measured
 HALO_SHARE = 8  # the halo is a tile / 8: neighbours share a quarter, and most objects are whole in one
 
 
-class TransformersOptions(CheckpointOptions):
+class TransformersOptions(CheckpointOptions, SegmentationOptions):
     """Options of `Transformers`."""
 
     checkpoint: str = Field(
@@ -78,6 +81,9 @@ class Transformers(CheckpointAnnotator[TransformersOptions]):
 
     @cached_property
     def _network(self) -> "TransformersNetwork":
+        return self._load()
+
+    def _load(self) -> "TransformersNetwork":
         from .networks import TransformersNetwork
 
         labels = self._options.labels if self._config.task == "find" else self._config.labels
@@ -91,7 +97,7 @@ class Transformers(CheckpointAnnotator[TransformersOptions]):
         if config.task == "find":
             further |= {"labels": ", ".join(self._options.labels), "template": self._template}
         if config.task.startswith("segment"):
-            further |= {"background": ", ".join(config.labels[i] for i in self._background)}
+            further |= {"background": ", ".join(config.labels[i] for i in self._background), **self._options.identity}
         scores = "sigmoid of each label" if config.independent or config.task == "find" else "softmax over the labels"
         return {
             "name": "transformers",
@@ -128,7 +134,8 @@ class Transformers(CheckpointAnnotator[TransformersOptions]):
         if config.tile <= 2 * halo:
             rule = f"must leave a core in a tile of {config.tile} px, which has two halos"
             raise invalid_option("halo", "transformers", rule, value=str(halo), remedy="Lower it")
-        return InputSpec(config.tile, halo=halo, variant=config.family)
+        blended = self._options.blend and config.task.startswith("segment")
+        return InputSpec(config.tile, halo=halo, variant=config.family, overlap=config.tile if blended else 0)
 
     def check(self, specs: Sequence[InputSpec]) -> None:
         """Find the checkpoint and its weights. Raises `ModelError`, `RequestError`."""
@@ -147,6 +154,19 @@ class Transformers(CheckpointAnnotator[TransformersOptions]):
         del specs
         return Cost(weight_bytes(self._config.files, itemsize=4), "float32", work=tiles[0] * tiles[1])
 
+    def fit_picture(self, spec: InputSpec, read: ReadPicture) -> InputSpec:
+        """See `SupportsPictureFit`: the statistics over a tile in a segmentation network, of tiles of the image."""
+        if self._options.normalise == "tile" or not self._config.task.startswith("segment"):
+            return spec
+        network = self._load()  # let go before regions are annotated
+        if not network.normalises_tiles:
+            return spec
+        pixels, valid = read()
+        filled = pixels if valid.all() else fill_invalid(pixels, valid)
+        tiles = tile_statistics.cut(filled, spec.tile)
+        chosen = [tiles[i * len(tiles) // min(MOST_TILES, len(tiles))] for i in range(min(MOST_TILES, len(tiles)))]
+        return replace(spec, fitted=tile_statistics.add(network.measure_statistics(chosen), spec.fitted))
+
     def answer(self, view: View) -> list[Answer]:
         """The labels, areas or boxes of a view. Raises `ModelError`."""
         config, network = self._config, self._network
@@ -159,6 +179,8 @@ class Transformers(CheckpointAnnotator[TransformersOptions]):
             of = f"checkpoint {self._source}"
             return tile_detections(view, network.detect, threshold=self._threshold, of=of)
 
+        network.use_statistics(tile_statistics.read(view.spec.fitted))
+
         def segment(tile: Pixels, valid: Mask) -> ClassScores:
             return network.segment(tile if valid.all() else fill_invalid(tile, valid))
 
@@ -169,6 +191,7 @@ class Transformers(CheckpointAnnotator[TransformersOptions]):
             classes=config.labels,
             background=self._background,
             network=self._source,
+            averaging=self._options.averaging,
         )
 
     @property

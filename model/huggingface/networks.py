@@ -9,10 +9,11 @@ pixels of the tile. Methods: DETR, arXiv 2005.12872 (softmax with a "no object" 
 # transformers' types do not say what its classes return:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import transformers
 
@@ -23,6 +24,7 @@ from ..class_maps import ClassScores
 from ..detections import Detection
 from ..scores import Scores, require_distinct, require_finite
 from .task_config import Task, TaskConfig
+from .tile_statistics import TileStatistics
 from .timm_resnet import NAMES, timm_resnet
 
 CLASSES: Final[dict[Task, str]] = {
@@ -58,6 +60,8 @@ class TransformersNetwork:
         self._model = _load(
             getattr(transformers, BY_MASKS[config.family] if by_masks else CLASSES[config.task]), config
         )
+        self._statistics = TileStatistics(self._model) if config.task.startswith("segment") else None
+        self._given: dict[str, npt.NDArray[Any]] = {}
         self._text_inputs: dict[str, Any] = {}
         self._spans: list[list[int]] = []
         with inference_errors(self._source):
@@ -65,6 +69,34 @@ class TransformersNetwork:
                 self._tokenize_labels([template.replace("{}", label) for label in self._labels])
             elif config.family == "oneformer":
                 self._text_inputs = {"task_inputs": self._tokenize_task()}
+
+    @property
+    def normalises_tiles(self) -> bool:
+        """Whether it segments with statistics over a tile: see `TileStatistics`."""
+        return self._statistics is not None and bool(self._statistics.layers)
+
+    def use_statistics(self, values: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Use these statistics for all tiles; {} for those of each tile."""
+        self._given = dict(values)
+
+    def measure_statistics(self, tiles: Sequence[Pixels]) -> dict[str, npt.NDArray[Any]]:
+        """The statistics of some tiles (tile, tile, 3) together. Raises `ModelError`.
+
+        Runs on one thread, since the order of a sum, and so its last bit, depends on their number.
+        """
+        if self._statistics is None:
+            return {}
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with inference_errors(self._source), torch.inference_mode():
+                self._statistics.use({})
+                batch = torch.cat([self._pixel_values(tile) for tile in tiles])
+                texts = {name: value.expand(len(tiles), -1) for name, value in self._text_inputs.items()}
+                self._model(pixel_values=batch, **texts)
+                return self._statistics.to_arrays()
+        finally:
+            torch.set_num_threads(threads)
 
     def classify(self, tile: Pixels) -> Scores:
         """A tile (tile, tile, 3) → a score for each label. Raises `ModelError`."""
@@ -79,6 +111,8 @@ class TransformersNetwork:
     def segment(self, tile: Pixels) -> ClassScores:
         """A tile → values (tile, tile, classes): logits, or for masks each class's share of the sum. `ModelError`."""
         side = self._config.tile
+        if self._statistics is not None:
+            self._statistics.use(self._given)
         with inference_errors(self._source), torch.inference_mode():
             output = self._model(pixel_values=self._pixel_values(tile), **self._text_inputs)
             if self._config.task == "segment":

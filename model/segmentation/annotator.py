@@ -53,6 +53,7 @@ class Segmenter:
             "licence": self.card.licence,
             "runtime": onnx.runtime(),
             **self._options.identity,
+            **({"tiling": note} if (note := self.card.tiling_note) else {}),
             **{f"weights_sha256_{variant.name}": variant.sha256 for variant in self.card.variants},
         }
 

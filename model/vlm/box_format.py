@@ -26,20 +26,23 @@ Unit = Literal["pixels", "thousandths", "unit", "thousandths-yx"]
 """Pixels of the picture as the network gets it, thousandths of its sides, or 0 to 1; or thousandths with y first."""
 _Y_FIRST: Final[Unit] = "thousandths-yx"
 
+MAX_BOXES: Final = 100  # of one answer: a model that names more repeats itself
+
 _NUMBER = r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
 _QUAD = rf"[\[(]\s*{_NUMBER}(?:\s*,\s*{_NUMBER}){{3}}\s*[\])]"
 _PAIRS = rf"\(\s*{_NUMBER}\s*,\s*{_NUMBER}\s*\)\s*,\s*\(\s*{_NUMBER}\s*,\s*{_NUMBER}\s*\)"
 _BOX = re.compile(
     rf"""(?P<loc>(?:<loc\d{{4}}>){{4}})
-    |<\|det\|>(?P<det>.*?)<\|/det\|>
-    |(?:<box>|<\|box_start\|>)(?P<box>.*?)(?:</box>|<\|box_end\|>)
+    |<\|det\|>(?P<det>[^<]*)<\|/det\|>
+    |(?:<box>|<\|box_start\|>)(?P<box>[^<]*)(?:</box>|<\|box_end\|>)
     |"(?P<key>bbox_2d|box_2d)"\s*:\s*(?P<value>\[[^\[\]]*\])
     |(?P<plain>{_QUAD})""",
-    re.DOTALL | re.VERBOSE,
+    re.VERBOSE,
 )
 _ONE = re.compile(rf"{_QUAD}|{_PAIRS}")
 _LIST = re.compile(rf"\[\s*{_NUMBER}(?:\s*,\s*{_NUMBER})*\s*\]")
 _EMPTY = re.compile(r'^\s*(?:\{\s*"boxes"\s*:)?\s*\[?\s*\[\s*\]\s*\]?\s*\}?\s*$')
+_NEAR = 300  # characters between a box and its name
 _NAME = re.compile(r'"label"\s*:\s*"([^"]{0,200})"')
 _REFERENCE = re.compile(r"<\|?(?:ref|object_ref_start)\|?>([^<]{0,200})<\|?/?(?:ref|object_ref_end)\|?>\s*$")
 
@@ -121,18 +124,21 @@ class BoxFormat:
         if self.unit == "unit":
             number = {"type": "number", "minimum": 0, "maximum": 1}
         one = {"type": "array", "items": number, "minItems": 4, "maxItems": 4}
-        return json.dumps({"type": "array", "items": one, "maxItems": 100})
+        return json.dumps({"type": "array", "items": one, "maxItems": MAX_BOXES})
 
     def read(self, text: str) -> tuple[list[PlacedBox], str]:
         """(boxes, errors): every box that a text names, unchanged, in any form.
 
         Nothing is clipped, swapped or dropped silently. Errors are boxes without area, outside the picture or in its
         margin, in coordinates that are not known or contradict those that were asked for, lists of numbers that are no
-        boxes, and a text without boxes that is not an empty list.
+        boxes, a text without boxes that is not an empty list, and more than `MAX_BOXES`.
         """
         found: list[PlacedBox] = []
         errors: list[str] = []
         matches = list(_BOX.finditer(text))
+        count = sum(1 for _ in _ONE.finditer(text))
+        if max(count, len(matches)) > MAX_BOXES:
+            return [], f"{max(count, len(matches))} boxes are more than {MAX_BOXES}"
         for match in matches:
             kind = match.lastgroup or ""
             form = match["key"] if kind == "value" else _FORM_NAMES[kind]
@@ -190,11 +196,12 @@ class BoxFormat:
 
 def _named(text: str, match: re.Match[str]) -> str:
     """What a text says that a box is: the label beside it in its JSON object, or the reference before it."""
-    reference = _REFERENCE.search(text, max(0, match.start() - 300), match.start())
+    reference = _REFERENCE.search(text, max(0, match.start() - _NEAR), match.start())
     if reference:
         return reference[1].strip()
     if match.lastgroup != "value":
         return ""
-    start, end = text.rfind("{", 0, match.start()), text.find("}", match.end())
+    start = text.rfind("{", max(0, match.start() - _NEAR), match.start())
+    end = text.find("}", match.end(), match.end() + _NEAR)
     label = _NAME.search(text, start, end) if 0 <= start < end else None
     return label[1].strip() if label else ""

@@ -19,8 +19,7 @@ from pydantic import BaseModel, Field, ValidationError
 from ...readers.errors import ModelError, excerpt
 from ..annotator import View
 from .annotator import Picture, PictureLayout, view_pictures
-from .schema import FENCED
-from .texts import GeneratedText, unwrap
+from .texts import GeneratedText, unfence, unwrap
 
 if TYPE_CHECKING:
     from .dialect import Json
@@ -193,8 +192,7 @@ def _inner_text(text: str) -> str:
 
 def _plain(text: str) -> str:
     """A text without a fence, emphasis, quotes and punctuation around it, and without "Answer:" or such before it."""
-    fenced = FENCED.fullmatch(text)
-    return _INTRODUCTION.sub("", _inner_text(fenced[1] if fenced else text).strip(_AROUND)).strip(_AROUND)
+    return _INTRODUCTION.sub("", _inner_text(unfence(text)).strip(_AROUND)).strip(_AROUND)
 
 
 def score_by_first_token(first: Sequence[tuple[str, float]], options: Sequence[str]) -> list[float]:

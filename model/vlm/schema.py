@@ -4,7 +4,6 @@
 # pyright: reportUnknownMemberType=false
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, cast
@@ -15,10 +14,8 @@ from jsonschema.validators import validator_for
 
 from ...readers import files
 from ...readers.errors import ModelError, RequestError, excerpt
-from .texts import unwrap
+from .texts import unfence, unwrap
 
-FENCED = re.compile(r"\s*```(?:json)?[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
-"""JSON in a fence of Markdown."""
 _MAX_STARTS = 64  # places in a text at which JSON may begin that are tried
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
@@ -68,9 +65,9 @@ class Schema:
         except ModelError as error:
             refused = error
         inner = unwrap(text)
-        fenced = FENCED.fullmatch(inner)
-        if inner != text or fenced:
-            return self._obey(fenced[1] if fenced else inner), "in a fence" if fenced else "between marks"
+        plain = unfence(inner)
+        if plain != text.strip():
+            return self._obey(plain), "in a fence" if plain != inner.strip() else "between marks"
         found: list[str] = []
         errors: list[ModelError] = []
         for part in _json_parts(text):

@@ -1,6 +1,5 @@
 """Texts as models write them: the thought is told apart from the answer, and a text that was cut off is marked."""
 
-import re
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -20,8 +19,8 @@ THOUGHT_MARKS: Final = (
 )
 """What begins and ends a thought."""
 _WRAPPERS: Final = (
-    re.compile(r"<answer>(.*)</answer>", re.DOTALL | re.IGNORECASE),  # models that were trained as DeepSeek-R1
-    re.compile(r"<\|begin_of_box\|>(.*)<\|end_of_box\|>", re.DOTALL),  # GLM-4.1V and 4.5V
+    ("<answer>", "</answer>"),  # models that were trained as DeepSeek-R1
+    ("<|begin_of_box|>", "<|end_of_box|>"),  # GLM-4.1V and 4.5V
 )
 
 
@@ -68,25 +67,34 @@ def split_thought(text: str) -> tuple[str, str]:
     """
     thoughts: list[str] = []
     for begin, end in THOUGHT_MARKS:
-        pair = re.compile(f"{re.escape(begin)}(.*?){re.escape(end)}", re.DOTALL)
-        thoughts += pair.findall(text)
-        text = pair.sub("", text)
-        if end in text:
-            thought, _, text = text.partition(end)
-            thoughts.append(thought)
-        text, _, thought = text.partition(begin)
+        *ended, last = text.split(end)
+        answer: list[str] = []
+        for part in ended:
+            before, mark, thought = part.partition(begin)
+            answer.append(before if mark else "")
+            thoughts.append(thought if mark else part)
+        before, _, thought = last.partition(begin)
         thoughts.append(thought)
-    thoughts = [part for thought in thoughts if (part := thought.strip())]
-    return "\n".join(thoughts), text
+        text = "".join([*answer, before])
+    return "\n".join(part for thought in thoughts if (part := thought.strip())), text
 
 
 def unwrap(text: str) -> str:
     """What stands between the marks that some families put around an answer; any other text unchanged."""
-    for wrapper in _WRAPPERS:
-        found = wrapper.findall(text)
-        if len(found) == 1:
-            text = found[0].strip()
+    for begin, end in _WRAPPERS:
+        before, mark, rest = text.partition(begin)
+        inner, ended, after = rest.partition(end)
+        if mark and ended and begin not in inner + after and end not in before + after:
+            text = inner.strip()
     return text
+
+
+def unfence(text: str) -> str:
+    """What stands in a fence of Markdown, where the text is nothing else; any other text unchanged."""
+    text = text.strip()
+    first, line_break, rest = text.partition("\n")
+    fenced = line_break and first.rstrip() in {"```", "```json"} and rest.endswith("```")
+    return rest.removesuffix("```").strip() if fenced else text
 
 
 def raise_limit(limit: int) -> str:

@@ -67,6 +67,13 @@ def model_text(name: str) -> str:
         *(("not for", text) for text in card.not_for),
         *(("known error", text) for text in card.known_mistakes),
     ]
+    for one in card.tiling:
+        between = (
+            f", {one.outline_ratio:g} × chance of outline where tiles meet" if one.outline_ratio is not None else ""
+        )
+        shares = f"{one.changed_percent:g} %, in step with pooling {one.changed_in_step_percent:g} %"
+        state = "targets met" if one.met else "targets not met"
+        rows.append((f"tiling, {one.image}", f"change of labelled pixels {shares}{between}; {state}"))
     for variant in card.variants:
         bands = ", ".join(band if isinstance(band, str) else " or ".join(band) for band in variant.bands)
         rows += [(f"variant {variant.name}", f"{bands} in {variant.quantity}"), ("weights", variant.weights)]

@@ -8,6 +8,7 @@ is fast.
 import json
 import sys
 import traceback
+from collections import Counter
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +20,7 @@ from ...readers.errors import LimnerError, ModelError, ReadError, RequestError
 from .check import check_app
 from .models import models_app
 from .settings_options import PLANNING, READING, RUNNING, add_command, complete, with_settings
-from .terminal import Stopped, print_message, print_result, terminal, visible
+from .terminal import Stopped, plural, print_message, print_result, terminal, visible
 from .train import train_app
 
 if TYPE_CHECKING:
@@ -106,6 +107,8 @@ def info_command(
     from ..run.windows import with_visibility_note
 
     check_options(settings)
+    if as_json and settings.names == "auto":  # for programs, on a terminal too
+        settings = settings.model_copy(update={"names": "hide"})
     found, redactor = scan_with_redaction(settings)
     noted = (replace(row, infos=tuple(map(with_visibility_note, row.infos))) for row in found)
     scanned = [redactor.scanned(row) for row in noted]
@@ -142,6 +145,31 @@ def report_command(
     for path in (path for report in written for path in report.paths):
         print_result(visible(str(path)))
     if any(report.error for report in written):
+        raise typer.Exit(SOME_FAILED)
+
+
+@add_command(app, "reveal")
+def reveal_command(
+    run_folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    out: Annotated[
+        str, typer.Option("--out", metavar="FILE", help="The table to write. Default: RUN-names.csv, beside the run.")
+    ] = "",
+    key_file: Annotated[
+        str, typer.Option("--key-file", metavar="FILE", help="The key of the run, unless it is in its folder.")
+    ] = "",
+) -> None:
+    """Write the names behind the pseudonyms of a run to a CSV table: personal data, for you only."""
+    from ..run.reveal import reveal, write_revealed
+
+    path = Path(out or f"{Path(run_folder).resolve()}-names.csv")
+    rows = reveal(Path(run_folder), key_file)
+    write_revealed(rows, path)
+    missing = Counter(f"{row.kind}: {row.missing}" for row in rows if row.missing)
+    for reason, count in missing.items():
+        print_message(visible(f"{plural(count, 'name')} missing. {reason}"))
+    print_message("The table is personal data. Only you can read it; do not pass it on with the reports.")
+    print_result(visible(str(path)))
+    if missing:
         raise typer.Exit(SOME_FAILED)
 
 

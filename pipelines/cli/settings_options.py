@@ -30,7 +30,7 @@ class _Command(TyperCommand):
         """The help, with values."""
         for option in self.params:
             if option.name in Settings.model_fields and isinstance(option, TyperOption | TyperArgument):
-                option.help = _help(option.name, known_values(option.name))
+                option.help = f"{option.help or ''}{_values_text(option.name, known_values(option.name))}"
             elif isinstance(option, TyperOption) and "Default" in (option.help or ""):
                 option.show_default = False
         return super().get_help(ctx)
@@ -106,8 +106,13 @@ def _literals(name: str) -> list[str]:
     return [one for one in get_args(Settings.model_fields[name].annotation) if isinstance(one, str) and one]
 
 
-def _help(name: str, values: Sequence[str] = ()) -> str:
-    """A setting's description with its default, and its values where the metavar does not list them."""
+def _values_text(name: str, values: Sequence[str]) -> str:
+    """A setting's values where the metavar does not list them."""
+    return f" One of: {', '.join(values)}." if values and not _literals(name) else ""
+
+
+def _help(name: str) -> str:
+    """A setting's description with its default."""
     field = Settings.model_fields[name]
     default = field.default
     parts = [field.description or ""]
@@ -115,8 +120,6 @@ def _help(name: str, values: Sequence[str] = ()) -> str:
         parts.append(f"Default: {str(default).lower() if isinstance(default, bool) else default}.")
     if _is_mapping(name):
         parts.append("Repeatable.")
-    if values and not _literals(name):
-        parts.append(f"One of: {', '.join(values)}.")
     return " ".join(parts)
 
 

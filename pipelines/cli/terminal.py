@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
@@ -63,6 +63,16 @@ def print_message(text: object) -> None:
     sys.stderr.flush()
 
 
+def filter_output(*, terminal: Callable[[str], str], elsewhere: Callable[[str], str]) -> bool:
+    """Pass standard output and standard error through functions, by whether they are an interactive terminal.
+
+    Returns whether any stream passes `elsewhere`. Does nothing outside of the command line.
+    """
+    for stream in _active:
+        stream.filter(terminal if stream.isatty() else elsewhere)
+    return not all(stream.isatty() for stream in _active)
+
+
 class EscapedStream(io.TextIOBase):
     """A text stream that escapes what is written to another one.
 
@@ -74,6 +84,7 @@ class EscapedStream(io.TextIOBase):
         self._stream = stream
         self._required = required
         self._escape = escape
+        self._filters: list[Callable[[str], str]] = []  # one at most, shared with `raw`
         self._problem = ""
         if isinstance(stream, io.TextIOWrapper) and not stream.closed:
             stream.reconfigure(errors="backslashreplace")  # for characters that the locale's encoding lacks
@@ -81,7 +92,9 @@ class EscapedStream(io.TextIOBase):
     @property
     def raw(self) -> "EscapedStream":
         """The same stream without escaping, for our own control sequences."""
-        return EscapedStream(self._stream, required=self._required, escape=False)
+        stream = EscapedStream(self._stream, required=self._required, escape=False)
+        stream._filters = self._filters
+        return stream
 
     @property
     def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -90,7 +103,7 @@ class EscapedStream(io.TextIOBase):
 
     def isatty(self) -> bool:
         """Whether the wrapped stream is a terminal."""
-        return self._stream.isatty()
+        return not self._stream.closed and self._stream.isatty()
 
     def fileno(self) -> int:
         """The file descriptor of the wrapped stream."""
@@ -100,10 +113,15 @@ class EscapedStream(io.TextIOBase):
         """True."""
         return True
 
+    def filter(self, function: Callable[[str], str]) -> None:
+        """From now on pass all text through a function first."""
+        self._filters[:] = [function]
+
     def write(self, text: str, /) -> int:
-        """Write text, escaped."""
+        """Write text, filtered and escaped."""
         with self._handle_errors():
-            self._stream.write(visible(text, keep="\n") if self._escape else text)
+            passed = self._filters[0](text) if self._filters else text
+            self._stream.write(visible(passed, keep="\n") if self._escape else passed)
         return len(text)
 
     def flush(self) -> None:
@@ -143,8 +161,12 @@ def terminal() -> Generator[None]:
     """Escape all output and turn the first signal into `Stopped`, within a `with` block."""
     with contextlib.ExitStack() as stack:
         _open_standard_files()
-        stack.enter_context(contextlib.redirect_stderr(EscapedStream(sys.stderr or _null_stream(), required=False)))
-        stack.enter_context(contextlib.redirect_stdout(EscapedStream(sys.stdout or _null_stream(), required=True)))
+        err = EscapedStream(sys.stderr or _null_stream(), required=False)
+        out = EscapedStream(sys.stdout or _null_stream(), required=True)
+        stack.enter_context(contextlib.redirect_stderr(err))
+        stack.enter_context(contextlib.redirect_stdout(out))
+        stack.callback(_active.clear)
+        _active[:] = [out, err]
         stack.enter_context(_signals())
         stack.callback(setattr, logging, "lastResort", logging.lastResort)
         logging.lastResort = None  # libraries log file names, which may have to be redacted
@@ -152,6 +174,9 @@ def terminal() -> Generator[None]:
         own.addHandler(shown)
         stack.callback(own.removeHandler, shown)
         yield
+
+
+_active: list[EscapedStream] = []  # those of `terminal`: a progress bar replaces sys.stdout and sys.stderr meanwhile
 
 
 def _open_standard_files() -> None:

@@ -4,6 +4,7 @@ Every engine gives the same results, in any order, one list per batch. What happ
 """
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -250,6 +251,7 @@ class WorkerProcess:
 
 def _serve(connection: Connection, job: Job) -> None:
     """Main function of a worker process: begin the job, then annotate batches until the parent closes or dies."""
+    logging.lastResort = None  # as in `cli.terminal`: libraries log file names
     for number in _TERMINAL_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):

@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from ...readers.errors import LimnerError, ModelError, RequestError
 from ...readers.files import is_remote
 from ...readers.image import ImageInfo
 from ...readers.regions import Region
+from ...readers.registry import COUNTED_ONCE, ScannedFile
 from ...readers.registry import check_options as check_reader_options
 from ..cli.terminal import plural
 from ..config import Settings
@@ -22,10 +23,11 @@ from ..run_result import Run
 from .engines import InlineEngine, ProcessPoolEngine, cores
 from .manifest import load_manifest, make_manifest, refuse_difference
 from .model_selection import AnnotatorChoice, choose_annotator, choose_labels
-from .plan import NO_MODEL, Plan, make_plan, reader_options, scan_inputs
-from .redaction import Redactor, key_for, write_sources
+from .plan import NO_MODEL, Plan, make_plan, reader_options
+from .redaction import Redactor, keep_refused, key_for, scan_with_redaction, where_names_are, write_sources
 from .reporting import load_writers, read_record, record_in_memory, write_reports
 from .run_folder import RunFolder, as_store_errors, check_folder
+from .tiling_check import TilingCheck, check_tiling
 from .worker import RegionJob
 
 
@@ -71,9 +73,18 @@ def prepare(
     that is not on this machine is no error but `PreparedRun.unavailable`, and a remote model is not contacted.
     """
     check_options(settings)
-    options = reader_options(settings, key)
-    scanned = scan_inputs(settings, options)
-    redactor = Redactor.of(settings, scanned, options)
+    return _prepare(settings, *scan_with_redaction(settings, key), only_plan=only_plan, on_event=on_event)
+
+
+def _prepare(
+    settings: Settings,
+    scanned: Sequence[ScannedFile],
+    redactor: Redactor,
+    *,
+    only_plan: bool = False,
+    on_event: EventHandler = lambda _: None,
+) -> PreparedRun:
+    """See `prepare`."""
     try:
         infos = [info for row in scanned for info in row.infos]
         choice = choose_annotator(settings, infos)
@@ -116,12 +127,17 @@ def run(settings: Settings, on_event: EventHandler) -> Run:
     _refuse_results_as_inputs(settings)
     worker_count(settings)
     on_event(Message("Scanning the inputs"))
+    check_options(settings)
     with key_for(folder, settings) as key:
-        prepared = prepare(settings, key, on_event=on_event)
+        scanned, redactor = scan_with_redaction(settings, key)
         try:
-            return _run_prepared(settings, prepared, key, on_event)
-        except LimnerError as error:
-            raise prepared.redactor.error(error) from None
+            return _run_prepared(settings, _prepare(settings, scanned, redactor, on_event=on_event), key, on_event)
+        except BaseException as error:
+            if kept := keep_refused(folder, key, redactor):
+                on_event(Message(kept))
+            if isinstance(error, LimnerError):
+                raise redactor.error(error) from None
+            raise
 
 
 def run_in_memory(settings: Settings, on_event: EventHandler) -> Run:
@@ -139,6 +155,25 @@ def run_in_memory(settings: Settings, on_event: EventHandler) -> Run:
             results += batch
             _report_results(batch, on_event)
     return Run(record_in_memory(_make_manifest(settings, prepared), results))
+
+
+def check_tiling_of_inputs(
+    settings: Settings, *, shifts: Sequence[int], window: int, seed: int, on_image: Callable[[str], None]
+) -> Iterator[TilingCheck]:
+    """Check how far the model's answers depend on its tiles, image by image. Raises `LimnerError`."""
+    prepared = prepare(settings)
+    try:
+        if prepared.choice is None:
+            raise RequestError("--model", "must name the model to check", remedy="`limner models` lists models")
+        for image, shown in zip(prepared.plan.images, prepared.redacted_plan.images, strict=True):
+            on_image(f"Analysing {shown.info.id} with {len(shifts) + 1} grids of tiles, and for its halo")
+            annotator = prepared.choice.make(threads="0")
+            annotator.check([image.spec])
+            annotator.load()
+            found = check_tiling(image, annotator, shifts=shifts, window=window, seed=seed)
+            yield replace(found, image=shown.info.id)
+    except LimnerError as error:
+        raise prepared.redactor.error(error) from None
 
 
 def worker_count(settings: Settings) -> int:
@@ -169,7 +204,7 @@ def _refuse_results_as_inputs(settings: Settings) -> None:
         real = os.path.realpath(path)
         if not is_remote(path) and os.path.exists(real) and os.path.commonpath([out, real]) == out:  # noqa: PTH110 - no error
             raise RequestError(
-                path,
+                "inputs",
                 "must lie outside of the output folder",
                 value=f"--out {settings.out}",
                 remedy="Give another --out, which may lie in a folder of inputs",
@@ -180,13 +215,9 @@ def _run_prepared(settings: Settings, prepared: PreparedRun, key: str, on_event:
     """Annotate and report in the run folder."""
     folder, writers = Path(settings.out), load_writers(settings.reports, settings.report_options)
     plan = prepared.redacted_plan
-    for row in plan.files:
-        if row.status == "failed":
-            on_event(Message(f"{row.path} is left out. {row.reason}"))
-    for note in sorted({f"{image.info.id}: {note}" for image in plan.images for note in image.info.notes}):
-        on_event(Message(note))
-    for warning in (f"{image.info.id}: warning: {one}" for image in plan.images for one in image.warnings):
-        on_event(Message(warning))
+    _report_plan(plan, on_event)
+    if prepared.redactor.pseudonyms is not None:
+        on_event(Message(where_names_are(folder, key)))
     with RunFolder.open(folder) as store:
         manifest = _make_manifest(settings, prepared)
         if store.has_manifest:
@@ -195,7 +226,7 @@ def _run_prepared(settings: Settings, prepared: PreparedRun, key: str, on_event:
         def write_manifest() -> None:
             if prepared.redactor.pseudonyms is not None:
                 with as_store_errors(folder):
-                    write_sources(folder, key, prepared.redactor.sources(prepared.plan))
+                    write_sources(folder, key, prepared.redactor.originals)
             if not store.has_manifest:
                 store.write_manifest(manifest)
 
@@ -203,6 +234,19 @@ def _run_prepared(settings: Settings, prepared: PreparedRun, key: str, on_event:
         on_event(Message("Writing the reports"))
         record = read_record(folder)
         return Run(record, folder, tuple(write_reports(record, folder, writers)))
+
+
+def _report_plan(plan: Plan, on_event: EventHandler) -> None:
+    """Say which files are left out or counted once, and all notes and warnings."""
+    for row in plan.files:
+        if row.status == "failed":
+            on_event(Message(f"{row.path} is left out. {row.reason}"))
+        elif row.reason.endswith(COUNTED_ONCE):
+            on_event(Message(f"{row.path}: {row.reason}"))
+    for note in sorted({f"{image.info.id}: {note}" for image in plan.images for note in image.info.notes}):
+        on_event(Message(note))
+    for warning in (f"{image.info.id}: warning: {one}" for image in plan.images for one in image.warnings):
+        on_event(Message(warning))
 
 
 def _annotate(

@@ -49,7 +49,7 @@ def read_picture(info: ImageInfo, grid: Grid, stats: OverviewStats, limit: int =
     with open_image(info, channel_names(info, spec, stats.stretch)) as image:
 
         def read(place: Place, size: tuple[int, int]) -> tuple[Pixels, Mask]:
-            return read_canvas(image, _block(grid, place, size), spec, stats.stretch)
+            return read_canvas(image, block_region(grid, place, size), spec, stats.stretch)
 
         if grid.planes == 1 and width * height <= limit:
             return read((0, 0, 0), (width, height))
@@ -79,7 +79,7 @@ def _block_places(grid: Grid, size: tuple[int, int], roi: RegionOfInterest) -> l
         shapely.prepare(roi.area)
     for y in rows:
         for x in columns:
-            box = _block(grid, (0, x, y), size).core
+            box = block_region(grid, (0, x, y), size).core
             if not roi.skip_reason(box):
                 points = np.meshgrid(box.x0 + _SAMPLES * box.width, box.y0 + _SAMPLES * box.height)
                 shares[0, x, y] = 1.0 if roi.area is None else float(shapely.contains_xy(roi.area, *points).mean())
@@ -94,7 +94,7 @@ def _interleaved(column: int, row: int) -> int:
     return sum((column >> bit & 1) << 2 * bit | (row >> bit & 1) << 2 * bit + 1 for bit in range(_PLACES.bit_length()))
 
 
-def _block(grid: Grid, place: Place, size: tuple[int, int]) -> Region:
+def block_region(grid: Grid, place: Place, size: tuple[int, int]) -> Region:
     """A block as a region of one tile."""
     plane, *corner = place
     columns, rows = (Span(at, at + side, at, at + side, 1) for at, side in zip(corner, size, strict=True))

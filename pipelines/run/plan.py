@@ -197,8 +197,10 @@ def reader_options(settings: Settings, key: str = "") -> dict[str, str]:
 
     `key` is the path of a key file for pseudonyms.
     """
+    if "names" in settings.reader_options:
+        raise RequestError("setting reader_options.names", "must be given as names", remedy="Give --names show")
     known = known_options(settings.reader or None)
-    implied = {"names": settings.names} | ({"key_file": key} if key else {})
+    implied = {"names": "show" if settings.names == "show" else "hide"} | ({"key_file": key} if key else {})
     return {option: value for option, value in implied.items() if option in known} | settings.stated_options()
 
 

@@ -1,13 +1,14 @@
 """Replaces paths of slides and studies, which are often case numbers or patient names, by pseudonyms in all output.
 
 The pseudonym of a path is the same wherever it appears in a run. The run folder holds the key, and `sources.json` with
-the path behind each pseudonym, so that reports can read images again. Both are readable by their owner only, and must
-not be passed on with a run.
+the path behind each pseudonym, also of inputs that failed, so that a user finds them and reports can read images again.
+Both are readable by their owner only, and must not be passed on with a run. An interactive terminal shows the paths.
 """
 
 import contextlib
 import json
 import os
+import shlex
 import tempfile
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from typing import Any, Self, cast
 
 from ...model.finding import Result
 from ...readers.errors import LimnerError
-from ...readers.files import parse_json, read_file, write_atomic
+from ...readers.files import absolute, parse_json, read_file, write_atomic
 from ...readers.image import ImageInfo
 from ...readers.pseudonyms import (
     KEY_FILE,
@@ -27,14 +28,20 @@ from ...readers.pseudonyms import (
     path_variants,
     redact_error,
     redact_text,
+    restore_text,
     run_key_file,
 )
 from ...readers.registry import ScannedFile
 from ...readers.vectors import vector_files
+from ..cli.terminal import filter_output, print_message, visible
 from ..config import Settings
 from .plan import Plan, reader_options, scan_inputs
-from .run_folder import SOURCES, StoreError
+from .run_folder import MANIFEST, SOURCES, RunFolder, StoreError
 
+TEMPORARY = (
+    "Names of slides and studies are replaced by pseudonyms of this command only. To have the same ones every time, "
+    f"give --reader-options key_file=FILE or set {KEY_VARIABLE}; --names show shows the names."
+)
 _PATH_OPTIONS = ("key_file", "spacing_csv")  # reader options that are paths
 
 
@@ -45,6 +52,8 @@ class Redactor:
     pseudonyms: Pseudonyms | None = None
     replacements: Mapping[str, str] = field(default_factory=dict[str, str])
     """Pseudonyms by every form in which a path may occur in text."""
+    originals: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The absolute path, or the name of a part of a file, behind each pseudonym."""
 
     @classmethod
     def of(
@@ -62,11 +71,17 @@ class Redactor:
         paths += further
         for row in scanned:
             paths += [row.path, *(path for info in row.infos for path in _paths(info))]
-        replacements: dict[str, str] = {}
-        for path in dict.fromkeys(filter(None, paths)):
-            for form in path_variants(path):
-                replacements.setdefault(form, pseudonyms.path(path))
-        return cls(pseudonyms, longest_first(replacements))
+        found = {path: pseudonyms.path(path) for path in filter(None, paths)}
+        originals = {pseudonym: absolute(path) for path, pseudonym in found.items()}
+        redactor = cls(pseudonyms, _replacements(found), originals)
+        parts = sorted({info.part for row in scanned for info in row.infos})
+        named = {redactor._part(part): part for part in parts if redactor._part(part) != part}
+        return replace(redactor, originals=originals | named)
+
+    @classmethod
+    def of_sources(cls, sources: Mapping[str, str]) -> Self:
+        """The redactor of the texts of a run, from the paths by pseudonym in its `sources.json`."""
+        return cls(None, _replacements({path: pseudonym for pseudonym, path in sources.items()}), sources)
 
     def path(self, path: str) -> str:
         """The pseudonym of a path."""
@@ -92,6 +107,7 @@ class Redactor:
             "area": self.path(settings.area),
             "schema_file": self.path(settings.schema_file),
             "reader_options": {key: self.path(value) if key in _PATH_OPTIONS else value for key, value in options},
+            "names": "show" if settings.names == "show" else "hide",  # as in all that is written
         }
         return settings.model_copy(update=changes)
 
@@ -124,25 +140,36 @@ class Redactor:
         files = (replace(row, path=self.path(row.path), reason=self.text(row.reason)) for row in plan.files)
         return Plan(images, tuple(files))
 
-    def sources(self, plan: Plan) -> dict[str, str]:
-        """The path behind each pseudonym of the images of a plan."""
-        if self.pseudonyms is None:
-            return {}
-        parts = sorted({image.info.part for image in plan.images})
-        paths = sorted({path for image in plan.images for path in _paths(image.info)})
-        kept = {self._part(part): part for part in parts if self._part(part) != part}
-        return kept | {self.path(path): path for path in paths}
+    def restored(self, text: str) -> str:
+        """A text with the paths behind its pseudonyms, as a terminal may show it."""
+        return restore_text(text, lambda name: visible(self.originals.get(name, name)))
 
     def _part(self, part: str) -> str:
         """The name of an image within its file; a pseudonym as a whole where it contains a path."""
-        return part if self.text(part) == part else self.path(part)
+        return part if self.pseudonyms is None or self.text(part) == part else self.pseudonyms.name(part)
 
 
-def scan_with_redaction(settings: Settings) -> tuple[list[ScannedFile], Redactor]:
-    """Scan the inputs; the rows hold real paths. Raises `RequestError`."""
-    options = reader_options(settings)
+def scan_with_redaction(
+    settings: Settings, key: str = "", further: Sequence[str] = ()
+) -> tuple[list[ScannedFile], Redactor]:
+    """Scan the inputs; the rows hold real paths. From here on the command line's output is redacted as well.
+
+    `key` is the path of a key file for pseudonyms, `further` paths are redacted too. Raises `RequestError`.
+    """
+    options = reader_options(settings, key)
     scanned = scan_inputs(settings, options)
-    return scanned, Redactor.of(settings, scanned, options)
+    redactor = Redactor.of(settings, scanned, options, further)
+    redact_output(redactor, settings.names)
+    return scanned, redactor
+
+
+def redact_output(redactor: Redactor, names: str) -> None:
+    """Redact what the command line prints from now on; on an interactive terminal show names if `names` is "auto"."""
+    if redactor.pseudonyms is not None:
+        shown = redactor.restored if names == "auto" else redactor.text
+        hidden = filter_output(terminal=shown, elsewhere=redactor.text)
+        if hidden and redactor.pseudonyms.temporary:
+            print_message(TEMPORARY)
 
 
 def restore_paths(info: ImageInfo, sources: Mapping[str, str]) -> ImageInfo:
@@ -173,11 +200,36 @@ def key_for(folder: Path, settings: Settings) -> Generator[str]:
 
 
 def write_sources(folder: Path, key: str, sources: Mapping[str, str]) -> None:
-    """Write a new key and the sources into a run folder, readable by their owner only."""
+    """Write a new key into a run folder and add to its sources, both readable by their owner only."""
     if key and not (folder / KEY_FILE).exists():
         write_atomic(folder / KEY_FILE, Path(key).read_bytes(), private=True)
-    text = json.dumps(dict(sources), indent=1, ensure_ascii=True) + "\n"
+    known: dict[str, str] = {}
+    with contextlib.suppress(StoreError):  # damaged: written anew
+        known = read_sources(folder)
+    text = json.dumps({**known, **sources}, indent=1, ensure_ascii=True) + "\n"
     write_atomic(folder / SOURCES, text.encode(), private=True)
+
+
+def keep_refused(folder: Path, key: str, redactor: Redactor) -> str:
+    """Write the names of a run that cannot begin, unless the folder holds another run or cannot be written.
+
+    Returns `where_names_are`, "" where nothing was written.
+    """
+    if redactor.pseudonyms is not None and not os.path.lexists(folder / MANIFEST):
+        with contextlib.suppress(LimnerError, OSError), RunFolder.open(folder):
+            write_sources(folder, key, redactor.originals)
+            return where_names_are(folder, key)
+    return ""
+
+
+def where_names_are(folder: Path, key: str) -> str:
+    """A sentence on where the names behind the pseudonyms of a run are kept, and its key unless the user has it."""
+    names = (
+        f"Names are kept in {folder / SOURCES} only, for you alone; `limner reveal {shlex.quote(str(folder))}` lists"
+    )
+    keep = f"give --reader-options key_file=FILE or set {KEY_VARIABLE}"
+    own = f" Their key is {folder / KEY_FILE}; to have the same pseudonyms in several runs, {keep}." if key else ""
+    return f"{names} them.{own}"
 
 
 def read_sources(folder: Path) -> dict[str, str]:
@@ -198,6 +250,15 @@ def read_sources(folder: Path) -> dict[str, str]:
             remedy="Run the same command again, which writes it anew, or delete it: only pictures need it",
         ) from error
     return sources
+
+
+def _replacements(found: Mapping[str, str]) -> dict[str, str]:
+    """Pseudonyms by every form of their paths, from those by path."""
+    aliases: dict[str, str] = {}
+    for path, pseudonym in found.items():
+        for form in path_variants(path):
+            aliases.setdefault(form, pseudonym)
+    return longest_first(aliases)
 
 
 def _paths(info: ImageInfo) -> list[str]:

@@ -1,6 +1,7 @@
 """Writes reports from a run folder: a function of the manifest and the results, which may be repeated at any time."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -37,7 +38,7 @@ from .manifest import load_manifest
 from .model_selection import NONE
 from .overview_stats import EMPTY
 from .plan import NO_MODEL, ImagePlan
-from .redaction import read_sources, restore_paths
+from .redaction import Redactor, read_sources, restore_paths
 from .run_folder import RESULTS, Entry, StoreError, read_entries, read_findings
 from .windows import NOT_VISIBLE
 
@@ -88,14 +89,23 @@ def write_reports(record: Record, folder: Path, writers: Sequence[Writer]) -> It
             omitted = {**writer.omitted(record), **error.omitted}
             yield WrittenReport(writer.name, error.paths, omitted, str(error))
         except LimnerError as error:
-            yield WrittenReport(writer.name, error=str(error))
+            yield WrittenReport(writer.name, error=_redact(folder, str(error)))
         except OSError as error:
-            why = f"{folder} must be writable (found: {error}). Free disk space, then run `limner report {folder}`."
+            found = _redact(folder, str(error))
+            why = f"{folder} must be writable (found: {found}). Free disk space, then run `limner report {folder}`."
             yield WrittenReport(writer.name, error=why)
         except Exception as error:  # noqa: BLE001 - a bug of the writer, a plug-in perhaps
-            found = excerpt(f"{type(error).__name__}: {error}", 200)
+            found = excerpt(_redact(folder, f"{type(error).__name__}: {error}"), 200)
             why = f"The writer must not fail (found: {found}). Report this as a bug of the writer."
             yield WrittenReport(writer.name, error=why)
+
+
+def _redact(folder: Path, text: str) -> str:
+    """A message without the paths of a run: a picture reads the images again, from where they are."""
+    try:
+        return Redactor.of_sources(read_sources(folder)).text(text)
+    except StoreError:
+        return "the reason may hold a name"
 
 
 def read_record(folder: Path) -> Record:
@@ -124,12 +134,14 @@ def _make_record(
 ) -> Record:
     plans = [ImagePlan.from_json(image) for image in manifest["images"]]
     annotator = cast("dict[str, Any]", manifest["annotator"])
-    show_names = manifest["config"].get("names") == "show"
+    names = _image_names([plan.info for plan in plans], show=manifest["config"].get("names") == "show")
     identity = cast("dict[str, str]", annotator["identity"])
     variants = sorted({plan.spec.variant for plan in plans})
     weights = [identity[key] for variant in variants if (key := f"weights_sha256_{variant}") in identity]
     return Record(
-        images=tuple(_image_record(plan, entries, cache, sources, show_names=show_names) for plan in plans),
+        images=tuple(
+            _image_record(plan, entries, cache, sources, name=name) for plan, name in zip(plans, names, strict=True)
+        ),
         files=tuple(FileRow(**row) for row in manifest["files"]),
         model={"sha256": " ".join(weights), **identity},
         labels=tuple(annotator["labels"]),
@@ -187,7 +199,7 @@ def _image_record(
     cache: _FindingsCache,
     sources: Mapping[str, str],
     *,
-    show_names: bool,
+    name: str,
 ) -> ImageRecord:
     found = [entries.get(region.key) for region in plan.regions]
     done = [entry for entry in found if entry is not None and entry.status == "done"]
@@ -202,8 +214,6 @@ def _image_record(
         if entry is None or (entry.status != "done" and entry.error not in {NO_MODEL, EMPTY})
     ]
     areas = _areas(plan, found)
-    path = PurePosixPath(plan.info.uri)
-    name = path.parent.name if len(plan.info.planes) > 1 else path.name
     return ImageRecord(
         info=plan.info,
         findings=lambda: cache.get(plan, done),
@@ -214,9 +224,25 @@ def _image_record(
         scale=plan.grid.scale,
         unanalysed=tuple(unanalysed),
         roi=plan.area,
-        name="" if plan.info.personal and not show_names else name,
+        name=name,
         warnings=plan.warnings or _nothing_analysed(areas),
     )
+
+
+def _image_names(infos: Sequence[ImageInfo], *, show: bool) -> list[str]:
+    """The name of each image's file, or of the folder of a stack, with as many folders as tell different ones apart.
+
+    "" where it would name a study under a pseudonym, whose URI ends with its id.
+    """
+    paths = [PurePosixPath(info.uri).parts[: -1 if len(info.planes) > 1 else None] for info in infos]
+    distinct, names = set(paths), dict[tuple[str, ...], str]()
+    for length in range(1, 1 + max(map(len, paths), default=0)):
+        counts = Counter(path[-length:] for path in distinct)
+        for path in distinct - names.keys():
+            if counts[path[-length:]] == 1 or length == len(path):
+                names[path] = str(PurePosixPath(*path[-length:]))
+    hidden = [info.kind == "study" and not show for info in infos]
+    return ["" if hide else names.get(path, "") for path, hide in zip(paths, hidden, strict=True)]
 
 
 _AREA_STATUSES: tuple[AreaStatus, ...] = ("analysed", "no data", "skipped", "unreadable")  # in the order of reports

@@ -19,8 +19,8 @@ from ...readers.image import ImageInfo
 from ...readers.regions import Region
 from ..config import Resolution, Settings
 from ..progress import EventHandler, Message
-from ..run.plan import ImagePlan, format_pixel_size, ground_metres, make_plan, reader_options, scan_inputs
-from ..run.redaction import Redactor
+from ..run.plan import ImagePlan, format_pixel_size, ground_metres, make_plan
+from ..run.redaction import Redactor, scan_with_redaction
 from ..run.worker import RegionJob
 from .feature_cache import FeatureCache, TileFeatures, encode_tiles
 from .outlines import Labels, label_files, read_labels
@@ -152,9 +152,7 @@ def build_training_set(settings: Settings, config: ProbeConfig, on_event: EventH
     Images are planned and read as in a run, but without tissue detection on slides.
     """
     settings = settings.model_copy(update={"tissue": "off"})
-    options = reader_options(settings)
-    scanned = scan_inputs(settings, options)
-    names = Redactor.of(settings, scanned, options, further=[str(path) for path in label_files(config.labels)])
+    scanned, names = scan_with_redaction(settings, further=[str(path) for path in label_files(config.labels)])
     try:
         infos = [info for row in scanned for info in row.infos]
         labels = read_labels(config.labels, infos, label_field=config.label_field)

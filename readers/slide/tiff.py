@@ -103,7 +103,7 @@ def check_series(series: "TiffPageSeries", uri: str) -> "TiffPageSeries":
     if label:
         found = "an image of the slide's label, which is never shown"
         remedy = "Write the scan alone as OME-TIFF, for example with `bfconvert -series`"
-        raise ReadError(uri, "must have the scan as its first image", value=found, remedy=remedy)
+        raise ReadError(uri, "must hold a scan", value=found, remedy=remedy)
     if kind not in _PHOTOMETRIC or dtype is None or dtype.kind not in "uif":
         rule = f"must have numeric pixels, grey, RGB or separate channels ({', '.join(_PHOTOMETRIC.values())})"
         remedy = "Write it as RGB, for example with `vips tiffsave --tile --pyramid`"

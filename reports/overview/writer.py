@@ -235,6 +235,8 @@ def _properties(record: Record, image: ImageRecord) -> list[tuple[str, str]]:
         )
     if image.info.placement.crs:
         rows.append(("CRS", crs_name(image.info.placement.crs)))
+    if record.assessed and (note := record.model.get("tiling")):
+        rows.append(("Tiling", note))
     of_model = ("Regions", "Tiles", "Bands")
     return rows + [(name, value) for name, value in image.analysis.items() if record.assessed or name not in of_model]
 

@@ -280,7 +280,6 @@ def test_scenes_of_one_name_are_both_read(
     assert {row["image"] for row in rows(out / "findings.csv")} == set(paths)
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="nothing in a row says which folder scene-2 came from")
 def test_scenes_of_one_name_are_told_apart_in_every_table(
     tmp_path: Path, maps: Made, limner: Limner, rows: Rows, per_tile: str
 ) -> None:

@@ -69,6 +69,29 @@ def baseline(image: Any, data: Pixels) -> None:
     image["PixelData"].VR = "OB"
 
 
+def mosaic(image: Any, _: Pixels) -> None:
+    """A mosaic of four slices, which its CSA header and private tag state."""
+    making = seeds.module("readers/dicom/making")
+    image.ImageType = ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]
+    image.ImagePositionPatient, image.ImageOrientationPatient = [-10, -20, 30], list(making.AXIAL)
+    image.PixelSpacing, image.SpacingBetweenSlices = [2, 2], 3
+    header = making.csa({"NumberOfImagesInMosaic": ["4"], "SliceNormalVector": ["0", "0", "-1"]})
+    image.private_block(0x0019, "SIEMENS MR HEADER", create=True).add_new(0x0A, "US", 4)
+    image.private_block(0x0029, "SIEMENS CSA HEADER", create=True).add_new(0x10, "OB", header)
+
+
+def tomogram(folder: Path) -> None:
+    """Three reconstructed slices of nuclear medicine."""
+    making = seeds.module("readers/dicom/making")
+    place = {"ImagePositionPatient": [-10, -20, 50], "ImageOrientationPatient": list(making.AXIAL)}
+    tags = {"PixelSpacing": [4, 4], "SpacingBetweenSlices": 5, "SliceVector": [1, 2, 3], "Modality": "NM"}
+    kind = ["ORIGINAL", "PRIMARY", "RECON TOMO", "EMISSION"]
+    data = np.stack([making.ramp(24, 32)] * 3)
+    image = making.image(data, sop_class="1.2.840.10008.5.1.4.1.1.20", frames=3, ImageType=kind, **tags)
+    image.DetectorInformationSequence = making.item(**place)
+    making.save(image, folder / "a.dcm")
+
+
 def multiframe(folder: Path) -> None:
     """An enhanced MR of three frames."""
     making = seeds.module("readers/dicom/making")
@@ -129,6 +152,8 @@ STUDIES: dict[str, Seed] = {
     "radiograph": Seed(
         single(sop_class="CR", PixelSpacing=[0.2, 0.2], PhotometricInterpretation="MONOCHROME1"), looked_at("a.dcm")
     ),
+    "mosaic": Seed(single(sop_class="MR", encode=mosaic), looked_at("a.dcm")),
+    "tomogram": Seed(tomogram, looked_at("a.dcm")),
     "enhanced": Seed(multiframe, looked_at("a.dcm")),
     "zip": Seed(zipped, looked_at("a.zip")),
     "dicomdir": Seed(listed, looked_at("disc")),

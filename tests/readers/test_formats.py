@@ -188,15 +188,24 @@ def test_a_tiff_that_begins_with_a_label_is_refused(here: Path, words: str) -> N
         assert "label" in row.reason
 
 
-def test_an_ome_tiff_that_begins_with_a_label_is_refused(here: Path) -> None:
+def test_an_ome_tiff_that_begins_with_a_label_shows_the_scan_alone(here: Path) -> None:
     path = here / "slide.ome.tif"
     with tifffile.TiffWriter(path, ome=True) as file:
         file.write(sticker(), photometric="rgb", metadata={"axes": "YXS", "Name": "label image"})
         file.write(tissue(), photometric="rgb", metadata={"axes": "YXS", "Name": "scan"})
+    (info,) = only(path).infos
+    assert np.array_equal(shown(info), tissue())
+    assert any("never read" in note for note in info.notes)
+    assert only(path, reader="raster").status == "failed"
+
+
+def test_an_ome_tiff_of_a_label_is_refused(here: Path) -> None:
+    path = here / "slide.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as file:
+        file.write(sticker(), photometric="rgb", metadata={"axes": "YXS", "Name": "label image"})
     row = only(path)
     assert (row.status, row.reader) == ("failed", "pyramid")
     assert "the slide's label, which is never shown" in row.reason
-    assert only(path, reader="raster").status == "failed"
 
 
 def test_an_ome_tiff_whose_second_picture_is_a_label_shows_the_first(here: Path) -> None:

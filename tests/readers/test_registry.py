@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from limner.readers import registry
 from limner.readers.errors import RequestError
+from limner.readers.files import find_linked
 from limner.readers.image import ImageInfo
 from limner.readers.options import Options
 from limner.readers.raster.geotiff import RasterReader
@@ -318,3 +319,73 @@ def test_a_plugin_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(registry, "load", broken)
     with pytest.raises(RequestError, match="must be importable"):
         readers()
+
+
+@pytest.fixture
+def pair(write_raster: WriteRaster, places: Places) -> tuple[Path, Path]:
+    """Two scenes of one name, in folders a and b."""
+    return Path(write_raster("a/scene.tif", places(60, 50))), Path(write_raster("b/scene.tif", places(60, 50)))
+
+
+def counted(rows: Sequence[ScannedFile]) -> list[str]:
+    return sorted(info.uri for row in rows for info in row.infos)
+
+
+@pytest.mark.parametrize("inputs", [("a/scene.tif", "a/../a/scene.tif"), ("a", "a/scene.tif"), ("a/scene.tif", "a")])
+def test_a_file_given_twice_is_told_and_counted_once(pair: tuple[Path, Path], inputs: tuple[str, ...]) -> None:
+    rows = scan([str(pair[0].parents[1] / name) for name in inputs], {})
+    assert len(counted(rows)) == 1
+    assert [(row.status, row.reason) for row in rows] == [("read", "given twice: counted once")]
+
+
+def test_a_folder_given_twice_is_told(pair: tuple[Path, Path]) -> None:
+    rows = scan([str(pair[0].parent), str(pair[0].parent)], {})
+    assert len(counted(rows)) == 1
+    assert rows[-1] == ScannedFile(str(pair[0].parent), "skipped", reason="its files are given twice: counted once")
+
+
+@pytest.mark.parametrize(("link", "how"), [(os.symlink, "by a link"), (os.link, "by a hard link")])
+@pytest.mark.parametrize("name", ["0-first.tif", "z-last.tif"])
+def test_a_linked_file_is_told_and_counted_once(
+    pair: tuple[Path, Path], link: Callable[..., None], how: str, name: str
+) -> None:
+    first, second = pair
+    linked = second.parent / name
+    link(first, linked)
+    inputs = [str(linked), str(first), str(second)] if name.startswith("0") else [str(first.parents[1])]
+    rows = scan(inputs, {})
+    assert len(counted(rows)) == 2
+    (skipped,) = [row for row in rows if row.status == "skipped"]
+    kept = [str(first), str(linked)]
+    if link is os.symlink or name.startswith("z"):  # the file itself rather than its link; the first of equal names
+        assert skipped.path == kept[1]
+    kept.remove(skipped.path)
+    assert skipped.reason == f"the same file as {kept[0]}, {how}: counted once"
+
+
+def test_a_link_to_a_source_of_a_mosaic_is_no_image(pair: tuple[Path, Path]) -> None:
+    """The mosaic, the source and the link hold the same pixels: they are counted once."""
+    folder = pair[0].parent
+    (folder / "mosaic.vrt").write_text(
+        '<VRTDataset rasterXSize="8" rasterYSize="8"><VRTRasterBand dataType="UInt16" band="1"><SimpleSource>'
+        '<SourceFilename relativeToVRT="1">scene.tif</SourceFilename><SourceBand>1</SourceBand></SimpleSource>'
+        "</VRTRasterBand></VRTDataset>",
+        encoding="utf-8",
+    )
+    (folder / "linked.tif").symlink_to(pair[0])
+    rows = scan([str(folder)], {})
+    assert [Path(uri).name for uri in counted(rows)] == ["mosaic.vrt"]
+    assert row(rows, "linked.tif").reason == f"the same file as {pair[0]}, by a link: counted once"
+
+
+def test_a_link_to_a_folder_within_an_input_is_told(pair: tuple[Path, Path]) -> None:
+    first, second = pair
+    (second.parent / "more").symlink_to(first.parent, target_is_directory=True)
+    rows = scan([str(second.parent)], {})
+    assert counted(rows) == [str(second)]
+    assert row(rows, "more").reason == "a link to a folder, which is not followed"
+
+
+def test_an_image_with_a_file_of_its_own_is_no_double() -> None:
+    rows = [("/none/a", [("/none/a", "/none/b")]), ("/none/a", [("/none/a", "/none/c")]), ("/none/a", [("/none/a",)])]
+    assert list(find_linked(rows)) == [2]

@@ -58,6 +58,7 @@ def test_several_boxes_of_999() -> None:
         ("thousandths-yx", '[{"bbox_2d": [16, 32, 48, 64]}]', "x first, but thousandths-yx were asked for"),
         ("", "<loc0512><loc0128><loc0256><loc0384>", "has no area"),
         ("", "<|det|>[[0, 0, 1000, 999]]<|/det|>", "leaves the picture of 999 × 999"),
+        ("pixels", "[" + "[1, 2, 3, 4]," * 101 + "]", "101 boxes are more than 100"),
         ("", "<|det|>a picture of Dr Rossi<|/det|>", "a <|det|> holds no box"),
         ("", '{"box_2d": ["Dr Rossi"]}', "a box_2d holds no box"),
     ],

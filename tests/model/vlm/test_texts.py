@@ -1,6 +1,9 @@
 """Texts as models write them: thought and answer, and what is said where there is no answer."""
 
 import pytest
+from limner.model.vlm.box_format import BoxFormat
+from limner.model.vlm.chat_completions import match_option
+from limner.model.vlm.schema import Schema
 from limner.model.vlm.texts import CUT, MAX_TOKENS, GeneratedText, split_thought, unwrap
 from limner.readers.errors import ModelError
 
@@ -57,11 +60,27 @@ def test_no_answer_is_an_error_with_advice_that_can_be_followed(text: GeneratedT
 
 
 @pytest.mark.parametrize(
+    "part", ["<think>", "</think>", "<answer>", "<box>", "<|det|>", "[", '"bbox_2d": [1,2,3,4] ', "{", " "]
+)
+def test_an_endless_answer_takes_no_endless_time(part: str) -> None:
+    """A server may send 8 MiB of it."""
+    text = "```\n" + part * (2**20 // len(part))
+    GeneratedText.read(text)
+    unwrap(text)
+    BoxFormat.of("pixels", (0.0, 0.0, 9.0, 9.0), (9, 9)).read(text)
+    match_text = "must be one of a, b"
+    with pytest.raises(ModelError, match=match_text):
+        match_option(text, ["a", "b"])
+    with pytest.raises(ModelError, match="must obey the schema"):
+        Schema.parse('{"type": "object"}', of="tester").read(text)
+
+
+@pytest.mark.parametrize(
     ("text", "inner"),
     [
         ("<answer> quay </answer>", "quay"),
         ("So: <|begin_of_box|>quay<|end_of_box|>", "quay"),
-        ("<answer>a</answer> <answer>b</answer>", "a</answer> <answer>b"),
+        ("<answer>a</answer> <answer>b</answer>", "<answer>a</answer> <answer>b</answer>"),
         ("quay", "quay"),
     ],
 )

@@ -118,7 +118,7 @@ def test_characters_outside_the_locale_are_escaped(
 def test_log_messages_of_libraries_are_not_printed(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import limner.pipelines.run.plan as plan, logging\n"
-        "plan.reader_options = lambda settings: logging.getLogger('tifffile').warning('JOHN DOE.svs') or {}\n"
+        "plan.reader_options = lambda settings, key='': logging.getLogger('tifffile').warning('JOHN DOE.svs') or {}\n"
     )
     output = run(["info", tmp_path], env={**os.environ, "PYTHONPATH": str(tmp_path)})
     assert output.returncode == 3

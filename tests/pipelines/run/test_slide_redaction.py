@@ -20,6 +20,7 @@ from limner.readers.errors import ReadError, RequestError
 from limner.readers.geometry import Placement
 from limner.readers.image import ImageInfo
 from limner.readers.options import Options
+from limner.readers.pseudonyms import Pseudonyms
 from limner.readers.slide.pyramid import PyramidReader
 
 pytestmark = pytest.mark.slow
@@ -262,16 +263,19 @@ def test_kind_and_privacy_survive_the_manifest(tmp_path: Path, ward: Path, limne
 
 @pytest.mark.parametrize("names", ["hide", "show"])
 def test_a_name_is_shown_beside_the_id_on_request(
-    tmp_path: Path, ward: Path, limner: Limner, per_tile: str, names: str
+    tmp_path: Path, ward: Path, limner: Limner, per_tile: str, monkeypatch: pytest.MonkeyPatch, names: str
 ) -> None:
+    monkeypatch.setenv("LIMNER_PSEUDONYM_KEY", "0123456789abcdef")
     svs(ward / "JOHN DOE.svs")
+    hidden = Pseudonyms(b"0123456789abcdef").path(str(ward / "JOHN DOE.svs"))
     out = tmp_path / "out"
     output = limner("run", ward, "--model", per_tile, "--set", f"names={names}", "--out", out)
     assert output.code == 0, output.err
     for table in ("findings.csv", "summary.csv", "areas.csv"):
         with (out / table).open(encoding="utf-8", newline="") as file:
             ((image, name),) = {(row["image"], row["name"]) for row in csv.DictReader(file)}
-        assert name == {"hide": image, "show": "JOHN DOE.svs"}[names], table
+        assert image.startswith("slide-" if names == "hide" else "john-doe")
+        assert name == {"hide": hidden, "show": "JOHN DOE.svs"}[names], table
     (path,) = out.glob("*.qupath.geojson")
     read = json.loads(path.read_text(encoding="utf-8"))
     assert read["limner"]["name"] == read["features"][0]["properties"]["metadata"]["name"] == name

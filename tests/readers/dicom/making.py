@@ -4,7 +4,7 @@ import io
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,19 @@ def enhanced(positions: Sequence[float], *, slopes: Sequence[float], times: Sequ
         own.append(frame)
     data.PerFrameFunctionalGroupsSequence = Items(own)
     return data
+
+
+def csa(tags: Mapping[str, list[str]], *, later: bool = True) -> bytes:
+    """A CSA header with these tags, each of six items of which the first have texts, in either form."""
+    whole = (b"SV10\4\3\2\1" if later else b"") + struct.pack("<2I", len(tags) + 1, 77)
+    for name, texts in {"EchoLinePosition": ["64"], **tags}.items():
+        whole += struct.pack("<64si4s3i", name.encode(), len(texts), b"IS", 6, 6, 77)
+        for at in range(6):
+            text = texts[at].encode() + b"\0" if at < len(texts) else b""
+            size = len(text)
+            whole += struct.pack("<4i", *((size, size, 77, size) if later else (size + 6, 0, 77, 0)))
+            whole += text + b"\0" * (-size % 4)
+    return whole
 
 
 def hostile(folder: Path) -> dict[str, Path]:

@@ -22,19 +22,6 @@ MEASURES = {"PixelSpacing": [3, 2], "SpacingBetweenSlices": 4, "ImagePositionPat
 PLACED = {**MEASURES, "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
 
 
-def csa(tags: Mapping[str, list[str]], *, later: bool = True) -> bytes:
-    """A CSA header with these tags, each of six items of which the first have texts, in either form."""
-    whole = (b"SV10\4\3\2\1" if later else b"") + struct.pack("<2I", len(tags) + 1, 77)
-    for name, texts in {"EchoLinePosition": ["64"], **tags}.items():
-        whole += struct.pack("<64si4s3i", name.encode(), len(texts), b"IS", 6, 6, 77)
-        for at in range(6):
-            text = texts[at].encode() + b"\0" if at < len(texts) else b""
-            size = len(text)
-            whole += struct.pack("<4i", *((size, size, 77, size) if later else (size + 6, 0, 77, 0)))
-            whole += text + b"\0" * (-size % 4)
-    return whole
-
-
 def picture(count: int = 5, side: int = 3, rows: int = 8, columns: int = 6) -> np.ndarray:
     """Slices in their places: slice k's pixels are 1000 · k + 100 · row + column."""
     whole = np.zeros((side * rows, side * columns), dtype=np.int16)
@@ -46,7 +33,14 @@ def picture(count: int = 5, side: int = 3, rows: int = 8, columns: int = 6) -> n
 
 
 def mosaic(
-    making: ModuleType, path: Path, *, tag: int | None = None, header: bytes = b"", pixels: Any = None, **tags: object
+    making: ModuleType,
+    path: Path,
+    *,
+    tag: int | None = None,
+    header: Mapping[str, list[str]] | None = None,
+    later: bool = True,
+    pixels: Any = None,
+    **tags: object,
 ) -> Path:
     """A mosaic with the number of slices in (0019,100A), a CSA header, both or none."""
     kind = ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]
@@ -55,7 +49,9 @@ def mosaic(
     if tag is not None:
         data.private_block(0x0019, "SIEMENS MR HEADER", create=True).add_new(0x0A, "US", tag)
     if header:
-        data.private_block(0x0029, "SIEMENS CSA HEADER", create=True).add_new(0x10, "OB", header)
+        data.private_block(0x0029, "SIEMENS CSA HEADER", create=True).add_new(
+            0x10, "OB", making.csa(header, later=later)
+        )
     return making.save(data, path)
 
 
@@ -82,8 +78,8 @@ def test_a_slice_of_a_mosaic_fulfils_the_reader_contract(tmp_path: Path, making:
 @pytest.mark.parametrize("later", [True, False])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_slices_follow_the_normal_of_the_csa_header(tmp_path: Path, making: ModuleType, sign: int, later: bool) -> None:
-    header = csa({COUNT: ["5"], NORMAL: ["0.00000000", "0.00000000", f"{sign}.00000000"]}, later=later)
-    info = scan(mosaic(making, tmp_path / "a.dcm", header=header))
+    header = {COUNT: ["5"], NORMAL: ["0.00000000", "0.00000000", f"{sign}.00000000"]}
+    info = scan(mosaic(making, tmp_path / "a.dcm", header=header, later=later))
     assert not any("mosaic" in note for note in info.notes)
     heights = {plane.frame: float(plane.placement.to_world([[0.5, 0.5]])[0][2]) for plane in info.planes}
     assert heights == {k + 1: 10 + 4.0 * sign * k for k in range(5)}
@@ -95,16 +91,16 @@ def test_slices_follow_the_normal_of_the_csa_header(tmp_path: Path, making: Modu
 @pytest.mark.parametrize(
     ("tag", "header", "found"),
     [
-        (None, b"", "no number"),
-        (5, csa({COUNT: ["6"]}), "5 in (0019,xx0A), 6 in the CSA header"),
-        (4, b"", ""),  # 4 slices are 2 × 2 places: 24 × 18 pixels hold them
-        (17, b"", "17 slices in 18 × 24 pixels"),
-        (5, csa({COUNT: ["5"], NORMAL: ["0", "0.5", "0.8660254"]}), "a slice normal 30.0° off"),
-        (0, b"", "no number"),
+        (None, None, "no number"),
+        (5, {COUNT: ["6"]}, "5 in (0019,xx0A), 6 in the CSA header"),
+        (4, None, ""),  # 4 slices are 2 × 2 places: 24 × 18 pixels hold them
+        (17, None, "17 slices in 18 × 24 pixels"),
+        (5, {COUNT: ["5"], NORMAL: ["0", "0.5", "0.8660254"]}, "a slice normal 30.0° off"),
+        (0, None, "no number"),
     ],
 )
 def test_a_mosaic_that_does_not_state_its_slices_in_one_way_is_refused(
-    tmp_path: Path, making: ModuleType, tag: int | None, header: bytes, found: str
+    tmp_path: Path, making: ModuleType, tag: int | None, header: Mapping[str, list[str]] | None, found: str
 ) -> None:
     path = mosaic(making, tmp_path / "a.dcm", tag=tag, header=header)
     if not found:
@@ -148,9 +144,10 @@ def test_mosaics_over_time_are_one_stack_each_in_the_order_of_time(tmp_path: Pat
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.data())
-def test_a_damaged_csa_header_is_no_value_and_no_error(data: st.DataObject) -> None:
-    whole = bytearray(csa({COUNT: ["5"], NORMAL: ["0", "0", "1"]}, later=data.draw(st.booleans())))
+@given(data=st.data())
+def test_a_damaged_csa_header_is_no_value_and_no_error(making: ModuleType, data: st.DataObject) -> None:
+    tags = {COUNT: ["5"], NORMAL: ["0", "0", "1"]}
+    whole = bytearray(making.csa(tags, later=data.draw(st.booleans())))
     for _ in range(data.draw(st.integers(1, 6))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     found = csa_values(bytes(whole[: data.draw(st.integers(0, len(whole)))]), (COUNT, NORMAL))
