@@ -12,8 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal, cast
 
-import numpy as np
-
 from .errors import LimnerError, ReadError, RequestError
 from .files import absolute, find_linked, is_remote, split_variable
 from .formats import Format, recognise, recognise_folder
@@ -54,23 +52,6 @@ def readers() -> Mapping[str, Reader]:
 def open_image(info: ImageInfo, channels: Sequence[str] | None = None) -> Image:
     """Open an image with the reader that scanned it. Raises `ReadError`, or `RequestError` without that reader."""
     return _load(info.reader).open(info, channels)
-
-
-def cache_bytes(infos: Sequence[ImageInfo], most_open: int) -> float:
-    """Bytes of decoded pixels that a process keeps at most for reading images of which `most_open` are open at once."""
-    each: list[float] = []
-    shared: list[float] = []
-    most = 0
-    for info in infos:
-        reader = _load(info.reader)
-        pixel = sum(np.dtype(channel.dtype).itemsize for channel in info.channels)
-        kept = min(getattr(reader, "cache_bytes", 0), info.size[0] * info.size[1] * pixel)
-        if getattr(reader, "shared_cache", False):
-            shared.append(kept)
-            most = max(most, getattr(reader, "cache_bytes", 0))
-        else:
-            each.append(kept)
-    return sum(sorted(each)[-most_open:]) + min(most, sum(shared))
 
 
 def scan(

@@ -9,12 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from ...model.annotator import Cost, InputSpec, SupportsCost
 from ...model.finding import Result
 from ...model.views import grid_of
 from ...readers.errors import LimnerError, RequestError
+from ...readers.image import ImageInfo
 from ...readers.regions import Region, Span
-from ...readers.registry import cache_bytes
+from ...readers.registry import readers
 from ...readers.sandbox import release_sandbox
 from .engines import Job, Task, WorkerProcess
 from .execute import PreparedRun
@@ -152,6 +155,24 @@ def view_bytes(image: ImagePlan) -> int:
     columns, rows = grid_of(image.largest_region, image.spec)
     channels = _RGB_CHANNELS if image.spec.bands is None else len(image.spec.bands)
     return columns * rows * image.spec.tile**2 * channels * _FLOAT_BYTES * _COPIES
+
+
+def cache_bytes(infos: Sequence[ImageInfo], most_open: int) -> float:
+    """Bytes of decoded pixels that a process keeps at most for reading images of which `most_open` are open at once."""
+    each: list[float] = []
+    shared: list[float] = []
+    most = 0
+    known = readers()
+    for info in infos:
+        reader = known[info.reader]
+        pixel = sum(np.dtype(channel.dtype).itemsize for channel in info.channels)
+        kept = min(getattr(reader, "cache_bytes", 0), info.size[0] * info.size[1] * pixel)
+        if getattr(reader, "shared_cache", False):
+            shared.append(kept)
+            most = max(most, getattr(reader, "cache_bytes", 0))
+        else:
+            each.append(kept)
+    return sum(sorted(each)[-most_open:]) + min(most, sum(shared))
 
 
 def middle_tile(region: Region, spec: InputSpec) -> Region:
