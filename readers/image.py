@@ -20,6 +20,9 @@ Pixels = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 Kind = Literal["map", "slide", "study"]
 
+DOUBTFUL: Final = "doubtful"
+"""The value of a fact that was measured without a clear result."""
+
 VALIDITY_UNKNOWN: Final = ("validity", "not stated")
 """The entry of `ImageInfo.facts` for a file with neither a nodata value nor a mask."""
 

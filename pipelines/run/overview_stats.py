@@ -34,6 +34,7 @@ from ...readers.raster.radiometry import implausible_values, offset_note
 from ...readers.registry import known_options, open_image
 from ...readers.render import Stretch, display_stretch, fit_stretch, render, rgb_channels
 from ...readers.slide.padding import find_padding
+from ...readers.slide.staining import measure_stain
 from ...readers.slide.tissue import Tissue, find_tissue, overview_side, polygon_mask, read_tissue_annotation
 from ...readers.vectors import split_layer
 from ..config import Settings
@@ -171,7 +172,10 @@ def compute_overview_stats(
             alike = len(set(zip(stretch.low, stretch.high, strict=True))) == 1
             if info.kind == "slide" and len(rgb) > 1 and alike and pixels.dtype != np.uint8:  # tissue by its colours
                 overview = overview._replace(pixels=render(pixels, overview.valid, stretch))
-        roi = find_roi(info, settings, overview)
+        tissue = _find_tissue(info, overview) if info.kind == "slide" else None
+        roi = find_roi(info, settings, overview, tissue)
+        if tissue is not None:
+            info = _with_stain(info, overview, tissue)
         note = offset_note(*numbers) if fault is None else str(fault)
         if info.kind == "study" and stretch is not None and spec.bands is None:
             note = visibility_note(info, overview, Montage.of(info), stretch)
@@ -307,21 +311,40 @@ def _fit(
     return annotator.fit(spec, turn(render(pixels, valid, stretch)), turn(inside & valid), turn(valid))
 
 
-def find_roi(info: ImageInfo, settings: Settings, overview: ReducedImage) -> RegionOfInterest:
-    """The region of interest of an image, from the settings and its overview. Raises `RequestError`."""
+def _find_tissue(info: ImageInfo, overview: ReducedImage) -> Tissue:
+    return find_tissue(overview.pixels, overview.valid, microns=_overview_microns(info, overview))
+
+
+def _overview_microns(info: ImageInfo, overview: ReducedImage) -> tuple[float, float] | None:
+    """Spacing of a slide's overview in µm/px (x, y); None where it is not known."""
+    if info.placement.unit != "um":
+        return None
+    (x, *_), (_, y, _) = info.placement.matrix[:2]
+    return abs(x) * overview.scale[0], abs(y) * overview.scale[1]
+
+
+def _with_stain(info: ImageInfo, overview: ReducedImage, tissue: Tissue) -> ImageInfo:
+    """The metadata of a slide with its stain, as its overview shows it, among the facts."""
+    if tissue.illumination == "dark":
+        return info
+    stain, evidence = measure_stain(overview.pixels, tissue.mask, overview.valid)
+    facts = (("stain_measured", stain), ("stain_evidence", evidence)) if stain else ()
+    return replace(info, facts=(*info.facts, *facts))
+
+
+def find_roi(
+    info: ImageInfo, settings: Settings, overview: ReducedImage, tissue: Tissue | None = None
+) -> RegionOfInterest:
+    """The region of interest of an image, from the settings, its overview and its tissue. Raises `RequestError`."""
     user_area = _read_user_area(settings.area, info) if settings.area else None
     valid_mask = None
     if settings.skip_empty and len(info.planes) == 1:
         unknown = ~overview.readable if overview.sampled is None else ~(overview.readable & overview.sampled)
         valid_mask = dilate(overview.valid | unknown, DILATION)
     scale = overview.scale
-    if settings.tissue == "off" or info.kind != "slide":
+    if settings.tissue == "off" or tissue is None:
         return RegionOfInterest(user_area, valid_mask=valid_mask, scale=scale)
-    microns = None
-    if info.placement.unit == "um":
-        (x, *_), (_, y, _) = info.placement.matrix[:2]
-        microns = (abs(x) * scale[0], abs(y) * scale[1])
-    tissue = find_tissue(overview.pixels, overview.valid, microns=microns)
+    microns = _overview_microns(info, overview)
     at = "at an unknown pixel size" if microns is None else f"at {microns[0]:.3g} × {microns[1]:.3g} µm/px"
     method = f"{tissue.illumination} field {at}: {tissue.method}"
     warnings = _tissue_warnings(tissue, overview.valid)

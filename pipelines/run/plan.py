@@ -33,6 +33,7 @@ from ...reports.writer import FileRow
 from ..cli.terminal import plural
 from ..config import HD_NUM, Resolution, Settings
 from ..progress import EventHandler, Inspecting
+from .domain_check import check_domain
 from .overview_stats import OUTSIDE, OutsideAreaError, compute_overview_stats
 from .picture import fit_to_picture
 from .run_folder import is_run_folder
@@ -57,6 +58,7 @@ class _PlanFields(BaseModel):
     outside_reason: Annotated[str, Field(alias="beyond")]
     tissue: str
     warnings: tuple[str, ...] = ()
+    forced: str = ""
     orientation: Orientation = UPRIGHT
 
 
@@ -83,6 +85,8 @@ class ImagePlan:
     """How tissue was detected, in words; "" where it was not."""
     warnings: tuple[str, ...] = ()
     """Sentences on why the results must not be believed unseen."""
+    forced: str = ""
+    """What of the image is outside the model's domain, as a phrase; "" where nothing is."""
     skipped: Mapping[str, str] | None = None
     """Reasons by key of the regions that need not be read."""
 
@@ -123,6 +127,7 @@ class ImagePlan:
             "beyond": self.outside_reason,
             "tissue": self.tissue,
             "warnings": list(self.warnings),
+            **({"forced": self.forced} if self.forced else {}),
             **({} if self.grid.orientation == UPRIGHT else {"orientation": asdict(self.grid.orientation)}),
         }
 
@@ -143,6 +148,7 @@ class ImagePlan:
             outside_reason=fields.outside_reason,
             tissue=fields.tissue,
             warnings=fields.warnings,
+            forced=fields.forced,
         )
 
 
@@ -243,8 +249,10 @@ def _plan_image(
     info = replace(info, notes=(*info.notes, *_size_notes(info, spec)))
     orientation, _ = find_orientation(info.placement)
     grid = Grid(info.id, info.size, grid_scale(info, spec, settings.resolution), len(info.planes), orientation)
+    check_domain(info, annotator, settings, grid.scale, stain_known=False)  # before the overview is read
     stats = compute_overview_stats(info, spec, settings, annotator, on_progress)
-    info = replace(stats.info, notes=(*stats.info.notes, *filter(None, [stats.note])))
+    domain = check_domain(stats.info, annotator, settings, grid.scale)
+    info = replace(stats.info, notes=(*stats.info.notes, *filter(None, [stats.note]), *domain.notes))
     picture_spec = stats.spec
     if ready and isinstance(annotator, SupportsPictureFit):
         picture_spec = fit_to_picture(annotator, info, grid, stats)
@@ -260,7 +268,8 @@ def _plan_image(
         user_area=stats.roi.user_area,
         outside_reason=stats.roi.outside_reason,
         tissue=stats.roi.tissue_method,
-        warnings=stats.roi.warnings,
+        warnings=(*domain.warnings, *stats.roi.warnings),
+        forced=domain.forced,
     )
     no_model = NO_MODEL if annotator is None else ""
     reasons = {region.key: stats.roi.skip_reason(region.core) or no_model for region in plan.regions}

@@ -314,7 +314,7 @@ def _describe(tiff: "TiffFile", scene: Scene, uri: str, options: PyramidOptions)
         options=tuple(options.texts().items()),
         notes=(*spacing_notes, *_notes(series), *axes.notes(options)),
         kind="slide",
-        facts=(("levels", str(levels)), *scene.facts),
+        facts=(("levels", str(levels)), *scene.facts, *ome.specimen),
     )
 
 

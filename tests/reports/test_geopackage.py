@@ -85,7 +85,7 @@ def test_each_image_has_a_layer_with_the_columns_of_findings(
     placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path
 ) -> None:
     findings = [
-        Finding("water", SHAPE, "area", 0.5, text="one\ntwo", numbers={"deep": 2.5}),
+        Finding("water", SHAPE, "area", 0.5, text="one\ntwo", text_cut=True, numbers={"deep": 2.5}),
         Finding("land", shapely.box(0, 0, 9, 9), "box", notes={"why": "dry"}),
     ]
     run = record(
@@ -108,8 +108,11 @@ def test_each_image_has_a_layer_with_the_columns_of_findings(
     assert topic["model name"] == "toy"
     assert topic["CRS of b"] == "EPSG:32618"
     with sqlite3.connect(path) as base:
+        assert base.execute("select cut, typeof(cut) from b").fetchall() == [(1, "integer"), (None, "null")]
+        kinds = {name: kind for _, name, kind, *_ in base.execute("pragma table_info(b)")}
         described = base.execute("select description from gpkg_contents where table_name = 'b'").fetchall()
     assert described == [(DISCLAIMER,)]
+    assert kinds["cut"] == "BOOLEAN"
 
 
 def test_values_equal_findings_csv(placement: MakePlacement, image: MakeImage, record: MakeRecord, out: Path) -> None:
