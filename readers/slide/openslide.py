@@ -17,13 +17,13 @@ from ..errors import ReadError, excerpt
 from ..files import fingerprint, is_remote, require_local
 from ..formats import recognise
 from ..geometry import MAX_SIDE, Box
-from ..image import BaseImage, Channel, ImageInfo, Mask, Pixels
+from ..image import BaseImage, Channel, ImageInfo, Mask, Pixels, StoredLevel
 from ..options import scan_options
 from .padding import SlideOptions
 from .spacing import Spacing, slide_placement, to_micrometres
 from .staining import stated_specimen
 from .tiff_directories import TILE_WIDTH, Directories
-from .tiled_pyramid import Level, Tile, TiledPyramid
+from .tiled_pyramid import CACHE_BYTES, Level, Tile, TiledPyramid
 
 if TYPE_CHECKING:
     from openslide import OpenSlide
@@ -46,6 +46,7 @@ class SlideReader:
 
     name = "slide"
     kind = "slide"
+    cache_bytes = CACHE_BYTES
     Options = SlideOptions
 
     def identify(self, uri: str, head: bytes) -> int:
@@ -121,6 +122,14 @@ class SlideImage(BaseImage):
 
     def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         return self._pyramid.read(box, size)
+
+    def stored_level(self, step: tuple[float, float]) -> StoredLevel:
+        """See `SupportsLevels`."""
+        return self._pyramid.stored_level(step)
+
+    def may_hold(self, shape: tuple[int, int]) -> Mask | None:  # noqa: ARG002 - the same for all
+        """See `SupportsLevels`: None, since what is blank is known only when it is decoded."""
+        return None
 
     def _close(self) -> None:
         if self._slide is not None:
