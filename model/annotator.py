@@ -10,6 +10,7 @@ from shapely.geometry.base import BaseGeometry
 
 from ..readers.image import ImageInfo
 from ..readers.regions import Region
+from .domain import Domain
 from .finding import Kind
 from .tiling import TileGrid
 
@@ -225,6 +226,16 @@ class SupportsPictureFit(Protocol):
 
         Called after `check`, and only where all files are here. Raises `ModelError`.
         """
+        ...
+
+
+@runtime_checkable
+class SupportsDomain(Protocol):
+    """An annotator that states which images it was made for; planning refuses others, unless the user insists."""
+
+    @property
+    def domain(self) -> Sequence[Domain]:
+        """Kinds of images, of which one is enough; empty where it is not known. Raises `ModelError`."""
         ...
 
 

@@ -23,7 +23,8 @@ from ..readers.overview import read_overview
 from ..readers.raster.bands import find_channels
 from ..readers.regions import Grid, cut_regions
 from ..readers.render import fit_stretch, render, rgb_channels
-from .annotator import Annotator, Answer, InputSpec, SupportsFit, SupportsPictureFit, View
+from .annotator import Annotator, Answer, InputSpec, SupportsDomain, SupportsFit, SupportsPictureFit, View
+from .domain import Domain
 from .finding import Kind
 from .views import read_view
 
@@ -105,6 +106,8 @@ def _views(reader: Reader, info: ImageInfo, spec: InputSpec) -> list[View]:
 
 
 def _check_declarations(annotator: Annotator) -> None:
+    domain: Any = annotator.domain if isinstance(annotator, SupportsDomain) else ()
+    _require(all(isinstance(part, Domain) for part in domain), "a domain is a sequence of Domain", domain)
     identity, labels, colours = dict[Any, Any](annotator.identity), annotator.labels, dict(annotator.colours)
     text = all(isinstance(one, str) for pair in identity.items() for one in pair)
     _require(text and bool(identity.get("name")), "identity is texts by name, with a `name` among them", identity)

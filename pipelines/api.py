@@ -69,7 +69,7 @@ class OpenedImage:
 
         self._handle()
         with open_image(self._opened, rgb_channels(self._opened.channels)) as image:
-            pixels, valid, _, _ = read_overview(image, limit=limit)
+            pixels, valid, *_ = read_overview(image, limit=limit)
             stretch = display_stretch(
                 self._opened, fit_stretch(pixels, valid, image.channels, keep_colours=self._opened.kind == "slide")
             )
@@ -173,7 +173,9 @@ def plan(inputs: Inputs, **settings: Unpack[Keywords]) -> PlannedRun:
     Raises `LimnerError` where no image can be analysed.
     """
     given = _settings(inputs, settings)
-    return PlannedRun(prepare(given, only_plan=True), given)
+    with progress_display() as on_event:
+        prepared = prepare(given, only_plan=True, on_event=on_event)
+    return PlannedRun(prepared, given)
 
 
 def run(inputs: Inputs, **settings: Unpack[Keywords]) -> Run:

@@ -119,6 +119,8 @@ class Settings(BaseModel):
     """Type of answer: describe (free text), classify (one of the labels), locate (boxes of the labels) or extract
     (values that follow schema_file).
     """
+    force_domain: bool = False
+    """Run the model on images that it was not made for, by its card. Every report then tells so."""
     schema_file: Text = ""
     """JSON schema file of the values to extract."""
     resolution: str = ""

@@ -249,6 +249,7 @@ def _slide_rows(info: ImageInfo) -> list[Row]:
         ("size", f"{info.size[0]} × {info.size[1]} px"),
         ("pixel", f"{size} ({info.placement.source})"),
         *([("objective", f"{facts['objective']}×")] if "objective" in facts else []),
+        *((name, facts[name]) for name in ("stain", "organ") if name in facts),
         *([("levels", facts["levels"])] if "levels" in facts else []),
         *([("scene", ", ".join(facts[key] for key in _SCENE if key in facts))] if "scene" in facts else []),
         _channels(info),

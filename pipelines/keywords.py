@@ -26,6 +26,8 @@ class Keywords(TypedDict, total=False):
     """Type of answer: describe (free text), classify (one of the labels), locate (boxes of the labels) or extract
     (values that follow schema_file).
     """
+    force_domain: bool | None
+    """Run the model on images that it was not made for, by its card. Every report then tells so."""
     schema_file: str | os.PathLike[str] | None
     """JSON schema file of the values to extract."""
     resolution: str | None

@@ -44,13 +44,27 @@ class RegionDone:
 
 
 @dataclass(frozen=True, slots=True)
+class Inspecting:
+    """While the run is planned: a part of an image's overview is read."""
+
+    image: str
+    """Its id."""
+    number: int
+    """The images before it."""
+    total: int
+    """All images."""
+    share: float
+    """The part of this image that was looked at, from 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """A sentence for the user."""
 
     text: str
 
 
-Event = Started | RegionDone | Message
+Event = Inspecting | Started | RegionDone | Message
 EventHandler = Callable[[Event], None]
 
 
@@ -90,6 +104,7 @@ class TerminalProgress:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bar = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
         self._task: TaskID | None = None
+        self._inspection: TaskID | None = None
         self._counts = _Counts()
 
     def __enter__(self) -> Self:
@@ -105,7 +120,9 @@ class TerminalProgress:
         """Show one event."""
         counts, before = self._counts, self._lines()
         counts.update(event)
-        if isinstance(event, Message):
+        if isinstance(event, Inspecting):
+            self._inspect(event)
+        elif isinstance(event, Message):
             self._print(event.text)
         elif isinstance(event, Started):
             already = f", {event.done} of them skipped or finished earlier" if event.done else ""
@@ -118,6 +135,16 @@ class TerminalProgress:
                 self._bar.advance(self._task)
             if not self._console.is_terminal and self._lines() > before:
                 self._print(str(counts))
+
+    def _inspect(self, event: Inspecting) -> None:
+        """Show how much of the images was looked at; gone when all were."""
+        done = event.number + event.share
+        if self._inspection is None:
+            self._inspection = self._bar.add_task("looking at the inputs", total=event.total)
+        self._bar.update(self._inspection, completed=done, description=f"looking at {visible(event.image)}")
+        if done >= event.total:
+            self._bar.remove_task(self._inspection)
+            self._inspection = None
 
     def _lines(self) -> int:
         return self._counts.done * LINES // max(1, self._counts.total)
@@ -132,6 +159,7 @@ class NotebookProgress:
     def __init__(self) -> None:
         self._messages: list[str] = []
         self._counts = _Counts()
+        self._inspected = ""
         self._updated = 0.0
         self._handle: Any = None
 
@@ -147,7 +175,11 @@ class NotebookProgress:
     def __call__(self, event: Event) -> None:
         """Show one event."""
         self._counts.update(event)
-        if isinstance(event, Message):
+        self._inspected = ""
+        if isinstance(event, Inspecting):
+            percent = 100 * (event.number + event.share) / event.total
+            self._inspected = f"looking at {event.image}: {percent:.0f} % of the inputs"
+        elif isinstance(event, Message):
             self._messages.append(event.text)
         elif isinstance(event, RegionDone) and event.status == "failed":
             self._messages.append(f"{event.region} failed. {event.error}")
@@ -156,13 +188,14 @@ class NotebookProgress:
             self._updated = time.monotonic()
 
     def __repr__(self) -> str:
-        """The counts of regions."""
-        return str(self._counts)
+        """The counts of regions, or how much was looked at."""
+        return self._inspected or (str(self._counts) if self._counts.total else "")
 
     def _repr_html_(self) -> str:
         """A progress bar, the counts and the last messages."""
         messages = "".join(
             f"<div><small>{html.escape(visible(text))}</small></div>" for text in self._messages[-_MAX_MESSAGES:]
         )
-        counts = self._counts
-        return f'<progress value="{counts.done}" max="{max(1, counts.total)}"></progress> {counts}{messages}'
+        counts, words = self._counts, html.escape(visible(repr(self)))
+        bar = f'<progress value="{counts.done}" max="{max(1, counts.total)}"></progress> ' if words else ""
+        return f"{bar}{words}{messages}"

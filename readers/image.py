@@ -20,6 +20,9 @@ Pixels = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 Kind = Literal["map", "slide", "study"]
 
+DOUBTFUL: Final = "doubtful"
+"""The value of a fact that was measured without a clear result."""
+
 VALIDITY_UNKNOWN: Final = ("validity", "not stated")
 """The entry of `ImageInfo.facts` for a file with neither a nodata value nor a mask."""
 
@@ -178,6 +181,32 @@ class Image(AbstractContextManager["Image", None], Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class StoredLevel:
+    """What an image has stored for reads at some scale."""
+
+    scale: tuple[float, float]
+    """Level-0 pixels (x, y) per stored pixel."""
+    block: tuple[int, int]
+    """(width, height) in stored pixels of what is decoded at once."""
+
+
+@runtime_checkable
+class SupportsLevels(Protocol):
+    """An open image that tells what reading costs, so that the overview of a huge one takes bounded time."""
+
+    def stored_level(self, step: tuple[float, float]) -> StoredLevel:
+        """What `read` uses for pixels of `step` level-0 pixels (x, y)."""
+        ...
+
+    def may_hold(self, shape: tuple[int, int]) -> Mask | None:
+        """Which cells (H, W) of a grid of that shape over the whole image may hold valid pixels.
+
+        A cell that is False holds none for certain. None where that is not known without reading.
+        """
+        ...
+
+
 class BaseImage(ABC):
     """Base class of open images: metadata, channel selection, and a handle that is released once.
 
@@ -245,7 +274,8 @@ class Reader(Protocol):
     """A reader of one family of formats, registered under the entry point group `limner.readers`.
 
     Cheap to import and to construct. It may define `Options`, a subclass of `options.Options`; without one it takes no
-    options.
+    options. `cache_bytes`, where defined, are the most bytes of decoded pixels that an open image keeps; with
+    `shared_cache` all images of a process together.
     """
 
     name: str

@@ -3,7 +3,7 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Self
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from .errors import ReadError
 from .geometry import Box
-from .image import Image, ImageInfo, Mask, Pixels
+from .image import Image, ImageInfo, Mask, Pixels, StoredLevel, SupportsLevels
 
 Values = npt.NDArray[np.float64]
 
@@ -20,6 +20,11 @@ MAX_MONTAGE_PLANES: Final = 25
 OVERVIEW_SIDE: Final = 2048
 """Pixels on the long side of an overview, unless something else is asked for."""
 _BYTES: Final = 64 << 20  # native pixels read at a time
+WHOLE_BYTES: Final = 4 << 30
+"""Most bytes of native pixels of a map that are read for an overview; of a larger one blocks are sampled."""
+SAMPLED_BYTES: Final = 512 << 20
+"""Bytes of native pixels of such samples."""
+_SAMPLES: Final = 4096  # at most
 _SMALLEST: Final = 32  # overview pixels: a block that cannot be read is halved until it has this side
 
 
@@ -70,6 +75,13 @@ class ReducedImage(NamedTuple):
     """False (H, W) where the file is damaged; such pixels are invalid, too."""
     scale: tuple[float, float]
     """Level-0 pixels (x, y) per reduced pixel."""
+    sampled: Mask | None = None
+    """Of a map that is too large to be read whole: where it was read (H, W). Other pixels repeat the nearest of these.
+    None where all was read."""
+
+
+Progress = Callable[[float], None]
+"""Called with the share (0 to 1) of an overview that is read."""
 
 
 def read_overview(
@@ -78,13 +90,16 @@ def read_overview(
     limit: int = OVERVIEW_SIDE,
     montage: Montage | None = None,
     aspect: tuple[float, float] = (1.0, 1.0),
+    on_progress: Progress = lambda _: None,
 ) -> ReducedImage:
     """Read the whole image, or a montage of a stack, at no more than `limit` pixels on its long side, never enlarged.
 
     aspect: proportions (x, y) of the level-0 pixels behind a reduced pixel, to make the reduced ones square.
 
-    Reads blocks with at most 64 MiB of native pixels each, so that memory is bounded. A block that raises `ReadError`
-    is halved down to 32 reduced pixels, so that little of a damaged file is lost. Raises nothing itself.
+    Parts that an image knows to hold nothing (`SupportsLevels`) are not read. Of a map of which more than `WHOLE_BYTES`
+    would have to be decoded, blocks on a regular lattice are, so that the time is bounded. At most 64 MiB of native
+    pixels are read at a time, so that memory is bounded. A part that raises `ReadError` is halved down to 32 reduced
+    pixels, so that little of a damaged file is lost. Raises nothing itself.
     """
     montage = montage or Montage.of(image.info)
     width, height = image.info.size
@@ -99,15 +114,94 @@ def read_overview(
     pixel_bytes = scale[0] * scale[1] * len(image.channels) * dtype.itemsize
     wide = max(1, min(columns, int(_BYTES / pixel_bytes)))
     high = max(1, min(rows, int(_BYTES / (pixel_bytes * wide))))
-    for plane in montage.planes:
+    possible = np.ones((rows, columns), np.bool_)
+    if isinstance(image, SupportsLevels) and image.info.kind == "map" and len(montage.planes) == 1:
+        stored = image.may_hold((rows, columns)) if pixel_bytes * rows * columns > _BYTES else None
+        possible = possible if stored is None else stored
+        level = image.stored_level(scale)
+        stored_bytes = pixel_bytes / (level.scale[0] * level.scale[1])
+        if stored_bytes * np.count_nonzero(possible) > WHOLE_BYTES:
+            return _sample(result, image, level, possible, on_progress)
+    for number, plane in enumerate(montage.planes):
         column, row = montage.place(plane) or (0, 0)
         part = np.s_[row * rows : (row + 1) * rows, column * columns : (column + 1) * columns]
         of_plane = ReducedImage(result.pixels[part], result.valid[part], result.readable[part], scale)
-        of_plane.readable[...] = False
+        of_plane.readable[...] = ~possible
         for top in range(0, rows, high):
             for left in range(0, columns, wide):
-                _read_block(of_plane, image, (left, top, min(left + wide, columns), min(top + high, rows)), plane)
+                here = possible[top : top + high, left : left + wide]
+                if not here.any():
+                    continue
+                first, last = (int(one) for one in np.flatnonzero(here.any(axis=0))[[0, -1]])
+                block = (left + first, top, left + last + 1, min(top + high, rows))
+                _read_block(of_plane, image, block, plane)
+            on_progress((number + min(1.0, (top + high) / rows)) / len(montage.planes))
     return result
+
+
+def overview_bytes(image: Image, limit: int) -> float:
+    """Bytes of native pixels that the overview of a plane reads; 0 where the image does not tell."""
+    if not isinstance(image, SupportsLevels):
+        return 0.0
+    (width, height), step = image.info.size, max(1.0, max(image.info.size) / limit)
+    across, down = image.stored_level((step, step)).scale
+    itemsize = np.result_type(*(np.dtype(channel.dtype) for channel in image.channels)).itemsize
+    return width / across * (height / down) * len(image.channels) * itemsize
+
+
+def _sample(
+    result: ReducedImage, image: Image, level: StoredLevel, possible: Mask, on_progress: Progress
+) -> ReducedImage:
+    """Read stored blocks on a regular lattice, as many as `SAMPLED_BYTES` allow; the nearest stands for the others."""
+    rows, columns = possible.shape
+    itemsize = result.pixels.dtype.itemsize * result.pixels.shape[2]
+    block = [side * step for side, step in zip(level.block, level.scale, strict=True)]  # level-0 pixels
+    counts = [math.ceil(side / length) for side, length in zip(image.info.size, block, strict=True)]
+    share = float(np.count_nonzero(possible)) / possible.size
+    most = max(1, min(_SAMPLES, int(SAMPLED_BYTES / (level.block[0] * level.block[1] * itemsize * share))))
+    across = min(counts[0], max(1, math.isqrt(most * counts[0] // counts[1]) if counts[0] > 1 else 1))
+    down = min(counts[1], max(1, most // across))
+    x, y = (
+        [_cells(number * length, min((number + 1) * length, side), step, cells) for number in _spread(count, chosen)]
+        for length, side, step, cells, count, chosen in zip(
+            block, image.info.size, result.scale, (columns, rows), counts, (across, down), strict=True
+        )
+    )
+    result.readable[...] = ~possible
+    sampled = np.zeros((rows, columns), np.bool_)
+    for number, (top, bottom, y0, y1) in enumerate(y):
+        for left, right, x0, x1 in x:
+            here = np.s_[top:bottom, left:right]
+            sampled[here] = True
+            if not possible[here].any():
+                continue
+            try:
+                pixels, valid = image.read(Box(x0, y0, x1, y1), (right - left, bottom - top))
+            except ReadError:
+                continue
+            result.pixels[here], result.valid[here], result.readable[here] = pixels, valid, True
+        on_progress((number + 1) / len(y))
+    nearest = np.ix_(_nearest(np.any(sampled, axis=1)), _nearest(np.any(sampled, axis=0)))
+    return ReducedImage(
+        result.pixels[nearest], result.valid[nearest] & possible, result.readable[nearest], result.scale, sampled
+    )
+
+
+def _cells(start: float, stop: float, step: float, count: int) -> tuple[int, int, float, float]:
+    """The cells of `step` that a block fills, and where they begin and end; a block within one cell stands for it."""
+    first, last = math.ceil(start / step - 1e-9), math.floor(stop / step + 1e-9)
+    if first < last:
+        return first, last, first * step, last * step
+    middle = min(count - 1, math.floor((start + stop) / 2 / step))
+    return middle, middle + 1, start, stop
+
+
+def _nearest(sampled: npt.ArrayLike) -> npt.NDArray[np.intp]:
+    """The index of the nearest True of each place (N,)."""
+    marks = np.asarray(sampled)
+    places = np.flatnonzero(marks)
+    middles = (places[1:] + places[:-1]) / 2
+    return places[np.searchsorted(middles, np.arange(len(marks)))]
 
 
 def _spread(count: int, chosen: int) -> list[int]:

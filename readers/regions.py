@@ -149,12 +149,12 @@ class Region:
     def core(self) -> Box:
         """The box that is reported, in level-0 pixels, within the image."""
         c, r, grid = self.columns, self.rows, self.grid
-        (right, bottom), (sx, sy) = grid.upright_size, grid.upright_scale
+        (right, bottom), (sx, sy), (width, height) = grid.upright_size, grid.upright_scale, grid.shape
         upright = Box(  # the last core ends with the image, wherever the rounded scale would put its end
             c.core_start * sx,
             r.core_start * sy,
-            float(right) if c.core_stop == grid.shape[0] else c.core_stop * sx,
-            float(bottom) if r.core_stop == grid.shape[1] else r.core_stop * sy,
+            float(right) if c.core_stop == width else c.core_stop * sx,
+            float(bottom) if r.core_stop == height else r.core_stop * sy,
         )
         return grid.orientation.box_to_level0(upright, grid.size)
 

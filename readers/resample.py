@@ -10,6 +10,7 @@ fixed order, elementwise, in float64, so that working in bands of rows (which bo
     output pixels    │      0      │      1      │        pixel 1 = (0.5·s2 + 1·s3 + 1·s4) / 2.5
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ Rows = Callable[[int, int], tuple[Pixels, Mask | None]]
 
 SNAP = 1e-6  # pixels: an edge this close to a source pixel's edge is moved onto it, so that no sliver is read
 BAND = 8 * 2**20  # bytes of float64 sums held at a time
+GATHERED_TAPS = 8  # source pixels of one output pixel from which those of all outputs are added in one call, if no
+GATHERED = 2**20  # more products than these are held for it: the loop costs calls, which matter for small parts
 MANY_TAPS = 1000.3  # source pixels of one output pixel from which each output is summed by itself
 
 
@@ -201,6 +204,13 @@ def _weighted_sum(
     """Σ over taps of weight · source along an axis, tap after tap, each elementwise."""
     if weight.sum(axis=0).max(initial=0) > MANY_TAPS:
         return _sum_many(source, index, weight, axis=axis, kind=kind)
+    taps, count = index.shape
+    part, behind = source.size // max(1, source.shape[axis]) * count, count * math.prod(source.shape[axis + 1 :])
+    if taps >= GATHERED_TAPS and behind > 1 and part <= GATHERED // taps:
+        # numpy adds along an axis that is not the last one element by element, in order: the sums of the loop below
+        weights = weight.astype(kind).reshape(*[1] * axis, taps, count, *[1] * (source.ndim - axis - 1))
+        products = np.ascontiguousarray(np.take(source, index, axis=axis) * weights)
+        return np.add.reduce(products, axis=axis, dtype=kind)
     shape = [1] * source.ndim
     shape[axis] = index.shape[1]
     total: npt.NDArray[Any] | None = None

@@ -179,6 +179,13 @@ def shared_process(megabytes: int = MEMORY_MB) -> SandboxedProcess:
     return _SHARED[key]
 
 
+def release_sandbox() -> None:
+    """Stop the shared processes, which keep their libraries in memory; the next call starts another."""
+    for (owner, _), process in list(_SHARED.items()):
+        if owner == os.getpid():
+            process.close()
+
+
 def run_sandboxed(function: str, *arguments: Any, seconds: float, megabytes: int = MEMORY_MB) -> Any:
     """`SandboxedProcess.call` in the shared process. Raises `LimnerError` or `SandboxError`."""
     return shared_process(megabytes).call(function, *arguments, seconds=seconds)

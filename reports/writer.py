@@ -21,6 +21,7 @@ DISCLAIMER = "Research use only. Not for clinical, safety-critical or legal deci
 NOT_RUN = "not run yet"
 """The reason of areas whose regions an interrupted run has not reached."""
 
+_MOST_FORCED = 3  # images outside the model's domain that are named
 _LONGEST = 120  # characters of an id in a file name: encrypted file systems allow 143 with prefix and suffix
 
 FileStatus = Literal["read", "skipped", "failed"]
@@ -109,6 +110,9 @@ class ImageRecord:
     warnings: tuple[str, ...] = ()
     """Sentences on why the results must not be believed unseen: hardly any tissue, a doubtful field and the like."""
 
+    forced: str = ""
+    """What of the image is outside the model's domain, as a phrase, where the user insisted; "" where nothing is."""
+
     @property
     def complete(self) -> bool:
         """Whether everything that was planned was also analysed."""
@@ -147,8 +151,14 @@ class Record:
 
     @property
     def use(self) -> str:
-        """What the results may be used for: the disclaimer, and the model's own restrictions."""
-        return f"{DISCLAIMER} {self.model.get('use', '')}".strip()
+        """What the results may be used for: the disclaimer, the model's own restrictions, and a forced domain."""
+        forced = [f"{image.info.id}: {image.forced}" for image in self.images if image.forced]
+        domain = ""
+        if forced:
+            more = f"; and {len(forced) - _MOST_FORCED} more" if len(forced) > _MOST_FORCED else ""
+            named = "; ".join(forced[:_MOST_FORCED])
+            domain = f"Outside the domain of the model, forced with --force-domain: {named}{more}."
+        return " ".join(filter(None, (DISCLAIMER, self.model.get("use", ""), domain)))
 
 
 class Writer(Protocol):

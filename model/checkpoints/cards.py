@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ...readers.errors import ModelError, did_you_mean, excerpt
+from ..domain import Domain
 from .untrusted import MAX_TILE, UntrustedDict, parse_yaml, read_yaml
 from .weights import is_path
 
@@ -117,6 +118,8 @@ class ModelCard(CardPart):
     classes: Annotated[tuple[CardClass, ...], Field(min_length=2, max_length=255)]
     """In the order of the network's outputs."""
     resolution: PixelSize
+    domain: tuple[Domain, ...] = ()
+    """The images that the network was made for; empty where that is not known."""
     tile: Annotated[int, Field(gt=0, le=MAX_TILE)]
     halo: Annotated[int, Field(ge=0)]
     """Pixels at each border of a tile whose answers are dropped."""
@@ -231,9 +234,9 @@ def _validate(content: UntrustedDict) -> ModelCard:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(step) for step in first["loc"])
         if first["type"] == "extra_forbidden":
-            part: type[CardPart] = ModelCard
-            parts = {"classes": CardClass, "companions": Companion, "resolution": PixelSize}
-            parts |= {"tiling": CardTiling, "variants": CardVariant}
+            part: type[BaseModel] = ModelCard
+            parts: dict[str, type[BaseModel]] = {"classes": CardClass, "companions": Companion, "domain": Domain}
+            parts |= {"resolution": PixelSize, "tiling": CardTiling, "variants": CardVariant}
             for step in first["loc"][:-1]:
                 part = parts.get(str(step), part)
             rule, value = "must have known keys only", excerpt(where)

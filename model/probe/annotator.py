@@ -14,6 +14,7 @@ from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Answer, Cost, InputSpec, Vi
 from ..checkpoints.weights import sha256_of
 from ..clip.annotator import global_view_of
 from ..clip.fusion import Fusion, FusionText
+from ..domain import Domain
 from ..options import CheckpointAnnotator, CheckpointOptions, Names
 from ..views import KeptTile, kept_tiles
 from .card import CARD, HEAD, ProbeCard, ProbeInput, read_card
@@ -101,6 +102,11 @@ class Probe(CheckpointAnnotator[ProbeOptions]):
                 remedy=f"Choose among {', '.join(known)}",
             )
         return tuple(label for label in known if not self._options.labels or label in self._options.labels)
+
+    @property
+    def domain(self) -> Sequence[Domain]:
+        """The images that it was trained on. Raises `ModelError`."""
+        return self.card.domain
 
     @property
     def colours(self) -> Mapping[str, str]:

@@ -10,6 +10,7 @@ from ...readers.errors import ModelError, excerpt
 from ...readers.files import write_atomic
 from ..checkpoints.cards import CardPart, Text
 from ..checkpoints.untrusted import MAX_TILE, read_yaml
+from ..domain import Domain
 
 CARD: Final = "card.yaml"
 HEAD: Final = "head.safetensors"
@@ -129,6 +130,8 @@ class ProbeCard(CardPart):
     licence: Text
     classes: Annotated[tuple[ProbeClass, ...], Field(min_length=2)]
     seen: ProbeInput
+    domain: tuple[Domain, ...] = ()
+    """The images that it was trained on; empty in the cards of earlier versions."""
     encoder: EncoderRecord
     head: HeadRecord
     validation: Validation

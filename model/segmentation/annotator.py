@@ -16,6 +16,7 @@ from ..checkpoints import onnx, tile_statistics, weights
 from ..checkpoints.cards import CardVariant, ModelCard, find_card, shipped_cards, shipped_digests
 from ..checkpoints.memory import file_bytes
 from ..class_maps import ClassScores, class_map_to_polygons, fill_invalid
+from ..domain import Domain
 from ..options import SegmentationOptions
 from ..scores import sigmoid, softmax
 from .stain import Stain, fit_stain
@@ -61,6 +62,11 @@ class Segmenter:
     def labels(self) -> tuple[str, ...]:
         """The card's classes, without background."""
         return self.card.labels
+
+    @property
+    def domain(self) -> Sequence[Domain]:
+        """The card's."""
+        return self.card.domain
 
     @property
     def colours(self) -> Mapping[str, str]:

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from ...readers.errors import ModelError, RequestError
 from ...readers.image import ImageInfo
-from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Answer, Cost, InputSpec, RemoteAnnotator, View
+from ..annotator import UNDECIDED, UNDECIDED_COLOUR, Answer, Cost, InputSpec, RemoteAnnotator, SupportsDomain, View
+from ..domain import Domain
 from ..scores import softmax
 from ..tiling import WHITE, join_tiles
 from ..views import valid_share
@@ -114,6 +115,11 @@ class VlmAnnotator:
     def colours(self) -> Mapping[str, str]:
         """Grey for undecided regions; the others get colours from a palette."""
         return {UNDECIDED: UNDECIDED_COLOUR} if UNDECIDED in self.labels else {}
+
+    @property
+    def domain(self) -> Sequence[Domain]:
+        """The domain of the backend, where it states one. Raises `ModelError`."""
+        return self._backend.domain if isinstance(self._backend, SupportsDomain) else ()
 
     @property
     def host(self) -> str:

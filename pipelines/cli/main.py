@@ -78,10 +78,12 @@ def run_command(settings: "Settings") -> None:
 def plan_command(settings: "Settings") -> None:
     """Show what a run would do: regions, tiles, memory, time. Writes nothing, downloads nothing."""
     from ..plan_text import plan_text, time_text
+    from ..progress import TerminalProgress
     from ..run.estimate import LIMIT_S, estimate, measure
     from ..run.execute import prepare, workers_and_threads
 
-    prepared = prepare(settings, only_plan=True)
+    with TerminalProgress() as progress:
+        prepared = prepare(settings, only_plan=True, on_event=progress)
     known = estimate(prepared, batch=settings.batch)
     workers, threads = workers_and_threads(settings)
     print_result(plan_text(prepared, known, workers=workers))

@@ -1,6 +1,7 @@
 """Estimates the memory of a run by arithmetic, and its time by annotating one tile within limits."""
 
 import contextlib
+import ctypes
 import os
 import time
 from collections import Counter
@@ -8,14 +9,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from ...model.annotator import Cost, InputSpec, SupportsCost
 from ...model.finding import Result
 from ...model.views import grid_of
 from ...readers.errors import LimnerError, RequestError
+from ...readers.image import ImageInfo
 from ...readers.regions import Region, Span
+from ...readers.registry import readers
+from ...readers.sandbox import release_sandbox
 from .engines import Job, Task, WorkerProcess
 from .execute import PreparedRun
 from .plan import ImagePlan
+from .worker import MAX_OPEN
 
 LIMIT_S = 120.0
 """Most seconds that timing may take, including loading the model."""
@@ -85,7 +92,8 @@ def estimate(prepared: PreparedRun, *, batch: int) -> Estimate:
     views = max(view_bytes(image) for image in images) * batch * 2  # the next batch is read meanwhile
     shapes = Counter(grid_of(region, image.spec) for image in images for region in image.remaining)
     work = {shape: float(shape[0] * shape[1]) for shape in shapes}
-    basic = Estimate(views + _LIBRARIES, None, free_memory(), shapes, work)
+    kept = cache_bytes([image.info for image in images], MAX_OPEN)
+    basic = Estimate(views + kept + _LIBRARIES, None, free_memory(), shapes, work)
     annotator = prepared.annotator
     if annotator is None or not shapes:
         return replace(basic, untimed="There is nothing to analyse")
@@ -128,6 +136,8 @@ def measure(prepared: PreparedRun, known: Estimate, *, workers: int, threads: in
     todo = [region for image in prepared.plan.images for region in image.remaining]
     regions = dict.fromkeys(todo[len(todo) // place] for place in _PLACES)
     tiles = [middle_tile(region, job.images[region.grid.image].spec) for region in regions]
+    release_sandbox()  # its memory is needed now
+    release_freed_memory()
     free = free_memory()
     limit = float("inf") if free is None else free - _reserve(free)
     trial = try_region(job, tiles, threads=threads, seconds=LIMIT_S, memory=limit)
@@ -145,6 +155,24 @@ def view_bytes(image: ImagePlan) -> int:
     columns, rows = grid_of(image.largest_region, image.spec)
     channels = _RGB_CHANNELS if image.spec.bands is None else len(image.spec.bands)
     return columns * rows * image.spec.tile**2 * channels * _FLOAT_BYTES * _COPIES
+
+
+def cache_bytes(infos: Sequence[ImageInfo], most_open: int) -> float:
+    """Bytes of decoded pixels that a process keeps at most for reading images of which `most_open` are open at once."""
+    each: list[float] = []
+    shared: list[float] = []
+    most = 0
+    known = readers()
+    for info in infos:
+        reader = known[info.reader]
+        pixel = sum(np.dtype(channel.dtype).itemsize for channel in info.channels)
+        kept = min(getattr(reader, "cache_bytes", 0), info.size[0] * info.size[1] * pixel)
+        if getattr(reader, "shared_cache", False):
+            shared.append(kept)
+            most = max(most, getattr(reader, "cache_bytes", 0))
+        else:
+            each.append(kept)
+    return sum(sorted(each)[-most_open:]) + min(most, sum(shared))
 
 
 def middle_tile(region: Region, spec: InputSpec) -> Region:
@@ -251,6 +279,12 @@ class _Monitor:
                 msg = f"{late} within {self.seconds:.0f} s, the time limit of a plan"
                 raise _LimitError(msg)
         return self.worker.receive()
+
+
+def release_freed_memory() -> None:
+    """Give what this process has freed back to the system, where the C library can."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def total_memory() -> float | None:

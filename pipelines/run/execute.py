@@ -64,18 +64,25 @@ def check_options(settings: Settings) -> None:
         choice.make()
 
 
-def prepare(settings: Settings, key: str = "", *, only_plan: bool = False) -> PreparedRun:
+def prepare(
+    settings: Settings, key: str = "", *, only_plan: bool = False, on_event: EventHandler = lambda _: None
+) -> PreparedRun:
     """Scan the inputs, select and check the annotator, and plan. Raises `LimnerError` where no image can be analysed.
 
     `key` is the path of a key for pseudonyms; without one they last as long as this process. With `only_plan` a model
     that is not on this machine is no error but `PreparedRun.unavailable`, and a remote model is not contacted.
     """
     check_options(settings)
-    return _prepare(settings, *scan_with_redaction(settings, key), only_plan=only_plan)
+    return _prepare(settings, *scan_with_redaction(settings, key), only_plan=only_plan, on_event=on_event)
 
 
 def _prepare(
-    settings: Settings, scanned: Sequence[ScannedFile], redactor: Redactor, *, only_plan: bool = False
+    settings: Settings,
+    scanned: Sequence[ScannedFile],
+    redactor: Redactor,
+    *,
+    only_plan: bool = False,
+    on_event: EventHandler = lambda _: None,
 ) -> PreparedRun:
     """See `prepare`."""
     try:
@@ -84,7 +91,7 @@ def _prepare(
         annotator = None if choice is None else choice.make(threads="0")
         labels = choose_labels(settings, choice, annotator)
         unavailable = "" if annotator is None else redactor.text(_check(annotator, infos, only_plan=only_plan))
-        plan = make_plan(settings, scanned, annotator, ready=not unavailable)
+        plan = make_plan(settings, scanned, annotator, on_event, ready=not unavailable)
     except LimnerError as error:
         raise redactor.error(error) from None
     return PreparedRun(plan, choice, annotator, labels, redactor, unavailable)
@@ -124,7 +131,7 @@ def run(settings: Settings, on_event: EventHandler) -> Run:
     with key_for(folder, settings) as key:
         scanned, redactor = scan_with_redaction(settings, key)
         try:
-            return _run_prepared(settings, _prepare(settings, scanned, redactor), key, on_event)
+            return _run_prepared(settings, _prepare(settings, scanned, redactor, on_event=on_event), key, on_event)
         except BaseException as error:
             if kept := keep_refused(folder, key, redactor):
                 on_event(Message(kept))
@@ -138,7 +145,7 @@ def run_in_memory(settings: Settings, on_event: EventHandler) -> Run:
 
     Ignores the settings of folders, reports and engines.
     """
-    prepared = prepare(settings)
+    prepared = prepare(settings, on_event=on_event)
     results = _skipped(prepared.plan)
     todo = [region for image in prepared.plan.images for region in image.remaining]
     on_event(Started(len(prepared.plan.images), len(results) + len(todo), len(results), ""))

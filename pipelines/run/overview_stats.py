@@ -3,7 +3,7 @@
 # pyright: reportUnknownMemberType=false
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -18,19 +18,29 @@ from ...readers.annotations import in_pixels, read_roi, roi_to_pixels
 from ...readers.errors import ModelError, ReadError, RequestError
 from ...readers.geodesy import on_earth
 from ...readers.geometry import Box, Points
-from ...readers.image import Channel, Image, ImageInfo, Mask
+from ...readers.image import Channel, Image, ImageInfo, Mask, SupportsLevels
 from ...readers.orientation import find_orientation
-from ...readers.overview import OVERVIEW_SIDE, Montage, ReducedImage, dilate, read_overview
+from ...readers.overview import (
+    OVERVIEW_SIDE,
+    Montage,
+    Progress,
+    ReducedImage,
+    dilate,
+    overview_bytes,
+    read_overview,
+)
 from ...readers.raster.bands import find_channels
 from ...readers.raster.radiometry import implausible_values, offset_note
 from ...readers.registry import known_options, open_image
 from ...readers.render import Stretch, display_stretch, fit_stretch, render, rgb_channels
 from ...readers.slide.padding import find_padding
+from ...readers.slide.staining import measure_stain
 from ...readers.slide.tissue import Tissue, find_tissue, overview_side, polygon_mask, read_tissue_annotation
 from ...readers.vectors import split_layer
 from ..config import Settings
 from .windows import visibility_note
 
+COSTLY_BYTES = 1 << 30  # native pixels of a slide's overview: above it only one is read
 DILATION = (2, 2)  # overview pixels: regions may have valid pixels that are too few for an overview pixel to be valid
 LEAST_TISSUE = 0.01
 """Share of a slide's valid pixels: less tissue is a warning."""
@@ -81,7 +91,8 @@ class RegionOfInterest:
 
     def skip_reason(self, core: Box) -> str:
         """Why a region with this core need not be read; "" where it must be."""
-        box = shapely.box(core.x0, core.y0, core.x1, core.y1)
+        area = self.area
+        box = None if area is None else shapely.box(core.x0, core.y0, core.x1, core.y1)
         if self.user_area is not None and not self.user_area.intersects(box):
             return OUTSIDE
         if self.valid_mask is not None:
@@ -89,7 +100,7 @@ class RegionOfInterest:
             y0, y1 = math.floor(core.y0 / self.scale[1]), math.ceil(core.y1 / self.scale[1])
             if not self.valid_mask[y0:y1, x0:x1].any():
                 return EMPTY
-        return "" if self.area is None or self.area.intersects(box) else NO_TISSUE
+        return "" if area is None or area.intersects(box) else NO_TISSUE
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +117,7 @@ class OverviewStats:
     """Why `stretch` is None, else ""."""
     roi: RegionOfInterest
     note: str = ""
-    """What the numbers say against the stated scale and offset, or the window of a study."""
+    """What the numbers say against the stated scale and offset, or the window of a study, and whether it is sampled."""
 
 
 def channel_names(info: ImageInfo, spec: InputSpec, stretch: Stretch | None) -> tuple[str, ...]:
@@ -117,7 +128,11 @@ def channel_names(info: ImageInfo, spec: InputSpec, stretch: Stretch | None) -> 
 
 
 def compute_overview_stats(
-    info: ImageInfo, spec: InputSpec, settings: Settings, annotator: Annotator | None
+    info: ImageInfo,
+    spec: InputSpec,
+    settings: Settings,
+    annotator: Annotator | None,
+    on_progress: Progress = lambda _: None,
 ) -> OverviewStats:
     """Open an image once and evaluate its overview, for slides at the resolution at which tissue is detected.
 
@@ -135,10 +150,14 @@ def compute_overview_stats(
                 info.uri, f"{error.rule}, since the model takes RGB", value=error.value, remedy=remedy
             ) from error
     names = tuple(dict.fromkeys([*rgb, *channel_names(info, spec, None)])) or (info.channels[0].name,)
-    limit = overview_side(info) if info.kind == "slide" else OVERVIEW_SIDE
-    info, overview = _without_padding(info, names, limit)
+    fits = isinstance(annotator, SupportsFit) and spec.bands is None
+
+    def look(image: Image) -> ReducedImage:
+        return read_overview(image, limit=_overview_limit(image, spec, fits=fits), on_progress=on_progress)
+
+    info, overview = _without_padding(info, names, look)
     with open_image(info, names) as image:
-        overview = overview or read_overview(image, limit=limit)
+        first = overview = overview or look(image)
         numbers = (info, image.channels, overview.pixels, overview.valid)
         fault = implausible_values(*numbers)
         if fault is not None and spec.bands is not None:
@@ -153,21 +172,65 @@ def compute_overview_stats(
             alike = len(set(zip(stretch.low, stretch.high, strict=True))) == 1
             if info.kind == "slide" and len(rgb) > 1 and alike and pixels.dtype != np.uint8:  # tissue by its colours
                 overview = overview._replace(pixels=render(pixels, overview.valid, stretch))
-        roi = find_roi(info, settings, overview)
+        tissue = _find_tissue(info, overview) if info.kind == "slide" else None
+        roi = find_roi(info, settings, overview, tissue)
+        if tissue is not None:
+            info = _with_stain(info, overview, tissue)
         note = offset_note(*numbers) if fault is None else str(fault)
         if info.kind == "study" and stretch is not None and spec.bands is None:
             note = visibility_note(info, overview, Montage.of(info), stretch)
         if isinstance(annotator, SupportsFit) and stretch is not None and spec.bands is None:
-            spec = _fit(annotator, image, spec, stretch, roi.area)
-    return OverviewStats(info, spec, stretch, no_rgb_reason, roi, note)
+            spec = _fit(annotator, image, spec, stretch, roi.area, first)
+    return OverviewStats(info, spec, stretch, no_rgb_reason, roi, " ".join(filter(None, (note, _sampling_note(first)))))
 
 
-def _without_padding(info: ImageInfo, names: Sequence[str], limit: int) -> tuple[ImageInfo, ReducedImage | None]:
+def _sampling_note(overview: ReducedImage) -> str:
+    """What to tell of an image that was too large to be looked at whole, "" for others."""
+    if overview.sampled is None:
+        return ""
+    share = 100.0 * np.count_nonzero(overview.sampled) / overview.sampled.size
+    return (
+        f"The image is too large to be looked at whole while planning: the stretch is that of samples ({share:.2g} % "
+        "of the overview), and regions without data are found when they are read. Overviews in the file, which "
+        "gdaladdo adds, are read instead."
+    )
+
+
+def _overview_limit(image: Image, spec: InputSpec, *, fits: bool) -> int:
+    """Pixels on the long side of the overview of an image.
+
+    Of a slide whose overview has to be made from very many pixels, one is read for tissue and for what an annotator
+    fits, and from a stored level that may be up to twice as coarse.
+    """
+    info = image.info
+    if info.kind != "slide":
+        return OVERVIEW_SIDE
+    limit, largest = overview_side(info), max(overview_side(info), _fit_side(info, spec) if fits else 0)
+    if overview_bytes(image, largest) <= COSTLY_BYTES:
+        return limit
+    whole = max(info.size)
+    if isinstance(image, SupportsLevels):
+        step = 2.0 * whole / largest
+        stored = math.floor(whole / max(image.stored_level((step, step)).scale))
+        if largest / 2 <= stored < largest:
+            return stored
+    return largest
+
+
+def _fit_side(info: ImageInfo, spec: InputSpec) -> int:
+    """Pixels on the long side of the overview that an annotator is fitted to."""
+    microns = spec.resolution if spec.unit == "um" else None
+    return overview_side(info) if microns is None else overview_side(info, microns)
+
+
+def _without_padding(
+    info: ImageInfo, names: Sequence[str], look: Callable[[Image], ReducedImage]
+) -> tuple[ImageInfo, ReducedImage | None]:
     """A slide's metadata with its padding stated, which makes it no data; the overview where there is no padding."""
     if info.kind != "slide" or "padding" in dict(info.options) or "padding" not in known_options(info.reader):
         return info, None
     with open_image(info, names) as image:
-        overview = read_overview(image, limit=limit)
+        overview = look(image)
         padding = find_padding(image, overview) if len(image.channels) == len(info.channels) else ()
     if not padding:
         return info, overview
@@ -223,17 +286,24 @@ def _stretch_limits(info: ImageInfo, spec: InputSpec, settings: Settings) -> tup
 
 
 def _fit(
-    annotator: SupportsFit, image: Image, spec: InputSpec, stretch: Stretch, area: BaseGeometry | None
+    annotator: SupportsFit,
+    image: Image,
+    spec: InputSpec,
+    stretch: Stretch,
+    area: BaseGeometry | None,
+    first: ReducedImage,
 ) -> InputSpec:
     """Fit the annotator on the overview at about the spec's resolution, at most 4096 pixels on the long side.
+
+    Where that has to be made from very many pixels, it is the `first` one, which was read already.
 
     Returns the spec unchanged where the area is empty. Raises `ModelError`.
     """
     if area is not None and area.is_empty:
         return spec
-    microns = spec.resolution if spec.unit == "um" else None
-    limit = overview_side(image.info) if microns is None else overview_side(image.info, microns)
-    pixels, valid, _, scale = read_overview(image, limit=limit)
+    limit = _fit_side(image.info, spec)
+    costly = overview_bytes(image, limit) > COSTLY_BYTES
+    pixels, valid, _, scale, _ = first if costly else read_overview(image, limit=limit)
     inside = np.ones_like(valid)
     if area is not None and len(image.info.planes) == 1:  # the overview of a stack is a montage
         inside = polygon_mask(area, valid.shape, scale)
@@ -241,20 +311,40 @@ def _fit(
     return annotator.fit(spec, turn(render(pixels, valid, stretch)), turn(inside & valid), turn(valid))
 
 
-def find_roi(info: ImageInfo, settings: Settings, overview: ReducedImage) -> RegionOfInterest:
-    """The region of interest of an image, from the settings and its overview. Raises `RequestError`."""
+def _find_tissue(info: ImageInfo, overview: ReducedImage) -> Tissue:
+    return find_tissue(overview.pixels, overview.valid, microns=_overview_microns(info, overview))
+
+
+def _overview_microns(info: ImageInfo, overview: ReducedImage) -> tuple[float, float] | None:
+    """Spacing of a slide's overview in µm/px (x, y); None where it is not known."""
+    if info.placement.unit != "um":
+        return None
+    (x, *_), (_, y, _) = info.placement.matrix[:2]
+    return abs(x) * overview.scale[0], abs(y) * overview.scale[1]
+
+
+def _with_stain(info: ImageInfo, overview: ReducedImage, tissue: Tissue) -> ImageInfo:
+    """The metadata of a slide with its stain, as its overview shows it, among the facts."""
+    if tissue.illumination == "dark":
+        return info
+    stain, evidence = measure_stain(overview.pixels, tissue.mask, overview.valid)
+    facts = (("stain_measured", stain), ("stain_evidence", evidence)) if stain else ()
+    return replace(info, facts=(*info.facts, *facts))
+
+
+def find_roi(
+    info: ImageInfo, settings: Settings, overview: ReducedImage, tissue: Tissue | None = None
+) -> RegionOfInterest:
+    """The region of interest of an image, from the settings, its overview and its tissue. Raises `RequestError`."""
     user_area = _read_user_area(settings.area, info) if settings.area else None
     valid_mask = None
     if settings.skip_empty and len(info.planes) == 1:
-        valid_mask = dilate(overview.valid | ~overview.readable, DILATION)
+        unknown = ~overview.readable if overview.sampled is None else ~(overview.readable & overview.sampled)
+        valid_mask = dilate(overview.valid | unknown, DILATION)
     scale = overview.scale
-    if settings.tissue == "off" or info.kind != "slide":
+    if settings.tissue == "off" or tissue is None:
         return RegionOfInterest(user_area, valid_mask=valid_mask, scale=scale)
-    microns = None
-    if info.placement.unit == "um":
-        (x, *_), (_, y, _) = info.placement.matrix[:2]
-        microns = (abs(x) * scale[0], abs(y) * scale[1])
-    tissue = find_tissue(overview.pixels, overview.valid, microns=microns)
+    microns = _overview_microns(info, overview)
     at = "at an unknown pixel size" if microns is None else f"at {microns[0]:.3g} × {microns[1]:.3g} µm/px"
     method = f"{tissue.illumination} field {at}: {tissue.method}"
     warnings = _tissue_warnings(tissue, overview.valid)

@@ -24,6 +24,7 @@ from ...readers.errors import LimnerError, ModelError, ReadError, RequestError
 from ...readers.geodesy import metres_per_pixel
 from ...readers.image import ImageInfo, Kind
 from ...readers.orientation import UPRIGHT, Orientation, find_orientation
+from ...readers.overview import Progress
 from ...readers.regions import Grid, Region, cut_regions, snap_scale
 from ...readers.registry import ScannedFile, known_options, scan
 from ...readers.render import Stretch
@@ -31,6 +32,8 @@ from ...readers.vectors import vector_digest
 from ...reports.writer import FileRow
 from ..cli.terminal import plural
 from ..config import HD_NUM, Resolution, Settings
+from ..progress import EventHandler, Inspecting
+from .domain_check import check_domain
 from .overview_stats import OUTSIDE, OutsideAreaError, compute_overview_stats
 from .picture import fit_to_picture
 from .run_folder import is_run_folder
@@ -55,6 +58,7 @@ class _PlanFields(BaseModel):
     outside_reason: Annotated[str, Field(alias="beyond")]
     tissue: str
     warnings: tuple[str, ...] = ()
+    forced: str = ""
     orientation: Orientation = UPRIGHT
 
 
@@ -81,6 +85,8 @@ class ImagePlan:
     """How tissue was detected, in words; "" where it was not."""
     warnings: tuple[str, ...] = ()
     """Sentences on why the results must not be believed unseen."""
+    forced: str = ""
+    """What of the image is outside the model's domain, as a phrase; "" where nothing is."""
     skipped: Mapping[str, str] | None = None
     """Reasons by key of the regions that need not be read."""
 
@@ -121,6 +127,7 @@ class ImagePlan:
             "beyond": self.outside_reason,
             "tissue": self.tissue,
             "warnings": list(self.warnings),
+            **({"forced": self.forced} if self.forced else {}),
             **({} if self.grid.orientation == UPRIGHT else {"orientation": asdict(self.grid.orientation)}),
         }
 
@@ -141,6 +148,7 @@ class ImagePlan:
             outside_reason=fields.outside_reason,
             tissue=fields.tissue,
             warnings=fields.warnings,
+            forced=fields.forced,
         )
 
 
@@ -159,7 +167,12 @@ class Plan:
 
 
 def make_plan(
-    settings: Settings, scanned: Sequence[ScannedFile], annotator: Annotator | None, *, ready: bool = True
+    settings: Settings,
+    scanned: Sequence[ScannedFile],
+    annotator: Annotator | None,
+    on_event: EventHandler = lambda _: None,
+    *,
+    ready: bool = True,
 ) -> Plan:
     """Plan every image that can be analysed; the others become failed rows. Without an annotator all is skipped.
 
@@ -170,9 +183,14 @@ def make_plan(
     """
     plans: list[ImagePlan] = []
     failed: dict[str, LimnerError] = {}
-    for info in (info for row in scanned for info in row.infos):
+    infos = [info for row in scanned for info in row.infos]
+    for number, info in enumerate(infos):
+
+        def on_progress(share: float, number: int = number, image: str = info.id) -> None:
+            on_event(Inspecting(image, number, len(infos), share))
+
         try:
-            plans.append(_plan_image(info, annotator, settings, ready=ready))
+            plans.append(_plan_image(info, annotator, settings, on_progress, ready=ready))
         except LimnerError as error:
             failed[info.id] = error
     if not plans:
@@ -222,15 +240,19 @@ def format_pixel_size(metres: float, kind: Kind = "map") -> str:
     return f"{metres:.4g} m" if kind == "map" and metres >= 1e-3 else f"{metres * 1e6:.4g} µm"
 
 
-def _plan_image(info: ImageInfo, annotator: Annotator | None, settings: Settings, *, ready: bool) -> ImagePlan:
+def _plan_image(
+    info: ImageInfo, annotator: Annotator | None, settings: Settings, on_progress: Progress, *, ready: bool
+) -> ImagePlan:
     """Plan one image. Raises `LimnerError`."""
     spec = DEFAULT_INPUT_SPEC if annotator is None else annotator.input_spec(info)
     info = with_model_window(info, spec, settings)
     info = replace(info, notes=(*info.notes, *_size_notes(info, spec)))
     orientation, _ = find_orientation(info.placement)
     grid = Grid(info.id, info.size, grid_scale(info, spec, settings.resolution), len(info.planes), orientation)
-    stats = compute_overview_stats(info, spec, settings, annotator)
-    info = replace(stats.info, notes=(*stats.info.notes, *filter(None, [stats.note])))
+    check_domain(info, annotator, settings, grid.scale, stain_known=False)  # before the overview is read
+    stats = compute_overview_stats(info, spec, settings, annotator, on_progress)
+    domain = check_domain(stats.info, annotator, settings, grid.scale)
+    info = replace(stats.info, notes=(*stats.info.notes, *filter(None, [stats.note]), *domain.notes))
     picture_spec = stats.spec
     if ready and isinstance(annotator, SupportsPictureFit):
         picture_spec = fit_to_picture(annotator, info, grid, stats)
@@ -246,7 +268,8 @@ def _plan_image(info: ImageInfo, annotator: Annotator | None, settings: Settings
         user_area=stats.roi.user_area,
         outside_reason=stats.roi.outside_reason,
         tissue=stats.roi.tissue_method,
-        warnings=stats.roi.warnings,
+        warnings=(*domain.warnings, *stats.roi.warnings),
+        forced=domain.forced,
     )
     no_model = NO_MODEL if annotator is None else ""
     reasons = {region.key: stats.roi.skip_reason(region.core) or no_model for region in plan.regions}

@@ -225,6 +225,7 @@ def _image_record(
         unanalysed=tuple(unanalysed),
         roi=plan.area,
         name=name,
+        forced=plan.forced,
         warnings=plan.warnings or _nothing_analysed(areas),
     )
 

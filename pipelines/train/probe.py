@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from ...model.domain import Domain
 from ...model.probe import card as cards
 from ...model.probe.card import CARD, HEAD, Interval, ProbeCard, ProbeMetrics
 from ...model.training.fit import Fitted, check_installed, fit_head, max_fits
@@ -84,6 +85,7 @@ def make_card(data: TrainingSet, config: ProbeConfig, fitted: Fitted, colour: Fi
             channels=len(plan.spec.bands or (plan.stretch.channels if plan.stretch is not None else ())),
             limits=data.limits if plan.spec.bands is None else None,
         ),
+        domain=Domain.of_images([one.info for one in data.plans]),
         encoder=cards.EncoderRecord(source=config.encoder, identity=dict(data.encoder.identity)),
         head=cards.HeadRecord(
             kind=config.head,

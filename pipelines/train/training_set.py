@@ -159,7 +159,7 @@ def build_training_set(settings: Settings, config: ProbeConfig, on_event: EventH
         _report_labels(labels, infos, names, on_event)
         outlined = [replace(row, infos=tuple(i for i in row.infos if i.id in labels.outlines)) for row in scanned]
         encoder = find_encoder(config.encoder, fetch=settings.fetch)
-        plan = make_plan(settings, outlined, _EncoderInput(encoder, _tile_size(encoder, config.tile)))
+        plan = make_plan(settings, outlined, _EncoderInput(encoder, _tile_size(encoder, config.tile)), on_event)
         for row in plan.files:
             if row.status == "failed":
                 on_event(Message(f"{names.path(row.path)} is left out. {names.text(row.reason)}"))

@@ -30,6 +30,9 @@ from .vrt import VrtSources, is_below, parse_vrt
 HEAD_BYTES = 4096
 MAX_BLOCK_BYTES = 256 * 2**20
 """Size of one block (tile or strip) of all bands that it stores: GDAL must decode all of it to read one pixel."""
+CACHE_BYTES = MAX_BLOCK_BYTES
+"""Size of GDAL's cache of decoded blocks, one in each process: the largest block fits. GDAL's own default is 5 % of the
+machine's memory."""
 MAX_STREAMED_BYTES = 2**33
 """Decoded size of a picture whose pixels can only be decoded from its beginning on."""
 MAX_BANDS = 2048
@@ -104,6 +107,7 @@ def gdal_env(name: str) -> Generator[None]:
         "GDAL_SKIP": ",".join(BLOCKED_DRIVERS),
         "GDAL_VRT_ENABLE_RAWRASTERBAND": "NO",
         "GDAL_VRT_ENABLE_PYTHON": "NO",
+        "GDAL_CACHEMAX": CACHE_BYTES,
     }
     if is_remote(name):
         settings |= {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": "TRUE", "GDAL_HTTP_MAX_RETRY": "3"}
@@ -311,6 +315,11 @@ def _check_dataset(raster: Any, name: str) -> None:
         if path != own and not any(is_below(path, root) for root in roots):
             rule = "must have all its files in its own folder"
             raise ReadError(name, rule, value=excerpt(file), remedy="Put them together")
+
+
+def stored_bytes(raster: Any) -> int:
+    """Bytes of a pixel in all bands."""
+    return sum(band_dtype(kind).itemsize for kind in raster.dtypes)
 
 
 def _check_blocks(raster: Any, name: str) -> None:

@@ -20,12 +20,13 @@ import numpy as np
 from ..errors import ReadError, did_you_mean, excerpt
 from ..files import is_remote, split_variable
 from ..geometry import Box
-from ..image import BaseImage, ImageInfo, Mask, Pixels
+from ..image import BaseImage, ImageInfo, Mask, Pixels, StoredLevel
 from ..options import scan_options
 from ..resample import Edges, axis_weights, pixel_edges, resample
-from .gdal import gdal_env, gdal_errors, open_raster
+from .gdal import CACHE_BYTES, gdal_env, gdal_errors, open_raster, stored_bytes
 from .metadata import (
     RasterOptions,
+    band_dtype,
     band_layout,
     describe_raster,
     has_complex,
@@ -35,6 +36,7 @@ from .metadata import (
     variable_name,
 )
 from .pictures import keep_decoded, orientation_notes
+from .stored_blocks import StoredBlocks
 
 Window = tuple[tuple[int, int], tuple[int, int]]  # rows and columns, each from and to
 
@@ -60,6 +62,7 @@ class RasterReader:
 
     name = "raster"
     kind = "map"
+    cache_bytes, shared_cache = CACHE_BYTES, True
     Options = RasterOptions
 
     def identify(self, uri: str, head: bytes) -> int:
@@ -152,6 +155,10 @@ class RasterImage(BaseImage):
         width, height = self._info.size
         with gdal_env(self._name):
             raster = self._choose_level((x[-1] - x[0]) / (len(x) - 1), (y[-1] - y[0]) / (len(y) - 1))
+        parts = self._column_parts(raster, x)
+        if len(parts) > 1:
+            read = [self.sample(y, x[part], bounds=bounds) for part in parts]
+            return np.concatenate([pixels for pixels, _ in read], axis=1), np.hstack([valid for _, valid in read])
         (across, right), (down, below) = self._level_grid(raster)
         x0, y0, x1, y1 = bounds or (0.0, 0.0, float(width), float(height))
         rows = axis_weights(y / down + below, raster.height, low=y0 / down + below, high=y1 / down + below)
@@ -169,6 +176,43 @@ class RasterImage(BaseImage):
         for raster in self._levels.values():
             raster.close()
         self._levels.clear()
+
+    def stored_level(self, step: tuple[float, float]) -> StoredLevel:
+        """See `SupportsLevels`."""
+        with gdal_env(self._name):
+            raster = self._choose_level(*step)
+            high, wide = raster.block_shapes[0]
+        (across, _), (down, _) = self._level_grid(raster)
+        return StoredLevel((across, down), (min(wide, raster.width), min(high, raster.height)))
+
+    def may_hold(self, shape: tuple[int, int]) -> Mask | None:
+        """See `SupportsLevels`: the stored blocks of a local GeoTIFF in which a block that is left out is no data."""
+        raster = self._levels[-1]
+        if raster.driver != "GTiff" or is_remote(self._name) or self._info.part or self._layout.palette is not None:
+            return None
+        types, fills = raster.dtypes, [value or 0 for value in raster.nodatavals]  # what GDAL has for such a block
+        delivered = {b: np.array([fills[b - 1]]).astype(band_dtype(types[b - 1])) for b in self._layout.bands}
+        empty = all(bool(is_nodata(value, self._nodata.get(band)).all()) for band, value in delivered.items())
+        if not empty and (self._layout.alpha is None or fills[self._layout.alpha - 1] != 0):
+            return None
+        blocks = StoredBlocks.read(self._name)
+        if blocks is None or blocks.size != (raster.width, raster.height):
+            return None
+        return blocks.may_hold(shape)
+
+    def _column_parts(self, raster: Any, x: Edges) -> list[slice]:
+        """Parts of the edges x, one after the other, for which a row of blocks fits twice into GDAL's cache.
+
+        `resample` asks for a few rows at a time: blocks that were not kept would be decoded for each of these again.
+        """
+        high, wide = raster.block_shapes[0]
+        pixels = max(1, len(x) - 1)
+        step = float(x[-1] - x[0]) / pixels * raster.width / self._info.size[0]
+        held = CACHE_BYTES // (2 * high * stored_bytes(raster))
+        if wide >= raster.width or pixels * step <= held:
+            return [slice(None)]
+        each = max(1, int(max(held, wide) / step))
+        return [slice(first, min(first + each, pixels) + 1) for first in range(0, pixels, each)]
 
     def _choose_level(self, x_step: float, y_step: float) -> Any:
         """The coarsest overview that is not coarser than requested on either axis and has the same kind of mask."""

@@ -20,6 +20,7 @@ from ..image import BaseImage, FolderScan, ImageInfo, Mask, Pixels
 from ..options import scan_options
 from ..resample import pixel_edges
 from .bands import canonical_band, find_product_metadata, is_sentinel2, match_band, sensor_from_name
+from .gdal import CACHE_BYTES
 from .geotiff import RasterImage, RasterReader
 from .metadata import RasterOptions
 from .radiometry import SCALE_SOURCE
@@ -49,6 +50,7 @@ class SceneReader:
 
     name = "scene"
     kind = "map"
+    cache_bytes, shared_cache = CACHE_BYTES, True
     Options = RasterOptions
 
     def identify(self, uri: str, head: bytes) -> int:

@@ -17,12 +17,13 @@ from ..errors import ReadError, excerpt
 from ..files import fingerprint, is_remote, require_local
 from ..formats import recognise
 from ..geometry import MAX_SIDE, Box
-from ..image import BaseImage, Channel, ImageInfo, Mask, Pixels
+from ..image import BaseImage, Channel, ImageInfo, Mask, Pixels, StoredLevel
 from ..options import scan_options
 from .padding import SlideOptions
 from .spacing import Spacing, slide_placement, to_micrometres
+from .staining import stated_specimen
 from .tiff_directories import TILE_WIDTH, Directories
-from .tiled_pyramid import Level, Tile, TiledPyramid
+from .tiled_pyramid import CACHE_BYTES, Level, Tile, TiledPyramid
 
 if TYPE_CHECKING:
     from openslide import OpenSlide
@@ -35,6 +36,8 @@ _DICOM_HEADER_BYTES: Final = 1 << 18  # in which the series UID is searched
 _MAX_LEVELS: Final = 64
 _OWN_TILES: Final = range(64, 1025)  # sides of the file's tiles that are read one by one
 _DEFAULT_TILE: Final = 512
+_SPECIMEN: Final = ("dicom.SpecimenDescriptionSequence[", "dicom.PrimaryAnatomicStructureSequence[")
+_STAIN_NAMES: Final = ("stain", "stainname", "staining", "organ", "tissue", "tissuetype")
 _RECOPY: Final = "Copy it again from its source"
 
 
@@ -43,6 +46,7 @@ class SlideReader:
 
     name = "slide"
     kind = "slide"
+    cache_bytes = CACHE_BYTES
     Options = SlideOptions
 
     def identify(self, uri: str, head: bytes) -> int:
@@ -63,7 +67,7 @@ class SlideReader:
         files = _slide_files(uri)
         with _open_slide(files[0]) as slide:
             properties = _properties(slide)
-            size, levels = slide.dimensions, slide.level_count
+            size, levels, specimen = slide.dimensions, slide.level_count, stated_specimen(_specimen_texts(slide))
             _probe_levels(slide)
         placement, notes = slide_placement(_stored_spacing(properties))
         if "openslide.icc-size" in properties:
@@ -81,7 +85,7 @@ class SlideReader:
                 notes=notes,
                 origin=_bounds(files[0], properties, size)[0],
                 kind="slide",
-                facts=(("levels", str(levels)), *_objective(properties)),
+                facts=(("levels", str(levels)), *_objective(properties), *specimen),
             ),
         )
 
@@ -118,6 +122,14 @@ class SlideImage(BaseImage):
 
     def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         return self._pyramid.read(box, size)
+
+    def stored_level(self, step: tuple[float, float]) -> StoredLevel:
+        """See `SupportsLevels`."""
+        return self._pyramid.stored_level(step)
+
+    def may_hold(self, shape: tuple[int, int]) -> Mask | None:  # noqa: ARG002 - the same for all
+        """See `SupportsLevels`: None, since what is blank is known only when it is decoded."""
+        return None
 
     def _close(self) -> None:
         if self._slide is not None:
@@ -214,6 +226,16 @@ def _properties(slide: "OpenSlide") -> dict[str, str]:
     for name in ("vendor", "icc-size", "objective-power", "bounds-width", "bounds-height", *names):
         with contextlib.suppress(KeyError, UnicodeDecodeError):
             found[f"openslide.{name}"] = slide.properties[f"openslide.{name}"]
+    return found
+
+
+def _specimen_texts(slide: "OpenSlide") -> list[str]:
+    """What a header states of the specimen, of which only known stains and organs may leave this file."""
+    found: list[str] = []
+    for name in slide.properties:
+        with contextlib.suppress(KeyError, UnicodeDecodeError):
+            if name.startswith(_SPECIMEN) or name.rpartition(".")[2].lower().replace(" ", "") in _STAIN_NAMES:
+                found.append(slide.properties[name])
     return found
 
 

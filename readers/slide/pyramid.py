@@ -16,7 +16,7 @@ from ..errors import ReadError, excerpt
 from ..files import fingerprint, is_remote, require_local
 from ..formats import recognise
 from ..geometry import Box
-from ..image import BaseImage, Channel, ImageInfo, Mask, Pixels
+from ..image import BaseImage, Channel, ImageInfo, Mask, Pixels, StoredLevel
 from ..options import invalid_option, scan_options
 from .padding import SlideOptions
 from .scenes import Scene, find_scenes
@@ -34,7 +34,7 @@ from .tiff import (
     tile_size,
 )
 from .tiff_directories import MAGIC, ORIENTATION, Directories, turn_note
-from .tiled_pyramid import Level, Tile, TiledPyramid
+from .tiled_pyramid import CACHE_BYTES, Level, Tile, TiledPyramid
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage, TiffPageSeries
@@ -164,6 +164,7 @@ class PyramidReader:
 
     name = "pyramid"
     kind = "slide"
+    cache_bytes = CACHE_BYTES
     Options = PyramidOptions
 
     def identify(self, uri: str, head: bytes) -> int:
@@ -221,6 +222,14 @@ class PyramidImage(BaseImage):
 
     def _read(self, box: Box, size: tuple[int, int]) -> tuple[Pixels, Mask]:
         return self._pyramid.read(box, size)
+
+    def stored_level(self, step: tuple[float, float]) -> StoredLevel:
+        """See `SupportsLevels`."""
+        return self._pyramid.stored_level(step)
+
+    def may_hold(self, shape: tuple[int, int]) -> Mask | None:  # noqa: ARG002 - the same for all
+        """See `SupportsLevels`: None, since what is blank is known only when it is decoded."""
+        return None
 
     def _close(self) -> None:
         self._handles.close()
@@ -305,7 +314,7 @@ def _describe(tiff: "TiffFile", scene: Scene, uri: str, options: PyramidOptions)
         options=tuple(options.texts().items()),
         notes=(*spacing_notes, *_notes(series), *axes.notes(options)),
         kind="slide",
-        facts=(("levels", str(levels)), *scene.facts),
+        facts=(("levels", str(levels)), *scene.facts, *ome.specimen),
     )
 
 

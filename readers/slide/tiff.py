@@ -18,6 +18,7 @@ from ..errors import LimnerError, ReadError, excerpt
 from ..formats import is_label
 from ..geometry import MAX_SIDE
 from .spacing import Spacing, to_micrometres
+from .staining import stated_specimen
 from .tiff_directories import MAX_SEGMENTS, PAGE_NAME, SUBFILE, Directories
 
 if TYPE_CHECKING:
@@ -202,16 +203,22 @@ class OmeMetadata:
     name: str = ""
     size: tuple[int, int] = (0, 0)
     """(width, height) in pixels, 0 where it is not stated."""
+    specimen: tuple[tuple[str, str], ...] = ()
+    """The facts that `stated_specimen` finds in the annotations of the file."""
 
     @classmethod
     def parse(cls, text: str) -> "tuple[OmeMetadata, ...]":
         """The metadata of each `Image`; none where the text is no OME-XML, or is refused by `xml_bomb`."""
         root = _parse_xml(text)
-        images = () if root is None else root.iterfind("{*}Image")
-        return tuple(cls._of(image, pixels) for image in images if (pixels := image.find("{*}Pixels")) is not None)
+        if root is None:
+            return ()
+        named = (entry for entry in root.iterfind("{*}StructuredAnnotations//{*}M") if _of_specimen(entry.get("K", "")))
+        specimen = stated_specimen(entry.text or "" for entry in named)
+        images = ((image, image.find("{*}Pixels")) for image in root.iterfind("{*}Image"))
+        return tuple(cls._of(image, pixels, specimen) for image, pixels in images if pixels is not None)
 
     @classmethod
-    def _of(cls, image: ET.Element, pixels: ET.Element) -> "OmeMetadata":
+    def _of(cls, image: ET.Element, pixels: ET.Element, specimen: tuple[tuple[str, str], ...]) -> "OmeMetadata":
         x, y = (
             to_micrometres(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm"))
             for axis in "XY"
@@ -222,7 +229,13 @@ class OmeMetadata:
             tuple(channel.get("Name", "") for channel in pixels.iterfind("{*}Channel")),
             image.get("Name", ""),
             (_integer(pixels.get("SizeX")), _integer(pixels.get("SizeY"))),
+            specimen,
         )
+
+
+def _of_specimen(key: str) -> bool:
+    """Whether the key of an annotation is of a stain or an organ."""
+    return any(word in key.lower() for word in ("stain", "organ", "tissue", "anatom"))
 
 
 def qptiff_channel(description: str) -> str:

@@ -13,14 +13,15 @@ from typing import Any, Final, Self
 import numpy as np
 
 from ..geometry import Box
-from ..image import Mask, Pixels
+from ..image import Mask, Pixels, StoredLevel
 from ..resample import axis_weights, pixel_edges, resample
 from .padding import padding_mask
 
 Tile = tuple[Pixels, Mask | None]
 """Pixels (height, width, channels) and validity (None: all valid)."""
 
-_CACHE_BYTES: Final = 96 << 20  # decoded tiles that an open image keeps
+CACHE_BYTES: Final = 96 << 20
+"""Decoded tiles that an open image keeps; more where two rows of tiles are."""
 _TOLERANCE: Final = 1e-6  # relative: a level that is coarser than requested by less is fine enough
 
 
@@ -85,6 +86,11 @@ class TiledPyramid:
         start, stop = x.start, x.stop
         return resample(lambda y0, y1: self._window(number, (start, y0, stop, y1)), y, x, self._channels, self._dtype)
 
+    def stored_level(self, step: tuple[float, float]) -> StoredLevel:
+        """See `SupportsLevels`."""
+        level = self._levels[self._choose_level(*step)]
+        return StoredLevel(level.scale, level.tile)
+
     def _choose_level(self, step_x: float, step_y: float) -> int:
         """The coarsest level whose pixels are no larger than the steps on either axis, else the finest."""
         limit_x, limit_y = step_x * (1 + _TOLERANCE), step_y * (1 + _TOLERANCE)
@@ -120,7 +126,7 @@ class TiledPyramid:
         self._bytes += _tile_bytes(tile)
         level = self._levels[number]
         per_row = -(-level.size[0] // level.tile[0])  # `resample` reads bands of rows: keep a whole row of tiles
-        while self._bytes > max(_CACHE_BYTES, 2 * per_row * _tile_bytes(tile)) and len(self._cache) > 1:
+        while self._bytes > max(CACHE_BYTES, 2 * per_row * _tile_bytes(tile)) and len(self._cache) > 1:
             self._bytes -= _tile_bytes(self._cache.popitem(last=False)[1])
         return tile
 

@@ -41,6 +41,8 @@ _BINS: Final = 512
 _DOUBTFUL: Final = (0.25, 0.05)  # shares of dark pixels, and of pixels lit in all channels, that contradict each other
 _LIT: Final = 0.6  # of white
 _GLASS: Final = 0.9  # of the brightest: pixels that are nearly as bright are glass
+_SATURATION: Final = 0.12  # range of the channels over the highest: glass has less
+_LEAST_GLASS: Final = 0.05  # share of the pixels
 _MARGIN: Final = 0.016  # of white: values that differ by less are one
 
 
@@ -123,15 +125,19 @@ def find_tissue(pixels: Pixels, valid: Mask, *, microns: tuple[float, float] | N
 def background_range(pixels: Pixels, valid: Mask) -> tuple[Values, Values]:
     """Lowest and highest values (channels,) of the background of an overview (H, W, C).
 
-    Bright field: from the median of the pixels nearly as bright as the 99th percentiles to these. Dark field: the 5th
-    percentiles, and six times the noise of the darker half around them.
+    Bright field: from the median of the glass, which is nearly as bright as the 99th percentiles and grey, to these;
+    without glass anything brighter may be glass. Dark field: the 5th percentiles, and six times the noise of the darker
+    half around them.
     """
     values = pixels[valid].astype(np.float64)
     margin = _MARGIN * (255.0 if pixels.dtype == np.uint8 else float(np.percentile(values, 99.9)))
     if _illumination(pixels.astype(np.float64), valid, pixels.dtype)[0] == "bright":
         high = np.percentile(values, 99, axis=0)
-        glass = values[(values > _GLASS * high).all(axis=1)]
-        return (np.median(glass, axis=0) if len(glass) else high) - margin, high + margin
+        grey = np.ptp(values, axis=1) < _SATURATION * values.max(axis=1)
+        glass = values[grey & (values > _GLASS * high).all(axis=1)]
+        if len(glass) < _LEAST_GLASS * len(values):
+            return high - margin, np.full(len(high), np.inf)
+        return np.median(glass, axis=0) - margin, high + margin
     level = np.percentile(values, 5, axis=0)
     rise = np.abs(values - level).max(axis=1)
     margin = max(margin, 6 * 1.4826 * float(np.median(rise[rise <= np.median(rise)])))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -144,7 +144,7 @@ def overview_page(record: Record, image: ImageRecord) -> Image.Image:
     picture = draw_findings(base, shown, shown.findings(), palette)
 
     width = picture.width + _PANEL + 3 * _MARGIN
-    use = record.model.get("use", "")
+    use = replace(record, images=(image,)).use.removeprefix(DISCLAIMER).strip()
     lines = [DISCLAIMER, *(wrap(use, 20, width - 2 * _MARGIN) if use else [])]
     height = max(picture.height + _FOOTER, panel.y) + 3 * _MARGIN - 6 + _USE_LINE * len(lines)
     page = Image.new("RGB", (width, height), PAPER)

@@ -368,7 +368,6 @@ def test_each_bad_file_is_a_row_with_its_reason(
     assert [name for name, row in files.items() if row["image"] not in lost and not row["reason"]] == []
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="every block is looked at, though none but one is there")
 def test_a_huge_sparse_map_is_planned_in_bounded_time_and_memory(maps: Made, child: Callable[..., Any]) -> None:
     words = ("--model", "csmask", "--sensor", "sentinel-2-l1c")
     ended = child("plan", maps("sparse"), *words, seconds=20, megabytes=500)

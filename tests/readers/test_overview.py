@@ -15,7 +15,7 @@ Make = Callable[..., Any]
 
 def test_a_small_image_is_not_enlarged(array_image: Make, coordinates: Make) -> None:
     image = array_image(coordinates(30, 20))
-    pixels, valid, readable, scale = read_overview(image, limit=2048)
+    pixels, valid, readable, scale, _ = read_overview(image, limit=2048)
     assert (pixels == image.pixels).all()
     assert valid.all()
     assert readable.all()
@@ -27,7 +27,7 @@ def test_overview_pixels_are_in_place(
     array_image: Make, coordinates: Make, width: int, height: int, limit: int
 ) -> None:
     """The mean of a footprint's coordinates is its middle, but for the pixels at its ends that it shares."""
-    pixels, valid, readable, scale = read_overview(array_image(coordinates(width, height)), limit=limit)
+    pixels, valid, readable, scale, _ = read_overview(array_image(coordinates(width, height)), limit=limit)
     assert max(pixels.shape[:2]) == min(limit, max(width, height))
     assert min(pixels.shape[:2]) >= 1
     rows, columns = valid.shape
@@ -62,7 +62,7 @@ def test_blocks_bound_memory_and_change_nothing(
 def test_only_damaged_blocks_are_lost(array_image: Make, coordinates: Make) -> None:
     damaged = Box(300, 350, 700, 1000)
     image = array_image(coordinates(1000, 1000), damaged=[damaged])
-    pixels, valid, readable, scale = read_overview(image, limit=500)
+    pixels, valid, readable, scale, _ = read_overview(image, limit=500)
     y, x = np.nonzero(~readable)
     assert scale == (2.0, 2.0)
     assert not readable[175:500, 150:350].any()
@@ -77,7 +77,7 @@ def test_only_damaged_blocks_are_lost(array_image: Make, coordinates: Make) -> N
 
 def test_an_unreadable_image_has_an_empty_overview(array_image: Make, coordinates: Make) -> None:
     image = array_image(coordinates(100, 80), damaged=[Box(-1, -1, 101, 81)])
-    pixels, valid, readable, _ = read_overview(image)
+    pixels, valid, readable, *_ = read_overview(image)
     assert pixels.shape == (80, 100, 2)
     assert not valid.any()
     assert not readable.any()
@@ -87,7 +87,7 @@ def test_validity_is_reduced_with_the_pixels(array_image: Make) -> None:
     valid = np.ones((40, 40), dtype=bool)
     valid[:20] = False
     image = array_image(np.full((40, 40, 3), 9, dtype=np.uint16), valid)
-    pixels, observed, readable, _ = read_overview(image, limit=10)
+    pixels, observed, readable, *_ = read_overview(image, limit=10)
     assert pixels.dtype == np.uint16
     assert not observed[:5].any()
     assert observed[5:].all()

@@ -204,3 +204,26 @@ def test_only_what_is_needed_is_read() -> None:
     assert x is not None
     assert (y.start, y.stop) == (100, 120)
     assert (x.start, x.stop) == (0, 31)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_sums_of_many_source_pixels_are_those_of_a_loop_bit_for_bit(axis: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as are added in one call; also where numpy would add in another order along the last axis."""
+    random = np.random.default_rng(7)
+    for channels, count in ((1, 1), (1, 5), (3, 1), (3, 5)):
+        source = random.normal(0, 1000, (70, 70, channels))
+        edges = np.linspace(3.3, 3.3 + 13.7 * count, count + 1)
+        short = np.linspace(0, 70, 4)
+        y, x = (edges, short) if axis == 0 else (short, edges)
+        results: list[Array] = []
+        for many in (module.GATHERED_TAPS, 10**9):
+            monkeypatch.setattr(module, "GATHERED_TAPS", many)
+            weights = axis_weights(y, 70), axis_weights(x, 70)
+            columns = slice(weights[1].start, weights[1].stop)
+
+            def rows(y0: int, y1: int, columns: slice = columns, source: Any = source) -> Any:
+                return source[y0:y1, columns], None
+
+            results.append(resample(rows, *weights, channels, np.dtype(np.float64))[0])
+            monkeypatch.undo()
+        assert (results[0] == results[1]).all()

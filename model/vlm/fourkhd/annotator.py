@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from ...annotator import Cost, InputSpec, View
+from ...domain import Domain
 from ..annotator import OptionScores, VlmAnnotator, check_context
 from ..box_format import BoxFormat
 from ..question import Question, QuestionOptions, refuse_special_tokens
@@ -94,6 +95,12 @@ class FourKhdBackend:
             **({} if self._options.overall else {"overall": "false"}),
             **self._runtime,
         }
+
+    @property
+    def domain(self) -> Sequence[Domain]:
+        """The domain of the checkpoint's card; empty without one. Raises `ModelError`."""
+        card = self._files.card
+        return card.domain if card else ()
 
     def check(self, question: Question) -> None:
         """Verify the files, and that machine, vocabulary and context suffice. Raises `ModelError`, `RequestError`."""

@@ -18,6 +18,7 @@ from ...checkpoints.cards import CardPart, Text
 from ...checkpoints.files import INDEX, SAFETENSORS, CheckpointFiles, fetch_weights, find_files
 from ...checkpoints.tensors import read_shapes, read_tensors
 from ...checkpoints.untrusted import UntrustedDict, read_yaml
+from ...domain import Domain
 from .model_config import Shapes, Sizes
 from .tokenizer import TOKENIZER
 
@@ -64,6 +65,8 @@ class CheckpointCard(CardPart):
     not_for: Annotated[tuple[Text, ...], Field(min_length=1)]
     known_mistakes: tuple[Text, ...] = ()
     asked: Text
+    domain: tuple[Domain, ...] = ()
+    """The images that it was trained on; empty where that is not known."""
     data: tuple[CardSource, ...] = ()
     measured: tuple[CardFigure, ...] = ()
 

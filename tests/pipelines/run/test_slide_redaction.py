@@ -269,7 +269,7 @@ def test_a_name_is_shown_beside_the_id_on_request(
     svs(ward / "JOHN DOE.svs")
     hidden = Pseudonyms(b"0123456789abcdef").path(str(ward / "JOHN DOE.svs"))
     out = tmp_path / "out"
-    output = limner("run", ward, "--model", per_tile, "--set", f"names={names}", "--out", out)
+    output = limner("run", ward, "--model", per_tile, "--tissue", "off", "--names", names, "--out", out)
     assert output.code == 0, output.err
     for table in ("findings.csv", "summary.csv", "areas.csv"):
         with (out / table).open(encoding="utf-8", newline="") as file:
