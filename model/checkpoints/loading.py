@@ -154,9 +154,14 @@ def check_config_size(kind: Any, config: Any, stated: Mapping[str, Any], files: 
             shapes |= read_shapes(files.folder / name, subject)
     numbers = count_elements(shapes)
     check_config_integers(stated, tensors=len(shapes), numbers=numbers, subject=subject)
+    check_network_size(build_without_weights(kind, config), numbers, files.source)
+
+
+def build_without_weights(kind: Any, config: Any) -> torch.nn.Module:
+    """The network of a class of transformers that a configuration describes, without memory for its weights."""
     make = getattr(kind, "from_config", None) or kind._from_config  # noqa: SLF001 - transformers' own name for it
     with torch.device("meta"):
-        check_network_size(make(config), numbers, files.source)
+        return make(config)
 
 
 def check_network_size(network: torch.nn.Module, numbers: int, source: str) -> None:

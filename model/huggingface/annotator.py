@@ -158,9 +158,11 @@ class Transformers(CheckpointAnnotator[TransformersOptions]):
         """See `SupportsPictureFit`: the statistics over a tile in a segmentation network, of tiles of the image."""
         if self._options.normalise == "tile" or not self._config.task.startswith("segment"):
             return spec
-        network = self._load()  # let go before regions are annotated
-        if not network.normalises_tiles:
+        from .networks import normalises_tiles
+
+        if not normalises_tiles(self._config):
             return spec
+        network = self._load()  # let go before regions are annotated
         pixels, valid = read()
         filled = pixels if valid.all() else fill_invalid(pixels, valid)
         tiles = tile_statistics.cut(filled, spec.tile)

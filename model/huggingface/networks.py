@@ -19,12 +19,20 @@ import transformers
 
 from ...readers.errors import ModelError, RequestError
 from ...readers.image import Mask, Pixels
-from ..checkpoints.loading import inference_errors, load_model, load_tokenizer, to_tensor
+from ..checkpoints.loading import (
+    build_without_weights,
+    check_config_size,
+    inference_errors,
+    load_model,
+    load_tokenizer,
+    loading_errors,
+    to_tensor,
+)
 from ..class_maps import ClassScores
 from ..detections import Detection
 from ..scores import Scores, require_distinct, require_finite
 from .task_config import Task, TaskConfig
-from .tile_statistics import TileStatistics
+from .tile_statistics import TileStatistics, find_layers
 from .timm_resnet import NAMES, timm_resnet
 
 CLASSES: Final[dict[Task, str]] = {
@@ -56,10 +64,7 @@ class TransformersNetwork:
         self._labels = tuple(labels)
         self._source = config.files.source
         self._subject = f"checkpoint {self._source}"
-        by_masks = config.task == "segment by masks"
-        self._model = _load(
-            getattr(transformers, BY_MASKS[config.family] if by_masks else CLASSES[config.task]), config
-        )
+        self._model = _load(_kind(config), config)
         self._statistics = TileStatistics(self._model) if config.task.startswith("segment") else None
         self._given: dict[str, npt.NDArray[Any]] = {}
         self._text_inputs: dict[str, Any] = {}
@@ -69,11 +74,6 @@ class TransformersNetwork:
                 self._tokenize_labels([template.replace("{}", label) for label in self._labels])
             elif config.family == "oneformer":
                 self._text_inputs = {"task_inputs": self._tokenize_task()}
-
-    @property
-    def normalises_tiles(self) -> bool:
-        """Whether it segments with statistics over a tile: see `TileStatistics`."""
-        return self._statistics is not None and bool(self._statistics.layers)
 
     def use_statistics(self, values: Mapping[str, npt.NDArray[Any]]) -> None:
         """Use these statistics for all tiles; {} for those of each tile."""
@@ -206,6 +206,22 @@ class TransformersNetwork:
         if returned != len(self._labels):
             rule = f"must return the {len(self._labels)} classes that its config.json names"
             raise ModelError(self._subject, rule, value=str(returned), remedy="Correct id2label in config.json")
+
+
+def normalises_tiles(config: TaskConfig) -> bool:
+    """Whether a network takes statistics over a tile: see `TileStatistics`. Loads no weights. Raises `ModelError`."""
+    settings = config.files.read("config.json")
+    resnet = timm_resnet(settings)
+    with loading_errors(config.files.source):
+        described = transformers.AutoConfig.for_model(**(settings if resnet is None else resnet.settings))
+        check_config_size(_kind(config), described, settings, config.files)
+        return bool(find_layers(build_without_weights(_kind(config), described)))
+
+
+def _kind(config: TaskConfig) -> Any:
+    """The class of transformers for a checkpoint."""
+    by_masks = config.task == "segment by masks"
+    return getattr(transformers, BY_MASKS[config.family] if by_masks else CLASSES[config.task])
 
 
 def _load(kind: Any, config: TaskConfig) -> Any:

@@ -28,7 +28,7 @@ class TileStatistics:
     def __init__(self, network: nn.Module) -> None:
         self.values: dict[str, torch.Tensor] = {}
         self._calls: Counter[str] = Counter()
-        self.layers = {name: layer for name, layer in network.named_modules() if _over_space(layer)}
+        self.layers = find_layers(network)
         if self.layers:
             network.register_forward_pre_hook(self._begin)
         for name, layer in self.layers.items():
@@ -64,6 +64,11 @@ class TileStatistics:
             return found
         shape = (1, channels, *[1] * (given.ndim - 2))
         return found * weight.reshape(shape) + bias.reshape(shape)
+
+
+def find_layers(network: nn.Module) -> dict[str, nn.Module]:
+    """The layers whose output depends on statistics over a tile, by name."""
+    return {name: layer for name, layer in network.named_modules() if _over_space(layer)}
 
 
 def _over_space(layer: nn.Module) -> bool:
