@@ -61,7 +61,10 @@ TEXTS: dict[str, str] = {
 }
 
 # The words of the newer side where they differ, by the name of the run or text.
-NEW: dict[str, str] = {"asked-extract": RUNS["asked-extract"].replace("--schema ", "--schema-file ")}
+NEW: dict[str, str] = {
+    "asked-extract": RUNS["asked-extract"].replace("--schema ", "--schema-file "),
+    "study-asked": f"{RUNS['study-asked']} --force-domain",  # the model is made for chest films
+}
 
 
 def commands(*, new: bool) -> Mapping[str, Sequence[str]]:
