@@ -13,7 +13,6 @@ from ..geometry import Box
 from ..image import Image, Mask, Pixels
 from ..options import Options, invalid_option
 from ..overview import ReducedImage, dilate
-from .tissue import background_range
 
 _SIDE: Final = 64  # level-0 pixels a side: compression leaves no constant windows of glass of this size
 _WINDOW: Final = 16  # pixels a side of constant windows, which are padding once their value is known
@@ -66,6 +65,8 @@ def find_padding(image: Image, overview: ReducedImage) -> tuple[int, ...]:
     Padding is constant in windows of 64 level-0 pixels, some of which are read, and differs from the background: a
     value like that of the background may be saturated glass, or the black of fluorescence.
     """
+    from .tissue import background_range  # which loads pyproj
+
     pixels, valid = overview.pixels, overview.valid
     if pixels.dtype.kind != "u" or not valid.any():
         return ()
