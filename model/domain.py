@@ -6,7 +6,6 @@ from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..readers.geodesy import metres_per_pixel
 from ..readers.image import DOUBTFUL, ImageInfo, Kind
 
 Texts = tuple[Annotated[str, Field(min_length=1)], ...]
@@ -141,6 +140,8 @@ def _compare(part: Domain, known: Mapping[str, str], info: ImageInfo, scale: tup
             evidence = f" ({_stain_evidence(info)})" if name == "stain" else ""
             mismatches.append(f"its {name} is {value}{evidence}, and {made_for}")
     if part.pixel_size is not None:
+        from ..readers.geodesy import metres_per_pixel  # which loads pyproj
+
         metres = metres_per_pixel(info.placement, (info.size[0] / 2, info.size[1] / 2))
         factor, unit = _PER_METRE[info.kind]
         low, high = part.pixel_size

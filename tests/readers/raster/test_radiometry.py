@@ -107,8 +107,9 @@ def test_an_offset_that_the_sensor_leaves_open_follows_the_date(
         (SAFE.format("20180614", "0206"), OFFSETS, -0.1, "metadata", "baseline 02.06"),
         (SAFE.format("20230614", "0206"), None, 0.0, "baseline 02.06", "date 2023-06-14"),
     ],
+    ids=["metadata", "name", "reprocessed", "old", "by a user", "against both", "against the name", "against the date"],
 )
-def test_metadata_count_more_than_the_name_and_the_name_more_than_the_date(
+def test_metadata_precede_name_and_date(
     tmp_path: Path, write_raster: WriteRaster, sensor: str, product: str, metadata: str | None, offset: float,
     says: str, against: str,
 ) -> None:  # fmt: skip

@@ -52,7 +52,7 @@ def reduced(info: ImageInfo, *, limit: int = 100) -> ReducedImage:
         return read_overview(image, limit=limit)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS, ids=" ".join)
 def test_stored_blocks_are_those_that_gdal_has(tmp_path: Path, layout: dict[str, Any]) -> None:
     path = write(tmp_path / "sparse.tif", layout)
     found = StoredBlocks.read(str(path))
@@ -84,7 +84,7 @@ def test_a_cell_may_hold_what_its_blocks_hold(tmp_path: Path, shape: tuple[int, 
     assert (held & ~cells).mean() < 0.05
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS, ids=" ".join)
 def test_the_overview_is_the_same_whether_empty_blocks_are_skipped_or_read(
     tmp_path: Path, layout: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,7 +118,7 @@ def test_other_files_are_not_judged(tmp_path: Path, content: bytes) -> None:
     assert StoredBlocks.read(str(tmp_path / "none.tif")) is None
 
 
-@pytest.mark.parametrize("layout", LAYOUTS[:3], ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS[:3], ids=" ".join)
 def test_of_a_map_too_large_to_read_samples_are_read_and_nothing_else_is_called_empty(
     tmp_path: Path, layout: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
