@@ -73,6 +73,8 @@ bench: .venv-test/ready
 	cd .venv-test && bin/python ../tests/bench/csmask_halo.py csmask ../$(SAMPLES)/virginia sentinel-2-l1c
 	cd .venv-test && bin/python ../tests/bench/big_scene.py
 	cd .venv-test && bin/python ../tests/bench/dicom_tables.py
+	cd .venv-test && bin/python ../tests/bench/memory_table.py --side 6000
+	cd .venv-test && bin/python ../tests/bench/stain_table.py
 	cd .venv-test && bin/python ../tests/bench/bench_4khd.py
 	cd .venv-test && bin/python ../tests/bench/probe_tables.py # last, since it exits without the labelled sets
 

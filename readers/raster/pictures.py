@@ -63,7 +63,9 @@ class DecodedPicture:
     def __init__(self, raster: Any) -> None:
         self.width, self.height, self.driver = int(raster.width), int(raster.height), str(raster.driver)
         self._raster = raster
-        dtype = np.result_type(*raster.dtypes)
+        self.block_shapes = [(1, self.width)] * int(raster.count)
+        self.dtypes = tuple(raster.dtypes)
+        dtype = np.result_type(*self.dtypes)
         shape = (int(raster.count), self.height, self.width)
         self._step = max(1, _STEP_BYTES // (shape[0] * self.width * dtype.itemsize))
         with tempfile.TemporaryFile(prefix="limner-") as file:

@@ -116,9 +116,14 @@ def test_the_crs_member_of_a_file_is_used(saved: Save) -> None:
 
 
 def test_a_file_that_is_not_json_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "area.csv").write_text("x,y\n1,2\n")
     (tmp_path / "area.kml").write_text("<kml/>")
-    for name in ("area.kml", "missing.geojson"):
-        with pytest.raises(RequestError, match=f"{name}.*must be a GeoJSON file"):
+    for name, rule in (
+        ("area.csv", "a GeoJSON file"),
+        ("missing.geojson", "a GeoJSON file"),
+        ("area.kml", "a readable KML"),
+    ):
+        with pytest.raises(RequestError, match=f"{name}.*must be {rule}"):
             read_roi(str(tmp_path / name))
 
 

@@ -43,7 +43,7 @@ def test_a_slice_of_a_stack_is_named(
     tmp_path: Path, making: ModuleType, words: list[str], limner: Limner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LIMNER_PSEUDONYM_KEY", "0123456789abcdef0123456789abcdef")
-    folder = making.save_all(making.slices(7), tmp_path / "ct")
+    folder = making.save_all(making.slices(7, WindowCenter=4000, WindowWidth=10000), tmp_path / "ct")
     batches = []
     for batch in (1, 3):
         out = tmp_path / f"out{batch}"
