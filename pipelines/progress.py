@@ -54,7 +54,7 @@ class Inspecting:
     total: int
     """All images."""
     share: float
-    """The part of this image that was looked at, from 0 to 1."""
+    """The part of this image's overview that is read, from 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ class TerminalProgress:
                 self._print(str(counts))
 
     def _inspect(self, event: Inspecting) -> None:
-        """Show how much of the images was looked at; gone when all were."""
+        """Show how many of the overviews are read; gone when all are."""
         done = event.number + event.share
         if self._inspection is None:
             self._inspection = self._bar.add_task("looking at the inputs", total=event.total)
@@ -188,7 +188,7 @@ class NotebookProgress:
             self._updated = time.monotonic()
 
     def __repr__(self) -> str:
-        """The counts of regions, or how much was looked at."""
+        """The counts of regions, or of overviews that are read."""
         return self._inspected or (str(self._counts) if self._counts.total else "")
 
     def _repr_html_(self) -> str:

@@ -152,12 +152,12 @@ def compute_overview_stats(
     names = tuple(dict.fromkeys([*rgb, *channel_names(info, spec, None)])) or (info.channels[0].name,)
     fits = isinstance(annotator, SupportsFit) and spec.bands is None
 
-    def look(image: Image) -> ReducedImage:
+    def read(image: Image) -> ReducedImage:
         return read_overview(image, limit=_overview_limit(image, spec, fits=fits), on_progress=on_progress)
 
-    info, overview = _without_padding(info, names, look)
+    info, overview = _without_padding(info, names, read)
     with open_image(info, names) as image:
-        first = overview = overview or look(image)
+        first = overview = overview or read(image)
         numbers = (info, image.channels, overview.pixels, overview.valid)
         fault = implausible_values(*numbers)
         if fault is not None and spec.bands is not None:
@@ -185,12 +185,12 @@ def compute_overview_stats(
 
 
 def _sampling_note(overview: ReducedImage) -> str:
-    """What to tell of an image that was too large to be looked at whole, "" for others."""
+    """What to tell of an image that was too large to be read whole, "" for others."""
     if overview.sampled is None:
         return ""
     share = 100.0 * np.count_nonzero(overview.sampled) / overview.sampled.size
     return (
-        f"The image is too large to be looked at whole while planning: the stretch is that of samples ({share:.2g} % "
+        f"The image is too large to be read whole while planning: the stretch is that of samples ({share:.2g} % "
         "of the overview), and regions without data are found when they are read. Overviews in the file, which "
         "gdaladdo adds, are read instead."
     )
@@ -224,13 +224,13 @@ def _fit_side(info: ImageInfo, spec: InputSpec) -> int:
 
 
 def _without_padding(
-    info: ImageInfo, names: Sequence[str], look: Callable[[Image], ReducedImage]
+    info: ImageInfo, names: Sequence[str], read: Callable[[Image], ReducedImage]
 ) -> tuple[ImageInfo, ReducedImage | None]:
     """A slide's metadata with its padding stated, which makes it no data; the overview where there is no padding."""
     if info.kind != "slide" or "padding" in dict(info.options) or "padding" not in known_options(info.reader):
         return info, None
     with open_image(info, names) as image:
-        overview = look(image)
+        overview = read(image)
         padding = find_padding(image, overview) if len(image.channels) == len(info.channels) else ()
     if not padding:
         return info, overview

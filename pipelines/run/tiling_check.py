@@ -65,7 +65,7 @@ class TilingCheck:
     tile: int
     halo: int
     part: Part
-    """The part of the image that was looked at."""
+    """The part of the image that was measured."""
     margin: int
     """Pixels at the picture's edge that do not count: there a grid decides what a tile has beyond the picture."""
     labelled: int
@@ -139,7 +139,7 @@ def check_tiling(
 ) -> TilingCheck:
     """Measure one image of a plan with a loaded annotator.
 
-    A larger image is looked at in a part of `window` analysed pixels a side, where most of the region of interest is.
+    A larger image is measured in a part of `window` analysed pixels a side, where most of the region of interest is.
     Raises `ModelError` where the annotator gives no areas or boxes.
     """
     names = channel_names(plan.info, plan.spec, plan.stretch)

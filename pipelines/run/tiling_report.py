@@ -19,7 +19,7 @@ def tiling_text(found: TilingCheck) -> str:
     halo = found.proposed_halo
     proposal = "none up to 3/8 of the tile meets the target" if halo is None else f"{halo} px (now {found.halo} px)"
     rows = [
-        ("looked at", f"{x1 - x0} × {y1 - y0} analysed pixels from ({x0}, {y0}), {found.labelled} of them labelled"),
+        ("measured", f"{x1 - x0} × {y1 - y0} analysed pixels from ({x0}, {y0}), {found.labelled} of them labelled"),
         ("tiles", f"{found.tile} px, halo {found.halo} px"),
         ("change, mean", f"{_percent(found.mean_changed)} of labelled pixels; at most {MAX_CHANGED:.1%} at any shift"),
         *(

@@ -35,7 +35,7 @@ def visibility_note(info: ImageInfo, overview: ReducedImage, montage: Montage, s
     if not found["nothing"] and not found["one grey"]:
         return ""
     what, count = (NOT_VISIBLE, found["nothing"]) if found["nothing"] else ("a single grey", found["one grey"])
-    where = "" if count == len(info.planes) else f" in {count} of {len(montage.planes)} slices looked at"
+    where = "" if count == len(info.planes) else f" in {count} of {len(montage.planes)} slices checked"
     advice = "" if "flat" in dict(info.facts) else ": choose another with --set reader_options.window=CENTRE,WIDTH"
     return f"{what}{where}, {stretch.source}{advice}"
 

@@ -250,7 +250,7 @@ def test_a_link_to_a_slide_is_told_and_not_counted_twice(
 def test_pens_are_no_tissue(
     tmp_path: Path, slides: Made, card: Path, limner: Limner, rows: Rows, shares: Shares
 ) -> None:
-    """What was looked at is the square of tissue, 16 % of the slide, and the picture's findings lie in it."""
+    """What was analysed is the square of tissue, 16 % of the slide, and the picture's findings lie in it."""
     out = tmp_path / "out"
     said = limner("run", slides("pens"), "--model", card, *LOOK, "--out", out)
     assert said.code == 0, said.err

@@ -67,7 +67,7 @@ def test_segmentation(name: str, tmp_path: Path, scene: Path, zoo_folder: Folder
     summary = rows(tmp_path / "out" / "areas.csv")
     analysed = next(float(row["area_px"]) for row in summary if row["item"] == "analysed")
     labels = [float(row["area_px"]) for row in summary if row["entry"] == "label"]
-    assert sum(labels) == pytest.approx(analysed)  # the classes partition what was looked at
+    assert sum(labels) == pytest.approx(analysed)  # the classes partition the analysed area
     without = run(
         limner, scene, tmp_path / "less", "--model", f"transformers:{zoo_folder(name)}",
         "--set", "model_options.background=water",

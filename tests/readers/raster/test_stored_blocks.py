@@ -1,4 +1,4 @@
-"""Sparse and huge maps: what is known to be empty is not read, and what was not looked at is never called empty."""
+"""Sparse and huge maps: what is known to be empty is not read, and what was not read is never called empty."""
 
 from pathlib import Path
 from typing import Any
@@ -152,10 +152,10 @@ def test_a_plan_tells_that_it_sampled_and_shows_progress(tmp_path: Path, monkeyp
     shares = [event.share for event in events if isinstance(event, Inspecting)]
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
-    assert not any("too large to be looked at whole" in note for note in prepared.plan.images[0].info.notes)
+    assert not any("too large to be read whole" in note for note in prepared.plan.images[0].info.notes)
     monkeypatch.setattr(overview, "WHOLE_BYTES", 1000)
     prepared = prepare(settings, only_plan=True)
-    assert any("too large to be looked at whole" in note for note in prepared.plan.images[0].info.notes)
+    assert any("too large to be read whole" in note for note in prepared.plan.images[0].info.notes)
     assert not prepared.plan.images[0].skipped or set(prepared.plan.images[0].skipped.values()) == {"no model"}
 
 
