@@ -136,7 +136,7 @@ def fit_stretch(
     ends: list[tuple[float, float]] = []
     counted = 0
     for place in places:
-        values = _to_curve_units(curve, pixels[..., place])[valid]
+        values = _to_curve_units(curve, pixels[..., place][valid])
         values = values[np.isfinite(values)]
         counted = max(counted, len(values))
         low, high = np.percentile(values, PERCENTILES) if len(values) else (0.0, 1.0)

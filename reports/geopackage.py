@@ -1,4 +1,7 @@
-"""GeoPackage: a layer per image, in the image's own CRS, for GIS programs. The only file that imports pyogrio."""
+"""GeoPackage: a layer per image, in the image's own CRS, for GIS programs.
+
+pyogrio, which brings a GDAL of its own of 50 MB, is imported only when a file is written.
+"""
 # pyogrio and shapely leave some of their arguments untyped:
 # pyright: reportUnknownMemberType=false, reportMissingTypeStubs=false
 
@@ -11,10 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyogrio
 import shapely
-from pyogrio import raw
-from pyogrio.errors import DataLayerError, DataSourceError
 
 from ..readers.errors import RequestError
 from ..readers.files import atomic_path
@@ -48,6 +48,9 @@ class GeoPackage:
 
     def write(self, record: Record, folder: Path) -> Sequence[Path]:
         """Write findings.gpkg into `folder`."""
+        import pyogrio
+        from pyogrio.errors import DataLayerError, DataSourceError
+
         path = folder / "findings.gpkg"
         columns = [one for one in findings_columns(record) if one.topic not in _REDUNDANT]
         mapped = [image for image in record.images if image.info.placement.crs]
@@ -82,6 +85,8 @@ class GeoPackage:
 
 
 def _layer(path: Path, layer: str, batch: FindingsBatch, columns: Sequence[Column[FindingsBatch]]) -> None:
+    from pyogrio import raw
+
     placement = batch.image.info.placement
     placed = to_crs(batch.geometries, placement)
     polygonal = set(shapely.get_type_id(placed).tolist()) <= _POLYGONAL
@@ -111,6 +116,8 @@ def _layer(path: Path, layer: str, batch: FindingsBatch, columns: Sequence[Colum
 
 
 def _table(path: Path, name: str, columns: Mapping[str, Values], *, append: bool) -> None:
+    from pyogrio import raw
+
     raw.write(path, None, list(columns.values()), list(columns), layer=name, driver="GPKG", append=append)
 
 

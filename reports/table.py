@@ -15,7 +15,6 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from ..readers.files import atomic_path
 from ..readers.image import Kind
@@ -162,6 +161,8 @@ def with_unique_names(columns: Iterable[Column[B_contra]]) -> list[Column[B_cont
 
 def write_csv(path: Path, columns: Sequence[Column[B]], batches: Iterable[B]) -> Path:
     """Write a CSV table, batch by batch; returns its path."""
+    import pandas as pd
+
     header = [csv_cell(column.name) for column in columns]
     with atomic_path(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         pd.DataFrame(columns=header).to_csv(file, index=False, lineterminator="\n")
