@@ -59,7 +59,10 @@ class Cutting:
         start = np.array([region.columns.start, region.rows.start])
         places = np.array(grid.boxes(), dtype=np.float64)[:, :2] + start
         canvas = np.zeros(region.size[::-1], dtype=np.bool_)
-        canvas[: self.size[1] - region.rows.start, : self.size[0] - region.columns.start] = True
+        inside = (
+            slice(max(0, -s.start), side - s.start) for s, side in zip((region.rows, region.columns), self.size[::-1])
+        )
+        canvas[tuple(inside)] = True
         valid = np.stack([canvas[y0:y1, x0:x1] for x0, y0, x1, y1 in grid.boxes()])
         wanted = np.zeros_like(canvas)
         wanted[core_window(region)] = canvas[core_window(region)]
