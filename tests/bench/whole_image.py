@@ -73,7 +73,7 @@ def whole_labels(values: Values, network: OnnxNetwork, card: ModelCard, beyond: 
     """Labels (H, W) of a picture at once, with `beyond` its edges; None lets the network pad with zeros."""
     height, width = values.shape[:2]
     before = 0 if beyond is None else 2 * EDGE
-    after = [0 if beyond is None else before + -side % STRIDE for side in (height, width)]
+    after = [before + -side % STRIDE for side in (height, width)]
     values = np.pad(values, ((before, after[0]), (before, after[1]), (0, 0)), mode=beyond or "edge")
     classes = network.segment(values[None])[0][before : before + height, before : before + width].argmax(axis=2)
     codes = np.cumsum([not one.background for one in card.classes])
@@ -117,7 +117,7 @@ def main(model: str, path: str, *changes: str) -> None:
         values = network_input(plan, card, variant)
         shape, margin = values.shape[:2], plan.spec.halo + ALIGNED
         tiled = tiled_labels(plan, annotator)
-        as_it_is = whole_labels(values, load(card, variant, None), card)
+        as_it_is = whole_labels(values, load(card, variant, None), card, None)
         share = differ(tiled, as_it_is, inside(shape, margin))
         lines = [
             f"{plan.info.id}, {card.name}/{variant.name}: {shape[1]} × {shape[0]} px, {len(plan.regions)} regions",
