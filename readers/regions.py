@@ -15,6 +15,7 @@ from .geometry import Box
 from .orientation import UPRIGHT, Orientation
 
 SNAP: Final = 0.02
+POOLED: Final = 32  # grid pixels: networks rarely pool more, and tiles that start at multiples of it are in step
 MAX_REGIONS: Final = 1_000_000  # of one image: 336,000 px square in regions of one tile of 336 px
 
 
@@ -191,8 +192,9 @@ def cut_axis(length: int, *, tile: int, halo: int, tiles: int, margin: int, shif
 
 
 def _one_tile(length: int, tile: int, halo: int) -> Span:
-    """The span of a `length` within a tile: a halo beyond both ends, or what is left, so that nothing is cut."""
-    start = -min(halo, (tile - length) // 2)
+    """The span of a `length` within a tile: a halo beyond both ends, or half of what is left."""
+    left = (tile - length) // 2
+    start = -min(halo, left if left < POOLED else left // POOLED * POOLED)
     return Span(start, start + tile, 0, length, 1)
 
 

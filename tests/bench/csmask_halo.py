@@ -6,10 +6,11 @@ FOLDER is a scene for the scene reader, and SENSOR its sensor (for example senti
 resolution. The reference class of a pixel is the one it has within the middle quarter of a tile; the same pixels are
 then seen in tiles that lie elsewhere: at multiples of 32 px, as in a run, where tiles keep step with the network's
 pooling, and anywhere. Two figures for each halo: how many of the pixels that it keeps change their class, and how many
-of the outermost 8 px that it keeps. A scene less than two tiles wide tells nothing.
+of the outermost 8 px that it keeps. Tiles have 256 px, whatever the card says, so that a small scene holds several; the
+sample scene, which is less than two of them wide, tells little.
 
-A card's halo is the smallest, in steps of 8 px that keep tiles at multiples of 32 px, whose first figure is below 0.5 %
-for every variant. Weights must be on this machine (`limner models fetch csmask`).
+The first figure should be below 0.5 % for every variant, and the second too, since it is what a seam shows; then
+measure with `limner check seams`. Weights must be on this machine (`limner models fetch csmask`).
 """
 
 import sys
@@ -21,6 +22,8 @@ from limner.model.checkpoints.cards import CardVariant, ModelCard, find_card
 from limner.readers.geodesy import metres_per_pixel
 from limner.readers.image import ImageInfo
 from limner.readers.registry import open_image, scan
+
+TILE = 256
 
 
 def read_scene(info: ImageInfo, card: ModelCard, variant: CardVariant) -> npt.NDArray[np.float32]:
@@ -79,10 +82,10 @@ def main(name: str, folder: str, sensor: str) -> None:
             sys.stdout.write(f"{name}/{variant.name}: the scene has not its bands in {variant.quantity}\n")
             continue
         content = weights.read_weights(variant.weights, variant.sha256, name=name)
-        network = onnx.OnnxNetwork(content, name=variant.name, layout=card.layout)
+        network = onnx.OnnxNetwork(content, name=variant.name, layout=card.layout, tile=TILE)
         observed = read_scene(info, card, variant)
         for where, first, step in (("multiples of 32 px", 32, 32), ("anywhere", 19, 53)):
-            counts = measure(observed, network, card.tile, first=first, step=step)
+            counts = measure(observed, network, TILE, first=first, step=step)
             lines = [f"{name}/{variant.name}, tiles at {where}: halo, % changed of what is kept, % of its rim"]
             for halo in range(0, 97, 8):
                 kept, border = counts[halo:].sum(axis=0), counts[halo : halo + 8].sum(axis=0)

@@ -1,14 +1,14 @@
-"""How far analysis by tiles agrees with the same network run on the whole image at once, and what to put beyond its edges.
+"""How far tiles agree with the same network run on the whole image at once, and what to put beyond its edges.
 
     python tests/bench/whole_image.py MODEL INPUT [setting=value ...]
 
-MODEL is a card with ONNX weights on this machine, and INPUT an image that fits memory at the card's resolution; settings
-are those of a run, for example sensor=sentinel-2-l1c. Printed are
+MODEL is a card with ONNX weights on this machine, and INPUT an image that fits memory at the card's resolution;
+settings are those of a run, for example sensor=sentinel-2-l1c. Printed are
 
 - the share of labelled pixels whose class differs between the run's own tiles, with their statistics fixed, and the
   network as it is on the whole image, away from the picture's edge by the tile's halo and 32 px;
-- what a picture's edge costs: the middle of the image is analysed as a picture of its own, once for each rule for what
-  lies beyond its edges; the share of labelled pixels in its outer 64 px that differ from what the whole image has there.
+- what a picture's edge costs: the middle of the image is analysed as a picture of its own, once for each rule for
+  what lies beyond its edges; the share of labelled pixels in its outer 64 px that the whole image has otherwise.
 """
 
 import json
@@ -59,13 +59,14 @@ def tiled_labels(plan: ImagePlan, annotator: Segmenter) -> Labels:
     return found
 
 
-def network_input(plan: ImagePlan, card: ModelCard, variant: CardVariant) -> Values:
+def network_input(plan: ImagePlan, variant: CardVariant) -> Values:
     """The whole picture as the network takes it (H, W, C)."""
     with open_image(plan.info, channel_names(plan.info, plan.spec, plan.stretch)) as image:
         pixels, valid = read_canvas(image, block_region(plan.grid, (0, 0, 0), plan.grid.shape), plan.spec, plan.stretch)
     if variant.input == "macenko-ehod":
         pixels = Stain.from_json(json.loads(plan.spec.fitted)["stain"])(pixels)
-    values = ((pixels - np.float32(variant.mean)) / np.float32(variant.std)).astype(np.float32)
+    mean, std = (np.asarray(one, dtype=np.float32) for one in (variant.mean, variant.std))
+    values = ((pixels - mean) / std).astype(np.float32)
     return values if valid.all() else fill_invalid(values, valid)
 
 
@@ -114,7 +115,7 @@ def main(model: str, path: str, *changes: str) -> None:
         annotator.load()
         card = annotator.card
         variant = next(one for one in card.variants if one.name == plan.spec.variant)
-        values = network_input(plan, card, variant)
+        values = network_input(plan, variant)
         shape, margin = values.shape[:2], plan.spec.halo + ALIGNED
         tiled = tiled_labels(plan, annotator)
         as_it_is = whole_labels(values, load(card, variant, None), card, None)

@@ -135,8 +135,9 @@ def test_every_pixel_of_a_core_has_its_halo_and_its_overlap(plan: tuple[Grid, di
         for span, length in zip((region.columns, region.rows), grid.shape, strict=True):
             room = max(how["halo"], ceil(how["overlap"] / 2))
             before, after = span.core_start - span.start, span.stop - span.core_stop
-            assert before >= (room if span.core_start else min(how["halo"], (how["tile"] - length) // 2))
-            assert after >= (room if span.core_stop < length else min(how["halo"], (how["tile"] - length) // 2))
+            left = min(how["halo"], (how["tile"] - length) // 2)  # of tiles below 64 px
+            assert before >= (room if span.core_start else left)
+            assert after >= (room if span.core_stop < length else left)
             assert length <= how["tile"] or min(before, after) >= how["halo"], "as much context at all four sides"
             assert length > how["tile"] or span.tiles == 1
 
@@ -253,6 +254,14 @@ def test_the_last_core_ends_with_the_image() -> None:
     grid = Grid("scene", (7, 7), (7 / (3 + 5e-10), 7 / (3 + 5e-10)))
     assert grid.shape == (3, 3)
     assert cut_regions(grid, tile=2)[-1].core.x1 == 7.0
+
+
+@pytest.mark.parametrize(("length", "start"), [(256, 0), (250, -3), (193, -31), (190, -32), (140, -32), (120, -48)])
+def test_a_picture_no_larger_than_a_tile_lies_in_its_middle(length: int, start: int) -> None:
+    """In step with what networks pool where there is room for it; a halo is enough."""
+    (region,) = cut_regions(Grid("p", (length, 600), (1.0, 1.0)), tile=256, halo=48, hd_num=99)
+    assert region.columns == Span(start, start + 256, 0, length, 1)
+    assert region.rows.start == -48
 
 
 def test_a_span_of_one_pixel() -> None:
