@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from big_scene import family, print_line, resident
 from end_to_end_case import write_network, write_scene
 
 HERE = Path(__file__).parent
+LOOP = "hand-written loop"
 ROUNDED = 0.002  # share of polygons: tiles lie elsewhere in the loop, so that sums of a pixel are rounded otherwise
 
 
@@ -74,6 +75,26 @@ def counts(path: Path) -> Counter[str]:
         return Counter(row["label"] for row in csv.DictReader(file))
 
 
+def compare(side: int, commands: Mapping[str, Sequence[str]], out: Path, peer: Path, pairs: int) -> None:
+    """Run the commands in turn, and print a line for each and for its ratio to the loop."""
+    taken: dict[str, list[Measured]] = {name: [] for name in commands}
+    found: dict[str, Counter[str]] = {}
+    for _ in range(pairs):
+        for name, command in commands.items():
+            shutil.rmtree(out, ignore_errors=True)
+            taken[name].append(measure(command))
+            found[name] = counts(peer if name == LOOP else out / "findings.csv")
+    for label, count in found[LOOP].items():
+        if any(abs(one[label] - count) > ROUNDED * count for one in found.values()):
+            raise SystemExit(f"the polygons differ: {found}")
+    for name, several in taken.items():
+        cpu, wall = (statistics.median(getattr(one, what) for one in several) for what in ("cpu", "wall"))
+        peak = max(one.peak for one in several)
+        ratio = statistics.median(a.cpu / b.cpu for a, b in zip(several, taken[LOOP], strict=True))
+        numbers = f"{cpu:.2f} | {ratio:.2f} | {wall:.1f} | {peak / 1e6:.0f} | {found[name].total()}"
+        print_line(f"| {side} | {name} | {numbers} |")
+
+
 def main() -> None:
     """Make, run in turn, tell."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
@@ -94,42 +115,16 @@ def main() -> None:
         if not scene.exists():
             write_scene(scene, side)
         loop = [sys.executable, str(HERE / "rasterio_loop.py"), str(scene), str(folder / "tiny.onnx"), str(peer)]
-        run = [
-            "-m",
-            "limner.pipelines.cli.main",
-            "run",
-            str(scene),
-            "--out",
-            str(out),
-            "--model",
-            str(card),
-            *asked.words,
-        ]
+        run = ["-m", "limner.pipelines.cli.main", "run", str(scene), "--out", str(out), "--model", str(card)]
+        run += asked.words
         commands = {
-            "hand-written loop": loop,
+            LOOP: loop,
             "limner, all reports": [sys.executable, *run],
             "limner, findings.csv": [sys.executable, *run, "--reports", "findings-csv"],
         }
         if asked.before:
             commands["before, all reports"] = [asked.before, *run]
-        taken: dict[str, list[Measured]] = {name: [] for name in commands}
-        found: dict[str, Counter[str]] = {}
-        for _ in range(asked.pairs):
-            for name, command in commands.items():
-                shutil.rmtree(out, ignore_errors=True)
-                taken[name].append(measure(command))
-                found[name] = counts(peer if command is loop else out / "findings.csv")
-        for label, count in found["hand-written loop"].items():
-            if any(abs(one[label] - count) > ROUNDED * count for one in found.values()):
-                raise SystemExit(f"the polygons differ: {found}")
-        for name, several in taken.items():
-            cpu, wall = (statistics.median(getattr(one, what) for one in several) for what in ("cpu", "wall"))
-            peak = max(one.peak for one in several)
-            print_line(f"| {side} | {name} | {cpu:.2f} | {wall:.1f} | {peak / 1e6:.0f} | {found[name].total()} |")
-        base = taken["hand-written loop"]
-        for name in list(commands)[1:]:
-            ratios = [a.cpu / b.cpu for a, b in zip(taken[name], base, strict=True)]
-            print_line(f"| {side} | {name} ÷ loop | {statistics.median(ratios):.2f} | | | |")
+        compare(side, commands, out, peer, asked.pairs)
     if asked.folder is None:
         shutil.rmtree(folder)
 

@@ -51,7 +51,7 @@ def main(scene: str, network: str, out: str) -> None:
             for traced, value in shapes(classes, mask=classes > 0, connectivity=4, transform=raster.transform):
                 outline = shape(traced)
                 centre = outline.centroid
-                (lon,), (lat,) = transform(raster.crs, "EPSG:4326", [centre.x], [centre.y])
+                (lon,), (lat,) = transform(raster.crs, "EPSG:4326", [centre.x], [centre.y])[:2]
                 writer.writerow([CLASSES[int(value)], outline.area / 100, lon, lat, outline.wkt])
 
 
