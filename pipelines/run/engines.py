@@ -10,12 +10,12 @@ import os
 import signal
 import traceback
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from ...model.finding import Result
 from ...readers.errors import LimnerError, ModelError
@@ -101,6 +101,143 @@ class WorkerFaultError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
+class Task:
+    """A batch for one worker."""
+
+    regions: Sequence[Region]
+    deaths: int = 0
+    """How many workers died while they had it."""
+
+
+class Worker(Protocol):
+    """A process that runs a job, on this machine or another, as `run_pool` uses it."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the job has begun."""
+        ...
+
+    @property
+    def tasks(self) -> Sequence[Task]:
+        """What it works on."""
+        ...
+
+    def send(self, task: Task) -> None:
+        """Give it a task."""
+        ...
+
+    def receive(self) -> list[Result]:
+        """The results of a task, [] when it has just become ready. Raises `EOFError` or `OSError` where it has died."""
+        ...
+
+    def exit_reason(self) -> str:
+        """How it died."""
+        ...
+
+    def stop(self) -> None:
+        """End it."""
+        ...
+
+
+W = TypeVar("W", bound=Worker)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """How many workers a pool has, and what becomes of those that die."""
+
+    workers: int
+    tasks: int = 1
+    """Tasks that a worker has at a time."""
+    retries: int = 1
+    """How often a region is tried again, alone, after its worker died."""
+    restarts: int = 0
+    """How many workers may die before they are ready."""
+
+
+def run_pool(
+    batches: Iterable[Sequence[Region]],
+    limits: PoolLimits,
+    *,
+    start: Callable[[], W],
+    wait: Callable[[Sequence[W]], Sequence[W]],
+) -> Generator[list[Result], None, None]:
+    """Yield the results of batches from a pool of workers, see `Engine`.
+
+    `wait` returns the workers that have something to receive. A region whose workers died too often is a failed result
+    with the exit reason. Raises `ModelError` where workers do not start.
+    """
+    queue = _TaskQueue(iter(batches), limits)
+    workers: list[W] = []
+    try:
+        while True:
+            while len(workers) < limits.workers and queue.has_more(sum(not worker.tasks for worker in workers)):
+                workers.append(start())
+            for count in range(limits.tasks):  # each worker has one before any has two
+                for worker in workers:
+                    if worker.ready and len(worker.tasks) == count and (task := queue.pop(worker.tasks)) is not None:
+                        worker.send(task)
+            if not any(worker.tasks for worker in workers) and not queue.has_more(0):
+                return
+            for worker in wait(workers):
+                try:
+                    results = worker.receive()
+                except (EOFError, OSError):
+                    workers.remove(worker)
+                    results = queue.retry_tasks_of(worker)
+                yield results
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+@dataclass(slots=True)
+class _TaskQueue:
+    """Pending tasks: retries first, then new batches."""
+
+    batches: Iterator[Sequence[Region]]
+    limits: PoolLimits
+    retries: deque[Task] = field(default_factory=deque[Task])
+    fetched: deque[Task] = field(default_factory=deque[Task])
+    failed_starts: int = 0
+
+    def has_more(self, count: int) -> bool:
+        """Whether more than `count` tasks are pending, so that another process is worth starting."""
+        while len(self.retries) + len(self.fetched) <= count:
+            batch = next(self.batches, None)
+            if batch is None:
+                return False
+            self.fetched.append(Task(batch))
+        return True
+
+    def pop(self, others: Sequence[Task]) -> Task | None:
+        """The next task for a worker that has `others`. A retry is its only one, so that it dies for no other."""
+        if any(task.deaths for task in others) or not self.has_more(0):
+            return None
+        if others:
+            return self.fetched.popleft() if self.fetched and not self.retries else None
+        return (self.retries or self.fetched).popleft()
+
+    def retry_tasks_of(self, worker: Worker) -> list[Result]:
+        """Queue the regions of a dead worker again; those that were retried too often become failed results."""
+        reason = worker.exit_reason()
+        if not worker.ready:
+            self.failed_starts += 1
+            if self.failed_starts > self.limits.restarts:
+                remedy = "Try --engine inline, which shows the cause"
+                raise ModelError("worker process", "must start", value=reason, remedy=remedy)
+        failed: list[Region] = []
+        for task in worker.tasks:
+            if task.deaths < self.limits.retries:
+                self.retries.extend(Task([region], task.deaths + 1) for region in task.regions)
+            else:
+                failed.extend(task.regions)
+        times = {1: "twice"}.get(self.limits.retries, f"{self.limits.retries + 1} times")
+        error = f"The worker process died {times} ({reason})."
+        return [Result(region.key, region.grid.image, "failed", error=error) for region in failed]
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessPoolEngine:
     """Works in `workers` spawned processes with `threads` computing threads each.
 
@@ -113,71 +250,11 @@ class ProcessPoolEngine:
 
     def annotate(self, batches: Iterable[Sequence[Region]]) -> Generator[list[Result], None, None]:
         """See `Engine`. A region whose process died twice is a failed result with the exit reason."""
-        queue = _TaskQueue(iter(batches))
-        workers: list[WorkerProcess] = []
-        try:
-            while True:
-                while len(workers) < self.workers and queue.has_more(sum(worker.task is None for worker in workers)):
-                    workers.append(WorkerProcess.start(self.job, self.threads))
-                for worker in workers:
-                    if worker.ready and worker.task is None and (task := queue.pop()) is not None:
-                        worker.send(task)
-                if not any(worker.task or not worker.ready for worker in workers):
-                    return
-                for connection in wait([worker.connection for worker in workers]):
-                    worker = next(one for one in workers if one.connection is connection)
-                    try:
-                        results = worker.receive()
-                    except (EOFError, OSError):
-                        workers.remove(worker)
-                        results = queue.retry_tasks_of(worker)
-                    yield results
-        finally:
-            for worker in workers:
-                worker.stop()
 
+        def start() -> WorkerProcess:
+            return WorkerProcess.start(self.job, self.threads)
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A batch for one worker process."""
-
-    regions: Sequence[Region]
-    is_retry: bool = False
-
-
-@dataclass(slots=True)
-class _TaskQueue:
-    """Pending tasks: retries first, then new batches."""
-
-    batches: Iterator[Sequence[Region]]
-    retries: deque[Task] = field(default_factory=deque[Task])
-    fetched: deque[Task] = field(default_factory=deque[Task])
-
-    def has_more(self, count: int) -> bool:
-        """Whether more than `count` tasks are pending, so that another process is worth starting."""
-        while len(self.retries) + len(self.fetched) <= count:
-            batch = next(self.batches, None)
-            if batch is None:
-                return False
-            self.fetched.append(Task(batch))
-        return True
-
-    def pop(self) -> Task | None:
-        return (self.retries or self.fetched).popleft() if self.has_more(0) else None
-
-    def retry_tasks_of(self, worker: "WorkerProcess") -> list[Result]:
-        """Queue the regions of a dead worker again; those that were retried before become failed results."""
-        reason = worker.exit_reason()
-        if not worker.ready:
-            remedy = "Try --engine inline, which shows the cause"
-            raise ModelError("worker process", "must start", value=reason, remedy=remedy)
-        if worker.task is None:
-            return []
-        if not worker.task.is_retry:
-            self.retries.extend(Task([region], is_retry=True) for region in worker.task.regions)
-            return []
-        error = f"The worker process died twice ({reason})."
-        return [Result(region.key, region.grid.image, "failed", error=error) for region in worker.task.regions]
+        return run_pool(batches, PoolLimits(self.workers), start=start, wait=_wait_for_processes)
 
 
 @dataclass(slots=True)
@@ -189,7 +266,11 @@ class WorkerProcess:
     ready: bool = False
     """Whether the job has begun."""
     task: Task | None = None
-    """What it works on."""
+
+    @property
+    def tasks(self) -> Sequence[Task]:
+        """What it works on."""
+        return [] if self.task is None else [self.task]
 
     @classmethod
     def start(cls, job: Job, threads: int) -> "WorkerProcess":
@@ -247,6 +328,11 @@ class WorkerProcess:
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
+
+
+def _wait_for_processes(workers: Sequence[WorkerProcess]) -> Sequence[WorkerProcess]:
+    found = wait([worker.connection for worker in workers])
+    return [worker for worker in workers if worker.connection in found]
 
 
 def _serve(connection: Connection, job: Job) -> None:
