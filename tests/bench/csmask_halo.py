@@ -9,6 +9,9 @@ pooling, and anywhere. Two figures for each halo: how many of the pixels that it
 of the outermost 8 px that it keeps. Tiles have 256 px, whatever the card says, so that a small scene holds several; the
 sample scene, which is less than two of them wide, tells little.
 
+Then, for tiles and halos that a card could have, the outline on lines where tiles meet as a multiple of that on the same
+lines of the whole scene analysed at once, with its 95 % bootstrap interval over lines.
+
 The first figure should be below 0.5 % for every variant, and the second too, since it is what a seam shows; then
 measure with `limner check seams`. Weights must be on this machine (`limner models fetch csmask`).
 """
@@ -24,6 +27,69 @@ from limner.readers.image import ImageInfo
 from limner.readers.registry import open_image, scan
 
 TILE = 256
+SETTINGS = ((256, 32), (256, 64), (512, 32), (512, 48), (512, 64), (768, 96), (768, 128))
+SHIFTS = (0, 64, 160, 256)
+STEP = 32  # whole scenes are analysed in step with tiles
+MARGIN = 128  # repeated pixels around a whole scene
+
+Classes = npt.NDArray[np.intp]
+
+
+def whole_classes(scene: npt.NDArray[np.float32], network: onnx.OnnxNetwork) -> Classes:
+    """The classes (H, W) of a scene analysed at once."""
+    height, width = scene.shape[:2]
+    after = [MARGIN + -side % STEP for side in (height, width)]
+    padded = np.pad(scene, ((MARGIN, after[0]), (MARGIN, after[1]), (0, 0)), mode="edge")
+    return network.segment(padded[None])[0].argmax(axis=2)[MARGIN : MARGIN + height, MARGIN : MARGIN + width]
+
+
+def tiled_classes(
+    scene: npt.NDArray[np.float32], network: onnx.OnnxNetwork, tile: int, halo: int, shift: int
+) -> Classes:
+    """The classes (H, W) of a scene analysed in tiles, the first of which keeps what lies from -shift on."""
+    height, width = scene.shape[:2]
+    step = tile - 2 * halo
+    padded = np.pad(scene, ((shift + halo, tile), (shift + halo, tile), (0, 0)), mode="edge")
+    found = np.zeros((height + shift + step, width + shift + step), dtype=np.intp)
+    for y in range(0, height + shift, step):
+        for x in range(0, width + shift, step):
+            classes = network.segment(padded[None, y : y + tile, x : x + tile])[0].argmax(axis=2)
+            found[y : y + step, x : x + step] = classes[halo : tile - halo, halo : tile - halo]
+    return found[shift : shift + height, shift : shift + width]
+
+
+def outline_on_seams(tiled: Classes, whole: Classes, step: int, shift: int) -> list[tuple[int, int]]:
+    """For each line where tiles meet, its outline in pixels, and that on the same line of the whole scene."""
+    return [
+        (int((one[at - 1] != one[at]).sum()), int((other[at - 1] != other[at]).sum()))
+        for one, other in ((tiled, whole), (tiled.T, whole.T))
+        for at in range(-shift, len(one), step)
+        if at > 0
+    ]
+
+
+def seam_lines(scene: npt.NDArray[np.float32], network: onnx.OnnxNetwork) -> list[str]:
+    """A line for each setting."""
+    whole = whole_classes(scene, network)
+    lines: list[str] = []
+    for tile, halo in SETTINGS:
+        found: list[tuple[int, int]] = []
+        changed: list[float] = []
+        for shift in SHIFTS:
+            tiled = tiled_classes(scene, network, tile, halo, shift)
+            found += outline_on_seams(tiled, whole, tile - 2 * halo, shift)
+            changed.append(100 * float((tiled != whole).mean()))
+        pairs = np.array(found, dtype=np.float64).reshape(-1, 2)
+        if not pairs[:, 1].sum():
+            continue
+        draws = pairs[np.random.default_rng(0).integers(len(pairs), size=(1000, len(pairs)))].sum(axis=1)
+        low, high = np.percentile(draws[:, 0] / np.maximum(1, draws[:, 1]), (2.5, 97.5))
+        ratio = pairs[:, 0].sum() / pairs[:, 1].sum()
+        share = f"{min(changed):.3f} to {max(changed):.3f} % differ"
+        lines.append(
+            f"{tile:4d} px, halo {halo:3d}: {ratio:.2f} ({low:.2f} to {high:.2f}, {len(pairs)} lines), {share}"
+        )
+    return lines
 
 
 def read_scene(info: ImageInfo, card: ModelCard, variant: CardVariant) -> npt.NDArray[np.float32]:
@@ -92,6 +158,7 @@ def main(name: str, folder: str, sensor: str) -> None:
                 if border[1]:
                     lines.append(f"{halo:4d}  {100 * kept[0] / kept[1]:6.3f}  {100 * border[0] / border[1]:6.3f}")
             sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.write("\n".join(["outline on seams:", *seam_lines(observed, network)]) + "\n")
 
 
 if __name__ == "__main__":
