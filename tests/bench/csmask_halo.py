@@ -9,8 +9,8 @@ pooling, and anywhere. Two figures for each halo: how many of the pixels that it
 of the outermost 8 px that it keeps. Tiles have 256 px, whatever the card says, so that a small scene holds several; the
 sample scene, which is less than two of them wide, tells little.
 
-Then, for tiles and halos that a card could have, the outline on lines where tiles meet as a multiple of that on the same
-lines of the whole scene analysed at once, with its 95 % bootstrap interval over lines.
+Then, for tiles and halos that a card could have, the outline on lines where tiles meet as a multiple of that on the
+same lines of the whole scene analysed at once, with its 95 % bootstrap interval over lines.
 
 The first figure should be below 0.5 % for every variant, and the second too, since it is what a seam shows; then
 measure with `limner check seams`. Weights must be on this machine (`limner models fetch csmask`).
