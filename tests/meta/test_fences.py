@@ -32,6 +32,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "pandas": ("reports/*", "pipelines/run_result.py"),
     "PIL": ("model/*", "reports/*", "pipelines/*"),
     "matplotlib": ("pipelines/train/*",),
+    "ray": ("pipelines/run/ray_engine.py",),
     "typer": ("pipelines/cli/*",),
     "rich": ("pipelines/progress.py",),
     "yaml": ("model/*", "pipelines/*"),
