@@ -180,6 +180,7 @@ def _connection(address: str, workers: int) -> Generator[Any]:
         if not address:
             options |= {"num_cpus": max(workers, cores()), "object_store_memory": _STORE_BYTES}
             options |= {"include_dashboard": False}
+        logging.getLogger("ray").addHandler(logging.NullHandler())
         before = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(log_to_driver=False, configure_logging=False, **options)

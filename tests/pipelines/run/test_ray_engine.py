@@ -120,9 +120,11 @@ class Sleeper:
         """Nothing to release."""
 
 
+Sleeper.__module__ = "__main__"  # so that Ray sends its code
+
+
 @pytest.mark.slow
 def test_a_killed_raylet_loses_and_repeats_nothing(ray_cluster: Any) -> None:
-    Sleeper.__module__ = "__main__"  # so that Ray sends its code
     todo = cut_regions(Grid("image", (10 * 60, 10), (1.0, 1.0)), tile=10, hd_num=1)
     done: list[str] = []
     killed_at = 0
@@ -155,6 +157,21 @@ def test_a_node_that_cannot_work_is_named(
         run(asked, lambda _: None)
     assert [word for word in (*words, "node ", "127.0.0.1") if word not in str(caught.value)] == []
     assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+@pytest.mark.slow
+def test_the_command_line_and_errors_of_nodes_stay_here(ray_cluster: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    """Ray would show the command line of a run, which names files, and print what happens on nodes."""
+    todo = cut_regions(Grid("image", (10 * 8, 10), (1.0, 1.0)), tile=10, hd_num=1)
+    shown: list[str] = []
+    for results in RayEngine(lambda _: Sleeper(), ray_cluster.address, 2).annotate([[one] for one in todo]):
+        if results and not shown:
+            from ray._private import state
+
+            shown = [job["Entrypoint"] for job in state.jobs() if not job["IsDead"]]
+            os.kill(next(pid for pid, name in processes() if name.startswith("ray::_Actor")), signal.SIGKILL)
+    assert shown == ["limner"]
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.slow
