@@ -8,13 +8,15 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar, cast
 
 from ...model.finding import Result
@@ -30,6 +32,8 @@ _THREAD_VARIABLES: tuple[str, ...] = (
     "MKL_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+TASKS_HELD = 2
+"""Tasks of a worker process: the one that is annotated, and the next one, which is read meanwhile."""
 
 
 class Job(Protocol):
@@ -106,7 +110,9 @@ class Task:
 
     regions: Sequence[Region]
     deaths: int = 0
-    """How many workers died while they had it."""
+    """How many workers died while they worked on it."""
+    alone: bool = False
+    """Whether its worker must have no other task: one that had others has died."""
 
 
 class Worker(Protocol):
@@ -119,7 +125,7 @@ class Worker(Protocol):
 
     @property
     def tasks(self) -> Sequence[Task]:
-        """What it works on."""
+        """What it works on, the first of them now."""
         ...
 
     def send(self, task: Task) -> None:
@@ -217,10 +223,8 @@ class _TaskQueue:
 
     def _pop(self, others: Sequence[Task]) -> Task | None:
         """The next task for a worker that has `others`. A retry is its only one, so that it dies for no other."""
-        if any(task.deaths for task in others) or not self.has_more(0):
+        if any(task.alone for task in others) or not self.has_more(0) or (others and self.retries):
             return None
-        if others:
-            return self.fetched.popleft() if self.fetched and not self.retries else None
         return (self.retries or self.fetched).popleft()
 
     def retry_tasks_of(self, worker: Worker) -> list[Result]:
@@ -231,12 +235,14 @@ class _TaskQueue:
             if self.failed_starts > self.limits.restarts:
                 remedy = "Try --engine inline, which shows the cause"
                 raise ModelError("worker process", "must start", value=reason, remedy=remedy)
-        failed: list[Region] = []
-        for task in worker.tasks:
-            if task.deaths < self.limits.retries:
-                self.retries.extend(Task([region], task.deaths + 1) for region in task.regions)
+        failed: Sequence[Region] = ()
+        for place, task in enumerate(worker.tasks):
+            if place:
+                self.retries.append(replace(task, alone=True))
+            elif task.deaths < self.limits.retries:
+                self.retries.extend(Task([region], task.deaths + 1, alone=True) for region in task.regions)
             else:
-                failed.extend(task.regions)
+                failed = task.regions
         times = {1: "twice"}.get(self.limits.retries, f"{self.limits.retries + 1} times")
         error = f"The worker process died {times} ({reason})."
         return [Result(region.key, region.grid.image, "failed", error=error) for region in failed]
@@ -259,7 +265,7 @@ class ProcessPoolEngine:
         def start() -> WorkerProcess:
             return WorkerProcess.start(self.job, self.threads)
 
-        return run_pool(batches, PoolLimits(self.workers), start=start, wait=_wait_for_processes)
+        return run_pool(batches, PoolLimits(self.workers, tasks=TASKS_HELD), start=start, wait=_wait_for_processes)
 
 
 @dataclass(slots=True)
@@ -270,12 +276,8 @@ class WorkerProcess:
     connection: Connection
     ready: bool = False
     """Whether the job has begun."""
-    task: Task | None = None
-
-    @property
-    def tasks(self) -> Sequence[Task]:
-        """What it works on."""
-        return [] if self.task is None else [self.task]
+    tasks: deque[Task] = field(default_factory=deque[Task])
+    """What it works on, and what it reads meanwhile."""
 
     @classmethod
     def start(cls, job: Job, threads: int) -> "WorkerProcess":
@@ -298,12 +300,12 @@ class WorkerProcess:
 
     def send(self, task: Task) -> None:
         """Give it a task."""
-        self.task = task
+        self.tasks.append(task)
         with contextlib.suppress(OSError):  # a process that has died is noticed by `receive`
             self.connection.send(task.regions)
 
     def receive(self) -> list[Result]:
-        """The results of its task, or [] when it has just become ready. Raises what stopped it."""
+        """The results of its first task, or [] when it has just become ready. Raises what stopped it."""
         kind, content = cast("tuple[str, Any]", self.connection.recv())
         if kind == "raised":
             raise content
@@ -312,7 +314,7 @@ class WorkerProcess:
         if kind == "ready":
             self.ready = True
             return []
-        self.task = None
+        self.tasks.popleft()
         return content
 
     def exit_reason(self) -> str:
@@ -350,18 +352,34 @@ def _serve(connection: Connection, job: Job) -> None:
     try:
         job.begin()
         connection.send(("ready", None))
-        while True:
-            try:
-                regions = connection.recv()
-            except EOFError:
-                return
-            connection.send(("results", job.annotate(job.read(regions))))
+        reads: SimpleQueue[Future[Sequence[Any] | None]] = SimpleQueue()
+        threading.Thread(target=_read_tasks, args=(connection, job, reads), name="read", daemon=True).start()
+        while (views := reads.get().result()) is not None:
+            connection.send(("results", job.annotate(views)))
     except LimnerError as error:
         connection.send(("raised", error))
     except (BrokenPipeError, ConnectionError):
         return
     except Exception:  # noqa: BLE001 - any bug is reported to the parent, which stops the run
         connection.send(("fault", traceback.format_exc()))
+
+
+def _read_tasks(connection: Connection, job: Job, reads: "SimpleQueue[Future[Sequence[Any] | None]]") -> None:
+    """Read the regions of each task as it arrives: the parent sends one while another is annotated, and no more.
+
+    Puts the views, or what reading raised, into the queue; None when the parent is gone.
+    """
+    while True:
+        read: Future[Sequence[Any] | None] = Future()
+        try:
+            read.set_result(job.read(connection.recv()))
+        except (EOFError, ConnectionError):
+            read.set_result(None)
+        except Exception as error:  # noqa: BLE001 - raised again where it is awaited
+            read.set_exception(error)
+        reads.put(read)
+        if read.exception() is not None or read.result() is None:
+            return
 
 
 @contextlib.contextmanager

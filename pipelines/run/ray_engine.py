@@ -35,7 +35,7 @@ from ...readers.pseudonyms import KEY_VARIABLE
 from ...readers.regions import Region
 from ...readers.registry import open_image
 from ..cli.terminal import plural
-from .engines import Job, PoolLimits, Task, WorkerFaultError, cores, run_pool
+from .engines import TASKS_HELD, Job, PoolLimits, Task, WorkerFaultError, cores, run_pool
 
 RETRIES = 3
 """How often a region is tried again, alone, after its actor or its node was lost."""
@@ -46,7 +46,7 @@ CONNECT_S = 60.0
 START_S = 600.0
 """Seconds within which a cluster must have room for at least one actor."""
 
-_TASKS = 2  # an actor reads a batch while it annotates another one
+
 _POLL_S = 1.0
 _CHECKED_FILES = 1000  # of the inputs, evenly spread
 _CHECKED_REMOTE = 3
@@ -84,13 +84,13 @@ class RayEngine:
             workers, threads = divide(resources(nodes), self.workers, self.gpus)
             _check_nodes(ray, [node for node in nodes if _slots(resources([node]), 1, self.gpus)], self.images)
             shared = ray.put(self.job(threads))
-            options = {"num_cpus": threads, "num_gpus": self.gpus or None, "max_concurrency": _TASKS}
+            options = {"num_cpus": threads, "num_gpus": self.gpus or None, "max_concurrency": TASKS_HELD}
             actor = ray.remote(_Actor).options(scheduling_strategy="SPREAD", max_restarts=0, **options)
 
             def start() -> _Worker:
                 return _Worker.start(ray, actor, shared)
 
-            limits = PoolLimits(workers, tasks=_TASKS, retries=RETRIES, restarts=RETRIES)
+            limits = PoolLimits(workers, tasks=TASKS_HELD, retries=RETRIES, restarts=RETRIES)
             yield from run_pool(batches, limits, start=start, wait=_Wait(ray, self.address or "--engine ray"))
 
 
