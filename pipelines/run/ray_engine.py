@@ -90,7 +90,7 @@ class RayEngine:
             def start() -> _Worker:
                 return _Worker.start(ray, actor, shared)
 
-            limits = PoolLimits(workers, tasks=TASKS_HELD, retries=RETRIES, restarts=RETRIES)
+            limits = PoolLimits(workers, tasks=TASKS_HELD, retries=RETRIES, restarts=2)
             yield from run_pool(batches, limits, start=start, wait=_Wait(ray, self.address or "--engine ray"))
 
 

@@ -29,7 +29,7 @@ class RayCluster:
         """Of logs and sockets."""
         head = {**_NODE, "include_dashboard": False, "_system_config": _SOON_DEAD}
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
-        self.address: str = self._cluster.address
+        self.address = str(self._cluster.address)
         self._cluster.add_node(**_NODE)
 
     @contextlib.contextmanager
