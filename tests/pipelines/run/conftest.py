@@ -25,6 +25,8 @@ class RayCluster:
     def __init__(self, folder: Path) -> None:
         from ray.cluster_utils import Cluster
 
+        self.environment = {**_ENVIRONMENT, "RAY_TMPDIR": str(folder)}
+        """Of its processes, and of those that connect to it."""
         self.folder = folder
         """Of logs and sockets."""
         head = {**_NODE, "include_dashboard": False, "_system_config": _SOON_DEAD}

@@ -63,6 +63,7 @@ def tear(after, share):
 
 
 def one(wish):
+    os.environ.update(wish.get("environment", {}))
     settings = Settings.resolve(wish["settings"])
     if "tear" in wish:
         tear(*wish["tear"])
@@ -208,17 +209,19 @@ def pool(request: pytest.FixtureRequest) -> dict[str, Any]:
     """Settings of an engine with worker processes."""
     if request.param == "local":
         return {"engine": "local", "workers": 2}
-    return {"engine": "ray", "workers": 2, "address": request.getfixturevalue("ray_cluster").address}
+    cluster = request.getfixturevalue("ray_cluster")
+    return {"engine": "ray", "workers": 2, "address": cluster.address, "environment": cluster.environment}
 
 
 @pytest.mark.parametrize(("pool", "batch"), [("local", 1), ("local", 3), ("local", 7), ("ray", 1)], indirect=["pool"])
 def test_killed_with_worker_processes(
     tmp_path: Path, asked: dict[str, Any], whole: Path, forked: Run, pool: dict[str, Any], batch: int
 ) -> None:
+    wish = {"environment": pool.pop("environment", {})}
     settings = {**asked, **pool, "out": str(tmp_path / "out"), "batch": batch}
-    assert forked(settings, after=5) == KILLED
-    assert forked(settings, tear=(9, 0.7)) == KILLED
-    assert forked(settings) == 0
+    assert forked(settings, after=5, **wish) == KILLED
+    assert forked(settings, tear=(9, 0.7), **wish) == KILLED
+    assert forked(settings, **wish) == 0
     assert reports(tmp_path / "out") == reports(whole)
     lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
     assert len(lines) == len((whole / "results.jsonl").read_text().splitlines())
