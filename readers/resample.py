@@ -316,7 +316,7 @@ class _Taps:
             same = (weight[:, period:] == weight[:, :-period]).all(axis=0)
             same &= index[0, period:] - index[0, :-period] == step
             places = np.flatnonzero(same)
-            if places.size and 2 * places.size >= len(same):
+            if step and places.size and 2 * places.size >= len(same):
                 first, last = int(places[0]), int(places[-1]) + 1
                 run = (first, last + period) if bool(same[first:last].all()) else (0, 0)
                 break

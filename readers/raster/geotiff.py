@@ -111,6 +111,8 @@ class RasterReader:
 class RasterImage(BaseImage):
     """An open raster: one handle for each overview in use, for one worker."""
 
+    streams = True
+
     def _open(self) -> None:
         self._name = self._info.uri
         self._same_masks: dict[int, bool] = {}
@@ -272,7 +274,7 @@ class RasterImage(BaseImage):
             valid = layout.opaque[index] & self._read_valid(raster, window, {layout.bands[0]: index})
             return layout.palette[index][:, :, self._channel_indices], valid
         bands = [layout.bands[place] for place in self._channel_indices]
-        stored: Sequence[Pixels] = out
+        stored: Sequence[Pixels] = list(out)
         if self._complex:
             stored = [raster.read(band, window=window) for band in bands]
             for plane, band in zip(out, stored, strict=True):
