@@ -51,6 +51,16 @@ class Level:
                 return cls(size, (float(whole), float(whole)), tile)
         return cls(size, (full[0] / size[0], full[1] / size[1]), tile)
 
+    @property
+    def tiles(self) -> tuple[int, int]:
+        """How many (columns, rows) of tiles there are."""
+        return -(-self.size[0] // self.tile[0]), -(-self.size[1] // self.tile[1])
+
+    def place(self, column: int, row: int) -> tuple[int, int, int, int]:
+        """(x, y, width, height) of a tile in the level's own pixels, cut at the level's edge."""
+        x, y = column * self.tile[0], row * self.tile[1]
+        return x, y, min(self.tile[0], self.size[0] - x), min(self.tile[1], self.size[1] - y)
+
 
 class TiledPyramid:
     """Reads boxes of a pyramid.
@@ -102,7 +112,7 @@ class TiledPyramid:
         """Pixels x0:x1, y0:y1 of a level, assembled from its tiles."""
         x0, y0, x1, y1 = window
         wide, high = self._levels[number].tile
-        pixels = np.zeros((y1 - y0, x1 - x0, self._channels), dtype=self._dtype)
+        pixels = np.empty((y1 - y0, x1 - x0, self._channels), dtype=self._dtype)
         valid: Mask | None = None
         for row in range(y0 // high, -(-y1 // high)):
             for column in range(x0 // wide, -(-x1 // wide)):
@@ -125,8 +135,8 @@ class TiledPyramid:
         tile = self._cache[key] = self._without_padding(self._fetch(number, column, row))
         self._bytes += _tile_bytes(tile)
         level = self._levels[number]
-        per_row = -(-level.size[0] // level.tile[0])  # `resample` reads bands of rows: keep a whole row of tiles
-        while self._bytes > max(CACHE_BYTES, 2 * per_row * _tile_bytes(tile)) and len(self._cache) > 1:
+        most = max(CACHE_BYTES, 2 * level.tiles[0] * _tile_bytes(tile))  # `resample` reads bands: two rows of tiles
+        while self._bytes > most and len(self._cache) > 1:
             self._bytes -= _tile_bytes(self._cache.popitem(last=False)[1])
         return tile
 
@@ -135,6 +145,11 @@ class TiledPyramid:
         if self._padding is None or not (mask := padding_mask(pixels, self._padding)).any():
             return tile
         return pixels, ~mask if valid is None else valid & ~mask
+
+
+def select_channels(pixels: Pixels, indices: Sequence[int]) -> Pixels:
+    """The channels (H, W, C) of `indices`, without a copy where these are all in order."""
+    return pixels if list(indices) == list(range(pixels.shape[2])) else pixels[..., list(indices)]
 
 
 def _tile_bytes(tile: Tile) -> int:
