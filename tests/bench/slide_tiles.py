@@ -75,7 +75,7 @@ def by_opencv(path: Path) -> Tiles:
     with tifffile.TiffFile(path) as tiff:
         page: Any = tiff.pages[0]
         wide, high, across = page.tilewidth, page.tilelength, -(-page.imagewidth // page.tilewidth)
-        colours = {"colorspace": "RGB"} if int(page.photometric) == 2 else {}
+        colours: dict[str, Any] = {"colorspace": "RGB"} if int(page.photometric) == 2 else {}
         row_of_tiles: dict[int, Any] = {}
         yield None
         for x, y in corners(path):
