@@ -53,7 +53,8 @@ def padding_mask(pixels: Pixels, value: Pixels) -> Mask:
 
     wide = np.pad(same, _WINDOW, constant_values=True)
     inside = np.s_[_WINDOW:-_WINDOW, _WINDOW:-_WINDOW]
-    opened = ndimage.maximum_filter(ndimage.minimum_filter(wide, _WINDOW), _WINDOW, origin=-1)[inside] & same
+    padded: Any = ndimage.maximum_filter(ndimage.minimum_filter(wide, _WINDOW), _WINDOW, origin=-1)
+    opened: Mask = padded[inside] & same
     if not opened.any():
         return opened
     alike = (np.abs(pixels.astype(np.int64) - value) <= _RINGING).all(axis=2)
