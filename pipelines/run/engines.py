@@ -179,10 +179,7 @@ def run_pool(
         while True:
             while len(workers) < limits.workers and queue.has_more(sum(not worker.tasks for worker in workers)):
                 workers.append(start())
-            for count in range(limits.tasks):  # each worker has one before any has two
-                for worker in workers:
-                    if worker.ready and len(worker.tasks) == count and (task := queue.pop(worker.tasks)) is not None:
-                        worker.send(task)
+            queue.send(workers)
             if not any(worker.tasks for worker in workers) and not queue.has_more(0):
                 return
             for worker in wait(workers):
@@ -191,7 +188,8 @@ def run_pool(
                 except (EOFError, OSError):
                     workers.remove(worker)
                     results = queue.retry_tasks_of(worker)
-                yield results
+                if results or worker.ready:
+                    yield results
     finally:
         for worker in workers:
             worker.stop()
@@ -216,7 +214,14 @@ class _TaskQueue:
             self.fetched.append(Task(batch))
         return True
 
-    def pop(self, others: Sequence[Task]) -> Task | None:
+    def send(self, workers: Sequence[Worker]) -> None:
+        """Give tasks to the workers that are ready: each has one before any has two."""
+        for count in range(self.limits.tasks):
+            for worker in workers:
+                if worker.ready and len(worker.tasks) == count and (task := self._pop(worker.tasks)) is not None:
+                    worker.send(task)
+
+    def _pop(self, others: Sequence[Task]) -> Task | None:
         """The next task for a worker that has `others`. A retry is its only one, so that it dies for no other."""
         if any(task.alone for task in others) or not self.has_more(0) or (others and self.retries):
             return None

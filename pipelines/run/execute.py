@@ -14,6 +14,7 @@ from ...model.finding import Result
 from ...readers.errors import LimnerError, ModelError, RequestError
 from ...readers.files import is_remote
 from ...readers.image import ImageInfo
+from ...readers.plugins import require_extra
 from ...readers.regions import Region
 from ...readers.registry import COUNTED_ONCE, ScannedFile
 from ...readers.registry import check_options as check_reader_options
@@ -21,7 +22,7 @@ from ..cli.terminal import plural
 from ..config import Settings
 from ..progress import EventHandler, Message, RegionDone, Started
 from ..run_result import Run
-from .engines import InlineEngine, ProcessPoolEngine, cores
+from .engines import Engine, InlineEngine, ProcessPoolEngine, cores
 from .kept_overviews import rename_overviews
 from .manifest import load_manifest, make_manifest, refuse_difference
 from .model_selection import AnnotatorChoice, choose_annotator, choose_labels
@@ -130,7 +131,7 @@ def run(settings: Settings, on_event: EventHandler) -> Run:
     folder = Path(settings.out)
     check_folder(folder)
     _refuse_results_as_inputs(settings)
-    worker_count(settings)
+    check_engine(settings)
     on_event(Message("Scanning the inputs"))
     check_options(settings)
     with key_for(folder, settings) as key, TemporaryDirectory(prefix="limner-") as temporary:
@@ -187,7 +188,7 @@ def check_tiling_of_inputs(
 def worker_count(settings: Settings) -> int:
     """Number of processes that annotate. Raises `RequestError` where it is far beyond the number of cores."""
     if settings.engine != "local":
-        return 1
+        return max(1, settings.workers if settings.engine == "ray" else 1)
     most = max(64, 4 * cores())
     if settings.workers > most:
         raise RequestError(
@@ -199,10 +200,24 @@ def worker_count(settings: Settings) -> int:
     return settings.workers or cores()
 
 
+def check_engine(settings: Settings) -> None:
+    """Raise `RequestError` where the engine cannot work as asked, as far as that can be told at once."""
+    worker_count(settings)
+    for name in ("address", "gpus_per_worker"):
+        if settings.engine != "ray" and (value := getattr(settings, name)):
+            flag = f"--{name.replace('_', '-')}"
+            raise RequestError(flag, "must come with --engine ray", value=str(value), remedy=f"Leave {flag} out")
+    if settings.engine == "ray":
+        require_extra("ray", "--engine ray", otherwise="or use --engine local on one machine")
+        from .ray_engine import check_address
+
+        check_address(settings.address)
+
+
 def workers_and_threads(settings: Settings) -> tuple[int, int]:
     """Number of processes that annotate, and of computing threads in each, 0 for one per core."""
     workers = worker_count(settings)
-    return workers, 0 if settings.engine == "inline" else max(1, cores() // workers)
+    return workers, 0 if settings.engine != "local" else max(1, cores() // workers)
 
 
 def _refuse_results_as_inputs(settings: Settings) -> None:
@@ -278,11 +293,10 @@ def _annotate(
     todo = [region for image in plan.images for region in image.remaining if region.key not in done]
     on_event(Started(len(plan.images), total, total - len(todo), str(store.folder)))
     work: Generator[list[Result], None, None] = (result for result in ())
-    workers, threads = workers_and_threads(settings)
+    _, threads = workers_and_threads(settings)
     job = prepared.job(threads)
     if todo and job is not None:
-        engine = InlineEngine(job) if settings.engine == "inline" else ProcessPoolEngine(job, workers, threads)
-        work = engine.annotate(_batches(todo, settings.batch))
+        work = _make_engine(settings, job).annotate(_batches(todo, settings.batch))
     with contextlib.closing(work):  # ends the workers in any case
         first = next(work, list[Result]())
         write_manifest()
@@ -291,6 +305,22 @@ def _annotate(
             results = prepared.redactor.results(batch)
             store.append(results)
             _report_results(results, on_event)
+
+
+def _make_engine(settings: Settings, job: RegionJob) -> Engine:
+    if settings.engine == "inline":
+        return InlineEngine(job)
+    if settings.engine == "local":
+        return ProcessPoolEngine(job, worker_count(settings), job.threads)
+    from .ray_engine import RayEngine
+
+    return RayEngine(
+        lambda threads: replace(job, threads=threads),
+        settings.address,
+        settings.workers,
+        settings.gpus_per_worker,
+        [image.info for image in job.images.values()],
+    )
 
 
 def _report_results(results: Sequence[Result], on_event: EventHandler) -> None:
