@@ -15,9 +15,9 @@ from ..readers.image import Image, ImageInfo, Mask, Pixels
 from ..readers.overview import read_overview
 from ..readers.registry import ScannedFile, open_image
 from ..readers.render import display_stretch, fit_stretch, render, rgb_channels
-from .cli.terminal import plural
+from .cli.terminal import indent, plural, table
 from .config import Settings
-from .describe import html_table, image_rows, indent, scanned_text, table
+from .describe import html_table, image_rows, scanned_text
 from .keywords import Keywords
 from .plan_text import plan_text
 from .progress import progress_display

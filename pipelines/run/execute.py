@@ -62,7 +62,8 @@ class PreparedRun:
 def check_options(settings: Settings) -> None:
     """Raise `RequestError` for an unknown or invalid option of a reader, the model or a writer. Reads no input."""
     check_reader_options(reader_options(settings), settings.reader or None)
-    load_writers(settings.reports, settings.report_options)
+    if settings.reports or settings.report_options:
+        load_writers(settings.reports, settings.report_options)
     choice = choose_annotator(settings, [])
     if choice is not None:
         choice.make()
