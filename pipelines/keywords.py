@@ -81,6 +81,10 @@ class Keywords(TypedDict, total=False):
     """Number of processes of the local engine. Default: one per core."""
     batch: int | None
     """Number of regions annotated per batch."""
+    memory: str | os.PathLike[str] | None
+    """Most memory that a run may take, such as 2GB: workers, batches, caches and reading ahead are made to fit.
+    Default: no limit.
+    """
     reports: str | Sequence[str] | None
     """Kinds of reports to write. Default: all."""
     fetch: bool | None

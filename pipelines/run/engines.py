@@ -80,6 +80,8 @@ class InlineEngine:
     """Works in this process, reading the next batch while the current one is annotated."""
 
     job: Job
+    room: Callable[[], bool] = lambda: True
+    """Whether there is memory to read ahead."""
 
     def annotate(self, batches: Iterable[Sequence[Region]]) -> Generator[list[Result], None, None]:
         """See `Engine`."""
@@ -90,6 +92,8 @@ class InlineEngine:
         try:
             yield []
             for batch in batches:
+                if pending and not self.room():
+                    yield job.annotate(pending.popleft().result())
                 pending.append(reader.submit(job.read, batch))
                 if len(pending) > 1:
                     yield job.annotate(pending.popleft().result())
@@ -159,6 +163,8 @@ class PoolLimits:
     """How often a region is tried again, alone, after its worker died."""
     restarts: int = 0
     """How many workers may die before they are ready."""
+    room: Callable[[], bool] = lambda: True
+    """Whether there is memory for a worker to read a further task."""
 
 
 def run_pool(
@@ -179,10 +185,7 @@ def run_pool(
         while True:
             while len(workers) < limits.workers and queue.has_more(sum(not worker.tasks for worker in workers)):
                 workers.append(start())
-            for count in range(limits.tasks):  # each worker has one before any has two
-                for worker in workers:
-                    if worker.ready and len(worker.tasks) == count and (task := queue.pop(worker.tasks)) is not None:
-                        worker.send(task)
+            queue.hand_out(workers)
             if not any(worker.tasks for worker in workers) and not queue.has_more(0):
                 return
             for worker in wait(workers):
@@ -222,6 +225,15 @@ class _TaskQueue:
             return None
         return (self.retries or self.fetched).popleft()
 
+    def hand_out(self, workers: Sequence[Worker]) -> None:
+        """Send tasks to all workers that may have more: each has one before any has two."""
+        for count in range(self.limits.tasks):
+            for worker in workers:
+                if not worker.ready or len(worker.tasks) != count or (count and not self.limits.room()):
+                    continue
+                if (task := self.pop(worker.tasks)) is not None:
+                    worker.send(task)
+
     def retry_tasks_of(self, worker: Worker) -> list[Result]:
         """Queue the regions of a dead worker again; those that were retried too often become failed results."""
         reason = worker.exit_reason()
@@ -253,6 +265,8 @@ class ProcessPoolEngine:
     job: Job
     workers: int
     threads: int
+    room: Callable[[], bool] = lambda: True
+    """Whether there is memory to read ahead."""
 
     def annotate(self, batches: Iterable[Sequence[Region]]) -> Generator[list[Result], None, None]:
         """See `Engine`. A region whose process died twice is a failed result with the exit reason."""
@@ -260,7 +274,9 @@ class ProcessPoolEngine:
         def start() -> WorkerProcess:
             return WorkerProcess.start(self.job, self.threads)
 
-        return run_pool(batches, PoolLimits(self.workers, tasks=TASKS_HELD), start=start, wait=_wait_for_processes)
+        return run_pool(
+            batches, PoolLimits(self.workers, tasks=TASKS_HELD, room=self.room), start=start, wait=_wait_for_processes
+        )
 
 
 @dataclass(slots=True)
