@@ -185,7 +185,7 @@ def run_pool(
         while True:
             while len(workers) < limits.workers and queue.has_more(sum(not worker.tasks for worker in workers)):
                 workers.append(start())
-            queue.hand_out(workers)
+            queue.send(workers)
             if not any(worker.tasks for worker in workers) and not queue.has_more(0):
                 return
             for worker in wait(workers):
@@ -194,7 +194,8 @@ def run_pool(
                 except (EOFError, OSError):
                     workers.remove(worker)
                     results = queue.retry_tasks_of(worker)
-                yield results
+                if results or worker.ready:
+                    yield results
     finally:
         for worker in workers:
             worker.stop()
@@ -219,20 +220,20 @@ class _TaskQueue:
             self.fetched.append(Task(batch))
         return True
 
-    def pop(self, others: Sequence[Task]) -> Task | None:
-        """The next task for a worker that has `others`. A retry is its only one, so that it dies for no other."""
-        if any(task.alone for task in others) or not self.has_more(0) or (others and self.retries):
-            return None
-        return (self.retries or self.fetched).popleft()
-
-    def hand_out(self, workers: Sequence[Worker]) -> None:
-        """Send tasks to all workers that may have more: each has one before any has two."""
+    def send(self, workers: Sequence[Worker]) -> None:
+        """Give tasks to the workers that are ready: each has one before any has two."""
         for count in range(self.limits.tasks):
             for worker in workers:
                 if not worker.ready or len(worker.tasks) != count or (count and not self.limits.room()):
                     continue
-                if (task := self.pop(worker.tasks)) is not None:
+                if (task := self._pop(worker.tasks)) is not None:
                     worker.send(task)
+
+    def _pop(self, others: Sequence[Task]) -> Task | None:
+        """The next task for a worker that has `others`. A retry is its only one, so that it dies for no other."""
+        if any(task.alone for task in others) or not self.has_more(0) or (others and self.retries):
+            return None
+        return (self.retries or self.fetched).popleft()
 
     def retry_tasks_of(self, worker: Worker) -> list[Result]:
         """Queue the regions of a dead worker again; those that were retried too often become failed results."""

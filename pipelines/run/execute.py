@@ -15,6 +15,7 @@ from ...model.views import grid_of
 from ...readers.errors import LimnerError, ModelError, RequestError
 from ...readers.files import is_remote
 from ...readers.image import ImageInfo
+from ...readers.plugins import require_extra
 from ...readers.regions import Region
 from ...readers.registry import COUNTED_ONCE, ScannedFile, limit_caches
 from ...readers.registry import check_options as check_reader_options
@@ -23,7 +24,7 @@ from ..cli.terminal import plural
 from ..config import Settings
 from ..progress import EventHandler, Message, RegionDone, Started
 from ..run_result import Run
-from .engines import InlineEngine, ProcessPoolEngine, cores
+from .engines import Engine, InlineEngine, ProcessPoolEngine, cores
 from .kept_overviews import rename_overviews
 from .manifest import load_manifest, make_manifest, refuse_difference
 from .memory import Division, Headroom, cache_limit, divide, memory_limit, release_freed_memory, view_bytes
@@ -156,7 +157,7 @@ def run(settings: Settings, on_event: EventHandler) -> Run:
     folder = Path(settings.out)
     check_folder(folder)
     _refuse_results_as_inputs(settings)
-    worker_count(settings)
+    check_engine(settings)
     on_event(Message("Scanning the inputs"))
     check_options(settings)
     _limit_caches(settings)
@@ -214,7 +215,7 @@ def check_tiling_of_inputs(
 def worker_count(settings: Settings) -> int:
     """Number of processes that annotate. Raises `RequestError` where it is far beyond the number of cores."""
     if settings.engine != "local":
-        return 1
+        return max(1, settings.workers if settings.engine == "ray" else 1)
     most = max(64, 4 * cores())
     if settings.workers > most:
         raise RequestError(
@@ -226,10 +227,24 @@ def worker_count(settings: Settings) -> int:
     return settings.workers or cores()
 
 
+def check_engine(settings: Settings) -> None:
+    """Raise `RequestError` where the engine cannot work as asked, as far as that can be told at once."""
+    worker_count(settings)
+    for name in ("address", "gpus_per_worker"):
+        if settings.engine != "ray" and (value := getattr(settings, name)):
+            flag = f"--{name.replace('_', '-')}"
+            raise RequestError(flag, "must come with --engine ray", value=str(value), remedy=f"Leave {flag} out")
+    if settings.engine == "ray":
+        require_extra("ray", "--engine ray", otherwise="or use --engine local on one machine")
+        from .ray_engine import check_address
+
+        check_address(settings.address)
+
+
 def workers_and_threads(settings: Settings, prepared: PreparedRun | None = None) -> tuple[int, int]:
     """Number of processes that annotate, and of computing threads in each, 0 for one per core."""
     workers = worker_count(settings) if prepared is None else prepared.division.workers
-    return workers, 0 if settings.engine == "inline" else max(1, cores() // workers)
+    return workers, 0 if settings.engine != "local" else max(1, cores() // workers)
 
 
 def _refuse_results_as_inputs(settings: Settings) -> None:
@@ -306,17 +321,13 @@ def _annotate(
     todo = [region for image in plan.images for region in image.remaining if region.key not in done]
     on_event(Started(len(plan.images), total, total - len(todo), str(store.folder)))
     work: Generator[list[Result], None, None] = (result for result in ())
-    workers, threads = workers_and_threads(settings, prepared)
+    _, threads = workers_and_threads(settings, prepared)
     job = prepared.job(threads)
     if todo and job is not None:
         if prepared.limit is not None:
             release_sandbox()  # it holds libraries, and may not be needed again
         release_freed_memory()  # of planning, which takes more than a region
-        room = Headroom(prepared.limit, max(map(view_bytes, plan.images)) * prepared.division.batch)
-        engine = (
-            InlineEngine(job, room) if settings.engine == "inline" else ProcessPoolEngine(job, workers, threads, room)
-        )
-        work = engine.annotate(_batches(todo, prepared.division.batch))
+        work = _make_engine(settings, job, prepared).annotate(_batches(todo, prepared.division.batch))
     with contextlib.closing(work):  # ends the workers in any case
         first = next(work, list[Result]())
         write_manifest()
@@ -325,6 +336,23 @@ def _annotate(
             results = prepared.redactor.results(batch)
             store.append(results)
             _report_results(results, on_event)
+
+
+def _make_engine(settings: Settings, job: RegionJob, prepared: PreparedRun) -> Engine:
+    room = Headroom(prepared.limit, max(map(view_bytes, prepared.plan.images)) * prepared.division.batch)
+    if settings.engine == "inline":
+        return InlineEngine(job, room)
+    if settings.engine == "local":
+        return ProcessPoolEngine(job, prepared.division.workers, job.threads, room)
+    from .ray_engine import RayEngine
+
+    return RayEngine(
+        lambda threads: replace(job, threads=threads),
+        settings.address,
+        settings.workers,
+        settings.gpus_per_worker,
+        [image.info for image in job.images.values()],
+    )
 
 
 def _report_results(results: Sequence[Result], on_event: EventHandler) -> None:
