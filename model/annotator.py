@@ -169,6 +169,8 @@ class Cost:
     """How many of them at most are the answer."""
     context: int = 0
     """The most tokens that the language model takes; 0 where it is not known."""
+    libraries: float | None = None
+    """Bytes of the libraries that it loads; None for torch and transformers."""
     device: str = "cpu"
     """"cpu", or the GPU that holds all of this."""
 

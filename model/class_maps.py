@@ -169,7 +169,8 @@ def polygonise(
     pixels = np.rint(shapely.area(outlines)).astype(np.int64)
     table = np.zeros((classes.shape[0] + 1, classes.shape[1] + 1), dtype=np.int64)
     inner = table[1:, 1:]
-    inner[...] = np.rint(scores * np.float32(STEPS))
+    for row, line in zip(scores, inner, strict=True):  # one after the other: all would take much memory
+        line[...] = np.rint(row * np.float32(STEPS))
     np.cumsum(inner, axis=0, out=inner)
     np.cumsum(inner, axis=1, out=inner)
     totals = _polygon_sums(table, xy.astype(np.intp), np.asarray(rings), np.asarray(polygons))

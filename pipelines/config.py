@@ -24,7 +24,10 @@ HD_NUM = range(1, 66)
 PATHS = ("inputs", "out", "area", "schema_file", "model", "reader_options", "model_options")
 """Settings that may name files, whose names may contain any bytes."""
 
-NEUTRAL = ("out", "engine", "address", "workers", "gpus_per_worker", "batch", "reports", "report_options", "fetch")
+NEUTRAL = (
+    *("out", "engine", "address", "workers", "gpus_per_worker", "batch", "memory"),
+    *("reports", "report_options", "fetch"),
+)
 """Settings that cannot change a result: a run may be resumed with other values of them."""
 
 _METRES = {"m": 1.0, "um": 1e-6, "µm": 1e-6, "μm": 1e-6, "mm": 1e-3, "cm": 1e-2, "km": 1e3}
@@ -184,6 +187,10 @@ class Settings(BaseModel):
     """GPUs of each process of the ray engine: whole ones, or a part of one such as 0.5. Default: none."""
     batch: int = Field(1, ge=1, le=1024)
     """Number of regions annotated per batch."""
+    memory: Text = ""
+    """Most memory that a run may take, such as 2GB: workers, batches, caches and reading ahead are made to fit.
+    Default: no limit.
+    """
     reports: Texts = ()
     """Kinds of reports to write. Default: all."""
     fetch: bool = False
@@ -203,6 +210,13 @@ class Settings(BaseModel):
     @classmethod
     def _check_resolution(cls, value: str) -> str:
         Resolution.parse(value)
+        return value
+
+    @field_validator("memory")
+    @classmethod
+    def _check_memory(cls, value: str) -> str:
+        if value:
+            parse_bytes(value)
         return value
 
     @field_validator("stretch")
@@ -284,6 +298,19 @@ class Settings(BaseModel):
 
 for _field in Settings.model_fields.values():
     _field.description = " ".join((_field.description or "").split())
+
+
+def parse_bytes(text: str) -> float:
+    """Read an amount of memory. Raises `RequestError`.
+
+    >>> parse_bytes("2GB"), parse_bytes("1.5 GiB")
+    (2000000000.0, 1610612736.0)
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([MGT])(i?)B\s*", text)
+    if not found or float(found[1]) == 0:
+        remedy = "For example --memory 2GB or --memory 1.5GiB"
+        raise RequestError("memory", "must be a positive number with the unit MB, GB or TB", value=text, remedy=remedy)
+    return float(found[1]) * (1024 if found[3] else 1000) ** (2 + "MGT".index(found[2]))
 
 
 def _parse_stretch(stretch: Sequence[str]) -> tuple[float, float]:

@@ -91,6 +91,10 @@ class Keywords(TypedDict, total=False):
     """GPUs of each process of the ray engine: whole ones, or a part of one such as 0.5. Default: none."""
     batch: int | None
     """Number of regions annotated per batch."""
+    memory: str | os.PathLike[str] | None
+    """Most memory that a run may take, such as 2GB: workers, batches, caches and reading ahead are made to fit.
+    Default: no limit.
+    """
     reports: str | Sequence[str] | None
     """Kinds of reports to write. Default: all."""
     fetch: bool | None

@@ -10,8 +10,8 @@ from ..model.annotator import Cost
 from ..readers.geodesy import area_m2
 from ..readers.registry import COUNTED_ONCE
 from ..reports.overview.scale_bar import format_area
-from .cli.terminal import plural, visible
-from .describe import NO_MODEL_CHOSEN, Row, image_rows, indent, pixel_size_text, table
+from .cli.terminal import indent, plural, table, visible
+from .describe import NO_MODEL_CHOSEN, Row, image_rows, pixel_size_text
 from .run.estimate import Estimate, Timing
 from .run.execute import PreparedRun
 from .run.plan import ImagePlan

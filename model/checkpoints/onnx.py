@@ -33,6 +33,9 @@ MAX_BYTES: Final = 2**31  # of a network's file, by its format
 SECONDS: Final = 120  # in which an untrusted network must load and run on one tile
 MEGABYTES: Final = 3072  # of address space in which it must do so, beside four times its file's size
 
+LIBRARIES: Final = 0.03 * 2**30
+"""Bytes of onnxruntime in a process: measured."""
+
 _tried: set[tuple[object, ...]] = set()
 
 # field numbers of onnx.proto: message → field that holds another message → its type

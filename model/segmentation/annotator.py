@@ -127,7 +127,7 @@ class Segmenter:
         """See `SupportsCost`. While they are loaded, files are in memory beside the networks."""
         variants = [self._variants[name] for name in sorted({spec.variant for spec in specs})]
         held = file_bytes(self._files(variants, fetch=False))
-        return Cost(held, "their own type", work=tiles[0] * tiles[1], loading=2 * held)
+        return Cost(held, "their own type", work=tiles[0] * tiles[1], loading=2 * held, libraries=onnx.LIBRARIES)
 
     def fit(
         self,

@@ -84,8 +84,8 @@ def plan_command(settings: "Settings") -> None:
 
     with TerminalProgress() as progress:
         prepared = prepare(settings, only_plan=True, on_event=progress)
-    known = estimate(prepared, batch=settings.batch)
-    workers, threads = workers_and_threads(settings)
+    known = estimate(prepared, batch=prepared.division.batch)
+    workers, threads = workers_and_threads(settings, prepared)
     print_result(plan_text(prepared, known, workers=workers))
     if not known.untimed:
         print_message(f"Timing one tile in a separate process, for at most {LIMIT_S:.0f} s")

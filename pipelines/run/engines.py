@@ -80,6 +80,8 @@ class InlineEngine:
     """Works in this process, reading the next batch while the current one is annotated."""
 
     job: Job
+    room: Callable[[], bool] = lambda: True
+    """Whether there is memory to read ahead."""
 
     def annotate(self, batches: Iterable[Sequence[Region]]) -> Generator[list[Result], None, None]:
         """See `Engine`."""
@@ -90,6 +92,8 @@ class InlineEngine:
         try:
             yield []
             for batch in batches:
+                if pending and not self.room():
+                    yield job.annotate(pending.popleft().result())
                 pending.append(reader.submit(job.read, batch))
                 if len(pending) > 1:
                     yield job.annotate(pending.popleft().result())
@@ -159,6 +163,8 @@ class PoolLimits:
     """How often a region is tried again, alone, after its worker died."""
     restarts: int = 0
     """How many workers may die before they are ready."""
+    room: Callable[[], bool] = lambda: True
+    """Whether there is memory for a worker to read a further task."""
 
 
 def run_pool(
@@ -218,7 +224,9 @@ class _TaskQueue:
         """Give tasks to the workers that are ready: each has one before any has two."""
         for count in range(self.limits.tasks):
             for worker in workers:
-                if worker.ready and len(worker.tasks) == count and (task := self._pop(worker.tasks)) is not None:
+                if not worker.ready or len(worker.tasks) != count or (count and not self.limits.room()):
+                    continue
+                if (task := self._pop(worker.tasks)) is not None:
                     worker.send(task)
 
     def _pop(self, others: Sequence[Task]) -> Task | None:
@@ -258,6 +266,8 @@ class ProcessPoolEngine:
     job: Job
     workers: int
     threads: int
+    room: Callable[[], bool] = lambda: True
+    """Whether there is memory to read ahead."""
 
     def annotate(self, batches: Iterable[Sequence[Region]]) -> Generator[list[Result], None, None]:
         """See `Engine`. A region whose process died twice is a failed result with the exit reason."""
@@ -265,7 +275,9 @@ class ProcessPoolEngine:
         def start() -> WorkerProcess:
             return WorkerProcess.start(self.job, self.threads)
 
-        return run_pool(batches, PoolLimits(self.workers, tasks=TASKS_HELD), start=start, wait=_wait_for_processes)
+        return run_pool(
+            batches, PoolLimits(self.workers, tasks=TASKS_HELD, room=self.room), start=start, wait=_wait_for_processes
+        )
 
 
 @dataclass(slots=True)

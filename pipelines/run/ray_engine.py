@@ -176,11 +176,13 @@ def _connection(address: str, workers: int) -> Generator[Any]:
             module, _, attribute = name.rpartition(".")
             if hasattr(import_module(module), attribute):
                 stack.enter_context(patch(name, return_value=value))
-        options: dict[str, Any] = {"address": address or "local", "logging_level": logging.CRITICAL}
+        options: dict[str, Any] = {"address": address or "local"}
         if not address:
             options |= {"num_cpus": max(workers, cores()), "object_store_memory": _STORE_BYTES}
             options |= {"include_dashboard": False}
-        logging.getLogger("ray").addHandler(logging.NullHandler())
+        log = logging.getLogger("ray")
+        stack.callback(log.setLevel, log.level)
+        log.setLevel(logging.CRITICAL + 1)  # what matters is raised
         before = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(log_to_driver=False, configure_logging=False, **options)

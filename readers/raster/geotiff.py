@@ -24,7 +24,7 @@ from ..geometry import Box
 from ..image import BaseImage, ImageInfo, Mask, Pixels, StoredLevel
 from ..options import scan_options
 from ..resample import ROW_BYTES, SNAP, Edges, axis_weights, pixel_edges, resample
-from .gdal import CACHE_BYTES, gdal_env, gdal_errors, open_raster, stored_bytes
+from .gdal import CACHE_BYTES, gdal_env, gdal_errors, limit_cache, open_raster, stored_bytes
 from .metadata import (
     RasterOptions,
     band_dtype,
@@ -64,6 +64,7 @@ class RasterReader:
     name = "raster"
     kind = "map"
     cache_bytes, shared_cache = CACHE_BYTES, True
+    limit_cache = staticmethod(limit_cache)
     Options = RasterOptions
 
     def identify(self, uri: str, head: bytes) -> int:

@@ -6,7 +6,9 @@ from typing import Final
 
 import numpy as np
 
-from ..image import DOUBTFUL, Mask, Pixels
+from ..image import Mask, Pixels
+from ..kinds import DOUBTFUL
+from ..overview import percentiles
 
 HE, IHC = "H&E", "IHC"
 
@@ -64,8 +66,9 @@ def measure_stain(pixels: Pixels, tissue: Mask, valid: Mask) -> tuple[str, str]:
     """
     if pixels.dtype != np.uint8 or pixels.shape[2] != 3 or not valid.any():
         return "", ""
-    white = np.maximum(np.percentile(pixels[valid], 99, axis=0), 200.0)
-    density = np.maximum(-np.log10((pixels[tissue & valid].astype(np.float64) + 1) / (white + 1)), 0.0)
+    white = np.maximum(percentiles(pixels[valid], 99), 200.0)
+    table = np.maximum(-np.log10((np.arange(256.0)[:, None] + 1) / (white + 1)), 0.0)
+    density = table[pixels[tissue & valid], np.arange(3)]
     mean = density.mean(axis=1)
     density, mean = density[mean > _LEAST_DENSITY], mean[mean > _LEAST_DENSITY]
     if len(mean) < _LEAST_PIXELS:

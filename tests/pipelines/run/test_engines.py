@@ -187,6 +187,19 @@ def test_the_next_batch_is_read_while_one_is_annotated(make_job: Callable[..., A
     assert len(results_of(make_engine(make_job(**waiting), 1), regions(4), 1)) == 4
 
 
+@pytest.mark.parametrize("engine", [InlineEngine, ProcessPoolEngine])
+def test_without_room_nothing_is_read_ahead(
+    make_job: Callable[..., Any], tmp_path: Path, engine: Callable[..., Engine]
+) -> None:
+    todo = regions(3)
+    job, limits = make_job(p0="slow", p1="slow"), (1, 1) if engine is ProcessPoolEngine else ()
+    done = 0
+    for results in engine(job, *limits, room=lambda: False).annotate([[region] for region in todo]):
+        done += len(results)
+        assert not results or not (tmp_path / f"read-{done + 1}").exists()
+    assert done == 3
+
+
 def test_a_bug_stops_the_run_with_its_traceback(make_job: Callable[..., Any], make_engine: MakeEngine) -> None:
     engine = make_engine(make_job(p2="bug"))
     with pytest.raises(TypeError if isinstance(engine, InlineEngine) else WorkerFaultError, match="a bug of ours"):
