@@ -21,8 +21,9 @@ from shapely.geometry import Polygon
 
 from ..readers.errors import ModelError
 from ..readers.image import Mask, Pixels
-from .annotator import Answer, View
+from .annotator import Answer, InputSpec, View
 from .scores import require_finite, require_probabilities
+from .tiling import TileGrid
 
 ClassScores = npt.NDArray[np.float32]
 
@@ -30,6 +31,9 @@ SegmentTile = Callable[[Pixels, Mask], ClassScores]
 """A tile (H, W, C) and its valid mask (H, W) → scores or logits (H, W, classes), which depend on nothing else."""
 
 _FLIPS = (np.s_[:, :], np.s_[:, ::-1], np.s_[::-1, :], np.s_[::-1, ::-1])
+
+_MAP_BYTES = 30  # of a pixel: class, score, mask, and the integral image while it is made
+_SCORE_BYTES = 4
 
 STEPS = 2**24  # a float32 between a half and one has no finer step
 
@@ -109,6 +113,15 @@ def class_map_to_polygons(
         Answer(classes[one.value], one.polygon, "area", min(1.0, one.score), numbers={"pixels": float(one.pixels)})
         for one in polygonise(found, scores, keep)
     ]
+
+
+def class_map_bytes(
+    specs: Sequence[InputSpec], tiles: tuple[int, int], *, classes: int, averaging: "Averaging"
+) -> float:
+    """Bytes that `class_map_to_polygons` holds at most for a region of (columns, rows) tiles of any of these specs."""
+    per_pixel = _MAP_BYTES + (_SCORE_BYTES * (classes + 1) if averaging.blend else 0)
+    canvases = (TileGrid.exact(*tiles, tile=spec.tile, overlap=2 * spec.halo).size for spec in specs)
+    return max((width * height * per_pixel for width, height in canvases), default=0.0)
 
 
 def _blend_weights(tile: int, overlap: int) -> npt.NDArray[np.float32]:

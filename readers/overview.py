@@ -25,6 +25,7 @@ WHOLE_BYTES: Final = 4 << 30
 SAMPLED_BYTES: Final = 512 << 20
 """Bytes of native pixels of such samples."""
 _SAMPLES: Final = 4096  # at most
+_LINES: Final = 256  # rows or columns that are averaged at a time
 _SMALLEST: Final = 32  # overview pixels: a block that cannot be read is halved until it has this side
 
 
@@ -230,15 +231,21 @@ def _read_block(result: ReducedImage, image: Image, block: tuple[int, int, int, 
 def box_mean(values: npt.NDArray[np.floating | np.bool_], radius: tuple[int, int]) -> Values:
     """The mean of `values` (H, W) in a window of ±radius (x, y) around each pixel, clipped at the border."""
     result = values.astype(np.float64)
-    for axis, reach in ((1, radius[0]), (0, radius[1])):
-        length = result.shape[axis]
-        total = np.concatenate([np.zeros_like(np.take(result, [0], axis)), np.cumsum(result, axis)], axis)
+    average(result, radius)
+    return result
+
+
+def average(values: Values, radius: tuple[int, int]) -> None:
+    """`box_mean` in place. Some lines are summed at a time, since other arrays of the same size may fill the memory."""
+    for lines, reach in ((values, radius[0]), (values.T, radius[1])):
+        length = lines.shape[1]
         low = np.maximum(np.arange(length) - reach, 0)
         high = np.minimum(np.arange(length) + reach + 1, length)
-        shape = [1, 1]
-        shape[axis] = length
-        result = (np.take(total, high, axis) - np.take(total, low, axis)) / (high - low).reshape(shape)
-    return result
+        for start in range(0, len(lines), _LINES):
+            part = lines[start : start + _LINES]
+            total = np.zeros((len(part), length + 1))
+            np.cumsum(part, axis=1, out=total[:, 1:])
+            part[...] = (total[:, high] - total[:, low]) / (high - low)
 
 
 def dilate(mask: Mask, radius: tuple[int, int]) -> Mask:

@@ -24,6 +24,7 @@ _MIN_PIXELS: Final = 500  # stained pixels from which colours can be estimated
 _GLASS: Final = (0.83, 0.12)  # lit glass is brighter than this share of white, and less saturated
 _WHITE: Final = 240.0  # where a slide has too little glass
 _DARK_FIELD: Final = 0.35  # of white: a picture that is mostly darker is dark field
+_PIXELS: Final = 2**20  # that are converted at a time
 _MIN_ANGLE: Final = 0.02  # radians between the two colours: closer ones are one stain
 
 
@@ -79,8 +80,8 @@ def fit_stain(pixels: npt.NDArray[np.uint8], tissue: Mask, valid: Mask) -> Stain
     colours = _stain_colours(_density(pixels[valid & tissue], white))
     inverse = np.linalg.inv(np.stack([*colours, np.cross(*colours)], axis=1))
     haematoxylin, eosin = _vector(inverse[0]), _vector(inverse[1])
-    amounts = _density(seen, white) @ _weights(eosin, haematoxylin)
-    low, high = require_finite(np.percentile(amounts, _EXTREMES, axis=0), "amounts", of="stain of the slide")
+    extremes = np.stack([_extremes(seen, white, weight) for weight in _weights(eosin, haematoxylin).T], axis=1)
+    low, high = require_finite(extremes, "amounts", of="stain of the slide")
     return Stain(
         white=white,
         eosin=eosin,
@@ -94,7 +95,15 @@ def fit_stain(pixels: npt.NDArray[np.uint8], tissue: Mask, valid: Mask) -> Stain
 
 def _density(pixels: npt.NDArray[np.uint8], white: float) -> Values:
     """Optical density (…, 3)."""
-    return -np.log10(np.clip(pixels.astype(np.float64), 1.0, white) / white)
+    return (-np.log10(np.clip(np.arange(256.0), 1.0, white) / white))[pixels]
+
+
+def _extremes(pixels: npt.NDArray[np.uint8], white: float, weight: Values) -> Values:
+    """The percentiles `_EXTREMES` of the weighted densities (3,) of pixels (N, 3); some are worked on at a time."""
+    amounts = np.empty(len(pixels))
+    for start in range(0, len(pixels), _PIXELS):
+        amounts[start : start + _PIXELS] = _density(pixels[start : start + _PIXELS], white) @ weight
+    return np.percentile(amounts, _EXTREMES, overwrite_input=True)
 
 
 def _weights(eosin: Vector, haematoxylin: Vector) -> Values:

@@ -1,7 +1,6 @@
 """Estimates the memory of a run by arithmetic, and its time by annotating one tile within limits."""
 
 import contextlib
-import ctypes
 import os
 import time
 from collections import Counter
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ...model.annotator import Cost, InputSpec, SupportsCost
+from ...model.checkpoints.memory import release_freed_memory
 from ...model.finding import Result
 from ...model.views import grid_of
 from ...readers.errors import LimnerError, RequestError
@@ -57,6 +57,8 @@ class Estimate:
     """Number of regions to analyse by their tiles."""
     work: Mapping[TileShape, float]
     """Work of a region by its tiles, proportional to time."""
+    planning: float | None = None
+    """Most bytes that this process has held so far, as a run will before its workers start; None where not known."""
     untimed: str = ""
     """Why the time cannot be measured, "" where it can."""
 
@@ -93,7 +95,7 @@ def estimate(prepared: PreparedRun, *, batch: int) -> Estimate:
     shapes = Counter(grid_of(region, image.spec) for image in images for region in image.remaining)
     work = {shape: float(shape[0] * shape[1]) for shape in shapes}
     kept = cache_bytes([image.info for image in images], MAX_OPEN)
-    basic = Estimate(views + kept + _LIBRARIES, None, free_memory(), shapes, work)
+    basic = Estimate(views + kept + _LIBRARIES, None, free_memory(), shapes, work, peak_memory())
     annotator = prepared.annotator
     if annotator is None or not shapes:
         return replace(basic, untimed="There is nothing to analyse")
@@ -281,10 +283,9 @@ class _Monitor:
         return self.worker.receive()
 
 
-def release_freed_memory() -> None:
-    """Give what this process has freed back to the system, where the C library can."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+def peak_memory() -> float | None:
+    """Most bytes that this process has held so far; None where the system does not report it."""
+    return _parse_fields(Path("/proc/self/status")).get("VmHWM")
 
 
 def total_memory() -> float | None:

@@ -72,7 +72,7 @@ class RegionOfInterest:
     scale: tuple[float, float] = (1.0, 1.0)
     """Level-0 pixels per overview pixel (x, y)."""
     warnings: tuple[str, ...] = ()
-    """Why tissue may have been missed."""
+    """Why tissue may have been missed, or the area may be another one."""
 
     @cached_property
     def area(self) -> BaseGeometry | None:
@@ -336,18 +336,19 @@ def find_roi(
     info: ImageInfo, settings: Settings, overview: ReducedImage, tissue: Tissue | None = None
 ) -> RegionOfInterest:
     """The region of interest of an image, from the settings, its overview and its tissue. Raises `RequestError`."""
-    user_area = _read_user_area(settings.area, info) if settings.area else None
+    user_area, doubt = _read_user_area(settings.area, info) if settings.area else (None, "")
+    warnings = tuple(filter(None, [doubt]))
     valid_mask = None
     if settings.skip_empty and len(info.planes) == 1:
         unknown = ~overview.readable if overview.sampled is None else ~(overview.readable & overview.sampled)
         valid_mask = dilate(overview.valid | unknown, DILATION)
     scale = overview.scale
     if settings.tissue == "off" or tissue is None:
-        return RegionOfInterest(user_area, valid_mask=valid_mask, scale=scale)
+        return RegionOfInterest(user_area, valid_mask=valid_mask, scale=scale, warnings=warnings)
     microns = _overview_microns(info, overview)
     at = "at an unknown pixel size" if microns is None else f"at {microns[0]:.3g} × {microns[1]:.3g} µm/px"
     method = f"{tissue.illumination} field {at}: {tissue.method}"
-    warnings = _tissue_warnings(tissue, overview.valid)
+    warnings += _tissue_warnings(tissue, overview.valid)
     return RegionOfInterest(user_area, _mask_to_polygons(tissue.mask, scale), method, valid_mask, scale, warnings)
 
 
@@ -368,8 +369,8 @@ def _tissue_warnings(tissue: Tissue, valid: Mask) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _read_user_area(path: str, info: ImageInfo) -> BaseGeometry:
-    """Read the area of interest, in level-0 pixels of an image; for a stack, on each of its slices.
+def _read_user_area(path: str, info: ImageInfo) -> tuple[BaseGeometry, str]:
+    """Read the area of interest, in level-0 pixels of an image, and a doubt of it; for a stack, on each of its slices.
 
     The file holds longitude and latitude for maps, pixels as exported by QuPath otherwise. Raises `OutsideAreaError`
     where it does not touch a map, another `RequestError` where the file is invalid or does not fit the image.
@@ -379,7 +380,7 @@ def _read_user_area(path: str, info: ImageInfo) -> BaseGeometry:
     try:
         file = Path(split_layer(path)[0])
         modified = file.stat().st_mtime_ns if file.is_file() else 0
-        return roi_to_pixels(_read_lonlat_area(path, modified), info)
+        return roi_to_pixels(_read_lonlat_area(path, modified), info), ""
     except RequestError as error:
         if on_earth(info.placement):
             raise OutsideAreaError(error.subject, error.rule, value=error.value, remedy=error.remedy) from error

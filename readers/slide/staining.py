@@ -65,7 +65,8 @@ def measure_stain(pixels: Pixels, tissue: Mask, valid: Mask) -> tuple[str, str]:
     if pixels.dtype != np.uint8 or pixels.shape[2] != 3 or not valid.any():
         return "", ""
     white = np.maximum(np.percentile(pixels[valid], 99, axis=0), 200.0)
-    density = np.maximum(-np.log10((pixels[tissue & valid].astype(np.float64) + 1) / (white + 1)), 0.0)
+    densities = np.maximum(-np.log10((np.arange(256.0)[:, None] + 1) / (white + 1)), 0.0)  # of each value
+    density = densities[pixels[tissue & valid], np.arange(3)]
     mean = density.mean(axis=1)
     density, mean = density[mean > _LEAST_DENSITY], mean[mean > _LEAST_DENSITY]
     if len(mean) < _LEAST_PIXELS:

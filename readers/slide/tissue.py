@@ -8,18 +8,18 @@ that the user drew in QuPath may replace the mask.
 
 import math
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from ..annotations import read_polygons
+from ..annotations import check_pixels, read_polygons
 from ..errors import RequestError
 from ..geometry import Points
 from ..image import ImageInfo, Mask, Pixels
-from ..overview import box_mean, dilate, fill_holes, keep_components
+from ..overview import average, box_mean, dilate, fill_holes, keep_components
 
 Illumination = Literal["bright", "dark"]
 Values = npt.NDArray[np.float64]
@@ -44,6 +44,7 @@ _GLASS: Final = 0.9  # of the brightest: pixels that are nearly as bright are gl
 _SATURATION: Final = 0.12  # range of the channels over the highest: glass has less
 _LEAST_GLASS: Final = 0.05  # share of the pixels
 _MARGIN: Final = 0.016  # of white: values that differ by less are one
+_ROWS: Final = 128  # of an overview that are worked on at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +92,10 @@ def find_tissue(pixels: Pixels, valid: Mask, *, microns: tuple[float, float] | N
     the glass and its noise: stain that is pale all over is found, too. With an unknown spacing (None) sizes are counted
     in overview pixels, and `method` tells so.
     """
-    values = pixels.astype(np.float64)
     if not valid.any():
         nothing = np.zeros(valid.shape, dtype=bool)
         return Tissue(nothing, nothing, "bright", math.nan, "no valid pixel")
-    illumination, dark = _illumination(values, valid, pixels.dtype)
+    illumination, dark = _illumination(pixels, valid)
     doubt = ""
     if dark.any():
         doubt = (
@@ -104,7 +104,7 @@ def find_tissue(pixels: Pixels, valid: Mask, *, microns: tuple[float, float] | N
         valid = valid & ~dark
     stained = illumination == "bright" and pixels.dtype == np.uint8 and pixels.shape[2] == 3
     radius = (1, 1) if microns is None else (round(_AVERAGE_UM / microns[0]), round(_AVERAGE_UM / microns[1]))
-    signal = _stain(values, valid, radius) if stained else _intensity(values, valid, radius, illumination)
+    signal = _stain(pixels, valid, radius) if stained else _intensity(pixels, valid, radius, illumination)
     low, high = signal.bounds
     threshold = float(np.clip(otsu(signal.averaged[valid & ~signal.ink]), low, high))
     if microns is None:
@@ -129,9 +129,9 @@ def background_range(pixels: Pixels, valid: Mask) -> tuple[Values, Values]:
     without glass anything brighter may be glass. Dark field: the 5th percentiles, and six times the noise of the darker
     half around them.
     """
-    values = pixels[valid].astype(np.float64)
+    values = pixels[valid]
     margin = _MARGIN * (255.0 if pixels.dtype == np.uint8 else float(np.percentile(values, 99.9)))
-    if _illumination(pixels.astype(np.float64), valid, pixels.dtype)[0] == "bright":
+    if _illumination(pixels, valid)[0] == "bright":
         high = np.percentile(values, 99, axis=0)
         grey = np.ptp(values, axis=1) < _SATURATION * values.max(axis=1)
         glass = values[grey & (values > _GLASS * high).all(axis=1)]
@@ -165,39 +165,64 @@ def otsu(values: npt.NDArray[np.floating]) -> float:
     return float(edges[1 + int(np.argmax(below * above * (mean_below - mean_above) ** 2))])
 
 
-def _illumination(values: Values, valid: Mask, dtype: np.dtype[Any]) -> tuple[Illumination, Mask]:
+def _illumination(pixels: Pixels, valid: Mask) -> tuple[Illumination, Mask]:
     """Bright or dark field by the median brightness of all valid pixels, since stain dims glass less than dark field.
 
     White is 255 where samples have 8 bits, else the 99.9th percentile, since cameras seldom use their full range. Also
     returns the dark pixels (H, W) where they contradict pixels that are lit in all of three channels or more.
     """
-    brightness = values.max(axis=2)
-    white = 255.0 if dtype == np.uint8 else float(np.percentile(brightness[valid], 99.9))
+    brightness, darkest = pixels.max(axis=2), pixels.min(axis=2)
+    white = 255.0
+    if pixels.dtype != np.uint8:
+        brightness, darkest = brightness.astype(np.float64), darkest.astype(np.float64)
+        white = float(np.percentile(brightness[valid], 99.9))
     dark = (brightness < _DARK_FIELD * white) & valid
-    lit = values.min(axis=2)[valid] > _LIT * white
-    if values.shape[2] >= 3 and dark.sum() >= _DOUBTFUL[0] * valid.sum() and lit.mean() >= _DOUBTFUL[1]:
+    lit = darkest[valid] > _LIT * white
+    if pixels.shape[2] >= 3 and dark.sum() >= _DOUBTFUL[0] * valid.sum() and lit.mean() >= _DOUBTFUL[1]:
         return "bright", dark
     median = float(np.median(brightness[valid]))
     return "dark" if median < _DARK_FIELD * white else "bright", np.zeros_like(dark)
 
 
-def _smooth(values: Values, valid: Mask, radius: tuple[int, int]) -> Values:
-    """The mean of valid values around each pixel, 0 where the pixel itself is invalid."""
-    weight = box_mean(valid, radius)
-    total = box_mean(np.where(valid, values, 0.0), radius)
-    return np.divide(total, weight, out=np.zeros_like(weight), where=valid)
+def _smooth(values: Values, valid: Mask, radius: tuple[int, int], weight: Values | None) -> Values:
+    """The mean of valid values around each pixel, in place; 0 where the pixel itself is invalid.
+
+    weight: `box_mean` of `valid`, None where all are valid.
+    """
+    values[~valid] = 0.0
+    average(values, radius)
+    if weight is not None:
+        np.divide(values, weight, out=values, where=valid)
+        values[~valid] = 0.0
+    return values
 
 
-def _stain(values: Values, valid: Mask, radius: tuple[int, int]) -> _Signal:
-    """Stain as the range of optical density over red, green and blue; grey shadows and dust have none."""
-    white = np.maximum(np.percentile(values[valid], 99, axis=0), 200.0)
-    density = np.maximum(-np.log10((np.maximum(values, _DARKEST) + 1) / (white + 1)), 0.0)
-    smooth = np.stack([_smooth(density[..., i], valid, radius) for i in range(3)], axis=2)
-    colour = np.ptp(density, axis=2)  # before averaging, in which brown and blue nuclei would cancel
-    averaged, mean = _smooth(colour, valid, radius), smooth.mean(axis=2)
-    averaged[(mean > _GREY[0]) & (averaged < _GREY[1] * mean)] = 0.0
-    averaged = np.minimum(averaged, 2 * _MAX_STAIN)  # deeper stain must not raise the threshold
-    ink = _pen_marks(smooth) & valid
+def _stain(pixels: Pixels, valid: Mask, radius: tuple[int, int]) -> _Signal:
+    """Stain as the range of optical density over red, green and blue; grey shadows and dust have none.
+
+    pixels: (H, W, 3) uint8. An overview may have 16 million pixels, so few arrays of such a size are held at once.
+    """
+    white = np.maximum(np.percentile(pixels[valid], 99, axis=0), 200.0)
+    levels = np.maximum(np.arange(256.0), _DARKEST)[:, None]
+    densities = np.maximum(-np.log10((levels + 1) / (white + 1)), 0.0).T  # of each value of each channel
+    parts = [slice(top, top + _ROWS) for top in range(0, len(pixels), _ROWS)]
+    weight = None if valid.all() else box_mean(valid, radius)
+    colour = np.empty(valid.shape)  # before averaging, in which brown and blue nuclei would cancel
+    for part in parts:
+        colour[part] = np.ptp([densities[i][pixels[part, :, i]] for i in range(3)], axis=0)
+    averaged = _smooth(colour.copy(), valid, radius, weight)
+    smooth = np.empty((3, *valid.shape), dtype=np.float32)
+    for i in range(3):
+        smooth[i] = _smooth(densities[i][pixels[..., i]], valid, radius, weight)
+    clear, like = np.empty_like(valid), np.empty_like(valid)
+    for part in parts:
+        density, here = smooth[:, part].astype(np.float64), averaged[part]
+        mean = density.mean(axis=0)
+        here[(mean > _GREY[0]) & (here < _GREY[1] * mean)] = 0.0
+        np.minimum(here, 2 * _MAX_STAIN, out=here)  # deeper stain must not raise the threshold
+        clear[part], like[part] = _like_ink(density)
+    del smooth
+    ink = keep_components(clear | like, clear, 9) & valid
     level, noise = _background(averaged[valid & ~ink])
     grey_level = float(np.log10(1 + 1 / white.min()))
     lowest = min(level + max(_GREY_LEVELS * grey_level, 2 * noise), _MAX_STAIN / 2)
@@ -214,26 +239,28 @@ def _background(values: npt.NDArray[np.float64]) -> tuple[float, float]:
     return level, 1.4826 * float(np.median(level - below)) if below.size else 0.0
 
 
-def _pen_marks(density: Values) -> Mask:
-    """Pen marks, by proportions of absorbance (H, W, 3) that no tissue stain has.
+def _like_ink(density: Values) -> tuple[Mask, Mask]:
+    """Pixels that are clearly pen marks, and those like them, by proportions of absorbance that no tissue stain has.
+
+    density: (3, H, W). A mark is a component of both kinds of pixels that contains clear ones.
 
     Haematoxylin, eosin and DAB absorb green or blue most (Ruifrok & Johnston 2001); on slides without pen marks red
     was never more than 0.18 over green. Blue and green ink absorb red most, up to 0.6 over green; red ink absorbs blue
-    as much as green, and red hardly. A mark is a component of ink-like pixels that contains clear ones. Black ink
-    cannot be told from pigment and counts as tissue.
+    as much as green, and red hardly. Black ink cannot be told from pigment and counts as tissue.
     """
-    red, green, blue = (density[..., i] for i in range(3))
-    share = red / (density.sum(axis=2) + 1e-9)
+    red, green, blue = density
+    share = red / (density.sum(axis=0) + 1e-9)
     clear = ((red - green > 0.15) & (red > 0.25)) | ((share < 0.12) & (green > 0.5) & (blue > 0.85 * green))
     like = ((red - green > 0.02) & (red > 0.1)) | ((share < 0.15) & (green > 0.1) & (blue > 0.9 * green))
-    return keep_components(clear | like, clear, 9)
+    return clear, like
 
 
-def _intensity(values: Values, valid: Mask, radius: tuple[int, int], illumination: Illumination) -> _Signal:
+def _intensity(pixels: Pixels, valid: Mask, radius: tuple[int, int], illumination: Illumination) -> _Signal:
     """Light gained over the background (dark field) or lost (bright field other than 8-bit RGB), in powers of two.
 
     The background is the 5th percentile, its noise the spread of the darker (or brighter) half around it.
     """
+    values = pixels.astype(np.float64)
     if illumination == "dark":  # the channel that rises most over its own background
         base = np.percentile(values[valid], 5, axis=0)
         light = np.log2((np.maximum(values, 0.0) + 4.0) / (base + 4.0)).max(axis=2)
@@ -245,17 +272,19 @@ def _intensity(values: Values, valid: Mask, radius: tuple[int, int], illuminatio
     noise = 1.4826 * float(np.median(np.abs(light[valid][light[valid] <= np.median(light[valid])] - level)))
     rise = np.maximum(light - level, 0.0)
     bounds = (min(0.3, max(0.05, 3 * noise)), 3.0)
-    return _Signal(rise, _smooth(rise, valid, radius), np.zeros(valid.shape, dtype=bool), bounds, name)
+    averaged = _smooth(rise.copy(), valid, radius, None if valid.all() else box_mean(valid, radius))
+    return _Signal(rise, averaged, np.zeros(valid.shape, dtype=bool), bounds, name)
 
 
-def read_tissue_annotation(path: str, info: ImageInfo) -> BaseGeometry:
-    """The union of the polygons of a QuPath annotation in level-0 pixels, cut to the slide.
+def read_tissue_annotation(path: str, info: ImageInfo) -> tuple[BaseGeometry, str]:
+    """The union of the polygons of a QuPath annotation in level-0 pixels, cut to the slide, and what to tell of it.
 
     QuPath counts pixels from the slide's scanned area, so `info.origin` is added. Raises `RequestError` as
-    `read_polygons` does, and where no polygon lies on the slide.
+    `read_polygons` and `check_pixels` do, and where no polygon lies on the slide.
     """
     subject = f"the area of interest {path}"
     polygons = [shape.geometry for shape in read_polygons(path, subject, "pixels")]
+    doubt = check_pixels(polygons, info, subject)
 
     def shift(xy: Points) -> Points:
         return xy + np.asarray(info.origin, dtype=np.float64)
@@ -269,7 +298,7 @@ def read_tissue_annotation(path: str, info: ImageInfo) -> BaseGeometry:
             value=f"{len(polygons)} polygons within {whole.bounds}",
             remedy="Check that it was drawn on this slide, in pixels",
         )
-    return area
+    return area, doubt
 
 
 def polygon_mask(area: BaseGeometry, shape: tuple[int, int], scale: tuple[float, float]) -> Mask:
