@@ -12,7 +12,7 @@ from ..readers.image import ImageInfo
 from ..readers.regions import Region
 from .domain import Domain
 from .finding import Kind
-from .tiling import TileGrid
+from .tiling import TileGrid, Tiles
 
 UNDECIDED: Final = "undecided"
 """The label where no score is far enough ahead of the next."""
@@ -61,10 +61,12 @@ class View:
     region: Region
     spec: InputSpec
     grid: TileGrid
-    tiles: npt.NDArray[Any]
-    """(n, tile, tile, channels): uint8 RGB, or float32 physical values with NaN where they are not valid."""
-    valid: npt.NDArray[np.bool_]
-    """(n, tile, tile)"""
+    tiles: Tiles
+    """(n, tile, tile, channels): uint8 RGB, or float32 physical values with NaN where they are not valid.
+
+    Each is made when it is asked for, so that one at a time takes the least memory."""
+    valid: Tiles
+    """(n, tile, tile), booleans, likewise."""
     keep_mask: npt.NDArray[np.bool_]
     """(H, W) on the canvas: where answers are kept, in the region's core, valid, and in the region of interest."""
     global_view: npt.NDArray[Any] | None = None

@@ -34,7 +34,7 @@ _FLIPS = (np.s_[:, :], np.s_[:, ::-1], np.s_[::-1, :], np.s_[::-1, ::-1])
 
 _MAP_BYTES = 30  # of a pixel: class, score, mask, and the integral image while it is made
 _SCORE_BYTES = 4
-
+FEW_CLASSES = 16  # which are compared one after the other: numpy's argmax is slow along a short axis
 STEPS = 2**24  # a float32 between a half and one has no finer step
 
 
@@ -100,15 +100,15 @@ def class_map_to_polygons(
             continue
         probabilities = mean_scores(tile, valid, np.s_[y0 - top : y1 - top, x0 - left : x1 - left])
         if total is None:
-            found[y0:y1, x0:x1] = probabilities.argmax(axis=2)
-            scores[y0:y1, x0:x1] = probabilities.max(axis=2)
+            found[y0:y1, x0:x1], scores[y0:y1, x0:x1] = _best(probabilities)
         else:
             total[y0:y1, x0:x1, :-1] += probabilities * weights
             total[y0:y1, x0:x1, -1:] += weights
     if total is not None:
-        found[...] = total[..., :-1].argmax(axis=2)
-        np.divide(total[..., :-1].max(axis=2), total[..., -1], out=scores, where=total[..., -1] > 0)
-    keep = view.keep_mask & ~np.isin(found, list(background)) & (scores >= threshold)
+        found, best = _best(total[..., :-1])
+        np.divide(best, total[..., -1], out=scores, where=total[..., -1] > 0)
+    counts = np.isin(np.arange(len(classes)), list(background), invert=True)
+    keep = view.keep_mask & counts[found] & (scores >= threshold)
     return [
         Answer(classes[one.value], one.polygon, "area", min(1.0, one.score), numbers={"pixels": float(one.pixels)})
         for one in polygonise(found, scores, keep)
@@ -122,6 +122,17 @@ def class_map_bytes(
     per_pixel = _MAP_BYTES + (_SCORE_BYTES * (classes + 1) if averaging.blend else 0)
     canvases = (TileGrid.exact(*tiles, tile=spec.tile, overlap=2 * spec.halo).size for spec in specs)
     return max((width * height * per_pixel for width, height in canvases), default=0.0)
+
+
+def _best(scores: ClassScores) -> tuple[npt.NDArray[np.uint8], ClassScores]:
+    """The class (H, W) with the highest of the scores (H, W, classes), the first of equals, and that score (H, W)."""
+    if scores.shape[2] > FEW_CLASSES:
+        return scores.argmax(axis=2).astype(np.uint8), scores.max(axis=2)
+    best, found = scores[..., 0].copy(), np.zeros(scores.shape[:2], dtype=np.uint8)
+    for index in range(1, scores.shape[2]):
+        np.copyto(found, np.uint8(index), where=scores[..., index] > best)
+        np.maximum(best, scores[..., index], out=best)
+    return found, best
 
 
 def _blend_weights(tile: int, overlap: int) -> npt.NDArray[np.float32]:
@@ -169,8 +180,10 @@ def polygonise(
     outlines = shapely.from_ragged_array(shapely.GeometryType.POLYGON, xy, (np.asarray(rings), np.asarray(polygons)))
     pixels = np.rint(shapely.area(outlines)).astype(np.int64)
     table = np.zeros((classes.shape[0] + 1, classes.shape[1] + 1), dtype=np.int64)
-    np.cumsum(np.rint(scores * STEPS).astype(np.int64), axis=0, out=table[1:, 1:])
-    np.cumsum(table, axis=1, out=table)
+    inner = table[1:, 1:]
+    inner[...] = np.rint(scores * np.float32(STEPS))
+    np.cumsum(inner, axis=0, out=inner)
+    np.cumsum(inner, axis=1, out=inner)
     totals = _polygon_sums(table, xy.astype(np.intp), np.asarray(rings), np.asarray(polygons))
     return [
         ClassPolygon(value, outline, count, total / STEPS / count)

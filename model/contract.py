@@ -102,7 +102,8 @@ def _views(reader: Reader, info: ImageInfo, spec: InputSpec) -> list[View]:
             stretch = fit_stretch(seen.pixels, seen.valid, image.channels)
         regions = cut_regions(Grid(info.id, info.size, (1.0, 1.0)), tile=spec.tile, halo=spec.halo, hd_num=4)
         views = [read_view(image, region, spec, stretch=stretch) for region in regions[:MAX_REGIONS]]
-    return [view for view in views if view.keep_mask.any()]
+    kept = [view for view in views if view.keep_mask.any()]
+    return [replace(view, tiles=np.asarray(view.tiles), valid=np.asarray(view.valid)) for view in kept]
 
 
 def _check_declarations(annotator: Annotator) -> None:

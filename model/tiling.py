@@ -11,14 +11,16 @@ those of the padded picture that is cut into tiles; corners, not centres, in bot
 """
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ..readers.errors import RequestError
 from ..readers.geometry import Points
+from ..readers.image import Mask, Pixels
 
 TILE = 336
 WHITE = 255
@@ -125,6 +127,77 @@ class TileGrid:
         return np.asarray(region_xy, dtype=np.float64).reshape(-1, 2) * scale + (x0, y0)
 
 
+class Tiles(Protocol):
+    """Tiles (n, tile, tile, …), row by row: an array, or `CanvasTiles`. `np.asarray` makes an array of all."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, tile, tile, …)."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[npt.NDArray[Any]]: ...
+
+    def __getitem__(self, index: Any, /) -> Any: ...
+
+    def __array__(self, dtype: Any = None, /) -> npt.NDArray[Any]: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CanvasTiles:
+    """The tiles of a canvas, each cut and converted when it is asked for: all of them take several times its memory."""
+
+    canvas: npt.NDArray[Any]
+    """(H, W, …)"""
+    grid: TileGrid
+    convert: Callable[[Pixels, Mask], Pixels] | None = None
+    """Makes a tile's values of its part of the canvas and of `valid`."""
+    valid: Mask | None = None
+    """(H, W), for `convert`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, tile, tile, …)."""
+        return (len(self), self.grid.tile, self.grid.tile, *self.canvas.shape[2:])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values."""
+        return self._part(0, 0, 0, 0).dtype
+
+    @property
+    def whole(self) -> npt.NDArray[Any]:
+        """The canvas (H, W, …) as its tiles have it."""
+        return self._part(0, 0, *self.grid.size)
+
+    def __len__(self) -> int:
+        return self.grid.cols * self.grid.rows
+
+    def __iter__(self) -> Iterator[npt.NDArray[Any]]:
+        return (self._part(*box) for box in self.grid.boxes())
+
+    def __getitem__(self, index: Any) -> Any:
+        """A tile by its number, a new array each time; for any other index that part of all tiles."""
+        if isinstance(index, int | np.integer):
+            return self._part(*self.grid.boxes()[index])
+        return np.asarray(self)[index]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return np.stack(list(self)).astype(dtype or self.dtype, copy=False)
+
+    def _part(self, x0: int, y0: int, x1: int, y1: int) -> npt.NDArray[Any]:
+        part = self.canvas[y0:y1, x0:x1]
+        if self.convert is None or self.valid is None:
+            return part.copy()
+        return self.convert(part, self.valid[y0:y1, x0:x1])
+
+
 def cut_tiles(canvas: npt.NDArray[Sample], grid: TileGrid) -> npt.NDArray[Sample]:
     """Cut a canvas (H, W, …) into tiles (cols · rows, tile, tile, …), row by row."""
     if canvas.shape[:2] != grid.size[::-1]:
@@ -133,8 +206,10 @@ def cut_tiles(canvas: npt.NDArray[Sample], grid: TileGrid) -> npt.NDArray[Sample
     return np.stack([canvas[y0:y1, x0:x1] for x0, y0, x1, y1 in grid.boxes()])
 
 
-def join_tiles(tiles: npt.NDArray[Sample], grid: TileGrid) -> npt.NDArray[Sample]:
+def join_tiles(tiles: Tiles, grid: TileGrid) -> npt.NDArray[Any]:
     """Join tiles (cols · rows, tile, tile, …), row by row, to the canvas (H, W, …) that they were cut from."""
+    if isinstance(tiles, CanvasTiles):
+        return tiles.whole
     canvas = np.empty((grid.size[1], grid.size[0], *tiles.shape[3:]), dtype=tiles.dtype)
     for tile, (x0, y0, x1, y1) in zip(tiles, grid.boxes(), strict=True):
         canvas[y0:y1, x0:x1] = tile

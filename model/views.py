@@ -17,7 +17,7 @@ Frames, all with x to the right and y down, pixel corners and half-open boxes:
 
 import math
 from dataclasses import dataclass
-from typing import cast
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -35,9 +35,11 @@ from ..readers.render import Stretch, render, visibility
 from .annotator import Answer, InputSpec, View
 from .finding import Coverage, Finding
 from .scores import require_finite
-from .tiling import TileGrid, cut_tiles, join_tiles, place_on_canvas, squash_to_tile
+from .tiling import CanvasTiles, TileGrid, join_tiles, place_on_canvas, squash_to_tile
 
 BLOCK = 16  # grid pixels: within such a block, a pixel's area on the ground hardly changes on any map
+_ROWS = 32  # pixel rows that are converted at a time
+_NEVER_TOO_LARGE = 1e18  # times the largest integer it is less than the largest float32
 LEAF = 64  # grid pixels: below this, testing each pixel is cheaper than dividing on
 
 
@@ -60,25 +62,30 @@ def read_view(
         msg = f"region {region.key} of {region.size} px was not cut for this spec's grid of {grid.size} px"
         raise ValueError(msg)
     native, valid = _read_native(image, region)
-    canvas, valid = _to_canvas(image, region, spec, stretch, native, valid)
     visible = spec.bands is not None or stretch is None or visibility(image.info, native, valid, stretch) != "nothing"
+    values = None
+    if spec.bands is None:
+        canvas = _render(region, native, valid, stretch)
+    else:
+        values = PhysicalValues.of(image, spec.bands, spec.quantity)
+        canvas, valid = native, values.valid(native, valid)
     keep = np.zeros(valid.shape, dtype=np.bool_)
     core = core_window(region)
     keep[core] = valid[core] & roi_mask(region, roi)
     larger = _enlarged_grid(region, spec)
     if larger is not None:
         grid, (width, height) = larger, larger.source
-        picture = cast("npt.NDArray[np.uint8]", np.ascontiguousarray(canvas[:height, :width]))
-        canvas = place_on_canvas(picture, grid)
+        canvas = place_on_canvas(np.ascontiguousarray(canvas[:height, :width]), grid)
         valid, keep = (_to_canvas_mask(mask, grid) for mask in (valid, keep))
+    tiles = CanvasTiles(canvas, grid, values, valid)
     return View(
         region=region,
         spec=spec,
         grid=grid,
-        tiles=cut_tiles(canvas, grid),
-        valid=cut_tiles(valid, grid),
+        tiles=tiles,
+        valid=CanvasTiles(valid, grid),
         keep_mask=keep,
-        global_view=squash_to_tile(canvas.astype(np.float32), spec.tile) if spec.overall else None,
+        global_view=squash_to_tile(tiles.whole.astype(np.float32), spec.tile) if spec.overall else None,
         visible=visible,
     )
 
@@ -88,7 +95,12 @@ def read_canvas(image: Image, region: Region, spec: InputSpec, stretch: Stretch 
 
     Raises as `read_view` does.
     """
-    return _to_canvas(image, region, spec, stretch, *_read_native(image, region))
+    native, valid = _read_native(image, region)
+    if spec.bands is None:
+        return _render(region, native, valid, stretch), valid
+    values = PhysicalValues.of(image, spec.bands, spec.quantity)
+    valid = values.valid(native, valid)
+    return values(native, valid), valid
 
 
 def _read_native(image: Image, region: Region) -> tuple[Pixels, Mask]:
@@ -98,35 +110,64 @@ def _read_native(image: Image, region: Region) -> tuple[Pixels, Mask]:
     return pixels, valid
 
 
-def _to_canvas(
-    image: Image, region: Region, spec: InputSpec, stretch: Stretch | None, pixels: Pixels, valid: Mask
-) -> tuple[Pixels, Mask]:
-    """Native pixels as the spec has them, and where they are valid."""
-    if spec.bands is not None:
-        return _physical(image, spec.bands, spec.quantity, pixels, valid)
+def _render(region: Region, pixels: Pixels, valid: Mask, stretch: Stretch | None) -> npt.NDArray[np.uint8]:
+    """Native pixels as 8-bit RGB."""
     if stretch is None:
         msg = f"region {region.key}: an RGB spec needs the image's stretch"
         raise ValueError(msg)
-    return render(pixels, valid, stretch), valid
+    return render(pixels, valid, stretch)
 
 
-def _physical(
-    image: Image, bands: tuple[str, ...], quantity: str, pixels: Pixels, valid: Mask
-) -> tuple[npt.NDArray[np.float32], Mask]:
-    """Native pixels → physical float32, NaN where not valid; and where they are valid."""
-    channels = image.channels
-    if tuple(c.common for c in channels) != bands or any(quantity not in {"", c.quantity} for c in channels):
-        msg = f"the image was opened with {[(c.common, c.quantity) for c in channels]}, not with {bands} in {quantity}"
-        raise ValueError(msg)
-    canvas = np.empty(pixels.shape, dtype=np.float32)
-    for i, channel in enumerate(channels):
-        native = pixels[..., i]
-        if np.iscomplexobj(native):
-            native = np.abs(native)  # the amplitude is the physical value of a complex sample
-        canvas[..., i] = native.astype(np.float64) * channel.scale + channel.offset
-    valid = valid & np.isfinite(canvas).all(axis=2)
-    canvas[~valid] = np.nan
-    return canvas, valid
+@dataclass(frozen=True, slots=True)
+class PhysicalValues:
+    """Converts native pixels (H, W, C) to physical float32 values, NaN where they are not valid."""
+
+    scale: tuple[float, ...]
+    """Of each channel; amplitudes of complex samples are scaled."""
+    offset: tuple[float, ...]
+
+    @classmethod
+    def of(cls, image: Image, bands: tuple[str, ...], quantity: str) -> Self:
+        """The values of an open image, which must have these bands. Raises `ValueError`."""
+        channels = image.channels
+        if tuple(c.common for c in channels) != bands or any(quantity not in {"", c.quantity} for c in channels):
+            found = [(c.common, c.quantity) for c in channels]
+            msg = f"the image was opened with {found}, not with {bands} in {quantity}"
+            raise ValueError(msg)
+        return cls(tuple(c.scale for c in channels), tuple(c.offset for c in channels))
+
+    def __call__(self, pixels: Pixels, valid: Mask) -> npt.NDArray[np.float32]:
+        """The values (H, W, C) of native pixels of which (H, W) are valid."""
+        values = self._scaled(pixels)
+        if not valid.all():
+            values[~valid] = np.nan
+        return values
+
+    def valid(self, pixels: Pixels, valid: Mask) -> Mask:
+        """Where (H, W) pixels are valid and their values finite."""
+        largest = max(np.abs([*self.scale, *self.offset]))
+        if pixels.dtype.kind in "iu" and largest < _NEVER_TOO_LARGE:
+            return valid
+        rows = range(0, len(pixels), _ROWS)
+        return valid & np.concatenate([np.isfinite(self._scaled(pixels[y : y + _ROWS])).all(axis=2) for y in rows])
+
+    def _scaled(self, pixels: Pixels) -> npt.NDArray[np.float32]:
+        """Computed in float64 and rounded once; a few rows at a time, which stay in the processor's cache."""
+        if np.iscomplexobj(pixels):
+            pixels = np.abs(pixels)  # the amplitude is the physical value of a complex sample
+        alike = len({*zip(self.scale, self.offset, strict=True)}) == 1
+        if alike and (self.scale[0], self.offset[0]) == (1.0, 0.0) and pixels.dtype.kind in "iu":
+            return pixels.astype(np.float32)
+        values = np.empty(pixels.shape, dtype=np.float32)
+        for y in range(0, len(pixels), _ROWS):
+            rows = np.s_[y : y + _ROWS]
+            if alike:
+                exact = np.multiply(pixels[rows], self.scale[0], dtype=np.float64)
+                values[rows] = np.add(exact, self.offset[0], out=exact)
+                continue
+            for i, (scale, offset) in enumerate(zip(self.scale, self.offset, strict=True)):
+                values[rows][..., i] = pixels[rows][..., i].astype(np.float64) * scale + offset
+        return values
 
 
 def grid_of(region: Region, spec: InputSpec) -> tuple[int, int]:
@@ -296,7 +337,11 @@ def _block_boxes(region: Region, x_cuts: npt.NDArray[np.intp], y_cuts: npt.NDArr
 
 def _count(mask: Mask, x_cuts: npt.NDArray[np.intp], y_cuts: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
     """How many pixels of each block are true, row by row."""
-    per_row = np.add.reduceat(mask.astype(np.intp), x_cuts[:-1], axis=1)
+    if mask.all():
+        return np.multiply.outer(np.diff(y_cuts), np.diff(x_cuts)).ravel()
+    if not mask.any():
+        return np.zeros((len(y_cuts) - 1) * (len(x_cuts) - 1), dtype=np.intp)
+    per_row = np.add.reduceat(mask, x_cuts[:-1], axis=1, dtype=np.intp)
     return np.add.reduceat(per_row, y_cuts[:-1], axis=0).ravel()
 
 

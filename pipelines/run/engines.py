@@ -8,14 +8,16 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 import traceback
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Any, Protocol, cast
+from queue import SimpleQueue
+from typing import Any, Protocol, TypeVar, cast
 
 from ...model.finding import Result
 from ...readers.errors import LimnerError, ModelError
@@ -30,6 +32,8 @@ _THREAD_VARIABLES: tuple[str, ...] = (
     "MKL_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+TASKS_HELD = 2
+"""Tasks of a worker process: the one that is annotated, and the next one, which is read meanwhile."""
 
 
 class Job(Protocol):
@@ -101,6 +105,145 @@ class WorkerFaultError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
+class Task:
+    """A batch for one worker."""
+
+    regions: Sequence[Region]
+    deaths: int = 0
+    """How many workers died while they worked on it."""
+    alone: bool = False
+    """Whether its worker must have no other task: one that had others has died."""
+
+
+class Worker(Protocol):
+    """A process that runs a job, on this machine or another, as `run_pool` uses it."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the job has begun."""
+        ...
+
+    @property
+    def tasks(self) -> Sequence[Task]:
+        """What it works on, the first of them now."""
+        ...
+
+    def send(self, task: Task) -> None:
+        """Give it a task."""
+        ...
+
+    def receive(self) -> list[Result]:
+        """The results of a task, [] when it has just become ready. Raises `EOFError` or `OSError` where it has died."""
+        ...
+
+    def exit_reason(self) -> str:
+        """How it died."""
+        ...
+
+    def stop(self) -> None:
+        """End it."""
+        ...
+
+
+W = TypeVar("W", bound=Worker)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """How many workers a pool has, and what becomes of those that die."""
+
+    workers: int
+    tasks: int = 1
+    """Tasks that a worker has at a time."""
+    retries: int = 1
+    """How often a region is tried again, alone, after its worker died."""
+    restarts: int = 0
+    """How many workers may die before they are ready."""
+
+
+def run_pool(
+    batches: Iterable[Sequence[Region]],
+    limits: PoolLimits,
+    *,
+    start: Callable[[], W],
+    wait: Callable[[Sequence[W]], Sequence[W]],
+) -> Generator[list[Result], None, None]:
+    """Yield the results of batches from a pool of workers, see `Engine`.
+
+    `wait` returns the workers that have something to receive. A region whose workers died too often is a failed result
+    with the exit reason. Raises `ModelError` where workers do not start.
+    """
+    queue = _TaskQueue(iter(batches), limits)
+    workers: list[W] = []
+    try:
+        while True:
+            while len(workers) < limits.workers and queue.has_more(sum(not worker.tasks for worker in workers)):
+                workers.append(start())
+            for count in range(limits.tasks):  # each worker has one before any has two
+                for worker in workers:
+                    if worker.ready and len(worker.tasks) == count and (task := queue.pop(worker.tasks)) is not None:
+                        worker.send(task)
+            if not any(worker.tasks for worker in workers) and not queue.has_more(0):
+                return
+            for worker in wait(workers):
+                try:
+                    results = worker.receive()
+                except (EOFError, OSError):
+                    workers.remove(worker)
+                    results = queue.retry_tasks_of(worker)
+                yield results
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+@dataclass(slots=True)
+class _TaskQueue:
+    """Pending tasks: retries first, then new batches."""
+
+    batches: Iterator[Sequence[Region]]
+    limits: PoolLimits
+    retries: deque[Task] = field(default_factory=deque[Task])
+    fetched: deque[Task] = field(default_factory=deque[Task])
+    failed_starts: int = 0
+
+    def has_more(self, count: int) -> bool:
+        """Whether more than `count` tasks are pending, so that another process is worth starting."""
+        while len(self.retries) + len(self.fetched) <= count:
+            batch = next(self.batches, None)
+            if batch is None:
+                return False
+            self.fetched.append(Task(batch))
+        return True
+
+    def pop(self, others: Sequence[Task]) -> Task | None:
+        """The next task for a worker that has `others`. A retry is its only one, so that it dies for no other."""
+        if any(task.alone for task in others) or not self.has_more(0) or (others and self.retries):
+            return None
+        return (self.retries or self.fetched).popleft()
+
+    def retry_tasks_of(self, worker: Worker) -> list[Result]:
+        """Queue the regions of a dead worker again; those that were retried too often become failed results."""
+        reason = worker.exit_reason()
+        if not worker.ready:
+            self.failed_starts += 1
+            if self.failed_starts > self.limits.restarts:
+                remedy = "Try --engine inline, which shows the cause"
+                raise ModelError("worker process", "must start", value=reason, remedy=remedy)
+        failed: Sequence[Region] = ()
+        for place, task in enumerate(worker.tasks):
+            if place:
+                self.retries.append(replace(task, alone=True))
+            elif task.deaths < self.limits.retries:
+                self.retries.extend(Task([region], task.deaths + 1, alone=True) for region in task.regions)
+            else:
+                failed = task.regions
+        times = {1: "twice"}.get(self.limits.retries, f"{self.limits.retries + 1} times")
+        error = f"The worker process died {times} ({reason})."
+        return [Result(region.key, region.grid.image, "failed", error=error) for region in failed]
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessPoolEngine:
     """Works in `workers` spawned processes with `threads` computing threads each.
 
@@ -113,71 +256,11 @@ class ProcessPoolEngine:
 
     def annotate(self, batches: Iterable[Sequence[Region]]) -> Generator[list[Result], None, None]:
         """See `Engine`. A region whose process died twice is a failed result with the exit reason."""
-        queue = _TaskQueue(iter(batches))
-        workers: list[WorkerProcess] = []
-        try:
-            while True:
-                while len(workers) < self.workers and queue.has_more(sum(worker.task is None for worker in workers)):
-                    workers.append(WorkerProcess.start(self.job, self.threads))
-                for worker in workers:
-                    if worker.ready and worker.task is None and (task := queue.pop()) is not None:
-                        worker.send(task)
-                if not any(worker.task or not worker.ready for worker in workers):
-                    return
-                for connection in wait([worker.connection for worker in workers]):
-                    worker = next(one for one in workers if one.connection is connection)
-                    try:
-                        results = worker.receive()
-                    except (EOFError, OSError):
-                        workers.remove(worker)
-                        results = queue.retry_tasks_of(worker)
-                    yield results
-        finally:
-            for worker in workers:
-                worker.stop()
 
+        def start() -> WorkerProcess:
+            return WorkerProcess.start(self.job, self.threads)
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A batch for one worker process."""
-
-    regions: Sequence[Region]
-    is_retry: bool = False
-
-
-@dataclass(slots=True)
-class _TaskQueue:
-    """Pending tasks: retries first, then new batches."""
-
-    batches: Iterator[Sequence[Region]]
-    retries: deque[Task] = field(default_factory=deque[Task])
-    fetched: deque[Task] = field(default_factory=deque[Task])
-
-    def has_more(self, count: int) -> bool:
-        """Whether more than `count` tasks are pending, so that another process is worth starting."""
-        while len(self.retries) + len(self.fetched) <= count:
-            batch = next(self.batches, None)
-            if batch is None:
-                return False
-            self.fetched.append(Task(batch))
-        return True
-
-    def pop(self) -> Task | None:
-        return (self.retries or self.fetched).popleft() if self.has_more(0) else None
-
-    def retry_tasks_of(self, worker: "WorkerProcess") -> list[Result]:
-        """Queue the regions of a dead worker again; those that were retried before become failed results."""
-        reason = worker.exit_reason()
-        if not worker.ready:
-            remedy = "Try --engine inline, which shows the cause"
-            raise ModelError("worker process", "must start", value=reason, remedy=remedy)
-        if worker.task is None:
-            return []
-        if not worker.task.is_retry:
-            self.retries.extend(Task([region], is_retry=True) for region in worker.task.regions)
-            return []
-        error = f"The worker process died twice ({reason})."
-        return [Result(region.key, region.grid.image, "failed", error=error) for region in worker.task.regions]
+        return run_pool(batches, PoolLimits(self.workers, tasks=TASKS_HELD), start=start, wait=_wait_for_processes)
 
 
 @dataclass(slots=True)
@@ -188,8 +271,8 @@ class WorkerProcess:
     connection: Connection
     ready: bool = False
     """Whether the job has begun."""
-    task: Task | None = None
-    """What it works on."""
+    tasks: deque[Task] = field(default_factory=deque[Task])
+    """What it works on, and what it reads meanwhile."""
 
     @classmethod
     def start(cls, job: Job, threads: int) -> "WorkerProcess":
@@ -212,12 +295,12 @@ class WorkerProcess:
 
     def send(self, task: Task) -> None:
         """Give it a task."""
-        self.task = task
+        self.tasks.append(task)
         with contextlib.suppress(OSError):  # a process that has died is noticed by `receive`
             self.connection.send(task.regions)
 
     def receive(self) -> list[Result]:
-        """The results of its task, or [] when it has just become ready. Raises what stopped it."""
+        """The results of its first task, or [] when it has just become ready. Raises what stopped it."""
         kind, content = cast("tuple[str, Any]", self.connection.recv())
         if kind == "raised":
             raise content
@@ -226,7 +309,7 @@ class WorkerProcess:
         if kind == "ready":
             self.ready = True
             return []
-        self.task = None
+        self.tasks.popleft()
         return content
 
     def exit_reason(self) -> str:
@@ -249,6 +332,11 @@ class WorkerProcess:
             self.process.join()
 
 
+def _wait_for_processes(workers: Sequence[WorkerProcess]) -> Sequence[WorkerProcess]:
+    found = wait([worker.connection for worker in workers])
+    return [worker for worker in workers if worker.connection in found]
+
+
 def _serve(connection: Connection, job: Job) -> None:
     """Main function of a worker process: begin the job, then annotate batches until the parent closes or dies."""
     logging.lastResort = None  # as in `cli.terminal`: libraries log file names
@@ -259,18 +347,34 @@ def _serve(connection: Connection, job: Job) -> None:
     try:
         job.begin()
         connection.send(("ready", None))
-        while True:
-            try:
-                regions = connection.recv()
-            except EOFError:
-                return
-            connection.send(("results", job.annotate(job.read(regions))))
+        reads: SimpleQueue[Future[Sequence[Any] | None]] = SimpleQueue()
+        threading.Thread(target=_read_tasks, args=(connection, job, reads), name="read", daemon=True).start()
+        while (views := reads.get().result()) is not None:
+            connection.send(("results", job.annotate(views)))
     except LimnerError as error:
         connection.send(("raised", error))
     except (BrokenPipeError, ConnectionError):
         return
     except Exception:  # noqa: BLE001 - any bug is reported to the parent, which stops the run
         connection.send(("fault", traceback.format_exc()))
+
+
+def _read_tasks(connection: Connection, job: Job, reads: "SimpleQueue[Future[Sequence[Any] | None]]") -> None:
+    """Read the regions of each task as it arrives: the parent sends one while another is annotated, and no more.
+
+    Puts the views, or what reading raised, into the queue; None when the parent is gone.
+    """
+    while True:
+        read: Future[Sequence[Any] | None] = Future()
+        try:
+            read.set_result(job.read(connection.recv()))
+        except (EOFError, ConnectionError):
+            read.set_result(None)
+        except Exception as error:  # noqa: BLE001 - raised again where it is awaited
+            read.set_exception(error)
+        reads.put(read)
+        if read.exception() is not None or read.result() is None:
+            return
 
 
 @contextlib.contextmanager

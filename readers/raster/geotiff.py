@@ -228,7 +228,8 @@ class RasterImage(BaseImage):
             raster = self._levels[level]
             need = full.width / x_step, full.height / y_step
             fine = need[0] <= raster.width * (1 + _TOLERANCE) and need[1] <= raster.height * (1 + _TOLERANCE)
-            if fine and self._same_masks[level]:
+            reduced = raster.width <= full.width and raster.height <= full.height  # in a damaged file it may not be
+            if fine and reduced and self._same_masks[level]:
                 return raster
         return full
 

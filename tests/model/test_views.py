@@ -98,6 +98,7 @@ def test_image_region_and_spec_must_belong_together(picture: Make) -> None:
     st.integers(0, 5),
     st.integers(1, 9),
 )
+@pytest.mark.slow
 def test_each_grid_pixel_is_kept_once(
     picture: Make, size: tuple[int, int], scale: float, halo: int, overlap: int, hd_num: int
 ) -> None:

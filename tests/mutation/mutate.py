@@ -31,12 +31,18 @@ MIN_KILLED = 0.9
 TABLES = tuple(f"reports/test_{name}.py" for name in ("columns", "tables", "studies", "dataframes"))
 CASES: dict[str, Sequence[str]] = {
     "readers/geometry.py": ["readers/test_geometry.py", "readers/raster/test_hostile.py::test_raster_size_is_limited"],
-    "readers/geodesy.py": ["readers/test_geodesy.py"],
-    "readers/slide/tissue.py": ["readers/slide/test_tissue.py"],
-    "readers/overview.py": ["readers/slide/test_tissue.py"],
+    "readers/geodesy.py": ["readers/test_geodesy.py", "reports/test_rfc7946.py", "reports/test_geojson.py"],
+    "readers/slide/tissue.py": ["readers/slide/test_tissue.py", "readers/slide/test_padding.py"],
+    "readers/overview.py": [
+        "readers/test_overview.py",
+        "readers/raster/test_stored_blocks.py",
+        "reports/test_overview.py",
+    ],
     "model/tiling.py": ["model/test_tiling.py"],
     "model/merging.py": ["model/test_merging.py", "model/test_detections.py"],
-    "model/class_maps.py": ["model/test_class_maps.py"],
+    "model/class_maps.py": [
+        f"model/{name}.py" for name in ("test_class_maps", "test_scores", "segmentation/test_segmenter")
+    ],
     "reports/csv_safety.py": ["reports/test_csv_safety.py"],
     "reports/table.py": TABLES,
     "reports/columns.py": TABLES,

@@ -66,6 +66,7 @@ def test_a_region_must_be_wider_than_its_overlap() -> None:
 @example(1, 30, 25)
 @example(2, 30, 25)
 @example(30, 3, 25)
+@pytest.mark.slow
 def test_tiles_per_region_uses_the_budget(columns: int, rows: int, hd_num: int) -> None:
     wide, high = tiles_per_region(columns, rows, hd_num)
     assert 1 <= wide <= columns
@@ -173,6 +174,7 @@ def test_keys_are_unique_positions(plan: tuple[Grid, dict[str, int], list[Region
 @given(st.integers(1, 10**7), st.one_of(st.floats(0.01, 100.0), st.sampled_from([1 / 3, 0.1, 0.7, 3.0, 1.1])))
 @example(10980, 10980 / 3660)
 @example(3, 0.1)
+@pytest.mark.slow
 def test_a_grid_covers_the_image_without_empty_columns(length: int, scale: float) -> None:
     columns, _ = Grid("scene", (length, 1), (scale, 1.0)).shape
     assert (columns - 1) * scale < length

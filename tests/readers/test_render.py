@@ -197,6 +197,7 @@ def test_a_table_of_steps() -> None:
     st.lists(st.floats(width=32), min_size=1, max_size=30),
     st.tuples(finite, finite),
 )
+@pytest.mark.slow
 def test_any_numbers_can_be_rendered(values: list[float], ends: tuple[float, float]) -> None:
     pixels = np.array(values, dtype=np.float32).reshape(1, -1, 1)
     stretch = Stretch(("h",), (min(ends),), (max(ends),), "test")

@@ -48,6 +48,7 @@ def test_invisible_characters_become_visible() -> None:
 
 @given(st.text(alphabet=st.characters(), max_size=40))
 @settings(deadline=None, derandomize=True)
+@pytest.mark.slow
 def test_any_text_becomes_one_visible_line(text: str) -> None:
     safe = csv_cell(text)
     assert len(safe.splitlines()) <= 1

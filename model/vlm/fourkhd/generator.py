@@ -102,7 +102,7 @@ def view_tensor(view: View, sizes: VisionSizes) -> torch.Tensor:
     if view.global_view is None:
         msg = f"region {view.region.key}: a 4KHD model needs the global view"
         raise ValueError(msg)
-    return normalize(np.concatenate([view.global_view[None], view.tiles.astype(np.float32)]), sizes)
+    return normalize(np.concatenate([view.global_view[None], np.asarray(view.tiles, dtype=np.float32)]), sizes)
 
 
 def normalize(tiles: npt.NDArray[np.float32], sizes: VisionSizes) -> torch.Tensor:

@@ -161,6 +161,7 @@ def tiled(content: bytes, pixels: npt.NDArray[np.float32], shift: int, margin: i
 
 @pytest.mark.parametrize("opset", [17, 21])
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in {"layer", "none", "channels"}])
+@pytest.mark.slow
 def test_tiles_answer_as_the_whole_image_does(kind: str, opset: int) -> None:
     if kind == "group" and opset < 18:
         opset = 18

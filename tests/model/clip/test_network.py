@@ -51,6 +51,7 @@ def test_tensors_are_those_of_the_processor(checkpoints: Make, family: str) -> N
     assert (found - expected["pixel_values"]).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 def test_values_of_a_global_view_are_clipped(checkpoints: Make) -> None:
     checkpoint = find_checkpoint(str(checkpoints("clip")), fetch=False)
     shown = pictures(1)
@@ -72,6 +73,7 @@ def test_probabilities_are_those_of_the_model(checkpoints: Make, family: str) ->
     assert np.allclose(found.sum(axis=1), 1.0, atol=1e-5) == (family == "clip")
 
 
+@pytest.mark.slow
 def test_several_templates_are_averaged_as_features(checkpoints: Make) -> None:
     folder = checkpoints("clip")
     templates = ["a photo of {}.", "water {} photo", "{}"]

@@ -53,6 +53,7 @@ def test_it_is_installed() -> None:
 
 
 @pytest.mark.parametrize("family", ["clip", "siglip"])
+@pytest.mark.slow
 def test_an_answer_is_the_network_s_result_for_its_tile(checkpoints: Make, picture: Pictures, family: str) -> None:
     folder = checkpoints(family)
     zero_shot = annotator(folder)
@@ -117,6 +118,7 @@ def test_tiles_cover_the_valid_area_once(checkpoints: Make, picture: Pictures, o
 
 
 @pytest.mark.parametrize("family", ["clip", "siglip"])
+@pytest.mark.slow
 def test_answers_do_not_depend_on_the_batch(checkpoints: Make, picture: Pictures, family: str) -> None:
     folder = checkpoints(family)
     shown = views(picture, InputSpec(tile=32, overall=True))
@@ -267,6 +269,7 @@ def test_a_hub_id_needs_its_commit() -> None:
 
 
 @pytest.mark.parametrize("aggregate", ["tile", "both"])
+@pytest.mark.slow
 def test_fusion_is_applied_before_classification(checkpoints: Make, picture: Pictures, aggregate: str) -> None:
     folder = checkpoints("clip")
     fused = annotator(folder, aggregate=aggregate, fusion="attention,4,0.5")

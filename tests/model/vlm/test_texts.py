@@ -62,6 +62,7 @@ def test_no_answer_is_an_error_with_advice_that_can_be_followed(text: GeneratedT
 @pytest.mark.parametrize(
     "part", ["<think>", "</think>", "<answer>", "<box>", "<|det|>", "[", '"bbox_2d": [1,2,3,4] ', "{", " "]
 )
+@pytest.mark.slow
 def test_an_endless_answer_takes_no_endless_time(part: str) -> None:
     """A server may send 8 MiB of it."""
     text = "```\n" + part * (2**20 // len(part))

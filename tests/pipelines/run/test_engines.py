@@ -36,7 +36,12 @@ class Job:
             os._exit(7)
 
     def read(self, regions):
-        return [(region, self.place(region)) for region in regions]
+        places = [self.place(region) for region in regions]
+        for place in places:
+            Path(self.notes, f"read-{place}").touch()
+            if dict(self.faults).get(place) == "die reading":
+                os.kill(os.getpid(), signal.SIGKILL)
+        return list(zip(regions, places))
 
     def place(self, region):
         return region.columns.start // 10
@@ -55,6 +60,8 @@ class Job:
                 raise ModelError("model", "it must be loaded", remedy="Get it")
             if fault == "slow":
                 time.sleep(0.2)
+            while fault == "wait for the next to be read" and not Path(self.notes, f"read-{place + 1}").exists():
+                time.sleep(0.01)
         return [Result(region.key, region.grid.image, "done", seconds=float(os.getpid())) for region, _ in looks]
 
     def close(self):
@@ -122,6 +129,20 @@ def test_a_region_that_kills_its_worker_twice_fails_alone(make_job: Callable[...
     assert failed == [todo[4].key]
     assert "SIGKILL" in found[todo[4].key].error
     assert len(found) == 7
+
+
+def test_a_region_that_kills_its_worker_while_it_is_read_ahead_fails_alone(make_job: Callable[..., Any]) -> None:
+    todo = regions(7)
+    found = results_of(ProcessPoolEngine(make_job(p3="die reading", p2="slow"), 1, 1), todo, 1)
+    assert [found[region.key].status for region in todo] == ["done"] * 3 + ["failed"] + ["done"] * 3
+
+
+@pytest.mark.parametrize("make", [InlineEngine, lambda job: ProcessPoolEngine(job, 1, 1)], ids=["inline", "local"])
+def test_the_next_batch_is_read_while_one_is_annotated(
+    make_job: Callable[..., Any], make: Callable[[Any], Engine]
+) -> None:
+    waiting = {f"p{place}": "wait for the next to be read" for place in range(3)}
+    assert len(results_of(make(make_job(**waiting)), regions(4), 1)) == 4
 
 
 def test_a_bug_in_a_worker_stops_the_run_with_its_traceback(make_job: Callable[..., Any]) -> None:

@@ -41,6 +41,7 @@ def total(folder: Path) -> list[tuple[str, float]]:
     return [(row["item"], float(row["area_px"])) for row in rows if row["entry"] == "label"]
 
 
+@pytest.mark.slow
 def test_the_plan_holds_the_statistics_and_so_does_its_digest(scene: Path, card: Path) -> None:
     plan = prepare(settings(scene, card)).plan
     statistics = tile_statistics.read(plan.images[0].spec.fitted)

@@ -131,6 +131,7 @@ def test_a_refused_run_can_be_revealed(tmp_path: Path, ward: Path, limner: Limne
     assert known[row["pseudonym"]] == row["original"]
 
 
+@pytest.mark.slow
 def test_pseudonyms_are_the_same_wherever_a_path_is_read_from(
     tmp_path: Path, limner: Limner, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,7 @@ def test_the_same_losses_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("losses", [[], [0.5], [0.0, 0.0], [1e9, 1e-9, 1.0]])
+@pytest.mark.slow
 def test_few_or_extreme_losses_are_plotted(tmp_path: Path, losses: list[float]) -> None:
     plot_losses(losses, tmp_path / "losses.png")
     with Image.open(tmp_path / "losses.png") as picture:

@@ -145,6 +145,7 @@ def test_mosaics_over_time_are_one_stack_each_in_the_order_of_time(tmp_path: Pat
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
+@pytest.mark.slow
 def test_a_damaged_csa_header_is_no_value_and_no_error(making: ModuleType, data: st.DataObject) -> None:
     tags = {COUNT: ["5"], NORMAL: ["0", "0", "1"]}
     whole = bytearray(making.csa(tags, later=data.draw(st.booleans())))

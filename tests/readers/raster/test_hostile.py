@@ -139,6 +139,22 @@ def test_block_size_is_limited(tmp_path: Path, profile: dict[str, Any], count: i
     refused(sparse(tmp_path / "a.tif", 40_000, 40_000, count, **profile), "256 MiB")
 
 
+def test_a_reduced_picture_that_is_wider_than_the_full_one_is_not_used(write_raster: WriteRaster) -> None:
+    """One that claims 2³¹ − 1 columns would be averaged for minutes. ImageWidth is tag 256, a short or a long."""
+    path = Path(write_raster("a.tif", np.full((200, 100, 1), 7, np.uint8)))
+    with rasterio.open(path, "r+") as raster:
+        raster.build_overviews([2])
+    content = path.read_bytes()
+    width = struct.pack("<HHII", 256, 3, 1, 50)
+    assert content.count(width) == 1
+    path.write_bytes(content.replace(width, struct.pack("<HHII", 256, 4, 1, 2**31 - 1)))
+    (info,) = scan_with(RasterReader(), str(path), {})
+    with RasterReader().open(info) as image:
+        pixels, valid = image.read(info.box, (20, 40))
+    assert (pixels == 7).all()
+    assert valid.all()
+
+
 def test_block_size_of_an_overview_is_limited(tmp_path: Path) -> None:
     """An external overview with too large blocks makes the whole file refused."""
     path = sparse(tmp_path / "a.tif", 40_000, 40_000, tiled=True)

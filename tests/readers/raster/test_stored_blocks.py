@@ -87,6 +87,7 @@ def test_a_cell_may_hold_what_its_blocks_hold(tmp_path: Path, shape: tuple[int, 
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=" ".join)
+@pytest.mark.slow
 def test_the_overview_is_the_same_whether_empty_blocks_are_skipped_or_read(
     tmp_path: Path, layout: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +178,7 @@ def test_of_a_map_too_large_to_read_samples_are_read_and_nothing_else_is_called_
     assert not roi.valid_mask.all() or layout["blockysize"] == 7
 
 
+@pytest.mark.slow
 def test_a_plan_tells_that_it_sampled_and_shows_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from limner.pipelines.progress import Inspecting
     from limner.pipelines.run.execute import prepare

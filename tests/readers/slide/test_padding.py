@@ -58,6 +58,7 @@ def padding_of(info: ImageInfo) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("value", [(0, 0, 0), (255, 255, 255), (12, 30, 200)])
+@pytest.mark.slow
 def test_a_constant_area_unlike_the_background_is_padding(
     opened: Callable[[Picture], ImageInfo], value: tuple[int, int, int]
 ) -> None:
@@ -74,6 +75,7 @@ def test_a_constant_area_unlike_the_background_is_padding(
     assert not reduced[:, 30:].any()
 
 
+@pytest.mark.slow
 def test_constant_glass_and_the_black_of_fluorescence_are_background(opened: Callable[[Picture], ImageInfo]) -> None:
     glass = scanned()
     glass[500:] = (240, 238, 239)

@@ -16,6 +16,7 @@ import stain_table  # pyright: ignore[reportMissingImports] - a script beside th
 sys.path.pop(0)
 
 
+@pytest.mark.slow
 def test_a_made_stain_is_hardly_ever_taken_for_the_other() -> None:
     generator = np.random.default_rng(1)
     told = {
