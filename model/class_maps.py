@@ -115,9 +115,7 @@ def class_map_to_polygons(
     ]
 
 
-def class_map_bytes(
-    specs: Sequence[InputSpec], tiles: tuple[int, int], *, classes: int, averaging: "Averaging"
-) -> float:
+def class_map_bytes(specs: Sequence[InputSpec], tiles: tuple[int, int], *, classes: int, averaging: Averaging) -> float:
     """Bytes that `class_map_to_polygons` holds at most for a region of (columns, rows) tiles of any of these specs."""
     per_pixel = _MAP_BYTES + (_SCORE_BYTES * (classes + 1) if averaging.blend else 0)
     canvases = (TileGrid.exact(*tiles, tile=spec.tile, overlap=2 * spec.halo).size for spec in specs)
