@@ -19,7 +19,7 @@ from ...readers.errors import ModelError, ReadError, RequestError
 from ...readers.geodesy import on_earth
 from ...readers.geometry import Box, Points
 from ...readers.image import Channel, Image, ImageInfo, Mask, SupportsLevels
-from ...readers.orientation import find_orientation
+from ...readers.orientation import image_orientation
 from ...readers.overview import (
     OVERVIEW_SIDE,
     Montage,
@@ -307,7 +307,7 @@ def _fit(
     inside = np.ones_like(valid)
     if area is not None and len(image.info.planes) == 1:  # the overview of a stack is a montage
         inside = polygon_mask(area, valid.shape, scale)
-    turn = find_orientation(image.info.placement)[0].turn
+    turn = image_orientation(image.info).turn
     return annotator.fit(spec, turn(render(pixels, valid, stretch)), turn(inside & valid), turn(valid))
 
 

@@ -23,7 +23,7 @@ from ...model.annotator import Annotator, InputSpec, SupportsPictureFit
 from ...readers.errors import LimnerError, ModelError, ReadError, RequestError
 from ...readers.geodesy import metres_per_pixel
 from ...readers.image import ImageInfo, Kind
-from ...readers.orientation import UPRIGHT, Orientation, find_orientation
+from ...readers.orientation import UPRIGHT, Orientation, image_orientation
 from ...readers.overview import Progress
 from ...readers.regions import Grid, Region, cut_regions, snap_scale
 from ...readers.registry import ScannedFile, known_options, scan
@@ -247,8 +247,8 @@ def _plan_image(
     spec = DEFAULT_INPUT_SPEC if annotator is None else annotator.input_spec(info)
     info = with_model_window(info, spec, settings)
     info = replace(info, notes=(*info.notes, *_size_notes(info, spec)))
-    orientation, _ = find_orientation(info.placement)
-    grid = Grid(info.id, info.size, grid_scale(info, spec, settings.resolution), len(info.planes), orientation)
+    scale = grid_scale(info, spec, settings.resolution)
+    grid = Grid(info.id, info.size, scale, len(info.planes), image_orientation(info))
     check_domain(info, annotator, settings, grid.scale, stain_known=False)  # before the overview is read
     stats = compute_overview_stats(info, spec, settings, annotator, on_progress)
     domain = check_domain(stats.info, annotator, settings, grid.scale)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from html import unescape
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from warnings import catch_warnings, simplefilter
 
 from ..errors import LimnerError, ReadError, excerpt
@@ -117,6 +117,10 @@ def gdal_env(name: str) -> Generator[None]:
         yield
 
 
+PAGE: Final = "page {}"
+"""A page of a TIFF, counted from 1, as a part."""
+
+
 def open_raster(name: str, part: str = "", *, overview: int | None = None) -> Any:
     """Open a raster, its subdataset `part`, or an overview of a raster that was opened before, inside `gdal_env(name)`.
 
@@ -171,7 +175,7 @@ class _SafeOpener:
         drivers = _drivers(name)
         path = _gdal_path(name)
         own = re.escape(path)
-        if part and not re.fullmatch(rf'(?i:netcdf):"?{own}"?:[^/:]+|(?i:nitf_im):\d+:{own}', part):
+        if part and not re.fullmatch(rf'(?i:netcdf):"?{own}"?:[^/:]+|(?i:nitf_im):\d+:{own}|page \d+', part):
             raise ReadError(name, "must contain its own subdatasets", value=excerpt(part), remedy="Leave it out")
         opens = 1
         if not is_remote(name):
@@ -284,7 +288,7 @@ def _open_checked(
     rule += ": NetCDF without a variable that is a grid is not supported" if drivers == ("netCDF",) else ""
     with gdal_errors(name, rule, remedy), catch_warnings():
         simplefilter("ignore", NotGeoreferencedWarning)
-        raster = DatasetReader(part or path, driver=list(drivers), **level)
+        raster = DatasetReader(_page_path(path, part) or part or path, driver=list(drivers), **level)
     try:
         with gdal_errors(name, "must have metadata that GDAL can read", "Fetch the file again or leave it out"):
             check(raster, name)
@@ -292,6 +296,12 @@ def _open_checked(
         raster.close()
         raise
     return raster
+
+
+def _page_path(path: str, part: str) -> str:
+    """How GDAL names a page of a TIFF; "" for any other part. The first is the file itself, with its overviews."""
+    found = re.fullmatch(r"page (\d+)", part)
+    return "" if found is None else path if found[1] == "1" else f"GTIFF_DIR:{found[1]}:{path}"
 
 
 def _check_dataset(raster: Any, name: str) -> None:

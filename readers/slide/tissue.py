@@ -223,20 +223,22 @@ def _stain(pixels: Pixels, valid: Mask, radius: tuple[int, int]) -> _Signal:
         clear[part], like[part] = _like_ink(density)
     del smooth
     ink = keep_components(clear | like, clear, 9) & valid
-    level, noise = _background(averaged[valid & ~ink])
+    level, noise = _background(averaged[valid & ~ink])  # the only reference to these values
     grey_level = float(np.log10(1 + 1 / white.min()))
     lowest = min(level + max(_GREY_LEVELS * grey_level, 2 * noise), _MAX_STAIN / 2)
     return _Signal(colour, averaged, ink, (lowest, _MAX_STAIN), "colour in optical density")
 
 
 def _background(values: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Level and noise of the lower of two groups of values: its median, and its spread below that."""
-    if not values.size:
+    """Level and noise of the lower of two groups of values: its median, and its spread below that. Overwrites them."""
+    lower = values[values <= otsu(values)] if values.size else values
+    del values
+    if not lower.size:
         return 0.0, 0.0
-    lower = values[values <= otsu(values)]
-    level = float(np.median(lower)) if lower.size else 0.0
+    level = float(np.median(lower, overwrite_input=True))
     below = lower[lower <= level]
-    return level, 1.4826 * float(np.median(level - below)) if below.size else 0.0
+    del lower
+    return level, 1.4826 * float(np.median(np.subtract(level, below, out=below), overwrite_input=True))
 
 
 def _like_ink(density: Values) -> tuple[Mask, Mask]:
