@@ -250,7 +250,7 @@ class Deepness(CheckpointAnnotator[DeepnessOptions]):
         held, config, averaging = file_bytes([self._path]), self._config, self._options.averaging
         segments = config.model_type == "Segmentor"
         maps = class_map_bytes(specs, tiles, classes=len(config.classes), averaging=averaging) if segments else 0.0
-        return Cost(held, "their own type", work=tiles[0] * tiles[1], activations=maps, loading=2 * held)
+        return onnx.network_cost(held, config.tile, work=tiles[0] * tiles[1], further=maps)
 
     def answer(self, view: View) -> list[Answer]:
         """The areas or boxes of a view. Raises `ModelError`."""

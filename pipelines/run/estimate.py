@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...model.annotator import Cost, InputSpec, SupportsCost
+from ...model.annotator import TORCH_LIBRARIES, Cost, InputSpec, SupportsCost
 from ...model.checkpoints.memory import release_freed_memory
 from ...model.finding import Result
 from ...model.views import grid_of
@@ -29,8 +29,7 @@ LIMIT_S = 120.0
 
 _RGB_CHANNELS = 3
 _FLOAT_BYTES = 4
-_COPIES = 3  # a region as read, its tiles, and the network's inputs: measured on the shipped cards
-_LIBRARIES = 0.4 * 2**30  # bytes of Python, torch and transformers in a process without weights: measured
+_COPIES = 2.5  # of a region in float32: as read, its tiles, and those of the next one, which is read meanwhile
 _RESERVE, _RESERVE_SHARE = 1.0 * 2**30, 0.1  # free memory to leave to other processes: bytes, or a share if more
 _WARM_UP_S = 5.0  # a region that takes less is timed a second time, since the first run is slower
 _PLACES = (2, 3, 5, 7, 11)  # fractions of the list of regions at which tiles are tried, the middle first
@@ -91,11 +90,11 @@ def estimate(prepared: PreparedRun, *, batch: int) -> Estimate:
     Raises `RequestError`.
     """
     images = prepared.plan.images
-    views = max(view_bytes(image) for image in images) * batch * 2  # the next batch is read meanwhile
+    views = max(view_bytes(image) for image in images) * batch * _COPIES
     shapes = Counter(grid_of(region, image.spec) for image in images for region in image.remaining)
     work = {shape: float(shape[0] * shape[1]) for shape in shapes}
     kept = cache_bytes([image.info for image in images], MAX_OPEN)
-    basic = Estimate(views + kept + _LIBRARIES, None, free_memory(), shapes, work, peak_memory())
+    basic = Estimate(views + kept + TORCH_LIBRARIES, None, free_memory(), shapes, work, peak_memory())
     annotator = prepared.annotator
     if annotator is None or not shapes:
         return replace(basic, untimed="There is nothing to analyse")
@@ -110,7 +109,7 @@ def estimate(prepared: PreparedRun, *, batch: int) -> Estimate:
         cost = max((known[shape] for shape in shapes), key=lambda one: one.memory)
         found = replace(basic, cost=cost, work={shape: one.work for shape, one in known.items()})
         if cost.device == "cpu":
-            memory = basic.memory + cost.memory
+            memory = views + kept + cost.libraries + cost.memory
             return replace(found, memory=memory, untimed=_does_not_fit(memory, basic.free))
         from ...model.checkpoints.memory import free_gpu_memory
 
@@ -153,10 +152,10 @@ def measure(prepared: PreparedRun, known: Estimate, *, workers: int, threads: in
 
 
 def view_bytes(image: ImagePlan) -> int:
-    """Bytes of the largest region of an image while it is analysed."""
+    """Bytes of the tiles of the largest region of an image in float32."""
     columns, rows = grid_of(image.largest_region, image.spec)
     channels = _RGB_CHANNELS if image.spec.bands is None else len(image.spec.bands)
-    return columns * rows * image.spec.tile**2 * channels * _FLOAT_BYTES * _COPIES
+    return columns * rows * image.spec.tile**2 * channels * _FLOAT_BYTES
 
 
 def cache_bytes(infos: Sequence[ImageInfo], most_open: int) -> float:

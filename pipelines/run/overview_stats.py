@@ -23,7 +23,6 @@ from ...readers.orientation import image_orientation
 from ...readers.overview import (
     OVERVIEW_SIDE,
     Montage,
-    Progress,
     ReducedImage,
     dilate,
     overview_bytes,
@@ -44,6 +43,10 @@ COSTLY_BYTES = 1 << 30  # native pixels of a slide's overview: above it only one
 DILATION = (2, 2)  # overview pixels: regions may have valid pixels that are too few for an overview pixel to be valid
 LEAST_TISSUE = 0.01
 """Share of a slide's valid pixels: less tissue is a warning."""
+READ, FITTED = 0.5, 0.8
+"""Shares of the work on an image that are done when its overview is read, and when all is fitted to that."""
+OnStep = Callable[[float, str], None]
+"""Called with the share (0 to 1) of the work on an image that is done, and what is done next, as a participle."""
 EMPTY = "no valid pixels"
 OUTSIDE = "outside the area of interest"
 NO_TISSUE = "no tissue"
@@ -132,7 +135,7 @@ def compute_overview_stats(
     spec: InputSpec,
     settings: Settings,
     annotator: Annotator | None,
-    on_progress: Progress = lambda _: None,
+    on_step: OnStep = lambda *_: None,
 ) -> OverviewStats:
     """Open an image once and evaluate its overview, for slides at the resolution at which tissue is detected.
 
@@ -153,7 +156,8 @@ def compute_overview_stats(
     fits = isinstance(annotator, SupportsFit) and spec.bands is None
 
     def read(image: Image) -> ReducedImage:
-        return read_overview(image, limit=_overview_limit(image, spec, fits=fits), on_progress=on_progress)
+        limit = _overview_limit(image, spec, fits=fits)
+        return read_overview(image, limit=limit, on_progress=lambda share: on_step(READ * share, "reading"))
 
     info, overview = _without_padding(info, names, read)
     with open_image(info, names) as image:
@@ -172,6 +176,7 @@ def compute_overview_stats(
             alike = len(set(zip(stretch.low, stretch.high, strict=True))) == 1
             if info.kind == "slide" and len(rgb) > 1 and alike and pixels.dtype != np.uint8:  # tissue by its colours
                 overview = overview._replace(pixels=render(pixels, overview.valid, stretch))
+        on_step(READ, "measuring")
         tissue = _find_tissue(info, overview) if info.kind == "slide" else None
         roi = find_roi(info, settings, overview, tissue)
         if tissue is not None:
@@ -180,7 +185,7 @@ def compute_overview_stats(
         if info.kind == "study" and stretch is not None and spec.bands is None:
             note = visibility_note(info, overview, Montage.of(info), stretch)
         if isinstance(annotator, SupportsFit) and stretch is not None and spec.bands is None:
-            spec = _fit(annotator, image, spec, stretch, roi.area, first)
+            spec = _fit(annotator, image, spec, stretch, roi.area, first, on_step)
     return OverviewStats(info, spec, stretch, no_rgb_reason, roi, " ".join(filter(None, (note, _sampling_note(first)))))
 
 
@@ -292,6 +297,7 @@ def _fit(
     stretch: Stretch,
     area: BaseGeometry | None,
     first: ReducedImage,
+    on_step: OnStep,
 ) -> InputSpec:
     """Fit the annotator on the overview at about the spec's resolution, at most 4096 pixels on the long side.
 
@@ -303,7 +309,11 @@ def _fit(
         return spec
     limit = _fit_side(image.info, spec)
     costly = overview_bytes(image, limit) > COSTLY_BYTES
-    pixels, valid, _, scale, _ = first if costly else read_overview(image, limit=limit)
+
+    def on_progress(share: float) -> None:
+        on_step(READ + (FITTED - READ) * share, "reading")
+
+    pixels, valid, _, scale, _ = first if costly else read_overview(image, limit=limit, on_progress=on_progress)
     inside = np.ones_like(valid)
     if area is not None and len(image.info.planes) == 1:  # the overview of a stack is a montage
         inside = polygon_mask(area, valid.shape, scale)

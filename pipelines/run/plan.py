@@ -24,7 +24,6 @@ from ...readers.errors import LimnerError, ModelError, ReadError, RequestError
 from ...readers.geodesy import metres_per_pixel
 from ...readers.image import ImageInfo, Kind
 from ...readers.orientation import UPRIGHT, Orientation, image_orientation
-from ...readers.overview import Progress
 from ...readers.regions import Grid, Region, cut_regions, snap_scale
 from ...readers.registry import ScannedFile, known_options, scan
 from ...readers.render import Stretch
@@ -34,7 +33,7 @@ from ..cli.terminal import plural
 from ..config import HD_NUM, Resolution, Settings
 from ..progress import EventHandler, Inspecting
 from .domain_check import check_domain
-from .overview_stats import OUTSIDE, OutsideAreaError, compute_overview_stats
+from .overview_stats import FITTED, OUTSIDE, OnStep, OutsideAreaError, compute_overview_stats
 from .picture import fit_to_picture
 from .run_folder import is_run_folder
 from .windows import with_model_window
@@ -186,13 +185,14 @@ def make_plan(
     infos = [info for row in scanned for info in row.infos]
     for number, info in enumerate(infos):
 
-        def on_progress(share: float, number: int = number, image: str = info.id) -> None:
-            on_event(Inspecting(image, number, len(infos), share))
+        def on_step(share: float, step: str, number: int = number, image: str = info.id) -> None:
+            on_event(Inspecting(image, number, len(infos), share, step))
 
         try:
-            plans.append(_plan_image(info, annotator, settings, on_progress, ready=ready))
+            plans.append(_plan_image(info, annotator, settings, on_step, ready=ready))
         except LimnerError as error:
             failed[info.id] = error
+        on_step(1.0, "planning")
     if not plans:
         raise _no_image_left(scanned, list(failed.values()))
     return Plan(tuple(plans), tuple(_file_rows(scanned, failed)))
@@ -241,7 +241,7 @@ def format_pixel_size(metres: float, kind: Kind = "map") -> str:
 
 
 def _plan_image(
-    info: ImageInfo, annotator: Annotator | None, settings: Settings, on_progress: Progress, *, ready: bool
+    info: ImageInfo, annotator: Annotator | None, settings: Settings, on_step: OnStep, *, ready: bool
 ) -> ImagePlan:
     """Plan one image. Raises `LimnerError`."""
     spec = DEFAULT_INPUT_SPEC if annotator is None else annotator.input_spec(info)
@@ -250,11 +250,12 @@ def _plan_image(
     scale = grid_scale(info, spec, settings.resolution)
     grid = Grid(info.id, info.size, scale, len(info.planes), image_orientation(info))
     check_domain(info, annotator, settings, grid.scale, stain_known=False)  # before the overview is read
-    stats = compute_overview_stats(info, spec, settings, annotator, on_progress)
+    stats = compute_overview_stats(info, spec, settings, annotator, on_step)
     domain = check_domain(stats.info, annotator, settings, grid.scale)
     info = replace(stats.info, notes=(*stats.info.notes, *filter(None, [stats.note]), *domain.notes))
     picture_spec = stats.spec
     if ready and isinstance(annotator, SupportsPictureFit):
+        on_step(FITTED, "fitting the model to")
         picture_spec = fit_to_picture(annotator, info, grid, stats)
     plan = ImagePlan(
         info,

@@ -157,8 +157,10 @@ def _drivers(name: str) -> tuple[str, ...]:
     if b"<VRTDataset" in head:
         return ("VRT",)
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
-        rule = "must not be HDF5 or NetCDF-4, which can take pixels from any file on this machine"
-        raise ReadError(name, rule, remedy="If you trust the file, convert its variable with gdal_translate")
+        rule = "must not be HDF5 or NetCDF-4, since such a file can include data of any other file on this machine"
+        raise ReadError(
+            name, rule, remedy="If you trust it, convert a variable that gdalinfo lists to GeoTIFF with gdal_translate"
+        )
     return next(((driver,) for magic, driver in DRIVERS.items() if head.startswith(magic)), HEADER_FILE_DRIVERS)
 
 

@@ -27,7 +27,7 @@ from limner.pipelines.run.execute import prepare
 from rasterio.windows import Window
 
 BANDS = ("B02", "B03", "B04", "B08", "B11", "B12")
-REGIONS = 4  # enough to fill the caches
+REGIONS = 8  # enough to fill the caches
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "scene of 6 bands, csmask": ("scene", {"model": "csmask", "preset": "sentinel2-l1c", "fetch": True}),
     "scene of 6 bands, csmask, 9 tiles": (
