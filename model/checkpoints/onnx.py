@@ -105,6 +105,7 @@ class OnnxNetwork:
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = threads
         settings.inter_op_num_threads = 1
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")  # would take cores from the reader
         settings.log_severity_level = 4 if quiet else 3  # fatal errors, or all errors
         self._subject = f"network {name}"
         self._layout: AxisOrder = layout

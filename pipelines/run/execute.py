@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ...model.annotator import Annotator, InputSpec, RemoteAnnotator
@@ -21,6 +22,7 @@ from ..config import Settings
 from ..progress import EventHandler, Message, RegionDone, Started
 from ..run_result import Run
 from .engines import InlineEngine, ProcessPoolEngine, cores
+from .kept_overviews import rename_overviews
 from .manifest import load_manifest, make_manifest, refuse_difference
 from .model_selection import AnnotatorChoice, choose_annotator, choose_labels
 from .plan import NO_MODEL, Plan, make_plan, reader_options
@@ -29,6 +31,8 @@ from .reporting import load_writers, read_record, record_in_memory, write_report
 from .run_folder import RunFolder, as_store_errors, check_folder
 from .tiling_check import TilingCheck, check_tiling
 from .worker import RegionJob
+
+OVERVIEW_REPORT = "overview-png"  # the report that draws overviews
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +87,16 @@ def _prepare(
     *,
     only_plan: bool = False,
     on_event: EventHandler = lambda _: None,
+    scratch: Path | None = None,
 ) -> PreparedRun:
-    """See `prepare`."""
+    """See `prepare`, and `make_plan` for `scratch`."""
     try:
         infos = [info for row in scanned for info in row.infos]
         choice = choose_annotator(settings, infos)
         annotator = None if choice is None else choice.make(threads="0")
         labels = choose_labels(settings, choice, annotator)
         unavailable = "" if annotator is None else redactor.text(_check(annotator, infos, only_plan=only_plan))
-        plan = make_plan(settings, scanned, annotator, on_event, ready=not unavailable)
+        plan = make_plan(settings, scanned, annotator, on_event, ready=not unavailable, scratch=scratch)
     except LimnerError as error:
         raise redactor.error(error) from None
     return PreparedRun(plan, choice, annotator, labels, redactor, unavailable)
@@ -128,10 +133,13 @@ def run(settings: Settings, on_event: EventHandler) -> Run:
     worker_count(settings)
     on_event(Message("Scanning the inputs"))
     check_options(settings)
-    with key_for(folder, settings) as key:
+    with key_for(folder, settings) as key, TemporaryDirectory(prefix="limner-") as temporary:
         scanned, redactor = scan_with_redaction(settings, key)
+        scratch = Path(temporary)
+        draws = not settings.reports or OVERVIEW_REPORT in settings.reports
         try:
-            return _run_prepared(settings, _prepare(settings, scanned, redactor, on_event=on_event), key, on_event)
+            prepared = _prepare(settings, scanned, redactor, on_event=on_event, scratch=scratch if draws else None)
+            return _run_prepared(settings, prepared, key, on_event, scratch)
         except BaseException as error:
             if kept := keep_refused(folder, key, redactor):
                 on_event(Message(kept))
@@ -211,7 +219,7 @@ def _refuse_results_as_inputs(settings: Settings) -> None:
             )
 
 
-def _run_prepared(settings: Settings, prepared: PreparedRun, key: str, on_event: EventHandler) -> Run:
+def _run_prepared(settings: Settings, prepared: PreparedRun, key: str, on_event: EventHandler, scratch: Path) -> Run:
     """Annotate and report in the run folder."""
     folder, writers = Path(settings.out), load_writers(settings.reports, settings.report_options)
     plan = prepared.redacted_plan
@@ -232,7 +240,9 @@ def _run_prepared(settings: Settings, prepared: PreparedRun, key: str, on_event:
 
         _annotate(store, settings, prepared, on_event, write_manifest)
         on_event(Message("Writing the reports"))
-        record = read_record(folder)
+        names = ((a.info.id, b.info.id) for a, b in zip(prepared.plan.images, plan.images, strict=True))
+        rename_overviews(scratch, names)
+        record = read_record(folder, scratch=scratch)
         return Run(record, folder, tuple(write_reports(record, folder, writers)))
 
 

@@ -119,6 +119,8 @@ class OverviewStats:
     no_rgb_reason: str
     """Why `stretch` is None, else ""."""
     roi: RegionOfInterest
+    overview: ReducedImage
+    """What was read; the channels of the stretch come first."""
     note: str = ""
     """What the numbers say against the stated scale and offset, or the window of a study, and whether it is sampled."""
 
@@ -128,6 +130,11 @@ def channel_names(info: ImageInfo, spec: InputSpec, stretch: Stretch | None) -> 
     if spec.bands is None:
         return () if stretch is None else stretch.channels
     return find_channels(info.channels, spec.bands)
+
+
+def needed_channels(info: ImageInfo, spec: InputSpec, rgb: Sequence[str]) -> tuple[str, ...]:
+    """Names of the channels of an overview: those of RGB, then those that a spec needs besides; the first if none."""
+    return tuple(dict.fromkeys([*rgb, *channel_names(info, spec, None)])) or (info.channels[0].name,)
 
 
 def compute_overview_stats(
@@ -152,7 +159,7 @@ def compute_overview_stats(
             raise ReadError(
                 info.uri, f"{error.rule}, since the model takes RGB", value=error.value, remedy=remedy
             ) from error
-    names = tuple(dict.fromkeys([*rgb, *channel_names(info, spec, None)])) or (info.channels[0].name,)
+    names = needed_channels(info, spec, rgb)
     fits = isinstance(annotator, SupportsFit) and spec.bands is None
 
     def read(image: Image) -> ReducedImage:
@@ -186,7 +193,8 @@ def compute_overview_stats(
             note = visibility_note(info, overview, Montage.of(info), stretch)
         if isinstance(annotator, SupportsFit) and stretch is not None and spec.bands is None:
             spec = _fit(annotator, image, spec, stretch, roi.area, first, on_step)
-    return OverviewStats(info, spec, stretch, no_rgb_reason, roi, " ".join(filter(None, (note, _sampling_note(first)))))
+    note = " ".join(filter(None, (note, _sampling_note(first))))
+    return OverviewStats(info, spec, stretch, no_rgb_reason, roi, first, note)
 
 
 def _sampling_note(overview: ReducedImage) -> str:

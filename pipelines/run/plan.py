@@ -33,6 +33,7 @@ from ..cli.terminal import plural
 from ..config import HD_NUM, Resolution, Settings
 from ..progress import EventHandler, Inspecting
 from .domain_check import check_domain
+from .kept_overviews import keep_overview
 from .overview_stats import FITTED, OUTSIDE, OnStep, OutsideAreaError, compute_overview_stats
 from .picture import fit_to_picture
 from .run_folder import is_run_folder
@@ -172,10 +173,12 @@ def make_plan(
     on_event: EventHandler = lambda _: None,
     *,
     ready: bool = True,
+    scratch: Path | None = None,
 ) -> Plan:
     """Plan every image that can be analysed; the others become failed rows. Without an annotator all is skipped.
 
-    An annotator that is not `ready`, since files are missing, is not fitted to the images' pixels.
+    An annotator that is not `ready`, since files are missing, is not fitted to the images' pixels. Overviews of maps
+    are kept in the folder `scratch`, if any.
 
     Raises an image's error where no image is left: `RequestError` or `ModelError` where the settings suit no image,
     `ReadError` where none could be read.
@@ -189,7 +192,7 @@ def make_plan(
             on_event(Inspecting(image, number, len(infos), share, step))
 
         try:
-            plans.append(_plan_image(info, annotator, settings, on_step, ready=ready))
+            plans.append(_plan_image(info, annotator, settings, on_step, ready=ready, scratch=scratch))
         except LimnerError as error:
             failed[info.id] = error
         on_step(1.0, "planning")
@@ -241,7 +244,13 @@ def format_pixel_size(metres: float, kind: Kind = "map") -> str:
 
 
 def _plan_image(
-    info: ImageInfo, annotator: Annotator | None, settings: Settings, on_step: OnStep, *, ready: bool
+    info: ImageInfo,
+    annotator: Annotator | None,
+    settings: Settings,
+    on_step: OnStep,
+    *,
+    ready: bool,
+    scratch: Path | None,
 ) -> ImagePlan:
     """Plan one image. Raises `LimnerError`."""
     spec = DEFAULT_INPUT_SPEC if annotator is None else annotator.input_spec(info)
@@ -253,6 +262,8 @@ def _plan_image(
     stats = compute_overview_stats(info, spec, settings, annotator, on_step)
     domain = check_domain(stats.info, annotator, settings, grid.scale)
     info = replace(stats.info, notes=(*stats.info.notes, *filter(None, [stats.note]), *domain.notes))
+    if scratch is not None and stats.stretch is not None and info.kind == "map":
+        keep_overview(scratch, info.id, stats.overview, stats.stretch)
     picture_spec = stats.spec
     if ready and isinstance(annotator, SupportsPictureFit):
         on_step(FITTED, "fitting the model to")

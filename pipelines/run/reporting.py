@@ -17,7 +17,7 @@ from ...readers.files import has_changed
 from ...readers.geodesy import box_areas_m2
 from ...readers.image import ImageInfo
 from ...readers.options import make_plugin
-from ...readers.overview import Montage, read_overview
+from ...readers.overview import OVERVIEW_SIDE, Montage, read_overview
 from ...readers.plugins import installed, load
 from ...readers.registry import open_image
 from ...readers.render import render
@@ -34,16 +34,16 @@ from ...reports.writer import (
     UnanalysedRegion,
     Writer,
 )
+from .kept_overviews import load_overview
 from .manifest import load_manifest
 from .model_selection import NONE
-from .overview_stats import EMPTY
+from .overview_stats import EMPTY, needed_channels
 from .plan import NO_MODEL, ImagePlan
 from .redaction import Redactor, read_sources, restore_paths
 from .run_folder import RESULTS, Entry, StoreError, read_entries, read_findings
 from .windows import NOT_VISIBLE
 
 FAILED = "failed: the reasons are listed with the regions"
-OVERVIEW = 2048  # pixels on the long side of a picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +108,14 @@ def _redact(folder: Path, text: str) -> str:
         return "the reason may hold a name"
 
 
-def read_record(folder: Path) -> Record:
-    """The run in a folder, as writers need it; findings are read when needed.
+def read_record(folder: Path, *, scratch: Path | None = None) -> Record:
+    """The run in a folder, as writers need it; findings are read when needed, and overviews if not kept in `scratch`.
 
     An interrupted run is reported as far as it went. Raises `RequestError` and `StoreError`.
     """
     manifest = load_manifest(folder)
     cache = _FindingsCache(str(folder / RESULTS), lambda entries: read_findings(folder, entries))
-    return _make_record(manifest, read_entries(folder), cache, read_sources(folder))
+    return _make_record(manifest, read_entries(folder), cache, read_sources(folder), scratch)
 
 
 def record_in_memory(manifest: Mapping[str, Any], results: Iterable[Result]) -> Record:
@@ -130,7 +130,11 @@ def record_in_memory(manifest: Mapping[str, Any], results: Iterable[Result]) -> 
 
 
 def _make_record(
-    manifest: Mapping[str, Any], entries: Mapping[str, Entry], cache: "_FindingsCache", sources: Mapping[str, str]
+    manifest: Mapping[str, Any],
+    entries: Mapping[str, Entry],
+    cache: "_FindingsCache",
+    sources: Mapping[str, str],
+    scratch: Path | None = None,
 ) -> Record:
     plans = [ImagePlan.from_json(image) for image in manifest["images"]]
     annotator = cast("dict[str, Any]", manifest["annotator"])
@@ -140,7 +144,8 @@ def _make_record(
     weights = [identity[key] for variant in variants if (key := f"weights_sha256_{variant}") in identity]
     return Record(
         images=tuple(
-            _image_record(plan, entries, cache, sources, name=name) for plan, name in zip(plans, names, strict=True)
+            _image_record(plan, entries, cache, sources, name=name, scratch=scratch)
+            for plan, name in zip(plans, names, strict=True)
         ),
         files=tuple(FileRow(**row) for row in manifest["files"]),
         model={"sha256": " ".join(weights), **identity},
@@ -200,6 +205,7 @@ def _image_record(
     sources: Mapping[str, str],
     *,
     name: str,
+    scratch: Path | None,
 ) -> ImageRecord:
     found = [entries.get(region.key) for region in plan.regions]
     done = [entry for entry in found if entry is not None and entry.status == "done"]
@@ -217,7 +223,7 @@ def _image_record(
     return ImageRecord(
         info=plan.info,
         findings=lambda: cache.get(plan, done),
-        overview=lambda: _overview(plan, sources, lambda: cache.get(plan, done)),
+        overview=lambda: _overview(plan, sources, lambda: cache.get(plan, done), scratch),
         areas=areas,
         failures=tuple((entry.region, entry.error) for entry in found if entry and entry.status == "failed"),
         analysis=_analysis_summary(plan),
@@ -324,9 +330,9 @@ def _analysis_summary(plan: ImagePlan) -> dict[str, str]:
 
 
 def _overview(
-    plan: ImagePlan, sources: Mapping[str, str], findings: Callable[[], Sequence[Finding]]
+    plan: ImagePlan, sources: Mapping[str, str], findings: Callable[[], Sequence[Finding]], scratch: Path | None
 ) -> Overview | None:
-    """Read the overview again; None where it cannot be rendered, or the image is missing or has changed.
+    """The kept overview, or read again; None where it cannot be rendered, or the image is missing or has changed.
 
     The overview of a stack is a montage of slices, those with `findings` first. Errors would show real paths.
     """
@@ -336,15 +342,20 @@ def _overview(
     try:
         if has_changed(info):
             return None
-        montage, aspect = Montage.of(info), (1.0, 1.0)
-        if info.kind == "study":
-            montage = Montage.of(info, (finding.plane for finding in findings()))
-            x, y = plan.grid.scale
-            aspect = (x / min(x, y), y / min(x, y))
-        with open_image(info, stretch.channels) as image:
-            overview = read_overview(image, limit=OVERVIEW, montage=montage, aspect=aspect)
+        montage = Montage.of(info)
+        kept = load_overview(scratch, plan.info.id, info.size) if scratch is not None else None
+        if kept is None:
+            aspect = (1.0, 1.0)
+            if info.kind == "study":
+                montage = Montage.of(info, (finding.plane for finding in findings()))
+                x, y = plan.grid.scale
+                aspect = (x / min(x, y), y / min(x, y))
+            shown = len(stretch.channels)
+            with open_image(info, needed_channels(info, plan.spec, stretch.channels)) as image:
+                found = read_overview(image, limit=OVERVIEW_SIDE, montage=montage, aspect=aspect)
+            kept = found._replace(pixels=render(found.pixels[..., :shown], found.valid, stretch))
     except LimnerError:
         return None
-    pixels, turned = render(overview.pixels, overview.valid, stretch), plan.grid.orientation
-    valid, readable = turned.turn(overview.valid), turned.turn(overview.readable)
-    return Overview(turned.turn(pixels), valid, readable, turned.swap(overview.scale), montage, turned)
+    turned = plan.grid.orientation
+    pixels, valid, readable = map(turned.turn, (kept.pixels, kept.valid, kept.readable))
+    return Overview(pixels, valid, readable, turned.swap(kept.scale), montage, turned)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,7 @@ SEAMS = (
 """Modules of `readers` that a plug-in or another package needs without any format."""
 
 
+@cache
 def libraries(source: str) -> set[str]:
     """Third-party libraries that a source imports, at the top or later."""
     found: set[str] = set()

@@ -9,7 +9,10 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from limner.model.class_maps import polygonise
+from limner.model.annotator import InputSpec, View
+from limner.model.class_maps import Averaging, class_map_to_polygons, polygonise
+from limner.model.tiling import TileGrid
+from limner.readers.regions import Grid, cut_regions
 
 
 def flood(classes: npt.NDArray[np.uint8], wanted: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
@@ -68,3 +71,54 @@ def test_a_ring_has_a_hole_and_vertices_only_at_corners() -> None:
         shapely.Polygon([(0, 0), (5, 0), (5, 5), (0, 5)], [[(2, 2), (3, 2), (3, 3), (2, 3)]])
     )
     assert dot.polygon.bounds == (2, 2, 3, 3)
+
+
+def mirrored(scores: npt.NDArray[np.float32], x: int, y: int) -> npt.NDArray[np.float32]:
+    return scores[::y, ::x]
+
+
+@pytest.mark.parametrize("classes", [3, 20], ids=["few classes", "many classes"])
+@pytest.mark.parametrize(
+    "averaging", [Averaging(), Averaging(blend=True), Averaging(flips=True), Averaging(True, True)]
+)
+def test_a_pixel_has_the_class_of_its_highest_score(averaging: Averaging, classes: int) -> None:
+    """The scores of each pixel are averaged here pixel by pixel: 3 × 2 tiles of 8 px that share 4 px."""
+    tile, overlap, random = 8, 4, np.random.default_rng(7)
+    grid = TileGrid.exact(3, 2, tile=tile, overlap=overlap)
+    width, height = grid.size
+    (region,) = cut_regions(Grid("map", (width, height), (1.0, 1.0)), tile=max(width, height), halo=0)
+    tiles = random.random((6, tile, tile, classes), dtype=np.float32)
+    valid, keep = np.ones((6, tile, tile), np.bool_), random.random((height, width)) > 0.2
+    ramp = np.linspace(0.5, 1.0, tile * tile, dtype=np.float32).reshape(tile, tile, 1)  # a network that sees mirroring
+
+    def segment(pixels: npt.NDArray[np.float32], _: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+        return pixels * ramp
+
+    turns = [(1, 1), (-1, 1), (1, -1), (-1, -1)] if averaging.flips else [(1, 1)]
+    scores = [np.mean([mirrored(mirrored(one, *turn) * ramp, *turn) for turn in turns], axis=0) for one in tiles]
+    edge = [min(at, tile - 1 - at) + 0.5 for at in range(tile)]
+    share = [np.sin(np.pi / 2 * min(1.0, distance / overlap)) ** 2 for distance in edge]
+    assert share[tile - overlap :] == pytest.approx([1 - one for one in share[:overlap]])
+    found, best = np.zeros((height, width), np.uint8), np.zeros((height, width), np.float32)
+    for y in range(height):
+        for x in range(width):
+            total, weights = np.zeros(classes), 0.0
+            for one, (x0, y0, x1, y1), core in zip(scores, grid.boxes(), grid.core_boxes(), strict=True):
+                inside = core if not averaging.blend else (x0, y0, x1, y1)
+                if inside[0] <= x < inside[2] and inside[1] <= y < inside[3]:
+                    weight = share[x - x0] * share[y - y0] if averaging.blend else 1.0
+                    total, weights = total + weight * one[y - y0, x - x0], weights + weight
+            found[y, x], best[y, x] = total.argmax(), total.max() / weights
+    threshold, background = float(np.quantile(best, 0.3)), [1, 2]
+    kept = keep & (best >= threshold) & ~np.isin(found, background)
+    assert 20 < kept.sum() < keep.sum()
+    names = [f"class {number}" for number in range(classes)]
+    view = View(region, InputSpec(tile, overlap=overlap), grid, tiles, valid, keep)
+    options = {"background": background, "threshold": threshold, "network": "n", "averaging": averaging}
+    answers = class_map_to_polygons(view, segment, classes=names, **options)
+    expected = polygonise(found, best, kept)
+    assert [(answer.label, answer.kind, answer.numbers) for answer in answers] == [
+        (names[one.value], "area", {"pixels": float(one.pixels)}) for one in expected
+    ]
+    assert [answer.geometry for answer in answers] == [one.polygon for one in expected]
+    assert [answer.score for answer in answers] == pytest.approx([one.score for one in expected], abs=1e-6)

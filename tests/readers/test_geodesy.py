@@ -359,6 +359,25 @@ def test_straight_edges_get_no_vertices() -> None:
     assert geodesy.densify(shapely.box(0, 0, 3600, 3600), PLACEMENTS["degrees"]) == shapely.box(0, 0, 3600, 3600)
 
 
+def test_geometries_are_densified_each_for_itself() -> None:
+    small = shapely.box(0, 0, 40, 60)
+    shapes = [small, shapely.box(0, 0, 9000, 9000), shapely.Point(3, 3), small, shapely.LineString([(0, 0), (9000, 9)])]
+    dense = geodesy.densify_all(shapes, VIRGINIA)
+    assert dense.tolist() == [geodesy.densify(one, VIRGINIA) for one in shapes]
+    assert [len(after.normalize().wkb) > len(one.wkb) for one, after in zip(shapes, dense, strict=True)] == [
+        False,
+        True,
+        False,
+        False,
+        True,
+    ]
+    assert dense.tolist() == geodesy.densify_all(shapes, VIRGINIA, 0.05).tolist()
+    assert (
+        shapely.get_num_coordinates(dense).sum()
+        > shapely.get_num_coordinates(geodesy.densify_all(shapes, VIRGINIA, 1.05)).sum()
+    )
+
+
 def test_a_short_edge_over_the_antimeridian_is_short() -> None:
     placement = PLACEMENTS["UTM over the antimeridian"]
     x, y = geodesy.from_lonlat(placement, [(180.0, 63.0)])[0]

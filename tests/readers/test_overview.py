@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from limner.readers import overview
 from limner.readers.geometry import Box
-from limner.readers.overview import read_overview
+from limner.readers.image import StoredLevel
+from limner.readers.overview import Montage, box_mean, dilate, fill_holes, keep_components, read_overview
 
 Make = Callable[..., Any]
 
@@ -92,3 +93,100 @@ def test_validity_is_reduced_with_the_pixels(array_image: Make) -> None:
     assert not observed[:5].any()
     assert observed[5:].all()
     assert readable.all()
+
+
+def in_blocks(array_image: Make, width: int, height: int) -> Any:
+    """A class of images in memory that claim to be stored in blocks of `width` × `height` px."""
+
+    class Blocks(array_image):  # type: ignore[misc, valid-type] - a class that a fixture gives
+        def stored_level(self, _: tuple[float, float]) -> StoredLevel:
+            return StoredLevel((1.0, 1.0), (width, height))
+
+        def may_hold(self, _: tuple[int, int]) -> None:
+            return None
+
+    return Blocks
+
+
+@pytest.mark.parametrize("share", [0.04, 0.2, 0.9])
+def test_a_large_map_is_sampled_evenly_and_the_nearest_sample_stands_for_the_rest(
+    array_image: Make, coordinates: Make, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    """Blocks of 16 × 8 px are 4 × 2 cells."""
+    width, height = 640, 320
+    whole = read_overview(array_image(coordinates(width, height)), limit=160)
+    allowed = int(width * height * 16 * share)  # two float64 a pixel
+    monkeypatch.setattr(overview, "WHOLE_BYTES", 1000)
+    monkeypatch.setattr(overview, "SAMPLED_BYTES", allowed)
+    shares: list[float] = []
+    image = in_blocks(array_image, 16, 8)(coordinates(width, height))
+    found = read_overview(image, limit=160, on_progress=shares.append)
+    assert found.sampled is not None
+    rows, columns = (np.flatnonzero(found.sampled.any(axis=axis)) for axis in (1, 0))
+    assert (found.sampled == np.isin(np.arange(80), rows)[:, None] & np.isin(np.arange(160), columns)[None]).all()
+    assert 0.5 * share < found.sampled.mean() <= share
+    for places, cells, block in ((rows, 80, 2), (columns, 160, 4)):
+        assert (places[::block] % block == 0).all(), "blocks are whole"
+        gaps = np.diff([-places[0] - block, *places[::block], 2 * cells - places[-1] - 1])  # mirrored at the border
+        assert gaps.max() - gaps.min() <= 2 * block
+    down, right = (
+        [min(places, key=lambda place: (abs(place - at), place)) for at in range(cells)]
+        for places, cells in ((rows, 80), (columns, 160))
+    )
+    assert (found.pixels == whole.pixels[np.ix_(down, right)]).all()
+    assert len(shares) == len(rows) // 2
+    assert shares == pytest.approx([(at + 1) / len(shares) for at in range(len(shares))])
+
+
+def test_a_sampled_block_within_a_cell_stands_for_it(
+    array_image: Make, coordinates: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overview, "WHOLE_BYTES", 1000)
+    monkeypatch.setattr(overview, "SAMPLED_BYTES", 40 * 16 * 8 * 16)
+    image = in_blocks(array_image, 16, 8)(coordinates(640, 320))
+    found = read_overview(image, limit=20)
+    assert found.sampled is not None
+    assert found.scale == (32.0, 32.0)
+    assert 20 < len(image.reads) <= 40
+    boxes = [box for box, _ in image.reads]
+    assert {(box.width, box.height, box.x0 % 16, box.y0 % 8) for box in boxes} == {(16.0, 8.0, 0.0, 0.0)}
+    cells = {(int(box.y0 // 32), int(box.x0 // 32)): (box.x0 + 8, box.y0 + 4) for box in boxes}
+    assert set(zip(*(axis.tolist() for axis in np.nonzero(found.sampled)), strict=True)) == set(cells)
+    assert all(found.pixels[cell].tolist() == list(middle) for cell, middle in cells.items())
+
+
+def test_a_montage_has_room_for_its_planes() -> None:
+    for count in range(1, 30):
+        montage = Montage((7, 5), tuple(range(3, 3 + count)))
+        places = [montage.place(plane) for plane in montage.planes]
+        assert places == sorted(places, key=lambda place: place[::-1] if place else ())
+        assert len(set(places)) == count
+        assert montage.columns * (montage.rows - 1) < count <= montage.columns * montage.rows
+        assert 0 <= montage.columns - montage.rows <= 1
+        assert montage.place(2) is montage.place(3 + count) is None
+
+
+@pytest.mark.parametrize("radius", [(0, 0), (2, 0), (0, 1), (3, 1), (9, 9)])
+def test_windows_are_clipped_at_the_border(radius: tuple[int, int]) -> None:
+    values = np.random.default_rng(5).random((7, 9))
+    mask = values > 0.8
+    across, down = radius
+    for y, x in itertools.product(range(7), range(9)):
+        window = np.s_[max(0, y - down) : y + down + 1, max(0, x - across) : x + across + 1]
+        assert box_mean(values, radius)[y, x] == pytest.approx(values[window].mean(), abs=1e-12)
+        assert dilate(mask, radius)[y, x] == mask[window].any()
+
+
+def test_components_are_kept_and_holes_filled_by_their_size() -> None:
+    picture = np.array(
+        [list("##....#"), list("##.###."), list("...#.#."), list("...###."), list("#..##.."), list("###.#..")]
+    )
+    mask = picture == "#"
+    kept = keep_components(mask, mask, 4)
+    assert kept.sum() == mask.sum() - 1
+    assert not kept[0, 6]
+    assert (keep_components(mask, mask, 5) == keep_components(mask, mask, 11)).all()
+    assert not keep_components(mask, np.zeros_like(mask)).any()
+    holes = np.argwhere(fill_holes(mask, 2) & ~mask).tolist()
+    assert holes == [[2, 4]]
+    assert (fill_holes(mask, 1) == mask).all()
