@@ -32,7 +32,7 @@ SegmentTile = Callable[[Pixels, Mask], ClassScores]
 
 _FLIPS = (np.s_[:, :], np.s_[:, ::-1], np.s_[::-1, :], np.s_[::-1, ::-1])
 
-_MAP_BYTES = 30  # of a pixel: class, score, mask, and the integral image while it is made
+_MAP_BYTES = 26  # of a pixel: class, score, mask, and the integral image while it is made
 _SCORE_BYTES = 4
 FEW_CLASSES = 16  # which are compared one after the other: numpy's argmax is slow along a short axis
 STEPS = 2**24  # a float32 between a half and one has no finer step
