@@ -95,6 +95,7 @@ class RasterReader:
             pages = _pages(raster, uri)
             if raster.count and len(pages) < 2:
                 return [_scan_dataset(raster, uri, "", options)]
+            every = len(parts)
             if pages:
                 parts = pages
             if not parts:
@@ -109,7 +110,8 @@ class RasterReader:
                 if raster.count:
                     info = _scan_dataset(raster, uri, part, options)
                     scene = (("scene", f"{number} of {len(parts)}"),) if pages else ()
-                    infos.append(replace(info, facts=(*info.facts, *scene)))
+                    notes = info.notes if number > 1 else (*info.notes, *_left_out(every, pages))
+                    infos.append(replace(info, facts=(*info.facts, *scene), notes=notes))
         return infos
 
     def open(self, info: ImageInfo, channels: Sequence[str] | None = None) -> "RasterImage":
@@ -327,7 +329,11 @@ def _scan_dataset(raster: Any, uri: str, part: str, options: RasterOptions) -> I
 
 
 def _pages(raster: Any, uri: str) -> list[str]:
-    """The pages of a TIFF as parts, without smaller copies of the first; [] for a file without or with too many."""
+    """The pages of a TIFF as parts; [] for a file without or with too many.
+
+    Left out are smaller copies of the first, and pages of less than half its sides, which may show the label of a slide
+    with a name on it.
+    """
     if raster.driver != "GTiff" or not 1 < len(raster.subdatasets) <= MAX_SUBDATASETS:
         return []
     numbers = [int(part.split(":")[1]) for part in raster.subdatasets]
@@ -335,9 +341,18 @@ def _pages(raster: Any, uri: str) -> list[str]:
     for number in numbers[1:]:
         with _opened(uri, PAGE.format(number)) as page:
             across, down = raster.width / page.width, raster.height / page.height
-            if across <= 1 or abs(across / down - 1) > _SAME_SHAPE:
+            copy = across > 1 and abs(across / down - 1) < _SAME_SHAPE
+            if not copy and min(across, down) < 2:
                 pages.append(PAGE.format(number))
     return pages
+
+
+def _left_out(every: int, pages: Sequence[str]) -> list[str]:
+    """A note on pages of a TIFF that are not read."""
+    few = every - len(pages) if pages else 0
+    return (
+        [f"{few} of the {every} pages of the file are left out: much smaller than the first, or copies."] if few else []
+    )
 
 
 def _variable(part: str) -> str:

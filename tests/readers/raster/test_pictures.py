@@ -167,7 +167,7 @@ def test_a_picture_is_analysed_and_drawn_upright_at_the_pixels_of_its_file(tmp_p
 
 @pytest.mark.parametrize("microns", [{}, {"microns_per_pixel": "0.5"}])
 def test_pages_of_a_tiff_are_images_and_smaller_copies_are_none(tmp_path: Path, microns: dict[str, str]) -> None:
-    contents = [pixels(), pixels()[::-1], pixels(40, 90), pixels(60, 75)]  # the last has half of the first one's sides
+    contents = [pixels(), pixels()[::-1], pixels(40, 90), pixels(100, 125), pixels(50, 50)]  # a copy, and a label
     path = tmp_path / "p.tif"
     first, *others = map(Image.fromarray, contents)
     first.save(path, save_all=True, append_images=others)
@@ -175,6 +175,7 @@ def test_pages_of_a_tiff_are_images_and_smaller_copies_are_none(tmp_path: Path, 
     assert [info.id for info in row.infos] == ["p-page-1", "p-page-2", "p-page-3"]
     assert [dict(info.facts)["scene"] for info in row.infos] == ["1 of 3", "2 of 3", "3 of 3"]
     assert not any("only the first" in note for info in row.infos for note in info.notes)
+    assert [any("2 of the 5 pages" in note for note in info.notes) for info in row.infos] == [True, False, False]
     for info, content in zip(row.infos, contents, strict=False):
         with RasterReader().open(info) as image:
             assert np.array_equal(image.read(info.box, info.size)[0], content)
