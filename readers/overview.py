@@ -237,8 +237,9 @@ def box_mean(values: npt.NDArray[np.floating | np.bool_], radius: tuple[int, int
 
 def average(values: Values, radius: tuple[int, int]) -> None:
     """`box_mean` in place. Some lines are summed at a time, since other arrays of the same size may fill the memory."""
-    for lines, reach in ((values, radius[0]), (values.T, radius[1])):
-        length = lines.shape[1]
+    both: tuple[tuple[Values, int], ...] = ((values, radius[0]), (values.T, radius[1]))
+    for lines, reach in both:
+        length = int(lines.shape[1])
         low = np.maximum(np.arange(length) - reach, 0)
         high = np.minimum(np.arange(length) + reach + 1, length)
         for start in range(0, len(lines), _LINES):

@@ -119,8 +119,8 @@ class OverviewStats:
     no_rgb_reason: str
     """Why `stretch` is None, else ""."""
     roi: RegionOfInterest
-    overview: ReducedImage
-    """What was read; the channels of the stretch come first."""
+    overview: ReducedImage | None
+    """What was read of a map; the channels of the stretch come first. None for other images."""
     note: str = ""
     """What the numbers say against the stated scale and offset, or the window of a study, and whether it is sampled."""
 
@@ -142,7 +142,7 @@ def compute_overview_stats(
     spec: InputSpec,
     settings: Settings,
     annotator: Annotator | None,
-    on_step: OnStep = lambda *_: None,
+    on_step: OnStep = lambda _share, _step: None,
 ) -> OverviewStats:
     """Open an image once and evaluate its overview, for slides at the resolution at which tissue is detected.
 
@@ -194,7 +194,7 @@ def compute_overview_stats(
         if isinstance(annotator, SupportsFit) and stretch is not None and spec.bands is None:
             spec = _fit(annotator, image, spec, stretch, roi.area, first, on_step)
     note = " ".join(filter(None, (note, _sampling_note(first))))
-    return OverviewStats(info, spec, stretch, no_rgb_reason, roi, first, note)
+    return OverviewStats(info, spec, stretch, no_rgb_reason, roi, first if info.kind == "map" else None, note)
 
 
 def _sampling_note(overview: ReducedImage) -> str:

@@ -262,7 +262,7 @@ def _plan_image(
     stats = compute_overview_stats(info, spec, settings, annotator, on_step)
     domain = check_domain(stats.info, annotator, settings, grid.scale)
     info = replace(stats.info, notes=(*stats.info.notes, *filter(None, [stats.note]), *domain.notes))
-    if scratch is not None and stats.stretch is not None and info.kind == "map":
+    if scratch is not None and stats.stretch is not None and stats.overview is not None:
         keep_overview(scratch, info.id, stats.overview, stats.stretch)
     picture_spec = stats.spec
     if ready and isinstance(annotator, SupportsPictureFit):

@@ -29,7 +29,7 @@ def write_slide(path: Path, side: int) -> None:
 
     def encoded(pixels: np.ndarray) -> bytes:
         rgb = np.clip(pixels, 0, 255).astype(np.uint8)
-        return imagecodecs.jpeg_encode(rgb, level=80, colorspace="RGB", outcolorspace="YCBCR", subsampling="420")
+        return bytes(imagecodecs.jpeg_encode(rgb, level=80, colorspace="RGB", outcolorspace="YCBCR", subsampling="420"))
 
     glass = encoded(243 + random.normal(0, 1, (TILE, TILE, 3)))
     stained = [

@@ -156,7 +156,7 @@ def test_a_picture_is_analysed_and_drawn_upright_at_the_pixels_of_its_file(tmp_p
     exif = Image.Exif()
     exif[274] = 6
     path = write(tmp_path / "p.jpg", pixels(), exif=exif)
-    run = limner.run(str(path), model="none", out=str(tmp_path / "out"), stretch=("0", "255"))
+    run = limner.run(str(path), model="none", out=str(tmp_path / "out"), stretch=(0.0, 255.0))
     [image] = run.record.images
     overview = image.overview()
     assert overview is not None
