@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -213,6 +213,9 @@ class BaseImage(ABC):
     A reader implements `_open`, `_close` and `_read`, or `_read_plane` for stacks. `_read` is called only while the
     image is open; `_close` also after an `_open` that failed half way.
     """
+
+    streams: ClassVar[bool] = False
+    """Whether `read` holds few of the source pixels at a time, however large the box is."""
 
     def __init__(self, info: ImageInfo, channels: Sequence[str] | None = None) -> None:
         self._info = info

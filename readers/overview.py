@@ -20,6 +20,9 @@ MAX_MONTAGE_PLANES: Final = 25
 OVERVIEW_SIDE: Final = 2048
 """Pixels on the long side of an overview, unless something else is asked for."""
 _BYTES: Final = 64 << 20  # native pixels read at a time
+_STREAMED_BYTES: Final = (
+    1 << 30
+)  # the same of an image that does not hold them all: a block on an edge is decoded twice
 WHOLE_BYTES: Final = 4 << 30
 """Most bytes of native pixels of a map that are read for an overview; of a larger one blocks are sampled."""
 SAMPLED_BYTES: Final = 512 << 20
@@ -99,8 +102,9 @@ def read_overview(
 
     Parts that an image knows to hold nothing (`SupportsLevels`) are not read. Of a map of which more than `WHOLE_BYTES`
     would have to be decoded, blocks on a regular lattice are, so that the time is bounded. At most 64 MiB of native
-    pixels are read at a time, so that memory is bounded. A part that raises `ReadError` is halved down to 32 reduced
-    pixels, so that little of a damaged file is lost. Raises nothing itself.
+    pixels are read at a time, so that memory is bounded, and 1 GiB of an image that streams (`BaseImage.streams`). A
+    part that raises `ReadError` is halved down to 32 reduced pixels, so that little of a damaged file is lost. Raises
+    nothing itself.
     """
     montage = montage or Montage.of(image.info)
     width, height = image.info.size
@@ -113,8 +117,6 @@ def read_overview(
     pixels = np.zeros((*shape, len(image.channels)), dtype=dtype)
     result = ReducedImage(pixels, np.zeros(shape, np.bool_), np.ones(shape, np.bool_), scale)
     pixel_bytes = scale[0] * scale[1] * len(image.channels) * dtype.itemsize
-    wide = max(1, min(columns, int(_BYTES / pixel_bytes)))
-    high = max(1, min(rows, int(_BYTES / (pixel_bytes * wide))))
     possible = np.ones((rows, columns), np.bool_)
     if isinstance(image, SupportsLevels) and image.info.kind == "map" and len(montage.planes) == 1:
         stored = image.may_hold((rows, columns)) if pixel_bytes * rows * columns > _BYTES else None
@@ -123,6 +125,10 @@ def read_overview(
         stored_bytes = pixel_bytes / (level.scale[0] * level.scale[1])
         if stored_bytes * np.count_nonzero(possible) > WHOLE_BYTES:
             return _sample(result, image, level, possible, on_progress)
+    streamed = bool(getattr(image, "streams", False)) and bool(possible.all())
+    most = _STREAMED_BYTES if streamed else _BYTES
+    wide = max(1, min(columns, int(most / pixel_bytes)))
+    high = max(1, min(rows, int(most / (pixel_bytes * wide))))
     for number, plane in enumerate(montage.planes):
         column, row = montage.place(plane) or (0, 0)
         part = np.s_[row * rows : (row + 1) * rows, column * columns : (column + 1) * columns]

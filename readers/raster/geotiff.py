@@ -6,6 +6,7 @@ Colours, nodata, masks, scale and placement are used as the file states them and
 # rasterio has no type stubs
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
+import itertools
 import math
 import struct
 from collections.abc import Generator, Sequence
@@ -23,7 +24,7 @@ from ..geometry import Box
 from ..image import BaseImage, ImageInfo, Mask, Pixels, StoredLevel
 from ..options import scan_options
 from ..orientation import TAG_FACT
-from ..resample import Edges, axis_weights, pixel_edges, resample
+from ..resample import ROW_BYTES, SNAP, Edges, axis_weights, pixel_edges, resample
 from .gdal import CACHE_BYTES, PAGE, gdal_env, gdal_errors, open_raster, stored_bytes
 from .metadata import (
     RasterOptions,
@@ -122,6 +123,8 @@ class RasterReader:
 class RasterImage(BaseImage):
     """An open raster: one handle for each overview in use, for one worker."""
 
+    streams = True
+
     def _open(self) -> None:
         self._name = self._info.uri
         self._same_masks: dict[int, bool] = {}
@@ -176,13 +179,19 @@ class RasterImage(BaseImage):
         rows = axis_weights(y / down + below, raster.height, low=y0 / down + below, high=y1 / down + below)
         columns = axis_weights(x / across + right, raster.width, low=x0 / across + right, high=x1 / across + right)
         start, stop = columns.start, columns.stop
+        kept = np.empty(0, dtype=self._dtype)  # one piece of memory for all reads
 
         def read_rows(y0: int, y1: int) -> tuple[Pixels, Mask | None]:
+            nonlocal kept
+            shape = len(self.channels), y1 - y0, stop - start
+            kept = kept if kept.size >= math.prod(shape) else np.empty(math.prod(shape), dtype=self._dtype)
             with gdal_errors(self._name, *_PIXELS):
-                return self._read_window(raster, ((y0, y1), (start, stop)))
+                out = kept[: math.prod(shape)].reshape(shape)
+                return self._read_window(raster, ((y0, y1), (start, stop)), out)
 
         with gdal_env(self._name):
-            return resample(read_rows, rows, columns, len(self.channels), self._dtype)
+            high = raster.block_shapes[0][0]
+            return resample(read_rows, rows, columns, len(self.channels), self._dtype, block=high)
 
     def _close(self) -> None:
         for raster in self._levels.values():
@@ -213,18 +222,19 @@ class RasterImage(BaseImage):
         return blocks.may_hold(shape)
 
     def _column_parts(self, raster: Any, x: Edges) -> list[slice]:
-        """Parts of the edges x, one after the other, for which a row of blocks fits twice into GDAL's cache.
+        """Parts of the edges x, one after the other, for which a row of blocks is read at once.
 
-        `resample` asks for a few rows at a time: blocks that were not kept would be decoded for each of these again.
+        So each block is decoded once, but for those that a pixel between parts cuts. Parts end at blocks if they can.
         """
         high, wide = raster.block_shapes[0]
-        pixels = max(1, len(x) - 1)
-        step = float(x[-1] - x[0]) / pixels * raster.width / self._info.size[0]
-        held = CACHE_BYTES // (2 * high * stored_bytes(raster))
-        if wide >= raster.width or pixels * step <= held:
+        most = max(wide, ROW_BYTES // (high * stored_bytes(raster)))
+        edges = x * (raster.width / self._info.size[0])
+        count = math.ceil((edges[-1] - edges[0]) / most)
+        if wide >= raster.width or count <= 1:
             return [slice(None)]
-        each = max(1, int(max(held, wide) / step))
-        return [slice(first, min(first + each, pixels) + 1) for first in range(0, pixels, each)]
+        ends = np.round(np.linspace(edges[0], edges[-1], count + 1)[1:-1] / wide) * wide
+        places = sorted({0, len(x) - 1, *np.searchsorted(edges, ends - SNAP).tolist()})
+        return [slice(first, last + 1) for first, last in itertools.pairwise(places)]
 
     def _choose_level(self, x_step: float, y_step: float) -> Any:
         """The coarsest overview that is not coarser than requested on either axis and has the same kind of mask."""
@@ -265,27 +275,29 @@ class RasterImage(BaseImage):
                 grid.append((whole / part, 0.0))
         return grid
 
-    def _read_window(self, raster: Any, window: Window) -> tuple[Pixels, Mask | None]:
-        """Native channels (rows, columns, channels) of a window and their validity (None: all valid)."""
+    def _read_window(self, raster: Any, window: Window, out: Pixels) -> tuple[Pixels, Mask | None]:
+        """Native channels (rows, columns, channels) of a window and their validity (None: all valid).
+
+        out: memory (channels, rows, columns) that may be used for the channels.
+        """
         layout = self._layout
         if layout.palette is not None and layout.opaque is not None:
             index = raster.read(layout.bands[0], window=window)
             valid = layout.opaque[index] & self._read_valid(raster, window, {layout.bands[0]: index})
             return layout.palette[index][:, :, self._channel_indices], valid
         bands = [layout.bands[place] for place in self._channel_indices]
+        stored: Sequence[Pixels] = list(out)
         if self._complex:
             stored = [raster.read(band, window=window) for band in bands]
-            real = (np.abs(band) if np.iscomplexobj(band) else band for band in stored)
-            pixels = np.stack([band.astype(self._dtype) for band in real], axis=2)
+            for plane, band in zip(out, stored, strict=True):
+                plane[...] = np.abs(band) if np.iscomplexobj(band) else band
         else:
-            (y0, y1), (x0, x1) = window
-            pixels = np.empty((y1 - y0, x1 - x0, len(bands)), dtype=self._dtype)
-            raster.read(bands, window=window, out=pixels.transpose(2, 0, 1))
-            stored = [pixels[:, :, i] for i in range(len(bands))]
+            raster.read(bands, window=window, out=out)
         valid = self._read_valid(raster, window, dict(zip(bands, stored, strict=True)))
-        if pixels.dtype.kind == "f":
-            valid = np.isfinite(pixels).all(axis=2) & valid
-        return pixels, None if valid is _ALL_VALID else valid
+        if out.dtype.kind == "f":
+            for plane in out:
+                valid = np.isfinite(plane) & valid
+        return out.transpose(1, 2, 0), None if valid is _ALL_VALID else valid
 
     def _read_valid(self, raster: Any, window: Window, known: dict[int, Pixels]) -> Mask:
         """Validity: not nodata in every band, not transparent and not masked. `known` are bands that were read."""

@@ -112,6 +112,8 @@ class SceneReader:
 class SceneImage(BaseImage):
     """An open scene: one open raster for each channel, for one worker."""
 
+    streams = True
+
     def _open(self) -> None:
         info = self._info
         self._dtype = np.result_type(*(np.dtype(channel.dtype) for channel in self.channels))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from limner.readers import resample as module
-from limner.readers.resample import axis_weights, pixel_edges, resample
+from limner.readers.resample import AxisWeights, axis_weights, pixel_edges, resample
 
 Array = np.ndarray[Any, Any]
 
@@ -191,11 +191,102 @@ def test_bands_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(3)
     source, valid = random.random((60, 50, 3)).astype(np.float32), random.random((60, 50)) > 0.2
     at_once = [read(source, valid, (0, 0, 50, 60), size) for size in ((20, 25), (75, 90), (50, 60))]
-    monkeypatch.setattr(module, "BAND", 1)
+    monkeypatch.setattr(module, "READ_BYTES", 1)
+    monkeypatch.setattr(module, "PART", 1)
     for size, (pixels, usable) in zip(((20, 25), (75, 90), (50, 60)), at_once, strict=True):
         again = read(source, valid, (0, 0, 50, 60), size)
         assert np.array_equal(again[0], pixels)
         assert np.array_equal(again[1], usable)
+
+
+def by_weights(source: Array, valid: Array, y: AxisWeights, x: AxisWeights) -> tuple[Array, Array]:
+    """Means with float64 weights, source pixel after source pixel, first along y: the bits that are due."""
+
+    def add(values: Array, index: Array, weight: Array) -> Array:
+        total = np.zeros((index.shape[1], *values.shape[1:]))
+        for at, by in zip(index, weight, strict=True):
+            total += values[at].astype(np.float64) * by.reshape(-1, *[1] * (values.ndim - 1))
+        return total
+
+    def both(values: Array, name: str) -> Array:
+        index, weight = ("cover_index", "cover") if name == "cover" else ("index", "weight")
+        tall = add(values, getattr(y, index), getattr(y, weight))
+        return add(tall.swapaxes(0, 1), getattr(x, index), getattr(x, weight)).swapaxes(0, 1)
+
+    pixels, usable = np.zeros((y.count, x.count, source.shape[2]), source.dtype), np.zeros((y.count, x.count), bool)
+    here = np.s_[y.first : y.last, x.first : x.last]
+    share, area = both(valid, "weight"), both(valid, "cover")
+    usable[here] = (area >= (0.5 - module.SNAP) * (y.total[:, None] * x.total)) & (share > 0)
+    values = both(np.where(valid[:, :, None], source, source.dtype.type(0)), "weight")
+    values = values / np.where(usable[here], share, 1.0)[:, :, None] + 0.0
+    values[~usable[here]] = 0
+    pixels[here] = np.rint(values) if source.dtype.kind in "iu" else values
+    return pixels, usable
+
+
+FACTORS = [1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 13.0, 1.5, 2.5, 1.25, 3.75, 10 / 3, 0.5, 0.75, 1.7]
+
+
+@pytest.mark.slow
+@settings(deadline=None, derandomize=True, max_examples=400)
+@given(data=st.data())
+def test_means_have_the_bits_of_weights_in_float64(data: st.DataObject) -> None:
+    """Integers are added as such and rows are read in pieces, in any order of memory: nothing of that shows."""
+    dtype = np.dtype(
+        data.draw(st.sampled_from(["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"]))
+    )
+    random = np.random.default_rng(data.draw(st.integers(0, 99)))
+    height, width, channels = (data.draw(st.integers(1, most)) for most in (70, 70, 3))
+    fx = data.draw(st.sampled_from(FACTORS))
+    fy = data.draw(st.sampled_from([fx, *FACTORS]))
+    left, top = (data.draw(st.sampled_from([0.0, 1.0, 2.0, -3.0, 0.5, 0.3])) for _ in "xy")
+    columns, rows = (max(1, round(length / by)) for length, by in ((width, fx), (height, fy)))
+    if dtype.kind == "f":
+        source = random.normal(0, 1000, (height, width, channels)).astype(dtype)
+    else:
+        limits = np.iinfo(dtype)
+        source = random.integers(limits.min, limits.max, (height, width, channels), dtype, endpoint=True)
+    valid = random.random((height, width)) >= data.draw(st.sampled_from([0.0, 0.01, 0.4, 1.0]))
+    if dtype.kind == "f":
+        source[~valid] = np.nan
+    y = axis_weights(pixel_edges(top, top + rows * fy, rows), height)
+    x = axis_weights(pixel_edges(left, left + columns * fx, columns), width)
+    planar, block = data.draw(st.booleans()), data.draw(st.sampled_from([1, 7, 16]))
+
+    def read_rows(y0: int, y1: int) -> tuple[Array, Array]:
+        native = source[y0:y1, x.start : x.stop]
+        stored = np.ascontiguousarray(native.transpose(2, 0, 1)).transpose(1, 2, 0) if planar else native.copy()
+        return stored, valid[y0:y1, x.start : x.stop]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "READ_BYTES", data.draw(st.sampled_from([1, 1000, 2**21])))
+        patch.setattr(module, "PART", data.draw(st.sampled_from([1, 500, 2**18])))
+        pixels, usable = resample(read_rows, y, x, channels, dtype, block=block)
+    if x.exact and y.exact:
+        pixels = np.where(usable[:, :, None], pixels, dtype.type(0))
+    expected, good = by_weights(source, valid, y, x)
+    assert np.array_equal(usable, good)
+    assert pixels.dtype == dtype
+    assert pixels.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("block", [1, 16, 64])
+@pytest.mark.parametrize("factor", [2.0, 3.0, 2.7, 0.4, 40.0])
+def test_rows_are_read_once_and_up_to_blocks(factor: float, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "READ_BYTES", 1000)
+    rows: list[tuple[int, int]] = []
+    y = axis_weights(pixel_edges(0, 200, round(200 / factor)), 200)
+    x = axis_weights(pixel_edges(0, 200, round(200 / factor)), 200)
+
+    def read_rows(y0: int, y1: int) -> tuple[Array, None]:
+        rows.append((y0, y1))
+        return np.ones((y1 - y0, 200, 1), np.uint8), None
+
+    resample(read_rows, y, x, 1, np.dtype(np.uint8), block=block)
+    assert [first for first, _ in rows] == [0, *(stop for _, stop in rows[:-1])]
+    assert rows[-1][1] == 200
+    assert all(stop % block == 0 for _, stop in rows[:-1])
+    assert max(stop - first for first, stop in rows) <= max(5, factor) + 1 + block
 
 
 def test_only_what_is_needed_is_read() -> None:

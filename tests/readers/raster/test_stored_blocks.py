@@ -9,7 +9,7 @@ import pytest
 import rasterio
 from limner.pipelines.config import Settings
 from limner.pipelines.run import overview_stats
-from limner.readers import overview
+from limner.readers import overview, resample
 from limner.readers.contract import scan_with
 from limner.readers.geometry import Box
 from limner.readers.image import ImageInfo
@@ -93,6 +93,7 @@ def test_the_overview_is_the_same_whether_empty_blocks_are_skipped_or_read(
 ) -> None:
     info = scanned(write(tmp_path / "sparse.tif", layout))
     monkeypatch.setattr(overview, "_BYTES", 4000)
+    monkeypatch.setattr(overview, "_STREAMED_BYTES", 4000)
     read: list[Box] = []
     inner = geotiff.RasterImage.read
     monkeypatch.setattr(geotiff.RasterImage, "read", lambda *a: (read.append(a[1]), inner(*a))[1])
@@ -203,27 +204,61 @@ def test_gdals_cache_has_the_stated_size_while_limner_reads(tmp_path: Path, monk
     sizes: list[int] = []
     inner = geotiff.resample
 
-    def spy(*words: Any) -> Any:
+    def spy(*words: Any, **named: Any) -> Any:
         sizes.append(get_gdal_config("GDAL_CACHEMAX"))
-        return inner(*words)
+        return inner(*words, **named)
 
     monkeypatch.setattr(geotiff, "resample", spy)
     reduced(scanned(write(tmp_path / "sparse.tif", LAYOUTS[0])))
     assert set(sizes) == {gdal.CACHE_BYTES} == {256 * 2**20}
 
 
-def test_wide_rows_of_blocks_are_read_in_parts_that_the_cache_holds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("layout", LAYOUTS, ids=" ".join)
+@pytest.mark.parametrize("size", [(97, 24), (485, 120), (1, 1)])
+def test_a_read_asks_for_every_block_once(
+    tmp_path: Path, layout: dict[str, Any], size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    info = scanned(write(tmp_path / "wide.tif", LAYOUTS[1], size=(900, 200)))
-    box, size = Box(-20, -10, 950, 230), (97, 24)
+    """Whatever GDAL keeps: windows begin and end at blocks, and no two of them share a pixel."""
+    info = scanned(write(tmp_path / "blocks.tif", layout, size=(900, 200)))
+    box = Box(-20, -10, 950, 230)
+    windows: list[Any] = []
+    inner = vars(geotiff.RasterImage)["_read_window"]  # what GDAL is asked for
+    monkeypatch.setattr(geotiff.RasterImage, "_read_window", lambda *a: (windows.append(a[2]), inner(*a))[1])
     with RasterReader().open(info) as image:
         whole = image.read(box, size)
-        monkeypatch.setattr(geotiff, "CACHE_BYTES", 2 * 64 * 4 * 130)
-        calls: list[object] = []
-        inner = geotiff.resample
-        monkeypatch.setattr(geotiff, "resample", lambda *words: (calls.append(words), inner(*words))[1])
+        monkeypatch.setattr(resample, "READ_BYTES", 1)
+        windows.clear()
         parts = image.read(box, size)
-    assert len(calls) > 5
+        high = image.stored_level((1, 1)).block[1]
     assert (whole[0] == parts[0]).all()
     assert (whole[1] == parts[1]).all()
+    count = np.zeros((200, 900), dtype=np.uint8)
+    for (y0, y1), (x0, x1) in windows:
+        count[y0:y1, x0:x1] += 1
+        assert y0 % high == 0
+        assert y1 % high == 0 or y1 == 200
+    assert (count == 1).all()
+    assert len(windows) > 1 or high >= 200 or size == (1, 1)
+
+
+@pytest.mark.parametrize(("size", "again"), [((97, 24), 0.2), ((485, 120), 0.0)])
+def test_wide_rows_of_blocks_are_read_in_parts(
+    tmp_path: Path, size: tuple[int, int], again: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are cut at blocks, and only pixels that lie in two parts are read twice."""
+    info = scanned(write(tmp_path / "wide.tif", LAYOUTS[1], size=(900, 200)))
+    box = Box(-20, -10, 950, 230)
+    windows: list[Any] = []
+    inner = vars(geotiff.RasterImage)["_read_window"]  # what GDAL is asked for
+    monkeypatch.setattr(geotiff.RasterImage, "_read_window", lambda *a: (windows.append(a[2]), inner(*a))[1])
+    with RasterReader().open(info) as image:
+        whole = image.read(box, size)
+        monkeypatch.setattr(geotiff, "ROW_BYTES", 64 * 4 * 200)
+        windows.clear()
+        parts = image.read(box, size)
+    assert (whole[0] == parts[0]).all()
+    assert (whole[1] == parts[1]).all()
+    starts = sorted({x0 for _, (x0, _) in windows})
+    assert len(starts) > 3
+    assert all(x % 64 <= 10 or x % 64 >= 54 for x in starts)
+    assert sum((y1 - y0) * (x1 - x0) for (y0, y1), (x0, x1) in windows) <= 200 * 900 * (1 + again)
