@@ -72,6 +72,7 @@ bench: .venv-test/ready
 	.venv-test/bin/limner models fetch csmask
 	cd .venv-test && bin/python ../tests/bench/csmask_halo.py csmask ../$(SAMPLES)/virginia sentinel-2-l1c
 	cd .venv-test && bin/python ../tests/bench/big_scene.py
+	cd .venv-test && bin/python ../tests/bench/end_to_end.py --sides 4096,8192
 	cd .venv-test && bin/python ../tests/bench/dicom_tables.py
 	cd .venv-test && bin/python ../tests/bench/memory_table.py --side 6000
 	.venv-test/bin/limner models fetch gland

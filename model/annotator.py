@@ -145,10 +145,6 @@ class Annotator(Protocol):
         ...
 
 
-TORCH_LIBRARIES: Final = 0.4 * 2**30
-"""Bytes of Python, torch and transformers in a process without weights: measured."""
-
-
 @dataclass(frozen=True, slots=True)
 class Cost:
     """What annotating one region takes, estimated before anything is loaded."""
@@ -173,10 +169,10 @@ class Cost:
     """How many of them at most are the answer."""
     context: int = 0
     """The most tokens that the language model takes; 0 where it is not known."""
-    libraries: float = TORCH_LIBRARIES
-    """Bytes of Python and the libraries that it loads in a process."""
+    libraries: float | None = None
+    """Bytes of the libraries that it loads; None for torch and transformers."""
     device: str = "cpu"
-    """"cpu", or the GPU that holds all of this but the libraries."""
+    """"cpu", or the GPU that holds all of this."""
 
     @property
     def memory(self) -> float:

@@ -32,7 +32,6 @@ SegmentTile = Callable[[Pixels, Mask], ClassScores]
 
 _FLIPS = (np.s_[:, :], np.s_[:, ::-1], np.s_[::-1, :], np.s_[::-1, ::-1])
 
-_MAP_BYTES = 26  # of a pixel: class, score, mask, and the integral image while it is made
 _SCORE_BYTES = 4
 FEW_CLASSES = 16  # which are compared one after the other: numpy's argmax is slow along a short axis
 STEPS = 2**24  # a float32 between a half and one has no finer step
@@ -116,8 +115,11 @@ def class_map_to_polygons(
 
 
 def class_map_bytes(specs: Sequence[InputSpec], tiles: tuple[int, int], *, classes: int, averaging: Averaging) -> float:
-    """Bytes that `class_map_to_polygons` holds at most for a region of (columns, rows) tiles of any of these specs."""
-    per_pixel = _MAP_BYTES + (_SCORE_BYTES * (classes + 1) if averaging.blend else 0)
+    """Bytes that `class_map_to_polygons` holds for a region of (columns, rows) tiles of any of these specs.
+
+    They are those of the scores that are blended: a map of classes is counted for every region.
+    """
+    per_pixel = _SCORE_BYTES * (classes + 1) if averaging.blend else 0
     canvases = (TileGrid.exact(*tiles, tile=spec.tile, overlap=2 * spec.halo).size for spec in specs)
     return max((width * height * per_pixel for width, height in canvases), default=0.0)
 
@@ -179,7 +181,8 @@ def polygonise(
     pixels = np.rint(shapely.area(outlines)).astype(np.int64)
     table = np.zeros((classes.shape[0] + 1, classes.shape[1] + 1), dtype=np.int64)
     inner = table[1:, 1:]
-    inner[...] = np.rint(scores * np.float32(STEPS))
+    for row, line in zip(scores, inner, strict=True):  # one after the other: all would take much memory
+        line[...] = np.rint(row * np.float32(STEPS))
     np.cumsum(inner, axis=0, out=inner)
     np.cumsum(inner, axis=1, out=inner)
     totals = _polygon_sums(table, xy.astype(np.intp), np.asarray(rings), np.asarray(polygons))

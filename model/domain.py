@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final, Self
+from typing import TYPE_CHECKING, Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..readers.image import DOUBTFUL, ImageInfo, Kind
+from ..readers.kinds import DOUBTFUL, Kind
+
+if TYPE_CHECKING:
+    from ..readers.image import ImageInfo
 
 Texts = tuple[Annotated[str, Field(min_length=1)], ...]
 
@@ -44,7 +47,7 @@ class Domain(BaseModel):
     """Smallest and largest pixel size in the analysis: m of a map, µm of a slide, mm of a study."""
 
     @classmethod
-    def of_images(cls, infos: Sequence[ImageInfo]) -> tuple[Self, ...]:
+    def of_images(cls, infos: "Sequence[ImageInfo]") -> tuple[Self, ...]:
         """The domain of training images: of each kind, the values of each property that all images state.
 
         Empty where the kind of an image is not known.
@@ -82,7 +85,7 @@ class Comparison:
     """What is doubtful, as sentences."""
 
 
-def image_properties(info: ImageInfo) -> dict[str, str]:
+def image_properties(info: "ImageInfo") -> dict[str, str]:
     """What is known of an image: kind, stain, organ, sensor, modality, body part.
 
     The kind of a picture without georeference or scale is not known. Where the header of a slide and its overview name
@@ -102,7 +105,7 @@ def image_properties(info: ImageInfo) -> dict[str, str]:
 
 
 def compare_domain(
-    domain: Sequence[Domain], info: ImageInfo, scale: tuple[float, float] = (1.0, 1.0), *, stain_known: bool = True
+    domain: Sequence[Domain], info: "ImageInfo", scale: tuple[float, float] = (1.0, 1.0), *, stain_known: bool = True
 ) -> Comparison:
     """Compare an image with the domain of a model, of which one part is enough.
 
@@ -122,7 +125,7 @@ def compare_domain(
     return min((_compare(part, known, info, scale) for part in parts), key=lambda one: len(one.mismatches))
 
 
-def _compare(part: Domain, known: Mapping[str, str], info: ImageInfo, scale: tuple[float, float]) -> Comparison:
+def _compare(part: Domain, known: Mapping[str, str], info: "ImageInfo", scale: tuple[float, float]) -> Comparison:
     mismatches: list[str] = []
     unknown: list[str] = []
     doubts: list[str] = []
@@ -160,7 +163,7 @@ def _alternatives(domain: Iterable[Domain]) -> str:
     return " or ".join(f"a {part}" for part in domain)
 
 
-def _stain_evidence(info: ImageInfo) -> str:
+def _stain_evidence(info: "ImageInfo") -> str:
     facts = dict(info.facts)
     parts = [f"the header says {facts['stain']}"] if "stain" in facts else []
     if "stain_measured" in facts:

@@ -158,7 +158,7 @@ class PhysicalValues:
         alike = len({*zip(self.scale, self.offset, strict=True)}) == 1
         if alike and (self.scale[0], self.offset[0]) == (1.0, 0.0) and pixels.dtype.kind in "iu":
             return pixels.astype(np.float32)
-        values = np.empty(pixels.shape, dtype=np.float32)
+        values = np.empty_like(pixels, dtype=np.float32)  # in the order of memory that the reader chose
         for y in range(0, len(pixels), _ROWS):
             rows = np.s_[y : y + _ROWS]
             if alike:

@@ -15,14 +15,14 @@ from ..readers.image import Image, ImageInfo, Mask, Pixels
 from ..readers.overview import read_overview
 from ..readers.registry import ScannedFile, open_image
 from ..readers.render import display_stretch, fit_stretch, render, rgb_channels
-from .cli.terminal import plural
+from .cli.terminal import indent, plural, table
 from .config import Settings
-from .describe import html_table, image_rows, indent, scanned_text, table
+from .describe import html_table, image_rows, scanned_text
 from .keywords import Keywords
 from .plan_text import plan_text
 from .progress import progress_display
 from .run.estimate import estimate
-from .run.execute import PreparedRun, prepare, run_in_memory, workers_and_threads
+from .run.execute import PreparedRun, prepare, run_in_memory
 from .run.execute import run as run_settings
 from .run.redaction import scan_with_redaction
 from .run_result import Run
@@ -150,7 +150,7 @@ def scan(inputs: Inputs, **settings: Unpack[Keywords]) -> Scan:
 class PlannedRun:
     """What a run would do; `print` shows it."""
 
-    def __init__(self, prepared: PreparedRun, settings: Settings) -> None:
+    def __init__(self, prepared: PreparedRun) -> None:
         self.prepared = prepared
         """The plan with its model, as `limner.pipelines` uses it."""
         plan = prepared.redacted_plan
@@ -158,9 +158,9 @@ class PlannedRun:
         """How each image would be analysed: its regions, and why some are skipped."""
         self.files = plan.files
         """The outcome of each input file."""
-        self.estimate = estimate(prepared, batch=settings.batch)
+        self.estimate = estimate(prepared, batch=prepared.division.batch)
         """Regions, tiles and memory, estimated."""
-        self._workers, _ = workers_and_threads(settings)
+        self._workers = prepared.division.workers
 
     def __repr__(self) -> str:
         """The plan in words."""
@@ -175,7 +175,7 @@ def plan(inputs: Inputs, **settings: Unpack[Keywords]) -> PlannedRun:
     given = _settings(inputs, settings)
     with progress_display() as on_event:
         prepared = prepare(given, only_plan=True, on_event=on_event)
-    return PlannedRun(prepared, given)
+    return PlannedRun(prepared)
 
 
 def run(inputs: Inputs, **settings: Unpack[Keywords]) -> Run:

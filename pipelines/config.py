@@ -24,7 +24,10 @@ HD_NUM = range(1, 66)
 PATHS = ("inputs", "out", "area", "schema_file", "model", "reader_options", "model_options")
 """Settings that may name files, whose names may contain any bytes."""
 
-NEUTRAL = ("out", "engine", "workers", "batch", "reports", "report_options", "fetch")
+NEUTRAL = (
+    *("out", "engine", "address", "workers", "gpus_per_worker", "batch", "memory"),
+    *("reports", "report_options", "fetch"),
+)
 """Settings that cannot change a result: a run may be resumed with other values of them."""
 
 _METRES = {"m": 1.0, "um": 1e-6, "µm": 1e-6, "μm": 1e-6, "mm": 1e-3, "cm": 1e-2, "km": 1e3}
@@ -168,12 +171,26 @@ class Settings(BaseModel):
     """Options of the model; `limner models show NAME` lists them."""
     report_options: Options = Field(default_factory=dict)
     """Options of the writers, as WRITER.OPTION=VALUE; `limner plugins` lists them."""
-    engine: Literal["inline", "local"] = "inline"
-    """inline runs in this process, local in several processes on this machine."""
+    engine: Literal["inline", "local", "ray"] = "inline"
+    """inline runs in this process, local in several processes on this machine, ray in processes on the nodes of a Ray
+    cluster.
+    """
+    address: str = ""
+    """Ray cluster of the ray engine: HOST:PORT, or auto for the one that this machine belongs to. Default: a Ray
+    that is started on this machine and ends with the run.
+    """
     workers: int = Field(0, ge=0)
-    """Number of processes of the local engine. Default: one per core."""
+    """Number of processes of the local and the ray engine. Default: one per core, or as many as the GPUs allow with
+    gpus_per_worker.
+    """
+    gpus_per_worker: float = Field(0.0, ge=0)
+    """GPUs of each process of the ray engine: whole ones, or a part of one such as 0.5. Default: none."""
     batch: int = Field(1, ge=1, le=1024)
     """Number of regions annotated per batch."""
+    memory: Text = ""
+    """Most memory that a run may take, such as 2GB: workers, batches, caches and reading ahead are made to fit.
+    Default: no limit.
+    """
     reports: Texts = ()
     """Kinds of reports to write. Default: all."""
     fetch: bool = False
@@ -183,7 +200,7 @@ class Settings(BaseModel):
     @classmethod
     def _check_text(cls, value: object, about: ValidationInfo) -> object:
         texts = cast("Mapping[str, str]", value).values() if isinstance(value, dict) else value
-        joined = "" if isinstance(texts, int) else "".join(cast("Iterable[str]", texts))
+        joined = "" if isinstance(texts, int | float) else "".join(cast("Iterable[str]", texts))
         if "\0" in joined or (about.field_name not in PATHS and re.search("[\ud800-\udfff]", joined)):
             msg = "must be valid UTF-8 without NUL characters"
             raise ValueError(msg)
@@ -193,6 +210,13 @@ class Settings(BaseModel):
     @classmethod
     def _check_resolution(cls, value: str) -> str:
         Resolution.parse(value)
+        return value
+
+    @field_validator("memory")
+    @classmethod
+    def _check_memory(cls, value: str) -> str:
+        if value:
+            parse_bytes(value)
         return value
 
     @field_validator("stretch")
@@ -212,6 +236,15 @@ class Settings(BaseModel):
                 value=str(value),
                 remedy="Give --hd-num 9, 16, 25 or 55; larger images are split into more regions",
             )
+        return value
+
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _check_gpus(cls, value: float) -> float:
+        if not math.isfinite(value) or (value > 1 and not value.is_integer()):
+            remedy = "For example --gpus-per-worker 1, or 0.5 for two processes on each GPU"
+            rule = "must be a whole number of GPUs, or a part of one"
+            raise RequestError("gpus_per_worker", rule, value=f"{value:g}", remedy=remedy)
         return value
 
     def stated_options(self) -> dict[str, str]:
@@ -265,6 +298,19 @@ class Settings(BaseModel):
 
 for _field in Settings.model_fields.values():
     _field.description = " ".join((_field.description or "").split())
+
+
+def parse_bytes(text: str) -> float:
+    """Read an amount of memory. Raises `RequestError`.
+
+    >>> parse_bytes("2GB"), parse_bytes("1.5 GiB")
+    (2000000000.0, 1610612736.0)
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([MGT])(i?)B\s*", text)
+    if not found or float(found[1]) == 0:
+        remedy = "For example --memory 2GB or --memory 1.5GiB"
+        raise RequestError("memory", "must be a positive number with the unit MB, GB or TB", value=text, remedy=remedy)
+    return float(found[1]) * (1024 if found[3] else 1000) ** (2 + "MGT".index(found[2]))
 
 
 def _parse_stretch(stretch: Sequence[str]) -> tuple[float, float]:

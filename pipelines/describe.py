@@ -4,7 +4,6 @@ import base64
 import html
 import io
 import math
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from ..readers.registry import ScannedFile
 from ..reports.measures import area_share, crs_name, label_areas, total_area
 from ..reports.overview.scale_bar import format_area
 from ..reports.writer import ImageRecord, Record
-from .cli.terminal import plural, visible
+from .cli.terminal import indent, plural, table, visible
 from .run.plan import format_pixel_size, ground_metres
 
 if TYPE_CHECKING:
@@ -40,25 +39,6 @@ _SCENE = ("scene", "scene_name")
 """Facts of an image in a file that holds several."""
 
 _STYLE = "<style>.limner td{text-align:left;vertical-align:top;padding:1px 12px 1px 0}</style>"
-
-
-def table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
-    """Rows as aligned columns, two spaces apart; the columns numbered in `right` are right-aligned."""
-    rows = [[visible(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    aligned = (
-        [
-            cell.rjust(width) if i in right else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        for row in rows
-    )
-    return "\n".join("  ".join(cells).rstrip() for cells in aligned)
-
-
-def indent(text: str, *, title: str = "") -> str:
-    """Text indented by two spaces under a title."""
-    return (f"{visible(title)}\n" if title else "") + textwrap.indent(text, "  ")
 
 
 def html_table(rows: Sequence[Sequence[str]], *, title: str = "", picture: "Picture.Image | None" = None) -> str:

@@ -75,12 +75,26 @@ class Keywords(TypedDict, total=False):
     """Options of the model; `limner models show NAME` lists them."""
     report_options: Mapping[str, str | float | Sequence[str | float]] | None
     """Options of the writers, as WRITER.OPTION=VALUE; `limner plugins` lists them."""
-    engine: Literal["inline", "local"] | None
-    """inline runs in this process, local in several processes on this machine."""
+    engine: Literal["inline", "local", "ray"] | None
+    """inline runs in this process, local in several processes on this machine, ray in processes on the nodes of a Ray
+    cluster.
+    """
+    address: str | None
+    """Ray cluster of the ray engine: HOST:PORT, or auto for the one that this machine belongs to. Default: a Ray that
+    is started on this machine and ends with the run.
+    """
     workers: int | None
-    """Number of processes of the local engine. Default: one per core."""
+    """Number of processes of the local and the ray engine. Default: one per core, or as many as the GPUs allow with
+    gpus_per_worker.
+    """
+    gpus_per_worker: float | None
+    """GPUs of each process of the ray engine: whole ones, or a part of one such as 0.5. Default: none."""
     batch: int | None
     """Number of regions annotated per batch."""
+    memory: str | os.PathLike[str] | None
+    """Most memory that a run may take, such as 2GB: workers, batches, caches and reading ahead are made to fit.
+    Default: no limit.
+    """
     reports: str | Sequence[str] | None
     """Kinds of reports to write. Default: all."""
     fetch: bool | None

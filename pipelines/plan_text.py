@@ -10,8 +10,8 @@ from ..model.annotator import Cost
 from ..readers.geodesy import area_m2
 from ..readers.registry import COUNTED_ONCE
 from ..reports.overview.scale_bar import format_area
-from .cli.terminal import plural, visible
-from .describe import NO_MODEL_CHOSEN, Row, image_rows, indent, pixel_size_text, table
+from .cli.terminal import indent, plural, table, visible
+from .describe import NO_MODEL_CHOSEN, Row, image_rows, pixel_size_text
 from .run.estimate import Estimate, Timing
 from .run.execute import PreparedRun
 from .run.plan import ImagePlan
@@ -39,12 +39,15 @@ def plan_text(prepared: PreparedRun, known: Estimate, *, workers: int) -> str:
     return "\n".join([*parts, table([*rows, ("workers", str(workers))])])
 
 
-def time_text(timing: Timing, *, workers: int) -> str:
-    """The last rows of a plan: the time and memory that were measured."""
+def time_text(timing: Timing, *, workers: int, cluster: bool = False) -> str:
+    """The last rows of a plan: the time and memory that were measured. The workers of a `cluster` are machines."""
     if timing.seconds is None:
         return f"{'time'.ljust(len(_REGIONS))}  cannot be measured. {timing.how}"
-    by = f" with {plural(workers, 'worker')}" if workers > 1 else ""
-    rows = [("time".ljust(len(_REGIONS)), f"about {_duration(timing.seconds)} on this machine{by}, {timing.how}")]
+    place = "on this machine" + (f" with {plural(workers, 'worker')}" if workers > 1 else "")
+    if cluster:
+        total = _duration(timing.seconds * workers)
+        place = f"with {plural(workers, 'worker')} like this machine, {total} of all together"
+    rows = [("time".ljust(len(_REGIONS)), f"about {_duration(timing.seconds)} {place}, {timing.how}")]
     if timing.peak:
         rows.append(("memory measured", f"{_bytes(timing.peak)} on one tile"))
     return table(rows)

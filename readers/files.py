@@ -11,10 +11,12 @@ import stat
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NoReturn, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn, cast
 
 from .errors import ReadError
-from .image import ImageInfo
+
+if TYPE_CHECKING:
+    from .image import ImageInfo
 
 MAX_JSON_DEPTH: Final = 64
 """Deepest nesting of lists and objects in a JSON text: GeoJSON needs 10."""
@@ -222,7 +224,7 @@ def fingerprint(files: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def has_changed(info: ImageInfo) -> bool:
+def has_changed(info: "ImageInfo") -> bool:
     """Whether an image's files changed since its scan; False for remote ones. Raises `ReadError` if all are gone."""
     present = [name for name in info.files if os.path.isfile(name)]
     return bool(info.fingerprint and info.files) and fingerprint(present or info.files) != info.fingerprint

@@ -5,24 +5,20 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import ReadError
 from .geometry import Box, Placement
+from .kinds import Kind
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 Pixels = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
-Kind = Literal["map", "slide", "study"]
-
-DOUBTFUL: Final = "doubtful"
-"""The value of a fact that was measured without a clear result."""
-
 VALIDITY_UNKNOWN: Final = ("validity", "not stated")
 """The entry of `ImageInfo.facts` for a file with neither a nodata value nor a mask."""
 

@@ -2,7 +2,9 @@
 
 import re
 import shlex
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, requires, version
 from typing import Literal
 
@@ -16,8 +18,16 @@ _NAME = re.compile(r"^[\w.-]+")
 
 def installed(group: Group) -> Mapping[str, EntryPoint]:
     """Entry points by name, sorted, without importing them. Raises `RequestError` where two packages share a name."""
+    return _installed_on(group, tuple(sys.path), entry_points)
+
+
+@lru_cache
+def _installed_on(
+    group: Group, _path: tuple[str, ...], points: Callable[..., Iterable[EntryPoint]]
+) -> Mapping[str, EntryPoint]:
+    """`installed` on a search path, whose packages are listed once: that takes longer than reading a small file."""
     found: dict[str, EntryPoint] = {}
-    for point in sorted(entry_points(group=group), key=lambda p: (p.name, p.value)):
+    for point in sorted(points(group=group), key=lambda p: (p.name, p.value)):
         if point.name in found and found[point.name].value != point.value:
             raise RequestError(
                 f"the plug-in {point.name!r} of {group}",

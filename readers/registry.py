@@ -49,6 +49,14 @@ def readers() -> Mapping[str, Reader]:
     return {name: _load(name) for name in installed("limner.readers")}
 
 
+def limit_caches(most: float) -> None:
+    """Let readers that can limit it keep at most so many bytes of decoded pixels. Call it before anything is read."""
+    for reader in readers().values():
+        limit: Callable[[float], None] | None = getattr(reader, "limit_cache", None)
+        if limit is not None:
+            limit(most)
+
+
 def open_image(info: ImageInfo, channels: Sequence[str] | None = None) -> Image:
     """Open an image with the reader that scanned it. Raises `ReadError`, or `RequestError` without that reader."""
     return _load(info.reader).open(info, channels)

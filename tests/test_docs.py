@@ -4,6 +4,7 @@ import importlib
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points, version
@@ -223,6 +224,52 @@ def test_yaml_settings_are_valid(root: Path, tmp_path: Path) -> None:
         file = tmp_path / f"{number}.yaml"
         file.write_text(block, encoding="utf-8")
         Settings.resolve({}, file=str(file))
+
+
+def test_scripts_for_clusters_are_valid(root: Path, tmp_path: Path) -> None:
+    page = pages(root)["docs/scaling.md"]
+    [manifest] = blocks(page, "yaml")
+    [slurm] = [block for block in blocks(page, "sh") if "#SBATCH" in block]
+    spec = yaml.safe_load(manifest)["spec"]
+    groups = [spec["rayClusterSpec"]["headGroupSpec"], *spec["rayClusterSpec"]["workerGroupSpecs"]]
+    pods = [group["template"]["spec"] for group in groups]
+    assert len({pod["containers"][0]["image"] for pod in pods}) == 1
+    for pod in pods:
+        assert {one["name"] for one in pod["containers"][0]["volumeMounts"]} == {one["name"] for one in pod["volumes"]}
+    pins = (root / "constraints.txt").read_text(encoding="utf-8")
+    assert f"ray=={spec['rayClusterSpec']['rayVersion']}\n" in pins
+    if bash := shutil.which("bash"):
+        subprocess.run([bash, "-n"], input=slurm, text=True, check=True)
+    for command in (spec["entrypoint"], re.findall(r"limner run .*", slurm)[0]):
+        words = [word.replace("$address", "head:6379").strip('"') for word in command.split()[2:]]
+        flags = {words[i][2:].replace("-", "_"): words[i + 1] for i in range(len(words)) if words[i].startswith("--")}
+        file = tmp_path / "settings.yaml"
+        file.write_text(yaml.safe_dump({name: yaml.safe_load(text) for name, text in flags.items()}))
+        assert Settings.resolve({}, file=str(file)).engine == "ray"
+
+
+def test_table_of_costs_follows_from_the_large_scene(root: Path) -> None:
+    figures = dict(rows(section(pages(root)["docs/figures.md"], "A large scene")))
+    regions = int(figures["regions"].partition(",")[0])
+    total, reports = (int(text) for text in re.findall(r"(\d+) s", figures["wall time"]))
+    page = section(pages(root)["docs/scaling.md"], "What it costs")
+    assert f"{regions} regions" in page
+    assert f"take {total - reports} s" in page
+    assert f"the reports {reports} s" in page
+    for what, *cells in rows(page):
+        scenes = {"all land": 149e6 / 40000}.get(what.partition(",")[0]) or float(what.split()[0])
+        seconds = (total - reports) * scenes
+        wanted = [
+            regions * scenes,
+            2 * seconds / 3600,
+            *(seconds * 2 / cores for cores in (2, 16, 128)),
+            reports * scenes,
+        ]
+        units = {"min": 60, "h": 3600, "days": 86400}
+        found = [
+            float(cell.split()[0].replace(",", "")) * (units[cell.split()[1]] if " " in cell else 1) for cell in cells
+        ]
+        assert found == pytest.approx(wanted, rel=0.07), what
 
 
 def test_benchmark_scripts_exist(root: Path) -> None:

@@ -194,8 +194,7 @@ def find_card(name_or_path: str) -> ModelCard:
     """
     shipped = shipped_cards()
     if name_or_path in shipped:
-        text = (resources.files(__package__ or "") / "cards" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
-        return read_card(text, subject=f"card {name_or_path}")
+        return _shipped_card(name_or_path)
     path, known = Path(name_or_path), ", ".join(shipped)
     if path.suffix not in {".yaml", ".yml"}:
         rule = "must be the name of a shipped card or the path of a card's .yaml file"
@@ -212,6 +211,12 @@ def find_card(name_or_path: str) -> ModelCard:
         for variant in card.variants
     ]
     return card.model_copy(update={"variants": tuple(variants)})
+
+
+@cache
+def _shipped_card(name: str) -> ModelCard:
+    text = (resources.files(__package__ or "") / "cards" / f"{name}.yaml").read_text(encoding="utf-8")
+    return read_card(text, subject=f"card {name}")
 
 
 WithWeights = TypeVar("WithWeights", CardVariant, Companion)

@@ -3,11 +3,10 @@
 # torch's and safetensors' types do not cover what is used here:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-import ctypes
 import math
 import zipfile
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from .files import CheckpointFiles
@@ -35,12 +34,6 @@ def memory_errors() -> Generator[None]:
         elif not any(text in str(error) for text in _OUT_OF_MEMORY):
             raise
         raise MemoryError(str(error)) from error
-
-
-def release_freed_memory() -> None:
-    """Give what this process has freed back to the system, where the C library can."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def free_gpu_memory(device: str) -> float:

@@ -19,7 +19,6 @@ import numpy.typing as npt
 
 from ...readers.errors import ModelError, excerpt
 from ...readers.sandbox import SandboxError, run_sandboxed
-from ..annotator import Cost
 from .onnx_graph import GRAPH, INITIALIZER, INPUT, METADATA, NAME, OUTPUT, TENSOR_NAME, TYPE
 from .protobuf import fields, submessages, text_of
 from .untrusted import MIB, open_file, read_bytes, wrap_errors
@@ -34,10 +33,8 @@ MAX_BYTES: Final = 2**31  # of a network's file, by its format
 SECONDS: Final = 120  # in which an untrusted network must load and run on one tile
 MEGABYTES: Final = 3072  # of address space in which it must do so, beside four times its file's size
 
-# measured on the shipped networks:
-_LIBRARIES: Final = 70 * 2**20  # bytes of Python, onnxruntime and GDAL in a process
-_COPIES: Final = 4.5  # of the weights: the file's bytes, the network's, and those that are repacked for its kernels
-_TILE_BYTES: Final = 1100  # of a pixel of a tile: what lies between the layers
+LIBRARIES: Final = 0.03 * 2**30
+"""Bytes of onnxruntime in a process: measured."""
 
 _tried: set[tuple[object, ...]] = set()
 
@@ -71,15 +68,6 @@ class OnnxHeader:
     """Of the inputs and then of the outputs, in order."""
     inputs: int
     """How many of them are inputs."""
-
-
-def network_cost(stored: float, tile: int, *, work: float, further: float = 0.0) -> Cost:
-    """The cost of a network whose files have `stored` bytes, run on one tile of `tile` px a side at a time.
-
-    further: bytes beside the network's own while it runs.
-    """
-    activations = _TILE_BYTES * tile**2 + further
-    return Cost(_COPIES * stored, "their own type", work=work, activations=activations, libraries=_LIBRARIES)
 
 
 class OnnxNetwork:

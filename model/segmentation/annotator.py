@@ -128,7 +128,8 @@ class Segmenter:
         variants = [self._variants[name] for name in sorted({spec.variant for spec in specs})]
         held = file_bytes(self._files(variants, fetch=False))
         maps = class_map_bytes(specs, tiles, classes=len(self.card.classes), averaging=self._options.averaging)
-        return onnx.network_cost(held, self.card.tile, work=tiles[0] * tiles[1], further=maps)
+        work, libraries = tiles[0] * tiles[1], onnx.LIBRARIES
+        return Cost(held, "their own type", work=work, activations=maps, loading=2 * held, libraries=libraries)
 
     def fit(
         self,

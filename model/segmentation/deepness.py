@@ -250,7 +250,8 @@ class Deepness(CheckpointAnnotator[DeepnessOptions]):
         held, config, averaging = file_bytes([self._path]), self._config, self._options.averaging
         segments = config.model_type == "Segmentor"
         maps = class_map_bytes(specs, tiles, classes=len(config.classes), averaging=averaging) if segments else 0.0
-        return onnx.network_cost(held, config.tile, work=tiles[0] * tiles[1], further=maps)
+        work, libraries = tiles[0] * tiles[1], onnx.LIBRARIES
+        return Cost(held, "their own type", work=work, activations=maps, loading=2 * held, libraries=libraries)
 
     def answer(self, view: View) -> list[Answer]:
         """The areas or boxes of a view. Raises `ModelError`."""

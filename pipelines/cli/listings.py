@@ -15,13 +15,8 @@ from ...model.checkpoints.weights import cache_folder, locate
 from ...model.vlm.fourkhd.checkpoint import SHIPPED, FourKhdFiles
 from ...readers.errors import ModelError, excerpt
 from ...readers.options import Options, list_options, options_of
-from ...readers.overrides import Overrides
 from ...readers.plugins import Group, installed
-from ..describe import indent, table
-from ..run.engines import cores
-from ..run.estimate import total_memory
-from ..run.model_selection import CARD_ANNOTATOR
-from .terminal import visible
+from .terminal import indent, table, visible
 
 PACKAGES = (
     *("limner", "numpy", "rasterio", "pyproj", "shapely", "pyogrio", "onnxruntime", "torch", "transformers"),
@@ -33,6 +28,7 @@ import json, rasterio
 with rasterio.Env() as env:
     print(json.dumps([rasterio.__gdal_version__, list(env.drivers())]))
 """
+_CARD_ANNOTATOR = "segment"  # the one that reads cards
 _4KHD = "4khd:"  # prefix of the checkpoints that ship
 
 
@@ -79,7 +75,7 @@ def model_text(name: str) -> str:
         bands = ", ".join(band if isinstance(band, str) else " or ".join(band) for band in variant.bands)
         rows += [(f"variant {variant.name}", f"{bands} in {variant.quantity}"), ("weights", variant.weights)]
         rows.append(("sha256", variant.sha256))
-    return f"{visible(card.name)}\n{table(rows)}\n{_options_text(CARD_ANNOTATOR)}"
+    return f"{visible(card.name)}\n{table(rows)}\n{_options_text(_CARD_ANNOTATOR)}"
 
 
 def _checkpoint_text(name: str) -> str:
@@ -118,6 +114,8 @@ def weights_state(name: str) -> str:
 
 def plugins_text() -> str:
     """Installed readers, annotators and writers, each with its package and its options."""
+    from ...readers.overrides import Overrides
+
     parts: list[str] = []
     for group in get_args(Group):
         for name, point in installed(group).items():
@@ -159,6 +157,9 @@ def doctor_text() -> str:
 
 
 def _doctor_rows() -> Iterator[tuple[str, str]]:
+    from ..run.engines import cores
+    from ..run.estimate import total_memory
+
     yield "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     for name in PACKAGES:
         try:

@@ -85,12 +85,13 @@ def plan_command(settings: "Settings") -> None:
     with TerminalProgress() as progress:
         progress(Message("Scanning the inputs"))
         prepared = prepare(settings, only_plan=True, on_event=progress)
-    known = estimate(prepared, batch=settings.batch)
-    workers, threads = workers_and_threads(settings)
+    known = estimate(prepared, batch=prepared.division.batch)
+    workers, threads = workers_and_threads(settings, prepared)
     print_result(plan_text(prepared, known, workers=workers))
     if not known.untimed:
         print_message(f"Timing one tile in a separate process, for at most {LIMIT_S:.0f} s")
-    print_result(time_text(measure(prepared, known, workers=workers, threads=threads), workers=workers))
+    timing = measure(prepared, known, workers=workers, threads=threads)
+    print_result(time_text(timing, workers=workers, cluster=settings.engine == "ray"))
     if any(row.status == "failed" for row in prepared.plan.files):
         raise typer.Exit(SOME_FAILED)
 

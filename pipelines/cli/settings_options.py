@@ -87,10 +87,11 @@ def _parameter(name: str) -> inspect.Parameter:
         return _optional(name, list[str], typer.Argument(help=_help(name), show_default=False, metavar="INPUTS"))
     if kind is bool:
         return _optional(name, bool, typer.Option(f"{flag}/--no-{flag[2:]}", help=_help(name)))
-    metavar = "NUMBER" if kind is int else "NAME=VALUE" if _is_mapping(name) else "|".join(_literals(name)) or "TEXT"
+    number = int if kind is int else float if kind is float else None
+    metavar = "NUMBER" if number else "NAME=VALUE" if _is_mapping(name) else "|".join(_literals(name)) or "TEXT"
     repeatable = _is_mapping(name) or Settings.model_fields[name].default == ()
     option = typer.Option(flag, help=_help(name), metavar=metavar, autocompletion=complete(name))
-    return _optional(name, int if kind is int else list[str] if repeatable else str, option)
+    return _optional(name, number or (list[str] if repeatable else str), option)
 
 
 def _optional(name: str, kind: Any, option: Any) -> inspect.Parameter:
@@ -116,7 +117,7 @@ def _help(name: str) -> str:
     field = Settings.model_fields[name]
     default = field.default
     parts = [field.description or ""]
-    if isinstance(default, str | int) and default not in ("", False, 0) and "Default" not in parts[0]:
+    if isinstance(default, str | int | float) and default not in ("", False, 0) and "Default" not in parts[0]:
         parts.append(f"Default: {str(default).lower() if isinstance(default, bool) else default}.")
     if _is_mapping(name):
         parts.append("Repeatable.")

@@ -11,7 +11,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Generator
+import textwrap
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
@@ -49,6 +50,25 @@ def visible(text: str, *, keep: str = "") -> str:
 def plural(count: int, word: str) -> str:
     """A count with its noun: "1 region", "2 regions"."""
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
+    """Rows as aligned columns, two spaces apart; the columns numbered in `right` are right-aligned."""
+    rows = [[visible(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    aligned = (
+        [
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        for row in rows
+    )
+    return "\n".join("  ".join(cells).rstrip() for cells in aligned)
+
+
+def indent(text: str, *, title: str = "") -> str:
+    """Text indented by two spaces under a title."""
+    return (f"{visible(title)}\n" if title else "") + textwrap.indent(text, "  ")
 
 
 def print_result(text: object) -> None:

@@ -80,6 +80,8 @@ class InlineEngine:
     """Works in this process, reading the next batch while the current one is annotated."""
 
     job: Job
+    room: Callable[[], bool] = lambda: True
+    """Whether there is memory to read ahead."""
 
     def annotate(self, batches: Iterable[Sequence[Region]]) -> Generator[list[Result], None, None]:
         """See `Engine`."""
@@ -90,6 +92,8 @@ class InlineEngine:
         try:
             yield []
             for batch in batches:
+                if pending and not self.room():
+                    yield job.annotate(pending.popleft().result())
                 pending.append(reader.submit(job.read, batch))
                 if len(pending) > 1:
                     yield job.annotate(pending.popleft().result())
@@ -159,6 +163,8 @@ class PoolLimits:
     """How often a region is tried again, alone, after its worker died."""
     restarts: int = 0
     """How many workers may die before they are ready."""
+    room: Callable[[], bool] = lambda: True
+    """Whether there is memory for a worker to read a further task."""
 
 
 def run_pool(
@@ -179,10 +185,7 @@ def run_pool(
         while True:
             while len(workers) < limits.workers and queue.has_more(sum(not worker.tasks for worker in workers)):
                 workers.append(start())
-            for count in range(limits.tasks):  # each worker has one before any has two
-                for worker in workers:
-                    if worker.ready and len(worker.tasks) == count and (task := queue.pop(worker.tasks)) is not None:
-                        worker.send(task)
+            queue.send(workers)
             if not any(worker.tasks for worker in workers) and not queue.has_more(0):
                 return
             for worker in wait(workers):
@@ -191,7 +194,8 @@ def run_pool(
                 except (EOFError, OSError):
                     workers.remove(worker)
                     results = queue.retry_tasks_of(worker)
-                yield results
+                if results or worker.ready:
+                    yield results
     finally:
         for worker in workers:
             worker.stop()
@@ -216,7 +220,16 @@ class _TaskQueue:
             self.fetched.append(Task(batch))
         return True
 
-    def pop(self, others: Sequence[Task]) -> Task | None:
+    def send(self, workers: Sequence[Worker]) -> None:
+        """Give tasks to the workers that are ready: each has one before any has two."""
+        for count in range(self.limits.tasks):
+            for worker in workers:
+                if not worker.ready or len(worker.tasks) != count or (count and not self.limits.room()):
+                    continue
+                if (task := self._pop(worker.tasks)) is not None:
+                    worker.send(task)
+
+    def _pop(self, others: Sequence[Task]) -> Task | None:
         """The next task for a worker that has `others`. A retry is its only one, so that it dies for no other."""
         if any(task.alone for task in others) or not self.has_more(0) or (others and self.retries):
             return None
@@ -253,6 +266,8 @@ class ProcessPoolEngine:
     job: Job
     workers: int
     threads: int
+    room: Callable[[], bool] = lambda: True
+    """Whether there is memory to read ahead."""
 
     def annotate(self, batches: Iterable[Sequence[Region]]) -> Generator[list[Result], None, None]:
         """See `Engine`. A region whose process died twice is a failed result with the exit reason."""
@@ -260,7 +275,9 @@ class ProcessPoolEngine:
         def start() -> WorkerProcess:
             return WorkerProcess.start(self.job, self.threads)
 
-        return run_pool(batches, PoolLimits(self.workers, tasks=TASKS_HELD), start=start, wait=_wait_for_processes)
+        return run_pool(
+            batches, PoolLimits(self.workers, tasks=TASKS_HELD, room=self.room), start=start, wait=_wait_for_processes
+        )
 
 
 @dataclass(slots=True)

@@ -8,28 +8,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from ...model.annotator import TORCH_LIBRARIES, Cost, InputSpec, SupportsCost
-from ...model.checkpoints.memory import release_freed_memory
+from ...model.annotator import Cost, InputSpec, SupportsCost
 from ...model.finding import Result
 from ...model.views import grid_of
 from ...readers.errors import LimnerError, RequestError
-from ...readers.image import ImageInfo
 from ...readers.regions import Region, Span
-from ...readers.registry import readers
 from ...readers.sandbox import release_sandbox
 from .engines import Job, Task, WorkerProcess
 from .execute import PreparedRun
-from .plan import ImagePlan
-from .worker import MAX_OPEN
+from .memory import parse_fields, release_freed_memory, worker_bytes
 
 LIMIT_S = 120.0
 """Most seconds that timing may take, including loading the model."""
 
-_RGB_CHANNELS = 3
-_FLOAT_BYTES = 4
-_COPIES = 2.5  # of a region in float32: as read, its tiles, and those of the next one, which is read meanwhile
 _RESERVE, _RESERVE_SHARE = 1.0 * 2**30, 0.1  # free memory to leave to other processes: bytes, or a share if more
 _WARM_UP_S = 5.0  # a region that takes less is timed a second time, since the first run is slower
 _PLACES = (2, 3, 5, 7, 11)  # fractions of the list of regions at which tiles are tried, the middle first
@@ -90,11 +81,11 @@ def estimate(prepared: PreparedRun, *, batch: int) -> Estimate:
     Raises `RequestError`.
     """
     images = prepared.plan.images
-    views = max(view_bytes(image) for image in images) * batch * _COPIES
     shapes = Counter(grid_of(region, image.spec) for image in images for region in image.remaining)
     work = {shape: float(shape[0] * shape[1]) for shape in shapes}
-    kept = cache_bytes([image.info for image in images], MAX_OPEN)
-    basic = Estimate(views + kept + TORCH_LIBRARIES, None, free_memory(), shapes, work, peak_memory())
+    limit = prepared.limit
+    needed = worker_bytes(images, None, batch=batch, limit=limit)
+    basic = Estimate(needed, None, free_memory(), shapes, work, peak_memory())
     annotator = prepared.annotator
     if annotator is None or not shapes:
         return replace(basic, untimed="There is nothing to analyse")
@@ -108,9 +99,10 @@ def estimate(prepared: PreparedRun, *, batch: int) -> Estimate:
             return basic
         cost = max((known[shape] for shape in shapes), key=lambda one: one.memory)
         found = replace(basic, cost=cost, work={shape: one.work for shape, one in known.items()})
+        memory = worker_bytes(images, cost, batch=batch, limit=limit)
+        found = replace(found, memory=memory)
         if cost.device == "cpu":
-            memory = views + kept + cost.libraries + cost.memory
-            return replace(found, memory=memory, untimed=_does_not_fit(memory, basic.free))
+            return replace(found, untimed=_does_not_fit(memory, basic.free))
         from ...model.checkpoints.memory import free_gpu_memory
 
         free = free_gpu_memory(cost.device)
@@ -149,31 +141,6 @@ def measure(prepared: PreparedRun, known: Estimate, *, workers: int, threads: in
     seconds = trial.result.seconds * total / one / max(1, min(workers, known.regions))
     tile = f"one tile of {prepared.redactor.text(trial.result.region)}, {trial.result.seconds:.2g} s"
     return Timing(seconds, f"{'extrapolated from' if total != one else 'measured on'} {tile}", trial.peak)
-
-
-def view_bytes(image: ImagePlan) -> int:
-    """Bytes of the tiles of the largest region of an image in float32."""
-    columns, rows = grid_of(image.largest_region, image.spec)
-    channels = _RGB_CHANNELS if image.spec.bands is None else len(image.spec.bands)
-    return columns * rows * image.spec.tile**2 * channels * _FLOAT_BYTES
-
-
-def cache_bytes(infos: Sequence[ImageInfo], most_open: int) -> float:
-    """Bytes of decoded pixels that a process keeps at most for reading images of which `most_open` are open at once."""
-    each: list[float] = []
-    shared: list[float] = []
-    most = 0
-    known = readers()
-    for info in infos:
-        reader = known[info.reader]
-        pixel = sum(np.dtype(channel.dtype).itemsize for channel in info.channels)
-        kept = min(getattr(reader, "cache_bytes", 0), info.size[0] * info.size[1] * pixel)
-        if getattr(reader, "shared_cache", False):
-            shared.append(kept)
-            most = max(most, getattr(reader, "cache_bytes", 0))
-        else:
-            each.append(kept)
-    return sum(sorted(each)[-most_open:]) + min(most, sum(shared))
 
 
 def middle_tile(region: Region, spec: InputSpec) -> Region:
@@ -271,7 +238,7 @@ class _Monitor:
     def receive(self, late: str) -> list[Result]:
         """The next results; `late` begins the message of a timeout. Raises `_LimitError`."""
         while not self.worker.connection.poll(_POLL_S):
-            held = _parse_fields(Path(f"/proc/{self.worker.process.pid}/status")).get("RssAnon", 0.0)
+            held = parse_fields(Path(f"/proc/{self.worker.process.pid}/status")).get("RssAnon", 0.0)
             self.peak = max(self.peak, held)
             if held > self.memory:
                 msg = f"It took more than {self.memory / 2**30:.1f} GiB of memory and was stopped"
@@ -284,7 +251,7 @@ class _Monitor:
 
 def peak_memory() -> float | None:
     """Most bytes that this process has held so far; None where the system does not report it."""
-    return _parse_fields(Path("/proc/self/status")).get("VmHWM")
+    return parse_fields(Path("/proc/self/status")).get("VmHWM")
 
 
 def total_memory() -> float | None:
@@ -301,21 +268,9 @@ def free_memory() -> float | None:
     The least of what the system reports as available and of what is left of the limits of the control groups
     (containers, batch systems). Cached files count as free.
     """
-    available = _parse_fields(Path("/proc/meminfo")).get("MemAvailable", total_memory())
+    available = parse_fields(Path("/proc/meminfo")).get("MemAvailable", total_memory())
     known = [*_left_of_cgroups(), *([] if available is None else [available])]
     return min(known) if known else None
-
-
-def _parse_fields(path: Path) -> dict[str, float]:
-    """Lines like "Name:  12 kB" as bytes by name; {} where there is no such file."""
-    fields: dict[str, float] = {}
-    with contextlib.suppress(OSError):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            name, _, rest = line.partition(":")
-            words = rest.split()
-            if len(words) == 2 and words[0].isdecimal() and words[1] == "kB":
-                fields[name] = float(words[0]) * 1024
-    return fields
 
 
 def _left_of_cgroups() -> Iterator[float]:

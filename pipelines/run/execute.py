@@ -9,21 +9,25 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ...model.annotator import Annotator, InputSpec, RemoteAnnotator
+from ...model.annotator import Annotator, Cost, InputSpec, RemoteAnnotator, SupportsCost
 from ...model.finding import Result
+from ...model.views import grid_of
 from ...readers.errors import LimnerError, ModelError, RequestError
 from ...readers.files import is_remote
 from ...readers.image import ImageInfo
+from ...readers.plugins import require_extra
 from ...readers.regions import Region
-from ...readers.registry import COUNTED_ONCE, ScannedFile
+from ...readers.registry import COUNTED_ONCE, ScannedFile, limit_caches
 from ...readers.registry import check_options as check_reader_options
+from ...readers.sandbox import release_sandbox
 from ..cli.terminal import plural
 from ..config import Settings
 from ..progress import EventHandler, Message, RegionDone, Started
 from ..run_result import Run
-from .engines import InlineEngine, ProcessPoolEngine, cores
+from .engines import Engine, InlineEngine, ProcessPoolEngine, cores
 from .kept_overviews import rename_overviews
 from .manifest import load_manifest, make_manifest, refuse_difference
+from .memory import Division, Headroom, cache_limit, divide, memory_limit, release_freed_memory, view_bytes
 from .model_selection import AnnotatorChoice, choose_annotator, choose_labels
 from .plan import NO_MODEL, Plan, make_plan, reader_options
 from .redaction import Redactor, keep_refused, key_for, scan_with_redaction, where_names_are, write_sources
@@ -46,8 +50,12 @@ class PreparedRun:
     labels: tuple[str, ...]
     """Labels to keep; () for all."""
     redactor: Redactor
+    division: Division
+    """Workers and batches that fit into the memory that the run may take."""
     unavailable: str = ""
     """Why the annotator cannot work on this machine yet, "" where it can or was not asked."""
+    limit: float | None = None
+    """Bytes of memory that the run may take; None for any number."""
 
     @property
     def redacted_plan(self) -> Plan:
@@ -56,13 +64,20 @@ class PreparedRun:
 
     def job(self, threads: int = 0) -> RegionJob | None:
         """The job of the run; None without an annotator."""
-        return self.choice and RegionJob.of(self.plan, self.choice, labels=self.labels, threads=threads)
+        cache = cache_limit(self.limit)
+        return self.choice and RegionJob.of(self.plan, self.choice, labels=self.labels, threads=threads, cache=cache)
+
+
+def _limit_caches(settings: Settings) -> None:
+    if settings.memory:
+        limit_caches(cache_limit(memory_limit(settings)))
 
 
 def check_options(settings: Settings) -> None:
     """Raise `RequestError` for an unknown or invalid option of a reader, the model or a writer. Reads no input."""
     check_reader_options(reader_options(settings), settings.reader or None)
-    load_writers(settings.reports, settings.report_options)
+    if settings.reports or settings.report_options:
+        load_writers(settings.reports, settings.report_options)
     choice = choose_annotator(settings, [])
     if choice is not None:
         choice.make()
@@ -77,6 +92,7 @@ def prepare(
     that is not on this machine is no error but `PreparedRun.unavailable`, and a remote model is not contacted.
     """
     check_options(settings)
+    _limit_caches(settings)
     return _prepare(settings, *scan_with_redaction(settings, key), only_plan=only_plan, on_event=on_event)
 
 
@@ -97,9 +113,20 @@ def _prepare(
         labels = choose_labels(settings, choice, annotator)
         unavailable = "" if annotator is None else redactor.text(_check(annotator, infos, only_plan=only_plan))
         plan = make_plan(settings, scanned, annotator, on_event, ready=not unavailable, scratch=scratch)
+        cost = _cost(plan, annotator) if settings.memory and not unavailable else None
+        division = divide(settings, plan.images, cost, workers=worker_count(settings))
     except LimnerError as error:
         raise redactor.error(error) from None
-    return PreparedRun(plan, choice, annotator, labels, redactor, unavailable)
+    return PreparedRun(plan, choice, annotator, labels, redactor, division, unavailable, memory_limit(settings))
+
+
+def _cost(plan: Plan, annotator: Annotator | None) -> Cost | None:
+    """What the largest region takes, None where that is not known."""
+    if not isinstance(annotator, SupportsCost):
+        return None
+    specs = [image.spec for image in plan.images]
+    costs = [annotator.cost(specs, grid_of(image.largest_region, image.spec)) for image in plan.images]
+    return max(filter(None, costs), key=lambda cost: cost.memory, default=None)
 
 
 def _check(annotator: Annotator, infos: Sequence[ImageInfo], *, only_plan: bool) -> str:
@@ -130,9 +157,10 @@ def run(settings: Settings, on_event: EventHandler) -> Run:
     folder = Path(settings.out)
     check_folder(folder)
     _refuse_results_as_inputs(settings)
-    worker_count(settings)
+    check_engine(settings)
     on_event(Message("Scanning the inputs"))
     check_options(settings)
+    _limit_caches(settings)
     with key_for(folder, settings) as key, TemporaryDirectory(prefix="limner-") as temporary:
         scanned, redactor = scan_with_redaction(settings, key)
         scratch = Path(temporary)
@@ -187,7 +215,7 @@ def check_tiling_of_inputs(
 def worker_count(settings: Settings) -> int:
     """Number of processes that annotate. Raises `RequestError` where it is far beyond the number of cores."""
     if settings.engine != "local":
-        return 1
+        return max(1, settings.workers if settings.engine == "ray" else 1)
     most = max(64, 4 * cores())
     if settings.workers > most:
         raise RequestError(
@@ -199,10 +227,24 @@ def worker_count(settings: Settings) -> int:
     return settings.workers or cores()
 
 
-def workers_and_threads(settings: Settings) -> tuple[int, int]:
+def check_engine(settings: Settings) -> None:
+    """Raise `RequestError` where the engine cannot work as asked, as far as that can be told at once."""
+    worker_count(settings)
+    for name in ("address", "gpus_per_worker"):
+        if settings.engine != "ray" and (value := getattr(settings, name)):
+            flag = f"--{name.replace('_', '-')}"
+            raise RequestError(flag, "must come with --engine ray", value=str(value), remedy=f"Leave {flag} out")
+    if settings.engine == "ray":
+        require_extra("ray", "--engine ray", otherwise="or use --engine local on one machine")
+        from .ray_engine import check_address
+
+        check_address(settings.address)
+
+
+def workers_and_threads(settings: Settings, prepared: PreparedRun | None = None) -> tuple[int, int]:
     """Number of processes that annotate, and of computing threads in each, 0 for one per core."""
-    workers = worker_count(settings)
-    return workers, 0 if settings.engine == "inline" else max(1, cores() // workers)
+    workers = worker_count(settings) if prepared is None else prepared.division.workers
+    return workers, 0 if settings.engine != "local" else max(1, cores() // workers)
 
 
 def _refuse_results_as_inputs(settings: Settings) -> None:
@@ -240,6 +282,7 @@ def _run_prepared(settings: Settings, prepared: PreparedRun, key: str, on_event:
 
         _annotate(store, settings, prepared, on_event, write_manifest)
         on_event(Message("Writing the reports"))
+        release_freed_memory()
         names = ((a.info.id, b.info.id) for a, b in zip(prepared.plan.images, plan.images, strict=True))
         rename_overviews(scratch, names)
         record = read_record(folder, scratch=scratch)
@@ -278,11 +321,13 @@ def _annotate(
     todo = [region for image in plan.images for region in image.remaining if region.key not in done]
     on_event(Started(len(plan.images), total, total - len(todo), str(store.folder)))
     work: Generator[list[Result], None, None] = (result for result in ())
-    workers, threads = workers_and_threads(settings)
+    _, threads = workers_and_threads(settings, prepared)
     job = prepared.job(threads)
     if todo and job is not None:
-        engine = InlineEngine(job) if settings.engine == "inline" else ProcessPoolEngine(job, workers, threads)
-        work = engine.annotate(_batches(todo, settings.batch))
+        if prepared.limit is not None:
+            release_sandbox()  # it holds libraries, and may not be needed again
+        release_freed_memory()  # of planning, which takes more than a region
+        work = _make_engine(settings, job, prepared).annotate(_batches(todo, prepared.division.batch))
     with contextlib.closing(work):  # ends the workers in any case
         first = next(work, list[Result]())
         write_manifest()
@@ -291,6 +336,23 @@ def _annotate(
             results = prepared.redactor.results(batch)
             store.append(results)
             _report_results(results, on_event)
+
+
+def _make_engine(settings: Settings, job: RegionJob, prepared: PreparedRun) -> Engine:
+    room = Headroom(prepared.limit, max(map(view_bytes, prepared.plan.images)) * prepared.division.batch)
+    if settings.engine == "inline":
+        return InlineEngine(job, room)
+    if settings.engine == "local":
+        return ProcessPoolEngine(job, prepared.division.workers, job.threads, room)
+    from .ray_engine import RayEngine
+
+    return RayEngine(
+        lambda threads: replace(job, threads=threads),
+        settings.address,
+        settings.workers,
+        settings.gpus_per_worker,
+        [image.info for image in job.images.values()],
+    )
 
 
 def _report_results(results: Sequence[Result], on_event: EventHandler) -> None:

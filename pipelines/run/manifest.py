@@ -43,7 +43,7 @@ def make_manifest(
     neutral = frozenset[str]() if choice is None else choice.neutral
     return {
         "format": 2,
-        "config": redactor.settings(settings).model_dump(mode="json", exclude={"out"}),
+        "config": redactor.settings(settings).model_dump(mode="json", exclude={"out", "address"}),
         "versions": versions(),
         "annotator": {
             "name": NONE if choice is None else choice.name,

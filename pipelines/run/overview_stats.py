@@ -261,15 +261,17 @@ def _check_values(info: ImageInfo, channels: Sequence[Channel], overview: Reduce
         return
     needed = channel_names(info, spec, None)
     places = [place for place, channel in enumerate(channels) if channel.name in needed]
-    native = np.abs(overview.pixels[overview.valid][:, places])
-    values = native * [channels[place].scale for place in places] + [channels[place].offset for place in places]
-    low, high = spec.value_range
-    if np.mean((values < low) | (values > high)) > _WRONG_VALUES:
+    (low, high), outside, medians = spec.value_range, 0.0, list[float]()
+    for place in places:  # one after the other, since all of them would take much memory
+        values = np.abs(overview.pixels[overview.valid, place]) * channels[place].scale + channels[place].offset
+        outside += float(np.mean((values < low) | (values > high))) / len(places)
+        medians.append(float(np.median(values)))
+    if outside > _WRONG_VALUES:
         types = ", ".join(sorted({channels[place].dtype for place in places}))
         raise ModelError(
             info.id or info.uri,
             f"must have values of {spec.quantity} between {low:g} and {high:g} for the model",
-            value=f"median {np.median(values):g}, {types}",
+            value=f"median {np.median(medians):g}, {types}",
             remedy="Check the file's scale and offset, state the right sensor with --sensor, or give colours of 8 bits",
         )
 

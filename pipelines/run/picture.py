@@ -10,7 +10,6 @@ import numpy as np
 import shapely
 
 from ...model.annotator import InputSpec, SupportsPictureFit
-from ...model.checkpoints.memory import release_freed_memory
 from ...model.views import read_canvas
 from ...readers.image import ImageInfo, Mask, Pixels
 from ...readers.regions import Grid, Region, Span
@@ -36,9 +35,7 @@ def fit_to_picture(annotator: SupportsPictureFit, info: ImageInfo, grid: Grid, s
     spec = stats.spec
     if stats.roi.area is not None and stats.roi.area.is_empty:
         return spec
-    fitted = annotator.fit_picture(spec, lambda: read_picture(info, grid, stats))
-    release_freed_memory()  # a network's on many pixels, while other processes need it
-    return fitted
+    return annotator.fit_picture(spec, lambda: read_picture(info, grid, stats))
 
 
 def read_picture(info: ImageInfo, grid: Grid, stats: OverviewStats, limit: int = MAX_PIXELS) -> tuple[Pixels, Mask]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from ..describe import indent, table
+from ..cli.terminal import indent, table
 from .tiling_check import IN_STEP, MAX_CHANGED, MAX_RATIO, Measured, TilingCheck
 
 REPORTS = ("seams.json", "seams.txt", "seams.yaml")

@@ -1,5 +1,6 @@
 """Reads and annotates batches of regions. The failure of a region becomes a result; a bug stops the run."""
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -12,13 +13,12 @@ from ...model.views import measure_coverage, read_view, to_image_coordinates
 from ...readers.errors import LimnerError, ModelError
 from ...readers.image import Image
 from ...readers.regions import Region
-from ...readers.registry import open_image
+from ...readers.registry import limit_caches, open_image
+from .memory import MAX_OPEN
 from .model_selection import AnnotatorChoice
 from .overview_stats import EMPTY, channel_names
 from .plan import ImagePlan, Plan
 from .windows import NOT_VISIBLE
-
-MAX_OPEN = 4  # images that a process keeps open; a batch rarely spans two images
 
 
 @dataclass
@@ -32,16 +32,29 @@ class RegionJob:
     """Labels to keep; () for all."""
     threads: int = 0
     """Computing threads; 0 for one per core."""
+    cache: float = math.inf
+    """Most bytes of decoded pixels that readers keep."""
     _annotator: Annotator | None = field(default=None, init=False)
     _open: OrderedDict[str, Image] = field(default_factory=OrderedDict[str, Image], init=False)
 
     @classmethod
-    def of(cls, plan: Plan, choice: AnnotatorChoice, *, labels: tuple[str, ...] = (), threads: int = 0) -> Self:
+    def of(
+        cls,
+        plan: Plan,
+        choice: AnnotatorChoice,
+        *,
+        labels: tuple[str, ...] = (),
+        threads: int = 0,
+        cache: float = math.inf,
+    ) -> Self:
         """The job of a plan."""
-        return cls({image.info.id: replace(image, skipped=None) for image in plan.images}, choice, labels, threads)
+        images = {image.info.id: replace(image, skipped=None) for image in plan.images}
+        return cls(images, choice, labels, threads, cache)
 
     def begin(self) -> None:
         """Make the annotator and load its networks. Raises `LimnerError`."""
+        if self.cache < math.inf:
+            limit_caches(self.cache)
         if self.choice is None:
             return
         self._annotator = self.choice.make(threads=str(self.threads))

@@ -73,6 +73,7 @@ BLOCKED_DRIVERS = (
     *("DERIVED", "OGCAPI", "NGW", "KMLSUPEROVERLAY", "Zarr", "HDF5", "HDF5Image", "BAG", "S102", "S104", "S111"),
 )
 """Drivers that GDAL does not even load where limner is the first to start it: a second line of defence."""
+_limits: dict[str, float] = {"cache": CACHE_BYTES}
 _URL_PREFIXES = (("s3://", "/vsis3/"), ("gs://", "/vsigs/"), ("az://", "/vsiaz/"), ("http", "/vsicurl/http"))
 _NETWORK_PATH = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift)/")
 _ARCHIVE_PATH = re.compile(r"/vsi(zip|tar|gzip)/")
@@ -98,6 +99,11 @@ def gdal_errors(name: str, rule: str, remedy: str) -> Generator[None]:
         raise ReadError(name, rule, value=found, remedy=remedy) from error
 
 
+def limit_cache(most: float) -> None:
+    """Let GDAL keep at most so many bytes of decoded blocks, `CACHE_BYTES` at most: before the first read."""
+    _limits["cache"] = min(CACHE_BYTES, most)
+
+
 @contextmanager
 def gdal_env(name: str) -> Generator[None]:
     """Configure GDAL for reading `name`: no network access unless `name` itself is a URL."""
@@ -107,7 +113,7 @@ def gdal_env(name: str) -> Generator[None]:
         "GDAL_SKIP": ",".join(BLOCKED_DRIVERS),
         "GDAL_VRT_ENABLE_RAWRASTERBAND": "NO",
         "GDAL_VRT_ENABLE_PYTHON": "NO",
-        "GDAL_CACHEMAX": CACHE_BYTES,
+        "GDAL_CACHEMAX": int(_limits["cache"]),
     }
     if is_remote(name):
         settings |= {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": "TRUE", "GDAL_HTTP_MAX_RETRY": "3"}

@@ -25,7 +25,7 @@ from ..image import BaseImage, ImageInfo, Mask, Pixels, StoredLevel
 from ..options import scan_options
 from ..orientation import TAG_FACT
 from ..resample import ROW_BYTES, SNAP, Edges, axis_weights, pixel_edges, resample
-from .gdal import CACHE_BYTES, PAGE, gdal_env, gdal_errors, open_raster, stored_bytes
+from .gdal import CACHE_BYTES, PAGE, gdal_env, gdal_errors, limit_cache, open_raster, stored_bytes
 from .metadata import (
     RasterOptions,
     band_dtype,
@@ -66,6 +66,7 @@ class RasterReader:
     name = "raster"
     kind = "map"
     cache_bytes, shared_cache = CACHE_BYTES, True
+    limit_cache = staticmethod(limit_cache)
     Options = RasterOptions
 
     def identify(self, uri: str, head: bytes) -> int:

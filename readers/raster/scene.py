@@ -22,7 +22,7 @@ from ..options import scan_options
 from ..overview import dilate
 from ..resample import pixel_edges
 from .bands import canonical_band, find_product_metadata, is_sentinel2, match_band, sensor_from_name
-from .gdal import CACHE_BYTES
+from .gdal import CACHE_BYTES, limit_cache
 from .geotiff import RasterImage, RasterReader
 from .metadata import RasterOptions
 from .radiometry import SCALE_SOURCE
@@ -53,6 +53,7 @@ class SceneReader:
     name = "scene"
     kind = "map"
     cache_bytes, shared_cache = CACHE_BYTES, True
+    limit_cache = staticmethod(limit_cache)
     Options = RasterOptions
 
     def identify(self, uri: str, head: bytes) -> int:

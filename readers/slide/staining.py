@@ -6,7 +6,8 @@ from typing import Final
 
 import numpy as np
 
-from ..image import DOUBTFUL, Mask, Pixels
+from ..image import Mask, Pixels
+from ..kinds import DOUBTFUL
 
 HE, IHC = "H&E", "IHC"
 

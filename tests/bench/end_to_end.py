@@ -107,9 +107,8 @@ def main() -> None:
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="limner-end-to-end-"))
     folder.mkdir(parents=True, exist_ok=True)
     card, out, peer = write_network(folder), folder / "run", folder / "peer.csv"
-    print_line(
-        "| side, px | program | CPU, s | wall, s | peak memory, MB | polygons |\n| --- | --- | --- | --- | --- | --- |"
-    )
+    print_line("| side, px | program | CPU, s | ÷ loop | wall, s | peak memory, MB | polygons |")
+    print_line("| --- | --- | --- | --- | --- | --- | --- |")
     for side in map(int, asked.sides.split(",")):
         scene = folder / f"scene-{side}.tif"
         if not scene.exists():

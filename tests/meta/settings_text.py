@@ -51,8 +51,8 @@ def python_type(name: str) -> str:
     field = Settings.model_fields[name]
     if values := [one for one in get_args(field.annotation) if isinstance(one, str)]:
         return "Literal[{}]".format(", ".join(f'"{one}"' for one in values))
-    if field.annotation is bool or field.annotation is int:
-        return "bool" if field.annotation is bool else "int"
+    if field.annotation in (bool, int, float):
+        return field.annotation.__name__
     if field.default == ():
         return "str | Sequence[str]"
     return "str | os.PathLike[str]" if field.metadata else "str"
@@ -75,7 +75,7 @@ def table() -> str:
     for name, field in Settings.model_fields.items():
         default = field.get_default(call_default_factory=True)
         result = str(default).lower() if isinstance(default, bool) else str(default)
-        result = "" if default in ("", (), {}) or name == "workers" else f"`{result}`"
+        result = "" if default in ("", (), {}) or name in {"workers", "gpus_per_worker"} else f"`{result}`"
         values = ", ".join(f"`{value}`" for value in known_values(name))
         text = f"{field.description}{f' One of: {values}.' if values else ''}".replace("|", "\\|")
         rows.append(f"| `{name}` | {flag_of(name)} | {result} | {text} |\n")

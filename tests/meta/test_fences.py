@@ -33,6 +33,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "pandas": ("reports/*", "pipelines/run_result.py"),
     "PIL": ("model/*", "reports/*", "pipelines/*"),
     "matplotlib": ("pipelines/train/*",),
+    "ray": ("pipelines/run/ray_engine.py",),
     "typer": ("pipelines/cli/*",),
     "rich": ("pipelines/progress.py",),
     "yaml": ("model/*", "pipelines/*"),
@@ -104,7 +105,11 @@ def libraries(source: str) -> set[str]:
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             found.add(str(node.module).partition(".")[0])
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in {"__import__", "importlib.import_module"}:
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in {
+            "__import__",
+            "import_module",
+            "importlib.import_module",
+        }:
             found |= {str(a.value).partition(".")[0] for a in node.args if isinstance(a, ast.Constant) if a.value}
     return found - set(sys.stdlib_module_names) - {"limner"}
 

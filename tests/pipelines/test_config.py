@@ -62,7 +62,7 @@ def test_lists_may_be_written_with_commas_or_as_yaml(tmp_path: Path) -> None:
         ("resolution: 10", ("resolution", "string")),
         ("resolution: 10 parsecs", ("--resolution 10m", "parsecs")),
         ("resolution: 0m", ("positive",)),
-        ("engine: ray", ("engine", "local")),
+        ("engine: dask", ("engine", "local")),
         ("preset: sentinel2", ("sentinel2-l1c",)),
         ("- a", ("list",)),
         ("a: [", ("YAML",)),

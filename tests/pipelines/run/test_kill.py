@@ -63,6 +63,7 @@ def tear(after, share):
 
 
 def one(wish):
+    os.environ.update(wish.get("environment", {}))
     settings = Settings.resolve(wish["settings"])
     if "tear" in wish:
         tear(*wish["tear"])
@@ -203,13 +204,27 @@ def test_killed_at_any_time(tmp_path: Path, asked: dict[str, Any], whole: Path, 
     assert contents(out) == contents(whole)
 
 
-@pytest.mark.parametrize("batch", [1, 3, 7])
-def test_killed_with_local_workers(tmp_path: Path, asked: dict[str, Any], whole: Path, forked: Run, batch: int) -> None:
-    settings = {**asked, "out": str(tmp_path / "out"), "batch": batch, "engine": "local", "workers": 2}
-    assert forked(settings, after=5) == KILLED
-    assert forked(settings, tear=(9, 0.7)) == KILLED
-    assert forked(settings) == 0
+@pytest.fixture(params=["local", "ray"])
+def pool(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Settings of an engine with worker processes."""
+    if request.param == "local":
+        return {"engine": "local", "workers": 2}
+    cluster = request.getfixturevalue("ray_cluster")
+    return {"engine": "ray", "workers": 2, "address": cluster.address, "environment": cluster.environment}
+
+
+@pytest.mark.parametrize(("pool", "batch"), [("local", 1), ("local", 3), ("local", 7), ("ray", 1)], indirect=["pool"])
+def test_killed_with_worker_processes(
+    tmp_path: Path, asked: dict[str, Any], whole: Path, forked: Run, pool: dict[str, Any], batch: int
+) -> None:
+    wish = {"environment": pool.pop("environment", {})}
+    settings = {**asked, **pool, "out": str(tmp_path / "out"), "batch": batch}
+    assert forked(settings, after=5, **wish) == KILLED
+    assert forked(settings, tear=(9, 0.7), **wish) == KILLED
+    assert forked(settings, **wish) == 0
     assert reports(tmp_path / "out") == reports(whole)
+    lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    assert len(lines) == len((whole / "results.jsonl").read_text().splitlines())
 
 
 def test_a_full_disk_loses_nothing(tmp_path: Path, asked: dict[str, Any], whole: Path) -> None:

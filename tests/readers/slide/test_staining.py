@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from limner.readers.image import DOUBTFUL
+from limner.readers.kinds import DOUBTFUL
 from limner.readers.slide.staining import HE, IHC, measure_stain, stated_specimen
 from limner.readers.slide.tiff import OmeMetadata
 

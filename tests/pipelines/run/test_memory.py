@@ -1,0 +1,96 @@
+"""The limit on memory: what fits into it, and that reading ahead waits for room."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from limner.pipelines.config import Settings, parse_bytes
+from limner.pipelines.run import memory
+from limner.pipelines.run.memory import Headroom, divide, held_bytes
+from limner.readers.errors import RequestError
+
+Limner = Callable[..., Any]  # returns the class CommandOutput of conftest, which tests cannot import
+MB = 1e6
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("2GB", 2e9), ("1.5 GiB", 1.5 * 2**30), (" 300MB ", 3e8), (".5TiB", 2**39)], ids=str
+)
+def test_an_amount_of_memory_is_read(text: str, count: float) -> None:
+    assert parse_bytes(text) == count
+    assert Settings.resolve({"memory": text}).memory == text
+
+
+@pytest.mark.parametrize("text", ["2", "2 gigabytes", "-1GB", "0MB", "GB", "1e3GB"])
+def test_other_texts_are_no_amount_of_memory(text: str) -> None:
+    with pytest.raises(RequestError, match="unit MB, GB or TB"):
+        Settings.resolve({"memory": text})
+
+
+@pytest.fixture
+def hundred(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process needs 100 MB, and 100 MB for each region of a batch."""
+    monkeypatch.setattr(memory, "worker_bytes", lambda *_, batch, **__: 100 * MB * (1 + batch))
+    monkeypatch.setattr(memory, "LIBRARIES", 100 * MB)
+
+
+@pytest.mark.parametrize(
+    ("given", "workers", "batch"),
+    [
+        ({}, 4, 8),
+        ({"memory": "900MB"}, 1, 8),
+        ({"memory": "899MB"}, 1, 4),
+        ({"memory": "200MB"}, 1, 1),
+        ({"memory": "900MB", "engine": "local"}, 1, 4),
+        ({"memory": "5GB", "engine": "local"}, 4, 8),
+        ({"memory": "2GB", "engine": "local"}, 2, 8),
+    ],
+    ids=str,
+)
+@pytest.mark.usefixtures("hundred")
+def test_batches_and_workers_are_made_to_fit(given: dict[str, str], workers: int, batch: int) -> None:
+    settings = Settings.resolve({"batch": 8, **given})
+    found = divide(settings, [], None, workers=4)
+    assert (found.workers, found.batch) == (workers, batch)
+    assert found.memory <= parse_bytes(given.get("memory", "5GB"))
+
+
+@pytest.mark.parametrize("given", [{"memory": "199MB"}, {"memory": "299MB", "engine": "local"}], ids=str)
+@pytest.mark.usefixtures("hundred")
+def test_a_limit_too_small_for_one_region_is_refused(given: dict[str, str]) -> None:
+    with pytest.raises(RequestError, match="must hold one region") as caught:
+        divide(Settings.resolve(given), [], None, workers=4)
+    assert "are needed" in str(caught.value)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="what a process holds is asked of /proc")
+def test_there_is_headroom_up_to_the_limit() -> None:
+    held = held_bytes(os.getpid())
+    assert held > 10 * MB
+    assert Headroom(None, 1e15)()
+    assert Headroom(10 * held, held)()
+    assert not Headroom(held / 2, 0.0)()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_the_command_says_how_much_is_needed(
+    command: str, tmp_path: Path, scene: Path, card: Path, limner: Limner
+) -> None:
+    words = [command, scene, "--model", card, "--memory", "20MB", *(["--out", tmp_path / "out"] * (command == "run"))]
+    output = limner(*words)
+    assert output.code == 2
+    assert "--memory must hold one region and the model" in output.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["inline", "local"])
+def test_a_limit_changes_no_result(engine: str, tmp_path: Path, scene: Path, card: Path, limner: Limner) -> None:
+    for name, words in {"free": [], "limited": ["--memory", "600MB", "--batch", 4]}.items():
+        out = ["--out", tmp_path / name, "--engine", engine, "--workers", 2]
+        assert limner("run", scene, "--model", card, "--hd-num", 4, *out, *words).code == 0
+    for path in (tmp_path / "free").glob("*.csv"):
+        assert path.read_bytes() == (tmp_path / "limited" / path.name).read_bytes()
