@@ -69,6 +69,7 @@ mutants: .venv-dev/ready
 bench: .venv-test/ready
 	cd .venv-test && bin/python ../tests/bench/georeference_table.py
 	cd .venv-test && bin/python ../tests/bench/bench_reading.py
+	cd .venv-test && bin/python ../tests/bench/slide_tiles.py
 	.venv-test/bin/limner models fetch csmask
 	cd .venv-test && bin/python ../tests/bench/csmask_halo.py csmask ../$(SAMPLES)/virginia sentinel-2-l1c
 	cd .venv-test && bin/python ../tests/bench/big_scene.py

@@ -1,10 +1,11 @@
-"""The overview of an image, which is the whole image reduced, and operations on masks of its size."""
+"""The overview of an image, which is the whole image reduced, and operations on its pixels and on masks of its size."""
 # scipy has no types:
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
@@ -28,7 +29,6 @@ WHOLE_BYTES: Final = 4 << 30
 SAMPLED_BYTES: Final = 512 << 20
 """Bytes of native pixels of such samples."""
 _SAMPLES: Final = 4096  # at most
-_LINES: Final = 256  # rows or columns that are averaged at a time
 _SMALLEST: Final = 32  # overview pixels: a block that cannot be read is halved until it has this side
 
 
@@ -234,25 +234,40 @@ def _read_block(result: ReducedImage, image: Image, block: tuple[int, int, int, 
     result.pixels[here], result.valid[here], result.readable[here] = pixels, valid, True
 
 
+def across_channels(function: np.ufunc, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """`function` of the channels of (…, C), one after the other: ten times as fast as `function.reduce` for a few."""
+    return reduce(function, (values[..., channel] for channel in range(values.shape[-1])))
+
+
+def percentiles(values: npt.NDArray[Any], share: float) -> Values:
+    """A percentile of each channel of (N, C), as `np.percentile` computes it; of 8 bits from their histogram."""
+    if values.dtype != np.uint8:
+        return np.asarray(np.percentile(values, share, axis=0), dtype=np.float64)
+    place = share / 100 * (len(values) - 1)
+    below, part = math.floor(place), place - math.floor(place)
+    found: list[float] = []
+    for channel in range(values.shape[1]):
+        count = np.cumsum(np.bincount(values[:, channel], minlength=256))
+        low, high = (int(np.searchsorted(count, at, side="right")) for at in (below, min(below + 1, len(values) - 1)))
+        found.append(high - (high - low) * (1 - part) if part >= 0.5 else low + (high - low) * part)
+    return np.asarray(found, dtype=np.float64)
+
+
 def box_mean(values: npt.NDArray[np.floating | np.bool_], radius: tuple[int, int]) -> Values:
     """The mean of `values` (H, W) in a window of ±radius (x, y) around each pixel, clipped at the border."""
     result = values.astype(np.float64)
-    average(result, radius)
+    for axis, reach in ((1, radius[0]), (0, radius[1])):
+        length, sides = result.shape[axis], list(result.shape)
+        sides[axis] += 1 + 2 * reach
+        total = np.moveaxis(np.zeros(sides), axis, 0)  # sums from the border, beyond which they stay the same
+        moved = np.moveaxis(result, axis, 0)
+        np.cumsum(moved, 0, out=total[reach + 1 : reach + 1 + length])
+        total[reach + 1 + length :] = total[reach + length]
+        np.subtract(total[2 * reach + 1 :], total[:length], out=moved)
+        place = np.arange(length)
+        count = np.minimum(place + reach + 1, length) - np.maximum(place - reach, 0)
+        moved /= count[:, None]
     return result
-
-
-def average(values: Values, radius: tuple[int, int]) -> None:
-    """`box_mean` in place. Some lines are summed at a time, since other arrays of the same size may fill the memory."""
-    both: tuple[tuple[Values, int], ...] = ((values, radius[0]), (values.T, radius[1]))
-    for lines, reach in both:
-        length = int(lines.shape[1])
-        low = np.maximum(np.arange(length) - reach, 0)
-        high = np.minimum(np.arange(length) + reach + 1, length)
-        for start in range(0, len(lines), _LINES):
-            part = lines[start : start + _LINES]
-            total = np.zeros((len(part), length + 1))
-            np.cumsum(part, axis=1, out=total[:, 1:])
-            part[...] = (total[:, high] - total[:, low]) / (high - low)
 
 
 def dilate(mask: Mask, radius: tuple[int, int]) -> Mask:

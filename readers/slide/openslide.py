@@ -1,5 +1,8 @@
 """Whole-slide images that OpenSlide opens: SVS, NDPI, MRXS, SCN, BIF, DICOM and others. Only this file imports it.
 
+OpenSlide gives metadata, and the pixels that `direct_tiles` does not decode: those of slides whose levels are not plain
+tiles of a TIFF, and of damaged tiles.
+
 Label, macro and thumbnail images, barcodes and what scanners write about people are never read, and a slide's file name
 is not its id: only sizes, spacing, bounds and objective power leave this file.
 """
@@ -19,11 +22,12 @@ from ..formats import recognise
 from ..geometry import MAX_SIDE, Box
 from ..image import BaseImage, Channel, ImageInfo, Mask, Pixels, StoredLevel
 from ..options import scan_options
+from .direct_tiles import DirectTiles
 from .padding import SlideOptions
 from .spacing import Spacing, slide_placement, to_micrometres
 from .staining import stated_specimen
 from .tiff_directories import TILE_WIDTH, Directories
-from .tiled_pyramid import CACHE_BYTES, Level, Tile, TiledPyramid
+from .tiled_pyramid import CACHE_BYTES, Level, Tile, TiledPyramid, select_channels
 
 if TYPE_CHECKING:
     from openslide import OpenSlide
@@ -65,10 +69,12 @@ class SlideReader:
         options.padding_of(len(CHANNELS), "reader 'slide'")
         require_local(uri)
         files = _slide_files(uri)
-        with _open_slide(files[0]) as slide:
-            properties = _properties(slide)
-            size, levels, specimen = slide.dimensions, slide.level_count, stated_specimen(_specimen_texts(slide))
-            _probe_levels(slide)
+        with _Handle(files[0]) as handle:
+            properties = _properties(handle.slide)
+            size, levels, specimen = handle.slide.dimensions, handle.levels(properties), _specimen(handle.slide)
+            handle.probe_levels()
+            if (direct := DirectTiles.open(files[0], levels, handle.steps, handle.try_read)) is not None:
+                direct.close()  # opened to decode here, where that may fail, what opening an image decodes
         placement, notes = slide_placement(_stored_spacing(properties))
         if "openslide.icc-size" in properties:
             notes = (*notes, "The ICC profile of the file is not applied.")
@@ -85,7 +91,7 @@ class SlideReader:
                 notes=notes,
                 origin=_bounds(files[0], properties, size)[0],
                 kind="slide",
-                facts=(("levels", str(levels)), *_objective(properties), *specimen),
+                facts=(("levels", str(len(levels))), *_objective(properties), *specimen),
             ),
         )
 
@@ -97,25 +103,32 @@ class SlideReader:
 class SlideImage(BaseImage):
     """An open slide, for one worker.
 
-    Pixels outside the scanned area are invalid, whatever colour OpenSlide or a coarse level's padding has there.
-    OpenSlide refuses all work after its first error, so the file is scan_options after each, and only boxes that need a
-    broken tile fail.
+    Pixels outside the scanned area are invalid, whatever colour OpenSlide or a coarse level's padding has there. Only
+    boxes that need a broken tile fail.
     """
 
     def _open(self) -> None:
         info = self._info
-        self._slide: OpenSlide | None = None
-        self._slide = _open_slide(info.uri)
-        if self._slide.dimensions != info.size:
+        self._opened = contextlib.ExitStack()
+        self._handle = handle = self._opened.enter_context(_Handle(info.uri))
+        if handle.slide.dimensions != info.size:
             rule = f"must still have {info.size[0]} × {info.size[1]} px"
-            found = " × ".join(map(str, self._slide.dimensions)) + " px"
+            found = " × ".join(map(str, handle.slide.dimensions)) + " px"
             raise ReadError(info.uri, rule, value=found, remedy="Run again in a new folder")
-        properties = _properties(self._slide)
+        properties = _properties(handle.slide)
         start, stop = _bounds(info.uri, properties, info.size)
+        self._levels = handle.levels(properties)
         self._scanned = tuple(zip(start, stop, strict=True))
-        self._downsamples = self._slide.level_downsamples
-        sizes = self._slide.level_dimensions
-        self._levels = [Level.of(info.size, size, _tile_size(properties, i)) for i, size in enumerate(sizes)]
+        self._clipped = [
+            not all(
+                self._in_scan(level, axis, at, 1)[0] for axis, side in enumerate(level.size) for at in (0, side - 1)
+            )
+            for level in self._levels
+        ]
+        self._direct = DirectTiles.open(info.uri, self._levels, handle.steps, handle.try_read)
+        if self._direct is not None:
+            self._opened.callback(self._direct.close)
+            handle.close()  # it opens again for a tile that cannot be decoded directly
         padding = scan_options(SlideOptions, info).padding_of(len(CHANNELS), "reader 'slide'")
         padding = None if padding is None else padding[self._channel_indices]
         self._pyramid = TiledPyramid(self._levels, len(self._channel_indices), np.dtype(np.uint8), self._fetch, padding)
@@ -132,37 +145,95 @@ class SlideImage(BaseImage):
         return None
 
     def _close(self) -> None:
-        if self._slide is not None:
-            self._slide.close()
-            self._slide = None
+        self._opened.close()
 
     def _fetch(self, number: int, column: int, row: int) -> Tile:
-        """One tile of a level. OpenSlide takes level-0 positions, so a coarse tile may lie off by half a pixel."""
-        level = self._levels[number]
-        x, y = column * level.tile[0], row * level.tile[1]
-        size = (min(level.tile[0], level.size[0] - x), min(level.tile[1], level.size[1] - y))
-        step = self._downsamples[number]
-        self._slide = self._slide or _open_slide(self._info.uri)
+        """One tile of a level; what cannot be decoded directly is OpenSlide's to read, or to refuse."""
+        x, y, *size = self._levels[number].place(column, row)
+        pixels = valid = None
+        if self._direct is not None:
+            with contextlib.suppress(ReadError):
+                pixels = self._direct.read(number, column, row)
+        if pixels is None:
+            pixels = self._draw(number, x, y, (size[0], size[1]))
+            valid = pixels[..., 3] > 127
+        if self._clipped[number]:
+            across, down = (self._in_scan(self._levels[number], i, at, size[i]) for i, at in enumerate((x, y)))
+            inside = down[:, None] & across
+            valid = inside if valid is None else valid & inside
+        return select_channels(pixels, self._channel_indices), None if valid is None or valid.all() else valid
+
+    def _draw(self, number: int, x: int, y: int, size: tuple[int, int]) -> Pixels:
+        """A part of a level (height, width, 4) by OpenSlide, whose level-0 positions may lie off by half a pixel."""
+        step = self._handle.steps[number]
         try:
-            rgba = np.asarray(self._slide.read_region((round(x * step), round(y * step)), number, size))
+            return self._handle.read((round(x * step), round(y * step)), number, size)
         except Exception as error:  # OpenSlideError, and what openslide-python or a lack of memory raises
-            self._close()
             raise ReadError(
                 f"{self._info.id or self._info.uri}, level {number}, pixels {x}–{x + size[0]}, {y}–{y + size[1]},",
                 "must be readable",
                 value=excerpt(str(error), 300),
                 remedy=f"{_RECOPY}; regions that need these pixels are left out",
             ) from error
-        valid = rgba[..., 3] > 127
-        across, down = (self._in_scan(level, axis, start, size[axis]) for axis, start in enumerate((x, y)))
-        valid &= down[:, None] & across
-        return rgba[..., self._channel_indices], None if bool(valid.all()) else valid
 
     def _in_scan(self, level: Level, axis: int, start: int, length: int) -> Mask:
         """Which of `length` pixels of a level from `start` along an axis (0 is x) have their centre in the scan."""
         centres = (np.arange(start, start + length) + 0.5) * level.scale[axis]
         low, high = self._scanned[axis]
         return (centres > low) & (centres < high)
+
+
+class _Handle(contextlib.AbstractContextManager["_Handle", None]):
+    """OpenSlide's handle of a file, opened again after each error, since OpenSlide refuses all work after its first."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._slide: OpenSlide | None = None
+        self.steps = self.slide.level_downsamples
+
+    @property
+    def slide(self) -> "OpenSlide":
+        """The open slide. Raises `ReadError`."""
+        self._slide = self._slide or _open_slide(self._uri)
+        return self._slide
+
+    def levels(self, properties: Mapping[str, str]) -> list[Level]:
+        """The levels, finest first, with the sizes of their tiles."""
+        full, sizes = self.slide.dimensions, self.slide.level_dimensions
+        return [Level.of(full, size, _tile_size(properties, number)) for number, size in enumerate(sizes)]
+
+    def read(self, at: tuple[int, int], number: int, size: tuple[int, int]) -> Pixels:
+        """`read_region` as (height, width, 4). Raises whatever openslide-python does."""
+        slide = self.slide
+        try:
+            return np.asarray(slide.read_region(at, number, size))
+        except Exception:
+            self.close()
+            raise
+
+    def try_read(self, at: tuple[int, int], number: int, size: tuple[int, int]) -> Pixels | None:
+        """`read`, None where that fails."""
+        with contextlib.suppress(Exception):
+            return self.read(at, number, size)
+        return None
+
+    def probe_levels(self) -> None:
+        """Read a little of each level, so that a file that hangs or crashes OpenSlide does so in the scan.
+
+        An unreadable tile is ignored: the regions that need it report it.
+        """
+        width, height = self.slide.dimensions
+        for number in range(len(self.steps)):
+            self.try_read((width // 2, height // 2), number, (16, 16))
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._slide is not None:
+            self._slide.close()
+            self._slide = None
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _open_slide(uri: str) -> "OpenSlide":
@@ -207,17 +278,6 @@ def _find_fault(uri: str) -> str:
     return f"the file is truncated: {directories.fault}" if directories.truncated else directories.fault
 
 
-def _probe_levels(slide: "OpenSlide") -> None:
-    """Read a little of each level, so that a file that hangs or crashes OpenSlide does so in the scan.
-
-    An unreadable tile is ignored: the regions that need it report it.
-    """
-    width, height = slide.dimensions
-    for level in range(slide.level_count):
-        with contextlib.suppress(Exception):
-            slide.read_region((width // 2, height // 2), level, (16, 16))
-
-
 def _properties(slide: "OpenSlide") -> dict[str, str]:
     """The properties that are needed, and no others; one that is no text counts as absent."""
     names = [f"{name}-{side}" for name in ("mpp", "bounds") for side in ("x", "y")]
@@ -229,14 +289,14 @@ def _properties(slide: "OpenSlide") -> dict[str, str]:
     return found
 
 
-def _specimen_texts(slide: "OpenSlide") -> list[str]:
-    """What a header states of the specimen, of which only known stains and organs may leave this file."""
+def _specimen(slide: "OpenSlide") -> tuple[tuple[str, str], ...]:
+    """The known stains and organs that a header states; nothing else of the specimen may leave this file."""
     found: list[str] = []
     for name in slide.properties:
         with contextlib.suppress(KeyError, UnicodeDecodeError):
             if name.startswith(_SPECIMEN) or name.rpartition(".")[2].lower().replace(" ", "") in _STAIN_NAMES:
                 found.append(slide.properties[name])
-    return found
+    return stated_specimen(found)
 
 
 def _integer(properties: Mapping[str, str], name: str) -> int | None:

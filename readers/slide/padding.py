@@ -3,6 +3,7 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 
 import math
+from functools import reduce
 from typing import Annotated, Any, Final
 
 import numpy as np
@@ -45,14 +46,15 @@ def padding_mask(pixels: Pixels, value: Pixels) -> Mask:
     What lies outside the tile counts as padding, and so do pixels within 16 px of such windows that differ from the
     value as little as a compressed border does.
     """
-    same = np.asarray((pixels == value).all(axis=2))
+    same = _all_equal(pixels, value)
     if not same.any():
         return same
     from scipy import ndimage
 
     wide = np.pad(same, _WINDOW, constant_values=True)
     inside = np.s_[_WINDOW:-_WINDOW, _WINDOW:-_WINDOW]
-    opened = ndimage.maximum_filter(ndimage.minimum_filter(wide, _WINDOW), _WINDOW, origin=-1)[inside] & same
+    padded: Any = ndimage.maximum_filter(ndimage.minimum_filter(wide, _WINDOW), _WINDOW, origin=-1)
+    opened: Mask = padded[inside] & same
     if not opened.any():
         return opened
     alike = (np.abs(pixels.astype(np.int64) - value) <= _RINGING).all(axis=2)
@@ -71,7 +73,7 @@ def find_padding(image: Image, overview: ReducedImage) -> tuple[int, ...]:
     if pixels.dtype.kind != "u" or not valid.any():
         return ()
     for value, flat in _constant_areas(pixels, valid, overview.scale):
-        rest = valid & ~(pixels == value).all(axis=2)
+        rest = valid & ~_all_equal(pixels, value)
         if not rest.any():
             continue
         low, high = background_range(pixels, rest)
@@ -80,18 +82,23 @@ def find_padding(image: Image, overview: ReducedImage) -> tuple[int, ...]:
     return ()
 
 
+def _all_equal(pixels: Pixels, value: Pixels) -> Mask:
+    """Where all channels (H, W, C) have the value of `value`, (C,) or (H, W, C)."""
+    return reduce(np.logical_and, (pixels[..., i] == value[..., i] for i in range(pixels.shape[2])))
+
+
 def _constant_areas(pixels: Pixels, valid: Mask, scale: tuple[float, float]) -> list[tuple[Pixels, Mask]]:
     """The commonest values (channels,), each with the overview pixels (H, W) around which all windows have it."""
     from scipy import ndimage
 
     x, y = (2 * math.ceil(_SIDE / 2 / step) + 1 for step in scale)
-    low = ndimage.minimum_filter(pixels, (y, x, 1), mode="nearest")
-    high = ndimage.maximum_filter(pixels, (y, x, 1), mode="nearest")
-    all_valid: Any = ndimage.minimum_filter(valid, (y, x), mode="nearest")
-    flat: Mask = (low == high).all(axis=2) & all_valid
+    low: Any = ndimage.minimum_filter(pixels, (y, x, 1), mode="nearest")
+    high: Any = ndimage.maximum_filter(pixels, (y, x, 1), mode="nearest")
+    all_valid: Any = valid if valid.all() else ndimage.minimum_filter(valid, (y, x), mode="nearest")
+    flat = _all_equal(low, high) & all_valid
     values, counts = np.unique(pixels[flat], axis=0, return_counts=True)
     common = [i for i in np.argsort(-counts, kind="stable")[:_CANDIDATES] if counts[i] >= _LEAST * valid.sum()]
-    return [(values[i], flat & (pixels == values[i]).all(axis=2)) for i in common]
+    return [(values[i], flat & _all_equal(pixels, values[i])) for i in common]
 
 
 def _is_constant(image: Image, flat: Mask, scale: tuple[float, float], value: Pixels) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, cast
 import numpy as np
 from pydantic import Field
 
-from ..errors import ReadError, excerpt
+from ..errors import ReadError
 from ..files import fingerprint, is_remote, require_local
 from ..formats import recognise
 from ..geometry import Box
@@ -23,8 +23,6 @@ from .padding import SlideOptions
 from .scenes import Scene, find_scenes
 from .spacing import Spacing, slide_placement
 from .tiff import (
-    MAX_SEGMENT_BYTES,
-    check_tile,
     damaged_tiff,
     open_tiff,
     page_descriptions,
@@ -35,7 +33,8 @@ from .tiff import (
     tile_size,
 )
 from .tiff_directories import MAGIC, ORIENTATION, Directories
-from .tiled_pyramid import CACHE_BYTES, Level, Tile, TiledPyramid
+from .tiff_tiles import read_tile, unreadable
+from .tiled_pyramid import CACHE_BYTES, Level, Tile, TiledPyramid, select_channels
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage, TiffPageSeries
@@ -238,59 +237,30 @@ class PyramidImage(BaseImage):
     def _fetch(self, number: int, column: int, row: int) -> Tile:
         """One tile of a level, all channels."""
         level = self._levels[number]
-        width, height = (min(level.tile[i], level.size[i] - at * level.tile[i]) for i, at in enumerate((column, row)))
-        tile = np.zeros((height, width, len(self._samples)), dtype=self._dtype)
-        valid: Mask | None = None
-        decoded: dict[tuple[int, int], Pixels | None] = {}
+        _, _, width, height = level.place(column, row)
         samples = self._samples if self._alpha is None else [*self._samples, self._alpha]
-        for i, sample in enumerate(samples):
-            key = (sample.page, sample.plane)
-            if key not in decoded:
-                decoded[key] = self._segment(number, key, column, row)
-            segment = decoded[key]
+        where = f"{self._info.id or self._info.uri}, level {number}, tile {column}, {row},"
+        across, down = level.tiles
+        decoded: dict[tuple[int, int], Pixels] = {}
+        for page, plane in dict.fromkeys((sample.page, sample.plane) for sample in samples):
+            frame = self._pages[number][page]
+            index = (plane * down + row) * across + column
+            segment = None if frame is None else read_tile(self._tiff, frame, index, where)
             if segment is None:
-                return tile, np.zeros(tile.shape[:2], dtype=bool)
-            if segment.shape[0] < height or segment.shape[1] < width or segment.shape[2] <= sample.sample:
-                shape = f"{segment.shape[1]} × {segment.shape[0]} px of {segment.shape[2]} samples"
-                raise _unreadable(self._where(number, column, row), f"it holds {shape}")
-            values = segment[:height, :width, sample.sample]
-            if i < len(self._samples):
-                tile[..., i] = values
-            else:
-                valid = values >= (np.iinfo(values.dtype).max + 1) // 2
-        return tile, valid
-
-    def _where(self, number: int, column: int, row: int) -> str:
-        return f"{self._info.id or self._info.uri}, level {number}, tile {column}, {row},"
-
-    def _segment(self, number: int, key: tuple[int, int], column: int, row: int) -> Pixels | None:
-        """The decoded tile or strip (height, width, samples) of a (page, plane); None where the file has none."""
-        level = self._levels[number]
-        where = self._where(number, column, row)
-        across, down = (-(-level.size[i] // level.tile[i]) for i in (0, 1))
-        index = (key[1] * down + row) * across + column
-        try:
-            page = self._pages[number][key[0]]
-            keyframe = None if page is None else page.keyframe
-            if page is None or keyframe is None:
-                return None
-            count = page.databytecounts[index]
-            if not 0 <= count <= MAX_SEGMENT_BYTES:
-                raise _unreadable(where, f"{count} bytes of one tile")  # noqa: TRY301 - like the faults below
-            self._tiff.filehandle.seek(page.dataoffsets[index])
-            data = self._tiff.filehandle.read(count)
-            check_tile(data, int(keyframe.compression), level.tile, where)
-            decoded = None
-            if len(data) == count > 0:
-                tables, header = page.jpegtables, keyframe.jpegheader
-                decoded = keyframe.decode(data, index, jpegtables=tables, jpegheader=header)[0]
-        except ReadError:
-            raise
-        except Exception as error:  # every codec has exceptions of its own
-            raise _unreadable(where, excerpt(f"{type(error).__name__}: {error}", 300)) from error
-        if len(data) < count:
-            raise _unreadable(where, f"{len(data)} of its {count} bytes are there")
-        return None if decoded is None else cast("Pixels", decoded[0])
+                empty = np.zeros((height, width, len(self._samples)), dtype=self._dtype)
+                return empty, np.zeros((height, width), dtype=bool)
+            most = max(sample.sample for sample in samples if (sample.page, sample.plane) == (page, plane))
+            if segment.shape[0] < height or segment.shape[1] < width or segment.shape[2] <= most:
+                raise unreadable(
+                    where, f"it holds {segment.shape[1]} × {segment.shape[0]} px of {segment.shape[2]} samples"
+                )
+            decoded[page, plane] = segment[:height, :width]
+        if len(decoded) == 1 and self._alpha is None:
+            (segment,) = decoded.values()
+            return select_channels(segment, [sample.sample for sample in samples]), None
+        values = [decoded[sample.page, sample.plane][..., sample.sample] for sample in samples]
+        valid = None if self._alpha is None else values.pop() >= (np.iinfo(self._dtype).max + 1) // 2
+        return np.stack(values, axis=2), valid
 
 
 def _describe(tiff: "TiffFile", scene: Scene, uri: str, options: PyramidOptions) -> ImageInfo:
@@ -317,11 +287,6 @@ def _describe(tiff: "TiffFile", scene: Scene, uri: str, options: PyramidOptions)
         kind="slide",
         facts=(("levels", str(levels)), *scene.facts, *ome.specimen),
     )
-
-
-def _unreadable(where: str, why: str) -> ReadError:
-    remedy = "Copy the file again from its source; regions that need this tile are left out"
-    return ReadError(where, "must be readable", value=why, remedy=remedy)
 
 
 def _resolution_tag(page: "TiffPage") -> Spacing | None:

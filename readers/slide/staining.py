@@ -8,12 +8,12 @@ import numpy as np
 
 from ..image import Mask, Pixels
 from ..kinds import DOUBTFUL
+from ..overview import percentiles
 
 HE, IHC = "H&E", "IHC"
 
 _LEAST_DENSITY: Final = 0.1  # optical density: fainter pixels tell no hue
 _LEAST_PIXELS: Final = 50
-_PIXELS: Final = 2**20  # that are converted at a time
 _BROWN: Final = -0.05  # the excess of green over blue, in mean densities · √3, below which a pixel is brown
 _HE_GREEN: Final = 0.10  # share of the light absorbed: eosin and haematoxylin absorb that much more green
 _IHC_GREEN: Final = 0.08  # brown slides with less are DAB
@@ -66,21 +66,16 @@ def measure_stain(pixels: Pixels, tissue: Mask, valid: Mask) -> tuple[str, str]:
     """
     if pixels.dtype != np.uint8 or pixels.shape[2] != 3 or not valid.any():
         return "", ""
-    white = np.maximum(np.percentile(pixels[valid], 99, axis=0), 200.0)
-    densities = np.maximum(-np.log10((np.arange(256.0)[:, None] + 1) / (white + 1)), 0.0)  # of each value
-    stained = pixels[tissue & valid]
-    sums, count, browns = np.zeros(3), 0, 0
-    for start in range(0, len(stained), _PIXELS):
-        density = densities[stained[start : start + _PIXELS], np.arange(3)]
-        mean = density.mean(axis=1)
-        density, mean = density[mean > _LEAST_DENSITY], mean[mean > _LEAST_DENSITY]
-        sums, count = sums + density.sum(axis=0), count + len(mean)
-        browns += np.count_nonzero((density[:, 1] - density[:, 2]) / (np.sqrt(3) * mean) < _BROWN)
-    if count < _LEAST_PIXELS:
+    white = np.maximum(percentiles(pixels[valid], 99), 200.0)
+    table = np.maximum(-np.log10((np.arange(256.0)[:, None] + 1) / (white + 1)), 0.0)
+    density = table[pixels[tissue & valid], np.arange(3)]
+    mean = density.mean(axis=1)
+    density, mean = density[mean > _LEAST_DENSITY], mean[mean > _LEAST_DENSITY]
+    if len(mean) < _LEAST_PIXELS:
         return "", ""
-    red, green, blue = (float(share) for share in sums / sums.sum())
-    brown = browns / count
+    red, green, blue = (float(share) for share in density.sum(axis=0) / density.sum())
     excess = green - max(red, blue)
+    brown = float(((density[:, 1] - density[:, 2]) / (np.sqrt(3) * mean) < _BROWN).mean())
     evidence = f"green has {100 * green:.0f} % of the absorbance, red {100 * red:.0f} %, blue {100 * blue:.0f} %, and "
     evidence += f"{100 * brown:.1f} % of the stained area is brown"
     if excess >= _HE_GREEN and brown < _HE_BROWN:

@@ -1,7 +1,7 @@
-"""Reading untrusted TIFF slides through tifffile: directories, XML and compressed tiles are checked first.
+"""Reading untrusted TIFF slides through tifffile: directories and XML are checked first.
 
-tifffile and the codecs reserve memory for whatever a file states, and follow it wherever it points. So everything is
-parsed with limits before, and what exceeds them is a `ReadError`.
+tifffile reserves memory for whatever a file states, and follows it wherever it points. So everything is parsed with
+limits before, and what exceeds them is a `ReadError`.
 """
 
 import logging
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 MAX_SEGMENT_BYTES: Final = 256 << 20  # of one decoded tile or strip
 MAX_XML_BYTES: Final = 16 << 20
-MAX_TILE_PIXELS: Final = 32 << 20  # of one compressed tile, unless the directory states larger tiles
 
 _OTHER_FORMATS: Final = (  # that tifffile knows; other readers open them
     *("lsm", "mmstack", "micromanager", "imagej", "ndtiff", "fluoview", "stk", "sis", "svs", "scn", "ndpi", "bif"),
@@ -317,94 +316,3 @@ def _modulo_steps(values: Mapping[str, str]) -> int:
         return math.ceil(abs((end - start) / step))
     except (ValueError, ZeroDivisionError, OverflowError):
         return _MAX_XML_COUNT + 1
-
-
-# Headers of compressed tiles
-
-_BOUNDED_CODECS: Final = frozenset({1, 5, 8, 32946, 32773, 34925, 34926, 50000})  # they are given the output size
-_JPEG: Final = frozenset({6, 7, 33007, 34892})
-_JPEG_2000: Final = frozenset({33003, 33004, 33005, 34712})
-_WEBP, _PNG, _JPEG_XL = 50001, 34933, frozenset({50002, 52546})
-_LONE_MARKERS: Final = frozenset({0xD8, 0x01, *range(0xD0, 0xD8)})  # JPEG markers without a length
-_NO_FRAME: Final = frozenset({0xC4, 0xC8, 0xCC})  # markers between 0xC0 and 0xCF that begin no frame
-
-
-def check_tile(data: bytes, compression: int, tile: tuple[int, int], where: str) -> None:
-    """Raise `ReadError` where a codec is not supported, or would decode far more pixels than a tile has."""
-    if compression in _BOUNDED_CODECS or not data:
-        return
-    size = codestream_size(data, compression)
-    if size is not None and 0 < size[0] * size[1] <= max(MAX_TILE_PIXELS, tile[0] * tile[1]):
-        return
-    found = f"compression {compression}"
-    if size is not None:
-        found = f"{size[0]} × {size[1]} px in a tile of {tile[0]} × {tile[1]}"
-    rule = "must hold no more than a tile, in a supported codec"
-    remedy = "Store the image as tiles of JPEG, JPEG 2000 or deflate"
-    raise ReadError(where, rule, value=found, remedy=remedy)
-
-
-def codestream_size(data: bytes, compression: int) -> tuple[int, int] | None:
-    """(width, height) in the header of a compressed tile, (0, 0) where it is damaged; None for unknown codecs."""
-    if compression in _JPEG:
-        return _jpeg_size(data)
-    if compression in _JPEG_2000:
-        at = data.find(b"\xff\x4f\xff\x51", 0, 4096)
-        return (_big(data, at + 8, 4), _big(data, at + 12, 4)) if at >= 0 else (0, 0)
-    if compression == _PNG:
-        return _big(data, 16, 4), _big(data, 20, 4)
-    if compression == _WEBP:
-        return _webp_size(data)
-    return _jpeg_xl_size(data) if compression in _JPEG_XL else None
-
-
-def _big(data: bytes, at: int, size: int) -> int:
-    return int.from_bytes(data[at : at + size], "big")
-
-
-def _little(data: bytes, at: int, size: int) -> int:
-    return int.from_bytes(data[at : at + size], "little")
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """The size of the first frame, found from marker to marker."""
-    at = 0
-    while (found := re.compile(rb"\xff+([^\xff\0])", re.DOTALL).search(data, at)) is not None:
-        marker, at = found[1][0], found.end()
-        if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAME:
-            return _big(data, at + 5, 2), _big(data, at + 3, 2)
-        if marker not in _LONE_MARKERS:
-            at += max(2, _big(data, at, 2))
-    return 0, 0
-
-
-def _webp_size(data: bytes) -> tuple[int, int]:
-    kind = data[12:16]
-    if kind == b"VP8X":
-        return _little(data, 24, 3) + 1, _little(data, 27, 3) + 1
-    if kind == b"VP8L":
-        bits = _little(data, 21, 4)
-        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    return (_little(data, 26, 2) & 0x3FFF, _little(data, 28, 2) & 0x3FFF) if kind == b"VP8 " else (0, 0)
-
-
-def _jpeg_xl_size(data: bytes) -> tuple[int, int]:
-    """The size header, a bit field (ISO/IEC 18181-1, 9.2)."""
-    start = data.find(b"\xff\x0a", 0, 4096)
-    if start < 0:
-        return 0, 0
-    bits, at = _little(data, start + 2, 24), 0
-
-    def take(count: int) -> int:
-        nonlocal at
-        at += count
-        return bits >> (at - count) & ((1 << count) - 1)
-
-    def side(*, small: bool) -> int:
-        return 8 * (take(5) + 1) if small else take((9, 13, 18, 30)[take(2)]) + 1
-
-    small = bool(take(1))
-    height = side(small=small)
-    ratio = take(3)
-    across, down = ((0, 0), (1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio]
-    return (height * across // down if ratio else side(small=small)), height

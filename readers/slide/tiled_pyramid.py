@@ -14,7 +14,7 @@ import numpy as np
 
 from ..geometry import Box
 from ..image import Mask, Pixels, StoredLevel
-from ..resample import axis_weights, pixel_edges, resample
+from ..resample import AxisWeights, axis_weights, pixel_edges, resample
 from .padding import padding_mask
 
 Tile = tuple[Pixels, Mask | None]
@@ -22,6 +22,7 @@ Tile = tuple[Pixels, Mask | None]
 
 CACHE_BYTES: Final = 96 << 20
 """Decoded tiles that an open image keeps; more where two rows of tiles are."""
+_MOST_ADDED: Final = 256  # values of 8 bits whose sum has 16, with what rounds it
 _TOLERANCE: Final = 1e-6  # relative: a level that is coarser than requested by less is fine enough
 
 
@@ -50,6 +51,16 @@ class Level:
             if whole >= 1 and all(f // whole <= s <= -(-f // whole) for f, s in zip(full, size, strict=True)):
                 return cls(size, (float(whole), float(whole)), tile)
         return cls(size, (full[0] / size[0], full[1] / size[1]), tile)
+
+    @property
+    def tiles(self) -> tuple[int, int]:
+        """How many (columns, rows) of tiles there are."""
+        return -(-self.size[0] // self.tile[0]), -(-self.size[1] // self.tile[1])
+
+    def place(self, column: int, row: int) -> tuple[int, int, int, int]:
+        """(x, y, width, height) of a tile in the level's own pixels, cut at the level's edge."""
+        x, y = column * self.tile[0], row * self.tile[1]
+        return x, y, min(self.tile[0], self.size[0] - x), min(self.tile[1], self.size[1] - y)
 
 
 class TiledPyramid:
@@ -83,6 +94,11 @@ class TiledPyramid:
         level, full = self._levels[number], self._levels[0].size
         x = axis_weights(edges_x / level.scale[0], level.size[0], high=full[0] / level.scale[0])
         y = axis_weights(edges_y / level.scale[1], level.size[1], high=full[1] / level.scale[1])
+        factors = _whole_factor(x, level.tile[0]), _whole_factor(y, level.tile[1])
+        if self._dtype == np.uint8 and 1 < factors[0] * factors[1] <= _MOST_ADDED:
+            found = self._read_blocks(number, x, y, factors)
+            if found is not None:
+                return found
         start, stop = x.start, x.stop
         return resample(lambda y0, y1: self._window(number, (start, y0, stop, y1)), y, x, self._channels, self._dtype)
 
@@ -98,11 +114,35 @@ class TiledPyramid:
         fine = [i for i, scale in enumerate(scales) if scale[0] <= limit_x and scale[1] <= limit_y]
         return max(fine, key=scales.__getitem__, default=0)
 
+    def _read_blocks(
+        self, number: int, x: AxisWeights, y: AxisWeights, factors: tuple[int, int]
+    ) -> tuple[Pixels, Mask] | None:
+        """Means of whole blocks of `factors` pixels (x, y), added up in each tile while it is in the processor's cache.
+
+        None where a tile has invalid pixels, which `resample` weighs. Otherwise it gives the same bits.
+        """
+        wide, high = self._levels[number].tile
+        pixels = np.zeros((y.count, x.count, self._channels), dtype=np.uint8)
+        for row in range(y.start // high, -(-y.stop // high)):
+            top, bottom = max(y.start, row * high), min(y.stop, (row + 1) * high)
+            for column in range(x.start // wide, -(-x.stop // wide)):
+                left, right = max(x.start, column * wide), min(x.stop, (column + 1) * wide)
+                tile, mask = self._tile(number, column, row)
+                if mask is not None:
+                    return None
+                part = tile[top - row * high : bottom - row * high, left - column * wide : right - column * wide]
+                across = (x.first + (at - x.start) // factors[0] for at in (left, right))
+                down = (y.first + (at - y.start) // factors[1] for at in (top, bottom))
+                pixels[slice(*down), slice(*across)] = _block_means(part, factors)
+        valid = np.zeros(pixels.shape[:2], dtype=bool)
+        valid[y.first : y.last, x.first : x.last] = True
+        return pixels, valid
+
     def _window(self, number: int, window: tuple[int, int, int, int]) -> Tile:
         """Pixels x0:x1, y0:y1 of a level, assembled from its tiles."""
         x0, y0, x1, y1 = window
         wide, high = self._levels[number].tile
-        pixels = np.zeros((y1 - y0, x1 - x0, self._channels), dtype=self._dtype)
+        pixels = np.empty((y1 - y0, x1 - x0, self._channels), dtype=self._dtype)
         valid: Mask | None = None
         for row in range(y0 // high, -(-y1 // high)):
             for column in range(x0 // wide, -(-x1 // wide)):
@@ -125,8 +165,8 @@ class TiledPyramid:
         tile = self._cache[key] = self._without_padding(self._fetch(number, column, row))
         self._bytes += _tile_bytes(tile)
         level = self._levels[number]
-        per_row = -(-level.size[0] // level.tile[0])  # `resample` reads bands of rows: keep a whole row of tiles
-        while self._bytes > max(CACHE_BYTES, 2 * per_row * _tile_bytes(tile)) and len(self._cache) > 1:
+        most = max(CACHE_BYTES, 2 * level.tiles[0] * _tile_bytes(tile))  # `resample` reads bands: two rows of tiles
+        while self._bytes > most and len(self._cache) > 1:
             self._bytes -= _tile_bytes(self._cache.popitem(last=False)[1])
         return tile
 
@@ -135,6 +175,41 @@ class TiledPyramid:
         if self._padding is None or not (mask := padding_mask(pixels, self._padding)).any():
             return tile
         return pixels, ~mask if valid is None else valid & ~mask
+
+
+def _whole_factor(axis: AxisWeights, tile: int) -> int:
+    """By which whole factor an axis is reduced in blocks that no tile cuts and the image covers; 0 by none."""
+    factor = len(axis.index)
+    count = axis.last - axis.first
+    whole = count and axis.weight is axis.cover and axis.stop - axis.start == factor * count
+    return factor if whole and tile % factor == axis.start % factor == 0 and bool((axis.weight == 1).all()) else 0
+
+
+def _block_means(pixels: Pixels, factors: tuple[int, int]) -> Pixels:
+    """Means of blocks of `factors` (x, y) of 8-bit pixels (H, W, C), rounded half to even; no block may be cut."""
+    across, down = factors
+    height, width, channels = pixels.shape[0] // down, pixels.shape[1] // across, pixels.shape[2]
+    rows = [pixels[at::down].reshape(height, -1) for at in range(down)]
+    tall = rows[0].astype(np.uint16) if down == 1 else np.add(rows[0], rows[1], dtype=np.uint16)
+    for row in rows[2:]:
+        tall += row
+    total = np.empty((height, width, channels), dtype=np.uint16)
+    for channel in range(channels):  # numpy is slow along axes as short as that of the channels
+        columns = [tall[:, at * channels + channel :: across * channels] for at in range(across)]
+        total[..., channel] = columns[0] if across == 1 else columns[0] + columns[1]
+        for column in columns[2:]:
+            total[..., channel] += column
+    count = across * down
+    if count & (count - 1):
+        return np.rint(total / count).astype(np.uint8)
+    shift = count.bit_length() - 1
+    total += count // 2 - 1 + (total >> shift & 1)
+    return (total >> shift).astype(np.uint8)
+
+
+def select_channels(pixels: Pixels, indices: Sequence[int]) -> Pixels:
+    """The channels (H, W, C) of `indices`, without a copy where these are all in order."""
+    return pixels if list(indices) == list(range(pixels.shape[2])) else pixels[..., list(indices)]
 
 
 def _tile_bytes(tile: Tile) -> int:

@@ -8,6 +8,7 @@ that the user drew in QuPath may replace the mask.
 
 import math
 from dataclasses import dataclass
+from functools import reduce
 from typing import Final, Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ from ..annotations import check_pixels, read_polygons
 from ..errors import RequestError
 from ..geometry import Points
 from ..image import ImageInfo, Mask, Pixels
-from ..overview import average, box_mean, dilate, fill_holes, keep_components
+from ..overview import across_channels, box_mean, dilate, fill_holes, keep_components, percentiles
 
 Illumination = Literal["bright", "dark"]
 Values = npt.NDArray[np.float64]
@@ -44,7 +45,6 @@ _GLASS: Final = 0.9  # of the brightest: pixels that are nearly as bright are gl
 _SATURATION: Final = 0.12  # range of the channels over the highest: glass has less
 _LEAST_GLASS: Final = 0.05  # share of the pixels
 _MARGIN: Final = 0.016  # of white: values that differ by less are one
-_ROWS: Final = 128  # of an overview that are worked on at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +92,7 @@ def find_tissue(pixels: Pixels, valid: Mask, *, microns: tuple[float, float] | N
     the glass and its noise: stain that is pale all over is found, too. With an unknown spacing (None) sizes are counted
     in overview pixels, and `method` tells so.
     """
+    pixels = pixels if pixels.dtype == np.uint8 else pixels.astype(np.float64)
     if not valid.any():
         nothing = np.zeros(valid.shape, dtype=bool)
         return Tissue(nothing, nothing, "bright", math.nan, "no valid pixel")
@@ -129,17 +130,21 @@ def background_range(pixels: Pixels, valid: Mask) -> tuple[Values, Values]:
     without glass anything brighter may be glass. Dark field: the 5th percentiles, and six times the noise of the darker
     half around them.
     """
+    pixels = pixels if pixels.dtype == np.uint8 else pixels.astype(np.float64)
     values = pixels[valid]
     margin = _MARGIN * (255.0 if pixels.dtype == np.uint8 else float(np.percentile(values, 99.9)))
     if _illumination(pixels, valid)[0] == "bright":
-        high = np.percentile(values, 99, axis=0)
-        grey = np.ptp(values, axis=1) < _SATURATION * values.max(axis=1)
-        glass = values[grey & (values > _GLASS * high).all(axis=1)]
+        high = percentiles(values, 99)
+        lightest = across_channels(np.maximum, values)
+        grey = lightest - across_channels(np.minimum, values) < _SATURATION * lightest
+        for channel, bound in enumerate(_GLASS * high):
+            grey &= values[:, channel] > bound
+        glass = values[grey]
         if len(glass) < _LEAST_GLASS * len(values):
             return high - margin, np.full(len(high), np.inf)
-        return np.median(glass, axis=0) - margin, high + margin
-    level = np.percentile(values, 5, axis=0)
-    rise = np.abs(values - level).max(axis=1)
+        return percentiles(glass, 50) - margin, high + margin
+    level = percentiles(values, 5)
+    rise = across_channels(np.maximum, np.abs(values - level))
     margin = max(margin, 6 * 1.4826 * float(np.median(rise[rise <= np.median(rise)])))
     return level - margin, level + margin
 
@@ -171,90 +176,63 @@ def _illumination(pixels: Pixels, valid: Mask) -> tuple[Illumination, Mask]:
     White is 255 where samples have 8 bits, else the 99.9th percentile, since cameras seldom use their full range. Also
     returns the dark pixels (H, W) where they contradict pixels that are lit in all of three channels or more.
     """
-    brightness, darkest = pixels.max(axis=2), pixels.min(axis=2)
-    white = 255.0
-    if pixels.dtype != np.uint8:
-        brightness, darkest = brightness.astype(np.float64), darkest.astype(np.float64)
-        white = float(np.percentile(brightness[valid], 99.9))
+    brightness = across_channels(np.maximum, pixels)
+    white = 255.0 if pixels.dtype == np.uint8 else float(np.percentile(brightness[valid], 99.9))
     dark = (brightness < _DARK_FIELD * white) & valid
-    lit = darkest[valid] > _LIT * white
+    lit = across_channels(np.minimum, pixels)[valid] > _LIT * white
     if pixels.shape[2] >= 3 and dark.sum() >= _DOUBTFUL[0] * valid.sum() and lit.mean() >= _DOUBTFUL[1]:
         return "bright", dark
     median = float(np.median(brightness[valid]))
     return "dark" if median < _DARK_FIELD * white else "bright", np.zeros_like(dark)
 
 
-def _smooth(values: Values, valid: Mask, radius: tuple[int, int], weight: Values | None) -> Values:
-    """The mean of valid values around each pixel, in place; 0 where the pixel itself is invalid.
-
-    weight: `box_mean` of `valid`, None where all are valid.
-    """
-    values[~valid] = 0.0
-    average(values, radius)
-    if weight is not None:
-        np.divide(values, weight, out=values, where=valid)
-        values[~valid] = 0.0
-    return values
+def _smooth(values: Values, valid: Mask, radius: tuple[int, int], weight: Values) -> Values:
+    """The mean of valid values around each pixel, 0 where the pixel itself is invalid; `weight` is that of `valid`."""
+    total = box_mean(values if valid.all() else np.where(valid, values, 0.0), radius)
+    return np.divide(total, weight, out=np.zeros_like(weight), where=valid)
 
 
 def _stain(pixels: Pixels, valid: Mask, radius: tuple[int, int]) -> _Signal:
-    """Stain as the range of optical density over red, green and blue; grey shadows and dust have none.
-
-    pixels: (H, W, 3) uint8. An overview may have 16 million pixels, so few arrays of such a size are held at once.
-    """
-    white = np.maximum(np.percentile(pixels[valid], 99, axis=0), 200.0)
+    """Stain as the range of optical density over red, green and blue; grey shadows and dust have none."""
+    white = np.maximum(percentiles(pixels[valid], 99), 200.0)
     levels = np.maximum(np.arange(256.0), _DARKEST)[:, None]
-    densities = np.maximum(-np.log10((levels + 1) / (white + 1)), 0.0).T  # of each value of each channel
-    parts = [slice(top, top + _ROWS) for top in range(0, len(pixels), _ROWS)]
-    weight = None if valid.all() else box_mean(valid, radius)
-    colour = np.empty(valid.shape)  # before averaging, in which brown and blue nuclei would cancel
-    for part in parts:
-        colour[part] = np.ptp([densities[i][pixels[part, :, i]] for i in range(3)], axis=0)
-    averaged = _smooth(colour.copy(), valid, radius, weight)
-    smooth = np.empty((3, *valid.shape), dtype=np.float32)
-    for i in range(3):
-        smooth[i] = _smooth(densities[i][pixels[..., i]], valid, radius, weight)
-    clear, like = np.empty_like(valid), np.empty_like(valid)
-    for part in parts:
-        density, here = smooth[:, part].astype(np.float64), averaged[part]
-        mean = density.mean(axis=0)
-        here[(mean > _GREY[0]) & (here < _GREY[1] * mean)] = 0.0
-        np.minimum(here, 2 * _MAX_STAIN, out=here)  # deeper stain must not raise the threshold
-        clear[part], like[part] = _like_ink(density)
-    del smooth
-    ink = keep_components(clear | like, clear, 9) & valid
-    level, noise = _background(averaged[valid & ~ink])  # the only reference to these values
+    table = np.maximum(-np.log10((levels + 1) / (white + 1)), 0.0)
+    density = [table[pixels[..., i], i] for i in range(3)]
+    weight = box_mean(valid, radius)
+    red, green, blue = (_smooth(of_channel, valid, radius, weight) for of_channel in density)
+    colour = reduce(np.maximum, density) - reduce(np.minimum, density)  # averaged later, or brown and blue would cancel
+    averaged, mean = _smooth(colour, valid, radius, weight), (red + green + blue) / 3
+    averaged[(mean > _GREY[0]) & (averaged < _GREY[1] * mean)] = 0.0
+    averaged = np.minimum(averaged, 2 * _MAX_STAIN)  # deeper stain must not raise the threshold
+    ink = _pen_marks(red, green, blue) & valid
+    level, noise = _background(averaged[valid & ~ink])
     grey_level = float(np.log10(1 + 1 / white.min()))
     lowest = min(level + max(_GREY_LEVELS * grey_level, 2 * noise), _MAX_STAIN / 2)
     return _Signal(colour, averaged, ink, (lowest, _MAX_STAIN), "colour in optical density")
 
 
 def _background(values: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Level and noise of the lower of two groups of values: its median, and its spread below that. Overwrites them."""
-    lower = values[values <= otsu(values)] if values.size else values
-    del values
-    if not lower.size:
+    """Level and noise of the lower of two groups of values: its median, and its spread below that."""
+    if not values.size:
         return 0.0, 0.0
-    level = float(np.median(lower, overwrite_input=True))
+    lower = values[values <= otsu(values)]
+    level = float(np.median(lower)) if lower.size else 0.0
     below = lower[lower <= level]
-    del lower
-    return level, 1.4826 * float(np.median(np.subtract(level, below, out=below), overwrite_input=True))
+    return level, 1.4826 * float(np.median(level - below)) if below.size else 0.0
 
 
-def _like_ink(density: Values) -> tuple[Mask, Mask]:
-    """Pixels that are clearly pen marks, and those like them, by proportions of absorbance that no tissue stain has.
-
-    density: (3, H, W). A mark is a component of both kinds of pixels that contains clear ones.
+def _pen_marks(red: Values, green: Values, blue: Values) -> Mask:
+    """Pen marks, by proportions of absorbance (H, W) that no tissue stain has.
 
     Haematoxylin, eosin and DAB absorb green or blue most (Ruifrok & Johnston 2001); on slides without pen marks red
     was never more than 0.18 over green. Blue and green ink absorb red most, up to 0.6 over green; red ink absorbs blue
-    as much as green, and red hardly. Black ink cannot be told from pigment and counts as tissue.
+    as much as green, and red hardly. A mark is a component of ink-like pixels that contains clear ones. Black ink
+    cannot be told from pigment and counts as tissue.
     """
-    red, green, blue = density
-    share = red / (density.sum(axis=0) + 1e-9)
+    share = red / (red + green + blue + 1e-9)
     clear = ((red - green > 0.15) & (red > 0.25)) | ((share < 0.12) & (green > 0.5) & (blue > 0.85 * green))
     like = ((red - green > 0.02) & (red > 0.1)) | ((share < 0.15) & (green > 0.1) & (blue > 0.9 * green))
-    return clear, like
+    return keep_components(clear | like, clear, 9)
 
 
 def _intensity(pixels: Pixels, valid: Mask, radius: tuple[int, int], illumination: Illumination) -> _Signal:
@@ -262,7 +240,7 @@ def _intensity(pixels: Pixels, valid: Mask, radius: tuple[int, int], illuminatio
 
     The background is the 5th percentile, its noise the spread of the darker (or brighter) half around it.
     """
-    values = pixels.astype(np.float64)
+    values = pixels.astype(np.float64, copy=False)
     if illumination == "dark":  # the channel that rises most over its own background
         base = np.percentile(values[valid], 5, axis=0)
         light = np.log2((np.maximum(values, 0.0) + 4.0) / (base + 4.0)).max(axis=2)
@@ -274,8 +252,9 @@ def _intensity(pixels: Pixels, valid: Mask, radius: tuple[int, int], illuminatio
     noise = 1.4826 * float(np.median(np.abs(light[valid][light[valid] <= np.median(light[valid])] - level)))
     rise = np.maximum(light - level, 0.0)
     bounds = (min(0.3, max(0.05, 3 * noise)), 3.0)
-    averaged = _smooth(rise.copy(), valid, radius, None if valid.all() else box_mean(valid, radius))
-    return _Signal(rise, averaged, np.zeros(valid.shape, dtype=bool), bounds, name)
+    return _Signal(
+        rise, _smooth(rise, valid, radius, box_mean(valid, radius)), np.zeros(valid.shape, dtype=bool), bounds, name
+    )
 
 
 def read_tissue_annotation(path: str, info: ImageInfo) -> tuple[BaseGeometry, str]:

@@ -18,8 +18,9 @@ from limner.readers.contract import scan_with
 from limner.readers.errors import ReadError
 from limner.readers.slide.openslide import SlideReader
 from limner.readers.slide.pyramid import PyramidReader
-from limner.readers.slide.tiff import MAX_XML_BYTES, OmeMetadata, codestream_size, xml_bomb
+from limner.readers.slide.tiff import MAX_XML_BYTES, OmeMetadata, xml_bomb
 from limner.readers.slide.tiff_directories import MAX_PAGES, Directories
+from limner.readers.slide.tiff_tiles import codestream_size
 
 READER = PyramidReader()
 

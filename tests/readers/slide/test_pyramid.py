@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from limner.readers.contract import ExpectedImage, check_reader, scan_with
 from limner.readers.errors import ReadError, RequestError
 from limner.readers.geometry import Box
+from limner.readers.slide import tiled_pyramid
 from limner.readers.slide.pyramid import PyramidReader
 from limner.readers.slide.tiff import OmeMetadata
-from limner.readers.slide.tiled_pyramid import Level
+from limner.readers.slide.tiled_pyramid import Level, TiledPyramid
 
 
 def coordinates(height: int, width: int, dtype: str = "uint8") -> npt.NDArray[np.generic]:
@@ -204,6 +205,33 @@ def test_pixel_does_not_depend_on_the_box(
     here = np.s_[row : row + rows, column : column + columns]
     assert np.array_equal(valid, usable[here])
     assert np.array_equal(part[valid], whole[here][valid])
+
+
+@pytest.mark.parametrize("factors", [(2, 2), (3, 3), (4, 2), (1, 5), (16, 16), (7, 3)])
+@pytest.mark.parametrize("origin", [(0, 0), (1, 2), (-1, -2)])
+def test_blocks_of_whole_factors_have_the_bits_of_the_general_resampling(
+    monkeypatch: pytest.MonkeyPatch, factors: tuple[int, int], origin: tuple[int, int]
+) -> None:
+    """Also where the box begins before the image or ends behind it."""
+    random = np.random.default_rng(0)
+    tile = (2 * 3 * 7 * 16, 3 * 5 * 16)
+    picture = random.integers(0, 256, (3 * tile[1], 2 * tile[0], 3), dtype=np.uint8)
+    picture[::3] = random.integers(254, 256, picture[::3].shape)
+    level = Level((2 * tile[0], 3 * tile[1]), (1.0, 1.0), tile)
+
+    def fetch(_: int, column: int, row: int) -> tuple[npt.NDArray[np.uint8], None]:
+        return picture[row * tile[1] : (row + 1) * tile[1], column * tile[0] : (column + 1) * tile[0]], None
+
+    size = 61, 53
+    x, y = (at * factor for at, factor in zip(origin, factors, strict=True))
+    far = tuple(side - 40 * factor for side, factor in zip(level.size, factors, strict=True))
+    boxes = [Box(x, y, x + size[0] * factors[0], y + size[1] * factors[1]) for x, y in ((x, y), far)]
+    found = [TiledPyramid([level], 3, np.dtype(np.uint8), fetch).read(box, size) for box in boxes]
+    monkeypatch.setattr(tiled_pyramid, "_MOST_ADDED", 0)
+    for box, (pixels, valid) in zip(boxes, found, strict=True):
+        want, of_image = TiledPyramid([level], 3, np.dtype(np.uint8), fetch).read(box, size)
+        assert np.array_equal(valid, of_image)
+        assert np.array_equal(pixels[valid], want[valid])
 
 
 def test_unreadable_tile_fails_only_boxes_that_need_it(tmp_path: Path) -> None:
