@@ -71,7 +71,11 @@ bench: .venv-test/ready
 	cd .venv-test && bin/python ../tests/bench/bench_reading.py
 	cd .venv-test && bin/python ../tests/bench/slide_tiles.py
 	.venv-test/bin/limner models fetch csmask
+	.venv-test/bin/limner models fetch gland
 	cd .venv-test && bin/python ../tests/bench/csmask_halo.py csmask ../$(SAMPLES)/virginia sentinel-2-l1c
+	cd .venv-test && bin/python ../tests/bench/whole_image.py csmask ../$(SAMPLES)/virginia sensor=sentinel-2-l1c
+	cd .venv-test && bin/python ../tests/bench/whole_image.py gland ../$(SAMPLES)/slides force_domain=true \
+		reader_options.spacing_csv=../$(SAMPLES)/slides/spacing.csv
 	cd .venv-test && bin/python ../tests/bench/big_scene.py
 	cd .venv-test && bin/python ../tests/bench/end_to_end.py --sides 4096,8192
 	cd .venv-test && bin/python ../tests/bench/dicom_tables.py

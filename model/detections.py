@@ -45,7 +45,7 @@ def tile_detections(view: View, detector: Detector, *, threshold: float, of: str
     `threshold`, are dropped. `of` names the detector in errors. Raises `ModelError` for a box with a negative side and
     a score outside 0 to 1: the numbers then have another meaning.
     """
-    width, height = _picture_end(view)
+    picture = _picture_bounds(view)
     answers: list[Answer] = []
     for tile, valid, (left, top, right, bottom), (x0, y0, x1, y1) in zip(
         view.tiles, view.valid, view.grid.boxes(), view.grid.core_boxes(), strict=True
@@ -53,14 +53,14 @@ def tile_detections(view: View, detector: Detector, *, threshold: float, of: str
         if not view.keep_mask[y0:y1, x0:x1].any():
             continue
         window = (float(left), float(top), float(right), float(bottom))
-        limits = np.array([min(right, width) - left, min(bottom, height) - top] * 2)
+        low, high = np.clip(picture, window[:2], window[2:]) - window[:2]
         for found in detector(tile, valid):
             score = round(float(found.score), SCORE_DIGITS)
             if score < threshold:
                 continue
             _check(found, of)
             corners = np.rint(np.asarray(found.box, dtype=np.float64) * SUBPIXELS) / SUBPIXELS
-            west, north, east, south = np.clip(corners, 0.0, limits).tolist()
+            west, north, east, south = np.clip(corners, [*low, *low], [*high, *high]).tolist()
             covered = valid[int(north) : int(np.ceil(south)), int(west) : int(np.ceil(east))]
             if west < east and north < south and covered.any():
                 shape = box(left + west, top + north, left + east, top + south)
@@ -68,11 +68,10 @@ def tile_detections(view: View, detector: Detector, *, threshold: float, of: str
     return answers
 
 
-def _picture_end(view: View) -> tuple[float, float]:
-    """The picture's right and lower border on a view's canvas (x, y)."""
-    region = view.region
-    (width, height), (sx, sy) = region.grid.upright_size, region.grid.upright_scale
-    return width / sx - region.columns.start, height / sy - region.rows.start
+def _picture_bounds(view: View) -> Boxes:
+    """The picture's first and last corner on a view's canvas, (2, 2)."""
+    grid, start = view.region.grid, (view.region.columns.start, view.region.rows.start)
+    return np.array([(0.0, 0.0), np.divide(grid.upright_size, grid.upright_scale)]) - start
 
 
 def _check(found: Detection, of: str) -> None:

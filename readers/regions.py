@@ -15,6 +15,7 @@ from .geometry import Box
 from .orientation import UPRIGHT, Orientation
 
 SNAP: Final = 0.02
+POOLED: Final = 32  # grid pixels: networks rarely pool more, and tiles that start at multiples of it are in step
 MAX_REGIONS: Final = 1_000_000  # of one image: 336,000 px square in regions of one tile of 336 px
 
 
@@ -86,7 +87,8 @@ def _snapped(factor: float) -> float:
 class Span:
     """One axis of a region in grid pixels.
 
-    Neighbours share 2 · margin pixels, and the core of each ends in the middle of what they share:
+    Neighbours share 2 · margin pixels, and the core of each ends in the middle of what they share. At all four sides of
+    a picture, tiles reach a halo beyond it:
 
         start                     core_stop     stop
         ├──────────── core ────────────┼─ margin ─┤
@@ -159,32 +161,41 @@ class Region:
         return grid.orientation.box_to_level0(upright, grid.size)
 
 
-def cut_axis(length: int, *, tile: int, overlap: int, tiles: int, margin: int) -> Iterator[Span]:
+def cut_axis(length: int, *, tile: int, halo: int, tiles: int, margin: int, shift: int = 0) -> Iterator[Span]:
     """Cut one axis of `length` grid pixels into regions of at most `tiles` tiles.
 
-    Tiles of `tile` pixels lie `tile - overlap` apart, so that n tiles cover `n * (tile - overlap) + overlap` pixels.
-    Neighbouring regions share `2 * margin` pixels. The first region starts at 0; the last has no more tiles than it
-    needs and may reach beyond the end. Cores partition `0:length`.
+    Tiles of `tile` pixels lie `tile - 2 * halo` apart, the first from -halo on and the last to at least length + halo,
+    so that a network has the same context beyond both ends. Neighbouring regions share `2 * margin` pixels, and the
+    last has no more tiles than it needs. Cores partition `0:length`. `shift` starts the tiles so many pixels before
+    -halo.
     """
-    step = tile - overlap
-    if step <= 0 or margin < 0 or tiles < 1 or length < 1:
-        msg = f"cannot cut {length} px: tile {tile}, overlap {overlap}, tiles {tiles}, margin {margin}"
+    step = tile - 2 * halo
+    if step <= 0 or halo < 0 or margin < halo or tiles < 1 or length < 1:
+        msg = f"cannot cut {length} px: tile {tile}, halo {halo}, tiles {tiles}, margin {margin}"
         raise ValueError(msg)
-    full = tiles * step + overlap
+    full = tiles * step + 2 * halo
     if full <= 2 * margin:
         value = f"{2 * margin} px shared by regions of {full} px"
         remedy = "Lower --overlap or raise --hd-num"
         raise RequestError("the overlap", "must be narrower than a region", value=value, remedy=remedy)
-    start = core_start = 0
+    start, core_start = -halo - shift, 0
     while True:
-        n = min(tiles, max(1, math.ceil((length - start - overlap) / step)))
-        stop = start + n * step + overlap
-        if stop >= length:
+        n = min(tiles, max(1, math.ceil((length - halo - start) / step)))
+        stop = start + n * step + 2 * halo
+        if stop >= length + halo:
             yield Span(start, stop, core_start, length, n)
             return
-        yield Span(start, stop, core_start, stop - margin, n)
-        core_start = stop - margin
+        if stop > margin:
+            yield Span(start, stop, core_start, stop - margin, n)
+            core_start = stop - margin
         start = stop - 2 * margin
+
+
+def _one_tile(length: int, tile: int, halo: int) -> Span:
+    """The span of a `length` within a tile: a halo beyond both ends, or half of what is left."""
+    left = (tile - length) // 2
+    start = -min(halo, left if left < POOLED else left // POOLED * POOLED)
+    return Span(start, start + tile, 0, length, 1)
 
 
 def tiles_per_region(columns: int, rows: int, hd_num: int) -> tuple[int, int]:
@@ -222,11 +233,13 @@ def cut_regions(grid: Grid, *, tile: int, halo: int = 0, overlap: int = 0, hd_nu
         rule = "must leave a part of the tile, and the overlap must not be negative"
         raise RequestError("the halo", rule, value=value, remedy="Lower the halo, or give an overlap of 0 px or more")
     shape = grid.shape
-    needed = [max(1, math.ceil((length - 2 * halo) / step)) for length in shape]
+    needed = [1 if length <= tile else math.ceil(length / step) for length in shape]
     most = tiles_per_region(needed[0], needed[1], hd_num)
     margin = max(halo, (overlap + 1) // 2)
     columns, rows = (
-        list(islice(cut_axis(length, tile=tile, overlap=2 * halo, tiles=n, margin=margin), MAX_REGIONS + 1))
+        [_one_tile(length, tile, halo)]
+        if length <= tile
+        else list(islice(cut_axis(length, tile=tile, halo=halo, tiles=n, margin=margin), MAX_REGIONS + 1))
         for length, n in zip(shape, most, strict=True)
     )
     if len(columns) * len(rows) * grid.planes > MAX_REGIONS:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ...readers.errors import ModelError, excerpt
 from ...readers.sandbox import SandboxError, run_sandboxed
-from .onnx_graph import GRAPH, INITIALIZER, INPUT, METADATA, NAME, OUTPUT, TENSOR_NAME, TYPE
+from .onnx_graph import GRAPH, INITIALIZER, INPUT, METADATA, NAME, OUTPUT, TENSOR_NAME, TYPE, of_any_size
 from .protobuf import fields, submessages, text_of
 from .untrusted import MIB, open_file, read_bytes, wrap_errors
 
@@ -81,12 +81,14 @@ class OnnxNetwork:
         layout: AxisOrder,
         threads: int = 0,
         companions: Mapping[str, bytes] | None = None,
+        tile: int = 0,
         quiet: bool = False,
     ) -> None:
         """Load from bytes that were checked. `threads` 0 takes one per core. Raises `ModelError`.
 
         `companions` are the files with weights outside the network's own, by the name in the network; it may name no
-        others. `quiet` keeps onnxruntime from printing the errors that are raised.
+        others. `tile` is the side of its tiles: where the file states another, what it states is left out, since a
+        network of convolutions takes any. `quiet` keeps onnxruntime from printing the errors that are raised.
         """
         import onnxruntime
 
@@ -104,6 +106,8 @@ class OnnxNetwork:
                 settings.add_external_initializers_from_files_in_memory(
                     list(companions), list(companions.values()), [len(part) for part in companions.values()]
                 )
+            if tile and set(_stated_sides(content, layout)) - {tile, None}:
+                content = of_any_size(content)
             self._session = onnxruntime.InferenceSession(content, settings, providers=["CPUExecutionProvider"])
             inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
             self._input, self._outputs = cast("str", inputs[0].name), [cast("str", one.name) for one in outputs]
@@ -184,7 +188,7 @@ def load_and_run(path: str, layout: AxisOrder, tile: int, channels: int, compani
     subject = f"network {Path(path).name}"
     parts = {name: read_bytes(Path(one), subject, most=MAX_BYTES) for name, one in companions.items()}
     content = read_bytes(Path(path), subject, most=MAX_BYTES)
-    network = OnnxNetwork(content, name=Path(path).name, layout=layout, threads=1, companions=parts)
+    network = OnnxNetwork(content, name=Path(path).name, layout=layout, threads=1, companions=parts, tile=tile)
     if tile:
         network.output(np.random.default_rng(0).random((1, tile, tile, channels), dtype=np.float32))
 
@@ -197,13 +201,24 @@ def read_header(path: Path) -> OnnxHeader:
         whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         metadata = {text_of(entry, _KEY): text_of(entry, _VALUE) for entry in submessages(whole, METADATA)}
         graph = submessages(whole, GRAPH)[-1]
-        constants = {text_of(one, TENSOR_NAME) for one in submessages(graph, INITIALIZER)}
-        inputs = [one for one in submessages(graph, INPUT) if text_of(one, NAME) not in constants]
-        outputs = submessages(graph, OUTPUT)
+        inputs, outputs = _inputs(graph), submessages(graph, OUTPUT)
         if not inputs or not outputs:
             msg = f"it has {len(inputs)} inputs and {len(outputs)} outputs"
             raise ValueError(msg)
         return OnnxHeader(metadata, tuple(_shape(one) for one in (*inputs, *outputs)), len(inputs))
+
+
+def _inputs(graph: memoryview) -> list[memoryview]:
+    """The inputs of a graph without its constants."""
+    constants = {text_of(one, TENSOR_NAME) for one in submessages(graph, INITIALIZER)}
+    return [one for one in submessages(graph, INPUT) if text_of(one, NAME) not in constants]
+
+
+def _stated_sides(content: bytes, layout: AxisOrder) -> Shape:
+    """Height and width of a network's first input, as its file states them; () where it states no shape."""
+    inputs = _inputs(submessages(memoryview(content), GRAPH)[-1])
+    shape = _shape(inputs[0]) if inputs else ()
+    return shape[1:3] if layout == "NHWC" else shape[2:4]
 
 
 def external_files(content: bytes) -> set[str]:

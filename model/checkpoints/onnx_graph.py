@@ -155,6 +155,12 @@ def rewrite(content: bytes, nodes: Iterable[Node], *, outputs: Sequence[str] | N
     return b"".join(write_bytes(GRAPH, graph) if key == GRAPH else raw for key, _, raw in fields(model))
 
 
+def of_any_size(content: bytes) -> bytes:
+    """The file without the shapes of inputs and outputs that it states. Raises `ValueError`."""
+    names = [text_of(one, NAME) for one in submessages(_only_graph(memoryview(content)), OUTPUT)]
+    return rewrite(content, Graph.read(content).nodes, outputs=names)
+
+
 def _only_graph(model: memoryview) -> memoryview:
     found = submessages(model, GRAPH)
     if len(found) != 1:

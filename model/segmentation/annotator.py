@@ -226,6 +226,7 @@ class Segmenter:
                 layout=self.card.layout,
                 threads=self._options.threads,
                 companions=self._companions(variant),
+                tile=self.card.tile,
             )
             self._networks[variant.name] = fitted, network
         return self._networks[variant.name][1]

@@ -18,7 +18,7 @@ from ...model.class_maps import draw_labels
 from ...model.views import core_window, read_view
 from ...readers.errors import ModelError, RequestError, excerpt
 from ...readers.image import Image, Mask
-from ...readers.regions import Region, Span, cut_axis
+from ...readers.regions import Region, cut_axis
 from ...readers.registry import open_image
 from .overview_stats import channel_names
 from .picture import block_region
@@ -260,11 +260,11 @@ class _Measurement:
         x0, y0, x1, y1 = self.part
         columns, rows = (
             [
-                moved
+                span
                 for span in cut_axis(
-                    length + shift, tile=spec.tile, overlap=2 * halo, tiles=3 if wide else 1, margin=margin
+                    length, tile=spec.tile, halo=halo, tiles=3 if wide else 1, margin=margin, shift=shift
                 )
-                if (moved := _moved(span, shift)).core_start < high and moved.core_stop > low
+                if span.core_start < high and span.core_stop > low
             ]
             for length, low, high in zip(grid.shape, (x0, y0), (x1, y1), strict=True)
         )
@@ -292,17 +292,6 @@ class _Measurement:
         core = core_window(region)
         outlined[core] = np.where(view.keep_mask[core], found[core], -1)
         return outlined
-
-
-def _moved(span: Span, shift: int) -> Span:
-    """A span of an axis that is `shift` longer, on the axis itself."""
-    return Span(
-        span.start - shift,
-        span.stop - shift,
-        max(0, span.core_start - shift),
-        max(0, span.core_stop - shift),
-        span.tiles,
-    )
 
 
 def _choose_part(plan: ImagePlan, window: int) -> Part:

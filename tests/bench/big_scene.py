@@ -8,6 +8,7 @@ deflate, 16 bits, about 3 GB. The run is a process of its own; memory is the sum
 """
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -103,9 +104,9 @@ def resident(pid: int) -> int:
         return 0
 
 
-def measured_run(command: list[str]) -> tuple[int, float, int]:
-    """(exit code, seconds, most bytes of memory held at once by it and its children)."""
-    peak = 0
+def measured_run(command: list[str]) -> tuple[int, float, float, int]:
+    """(exit code, seconds, CPU seconds, most bytes of memory held at once), the last two with all its children."""
+    peak, before = 0, os.times()
     start = time.perf_counter()
     process = subprocess.Popen(command)
     ended = threading.Event()
@@ -120,7 +121,9 @@ def measured_run(command: list[str]) -> tuple[int, float, int]:
     code = process.wait()
     ended.set()
     watcher.join()
-    return code, time.perf_counter() - start, peak
+    after = os.times()
+    processor = after.children_user + after.children_system - before.children_user - before.children_system
+    return code, time.perf_counter() - start, processor, peak
 
 
 def print_line(line: str) -> None:
@@ -148,13 +151,14 @@ def main() -> int:
         shutil.rmtree(out, ignore_errors=True)
         named = ["--preset", "sentinel2-l1c", "--bands", ",".join(BANDS), "--fetch"]
         command = [sys.executable, "-m", "limner.pipelines.cli.main", "run", str(scene), "--out", str(out), *named]
-        code, seconds, peak = measured_run([*command, *asked.words])
+        code, seconds, processor, peak = measured_run([*command, *asked.words])
         if not (out / "manifest.json").exists():
             return code
         statuses = Counter(entry.status for entry in read_entries(out).values())
         found = sum(len(image.findings()) for image in read_record(out).images)
         print_line(f"exit code        {code}")
         print_line(f"wall time        {seconds:.0f} s")
+        print_line(f"CPU time         {processor:.0f} s")
         print_line(f"peak memory      {peak / 2**20:.0f} MiB")
         print_line(f"regions          {dict(statuses)}")
         print_line(f"findings         {found}")

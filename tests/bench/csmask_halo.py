@@ -6,10 +6,14 @@ FOLDER is a scene for the scene reader, and SENSOR its sensor (for example senti
 resolution. The reference class of a pixel is the one it has within the middle quarter of a tile; the same pixels are
 then seen in tiles that lie elsewhere: at multiples of 32 px, as in a run, where tiles keep step with the network's
 pooling, and anywhere. Two figures for each halo: how many of the pixels that it keeps change their class, and how many
-of the outermost 8 px that it keeps. A scene less than two tiles wide tells nothing.
+of the outermost 8 px that it keeps. Tiles have 256 px, whatever the card says, so that a small scene holds several; the
+sample scene, which is less than two of them wide, tells little.
 
-A card's halo is the smallest, in steps of 8 px that keep tiles at multiples of 32 px, whose first figure is below 0.5 %
-for every variant. Weights must be on this machine (`limner models fetch csmask`).
+Then, for tiles and halos that a card could have, the outline on lines where tiles meet as a multiple of that on the
+same lines of the whole scene analysed at once, with its 95 % bootstrap interval over lines.
+
+The first figure should be below 0.5 % for every variant, and the second too, since it is what a seam shows; then
+measure with `limner check seams`. Weights must be on this machine (`limner models fetch csmask`).
 """
 
 import sys
@@ -21,6 +25,71 @@ from limner.model.checkpoints.cards import CardVariant, ModelCard, find_card
 from limner.readers.geodesy import metres_per_pixel
 from limner.readers.image import ImageInfo
 from limner.readers.registry import open_image, scan
+
+TILE = 256
+SETTINGS = ((256, 32), (256, 64), (512, 32), (512, 48), (512, 64), (768, 96), (768, 128))
+SHIFTS = (0, 64, 160, 256)
+STEP = 32  # whole scenes are analysed in step with tiles
+MARGIN = 128  # repeated pixels around a whole scene
+
+Classes = npt.NDArray[np.intp]
+
+
+def whole_classes(scene: npt.NDArray[np.float32], network: onnx.OnnxNetwork) -> Classes:
+    """The classes (H, W) of a scene analysed at once."""
+    height, width = scene.shape[:2]
+    after = [MARGIN + -side % STEP for side in (height, width)]
+    padded = np.pad(scene, ((MARGIN, after[0]), (MARGIN, after[1]), (0, 0)), mode="edge")
+    return network.segment(padded[None])[0].argmax(axis=2)[MARGIN : MARGIN + height, MARGIN : MARGIN + width]
+
+
+def tiled_classes(
+    scene: npt.NDArray[np.float32], network: onnx.OnnxNetwork, tile: int, halo: int, shift: int
+) -> Classes:
+    """The classes (H, W) of a scene analysed in tiles, the first of which keeps what lies from -shift on."""
+    height, width = scene.shape[:2]
+    step = tile - 2 * halo
+    padded = np.pad(scene, ((shift + halo, tile), (shift + halo, tile), (0, 0)), mode="edge")
+    found = np.zeros((height + shift + step, width + shift + step), dtype=np.intp)
+    for y in range(0, height + shift, step):
+        for x in range(0, width + shift, step):
+            classes = network.segment(padded[None, y : y + tile, x : x + tile])[0].argmax(axis=2)
+            found[y : y + step, x : x + step] = classes[halo : tile - halo, halo : tile - halo]
+    return found[shift : shift + height, shift : shift + width]
+
+
+def outline_on_seams(tiled: Classes, whole: Classes, step: int, shift: int) -> list[tuple[int, int]]:
+    """For each line where tiles meet, its outline in pixels, and that on the same line of the whole scene."""
+    return [
+        (int((one[at - 1] != one[at]).sum()), int((other[at - 1] != other[at]).sum()))
+        for one, other in ((tiled, whole), (tiled.T, whole.T))
+        for at in range(-shift, len(one), step)
+        if at > 0
+    ]
+
+
+def seam_lines(scene: npt.NDArray[np.float32], network: onnx.OnnxNetwork) -> list[str]:
+    """A line for each setting."""
+    whole = whole_classes(scene, network)
+    lines: list[str] = []
+    for tile, halo in SETTINGS:
+        found: list[tuple[int, int]] = []
+        changed: list[float] = []
+        for shift in SHIFTS:
+            tiled = tiled_classes(scene, network, tile, halo, shift)
+            found += outline_on_seams(tiled, whole, tile - 2 * halo, shift)
+            changed.append(100 * float((tiled != whole).mean()))
+        pairs = np.array(found, dtype=np.float64).reshape(-1, 2)
+        if not pairs[:, 1].sum():
+            continue
+        draws = pairs[np.random.default_rng(0).integers(len(pairs), size=(1000, len(pairs)))].sum(axis=1)
+        low, high = np.percentile(draws[:, 0] / np.maximum(1, draws[:, 1]), (2.5, 97.5))
+        ratio = pairs[:, 0].sum() / pairs[:, 1].sum()
+        share = f"{min(changed):.3f} to {max(changed):.3f} % differ"
+        lines.append(
+            f"{tile:4d} px, halo {halo:3d}: {ratio:.2f} ({low:.2f} to {high:.2f}, {len(pairs)} lines), {share}"
+        )
+    return lines
 
 
 def read_scene(info: ImageInfo, card: ModelCard, variant: CardVariant) -> npt.NDArray[np.float32]:
@@ -79,16 +148,17 @@ def main(name: str, folder: str, sensor: str) -> None:
             sys.stdout.write(f"{name}/{variant.name}: the scene has not its bands in {variant.quantity}\n")
             continue
         content = weights.read_weights(variant.weights, variant.sha256, name=name)
-        network = onnx.OnnxNetwork(content, name=variant.name, layout=card.layout)
+        network = onnx.OnnxNetwork(content, name=variant.name, layout=card.layout, tile=TILE)
         observed = read_scene(info, card, variant)
         for where, first, step in (("multiples of 32 px", 32, 32), ("anywhere", 19, 53)):
-            counts = measure(observed, network, card.tile, first=first, step=step)
+            counts = measure(observed, network, TILE, first=first, step=step)
             lines = [f"{name}/{variant.name}, tiles at {where}: halo, % changed of what is kept, % of its rim"]
             for halo in range(0, 97, 8):
                 kept, border = counts[halo:].sum(axis=0), counts[halo : halo + 8].sum(axis=0)
                 if border[1]:
                     lines.append(f"{halo:4d}  {100 * kept[0] / kept[1]:6.3f}  {100 * border[0] / border[1]:6.3f}")
             sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.write("\n".join(["outline on seams:", *seam_lines(observed, network)]) + "\n")
 
 
 if __name__ == "__main__":

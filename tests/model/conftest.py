@@ -40,9 +40,10 @@ class Picture:
         height, width = self.mask.shape
         left = box.x0 + np.arange(size[0]) * (box.width / size[0])
         top = box.y0 + np.arange(size[1]) * (box.height / size[1])
-        x = np.minimum(np.floor(left + box.width / size[0] / 2), width - 1).astype(int)
-        y = np.minimum(np.floor(top + box.height / size[1] / 2), height - 1).astype(int)
-        within = np.logical_and.outer(top < height - 1e-6, left < width - 1e-6)
+        x = np.clip(np.floor(left + box.width / size[0] / 2), 0, width - 1).astype(int)
+        y = np.clip(np.floor(top + box.height / size[1] / 2), 0, height - 1).astype(int)
+        ends = ((top, box.height / size[1], height), (left, box.width / size[0], width))
+        within = np.logical_and.outer(*((at + step > 1e-6) & (at < side - 1e-6) for at, step, side in ends))
         return self.pixels[np.ix_(y, x)], self.mask[np.ix_(y, x)] & within
 
     def close(self) -> None:
@@ -86,18 +87,21 @@ def toy_card(tmp_path: Path) -> Callable[..., Path]:
     """Write a network and its card, and give the card's path.
 
     One convolution with whole-numbered weights over one band "red", so that sums are exact in any order: class c's
-    logit is what `kernels[c]` (odd side) makes of the neighbourhood. What lies beyond a tile counts as 0.
+    logit is what `kernels[c]` (odd side) makes of the neighbourhood. What lies beyond a tile counts as 0. The network's
+    file states tiles of `stated` pixels, if any.
     """
 
-    def make(kernels: npt.NDArray[np.float32], *, tile: int, halo: int, **changes: object) -> Path:
+    def make(
+        kernels: npt.NDArray[np.float32], *, tile: int, halo: int, stated: int | None = None, **changes: object
+    ) -> Path:
         weights = kernels[:, None].astype(np.float32)
         pad = kernels.shape[1] // 2
-        shape = ["n", 1, "h", "w"]
+        sides = [stated or "h", stated or "w"]
         graph = onnx.helper.make_graph(
             [onnx.helper.make_node("Conv", ["x", "k"], ["y"], pads=[pad] * 4)],
             "toy",
-            [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
-            [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", len(kernels), "h", "w"])],
+            [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 1, *sides])],
+            [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", len(kernels), *sides])],
             [onnx.numpy_helper.from_array(weights, "k")],
         )
         model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)

@@ -59,7 +59,11 @@ class Cutting:
         start = np.array([region.columns.start, region.rows.start])
         places = np.array(grid.boxes(), dtype=np.float64)[:, :2] + start
         canvas = np.zeros(region.size[::-1], dtype=np.bool_)
-        canvas[: self.size[1] - region.rows.start, : self.size[0] - region.columns.start] = True
+        rows, columns = (
+            slice(max(0, -s.start), n - s.start)
+            for s, n in ((region.rows, self.size[1]), (region.columns, self.size[0]))
+        )
+        canvas[rows, columns] = True
         valid = np.stack([canvas[y0:y1, x0:x1] for x0, y0, x1, y1 in grid.boxes()])
         wanted = np.zeros_like(canvas)
         wanted[core_window(region)] = canvas[core_window(region)]
@@ -262,24 +266,29 @@ def test_boxes_count_where_their_centre_lies() -> None:
 
 def test_boxes_are_clipped_to_tile_and_picture() -> None:
     cutting = Cutting((50, 20), 1.0, 32, 4, 0, 9)
-    view = cutting.view(cutting.regions[0])
+    view = cutting.view(cutting.regions[0])  # tiles from -4, 20 and 44 on; along y one from -4 on
 
     def detect(shown: npt.NDArray[np.float64], _: npt.NDArray[np.bool_]) -> list[Detection]:
-        if shown[0, 0, 0] == 0:
+        if shown[0, 0, 0] != 20:
             return []
         ends = [
             (-5.0, 2.0, 90.0, 90.0),
             (27.0, 1.0, 31.0, 9.0),
-            (1.0, 21.0, 9.0, 30.0),
-            (3.0, 3.0, 3.0, 9.0),
-            (3.0, 3.0, 9.0, 3.0),
+            (1.0, 25.0, 9.0, 30.0),
+            (3.0, 0.0, 9.0, 4.0),
+            (3.0, 7.0, 3.0, 9.0),
+            (3.0, 7.0, 9.0, 7.0),
         ]
         faint = [Detection("a", score, (0, 0, 9, 9)) for score in (0.29994, 0.29996)]
         return [Detection("a", 0.56789, corners) for corners in ends] + faint
 
     found = [to_image_coordinates(answer, view) for answer in tile_detections(view, detect, threshold=0.3)]
-    assert [(one.geometry.bounds, one.score) for one in found] == [((24, 2, 50, 20), 0.5679), ((24, 0, 33, 9), 0.3)]
-    assert [finding.window for finding in found] == [(24, 0, 50, 20)] * 2
+    assert [(one.geometry.bounds, one.score) for one in found] == [
+        ((20, 0, 50, 20), 0.5679),
+        ((47, 0, 50, 5), 0.5679),
+        ((20, 0, 29, 5), 0.3),
+    ]
+    assert [finding.window for finding in found] == [(20, 0, 50, 20)] * 3
 
 
 def test_tiles_without_kept_pixels_are_not_run() -> None:
@@ -291,12 +300,12 @@ def test_tiles_without_kept_pixels_are_not_run() -> None:
         asked.append(float(shown[0, 0, 0]))
         return []
 
-    view.keep_mask[:, :27] = False
+    view.keep_mask[:, :27] = False  # 4 px of them are beyond the picture, and its last tile shares 2 px of it
     tile_detections(view, detect, threshold=0.0)
-    assert asked == [0.0, 24.0]
+    assert asked == [-4.0, 20.0, 44.0]
     view.keep_mask[:, :28] = False  # where the second tile's share begins
     tile_detections(view, detect, threshold=0.0)
-    assert asked == [0.0, 24.0, 24.0]
+    assert asked == [-4.0, 20.0, 44.0, 20.0, 44.0]
 
 
 def test_a_box_without_a_window_has_the_whole_region() -> None:

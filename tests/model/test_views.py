@@ -42,7 +42,7 @@ def test_tiles_hold_physical_values_at_their_place(picture: Make) -> None:
         assert view.tiles.dtype == np.float32
         for tile, valid, (x0, y0, _, _) in zip(view.tiles, view.valid, view.grid.boxes(), strict=True):
             y, x = np.mgrid[:32, :32] + np.array([y0 + region.rows.start, x0 + region.columns.start])[:, None, None]
-            assert (valid == ((x < 131) & (y < 90))).all()
+            assert (valid == ((x >= 0) & (x < 131) & (y >= 0) & (y < 90))).all()
             assert (tile[valid] == np.stack([x, y], axis=2)[valid] * 0.5 - 3).all()
             assert np.isnan(tile[~valid]).all()
 

@@ -16,14 +16,14 @@ plain = settings(deadline=None, derandomize=True, max_examples=300)
 
 @st.composite
 def axes(draw: st.DrawFn) -> tuple[int, int, int, int, int]:
-    """(length, tile, overlap, tiles, margin) of one axis, from one pixel to several regions."""
+    """(length, tile, halo, tiles, margin) of one axis, from one pixel to several regions."""
     tile = draw(st.integers(1, 40))
-    overlap = draw(st.integers(0, tile - 1))
+    halo = draw(st.integers(0, (tile - 1) // 2))
     tiles = draw(st.integers(1, 6))
-    full = tiles * (tile - overlap) + overlap
-    margin = draw(st.integers(0, (full - 1) // 2))
+    full = tiles * (tile - 2 * halo) + 2 * halo
+    margin = draw(st.integers(halo, (full - 1) // 2))
     length = draw(st.integers(1, 4 * full))
-    return length, tile, overlap, tiles, margin
+    return length, tile, halo, tiles, margin
 
 
 @pytest.mark.slow
@@ -32,33 +32,45 @@ def axes(draw: st.DrawFn) -> tuple[int, int, int, int, int]:
 @example((1, 336, 0, 5, 0))
 @example((336, 336, 0, 1, 0))
 @example((337, 336, 0, 1, 0))
-@example((100, 10, 4, 2, 4))
+@example((100, 10, 2, 2, 4))
 def test_spans_partition_an_axis_with_margins(axis: tuple[int, int, int, int, int]) -> None:
-    length, tile, overlap, tiles, margin = axis
-    cuts = list(cut_axis(length, tile=tile, overlap=overlap, tiles=tiles, margin=margin))
-    step = tile - overlap
+    length, tile, halo, tiles, margin = axis
+    cuts = list(cut_axis(length, tile=tile, halo=halo, tiles=tiles, margin=margin))
+    step = tile - 2 * halo
     assert [pixel for s in cuts for pixel in range(s.core_start, s.core_stop)] == list(range(length))
     for span in cuts:
-        assert span.stop - span.start == span.tiles * step + overlap
+        assert span.stop - span.start == span.tiles * step + 2 * halo
         assert 1 <= span.tiles <= tiles
         assert span.core_start < span.core_stop
         assert span.start <= span.core_start
         assert span.core_stop <= span.stop
         assert span.start < length
-        assert span.core_start == 0 or span.core_start - span.start >= margin
-        assert span.core_stop == length or span.stop - span.core_stop >= margin
-    assert cuts[0].start == 0
+        assert span.core_start - span.start >= (margin if span.core_start else halo)
+        assert span.stop - span.core_stop >= (margin if span.core_stop < length else halo)
+    assert cuts[0].start == -halo
     for before, after in pairwise(cuts):
         assert before.stop - after.start == 2 * margin
         assert before.tiles == tiles
     last = cuts[-1]
-    assert last.stop >= length
-    assert last.tiles == 1 or last.stop - step < length, "one tile fewer would do"
+    assert last.tiles == 1 or last.stop - step < length + halo, "one tile fewer would do"
+
+
+@pytest.mark.slow
+@plain
+@given(axes(), st.integers(0, 90))
+def test_a_shift_moves_the_tiles_and_nothing_else(axis: tuple[int, int, int, int, int], shift: int) -> None:
+    length, tile, halo, tiles, margin = axis
+    cuts = list(cut_axis(length, tile=tile, halo=halo, tiles=tiles, margin=margin, shift=shift))
+    assert [pixel for s in cuts for pixel in range(s.core_start, s.core_stop)] == list(range(length))
+    for span in cuts:
+        assert (span.start + halo + shift) % (tile - 2 * halo) == 0 or margin > halo
+        assert span.start <= span.core_start - halo
+        assert span.stop >= span.core_stop + halo
 
 
 def test_a_region_must_be_wider_than_its_overlap() -> None:
     with pytest.raises(RequestError, match="Lower --overlap"):
-        list(cut_axis(100, tile=10, overlap=0, tiles=2, margin=10))
+        list(cut_axis(100, tile=10, halo=0, tiles=2, margin=10))
 
 
 @plain
@@ -123,8 +135,12 @@ def test_every_pixel_of_a_core_has_its_halo_and_its_overlap(plan: tuple[Grid, di
     for region in regions:
         for span, length in zip((region.columns, region.rows), grid.shape, strict=True):
             room = max(how["halo"], ceil(how["overlap"] / 2))
-            assert span.core_start == 0 or span.core_start - span.start >= room
-            assert span.core_stop == length or span.stop - span.core_stop >= room
+            before, after = span.core_start - span.start, span.stop - span.core_stop
+            left = min(how["halo"], (how["tile"] - length) // 2)  # of tiles below 64 px
+            assert before >= (room if span.core_start else left)
+            assert after >= (room if span.core_stop < length else left)
+            assert length <= how["tile"] or min(before, after) >= how["halo"], "as much context at all four sides"
+            assert length > how["tile"] or span.tiles == 1
 
 
 @pytest.mark.slow
@@ -242,8 +258,16 @@ def test_the_last_core_ends_with_the_image() -> None:
     assert cut_regions(grid, tile=2)[-1].core.x1 == 7.0
 
 
+@pytest.mark.parametrize(("length", "start"), [(256, 0), (250, -3), (193, -31), (190, -32), (140, -32), (120, -48)])
+def test_a_picture_no_larger_than_a_tile_lies_in_its_middle(length: int, start: int) -> None:
+    """In step with what networks pool where there is room for it; a halo is enough."""
+    (region,) = cut_regions(Grid("p", (length, 600), (1.0, 1.0)), tile=256, halo=48, hd_num=99)
+    assert region.columns == Span(start, start + 256, 0, length, 1)
+    assert region.rows.start == -48
+
+
 def test_a_span_of_one_pixel() -> None:
-    assert list(cut_axis(1, tile=336, overlap=0, tiles=5, margin=0)) == [Span(0, 336, 0, 1, 1)]
+    assert list(cut_axis(1, tile=336, halo=0, tiles=5, margin=0)) == [Span(0, 336, 0, 1, 1)]
 
 
 @pytest.mark.slow

@@ -12,8 +12,10 @@ import pytest
 import shapely
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from limner.model.annotator import Answer
 from limner.model.checkpoints import weights
 from limner.model.checkpoints.cards import find_card
+from limner.model.class_maps import draw_labels
 from limner.model.finding import Finding
 from limner.model.merging import merge_across_regions
 from limner.model.segmentation.annotator import Segmenter
@@ -146,6 +148,51 @@ def test_pixels_outside_the_picture_repeat_its_border(picture: Make, toy_card: C
         segmenter = make_plugin(Segmenter, {"model": str(toy_card(kernels, tile=16, halo=1, fill=fill))})
         labels[fill] = sorted(finding.label for finding in annotate(segmenter, image, 1, 1))
     assert labels == {"mean": ["class 0", "class 1"], "nearest": ["class 0"]}
+
+
+SAME_IN_ALL_TURNS = sum(
+    np.rot90(kernels, turns, axes=(1, 2)) for kernels in (KERNELS, KERNELS[:, ::-1]) for turns in range(4)
+)
+TURNS: Mapping[str, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
+    "mirrored": np.fliplr,
+    "upside down": np.flipud,
+    "quarter turn": np.rot90,
+    "half turn": lambda one: np.rot90(one, 2),
+    "transposed": lambda one: one.swapaxes(0, 1),
+}
+
+
+@pytest.mark.parametrize("fill", ["nearest", "mean"])
+@pytest.mark.parametrize("size", [(60, 60), (57, 41), (30, 32)], ids=["60 x 60", "57 x 41", "one tile"])
+@pytest.mark.parametrize("turn", TURNS)
+def test_a_turned_picture_has_the_turned_answer_up_to_its_edges(
+    picture: Make, toy_card: Card, turn: str, size: tuple[int, int], fill: str
+) -> None:
+    """A network has the same context beyond all four sides of a picture."""
+    card = toy_card(SAME_IN_ALL_TURNS, tile=32, halo=4, fill=fill)
+    segmenter = make_plugin(Segmenter, {"model": str(card), "threads": "1"})
+    pixels = numbers(*size, 7)
+
+    def class_map(turned: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+        answers = [
+            Answer(one.label, one.geometry, "area", one.score)
+            for one in annotate(segmenter, picture(turned, bands=["red"]), 1, 2)
+        ]
+        return draw_labels(answers, {label: i for i, label in enumerate(segmenter.labels, 1)}, turned.shape[:2])
+
+    there = class_map(np.ascontiguousarray(TURNS[turn](pixels)))
+    assert (there == TURNS[turn](class_map(pixels))).all()
+    assert len(np.unique(there)) == len(KERNELS)
+
+
+def test_tiles_may_have_another_size_than_a_network_of_convolutions_states(picture: Make, toy_card: Card) -> None:
+    image = picture(numbers(40, 50, 2), bands=["red"])
+    segmenters = [
+        make_plugin(Segmenter, {"model": str(toy_card(KERNELS, tile=32, halo=2, stated=stated))})
+        for stated in (16, None)
+    ]
+    one, other = (facts(annotate(segmenter, image, 1, 1)) for segmenter in segmenters)
+    assert one == other
 
 
 BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")

@@ -141,7 +141,14 @@ def test_a_detection_on_a_stack_is_on_one_slice(
 ) -> None:
     monkeypatch.setenv("LIMNER_PSEUDONYM_KEY", "0123456789abcdef0123456789abcdef")
     folder = making.save_all(making.slices(5), tmp_path / "ct")
-    model = ("--model", f"transformers:{zoo_folder('rt_detr')}", "--set", "model_options.threshold=0.3")
+    model = (
+        "--model",
+        f"transformers:{zoo_folder('rt_detr')}",
+        "--set",
+        "model_options.threshold=0.3",
+        "--set",
+        "model_options.halo=0",
+    )
     found = run(limner, folder, tmp_path / "out", *model)
     assert {row["kind"] for row in found} == {"box"}
     assert all(row.get("note.cut", "") == "" for row in found)
