@@ -80,6 +80,8 @@ bench: .venv-test/ready
 	cd .venv-test && bin/python ../tests/bench/end_to_end.py --sides 4096,8192
 	cd .venv-test && bin/python ../tests/bench/dicom_tables.py
 	cd .venv-test && bin/python ../tests/bench/memory_table.py --side 6000
+	.venv-test/bin/limner models fetch gland
+	cd .venv-test && bin/python ../tests/bench/flat_slide.py
 	cd .venv-test && bin/python ../tests/bench/stain_table.py
 	cd .venv-test && bin/python ../tests/bench/bench_4khd.py
 	cd .venv-test && bin/python ../tests/bench/probe_tables.py # last, since it exits without the labelled sets

@@ -21,8 +21,9 @@ from shapely.geometry import Polygon
 
 from ..readers.errors import ModelError
 from ..readers.image import Mask, Pixels
-from .annotator import Answer, View
+from .annotator import Answer, InputSpec, View
 from .scores import require_finite, require_probabilities
+from .tiling import TileGrid
 
 ClassScores = npt.NDArray[np.float32]
 
@@ -31,6 +32,7 @@ SegmentTile = Callable[[Pixels, Mask], ClassScores]
 
 _FLIPS = (np.s_[:, :], np.s_[:, ::-1], np.s_[::-1, :], np.s_[::-1, ::-1])
 
+_SCORE_BYTES = 4
 FEW_CLASSES = 16  # which are compared one after the other: numpy's argmax is slow along a short axis
 STEPS = 2**24  # a float32 between a half and one has no finer step
 
@@ -110,6 +112,16 @@ def class_map_to_polygons(
         Answer(classes[one.value], one.polygon, "area", min(1.0, one.score), numbers={"pixels": float(one.pixels)})
         for one in polygonise(found, scores, keep)
     ]
+
+
+def class_map_bytes(specs: Sequence[InputSpec], tiles: tuple[int, int], *, classes: int, averaging: Averaging) -> float:
+    """Bytes that `class_map_to_polygons` holds for a region of (columns, rows) tiles of any of these specs.
+
+    They are those of the scores that are blended: a map of classes is counted for every region.
+    """
+    per_pixel = _SCORE_BYTES * (classes + 1) if averaging.blend else 0
+    canvases = (TileGrid.exact(*tiles, tile=spec.tile, overlap=2 * spec.halo).size for spec in specs)
+    return max((width * height * per_pixel for width, height in canvases), default=0.0)
 
 
 def _best(scores: ClassScores) -> tuple[npt.NDArray[np.uint8], ClassScores]:

@@ -80,7 +80,7 @@ class Comparison:
     mismatches: tuple[str, ...] = ()
     """What the image is and the model was not made for, as phrases."""
     unknown: tuple[str, ...] = ()
-    """Properties that one side does not state, as phrases."""
+    """What one side does not state, as clauses."""
     doubts: tuple[str, ...] = ()
     """What is doubtful, as sentences."""
 
@@ -118,7 +118,7 @@ def compare_domain(
     if not domain:
         return Comparison(unknown=("the model does not state its domain",))
     if "kind" not in known:
-        return Comparison(unknown=("kind (the file does not state whether it is a map, a slide or a study)",))
+        return Comparison(unknown=("the file does not state whether it is a map, a slide or a study",))
     parts = [part for part in domain if part.kind == info.kind]
     if not parts:
         return Comparison((f"it is a {info.kind}, and the model was made for {_alternatives(domain)}",))
@@ -136,7 +136,7 @@ def _compare(part: Domain, known: Mapping[str, str], info: "ImageInfo", scale: t
         if not accepted:
             continue
         if not value:
-            unknown.append(f"{name} ({made_for})")
+            unknown.append(f"the {name} is not known, and {made_for}")
         elif value == DOUBTFUL:
             doubts.append(f"The {name} of the slide is doubtful, and {made_for}: {_stain_evidence(info)}.")
         elif value not in accepted:
@@ -149,7 +149,7 @@ def _compare(part: Domain, known: Mapping[str, str], info: "ImageInfo", scale: t
         factor, unit = _PER_METRE[info.kind]
         low, high = part.pixel_size
         if metres is None:
-            unknown.append(f"pixel size (the model was made for {low:g} to {high:g} {unit})")
+            unknown.append(f"the pixel size is not known, and the model was made for {low:g} to {high:g} {unit}")
         else:
             size = factor * float((metres[0] * scale[0] * metres[1] * scale[1]) ** 0.5)
             if not low * (1 - 1e-6) <= size <= high * (1 + 1e-6):

@@ -101,6 +101,9 @@ def _memory_rows(known: Estimate) -> list[Row]:
             place = "on all GPUs" if cost.device == "split" else f"on {cost.device}"
             rows.append(("GPU memory per worker", f"about {_bytes(cost.memory)}, estimated: {sizes}"))
     free = "unknown" if known.free is None else f"{_bytes(known.free)} {place}"
+    if known.planning is not None:
+        planning = f"{_bytes(known.planning)} at most, measured; a run needs it before its workers start"
+        rows.append(("memory for planning", planning))
     return [("memory per worker", worker), *rows, ("memory free", free)]
 
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self, TextIO, cast
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from ..model.finding import Status
@@ -45,7 +45,7 @@ class RegionDone:
 
 @dataclass(frozen=True, slots=True)
 class Inspecting:
-    """While the run is planned: a part of an image's overview is read."""
+    """While the run is planned: a part of the work on an image is done."""
 
     image: str
     """Its id."""
@@ -54,7 +54,14 @@ class Inspecting:
     total: int
     """All images."""
     share: float
-    """The part of this image's overview that is read, from 0 to 1."""
+    """The part of the work on this image that is done, from 0 to 1."""
+    step: str = "reading"
+    """What is being done with it, as a participle."""
+
+    @property
+    def done(self) -> float:
+        """The part of the work on all images that is done, from 0 to 1."""
+        return (self.number + self.share) / self.total
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +102,29 @@ class _Counts:
         return f"{self.done} of {plural(self.total, 'region')}{failed}"
 
 
+class _Completed(MofNCompleteColumn):
+    """The number of regions, or the share of what is planned."""
+
+    def render(self, task: Task) -> Text:
+        """See `MofNCompleteColumn`."""
+        return Text(f"{task.percentage:.0f} %") if task.fields.get("share") else super().render(task)
+
+
+class _Remaining(TimeRemainingColumn):
+    """The time that is left for the regions; steps of planning are too different for one."""
+
+    def render(self, task: Task) -> Text:
+        """See `TimeRemainingColumn`."""
+        return Text() if task.fields.get("share") else super().render(task)
+
+
 class TerminalProgress:
     """An event handler that draws a progress bar on a terminal, else prints lines. Use as a context manager."""
 
     def __init__(self) -> None:
         file = sys.stderr.raw if isinstance(sys.stderr, EscapedStream) else sys.stderr
         self._console = Console(file=cast("TextIO", file), highlight=False, soft_wrap=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), _Completed(), _Remaining())
         self._bar = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
         self._task: TaskID | None = None
         self._inspection: TaskID | None = None
@@ -137,12 +160,13 @@ class TerminalProgress:
                 self._print(str(counts))
 
     def _inspect(self, event: Inspecting) -> None:
-        """Show how many of the overviews are read; gone when all are."""
-        done = event.number + event.share
+        """Show which part of the inputs is read and measured; gone when all is."""
         if self._inspection is None:
-            self._inspection = self._bar.add_task("looking at the inputs", total=event.total)
-        self._bar.update(self._inspection, completed=done, description=f"looking at {visible(event.image)}")
-        if done >= event.total:
+            self._inspection = self._bar.add_task("planning", total=1.0, share=True)
+        count = f" ({event.number + 1} of {event.total})" if event.total > 1 else ""
+        description = f"{event.step} {visible(event.image)}{count}"
+        self._bar.update(self._inspection, completed=event.done, description=description)
+        if event.done >= 1:
             self._bar.remove_task(self._inspection)
             self._inspection = None
 
@@ -159,7 +183,7 @@ class NotebookProgress:
     def __init__(self) -> None:
         self._messages: list[str] = []
         self._counts = _Counts()
-        self._inspected = ""
+        self._inspected: Inspecting | None = None
         self._updated = 0.0
         self._handle: Any = None
 
@@ -170,16 +194,14 @@ class NotebookProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._inspected = None
         self._handle.update(self)
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
         self._counts.update(event)
-        self._inspected = ""
-        if isinstance(event, Inspecting):
-            percent = 100 * (event.number + event.share) / event.total
-            self._inspected = f"looking at {event.image}: {percent:.0f} % of the inputs"
-        elif isinstance(event, Message):
+        self._inspected = event if isinstance(event, Inspecting) and event.done < 1 else None
+        if isinstance(event, Message):
             self._messages.append(event.text)
         elif isinstance(event, RegionDone) and event.status == "failed":
             self._messages.append(f"{event.region} failed. {event.error}")
@@ -188,14 +210,18 @@ class NotebookProgress:
             self._updated = time.monotonic()
 
     def __repr__(self) -> str:
-        """The counts of regions, or of overviews that are read."""
-        return self._inspected or (str(self._counts) if self._counts.total else "")
+        """The counts of regions, or what is done while planning."""
+        now = self._inspected
+        if now is not None:
+            return f"{now.step} {now.image}: {100 * now.done:.0f} % of {plural(now.total, 'image')}"
+        return str(self._counts) if self._counts.total else ""
 
     def _repr_html_(self) -> str:
         """A progress bar, the counts and the last messages."""
         messages = "".join(
             f"<div><small>{html.escape(visible(text))}</small></div>" for text in self._messages[-_MAX_MESSAGES:]
         )
-        counts, words = self._counts, html.escape(visible(repr(self)))
-        bar = f'<progress value="{counts.done}" max="{max(1, counts.total)}"></progress> ' if words else ""
+        now, words = self._inspected, html.escape(visible(repr(self)))
+        done, total = (self._counts.done, max(1, self._counts.total)) if now is None else (round(now.done, 3), 1)
+        bar = f'<progress value="{done}" max="{total}"></progress> ' if words else ""
         return f"{bar}{words}{messages}"

@@ -31,6 +31,12 @@ from .vectors import read_vector, split_layer, vector_driver
 Frame = Literal["lonlat", "pixels"]
 Bounds = tuple[float, float, float, float]
 
+TITLES: Final[Mapping[Frame, str]] = {
+    "lonlat": "Findings in WGS84 longitude and latitude",
+    "pixels": "Findings in pixels, for QuPath",
+}
+"""Titles of limner's own GeoJSON, in its member `limner`."""
+_DECIMALS: Final = 2  # of pixels, as QuPath writes them; degrees have more
 _WGS84: Final = ('CRS84"', 'EPSG:4326"', 'EPSG::4326"')  # how names end in the `crs` member of older GeoJSON
 _PIECES: Final = 64  # of an edge that is straight in a projected CRS: its bow shrinks by the square of that
 _TOLERANCE: Final = 0.05  # pixels between a drawn edge and the same edge on the image
@@ -102,6 +108,32 @@ def roi_to_pixels(roi: BaseGeometry, info: ImageInfo) -> BaseGeometry:
 def in_pixels(info: ImageInfo) -> bool:
     """Whether polygons on an image are in pixels: those of slides, studies, and maps that are not on the Earth."""
     return info.kind != "map" or not on_earth(info.placement)
+
+
+def check_pixels(polygons: Sequence[BaseGeometry], info: ImageInfo, subject: str) -> str:
+    """What to tell of polygons in pixels that may be in degrees, since their file states no CRS; "" for others.
+
+    RFC 7946 says that GeoJSON is in degrees, and QuPath writes pixels without saying so. Raises `RequestError` where
+    they cannot be pixels: all lie within ±180 and ±90, and each is smaller than one, or the middle of all is negative.
+    """
+    if not polygons:
+        return ""
+    x0, y0, x1, y1 = shapely.total_bounds(polygons).tolist()
+    if x0 < -180 or y0 < -90 or x1 > 180 or y1 > 90:
+        return ""
+    boxes = shapely.bounds(polygons)
+    small = bool((boxes[:, 2:] - boxes[:, :2] < 1).all())
+    spans = f"x {x0:.7g} to {x1:.7g}, y {y0:.7g} to {y1:.7g}"
+    crs = "State the image's coordinate reference system with --crs, or draw" if info.kind == "map" else "Draw"
+    remedy = f"{crs} the polygons on the image in pixels, as QuPath exports them"
+    if small or x0 + x1 < 0 or y0 + y1 < 0:
+        why = "smaller than a pixel" if small else "beside the image"
+        rule = "must be in pixels, since the image has no place on the Earth"
+        raise RequestError(f"{subject} for {info.id or info.uri}", rule, value=f"{spans}, {why}", remedy=remedy)
+    points = shapely.get_coordinates(polygons)
+    if (points == np.round(points, _DECIMALS)).all() or max(info.size) <= 360:
+        return ""
+    return f"The positions of {subject} are taken as pixels, but may be degrees: {spans}. {remedy}."
 
 
 def polygons_to_pixels(polygons: Sequence[BaseGeometry], info: ImageInfo) -> list[BaseGeometry]:
@@ -227,6 +259,7 @@ class _GeoJson:
     def polygons(self) -> list[AnnotatedPolygon]:
         """See `read_polygons`."""
         record = self._record()
+        self._check_title(record)
         if self.frame == "pixels" and isinstance(record, list):
             record = cast("object", {"type": "FeatureCollection", "features": record})
         found = [
@@ -234,6 +267,14 @@ class _GeoJson:
             for at, rings in self._walk(_Position(), record)
         ]
         return [one for one in found if not one.geometry.is_empty]
+
+    def _check_title(self, record: object) -> None:
+        """Refuse a file that limner wrote in the other frame."""
+        about = cast("dict[str, object]", record).get("limner") if isinstance(record, dict) else None
+        title = cast("dict[str, object]", about).get("title") if isinstance(about, dict) else None
+        if title in set(TITLES.values()) - {TITLES[self.frame]}:
+            units = "pixels" if self.frame == "pixels" else "longitude and latitude"
+            raise self._error("", f"must be in {units}, as the image is", f"limner's own {title!r}")
 
     def _record(self) -> object:
         file, layer = split_layer(self.path)

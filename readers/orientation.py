@@ -1,7 +1,8 @@
 """How a map lies in its file, and the right-angle turn that shows it north-up, as models and people expect it.
 
 Networks have learnt from pictures with north at the top. A file may store the same ground upside down, mirrored or on
-its side; where its geotransform says so, pixels are reordered, never resampled:
+its side; where its geotransform says so, pixels are reordered, never resampled. So are those of a picture without a CRS
+whose orientation tag says how viewers show it:
 
     level-0 pixels of the file  ──transposed──▶  ──mirrored along x, along y──▶  upright pixels
 """
@@ -9,12 +10,15 @@ its side; where its geotransform says so, pixels are reordered, never resampled:
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from .geometry import Box, Placement, Points
+
+if TYPE_CHECKING:
+    from .image import ImageInfo
 
 Value = TypeVar("Value")
 
@@ -77,6 +81,36 @@ class Orientation:
 UPRIGHT: Final = Orientation()
 """Nothing is turned: north-up already, or not a map."""
 
+TAG_FACT: Final = "orientation_tag"
+"""Among an image's facts: the value of its EXIF or TIFF orientation tag, where that is not 1."""
+_TAGGED: Final = {
+    "2": (Orientation(mirror_x=True), "mirrored"),
+    "3": (Orientation(mirror_x=True, mirror_y=True), "turned by 180°"),
+    "4": (Orientation(mirror_y=True), "mirrored upside down"),
+    "5": (Orientation(transposed=True), "turned by 90° and mirrored"),
+    "6": (Orientation(transposed=True, mirror_x=True), "turned clockwise by 90°"),
+    "7": (Orientation(transposed=True, mirror_x=True, mirror_y=True), "turned by 90° and mirrored"),
+    "8": (Orientation(transposed=True, mirror_y=True), "turned counter-clockwise by 90°"),
+}
+
+
+def image_orientation(info: "ImageInfo") -> Orientation:
+    """The turn with which models and people see an image: north-up on a map, else as its orientation tag says."""
+    if info.placement.crs is not None:
+        return find_orientation(info.placement)[0]
+    return _TAGGED.get(dict(info.facts).get(TAG_FACT, ""), (UPRIGHT, ""))[0]
+
+
+def tag_note(tag: object, *, applied: bool) -> str:
+    """What the value of an orientation tag means for a picture, "" where it is to be shown as it is."""
+    _, turn = _TAGGED.get(str(tag), (UPRIGHT, ""))
+    if not turn:
+        return ""
+    here = "here it is as stored"
+    if applied:
+        here = "so do models and pictures here, and positions in pixels are the file's"
+    return f"Viewers show the picture {turn}, as its orientation tag says: {here}."
+
 
 def find_orientation(placement: Placement) -> tuple[Orientation, float]:
     """The turn that brings a map nearest to north-up, and the degrees (0 to 45) that are left.
@@ -106,10 +140,11 @@ def _axis_signs(crs: str) -> tuple[float, float]:
     return (-1.0 if known and "west" in directions else 1.0), (-1.0 if known and "south" in directions else 1.0)
 
 
-def orientation_notes(placement: Placement) -> list[str]:
-    """What to tell of a map that is not north-up."""
-    found, rest = find_orientation(placement)
-    notes: list[str] = []
+def orientation_notes(info: "ImageInfo") -> list[str]:
+    """What to tell of a map that is not north-up, or of a picture with an orientation tag."""
+    found, rest = find_orientation(info.placement)
+    tag = dict(info.facts).get(TAG_FACT, "")
+    notes = [tag_note(tag, applied=info.placement.crs is None)] if tag in _TAGGED else []
     if found != UPRIGHT:
         notes.append(
             f"The file's pixels run along {found}: models and pictures have them turned north-up, and positions in "

@@ -145,7 +145,7 @@ class PreparedOverrides:
         info = self._with_pixel_size(info)
         info = _with_numbers(_with_sensor(info, reader, self._overrides), self._overrides)
         info = _with_crs(info, self._crs)
-        return _with_notes(info, *orientation_notes(info.placement))
+        return _with_notes(info, *orientation_notes(info))
 
     def makes_personal(self, path: str) -> bool:
         """Whether a file at `path` without a georeference is a slide, since its pixel size is stated in µm."""

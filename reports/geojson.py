@@ -10,6 +10,7 @@ import numpy as np
 import shapely
 
 from ..readers import geodesy
+from ..readers.annotations import TITLES
 from ..readers.files import atomic_path
 from ..readers.geometry import Points
 from .columns import findings_columns
@@ -41,7 +42,7 @@ class GeoJson:
         path = folder / "findings.geojson"
         palette = Palette.of(record.labels, record.colours)
         about = {
-            "title": "Findings in WGS84 longitude and latitude",
+            "title": TITLES["lonlat"],
             "use": clean_text(record.use),
             "model": {key: clean_text(value) for key, value in sorted(record.model.items())},
             "version": record.version,

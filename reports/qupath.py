@@ -21,6 +21,7 @@ import numpy as np
 import shapely
 
 from ..model.finding import Kind
+from ..readers.annotations import TITLES
 from ..readers.files import atomic_path
 from ..readers.image import ImageInfo
 from .columns import findings_columns
@@ -97,7 +98,7 @@ def _text(path: Path, *, compressed: bool) -> Generator[TextIO]:
 
 def _write(record: Record, image: ImageRecord, palette: Palette, file: TextIO) -> None:
     about = {
-        "title": "Findings in pixels, for QuPath",
+        "title": TITLES["pixels"],
         "use": clean_text(record.use),
         "image": clean_text(image.info.id),
         "name": clean_text(image.name or image.info.id),

@@ -159,6 +159,8 @@ def _tile_by_tile(
 def _padded(canvas: npt.NDArray[Sample], step: int) -> npt.NDArray[Sample]:
     """A canvas whose sides are multiples of `step`, with its last column and row repeated."""
     height, width = canvas.shape[:2]
+    if not (height % step or width % step):
+        return canvas
     return np.pad(canvas, ((0, -height % step), (0, -width % step), (0, 0)), mode="edge")
 
 

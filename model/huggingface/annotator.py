@@ -14,7 +14,7 @@ from ..annotator import Answer, Cost, InputSpec, ReadPicture, View
 from ..checkpoints import tile_statistics
 from ..checkpoints.files import fetch_weights, find_files
 from ..checkpoints.memory import weight_bytes
-from ..class_maps import ClassScores, class_map_to_polygons, fill_invalid
+from ..class_maps import ClassScores, class_map_bytes, class_map_to_polygons, fill_invalid
 from ..detections import tile_detections
 from ..options import CheckpointAnnotator, CheckpointOptions, Names, SegmentationOptions, select_labels
 from ..scores import softmax, top_label
@@ -151,8 +151,11 @@ class Transformers(CheckpointAnnotator[TransformersOptions]):
 
     def cost(self, specs: Sequence[InputSpec], tiles: tuple[int, int]) -> Cost:
         """See `SupportsCost`."""
-        del specs
-        return Cost(weight_bytes(self._config.files, itemsize=4), "float32", work=tiles[0] * tiles[1])
+        config, averaging = self._config, self._options.averaging
+        segments = config.task.startswith("segment")
+        maps = class_map_bytes(specs, tiles, classes=len(config.labels), averaging=averaging) if segments else 0.0
+        held = weight_bytes(config.files, itemsize=4)
+        return Cost(held, "float32", work=tiles[0] * tiles[1], activations=maps)
 
     def fit_picture(self, spec: InputSpec, read: ReadPicture) -> InputSpec:
         """See `SupportsPictureFit`: the statistics over a tile in a segmentation network, of tiles of the image."""

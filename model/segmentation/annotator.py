@@ -15,7 +15,7 @@ from ..annotator import Answer, Cost, InputSpec, ReadPicture, View
 from ..checkpoints import onnx, tile_statistics, weights
 from ..checkpoints.cards import CardVariant, ModelCard, find_card, shipped_cards, shipped_digests
 from ..checkpoints.memory import file_bytes
-from ..class_maps import ClassScores, class_map_to_polygons, fill_invalid
+from ..class_maps import ClassScores, class_map_bytes, class_map_to_polygons, fill_invalid
 from ..domain import Domain
 from ..options import SegmentationOptions
 from ..scores import sigmoid, softmax
@@ -127,7 +127,9 @@ class Segmenter:
         """See `SupportsCost`. While they are loaded, files are in memory beside the networks."""
         variants = [self._variants[name] for name in sorted({spec.variant for spec in specs})]
         held = file_bytes(self._files(variants, fetch=False))
-        return Cost(held, "their own type", work=tiles[0] * tiles[1], loading=2 * held, libraries=onnx.LIBRARIES)
+        maps = class_map_bytes(specs, tiles, classes=len(self.card.classes), averaging=self._options.averaging)
+        work, libraries = tiles[0] * tiles[1], onnx.LIBRARIES
+        return Cost(held, "their own type", work=work, activations=maps, loading=2 * held, libraries=libraries)
 
     def fit(
         self,

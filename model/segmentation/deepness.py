@@ -23,7 +23,7 @@ from ..checkpoints import onnx, tile_statistics, weights
 from ..checkpoints.memory import file_bytes
 from ..checkpoints.onnx import OnnxHeader, OnnxNetwork
 from ..checkpoints.untrusted import MAX_TILE, parse_json, parse_python_literal, read_bytes
-from ..class_maps import ClassScores, class_map_to_polygons, fill_invalid
+from ..class_maps import ClassScores, class_map_bytes, class_map_to_polygons, fill_invalid
 from ..detections import YOLO_LAYOUTS, Detection, decode_yolo, tile_detections
 from ..options import CheckpointAnnotator, CheckpointOptions, Names, SegmentationOptions, select_labels
 from ..scores import require_probabilities
@@ -247,9 +247,11 @@ class Deepness(CheckpointAnnotator[DeepnessOptions]):
 
     def cost(self, specs: Sequence[InputSpec], tiles: tuple[int, int]) -> Cost:
         """See `SupportsCost`. While it is loaded, the file is in memory beside the network."""
-        del specs
-        held = file_bytes([self._path])
-        return Cost(held, "their own type", work=tiles[0] * tiles[1], loading=2 * held)
+        held, config, averaging = file_bytes([self._path]), self._config, self._options.averaging
+        segments = config.model_type == "Segmentor"
+        maps = class_map_bytes(specs, tiles, classes=len(config.classes), averaging=averaging) if segments else 0.0
+        work, libraries = tiles[0] * tiles[1], onnx.LIBRARIES
+        return Cost(held, "their own type", work=work, activations=maps, loading=2 * held, libraries=libraries)
 
     def answer(self, view: View) -> list[Answer]:
         """The areas or boxes of a view. Raises `ModelError`."""

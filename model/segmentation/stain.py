@@ -24,6 +24,7 @@ _MIN_PIXELS: Final = 500  # stained pixels from which colours can be estimated
 _GLASS: Final = (0.83, 0.12)  # lit glass is brighter than this share of white, and less saturated
 _WHITE: Final = 240.0  # where a slide has too little glass
 _DARK_FIELD: Final = 0.35  # of white: a picture that is mostly darker is dark field
+_PIXELS: Final = 2**20  # that are converted at a time
 _MIN_ANGLE: Final = 0.02  # radians between the two colours: closer ones are one stain
 
 
@@ -76,11 +77,11 @@ def fit_stain(pixels: npt.NDArray[np.uint8], tissue: Mask, valid: Mask) -> Stain
     glass = (brightest > _GLASS[0] * 255) & (brightest - darkest < _GLASS[1] * brightest) & (darkest < 255)
     measured = int(glass.sum()) >= _MIN_PIXELS
     white = float(np.clip(seen[glass].mean(dtype=np.float64), 200.0, 255.0)) if measured else _WHITE
-    colours = _stain_colours(_density(pixels[valid & tissue], white))
+    colours = _stain_colours(pixels[valid & tissue], white)
     inverse = np.linalg.inv(np.stack([*colours, np.cross(*colours)], axis=1))
     haematoxylin, eosin = _vector(inverse[0]), _vector(inverse[1])
-    amounts = _density(seen, white) @ _weights(eosin, haematoxylin)
-    low, high = require_finite(np.percentile(amounts, _EXTREMES, axis=0), "amounts", of="stain of the slide")
+    extremes = np.stack([_extremes(seen, white, weight) for weight in _weights(eosin, haematoxylin).T], axis=1)
+    low, high = require_finite(extremes, "amounts", of="stain of the slide")
     return Stain(
         white=white,
         eosin=eosin,
@@ -94,7 +95,15 @@ def fit_stain(pixels: npt.NDArray[np.uint8], tissue: Mask, valid: Mask) -> Stain
 
 def _density(pixels: npt.NDArray[np.uint8], white: float) -> Values:
     """Optical density (…, 3)."""
-    return -np.log10(np.clip(pixels.astype(np.float64), 1.0, white) / white)
+    return (-np.log10(np.clip(np.arange(256.0), 1.0, white) / white))[pixels]
+
+
+def _extremes(pixels: npt.NDArray[np.uint8], white: float, weight: Values) -> Values:
+    """The percentiles `_EXTREMES` of the weighted densities (3,) of pixels (N, 3); some are worked on at a time."""
+    amounts = np.empty(len(pixels))
+    for start in range(0, len(pixels), _PIXELS):
+        amounts[start : start + _PIXELS] = _density(pixels[start : start + _PIXELS], white) @ weight
+    return np.percentile(amounts, _EXTREMES, overwrite_input=True)
 
 
 def _weights(eosin: Vector, haematoxylin: Vector) -> Values:
@@ -102,20 +111,29 @@ def _weights(eosin: Vector, haematoxylin: Vector) -> Values:
     return np.stack([eosin, haematoxylin, (1 / 3, 1 / 3, 1 / 3)], axis=1)
 
 
-def _stain_colours(density: Values) -> tuple[Values, Values]:
-    """The unit vectors of haematoxylin and eosin in optical density, from stained pixels (N, 3).
+def _stain_colours(pixels: npt.NDArray[np.uint8], white: float) -> tuple[Values, Values]:
+    """The unit vectors of haematoxylin and eosin in optical density, from the pixels (N, 3) of tissue.
 
     The pixels' densities lie near a plane; the stains are its extreme directions. Haematoxylin, which is blue, absorbs
     more red.
     """
-    _, _, axes = np.linalg.svd(density.T @ density)
+    parts = [pixels[start : start + _PIXELS] for start in range(0, len(pixels), _PIXELS)]
+    squares = np.zeros((3, 3))
+    for part in parts:
+        density = _density(part, white)
+        squares += density.T @ density
+    _, _, axes = np.linalg.svd(squares)
     plane = axes[:2] * np.sign(axes[:2].sum(axis=1, keepdims=True))
-    flat = density @ plane.T
-    flat = flat[np.hypot(flat[:, 0], flat[:, 1]) > _MIN_DENSITY]
-    if len(flat) < _MIN_PIXELS:
+    angles: list[Values] = []
+    for part in parts:
+        flat = _density(part, white) @ plane.T
+        flat = flat[np.hypot(flat[:, 0], flat[:, 1]) > _MIN_DENSITY]
+        angles.append(np.arctan2(flat[:, 1], flat[:, 0]))
+    found = np.concatenate([np.empty(0), *angles])
+    if len(found) < _MIN_PIXELS:
         rule = f"must have at least {_MIN_PIXELS} stained overview pixels of tissue"
-        raise _unsuitable(rule, str(len(flat)), "Check that the slide is H&E, and its tissue mask")
-    first, last = np.percentile(np.arctan2(flat[:, 1], flat[:, 0]), _EXTREMES)
+        raise _unsuitable(rule, str(len(found)), "Check that the slide is H&E, and its tissue mask")
+    first, last = np.percentile(found, _EXTREMES)
     if last - first < _MIN_ANGLE:
         value = f"{np.degrees(last - first):.2f}° apart"
         raise _unsuitable("must have two stains of different colour", value, "Choose another model: this is for H&E")

@@ -78,11 +78,12 @@ def run_command(settings: "Settings") -> None:
 def plan_command(settings: "Settings") -> None:
     """Show what a run would do: regions, tiles, memory, time. Writes nothing, downloads nothing."""
     from ..plan_text import plan_text, time_text
-    from ..progress import TerminalProgress
+    from ..progress import Message, TerminalProgress
     from ..run.estimate import LIMIT_S, estimate, measure
     from ..run.execute import prepare, workers_and_threads
 
     with TerminalProgress() as progress:
+        progress(Message("Scanning the inputs"))
         prepared = prepare(settings, only_plan=True, on_event=progress)
     known = estimate(prepared, batch=prepared.division.batch)
     workers, threads = workers_and_threads(settings, prepared)

@@ -45,5 +45,6 @@ def check_domain(
         )
     forced = "; ".join(found.mismatches)
     forced_warning = (f"Outside the domain of the model, forced with --force-domain: {forced}.",) if forced else ()
-    notes = tuple([f"Not compared with the model's domain: {', '.join(found.unknown)}."] if found.unknown else [])
+    unknown = f"Whether the model suits the image was not checked in full: {'; '.join(found.unknown)}."
+    notes = (unknown,) if found.unknown else ()
     return DomainCheck(notes, (*forced_warning, *found.doubts), forced)

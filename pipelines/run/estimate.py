@@ -47,6 +47,8 @@ class Estimate:
     """Number of regions to analyse by their tiles."""
     work: Mapping[TileShape, float]
     """Work of a region by its tiles, proportional to time."""
+    planning: float | None = None
+    """Most bytes that this process has held so far, as a run will before its workers start; None where not known."""
     untimed: str = ""
     """Why the time cannot be measured, "" where it can."""
 
@@ -82,7 +84,8 @@ def estimate(prepared: PreparedRun, *, batch: int) -> Estimate:
     shapes = Counter(grid_of(region, image.spec) for image in images for region in image.remaining)
     work = {shape: float(shape[0] * shape[1]) for shape in shapes}
     limit = prepared.limit
-    basic = Estimate(worker_bytes(images, None, batch=batch, limit=limit), None, free_memory(), shapes, work)
+    needed = worker_bytes(images, None, batch=batch, limit=limit)
+    basic = Estimate(needed, None, free_memory(), shapes, work, peak_memory())
     annotator = prepared.annotator
     if annotator is None or not shapes:
         return replace(basic, untimed="There is nothing to analyse")
@@ -244,6 +247,11 @@ class _Monitor:
                 msg = f"{late} within {self.seconds:.0f} s, the time limit of a plan"
                 raise _LimitError(msg)
         return self.worker.receive()
+
+
+def peak_memory() -> float | None:
+    """Most bytes that this process has held so far; None where the system does not report it."""
+    return parse_fields(Path("/proc/self/status")).get("VmHWM")
 
 
 def total_memory() -> float | None:

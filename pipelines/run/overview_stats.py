@@ -19,11 +19,10 @@ from ...readers.errors import ModelError, ReadError, RequestError
 from ...readers.geodesy import on_earth
 from ...readers.geometry import Box, Points
 from ...readers.image import Channel, Image, ImageInfo, Mask, SupportsLevels
-from ...readers.orientation import find_orientation
+from ...readers.orientation import image_orientation
 from ...readers.overview import (
     OVERVIEW_SIDE,
     Montage,
-    Progress,
     ReducedImage,
     dilate,
     overview_bytes,
@@ -44,6 +43,10 @@ COSTLY_BYTES = 1 << 30  # native pixels of a slide's overview: above it only one
 DILATION = (2, 2)  # overview pixels: regions may have valid pixels that are too few for an overview pixel to be valid
 LEAST_TISSUE = 0.01
 """Share of a slide's valid pixels: less tissue is a warning."""
+READ, FITTED = 0.5, 0.8
+"""Shares of the work on an image that are done when its overview is read, and when all is fitted to that."""
+OnStep = Callable[[float, str], None]
+"""Called with the share (0 to 1) of the work on an image that is done, and what is done next, as a participle."""
 EMPTY = "no valid pixels"
 OUTSIDE = "outside the area of interest"
 NO_TISSUE = "no tissue"
@@ -72,7 +75,7 @@ class RegionOfInterest:
     scale: tuple[float, float] = (1.0, 1.0)
     """Level-0 pixels per overview pixel (x, y)."""
     warnings: tuple[str, ...] = ()
-    """Why tissue may have been missed."""
+    """Why tissue may have been missed, or the area may be another one."""
 
     @cached_property
     def area(self) -> BaseGeometry | None:
@@ -116,8 +119,8 @@ class OverviewStats:
     no_rgb_reason: str
     """Why `stretch` is None, else ""."""
     roi: RegionOfInterest
-    overview: ReducedImage
-    """What was read; the channels of the stretch come first."""
+    overview: ReducedImage | None
+    """What was read of a map; the channels of the stretch come first. None for other images."""
     note: str = ""
     """What the numbers say against the stated scale and offset, or the window of a study, and whether it is sampled."""
 
@@ -139,7 +142,7 @@ def compute_overview_stats(
     spec: InputSpec,
     settings: Settings,
     annotator: Annotator | None,
-    on_progress: Progress = lambda _: None,
+    on_step: OnStep = lambda _share, _step: None,
 ) -> OverviewStats:
     """Open an image once and evaluate its overview, for slides at the resolution at which tissue is detected.
 
@@ -160,7 +163,8 @@ def compute_overview_stats(
     fits = isinstance(annotator, SupportsFit) and spec.bands is None
 
     def read(image: Image) -> ReducedImage:
-        return read_overview(image, limit=_overview_limit(image, spec, fits=fits), on_progress=on_progress)
+        limit = _overview_limit(image, spec, fits=fits)
+        return read_overview(image, limit=limit, on_progress=lambda share: on_step(READ * share, "reading"))
 
     info, overview = _without_padding(info, names, read)
     with open_image(info, names) as image:
@@ -179,6 +183,7 @@ def compute_overview_stats(
             alike = len(set(zip(stretch.low, stretch.high, strict=True))) == 1
             if info.kind == "slide" and len(rgb) > 1 and alike and pixels.dtype != np.uint8:  # tissue by its colours
                 overview = overview._replace(pixels=render(pixels, overview.valid, stretch))
+        on_step(READ, "measuring")
         tissue = _find_tissue(info, overview) if info.kind == "slide" else None
         roi = find_roi(info, settings, overview, tissue)
         if tissue is not None:
@@ -187,9 +192,9 @@ def compute_overview_stats(
         if info.kind == "study" and stretch is not None and spec.bands is None:
             note = visibility_note(info, overview, Montage.of(info), stretch)
         if isinstance(annotator, SupportsFit) and stretch is not None and spec.bands is None:
-            spec = _fit(annotator, image, spec, stretch, roi.area, first)
+            spec = _fit(annotator, image, spec, stretch, roi.area, first, on_step)
     note = " ".join(filter(None, (note, _sampling_note(first))))
-    return OverviewStats(info, spec, stretch, no_rgb_reason, roi, first, note)
+    return OverviewStats(info, spec, stretch, no_rgb_reason, roi, first if info.kind == "map" else None, note)
 
 
 def _sampling_note(overview: ReducedImage) -> str:
@@ -302,6 +307,7 @@ def _fit(
     stretch: Stretch,
     area: BaseGeometry | None,
     first: ReducedImage,
+    on_step: OnStep,
 ) -> InputSpec:
     """Fit the annotator on the overview at about the spec's resolution, at most 4096 pixels on the long side.
 
@@ -313,11 +319,15 @@ def _fit(
         return spec
     limit = _fit_side(image.info, spec)
     costly = overview_bytes(image, limit) > COSTLY_BYTES
-    pixels, valid, _, scale, _ = first if costly else read_overview(image, limit=limit)
+
+    def on_progress(share: float) -> None:
+        on_step(READ + (FITTED - READ) * share, "reading")
+
+    pixels, valid, _, scale, _ = first if costly else read_overview(image, limit=limit, on_progress=on_progress)
     inside = np.ones_like(valid)
     if area is not None and len(image.info.planes) == 1:  # the overview of a stack is a montage
         inside = polygon_mask(area, valid.shape, scale)
-    turn = find_orientation(image.info.placement)[0].turn
+    turn = image_orientation(image.info).turn
     return annotator.fit(spec, turn(render(pixels, valid, stretch)), turn(inside & valid), turn(valid))
 
 
@@ -346,18 +356,19 @@ def find_roi(
     info: ImageInfo, settings: Settings, overview: ReducedImage, tissue: Tissue | None = None
 ) -> RegionOfInterest:
     """The region of interest of an image, from the settings, its overview and its tissue. Raises `RequestError`."""
-    user_area = _read_user_area(settings.area, info) if settings.area else None
+    user_area, doubt = _read_user_area(settings.area, info) if settings.area else (None, "")
+    warnings = tuple(filter(None, [doubt]))
     valid_mask = None
     if settings.skip_empty and len(info.planes) == 1:
         unknown = ~overview.readable if overview.sampled is None else ~(overview.readable & overview.sampled)
         valid_mask = dilate(overview.valid | unknown, DILATION)
     scale = overview.scale
     if settings.tissue == "off" or tissue is None:
-        return RegionOfInterest(user_area, valid_mask=valid_mask, scale=scale)
+        return RegionOfInterest(user_area, valid_mask=valid_mask, scale=scale, warnings=warnings)
     microns = _overview_microns(info, overview)
     at = "at an unknown pixel size" if microns is None else f"at {microns[0]:.3g} × {microns[1]:.3g} µm/px"
     method = f"{tissue.illumination} field {at}: {tissue.method}"
-    warnings = _tissue_warnings(tissue, overview.valid)
+    warnings += _tissue_warnings(tissue, overview.valid)
     return RegionOfInterest(user_area, _mask_to_polygons(tissue.mask, scale), method, valid_mask, scale, warnings)
 
 
@@ -378,8 +389,8 @@ def _tissue_warnings(tissue: Tissue, valid: Mask) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _read_user_area(path: str, info: ImageInfo) -> BaseGeometry:
-    """Read the area of interest, in level-0 pixels of an image; for a stack, on each of its slices.
+def _read_user_area(path: str, info: ImageInfo) -> tuple[BaseGeometry, str]:
+    """Read the area of interest, in level-0 pixels of an image, and a doubt of it; for a stack, on each of its slices.
 
     The file holds longitude and latitude for maps, pixels as exported by QuPath otherwise. Raises `OutsideAreaError`
     where it does not touch a map, another `RequestError` where the file is invalid or does not fit the image.
@@ -389,7 +400,7 @@ def _read_user_area(path: str, info: ImageInfo) -> BaseGeometry:
     try:
         file = Path(split_layer(path)[0])
         modified = file.stat().st_mtime_ns if file.is_file() else 0
-        return roi_to_pixels(_read_lonlat_area(path, modified), info)
+        return roi_to_pixels(_read_lonlat_area(path, modified), info), ""
     except RequestError as error:
         if on_earth(info.placement):
             raise OutsideAreaError(error.subject, error.rule, value=error.value, remedy=error.remedy) from error

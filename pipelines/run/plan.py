@@ -23,8 +23,7 @@ from ...model.annotator import Annotator, InputSpec, SupportsPictureFit
 from ...readers.errors import LimnerError, ModelError, ReadError, RequestError
 from ...readers.geodesy import metres_per_pixel
 from ...readers.image import ImageInfo, Kind
-from ...readers.orientation import UPRIGHT, Orientation, find_orientation
-from ...readers.overview import Progress
+from ...readers.orientation import UPRIGHT, Orientation, image_orientation
 from ...readers.regions import Grid, Region, cut_regions, snap_scale
 from ...readers.registry import ScannedFile, known_options, scan
 from ...readers.render import Stretch
@@ -35,7 +34,7 @@ from ..config import HD_NUM, Resolution, Settings
 from ..progress import EventHandler, Inspecting
 from .domain_check import check_domain
 from .kept_overviews import keep_overview
-from .overview_stats import OUTSIDE, OutsideAreaError, compute_overview_stats
+from .overview_stats import FITTED, OUTSIDE, OnStep, OutsideAreaError, compute_overview_stats
 from .picture import fit_to_picture
 from .run_folder import is_run_folder
 from .windows import with_model_window
@@ -189,13 +188,14 @@ def make_plan(
     infos = [info for row in scanned for info in row.infos]
     for number, info in enumerate(infos):
 
-        def on_progress(share: float, number: int = number, image: str = info.id) -> None:
-            on_event(Inspecting(image, number, len(infos), share))
+        def on_step(share: float, step: str, number: int = number, image: str = info.id) -> None:
+            on_event(Inspecting(image, number, len(infos), share, step))
 
         try:
-            plans.append(_plan_image(info, annotator, settings, on_progress, ready=ready, scratch=scratch))
+            plans.append(_plan_image(info, annotator, settings, on_step, ready=ready, scratch=scratch))
         except LimnerError as error:
             failed[info.id] = error
+        on_step(1.0, "planning")
     if not plans:
         raise _no_image_left(scanned, list(failed.values()))
     return Plan(tuple(plans), tuple(_file_rows(scanned, failed)))
@@ -247,7 +247,7 @@ def _plan_image(
     info: ImageInfo,
     annotator: Annotator | None,
     settings: Settings,
-    on_progress: Progress,
+    on_step: OnStep,
     *,
     ready: bool,
     scratch: Path | None,
@@ -256,16 +256,17 @@ def _plan_image(
     spec = DEFAULT_INPUT_SPEC if annotator is None else annotator.input_spec(info)
     info = with_model_window(info, spec, settings)
     info = replace(info, notes=(*info.notes, *_size_notes(info, spec)))
-    orientation, _ = find_orientation(info.placement)
-    grid = Grid(info.id, info.size, grid_scale(info, spec, settings.resolution), len(info.planes), orientation)
+    scale = grid_scale(info, spec, settings.resolution)
+    grid = Grid(info.id, info.size, scale, len(info.planes), image_orientation(info))
     check_domain(info, annotator, settings, grid.scale, stain_known=False)  # before the overview is read
-    stats = compute_overview_stats(info, spec, settings, annotator, on_progress)
+    stats = compute_overview_stats(info, spec, settings, annotator, on_step)
     domain = check_domain(stats.info, annotator, settings, grid.scale)
     info = replace(stats.info, notes=(*stats.info.notes, *filter(None, [stats.note]), *domain.notes))
-    if scratch is not None and stats.stretch is not None and info.kind == "map":
+    if scratch is not None and stats.stretch is not None and stats.overview is not None:
         keep_overview(scratch, info.id, stats.overview, stats.stretch)
     picture_spec = stats.spec
     if ready and isinstance(annotator, SupportsPictureFit):
+        on_step(FITTED, "fitting the model to")
         picture_spec = fit_to_picture(annotator, info, grid, stats)
     plan = ImagePlan(
         info,

@@ -51,11 +51,15 @@ class Entry:
 
 
 class RunFolder:
-    """A run folder that is open and locked for writing. Use as a context manager."""
+    """A run folder that is open and locked for writing. Use as a context manager.
 
-    def __init__(self, folder: Path, results: BinaryIO) -> None:
+    At its end a folder without a manifest and results is deleted, except for the names and the key that are in it.
+    """
+
+    def __init__(self, folder: Path, results: BinaryIO, *, new: bool = False) -> None:
         self.folder = folder
         self._results = results
+        self._new = new
         self.entries = read_entries(folder)
 
     @classmethod
@@ -67,13 +71,15 @@ class RunFolder:
         """
         check_folder(folder)
         with as_store_errors(folder):
+            new = not folder.exists()
             folder.mkdir(parents=True, exist_ok=True)
             results = open_regular(folder / RESULTS, os.O_RDWR | os.O_APPEND | os.O_CREAT, "ab")
         try:
             _lock(results, folder)
+            _check_linked(results, folder)
             with as_store_errors(folder):
                 _cut_incomplete_line(folder / RESULTS)
-            return cls(folder, results)
+            return cls(folder, results, new=new)
         except BaseException:
             results.close()
             raise
@@ -84,6 +90,11 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with contextlib.suppress(OSError):  # where an open file cannot be deleted it stays, and does no harm
+            if not self.has_manifest and not os.fstat(self._results.fileno()).st_size:
+                (self.folder / RESULTS).unlink()
+                if self._new:
+                    self.folder.rmdir()  # unless there is anything else
         self._results.close()
 
     @property
@@ -316,6 +327,12 @@ else:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise _locked(folder) from error
+
+
+def _check_linked(file: BinaryIO, folder: Path) -> None:
+    """Raise `RequestError` where another run, which has just ended without results, has deleted the file."""
+    if not os.fstat(file.fileno()).st_nlink:
+        raise _locked(folder)
 
 
 def _locked(folder: Path) -> RequestError:

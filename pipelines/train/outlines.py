@@ -23,6 +23,7 @@ from ...model.annotator import UNDECIDED
 from ...model.training.tile_labels import Outline
 from ...readers.annotations import (
     AnnotatedPolygon,
+    check_pixels,
     format_bounds,
     from_crs,
     in_pixels,
@@ -162,6 +163,8 @@ def _read_geojson(path: Path, infos: Sequence[ImageInfo], label_field: str, foun
     for several, frame in ((pixels, "pixels"), (maps, "lonlat")):
         if several:
             shapes = read_polygons(str(path), subject, "pixels" if frame == "pixels" else "lonlat")
+            if frame == "pixels":
+                check_pixels([shape.geometry for shape in shapes], several[0], subject)
             _place(_labelled(shapes, subject, label_field, found), several, found, prefix=f"{number}:")
 
 

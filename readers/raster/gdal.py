@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from html import unescape
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from warnings import catch_warnings, simplefilter
 
 from ..errors import LimnerError, ReadError, excerpt
@@ -123,6 +123,10 @@ def gdal_env(name: str) -> Generator[None]:
         yield
 
 
+PAGE: Final = "page {}"
+"""A page of a TIFF, counted from 1, as a part."""
+
+
 def open_raster(name: str, part: str = "", *, overview: int | None = None) -> Any:
     """Open a raster, its subdataset `part`, or an overview of a raster that was opened before, inside `gdal_env(name)`.
 
@@ -159,8 +163,10 @@ def _drivers(name: str) -> tuple[str, ...]:
     if b"<VRTDataset" in head:
         return ("VRT",)
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
-        rule = "must not be HDF5 or NetCDF-4, which can take pixels from any file on this machine"
-        raise ReadError(name, rule, remedy="If you trust the file, convert its variable with gdal_translate")
+        rule = "must not be HDF5 or NetCDF-4, since such a file can include data of any other file on this machine"
+        raise ReadError(
+            name, rule, remedy="If you trust it, convert a variable that gdalinfo lists to GeoTIFF with gdal_translate"
+        )
     return next(((driver,) for magic, driver in DRIVERS.items() if head.startswith(magic)), HEADER_FILE_DRIVERS)
 
 
@@ -177,7 +183,7 @@ class _SafeOpener:
         drivers = _drivers(name)
         path = _gdal_path(name)
         own = re.escape(path)
-        if part and not re.fullmatch(rf'(?i:netcdf):"?{own}"?:[^/:]+|(?i:nitf_im):\d+:{own}', part):
+        if part and not re.fullmatch(rf'(?i:netcdf):"?{own}"?:[^/:]+|(?i:nitf_im):\d+:{own}|page \d+', part):
             raise ReadError(name, "must contain its own subdatasets", value=excerpt(part), remedy="Leave it out")
         opens = 1
         if not is_remote(name):
@@ -290,7 +296,7 @@ def _open_checked(
     rule += ": NetCDF without a variable that is a grid is not supported" if drivers == ("netCDF",) else ""
     with gdal_errors(name, rule, remedy), catch_warnings():
         simplefilter("ignore", NotGeoreferencedWarning)
-        raster = DatasetReader(part or path, driver=list(drivers), **level)
+        raster = DatasetReader(_page_path(path, part) or part or path, driver=list(drivers), **level)
     try:
         with gdal_errors(name, "must have metadata that GDAL can read", "Fetch the file again or leave it out"):
             check(raster, name)
@@ -298,6 +304,12 @@ def _open_checked(
         raster.close()
         raise
     return raster
+
+
+def _page_path(path: str, part: str) -> str:
+    """How GDAL names a page of a TIFF; "" for any other part. The first is the file itself, with its overviews."""
+    found = re.fullmatch(r"page (\d+)", part)
+    return "" if found is None else path if found[1] == "1" else f"GTIFF_DIR:{found[1]}:{path}"
 
 
 def _check_dataset(raster: Any, name: str) -> None:

@@ -23,8 +23,9 @@ from ..files import is_remote, split_variable
 from ..geometry import Box
 from ..image import BaseImage, ImageInfo, Mask, Pixels, StoredLevel
 from ..options import scan_options
+from ..orientation import TAG_FACT
 from ..resample import ROW_BYTES, SNAP, Edges, axis_weights, pixel_edges, resample
-from .gdal import CACHE_BYTES, gdal_env, gdal_errors, limit_cache, open_raster, stored_bytes
+from .gdal import CACHE_BYTES, PAGE, gdal_env, gdal_errors, limit_cache, open_raster, stored_bytes
 from .metadata import (
     RasterOptions,
     band_dtype,
@@ -36,7 +37,7 @@ from .metadata import (
     nodata_values,
     variable_name,
 )
-from .pictures import keep_decoded, orientation_notes
+from .pictures import keep_decoded, orientation_tag
 from .stored_blocks import StoredBlocks
 
 Window = tuple[tuple[int, int], tuple[int, int]]  # rows and columns, each from and to
@@ -52,6 +53,7 @@ _CONFIDENCE = {
 _BMP_HEADERS = {struct.pack("<I", size) for size in (12, 40, 52, 56, 64, 108, 124)}
 GEO_TAGS = {33550, 33922, 34264, 34735}  # ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory
 MAX_SUBDATASETS = 1000
+_SAME_SHAPE = 0.02  # difference of two proportions: a smaller page of the same is a reduced copy
 _PIXELS = ("must have readable pixels", "The file may be truncated or damaged: fetch it again")
 _METADATA = ("must have metadata that GDAL can read", "Fetch the file again or leave it out")
 _TOLERANCE = 1e-6  # relative: an overview that is coarser than requested by less is fine enough
@@ -80,7 +82,10 @@ class RasterReader:
         return next((confidence for magic, confidence in _CONFIDENCE.items() if head.startswith(magic)), 0)
 
     def scan(self, uri: str, options: RasterOptions) -> Sequence[ImageInfo]:
-        """One image, or one for each subdataset of a container or the one that is named. Raises `ReadError`."""
+        """One image, or one for each subdataset of a container, the one that is named, or each page of a TIFF.
+
+        Raises `ReadError`.
+        """
         named, (uri, variable) = uri, split_variable(uri)
         with _opened(uri) as raster:
             parts = list(raster.subdatasets)
@@ -89,8 +94,12 @@ class RasterReader:
                 listed = ", ".join(known) or f"none in a file that {raster.driver} reads"
                 remedy = f"{did_you_mean(variable, known)}Name one of these after the file"
                 raise ReadError(excerpt(named), "must name a variable of its file", value=listed, remedy=remedy)
-            if raster.count:
+            pages = _pages(raster, uri)
+            if raster.count and len(pages) < 2:
                 return [_scan_dataset(raster, uri, "", options)]
+            every = len(parts)
+            if pages:
+                parts = pages
             if not parts:
                 raise ReadError(uri, "must have at least one band", remedy="Give a file with pixels")
             parts = [part for part in parts if not variable or _variable(part) == variable]
@@ -98,10 +107,13 @@ class RasterReader:
             rule = f"must have at most {MAX_SUBDATASETS} subdatasets"
             raise ReadError(uri, rule, value=str(len(parts)), remedy="Split it with gdal_translate")
         infos: list[ImageInfo] = []
-        for part in parts:
+        for number, part in enumerate(parts, start=1):
             with _opened(uri, part) as raster:
                 if raster.count:
-                    infos.append(_scan_dataset(raster, uri, part, options))
+                    info = _scan_dataset(raster, uri, part, options)
+                    scene = (("scene", f"{number} of {len(parts)}"),) if pages else ()
+                    notes = info.notes if number > 1 else (*info.notes, *_left_out(every, pages))
+                    infos.append(replace(info, facts=(*info.facts, *scene), notes=notes))
         return infos
 
     def open(self, info: ImageInfo, channels: Sequence[str] | None = None) -> "RasterImage":
@@ -317,12 +329,43 @@ def _scan_dataset(raster: Any, uri: str, part: str, options: RasterOptions) -> I
         info = describe_raster(raster, uri, options)
         if not is_remote(uri):
             _probe_levels(raster, uri, part)
-    info = replace(info, part=part, notes=(*info.notes, *orientation_notes(uri)))
+    pages = len(raster.subdatasets) if raster.driver == "GTiff" and not part else 0
+    others = [f"The file holds {pages} images; only the first is read."] if pages > 1 else []
+    tag = orientation_tag(uri) if part in {"", PAGE.format(1)} else ""
+    facts = ((TAG_FACT, tag),) if tag else ()
+    info = replace(info, part=part, notes=(*info.notes, *others), facts=(*info.facts, *facts))
     if not (part and raster.driver == "netCDF"):
         return info
     variable = _variable(part)
     scene = (("scene_name", variable),)
     return replace(info, id=f"{Path(uri).stem}-{variable}", facts=(*info.facts, *scene))
+
+
+def _pages(raster: Any, uri: str) -> list[str]:
+    """The pages of a TIFF as parts; [] for a file without or with too many.
+
+    Left out are smaller copies of the first, and pages of less than half its sides, which may show the label of a slide
+    with a name on it.
+    """
+    if raster.driver != "GTiff" or not 1 < len(raster.subdatasets) <= MAX_SUBDATASETS:
+        return []
+    numbers = [int(part.split(":")[1]) for part in raster.subdatasets]
+    pages = [PAGE.format(numbers[0])]
+    for number in numbers[1:]:
+        with _opened(uri, PAGE.format(number)) as page:
+            across, down = raster.width / page.width, raster.height / page.height
+            copy = across > 1 and abs(across / down - 1) < _SAME_SHAPE
+            if not copy and min(across, down) < 2:
+                pages.append(PAGE.format(number))
+    return pages
+
+
+def _left_out(every: int, pages: Sequence[str]) -> list[str]:
+    """A note on pages of a TIFF that are not read."""
+    few = every - len(pages) if pages else 0
+    return (
+        [f"{few} of the {every} pages of the file are left out: much smaller than the first, or copies."] if few else []
+    )
 
 
 def _variable(part: str) -> str:

@@ -241,8 +241,6 @@ def _pixel_notes(raster: Any, layout: BandLayout) -> list[str]:
         notes.append("Colour indices were expanded to red, green and blue by the palette.")
     if any(channel.quantity == "amplitude" for channel in layout.channels):
         notes.append("Complex numbers are read as amplitudes, without phase.")
-    if raster.subdatasets:
-        notes.append(f"The file holds {len(raster.subdatasets)} images; only the first is read.")
     return notes
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import ReadError
 from ..image import Pixels
-from ..slide.tiff_directories import MAGIC, ORIENTATION, Directories, turn_note
+from ..slide.tiff_directories import MAGIC, ORIENTATION, Directories
 
 DRIVERS: Final = ("PNG", "JPEG", "GIF", "WEBP")
 """Drivers of such files."""
@@ -44,13 +44,13 @@ def check_size(name: str, driver: str, decoded: int) -> None:
         raise ReadError(name, rule, value=f"{driver}, {decoded >> 20} MiB", remedy=remedy)
 
 
-def orientation_notes(path: str) -> list[str]:
-    """A note on a local picture or TIFF that its orientation tag says to turn before it is shown; none for others."""
+def orientation_tag(path: str) -> str:
+    """The value of the orientation tag of a local picture or TIFF, "" without one or where nothing is to be turned."""
     try:
-        note = turn_note(_orientation(path))
+        tag = _orientation(path)
     except (OSError, ValueError, struct.error):
-        return []
-    return [note] if note else []
+        return ""
+    return str(tag) if tag != 1 else ""
 
 
 class DecodedPicture:

@@ -4,6 +4,7 @@ Files whose names differ only in the band id are one scene. Its level-0 grid is 
 band is resampled once, from its own grid straight to the requested size.
 """
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -16,8 +17,9 @@ from ..errors import ReadError
 from ..files import fingerprint, is_remote
 from ..formats import recognise
 from ..geometry import Box
-from ..image import BaseImage, FolderScan, ImageInfo, Mask, Pixels
+from ..image import BaseImage, FolderScan, ImageInfo, Mask, Pixels, StoredLevel
 from ..options import scan_options
+from ..overview import dilate
 from ..resample import pixel_edges
 from .bands import canonical_band, find_product_metadata, is_sentinel2, match_band, sensor_from_name
 from .gdal import CACHE_BYTES, limit_cache
@@ -144,10 +146,46 @@ class SceneImage(BaseImage):
             valid &= usable
         return pixels, valid
 
+    def stored_level(self, step: tuple[float, float]) -> StoredLevel:
+        """See `SupportsLevels`: the blocks of the band that has most pixels stored, and the mean scale of all bands."""
+        levels: list[StoredLevel] = []
+        for band, grid in self._bands:
+            level = band.stored_level((step[0] * grid.scale[0], step[1] * grid.scale[1]))
+            across, down = (one / scale for one, scale in zip(level.scale, grid.scale, strict=True))
+            levels.append(StoredLevel((across, down), level.block))
+        finest = min(levels, key=lambda level: level.scale[0] * level.scale[1])
+        area = finest.scale[0] * finest.scale[1]
+        mean = math.sqrt(len(levels) / sum(area / (level.scale[0] * level.scale[1]) for level in levels))
+        across, down = (one * mean for one in finest.scale)
+        block = [max(1, round(side / mean)) for side in finest.block]
+        return StoredLevel((across, down), (block[0], block[1]))
+
+    def may_hold(self, shape: tuple[int, int]) -> Mask | None:
+        """See `SupportsLevels`: what all bands may hold of which that is known, as a pixel is valid where all are."""
+        found: Mask | None = None
+        for band, grid in self._bands:
+            here = band.may_hold(shape)
+            if here is None:
+                continue
+            radius = [
+                _reach(grid.scale[axis], grid.shift[axis], band.info.size[axis], whole, whole / shape[1 - axis])
+                for axis, whole in enumerate(self._info.size)
+            ]
+            here = dilate(here, (radius[0], radius[1]))
+            found = here if found is None else found & here
+        return found
+
     def _close(self) -> None:
         for band, _ in self._bands:
             band.close()
         self._bands.clear()
+
+
+def _reach(scale: float, shift: float, length: int, whole: int, cell: float) -> int:
+    """How many cells of `cell` scene pixels may lie between a place on a band's own grid and on the scene's."""
+    ends = abs(shift / scale), abs((length - shift) / scale - whole)
+    interpolated = 1 / scale if scale < 1 else 0.0  # from the neighbouring pixel
+    return math.ceil((max(ends) + interpolated) / cell - 1e-9)
 
 
 def _scan_variables(uri: str, options: RasterOptions) -> list[ImageInfo]:

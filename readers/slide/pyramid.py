@@ -18,6 +18,7 @@ from ..formats import recognise
 from ..geometry import Box
 from ..image import BaseImage, Channel, ImageInfo, Mask, Pixels, StoredLevel
 from ..options import invalid_option, scan_options
+from ..orientation import tag_note
 from .padding import SlideOptions
 from .scenes import Scene, find_scenes
 from .spacing import Spacing, slide_placement
@@ -31,7 +32,7 @@ from .tiff import (
     tiff_errors,
     tile_size,
 )
-from .tiff_directories import MAGIC, ORIENTATION, Directories, turn_note
+from .tiff_directories import MAGIC, ORIENTATION, Directories
 from .tiff_tiles import read_tile, unreadable
 from .tiled_pyramid import CACHE_BYTES, Level, Tile, TiledPyramid, select_channels
 
@@ -310,5 +311,5 @@ def _notes(series: "TiffPageSeries") -> list[str]:
         notes.append("Zero is white in this file; its values are not inverted.")
     if 34675 in series.keyframe.tags:
         notes.append("The ICC profile of the file is not applied.")
-    turned = turn_note(tag_value(series.keyframe, ORIENTATION))
+    turned = tag_note(tag_value(series.keyframe, ORIENTATION), applied=False)
     return [*notes, turned] if turned else notes

@@ -30,17 +30,6 @@ _SEGMENTS: Final = frozenset({273, 279, 324, 325})  # offsets and byte counts of
 _BYTE_COUNTS: Final = frozenset({279, 325})
 _SINGLE: Final = frozenset({SUBFILE, WIDTH, HEIGHT, 259, PHOTOMETRIC, 277, 278, 284, 317, TILE_WIDTH, TILE_HEIGHT})
 
-_TURNS: Final = {
-    2: "mirrored", 3: "turned by 180°", 4: "mirrored upside down", 5: "turned by 90° and mirrored",
-    6: "turned clockwise by 90°", 7: "turned by 90° and mirrored", 8: "turned counter-clockwise by 90°",
-}  # fmt: skip
-
-
-def turn_note(orientation: object) -> str:
-    """What the value of a TIFF or EXIF orientation tag means for a picture, "" where it is to be shown as it is."""
-    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
-    return f"Viewers show the picture {turn}, as its orientation tag says; here it is as it is stored." if turn else ""
-
 
 @dataclass(frozen=True, slots=True)
 class Page:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from ..annotations import read_polygons
+from ..annotations import check_pixels, read_polygons
 from ..errors import RequestError
 from ..geometry import Points
 from ..image import ImageInfo, Mask, Pixels
@@ -257,14 +257,15 @@ def _intensity(pixels: Pixels, valid: Mask, radius: tuple[int, int], illuminatio
     )
 
 
-def read_tissue_annotation(path: str, info: ImageInfo) -> BaseGeometry:
-    """The union of the polygons of a QuPath annotation in level-0 pixels, cut to the slide.
+def read_tissue_annotation(path: str, info: ImageInfo) -> tuple[BaseGeometry, str]:
+    """The union of the polygons of a QuPath annotation in level-0 pixels, cut to the slide, and what to tell of it.
 
     QuPath counts pixels from the slide's scanned area, so `info.origin` is added. Raises `RequestError` as
-    `read_polygons` does, and where no polygon lies on the slide.
+    `read_polygons` and `check_pixels` do, and where no polygon lies on the slide.
     """
     subject = f"the area of interest {path}"
     polygons = [shape.geometry for shape in read_polygons(path, subject, "pixels")]
+    doubt = check_pixels(polygons, info, subject)
 
     def shift(xy: Points) -> Points:
         return xy + np.asarray(info.origin, dtype=np.float64)
@@ -278,7 +279,7 @@ def read_tissue_annotation(path: str, info: ImageInfo) -> BaseGeometry:
             value=f"{len(polygons)} polygons within {whole.bounds}",
             remedy="Check that it was drawn on this slide, in pixels",
         )
-    return area
+    return area, doubt
 
 
 def polygon_mask(area: BaseGeometry, shape: tuple[int, int], scale: tuple[float, float]) -> Mask:

@@ -321,14 +321,26 @@ def offset_tags(folder: Path, crop: Crop) -> Path:
 
 def sparse(folder: Path, crop: Crop) -> Path:
     """200,000² pixels of which only the crop is there; the file is small."""
-    side, blocks = 200_000, {"tiled": True, "blockxsize": 512, "blockysize": 512}
-    shape = {"width": side, "height": side, "count": len(BANDS), "dtype": "uint16", "nodata": 0}
-    placed = {"transform": crop.place, "crs": UTM, "compress": "deflate", "sparse_ok": True, "BIGTIFF": "YES"}
-    path = folder / "sparse.tif"
-    with rasterio.open(path, "w", driver="GTiff", **shape, **blocks, **placed) as raster:
-        for number, name in enumerate(BANDS, 1):
+    return _sparse(folder / "sparse.tif", crop.pixels, crop.place, 1, BANDS)
+
+
+def sparse_scene(folder: Path, crop: Crop) -> Path:
+    """The same as a file for each band, those of the infrared with pixels twice as large."""
+    for name, band in zip(BANDS, crop.pixels, strict=True):
+        step = 2 if name in {"B11", "B12"} else 1
+        _sparse(folder / "sparse" / f"S2_{name}.tif", band[None, ::step, ::step], crop.place, step, ())
+    return folder / "sparse"
+
+
+def _sparse(path: Path, pixels: npt.NDArray[np.uint16], place: Affine, step: int, names: Sequence[str]) -> Path:
+    side, blocks = 200_000 // step, {"tiled": True, "blockxsize": 512, "blockysize": 512}
+    shape = {"width": side, "height": side, "count": len(pixels), "dtype": "uint16", "nodata": 0}
+    placed = {"transform": place @ Affine.scale(step), "crs": UTM, "compress": "deflate"}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rasterio.open(path, "w", driver="GTiff", **shape, **blocks, **placed, sparse_ok=True, BIGTIFF="YES") as raster:
+        for number, name in enumerate(names, 1):
             raster.set_band_description(number, name)
-        raster.write(crop.pixels, window=Window(150_000, 120_000, SIDE, SIDE))  # pyright: ignore[reportCallIssue] - rasterio states no types
+        raster.write(pixels, window=Window(150_000 // step, 120_000 // step, SIDE // step, SIDE // step))  # pyright: ignore[reportCallIssue] - rasterio states no types
     return path
 
 

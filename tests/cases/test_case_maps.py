@@ -368,9 +368,12 @@ def test_each_bad_file_is_a_row_with_its_reason(
     assert [name for name, row in files.items() if row["image"] not in lost and not row["reason"]] == []
 
 
-def test_a_huge_sparse_map_is_planned_in_bounded_time_and_memory(maps: Made, child: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("case", ["sparse", "sparse_scene"])
+def test_a_huge_sparse_map_is_planned_in_bounded_time_and_memory(
+    case: str, maps: Made, child: Callable[..., Any]
+) -> None:
     words = ("--model", "csmask", "--sensor", "sentinel-2-l1c")
-    ended = child("plan", maps("sparse"), *words, seconds=20, megabytes=500)
+    ended = child("plan", maps(case), *words, seconds=20, megabytes=500)
     assert ended.stopped == ""
     assert ended.code in {0, 2}, ended.err  # 2 where the weights are not here
 

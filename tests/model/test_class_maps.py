@@ -1,5 +1,6 @@
 """Tracing class maps: every pixel in exactly one valid polygon of its class, four-connected, with its mean score."""
 
+import tracemalloc
 from collections import Counter
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from limner.model.annotator import InputSpec, View
-from limner.model.class_maps import Averaging, class_map_to_polygons, polygonise
+from limner.model.class_maps import Averaging, class_map_bytes, class_map_to_polygons, polygonise
 from limner.model.tiling import TileGrid
 from limner.readers.regions import Grid, cut_regions
 
@@ -122,3 +123,24 @@ def test_a_pixel_has_the_class_of_its_highest_score(averaging: Averaging, classe
     ]
     assert [answer.geometry for answer in answers] == [one.polygon for one in expected]
     assert [answer.score for answer in answers] == pytest.approx([one.score for one in expected], abs=1e-6)
+
+
+@pytest.mark.parametrize("classes", [3, 12])
+def test_the_memory_that_blending_adds_is_what_was_estimated(classes: int) -> None:
+    """Of a map of many tiles, in which a tile's own scores are little."""
+    tile, spec = 64, InputSpec(64, halo=8, overlap=64)
+    grid = TileGrid.exact(12, 10, tile=tile, overlap=16)
+    (region,) = cut_regions(Grid("map", grid.size, (1.0, 1.0)), tile=max(grid.size), halo=0)
+    tiles = np.zeros((120, tile, tile, 1), np.float32)
+    view = View(region, spec, grid, tiles, np.ones(tiles.shape[:3], np.bool_), np.ones(grid.size[::-1], np.bool_))
+    scores = np.zeros((tile, tile, classes), np.float32)
+    scores[..., 1] = 1.0
+    peaks: list[int] = []
+    for averaging in (Averaging(), Averaging(blend=True)):
+        tracemalloc.start()
+        names = [str(number) for number in range(classes)]
+        class_map_to_polygons(view, lambda *_: scores, classes=names, network="n", averaging=averaging)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        estimated = class_map_bytes([spec], (12, 10), classes=classes, averaging=averaging)
+    assert 0.75 < (peaks[0] + estimated) / peaks[1] < 1.25

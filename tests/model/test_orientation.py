@@ -16,7 +16,7 @@ from limner.model.training.tile_labels import tile_boxes
 from limner.model.views import measure_coverage, read_view, to_image_coordinates
 from limner.readers.array import ArrayHandle, ArrayReader, register_array
 from limner.readers.geometry import Placement, Points
-from limner.readers.image import Image
+from limner.readers.image import Image, ImageInfo
 from limner.readers.orientation import UPRIGHT, Orientation, find_orientation, orientation_notes
 from limner.readers.regions import Grid, cut_regions
 from limner.readers.render import Stretch
@@ -54,6 +54,10 @@ def open_turned(turn: Orientation) -> Image:
     held = register_array(np.ma.masked_array(pixels, np.repeat(pixels[..., 2:] == 7, 3, axis=2)))
     KEPT.append(held)
     return ArrayReader().open(replace(held.info, placement=place))
+
+
+def info_at(placement: Placement) -> ImageInfo:
+    return ImageInfo("a.tif", "raster", (10, 10), (), placement)
 
 
 def views(image: Image, spec: InputSpec) -> Iterator[View]:
@@ -137,7 +141,7 @@ def test_answers_of_every_kind_lie_on_the_same_ground(turn: Orientation) -> None
 def test_maps_that_are_north_up_and_pictures_without_a_crs_are_not_turned() -> None:
     upright = Placement(((10.0, 0.0, 0.0), (0.0, -10.0, 0.0)), "m", crs=UTM)
     assert find_orientation(upright) == (UPRIGHT, 0.0)
-    assert orientation_notes(upright) == []
+    assert orientation_notes(info_at(upright)) == []
     assert find_orientation(Placement.pixels()) == (UPRIGHT, 0.0)
 
 
@@ -161,7 +165,7 @@ def test_other_rotations_are_turned_to_the_nearest_right_angle_and_told(
     found, left = find_orientation(placement)
     assert found == turn
     assert left == pytest.approx(rest, abs=1e-6)
-    assert any(f"{rest:.0f}° from the top" in note for note in orientation_notes(placement)) == (rest >= 1)
+    assert any(f"{rest:.0f}° from the top" in note for note in orientation_notes(info_at(placement))) == (rest >= 1)
     steps: Points = np.array([[0.0, 0.0], [1.0, 0.0]])
     (x0, y0), (x1, y1) = placement.to_world(found.to_level0(steps, (0, 0)))
     assert np.degrees(np.arctan2(abs(y1 - y0), x1 - x0)) == pytest.approx(rest, abs=1e-6)

@@ -10,7 +10,7 @@ import numpy as np
 import pyogrio
 import pytest
 import shapely
-from limner.readers.annotations import read_polygons, read_roi
+from limner.readers.annotations import TITLES, Frame, read_polygons, read_roi
 from limner.readers.errors import RequestError
 from limner.readers.vectors import BLOCKED, NAMES, vector_digest, vector_files
 from pyogrio import raw
@@ -96,6 +96,18 @@ def test_a_layer_without_a_crs_is_placed_nowhere_but_in_pixels(tmp_path: Path, s
     placed = save(tmp_path / f"b.{suffix}", METRES)
     with pytest.raises(RequestError, match="must be in pixels"):
         read_polygons(placed, "labels", "pixels")
+
+
+@pytest.mark.parametrize("frame", TITLES)
+def test_a_file_of_limner_is_refused_where_the_image_has_another_frame(tmp_path: Path, frame: Frame) -> None:
+    path = tmp_path / "findings.geojson"
+    feature = {"type": "Feature", "geometry": shapely.geometry.mapping(DEGREES), "properties": {}}
+    path.write_text(
+        json.dumps({"type": "FeatureCollection", "limner": {"title": TITLES[frame]}, "features": [feature]})
+    )
+    assert len(read_polygons(str(path), "drawing", frame)) == 1
+    with pytest.raises(RequestError, match="as the image is"):
+        read_polygons(str(path), "drawing", "pixels" if frame == "lonlat" else "lonlat")
 
 
 def test_a_polygon_that_crosses_itself_is_refused_with_its_place(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """Terminal output: escaping, encodings, closed streams, progress."""
 
+import contextlib
 import io
 import os
+import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -10,8 +13,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from limner.pipelines import progress as progress_module
 from limner.pipelines.cli.terminal import EscapedStream, visible
-from limner.pipelines.progress import Message, RegionDone, Started, TerminalProgress, progress_display
+from limner.pipelines.progress import (
+    Inspecting,
+    Message,
+    NotebookProgress,
+    RegionDone,
+    Started,
+    TerminalProgress,
+    progress_display,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -84,6 +96,12 @@ def test_progress_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "IPython", notebook)  # pyright: ignore[reportArgumentType] - all that is used
     with progress_display() as on_event:
         on_event(Message("<b>" + EVIL))
+        monkeypatch.setattr(progress_module, "_UPDATE_S", 0.0)
+        on_event(Inspecting("<slide>", 1, 4, 0.5, "measuring"))
+        assert '<progress value="0.375" max="1">' in drawn[-1]
+        assert "measuring &lt;slide&gt;: 38 % of 4 images" in drawn[-1]
+        on_event(Inspecting("<slide>", 3, 4, 1.0, "planning"))
+        assert "<progress" not in drawn[-1]
         on_event(Started(1, 4, 1, "out"))
         on_event(RegionDone("a", "done", 2))
         on_event(RegionDone("b", "failed", 0, "why"))
@@ -91,6 +109,44 @@ def test_progress_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "3 of 4 regions, 1 failed" in drawn[-1]
     assert f"&lt;b&gt;{SHOWN}" in drawn[-1]
     assert "b failed. why" in drawn[-1]
+
+
+def test_progress_of_planning_in_a_notebook_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    shown = SimpleNamespace(update=lambda one: drawn.append(one._repr_html_()))
+    display = SimpleNamespace(display=lambda _, display_id: shown if display_id else None)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(display=display))  # pyright: ignore[reportArgumentType]
+    with NotebookProgress() as on_event:
+        on_event(Inspecting("slide", 0, 1, 0.5))
+    assert drawn == ['<progress value="0.5" max="1"></progress> reading slide: 50 % of 1 image', ""]
+
+
+def test_a_terminal_shows_what_is_planned_and_how_much_of_it() -> None:
+    ours, theirs = pty.openpty()
+    code = (
+        "from limner.pipelines.progress import *\n"
+        "with TerminalProgress() as progress:\n"
+        "    for number, (share, step) in enumerate([(0.5, 'reading'), (0.0, 'fitting'), (1.0, 'planning')]):\n"
+        "        progress(Inspecting('[red]', number % 2, 2, share, step)); progress._bar.refresh()\n"
+        "    progress(Inspecting('last', 1, 2, 1.0, 'planning')); progress._bar.refresh()\n"
+        "    progress(Started(1, 4, 1, 'out')); progress._bar.refresh()\n"
+    )
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    with subprocess.Popen([sys.executable, "-c", code], stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # at the end
+            while part := os.read(ours, 65536):
+                shown += part
+    os.close(ours)
+    assert process.returncode == 0
+    lines = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", shown).decode()
+    assert "reading [red] (1 of 2)" in lines
+    assert " 25 %" in lines
+    assert "fitting [red] (2 of 2)" in lines
+    assert " 50 %" in lines
+    assert "-:--" not in lines.split("regions")[0]
+    assert "1/4" in lines
 
 
 def test_progress_of_a_script_is_silent(capsys: pytest.CaptureFixture[str]) -> None:

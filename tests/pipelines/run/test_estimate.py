@@ -39,6 +39,16 @@ cli.main()
 """
 
 
+PLANNED = """
+import sys
+from limner.pipelines.config import Settings
+from limner.pipelines.run.execute import prepare
+
+prepare(Settings.resolve({"inputs": [sys.argv[1]], "model": sys.argv[2]}, source="a test"))
+print(open("/proc/self/status").read())
+"""
+
+
 def save_holes(path: Path, shapes: dict[str, list[int]], kind: str, itemsize: int) -> None:
     """A safetensors file with a true header and nothing behind it: it takes no room on the disk, and reads as zeros."""
     header, at = {}, 0
@@ -109,6 +119,26 @@ def test_the_7b_is_planned_in_little_memory(
     visual = 12 * 13 + 1 + 60 * 61
     assert f": picture {visual}, question" in tokens
     assert visual < int(tokens.split("up to ")[1].split(":")[0]) < visual + 2000
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="what a process held is asked of /proc")
+def test_a_plan_states_what_a_run_holds_while_it_plans(
+    scene: Path, make_card: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The network normalises over a tile, so that planning runs it on the picture."""
+    card = make_card(tmp_path, normalises=True)
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, "plan", str(scene), "--model", str(card)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("memory for planning")]
+    planned = subprocess.run(
+        [sys.executable, "-c", PLANNED, str(scene), str(card)], capture_output=True, text=True, check=False
+    )
+    held = int(planned.stdout.rpartition("VmHWM:")[2].split()[0]) / 1024
+    assert 0.75 < float(line.split()[3]) / held < 1.25
 
 
 def test_the_estimate_is_printed_before_timing(

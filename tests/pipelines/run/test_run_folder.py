@@ -7,12 +7,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from limner.model.finding import Coverage, Finding, Result
+from limner.pipelines.run import run_folder
 from limner.pipelines.run.run_folder import (
     RESULTS,
     RunFolder,
@@ -202,6 +203,40 @@ def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(StoreError, match=r"manifest\.json"):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_run_that_wrote_nothing_leaves_nothing(tmp_path: Path, *, there: bool) -> None:
+    folder = tmp_path / "out"
+    if there:
+        folder.mkdir()
+    for _ in range(2):
+        with RunFolder.open(folder), pytest.raises(RequestError, match="another run"):
+            RunFolder.open(folder)
+        assert [path.name for path in tmp_path.rglob("*")] == ["out"] * there
+
+
+def test_a_run_that_wrote_nothing_leaves_the_names_and_a_manifest(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path / "names"):
+        (tmp_path / "names" / "sources.json").write_text("{}")
+    with RunFolder.open(tmp_path / "run") as store:
+        store.write_manifest({})
+    kept = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert kept == ["names/sources.json", "run/manifest.json", f"run/{RESULTS}"]
+
+
+def test_a_results_file_that_another_run_has_just_deleted_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = run_folder._lock  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+
+    def late(file: BinaryIO, folder: Path) -> None:
+        (tmp_path / RESULTS).unlink()
+        lock(file, folder)
+
+    monkeypatch.setattr(run_folder, "_lock", late)
+    with pytest.raises(RequestError, match="another run"):
+        RunFolder.open(tmp_path)
 
 
 def test_two_runs_cannot_write_at_once(tmp_path: Path) -> None:

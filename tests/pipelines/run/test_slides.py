@@ -132,7 +132,7 @@ def test_an_unknown_pixel_size_names_the_remedy(
     assert "--microns-per-pixel" in output.err
     assert "spacing_csv" in output.err
     assert "--crs" not in output.err
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"results.jsonl", "sources.json"}  # to find its name
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"sources.json"}  # to find its name
     assert limner(*words, "--microns-per-pixel", "0.5").code == 0
     (tmp_path / "slides.csv").write_text("name,mpp_x,mpp_y\nplain,0.5,0.5\n")
     table = ("--set", f"reader_options.spacing_csv={tmp_path / 'slides.csv'}")

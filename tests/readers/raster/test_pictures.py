@@ -6,16 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import limner
 import numpy as np
 import numpy.typing as npt
 import pytest
 from limner.readers.contract import ExpectedImage, check_reader, scan_with
 from limner.readers.geometry import Box
 from limner.readers.image import ImageInfo
-from limner.readers.raster import pictures
+from limner.readers.orientation import Orientation, image_orientation
+from limner.readers.raster import geotiff, pictures
 from limner.readers.raster.geotiff import RasterReader
 from limner.readers.registry import scan
-from PIL import Image
+from PIL import Image, ImageOps
 
 Rgb = npt.NDArray[np.uint8]
 EXACT: dict[str, dict[str, Any]] = {"png": {}, "bmp": {}, "webp": {"lossless": True}}
@@ -137,6 +139,56 @@ def test_an_orientation_tag_is_told(tmp_path: Path, suffix: str, value: int, tol
     notes = [note for note in info.notes if "orientation tag" in note]
     assert [told in note for note in notes] == ([True] if told else [])
     assert info.size == (150, 120)
+
+
+@pytest.mark.parametrize("value", range(1, 9))
+def test_models_see_a_picture_as_viewers_show_it(tmp_path: Path, value: int) -> None:
+    exif = Image.Exif()
+    exif[274] = value
+    path = write(tmp_path / "p.png", pixels(), exif=exif)
+    info = scanned(path)
+    with Image.open(path) as picture:
+        shown = np.asarray(ImageOps.exif_transpose(picture))
+    assert np.array_equal(image_orientation(info).turn(pixels()), shown)
+
+
+def test_a_picture_is_analysed_and_drawn_upright_at_the_pixels_of_its_file(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    path = write(tmp_path / "p.jpg", pixels(), exif=exif)
+    run = limner.run(str(path), model="none", out=str(tmp_path / "out"), stretch=(0.0, 255.0))
+    [image] = run.record.images
+    overview = image.overview()
+    assert overview is not None
+    assert image.info.size == (150, 120)
+    assert overview.pixels.shape[:2] == (150, 120)
+    assert overview.orientation == Orientation(transposed=True, mirror_x=True)
+
+
+@pytest.mark.parametrize("microns", [{}, {"microns_per_pixel": "0.5"}])
+def test_pages_of_a_tiff_are_images_and_smaller_copies_are_none(tmp_path: Path, microns: dict[str, str]) -> None:
+    contents = [pixels(), pixels()[::-1], pixels(40, 90), pixels(100, 125), pixels(50, 50)]  # a copy, and a label
+    path = tmp_path / "p.tif"
+    first, *others = map(Image.fromarray, contents)
+    first.save(path, save_all=True, append_images=others)
+    [row] = scan([str(path)], {**microns, "names": "show"})
+    assert [info.id for info in row.infos] == ["p-page-1", "p-page-2", "p-page-3"]
+    assert [dict(info.facts)["scene"] for info in row.infos] == ["1 of 3", "2 of 3", "3 of 3"]
+    assert not any("only the first" in note for info in row.infos for note in info.notes)
+    assert [any("2 of the 5 pages" in note for note in info.notes) for info in row.infos] == [True, False, False]
+    for info, content in zip(row.infos, contents, strict=False):
+        with RasterReader().open(info) as image:
+            assert np.array_equal(image.read(info.box, info.size)[0], content)
+    [chosen] = scan([str(path)], {**microns, "names": "show", "scene": "2"})
+    assert [info.part for info in chosen.infos] == ["page 2"]
+
+
+def test_of_a_tiff_with_very_many_pages_the_first_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(geotiff, "MAX_SUBDATASETS", 2)
+    first, *others = [Image.fromarray(pixels()) for _ in range(3)]
+    first.save(tmp_path / "p.tif", save_all=True, append_images=others)
+    [info] = scan_with(RasterReader(), str(tmp_path / "p.tif"), {})
+    assert any("holds 3 images; only the first is read" in note for note in info.notes)
 
 
 def bomb(path: Path, side: int, *, interlaced: bool = False) -> Path:

@@ -16,6 +16,8 @@ from limner.readers.image import ImageInfo
 from limner.readers.overview import ReducedImage, read_overview
 from limner.readers.raster import gdal, geotiff
 from limner.readers.raster.geotiff import RasterReader
+from limner.readers.raster.metadata import RasterOptions
+from limner.readers.raster.scene import SceneReader
 from limner.readers.raster.stored_blocks import StoredBlocks
 from rasterio.windows import Window
 
@@ -102,6 +104,40 @@ def test_the_overview_is_the_same_whether_empty_blocks_are_skipped_or_read(
     for one, other in zip(skipping[:3], whole[:3], strict=True):
         assert (np.asarray(one) == np.asarray(other)).all()
     assert few < len(read) - few or layout.get("blockysize") == 300
+    assert whole.valid.any()
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.4, -0.9])
+def test_of_a_scene_of_sparse_files_only_what_all_may_hold_is_read(
+    tmp_path: Path, shift: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bands of 10 and 40 m whose grids differ by less than a pixel of the coarser one."""
+    for name, step, moved in (("B02", 1, 0.0), ("B11", 4, shift)):
+        sides = SIDE[0] // step, SIDE[1] // step
+        shape = {"width": sides[0], "height": sides[1], "count": 1, "dtype": "uint16", "nodata": 0}
+        place = rasterio.Affine(10 * step, 0, 5e5 + 40 * moved, 0, -10 * step, 5e6 - 40 * moved)
+        with rasterio.open(
+            tmp_path / f"scene_{name}.tif", "w", driver="GTiff", **shape, crs="EPSG:32633", transform=place,
+            sparse_ok=True, tiled=True, blockxsize=32, blockysize=32,
+        ) as raster:  # fmt: skip
+            random = np.random.default_rng(3)
+            for x, y in ((0, 0), (256, 128)):
+                pixels = random.integers(1, 5000, (1, 64 // step, 96 // step)).astype(np.uint16)
+                raster.write(pixels, window=Window(x // step, y // step, 96 // step, 64 // step))  # pyright: ignore[reportCallIssue] - rasterio states no types
+    (info,) = SceneReader().scan(str(tmp_path), RasterOptions())
+    monkeypatch.setattr(overview, "_BYTES", 4000)
+    with SceneReader().open(info) as image:
+        level = image.stored_level((1.0, 1.0))
+        assert level.scale == pytest.approx((1.372, 1.372), abs=1e-3)  # (1 + 1/16) / 2 of all pixels are stored
+        held = image.may_hold((150, 250))
+        assert held is not None
+        assert 0.03 < held.mean() < 0.6
+        skipping = read_overview(image, limit=250)
+        monkeypatch.setattr(image, "may_hold", lambda _: None)
+        whole = read_overview(image, limit=250)
+    assert (skipping.valid == whole.valid).all()
+    assert (skipping.pixels[whole.valid] == whole.pixels[whole.valid]).all()
+    assert skipping.readable.all() == whole.readable.all()
     assert whole.valid.any()
 
 

@@ -20,6 +20,7 @@ from limner.readers.slide.pyramid import PyramidReader
 from limner.readers.slide.tissue import find_tissue, otsu, overview_side, polygon_mask, read_tissue_annotation
 from PIL import Image
 from shapely.geometry import box, mapping
+from shapely.geometry.base import BaseGeometry
 
 Mask = npt.NDArray[np.bool_]
 GLASS, HAEMATOXYLIN, EOSIN, DAB, PALE = (240, 240, 240), (110, 90, 160), (225, 130, 175), (120, 80, 50), (228, 216, 230)
@@ -284,7 +285,8 @@ def test_annotation_replaces_the_mask(tmp_path: Path, form: str) -> None:
     path = tmp_path / ("t.geojson.gz" if form == "gz" else "t.geojson")
     content = json.dumps(record).encode()
     path.write_bytes(gzip.compress(content) if form == "gz" else content)
-    area = read_tissue_annotation(str(path), slide((200, 100), 0.5, origin=(100, 10)))
+    area, doubt = read_tissue_annotation(str(path), slide((200, 100), 0.5, origin=(100, 10)))
+    assert doubt == ""
     assert area.equals(box(110, 30, 130, 70))
     mask = polygon_mask(area, (50, 100), (2.0, 2.0))
     want = np.zeros((50, 100), dtype=bool)
@@ -308,6 +310,32 @@ def test_invalid_annotation_is_refused(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(RequestError, match=r"the area of interest .*t\.geojson"):
         read_tissue_annotation(str(path), slide((200, 100), 0.5))
+
+
+@pytest.mark.parametrize(
+    ("drawn", "size", "rule"),
+    [
+        (box(11.25, 48.0, 11.5, 48.5), (4000, 3000), "smaller than a pixel"),
+        (box(-75.1, 37.2, -73.0, 39.9), (4000, 3000), "beside the image"),
+        (box(5.8660, 47.2701, 15.0418, 55.0584), (4000, 3000), "doubt"),
+        (box(5.8660, 47.2701, 15.0418, 55.0584), (300, 200), ""),  # an image as small as that
+        (box(5.86, 47.27, 15.04, 55.05), (4000, 3000), ""),  # as QuPath writes pixels
+        (box(5.8660, 47.2701, 1500.0418, 55.0584), (4000, 3000), ""),
+    ],
+)
+def test_degrees_are_not_taken_for_pixels(
+    tmp_path: Path, drawn: BaseGeometry, size: tuple[int, int], rule: str
+) -> None:
+    path = tmp_path / "area.geojson"
+    path.write_text(json.dumps(mapping(drawn)))
+    if rule not in {"", "doubt"}:
+        with pytest.raises(RequestError, match=rf"must be in pixels, since .*{rule}.*(?i:draw the polygons)"):
+            read_tissue_annotation(str(path), slide(size, 0.5))
+        return
+    area, doubt = read_tissue_annotation(str(path), slide(size, 0.5))
+    assert area.equals(drawn)
+    assert bool(doubt) == bool(rule)
+    assert not doubt or "may be degrees" in doubt
 
 
 @pytest.mark.slow
