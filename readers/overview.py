@@ -257,16 +257,16 @@ def box_mean(values: npt.NDArray[np.floating | np.bool_], radius: tuple[int, int
     """The mean of `values` (H, W) in a window of ±radius (x, y) around each pixel, clipped at the border."""
     result = values.astype(np.float64)
     for axis, reach in ((1, radius[0]), (0, radius[1])):
-        length, sides = result.shape[axis], list(result.shape)
+        sides: list[int] = list(result.shape)
+        length = sides[axis]
         sides[axis] += 1 + 2 * reach
         total = np.moveaxis(np.zeros(sides), axis, 0)  # sums from the border, beyond which they stay the same
         moved = np.moveaxis(result, axis, 0)
         np.cumsum(moved, 0, out=total[reach + 1 : reach + 1 + length])
         total[reach + 1 + length :] = total[reach + length]
         np.subtract(total[2 * reach + 1 :], total[:length], out=moved)
-        place = np.arange(length)
-        count = np.minimum(place + reach + 1, length) - np.maximum(place - reach, 0)
-        moved /= count[:, None]
+        first, behind = np.maximum(np.arange(length) - reach, 0), np.minimum(np.arange(length) + reach + 1, length)
+        moved /= (behind - first)[:, None]
     return result
 
 
