@@ -7,6 +7,7 @@ from dataclasses import astuple, dataclass, field
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
+import numpy.typing as npt
 import shapely
 from shapely.geometry.base import BaseGeometry
 
@@ -121,9 +122,11 @@ class Result:
     coverage: Coverage | None = None
     error: str = ""
     seconds: float = 0.0
+    rasters: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict[str, npt.NDArray[Any]], compare=False)
+    """Class maps, probabilities and masks of the region by name, of up to four axes: whole numbers, floats or flags."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values that `json` writes."""
+        """Plain values that `json` writes, without findings and rasters."""
         cover = self.coverage
         return {
             "region": self.region,
@@ -132,18 +135,4 @@ class Result:
             "error": self.error,
             "seconds": round(self.seconds, 3),
             "coverage": None if cover is None else list(astuple(cover)),
-            "findings": [finding.to_json() for finding in self.findings],
         }
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """The inverse of `to_json`."""
-        return cls(
-            region=record["region"],
-            image=record["image"],
-            status=record["status"],
-            error=record["error"],
-            seconds=record["seconds"],
-            coverage=None if record["coverage"] is None else Coverage(*record["coverage"]),
-            findings=tuple(Finding.from_json(item) for item in record["findings"]),
-        )

@@ -30,7 +30,8 @@ from ..readers.geometry import Points
 from ..readers.image import ImageInfo
 from .detections import Boxes, box_areas, intersect_boxes
 from .finding import Finding
-from .scores import SCORE_DIGITS
+from .findings_table import Chunk, FindingsTable
+from .merged_findings import MergedFindings, Rows, in_normal_form
 
 SAME = 0.5  # the least intersection over union, in the common window, of two boxes of one object
 CUT_MARGIN = 0.01  # of a window's side: a box that ends nearer to the window's border counts as cut there
@@ -42,6 +43,13 @@ Flags = npt.NDArray[np.bool_]
 def merge_across_regions(
     findings: Iterable[Finding], info: ImageInfo | None = None, roi: BaseGeometry | None = None
 ) -> list[Finding]:
+    """Merge one image's findings, as `merge_chunks`."""
+    return list(merge_chunks([FindingsTable.of(findings)], info, roi))
+
+
+def merge_chunks(
+    chunks: Sequence[Chunk], info: ImageInfo | None = None, roi: BaseGeometry | None = None
+) -> MergedFindings:
     """Merge one image's areas and boxes across region borders; sort all findings by label, plane and place.
 
     Areas with `cut` are merged with neighbours of the same plane, label, text and notes that share an edge; those that
@@ -50,29 +58,25 @@ def merge_across_regions(
     turns, one canonical order, a rounded score, `cut` false. Boxes are merged by `merge_detections`, which needs `info`
     for the picture's borders, and kept where their centre lies in the `roi` (level-0 pixels). Other findings are
     unchanged. The result depends neither on the order of the input nor, for areas, on how the picture was cut.
+
+    Every chunk is read once here. In memory remain the bounds and the label of each finding, and what was merged.
     """
-    pieces: dict[Hashable, list[Finding]] = defaultdict(list)
-    areas: list[Finding] = []
-    boxes: dict[int, list[Finding]] = defaultdict(list)
-    others: list[Finding] = []
-    for finding in findings:
-        if finding.kind == "box" and finding.window:
-            boxes[finding.plane].append(finding)
-        elif finding.kind != "area":
-            others.append(finding)
-        elif finding.cut:
-            pieces[finding.plane, finding.label, finding.text, tuple(sorted(finding.notes.items()))].append(finding)
-        else:
-            areas.append(finding)
-    for group in pieces.values():
-        areas += _merge_areas(group)
-    shapes = shapely.normalize(np.array([area.geometry for area in areas], dtype=object))
-    for area, shape in zip(areas, shapes, strict=True):
-        score = None if area.score is None else round(area.score, SCORE_DIGITS)
-        others.append(replace(area, geometry=shape, cut=False, score=score))
-    for group in boxes.values():
-        others += [merged for merged in merge_detections(group, info) if in_roi(merged, roi)]
-    return sorted(others, key=_sort_key)
+    rows = Rows.of(chunks)
+    pieces, boxes = rows.pieces, rows.boxes
+    merged: list[Finding] = []
+    for part in rows.neighbours(pieces):
+        groups: dict[Hashable, list[Finding]] = defaultdict(list)
+        for finding in rows.take(part):
+            groups[finding.plane, finding.label, finding.text, tuple(sorted(finding.notes.items()))].append(finding)
+        for group in groups.values():
+            merged += _merge_areas(group)
+    for part in rows.neighbours(boxes):
+        planes: dict[int, list[Finding]] = defaultdict(list)
+        for finding in rows.take(part):
+            planes[finding.plane].append(finding)
+        for group in planes.values():
+            merged += [one for one in merge_detections(group, info) if in_roi(one, roi)]
+    return rows.merged(~(pieces | boxes), in_normal_form(FindingsTable.of(merged)))
 
 
 def _merge_areas(pieces: Sequence[Finding]) -> list[Finding]:
@@ -104,13 +108,6 @@ def _corners(ring: Points) -> Points:
     here = ring[:-1]
     before, after = np.roll(here, 1, axis=0), np.roll(here, -1, axis=0)
     return here[~((before == here) & (here == after)).any(axis=1)]
-
-
-def _sort_key(finding: Finding) -> tuple[object, ...]:
-    """The order of reports: by label and plane, from top to bottom, then by whatever tells two findings apart."""
-    x0, y0, x1, y1 = finding.geometry.bounds
-    place = (finding.label, finding.plane, y0, x0, y1, x1, finding.kind, finding.geometry.wkb)
-    return *place, _score(finding), finding.text, _extras(finding)
 
 
 def _score(finding: Finding) -> float:

@@ -167,7 +167,7 @@ def findings_rows(record: Record, image: ImageRecord) -> list[tuple[str, str, st
         ("found", "count", "size", "share of analysed area"),
         *(
             (of.label, str(of.findings), _area(of.pixels, of.m2, kind), _percent(of.share))
-            for of in label_areas(record, image, image.findings())
+            for of in label_areas(record, image)
         ),
     ]
 

@@ -65,13 +65,23 @@ class Inspecting:
 
 
 @dataclass(frozen=True, slots=True)
+class Reporting:
+    """While reports are written."""
+
+    report: str
+    """The name of a writer, or "reports" while those are written that share a pass over the findings."""
+    share: float
+    """The part that is done, from 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """A sentence for the user."""
 
     text: str
 
 
-Event = Inspecting | Started | RegionDone | Message
+Event = Inspecting | Started | RegionDone | Reporting | Message
 EventHandler = Callable[[Event], None]
 
 
@@ -128,6 +138,7 @@ class TerminalProgress:
         self._bar = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
         self._task: TaskID | None = None
         self._inspection: TaskID | None = None
+        self._reporting: TaskID | None = None
         self._counts = _Counts()
 
     def __enter__(self) -> Self:
@@ -145,6 +156,8 @@ class TerminalProgress:
         counts.update(event)
         if isinstance(event, Inspecting):
             self._inspect(event)
+        elif isinstance(event, Reporting):
+            self._report(event)
         elif isinstance(event, Message):
             self._print(event.text)
         elif isinstance(event, Started):
@@ -170,6 +183,16 @@ class TerminalProgress:
             self._bar.remove_task(self._inspection)
             self._inspection = None
 
+    def _report(self, event: Reporting) -> None:
+        """Show how much of the reports, in percent, is written; gone when all are."""
+        if self._reporting is None:
+            self._reporting = self._bar.add_task("writing", total=100)
+        percent, description = round(100 * event.share), f"writing {visible(event.report)}"
+        self._bar.update(self._reporting, completed=percent, description=description)
+        if event.share >= 1:
+            self._bar.remove_task(self._reporting)
+            self._reporting = None
+
     def _lines(self) -> int:
         return self._counts.done * LINES // max(1, self._counts.total)
 
@@ -184,6 +207,7 @@ class NotebookProgress:
         self._messages: list[str] = []
         self._counts = _Counts()
         self._inspected: Inspecting | None = None
+        self._reported: Reporting | None = None
         self._updated = 0.0
         self._handle: Any = None
 
@@ -194,13 +218,14 @@ class NotebookProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._inspected = None
+        self._inspected = self._reported = None
         self._handle.update(self)
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
         self._counts.update(event)
         self._inspected = event if isinstance(event, Inspecting) and event.done < 1 else None
+        self._reported = event if isinstance(event, Reporting) and event.share < 1 else None
         if isinstance(event, Message):
             self._messages.append(event.text)
         elif isinstance(event, RegionDone) and event.status == "failed":
@@ -210,8 +235,10 @@ class NotebookProgress:
             self._updated = time.monotonic()
 
     def __repr__(self) -> str:
-        """The counts of regions, or what is done while planning."""
-        now = self._inspected
+        """The counts of regions, or what is done while planning or reporting."""
+        now, written = self._inspected, self._reported
+        if written is not None:
+            return f"writing {written.report}: {100 * written.share:.0f} %"
         if now is not None:
             return f"{now.step} {now.image}: {100 * now.done:.0f} % of {plural(now.total, 'image')}"
         return str(self._counts) if self._counts.total else ""

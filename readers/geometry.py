@@ -144,7 +144,7 @@ class Placement:
         if self.warp is not None:
             return self.warp(points)
         matrix = np.asarray(self.matrix, dtype=np.float64)
-        return points @ matrix[:, :2].T + matrix[:, 2]
+        return points[:, :1] * matrix[:, 0] + points[:, 1:] * matrix[:, 1] + matrix[:, 2]  # @ starts threads
 
     def to_pixel(self, world_xy: npt.ArrayLike) -> Points:
         """World (N, 2 or 3) → level-0 pixels (N, 2): the inverse of `to_world`; patient points are projected first.

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from ..model.finding import Finding
+from ..model.merged_findings import columnar
 from ..readers.image import Kind
 from .csv_safety import clean_text
 from .measures import FindingsBatch, crs_name
-from .patient_geometry import box_sizes_mm, centres_lps_mm, finding_uids, lateralities, slice_positions_mm
-from .table import Column, Topic, Typed, columns_for, with_unique_names, write_csv
+from .patient_geometry import box_sizes_mm, centres_lps_mm, lateralities, slice_positions_mm
+from .streams import Stream, write_stream
+from .table import Column, Topic, Typed, columns_for, csv_table, with_unique_names
 from .writer import Record
 
 MAP: tuple[Kind, ...] = ("map",)
@@ -38,7 +40,12 @@ def _model(key: str) -> Callable[[Any], str]:
 
 
 def _finding(name: str) -> Callable[[FindingsBatch], object]:
-    return lambda batch: [getattr(finding, name) for finding in batch.findings]
+    return lambda batch: getattr(batch.table, name)
+
+
+def _text_cut(batch: FindingsBatch) -> list[bool | None]:
+    pairs = zip(batch.table.text.tolist(), batch.table.text_cut.tolist(), strict=True)
+    return [cut if text else None for text, cut in pairs]
 
 
 def _plane(name: str) -> Callable[[FindingsBatch], object]:
@@ -139,22 +146,22 @@ FINDINGS: tuple[Column[FindingsBatch], ...] = (
         ],
     ),
     Column("text", "string", "the model's text; data, not instructions", _finding("text")),
-    Column("cut", "boolean", _CUT, lambda b: [f.text_cut if f.text else None for f in b.findings]),
+    Column("cut", "boolean", _CUT, _text_cut),
     *_only(
         STUDY,
         [
-            Column("finding_uid", "string", _UID, lambda b: finding_uids(b.image.info, b.findings)),
+            Column("finding_uid", "string", _UID, lambda b: b.uids),
             Column("study_uid", "category", "the study, as a pseudonym", lambda b: b.image.info.study or None),
             Column("series_uid", "category", "the series, as a pseudonym", fact("series_uid")),
             Column("sop_uid", "category", "the slice, as a pseudonym", _plane("name")),
             Column("frame", "Int64", "frame within it, from 1", _plane("frame")),
             Column("instance_number", "Int64", "as the file states it", _plane("instance")),
-            Column("slice", "Int64", "its place in the stack, from 1", lambda b: [f.plane + 1 for f in b.findings]),
+            Column("slice", "Int64", "its place in the stack, from 1", lambda b: b.table.plane + 1),
             *_axes("slice_position_mm", "along the stack's normal", lambda b: slice_positions_mm(b.planes), "mm"),
             *_axes(_LPS_AXES, _LPS, lambda b: centres_lps_mm(b.planes, b.point), "mm"),
             *_axes("bbox_w_mm bbox_h_mm", _SIZE, lambda b: box_sizes_mm(b.image.info, b.bounds), "mm"),
             Column("spacing_source", "category", _SPACING, fact("spacing_source")),
-            Column("laterality_geometry", "category", _SIDE, lambda b: lateralities(b.image.info, b.findings)),
+            Column("laterality_geometry", "category", _SIDE, lambda b: lateralities(b.image.info, b.table)),
             Column("review_status", "string", "for the radiologist to fill in", lambda _: None),
         ],
     ),
@@ -164,25 +171,25 @@ FINDINGS: tuple[Column[FindingsBatch], ...] = (
 
 def findings_columns(record: Record, findings: Sequence[Finding] | None = None) -> list[Column[FindingsBatch]]:
     """The columns of findings of a run's kinds of image, with the model's own: those of `findings`, or of all."""
-    batches = [findings] if findings is not None else (image.findings() for image in record.images)
+    every = [findings] if findings is not None else (image.findings() for image in record.images)
     numbers: set[str] = set()
     notes: set[str] = set()
-    for batch in batches:
-        for one in batch:
-            numbers.update(one.numbers)
-            notes.update(one.notes)
+    for found in every:
+        known = columnar(found)
+        numbers.update(known.numbers)
+        notes.update(known.notes)
     own = [_number(key) for key in sorted(numbers)] + [_note(key) for key in sorted(notes)]
     return [*columns_for(FINDINGS, (image.info.kind for image in record.images)), *with_unique_names(own), *MODEL]
 
 
 def _number(key: str) -> Column[FindingsBatch]:
     name, description = f"number.{clean_text(key)}", "a number of the model's own"
-    return Column(name, "float64", description, lambda batch: [f.numbers.get(key) for f in batch.findings])
+    return Column(name, "float64", description, lambda batch: batch.table.numbers.get(key, math.nan))
 
 
 def _note(key: str) -> Column[FindingsBatch]:
     name, description = f"note.{clean_text(key)}", "a text of the model's own"
-    return Column(name, "string", description, lambda batch: [f.notes.get(key) for f in batch.findings])
+    return Column(name, "string", description, lambda batch: batch.table.notes.get(key))
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,9 +199,16 @@ class FindingsCsv:
     name: str = "findings-csv"
 
     def write(self, record: Record, folder: Path) -> Sequence[Path]:
-        """Write findings.csv into `folder`, image by image."""
-        batches = (FindingsBatch(record, image, image.findings()) for image in record.images)
-        return [write_csv(folder / "findings.csv", findings_columns(record), batches)]
+        """Write findings.csv into `folder`."""
+        return write_stream(self.stream(record, folder), record)
+
+    def stream(self, record: Record, folder: Path) -> Stream:
+        """Write findings.csv batch by batch."""
+        path = folder / "findings.csv"
+        with csv_table(path, findings_columns(record)) as write:
+            while (batch := (yield)) is not None:
+                write(batch)
+        return [path]
 
     def omitted(self, record: Record) -> Mapping[str, str]:  # noqa: ARG002 - the table holds findings of any image
         """Nothing: the table holds findings of any image."""

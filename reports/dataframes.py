@@ -48,7 +48,7 @@ def findings_frame(record: Record, *, kind: Kind | None = None) -> pd.DataFrame:
         )
     images = [image for image in record.images if kind in {None, image.info.kind}]
     chosen = replace(record, images=tuple(images))
-    batches = [FindingsBatch(chosen, image, image.findings()) for image in images]
+    batches = [FindingsBatch(chosen, image, image.findings()[:]) for image in images]
     frame = _frame(findings_columns(chosen), batches)
     if kind is None and len(kinds) > 1:
         return frame

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
+from ..model.merged_findings import columnar
 from ..readers.errors import RequestError
 from ..readers.files import atomic_path
 from .columns import findings_columns
@@ -23,13 +24,14 @@ from .csv_safety import clean_text
 from .measures import FindingsBatch, all_labels, crs_name
 from .palette import Palette, rgb
 from .rfc7946 import to_crs
+from .streams import Stream, write_stream
 from .table import Column
-from .writer import DISCLAIMER, Record
+from .writer import DISCLAIMER, ImageRecord, Record
 
 Values = npt.NDArray[Any]
 
 _LAST_CHANGE = "2000-01-01T00:00:00.000Z"  # a fixed time, so that the same findings give the same bytes
-_POLYGONAL = {3, 6}  # shapely's type numbers of Polygon and MultiPolygon
+_WRITTEN_AT_ONCE = 40_000  # findings
 _ABOUT = "about"
 _REDUNDANT = {"world", "run"}  # topics of columns that the geometry, the CRS and the table `about` already state
 _STYLES = "layer_styles"
@@ -48,31 +50,41 @@ class GeoPackage:
 
     def write(self, record: Record, folder: Path) -> Sequence[Path]:
         """Write findings.gpkg into `folder`."""
-        import pyogrio
+        return write_stream(self.stream(record, folder), record)
+
+    def stream(self, record: Record, folder: Path) -> Stream:
+        """Write findings.gpkg, some batches at a time."""
         from pyogrio.errors import DataLayerError, DataSourceError
 
         path = folder / "findings.gpkg"
         columns = [one for one in findings_columns(record) if one.topic not in _REDUNDANT]
-        mapped = [image for image in record.images if image.info.placement.crs]
-        names = _unique([image.info.id for image in mapped], taken=(_ABOUT, _STYLES))
+        mapped = [image.info.id for image in record.images if image.info.placement.crs]
+        names = dict(zip(mapped, _unique(mapped, taken=(_ABOUT, _STYLES)), strict=True))
         palette = Palette.of(record.labels, record.colours)
-        styles: dict[str, str] = {}
-        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _LAST_CHANGE})
+        found: dict[str, set[str]] = {}
         try:
             with atomic_path(path) as part:
                 _table(part, _ABOUT, _about(record, self.omitted(record)), append=False)
-                for image, layer in zip(mapped, names, strict=True):
-                    batch = FindingsBatch(record, image, image.findings())
-                    _layer(part, layer, batch, columns)
-                    labels = all_labels(record, [finding.label for finding in batch.findings])
-                    styles[layer] = _style(labels, palette)
+                layer: _Layer | None = None
+                while (batch := (yield)) is not None:
+                    if batch.image.info.id not in names:
+                        continue
+                    if batch.first == 1:
+                        if layer is not None:
+                            layer.flush()
+                        layer = _Layer(part, names[batch.image.info.id], batch.image, columns)
+                    if layer is not None:
+                        layer.add(batch)
+                        found.setdefault(layer.name, set()).update(batch.table.label.tolist())
+                if layer is not None:
+                    layer.flush()
+                labels = {name: all_labels(record, list(every)) for name, every in found.items()}
+                styles = {name: _style(every, palette) for name, every in labels.items()}
                 if styles:
                     _table(part, _STYLES, _style_columns(styles), append=True)
         except (DataSourceError, DataLayerError) as error:
             remedy = "Check disk space and permissions, then run: limner report"
             raise RequestError(str(path), "must be writable", value=str(error), remedy=remedy) from error
-        finally:
-            pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
         return [path]
 
     def omitted(self, record: Record) -> Mapping[str, str]:
@@ -84,41 +96,68 @@ class GeoPackage:
         }
 
 
-def _layer(path: Path, layer: str, batch: FindingsBatch, columns: Sequence[Column[FindingsBatch]]) -> None:
+class _Layer:
+    """A layer to which batches are written, several at a time, since each time the file is opened."""
+
+    def __init__(self, path: Path, name: str, image: ImageRecord, columns: Sequence[Column[FindingsBatch]]) -> None:
+        self.name = name
+        self._path, self._crs, self._columns = path, image.info.placement.crs, columns
+        self._polygonal = columnar(image.findings()).polygonal
+        self._shapes: list[Values] = []
+        self._values: list[list[Values]] = []
+        self._rows = -1  # a layer is written even where it is empty
+
+    def add(self, batch: FindingsBatch) -> None:
+        """Add a batch."""
+        self._shapes.append(shapely.to_wkb(to_crs(batch.geometries, batch.image.info.placement)))
+        self._values.append([column.array(batch) for column in self._columns])
+        self._rows = max(0, self._rows) + len(batch)
+        if self._rows >= _WRITTEN_AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was added."""
+        if self._rows < 0:
+            return
+        data: list[Values] = []
+        masks: list[Values | None] = []
+        for column, parts in zip(self._columns, zip(*self._values, strict=True), strict=True):
+            values = np.concatenate(parts)
+            missing = np.array([one is None for one in values], np.bool_) if values.dtype == object else None
+            if column.dtype in {"Int64", "boolean"} and missing is not None:
+                values = np.where(missing, 0, values).astype(np.int64 if column.dtype == "Int64" else np.bool_)
+            data.append(np.ascontiguousarray(values))
+            masks.append(missing)
+        _write(
+            self._path,
+            np.concatenate(self._shapes),
+            data,
+            _unique([column.name for column in self._columns], keep="."),
+            field_mask=masks,
+            layer=self.name,
+            geometry_type="MultiPolygon" if self._polygonal else "Unknown",
+            promote_to_multi=self._polygonal,
+            crs=self._crs,
+            append=True,
+            layer_options={"DESCRIPTION": DISCLAIMER, "GEOMETRY_NAME": "geom"},
+        )
+        self._shapes, self._values, self._rows = [], [], -1
+
+
+def _write(*arguments: Any, **options: Any) -> None:
+    """Write with pyogrio, which states the same time of change in every file."""
+    import pyogrio
     from pyogrio import raw
 
-    placement = batch.image.info.placement
-    placed = to_crs(batch.geometries, placement)
-    polygonal = set(shapely.get_type_id(placed).tolist()) <= _POLYGONAL
-    data: list[Values] = []
-    masks: list[Values | None] = []
-    for column in columns:
-        values = column.array(batch)
-        missing = np.array([value is None for value in values], dtype=np.bool_) if values.dtype == object else None
-        if column.dtype in {"Int64", "boolean"} and missing is not None:
-            values = np.where(missing, 0, values).astype(np.int64 if column.dtype == "Int64" else np.bool_)
-        data.append(np.ascontiguousarray(values))
-        masks.append(missing)
-    raw.write(
-        path,
-        shapely.to_wkb(placed),
-        data,
-        _unique([column.name for column in columns], keep="."),
-        field_mask=masks,
-        layer=layer,
-        driver="GPKG",
-        geometry_type="MultiPolygon" if polygonal else "Unknown",
-        promote_to_multi=polygonal,
-        crs=placement.crs,
-        append=True,
-        layer_options={"DESCRIPTION": DISCLAIMER, "GEOMETRY_NAME": "geom"},
-    )
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _LAST_CHANGE})
+    try:
+        raw.write(*arguments, driver="GPKG", **options)
+    finally:
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
 
 
 def _table(path: Path, name: str, columns: Mapping[str, Values], *, append: bool) -> None:
-    from pyogrio import raw
-
-    raw.write(path, None, list(columns.values()), list(columns), layer=name, driver="GPKG", append=append)
+    _write(path, None, list(columns.values()), list(columns), layer=name, append=append)
 
 
 def _about(record: Record, omitted: Mapping[str, str]) -> Mapping[str, Values]:

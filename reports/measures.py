@@ -7,20 +7,25 @@ Vertices of many findings are transformed in one call, so that a hundred thousan
 
 import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 import shapely
 
 from ..model.finding import Finding
+from ..model.findings_table import FindingsTable
+from ..model.merged_findings import BATCH, MergedFindings
 from ..readers import geodesy
 from ..readers.errors import ReadError
 from ..readers.geometry import Placement, Points
 from ..readers.image import ImageInfo, Kind, Plane
-from .patient_geometry import pixel_area_m2
+from .patient_geometry import finding_uids, pixel_area_m2
 from .writer import Area, ImageRecord, Record
 
 Shapes = npt.NDArray[np.object_]
@@ -39,9 +44,16 @@ class FindingsBatch:
     findings: Sequence[Finding]
     first: int = 1
     """The number of the first finding within the image."""
+    identifiers: Counter[uuid.UUID] = field(default_factory=Counter[uuid.UUID])
+    """How often each identifier was given in earlier batches of the image."""
 
     def __len__(self) -> int:
         return len(self.findings)
+
+    @cached_property
+    def table(self) -> FindingsTable:
+        """The findings as columns."""
+        return self.findings if isinstance(self.findings, FindingsTable) else FindingsTable.of(self.findings)
 
     @property
     def kind(self) -> Kind:
@@ -51,7 +63,7 @@ class FindingsBatch:
     @cached_property
     def geometries(self) -> Shapes:
         """(N,) shapely geometries in level-0 pixels."""
-        return shapes(self.findings)
+        return self.table.geometries
 
     @cached_property
     def area_px(self) -> Numbers:
@@ -66,7 +78,7 @@ class FindingsBatch:
     @cached_property
     def bounds(self) -> Numbers:
         """(N, 4) bounding boxes x0, y0, x1, y1 in level-0 pixels."""
-        return shapely.bounds(self.geometries).reshape(-1, 4)
+        return self.table.bounds
 
     @cached_property
     def point(self) -> Points:
@@ -103,19 +115,25 @@ class FindingsBatch:
     @cached_property
     def planes(self) -> list[Plane]:
         """The plane of each finding."""
-        return [self.image.info.planes[finding.plane] for finding in self.findings]
+        return [self.image.info.planes[plane] for plane in self.table.plane.tolist()]
+
+    @cached_property
+    def uids(self) -> list[str]:
+        """A UID for each finding of a study: see `finding_uids`."""
+        return finding_uids(self.image.info, self.findings, self.identifiers)
+
+
+def batches(record: Record, images: Iterable[ImageRecord] | None = None) -> Iterator[FindingsBatch]:
+    """The findings of a run's images, or of some, a few thousand at a time; an empty batch for an image without any."""
+    for image in record.images if images is None else images:
+        findings, identifiers = image.findings(), Counter[uuid.UUID]()
+        for start in range(0, max(1, len(findings)), BATCH):
+            yield FindingsBatch(record, image, findings[start : start + BATCH], start + 1, identifiers)
 
 
 def _is_planar(placement: Placement) -> bool:
     """Whether world coordinates are known, and have two axes."""
     return placement.has_unit and len(placement.matrix) == 2
-
-
-def shapes(findings: Sequence[Finding]) -> Shapes:
-    """The findings' geometries, in order."""
-    geometries = np.empty(len(findings), dtype=object)
-    geometries[:] = [finding.geometry for finding in findings]
-    return geometries
 
 
 def areas_m2(geometries: Shapes, info: ImageInfo) -> Numbers:
@@ -167,25 +185,68 @@ class LabelArea:
     """Of the analysed area, by m² where known, else by pixels; NaN where nothing was analysed."""
 
 
-def label_areas(record: Record, image: ImageRecord, findings: Sequence[Finding]) -> list[LabelArea]:
-    """The area of each label, in report order: also the model's labels that were not found.
+class LabelTotals:
+    """Counts and areas by label of one image, batch by batch."""
 
-    Tiles and regions count with their valid part, and regions only where no finding is smaller than a region.
-    """
-    geometries = shapes(findings)
-    valid = np.array([finding.numbers.get("valid", 1.0) for finding in findings], dtype=np.float64)
-    pixels, m2 = shapely.area(geometries) * valid, areas_m2(geometries, image.info) * valid
-    analysed = total_area(area for area in image.areas if area.status == "analysed")
-    labels = np.array([finding.label for finding in findings], dtype=object)
-    within = np.array([finding.kind != "region" for finding in findings], dtype=np.bool_)
-    counted = within if within.any() else ~within
-    result: list[LabelArea] = []
-    for label in all_labels(record, labels.tolist()):
-        here = labels == label
-        summed = here & counted
-        area = math.fsum(pixels[summed]), math.nan if math.isnan(analysed[1]) else math.fsum(m2[summed])
-        result.append(LabelArea(label, int(here.sum()), *area, area_share(area, analysed)))
-    return result
+    def __init__(self) -> None:
+        self._sums: dict[tuple[str, bool], tuple[list[float], list[float], list[int]]] = {}
+
+    def add(self, batch: FindingsBatch) -> None:
+        """Add findings. Tiles and regions count with their valid part."""
+        valid = batch.table.numbers.get("valid", np.full(len(batch), np.nan))
+        valid = np.where(np.isnan(valid), 1.0, valid)
+        pixels, m2 = batch.area_px * valid, batch.area_m2 * valid
+        whole = batch.table.kind == "region"
+        for label, is_region in {*zip(batch.table.label.tolist(), whole.tolist(), strict=True)}:
+            here = (batch.table.label == label) & (whole == is_region)
+            sums = self._sums.setdefault((label, is_region), ([], [], []))
+            sums[0].extend(_exact_sum(pixels[here]))
+            sums[1].extend(_exact_sum(m2[here]))
+            sums[2].append(int(here.sum()))
+
+    def areas(self, record: Record, image: ImageRecord) -> list[LabelArea]:
+        """The area of each label, in report order: also the model's labels that were not found.
+
+        Regions count only where no finding is smaller than a region.
+        """
+        analysed = total_area(area for area in image.areas if area.status == "analysed")
+        counted = all(is_region for _, is_region in self._sums)
+        result: list[LabelArea] = []
+        for label in all_labels(record, [label for label, _ in self._sums]):
+            pixels, m2, _ = self._sums.get((label, counted), ((), (), ()))
+            number = sum(sum(self._sums.get((label, is_region), ((), (), ()))[2]) for is_region in (False, True))
+            area = math.fsum(pixels), math.nan if math.isnan(analysed[1]) else math.fsum(m2)
+            result.append(LabelArea(label, number, *area, area_share(area, analysed)))
+        return result
+
+
+def _exact_sum(values: Numbers) -> tuple[float, float]:
+    """A sum and what rounding left of it, so that sums of batches add up as all values would."""
+    rows = values.tolist()
+    total = math.fsum(rows)
+    return total, math.fsum([*rows, -total])
+
+
+_TOTALS: WeakKeyDictionary[MergedFindings, LabelTotals] = WeakKeyDictionary()
+
+
+def remember_totals(image: ImageRecord, totals: LabelTotals) -> None:
+    """Keep the totals of all findings of an image for `label_areas`, as long as those are kept."""
+    findings = image.findings()
+    if isinstance(findings, MergedFindings):
+        _TOTALS[findings] = totals
+
+
+def label_areas(record: Record, image: ImageRecord) -> list[LabelArea]:
+    """The area of each label of an image: see `LabelTotals`."""
+    findings = image.findings()
+    totals = _TOTALS.get(findings) if isinstance(findings, MergedFindings) else None
+    if totals is None:
+        totals = LabelTotals()
+        for batch in batches(record, [image]):
+            totals.add(batch)
+        remember_totals(image, totals)
+    return totals.areas(record, image)
 
 
 def total_area(areas: Iterable[Area]) -> tuple[float, float]:

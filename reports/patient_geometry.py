@@ -89,12 +89,11 @@ def _rounded(xy: Points) -> Points:
     return np.round(xy, _DECIMALS) + 0.0  # never -0
 
 
-def finding_uids(info: ImageInfo, findings: Sequence[Finding]) -> list[str]:
+def finding_uids(info: ImageInfo, findings: Sequence[Finding], seen: Counter[uuid.UUID]) -> list[str]:
     """A UID of the form 2.25.… (PS3.5 B.2) for each finding, from its study, slice, geometry and texts.
 
-    Identical findings get one each.
+    Identical findings get one each: `seen` counts those of one image.
     """
-    seen: Counter[uuid.UUID] = Counter()
     found: list[str] = []
     for finding in findings:
         plane = info.planes[finding.plane]

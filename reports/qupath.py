@@ -26,9 +26,9 @@ from ..readers.files import atomic_path
 from ..readers.image import ImageInfo
 from .columns import findings_columns
 from .csv_safety import clean_text
-from .measures import FindingsBatch
+from .measures import FindingsBatch, batches
 from .palette import Palette, rgb
-from .table import plain_text
+from .table import Column, plain_text
 from .writer import ImageRecord, Record, image_file, write_per_image
 
 Suffix = Literal[".geojson", ".geojson.gz"]
@@ -107,43 +107,50 @@ def _write(record: Record, image: ImageRecord, palette: Palette, file: TextIO) -
         "version": record.version,
     }
     file.write(f'{{"type":"FeatureCollection",\n"limner":{_json(about)},\n"features":[')
-    batch = FindingsBatch(record, image, image.findings())
-    names = _names(batch)
     separator = "\n"
-    for name, finding, geometry, (measurements, metadata) in zip(
-        names, batch.findings, _geometries(batch), _values(batch), strict=True
-    ):
-        label, colour = clean_text(finding.label), list(rgb(palette[finding.label]))
-        properties: dict[str, Any] = {
-            "objectType": _OBJECTS[finding.kind],
-            "name": f"{label} {metadata['finding']}",
-            "color": colour,
-            "classification": {"name": label, "color": colour},
-        }
-        if _OBJECTS[finding.kind] == "annotation":
-            properties["isLocked"] = True
-        properties |= {"measurements": measurements, "metadata": metadata}
-        feature = {"type": "Feature", "id": name, "properties": properties}
-        file.write(f'{separator}{_json(feature)[:-1]},"geometry":{geometry}}}')
-        separator = ",\n"
+    every = findings_columns(record, image.findings())
+    columns = [one for one in every if one.topic in {"identity", "finding"}]
+    for batch in batches(record, [image]):
+        rows = zip(
+            _names(batch),
+            batch.table.label.tolist(),
+            batch.table.kind.tolist(),
+            _geometries(batch),
+            _values(batch, columns),
+            strict=True,
+        )
+        for name, found, kind, geometry, (measurements, metadata) in rows:
+            label, colour = clean_text(found), list(rgb(palette[found]))
+            properties: dict[str, Any] = {
+                "objectType": _OBJECTS[kind],
+                "name": f"{label} {metadata['finding']}",
+                "color": colour,
+                "classification": {"name": label, "color": colour},
+            }
+            if _OBJECTS[kind] == "annotation":
+                properties["isLocked"] = True
+            properties |= {"measurements": measurements, "metadata": metadata}
+            feature = {"type": "Feature", "id": name, "properties": properties}
+            file.write(f'{separator}{_json(feature)[:-1]},"geometry":{geometry}}}')
+            separator = ",\n"
     file.write("\n]}\n")
 
 
 def _names(batch: FindingsBatch) -> Iterator[str]:
     """A UUID for each finding, of its slide, geometry and texts."""
-    info = batch.image.info
-    seen: dict[uuid.UUID, int] = {}
+    info, seen, table = batch.image.info, batch.identifiers, batch.table
     shapes = shapely.to_wkb(shapely.normalize(batch.geometries), hex=True, byte_order=1)
-    for finding, where in zip(batch.findings, shapes, strict=True):
-        texts = [finding.kind, clean_text(finding.label), clean_text(finding.text)]
+    for kind, label, text, where in zip(table.kind, table.label, table.text, shapes, strict=True):
+        texts = [kind, clean_text(label), clean_text(text)]
         name = uuid.uuid5(_NAMESPACE, _json([info.fingerprint or info.id, info.part, *texts, where]))
-        seen[name] = seen.get(name, -1) + 1
         yield str(uuid.uuid5(name, str(seen[name])) if seen[name] else name)
+        seen[name] += 1
 
 
-def _values(batch: FindingsBatch) -> Iterator[tuple[dict[str, float], dict[str, str]]]:
+def _values(
+    batch: FindingsBatch, columns: Sequence[Column[FindingsBatch]]
+) -> Iterator[tuple[dict[str, float], dict[str, str]]]:
     """Each finding's measurements (finite numbers only, or QuPath refuses the file) and metadata (texts)."""
-    columns = [one for one in findings_columns(batch.record, batch.findings) if one.topic in {"identity", "finding"}]
     columns_values = [(one.name, one.dtype == "float64", one.json_values(batch)) for one in columns]
     for row in range(len(batch)):
         known = [

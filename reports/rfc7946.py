@@ -51,7 +51,7 @@ def to_wgs84(geometries: Shapes, placement: Placement) -> Shapes:
             value=f"{max(ground):g} m",
             remedy="Repair the file's georeference, or remove it to work in pixels",
         )
-    dense = shapely.segmentize(geometries, _STEP_M / max(ground)) if ground else geometries
+    dense = _without_long_edges(geometries, _STEP_M / max(ground)) if ground else geometries
     dense = shapely.orient_polygons(dense, exterior_cw=_mirrors(placement, points))
     dense = geodesy.densify_all(dense, placement)
 
@@ -84,6 +84,17 @@ def part_boxes(placed: Shapes) -> Numbers:
     return shapely.bounds(shapely.get_parts(placed[~shapely.is_missing(placed)])).reshape(-1, 4)
 
 
+def merged_boxes(boxes: Numbers) -> Numbers:
+    """Boxes of `part_boxes` with those that share longitudes as one, of which `bounding_box` is the same."""
+    if not len(boxes):
+        return boxes
+    west, south, east, north = boxes[np.argsort(boxes[:, 0], kind="stable")].T
+    reach = np.maximum.accumulate(east)
+    starts = np.flatnonzero(np.concatenate([[True], west[1:] > reach[:-1]]))
+    sides = np.minimum.reduceat(south, starts), np.maximum.reduceat(east, starts), np.maximum.reduceat(north, starts)
+    return np.stack([west[starts], *sides], axis=1)
+
+
 def bounding_box(boxes: Numbers) -> tuple[float, float, float, float] | None:
     """West, south, east, north around `part_boxes`; west > east where it crosses the antimeridian. None without any.
 
@@ -100,6 +111,16 @@ def bounding_box(boxes: Numbers) -> tuple[float, float, float, float] | None:
             widest = int(gaps.argmax())
             west, east = boxes[order[widest + 1], 0], reach[widest]
     return float(west), float(south), float(east), float(north)
+
+
+def _without_long_edges(geometries: Shapes, step: float) -> Shapes:
+    """Geometries with their edges cut to at most `step` px: those without longer ones are left as they are."""
+    points, owner = shapely.get_coordinates(geometries, return_index=True)
+    long = np.hypot(*np.diff(points, axis=0).T) > step
+    cut = np.unique(owner[1:][long & (owner[1:] == owner[:-1])])
+    dense = geometries.copy()
+    dense[cut] = shapely.segmentize(geometries[cut], step)
+    return dense
 
 
 def _mirrors(placement: Placement, points: Points) -> bool:

@@ -11,7 +11,8 @@ from ..readers import geodesy
 from ..readers.image import Kind
 from .columns import COUNTED, IMAGE, MAP, MODEL, NAME, SLIDE, STUDY, TISSUE
 from .csv_safety import clean_text
-from .measures import LabelArea, area_share, label_areas, total_area
+from .measures import LabelArea, LabelTotals, area_share, label_areas, remember_totals, total_area
+from .streams import Stream, write_stream
 from .table import KINDS, Column, Dtype, Rows, attribute, columns_for, with_unique_names, write_csv
 from .writer import FileRow, ImageRecord, Record
 
@@ -32,9 +33,12 @@ class ImageSummary:
     @classmethod
     def of(cls, record: Record, image: ImageRecord) -> Self:
         """The row of an image, whose findings are read once."""
-        findings = image.findings()
-        labels = {of.label: of for of in label_areas(record, image, findings)}
-        return cls(record, image, labels, record.count(len(findings)))
+        return cls.of_areas(record, image, label_areas(record, image))
+
+    @classmethod
+    def of_areas(cls, record: Record, image: ImageRecord, areas: Sequence[LabelArea]) -> Self:
+        """The row of an image with these areas of its labels."""
+        return cls(record, image, {of.label: of for of in areas}, record.count(sum(of.findings for of in areas)))
 
     def __len__(self) -> int:
         return 1
@@ -247,7 +251,18 @@ class SummaryCsv:
 
     def write(self, record: Record, folder: Path) -> Sequence[Path]:
         """Write summary.csv and areas.csv into `folder`."""
-        rows = [ImageSummary.of(record, image) for image in record.images]
+        return write_stream(self.stream(record, folder), record)
+
+    def stream(self, record: Record, folder: Path) -> Stream:
+        """Add up the batches, then write both tables."""
+        totals: list[LabelTotals] = []
+        while (batch := (yield)) is not None:
+            totals += [LabelTotals()] if batch.first == 1 else []
+            totals[-1].add(batch)
+        found = list(zip(record.images, totals, strict=True))
+        for image, total in found:
+            remember_totals(image, total)
+        rows = [ImageSummary.of_areas(record, image, total.areas(record, image)) for image, total in found]
         areas: list[Column[Any]] = columns_for(AREAS, {row.kind for row in rows})
         return [
             write_csv(folder / "summary.csv", summary_columns(record, rows), rows),

@@ -133,6 +133,7 @@ def report_command(
     ] = None,
 ) -> None:
     """Write the reports of a run again; the files are identical."""
+    from ..progress import TerminalProgress
     from ..run.manifest import load_manifest
     from ..run.reporting import load_writers, read_record, write_reports
 
@@ -142,7 +143,8 @@ def report_command(
     config = load_manifest(folder)["config"]
     names = named or config["reports"]
     writers = load_writers(names, config.get("report_options"))
-    written = tuple(write_reports(read_record(folder), folder, writers))
+    with TerminalProgress() as on_event:
+        written = tuple(write_reports(read_record(folder), folder, writers, on_event))
     _print_problems(written, requested=bool(names))
     for path in (path for report in written for path in report.paths):
         print_result(visible(str(path)))

@@ -286,7 +286,7 @@ def _run_prepared(settings: Settings, prepared: PreparedRun, key: str, on_event:
         names = ((a.info.id, b.info.id) for a, b in zip(prepared.plan.images, plan.images, strict=True))
         rename_overviews(scratch, names)
         record = read_record(folder, scratch=scratch)
-        return Run(record, folder, tuple(write_reports(record, folder, writers)))
+        return Run(record, folder, tuple(write_reports(record, folder, writers, on_event)))
 
 
 def _report_plan(plan: Plan, on_event: EventHandler) -> None:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import shapely
 from pydantic import BaseModel
@@ -16,7 +16,7 @@ from ..config import NEUTRAL, Settings
 from .model_selection import NONE, AnnotatorChoice
 from .plan import RUN_FOLDER, ImagePlan, Plan, area_digest
 from .redaction import Redactor
-from .run_folder import MANIFEST, StoreError, read_manifest
+from .run_folder import FORMAT, MANIFEST, StoreError, check_format, read_manifest
 
 PACKAGES = ("limner", "numpy", "onnxruntime", "pyproj", "rasterio", "shapely", "torch", "transformers")
 BUNDLED = {"gdal": ("rasterio", "__gdal_version__"), "proj": ("pyproj", "__proj_version__")}
@@ -42,7 +42,7 @@ def make_manifest(
     options = () if choice is None else choice.options
     neutral = frozenset[str]() if choice is None else choice.neutral
     return {
-        "format": 2,
+        "format": FORMAT,
         "config": redactor.settings(settings).model_dump(mode="json", exclude={"out", "address"}),
         "versions": versions(),
         "annotator": {
@@ -89,7 +89,7 @@ class _Config(BaseModel, strict=True):
 class _Manifest(BaseModel, strict=True):
     """The parts of every manifest; images are validated by `ImagePlan.from_json`."""
 
-    format: Literal[2]
+    format: int
     config: _Config
     versions: dict[str, str]
     annotator: _Annotator
@@ -102,6 +102,7 @@ class _Manifest(BaseModel, strict=True):
 def load_manifest(folder: Path) -> dict[str, Any]:
     """Read and validate the manifest of a run. Raises as `read_manifest` does."""
     manifest = read_manifest(folder)
+    check_format(manifest, folder)
     try:
         checked = _Manifest.model_validate(manifest)
         for image in checked.images:

@@ -1,17 +1,20 @@
 """Writes reports from a run folder: a function of the manifest and the results, which may be repeated at any time."""
 
 import math
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-import shapely
+import numpy as np
 from shapely.errors import ShapelyError
 
-from ...model.finding import Finding, Result
-from ...model.merging import merge_across_regions
+from ...model.finding import Result
+from ...model.findings_table import Chunk, FindingsTable
+from ...model.merged_findings import MergedFindings
+from ...model.merging import merge_chunks
 from ...readers.errors import LimnerError, RequestError, did_you_mean, excerpt
 from ...readers.files import has_changed
 from ...readers.geodesy import box_areas_m2
@@ -21,7 +24,9 @@ from ...readers.overview import OVERVIEW_SIDE, Montage, read_overview
 from ...readers.plugins import installed, load
 from ...readers.registry import open_image
 from ...readers.render import render
+from ...reports.measures import batches
 from ...reports.patient_geometry import pixel_area_m2
+from ...reports.streams import Stream, StreamingWriter, send
 from ...reports.writer import (
     NOT_RUN,
     Area,
@@ -34,13 +39,15 @@ from ...reports.writer import (
     UnanalysedRegion,
     Writer,
 )
+from ..progress import EventHandler, Reporting
 from .kept_overviews import load_overview
 from .manifest import load_manifest
 from .model_selection import NONE
 from .overview_stats import EMPTY, needed_channels
+from .parts import PARTS
 from .plan import NO_MODEL, ImagePlan
 from .redaction import Redactor, read_sources, restore_paths
-from .run_folder import RESULTS, Entry, StoreError, read_entries, read_findings
+from .run_folder import Entry, StoreError, read_chunks, read_entries
 from .windows import NOT_VISIBLE
 
 FAILED = "failed: the reasons are listed with the regions"
@@ -79,25 +86,78 @@ def load_writers(names: Sequence[str], options: Mapping[str, str] | None = None)
     return [made[name] for name in sorted(set(names or known))]
 
 
-def write_reports(record: Record, folder: Path, writers: Sequence[Writer]) -> Iterator[WrittenReport]:
-    """Write every report. A writer that fails does not prevent the others."""
+def write_reports(
+    record: Record, folder: Path, writers: Sequence[Writer], on_event: EventHandler = lambda _: None
+) -> Iterator[WrittenReport]:
+    """Write every report, in one pass over the findings those that can. A writer that fails does not prevent others."""
+    streaming = [writer for writer in writers if isinstance(writer, StreamingWriter)]
+    passes = len(writers) - len(streaming) + 1
+    outcomes = _write_streams(record, folder, streaming, lambda share: on_event(Reporting("reports", share / passes)))
     for writer in writers:
+        if writer.name not in outcomes:
+            on_event(Reporting(writer.name, (1 + len(outcomes) - len(streaming)) / passes))
+            outcomes[writer.name] = _outcome(lambda writer=writer: writer.write(record, folder))
+        yield _written(record, folder, writer, outcomes[writer.name])
+    on_event(Reporting("", 1.0))
+
+
+_Outcome = Sequence[Path] | Exception
+"""The files of a report, or why there are none."""
+
+
+def _outcome(write: Callable[[], Sequence[Path]]) -> _Outcome:
+    try:
+        return write()
+    except Exception as error:  # noqa: BLE001 - `_written` tells it
+        return error
+
+
+def _write_streams(
+    record: Record, folder: Path, writers: Sequence[StreamingWriter], on_share: Callable[[float], None]
+) -> dict[str, _Outcome]:
+    """Send all findings, batch by batch, to every writer."""
+    streams = {writer.name: writer.stream(record, folder) for writer in writers}
+    outcomes: dict[str, _Outcome] = {}
+
+    def advance(step: Callable[[Stream], Sequence[Path] | None], *, last: bool = False) -> None:
+        """Let each go on that has not failed."""
+        for name, stream in streams.items():
+            if name not in outcomes:
+                outcome = _outcome(lambda stream=stream: step(stream) or ())
+                if last or isinstance(outcome, Exception):
+                    outcomes[name] = outcome
+
+    images = {image.info.id: place for place, image in enumerate(record.images)}
+    with ExitStack() as stack:
+        for stream in streams.values():
+            stack.callback(stream.close)
+        advance(next)
         try:
-            paths = tuple(writer.write(record, folder))
-            yield WrittenReport(writer.name, paths, writer.omitted(record))
-        except PartlyWrittenError as error:
-            omitted = {**writer.omitted(record), **error.omitted}
-            yield WrittenReport(writer.name, error.paths, omitted, str(error))
-        except LimnerError as error:
-            yield WrittenReport(writer.name, error=_redact(folder, str(error)))
-        except OSError as error:
-            found = _redact(folder, str(error))
-            why = f"{folder} must be writable (found: {found}). Free disk space, then run `limner report {folder}`."
-            yield WrittenReport(writer.name, error=why)
-        except Exception as error:  # noqa: BLE001 - a bug of the writer, a plug-in perhaps
-            found = excerpt(_redact(folder, f"{type(error).__name__}: {error}"), 200)
-            why = f"The writer must not fail (found: {found}). Report this as a bug of the writer."
-            yield WrittenReport(writer.name, error=why)
+            for batch in batches(record) if streams else ():
+                advance(lambda stream, batch=batch: send(stream, batch))
+                share = (batch.first - 1 + len(batch)) / max(1, len(batch.image.findings()))
+                on_share((images[batch.image.info.id] + share) / len(images))
+            advance(lambda stream: send(stream, None), last=True)
+        except Exception as error:  # noqa: BLE001 - the findings cannot be read, which each writer tells
+            outcomes = dict[str, _Outcome].fromkeys(streams, error) | outcomes
+    return outcomes
+
+
+def _written(record: Record, folder: Path, writer: Writer, outcome: _Outcome) -> WrittenReport:
+    """What a writer wrote, or why it failed."""
+    if not isinstance(outcome, Exception):
+        return WrittenReport(writer.name, tuple(outcome), writer.omitted(record))
+    if isinstance(outcome, PartlyWrittenError):
+        return WrittenReport(writer.name, outcome.paths, {**writer.omitted(record), **outcome.omitted}, str(outcome))
+    if isinstance(outcome, LimnerError):
+        return WrittenReport(writer.name, error=_redact(folder, str(outcome)))
+    if isinstance(outcome, OSError):
+        found = _redact(folder, str(outcome))
+        why = f"{folder} must be writable (found: {found}). Free disk space, then run `limner report {folder}`."
+        return WrittenReport(writer.name, error=why)
+    found = excerpt(_redact(folder, f"{type(outcome).__name__}: {outcome}"), 200)
+    why = f"The writer must not fail (found: {found}). Report this as a bug of the writer."
+    return WrittenReport(writer.name, error=why)
 
 
 def _redact(folder: Path, text: str) -> str:
@@ -114,19 +174,19 @@ def read_record(folder: Path, *, scratch: Path | None = None) -> Record:
     An interrupted run is reported as far as it went. Raises `RequestError` and `StoreError`.
     """
     manifest = load_manifest(folder)
-    cache = _FindingsCache(str(folder / RESULTS), lambda entries: read_findings(folder, entries))
+    cache = _FindingsCache(str(folder / PARTS), lambda entries: read_chunks(folder, entries))
     return _make_record(manifest, read_entries(folder), cache, read_sources(folder), scratch)
 
 
 def record_in_memory(manifest: Mapping[str, Any], results: Iterable[Result]) -> Record:
     """A run without a folder; images are read from the paths in the manifest."""
     found = {result.region: result for result in results}
-    entries = {key: Entry(key, one.image, one.status, one.error, one.coverage, 0, 0) for key, one in found.items()}
+    entries = {key: Entry(key, one.image, one.status, one.error, one.coverage) for key, one in found.items()}
 
-    def findings(entries: Sequence[Entry]) -> list[Finding]:
-        return [finding for entry in entries for finding in found[entry.region].findings]
+    def chunks(entries: Sequence[Entry]) -> list[Chunk]:
+        return [FindingsTable.of(finding for entry in entries for finding in found[entry.region].findings)]
 
-    return _make_record(manifest, entries, _FindingsCache("memory", findings), {})
+    return _make_record(manifest, entries, _FindingsCache("memory", chunks), {})
 
 
 def _make_record(
@@ -159,43 +219,64 @@ def _make_record(
 
 @dataclass(slots=True)
 class _FindingsCache:
-    """The merged findings of the latest image, which each writer asks for several times."""
+    """The merged findings of images, of which those that were asked for last are kept."""
 
     source: str
     """Named in errors."""
-    read: Callable[[Sequence[Entry]], Sequence[Finding]]
-    image: str = ""
-    findings: Sequence[Finding] = ()
+    chunks: Callable[[Sequence[Entry]], Sequence[Chunk]]
+    merged: OrderedDict[str, MergedFindings] = field(default_factory=OrderedDict[str, MergedFindings])
+    """By image; what they hold of the parts is forgotten when another one is asked for."""
 
-    def get(self, plan: ImagePlan, entries: Sequence[Entry]) -> Sequence[Finding]:
-        if plan.info.id != self.image:
-            self.image, self.findings = "", ()  # before the next ones are read: there may be many
-            findings = self.read(entries)
+    def get(self, plan: ImagePlan, entries: Sequence[Entry]) -> MergedFindings:
+        name = plan.info.id
+        if next(reversed(self.merged), None) != name:
+            for other in self.merged.values():
+                other.forget()
+        if name not in self.merged:
+            while self.merged and sum(map(len, self.merged.values())) > _KEPT:
+                self.merged.popitem(last=False)
             try:
-                _check_positions(findings, plan.info)
-                self.findings = tuple(merge_across_regions(findings, plan.info, plan.area))
+                chunks = [_Placed(chunk, plan.info) for chunk in self.chunks(entries)]
+                self.merged[name] = merge_chunks(chunks, plan.info, plan.area)
             except (ShapelyError, ValueError) as error:
                 raise StoreError(
                     self.source,
-                    f"must hold valid geometries on {plan.info.id}",
+                    f"must hold valid geometries on {name}",
                     value=excerpt(str(error)),
                     remedy="Restore it from a backup, or run again into another folder",
                 ) from error
-            self.image = plan.info.id
-        return self.findings
+        self.merged.move_to_end(name)
+        return self.merged[name]
 
 
-def _check_positions(findings: Sequence[Finding], info: ImageInfo) -> None:
-    """Raise `ValueError` for a finding on no plane of its image, or further outside than any region or box extends."""
-    width, height = info.size
-    whole = shapely.box(-width, -height, 2 * width, 2 * height)
-    for finding in findings:
-        if not 0 <= finding.plane < len(info.planes):
-            msg = f"{finding.label} on plane {finding.plane} of {len(info.planes)}"
-            raise ValueError(msg)
-        if not (finding.geometry.is_empty or whole.covers(shapely.box(*finding.geometry.bounds))):
-            msg = f"{finding.label} at {finding.geometry.bounds}"
-            raise ValueError(msg)
+_KEPT = 1_000_000  # findings whose order is kept, some 60 bytes each
+
+
+@dataclass(slots=True)
+class _Placed:
+    """A chunk of an image's findings, whose places are checked when it is first read."""
+
+    chunk: Chunk
+    info: ImageInfo
+    checked: bool = False
+
+    def __len__(self) -> int:
+        return len(self.chunk)
+
+    def read(self) -> FindingsTable:
+        """The findings. Raises `ValueError` for one on no plane of its image, or further outside than any can be."""
+        table = self.chunk.read()
+        if not self.checked:
+            width, height = self.info.size
+            bounds = table.bounds
+            low, high = [-width, -height] * 2, [2 * width, 2 * height] * 2
+            outside = ((bounds < low) | (bounds > high)).any(axis=1)
+            elsewhere = (table.plane < 0) | (table.plane >= len(self.info.planes))
+            for place in np.flatnonzero(outside | elsewhere)[:1].tolist():
+                msg = f"{table.label[place]} at {bounds[place].tolist()} on plane {table.plane[place]}"
+                raise ValueError(msg)
+            self.checked = True
+        return table
 
 
 def _image_record(
@@ -330,7 +411,7 @@ def _analysis_summary(plan: ImagePlan) -> dict[str, str]:
 
 
 def _overview(
-    plan: ImagePlan, sources: Mapping[str, str], findings: Callable[[], Sequence[Finding]], scratch: Path | None
+    plan: ImagePlan, sources: Mapping[str, str], findings: Callable[[], MergedFindings], scratch: Path | None
 ) -> Overview | None:
     """The kept overview, or read again; None where it cannot be rendered, or the image is missing or has changed.
 
@@ -347,7 +428,7 @@ def _overview(
         if kept is None:
             aspect = (1.0, 1.0)
             if info.kind == "study":
-                montage = Montage.of(info, (finding.plane for finding in findings()))
+                montage = Montage.of(info, findings().planes)
                 x, y = plan.grid.scale
                 aspect = (x / min(x, y), y / min(x, y))
             shown = len(stretch.channels)

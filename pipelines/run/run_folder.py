@@ -1,10 +1,11 @@
-"""A run folder: the manifest, and a file with one line for each result.
+"""A run folder: the manifest, a file with one line for each result, and the parts that hold findings and rasters.
 
-One process at a time writes, and the results file is locked meanwhile. A line that is not complete is cut when the
-folder is opened, so that a run may be killed at any moment.
+One process at a time writes; the results file is locked meanwhile, where the file system can. A line that is not
+complete is cut when the folder is opened, so that a run may be killed at any moment: see `parts`.
 """
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -12,25 +13,32 @@ import math
 import os
 import sys
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self, cast, get_args
 
+import numpy.typing as npt
+from shapely.errors import ShapelyError
+
 from ...model.finding import Coverage, Finding, Result, Status
-from ...readers.errors import LimnerError, RequestError
+from ...model.findings_table import FindingsTable
+from ...readers.errors import LimnerError, RequestError, excerpt
 from ...readers.files import open_regular, parse_json, read_file, write_atomic
 from ...readers.pseudonyms import KEY_FILE
+from .parts import PARTS, Part, PartWriter, RasterPart, StoredChunk, chunks_of
 
 MANIFEST = "manifest.json"
 RESULTS = "results.jsonl"
 SOURCES = "sources.json"
 MAX_MANIFEST_BYTES: Final = 2**30
-MAX_LINE_BYTES: Final = 2**28
-_BEFORE_MANIFEST = (RESULTS, KEY_FILE, SOURCES)  # files that are written first
+MAX_LINE_BYTES: Final = 2**20
+FORMAT: Final = 3
+"""Of manifest and results: 2 had the findings in the lines, 1 is older."""
+_BEFORE_MANIFEST = (RESULTS, PARTS, KEY_FILE, SOURCES)  # files that are written first
 _CHECKSUM: Final = "sha256"  # the last key of a manifest: the digest of everything else in it
 _STATUSES: Final = get_args(Status)
-_FINDINGS = b',"findings":['  # cannot occur inside a JSON string, where quotes are escaped
 
 
 class StoreError(LimnerError):
@@ -39,15 +47,20 @@ class StoreError(LimnerError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The result of a region without its findings; `start:stop` is its line in the results file."""
+    """What became of a region: one line of the results file."""
 
     region: str
     image: str
     status: Status
     error: str
     coverage: Coverage | None
-    start: int
-    stop: int
+    findings: int = 0
+    part: Part | None = None
+    """Where its findings lie; None without any."""
+    row: int = 0
+    """The first of its findings in the part."""
+    rasters: Mapping[str, RasterPart] = field(default_factory=dict[str, RasterPart])
+    """Where its rasters lie, by name."""
 
 
 class RunFolder:
@@ -59,6 +72,7 @@ class RunFolder:
     def __init__(self, folder: Path, results: BinaryIO, *, new: bool = False) -> None:
         self.folder = folder
         self._results = results
+        self._parts = PartWriter(folder)
         self._new = new
         self.entries = read_entries(folder)
 
@@ -67,9 +81,13 @@ class RunFolder:
         """Make the folder if necessary, lock it, cut an incomplete last line, and read the entries.
 
         Raises `RequestError` where it is not a run folder or another process writes to it, `StoreError` where it
-        cannot be written or a line is damaged.
+        cannot be written, a line is damaged, or another version of limner made it.
         """
         check_folder(folder)
+        manifest: dict[str, Any] = {}
+        with contextlib.suppress(StoreError, RequestError):  # a missing or damaged one is dealt with where it is used
+            manifest = read_manifest(folder)
+        check_format(manifest, folder)
         with as_store_errors(folder):
             new = not folder.exists()
             folder.mkdir(parents=True, exist_ok=True)
@@ -90,6 +108,7 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._parts.__exit__(kind, error, trace)
         with contextlib.suppress(OSError):  # where an open file cannot be deleted it stays, and does no harm
             if not self.has_manifest and not os.fstat(self._results.fileno()).st_size:
                 (self.folder / RESULTS).unlink()
@@ -109,13 +128,14 @@ class RunFolder:
             write_atomic(self.folder / MANIFEST, encode_json(f"{text}\n"))
 
     def append(self, results: Sequence[Result]) -> None:
-        """Append a line for each result and sync it to disk. Raises `StoreError`, and then appends none."""
-        texts = (
-            json.dumps(one.to_json(), separators=(",", ":"), ensure_ascii=False, allow_nan=False) for one in results
-        )
-        lines = b"".join(add_checksum(encode_json(text)) for text in texts)
+        """Append results and sync them to disk: parts first, then a line for each. Raises `StoreError`, then with none.
+
+        Raises `ValueError` for a number that is not finite.
+        """
         start = self._results.seek(0, os.SEEK_END)
         try:
+            lines = self._lines(results)
+            self._parts.sync()
             view = memoryview(lines)
             while view:
                 view = view[self._results.write(view) :]
@@ -124,6 +144,23 @@ class RunFolder:
             with contextlib.suppress(OSError):  # otherwise the line is cut when the folder is next opened
                 self._results.truncate(start)
             raise _as_store_error(self.folder, error) from error
+
+    def _lines(self, results: Sequence[Result]) -> bytes:
+        """Write the parts of results, and make their lines."""
+        every = [finding for one in results for finding in one.findings]
+        part = self._parts.write_findings(every) if every else None
+        lines: list[bytes] = []
+        row = 0
+        for one in results:
+            rasters = {name: asdict(self._parts.write_raster(raster)) for name, raster in sorted(one.rasters.items())}
+            record = {**one.to_json(), "findings": len(one.findings)}
+            if one.findings and part is not None:
+                record |= {"part": asdict(part), "row": row}
+            record |= {"rasters": rasters} if rasters else {}
+            row += len(one.findings)
+            text = json.dumps(record, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+            lines.append(add_checksum(encode_json(text)))
+        return b"".join(lines)
 
 
 def check_folder(folder: Path) -> None:
@@ -178,42 +215,80 @@ def _damaged(path: Path, problem: str) -> StoreError:
 def read_entries(folder: Path) -> dict[str, Entry]:
     """The latest entry of each region, by region key, ignoring an incomplete last line.
 
-    Findings are not parsed. Raises `StoreError` for a damaged line.
+    Findings are not read. Raises `StoreError` for a damaged line.
     """
     entries: dict[str, Entry] = {}
     path = folder / RESULTS
     try:
         with io.BufferedReader(cast("io.RawIOBase", open_regular(path)), 1 << 20) as lines:
-            start, number = 0, 1
+            number = 1
             while line := lines.readline(MAX_LINE_BYTES):
-                stop = start + len(line)
                 if line.endswith(b"\n"):
-                    entry = _parse_entry(line, start, stop, f"{path}, line {number}")
+                    entry = _parse_entry(line, f"{path}, line {number}")
                     entries[entry.region] = entry
                 elif len(line) == MAX_LINE_BYTES:
                     raise _damaged_line(f"{path}, line {number}", _TOO_LONG)
-                start, number = stop, number + 1
+                number += 1
     except OSError as error:
         raise _as_store_error(folder, error) from error
     return entries
 
 
 def read_findings(folder: Path, entries: Iterable[Entry]) -> list[Finding]:
-    """The findings of these regions, in the given order. Raises `StoreError` for a damaged line."""
-    findings: list[Finding] = []
-    path = folder / RESULTS
+    """The findings of these regions, in the given order. Raises `StoreError` where they are damaged."""
+    return [finding for entry in entries for chunk in read_chunks(folder, [entry]) for finding in chunk.read()]
+
+
+def read_chunks(folder: Path, entries: Iterable[Entry]) -> list["CheckedChunk"]:
+    """The findings of these regions, part by part, to be read when they are needed."""
+    places = [(entry.part, entry.row, entry.findings) for entry in entries if entry.part is not None]
+    return [CheckedChunk(chunk) for chunk in chunks_of(folder, places)]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedChunk:
+    """A chunk whose errors are those of a run folder."""
+
+    chunk: StoredChunk
+
+    def __len__(self) -> int:
+        return len(self.chunk)
+
+    def read(self) -> FindingsTable:
+        """The findings. Raises `StoreError`."""
+        with _as_damage(self.chunk.folder / PARTS / self.chunk.part.file):
+            return self.chunk.read()
+
+
+def read_raster(folder: Path, entry: Entry, name: str) -> npt.NDArray[Any]:
+    """A raster of a region, as it was given. Raises `StoreError` where it is damaged, `KeyError` without one."""
+    raster = entry.rasters[name]
+    with _as_damage(folder / PARTS / raster.part.file):
+        return raster.read(folder)
+
+
+@contextlib.contextmanager
+def _as_damage(path: Path) -> Generator[None, None, None]:
     try:
-        with io.BufferedReader(cast("io.RawIOBase", open_regular(path))) as lines:
-            for entry in entries:
-                lines.seek(entry.start)
-                line = lines.read(entry.stop - entry.start)
-                try:
-                    findings.extend(Result.from_json(parse_json(remove_checksum(line))).findings)
-                except Exception as error:
-                    raise _damaged_line(f"{path}, region {entry.region}", error) from error
+        yield
+    except (ShapelyError, ValueError) as error:
+        raise _damaged(path, excerpt(str(error))) from error
     except OSError as error:
-        raise _as_store_error(folder, error) from error
-    return findings
+        raise _as_store_error(path, error) from error
+
+
+def check_format(manifest: Mapping[str, Any], folder: Path) -> None:
+    """Raise `StoreError` where another version of limner made a run folder."""
+    made = manifest.get("format")
+    if type(made) is not int or made == FORMAT:
+        return
+    known = cast("dict[str, Any]", manifest.get("versions") or {}).get("limner")
+    raise StoreError(
+        str(folder),
+        f"must have the format {FORMAT}, which this version of limner ({version('limner')}) reads",
+        value=f"format {made} of {'a newer' if made > FORMAT else 'an earlier'} version of limner ({known})",
+        remedy="Use the version that made it, or run again into another folder",
+    )
 
 
 def encode_json(text: str) -> bytes:
@@ -248,19 +323,29 @@ def remove_checksum(line: bytes) -> bytes:
     return record
 
 
-def _parse_entry(line: bytes, start: int, stop: int, where: str) -> Entry:
+def _parse_entry(line: bytes, where: str) -> Entry:
     try:
-        head, found, _ = (line := remove_checksum(line)).partition(_FINDINGS)
-        record: dict[str, Any] = json.loads(head + b"}" if found else line)
-        cover = record["coverage"]
-        coverage = None if cover is None else Coverage(*cover)
-        entry = Entry(record["region"], record["image"], record["status"], record["error"], coverage, start, stop)
+        record: dict[str, Any] = json.loads(remove_checksum(line))
+        cover, part, rasters = record["coverage"], record.get("part"), record.get("rasters", {})
+        entry = Entry(
+            record["region"],
+            record["image"],
+            record["status"],
+            record["error"],
+            None if cover is None else Coverage(*cover),
+            record["findings"],
+            None if part is None else Part(**part),
+            record.get("row", 0),
+            {name: RasterPart(Part(**one["part"]), one["dtype"], tuple(one["shape"])) for name, one in rasters.items()},
+        )
         texts = all(isinstance(record[key], str) for key in ("region", "image", "error"))
         numbers = all(number is None or math.isfinite(number) for number in cover or ())
-        if not texts or not numbers or entry.status not in _STATUSES:
+        counts = all(type(count) is int and count >= 0 for count in (entry.findings, entry.row))
+        placed = (part is not None) == (entry.findings > 0)
+        if not (texts and numbers and counts and placed) or entry.status not in _STATUSES:
             msg = "a value has the wrong type"
             raise TypeError(msg)  # noqa: TRY301 - handled like the other errors
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise _damaged_line(where, error) from error
     return entry
 
@@ -327,6 +412,9 @@ else:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise _locked(folder) from error
+        except OSError as error:
+            if error.errno not in {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}:  # of a file system without locks
+                raise _as_store_error(folder, error) from error
 
 
 def _check_linked(file: BinaryIO, folder: Path) -> None:

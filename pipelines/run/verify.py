@@ -1,5 +1,6 @@
 """Verifies a run folder: what is damaged, what has changed since, and which of its files hold names or show labels."""
 
+import contextlib
 import json
 import mmap
 import re
@@ -17,12 +18,13 @@ from ...readers.image import ImageInfo
 from ...readers.pseudonyms import KEY_FILE, NameOptions, Pseudonyms, path_variants
 from ...readers.registry import readers
 from .manifest import load_manifest
+from .parts import PARTS
 from .plan import ImagePlan
 from .redaction import Redactor, read_sources, redact_output, restore_paths
 from .reporting import load_writers, read_record, write_reports
-from .run_folder import MANIFEST, RESULTS, SOURCES, read_entries, read_findings, read_manifest
+from .run_folder import MANIFEST, RESULTS, SOURCES, read_chunks, read_entries, read_findings, read_manifest
 
-_OWN: Final = {MANIFEST, RESULTS, SOURCES, KEY_FILE}
+_OWN: Final = {MANIFEST, RESULTS, SOURCES, KEY_FILE}  # and the parts
 _HEAD: Final = 4096
 _WORD: Final = re.compile(rb"[\w\x80-\xff]+")
 _PSEUDONYM: Final = re.compile(r"file-[0-9a-f]{16}(\.[a-z]+)?|dicom:.*")
@@ -125,7 +127,8 @@ def _reports(folder: Path, manifest: Mapping[str, Any], *, intact: bool) -> Iter
     config = manifest["config"]
     names, options = config["reports"], config.get("report_options")
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    files = {name for name in files - _OWN if not Path(name).name.startswith(".part-")}
+    files = {name for name in files - _OWN if not name.startswith(f"{PARTS}/")}
+    files = {name for name in files if not Path(name).name.startswith(".part-")}
     with tempfile.TemporaryDirectory(prefix="limner-") as temporary:
         again = Path(temporary)
         asked = _write_again(folder, again, names, options)
@@ -203,6 +206,7 @@ class _ClearNames:
                 yield Verified("fault", "labels", text)
         variants = _search_terms([*self.paths, *self.hidden.values()])
         clear = [path for path in files if _mentions(path, variants) or any(image in path.name for image in self.ids)]
+        clear += [folder / PARTS] if _found(_stored_texts(folder), variants) else []
         for path in clear:
             yield Verified("fault", "names", f"{path.name} holds the name of a slide or study: do not pass it on")
         if not clear and (self.hidden or self.paths):
@@ -233,9 +237,26 @@ def _mentions(path: Path, terms: Mapping[bytes, bytes]) -> bool:
     if not terms or not path.stat().st_size:
         return False
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        words = {found[0] for found in _WORD.finditer(content)}
-        near = (term for term, word in terms.items() if word in words)
-        return any(re.search(rb"(?<![\w.-])" + re.escape(term) + rb"(?![\w-])", content) for term in near)
+        return _found(content, terms)
+
+
+def _found(content: bytes | mmap.mmap, terms: Mapping[bytes, bytes]) -> bool:
+    """Whether a text holds one of the terms, where it stands alone."""
+    words = {found[0] for found in _WORD.finditer(content)}
+    near = (term for term, word in terms.items() if word in words)
+    return any(re.search(rb"(?<![\w.-])" + re.escape(term) + rb"(?![\w-])", content) for term in near)
+
+
+def _stored_texts(folder: Path) -> bytes:
+    """The texts of all findings, a line each: in the parts nothing stands between them."""
+    texts: set[str] = set()
+    with contextlib.suppress(LimnerError):  # told by `_results`
+        for chunk in read_chunks(folder, read_entries(folder).values()):
+            table = chunk.read()
+            for column in (table.label, table.text, *table.notes.values()):
+                texts.update(text for text in column if text)
+            texts.update((*table.numbers, *table.notes))
+    return "\n".join(sorted(texts)).encode("utf-8", "surrogatepass")
 
 
 def _private_files(folder: Path, images: Sequence[ImageInfo], manifest: Mapping[str, Any]) -> Iterator[Verified]:

@@ -5,7 +5,7 @@ Findings are drawn at twice the size and reduced, which makes edges smooth; mask
 # shapely leaves its functions' **kwargs untyped:
 # pyright: reportUnknownMemberType=false
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Self
@@ -19,11 +19,13 @@ from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 
 from ...model.finding import Finding
+from ...model.findings_table import FindingsTable
+from ...model.merged_findings import BATCH, MergedFindings, columnar
 from ...readers.geometry import Box, Points
 from ...readers.image import Mask
 from ...readers.orientation import UPRIGHT, Orientation
 from ...readers.overview import Montage
-from ..measures import Shapes, shapes
+from ..measures import Shapes
 from ..palette import Palette, rgb
 from ..writer import ImageRecord, Overview
 
@@ -43,6 +45,7 @@ _SUPERSAMPLING = 2  # drawn pixels per shown pixel
 _OUTLINE = 3  # drawn pixels: width of an area's outline, on its inner side
 _FILL_ALPHA = 105  # of 255
 _SMALLEST = 7.0  # px: boxes and tiles are drawn at least this large
+_PARTS_AT_ONCE = 100_000  # parts that are in memory
 _CODES = 255  # labels that an 8-bit image can tell apart, beside 0
 
 
@@ -69,7 +72,7 @@ class Canvas:
 def on_montage(image: ImageRecord, overview: Overview | None, findings: Sequence[Finding]) -> ImageRecord:
     """The image in the coordinates of its overview: of a stack a montage of slices, with the findings on those.
 
-    A picture of one plane only gets `findings`, and is turned as its overview is.
+    A picture of one plane only gets `findings`; it is turned as its overview is, which `draw_findings` does to those.
     """
     montage = None if overview is None else overview.montage
     if overview is not None and overview.orientation != UPRIGHT:
@@ -97,7 +100,7 @@ def on_montage(image: ImageRecord, overview: Overview | None, findings: Sequence
 
 
 def _turned(image: ImageRecord, orientation: Orientation, findings: Sequence[Finding]) -> ImageRecord:
-    """The image in upright pixels; its placement stays that of level-0 pixels."""
+    """The image in upright pixels; its placement stays that of level-0 pixels, and so do its findings."""
     size = image.info.size
 
     def turn(geometry: BaseGeometry) -> BaseGeometry:
@@ -107,7 +110,7 @@ def _turned(image: ImageRecord, orientation: Orientation, findings: Sequence[Fin
     return replace(
         image,
         info=replace(image.info, size=orientation.swap(size)),
-        findings=lambda: [replace(finding, geometry=turn(finding.geometry)) for finding in findings],
+        findings=lambda: findings,
         unanalysed=tuple(unanalysed),
         roi=None if image.roi is None else turn(image.roi),
     )
@@ -131,24 +134,63 @@ def draw_base(overview: Overview | None, canvas: Canvas) -> Image.Image:
     return hatched(picture, ~_resized(overview.readable, canvas.size), UNREADABLE)
 
 
-def draw_findings(base: Image.Image, image: ImageRecord, findings: Sequence[Finding], palette: Palette) -> Image.Image:
-    """`base` with hatching on what was not analysed, and the findings on top."""
+def draw_findings(
+    base: Image.Image, image: ImageRecord, findings: Sequence[Finding], palette: Palette, turned: Orientation = UPRIGHT
+) -> Image.Image:
+    """`base` with hatching on what was not analysed, and on top the findings, `turned` to the image's pixels."""
     scale = (base.width / image.info.size[0], base.height / image.info.size[1])
     skipped, unreadable = unanalysed_masks(image, base.size)
     result = hatched(hatched(base, skipped, SKIPPED), unreadable, UNREADABLE)
-    placed = shapely.transform(shapes(findings), lambda xy: xy * scale)
-    labels = sorted({finding.label for finding in findings})
-    for first in range(0, len(labels), _CODES):
-        codes = {label: code for code, label in enumerate(labels[first : first + _CODES], start=1)}
-        chosen = [place for place, finding in enumerate(findings) if finding.label in codes]
-        _draw_shapes(
-            result,
-            placed[chosen],
-            [codes[findings[place].label] for place in chosen],
-            [findings[place].kind == "area" for place in chosen],
-            [rgb(palette[label]) for label in codes],
-        )
+    every = columnar(findings)
+
+    def placed(table: FindingsTable) -> Shapes:
+        if turned == UPRIGHT:
+            return shapely.transform(table.geometries, lambda xy: xy * scale)
+        size = turned.swap(image.info.size)
+        return shapely.transform(table.geometries, lambda xy: turned.to_upright(xy, size) * scale)
+
+    parts = _Parts.of(every, placed)
+    for first in range(0, len(parts.labels), _CODES):
+        shown = parts.chosen((parts.label >= first) & (parts.label < first + _CODES))
+        _draw_parts(result, every, placed, shown, first, [rgb(palette[label]) for label in parts.labels])
     return result
+
+
+@dataclass(frozen=True, eq=False)
+class _Parts:
+    """Polygons of findings, in the order in which they are drawn."""
+
+    labels: list[str]
+    """Sorted."""
+    finding: npt.NDArray[np.intp]
+    number: npt.NDArray[np.intp]
+    """Its place among the parts of its finding."""
+    label: npt.NDArray[np.intp]
+    """Its place in `labels`."""
+
+    @classmethod
+    def of(cls, findings: FindingsTable | MergedFindings, placed: Callable[[FindingsTable], Shapes]) -> Self:
+        """The largest first, since what lies inside comes later."""
+        rows: list[npt.NDArray[np.generic]] = []
+        labels: dict[str, int] = {}
+        for start in range(0, max(1, len(findings)), BATCH):
+            table = findings[start : start + BATCH]
+            parts, owner = shapely.get_parts(placed(table), return_index=True)
+            codes = np.array([labels.setdefault(one, len(labels)) for one in table.label], np.intp)
+            x0, y0, x1, y1 = shapely.bounds(parts).reshape(-1, 4).T
+            number = np.arange(len(owner)) - np.searchsorted(owner, owner)
+            rows.append(np.stack([owner + start, number, codes[owner], np.nan_to_num((x1 - x0) * (y1 - y0))]))
+        finding, number, code, size = np.concatenate(rows, axis=1)
+        order = np.argsort(-size, kind="stable")
+        named = sorted(labels)
+        place = np.empty(len(named), np.intp)
+        place[[labels[one] for one in named]] = np.arange(len(named))
+        finding, number, code = (column[order].astype(np.intp) for column in (finding, number, code))
+        return cls(named, finding, number, place[code])
+
+    def chosen(self, mask: Mask) -> Self:
+        """Some of them."""
+        return replace(self, finding=self.finding[mask], number=self.number[mask], label=self.label[mask])
 
 
 def unanalysed_masks(image: ImageRecord, size: tuple[int, int]) -> tuple[Mask, Mask]:
@@ -193,31 +235,52 @@ def rasterise(geometry: BaseGeometry, size: tuple[int, int], scale: tuple[float,
     return (np.cumsum(toggles, axis=1)[:, :width] % 2).astype(np.bool_)
 
 
-def _draw_shapes(
+def _draw_parts(
     picture: Image.Image,
-    placed: Shapes,
-    codes: Sequence[int],
-    areas: Sequence[bool],
+    findings: FindingsTable | MergedFindings,
+    placed: Callable[[FindingsTable], Shapes],
+    parts: _Parts,
+    first: int,
     colours: Sequence[tuple[int, int, int]],
 ) -> None:
-    """Draw shapes in shown px onto `picture`; `codes` index `colours` from 1, `areas` are outlined on the inside."""
+    """Draw parts onto `picture`, whose labels count from `first`; areas are outlined on the inside."""
     size = (picture.width * _SUPERSAMPLING, picture.height * _SUPERSAMPLING)
     fill, line = Image.new("L", size), Image.new("L", size)
-    fill_pen, line_pen = ImageDraw.Draw(fill), ImageDraw.Draw(line)
-    parts, owner = shapely.get_parts(placed, return_index=True)
-    order = np.argsort(-shapely.area(shapely.envelope(parts)), kind="stable")  # what lies inside comes later
-    for place in order.tolist():
-        part, code, is_area = parts[int(place)], codes[int(owner[place])], areas[int(owner[place])]
-        for depth, ring in enumerate(_rings(part) if is_area else [_visible(part)]):
-            path = [(float(x), float(y)) for x, y in ring * _SUPERSAMPLING]
-            fill_pen.polygon(path, fill=0 if depth else code)
-            if not is_area:
-                line_pen.line(path, fill=code, width=2 * _SUPERSAMPLING, joint="curve")
+    pens = ImageDraw.Draw(fill), ImageDraw.Draw(line)
+    for start in range(0, len(parts.finding), _PARTS_AT_ONCE):
+        here = slice(start, start + _PARTS_AT_ONCE)
+        needed, place = np.unique(parts.finding[here], return_inverse=True)
+        table = findings.take(needed)
+        shapes, owner = shapely.get_parts(placed(table), return_index=True)
+        chosen = np.searchsorted(owner, np.arange(len(needed)))[place] + parts.number[here]
+        _draw(pens, shapes[chosen], (parts.label[here] - first + 1).tolist(), table.is_area[place].tolist())
     filled, lines = np.asarray(fill), np.asarray(line)
     lines = np.where((lines == 0) & _outlines(filled, _OUTLINE), filled, lines)
-    for code, colour in enumerate(colours, start=1):
+    for code, colour in enumerate(colours[first : first + _CODES], start=1):
         picture.paste(colour, mask=_alpha(filled == code, _FILL_ALPHA))
         picture.paste(colour, mask=_alpha(lines == code, 255))
+
+
+def _draw(
+    pens: tuple[ImageDraw.ImageDraw, ImageDraw.ImageDraw], parts: Shapes, codes: Sequence[int], areas: Sequence[bool]
+) -> None:
+    """Draw parts in shown px, one after the other, with the pen of fills and the one of lines."""
+    fill_pen, line_pen = pens
+    rings, part = shapely.get_rings(parts, return_index=True)
+    path = (shapely.get_coordinates(rings) * _SUPERSAMPLING).ravel().tolist()
+    ends = np.cumsum(2 * shapely.get_num_coordinates(rings)).tolist()
+    last = np.searchsorted(part, np.arange(len(parts)), side="right").tolist()
+    ring = start = 0
+    for number, (code, is_area) in enumerate(zip(codes, areas, strict=True)):
+        outer = True
+        while ring < last[number]:
+            if is_area:
+                fill_pen.polygon(path[start : ends[ring]], fill=code if outer else 0)
+            start, ring, outer = ends[ring], ring + 1, False
+        if not is_area:
+            corners = [(float(x), float(y)) for x, y in _visible(parts[number]) * _SUPERSAMPLING]
+            fill_pen.polygon(corners, fill=code)
+            line_pen.line(corners, fill=code, width=2 * _SUPERSAMPLING, joint="curve")
 
 
 def _rings(part: BaseGeometry) -> Iterator[Points]:

@@ -141,7 +141,8 @@ def overview_page(record: Record, image: ImageRecord) -> Image.Image:
     canvas = Canvas.of(shown, overview)
     base = draw_base(overview, canvas)
     panel = _panel(record, image, findings, palette, None if overview is None else base)
-    picture = draw_findings(base, shown, shown.findings(), palette)
+    turned = UPRIGHT if overview is None else overview.orientation
+    picture = draw_findings(base, shown, shown.findings(), palette, turned)
 
     width = picture.width + _PANEL + 3 * _MARGIN
     use = replace(record, images=(image,)).use.removeprefix(DISCLAIMER).strip()
@@ -151,7 +152,6 @@ def overview_page(record: Record, image: ImageRecord) -> Image.Image:
     page.paste(picture, (_MARGIN, _MARGIN))
     page.paste(panel.page.crop((0, 0, _PANEL, panel.y)), (picture.width + 2 * _MARGIN, _MARGIN))
     pen = ImageDraw.Draw(page)
-    turned = UPRIGHT if overview is None else overview.orientation
     _footer(pen, image, canvas, (_MARGIN, _MARGIN + picture.height), turned)
     first = height - _MARGIN - (len(lines) - 1) * _USE_LINE
     for number, line in enumerate(lines):
@@ -172,7 +172,7 @@ def _panel(
     if record.assessed:
         count = f"{len(findings):,} {'finding' if len(findings) == 1 else 'findings'}" if findings else "No findings"
         panel.heading(f"{count}, share of the analysed area")
-    areas = label_areas(record, image, findings)
+    areas = label_areas(record, image)
     for of in areas[:_LABELS]:
         size = format_area(of.m2, of.pixels, kind) if of.findings else "none"
         share = format_share(of.share) if of.findings else ""

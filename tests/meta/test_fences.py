@@ -29,6 +29,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "safetensors": ("model/*", "pipelines/train/*"),
     # tables, drawings and the terminal
     "geopandas": ("reports/*",),
+    "pyarrow": ("pipelines/run/*", "reports/geoparquet.py"),
     "pyogrio": ("reports/*", "readers/vectors.py"),
     "pandas": ("reports/*", "pipelines/run_result.py"),
     "PIL": ("model/*", "reports/*", "pipelines/*"),
@@ -71,6 +72,7 @@ HEAVY = (
     "onnxruntime",
     "openslide",
     "pandas",
+    "pyarrow",
     "pydicom",
     "pyogrio",
     "pyproj",

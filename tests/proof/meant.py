@@ -103,12 +103,14 @@ COLUMNS: Sequence[Column] = (
 _STUDIES = (("old", "findings.csv"), ("new", "findings.csv"), ("old", "summary.csv"), ("new", "areas.csv"))
 _ROWS = "reader|kind|path|size|channels|values|crs|pixel|notes?|objective|levels|modality|window|study|series|slices"
 TABLES: Sequence[Table] = (
+    Table("GeoParquet is a new report", new="*.parquet"),
     *(Table(_SLICES, **{side: f"stud*/{name}"}) for side, name in _STUDIES),
     Table(_WHOLE, r"(.*)/summary\.csv", r"\1/areas.csv"),
     Table(_WHOLE, new="*/summary.csv"),
     Table("findings.csv tells of slices all that slices.csv told", "*/slices.csv"),
 )
 LINES: Sequence[Lines] = (
+    Lines("GeoParquet is a new report", "*.txt", new=r" *\S+\.parquet"),
     Lines(_WHOLE, "*.txt", new=r" *[a-z-]+/areas\.csv"),
     Lines("findings.csv tells of slices all that slices.csv told", "*.txt", old=r" *[a-z-]+/slices\.csv"),
     Lines(_PLANES, "examples.txt", *[r" *skipped .*no model"] * 2),

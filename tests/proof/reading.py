@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pyogrio.raw
 import shapely
 from PIL import Image
@@ -21,7 +22,7 @@ Tables = dict[str, list[Row]]  # by run and file: "map/findings.csv"
 
 GEOMETRY = "geometry"
 BLOCKS = 16  # a picture's coarse look: so many means across and down
-_INTERNAL = {"manifest.json", "results.jsonl", "sources.json", "pseudonym.key"}  # not reports: each version has its own
+_INTERNAL = {"manifest.json", "results.jsonl", "parts", "sources.json", "pseudonym.key"}  # not reports
 
 
 def read(path: Path) -> Tables:
@@ -94,6 +95,15 @@ def _geopackage(path: Path) -> Iterator[tuple[str, list[Row]]]:
         )
 
 
+def _geoparquet(path: Path) -> Iterator[tuple[str, list[Row]]]:
+    table = pq.read_table(path).drop_columns("bbox")
+    about = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    yield "#about", [{key: about[key] for key in ("geo", "limner")}]
+    rows = [{name: _text(value) for name, value in row.items() if name != GEOMETRY} for row in table.to_pylist()]
+    shapes = (shape.as_py().hex().upper() for shape in table[GEOMETRY])
+    yield "", [row | {GEOMETRY: shape} for row, shape in zip(rows, shapes, strict=True)]
+
+
 def _picture(path: Path) -> Iterator[tuple[str, list[Row]]]:
     """The title, in the uppermost sixteenth, is apart from what is drawn below it."""
     with Image.open(path) as picture:
@@ -131,5 +141,6 @@ READERS: dict[str, Callable[[Path], Iterator[tuple[str, list[Row]]]]] = {
     ".geojson": _geojson,
     ".geojson.gz": _geojson,
     ".gpkg": _geopackage,
+    ".parquet": _geoparquet,
     ".png": _picture,
 }

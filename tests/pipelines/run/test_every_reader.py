@@ -105,7 +105,9 @@ if __name__ == "__main__":
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file of a run but the journal, whose lines come in any order and hold seconds, and the manifest."""
     return {
-        p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.name not in {"manifest.json", "results.jsonl"}
+        p.name: p.read_bytes()
+        for p in sorted(folder.iterdir())
+        if p.name not in {"manifest.json", "results.jsonl", "parts"}
     }
 
 

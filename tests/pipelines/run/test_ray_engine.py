@@ -36,7 +36,7 @@ sys.addaudithook(hook)
 
 
 def reports(folder: Path) -> dict[str, bytes]:
-    names = {"manifest.json", "results.jsonl"}
+    names = {"manifest.json", "results.jsonl", "parts"}
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name not in names}
 
 

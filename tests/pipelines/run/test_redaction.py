@@ -59,8 +59,8 @@ def all_output(ward: Path, out: Path, limner: Limner, model: str, *further: obje
         output = limner("run", *inputs, *words, *again, "--out", out)
         assert output.code != 70
         told += [output.out, output.err]
-    for path in sorted(out.iterdir()):
-        if path.name not in PRIVATE:
+    for path in sorted(out.rglob("*")):
+        if path.is_file() and path.name not in PRIVATE:
             told.append(f"{path.name}\n{path.read_bytes().decode('latin-1')}")
     return "\n".join(told)
 

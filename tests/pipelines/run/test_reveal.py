@@ -210,7 +210,7 @@ def test_a_refusal_and_progress_show_names_on_a_terminal_only(tmp_path: Path, ma
     out, err = shown(words, out=True, err=False)
     assert ("JOHN_DOE" in out, "S21-1234" in out) == (True, True)
     assert ("JOHN_DOE" in err, "S21-1234" in err, "file-" in err) == (False, False, True)
-    for written in (tmp_path / "out").iterdir():
+    for written in filter(Path.is_file, (tmp_path / "out").rglob("*")):
         assert (b"JOHN_DOE" in written.read_bytes()) == (written.name == "sources.json")
 
 

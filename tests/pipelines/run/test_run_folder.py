@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -75,7 +76,8 @@ def test_an_incomplete_last_line_is_cut(tmp_path_factory: pytest.TempPathFactory
     with RunFolder.open(folder) as store:
         assert len(store.entries) == complete
         store.append([result(i) for i in range(complete, 4)])
-    assert (folder / RESULTS).read_bytes() == whole
+    entries = read_entries(folder)
+    assert [f.geometry.bounds[0] for f in read_findings(folder, entries.values())] == [1, 2, 2, 3, 3, 3]
 
 
 def test_an_incomplete_line_longer_than_a_block_is_cut(tmp_path: Path) -> None:
@@ -99,7 +101,7 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path) -> None:
         RunFolder.open(tmp_path)
 
 
-@pytest.mark.parametrize("part", ["coverage", "findings"])
+@pytest.mark.parametrize("part", ["coverage", "findings", "start"])
 def test_a_changed_digit_is_damage(tmp_path: Path, part: str) -> None:
     """A number that is another is as easy to read as the one that was written."""
     with RunFolder.open(tmp_path) as store:
@@ -109,25 +111,40 @@ def test_a_changed_digit_is_damage(tmp_path: Path, part: str) -> None:
     digit = re.compile(rb"[1-9]").search(lines, lines.index(part.encode()))
     assert digit is not None
     (tmp_path / RESULTS).write_bytes(lines[: digit.start()] + b"0" + lines[digit.end() :])
-    with pytest.raises(StoreError, match=r"line 1.*checksum"):
+    with pytest.raises(StoreError, match=r"line [12].*checksum"):
         read_entries(tmp_path)
 
 
-def test_entries_are_read_without_parsing_findings(tmp_path: Path) -> None:
-    line = b'{"region":"a","image":"i","status":"done","error":"","coverage":null,"findings":[what is this]}'
-    (tmp_path / RESULTS).write_bytes(add_checksum(line))
+def test_entries_are_read_without_the_findings(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path) as store:
+        store.append([result(1)])
+    shutil.rmtree(tmp_path / "parts")
     entries = read_entries(tmp_path)
-    assert entries["a"].status == "done"
-    with pytest.raises(StoreError, match="region a"):
+    assert entries["image/1"].findings == 1
+    with pytest.raises(StoreError, match=r"findings-000001\.arrows"):
         read_findings(tmp_path, entries.values())
 
 
 @pytest.mark.parametrize(
-    "value", [b'"region":1', b'"image":null', b'"error":[]', b'"status":"gone"', b'"coverage":[NaN,0]', b'"coverage":3']
+    "value",
+    [
+        b'"region":1',
+        b'"image":null',
+        b'"error":[]',
+        b'"status":"gone"',
+        b'"coverage":[NaN,0]',
+        b'"coverage":3',
+        b'"findings":-1',
+        b'"findings":[]',
+        b'"findings":1',
+        b'"part":{"file":"../a","start":0,"length":1,"sha256":"0"},"findings":1',
+        b'"rasters":{"a":{"part":{},"dtype":"|u1","shape":[1]}}',
+        b'"rasters":[]',
+    ],
 )
 def test_a_value_of_the_wrong_type_is_damage(tmp_path: Path, value: bytes) -> None:
     """JSON takes the last of two members of one name."""
-    line = b'{"region":"a","image":"i","status":"done","error":"","coverage":null,%s,"findings":[]}' % value
+    line = b'{"region":"a","image":"i","status":"done","error":"","coverage":null,"findings":0,%s}' % value
     (tmp_path / RESULTS).write_bytes(add_checksum(line))
     with pytest.raises(StoreError, match="line 1"):
         read_entries(tmp_path)
@@ -141,17 +158,17 @@ def test_a_line_ends_with_16_digits_of_its_sha256() -> None:
 
 
 @pytest.mark.slow
-def test_a_line_has_at_most_256_mib(tmp_path: Path) -> None:
+def test_a_line_has_at_most_a_mib(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path) as store:
         store.append([result(0)])
-    path, whole, most = tmp_path / RESULTS, (tmp_path / RESULTS).read_bytes(), 268_435_456
+    path, whole, most = tmp_path / RESULTS, (tmp_path / RESULTS).read_bytes(), 1_048_576
     os.truncate(path, len(whole) + most - 1)
     assert list(read_entries(tmp_path)) == ["image/0"]
     os.truncate(path, len(whole) + most)
-    with pytest.raises(StoreError, match=r"line 2.*more than 268435456 bytes"):
+    with pytest.raises(StoreError, match=r"line 2.*more than 1048576 bytes"):
         read_entries(tmp_path)
     os.truncate(path, len(whole) + most + 2**16)
-    with pytest.raises(StoreError, match=r"last line .*more than 268435456 bytes"):
+    with pytest.raises(StoreError, match=r"last line .*more than 1048576 bytes"):
         RunFolder.open(tmp_path)
     os.truncate(path, len(whole) + most)
     with RunFolder.open(tmp_path):
@@ -310,7 +327,27 @@ def test_a_full_disk_leaves_no_part_of_a_batch(tmp_path: Path, monkeypatch: pyte
         with pytest.raises(StoreError, match="found: No space left on device"):
             store.write_manifest({"another": 1})
         assert read_manifest(tmp_path) == {}
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", RESULTS]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "parts", RESULTS]
         monkeypatch.undo()
         store.append([result(1)])
-    assert list(read_entries(tmp_path)) == ["image/0", "image/1"]
+    entries = read_entries(tmp_path)
+    assert list(entries) == ["image/0", "image/1"]
+    assert len(read_findings(tmp_path, entries.values())) == 1
+
+
+@pytest.mark.parametrize(("made", "told"), [(2, "an earlier version of limner"), (4, "a newer version of limner")])
+def test_a_run_folder_of_another_format_is_refused(tmp_path: Path, made: int, told: str) -> None:
+    with RunFolder.open(tmp_path) as store:
+        store.write_manifest({"format": made, "versions": {"limner": "0.0.7"}})
+    with pytest.raises(StoreError, match=rf"found: format {made} of {told} \(0\.0\.7\)"):
+        RunFolder.open(tmp_path)
+
+
+def test_a_file_system_without_locks_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with RunFolder.open(tmp_path) as store:
+        store.append([result(1)])
+    assert list(read_entries(tmp_path)) == ["image/1"]

@@ -43,7 +43,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {
         p.name: p.read_bytes()
         for p in sorted(folder.iterdir())
-        if p.name not in {"manifest.json", "results.jsonl", "sources.json"}
+        if p.name not in {"manifest.json", "results.jsonl", "sources.json", "parts"}
     }
 
 

@@ -44,7 +44,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every report of a run."""
-    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.suffix not in {".json", ".jsonl"}}
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.suffix not in {".json", ".jsonl", ""}}
 
 
 @pytest.mark.parametrize("hd_num", [1, 4, 9, 25])

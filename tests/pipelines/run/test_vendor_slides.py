@@ -89,14 +89,14 @@ def test_no_name_leaves_the_run(
     out = tmp_path / "out"
     output = limner("run", bounded[0], "--model", per_tile, "--out", out, "--set", "tissue=off")
     told = output.out + output.err
-    told += "".join(p.read_text(errors="replace") for p in out.iterdir() if p.name != "sources.json")
+    told += "".join(p.read_text(errors="replace") for p in out.rglob("*") if p.is_file() and p.name != "sources.json")
     assert "DOE" not in told
     assert "JANE" in (out / "sources.json").read_text()
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file of a run but the journal, whose lines come in any order and hold seconds."""
-    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.name != "results.jsonl"}
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.name not in {"results.jsonl", "parts"}}
 
 
 @pytest.mark.parametrize("engine", ["inline", "local"])

@@ -31,12 +31,12 @@ def faults(said: Any) -> set[tuple[str, str]]:
 
 
 def test_a_run_as_it_was_written_is_right(slide_run: Path, limner: Limner) -> None:
-    before = sorted((path.name, path.read_bytes()) for path in slide_run.iterdir())
+    before = sorted((path.name, path.read_bytes()) for path in slide_run.rglob("*") if path.is_file())
     said = limner("check", "run", slide_run)
     assert faults(said) == set()
     for text in ("summary.csv is the same", "is unchanged", "none of 2 names", "sources.json can be read by its owner"):
         assert text in said.out
-    assert sorted((path.name, path.read_bytes()) for path in slide_run.iterdir()) == before
+    assert sorted((path.name, path.read_bytes()) for path in slide_run.rglob("*") if path.is_file()) == before
     assert "JOHN_DOE" not in said.out + said.err
 
 

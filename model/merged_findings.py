@@ -1,0 +1,248 @@
+"""The findings of an image in the order of reports, read in batches from wherever they are kept."""
+# scipy states no types, and shapely leaves its functions' **kwargs untyped:
+# pyright: reportUnknownMemberType=false, reportMissingTypeStubs=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any, Final, Self, get_args, overload
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+
+from .finding import Finding, Kind
+from .findings_table import Chunk, FindingsTable, Flags, Floats, Index
+from .scores import SCORE_DIGITS
+
+BATCH: Final = 10_000
+"""Findings that are in memory at a time, where all are gone through."""
+
+_CACHED: Final = 100_000  # rows of chunks that stay in memory
+_MERGED_AT_ONCE: Final = 20_000
+_KINDS: Final = sorted(get_args(Kind))
+
+
+@dataclass(slots=True)
+class _Chunks:
+    """Chunks, of which those that were read last stay in memory."""
+
+    chunks: Sequence[Chunk]
+    tables: OrderedDict[int, FindingsTable] = field(default_factory=OrderedDict[int, FindingsTable])
+    cached: int = 0
+
+    def read(self, number: int) -> FindingsTable:
+        if number not in self.tables:
+            self.tables[number] = self.chunks[number].read()
+            self.cached += len(self.tables[number])
+            while self.cached > _CACHED and len(self.tables) > 1:
+                self.cached -= len(self.tables.popitem(last=False)[1])
+        self.tables.move_to_end(number)
+        return self.tables[number]
+
+    def take(self, chunk: npt.NDArray[np.int32], row: npt.NDArray[np.int32]) -> FindingsTable:
+        """Rows of chunks, in the given order."""
+        order = np.argsort(chunk, kind="stable")
+        ends = np.flatnonzero(np.diff(chunk[order])) + 1
+        parts = [part for part in np.split(order, ends) if len(part)]
+        table = FindingsTable.concatenated([self.read(int(chunk[part[0]])).take(row[part]) for part in parts])
+        back = np.empty(len(order), dtype=np.intp)
+        back[order] = np.arange(len(order))
+        return table.take(back)
+
+
+@dataclass(frozen=True, eq=False)
+class MergedFindings(Sequence[Finding]):
+    """Findings that are read from chunks as they are asked for; a slice of them is a table."""
+
+    _chunks: _Chunks
+    _chunk: npt.NDArray[np.int32]
+    _row: npt.NDArray[np.int32]
+    numbers: tuple[str, ...]
+    """The names of all their numbers, sorted."""
+    notes: tuple[str, ...]
+    planes: tuple[int, ...]
+    """The planes that have findings, sorted."""
+    polygonal: bool
+    """Whether all geometries are polygons or multipolygons."""
+
+    def forget(self) -> None:
+        """Free the memory of the chunks that were read last."""
+        self._chunks.tables.clear()
+        self._chunks.cached = 0
+
+    def take(self, places: Index | slice) -> FindingsTable:
+        """The findings at some places, in the given order."""
+        return in_normal_form(self._chunks.take(self._chunk[places], self._row[places]))
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    @overload
+    def __getitem__(self, index: int) -> Finding: ...
+    @overload
+    def __getitem__(self, index: slice) -> FindingsTable: ...
+    def __getitem__(self, index: int | slice) -> Finding | FindingsTable:
+        if isinstance(index, slice):
+            return self.take(index)
+        return self.take(np.array([range(len(self))[index]]))[0]
+
+    def __iter__(self) -> Iterator[Finding]:
+        for start in range(0, len(self), BATCH):
+            yield from self[start : start + BATCH]
+
+
+def columnar(findings: Sequence[Finding]) -> "FindingsTable | MergedFindings":
+    """Findings with their columns: those that are a plain sequence become a table."""
+    return findings if isinstance(findings, FindingsTable | MergedFindings) else FindingsTable.of(findings)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What sorting and merging need of every finding of some chunks."""
+
+    chunks: Sequence[Chunk]
+    labels: list[str]
+    label: npt.NDArray[np.int32]
+    """The place of its label in `labels`, which are sorted."""
+    plane: npt.NDArray[np.int32]
+    kind: npt.NDArray[np.int8]
+    bounds: Floats
+    pieces: Flags
+    """Whether it is a piece of an area that a region border cut."""
+    boxes: Flags
+    """Whether it is a detector's box in a tile."""
+    chunk: npt.NDArray[np.int32]
+    row: npt.NDArray[np.int32]
+    numbers: set[str]
+    notes: set[str]
+    polygonal: bool
+
+    @classmethod
+    def of(cls, chunks: Sequence[Chunk]) -> Self:
+        """Read every chunk once."""
+        codes: dict[str, int] = {}
+        kinds = {kind: code for code, kind in enumerate(_KINDS)}
+        parts: list[tuple[npt.NDArray[np.generic], ...]] = []
+        numbers, notes, polygonal = set[str](), set[str](), True
+        for number, chunk in enumerate(chunks):
+            table = chunk.read()
+            label = np.array([codes.setdefault(label, len(codes)) for label in table.label], np.int32)
+            kind = np.array([kinds[kind] for kind in table.kind], np.int8)
+            area = table.is_area
+            boxes = (table.kind == "box") & ~np.isnan(table.window[:, 0])
+            at = np.full(len(table), number, np.int32), np.arange(len(table), dtype=np.int32)
+            plane = table.plane.astype(np.int32)
+            parts.append((label, plane, kind, table.bounds, area & table.cut, boxes, *at))
+            numbers.update(table.numbers)
+            notes.update(table.notes)
+            polygonal &= table.polygonal
+        if not parts:
+            return cls.of([FindingsTable.of(())])
+        columns = [np.concatenate(part) for part in zip(*parts, strict=True)]
+        labels = sorted(codes)
+        places = np.empty(len(codes), np.int32)
+        places[[codes[label] for label in labels]] = np.arange(len(codes))
+        return cls(chunks, labels, places[columns[0]], *columns[1:], numbers, notes, polygonal)  # pyright: ignore[reportArgumentType, reportCallIssue] - as above
+
+    def take(self, rows: Index) -> FindingsTable:
+        """Some of the findings, as they are in the chunks."""
+        return _Chunks(self.chunks).take(self.chunk[rows], self.row[rows])
+
+    def neighbours(self, chosen: Flags) -> Iterator[Index]:
+        """The chosen findings in parts, so that those of one label whose bounds touch, in a chain too, are together."""
+        rows = np.flatnonzero(chosen)
+        if len(rows) <= _MERGED_AT_ONCE:
+            yield from [rows] if len(rows) else []
+            return
+        set_of = connected(self.bounds[rows], self.label[rows].astype(np.int64) << 32 | self.plane[rows])
+        _, first, index = np.unique(set_of, return_index=True, return_inverse=True)
+        order = np.argsort(first[index], kind="stable")  # sets by their first finding, so that they lie near each other
+        ends = np.flatnonzero(np.diff(first[index][order])) + 1
+        start = 0
+        for end in [*ends.tolist(), len(rows)]:
+            if end - start >= _MERGED_AT_ONCE or end == len(rows):
+                yield rows[order[start:end]]
+                start = end
+
+    def merged(self, kept: Flags, others: FindingsTable) -> MergedFindings:
+        """The findings that are kept, and others, in the order of reports."""
+        rows = np.flatnonzero(kept)
+        both = Rows.of([others]) if len(others) else None
+        labels = sorted({*self.labels, *(both.labels if both else ())})
+        parts = [(self, rows, 0)] + ([(both, np.arange(len(others)), len(self.chunks))] if both else [])
+        code = {label: place for place, label in enumerate(labels)}
+
+        def column(name: str) -> npt.NDArray[Any]:
+            return np.concatenate([getattr(part, name)[rows] for part, rows, _ in parts])
+
+        label = np.concatenate([np.array([code[one] for one in p.labels], np.int32)[p.label[r]] for p, r, _ in parts])
+        chunk = np.concatenate([p.chunk[r] + offset for p, r, offset in parts])
+        x0, y0, x1, y1 = column("bounds").T
+        keys = (column("kind"), x1, y1, x0, y0, column("plane"), label)
+        order = np.lexsort(keys)
+        chunks, chunk, row = _Chunks([*self.chunks, others]), chunk[order], column("row")[order]
+        found = MergedFindings(
+            chunks,
+            chunk,
+            row,
+            tuple(sorted({*self.numbers, *others.numbers})),
+            tuple(sorted({*self.notes, *others.notes})),
+            tuple(np.unique(column("plane")).tolist()),
+            self.polygonal and others.polygonal,
+        )
+        same = np.ones(max(0, len(order) - 1), dtype=np.bool_)
+        for key in keys:
+            same &= key[order][1:] == key[order][:-1]
+        _sort_ties(found, same, chunk, row)
+        return found
+
+
+def _sort_ties(found: MergedFindings, same: Flags, chunk: npt.NDArray[np.int32], row: npt.NDArray[np.int32]) -> None:
+    """Sort runs of findings of one label and place by whatever else differs; `same` tells whether the next is in it."""
+    edges = np.diff(np.concatenate([[False], same, [False]]).astype(np.int8))
+    runs = zip(np.flatnonzero(edges == 1).tolist(), (np.flatnonzero(edges == -1) + 1).tolist(), strict=True)
+    for start, stop in runs:
+        keys = [_tie_key(finding) for finding in found[start:stop]]
+        order = start + np.array(sorted(range(stop - start), key=keys.__getitem__))
+        chunk[start:stop], row[start:stop] = chunk[order], row[order]
+
+
+def _tie_key(finding: Finding) -> tuple[object, ...]:
+    score = -1.0 if finding.score is None else finding.score
+    return finding.geometry.wkb, score, finding.text, sorted(finding.numbers.items()), sorted(finding.notes.items())
+
+
+def in_normal_form(table: FindingsTable) -> FindingsTable:
+    """The same findings, areas with their vertices in one canonical order, a rounded score, and not `cut`."""
+    areas = np.flatnonzero(table.is_area)
+    if not len(areas):
+        return table
+    shapes, score = table.geometries.copy(), table.score.copy()
+    shapes[areas] = shapely.normalize(shapes[areas])
+    score[areas] = [round(one, SCORE_DIGITS) for one in score[areas].tolist()]
+    return replace(table, shapes=shapes, score=score, cut=table.cut & ~table.is_area)
+
+
+_STRIP: Final = 50_000
+
+
+def connected(bounds: Floats, group: npt.NDArray[np.int64]) -> Index:
+    """A number for each box (N, 4), the same for all of a group that touch, by way of others too."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    order = np.lexsort((bounds[:, 1], group))
+    waiting, pairs = order[:0], [np.empty((2, 0), dtype=np.intp)]
+    for start, stop in pairwise([*range(0, len(order), _STRIP), len(order)]):
+        here = np.concatenate([waiting, order[start:stop]])
+        boxes = shapely.box(*bounds[here].T)
+        a, b = here[shapely.STRtree(boxes).query(boxes, predicate="intersects")]
+        pairs.append(np.stack([a, b])[:, (a < b) & (group[a] == group[b])])
+        if stop < len(order):  # those that reach the next strip
+            waiting = here[(group[here] == group[order[stop]]) & (bounds[here, 3] >= bounds[order[stop], 1])]
+    a, b = np.concatenate(pairs, axis=1)
+    graph = coo_array((np.ones(len(a), dtype=np.bool_), (a, b)), shape=(len(order), len(order)))
+    return connected_components(graph, directed=False)[1]

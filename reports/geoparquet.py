@@ -1,0 +1,200 @@
+"""GeoParquet 1.1: columns for DuckDB, geopandas and GDAL, a file per image in the image's own CRS.
+
+pyarrow is imported only when a file is written.
+"""
+# pyarrow states no types, and shapely leaves its functions' **kwargs untyped:
+# pyright: reportUnknownMemberType=false, reportMissingTypeStubs=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+
+from ..readers.files import atomic_path
+from ..readers.geodesy import parse_crs
+from .columns import findings_columns
+from .csv_safety import clean_text
+from .measures import FindingsBatch, Numbers, Shapes
+from .rfc7946 import to_crs
+from .streams import Stream, write_stream
+from .table import Column
+from .writer import ImageRecord, Record, image_file
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SORTED_AT_ONCE: Final = 65_536
+"""Findings that are in memory, and sorted along a Hilbert curve, at a time."""
+ROW_GROUP: Final = 16_384
+"""Findings of a row group: what a reader skips where its box does not meet the one that is asked for."""
+
+_CURVE: Final = 16  # bits of each coordinate on the Hilbert curve
+_SIDES: Final = ("xmin", "ymin", "xmax", "ymax")
+_TYPES: Final = {"int64": "int64", "Int64": "int64", "float64": "float64", "boolean": "bool_", "string": "string"}
+
+
+@dataclass(frozen=True, slots=True)
+class GeoParquet:
+    """findings-<image id>.parquet for each map: the columns of findings.csv, the outline as WKB, and its bounding box.
+
+    Coordinates are in the image's own CRS, as in the GeoPackage. Rows are sorted along a Hilbert curve, some ten
+    thousands at a time in the order of findings.csv, so that a query for an area reads few row groups; compressed with
+    zstd. The metadata `limner` holds use, model and version. Images without a CRS are left out.
+    """
+
+    name: str = "geoparquet"
+
+    def write(self, record: Record, folder: Path) -> Sequence[Path]:
+        """Write a file per map into `folder`."""
+        return write_stream(self.stream(record, folder), record)
+
+    def stream(self, record: Record, folder: Path) -> Stream:
+        """Write a file per map, batch by batch."""
+        omitted, paths, columns = self.omitted(record), list[Path](), findings_columns(record)
+        file: _File | None = None
+        with ExitStack() as stack:  # a file replaces its predecessor once it is whole
+            while (batch := (yield)) is not None:
+                if batch.image.info.id in omitted:
+                    continue
+                if batch.first == 1:
+                    if file is not None:
+                        file.close()
+                        stack.close()
+                    paths.append(image_file(folder, "findings-", batch.image.info.id, ".parquet"))
+                    file = _File(stack.enter_context(atomic_path(paths[-1])), record, batch.image, columns)
+                    stack.callback(file.abandon)
+                if file is not None:
+                    file.add(batch)
+            if file is not None:
+                file.close()
+        return paths
+
+    def omitted(self, record: Record) -> Mapping[str, str]:
+        """Images without a CRS."""
+        reason = "it has no CRS, so a GIS cannot place it"
+        return {image.info.id: reason for image in record.images if not image.info.placement.crs}
+
+
+class _File:
+    """A Parquet file, and the rows that are not written yet."""
+
+    def __init__(
+        self, path: Path, record: Record, image: ImageRecord, columns: Sequence[Column[FindingsBatch]]
+    ) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self._image, self._columns = image, columns
+        fields = [pa.field(column.name, _type(column)) for column in columns]
+        box = pa.struct([pa.field(side, pa.float64()) for side in _SIDES])
+        self._schema = pa.schema([*fields, pa.field("bbox", box), pa.field("geometry", pa.binary())])
+        model = {clean_text(key): clean_text(value) for key, value in sorted(record.model.items())}
+        about = {"use": clean_text(record.use), "model": model, "version": record.version}
+        self._writer = pq.ParquetWriter(
+            path,
+            self._schema.with_metadata({"limner": json.dumps(about, ensure_ascii=False)}),
+            compression="zstd",
+            use_dictionary=[column.name for column in columns if column.dtype in {"category", "string"}],  # pyright: ignore[reportArgumentType] - its stub
+        )
+        self._tables: list[pa.Table] = []
+        self._keys: list[npt.NDArray[np.uint64]] = []
+        self._boxes = np.empty((0, 4))
+        self._types: set[str] = set()
+
+    def add(self, batch: FindingsBatch) -> None:
+        """Add findings; write those that are enough."""
+        import pyarrow as pa
+
+        placed = to_crs(batch.geometries, batch.image.info.placement)
+        boxes = shapely.bounds(placed).reshape(-1, 4)
+        sides = [pa.array(side, from_pandas=True) for side in boxes.T]
+        arrays = [_array(column, batch) for column in self._columns]
+        box = pa.StructArray.from_arrays(sides, fields=list(self._schema.field("bbox").type))
+        geometry = pa.array(shapely.to_wkb(placed, byte_order=1), pa.binary())
+        self._tables.append(pa.Table.from_arrays([*arrays, box, geometry], schema=self._schema))
+        self._keys.append(hilbert(batch.bounds, self._image.info.size))
+        with np.errstate(invalid="ignore"):
+            self._boxes = np.concatenate([self._boxes, boxes[~np.isnan(boxes[:, 0])]])
+        if len(self._boxes):
+            self._boxes = np.concatenate([self._boxes[:, :2].min(axis=0), self._boxes[:, 2:].max(axis=0)])[None]
+        self._types.update(_type_names(placed))
+        if sum(map(len, self._tables)) >= SORTED_AT_ONCE:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is left, and what a reader must know of the geometries."""
+        self._flush()
+        crs = parse_crs(self._image.info.placement.crs or "").to_json_dict()
+        geometry = {
+            "encoding": "WKB",
+            "geometry_types": sorted(self._types),
+            "crs": crs,
+            "orientation": "counterclockwise",
+            "covering": {"bbox": {side: ["bbox", side] for side in _SIDES}},
+            **({"bbox": self._boxes[0].tolist()} if len(self._boxes) else {}),
+        }
+        geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
+        self._writer.add_key_value_metadata({"geo": json.dumps(geo)})
+        self._writer.close()
+
+    def abandon(self) -> None:
+        """Close the file, whole or not."""
+        self._writer.close()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        if self._tables:
+            table = pa.concat_tables(self._tables).unify_dictionaries()
+            order = np.argsort(np.concatenate(self._keys), kind="stable")
+            self._writer.write_table(table.take(pa.array(order)), row_group_size=ROW_GROUP)
+            self._tables, self._keys = [], []
+
+
+def hilbert(bounds: Numbers, size: tuple[int, int]) -> npt.NDArray[np.uint64]:
+    """The place of each box's centre along a Hilbert curve over an image, so that neighbours are often near each other.
+
+    Method: Warren 2013 ("Hacker's Delight", chapter 16).
+    """
+    side = (1 << _CURVE) - 1
+    share = np.nan_to_num((bounds[:, :2] + bounds[:, 2:]) / 2 / size)
+    x, y = np.clip(share * side, 0, side).astype(np.uint64).T.copy()
+    place = np.zeros(len(bounds), dtype=np.uint64)
+    for bit in range(_CURVE - 1, -1, -1):
+        step = np.uint64(1 << bit)
+        right, low = (x & step) > 0, (y & step) > 0
+        place += step * step * ((3 * right) ^ low).astype(np.uint64)
+        flip = ~low & right
+        x, y = np.where(flip, side - x, x), np.where(flip, side - y, y)
+        x, y = np.where(low, x, y).astype(np.uint64), np.where(low, y, x).astype(np.uint64)
+    return place
+
+
+def _type(column: Column[FindingsBatch]) -> "pa.DataType":
+    import pyarrow as pa
+
+    if column.dtype == "category":
+        return pa.dictionary(pa.int32(), pa.string())
+    return getattr(pa, _TYPES[column.dtype])()
+
+
+def _array(column: Column[FindingsBatch], batch: FindingsBatch) -> "pa.Array[Any]":
+    import pyarrow as pa
+
+    values = column.array(batch)
+    if column.dtype == "category":
+        return pa.array(values, pa.string()).dictionary_encode()
+    return pa.array(values, _type(column), from_pandas=True)
+
+
+def _type_names(shapes: Shapes) -> set[str]:
+    """The names of the geometries' types."""
+    _, first = np.unique(shapely.get_type_id(shapes), return_index=True)
+    return {shape.geom_type for shape in shapes[first].tolist() if shape is not None}

@@ -1,0 +1,43 @@
+"""Reports that are written together, in one pass over the findings of a run."""
+
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from .measures import FindingsBatch, batches
+from .writer import Record, Writer
+
+Stream = Generator[None, FindingsBatch | None, Sequence[Path]]
+"""Writes a report of the batches that it is sent, image by image, then None; returns the files.
+
+A batch whose `first` is 1 is the first of its image; an image without findings has one that is empty.
+"""
+
+
+@runtime_checkable
+class StreamingWriter(Writer, Protocol):
+    """A writer that also takes findings in batches, which it shares with other writers."""
+
+    def stream(self, record: Record, folder: Path) -> Stream:
+        """As `write`, of batches."""
+        ...
+
+
+def send(stream: Stream, batch: FindingsBatch | None) -> Sequence[Path] | None:
+    """Send a batch, or None at the end; returns the files once the stream has ended."""
+    try:
+        stream.send(batch)
+    except StopIteration as ended:
+        return ended.value
+    return None
+
+
+def write_stream(stream: Stream, record: Record) -> Sequence[Path]:
+    """Write one report of all findings."""
+    try:
+        next(stream)
+        for batch in batches(record):
+            send(stream, batch)
+        return send(stream, None) or ()
+    finally:
+        stream.close()

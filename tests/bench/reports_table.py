@@ -1,0 +1,179 @@
+"""What reports cost: processor seconds and peak memory of processes that write them from a run of made findings.
+
+A run folder is made of outlines of some 20 vertices, as they are traced from a class map, over a georeferenced scene of
+32 × 32 px for each; those at region borders are cut. Beside them: a loop of geopandas that reads the same outlines as
+WKB, measures them, and writes CSV, GeoJSON and GeoPackage. Every row is a process of its own.
+
+    python tests/bench/reports_table.py [--findings 100000] [--folder DIR] [--only findings-csv] [--repeat 1]
+"""
+
+import argparse
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+import shapely
+from rasterio.enums import Resampling
+
+LABELS = ("bare", "built", "crop", "forest", "water")
+CELL = 32  # px: the scene has one finding for each cell of this side
+TILES = 16  # of a region
+VERTICES = 20
+ROWS = ["peer", "findings-csv", "geoparquet", "geopackage", "geojson", "overview-png", "all"]
+
+
+def write_scene(path: Path, side: int) -> None:
+    """A scene of zeros, of which no block is stored."""
+    profile: dict[str, Any] = {"driver": "GTiff", "width": side, "height": side, "count": 1, "dtype": "uint8"}
+    where = {"crs": "EPSG:32618", "transform": rasterio.Affine(10, 0, 3e5, 0, -10, 43e5)}
+    with rasterio.open(path, "w", **profile, **where, tiled=True, sparse_ok=True, bigtiff="yes") as raster:
+        raster.build_overviews([2, 4, 8, 16], Resampling.nearest)
+
+
+def outlines(count: int, side: int) -> npt.NDArray[np.object_]:
+    """Star-shaped polygons with vertices at whole pixels, sorted by place."""
+    random = np.random.default_rng(0)
+    across = side // CELL
+    cell = np.arange(count)
+    centre = np.stack([cell % across, cell // across], axis=1) * CELL + random.integers(12, 20, (count, 2))
+    angles = np.sort(random.random((count, VERTICES)), axis=1) * 2 * np.pi
+    angles = (np.arange(VERTICES) * 2 * np.pi / VERTICES) + angles * 0.2 / VERTICES
+    radius = random.uniform(5, 14, (count, VERTICES))
+    spokes = np.stack([np.cos(angles), np.sin(angles)], axis=2) * radius[:, :, None]
+    rings = np.round(centre[:, None] + spokes)
+    shapes: Any = shapely.polygons(np.concatenate([rings, rings[:, :1]], axis=1))
+    odd = ~shapely.is_valid(shapes)
+    shapes[odd] = shapely.convex_hull(shapes[odd])
+    return shapes
+
+
+def make(folder: Path, count: int) -> None:
+    """A run folder with so many findings, and the same outlines as a pickle of WKB."""
+    from limner.model.finding import Coverage, Finding, Result
+    from limner.pipelines.config import Settings
+    from limner.pipelines.run.execute import prepare
+    from limner.pipelines.run.manifest import make_manifest
+    from limner.pipelines.run.run_folder import RunFolder
+
+    side = CELL * int(np.ceil(np.sqrt(count)))
+    scene = folder / "scene.tif"
+    write_scene(scene, side)
+    shapes = outlines(count, side)
+    random = np.random.default_rng(1)
+    labels, scores = random.integers(0, len(LABELS), count), random.random(count).round(4)
+    with (folder / "outlines.pickle").open("wb") as file:
+        pickle.dump((shapely.to_wkb(shapes), [LABELS[code] for code in labels], scores), file)
+    settings = Settings.resolve({"inputs": [str(scene)], "out": str(folder / "run"), "hd_num": TILES, "model": "none"})
+    prepared = prepare(settings)
+    facts: dict[str, Any] = {"identity": {"name": "made", "version": "1", "sha256": "0" * 64}, "colours": {}}
+    manifest = make_manifest(settings, prepared.plan, None, redactor=prepared.redactor, labels=LABELS, **facts)
+    manifest["annotator"]["name"] = "made"
+    tree = shapely.STRtree(shapes)
+    (image,) = prepared.plan.images
+    with RunFolder.open(folder / "run") as store:
+        store.write_manifest(manifest)
+        for region in image.regions:
+            core = region.core
+            box = shapely.box(core.x0, core.y0, core.x1, core.y1)
+            near = np.sort(tree.query(box, predicate="intersects"))
+            inside = shapely.contains_properly(box, shapes[near])
+            found: list[Finding] = []
+            for place, whole in zip(near.tolist(), inside.tolist(), strict=True):
+                shape: Any = shapes[place] if whole else shapes[place] & box
+                parts = [one for one in shapely.get_parts(shape) if one.geom_type == "Polygon" and one.area > 0]
+                one = Finding(LABELS[labels[place]], shape, "area", float(scores[place]), cut=not whole)
+                found += [replace(one, geometry=part, numbers={"pixels": part.area}) for part in parts]
+            pixels = float(core.width * core.height)
+            cover = Coverage(pixels, 0.0, 100.0 * pixels, 0.0, 0.0, 0.0)
+            store.append([Result(region.key, region.grid.image, "done", tuple(found), cover, seconds=0.1)])
+
+
+def write(folder: Path, names: Sequence[str]) -> None:
+    """Write reports of the run."""
+    from limner.pipelines.run.reporting import load_writers, read_record, write_reports
+
+    out = folder / "out"
+    for written in write_reports(read_record(folder / "run"), folder / "run", load_writers(names)):
+        if written.error:
+            raise SystemExit(written.error)
+        for path in written.paths:
+            shutil.move(path, out / path.name)
+
+
+def peer(folder: Path) -> None:
+    """CSV, GeoJSON and GeoPackage of the same outlines, as one writes it with geopandas."""
+    import geopandas as gpd
+
+    with (folder / "outlines.pickle").open("rb") as file:
+        shapes, labels, scores = pickle.load(file)  # noqa: S301 - our own
+    with rasterio.open(folder / "scene.tif") as raster:
+        transform, crs = raster.transform, raster.crs
+    pixels = shapely.from_wkb(shapes)
+    matrix = np.array([[transform.a, transform.d], [transform.b, transform.e]])
+    world = shapely.transform(pixels, lambda xy: xy @ matrix + [transform.c, transform.f])
+    frame = gpd.GeoDataFrame({"label": labels, "score": scores}, geometry=world, crs=crs)
+    frame["area_m2"] = frame.area
+    frame[["x0", "y0", "x1", "y1"]] = frame.bounds
+    centre = frame.centroid
+    frame["x"], frame["y"] = centre.x, centre.y
+    degrees = centre.to_crs(4326)
+    frame["lon"], frame["lat"] = degrees.x, degrees.y
+    frame.drop(columns="geometry").to_csv(folder / "out" / "peer.csv", index=False)
+    frame.to_crs(4326).to_file(folder / "out" / "peer.geojson", driver="GeoJSON")
+    frame.to_file(folder / "out" / "peer.gpkg", driver="GPKG")
+
+
+def measured(words: Sequence[str]) -> tuple[float, float, float]:
+    """(processor seconds, wall seconds, peak MiB) of this script with some words."""
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, __file__, *words])
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(words)}: exit code {process.returncode}")
+    return used.ru_utime + used.ru_stime, time.perf_counter() - start, used.ru_maxrss / 1024
+
+
+def main() -> None:
+    """Make the run, measure, and print a table."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--findings", type=int, default=100_000)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--only", action="append", default=[])
+    parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--step", default="", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.step:
+        steps = {"make": lambda: make(asked.folder, asked.findings), "peer": lambda: peer(asked.folder)}
+        steps.get(asked.step, lambda: write(asked.folder, [] if asked.step == "all" else asked.step.split(",")))()
+        return
+    folder = asked.folder or Path(tempfile.mkdtemp(prefix="limner-reports-"))
+    try:
+        (folder / "out").mkdir(parents=True, exist_ok=True)
+        words = ["--folder", str(folder), "--findings", str(asked.findings)]
+        if not (folder / "run" / "manifest.json").exists():
+            seconds, _, peak = measured([*words, "--step", "make"])
+            sys.stdout.write(f"made {asked.findings} findings in {seconds:.1f} s, {peak:.0f} MiB\n")
+        sys.stdout.write("| reports | processor s | wall s | peak MiB |\n| --- | --- | --- | --- |\n")
+        for name in (asked.only or ROWS) * asked.repeat:
+            seconds, wall, peak = measured([*words, "--step", name])
+            sys.stdout.write(f"| {name} | {seconds:.1f} | {wall:.1f} | {peak:.0f} |\n")
+            sys.stdout.flush()
+    finally:
+        if asked.folder is None:
+            shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
