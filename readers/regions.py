@@ -173,11 +173,7 @@ def cut_axis(length: int, *, tile: int, halo: int, tiles: int, margin: int, shif
     if step <= 0 or halo < 0 or margin < halo or tiles < 1 or length < 1:
         msg = f"cannot cut {length} px: tile {tile}, halo {halo}, tiles {tiles}, margin {margin}"
         raise ValueError(msg)
-    full = tiles * step + 2 * halo
-    if full <= 2 * margin:
-        value = f"{2 * margin} px shared by regions of {full} px"
-        remedy = "Lower --overlap or raise --hd-num"
-        raise RequestError("the overlap", "must be narrower than a region", value=value, remedy=remedy)
+    _require_narrower(margin, tiles * step + 2 * halo)
     start, core_start = -halo - shift, 0
     while True:
         n = min(tiles, max(1, math.ceil((length - halo - start) / step)))
@@ -191,8 +187,17 @@ def cut_axis(length: int, *, tile: int, halo: int, tiles: int, margin: int, shif
         start = stop - 2 * margin
 
 
-def _one_tile(length: int, tile: int, halo: int) -> Span:
+def _require_narrower(margin: int, full: int) -> None:
+    """Refuse regions of `full` grid pixels that share all of them, `2 * margin`, with their neighbours."""
+    if full <= 2 * margin:
+        value = f"{2 * margin} px shared by regions of {full} px"
+        remedy = "Lower --overlap or raise --hd-num"
+        raise RequestError("the overlap", "must be narrower than a region", value=value, remedy=remedy)
+
+
+def _one_tile(length: int, *, tile: int, halo: int, margin: int) -> Span:
     """The span of a `length` within a tile: a halo beyond both ends, or half of what is left."""
+    _require_narrower(margin, tile)
     left = (tile - length) // 2
     start = -min(halo, left if left < POOLED else left // POOLED * POOLED)
     return Span(start, start + tile, 0, length, 1)
@@ -237,7 +242,7 @@ def cut_regions(grid: Grid, *, tile: int, halo: int = 0, overlap: int = 0, hd_nu
     most = tiles_per_region(needed[0], needed[1], hd_num)
     margin = max(halo, (overlap + 1) // 2)
     columns, rows = (
-        [_one_tile(length, tile, halo)]
+        [_one_tile(length, tile=tile, halo=halo, margin=margin)]
         if length <= tile
         else list(islice(cut_axis(length, tile=tile, halo=halo, tiles=n, margin=margin), MAX_REGIONS + 1))
         for length, n in zip(shape, most, strict=True)

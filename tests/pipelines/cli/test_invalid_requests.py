@@ -43,7 +43,7 @@ NUMBER = "9" * 400
         ("--bands a,b,c", 3),
         ("--reader nonsense", 2),
         ("--reader dicom", 3),
-        ("--engine ray", 2),
+        ("--engine slurm", 2),
         ("--preset /etc/passwd", 2),
         ("--model /", 2),
         (f"--model {LONGER}", 2),
