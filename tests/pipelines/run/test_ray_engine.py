@@ -5,6 +5,7 @@ import os
 import pickle
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,10 +121,18 @@ class Sleeper:
         """Nothing to release."""
 
 
-Sleeper.__module__ = "__main__"  # so that Ray sends its code
+@pytest.fixture
+def sends_this_module() -> Iterator[None]:
+    """Ray sends the code of this module, which nodes cannot import."""
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("sends_this_module")
 def test_a_killed_raylet_loses_and_repeats_nothing(ray_cluster: Any) -> None:
     todo = cut_regions(Grid("image", (10 * 60, 10), (1.0, 1.0)), tile=10, hd_num=1)
     done: list[str] = []
@@ -160,6 +169,7 @@ def test_a_node_that_cannot_work_is_named(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("sends_this_module")
 def test_the_command_line_and_errors_of_nodes_stay_here(ray_cluster: Any, capfd: pytest.CaptureFixture[str]) -> None:
     """Ray would show the command line of a run, which names files, and print what happens on nodes."""
     todo = cut_regions(Grid("image", (10 * 8, 10), (1.0, 1.0)), tile=10, hd_num=1)
