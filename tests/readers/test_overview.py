@@ -109,6 +109,7 @@ def in_blocks(array_image: Make, width: int, height: int) -> Any:
 
 
 @pytest.mark.parametrize("share", [0.04, 0.2, 0.9])
+@pytest.mark.slow
 def test_a_large_map_is_sampled_evenly_and_the_nearest_sample_stands_for_the_rest(
     array_image: Make, coordinates: Make, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:

@@ -40,6 +40,7 @@ def test_tokens_of_difficult_texts_are_those_of_openclip() -> None:
 
 
 @pytest.mark.network
+@pytest.mark.slow
 def test_tokens_with_the_published_vocabulary_are_those_of_openclip() -> None:
     try:
         path = locate(PUBLISHED, SHA256, fetch=True)

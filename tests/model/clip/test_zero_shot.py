@@ -217,6 +217,7 @@ def change(folder: Path, name: str, **values: object) -> None:
         (lambda folder: change(folder, "preprocessor_config.json", size=40), "whole images of 32 pixels.*32, 40"),
     ],
 )
+@pytest.mark.slow
 def test_an_unsuitable_checkpoint_is_refused_on_load(
     checkpoints: Make, spoil: Callable[[Path], object], message: str
 ) -> None:

@@ -51,6 +51,7 @@ def test_colour_statistics_of_native_bands_are_physical_values() -> None:
 
 
 @pytest.mark.parametrize("family", ["clip", "siglip"])
+@pytest.mark.slow
 def test_image_text_features_are_those_of_zero_shot(checkpoints: Make, family: str) -> None:
     folder = checkpoints(family)
     encoder = find_encoder(str(folder))

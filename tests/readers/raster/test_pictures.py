@@ -152,6 +152,7 @@ def test_models_see_a_picture_as_viewers_show_it(tmp_path: Path, value: int) -> 
     assert np.array_equal(image_orientation(info).turn(pixels()), shown)
 
 
+@pytest.mark.slow
 def test_a_picture_is_analysed_and_drawn_upright_at_the_pixels_of_its_file(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[274] = 6

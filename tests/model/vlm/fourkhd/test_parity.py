@@ -164,6 +164,7 @@ def released() -> Sizes:
     )
 
 
+@pytest.mark.slow
 def test_the_full_size_has_exactly_the_released_names_and_shapes(golden: Path) -> None:
     keys = json.loads((golden / "expected_checkpoint_keys.json").read_text(encoding="utf-8"))["keys"]
     expected = {name: tuple(shape) for name, shape in keys.items()}
