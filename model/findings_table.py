@@ -2,6 +2,7 @@
 # shapely leaves its functions' **kwargs untyped:
 # pyright: reportUnknownMemberType=false
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -133,8 +134,8 @@ class FindingsTable(Sequence[Finding]):
 
     def __iter__(self) -> Iterator[Finding]:
         plain: list[list[Any]] = [getattr(self, name).tolist() for name in ("label", "kind", "text", "text_cut", "cut")]
-        scores = [None if score != score else score for score in self.score.tolist()]  # noqa: PLR0124 - NaN
-        windows = [None if window[0] != window[0] else tuple(window) for window in self.window.tolist()]
+        scores = [None if math.isnan(score) else score for score in self.score.tolist()]
+        windows = [None if math.isnan(window[0]) else tuple(window) for window in self.window.tolist()]
         numbers, notes = _dictionaries(self.numbers, len(self)), _dictionaries(self.notes, len(self))
         rows = zip(*plain, self.geometries, scores, numbers, notes, windows, self.plane.tolist(), strict=True)
         for label, kind, text, text_cut, cut, geometry, score, own, said, window, plane in rows:

@@ -41,6 +41,18 @@ _RED, _BLUE = (np.rint(factor * _DIFFERENCE).astype(np.int16) for factor in (1.4
 _GREEN_OF_BLUE, _GREEN_OF_RED = -22554 * _DIFFERENCE, -46802 * _DIFFERENCE + (1 << 15)  # times 2¹⁶, for rounding
 
 
+def _stored_bytes(tiff: "TiffFile", page: "TiffPage | TiffFrame", index: int, where: str) -> bytes:
+    """The bytes of one tile or strip. Raises `ReadError` where they are too many, or not all there."""
+    count = page.databytecounts[index]
+    if not 0 <= count <= MAX_SEGMENT_BYTES:
+        raise unreadable(where, f"{count} bytes of one tile")
+    tiff.filehandle.seek(page.dataoffsets[index])
+    data = tiff.filehandle.read(count)
+    if len(data) < count:
+        raise unreadable(where, f"{len(data)} of its {count} bytes are there")
+    return data
+
+
 def read_tile(tiff: "TiffFile", page: "TiffPage | TiffFrame", index: int, where: str) -> Pixels | None:
     """Read one tile or strip of a page and decode it: (height, width, samples); None where the file has none.
 
@@ -50,14 +62,8 @@ def read_tile(tiff: "TiffFile", page: "TiffPage | TiffFrame", index: int, where:
     if keyframe is None:
         return None
     try:
-        count = page.databytecounts[index]
-        if not 0 <= count <= MAX_SEGMENT_BYTES:
-            raise unreadable(where, f"{count} bytes of one tile")  # noqa: TRY301 - like the faults below
-        tiff.filehandle.seek(page.dataoffsets[index])
-        data = tiff.filehandle.read(count)
-        if len(data) < count:
-            raise unreadable(where, f"{len(data)} of its {count} bytes are there")  # noqa: TRY301
-        if not count:
+        data = _stored_bytes(tiff, page, index, where)
+        if not data:
             return None
         compression = int(keyframe.compression)
         check_tile(data, compression, tile_size(keyframe), where)
