@@ -160,6 +160,11 @@ class Plan:
     files: tuple[FileRow, ...]
 
     @property
+    def volumes(self) -> frozenset[str]:
+        """Ids of the stacks that are analysed as a whole."""
+        return frozenset(image.info.id for image in self.images if image.spec.volume is not None)
+
+    @property
     def digest(self) -> str:
         """A sha256 of everything that determines which pixels are analysed and how."""
         content = [[image.to_json(), [region.key for region in image.regions], image.skipped] for image in self.images]
@@ -303,6 +308,10 @@ def grid_scale(info: ImageInfo, spec: InputSpec, resolution: str) -> tuple[float
     made so, at the size of their shorter side, also where only the pixel aspect of a study is known. Raises
     `RequestError` where the pixel size must be known and is not, `ModelError` where it does not suit the model.
     """
+    if spec.volume is not None:
+        if resolution:
+            raise _volume_resolution(info, resolution)
+        return 1.0, 1.0
     model_metres = spec.resolution
     if model_metres is not None and spec.unit == "um":
         model_metres *= 1e-6
@@ -331,6 +340,11 @@ def grid_scale(info: ImageInfo, spec: InputSpec, resolution: str) -> tuple[float
     if model_metres is not None:
         _check_model_resolution(info, actual, scale, model_metres, spec.tolerates)
     return scale
+
+
+def _volume_resolution(info: ImageInfo, resolution: str) -> RequestError:
+    rule = f"must not be given for a model of volumes, which has a voxel size of its own; it concerns {info.id}"
+    return RequestError("--resolution", rule, value=resolution, remedy="Leave --resolution out")
 
 
 _STATE_CRS = "State the coordinate reference system with --crs, such as --crs EPSG:32618"
