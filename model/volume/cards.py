@@ -34,17 +34,19 @@ class Method(Protocol):
         ...
 
 
-def find_volume_model(name_or_path: str, *, fetch: bool = False, folds: int = 1, mirror: bool = False) -> VolumeModel:
+def find_volume_model(
+    name_or_path: str, *, fetch: bool = False, folds: Sequence[str] = (), flips: bool = False
+) -> VolumeModel:
     """The model of a card of the annotator `volume`, by the card's name or path.
 
-    `folds` is how many of a method's networks, trained alike, are averaged; with `mirror` each also sees the volume in
-    all mirror images. Both are for the method "hd-bet". The network is only used with `fetch`, by `check`. Raises
-    `ModelError`: no such card, an invalid one, or options that its method does not have.
+    `folds` names those of a method's networks, trained alike, whose answers are averaged; with `flips` each also sees
+    the volume in all mirror images. Internet is only used with `fetch`, by `check`. Raises `ModelError`: no such card,
+    an invalid one, or options that its method does not have.
     """
     card = find_volume_card(name_or_path)
-    if folds != 1 or mirror:
-        rule, remedy = "must be used with one fold and not mirrored", "Leave these options out, or use brain-mr"
-        raise ModelError(f"model {card.name}", rule, value=f"folds {folds}", remedy=remedy)
+    if folds or flips:
+        rule, remedy = "must be used without folds and flips, which it does not have", "Leave these options out"
+        raise ModelError(f"model {card.name}", rule, value="folds" if folds else "flips", remedy=remedy)
     return CardModel(card, DeepBet(), len(card.files), fetch=fetch)
 
 

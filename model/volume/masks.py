@@ -70,5 +70,5 @@ def fill_holes(mask: Mask) -> Mask:
 def _label(mask: Mask, structure: Any) -> tuple[npt.NDArray[np.int32], int]:
     from scipy import ndimage  # pyright: ignore[reportMissingTypeStubs]
 
-    labels, count = cast("tuple[npt.NDArray[np.int32], int]", ndimage.label(mask, structure))
-    return labels, count
+    label: Any = ndimage.label  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return cast("tuple[npt.NDArray[np.int32], int]", label(mask, structure))

@@ -210,10 +210,10 @@ def test_a_card_of_another_annotator_is_refused() -> None:
 
 
 def test_options_of_another_method_are_refused() -> None:
-    with pytest.raises(ModelError, match="one fold and not mirrored"):
-        find_volume_model("brain", folds=5)
-    with pytest.raises(ModelError, match="one fold and not mirrored"):
-        find_volume_model("brain", mirror=True)
+    with pytest.raises(ModelError, match="without folds and flips"):
+        find_volume_model("brain", folds=["0"])
+    with pytest.raises(ModelError, match="without folds and flips"):
+        find_volume_model("brain", flips=True)
 
 
 def test_the_segmenter_refuses_a_card_for_volumes() -> None:
