@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from limner.model.annotator import InputSpec
+from limner.pipelines.api import plan
 from limner.pipelines.config import Settings
 from limner.pipelines.run.plan import reader_options, scan_inputs
 from limner.pipelines.run.reporting import read_record
@@ -382,9 +383,17 @@ def test_whole_shows_a_picture_without_a_pixel_size_in_one_view(
     assert max(float(row["x1_px"]) for row in rows(out / "findings.csv")) == 50
 
 
-def test_a_model_made_with_whole_films_sees_a_film_whole(tmp_path: Path, making: ModuleType, limner: Limner) -> None:
+@pytest.mark.parametrize(
+    ("settings", "regions", "tiles"),
+    [({}, 1, (1, 1)), ({"resolution": "native"}, 4, (5, 5)), ({"whole": True}, 1, (4, 6))],
+)
+def test_a_model_made_with_whole_films_sees_a_film_whole(
+    tmp_path: Path, making: ModuleType, settings: dict[str, Any], regions: int, tiles: tuple[int, int]
+) -> None:
     film = making.image(making.ramp(300, 200), sop_class=making.CR, BodyPartExamined="CHEST", WindowCenter=15000)
     path = making.save(film, tmp_path / "cr.dcm")
-    words = ("plan", path, "--model", "4khd:small", "--labels", "opacity,no opacity", "--answer", "classify")
-    assert "1 of up to 32 × 32 px, 1 × 1 tiles" in limner(*words).out
-    assert "1 of up to 128 × 192 px, 4 × 6 tiles" in limner(*words, "--whole").out
+    asked: dict[str, Any] = {"model": "4khd:small", "labels": ["opacity", "no opacity"], "answer": "classify"}
+    (image,) = plan(path, **asked, **settings).images
+    assert len(image.regions) == regions
+    assert image.largest_region.tiles == tiles
+    assert any("shown whole" in note for note in image.info.notes) == (not settings)
