@@ -164,6 +164,11 @@ class Plan:
     files: tuple[FileRow, ...]
 
     @property
+    def volumes(self) -> frozenset[str]:
+        """Ids of the stacks that are analysed as a whole."""
+        return frozenset(image.info.id for image in self.images if image.spec.volume is not None)
+
+    @property
     def digest(self) -> str:
         """A sha256 of everything that determines which pixels are analysed and how."""
         content = [[image.to_json(), [region.key for region in image.regions], image.skipped] for image in self.images]
@@ -259,6 +264,8 @@ def _plan_image(
     """Plan one image. Raises `LimnerError`."""
     spec = DEFAULT_INPUT_SPEC if annotator is None else annotator.input_spec(info)
     info = with_model_window(info, spec, settings)
+    if spec.volume is not None:
+        _check_volume(info, settings)
     planes = _chosen_planes(info, settings)
     whole = _whole_tiles(info, annotator, settings)
     info = replace(info, notes=(*info.notes, *_size_notes(info, spec, settings, whole)))
@@ -345,6 +352,8 @@ def grid_scale(info: ImageInfo, spec: InputSpec, resolution: str, whole: int = 0
     made so, at the size of their shorter side, also where only the pixel aspect of a study is known. Raises
     `RequestError` where the pixel size must be known and is not, `ModelError` where it does not suit the model.
     """
+    if spec.volume is not None:
+        return 1.0, 1.0
     model_metres = spec.resolution
     if model_metres is not None and spec.unit == "um":
         model_metres *= 1e-6
@@ -385,6 +394,15 @@ def _pixel_aspect(info: ImageInfo) -> tuple[float, float]:
     """The sides (x, y) of a pixel in any unit, where no placement states its size: square unless a study says more."""
     sides = [float(side) for side in map(dict(info.facts).get, ("col_mm", "row_mm")) if side]
     return (sides[0], sides[1]) if sides else (1.0, 1.0)
+
+
+def _check_volume(info: ImageInfo, settings: Settings) -> None:
+    """Raise `RequestError` for what cannot be asked of a model that labels the voxels of a whole stack."""
+    whole, slices = "yes" if settings.whole else "", ",".join(settings.slices)
+    why = f"for a model of volumes, which takes all slices at a voxel size of its own; it concerns {info.id}"
+    for name, value in (("resolution", settings.resolution), ("whole", whole), ("slices", slices)):
+        if value:
+            raise RequestError(f"--{name}", f"must not be given {why}", value=value, remedy=f"Leave --{name} out")
 
 
 _STATE_CRS = "State the coordinate reference system with --crs, such as --crs EPSG:32618"
