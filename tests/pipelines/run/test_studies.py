@@ -397,3 +397,35 @@ def test_a_model_made_with_whole_films_sees_a_film_whole(
     assert len(image.regions) == regions
     assert image.largest_region.tiles == tiles
     assert any("shown whole" in note for note in image.info.notes) == (not settings)
+
+
+def test_a_model_and_the_overview_see_three_windows_in_colour(
+    tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
+) -> None:
+    hu = {"RescaleSlope": 1, "RescaleIntercept": 0, "RescaleType": "HU"}
+    folder, out = making.save_all(making.slices(3, **hu), tmp_path / "ct"), tmp_path / "out"
+    asked = ("--reader-options", "window=500/4000,2000/400,400/900")
+    output = limner("run", folder, "--model", per_tile, *asked, "--out", out)
+    assert output.code == 0, output.err
+    (series,) = rows(out / "series.csv")
+    assert series["window_used"].startswith("red 500/4000 LINEAR (option window); green 2000/400")
+    (image,) = read_record(out).images
+    overview = image.overview()
+    assert overview is not None
+    red, green, blue = (overview.pixels[..., colour][overview.valid] for colour in range(3))
+    assert (red != green).any()
+    assert (green != blue).any()
+
+
+def test_a_window_makes_colour_pictures_fail_and_not_the_study(
+    tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
+) -> None:
+    folder = making.save_all(making.slices(3, **WIDE), tmp_path / "ct")
+    tags = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
+    screen = making.image(np.zeros((8, 6, 3), np.uint8), sop_class=making.SC, number=77, **tags)
+    making.save(screen, folder / "screen.dcm")
+    asked = ("--reader-options", "window=4000/10000", "--out", tmp_path / "out")
+    assert limner("run", folder, "--model", per_tile, *asked).code == 1
+    (failed,) = [row for row in rows(tmp_path / "out" / "files.csv") if row["status"] == "failed"]
+    assert "must be grey to be shown in a window (found: colours, window 4000/10000)" in failed["reason"]
+    assert len(rows(tmp_path / "out" / "findings.csv")) == 3
