@@ -16,7 +16,7 @@ import pytest
 import rasterio
 import typer.main
 import yaml
-from limner.model.checkpoints.cards import find_card, read_card, shipped_cards
+from limner.model.checkpoints.cards import find_card, find_volume_card, read_card, shipped_cards
 from limner.pipelines.cli.main import app, main
 from limner.pipelines.config import Settings, presets
 from limner.readers.raster.bands import SENSORS
@@ -160,7 +160,13 @@ def test_classes_of_the_architecture_exist(root: Path) -> None:
 def test_table_of_cards_is_complete(root: Path) -> None:
     text = pages(root)["docs/models.md"]
     table = {row[0].strip("`"): row for row in rows(section(text, "Cards that ship"))}
-    assert set(table) == set(shipped_cards())
+    volumes = {row[0].strip("`"): row for row in rows(section(text, "Cards for volumes that ship"))}
+    assert set(table) | set(volumes) == set(shipped_cards())
+    for name, (_, labels, _, licence, extent) in volumes.items():
+        card = find_volume_card(name)
+        assert labels == ", ".join(card.labels)
+        assert licence == card.licence
+        assert extent == f"{card.extent_mm[0]:g} to {card.extent_mm[1]:g} mm"
     for name, (_, labels, _, licence, resolution) in table.items():
         card = find_card(name)
         assert labels == ", ".join(card.labels)

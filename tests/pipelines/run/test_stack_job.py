@@ -246,9 +246,12 @@ def test_colour_pictures_and_maps_are_no_volumes(tmp_path: Path, make_scene: Any
         run(make_scene(tmp_path / "scene.tif"), tmp_path / "out")
 
 
-def test_a_resolution_is_refused(tmp_path: Path, making: ModuleType) -> None:
+@pytest.mark.parametrize("asked", [{"resolution": "native"}, {"whole": True}, {"slices": "2-4"}])
+def test_a_resolution_a_whole_view_and_a_choice_of_slices_are_refused(
+    tmp_path: Path, making: ModuleType, asked: dict[str, Any]
+) -> None:
     with pytest.raises(RequestError, match="must not be given for a model of volumes"):
-        run(making.save_all(making.slices(6, **WIDE), tmp_path / "ct"), tmp_path / "out", resolution="native")
+        run(making.save_all(making.slices(6, **WIDE), tmp_path / "ct"), tmp_path / "out", **asked)
 
 
 def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path: Path, making: ModuleType) -> None:
