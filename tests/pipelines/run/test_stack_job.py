@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -138,12 +139,12 @@ def test_structures_are_measured_in_the_patient(tmp_path: Path, making: ModuleTy
         half = (np.abs(column) + np.abs(row_) + np.abs(step)) / 2
         assert all(float(row[f"{a}0_mm"]) <= places[:, at].min() - 0.99 * half[at] + 1e-3 for at, a in enumerate("xyz"))
         assert all(float(row[f"{a}1_mm"]) >= places[:, at].max() + 0.99 * half[at] - 1e-3 for at, a in enumerate("xyz"))
-    areas = dict.fromkeys(("bright", "brighter"), 0.0)
+    areas = defaultdict[str, float](float)
     for finding in rows(tmp_path / "out" / "findings.csv"):
         areas[finding["label"]] += float(finding["area_px"])
         assert finding["sop_uid"]
         assert finding["slice_position_mm"]
-    assert list(areas.values()) == [np.count_nonzero(truth == number) for number in (1, 2)]
+    assert areas == {label: np.count_nonzero(truth == number) for number, label in enumerate(Threshold.labels, 1)}
 
 
 def test_a_label_map_is_written_as_nifti(tmp_path: Path, making: ModuleType) -> None:
