@@ -105,7 +105,7 @@ class Keywords(TypedDict, total=False):
     """
     reports: str | Sequence[str] | None
     """Kinds of reports to write. Default: all."""
-    reference: str | Sequence[str] | None
+    reference: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
     """Reference masks of stacks that are annotated as volumes: NIfTI label maps on the stacks' own voxels, as FILE or
     IMAGE=FILE. Dice and surface distances go to reference.csv.
     """
