@@ -22,6 +22,16 @@ UNDECIDED_COLOUR: Final = "#9aa0a6"
 
 
 @dataclass(frozen=True, slots=True)
+class VoxelGrid:
+    """The voxels of a stack of slices."""
+
+    shape: tuple[int, int, int]
+    """(slices, rows, columns)."""
+    spacing: tuple[float, float, float]
+    """Distances in mm between the centres of neighbouring (slices, rows, columns)."""
+
+
+@dataclass(frozen=True, slots=True)
 class InputSpec:
     """The input that an annotator needs of an image."""
 
@@ -52,6 +62,8 @@ class InputSpec:
     """What was fitted to the image (see `SupportsFit`, `SupportsPictureFit`), in the annotator's own format."""
     overlap: int = 0
     """Analysed pixels that neighbouring regions share at least."""
+    volume: VoxelGrid | None = None
+    """Of an annotator that gets the whole stack at once (see `volume.volume.SupportsVolumes`): its voxels."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,17 @@ class Coverage:
 
 
 @dataclass(frozen=True, slots=True)
+class PackedRaster:
+    """A raster that is compressed already."""
+
+    dtype: str
+    """As NumPy writes it, little-endian: |u1 for 8 bits."""
+    shape: tuple[int, ...]
+    content: bytes
+    """Its values in C order, compressed with zstd."""
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """One region's outcome; a failed region has an `error` and no findings."""
 
@@ -122,7 +133,9 @@ class Result:
     coverage: Coverage | None = None
     error: str = ""
     seconds: float = 0.0
-    rasters: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict[str, npt.NDArray[Any]], compare=False)
+    rasters: Mapping[str, npt.NDArray[Any] | PackedRaster] = field(
+        default_factory=dict[str, npt.NDArray[Any] | PackedRaster], compare=False
+    )
     """Class maps, probabilities and masks of the region by name, of up to four axes: whole numbers, floats or flags."""
 
     def to_json(self) -> dict[str, Any]:

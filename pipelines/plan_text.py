@@ -55,7 +55,8 @@ def time_text(timing: Timing, *, workers: int, cluster: bool = False) -> str:
 
 def _plan_rows(image: ImagePlan) -> list[Row]:
     metres, region = image.analysis_metres, image.largest_region
-    own = "its own pixels" if image.grid.scale == (1.0, 1.0) else "one slice per tile"
+    reduced = max(image.grid.scale)
+    own = f"its own pixels{f', reduced {reduced:.3g} times' if reduced > 1 else ''}"
     count = f"{len(image.regions)} of up to {region.size[0]} × {region.size[1]} px"
     skipped = Counter((image.skipped or {}).values())
     rows = [

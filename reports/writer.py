@@ -2,11 +2,13 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+import numpy as np
+import numpy.typing as npt
 from shapely.geometry.base import BaseGeometry
 
 from ..model.finding import Finding
@@ -109,6 +111,10 @@ class ImageRecord:
     pseudonym where it may identify a patient, or "": reports then show the id."""
     warnings: tuple[str, ...] = ()
     """Sentences on why the results must not be believed unseen: hardly any tissue, a doubtful field and the like."""
+
+    label_maps: Callable[[], Iterator[npt.NDArray[np.uint8]]] | None = None
+    """Of a stack that was annotated as a volume: the label map (rows, columns) of each slice in order, 0 where there is
+    no label, else the number of one of the record's `labels` from 1. Read at each call; None for other images."""
 
     forced: str = ""
     """What of the image is outside the model's domain, as a phrase, where the user insisted; "" where nothing is."""

@@ -16,11 +16,12 @@ import pytest
 import rasterio
 import typer.main
 import yaml
-from limner.model.checkpoints.cards import find_card, read_card, shipped_cards
+from limner.model.checkpoints.cards import find_card, find_volume_card, read_card, shipped_cards
 from limner.pipelines.cli.main import app, main
 from limner.pipelines.config import Settings, presets
 from limner.readers.raster.bands import SENSORS
 from limner.reports.columns import FINDINGS, MODEL
+from limner.reports.structures import STRUCTURES
 from limner.reports.studies import SERIES, STUDIES
 from limner.reports.summary import AREAS, FILES, SUMMARY, label_columns
 from limner.reports.table import Column, markdown
@@ -160,7 +161,13 @@ def test_classes_of_the_architecture_exist(root: Path) -> None:
 def test_table_of_cards_is_complete(root: Path) -> None:
     text = pages(root)["docs/models.md"]
     table = {row[0].strip("`"): row for row in rows(section(text, "Cards that ship"))}
-    assert set(table) == set(shipped_cards())
+    volumes = {row[0].strip("`"): row for row in rows(section(text, "Cards for volumes that ship"))}
+    assert set(table) | set(volumes) == set(shipped_cards())
+    for name, (_, labels, _, licence, extent) in volumes.items():
+        card = find_volume_card(name)
+        assert labels == ", ".join(card.labels)
+        assert licence == card.licence
+        assert extent == f"{card.extent_mm[0]:g} to {card.extent_mm[1]:g} mm"
     for name, (_, labels, _, licence, resolution) in table.items():
         card = find_card(name)
         assert labels == ", ".join(card.labels)
@@ -202,8 +209,9 @@ def test_plugins_are_documented(root: Path, group: str) -> None:
         ("files.csv", FILES),
         ("studies.csv", STUDIES),
         ("series.csv", SERIES),
+        ("structures.csv", STRUCTURES),
     ],
-    ids=["findings", "summary", "areas", "files", "studies", "series"],
+    ids=["findings", "summary", "areas", "files", "studies", "series", "structures"],
 )
 def test_column_tables_are_up_to_date(root: Path, title: str, columns: list[Column[Any]]) -> None:
     table = [line for line in section(pages(root)["docs/reports.md"], title).splitlines() if line.startswith("|")]

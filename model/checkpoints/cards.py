@@ -1,10 +1,15 @@
-"""Model cards: a segmentation network's weights, input, classes, licence and limitations, in YAML."""
+"""Model cards: a model's weights, input, classes, licence and limitations, in YAML.
+
+A card of the annotator `segment` describes a segmentation network (`ModelCard`), one of the annotator `volume` a method
+that labels the voxels of a stack (`VolumeCard`).
+"""
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -15,8 +20,6 @@ from .weights import is_path
 
 Text = Annotated[str, Field(min_length=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-_SOURCES: Final[Any] = {"variants": {"__all__": {"weights": True, "companions": {"__all__": {"weights"}}}}}
 
 
 class CardPart(BaseModel):
@@ -43,22 +46,23 @@ class PixelSize(CardPart):
     """The factor by which it may differ either way."""
 
 
-class Companion(CardPart):
-    """A file with weights outside the network's own, as ONNX allows."""
+class CardFile(CardPart):
+    """A file with weights."""
 
     name: Text
-    """The name in the network's file."""
-    weights: Text
-    sha256: Sha256
-
-
-class CardVariant(CardPart):
-    """One network of a card. Bands reach it as (value - mean) / std."""
-
-    name: Text
+    """Unique in the card."""
     weights: Text
     """The source of the file: see `weights.locate`."""
     sha256: Sha256
+
+
+class Companion(CardFile):
+    """A file with weights outside the network's own, as ONNX allows; its name is that in the network's file."""
+
+
+class CardVariant(CardFile):
+    """One network of a card. Bands reach it as (value - mean) / std."""
+
     bands: Annotated[tuple[Text | Annotated[tuple[Text, ...], Field(min_length=1)], ...], Field(min_length=1)]
     """STAC common names in the network's order, or a list of names for a band with several, best first."""
     quantity: Text
@@ -104,11 +108,19 @@ class CardTiling(CardPart):
     """Whether the targets were met: 0.5 % at every shift, and 1.2 times chance."""
 
 
-class ModelCard(CardPart):
-    """A model card."""
+class CardMeasurement(CardPart):
+    """A figure that was measured, and on what."""
+
+    what: Text
+    value: float
+    unit: str = ""
+
+
+class Card(CardPart):
+    """What cards of all annotators have."""
 
     name: Text
-    annotator: Literal["segment"]
+    annotator: str
     summary: Text
     licence: Text
     citation: Text
@@ -117,6 +129,37 @@ class ModelCard(CardPart):
     known_mistakes: tuple[Text, ...] = ()
     classes: Annotated[tuple[CardClass, ...], Field(min_length=2, max_length=255)]
     """In the order of the network's outputs."""
+
+    sources: ClassVar[Any] = {}
+    """The parts that decide neither answers nor texts, as pydantic's `exclude`."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes that become findings, in order."""
+        return tuple(c.name for c in self.classes if not c.background)
+
+    @property
+    def weight_files(self) -> Mapping[str, tuple[CardFile, ...]]:
+        """Name of a network → its files."""
+        return {}
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of everything that decides answers and texts, without the sources of the weights."""
+        return hashlib.sha256(self.model_dump_json(exclude=self.sources).encode()).hexdigest()
+
+    def _faults(self, *named: tuple[str, Sequence[str]]) -> str:
+        """What is wrong with the classes, or with further names that must be unique; "" for nothing."""
+        for what, names in (("class", [c.name for c in self.classes]), *named):
+            if len(set(names)) < len(names):
+                return f"two {what} names are the same"
+        return "at least one class must not be background" if not self.labels else ""
+
+
+class ModelCard(Card):
+    """A card of the annotator `segment`."""
+
+    annotator: Literal["segment"]  # pyright: ignore[reportIncompatibleVariableOverride] - frozen
     resolution: PixelSize
     domain: tuple[Domain, ...] = ()
     """The images that the network was made for; empty where that is not known."""
@@ -135,22 +178,19 @@ class ModelCard(CardPart):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        msg = ""
-        for what, names in (("class", [c.name for c in self.classes]), ("variant", [v.name for v in self.variants])):
-            if len(set(names)) < len(names):
-                msg = f"two {what} names are the same"
+        msg = self._faults(("variant", [v.name for v in self.variants]))
         if self.tile <= 2 * self.halo:
-            msg = "a tile must be wider than its two halos"
-        if all(c.background for c in self.classes):
-            msg = "at least one class must not be background"
+            msg = msg or "a tile must be wider than its two halos"
         if msg:
             raise ValueError(msg)
         return self
 
+    sources: ClassVar[Any] = {"variants": {"__all__": {"weights": True, "companions": {"__all__": {"weights"}}}}}
+
     @property
-    def labels(self) -> tuple[str, ...]:
-        """The classes that become findings, in order."""
-        return tuple(c.name for c in self.classes if not c.background)
+    def weight_files(self) -> Mapping[str, tuple[CardFile, ...]]:
+        """Name of a variant → its network and companions."""
+        return {one.name: (one, *one.companions) for one in self.variants}
 
     @property
     def tiling_note(self) -> str:
@@ -164,10 +204,39 @@ class ModelCard(CardPart):
             f"({in_step:.2g} % between tiles of a run), by its card"
         )
 
+
+class VolumeCard(Card):
+    """A card of the annotator `volume`: weights for a method that limner implements."""
+
+    annotator: Literal["volume"]  # pyright: ignore[reportIncompatibleVariableOverride] - frozen
+    domain: tuple[Domain, ...] = ()
+    """The studies that the method was made for; empty where that is not known."""
+    method: Literal["deepbet", "hd-bet"]
+    """From voxels to labels: see `limner.model.volume.deepbet` and `limner.model.volume.hd_bet`."""
+    extent_mm: tuple[float, float]
+    """The least and greatest extent of a stack along each of its axes."""
+    files: Annotated[tuple[CardFile, ...], Field(min_length=1)]
+    """In the order in which the method takes them."""
+    measured: tuple[CardMeasurement, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        msg = self._faults(("file", [one.name for one in self.files]))
+        if not 0 < self.extent_mm[0] < self.extent_mm[1]:
+            msg = msg or "extent_mm must be ordered and above 0"
+        if msg:
+            raise ValueError(msg)
+        return self
+
+    sources: ClassVar[Any] = {"files": {"__all__": {"weights"}}}
+
     @property
-    def digest(self) -> str:
-        """The sha256 of everything that decides answers and texts, without the sources of the weights."""
-        return hashlib.sha256(self.model_dump_json(exclude=_SOURCES).encode()).hexdigest()
+    def weight_files(self) -> Mapping[str, tuple[CardFile, ...]]:
+        """Name of a file → that file."""
+        return {one.name: (one,) for one in self.files}
+
+
+AnyCard = ModelCard | VolumeCard
 
 
 def _shares(one: CardTiling) -> tuple[float, float]:
@@ -183,11 +252,21 @@ def shipped_cards() -> tuple[str, ...]:
 @cache
 def shipped_digests() -> frozenset[str]:
     """The sha256 of every weight file that a shipped card names."""
-    variants = [variant for name in shipped_cards() for variant in find_card(name).variants]
-    return frozenset(part.sha256 for variant in variants for part in (variant, *variant.companions))
+    networks = [files for name in shipped_cards() for files in find_any_card(name).weight_files.values()]
+    return frozenset(file.sha256 for files in networks for file in files)
 
 
 def find_card(name_or_path: str) -> ModelCard:
+    """`find_any_card`, of the annotator `segment`. Raises `ModelError` for a card of another one, too."""
+    return _require(find_any_card(name_or_path), ModelCard, f"model {name_or_path!r}")
+
+
+def find_volume_card(name_or_path: str) -> VolumeCard:
+    """`find_any_card`, of the annotator `volume`. Raises `ModelError` for a card of another one, too."""
+    return _require(find_any_card(name_or_path), VolumeCard, f"model {name_or_path!r}")
+
+
+def find_any_card(name_or_path: str) -> AnyCard:
     """A shipped card by name, or a YAML file by path, from whose folder relative paths of weights count.
 
     Raises `ModelError`: no such card, not YAML, unknown or missing keys, invalid values.
@@ -204,6 +283,8 @@ def find_card(name_or_path: str) -> ModelCard:
         remedy = f"Check the path, or name a shipped card: {known}"
         raise ModelError(f"card {name_or_path}", "must be a readable text file", remedy=remedy)
     card = _validate(read_yaml(path, f"card {name_or_path}"))
+    if isinstance(card, VolumeCard):
+        return card.model_copy(update={"files": tuple(_in_folder(one, path) for one in card.files)})
     variants = [
         _in_folder(variant, path).model_copy(
             update={"companions": tuple(_in_folder(c, path) for c in variant.companions)}
@@ -214,12 +295,12 @@ def find_card(name_or_path: str) -> ModelCard:
 
 
 @cache
-def _shipped_card(name: str) -> ModelCard:
+def _shipped_card(name: str) -> AnyCard:
     text = (resources.files(__package__ or "") / "cards" / f"{name}.yaml").read_text(encoding="utf-8")
-    return read_card(text, subject=f"card {name}")
+    return _validate(parse_yaml(text, f"card {name}"))
 
 
-WithWeights = TypeVar("WithWeights", CardVariant, Companion)
+WithWeights = TypeVar("WithWeights", bound=CardFile)
 
 
 def _in_folder(part: WithWeights, path: Path) -> WithWeights:
@@ -228,22 +309,49 @@ def _in_folder(part: WithWeights, path: Path) -> WithWeights:
 
 
 def read_card(text: str, *, subject: str) -> ModelCard:
-    """A card from YAML text; `subject` names it in errors. Raises `ModelError`."""
-    return _validate(parse_yaml(text, subject))
+    """A card of the annotator `segment` from YAML text; `subject` names it in errors. Raises `ModelError`."""
+    return _require(_validate(parse_yaml(text, subject)), ModelCard, subject)
 
 
-def _validate(content: UntrustedDict) -> ModelCard:
+def read_volume_card(text: str, *, subject: str) -> VolumeCard:
+    """A card of the annotator `volume` from YAML text; `subject` names it in errors. Raises `ModelError`."""
+    return _require(_validate(parse_yaml(text, subject)), VolumeCard, subject)
+
+
+Kind = TypeVar("Kind", ModelCard, VolumeCard)
+
+
+def _require(card: AnyCard, kind: type[Kind], subject: str) -> Kind:
+    if not isinstance(card, kind):
+        wanted = "volume" if kind is VolumeCard else "segment"
+        remedy = f"Name it with its own annotator: --model {card.annotator}:{card.name}"
+        raise ModelError(subject, f"must be a card of the annotator {wanted}", value=card.annotator, remedy=remedy)
+    return card
+
+
+_PARTS: Mapping[str, type[BaseModel]] = {
+    "classes": CardClass,
+    "companions": Companion,
+    "domain": Domain,
+    "files": CardFile,
+    "measured": CardMeasurement,
+    "resolution": PixelSize,
+    "tiling": CardTiling,
+    "variants": CardVariant,
+}
+
+
+def _validate(content: UntrustedDict) -> AnyCard:
+    kind = VolumeCard if content.get("annotator") == "volume" else ModelCard
     try:
-        return ModelCard.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(step) for step in first["loc"])
         if first["type"] == "extra_forbidden":
-            part: type[BaseModel] = ModelCard
-            parts: dict[str, type[BaseModel]] = {"classes": CardClass, "companions": Companion, "domain": Domain}
-            parts |= {"resolution": PixelSize, "tiling": CardTiling, "variants": CardVariant}
+            part: type[BaseModel] = kind
             for step in first["loc"][:-1]:
-                part = parts.get(str(step), part)
+                part = _PARTS.get(str(step), part)
             rule, value = "must have known keys only", excerpt(where)
             remedy = f"{did_you_mean(str(first['loc'][-1]), part.model_fields)}Known: {', '.join(part.model_fields)}"
         else:

@@ -5,11 +5,11 @@ from pathlib import Path
 from ...readers.errors import ModelError
 from ..checkpoints.untrusted import CHECK_PATH
 from .nnunet_plans import is_nnunet, read_nnunet
-from .options import VolumeOptions
+from .options import FolderOptions
 from .volume import VolumeModel
 
 
-def find_volume_folder(path: str, options: VolumeOptions) -> VolumeModel:
+def find_volume_folder(path: str, options: FolderOptions) -> VolumeModel:
     """The volume model of a path; its small files are read, its weights are not.
 
     Raises `ModelError` where the path is none, or its files cannot be used.

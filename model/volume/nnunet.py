@@ -4,7 +4,7 @@
     label maps ◀── turned back ◀── in the whole ◀── labels ◀───── resampled row by row ◀──────────┘
 
 Held are the voxels of the series, two bytes each where they are whole numbers, else four, their labels, one byte each,
-and the logits of as many rows as a patch has, in float16 as nnU-Net's own.
+and each fold's logits of as many rows as a patch has, in float16 as nnU-Net's own.
 """
 
 # torch's types do not cover what is used here:
@@ -33,7 +33,7 @@ from ..domain import Domain
 from .intensity import Normaliser, hold
 from .nnunet_checkpoint import Checkpoint, check_shapes, read_checkpoint
 from .nnunet_plans import DATASET, PLANS, NnUNetConfig
-from .options import VolumeOptions
+from .options import FolderOptions
 from .orientation import AxesTriple, Turn, closest_axes, stacked_upwards
 from .resampling import Resampler, Resampling, RowCache, new_shape
 from .sliding import Patches, even_starts, nnunet_importance, slide
@@ -51,7 +51,7 @@ _CHUNK: Final = 2**23  # voxels of logits that are resampled at a time
 class NnUNet:
     """A trained configuration of nnU-Net v2 as a `VolumeModel`."""
 
-    def __init__(self, config: NnUNetConfig, options: VolumeOptions) -> None:
+    def __init__(self, config: NnUNetConfig, options: FolderOptions) -> None:
         self.config = config
         self._options = options
         self._networks: list[UNet] = []
@@ -147,11 +147,11 @@ class NnUNet:
         with torch.device("meta"):
             network = UNet(config.network, 1, config.labels.heads)
         numbers = sum(part.numel() for part in network.parameters()) * len(config.folds)
-        logits = 2.0 * config.labels.heads * depth * height * width
+        logits = 2.0 * len(config.folds) * config.labels.heads * depth * height * width
         band = 8.0 * height * width * (depth * source[0] / sides[0] + 60) + 12.0 * depth * height * width
         running = 4.0 * patch * (7 * config.network.features[0] + 3 * config.labels.heads)
         back = 30.0 * max(_CHUNK, source[1] * source[2])
-        work = float(patches.count * patch * numbers / len(config.folds) * len(config.folds) * 2 ** len(self._mirrored))
+        work = float(patches.count * patch * numbers * 2 ** len(self._mirrored))
         return Cost(
             weights=4.0 * numbers,
             dtype="float32",
@@ -202,7 +202,7 @@ class NnUNet:
             low, high = back.needs(row, row + 1)
             while first + len(waiting) < high:
                 with running_errors(config.source), torch.inference_mode():
-                    waiting.append(next(logits))
+                    waiting.append(self._average(next(logits)))
             for _ in range(low - first):
                 waiting.popleft()
             first = low
@@ -231,22 +231,28 @@ class NnUNet:
         return labels.numpy()
 
     def _logits(self, patch: torch.Tensor) -> torch.Tensor:
-        """The logits of a patch, averaged over the folds and the mirror images."""
-        total = torch.zeros(0)
+        """The logits of a patch by each fold in turn, (folds · classes, …), averaged over the mirror images."""
         axes = [axis + 2 for axis in self._mirrored]
         mirrors = [some for count in range(len(axes) + 1) for some in combinations(axes, count)]
+        found: list[torch.Tensor] = []
         for network in self._networks:
-            found = torch.zeros(0)
-            for some in mirrors:
-                answer = network(patch.flip(some)).flip(some) if some else network(patch)
-                found = found + answer if len(found) else answer
-            found = found / len(mirrors)
-            total = total + found if len(total) else found
-        total = (total / len(self._networks))[0]
-        if not bool(torch.isfinite(total).all()):
+            answers = (network(patch.flip(some)).flip(some) if some else network(patch) for some in mirrors)
+            total = next(answers)
+            for answer in answers:
+                total += answer
+            found.append((total / len(mirrors))[0])
+        logits = torch.cat(found) if len(found) > 1 else found[0]
+        if not bool(torch.isfinite(logits).all()):
             msg = "its logits are not finite numbers"
             raise ValueError(msg)
-        return total
+        return logits
+
+    def _average(self, row: torch.Tensor) -> torch.Tensor:
+        """The mean over the folds of a row of their logits, in its own number type as nnU-Net takes it."""
+        first, *others = row.chunk(len(self._networks))
+        for other in others:
+            first = first + other
+        return first / len(self._networks) if others else first
 
 
 @contextmanager

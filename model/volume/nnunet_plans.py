@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, cast
 from ...readers.errors import ModelError, did_you_mean, excerpt
 from ..checkpoints.untrusted import CHECK_PATH, UntrustedDict, read_json
 from ..domain import Domain
-from .options import VolumeOptions
+from .options import FolderOptions
 from .orientation import AxesTriple
 from .resampling import Orders
 from .unet import Triple, UNetConfig
@@ -102,7 +102,7 @@ def is_nnunet(path: Path) -> bool:
     return path.is_dir() and bool([*path.glob("plans*.json"), *path.glob("plans*.pkl"), *path.glob(f"*__*__*/{PLANS}")])
 
 
-def read_nnunet(path: Path, options: VolumeOptions) -> NnUNetConfig:
+def read_nnunet(path: Path, options: FolderOptions) -> NnUNetConfig:
     """The configuration of a folder. Raises `ModelError` where it is incomplete, or beyond what is done here."""
     source = str(path)
     subject = f"checkpoint {source}"

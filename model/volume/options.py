@@ -1,38 +1,40 @@
-"""Options of the families of volume models, each of which names those that it does not take."""
+"""Options of volume models."""
 
 from pydantic import Field
 
-from ..options import Names, NetworkOptions
+from ..options import CheckpointOptions, Names, NetworkOptions
 
 
-class VolumeOptions(NetworkOptions):
-    """Options of `find_volume_folder`."""
+class FolderOptions(NetworkOptions):
+    """Options of the models that `folders` finds, each of which refuses those that it does not take."""
 
-    configuration: str = Field(
-        default="",
-        description="Of an nnU-Net folder: the configuration; by default that of its name, or 3d_fullres.",
-    )
     folds: Names = Field(
-        default=(), description="Of an nnU-Net folder: the folds whose answers are averaged; all by default."
+        default=(), description="The folds whose answers are averaged; by default those that the model names."
     )
-    flips: bool = Field(
-        default=False,
-        description="Average the scores of a patch and of its mirror images, along the axes that the model allows.",
+    flips: bool = Field(default=False, description="Average the answers to a volume and to its mirror images.")
+    configuration: str = Field(
+        default="", description="Of an nnU-Net folder: the configuration; by default that of its name, or 3d_fullres."
     )
     step: float | None = Field(
         default=None,
         gt=0,
         le=1,
-        description="Distance of neighbouring patches as a share of a patch, instead of the model's own.",
+        description="Of a folder: the distance of neighbouring patches as a share of a patch, instead of its own.",
     )
     orientation: str = Field(
         default="",
         description=(
-            "Directions of the network's axes z, y and x, such as SAR; by default those that the model states, or "
-            "those of the series."
+            "Of a folder: the directions of the network's axes z, y and x, such as SAR; by default those that it "
+            "states, or those of the series."
         ),
     )
-    trust: str = Field(
-        default="",
-        description="The sha256 of a TorchScript file, which is a program, that you trust to run on this machine.",
+
+
+class VolumeOptions(CheckpointOptions, FolderOptions):
+    """Options of the annotator `volume`."""
+
+    checkpoint: str = Field(
+        min_length=1,
+        description="The name of a card, or a folder of nnU-Net v2.",
+        examples=["--model volume:FOLDER"],
     )

@@ -9,14 +9,14 @@ with the reason: a network that takes every step as equal would measure them wro
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from ...readers.errors import ModelError
 from ...readers.image import ImageInfo
-from ..annotator import Cost
+from ..annotator import Cost, VoxelGrid
 from ..domain import Domain
 
 Voxels = npt.NDArray[np.float32]
@@ -51,6 +51,11 @@ class Volume:
         """Distances in mm between the centres of neighbouring (slices, rows, columns)."""
         slices, rows, columns = np.linalg.norm(self.affine[:, :3], axis=0).tolist()
         return slices, rows, columns
+
+    @property
+    def grid(self) -> VoxelGrid:
+        """Its voxels without a place."""
+        return VoxelGrid(self.shape, self.spacing)
 
     @classmethod
     def of(cls, info: ImageInfo, read: ReadSlice) -> "Volume":
@@ -110,6 +115,29 @@ class VolumeModel(Protocol):
     def cost(self, shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> Cost | None:
         """What a volume takes, estimated before anything is loaded; None where it is not known."""
         ...
+
+
+@runtime_checkable
+class SupportsVolumes(Protocol):
+    """An annotator that gets a stack as a whole: where its spec has `volume`, `segment` is called, not `annotate`."""
+
+    def segment(self, volume: Volume) -> Iterator[LabelMap]:
+        """See `VolumeModel.segment`; labels are numbered as in `Annotator.labels`, from 1."""
+        ...
+
+
+def volume_grid(info: ImageInfo) -> VoxelGrid:
+    """The voxels of a stack. Raises as `volume_affine`."""
+    return Volume.of(info, _unread).grid
+
+
+def voxel_ml(info: ImageInfo) -> float:
+    """The volume of a voxel of a stack in ml. Raises as `volume_affine`."""
+    return abs(float(np.linalg.det(volume_affine(info)[:, :3]))) * 1e-3
+
+
+def _unread(plane: int) -> Voxels:
+    raise NotImplementedError(plane)
 
 
 def volume_affine(info: ImageInfo) -> npt.NDArray[np.float64]:

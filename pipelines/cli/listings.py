@@ -10,7 +10,7 @@ from importlib.metadata import EntryPoint, PackageNotFoundError, version
 from pathlib import Path
 from typing import cast, get_args
 
-from ...model.checkpoints.cards import find_card, shipped_cards
+from ...model.checkpoints.cards import ModelCard, VolumeCard, find_any_card, shipped_cards
 from ...model.checkpoints.weights import cache_folder, locate
 from ...model.vlm.fourkhd.checkpoint import SHIPPED, FourKhdFiles
 from ...readers.errors import ModelError, excerpt
@@ -28,13 +28,12 @@ import json, rasterio
 with rasterio.Env() as env:
     print(json.dumps([rasterio.__gdal_version__, list(env.drivers())]))
 """
-_CARD_ANNOTATOR = "segment"  # the one that reads cards
 _4KHD = "4khd:"  # prefix of the checkpoints that ship
 
 
 def models_text() -> str:
     """The cards and checkpoints that ship, and the annotators that are installed."""
-    rows = [(name, find_card(name).summary, weights_state(name)) for name in shipped_cards()]
+    rows = [(name, find_any_card(name).summary, weights_state(name)) for name in shipped_cards()]
     rows += [
         (f"{_4KHD}{name}", card.summary, "ships with limner")
         for name in SHIPPED
@@ -50,32 +49,45 @@ def model_text(name: str) -> str:
         return f"{visible(name)}\n{_options_text(name)}"
     if name.startswith(_4KHD):
         return f"{_checkpoint_text(name)}\n{_options_text(_4KHD.removesuffix(':'))}"
-    card = find_card(name)
-    size = card.resolution
+    card = find_any_card(name)
     rows = [
         ("summary", card.summary),
         ("licence", card.licence),
         ("citation", card.citation),
         ("homepage", card.homepage),
         ("labels", ", ".join(card.labels)),
-        ("pixel size", f"{size.value:g} {size.unit}, within a factor {size.tolerates:g}"),
         *(("domain", str(part)) for part in card.domain),
-        ("tile", f"{card.tile} px, with a halo of {card.halo} px"),
         *(("not for", text) for text in card.not_for),
         *(("known error", text) for text in card.known_mistakes),
+        *(_volume_rows(card) if isinstance(card, VolumeCard) else _segment_rows(card)),
     ]
+    return f"{visible(card.name)}\n{table(rows)}\n{_options_text(card.annotator)}"
+
+
+def _segment_rows(card: ModelCard) -> Iterator[tuple[str, str]]:
+    size = card.resolution
+    yield "pixel size", f"{size.value:g} {size.unit}, within a factor {size.tolerates:g}"
+    yield "tile", f"{card.tile} px, with a halo of {card.halo} px"
     for one in card.tiling:
         between = (
             f", {one.outline_ratio:g} × chance of outline where tiles meet" if one.outline_ratio is not None else ""
         )
         shares = f"{one.changed_percent:g} %, in step with pooling {one.changed_in_step_percent:g} %"
         state = "targets met" if one.met else "targets not met"
-        rows.append((f"tiling, {one.image}", f"change of labelled pixels {shares}{between}; {state}"))
+        yield f"tiling, {one.image}", f"change of labelled pixels {shares}{between}; {state}"
     for variant in card.variants:
         bands = ", ".join(band if isinstance(band, str) else " or ".join(band) for band in variant.bands)
-        rows += [(f"variant {variant.name}", f"{bands} in {variant.quantity}"), ("weights", variant.weights)]
-        rows.append(("sha256", variant.sha256))
-    return f"{visible(card.name)}\n{table(rows)}\n{_options_text(_CARD_ANNOTATOR)}"
+        yield f"variant {variant.name}", f"{bands} in {variant.quantity}"
+        yield from (("weights", variant.weights), ("sha256", variant.sha256))
+
+
+def _volume_rows(card: VolumeCard) -> Iterator[tuple[str, str]]:
+    yield "method", card.method
+    yield "extent", f"{card.extent_mm[0]:g} to {card.extent_mm[1]:g} mm along each axis"
+    for one in card.measured:
+        yield "measured", f"{one.what}: {one.value:g} {one.unit}".rstrip()
+    for file in card.files:
+        yield from ((f"weights {file.name}", file.weights), ("sha256", file.sha256))
 
 
 def _checkpoint_text(name: str) -> str:
@@ -98,16 +110,16 @@ def _checkpoint_text(name: str) -> str:
 
 def weights_state(name: str) -> str:
     """Which of a card's weights are on this machine. Uses no network."""
-    card = find_card(name)
+    card = find_any_card(name)
     here: list[str] = []
     missing: list[str] = []
-    for variant in card.variants:
+    for network, files in card.weight_files.items():
         try:
-            for part in (variant, *variant.companions):
-                locate(part.weights, part.sha256, fetch=False, name=card.name)
-            here.append(variant.name)
+            for file in files:
+                locate(file.weights, file.sha256, fetch=False, name=card.name)
+            here.append(network)
         except ModelError:
-            missing.append(variant.name)
+            missing.append(network)
     state = f"on this machine: {', '.join(here) or 'none'}"
     return state + (f"; missing: {', '.join(missing)} (limner models fetch {name})" if missing else "")
 
@@ -143,7 +155,10 @@ def _option_rows(model: type[Options]) -> list[tuple[str, str, str, str]]:
 
 def _options_text(name: str) -> str:
     """The options of an annotator, with the keys that set them."""
-    rows = [(f"model_options.{row[0]}", *row[1:]) for row in _plugin_option_rows(installed("limner.annotators")[name])]
+    point = installed("limner.annotators").get(name)
+    if point is None:
+        return f"needs the annotator {name}, which is not installed"
+    rows = [(f"model_options.{row[0]}", *row[1:]) for row in _plugin_option_rows(point)]
     return f"options, such as --set {rows[0][0]}=VALUE\n{indent(table(rows))}" if rows else "no options"
 
 

@@ -35,12 +35,12 @@ def models_show(name: Card) -> None:
 @add_command(models_app, "fetch")
 def models_fetch(name: Card) -> None:
     """Download the weights of a model card and verify their checksums."""
-    from ...model.checkpoints.cards import find_card
+    from ...model.checkpoints.cards import find_any_card
     from ...model.checkpoints.weights import locate
 
-    card = find_card(name)
-    for part in (part for variant in card.variants for part in (variant, *variant.companions)):
-        print_result(locate(part.weights, part.sha256, fetch=True, name=card.name))
+    card = find_any_card(name)
+    for file in (file for files in card.weight_files.values() for file in files):
+        print_result(locate(file.weights, file.sha256, fetch=True, name=card.name))
 
 
 @add_command(models_app, "convert")

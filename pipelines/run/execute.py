@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -114,7 +114,10 @@ def _prepare(
         unavailable = "" if annotator is None else redactor.text(_check(annotator, infos, only_plan=only_plan))
         plan = make_plan(settings, scanned, annotator, on_event, ready=not unavailable, scratch=scratch)
         cost = _cost(plan, annotator) if settings.memory and not unavailable else None
-        division = divide(settings, plan.images, cost, workers=worker_count(settings))
+        workers = worker_count(settings)
+        if len(plan.volumes) == len(plan.images):
+            workers = min(workers, len(plan.images))  # a stack is the work of one
+        division = divide(settings, plan.images, cost, workers=workers)
     except LimnerError as error:
         raise redactor.error(error) from None
     return PreparedRun(plan, choice, annotator, labels, redactor, division, unavailable, memory_limit(settings))
@@ -187,7 +190,7 @@ def run_in_memory(settings: Settings, on_event: EventHandler) -> Run:
     on_event(Started(len(prepared.plan.images), len(results) + len(todo), len(results), ""))
     job = prepared.job()
     if todo and job is not None:
-        for batch in InlineEngine(job).annotate(_batches(todo, settings.batch)):
+        for batch in InlineEngine(job).annotate(_batches(todo, settings.batch, prepared.plan.volumes)):
             results += batch
             _report_results(batch, on_event)
     return Run(record_in_memory(_make_manifest(settings, prepared), results))
@@ -327,7 +330,7 @@ def _annotate(
         if prepared.limit is not None:
             release_sandbox()  # it holds libraries, and may not be needed again
         release_freed_memory()  # of planning, which takes more than a region
-        work = _make_engine(settings, job, prepared).annotate(_batches(todo, prepared.division.batch))
+        work = _make_engine(settings, job, prepared).annotate(_batches(todo, prepared.division.batch, plan.volumes))
     with contextlib.closing(work):  # ends the workers in any case
         first = next(work, list[Result]())
         write_manifest()
@@ -382,13 +385,14 @@ def _skipped(plan: Plan) -> list[Result]:
     ]
 
 
-def _batches(regions: Sequence[Region], size: int) -> Iterator[Sequence[Region]]:
-    """At most `size` regions at a time, all of one image."""
+def _batches(regions: Sequence[Region], size: int, volumes: Container[str]) -> Iterator[Sequence[Region]]:
+    """At most `size` regions at a time, all of one image; those of `volumes`, which are ids of images, together."""
     start = 0
     while start < len(regions):
         image = regions[start].grid.image
+        most = len(regions) if image in volumes else size
         stop = start + 1
-        while stop < len(regions) and stop - start < size and regions[stop].grid.image == image:
+        while stop < len(regions) and stop - start < most and regions[stop].grid.image == image:
             stop += 1
         yield regions[start:stop]
         start = stop

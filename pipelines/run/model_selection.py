@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from ...model.annotator import Annotator
+from ...model.checkpoints.cards import find_any_card
 from ...readers.errors import LimnerError, RequestError, excerpt
 from ...readers.files import parse_json, read_file
 from ...readers.image import ImageInfo
@@ -14,6 +15,7 @@ from ..config import Settings
 
 DEFAULT_CARD = "csmask"
 CARD_ANNOTATOR = "segment"
+VOLUME_ANNOTATOR = "volume"
 NONE = "none"  # the model of a run that annotates nothing
 _MAX_SCHEMA_BYTES = 2**20
 
@@ -56,6 +58,8 @@ def choose_annotator(settings: Settings, infos: Sequence[ImageInfo]) -> Annotato
     if name in set(installed("limner.annotators")) - {CARD_ANNOTATOR}:
         return _make_choice(settings, name, **({"checkpoint": checkpoint} if checkpoint else {}))
     if settings.model and settings.model != CARD_ANNOTATOR:
+        if find_any_card(settings.model).annotator == VOLUME_ANNOTATOR:
+            return _make_choice(settings, VOLUME_ANNOTATOR, checkpoint=settings.model)
         return _make_choice(settings, CARD_ANNOTATOR, model=settings.model)
     choice = _make_choice(settings, CARD_ANNOTATOR, model=DEFAULT_CARD)
     annotator = choice.make()

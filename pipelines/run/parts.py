@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from ...model.finding import Finding, Kind
+from ...model.finding import Finding, Kind, PackedRaster
 from ...model.findings_table import FindingsTable, Objects, objects
 from ...readers.files import open_regular
 
@@ -96,12 +96,26 @@ class RasterPart:
 
     def read(self, folder: Path) -> npt.NDArray[Any]:
         """Its pixels. Raises as `Part.read`."""
-        import pyarrow as pa
+        return unpack_raster(PackedRaster(self.dtype, self.shape, self.part.read(folder)))
 
-        dtype = np.dtype(self.dtype)
-        size = math.prod(self.shape) * dtype.itemsize
-        content = pa.decompress(self.part.read(folder), decompressed_size=size, codec="zstd", asbytes=True)
-        return np.frombuffer(content, dtype).reshape(self.shape)
+
+def pack_raster(raster: npt.NDArray[Any]) -> PackedRaster:
+    """A raster as parts have it, so that a process that sends or keeps many takes little memory."""
+    import pyarrow as pa
+
+    plain = np.ascontiguousarray(raster).astype(raster.dtype.newbyteorder("<"), copy=False)
+    content = pa.compress(plain, codec="zstd", asbytes=True) if plain.size else b""
+    return PackedRaster(plain.dtype.str, plain.shape, content)
+
+
+def unpack_raster(packed: PackedRaster) -> npt.NDArray[Any]:
+    """The inverse of `pack_raster`."""
+    import pyarrow as pa
+
+    dtype = np.dtype(packed.dtype)
+    size = math.prod(packed.shape) * dtype.itemsize
+    content = pa.decompress(packed.content, decompressed_size=size, codec="zstd", asbytes=True)
+    return np.frombuffer(content, dtype).reshape(packed.shape)
 
 
 class PartWriter:
@@ -125,14 +139,11 @@ class PartWriter:
         """Write findings as one part. Raises `OSError`, and `ValueError` for a number that is not finite."""
         return self._write("findings", _encode(findings))
 
-    def write_raster(self, raster: npt.NDArray[Any]) -> RasterPart:
+    def write_raster(self, raster: npt.NDArray[Any] | PackedRaster) -> RasterPart:
         """Write a raster. Raises `OSError`, and `ValueError` for a type or a shape that is no raster's."""
-        import pyarrow as pa
-
-        plain = np.ascontiguousarray(raster).astype(raster.dtype.newbyteorder("<"), copy=False)
-        content = pa.compress(plain, codec="zstd", asbytes=True) if plain.size else b""
-        RasterPart(Part("rasters-000000.zst", 0, 1, "0"), plain.dtype.str, plain.shape)  # before it is written
-        return RasterPart(self._write("rasters", content), plain.dtype.str, plain.shape)
+        packed = raster if isinstance(raster, PackedRaster) else pack_raster(raster)
+        RasterPart(Part("rasters-000000.zst", 0, 1, "0"), packed.dtype, packed.shape)  # before it is written
+        return RasterPart(self._write("rasters", packed.content), packed.dtype, packed.shape)
 
     def sync(self) -> None:
         """Wait until all parts are on disk. Raises `OSError`."""

@@ -11,10 +11,11 @@ from typing import Any, cast
 import numpy as np
 from shapely.errors import ShapelyError
 
-from ...model.finding import Result
+from ...model.finding import PackedRaster, Result
 from ...model.findings_table import Chunk, FindingsTable
 from ...model.merged_findings import MergedFindings
 from ...model.merging import merge_chunks
+from ...model.volume.volume import LabelMap
 from ...readers.errors import LimnerError, RequestError, did_you_mean, excerpt
 from ...readers.files import has_changed
 from ...readers.geodesy import box_areas_m2
@@ -44,10 +45,11 @@ from .kept_overviews import load_overview
 from .manifest import load_manifest
 from .model_selection import NONE
 from .overview_stats import EMPTY, needed_channels
-from .parts import PARTS
+from .parts import PARTS, unpack_raster
 from .plan import NO_MODEL, ImagePlan
 from .redaction import Redactor, read_sources, restore_paths
-from .run_folder import Entry, StoreError, read_chunks, read_entries
+from .run_folder import Entry, StoreError, read_chunks, read_entries, read_raster
+from .stack_job import LABEL_MAP
 from .windows import NOT_VISIBLE
 
 FAILED = "failed: the reasons are listed with the regions"
@@ -175,7 +177,11 @@ def read_record(folder: Path, *, scratch: Path | None = None) -> Record:
     """
     manifest = load_manifest(folder)
     cache = _FindingsCache(str(folder / PARTS), lambda entries: read_chunks(folder, entries))
-    return _make_record(manifest, read_entries(folder), cache, read_sources(folder), scratch)
+
+    def label_map(entry: Entry) -> LabelMap | None:
+        return read_raster(folder, entry, LABEL_MAP) if LABEL_MAP in entry.rasters else None
+
+    return _make_record(manifest, read_entries(folder), cache, label_map, read_sources(folder), scratch)
 
 
 def record_in_memory(manifest: Mapping[str, Any], results: Iterable[Result]) -> Record:
@@ -186,13 +192,18 @@ def record_in_memory(manifest: Mapping[str, Any], results: Iterable[Result]) -> 
     def chunks(entries: Sequence[Entry]) -> list[Chunk]:
         return [FindingsTable.of(finding for entry in entries for finding in found[entry.region].findings)]
 
-    return _make_record(manifest, entries, _FindingsCache("memory", chunks), {})
+    def label_map(entry: Entry) -> LabelMap | None:
+        raster = found[entry.region].rasters.get(LABEL_MAP)
+        return unpack_raster(raster) if isinstance(raster, PackedRaster) else raster
+
+    return _make_record(manifest, entries, _FindingsCache("memory", chunks), label_map, {})
 
 
 def _make_record(
     manifest: Mapping[str, Any],
     entries: Mapping[str, Entry],
     cache: "_FindingsCache",
+    label_map: "_ReadLabelMap",
     sources: Mapping[str, str],
     scratch: Path | None = None,
 ) -> Record:
@@ -204,7 +215,7 @@ def _make_record(
     weights = [identity[key] for variant in variants if (key := f"weights_sha256_{variant}") in identity]
     return Record(
         images=tuple(
-            _image_record(plan, entries, cache, sources, name=name, scratch=scratch)
+            _image_record(plan, entries, cache, label_map, sources, name=name, scratch=scratch)
             for plan, name in zip(plans, names, strict=True)
         ),
         files=tuple(FileRow(**row) for row in manifest["files"]),
@@ -215,6 +226,10 @@ def _make_record(
         colours=annotator["colours"],
         assessed=annotator["name"] != NONE,
     )
+
+
+_ReadLabelMap = Callable[[Entry], LabelMap | None]
+"""The label map of a slice; None where it has no label."""
 
 
 @dataclass(slots=True)
@@ -283,6 +298,7 @@ def _image_record(
     plan: ImagePlan,
     entries: Mapping[str, Entry],
     cache: _FindingsCache,
+    label_map: _ReadLabelMap,
     sources: Mapping[str, str],
     *,
     name: str,
@@ -301,6 +317,12 @@ def _image_record(
         if entry is None or (entry.status != "done" and entry.error not in {NO_MODEL, EMPTY})
     ]
     areas = _areas(plan, found)
+
+    def label_maps() -> Iterator[LabelMap]:
+        for entry in found:
+            read = None if entry is None else label_map(entry)
+            yield np.zeros(plan.info.size[::-1], dtype=np.uint8) if read is None else read
+
     return ImageRecord(
         info=plan.info,
         findings=lambda: cache.get(plan, done),
@@ -312,6 +334,7 @@ def _image_record(
         unanalysed=tuple(unanalysed),
         roi=plan.area,
         name=name,
+        label_maps=None if plan.spec.volume is None else label_maps,
         forced=plan.forced,
         warnings=plan.warnings or _nothing_analysed(areas),
     )

@@ -5,11 +5,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Self, cast
 
 from ...model.annotator import Annotator, Answer, View
 from ...model.finding import Coverage, Result
 from ...model.views import measure_coverage, read_view, to_image_coordinates
+from ...model.volume.volume import SupportsVolumes
 from ...readers.errors import LimnerError, ModelError
 from ...readers.image import Image
 from ...readers.regions import Region
@@ -18,6 +19,7 @@ from .memory import MAX_OPEN
 from .model_selection import AnnotatorChoice
 from .overview_stats import EMPTY, channel_names
 from .plan import ImagePlan, Plan
+from .stack_job import Labels, annotate_stack
 from .windows import NOT_VISIBLE
 
 
@@ -70,17 +72,23 @@ class RegionJob:
                 "`limner plan` estimates the memory",
             ) from error
 
-    def read(self, regions: Sequence[Region]) -> list[View | Result]:
-        """Read each region. One that cannot be read, or has no pixels to annotate, becomes its result."""
-        return [self._read(region) for region in regions]
+    def read(self, regions: Sequence[Region]) -> list[View | Result | Region]:
+        """Read each region. One that cannot be read, or has no pixels to annotate, becomes its result.
 
-    def annotate(self, views: Sequence[View | Result]) -> list[Result]:
+        The regions of a stack that is annotated as a whole are returned as they are.
+        """
+        whole = any(self.images[region.grid.image].spec.volume for region in regions[:1])
+        return list(regions) if whole else [self.read_region(region) for region in regions]
+
+    def annotate(self, views: Sequence[View | Result | Region]) -> list[Result]:
         """A result for each view, in order.
 
         A batch that fails, out of memory for example, is retried in halves, so that a region fails alone.
         """
+        if slices := [view for view in views if isinstance(view, Region)]:
+            return self._annotate_stack(slices)
         results = iter(self._annotate([view for view in views if isinstance(view, View)]))
-        return [next(results) if isinstance(view, View) else view for view in views]
+        return [view if isinstance(view, Result) else next(results) for view in views]
 
     def close(self) -> None:
         """Release the annotator and close all images."""
@@ -88,7 +96,8 @@ class RegionJob:
         while self._open:
             self._open.popitem()[1].close()
 
-    def _read(self, region: Region) -> View | Result:
+    def read_region(self, region: Region) -> View | Result:
+        """A region's view, or its result where it cannot be read or has no pixels to annotate."""
         start = time.perf_counter()
         plan = self.images[region.grid.image]
         try:
@@ -105,12 +114,26 @@ class RegionJob:
         seconds = time.perf_counter() - start
         return Result(region.key, region.grid.image, "skipped", coverage=coverage, error=reason, seconds=seconds)
 
+    def _annotate_stack(self, slices: Sequence[Region]) -> list[Result]:
+        plan, annotator = self.images[slices[0].grid.image], self._annotator
+        if not isinstance(annotator, SupportsVolumes):
+            msg = "a stack is annotated as a whole by an annotator of volumes that has begun"
+            raise TypeError(msg)
+        labels = Labels.of(cast("Annotator", annotator).labels, self.labels)
+        start = time.perf_counter()
+        try:
+            return annotate_stack(plan, self._image(plan), slices, annotator, labels)
+        except (LimnerError, MemoryError) as error:
+            seconds = (time.perf_counter() - start) / len(slices)
+            return [_failure(region, error, seconds) for region in slices]
+
     def _image(self, plan: ImagePlan) -> Image:
         key = plan.info.id
         if key not in self._open:
             if len(self._open) >= MAX_OPEN:
                 self._open.popitem(last=False)[1].close()
-            self._open[key] = open_image(plan.info, channel_names(plan.info, plan.spec, plan.stretch))
+            names = None if plan.spec.volume else channel_names(plan.info, plan.spec, plan.stretch)
+            self._open[key] = open_image(plan.info, names)
         self._open.move_to_end(key)
         return self._open[key]
 

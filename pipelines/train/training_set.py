@@ -350,7 +350,7 @@ def _encode_region(
     cached = [cache.read(plan, region, encoder) for encoder in encoders]
     if all(set(indices) <= set(one.valid) for one in cached):
         return cached
-    [view] = job.read([region])
+    view = job.read_region(region)
     if not isinstance(view, View):
         if view.status == "failed":
             raise ModelError(

@@ -28,7 +28,7 @@ import json  # noqa: E402 - nnU-Net reads these variables when it is imported
 
 import nibabel as nib  # noqa: E402
 from limner.model.volume.folders import find_volume_folder  # noqa: E402
-from limner.model.volume.options import VolumeOptions  # noqa: E402
+from limner.model.volume.options import FolderOptions  # noqa: E402
 from limner.model.volume.volume import Volume  # noqa: E402
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor  # noqa: E402
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans  # noqa: E402
@@ -238,7 +238,7 @@ def main() -> None:
     for title, case in CASES.items():
         with tempfile.TemporaryDirectory() as kept:
             place = model_folder(Path(kept) / "Dataset001_Tiny", case)
-            options = VolumeOptions(flips=bool(case.get("mirror")))
+            options = FolderOptions(flips=bool(case.get("mirror")))
             for name, (shape, matrix) in SERIES.items():
                 values = voxels(shape, ct=case["scheme"] == "CTNormalization")
                 upwards = case["reader"] != "NibabelIOWithReorient" and matrix[2, 0] < 0

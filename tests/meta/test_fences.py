@@ -34,6 +34,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "pandas": ("reports/*", "pipelines/run_result.py"),
     "PIL": ("model/*", "reports/*", "pipelines/*"),
     "matplotlib": ("pipelines/train/*",),
+    "nibabel": ("reports/*",),
     "ray": ("pipelines/run/ray_engine.py",),
     "typer": ("pipelines/cli/*",),
     "rich": ("pipelines/progress.py",),

@@ -1,4 +1,4 @@
-"""Volumes and a model of nnU-Net v2 that is made by hand: it labels what is brighter than a threshold."""
+"""Stacks in memory, and a model of nnU-Net v2 made by hand, which labels what is brighter than a threshold."""
 
 import json
 from collections.abc import Callable
@@ -11,12 +11,17 @@ import pytest
 import torch
 from limner.model.volume.unet import UNet, UNetConfig
 from limner.model.volume.volume import Volume
+from limner.readers.geometry import Placement
+from limner.readers.image import Channel, ImageInfo, Plane
+
+MakeVolume = Callable[..., Volume]
+MakeInfo = Callable[..., ImageInfo]
+
 
 Plans = dict[str, Any]
 Change = Callable[[Plans, Plans, dict[str, Any]], None]
 
 THRESHOLD = 100.0
-CHECKPOINT = Path("fold_0", "checkpoint_final.pth")
 
 
 def _plans() -> Plans:
@@ -26,7 +31,7 @@ def _plans() -> Plans:
         "preprocessor_name": "DefaultPreprocessor",
         "batch_size": 2,
         "patch_size": [8, 8, 8],
-        "spacing": [2.0, 1.0, 1.0],
+        "spacing": [1.0, 1.0, 1.0],
         "normalization_schemes": ["CTNormalization"],
         "use_mask_for_norm": [False],
         "architecture": {
@@ -67,7 +72,7 @@ def _plans() -> Plans:
         "configurations": {
             "2d": {**fullres, "patch_size": [8, 8], "spacing": [1.0, 1.0]},
             "3d_fullres": fullres,
-            "3d_lowres": {"inherits_from": "3d_fullres", "spacing": [4.0, 2.0, 2.0]},
+            "3d_lowres": {"inherits_from": "3d_fullres", "spacing": [2.0, 2.0, 2.0]},
             "3d_cascade_fullres": {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"},
         },
     }
@@ -92,7 +97,7 @@ def threshold_weights(heads: int, *, slope: float = 1.0) -> dict[str, torch.Tens
         activation="LeakyReLU",
         slope=0.01,
     )
-    network = UNet(config, 1, heads)
+    network: Any = UNet(config, 1, heads)
     for parameter in network.parameters():
         parameter.data.zero_()
     network.encoder.stages[0][0].convs[0].conv.weight.data[0, 0, 1, 1, 1] = 1
@@ -131,17 +136,37 @@ def nnunet(place: Path, change: Change | None = None, *, heads: int = 2, folds: 
     return place
 
 
-def volume(
-    values: npt.NDArray[Any], spacing: tuple[float, float, float] = (2.0, 1.0, 1.0), axes: str = "SPL"
-) -> Volume:
-    """A volume whose slices, rows and columns run in the directions `axes`."""
-    affine = np.zeros((3, 4))
-    for axis, letter in enumerate(axes):
-        world = next(i for i, pair in enumerate(("LR", "PA", "SI")) if letter in pair)
-        affine[world, axis] = spacing[axis] * (1 if letter in "LPS" else -1)
-    affine[:, 3] = (-20, 30, 100)
-    stored = values.astype(np.float32)
-    return Volume(stored.shape, affine, lambda number: stored[number])
+@pytest.fixture(scope="session")
+def make_volume() -> MakeVolume:
+    """Voxels whose axes run in directions such as S, P and L, at a spacing in mm, as a volume."""
+
+    def make(voxels: npt.NDArray[Any], spacing: tuple[float, float, float] = (1, 1, 1), axes: str = "SPL") -> Volume:
+        affine = np.zeros((3, 4))
+        for axis, letter in enumerate(axes):
+            affine["LPSRAI".index(letter) % 3, axis] = spacing[axis] * (1 if letter in "LPS" else -1)
+        return Volume(voxels.shape, affine, lambda number: voxels[number].astype(np.float32))  # pyright: ignore[reportArgumentType]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_info() -> MakeInfo:
+    """The metadata of an axial stack of (slices, rows, columns) at a spacing in mm, with facts."""
+
+    def make(shape: tuple[int, int, int], spacing: tuple[float, float, float], **facts: str) -> ImageInfo:
+        slices, rows, columns = shape
+        step, row, column = spacing
+        planes = tuple(
+            Plane(Placement(((column, 0, 0), (0, row, 0), (0, 0, number * step)), "mm"), source=f"{number}.dcm")
+            for number in range(slices)
+        )
+        channels = (Channel("grey", dtype="float32"),)
+        return ImageInfo(
+            "study/mr1", "dicom", (columns, rows), channels, planes[0].placement,
+            id="mr1", kind="study", planes=planes, facts=tuple(facts.items()),
+        )  # fmt: skip
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -154,12 +179,6 @@ def make_nnunet() -> Callable[..., Path]:
 def make_weights() -> Callable[..., dict[str, torch.Tensor]]:
     """`threshold_weights`."""
     return threshold_weights
-
-
-@pytest.fixture(scope="session")
-def make_volume() -> Callable[..., Volume]:
-    """`volume`."""
-    return volume
 
 
 @pytest.fixture(scope="session")
