@@ -4,7 +4,6 @@ from pathlib import Path
 
 from ...readers.errors import ModelError
 from ..checkpoints.untrusted import CHECK_PATH
-from .nnunet_plans import is_nnunet, read_nnunet
 from .options import FolderOptions
 from .volume import VolumeModel
 
@@ -14,10 +13,11 @@ def find_volume_folder(path: str, options: FolderOptions) -> VolumeModel:
 
     Raises `ModelError` where the path is none, or its files cannot be used.
     """
+    from .nnunet import NnUNet  # which loads torch
+    from .nnunet_plans import is_nnunet, read_nnunet
+
     place = Path(path)
     if is_nnunet(place):
-        from .nnunet import NnUNet  # which loads torch
-
         return NnUNet(read_nnunet(place, options), options)
     kinds = "a folder of nnU-Net v2, with plans.json, dataset.json and fold_*/checkpoint_final.pth"
     value = "" if place.exists() else "nothing there"

@@ -77,11 +77,11 @@ def check_shapes(config: NnUNetConfig, weights: Mapping[str, torch.Tensor], fold
     """Raise `ModelError` where weights are not exactly those of the network that the plans describe."""
     with torch.device("meta"):
         network = UNet(config.network, 1, config.labels.heads)
-    wanted = {name: tuple(one.shape) for name, one in network.state_dict().items()}
+    described = {name: tuple(one.shape) for name, one in network.state_dict().items()}
     found = {name: tuple(one.shape) for name, one in weights.items()}
-    for name in [*wanted, *found]:
-        if wanted.get(name) != found.get(name):
-            here, there = found.get(name, "absent"), wanted.get(name, "absent")
+    for name in [*described, *found]:
+        if described.get(name) != found.get(name):
+            here, there = found.get(name, "absent"), described.get(name, "absent")
             raise ModelError(
                 f"fold {fold} of checkpoint {config.source}",
                 f"must have the weights of the {config.network.kind} that its plans describe",

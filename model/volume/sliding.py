@@ -112,10 +112,10 @@ def slide(rows: Rows, shape: AxesTriple, patches: Patches, network: Network) -> 
 
 
 def _padded(
-    rows: Rows, shape: AxesTriple, wanted: tuple[int, int], before: Sequence[int], after: Sequence[int]
+    rows: Rows, shape: AxesTriple, span: tuple[int, int], before: Sequence[int], after: Sequence[int]
 ) -> torch.Tensor:
     """Rows [first, last) of the padded volume in float32."""
-    first, last = (place - before[0] for place in wanted)
+    first, last = (place - before[0] for place in span)
     inside = rows(max(first, 0), min(last, shape[0])).to(torch.float32)
     outside = (before[2], after[2], before[1], after[1], max(-first, 0), max(last - shape[0], 0))
     return torch.nn.functional.pad(inside, outside) if any(outside) else inside
