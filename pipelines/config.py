@@ -31,12 +31,12 @@ from .slice_choice import SliceChoice
 HD_NUM = range(1, 66)
 """Allowed numbers of tiles in a region. 65 is the largest with which 4KHD was evaluated."""
 
-PATHS = ("inputs", "out", "area", "schema_file", "model", "reader_options", "model_options")
+PATHS = ("inputs", "out", "area", "schema_file", "model", "reader_options", "model_options", "reference")
 """Settings that may name files, whose names may contain any bytes."""
 
 NEUTRAL = (
     *("out", "engine", "address", "workers", "gpus_per_worker", "batch", "memory"),
-    *("reports", "report_options", "fetch"),
+    *("reports", "report_options", "reference", "fetch"),
 )
 """Settings that cannot change a result: a run may be resumed with other values of them."""
 
@@ -181,6 +181,10 @@ class Settings(BaseModel):
     """
     reports: Texts = ()
     """Kinds of reports to write. Default: all."""
+    reference: Texts = ()
+    """Reference masks of stacks that are annotated as volumes: NIfTI label maps on the stacks' own voxels, as FILE or
+    IMAGE=FILE. Dice and surface distances go to reference.csv.
+    """
     fetch: bool = False
     """Allow downloading the model's weights."""
 

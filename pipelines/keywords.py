@@ -105,5 +105,9 @@ class Keywords(TypedDict, total=False):
     """
     reports: str | Sequence[str] | None
     """Kinds of reports to write. Default: all."""
+    reference: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
+    """Reference masks of stacks that are annotated as volumes: NIfTI label maps on the stacks' own voxels, as FILE or
+    IMAGE=FILE. Dice and surface distances go to reference.csv.
+    """
     fetch: bool | None
     """Allow downloading the model's weights."""

@@ -323,9 +323,9 @@ Kind = TypeVar("Kind", ModelCard, VolumeCard)
 
 def _require(card: AnyCard, kind: type[Kind], subject: str) -> Kind:
     if not isinstance(card, kind):
-        wanted = "volume" if kind is VolumeCard else "segment"
+        kind = "volume" if kind is VolumeCard else "segment"
         remedy = f"Name it with its own annotator: --model {card.annotator}:{card.name}"
-        raise ModelError(subject, f"must be a card of the annotator {wanted}", value=card.annotator, remedy=remedy)
+        raise ModelError(subject, f"must be a card of the annotator {kind}", value=card.annotator, remedy=remedy)
     return card
 
 

@@ -164,9 +164,14 @@ class Plan:
     files: tuple[FileRow, ...]
 
     @property
+    def volume_infos(self) -> list[ImageInfo]:
+        """The stacks that are analysed as a whole."""
+        return [image.info for image in self.images if image.spec.volume is not None]
+
+    @property
     def volumes(self) -> frozenset[str]:
-        """Ids of the stacks that are analysed as a whole."""
-        return frozenset(image.info.id for image in self.images if image.spec.volume is not None)
+        """Their ids."""
+        return frozenset(info.id for info in self.volume_infos)
 
     @property
     def digest(self) -> str:

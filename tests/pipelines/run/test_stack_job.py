@@ -265,6 +265,33 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path: Path, making: Mo
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
+def test_a_reference_is_compared_and_leaves_no_trace(tmp_path: Path, making: ModuleType, limner: Any) -> None:
+    folder = making.save_all(making.slices(6, **WIDE), tmp_path / "ct")
+    run(folder, tmp_path / "out")
+    (made,) = (tmp_path / "out").glob("labels-*.nii.gz")
+    mask: Any = nibabel.load(made)
+    labels = np.asarray(mask.dataobj).copy()
+    labels[:, :, 3] = 0
+    (tmp_path / "DOE^JANE").mkdir()
+    nibabel.save(nibabel.Nifti1Image(labels, mask.affine), tmp_path / "DOE^JANE" / "mask.nii.gz")
+    reference = str(tmp_path / "DOE^JANE" / "mask.nii.gz")
+    run(folder, tmp_path / "compared", reference=[reference])
+    found = rows(tmp_path / "compared" / "reference.csv")
+    truth = np.asarray(mask.dataobj)
+    for number, row in enumerate(found, 1):
+        both = np.count_nonzero((truth == number) & (labels == number))
+        share = 2 * both / (np.count_nonzero(truth == number) + np.count_nonzero(labels == number))
+        assert float(row["dice"]) == pytest.approx(share, abs=1e-6)
+    traces = [path for path in (tmp_path / "compared").rglob("*") if path.is_file() and path.name != "sources.json"]
+    assert not [path.name for path in traces if b"DOE^JANE" in path.read_bytes()]
+    run(folder, tmp_path / "compared")  # the same run, whatever it was compared with
+    output = limner("report", tmp_path / "out", "--reports", "structures-csv", "--reference", reference)
+    assert output.code == 0, output.err
+    assert rows(tmp_path / "out" / "reference.csv")[0]["dice"] == found[0]["dice"]
+    with pytest.raises(RequestError, match="must be a readable NIfTI"):
+        run(folder, tmp_path / "third", reference=[str(tmp_path / "none.nii")])
+
+
 @pytest.mark.parametrize("writer", [StructuresCsv(), Nifti()])
 def test_the_writers_keep_their_contract(tmp_path: Path, making: ModuleType, writer: Any) -> None:
     run(making.save_all(making.slices(6, **WIDE), tmp_path / "ct"), tmp_path / "out")
