@@ -33,7 +33,9 @@ def image_info(
     first = stack.first
     metadata = first.metadata
     frame = names.uid(metadata.frame_of_reference) if metadata.frame_of_reference else ""
-    planes = tuple(_plane(one, placement_of(one.metadata, one.own, frame), names) for one in stack.slices)
+    planes = tuple(
+        _plane(one, placement_of(one.metadata, one.own, frame), names, stack.values(one)) for one in stack.slices
+    )
     files = tuple(sorted({str(split_member(one.file.source)[0]) for one in stack.slices}))
     shown = ShownWindows() if first.file.is_colour else choose_windows(stack, window, tables)
     inverted = metadata.photometric == "MONOCHROME1"
@@ -69,7 +71,7 @@ def pseudonymous_uri(study: str, name: str) -> str:
     return f"dicom:{study}/{name}"
 
 
-def _plane(one: Slice, placement: Placement, names: Pseudonyms) -> Plane:
+def _plane(one: Slice, placement: Placement, names: Pseudonyms, values: tuple[tuple[str, float], ...]) -> Plane:
     normal = one.normal
     return Plane(
         placement=placement,
@@ -78,6 +80,7 @@ def _plane(one: Slice, placement: Placement, names: Pseudonyms) -> Plane:
         name=names.uid(one.file.sop),
         position_mm=None if normal is None else round(float(normal @ np.asarray(one.own.position)), 6),
         instance=one.metadata.instance,
+        values=values,
     )
 
 

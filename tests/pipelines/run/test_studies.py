@@ -429,3 +429,35 @@ def test_a_window_makes_colour_pictures_fail_and_not_the_study(
     (failed,) = [row for row in rows(tmp_path / "out" / "files.csv") if row["status"] == "failed"]
     assert "must be grey to be shown in a window (found: colours, window 4000/10000)" in failed["reason"]
     assert len(rows(tmp_path / "out" / "findings.csv")) == 3
+
+
+def test_slices_csv_tells_the_stacks_of_a_series_apart_in_order(
+    tmp_path: Path, making: ModuleType, per_tile: str, limner: Limner
+) -> None:
+    """Three b-values at four places, in another order of instances; a second of the clock between two files."""
+    images = []
+    for at, b in enumerate((1000.0, 0.0, 500.0)):
+        for k, one in enumerate(making.slices(4, **WIDE)):
+            number = 4 * at + k + 1
+            one.SOPInstanceUID, one.InstanceNumber = making.uid(1000 + number), number
+            one.SOPClassUID, one.Modality, one.DiffusionBValue = making.MR, "MR", b
+            one.AcquisitionDate, one.AcquisitionTime = "20200101", f"1030{number:02}.5"
+            one.PatientComments = "a text"
+            images.append(one)
+    out = tmp_path / "out"
+    output = limner("run", making.save_all(images, tmp_path / "mr"), "--model", per_tile, "--slices", 2, "--out", out)
+    assert output.code == 0, output.err
+    found = rows(out / "slices.csv")
+    expected = [(f"study1-mr{n}", b, f"{b} s/mm²") for n, b in enumerate(("0", "500", "1000"), 1) for _ in range(4)]
+    assert [(row["image"], row["b_value_s_mm2"], row["split_value"]) for row in found] == expected
+    assert {row["split_by"] for row in found} == {"b-value"}
+    assert [float(row["acquisition_time_s"]) for row in found] == [4, 5, 6, 7, 8, 9, 10, 11, 0, 1, 2, 3]
+    assert [row["status"] for row in found] == ["skipped", "analysed", "skipped", "skipped"] * 3
+    assert [row["n_findings"] for row in found] == ["0", "1", "0", "0"] * 3
+    assert {row["path"] for row in found} == {row["path"] for row in rows(out / "files.csv")}
+    sops = {row["slice"]: row["sop_uid"] for row in found if row["image"] == "study1-mr1"}
+    assert next(row["sop_uid"] for row in rows(out / "findings.csv")) == sops["2"]
+    text = (out / "slices.csv").read_text()
+    assert "20200101" not in text
+    assert "1030" not in text
+    assert making.ROOT not in text
